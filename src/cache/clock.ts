@@ -1,0 +1,24 @@
+/**
+ * Time as a parameter. Wall time is for what others stamped (token expiry, object creation);
+ * monotonic time is for durations. Tests drive both by hand.
+ */
+export interface Clock {
+  /** Milliseconds since the epoch; may jump either way. */
+  wallMs(): number;
+  /** Milliseconds since an arbitrary origin; never goes back. */
+  monotonicMs(): number;
+  /** Runs `work` once after `delayMs`; the returned function disarms it. Never keeps the process alive. */
+  schedule(delayMs: number, work: () => void): () => void;
+}
+
+export const systemClock: Clock = {
+  wallMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  schedule: (delayMs, work) => {
+    const timer = setTimeout(work, delayMs);
+    timer.unref();
+    return () => {
+      clearTimeout(timer);
+    };
+  },
+};

@@ -1,0 +1,57 @@
+/**
+ * The Kubernetes objects the agent knows, trimmed on arrival to the fields it uses. All are plain
+ * readonly data; the store that holds one owns it and nobody mutates it.
+ */
+
+/** What names one stored object. `uid` tells a re-created object from its predecessor. */
+export interface ObjectRef {
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+}
+
+export type PodPhase = 'Pending' | 'Running' | 'Succeeded' | 'Failed' | 'Unknown';
+
+export interface Pod extends ObjectRef {
+  /** Every entry of `status.podIPs` (or `status.podIP`), as written by the kubelet. */
+  readonly ips: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+  readonly phase: PodPhase;
+  readonly hostNetwork: boolean;
+  readonly serviceAccount: string;
+  /** `metadata.deletionTimestamp` is set; the pod may still run its grace period. */
+  readonly terminating: boolean;
+  readonly createdAtWallMs: number;
+}
+
+/** `AzureIdentity`. Strings the object does not carry are empty. */
+export interface Identity extends ObjectRef {
+  /** 0 user-assigned, 1 secret, 2 certificate, 3 federated; any other number is refused later. */
+  readonly type: number;
+  readonly clientId: string;
+  readonly resourceId: string;
+  readonly createdAtWallMs: number;
+}
+
+/** `AzureIdentityBinding`. */
+export interface Binding extends ObjectRef {
+  readonly identityName: string;
+  readonly selector: string;
+  readonly createdAtWallMs: number;
+}
+
+/** `AzurePodIdentityException`. */
+export interface Exception extends ObjectRef {
+  readonly podLabels: Readonly<Record<string, string>>;
+}
+
+/**
+ * Where a watch puts what it learns. `replace` is one atomic step: no reader sees an empty or
+ * half-filled store. `remove` ignores a uid that is not the stored one (a late delete of a
+ * re-created object).
+ */
+export interface ObjectStore<T extends ObjectRef> {
+  replace(items: readonly T[]): void;
+  upsert(item: T): void;
+  remove(ref: ObjectRef): void;
+}
