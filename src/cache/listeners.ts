@@ -1,0 +1,36 @@
+/** Whom an index tells that it changed. One listener's failure stays its own. */
+export class Listeners {
+  readonly #subscriptions = new Set<{ readonly listener: () => void }>();
+  readonly #onError: (error: unknown) => void;
+
+  /** `onError` receives what a listener throws; it must not throw itself. */
+  constructor(onError: (error: unknown) => void) {
+    this.#onError = onError;
+  }
+
+  /** The returned function unsubscribes; calling it twice does nothing more. */
+  add(listener: () => void): () => void {
+    const subscription = { listener };
+    this.#subscriptions.add(subscription);
+    return () => {
+      this.#subscriptions.delete(subscription);
+    };
+  }
+
+  /** Calls those subscribed now; one that another unsubscribes meanwhile is not called. */
+  notify(): void {
+    for (const subscription of [...this.#subscriptions]) {
+      if (!this.#subscriptions.has(subscription)) continue;
+      try {
+        subscription.listener();
+      } catch (error) {
+        this.#onError(error);
+      }
+    }
+  }
+}
+
+/** For an index whose owner does not care what its listeners throw. */
+export function ignoreListenerError(): void {
+  // What a listener throws is no fact about the index.
+}

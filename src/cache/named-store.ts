@@ -1,0 +1,68 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { ObjectRef, ObjectStore } from './objects.ts';
+
+/** How a store tells its owner what one step did: each difference, then once that the step ended. */
+export interface StoreObserver<T> {
+  changed(before: T | undefined, after: T | undefined): void;
+  settled(): void;
+}
+
+/** Objects of one kind by namespace and name. Equal objects are no change and keep their identity. */
+export class NamedStore<T extends ObjectRef> implements ObjectStore<T> {
+  readonly #observer: StoreObserver<T>;
+  #objects = new Map<string, T>();
+
+  constructor(observer: StoreObserver<T>) {
+    this.#observer = observer;
+  }
+
+  get size(): number {
+    return this.#objects.size;
+  }
+
+  get(namespace: string, name: string): T | undefined {
+    return this.#objects.get(objectKey(namespace, name));
+  }
+
+  replace(items: readonly T[]): void {
+    const previous = this.#objects;
+    const next = new Map<string, T>();
+    for (const item of items) {
+      const key = objectKey(item.namespace, item.name);
+      const stored = previous.get(key);
+      next.set(key, stored !== undefined && isDeepStrictEqual(stored, item) ? stored : item);
+    }
+    this.#objects = next;
+    for (const [key, before] of previous) {
+      if (!next.has(key)) this.#observer.changed(before, undefined);
+    }
+    for (const [key, after] of next) {
+      const before = previous.get(key);
+      if (before !== after) this.#observer.changed(before, after);
+    }
+    this.#observer.settled();
+  }
+
+  upsert(item: T): void {
+    const key = objectKey(item.namespace, item.name);
+    const before = this.#objects.get(key);
+    if (before !== undefined && isDeepStrictEqual(before, item)) return;
+    this.#objects.set(key, item);
+    this.#observer.changed(before, item);
+    this.#observer.settled();
+  }
+
+  remove(ref: ObjectRef): void {
+    const key = objectKey(ref.namespace, ref.name);
+    const before = this.#objects.get(key);
+    if (before === undefined || before.uid !== ref.uid) return;
+    this.#objects.delete(key);
+    this.#observer.changed(before, undefined);
+    this.#observer.settled();
+  }
+}
+
+/** Neither a namespace nor a label value may contain a slash, so the first one separates. */
+export function objectKey(namespace: string, name: string): string {
+  return `${namespace}/${name}`;
+}

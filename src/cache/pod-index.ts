@@ -1,0 +1,228 @@
+/**
+ * The pods of this node by address, name and uid.
+ *
+ * 1. Every address of a pod is a key, in canonical form. Host-network pods have the node's address
+ *    and Succeeded or Failed ones no longer own theirs, so neither is found by address; all are
+ *    found by name and uid.
+ * 2. Two pods on one address are both refused until one of them goes: guessing would hand one pod
+ *    the other's identity.
+ * 3. One object per uid and one per name; a late delete of a predecessor changes nothing.
+ * 4. Every step is synchronous and complete before anyone is told, so no reader sees half of it.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import type { Clock } from './clock.ts';
+import { bindingLabelOf } from './binding-label.ts';
+import { canonicalIp } from './ip.ts';
+import { ignoreListenerError, Listeners } from './listeners.ts';
+import type { ObjectRef, ObjectStore, Pod } from './objects.ts';
+
+export type PodLookup =
+  | { readonly kind: 'pod'; readonly pod: Pod }
+  | { readonly kind: 'unknown' }
+  | { readonly kind: 'ambiguous'; readonly pods: readonly Pod[] };
+
+export interface PodIndexStats {
+  readonly pods: number;
+  /** Addresses that lead to at least one pod. */
+  readonly ips: number;
+  readonly ambiguousIps: number;
+  readonly hostNetwork: number;
+  readonly terminal: number;
+}
+
+interface Entry {
+  readonly pod: Pod;
+  /** The answer for each of its addresses, made once so that a hit allocates nothing. */
+  readonly lookup: PodLookup;
+  readonly addresses: readonly string[];
+  readonly labelledSinceWallMs: number;
+}
+
+interface Tables {
+  readonly byName: Map<string, Entry>;
+  readonly byUid: Map<string, Entry>;
+  readonly byIp: Map<string, PodLookup>;
+}
+
+const unknown: PodLookup = { kind: 'unknown' };
+
+export class PodIndex implements ObjectStore<Pod> {
+  readonly #clock: Clock;
+  readonly #listeners: Listeners;
+  #tables = emptyTables();
+  #generation = 0;
+
+  constructor(clock: Clock, onListenerError: (error: unknown) => void = ignoreListenerError) {
+    this.#clock = clock;
+    this.#listeners = new Listeners(onListenerError);
+  }
+
+  /** Grows with every change that may alter any look-up. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** The whole truth at once; pods that are equal to the stored ones keep their objects. */
+  replace(items: readonly Pod[]): void {
+    const next = emptyTables();
+    for (const pod of items) store(next, this.#entryFor(pod));
+    if (hasSameEntries(next, this.#tables)) return;
+    this.#tables = next;
+    this.#changed();
+  }
+
+  upsert(pod: Pod): void {
+    const entry = this.#entryFor(pod);
+    if (this.#tables.byUid.get(pod.uid) === entry) return;
+    store(this.#tables, entry);
+    this.#changed();
+  }
+
+  remove(ref: ObjectRef): void {
+    const entry = this.#tables.byName.get(nameKey(ref.namespace, ref.name));
+    if (entry === undefined || entry.pod.uid !== ref.uid) return;
+    drop(this.#tables, entry);
+    this.#changed();
+  }
+
+  /** Who owns an address, in `canonicalIp` form. O(1), without allocation. */
+  byIp(ip: string): PodLookup {
+    return this.#tables.byIp.get(ip) ?? unknown;
+  }
+
+  /** The pod of that name, whatever its phase. */
+  byName(namespace: string, name: string): Pod | undefined {
+    return this.#tables.byName.get(nameKey(namespace, name))?.pod;
+  }
+
+  /** The pod of that uid, whatever its phase. */
+  byUid(uid: string): Pod | undefined {
+    return this.#tables.byUid.get(uid)?.pod;
+  }
+
+  /** Every stored pod, each once, in no promised order. */
+  *all(): Iterable<Pod> {
+    for (const entry of this.#tables.byUid.values()) yield entry.pod;
+  }
+
+  /**
+   * Wall milliseconds since when the pod has the binding label it has now: its creation if it was
+   * first seen so, else when the change was seen. 0, long ago, for a pod that is not stored.
+   */
+  labelledSinceWallMs(uid: string): number {
+    return this.#tables.byUid.get(uid)?.labelledSinceWallMs ?? 0;
+  }
+
+  /** Counted when asked: O(pods). */
+  get stats(): PodIndexStats {
+    const { byUid, byIp } = this.#tables;
+    let [ambiguousIps, hostNetwork, terminal] = [0, 0, 0];
+    for (const lookup of byIp.values()) if (lookup.kind === 'ambiguous') ambiguousIps++;
+    for (const { pod } of byUid.values()) {
+      if (pod.hostNetwork) hostNetwork++;
+      if (isTerminal(pod)) terminal++;
+    }
+    return { pods: byUid.size, ips: byIp.size, ambiguousIps, hostNetwork, terminal };
+  }
+
+  /**
+   * Calls `listener` once after each replace, upsert or remove that changed something, when every
+   * look-up already gives the new answer. The returned function unsubscribes.
+   */
+  onChange(listener: () => void): () => void {
+    return this.#listeners.add(listener);
+  }
+
+  /** The stored entry if the pod is equal to it, else a new one. */
+  #entryFor(pod: Pod): Entry {
+    const stored = this.#tables.byUid.get(pod.uid);
+    if (stored === undefined) return createEntry(pod, pod.createdAtWallMs);
+    if (isDeepStrictEqual(stored.pod, pod)) return stored;
+    const keepsLabel = bindingLabelOf(stored.pod) === bindingLabelOf(pod);
+    return createEntry(pod, keepsLabel ? stored.labelledSinceWallMs : this.#clock.wallMs());
+  }
+
+  #changed(): void {
+    this.#generation++;
+    this.#listeners.notify();
+  }
+}
+
+function emptyTables(): Tables {
+  return { byName: new Map(), byUid: new Map(), byIp: new Map() };
+}
+
+function createEntry(pod: Pod, labelledSinceWallMs: number): Entry {
+  return {
+    pod,
+    lookup: { kind: 'pod', pod },
+    addresses: ownedAddresses(pod),
+    labelledSinceWallMs,
+  };
+}
+
+function ownedAddresses(pod: Pod): readonly string[] {
+  if (pod.hostNetwork || isTerminal(pod)) return [];
+  const addresses = new Set<string>();
+  for (const text of pod.ips) {
+    const ip = canonicalIp(text);
+    if (ip !== undefined) addresses.add(ip);
+  }
+  return [...addresses];
+}
+
+function isTerminal(pod: Pod): boolean {
+  return pod.phase === 'Succeeded' || pod.phase === 'Failed';
+}
+
+function nameKey(namespace: string, name: string): string {
+  return `${namespace}/${name}`;
+}
+
+function hasSameEntries(a: Tables, b: Tables): boolean {
+  if (a.byUid.size !== b.byUid.size) return false;
+  for (const [uid, entry] of a.byUid) if (b.byUid.get(uid) !== entry) return false;
+  return true;
+}
+
+function store(tables: Tables, entry: Entry): void {
+  const { pod } = entry;
+  const key = nameKey(pod.namespace, pod.name);
+  const sameName = tables.byName.get(key);
+  if (sameName !== undefined) drop(tables, sameName);
+  const sameUid = tables.byUid.get(pod.uid);
+  if (sameUid !== undefined) drop(tables, sameUid);
+  tables.byName.set(key, entry);
+  tables.byUid.set(pod.uid, entry);
+  for (const ip of entry.addresses) {
+    const present = tables.byIp.get(ip);
+    tables.byIp.set(ip, present === undefined ? entry.lookup : withPod(present, pod));
+  }
+}
+
+function drop(tables: Tables, entry: Entry): void {
+  const { pod } = entry;
+  tables.byName.delete(nameKey(pod.namespace, pod.name));
+  tables.byUid.delete(pod.uid);
+  for (const ip of entry.addresses) {
+    const rest = podsOf(tables.byIp.get(ip) ?? unknown).filter((other) => other !== pod);
+    const [only] = rest;
+    if (only === undefined) tables.byIp.delete(ip);
+    else if (rest.length > 1) tables.byIp.set(ip, { kind: 'ambiguous', pods: rest });
+    else tables.byIp.set(ip, tables.byUid.get(only.uid)?.lookup ?? { kind: 'pod', pod: only });
+  }
+}
+
+function withPod(present: PodLookup, pod: Pod): PodLookup {
+  return { kind: 'ambiguous', pods: [...podsOf(present), pod].toSorted(byNameOrder) };
+}
+
+function podsOf(lookup: PodLookup): readonly Pod[] {
+  if (lookup.kind === 'unknown') return [];
+  return lookup.kind === 'pod' ? [lookup.pod] : lookup.pods;
+}
+
+function byNameOrder(a: Pod, b: Pod): number {
+  if (a.namespace !== b.namespace) return a.namespace < b.namespace ? -1 : 1;
+  return a.name < b.name ? -1 : 1;
+}
