@@ -1,0 +1,77 @@
+/**
+ * A deadline that can be moved, joined with the caller's own signal. It adds one listener to that
+ * signal and takes it away again: `AbortSignal.any` on a signal as long-lived as the process keeps
+ * every derived signal reachable.
+ */
+import type { Clock } from '../../cache/clock.ts';
+
+export interface Deadline extends Disposable {
+  /** Aborts when the deadline passes or the caller's signal does. */
+  readonly signal: AbortSignal;
+  /** True when it was the deadline, not the caller. */
+  readonly passed: boolean;
+  /** Starts over with `ms` from now. */
+  restart(ms: number): void;
+}
+
+export function openDeadline(clock: Clock, ms: number, caller?: AbortSignal): Deadline {
+  const controller = new AbortController();
+  let passed = false;
+  let disarm = arm(ms);
+
+  function arm(delayMs: number): () => void {
+    return clock.schedule(delayMs, () => {
+      passed = true;
+      controller.abort();
+    });
+  }
+  function follow(): void {
+    controller.abort(caller?.reason);
+  }
+  if (caller?.aborted === true) follow();
+  else caller?.addEventListener('abort', follow, { once: true });
+
+  return {
+    signal: controller.signal,
+    get passed() {
+      return passed;
+    },
+    restart(delayMs) {
+      disarm();
+      disarm = arm(delayMs);
+    },
+    [Symbol.dispose]() {
+      disarm();
+      caller?.removeEventListener('abort', follow);
+    },
+  };
+}
+
+/** The promise's outcome, or the signal's reason as soon as it aborts, whichever is first. */
+export async function untilAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => {
+    reject(signal.reason as Error);
+  };
+  if (signal.aborted) onAbort();
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+/** Waits `delayMs`, or less when the signal aborts; never rejects. */
+export async function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  const wake = (): void => {
+    resolve(undefined);
+  };
+  const disarm = clock.schedule(delayMs, wake);
+  signal.addEventListener('abort', wake, { once: true });
+  await promise;
+  disarm();
+  signal.removeEventListener('abort', wake);
+}

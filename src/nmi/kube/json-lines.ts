@@ -1,0 +1,65 @@
+/**
+ * A chunked byte stream cut into JSON values, one a line. The result does not depend on where the
+ * chunks were cut: a line is decoded only when its newline has arrived, and the newline byte never
+ * occurs inside a UTF-8 sequence.
+ */
+import { KubeError } from './kube-error.ts';
+
+export interface JsonLines {
+  /**
+   * The values this chunk completes, in order, parsed one by one as the caller asks.
+   * Throws `KubeError` MALFORMED for a line that is no JSON or longer than the bound; values before
+   * it have been handed out by then.
+   */
+  push(chunk: Uint8Array): Generator<unknown, void>;
+  /** Bytes of an unfinished line. Not 0 at the end of a stream means that it was cut. */
+  readonly pendingBytes: number;
+}
+
+const newline = 0x0a;
+
+export function createJsonLines(maxLineBytes: number): JsonLines {
+  let pending: Uint8Array[] = [];
+  let pendingBytes = 0;
+
+  function keep(part: Uint8Array): void {
+    if (part.length === 0) return;
+    pendingBytes += part.length;
+    if (pendingBytes > maxLineBytes) {
+      throw new KubeError('MALFORMED', `a line of the stream is longer than ${maxLineBytes} bytes`);
+    }
+    pending.push(part);
+  }
+
+  function takeLine(): string {
+    const [only] = pending;
+    const bytes = pending.length === 1 && only !== undefined ? only : Buffer.concat(pending);
+    pending = [];
+    pendingBytes = 0;
+    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
+  }
+
+  return {
+    *push(chunk) {
+      let start = 0;
+      for (let end = chunk.indexOf(newline); end >= 0; end = chunk.indexOf(newline, start)) {
+        keep(chunk.subarray(start, end));
+        start = end + 1;
+        const line = takeLine();
+        if (line.trim() !== '') yield parseLine(line);
+      }
+      keep(chunk.subarray(start));
+    },
+    get pendingBytes() {
+      return pendingBytes;
+    },
+  };
+}
+
+function parseLine(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch (cause) {
+    throw new KubeError('MALFORMED', 'a line of the stream is not JSON', { cause });
+  }
+}

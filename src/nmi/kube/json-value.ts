@@ -1,0 +1,16 @@
+/** Reading fields of unknown JSON without trusting its shape. */
+
+export type JsonRecord = Readonly<Record<string, unknown>>;
+
+/** The value as an object, or `undefined` for anything else (arrays and null included). */
+export function asRecord(value: unknown): JsonRecord | undefined {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? (value as JsonRecord)
+    : undefined;
+}
+
+/** The string at `key`, or the empty string. */
+export function stringAt(record: JsonRecord | undefined, key: string): string {
+  const value = record?.[key];
+  return typeof value === 'string' ? value : '';
+}

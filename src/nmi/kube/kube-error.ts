@@ -1,0 +1,108 @@
+/**
+ * What can go wrong between the agent and the Kubernetes API, as codes. HTTP status, errno and
+ * library exceptions are translated here and nowhere else; above, nobody reads message text.
+ */
+
+export type KubeErrorCode =
+  /** 404: the object, or the whole resource type, does not exist. */
+  | 'NOT_FOUND'
+  /** 410: the resourceVersion or continue token is older than the server's history. */
+  | 'GONE'
+  | 'UNAUTHORIZED'
+  | 'FORBIDDEN'
+  /** 429; `retryAfterMs` when the server said so. */
+  | 'THROTTLED'
+  /** Any other status that is not a success, 5xx above all. */
+  | 'SERVER'
+  /** No connection, or it broke. */
+  | 'NETWORK'
+  /** A deadline of ours, or the kernel's, passed. */
+  | 'TIMEOUT'
+  /** The answer was not what the API promises (bad JSON, missing fields, too long). */
+  | 'MALFORMED'
+  /** Credentials or addresses on this side are missing or unusable. */
+  | 'CONFIG';
+
+export interface KubeErrorDetails {
+  /** HTTP status, when there was an answer. */
+  readonly status?: number | undefined;
+  /** How long the server asked to be left alone, in milliseconds. */
+  readonly retryAfterMs?: number | undefined;
+  readonly cause?: unknown;
+}
+
+/** The one error of this folder. Messages carry no credential. */
+export class KubeError extends Error {
+  readonly code: KubeErrorCode;
+  readonly status: number | undefined;
+  readonly retryAfterMs: number | undefined;
+
+  constructor(code: KubeErrorCode, message: string, details: KubeErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = 'KubeError';
+    this.code = code;
+    this.status = details.status;
+    this.retryAfterMs = details.retryAfterMs;
+  }
+}
+
+const codesByStatus: ReadonlyMap<number, KubeErrorCode> = new Map([
+  [401, 'UNAUTHORIZED'],
+  [403, 'FORBIDDEN'],
+  [404, 'NOT_FOUND'],
+  [410, 'GONE'],
+  [429, 'THROTTLED'],
+]);
+
+/** An answer that is not a success, as an error. `message` is the `Status` object's own. */
+export function kubeErrorOfStatus(
+  status: number,
+  message: string,
+  retryAfterMs?: number,
+): KubeError {
+  return new KubeError(codesByStatus.get(status) ?? 'SERVER', message.slice(0, 512), {
+    status,
+    retryAfterMs,
+  });
+}
+
+const timeoutErrnos: ReadonlySet<string> = new Set([
+  'ETIMEDOUT',
+  'UND_ERR_CONNECT_TIMEOUT',
+  'UND_ERR_HEADERS_TIMEOUT',
+  'UND_ERR_BODY_TIMEOUT',
+]);
+
+const codesByErrno: ReadonlyMap<string, KubeErrorCode> = new Map([
+  // A header value undici refuses: an Authorization with control characters.
+  ['UND_ERR_INVALID_ARG', 'CONFIG'],
+  ['UND_ERR_RES_EXCEEDED_MAX_SIZE', 'MALFORMED'],
+]);
+
+/** A thrown value of the HTTP client, as an error; a `KubeError` passes unchanged. */
+export function kubeErrorOfFailure(failure: unknown): KubeError {
+  if (failure instanceof KubeError) return failure;
+  const errno = errnoOf(failure);
+  const code = timeoutErrnos.has(errno) ? 'TIMEOUT' : (codesByErrno.get(errno) ?? 'NETWORK');
+  const text = failure instanceof Error ? failure.message : String(failure);
+  return new KubeError(code, text === '' ? errno : text, { cause: failure });
+}
+
+function errnoOf(failure: unknown): string {
+  if (typeof failure !== 'object' || failure === null || !('code' in failure)) return '';
+  return typeof failure.code === 'string' ? failure.code : '';
+}
+
+/**
+ * `Retry-After` in milliseconds: seconds or an HTTP date. `undefined` when absent or unreadable.
+ */
+export function parseRetryAfter(
+  header: string | readonly string[] | undefined,
+  nowWallMs: number,
+): number | undefined {
+  const text = (typeof header === 'string' ? header : header?.[0])?.trim();
+  if (text === undefined || text === '') return undefined;
+  if (/^\d{1,9}$/.test(text)) return Number(text) * 1000;
+  const at = Date.parse(text);
+  return Number.isNaN(at) ? undefined : Math.max(0, at - nowWallMs);
+}
