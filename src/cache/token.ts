@@ -1,0 +1,52 @@
+/**
+ * A token as a source delivered it, and the answer rendered from it once. Both are immutable.
+ */
+
+/** What a source hands over. Times are wall-clock seconds since the epoch. */
+export interface Token {
+  readonly accessToken: string;
+  /** Empty when the source did not say. */
+  readonly clientId: string;
+  /** Exactly as the caller spelt it: MSAL uses the echoed value as its cache scope. */
+  readonly resource: string;
+  readonly expiresAtWallS: number;
+  readonly notBeforeWallS: number;
+  /** When the extended life ends, if the source told one. */
+  readonly extExpiresAtWallS: number | undefined;
+}
+
+/**
+ * The JSON body of a token answer, rendered when the token arrives, with holes for the two
+ * relative times. Key order and the string values are those of the real IMDS: .NET maps
+ * `expires_in` and `expires_on` to one field and takes the last, so their order matters.
+ */
+export class RenderedToken {
+  readonly token: Token;
+  readonly #head: string;
+  readonly #middle: string;
+  readonly #tail: string;
+
+  constructor(token: Token) {
+    this.token = token;
+    const text = (value: string | number): string => JSON.stringify(String(value));
+    const clientId = token.clientId === '' ? '' : `,"client_id":${text(token.clientId)}`;
+    this.#head = `{"access_token":${text(token.accessToken)}${clientId},"expires_in":"`;
+    this.#middle = `","expires_on":${text(token.expiresAtWallS)},"ext_expires_in":"`;
+    this.#tail =
+      `","not_before":${text(token.notBeforeWallS)},"resource":${text(token.resource)}` +
+      `,"token_type":"Bearer"}`;
+  }
+
+  /** The body at `wallMs`: `expires_in` is what is left, never below zero. */
+  body(wallMs: number): string {
+    const nowS = Math.floor(wallMs / 1000);
+    const left = Math.max(0, this.token.expiresAtWallS - nowS);
+    const extended = Math.max(left, (this.token.extExpiresAtWallS ?? 0) - nowS);
+    return `${this.#head}${left}${this.#middle}${extended}${this.#tail}`;
+  }
+
+  /** A token must not reach a log by accident. */
+  toJSON(): string {
+    return '[token]';
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * Every metric as data: from it come the series, the table in the README and the lint test.
+ * Labels are closed words or bounded sets; never a pod, an address, a client id or a resource as
+ * the caller wrote it.
+ */
+
+export interface MetricRow {
+  readonly type: 'counter' | 'gauge' | 'histogram';
+  readonly labels: readonly string[];
+  readonly help: string;
+  readonly buckets?: readonly number[];
+}
+
+/** The four families of the replaced system, names, labels and buckets unchanged. */
+export const oldMetrics = {
+  aadpodidentity_nmi_operations_duration_seconds: {
+    type: 'histogram',
+    labels: ['namespace', 'operation_type', 'resource', 'status_code'],
+    help: 'Duration of token requests. Labels are bounded: unusual resources and namespaces are "other".',
+    buckets: [0.5, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100],
+  },
+  aadpodidentity_imds_operations_duration_seconds: {
+    type: 'histogram',
+    labels: ['operation_type'],
+    help: 'Duration of successful token fetches upstream.',
+    buckets: [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 2, 3, 4, 5, 10],
+  },
+  aadpodidentity_imds_operations_errors_count: {
+    type: 'counter',
+    labels: ['operation_type'],
+    help: 'Failed token fetches upstream.',
+  },
+  aadpodidentity_kubernetes_api_operations_errors_count: {
+    type: 'counter',
+    labels: ['operation_type'],
+    help: 'get_pod_list: token requests whose caller is no known pod.',
+  },
+} as const satisfies Record<string, MetricRow>;
+
+export const newMetrics = {
+  nmi_requests_total: {
+    type: 'counter',
+    labels: ['route', 'reason'],
+    help: 'Requests on the metadata address by route and reason.',
+  },
+  nmi_request_duration_seconds: {
+    type: 'histogram',
+    labels: ['route', 'cache'],
+    help: 'Time from the parsed request to the answer, by how a token was found ("none" where none was).',
+    buckets: [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10],
+  },
+  nmi_token_cache_requests_total: {
+    type: 'counter',
+    labels: ['outcome'],
+    help: 'Token look-ups by outcome: hit, miss, joined, stale, held.',
+  },
+  nmi_token_cache_entries: {
+    type: 'gauge',
+    labels: [],
+    help: 'Tokens kept in memory.',
+  },
+  nmi_upstream_requests_total: {
+    type: 'counter',
+    labels: ['source', 'outcome'],
+    help: 'Token fetches by source and outcome.',
+  },
+  nmi_upstream_duration_seconds: {
+    type: 'histogram',
+    labels: ['source'],
+    help: 'Duration of token fetches, failed ones included.',
+    buckets: [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10],
+  },
+  nmi_held_requests: {
+    type: 'gauge',
+    labels: [],
+    help: 'Requests that wait for a pod or binding to become known.',
+  },
+  nmi_connections: {
+    type: 'gauge',
+    labels: [],
+    help: 'Open connections of pods.',
+  },
+  nmi_watch_synced: {
+    type: 'gauge',
+    labels: ['resource'],
+    help: '1 once the resource was listed.',
+  },
+  nmi_watch_age_seconds: {
+    type: 'gauge',
+    labels: ['resource'],
+    help: 'Seconds since the API server was last heard on this watch.',
+  },
+  nmi_watch_relists_total: {
+    type: 'gauge',
+    labels: ['resource'],
+    help: 'Lists of the resource since start.',
+  },
+  nmi_index_pods: {
+    type: 'gauge',
+    labels: ['kind'],
+    help: 'Pods of this node: all, bound, host_network, ambiguous (addresses held by two pods).',
+  },
+  nmi_index_objects: {
+    type: 'gauge',
+    labels: ['kind'],
+    help: 'Custom resources known: identities, bindings, exceptions.',
+  },
+  nmi_redirect_up: {
+    type: 'gauge',
+    labels: ['mode'],
+    help: '1 while the redirect was read back as wanted.',
+  },
+  nmi_redirect_installs_total: {
+    type: 'counter',
+    labels: ['outcome'],
+    help: 'Checks of the redirect: unchanged, installed, repaired, failed.',
+  },
+  nmi_ready: {
+    type: 'gauge',
+    labels: ['condition'],
+    help: '1 while the readiness condition holds.',
+  },
+  nmi_event_loop_delay_seconds: {
+    type: 'gauge',
+    labels: ['quantile'],
+    help: 'Delay of the event loop since the last scrape.',
+  },
+  nmi_build_info: {
+    type: 'gauge',
+    labels: ['version', 'commit'],
+    help: 'Always 1; the labels say what runs.',
+  },
+} as const satisfies Record<string, MetricRow>;

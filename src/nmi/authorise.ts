@@ -1,0 +1,89 @@
+/**
+ * May this pod have a token, and of which identity: the caller's grants and the request's selector
+ * put together, every time anew. Pure apart from the clock it is given.
+ */
+import type { GrantIndex } from '../cache/grant-index.ts';
+import type { Identity, Pod } from '../cache/objects.ts';
+import { decideGrant, type GrantPolicy } from './grant.ts';
+import type { Knowledge, Refused } from './identify.ts';
+import { explainRefusal } from './refusal-text.ts';
+import { refuse } from './answers.ts';
+import type { UpstreamIdentity } from './sources/source.ts';
+import type { TokenQuery } from './token-query.ts';
+
+export interface GrantKnowledge extends Knowledge {
+  readonly grants: GrantIndex;
+}
+
+/** A pod's right to a token, in the upstream's terms. */
+export interface Authorised {
+  readonly kind: 'authorised';
+  readonly pod: Pod;
+  readonly upstream: UpstreamIdentity;
+  /** Undefined for an excepted pod, which gets the node's own answer. */
+  readonly identity: Identity | undefined;
+  /** How the identity was chosen, for the log. */
+  readonly by: string;
+}
+
+/** The object ids of identities are the upstream's knowledge: one of these may have the one asked. */
+export interface ByObjectId {
+  readonly kind: 'by-object-id';
+  readonly pod: Pod;
+  readonly candidates: readonly Authorised[];
+  readonly objectId: string;
+}
+
+export type Authorisation = Authorised | ByObjectId | Refused;
+
+export function authorise(
+  pod: Pod,
+  query: TokenQuery,
+  knowledge: GrantKnowledge,
+  policy: GrantPolicy,
+  nowWallMs: number,
+): Authorisation {
+  const grants = knowledge.grants.grantsOf(pod.uid);
+  if (grants === undefined) {
+    const answer = refuse('pod_unknown', `Pod ${pod.namespace}/${pod.name} is gone. Retry.`);
+    return { kind: 'refused', answer, isPending: true, pod };
+  }
+  const grant = decideGrant(grants, query.selector, policy, nowWallMs);
+  switch (grant.kind) {
+    case 'node': {
+      const { selector } = grant;
+      const upstream: UpstreamIdentity = selector.kind === 'none' ? { kind: 'unnamed' } : selector;
+      const by = `exception ${grant.exception.name}`;
+      return { kind: 'authorised', pod, upstream, identity: undefined, by };
+    }
+    case 'identity':
+      return ofIdentity(pod, grant.identity, grant.by);
+    case 'by-object-id': {
+      const candidates = grant.candidates.flatMap((identity) => {
+        const candidate = ofIdentity(pod, identity, 'object_id');
+        return candidate.kind === 'authorised' ? [candidate] : [];
+      });
+      return { kind: 'by-object-id', pod, candidates, objectId: grant.objectId };
+    }
+    case 'refused': {
+      const isPending = 'transient' in grant && grant.transient;
+      return { kind: 'refused', answer: explainRefusal(grant, pod), isPending, pod };
+    }
+  }
+}
+
+function ofIdentity(pod: Pod, identity: Identity, by: string): Authorised | Refused {
+  if (identity.type !== 0) {
+    const answer = refuse(
+      'identity_unsupported',
+      `AzureIdentity ${identity.namespace}/${identity.name} has type ${identity.type}; ` +
+        'this release serves type 0 (user-assigned identity) only.',
+    );
+    return { kind: 'refused', answer, isPending: false, pod };
+  }
+  const upstream: UpstreamIdentity =
+    identity.clientId === ''
+      ? { kind: 'resource_id', value: identity.resourceId }
+      : { kind: 'client_id', value: identity.clientId };
+  return { kind: 'authorised', pod, upstream, identity, by };
+}

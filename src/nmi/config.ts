@@ -1,0 +1,246 @@
+/**
+ * From raw flag texts and the environment to one readonly configuration in base units. All
+ * problems are reported together; nothing here prints or exits.
+ */
+import { isIP, isIPv4 } from 'node:net';
+import { environmentName, options, type Option } from './options.ts';
+
+export interface Config {
+  readonly node: string;
+  readonly kubeconfigPath: string | undefined;
+  readonly allowKubenet: boolean;
+  readonly kubeletConfigPath: string;
+  readonly customUserAgent: string;
+  readonly listenIp: string;
+  readonly listenPort: number;
+  readonly hostToken: boolean;
+  readonly probePort: number;
+  readonly metricsPort: number;
+  readonly metadataIp: string;
+  readonly metadataPort: number;
+  readonly imdsTimeoutMs: number;
+  readonly tokenCacheSize: number;
+  readonly redirect: 'auto' | 'iptables' | 'none';
+  readonly iptablesBackend: 'auto' | 'nft' | 'legacy';
+  readonly metadataGuard: boolean;
+  readonly redirectIntervalMs: number;
+  readonly metadataHeaderRequired: boolean;
+  readonly blockInstanceMetadata: boolean;
+  readonly allowedAreas: readonly ('attested' | 'scheduledevents' | 'loadbalancer')[];
+  readonly strictIdentity: boolean;
+  readonly bindingGraceMs: number;
+  readonly lateObjectWaitMs: number;
+  readonly logFormat: 'json' | 'text';
+  readonly logLevel: 'error' | 'warn' | 'info' | 'debug' | 'trace';
+  readonly drainTimeoutMs: number;
+}
+
+/** One thing wrong with the command line or the environment. */
+export interface ConfigProblem {
+  /** The flag or variable as the user wrote it. */
+  readonly flag: string;
+  /** The value given; undefined when it is missing. */
+  readonly value: string | undefined;
+  readonly allowed: string;
+}
+
+export type ConfigResult =
+  | { readonly ok: true; readonly config: Config; readonly warnings: readonly string[] }
+  | { readonly ok: false; readonly problems: readonly ConfigProblem[] };
+
+type Value = string | number | boolean | readonly string[];
+
+const byFlag: ReadonlyMap<string, Option> = new Map(
+  (options as readonly Option[]).flatMap((option) => {
+    const names = option.old === undefined ? [option.name] : [option.name, option.old];
+    return names.map((name) => [name, option] as const);
+  }),
+);
+
+/** The option a flag's spelling belongs to. */
+export function findOption(flag: string): Option | undefined {
+  return byFlag.get(flag);
+}
+
+/**
+ * @param flags spelling (without dashes) → text as given; precedence: flag, environment, default.
+ * @param environment the process environment.
+ */
+export function parseConfig(
+  flags: Readonly<Record<string, string>>,
+  environment: Readonly<Record<string, string | undefined>>,
+): ConfigResult {
+  const problems: ConfigProblem[] = [];
+  const warnings: string[] = [];
+  const values = new Map<string, Value>();
+  const given = new Map<string, { shown: string; text: string }>();
+
+  for (const [spelling, text] of Object.entries(flags)) {
+    const option = byFlag.get(spelling);
+    const shown = spelling.length === 1 ? `-${spelling}` : `--${spelling}`;
+    if (option === undefined) {
+      problems.push({ flag: shown, value: text, allowed: 'no such flag; see nmi run --help' });
+    } else if (given.has(option.name)) {
+      problems.push({ flag: shown, value: text, allowed: `one of its spellings, not both` });
+    } else {
+      given.set(option.name, { shown, text });
+    }
+  }
+  for (const option of options) {
+    const variable = environmentName(option);
+    const text = environment[variable];
+    if (text !== undefined && text !== '' && !given.has(option.name)) {
+      given.set(option.name, { shown: variable, text });
+    }
+  }
+  // The replaced system's own variable; only this exact value turned it on.
+  if (environment['FORCENAMESPACED'] === 'true' && !given.has('force-namespaced')) {
+    given.set('force-namespaced', { shown: 'FORCENAMESPACED', text: 'true' });
+  }
+
+  for (const option of options as readonly Option[]) {
+    const entry = given.get(option.name);
+    if (entry === undefined) {
+      values.set(option.name, option.default);
+      continue;
+    }
+    const parsed = parseValue(option, entry.text);
+    if (parsed.ok) {
+      values.set(option.name, parsed.value);
+      if (option.noEffect !== undefined) {
+        warnings.push(`${entry.shown} has no effect: ${option.noEffect}`);
+      }
+    } else {
+      problems.push({ flag: entry.shown, value: entry.text, allowed: parsed.allowed });
+    }
+  }
+
+  if (!given.has('node')) {
+    problems.push({ flag: '--node', value: undefined, allowed: allowedText(nodeOption()) });
+  }
+  if (values.get('force-namespaced') === false) {
+    const shown = given.get('force-namespaced')?.shown ?? '--force-namespaced';
+    problems.push({ flag: shown, value: 'false', allowed: 'true: matching is always namespaced' });
+  }
+  if (problems.length > 0) return { ok: false, problems };
+  return { ok: true, config: build(values, environment), warnings };
+}
+
+/** One line for a person. */
+export function renderProblem(problem: ConfigProblem): string {
+  const value = problem.value === undefined ? 'is missing' : `has the value "${problem.value}"`;
+  return `${problem.flag} ${value}; allowed: ${problem.allowed}`;
+}
+
+/** What an option takes, in words. */
+export function allowedText(option: Option): string {
+  switch (option.type) {
+    case 'boolean':
+      return 'true or false';
+    case 'integer':
+      return `a whole number from ${option.min} to ${option.max}`;
+    case 'ip':
+      return 'an IPv4 address';
+    case 'choice':
+      return option.choices.join(', ');
+    case 'list':
+      return `any of ${option.choices.join(', ')}, comma separated`;
+    case 'string':
+      return option.pattern?.allowed ?? 'any text';
+  }
+}
+
+type ParsedValue =
+  { readonly ok: true; readonly value: Value } | { readonly ok: false; readonly allowed: string };
+
+function parseValue(option: Option, text: string): ParsedValue {
+  const wrong: ParsedValue = { ok: false, allowed: allowedText(option) };
+  switch (option.type) {
+    case 'boolean':
+      // What Go's strconv.ParseBool takes, since existing manifests were written for it.
+      if (/^(?:1|t|T|TRUE|true|True)$/.test(text)) return { ok: true, value: true };
+      if (/^(?:0|f|F|FALSE|false|False)$/.test(text)) return { ok: true, value: false };
+      return wrong;
+    case 'integer': {
+      if (!/^-?\d{1,15}$/.test(text)) return wrong;
+      const value = Number(text);
+      return value >= option.min && value <= option.max ? { ok: true, value } : wrong;
+    }
+    case 'ip':
+      return isIPv4(text) ? { ok: true, value: text } : wrongIp(text, wrong);
+    case 'choice': {
+      const value = text.toLowerCase();
+      const reason = option.refused?.[value];
+      if (reason !== undefined) {
+        return { ok: false, allowed: `${allowedText(option)} (${reason})` };
+      }
+      return option.choices.includes(value) ? { ok: true, value } : wrong;
+    }
+    case 'list': {
+      const items = text.split(',').map((item) => item.trim());
+      const known = items.filter((item) => item !== '');
+      if (known.some((item) => !option.choices.includes(item))) return wrong;
+      return { ok: true, value: [...new Set(known)] };
+    }
+    case 'string':
+      if (option.pattern !== undefined && !option.pattern.test.test(text)) return wrong;
+      return { ok: true, value: text };
+  }
+}
+
+function wrongIp(text: string, wrong: ParsedValue): ParsedValue {
+  if (isIP(text) !== 6) return wrong;
+  return { ok: false, allowed: 'an IPv4 address (the metadata service has no IPv6 address)' };
+}
+
+function nodeOption(): Option {
+  const option = byFlag.get('node');
+  if (option === undefined) throw new Error('the options table has no row "node"');
+  return option;
+}
+
+function build(
+  values: ReadonlyMap<string, Value>,
+  environment: Readonly<Record<string, string | undefined>>,
+): Config {
+  // Each row was parsed by its own type above; the casts below restate the row's type.
+  const text = (name: string) => values.get(name) as string;
+  const number = (name: string) => values.get(name) as number;
+  const flag = (name: string) => values.get(name) as boolean;
+  const kubeconfigPath = text('kubeconfig') || environment['KUBECONFIG'];
+  return Object.freeze({
+    node: text('node'),
+    kubeconfigPath: kubeconfigPath === '' ? undefined : kubeconfigPath,
+    allowKubenet: flag('allow-network-plugin-kubenet'),
+    kubeletConfigPath: text('kubelet-config'),
+    customUserAgent: text('custom-user-agent'),
+    listenIp: text('nmi-listen-address'),
+    listenPort: number('nmi-port'),
+    hostToken: flag('enable-host-token'),
+    probePort: number('http-probe-port'),
+    metricsPort: number('prometheus-port'),
+    metadataIp: text('metadata-ip'),
+    metadataPort: number('metadata-port'),
+    imdsTimeoutMs: number('imds-timeout-ms'),
+    tokenCacheSize: number('token-cache-size'),
+    redirect: text('redirect') as Config['redirect'],
+    iptablesBackend: text('iptables-backend') as Config['iptablesBackend'],
+    metadataGuard: flag('metadata-guard'),
+    redirectIntervalMs: number('ipt-update-interval-sec') * 1000,
+    metadataHeaderRequired: flag('metadata-header-required'),
+    blockInstanceMetadata: flag('block-instance-metadata'),
+    allowedAreas: values.get('allow-metadata') as Config['allowedAreas'],
+    strictIdentity: flag('strict-identity'),
+    bindingGraceMs: number('binding-grace-sec') * 1000,
+    lateObjectWaitMs: number('late-object-wait-ms'),
+    logFormat: text('log-format') as Config['logFormat'],
+    logLevel: logLevel(text('log-level') as Config['logLevel'], number('v')),
+    drainTimeoutMs: number('drain-timeout-sec') * 1000,
+  });
+}
+
+function logLevel(level: Config['logLevel'], verbosity: number): Config['logLevel'] {
+  if (level !== 'info') return level;
+  if (verbosity >= 6) return 'trace';
+  return verbosity >= 4 ? 'debug' : 'info';
+}

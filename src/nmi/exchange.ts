@@ -1,0 +1,55 @@
+/**
+ * One request on the metadata address: what the parser gave, and who sent it. Only what the
+ * handlers need of `node:http`, in one place.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { CallerConnection } from './caller.ts';
+
+export class Exchange {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly caller: CallerConnection;
+  /** Monotonic milliseconds at which the head was parsed. */
+  readonly startedAtMs: number;
+  readonly requestId: string;
+
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    caller: CallerConnection,
+    startedAtMs: number,
+    requestId: string,
+  ) {
+    this.request = request;
+    this.response = response;
+    this.caller = caller;
+    this.startedAtMs = startedAtMs;
+    this.requestId = requestId;
+  }
+
+  get method(): string {
+    return this.request.method ?? '';
+  }
+
+  /** The request target as it stood in the request line. */
+  get target(): string {
+    return this.request.url ?? '';
+  }
+
+  /** The client has gone; nobody reads an answer any more. */
+  get isGone(): boolean {
+    return this.response.destroyed || this.response.closed;
+  }
+
+  /** Every value of a header, in order. Two `Metadata: true` are not one. */
+  headerValues(lowerCaseName: string): readonly string[] {
+    const raw = this.request.rawHeaders;
+    const values: string[] = [];
+    for (let index = 0; index + 1 < raw.length; index += 2) {
+      const name = raw[index];
+      if (name?.length !== lowerCaseName.length || name.toLowerCase() !== lowerCaseName) continue;
+      values.push(raw[index + 1] ?? '');
+    }
+    return values;
+  }
+}

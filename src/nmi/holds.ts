@@ -1,0 +1,50 @@
+/**
+ * Requests that wait for something the watches have not delivered yet. All waiters are woken by
+ * the change itself, not by a timer; the timer only ends the wait.
+ */
+import type { Clock } from '../cache/clock.ts';
+
+export interface HoldsOptions {
+  readonly clock: Clock;
+  /** Beyond this many a request is answered at once: waiting must not become a memory leak. */
+  readonly maxWaiters: number;
+}
+
+export class Holds {
+  readonly #clock: Clock;
+  readonly #maxWaiters: number;
+  #waiters = new Set<() => void>();
+
+  constructor(options: HoldsOptions) {
+    this.#clock = options.clock;
+    this.#maxWaiters = options.maxWaiters;
+  }
+
+  get size(): number {
+    return this.#waiters.size;
+  }
+
+  get isFull(): boolean {
+    return this.#waiters.size >= this.#maxWaiters;
+  }
+
+  /** Something changed: every waiter looks again. */
+  wake(): void {
+    const waiters = this.#waiters;
+    this.#waiters = new Set();
+    for (const waiter of waiters) waiter();
+  }
+
+  /** Resolves at the next change or after `maxMs`, whichever is first. */
+  nextChange(maxMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const finish = () => {
+        disarm();
+        this.#waiters.delete(finish);
+        resolve();
+      };
+      const disarm = this.#clock.schedule(maxMs, finish);
+      this.#waiters.add(finish);
+    });
+  }
+}

@@ -1,0 +1,64 @@
+/**
+ * `/host/token`: a process of the host (the Key Vault CSI provider) asks on behalf of a pod that
+ * it names in headers. Off by default, and answered on loopback only, because every process that
+ * may dial loopback can name any pod of this node.
+ */
+import { refuse, type Answer } from './answers.ts';
+import { authorise, type Authorisation, type GrantKnowledge } from './authorise.ts';
+import type { Exchange } from './exchange.ts';
+import type { GrantPolicy } from './grant.ts';
+import type { Clock } from '../cache/clock.ts';
+import { parseTokenQuery, type TokenQuery } from './token-query.ts';
+import type { TokenEndpoint } from './token-endpoint.ts';
+
+export interface HostTokenOptions {
+  readonly knowledge: GrantKnowledge;
+  readonly policy: GrantPolicy;
+  readonly clock: Clock;
+  readonly endpoint: TokenEndpoint;
+}
+
+export class HostTokenEndpoint {
+  readonly #options: HostTokenOptions;
+
+  constructor(options: HostTokenOptions) {
+    this.#options = options;
+  }
+
+  handle(exchange: Exchange, rawQuery: string): Answer | Promise<Answer> {
+    const [namespace] = exchange.headerValues('podns');
+    const [name] = exchange.headerValues('podname');
+    if (!isLoopback(exchange.caller.ip)) {
+      return refuse('host_only', 'Access denied: /host/token answers processes of this host only.');
+    }
+    if (namespace === undefined || namespace === '' || name === undefined || name === '') {
+      return refuse('parameter_missing', "missing 'podname' and 'podns' from request header");
+    }
+    const parsed = parseTokenQuery(rawQuery, false);
+    if (parsed.kind === 'refused') return refuse(parsed.reason, parsed.detail);
+    const decide = () => this.#decide(namespace, name, parsed.query);
+    return this.#options.endpoint.serve(exchange, parsed.query, decide, (rendered, authorised) => {
+      const body = rendered.body(this.#options.clock.wallMs());
+      const clientId = authorised.identity?.clientId || rendered.token.clientId;
+      return {
+        reason: 'ok',
+        status: 200,
+        body: `{"token":${body},"clientid":${JSON.stringify(clientId)}}`,
+      };
+    });
+  }
+
+  #decide(namespace: string, name: string, query: TokenQuery): Authorisation {
+    const { knowledge, policy, clock } = this.#options;
+    const pod = knowledge.pods.byName(namespace, name);
+    if (pod === undefined || !knowledge.isSynced()) {
+      const answer = refuse('pod_unknown', 'No such pod on this node. Retry.');
+      return { kind: 'refused', answer, isPending: true, pod: undefined };
+    }
+    return authorise(pod, query, knowledge, policy, clock.wallMs());
+  }
+}
+
+export function isLoopback(canonicalIp: string): boolean {
+  return canonicalIp.startsWith('127.') || canonicalIp === '::1';
+}

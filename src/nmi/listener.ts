@@ -1,0 +1,211 @@
+/**
+ * The HTTP server on the metadata address. It parses, names the connection's caller, hands the
+ * request on and writes the answer; every error path, the parser's own included, is JSON.
+ */
+import { randomUUID } from 'node:crypto';
+import {
+  createServer,
+  STATUS_CODES,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Clock } from '../cache/clock.ts';
+import type { Attestation, Peer } from '../redirect/redirect.ts';
+import { refuse, type Answer } from './answers.ts';
+import { CallerConnection } from './caller.ts';
+import { Exchange } from './exchange.ts';
+
+/** An answer that is already on its way, written by the handler itself. */
+export const relayed = Symbol('relayed');
+export type Handled = Answer | typeof relayed;
+
+export interface ListenerOptions {
+  readonly host: string;
+  /** 0 lets the kernel choose. */
+  readonly port: number;
+  readonly clock: Clock;
+  /** The `Server` header; clients look for "IMDS" in it. */
+  readonly serverHeader: string;
+  readonly attest: (peer: Peer) => Attestation;
+  /** Must not throw; a synchronous answer is written in the same turn. */
+  readonly handle: (exchange: Exchange) => Handled | Promise<Handled>;
+  /** A request the parser refused, for the counters. */
+  readonly onParserRefusal: (answer: Answer) => void;
+}
+
+export interface Listener extends AsyncDisposable {
+  readonly port: number;
+  readonly connections: number;
+  /** Stops accepting, lets requests under way finish for at most `maxMs`, then cuts the rest. */
+  drain(maxMs: number): Promise<void>;
+}
+
+/** Whole-request and head limits, against slow senders. Azure SDKs send one small packet. */
+const headersTimeoutMs = 5_000;
+const requestTimeoutMs = 15_000;
+/** Longer than any client's idle pool, so that the client and not we close first. */
+const keepAliveTimeoutMs = 120_000;
+const maxHeaderBytes = 16 * 1024;
+const maxConnections = 20_000;
+
+export async function openListener(options: ListenerOptions): Promise<Listener> {
+  const callers = new WeakMap<Socket, CallerConnection>();
+  const sockets = new Set<Socket>();
+  let isDraining = false;
+
+  const server = createServer(
+    {
+      headersTimeout: headersTimeoutMs,
+      requestTimeout: requestTimeoutMs,
+      keepAliveTimeout: keepAliveTimeoutMs,
+      maxHeaderSize: maxHeaderBytes,
+      connectionsCheckingInterval: 1_000,
+      // Node's own answer to a missing Host header has no body; IMDS clients need JSON.
+      requireHostHeader: false,
+      noDelay: true,
+    },
+    (request, response) => {
+      serve(request, response);
+    },
+  );
+  server.maxConnections = maxConnections;
+
+  server.on('connection', (socket: Socket) => {
+    const attestation = options.attest({
+      remoteIp: socket.remoteAddress ?? '',
+      remotePort: socket.remotePort ?? 0,
+      localIp: socket.localAddress ?? '',
+      localPort: socket.localPort ?? 0,
+    });
+    callers.set(socket, new CallerConnection(socket.remoteAddress, attestation));
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
+    refuseUnparsed(error.code, socket);
+  });
+  server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
+    writeRaw(socket, methodNotAllowed());
+  });
+
+  function serve(request: IncomingMessage, response: ServerResponse): void {
+    const caller = callers.get(request.socket) ?? new CallerConnection('', { kind: 'unattested' });
+    const startedAtMs = options.clock.monotonicMs();
+    const exchange = new Exchange(request, response, caller, startedAtMs, randomUUID());
+    const handled = options.handle(exchange);
+    if (handled instanceof Promise) {
+      void handled.then((later) => {
+        write(exchange, later);
+      });
+    } else {
+      write(exchange, handled);
+    }
+  }
+
+  function write(exchange: Exchange, handled: Handled): void {
+    if (handled === relayed || exchange.isGone) return;
+    const headers = answerHeaders(handled, exchange.requestId);
+    if (isDraining || handled.close === true) headers.push('Connection', 'close');
+    exchange.response.writeHead(handled.status, headers);
+    exchange.response.end(handled.body);
+  }
+
+  function answerHeaders(answer: Answer, requestId: string): string[] {
+    const headers = [
+      'Content-Type',
+      'application/json; charset=utf-8',
+      'Content-Length',
+      String(Buffer.byteLength(answer.body)),
+      'Server',
+      options.serverHeader,
+      'x-ms-request-id',
+      requestId,
+    ];
+    if (answer.retryAfterS !== undefined) headers.push('Retry-After', String(answer.retryAfterS));
+    if (answer.allow !== undefined) headers.push('Allow', answer.allow);
+    return headers;
+  }
+
+  function refuseUnparsed(code: string | undefined, socket: Duplex): void {
+    if (code === 'ECONNRESET' || !socket.writable) {
+      socket.destroy();
+      return;
+    }
+    const answer = parserRefusal(code);
+    options.onParserRefusal(answer);
+    writeRaw(socket, answer);
+  }
+
+  function writeRaw(socket: Duplex, answer: Answer): void {
+    const headers = answerHeaders(answer, randomUUID());
+    headers.push('Connection', 'close', 'Date', new Date(options.clock.wallMs()).toUTCString());
+    let head = `HTTP/1.1 ${answer.status} ${STATUS_CODES[answer.status] ?? ''}\r\n`;
+    for (let index = 0; index + 1 < headers.length; index += 2) {
+      head += `${headers[index]}: ${headers[index + 1]}\r\n`;
+    }
+    socket.end(`${head}\r\n${answer.body}`);
+    // A peer that does not read must not keep the socket: ended is closed soon after.
+    const disarm = options.clock.schedule(1_000, () => socket.destroy());
+    socket.once('close', disarm);
+  }
+
+  await listen(server, options.host, options.port);
+
+  async function drain(maxMs: number): Promise<void> {
+    isDraining = true;
+    if (!server.listening) return;
+    const closed = new Promise<void>((resolve) => {
+      server.close(() => {
+        resolve();
+      });
+    });
+    const disarm = options.clock.schedule(maxMs, () => {
+      server.closeAllConnections();
+      for (const socket of sockets) socket.destroy();
+    });
+    await closed;
+    disarm();
+  }
+
+  return {
+    port: (server.address() as AddressInfo).port,
+    get connections() {
+      return sockets.size;
+    },
+    drain,
+    [Symbol.asyncDispose]: () => drain(0),
+  };
+}
+
+function listen(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ host, port, backlog: 1024 }, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+}
+
+function parserRefusal(code: string | undefined): Answer {
+  switch (code) {
+    case 'HPE_HEADER_OVERFLOW':
+      return refuse(
+        'headers_too_large',
+        `The request head is larger than ${maxHeaderBytes} bytes.`,
+      );
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return refuse('request_timeout', 'The request did not arrive in time.');
+    case 'HPE_INVALID_METHOD':
+      return methodNotAllowed();
+    default:
+      return refuse('request_malformed', 'The request is not well-formed HTTP/1.1.');
+  }
+}
+
+function methodNotAllowed(): Answer {
+  return refuse('method_not_allowed', 'Only GET is allowed.', { allow: 'GET' });
+}

@@ -1,0 +1,38 @@
+/**
+ * The one place that knows pino. Lines go to standard output synchronously: volume is low by
+ * design, and the lines before a crash matter most.
+ */
+import { pino } from 'pino';
+import type { Log } from './log.ts';
+import { renderGlogLine } from './glog-text.ts';
+
+export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent';
+
+export interface LoggerOptions {
+  readonly format: 'json' | 'text';
+  readonly level: LogLevel;
+  /** Takes whole lines, newline included. */
+  readonly write: (line: string) => void;
+}
+
+export interface Logger extends Log {
+  child(fields: { readonly component: string }): Logger;
+}
+
+export function createLogger(options: LoggerOptions): Logger {
+  const write =
+    options.format === 'json'
+      ? options.write
+      : (line: string) => {
+          options.write(renderGlogLine(line, process.pid));
+        };
+  return pino(
+    {
+      level: options.level,
+      base: null,
+      timestamp: () => `,"time":"${new Date().toISOString()}"`,
+      formatters: { level: (label) => ({ level: label }) },
+    },
+    { write },
+  );
+}

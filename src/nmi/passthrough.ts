@@ -1,0 +1,146 @@
+/**
+ * Parts of the real metadata service that are no tokens: relayed to the caller under a policy.
+ *
+ * The path sent upstream is the one the route decided on, not the caller's spelling; of the
+ * caller's headers only harmless ones go along, and no identifying header is added. Answers are
+ * streamed within a time limit.
+ */
+import { pipeline } from 'node:stream/promises';
+import { Pool } from 'undici';
+import { refuse, type Answer } from './answers.ts';
+import type { Exchange } from './exchange.ts';
+import { relayed, type Handled } from './listener.ts';
+import { networkCode } from './sources/imds.ts';
+import type { PassthroughArea, Route } from './route.ts';
+
+export interface PassthroughPolicy {
+  readonly blockInstanceMetadata: boolean;
+  /** Areas beyond `instance` and `versions` that are let through. */
+  readonly allowedAreas: readonly PassthroughArea[];
+}
+
+export interface PassthroughOptions {
+  /** Base URL of the real service. */
+  readonly endpoint: string;
+  readonly timeoutMs: number;
+  readonly policy: PassthroughPolicy;
+}
+
+export interface Passthrough extends AsyncDisposable {
+  /** Why this area is refused to everybody, or undefined when it is not. Pure. */
+  refusal(route: PassthroughRoute): Answer | undefined;
+  relay(exchange: Exchange, route: PassthroughRoute): Promise<Handled>;
+}
+
+export type PassthroughRoute = Extract<Route, { kind: 'passthrough' }>;
+
+/** Methods by area; only scheduled events can be acted on (a POST approves one). */
+export function allowedMethods(area: PassthroughArea): readonly string[] {
+  return area === 'scheduledevents' ? ['GET', 'POST'] : ['GET'];
+}
+
+const sentHeaders = ['accept', 'content-type', 'user-agent', 'x-ms-client-request-id'];
+
+/** RFC 9110 7.6.1, and those that name the connection's own framing. */
+const hopByHop = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'proxy-connection',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+]);
+
+const maxRequestBytes = 64 * 1024;
+
+export function openPassthrough(options: PassthroughOptions): Passthrough {
+  const pool = new Pool(options.endpoint, {
+    connections: 4,
+    pipelining: 1,
+    connect: { timeout: Math.min(2_000, options.timeoutMs) },
+    headersTimeout: options.timeoutMs,
+    bodyTimeout: options.timeoutMs,
+  });
+
+  async function relay(exchange: Exchange, route: PassthroughRoute): Promise<Handled> {
+    const { request, response } = exchange;
+    const declaredBytes = Number(request.headers['content-length'] ?? 0);
+    if (declaredBytes > maxRequestBytes || request.headers['transfer-encoding'] !== undefined) {
+      return refuse('request_malformed', 'The request body is too large.', { close: true });
+    }
+    const leave = new AbortController();
+    response.once('close', () => {
+      leave.abort();
+    });
+    try {
+      const upstream = await pool.request({
+        method: exchange.method as 'GET' | 'POST',
+        path: route.query === '' ? route.path : `${route.path}?${route.query}`,
+        headers: requestHeaders(exchange),
+        body: declaredBytes > 0 ? request : null,
+        signal: AbortSignal.any([leave.signal, AbortSignal.timeout(options.timeoutMs)]),
+      });
+      response.writeHead(upstream.statusCode, responseHeaders(upstream.headers));
+      await pipeline(upstream.body, response);
+      return relayed;
+    } catch (error) {
+      if (!response.headersSent) {
+        return refuse(
+          'upstream_down',
+          `The instance metadata service did not answer (${networkCode(error)}).`,
+        );
+      }
+      // Half an answer is out: the only honest end is a cut connection.
+      response.destroy();
+      return relayed;
+    }
+  }
+
+  return {
+    refusal: (route) => policyRefusal(route.area, options.policy),
+    relay,
+    [Symbol.asyncDispose]: () => pool.destroy(),
+  };
+}
+
+function policyRefusal(area: PassthroughArea, policy: PassthroughPolicy): Answer | undefined {
+  if (area === 'versions') return undefined;
+  if (area === 'instance') {
+    if (!policy.blockInstanceMetadata) return undefined;
+    return refuse('metadata_blocked', 'Request blocked: instance metadata is closed to pods here.');
+  }
+  if (policy.allowedAreas.includes(area)) return undefined;
+  return refuse(
+    'metadata_blocked',
+    `Request blocked: /metadata/${area} is closed to pods here (--allow-metadata=${area} opens it).`,
+  );
+}
+
+function requestHeaders(exchange: Exchange): Record<string, string> {
+  const headers: Record<string, string> = { metadata: 'true' };
+  for (const name of sentHeaders) {
+    const [value] = exchange.headerValues(name);
+    if (value !== undefined) headers[name] = value;
+  }
+  return headers;
+}
+
+/** @returns a flat list of names and values, as `writeHead` takes it. */
+function responseHeaders(upstream: NodeJS.Dict<string | string[]>): string[] {
+  const dropped = new Set(hopByHop);
+  for (const name of listed(upstream['connection'])) dropped.add(name);
+  const headers: string[] = [];
+  for (const [name, value] of Object.entries(upstream)) {
+    if (value === undefined || dropped.has(name)) continue;
+    for (const each of Array.isArray(value) ? value : [value]) headers.push(name, each);
+  }
+  return headers;
+}
+
+function listed(value: string | string[] | undefined): readonly string[] {
+  const text = Array.isArray(value) ? value.join(',') : (value ?? '');
+  return text.split(',').map((name) => name.trim().toLowerCase());
+}

@@ -1,0 +1,106 @@
+/**
+ * The words of refusals that concern a pod's identity: IMDS's own phrase first, where clients look
+ * for it, then pod, label, objects and the one thing that mends it. Facts in, answer out.
+ */
+import { bindingLabel } from '../cache/grant-index.ts';
+import type { Pod } from '../cache/objects.ts';
+import { refuse, type Answer } from './answers.ts';
+import type { Authorised } from './authorise.ts';
+import type { GrantRefusal } from './grant.ts';
+import type { SourceFailure } from './sources/source.ts';
+import { printable } from './printable.ts';
+
+export function explainRefusal(grant: GrantRefusal, pod: Pod): Answer {
+  const who = `pod ${pod.namespace}/${pod.name}`;
+  switch (grant.reason) {
+    case 'no_binding_label':
+      return refuse(
+        'no_binding_label',
+        `Identity not found: ${who} has no label "${bindingLabel}". Set it to the selector of an ` +
+          'AzureIdentityBinding in the same namespace.',
+      );
+    case 'binding_missing':
+      return refuse(
+        grant.transient ? 'binding_pending' : 'binding_missing',
+        `Identity not found: ${who} has the label ${bindingLabel}=${grant.label}, and no ` +
+          `AzureIdentityBinding in namespace ${pod.namespace} has that selector. Create one.`,
+      );
+    case 'identity_missing':
+      return refuse(
+        grant.transient ? 'identity_pending' : 'identity_missing',
+        `Identity not found: ${who} is bound by ${list(grant.bindingNames)}, but namespace ` +
+          `${pod.namespace} has no AzureIdentity ${list(grant.missingIdentityNames)}. Create it.`,
+      );
+    case 'selector_not_bound': {
+      const missing =
+        grant.missingIdentityNames.length === 0
+          ? ''
+          : ` AzureIdentity ${list(grant.missingIdentityNames)} is bound too but does not exist.`;
+      return refuse(
+        'selector_not_bound',
+        `Identity not found: no identity of ${who} has the ${grant.selector.kind} ` +
+          `"${printable(grant.selector.value)}"; bound by label ${bindingLabel}=${grant.label}: ` +
+          `${list(grant.identityNames)}.${missing}`,
+      );
+    }
+    case 'identity_ambiguous':
+      return refuse(
+        'identity_ambiguous',
+        'Multiple user assigned identities exist, please specify the clientId / resourceId of the ' +
+          `identity in the token request; ${who} is bound to ${list(grant.identityNames)} with ` +
+          `client ids ${list(grant.clientIds)}.`,
+      );
+    case 'identity_invalid':
+      return refuse(
+        'identity_invalid',
+        `Identity not found: AzureIdentity ${pod.namespace}/${grant.identityName} names neither ` +
+          'spec.clientID nor spec.resourceID. Set one of them.',
+      );
+  }
+}
+
+export function explainUnknownObjectId(pod: Pod, objectId: string): Answer {
+  return refuse(
+    'selector_not_bound',
+    `Identity not found: no identity of pod ${pod.namespace}/${pod.name} has the object_id ` +
+      `"${printable(objectId)}".`,
+  );
+}
+
+/** What the upstream's failure means for the pod that asked. */
+export function explainFailure(failure: SourceFailure, authorised: Authorised): Answer {
+  const { identity, pod } = authorised;
+  const extra = failure.retryAfterS === undefined ? {} : { retryAfterS: failure.retryAfterS };
+  switch (failure.reason) {
+    case 'identity_not_assigned': {
+      if (identity === undefined) return refuse('upstream_refused', failure.description);
+      const id = identity.resourceId === '' ? '<its resource id>' : identity.resourceId;
+      return refuse(
+        'identity_not_assigned',
+        `Identity not found: AzureIdentity ${identity.namespace}/${identity.name} of pod ` +
+          `${pod.namespace}/${pod.name} is not assigned to this node. Assign it: az vmss identity ` +
+          `assign --resource-group <node resource group> --name <scale set> --identities ${id}`,
+      );
+    }
+    case 'upstream_refused':
+      return refuse(
+        'upstream_refused',
+        failure.description,
+        failure.error === undefined ? {} : { error: failure.error },
+      );
+    case 'upstream_throttled':
+      return refuse('upstream_throttled', failure.description, extra);
+    case 'upstream_down':
+      return refuse(
+        'upstream_down',
+        `No token for the moment: ${failure.description}. Retry.`,
+        extra,
+      );
+  }
+}
+
+function list(names: readonly string[]): string {
+  const shown = names.slice(0, 10).map((name) => printable(name));
+  const more = names.length > shown.length ? ` and ${names.length - shown.length} more` : '';
+  return shown.length === 0 ? '(none)' : `${shown.join(', ')}${more}`;
+}

@@ -1,0 +1,111 @@
+/**
+ * From a request target to what it asks for. Pure, total, never throws.
+ *
+ * The rule that keeps a token path from slipping through in disguise (CVE-2022-23551 was a
+ * backslash): the path is decoded once, normalised once and decided on in that form, and what is
+ * forwarded upstream is rebuilt from the decided form, never the caller's own spelling. Only paths
+ * of the allow list are ever forwarded.
+ *
+ * 1. `http://any.host/path` (absolute form) is the same as `/path`.
+ * 2. Percent escapes are decoded once. Broken escapes, escapes of `/`, `\` and `%`, raw
+ *    backslashes, control and non-path characters, and `.` or `..` segments are refused.
+ * 3. Repeated slashes collapse (msal4j sends `//metadata/...`), one trailing slash is allowed.
+ * 4. `metadata` and the area behind it match in any letter case, `identity/oauth2/token` exactly,
+ *    as the real IMDS does.
+ */
+
+/** Parts of the instance metadata service that are not tokens and may be passed through. */
+export const passthroughAreas = [
+  'instance',
+  'versions',
+  'attested',
+  'scheduledevents',
+  'loadbalancer',
+] as const;
+export type PassthroughArea = (typeof passthroughAreas)[number];
+
+export type Route =
+  | { readonly kind: 'token'; readonly query: string }
+  | { readonly kind: 'host-token'; readonly query: string }
+  | {
+      readonly kind: 'passthrough';
+      readonly area: PassthroughArea;
+      /** Normalised path, safe to send upstream. */
+      readonly path: string;
+      /** The query as sent, without the question mark; empty when there is none. */
+      readonly query: string;
+    }
+  | { readonly kind: 'refused'; readonly reason: 'path_invalid' | 'not_found' };
+
+export const tokenPath = '/metadata/identity/oauth2/token';
+export const hostTokenPath = '/host/token';
+
+const invalid: Route = { kind: 'refused', reason: 'path_invalid' };
+const notFound: Route = { kind: 'refused', reason: 'not_found' };
+const questionMark = 0x3f;
+
+/** @param target the request target exactly as it stood in the request line. */
+export function parseRoute(target: string): Route {
+  // What every SDK sends; the slow path below gives the same answer.
+  if (target.startsWith(tokenPath)) {
+    if (target.length === tokenPath.length) return { kind: 'token', query: '' };
+    if (target.charCodeAt(tokenPath.length) === questionMark) {
+      return { kind: 'token', query: target.slice(tokenPath.length + 1) };
+    }
+  }
+  return parseUnusual(target);
+}
+
+function parseUnusual(target: string): Route {
+  const relative = stripAuthority(target);
+  if (!relative.startsWith('/')) return notFound;
+  const mark = relative.indexOf('?');
+  const rawPath = mark < 0 ? relative : relative.slice(0, mark);
+  const query = mark < 0 ? '' : relative.slice(mark + 1);
+  const path = decodePath(rawPath);
+  if (path === undefined) return invalid;
+  const segments = path.split('/').filter((segment) => segment !== '');
+  if (segments.some((segment) => segment === '.' || segment === '..')) return invalid;
+  return decide(segments, path.endsWith('/'), query);
+}
+
+function decide(segments: readonly string[], trailingSlash: boolean, query: string): Route {
+  const [first, second, ...rest] = segments;
+  if (first === undefined || second === undefined) return notFound;
+  if (first === 'host' && second === 'token' && rest.length === 0) {
+    return { kind: 'host-token', query };
+  }
+  if (first.toLowerCase() !== 'metadata') return notFound;
+  if (second === 'identity') {
+    const isToken = rest.length === 2 && rest[0] === 'oauth2' && rest[1] === 'token';
+    return isToken ? { kind: 'token', query } : notFound;
+  }
+  const area = passthroughAreas.find((known) => known === second.toLowerCase());
+  if (area === undefined) return notFound;
+  const path = `/metadata/${[area, ...rest].join('/')}${trailingSlash ? '/' : ''}`;
+  return { kind: 'passthrough', area, path, query };
+}
+
+/** `GET http://host/path` (a proxy's form) becomes `/path`; the authority is not looked at. */
+function stripAuthority(target: string): string {
+  const scheme = /^https?:\/\//i.exec(target);
+  if (scheme === null) return target;
+  const end = target.slice(scheme[0].length).search(/[/?]/);
+  if (end < 0) return '/';
+  const rest = target.slice(scheme[0].length + end);
+  return rest.startsWith('?') ? `/${rest}` : rest;
+}
+
+/** The characters RFC 3986 allows in a path, minus the percent sign. */
+const pathCharacters = /^[A-Za-z0-9\-._~!$&'()*+,;=:@/]*$/;
+
+function decodePath(raw: string): string | undefined {
+  if (/%(?:2f|5c|25)/i.test(raw)) return undefined;
+  let decoded: string;
+  try {
+    decoded = decodeURIComponent(raw);
+  } catch {
+    return undefined;
+  }
+  return pathCharacters.test(decoded) ? decoded : undefined;
+}

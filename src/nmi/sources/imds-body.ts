@@ -1,0 +1,76 @@
+/**
+ * The success body of the token endpoint: what IMDS sends, tolerant of numbers for strings and of
+ * absent fields, strict about what a caller depends on.
+ */
+import type { Token } from '../../cache/token.ts';
+
+export type ParsedToken =
+  { readonly ok: true; readonly token: Token } | { readonly ok: false; readonly problem: string };
+
+/** @param resource what was asked; the token carries this spelling and not the upstream's. */
+export function parseImdsToken(body: string, resource: string, nowWallMs: number): ParsedToken {
+  const fields = parseObject(body);
+  if (fields === undefined) return bad('something that is not a JSON object');
+  const accessToken = fields['access_token'];
+  if (typeof accessToken !== 'string' || !isHeaderSafe(accessToken)) {
+    return bad('without a usable access_token');
+  }
+  const nowS = Math.floor(nowWallMs / 1000);
+  const expiresIn = seconds(fields['expires_in']);
+  const expiresAtWallS =
+    seconds(fields['expires_on']) ?? (expiresIn === undefined ? undefined : nowS + expiresIn);
+  if (expiresAtWallS === undefined) return bad('without an expiry');
+  if (expiresAtWallS <= nowS) return bad('with a token that has expired');
+  const extExpiresIn = seconds(fields['ext_expires_in']);
+  const clientId = fields['client_id'];
+  return {
+    ok: true,
+    token: {
+      accessToken,
+      clientId: typeof clientId === 'string' ? clientId : '',
+      resource,
+      expiresAtWallS,
+      notBeforeWallS: Math.min(seconds(fields['not_before']) ?? nowS, nowS),
+      extExpiresAtWallS: extExpiresIn === undefined ? undefined : nowS + extExpiresIn,
+    },
+  };
+}
+
+/**
+ * The `oid` claim (the identity's object id) of a token, lower-cased. The token comes from the
+ * upstream itself over the node's own link, so nothing is verified here; a token that is not a JWT
+ * has none.
+ */
+export function objectIdOf(accessToken: string): string | undefined {
+  const payload = accessToken.split('.')[1];
+  if (payload === undefined) return undefined;
+  const oid = parseObject(Buffer.from(payload, 'base64url').toString('utf8'))?.['oid'];
+  return typeof oid === 'string' ? oid.toLowerCase() : undefined;
+}
+
+function bad(problem: string): ParsedToken {
+  return { ok: false, problem };
+}
+
+function parseObject(text: string): Record<string, unknown> | undefined {
+  try {
+    const parsed = JSON.parse(text) as unknown;
+    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) {
+      return parsed as Record<string, unknown>;
+    }
+  } catch {
+    // Falls through to "not an object".
+  }
+  return undefined;
+}
+
+function seconds(value: unknown): number | undefined {
+  if (typeof value === 'number') return Number.isFinite(value) ? Math.floor(value) : undefined;
+  if (typeof value !== 'string' || !/^\d{1,12}$/.test(value)) return undefined;
+  return Number(value);
+}
+
+/** Bearer tokens go into a header of the pod's next call: one line of visible ASCII. */
+function isHeaderSafe(text: string): boolean {
+  return /^[\x21-\x7e]+$/.test(text);
+}

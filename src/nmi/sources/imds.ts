@@ -1,0 +1,214 @@
+/**
+ * Tokens of identities that are assigned to the node, from the real instance metadata service.
+ *
+ * The agent's own call is not redirected: the redirect takes forwarded traffic only. IMDS serves
+ * at most 5 concurrent identity requests and 20 per second for a whole node, so at most 4 run at
+ * once here and the rest wait their turn inside the time limit. No proxy is ever used, and nothing
+ * of the pod's request but resource and identity is sent on.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { Pool } from 'undici';
+import type { Clock } from '../../cache/clock.ts';
+import type { SourceFailure, SourceResult, TokenRequest, TokenSource } from './source.ts';
+import { parseImdsToken } from './imds-body.ts';
+
+const apiVersion = '2018-02-01';
+const maxConcurrent = 4;
+const maxBodyBytes = 64 * 1024;
+/** Pauses before the second and third try; a node's IMDS is a local service, long waits help nobody. */
+const retryDelaysMs = [100, 400];
+/** How long a refusal of the upstream is remembered: it will not change within seconds. */
+const refusalHoldMs = 5_000;
+
+export interface ImdsSourceOptions {
+  /** Base URL, for instance `http://169.254.169.254`. */
+  readonly endpoint: string;
+  readonly userAgent: string;
+  /** For one fetch with all its tries and its waiting for a free connection. */
+  readonly timeoutMs: number;
+  readonly clock: Clock;
+}
+
+export interface ImdsSource extends TokenSource, AsyncDisposable {}
+
+export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
+  const pool = new Pool(options.endpoint, {
+    connections: maxConcurrent,
+    pipelining: 1,
+    connect: { timeout: Math.min(2_000, options.timeoutMs) },
+    headersTimeout: options.timeoutMs,
+    bodyTimeout: options.timeoutMs,
+    maxHeaderSize: 16 * 1024,
+  });
+
+  return {
+    name: 'imds',
+    fetch: (request) => fetchToken(pool, request, options),
+    [Symbol.asyncDispose]: () => pool.destroy(),
+  };
+}
+
+async function fetchToken(
+  pool: Pool,
+  request: TokenRequest,
+  options: ImdsSourceOptions,
+): Promise<SourceResult> {
+  const deadlineMs = options.clock.monotonicMs() + options.timeoutMs;
+  let result = await tryOnce(pool, request, options, deadlineMs);
+  for (const pauseMs of retryDelaysMs) {
+    const leftMs = deadlineMs - options.clock.monotonicMs();
+    if (result.ok || result.failure.reason !== 'upstream_down' || leftMs < 2 * pauseMs) break;
+    await delay(pauseMs);
+    result = await tryOnce(pool, request, options, deadlineMs);
+  }
+  return result;
+}
+
+async function tryOnce(
+  pool: Pool,
+  request: TokenRequest,
+  options: ImdsSourceOptions,
+  deadlineMs: number,
+): Promise<SourceResult> {
+  const leftMs = Math.max(1, Math.ceil(deadlineMs - options.clock.monotonicMs()));
+  try {
+    const response = await pool.request({
+      method: 'GET',
+      path: renderPath(request),
+      headers: { metadata: 'true', accept: 'application/json', 'user-agent': options.userAgent },
+      signal: AbortSignal.timeout(leftMs),
+    });
+    const body = await readText(response.body);
+    const retryAfterS = parseRetryAfter(response.headers['retry-after']);
+    return judge(request, response.statusCode, body, retryAfterS, options.clock.wallMs());
+  } catch (error) {
+    return down(`the instance metadata service did not answer (${networkCode(error)})`);
+  }
+}
+
+/** One upstream answer as a result. Exported for its tests: no I/O. */
+export function judge(
+  request: TokenRequest,
+  status: number,
+  body: string,
+  retryAfterS: number | undefined,
+  nowWallMs: number,
+): SourceResult {
+  if (status === 200) {
+    return judgeToken(request, body, nowWallMs);
+  }
+  if (status === 429) {
+    return failed({
+      reason: 'upstream_throttled',
+      description: 'The instance metadata service throttles this node. Retry later.',
+      retryAfterS: retryAfterS ?? 5,
+      holdMs: (retryAfterS ?? 5) * 1000,
+    });
+  }
+  // 404 and 410 mean "being updated" on this protocol, not "no such thing".
+  if (status === 404 || status === 410 || status >= 500 || status < 400) {
+    return down(`the instance metadata service answered status ${status}`, retryAfterS);
+  }
+  return refused(request, status, body);
+}
+
+function judgeToken(request: TokenRequest, body: string, nowWallMs: number): SourceResult {
+  const parsed = parseImdsToken(body, request.resource, nowWallMs);
+  if (!parsed.ok) return down(`the instance metadata service answered ${parsed.problem}`);
+  if (request.identity.kind !== 'client_id') return parsed;
+  // Whoever answers with another identity than the one asked for is not to be relayed.
+  const asked = request.identity.value;
+  const told = parsed.token.clientId;
+  if (told !== '' && told.toLowerCase() !== asked.toLowerCase()) {
+    return down('the instance metadata service answered with another identity than asked for');
+  }
+  return { ok: true, token: { ...parsed.token, clientId: told === '' ? asked : told } };
+}
+
+function refused(request: TokenRequest, status: number, body: string): SourceResult {
+  const { error, description } = parseImdsError(body);
+  // To a well-formed request that names an identity, `invalid_request` can only mean that the
+  // identity is not assigned to this node; everything Entra says comes with another code.
+  if (error === 'invalid_request' && request.identity.kind !== 'unnamed') {
+    return failed({ reason: 'identity_not_assigned', description, holdMs: refusalHoldMs });
+  }
+  return failed({
+    reason: 'upstream_refused',
+    error: error === '' ? 'invalid_request' : error,
+    description: description === '' ? `the upstream answered status ${status}` : description,
+    holdMs: refusalHoldMs,
+  });
+}
+
+const selectorNames = {
+  client_id: 'client_id',
+  object_id: 'object_id',
+  resource_id: 'msi_res_id',
+} as const;
+
+function renderPath({ identity, resource }: TokenRequest): string {
+  const named =
+    identity.kind === 'unnamed'
+      ? ''
+      : `&${selectorNames[identity.kind]}=${encodeURIComponent(identity.value)}`;
+  return (
+    `/metadata/identity/oauth2/token?api-version=${apiVersion}` +
+    `&resource=${encodeURIComponent(resource)}${named}`
+  );
+}
+
+function down(description: string, retryAfterS?: number): SourceResult {
+  // Held for a moment, so that a stampede behind a dead upstream is one call and not a thousand.
+  return failed({
+    reason: 'upstream_down',
+    description,
+    holdMs: 250,
+    ...(retryAfterS === undefined ? {} : { retryAfterS: Math.min(retryAfterS, 10) }),
+  });
+}
+
+function failed(failure: SourceFailure): SourceResult {
+  return { ok: false, failure };
+}
+
+async function readText(body: AsyncIterable<Uint8Array>): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.byteLength;
+    if (bytes > maxBodyBytes) throw new RangeError('upstream body too large');
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+function parseImdsError(body: string): { error: string; description: string } {
+  try {
+    const parsed = JSON.parse(body) as unknown;
+    if (typeof parsed === 'object' && parsed !== null) {
+      const { error, error_description: description } = parsed as Record<string, unknown>;
+      return {
+        error: typeof error === 'string' ? error.slice(0, 100) : '',
+        description: typeof description === 'string' ? description.slice(0, 2000) : '',
+      };
+    }
+  } catch {
+    // Not JSON: nothing in it is shown to anybody.
+  }
+  return { error: '', description: '' };
+}
+
+/** Seconds of a `Retry-After` header; the date form is not used by IMDS and is ignored. */
+function parseRetryAfter(header: string | string[] | undefined): number | undefined {
+  const text = Array.isArray(header) ? header[0] : header;
+  if (text === undefined || !/^\d{1,6}$/.test(text)) return undefined;
+  return Number(text);
+}
+
+/** A short constant word for a network failure; messages may hold addresses, codes do not. */
+export function networkCode(error: unknown): string {
+  if (!(error instanceof Error)) return 'unknown';
+  const { code } = error as { code?: unknown };
+  if (typeof code === 'string') return code;
+  return error.name === 'TimeoutError' ? 'TIMEOUT' : error.name;
+}
