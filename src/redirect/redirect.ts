@@ -25,6 +25,8 @@ export interface RedirectStatus {
   readonly detail: string;
   /** Each thing that differs from what is wanted, as a short sentence. */
   readonly problems: readonly string[];
+  /** After `install`: what it changed, each as a short sentence; empty when nothing was to do. */
+  readonly changed?: readonly string[];
 }
 
 /** The two ends of an accepted connection, as the kernel reports them. */

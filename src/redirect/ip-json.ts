@@ -1,0 +1,26 @@
+/** Reading what `ip -j` prints, without trusting its shape. */
+
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+/** The objects of a JSON array; `undefined` when the text is something else. Never throws. */
+export function parseIpJson(text: string): readonly JsonObject[] | undefined {
+  // With nothing to show, some versions of ip print nothing at all.
+  if (text.trim() === '') return [];
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (!Array.isArray(value)) return undefined;
+  return value.map(objectOf).filter((entry) => entry !== undefined);
+}
+
+export function objectOf(value: unknown): JsonObject | undefined {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
+  return value as JsonObject;
+}
+
+export function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined;
+}

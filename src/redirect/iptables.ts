@@ -1,0 +1,272 @@
+/**
+ * The redirect by netfilter: a DNAT in a chain of our own, an address of our own to send to, and a
+ * guard behind it. This file composes; each part reads back, repairs and removes itself.
+ *
+ * 1. Whatever can close the node is done even where another part fails; the first failure is thrown
+ *    at the end.
+ * 2. Rules change in single transactions; the state read back afterwards is the only evidence.
+ * 3. Every connection that the new rules do not see is cut after each installation.
+ */
+import {
+  detectBackend,
+  otherBackends,
+  probeTable,
+  restoreNat,
+  saveNat,
+  type Backend,
+  type BackendChoice,
+} from './backend.ts';
+import { createHost, type Host } from './command.ts';
+import { cutOlderFlows } from './flows.ts';
+import { diffGuard, ensureGuard, removeGuard } from './guard.ts';
+import {
+  describeLink,
+  diffLink,
+  ensureLink,
+  listLinks,
+  nodeAddresses,
+  removeLink,
+} from './link.ts';
+import {
+  RedirectError,
+  type Redirect,
+  type RedirectStatus,
+  type RedirectTarget,
+} from './redirect.ts';
+import {
+  CHAIN,
+  diffNat,
+  isAbsent,
+  parseNat,
+  renderInstall,
+  renderRemove,
+  type NatState,
+  type Transaction,
+} from './rules.ts';
+import { DEFAULT_TARGET, reachableTarget } from './target.ts';
+
+export interface IptablesRedirectOptions {
+  /** Default: the metadata address, brought to 169.254.25.79:2579. */
+  readonly target?: RedirectTarget;
+  /** The link made for a listen address that the node does not hold. Default `nmi0`. */
+  readonly linkName?: string;
+  /** Default `auto`: where the kubelet's chains are. */
+  readonly backend?: BackendChoice;
+  /** Whether policy routing closes the node behind iptables. Default true. */
+  readonly guard?: boolean;
+  /** Default: this process's own network namespace. */
+  readonly host?: Host;
+  /** How long a legacy tool waits for the lock that it shares with others. Default 5. */
+  readonly lockWaitSec?: number;
+  /** When a tool is killed; longer than the wait for the lock. Default 15 000. */
+  readonly toolTimeoutMs?: number;
+}
+
+interface Settings {
+  readonly target: RedirectTarget;
+  readonly linkName: string;
+  readonly backend: BackendChoice;
+  readonly guard: boolean;
+  readonly host: Host;
+  readonly lockWaitSec: number;
+}
+
+/**
+ * The iptables mode. Its operations run one after the other, however they are called; each throws
+ * RedirectError when a tool or the kernel refuses, never for a state that `verify` can describe.
+ * @throws RangeError for a target that is not IPv4.
+ */
+export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Redirect {
+  const settings: Settings = {
+    target: reachableTarget(options.target ?? DEFAULT_TARGET),
+    linkName: options.linkName ?? 'nmi0',
+    backend: options.backend ?? 'auto',
+    guard: options.guard ?? true,
+    host: options.host ?? createHost({ timeoutMs: options.toolTimeoutMs ?? 15_000 }),
+    lockWaitSec: options.lockWaitSec ?? 5,
+  };
+  const inTurn = createTurns();
+  let known: Backend | undefined;
+  return {
+    mode: 'iptables',
+    prepare: () =>
+      inTurn(async () => {
+        await ensureLink(settings.host, settings.linkName, settings.target.listenIp);
+      }),
+    install: () =>
+      inTurn(async () => {
+        const installed = await install(settings);
+        known = installed.backend;
+        return installed.status;
+      }),
+    verify: () =>
+      inTurn(async () => {
+        const first = known ?? (await detectBackend(settings.host, settings.backend));
+        const status = await readBack(settings, first);
+        known = first;
+        if (status.state === 'active') return status;
+        // The node may have changed to the other iptables since.
+        const second = await detectBackend(settings.host, settings.backend);
+        known = second;
+        return second.name === first.name ? status : readBack(settings, second);
+      }),
+    remove: () => inTurn(() => remove(settings)),
+    attest: () => ({ kind: 'by-address' }),
+  };
+}
+
+interface Installation {
+  readonly backend: Backend;
+  readonly status: RedirectStatus;
+}
+
+async function install(settings: Settings): Promise<Installation> {
+  const { host, target } = settings;
+  const changed: string[] = [];
+  const notes: string[] = [];
+  const attempts = createAttempts();
+
+  await attempts.run(async () => {
+    changed.push(...(await ensureLink(host, settings.linkName, target.listenIp)));
+  });
+  const backend = await attempts.run(async () => {
+    const chosen = await detectBackend(host, settings.backend);
+    changed.push(...(await convergeNat(settings, chosen, planInstall(target))));
+    for (const other of otherBackends(chosen)) {
+      const changes = await convergeNat(settings, other, renderRemove);
+      changed.push(...changes.map((change) => `${change} from ${other.name}`));
+    }
+    return chosen;
+  });
+  await attempts.run(async () => {
+    const converge = settings.guard ? ensureGuard : removeGuard;
+    changed.push(...(await converge(host, target.metadataIp)));
+  });
+  await attempts.run(async () => {
+    const outcome = await cutOlderFlows(host, target, nodeAddresses(await listLinks(host)));
+    if (outcome.kind === 'skipped') notes.push(outcome.note);
+    else if (outcome.flows > 0) changed.push(`${outcome.flows} older flows cut`);
+  });
+
+  attempts.throwFirst();
+  if (backend === undefined) throw new Error('no backend although nothing failed');
+  const status = await readBack(settings, backend);
+  const detail = [status.detail, ...notes].join('; ');
+  return { backend, status: { ...status, detail, changed } };
+}
+
+async function remove(settings: Settings): Promise<void> {
+  const { host, target } = settings;
+  const attempts = createAttempts();
+  await attempts.run(async () => {
+    const chosen = await detectBackend(host, settings.backend);
+    for (const backend of [chosen, ...otherBackends(chosen)]) {
+      await convergeNat(settings, backend, renderRemove);
+    }
+  });
+  await attempts.run(() => removeGuard(host, target.metadataIp));
+  await attempts.run(() => removeLink(host, settings.linkName, target.listenIp));
+  attempts.throwFirst();
+}
+
+type Plan = (state: NatState) => Transaction | undefined;
+
+function planInstall(target: RedirectTarget): Plan {
+  return (state) => renderInstall(state, target);
+}
+
+const MAX_TRANSACTIONS = 3;
+
+/**
+ * Commits what the plan asks for until it asks for nothing. Another writer may come between reading
+ * and committing: then the same plan gives another transaction, and that one is tried.
+ */
+async function convergeNat(
+  settings: Settings,
+  backend: Backend,
+  plan: Plan,
+): Promise<readonly string[]> {
+  const { host } = settings;
+  const changes: string[] = [];
+  let failure: RedirectError | undefined;
+  let refusedScript: string | undefined;
+  for (let count = 0; count <= MAX_TRANSACTIONS; count += 1) {
+    const save = await probeTable(host, backend, 'nat');
+    // A backend that is not there holds nothing; for one that is wanted, `saveNat` says why not.
+    const transaction = plan(parseNat(save ?? ''));
+    if (transaction === undefined) return changes;
+    if (transaction.script === refusedScript && failure !== undefined) throw failure;
+    if (count === MAX_TRANSACTIONS) break;
+    try {
+      await restoreNat(host, backend, transaction.script, settings.lockWaitSec);
+      changes.push(...transaction.changes);
+    } catch (error) {
+      if (!(error instanceof RedirectError)) throw error;
+      failure = error;
+      refusedScript = transaction.script;
+    }
+  }
+  // Somebody keeps changing the same rules; reading back tells how it stands.
+  return changes;
+}
+
+async function readBack(settings: Settings, backend: Backend): Promise<RedirectStatus> {
+  const { host, linkName, target } = settings;
+  const [links, save, guardProblems] = await Promise.all([
+    listLinks(host),
+    saveNat(host, backend),
+    settings.guard ? diffGuard(host, target.metadataIp) : [],
+  ]);
+  const nat = parseNat(save);
+  const problems = [
+    ...(await diffLink(host, links, linkName, target.listenIp)),
+    ...diffNat(nat, target),
+    ...guardProblems,
+  ];
+  const detail = [
+    `iptables ${backend.name}`,
+    describeLink(links, linkName, target.listenIp),
+    `${CHAIN}: ${target.metadataIp}:${target.metadataPort} to ${target.listenIp}:${target.listenPort}`,
+    `guard ${settings.guard ? 'on' : 'off'}`,
+  ].join('; ');
+  return { state: stateOf(nat, problems), detail, problems };
+}
+
+function stateOf(nat: NatState, problems: readonly string[]): RedirectStatus['state'] {
+  if (problems.length === 0) return 'active';
+  return isAbsent(nat) ? 'absent' : 'broken';
+}
+
+interface Attempts {
+  /** Runs one part; keeps its failure and goes on with `undefined`. */
+  run<T>(part: () => Promise<T>): Promise<T | undefined>;
+  /** Throws the first failure kept, if any. */
+  throwFirst(): void;
+}
+
+function createAttempts(): Attempts {
+  const failures: unknown[] = [];
+  return {
+    run: async (part) => {
+      try {
+        return await part();
+      } catch (error) {
+        failures.push(error);
+        return undefined;
+      }
+    },
+    throwFirst: () => {
+      if (failures.length > 0) throw failures[0];
+    },
+  };
+}
+
+/** One at a time, in the order of the calls: a verify must not see an installation half done. */
+function createTurns(): <T>(work: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (work) => {
+    const turn = last.then(work, work);
+    last = turn;
+    return turn;
+  };
+}

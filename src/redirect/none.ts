@@ -1,0 +1,16 @@
+/** No redirect: for loopback use, and for the lab to show what happens without one. */
+import type { Redirect, RedirectStatus } from './redirect.ts';
+
+const OFF: RedirectStatus = { state: 'off', detail: 'no redirect', problems: [] };
+
+/** A redirect that changes nothing and says so. */
+export function noRedirect(): Redirect {
+  return {
+    mode: 'none',
+    prepare: () => Promise.resolve(),
+    install: () => Promise.resolve(OFF),
+    verify: () => Promise.resolve(OFF),
+    remove: () => Promise.resolve(),
+    attest: () => ({ kind: 'by-address' }),
+  };
+}

@@ -1,0 +1,34 @@
+/** What a redirect target means for the kernel: which address the DNAT names and who holds it. */
+import { isIPv4 } from 'node:net';
+import type { RedirectTarget } from './redirect.ts';
+
+/** Azure's metadata address, brought to an address of our own on the node. */
+export const DEFAULT_TARGET: RedirectTarget = {
+  metadataIp: '169.254.169.254',
+  metadataPort: 80,
+  listenIp: '169.254.25.79',
+  listenPort: 2579,
+};
+
+/**
+ * The target with an address that packets can be sent to: a listener on all addresses is reached
+ * by the one on our own link.
+ * @throws RangeError for an address that is not IPv4 or a port outside 1 to 65535.
+ */
+export function reachableTarget(target: RedirectTarget): RedirectTarget {
+  const wildcard = target.listenIp === '0.0.0.0' || target.listenIp === '::';
+  const reachable = wildcard ? { ...target, listenIp: DEFAULT_TARGET.listenIp } : target;
+  for (const ip of [reachable.metadataIp, reachable.listenIp]) {
+    if (!isIPv4(ip)) throw new RangeError(`"${ip}" is not an IPv4 address`);
+  }
+  for (const port of [reachable.metadataPort, reachable.listenPort]) {
+    if (!Number.isInteger(port) || port < 1 || port > 65535) {
+      throw new RangeError(`${port} is not a TCP port`);
+    }
+  }
+  return reachable;
+}
+
+export function isLoopback(ip: string): boolean {
+  return ip.startsWith('127.');
+}

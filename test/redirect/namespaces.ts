@@ -1,0 +1,136 @@
+/**
+ * Network namespaces for the kernel tests: every change to iptables, routing or links happens
+ * inside one that the test made, and is gone with it.
+ */
+import assert from 'node:assert/strict';
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { createHost, outputOf, type Host } from '../../src/redirect/command.ts';
+
+const PREFIX = 'nmi-test-';
+const machine = createHost({ timeoutMs: 20_000 });
+let made = 0;
+
+/** Why the kernel tests cannot run here, or `false`. */
+export async function whyNoKernelTests(...tools: readonly string[]): Promise<string | false> {
+  if (process.getuid?.() !== 0) return 'not root';
+  for (const tool of ['ip', ...tools]) {
+    const { kind } = await machine.run(tool, ['--version']);
+    if (kind === 'missing') return `no ${tool} on the PATH`;
+  }
+  const probe = await machine.run('ip', ['netns', 'add', `${PREFIX}${process.pid}-probe`]);
+  if (probe.kind !== 'exited' || probe.exitCode !== 0) return 'no network namespaces';
+  await machine.run('ip', ['netns', 'del', `${PREFIX}${process.pid}-probe`]);
+  return false;
+}
+
+/** Namespaces left behind by runs whose process is gone. */
+export async function sweepDeadNamespaces(): Promise<void> {
+  const listed = outputOf('list', 'ip', await machine.run('ip', ['netns', 'list']));
+  for (const line of listed.split('\n')) {
+    const name = line.split(' ')[0] ?? '';
+    const pid = Number(/^nmi-test-(\d+)-/.exec(name)?.[1]);
+    if (Number.isNaN(pid) || isAlive(pid)) continue;
+    await machine.run('ip', ['netns', 'del', name]);
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A host whose tools run inside a namespace. */
+function hostIn(name: string): Host {
+  const enter = ['netns', 'exec', name];
+  return {
+    run: async (tool, args, options) => {
+      const result = await machine.run('ip', [...enter, tool, ...args], options);
+      const missing = result.kind === 'exited' && result.stderr.startsWith(`exec of "${tool}"`);
+      return missing ? { kind: 'missing' } : result;
+    },
+    read: async (path) => {
+      const result = await machine.run('ip', [...enter, 'cat', path]);
+      return result.kind === 'exited' && result.exitCode === 0 ? result.stdout : undefined;
+    },
+  };
+}
+
+export interface Namespace extends AsyncDisposable {
+  readonly name: string;
+  readonly host: Host;
+  /** Runs a tool that must succeed, words separated by single spaces; returns what it printed. */
+  run(commandLine: string, input?: string): Promise<string>;
+  /** Starts a script in the namespace; it ends with this process or the namespace. */
+  start(script: string): Script;
+}
+
+/** A Node program in a namespace that talks in lines. */
+export interface Script {
+  /** The next line it prints. */
+  line(): Promise<string>;
+  say(line: string): void;
+  stop(): Promise<void>;
+}
+
+export async function openNamespace(): Promise<Namespace> {
+  made += 1;
+  const name = `${PREFIX}${process.pid}-${made}`;
+  outputOf('add', 'ip', await machine.run('ip', ['netns', 'add', name]));
+  const host = hostIn(name);
+  const scripts: Script[] = [];
+  const namespace: Namespace = {
+    name,
+    host,
+    run: async (commandLine, input) => {
+      const [tool = '', ...args] = commandLine.split(' ');
+      const options = input === undefined ? {} : { input };
+      return outputOf(commandLine, tool, await host.run(tool, args, options));
+    },
+    start: (text) => {
+      const script = startScript(name, text);
+      scripts.push(script);
+      return script;
+    },
+    [Symbol.asyncDispose]: async () => {
+      await Promise.all(scripts.map((script) => script.stop()));
+      await machine.run('ip', ['netns', 'del', name]);
+    },
+  };
+  await namespace.run('ip link set lo up');
+  return namespace;
+}
+
+const END_WITH_PARENT = `process.stdin.on('end', () => process.exit());`;
+
+function startScript(namespace: string, text: string): Script {
+  const child: ChildProcess = spawn(
+    'ip',
+    ['netns', 'exec', namespace, process.execPath, '-e', `${END_WITH_PARENT}${text}`],
+    { stdio: ['pipe', 'pipe', 'inherit'] },
+  );
+  const { stdin, stdout } = child;
+  assert.ok(stdin !== null && stdout !== null);
+  stdin.on('error', () => undefined);
+  const lines = createInterface({ input: stdout })[Symbol.asyncIterator]();
+  const exited = once(child, 'exit');
+  return {
+    line: async () => {
+      const next = await lines.next();
+      assert.ok(next.done !== true, 'the script ended without another line');
+      return next.value;
+    },
+    say: (line) => {
+      stdin.write(`${line}\n`);
+    },
+    stop: async () => {
+      if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
+      await exited;
+    },
+  };
+}
