@@ -1,0 +1,113 @@
+/**
+ * Makes `dist/nmi`, one executable file: this Node with the bundled program inside.
+ * `node scripts/build.ts [--if-stale]`
+ */
+import { spawnSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { bundle, type BuildStamp } from './bundle.ts';
+import { digestOfInputs } from './freshness.ts';
+
+/** Where the repository lies. */
+export const repositoryRoot = join(import.meta.dirname, '..');
+
+const dist = join(repositoryRoot, 'dist');
+const executable = join(dist, 'nmi');
+const digestFile = join(dist, '.inputs');
+
+/** The path of an executable made from the sources as they are, building it only if need be. */
+export async function freshExecutable(): Promise<string> {
+  const digest = digestOfInputs(repositoryRoot);
+  if (!existsSync(executable) || readIfThere(digestFile) !== digest) await build(digest);
+  return executable;
+}
+
+/**
+ * Everything is made aside and renamed: a running `dist/nmi` is not disturbed, and two builds at
+ * once leave one whole result.
+ */
+async function build(digest: string): Promise<void> {
+  const startedMs = performance.now();
+  mkdirSync(dist, { recursive: true });
+  const work = mkdtempSync(join(dist, '.build-'));
+  try {
+    const script = await bundle(join(repositoryRoot, 'src/main.ts'), buildStamp());
+    writeFileSync(join(work, 'nmi.cjs'), script);
+    embed(work);
+    renameSync(join(work, 'nmi.cjs'), join(dist, 'nmi.cjs'));
+    renameSync(join(work, 'nmi'), executable);
+    writeFileSync(digestFile, digest);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+  const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
+  process.stderr.write(`built dist/nmi in ${seconds} s\n`);
+}
+
+/** Relative names, so that no path of the building machine shows in stack traces. */
+function embed(work: string): void {
+  const config = {
+    main: 'nmi.cjs',
+    output: 'nmi',
+    disableExperimentalSEAWarning: true,
+    useCodeCache: true,
+  };
+  writeFileSync(join(work, 'sea.json'), JSON.stringify(config));
+  const made = spawnSync(process.execPath, ['--build-sea', 'sea.json'], {
+    cwd: work,
+    encoding: 'utf8',
+  });
+  if (made.status !== 0) throw new Error(`node --build-sea failed: ${made.stdout}${made.stderr}`);
+}
+
+function buildStamp(): BuildStamp {
+  const epoch = process.env['SOURCE_DATE_EPOCH'];
+  const date = epoch === undefined ? new Date() : new Date(Number(epoch) * 1000);
+  if (Number.isNaN(date.getTime())) {
+    throw new Error(`SOURCE_DATE_EPOCH must be seconds since 1970, not ${JSON.stringify(epoch)}`);
+  }
+  return {
+    version: packageVersion(),
+    commit: commitId(),
+    date: date.toISOString().replace(/\.\d+Z$/, 'Z'),
+  };
+}
+
+function packageVersion(): string {
+  const text = readFileSync(join(repositoryRoot, 'package.json'), 'utf8');
+  const parsed: unknown = JSON.parse(text);
+  if (typeof parsed === 'object' && parsed !== null && 'version' in parsed) {
+    if (typeof parsed.version === 'string') return parsed.version;
+  }
+  throw new Error('package.json has no version');
+}
+
+/** `unknown` outside a clone; `+changes` when the sources differ from the commit. */
+function commitId(): string {
+  const commit = git('rev-parse', '--short=12', 'HEAD');
+  if (commit === undefined) return 'unknown';
+  const changes = git('status', '--porcelain', '--', 'src', 'scripts', 'package-lock.json');
+  return changes === '' ? commit : `${commit}+changes`;
+}
+
+function git(...args: readonly string[]): string | undefined {
+  const run = spawnSync('git', args, { cwd: repositoryRoot, encoding: 'utf8' });
+  return run.status === 0 ? run.stdout.trim() : undefined;
+}
+
+function readIfThere(path: string): string | undefined {
+  return existsSync(path) ? readFileSync(path, 'utf8') : undefined;
+}
+
+if (import.meta.main) {
+  if (!process.argv.includes('--if-stale')) rmSync(digestFile, { force: true });
+  await freshExecutable();
+}

@@ -1,0 +1,46 @@
+/**
+ * What a machine can say about the sources without running them: types, lint, format, unused code.
+ * All are run, what fails is printed whole, and the exit code is 1 if any failed.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+
+const root = join(import.meta.dirname, '..');
+
+interface Check {
+  readonly name: string;
+  readonly command: readonly [tool: string, ...args: readonly string[]];
+}
+
+const checks: readonly Check[] = [
+  { name: 'types', command: ['tsc', '-p', '.'] },
+  { name: 'lint', command: ['oxlint'] },
+  { name: 'format', command: ['prettier', '--check', '--log-level', 'warn', '.'] },
+  { name: 'unused', command: ['knip', '--no-progress'] },
+];
+
+/** Runs every check and prints one line each; true when all passed. */
+export async function checkSources(): Promise<boolean> {
+  const passed = await Promise.all(checks.map(runCheck));
+  return passed.every(Boolean);
+}
+
+async function runCheck({ name, command: [tool, ...args] }: Check): Promise<boolean> {
+  const startedMs = performance.now();
+  const child = spawn(join(root, 'node_modules/.bin', tool), args, {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const output: Buffer[] = [];
+  child.stdout.on('data', (chunk: Buffer) => output.push(chunk));
+  child.stderr.on('data', (chunk: Buffer) => output.push(chunk));
+  await once(child, 'close');
+  const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
+  const passed = child.exitCode === 0;
+  process.stdout.write(`check ${name}: ${passed ? 'ok' : 'FAILED'} (${seconds} s)\n`);
+  if (!passed) process.stdout.write(`${Buffer.concat(output).toString()}\n`);
+  return passed;
+}
+
+if (import.meta.main) process.exitCode = (await checkSources()) ? 0 : 1;

@@ -1,0 +1,56 @@
+/**
+ * Runs the tests: `node scripts/test.ts [all|unit|kernel|lab|FILE...]`.
+ * `all` checks the sources first. The last thing printed is the summary of Node's test runner.
+ */
+import { spawnSync } from 'node:child_process';
+import { globSync } from 'node:fs';
+import { join } from 'node:path';
+import { freshExecutable } from './build.ts';
+import { checkSources } from './check.ts';
+import { isExclusive, isLab } from './test-kinds.ts';
+
+const root = join(import.meta.dirname, '..');
+
+/** No test may take longer, so that a hang ends as a failure with a name. */
+const timeoutMs = 600_000;
+
+const [kind = 'all', ...more] = process.argv.slice(2);
+
+if (kind === 'all' && !(await checkSources())) {
+  process.stderr.write('the sources did not pass the checks above; no test was run\n');
+  process.exit(1);
+}
+await freshExecutable();
+process.exit(runTests(select(kind, more)));
+
+function select(wanted: string, others: readonly string[]): readonly string[] {
+  const files = globSync('test/**/*.test.ts', { cwd: root }).sort();
+  switch (wanted) {
+    case 'all':
+      return files;
+    case 'unit':
+      return files.filter((file) => !isExclusive(file));
+    case 'kernel':
+      return files.filter((file) => isExclusive(file) && !isLab(file));
+    case 'lab':
+      return files.filter(isLab);
+    default:
+      return [wanted, ...others];
+  }
+}
+
+function runTests(files: readonly string[]): number {
+  if (files.length === 0) {
+    process.stderr.write('there is no such test\n');
+    return 1;
+  }
+  const options = [
+    '--test',
+    '--test-reporter=spec',
+    '--test-concurrency=2',
+    `--test-timeout=${timeoutMs}`,
+    `--import=${join(root, 'scripts/take-turns.ts')}`,
+  ];
+  const run = spawnSync(process.execPath, [...options, ...files], { cwd: root, stdio: 'inherit' });
+  return run.status ?? 1;
+}
