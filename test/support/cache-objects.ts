@@ -1,0 +1,55 @@
+import type { Binding, Exception, Identity, Pod } from '../../src/cache/objects.ts';
+
+/** Objects with unremarkable values; a test states only what it is about. */
+
+export function createPod(fields: Partial<Pod> = {}): Pod {
+  return {
+    namespace: 'default',
+    name: 'pod',
+    uid: `uid-${fields.name ?? 'pod'}`,
+    ips: [],
+    labels: {},
+    phase: 'Running',
+    hostNetwork: false,
+    serviceAccount: 'default',
+    terminating: false,
+    createdAtWallMs: 0,
+    ...fields,
+  };
+}
+
+export function createIdentity(fields: Partial<Identity> = {}): Identity {
+  const name = fields.name ?? 'identity';
+  return {
+    namespace: 'default',
+    name,
+    uid: `uid-${name}`,
+    type: 0,
+    clientId: `client-of-${name}`,
+    resourceId: '',
+    createdAtWallMs: 0,
+    ...fields,
+  };
+}
+
+export function createBinding(fields: Partial<Binding> = {}): Binding {
+  return {
+    namespace: 'default',
+    name: 'binding',
+    uid: `uid-${fields.name ?? 'binding'}`,
+    identityName: 'identity',
+    selector: 'label',
+    createdAtWallMs: 0,
+    ...fields,
+  };
+}
+
+export function createException(fields: Partial<Exception> = {}): Exception {
+  return {
+    namespace: 'default',
+    name: 'exception',
+    uid: `uid-${fields.name ?? 'exception'}`,
+    podLabels: {},
+    ...fields,
+  };
+}
