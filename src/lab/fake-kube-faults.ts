@@ -1,0 +1,64 @@
+/** What the fake Kubernetes API does wrong on purpose. Plain state; the server reads it. */
+
+export interface FakeKubeFaults {
+  /** Every watch event and bookmark is sent this much later. Default 0. */
+  delayEventsMs: number;
+  /** Requests are read and never answered; watches that run go on. */
+  hang: boolean;
+  /** When set, requests without this bearer token get 401. */
+  requiredToken: string | undefined;
+  /** An expired version is told by HTTP status 410 instead of an ERROR event. */
+  goneByStatus: boolean;
+  /** The next watch is cut, without an orderly end, after this many bytes of events. */
+  cutNextWatchAfterBytes: number | undefined;
+  /** Plural names of custom resources whose definition is not installed. */
+  readonly notInstalled: Set<string>;
+  /** The next `count` requests that match fail with `status`. */
+  failNext(count: number, status: number, options?: FailOptions): void;
+}
+
+export interface FailOptions {
+  readonly retryAfterSec?: number;
+  /** Only requests whose path and query contain this. */
+  readonly containing?: string;
+}
+
+export interface PlannedFailure {
+  readonly status: number;
+  readonly retryAfterSec: number | undefined;
+}
+
+export interface FaultPlan extends FakeKubeFaults {
+  /** Uses up one planned failure that fits the request. */
+  takeFailure(url: string): PlannedFailure | undefined;
+  /** Uses up the planned cut. */
+  takeCut(): number | undefined;
+}
+
+export function createFaultPlan(): FaultPlan {
+  const planned: { left: number; status: number; options: FailOptions }[] = [];
+  return {
+    delayEventsMs: 0,
+    hang: false,
+    requiredToken: undefined,
+    goneByStatus: false,
+    cutNextWatchAfterBytes: undefined,
+    notInstalled: new Set(),
+    failNext(count, status, options = {}) {
+      planned.push({ left: count, status, options });
+    },
+    takeFailure(url) {
+      const entry = planned.find(
+        ({ left, options }) => left > 0 && url.includes(options.containing ?? ''),
+      );
+      if (entry === undefined) return undefined;
+      entry.left -= 1;
+      return { status: entry.status, retryAfterSec: entry.options.retryAfterSec };
+    },
+    takeCut() {
+      const bytes = this.cutNextWatchAfterBytes;
+      this.cutNextWatchAfterBytes = undefined;
+      return bytes;
+    },
+  };
+}

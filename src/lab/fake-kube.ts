@@ -1,0 +1,490 @@
+/**
+ * A Kubernetes API server for the lab and the tests: lists, watches and writes over real HTTP, with
+ * the semantics a watching client depends on (versions, resume, 410, bookmarks, paging, selectors),
+ * and faults on purpose. It has no authorization, no admission and no schemas; a status is part of
+ * its object, and a deletion is immediate.
+ */
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createHttpsServer } from 'node:https';
+import { isIPv6, type AddressInfo, type Socket } from 'node:net';
+import { systemClock, type Clock } from '../cache/clock.ts';
+import { createFaultPlan, type FakeKubeFaults } from './fake-kube-faults.ts';
+import {
+  apiVersionOf,
+  routeOf,
+  type FakeObject,
+  type FakeRef,
+  type FakeResource,
+  type FakeRoute,
+} from './fake-kube-resources.ts';
+import {
+  parseFieldSelector,
+  parseLabelSelector,
+  type SelectorResult,
+} from './fake-kube-selectors.ts';
+import { createFakeKubeStore, type FakeKubeStore, type WriteResult } from './fake-kube-store.ts';
+import { openFakeWatch, type FakeWatch } from './fake-kube-watch.ts';
+
+export interface FakeKubeOptions {
+  /** Default 127.0.0.1. */
+  readonly host?: string;
+  /** 0, the default, takes a free one. */
+  readonly port?: number;
+  readonly clock?: Clock;
+  /** Default 15 s; a real server sends one about every minute. */
+  readonly bookmarkEveryMs?: number;
+  /** PEM; serves https. The certificate goes into the kubeconfig as its own authority. */
+  readonly tls?: { readonly key: string; readonly cert: string };
+}
+
+/** A request that came in, in order of arrival. The last 1000 are kept. */
+export interface SeenRequest {
+  readonly method: string;
+  /** Path and query. */
+  readonly url: string;
+  readonly userAgent: string;
+  readonly authorization: string;
+}
+
+export interface FakeKube extends AsyncDisposable {
+  /** Without a slash at its end. */
+  readonly url: string;
+  readonly host: string;
+  readonly port: number;
+  readonly store: FakeKubeStore;
+  readonly faults: FakeKubeFaults;
+  readonly requests: readonly SeenRequest[];
+  /** Open sockets. */
+  readonly connections: number;
+  /** Text of a kubeconfig for this server; carries the required token when there is one. */
+  kubeconfig(): string;
+  /** Creates or replaces; keeps an existing uid. Throws a TypeError on an unusable object. */
+  apply(object: unknown): FakeObject;
+  /** JSON merge patch. Throws a TypeError when there is no such object. */
+  patch(ref: FakeRef, mergePatch: unknown): FakeObject;
+  /** False when there was no such object. */
+  delete(ref: FakeRef): boolean;
+  get(ref: FakeRef): FakeObject | undefined;
+  /** Forgets the history: watches that resume from an older version get 410. */
+  compact(): void;
+  /** Open watches, of one resource (plural name) or all. */
+  watches(plural?: string): number;
+  /** Ends all watches in good order. */
+  closeWatches(): void;
+  /** Writes raw text into all watches. */
+  injectIntoWatches(text: string): void;
+  /** Watches that are open now never send another byte and are not closed. */
+  goSilent(): void;
+  /** Destroys all sockets. */
+  cutConnections(): void;
+}
+
+const maxBodyBytes = 3 * 1024 * 1024;
+const maxSeenRequests = 1000;
+const maxSnapshots = 100;
+
+/** Rejects with the error of `listen`. */
+export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeKube> {
+  const { host = '127.0.0.1', clock = systemClock, bookmarkEveryMs = 15_000, tls } = options;
+  const store = createFakeKubeStore(clock);
+  const faults = createFaultPlan();
+  const requests: SeenRequest[] = [];
+  const sockets = new Set<Socket>();
+  const watches = new Set<FakeWatch>();
+  const snapshots = new Map<string, Snapshot>();
+
+  const onRequest: RequestListener = (request, response) => {
+    serve(request, response).catch((error: unknown) => {
+      if (!response.headersSent) sendStatus(response, 500, 'InternalError', String(error));
+      else response.destroy();
+    });
+  };
+  const server: Server =
+    tls === undefined ? createHttpServer(onRequest) : createHttpsServer(tls, onRequest);
+  server.on('connection', (socket) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+  });
+  const { promise: listening, resolve, reject } = Promise.withResolvers<undefined>();
+  server.once('error', reject);
+  server.listen(options.port ?? 0, host, () => {
+    resolve(undefined);
+  });
+  await listening;
+  const { port } = server.address() as AddressInfo;
+  const url = `${tls === undefined ? 'http' : 'https'}://${isIPv6(host) ? `[${host}]` : host}:${port}`;
+
+  async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const target = request.url ?? '/';
+    const method = request.method ?? 'GET';
+    const authorization = request.headers.authorization ?? '';
+    requests.push({
+      method,
+      url: target,
+      userAgent: request.headers['user-agent'] ?? '',
+      authorization,
+    });
+    if (requests.length > maxSeenRequests) requests.shift();
+    if (faults.hang) return;
+    if (faults.requiredToken !== undefined && authorization !== `Bearer ${faults.requiredToken}`) {
+      sendStatus(response, 401, 'Unauthorized', 'Unauthorized');
+      return;
+    }
+    const failure = faults.takeFailure(target);
+    if (failure !== undefined) {
+      if (failure.retryAfterSec !== undefined) {
+        response.setHeader('retry-after', String(failure.retryAfterSec));
+      }
+      sendStatus(response, failure.status, 'Planned', 'failed on purpose');
+      return;
+    }
+    const parsed = new URL(target, url);
+    const route = routeOf(decodeURIComponent(parsed.pathname));
+    if (route.kind === 'none' || !isInstalled(route)) {
+      const message = 'the server could not find the requested resource';
+      sendStatus(response, 404, 'NotFound', message);
+      return;
+    }
+    if (route.kind === 'discovery') sendJson(response, 200, route.document);
+    else if (route.kind === 'object') await serveObject(route, method, request, response);
+    else if (method === 'GET') serveCollection(route, parsed.searchParams, response);
+    else await serveCreate(route, method, request, response);
+  }
+
+  function isInstalled(route: FakeRoute): boolean {
+    return route.kind === 'discovery' || route.kind === 'none'
+      ? true
+      : !faults.notInstalled.has(route.resource.plural);
+  }
+
+  function serveCollection(
+    { resource, namespace }: Extract<FakeRoute, { kind: 'collection' }>,
+    query: URLSearchParams,
+    response: ServerResponse,
+  ): void {
+    const selector = selectorOf(resource, namespace, query);
+    if (!selector.ok) {
+      sendStatus(response, 400, 'BadRequest', selector.message);
+      return;
+    }
+    if (isTrue(query.get('watch'))) serveWatch(resource, selector.matches, query, response);
+    else serveList(resource, selector.matches, query, response);
+  }
+
+  function serveList(
+    resource: FakeResource,
+    matches: (object: FakeObject) => boolean,
+    query: URLSearchParams,
+    response: ServerResponse,
+  ): void {
+    const token = query.get('continue') ?? '';
+    const snapshot: Snapshot | undefined =
+      token === ''
+        ? { version: store.version, items: store.list(resource).filter(matches) }
+        : snapshots.get(token);
+    if (snapshot === undefined || snapshot.version < store.oldestVersion) {
+      sendStatus(response, 410, 'Expired', 'The provided continue parameter is too old');
+      return;
+    }
+    // A list from memory (`resourceVersion=0`) is not paged, as in the real server.
+    const asked = query.get('resourceVersion') === '0' ? 0 : Number(query.get('limit') ?? '0');
+    const limit = asked > 0 ? asked : Infinity;
+    const rest = snapshot.items.slice(limit);
+    const metadata: Record<string, unknown> = { resourceVersion: String(snapshot.version) };
+    if (rest.length > 0) {
+      const next = `${snapshot.version}-${snapshots.size}-${rest.length}-${resource.plural}`;
+      if (snapshots.size >= maxSnapshots) snapshots.clear();
+      snapshots.set(next, { version: snapshot.version, items: rest });
+      metadata['continue'] = next;
+      metadata['remainingItemCount'] = rest.length;
+    }
+    sendJson(response, 200, {
+      kind: `${resource.kind}List`,
+      apiVersion: apiVersionOf(resource),
+      metadata,
+      items: snapshot.items.slice(0, limit),
+    });
+  }
+
+  function serveWatch(
+    resource: FakeResource,
+    matches: (object: FakeObject) => boolean,
+    query: URLSearchParams,
+    response: ServerResponse,
+  ): void {
+    const text = query.get('resourceVersion') ?? '';
+    if (!/^\d*$/.test(text)) {
+      sendStatus(response, 400, 'BadRequest', `invalid resource version: ${text}`);
+      return;
+    }
+    const from = text === '' || text === '0' ? undefined : Number(text);
+    const changes = from === undefined ? [] : store.since(from);
+    if (changes === undefined) {
+      serveGone(text, response);
+      return;
+    }
+    const timeoutSec = Number(query.get('timeoutSeconds') ?? '0');
+    let opened: FakeWatch | undefined;
+    const watch = openFakeWatch(
+      {
+        response,
+        store,
+        resource,
+        matches,
+        from,
+        bookmarkEveryMs: isTrue(query.get('allowWatchBookmarks')) ? bookmarkEveryMs : undefined,
+        timeoutMs: (timeoutSec > 0 ? timeoutSec : 1800) * 1000,
+        clock,
+        faults,
+        onEnd: () => {
+          if (opened !== undefined) watches.delete(opened);
+        },
+      },
+      changes,
+    );
+    // A planned cut can have ended it among its first events.
+    if (watch.ended) return;
+    opened = watch;
+    watches.add(watch);
+  }
+
+  function serveGone(version: string, response: ServerResponse): void {
+    const message = `too old resource version: ${version} (${store.oldestVersion})`;
+    if (faults.goneByStatus) {
+      sendStatus(response, 410, 'Expired', message);
+      return;
+    }
+    const object = statusObject(410, 'Expired', message);
+    response.writeHead(200, { 'content-type': 'application/json' });
+    response.end(`${JSON.stringify({ type: 'ERROR', object })}\n`);
+  }
+
+  async function serveObject(
+    route: Extract<FakeRoute, { kind: 'object' }>,
+    method: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    const { resource, namespace, name } = route;
+    const ref: FakeRef = { kind: resource.kind, namespace, name };
+    const notFound = (): void => {
+      sendStatus(response, 404, 'NotFound', `${resource.plural} "${name}" not found`);
+    };
+    switch (method) {
+      case 'GET': {
+        const object = store.get(ref);
+        if (object === undefined) notFound();
+        else sendJson(response, 200, object);
+        return;
+      }
+      case 'DELETE':
+        sendWrite(response, 200, store.delete(ref));
+        return;
+      case 'PUT': {
+        const body = placed(await readBody(request), resource, namespace, name);
+        sendWrite(response, 200, store.replace(body));
+        return;
+      }
+      case 'PATCH': {
+        const type = request.headers['content-type'] ?? '';
+        // kubectl sends strategic patches for built-in types; without lists they are merge patches.
+        if (!/^application\/(strategic-)?merge-patch\+json/.test(type)) {
+          sendStatus(response, 415, 'UnsupportedMediaType', `patch type ${type} is not supported`);
+          return;
+        }
+        sendWrite(response, 200, store.patch(ref, await readBody(request)));
+        return;
+      }
+      default:
+        sendStatus(response, 405, 'MethodNotAllowed', `${method} is not supported`);
+    }
+  }
+
+  async function serveCreate(
+    { resource, namespace }: Extract<FakeRoute, { kind: 'collection' }>,
+    method: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    if (method !== 'POST') {
+      sendStatus(response, 405, 'MethodNotAllowed', `${method} is not supported`);
+      return;
+    }
+    sendWrite(
+      response,
+      201,
+      store.create(placed(await readBody(request), resource, namespace, undefined)),
+    );
+  }
+
+  function kubeconfig(): string {
+    const token = faults.requiredToken;
+    const trust =
+      tls === undefined
+        ? 'insecure-skip-tls-verify: true'
+        : `certificate-authority-data: ${Buffer.from(tls.cert).toString('base64')}`;
+    return [
+      'apiVersion: v1',
+      'kind: Config',
+      'clusters:',
+      '- name: lab',
+      '  cluster:',
+      `    server: ${url}`,
+      `    ${trust}`,
+      'users:',
+      '- name: lab',
+      token === undefined ? '  user: {}' : `  user: { token: ${JSON.stringify(token)} }`,
+      'contexts:',
+      '- name: lab',
+      '  context: { cluster: lab, user: lab }',
+      'current-context: lab',
+      '',
+    ].join('\n');
+  }
+
+  return {
+    url,
+    host,
+    port,
+    store,
+    faults,
+    requests,
+    get connections() {
+      return sockets.size;
+    },
+    kubeconfig,
+    apply: (object) => written(store.apply(object)),
+    patch: (ref, mergePatch) => written(store.patch(ref, mergePatch)),
+    delete: (ref) => store.delete(ref).ok,
+    get: (ref) => store.get(ref),
+    compact: () => {
+      store.compact();
+    },
+    watches: (plural) =>
+      [...watches].filter((watch) => plural === undefined || watch.plural === plural).length,
+    closeWatches() {
+      for (const watch of [...watches]) watch.close();
+    },
+    injectIntoWatches(text) {
+      for (const watch of [...watches]) watch.inject(text);
+    },
+    goSilent() {
+      for (const watch of watches) watch.mute();
+    },
+    cutConnections() {
+      for (const socket of sockets) socket.destroy();
+    },
+    async [Symbol.asyncDispose]() {
+      const { promise: closed, resolve: done } = Promise.withResolvers<undefined>();
+      server.close(() => {
+        done(undefined);
+      });
+      for (const socket of sockets) socket.destroy();
+      await closed;
+    },
+  };
+}
+
+interface Snapshot {
+  readonly version: number;
+  readonly items: readonly FakeObject[];
+}
+
+function selectorOf(
+  resource: FakeResource,
+  namespace: string,
+  query: URLSearchParams,
+): SelectorResult {
+  const fields = parseFieldSelector(query.get('fieldSelector') ?? '', resource);
+  if (!fields.ok) return fields;
+  const labels = parseLabelSelector(query.get('labelSelector') ?? '');
+  if (!labels.ok) return labels;
+  return {
+    ok: true,
+    matches: (object) =>
+      (namespace === '' || object.metadata.namespace === namespace) &&
+      fields.matches(object) &&
+      labels.matches(object),
+  };
+}
+
+function isTrue(value: string | null): boolean {
+  return value === 'true' || value === '1';
+}
+
+/** The body as an object of this path, with what the path says filled in. */
+function placed(
+  body: unknown,
+  resource: FakeResource,
+  namespace: string,
+  name: string | undefined,
+): unknown {
+  if (typeof body !== 'object' || body === null) return body;
+  const metadata = 'metadata' in body && typeof body.metadata === 'object' ? body.metadata : {};
+  return {
+    apiVersion: apiVersionOf(resource),
+    kind: resource.kind,
+    ...body,
+    metadata: {
+      ...metadata,
+      ...(namespace === '' ? {} : { namespace }),
+      ...(name === undefined ? {} : { name }),
+    },
+  };
+}
+
+async function readBody(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > maxBodyBytes) return undefined;
+    chunks.push(chunk);
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+function written(result: WriteResult): FakeObject {
+  if (result.ok) return result.object;
+  throw new TypeError(result.message);
+}
+
+function sendWrite(response: ServerResponse, status: number, result: WriteResult): void {
+  if (result.ok) sendJson(response, status, result.object);
+  else sendStatus(response, result.status, result.reason, result.message);
+}
+
+function statusObject(code: number, reason: string, message: string): unknown {
+  return {
+    kind: 'Status',
+    apiVersion: 'v1',
+    metadata: {},
+    status: 'Failure',
+    message,
+    reason,
+    code,
+  };
+}
+
+function sendStatus(response: ServerResponse, code: number, reason: string, message: string): void {
+  sendJson(response, code, statusObject(code, reason, message));
+}
+
+function sendJson(response: ServerResponse, status: number, body: unknown): void {
+  const text = JSON.stringify(body);
+  response.writeHead(status, {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(text),
+  });
+  response.end(text);
+}
