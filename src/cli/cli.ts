@@ -1,0 +1,224 @@
+/**
+ * From words to a verb. The only place that knows yargs: it splits words and renders help; values
+ * are judged by the options table, so that all problems are reported together.
+ */
+import yargs, { type Argv, type Options } from 'yargs';
+import { allowedText, findOption } from '../nmi/config.ts';
+import { environmentName, options, type Option } from '../nmi/options.ts';
+import { completeBooleans, flagTexts, type Words } from './flags.ts';
+import { exitCodes, type Outside } from './outside.ts';
+import { renderVersion } from './version.ts';
+
+interface Verb {
+  readonly summary: string;
+  /** Flags of the verb as yargs takes them; every value is text. */
+  readonly flags: Readonly<Record<string, Options>>;
+  readonly isBoolean: (flag: string) => boolean;
+  readonly positional?: string;
+  readonly hidden?: true;
+  readonly start: (words: Words, outside: Outside) => Promise<number>;
+}
+
+const redirectOptions: ReadonlySet<string> = new Set([
+  'nmi-listen-address',
+  'nmi-port',
+  'metadata-ip',
+  'metadata-port',
+  'iptables-backend',
+  'metadata-guard',
+  'redirect',
+]);
+
+/** Verbs load when they are called: the agent does not carry the lab, nor the lab's caller yargs. */
+const verbs: Readonly<Record<string, Verb>> = {
+  run: {
+    summary: 'run the agent of this node (also without a verb)',
+    flags: runFlags(() => true),
+    isBoolean: isRunBoolean,
+    start: async (words, outside) => {
+      const stray = words.rest[0];
+      if (stray !== undefined) return usage(outside, `unknown verb or word "${stray}"`);
+      const { run } = await import('./run.ts');
+      return run(words.flags, outside);
+    },
+  },
+  redirect: {
+    summary: 'install, verify or remove the redirect of this node',
+    positional: '<install|verify|remove>',
+    flags: runFlags((option) => redirectOptions.has(option.name)),
+    isBoolean: isRunBoolean,
+    start: async (words, outside) => {
+      const { redirect } = await import('./redirect.ts');
+      return redirect(words, outside);
+    },
+  },
+  lab: {
+    summary: 'a whole node with pods, Azure and Kubernetes on this machine, to try and to test',
+    flags: {
+      scenario: { describe: 'Name of a scenario, "tour" or "all".', default: 'tour' },
+      redirect: { describe: 'How pods are redirected: iptables or none.', default: 'iptables' },
+      output: { describe: 'text or json (one object on standard output).', default: 'text' },
+      keep: { describe: 'Leave the lab running, to try it by hand.' },
+      list: { describe: 'List the scenarios.' },
+      loopback: { describe: 'No namespaces and no redirect, as without root.' },
+    },
+    isBoolean: (flag) => flag === 'keep' || flag === 'list' || flag === 'loopback',
+    start: async (words, outside) => {
+      const { lab } = await import('./lab.ts');
+      return lab(words, outside);
+    },
+  },
+  demo: {
+    summary: 'the sample client: asks for tokens from inside a pod',
+    flags: {
+      period: { describe: 'Pause between two rounds, as 100s or 5m.', default: '100s' },
+      'resource-name': {
+        describe: 'Resource to ask a token for.',
+        default: 'https://management.azure.com/',
+      },
+      'identity-client-id': { alias: 'clientid', describe: 'Client id of the identity.' },
+      'subscription-id': { alias: 'subscriptionid', describe: 'Accepted, unused.' },
+      'resource-group': { alias: 'resourcegroup', describe: 'Accepted, unused.' },
+      once: { describe: 'One round, then exit with its result.' },
+    },
+    isBoolean: (flag) => flag === 'once',
+    start: async (words, outside) => {
+      const { demo } = await import('./demo.ts');
+      return demo(words, outside);
+    },
+  },
+  version: {
+    summary: 'print the version',
+    flags: {},
+    isBoolean: () => false,
+    start: (_words, outside) => {
+      outside.stdout(renderVersion());
+      return Promise.resolve(exitCodes.ok);
+    },
+  },
+  'lab-inner': {
+    summary: 'the lab inside its own namespace',
+    hidden: true,
+    flags: {},
+    isBoolean: (flag) => flag === 'keep',
+    start: async (words, outside) => {
+      const { labInner } = await import('./lab.ts');
+      return labInner(words, outside);
+    },
+  },
+  'lab-pod': {
+    summary: 'the client inside a pod of the lab',
+    hidden: true,
+    flags: {},
+    isBoolean: () => false,
+    start: async (_words, outside) => {
+      const { labPod } = await import('./lab.ts');
+      return labPod(outside);
+    },
+  },
+};
+
+/** @param words the command line without the program. @returns the exit code. */
+export async function runCli(words: readonly string[], outside: Outside): Promise<number> {
+  const [first] = words;
+  const named = first !== undefined && Object.hasOwn(verbs, first) ? first : undefined;
+  const name = named ?? 'run';
+  const verb = verbs[name];
+  if (verb === undefined) throw new Error(`the verb table has no row "${name}"`);
+  const rest = named === undefined ? words : words.slice(1);
+  const completed = completeBooleans(
+    rest,
+    (flag) => flag === 'help' || flag === 'version' || verb.isBoolean(flag),
+  );
+  const parser = yargs([])
+    .scriptName(named === undefined ? 'nmi' : `nmi ${name}`)
+    .parserConfiguration({
+      'camel-case-expansion': false,
+      'boolean-negation': false,
+      'dot-notation': false,
+      'duplicate-arguments-array': false,
+      'parse-numbers': false,
+      'parse-positional-numbers': false,
+      'short-option-groups': false,
+    })
+    .exitProcess(false)
+    .version(false)
+    .help(false)
+    .wrap(100);
+  for (const [flag, shape] of Object.entries(verb.flags)) {
+    const { default: _shown, ...parsed } = shape;
+    parser.option(flag, { ...parsed, type: 'string' });
+  }
+  const text = flagTexts((await parser.parseAsync([...completed])) as Record<string, unknown>);
+  if ('version' in text.flags && text.flags['version'] === 'true') {
+    outside.stdout(renderVersion());
+    return exitCodes.ok;
+  }
+  if (text.flags['help'] === 'true' || text.flags['h'] !== undefined) {
+    outside.stdout(await renderHelp(named, verb, parser));
+    return exitCodes.ok;
+  }
+  return verb.start(text, outside);
+}
+
+/** All that `--help` prints. */
+async function renderHelp(named: string | undefined, verb: Verb, parser: Argv): Promise<string> {
+  // Parsed as text, shown as what they are.
+  for (const [flag, shape] of Object.entries(verb.flags)) {
+    const isNumber = findOption(flag)?.type === 'integer';
+    parser.option(flag, {
+      type: verb.isBoolean(flag) ? 'boolean' : isNumber ? 'number' : 'string',
+      ...(shape.default === undefined ? {} : { defaultDescription: String(shape.default) }),
+    });
+  }
+  const about =
+    named === undefined
+      ? [
+          'Microsoft Entra tokens for the pods of this Kubernetes node.',
+          '',
+          'Verbs:',
+          ...verbList(),
+          '',
+        ]
+      : [`${verb.summary[0]?.toUpperCase() ?? ''}${verb.summary.slice(1)}.`, ''];
+  const place = verb.positional === undefined ? '' : ` ${verb.positional}`;
+  const usageLine = named === undefined ? 'Usage: $0 [verb] [flags]' : `Usage: $0${place} [flags]`;
+  const text = await parser.usage(usageLine).getHelp();
+  return `${about.join('\n')}\n${text}\n`;
+}
+
+function verbList(): readonly string[] {
+  return Object.entries(verbs)
+    .filter(([, verb]) => verb.hidden !== true)
+    .map(([name, verb]) => `  ${name.padEnd(10)} ${verb.summary}`);
+}
+
+function runFlags(isShown: (option: Option) => boolean): Readonly<Record<string, Options>> {
+  const flags: Record<string, Options> = {};
+  for (const option of options as readonly Option[]) {
+    if (!isShown(option)) continue;
+    const isCompatibility = option.noEffect !== undefined;
+    flags[option.name] = {
+      describe: isCompatibility ? `No effect: ${option.noEffect}.` : describeOption(option),
+      group: isCompatibility ? 'Accepted without effect:' : `${option.group}:`,
+      ...(option.default === '' ? {} : { default: String(option.default) }),
+      ...(isCompatibility && option.type === 'string' ? { hidden: true } : {}),
+    };
+  }
+  return flags;
+}
+
+function describeOption(option: Option): string {
+  const allowed = option.type === 'boolean' ? '' : ` Takes ${allowedText(option)}.`;
+  const old = option.old === undefined ? '' : ` Also --${option.old}.`;
+  return `${option.help}${allowed}${old} [${environmentName(option)}]`;
+}
+
+function isRunBoolean(flag: string): boolean {
+  return findOption(flag)?.type === 'boolean';
+}
+
+function usage(outside: Outside, problem: string): number {
+  outside.stderr(`nmi: ${problem}; see nmi --help\n`);
+  return exitCodes.usage;
+}

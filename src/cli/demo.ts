@@ -1,0 +1,142 @@
+/**
+ * `nmi demo`: the sample client of the system this replaces, with its flags and its lines. It runs
+ * inside a pod, knows nothing of the agent and asks the metadata address as any program would.
+ * A line of success is printed when the thing really happened; a token is never printed.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Words } from './flags.ts';
+import { getJson, type MetadataReply } from './metadata-client.ts';
+import { exitCodes, type Outside } from './outside.ts';
+
+const defaultHost = 'http://169.254.169.254';
+const maxTries = 5;
+
+interface DemoFlags {
+  readonly periodMs: number;
+  readonly resource: string;
+  readonly clientId: string;
+  readonly once: boolean;
+  /** The variable Azure SDKs know for another metadata host. */
+  readonly host: string;
+}
+
+export async function demo(words: Words, outside: Outside): Promise<number> {
+  const parsed = parseFlags(words, outside);
+  if (typeof parsed === 'string') {
+    outside.stderr(`nmi demo: ${parsed}\n`);
+    return exitCodes.usage;
+  }
+  for (;;) {
+    const ok = await round(parsed, outside);
+    if (parsed.once) return ok ? exitCodes.ok : exitCodes.failed;
+    try {
+      await delay(parsed.periodMs, undefined, { signal: outside.stop });
+    } catch {
+      return exitCodes.ok;
+    }
+  }
+}
+
+const known = new Map([
+  ['period', 'period'],
+  ['resource-name', 'resource'],
+  ['identity-client-id', 'clientId'],
+  ['clientid', 'clientId'],
+  ['subscription-id', ''],
+  ['subscriptionid', ''],
+  ['resource-group', ''],
+  ['resourcegroup', ''],
+  ['once', 'once'],
+]);
+
+function parseFlags(words: Words, outside: Outside): DemoFlags | string {
+  const texts: Record<string, string> = {};
+  for (const [flag, text] of Object.entries(words.flags)) {
+    const meaning = known.get(flag);
+    if (meaning === undefined) return `unknown flag --${flag}; see nmi demo --help`;
+    if (text !== '') texts[meaning] = text;
+  }
+  const periodMs = parseDuration(texts['period'] ?? '100s');
+  if (periodMs === undefined)
+    return `--period has the value "${texts['period']}"; allowed: as 100s`;
+  return {
+    periodMs,
+    resource: texts['resource'] ?? 'https://management.azure.com/',
+    clientId: texts['clientId'] ?? '',
+    once: texts['once'] === 'true',
+    host: outside.environment['AZURE_POD_IDENTITY_AUTHORITY_HOST'] ?? defaultHost,
+  };
+}
+
+/** A Go duration of hours, minutes, seconds and milliseconds, in milliseconds. */
+export function parseDuration(text: string): number | undefined {
+  if (!/^(?:\d+(?:\.\d+)?(?:ms|h|m|s))+$/.test(text)) return undefined;
+  const units = { h: 3_600_000, m: 60_000, s: 1_000, ms: 1 } as const;
+  let totalMs = 0;
+  for (const [, amount, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|h|m|s)/g)) {
+    totalMs += Number(amount) * units[unit as keyof typeof units];
+  }
+  return totalMs <= 0x7fff_ffff ? totalMs : undefined;
+}
+
+async function round(flags: DemoFlags, outside: Outside): Promise<boolean> {
+  const metadata = await getInstanceMetadata(flags, outside);
+  const token = await getToken(flags, '', outside);
+  const named = flags.clientId === '' || (await getToken(flags, flags.clientId, outside));
+  return metadata && token && named;
+}
+
+async function getInstanceMetadata(flags: DemoFlags, outside: Outside): Promise<boolean> {
+  const url = `${flags.host}/metadata/instance?api-version=2017-08-01`;
+  const reply = await getJson(url);
+  if (reply.kind === 'answered' && reply.status === 200) {
+    outside.stdout('successfully made GET on instance metadata\n');
+    return true;
+  }
+  outside.stderr(`failed to GET instance metadata, error: ${describe(reply)}\n`);
+  return false;
+}
+
+async function getToken(flags: DemoFlags, clientId: string, outside: Outside): Promise<boolean> {
+  const endpoint = `${flags.host}/metadata/identity/oauth2/token`;
+  const named = clientId === '' ? '' : `&client_id=${encodeURIComponent(clientId)}`;
+  const resource = encodeURIComponent(flags.resource);
+  const url = `${endpoint}?api-version=2018-02-01&resource=${resource}${named}`;
+  const reply = await retry(() => getJson(url), outside);
+  const what =
+    clientId === ''
+      ? `a token using the MSI, msiEndpoint(${endpoint})`
+      : `a token, userAssignedID MSI, msiEndpoint(${endpoint}) clientID(${clientId})`;
+  if (reply.kind === 'answered' && reply.status === 200) {
+    const { access_token: token } = reply.body;
+    if (typeof token === 'string' && token !== '') {
+      outside.stdout(`successfully acquired ${what}\n`);
+      return true;
+    }
+  }
+  outside.stderr(`failed to acquire ${what}, error: ${describe(reply)}\n`);
+  return false;
+}
+
+/** As the client library of its day: some statuses and every network error are tried again. */
+async function retry(ask: () => Promise<MetadataReply>, outside: Outside): Promise<MetadataReply> {
+  let reply = await ask();
+  for (let tries = 1; tries < maxTries && isPassing(reply) && !outside.stop.aborted; tries++) {
+    const pauseMs = (reply.kind === 'answered' ? reply.retryAfterS : undefined) ?? 2 ** (tries - 1);
+    await delay(Math.min(pauseMs, 10) * 1000);
+    reply = await ask();
+  }
+  return reply;
+}
+
+function isPassing(reply: MetadataReply): boolean {
+  if (reply.kind === 'failed') return true;
+  return [404, 408, 410, 429].includes(reply.status) || reply.status >= 500;
+}
+
+function describe(reply: MetadataReply): string {
+  if (reply.kind === 'failed') return reply.code;
+  const { error, error_description: description } = reply.body;
+  const text = typeof description === 'string' ? description : '';
+  return `status ${reply.status} ${typeof error === 'string' ? error : ''} ${text}`.trim();
+}

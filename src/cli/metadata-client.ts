@@ -1,0 +1,60 @@
+/** A plain GET on the metadata service with its header, for programs that act as a pod would. */
+import { get } from 'node:http';
+
+export type MetadataReply =
+  | {
+      readonly kind: 'answered';
+      readonly status: number;
+      /** Empty when the body is no JSON object. */
+      readonly body: Readonly<Record<string, unknown>>;
+      readonly retryAfterS: number | undefined;
+    }
+  | { readonly kind: 'failed'; readonly code: string };
+
+const timeoutMs = 80_000;
+const maxBodyBytes = 1 << 20;
+
+/** Never rejects; no proxy is used. */
+export function getJson(url: string): Promise<MetadataReply> {
+  return new Promise((resolve) => {
+    const fail = (error: NodeJS.ErrnoException) => {
+      resolve({ kind: 'failed', code: error.code ?? error.name });
+    };
+    const signal = AbortSignal.timeout(timeoutMs);
+    const request = get(
+      url,
+      { headers: { Metadata: 'true' }, agent: false, signal },
+      (response) => {
+        let text = '';
+        response.setEncoding('utf8');
+        response.on('data', (chunk: string) => {
+          text += chunk;
+          if (text.length > maxBodyBytes) response.destroy(new RangeError('body too large'));
+        });
+        response.on('error', fail);
+        response.on('end', () => {
+          const retryAfterS = Number(response.headers['retry-after'] ?? Number.NaN);
+          resolve({
+            kind: 'answered',
+            status: response.statusCode ?? 0,
+            body: parseObject(text),
+            retryAfterS: Number.isFinite(retryAfterS) ? retryAfterS : undefined,
+          });
+        });
+      },
+    );
+    request.on('error', fail);
+  });
+}
+
+function parseObject(text: string): Readonly<Record<string, unknown>> {
+  try {
+    const parsed = JSON.parse(text) as unknown;
+    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) {
+      return parsed as Record<string, unknown>;
+    }
+  } catch {
+    // Not JSON: described by its status alone.
+  }
+  return {};
+}

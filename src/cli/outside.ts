@@ -1,0 +1,22 @@
+/**
+ * What a verb may touch of the process it runs in, as values: `main.ts` fills them in, tests put
+ * their own there.
+ */
+export interface Outside {
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Whole lines, newline included. */
+  readonly stdout: (text: string) => void;
+  readonly stderr: (text: string) => void;
+  /** Aborted by the first SIGTERM or SIGINT. */
+  readonly stop: AbortSignal;
+}
+
+/** Exit codes, after sysexits where it has a word for them. */
+export const exitCodes = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  unavailable: 69,
+  bug: 70,
+  config: 78,
+} as const;

@@ -1,0 +1,59 @@
+/**
+ * `nmi redirect install|verify|remove`: the kernel side alone, for an init container, a check by
+ * hand, and the one way to open a node again.
+ */
+import { parseConfig, renderProblem } from '../nmi/config.ts';
+import { chooseRedirect } from '../nmi/choose-redirect.ts';
+import { RedirectError, type Redirect, type RedirectStatus } from '../redirect/redirect.ts';
+import type { Words } from './flags.ts';
+import { exitCodes, type Outside } from './outside.ts';
+
+const actions = ['install', 'verify', 'remove'] as const;
+type Action = (typeof actions)[number];
+
+export async function redirect(words: Words, outside: Outside): Promise<number> {
+  const [action, ...stray] = words.rest;
+  const known = actions.find((name) => name === action);
+  if (known === undefined || stray.length > 0) {
+    outside.stderr(`nmi redirect: one of ${actions.join(', ')} is wanted\n`);
+    return exitCodes.usage;
+  }
+  // The verb needs no node; the table asks for one.
+  const parsed = parseConfig({ node: 'unnamed', ...words.flags }, outside.environment);
+  if (!parsed.ok) {
+    for (const problem of parsed.problems) {
+      outside.stderr(`nmi redirect: ${renderProblem(problem)}\n`);
+    }
+    return exitCodes.usage;
+  }
+  try {
+    return await act(known, chooseRedirect(parsed.config), outside);
+  } catch (error) {
+    if (!(error instanceof RedirectError)) throw error;
+    outside.stderr(`nmi redirect: ${error.code}: ${error.message}\n`);
+    return error.code === 'NOT_PERMITTED' || error.code === 'TOOL_MISSING'
+      ? exitCodes.unavailable
+      : exitCodes.failed;
+  }
+}
+
+async function act(action: Action, mode: Redirect, outside: Outside): Promise<number> {
+  if (action === 'remove') {
+    await mode.remove();
+    outside.stdout('removed: pods reach the real metadata endpoint again\n');
+    return exitCodes.ok;
+  }
+  if (action === 'install') await mode.prepare();
+  const status = action === 'install' ? await mode.install() : await mode.verify();
+  outside.stdout(renderStatus(mode, status));
+  return status.state === 'active' || status.state === 'off' ? exitCodes.ok : exitCodes.failed;
+}
+
+function renderStatus(mode: Redirect, status: RedirectStatus): string {
+  const lines = [
+    `${mode.mode}: ${status.state} (${status.detail})`,
+    ...(status.changed ?? []).map((change) => `  changed: ${change}`),
+    ...status.problems.map((problem) => `  problem: ${problem}`),
+  ];
+  return `${lines.join('\n')}\n`;
+}

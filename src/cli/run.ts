@@ -1,0 +1,75 @@
+/** `nmi run`: the agent, until a signal ends it. */
+import { systemClock } from '../cache/clock.ts';
+import { startAgent } from '../nmi/agent.ts';
+import { buildInfo } from '../nmi/build-info.ts';
+import { parseConfig, renderProblem, type Config } from '../nmi/config.ts';
+import { findKubenet } from '../nmi/kubenet.ts';
+import { createLogger } from '../nmi/logger.ts';
+import { StartError } from '../nmi/start-error.ts';
+import { exitCodes, type Outside } from './outside.ts';
+
+export async function run(
+  flags: Readonly<Record<string, string>>,
+  outside: Outside,
+): Promise<number> {
+  const parsed = parseConfig(flags, outside.environment);
+  if (!parsed.ok) {
+    for (const problem of parsed.problems) outside.stderr(`nmi: ${renderProblem(problem)}\n`);
+    return exitCodes.usage;
+  }
+  const { config, warnings } = parsed;
+  const kubenet = await kubenetProblem(config);
+  if (kubenet !== undefined) {
+    outside.stderr(`nmi: ${kubenet}\n`);
+    return exitCodes.config;
+  }
+
+  const log = createLogger({
+    format: config.logFormat,
+    level: config.logLevel,
+    write: outside.stdout,
+  });
+  log.info({ ...buildInfo, node: config.node, mode: 'managed' }, 'starting nmi process');
+  for (const warning of warnings) log.warn({ warning }, 'a flag has no effect');
+  try {
+    const agent = await startAgent({
+      config,
+      clock: systemClock,
+      log,
+      environment: outside.environment,
+    });
+    await untilAborted(outside.stop);
+    log.info({ drainTimeoutMs: config.drainTimeoutMs }, 'shutting down, the redirect stays');
+    await agent.stop();
+    log.info({ code: exitCodes.ok }, 'stopped');
+    return exitCodes.ok;
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error;
+    log.error({ code: error.code, problem: error.message }, 'the agent cannot start');
+    return error.code === 'CONFIG' ? exitCodes.config : exitCodes.unavailable;
+  }
+}
+
+async function kubenetProblem(config: Config): Promise<string | undefined> {
+  if (config.allowKubenet) return undefined;
+  const found = await findKubenet(config.kubeletConfigPath);
+  if (found === undefined) return undefined;
+  return (
+    `AAD Pod Identity is not supported for Kubenet: ${found}, and on such a node a pod can take ` +
+    'over the address, and so the identity, of another (CVE-2021-1677). Drop NET_RAW from the ' +
+    'pods and start with --allow-network-plugin-kubenet, or use another network plugin.'
+  );
+}
+
+function untilAborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    signal.addEventListener(
+      'abort',
+      () => {
+        resolve();
+      },
+      { once: true },
+    );
+  });
+}

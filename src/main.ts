@@ -1,0 +1,32 @@
+/**
+ * Words in, exit code out. The only file that touches the process: its arguments, its environment,
+ * its signals and its end.
+ */
+import { runCli } from './cli/cli.ts';
+import { exitCodes } from './cli/outside.ts';
+
+const stop = new AbortController();
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  process.on(signal, () => {
+    // A second signal means it: whoever sent it does not want to wait for the drain.
+    if (stop.signal.aborted) process.exit(exitCodes.failed);
+    stop.abort();
+  });
+}
+// A reader that went away (`nmi lab | head`) is not worth a crash.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(exitCodes.ok);
+});
+for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
+  process.on(event, (error: unknown) => {
+    process.stderr.write(`nmi: bug: ${error instanceof Error ? (error.stack ?? '') : 'unknown'}\n`);
+    process.exit(exitCodes.bug);
+  });
+}
+
+process.exitCode = await runCli(process.argv.slice(2), {
+  environment: process.env,
+  stdout: (text) => process.stdout.write(text),
+  stderr: (text) => process.stderr.write(text),
+  stop: stop.signal,
+});

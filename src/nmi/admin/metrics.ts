@@ -1,0 +1,74 @@
+/**
+ * The one place that knows prom-client: series made from the metric table, with all label values
+ * that can be known beforehand, so that a fresh agent exports zeros and not an empty page.
+ */
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { newMetrics, oldMetrics, type MetricRow } from './metric-table.ts';
+
+type Name = keyof typeof oldMetrics | keyof typeof newMetrics;
+type Labels = Readonly<Record<string, string>>;
+
+export interface Metrics {
+  inc(name: Name, labels?: Labels, by?: number): void;
+  set(name: Name, value: number, labels?: Labels): void;
+  observe(name: Name, value: number, labels?: Labels): void;
+  /** Runs before every scrape, to fill gauges from what they describe. */
+  onScrape(fill: () => void): void;
+  /** The text a scrape gets. */
+  render(): Promise<string>;
+  readonly contentType: string;
+}
+
+export function createMetrics(): Metrics {
+  const registry = new Registry();
+  const counters = new Map<string, Counter>();
+  const gauges = new Map<string, Gauge>();
+  const histograms = new Map<string, Histogram>();
+  const rows: readonly (readonly [string, MetricRow])[] = [
+    ...Object.entries(oldMetrics),
+    ...Object.entries(newMetrics),
+  ];
+  for (const [name, row] of rows) {
+    const shape = {
+      name,
+      help: row.help,
+      labelNames: [...row.labels],
+      registers: [registry],
+    };
+    switch (row.type) {
+      case 'counter':
+        counters.set(name, new Counter(shape));
+        break;
+      case 'gauge':
+        gauges.set(name, new Gauge(shape));
+        break;
+      case 'histogram':
+        histograms.set(name, new Histogram({ ...shape, buckets: [...(row.buckets ?? [])] }));
+        break;
+    }
+  }
+
+  const fills: (() => void)[] = [];
+  const loopDelay = monitorEventLoopDelay({ resolution: 10 });
+  loopDelay.enable();
+  fills.push(() => {
+    const gauge = gauges.get('nmi_event_loop_delay_seconds');
+    gauge?.set({ quantile: '0.5' }, loopDelay.percentile(50) / 1e9);
+    gauge?.set({ quantile: '0.99' }, loopDelay.percentile(99) / 1e9);
+    gauge?.set({ quantile: '1' }, loopDelay.max / 1e9);
+    loopDelay.reset();
+  });
+
+  return {
+    inc: (name, labels = {}, by = 1) => counters.get(name)?.inc(labels, by),
+    set: (name, value, labels = {}) => gauges.get(name)?.set(labels, value),
+    observe: (name, value, labels = {}) => histograms.get(name)?.observe(labels, value),
+    onScrape: (fill) => fills.push(fill),
+    render: () => {
+      for (const fill of fills) fill();
+      return registry.metrics();
+    },
+    contentType: registry.contentType,
+  };
+}

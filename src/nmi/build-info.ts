@@ -1,0 +1,21 @@
+/** What runs: stamped by the build, or told as "from source". */
+
+declare const __NMI_BUILD__: BuildInfo | undefined;
+
+export interface BuildInfo {
+  readonly version: string;
+  readonly commit: string;
+  /** ISO 8601 date of the build. */
+  readonly date: string;
+}
+
+export const buildInfo: BuildInfo =
+  typeof __NMI_BUILD__ === 'undefined'
+    ? { version: '0.0.0-source', commit: 'unknown', date: 'unknown' }
+    : __NMI_BUILD__;
+
+/** The user agent of outgoing calls, in the shape of the replaced system. */
+export function userAgent(custom: string): string {
+  const own = `aad-pod-identity/NMI/${buildInfo.version}/${buildInfo.commit}/${buildInfo.date}`;
+  return custom === '' ? own : `${own} ${custom}`;
+}

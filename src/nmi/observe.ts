@@ -1,0 +1,114 @@
+/**
+ * What the agent says about its work: one log line a token decision, and the counters. Nothing
+ * here changes an answer, and nothing secret passes through: of a token only its existence is told.
+ */
+import type { Clock } from '../cache/clock.ts';
+import { BoundedLabel, resourceLabel } from './admin/bounded-label.ts';
+import type { Metrics } from './admin/metrics.ts';
+import type { Exchange } from './exchange.ts';
+import type { RouteName } from './front.ts';
+import { relayed, type Handled } from './listener.ts';
+import { redactClientId, type Log } from './log.ts';
+import { hostTokenPath, tokenPath } from './route.ts';
+import type { SourceResult, UpstreamIdentity } from './sources/source.ts';
+import type { TokenDecision } from './token-endpoint.ts';
+import type { UpstreamObserver } from './token-broker.ts';
+
+export interface Observer extends UpstreamObserver {
+  onDecision(exchange: Exchange, decision: TokenDecision): void;
+  onHandled(exchange: Exchange, route: RouteName, handled: Handled): void;
+}
+
+/** Reasons that say that the caller is no pod we know; the replaced system counted these. */
+const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguous']);
+
+export function createObserver(metrics: Metrics, log: Log, clock: Clock): Observer {
+  const namespaces = new BoundedLabel(200);
+
+  function onDecision(exchange: Exchange, decision: TokenDecision): void {
+    const { answer, authorisation, cache } = decision;
+    const durationMs = clock.monotonicMs() - exchange.startedAtMs;
+    const pod = authorisation?.pod;
+    // The route has passed: the path is one of these two, whatever its spelling was.
+    const path = exchange.target.includes('/host/') ? hostTokenPath : tokenPath;
+    metrics.observe('aadpodidentity_nmi_operations_duration_seconds', durationMs / 1000, {
+      operation_type: path,
+      status_code: String(answer.status),
+      namespace: pod === undefined ? '' : namespaces.of(pod.namespace),
+      resource: resourceLabel(decision.resource),
+    });
+    metrics.observe('nmi_request_duration_seconds', durationMs / 1000, { route: 'token', cache });
+    if (cache !== 'none') metrics.inc('nmi_token_cache_requests_total', { outcome: cache });
+    if (unknownCallers.has(answer.reason)) {
+      metrics.inc('aadpodidentity_kubernetes_api_operations_errors_count', {
+        operation_type: 'get_pod_list',
+      });
+    }
+    log.info(
+      {
+        status: answer.status,
+        reason: answer.reason,
+        method: exchange.method,
+        path,
+        podIp: exchange.caller.ip,
+        pod: pod?.name,
+        namespace: pod?.namespace,
+        uid: pod?.uid,
+        ...identityFields(decision),
+        resource: decision.resource === '' ? undefined : decision.resource,
+        source: decision.source === '' ? undefined : decision.source,
+        cache,
+        durationMs: Math.round(durationMs * 1000) / 1000,
+        requestId: exchange.requestId,
+        clientGone: exchange.isGone ? true : undefined,
+      },
+      'token request',
+    );
+  }
+
+  function onFetch(
+    source: string,
+    identity: UpstreamIdentity,
+    result: SourceResult,
+    durationMs: number,
+  ): void {
+    const outcome = result.ok ? 'ok' : result.failure.reason;
+    metrics.inc('nmi_upstream_requests_total', { source, outcome });
+    metrics.observe('nmi_upstream_duration_seconds', durationMs / 1000, { source });
+    const labels = {
+      operation_type:
+        identity.kind === 'unnamed' ? 'adal_token_msi' : 'adal_token_msi_userassignedid',
+    };
+    if (result.ok) {
+      metrics.observe('aadpodidentity_imds_operations_duration_seconds', durationMs / 1000, labels);
+    } else {
+      metrics.inc('aadpodidentity_imds_operations_errors_count', labels);
+      log.warn({ source, reason: result.failure.reason, durationMs }, 'token fetch failed');
+    }
+  }
+
+  function onHandled(exchange: Exchange, route: RouteName, handled: Handled): void {
+    const reason = handled === relayed ? 'ok' : handled.reason;
+    metrics.inc('nmi_requests_total', { route, reason });
+    // Probes of SDKs and of other clouds' clients come all the time and are no errors.
+    log.debug(
+      { route, reason, method: exchange.method, podIp: exchange.caller.ip },
+      'request handled',
+    );
+  }
+
+  return { onDecision, onFetch, onHandled };
+}
+
+function identityFields(decision: TokenDecision): Readonly<Record<string, unknown>> {
+  const { authorisation } = decision;
+  if (authorisation?.kind !== 'authorised') return {};
+  const { identity, by, upstream } = authorisation;
+  const clientId = identity?.clientId ?? (upstream.kind === 'client_id' ? upstream.value : '');
+  return {
+    identity: identity === undefined ? 'node' : `${identity.namespace}/${identity.name}`,
+    identityType: identity?.type,
+    clientId: clientId === '' ? undefined : redactClientId(clientId),
+    by,
+  };
+}
