@@ -11,6 +11,7 @@ import { GrantIndex } from '../cache/grant-index.ts';
 import { PodIndex } from '../cache/pod-index.ts';
 import { openAdminServers, type AdminServers } from './admin/admin-server.ts';
 import { createMetrics } from './admin/metrics.ts';
+import { presetSeries } from './admin/preset-series.ts';
 import type { Condition } from './admin/readiness.ts';
 import type { GrantKnowledge } from './authorise.ts';
 import { buildInfo, userAgent } from './build-info.ts';
@@ -34,7 +35,6 @@ import { TokenEndpoint } from './token-endpoint.ts';
 
 export interface Agent {
   readonly listenPort: number;
-  /** Resolves when every readiness condition first held. */
   readonly adminPorts: readonly number[];
   /** Drains and closes everything but the redirect. */
   stop(): Promise<void>;
@@ -56,6 +56,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await using starting = new AsyncDisposableStack();
 
   const metrics = createMetrics();
+  presetSeries(metrics);
   metrics.set('nmi_build_info', 1, { version: buildInfo.version, commit: buildInfo.commit });
   const observer = createObserver(metrics, log.child({ component: 'token' }), clock);
   const client = starting.use(
@@ -190,6 +191,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         watching.synced ? undefined : `waiting for ${watching.unsynced().join(', ')}`,
     },
   ];
+  const relistsCounted = new Map<string, number>();
   const admin = starting.use(await openAdmin());
   metrics.onScrape(fillGauges);
   void watching.whenSynced().then(
@@ -240,7 +242,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     for (const [resource, watch] of Object.entries(watching.stats())) {
       metrics.set('nmi_watch_synced', watch.syncedOnce ? 1 : 0, { resource });
       metrics.set('nmi_watch_age_seconds', watch.lastContactAgeMs / 1000, { resource });
-      metrics.set('nmi_watch_relists_total', watch.relists, { resource });
+      const counted = relistsCounted.get(resource) ?? 0;
+      metrics.inc('nmi_watch_relists_total', { resource }, watch.relists - counted);
+      relistsCounted.set(resource, watch.relists);
     }
     metrics.set('nmi_redirect_up', keeper.problem() === undefined ? 1 : 0, { mode: redirect.mode });
     for (const condition of conditions) {

@@ -3,7 +3,7 @@
  * it names in headers. Off by default, and answered on loopback only, because every process that
  * may dial loopback can name any pod of this node.
  */
-import { refuse, type Answer } from './answers.ts';
+import { answerToken, refuse, type Answer } from './answers.ts';
 import { authorise, type Authorisation, type GrantKnowledge } from './authorise.ts';
 import type { Exchange } from './exchange.ts';
 import type { GrantPolicy } from './grant.ts';
@@ -26,25 +26,32 @@ export class HostTokenEndpoint {
   }
 
   handle(exchange: Exchange, rawQuery: string): Answer | Promise<Answer> {
-    const [namespace] = exchange.headerValues('podns');
-    const [name] = exchange.headerValues('podname');
+    const { endpoint, clock } = this.#options;
+    const refused = (answer: Answer) => endpoint.refuse(exchange, 'host-token', answer);
     if (!isLoopback(exchange.caller.ip)) {
-      return refuse('host_only', 'Access denied: /host/token answers processes of this host only.');
+      return refused(
+        refuse('host_only', 'Access denied: /host/token answers processes of this host only.'),
+      );
     }
-    if (namespace === undefined || namespace === '' || name === undefined || name === '') {
-      return refuse('parameter_missing', "missing 'podname' and 'podns' from request header");
+    const [namespace = ''] = exchange.headerValues('podns');
+    const [name = ''] = exchange.headerValues('podname');
+    if (namespace === '' || name === '') {
+      return refused(
+        refuse('parameter_missing', "missing 'podname' and 'podns' from request header"),
+      );
     }
     const parsed = parseTokenQuery(rawQuery, false);
-    if (parsed.kind === 'refused') return refuse(parsed.reason, parsed.detail);
-    const decide = () => this.#decide(namespace, name, parsed.query);
-    return this.#options.endpoint.serve(exchange, parsed.query, decide, (rendered, authorised) => {
-      const body = rendered.body(this.#options.clock.wallMs());
-      const clientId = authorised.identity?.clientId || rendered.token.clientId;
-      return {
-        reason: 'ok',
-        status: 200,
-        body: `{"token":${body},"clientid":${JSON.stringify(clientId)}}`,
-      };
+    if (parsed.kind === 'refused') return refused(refuse(parsed.reason, parsed.detail));
+    return endpoint.serve({
+      exchange,
+      route: 'host-token',
+      query: parsed.query,
+      decide: () => this.#decide(namespace, name, parsed.query),
+      render: (rendered, authorised) => {
+        const clientId = authorised.identity?.clientId || rendered.token.clientId;
+        const body = rendered.body(clock.wallMs());
+        return answerToken(`{"token":${body},"clientid":${JSON.stringify(clientId)}}`);
+      },
     });
   }
 

@@ -29,15 +29,17 @@ export function createObserver(metrics: Metrics, log: Log, clock: Clock): Observ
     const { answer, authorisation, cache } = decision;
     const durationMs = clock.monotonicMs() - exchange.startedAtMs;
     const pod = authorisation?.pod;
-    // The route has passed: the path is one of these two, whatever its spelling was.
-    const path = exchange.target.includes('/host/') ? hostTokenPath : tokenPath;
+    const path = decision.route === 'host-token' ? hostTokenPath : tokenPath;
     metrics.observe('aadpodidentity_nmi_operations_duration_seconds', durationMs / 1000, {
       operation_type: path,
       status_code: String(answer.status),
       namespace: pod === undefined ? '' : namespaces.of(pod.namespace),
       resource: resourceLabel(decision.resource),
     });
-    metrics.observe('nmi_request_duration_seconds', durationMs / 1000, { route: 'token', cache });
+    metrics.observe('nmi_request_duration_seconds', durationMs / 1000, {
+      route: decision.route,
+      cache,
+    });
     if (cache !== 'none') metrics.inc('nmi_token_cache_requests_total', { outcome: cache });
     if (unknownCallers.has(answer.reason)) {
       metrics.inc('aadpodidentity_kubernetes_api_operations_errors_count', {

@@ -17,14 +17,17 @@ import {
 } from './authorise.ts';
 import type { Exchange } from './exchange.ts';
 import type { GrantPolicy } from './grant.ts';
-import { identify } from './identify.ts';
+import { identify, type Refused } from './identify.ts';
 import { settle, type Patience } from './patience.ts';
 import { explainFailure, explainUnknownObjectId } from './refusal-text.ts';
 import { parseTokenQuery, type TokenQuery } from './token-query.ts';
 import type { CachedToken, TokenBroker } from './token-broker.ts';
 
+export type TokenRoute = 'token' | 'host-token';
+
 /** All that the log line and the metrics say about one token request. */
 export interface TokenDecision {
+  readonly route: TokenRoute;
   readonly answer: Answer;
   readonly authorisation: Authorisation | undefined;
   readonly resource: string;
@@ -41,6 +44,16 @@ export interface TokenEndpointOptions {
   readonly onDecision: (exchange: Exchange, decision: TokenDecision) => void;
 }
 
+/** One request that names a pod, by its connection or otherwise, and how its answer looks. */
+export interface TokenJob {
+  readonly exchange: Exchange;
+  readonly route: TokenRoute;
+  readonly query: TokenQuery;
+  /** The caller's right by what is known now; asked again whenever that may have changed. */
+  readonly decide: () => Authorisation;
+  readonly render: (rendered: RenderedToken, authorised: Authorised) => Answer;
+}
+
 /** How often one request may find the world changed under its feet before it is sent away. */
 const maxTurns = 4;
 
@@ -55,34 +68,33 @@ export class TokenEndpoint {
   handle(exchange: Exchange, rawQuery: string): Answer | Promise<Answer> {
     const parsed = parseTokenQuery(rawQuery);
     if (parsed.kind === 'refused') {
-      return this.#close(exchange, undefined, '', refuse(parsed.reason, parsed.detail));
+      return this.refuse(exchange, 'token', refuse(parsed.reason, parsed.detail));
     }
     const decide = () => this.#decide(exchange, parsed.query);
-    return this.serve(exchange, parsed.query, decide);
+    const render = (rendered: RenderedToken) =>
+      answerToken(rendered.body(this.#options.clock.wallMs()));
+    return this.serve({ exchange, route: 'token', query: parsed.query, decide, render });
   }
 
-  /**
-   * Serves a request whose caller is found by `decide`. Also the way of `/host/token`, which names
-   * its pod otherwise and renders otherwise.
-   */
-  serve(
-    exchange: Exchange,
-    query: TokenQuery,
-    decide: () => Authorisation,
-    render: (rendered: RenderedToken, authorised: Authorised) => Answer = (rendered) =>
-      answerToken(rendered.body(this.#options.clock.wallMs())),
-  ): Answer | Promise<Answer> {
-    const decision = decide();
+  /** Ends a request that got no further than its parameters. */
+  refuse(exchange: Exchange, route: TokenRoute, answer: Answer): Answer {
+    const decision = { route, answer, authorisation: undefined, resource: '', source: '' };
+    this.#options.onDecision(exchange, { ...decision, cache: 'none' });
+    return answer;
+  }
+
+  /** Serves one request: at once where memory has the token, else after waiting for it. */
+  serve(job: TokenJob): Answer | Promise<Answer> {
+    const decision = job.decide();
     if (decision.kind === 'authorised') {
-      const rendered = this.#options.broker.peek(decision.upstream, query.resource);
+      const rendered = this.#options.broker.peek(decision.upstream, job.query.resource);
       if (rendered !== undefined) {
-        const answer = render(rendered, decision);
-        return this.#close(exchange, decision, query.resource, answer, 'hit');
+        return this.#close(job, decision, job.render(rendered, decision), 'hit');
       }
     } else if (decision.kind === 'refused' && !decision.isPending) {
-      return this.#close(exchange, decision, query.resource, decision.answer);
+      return this.#close(job, decision, decision.answer);
     }
-    return this.#serveSlowly(exchange, query, decide, render);
+    return this.#serveSlowly(job);
   }
 
   #decide(exchange: Exchange, query: TokenQuery): Authorisation {
@@ -92,51 +104,41 @@ export class TokenEndpoint {
     return authorise(identified.pod, query, knowledge, policy, clock.wallMs());
   }
 
-  async #serveSlowly(
-    exchange: Exchange,
-    query: TokenQuery,
-    decide: () => Authorisation,
-    render: (rendered: RenderedToken, authorised: Authorised) => Answer,
-  ): Promise<Answer> {
+  async #serveSlowly(job: TokenJob): Promise<Answer> {
     const { patience, broker } = this.#options;
+    const { resource } = job.query;
     let last: Authorisation | undefined;
     for (let turn = 0; turn < maxTurns; turn++) {
-      const decision = await settle(patience, exchange, decide, isPending);
+      const decision = await settle(patience, job.exchange, job.decide, isPending);
       last = decision;
-      if (decision.kind === 'refused') {
-        return this.#close(exchange, decision, query.resource, decision.answer);
-      }
+      if (decision.kind === 'refused') return this.#close(job, decision, decision.answer);
       const chosen =
-        decision.kind === 'by-object-id' ? await this.#resolve(decision, query) : decision;
-      if (chosen.kind === 'refused') {
-        if (!isSame(decision, decide())) continue;
-        return this.#close(exchange, chosen, query.resource, chosen.answer);
-      }
-      const cached = await broker.get(chosen.upstream, query.resource);
+        decision.kind === 'by-object-id' ? await this.#resolve(decision, resource) : decision;
+      const cached =
+        chosen.kind === 'refused' ? undefined : await broker.get(chosen.upstream, resource);
       // The pod, its label, a binding or the identity may be gone since: the cache never grants.
-      if (!isSame(decision, decide())) continue;
+      if (!isSame(decision, job.decide())) continue;
+      if (chosen.kind === 'refused' || cached === undefined) {
+        return this.#close(job, chosen, chosen.kind === 'refused' ? chosen.answer : changing());
+      }
       const answer = cached.ok
-        ? render(cached.rendered, chosen)
+        ? job.render(cached.rendered, chosen)
         : explainFailure(cached.failure, chosen);
-      return this.#close(exchange, chosen, query.resource, answer, cached.outcome);
+      return this.#close(job, chosen, answer, cached.outcome);
     }
-    const answer = refuse('agent_not_synced', 'The objects of this pod keep changing. Retry.');
-    return this.#close(exchange, last, query.resource, answer);
+    return this.#close(job, last, changing());
   }
 
   /**
    * Finds which of the pod's own identities has an object id, by the `oid` claim of tokens the pod
    * is entitled to anyway. No identity it is not bound to is ever asked for.
    */
-  async #resolve(
-    decision: ByObjectId,
-    query: TokenQuery,
-  ): Promise<Authorised | (Authorisation & { kind: 'refused' })> {
+  async #resolve(decision: ByObjectId, resource: string): Promise<Authorised | Refused> {
     const { broker } = this.#options;
     let failed: Extract<CachedToken, { ok: false }> | undefined;
     for (const candidate of decision.candidates) {
       if (broker.objectIdOf(candidate.upstream) === undefined) {
-        const cached = await broker.get(candidate.upstream, query.resource);
+        const cached = await broker.get(candidate.upstream, resource);
         if (!cached.ok) failed = cached;
       }
       if (broker.objectIdOf(candidate.upstream) === decision.objectId) return candidate;
@@ -150,16 +152,25 @@ export class TokenEndpoint {
   }
 
   #close(
-    exchange: Exchange,
+    job: TokenJob,
     authorisation: Authorisation | undefined,
-    resource: string,
     answer: Answer,
     cache: CacheOutcome | 'none' = 'none',
   ): Answer {
-    const source = authorisation?.kind === 'authorised' ? this.#options.broker.sourceName : '';
-    this.#options.onDecision(exchange, { answer, authorisation, resource, source, cache });
+    this.#options.onDecision(job.exchange, {
+      route: job.route,
+      answer,
+      authorisation,
+      resource: job.query.resource,
+      source: authorisation?.kind === 'authorised' ? this.#options.broker.sourceName : '',
+      cache,
+    });
     return answer;
   }
+}
+
+function changing(): Answer {
+  return refuse('agent_not_synced', 'The objects of this pod keep changing. Retry.');
 }
 
 function isPending(decision: Authorisation): boolean {

@@ -91,9 +91,9 @@ export const newMetrics = {
     help: 'Seconds since the API server was last heard on this watch.',
   },
   nmi_watch_relists_total: {
-    type: 'gauge',
+    type: 'counter',
     labels: ['resource'],
-    help: 'Lists of the resource since start.',
+    help: 'Lists of the resource after the first one.',
   },
   nmi_index_pods: {
     type: 'gauge',
