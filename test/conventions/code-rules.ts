@@ -1,0 +1,99 @@
+/** Names, marks and uses that the code of this repository does without. */
+import { basename } from 'node:path';
+import { readSyntax, type MemberUse } from './syntax.ts';
+import { typescriptIn, type SourceFile } from './tree.ts';
+
+const codeRoots = ['src', 'test', 'scripts', 'bench'] as const;
+
+/** File names that say nothing of what is inside. */
+const emptyNames = new Set(['util', 'utils', 'common', 'helper', 'helpers', 'misc']);
+
+const testFunctions = new Set(['describe', 'it', 'test', 'suite']);
+
+/** Besides src/main.ts, which owns the process: file, what it may touch, why. */
+const processUsers: readonly {
+  readonly path: string;
+  readonly property: string;
+  readonly reason: string;
+}[] = [
+  {
+    path: 'src/lab/fabric.ts',
+    property: 'once',
+    reason: 'takes namespaces and links away when the process exits without having closed the lab',
+  },
+];
+
+const ownedByMain = new Set(['abort', 'argv', 'exit', 'exitCode', 'reallyExit']);
+const subscriptions = new Set(['addListener', 'on', 'once', 'prependListener']);
+const ownedEvents = /^(?:SIG|exit$|beforeExit$|uncaughtException|unhandledRejection$|warning$)/;
+
+/** Files of code that are not kebab-case or are called after nothing. */
+export function checkNames(files: readonly SourceFile[]): readonly string[] {
+  const kebab = /^[a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9]+)*\.ts$/;
+  return typescriptIn(files, ...codeRoots).flatMap(({ path }) => {
+    const name = basename(path);
+    if (!kebab.test(name)) return [`${path} is not kebab-case`];
+    const empty = name.split(/[.-]/).find((part) => emptyNames.has(part));
+    return empty === undefined ? [] : [`${path} is called after nothing: ${empty}`];
+  });
+}
+
+/** Default exports. */
+export function checkExports(files: readonly SourceFile[]): readonly string[] {
+  return typescriptIn(files, ...codeRoots).flatMap((file) =>
+    readSyntax(file).defaultExports.map((line) => `${file.path}:${line} has a default export`),
+  );
+}
+
+/** Tests that would keep others from running. */
+export function checkOnly(files: readonly SourceFile[]): readonly string[] {
+  return typescriptIn(files, 'test', 'bench').flatMap((file) => {
+    const { members, onlyOptions } = readSyntax(file);
+    const calls = members.filter(
+      ({ object, property }) => testFunctions.has(object) && property === 'only',
+    );
+    return [...calls.map(({ line }) => line), ...onlyOptions].map(
+      (line) => `${file.path}:${line} runs only one test`,
+    );
+  });
+}
+
+/** Marks of unfinished work, in anything but prose. */
+export function checkMarks(files: readonly SourceFile[]): readonly string[] {
+  // Brackets, or this line would be found.
+  const mark = /\b(?:TO[D]O|FIX[M]E)\b/;
+  return files
+    .filter(({ path }) => !path.endsWith('.md'))
+    .flatMap(({ path, text }) =>
+      text
+        .split('\n')
+        .flatMap((line, index) => (mark.test(line) ? [`${path}:${index + 1} is unfinished`] : [])),
+    );
+}
+
+/** Arguments, exit and signals of the process, touched by anything but src/main.ts. */
+export function checkProcess(files: readonly SourceFile[]): readonly string[] {
+  return typescriptIn(files, 'src')
+    .filter(({ path }) => path !== 'src/main.ts')
+    .flatMap((file) => {
+      const { imports, members } = readSyntax(file);
+      const touched = members
+        .filter(isOwnedByMain)
+        .filter(({ property }) => !isAllowed(file.path, property))
+        .map(({ property, line }) => `${file.path}:${line} touches process.${property}`);
+      const imported = imports
+        .filter(({ specifier }) => /^(?:node:)?process$/.test(specifier))
+        .map(({ line }) => `${file.path}:${line} imports node:process; use the global`);
+      return [...touched, ...imported];
+    });
+}
+
+/** What cannot be read as plain text counts as a signal. Messages of a parent are not the process's. */
+function isOwnedByMain({ object, property, argument = 'SIG' }: MemberUse): boolean {
+  if (object !== 'process') return false;
+  return ownedByMain.has(property) || (subscriptions.has(property) && ownedEvents.test(argument));
+}
+
+function isAllowed(path: string, property: string): boolean {
+  return processUsers.some((user) => user.path === path && user.property === property);
+}
