@@ -3,6 +3,9 @@
  * a connection, so one that a pod kept alive since before goes on to the real endpoint. Forgetting
  * it makes its next packet a first packet: it is redirected, meets no connection of ours, and is
  * answered with a reset.
+ *
+ * The tracking opens no connection for a FIN or a RST, so those last packets of a connection that
+ * was cut are not redirected, and a FIN may carry a request: it takes the guard to stop them.
  */
 import { failureOf, outputOf, type Host } from './command.ts';
 import type { RedirectTarget } from './redirect.ts';

@@ -3,7 +3,8 @@
  * the metadata address. A connection that was redirected has another destination by the time it is
  * routed, so the guard meets only what slipped past iptables: because somebody flushed the tables,
  * or because the connection is older than the redirect. Such a packet is answered with an ICMP
- * error and the caller's connect fails at once.
+ * error and the caller's connect fails at once (the kernel sends a source a few such errors in a
+ * row and then about one in two seconds; beyond that a connect fails at a later SYN or in its time).
  *
  *     79: to METADATA iif lo   goto 81      what the node itself sends goes round
  *     80: to METADATA          prohibit     what it would forward ends here

@@ -66,7 +66,7 @@ export async function diffLink(
   if (holderOf(links, name, ip) !== undefined) return [];
   const own = links.find((link) => link.name === name);
   if (own === undefined) return [`link ${name} missing`];
-  if (!isAdoptable(links, own)) return [`link ${name} is somebody else's, a ${describeKind(own)}`];
+  if (!isAdoptable(links, own)) return [`link ${name} is somebody else’s, a ${describeKind(own)}`];
   const problems: string[] = [];
   if (!own.ipv4.includes(ip)) problems.push(`address ${ip} missing from ${name}`);
   if (!own.up) problems.push(`link ${name} is down`);
