@@ -1,0 +1,78 @@
+import { after, before, describe, it } from 'node:test';
+import assert from 'node:assert/strict';
+import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
+import {
+  closeSync,
+  copyFileSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { freshExecutable } from '../../scripts/build.ts';
+
+/** What a start that only prints has no use for: anything that could talk to a network or decompress. */
+const expensiveBuiltins = ['dgram', 'http', 'http2', 'https', 'inspector', 'tls', 'zlib'];
+
+describe('the executable, alone in another folder', () => {
+  let folder = '';
+  let nmi = '';
+
+  before(async () => {
+    const built = await freshExecutable();
+    folder = mkdtempSync(join(tmpdir(), 'nmi-executable-'));
+    nmi = join(folder, 'nmi');
+    copyFileSync(built, nmi);
+  });
+
+  after(() => {
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** No environment but what is given, and no other file to find. */
+  function run(args: readonly string[], env: NodeJS.ProcessEnv = {}): SpawnSyncReturns<string> {
+    return spawnSync(nmi, args, { cwd: folder, env, encoding: 'utf8', timeout: 30_000 });
+  }
+
+  it('prints its versions in the form of the agent that it replaces', () => {
+    const { status, stdout, stderr } = run(['--version']);
+    assert.match(
+      stdout,
+      /^MIC Version: \S+ - NMI Version: \d+\.\d+\.\d+\S* - Commit: \S+ - Date: \d{4}-\d\d-\d\dT[\d:]+Z\n$/,
+    );
+    assert.equal(stderr, '');
+    assert.equal(status, 0);
+  });
+
+  it('prints help on standard output', () => {
+    const { status, stdout, stderr } = run(['--help']);
+    assert.match(stdout, /\bnmi\b/);
+    assert.equal(stderr, '');
+    assert.equal(status, 0);
+  });
+
+  it('loads none of the expensive modules to say its version', () => {
+    const probe = join(folder, 'probe.cjs');
+    const loaded = join(folder, 'loaded.json');
+    writeFileSync(
+      probe,
+      `process.on('exit', () => require('node:fs').writeFileSync(${JSON.stringify(loaded)},
+        JSON.stringify(process.moduleLoadList)));`,
+    );
+    // A pipe as standard output would load the network modules by itself; a file does not.
+    const output = openSync(join(folder, 'output'), 'w');
+    const env = { NODE_OPTIONS: `--require ${probe}` };
+    const { status } = spawnSync(nmi, ['--version'], { env, stdio: ['ignore', output, output] });
+    closeSync(output);
+    assert.equal(status, 0);
+    const modules = JSON.parse(readFileSync(loaded, 'utf8')) as readonly string[];
+    assert.ok(modules.includes('NativeModule fs'), 'the probe must have seen something');
+    assert.deepEqual(
+      expensiveBuiltins.filter((name) => modules.includes(`NativeModule ${name}`)),
+      [],
+    );
+  });
+});
