@@ -122,6 +122,13 @@ export function parseConfig(
     const shown = given.get('force-namespaced')?.shown ?? '--force-namespaced';
     problems.push({ flag: shown, value: 'false', allowed: 'true: matching is always namespaced' });
   }
+  // The redirected port is reachable by every pod; probes and metrics must not share it.
+  for (const name of ['http-probe-port', 'prometheus-port']) {
+    const port = values.get(name);
+    if (port === undefined || port !== values.get('nmi-port')) continue;
+    const shown = given.get(name)?.shown ?? `--${name}`;
+    problems.push({ flag: shown, value: String(port), allowed: 'another port than --nmi-port' });
+  }
   if (problems.length > 0) return { ok: false, problems };
   return { ok: true, config: build(values, environment), warnings };
 }
