@@ -64,6 +64,8 @@ export interface GrantIndexStats {
   readonly bindings: number;
   readonly exceptions: number;
   readonly boundPods: number;
+  /** Label values, of pods stored now, that were worked out. */
+  readonly claims: number;
   /** How many times a pod's grants were worked out, ever. */
   readonly recomputed: number;
 }
@@ -183,6 +185,7 @@ export class GrantIndex {
       bindings: this.#bindings.size,
       exceptions: this.#exceptions.size,
       boundPods,
+      claims: this.#claims.size,
       recomputed: this.#recomputed,
     };
   }

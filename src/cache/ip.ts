@@ -79,7 +79,7 @@ function parseIpv6(text: string, end: number): readonly number[] | undefined {
     if (at === start) return undefined;
     if (at < end && text.charCodeAt(at) === dot) {
       const address = parseIpv4(text, start, end);
-      if (address === undefined || groups.length > groupCount - 2) return undefined;
+      if (address === undefined) return undefined;
       groups.push(Math.floor(address / 0x10000), address % 0x10000);
       break;
     }
@@ -95,7 +95,7 @@ function parseIpv6(text: string, end: number): readonly number[] | undefined {
   }
   if (gap === -1) return groups.length === groupCount ? groups : undefined;
   if (groups.length >= groupCount) return undefined;
-  const zeros = new Array<number>(groupCount - groups.length).fill(0);
+  const zeros = Array.from({ length: groupCount - groups.length }, () => 0);
   return [...groups.slice(0, gap), ...zeros, ...groups.slice(gap)];
 }
 

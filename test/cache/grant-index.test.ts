@@ -363,6 +363,7 @@ describe('the work of one event', () => {
         bindings: bindingCount,
         exceptions: 0,
         boundPods: bound,
+        claims: podCount,
         recomputed: 0,
       },
     );
@@ -404,6 +405,30 @@ describe('the work of one event', () => {
     assert.equal(grants.grantsOf(other.uid), untouched);
   });
 
+  it('is nothing for an identity that a binding named once and names no more', () => {
+    const index = createIndexes(labelled('label')).grants;
+    index.bindings.upsert(createBinding({ identityName: 'once' }));
+    index.bindings.upsert(createBinding({ identityName: 'now' }));
+    const before = index.stats.recomputed;
+    index.identities.upsert(createIdentity({ name: 'once' }));
+    assert.equal(index.stats.recomputed, before);
+    index.identities.upsert(createIdentity({ name: 'now' }));
+    assert.equal(index.stats.recomputed, before + 1);
+  });
+
+  it('leaves nothing behind for labels that no pod carries any more', () => {
+    const index = createIndexes();
+    for (let at = 0; at < 100; at++) {
+      const twins = ['a', 'b'].map((name) =>
+        labelled(`label-${at}`, { name, uid: `${name}${at}` }),
+      );
+      for (const twin of twins) index.pods.upsert(twin);
+      assert.equal(index.grants.stats.claims, 1);
+      for (const twin of twins) index.pods.remove(twin);
+    }
+    assert.equal(index.grants.stats.claims, 0);
+  });
+
   it('keeps the very grants of a pod whose status alone changed', () => {
     const pod = pods.find(({ uid }) => grants.grantsOf(uid)?.kind === 'bound')!;
     const before = grants.grantsOf(pod.uid);
@@ -414,8 +439,9 @@ describe('the work of one event', () => {
 
 describe('the default identity', () => {
   it('is the same in every order of arrival', () => {
-    const identities = [3, 1, 1, 2, 1].map((createdAtWallMs, at) =>
-      createIdentity({ name: `identity-${'edcba'[at]}`, createdAtWallMs }),
+    const ages = { e: 3, d: 1, c: 1, b: 2, a: 1 };
+    const identities = Object.entries(ages).map(([letter, createdAtWallMs]) =>
+      createIdentity({ name: `identity-${letter}`, createdAtWallMs }),
     );
     const bindings = identities.map(({ name }) => createBinding({ name, identityName: name }));
     const pod = labelled('label');
