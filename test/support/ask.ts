@@ -1,0 +1,61 @@
+/** One request of a pod as a test reads it. */
+import { decodeLabToken } from '../../src/lab/lab-token.ts';
+import type { PodClient } from '../../src/lab/pod-client.ts';
+
+export const tokenTarget =
+  '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';
+
+export interface Reply {
+  readonly status: number;
+  readonly headers: ReadonlyMap<string, string>;
+  readonly text: string;
+  /** The parsed body; empty when it is not a JSON object. */
+  readonly body: Readonly<Record<string, unknown>>;
+  /** The lab name of the identity in the token, if one came. */
+  readonly identity: string | undefined;
+  readonly durationMs: number;
+}
+
+export interface AskOptions {
+  readonly method?: string;
+  readonly headers?: readonly string[];
+  readonly connection?: string;
+  readonly body?: string;
+}
+
+/** @throws when no answer came at all. */
+export async function ask(
+  client: PodClient,
+  target: string,
+  options: AskOptions = {},
+): Promise<Reply> {
+  const answer = await client.request({
+    method: options.method ?? 'GET',
+    target,
+    headers: options.headers ?? ['Metadata', 'true'],
+    connection: options.connection ?? 'new',
+    timeoutMs: 10_000,
+    ...(options.body === undefined ? {} : { body: options.body }),
+  });
+  if (answer.outcome !== 'answered') throw new Error(`no answer: ${answer.error}`);
+  const body = parseObject(answer.body);
+  const token = body['access_token'];
+  return {
+    status: answer.status,
+    headers: new Map(answer.headers.map(([name, value]) => [name.toLowerCase(), value])),
+    text: answer.body,
+    body,
+    identity: typeof token === 'string' ? decodeLabToken(token)?.lab_identity : undefined,
+    durationMs: answer.durationMs,
+  };
+}
+
+function parseObject(text: string): Readonly<Record<string, unknown>> {
+  try {
+    const parsed = JSON.parse(text) as unknown;
+    if (typeof parsed === 'object' && parsed !== null) return parsed as Record<string, unknown>;
+  } catch {
+    // A test that wants JSON sees that there is none.
+  }
+  return {};
+}

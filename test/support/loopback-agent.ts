@@ -1,0 +1,143 @@
+/**
+ * The whole agent on loopback with the fakes of the lab around it: pods are told apart by their
+ * source addresses in 127.0.0.0/8, and nothing is redirected.
+ */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { systemClock } from '../../src/cache/clock.ts';
+import { openFakeImds, type FakeImds } from '../../src/lab/fake-imds.ts';
+import { openFakeKube, type FakeKube } from '../../src/lab/fake-kube.ts';
+import { createLabIdentity, createNodeIdentity } from '../../src/lab/lab-identity.ts';
+import type { LabIdentity } from '../../src/lab/lab-token.ts';
+import {
+  createAzureIdentity,
+  createAzureIdentityBinding,
+  createPodManifest,
+} from '../../src/lab/manifests.ts';
+import { openLoopbackPod, type PodClient } from '../../src/lab/pod-client.ts';
+import { startAgent } from '../../src/nmi/agent.ts';
+import { parseConfig } from '../../src/nmi/config.ts';
+import { createLogger } from '../../src/nmi/logger.ts';
+
+export interface LoopbackAgent extends AsyncDisposable {
+  readonly kube: FakeKube;
+  readonly imds: FakeImds;
+  readonly port: number;
+  readonly adminPort: number;
+  /** Every line the agent logged. */
+  readonly log: readonly string[];
+  /** A client with a source address of its own; closed with the agent. */
+  client(sourceIp: string): PodClient;
+  stop(): Promise<void>;
+}
+
+export const identityA = createLabIdentity('a');
+export const identityB = createLabIdentity('b');
+
+/** @param flags command-line flags beyond those that put the agent on loopback. */
+export async function openLoopbackAgent(
+  flags: Readonly<Record<string, string>> = {},
+  prepare: (kube: FakeKube) => void = () => undefined,
+): Promise<LoopbackAgent> {
+  await using stack = new AsyncDisposableStack();
+  const kube = stack.use(await openFakeKube());
+  const imds = stack.use(
+    await openFakeImds({
+      host: '127.0.0.1',
+      port: 0,
+      nodeIps: ['127.0.0.1'],
+      systemAssigned: createNodeIdentity(),
+      userAssigned: [identityA, identityB],
+    }),
+  );
+  prepare(kube);
+  const folder = await mkdtemp(join(tmpdir(), 'nmi-test-'));
+  stack.defer(() => rm(folder, { recursive: true, force: true }));
+  const kubeconfig = join(folder, 'kubeconfig');
+  await writeFile(kubeconfig, kube.kubeconfig());
+  const parsed = parseConfig(
+    {
+      node: 'node-1',
+      kubeconfig,
+      redirect: 'none',
+      'nmi-listen-address': '127.0.0.1',
+      'nmi-port': String(await freePort()),
+      'metadata-ip': '127.0.0.1',
+      'metadata-port': String(imds.port),
+      'http-probe-port': String(await freePort()),
+      'prometheus-port': '0',
+      'late-object-wait-ms': '300',
+      'imds-timeout-ms': '2000',
+      'drain-timeout-sec': '2',
+      'log-level': 'trace',
+      ...flags,
+    },
+    {},
+  );
+  if (!parsed.ok) throw new Error(JSON.stringify(parsed.problems));
+  const { config } = parsed;
+  const log: string[] = [];
+  const agent = await startAgent({
+    config,
+    clock: systemClock,
+    log: createLogger({ format: 'json', level: 'trace', write: (line) => log.push(line) }),
+    environment: {},
+  });
+  let stopping: Promise<void> | undefined;
+  const stop = () => (stopping ??= agent.stop());
+  stack.defer(stop);
+  const clients = new AsyncDisposableStack();
+  stack.use(clients);
+  await untilReady(config.probePort);
+  const all = stack.move();
+  return {
+    kube,
+    imds,
+    port: agent.listenPort,
+    adminPort: config.probePort,
+    log,
+    client: (sourceIp) =>
+      clients.use(
+        openLoopbackPod({
+          name: sourceIp,
+          sourceIp,
+          host: '127.0.0.1',
+          port: agent.listenPort,
+        }),
+      ),
+    stop,
+    [Symbol.asyncDispose]: () => all.disposeAsync(),
+  };
+}
+
+/** A running pod bound to identity A by label `app`, at 127.0.0.11. */
+export function bindPodToA(kube: FakeKube): void {
+  kube.apply(createAzureIdentity({ name: 'a', ...idsOf(identityA) }));
+  kube.apply(createAzureIdentityBinding({ name: 'a', azureIdentity: 'a', selector: 'app' }));
+  kube.apply(
+    createPodManifest({ name: 'p', nodeName: 'node-1', ips: ['127.0.0.11'], binding: 'app' }),
+  );
+}
+
+export function idsOf(identity: LabIdentity): { clientId: string; resourceId: string } {
+  return { clientId: identity.clientId, resourceId: identity.resourceId };
+}
+
+async function untilReady(port: number): Promise<void> {
+  for (let tries = 0; tries < 200; tries++) {
+    const response = await fetch(`http://127.0.0.1:${port}/readyz`);
+    if (response.status === 200) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  throw new Error('the agent did not become ready');
+}
+
+async function freePort(): Promise<number> {
+  const { createServer } = await import('node:net');
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
