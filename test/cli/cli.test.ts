@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { runCli } from '../../src/cli/cli.ts';
+import { parseDuration } from '../../src/cli/demo.ts';
+import { completeBooleans } from '../../src/cli/flags.ts';
+
+async function cli(...words: string[]) {
+  let stdout = '';
+  let stderr = '';
+  const code = await runCli(words, {
+    environment: {},
+    stdout: (text) => {
+      stdout += text;
+    },
+    stderr: (text) => {
+      stderr += text;
+    },
+    stop: AbortSignal.abort(),
+  });
+  return { code, stdout, stderr };
+}
+
+describe('the command line', () => {
+  it('reports all problems of an old-style start together and exits 2', async () => {
+    const { code, stdout, stderr } = await cli(
+      ...['--operation-mode=standard', '--forceNamespaced', '--nmi-port', 'abc', '--bogus'],
+      ...['--http-probe-port=-1', '-v=2'],
+    );
+    assert.equal(code, 2);
+    assert.equal(stdout, '');
+    const lines = stderr.trim().split('\n');
+    assert.equal(lines.length, 5);
+    for (const flag of [
+      '--operation-mode',
+      '--nmi-port',
+      '--bogus',
+      '--http-probe-port',
+      '--node',
+    ]) {
+      assert.ok(
+        lines.some((line) => line.startsWith(`nmi: ${flag} `)),
+        flag,
+      );
+    }
+  });
+
+  it('prints the version in the old shape, as a flag and as a verb', async () => {
+    for (const words of [['--version'], ['version'], ['run', '--version']]) {
+      const { code, stdout } = await cli(...words);
+      assert.equal(code, 0);
+      assert.match(stdout, /^MIC Version: .* - NMI Version: .* - Commit: .* - Date: .*\n$/);
+    }
+  });
+
+  it('has help for itself and for each verb', async () => {
+    const { stdout } = await cli('--help');
+    for (const verb of ['run', 'redirect', 'lab', 'demo', 'version']) {
+      assert.match(stdout, new RegExp(`^  ${verb} `, 'm'));
+      assert.equal((await cli(verb, '--help')).code, 0);
+    }
+    assert.ok(!stdout.includes('lab-inner'));
+    for (const flag of [
+      '--node',
+      '--force-namespaced',
+      '--metadata-guard',
+      'Also --forceNamespaced',
+    ]) {
+      assert.ok(stdout.includes(flag), flag);
+    }
+  });
+
+  it('refuses stray words', async () => {
+    assert.equal((await cli('rnu')).code, 2);
+    assert.equal((await cli('redirect')).code, 2);
+    assert.equal((await cli('redirect', 'explode')).code, 2);
+    assert.equal((await cli('demo', '--nope')).code, 2);
+  });
+
+  it('does not let a bare boolean swallow the next word', () => {
+    assert.deepEqual(
+      completeBooleans(['--forceNamespaced', '--node', 'true', '-v'], (flag) => flag !== 'node'),
+      ['--forceNamespaced=true', '--node', 'true', '-v=true'],
+    );
+  });
+
+  it('reads durations as Go writes them', () => {
+    assert.equal(parseDuration('100s'), 100_000);
+    assert.equal(parseDuration('1m30s'), 90_000);
+    assert.equal(parseDuration('1.5h'), 5_400_000);
+    assert.equal(parseDuration('250ms'), 250);
+    for (const bad of ['', '5', 's', '1d', '-1s', '1s x'])
+      assert.equal(parseDuration(bad), undefined);
+  });
+});

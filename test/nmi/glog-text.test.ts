@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { renderGlogLine } from '../../src/nmi/glog-text.ts';
+import { createLogger } from '../../src/nmi/logger.ts';
+
+describe('log lines as text', () => {
+  it('have the header that grep ^E relies on', () => {
+    const line =
+      '{"level":"error","time":"2026-11-25T01:02:03.456Z","component":"kube","code":"GONE","msg":"watch failed"}\n';
+    assert.equal(
+      renderGlogLine(line, 42),
+      'E1125 01:02:03.456000      42 kube:1] watch failed code=GONE\n',
+    );
+  });
+
+  it('begin a token decision with the access line of the replaced system', () => {
+    const line = JSON.stringify({
+      ...{ level: 'info', time: '2026-11-25T01:02:03.456Z', msg: 'token request' },
+      ...{ status: 200, durationMs: 1.5, method: 'GET', path: '/p', podIp: '10.0.0.1' },
+    });
+    assert.match(
+      renderGlogLine(line, 1),
+      /\] status \(200\) took 1500000 ns for req\.method=GET reg\.path=\/p req\.remote=10\.0\.0\.1 /,
+    );
+  });
+
+  it('quote what would break the line apart', () => {
+    const line = '{"level":"info","time":"2026-11-25T01:02:03.456Z","msg":"m","a":"x\\ny z"}';
+    assert.ok(renderGlogLine(line, 1).endsWith('m a="x\\ny z"\n'));
+    assert.equal(renderGlogLine('not json\n', 1), 'not json\n');
+  });
+
+  it('come from the logger in either format, below its level not at all', () => {
+    for (const format of ['json', 'text'] as const) {
+      const lines: string[] = [];
+      const log = createLogger({ format, level: 'info', write: (line) => lines.push(line) });
+      log.debug({}, 'unseen');
+      log.child({ component: 'c' }).warn({ x: 1 }, 'seen');
+      assert.equal(lines.length, 1);
+      assert.ok(lines[0]?.includes('seen') && lines[0].endsWith('\n'));
+      assert.equal(lines[0].startsWith('W'), format === 'text');
+    }
+  });
+});

@@ -1,0 +1,190 @@
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { systemClock } from '../../../src/cache/clock.ts';
+import { openFakeImds } from '../../../src/lab/fake-imds.ts';
+import { createLabIdentity, createNodeIdentity } from '../../../src/lab/lab-identity.ts';
+import { objectIdOf, parseImdsToken } from '../../../src/nmi/sources/imds-body.ts';
+import { judge, openImdsSource } from '../../../src/nmi/sources/imds.ts';
+import type { TokenRequest } from '../../../src/nmi/sources/source.ts';
+
+const nowWallMs = 1_700_000_000_000;
+const asked: TokenRequest = { identity: { kind: 'client_id', value: 'C-1' }, resource: 'r' };
+
+function bodyWith(fields: Record<string, unknown>): string {
+  return JSON.stringify({ access_token: 'tok', client_id: 'c-1', ...fields });
+}
+
+describe('a body of the token endpoint', () => {
+  it('is taken with strings or numbers, with either expiry', () => {
+    for (const fields of [
+      { expires_on: '1700003600' },
+      { expires_on: 1_700_003_600 },
+      { expires_in: '3600' },
+      { expires_in: 3600.5 },
+    ]) {
+      const parsed = parseImdsToken(bodyWith(fields), 'r', nowWallMs);
+      assert.ok(parsed.ok);
+      assert.equal(parsed.token.expiresAtWallS, 1_700_003_600);
+      assert.equal(parsed.token.resource, 'r');
+    }
+  });
+
+  it('is refused without a usable token or a live expiry', () => {
+    for (const body of [
+      '',
+      '[]',
+      '<html>',
+      bodyWith({}),
+      bodyWith({ expires_on: '' }),
+      bodyWith({ expires_on: '1699999999' }),
+      bodyWith({ expires_on: 'tomorrow' }),
+      JSON.stringify({ expires_on: '1700003600' }),
+      JSON.stringify({ access_token: '', expires_on: '1700003600' }),
+      JSON.stringify({ access_token: 'a\r\nX: y', expires_on: '1700003600' }),
+    ]) {
+      const parsed = parseImdsToken(body, 'r', nowWallMs);
+      assert.equal(parsed.ok, false, body);
+    }
+  });
+
+  it('never makes the parser throw', () => {
+    fc.assert(
+      fc.property(fc.oneof(fc.string(), fc.json()), (body) => {
+        parseImdsToken(body, 'r', nowWallMs);
+        objectIdOf(body);
+      }),
+    );
+  });
+});
+
+describe('an upstream answer', () => {
+  const table = [
+    [400, '{"error":"invalid_request","error_description":"x"}', 'identity_not_assigned'],
+    [400, '{"error":"invalid_resource","error_description":"AADSTS500011"}', 'upstream_refused'],
+    [403, 'text', 'upstream_refused'],
+    [429, 'Temporarily throttled', 'upstream_throttled'],
+    [404, '', 'upstream_down'],
+    [410, '', 'upstream_down'],
+    [500, '', 'upstream_down'],
+    [302, '', 'upstream_down'],
+    [200, 'no json', 'upstream_down'],
+    [200, bodyWith({ expires_in: '60', client_id: 'another' }), 'upstream_down'],
+  ] as const;
+  for (const [status, body, reason] of table) {
+    it(`of ${status} ${body.slice(0, 40)} means ${reason}`, () => {
+      const result = judge(asked, status, body, undefined, nowWallMs);
+      assert.ok(!result.ok);
+      assert.equal(result.failure.reason, reason);
+      assert.ok(result.failure.holdMs > 0);
+    });
+  }
+
+  it('keeps the upstream’s own error code and its Retry-After', () => {
+    const refused = judge(asked, 400, '{"error":"invalid_resource"}', undefined, nowWallMs);
+    assert.ok(!refused.ok && refused.failure.error === 'invalid_resource');
+    const throttled = judge(asked, 429, '', 7, nowWallMs);
+    assert.ok(!throttled.ok && throttled.failure.retryAfterS === 7);
+    assert.equal(throttled.failure.holdMs, 7_000);
+  });
+
+  it('has the client id that was asked for where the upstream names none', () => {
+    const body = JSON.stringify({ access_token: 't', expires_in: '60' });
+    const result = judge(asked, 200, body, undefined, nowWallMs);
+    assert.ok(result.ok && result.token.clientId === 'C-1');
+  });
+});
+
+describe('the IMDS source', () => {
+  it('asks by each kind of id, at most four at once', async () => {
+    const identity = createLabIdentity('x');
+    await using imds = await openFakeImds({
+      host: '127.0.0.1',
+      port: 0,
+      nodeIps: ['127.0.0.1'],
+      systemAssigned: createNodeIdentity(),
+      userAssigned: [identity],
+    });
+    await using source = openImdsSource({
+      endpoint: `http://127.0.0.1:${imds.port}`,
+      userAgent: 'test',
+      timeoutMs: 5_000,
+      clock: systemClock,
+    });
+    for (const named of [
+      { kind: 'client_id', value: identity.clientId },
+      { kind: 'object_id', value: identity.objectId },
+      { kind: 'resource_id', value: identity.resourceId },
+    ] as const) {
+      const result = await source.fetch({ identity: named, resource: 'https://r' });
+      assert.ok(result.ok);
+      assert.equal(objectIdOf(result.token.accessToken), identity.objectId.toLowerCase());
+    }
+    await imds.setFaults({ delayMs: 20 });
+    const all = await Promise.all(
+      Array.from({ length: 40 }, (_, index) =>
+        source.fetch({ identity: { kind: 'unnamed' }, resource: `https://r${index}` }),
+      ),
+    );
+    assert.ok(all.every((result) => result.ok));
+    assert.ok(imds.peakTokenConcurrency() <= 4);
+  });
+
+  it('tries a passing failure again, inside its time limit', async () => {
+    const identity = createLabIdentity('x');
+    await using imds = await openFakeImds({
+      host: '127.0.0.1',
+      port: 0,
+      nodeIps: ['127.0.0.1'],
+      systemAssigned: undefined,
+      userAssigned: [identity],
+    });
+    await using source = openImdsSource({
+      endpoint: `http://127.0.0.1:${imds.port}`,
+      userAgent: 'test',
+      timeoutMs: 2_000,
+      clock: systemClock,
+    });
+    const request = {
+      identity: { kind: 'client_id', value: identity.clientId },
+      resource: 'r',
+    } as const;
+    await imds.setFaults({ fail: { status: 410, times: 2 } });
+    assert.ok((await source.fetch(request)).ok);
+    await imds.setFaults({ hang: true });
+    const startedAt = performance.now();
+    const hung = await source.fetch(request);
+    assert.ok(!hung.ok && hung.failure.reason === 'upstream_down');
+    assert.ok(performance.now() - startedAt < 3_000);
+  });
+
+  it('does not read an endless body, and uses no proxy', async () => {
+    process.env['HTTP_PROXY'] = 'http://127.0.0.1:1';
+    try {
+      const server = createServer((_request, response) => {
+        response.writeHead(200);
+        const timer = setInterval(() => response.write('x'.repeat(20_000)), 1);
+        response.on('close', () => {
+          clearInterval(timer);
+        });
+      });
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const { port } = server.address() as AddressInfo;
+      await using source = openImdsSource({
+        endpoint: `http://127.0.0.1:${port}`,
+        userAgent: 'test',
+        timeoutMs: 3_000,
+        clock: systemClock,
+      });
+      const result = await source.fetch(asked);
+      assert.ok(!result.ok && result.failure.reason === 'upstream_down');
+      assert.match(result.failure.description, /RangeError/);
+      server.closeAllConnections();
+      server.close();
+    } finally {
+      delete process.env['HTTP_PROXY'];
+    }
+  });
+});
