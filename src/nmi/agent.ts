@@ -71,8 +71,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   );
 
   // What is known, and who waits for it.
-  const pods = new PodIndex(clock, reportListenerBug(log));
-  const grants = new GrantIndex(pods);
+  const onListenerError = reportListenerBug(log);
+  const pods = new PodIndex(clock, onListenerError);
+  const grants = new GrantIndex(pods, onListenerError);
   const holds = new Holds({ clock, maxWaiters: maxHeldRequests });
   grants.onChange(() => {
     holds.wake();
