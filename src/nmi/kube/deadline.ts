@@ -56,7 +56,7 @@ export async function untilAborted<T>(signal: AbortSignal, work: Promise<T>): Pr
   if (signal.aborted) onAbort();
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    return await Promise.race([work, promise]);
+    return await Promise.race([promise, work]);
   } finally {
     signal.removeEventListener('abort', onAbort);
   }

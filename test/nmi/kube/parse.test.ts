@@ -1,0 +1,184 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import {
+  parseBinding,
+  parseException,
+  parseIdentity,
+  parsePod,
+  type Parsed,
+} from '../../../src/nmi/kube/parse.ts';
+
+const metadata = {
+  name: 'demo',
+  namespace: 'shop',
+  uid: 'u-1',
+  creationTimestamp: '2026-01-02T03:04:05Z',
+};
+const ref = { name: 'demo', namespace: 'shop', uid: 'u-1' };
+const createdAtWallMs = Date.UTC(2026, 0, 2, 3, 4, 5);
+
+/** The parsed value as plain data: label maps have no prototype. */
+function valueOf<T>(parsed: Parsed<T>): unknown {
+  assert.ok(parsed.ok, 'unusable');
+  return JSON.parse(JSON.stringify(parsed.value));
+}
+
+function reasonOf(parsed: Parsed<unknown>): string {
+  assert.ok(!parsed.ok, 'usable');
+  return parsed.reason;
+}
+
+describe('a pod from the API', () => {
+  it('is trimmed to the fields the agent uses', () => {
+    const parsed = parsePod({
+      metadata: { ...metadata, labels: { aadpodidbinding: 'x' }, managedFields: [{}] },
+      spec: { hostNetwork: true, serviceAccountName: 'sa', containers: [{}] },
+      status: {
+        phase: 'Pending',
+        podIP: '10.0.0.7',
+        podIPs: [{ ip: '10.0.0.7' }, { ip: 'fd00::7' }],
+      },
+    });
+    assert.deepEqual(valueOf(parsed), {
+      ...ref,
+      ips: ['10.0.0.7', 'fd00::7'],
+      labels: { aadpodidbinding: 'x' },
+      phase: 'Pending',
+      hostNetwork: true,
+      serviceAccount: 'sa',
+      terminating: false,
+      createdAtWallMs,
+    });
+  });
+
+  it('takes podIP when podIPs is absent, empty or without addresses', () => {
+    for (const podIPs of [undefined, null, [], [{}], 'x', [{ ip: 4 }]]) {
+      const parsed = parsePod({ metadata, status: { podIP: '10.0.0.7', podIPs } });
+      assert.ok(parsed.ok);
+      assert.deepEqual(parsed.value.ips, ['10.0.0.7']);
+    }
+  });
+
+  it('is terminating when it has a deletion time', () => {
+    const parsed = parsePod({
+      metadata: { ...metadata, deletionTimestamp: '2026-01-02T03:04:06Z' },
+    });
+    assert.ok(parsed.ok && parsed.value.terminating);
+  });
+
+  it('survives every field with a wrong type', () => {
+    const parsed = parsePod({
+      metadata: { ...metadata, labels: ['x'], creationTimestamp: 'yesterday' },
+      spec: 7,
+      status: { phase: 'Sleeping', podIP: {} },
+    });
+    assert.deepEqual(valueOf(parsed), {
+      ...ref,
+      ips: [],
+      labels: {},
+      phase: 'Unknown',
+      hostNetwork: false,
+      serviceAccount: '',
+      terminating: false,
+      createdAtWallMs: 0,
+    });
+  });
+
+  it('has no label that JavaScript would bring along', () => {
+    const parsed = parsePod({ metadata: { ...metadata, labels: { a: 'b', n: 1 } } });
+    assert.ok(parsed.ok);
+    assert.equal(parsed.value.labels['constructor'], undefined);
+    assert.deepEqual(Object.entries(parsed.value.labels), [['a', 'b']]);
+  });
+});
+
+describe('an identity from the API', () => {
+  it('has type 0 when the type is omitted, and empty strings for what it does not carry', () => {
+    assert.deepEqual(valueOf(parseIdentity({ metadata, spec: {} })), {
+      ...ref,
+      type: 0,
+      clientId: '',
+      resourceId: '',
+      createdAtWallMs,
+    });
+    assert.equal(parseIdentity({ metadata }).ok, true);
+  });
+
+  it('loses white space around its ids and nothing else', () => {
+    const parsed = parseIdentity({
+      metadata,
+      spec: { type: 3, clientID: '\n ABC \n', resourceID: '/subscriptions/A b\t' },
+    });
+    assert.ok(parsed.ok);
+    assert.equal(parsed.value.type, 3);
+    assert.equal(parsed.value.clientId, 'ABC');
+    assert.equal(parsed.value.resourceId, '/subscriptions/A b');
+  });
+
+  it('is unusable, by name, with a type that is no integer or an id that is no string', () => {
+    for (const spec of [{ type: '0' }, { type: 1.5 }, { clientID: 1 }, { resourceID: {} }, 'x']) {
+      const parsed = parseIdentity({ metadata, spec });
+      assert.ok(!parsed.ok);
+      assert.deepEqual(parsed.ref, ref);
+      assert.match(parsed.reason, /^spec/);
+    }
+  });
+});
+
+describe('a binding and an exception from the API', () => {
+  it('give what they say', () => {
+    const spec = { azureIdentity: 'id', selector: ' as written ', weight: 3 };
+    assert.deepEqual(valueOf(parseBinding({ metadata, spec })), {
+      ...ref,
+      identityName: 'id',
+      selector: ' as written ',
+      createdAtWallMs,
+    });
+    assert.deepEqual(valueOf(parseException({ metadata, spec: { podLabels: { a: 'b', c: 1 } } })), {
+      ...ref,
+      podLabels: { a: 'b' },
+    });
+    assert.deepEqual(valueOf(parseException({ metadata })), { ...ref, podLabels: {} });
+  });
+
+  it('are unusable with fields of a wrong type', () => {
+    assert.match(
+      reasonOf(parseBinding({ metadata, spec: { azureIdentity: [] } })),
+      /azureIdentity/,
+    );
+    assert.match(reasonOf(parseBinding({ metadata, spec: { selector: 1 } })), /selector/);
+    assert.match(reasonOf(parseException({ metadata, spec: { podLabels: 'a=b' } })), /podLabels/);
+  });
+});
+
+describe('every parser', () => {
+  const parsers = [parsePod, parseIdentity, parseBinding, parseException];
+
+  it('names what is missing from the metadata', () => {
+    for (const parse of parsers) {
+      assert.match(reasonOf(parse({})), /metadata/);
+      for (const key of ['name', 'namespace', 'uid']) {
+        assert.match(reasonOf(parse({ metadata: { ...metadata, [key]: '' } })), /metadata/);
+      }
+    }
+  });
+
+  it('never throws, whatever it is given', () => {
+    const field = fc.oneof(fc.anything(), fc.string(), fc.constant(undefined));
+    const shaped = fc.record({
+      metadata: fc.oneof(field, fc.constant(metadata), fc.record({ labels: field, uid: field })),
+      spec: fc.oneof(
+        field,
+        fc.record({ type: field, clientID: field, selector: field, podLabels: field }),
+      ),
+      status: fc.oneof(field, fc.record({ phase: field, podIPs: fc.array(field), podIP: field })),
+    });
+    fc.assert(
+      fc.property(fc.oneof(fc.anything(), shaped), (raw) => {
+        for (const parse of parsers) assert.equal(typeof parse(raw).ok, 'boolean');
+      }),
+      { numRuns: 500 },
+    );
+  });
+});
