@@ -109,5 +109,10 @@ function readIfThere(path: string): string | undefined {
 
 if (import.meta.main) {
   if (!process.argv.includes('--if-stale')) rmSync(digestFile, { force: true });
-  await freshExecutable();
+  try {
+    await freshExecutable();
+  } catch (err) {
+    process.stderr.write(`build failed: ${err instanceof Error ? err.message : 'unknown'}\n`);
+    process.exitCode = 1;
+  }
 }
