@@ -1,4 +1,5 @@
 /** Field and label selectors, as far as the API server's equality syntax goes. Pure. */
+import { asRecord } from '../nmi/kube/json-value.ts';
 import type { FakeObject, FakeResource } from './fake-kube-resources.ts';
 
 export type Matches = (object: FakeObject) => boolean;
@@ -66,7 +67,7 @@ function labelOf(object: FakeObject, key: string): string | undefined {
 function fieldOf(object: FakeObject, path: string): string {
   let value: unknown = object;
   for (const key of path.split('.')) {
-    value = (value as Readonly<Record<string, unknown>> | undefined)?.[key];
+    value = asRecord(value)?.[key];
   }
   return typeof value === 'string' ? value : '';
 }

@@ -5,6 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../cache/clock.ts';
+import { asRecord, stringAt, type JsonRecord } from '../nmi/kube/json-value.ts';
 import {
   apiVersionOf,
   resourceOfKind,
@@ -183,18 +184,23 @@ interface Draft {
 
 /** A copy of the input with its type found, or what is wrong with it. */
 function draftOf(input: unknown): Draft | string {
-  const object = structuredClone(input) as Partial<FakeObject> | null;
-  if (typeof object !== 'object' || object === null) return 'the body is not an object';
-  const resource = resourceOfKind(String(object.kind));
-  if (resource === undefined || object.apiVersion !== apiVersionOf(resource)) {
-    return `no matches for kind "${String(object.kind)}" in version "${String(object.apiVersion)}"`;
+  const object: unknown = structuredClone(input);
+  const record = asRecord(object);
+  if (record === undefined) return 'the body is not an object';
+  const kind = stringAt(record, 'kind');
+  const apiVersion = stringAt(record, 'apiVersion');
+  const resource = resourceOfKind(kind);
+  if (resource === undefined || apiVersion !== apiVersionOf(resource)) {
+    return `no matches for kind "${kind}" in version "${apiVersion}"`;
   }
-  const { metadata } = object;
-  if (typeof metadata?.name !== 'string' || metadata.name === '') {
-    return 'metadata.name: Required value';
-  }
-  const namespace = resource.namespaced ? (metadata.namespace ?? 'default') : '';
-  return { resource, namespace, object: object as FakeObject };
+  if (!isNamed(record)) return 'metadata.name: Required value';
+  const namespace = resource.namespaced ? (record.metadata.namespace ?? 'default') : '';
+  return { resource, namespace, object: record };
+}
+
+/** The rest of an object's shape is as its author wrote it, wrong types included. */
+function isNamed(record: JsonRecord): record is FakeObject {
+  return stringAt(asRecord(record['metadata']), 'name') !== '';
 }
 
 function complete(draft: Draft, previous: FakeObject | undefined, clock: Clock): FakeObject {

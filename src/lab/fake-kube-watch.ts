@@ -29,7 +29,7 @@ export interface FakeWatchOptions {
   readonly timeoutMs: number;
   readonly clock: Clock;
   readonly faults: FaultPlan;
-  readonly onEnd: () => void;
+  readonly onEnd: (watch: FakeWatch) => void;
 }
 
 interface WatchFrame {
@@ -134,7 +134,7 @@ export function openFakeWatch(
     unsubscribe();
     for (const disarm of timers) disarm();
     timers.clear();
-    options.onEnd();
+    options.onEnd(self);
   }
 
   function close(): void {
@@ -142,6 +142,18 @@ export function openFakeWatch(
     end();
     response.end();
   }
+
+  const self: FakeWatch = {
+    plural: resource.plural,
+    get ended() {
+      return ended;
+    },
+    close,
+    mute() {
+      muted = true;
+    },
+    inject: write,
+  };
 
   const unsubscribe = store.subscribe((change) => {
     if (change.resource !== resource) return;
@@ -167,15 +179,5 @@ export function openFakeWatch(
     close();
   });
 
-  return {
-    plural: resource.plural,
-    get ended() {
-      return ended;
-    },
-    close,
-    mute() {
-      muted = true;
-    },
-    inject: write,
-  };
+  return self;
 }

@@ -12,7 +12,7 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
-import { isIPv6, type AddressInfo, type Socket } from 'node:net';
+import { isIPv6, type Socket } from 'node:net';
 import { systemClock, type Clock } from '../cache/clock.ts';
 import { createFaultPlan, type FakeKubeFaults } from './fake-kube-faults.ts';
 import {
@@ -117,7 +117,8 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     resolve(undefined);
   });
   await listening;
-  const { port } = server.address() as AddressInfo;
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
   const url = `${tls === undefined ? 'http' : 'https'}://${isIPv6(host) ? `[${host}]` : host}:${port}`;
 
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -230,7 +231,6 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       return;
     }
     const timeoutSec = Number(query.get('timeoutSeconds') ?? '0');
-    let opened: FakeWatch | undefined;
     const watch = openFakeWatch(
       {
         response,
@@ -242,16 +242,14 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
         timeoutMs: (timeoutSec > 0 ? timeoutSec : 1800) * 1000,
         clock,
         faults,
-        onEnd: () => {
-          if (opened !== undefined) watches.delete(opened);
+        onEnd: (ended) => {
+          watches.delete(ended);
         },
       },
       changes,
     );
     // A planned cut can have ended it among its first events.
-    if (watch.ended) return;
-    opened = watch;
-    watches.add(watch);
+    if (!watch.ended) watches.add(watch);
   }
 
   function serveGone(version: string, response: ServerResponse): void {

@@ -171,9 +171,9 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
         deadline.restart(silenceMs);
         onOpen?.();
         const lines = createJsonLines(maxLineBytes);
-        for await (const chunk of response.body) {
+        for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
           deadline.restart(silenceMs);
-          yield* lines.push(chunk as Uint8Array);
+          yield* lines.push(chunk);
         }
         if (lines.pendingBytes > 0)
           throw new KubeError('NETWORK', 'the stream was cut in an event');

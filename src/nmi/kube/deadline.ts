@@ -51,7 +51,7 @@ export function openDeadline(clock: Clock, ms: number, caller?: AbortSignal): De
 export async function untilAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
   const { promise, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => {
-    reject(signal.reason as Error);
+    reject(signal.reason);
   };
   if (signal.aborted) onAbort();
   signal.addEventListener('abort', onAbort, { once: true });

@@ -4,9 +4,11 @@ export type JsonRecord = Readonly<Record<string, unknown>>;
 
 /** The value as an object, or `undefined` for anything else (arrays and null included). */
 export function asRecord(value: unknown): JsonRecord | undefined {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-    ? (value as JsonRecord)
-    : undefined;
+  return isRecord(value) ? value : undefined;
+}
+
+function isRecord(value: unknown): value is JsonRecord {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** The string at `key`, or the empty string. */

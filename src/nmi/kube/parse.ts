@@ -132,7 +132,8 @@ function optionalString(value: unknown): string | undefined {
  * name, and a look-up of it must not find JavaScript's own.
  */
 function stringMap(value: unknown): Readonly<Record<string, string>> {
-  const map = Object.create(null) as Record<string, string>;
+  const map: Record<string, string> = {};
+  Object.setPrototypeOf(map, null);
   for (const [key, entry] of Object.entries(asRecord(value) ?? {})) {
     if (typeof entry === 'string') map[key] = entry;
   }
@@ -158,7 +159,11 @@ const podPhases: ReadonlySet<unknown> = new Set<PodPhase>([
 ]);
 
 function podPhase(value: unknown): PodPhase {
-  return podPhases.has(value) ? (value as PodPhase) : 'Unknown';
+  return isPodPhase(value) ? value : 'Unknown';
+}
+
+function isPodPhase(value: unknown): value is PodPhase {
+  return podPhases.has(value);
 }
 
 /** 0 when absent or unreadable: old enough for every grace period to be over. */

@@ -189,6 +189,7 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
   async function list(): Promise<void> {
     enter({ kind: 'listing' });
     const items: T[] = [];
+    const unusable = new Set<string>();
     const request = {
       path,
       query,
@@ -202,12 +203,13 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
       for (const raw of page) {
         const parsed = parse(raw);
         if (parsed.ok) items.push(parsed.value);
-        else skip(parsed.ref, parsed.reason);
+        else unusable.add(skip(parsed.ref, parsed.reason));
       }
     });
     store.replace(items);
     known.clear();
     for (const item of items) known.add(item.uid);
+    for (const uid of skipped.keys()) if (!unusable.has(uid)) skipped.delete(uid);
     version = listed;
     unpaged = false;
     lists += 1;
@@ -217,12 +219,15 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
     synced.resolve(undefined);
   }
 
-  function skip(ref: ObjectRef | undefined, reason: string): void {
+  /** The uid it is remembered under, so that it is logged once. */
+  function skip(ref: ObjectRef | undefined, reason: string): string {
     rejected += 1;
     const uid = ref?.uid ?? '';
-    if (skipped.get(uid) === reason) return;
-    skipped.set(uid, reason);
-    log.warn({ resource: name, object: ref, reason }, 'unusable object skipped');
+    if (skipped.get(uid) !== reason) {
+      skipped.set(uid, reason);
+      log.warn({ resource: name, object: ref, reason }, 'unusable object skipped');
+    }
+    return uid;
   }
 
   async function watch(from: string): Promise<void> {

@@ -122,7 +122,7 @@ export function openWatches(options: WatchesOptions): Watches {
     exceptions: open('exceptions', exceptionSpec, stores.exceptions),
   } satisfies Record<WatchedResource, Reflector>;
   const all = Object.values(reflectors);
-  const names = Object.keys(reflectors) as readonly WatchedResource[];
+  const names: readonly WatchedResource[] = ['pods', 'identities', 'bindings', 'exceptions'];
 
   return {
     get synced() {

@@ -85,7 +85,7 @@ function countWatches(client: KubeClient) {
   return {
     most: () => most,
     reader: {
-      getJson: client.getJson,
+      getJson: (...args: Parameters<KubeClient['getJson']>) => client.getJson(...args),
       async *watch(...args: Parameters<KubeClient['watch']>) {
         open += 1;
         most = Math.max(most, open);
