@@ -1,0 +1,182 @@
+/** Kubernetes objects as the API server would hold them. */
+import { randomUUID } from 'node:crypto';
+
+export interface KubeMetadata {
+  readonly name: string;
+  readonly namespace: string;
+  readonly uid: string;
+  readonly creationTimestamp: string;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly annotations?: Readonly<Record<string, string>>;
+  readonly deletionTimestamp?: string;
+  readonly deletionGracePeriodSeconds?: number;
+}
+
+interface ObjectOptions {
+  readonly name: string;
+  /** Default `default`. */
+  readonly namespace?: string;
+  /** Default: a new one. */
+  readonly uid?: string;
+  /** Default: now. */
+  readonly createdAtWallMs?: number;
+}
+
+export interface PodManifest {
+  readonly apiVersion: 'v1';
+  readonly kind: 'Pod';
+  readonly metadata: KubeMetadata;
+  readonly spec: {
+    readonly nodeName: string;
+    readonly serviceAccountName: string;
+    readonly hostNetwork?: true;
+    readonly containers: readonly { readonly name: string; readonly image: string }[];
+  };
+  readonly status: {
+    readonly phase: string;
+    readonly hostIP: string;
+    readonly podIP?: string;
+    readonly podIPs?: readonly { readonly ip: string }[];
+  };
+}
+
+export interface PodOptions extends ObjectOptions {
+  readonly nodeName: string;
+  /** IPv4 first; empty while the pod has none yet. */
+  readonly ips: readonly string[];
+  readonly labels?: Readonly<Record<string, string>>;
+  /** The label `aadpodidbinding`. */
+  readonly binding?: string;
+  /** Default `Running`. */
+  readonly phase?: 'Pending' | 'Running' | 'Succeeded' | 'Failed' | 'Unknown';
+  readonly hostNetwork?: boolean;
+  /** Default `default`. */
+  readonly serviceAccount?: string;
+  /** Marked for deletion, its grace period running. */
+  readonly terminating?: boolean;
+  /** Default `10.224.0.4`. */
+  readonly hostIp?: string;
+}
+
+export function createPodManifest(options: PodOptions): PodManifest {
+  const [podIp] = options.ips;
+  const labels = {
+    ...options.labels,
+    ...(options.binding === undefined ? {} : { aadpodidbinding: options.binding }),
+  };
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      ...createMetadata(options),
+      ...(Object.keys(labels).length === 0 ? {} : { labels }),
+      ...(options.terminating === true
+        ? { deletionTimestamp: renderTime(Date.now() + 30_000), deletionGracePeriodSeconds: 30 }
+        : {}),
+    },
+    spec: {
+      nodeName: options.nodeName,
+      serviceAccountName: options.serviceAccount ?? 'default',
+      ...(options.hostNetwork === true ? { hostNetwork: true } : {}),
+      containers: [{ name: 'main', image: 'registry.example/lab:1' }],
+    },
+    status: {
+      phase: options.phase ?? 'Running',
+      hostIP: options.hostIp ?? '10.224.0.4',
+      ...(podIp === undefined ? {} : { podIP: podIp, podIPs: options.ips.map((ip) => ({ ip })) }),
+    },
+  };
+}
+
+interface CustomObject<Kind extends string, Spec> {
+  readonly apiVersion: 'aadpodidentity.k8s.io/v1';
+  readonly kind: Kind;
+  readonly metadata: KubeMetadata;
+  readonly spec: Spec;
+}
+
+export type AzureIdentityManifest = CustomObject<
+  'AzureIdentity',
+  {
+    readonly type: number;
+    readonly clientID: string;
+    readonly resourceID: string;
+  }
+>;
+
+export interface AzureIdentityOptions extends ObjectOptions {
+  /** 0 (default) is a user-assigned identity. */
+  readonly type?: number;
+  readonly clientId: string;
+  /** Default: empty. */
+  readonly resourceId?: string;
+}
+
+export function createAzureIdentity(options: AzureIdentityOptions): AzureIdentityManifest {
+  return {
+    apiVersion: 'aadpodidentity.k8s.io/v1',
+    kind: 'AzureIdentity',
+    metadata: createMetadata(options),
+    spec: {
+      type: options.type ?? 0,
+      clientID: options.clientId,
+      resourceID: options.resourceId ?? '',
+    },
+  };
+}
+
+export type AzureIdentityBindingManifest = CustomObject<
+  'AzureIdentityBinding',
+  { readonly azureIdentity: string; readonly selector: string }
+>;
+
+export interface AzureIdentityBindingOptions extends ObjectOptions {
+  /** The name of an identity in the same namespace. */
+  readonly azureIdentity: string;
+  readonly selector: string;
+}
+
+export function createAzureIdentityBinding(
+  options: AzureIdentityBindingOptions,
+): AzureIdentityBindingManifest {
+  return {
+    apiVersion: 'aadpodidentity.k8s.io/v1',
+    kind: 'AzureIdentityBinding',
+    metadata: createMetadata(options),
+    spec: { azureIdentity: options.azureIdentity, selector: options.selector },
+  };
+}
+
+export type AzurePodIdentityExceptionManifest = CustomObject<
+  'AzurePodIdentityException',
+  { readonly podLabels: Readonly<Record<string, string>> }
+>;
+
+export interface AzurePodIdentityExceptionOptions extends ObjectOptions {
+  readonly podLabels: Readonly<Record<string, string>>;
+}
+
+export function createAzurePodIdentityException(
+  options: AzurePodIdentityExceptionOptions,
+): AzurePodIdentityExceptionManifest {
+  return {
+    apiVersion: 'aadpodidentity.k8s.io/v1',
+    kind: 'AzurePodIdentityException',
+    metadata: createMetadata(options),
+    spec: { podLabels: options.podLabels },
+  };
+}
+
+function createMetadata(options: ObjectOptions): KubeMetadata {
+  return {
+    name: options.name,
+    namespace: options.namespace ?? 'default',
+    uid: options.uid ?? randomUUID(),
+    creationTimestamp: renderTime(options.createdAtWallMs ?? Date.now()),
+  };
+}
+
+/** Kubernetes keeps whole seconds. */
+function renderTime(wallMs: number): string {
+  return new Date(wallMs).toISOString().replace(/\.\d{3}Z$/, 'Z');
+}

@@ -1,0 +1,49 @@
+/**
+ * The process inside a pod's namespace: commands come by line on stdin, replies go by line on
+ * stdout. It ends when stdin does. Tokens leave it only inside the reply to who asked.
+ */
+import { createInterface } from 'node:readline';
+import type { Readable, Writable } from 'node:stream';
+
+import type { PodCommand, PodReply } from './pod-protocol.ts';
+import { openPodSession, type PodSession } from './pod-session.ts';
+
+/** Serves until stdin ends; requests under way are then dropped. */
+export async function runPodAgent(stdin: Readable, stdout: Writable): Promise<void> {
+  using session = openPodSession({ host: '169.254.169.254', port: 80 });
+  const reply = (line: PodReply): void => {
+    stdout.write(`${JSON.stringify(line)}\n`);
+  };
+  // Whoever read us is gone: the end of stdin follows.
+  stdout.on('error', () => undefined);
+  reply({ kind: 'ready' });
+  for await (const line of createInterface({ input: stdin, crlfDelay: Infinity })) {
+    const command: unknown = JSON.parse(line);
+    if (!isPodCommand(command)) throw new TypeError('not a pod command');
+    void obey(session, command).then(reply);
+  }
+}
+
+function isPodCommand(value: unknown): value is PodCommand {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    'id' in value &&
+    typeof value.id === 'number' &&
+    'command' in value &&
+    typeof value.command === 'string'
+  );
+}
+
+async function obey(session: PodSession, command: PodCommand): Promise<PodReply> {
+  const { id } = command;
+  switch (command.command) {
+    case 'request':
+      return { kind: 'answer', id, answer: await session.request(command.request) };
+    case 'load':
+      return { kind: 'report', id, report: await session.load(command.load) };
+    case 'close':
+      session.closeConnection(command.connection);
+      return { kind: 'closed', id };
+  }
+}

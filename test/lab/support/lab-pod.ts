@@ -1,0 +1,5 @@
+/** What `nmi lab-pod` does, without the command line around it. */
+import { runPodAgent } from '../../../src/lab/pod-agent.ts';
+
+await runPodAgent(process.stdin, process.stdout);
+process.exit(0);
