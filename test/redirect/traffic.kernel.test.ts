@@ -310,9 +310,9 @@ for (const backend of ['nft', 'legacy'] as const) {
           assert.equal((await there.install()).state, 'active');
           assert.equal((await here.install()).state, 'active');
         }
-        const seen = JSON.parse(await told(pod, 'calm'));
-        assert.ok(seen['agent sees 10.244.0.5'] > 10, JSON.stringify(seen));
-        assert.ok(!('cloud sees 10.244.0.5' in seen), JSON.stringify(seen));
+        const seen = await told(pod, 'calm');
+        assert.match(seen, /"agent sees 10\.244\.0\.5":\d{2,}/);
+        assert.doesNotMatch(seen, /cloud sees/);
       });
       // Not packets: the last ones of a connection that was cut (FIN, RST) begin no new one, so they
       // are not redirected. With the guard they end there.
