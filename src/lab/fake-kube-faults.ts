@@ -9,7 +9,7 @@ export interface FakeKubeFaults {
   requiredToken: string | undefined;
   /** An expired version is told by HTTP status 410 instead of an ERROR event. */
   goneByStatus: boolean;
-  /** The next watch is cut, without an orderly end, after this many bytes of events. */
+  /** The next watch is cut, without an orderly end, after this many bytes of events (1 or more). */
   cutNextWatchAfterBytes: number | undefined;
   /** Plural names of custom resources whose definition is not installed. */
   readonly notInstalled: Set<string>;

@@ -105,9 +105,10 @@ export function openFakeWatch(
       return;
     }
     const { socket } = response;
-    if (cutAfterBytes > 0) response.write(bytes.subarray(0, cutAfterBytes));
+    const part = bytes.subarray(0, cutAfterBytes);
     end();
-    socket?.destroySoon();
+    // Not before the kernel has the bytes: destroySoon() here would drop them.
+    response.write(part, () => socket?.destroy());
   }
 
   function bookmark(): void {
