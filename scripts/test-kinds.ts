@@ -7,5 +7,9 @@ export function isLab(file: string): boolean {
 
 /** Makes namespaces, links and rules, or measures time under load: one at a time. */
 export function isExclusive(file: string): boolean {
-  return isLab(file) || file.endsWith('.kernel.test.ts');
+  return (
+    isLab(file) ||
+    file.endsWith('.kernel.test.ts') ||
+    /(?:^|\/)test\/lab\/fabric\.test\.ts$/.test(file)
+  );
 }
