@@ -30,3 +30,6 @@ process.exitCode = await runCli(process.argv.slice(2), {
   stderr: (text) => process.stderr.write(text),
   stop: stop.signal,
 });
+
+// Everything is closed by now. What a library still holds open must not keep the process.
+setTimeout(() => process.exit(), 2_000).unref();

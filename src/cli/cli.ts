@@ -111,9 +111,9 @@ const verbs: Readonly<Record<string, Verb>> = {
     hidden: true,
     flags: {},
     isBoolean: () => false,
-    start: async (_words, outside) => {
+    start: async () => {
       const { labPod } = await import('./lab.ts');
-      return labPod(outside);
+      return labPod();
     },
   },
 };

@@ -5,6 +5,7 @@
 import type { GrantIndex } from '../cache/grant-index.ts';
 import type { Identity, Pod } from '../cache/objects.ts';
 import { decideGrant, type GrantPolicy } from './grant.ts';
+import type { Authorisation, Authorised } from './authorisation.ts';
 import type { Knowledge, Refused } from './identify.ts';
 import { explainRefusal } from './refusal-text.ts';
 import { refuse } from './answers.ts';
@@ -14,27 +15,6 @@ import type { TokenQuery } from './token-query.ts';
 export interface GrantKnowledge extends Knowledge {
   readonly grants: GrantIndex;
 }
-
-/** A pod's right to a token, in the upstream's terms. */
-export interface Authorised {
-  readonly kind: 'authorised';
-  readonly pod: Pod;
-  readonly upstream: UpstreamIdentity;
-  /** Undefined for an excepted pod, which gets the node's own answer. */
-  readonly identity: Identity | undefined;
-  /** How the identity was chosen, for the log. */
-  readonly by: string;
-}
-
-/** The object ids of identities are the upstream's knowledge: one of these may have the one asked. */
-export interface ByObjectId {
-  readonly kind: 'by-object-id';
-  readonly pod: Pod;
-  readonly candidates: readonly Authorised[];
-  readonly objectId: string;
-}
-
-export type Authorisation = Authorised | ByObjectId | Refused;
 
 export function authorise(
   pod: Pod,

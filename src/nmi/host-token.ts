@@ -4,7 +4,8 @@
  * may dial loopback can name any pod of this node.
  */
 import { answerToken, refuse, type Answer } from './answers.ts';
-import { authorise, type Authorisation, type GrantKnowledge } from './authorise.ts';
+import type { Authorisation } from './authorisation.ts';
+import { authorise, type GrantKnowledge } from './authorise.ts';
 import type { Exchange } from './exchange.ts';
 import type { GrantPolicy } from './grant.ts';
 import type { Clock } from '../cache/clock.ts';

@@ -5,7 +5,7 @@
 import { bindingLabel } from '../cache/grant-index.ts';
 import type { Pod } from '../cache/objects.ts';
 import { refuse, type Answer } from './answers.ts';
-import type { Authorised } from './authorise.ts';
+import type { Authorised } from './authorisation.ts';
 import type { GrantRefusal } from './grant.ts';
 import type { SourceFailure } from './sources/source.ts';
 import { printable } from './printable.ts';

@@ -8,13 +8,8 @@ import type { Clock } from '../cache/clock.ts';
 import type { CacheOutcome } from '../cache/token-cache.ts';
 import type { RenderedToken } from '../cache/token.ts';
 import { answerToken, refuse, type Answer } from './answers.ts';
-import {
-  authorise,
-  type Authorisation,
-  type Authorised,
-  type ByObjectId,
-  type GrantKnowledge,
-} from './authorise.ts';
+import type { Authorisation, Authorised, ByObjectId } from './authorisation.ts';
+import { authorise, type GrantKnowledge } from './authorise.ts';
 import type { Exchange } from './exchange.ts';
 import type { GrantPolicy } from './grant.ts';
 import { identify, type Refused } from './identify.ts';

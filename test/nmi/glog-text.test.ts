@@ -38,7 +38,7 @@ describe('log lines as text', () => {
       log.child({ component: 'c' }).warn({ x: 1 }, 'seen');
       assert.equal(lines.length, 1);
       assert.ok(lines[0]?.includes('seen') && lines[0].endsWith('\n'));
-      assert.equal(lines[0].startsWith('W'), format === 'text');
+      assert.equal(lines[0]?.startsWith('W'), format === 'text');
     }
   });
 });

@@ -75,7 +75,12 @@ describe('route of a request target', () => {
     ],
     [
       '/metadata/ScheduledEvents?x',
-      { kind: 'passthrough', area: 'scheduledevents', path: '/metadata/scheduledevents', query: 'x' },
+      {
+        kind: 'passthrough',
+        area: 'scheduledevents',
+        path: '/metadata/scheduledevents',
+        query: 'x',
+      },
     ],
   ];
   for (const [target, expected] of table) {
@@ -122,9 +127,37 @@ function reference(target: string): Route {
 }
 
 const piece = fc.constantFrom(
-  ...['/', '//', '\\', '%5c', '%2f', '%2F', '%25', '%2e', '.', '..', '%', '%zz', '?', '#', '&', ' '],
+  ...[
+    '/',
+    '//',
+    '\\',
+    '%5c',
+    '%2f',
+    '%2F',
+    '%25',
+    '%2e',
+    '.',
+    '..',
+    '%',
+    '%zz',
+    '?',
+    '#',
+    '&',
+    ' ',
+  ],
   ...['metadata', 'Metadata', 'METADATA', 'identity', 'Identity', 'oauth2', 'token', 'instance'],
-  ...['versions', 'attested', 'host', 'http://h', 'https://h:1', '%74oken', 'é', '%c3%a9', '\0', ';'],
+  ...[
+    'versions',
+    'attested',
+    'host',
+    'http://h',
+    'https://h:1',
+    '%74oken',
+    'é',
+    '%c3%a9',
+    '\0',
+    ';',
+  ],
 );
 const target = fc.oneof(
   fc.array(piece, { maxLength: 12 }).map((pieces) => pieces.join('')),

@@ -1,0 +1,87 @@
+/**
+ * A world without root: everything on 127.0.0.1, pods told apart by source addresses of 127.0.0.0/8.
+ * The whole agent runs, only the redirect does not: pods dial the agent itself.
+ */
+import { spawn } from 'node:child_process';
+import { createServer, type AddressInfo } from 'node:net';
+import { AgentProcess } from './agent-process.ts';
+import { openFakeImds } from './fake-imds.ts';
+import { openFakeKube } from './fake-kube.ts';
+import { createNodeIdentity } from './lab-identity.ts';
+import { LabError } from './lab-error.ts';
+import { writeKubeconfig } from './kubeconfig-file.ts';
+import { openLoopbackPod } from './pod-client.ts';
+import { selfCommand } from './self-command.ts';
+import { nodeName, type Ground } from './world.ts';
+
+const host = '127.0.0.1';
+const firstPodHost = 11;
+
+export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
+  await using opening = new AsyncDisposableStack();
+  const kube = opening.use(await openFakeKube({ host }));
+  const imds = opening.use(
+    await openFakeImds({
+      host,
+      port: 0,
+      nodeIps: [host],
+      systemAssigned: createNodeIdentity(),
+    }),
+  );
+  const kubeconfig = opening.use(await writeKubeconfig(kube));
+  const [port, adminPort] = await freePorts();
+  const [program, ...leading] = selfCommand();
+  const agent = opening.use(
+    new AgentProcess({
+      adminUrl: `http://${host}:${adminPort}`,
+      spawn: (flags) =>
+        spawn(program, [...leading, ...flags], {
+          stdio: ['ignore', 'pipe', 'pipe'],
+          env: { ...process.env, KUBECONFIG: kubeconfig.path },
+        }),
+    }),
+  );
+  const owned = opening.move();
+  let nextHost = firstPodHost;
+  return {
+    kind: 'loopback',
+    kube,
+    imds,
+    agent,
+    agentFlags: [
+      ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
+      ...['--redirect=none', `--nmi-listen-address=${host}`, `--nmi-port=${port}`],
+      ...[`--metadata-ip=${host}`, `--metadata-port=${imds.port}`],
+      ...[`--http-probe-port=${adminPort}`, `--prometheus-port=${adminPort}`],
+      '--allow-network-plugin-kubenet',
+    ],
+    nodeIp: host,
+    openPod: (name, ip) => {
+      const sourceIp = ip ?? `127.0.0.${nextHost++}`;
+      const client = openLoopbackPod({ name, sourceIp, host, port });
+      return Promise.resolve({ ips: [sourceIp], client });
+    },
+    closePod: () => Promise.resolve(),
+    runInNode: noNamespaces,
+    runInPod: noNamespaces,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function noNamespaces(): Promise<never> {
+  return Promise.reject(new LabError('NAMESPACE_WRONG', 'on loopback there are no namespaces'));
+}
+
+async function freePorts(): Promise<readonly [number, number]> {
+  const servers = [createServer(), createServer()];
+  const ports: number[] = [];
+  for (const server of servers) {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(0, host, resolve);
+    });
+    ports.push((server.address() as AddressInfo).port);
+  }
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return [ports[0] ?? 0, ports[1] ?? 0];
+}
