@@ -24,12 +24,13 @@ for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
   });
 }
 
-process.exitCode = await runCli(process.argv.slice(2), {
+void runCli(process.argv.slice(2), {
   environment: process.env,
   stdout: (text) => process.stdout.write(text),
   stderr: (text) => process.stderr.write(text),
   stop: stop.signal,
+}).then((code) => {
+  process.exitCode = code;
+  // Everything is closed by now. What a library still holds open must not keep the process.
+  setTimeout(() => process.exit(), 2_000).unref();
 });
-
-// Everything is closed by now. What a library still holds open must not keep the process.
-setTimeout(() => process.exit(), 2_000).unref();
