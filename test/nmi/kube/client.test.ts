@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { openFakeKube } from '../../../src/lab/fake-kube.ts';
 import { openKubeClient } from '../../../src/nmi/kube/client.ts';
 import { KubeError, parseRetryAfter } from '../../../src/nmi/kube/kube-error.ts';
-import { asRecord } from '../../../src/nmi/kube/json-value.ts';
+import { asRecord } from '../../../src/nmi/json-value.ts';
 import { clientOf, countingClock, eventually, rawPod, temporaryDir } from './kube-world.ts';
 
 function isKubeError(code: string, status?: number): (error: unknown) => boolean {
@@ -165,6 +165,34 @@ describe('a watch of the Kubernetes client', () => {
       firstOf(client.watch('/api/v1/pods?watch=1', { silenceMs: 5000 })),
       isKubeError('NETWORK'),
     );
+  });
+});
+
+describe('the end of a watch', () => {
+  it('inside an event is NETWORK even when the stream ends in good order', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const watch = client.watch('/api/v1/pods?watch=1', {
+      silenceMs: 5000,
+      onOpen: () => {
+        fake.injectIntoWatches('{"type":');
+        fake.closeWatches();
+      },
+    });
+    await assert.rejects(firstOf(watch), isKubeError('NETWORK'));
+  });
+
+  it('by an exception of the listener closes the connection', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const watch = client.watch('/api/v1/pods?watch=1', {
+      silenceMs: 5000,
+      onOpen: () => {
+        throw new Error('listener broke');
+      },
+    });
+    await assert.rejects(firstOf(watch), /listener broke/);
+    await eventually('no connection is left', () => fake.connections === 0);
   });
 });
 

@@ -170,6 +170,26 @@ describe('a reflector', () => {
     assert.deepEqual(world.reflector.stats().errors.NETWORK, 0);
   });
 
+  it('resumes from the newest event or bookmark, not from where it began', async () => {
+    await using world = await openWorld();
+    const { fake, store } = world;
+    const resumedFrom = (): string | null =>
+      new URL(fake.requests.at(-1)?.url ?? '', fake.url).searchParams.get('resourceVersion');
+    await world.watching();
+    fake.apply(rawPod('one'));
+    await store.until('one came', () => store.items.has('default/one'));
+    fake.closeWatches();
+    await eventually('it resumed', () => resumedFrom() === String(fake.store.version));
+    await world.watching();
+    // Only a bookmark tells of a write that the selector hides.
+    fake.apply(rawPod('elsewhere', { node: 'node-b' }));
+    const bookmarked = String(fake.store.version);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    fake.closeWatches();
+    await eventually('it resumed from a bookmark', () => resumedFrom() === bookmarked);
+    assert.equal(lists(fake).length, 1);
+  });
+
   it('does not spin on a server that closes every watch at once', async () => {
     await using world = await openWorld({
       timing: { ...quick, backoff: { baseMs: 30, capMs: 200 } },
