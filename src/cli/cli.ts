@@ -146,10 +146,9 @@ export async function runCli(words: readonly string[], outside: Outside): Promis
     .help(false)
     .wrap(100);
   for (const [flag, shape] of Object.entries(verb.flags)) {
-    const { default: _shown, ...parsed } = shape;
-    parser.option(flag, { ...parsed, type: 'string' });
+    parser.option(flag, { ...shape, default: undefined, type: 'string' });
   }
-  const text = flagTexts((await parser.parseAsync([...completed])) as Record<string, unknown>);
+  const text = flagTexts(await parser.parseAsync([...completed]));
   if ('version' in text.flags && text.flags['version'] === 'true') {
     outside.stdout(renderVersion());
     return exitCodes.ok;

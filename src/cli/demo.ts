@@ -56,9 +56,9 @@ function parseFlags(words: Words, outside: Outside): DemoFlags | string {
     if (meaning === undefined) return `unknown flag --${flag}; see nmi demo --help`;
     if (text !== '') texts[meaning] = text;
   }
-  const periodMs = parseDuration(texts['period'] ?? '100s');
-  if (periodMs === undefined)
-    return `--period has the value "${texts['period']}"; allowed: as 100s`;
+  const { period = '100s' } = texts;
+  const periodMs = parseDuration(period);
+  if (periodMs === undefined) return `--period has the value "${period}"; allowed: as 100s`;
   return {
     periodMs,
     resource: texts['resource'] ?? 'https://management.azure.com/',
@@ -71,10 +71,15 @@ function parseFlags(words: Words, outside: Outside): DemoFlags | string {
 /** A Go duration of hours, minutes, seconds and milliseconds, in milliseconds. */
 export function parseDuration(text: string): number | undefined {
   if (!/^(?:\d+(?:\.\d+)?(?:ms|h|m|s))+$/.test(text)) return undefined;
-  const units = { h: 3_600_000, m: 60_000, s: 1_000, ms: 1 } as const;
+  const units = new Map([
+    ['h', 3_600_000],
+    ['m', 60_000],
+    ['s', 1_000],
+    ['ms', 1],
+  ]);
   let totalMs = 0;
-  for (const [, amount, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|h|m|s)/g)) {
-    totalMs += Number(amount) * units[unit as keyof typeof units];
+  for (const [, amount, unit = ''] of text.matchAll(/(\d+(?:\.\d+)?)(ms|h|m|s)/g)) {
+    totalMs += Number(amount) * (units.get(unit) ?? 0);
   }
   return totalMs <= 0x7fff_ffff ? totalMs : undefined;
 }

@@ -116,7 +116,8 @@ function parseFlags(words: Words): LabFlags | string {
   const { flags } = words;
   const stray = Object.keys(flags).find((flag) => !known.has(flag));
   if (stray !== undefined) return `unknown flag --${stray}; see nmi lab --help`;
-  if (words.rest.length > 0) return `unknown word "${words.rest[0]}"; see nmi lab --help`;
+  const [strayWord] = words.rest;
+  if (strayWord !== undefined) return `unknown word "${strayWord}"; see nmi lab --help`;
   const { scenario = 'tour', redirect = 'iptables', output = 'text' } = flags;
   const names = ['tour', 'all', ...scenarios.map(({ name }) => name)];
   if (!names.includes(scenario)) {

@@ -1,5 +1,6 @@
 /** A plain GET on the metadata service with its header, for programs that act as a pod would. */
 import { get } from 'node:http';
+import { parseRecord } from '../nmi/json-value.ts';
 
 export type MetadataReply =
   | {
@@ -37,7 +38,7 @@ export function getJson(url: string): Promise<MetadataReply> {
           resolve({
             kind: 'answered',
             status: response.statusCode ?? 0,
-            body: parseObject(text),
+            body: parseRecord(text) ?? {},
             retryAfterS: Number.isFinite(retryAfterS) ? retryAfterS : undefined,
           });
         });
@@ -45,16 +46,4 @@ export function getJson(url: string): Promise<MetadataReply> {
     );
     request.on('error', fail);
   });
-}
-
-function parseObject(text: string): Readonly<Record<string, unknown>> {
-  try {
-    const parsed = JSON.parse(text) as unknown;
-    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) {
-      return parsed as Record<string, unknown>;
-    }
-  } catch {
-    // Not JSON: described by its status alone.
-  }
-  return {};
 }

@@ -3,7 +3,16 @@
  * problems are reported together; nothing here prints or exits.
  */
 import { isIP, isIPv4 } from 'node:net';
-import { environmentName, options, type Option } from './options.ts';
+import {
+  backendChoices,
+  environmentName,
+  logFormats,
+  logLevels,
+  metadataAreas,
+  options,
+  redirectChoices,
+  type Option,
+} from './options.ts';
 
 export interface Config {
   readonly node: string;
@@ -20,18 +29,18 @@ export interface Config {
   readonly metadataPort: number;
   readonly imdsTimeoutMs: number;
   readonly tokenCacheSize: number;
-  readonly redirect: 'auto' | 'iptables' | 'none';
-  readonly iptablesBackend: 'auto' | 'nft' | 'legacy';
+  readonly redirect: (typeof redirectChoices)[number];
+  readonly iptablesBackend: (typeof backendChoices)[number];
   readonly metadataGuard: boolean;
   readonly redirectIntervalMs: number;
   readonly metadataHeaderRequired: boolean;
   readonly blockInstanceMetadata: boolean;
-  readonly allowedAreas: readonly ('attested' | 'scheduledevents' | 'loadbalancer')[];
+  readonly allowedAreas: readonly (typeof metadataAreas)[number][];
   readonly strictIdentity: boolean;
   readonly bindingGraceMs: number;
   readonly lateObjectWaitMs: number;
-  readonly logFormat: 'json' | 'text';
-  readonly logLevel: 'error' | 'warn' | 'info' | 'debug' | 'trace';
+  readonly logFormat: (typeof logFormats)[number];
+  readonly logLevel: (typeof logLevels)[number];
   readonly drainTimeoutMs: number;
 }
 
@@ -210,10 +219,16 @@ function build(
   values: ReadonlyMap<string, Value>,
   environment: Readonly<Record<string, string | undefined>>,
 ): Config {
-  // Each row was parsed by its own type above; the casts below restate the row's type.
-  const text = (name: string) => values.get(name) as string;
-  const number = (name: string) => values.get(name) as number;
-  const flag = (name: string) => values.get(name) as boolean;
+  const text = (name: string) => ofType(values, name, isText);
+  const number = (name: string) => ofType(values, name, isNumber);
+  const flag = (name: string) => ofType(values, name, isFlag);
+  const choice = <T extends string>(name: string, choices: readonly T[]): T => {
+    const value = text(name);
+    const found = choices.find((each) => each === value);
+    if (found === undefined) throw new TypeError(`"${name}" has a choice nobody reads`);
+    return found;
+  };
+  const listed = ofType(values, 'allow-metadata', isList);
   const kubeconfigPath = text('kubeconfig') || environment['KUBECONFIG'];
   return Object.freeze({
     node: text('node'),
@@ -230,21 +245,37 @@ function build(
     metadataPort: number('metadata-port'),
     imdsTimeoutMs: number('imds-timeout-ms'),
     tokenCacheSize: number('token-cache-size'),
-    redirect: text('redirect') as Config['redirect'],
-    iptablesBackend: text('iptables-backend') as Config['iptablesBackend'],
+    redirect: choice('redirect', redirectChoices),
+    iptablesBackend: choice('iptables-backend', backendChoices),
     metadataGuard: flag('metadata-guard'),
     redirectIntervalMs: number('ipt-update-interval-sec') * 1000,
     metadataHeaderRequired: flag('metadata-header-required'),
     blockInstanceMetadata: flag('block-instance-metadata'),
-    allowedAreas: values.get('allow-metadata') as Config['allowedAreas'],
+    allowedAreas: metadataAreas.filter((area) => listed.includes(area)),
     strictIdentity: flag('strict-identity'),
     bindingGraceMs: number('binding-grace-sec') * 1000,
     lateObjectWaitMs: number('late-object-wait-ms'),
-    logFormat: text('log-format') as Config['logFormat'],
-    logLevel: logLevel(text('log-level') as Config['logLevel'], number('v')),
+    logFormat: choice('log-format', logFormats),
+    logLevel: logLevel(choice('log-level', logLevels), number('v')),
     drainTimeoutMs: number('drain-timeout-sec') * 1000,
   });
 }
+
+/** The table and this file disagree where this throws: a bug, not the user's. */
+function ofType<T extends Value>(
+  values: ReadonlyMap<string, Value>,
+  name: string,
+  isRight: (value: Value) => value is T,
+): T {
+  const value = values.get(name);
+  if (value === undefined || !isRight(value)) throw new TypeError(`option "${name}" is mistyped`);
+  return value;
+}
+
+const isText = (value: Value): value is string => typeof value === 'string';
+const isNumber = (value: Value): value is number => typeof value === 'number';
+const isFlag = (value: Value): value is boolean => typeof value === 'boolean';
+const isList = (value: Value): value is readonly string[] => Array.isArray(value);
 
 function logLevel(level: Config['logLevel'], verbosity: number): Config['logLevel'] {
   if (level !== 'info') return level;

@@ -3,6 +3,8 @@
  * `grep ^E` and `grep "status ("` keep working.
  */
 
+import { parseRecord } from './json-value.ts';
+
 const severities: Readonly<Record<string, string>> = {
   fatal: 'F',
   error: 'E',
@@ -16,12 +18,8 @@ const headerFields = new Set(['level', 'time', 'component', 'msg']);
 
 /** @param line one JSON object as written by the logger. A line that is not JSON stays as it is. */
 export function renderGlogLine(line: string, pid: number): string {
-  let fields: Record<string, unknown>;
-  try {
-    fields = JSON.parse(line) as Record<string, unknown>;
-  } catch {
-    return line;
-  }
+  const fields = parseRecord(line);
+  if (fields === undefined) return line;
   const severity = severities[text(fields['level'])] ?? 'I';
   const place = `${text(fields['component']) || 'nmi'}:1`;
   const header = `${severity}${stamp(text(fields['time']))} ${String(pid).padStart(7)} ${place}]`;

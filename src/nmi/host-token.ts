@@ -67,6 +67,6 @@ export class HostTokenEndpoint {
   }
 }
 
-export function isLoopback(canonicalIp: string): boolean {
+function isLoopback(canonicalIp: string): boolean {
   return canonicalIp.startsWith('127.') || canonicalIp === '::1';
 }

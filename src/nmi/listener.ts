@@ -10,7 +10,7 @@ import {
   type Server,
   type ServerResponse,
 } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../cache/clock.ts';
 import type { Attestation, Peer } from '../redirect/redirect.ts';
@@ -142,10 +142,11 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   function writeRaw(socket: Duplex, answer: Answer): void {
     const headers = answerHeaders(answer, randomUUID());
     headers.push('Connection', 'close', 'Date', new Date(options.clock.wallMs()).toUTCString());
-    let head = `HTTP/1.1 ${answer.status} ${STATUS_CODES[answer.status] ?? ''}\r\n`;
+    const lines = [`HTTP/1.1 ${answer.status} ${STATUS_CODES[answer.status] ?? ''}`];
     for (let index = 0; index + 1 < headers.length; index += 2) {
-      head += `${headers[index]}: ${headers[index + 1]}\r\n`;
+      lines.push(headers.slice(index, index + 2).join(': '));
     }
+    const head = `${lines.join('\r\n')}\r\n`;
     socket.end(`${head}\r\n${answer.body}`);
     // A peer that does not read must not keep the socket: ended is closed soon after.
     const disarm = options.clock.schedule(1_000, () => socket.destroy());
@@ -171,7 +172,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   }
 
   return {
-    port: (server.address() as AddressInfo).port,
+    port: boundPort(server),
     get connections() {
       return sockets.size;
     },
@@ -188,6 +189,11 @@ function listen(server: Server, host: string, port: number): Promise<void> {
       resolve();
     });
   });
+}
+
+function boundPort(server: Server): number {
+  const address = server.address();
+  return typeof address === 'object' && address !== null ? address.port : 0;
 }
 
 function parserRefusal(code: string | undefined): Answer {

@@ -53,6 +53,13 @@ interface ListOption extends Base {
 export type Option =
   StringOption | IpOption | IntegerOption | BooleanOption | ChoiceOption | ListOption;
 
+export const redirectChoices = ['auto', 'iptables', 'none'] as const;
+export const backendChoices = ['auto', 'nft', 'legacy'] as const;
+/** Parts of the metadata service that are closed to pods unless opened. */
+export const metadataAreas = ['attested', 'scheduledevents', 'loadbalancer'] as const;
+export const logFormats = ['json', 'text'] as const;
+export const logLevels = ['error', 'warn', 'info', 'debug', 'trace'] as const;
+
 const standardMode = 'only NMI runs nowadays; there is no standard mode, see "managed"';
 const retriesOfStandardMode = 'it tuned the wait loop of standard mode';
 const glogFile = 'logs go to standard output';
@@ -199,7 +206,7 @@ export const options = [
     group: 'Redirect',
     type: 'choice',
     default: 'auto',
-    choices: ['auto', 'iptables', 'none'],
+    choices: redirectChoices,
     isNew: true,
     help: 'How pods’ connections are brought here; `none` leaves the node alone.',
   },
@@ -208,7 +215,7 @@ export const options = [
     group: 'Redirect',
     type: 'choice',
     default: 'auto',
-    choices: ['auto', 'nft', 'legacy'],
+    choices: backendChoices,
     isNew: true,
     help: 'Which iptables; `auto` follows the kubelet’s own chains.',
   },
@@ -256,7 +263,7 @@ export const options = [
     group: 'Answers',
     type: 'list',
     default: [],
-    choices: ['attested', 'scheduledevents', 'loadbalancer'],
+    choices: metadataAreas,
     isNew: true,
     help: 'Further parts of the metadata service to pass through, comma separated.',
   },
@@ -301,7 +308,7 @@ export const options = [
     group: 'Operation',
     type: 'choice',
     default: 'json',
-    choices: ['json', 'text'],
+    choices: logFormats,
     help: 'Log lines as JSON, or as text in the shape of the replaced system.',
   },
   {
@@ -309,7 +316,7 @@ export const options = [
     group: 'Operation',
     type: 'choice',
     default: 'info',
-    choices: ['error', 'warn', 'info', 'debug', 'trace'],
+    choices: logLevels,
     isNew: true,
     help: 'Least level that is logged.',
   },

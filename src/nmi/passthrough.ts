@@ -10,7 +10,7 @@ import { Pool } from 'undici';
 import { refuse, type Answer } from './answers.ts';
 import type { Exchange } from './exchange.ts';
 import { relayed, type Handled } from './listener.ts';
-import { networkCode } from './sources/imds.ts';
+import { networkCode } from './network-code.ts';
 import type { PassthroughArea, Route } from './route.ts';
 
 export interface PassthroughPolicy {
@@ -77,7 +77,7 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
     });
     try {
       const upstream = await pool.request({
-        method: exchange.method as 'GET' | 'POST',
+        method: exchange.method === 'POST' ? 'POST' : 'GET',
         path: route.query === '' ? route.path : `${route.path}?${route.query}`,
         headers: requestHeaders(exchange),
         body: declaredBytes > 0 ? request : null,

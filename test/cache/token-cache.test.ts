@@ -153,7 +153,7 @@ describe('the token cache', () => {
                 : { ok: false, failure: { name: key, holdMs: 0 } };
             }),
           );
-          await scheduler.waitAll();
+          await scheduler.waitIdle();
           const results = await Promise.all(answers);
           results.forEach((result, index) => {
             assert.ok(nameOf(result).endsWith(requests[index]?.[0] ?? '?'));

@@ -111,7 +111,7 @@ function reference(target: string): Route {
   } catch {
     return invalid;
   }
-  if ([...path].some((char) => !/[A-Za-z0-9\-._~!$&'()*+,;=:@/]/.test(char))) return invalid;
+  if (/[^A-Za-z0-9\-._~!$&'()*+,;=:@/]/.test(path)) return invalid;
   const parts = path.split('/').filter(Boolean);
   if (parts.includes('.') || parts.includes('..')) return invalid;
   const clean = `/${parts.join('/')}`;

@@ -1,5 +1,6 @@
 /** One request of a pod as a test reads it. */
 import { decodeLabToken } from '../../src/lab/lab-token.ts';
+import { parseRecord } from '../../src/nmi/json-value.ts';
 import type { PodClient } from '../../src/lab/pod-client.ts';
 
 export const tokenTarget =
@@ -38,7 +39,7 @@ export async function ask(
     ...(options.body === undefined ? {} : { body: options.body }),
   });
   if (answer.outcome !== 'answered') throw new Error(`no answer: ${answer.error}`);
-  const body = parseObject(answer.body);
+  const body = parseRecord(answer.body) ?? {};
   const token = body['access_token'];
   return {
     status: answer.status,
@@ -48,14 +49,4 @@ export async function ask(
     identity: typeof token === 'string' ? decodeLabToken(token)?.lab_identity : undefined,
     durationMs: answer.durationMs,
   };
-}
-
-function parseObject(text: string): Readonly<Record<string, unknown>> {
-  try {
-    const parsed = JSON.parse(text) as unknown;
-    if (typeof parsed === 'object' && parsed !== null) return parsed as Record<string, unknown>;
-  } catch {
-    // A test that wants JSON sees that there is none.
-  }
-  return {};
 }

@@ -6,7 +6,6 @@
  * of the API server or of the upstream never fails liveness.
  */
 import { createServer, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import type { Metrics } from './metrics.ts';
 import { readiness, type Condition } from './readiness.ts';
 
@@ -20,9 +19,7 @@ export interface AdminOptions {
   readonly hasBeenActive: () => boolean;
 }
 
-export interface AdminServers extends AsyncDisposable {
-  readonly ports: readonly number[];
-}
+export type AdminServers = AsyncDisposable;
 
 export async function openAdminServers(options: AdminOptions): Promise<AdminServers> {
   const pages = new Map<number, Set<'probes' | 'metrics'>>();
@@ -52,7 +49,6 @@ export async function openAdminServers(options: AdminOptions): Promise<AdminServ
     throw error;
   }
   return {
-    ports: servers.map((server) => (server.address() as AddressInfo).port),
     [Symbol.asyncDispose]: close,
   };
 }

@@ -98,7 +98,12 @@ export const newMetrics = {
   nmi_index_pods: {
     type: 'gauge',
     labels: ['kind'],
-    help: 'Pods of this node: all, bound, host_network, ambiguous (addresses held by two pods).',
+    help: 'Pods of this node: all, bound, host_network.',
+  },
+  nmi_index_ambiguous_ips: {
+    type: 'gauge',
+    labels: [],
+    help: 'Addresses that more than one running pod has; none of those pods is served.',
   },
   nmi_index_objects: {
     type: 'gauge',

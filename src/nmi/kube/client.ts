@@ -8,7 +8,7 @@ import { systemClock, type Clock } from '../../cache/clock.ts';
 import { loadCredentials, type Access } from './credentials.ts';
 import { openDeadline, untilAborted, type Deadline } from './deadline.ts';
 import { createJsonLines } from './json-lines.ts';
-import { asRecord, stringAt } from './json-value.ts';
+import { asRecord, stringAt } from '../json-value.ts';
 import { KubeError, kubeErrorOfFailure, kubeErrorOfStatus, parseRetryAfter } from './kube-error.ts';
 
 export interface RequestOptions {

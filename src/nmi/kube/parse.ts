@@ -12,7 +12,7 @@ import type {
   Pod,
   PodPhase,
 } from '../../cache/objects.ts';
-import { asRecord, stringAt, type JsonRecord } from './json-value.ts';
+import { asRecord, stringAt, type JsonRecord } from '../json-value.ts';
 
 export type Parsed<T> =
   | { readonly ok: true; readonly value: T }

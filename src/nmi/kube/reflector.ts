@@ -17,7 +17,7 @@ import type { ObjectRef, ObjectStore } from '../../cache/objects.ts';
 import { backoffMs, type Backoff } from './backoff.ts';
 import type { WatchOptions } from './client.ts';
 import { pause } from './deadline.ts';
-import type { JsonRecord } from './json-value.ts';
+import type { JsonRecord } from '../json-value.ts';
 import { KubeError, type KubeErrorCode } from './kube-error.ts';
 import { listPages, type JsonReader } from './list-pages.ts';
 import type { Parse } from './parse.ts';

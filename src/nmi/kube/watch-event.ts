@@ -1,5 +1,5 @@
 /** One line of a watch, made a tagged union. Pure. */
-import { asRecord, stringAt, type JsonRecord } from './json-value.ts';
+import { asRecord, stringAt, type JsonRecord } from '../json-value.ts';
 import { KubeError, kubeErrorOfStatus } from './kube-error.ts';
 
 export type WatchEvent =

@@ -3,13 +3,14 @@
  * absent fields, strict about what a caller depends on.
  */
 import type { Token } from '../../cache/token.ts';
+import { parseRecord } from '../json-value.ts';
 
 export type ParsedToken =
   { readonly ok: true; readonly token: Token } | { readonly ok: false; readonly problem: string };
 
 /** @param resource what was asked; the token carries this spelling and not the upstream's. */
 export function parseImdsToken(body: string, resource: string, nowWallMs: number): ParsedToken {
-  const fields = parseObject(body);
+  const fields = parseRecord(body);
   if (fields === undefined) return bad('something that is not a JSON object');
   const accessToken = fields['access_token'];
   if (typeof accessToken !== 'string' || !isHeaderSafe(accessToken)) {
@@ -44,24 +45,12 @@ export function parseImdsToken(body: string, resource: string, nowWallMs: number
 export function objectIdOf(accessToken: string): string | undefined {
   const payload = accessToken.split('.')[1];
   if (payload === undefined) return undefined;
-  const oid = parseObject(Buffer.from(payload, 'base64url').toString('utf8'))?.['oid'];
+  const oid = parseRecord(Buffer.from(payload, 'base64url').toString('utf8'))?.['oid'];
   return typeof oid === 'string' ? oid.toLowerCase() : undefined;
 }
 
 function bad(problem: string): ParsedToken {
   return { ok: false, problem };
-}
-
-function parseObject(text: string): Record<string, unknown> | undefined {
-  try {
-    const parsed = JSON.parse(text) as unknown;
-    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) {
-      return parsed as Record<string, unknown>;
-    }
-  } catch {
-    // Falls through to "not an object".
-  }
-  return undefined;
 }
 
 function seconds(value: unknown): number | undefined {

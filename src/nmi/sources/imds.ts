@@ -9,6 +9,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Pool } from 'undici';
 import type { Clock } from '../../cache/clock.ts';
+import { parseRecord, stringAt } from '../json-value.ts';
+import { networkCode } from '../network-code.ts';
 import type { SourceFailure, SourceResult, TokenRequest, TokenSource } from './source.ts';
 import { parseImdsToken } from './imds-body.ts';
 
@@ -183,19 +185,12 @@ async function readText(body: AsyncIterable<Uint8Array>): Promise<string> {
 }
 
 function parseImdsError(body: string): { error: string; description: string } {
-  try {
-    const parsed = JSON.parse(body) as unknown;
-    if (typeof parsed === 'object' && parsed !== null) {
-      const { error, error_description: description } = parsed as Record<string, unknown>;
-      return {
-        error: typeof error === 'string' ? error.slice(0, 100) : '',
-        description: typeof description === 'string' ? description.slice(0, 2000) : '',
-      };
-    }
-  } catch {
-    // Not JSON: nothing in it is shown to anybody.
-  }
-  return { error: '', description: '' };
+  // What is no JSON object is shown to nobody.
+  const fields = parseRecord(body);
+  return {
+    error: stringAt(fields, 'error').slice(0, 100),
+    description: stringAt(fields, 'error_description').slice(0, 2000),
+  };
 }
 
 /** Seconds of a `Retry-After` header; the date form is not used by IMDS and is ignored. */
@@ -203,12 +198,4 @@ function parseRetryAfter(header: string | string[] | undefined): number | undefi
   const text = Array.isArray(header) ? header[0] : header;
   if (text === undefined || !/^\d{1,6}$/.test(text)) return undefined;
   return Number(text);
-}
-
-/** A short constant word for a network failure; messages may hold addresses, codes do not. */
-export function networkCode(error: unknown): string {
-  if (!(error instanceof Error)) return 'unknown';
-  const { code } = error as { code?: unknown };
-  if (typeof code === 'string') return code;
-  return error.name === 'TimeoutError' ? 'TIMEOUT' : error.name;
 }

@@ -16,3 +16,12 @@ export function stringAt(record: JsonRecord | undefined, key: string): string {
   const value = record?.[key];
   return typeof value === 'string' ? value : '';
 }
+
+/** The JSON object in a text, or `undefined` for anything else, broken JSON included. */
+export function parseRecord(text: string): JsonRecord | undefined {
+  try {
+    return asRecord(JSON.parse(text));
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,57 @@
+/** Gauges that describe a state are read from it at every scrape, not kept beside it. */
+import type { Listener } from '../listener.ts';
+import type { NodeKnowledge } from '../node-knowledge.ts';
+import type { RedirectKeeper } from '../redirect-keeper.ts';
+import type { TokenBroker } from '../token-broker.ts';
+import type { Metrics } from './metrics.ts';
+import type { Condition } from './readiness.ts';
+
+export interface Described {
+  readonly knowledge: NodeKnowledge;
+  readonly broker: TokenBroker;
+  readonly listeners: readonly Listener[];
+  readonly keeper: RedirectKeeper;
+  readonly redirectMode: string;
+  readonly conditions: readonly Condition[];
+}
+
+export function describeAtScrape(metrics: Metrics, described: Described): void {
+  const { knowledge, broker, listeners, keeper, redirectMode, conditions } = described;
+  const relistsCounted = new Map<string, number>();
+
+  metrics.onScrape(() => {
+    const connections = listeners.reduce((sum, listener) => sum + listener.connections, 0);
+    metrics.set('nmi_connections', connections);
+    metrics.set('nmi_token_cache_entries', broker.cachedTokens);
+    metrics.set('nmi_held_requests', knowledge.holds.size);
+    describeIndexes();
+    describeWatches();
+    const isUp = keeper.problem() === undefined;
+    metrics.set('nmi_redirect_up', isUp ? 1 : 0, { mode: redirectMode });
+    for (const { name, problem } of conditions) {
+      metrics.set('nmi_ready', problem() === undefined ? 1 : 0, { condition: name });
+    }
+  });
+
+  function describeIndexes(): void {
+    const pods = knowledge.pods.stats;
+    const grants = knowledge.grants.stats;
+    metrics.set('nmi_index_pods', pods.pods, { kind: 'all' });
+    metrics.set('nmi_index_pods', pods.hostNetwork, { kind: 'host_network' });
+    metrics.set('nmi_index_pods', grants.boundPods, { kind: 'bound' });
+    metrics.set('nmi_index_ambiguous_ips', pods.ambiguousIps);
+    metrics.set('nmi_index_objects', grants.identities, { kind: 'identities' });
+    metrics.set('nmi_index_objects', grants.bindings, { kind: 'bindings' });
+    metrics.set('nmi_index_objects', grants.exceptions, { kind: 'exceptions' });
+  }
+
+  function describeWatches(): void {
+    for (const [resource, watch] of Object.entries(knowledge.watches.stats())) {
+      metrics.set('nmi_watch_synced', watch.syncedOnce ? 1 : 0, { resource });
+      metrics.set('nmi_watch_age_seconds', watch.lastContactAgeMs / 1000, { resource });
+      const counted = relistsCounted.get(resource) ?? 0;
+      metrics.inc('nmi_watch_relists_total', { resource }, watch.relists - counted);
+      relistsCounted.set(resource, watch.relists);
+    }
+  }
+}

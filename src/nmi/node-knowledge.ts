@@ -1,0 +1,70 @@
+/**
+ * What the agent knows of its node: pods, identities, bindings and exceptions, fed by the watches,
+ * and the requests that wait for something to become known.
+ */
+import type { Clock } from '../cache/clock.ts';
+import { GrantIndex } from '../cache/grant-index.ts';
+import { PodIndex } from '../cache/pod-index.ts';
+import type { GrantKnowledge } from './authorise.ts';
+import { Holds } from './holds.ts';
+import type { KubeClient } from './kube/client.ts';
+import { openWatches, type Watches } from './kube/watches.ts';
+import type { Logger } from './logger.ts';
+
+export interface NodeKnowledge extends GrantKnowledge, AsyncDisposable {
+  readonly holds: Holds;
+  readonly watches: Watches;
+}
+
+/** Requests held at once for an object that has not arrived. */
+const maxHeldRequests = 2_000;
+
+/** Starts the watches; what they bring is there from the first list on. */
+export function openNodeKnowledge(
+  node: string,
+  client: KubeClient,
+  clock: Clock,
+  log: Logger,
+): NodeKnowledge {
+  const onListenerError = (error: unknown): void => {
+    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'index listener failed');
+  };
+  const pods = new PodIndex(clock, onListenerError);
+  const grants = new GrantIndex(pods, onListenerError);
+  const holds = new Holds({ clock, maxWaiters: maxHeldRequests });
+  grants.onChange(() => {
+    holds.wake();
+  });
+  const watches = openWatches({
+    client,
+    node,
+    stores: {
+      pods,
+      identities: grants.identities,
+      bindings: grants.bindings,
+      exceptions: grants.exceptions,
+    },
+    log: log.child({ component: 'kube' }),
+    clock,
+  });
+  void watches.whenSynced().then(
+    () => {
+      holds.wake();
+      const { identities, bindings, exceptions, boundPods } = grants.stats;
+      log.info(
+        { pods: pods.stats.pods, boundPods, identities, bindings, exceptions },
+        'watches are synced',
+      );
+    },
+    // Disposed before the first sync: nobody waits any more.
+    () => undefined,
+  );
+  return {
+    pods,
+    grants,
+    holds,
+    watches,
+    isSynced: () => watches.synced,
+    [Symbol.asyncDispose]: () => watches[Symbol.asyncDispose](),
+  };
+}
