@@ -37,7 +37,7 @@ export interface FakeResource {
   readonly selectable: readonly string[];
 }
 
-export const crdGroup = 'aadpodidentity.k8s.io';
+const crdGroup = 'aadpodidentity.k8s.io';
 
 function core(plural: string, kind: string, namespaced: boolean, selectable: string[] = []) {
   return { group: '', plural, kind, namespaced, selectable } as const;

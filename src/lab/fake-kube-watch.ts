@@ -42,7 +42,7 @@ interface WatchFrame {
  * it, one that starts to match is added. A deletion carries the last object that matched, with the
  * version of the change.
  */
-export function frameOf(change: FakeChange, matches: Matches): WatchFrame | undefined {
+function frameOf(change: FakeChange, matches: Matches): WatchFrame | undefined {
   const { previous, current, version } = change;
   const before = previous !== undefined && matches(previous);
   if (current !== undefined && matches(current)) {

@@ -59,7 +59,7 @@ export interface ReflectorTiming {
   readonly startJitterMs: number;
 }
 
-export const defaultReflectorTiming: ReflectorTiming = {
+const defaultReflectorTiming: ReflectorTiming = {
   backoff: { baseMs: 200, capMs: 10_000 },
   relistJitterMs: 800,
   healthyMs: 1000,
