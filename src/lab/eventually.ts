@@ -1,0 +1,20 @@
+/** Waiting for what another process is about to do, without guessing how long it takes. */
+import { setTimeout as delay } from 'node:timers/promises';
+
+const pollMs = 10;
+
+/**
+ * Runs `check` until it no longer throws, and returns its value.
+ * @throws the last error of `check` once `maxMs` have passed.
+ */
+export async function eventually<T>(check: () => T | Promise<T>, maxMs = 5_000): Promise<T> {
+  const deadlineMs = performance.now() + maxMs;
+  for (;;) {
+    try {
+      return await check();
+    } catch (error) {
+      if (performance.now() >= deadlineMs) throw error;
+    }
+    await delay(pollMs);
+  }
+}
