@@ -1,5 +1,5 @@
 /** Field and label selectors, as far as the API server's equality syntax goes. Pure. */
-import { asRecord } from '../nmi/kube/json-value.ts';
+import { asRecord } from '../nmi/json-value.ts';
 import type { FakeObject, FakeResource } from './fake-kube-resources.ts';
 
 export type Matches = (object: FakeObject) => boolean;

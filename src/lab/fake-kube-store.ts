@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../cache/clock.ts';
-import { asRecord, stringAt, type JsonRecord } from '../nmi/kube/json-value.ts';
+import { asRecord, stringAt, type JsonRecord } from '../nmi/json-value.ts';
 import {
   apiVersionOf,
   resourceOfKind,
