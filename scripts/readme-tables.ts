@@ -1,0 +1,104 @@
+/**
+ * Writes the generated parts of README.md: `node scripts/readme-tables.ts`. A test compares them,
+ * so a table cannot drift from the code it describes.
+ */
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { newMetrics, oldMetrics, type MetricRow } from '../src/nmi/admin/metric-table.ts';
+import { refusals } from '../src/nmi/answers.ts';
+import { allowedText } from '../src/nmi/config.ts';
+import { environmentName, options, type Option } from '../src/nmi/options.ts';
+import { scenarios } from '../src/lab/scenarios/all.ts';
+
+const readmePath = join(import.meta.dirname, '..', 'README.md');
+
+/** The README with every generated part fresh. @throws when a marker is missing. */
+export function renderReadme(readme: string): string {
+  const parts: Readonly<Record<string, string>> = {
+    flags: flagTable(),
+    'flags without effect': noEffectTable(),
+    metrics: metricTable(),
+    reasons: reasonTable(),
+    scenarios: scenarioList(),
+  };
+  return Object.entries(parts).reduce((text, [name, part]) => fill(text, name, part), readme);
+}
+
+function fill(readme: string, name: string, part: string): string {
+  const begin = `<!-- generated: ${name} -->`;
+  const end = `<!-- end: ${name} -->`;
+  const from = readme.indexOf(begin);
+  const to = readme.indexOf(end);
+  if (from < 0 || to < from) throw new Error(`README.md lacks the markers of "${name}"`);
+  return `${readme.slice(0, from + begin.length)}\n\n${part}\n\n${readme.slice(to)}`;
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]) => `| ${cells.map(escapeCell).join(' | ')} |`;
+  return [line(head), `|${head.map(() => ' --- |').join('')}`, ...rows.map(line)].join('\n');
+}
+
+function escapeCell(text: string): string {
+  return text.replaceAll('|', '\\|');
+}
+
+function flagTable(): string {
+  const rows = (options as readonly Option[])
+    .filter((option) => option.noEffect === undefined)
+    .map((option) => [
+      spellings(option),
+      `\`${environmentName(option)}\``,
+      allowedText(option),
+      option.default === '' || option.default.toString() === ''
+        ? ''
+        : `\`${option.default.toString()}\``,
+      option.help + (option.isNew === true ? ' *(new)*' : ''),
+    ]);
+  return table(['flag', 'environment', 'takes', 'default', 'meaning'], rows);
+}
+
+function noEffectTable(): string {
+  const rows = (options as readonly Option[])
+    .filter((option) => option.noEffect !== undefined)
+    .map((option) => [spellings(option), option.noEffect ?? '']);
+  return table(['flag', 'no effect, because'], rows);
+}
+
+function spellings(option: Option): string {
+  const dashes = option.name.length === 1 ? '-' : '--';
+  const own = `\`${dashes}${option.name}\``;
+  return option.old === undefined ? own : `${own} \`--${option.old}\``;
+}
+
+function metricTable(): string {
+  const rows = (Object.entries({ ...oldMetrics, ...newMetrics }) as [string, MetricRow][]).map(
+    ([name, row]) => [
+      `\`${name}\``,
+      row.type,
+      row.labels.map((l) => `\`${l}\``).join(' '),
+      row.help,
+    ],
+  );
+  return table(['metric', 'type', 'labels', 'meaning'], rows);
+}
+
+function reasonTable(): string {
+  const rows = Object.entries(refusals).map(([reason, row]) => [
+    `\`${reason}\``,
+    String(row.status),
+    `\`${row.error}\``,
+    'retryAfterS' in row ? `${row.retryAfterS} s or more` : '',
+  ]);
+  return table(['reason', 'status', 'error', 'Retry-After'], rows);
+}
+
+function scenarioList(): string {
+  return scenarios
+    .map(({ name, title, inTour }) => `- \`${name}\`${inTour ? ' (tour)' : ''}: ${title}`)
+    .join('\n');
+}
+
+if (import.meta.main) {
+  const readme = await readFile(readmePath, 'utf8');
+  await writeFile(readmePath, renderReadme(readme));
+}

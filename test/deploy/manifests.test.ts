@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { parseAllDocuments } from 'yaml';
+import { parseConfig } from '../../src/nmi/config.ts';
+
+const deploy = join(import.meta.dirname, '..', '..', 'deploy');
+
+interface Manifest {
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace?: string };
+  readonly rules?: readonly { readonly resources: string[]; readonly verbs: string[] }[];
+  readonly spec?: unknown;
+}
+
+async function load(name: string): Promise<readonly Manifest[]> {
+  const documents = parseAllDocuments(await readFile(join(deploy, name), 'utf8'));
+  return documents.map((document) => {
+    assert.deepEqual(document.errors, []);
+    return document.toJS() as Manifest;
+  });
+}
+
+interface PodSpec {
+  readonly hostNetwork: boolean;
+  readonly dnsPolicy: string;
+  readonly tolerations: readonly unknown[];
+  readonly priorityClassName: string;
+  readonly containers: readonly {
+    readonly args: readonly string[];
+    readonly resources: { readonly limits: Record<string, string> };
+    readonly securityContext: { readonly capabilities: { drop: string[]; add: string[] } };
+    readonly livenessProbe: { readonly httpGet: { path: string; port: number } };
+    readonly readinessProbe: { readonly httpGet: { path: string; port: number } };
+  }[];
+}
+
+describe('the manifests', () => {
+  it('start the agent with arguments that it accepts', async () => {
+    const daemonSet = (await load('nmi.yaml')).find(({ kind }) => kind === 'DaemonSet');
+    const { template } = daemonSet?.spec as { template: { spec: PodSpec } };
+    const [container] = template.spec.containers;
+    assert.ok(container !== undefined);
+    const flags = Object.fromEntries(
+      container.args.map((arg) => {
+        const [name = '', value = 'true'] = arg.replace(/^--/, '').split('=');
+        return [name, value.replace('$(NODE_NAME)', 'node-1')];
+      }),
+    );
+    const parsed = parseConfig(flags, {});
+    assert.ok(parsed.ok);
+    assert.deepEqual(parsed.warnings, []);
+    assert.equal(container.livenessProbe.httpGet.port, parsed.config.probePort);
+    assert.equal(container.livenessProbe.httpGet.path, '/livez');
+    assert.equal(container.readinessProbe.httpGet.path, '/readyz');
+  });
+
+  it('run on every Linux node, on the host network, with two capabilities and no CPU limit', async () => {
+    const daemonSet = (await load('nmi.yaml')).find(({ kind }) => kind === 'DaemonSet');
+    const { spec } = (daemonSet?.spec as { template: { spec: PodSpec } }).template;
+    assert.equal(spec.hostNetwork, true);
+    assert.equal(spec.dnsPolicy, 'ClusterFirstWithHostNet');
+    assert.deepEqual(spec.tolerations, [{ operator: 'Exists' }]);
+    assert.equal(spec.priorityClassName, 'system-node-critical');
+    const [container] = spec.containers;
+    assert.deepEqual(container?.securityContext.capabilities, {
+      drop: ['ALL'],
+      add: ['NET_ADMIN', 'NET_RAW'],
+    });
+    assert.deepEqual(Object.keys(container?.resources.limits ?? {}), ['memory']);
+  });
+
+  it('give the agent the right to list and watch what it watches, and nothing else', async () => {
+    const role = (await load('nmi.yaml')).find(({ kind }) => kind === 'ClusterRole');
+    const rules = role?.rules ?? [];
+    assert.deepEqual(rules.flatMap(({ resources }) => resources).sort(), [
+      'azureidentities',
+      'azureidentitybindings',
+      'azurepodidentityexceptions',
+      'pods',
+    ]);
+    for (const { verbs } of rules) assert.deepEqual(verbs, ['list', 'watch']);
+  });
+
+  it('define the three kinds under their old names', async () => {
+    const names = (await load('crds.yaml')).map(({ metadata }) => metadata.name);
+    assert.deepEqual(names, [
+      'azureidentities.aadpodidentity.k8s.io',
+      'azureidentitybindings.aadpodidentity.k8s.io',
+      'azurepodidentityexceptions.aadpodidentity.k8s.io',
+    ]);
+  });
+});
