@@ -62,7 +62,7 @@ describe('the listener, given any bytes', () => {
         assert.match(head, /^http\/1\.1 [2-5]\d\d /);
         assert.ok(head.includes('content-type: application/json'), head);
       }),
-      { interruptAfterTimeLimit: budgetMs, numRuns: 100_000 },
+      { plugins: [fc.interruptAfterTimeLimit(budgetMs)], numRuns: 100_000 },
     );
     const reply = await ask(agent.client('127.0.0.11'), tokenTarget);
     assert.equal(reply.identity, 'a');
