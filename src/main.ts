@@ -2,6 +2,7 @@
  * Words in, exit code out. The only file that touches the process: its arguments, its environment,
  * its signals and its end.
  */
+import { createBatchedOutput } from './cli/batched-output.ts';
 import { runCli } from './cli/cli.ts';
 import { exitCodes } from './cli/outside.ts';
 
@@ -13,6 +14,8 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     stop.abort();
   });
 }
+const output = createBatchedOutput((text) => process.stdout.write(text));
+process.on('exit', output.flush);
 // A reader that went away (`nmi lab | head`) is not worth a crash.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(exitCodes.ok);
@@ -26,7 +29,7 @@ for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
 
 void runCli(process.argv.slice(2), {
   environment: process.env,
-  stdout: (text) => process.stdout.write(text),
+  stdout: output.write,
   stderr: (text) => process.stderr.write(text),
   stop: stop.signal,
 }).then((code) => {
