@@ -53,7 +53,12 @@ export interface FakeImdsOptions {
 export interface ImdsFaults {
   readonly delayMs?: number;
   /** Answer with this status, the first `times` requests or all. */
-  readonly fail?: { readonly status: number; readonly times?: number };
+  readonly fail?: {
+    readonly status: number;
+    readonly times?: number;
+    /** The `Retry-After` header; without it there is none, as the real service mostly has it. */
+    readonly retryAfterSec?: number;
+  };
   /** Take requests and never answer. */
   readonly hang?: boolean;
   /** Refuse connections, and cut those that are open. */
@@ -95,6 +100,8 @@ export interface FakeImds extends AsyncDisposable {
   clear(): void;
   /** Tokens given to addresses other than the node's, since the start. */
   leaks(): number;
+  /** Every token it ever made, oldest first; of a long run the latest ones. */
+  issuedTokens(): readonly string[];
   /** The most token requests that were open at once. */
   peakTokenConcurrency(): number;
 }
@@ -128,7 +135,7 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
   const decide = (request: IncomingMessage, affected: boolean, throttled: boolean): ImdsAnswer => {
     if (affected && faults.fail !== undefined && failuresLeft > 0) {
       failuresLeft -= 1;
-      return renderFailure(faults.fail.status);
+      return renderFailure(faults.fail.status, faults.fail.retryAfterSec);
     }
     if (throttled) return renderFailure(429);
     return answerImds(
@@ -156,6 +163,7 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
       Server: answer.status === 500 ? 'Microsoft-IIS/10.0' : serverName,
       'x-ms-request-id': randomUUID(),
       ...(answer.allow === undefined ? {} : { Allow: answer.allow }),
+      ...(answer.retryAfterSec === undefined ? {} : { 'Retry-After': answer.retryAfterSec }),
     });
     response.end(answer.body);
   };
@@ -204,6 +212,7 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
       limiter.resetPeak();
     },
     leaks: () => leaks,
+    issuedTokens: tokens.issued,
     peakTokenConcurrency: () => limiter.peak(),
     [Symbol.asyncDispose]: () => door.shut(),
   };
@@ -231,25 +240,28 @@ function joinHeader(request: IncomingMessage, name: string): string | undefined 
   return request.headersDistinct[name]?.join(', ');
 }
 
-function renderFailure(status: number): ImdsAnswer {
+function renderFailure(status: number, retryAfterSec?: number): ImdsAnswer {
+  const wait = retryAfterSec === undefined ? {} : { retryAfterSec };
   if (status === 429) {
     const body = 'Temporarily throttled, too many requests';
-    return { status, contentType: textType, body };
+    return { status, contentType: textType, body, ...wait };
   }
-  if (status === 500) return { status, contentType: textType, body: 'Internal error' };
+  if (status === 500) return { status, contentType: textType, body: 'Internal error', ...wait };
   const body = JSON.stringify({ error: 'service_unavailable', error_description: 'Lab fault' });
-  return { status, contentType: jsonType, body };
+  return { status, contentType: jsonType, body, ...wait };
 }
 
 interface TokenShelf {
   readonly take: (identity: LabIdentity, resource: string, freshness: TokenFreshness) => ImdsToken;
   readonly setLifetime: (lifetimeMs: number) => void;
+  readonly issued: () => readonly string[];
 }
 
 function createTokenShelf(options: FakeImdsOptions, clock: Clock): TokenShelf {
   const sign = createTokenSigner();
   const shelf = new Map<string, Omit<ImdsToken, 'expiresInSec'>>();
   let lifetimeMs = options.tokenLifetimeMs ?? dayMs;
+  let issued: string[] = [];
 
   const issue = (identity: LabIdentity, resource: string): Omit<ImdsToken, 'expiresInSec'> => {
     const text = sign({
@@ -259,6 +271,8 @@ function createTokenShelf(options: FakeImdsOptions, clock: Clock): TokenShelf {
       issuedAtWallMs: clock.wallMs(),
       lifetimeMs,
     });
+    issued.push(text);
+    if (issued.length >= defaultRecordLimit * 2) issued = issued.slice(-defaultRecordLimit);
     const claims = decodeLabToken(text);
     return { text, notBeforeSec: claims?.nbf ?? 0, expiresOnSec: claims?.exp ?? 0 };
   };
@@ -279,6 +293,7 @@ function createTokenShelf(options: FakeImdsOptions, clock: Clock): TokenShelf {
       lifetimeMs = next;
       shelf.clear();
     },
+    issued: () => issued,
   };
 }
 

@@ -49,6 +49,7 @@ export interface ImdsAnswer {
   /** Present exactly when the body carries a token: whose. */
   readonly identity?: LabIdentity;
   readonly allow?: string;
+  readonly retryAfterSec?: number;
 }
 
 export const jsonType = 'application/json; charset=utf-8';
