@@ -34,15 +34,15 @@ export async function openFabricGround(
   );
   const kubeconfig = opening.use(await writeKubeconfig(kube));
   const [program, ...leading] = selfCommand();
-  const agent = opening.use(
+  const openAgent = (adminPort: number): AgentProcess =>
     new AgentProcess({
-      adminUrl: `http://${nodeIp}:${probePort}`,
+      adminUrl: `http://${nodeIp}:${adminPort}`,
       spawn: (flags) =>
         fabric.exec('node', program, [...leading, ...flags], {
           env: { ...process.env, KUBECONFIG: kubeconfig.path },
         }),
-    }),
-  );
+    });
+  const agent = opening.use(openAgent(probePort));
   const owned = opening.move();
   return {
     kind: 'namespaces',
@@ -62,6 +62,8 @@ export async function openFabricGround(
       return { ips: pod.ips, client: await openFabricPod({ fabric, space: name }) };
     },
     closePod: (name) => fabric.removePod(name),
+    openHostClient: () => openFabricPod({ fabric, space: 'node' }),
+    openAgent,
     runInNode: (command, args, input) =>
       collect(fabric.exec('node', command, args, { stdio: ['pipe', 'pipe', 'pipe'] }), input),
     runInPod: (pod, command, args) =>

@@ -15,6 +15,8 @@ export interface FakeKubeFaults {
   readonly notInstalled: Set<string>;
   /** The next `count` requests that match fail with `status`. */
   failNext(count: number, status: number, options?: FailOptions): void;
+  /** Ends all of them. Requests that hang stay so. */
+  clear(): void;
 }
 
 export interface FailOptions {
@@ -35,17 +37,26 @@ export interface FaultPlan extends FakeKubeFaults {
   takeCut(): number | undefined;
 }
 
+const faultless = {
+  delayEventsMs: 0,
+  hang: false,
+  requiredToken: undefined,
+  goneByStatus: false,
+  cutNextWatchAfterBytes: undefined,
+} as const satisfies Partial<FakeKubeFaults>;
+
 export function createFaultPlan(): FaultPlan {
   const planned: { left: number; status: number; options: FailOptions }[] = [];
   return {
-    delayEventsMs: 0,
-    hang: false,
-    requiredToken: undefined,
-    goneByStatus: false,
-    cutNextWatchAfterBytes: undefined,
+    ...faultless,
     notInstalled: new Set(),
     failNext(count, status, options = {}) {
       planned.push({ left: count, status, options });
+    },
+    clear() {
+      Object.assign(this, faultless);
+      this.notInstalled.clear();
+      planned.length = 0;
     },
     takeFailure(url) {
       const entry = planned.find(

@@ -3,7 +3,7 @@
  * The whole agent runs, only the redirect does not: pods dial the agent itself.
  */
 import { spawn } from 'node:child_process';
-import { createServer, type AddressInfo } from 'node:net';
+import { createServer } from 'node:net';
 import { AgentProcess } from './agent-process.ts';
 import { openFakeImds } from './fake-imds.ts';
 import { openFakeKube } from './fake-kube.ts';
@@ -62,6 +62,10 @@ export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
       return Promise.resolve({ ips: [sourceIp], client });
     },
     closePod: () => Promise.resolve(),
+    openHostClient: noNamespaces,
+    openAgent: () => {
+      throw noNamespace();
+    },
     runInNode: noNamespaces,
     runInPod: noNamespaces,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
@@ -69,7 +73,11 @@ export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
 }
 
 function noNamespaces(): Promise<never> {
-  return Promise.reject(new LabError('NAMESPACE_WRONG', 'on loopback there are no namespaces'));
+  return Promise.reject(noNamespace());
+}
+
+function noNamespace(): LabError {
+  return new LabError('NAMESPACE_WRONG', 'on loopback there are no namespaces');
 }
 
 async function freePorts(): Promise<readonly [number, number]> {
@@ -80,7 +88,8 @@ async function freePorts(): Promise<readonly [number, number]> {
       server.once('error', reject);
       server.listen(0, host, resolve);
     });
-    ports.push((server.address() as AddressInfo).port);
+    const address = server.address();
+    if (typeof address === 'object' && address !== null) ports.push(address.port);
   }
   await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
   return [ports[0] ?? 0, ports[1] ?? 0];

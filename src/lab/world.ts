@@ -6,9 +6,12 @@
  * The one number that matters is `leaks`: tokens of the node's own identity in the hands of pods
  * that are not excepted, however they came there.
  */
-import { AgentProcess } from './agent-process.ts';
-import type { FakeImds } from './fake-imds.ts';
-import { fakeResources } from './fake-kube-resources.ts';
+import assert from 'node:assert/strict';
+import { asRecord, stringAt } from '../nmi/json-value.ts';
+import type { AgentProcess } from './agent-process.ts';
+import { eventually } from './eventually.ts';
+import type { FakeImds, ImdsRequest } from './fake-imds.ts';
+import { fakeResources, type FakeObject } from './fake-kube-resources.ts';
 import type { FakeKube } from './fake-kube.ts';
 import { createLabIdentity, createNodeIdentity } from './lab-identity.ts';
 import { LabPod } from './lab-pod.ts';
@@ -39,6 +42,10 @@ export interface Ground {
     ip: string | undefined,
   ): Promise<{ ips: readonly string[]; client: PodClient }>;
   closePod(name: string): Promise<void>;
+  /** A client in the node's own namespace, as a process of the host. Namespaces only. */
+  openHostClient(): Promise<PodClient>;
+  /** Another agent on the same node, its probes on a port of their own. Namespaces only. */
+  openAgent(adminPort: number): AgentProcess;
   /** Runs a program in the node's namespace. Namespaces only. */
   runInNode(command: string, args: readonly string[], input?: string): Promise<RunResult>;
   /** Runs a program in a pod's namespace. Namespaces only. */
@@ -67,6 +74,14 @@ export interface NewPod {
 }
 
 export const nodeName = 'lab-node';
+
+/** The agent's own count of what it knows, by plural name of the resource. */
+const indexSeries: ReadonlyMap<string, string> = new Map([
+  ['pods', 'nmi_index_pods{kind="all"}'],
+  ['azureidentities', 'nmi_index_objects{kind="identities"}'],
+  ['azureidentitybindings', 'nmi_index_objects{kind="bindings"}'],
+  ['azurepodidentityexceptions', 'nmi_index_objects{kind="exceptions"}'],
+]);
 
 export class World implements AsyncDisposable {
   readonly ground: Ground;
@@ -117,6 +132,10 @@ export class World implements AsyncDisposable {
         this.kube.delete({ kind, ...metadata });
       }
     }
+    const wasHanging = this.kube.faults.hang;
+    this.kube.faults.clear();
+    // Whoever waits for an answer that will not come asks again.
+    if (wasHanging) this.kube.cutConnections();
     await this.imds.setFaults({});
     this.imds.setSystemAssigned(createNodeIdentity());
     for (const identity of this.#assigned.values()) this.imds.unassign(identity.clientId);
@@ -125,7 +144,25 @@ export class World implements AsyncDisposable {
     this.#flags = flags;
     if (isOther) await this.agent.stop();
     await this.startAgent();
+    await this.untilAgentKnows();
     this.imds.clear();
+  }
+
+  /**
+   * Waits until the agent has as many objects of each kind as the API: what was added and what was
+   * taken away has arrived there. It does not see that an object was edited or replaced.
+   * @throws AssertionError after 20 s.
+   */
+  async untilAgentKnows(): Promise<void> {
+    await eventually(async () => {
+      for (const resource of fakeResources) {
+        const series = indexSeries.get(resource.plural);
+        if (series === undefined) continue;
+        const stored = this.kube.store.list(resource).filter(isWatched).length;
+        const known = await this.agent.metric(series);
+        assert.equal(known, stored, `the agent knows ${known} ${resource.plural} of ${stored}`);
+      }
+    }, 20_000);
   }
 
   /** Starts the agent with this scenario's flags and waits until it is ready. */
@@ -244,8 +281,21 @@ export class World implements AsyncDisposable {
       .map((request) => `${request.identity ?? ''} to ${request.from}`);
   }
 
+  /** What reached the fake IMDS past the agent since the scenario began, whatever it asked for. */
+  uncheckedRequests(): readonly ImdsRequest[] {
+    return this.imds.requests().filter(({ from }) => from !== this.ground.nodeIp);
+  }
+
   /** Ends the pods; the ground ends the rest. */
   async [Symbol.asyncDispose](): Promise<void> {
     for (const pod of this.pods) await this.removePod(pod);
   }
+}
+
+/** The agent watches pods of its own node that have not ended, and every custom resource. */
+function isWatched(object: FakeObject): boolean {
+  if (object.kind !== 'Pod') return true;
+  const phase = stringAt(asRecord(object['status']), 'phase');
+  const node = stringAt(asRecord(object['spec']), 'nodeName');
+  return node === nodeName && phase !== 'Succeeded' && phase !== 'Failed';
 }

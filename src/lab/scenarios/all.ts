@@ -1,5 +1,34 @@
-/** Every scenario, in the order they run. */
+/** Every scenario, in the order they run: those with equal flags of the agent side by side. */
 import type { Scenario } from '../scenario.ts';
-import { leak, oneIdentity } from './identities.ts';
+import { addressScenarios } from './addresses.ts';
+import { agentLifeScenarios } from './agent-life.ts';
+import { changeScenarios } from './changes.ts';
+import { crowdScenarios } from './crowd.ts';
+import { demoScenarios } from './demo.ts';
+import { exceptionScenarios } from './exceptions.ts';
+import { identityScenarios } from './identities.ts';
+import { kubeOutageScenarios } from './kube-outage.ts';
+import { lateObjectScenarios } from './late-objects.ts';
+import { nodeSurfaceScenarios } from './node-surface.ts';
+import { redirectScenarios } from './redirect.ts';
+import { strangerScenarios } from './strangers.ts';
+import { canaryScenarios, upstreamScenarios } from './upstream.ts';
+import { wireScenarios } from './wire.ts';
 
-export const scenarios: readonly Scenario[] = [oneIdentity, leak];
+export const scenarios: readonly Scenario[] = [
+  ...identityScenarios,
+  ...exceptionScenarios,
+  ...lateObjectScenarios,
+  ...addressScenarios,
+  ...wireScenarios,
+  ...demoScenarios,
+  ...upstreamScenarios,
+  ...changeScenarios,
+  ...strangerScenarios,
+  ...agentLifeScenarios,
+  ...crowdScenarios,
+  ...redirectScenarios,
+  ...nodeSurfaceScenarios,
+  ...kubeOutageScenarios,
+  ...canaryScenarios,
+];
