@@ -7,10 +7,17 @@ import { eventually } from './eventually.ts';
 import type { AskOptions, LabPod, PodReply } from './lab-pod.ts';
 import type { World } from './world.ts';
 
+/** What came, for a message: never a token. */
+export function sayReply(reply: PodReply): string {
+  if (reply.failure !== undefined) return reply.failure;
+  if (reply.identity !== undefined) return `${reply.status} with a token of ${reply.identity}`;
+  return `${reply.status} ${reply.text}`;
+}
+
 /** Some identity's token and no other's. */
 export function assertToken(reply: PodReply, identity: string): void {
-  const got = reply.identity ?? reply.failure ?? `status ${reply.status}: ${reply.text}`;
-  assert.equal(got, identity, `wanted a token of ${identity}, got ${got}`);
+  const message = `wanted a token of ${identity}, got ${sayReply(reply)}`;
+  assert.equal(reply.identity, identity, message);
   assert.equal(reply.status, 200);
   assert.equal(reply.headers.get('retry-after'), undefined, 'a token must not carry Retry-After');
 }
@@ -25,8 +32,8 @@ export interface Refusal {
 
 /** No token, a JSON error body, and `Retry-After` exactly on what passes. */
 export function assertRefused(reply: PodReply, wanted: Refusal): void {
-  const got = reply.failure ?? `${reply.status} ${reply.text}`;
-  assert.equal(reply.identity, undefined, `got a token of ${String(reply.identity)}`);
+  const got = sayReply(reply);
+  assert.equal(reply.identity, undefined, `wanted status ${wanted.status}, got ${got}`);
   assert.equal(reply.status, wanted.status, `wanted status ${wanted.status}, got ${got}`);
   const { error, error_description: description } = reply.body;
   assert.ok(typeof error === 'string' && error !== '', `no error code in: ${got}`);
