@@ -23,13 +23,13 @@ export interface Verdict {
  */
 export function judgeLoad(
   pod: string,
-  report: PodLoadReport,
+  reports: readonly PodLoadReport[],
   identity: string,
   others: readonly string[] = [],
 ): Verdict {
   let granted = 0;
   let refused = 0;
-  for (const row of report.counts) {
+  for (const row of reports.flatMap(({ counts }) => counts)) {
     if (row.outcome === '200') {
       const whose = row.identity ?? 'nobody';
       assert.equal(whose, identity, `pod ${pod} got ${row.count} tokens of ${whose}`);
@@ -52,4 +52,9 @@ export function describePace(reports: readonly PodLoadReport[]): string {
     p99Ms = Math.max(p99Ms, report.latencyMs.p99);
   }
   return `${Math.round(perSec)} requests/s, p99 ${p99Ms.toFixed(1)} ms`;
+}
+
+/** The longest time without a success within any of them, in whole milliseconds. */
+export function longestGapMs(reports: readonly PodLoadReport[]): number {
+  return Math.round(Math.max(0, ...reports.map(({ maxGapMs }) => maxGapMs)));
 }

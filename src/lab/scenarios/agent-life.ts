@@ -1,7 +1,7 @@
 /** The agent dies, stops and comes back while pods ask. */
 import assert from 'node:assert/strict';
 import { eventually } from '../eventually.ts';
-import { absentAgent, beside, judgeLoad } from '../load-verdict.ts';
+import { absentAgent, beside, judgeLoad, longestGapMs } from '../load-verdict.ts';
 import { hasRedirect, readNode } from '../node-view.ts';
 import { assertToken } from '../reply-checks.ts';
 import type { Scenario } from '../scenario.ts';
@@ -33,8 +33,8 @@ const killed: Scenario = {
     assertToken(await two.ask(), 'kill-b');
     const [first, second] = await loads;
     const verdicts = [
-      judgeLoad(one.name, first, 'kill-a', absentAgent),
-      judgeLoad(two.name, second, 'kill-b', absentAgent),
+      judgeLoad(one.name, [first], 'kill-a', absentAgent),
+      judgeLoad(two.name, [second], 'kill-b', absentAgent),
     ];
     for (const { granted, refused } of verdicts) assert.ok(granted > 0 && refused > 0);
     assert.deepEqual(world.uncheckedRequests(), [], 'requests came past the agent');
@@ -42,9 +42,9 @@ const killed: Scenario = {
     // Each life of the agent fetches each identity's token once.
     const upstream = [`kill-a to ${nodeIp}`, `kill-b to ${nodeIp}`];
     assert.deepEqual(world.upstreamTokens().toSorted(), [...upstream, ...upstream].toSorted());
-    const gapMs = Math.max(first.maxGapMs, second.maxGapMs);
+    const gapMs = longestGapMs([first, second]);
     const refused = verdicts.reduce((sum, verdict) => sum + verdict.refused, 0);
-    return `${Math.round(gapMs)} ms without an answer, ${refused} requests refused in it, none leaked`;
+    return `${gapMs} ms without an answer, ${refused} requests refused in it, none leaked`;
   },
 };
 
@@ -101,18 +101,18 @@ const stopped: Scenario = {
     assertToken(await one.ask(), 'stop-a');
     const [first, second] = await loads;
     const verdicts = [
-      judgeLoad(one.name, first, 'stop-a', absentAgent),
-      judgeLoad(two.name, second, 'stop-b', absentAgent),
+      judgeLoad(one.name, [first], 'stop-a', absentAgent),
+      judgeLoad(two.name, [second], 'stop-b', absentAgent),
     ];
     for (const { granted, refused } of verdicts) assert.ok(granted > 0 && refused > 0);
     assert.deepEqual(world.uncheckedRequests(), [], 'requests came past the agent');
     for (const who of world.upstreamTokens()) {
       assert.match(who, new RegExp(`^stop-[ab] to ${world.ground.nodeIp}$`));
     }
-    const gapMs = Math.max(first.maxGapMs, second.maxGapMs);
+    const gapMs = longestGapMs([first, second]);
     return (
       `${slowRequests} requests under way finished, exit code 0, refused while down, longest gap ` +
-      `${Math.round(gapMs)} ms`
+      `${gapMs} ms`
     );
   },
 };

@@ -19,7 +19,7 @@ const twoAtOnce: Scenario = {
           pod.load({ durationMs, concurrency: 2 }),
           pod.load({ durationMs, concurrency: 2, newConnectionPerRequest: false }),
         ]);
-        for (const report of both) judgeLoad(pod.name, report, name);
+        for (const report of both) judgeLoad(pod.name, [report], name);
         return both;
       }),
     );
@@ -56,7 +56,7 @@ const dozens: Scenario = {
     await Promise.all(
       pods.map(async (pod, index) => {
         const report = await pod.load({ durationMs: 1_500, concurrency: 2 });
-        const { granted } = judgeLoad(pod.name, report, nameOf(index));
+        const { granted } = judgeLoad(pod.name, [report], nameOf(index));
         assert.ok(granted > 0, `pod ${pod.name} got nothing`);
         served += granted;
       }),

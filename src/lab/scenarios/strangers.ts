@@ -100,7 +100,7 @@ function flushes(name: string, durationMs: number, inTour: boolean): Scenario {
       for (const [index, [pod, identity]] of pods.entries()) {
         const report = reports[index];
         assert.ok(report !== undefined);
-        const verdict = judgeLoad(pod.name, report, identity, heldByGuard);
+        const verdict = judgeLoad(pod.name, [report], identity, heldByGuard);
         served += verdict.granted;
         held += verdict.refused;
         assertToken(await pod.ask(), identity);
