@@ -1,7 +1,9 @@
 /** A pod of the lab: a Kubernetes object, an address, and a client that asks from there. */
+import { parseRecord } from '../nmi/json-value.ts';
+import { LabError } from './lab-error.ts';
 import { decodeLabToken } from './lab-token.ts';
 import type { PodClient } from './pod-client.ts';
-import type { PodLoad, PodLoadReport } from './pod-protocol.ts';
+import type { PodAnswer, PodLoad, PodLoadReport, PodRequest } from './pod-protocol.ts';
 
 export interface PodReply {
   /** 0 when no answer came; then `failure` says why. */
@@ -63,7 +65,7 @@ export class LabPod implements AsyncDisposable {
   /** One request, told and counted. Never rejects for what came or did not come. */
   async ask(options: AskOptions = {}): Promise<PodReply> {
     const target = options.target ?? tokenTarget(options);
-    const answer = await this.client.request({
+    const answer = await this.#request({
       method: options.method ?? 'GET',
       target,
       headers: options.headers ?? metadataHeader,
@@ -81,6 +83,18 @@ export class LabPod implements AsyncDisposable {
     if (reply.identity !== undefined) this.#options.onIdentity(reply.identity, 1);
     this.#options.tell(describe(this, options.method ?? 'GET', target, reply));
     return reply;
+  }
+
+  /** A pod that ends under a request is a failure like any other: nobody may be waiting for it. */
+  async #request(request: PodRequest): Promise<PodAnswer> {
+    const startedAtMs = performance.now();
+    try {
+      return await this.client.request(request);
+    } catch (error) {
+      if (!(error instanceof LabError)) throw error;
+      const durationMs = performance.now() - startedAtMs;
+      return { outcome: 'failed', error: error.code, durationMs };
+    }
   }
 
   /** Requests in a loop inside the pod, counted. */
@@ -121,7 +135,8 @@ function readReply(
   text: string,
   durationMs: number,
 ): PodReply {
-  const body = parseObject(text);
+  // What is no JSON object: the status speaks.
+  const body = parseRecord(text) ?? {};
   const token = body['access_token'];
   return {
     status,
@@ -148,14 +163,4 @@ function shorten(text: string): string {
     .replace(`${tokenPath}?api-version=2018-02-01&resource=`, 'token?resource=')
     .replace('https%3A%2F%2F', 'https://');
   return plain.length > 160 ? `${plain.slice(0, 157)}...` : plain;
-}
-
-function parseObject(text: string): Readonly<Record<string, unknown>> {
-  try {
-    const parsed = JSON.parse(text) as unknown;
-    if (typeof parsed === 'object' && parsed !== null) return parsed as Record<string, unknown>;
-  } catch {
-    // No JSON: the status speaks.
-  }
-  return {};
 }
