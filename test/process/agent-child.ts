@@ -1,0 +1,166 @@
+/** The agent as a child process on loopback, started with the words of a command line. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { openFakeImds, type FakeImds } from '../../src/lab/fake-imds.ts';
+import { openFakeKube, type FakeKube } from '../../src/lab/fake-kube.ts';
+import { createLabIdentity, createNodeIdentity } from '../../src/lab/lab-identity.ts';
+import {
+  createAzureIdentity,
+  createAzureIdentityBinding,
+  createPodManifest,
+} from '../../src/lab/manifests.ts';
+import { openLoopbackPod, type PodClient } from '../../src/lab/pod-client.ts';
+import { selfCommand } from '../../src/lab/self-command.ts';
+
+export const nodeName = 'node-1';
+export const podIp = '127.0.0.11';
+
+export interface Child {
+  readonly pid: number;
+  /** What it printed so far. */
+  stdout(): string;
+  stderr(): string;
+  /** Resolves when standard output has matched; rejects when the process ends before. */
+  untilPrinted(text: RegExp): Promise<void>;
+  signal(name: NodeJS.Signals): void;
+  /** Its exit code, or the signal that ended it. */
+  readonly exited: Promise<number | NodeJS.Signals>;
+}
+
+/** `nmi` with these words. No environment but a search path and what is given. */
+export function startNmi(words: readonly string[], env: NodeJS.ProcessEnv = {}): Child {
+  const [program, ...leading] = selfCommand();
+  const child: ChildProcess = spawn(program, [...leading, ...words], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { PATH: process.env['PATH'], ...env },
+  });
+  let stdout = '';
+  let stderr = '';
+  const waiting = new Set<() => void>();
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
+    for (const look of waiting) look();
+  });
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+  const exited = new Promise<number | NodeJS.Signals>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code, signal) => {
+      resolve(signal ?? code ?? 1);
+    });
+  });
+  return {
+    pid: child.pid ?? 0,
+    stdout: () => stdout,
+    stderr: () => stderr,
+    untilPrinted: (text) =>
+      new Promise((resolve, reject) => {
+        const look = () => {
+          if (!text.test(stdout)) return;
+          waiting.delete(look);
+          resolve();
+        };
+        waiting.add(look);
+        look();
+        void exited.then((outcome) => {
+          reject(new Error(`ended with ${outcome}: ${stdout}${stderr}`));
+        });
+      }),
+    signal: (name) => {
+      child.kill(name);
+    },
+    exited,
+  };
+}
+
+export interface Surroundings extends AsyncDisposable {
+  readonly kube: FakeKube;
+  readonly imds: FakeImds;
+  readonly listenPort: number;
+  readonly probePort: number;
+  readonly kubeconfig: string;
+  /** Where a test may put files. */
+  readonly folder: string;
+  /** What puts the agent on loopback beside these fakes. */
+  readonly flags: readonly string[];
+  /** The one pod, bound to an identity named `a`, at {@link podIp}. */
+  readonly pod: PodClient;
+  /** Starts the agent; it is killed with its surroundings. */
+  start(words?: readonly string[], env?: NodeJS.ProcessEnv): Child;
+  /** A page of the probe port, or undefined while nothing answers. */
+  page(path: string): Promise<{ status: number; text: string } | undefined>;
+  untilReady(): Promise<void>;
+}
+
+export async function openSurroundings(): Promise<Surroundings> {
+  await using opening = new AsyncDisposableStack();
+  const identity = createLabIdentity('a');
+  const kube = opening.use(await openFakeKube());
+  const { clientId, resourceId } = identity;
+  kube.apply(createAzureIdentity({ name: 'a', clientId, resourceId }));
+  kube.apply(createAzureIdentityBinding({ name: 'a', azureIdentity: 'a', selector: 'app' }));
+  kube.apply(createPodManifest({ name: 'p', nodeName, ips: [podIp], binding: 'app' }));
+  const imds = opening.use(
+    await openFakeImds({
+      host: '127.0.0.1',
+      port: 0,
+      nodeIps: ['127.0.0.1'],
+      systemAssigned: createNodeIdentity(),
+      userAssigned: [identity],
+    }),
+  );
+  const folder = await mkdtemp(join(tmpdir(), 'nmi-process-'));
+  opening.defer(() => rm(folder, { recursive: true, force: true }));
+  const kubeconfig = join(folder, 'kubeconfig');
+  await writeFile(kubeconfig, kube.kubeconfig());
+  const [listenPort, probePort] = [await freePort(), await freePort()];
+  const pod = opening.use(
+    openLoopbackPod({ name: 'p', sourceIp: podIp, host: '127.0.0.1', port: listenPort }),
+  );
+  const children = opening.adopt(new Set<Child>(), async (started) => {
+    for (const child of started) child.signal('SIGKILL');
+    await Promise.all([...started].map(({ exited }) => exited));
+  });
+  const flags = [
+    ...[`--node=${nodeName}`, '--redirect=none', '--nmi-listen-address=127.0.0.1'],
+    ...[`--nmi-port=${listenPort}`, '--metadata-ip=127.0.0.1', `--metadata-port=${imds.port}`],
+    ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],
+    '--late-object-wait-ms=100',
+  ];
+  const page = async (path: string) => {
+    try {
+      const response = await fetch(`http://127.0.0.1:${probePort}/${path}`);
+      return { status: response.status, text: await response.text() };
+    } catch {
+      return undefined;
+    }
+  };
+  const all = opening.move();
+  return {
+    ...{ kube, imds, listenPort, probePort, kubeconfig, folder, flags, pod, page },
+    start: (words = flags, env = { KUBECONFIG: kubeconfig }) => {
+      const child = startNmi(words, env);
+      children.add(child);
+      return child;
+    },
+    untilReady: async () => {
+      const deadlineMs = performance.now() + 15_000;
+      while ((await page('readyz'))?.status !== 200) {
+        if (performance.now() > deadlineMs) throw new Error('the agent did not become ready');
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+    },
+    [Symbol.asyncDispose]: () => all.disposeAsync(),
+  };
+}
+
+/** A port of 127.0.0.1 that nobody listens on. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}

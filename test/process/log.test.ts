@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { decodeLabToken } from '../../src/lab/lab-token.ts';
+import { ask, tokenTarget } from '../support/ask.ts';
+import { openSurroundings } from './agent-child.ts';
+
+/** The log of a whole short life with one granted and one refused request, and the token. */
+async function liveShortly(flags: readonly string[]): Promise<{ log: string; token: string }> {
+  await using world = await openSurroundings();
+  const child = world.start([...world.flags, ...flags]);
+  await world.untilReady();
+  const granted = await ask(world.pod, tokenTarget);
+  assert.equal(granted.identity, 'a');
+  const refused = await ask(world.pod, `${tokenTarget}&client_id=unknown`);
+  assert.equal(refused.status, 400);
+  child.signal('SIGTERM');
+  assert.equal(await child.exited, 0);
+  assert.equal(child.stderr(), '');
+  return { log: child.stdout(), token: String(granted.body['access_token']) };
+}
+
+function assertNoSecret(log: string, token: string): void {
+  assert.ok(decodeLabToken(token) !== undefined, 'the test must hold a token');
+  for (const part of token.split('.')) assert.ok(!log.includes(part), 'a token is in the log');
+}
+
+describe('the log of the agent process', { timeout: 60_000 }, () => {
+  it('is JSON, one object a line, with one line for each token decision', async () => {
+    const { log, token } = await liveShortly([]);
+    assert.ok(log.endsWith('\n'));
+    const lines = log
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    for (const line of lines) {
+      assert.match(String(line['level']), /^(?:error|warn|info)$/);
+      assert.ok(!Number.isNaN(Date.parse(String(line['time']))));
+      assert.equal(typeof line['msg'], 'string');
+    }
+    const decisions = lines.filter((line) => 'reason' in line && 'requestId' in line);
+    assert.deepEqual(
+      decisions.map(({ reason, status }) => [reason, status]),
+      [
+        ['ok', 200],
+        ['selector_not_bound', 400],
+      ],
+    );
+    for (const decision of decisions) {
+      assert.equal(decision['namespace'], 'default');
+      assert.equal(decision['pod'], 'p');
+      assert.equal(typeof decision['durationMs'], 'number');
+    }
+    assertNoSecret(log, token);
+  });
+
+  it('looks like the log of the replaced system with --log-format=text', async () => {
+    const { log, token } = await liveShortly(['--log-format=text']);
+    for (const line of log.trimEnd().split('\n')) {
+      assert.match(line, /^[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ [\w.-]+:\d+\] \S/);
+    }
+    assert.match(log, /\] status \(200\) took \d+ ns for req\.method=GET reg\.path=\/metadata\//);
+    assert.match(log, /\] status \(400\) took \d+ ns .* req\.remote=127\.0\.0\.11/);
+    assertNoSecret(log, token);
+  });
+
+  it('holds only errors with --log-level=error', async () => {
+    const { log } = await liveShortly(['--log-level=error']);
+    assert.equal(log, '');
+  });
+});

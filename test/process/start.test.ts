@@ -1,0 +1,165 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { ask, tokenTarget } from '../support/ask.ts';
+import { freePort, nodeName, openSurroundings, startNmi } from './agent-child.ts';
+
+const usage = 2;
+const unavailable = 69;
+const config = 78;
+
+describe('the agent process at its start', { timeout: 120_000 }, () => {
+  it('ends with 2 on wrong flags and lists all of them, each with what is allowed', async () => {
+    const child = startNmi(
+      ['--nmi-port=NaN', '--operation-mode=standard', '--no-such-flag=1', '--prometheus-port=-1'],
+      { NMI_TOKEN_CACHE_SIZE: '0' },
+    );
+    assert.equal(await child.exited, usage);
+    assert.equal(child.stdout(), '');
+    const lines = child.stderr().trimEnd().split('\n');
+    for (const name of [
+      ...['--nmi-port', '--operation-mode', '--no-such-flag', '--prometheus-port', '--node'],
+      'NMI_TOKEN_CACHE_SIZE',
+    ]) {
+      const line = lines.find((text) => text.includes(`${name} `));
+      assert.match(line ?? '', /; allowed: ./, `${name} in:\n${child.stderr()}`);
+    }
+    assert.equal(lines.length, 6);
+  });
+
+  it('ends with 2 on a word that is no verb', async () => {
+    const child = startNmi(['serve', '--node=n']);
+    assert.equal(await child.exited, usage);
+    assert.match(child.stderr(), /"serve"/);
+  });
+
+  it('ends with 78 without any Kubernetes configuration, and says which were looked for', async () => {
+    await using world = await openSurroundings();
+    const child = world.start(world.flags, {});
+    assert.equal(await child.exited, config);
+    assert.match(child.stdout(), /KUBERNETES_SERVICE_HOST/);
+  });
+
+  it('ends with 78 on a kubeconfig that is not there or not one, and names the file', async () => {
+    await using world = await openSurroundings();
+    const missing = join(world.folder, 'missing');
+    const broken = join(world.folder, 'broken');
+    await writeFile(broken, 'apiVersion: v1\nclusters: 7\n');
+    for (const path of [missing, broken]) {
+      const child = world.start(world.flags, { KUBECONFIG: path });
+      assert.equal(await child.exited, config, child.stdout());
+      assert.ok(child.stdout().includes(path), child.stdout());
+      assert.equal(child.stderr(), '');
+    }
+  });
+
+  it('ends with 69 when its port is taken, and names the port and the flag', async () => {
+    await using world = await openSurroundings();
+    for (const [port, flag] of [
+      [world.listenPort, '--nmi-port'],
+      [world.probePort, '--http-probe-port'],
+    ] as const) {
+      const holder = createServer();
+      holder.listen(port, port === world.listenPort ? '127.0.0.1' : undefined);
+      await once(holder, 'listening');
+      const child = world.start();
+      assert.equal(await child.exited, unavailable, child.stdout());
+      const line = child.stdout().trimEnd().split('\n').at(-1) ?? '';
+      assert.ok(line.includes(String(port)) && line.includes(flag), line);
+      assert.match(line, /in use/);
+      holder.close();
+      await once(holder, 'close');
+    }
+  });
+
+  it('ends with 69 when the node does not hold the address to listen on', async () => {
+    await using world = await openSurroundings();
+    // 192.0.2.0/24 is for documentation: no machine has it.
+    const child = world.start([...world.flags, '--nmi-listen-address=192.0.2.7']);
+    assert.equal(await child.exited, unavailable);
+    assert.match(child.stdout(), /192\.0\.2\.7:\d+.*--nmi-listen-address/);
+  });
+
+  it('starts on the words of the manifest of the system it replaces', async () => {
+    await using world = await openSurroundings();
+    const child = world.start(
+      [
+        ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
+        ...[`--http-probe-port=${world.probePort}`, '--enableScaleFeatures=true'],
+        '--metadata-header-required=true',
+      ],
+      {
+        KUBECONFIG: world.kubeconfig,
+        HOST_IP: '10.224.0.4',
+        NODE_NAME: nodeName,
+        FORCENAMESPACED: 'true',
+        // What a manifest on loopback needs besides.
+        NMI_REDIRECT: 'none',
+        NMI_NMI_LISTEN_ADDRESS: '127.0.0.1',
+        NMI_NMI_PORT: String(world.listenPort),
+        NMI_METADATA_IP: '127.0.0.1',
+        NMI_METADATA_PORT: String(world.imds.port),
+        NMI_PROMETHEUS_PORT: '0',
+      },
+    );
+    await world.untilReady();
+    assert.deepEqual(await world.page('healthz'), { status: 200, text: 'Active' });
+    assert.equal((await ask(world.pod, tokenTarget)).identity, 'a');
+    const warnings = child.stdout().match(/"warning":"[^"]*"/g);
+    assert.equal(warnings?.length, 1, child.stdout());
+    assert.match(warnings[0], /--enableScaleFeatures has no effect/);
+    child.signal('SIGTERM');
+    assert.equal(await child.exited, 0);
+  });
+
+  it('refuses a kubenet node with 78 and starts there when that is allowed', async () => {
+    await using world = await openSurroundings();
+    const kubelet = join(world.folder, 'kubelet');
+    await writeFile(kubelet, 'KUBELET_FLAGS=--v=2 --network-plugin=kubenet --node-ip=10.0.0.4\n');
+    const flags = [...world.flags, `--kubelet-config=${kubelet}`];
+    const refused = world.start(flags);
+    assert.equal(await refused.exited, config);
+    assert.match(refused.stderr(), /AAD Pod Identity is not supported for Kubenet/);
+    assert.ok(refused.stderr().includes(kubelet));
+    assert.match(refused.stderr(), /--allow-network-plugin-kubenet/);
+    const allowed = world.start([...flags, '--allow-network-plugin-kubenet']);
+    await world.untilReady();
+    assert.ok(allowed.pid > 0);
+  });
+
+  it('starts where the kubelet’s file is missing or empty', async () => {
+    await using world = await openSurroundings();
+    const empty = join(world.folder, 'empty');
+    await writeFile(empty, '');
+    for (const path of [empty, join(world.folder, 'none')]) {
+      const child = world.start([...world.flags, `--kubelet-config=${path}`]);
+      await world.untilReady();
+      child.signal('SIGTERM');
+      assert.equal(await child.exited, 0);
+    }
+  });
+
+  it('runs without the Kubernetes API, alive and not ready, and tells pods to retry', async () => {
+    await using world = await openSurroundings();
+    const nobody = join(world.folder, 'nobody');
+    const port = await freePort();
+    const text = world.kube.kubeconfig().replaceAll(`:${world.kube.port}`, `:${port}`);
+    await writeFile(nobody, text);
+    const child = world.start(world.flags, { KUBECONFIG: nobody });
+    await child.untilPrinted(/"msg":"listening"/);
+    const reply = await ask(world.pod, tokenTarget);
+    assert.equal(reply.status, 503);
+    assert.equal(reply.headers.get('retry-after'), '1');
+    assert.match(String(reply.body['error_description']), /^The agent is starting/);
+    assert.equal((await world.page('livez'))?.status, 200);
+    const ready = await world.page('readyz');
+    assert.equal(ready?.status, 503);
+    assert.match(ready.text, /"watches":"[^"]*pods/);
+    assert.deepEqual(world.imds.requests(), []);
+    child.signal('SIGTERM');
+    assert.equal(await child.exited, 0, child.stdout());
+  });
+});

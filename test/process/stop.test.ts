@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { eventually } from '../../src/lab/eventually.ts';
+import { ask, tokenTarget } from '../support/ask.ts';
+import { openSurroundings, type Surroundings } from './agent-child.ts';
+
+async function untilUpstream(world: Surroundings, count: number): Promise<void> {
+  await eventually(() => {
+    assert.equal(world.imds.requests().length, count, 'requests under way upstream');
+  });
+}
+
+/** One request on a connection of its own, for work beside it. */
+function askLater(world: Surroundings, resource: string) {
+  const target = tokenTarget.replace('https://vault.azure.net', `https://${resource}`);
+  return ask(world.pod, target).then(
+    (reply) => reply.identity ?? String(reply.status),
+    (error: unknown) => (error instanceof Error ? error.message : 'unknown'),
+  );
+}
+
+describe('the agent process at its end', { timeout: 120_000 }, () => {
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    it(`finishes requests under way on ${signal}, takes no new ones and ends with 0`, async () => {
+      await using world = await openSurroundings();
+      const child = world.start();
+      await world.untilReady();
+      await world.imds.setFaults({ delayMs: 500, paths: 'token' });
+      const answers = [askLater(world, 'one'), askLater(world, 'two'), askLater(world, 'three')];
+      await untilUpstream(world, 3);
+      child.signal(signal);
+      await child.untilPrinted(/shutting down, the redirect stays/);
+      await eventually(async () => {
+        await assert.rejects(ask(world.pod, tokenTarget), /ECONNREFUSED/);
+      });
+      assert.deepEqual(await Promise.all(answers), ['a', 'a', 'a']);
+      assert.equal(await child.exited, 0);
+      assert.match(child.stdout(), /"code":0,"msg":"stopped"/);
+      assert.equal(child.stderr(), '');
+    });
+  }
+
+  it('ends with 0 at the end of its patience when a request never finishes', async () => {
+    await using world = await openSurroundings();
+    const child = world.start([...world.flags, '--drain-timeout-sec=1']);
+    await world.untilReady();
+    await world.imds.setFaults({ hang: true, paths: 'token' });
+    const answer = askLater(world, 'never');
+    await untilUpstream(world, 1);
+    const startMs = performance.now();
+    child.signal('SIGTERM');
+    assert.equal(await child.exited, 0);
+    const tookMs = performance.now() - startMs;
+    assert.ok(tookMs > 900 && tookMs < 4_000, `${Math.round(tookMs)} ms`);
+    assert.match(await answer, /ECONNRESET/);
+  });
+
+  it('ends at once on a second signal', async () => {
+    await using world = await openSurroundings();
+    const child = world.start([...world.flags, '--drain-timeout-sec=60']);
+    await world.untilReady();
+    await world.imds.setFaults({ hang: true, paths: 'token' });
+    const answer = askLater(world, 'never');
+    await untilUpstream(world, 1);
+    child.signal('SIGTERM');
+    await child.untilPrinted(/shutting down/);
+    const startMs = performance.now();
+    child.signal('SIGTERM');
+    assert.equal(await child.exited, 1);
+    assert.ok(performance.now() - startMs < 2_000);
+    assert.match(await answer, /ECONNRESET/);
+  });
+
+  it('stops before it was ready', async () => {
+    await using world = await openSurroundings();
+    world.kube.faults.hang = true;
+    const child = world.start();
+    await child.untilPrinted(/"msg":"listening"/);
+    child.signal('SIGTERM');
+    assert.equal(await child.exited, 0);
+  });
+});
