@@ -21,6 +21,7 @@ export class AgentProcess implements AsyncDisposable {
   readonly #options: AgentProcessOptions;
   readonly #lines: string[] = [];
   #child: ChildProcess | undefined;
+  #isDisposed = false;
   #exited: Promise<number | NodeJS.Signals> | undefined;
 
   constructor(options: AgentProcessOptions) {
@@ -40,9 +41,13 @@ export class AgentProcess implements AsyncDisposable {
     return this.#lines;
   }
 
-  /** Starts it and returns at once; no error if it runs already. */
+  /**
+   * Starts it and returns at once; no error if it runs already.
+   * @throws LabError `AGENT_FAILED` once disposed: a scenario that was stopped must not leave one.
+   */
   launch(flags: readonly string[] = []): void {
     if (this.#child !== undefined) return;
+    if (this.#isDisposed) throw new LabError('AGENT_FAILED', 'the lab is being taken down');
     const child = this.#options.spawn(flags);
     this.#child = child;
     for (const stream of [child.stdout, child.stderr]) {
@@ -106,6 +111,7 @@ export class AgentProcess implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isDisposed = true;
     await this.kill();
   }
 

@@ -1,4 +1,5 @@
 /** A scenario, and running a list of them in one world. */
+import { untilAborted } from '../nmi/kube/deadline.ts';
 import type { World } from './world.ts';
 
 export interface Scenario {
@@ -51,7 +52,7 @@ export async function runScenarios(options: RunOptions): Promise<LabResult> {
     if (options.stop.aborted) break;
     options.onStart(scenario);
     const before = world.leaks;
-    const outcome = await runOne(scenario, world);
+    const outcome = await runOne(scenario, world, options.stop);
     const leaked = world.leaks - before;
     const result =
       leaked === 0
@@ -69,10 +70,18 @@ export async function runScenarios(options: RunOptions): Promise<LabResult> {
   return { ok, redirect: options.redirect, leaks: world.leaks, scenarios: results };
 }
 
-async function runOne(scenario: Scenario, world: World): Promise<ScenarioResult> {
-  try {
+/** A stop ends it at once; what it still tries meets a world that is being taken down. */
+async function runOne(
+  scenario: Scenario,
+  world: World,
+  stop: AbortSignal,
+): Promise<ScenarioResult> {
+  const act = async (): Promise<string> => {
     await world.reset(scenario.agentFlags);
-    return { name: scenario.name, ok: true, detail: await scenario.run(world) };
+    return scenario.run(world);
+  };
+  try {
+    return { name: scenario.name, ok: true, detail: await untilAborted(stop, act()) };
   } catch (error) {
     const text = error instanceof Error ? error.message : 'unknown failure';
     const detail = text.replaceAll(/\s+/g, ' ').trim();

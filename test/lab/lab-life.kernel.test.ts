@@ -1,0 +1,139 @@
+/** `nmi lab` as a person uses it: what it prints, how it ends, and that nothing of it stays. */
+import assert from 'node:assert/strict';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { describe, it } from 'node:test';
+import { parseNamespaceName } from '../../src/lab/fabric-names.ts';
+import { findProcesses, listFabricNamespaces } from '../../src/lab/namespaces.ts';
+import { selfCommand } from '../../src/lab/self-command.ts';
+import { fabricSkip } from './support/fabric-pod.ts';
+
+const limitMs = 60_000;
+
+interface Lab {
+  readonly child: ChildProcess;
+  readonly prefix: string;
+  stdout(): string;
+  stderr(): string;
+  /** Resolves when either output has matched. */
+  untilPrinted(text: RegExp): Promise<void>;
+  /** Its exit code, or the signal that ended it. */
+  readonly ended: Promise<number | NodeJS.Signals | null>;
+}
+
+function startLab(...words: readonly string[]): Lab {
+  const [program, ...leading] = selfCommand();
+  const child = spawn(program, [...leading, 'lab', ...words], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: limitMs,
+    killSignal: 'SIGKILL',
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+  // `exit`, not `close`: after a SIGKILL its processes hold the output a little longer.
+  const ended = once(child, 'exit').then(
+    ([code, signal]) => (signal ?? code) as number | NodeJS.Signals | null,
+  );
+  return {
+    child,
+    prefix: `nmi-lab-${String(child.pid)}`,
+    stdout: () => stdout,
+    stderr: () => stderr,
+    untilPrinted: async (text) => {
+      const gone = ended.then(() => assert.fail(`the lab ended: ${stdout}${stderr}`));
+      gone.catch(() => undefined);
+      while (!text.test(stdout + stderr)) {
+        const more = Promise.race([once(child.stdout, 'data'), once(child.stderr, 'data')]);
+        await Promise.race([more, gone]);
+      }
+    },
+    ended,
+  };
+}
+
+function assertGone(prefix: string, pids: readonly number[]): void {
+  assert.ok(parseNamespaceName(`${prefix}-node`) !== undefined, 'the prefix is not a lab’s');
+  assert.deepEqual(listFabricNamespaces(prefix), []);
+  for (const pid of pids) {
+    assert.throws(() => process.kill(pid, 0), { code: 'ESRCH' }, `process ${pid} is still there`);
+  }
+}
+
+describe('nmi lab', { skip: fabricSkip, timeout: 4 * limitMs }, () => {
+  it('prints one object with --output json and leaves nothing', async () => {
+    const lab = startLab('--scenario=leak', '--output=json');
+    assert.equal(await lab.ended, 0, lab.stderr());
+    const result = JSON.parse(lab.stdout()) as Record<string, unknown>;
+    assert.deepEqual(Object.keys(result), ['ok', 'redirect', 'leaks', 'scenarios']);
+    assert.equal(result['ok'], true);
+    assert.equal(result['redirect'], 'iptables');
+    assert.equal(result['leaks'], 0);
+    assertGone(lab.prefix, []);
+  });
+
+  it('leaks without the redirect, says so, ends with 1 and leaves nothing', async () => {
+    const lab = startLab('--scenario=leak', '--redirect=none', '--output=json');
+    assert.equal(await lab.ended, 1, lab.stderr());
+    const result = JSON.parse(lab.stdout()) as Record<string, unknown>;
+    assert.equal(result['ok'], false);
+    assert.ok(Number(result['leaks']) > 0, lab.stdout());
+    assertGone(lab.prefix, []);
+  });
+
+  it('stays with --keep, each line it prints to try works, and Ctrl-C ends it', async () => {
+    const lab = startLab('--scenario=leak', '--keep');
+    await lab.untilPrinted(/Change the cluster[^\n]*\n[^\n]+\n/);
+    const pids = findProcesses(listFabricNamespaces(lab.prefix));
+    // The lab itself, the agent and three pods.
+    assert.ok(pids.length >= 5, `${pids.length} processes`);
+    const lines = lab
+      .stderr()
+      .split('\n')
+      .filter((line) => line.startsWith('  ip netns exec '));
+    assert.equal(lines.length, 8);
+    const answers = lines.map((line) => {
+      const { status, stdout, stderr } = spawnSync('sh', ['-c', line], { encoding: 'utf8' });
+      assert.equal(status, 0, `${line}: ${stderr}`);
+      return stdout;
+    });
+    const [one = '', two = '', plain = '', rules, routing, ready, metrics] = answers;
+    for (const answer of [one, two]) assert.match(answer, /"access_token":"[\w-]+\./);
+    assert.match(plain, /Identity not found: pod default\/plain/);
+    assert.match(rules ?? '', /-j DNAT --to-destination 169\.254\.25\.79:2579/);
+    assert.match(routing ?? '', /^80:.*prohibit/m);
+    assert.match(ready ?? '', /"ready":true/);
+    assert.match(metrics ?? '', /^nmi_requests_total\{/m);
+    // The last line took the binding of pod one away.
+    const again = spawnSync('sh', ['-c', lines[0] ?? ''], { encoding: 'utf8' });
+    assert.match(again.stdout, /Identity not found/);
+    lab.child.kill('SIGINT');
+    assert.equal(await lab.ended, 0);
+    assertGone(lab.prefix, pids);
+  });
+
+  it('ends at once on Ctrl-C amid a scenario and leaves nothing', async () => {
+    const lab = startLab('--scenario=two-at-once');
+    await lab.untilPrinted(/▶ two-at-once/);
+    const startMs = performance.now();
+    lab.child.kill('SIGINT');
+    assert.equal(await lab.ended, 1);
+    assert.ok(performance.now() - startMs < 8_000, 'it went on with the scenario');
+    assertGone(lab.prefix, []);
+  });
+
+  it('that was killed leaves no process, and the next one sweeps its namespaces', async () => {
+    const lab = startLab('--scenario=leak', '--keep');
+    await lab.untilPrinted(/The lab stays up/);
+    const pids = findProcesses(listFabricNamespaces(lab.prefix));
+    assert.ok(pids.length >= 5, `${pids.length} processes`);
+    lab.child.kill('SIGKILL');
+    assert.equal(await lab.ended, 'SIGKILL');
+    assert.notDeepEqual(listFabricNamespaces(lab.prefix), [], 'nothing was left to sweep');
+    const next = startLab('--scenario=leak', '--output=json');
+    assert.equal(await next.ended, 0, next.stderr());
+    assertGone(lab.prefix, pids);
+    assertGone(next.prefix, []);
+  });
+});
