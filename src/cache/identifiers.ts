@@ -20,3 +20,13 @@ export function normaliseResourceId(text: string): string {
     .filter((segment) => segment !== '');
   return segments.length === 0 ? '' : `/${segments.join('/')}`;
 }
+
+/** A client id as Entra writes it: a GUID, in any letter case. */
+export function isGuid(text: string): boolean {
+  return /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
+}
+
+/** An Azure resource id: visible ASCII below a subscription. */
+export function isResourceId(text: string): boolean {
+  return text.length <= 1024 && /^\/?subscriptions\/[\x21-\x7e]+$/i.test(text);
+}

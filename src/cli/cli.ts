@@ -37,7 +37,10 @@ const verbs: Readonly<Record<string, Verb>> = {
     isBoolean: isRunBoolean,
     start: async (words, outside) => {
       const stray = words.rest[0];
-      if (stray !== undefined) return usage(outside, `unknown verb or word "${stray}"`);
+      if (stray !== undefined) {
+        const hint = /^(?:true|false)$/i.test(stray) ? ' (write --flag=value)' : '';
+        return usage(outside, `unknown verb or word "${stray}"${hint}`);
+      }
       const { run } = await import('./run.ts');
       return run(words.flags, outside);
     },
@@ -148,7 +151,13 @@ export async function runCli(words: readonly string[], outside: Outside): Promis
   for (const [flag, shape] of Object.entries(verb.flags)) {
     parser.option(flag, { ...shape, default: undefined, type: 'string' });
   }
-  const text = flagTexts(await parser.parseAsync([...completed]));
+  let text: Words;
+  try {
+    text = flagTexts(await parser.parseAsync([...completed]));
+  } catch (error) {
+    // yargs stumbles over names such as --constructor.
+    return usage(outside, error instanceof Error ? error.message : 'unreadable flags');
+  }
   if ('version' in text.flags && text.flags['version'] === 'true') {
     outside.stdout(renderVersion());
     return exitCodes.ok;

@@ -20,6 +20,8 @@ export function completeBooleans(
   isBoolean: (flag: string) => boolean,
 ): readonly string[] {
   return words.map((word) => {
+    // The shorthand of glog's verbosity, with its value attached.
+    if (/^-v\d+$/.test(word)) return `-v=${word.slice(2)}`;
     const flag = /^--?([A-Za-z][\w-]*)$/.exec(word)?.[1];
     return flag !== undefined && isBoolean(flag) ? `${word}=true` : word;
   });

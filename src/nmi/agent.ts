@@ -7,6 +7,7 @@
  * service. Stopping drains and leaves the redirect where it is.
  */
 import type { Clock } from '../cache/clock.ts';
+import type { PodIndex } from '../cache/pod-index.ts';
 import type { Redirect } from '../redirect/redirect.ts';
 import { openAdminServers, type AdminServers } from './admin/admin-server.ts';
 import { describeAtScrape } from './admin/gauges.ts';
@@ -59,7 +60,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const path = starting.use(openRequestPath({ config, knowledge, observer, clock, log }));
   const listeners: Listener[] = [];
   for (const host of listenHosts(config)) {
-    const listener = starting.use(await openAt(host, options, redirect, path.handle, metrics));
+    const listener = starting.use(
+      await openAt(host, options, redirect, knowledge.pods, path.handle, metrics),
+    );
     listeners.push(listener);
     log.info({ host, port: listener.port }, 'listening');
   }
@@ -117,6 +120,7 @@ async function openAt(
   host: string,
   { config, clock }: AgentOptions,
   redirect: Redirect,
+  pods: PodIndex,
   handle: Handler,
   metrics: Metrics,
 ): Promise<Listener> {
@@ -127,6 +131,8 @@ async function openAt(
       clock,
       serverHeader: `IMDS/150.870.65.0 nmi/${buildInfo.version}`,
       attest: (peer) => redirect.attest(peer),
+      // A connection belongs to the pod that has the address when it is opened.
+      onConnection: (caller) => caller.resolve(pods),
       handle,
       onParserRefusal: (answer) => {
         metrics.inc('nmi_requests_total', { route: 'refused', reason: answer.reason });

@@ -54,6 +54,7 @@ export const refusals = {
   upstream_refused: invalid,
   upstream_throttled: { status: 429, error: 'too_many_requests', retryAfterS: 5 },
   upstream_down: { status: 503, error: 'temporarily_unavailable', retryAfterS: 2 },
+  caller_throttled: { status: 429, error: 'too_many_requests', retryAfterS: 1 },
   internal_error: { status: 500, error: 'server_error' },
 } as const satisfies Record<string, Row>;
 

@@ -3,11 +3,12 @@
  * put together, every time anew. Pure apart from the clock it is given.
  */
 import type { GrantIndex } from '../cache/grant-index.ts';
+import { isGuid, isResourceId } from '../cache/identifiers.ts';
 import type { Identity, Pod } from '../cache/objects.ts';
 import { decideGrant, type GrantPolicy } from './grant.ts';
 import type { Authorisation, Authorised } from './authorisation.ts';
 import type { Knowledge, Refused } from './identify.ts';
-import { explainRefusal } from './refusal-text.ts';
+import { explainMisshapen, explainRefusal } from './refusal-text.ts';
 import { refuse } from './answers.ts';
 import type { UpstreamIdentity } from './sources/source.ts';
 import type { TokenQuery } from './token-query.ts';
@@ -61,9 +62,18 @@ function ofIdentity(pod: Pod, identity: Identity, by: string): Authorised | Refu
     );
     return { kind: 'refused', answer, isPending: false, pod };
   }
-  const upstream: UpstreamIdentity =
-    identity.clientId === ''
-      ? { kind: 'resource_id', value: identity.resourceId }
-      : { kind: 'client_id', value: identity.clientId };
+  const upstream = upstreamOf(identity);
+  if (upstream === undefined) {
+    return { kind: 'refused', answer: explainMisshapen(identity, pod), isPending: false, pod };
+  }
   return { kind: 'authorised', pod, upstream, identity, by };
+}
+
+/**
+ * How upstream is asked for an identity. Only well-formed ids go there: what one side takes for an
+ * id and the other for blank (U+0085 to .NET) would be answered with the node's own identity.
+ */
+function upstreamOf({ clientId, resourceId }: Identity): UpstreamIdentity | undefined {
+  if (clientId !== '') return isGuid(clientId) ? { kind: 'client_id', value: clientId } : undefined;
+  return isResourceId(resourceId) ? { kind: 'resource_id', value: resourceId } : undefined;
 }

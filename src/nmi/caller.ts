@@ -2,7 +2,8 @@
  * Who opened a connection. Identity comes from what the kernel reports of the socket and never
  * from a header.
  *
- * A connection belongs to the pod that opened it for as long as it lives. If its address has since
+ * A connection belongs to the pod that opened it (that had the address then, or, if none was known
+ * yet, that first was known to have it) for as long as it lives. If its address has since
  * gone to another pod, the socket is still in the first pod's network namespace: such a connection
  * is closed, and neither pod's token is given on it.
  */

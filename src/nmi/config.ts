@@ -178,7 +178,7 @@ function parseValue(option: Option, text: string): ParsedValue {
       if (/^(?:0|f|F|FALSE|false|False)$/.test(text)) return { ok: true, value: false };
       return wrong;
     case 'integer': {
-      if (!/^-?\d{1,15}$/.test(text)) return wrong;
+      if (!/^[+-]?\d{1,15}$/.test(text)) return wrong;
       const value = Number(text);
       return value >= option.min && value <= option.max ? { ok: true, value } : wrong;
     }

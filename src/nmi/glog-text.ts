@@ -48,8 +48,10 @@ function stamp(iso: string): string {
   return `${iso.slice(5, 7)}${iso.slice(8, 10)} ${iso.slice(11, 19)}${iso.slice(19, 23)}000`;
 }
 
+/** JSON leaves C1 controls and the Unicode line ends as they are; a terminal or a grep does not. */
 function quote(value: string): string {
-  return /[\s"=]/.test(value) ? JSON.stringify(value) : value;
+  const quoted = /[\s"=]/.test(value) ? JSON.stringify(value) : value;
+  return quoted.replaceAll(/[\x7f-\x9f\u2028\u2029]/g, '?');
 }
 
 function text(value: unknown): string {

@@ -104,7 +104,9 @@ export function decideGrant(
   policy: GrantPolicy,
   nowWallMs: number,
 ): Grant {
-  const isTransient = (sinceWallMs: number): boolean => nowWallMs - sinceWallMs < policy.graceMs;
+  // A time further in the future than the grace period is a wrong clock, not a young object.
+  const isTransient = (sinceWallMs: number): boolean =>
+    Math.abs(nowWallMs - sinceWallMs) < policy.graceMs;
   switch (grants.kind) {
     case 'exception':
       return { kind: 'node', exception: grants.exception, selector };

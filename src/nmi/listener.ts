@@ -30,6 +30,8 @@ export interface ListenerOptions {
   /** The `Server` header; clients look for "IMDS" in it. */
   readonly serverHeader: string;
   readonly attest: (peer: Peer) => Attestation;
+  /** A connection was accepted; its caller is not looked up yet. */
+  readonly onConnection: (caller: CallerConnection) => void;
   /** Must not throw; a synchronous answer is written in the same turn. */
   readonly handle: (exchange: Exchange) => Handled | Promise<Handled>;
   /** A request the parser refused, for the counters. */
@@ -50,10 +52,22 @@ const requestTimeoutMs = 15_000;
 const keepAliveTimeoutMs = 120_000;
 const maxHeaderBytes = 16 * 1024;
 const maxConnections = 20_000;
+/** One pod must not use up the descriptors of all. SDKs hold a handful. */
+const maxConnectionsPerIp = 512;
+/** Node parses every pipelined request at once; beyond this many the sender is no client of ours. */
+const maxPipelined = 16;
+/** While draining, how often connections that have become idle are looked for. */
+const drainTickMs = 100;
+
+interface Connection {
+  readonly caller: CallerConnection;
+  /** Responses that are not finished. */
+  readonly open: Set<ServerResponse>;
+}
 
 export async function openListener(options: ListenerOptions): Promise<Listener> {
-  const callers = new WeakMap<Socket, CallerConnection>();
-  const sockets = new Set<Socket>();
+  const connections = new Map<Socket, Connection>();
+  const perIp = new Map<string, number>();
   let isDraining = false;
 
   const server = createServer(
@@ -80,9 +94,28 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
       localIp: socket.localAddress ?? '',
       localPort: socket.localPort ?? 0,
     });
-    callers.set(socket, new CallerConnection(socket.remoteAddress, attestation));
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
+    // Without a listener of our own a reset after CONNECT, when Node has taken its own away, would
+    // be an uncaught exception: any pod could end the agent.
+    socket.on('error', () => socket.destroy());
+    const caller = new CallerConnection(socket.remoteAddress, attestation);
+    const already = perIp.get(caller.ip) ?? 0;
+    if (already >= maxConnectionsPerIp) {
+      socket.destroy();
+      return;
+    }
+    perIp.set(caller.ip, already + 1);
+    connections.set(socket, { caller, open: new Set() });
+    socket.once('close', () => {
+      connections.delete(socket);
+      const left = (perIp.get(caller.ip) ?? 1) - 1;
+      if (left === 0) perIp.delete(caller.ip);
+      else perIp.set(caller.ip, left);
+    });
+    options.onConnection(caller);
+  });
+  server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
+    const answer = refuse('request_malformed', 'Expectations are not supported.', { close: true });
+    writeAnswer(response, answer, randomUUID());
   });
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
     refuseUnparsed(error.code, socket);
@@ -92,7 +125,18 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   });
 
   function serve(request: IncomingMessage, response: ServerResponse): void {
-    const caller = callers.get(request.socket) ?? new CallerConnection('', { kind: 'unattested' });
+    const connection = connections.get(request.socket);
+    if (connection === undefined || connection.open.size >= maxPipelined) {
+      request.socket.destroy();
+      return;
+    }
+    const { caller, open } = connection;
+    open.add(response);
+    response.once('close', () => open.delete(response));
+    // A body that nobody reads must not be taken for the next request, nor waited for.
+    const hasBody =
+      request.headers['transfer-encoding'] ?? request.headers['content-length'] ?? '0';
+    if (isDraining || hasBody !== '0') response.shouldKeepAlive = false;
     const startedAtMs = options.clock.monotonicMs();
     const exchange = new Exchange(request, response, caller, startedAtMs, randomUUID());
     const handled = options.handle(exchange);
@@ -107,10 +151,14 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
 
   function write(exchange: Exchange, handled: Handled): void {
     if (handled === relayed || exchange.isGone) return;
-    const headers = answerHeaders(handled, exchange.requestId);
-    if (isDraining || handled.close === true) headers.push('Connection', 'close');
-    exchange.response.writeHead(handled.status, headers);
-    exchange.response.end(handled.body);
+    writeAnswer(exchange.response, handled, exchange.requestId);
+  }
+
+  function writeAnswer(response: ServerResponse, answer: Answer, requestId: string): void {
+    const headers = answerHeaders(answer, requestId);
+    if (isDraining || answer.close === true) headers.push('Connection', 'close');
+    response.writeHead(answer.status, headers);
+    response.end(answer.body);
   }
 
   function answerHeaders(answer: Answer, requestId: string): string[] {
@@ -163,18 +211,26 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
         resolve();
       });
     });
+    for (const { open } of connections.values()) {
+      for (const response of open) response.shouldKeepAlive = false;
+    }
+    // Node closes what is idle now; what becomes idle later, or never sent a whole head, is ours.
+    const tick = setInterval(() => {
+      for (const [socket, { open }] of connections) if (open.size === 0) socket.destroy();
+    }, drainTickMs);
     const disarm = options.clock.schedule(maxMs, () => {
       server.closeAllConnections();
-      for (const socket of sockets) socket.destroy();
+      for (const socket of connections.keys()) socket.destroy();
     });
     await closed;
+    clearInterval(tick);
     disarm();
   }
 
   return {
     port: boundPort(server),
     get connections() {
-      return sockets.size;
+      return connections.size;
     },
     drain,
     [Symbol.asyncDispose]: () => drain(0),

@@ -5,6 +5,8 @@
  * caller's headers only harmless ones go along, and no identifying header is added. Answers are
  * streamed within a time limit.
  */
+import type { IncomingMessage } from 'node:http';
+import { addAbortSignal } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { Pool } from 'undici';
 import { refuse, type Answer } from './answers.ts';
@@ -67,26 +69,31 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
 
   async function relay(exchange: Exchange, route: PassthroughRoute): Promise<Handled> {
     const { request, response } = exchange;
-    const declaredBytes = Number(request.headers['content-length'] ?? 0);
-    if (declaredBytes > maxRequestBytes || request.headers['transfer-encoding'] !== undefined) {
-      return refuse('request_malformed', 'The request body is too large.', { close: true });
-    }
     const leave = new AbortController();
     response.once('close', () => {
       leave.abort();
     });
+    const signal = AbortSignal.any([leave.signal, AbortSignal.timeout(options.timeoutMs)]);
+    // Read before a connection upstream is taken: a body that never comes must not hold one.
+    const body = await readBody(request, exchange.method, signal);
+    if (body === undefined) {
+      return refuse('request_malformed', 'The request body is not acceptable here.', {
+        close: true,
+      });
+    }
     try {
       const upstream = await pool.request({
         method: exchange.method === 'POST' ? 'POST' : 'GET',
         path: route.query === '' ? route.path : `${route.path}?${route.query}`,
         headers: requestHeaders(exchange),
-        body: declaredBytes > 0 ? request : null,
-        signal: AbortSignal.any([leave.signal, AbortSignal.timeout(options.timeoutMs)]),
+        body: body.byteLength === 0 ? null : body,
+        signal,
       });
       response.writeHead(upstream.statusCode, responseHeaders(upstream.headers));
       await pipeline(upstream.body, response);
       return relayed;
     } catch (error) {
+      if (leave.signal.aborted && !response.writableEnded) return relayed;
       if (!response.headersSent) {
         return refuse(
           'upstream_down',
@@ -104,6 +111,31 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
     relay,
     [Symbol.asyncDispose]: () => pool.destroy(),
   };
+}
+
+/**
+ * The body of a POST, or nothing; undefined when it is too large, does not come, or stands where
+ * none belongs. A body on a GET is never forwarded: a server that ignores it would read it as the
+ * next request, with the node's identity behind it.
+ */
+async function readBody(
+  request: IncomingMessage,
+  method: string,
+  signal: AbortSignal,
+): Promise<Buffer | undefined> {
+  const { 'content-length': length = '0', 'transfer-encoding': encoding } = request.headers;
+  if (encoding !== undefined || Number(length) > maxRequestBytes) return undefined;
+  if (Number(length) === 0) return Buffer.alloc(0);
+  if (method !== 'POST') return undefined;
+  const chunks: Buffer[] = [];
+  try {
+    for await (const chunk of addAbortSignal(signal, request)) {
+      if (Buffer.isBuffer(chunk)) chunks.push(chunk);
+    }
+  } catch {
+    return undefined;
+  }
+  return Buffer.concat(chunks);
 }
 
 function policyRefusal(area: PassthroughArea, policy: PassthroughPolicy): Answer | undefined {

@@ -3,7 +3,7 @@
  * for it, then pod, label, objects and the one thing that mends it. Facts in, answer out.
  */
 import { bindingLabel } from '../cache/grant-index.ts';
-import type { Pod } from '../cache/objects.ts';
+import type { Identity, Pod } from '../cache/objects.ts';
 import { refuse, type Answer } from './answers.ts';
 import type { Authorised } from './authorisation.ts';
 import type { GrantRefusal } from './grant.ts';
@@ -57,6 +57,16 @@ export function explainRefusal(grant: GrantRefusal, pod: Pod): Answer {
           'spec.clientID nor spec.resourceID. Set one of them.',
       );
   }
+}
+
+/** An identity whose ids upstream could not tell from none. */
+export function explainMisshapen(identity: Identity, pod: Pod): Answer {
+  return refuse(
+    'identity_invalid',
+    `Identity not found: AzureIdentity ${identity.namespace}/${identity.name} of pod ` +
+      `${pod.namespace}/${pod.name} has a spec.clientID that is no GUID, or without one a ` +
+      'spec.resourceID that is no Azure resource id. Correct it.',
+  );
 }
 
 export function explainUnknownObjectId(pod: Pod, objectId: string): Answer {

@@ -1,6 +1,7 @@
 /** The way of a request, put together: front, endpoints, broker, source. */
 import type { Clock } from '../cache/clock.ts';
 import { userAgent } from './build-info.ts';
+import { CallerShare } from './caller-share.ts';
 import type { Config } from './config.ts';
 import { createFront, type Handler } from './front.ts';
 import { HostTokenEndpoint } from './host-token.ts';
@@ -10,8 +11,15 @@ import type { Observer } from './observe.ts';
 import { openPassthrough } from './passthrough.ts';
 import type { Patience } from './patience.ts';
 import { openImdsSource } from './sources/imds.ts';
-import { TokenBroker } from './token-broker.ts';
+import { TokenBroker, type UpstreamBudget } from './token-broker.ts';
 import { TokenEndpoint } from './token-endpoint.ts';
+import { WantedIdentities } from './wanted-identities.ts';
+
+/**
+ * Of the four fetches that run upstream at once, 16 queued ones of one pod delay another pod's by
+ * four fetches' time. Azure SDKs ask for a handful of resources.
+ */
+const callerLimits = { fetches: 16, held: 64 };
 
 export interface RequestPath extends AsyncDisposable {
   readonly handle: Handler;
@@ -26,11 +34,19 @@ export interface RequestPathOptions {
   readonly log: Log;
 }
 
+/** IMDS answers at most 5 identity requests at once and 20 a second, for the node as a whole. */
+const imdsBudget: UpstreamBudget = { maxConcurrent: 4, maxPerSec: 20, maxQueued: 1_000 };
+
 export function openRequestPath(options: RequestPathOptions): RequestPath {
   const { config, knowledge, observer, clock, log } = options;
   const endpoint = `http://${config.metadataIp}:${config.metadataPort}`;
   const timeoutMs = config.imdsTimeoutMs;
-  const patience: Patience = { clock, holds: knowledge.holds, maxWaitMs: config.lateObjectWaitMs };
+  const patience: Patience = {
+    clock,
+    holds: knowledge.holds,
+    share: new CallerShare(callerLimits),
+    maxWaitMs: config.lateObjectWaitMs,
+  };
   const policy = { strict: config.strictIdentity, graceMs: config.bindingGraceMs };
 
   const agent = userAgent(config.customUserAgent);
@@ -41,7 +57,12 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
     timeoutMs,
     policy: { blockInstanceMetadata, allowedAreas },
   });
-  const broker = new TokenBroker({ source, clock, maxEntries: config.tokenCacheSize, observer });
+  const broker = new TokenBroker({
+    ...{ source, clock, observer, budget: imdsBudget, random: Math.random },
+    demand: new WantedIdentities(knowledge.pods, knowledge.grants),
+    maxEntries: config.tokenCacheSize,
+    waitMs: timeoutMs + 500,
+  });
   const tokens = new TokenEndpoint({
     ...{ knowledge, broker, policy, patience, clock },
     onDecision: (exchange, decision) => {
@@ -65,6 +86,7 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
     handle,
     broker,
     [Symbol.asyncDispose]: async () => {
+      broker[Symbol.dispose]();
       await Promise.all([source[Symbol.asyncDispose](), passthrough[Symbol.asyncDispose]()]);
     },
   };

@@ -8,7 +8,8 @@
  *
  * 1. `http://any.host/path` (absolute form) is the same as `/path`.
  * 2. Percent escapes are decoded once. Broken escapes, escapes of `/`, `\` and `%`, raw
- *    backslashes, control and non-path characters, and `.` or `..` segments are refused.
+ *    backslashes, control and non-path characters, `.` segments and those that begin with `..`
+ *    are refused; what is forwarded has plain segments and a visible query only.
  * 3. Repeated slashes collapse (msal4j sends `//metadata/...`), one trailing slash is allowed.
  * 4. `metadata` and the area behind it match in any letter case, `identity/oauth2/token` exactly,
  *    as the real IMDS does.
@@ -65,7 +66,7 @@ function parseUnusual(target: string): Route {
   const path = decodePath(rawPath);
   if (path === undefined) return invalid;
   const segments = path.split('/').filter((segment) => segment !== '');
-  if (segments.some((segment) => segment === '.' || segment === '..')) return invalid;
+  if (segments.some((segment) => segment === '.' || segment.startsWith('..'))) return invalid;
   return decide(segments, path.endsWith('/'), query);
 }
 
@@ -82,6 +83,9 @@ function decide(segments: readonly string[], trailingSlash: boolean, query: stri
   }
   const area = passthroughAreas.find((known) => known === second.toLowerCase());
   if (area === undefined) return notFound;
+  // Path parameters (`..;`) mean something else to every server: nothing of IMDS has them.
+  if (!rest.every((segment) => plainSegment.test(segment))) return invalid;
+  if (!forwardableQuery.test(query)) return invalid;
   const path = `/metadata/${[area, ...rest].join('/')}${trailingSlash ? '/' : ''}`;
   return { kind: 'passthrough', area, path, query };
 }
@@ -95,6 +99,12 @@ function stripAuthority(target: string): string {
   const rest = target.slice(scheme[0].length + end);
   return rest.startsWith('?') ? `/${rest}` : rest;
 }
+
+/** A segment of a path that is forwarded: RFC 3986's unreserved characters. */
+const plainSegment = /^[A-Za-z0-9\-._~]+$/;
+
+/** Visible ASCII without `#`, which would end the query for whoever parses it next. */
+const forwardableQuery = /^[\x21-\x22\x24-\x7e]*$/;
 
 /** The characters RFC 3986 allows in a path, minus the percent sign. */
 const pathCharacters = /^[A-Za-z0-9\-._~!$&'()*+,;=:@/]*$/;

@@ -16,7 +16,8 @@ import { identify, type Refused } from './identify.ts';
 import { settle, type Patience } from './patience.ts';
 import { explainFailure, explainUnknownObjectId } from './refusal-text.ts';
 import { parseTokenQuery, type TokenQuery } from './token-query.ts';
-import type { CachedToken, TokenBroker } from './token-broker.ts';
+import type { TokenBroker } from './token-broker.ts';
+import type { SourceFailure } from './sources/source.ts';
 
 export type TokenRoute = 'token' | 'host-token';
 
@@ -100,49 +101,63 @@ export class TokenEndpoint {
   }
 
   async #serveSlowly(job: TokenJob): Promise<Answer> {
-    const { patience, broker } = this.#options;
+    const { patience } = this.#options;
     const { resource } = job.query;
     let last: Authorisation | undefined;
     for (let turn = 0; turn < maxTurns; turn++) {
       const decision = await settle(patience, job.exchange, job.decide, isPending);
       last = decision;
       if (decision.kind === 'refused') return this.#close(job, decision, decision.answer);
-      const chosen =
-        decision.kind === 'by-object-id' ? await this.#resolve(decision, resource) : decision;
-      const cached =
-        chosen.kind === 'refused' ? undefined : await broker.get(chosen.upstream, resource);
+      const endFetch = patience.share.beginFetch(
+        job.exchange.caller.ip,
+        `${describeWanted(decision)}\n${resource}`,
+      );
+      if (endFetch === undefined) return this.#close(job, decision, throttled());
+      let found: Found;
+      try {
+        found = await this.#find(job, decision);
+      } finally {
+        endFetch();
+      }
       // The pod, its label, a binding or the identity may be gone since: the cache never grants.
       if (!isSame(decision, job.decide())) continue;
-      if (chosen.kind === 'refused' || cached === undefined) {
-        return this.#close(job, chosen, chosen.kind === 'refused' ? chosen.answer : changing());
-      }
-      const answer = cached.ok
-        ? job.render(cached.rendered, chosen)
-        : explainFailure(cached.failure, chosen);
-      return this.#close(job, chosen, answer, cached.outcome);
+      return this.#close(job, found.authorisation, found.answer, found.cache);
     }
     return this.#close(job, last, changing());
   }
 
+  async #find(job: TokenJob, decision: Authorised | ByObjectId): Promise<Found> {
+    const { resource } = job.query;
+    const chosen = decision.kind === 'by-object-id' ? await this.#resolve(job, decision) : decision;
+    if (chosen.kind === 'refused') {
+      return { authorisation: chosen, answer: chosen.answer, cache: 'none' };
+    }
+    const cached = await this.#options.broker.get(chosen.upstream, resource);
+    const answer = cached.ok
+      ? job.render(cached.rendered, chosen)
+      : explainFailure(cached.failure, chosen);
+    return { authorisation: chosen, answer, cache: cached.outcome };
+  }
+
   /**
    * Finds which of the pod's own identities has an object id, by the `oid` claim of tokens the pod
-   * is entitled to anyway. No identity it is not bound to is ever asked for.
+   * is entitled to anyway. No identity it is not bound to is ever asked for. Ends with the first
+   * candidate that cannot be asked now: the answer may change, and the others would fail alike.
    */
-  async #resolve(decision: ByObjectId, resource: string): Promise<Authorised | Refused> {
+  async #resolve(job: TokenJob, decision: ByObjectId): Promise<Authorised | Refused> {
     const { broker } = this.#options;
-    let failed: Extract<CachedToken, { ok: false }> | undefined;
     for (const candidate of decision.candidates) {
       if (broker.objectIdOf(candidate.upstream) === undefined) {
-        const cached = await broker.get(candidate.upstream, resource);
-        if (!cached.ok) failed = cached;
+        const cached = await broker.get(candidate.upstream, job.query.resource);
+        const isPassing = !cached.ok && isPassingFailure(cached.failure);
+        if (isPassing || job.exchange.isGone) {
+          const answer = cached.ok ? changing() : explainFailure(cached.failure, candidate);
+          return { kind: 'refused', answer, isPending: false, pod: decision.pod };
+        }
       }
       if (broker.objectIdOf(candidate.upstream) === decision.objectId) return candidate;
     }
-    const first = decision.candidates[0];
-    const answer =
-      failed === undefined || first === undefined
-        ? explainUnknownObjectId(decision.pod, decision.objectId)
-        : explainFailure(failed.failure, first);
+    const answer = explainUnknownObjectId(decision.pod, decision.objectId);
     return { kind: 'refused', answer, isPending: false, pod: decision.pod };
   }
 
@@ -162,6 +177,30 @@ export class TokenEndpoint {
     });
     return answer;
   }
+}
+
+/** What a request came to, before it is known whether the right to it still stands. */
+interface Found {
+  readonly authorisation: Authorised | Refused;
+  readonly answer: Answer;
+  readonly cache: CacheOutcome | 'none';
+}
+
+function describeWanted(decision: Authorised | ByObjectId): string {
+  if (decision.kind === 'by-object-id') return `object ${decision.objectId}`;
+  const { upstream } = decision;
+  return upstream.kind === 'unnamed' ? 'node' : `${upstream.kind} ${upstream.value}`;
+}
+
+function isPassingFailure(failure: SourceFailure): boolean {
+  return failure.reason === 'upstream_down' || failure.reason === 'upstream_throttled';
+}
+
+function throttled(): Answer {
+  return refuse(
+    'caller_throttled',
+    'This pod waits for too many different tokens at once. Retry when some have come.',
+  );
 }
 
 function changing(): Answer {

@@ -69,6 +69,13 @@ describe('the command line', () => {
     }
   });
 
+  it('refuses what yargs stumbles over as wrong usage', async () => {
+    assert.equal((await cli('--constructor=y')).code, 2);
+    const { code, stderr } = await cli('--forceNamespaced', 'false');
+    assert.equal(code, 2);
+    assert.match(stderr, /write --flag=value/);
+  });
+
   it('refuses stray words', async () => {
     assert.equal((await cli('rnu')).code, 2);
     assert.equal((await cli('redirect')).code, 2);
@@ -80,6 +87,10 @@ describe('the command line', () => {
     assert.deepEqual(
       completeBooleans(['--forceNamespaced', '--node', 'true', '-v'], (flag) => flag !== 'node'),
       ['--forceNamespaced=true', '--node', 'true', '-v=true'],
+    );
+    assert.deepEqual(
+      completeBooleans(['-v2'], () => false),
+      ['-v=2'],
     );
   });
 

@@ -10,6 +10,7 @@ const budgetMs = process.env['CI'] === 'true' ? 20_000 : 5_000;
 
 const line = fc.constantFrom(
   ...['GET /metadata/identity/oauth2/token HTTP/1.1\r\n', `GET ${tokenTarget} HTTP/1.1\r\n`],
+  ...['CONNECT h:80 HTTP/1.1\r\n', 'Expect: foo\r\n'],
   ...['POST / HTTP/1.1\r\n', 'GET /metadata/instance HTTP/1.0\r\n', 'OPTIONS * HTTP/1.1\r\n'],
   ...['Metadata: true\r\n', 'metadata:true\r\n', 'Host: x\r\n', 'X-Forwarded-For: 1\r\n'],
   ...['Content-Length: 5\r\n', 'Content-Length: -1\r\n', 'Transfer-Encoding: chunked\r\n'],
@@ -22,12 +23,15 @@ const bytes = fc.oneof(
 );
 
 /** What came back until the agent closed, or until the wait was over. */
-function exchange(port: number, data: Buffer): Promise<string> {
+function exchange(port: number, data: Buffer, reset: boolean): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = '';
     const socket = connect({ host: '127.0.0.1', port, localAddress: '127.0.0.11' });
     socket.setEncoding('latin1');
-    socket.on('connect', () => socket.end(data));
+    socket.on('connect', () => {
+      if (!reset) socket.end(data);
+      else socket.write(data, () => socket.resetAndDestroy());
+    });
     socket.on('data', (chunk: string) => {
       text += chunk;
     });
@@ -52,8 +56,8 @@ describe('the listener, given any bytes', () => {
   it('answers JSON or closes, and goes on serving', async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA);
     await fc.assert(
-      fc.asyncProperty(bytes, async (data) => {
-        const text = await exchange(agent.port, data);
+      fc.asyncProperty(bytes, fc.boolean(), async (data, reset) => {
+        const text = await exchange(agent.port, data, reset);
         for (const [, length = '0'] of text.matchAll(/content-length: (\d+)/gi)) {
           assert.ok(Number(length) < 20_000);
         }

@@ -42,6 +42,11 @@ describe('route of a request target', () => {
     ['/metadata/identity/oauth2/token%zz', invalid],
     ['/metadata/instance/%c0%af', invalid],
     ['/metadata/identity/oauth2/token#x', invalid],
+    ['/metadata/instance/..;/identity/oauth2/token', invalid],
+    ['/metadata/instance/.../identity/oauth2/token', invalid],
+    ['/metadata/instance/a;b=c', invalid],
+    ['/metadata/instance?x=1#y', invalid],
+    ['/metadata/instance?x=\r\nX: y', invalid],
     // Other paths that pods really call.
     ['/metadata/identity/getplatformmetadata?cred-api-version=2.0', notFound],
     ['/metadata/identity/info?api-version=2018-02-01', notFound],
@@ -113,7 +118,7 @@ function reference(target: string): Route {
   }
   if (/[^A-Za-z0-9\-._~!$&'()*+,;=:@/]/.test(path)) return invalid;
   const parts = path.split('/').filter(Boolean);
-  if (parts.includes('.') || parts.includes('..')) return invalid;
+  if (parts.some((part) => part === '.' || part.startsWith('..'))) return invalid;
   const clean = `/${parts.join('/')}`;
   if (clean === '/host/token') return { kind: 'host-token', query };
   const match = /^\/metadata\/([^/]+)(.*)$/i.exec(clean);
@@ -122,6 +127,14 @@ function reference(target: string): Route {
   if (second === 'identity') return tail === '/oauth2/token' ? token(query) : notFound;
   const area = passthroughAreas.find((known) => known === second.toLowerCase());
   if (area === undefined) return notFound;
+  if (
+    parts
+      .slice(2)
+      .join('')
+      .replaceAll(/[A-Za-z0-9._~-]/g, '') !== ''
+  )
+    return invalid;
+  if (query.replaceAll(/[!-~]/g, '') !== '' || query.includes('#')) return invalid;
   const slash = path.endsWith('/') ? '/' : '';
   return { kind: 'passthrough', area, path: `/metadata/${area}${tail}${slash}`, query };
 }

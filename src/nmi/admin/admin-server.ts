@@ -37,6 +37,8 @@ export async function openAdminServers(options: AdminOptions): Promise<AdminServ
   try {
     for (const [port, served] of pages) {
       const server = createServer({ headersTimeout: 5_000, requestTimeout: 5_000 });
+      // Pods can reach these ports too; probes and scrapes need a few connections.
+      server.maxConnections = 64;
       server.on('request', (request, response) => {
         const path = (request.url ?? '').split('?', 1)[0] ?? '';
         void answer(path, served, options, response);

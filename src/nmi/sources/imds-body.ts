@@ -3,7 +3,8 @@
  * absent fields, strict about what a caller depends on.
  */
 import type { Token } from '../../cache/token.ts';
-import { parseRecord } from '../json-value.ts';
+import { normaliseClientId, normaliseResourceId } from '../../cache/identifiers.ts';
+import { parseRecord, stringAt, type JsonRecord } from '../json-value.ts';
 
 export type ParsedToken =
   { readonly ok: true; readonly token: Token } | { readonly ok: false; readonly problem: string };
@@ -43,10 +44,37 @@ export function parseImdsToken(body: string, resource: string, nowWallMs: number
  * has none.
  */
 export function objectIdOf(accessToken: string): string | undefined {
+  return claim(claimsOf(accessToken), 'oid', normaliseClientId);
+}
+
+/** What a token says of whose it is, each normalised; undefined where it does not say. */
+export function identityOf(token: Token): {
+  readonly client_id: string | undefined;
+  readonly object_id: string | undefined;
+  readonly resource_id: string | undefined;
+} {
+  const claims = claimsOf(token.accessToken);
+  const told = token.clientId === '' ? undefined : normaliseClientId(token.clientId);
+  return {
+    client_id: told ?? claim(claims, 'appid', normaliseClientId),
+    object_id: claim(claims, 'oid', normaliseClientId),
+    resource_id: claim(claims, 'xms_mirid', normaliseResourceId),
+  };
+}
+
+function claimsOf(accessToken: string): JsonRecord | undefined {
   const payload = accessToken.split('.')[1];
   if (payload === undefined) return undefined;
-  const oid = parseRecord(Buffer.from(payload, 'base64url').toString('utf8'))?.['oid'];
-  return typeof oid === 'string' ? oid.toLowerCase() : undefined;
+  return parseRecord(Buffer.from(payload, 'base64url').toString('utf8'));
+}
+
+function claim(
+  claims: JsonRecord | undefined,
+  name: string,
+  normalise: (text: string) => string,
+): string | undefined {
+  const text = stringAt(claims, name);
+  return text === '' ? undefined : normalise(text);
 }
 
 function bad(problem: string): ParsedToken {

@@ -9,10 +9,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Pool } from 'undici';
 import type { Clock } from '../../cache/clock.ts';
+import { normaliseClientId, normaliseResourceId } from '../../cache/identifiers.ts';
 import { parseRecord, stringAt } from '../json-value.ts';
 import { networkCode } from '../network-code.ts';
 import type { SourceFailure, SourceResult, TokenRequest, TokenSource } from './source.ts';
-import { parseImdsToken } from './imds-body.ts';
+import { identityOf, parseImdsToken } from './imds-body.ts';
 
 const apiVersion = '2018-02-01';
 const maxConcurrent = 4;
@@ -21,6 +22,8 @@ const maxBodyBytes = 64 * 1024;
 const retryDelaysMs = [100, 400];
 /** How long a refusal of the upstream is remembered: it will not change within seconds. */
 const refusalHoldMs = 5_000;
+/** One odd header must not take a key out of service for days. */
+const maxRetryAfterS = 120;
 
 export interface ImdsSourceOptions {
   /** Base URL, for instance `http://169.254.169.254`. */
@@ -117,14 +120,16 @@ export function judge(
 function judgeToken(request: TokenRequest, body: string, nowWallMs: number): SourceResult {
   const parsed = parseImdsToken(body, request.resource, nowWallMs);
   if (!parsed.ok) return down(`the instance metadata service answered ${parsed.problem}`);
-  if (request.identity.kind !== 'client_id') return parsed;
+  const { identity } = request;
+  if (identity.kind === 'unnamed') return parsed;
   // Whoever answers with another identity than the one asked for is not to be relayed.
-  const asked = request.identity.value;
-  const told = parsed.token.clientId;
-  if (told !== '' && told.toLowerCase() !== asked.toLowerCase()) {
+  const told = identityOf(parsed.token)[identity.kind];
+  if (told !== undefined && told !== normalisers[identity.kind](identity.value)) {
     return down('the instance metadata service answered with another identity than asked for');
   }
-  return { ok: true, token: { ...parsed.token, clientId: told === '' ? asked : told } };
+  const { clientId } = parsed.token;
+  const known = identity.kind === 'client_id' && clientId === '' ? identity.value : clientId;
+  return { ok: true, token: { ...parsed.token, clientId: known } };
 }
 
 function refused(request: TokenRequest, status: number, body: string): SourceResult {
@@ -141,6 +146,12 @@ function refused(request: TokenRequest, status: number, body: string): SourceRes
     holdMs: refusalHoldMs,
   });
 }
+
+const normalisers = {
+  client_id: normaliseClientId,
+  object_id: normaliseClientId,
+  resource_id: normaliseResourceId,
+} as const;
 
 const selectorNames = {
   client_id: 'client_id',
@@ -196,6 +207,6 @@ function parseImdsError(body: string): { error: string; description: string } {
 /** Seconds of a `Retry-After` header; the date form is not used by IMDS and is ignored. */
 function parseRetryAfter(header: string | string[] | undefined): number | undefined {
   const text = Array.isArray(header) ? header[0] : header;
-  if (text === undefined || !/^\d{1,6}$/.test(text)) return undefined;
-  return Number(text);
+  if (text === undefined || !/^\d{1,9}$/.test(text)) return undefined;
+  return Math.min(Number(text), maxRetryAfterS);
 }

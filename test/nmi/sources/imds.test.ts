@@ -90,6 +90,16 @@ describe('an upstream answer', () => {
     assert.equal(throttled.failure.holdMs, 7_000);
   });
 
+  it('of another identity by the token’s own claims is not relayed', () => {
+    const claims = Buffer.from('{"xms_mirid":"/subscriptions/s/other"}').toString('base64url');
+    const body = JSON.stringify({ access_token: `h.${claims}.s`, expires_in: '60' });
+    const byResource = { kind: 'resource_id', value: '/Subscriptions/S/mine' } as const;
+    const wrong = judge({ identity: byResource, resource: 'r' }, 200, body, undefined, nowWallMs);
+    assert.ok(!wrong.ok && wrong.failure.reason === 'upstream_down');
+    const own = { kind: 'resource_id', value: '/subscriptions/S/OTHER/' } as const;
+    assert.ok(judge({ identity: own, resource: 'r' }, 200, body, undefined, nowWallMs).ok);
+  });
+
   it('has the client id that was asked for where the upstream names none', () => {
     const body = JSON.stringify({ access_token: 't', expires_in: '60' });
     const result = judge(asked, 200, body, undefined, nowWallMs);
@@ -158,6 +168,26 @@ describe('the IMDS source', () => {
     const hung = await source.fetch(request);
     assert.ok(!hung.ok && hung.failure.reason === 'upstream_down');
     assert.ok(performance.now() - startedAt < 3_000);
+  });
+
+  it('does not believe a Retry-After of days', async () => {
+    const server = createServer((_request, response) => {
+      response.writeHead(429, { 'Retry-After': '900000' }).end('throttled');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    await using source = openImdsSource({
+      endpoint: `http://127.0.0.1:${port}`,
+      userAgent: 'test',
+      timeoutMs: 3_000,
+      clock: systemClock,
+    });
+    const result = await source.fetch(asked);
+    assert.ok(!result.ok && result.failure.reason === 'upstream_throttled');
+    assert.equal(result.failure.retryAfterS, 120);
+    assert.equal(result.failure.holdMs, 120_000);
+    server.closeAllConnections();
+    server.close();
   });
 
   it('does not read an endless body, and uses no proxy', async () => {
