@@ -1,152 +1,384 @@
 /**
- * Tokens by key, in front of every source. Pure: no I/O, time by the injected clock.
+ * Tokens by key, in front of every source. Pure: no I/O; time, randomness and the source are given.
  *
  * 1. One flight per key, owned by the cache: whoever comes while one is under way waits for it and
- *    shares its outcome, success or failure; a caller that leaves does not cancel it.
- * 2. A token with less than `minLifeMs` left is fetched again; if that fails it is still served
- *    while it is valid. An expired token is never served.
- * 3. A failure that names a hold time answers at once for that long, for its key alone.
- * 4. Bounded, least recently used out first.
- * 5. Expiry is judged by the wall clock and by the monotonic clock; the stricter one wins, so a
- *    clock step can make the cache ask again but never serve a dead token.
+ *    shares its outcome, success or failure. A waiter leaves when its own time is up; the flight
+ *    goes on.
+ * 2. From half of its life on (see `refresh-policy.ts`) a token is fetched again in the background,
+ *    while somebody used it in the last hours and the owner says that it is wanted; else it is left
+ *    to expire, and the next use takes it up again. Failing does not harm the token.
+ * 3. With less than `minLifeMs` left a caller waits for a new token, and gets the old one while it
+ *    is valid if none comes in time. An expired token is never served (see `cache-entry.ts`).
+ * 4. A failure that names a hold time answers at once for that long, for its key alone (see
+ *    `breakers.ts`).
+ * 5. The gate bounds what is asked of the upstream; callers go first. Where too many wait, a caller
+ *    gets what the cache has, or `overloaded`.
+ * 6. Bounded everywhere: tokens (least recently used out first), holds, waiters, flights.
+ * 7. `drop` forgets at once, and what a flight brings for a dropped key is not kept. After disposal
+ *    nothing is armed, and whoever waits is told.
  *
- * `F` is the source's failure type; `holdMs` is how long asking again is useless.
+ * `R` is what the source is asked, `F` its type of failure.
  */
+import { Alarms } from './alarms.ts';
+import { Breakers, type Held, type Keyed } from './breakers.ts';
+import { CacheEntry } from './cache-entry.ts';
 import type { Clock } from './clock.ts';
+import type { ConcurrencyGate, Rank } from './concurrency-gate.ts';
+import { Flight, type Landing, type Waiter } from './flight.ts';
+import { RecencyList } from './recency-list.ts';
+import { refreshDelayMs, retryDelayMs } from './refresh-policy.ts';
 import { RenderedToken, type Token } from './token.ts';
-
-export interface Held {
-  readonly holdMs: number;
-}
 
 export type Fetched<F extends Held> =
   { readonly ok: true; readonly token: Token } | { readonly ok: false; readonly failure: F };
 
 /**
- * How an answer came about: `hit` from memory, `miss` by this caller's own flight, `joined` on
- * another's, `stale` a valid token kept because refreshing failed, `held` a remembered failure.
+ * How an answer came about: `hit` from memory, `miss` by a flight this caller began, `joined` on
+ * another's, `stale` a valid token kept because refreshing failed or takes too long, `held` a
+ * remembered failure, `late` no outcome in the caller's time, `overloaded` no place to wait.
  */
-export type CacheOutcome = 'hit' | 'miss' | 'joined' | 'stale' | 'held';
+export type CacheOutcome = 'hit' | 'miss' | 'joined' | 'stale' | 'held' | 'late' | 'overloaded';
 
 export type Cached<F extends Held> =
   | { readonly ok: true; readonly outcome: CacheOutcome; readonly rendered: RenderedToken }
-  | { readonly ok: false; readonly outcome: CacheOutcome; readonly failure: F };
+  | {
+      readonly ok: false;
+      readonly outcome: CacheOutcome;
+      readonly failure: F;
+      /** Milliseconds during which the same will be answered without asking; 0 for none. */
+      readonly heldForMs: number;
+    };
 
-interface Entry {
-  readonly rendered: RenderedToken;
-  readonly expiresAtMs: number;
-}
+/**
+ * What became of a background refresh that was due: `deferred` no room in the gate or a hold in
+ * force, `unwanted` left to expire.
+ */
+export type RefreshOutcome = 'ok' | 'failed' | 'deferred' | 'unwanted';
 
-interface Hold<F> {
-  readonly failure: F;
-  readonly untilMs: number;
-}
-
-export interface TokenCacheOptions {
+export interface TokenCacheOptions<R extends Keyed, F extends Held> {
   readonly clock: Clock;
+  /** From 0 up to 1. */
+  readonly random: () => number;
+  readonly gate: ConcurrencyGate;
+  /** Must end within a time of its own. A rejection is a bug of the source. */
+  readonly fetch: (request: R) => Promise<Fetched<F>>;
+  /** Whether a background refresh is worth its call. */
+  readonly isWanted: (request: R) => boolean;
+  readonly onRefresh: (outcome: RefreshOutcome) => void;
+  /** Gets what `fetch` rejects with. */
+  readonly onBug: (error: unknown) => void;
+  /** The source's words for what the cache itself finds. */
+  readonly failures: {
+    /** Too many wait already. */
+    readonly overloaded: F;
+    /** The caller's time is up, or the cache is closed. */
+    readonly late: F;
+    /** The token that came has no life left. */
+    readonly expired: F;
+  };
   readonly maxEntries: number;
+  readonly maxWaiters: number;
   /** Less than this left means: ask again before answering. */
   readonly minLifeMs: number;
+  /** The longest wait of a caller that has nothing valid. */
+  readonly waitMs: number;
+  /** The longest wait of one for whom there is a valid token. */
+  readonly waitWithTokenMs: number;
+  /** A token not used for so long is not refreshed. */
+  readonly usedWithinMs: number;
 }
 
-export class TokenCache<F extends Held> {
+export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
+  readonly #options: TokenCacheOptions<R, F>;
   readonly #clock: Clock;
-  readonly #maxEntries: number;
-  readonly #minLifeMs: number;
-  /** Insertion order is use order: a used entry moves to the end. */
-  readonly #entries = new Map<string, Entry>();
-  readonly #holds = new Map<string, Hold<F>>();
-  readonly #flights = new Map<string, Promise<Fetched<F>>>();
+  readonly #entries = new Map<string, CacheEntry<R>>();
+  readonly #recency = new RecencyList<CacheEntry<R>>();
+  readonly #flights = new Map<string, Flight<R, F>>();
+  readonly #breakers: Breakers<R, F>;
+  readonly #alarms: Alarms;
+  #waiting = 0;
+  #isDisposed = false;
 
-  constructor(options: TokenCacheOptions) {
+  constructor(options: TokenCacheOptions<R, F>) {
+    this.#options = options;
     this.#clock = options.clock;
-    this.#maxEntries = options.maxEntries;
-    this.#minLifeMs = options.minLifeMs;
+    this.#breakers = new Breakers(options.clock, options.maxEntries);
+    this.#alarms = new Alarms(options.clock);
   }
 
   get size(): number {
     return this.#entries.size;
   }
 
-  /** The synchronous way: a token with enough life left, or `undefined`. */
+  get stats(): { readonly holds: number; readonly flights: number; readonly waiting: number } {
+    return {
+      holds: this.#breakers.size,
+      flights: this.#flights.size,
+      waiting: this.#waiting,
+    };
+  }
+
+  /** There is nothing that `drop` could find. */
+  get isEmpty(): boolean {
+    return this.#entries.size + this.#breakers.size + this.#flights.size === 0;
+  }
+
+  /** The synchronous way: a token with enough life left, or `undefined`. O(1), no allocation. */
   peek(key: string): RenderedToken | undefined {
     const entry = this.#entries.get(key);
-    if (entry === undefined || this.#lifeMs(entry) < this.#minLifeMs) return undefined;
-    this.#entries.delete(key);
-    this.#entries.set(key, entry);
+    if (entry === undefined || entry.lifeMs(this.#clock) < entry.floorMs) return undefined;
+    this.#use(entry);
     return entry.rendered;
   }
 
-  /** A token from memory or by `fetch`, which must deliver a live token or a failure. */
-  async get(key: string, fetch: () => Promise<Fetched<F>>): Promise<Cached<F>> {
+  /**
+   * A token from memory or from the source.
+   *
+   * @param waitMs how long the caller has; never longer than the option of that name.
+   * @throws what `fetch` rejected with, when there is no valid token.
+   */
+  get(request: R, waitMs: number = this.#options.waitMs): Promise<Cached<F>> {
+    const { key } = request;
     const rendered = this.peek(key);
-    if (rendered !== undefined) return { ok: true, outcome: 'hit', rendered };
-    const hold = this.#holds.get(key);
-    if (hold !== undefined && this.#clock.monotonicMs() < hold.untilMs) {
-      return this.#orStale(key, 'held', hold.failure);
-    }
-    this.#holds.delete(key);
-    const flying = this.#flights.get(key);
-    const outcome = flying === undefined ? 'miss' : 'joined';
-    const fetched = await (flying ?? this.#fly(key, fetch));
-    if (!fetched.ok) return this.#orStale(key, outcome, fetched.failure);
+    if (rendered !== undefined) return Promise.resolve({ ok: true, outcome: 'hit', rendered });
+
     const entry = this.#entries.get(key);
-    // Evicted already, when more keys arrived at once than the cache holds.
-    const kept = entry?.rendered.token === fetched.token ? entry.rendered : undefined;
-    return { ok: true, outcome, rendered: kept ?? new RenderedToken(fetched.token) };
+    if (entry !== undefined) this.#use(entry);
+    const { failures, maxWaiters } = this.#options;
+    if (this.#isDisposed) return Promise.resolve(this.#orStale(key, 'late', failures.late));
+    const held = this.#breakers.heldFailure(key);
+    if (held !== undefined) return Promise.resolve(this.#orStale(key, 'held', held));
+
+    const flying = this.#flights.get(key);
+    const flight =
+      this.#waiting < maxWaiters ? (flying ?? this.#fly(request, 'caller')) : undefined;
+    if (flight === undefined) {
+      return Promise.resolve(this.#orStale(key, 'overloaded', failures.overloaded));
+    }
+    flight.isForCaller = true;
+    this.#options.gate.hurry(flight);
+    return this.#wait(request, flight, flying === undefined ? 'miss' : 'joined', waitMs);
   }
 
-  /** Forgets every entry and hold whose key `isDropped` says so of. */
-  drop(isDropped: (key: string) => boolean): void {
-    for (const key of this.#entries.keys()) if (isDropped(key)) this.#entries.delete(key);
-    for (const key of this.#holds.keys()) if (isDropped(key)) this.#holds.delete(key);
+  /** Forgets at once all that `isDropped` says so of, and what is under way for it. */
+  drop(isDropped: (request: R) => boolean): void {
+    for (const entry of this.#entries.values()) {
+      if (isDropped(entry.request)) this.#remove(entry);
+    }
+    for (const flight of this.#flights.values()) {
+      if (!isDropped(flight.request)) continue;
+      flight.isDropped = true;
+      if (flight.hasStarted || flight.waiters.size > 0) continue;
+      this.#flights.delete(flight.request.key);
+      this.#options.gate.leave(flight);
+    }
+    this.#breakers.drop(isDropped);
   }
 
-  #fly(key: string, fetch: () => Promise<Fetched<F>>): Promise<Fetched<F>> {
-    const flight = this.#land(key, fetch);
-    this.#flights.set(key, flight);
+  /** Answers all who wait. The gate belongs to whoever made it. */
+  [Symbol.dispose](): void {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
+    const flights = [...this.#flights.values()];
+    this.#flights.clear();
+    for (const flight of flights) {
+      flight.isDropped = true;
+      if (!flight.hasStarted) this.#options.gate.leave(flight);
+      settleAll(flight, { kind: 'failure', failure: this.#options.failures.late });
+    }
+    for (const entry of this.#entries.values()) this.#remove(entry);
+    this.#breakers.drop(() => true);
+    this.#alarms[Symbol.dispose]();
+  }
+
+  #use(entry: CacheEntry<R>): void {
+    entry.usedAtMs = this.#clock.monotonicMs();
+    this.#recency.touch(entry);
+    if (entry.state.kind !== 'idle') return;
+    entry.wake();
+    this.#alarms.set(entry, 0);
+  }
+
+  #wait(
+    request: R,
+    flight: Flight<R, F>,
+    outcome: CacheOutcome,
+    waitMs: number,
+  ): Promise<Cached<F>> {
+    const { promise, resolve, reject } = Promise.withResolvers<Cached<F>>();
+    const boundMs = this.#boundedWaitMs(request.key, waitMs);
+    const leave = (): void => {
+      this.#waiting--;
+      this.#alarms.clear(waiter);
+      flight.waiters.delete(waiter);
+    };
+    const answer = (landing: Landing<F>): void => {
+      if (landing.kind === 'token') {
+        resolve({ ok: true, outcome, rendered: landing.rendered });
+      } else if (landing.kind === 'failure') {
+        resolve(this.#orStale(request.key, outcome, landing.failure));
+      } else {
+        const rendered = this.#validToken(request.key);
+        if (rendered === undefined) reject(landing.error);
+        else resolve({ ok: true, outcome: 'stale', rendered });
+      }
+    };
+    // What was asked after the drop may differ from what was asked before it.
+    const askAgain = (): void => {
+      this.get(request, waiter.dueAtMs - this.#clock.monotonicMs()).then(resolve, reject);
+    };
+    const end = flight.isDropped ? askAgain : answer;
+    const waiter: Waiter<F> = {
+      dueAtMs: 0,
+      heapIndex: -1,
+      settle: (landing) => {
+        leave();
+        end(landing);
+      },
+      ring: () => {
+        leave();
+        resolve(this.#orStale(request.key, 'late', this.#options.failures.late));
+      },
+    };
+    this.#waiting++;
+    flight.waiters.add(waiter);
+    this.#alarms.set(waiter, boundMs);
+    return promise;
+  }
+
+  #boundedWaitMs(key: string, askedMs: number): number {
+    const { waitMs, waitWithTokenMs } = this.#options;
+    const boundMs = this.#validToken(key) === undefined ? waitMs : waitWithTokenMs;
+    return Math.min(askedMs, boundMs);
+  }
+
+  /** Wants a fetch; `undefined` when the gate has no room for it. */
+  #fly(request: R, rank: Rank): Flight<R, F> | undefined {
+    const flight = new Flight<R, F>(request, rank, this.#land);
+    if (!this.#options.gate.enter(flight, rank)) return undefined;
+    this.#flights.set(request.key, flight);
+    const entry = this.#entries.get(request.key);
+    if (entry !== undefined) {
+      entry.beginRefresh();
+      this.#alarms.clear(entry);
+    }
     return flight;
   }
 
-  async #land(key: string, fetch: () => Promise<Fetched<F>>): Promise<Fetched<F>> {
+  readonly #land = (flight: Flight<R, F>): void => {
+    void this.#fetch(flight.request).then((landing) => {
+      try {
+        if (this.#flights.get(flight.request.key) === flight) {
+          this.#flights.delete(flight.request.key);
+        }
+        if (!flight.isDropped) this.#learn(flight, landing);
+        settleAll(flight, landing);
+      } finally {
+        this.#options.gate.leave(flight);
+      }
+    });
+  };
+
+  async #fetch(request: R): Promise<Landing<F>> {
     try {
-      const fetched = await fetch();
-      if (fetched.ok) this.#keep(key, fetched.token);
-      else if (fetched.failure.holdMs > 0) this.#hold(key, fetched.failure);
-      return fetched;
-    } finally {
-      this.#flights.delete(key);
+      const fetched = await this.#options.fetch(request);
+      if (!fetched.ok) return { kind: 'failure', failure: fetched.failure };
+      if (fetched.token.expiresAtWallS * 1000 <= this.#clock.wallMs()) {
+        return { kind: 'failure', failure: this.#options.failures.expired };
+      }
+      return { kind: 'token', rendered: new RenderedToken(fetched.token) };
+    } catch (error) {
+      this.#options.onBug(error);
+      return { kind: 'bug', error };
     }
   }
 
-  #keep(key: string, token: Token): void {
-    const lifeMs = token.expiresAtWallS * 1000 - this.#clock.wallMs();
-    const expiresAtMs = this.#clock.monotonicMs() + lifeMs;
-    this.#entries.delete(key);
-    this.#entries.set(key, { rendered: new RenderedToken(token), expiresAtMs });
-    evictOldest(this.#entries, this.#maxEntries);
+  #learn(flight: Flight<R, F>, landing: Landing<F>): void {
+    const { request } = flight;
+    if (landing.kind === 'token') {
+      this.#breakers.reset(request.key);
+      this.#keep(flight, landing.rendered);
+    } else {
+      if (landing.kind === 'failure') this.#breakers.fail(request, landing.failure);
+      const entry = this.#entries.get(request.key);
+      if (entry !== undefined) this.#armRetry(entry, entry.failRefresh());
+    }
+    if (flight.rank === 'background') {
+      this.#options.onRefresh(landing.kind === 'token' ? 'ok' : 'failed');
+    }
   }
 
-  #hold(key: string, failure: F): void {
-    this.#holds.set(key, { failure, untilMs: this.#clock.monotonicMs() + failure.holdMs });
-    evictOldest(this.#holds, this.#maxEntries);
+  #keep({ request, isForCaller }: Flight<R, F>, rendered: RenderedToken): void {
+    const { minLifeMs, maxEntries, random } = this.#options;
+    const nowWallMs = this.#clock.wallMs();
+    const arrival = { rendered, nowWallMs, nowMs: this.#clock.monotonicMs(), minLifeMs };
+    let entry = this.#entries.get(request.key);
+    if (entry === undefined) {
+      // Evicted while it was refreshed: what is used more comes first.
+      if (!isForCaller) return;
+      entry = new CacheEntry(request, arrival, this.#onDue);
+      this.#entries.set(request.key, entry);
+      this.#recency.add(entry);
+      const { oldest } = this.#recency;
+      if (this.#entries.size > maxEntries && oldest !== undefined) this.#remove(oldest);
+    } else {
+      entry.request = request;
+      entry.arrive(arrival);
+    }
+    const { refreshAtWallS } = rendered.token;
+    const namedMs = refreshAtWallS === undefined ? Infinity : refreshAtWallS * 1000 - nowWallMs;
+    this.#arm(entry, refreshDelayMs(entry.lifeMs(this.#clock), namedMs, random()));
+  }
+
+  /** Its time to be refreshed, tried again or forgotten has come. */
+  readonly #onDue = (entry: CacheEntry<R>): void => {
+    const { usedWithinMs, isWanted, onRefresh } = this.#options;
+    const unusedMs = this.#clock.monotonicMs() - entry.usedAtMs;
+    if (entry.keptForMs(this.#clock) <= 0) {
+      this.#remove(entry);
+    } else if (unusedMs > usedWithinMs || !isWanted(entry.request)) {
+      if (entry.state.kind !== 'idle') onRefresh('unwanted');
+      entry.rest();
+      this.#arm(entry, Infinity);
+    } else if (
+      this.#breakers.heldForMs(entry.key) > 0 ||
+      this.#fly(entry.request, 'background') === undefined
+    ) {
+      onRefresh('deferred');
+      this.#armRetry(entry, 1);
+    }
+  };
+
+  #armRetry(entry: CacheEntry<R>, failures: number): void {
+    const heldForMs = this.#breakers.heldForMs(entry.key);
+    this.#arm(entry, Math.max(heldForMs, retryDelayMs(failures, this.#options.random())));
+  }
+
+  /** Looks at the entry again after `delayMs`, and when it has expired at the latest. */
+  #arm(entry: CacheEntry<R>, delayMs: number): void {
+    this.#alarms.set(entry, Math.min(delayMs, entry.keptForMs(this.#clock)));
+  }
+
+  #remove(entry: CacheEntry<R>): void {
+    this.#entries.delete(entry.key);
+    this.#recency.delete(entry);
+    this.#alarms.clear(entry);
+    entry.die();
+  }
+
+  #validToken(key: string): RenderedToken | undefined {
+    const entry = this.#entries.get(key);
+    if (entry === undefined || entry.lifeMs(this.#clock) <= 0) return undefined;
+    return entry.rendered;
   }
 
   #orStale(key: string, outcome: CacheOutcome, failure: F): Cached<F> {
-    const entry = this.#entries.get(key);
-    if (entry === undefined || this.#lifeMs(entry) <= 0) return { ok: false, outcome, failure };
-    return { ok: true, outcome: 'stale', rendered: entry.rendered };
-  }
-
-  #lifeMs(entry: Entry): number {
-    const byWall = entry.rendered.token.expiresAtWallS * 1000 - this.#clock.wallMs();
-    return Math.min(byWall, entry.expiresAtMs - this.#clock.monotonicMs());
+    const rendered = this.#validToken(key);
+    if (rendered !== undefined) return { ok: true, outcome: 'stale', rendered };
+    return { ok: false, outcome, failure, heldForMs: this.#breakers.heldForMs(key) };
   }
 }
 
-function evictOldest<V>(entries: Map<string, V>, maxEntries: number): void {
-  for (const key of entries.keys()) {
-    if (entries.size <= maxEntries) return;
-    entries.delete(key);
-  }
+function settleAll<R extends Keyed, F>(flight: Flight<R, F>, landing: Landing<F>): void {
+  for (const waiter of [...flight.waiters]) waiter.settle(landing);
 }

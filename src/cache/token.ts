@@ -13,6 +13,8 @@ export interface Token {
   readonly notBeforeWallS: number;
   /** When the extended life ends, if the source told one. */
   readonly extExpiresAtWallS: number | undefined;
+  /** When the source would have it renewed, if it told. */
+  readonly refreshAtWallS?: number;
 }
 
 /**

@@ -73,7 +73,7 @@ function ofIdentity(pod: Pod, identity: Identity, by: string): Authorised | Refu
  * How upstream is asked for an identity. Only well-formed ids go there: what one side takes for an
  * id and the other for blank (U+0085 to .NET) would be answered with the node's own identity.
  */
-function upstreamOf({ clientId, resourceId }: Identity): UpstreamIdentity | undefined {
+export function upstreamOf({ clientId, resourceId }: Identity): UpstreamIdentity | undefined {
   if (clientId !== '') return isGuid(clientId) ? { kind: 'client_id', value: clientId } : undefined;
   return isResourceId(resourceId) ? { kind: 'resource_id', value: resourceId } : undefined;
 }

@@ -3,6 +3,7 @@
  * here changes an answer, and nothing secret passes through: of a token only its existence is told.
  */
 import type { Clock } from '../cache/clock.ts';
+import type { RefreshOutcome } from '../cache/token-cache.ts';
 import { BoundedLabel, resourceLabel } from './admin/bounded-label.ts';
 import type { Metrics } from './admin/metrics.ts';
 import type { Exchange } from './exchange.ts';
@@ -99,7 +100,18 @@ export function createObserver(metrics: Metrics, log: Log, clock: Clock): Observ
     );
   }
 
-  return { onDecision, onFetch, onHandled };
+  function onRefresh(outcome: RefreshOutcome): void {
+    metrics.inc('nmi_token_refreshes_total', { outcome });
+  }
+
+  function onSourceBug(source: string, error: unknown): void {
+    log.error(
+      { source, err: error instanceof Error ? error.stack : 'unknown' },
+      'token source failed',
+    );
+  }
+
+  return { onDecision, onFetch, onRefresh, onSourceBug, onHandled };
 }
 
 function identityFields(decision: TokenDecision): Readonly<Record<string, unknown>> {

@@ -1,9 +1,11 @@
 /**
- * Tokens for authorised requests: the cache in front of the source, and the object ids learned
- * from tokens on the way. Knows nothing of HTTP or pods.
+ * Tokens for authorised requests: the cache in front of the source, kept in step with what the
+ * pods of this node may have, and the object ids learned from tokens on the way. Knows nothing of
+ * HTTP or pods.
  */
 import type { Clock } from '../cache/clock.ts';
-import { TokenCache, type Cached } from '../cache/token-cache.ts';
+import { ConcurrencyGate } from '../cache/concurrency-gate.ts';
+import { TokenCache, type Cached, type RefreshOutcome } from '../cache/token-cache.ts';
 import type { RenderedToken } from '../cache/token.ts';
 import { objectIdOf } from './sources/imds-body.ts';
 import type {
@@ -12,6 +14,7 @@ import type {
   TokenSource,
   UpstreamIdentity,
 } from './sources/source.ts';
+import { identityKey, tokenKey } from './upstream-key.ts';
 
 export type CachedToken = Cached<SourceFailure>;
 
@@ -23,36 +26,111 @@ export interface UpstreamObserver {
     result: SourceResult,
     durationMs: number,
   ): void;
+  /** A background refresh was due. */
+  onRefresh(outcome: RefreshOutcome): void;
+  /** The source threw, which it must not. */
+  onSourceBug(source: string, error: unknown): void;
+}
+
+/** Which identities are worth a token in memory. */
+export interface IdentityDemand {
+  /** A live pod is bound to it. */
+  isGranted(identity: UpstreamIdentity): boolean;
+  /** There is a live pod that may ask for any identity by name. */
+  hasExcepted(): boolean;
+  /** Calls `listener` when either may have changed; the returned function unsubscribes. */
+  onChange(listener: () => void): () => void;
+}
+
+/** What a source may be asked. */
+export interface UpstreamBudget {
+  readonly maxConcurrent: number;
+  readonly maxPerSec: number;
+  /** Fetches that wait for their turn. */
+  readonly maxQueued: number;
 }
 
 export interface TokenBrokerOptions {
   readonly source: TokenSource;
+  readonly budget: UpstreamBudget;
+  readonly demand: IdentityDemand;
   readonly clock: Clock;
+  /** From 0 up to 1. */
+  readonly random: () => number;
   readonly maxEntries: number;
+  /** The longest wait of one request; somewhat longer than a fetch takes at most. */
+  readonly waitMs: number;
   readonly observer: UpstreamObserver;
+}
+
+interface BrokerRequest {
+  readonly key: string;
+  readonly identity: UpstreamIdentity;
+  readonly resource: string;
+  /** No pod was bound to it when it was asked for: an excepted pod named it. */
+  readonly isExcepted: boolean;
 }
 
 /** No SDK caches a token with less than five minutes left, so none is handed out if it can be helped. */
 const minLifeMs = 5 * 60_000;
+/** Credential chains give a source a second or so; a valid token must not come later than that. */
+const waitWithTokenMs = 1_000;
+const usedWithinMs = 3 * 3_600_000;
+/** Requests that wait for fetches: some kilobytes each, with their connections. */
+const maxWaiters = 5_000;
 
-export class TokenBroker {
+const failures = {
+  overloaded: {
+    reason: 'upstream_throttled',
+    description: 'Too many token fetches of this node wait for their turn. Retry later.',
+    retryAfterS: 5,
+    holdMs: 0,
+  },
+  late: {
+    reason: 'upstream_down',
+    description: 'no token came in time',
+    retryAfterS: 2,
+    holdMs: 0,
+  },
+  expired: {
+    reason: 'upstream_down',
+    description: 'the token that came has expired by the clock of this node',
+    holdMs: 1_000,
+  },
+} as const satisfies Record<string, SourceFailure>;
+
+export class TokenBroker implements Disposable {
   readonly sourceName: string;
-  readonly #source: TokenSource;
-  readonly #clock: Clock;
-  readonly #observer: UpstreamObserver;
-  readonly #cache: TokenCache<SourceFailure>;
-  /** Upstream identity → object id; as many as identities are in use. */
-  readonly #objectIds = new Map<string, string>();
+  readonly #options: TokenBrokerOptions;
+  readonly #gate: ConcurrencyGate;
+  readonly #cache: TokenCache<BrokerRequest, SourceFailure>;
+  /** By identity key; as many as identities are in use. */
+  readonly #objectIds = new Map<
+    string,
+    { readonly identity: UpstreamIdentity; readonly objectId: string }
+  >();
+  readonly #unsubscribe: () => void;
+  #disarmDrop: (() => void) | undefined;
 
   constructor(options: TokenBrokerOptions) {
-    this.#source = options.source;
-    this.sourceName = options.source.name;
-    this.#clock = options.clock;
-    this.#observer = options.observer;
-    this.#cache = new TokenCache({
-      clock: options.clock,
-      maxEntries: options.maxEntries,
-      minLifeMs,
+    const { source, budget, demand, clock, random, maxEntries, waitMs, observer } = options;
+    this.#options = options;
+    this.sourceName = source.name;
+    this.#gate = new ConcurrencyGate({ clock, ...budget });
+    this.#cache = new TokenCache<BrokerRequest, SourceFailure>({
+      ...{ clock, random, gate: this.#gate, failures },
+      ...{ maxEntries, maxWaiters, minLifeMs, waitMs, waitWithTokenMs, usedWithinMs },
+      fetch: (request) => this.#fetch(request),
+      isWanted: (request) => this.#isWanted(request),
+      onRefresh: (outcome) => {
+        observer.onRefresh(outcome);
+      },
+      onBug: (error) => {
+        observer.onSourceBug(source.name, error);
+      },
+    });
+    this.#unsubscribe = demand.onChange(() => {
+      this.#demandChanged();
     });
   }
 
@@ -62,35 +140,63 @@ export class TokenBroker {
 
   /** A token from memory, without waiting. */
   peek(identity: UpstreamIdentity, resource: string): RenderedToken | undefined {
-    return this.#cache.peek(cacheKey(this.sourceName, identity, resource));
+    return this.#cache.peek(tokenKey(this.sourceName, identity, resource));
   }
 
-  get(identity: UpstreamIdentity, resource: string): Promise<CachedToken> {
-    const key = cacheKey(this.sourceName, identity, resource);
-    return this.#cache.get(key, () => this.#fetch(identity, resource));
+  async get(identity: UpstreamIdentity, resource: string): Promise<CachedToken> {
+    const key = tokenKey(this.sourceName, identity, resource);
+    const isExcepted = !this.#options.demand.isGranted(identity);
+    const cached = await this.#cache.get({ key, identity, resource, isExcepted });
+    return cached.ok || cached.heldForMs === 0 ? cached : withHold(cached);
   }
 
   /** The object id of an identity, as the upstream's tokens told it; undefined until one came. */
   objectIdOf(identity: UpstreamIdentity): string | undefined {
-    return this.#objectIds.get(identityKey(identity));
+    return this.#objectIds.get(identityKey(identity))?.objectId;
   }
 
-  async #fetch(identity: UpstreamIdentity, resource: string): Promise<SourceResult> {
-    const startedAtMs = this.#clock.monotonicMs();
-    const result = await this.#source.fetch({ identity, resource });
-    const durationMs = this.#clock.monotonicMs() - startedAtMs;
-    this.#observer.onFetch(this.sourceName, identity, result, durationMs);
+  [Symbol.dispose](): void {
+    this.#unsubscribe();
+    this.#disarmDrop?.();
+    this.#disarmDrop = undefined;
+    this.#cache[Symbol.dispose]();
+    this.#gate[Symbol.dispose]();
+  }
+
+  async #fetch({ identity, resource }: BrokerRequest): Promise<SourceResult> {
+    const { source, clock, observer } = this.#options;
+    const startedAtMs = clock.monotonicMs();
+    const result = await source.fetch({ identity, resource });
+    observer.onFetch(source.name, identity, result, clock.monotonicMs() - startedAtMs);
     const objectId = result.ok ? objectIdOf(result.token.accessToken) : undefined;
-    if (objectId !== undefined) this.#objectIds.set(identityKey(identity), objectId);
+    if (objectId !== undefined) this.#objectIds.set(identityKey(identity), { identity, objectId });
     return result;
   }
+
+  /** A pod that is bound to it, or was never needed: what no binding gave, none can take away. */
+  #isWanted({ identity, isExcepted }: BrokerRequest): boolean {
+    const { demand } = this.#options;
+    return demand.isGranted(identity) || (isExcepted && demand.hasExcepted());
+  }
+
+  /** Objects come in bursts: what they take away is dropped once, in the next turn of the loop. */
+  #demandChanged(): void {
+    if (this.#cache.isEmpty && this.#objectIds.size === 0) return;
+    this.#disarmDrop ??= this.#options.clock.schedule(0, () => {
+      this.#disarmDrop = undefined;
+      this.#cache.drop((request) => !this.#isWanted(request));
+      for (const [key, { identity }] of this.#objectIds) {
+        if (!this.#options.demand.isGranted(identity)) this.#objectIds.delete(key);
+      }
+    });
+  }
 }
 
-/** Ids compare without regard to letter case; the resource is exact, since it is echoed. */
-function cacheKey(source: string, identity: UpstreamIdentity, resource: string): string {
-  return `${source}\n${identityKey(identity)}\n${resource}`;
-}
-
-function identityKey(identity: UpstreamIdentity): string {
-  return identity.kind === 'unnamed' ? '' : `${identity.kind}=${identity.value.toLowerCase()}`;
+/** The caller is told to come back when asking has a point again. */
+function withHold(cached: Extract<CachedToken, { ok: false }>): CachedToken {
+  if (cached.failure.retryAfterS === undefined && cached.failure.reason !== 'upstream_down') {
+    return cached;
+  }
+  const retryAfterS = Math.ceil(cached.heldForMs / 1000);
+  return { ...cached, failure: { ...cached.failure, retryAfterS } };
 }

@@ -52,7 +52,12 @@ export const newMetrics = {
   nmi_token_cache_requests_total: {
     type: 'counter',
     labels: ['outcome'],
-    help: 'Token look-ups by outcome: hit, miss, joined, stale, held.',
+    help: 'Token look-ups by outcome: hit, miss, joined, stale, held, late, overloaded.',
+  },
+  nmi_token_refreshes_total: {
+    type: 'counter',
+    labels: ['outcome'],
+    help: 'Background refreshes that were due: ok, failed, deferred (no budget now), unwanted (left to expire).',
   },
   nmi_token_cache_entries: {
     type: 'gauge',

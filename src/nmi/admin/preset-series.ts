@@ -4,7 +4,8 @@
  */
 import type { Metrics } from './metrics.ts';
 
-const cacheOutcomes = ['hit', 'miss', 'joined', 'stale', 'held'];
+const cacheOutcomes = ['hit', 'miss', 'joined', 'stale', 'held', 'late', 'overloaded'];
+const refreshOutcomes = ['ok', 'failed', 'deferred', 'unwanted'];
 const upstreamOutcomes = [
   'ok',
   'identity_not_assigned',
@@ -18,6 +19,7 @@ const imdsOperations = ['adal_token_msi', 'adal_token_msi_userassignedid'];
 export function presetSeries(metrics: Metrics): void {
   for (const outcome of cacheOutcomes)
     metrics.inc('nmi_token_cache_requests_total', { outcome }, 0);
+  for (const outcome of refreshOutcomes) metrics.inc('nmi_token_refreshes_total', { outcome }, 0);
   for (const outcome of upstreamOutcomes) {
     metrics.inc('nmi_upstream_requests_total', { source: 'imds', outcome }, 0);
   }

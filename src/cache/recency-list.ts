@@ -1,0 +1,45 @@
+/**
+ * Items in the order of their last use, as a list through the items themselves: moving one to the
+ * front is O(1) and allocates nothing, where deleting and setting it again in a `Map` leaves holes
+ * that the map must be rebuilt for.
+ */
+
+/** What is in a list. The list alone writes both fields. */
+export interface Linked<T> {
+  newer: T | undefined;
+  older: T | undefined;
+}
+
+export class RecencyList<T extends Linked<T>> {
+  #newest: T | undefined;
+  #oldest: T | undefined;
+
+  get oldest(): T | undefined {
+    return this.#oldest;
+  }
+
+  /** `item` must not be in the list. */
+  add(item: T): void {
+    item.older = this.#newest;
+    if (this.#newest === undefined) this.#oldest = item;
+    else this.#newest.newer = item;
+    this.#newest = item;
+  }
+
+  /** `item` must be in the list. */
+  touch(item: T): void {
+    if (this.#newest === item) return;
+    this.delete(item);
+    this.add(item);
+  }
+
+  /** `item` must be in the list. */
+  delete(item: T): void {
+    if (item.newer === undefined) this.#newest = item.older;
+    else item.newer.older = item.older;
+    if (item.older === undefined) this.#oldest = item.newer;
+    else item.older.newer = item.newer;
+    item.newer = undefined;
+    item.older = undefined;
+  }
+}
