@@ -275,7 +275,10 @@ describe('fake IMDS: tokens', () => {
   test('each token is its own when asked so', async () => {
     await using world = await openWorld({ tokens: 'always-new' });
     const first = readToken(await world.ask(valid));
-    assert.notEqual(readToken(await world.ask(valid))['access_token'], first['access_token']);
+    const second = readToken(await world.ask(valid));
+    assert.notEqual(second['access_token'], first['access_token']);
+    const issued = [first['access_token'], second['access_token']];
+    assert.deepEqual(world.imds.issuedTokens(), issued);
   });
 });
 
@@ -390,6 +393,14 @@ describe('fake IMDS: faults', () => {
     assert.doesNotMatch(findHeader(down, 'server') ?? '', /IMDS/);
     await world.imds.setFaults({});
     assert.equal(read(await world.ask(valid)).status, 200);
+  });
+
+  test('a failure says when to come back if it is told to', async () => {
+    await using world = await openWorld();
+    await world.imds.setFaults({ fail: { status: 429, times: 1, retryAfterSec: 7 } });
+    assert.equal(findHeader(await world.ask(valid), 'retry-after'), '7');
+    await world.imds.setFaults({ fail: { status: 429, times: 1 } });
+    assert.equal(findHeader(await world.ask(valid), 'retry-after'), undefined);
   });
 
   test('a fault of the token path leaves the other documents alone', async () => {
