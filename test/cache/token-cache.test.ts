@@ -1,202 +1,549 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
-import { TokenCache, type Fetched } from '../../src/cache/token-cache.ts';
-import { RenderedToken, type Token } from '../../src/cache/token.ts';
-import { HandClock } from '../support/hand-clock.ts';
+import {
+  createToken,
+  describeAnswer,
+  hourMs,
+  minuteMs,
+  openTokenStand,
+  pass,
+  type Failure,
+  type TokenStand,
+} from '../support/token-stand.ts';
 
-interface Failure {
-  readonly name: string;
-  readonly holdMs: number;
+const down: Failure = { name: 'down', holdMs: 250 };
+const throttled: Failure = { name: 'throttled', holdMs: 7_000 };
+
+const deeds = {
+  ask: (stand: TokenStand) => stand.tell('k'),
+  'ask other': (stand: TokenStand) => stand.tell('other'),
+  down: (stand: TokenStand) => void (stand.upstream.failure = down),
+  throttle: (stand: TokenStand) => void (stand.upstream.failure = throttled),
+  up: (stand: TokenStand) => void (stand.upstream.failure = undefined),
+  'short lives': (stand: TokenStand) => void (stand.upstream.lifeMs = 4 * minuteMs),
+  'hour lives': (stand: TokenStand) => void (stand.upstream.lifeMs = hourMs),
+  'renew in 2 h': (stand: TokenStand) => void (stand.upstream.refreshInMs = 2 * hourMs),
+  unwant: (stand: TokenStand) => void stand.unwanted.add('k'),
+  want: (stand: TokenStand) => void stand.unwanted.delete('k'),
+  'clock +1 h': (stand: TokenStand) => {
+    stand.clock.jumpWall(hourMs);
+  },
+  'clock -1 h': (stand: TokenStand) => {
+    stand.clock.jumpWall(-hourMs);
+  },
+  wait: () => undefined,
+} as const;
+
+interface Row {
+  /** Seconds, minutes or hours since the beginning. */
+  readonly at: `${number} ${'s' | 'min' | 'h'}`;
+  readonly do: keyof typeof deeds;
+  /** What an `ask` is answered. */
+  readonly expect?: string;
+  /** Fetches upstream until then, this row's included. */
+  readonly calls?: number;
 }
 
-const hourS = 3600;
+const units = { s: 1_000, min: minuteMs, h: hourMs } as const;
 
-function tokenFor(clock: HandClock, name: string, lifeS = 24 * hourS): Token {
-  const nowS = Math.floor(clock.wallMs() / 1000);
-  return {
-    accessToken: name,
-    clientId: 'c',
-    resource: 'r',
-    expiresAtWallS: nowS + lifeS,
-    notBeforeWallS: nowS,
-    extExpiresAtWallS: undefined,
-  };
-}
-
-function open(maxEntries = 100) {
-  const clock = new HandClock();
-  const cache = new TokenCache<Failure>({ clock, maxEntries, minLifeMs: 300_000 });
-  const calls: string[] = [];
-  const good = (key: string, lifeS?: number) => (): Promise<Fetched<Failure>> => {
-    calls.push(key);
-    return Promise.resolve({
-      ok: true,
-      token: tokenFor(clock, `${key}#${calls.length}`, lifeS),
-    });
-  };
-  const bad =
-    (key: string, holdMs = 0) =>
-    (): Promise<Fetched<Failure>> => {
-      calls.push(key);
-      return Promise.resolve({ ok: false, failure: { name: key, holdMs } });
-    };
-  return { clock, cache, calls, good, bad };
-}
-
-function nameOf(result: Awaited<ReturnType<TokenCache<Failure>['get']>>): string {
-  return result.ok ? result.rendered.token.accessToken : `failed ${result.failure.name}`;
-}
-
-describe('the token cache', () => {
-  it('answers a second request from memory', async () => {
-    const { cache, good, calls } = open();
-    assert.equal((await cache.get('k', good('k'))).outcome, 'miss');
-    assert.equal((await cache.get('k', good('k'))).outcome, 'hit');
-    assert.equal(cache.peek('k')?.token.accessToken, 'k#1');
-    assert.deepEqual(calls, ['k']);
-  });
-
-  it('makes one flight of a thousand concurrent misses, good or failing', async () => {
-    for (const kind of ['good', 'bad'] as const) {
-      const { cache, calls, ...make } = open();
-      const all = await Promise.all(
-        Array.from({ length: 1000 }, () => cache.get('k', make[kind]('k'))),
-      );
-      assert.equal(calls.length, 1);
-      assert.equal(new Set(all.map(nameOf)).size, 1);
-      assert.equal(all.filter(({ outcome }) => outcome === 'miss').length, 1);
+function timeline(name: string, rows: readonly Row[]): void {
+  it(name, async () => {
+    const stand = openTokenStand();
+    for (const row of rows) {
+      const [amount = '', unit = ''] = row.at.split(' ');
+      const atMs = Number(amount) * units[unit as keyof typeof units];
+      await pass(stand.clock, atMs - stand.clock.monotonicMs());
+      const told = await deeds[row.do](stand);
+      await pass(stand.clock, 0);
+      const where = `${row.at}: ${row.do}`;
+      assert.equal(told, row.expect, where);
+      if (row.calls !== undefined) assert.equal(stand.calls.length, row.calls, where);
     }
   });
+}
 
-  it('asks again below five minutes of life, keeps the token if that fails, never past its end', async () => {
-    const { cache, clock, good, bad } = open();
-    await cache.get('k', good('k', hourS));
-    clock.advance((hourS - 301) * 1000);
-    assert.equal((await cache.get('k', bad('k'))).outcome, 'hit');
-    clock.advance(2_000);
-    assert.equal(cache.peek('k'), undefined);
-    const stale = await cache.get('k', bad('k'));
-    assert.equal(stale.outcome, 'stale');
-    assert.equal(nameOf(stale), 'k#1');
-    clock.advance(299_000);
-    assert.equal(nameOf(await cache.get('k', bad('k'))), 'failed k');
-    assert.equal(nameOf(await cache.get('k', good('k'))), 'k#4');
+describe('a token in the cache', () => {
+  timeline('is renewed at half of its life without anyone waiting', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '11 h', do: 'ask', expect: 'hit k#1' },
+    { at: '11.99 h', do: 'ask', expect: 'hit k#1', calls: 1 },
+    { at: '12 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+    { at: '23.99 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+    { at: '24 h', do: 'ask', expect: 'hit k#3', calls: 3 },
+  ]);
+
+  timeline('is renewed when its source says so, if that is earlier', [
+    { at: '0 s', do: 'renew in 2 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1.99 h', do: 'ask', expect: 'hit k#1', calls: 1 },
+    { at: '2 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+  ]);
+
+  timeline('is left to expire when nobody used it for three hours, until somebody does', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '8.9 h', do: 'ask', expect: 'hit k#1' },
+    { at: '13 h', do: 'wait', calls: 1 },
+    { at: '13.5 h', do: 'ask', expect: 'hit k#1', calls: 2 },
+    { at: '13.6 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+  ]);
+
+  timeline('is not renewed when no live pod wants it, and is when one does again', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '11 h', do: 'ask', expect: 'hit k#1' },
+    { at: '11 h', do: 'unwant' },
+    { at: '13 h', do: 'wait', calls: 1 },
+    { at: '13 h', do: 'want' },
+    { at: '13 h', do: 'ask', expect: 'hit k#1', calls: 2 },
+    { at: '13 h', do: 'ask', expect: 'hit k#2' },
+  ]);
+
+  timeline('is gone at its end if nobody renews it', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '23.99 h', do: 'down' },
+    { at: '23.99 h', do: 'ask', expect: 'stale k#1' },
+    { at: '24 h', do: 'ask', expect: 'miss failed down' },
+  ]);
+
+  timeline('serves through an outage of 30 minutes, to its last second if need be', [
+    { at: '0 s', do: 'hour lives' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '29 min', do: 'down' },
+    { at: '30 min', do: 'ask', expect: 'hit k#1', calls: 2 },
+    { at: '54 min', do: 'ask', expect: 'hit k#1' },
+    { at: '55 min', do: 'ask', expect: 'hit k#1' },
+    { at: '55.1 min', do: 'ask', expect: 'stale k#1' },
+    { at: '59 min', do: 'ask', expect: 'stale k#1' },
+    { at: '59.1 min', do: 'up' },
+    { at: '59.5 min', do: 'ask', expect: 'miss k#16' },
+    { at: '61 min', do: 'ask', expect: 'hit k#16' },
+  ]);
+
+  timeline('is renewed soon after an outage, by itself', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '11 h', do: 'ask', expect: 'hit k#1' },
+    { at: '11 h', do: 'down' },
+    // At 12 h and then after 3.75, 7.5, 15, 30, 60, 120 s and every 225 s.
+    { at: '12.5 h', do: 'ask', expect: 'hit k#1', calls: 14 },
+    { at: '12.5 h', do: 'up' },
+    { at: '12.6 h', do: 'ask', expect: 'hit k#15', calls: 15 },
+    { at: '24.5 h', do: 'wait', calls: 15 },
+  ]);
+
+  timeline('that came with too little life serves half of that without another call', [
+    { at: '0 s', do: 'short lives' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '119 s', do: 'ask', expect: 'hit k#1', calls: 1 },
+    { at: '120 s', do: 'ask', expect: 'hit k#2', calls: 2 },
+  ]);
+});
+
+describe('an outage of 30 minutes', () => {
+  for (const [how, latencyMs] of [
+    ['refuses', 5],
+    ['hangs', 9_000],
+  ] as const) {
+    it(`in which upstream ${how} fails no request whose token is valid`, async () => {
+      const stand = openTokenStand();
+      const endsAtMs = new Map<string, number>();
+      for (let index = 0; index < 20; index++) {
+        // Some end within the outage, some are due for renewal in it, some are not concerned.
+        stand.upstream.lifeMs = (20 + 5 * index) * minuteMs;
+        endsAtMs.set(`k${index}`, stand.clock.monotonicMs() + stand.upstream.lifeMs);
+        await stand.ask(`k${index}`);
+      }
+      stand.upstream.failure = down;
+      stand.upstream.latencyMs = latencyMs;
+      let failed = 0;
+      for (let atMs = 0; atMs < 30 * minuteMs; atMs += 20_000) {
+        const asked = [...endsAtMs].map(async ([key, endMs]) => {
+          const answer = await stand.ask(key);
+          const isValid = stand.clock.monotonicMs() < endMs;
+          assert.equal(answer.ok, isValid, `${key}: ${describeAnswer(answer)}`);
+          if (!answer.ok) failed++;
+        });
+        await pass(stand.clock, 20_000);
+        await Promise.all(asked);
+      }
+      assert.ok(failed > 0, 'of the tokens that ended');
+      stand.upstream.failure = undefined;
+      stand.upstream.latencyMs = 5;
+      await pass(stand.clock, 5 * minuteMs);
+      for (const key of ['k6', 'k8']) assert.match(await stand.tell(key), /^hit/);
+      assert.ok(stand.mostConcurrent() <= 4);
+    });
+  }
+});
+
+describe('a clock that is stepped', () => {
+  timeline('an hour forward, serves nothing that it says is dead, and loses nothing', [
+    { at: '0 s', do: 'hour lives' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'down' },
+    { at: '1 min', do: 'clock +1 h' },
+    { at: '1 min', do: 'ask', expect: 'miss failed down', calls: 2 },
+    { at: '2 min', do: 'ask', expect: 'held failed down' },
+    { at: '3 min', do: 'clock -1 h' },
+    { at: '3 min', do: 'ask', expect: 'hit k#1' },
+  ]);
+
+  timeline('an hour forward, is overcome by another token', [
+    { at: '0 s', do: 'hour lives' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'clock +1 h' },
+    { at: '1 min', do: 'ask', expect: 'miss k#2' },
+    { at: '2 min', do: 'clock -1 h' },
+    { at: '54 min', do: 'ask', expect: 'hit k#3', calls: 3 },
+  ]);
+
+  timeline('an hour forward, costs a token of a day nothing', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 h', do: 'clock +1 h' },
+    { at: '2 h', do: 'ask', expect: 'hit k#1' },
+    { at: '11 h', do: 'ask', expect: 'hit k#1', calls: 1 },
+    { at: '12 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+  ]);
+
+  timeline('an hour back, lends no life', [
+    { at: '0 s', do: 'hour lives' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'down' },
+    { at: '1 min', do: 'clock -1 h' },
+    { at: '50 min', do: 'ask', expect: 'hit k#1' },
+    { at: '59 min', do: 'ask', expect: 'stale k#1' },
+    { at: '60 min', do: 'ask', expect: 'miss failed down' },
+    { at: '61 min', do: 'ask', expect: 'miss failed down' },
+  ]);
+
+  timeline('an hour back, loses nothing', [
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'clock -1 h' },
+    { at: '11 h', do: 'ask', expect: 'hit k#1', calls: 1 },
+    { at: '12 h', do: 'clock +1 h' },
+    { at: '13 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+  ]);
+});
+
+describe('a failure', () => {
+  timeline('that names 7 s is no call for 7 s, for its key alone', [
+    { at: '0 s', do: 'throttle' },
+    { at: '0 s', do: 'ask', expect: 'miss failed throttled', calls: 1 },
+    { at: '0 s', do: 'up' },
+    { at: '1 s', do: 'ask other', expect: 'miss other#2', calls: 2 },
+    { at: '6.999 s', do: 'ask', expect: 'held failed throttled', calls: 2 },
+    { at: '7 s', do: 'ask', expect: 'miss k#3', calls: 3 },
+  ]);
+
+  timeline('after failures is held longer each time, up to 10 s, and a success ends that', [
+    { at: '0 s', do: 'down' },
+    { at: '0 s', do: 'ask', expect: 'miss failed down', calls: 1 },
+    { at: '0.249 s', do: 'ask', expect: 'held failed down', calls: 1 },
+    { at: '0.25 s', do: 'ask', expect: 'miss failed down', calls: 2 },
+    { at: '0.749 s', do: 'ask', expect: 'held failed down', calls: 2 },
+    { at: '0.75 s', do: 'ask', expect: 'miss failed down', calls: 3 },
+    { at: '2 s', do: 'ask', expect: 'miss failed down' },
+    { at: '10 s', do: 'ask', expect: 'miss failed down' },
+    { at: '20 s', do: 'ask', expect: 'miss failed down' },
+    { at: '30 s', do: 'ask', expect: 'miss failed down', calls: 7 },
+    { at: '39.999 s', do: 'ask', expect: 'held failed down', calls: 7 },
+    { at: '40 s', do: 'up' },
+    { at: '40 s', do: 'ask', expect: 'miss k#8' },
+    { at: '24.1 h', do: 'down' },
+    { at: '24.1 h', do: 'ask', expect: 'miss failed down', calls: 9 },
+    { at: '24.2 h', do: 'ask', expect: 'miss failed down', calls: 10 },
+  ]);
+
+  it('tells how long it is held', async () => {
+    const stand = openTokenStand();
+    stand.upstream.failure = throttled;
+    const first = await stand.ask('k');
+    await pass(stand.clock, 2_500);
+    const second = await stand.ask('k');
+    assert.ok(!first.ok && !second.ok);
+    assert.equal(first.heldForMs, 7_000);
+    assert.equal(second.heldForMs, 4_500);
   });
 
-  it('does not serve a dead token after a clock step in either direction', async () => {
-    const forward = open();
-    await forward.cache.get('k', forward.good('k', hourS));
-    forward.clock.jumpWall(2 * hourS * 1000);
-    assert.equal(forward.cache.peek('k'), undefined);
-    const back = open();
-    await back.cache.get('k', back.good('k', hourS));
-    back.clock.jumpWall(-2 * hourS * 1000);
-    back.clock.advance(hourS * 1000);
-    assert.equal(back.cache.peek('k'), undefined);
-    assert.equal(nameOf(await back.cache.get('k', back.bad('k'))), 'failed k');
+  it('of a source that throws frees the key, and reaches those who have nothing else', async () => {
+    const stand = openTokenStand();
+    stand.upstream.error = new Error('bug');
+    await Promise.all([
+      assert.rejects(stand.ask('k'), /bug/),
+      assert.rejects(stand.ask('k'), /bug/),
+    ]);
+    assert.equal(stand.calls.length, 1);
+    assert.equal(stand.bugs.length, 1);
+    stand.upstream.error = undefined;
+    stand.upstream.lifeMs = hourMs;
+    assert.equal(await stand.tell('k'), 'miss k#2');
+    stand.upstream.error = new Error('bug');
+    await pass(stand.clock, 30 * minuteMs);
+    assert.equal(stand.bugs.length, 2, 'the background refresh threw');
+    assert.equal(await stand.tell('k'), 'hit k#2');
+    await pass(stand.clock, 26 * minuteMs);
+    assert.equal(await stand.tell('k'), 'stale k#2');
   });
 
-  it('remembers a failure for its hold time, for its own key alone', async () => {
-    const { cache, clock, good, bad, calls } = open();
-    await cache.get('a', bad('a', 7_000));
-    assert.equal((await cache.get('a', good('a'))).outcome, 'held');
-    assert.equal((await cache.get('b', good('b'))).outcome, 'miss');
-    clock.advance(7_000);
-    assert.equal((await cache.get('a', good('a'))).outcome, 'miss');
-    assert.deepEqual(calls, ['a', 'b', 'a']);
-  });
-
-  it('forgets the least recently used first', async () => {
-    const { cache, good } = open(2);
-    await cache.get('a', good('a'));
-    await cache.get('b', good('b'));
-    cache.peek('a');
-    await cache.get('c', good('c'));
-    assert.equal(cache.size, 2);
-    assert.ok(cache.peek('a') !== undefined && cache.peek('b') === undefined);
-  });
-
-  it('drops what it is told to', async () => {
-    const { cache, good } = open();
-    await cache.get('a', good('a'));
-    await cache.get('b', good('b'));
-    cache.drop((key) => key === 'a');
-    assert.ok(cache.peek('a') === undefined && cache.peek('b') !== undefined);
-  });
-
-  it('is free for the next flight when a fetch breaks', async () => {
-    const { cache, good } = open();
-    await assert.rejects(
-      cache.get('k', () => Promise.reject(new Error('bug'))),
-      /bug/,
-    );
-    assert.equal((await cache.get('k', good('k'))).outcome, 'miss');
-  });
-
-  it('has one flight a key, right keys and live tokens under any order of completion', async () => {
-    await fc.assert(
-      fc.asyncProperty(
-        fc.scheduler(),
-        fc.array(fc.tuple(fc.constantFrom('a', 'b', 'c'), fc.boolean()), { maxLength: 30 }),
-        async (scheduler, requests) => {
-          const { cache, clock } = open(2);
-          const flying = new Map<string, number>();
-          const answers = requests.map(([key, isGood]) =>
-            cache.get(key, async (): Promise<Fetched<Failure>> => {
-              assert.equal(flying.get(key) ?? 0, 0);
-              flying.set(key, 1);
-              await scheduler.schedule(Promise.resolve(), key);
-              flying.set(key, 0);
-              return isGood
-                ? { ok: true, token: tokenFor(clock, key) }
-                : { ok: false, failure: { name: key, holdMs: 0 } };
-            }),
-          );
-          await scheduler.waitIdle();
-          const results = await Promise.all(answers);
-          results.forEach((result, index) => {
-            assert.ok(nameOf(result).endsWith(requests[index]?.[0] ?? '?'));
-          });
-          assert.ok(cache.size <= 2);
-        },
-      ),
-    );
+  it('of a token that is dead on arrival is told as such, and never served', async () => {
+    const stand = openTokenStand();
+    stand.upstream.lifeMs = 0;
+    assert.equal(await stand.tell('k'), 'miss failed expired');
+    assert.equal(stand.cache.size, 0);
   });
 });
 
-describe('a rendered token', () => {
-  const token: Token = {
-    accessToken: 'ey.J"x',
-    clientId: 'c',
-    resource: 'https://x/?a="b"',
-    expiresAtWallS: 2_000,
-    notBeforeWallS: 900,
-    extExpiresAtWallS: 2_600,
-  };
-
-  it('has the keys of the real service in its order, and strings only', () => {
-    const body = JSON.parse(new RenderedToken(token).body(1_000_000)) as Record<string, unknown>;
-    assert.deepEqual(body, {
-      access_token: 'ey.J"x',
-      client_id: 'c',
-      expires_in: '1000',
-      expires_on: '2000',
-      ext_expires_in: '1600',
-      not_before: '900',
-      resource: 'https://x/?a="b"',
-      token_type: 'Bearer',
+describe('callers that come together', () => {
+  it('a thousand for one key are one call, answered when it is', async () => {
+    const stand = openTokenStand();
+    stand.upstream.latencyMs = 50;
+    const answeredAtMs: number[] = [];
+    const answers = Array.from({ length: 1_000 }, async () => {
+      const told = await stand.tell('k');
+      answeredAtMs.push(stand.clock.monotonicMs());
+      return told;
     });
-    assert.deepEqual(Object.keys(body), Object.keys(body).sort());
+    assert.deepEqual(stand.cache.stats, { holds: 0, flights: 1, waiting: 1_000 });
+    assert.equal(stand.clock.armed.length, 2, 'one timer of the cache beside the upstream’s');
+    await pass(stand.clock, 50);
+    assert.equal(answeredAtMs.length, 1_000);
+    assert.ok(answeredAtMs.every((atMs) => atMs === 50));
+    const told = await Promise.all(answers);
+    assert.equal(told.filter((text) => text === 'miss k#1').length, 1);
+    assert.equal(told.filter((text) => text === 'joined k#1').length, 999);
+    assert.equal(stand.calls.length, 1);
   });
 
-  it('tells the time that is left, and never a negative one', () => {
-    const rendered = new RenderedToken(token);
-    assert.match(rendered.body(1_060_999), /"expires_in":"940","expires_on":"2000"/);
-    assert.match(rendered.body(9_000_000), /"expires_in":"0"/);
+  it('a thousand are one call when it fails, too', async () => {
+    const stand = openTokenStand();
+    stand.upstream.latencyMs = 2_500;
+    stand.upstream.failure = { name: 'down', holdMs: 0 };
+    const answers = Array.from({ length: 1_000 }, () => stand.tell('k'));
+    await pass(stand.clock, 2_500);
+    const told = await Promise.all(answers);
+    assert.ok(told.every((text) => text.endsWith('failed down')));
+    assert.equal(stand.calls.length, 1);
   });
 
-  it('does not show the token when it is serialised by accident', () => {
-    assert.ok(!JSON.stringify({ token: new RenderedToken(token) }).includes('ey.J'));
+  it('for fifty keys at once never make more than 4 calls at once or 20 in a second', async () => {
+    for (const latencyMs of [1, 30, 400]) {
+      const stand = openTokenStand();
+      stand.upstream.latencyMs = latencyMs;
+      const answers = Array.from({ length: 50 }, (_, index) => stand.tell(`k${index}`));
+      await pass(stand.clock, 10_000);
+      const told = await Promise.all(answers);
+      assert.ok(told.every((text, index) => text.startsWith(`miss k${index}#`)));
+      assert.equal(stand.calls.length, 50);
+      assert.ok(stand.mostConcurrent() <= 4);
+      for (const [index, call] of stand.calls.entries()) {
+        assert.equal(call.key, `k${index}`, 'first come, first served');
+        const later = stand.calls[index + 20];
+        assert.ok(later === undefined || later.atMs - call.atMs >= 1_000);
+      }
+      const budgetMs = Math.max(2_100, 13 * latencyMs);
+      assert.ok((stand.calls.at(-1)?.atMs ?? Infinity) <= budgetMs, 'no slower than need be');
+    }
+  });
+
+  it('go before background refreshes, and take along what they join', async () => {
+    const stand = openTokenStand();
+    stand.upstream.lifeMs = hourMs;
+    for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) {
+      await stand.ask(key);
+      await pass(stand.clock, 1);
+    }
+    stand.upstream.latencyMs = 100;
+    await pass(stand.clock, 30 * minuteMs);
+    assert.equal(stand.gate.running, 4);
+    assert.equal(stand.gate.queued, 2);
+    const before = stand.calls.length;
+    const caller = stand.tell('new');
+    stand.clock.jumpWall(28 * minuteMs);
+    const joined = stand.tell('f');
+    await pass(stand.clock, 1_000);
+    assert.equal(await caller, `miss new#${before + 1}`);
+    assert.equal(await joined, `joined f#${before + 2}`);
+    assert.deepEqual(
+      stand.calls.slice(before).map(({ key }) => key),
+      ['new', 'f', 'e'],
+    );
+    assert.deepEqual(
+      stand.refreshes,
+      Array.from({ length: 6 }, () => 'ok'),
+    );
+  });
+
+  it('beyond what the queue and the waiting room hold are told so at once', async () => {
+    const stand = openTokenStand({ maxQueued: 2, maxWaiters: 8 });
+    stand.upstream.latencyMs = 100;
+    const answers = Array.from({ length: 8 }, (_, index) => stand.tell(`k${index}`));
+    assert.equal(await answers[7], 'overloaded failed overloaded');
+    const joined = [stand.tell('k0'), stand.tell('k0'), stand.tell('k0')];
+    assert.equal(await joined[2], 'overloaded failed overloaded');
+    await pass(stand.clock, 300);
+    assert.equal(await joined[1], 'joined k0#1');
+    assert.equal(await answers[5], 'miss k5#6');
+    assert.deepEqual(stand.cache.stats, { holds: 0, flights: 0, waiting: 0 });
+  });
+});
+
+describe('a caller', () => {
+  it('waits as long as it has time; the fetch goes on without it', async () => {
+    const stand = openTokenStand();
+    stand.upstream.latencyMs = 3_000;
+    const hasty = stand.tell('k', 500);
+    const patient = stand.tell('k');
+    await pass(stand.clock, 499);
+    assert.equal(stand.cache.stats.waiting, 2);
+    await pass(stand.clock, 1);
+    assert.equal(await hasty, 'late failed late');
+    await pass(stand.clock, 2_500);
+    assert.equal(await patient, 'joined k#1');
+    assert.equal(await stand.tell('k'), 'hit k#1');
+  });
+
+  it('is kept by a fetch that nobody waits for any more', async () => {
+    const stand = openTokenStand();
+    stand.upstream.latencyMs = 3_000;
+    const hasty = stand.tell('k', 500);
+    await pass(stand.clock, 3_000);
+    assert.equal(await hasty, 'late failed late');
+    assert.equal(await stand.tell('k'), 'hit k#1');
+  });
+
+  it('gets the valid token after a second when the refresh it waits for takes longer', async () => {
+    const stand = openTokenStand({ usedWithinMs: 0 });
+    stand.upstream.lifeMs = hourMs;
+    await stand.ask('k');
+    await pass(stand.clock, 56 * minuteMs);
+    stand.upstream.latencyMs = 9_000;
+    const answer = stand.tell('k');
+    await pass(stand.clock, 999);
+    assert.equal(stand.cache.stats.waiting, 1);
+    await pass(stand.clock, 1);
+    assert.equal(await answer, 'stale k#1');
+    await pass(stand.clock, 8_000);
+    assert.equal(await stand.tell('k'), 'hit k#2');
+  });
+});
+
+describe('dropping', () => {
+  it('forgets tokens and holds of what it is told, and nothing else', async () => {
+    const stand = openTokenStand();
+    await stand.ask('a');
+    await stand.ask('b');
+    stand.upstream.failure = throttled;
+    await stand.ask('held');
+    stand.cache.drop(({ key }) => key !== 'b');
+    stand.upstream.failure = undefined;
+    assert.equal(stand.cache.peek('a'), undefined);
+    assert.equal(stand.cache.peek('b')?.token.accessToken, 'b#2');
+    assert.equal(await stand.tell('held'), 'miss held#4');
+    await pass(stand.clock, 13 * hourMs);
+    assert.ok(!stand.calls.slice(4).some(({ key }) => key === 'a'), 'a is not renewed');
+  });
+
+  it('keeps nothing of a fetch under way; who asks later gets a fetch of its own', async () => {
+    const stand = openTokenStand();
+    stand.upstream.latencyMs = 100;
+    const before = stand.tell('k');
+    stand.cache.drop(() => true);
+    const after = [stand.tell('k'), stand.tell('k'), stand.tell('k', 150)];
+    await pass(stand.clock, 100);
+    assert.equal(await before, 'miss k#1');
+    assert.equal(stand.cache.size, 0);
+    assert.equal(stand.calls.length, 2, 'never two at once for one key');
+    await pass(stand.clock, 100);
+    assert.deepEqual(await Promise.all(after), ['miss k#2', 'joined k#2', 'late failed late']);
+    assert.equal(stand.cache.peek('k')?.token.accessToken, 'k#2');
+  });
+
+  it('calls off a refresh that waits for its turn', async () => {
+    const stand = openTokenStand();
+    for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) await stand.ask(key);
+    await pass(stand.clock, 10 * hourMs);
+    for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) await stand.ask(key);
+    stand.upstream.latencyMs = 100;
+    await pass(stand.clock, 2 * hourMs);
+    assert.equal(stand.gate.queued, 2);
+    stand.cache.drop(() => true);
+    assert.equal(stand.gate.queued, 0);
+    await pass(stand.clock, 100);
+    assert.equal(stand.calls.length, 10);
+    assert.equal(stand.cache.size, 0);
+    assert.ok(stand.cache.isEmpty);
+  });
+});
+
+describe('the bounds of the cache', () => {
+  it('keep what was used last, by reads as well', async () => {
+    const stand = openTokenStand({ maxEntries: 2 });
+    await stand.ask('a');
+    await stand.ask('b');
+    stand.cache.peek('a');
+    await stand.ask('c');
+    assert.equal(stand.cache.size, 2);
+    assert.ok(stand.cache.peek('a') !== undefined && stand.cache.peek('b') === undefined);
+  });
+
+  it('do not count a background refresh as a use, nor let one bring back what was evicted', async () => {
+    const stand = openTokenStand({ maxEntries: 2 });
+    await stand.ask('a');
+    await stand.ask('b');
+    await pass(stand.clock, 10 * hourMs);
+    for (const key of ['a', 'b']) await stand.ask(key);
+    stand.upstream.latencyMs = 100;
+    await pass(stand.clock, 2 * hourMs + 50);
+    const newcomer = stand.tell('c');
+    await pass(stand.clock, 40);
+    assert.equal(stand.gate.running, 3);
+    await pass(stand.clock, 60);
+    assert.equal(await newcomer, 'miss c#5');
+    assert.ok(stand.cache.peek('a') === undefined && stand.cache.peek('b') !== undefined);
+  });
+
+  it('hold the failures of many keys', async () => {
+    const stand = openTokenStand({ maxEntries: 3 });
+    stand.upstream.failure = throttled;
+    for (let index = 0; index < 10; index++) await stand.ask(`k${index}`);
+    assert.equal(stand.cache.stats.holds, 3);
+  });
+
+  it('arm no timer beyond what a platform timer can hold', async () => {
+    const stand = openTokenStand();
+    stand.upstream.lifeMs = 10 * 365 * 24 * hourMs;
+    await stand.ask('k');
+    const [armedMs = Infinity, ...others] = stand.clock.armed;
+    assert.ok(armedMs < 2 ** 31 && others.length === 0);
+  });
+});
+
+describe('a disposed cache', () => {
+  it('has answered everyone, arms nothing and asks nothing', async () => {
+    const stand = openTokenStand();
+    await stand.ask('kept');
+    stand.upstream.latencyMs = 100;
+    const answers = Array.from({ length: 10 }, (_, index) => stand.tell(`k${index}`));
+    stand.cache[Symbol.dispose]();
+    stand.gate[Symbol.dispose]();
+    assert.deepEqual(
+      new Set(await Promise.all(answers)),
+      new Set(['miss failed late']),
+      'everyone is told',
+    );
+    assert.equal(stand.clock.armed.length, 4, 'only the fetches that run');
+    await pass(stand.clock, 100);
+    assert.deepEqual(stand.clock.armed, []);
+    assert.equal(stand.calls.length, 5);
+    assert.equal(stand.cache.size, 0);
+    assert.equal(await stand.tell('kept'), 'late failed late');
+    assert.deepEqual(stand.clock.armed, []);
+  });
+});
+
+describe('the stand', () => {
+  it('says what was answered', () => {
+    const { clock } = openTokenStand();
+    assert.equal(createToken(clock, 't', 1_000).expiresAtWallS * 1000, clock.wallMs() + 1_000);
+    const failure = { ok: false, outcome: 'miss', failure: down, heldForMs: 0 } as const;
+    assert.equal(describeAnswer(failure), 'miss failed down');
   });
 });

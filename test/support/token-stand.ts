@@ -1,0 +1,146 @@
+/** A token cache on a hand-driven clock, with an upstream whose answers the test decides. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Held, Keyed } from '../../src/cache/breakers.ts';
+import { ConcurrencyGate } from '../../src/cache/concurrency-gate.ts';
+import {
+  TokenCache,
+  type Cached,
+  type Fetched,
+  type TokenCacheOptions,
+} from '../../src/cache/token-cache.ts';
+import type { Token } from '../../src/cache/token.ts';
+import { HandClock } from './hand-clock.ts';
+
+export interface Failure extends Held {
+  readonly name: string;
+}
+
+export const minuteMs = 60_000;
+export const hourMs = 60 * minuteMs;
+
+/** What the upstream does with the next fetches. */
+export interface Upstream {
+  lifeMs: number;
+  latencyMs: number;
+  /** Failure to answer with, instead of a token. */
+  failure: Failure | undefined;
+  error: Error | undefined;
+  /** From the arrival of a token to when it wants to be renewed. */
+  refreshInMs: number | undefined;
+}
+
+export interface TokenStand {
+  readonly clock: HandClock;
+  readonly cache: TokenCache<Keyed, Failure>;
+  readonly gate: ConcurrencyGate;
+  readonly upstream: Upstream;
+  readonly calls: { readonly key: string; readonly atMs: number }[];
+  readonly refreshes: string[];
+  readonly bugs: unknown[];
+  readonly unwanted: Set<string>;
+  /** Most fetches that ran at the same time. */
+  readonly mostConcurrent: () => number;
+  ask(key: string, waitMs?: number): Promise<Cached<Failure>>;
+  /** The same in words: `hit k#1`, `held failed down`. */
+  tell(key: string, waitMs?: number): Promise<string>;
+}
+
+type Tuning = Partial<TokenCacheOptions<Keyed, Failure>> & { readonly maxQueued?: number };
+
+export function openTokenStand(tuning: Tuning = {}): TokenStand {
+  const clock = new HandClock();
+  const { maxQueued = 1_000, ...overrides } = tuning;
+  const gate = new ConcurrencyGate({ clock, maxConcurrent: 4, maxPerSec: 20, maxQueued });
+  const calls: { key: string; atMs: number }[] = [];
+  const refreshes: string[] = [];
+  const bugs: unknown[] = [];
+  const unwanted = new Set<string>();
+  const upstream: Upstream = {
+    lifeMs: 24 * hourMs,
+    latencyMs: 0,
+    failure: undefined,
+    error: undefined,
+    refreshInMs: undefined,
+  };
+  let [running, most] = [0, 0];
+
+  async function fetch({ key }: Keyed): Promise<Fetched<Failure>> {
+    const number = calls.push({ key, atMs: clock.monotonicMs() });
+    most = Math.max(most, ++running);
+    await elapse(upstream.latencyMs);
+    running--;
+    const { failure, error, lifeMs, refreshInMs } = upstream;
+    if (error !== undefined) throw error;
+    if (failure !== undefined) return { ok: false, failure };
+    const token = createToken(clock, `${key}#${number}`, lifeMs);
+    if (refreshInMs === undefined) return { ok: true, token };
+    const refreshAtWallS = (clock.wallMs() + refreshInMs) / 1000;
+    return { ok: true, token: { ...token, refreshAtWallS } };
+  }
+
+  async function elapse(ms: number): Promise<void> {
+    if (ms === 0) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    clock.schedule(ms, resolve);
+    await promise;
+  }
+
+  const cache = new TokenCache<Keyed, Failure>({
+    clock,
+    random: () => 0.5,
+    gate,
+    fetch,
+    isWanted: ({ key }) => !unwanted.has(key),
+    onRefresh: (outcome) => refreshes.push(outcome),
+    onBug: (error) => bugs.push(error),
+    failures: {
+      overloaded: { name: 'overloaded', holdMs: 0 },
+      late: { name: 'late', holdMs: 0 },
+      expired: { name: 'expired', holdMs: 1_000 },
+    },
+    maxEntries: 100,
+    maxWaiters: 5_000,
+    minLifeMs: 5 * minuteMs,
+    waitMs: 10_500,
+    waitWithTokenMs: 1_000,
+    usedWithinMs: 3 * hourMs,
+    ...overrides,
+  });
+  const ask = (key: string, waitMs?: number) => cache.get({ key }, waitMs);
+  return {
+    ...{ clock, cache, gate, upstream, calls, refreshes, bugs, unwanted, ask },
+    mostConcurrent: () => most,
+    tell: async (key, waitMs) => describeAnswer(await ask(key, waitMs)),
+  };
+}
+
+export function createToken(clock: HandClock, accessToken: string, lifeMs: number): Token {
+  const nowS = clock.wallMs() / 1000;
+  return {
+    accessToken,
+    clientId: 'c',
+    resource: 'r',
+    expiresAtWallS: nowS + lifeMs / 1000,
+    notBeforeWallS: nowS,
+    extExpiresAtWallS: undefined,
+  };
+}
+
+export function describeAnswer(answer: Cached<Failure>): string {
+  const what = answer.ok ? answer.rendered.token.accessToken : `failed ${answer.failure.name}`;
+  return `${answer.outcome} ${what}`;
+}
+
+/** Lets `ms` pass, and at every instant at which something happens all that follows from it. */
+export async function pass(clock: HandClock, ms: number): Promise<void> {
+  const endMs = clock.monotonicMs() + ms;
+  await nextTurn();
+  for (let step = 0; step < 100_000; step++) {
+    const nextMs = clock.armed[0] ?? Infinity;
+    const leftMs = endMs - clock.monotonicMs();
+    clock.advance(Math.min(nextMs, leftMs));
+    await nextTurn();
+    if (nextMs > leftMs) return;
+  }
+  throw new Error('something is armed again without end');
+}
