@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
-  createToken,
   describeAnswer,
   hourMs,
   minuteMs,
@@ -536,14 +535,5 @@ describe('a disposed cache', () => {
     assert.equal(stand.cache.size, 0);
     assert.equal(await stand.tell('kept'), 'late failed late');
     assert.deepEqual(stand.clock.armed, []);
-  });
-});
-
-describe('the stand', () => {
-  it('says what was answered', () => {
-    const { clock } = openTokenStand();
-    assert.equal(createToken(clock, 't', 1_000).expiresAtWallS * 1000, clock.wallMs() + 1_000);
-    const failure = { ok: false, outcome: 'miss', failure: down, heldForMs: 0 } as const;
-    assert.equal(describeAnswer(failure), 'miss failed down');
   });
 });
