@@ -11,6 +11,7 @@ export interface NodeState {
   /** All tables of both iptables. */
   readonly rules: string;
   readonly routing: string;
+  /** Names, one a line. */
   readonly links: string;
 }
 
@@ -30,7 +31,12 @@ export async function readNode(world: World): Promise<NodeState> {
     succeed(world, 'ip', '-4', 'rule'),
     succeed(world, 'ip', '-br', 'link'),
   ]);
-  return { rules: `${plainRules(nft)}\n${plainRules(legacy)}`, routing, links };
+  return {
+    rules: `${plainRules(nft)}\n${plainRules(legacy)}`,
+    routing,
+    // The state beside a name changes by itself while a new port comes up.
+    links: links.replaceAll(/ .*$/gm, ''),
+  };
 }
 
 /** What of the rules and the routing is not the agent's. */

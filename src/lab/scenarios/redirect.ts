@@ -21,6 +21,31 @@ import type { World } from '../world.ts';
 const harmlessTarget = '/metadata/instance?api-version=2021-02-01';
 const metadataHeader = ['Metadata', 'true'] as const;
 
+/** As the kubelet writes them: the rule with a connection state makes the kernel track all of them. */
+const foreignRules = `*nat
+:KUBE-SERVICES - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.0.0.1/32 -p tcp -m tcp --dport 443 -j ACCEPT
+COMMIT
+*filter
+:KUBE-FORWARD - [0:0]
+-A FORWARD -j KUBE-FORWARD
+-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+`;
+
+const removeForeignRules = `*nat
+-D PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-F KUBE-SERVICES
+-X KUBE-SERVICES
+COMMIT
+*filter
+-D FORWARD -j KUBE-FORWARD
+-F KUBE-FORWARD
+-X KUBE-FORWARD
+COMMIT
+`;
+
 /**
  * Addresses that no other pod of the lab has had. The kernel remembers closed connections for a
  * minute or two, by address and port: on a node that is bare again, a pod that comes by such a pair
@@ -118,49 +143,30 @@ const olderConnection: Scenario = {
     world.bind('older-a', 'older-a');
     const pod = await world.addPod({ name: 'holder', binding: 'older-a', ip: freshIps[2] });
     await makeBare(world);
-    const before = await pod.ask({ target: harmlessTarget, connection: 'old' });
-    assert.equal(before.status, 200);
-    assert.equal(
-      world.uncheckedRequests().length,
-      1,
-      'the connection must lead to the real service first',
-    );
-    await world.startAgent();
-    world.imds.clear();
-    // A keep-alive probe may have met the redirect already: then the client has connected again.
-    const cut = await pod.ask({ connection: 'old', timeoutMs: 3_000 });
-    if (cut.identity === undefined) assert.equal(cut.failure, 'ECONNRESET', 'it must be cut');
-    else assertToken(cut, 'older-a');
-    assertToken(await pod.ask({ connection: 'old' }), 'older-a');
-    assert.deepEqual(world.uncheckedRequests(), []);
-    assertUpstream(world, ['older-a']);
+    await feed(world, foreignRules, 'iptables-restore', '--noflush');
+    try {
+      const before = await pod.ask({ target: harmlessTarget, connection: 'old' });
+      assert.equal(before.status, 200);
+      assert.equal(
+        world.uncheckedRequests().length,
+        1,
+        'the connection must lead to the real service first',
+      );
+      await world.startAgent();
+      world.imds.clear();
+      // A keep-alive probe may have met the redirect already: then the client has connected again.
+      const cut = await pod.ask({ connection: 'old', timeoutMs: 3_000 });
+      if (cut.identity === undefined) assert.equal(cut.failure, 'ECONNRESET', 'it must be cut');
+      else assertToken(cut, 'older-a');
+      assertToken(await pod.ask({ connection: 'old' }), 'older-a');
+      assert.deepEqual(world.uncheckedRequests(), []);
+      assertUpstream(world, ['older-a']);
+    } finally {
+      await feed(world, removeForeignRules, 'iptables-restore', '--noflush');
+    }
     return 'the old connection was reset, the next one reached the agent';
   },
 };
-
-const foreignRules = `*nat
-:KUBE-SERVICES - [0:0]
--A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--A KUBE-SERVICES -d 10.0.0.1/32 -p tcp -m tcp --dport 443 -j ACCEPT
-COMMIT
-*filter
-:KUBE-FORWARD - [0:0]
--A FORWARD -j KUBE-FORWARD
--A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
-COMMIT
-`;
-
-const removeForeignRules = `*nat
--D PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--F KUBE-SERVICES
--X KUBE-SERVICES
-COMMIT
-*filter
--D FORWARD -j KUBE-FORWARD
--F KUBE-FORWARD
--X KUBE-FORWARD
-COMMIT
-`;
 
 const redirectVerbs: Scenario = {
   name: 'redirect-verbs',
