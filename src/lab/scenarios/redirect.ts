@@ -179,6 +179,8 @@ const redirectVerbs: Scenario = {
     await feed(world, foreignRules, 'iptables-restore', '--noflush');
     try {
       const bare = await readNode(world);
+      const all = `${bare.rules}\n${bare.routing}\n${bare.links}`;
+      assert.doesNotMatch(all, /aad-metadata|169\.254\.169\.254|nmi0/, 'removing left something');
       const installed = await expectRedirect(world, 'install', 0, /^iptables: active /);
       assert.match(installed, /changed: /);
       const closed = await readNode(world);
