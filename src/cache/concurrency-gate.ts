@@ -72,6 +72,7 @@ export class ConcurrencyGate implements Disposable {
   leave(entrant: Entrant): void {
     this.#callers.delete(entrant);
     this.#background.delete(entrant);
+    // Leaving the queue is no reason to start another: its own turn comes by slot or timer.
     if (this.#running.delete(entrant) || this.queued === 0) this.#admit();
   }
 

@@ -50,8 +50,8 @@ export type Cached<F extends Held> =
     };
 
 /**
- * What became of a background refresh that was due: `deferred` no room in the gate or a hold in
- * force, `unwanted` left to expire.
+ * What became of a background refresh that was due: `deferred` no room in the gate, `unwanted`
+ * left to expire.
  */
 export type RefreshOutcome = 'ok' | 'failed' | 'deferred' | 'unwanted';
 
@@ -340,15 +340,13 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       if (entry.state.kind !== 'idle') onRefresh('unwanted');
       entry.rest();
       this.#arm(entry, Infinity);
-    } else if (
-      this.#breakers.heldForMs(entry.key) > 0 ||
-      this.#fly(entry.request, 'background') === undefined
-    ) {
+    } else if (this.#fly(entry.request, 'background') === undefined) {
       onRefresh('deferred');
       this.#armRetry(entry, 1);
     }
   };
 
+  /** Never within a hold. */
   #armRetry(entry: CacheEntry<R>, failures: number): void {
     const heldForMs = this.#breakers.heldForMs(entry.key);
     this.#arm(entry, Math.max(heldForMs, retryDelayMs(failures, this.#options.random())));

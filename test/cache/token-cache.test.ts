@@ -19,8 +19,10 @@ const deeds = {
   down: (stand: TokenStand) => void (stand.upstream.failure = down),
   throttle: (stand: TokenStand) => void (stand.upstream.failure = throttled),
   up: (stand: TokenStand) => void (stand.upstream.failure = undefined),
-  'short lives': (stand: TokenStand) => void (stand.upstream.lifeMs = 4 * minuteMs),
-  'hour lives': (stand: TokenStand) => void (stand.upstream.lifeMs = hourMs),
+  'live 2 s': (stand: TokenStand) => void (stand.upstream.lifeMs = 2_000),
+  'live 4 min': (stand: TokenStand) => void (stand.upstream.lifeMs = 4 * minuteMs),
+  'live 1 h': (stand: TokenStand) => void (stand.upstream.lifeMs = hourMs),
+  'live 4 h': (stand: TokenStand) => void (stand.upstream.lifeMs = 4 * hourMs),
   'renew in 2 h': (stand: TokenStand) => void (stand.upstream.refreshInMs = 2 * hourMs),
   unwant: (stand: TokenStand) => void stand.unwanted.add('k'),
   want: (stand: TokenStand) => void stand.unwanted.delete('k'),
@@ -96,6 +98,15 @@ describe('a token in the cache', () => {
     { at: '13 h', do: 'ask', expect: 'hit k#2' },
   ]);
 
+  timeline('that a caller had to wait for counts as used then', [
+    { at: '0 s', do: 'live 4 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '0 s', do: 'unwant' },
+    { at: '3.95 h', do: 'ask', expect: 'miss k#2' },
+    { at: '3.95 h', do: 'want' },
+    { at: '6 h', do: 'ask', expect: 'hit k#3', calls: 3 },
+  ]);
+
   timeline('is gone at its end if nobody renews it', [
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '23.99 h', do: 'down' },
@@ -104,7 +115,7 @@ describe('a token in the cache', () => {
   ]);
 
   timeline('serves through an outage of 30 minutes, to its last second if need be', [
-    { at: '0 s', do: 'hour lives' },
+    { at: '0 s', do: 'live 1 h' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '29 min', do: 'down' },
     { at: '30 min', do: 'ask', expect: 'hit k#1', calls: 2 },
@@ -129,7 +140,7 @@ describe('a token in the cache', () => {
   ]);
 
   timeline('that came with too little life serves half of that without another call', [
-    { at: '0 s', do: 'short lives' },
+    { at: '0 s', do: 'live 4 min' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '119 s', do: 'ask', expect: 'hit k#1', calls: 1 },
     { at: '120 s', do: 'ask', expect: 'hit k#2', calls: 2 },
@@ -175,7 +186,7 @@ describe('an outage of 30 minutes', () => {
 
 describe('a clock that is stepped', () => {
   timeline('an hour forward, serves nothing that it says is dead, and loses nothing', [
-    { at: '0 s', do: 'hour lives' },
+    { at: '0 s', do: 'live 1 h' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '1 min', do: 'down' },
     { at: '1 min', do: 'clock +1 h' },
@@ -186,7 +197,7 @@ describe('a clock that is stepped', () => {
   ]);
 
   timeline('an hour forward, is overcome by another token', [
-    { at: '0 s', do: 'hour lives' },
+    { at: '0 s', do: 'live 1 h' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '1 min', do: 'clock +1 h' },
     { at: '1 min', do: 'ask', expect: 'miss k#2' },
@@ -203,7 +214,7 @@ describe('a clock that is stepped', () => {
   ]);
 
   timeline('an hour back, lends no life', [
-    { at: '0 s', do: 'hour lives' },
+    { at: '0 s', do: 'live 1 h' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '1 min', do: 'down' },
     { at: '1 min', do: 'clock -1 h' },
@@ -245,10 +256,11 @@ describe('a failure', () => {
     { at: '30 s', do: 'ask', expect: 'miss failed down', calls: 7 },
     { at: '39.999 s', do: 'ask', expect: 'held failed down', calls: 7 },
     { at: '40 s', do: 'up' },
+    { at: '40 s', do: 'live 2 s' },
     { at: '40 s', do: 'ask', expect: 'miss k#8' },
-    { at: '24.1 h', do: 'down' },
-    { at: '24.1 h', do: 'ask', expect: 'miss failed down', calls: 9 },
-    { at: '24.2 h', do: 'ask', expect: 'miss failed down', calls: 10 },
+    { at: '42 s', do: 'down' },
+    { at: '42 s', do: 'ask', expect: 'miss failed down', calls: 9 },
+    { at: '42.25 s', do: 'ask', expect: 'miss failed down', calls: 10 },
   ]);
 
   it('tells how long it is held', async () => {
@@ -491,11 +503,14 @@ describe('the bounds of the cache', () => {
     for (const key of ['a', 'b']) await stand.ask(key);
     stand.upstream.latencyMs = 100;
     await pass(stand.clock, 2 * hourMs + 50);
+    assert.equal(stand.gate.running, 2);
+    stand.upstream.latencyMs = 10;
     const newcomer = stand.tell('c');
-    await pass(stand.clock, 40);
-    assert.equal(stand.gate.running, 3);
-    await pass(stand.clock, 60);
+    await pass(stand.clock, 10);
     assert.equal(await newcomer, 'miss c#5');
+    assert.equal(stand.gate.running, 2);
+    await pass(stand.clock, 100);
+    assert.equal(stand.cache.size, 2);
     assert.ok(stand.cache.peek('a') === undefined && stand.cache.peek('b') !== undefined);
   });
 
@@ -510,6 +525,7 @@ describe('the bounds of the cache', () => {
     const stand = openTokenStand();
     stand.upstream.lifeMs = 10 * 365 * 24 * hourMs;
     await stand.ask('k');
+    await pass(stand.clock, 11_000);
     const [armedMs = Infinity, ...others] = stand.clock.armed;
     assert.ok(armedMs < 2 ** 31 && others.length === 0);
   });
@@ -521,8 +537,9 @@ describe('a disposed cache', () => {
     await stand.ask('kept');
     stand.upstream.latencyMs = 100;
     const answers = Array.from({ length: 10 }, (_, index) => stand.tell(`k${index}`));
+    assert.equal(stand.gate.queued, 6);
     stand.cache[Symbol.dispose]();
-    stand.gate[Symbol.dispose]();
+    assert.equal(stand.gate.queued, 0);
     assert.deepEqual(
       new Set(await Promise.all(answers)),
       new Set(['miss failed late']),
