@@ -36,11 +36,15 @@ interface PodSpec {
   }[];
 }
 
+async function loadPodSpec(): Promise<PodSpec> {
+  const daemonSet = (await load('nmi.yaml')).find(({ kind }) => kind === 'DaemonSet');
+  assert.ok(daemonSet !== undefined);
+  return (daemonSet.spec as { template: { spec: PodSpec } }).template.spec;
+}
+
 describe('the manifests', () => {
   it('start the agent with arguments that it accepts', async () => {
-    const daemonSet = (await load('nmi.yaml')).find(({ kind }) => kind === 'DaemonSet');
-    const { template } = daemonSet?.spec as { template: { spec: PodSpec } };
-    const [container] = template.spec.containers;
+    const [container] = (await loadPodSpec()).containers;
     assert.ok(container !== undefined);
     const flags = Object.fromEntries(
       container.args.map((arg) => {
@@ -57,8 +61,7 @@ describe('the manifests', () => {
   });
 
   it('run on every Linux node, on the host network, with two capabilities and no CPU limit', async () => {
-    const daemonSet = (await load('nmi.yaml')).find(({ kind }) => kind === 'DaemonSet');
-    const { spec } = (daemonSet?.spec as { template: { spec: PodSpec } }).template;
+    const spec = await loadPodSpec();
     assert.equal(spec.hostNetwork, true);
     assert.equal(spec.dnsPolicy, 'ClusterFirstWithHostNet');
     assert.deepEqual(spec.tolerations, [{ operator: 'Exists' }]);

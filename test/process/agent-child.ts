@@ -16,7 +16,7 @@ import { openLoopbackPod, type PodClient } from '../../src/lab/pod-client.ts';
 import { selfCommand } from '../../src/lab/self-command.ts';
 
 export const nodeName = 'node-1';
-export const podIp = '127.0.0.11';
+const podIp = '127.0.0.11';
 
 export interface Child {
   readonly pid: number;
