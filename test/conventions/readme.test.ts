@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { renderReadme } from '../../scripts/readme-tables.ts';
+import { scenarios } from '../../src/lab/scenarios/all.ts';
 import { newMetrics, oldMetrics, type MetricRow } from '../../src/nmi/admin/metric-table.ts';
 
 const root = join(import.meta.dirname, '..', '..');
@@ -18,6 +19,15 @@ describe('the README', () => {
     const stale = readme.replace('`nmi_build_info`', '`nmi_other_info`');
     assert.notEqual(stale, readme);
     assert.notEqual(renderReadme(stale), stale);
+  });
+
+  it('shows output of the lab whose scenarios exist under the same titles', () => {
+    const shown = [...readme.matchAll(/^▶ ([a-z-]+): (.+)$/gm)];
+    assert.ok(shown.length >= 5);
+    for (const [, name, title = ''] of shown) {
+      const scenario = scenarios.find((each) => each.name === name);
+      assert.ok(scenario?.title.startsWith(title.replace(/\.\.\.$/, '')), name);
+    }
   });
 
   it('links to files that exist', () => {
