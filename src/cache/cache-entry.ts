@@ -17,7 +17,6 @@
  */
 import type { Alarm } from './alarms.ts';
 import type { Keyed } from './breakers.ts';
-import type { Clock } from './clock.ts';
 import type { Linked } from './recency-list.ts';
 import type { RenderedToken } from './token.ts';
 
@@ -119,13 +118,13 @@ export class CacheEntry<R extends Keyed> implements Alarm, Linked<CacheEntry<R>>
   }
 
   /** Milliseconds of life by the stricter clock: what may be served. */
-  lifeMs(clock: Clock): number {
-    return Math.min(this.expiresAtWallMs - clock.wallMs(), this.expiresAtMs - clock.monotonicMs());
+  lifeMs(nowWallMs: number, nowMs: number): number {
+    return Math.min(this.expiresAtWallMs - nowWallMs, this.expiresAtMs - nowMs);
   }
 
   /** Milliseconds until neither clock gives it life any more: how long it is kept. */
-  keptForMs(clock: Clock): number {
-    return Math.max(this.expiresAtWallMs - clock.wallMs(), this.expiresAtMs - clock.monotonicMs());
+  keptForMs(nowWallMs: number, nowMs: number): number {
+    return Math.max(this.expiresAtWallMs - nowWallMs, this.expiresAtMs - nowMs);
   }
 
   ring(): void {

@@ -126,8 +126,10 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
   /** The synchronous way: a token with enough life left, or `undefined`. O(1), no allocation. */
   peek(key: string): RenderedToken | undefined {
     const entry = this.#entries.get(key);
-    if (entry === undefined || entry.lifeMs(this.#clock) < entry.floorMs) return undefined;
-    this.#use(entry);
+    if (entry === undefined) return undefined;
+    const nowMs = this.#clock.monotonicMs();
+    if (entry.lifeMs(this.#clock.wallMs(), nowMs) < entry.floorMs) return undefined;
+    this.#use(entry, nowMs);
     return entry.rendered;
   }
 
@@ -143,7 +145,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     if (rendered !== undefined) return Promise.resolve({ ok: true, outcome: 'hit', rendered });
 
     const entry = this.#entries.get(key);
-    if (entry !== undefined) this.#use(entry);
+    if (entry !== undefined) this.#use(entry, this.#clock.monotonicMs());
     const { failures, maxWaiters } = this.#options;
     if (this.#isDisposed) return Promise.resolve(this.#orStale(key, 'late', failures.late));
     const held = this.#breakers.heldFailure(key);
@@ -191,8 +193,8 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     this.#alarms[Symbol.dispose]();
   }
 
-  #use(entry: CacheEntry<R>): void {
-    entry.usedAtMs = this.#clock.monotonicMs();
+  #use(entry: CacheEntry<R>, nowMs: number): void {
+    entry.usedAtMs = nowMs;
     this.#recency.touch(entry);
     if (entry.state.kind !== 'idle') return;
     entry.wake();
@@ -327,14 +329,14 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     }
     const { refreshAtWallS } = rendered.token;
     const namedMs = refreshAtWallS === undefined ? Infinity : refreshAtWallS * 1000 - nowWallMs;
-    this.#arm(entry, refreshDelayMs(entry.lifeMs(this.#clock), namedMs, random()));
+    this.#arm(entry, refreshDelayMs(entry.lifeMs(nowWallMs, arrival.nowMs), namedMs, random()));
   }
 
   /** Its time to be refreshed, tried again or forgotten has come. */
   readonly #onDue = (entry: CacheEntry<R>): void => {
     const { usedWithinMs, isWanted, onRefresh } = this.#options;
     const unusedMs = this.#clock.monotonicMs() - entry.usedAtMs;
-    if (entry.keptForMs(this.#clock) <= 0) {
+    if (this.#keptForMs(entry) <= 0) {
       this.#remove(entry);
     } else if (unusedMs > usedWithinMs || !isWanted(entry.request)) {
       if (entry.state.kind !== 'idle') onRefresh('unwanted');
@@ -354,7 +356,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
 
   /** Looks at the entry again after `delayMs`, and when it has expired at the latest. */
   #arm(entry: CacheEntry<R>, delayMs: number): void {
-    this.#alarms.set(entry, Math.min(delayMs, entry.keptForMs(this.#clock)));
+    this.#alarms.set(entry, Math.min(delayMs, this.#keptForMs(entry)));
   }
 
   #remove(entry: CacheEntry<R>): void {
@@ -364,10 +366,15 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     entry.die();
   }
 
+  #keptForMs(entry: CacheEntry<R>): number {
+    return entry.keptForMs(this.#clock.wallMs(), this.#clock.monotonicMs());
+  }
+
   #validToken(key: string): RenderedToken | undefined {
     const entry = this.#entries.get(key);
-    if (entry === undefined || entry.lifeMs(this.#clock) <= 0) return undefined;
-    return entry.rendered;
+    if (entry === undefined) return undefined;
+    const lifeMs = entry.lifeMs(this.#clock.wallMs(), this.#clock.monotonicMs());
+    return lifeMs > 0 ? entry.rendered : undefined;
   }
 
   #orStale(key: string, outcome: CacheOutcome, failure: F): Cached<F> {

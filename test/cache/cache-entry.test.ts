@@ -56,8 +56,8 @@ describe('an entry of the cache', () => {
       clock.advance(10 * minuteMs);
       clock.jumpWall(jumpMs);
       const lives = [50 * minuteMs, 50 * minuteMs - jumpMs];
-      assert.equal(entry.lifeMs(clock), Math.min(...lives));
-      assert.equal(entry.keptForMs(clock), Math.max(...lives));
+      assert.equal(entry.lifeMs(clock.wallMs(), clock.monotonicMs()), Math.min(...lives));
+      assert.equal(entry.keptForMs(clock.wallMs(), clock.monotonicMs()), Math.max(...lives));
     }
   });
 
