@@ -85,7 +85,7 @@ export interface Surroundings extends AsyncDisposable {
   readonly folder: string;
   /** What puts the agent on loopback beside these fakes. */
   readonly flags: readonly string[];
-  /** The one pod, bound to an identity named `a`, at {@link podIp}. */
+  /** The one pod, bound to an identity named `a`. */
   readonly pod: PodClient;
   /** Starts the agent; it is killed with its surroundings. */
   start(words?: readonly string[], env?: NodeJS.ProcessEnv): Child;

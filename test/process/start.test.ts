@@ -62,7 +62,7 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
       [world.listenPort, '--nmi-port'],
       [world.probePort, '--http-probe-port'],
     ] as const) {
-      const holder = createServer();
+      await using holder = createServer();
       holder.listen(port, port === world.listenPort ? '127.0.0.1' : undefined);
       await once(holder, 'listening');
       const child = world.start();
@@ -70,8 +70,6 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
       const line = child.stdout().trimEnd().split('\n').at(-1) ?? '';
       assert.ok(line.includes(String(port)) && line.includes(flag), line);
       assert.match(line, /in use/);
-      holder.close();
-      await once(holder, 'close');
     }
   });
 
