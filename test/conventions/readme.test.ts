@@ -24,7 +24,7 @@ describe('the README', () => {
   it('shows output of the lab whose scenarios exist under the same titles', () => {
     const shown = [...readme.matchAll(/^▶ ([a-z-]+): (.+)$/gm)];
     assert.ok(shown.length >= 5);
-    for (const [, name, title = ''] of shown) {
+    for (const [, name = '', title = ''] of shown) {
       const scenario = scenarios.find((each) => each.name === name);
       assert.ok(scenario?.title.startsWith(title.replace(/\.\.\.$/, '')), name);
     }
