@@ -14,7 +14,7 @@ import { prepareStay } from '../lab/stay.ts';
 import { superviseLab } from '../lab/supervise.ts';
 import { World, type Ground } from '../lab/world.ts';
 import type { Words } from './flags.ts';
-import { exitCodes, type Outside } from './outside.ts';
+import { exitCodes, untilStopped, type Outside } from './outside.ts';
 
 interface LabFlags {
   readonly scenario: string;
@@ -93,7 +93,7 @@ async function runLab(
   report.summary(result);
   if (flags.keep && !outside.stop.aborted) {
     outside.stderr(await prepareStay(world, namespaceOf));
-    await untilAborted(outside.stop);
+    await untilStopped(outside);
   }
   return result.ok ? exitCodes.ok : exitCodes.failed;
 }
@@ -153,17 +153,4 @@ function failed(error: unknown, outside: Outside): number {
   if (!(error instanceof LabError)) throw error;
   outside.stderr(`nmi lab: ${error.code}: ${error.message}\n`);
   return exitCodes.unavailable;
-}
-
-function untilAborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => {
-    signal.addEventListener(
-      'abort',
-      () => {
-        resolve();
-      },
-      { once: true },
-    );
-  });
 }

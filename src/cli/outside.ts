@@ -20,3 +20,17 @@ export const exitCodes = {
   bug: 70,
   config: 78,
 } as const;
+
+/** Resolves at the first signal, at once when it came already. */
+export function untilStopped({ stop }: Outside): Promise<void> {
+  if (stop.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    stop.addEventListener(
+      'abort',
+      () => {
+        resolve();
+      },
+      { once: true },
+    );
+  });
+}

@@ -6,7 +6,7 @@ import { parseConfig, renderProblem, type Config } from '../nmi/config.ts';
 import { findKubenet } from '../nmi/kubenet.ts';
 import { createLogger } from '../nmi/logger.ts';
 import { StartError } from '../nmi/start-error.ts';
-import { exitCodes, type Outside } from './outside.ts';
+import { exitCodes, untilStopped, type Outside } from './outside.ts';
 
 export async function run(
   flags: Readonly<Record<string, string>>,
@@ -38,7 +38,7 @@ export async function run(
       log,
       environment: outside.environment,
     });
-    await untilAborted(outside.stop);
+    await untilStopped(outside);
     log.info({ drainTimeoutMs: config.drainTimeoutMs }, 'shutting down, the redirect stays');
     await agent.stop();
     log.info({ code: exitCodes.ok }, 'stopped');
@@ -59,17 +59,4 @@ async function kubenetProblem(config: Config): Promise<string | undefined> {
     'over the address, and so the identity, of another (CVE-2021-1677). Drop NET_RAW from the ' +
     'pods and start with --allow-network-plugin-kubenet, or use another network plugin.'
   );
-}
-
-function untilAborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => {
-    signal.addEventListener(
-      'abort',
-      () => {
-        resolve();
-      },
-      { once: true },
-    );
-  });
 }

@@ -18,6 +18,8 @@ export interface RedirectKeeperOptions {
 }
 
 const firstRetryMs = 250;
+/** Installs in one check, before it counts as failed. */
+const maxInstalls = 3;
 
 export class RedirectKeeper implements AsyncDisposable {
   readonly #options: RedirectKeeperOptions;
@@ -76,10 +78,13 @@ export class RedirectKeeper implements AsyncDisposable {
     const { redirect, log, onCheck } = this.#options;
     try {
       const before = await redirect.verify();
-      const status =
-        before.problems.length > 0 || before.state === 'absent' ? await redirect.install() : before;
+      let status = before;
+      // Somebody may break it again while it is being mended; that is worth another try at once.
+      for (let tries = 0; tries < maxInstalls && isWanting(status); tries++) {
+        status = await redirect.install();
+      }
       this.#status = status;
-      if (status.state === 'broken' || status.state === 'absent') {
+      if (isWanting(status)) {
         this.#fail(status.problems.join('; ') || status.detail);
         return;
       }
@@ -93,7 +98,7 @@ export class RedirectKeeper implements AsyncDisposable {
   }
 
   #outcome(before: RedirectStatus): CheckOutcome {
-    if (before.problems.length === 0 && before.state !== 'absent') return 'unchanged';
+    if (!isWanting(before)) return 'unchanged';
     return before.state === 'absent' ? 'installed' : 'repaired';
   }
 
@@ -120,6 +125,10 @@ export class RedirectKeeper implements AsyncDisposable {
       'redirect is not in place, trying again',
     );
   }
+}
+
+function isWanting(status: RedirectStatus): boolean {
+  return status.state === 'broken' || status.state === 'absent' || status.problems.length > 0;
 }
 
 function messageOf(error: unknown): string {

@@ -12,7 +12,13 @@ const broken: RedirectStatus = { state: 'broken', detail: 'nft', problems: ['jum
 /** A kernel in one variable: what is there, and whether installing works. */
 function open(initial: RedirectStatus) {
   const clock = new HandClock();
-  const world = { now: initial, installError: undefined as RedirectError | undefined, installs: 0 };
+  const world = {
+    now: initial,
+    installError: undefined as RedirectError | undefined,
+    installs: 0,
+    /** Installs that a stranger undoes before they are read back. */
+    undone: 0,
+  };
   const redirect: Redirect = {
     mode: 'iptables',
     prepare: () => Promise.resolve(),
@@ -20,8 +26,9 @@ function open(initial: RedirectStatus) {
     install: () => {
       world.installs++;
       if (world.installError !== undefined) return Promise.reject(world.installError);
-      world.now = active;
-      return Promise.resolve(active);
+      world.now = world.undone > 0 ? broken : active;
+      world.undone--;
+      return Promise.resolve(world.now);
     },
     remove: () => Promise.reject(new Error('nobody removes the redirect')),
     attest: () => ({ kind: 'by-address' }),
@@ -68,6 +75,22 @@ describe('the keeper of the redirect', () => {
       'info redirect is in place',
       'warn redirect was changed by others and is mended',
     ]);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('tries again at once when the repair is undone under its hands, and not for ever', async () => {
+    const { keeper, world, pass, outcomes } = open(active);
+    await keeper.start();
+    world.now = broken;
+    world.undone = 2;
+    await pass(10_000);
+    assert.equal(world.installs, 3);
+    world.now = broken;
+    world.undone = 100;
+    await pass(10_000);
+    assert.equal(world.installs, 6);
+    assert.deepEqual(outcomes, ['unchanged', 'repaired', 'failed']);
+    assert.equal(keeper.problem(), 'jump is gone');
     await keeper[Symbol.asyncDispose]();
   });
 
