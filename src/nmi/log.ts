@@ -12,6 +12,16 @@ export interface Log {
 }
 
 /**
+ * A resource as a caller named it, if it looks like one. A caller may put anything there, a token
+ * of its own included, and that must not end in a log.
+ */
+export function loggableResource(resource: string): string {
+  const isUri = /^[a-z][a-z0-9+.-]{1,20}:\/\/[A-Za-z0-9._:/-]{1,200}$/i.test(resource);
+  const isGuid = /^[0-9a-f-]{36}(?:\/\.default)?$/i.test(resource);
+  return isUri || isGuid ? resource : '[unusual]';
+}
+
+/**
  * A client id as the replaced system logs it: first and last four characters. Short texts stay,
  * as they did there.
  */

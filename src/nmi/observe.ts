@@ -9,7 +9,7 @@ import type { Metrics } from './admin/metrics.ts';
 import type { Exchange } from './exchange.ts';
 import type { RouteName } from './front.ts';
 import { relayed, type Handled } from './listener.ts';
-import { redactClientId, type Log } from './log.ts';
+import { loggableResource, redactClientId, type Log } from './log.ts';
 import { hostTokenPath, tokenPath } from './route.ts';
 import type { SourceResult, UpstreamIdentity } from './sources/source.ts';
 import type { TokenDecision } from './token-endpoint.ts';
@@ -58,7 +58,7 @@ export function createObserver(metrics: Metrics, log: Log, clock: Clock): Observ
         namespace: pod?.namespace,
         uid: pod?.uid,
         ...identityFields(decision),
-        resource: decision.resource === '' ? undefined : decision.resource,
+        resource: decision.resource === '' ? undefined : loggableResource(decision.resource),
         source: decision.source === '' ? undefined : decision.source,
         cache,
         durationMs: Math.round(durationMs * 1000) / 1000,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { renderGlogLine } from '../../src/nmi/glog-text.ts';
+import { loggableResource, redactClientId } from '../../src/nmi/log.ts';
 import { createLogger } from '../../src/nmi/logger.ts';
 
 describe('log lines as text', () => {
@@ -40,5 +41,27 @@ describe('log lines as text', () => {
       assert.ok(lines[0]?.includes('seen') && lines[0].endsWith('\n'));
       assert.equal(lines[0]?.startsWith('W'), format === 'text');
     }
+  });
+});
+
+describe('what a log line may show of a caller', () => {
+  it('is a resource that looks like one, and a shortened client id', () => {
+    for (const resource of [
+      'https://vault.azure.net',
+      'api://0000-x/.default',
+      '00000003-0000-0000-c000-000000000000',
+    ]) {
+      assert.equal(loggableResource(resource), resource);
+    }
+    for (const odd of [
+      'eyJ0eXAiOiJKV1QifQ.eyJhdWQiOiJ4In0.c2ln',
+      'https://x?sig=secret',
+      'https://user:pa%20ss@x',
+      `https://${'x'.repeat(300)}`,
+    ]) {
+      assert.equal(loggableResource(odd), '[unusual]');
+    }
+    assert.equal(redactClientId('12345678-1234'), '1234##### REDACTED #####1234');
+    assert.equal(redactClientId('1234567'), '1234567');
   });
 });
