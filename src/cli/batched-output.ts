@@ -1,7 +1,7 @@
 /**
- * Text written in one turn of the event loop goes out in one system call at its end: with a log
- * line a request, a write each was two thirds of the cost of a cached token (15,000 against 39,000
- * requests a second at 64 connections). Nothing is kept longer than the turn, and `flush` belongs
+ * Text written in one turn of the event loop goes out in one system call at its end. With a write a
+ * log line a cached token cost 2.6 times what it cost without a log, batched 1.3 times (64
+ * connections, log to a file, Node 26.10, November 2026). Nothing is kept longer than the turn, and `flush` belongs
  * into the exit handler, so that a crash loses no line.
  */
 export interface BatchedOutput {

@@ -30,9 +30,23 @@ export function createLogger(options: LoggerOptions): Logger {
     {
       level: options.level,
       base: null,
-      timestamp: () => `,"time":"${new Date().toISOString()}"`,
+      timestamp: createTimestamp(),
       formatters: { level: (label) => ({ level: label }) },
     },
     { write },
   );
+}
+
+/** Pino's time fragment, made once a millisecond: under load many lines share one. */
+function createTimestamp(): () => string {
+  let madeAtMs = Number.NaN;
+  let fragment = '';
+  return () => {
+    const nowMs = Date.now();
+    if (nowMs !== madeAtMs) {
+      madeAtMs = nowMs;
+      fragment = `,"time":"${new Date(nowMs).toISOString()}"`;
+    }
+    return fragment;
+  };
 }

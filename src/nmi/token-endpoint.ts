@@ -15,7 +15,7 @@ import type { GrantPolicy } from './grant.ts';
 import { identify, type Refused } from './identify.ts';
 import { settle, type Patience } from './patience.ts';
 import { explainFailure, explainUnknownObjectId } from './refusal-text.ts';
-import { parseTokenQuery, type TokenQuery } from './token-query.ts';
+import { parseTokenQuery, type TokenQuery, type TokenQueryResult } from './token-query.ts';
 import type { TokenBroker } from './token-broker.ts';
 import type { SourceFailure } from './sources/source.ts';
 
@@ -53,8 +53,13 @@ export interface TokenJob {
 /** How often one request may find the world changed under its feet before it is sent away. */
 const maxTurns = 4;
 
+/** Parsed queries that are kept: half a megabyte at most. */
+const maxMemos = 512;
+const maxMemoLength = 512;
+
 export class TokenEndpoint {
   readonly #options: TokenEndpointOptions;
+  readonly #parsed = new Map<string, TokenQueryResult>();
 
   constructor(options: TokenEndpointOptions) {
     this.#options = options;
@@ -62,7 +67,7 @@ export class TokenEndpoint {
 
   /** @param rawQuery the query as sent; the route, method and header checks have passed. */
   handle(exchange: Exchange, rawQuery: string): Answer | Promise<Answer> {
-    const parsed = parseTokenQuery(rawQuery);
+    const parsed = this.#parse(rawQuery);
     if (parsed.kind === 'refused') {
       return this.refuse(exchange, 'token', refuse(parsed.reason, parsed.detail));
     }
@@ -70,6 +75,17 @@ export class TokenEndpoint {
     const render = (rendered: RenderedToken) =>
       answerToken(rendered.body(this.#options.clock.wallMs()));
     return this.serve({ exchange, route: 'token', query: parsed.query, decide, render });
+  }
+
+  /** Parsing is pure and a pod asks for the same few things again and again. */
+  #parse(rawQuery: string): TokenQueryResult {
+    const known = this.#parsed.get(rawQuery);
+    if (known !== undefined) return known;
+    const parsed = parseTokenQuery(rawQuery);
+    if (rawQuery.length > maxMemoLength) return parsed;
+    if (this.#parsed.size >= maxMemos) this.#parsed.clear();
+    this.#parsed.set(rawQuery, parsed);
+    return parsed;
   }
 
   /** Ends a request that got no further than its parameters. */
