@@ -6,10 +6,11 @@
  * Only processes whose network namespace is one of those named are ever signalled.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 
 import { parseNamespaceName } from './fabric-names.ts';
 import { LabError } from './lab-error.ts';
+import { isAlive } from './process-alive.ts';
 
 const directory = '/run/netns';
 const killDeadlineMs = 5_000;
@@ -110,16 +111,4 @@ export function sweepDeadFabrics(): readonly string[] {
   });
   removeNamespaces(dead);
   return dead;
-}
-
-/** A zombie counts as dead: nobody is left in it to clean up. */
-function isAlive(pid: number): boolean {
-  try {
-    const text = readFileSync(`/proc/${String(pid)}/stat`, 'latin1');
-    // The command in parentheses may itself contain parentheses and spaces; the state follows it.
-    const state = text.charAt(text.lastIndexOf(')') + 2);
-    return state !== 'Z' && state !== 'X';
-  } catch {
-    return false;
-  }
 }

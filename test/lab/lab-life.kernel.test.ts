@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { describe, it } from 'node:test';
 import { parseNamespaceName } from '../../src/lab/fabric-names.ts';
 import { findProcesses, listFabricNamespaces } from '../../src/lab/namespaces.ts';
@@ -123,9 +125,12 @@ describe('nmi lab', { skip: fabricSkip, timeout: 4 * limitMs }, () => {
     assertGone(lab.prefix, []);
   });
 
-  it('that was killed leaves no process, and the next one sweeps its namespaces', async () => {
+  it('that was killed leaves no process, and the next one sweeps the rest', async () => {
+    const foldersBefore = new Set(listLabFolders());
     const lab = startLab('--scenario=leak', '--keep');
     await lab.untilPrinted(/The lab stays up/);
+    const folders = listLabFolders().filter((name) => !foldersBefore.has(name));
+    assert.equal(folders.length, 1);
     const pids = findProcesses(listFabricNamespaces(lab.prefix));
     assert.ok(pids.length >= 5, `${pids.length} processes`);
     lab.child.kill('SIGKILL');
@@ -135,5 +140,14 @@ describe('nmi lab', { skip: fabricSkip, timeout: 4 * limitMs }, () => {
     assert.equal(await next.ended, 0, next.stderr());
     assertGone(lab.prefix, pids);
     assertGone(next.prefix, []);
+    assert.deepEqual(
+      listLabFolders().filter((name) => folders.includes(name)),
+      [],
+    );
   });
 });
+
+/** The folders with a kubeconfig that running and killed labs have. */
+function listLabFolders(): readonly string[] {
+  return readdirSync(tmpdir()).filter((name) => /^nmi-lab-\d+-\w{6}$/.test(name));
+}

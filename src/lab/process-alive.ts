@@ -1,0 +1,13 @@
+import { readFileSync } from 'node:fs';
+
+/** A zombie counts as dead: nobody is left in it to clean up. */
+export function isAlive(pid: number): boolean {
+  try {
+    const text = readFileSync(`/proc/${String(pid)}/stat`, 'latin1');
+    // The command in parentheses may itself contain parentheses and spaces; the state follows it.
+    const state = text.charAt(text.lastIndexOf(')') + 2);
+    return state !== 'Z' && state !== 'X';
+  } catch {
+    return false;
+  }
+}
