@@ -72,6 +72,10 @@ function flushes(name: string, durationMs: number, inTour: boolean): Scenario {
       const one = await world.addPod({ name: 'one', binding: identityA });
       const two = await world.addPod({ name: 'two', binding: identityB });
       await feed(world, foreignRules, 'iptables-restore', '--noflush');
+      // Their tokens are in memory before it begins: an attack on the guard also cuts the node's own
+      // way to the real service until it is mended, and a fetch in that moment would be a 503.
+      assertToken(await one.ask(), identityA);
+      assertToken(await two.ask(), identityB);
       const before = await countMended(world);
       const endMs = performance.now() + durationMs;
       const load = { durationMs, timeoutMs: 2_000 };
