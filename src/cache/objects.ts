@@ -30,7 +30,23 @@ export interface Identity extends ObjectRef {
   readonly type: number;
   readonly clientId: string;
   readonly resourceId: string;
+  /** Undefined for type 0, of which a cluster has thousands. */
+  readonly entra: EntraSettings | undefined;
   readonly createdAtWallMs: number;
+}
+
+/** What identities of type 1 to 3 say beyond their client id. Absent strings are empty. */
+export interface EntraSettings {
+  readonly tenantId: string;
+  /** Further tenants that the answer carries tokens of; type 1 only. */
+  readonly auxiliaryTenantIds: readonly string[];
+  /** `spec.adEndpoint`: the authority; empty means that of the node's cloud. */
+  readonly adEndpoint: string;
+  /** `spec.clientPassword`: the Secret of types 1 and 2. Both parts are empty when absent. */
+  readonly secretNamespace: string;
+  readonly secretName: string;
+  /** `spec.federation`: whose service account is the subject of type 3; empty means `pod`. */
+  readonly federation: string;
 }
 
 /** `AzureIdentityBinding`. */

@@ -1,28 +1,96 @@
 /**
  * The port to whatever fetches a token from outside. A source does I/O and nothing else: it does
- * not cache, does not decide who may ask, and turns every failure into a value.
+ * not cache tokens, does not decide who may ask, and turns every failure into a value.
  */
 import type { Token } from '../../cache/token.ts';
 
-/** Whose token is wanted, in the upstream's own terms. */
-export type UpstreamIdentity =
+/** An identity as the node's own metadata service knows it. */
+export type NodeIdentity =
   | { readonly kind: 'client_id' | 'object_id' | 'resource_id'; readonly value: string }
   /** Whatever the upstream gives when nobody is named: the node's own identity. */
   | { readonly kind: 'unnamed' };
 
-export interface TokenRequest {
-  readonly identity: UpstreamIdentity;
+/** A named object of Kubernetes, in the identity's own namespace. */
+export interface ObjectName {
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** What proves to Entra ID that the agent may speak for an application; never the proof itself. */
+export type EntraCredential =
+  /** `AzureIdentity` type 1 and 2: a Kubernetes Secret. */
+  | { readonly kind: 'secret' | 'certificate'; readonly secret: ObjectName }
+  /** Type 3, pod mode: a token of the pod's own service account. */
+  | {
+      readonly kind: 'federated_pod';
+      readonly serviceAccount: ObjectName;
+      readonly audience: string;
+    }
+  /** Type 3, node mode: a token of the agent's own service account. */
+  | { readonly kind: 'federated_node'; readonly audience: string };
+
+/** An application (or identity) that Entra ID itself is asked for. */
+export interface EntraIdentity {
+  readonly kind: 'entra';
+  /** Origin of an authority on the allow list, for instance `https://login.microsoftonline.com`. */
+  readonly authority: string;
+  /** GUID or domain name, in lower case. */
+  readonly tenantId: string;
+  /** GUID, in lower case. */
+  readonly clientId: string;
+  readonly credential: EntraCredential;
+}
+
+/** Whose token is wanted, in the upstream's own terms. */
+export type UpstreamIdentity = NodeIdentity | EntraIdentity;
+
+export interface TokenRequest<I extends UpstreamIdentity = UpstreamIdentity> {
+  readonly identity: I;
   /** As the caller spelt it. */
   readonly resource: string;
 }
 
+/**
+ * Why there is no token. `upstream_down` and `upstream_throttled` pass by themselves; the others
+ * need somebody to change something, though some only because a change has not arrived yet.
+ */
+export type FailureReason =
+  /** IMDS: the identity is not assigned to this node. */
+  | 'identity_not_assigned'
+  /** The upstream refused for a reason of its own that fits no other word. */
+  | 'upstream_refused'
+  | 'upstream_throttled'
+  | 'upstream_down'
+  /** Entra ID knows no such resource or scope. */
+  | 'resource_refused'
+  /** Entra ID knows no such application or tenant, or it is disabled. */
+  | 'identity_refused'
+  /** Entra ID does not take the secret, certificate or assertion. */
+  | 'credential_refused'
+  /** The Secret or service account that the credential is made of does not exist. */
+  | 'credential_missing'
+  /** It exists and cannot be used: a wrong key name, an unreadable certificate, no permission. */
+  | 'credential_invalid'
+  /** No federated credential matches the assertion's issuer, subject or audience (yet). */
+  | 'federation_refused'
+  /** A Conditional Access policy or missing consent. */
+  | 'policy_refused';
+
+/** What Entra ID says beside error and description; relayed to the caller as it came. */
+export interface EntraErrorDetails {
+  readonly errorCodes: readonly number[];
+  readonly timestamp: string;
+  readonly traceId: string;
+  readonly correlationId: string;
+}
+
 export interface SourceFailure {
-  readonly reason:
-    'identity_not_assigned' | 'upstream_refused' | 'upstream_throttled' | 'upstream_down';
+  readonly reason: FailureReason;
   /** OAuth error code of the upstream, when it is to be relayed. */
   readonly error?: string;
   /** Text safe to show to the caller; never holds a token, a secret or a URL with credentials. */
   readonly description: string;
+  readonly details?: EntraErrorDetails;
   /** Seconds to wait, if the upstream said so. */
   readonly retryAfterS?: number;
   /** How long asking again for the same is useless, in milliseconds. */
@@ -33,9 +101,12 @@ export type SourceResult =
   | { readonly ok: true; readonly token: Token }
   | { readonly ok: false; readonly failure: SourceFailure };
 
-export interface TokenSource {
-  /** A short constant word for metrics and logs. */
-  readonly name: string;
+export interface TokenSource<I extends UpstreamIdentity = UpstreamIdentity> {
   /** Never rejects; ends within the source's own time limit. A delivered token is alive. */
-  fetch(request: TokenRequest): Promise<SourceResult>;
+  fetch(request: TokenRequest<I>): Promise<SourceResult>;
+}
+
+/** A short constant word for metrics and logs: `imds`, or the kind of the credential. */
+export function sourceNameOf(identity: UpstreamIdentity): string {
+  return identity.kind === 'entra' ? identity.credential.kind : 'imds';
 }
