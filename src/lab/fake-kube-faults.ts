@@ -11,6 +11,8 @@ export interface FakeKubeFaults {
   goneByStatus: boolean;
   /** The next watch is cut, without an orderly end, after this many bytes of events (1 or more). */
   cutNextWatchAfterBytes: number | undefined;
+  /** Service account tokens live this long at most, whatever was asked for. */
+  maxTokenSec: number | undefined;
   /** Plural names of custom resources whose definition is not installed. */
   readonly notInstalled: Set<string>;
   /** The next `count` requests that match fail with `status`. */
@@ -43,6 +45,7 @@ const faultless = {
   requiredToken: undefined,
   goneByStatus: false,
   cutNextWatchAfterBytes: undefined,
+  maxTokenSec: undefined,
 } as const satisfies Partial<FakeKubeFaults>;
 
 export function createFaultPlan(): FaultPlan {

@@ -79,6 +79,9 @@ export type FakeRoute =
       readonly namespace: string;
       readonly name: string;
     }
+  | { readonly kind: 'token_request'; readonly namespace: string; readonly name: string }
+  | { readonly kind: 'self_review' }
+  | { readonly kind: 'issuer'; readonly document: 'configuration' | 'keys' }
   /** `/version`, `/api`, `/apis` and the lists of resources, which kubectl asks for first. */
   | { readonly kind: 'discovery'; readonly document: unknown }
   | { readonly kind: 'none' };
@@ -89,6 +92,14 @@ export function routeOf(path: string): FakeRoute {
   const document = discoveryOf(parts.join('/'));
   if (document !== undefined) return { kind: 'discovery', document };
   const [root, ...rest] = parts;
+  switch (parts.join('/')) {
+    case '.well-known/openid-configuration':
+      return { kind: 'issuer', document: 'configuration' };
+    case 'openid/v1/jwks':
+      return { kind: 'issuer', document: 'keys' };
+    case 'apis/authentication.k8s.io/v1/selfsubjectreviews':
+      return { kind: 'self_review' };
+  }
   if (root === 'api' && rest[0] === 'v1') return routeIn('', rest.slice(1));
   if (root === 'apis' && rest[1] === 'v1') return routeIn(rest[0] ?? '', rest.slice(2));
   return { kind: 'none' };
@@ -104,6 +115,9 @@ function routeIn(group: string, parts: readonly string[]): FakeRoute {
   );
   if (resource === undefined || (scoped && !resource.namespaced)) return { kind: 'none' };
   if (name === undefined) return { kind: 'collection', resource, namespace };
+  if (scoped && resource.kind === 'ServiceAccount' && beyond.join('/') === 'token') {
+    return { kind: 'token_request', namespace, name };
+  }
   // kubectl writes the status of an object under its own path; here it is part of the object.
   if (beyond.length > 1 || (beyond.length === 1 && beyond[0] !== 'status')) return { kind: 'none' };
   if (resource.namespaced && !scoped) return { kind: 'none' };

@@ -1,7 +1,7 @@
 /**
  * A Kubernetes API server for the lab and the tests: lists, watches and writes over real HTTP, with
  * the semantics a watching client depends on (versions, resume, 410, bookmarks, paging, selectors),
- * and faults on purpose. It has no authorization, no admission and no schemas; a status is part of
+ * service account tokens that verify, and faults on purpose. It has no authorization, no admission and no schemas; a status is part of
  * its object, and a deletion is immediate.
  */
 import {
@@ -29,6 +29,13 @@ import {
   type SelectorResult,
 } from './fake-kube-selectors.ts';
 import { createFakeKubeStore, type FakeKubeStore, type WriteResult } from './fake-kube-store.ts';
+import {
+  createTokenIssuer,
+  describeIssuer,
+  reviewUser,
+  type FakeUser,
+  type SigningKeys,
+} from './fake-kube-tokens.ts';
 import { openFakeWatch, type FakeWatch } from './fake-kube-watch.ts';
 
 export interface FakeKubeOptions {
@@ -60,6 +67,10 @@ export interface FakeKube extends AsyncDisposable {
   readonly store: FakeKubeStore;
   readonly faults: FakeKubeFaults;
   readonly requests: readonly SeenRequest[];
+  /** Who SelfSubjectReview says its clients are; an administrator until it is set. */
+  user: FakeUser;
+  /** What verifies the service account tokens it makes. */
+  signingKeys(): Promise<SigningKeys>;
   /** Open sockets. */
   readonly connections: number;
   /** Text of a kubeconfig for this server; carries the required token when there is one. */
@@ -88,12 +99,18 @@ export interface FakeKube extends AsyncDisposable {
 const maxBodyBytes = 3 * 1024 * 1024;
 const maxSeenRequests = 1000;
 const maxSnapshots = 100;
+const administrator: FakeUser = {
+  username: 'kubernetes-admin',
+  groups: ['system:masters', 'system:authenticated'],
+};
 
 /** Rejects with the error of `listen`. */
 export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeKube> {
   const { host = '127.0.0.1', clock = systemClock, bookmarkEveryMs = 15_000, tls } = options;
   const store = createFakeKubeStore(clock);
   const faults = createFaultPlan();
+  const tokens = createTokenIssuer(store, clock);
+  let user = administrator;
   const requests: SeenRequest[] = [];
   const sockets = new Set<Socket>();
   const watches = new Set<FakeWatch>();
@@ -152,16 +169,49 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       sendStatus(response, 404, 'NotFound', message);
       return;
     }
-    if (route.kind === 'discovery') sendJson(response, 200, route.document);
-    else if (route.kind === 'object') await serveObject(route, method, request, response);
-    else if (method === 'GET') serveCollection(route, parsed.searchParams, response);
-    else await serveCreate(route, method, request, response);
+    switch (route.kind) {
+      case 'discovery':
+        sendJson(response, 200, route.document);
+        return;
+      case 'issuer':
+        sendJson(response, 200, route.document === 'keys' ? await tokens.keys() : describeIssuer());
+        return;
+      case 'token_request':
+      case 'self_review':
+        await serveReview(route, method, request, response);
+        return;
+      case 'object':
+        await serveObject(route, method, request, response);
+        return;
+      case 'collection':
+        if (method === 'GET') serveCollection(route, parsed.searchParams, response);
+        else await serveCreate(route, method, request, response);
+    }
+  }
+
+  /** What is made for its answer and kept nowhere. */
+  async function serveReview(
+    route: Extract<FakeRoute, { kind: 'token_request' | 'self_review' }>,
+    method: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    const body = await readBody(request);
+    if (method !== 'POST') {
+      sendStatus(response, 405, 'MethodNotAllowed', `${method} is not supported`);
+    } else if (route.kind === 'self_review') {
+      sendJson(response, 201, reviewUser(user, clock.wallMs()));
+    } else {
+      const answer = await tokens.answer(route, body, faults.maxTokenSec);
+      if (answer.ok) sendJson(response, 201, answer.review);
+      else sendStatus(response, answer.status, answer.reason, answer.message);
+    }
   }
 
   function isInstalled(route: FakeRoute): boolean {
-    return route.kind === 'discovery' || route.kind === 'none'
-      ? true
-      : !faults.notInstalled.has(route.resource.plural);
+    return route.kind === 'collection' || route.kind === 'object'
+      ? !faults.notInstalled.has(route.resource.plural)
+      : true;
   }
 
   function serveCollection(
@@ -353,6 +403,13 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     store,
     faults,
     requests,
+    get user() {
+      return user;
+    },
+    set user(next) {
+      user = next;
+    },
+    signingKeys: () => tokens.keys(),
     get connections() {
       return sockets.size;
     },

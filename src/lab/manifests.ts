@@ -88,6 +88,58 @@ export function createPodManifest(options: PodOptions): PodManifest {
   };
 }
 
+export interface SecretManifest {
+  readonly apiVersion: 'v1';
+  readonly kind: 'Secret';
+  readonly metadata: KubeMetadata;
+  readonly type: 'Opaque';
+  /** Base64. */
+  readonly data: Readonly<Record<string, string>>;
+}
+
+export interface SecretOptions extends ObjectOptions {
+  /** Texts are stored as UTF-8. */
+  readonly data: Readonly<Record<string, string | Uint8Array>>;
+}
+
+export function createSecret(options: SecretOptions): SecretManifest {
+  return {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: createMetadata(options),
+    type: 'Opaque',
+    data: Object.fromEntries(
+      Object.entries(options.data).map(([key, value]) => [
+        key,
+        Buffer.from(value).toString('base64'),
+      ]),
+    ),
+  };
+}
+
+export interface ServiceAccountManifest {
+  readonly apiVersion: 'v1';
+  readonly kind: 'ServiceAccount';
+  readonly metadata: KubeMetadata;
+}
+
+export interface ServiceAccountOptions extends ObjectOptions {
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
+export function createServiceAccount(options: ServiceAccountOptions): ServiceAccountManifest {
+  return {
+    apiVersion: 'v1',
+    kind: 'ServiceAccount',
+    metadata: {
+      ...createMetadata(options),
+      ...(options.labels === undefined ? {} : { labels: options.labels }),
+      ...(options.annotations === undefined ? {} : { annotations: options.annotations }),
+    },
+  };
+}
+
 interface CustomObject<Kind extends string, Spec> {
   readonly apiVersion: 'aadpodidentity.k8s.io/v1';
   readonly kind: Kind;
@@ -101,18 +153,31 @@ export type AzureIdentityManifest = CustomObject<
     readonly type: number;
     readonly clientID: string;
     readonly resourceID: string;
+    readonly tenantID?: string;
+    readonly clientPassword?: { readonly name: string; readonly namespace?: string };
+    readonly auxiliaryTenantIDs?: readonly string[];
+    readonly adEndpoint?: string;
+    readonly federation?: string;
   }
 >;
 
 export interface AzureIdentityOptions extends ObjectOptions {
-  /** 0 (default) is a user-assigned identity. */
+  /** 0 (default) user-assigned, 1 secret, 2 certificate, 3 federated. */
   readonly type?: number;
   readonly clientId: string;
   /** Default: empty. */
   readonly resourceId?: string;
+  /** Types 1 to 3, as the rest. */
+  readonly tenantId?: string;
+  /** Which Secret; the identity's own namespace when it names none. */
+  readonly clientPassword?: { readonly name: string; readonly namespace?: string };
+  readonly auxiliaryTenantIds?: readonly string[];
+  readonly adEndpoint?: string;
+  readonly federation?: string;
 }
 
 export function createAzureIdentity(options: AzureIdentityOptions): AzureIdentityManifest {
+  const { tenantId, clientPassword, auxiliaryTenantIds, adEndpoint, federation } = options;
   return {
     apiVersion: 'aadpodidentity.k8s.io/v1',
     kind: 'AzureIdentity',
@@ -121,6 +186,11 @@ export function createAzureIdentity(options: AzureIdentityOptions): AzureIdentit
       type: options.type ?? 0,
       clientID: options.clientId,
       resourceID: options.resourceId ?? '',
+      ...(tenantId === undefined ? {} : { tenantID: tenantId }),
+      ...(clientPassword === undefined ? {} : { clientPassword }),
+      ...(auxiliaryTenantIds === undefined ? {} : { auxiliaryTenantIDs: auxiliaryTenantIds }),
+      ...(adEndpoint === undefined ? {} : { adEndpoint }),
+      ...(federation === undefined ? {} : { federation }),
     },
   };
 }

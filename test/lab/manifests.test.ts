@@ -6,6 +6,8 @@ import {
   createAzureIdentityBinding,
   createAzurePodIdentityException,
   createPodManifest,
+  createSecret,
+  createServiceAccount,
 } from '../../src/lab/manifests.ts';
 
 const createdAtWallMs = Date.UTC(2026, 0, 2, 3, 4, 5, 678);
@@ -74,6 +76,26 @@ describe('manifests', () => {
       },
       spec: { type: 0, clientID: 'c', resourceID: '' },
     });
+    const application = createAzureIdentity({
+      name: 'app',
+      type: 1,
+      clientId: 'c',
+      tenantId: 't',
+      clientPassword: { name: 's', namespace: 'default' },
+      auxiliaryTenantIds: ['u'],
+      adEndpoint: 'https://login.microsoftonline.us',
+      federation: 'node',
+    });
+    assert.deepEqual(application.spec, {
+      type: 1,
+      clientID: 'c',
+      resourceID: '',
+      tenantID: 't',
+      clientPassword: { name: 's', namespace: 'default' },
+      auxiliaryTenantIDs: ['u'],
+      adEndpoint: 'https://login.microsoftonline.us',
+      federation: 'node',
+    });
     const binding = createAzureIdentityBinding({ name: 'b', azureIdentity: 'web', selector: 's' });
     assert.equal(binding.kind, 'AzureIdentityBinding');
     assert.deepEqual(binding.spec, { azureIdentity: 'web', selector: 's' });
@@ -81,5 +103,40 @@ describe('manifests', () => {
     assert.equal(exception.kind, 'AzurePodIdentityException');
     assert.deepEqual(exception.spec, { podLabels: { app: 'csi' } });
     assert.notEqual(binding.metadata.uid, exception.metadata.uid);
+  });
+
+  test('a Secret holds texts and bytes in base64, a service account its annotations', () => {
+    const secret = createSecret({
+      name: 's',
+      uid: 'u',
+      createdAtWallMs,
+      data: { clientSecret: 'pass', certificate: new Uint8Array([0xff, 0]) },
+    });
+    const metadata = { namespace: 'default', creationTimestamp: '2026-01-02T03:04:05Z' };
+    assert.deepEqual(secret, {
+      apiVersion: 'v1',
+      kind: 'Secret',
+      metadata: { name: 's', uid: 'u', ...metadata },
+      type: 'Opaque',
+      data: { clientSecret: 'cGFzcw==', certificate: '/wA=' },
+    });
+    const account = createServiceAccount({
+      name: 'a',
+      uid: 'v',
+      createdAtWallMs,
+      labels: { l: '1' },
+      annotations: { 'azure.workload.identity/client-id': 'c' },
+    });
+    assert.deepEqual(account, {
+      apiVersion: 'v1',
+      kind: 'ServiceAccount',
+      metadata: {
+        name: 'a',
+        uid: 'v',
+        ...metadata,
+        labels: { l: '1' },
+        annotations: { 'azure.workload.identity/client-id': 'c' },
+      },
+    });
   });
 });
