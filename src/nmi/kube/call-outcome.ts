@@ -1,0 +1,32 @@
+/** How a call for one thing of the API server fails, as values that whoever asked can act on. */
+import { KubeError } from './kube-error.ts';
+
+export interface Forbidden {
+  readonly kind: 'forbidden';
+  /** The API server's own words, which name the missing right or the policy. */
+  readonly said: string;
+}
+
+/** Passes by itself. */
+export interface Unavailable {
+  readonly kind: 'unavailable';
+  /** A short word: an error code, or `status 500`. */
+  readonly problem: string;
+  /** How long the server asked to be left alone, in milliseconds. */
+  readonly retryAfterMs: number | undefined;
+}
+
+/** @throws what is no `KubeError`: the reason of an aborted signal, or a bug. */
+export function outcomeOfFailure(failure: unknown): Forbidden | Unavailable {
+  if (!(failure instanceof KubeError)) throw failure;
+  if (failure.code === 'FORBIDDEN') return { kind: 'forbidden', said: failure.message };
+  const problem = failure.code === 'SERVER' ? `status ${failure.status ?? 0}` : failure.code;
+  return { kind: 'unavailable', problem, retryAfterMs: failure.retryAfterMs };
+}
+
+/** The answer came and is not what the API promises. */
+export const malformed: Unavailable = {
+  kind: 'unavailable',
+  problem: 'MALFORMED',
+  retryAfterMs: undefined,
+};
