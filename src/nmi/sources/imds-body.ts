@@ -5,24 +5,22 @@
 import type { Token } from '../../cache/token.ts';
 import { normaliseClientId, normaliseResourceId } from '../../cache/identifiers.ts';
 import { parseRecord, stringAt, type JsonRecord } from '../json-value.ts';
-
-export type ParsedToken =
-  { readonly ok: true; readonly token: Token } | { readonly ok: false; readonly problem: string };
+import { badToken, claimsOf, isHeaderSafe, seconds, type ParsedToken } from './token-fields.ts';
 
 /** @param resource what was asked; the token carries this spelling and not the upstream's. */
 export function parseImdsToken(body: string, resource: string, nowWallMs: number): ParsedToken {
   const fields = parseRecord(body);
-  if (fields === undefined) return bad('something that is not a JSON object');
+  if (fields === undefined) return badToken('something that is not a JSON object');
   const accessToken = fields['access_token'];
   if (typeof accessToken !== 'string' || !isHeaderSafe(accessToken)) {
-    return bad('without a usable access_token');
+    return badToken('without a usable access_token');
   }
   const nowS = Math.floor(nowWallMs / 1000);
   const expiresIn = seconds(fields['expires_in']);
   const expiresAtWallS =
     seconds(fields['expires_on']) ?? (expiresIn === undefined ? undefined : nowS + expiresIn);
-  if (expiresAtWallS === undefined) return bad('without an expiry');
-  if (expiresAtWallS <= nowS) return bad('with a token that has expired');
+  if (expiresAtWallS === undefined) return badToken('without an expiry');
+  if (expiresAtWallS <= nowS) return badToken('with a token that has expired');
   const extExpiresIn = seconds(fields['ext_expires_in']);
   const clientId = fields['client_id'];
   return {
@@ -62,12 +60,6 @@ export function identityOf(token: Token): {
   };
 }
 
-function claimsOf(accessToken: string): JsonRecord | undefined {
-  const payload = accessToken.split('.')[1];
-  if (payload === undefined) return undefined;
-  return parseRecord(Buffer.from(payload, 'base64url').toString('utf8'));
-}
-
 function claim(
   claims: JsonRecord | undefined,
   name: string,
@@ -75,19 +67,4 @@ function claim(
 ): string | undefined {
   const text = stringAt(claims, name);
   return text === '' ? undefined : normalise(text);
-}
-
-function bad(problem: string): ParsedToken {
-  return { ok: false, problem };
-}
-
-function seconds(value: unknown): number | undefined {
-  if (typeof value === 'number') return Number.isFinite(value) ? Math.floor(value) : undefined;
-  if (typeof value !== 'string' || !/^\d{1,12}$/.test(value)) return undefined;
-  return Number(value);
-}
-
-/** Bearer tokens go into a header of the pod's next call: one line of visible ASCII. */
-function isHeaderSafe(text: string): boolean {
-  return /^[\x21-\x7e]+$/.test(text);
 }

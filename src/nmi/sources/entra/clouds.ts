@@ -1,0 +1,171 @@
+/**
+ * The national clouds: where Entra ID is in each, and the audience that its federated credentials
+ * expect. An identity may name an authority of its own, but only one of these or of the operator's
+ * list: a client secret or an assertion is sent there. Pure.
+ */
+import { printable } from '../../printable.ts';
+
+export const cloudNames = ['public', 'usgovernment', 'china', 'usnat', 'ussec'] as const;
+
+export type CloudName = (typeof cloudNames)[number];
+
+export interface Cloud {
+  readonly name: CloudName;
+  /** Origin of Entra ID. */
+  readonly authority: string;
+  /** `aud` of the service account tokens that are exchanged there. */
+  readonly audience: string;
+}
+
+interface CloudRow {
+  /** The first is the authority; tokens are got from the others under their own name. */
+  readonly hosts: readonly [string, ...string[]];
+  /** Names of the authority that are no longer to be called. */
+  readonly formerHosts: readonly string[];
+  readonly audience: string;
+}
+
+const rows = {
+  public: {
+    hosts: [
+      'login.microsoftonline.com',
+      'login.windows.net',
+      'login.microsoft.com',
+      'sts.windows.net',
+    ],
+    formerHosts: [],
+    audience: 'api://AzureADTokenExchange',
+  },
+  usgovernment: {
+    hosts: ['login.microsoftonline.us', 'login-us.microsoftonline.com'],
+    formerHosts: [],
+    audience: 'api://AzureADTokenExchangeUSGov',
+  },
+  china: {
+    hosts: ['login.partner.microsoftonline.cn'],
+    formerHosts: ['login.chinacloudapi.cn'],
+    audience: 'api://AzureADTokenExchangeChina',
+  },
+  usnat: {
+    hosts: ['login.microsoftonline.eaglex.ic.gov'],
+    formerHosts: [],
+    audience: 'api://AzureADTokenExchangeUSNat',
+  },
+  ussec: {
+    hosts: ['login.microsoftonline.microsoft.scloud'],
+    formerHosts: [],
+    audience: 'api://AzureADTokenExchangeUSSec',
+  },
+} as const satisfies Record<CloudName, CloudRow>;
+
+/** Cloud and origin by the host that names them. */
+const knownHosts: ReadonlyMap<string, Cloud> = new Map(cloudNames.flatMap(hostsOf));
+
+export function cloudOf(name: CloudName): Cloud {
+  return { name, authority: originOf(rows[name].hosts[0]), audience: rows[name].audience };
+}
+
+export type AuthorityHosts =
+  | { readonly ok: true; readonly hosts: readonly string[] }
+  | { readonly ok: false; readonly problems: readonly string[] };
+
+/**
+ * The operator's list of further authorities, each a host name or address with an optional port;
+ * in lower case and without the port 443 that https means anyway. All problems are told at once.
+ */
+export function parseAuthorityHosts(texts: readonly string[]): AuthorityHosts {
+  const hosts: string[] = [];
+  const problems: string[] = [];
+  for (const text of texts) {
+    const url = isHost(text) ? parseUrl(originOf(text)) : undefined;
+    if (url === undefined)
+      problems.push(`"${printable(text)}" is not a host name with optional port`);
+    else hosts.push(url.host);
+  }
+  return problems.length === 0 ? { ok: true, hosts } : { ok: false, problems };
+}
+
+export interface AuthorityQuestion {
+  /** `spec.adEndpoint`; empty for the authority of `cloud`. */
+  readonly adEndpoint: string;
+  /** The node's. */
+  readonly cloud: CloudName;
+  /** As {@link parseAuthorityHosts} returned them. */
+  readonly allowedHosts: readonly string[];
+}
+
+/** `problem` completes "AzureIdentity x ...". */
+export type AuthorityResult =
+  | {
+      readonly ok: true;
+      /** An origin: scheme, host and, where it is not 443, port. */
+      readonly authority: string;
+      readonly audience: string;
+    }
+  | { readonly ok: false; readonly problem: string };
+
+/**
+ * 1. Nothing named: the authority of the node's cloud.
+ * 2. Only https, and nothing behind the host but one slash: what else a URL can carry would be
+ *    dropped in silence, or change where the credential goes.
+ * 3. A host of a known cloud brings that cloud's audience along.
+ * 4. A host of the operator's list has the audience of the node's cloud.
+ */
+export function resolveAuthority(question: AuthorityQuestion): AuthorityResult {
+  const { cloud, allowedHosts } = question;
+  const adEndpoint = question.adEndpoint.trim();
+  if (adEndpoint === '') return resolved(cloudOf(cloud));
+  const url = parseUrl(adEndpoint);
+  if (url === undefined || !/^https:\/\/[^/?#@\\]+\/?$/i.test(adEndpoint)) {
+    return misshapen(adEndpoint);
+  }
+  const known = knownHosts.get(url.host);
+  if (known !== undefined) return resolved(known);
+  if (allowedHosts.includes(url.host)) {
+    return resolved({ authority: url.origin, audience: rows[cloud].audience });
+  }
+  const allowed = [...allowedHosts, ...cloudNames.map((name) => rows[name].hosts[0])];
+  return {
+    ok: false,
+    problem:
+      `has the spec.adEndpoint ${printable(adEndpoint).slice(0, 80)}, which is not allowed ` +
+      `(see --authority-hosts); allowed are ${allowed.join(', ')}`,
+  };
+}
+
+function resolved({ authority, audience }: Omit<Cloud, 'name'>): AuthorityResult {
+  return { ok: true, authority, audience };
+}
+
+function misshapen(adEndpoint: string): AuthorityResult {
+  // What stands before an at sign may be a password.
+  const named = adEndpoint.includes('@') ? '' : ` ${printable(adEndpoint).slice(0, 80)}`;
+  return {
+    ok: false,
+    problem:
+      `has the spec.adEndpoint${named}, which is not an origin; allowed are origins like ` +
+      `${cloudOf('public').authority}, without path, query or user name`,
+  };
+}
+
+function hostsOf(name: CloudName): readonly (readonly [string, Cloud])[] {
+  const { hosts, formerHosts }: CloudRow = rows[name];
+  const cloud = cloudOf(name);
+  return [
+    ...hosts.map((host) => [host, { ...cloud, authority: originOf(host) }] as const),
+    ...formerHosts.map((host) => [host, cloud] as const),
+  ];
+}
+
+function originOf(host: string): string {
+  return `https://${host}`;
+}
+
+/** A name or IPv4 address, or an IPv6 address in brackets. */
+function isHost(text: string): boolean {
+  return /^(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::\d{1,5})?$/i.test(text);
+}
+
+function parseUrl(text: string): URL | undefined {
+  return URL.parse(text) ?? undefined;
+}

@@ -1,0 +1,126 @@
+/**
+ * Tokens of applications and federated identities, from Entra ID. What proves an identity comes
+ * from a provider per kind of credential; the exchange is the same for all.
+ */
+import type { Clock } from '../../../cache/clock.ts';
+import { openDeadline, untilAborted } from '../../kube/deadline.ts';
+import { networkCode } from '../../network-code.ts';
+import type {
+  EntraCredential,
+  EntraIdentity,
+  MayRetry,
+  SourceFailure,
+  SourceResult,
+  TokenRequest,
+  TokenSource,
+} from '../source.ts';
+import { entraDown } from './aadsts.ts';
+import { createExchange, type Exchange } from './exchange.ts';
+import { openEntraNetwork, type EntraNetworkOptions } from './network.ts';
+import type { IdentityWith, ProofProvider, ProofResult } from './proof.ts';
+
+export type ProofProviders = {
+  readonly [K in EntraCredential['kind']]: ProofProvider<K>;
+};
+
+interface Composition {
+  readonly providers: ProofProviders;
+  /** For one fetch: proof, exchange and all of it once more after a refused credential. */
+  readonly timeoutMs: number;
+  readonly clock: Clock;
+}
+
+export interface EntraSourceOptions extends Composition, EntraNetworkOptions {}
+
+export interface EntraSource extends TokenSource<EntraIdentity>, AsyncDisposable {}
+
+/** Opens no connection yet. Throws `EntraNetworkError` CONFIG. */
+export function openEntraSource(options: EntraSourceOptions): EntraSource {
+  const network = openEntraNetwork(options);
+  const exchange = createExchange({ network, clock: options.clock });
+  return {
+    ...createEntraSource({ ...options, exchange }),
+    [Symbol.asyncDispose]: () => network[Symbol.asyncDispose](),
+  };
+}
+
+/** The source without its network. */
+export function createEntraSource(
+  options: Composition & { readonly exchange: Exchange },
+): TokenSource<EntraIdentity> {
+  return {
+    async fetch(request, mayRetry) {
+      using deadline = openDeadline(options.clock, options.timeoutMs);
+      const { signal } = deadline;
+      try {
+        return await untilAborted(signal, fetchToken(request, mayRetry, signal, options));
+      } catch (error) {
+        return failed(deadline.passed ? late(options) : broken(error));
+      }
+    },
+  };
+}
+
+/**
+ * 1. A failing provider ends it.
+ * 2. A refused credential is given up, and if it was one that the provider had kept, the next one
+ *    may be another: the secret was rotated, or the assertion outlived what it says (700024). That
+ *    is tried once.
+ */
+async function fetchToken(
+  { identity, resource }: TokenRequest<EntraIdentity>,
+  mayRetry: MayRetry,
+  signal: AbortSignal,
+  { providers, exchange }: Composition & { readonly exchange: Exchange },
+): Promise<SourceResult> {
+  const prover = proverOf(providers, identity);
+  const attempt = async (): Promise<SourceResult> => {
+    const got = await prover.get(signal);
+    return got.ok ? exchange({ identity, resource, proof: got.proof }, signal) : got;
+  };
+  const result = await attempt();
+  if (result.ok || result.failure.reason !== 'credential_refused') return result;
+  return prover.forget() && mayRetry() ? attempt() : result;
+}
+
+interface Prover {
+  get(signal: AbortSignal): Promise<ProofResult>;
+  forget(): boolean;
+}
+
+function proverOf(providers: ProofProviders, identity: EntraIdentity): Prover {
+  const { credential } = identity;
+  switch (credential.kind) {
+    case 'secret':
+      return prover(providers.secret, { ...identity, credential });
+    case 'certificate':
+      return prover(providers.certificate, { ...identity, credential });
+    case 'federated_pod':
+      return prover(providers.federated_pod, { ...identity, credential });
+    case 'federated_node':
+      return prover(providers.federated_node, { ...identity, credential });
+  }
+}
+
+function prover<K extends EntraCredential['kind']>(
+  provider: ProofProvider<K>,
+  identity: IdentityWith<K>,
+): Prover {
+  return {
+    get: (signal) => provider.get(identity, signal),
+    forget: () => provider.forget(identity),
+  };
+}
+
+function late({ timeoutMs }: Composition): SourceFailure {
+  return entraDown(`there is no token of Entra ID after ${timeoutMs} ms`, 1_000);
+}
+
+/** Nothing that is expected ends here. Messages may hold anything, so only the name is told. */
+function broken(error: unknown): SourceFailure {
+  return entraDown(`Entra ID could not be asked (${networkCode(error)})`, 1_000);
+}
+
+function failed(failure: SourceFailure): SourceResult {
+  return { ok: false, failure };
+}

@@ -1,0 +1,207 @@
+/**
+ * A proof for a token: one client-credentials request. MSAL makes the request, signatures
+ * included, and nothing else: a fresh application per fetch has no cache to scan, no throttle of
+ * its own to run into and no credential to keep. What Entra ID answered is read from the wire,
+ * where `refresh_in`, `Retry-After` and the error codes are.
+ */
+import type { ConfidentialClientApplication, INetworkModule } from '@azure/msal-node';
+import type { Clock } from '../../../cache/clock.ts';
+import { asRecord, parseRecord } from '../../json-value.ts';
+import { networkCode } from '../../network-code.ts';
+import type { EntraIdentity, SourceFailure, SourceResult } from '../source.ts';
+import { entraDown, judgeEntra, type EntraAnswer } from './aadsts.ts';
+import { parseEntraToken } from './entra-token.ts';
+import { EntraNetworkError, type EntraNetwork } from './network.ts';
+import type { Proof } from './proof.ts';
+
+export interface ExchangeRequest {
+  readonly identity: EntraIdentity;
+  /** As the caller spelt it. */
+  readonly resource: string;
+  readonly proof: Proof;
+}
+
+/** Rejects only with the signal's reason, when that aborts. */
+export type Exchange = (request: ExchangeRequest, signal: AbortSignal) => Promise<SourceResult>;
+
+export interface ExchangeOptions {
+  readonly network: Pick<EntraNetwork, 'postForm'>;
+  readonly clock: Clock;
+}
+
+/** What one fetch put on the wire and got back; MSAL shows neither. */
+interface Exchanged {
+  form: string | undefined;
+  answer: EntraAnswer | undefined;
+  error: EntraNetworkError | undefined;
+}
+
+type Msal = typeof import('@azure/msal-node');
+
+export function createExchange({ network, clock }: ExchangeOptions): Exchange {
+  return async (request, signal) => {
+    const exchanged: Exchanged = { form: undefined, answer: undefined, error: undefined };
+    // 100 ms and 30 MB, which an agent without such identities never spends.
+    const msal = await import('@azure/msal-node');
+    const client = createNetworkClient(network, tokenEndpointOf(request), exchanged, signal);
+    const failure = await send(msal, request, client);
+    signal.throwIfAborted();
+    const { answer, error, form } = exchanged;
+    if (answer?.status === 200) {
+      const { identity, resource } = request;
+      const asked = { clientId: identity.clientId, resource };
+      const parsed = parseEntraToken(answer.body, asked, clock.wallMs());
+      if (parsed.ok) return parsed;
+      if (!isRefusal(answer)) return failed(entraDown(`Entra ID answered ${parsed.problem}`));
+    }
+    if (answer !== undefined) return failed(judgeEntra(answer, secretsIn(form)));
+    if (error !== undefined) return failed(entraDown(error.message));
+    return failed(unsent(failure));
+  };
+}
+
+/** @returns what MSAL threw, if it did. */
+async function send(
+  msal: Msal,
+  request: ExchangeRequest,
+  networkClient: INetworkModule,
+): Promise<unknown> {
+  let application: ConfidentialClientApplication | undefined;
+  try {
+    application = createApplication(msal, request, networkClient);
+    await application.acquireTokenByClientCredential({
+      scopes: [scopeOf(request.resource)],
+      skipCache: true,
+      // MSAL_FORCE_REGION in the environment would have the credential sent to another host.
+      azureRegion: 'DisableMsalForceRegion',
+    });
+    return undefined;
+  } catch (error) {
+    return error;
+  } finally {
+    // The answer was written to MSAL's store in clear text, `skipCache` or not.
+    application?.clearCache();
+  }
+}
+
+function createApplication(
+  { ConfidentialClientApplication, LogLevel }: Msal,
+  request: ExchangeRequest,
+  networkClient: INetworkModule,
+): ConfidentialClientApplication {
+  const { authority, clientId } = request.identity;
+  const base = baseOf(request);
+  return new ConfidentialClientApplication({
+    auth: {
+      clientId,
+      authority: base,
+      ...credentialOf(request.proof),
+      // Both, or MSAL asks the network what it could know.
+      knownAuthorities: [new URL(authority).host],
+      authorityMetadata: JSON.stringify({
+        issuer: `${base}/v2.0`,
+        authorization_endpoint: `${base}/oauth2/v2.0/authorize`,
+        token_endpoint: tokenEndpointOf(request),
+        jwks_uri: `${base}/discovery/v2.0/keys`,
+      }),
+    },
+    system: {
+      networkClient,
+      loggerOptions: {
+        loggerCallback: () => undefined,
+        logLevel: LogLevel.Error,
+        piiLoggingEnabled: false,
+      },
+    },
+  });
+}
+
+function credentialOf(proof: Proof): Readonly<Record<string, unknown>> {
+  switch (proof.kind) {
+    case 'secret':
+      return { clientSecret: proof.clientSecret };
+    case 'certificate': {
+      const { thumbprintSha256, privateKeyPem, chainPem } = proof;
+      // The chain goes along: applications may trust an issuer instead of one certificate.
+      const clientCertificate = { thumbprintSha256, privateKey: privateKeyPem, x5c: chainPem };
+      return { clientCertificate };
+    }
+    case 'assertion':
+      return { clientAssertion: proof.assertion };
+  }
+}
+
+/**
+ * MSAL's view of the network. It sees a token or an exception: given an answer of 429, 5xx or with
+ * `Retry-After` it would refuse the next request by itself, for 60 s when nothing else was said.
+ */
+function createNetworkClient(
+  network: ExchangeOptions['network'],
+  endpoint: string,
+  exchanged: Exchanged,
+  signal: AbortSignal,
+): INetworkModule {
+  return {
+    sendGetRequestAsync: () => Promise.reject(new TypeError('nothing is to be discovered')),
+    async sendPostRequestAsync<T>(url: string, options: { headers?: object; body?: string } = {}) {
+      if (url.split('?')[0] !== endpoint) throw new TypeError('not the token endpoint');
+      const { headers = {}, body = '' } = options;
+      exchanged.form = body;
+      try {
+        exchanged.answer = await network.postForm(url, body, { ...headers }, signal);
+      } catch (error) {
+        exchanged.error = error instanceof EntraNetworkError ? error : undefined;
+        throw error;
+      }
+      const { status, body: text } = exchanged.answer;
+      const fields: unknown = parseRecord(text);
+      if (status !== 200 || !isAnswer<T>(fields)) throw new TypeError('not a token');
+      return { status, headers: {}, body: fields };
+    },
+  };
+}
+
+function isAnswer<T>(fields: unknown): fields is T {
+  return asRecord(fields) !== undefined;
+}
+
+function isRefusal({ body }: EntraAnswer): boolean {
+  return parseRecord(body)?.['error'] !== undefined;
+}
+
+/**
+ * Entra ID takes what stands before the last slash of a scope for the audience, so nothing is
+ * normalised: `https://management.azure.com/` becomes `https://management.azure.com//.default`.
+ */
+export function scopeOf(resource: string): string {
+  return resource.endsWith('/.default') ? resource : `${resource}/.default`;
+}
+
+function baseOf({ identity }: ExchangeRequest): string {
+  return `${identity.authority}/${encodeURIComponent(identity.tenantId)}`;
+}
+
+function tokenEndpointOf(request: ExchangeRequest): string {
+  return `${baseOf(request)}/oauth2/v2.0/token`;
+}
+
+function secretsIn(form: string | undefined): readonly string[] {
+  const fields = new URLSearchParams(form);
+  return ['client_secret', 'client_assertion'].flatMap((name) => fields.getAll(name));
+}
+
+/** Nothing was sent: what there is to prove the identity with is unfit, a weak key for instance. */
+function unsent(error: unknown): SourceFailure {
+  const word =
+    error instanceof Error && 'errorCode' in error ? String(error.errorCode) : networkCode(error);
+  return {
+    reason: 'credential_invalid',
+    error: 'invalid_client',
+    description: `the credential cannot be used for a request to Entra ID (${word})`,
+    holdMs: 5_000,
+  };
+}
+
+function failed(failure: SourceFailure): SourceResult {
+  return { ok: false, failure };
+}

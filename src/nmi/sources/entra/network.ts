@@ -1,0 +1,198 @@
+/**
+ * HTTP to Entra ID: one form in, one bounded answer out, whatever its status and whatever its body.
+ * Connections are kept for the next request; proxies are honoured here and nowhere else in the
+ * agent. Redirects are not followed: the form holds a credential.
+ */
+import { createSecureContext, getCACertificates } from 'node:tls';
+import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
+import type { Clock } from '../../../cache/clock.ts';
+import { parseRetryAfter } from '../../kube/kube-error.ts';
+import { networkCode } from '../../network-code.ts';
+import type { EntraAnswer } from './aadsts.ts';
+import { parseProxy, type Environment } from './proxy.ts';
+
+export type EntraNetworkErrorCode =
+  /** The proxy or the additional authorities cannot be used as they are configured. */
+  | 'CONFIG'
+  /** No connection, or it broke. */
+  | 'NETWORK'
+  /** A proxy would not open a tunnel. */
+  | 'PROXY'
+  /** Who answered has a certificate that nobody vouches for. */
+  | 'UNTRUSTED'
+  /** The answer does not end. */
+  | 'TOO_LONG';
+
+/** The one error of this file. Messages carry neither a credential nor a proxy's URL. */
+export class EntraNetworkError extends Error {
+  readonly code: EntraNetworkErrorCode;
+
+  constructor(code: EntraNetworkErrorCode, message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = 'EntraNetworkError';
+    this.code = code;
+  }
+}
+
+export interface EntraNetwork extends AsyncDisposable {
+  /**
+   * Rejects with `EntraNetworkError`, or with the signal's reason when that aborts. A status that
+   * is not a success is an answer like any other.
+   */
+  postForm(
+    url: string,
+    form: string,
+    headers: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<EntraAnswer>;
+}
+
+export interface EntraNetworkOptions {
+  /** For connecting, for the head and between two parts of the body; callers bring a signal. */
+  readonly timeoutMs: number;
+  readonly userAgent: string;
+  /** PEM of authorities to trust beside those of the system. */
+  readonly caPem?: string | undefined;
+  /** Where the proxy variables are looked up. */
+  readonly environment: Environment;
+  readonly clock: Clock;
+}
+
+const maxBodyBytes = 64 * 1024;
+/** Per authority. Tokens are rare; a restart of a full node is what needs more than a few. */
+const maxConnections = 16;
+/** One odd header must not take a key out of service for days. */
+const maxRetryAfterS = 3600;
+
+/** Opens no connection yet. Throws `EntraNetworkError` CONFIG. */
+export function openEntraNetwork(options: EntraNetworkOptions): EntraNetwork {
+  const dispatcher = openDispatcher(options);
+  return {
+    async postForm(url, form, headers, signal) {
+      try {
+        return await post(dispatcher, url, form, headers, signal, options);
+      } catch (error) {
+        signal.throwIfAborted();
+        throw networkErrorOf(error);
+      }
+    },
+    [Symbol.asyncDispose]: () => dispatcher.destroy(),
+  };
+}
+
+async function post(
+  dispatcher: Dispatcher,
+  url: string,
+  form: string,
+  headers: Readonly<Record<string, string>>,
+  signal: AbortSignal,
+  { userAgent, clock }: EntraNetworkOptions,
+): Promise<EntraAnswer> {
+  const { origin, pathname, search } = new URL(url);
+  const response = await dispatcher.request({
+    method: 'POST',
+    origin,
+    path: pathname + search,
+    headers: { ...headers, accept: 'application/json', 'user-agent': userAgent },
+    body: form,
+    signal,
+  });
+  const retryAfterMs = parseRetryAfter(response.headers['retry-after'], clock.wallMs());
+  return {
+    status: response.statusCode,
+    body: await readText(response.body),
+    retryAfterS:
+      retryAfterMs === undefined
+        ? undefined
+        : Math.min(Math.ceil(retryAfterMs / 1000), maxRetryAfterS),
+  };
+}
+
+function openDispatcher({ timeoutMs, caPem, environment }: EntraNetworkOptions): Dispatcher {
+  const settings = parseProxy(environment);
+  if (!settings.ok) throw new EntraNetworkError('CONFIG', settings.problem);
+  const connect = { rejectUnauthorized: true, timeout: timeoutMs, ...trustOf(caPem) };
+  const timeouts = { headersTimeout: timeoutMs, bodyTimeout: timeoutMs };
+  const agent = {
+    ...timeouts,
+    connections: maxConnections,
+    pipelining: 1,
+    // Over HTTP/2 one broken connection fails every request on it.
+    allowH2: false,
+    maxHeaderSize: 16 * 1024,
+    connect,
+  };
+  const { proxy } = settings;
+  if (proxy === undefined) return new Agent(agent);
+  return new EnvHttpProxyAgent({
+    ...agent,
+    httpsProxy: proxy.url,
+    // Empty, or undici would look for it in the environment.
+    httpProxy: '',
+    noProxy: proxy.noProxy,
+    requestTls: connect,
+    proxyTls: connect,
+    // Without this a proxy that does not answer CONNECT holds it for five minutes.
+    clientFactory: (origin, poolOptions) => new Pool(origin, { ...poolOptions, ...timeouts }),
+  });
+}
+
+/** One context for all connections: reading the system's 150 authorities takes milliseconds. */
+function trustOf(caPem: string | undefined): {
+  secureContext?: ReturnType<typeof createSecureContext>;
+} {
+  if (caPem === undefined) return {};
+  if (!caPem.includes('-----BEGIN CERTIFICATE-----')) {
+    throw new EntraNetworkError('CONFIG', 'the file of additional authorities has no certificate');
+  }
+  try {
+    const ca = [...getCACertificates('default'), caPem];
+    return { secureContext: createSecureContext({ ca }) };
+  } catch (error) {
+    const message = `the file of additional authorities is unreadable (${networkCode(error)})`;
+    throw new EntraNetworkError('CONFIG', message, error);
+  }
+}
+
+async function readText(body: AsyncIterable<Uint8Array>): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.byteLength;
+    if (bytes > maxBodyBytes) throw new EntraNetworkError('TOO_LONG', 'an answer without end');
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+const untrustedCodes: ReadonlySet<string> = new Set([
+  'CERT_HAS_EXPIRED',
+  'CERT_NOT_YET_VALID',
+  'CERT_UNTRUSTED',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+]);
+
+const proxyCodes: ReadonlySet<string> = new Set([
+  // A status other than 200 to CONNECT: the request itself was not aborted.
+  'UND_ERR_ABORTED',
+  'UND_ERR_PRX_CONN',
+  'UND_ERR_PRX_TLS',
+]);
+
+function networkErrorOf(error: unknown): EntraNetworkError {
+  if (error instanceof EntraNetworkError) return error;
+  const word = networkCode(error);
+  if (untrustedCodes.has(word)) {
+    const message = `the certificate of Entra ID's address is not trusted (${word})`;
+    return new EntraNetworkError('UNTRUSTED', message, error);
+  }
+  if (proxyCodes.has(word)) {
+    return new EntraNetworkError('PROXY', `the proxy gave no way to Entra ID (${word})`, error);
+  }
+  return new EntraNetworkError('NETWORK', `Entra ID did not answer (${word})`, error);
+}

@@ -1,0 +1,44 @@
+/** The proxy on the way to Entra ID, from the environment variables that curl and Go know. Pure. */
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+export interface ProxySettings {
+  /** May hold a user name and password. */
+  readonly url: string;
+  /** Hosts that are reached directly: names, suffixes, `*`; an entry may have a port. */
+  readonly noProxy: string;
+}
+
+export type ProxyResult =
+  | { readonly ok: true; readonly proxy: ProxySettings | undefined }
+  | { readonly ok: false; readonly problem: string };
+
+/**
+ * `HTTPS_PROXY` and `NO_PROXY`, each also in lower case, which goes first. `HTTP_PROXY` is for
+ * plain http, which Entra ID never speaks. A problem names the variable and never its value.
+ */
+export function parseProxy(environment: Environment): ProxyResult {
+  const name = ['https_proxy', 'HTTPS_PROXY'].find((key) => textOf(environment, key) !== '');
+  if (name === undefined) return { ok: true, proxy: undefined };
+  const text = textOf(environment, name);
+  // A bare "host:port" is a plain http proxy to curl and Go.
+  const url = URL.parse(text.includes('://') ? text : `http://${text}`);
+  if (url === null || !/^https?:$/.test(url.protocol) || !isDecodable(url)) {
+    return { ok: false, problem: `${name} is not the URL of an http or https proxy` };
+  }
+  const noProxy = textOf(environment, 'no_proxy') || textOf(environment, 'NO_PROXY');
+  return { ok: true, proxy: { url: url.href, noProxy } };
+}
+
+function textOf(environment: Environment, name: string): string {
+  return environment[name]?.trim() ?? '';
+}
+
+function isDecodable({ username, password }: URL): boolean {
+  try {
+    decodeURIComponent(username + password);
+    return true;
+  } catch {
+    return false;
+  }
+}
