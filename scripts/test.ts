@@ -1,5 +1,5 @@
 /**
- * Runs the tests: `node scripts/test.ts [all|unit|kernel|lab|FILE...]`.
+ * Runs the tests: `node scripts/test.ts [all|unit|conformance|kernel|lab|FILE...]`.
  * `all` checks the sources first. The last thing printed is the summary of Node's test runner.
  */
 import { spawnSync } from 'node:child_process';
@@ -30,6 +30,8 @@ function select(wanted: string, others: readonly string[]): readonly string[] {
       return files;
     case 'unit':
       return files.filter((file) => !isExclusive(file));
+    case 'conformance':
+      return files.filter((file) => file.startsWith('test/conformance/'));
     case 'kernel':
       return files.filter((file) => isExclusive(file) && !isLab(file));
     case 'lab':

@@ -1,0 +1,183 @@
+/**
+ * The cases of conformance: what is asked of whatever answers on the metadata address, and where
+ * each is proven.
+ */
+
+/**
+ * `wire`: over HTTP alone, against any address. `world`: against an agent of our own, whose
+ * surroundings are steered. `elsewhere`: by a test of another suite, named by the beginning of its
+ * title. `open`: not yet, and why.
+ */
+export type Proof =
+  | { readonly kind: 'wire' }
+  | { readonly kind: 'world' }
+  | { readonly kind: 'elsewhere'; readonly file: string; readonly test: string }
+  | { readonly kind: 'open'; readonly needs: string };
+
+export interface ConformanceCase {
+  readonly number: number;
+  readonly title: string;
+  readonly proofs: readonly Proof[];
+}
+
+const wire: Proof = { kind: 'wire' };
+const world: Proof = { kind: 'world' };
+const entra: Proof = { kind: 'open', needs: 'a fake of Entra ID' };
+
+function elsewhere(file: string, test: string): Proof {
+  return { kind: 'elsewhere', file, test };
+}
+
+/** A scenario of the lab, by its name. */
+function scenario(file: string, name: string): Proof {
+  return elsewhere(`src/lab/scenarios/${file}.ts`, name);
+}
+
+const agent = (test: string) => elsewhere('test/nmi/agent.test.ts', test);
+const hostile = (test: string) => elsewhere('test/nmi/hostile.test.ts', test);
+const reflector = (test: string) => elsewhere('test/nmi/kube/reflector.test.ts', test);
+const clients = (test: string) => elsewhere('test/clients/clients.kernel.test.ts', test);
+
+const clientsGetTokens = clients('gets its pod');
+const clientsCache = clients('asks the agent ');
+
+export const cases: readonly ConformanceCase[] = [
+  // Probe and header rules
+  of(1, 'the bare path without Metadata is answered with exactly the 88 bytes', wire),
+  of(2, 'a full query without Metadata is answered alike, and asks nothing upstream', wire, world),
+  of(3, 'so it is with msi-res-id in the query', wire),
+  of(4, 'so it is for a caller that nobody knows', wire),
+  of(5, 'the probe is answered in 100 ms while upstream and API server hang', world),
+  of(6, 'the name of the Metadata header has any case', wire),
+  of(7, 'its value is exactly true, once', wire),
+  of(8, 'X-Forwarded-For in any form is refused', wire),
+  of(9, 'a Content-Type on a GET without a body does not matter', wire),
+  of(10, 'Accept does not matter', wire),
+  of(11, 'a POST with a form is not served, and told that GET is', wire),
+  of(12, 'HEAD, PUT, DELETE, OPTIONS and others are not served', wire),
+  of(13, 'HTTP/1.0 and Connection: close work, and a kept connection a hundred times', wire),
+  // Paths
+  of(14, 'a slash at the end of the path does not matter', wire),
+  of(15, 'the first segment has any case', wire),
+  of(16, 'the others have not', wire),
+  of(17, 'two slashes at the beginning do not matter', wire),
+  of(
+    18,
+    'backslashes, encoded separators and dot segments are refused, and nothing is forwarded',
+    ...[wire, world, scenario('wire', 'token-path-spellings')],
+  ),
+  of(19, 'an absolute request target is served', wire),
+  of(20, 'the path of the second version of the protocol is not there, header or not', wire),
+  of(21, 'instance metadata follows the policy', wire, world, scenario('wire', 'passthrough')),
+  of(
+    22,
+    'attested data, scheduled events and the load balancer follow the policy',
+    ...[wire, world, scenario('wire', 'passthrough-policy')],
+  ),
+  of(23, 'the paths of other clouds are refused within 100 ms', wire),
+  // Parameters
+  of(24, 'every documented api-version is accepted', wire),
+  of(25, 'a missing or empty resource is told in the words of IMDS', wire),
+  of(26, 'a resource raw and encoded is the same', wire),
+  of(27, 'every spelling of a resource is accepted and echoed to the byte', wire),
+  of(28, 'parameters come in any order', wire),
+  of(29, 'a client_id is found in any case', wire),
+  of(30, 'a client_id of another identity is not found', wire),
+  of(31, 'an object_id is found, and another is not', wire),
+  of(32, 'msi_res_id and mi_res_id are found, raw and encoded, in any case', wire),
+  of(33, 'more than one name of an identity is refused', wire),
+  of(34, 'an empty name of an identity is as an absent one', wire),
+  of(35, 'unknown parameters do not matter', wire),
+  of(36, 'bypass_cache=true asks upstream once for all who want it, and not without limit', world),
+  // Success body
+  of(37, 'all values are strings, and no key is missing', wire),
+  of(38, 'expires_in comes before expires_on', wire),
+  of(39, 'every time is digits, and none is empty', wire),
+  of(40, 'token_type is Bearer', wire),
+  of(41, 'resource is what was asked, to the byte', wire),
+  of(42, 'the times agree with the token and with the clock, also from the cache', wire),
+  of(43, 'a cached answer counts expires_in down and leaves the rest', wire, world),
+  of(44, 'no token has less than 300 s left while upstream is healthy', world),
+  of(45, 'the head has length, server, request id and date, and no chunks', wire, world),
+  of(46, 'not_before has passed', wire),
+  // Real clients
+  of(47, '@azure/identity gets a token by each id, one request each', clientsGetTokens),
+  of(48, '@azure/identity caches what it gets', clientsCache),
+  of(49, 'its default chain takes a probe and a request', clients('gets both identities by its')),
+  of(50, 'azure-identity, msal for Python and the Azure CLI get tokens', clientsGetTokens),
+  of(51, 'azidentity for Go gets tokens by each id', clientsGetTokens),
+  of(
+    52,
+    '/host/token serves loopback in the nested shape, and no pod',
+    ...[world, scenario('node-surface', 'host-token')],
+  ),
+  // Errors
+  of(
+    53,
+    'a pod without an identity is told 400 Identity not found, and SDKs ask once',
+    ...[wire, clients('is told why a pod without an identity gets nothing')],
+  ),
+  of(54, 'every error is JSON with both texts, malformed HTTP included', wire, world),
+  of(55, 'no Retry-After on 200, 400, 403 and 404', wire),
+  of(56, 'AADSTS500011 is told as invalid_resource with its text', entra),
+  of(57, 'a refused secret shows in no body and no log', entra),
+  of(58, 'AADSTS70021 passes while the binding is young, later it is permanent', entra),
+  of(59, 'a 429 of Entra ID holds its key for as long as it says, and no other', entra),
+  of(60, 'Entra ID down, late, cut or HTML is 503, and recovers at once', entra),
+  of(61, 'a cached token is served while Entra ID is down', entra),
+  of(62, 'upstream 410, 404 and 429 are told as 503 and 429', world),
+  of(63, 'an unknown caller is told to come again after at most 3 s', world),
+  of(64, 'the first request of a pod that is announced a second late succeeds', world),
+  of(
+    65,
+    'a new pod on an old address never gets the token of the old one',
+    ...[world, scenario('addresses', 'address-reused')],
+    scenario('addresses', 'kept-connection-outlives-pod'),
+  ),
+  // Concurrency, limits, upstream
+  of(66, 'two hundred requests for one token are one upstream', world),
+  of(67, 'fifty tokens at once are never more than 5 or 20 a second upstream', world),
+  of(
+    68,
+    'a pod that floods is told to slow down, and nobody else notices',
+    ...[world, hostile('is told to slow down when it wants many tokens at once')],
+  ),
+  of(69, 'a client that leaves cancels nothing and leaves nothing', world),
+  of(70, 'the scope is the resource and /.default, verbatim', entra),
+  of(71, 'a federated assertion is asked for rightly and kept within its life', entra),
+  of(72, 'a rotated secret or certificate is used without a restart', entra),
+  of(
+    73,
+    'an outage of the API server does not hurt known pods, and ends',
+    ...[scenario('kube-outage', 'api-away-later')],
+    ...[reflector('outlives every refusal'), reflector('resumes after a cut')],
+    reflector('lists again, in one step, when a 410'),
+  ),
+  of(74, 'a watch that is closed six times misses no pod for a second', world),
+  of(
+    75,
+    'SIGTERM lets requests finish and takes no new ones',
+    elsewhere('test/process/stop.test.ts', 'finishes requests under way on '),
+  ),
+  of(
+    76,
+    'logs and metrics have no token and no whole client id',
+    ...[agent('never lets a token into its log'), scenario('upstream', 'no-token-in-logs')],
+  ),
+  of(
+    77,
+    'slow and half-open connections end, and their number is bounded',
+    ...[world, hostile('cannot take all connections'), hostile('cannot pile up pipelined')],
+  ),
+];
+
+/** The title of a test that proves a case. */
+export function caseTitle(number: number): string {
+  const found = cases.find((each) => each.number === number);
+  if (found === undefined) throw new RangeError(`there is no case ${number}`);
+  return `${number}. ${found.title}`;
+}
+
+function of(number: number, title: string, ...proofs: readonly Proof[]): ConformanceCase {
+  return { number, title, proofs };
+}

@@ -1,0 +1,487 @@
+/**
+ * The cases in which the world around the agent changes: faults upstream, an API server that hangs,
+ * pods that come and go. An agent of our own, with the lab's fakes, and nothing else.
+ */
+import assert from 'node:assert/strict';
+import { describe, it, mock } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../src/lab/eventually.ts';
+import {
+  createAzureIdentity,
+  createAzureIdentityBinding,
+  createPodManifest,
+} from '../../src/lab/manifests.ts';
+import {
+  bindPodToA,
+  identityA,
+  identityB,
+  idsOf,
+  openLoopbackAgent,
+  type LoopbackAgent,
+} from '../support/loopback-agent.ts';
+import { caseTitle } from './cases.ts';
+import { exchange, RawConnection, valuesOf, type Place, type RawReply } from './raw-connection.ts';
+import {
+  assertHead,
+  assertHeaderMissing,
+  assertRefused,
+  assertToken,
+  claimsOf,
+  say,
+} from './reply-rules.ts';
+import { renderRequest, tokenPath, tokenQuery, type RequestOptions } from './requests.ts';
+import { parseTarget } from './target.ts';
+
+const vault = 'https://vault.azure.net';
+const boundIp = '127.0.0.11';
+const instancePath = '/metadata/instance?api-version=2021-02-01';
+
+const skip =
+  parseTarget(process.env) !== undefined && 'only an agent of our own has a world to steer';
+
+function from(agent: LoopbackAgent, sourceIp = boundIp): Place {
+  return { host: '127.0.0.1', port: agent.port, sourceIp };
+}
+
+function ask(place: Place, target: string, options: RequestOptions = {}): Promise<RawReply> {
+  return exchange(place, renderRequest(target, options), options.method);
+}
+
+function askToken(place: Place, resource = vault, more = ''): Promise<RawReply> {
+  return ask(place, targetFor(resource, more));
+}
+
+function targetFor(resource: string, more = ''): string {
+  return `${tokenPath}?${tokenQuery(encodeURIComponent(resource), more)}`;
+}
+
+/** The lab's name of the identity whose token came. */
+function identityOf(reply: RawReply, resource = vault): unknown {
+  return claimsOf(assertToken(reply, resource))['lab_identity'];
+}
+
+function announce(agent: LoopbackAgent, name: string, ip: string, binding: string): void {
+  agent.kube.apply(createPodManifest({ name, nodeName: 'node-1', ips: [ip], binding }));
+}
+
+/** Identity B for pods labelled `other`, beside what `bindPodToA` makes. */
+function bindOther(kube: LoopbackAgent['kube']): void {
+  bindPodToA(kube);
+  kube.apply(createAzureIdentity({ name: 'b', ...idsOf(identityB) }));
+  kube.apply(createAzureIdentityBinding({ name: 'b', azureIdentity: 'b', selector: 'other' }));
+}
+
+function percentile(durationsMs: readonly number[], share: number): number {
+  const sorted = durationsMs.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
+}
+
+/** The wall clock of this process, the fakes' included, is `ms` ahead while `work` runs. */
+async function aheadBy<T>(ms: number, work: () => Promise<T>): Promise<T> {
+  const now = Date.now.bind(Date);
+  const ahead = mock.method(Date, 'now', () => now() + ms);
+  try {
+    return await work();
+  } finally {
+    ahead.mock.restore();
+  }
+}
+
+describe('probe and paths', { skip }, () => {
+  it(caseTitle(2), async () => {
+    await using agent = await openLoopbackAgent({}, bindPodToA);
+    for (const path of [tokenPath, targetFor(vault), targetFor(vault, 'msi-res-id=x')]) {
+      assertHeaderMissing(await ask(from(agent), path, { fields: [] }));
+    }
+    assert.deepEqual(agent.imds.requests(), []);
+  });
+
+  it(caseTitle(5), async () => {
+    await using agent = await openLoopbackAgent({}, bindPodToA);
+    await agent.imds.setFaults({ hang: true });
+    agent.kube.faults.hang = true;
+    agent.kube.cutConnections();
+    const hanging = await Promise.all(
+      Array.from({ length: 8 }, async (_, index) => {
+        const connection = await RawConnection.open(from(agent));
+        connection.send(renderRequest(targetFor(`https://hung-${index}.example`)));
+        return connection;
+      }),
+    );
+    let slowMs = Infinity;
+    // The best of three: this machine has other work too.
+    for (let turn = 0; turn < 3 && slowMs >= 100; turn++) {
+      const durationsMs: number[] = [];
+      for (let probe = 0; probe < 200; probe++) {
+        const sourceIp = probe % 2 === 0 ? boundIp : '127.0.0.99';
+        const startedAtMs = performance.now();
+        assertHeaderMissing(await ask(from(agent, sourceIp), tokenPath, { fields: [] }));
+        durationsMs.push(performance.now() - startedAtMs);
+      }
+      slowMs = percentile(durationsMs, 0.99);
+    }
+    assert.ok(slowMs < 100, `${slowMs} ms`);
+    for (const connection of hanging) connection[Symbol.dispose]();
+    agent.kube.faults.hang = false;
+  });
+
+  it(caseTitle(18), async () => {
+    await using agent = await openLoopbackAgent(
+      { 'allow-metadata': 'attested,scheduledevents,loadbalancer' },
+      bindPodToA,
+    );
+    const areas = ['instance', 'versions', 'attested', 'scheduledevents', 'loadbalancer'];
+    const ups = ['/..', '/%2e%2e', '/..%2f', '\\..', '/..%5c', '/.%2e', '/%252e%252e', '/..;'];
+    for (const area of areas) {
+      for (const up of ups) {
+        const path = `/metadata/${area}${up}/identity/oauth2/token`;
+        const reply = await ask(from(agent), `${path}?${tokenQuery(vault)}`);
+        assertRefused(reply, { status: [400, 404] });
+      }
+    }
+    assert.deepEqual(agent.imds.requests(), []);
+  });
+
+  it(caseTitle(21), async () => {
+    await using open = await openLoopbackAgent({}, bindPodToA);
+    const relayed = await ask(from(open), `${instancePath}&format=json`);
+    assert.equal(relayed.status, 200, say(relayed));
+    assert.match(valuesOf(relayed, 'Server')[0] ?? '', /^IMDS\//);
+    const [seen] = open.imds.requests();
+    assert.equal(seen?.target, `${instancePath}&format=json`);
+    assert.equal(seen.headers['x-forwarded-for'], undefined);
+    assert.equal(seen.headers['metadata'], 'true');
+
+    await using closed = await openLoopbackAgent({ 'block-instance-metadata': 'true' }, bindPodToA);
+    for (const path of [
+      '/metadata/instance',
+      '/Metadata/Instance/compute',
+      '//metadata/instance/',
+    ]) {
+      const reply = await ask(from(closed), `${path}?api-version=2021-02-01`);
+      assertRefused(reply, { status: 403 });
+    }
+    assert.deepEqual(closed.imds.requests(), []);
+  });
+
+  it(caseTitle(22), async () => {
+    const areas = ['attested/document', 'scheduledevents', 'loadbalancer'];
+    await using closed = await openLoopbackAgent({}, bindPodToA);
+    await using open = await openLoopbackAgent(
+      { 'allow-metadata': 'attested,scheduledevents,loadbalancer' },
+      bindPodToA,
+    );
+    for (const area of areas) {
+      const path = `/metadata/${area}?api-version=2021-02-01`;
+      assertRefused(await ask(from(closed), path), { status: 403 });
+      const relayed = await ask(from(open), path);
+      assert.equal(relayed.status, 200, say(relayed));
+    }
+    assert.deepEqual(closed.imds.requests(), []);
+    assert.equal(open.imds.requests().length, areas.length);
+  });
+});
+
+describe('tokens and their times', { skip }, () => {
+  it(caseTitle(36), async () => {
+    await using agent = await openLoopbackAgent({}, bindPodToA);
+    const place = from(agent);
+    const old = assertToken(await askToken(place), vault)['access_token'];
+    agent.imds.clear();
+    await agent.imds.setFaults({ delayMs: 100 });
+    const replies = await Promise.all(
+      Array.from({ length: 20 }, () => askToken(place, vault, 'bypass_cache=true')),
+    );
+    const tokens = replies.map((reply) => assertToken(reply, vault)['access_token']);
+    assert.equal(new Set(tokens).size, 1);
+    assert.equal(agent.imds.requests().length, 1, 'asked upstream once');
+    assert.notEqual(tokens[0], old, 'the token is a new one');
+    await agent.imds.setFaults({});
+    for (let turn = 0; turn < 30; turn++) {
+      assertToken(await askToken(place, vault, 'bypass_cache=true'), vault);
+    }
+    assert.ok(agent.imds.requests().length <= 3, 'a loop does not reach upstream each time');
+  });
+
+  it(caseTitle(43), async () => {
+    await using agent = await openLoopbackAgent({}, bindPodToA);
+    const first = assertToken(await askToken(from(agent)), vault);
+    const later = await aheadBy(60_000, async () => {
+      const reply = await askToken(from(agent));
+      assert.equal(reply.status, 200, say(reply));
+      return JSON.parse(reply.text) as Record<string, string>;
+    });
+    for (const name of ['access_token', 'expires_on', 'not_before', 'client_id', 'resource']) {
+      assert.equal(later[name], first[name], name);
+    }
+    const counted = Number(first['expires_in']) - Number(later['expires_in']);
+    assert.ok(counted === 60 || counted === 61, `counted ${counted} s`);
+    assert.equal(agent.imds.requests().length, 1);
+  });
+
+  it(caseTitle(44), async () => {
+    await using agent = await openLoopbackAgent({}, bindPodToA);
+    agent.imds.setTokenLifetime(600_000);
+    const short = assertToken(await askToken(from(agent)), vault);
+    assert.ok(Number(short['expires_in']) > 300);
+    for (const aheadMs of [302_000, 3_604_000]) {
+      // The fake forgets the tokens it gave, or it would give them again.
+      agent.imds.setTokenLifetime(3_600_000);
+      const left = await aheadBy(aheadMs, async () => {
+        const reply = await askToken(from(agent));
+        assert.equal(reply.status, 200, say(reply));
+        const body = JSON.parse(reply.text) as Record<string, string>;
+        return Number(body['expires_in']);
+      });
+      assert.ok(left >= 300, `${left} s left`);
+    }
+  });
+
+  it(caseTitle(45), async () => {
+    await using agent = await openLoopbackAgent({}, bindPodToA);
+    using kept = await RawConnection.open(from(agent));
+    kept.send(renderRequest(targetFor(vault)));
+    const token = await kept.readReply();
+    kept.send(renderRequest(tokenPath, { fields: [] }));
+    const probe = await kept.readReply();
+    const names = ['Content-Type', 'Content-Length', 'Server', 'x-ms-request-id', 'Date'];
+    for (const reply of [token, probe]) {
+      assertHead(reply.status === 200 ? token : probe);
+      const given = reply.fields.map(([name]) => name);
+      assert.deepEqual(given, [...names, 'Connection', 'Keep-Alive']);
+      assert.match(reply.bytes.toString('latin1'), /^HTTP\/1\.1 (?:200 OK|400 Bad Request)\r\n/);
+    }
+  });
+});
+
+describe('/host/token', { skip }, () => {
+  it(caseTitle(52), async () => {
+    await using agent = await openLoopbackAgent({ 'enable-host-token': 'true' }, bindPodToA);
+    const target = `/host/token/?resource=${vault}`;
+    const fields = [
+      ['podns', 'default'],
+      ['podname', 'p'],
+    ] as const;
+    const reply = await ask(from(agent, '127.0.0.1'), target, { fields });
+    assert.equal(reply.status, 200, say(reply));
+    assertHead(reply);
+    const { token, clientid } = JSON.parse(reply.text) as {
+      readonly token: Readonly<Record<string, string>>;
+      readonly clientid: string;
+    };
+    assert.equal(clientid, identityA.clientId);
+    assert.equal(claimsOf(token)['lab_identity'], 'a');
+    for (const name of ['expires_in', 'expires_on', 'not_before']) {
+      assert.match(token[name] ?? '', /^[0-9]+$/);
+    }
+    for (const some of [[], [fields[0]], [fields[1]]]) {
+      assertRefused(await ask(from(agent, '127.0.0.1'), target, { fields: some }), { status: 400 });
+    }
+  });
+});
+
+describe('errors', { skip }, () => {
+  it(caseTitle(54), async () => {
+    await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '300' }, bindPodToA);
+    await agent.imds.setFaults({ hang: true });
+    assertRefused(await askToken(from(agent)), { status: 503 });
+    assertRefused(await ask(from(agent), instancePath), { status: 503 });
+    await agent.imds.setFaults({ fail: { status: 429 }, paths: 'token' });
+    assertRefused(await askToken(from(agent), `${vault}/x`), { status: 429 });
+  });
+
+  for (const [faults, status, waitS] of [
+    [{ fail: { status: 410 } }, 503, 1],
+    [{ fail: { status: 404 } }, 503, 1],
+    [{ fail: { status: 500 } }, 503, 1],
+    [{ fail: { status: 503, retryAfterSec: 3 } }, 503, 3],
+    [{ fail: { status: 429 } }, 429, 1],
+    [{ fail: { status: 429, retryAfterSec: 7 } }, 429, 7],
+  ] as const) {
+    it(`${caseTitle(62)}: ${JSON.stringify(faults.fail)}`, async () => {
+      await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '400' }, bindPodToA);
+      await agent.imds.setFaults({ ...faults, paths: 'token' });
+      const reply = await askToken(from(agent));
+      assertRefused(reply, { status });
+      const [retryAfter] = valuesOf(reply, 'Retry-After');
+      assert.ok(Number(retryAfter) >= waitS, `Retry-After: ${retryAfter ?? ''}`);
+    });
+  }
+
+  it(caseTitle(63), async () => {
+    await using agent = await openLoopbackAgent({ 'late-object-wait-ms': '2000' }, bindPodToA);
+    const reply = await askToken(from(agent, '127.0.0.77'));
+    assertRefused(reply, { status: 503 });
+    assert.ok(reply.durationMs < 3_000, `${reply.durationMs} ms`);
+    assertRefused(await ask(from(agent, '127.0.0.77'), instancePath), { status: 503 });
+    assert.deepEqual(agent.imds.requests(), []);
+  });
+
+  it(caseTitle(64), async () => {
+    await using agent = await openLoopbackAgent({ 'late-object-wait-ms': '2000' }, bindPodToA);
+    agent.kube.faults.delayEventsMs = 1_000;
+    announce(agent, 'late', '127.0.0.22', 'app');
+    const reply = await askToken(from(agent, '127.0.0.22'));
+    assert.equal(identityOf(reply), 'a');
+    assert.ok(reply.durationMs > 700, 'it was there already');
+    assert.ok(reply.durationMs < 1_900, `${reply.durationMs} ms`);
+  });
+
+  it(caseTitle(65), async () => {
+    await using agent = await openLoopbackAgent({}, bindOther);
+    using kept = await RawConnection.open(from(agent));
+    using unused = await RawConnection.open(from(agent));
+    kept.send(renderRequest(targetFor(vault)));
+    assert.equal(identityOf(await kept.readReply()), 'a');
+    agent.kube.delete({ kind: 'Pod', namespace: 'default', name: 'p' });
+    announce(agent, 'q', boundIp, 'other');
+    await eventually(async () => {
+      assert.equal(identityOf(await askToken(from(agent))), 'b');
+    });
+    for (const older of [kept, unused]) {
+      older.send(renderRequest(targetFor(vault)));
+      assertRefused(await older.readReply(), { status: 503 });
+      assert.equal((await older.readToEnd()).length, 0);
+    }
+  });
+});
+
+describe('concurrency, limits, upstream', { skip }, () => {
+  it(caseTitle(66), async () => {
+    await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '10000' }, bindPodToA);
+    await agent.imds.setFaults({ delayMs: 100 });
+    const replies = await Promise.all(Array.from({ length: 200 }, () => askToken(from(agent))));
+    assert.deepEqual(new Set(replies.map((reply) => identityOf(reply))), new Set(['a']));
+    assert.equal(agent.imds.requests().length, 1);
+  });
+
+  it(caseTitle(67), async () => {
+    await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '20000' }, bindPodToA);
+    const ips = ['127.0.0.31', '127.0.0.32', '127.0.0.33', '127.0.0.34', '127.0.0.35'];
+    for (const ip of ips) announce(agent, `pod-${ip.slice(8)}`, ip, 'app');
+    await agent.imds.setFaults({ delayMs: 20 });
+    const replies = await Promise.all(
+      Array.from({ length: 50 }, async (_, index) => {
+        const resource = `https://host-${index}.example`;
+        return identityOf(await askToken(from(agent, ips[index % ips.length]), resource), resource);
+      }),
+    );
+    assert.deepEqual(new Set(replies), new Set(['a']));
+    const atMs = agent.imds.requests().map(({ atWallMs }) => atWallMs);
+    assert.equal(atMs.length, 50);
+    assert.ok(agent.imds.peakTokenConcurrency() <= 5);
+    // Requests may come closer together than they were sent, by what the machine does in between.
+    for (const [index, startMs] of atMs.entries()) {
+      const within = atMs.slice(index).filter((each) => each - startMs < 950).length;
+      assert.ok(within <= 20, `${within} requests within a second`);
+    }
+  });
+
+  it(caseTitle(68), async () => {
+    await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '10000' }, (kube) => {
+      bindOther(kube);
+      kube.apply(
+        createPodManifest({ name: 'q', nodeName: 'node-1', ips: ['127.0.0.12'], binding: 'other' }),
+      );
+    });
+    const quiet = from(agent, '127.0.0.12');
+    assert.equal(identityOf(await askToken(quiet)), 'b');
+    await agent.imds.setFaults({ delayMs: 50 });
+    const calm = new AbortController();
+    const statuses: number[] = [];
+    const flood = Array.from({ length: 50 }, async (_, lane) => {
+      for (let turn = 0; !calm.signal.aborted; turn++) {
+        const reply = await askToken(from(agent), `https://noise-${lane}-${turn}.example`);
+        if (reply.status !== 200) assertRefused(reply, { status: 429 });
+        statuses.push(reply.status);
+        await delay(5);
+      }
+    });
+    await delay(50);
+    const durationsMs: number[] = [];
+    for (let turn = 0; turn < 100; turn++) {
+      const startedAtMs = performance.now();
+      assert.equal(identityOf(await askToken(quiet)), 'b');
+      durationsMs.push(performance.now() - startedAtMs);
+      await delay(5);
+    }
+    const unseen = `${vault}/unseen`;
+    const fresh = await askToken(quiet, unseen);
+    assert.equal(identityOf(fresh, unseen), 'b');
+    calm.abort();
+    await Promise.all(flood);
+    assert.ok(statuses.includes(200), 'its own share is served');
+    assert.ok(statuses.filter((status) => status === 429).length > 50, 'beyond it, slow down');
+    assert.ok(percentile(durationsMs, 0.99) < 250, `${percentile(durationsMs, 0.99)} ms`);
+    assert.ok(fresh.durationMs < 2_500, `${fresh.durationMs} ms for a token of its own`);
+  });
+
+  it(caseTitle(69), async () => {
+    await using agent = await openLoopbackAgent({}, bindPodToA);
+    await agent.imds.setFaults({ delayMs: 300 });
+    const leaving = await RawConnection.open(from(agent));
+    leaving.send(renderRequest(targetFor(vault)));
+    await eventually(() => {
+      assert.equal(agent.imds.requests().length, 1);
+    });
+    const staying = askToken(from(agent));
+    leaving[Symbol.dispose]();
+    assert.equal(identityOf(await staying), 'a');
+    // And where nobody stays, what was fetched is there for the next.
+    const other = `${vault}/other`;
+    const alone = await RawConnection.open(from(agent));
+    alone.send(renderRequest(targetFor(other)));
+    await eventually(() => {
+      assert.equal(agent.imds.requests().length, 2);
+    });
+    alone[Symbol.dispose]();
+    assert.equal(identityOf(await askToken(from(agent), other), other), 'a');
+    assert.equal(agent.imds.requests().length, 2);
+    // More that leave than a pod may have waiting: a leak would have used its share up.
+    await agent.imds.setFaults({ delayMs: 50 });
+    for (let turn = 0; turn < 40; turn++) {
+      using connection = await RawConnection.open(from(agent));
+      connection.send(renderRequest(targetFor(`https://left-${turn % 20}.example`)));
+      await delay(2);
+    }
+    await agent.imds.setFaults({});
+    await eventually(async () => {
+      assert.equal(identityOf(await askToken(from(agent), `${vault}/last`), `${vault}/last`), 'a');
+    });
+  });
+
+  it(caseTitle(74), async () => {
+    await using agent = await openLoopbackAgent({ 'late-object-wait-ms': '3000' }, bindPodToA);
+    for (let turn = 0; turn < 6; turn++) {
+      await delay(100);
+      agent.kube.closeWatches();
+      const ip = `127.0.0.${40 + turn}`;
+      announce(agent, `pod-${turn}`, ip, 'app');
+      const reply = await askToken(from(agent, ip));
+      assert.equal(identityOf(reply), 'a');
+      assert.ok(reply.durationMs < 1_000, `turn ${turn}: ${reply.durationMs} ms`);
+    }
+  });
+
+  it(caseTitle(77), async () => {
+    await using agent = await openLoopbackAgent({}, bindPodToA);
+    const place = from(agent);
+    using idle = await RawConnection.open(place);
+    using half = await RawConnection.open(place);
+    half.send(`GET ${targetFor(vault)} HTTP/1.1\r\nHost: h\r\nMeta`);
+    using dripping = await RawConnection.open(place);
+    dripping.send(`GET ${targetFor(vault)} HTTP/1.1\r\n`);
+    const drip = setInterval(() => {
+      dripping.send('X: y\r\n');
+    }, 500);
+    try {
+      assertRefused(await half.readReply('GET', 10_000), { status: 408 });
+      assertRefused(await dripping.readReply('GET', 10_000), { status: 408 });
+      assert.equal((await half.readToEnd()).length, 0);
+      await idle.readToEnd(10_000);
+    } finally {
+      clearInterval(drip);
+    }
+    assert.equal(identityOf(await askToken(place)), 'a');
+  });
+});
