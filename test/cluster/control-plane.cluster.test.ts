@@ -1,0 +1,171 @@
+/** The cluster of the tests itself: what it checks and refuses, and that nothing is left of it. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { describe, it } from 'node:test';
+import { eventually } from '../../src/lab/eventually.ts';
+import { isAlive } from '../../src/lab/process-alive.ts';
+import { provideClusters } from './support/binaries.ts';
+import { openClusterFolder } from './support/cluster-folder.ts';
+import { startCluster } from './support/cluster.ts';
+import { describeOnClusters } from './support/on-clusters.ts';
+
+/** The built-in role `view` has no rules here: a controller collects them. */
+const readPods = `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: { name: read-pods, namespace: rights }
+rules: [{ apiGroups: [''], resources: [pods], verbs: [list] }]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: { name: read-pods, namespace: rights }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: read-pods }
+subjects: [{ kind: ServiceAccount, name: nobody, namespace: rights }]
+`;
+const crds = readFileSync(join(import.meta.dirname, '../../deploy/crds.yaml'), 'utf8');
+
+describeOnClusters('a cluster of the tests', (cluster) => {
+  it('is of the version it says', async () => {
+    const { gitVersion } = await cluster().admin.expect('GET', '/version');
+    assert.match(String(gitVersion), new RegExp(`^v${cluster().version}\\.\\d+$`));
+  });
+
+  it('is spoken to over TLS only, with its own authority', async () => {
+    await assert.rejects(fetch(`${cluster().url}/version`), /fetch failed/);
+    const { status } = await fetch(`http://${new URL(cluster().url).host}/version`);
+    assert.equal(status, 400);
+  });
+
+  it('authorises by RBAC', async () => {
+    await cluster().createNamespace('rights');
+    await using nobody = await cluster().createServiceAccountClient({
+      namespace: 'rights',
+      name: 'nobody',
+    });
+    const pods = '/api/v1/namespaces/rights/pods';
+    const refused = await nobody.api.request('GET', pods);
+    assert.equal(refused.status, 403);
+    assert.match(refused.body.message ?? '', /"system:serviceaccount:rights:nobody" cannot list/);
+    await cluster().applyOverHttp(readPods);
+    // The authorizer learns of it by a watch of its own.
+    await eventually(() => nobody.api.expect('GET', pods));
+    assert.equal((await nobody.api.request('GET', '/api/v1/pods')).status, 403);
+    assert.equal((await cluster().anonymous.request('GET', pods)).status, 403);
+  });
+
+  it('admits a pod only with a service account that exists', async () => {
+    await cluster().createNamespace('admission');
+    const { admin } = cluster();
+    const pod = (serviceAccountName: string): object => ({
+      metadata: { name: 'app' },
+      spec: { serviceAccountName, containers: [{ name: 'app', image: 'app' }] },
+    });
+    const pods = '/api/v1/namespaces/admission/pods';
+    const refused = await admin.request('POST', pods, pod('nobody'));
+    assert.equal(refused.status, 403);
+    assert.match(refused.body.message ?? '', /serviceaccount "nobody" not found/);
+    const { spec } = await admin.expect('POST', pods, pod('default'));
+    const [volume] = (spec as { volumes: { projected: unknown }[] }).volumes;
+    assert.ok(volume?.projected !== undefined);
+  });
+
+  it('takes the same objects from kubectl and over HTTP', async () => {
+    const names = [
+      'azureidentities.aadpodidentity.k8s.io',
+      'azureidentitybindings.aadpodidentity.k8s.io',
+      'azurepodidentityexceptions.aadpodidentity.k8s.io',
+    ];
+    const dry = await cluster().applyOverHttp(crds, { dryRun: true });
+    assert.deepEqual(
+      dry.map(({ metadata }) => metadata.name),
+      names,
+    );
+    const get = ['get', 'crds', '--output=name'];
+    assert.equal(await cluster().kubectl(get), '');
+    const said = await cluster().apply(crds);
+    for (const name of names) assert.match(said, new RegExp(`/${name} created`));
+    assert.deepEqual(
+      (await cluster().kubectl(get)).trim().split('\n'),
+      names.map((name) => `customresourcedefinition.apiextensions.k8s.io/${name}`),
+    );
+    await assert.rejects(cluster().kubectl(['get', 'unicorns']), /doesn't have a resource type/);
+  });
+
+  it('keeps its objects and its address through a kill and a restart', async () => {
+    const { url, admin } = cluster();
+    await cluster().createNamespace('kept');
+    await cluster().killApiserver();
+    await assert.rejects(admin.request('GET', '/api/v1/namespaces/kept'));
+    await cluster().startApiserver();
+    const { metadata } = await admin.expect('GET', '/api/v1/namespaces/kept');
+    await cluster().restart();
+    const again = await admin.expect('GET', '/api/v1/namespaces/kept');
+    assert.equal(again.metadata.uid, metadata.uid);
+    assert.equal(cluster().url, url);
+  });
+
+  it("forgets etcd's history when told to", async () => {
+    const { admin } = cluster();
+    const list = await admin.expect('GET', '/api/v1/namespaces?limit=1');
+    await cluster().createNamespace('later');
+    await cluster().compact();
+    // Older than what etcd still has, and than what the server has in memory after a restart.
+    await cluster().restart();
+    const next = `/api/v1/namespaces?limit=1&continue=${list.metadata.continue ?? ''}`;
+    assert.equal((await admin.request('GET', next)).status, 410);
+  });
+});
+
+const [provided] = provideClusters();
+const skip = provided?.missing ?? false;
+
+describe('what is left of a cluster of the tests', { skip }, () => {
+  const version = provided?.version ?? '';
+  const binaries = provided?.binaries ?? { etcd: '', kubeApiserver: '', kubectl: '' };
+
+  it('is nothing after its end', async () => {
+    let pids: readonly number[] = [];
+    let folder = '';
+    {
+      await using cluster = await startCluster(version, binaries);
+      ({ pids, folder } = cluster);
+      assert.deepEqual(pids.map(isAlive), [true, true]);
+    }
+    assert.deepEqual(pids.map(isAlive), [false, false]);
+    assert.equal(existsSync(folder), false);
+  });
+
+  it('is nothing when a server does not come up, and its last words are told', async () => {
+    const before = childrenOfOurs();
+    const broken = { ...binaries, kubeApiserver: binaries.etcd };
+    await assert.rejects(
+      startCluster(version, broken),
+      /kube-apiserver: exit code.*flag provided/s,
+    );
+    assert.equal(childrenOfOurs(), before);
+  });
+
+  it('is no process when the test is killed, and no folder when the next one starts', async () => {
+    const script = join(import.meta.dirname, 'support/cluster-owner.ts');
+    const owner = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const [line] = (await once(createInterface({ input: owner.stdout }), 'line')) as [string];
+    const { pids, folder } = JSON.parse(line) as { pids: number[]; folder: string };
+    assert.deepEqual(pids.map(isAlive), [true, true]);
+    owner.kill('SIGKILL');
+    await once(owner, 'exit');
+    await eventually(() => assert.deepEqual(pids.map(isAlive), [false, false]));
+    assert.equal(existsSync(folder), true);
+    await using next = await openClusterFolder();
+    assert.notEqual(next.path, folder);
+    assert.equal(existsSync(folder), false);
+  });
+});
+
+/** Process numbers, as the kernel has them. */
+function childrenOfOurs(): string {
+  return readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, 'utf8');
+}

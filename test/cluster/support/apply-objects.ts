@@ -1,0 +1,59 @@
+/** Server-side apply without kubectl: which path an object has is asked of the server. */
+import { parseAllDocuments } from 'yaml';
+import type { Api, KubeBody } from './api.ts';
+
+export interface ApplyOptions {
+  /** Everything but the write: validation, admission, defaults. */
+  readonly dryRun?: boolean;
+}
+
+interface Manifest {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace?: string };
+}
+
+interface ApiResource {
+  readonly name: string;
+  readonly kind: string;
+  readonly namespaced: boolean;
+}
+
+/**
+ * Applies the documents one after another, `default` being the namespace of those that name none.
+ * Rejects with the server's message at the first one refused.
+ */
+export async function applyObjects(
+  api: Api,
+  yaml: string,
+  { dryRun = false }: ApplyOptions = {},
+): Promise<readonly KubeBody[]> {
+  const applied: KubeBody[] = [];
+  for (const manifest of manifestsOf(yaml)) {
+    const query = `fieldManager=test&force=true${dryRun ? '&dryRun=All' : ''}`;
+    const path = `${await pathOf(api, manifest)}?${query}`;
+    const contentType = 'application/apply-patch+yaml';
+    applied.push(await api.expect('PATCH', path, manifest, { contentType }));
+  }
+  return applied;
+}
+
+function manifestsOf(yaml: string): readonly Manifest[] {
+  return parseAllDocuments(yaml).flatMap((document) => {
+    const [problem] = document.errors;
+    if (problem !== undefined) throw problem;
+    const manifest = document.toJS() as Manifest | null;
+    return manifest === null ? [] : [manifest];
+  });
+}
+
+async function pathOf(api: Api, { apiVersion, kind, metadata }: Manifest): Promise<string> {
+  const root = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
+  const { resources } = await api.expect('GET', root);
+  const resource = (resources as readonly ApiResource[]).find(
+    (candidate) => candidate.kind === kind && !candidate.name.includes('/'),
+  );
+  if (resource === undefined) throw new Error(`the server has no ${kind} in ${apiVersion}`);
+  const scope = resource.namespaced ? `/namespaces/${metadata.namespace ?? 'default'}` : '';
+  return `${root}${scope}/${resource.name}/${metadata.name}`;
+}

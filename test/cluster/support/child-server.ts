@@ -1,0 +1,72 @@
+/**
+ * A server in a process of its own. The kernel ends it with this process, however that ends, so
+ * that a test that crashed or was interrupted leaves none.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+
+export interface ChildServer {
+  readonly name: string;
+  readonly pid: number;
+  /** Why it is gone, or undefined while it runs. */
+  readonly ended: string | undefined;
+  /** SIGTERM, SIGKILL after `graceMs`; resolves when it is gone. */
+  stop(graceMs?: number): Promise<void>;
+  /** SIGKILL. */
+  kill(): Promise<void>;
+  /** The end of what it printed. */
+  lastWords(): string;
+}
+
+const defaultGraceMs = 10_000;
+const wordsBytes = 3000;
+
+/** Rejects when the program cannot be started. What it prints is appended to `logFile`. */
+export async function startChildServer(
+  name: string,
+  program: string,
+  args: readonly string[],
+  logFile: string,
+): Promise<ChildServer> {
+  const log = openSync(logFile, 'a');
+  // setpriv replaces itself by the program: the process and its number stay the same.
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', program, ...args], {
+    stdio: ['ignore', log, log],
+  });
+  closeSync(log);
+  const exited = once(child, 'exit');
+  // A program that cannot be started is told by the wait for `spawn`.
+  exited.catch(() => undefined);
+  let ended: string | undefined;
+  child.once('exit', (code, signal) => {
+    ended = signal === null ? `exit code ${code ?? '?'}` : signal;
+  });
+  await once(child, 'spawn');
+  const { pid } = child;
+  if (pid === undefined) throw new TypeError(`${name} has no process`);
+
+  async function end(signal: NodeJS.Signals): Promise<void> {
+    if (ended !== undefined) return;
+    child.kill(signal);
+    await exited;
+  }
+
+  return {
+    name,
+    pid,
+    get ended() {
+      return ended;
+    },
+    async stop(graceMs = defaultGraceMs) {
+      const deadline = setTimeout(() => child.kill('SIGKILL'), graceMs);
+      try {
+        await end('SIGTERM');
+      } finally {
+        clearTimeout(deadline);
+      }
+    },
+    kill: () => end('SIGKILL'),
+    lastWords: () => readFileSync(logFile, 'utf8').slice(-wordsBytes),
+  };
+}

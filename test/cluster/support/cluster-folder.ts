@@ -1,0 +1,27 @@
+/** The folder of a test cluster's files, and what killed runs left of theirs. */
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { isAlive } from '../../../src/lab/process-alive.ts';
+
+const prefix = 'nmi-cluster-';
+
+/** A new one, readable by us alone. */
+export async function openClusterFolder(): Promise<AsyncDisposable & { readonly path: string }> {
+  await sweep();
+  const path = await mkdtemp(join(tmpdir(), `${prefix}${process.pid}-`));
+  return {
+    path,
+    async [Symbol.asyncDispose]() {
+      await rm(path, { recursive: true, force: true });
+    },
+  };
+}
+
+async function sweep(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const pid = new RegExp(`^${prefix}(\\d+)-`).exec(name)?.[1];
+    if (pid === undefined || isAlive(Number(pid))) continue;
+    await rm(join(tmpdir(), name), { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,8 @@
+/** A program that starts a cluster, says which processes and which folder it has, and waits. */
+import { provideClusters } from './binaries.ts';
+import { startCluster } from './cluster.ts';
+
+const [provided] = provideClusters();
+if (provided?.binaries === undefined) throw new Error(provided?.missing);
+const { pids, folder } = await startCluster(provided.version, provided.binaries);
+console.log(JSON.stringify({ pids, folder }));

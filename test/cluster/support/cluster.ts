@@ -1,0 +1,174 @@
+/**
+ * A Kubernetes control plane for tests: one etcd and one kube-apiserver on a loopback address of
+ * their own, with TLS, client certificates, signed service-account tokens, RBAC and the default
+ * admission plugins. There is no controller manager, scheduler or kubelet: pods stay as they are
+ * written, namespaces get their default service account from {@link Cluster.createNamespace}, and
+ * deletions need no grace.
+ */
+import { randomBytes, type webcrypto } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { openApi, type Api, type ApiAccess, type KubeBody } from './api.ts';
+import { applyObjects, type ApplyOptions } from './apply-objects.ts';
+import type { ClusterBinaries } from './binaries.ts';
+import { openClusterFolder } from './cluster-folder.ts';
+import { openControlPlane } from './control-plane.ts';
+import { renderKubeconfig } from './kubeconfig.ts';
+import { runKubectl, type KubectlOptions } from './kubectl.ts';
+
+/** What a token dies with. */
+export interface BoundObject {
+  readonly kind: 'Pod' | 'Secret' | 'Node';
+  readonly name: string;
+  readonly uid: string;
+}
+
+export interface ServiceAccountOptions {
+  readonly namespace: string;
+  /** Created when it is not there. */
+  readonly name: string;
+  /** Default: the API server itself. */
+  readonly audiences?: readonly string[];
+  /** 600 at least; default an hour. */
+  readonly expirationSeconds?: number;
+  readonly boundTo?: BoundObject;
+}
+
+/** Somebody at the API server. */
+export interface Actor extends AsyncDisposable {
+  readonly api: Api;
+  readonly token: string;
+  /** Path of a file that lives as long as the cluster. */
+  readonly kubeconfigPath: string;
+}
+
+export interface Cluster extends AsyncDisposable {
+  /** Minor version. */
+  readonly version: string;
+  /** Without a slash at its end; the same through restarts. */
+  readonly url: string;
+  readonly caPem: string;
+  /** Issuer of service-account tokens; its discovery document is at this address. */
+  readonly issuer: string;
+  /** As a member of system:masters, whom no rule binds. */
+  readonly admin: Api;
+  /** Path of a kubeconfig file with the administrator's certificate. */
+  readonly adminKubeconfig: string;
+  /** For files of the tests; removed with the cluster. */
+  readonly folder: string;
+  /** Of the servers that run. */
+  readonly pids: readonly number[];
+  /** Without credentials. */
+  readonly anonymous: Api;
+  /** The public keys of the issuer, as the server publishes them. */
+  jwks(): Promise<readonly webcrypto.JsonWebKey[]>;
+  /** With its default service account, which pods need to be admitted. */
+  createNamespace(name: string, labels?: Readonly<Record<string, string>>): Promise<void>;
+  createServiceAccountClient(options: ServiceAccountOptions): Promise<Actor>;
+  /** What kubectl prints. Rejects with what it complains about. */
+  kubectl(args: readonly string[], options?: KubectlOptions): Promise<string>;
+  /** `kubectl apply`. */
+  apply(yaml: string): Promise<string>;
+  /** Server-side apply of every document, without kubectl. */
+  applyOverHttp(yaml: string, options?: ApplyOptions): Promise<readonly KubeBody[]>;
+  /** SIGKILL; the address stays reserved for {@link startApiserver}. */
+  killApiserver(): Promise<void>;
+  startApiserver(): Promise<void>;
+  /** In good order, and up again. Watches end, and histories in memory with them. */
+  restart(): Promise<void>;
+  /** Drops etcd's history up to now. The server's memory still has what it has. */
+  compact(): Promise<void>;
+}
+
+/** Rejects with the last words of the server that did not come up; nothing is left then. */
+export async function startCluster(version: string, binaries: ClusterBinaries): Promise<Cluster> {
+  await using opening = new AsyncDisposableStack();
+  const { path: folder } = opening.use(await openClusterFolder());
+  const plane = opening.use(await openControlPlane(binaries, folder));
+  const { admin, adminAccess } = plane;
+  const { url, caPem } = adminAccess;
+  const anonymous = opening.use(openApi({ url, caPem }));
+  const adminKubeconfig = await writeKubeconfig(adminAccess);
+
+  async function writeKubeconfig(access: ApiAccess): Promise<string> {
+    const path = join(folder, `kubeconfig-${randomBytes(6).toString('hex')}`);
+    await writeFile(path, renderKubeconfig(access), { mode: 0o600 });
+    return path;
+  }
+
+  async function kubectl(args: readonly string[], options: KubectlOptions = {}): Promise<string> {
+    const { input, kubeconfigPath = adminKubeconfig } = options;
+    return runKubectl(binaries.kubectl, folder, kubeconfigPath, args, input);
+  }
+
+  /** Creates it, or leaves it as it is. */
+  async function ensure(path: string, body: object): Promise<void> {
+    const { status, body: answer } = await admin.request('POST', path, body);
+    if (status !== 201 && status !== 409) throw new Error(`${path}: ${answer.message ?? ''}`);
+  }
+
+  const ensureServiceAccount = (namespace: string, name: string): Promise<void> =>
+    ensure(`/api/v1/namespaces/${namespace}/serviceaccounts`, { metadata: { name } });
+
+  const owned = opening.move();
+  return {
+    version,
+    url,
+    caPem,
+    issuer: url,
+    admin,
+    adminKubeconfig,
+    folder,
+    get pids() {
+      return plane.pids;
+    },
+    anonymous,
+    async jwks() {
+      const { keys } = await admin.expect('GET', '/openid/v1/jwks', undefined, {
+        headers: { accept: 'application/jwk-set+json' },
+      });
+      return keys as readonly webcrypto.JsonWebKey[];
+    },
+    async createNamespace(name, labels = {}) {
+      await ensure('/api/v1/namespaces', { metadata: { name, labels } });
+      await ensureServiceAccount(name, 'default');
+    },
+    async createServiceAccountClient({ namespace, name, audiences, expirationSeconds, boundTo }) {
+      await ensureServiceAccount(namespace, name);
+      const path = `/api/v1/namespaces/${namespace}/serviceaccounts/${name}/token`;
+      const { status } = await admin.expect('POST', path, {
+        apiVersion: 'authentication.k8s.io/v1',
+        kind: 'TokenRequest',
+        spec: {
+          ...(audiences === undefined ? {} : { audiences }),
+          ...(expirationSeconds === undefined ? {} : { expirationSeconds }),
+          ...(boundTo === undefined ? {} : { boundObjectRef: { apiVersion: 'v1', ...boundTo } }),
+        },
+      });
+      const { token } = status as { readonly token: string };
+      const access = { url, caPem, token };
+      const api = openApi(access);
+      return {
+        api,
+        token,
+        kubeconfigPath: await writeKubeconfig(access),
+        [Symbol.asyncDispose]: () => api[Symbol.asyncDispose](),
+      };
+    },
+    kubectl,
+    apply: (yaml) => kubectl(['apply', '-f', '-'], { input: yaml }),
+    applyOverHttp: (yaml, options) => applyObjects(admin, yaml, options),
+    killApiserver: () => plane.killApiserver(),
+    startApiserver: () => plane.startApiserver(),
+    async restart() {
+      await plane.stopApiserver();
+      await plane.startApiserver();
+    },
+    async compact() {
+      const range = await plane.etcd.expect('POST', '/v3/kv/range', { key: 'AA==' });
+      const { revision } = range['header'] as { readonly revision: string };
+      await plane.etcd.expect('POST', '/v3/kv/compaction', { revision, physical: true });
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}

@@ -1,0 +1,222 @@
+/** etcd and kube-apiserver as processes: their files, their flags, their starts and ends. */
+import { randomInt } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { openApi, type Api, type ApiAccess } from './api.ts';
+import { createAuthority, keyPair } from './authority.ts';
+import type { ClusterBinaries } from './binaries.ts';
+import { startChildServer, type ChildServer } from './child-server.ts';
+
+export interface ControlPlane extends AsyncDisposable {
+  /** The API server as a member of system:masters. */
+  readonly adminAccess: ApiAccess & { readonly caPem: string };
+  readonly admin: Api;
+  /** etcd's own API, over its HTTP gateway. */
+  readonly etcd: Api;
+  readonly pids: readonly number[];
+  /** Returns when it is ready. Rejects with its last words when it ends or takes too long. */
+  startApiserver(): Promise<void>;
+  /** SIGTERM: watches are closed in good order. */
+  stopApiserver(): Promise<void>;
+  /** SIGKILL. */
+  killApiserver(): Promise<void>;
+}
+
+/** A start takes 5 s; beside other work on two cores it may be many more. */
+const startTimeoutMs = 120_000;
+
+/** `folder` takes keys, certificates, data and logs, and is not removed here. */
+export async function openControlPlane(
+  binaries: ClusterBinaries,
+  folder: string,
+): Promise<ControlPlane> {
+  await using opening = new AsyncDisposableStack();
+  const host = loopbackAddress();
+  const [etcdPort, peerPort, apiPort] = await freePorts(host);
+  const authority = createAuthority('test cluster');
+  const server = authority.issue({
+    commonName: 'control-plane',
+    ips: [host],
+    dnsNames: ['localhost', 'kubernetes.default.svc'],
+  });
+  const administrator = authority.issue({ commonName: 'admin', organizations: ['system:masters'] });
+  const signing = keyPair();
+  const pki = await writeFiles(join(folder, 'pki'), {
+    ca: authority.certPem,
+    cert: server.certPem,
+    key: server.keyPem,
+    tokenKey: signing.privateKey,
+    tokenPublicKey: signing.publicKey,
+  });
+  const client = {
+    caPem: authority.certPem,
+    certPem: administrator.certPem,
+    keyPem: administrator.keyPem,
+  };
+  const adminAccess = { ...client, url: `https://${host}:${apiPort}` };
+  const etcdAccess = { ...client, url: `https://${host}:${etcdPort}` };
+  const admin = opening.use(openApi(adminAccess));
+  const etcd = opening.use(openApi(etcdAccess));
+
+  const store = await startChildServer(
+    'etcd',
+    binaries.etcd,
+    etcdFlags(folder, pki, etcdAccess.url, `https://${host}:${peerPort}`),
+    join(folder, 'etcd.log'),
+  );
+  opening.defer(() => store.kill());
+
+  let apiserver: ChildServer | undefined;
+  async function startApiserver(): Promise<void> {
+    apiserver = await startChildServer(
+      'kube-apiserver',
+      binaries.kubeApiserver,
+      apiserverFlags(pki, host, apiPort, adminAccess.url, etcdAccess.url),
+      join(folder, 'kube-apiserver.log'),
+    );
+    await untilReady(admin, [store, apiserver]);
+  }
+  opening.defer(async () => {
+    await apiserver?.kill();
+  });
+  await startApiserver();
+
+  const owned = opening.move();
+  return {
+    adminAccess,
+    admin,
+    etcd,
+    get pids() {
+      return [store, apiserver].flatMap((child) =>
+        child === undefined || child.ended !== undefined ? [] : [child.pid],
+      );
+    },
+    startApiserver,
+    stopApiserver: async () => apiserver?.stop(),
+    killApiserver: async () => apiserver?.kill(),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+interface Pki {
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
+  readonly tokenKey: string;
+  readonly tokenPublicKey: string;
+}
+
+function etcdFlags(folder: string, pki: Pki, url: string, peerUrl: string): readonly string[] {
+  return [
+    `--data-dir=${join(folder, 'etcd')}`,
+    `--listen-client-urls=${url}`,
+    `--advertise-client-urls=${url}`,
+    `--listen-peer-urls=${peerUrl}`,
+    `--initial-advertise-peer-urls=${peerUrl}`,
+    `--initial-cluster=default=${peerUrl}`,
+    ...['', 'peer-'].flatMap((role) => [
+      `--${role}client-cert-auth`,
+      `--${role}trusted-ca-file=${pki.ca}`,
+      `--${role}cert-file=${pki.cert}`,
+      `--${role}key-file=${pki.key}`,
+    ]),
+    // Nothing here has to outlive the machine.
+    '--unsafe-no-fsync',
+    '--log-level=warn',
+  ];
+}
+
+function apiserverFlags(
+  pki: Pki,
+  host: string,
+  port: number,
+  issuer: string,
+  etcdUrl: string,
+): readonly string[] {
+  return [
+    `--bind-address=${host}`,
+    `--secure-port=${port}`,
+    // No pod here reaches the `kubernetes` service, and its endpoints cannot be on loopback.
+    `--advertise-address=${host}`,
+    '--endpoint-reconciler-type=none',
+    '--service-cluster-ip-range=10.96.0.0/16',
+    `--tls-cert-file=${pki.cert}`,
+    `--tls-private-key-file=${pki.key}`,
+    `--client-ca-file=${pki.ca}`,
+    `--etcd-servers=${etcdUrl}`,
+    `--etcd-cafile=${pki.ca}`,
+    `--etcd-certfile=${pki.cert}`,
+    `--etcd-keyfile=${pki.key}`,
+    // Only a test compacts.
+    '--etcd-compaction-interval=0',
+    `--service-account-issuer=${issuer}`,
+    `--service-account-signing-key-file=${pki.tokenKey}`,
+    `--service-account-key-file=${pki.tokenPublicKey}`,
+    '--authorization-mode=Node,RBAC',
+    '--enable-admission-plugins=NodeRestriction',
+    '--allow-privileged',
+  ];
+}
+
+async function untilReady(admin: Api, servers: readonly ChildServer[]): Promise<void> {
+  const endMs = performance.now() + startTimeoutMs;
+  while (!(await isReady(admin))) {
+    const ended = servers.find((server) => server.ended !== undefined);
+    const slow = performance.now() > endMs ? servers.at(-1) : undefined;
+    const failed = ended ?? slow;
+    if (failed !== undefined) {
+      const what = failed.ended ?? `not ready within ${startTimeoutMs} ms`;
+      throw new Error(`${failed.name}: ${what}\n${failed.lastWords()}`);
+    }
+    await delay(50);
+  }
+}
+
+async function isReady(admin: Api): Promise<boolean> {
+  try {
+    return (await admin.probe('/readyz')) === 200;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * An address that nobody else connects from or listens at, so that a port is still free when a
+ * killed server comes back to it.
+ */
+function loopbackAddress(): string {
+  return `127.${randomInt(16, 255)}.${randomInt(0, 256)}.${randomInt(1, 255)}`;
+}
+
+/** Three that were free a moment ago: the servers cannot choose by themselves. */
+async function freePorts(host: string): Promise<readonly [number, number, number]> {
+  const servers = [createServer(), createServer(), createServer()];
+  const ports: number[] = [];
+  for (const server of servers) {
+    server.listen(0, host);
+    await once(server, 'listening');
+    const address = server.address();
+    ports.push(typeof address === 'object' && address !== null ? address.port : 0);
+  }
+  for (const server of servers) server.close();
+  const [etcd = 0, peer = 0, api = 0] = ports;
+  return [etcd, peer, api];
+}
+
+/** Paths of the files, by the same names. */
+async function writeFiles<K extends string>(
+  folder: string,
+  texts: Readonly<Record<K, string>>,
+): Promise<Readonly<Record<K, string>>> {
+  await mkdir(folder, { recursive: true });
+  const paths: Partial<Record<K, string>> = {};
+  for (const name of Object.keys(texts) as K[]) {
+    const path = join(folder, `${name}.pem`);
+    await writeFile(path, texts[name], { mode: 0o600 });
+    paths[name] = path;
+  }
+  return paths as Record<K, string>;
+}

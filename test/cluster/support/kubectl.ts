@@ -1,0 +1,38 @@
+/** The real kubectl, with nothing of this machine's own configuration. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { text } from 'node:stream/consumers';
+
+export interface KubectlOptions {
+  readonly input?: string;
+  /** Default: the administrator's. */
+  readonly kubeconfigPath?: string;
+}
+
+const timeoutMs = 60_000;
+
+/** What it prints; rejects with what it complains about. `home` takes its discovery cache. */
+export async function runKubectl(
+  program: string,
+  home: string,
+  kubeconfigPath: string,
+  args: readonly string[],
+  input = '',
+): Promise<string> {
+  const child = spawn(program, args, {
+    env: { PATH: process.env['PATH'], HOME: home, KUBECONFIG: kubeconfigPath },
+    stdio: ['pipe', 'pipe', 'pipe'],
+    signal: AbortSignal.timeout(timeoutMs),
+    killSignal: 'SIGKILL',
+  });
+  const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
+  // A program that ends before it has read everything is told by its exit code.
+  child.stdin.on('error', () => undefined).end(input);
+  const [stdout, stderr, [code]] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    exited,
+  ]);
+  if (code === 0) return stdout;
+  throw new Error(`kubectl ${args.join(' ')}: ${stderr}${stdout}`);
+}

@@ -1,0 +1,32 @@
+/** The same tests on every version of Kubernetes that there is here. */
+import { after, before, describe } from 'node:test';
+import { provideClusters } from './binaries.ts';
+import { startCluster, type Cluster } from './cluster.ts';
+
+/**
+ * A `describe` for each version, with one cluster for all its tests, which `cluster()` gives while
+ * they run. A version that is missing is skipped by name.
+ */
+export function describeOnClusters(what: string, tests: (cluster: () => Cluster) => void): void {
+  for (const { version, binaries, missing } of provideClusters()) {
+    const name = `${what} (Kubernetes ${version})`;
+    if (missing !== undefined) {
+      process.stderr.write(`SKIPPED: ${name}: ${missing}\n`);
+      describe(name, { skip: missing }, () => undefined);
+      continue;
+    }
+    describe(name, () => {
+      let started: Cluster | undefined;
+      before(async () => {
+        started = await startCluster(version, binaries);
+      });
+      after(async () => {
+        await started?.[Symbol.asyncDispose]();
+      });
+      tests(() => {
+        if (started === undefined) throw new TypeError('no cluster is running');
+        return started;
+      });
+    });
+  }
+}
