@@ -10,7 +10,7 @@
  * ```
  *
  * Two clocks: the wall clock says when the token ends, and so does the monotonic clock, from the
- * life it had on arrival. The stricter one decides whether it is served, the more lenient one
+ * life it had on arrival (as the source told it, or else by the wall clock of then). The stricter one decides whether it is served, the more lenient one
  * whether it is kept. So a wall clock that steps forward makes the cache ask again without losing
  * the token, which serves again when the clock is corrected; and a wall clock that steps back
  * lends it no life.
@@ -84,11 +84,13 @@ export class CacheEntry<R extends Keyed> implements Alarm, Linked<CacheEntry<R>>
 
   /** A token has come. Counts as no use. */
   arrive({ rendered, nowWallMs, nowMs, minLifeMs }: Arrival): void {
-    const lifeMs = rendered.token.expiresAtWallS * 1000 - nowWallMs;
+    const { expiresAtWallS, livesForS } = rendered.token;
+    const lifeMs = expiresAtWallS * 1000 - nowWallMs;
     this.rendered = rendered;
     this.expiresAtWallMs = nowWallMs + lifeMs;
-    this.expiresAtMs = nowMs + lifeMs;
-    this.floorMs = lifeMs > minLifeMs ? minLifeMs : lifeMs / 2;
+    this.expiresAtMs = nowMs + (livesForS === undefined ? lifeMs : livesForS * 1000);
+    const servedForMs = this.lifeMs(nowWallMs, nowMs);
+    this.floorMs = servedForMs > minLifeMs ? minLifeMs : servedForMs / 2;
     this.#moveTo({ kind: 'fresh' });
   }
 

@@ -76,6 +76,16 @@ export class ConcurrencyGate implements Disposable {
     if (this.#running.delete(entrant) || this.queued === 0) this.#admit();
   }
 
+  /**
+   * Room for one more try of an entrant that runs: it counts as a start. False when others wait or
+   * the second is spent.
+   */
+  takeTry(): boolean {
+    if (this.#isDisposed || this.queued > 0 || this.#waitMs() > 0) return false;
+    this.#noteStart();
+    return true;
+  }
+
   /** Whoever waits will not start any more. */
   [Symbol.dispose](): void {
     this.#isDisposed = true;
@@ -99,10 +109,14 @@ export class ConcurrencyGate implements Disposable {
       this.#callers.delete(entrant);
       this.#background.delete(entrant);
       this.#running.add(entrant);
-      this.#startsAtMs[this.#cursor] = this.#clock.monotonicMs();
-      this.#cursor = (this.#cursor + 1) % this.#startsAtMs.length;
+      this.#noteStart();
       entrant.start();
     }
+  }
+
+  #noteStart(): void {
+    this.#startsAtMs[this.#cursor] = this.#clock.monotonicMs();
+    this.#cursor = (this.#cursor + 1) % this.#startsAtMs.length;
   }
 
   /** Until the oldest of the latest starts is out of the window. */

@@ -11,7 +11,7 @@
  *    is valid if none comes in time. An expired token is never served (see `cache-entry.ts`).
  * 4. A failure that names a hold time answers at once for that long, for its key alone (see
  *    `breakers.ts`).
- * 5. The gate bounds what is asked of the upstream; callers go first. Where too many wait, a caller
+ * 5. A gate bounds what is asked of each upstream; callers go first. Where too many wait, a caller
  *    gets what the cache has, or `overloaded`.
  * 6. Bounded everywhere: tokens (least recently used out first), holds, waiters, flights.
  * 7. `drop` forgets at once, and what a flight brings for a dropped key is not kept. After disposal
@@ -59,7 +59,8 @@ export interface TokenCacheOptions<R extends Keyed, F extends Held> {
   readonly clock: Clock;
   /** From 0 up to 1. */
   readonly random: () => number;
-  readonly gate: ConcurrencyGate;
+  /** What bounds the fetches for this request; always the same gate for the same key. */
+  readonly gateOf: (request: R) => ConcurrencyGate;
   /** Must end within a time of its own. A rejection is a bug of the source. */
   readonly fetch: (request: R) => Promise<Fetched<F>>;
   /** Whether a background refresh is worth its call. */
@@ -158,7 +159,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       return Promise.resolve(this.#orStale(key, 'overloaded', failures.overloaded));
     }
     flight.isForCaller = true;
-    this.#options.gate.hurry(flight);
+    this.#gateOf(flight).hurry(flight);
     return this.#wait(request, flight, flying === undefined ? 'miss' : 'joined', waitMs);
   }
 
@@ -172,12 +173,12 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       flight.isDropped = true;
       if (flight.hasStarted || flight.waiters.size > 0) continue;
       this.#flights.delete(flight.request.key);
-      this.#options.gate.leave(flight);
+      this.#gateOf(flight).leave(flight);
     }
     this.#breakers.drop(isDropped);
   }
 
-  /** Answers all who wait. The gate belongs to whoever made it. */
+  /** Answers all who wait. The gates belong to whoever made them. */
   [Symbol.dispose](): void {
     if (this.#isDisposed) return;
     this.#isDisposed = true;
@@ -185,7 +186,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     this.#flights.clear();
     for (const flight of flights) {
       flight.isDropped = true;
-      if (!flight.hasStarted) this.#options.gate.leave(flight);
+      if (!flight.hasStarted) this.#gateOf(flight).leave(flight);
       settleAll(flight, { kind: 'failure', failure: this.#options.failures.late });
     }
     for (const entry of this.#entries.values()) this.#remove(entry);
@@ -257,7 +258,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
   /** Wants a fetch; `undefined` when the gate has no room for it. */
   #fly(request: R, rank: Rank): Flight<R, F> | undefined {
     const flight = new Flight<R, F>(request, rank, this.#land);
-    if (!this.#options.gate.enter(flight, rank)) return undefined;
+    if (!this.#gateOf(flight).enter(flight, rank)) return undefined;
     this.#flights.set(request.key, flight);
     const entry = this.#entries.get(request.key);
     if (entry !== undefined) {
@@ -265,6 +266,10 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       this.#alarms.clear(entry);
     }
     return flight;
+  }
+
+  #gateOf(flight: Flight<R, F>): ConcurrencyGate {
+    return this.#options.gateOf(flight.request);
   }
 
   readonly #land = (flight: Flight<R, F>): void => {
@@ -276,7 +281,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
         if (!flight.isDropped) this.#learn(flight, landing);
         settleAll(flight, landing);
       } finally {
-        this.#options.gate.leave(flight);
+        this.#gateOf(flight).leave(flight);
       }
     });
   };

@@ -10,6 +10,8 @@ export interface Token {
   /** Exactly as the caller spelt it: MSAL uses the echoed value as its cache scope. */
   readonly resource: string;
   readonly expiresAtWallS: number;
+  /** Life on arrival in seconds, if the source told: it holds whatever the wall clock says. */
+  readonly livesForS?: number;
   readonly notBeforeWallS: number;
   /** When the extended life ends, if the source told one. */
   readonly extExpiresAtWallS: number | undefined;

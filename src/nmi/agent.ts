@@ -17,6 +17,8 @@ import type { Condition } from './admin/readiness.ts';
 import { buildInfo, userAgent } from './build-info.ts';
 import { chooseRedirect } from './choose-redirect.ts';
 import type { Config } from './config.ts';
+import { readEntraCa } from './entra-ca.ts';
+import { openEntraUpstream } from './entra-upstream.ts';
 import type { Handler } from './front.ts';
 import { openKubeClient, type KubeClient } from './kube/client.ts';
 import { openListener, type Listener } from './listener.ts';
@@ -26,6 +28,8 @@ import { openNodeKnowledge, type NodeKnowledge } from './node-knowledge.ts';
 import { createObserver } from './observe.ts';
 import { RedirectKeeper } from './redirect-keeper.ts';
 import { openRequestPath } from './request-path.ts';
+import type { EntraSource } from './sources/entra/entra.ts';
+import { EntraNetworkError } from './sources/entra/network.ts';
 import { StartError } from './start-error.ts';
 
 export interface Agent {
@@ -50,14 +54,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   metrics.set('nmi_build_info', 1, { version: buildInfo.version, commit: buildInfo.commit });
   const observer = createObserver(metrics, log.child({ component: 'token' }), clock);
 
+  const entraCaPem = await readEntraCa(config.entraCaFile);
   const client = starting.use(await openClient(options));
   const redirect = chooseRedirect(config);
   await redirect.prepare().catch((error: unknown) => {
     throw new StartError('UNAVAILABLE', 'the listen address could not be brought up', error);
   });
   // The watches begin while the kernel side is still coming up: nothing is served before both.
-  const knowledge = starting.use(openNodeKnowledge(config.node, client, clock, log));
-  const path = starting.use(openRequestPath({ config, knowledge, observer, clock, log }));
+  const knowledge = starting.use(openNodeKnowledge({ config, client, clock, log }));
+  const entra = starting.use(openEntra(options, client, knowledge.pods, entraCaPem));
+  const path = starting.use(openRequestPath({ config, knowledge, observer, clock, log, entra }));
   const listeners: Listener[] = [];
   for (const host of listenHosts(config)) {
     const listener = starting.use(
@@ -94,6 +100,20 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       await running.disposeAsync();
     },
   };
+}
+
+function openEntra(
+  { config, clock, environment }: AgentOptions,
+  client: KubeClient,
+  pods: PodIndex,
+  caPem: string | undefined,
+): EntraSource {
+  try {
+    return openEntraUpstream({ config, client, pods, clock, environment, caPem });
+  } catch (error) {
+    if (!(error instanceof EntraNetworkError)) throw error;
+    throw new StartError('CONFIG', error.message, error);
+  }
 }
 
 async function openClient({ config, clock, environment }: AgentOptions): Promise<KubeClient> {

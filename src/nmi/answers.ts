@@ -10,6 +10,7 @@
  *   "unreachable" in a 403, which clients take for "no managed identity here".
  * - every error is JSON: MSAL for Node fails without retry on anything else.
  */
+import type { EntraErrorDetails } from './sources/source.ts';
 
 interface Row {
   readonly status: number;
@@ -17,6 +18,9 @@ interface Row {
   /** Seconds; present exactly on 429 and 503. */
   readonly retryAfterS?: number;
 }
+
+/** By which the agent knows its own answer when it has asked itself. */
+export const loopError = 'loop_detected';
 
 const invalid = { status: 400, error: 'invalid_request' } as const;
 const denied = { status: 403, error: 'access_denied' } as const;
@@ -52,8 +56,18 @@ export const refusals = {
   identity_ambiguous: invalid,
   identity_not_assigned: invalid,
   upstream_refused: invalid,
+  resource_refused: { status: 400, error: 'invalid_resource' },
+  identity_refused: { status: 400, error: 'unauthorized_client' },
+  credential_refused: { status: 400, error: 'invalid_client' },
+  credential_invalid: { status: 400, error: 'invalid_client' },
+  credential_missing: { status: 400, error: 'invalid_client' },
+  credential_pending: { status: 503, error: 'temporarily_unavailable', retryAfterS: 2 },
+  federation_refused: { status: 400, error: 'invalid_client' },
+  federation_pending: { status: 503, error: 'temporarily_unavailable', retryAfterS: 5 },
+  policy_refused: denied,
   upstream_throttled: { status: 429, error: 'too_many_requests', retryAfterS: 5 },
   upstream_down: { status: 503, error: 'temporarily_unavailable', retryAfterS: 2 },
+  loop_detected: { status: 508, error: loopError },
   caller_throttled: { status: 429, error: 'too_many_requests', retryAfterS: 1 },
   internal_error: { status: 500, error: 'server_error' },
 } as const satisfies Record<string, Row>;
@@ -87,6 +101,8 @@ export interface RefusalExtra {
   readonly retryAfterS?: number;
   readonly allow?: string;
   readonly close?: boolean;
+  /** What Entra ID says beside error and description. */
+  readonly details?: EntraErrorDetails;
 }
 
 /** @param description text for the caller: what is wrong and the one thing that mends it. */
@@ -99,6 +115,7 @@ export function refuse(
   const body = JSON.stringify({
     error: extra.error ?? row.error,
     error_description: description,
+    ...(extra.details === undefined ? {} : renderDetails(extra.details)),
   });
   return {
     reason,
@@ -109,6 +126,16 @@ export function refuse(
       : { retryAfterS: Math.max(row.retryAfterS, extra.retryAfterS ?? 0) }),
     ...(extra.allow === undefined ? {} : { allow: extra.allow }),
     ...(extra.close === undefined ? {} : { close: extra.close }),
+  };
+}
+
+/** Under the names that Entra ID gives them, so that clients which read them find them. */
+function renderDetails(details: EntraErrorDetails): Readonly<Record<string, unknown>> {
+  return {
+    error_codes: details.errorCodes,
+    timestamp: details.timestamp,
+    trace_id: details.traceId,
+    correlation_id: details.correlationId,
   };
 }
 

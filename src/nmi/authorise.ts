@@ -1,20 +1,30 @@
 /**
  * May this pod have a token, and of which identity: the caller's grants and the request's selector
- * put together, every time anew. Pure apart from the clock it is given.
+ * put together, every time anew. Pure apart from the time it is given.
  */
 import type { GrantIndex } from '../cache/grant-index.ts';
-import { isGuid, isResourceId } from '../cache/identifiers.ts';
+import { normaliseClientId } from '../cache/identifiers.ts';
 import type { Identity, Pod } from '../cache/objects.ts';
-import { decideGrant, type GrantPolicy } from './grant.ts';
+import { refuse, type Answer } from './answers.ts';
 import type { Authorisation, Authorised } from './authorisation.ts';
+import { decideGrant, type GrantPolicy, type IdentitySelector } from './grant.ts';
 import type { Knowledge, Refused } from './identify.ts';
-import { explainMisshapen, explainRefusal } from './refusal-text.ts';
-import { refuse } from './answers.ts';
+import {
+  explainForeignSelector,
+  explainRefusal,
+  explainUnannotated,
+  explainUnusable,
+} from './refusal-text.ts';
 import type { UpstreamIdentity } from './sources/source.ts';
 import type { TokenQuery } from './token-query.ts';
+import type { UpstreamDirectory } from './upstream-of.ts';
+import type { WorkloadIdentities } from './workload-identities.ts';
 
 export interface GrantKnowledge extends Knowledge {
   readonly grants: GrantIndex;
+  readonly upstreams: UpstreamDirectory;
+  /** Undefined while the option is off. */
+  readonly workloadIdentities: WorkloadIdentities | undefined;
 }
 
 export function authorise(
@@ -27,7 +37,11 @@ export function authorise(
   const grants = knowledge.grants.grantsOf(pod.uid);
   if (grants === undefined) {
     const answer = refuse('pod_unknown', `Pod ${pod.namespace}/${pod.name} is gone. Retry.`);
-    return { kind: 'refused', answer, isPending: true, pod };
+    return refused(pod, answer, true);
+  }
+  if (grants.kind === 'no-label') {
+    const found = ofServiceAccount(pod, query.selector, knowledge);
+    if (found !== undefined) return found;
   }
   const grant = decideGrant(grants, query.selector, policy, nowWallMs);
   switch (grant.kind) {
@@ -35,45 +49,70 @@ export function authorise(
       const { selector } = grant;
       const upstream: UpstreamIdentity = selector.kind === 'none' ? { kind: 'unnamed' } : selector;
       const by = `exception ${grant.exception.name}`;
-      return { kind: 'authorised', pod, upstream, identity: undefined, by };
+      return { kind: 'authorised', pod, upstream, auxiliary: [], identity: undefined, by };
     }
     case 'identity':
-      return ofIdentity(pod, grant.identity, grant.by);
+      return ofIdentity(pod, grant.identity, grant.by, knowledge.upstreams);
     case 'by-object-id': {
       const candidates = grant.candidates.flatMap((identity) => {
-        const candidate = ofIdentity(pod, identity, 'object_id');
+        const candidate = ofIdentity(pod, identity, 'object_id', knowledge.upstreams);
         return candidate.kind === 'authorised' ? [candidate] : [];
       });
       return { kind: 'by-object-id', pod, candidates, objectId: grant.objectId };
     }
-    case 'refused': {
-      const isPending = 'transient' in grant && grant.transient;
-      return { kind: 'refused', answer: explainRefusal(grant, pod), isPending, pod };
+    case 'refused':
+      return refused(pod, explainRefusal(grant, pod), 'transient' in grant && grant.transient);
+  }
+}
+
+function ofIdentity(
+  pod: Pod,
+  identity: Identity,
+  by: string,
+  upstreams: UpstreamDirectory,
+): Authorised | Refused {
+  const choice = upstreams.of(identity, pod);
+  if (choice.kind === 'unusable') {
+    return refused(pod, explainUnusable(choice, identity, pod), false);
+  }
+  const { upstream, auxiliary } = choice;
+  return { kind: 'authorised', pod, upstream, auxiliary, identity, by };
+}
+
+/** Undefined when the pod is not one that its service account gives an identity to. */
+function ofServiceAccount(
+  pod: Pod,
+  selector: IdentitySelector,
+  knowledge: GrantKnowledge,
+): Authorised | Refused | undefined {
+  const choice = knowledge.workloadIdentities?.of(pod);
+  switch (choice?.kind) {
+    case undefined:
+    case 'none':
+      return undefined;
+    case 'unknown': {
+      const text = 'The service account of this pod is being read. Retry.';
+      return refused(pod, refuse('agent_not_synced', text), true);
+    }
+    case 'unannotated':
+      return refused(pod, explainUnannotated(pod, choice.account), false);
+    case 'application': {
+      const { clientId, tenantId } = choice;
+      const isOther =
+        selector.kind !== 'none' &&
+        (selector.kind !== 'client_id' || normaliseClientId(selector.value) !== clientId);
+      if (isOther) return refused(pod, explainForeignSelector(pod, selector), false);
+      const resolved = knowledge.upstreams.ofServiceAccount(pod, clientId, tenantId);
+      if (resolved.kind === 'unusable') {
+        return refused(pod, explainUnusable(resolved, undefined, pod), false);
+      }
+      const { upstream, auxiliary } = resolved;
+      const by = 'service account';
+      return { kind: 'authorised', pod, upstream, auxiliary, identity: undefined, by };
     }
   }
 }
 
-function ofIdentity(pod: Pod, identity: Identity, by: string): Authorised | Refused {
-  if (identity.type !== 0) {
-    const answer = refuse(
-      'identity_unsupported',
-      `AzureIdentity ${identity.namespace}/${identity.name} has type ${identity.type}; ` +
-        'this release serves type 0 (user-assigned identity) only.',
-    );
-    return { kind: 'refused', answer, isPending: false, pod };
-  }
-  const upstream = upstreamOf(identity);
-  if (upstream === undefined) {
-    return { kind: 'refused', answer: explainMisshapen(identity, pod), isPending: false, pod };
-  }
-  return { kind: 'authorised', pod, upstream, identity, by };
-}
-
-/**
- * How upstream is asked for an identity. Only well-formed ids go there: what one side takes for an
- * id and the other for blank (U+0085 to .NET) would be answered with the node's own identity.
- */
-export function upstreamOf({ clientId, resourceId }: Identity): UpstreamIdentity | undefined {
-  if (clientId !== '') return isGuid(clientId) ? { kind: 'client_id', value: clientId } : undefined;
-  return isResourceId(resourceId) ? { kind: 'resource_id', value: resourceId } : undefined;
+function refused(pod: Pod, answer: Answer, isPending: boolean): Refused {
+  return { kind: 'refused', answer, isPending, pod };
 }

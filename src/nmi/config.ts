@@ -13,6 +13,7 @@ import {
   redirectChoices,
   type Option,
 } from './options.ts';
+import { cloudNames, parseAuthorityHosts, type CloudName } from './sources/entra/clouds.ts';
 
 export interface Config {
   readonly node: string;
@@ -28,6 +29,14 @@ export interface Config {
   readonly metadataIp: string;
   readonly metadataPort: number;
   readonly imdsTimeoutMs: number;
+  readonly cloud: CloudName;
+  /** As `resolveAuthority` takes them. */
+  readonly authorityHosts: readonly string[];
+  /** Empty for none. */
+  readonly entraCaFile: string;
+  readonly entraTimeoutMs: number;
+  readonly workloadIdentity: boolean;
+  readonly workloadIdentityTenant: string;
   readonly tokenCacheSize: number;
   readonly redirect: (typeof redirectChoices)[number];
   readonly iptablesBackend: (typeof backendChoices)[number];
@@ -160,7 +169,7 @@ export function allowedText(option: Option): string {
     case 'choice':
       return option.choices.join(', ');
     case 'list':
-      return `any of ${option.choices.join(', ')}, comma separated`;
+      return `${option.items.allowed}, comma separated`;
     case 'string':
       return option.pattern?.allowed ?? 'any text';
   }
@@ -195,7 +204,7 @@ function parseValue(option: Option, text: string): ParsedValue {
     case 'list': {
       const items = text.split(',').map((item) => item.trim());
       const known = items.filter((item) => item !== '');
-      if (known.some((item) => !option.choices.includes(item))) return wrong;
+      if (!known.every((item) => option.items.isRight(item))) return wrong;
       return { ok: true, value: [...new Set(known)] };
     }
     case 'string':
@@ -229,6 +238,8 @@ function build(
     return found;
   };
   const listed = ofType(values, 'allow-metadata', isList);
+  const authorities = parseAuthorityHosts(ofType(values, 'authority-hosts', isList));
+  if (!authorities.ok) throw new TypeError('the option takes what its reader refuses');
   const kubeconfigPath = text('kubeconfig') || environment['KUBECONFIG'];
   return Object.freeze({
     node: text('node'),
@@ -244,6 +255,12 @@ function build(
     metadataIp: text('metadata-ip'),
     metadataPort: number('metadata-port'),
     imdsTimeoutMs: number('imds-timeout-ms'),
+    cloud: choice('cloud', cloudNames),
+    authorityHosts: authorities.hosts,
+    entraCaFile: text('entra-ca-file'),
+    entraTimeoutMs: number('entra-timeout-ms'),
+    workloadIdentity: flag('workload-identity'),
+    workloadIdentityTenant: text('workload-identity-tenant'),
     tokenCacheSize: number('token-cache-size'),
     redirect: choice('redirect', redirectChoices),
     iptablesBackend: choice('iptables-backend', backendChoices),

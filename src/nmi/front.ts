@@ -10,6 +10,7 @@ import type { HostTokenEndpoint } from './host-token.ts';
 import { identify, type Identified, type Knowledge } from './identify.ts';
 import type { Handled } from './listener.ts';
 import { relayed } from './listener.ts';
+import { correlationHeader, type LoopMark } from './loop-mark.ts';
 import { allowedMethods, type Passthrough, type PassthroughRoute } from './passthrough.ts';
 import { settle, type Patience } from './patience.ts';
 import { parseRoute, type Route } from './route.ts';
@@ -25,6 +26,7 @@ export interface FrontOptions {
   readonly passthrough: Passthrough;
   readonly knowledge: Knowledge & { readonly pods: PodIndex };
   readonly patience: Patience;
+  readonly loopMark: LoopMark;
   readonly onHandled: (exchange: Exchange, route: RouteName, handled: Handled) => void;
   readonly onBug: (error: unknown) => void;
 }
@@ -63,7 +65,9 @@ function dispatch(
         : refuse('not_found', 'There is nothing at this path.');
     case 'token':
       return (
-        checkCommon(exchange, ['GET'], options) ?? options.tokens.handle(exchange, route.query)
+        checkCommon(exchange, ['GET'], options) ??
+        checkLoop(exchange, options) ??
+        options.tokens.handle(exchange, route.query)
       );
     case 'host-token':
       if (options.hostTokens === undefined) {
@@ -93,6 +97,14 @@ function checkCommon(
   if (!options.metadataHeaderRequired) return undefined;
   const values = exchange.headerValues('metadata');
   return values.length === 1 && values[0] === 'true' ? undefined : refuseMissingHeader();
+}
+
+/** Only who is no pod can be the agent itself: for pods nothing more is looked at. */
+function checkLoop(exchange: Exchange, options: FrontOptions): Answer | undefined {
+  if (exchange.caller.resolve(options.knowledge.pods).kind === 'pod') return undefined;
+  const [correlationId = ''] = exchange.headerValues(correlationHeader);
+  if (!options.loopMark.isOwn(correlationId)) return undefined;
+  return refuse('loop_detected', 'The agent has asked itself for a token.', { close: true });
 }
 
 function checkMethod(exchange: Exchange, methods: readonly string[]): Answer | undefined {

@@ -48,7 +48,8 @@ export class HostTokenEndpoint {
       route: 'host-token',
       query: parsed.query,
       decide: () => this.#decide(namespace, name, parsed.query),
-      render: (rendered, authorised) => {
+      // The replaced system gave this route the primary tenant's token only.
+      render: (rendered, _auxiliary, authorised) => {
         const clientId = authorised.identity?.clientId || rendered.token.clientId;
         const body = rendered.body(clock.wallMs());
         return answerToken(`{"token":${body},"clientid":${JSON.stringify(clientId)}}`);

@@ -6,10 +6,15 @@ import type { Clock } from '../cache/clock.ts';
 import { GrantIndex } from '../cache/grant-index.ts';
 import { PodIndex } from '../cache/pod-index.ts';
 import type { GrantKnowledge } from './authorise.ts';
+import type { Config } from './config.ts';
 import { Holds } from './holds.ts';
 import type { KubeClient } from './kube/client.ts';
+import { createServiceAccounts } from './kube/service-accounts.ts';
 import { openWatches, type Watches } from './kube/watches.ts';
 import type { Logger } from './logger.ts';
+import { resolveAuthority } from './sources/entra/clouds.ts';
+import { UpstreamDirectory } from './upstream-of.ts';
+import { WorkloadIdentities } from './workload-identities.ts';
 
 export interface NodeKnowledge extends GrantKnowledge, AsyncDisposable {
   readonly holds: Holds;
@@ -19,13 +24,16 @@ export interface NodeKnowledge extends GrantKnowledge, AsyncDisposable {
 /** Requests held at once for an object that has not arrived. */
 const maxHeldRequests = 2_000;
 
+export interface NodeKnowledgeOptions {
+  readonly config: Config;
+  readonly client: KubeClient;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
 /** Starts the watches; what they bring is there from the first list on. */
-export function openNodeKnowledge(
-  node: string,
-  client: KubeClient,
-  clock: Clock,
-  log: Logger,
-): NodeKnowledge {
+export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge {
+  const { config, client, clock, log } = options;
   const onListenerError = (error: unknown): void => {
     log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'index listener failed');
   };
@@ -35,9 +43,13 @@ export function openNodeKnowledge(
   grants.onChange(() => {
     holds.wake();
   });
+  const workloadIdentities = config.workloadIdentity ? watchAccounts(options) : undefined;
+  workloadIdentities?.onChange(() => {
+    holds.wake();
+  });
   const watches = openWatches({
     client,
-    node,
+    node: config.node,
     stores: {
       pods,
       identities: grants.identities,
@@ -64,7 +76,22 @@ export function openNodeKnowledge(
     grants,
     holds,
     watches,
+    workloadIdentities,
+    upstreams: new UpstreamDirectory((adEndpoint) =>
+      resolveAuthority({ adEndpoint, cloud: config.cloud, allowedHosts: config.authorityHosts }),
+    ),
     isSynced: () => watches.synced,
     [Symbol.asyncDispose]: () => watches[Symbol.asyncDispose](),
   };
+}
+
+function watchAccounts(options: NodeKnowledgeOptions): WorkloadIdentities {
+  const { config, client, clock, log } = options;
+  const accounts = createServiceAccounts({ client, clock });
+  return new WorkloadIdentities(accounts, config.workloadIdentityTenant, (account, outcome) => {
+    log.warn(
+      { serviceAccount: `${account.namespace}/${account.name}`, ...outcome },
+      'a service account could not be read',
+    );
+  });
 }

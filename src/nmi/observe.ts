@@ -11,7 +11,7 @@ import type { RouteName } from './front.ts';
 import { relayed, type Handled } from './listener.ts';
 import { loggableResource, redactClientId, type Log } from './log.ts';
 import { hostTokenPath, tokenPath } from './route.ts';
-import type { SourceResult, UpstreamIdentity } from './sources/source.ts';
+import { sourceNameOf, type SourceResult, type UpstreamIdentity } from './sources/source.ts';
 import type { TokenDecision } from './token-endpoint.ts';
 import type { UpstreamObserver } from './token-broker.ts';
 
@@ -19,6 +19,8 @@ export interface Observer extends UpstreamObserver {
   onDecision(exchange: Exchange, decision: TokenDecision): void;
   onHandled(exchange: Exchange, route: RouteName, handled: Handled): void;
 }
+
+const maxDetail = 500;
 
 /** Reasons that say that the caller is no pod we know; the replaced system counted these. */
 const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguous']);
@@ -69,24 +71,25 @@ export function createObserver(metrics: Metrics, log: Log, clock: Clock): Observ
     );
   }
 
-  function onFetch(
-    source: string,
-    identity: UpstreamIdentity,
-    result: SourceResult,
-    durationMs: number,
-  ): void {
+  function onFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void {
+    const source = sourceNameOf(identity);
     const outcome = result.ok ? 'ok' : result.failure.reason;
     metrics.inc('nmi_upstream_requests_total', { source, outcome });
     metrics.observe('nmi_upstream_duration_seconds', durationMs / 1000, { source });
-    const labels = {
-      operation_type:
-        identity.kind === 'unnamed' ? 'adal_token_msi' : 'adal_token_msi_userassignedid',
-    };
+    const labels = { operation_type: operationType(identity) };
     if (result.ok) {
       metrics.observe('aadpodidentity_imds_operations_duration_seconds', durationMs / 1000, labels);
     } else {
       metrics.inc('aadpodidentity_imds_operations_errors_count', labels);
-      log.warn({ source, reason: result.failure.reason, durationMs }, 'token fetch failed');
+      const { reason, description, details } = result.failure;
+      log.warn(
+        {
+          ...{ source, reason, durationMs },
+          detail: description.slice(0, maxDetail),
+          correlationId: details?.correlationId,
+        },
+        'token fetch failed',
+      );
     }
   }
 
@@ -104,25 +107,40 @@ export function createObserver(metrics: Metrics, log: Log, clock: Clock): Observ
     metrics.inc('nmi_token_refreshes_total', { outcome });
   }
 
-  function onSourceBug(source: string, error: unknown): void {
-    log.error(
-      { source, err: error instanceof Error ? error.stack : 'unknown' },
-      'token source failed',
-    );
+  function onSourceBug(error: unknown): void {
+    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'token source failed');
   }
 
   return { onDecision, onFetch, onRefresh, onSourceBug, onHandled };
 }
 
+/** The old metric's own words: it counted Entra ID under IMDS too. */
+function operationType(identity: UpstreamIdentity): string {
+  switch (identity.kind) {
+    case 'entra':
+      return 'adal_token';
+    case 'unnamed':
+      return 'adal_token_msi';
+    default:
+      return 'adal_token_msi_userassignedid';
+  }
+}
+
 function identityFields(decision: TokenDecision): Readonly<Record<string, unknown>> {
   const { authorisation } = decision;
   if (authorisation?.kind !== 'authorised') return {};
-  const { identity, by, upstream } = authorisation;
-  const clientId = identity?.clientId ?? (upstream.kind === 'client_id' ? upstream.value : '');
+  const { identity, by, upstream, pod } = authorisation;
+  const clientId = identity?.clientId ?? clientIdOf(upstream);
+  const owner = upstream.kind === 'entra' ? `${pod.namespace}/${pod.serviceAccount}` : 'node';
   return {
-    identity: identity === undefined ? 'node' : `${identity.namespace}/${identity.name}`,
+    identity: identity === undefined ? owner : `${identity.namespace}/${identity.name}`,
     identityType: identity?.type,
     clientId: clientId === '' ? undefined : redactClientId(clientId),
     by,
   };
+}
+
+function clientIdOf(upstream: UpstreamIdentity): string {
+  if (upstream.kind === 'entra') return upstream.clientId;
+  return upstream.kind === 'client_id' ? upstream.value : '';
 }

@@ -7,6 +7,8 @@
  * that an existing manifest starts unchanged; using one is logged once with the reason.
  */
 
+import { cloudNames, parseAuthorityHosts } from './sources/entra/clouds.ts';
+
 interface Base {
   readonly name: string;
   readonly old?: string;
@@ -47,7 +49,7 @@ interface ChoiceOption extends Base {
 interface ListOption extends Base {
   readonly type: 'list';
   readonly default: readonly string[];
-  readonly choices: readonly string[];
+  readonly items: { readonly isRight: (item: string) => boolean; readonly allowed: string };
 }
 
 export type Option =
@@ -59,6 +61,14 @@ export const backendChoices = ['auto', 'nft', 'legacy'] as const;
 export const metadataAreas = ['attested', 'scheduledevents', 'loadbalancer'] as const;
 export const logFormats = ['json', 'text'] as const;
 export const logLevels = ['error', 'warn', 'info', 'debug', 'trace'] as const;
+
+function isMetadataArea(item: string): boolean {
+  return (metadataAreas as readonly string[]).includes(item);
+}
+
+function isAuthorityHost(item: string): boolean {
+  return parseAuthorityHosts([item]).ok;
+}
 
 const standardMode = 'only NMI runs nowadays; there is no standard mode, see "managed"';
 const retriesOfStandardMode = 'it tuned the wait loop of standard mode';
@@ -192,6 +202,61 @@ export const options = [
     help: 'Longest time one token fetch may take upstream, tries and waiting included.',
   },
   {
+    name: 'cloud',
+    group: 'Upstream',
+    type: 'choice',
+    default: 'public',
+    choices: cloudNames,
+    isNew: true,
+    help: 'Azure cloud of this cluster: where Entra ID is for identities without `adEndpoint`.',
+  },
+  {
+    name: 'authority-hosts',
+    group: 'Upstream',
+    type: 'list',
+    default: [],
+    items: {
+      isRight: isAuthorityHost,
+      allowed: 'host names with an optional port',
+    },
+    isNew: true,
+    help: 'Further authorities that an AzureIdentity may name in `adEndpoint`, beside Microsoft’s.',
+  },
+  {
+    name: 'entra-ca-file',
+    group: 'Upstream',
+    type: 'string',
+    default: '',
+    isNew: true,
+    help: 'PEM file of authorities to trust for Entra ID beside the built-in ones.',
+  },
+  {
+    name: 'entra-timeout-ms',
+    group: 'Upstream',
+    type: 'integer',
+    default: 10_000,
+    min: 500,
+    max: 30_000,
+    isNew: true,
+    help: 'Longest time for one token from Entra ID, the reading of its credential included.',
+  },
+  {
+    name: 'workload-identity',
+    group: 'Upstream',
+    type: 'boolean',
+    default: false,
+    isNew: true,
+    help: 'Serve pods without a binding that are set up for Workload Identity, by federation.',
+  },
+  {
+    name: 'workload-identity-tenant',
+    group: 'Upstream',
+    type: 'string',
+    default: '',
+    isNew: true,
+    help: 'Tenant of service accounts without the annotation `azure.workload.identity/tenant-id`.',
+  },
+  {
     name: 'token-cache-size',
     group: 'Upstream',
     type: 'integer',
@@ -263,7 +328,7 @@ export const options = [
     group: 'Answers',
     type: 'list',
     default: [],
-    choices: metadataAreas,
+    items: { isRight: isMetadataArea, allowed: `any of ${metadataAreas.join(', ')}` },
     isNew: true,
     help: 'Further parts of the metadata service to pass through, comma separated.',
   },

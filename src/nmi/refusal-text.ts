@@ -4,11 +4,15 @@
  */
 import { bindingLabel } from '../cache/grant-index.ts';
 import type { Identity, Pod } from '../cache/objects.ts';
-import { refuse, type Answer } from './answers.ts';
+import { refuse, type Answer, type RefusalExtra } from './answers.ts';
 import type { Authorised } from './authorisation.ts';
-import type { GrantRefusal } from './grant.ts';
-import type { SourceFailure } from './sources/source.ts';
+import type { GrantRefusal, NamedSelector } from './grant.ts';
 import { printable } from './printable.ts';
+import type { ObjectName, SourceFailure } from './sources/source.ts';
+import type { UpstreamChoice } from './upstream-of.ts';
+
+/** Entra ID itself takes minutes until a new federated credential is known everywhere. */
+const federationGraceMs = 5 * 60_000;
 
 export function explainRefusal(grant: GrantRefusal, pod: Pod): Answer {
   const who = `pod ${pod.namespace}/${pod.name}`;
@@ -59,13 +63,32 @@ export function explainRefusal(grant: GrantRefusal, pod: Pod): Answer {
   }
 }
 
-/** An identity whose ids upstream could not tell from none. */
-export function explainMisshapen(identity: Identity, pod: Pod): Answer {
+/** An identity that says something upstream cannot be asked with. */
+export function explainUnusable(
+  { reason, problem }: Extract<UpstreamChoice, { kind: 'unusable' }>,
+  identity: Identity | undefined,
+  pod: Pod,
+): Answer {
+  const text = `${whose(identity, pod)} ${printable(problem)}. Correct it.`;
+  return refuse(reason, `Identity not found: ${text}`);
+}
+
+/** A pod set up for Workload Identity whose service account names no application. */
+export function explainUnannotated(pod: Pod, account: ObjectName): Answer {
   return refuse(
-    'identity_invalid',
-    `Identity not found: AzureIdentity ${identity.namespace}/${identity.name} of pod ` +
-      `${pod.namespace}/${pod.name} has a spec.clientID that is no GUID, or without one a ` +
-      'spec.resourceID that is no Azure resource id. Correct it.',
+    'no_binding_label',
+    `Identity not found: pod ${pod.namespace}/${pod.name} has no label "${bindingLabel}", and its ` +
+      `service account ${account.namespace}/${account.name} has no annotation ` +
+      '"azure.workload.identity/client-id". Set one of them.',
+  );
+}
+
+/** The application of a service account is the only identity its pods may name. */
+export function explainForeignSelector(pod: Pod, selector: NamedSelector): Answer {
+  return refuse(
+    'selector_not_bound',
+    `Identity not found: the service account of pod ${pod.namespace}/${pod.name} does not name the ` +
+      `${selector.kind} "${printable(selector.value)}".`,
   );
 }
 
@@ -77,10 +100,24 @@ export function explainUnknownObjectId(pod: Pod, objectId: string): Answer {
   );
 }
 
-/** What the upstream's failure means for the pod that asked. */
-export function explainFailure(failure: SourceFailure, authorised: Authorised): Answer {
+/**
+ * What the upstream's failure means for the pod that asked.
+ * @param grantAgeMs age of the newest object that the pod's right rests on.
+ * @param graceMs during which something missing may still arrive.
+ */
+export function explainFailure(
+  failure: SourceFailure,
+  authorised: Authorised,
+  grantAgeMs: number,
+  graceMs: number,
+): Answer {
   const { identity, pod } = authorised;
-  const extra = failure.retryAfterS === undefined ? {} : { retryAfterS: failure.retryAfterS };
+  const extra: RefusalExtra = {
+    ...(failure.error === undefined ? {} : { error: failure.error }),
+    ...(failure.retryAfterS === undefined ? {} : { retryAfterS: failure.retryAfterS }),
+    ...(failure.details === undefined ? {} : { details: failure.details }),
+  };
+  const told = `${failure.description} (${whose(identity, pod)})`;
   switch (failure.reason) {
     case 'identity_not_assigned': {
       if (identity === undefined) return refuse('upstream_refused', failure.description);
@@ -93,11 +130,21 @@ export function explainFailure(failure: SourceFailure, authorised: Authorised): 
       );
     }
     case 'upstream_refused':
-      return refuse(
-        'upstream_refused',
-        failure.description,
-        failure.error === undefined ? {} : { error: failure.error },
-      );
+      return refuse('upstream_refused', failure.description, extra);
+    case 'resource_refused':
+    case 'identity_refused':
+    case 'credential_refused':
+    case 'credential_invalid':
+    case 'policy_refused':
+      return refuse(failure.reason, told, extra);
+    case 'credential_missing': {
+      const isYoung = Math.abs(grantAgeMs) < graceMs;
+      return refuse(isYoung ? 'credential_pending' : 'credential_missing', told, extra);
+    }
+    case 'federation_refused': {
+      const isYoung = Math.abs(grantAgeMs) < Math.max(graceMs, federationGraceMs);
+      return refuse(isYoung ? 'federation_pending' : 'federation_refused', told, extra);
+    }
     case 'upstream_throttled':
       return refuse('upstream_throttled', failure.description, extra);
     case 'upstream_down':
@@ -107,6 +154,13 @@ export function explainFailure(failure: SourceFailure, authorised: Authorised): 
         extra,
       );
   }
+}
+
+function whose(identity: Identity | undefined, pod: Pod): string {
+  const who = `pod ${pod.namespace}/${pod.name}`;
+  return identity === undefined
+    ? `service account ${pod.namespace}/${pod.serviceAccount} of ${who}`
+    : `AzureIdentity ${identity.namespace}/${identity.name} of ${who}`;
 }
 
 function list(names: readonly string[]): string {

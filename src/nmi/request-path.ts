@@ -9,8 +9,10 @@ import type { Log } from './log.ts';
 import type { NodeKnowledge } from './node-knowledge.ts';
 import type { Observer } from './observe.ts';
 import { openPassthrough } from './passthrough.ts';
+import { LoopMark } from './loop-mark.ts';
 import type { Patience } from './patience.ts';
 import { openImdsSource } from './sources/imds.ts';
+import type { EntraIdentity, TokenSource } from './sources/source.ts';
 import { TokenBroker, type UpstreamBudget } from './token-broker.ts';
 import { TokenEndpoint } from './token-endpoint.ts';
 import { WantedIdentities } from './wanted-identities.ts';
@@ -32,10 +34,15 @@ export interface RequestPathOptions {
   readonly observer: Observer;
   readonly clock: Clock;
   readonly log: Log;
+  /** Belongs to whoever opened it. */
+  readonly entra: TokenSource<EntraIdentity>;
 }
 
 /** IMDS answers at most 5 identity requests at once and 20 a second, for the node as a whole. */
 const imdsBudget: UpstreamBudget = { maxConcurrent: 4, maxPerSec: 20, maxQueued: 1_000 };
+
+/** Entra ID names no limit for one client; a node that starts asks for all its identities at once. */
+const entraBudget: UpstreamBudget = { maxConcurrent: 8, maxPerSec: 40, maxQueued: 1_000 };
 
 export function openRequestPath(options: RequestPathOptions): RequestPath {
   const { config, knowledge, observer, clock, log } = options;
@@ -50,7 +57,8 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
   const policy = { strict: config.strictIdentity, graceMs: config.bindingGraceMs };
 
   const agent = userAgent(config.customUserAgent);
-  const source = openImdsSource({ endpoint, userAgent: agent, timeoutMs, clock });
+  const loopMark = new LoopMark();
+  const source = openImdsSource({ endpoint, userAgent: agent, timeoutMs, clock, loopMark });
   const { blockInstanceMetadata, allowedAreas } = config;
   const passthrough = openPassthrough({
     endpoint,
@@ -58,10 +66,12 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
     policy: { blockInstanceMetadata, allowedAreas },
   });
   const broker = new TokenBroker({
-    ...{ source, clock, observer, budget: imdsBudget, random: Math.random },
-    demand: new WantedIdentities(knowledge.pods, knowledge.grants),
+    ...{ clock, observer, random: Math.random },
+    imds: { source, budget: imdsBudget },
+    entra: { source: options.entra, budget: entraBudget },
+    demand: new WantedIdentities(knowledge),
     maxEntries: config.tokenCacheSize,
-    waitMs: timeoutMs + 500,
+    waitMs: Math.max(timeoutMs, config.entraTimeoutMs) + 500,
   });
   const tokens = new TokenEndpoint({
     ...{ knowledge, broker, policy, patience, clock },
@@ -74,7 +84,7 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
     : undefined;
   const handle = createFront({
     metadataHeaderRequired: config.metadataHeaderRequired,
-    ...{ tokens, hostTokens, passthrough, knowledge, patience },
+    ...{ tokens, hostTokens, passthrough, knowledge, patience, loopMark },
     onHandled: (exchange, route, handled) => {
       observer.onHandled(exchange, route, handled);
     },

@@ -1,5 +1,5 @@
 /**
- * Tokens for authorised requests: the cache in front of the source, kept in step with what the
+ * Tokens for authorised requests: the cache in front of the sources, kept in step with what the
  * pods of this node may have, and the object ids learned from tokens on the way. Knows nothing of
  * HTTP or pods.
  */
@@ -9,6 +9,9 @@ import { TokenCache, type Cached, type RefreshOutcome } from '../cache/token-cac
 import type { RenderedToken } from '../cache/token.ts';
 import { objectIdOf } from './sources/imds-body.ts';
 import type {
+  EntraIdentity,
+  FailureReason,
+  NodeIdentity,
   SourceFailure,
   SourceResult,
   TokenSource,
@@ -20,16 +23,11 @@ export type CachedToken = Cached<SourceFailure>;
 
 export interface UpstreamObserver {
   /** One fetch has ended. */
-  onFetch(
-    source: string,
-    identity: UpstreamIdentity,
-    result: SourceResult,
-    durationMs: number,
-  ): void;
+  onFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void;
   /** A background refresh was due. */
   onRefresh(outcome: RefreshOutcome): void;
   /** The source threw, which it must not. */
-  onSourceBug(source: string, error: unknown): void;
+  onSourceBug(error: unknown): void;
 }
 
 /** Which identities are worth a token in memory. */
@@ -42,7 +40,7 @@ export interface IdentityDemand {
   onChange(listener: () => void): () => void;
 }
 
-/** What a source may be asked. */
+/** What one upstream may be asked. */
 export interface UpstreamBudget {
   readonly maxConcurrent: number;
   readonly maxPerSec: number;
@@ -50,9 +48,15 @@ export interface UpstreamBudget {
   readonly maxQueued: number;
 }
 
-export interface TokenBrokerOptions {
-  readonly source: TokenSource;
+/** A source and how much may be asked of it. */
+export interface Upstream<I extends UpstreamIdentity> {
+  readonly source: TokenSource<I>;
   readonly budget: UpstreamBudget;
+}
+
+export interface TokenBrokerOptions {
+  readonly imds: Upstream<NodeIdentity>;
+  readonly entra: Upstream<EntraIdentity>;
   readonly demand: IdentityDemand;
   readonly clock: Clock;
   /** From 0 up to 1. */
@@ -79,6 +83,14 @@ const usedWithinMs = 3 * 3_600_000;
 /** Requests that wait for fetches: some kilobytes each, with their connections. */
 const maxWaiters = 5_000;
 
+/** Reasons that may be answered with `Retry-After`. */
+const mayPass: ReadonlySet<FailureReason> = new Set([
+  'upstream_throttled',
+  'upstream_down',
+  'credential_missing',
+  'federation_refused',
+]);
+
 const failures = {
   overloaded: {
     reason: 'upstream_throttled',
@@ -100,9 +112,9 @@ const failures = {
 } as const satisfies Record<string, SourceFailure>;
 
 export class TokenBroker implements Disposable {
-  readonly sourceName: string;
   readonly #options: TokenBrokerOptions;
-  readonly #gate: ConcurrencyGate;
+  readonly #imdsGate: ConcurrencyGate;
+  readonly #entraGate: ConcurrencyGate;
   readonly #cache: TokenCache<BrokerRequest, SourceFailure>;
   /** By identity key; as many as identities are in use. */
   readonly #objectIds = new Map<
@@ -113,12 +125,13 @@ export class TokenBroker implements Disposable {
   #disarmDrop: (() => void) | undefined;
 
   constructor(options: TokenBrokerOptions) {
-    const { source, budget, demand, clock, random, maxEntries, waitMs, observer } = options;
+    const { imds, entra, demand, clock, random, maxEntries, waitMs, observer } = options;
     this.#options = options;
-    this.sourceName = source.name;
-    this.#gate = new ConcurrencyGate({ clock, ...budget });
+    this.#imdsGate = new ConcurrencyGate({ clock, ...imds.budget });
+    this.#entraGate = new ConcurrencyGate({ clock, ...entra.budget });
     this.#cache = new TokenCache<BrokerRequest, SourceFailure>({
-      ...{ clock, random, gate: this.#gate, failures },
+      ...{ clock, random, failures },
+      gateOf: ({ identity }) => this.#gateOf(identity),
       ...{ maxEntries, maxWaiters, minLifeMs, waitMs, waitWithTokenMs, usedWithinMs },
       fetch: (request) => this.#fetch(request),
       isWanted: (request) => this.#isWanted(request),
@@ -126,7 +139,7 @@ export class TokenBroker implements Disposable {
         observer.onRefresh(outcome);
       },
       onBug: (error) => {
-        observer.onSourceBug(source.name, error);
+        observer.onSourceBug(error);
       },
     });
     this.#unsubscribe = demand.onChange(() => {
@@ -140,11 +153,11 @@ export class TokenBroker implements Disposable {
 
   /** A token from memory, without waiting. */
   peek(identity: UpstreamIdentity, resource: string): RenderedToken | undefined {
-    return this.#cache.peek(tokenKey(this.sourceName, identity, resource));
+    return this.#cache.peek(tokenKey(identity, resource));
   }
 
   async get(identity: UpstreamIdentity, resource: string): Promise<CachedToken> {
-    const key = tokenKey(this.sourceName, identity, resource);
+    const key = tokenKey(identity, resource);
     const isExcepted = !this.#options.demand.isGranted(identity);
     const cached = await this.#cache.get({ key, identity, resource, isExcepted });
     return cached.ok || cached.heldForMs === 0 ? cached : withHold(cached);
@@ -160,17 +173,27 @@ export class TokenBroker implements Disposable {
     this.#disarmDrop?.();
     this.#disarmDrop = undefined;
     this.#cache[Symbol.dispose]();
-    this.#gate[Symbol.dispose]();
+    this.#imdsGate[Symbol.dispose]();
+    this.#entraGate[Symbol.dispose]();
   }
 
   async #fetch({ identity, resource }: BrokerRequest): Promise<SourceResult> {
-    const { source, clock, observer } = this.#options;
+    const { imds, entra, clock, observer } = this.#options;
     const startedAtMs = clock.monotonicMs();
-    const result = await source.fetch({ identity, resource });
-    observer.onFetch(source.name, identity, result, clock.monotonicMs() - startedAtMs);
+    const gate = this.#gateOf(identity);
+    const mayRetry = (): boolean => gate.takeTry();
+    const result =
+      identity.kind === 'entra'
+        ? await entra.source.fetch({ identity, resource }, mayRetry)
+        : await imds.source.fetch({ identity, resource }, mayRetry);
+    observer.onFetch(identity, result, clock.monotonicMs() - startedAtMs);
     const objectId = result.ok ? objectIdOf(result.token.accessToken) : undefined;
     if (objectId !== undefined) this.#objectIds.set(identityKey(identity), { identity, objectId });
     return result;
+  }
+
+  #gateOf(identity: UpstreamIdentity): ConcurrencyGate {
+    return identity.kind === 'entra' ? this.#entraGate : this.#imdsGate;
   }
 
   /** A pod that is bound to it, or was never needed: what no binding gave, none can take away. */
@@ -194,9 +217,7 @@ export class TokenBroker implements Disposable {
 
 /** The caller is told to come back when asking has a point again. */
 function withHold(cached: Extract<CachedToken, { ok: false }>): CachedToken {
-  if (cached.failure.retryAfterS === undefined && cached.failure.reason !== 'upstream_down') {
-    return cached;
-  }
+  if (!mayPass.has(cached.failure.reason)) return cached;
   const retryAfterS = Math.ceil(cached.heldForMs / 1000);
   return { ...cached, failure: { ...cached.failure, retryAfterS } };
 }

@@ -11,13 +11,15 @@ import { answerToken, refuse, type Answer } from './answers.ts';
 import type { Authorisation, Authorised, ByObjectId } from './authorisation.ts';
 import { authorise, type GrantKnowledge } from './authorise.ts';
 import type { Exchange } from './exchange.ts';
+import { grantedSinceWallMs } from './grant-age.ts';
 import type { GrantPolicy } from './grant.ts';
 import { identify, type Refused } from './identify.ts';
 import { settle, type Patience } from './patience.ts';
 import { explainFailure, explainUnknownObjectId } from './refusal-text.ts';
+import { sourceNameOf, type SourceFailure } from './sources/source.ts';
 import { parseTokenQuery, type TokenQuery, type TokenQueryResult } from './token-query.ts';
 import type { TokenBroker } from './token-broker.ts';
-import type { SourceFailure } from './sources/source.ts';
+import { identityKey } from './upstream-key.ts';
 
 export type TokenRoute = 'token' | 'host-token';
 
@@ -47,8 +49,14 @@ export interface TokenJob {
   readonly query: TokenQuery;
   /** The caller's right by what is known now; asked again whenever that may have changed. */
   readonly decide: () => Authorisation;
-  readonly render: (rendered: RenderedToken, authorised: Authorised) => Answer;
+  readonly render: (
+    rendered: RenderedToken,
+    auxiliary: readonly RenderedToken[],
+    authorised: Authorised,
+  ) => Answer;
 }
+
+const noTokens: readonly RenderedToken[] = [];
 
 /** How often one request may find the world changed under its feet before it is sent away. */
 const maxTurns = 4;
@@ -72,8 +80,8 @@ export class TokenEndpoint {
       return this.refuse(exchange, 'token', refuse(parsed.reason, parsed.detail));
     }
     const decide = () => this.#decide(exchange, parsed.query);
-    const render = (rendered: RenderedToken) =>
-      answerToken(rendered.body(this.#options.clock.wallMs()));
+    const render = (rendered: RenderedToken, auxiliary: readonly RenderedToken[]) =>
+      answerToken(bodyOf(rendered, auxiliary, this.#options.clock.wallMs()));
     return this.serve({ exchange, route: 'token', query: parsed.query, decide, render });
   }
 
@@ -99,14 +107,28 @@ export class TokenEndpoint {
   serve(job: TokenJob): Answer | Promise<Answer> {
     const decision = job.decide();
     if (decision.kind === 'authorised') {
-      const rendered = this.#options.broker.peek(decision.upstream, job.query.resource);
-      if (rendered !== undefined) {
-        return this.#close(job, decision, job.render(rendered, decision), 'hit');
-      }
+      const answer = this.#peek(job, decision);
+      if (answer !== undefined) return this.#close(job, decision, answer, 'hit');
     } else if (decision.kind === 'refused' && !decision.isPending) {
       return this.#close(job, decision, decision.answer);
     }
     return this.#serveSlowly(job);
+  }
+
+  /** The answer from memory alone. */
+  #peek(job: TokenJob, authorised: Authorised): Answer | undefined {
+    const { broker } = this.#options;
+    const { resource } = job.query;
+    const rendered = broker.peek(authorised.upstream, resource);
+    if (rendered === undefined) return undefined;
+    if (authorised.auxiliary.length === 0) return job.render(rendered, noTokens, authorised);
+    const auxiliary: RenderedToken[] = [];
+    for (const identity of authorised.auxiliary) {
+      const other = broker.peek(identity, resource);
+      if (other === undefined) return undefined;
+      auxiliary.push(other);
+    }
+    return job.render(rendered, auxiliary, authorised);
   }
 
   #decide(exchange: Exchange, query: TokenQuery): Authorisation {
@@ -148,11 +170,28 @@ export class TokenEndpoint {
     if (chosen.kind === 'refused') {
       return { authorisation: chosen, answer: chosen.answer, cache: 'none' };
     }
-    const cached = await this.#options.broker.get(chosen.upstream, resource);
-    const answer = cached.ok
-      ? job.render(cached.rendered, chosen)
-      : explainFailure(cached.failure, chosen);
+    const { broker } = this.#options;
+    const [cached, ...others] = await Promise.all([
+      broker.get(chosen.upstream, resource),
+      ...chosen.auxiliary.map((identity) => broker.get(identity, resource)),
+    ]);
+    const auxiliary: RenderedToken[] = [];
+    for (const each of [cached, ...others]) {
+      if (!each.ok) {
+        const answer = this.#explain(each.failure, chosen);
+        return { authorisation: chosen, answer, cache: each.outcome };
+      }
+      if (each !== cached) auxiliary.push(each.rendered);
+    }
+    if (!cached.ok) throw new TypeError('a failure was passed over');
+    const answer = job.render(cached.rendered, auxiliary, chosen);
     return { authorisation: chosen, answer, cache: cached.outcome };
+  }
+
+  #explain(failure: SourceFailure, authorised: Authorised): Answer {
+    const { knowledge, clock, policy } = this.#options;
+    const ageMs = clock.wallMs() - grantedSinceWallMs(authorised, knowledge.grants);
+    return explainFailure(failure, authorised, ageMs, policy.graceMs);
   }
 
   /**
@@ -167,7 +206,7 @@ export class TokenEndpoint {
         const cached = await broker.get(candidate.upstream, job.query.resource);
         const isPassing = !cached.ok && isPassingFailure(cached.failure);
         if (isPassing || job.exchange.isGone) {
-          const answer = cached.ok ? changing() : explainFailure(cached.failure, candidate);
+          const answer = cached.ok ? changing() : this.#explain(cached.failure, candidate);
           return { kind: 'refused', answer, isPending: false, pod: decision.pod };
         }
       }
@@ -188,7 +227,7 @@ export class TokenEndpoint {
       answer,
       authorisation,
       resource: job.query.resource,
-      source: authorisation?.kind === 'authorised' ? this.#options.broker.sourceName : '',
+      source: authorisation?.kind === 'authorised' ? sourceNameOf(authorisation.upstream) : '',
       cache,
     });
     return answer;
@@ -204,8 +243,7 @@ interface Found {
 
 function describeWanted(decision: Authorised | ByObjectId): string {
   if (decision.kind === 'by-object-id') return `object ${decision.objectId}`;
-  const { upstream } = decision;
-  return upstream.kind === 'unnamed' ? 'node' : `${upstream.kind} ${upstream.value}`;
+  return `identity ${identityKey(decision.upstream)}`;
 }
 
 function isPassingFailure(failure: SourceFailure): boolean {
@@ -247,10 +285,18 @@ function isSame(before: Authorisation, after: Authorisation): boolean {
 
 function isSameUpstream(before: Authorised, after: Authorised): boolean {
   if (before.identity?.uid !== after.identity?.uid) return false;
-  if (before.upstream.kind === 'unnamed' || after.upstream.kind === 'unnamed') {
-    return before.upstream.kind === after.upstream.kind;
-  }
-  return (
-    before.upstream.kind === after.upstream.kind && before.upstream.value === after.upstream.value
-  );
+  const keys = ({ upstream, auxiliary }: Authorised): string =>
+    [upstream, ...auxiliary].map(identityKey).join('\n');
+  return keys(before) === keys(after);
+}
+
+/** An array with the auxiliary tenants' tokens after the first, as the replaced system had it. */
+function bodyOf(
+  rendered: RenderedToken,
+  auxiliary: readonly RenderedToken[],
+  nowWallMs: number,
+): string {
+  const body = rendered.body(nowWallMs);
+  if (auxiliary.length === 0) return body;
+  return `[${[body, ...auxiliary.map((each) => each.body(nowWallMs))].join(',')}]`;
 }

@@ -1,12 +1,34 @@
 /** Names of upstream identities and of what is asked of them, for maps. Nothing in them is secret. */
-import type { UpstreamIdentity } from './sources/source.ts';
+import { sourceNameOf, type EntraIdentity, type UpstreamIdentity } from './sources/source.ts';
 
-/** Ids compare without regard to letter case. */
+/**
+ * Ids compare without regard to letter case. Of an identity of Entra ID the credential is part of
+ * the name: a token got with one Secret is not for whoever names another, or a wrong one.
+ */
 export function identityKey(identity: UpstreamIdentity): string {
-  return identity.kind === 'unnamed' ? '' : `${identity.kind}=${identity.value.toLowerCase()}`;
+  if (identity.kind === 'unnamed') return '';
+  if (identity.kind === 'entra') return entraKey(identity);
+  return `${identity.kind}=${identity.value.toLowerCase()}`;
 }
 
 /** The resource is exact, since it is echoed. */
-export function tokenKey(source: string, identity: UpstreamIdentity, resource: string): string {
-  return `${source}\n${identityKey(identity)}\n${resource}`;
+export function tokenKey(identity: UpstreamIdentity, resource: string): string {
+  return `${sourceNameOf(identity)}\n${identityKey(identity)}\n${resource}`;
+}
+
+function entraKey({ authority, tenantId, clientId, credential }: EntraIdentity): string {
+  return `${authority}/${tenantId}/${clientId} ${credential.kind} ${proofName(credential)}`;
+}
+
+/** Kubernetes names contain neither blanks nor slashes. */
+function proofName(credential: EntraIdentity['credential']): string {
+  switch (credential.kind) {
+    case 'secret':
+    case 'certificate':
+      return `${credential.secret.namespace}/${credential.secret.name}`;
+    case 'federated_pod':
+      return `${credential.serviceAccount.namespace}/${credential.serviceAccount.name} ${credential.audience}`;
+    case 'federated_node':
+      return credential.audience;
+  }
 }

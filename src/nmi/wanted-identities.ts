@@ -2,12 +2,14 @@
  * Which upstream identities the pods of this node may have now: worked out from the grants when
  * asked after a change, over at most the pods of one node, and never when a pod or binding changes.
  */
-import type { GrantIndex } from '../cache/grant-index.ts';
+import type { GrantIndex, PodGrants } from '../cache/grant-index.ts';
+import type { Pod } from '../cache/objects.ts';
 import type { PodIndex } from '../cache/pod-index.ts';
-import { upstreamOf } from './authorise.ts';
 import type { UpstreamIdentity } from './sources/source.ts';
 import type { IdentityDemand } from './token-broker.ts';
 import { identityKey } from './upstream-key.ts';
+import type { UpstreamChoice, UpstreamDirectory } from './upstream-of.ts';
+import type { WorkloadIdentities } from './workload-identities.ts';
 
 interface Wanted {
   readonly generation: number;
@@ -15,14 +17,19 @@ interface Wanted {
   readonly hasExcepted: boolean;
 }
 
+export interface DemandKnowledge {
+  readonly pods: PodIndex;
+  readonly grants: GrantIndex;
+  readonly upstreams: UpstreamDirectory;
+  readonly workloadIdentities: WorkloadIdentities | undefined;
+}
+
 export class WantedIdentities implements IdentityDemand {
-  readonly #pods: PodIndex;
-  readonly #grants: GrantIndex;
+  readonly #knowledge: DemandKnowledge;
   #wanted: Wanted = { generation: -1, granted: new Set(), hasExcepted: false };
 
-  constructor(pods: PodIndex, grants: GrantIndex) {
-    this.#pods = pods;
-    this.#grants = grants;
+  constructor(knowledge: DemandKnowledge) {
+    this.#knowledge = knowledge;
   }
 
   isGranted(identity: UpstreamIdentity): boolean {
@@ -34,27 +41,45 @@ export class WantedIdentities implements IdentityDemand {
   }
 
   onChange(listener: () => void): () => void {
-    return this.#grants.onChange(listener);
+    const { grants, workloadIdentities } = this.#knowledge;
+    const offs = [grants.onChange(listener), workloadIdentities?.onChange(listener)];
+    return () => {
+      for (const off of offs) off?.();
+    };
   }
 
   #current(): Wanted {
-    if (this.#wanted.generation !== this.#grants.generation) this.#wanted = this.#work();
+    const { grants, workloadIdentities } = this.#knowledge;
+    const generation = grants.generation + (workloadIdentities?.generation ?? 0);
+    if (this.#wanted.generation !== generation) this.#wanted = this.#work(generation);
     return this.#wanted;
   }
 
-  #work(): Wanted {
+  #work(generation: number): Wanted {
+    const { pods, grants } = this.#knowledge;
     const granted = new Set<string>();
     let hasExcepted = false;
-    for (const pod of this.#pods.all()) {
+    for (const pod of pods.all()) {
       if (pod.phase === 'Succeeded' || pod.phase === 'Failed') continue;
-      const grants = this.#grants.grantsOf(pod.uid);
-      if (grants?.kind === 'exception') hasExcepted = true;
-      if (grants?.kind !== 'bound') continue;
-      for (const identity of grants.identities) {
-        const upstream = upstreamOf(identity);
-        if (upstream !== undefined) granted.add(identityKey(upstream));
+      const ofPod = grants.grantsOf(pod.uid);
+      if (ofPod?.kind === 'exception') hasExcepted = true;
+      for (const choice of this.#choicesOf(pod, ofPod)) {
+        if (choice.kind === 'unusable') continue;
+        granted.add(identityKey(choice.upstream));
+        for (const each of choice.auxiliary) granted.add(identityKey(each));
       }
     }
-    return { generation: this.#grants.generation, granted, hasExcepted };
+    return { generation, granted, hasExcepted };
+  }
+
+  #choicesOf(pod: Pod, grants: PodGrants | undefined): readonly UpstreamChoice[] {
+    const { upstreams, workloadIdentities } = this.#knowledge;
+    if (grants?.kind === 'bound') {
+      return grants.identities.map((identity) => upstreams.of(identity, pod));
+    }
+    if (grants?.kind !== 'no-label') return [];
+    const choice = workloadIdentities?.of(pod);
+    if (choice?.kind !== 'application') return [];
+    return [upstreams.ofServiceAccount(pod, choice.clientId, choice.tenantId)];
   }
 }

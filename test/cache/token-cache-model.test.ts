@@ -121,7 +121,7 @@ class World {
     this.cache = new TokenCache<Keyed, Failure>({
       clock: this.clock,
       random: () => (random = (random + 0.37) % 1),
-      gate: this.gate,
+      gateOf: () => this.gate,
       fetch: ({ key }) => this.#fetch(key),
       isWanted: () => this.isWanted,
       onRefresh: () => undefined,

@@ -86,6 +86,18 @@ describe('the manifests', () => {
     for (const { verbs } of rules) assert.deepEqual(verbs, ['list', 'watch']);
   });
 
+  it('keep the rights of secrets and of federation apart, and as small as they can be', async () => {
+    const rightsOf = async (file: string) =>
+      (await load(file))
+        .flatMap(({ rules = [] }) => rules)
+        .map(({ resources, verbs }) => `${verbs.join('+')} ${resources.join('+')}`);
+    assert.deepEqual(await rightsOf('rights-secrets.yaml'), ['get secrets']);
+    assert.deepEqual(await rightsOf('rights-federation.yaml'), [
+      'create serviceaccounts/token',
+      'get serviceaccounts',
+    ]);
+  });
+
   it('define the three kinds under their old names', async () => {
     const names = (await load('crds.yaml')).map(({ metadata }) => metadata.name);
     assert.deepEqual(names, [

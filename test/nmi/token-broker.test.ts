@@ -9,6 +9,7 @@ import type {
   UpstreamIdentity,
 } from '../../src/nmi/sources/source.ts';
 import { TokenBroker, type CachedToken } from '../../src/nmi/token-broker.ts';
+import { UpstreamDirectory } from '../../src/nmi/upstream-of.ts';
 import { WantedIdentities } from '../../src/nmi/wanted-identities.ts';
 import {
   createBinding,
@@ -38,6 +39,7 @@ function open() {
     grants.bindings.upsert(createBinding({ name, identityName: name, selector: name }));
     pods.upsert(createPod({ name: `pod-${name}`, labels: { aadpodidbinding: name } }));
   }
+  const upstreams = new UpstreamDirectory(() => ({ ok: false, problem: 'has none' }));
   const calls: TokenRequest[] = [];
   const refreshes: string[] = [];
   const bugs: unknown[] = [];
@@ -45,21 +47,20 @@ function open() {
     failure: undefined,
     error: undefined,
   };
+  const fetch = (request: TokenRequest): Promise<SourceResult> => {
+    calls.push(request);
+    const { failure, error } = upstream;
+    if (error !== undefined) return Promise.reject(error);
+    if (failure !== undefined) return Promise.resolve({ ok: false, failure });
+    const claims = { oid: 'OBJECT-ID' };
+    const jwt = `h.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.${calls.length}`;
+    return Promise.resolve({ ok: true, token: createToken(clock, jwt, 24 * hourMs) });
+  };
+  const budget = { maxConcurrent: 4, maxPerSec: 20, maxQueued: 100 };
   const broker = new TokenBroker({
-    source: {
-      name: 'test',
-      fetch: (request): Promise<SourceResult> => {
-        calls.push(request);
-        const { failure, error } = upstream;
-        if (error !== undefined) return Promise.reject(error);
-        if (failure !== undefined) return Promise.resolve({ ok: false, failure });
-        const claims = { oid: 'OBJECT-ID' };
-        const jwt = `h.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.${calls.length}`;
-        return Promise.resolve({ ok: true, token: createToken(clock, jwt, 24 * hourMs) });
-      },
-    },
-    budget: { maxConcurrent: 4, maxPerSec: 20, maxQueued: 100 },
-    demand: new WantedIdentities(pods, grants),
+    imds: { source: { fetch }, budget },
+    entra: { source: { fetch }, budget },
+    demand: new WantedIdentities({ pods, grants, upstreams, workloadIdentities: undefined }),
     clock,
     random: () => 0.5,
     maxEntries: 100,
@@ -67,7 +68,7 @@ function open() {
     observer: {
       onFetch: () => undefined,
       onRefresh: (outcome) => refreshes.push(outcome),
-      onSourceBug: (_source, error) => bugs.push(error),
+      onSourceBug: (error) => bugs.push(error),
     },
   });
   return { clock, pods, grants, broker, calls, refreshes, bugs, upstream };

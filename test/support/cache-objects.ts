@@ -27,6 +27,7 @@ export function createIdentity(fields: Partial<Identity> = {}): Identity {
     type: 0,
     clientId: `client-of-${name}`,
     resourceId: '',
+    entra: undefined,
     createdAtWallMs: 0,
     ...fields,
   };

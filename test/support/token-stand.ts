@@ -88,7 +88,7 @@ export function openTokenStand(tuning: Tuning = {}): TokenStand {
   const cache = new TokenCache<Keyed, Failure>({
     clock,
     random: () => 0.5,
-    gate,
+    gateOf: () => gate,
     fetch,
     isWanted: ({ key }) => !unwanted.has(key),
     onRefresh: (outcome) => refreshes.push(outcome),

@@ -6,6 +6,7 @@
  */
 import type {
   Binding,
+  EntraSettings,
   Exception,
   Identity,
   ObjectRef,
@@ -51,12 +52,15 @@ export function parseIdentity(raw: unknown): Parsed<Identity> {
     if (clientId === undefined) return unusable(ref, 'spec.clientID is not a string');
     const resourceId = optionalString(spec['resourceID']);
     if (resourceId === undefined) return unusable(ref, 'spec.resourceID is not a string');
+    const entra = type === 0 ? undefined : entraSettings(spec);
+    if (typeof entra === 'string') return unusable(ref, `${entra} has the wrong type`);
     return usable({
       ...ref,
       type,
       // White space around them comes from pasting; neither can contain any.
       clientId: clientId.trim(),
       resourceId: resourceId.trim(),
+      entra,
       createdAtWallMs: createdAtWallMs(metadata),
     });
   });
@@ -82,6 +86,36 @@ export function parseException(raw: unknown): Parsed<Exception> {
     if (asRecord(podLabels) === undefined) return unusable(ref, 'spec.podLabels is not an object');
     return usable({ ...ref, podLabels: stringMap(podLabels) });
   });
+}
+
+/** A text names the field that has the wrong type. */
+function entraSettings(spec: JsonRecord): EntraSettings | string {
+  const tenantId = optionalString(spec['tenantID']);
+  if (tenantId === undefined) return 'spec.tenantID';
+  const adEndpoint = optionalString(spec['adEndpoint']);
+  if (adEndpoint === undefined) return 'spec.adEndpoint';
+  const federation = optionalString(spec['federation']);
+  if (federation === undefined) return 'spec.federation';
+  const password = asRecord(spec['clientPassword'] ?? {});
+  const secretName = optionalString(password?.['name']);
+  const secretNamespace = optionalString(password?.['namespace']);
+  if (password === undefined || secretName === undefined || secretNamespace === undefined) {
+    return 'spec.clientPassword';
+  }
+  const auxiliary: unknown = spec['auxiliaryTenantIDs'] ?? [];
+  if (!Array.isArray(auxiliary)) return 'spec.auxiliaryTenantIDs';
+  const auxiliaryTenantIds = auxiliary.flatMap((id: unknown) =>
+    typeof id === 'string' ? [id.trim()] : [],
+  );
+  if (auxiliaryTenantIds.length < auxiliary.length) return 'spec.auxiliaryTenantIDs';
+  return {
+    tenantId: tenantId.trim(),
+    auxiliaryTenantIds,
+    adEndpoint: adEndpoint.trim(),
+    secretNamespace,
+    secretName,
+    federation,
+  };
 }
 
 function withMetadata<T>(

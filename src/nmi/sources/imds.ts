@@ -10,9 +10,18 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Pool } from 'undici';
 import type { Clock } from '../../cache/clock.ts';
 import { normaliseClientId, normaliseResourceId } from '../../cache/identifiers.ts';
+import { loopError } from '../answers.ts';
 import { parseRecord, stringAt } from '../json-value.ts';
+import { correlationHeader, type LoopMark } from '../loop-mark.ts';
 import { networkCode } from '../network-code.ts';
-import type { SourceFailure, SourceResult, TokenRequest, TokenSource } from './source.ts';
+import type {
+  MayRetry,
+  NodeIdentity,
+  SourceFailure,
+  SourceResult,
+  TokenRequest,
+  TokenSource,
+} from './source.ts';
 import { identityOf, parseImdsToken } from './imds-body.ts';
 
 const apiVersion = '2018-02-01';
@@ -32,9 +41,13 @@ export interface ImdsSourceOptions {
   /** For one fetch with all its tries and its waiting for a free connection. */
   readonly timeoutMs: number;
   readonly clock: Clock;
+  /** What the agent's own listener knows this source by. */
+  readonly loopMark: LoopMark;
 }
 
-export interface ImdsSource extends TokenSource, AsyncDisposable {}
+type NodeRequest = TokenRequest<NodeIdentity>;
+
+export interface ImdsSource extends TokenSource<NodeIdentity>, AsyncDisposable {}
 
 export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
   const pool = new Pool(options.endpoint, {
@@ -47,15 +60,15 @@ export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
   });
 
   return {
-    name: 'imds',
-    fetch: (request) => fetchToken(pool, request, options),
+    fetch: (request, mayRetry) => fetchToken(pool, request, mayRetry, options),
     [Symbol.asyncDispose]: () => pool.destroy(),
   };
 }
 
 async function fetchToken(
   pool: Pool,
-  request: TokenRequest,
+  request: NodeRequest,
+  mayRetry: MayRetry,
   options: ImdsSourceOptions,
 ): Promise<SourceResult> {
   const deadlineMs = options.clock.monotonicMs() + options.timeoutMs;
@@ -64,6 +77,7 @@ async function fetchToken(
     const leftMs = deadlineMs - options.clock.monotonicMs();
     if (result.ok || result.failure.reason !== 'upstream_down' || leftMs < 2 * pauseMs) break;
     await delay(pauseMs);
+    if (!mayRetry()) break;
     result = await tryOnce(pool, request, options, deadlineMs);
   }
   return result;
@@ -71,7 +85,7 @@ async function fetchToken(
 
 async function tryOnce(
   pool: Pool,
-  request: TokenRequest,
+  request: NodeRequest,
   options: ImdsSourceOptions,
   deadlineMs: number,
 ): Promise<SourceResult> {
@@ -80,7 +94,12 @@ async function tryOnce(
     const response = await pool.request({
       method: 'GET',
       path: renderPath(request),
-      headers: { metadata: 'true', accept: 'application/json', 'user-agent': options.userAgent },
+      headers: {
+        metadata: 'true',
+        accept: 'application/json',
+        'user-agent': options.userAgent,
+        [correlationHeader]: options.loopMark.next(),
+      },
       signal: AbortSignal.timeout(leftMs),
     });
     const body = await readText(response.body);
@@ -93,7 +112,7 @@ async function tryOnce(
 
 /** One upstream answer as a result. Exported for its tests: no I/O. */
 export function judge(
-  request: TokenRequest,
+  request: NodeRequest,
   status: number,
   body: string,
   retryAfterS: number | undefined,
@@ -110,6 +129,12 @@ export function judge(
       holdMs: (retryAfterS ?? 5) * 1000,
     });
   }
+  if (parseImdsError(body).error === loopError) {
+    return down(
+      'the instance metadata endpoint is this agent itself; --metadata-ip and --metadata-port ' +
+        'must name the real one, and its redirect must not catch the agent',
+    );
+  }
   // 404 and 410 mean "being updated" on this protocol, not "no such thing".
   if (status === 404 || status === 410 || status >= 500 || status < 400) {
     return down(`the instance metadata service answered status ${status}`, retryAfterS);
@@ -117,7 +142,7 @@ export function judge(
   return refused(request, status, body);
 }
 
-function judgeToken(request: TokenRequest, body: string, nowWallMs: number): SourceResult {
+function judgeToken(request: NodeRequest, body: string, nowWallMs: number): SourceResult {
   const parsed = parseImdsToken(body, request.resource, nowWallMs);
   if (!parsed.ok) return down(`the instance metadata service answered ${parsed.problem}`);
   const { identity } = request;
@@ -132,7 +157,7 @@ function judgeToken(request: TokenRequest, body: string, nowWallMs: number): Sou
   return { ok: true, token: { ...parsed.token, clientId: known } };
 }
 
-function refused(request: TokenRequest, status: number, body: string): SourceResult {
+function refused(request: NodeRequest, status: number, body: string): SourceResult {
   const { error, description } = parseImdsError(body);
   // To a well-formed request that names an identity, `invalid_request` can only mean that the
   // identity is not assigned to this node; everything Entra says comes with another code.
@@ -159,7 +184,7 @@ const selectorNames = {
   resource_id: 'msi_res_id',
 } as const;
 
-function renderPath({ identity, resource }: TokenRequest): string {
+function renderPath({ identity, resource }: NodeRequest): string {
   const named =
     identity.kind === 'unnamed'
       ? ''

@@ -19,7 +19,8 @@ export interface ObjectName {
 /** What proves to Entra ID that the agent may speak for an application; never the proof itself. */
 export type EntraCredential =
   /** `AzureIdentity` type 1 and 2: a Kubernetes Secret. */
-  | { readonly kind: 'secret' | 'certificate'; readonly secret: ObjectName }
+  | { readonly kind: 'secret'; readonly secret: ObjectName }
+  | { readonly kind: 'certificate'; readonly secret: ObjectName }
   /** Type 3, pod mode: a token of the pod's own service account. */
   | {
       readonly kind: 'federated_pod';
@@ -101,9 +102,12 @@ export type SourceResult =
   | { readonly ok: true; readonly token: Token }
   | { readonly ok: false; readonly failure: SourceFailure };
 
+/** Asked before a fetch goes to its upstream once more: the upstream counts every try. */
+export type MayRetry = () => boolean;
+
 export interface TokenSource<I extends UpstreamIdentity = UpstreamIdentity> {
   /** Never rejects; ends within the source's own time limit. A delivered token is alive. */
-  fetch(request: TokenRequest<I>): Promise<SourceResult>;
+  fetch(request: TokenRequest<I>, mayRetry: MayRetry): Promise<SourceResult>;
 }
 
 /** A short constant word for metrics and logs: `imds`, or the kind of the credential. */

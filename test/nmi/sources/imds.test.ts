@@ -8,10 +8,15 @@ import { openFakeImds } from '../../../src/lab/fake-imds.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../src/lab/lab-identity.ts';
 import { objectIdOf, parseImdsToken } from '../../../src/nmi/sources/imds-body.ts';
 import { judge, openImdsSource } from '../../../src/nmi/sources/imds.ts';
-import type { TokenRequest } from '../../../src/nmi/sources/source.ts';
+import { LoopMark } from '../../../src/nmi/loop-mark.ts';
+import type { NodeIdentity, TokenRequest } from '../../../src/nmi/sources/source.ts';
 
+const always = () => true;
 const nowWallMs = 1_700_000_000_000;
-const asked: TokenRequest = { identity: { kind: 'client_id', value: 'C-1' }, resource: 'r' };
+const asked: TokenRequest<NodeIdentity> = {
+  identity: { kind: 'client_id', value: 'C-1' },
+  resource: 'r',
+};
 
 function bodyWith(fields: Record<string, unknown>): string {
   return JSON.stringify({ access_token: 'tok', client_id: 'c-1', ...fields });
@@ -122,20 +127,21 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 5_000,
       clock: systemClock,
+      loopMark: new LoopMark(),
     });
     for (const named of [
       { kind: 'client_id', value: identity.clientId },
       { kind: 'object_id', value: identity.objectId },
       { kind: 'resource_id', value: identity.resourceId },
     ] as const) {
-      const result = await source.fetch({ identity: named, resource: 'https://r' });
+      const result = await source.fetch({ identity: named, resource: 'https://r' }, always);
       assert.ok(result.ok);
       assert.equal(objectIdOf(result.token.accessToken), identity.objectId.toLowerCase());
     }
     await imds.setFaults({ delayMs: 20 });
     const all = await Promise.all(
       Array.from({ length: 40 }, (_, index) =>
-        source.fetch({ identity: { kind: 'unnamed' }, resource: `https://r${index}` }),
+        source.fetch({ identity: { kind: 'unnamed' }, resource: `https://r${index}` }, always),
       ),
     );
     assert.ok(all.every((result) => result.ok));
@@ -156,16 +162,17 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 2_000,
       clock: systemClock,
+      loopMark: new LoopMark(),
     });
     const request = {
       identity: { kind: 'client_id', value: identity.clientId },
       resource: 'r',
     } as const;
     await imds.setFaults({ fail: { status: 410, times: 2 } });
-    assert.ok((await source.fetch(request)).ok);
+    assert.ok((await source.fetch(request, always)).ok);
     await imds.setFaults({ hang: true });
     const startedAt = performance.now();
-    const hung = await source.fetch(request);
+    const hung = await source.fetch(request, always);
     assert.ok(!hung.ok && hung.failure.reason === 'upstream_down');
     assert.ok(performance.now() - startedAt < 3_000);
   });
@@ -181,8 +188,9 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 3_000,
       clock: systemClock,
+      loopMark: new LoopMark(),
     });
-    const result = await source.fetch(asked);
+    const result = await source.fetch(asked, always);
     assert.ok(!result.ok && result.failure.reason === 'upstream_throttled');
     assert.equal(result.failure.retryAfterS, 120);
     assert.equal(result.failure.holdMs, 120_000);
@@ -207,8 +215,9 @@ describe('the IMDS source', () => {
         userAgent: 'test',
         timeoutMs: 3_000,
         clock: systemClock,
+        loopMark: new LoopMark(),
       });
-      const result = await source.fetch(asked);
+      const result = await source.fetch(asked, always);
       assert.ok(!result.ok && result.failure.reason === 'upstream_down');
       assert.match(result.failure.description, /RangeError/);
       server.closeAllConnections();

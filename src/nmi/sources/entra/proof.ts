@@ -23,8 +23,8 @@ export type ProofResult =
   | { readonly ok: false; readonly failure: SourceFailure };
 
 /** An identity with one kind of credential. */
-export type IdentityWith<K extends EntraCredential['kind']> = EntraIdentity & {
-  readonly credential: Extract<EntraCredential, { kind: K }>;
+export type IdentityWith<K extends EntraCredential['kind']> = Omit<EntraIdentity, 'credential'> & {
+  readonly credential: EntraCredential & { readonly kind: K };
 };
 
 export interface ProofProvider<K extends EntraCredential['kind']> {

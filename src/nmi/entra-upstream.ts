@@ -1,0 +1,66 @@
+/**
+ * Tokens of Entra ID itself, put together: where each kind of credential is read, and the exchange.
+ * Nothing is connected to, and no library for it loaded, before the first such token is wanted.
+ */
+import type { Clock } from '../cache/clock.ts';
+import type { PodIndex } from '../cache/pod-index.ts';
+import { userAgent } from './build-info.ts';
+import type { Config } from './config.ts';
+import type { KubeClient } from './kube/client.ts';
+import { createOwnAccount } from './kube/own-account.ts';
+import { createSecretReader } from './kube/secrets.ts';
+import { livePodOf } from './live-pod.ts';
+import { openCertificateProofs } from './sources/entra/certificate.ts';
+import { openEntraSource, type EntraSource } from './sources/entra/entra.ts';
+import { openFederatedProofs } from './sources/entra/federated.ts';
+import { openSecretProofs } from './sources/entra/secret.ts';
+
+export interface EntraUpstreamOptions {
+  readonly config: Config;
+  /** PEM of authorities to trust beside the built-in ones. */
+  readonly caPem: string | undefined;
+  readonly client: KubeClient;
+  readonly pods: PodIndex;
+  readonly clock: Clock;
+  /** Where the proxy variables are looked up. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
+}
+
+/** @throws EntraNetworkError `CONFIG`. */
+export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
+  const { config, caPem, client, pods, clock, environment } = options;
+  using opening = new DisposableStack();
+  const reader = createSecretReader(client);
+  const secrets = opening.use(openSecretProofs({ reader, clock }));
+  const certificates = opening.use(openCertificateProofs({ reader, clock }));
+  const federated = opening.use(
+    openFederatedProofs({
+      ...{ client, clock, ownAccount: createOwnAccount({ client }) },
+      livePodOf: (account) => livePodOf(pods.all(), account),
+    }),
+  );
+  opening.defer(
+    pods.onChange(() => {
+      federated.dropGone();
+    }),
+  );
+  const source = openEntraSource({
+    providers: {
+      secret: secrets,
+      certificate: certificates,
+      federated_pod: federated.pod,
+      federated_node: federated.node,
+    },
+    timeoutMs: config.entraTimeoutMs,
+    userAgent: userAgent(config.customUserAgent),
+    ...{ clock, environment, caPem },
+  });
+  const owned = opening.move();
+  return {
+    fetch: (request, mayRetry) => source.fetch(request, mayRetry),
+    [Symbol.asyncDispose]: async () => {
+      owned.dispose();
+      await source[Symbol.asyncDispose]();
+    },
+  };
+}

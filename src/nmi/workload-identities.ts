@@ -1,0 +1,73 @@
+/**
+ * Pods that are set up for Workload Identity and for nothing else: its label on the pod, its
+ * annotations on the service account, no binding. An old SDK in such a pod, which knows only the
+ * metadata service, gets tokens of the annotated application by federation. An option, off by
+ * default: it gives an identity to pods that had none from this agent.
+ */
+import { normaliseClientId } from '../cache/identifiers.ts';
+import type { Pod } from '../cache/objects.ts';
+import type { ServiceAccountRead, ServiceAccounts } from './kube/service-accounts.ts';
+import type { ObjectName } from './sources/source.ts';
+
+export type UnreadableAccount = Exclude<ServiceAccountRead, { kind: 'known' }>;
+
+export type WorkloadChoice =
+  /** The pod is not set up for Workload Identity. */
+  | { readonly kind: 'none' }
+  | { readonly kind: 'unknown' }
+  | { readonly kind: 'unannotated'; readonly account: ObjectName }
+  | { readonly kind: 'application'; readonly clientId: string; readonly tenantId: string };
+
+const useLabel = 'azure.workload.identity/use';
+const none: WorkloadChoice = { kind: 'none' };
+const unknown: WorkloadChoice = { kind: 'unknown' };
+
+export class WorkloadIdentities {
+  readonly #accounts: ServiceAccounts;
+  readonly #defaultTenantId: string;
+  readonly #onUnreadable: (account: ObjectName, outcome: UnreadableAccount) => void;
+
+  /**
+   * @param defaultTenantId for service accounts that name none; may be empty.
+   * @param onUnreadable called for each failed read of an account that a pod needs now.
+   */
+  constructor(
+    accounts: ServiceAccounts,
+    defaultTenantId: string,
+    onUnreadable: (account: ObjectName, outcome: UnreadableAccount) => void,
+  ) {
+    this.#accounts = accounts;
+    this.#defaultTenantId = defaultTenantId;
+    this.#onUnreadable = onUnreadable;
+  }
+
+  /** Grows whenever a pod's choice may have become another without the pod having changed. */
+  get generation(): number {
+    return this.#accounts.generation;
+  }
+
+  /** The returned function unsubscribes. */
+  onChange(listener: () => void): () => void {
+    return this.#accounts.onChange(listener);
+  }
+
+  /** Never waits: what is not known yet is being read when this returns. */
+  of(pod: Pod): WorkloadChoice {
+    if (pod.labels[useLabel] !== 'true' || pod.serviceAccount === '') return none;
+    const account = { namespace: pod.namespace, name: pod.serviceAccount };
+    const known = this.#accounts.peek(account.namespace, account.name);
+    if (known === undefined) {
+      this.#read(account);
+      return unknown;
+    }
+    if (known === 'missing' || known.clientId === '') return { kind: 'unannotated', account };
+    const tenantId = known.tenantId === '' ? this.#defaultTenantId : known.tenantId;
+    return { kind: 'application', clientId: normaliseClientId(known.clientId), tenantId };
+  }
+
+  #read(account: ObjectName): void {
+    void this.#accounts.read(account.namespace, account.name).then((outcome) => {
+      if (outcome.kind !== 'known') this.#onUnreadable(account, outcome);
+    });
+  }
+}
