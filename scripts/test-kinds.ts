@@ -5,10 +5,16 @@ export function isLab(file: string): boolean {
   return /(?:^|\/)test\/lab\/scenarios[^/]*\.test\.ts$/.test(file);
 }
 
-/** Makes namespaces, links and rules, or measures time under load: one at a time. */
+/** Starts real servers of Kubernetes. */
+export function isCluster(file: string): boolean {
+  return file.endsWith('.cluster.test.ts');
+}
+
+/** Makes namespaces, links and rules, keeps the machine busy, or measures time under load: one at a time. */
 export function isExclusive(file: string): boolean {
   return (
     isLab(file) ||
+    isCluster(file) ||
     file.endsWith('.kernel.test.ts') ||
     /(?:^|\/)test\/lab\/fabric\.test\.ts$/.test(file)
   );

@@ -1,5 +1,5 @@
 /**
- * Runs the tests: `node scripts/test.ts [all|unit|conformance|kernel|lab|FILE...]`.
+ * Runs the tests: `node scripts/test.ts [all|unit|cluster|conformance|kernel|lab|FILE...]`.
  * `all` checks the sources first. The last thing printed is the summary of Node's test runner.
  */
 import { spawnSync } from 'node:child_process';
@@ -7,7 +7,8 @@ import { globSync } from 'node:fs';
 import { join } from 'node:path';
 import { freshExecutable } from './build.ts';
 import { checkSources } from './check.ts';
-import { isExclusive, isLab } from './test-kinds.ts';
+import { prepareBinaries } from '../test/cluster/support/binaries.ts';
+import { isCluster, isExclusive, isLab } from './test-kinds.ts';
 
 const root = join(import.meta.dirname, '..');
 
@@ -21,7 +22,9 @@ if (kind === 'all' && !(await checkSources())) {
   process.exit(1);
 }
 await freshExecutable();
-process.exit(runTests(select(kind, more)));
+const selected = select(kind, more);
+if (selected.some(isCluster)) prepareBinaries();
+process.exit(runTests(selected));
 
 function select(wanted: string, others: readonly string[]): readonly string[] {
   const files = globSync('test/**/*.test.ts', { cwd: root }).sort();
@@ -30,10 +33,12 @@ function select(wanted: string, others: readonly string[]): readonly string[] {
       return files;
     case 'unit':
       return files.filter((file) => !isExclusive(file));
+    case 'cluster':
+      return files.filter(isCluster);
     case 'conformance':
       return files.filter((file) => file.startsWith('test/conformance/'));
     case 'kernel':
-      return files.filter((file) => isExclusive(file) && !isLab(file));
+      return files.filter((file) => isExclusive(file) && !isLab(file) && !isCluster(file));
     case 'lab':
       return files.filter(isLab);
     default:

@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { describe, it } from 'node:test';
 import { eventually } from '../../src/lab/eventually.ts';
 import { isAlive } from '../../src/lab/process-alive.ts';
-import { provideClusters } from './support/binaries.ts';
+import { provideClusters, type ClusterBinaries } from './support/binaries.ts';
 import { openClusterFolder } from './support/cluster-folder.ts';
 import { startCluster } from './support/cluster.ts';
 import { describeOnClusters } from './support/on-clusters.ts';
@@ -122,16 +122,16 @@ describeOnClusters('a cluster of the tests', (cluster) => {
 
 const [provided] = provideClusters();
 const skip = provided?.missing ?? false;
+const nothing: ClusterBinaries = { version: '', etcd: '', kubeApiserver: '', kubectl: '' };
 
 describe('what is left of a cluster of the tests', { skip }, () => {
-  const version = provided?.version ?? '';
-  const binaries = provided?.binaries ?? { etcd: '', kubeApiserver: '', kubectl: '' };
+  const binaries = provided?.programs ?? nothing;
 
   it('is nothing after its end', async () => {
     let pids: readonly number[] = [];
     let folder = '';
     {
-      await using cluster = await startCluster(version, binaries);
+      await using cluster = await startCluster(binaries);
       ({ pids, folder } = cluster);
       assert.deepEqual(pids.map(isAlive), [true, true]);
     }
@@ -142,10 +142,7 @@ describe('what is left of a cluster of the tests', { skip }, () => {
   it('is nothing when a server does not come up, and its last words are told', async () => {
     const before = childrenOfOurs();
     const broken = { ...binaries, kubeApiserver: binaries.etcd };
-    await assert.rejects(
-      startCluster(version, broken),
-      /kube-apiserver: exit code.*flag provided/s,
-    );
+    await assert.rejects(startCluster(broken), /kube-apiserver: exit code.*flag provided/s);
     assert.equal(childrenOfOurs(), before);
   });
 

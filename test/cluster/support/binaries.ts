@@ -21,15 +21,17 @@ import { join } from 'node:path';
 const versions = ['1.37', '1.34'] as const;
 
 export interface ClusterBinaries {
+  /** Minor version of Kubernetes. */
+  readonly version: string;
   readonly etcd: string;
   readonly kubeApiserver: string;
   readonly kubectl: string;
 }
 
-/** Binaries, or why there are none. */
+/** Programs, or why there are none. */
 export type Provided<T> =
-  | { readonly version: string; readonly binaries: T; readonly missing: undefined }
-  | { readonly version: string; readonly binaries: undefined; readonly missing: string };
+  | { readonly name: string; readonly programs: T; readonly missing: undefined }
+  | { readonly name: string; readonly programs: undefined; readonly missing: string };
 
 const modules = join(import.meta.dirname, '../go');
 const cache = join(import.meta.dirname, '../../../.cache/cluster');
@@ -38,29 +40,45 @@ const cache = join(import.meta.dirname, '../../../.cache/cluster');
 const buildTimeoutMs = 3_600_000;
 const loadTimeoutMs = 600_000;
 
+/** Builds all that is not there yet, and says loudly which tests there will not be. */
+export function prepareBinaries(): void {
+  for (const { name, missing } of [...provideClusters(), provideHelm()]) {
+    if (missing !== undefined) process.stderr.write(`SKIPPED: all tests on ${name}: ${missing}\n`);
+  }
+}
+
 /** One entry a version, newest first. Building takes minutes and says so on standard error. */
 export function provideClusters(): readonly Provided<ClusterBinaries>[] {
   const assets = process.env['KUBEBUILDER_ASSETS'] ?? '';
   if (assets !== '') return [given(assets)];
-  return versions.map((version) => built(version, kubernetesRecipe(version), programsIn));
+  return versions.map((version) =>
+    built(`Kubernetes ${version}`, kubernetesRecipe(version), (folder) =>
+      programsIn(folder, version),
+    ),
+  );
 }
 
-/** Not among KUBEBUILDER_ASSETS, so always built. */
+/** Its path. It is not among KUBEBUILDER_ASSETS, so always built. */
 export function provideHelm(): Provided<string> {
-  return built('4', helmRecipe, (folder) => join(folder, 'helm'));
+  return built('helm', helmRecipe, (folder) => join(folder, 'helm'));
 }
 
 function given(folder: string): Provided<ClusterBinaries> {
-  const binaries = programsIn(folder);
-  const { stdout, error } = spawnSync(binaries.kubeApiserver, ['--version'], { encoding: 'utf8' });
+  const program = join(folder, 'kube-apiserver');
+  const { stdout, error } = spawnSync(program, ['--version'], { encoding: 'utf8' });
   const version = /v(\d+\.\d+)\./.exec(stdout)?.[1];
-  if (version !== undefined) return { version, binaries, missing: undefined };
   // Somebody asked for exactly these.
-  throw new Error(`KUBEBUILDER_ASSETS has no kube-apiserver: ${error?.message ?? stdout}`);
+  if (version === undefined) throw new Error(`${program}: ${error?.message ?? stdout}`);
+  return {
+    name: `Kubernetes ${version}`,
+    programs: programsIn(folder, version),
+    missing: undefined,
+  };
 }
 
-function programsIn(folder: string): ClusterBinaries {
+function programsIn(folder: string, version: string): ClusterBinaries {
   return {
+    version,
     etcd: join(folder, 'etcd'),
     kubeApiserver: join(folder, 'kube-apiserver'),
     kubectl: join(folder, 'kubectl'),
@@ -106,7 +124,7 @@ const helmRecipe: Recipe = {
   },
 };
 
-function built<T>(version: string, recipe: Recipe, place: (folder: string) => T): Provided<T> {
+function built<T>(name: string, recipe: Recipe, place: (folder: string) => T): Provided<T> {
   const sources = join(modules, recipe.module);
   const [goMod, goSum] = ['go.mod', 'go.sum'].map((file) =>
     readFileSync(join(sources, file), 'utf8'),
@@ -122,8 +140,8 @@ function built<T>(version: string, recipe: Recipe, place: (folder: string) => T)
   const folder = join(cache, `${recipe.module}-${key.slice(0, 12)}`);
   const missing = existsSync(folder) ? undefined : build(recipe, flags, folder);
   return missing === undefined
-    ? { version, binaries: place(folder), missing }
-    : { version, binaries: undefined, missing };
+    ? { name, programs: place(folder), missing }
+    : { name, programs: undefined, missing };
 }
 
 /** Returns why nothing can be built here; throws when what was downloaded does not build. */

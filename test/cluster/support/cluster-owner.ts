@@ -3,6 +3,6 @@ import { provideClusters } from './binaries.ts';
 import { startCluster } from './cluster.ts';
 
 const [provided] = provideClusters();
-if (provided?.binaries === undefined) throw new Error(provided?.missing);
-const { pids, folder } = await startCluster(provided.version, provided.binaries);
+if (provided?.programs === undefined) throw new Error(provided?.missing);
+const { pids, folder } = await startCluster(provided.programs);
 console.log(JSON.stringify({ pids, folder }));

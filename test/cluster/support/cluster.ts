@@ -81,7 +81,7 @@ export interface Cluster extends AsyncDisposable {
 }
 
 /** Rejects with the last words of the server that did not come up; nothing is left then. */
-export async function startCluster(version: string, binaries: ClusterBinaries): Promise<Cluster> {
+export async function startCluster(binaries: ClusterBinaries): Promise<Cluster> {
   await using opening = new AsyncDisposableStack();
   const { path: folder } = opening.use(await openClusterFolder());
   const plane = opening.use(await openControlPlane(binaries, folder));
@@ -112,7 +112,7 @@ export async function startCluster(version: string, binaries: ClusterBinaries): 
 
   const owned = opening.move();
   return {
-    version,
+    version: binaries.version,
     url,
     caPem,
     issuer: url,

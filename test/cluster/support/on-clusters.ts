@@ -8,17 +8,15 @@ import { startCluster, type Cluster } from './cluster.ts';
  * they run. A version that is missing is skipped by name.
  */
 export function describeOnClusters(what: string, tests: (cluster: () => Cluster) => void): void {
-  for (const { version, binaries, missing } of provideClusters()) {
-    const name = `${what} (Kubernetes ${version})`;
+  for (const { name, programs, missing } of provideClusters()) {
     if (missing !== undefined) {
-      process.stderr.write(`SKIPPED: ${name}: ${missing}\n`);
-      describe(name, { skip: missing }, () => undefined);
+      describe(`${what} (${name})`, { skip: missing }, () => undefined);
       continue;
     }
-    describe(name, () => {
+    describe(`${what} (${name})`, () => {
       let started: Cluster | undefined;
       before(async () => {
-        started = await startCluster(version, binaries);
+        started = await startCluster(programs);
       });
       after(async () => {
         await started?.[Symbol.asyncDispose]();
