@@ -23,15 +23,18 @@ import { failureOfAccount, failureOfToken, noLivePod } from './federated-failure
 import { KeptAssertions, type AssertionOwner } from './kept-assertions.ts';
 import type { IdentityWith, ProofProvider, ProofResult } from './proof.ts';
 
+/** A pod of this node that has not ended. */
+export type LivePod = PodName;
+
 export interface FederatedProofsOptions {
   readonly client: JsonPoster;
   readonly clock: Clock;
   readonly ownAccount: OwnAccount;
   /**
-   * A live pod of this node that runs under the service account: best the same one for as long as
-   * it lives, as another pod costs another token.
+   * One that runs under the service account: best the same one for as long as it lives, as another
+   * pod costs another token.
    */
-  readonly livePodOf: (serviceAccount: ObjectName) => PodName | undefined;
+  readonly livePodOf: (serviceAccount: ObjectName) => LivePod | undefined;
   /** Of one request to the API server. */
   readonly timeoutMs?: number;
   readonly maxKept?: number;
@@ -131,7 +134,7 @@ export function openFederatedProofs(options: FederatedProofsOptions): FederatedP
 
 type PodCredential = IdentityWith<'federated_pod'>['credential'];
 
-function subjectOfPod(credential: PodCredential, pod: PodName | undefined): Subject | undefined {
+function subjectOfPod(credential: PodCredential, pod: LivePod | undefined): Subject | undefined {
   if (pod === undefined) return undefined;
   const { serviceAccount, audience } = credential;
   const key = podKeyOf(credential);
