@@ -1,0 +1,108 @@
+/** PEM text with certificates and a private key, in any order and with anything else between them. */
+import { createPrivateKey, type KeyObject } from 'node:crypto';
+import { KeyFileError } from './key-file-error.ts';
+import { readEncryptedKey } from './pfx.ts';
+import type { Turns } from './turns.ts';
+
+export interface PemContent {
+  readonly keys: readonly KeyObject[];
+  /** DER. */
+  readonly certificates: readonly Buffer[];
+}
+
+interface Block {
+  readonly label: string;
+  readonly body: string;
+}
+
+const certificateLabels: ReadonlySet<string> = new Set(['CERTIFICATE', 'X509 CERTIFICATE']);
+
+export function isPem(text: string): boolean {
+  return text.includes('-----BEGIN ');
+}
+
+/**
+ * @param passwords for an encrypted key, tried in their order.
+ * Rejects with `KeyFileError`.
+ */
+export async function readPem(
+  text: string,
+  passwords: readonly string[],
+  turns: Turns,
+): Promise<PemContent> {
+  const blocks = [...blocksOf(text)];
+  const certificates = blocks.filter(({ label }) => certificateLabels.has(label)).map(decodeBody);
+  const [key, ...more] = blocks.filter(({ label }) => label.endsWith('PRIVATE KEY'));
+  if (key === undefined) return { keys: [], certificates };
+  // Said before any is opened: each may ask for as much work as a whole file.
+  if (more.length > 0) throw new KeyFileError('UNSUITABLE', 'has several private keys');
+  return { keys: [await readKey(key, passwords, turns)], certificates };
+}
+
+async function readKey(
+  block: Block,
+  passwords: readonly string[],
+  turns: Turns,
+): Promise<KeyObject> {
+  const format = 'der';
+  switch (block.label) {
+    case 'PRIVATE KEY':
+      return parseKey(() => createPrivateKey({ key: decodeBody(block), format, type: 'pkcs8' }));
+    case 'RSA PRIVATE KEY':
+      if (isOldEncryption(block)) return openOldEncryption(block, passwords);
+      return parseKey(() => createPrivateKey({ key: decodeBody(block), format, type: 'pkcs1' }));
+    case 'ENCRYPTED PRIVATE KEY': {
+      const key = await readEncryptedKey(decodeBody(block), passwords, turns);
+      return parseKey(() => createPrivateKey({ key, format, type: 'pkcs8' }));
+    }
+    default:
+      throw new KeyFileError(
+        'UNSUITABLE',
+        'has a private key of another kind than RSA, which Entra ID needs, in PKCS#1 or PKCS#8',
+      );
+  }
+}
+
+/** OpenSSL's own from before PKCS#8: one round of MD5, so Node may open it. */
+function isOldEncryption({ body }: Block): boolean {
+  return body.includes('DEK-Info:');
+}
+
+function openOldEncryption({ label, body }: Block, passwords: readonly string[]): KeyObject {
+  const key = `-----BEGIN ${label}-----${body}-----END ${label}-----\n`;
+  for (const passphrase of passwords) {
+    try {
+      return createPrivateKey({ key, format: 'pem', passphrase });
+    } catch {
+      // Which of the two is wrong, password or key, cannot be told.
+    }
+  }
+  throw new KeyFileError('WRONG_PASSWORD', 'is protected by another password');
+}
+
+/** The library's errors are not shown: they are not written to be. */
+function parseKey(parse: () => KeyObject): KeyObject {
+  try {
+    return parse();
+  } catch {
+    throw new KeyFileError('MALFORMED', 'has a damaged private key');
+  }
+}
+
+/** By search for the next mark, not by a pattern: marks without an end must not cost a scan each. */
+function* blocksOf(text: string): Generator<Block> {
+  for (let at = text.indexOf('-----BEGIN '); at >= 0; at = text.indexOf('-----BEGIN ', at)) {
+    const labelAt = at + '-----BEGIN '.length;
+    const labelEnd = text.indexOf('-----', labelAt);
+    const label = labelEnd < 0 ? '' : text.slice(labelAt, labelEnd);
+    const end = `-----END ${label}-----`;
+    const bodyEnd = labelEnd < 0 ? -1 : text.indexOf(end, labelEnd);
+    if (bodyEnd < 0) throw new KeyFileError('MALFORMED', 'has a block of PEM without its end');
+    yield { label, body: text.slice(labelEnd + '-----'.length, bodyEnd) };
+    at = bodyEnd + end.length;
+  }
+}
+
+function decodeBody({ body }: Block): Buffer {
+  return Buffer.from(body, 'base64');
+}
