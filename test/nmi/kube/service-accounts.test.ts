@@ -71,15 +71,15 @@ function stand(options: Partial<ServiceAccountsOptions> = {}) {
     accounts,
     changes: () => changes,
     peek: () => accounts.peek('default', 'demo'),
-    async learn(clientId: string): Promise<void> {
+    learn: async (clientId: string): Promise<void> => {
       const reading = accounts.read('default', 'demo');
       reader.open[0]?.answer(clientId);
       await reading;
     },
-    async land(land: (read: Read) => void): Promise<void> {
+    land: async (end: (read: Read) => void): Promise<void> => {
       const [read] = reader.open;
       assert.ok(read !== undefined, 'nothing is being read');
-      land(read);
+      end(read);
       await nextTurn();
     },
   };
@@ -336,14 +336,16 @@ describe('the annotations of a service account', () => {
 });
 
 type Step =
-  | { readonly kind: 'peek' | 'read'; readonly name: string }
+  | { readonly kind: 'peek'; readonly name: string }
+  | { readonly kind: 'read'; readonly name: string }
   | { readonly kind: 'set'; readonly name: string; readonly clientId: string }
   | { readonly kind: 'land'; readonly at: number; readonly ok: boolean }
   | { readonly kind: 'pass'; readonly ms: number };
 
 const anyName = fc.constantFrom('a', 'b', 'c');
 const anyStep: fc.Arbitrary<Step> = fc.oneof(
-  fc.record({ kind: fc.constantFrom('peek' as const, 'read' as const), name: anyName }),
+  fc.record({ kind: fc.constant('peek' as const), name: anyName }),
+  fc.record({ kind: fc.constant('read' as const), name: anyName }),
   fc.record({
     kind: fc.constant('set' as const),
     name: anyName,

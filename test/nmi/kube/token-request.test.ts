@@ -21,8 +21,7 @@ function populate(fake: FakeKube): { readonly name: string; readonly uid: string
   for (const name of ['demo', 'other']) {
     fake.apply({ apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name } });
   }
-  const { metadata } = fake.apply(rawPod('one'));
-  return { name: metadata.name, uid: metadata.uid };
+  return { name: 'one', uid: fake.apply(rawPod('one')).metadata.uid! };
 }
 
 function claimsOf(token: string): Readonly<Record<string, unknown>> {

@@ -1,0 +1,246 @@
+/** What the tests of federated proofs share: an API server by hand, its true time, identities. */
+import assert from 'node:assert/strict';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { KubeError } from '../../../../src/nmi/kube/kube-error.ts';
+import type { RequestOptions } from '../../../../src/nmi/kube/client.ts';
+import type { AgentAccount, OwnAccount } from '../../../../src/nmi/kube/own-account.ts';
+import type { JsonPoster } from '../../../../src/nmi/kube/token-request.ts';
+import {
+  openFederatedProofs,
+  type FederatedProofs,
+} from '../../../../src/nmi/sources/entra/federated.ts';
+import type { IdentityWith, ProofResult } from '../../../../src/nmi/sources/entra/proof.ts';
+import { HandClock } from '../../../support/hand-clock.ts';
+
+export const minuteMs = 60_000;
+export const hourMs = 60 * minuteMs;
+export const audience = 'api://AzureADTokenExchange';
+export const agentPod = { name: 'nmi-x7k2p', uid: 'agent-uid' };
+
+const application = {
+  kind: 'entra',
+  authority: 'https://login.microsoftonline.com',
+  tenantId: '00000000-0000-0000-0000-00000000000a',
+  clientId: '00000000-0000-0000-0000-00000000000b',
+} as const;
+
+type PodIdentity = IdentityWith<'federated_pod'>;
+type NodeIdentity = IdentityWith<'federated_node'>;
+
+export function podIdentity(
+  name: string,
+  over: { namespace?: string; audience?: string } = {},
+): PodIdentity {
+  const { namespace = 'ns', audience: named = audience } = over;
+  const serviceAccount = { namespace, name };
+  return { ...application, credential: { kind: 'federated_pod', serviceAccount, audience: named } };
+}
+
+export function nodeIdentity(named: string = audience): NodeIdentity {
+  return { ...application, credential: { kind: 'federated_node', audience: named } };
+}
+
+export function assertionOf(result: ProofResult): string {
+  assert.ok(result.ok, result.ok ? '' : result.failure.description);
+  assert.ok(result.proof.kind === 'assertion');
+  return result.proof.assertion;
+}
+
+/** What the server by hand writes into its tokens. */
+export interface Claims {
+  readonly serial: number;
+  /** Namespace and name of the service account. */
+  readonly subject: string;
+  readonly audience: string;
+  /** Empty for none. */
+  readonly podUid: string;
+  /** Milliseconds of the server's own uptime. */
+  readonly expiresAtUpMs: number;
+}
+
+export function claimsOf(assertion: string): Claims {
+  const [, payload = ''] = assertion.split('.');
+  return JSON.parse(Buffer.from(payload, 'base64url').toString('utf8')) as Claims;
+}
+
+export interface OpenRequest {
+  /** Service account, audience and pod: what must be asked for once at a time. */
+  readonly what: string;
+  answer(): void;
+  fail(error: KubeError): void;
+}
+
+/**
+ * An API server whose clock is right, whatever the node's says. Tokens are made when they are asked
+ * for and delivered when the test says so; a request times out by itself.
+ */
+export class HandApi implements JsonPoster {
+  readonly open: OpenRequest[] = [];
+  asked = 0;
+  /** Seconds that every token gets; undefined: as asked for. */
+  grantS: number | undefined = undefined;
+  readonly #clock: HandClock;
+  readonly #startedAtWallMs: number;
+  #sleptMs = 0;
+  #failures: KubeError[] = [];
+
+  constructor(clock: HandClock) {
+    this.#clock = clock;
+    this.#startedAtWallMs = clock.wallMs();
+  }
+
+  get upMs(): number {
+    return this.#clock.monotonicMs() + this.#sleptMs;
+  }
+
+  /** Time passes for everybody but the node's monotonic clock. */
+  sleep(ms: number): void {
+    this.#sleptMs += ms;
+  }
+
+  failNext(error: KubeError): void {
+    this.#failures.push(error);
+  }
+
+  postJson(path: string, body: unknown, options: RequestOptions = {}): Promise<unknown> {
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    const made = this.#make(path, body as TokenRequestBody);
+    const end = (settle: () => void): void => {
+      disarm();
+      this.open.splice(this.open.indexOf(request), 1);
+      settle();
+    };
+    const request: OpenRequest = {
+      what: made.what,
+      answer: () => {
+        end(() => {
+          resolve(made.answer);
+        });
+      },
+      fail: (error) => {
+        end(() => {
+          reject(error);
+        });
+      },
+    };
+    const disarm = this.#clock.schedule(options.timeoutMs ?? 30_000, () => {
+      request.fail(new KubeError('TIMEOUT', 'no answer in time'));
+    });
+    this.asked++;
+    this.open.push(request);
+    return promise;
+  }
+
+  /** Ends the request that is open at this place. */
+  land(at: number): void {
+    const request = this.open[at];
+    assert.ok(request !== undefined, 'no such request');
+    const failure = this.#failures.shift();
+    if (failure === undefined) request.answer();
+    else request.fail(failure);
+  }
+
+  async landAll(): Promise<void> {
+    await nextTurn();
+    while (this.open.length > 0) this.land(0);
+    await nextTurn();
+  }
+
+  #make(path: string, { spec }: TokenRequestBody): { what: string; answer: unknown } {
+    const [, , , , namespace = '', , name = ''] = path.split('/');
+    const grantedS = this.grantS ?? spec.expirationSeconds;
+    const claims: Claims = {
+      serial: this.asked,
+      subject: `${namespace}/${name}`,
+      audience: spec.audiences.join(),
+      podUid: spec.boundObjectRef?.uid ?? '',
+      expiresAtUpMs: this.upMs + grantedS * 1000,
+    };
+    const payload = Buffer.from(JSON.stringify(claims)).toString('base64url');
+    const expiresAtWallMs = this.#startedAtWallMs + claims.expiresAtUpMs;
+    return {
+      what: `${claims.subject} ${claims.audience} ${claims.podUid}`,
+      answer: {
+        spec: { ...spec, expirationSeconds: grantedS },
+        status: {
+          token: `e30.${payload}.c2ln`,
+          expirationTimestamp: new Date(expiresAtWallMs).toISOString(),
+        },
+      },
+    };
+  }
+}
+
+interface TokenRequestBody {
+  readonly spec: {
+    readonly audiences: readonly string[];
+    readonly expirationSeconds: number;
+    readonly boundObjectRef?: { readonly uid: string };
+  };
+}
+
+export interface StandOptions {
+  readonly maxKept?: number;
+  readonly account?: Partial<AgentAccount>;
+}
+
+export interface Stand extends Disposable {
+  readonly clock: HandClock;
+  readonly api: HandApi;
+  readonly proofs: FederatedProofs;
+  /** Uid of the live pod by name of its service account, in every namespace. */
+  readonly pods: Map<string, string>;
+  readonly signal: AbortSignal;
+  /** The result, with all requests answered. */
+  get(identity: PodIdentity | NodeIdentity): Promise<ProofResult>;
+  /** The assertion for that service account, with all requests answered. */
+  ask(name: string): Promise<string>;
+  askNode(): Promise<string>;
+}
+
+export function openStand(
+  live: Readonly<Record<string, string>>,
+  { maxKept, account }: StandOptions = {},
+): Stand {
+  const clock = new HandClock();
+  const api = new HandApi(clock);
+  const pods = new Map(Object.entries(live));
+  const agent: AgentAccount = {
+    kind: 'ok',
+    serviceAccount: { namespace: 'kube-system', name: 'nmi' },
+    pod: agentPod,
+    ...account,
+  };
+  const ownAccount: OwnAccount = { known: agent, get: () => Promise.resolve(agent) };
+  const proofs = openFederatedProofs({
+    client: api,
+    clock,
+    ownAccount,
+    livePodOf: ({ name }) => {
+      const uid = pods.get(name);
+      return uid === undefined ? undefined : { name: `pod-${uid}`, uid };
+    },
+    ...(maxKept === undefined ? {} : { maxKept }),
+  });
+  const { signal } = new AbortController();
+
+  async function get(identity: PodIdentity | NodeIdentity): Promise<ProofResult> {
+    const getting = isOfPod(identity)
+      ? proofs.pod.get(identity, signal)
+      : proofs.node.get(identity, signal);
+    await api.landAll();
+    return getting;
+  }
+  return {
+    ...{ clock, api, proofs, pods, signal, get },
+    ask: async (name) => assertionOf(await get(podIdentity(name))),
+    askNode: async () => assertionOf(await get(nodeIdentity())),
+    [Symbol.dispose]: () => {
+      proofs[Symbol.dispose]();
+    },
+  };
+}
+
+function isOfPod(identity: PodIdentity | NodeIdentity): identity is PodIdentity {
+  return identity.credential.kind === 'federated_pod';
+}
