@@ -13,7 +13,7 @@ const digits = /^[0-9]+$/;
 const maxClockSkewS = 300;
 
 /** 88 bytes, which probes of several SDKs look for. */
-export const headerMissing =
+const headerMissing =
   '{"error":"invalid_request","error_description":"Required metadata header not specified"}';
 
 const seenRequestIds = new Set<string>();
