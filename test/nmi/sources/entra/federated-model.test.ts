@@ -1,6 +1,7 @@
 /**
  * Federated proofs against a model that only knows what must never happen: requests that end in any
- * order or not at all, pods that come and go, a wall clock that steps, a server that grants little.
+ * order or not at all, pods that come and go, a server that grants little, and a wall
+ * clock that steps or a node that sleeps: what both do together no clock tells.
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -19,7 +20,7 @@ import {
 } from './federated-stand.ts';
 
 const audiences = ['api://x', 'api://y'] as const;
-const maxKept = 3;
+const maxKept = 4;
 
 type Step =
   | {
@@ -31,15 +32,15 @@ type Step =
     }
   | { readonly kind: 'land'; readonly at: number; readonly ok: boolean }
   | { readonly kind: 'pass'; readonly ms: number }
-  | { readonly kind: 'jump'; readonly ms: number }
+  | { readonly kind: 'upset'; readonly isForward: boolean }
   | { readonly kind: 'grant'; readonly seconds: number | undefined }
   | { readonly kind: 'pod'; readonly account: string; readonly uid: string | undefined }
   | { readonly kind: 'forget'; readonly account: string | undefined; readonly audience: string }
   | { readonly kind: 'drop' };
 
-const anyAccount = fc.constantFrom('a', 'b', 'c');
+const anyAccount = fc.constantFrom('a', 'b');
 const anySubject = {
-  account: fc.constantFrom('a', 'b', 'c', undefined),
+  account: fc.constantFrom('a', 'b', undefined),
   audience: fc.constantFrom(...audiences),
 };
 
@@ -62,7 +63,7 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
       ms: fc.constantFrom(1, 2_000, minuteMs, 5 * minuteMs, 30 * minuteMs, hourMs),
     }),
   },
-  { weight: 1, arbitrary: step('jump', { ms: fc.constantFrom(-hourMs, hourMs) }) },
+  { weight: 1, arbitrary: step('upset', { isForward: fc.boolean() }) },
   { weight: 1, arbitrary: step('grant', { seconds: fc.constantFrom(undefined, 20, 600, 7_200) }) },
   {
     weight: 1,
@@ -75,7 +76,7 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.constant({ kind: 'drop' as const }) },
 );
 
-async function runSteps(steps: readonly Step[]): Promise<void> {
+async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void> {
   using stand = openStand({ a: 'u1', b: 'u2' }, { maxKept });
   const { api, clock, pods, proofs } = stand;
   const asked: Promise<void>[] = [];
@@ -142,8 +143,10 @@ async function runSteps(steps: readonly Step[]): Promise<void> {
       await land(each.at, each.ok);
     } else if (each.kind === 'pass') {
       clock.advance(each.ms);
-    } else if (each.kind === 'jump') {
-      clock.jumpWall(each.ms);
+    } else if (each.kind === 'upset' && isSleepy) {
+      if (api.open.length === 0) api.sleep(hourMs);
+    } else if (each.kind === 'upset') {
+      clock.jumpWall(each.isForward ? hourMs : -hourMs);
     } else if (each.kind === 'grant') {
       api.grantS = each.seconds;
     } else if (each.kind === 'pod') {
@@ -180,6 +183,6 @@ async function runSteps(steps: readonly Step[]): Promise<void> {
 describe('whatever happens in whatever order', () => {
   it('an assertion is alive, of the pod and account that asked, and asked for once', async () => {
     const anySteps = fc.array(anyStep, { maxLength: 80, size: 'max' });
-    await fc.assert(fc.asyncProperty(anySteps, runSteps), { numRuns: 200 });
+    await fc.assert(fc.asyncProperty(anySteps, fc.boolean(), runSteps), { numRuns: 300 });
   });
 });

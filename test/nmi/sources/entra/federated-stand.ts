@@ -86,16 +86,17 @@ export class HandApi implements JsonPoster {
 
   constructor(clock: HandClock) {
     this.#clock = clock;
-    this.#startedAtWallMs = clock.wallMs();
+    this.#startedAtWallMs = clock.wallMs() - clock.monotonicMs();
   }
 
   get upMs(): number {
     return this.#clock.monotonicMs() + this.#sleptMs;
   }
 
-  /** Time passes for everybody but the node's monotonic clock. */
+  /** The node sleeps: time passes for everybody but its monotonic clock. */
   sleep(ms: number): void {
     this.#sleptMs += ms;
+    this.#clock.jumpWall(ms);
   }
 
   failNext(error: KubeError): void {
@@ -203,6 +204,8 @@ export function openStand(
   { maxKept, account }: StandOptions = {},
 ): Stand {
   const clock = new HandClock();
+  // Long enough for no test to hold only at the start of time.
+  clock.advance(7 * hourMs);
   const api = new HandApi(clock);
   const pods = new Map(Object.entries(live));
   const agent: AgentAccount = {
