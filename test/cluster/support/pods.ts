@@ -1,0 +1,42 @@
+/** Pods of a test cluster, which has no scheduler and no kubelet: the test says what they would. */
+import type { Api, KubeBody } from './api.ts';
+
+export interface PodWish {
+  readonly namespace: string;
+  readonly name: string;
+  /** Where the scheduler put it. */
+  readonly node: string;
+  readonly ip: string;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly serviceAccountName?: string;
+}
+
+/** A running pod. Its namespace and service account have to be there. */
+export async function runPod(admin: Api, wish: PodWish): Promise<KubeBody> {
+  const { namespace, name, node, ip, labels = {}, serviceAccountName = 'default' } = wish;
+  const pods = `/api/v1/namespaces/${namespace}/pods`;
+  await admin.expect('POST', pods, {
+    metadata: { name, labels },
+    spec: { nodeName: node, serviceAccountName, containers: [{ name: 'app', image: 'app' }] },
+  });
+  return setPodStatus(admin, wish, { phase: 'Running', podIP: ip, podIPs: [{ ip }] });
+}
+
+/** Changes what the kubelet reports. */
+export function setPodStatus(
+  admin: Api,
+  { namespace, name }: Pick<PodWish, 'namespace' | 'name'>,
+  status: object,
+): Promise<KubeBody> {
+  const path = `/api/v1/namespaces/${namespace}/pods/${name}/status`;
+  return admin.expect('PATCH', path, { status }, { contentType: 'application/merge-patch+json' });
+}
+
+/** Without the grace that a kubelet would have to end. */
+export function deletePod(
+  admin: Api,
+  { namespace, name }: Pick<PodWish, 'namespace' | 'name'>,
+): Promise<KubeBody> {
+  const path = `/api/v1/namespaces/${namespace}/pods/${name}?gracePeriodSeconds=0`;
+  return admin.expect('DELETE', path);
+}
