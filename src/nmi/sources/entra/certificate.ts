@@ -157,7 +157,7 @@ function decodeBase64(text: string): Buffer | undefined {
 function explain(error: unknown, passwords: readonly string[]): string {
   if (!(error instanceof KeyFileError)) return 'cannot be read';
   if (error.code !== 'WRONG_PASSWORD') return error.message;
-  return passwords.every((password) => password === '')
+  return passwords.includes('')
     ? 'is protected by a password, and there is none under the key "password"'
     : 'is protected by another password than the one under the key "password"';
 }

@@ -293,7 +293,7 @@ function generateKey(
   length: number,
   md: forge.md.MessageDigest,
 ): string {
-  const { generateKey: generate } = forge.pkcs12 as unknown as {
+  const library = forge.pkcs12 as unknown as {
     generateKey(
       password: string,
       salt: forge.util.ByteStringBuffer,
@@ -304,5 +304,5 @@ function generateKey(
     ): forge.util.ByteStringBuffer;
   };
   const saltBuffer = forge.util.createBuffer(salt.toString('latin1'));
-  return generate(password, saltBuffer, 1, rounds, length, md).toHex();
+  return library.generateKey(password, saltBuffer, 1, rounds, length, md).toHex();
 }
