@@ -92,17 +92,17 @@ function proverOf(providers: ProofProviders, identity: EntraIdentity): Prover {
   const { credential } = identity;
   switch (credential.kind) {
     case 'secret':
-      return prover(providers.secret, { ...identity, credential });
+      return bind(providers.secret, { ...identity, credential });
     case 'certificate':
-      return prover(providers.certificate, { ...identity, credential });
+      return bind(providers.certificate, { ...identity, credential });
     case 'federated_pod':
-      return prover(providers.federated_pod, { ...identity, credential });
+      return bind(providers.federated_pod, { ...identity, credential });
     case 'federated_node':
-      return prover(providers.federated_node, { ...identity, credential });
+      return bind(providers.federated_node, { ...identity, credential });
   }
 }
 
-function prover<K extends EntraCredential['kind']>(
+function bind<K extends EntraCredential['kind']>(
   provider: ProofProvider<K>,
   identity: IdentityWith<K>,
 ): Prover {

@@ -1,12 +1,12 @@
 /**
  * A proof for a token: one client-credentials request. MSAL makes the request, signatures
- * included, and nothing else: a fresh application per fetch has no cache to scan, no throttle of
- * its own to run into and no credential to keep. What Entra ID answered is read from the wire,
- * where `refresh_in`, `Retry-After` and the error codes are.
+ * included, and sees nothing of the answer: it hides `refresh_in`, `Retry-After` and most error
+ * codes. A fresh application per fetch (1 to 2 ms) keeps no credential, and no throttle that would
+ * refuse the next request by itself for 60 s.
  */
-import type { ConfidentialClientApplication, INetworkModule } from '@azure/msal-node';
+import type * as Msal from '@azure/msal-node';
 import type { Clock } from '../../../cache/clock.ts';
-import { asRecord, parseRecord } from '../../json-value.ts';
+import { parseRecord } from '../../json-value.ts';
 import { networkCode } from '../../network-code.ts';
 import type { EntraIdentity, SourceFailure, SourceResult } from '../source.ts';
 import { entraDown, judgeEntra, type EntraAnswer } from './aadsts.ts';
@@ -33,10 +33,8 @@ export interface ExchangeOptions {
 interface Exchanged {
   form: string | undefined;
   answer: EntraAnswer | undefined;
-  error: EntraNetworkError | undefined;
+  error: unknown;
 }
-
-type Msal = typeof import('@azure/msal-node');
 
 export function createExchange({ network, clock }: ExchangeOptions): Exchange {
   return async (request, signal) => {
@@ -55,40 +53,34 @@ export function createExchange({ network, clock }: ExchangeOptions): Exchange {
       if (!isRefusal(answer)) return failed(entraDown(`Entra ID answered ${parsed.problem}`));
     }
     if (answer !== undefined) return failed(judgeEntra(answer, secretsIn(form)));
-    if (error !== undefined) return failed(entraDown(error.message));
+    if (error !== undefined) return failed(entraDown(describe(error)));
     return failed(unsent(failure));
   };
 }
 
-/** @returns what MSAL threw, if it did. */
+/** @returns what MSAL threw: always something, and of interest when nothing was sent. */
 async function send(
-  msal: Msal,
+  msal: typeof Msal,
   request: ExchangeRequest,
-  networkClient: INetworkModule,
+  networkClient: Msal.INetworkModule,
 ): Promise<unknown> {
-  let application: ConfidentialClientApplication | undefined;
   try {
-    application = createApplication(msal, request, networkClient);
+    const application = createApplication(msal, request, networkClient);
     await application.acquireTokenByClientCredential({
       scopes: [scopeOf(request.resource)],
       skipCache: true,
-      // MSAL_FORCE_REGION in the environment would have the credential sent to another host.
-      azureRegion: 'DisableMsalForceRegion',
     });
     return undefined;
   } catch (error) {
     return error;
-  } finally {
-    // The answer was written to MSAL's store in clear text, `skipCache` or not.
-    application?.clearCache();
   }
 }
 
 function createApplication(
-  { ConfidentialClientApplication, LogLevel }: Msal,
+  { ConfidentialClientApplication, LogLevel }: typeof Msal,
   request: ExchangeRequest,
-  networkClient: INetworkModule,
-): ConfidentialClientApplication {
+  networkClient: Msal.INetworkModule,
+): Msal.ConfidentialClientApplication {
   const { authority, clientId } = request.identity;
   const base = baseOf(request);
   return new ConfidentialClientApplication({
@@ -107,6 +99,7 @@ function createApplication(
     },
     system: {
       networkClient,
+      disableInternalRetries: true,
       loggerOptions: {
         loggerCallback: () => undefined,
         logLevel: LogLevel.Error,
@@ -116,7 +109,7 @@ function createApplication(
   });
 }
 
-function credentialOf(proof: Proof): Readonly<Record<string, unknown>> {
+function credentialOf(proof: Proof): Partial<Msal.Configuration['auth']> {
   switch (proof.kind) {
     case 'secret':
       return { clientSecret: proof.clientSecret };
@@ -132,37 +125,29 @@ function credentialOf(proof: Proof): Readonly<Record<string, unknown>> {
 }
 
 /**
- * MSAL's view of the network. It sees a token or an exception: given an answer of 429, 5xx or with
- * `Retry-After` it would refuse the next request by itself, for 60 s when nothing else was said.
+ * The network as MSAL sees it: out of reach, whatever came back. Nothing more is wanted of MSAL by
+ * then, and it copies tokens into a store; a 429, a 5xx or a `Retry-After` would arm its throttle,
+ * and a body that is no object would break it.
  */
 function createNetworkClient(
   network: ExchangeOptions['network'],
   endpoint: string,
   exchanged: Exchanged,
   signal: AbortSignal,
-): INetworkModule {
+): Msal.INetworkModule {
   return {
-    sendGetRequestAsync: () => Promise.reject(new TypeError('nothing is to be discovered')),
-    async sendPostRequestAsync<T>(url: string, options: { headers?: object; body?: string } = {}) {
-      if (url.split('?')[0] !== endpoint) throw new TypeError('not the token endpoint');
-      const { headers = {}, body = '' } = options;
+    sendGetRequestAsync: () => Promise.reject(new TypeError('there is nothing to discover')),
+    async sendPostRequestAsync(url, { headers = {}, body = '' } = {}) {
+      if (url.split('?')[0] !== endpoint) throw new TypeError('this is not the token endpoint');
       exchanged.form = body;
       try {
-        exchanged.answer = await network.postForm(url, body, { ...headers }, signal);
+        exchanged.answer = await network.postForm(url, body, headers, signal);
       } catch (error) {
-        exchanged.error = error instanceof EntraNetworkError ? error : undefined;
-        throw error;
+        exchanged.error = error;
       }
-      const { status, body: text } = exchanged.answer;
-      const fields: unknown = parseRecord(text);
-      if (status !== 200 || !isAnswer<T>(fields)) throw new TypeError('not a token');
-      return { status, headers: {}, body: fields };
+      throw new TypeError('the answer is not for MSAL');
     },
   };
-}
-
-function isAnswer<T>(fields: unknown): fields is T {
-  return asRecord(fields) !== undefined;
 }
 
 function isRefusal({ body }: EntraAnswer): boolean {
@@ -188,6 +173,11 @@ function tokenEndpointOf(request: ExchangeRequest): string {
 function secretsIn(form: string | undefined): readonly string[] {
   const fields = new URLSearchParams(form);
   return ['client_secret', 'client_assertion'].flatMap((name) => fields.getAll(name));
+}
+
+function describe(error: unknown): string {
+  if (error instanceof EntraNetworkError) return error.message;
+  return `Entra ID could not be asked (${networkCode(error)})`;
 }
 
 /** Nothing was sent: what there is to prove the identity with is unfit, a weak key for instance. */

@@ -3,7 +3,8 @@
  * Connections are kept for the next request; proxies are honoured here and nowhere else in the
  * agent. Redirects are not followed: the form holds a credential.
  */
-import { createSecureContext, getCACertificates } from 'node:tls';
+import { X509Certificate } from 'node:crypto';
+import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
 import type { Clock } from '../../../cache/clock.ts';
 import { parseRetryAfter } from '../../kube/kube-error.ts';
@@ -63,6 +64,8 @@ const maxBodyBytes = 64 * 1024;
 const maxConnections = 16;
 /** One odd header must not take a key out of service for days. */
 const maxRetryAfterS = 3600;
+
+const certificates = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g;
 
 /** Opens no connection yet. Throws `EntraNetworkError` CONFIG. */
 export function openEntraNetwork(options: EntraNetworkOptions): EntraNetwork {
@@ -138,18 +141,18 @@ function openDispatcher({ timeoutMs, caPem, environment }: EntraNetworkOptions):
 }
 
 /** One context for all connections: reading the system's 150 authorities takes milliseconds. */
-function trustOf(caPem: string | undefined): {
-  secureContext?: ReturnType<typeof createSecureContext>;
-} {
+function trustOf(caPem: string | undefined): { readonly secureContext?: SecureContext } {
   if (caPem === undefined) return {};
-  if (!caPem.includes('-----BEGIN CERTIFICATE-----')) {
+  const own = caPem.match(certificates) ?? [];
+  // Node takes a file without a single readable certificate and then trusts nobody more than before.
+  if (own.length === 0) {
     throw new EntraNetworkError('CONFIG', 'the file of additional authorities has no certificate');
   }
   try {
-    const ca = [...getCACertificates('default'), caPem];
-    return { secureContext: createSecureContext({ ca }) };
+    const ca = own.map((pem) => new X509Certificate(pem).toString());
+    return { secureContext: createSecureContext({ ca: [...getCACertificates('default'), ...ca] }) };
   } catch (error) {
-    const message = `the file of additional authorities is unreadable (${networkCode(error)})`;
+    const message = 'the file of additional authorities holds something that is no certificate';
     throw new EntraNetworkError('CONFIG', message, error);
   }
 }

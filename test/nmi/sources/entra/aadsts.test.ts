@@ -81,7 +81,7 @@ describe('the table of codes', () => {
           const failure = judgeEntra(answer, []);
           assert.equal(failure.reason, reason);
           assert.equal(failure.holdMs, holdMs);
-          assert.ok(errors.includes(failure.error), failure.error);
+          assert.ok(errors.includes(failure.error), String(failure.error));
         }
         assert.equal(judgeEntra(withText, []).description, description);
       });

@@ -35,7 +35,9 @@ export interface TestCertificate {
 
 export async function openTokenServer(): Promise<TokenServer> {
   const { certificatePem, privateKeyPem } = createCertificate();
-  const server = createServer({ cert: certificatePem, key: privateKeyPem });
+  // It offers what it does not speak: a client that takes HTTP/2 gets nowhere.
+  const ALPNProtocols = ['h2', 'http/1.1'];
+  const server = createServer({ cert: certificatePem, key: privateKeyPem, ALPNProtocols });
   const received: Received[] = [];
   let connections = 0;
   let answers: readonly Answer[] = [];
@@ -102,8 +104,11 @@ export function jwtOf(claims: object): string {
 
 /** Self-signed, for servers on this machine and for clients. */
 export function createCertificate(modulusLength = 2048): TestCertificate {
-  const { privateKey } = generateKeyPairSync('rsa', { modulusLength });
-  const privateKeyPem = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string;
+  const { privateKey: privateKeyPem } = generateKeyPairSync('rsa', {
+    modulusLength,
+    publicKeyEncoding: { type: 'spki', format: 'pem' },
+    privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+  });
   const key = forge.pki.privateKeyFromPem(privateKeyPem);
   const certificate = forge.pki.createCertificate();
   certificate.publicKey = forge.pki.setRsaPublicKey(key.n, key.e);

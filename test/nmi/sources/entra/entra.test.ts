@@ -1,0 +1,310 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { systemClock } from '../../../../src/cache/clock.ts';
+import type { Token } from '../../../../src/cache/token.ts';
+import {
+  createEntraSource,
+  openEntraSource,
+  type ProofProviders,
+} from '../../../../src/nmi/sources/entra/entra.ts';
+import type { Exchange } from '../../../../src/nmi/sources/entra/exchange.ts';
+import { EntraNetworkError } from '../../../../src/nmi/sources/entra/network.ts';
+import type { Proof, ProofResult } from '../../../../src/nmi/sources/entra/proof.ts';
+import type {
+  EntraCredential,
+  EntraIdentity,
+  FailureReason,
+  SourceResult,
+} from '../../../../src/nmi/sources/source.ts';
+import { HandClock } from '../../../support/hand-clock.ts';
+import { createCertificate, json, jwtOf, openTokenServer } from './token-server.ts';
+
+const token: Token = {
+  accessToken: 'tok',
+  clientId: 'c',
+  resource: 'r',
+  expiresAtWallS: 2_000_000_000,
+  notBeforeWallS: 1_700_000_000,
+  extExpiresAtWallS: undefined,
+};
+const secret = { namespace: 'ns', name: 'n' };
+const audience = 'api://AzureADTokenExchange';
+const credentials: readonly EntraCredential[] = [
+  { kind: 'secret', secret },
+  { kind: 'certificate', secret },
+  { kind: 'federated_pod', serviceAccount: secret, audience },
+  { kind: 'federated_node', audience },
+];
+
+function identityWith(credential: EntraCredential, authority = 'https://e'): EntraIdentity {
+  return { kind: 'entra', authority, tenantId: 't', clientId: 'c', credential };
+}
+
+const identity = identityWith(credentials[0]!);
+const request = { identity, resource: 'r' };
+const mayRetry = (): boolean => true;
+
+function failure(reason: FailureReason): SourceResult {
+  return { ok: false, failure: { reason, description: 'no', holdMs: 1 } };
+}
+
+function proofOf(clientSecret: string): ProofResult {
+  return { ok: true, proof: { kind: 'secret', clientSecret } };
+}
+
+interface Script {
+  /** One a call; the last one stays. */
+  readonly gets?: readonly (ProofResult | ((signal: AbortSignal) => Promise<ProofResult>))[];
+  readonly exchanges?: readonly (SourceResult | Exchange)[];
+  readonly forgets?: boolean;
+}
+
+/** A source whose provider and exchange follow a script, and what it did. */
+function play({
+  gets = [proofOf('p')],
+  exchanges = [{ ok: true, token }],
+  forgets = true,
+}: Script) {
+  const did: string[] = [];
+  const proofs: Proof[] = [];
+  const next = <T>(list: readonly T[], index: number): T => list[Math.min(index, list.length - 1)]!;
+  let got = 0;
+  let exchanged = 0;
+  const providerOf = (kind: string) => ({
+    get(_identity: unknown, signal: AbortSignal) {
+      did.push(`get ${kind}`);
+      const step = next(gets, got++);
+      return typeof step === 'function' ? step(signal) : Promise.resolve(step);
+    },
+    forget() {
+      did.push(`forget ${kind}`);
+      return forgets;
+    },
+  });
+  const providers: ProofProviders = {
+    secret: providerOf('secret'),
+    certificate: providerOf('certificate'),
+    federated_pod: providerOf('federated_pod'),
+    federated_node: providerOf('federated_node'),
+  };
+  const clock = new HandClock();
+  const source = createEntraSource({
+    providers,
+    timeoutMs: 10_000,
+    clock,
+    exchange(asked, signal) {
+      did.push('exchange');
+      proofs.push(asked.proof);
+      const step = next(exchanges, exchanged++);
+      return typeof step === 'function' ? step(asked, signal) : Promise.resolve(step);
+    },
+  });
+  return { source, did, proofs, clock };
+}
+
+function untilAbort(signal: AbortSignal): Promise<never> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  signal.addEventListener('abort', () => {
+    reject(signal.reason);
+  });
+  return promise;
+}
+
+describe('a fetch from Entra ID', () => {
+  for (const credential of credentials) {
+    it(`asks the provider of ${credential.kind}, and exchanges what it gives`, async () => {
+      const { source, did } = play({});
+      const asked = { identity: identityWith(credential), resource: 'r' };
+      assert.deepEqual(await source.fetch(asked, mayRetry), { ok: true, token });
+      assert.deepEqual(did, [`get ${credential.kind}`, 'exchange']);
+    });
+  }
+
+  it('ends where there is no proof', async () => {
+    const missing = failure('credential_missing');
+    assert.ok(!missing.ok);
+    const { source, did } = play({ gets: [missing] });
+    assert.deepEqual(await source.fetch(request, mayRetry), missing);
+    assert.deepEqual(did, ['get secret']);
+  });
+
+  it('is made again, once, with a new proof after a refused one that was kept', async () => {
+    const { source, did, proofs } = play({
+      gets: [proofOf('old'), proofOf('new')],
+      exchanges: [failure('credential_refused'), { ok: true, token }],
+    });
+    assert.deepEqual(await source.fetch(request, mayRetry), { ok: true, token });
+    assert.deepEqual(did, ['get secret', 'exchange', 'forget secret', 'get secret', 'exchange']);
+    assert.deepEqual(
+      proofs.map((proof) => proof.kind === 'secret' && proof.clientSecret),
+      ['old', 'new'],
+    );
+  });
+
+  it('is given up after the second refusal', async () => {
+    const { source, did } = play({ exchanges: [failure('credential_refused')] });
+    assert.deepEqual(await source.fetch(request, mayRetry), failure('credential_refused'));
+    assert.equal(did.filter((step) => step === 'exchange').length, 2);
+    assert.equal(did.filter((step) => step === 'forget secret').length, 1);
+  });
+
+  it('is not made again with what was read just now, or against the budget', async () => {
+    const fresh = play({ exchanges: [failure('credential_refused')], forgets: false });
+    await fresh.source.fetch(request, mayRetry);
+    assert.deepEqual(fresh.did, ['get secret', 'exchange', 'forget secret']);
+    const late = play({ exchanges: [failure('credential_refused')] });
+    await late.source.fetch(request, () => false);
+    assert.deepEqual(late.did, ['get secret', 'exchange', 'forget secret']);
+  });
+
+  for (const reason of [
+    'resource_refused',
+    'identity_refused',
+    'federation_refused',
+    'policy_refused',
+    'upstream_refused',
+    'upstream_throttled',
+    'upstream_down',
+  ] as const) {
+    it(`keeps the proof after ${reason}`, async () => {
+      const { source, did } = play({ exchanges: [failure(reason)] });
+      assert.deepEqual(await source.fetch(request, mayRetry), failure(reason));
+      assert.deepEqual(did, ['get secret', 'exchange']);
+    });
+  }
+
+  const hanging: readonly (readonly [name: string, Script])[] = [
+    ['its provider', { gets: [untilAbort] }],
+    ['a provider that heeds no signal', { gets: [() => new Promise(() => undefined)] }],
+    ['its exchange', { exchanges: [(_, signal) => untilAbort(signal)] }],
+    [
+      'the second exchange',
+      { exchanges: [failure('credential_refused'), (_, signal) => untilAbort(signal)] },
+    ],
+  ];
+  for (const [name, script] of hanging) {
+    it(`ends in time when ${name} hangs, and leaves nothing armed`, async () => {
+      const { source, clock } = play(script);
+      const fetching = source.fetch(request, mayRetry);
+      // Lets every step that can be taken be taken.
+      await new Promise(setImmediate);
+      clock.advance(9_999);
+      assert.equal(clock.armed.length, 1);
+      clock.advance(1);
+      const result = await fetching;
+      assert.ok(!result.ok);
+      assert.deepEqual(result.failure, {
+        reason: 'upstream_down',
+        description: 'there is no token of Entra ID after 10000 ms',
+        holdMs: 1_000,
+      });
+      assert.deepEqual(clock.armed, []);
+    });
+  }
+
+  it('never rejects, and tells no foreign message', async () => {
+    const throwing = (): never => {
+      throw new RangeError('canary');
+    };
+    const scripts: readonly Script[] = [
+      { gets: [throwing] },
+      { gets: [() => Promise.reject(new RangeError('canary'))] },
+      { exchanges: [throwing] },
+      { exchanges: [() => Promise.reject(new RangeError('canary'))] },
+    ];
+    for (const script of scripts) {
+      const { source, clock } = play(script);
+      const result = await source.fetch(request, mayRetry);
+      assert.ok(!result.ok);
+      assert.equal(result.failure.reason, 'upstream_down');
+      assert.equal(result.failure.description, 'Entra ID could not be asked (RangeError)');
+      assert.deepEqual(clock.armed, []);
+    }
+  });
+});
+
+describe('the source of Entra ID', () => {
+  const authorityIdentity = (authority: string): EntraIdentity => ({
+    ...identityWith(credentials[1]!, authority),
+    tenantId: 'contoso.com',
+    clientId: '11111111-2222-3333-4444-555555555555',
+  });
+
+  it('gets a token over the network, after a rotation too, and closes its connections', async () => {
+    await using server = await openTokenServer();
+    const { certificatePem, privateKeyPem, thumbprintSha256 } = createCertificate();
+    const proof = { kind: 'certificate', thumbprintSha256, privateKeyPem } as const;
+    const { providers, did } = providersOf({ ...proof, chainPem: certificatePem });
+    const source = openEntraSource({
+      providers,
+      timeoutMs: 5_000,
+      userAgent: 'nmi/test',
+      caPem: server.caPem,
+      environment: {},
+      clock: systemClock,
+    });
+    const exp = Math.floor(Date.now() / 1000) + 3_600;
+    const outlived = { error: 'invalid_client', error_codes: [700024] };
+    server.answerWith(json(401, outlived), json(200, { access_token: jwtOf({ exp }) }));
+    const asked = { identity: authorityIdentity(server.authority), resource: 'https://r/' };
+    const result = await source.fetch(asked, mayRetry);
+    assert.ok(result.ok && result.token.expiresAtWallS === exp);
+    assert.deepEqual(did, ['get', 'forget', 'get']);
+    const ids = server.received.map(({ form }) => form.get('client_assertion'));
+    assert.equal(new Set(ids).size, 2);
+    await source[Symbol.asyncDispose]();
+    const closed = await source.fetch(asked, mayRetry);
+    assert.ok(!closed.ok && closed.failure.reason === 'upstream_down');
+  });
+
+  it('ends in time when Entra ID hangs', async () => {
+    await using server = await openTokenServer();
+    const { providers } = providersOf({ kind: 'secret', clientSecret: 's' });
+    await using source = openEntraSource({
+      providers,
+      timeoutMs: 500,
+      userAgent: 'nmi/test',
+      caPem: server.caPem,
+      environment: {},
+      clock: systemClock,
+    });
+    server.answerWith(() => undefined);
+    const startedAt = performance.now();
+    const asked = { identity: authorityIdentity(server.authority), resource: 'r' };
+    const result = await source.fetch(asked, mayRetry);
+    assert.ok(!result.ok && result.failure.reason === 'upstream_down');
+    assert.ok(performance.now() - startedAt < 1_500);
+  });
+
+  it('is not opened with a proxy or authorities that cannot be used', () => {
+    const { providers } = providersOf({ kind: 'secret', clientSecret: 's' });
+    const base = { providers, timeoutMs: 1, userAgent: 'u', clock: systemClock };
+    for (const wrong of [
+      { environment: { HTTPS_PROXY: 'nonsense://' } },
+      { environment: {}, caPem: 'nonsense' },
+    ]) {
+      assert.throws(() => openEntraSource({ ...base, ...wrong }), EntraNetworkError);
+    }
+  });
+});
+
+function providersOf(proof: Proof): { providers: ProofProviders; did: string[] } {
+  const did: string[] = [];
+  const provider = {
+    get() {
+      did.push('get');
+      return Promise.resolve({ ok: true, proof } as const);
+    },
+    forget() {
+      did.push('forget');
+      return true;
+    },
+  };
+  const providers = {
+    secret: provider,
+    certificate: provider,
+    federated_pod: provider,
+    federated_node: provider,
+  };
+  return { providers, did };
+}
