@@ -58,6 +58,8 @@ export class CacheEntry<R extends Keyed> implements Alarm, Linked<CacheEntry<R>>
    * have serves down to half of that, or a source that has no better would be asked every time.
    */
   floorMs: number;
+  /** When a caller last had it made anew. */
+  renewedAtMs = -Infinity;
   usedAtMs: number;
   dueAtMs = 0;
   heapIndex = -1;

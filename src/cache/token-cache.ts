@@ -147,6 +147,11 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
 
     const entry = this.#entries.get(key);
     if (entry !== undefined) this.#use(entry, this.#clock.monotonicMs());
+    return this.#ask(request, waitMs);
+  }
+
+  #ask(request: R, waitMs: number): Promise<Cached<F>> {
+    const { key } = request;
     const { failures, maxWaiters } = this.#options;
     if (this.#isDisposed) return Promise.resolve(this.#orStale(key, 'late', failures.late));
     const held = this.#breakers.heldFailure(key);
@@ -161,6 +166,22 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     flight.isForCaller = true;
     this.#gateOf(flight).hurry(flight);
     return this.#wait(request, flight, flying === undefined ? 'miss' : 'joined', waitMs);
+  }
+
+  /**
+   * A token made anew, for a caller that does not want the one in memory; shared by all who ask
+   * meanwhile. Within `pauseMs` of the last time everybody gets what that brought.
+   */
+  renew(request: R, pauseMs: number): Promise<Cached<F>> {
+    const entry = this.#entries.get(request.key);
+    if (entry === undefined) return this.get(request);
+    const nowMs = this.#clock.monotonicMs();
+    if (!this.#flights.has(request.key)) {
+      if (nowMs - entry.renewedAtMs < pauseMs) return this.get(request);
+      entry.renewedAtMs = nowMs;
+    }
+    this.#use(entry, nowMs);
+    return this.#ask(request, this.#options.waitMs);
   }
 
   /** Forgets at once all that `isDropped` says so of, and what is under way for it. */

@@ -5,15 +5,13 @@
 import type { ChildProcess } from 'node:child_process';
 import { AgentProcess } from './agent-process.ts';
 import { fabricAddresses, type Fabric } from './fabric.ts';
-import { openFakeImds } from './fake-imds.ts';
-import { openFakeKube } from './fake-kube.ts';
-import { writeKubeconfig } from './kubeconfig-file.ts';
-import { createNodeIdentity } from './lab-identity.ts';
 import { openFabricPod } from './pod-client.ts';
 import { selfCommand } from './self-command.ts';
+import { openSurroundings } from './surroundings.ts';
 import { nodeName, type Ground, type RunResult } from './world.ts';
 
 const kubePort = 6443;
+const entraPort = 8443;
 const probePort = 8085;
 
 /** @param redirect how the agent redirects, as its flag takes it. */
@@ -23,33 +21,29 @@ export async function openFabricGround(
 ): Promise<Ground & AsyncDisposable> {
   await using opening = new AsyncDisposableStack();
   const { imdsIp, azureIp, nodeIp } = fabricAddresses;
-  const kube = opening.use(await openFakeKube({ host: azureIp, port: kubePort }));
-  const imds = opening.use(
-    await openFakeImds({
-      host: imdsIp,
-      port: 80,
-      nodeIps: [nodeIp],
-      systemAssigned: createNodeIdentity(),
+  const surroundings = opening.use(
+    await openSurroundings({
+      imds: { host: imdsIp, port: 80 },
+      ...{ host: azureIp, kubePort, entraPort, nodeIp },
     }),
   );
-  const kubeconfig = opening.use(await writeKubeconfig(kube));
   const [program, ...leading] = selfCommand();
   const openAgent = (adminPort: number): AgentProcess =>
     new AgentProcess({
       adminUrl: `http://${nodeIp}:${adminPort}`,
       spawn: (flags) =>
         fabric.exec('node', program, [...leading, ...flags], {
-          env: { ...process.env, KUBECONFIG: kubeconfig.path },
+          env: { ...process.env, ...surroundings.agentEnvironment },
         }),
     });
   const agent = opening.use(openAgent(probePort));
   const owned = opening.move();
   return {
     kind: 'namespaces',
-    kube,
-    imds,
+    ...surroundings,
     agent,
     agentFlags: [
+      ...surroundings.agentFlags,
       // Without a redirect nobody brings up the agent's own address; the node's is there anyway.
       ...(redirect === 'none' ? [`--nmi-listen-address=${nodeIp}`] : []),
       ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],

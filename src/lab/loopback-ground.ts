@@ -5,13 +5,10 @@
 import { spawn } from 'node:child_process';
 import { createServer } from 'node:net';
 import { AgentProcess } from './agent-process.ts';
-import { openFakeImds } from './fake-imds.ts';
-import { openFakeKube } from './fake-kube.ts';
-import { createNodeIdentity } from './lab-identity.ts';
 import { LabError } from './lab-error.ts';
-import { writeKubeconfig } from './kubeconfig-file.ts';
 import { openLoopbackPod } from './pod-client.ts';
 import { selfCommand } from './self-command.ts';
+import { openSurroundings } from './surroundings.ts';
 import { nodeName, type Ground } from './world.ts';
 
 const host = '127.0.0.1';
@@ -19,16 +16,12 @@ const firstPodHost = 11;
 
 export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
   await using opening = new AsyncDisposableStack();
-  const kube = opening.use(await openFakeKube({ host }));
-  const imds = opening.use(
-    await openFakeImds({
-      host,
-      port: 0,
-      nodeIps: [host],
-      systemAssigned: createNodeIdentity(),
+  const surroundings = opening.use(
+    await openSurroundings({
+      imds: { host, port: 0 },
+      ...{ host, kubePort: 0, entraPort: 0, nodeIp: host },
     }),
   );
-  const kubeconfig = opening.use(await writeKubeconfig(kube));
   const [port, adminPort] = await freePorts();
   const [program, ...leading] = selfCommand();
   const agent = opening.use(
@@ -37,7 +30,7 @@ export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
       spawn: (flags) =>
         spawn(program, [...leading, ...flags], {
           stdio: ['ignore', 'pipe', 'pipe'],
-          env: { ...process.env, KUBECONFIG: kubeconfig.path },
+          env: { ...process.env, ...surroundings.agentEnvironment },
         }),
     }),
   );
@@ -45,13 +38,13 @@ export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
   let nextHost = firstPodHost;
   return {
     kind: 'loopback',
-    kube,
-    imds,
+    ...surroundings,
     agent,
     agentFlags: [
+      ...surroundings.agentFlags,
       ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
       ...['--redirect=none', `--nmi-listen-address=${host}`, `--nmi-port=${port}`],
-      ...[`--metadata-ip=${host}`, `--metadata-port=${imds.port}`],
+      ...[`--metadata-ip=${host}`, `--metadata-port=${surroundings.imds.port}`],
       ...[`--http-probe-port=${adminPort}`, `--prometheus-port=${adminPort}`],
       '--allow-network-plugin-kubenet',
     ],

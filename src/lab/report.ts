@@ -39,7 +39,7 @@ function textReport(write: (text: string) => void): Report {
           : 'on loopback, WITHOUT namespaces and WITHOUT the redirect';
       write(`nmi lab: ${where}; redirect: ${redirect}; scenarios: ${scenarios}\n`);
       write(
-        'Azure (IMDS) and the Kubernetes API are fakes in this process; kernel and agent are real.\n',
+        'Azure (IMDS and Entra ID) and the Kubernetes API are fakes in this process; kernel and agent are real.\n',
       );
     },
     start: (scenario) => {

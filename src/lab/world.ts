@@ -10,8 +10,10 @@ import assert from 'node:assert/strict';
 import { asRecord, stringAt } from '../nmi/json-value.ts';
 import type { AgentProcess } from './agent-process.ts';
 import { eventually } from './eventually.ts';
+import type { FakeEntra } from './fake-entra.ts';
 import type { FakeImds, ImdsRequest } from './fake-imds.ts';
 import { fakeResources, type FakeObject } from './fake-kube-resources.ts';
+import type { FakeUser } from './fake-kube-tokens.ts';
 import type { FakeKube } from './fake-kube.ts';
 import { createLabIdentity, createNodeIdentity } from './lab-identity.ts';
 import { LabPod } from './lab-pod.ts';
@@ -24,17 +26,14 @@ import {
   type PodManifest,
 } from './manifests.ts';
 import type { PodClient } from './pod-client.ts';
+import { trustCluster, type Surroundings } from './surroundings.ts';
 
 export type WorldKind = 'namespaces' | 'loopback';
 
 /** What the two kinds of world do differently. */
-export interface Ground {
+export interface Ground extends Surroundings {
   readonly kind: WorldKind;
-  readonly kube: FakeKube;
-  readonly imds: FakeImds;
   readonly agent: AgentProcess;
-  /** Flags the agent always gets here. */
-  readonly agentFlags: readonly string[];
   readonly nodeIp: string;
   /** An address and a client that asks from it. */
   openPod(
@@ -65,6 +64,8 @@ export interface NewPod {
   readonly binding?: string;
   readonly labels?: Readonly<Record<string, string>>;
   readonly phase?: 'Pending' | 'Running';
+  /** Default `default`. */
+  readonly serviceAccount?: string;
   /** Default: a free one. */
   readonly ip?: string;
   /** Whether the Kubernetes API knows it from the start; default true. */
@@ -74,6 +75,14 @@ export interface NewPod {
 }
 
 export const nodeName = 'lab-node';
+
+/** What the agent's service account is called where it is deployed. */
+export const agentAccount = { namespace: 'kube-system', name: 'aad-pod-id-nmi-service-account' };
+
+const agentUser: FakeUser = {
+  username: `system:serviceaccount:${agentAccount.namespace}:${agentAccount.name}`,
+  groups: ['system:serviceaccounts', 'system:authenticated'],
+};
 
 /** The agent's own count of what it knows, by plural name of the resource. */
 const indexSeries: ReadonlyMap<string, string> = new Map([
@@ -106,6 +115,10 @@ export class World implements AsyncDisposable {
     return this.ground.imds;
   }
 
+  get entra(): FakeEntra {
+    return this.ground.entra;
+  }
+
   get agent(): AgentProcess {
     return this.ground.agent;
   }
@@ -132,6 +145,9 @@ export class World implements AsyncDisposable {
         this.kube.delete({ kind, ...metadata });
       }
     }
+    this.kube.user = agentUser;
+    this.entra.reset();
+    trustCluster(this.entra, this.kube);
     const wasHanging = this.kube.faults.hang;
     this.kube.faults.clear();
     // Whoever waits for an answer that will not come asks again.
@@ -237,6 +253,7 @@ export class World implements AsyncDisposable {
       ips,
       hostIp: this.ground.nodeIp,
       phase: options.phase ?? 'Running',
+      serviceAccount: options.serviceAccount ?? 'default',
       ...(options.binding === undefined ? {} : { binding: options.binding }),
       ...(options.labels === undefined ? {} : { labels: options.labels }),
     });

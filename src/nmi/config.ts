@@ -30,6 +30,10 @@ export interface Config {
   readonly metadataPort: number;
   readonly imdsTimeoutMs: number;
   readonly cloud: CloudName;
+  /** An origin; empty for the cloud's. */
+  readonly entraAuthority: string;
+  /** Empty for that of the authority's cloud. */
+  readonly federationAudience: string;
   /** As `resolveAuthority` takes them. */
   readonly authorityHosts: readonly string[];
   /** Empty for none. */
@@ -256,6 +260,8 @@ function build(
     metadataPort: number('metadata-port'),
     imdsTimeoutMs: number('imds-timeout-ms'),
     cloud: choice('cloud', cloudNames),
+    entraAuthority: text('entra-authority'),
+    federationAudience: text('federation-audience'),
     authorityHosts: authorities.hosts,
     entraCaFile: text('entra-ca-file'),
     entraTimeoutMs: number('entra-timeout-ms'),

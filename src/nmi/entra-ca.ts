@@ -12,10 +12,14 @@ export async function readEntraCa(path: string): Promise<string | undefined> {
   try {
     const pem = await readFile(path, 'utf8');
     // A file without a certificate would pass for one that trusts nothing more.
-    new X509Certificate(pem);
+    assertCertificate(pem);
     return pem;
   } catch (error) {
     const text = `--entra-ca-file ${path} has no readable PEM certificate`;
     throw new StartError('CONFIG', text, error);
   }
+}
+
+function assertCertificate(pem: string): X509Certificate {
+  return new X509Certificate(pem);
 }

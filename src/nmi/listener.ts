@@ -117,7 +117,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
     const answer = refuse('request_malformed', 'Expectations are not supported.', { close: true });
     writeAnswer(response, answer, randomUUID());
   });
-  server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
     refuseUnparsed(error.code, socket);
   });
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
@@ -177,9 +177,18 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
     return headers;
   }
 
-  function refuseUnparsed(code: string | undefined, socket: Duplex): void {
+  function refuseUnparsed(code: string | undefined, socket: Socket): void {
     if (code === 'ECONNRESET' || !socket.writable) {
       socket.destroy();
+      return;
+    }
+    const connection = connections.get(socket);
+    const last = connection === undefined ? undefined : [...connection.open].at(-1);
+    if (last !== undefined) {
+      // What was asked before is answered first, and what broke belongs to it or comes after it: an
+      // answer of our own would be taken for one of those. The last of them ends the connection.
+      last.shouldKeepAlive = false;
+      last.once('close', () => socket.destroySoon());
       return;
     }
     const answer = parserRefusal(code);

@@ -5,6 +5,7 @@
 import type { Clock } from '../cache/clock.ts';
 import { GrantIndex } from '../cache/grant-index.ts';
 import { PodIndex } from '../cache/pod-index.ts';
+import { authoritiesOf } from './authorities.ts';
 import type { GrantKnowledge } from './authorise.ts';
 import type { Config } from './config.ts';
 import { Holds } from './holds.ts';
@@ -12,7 +13,6 @@ import type { KubeClient } from './kube/client.ts';
 import { createServiceAccounts } from './kube/service-accounts.ts';
 import { openWatches, type Watches } from './kube/watches.ts';
 import type { Logger } from './logger.ts';
-import { resolveAuthority } from './sources/entra/clouds.ts';
 import { UpstreamDirectory } from './upstream-of.ts';
 import { WorkloadIdentities } from './workload-identities.ts';
 
@@ -77,9 +77,7 @@ export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge 
     holds,
     watches,
     workloadIdentities,
-    upstreams: new UpstreamDirectory((adEndpoint) =>
-      resolveAuthority({ adEndpoint, cloud: config.cloud, allowedHosts: config.authorityHosts }),
-    ),
+    upstreams: new UpstreamDirectory(authoritiesOf(config)),
     isSynced: () => watches.synced,
     [Symbol.asyncDispose]: () => watches[Symbol.asyncDispose](),
   };
@@ -87,7 +85,8 @@ export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge 
 
 function watchAccounts(options: NodeKnowledgeOptions): WorkloadIdentities {
   const { config, client, clock, log } = options;
-  const accounts = createServiceAccounts({ client, clock });
+  // Pods that are known keep working through an outage of the API server of any length.
+  const accounts = createServiceAccounts({ client, clock, staleMs: Infinity });
   return new WorkloadIdentities(accounts, config.workloadIdentityTenant, (account, outcome) => {
     log.warn(
       { serviceAccount: `${account.namespace}/${account.name}`, ...outcome },

@@ -211,6 +211,27 @@ export const options = [
     help: 'Azure cloud of this cluster: where Entra ID is for identities without `adEndpoint`.',
   },
   {
+    name: 'entra-authority',
+    group: 'Upstream',
+    type: 'string',
+    default: '',
+    pattern: {
+      test: /^(?:https:\/\/(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?\/?)?$/i,
+      allowed: 'an origin like https://login.example.com',
+    },
+    isNew: true,
+    help: 'Entra ID of a cloud that --cloud has no name for.',
+  },
+  {
+    name: 'federation-audience',
+    group: 'Upstream',
+    type: 'string',
+    default: '',
+    pattern: { test: /^[\x21-\x7e]{0,512}$/, allowed: 'visible ASCII without blanks' },
+    isNew: true,
+    help: 'Audience of the service account tokens for federation, instead of the cloud’s.',
+  },
+  {
     name: 'authority-hosts',
     group: 'Upstream',
     type: 'list',

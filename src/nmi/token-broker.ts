@@ -79,6 +79,7 @@ interface BrokerRequest {
 const minLifeMs = 5 * 60_000;
 /** Credential chains give a source a second or so; a valid token must not come later than that. */
 const waitWithTokenMs = 1_000;
+const renewPauseMs = 10_000;
 const usedWithinMs = 3 * 3_600_000;
 /** Requests that wait for fetches: some kilobytes each, with their connections. */
 const maxWaiters = 5_000;
@@ -115,6 +116,8 @@ export class TokenBroker implements Disposable {
   readonly #options: TokenBrokerOptions;
   readonly #imdsGate: ConcurrencyGate;
   readonly #entraGate: ConcurrencyGate;
+  /** Keys whose next fetch is to go past what the upstream remembers. */
+  readonly #renewing = new Set<string>();
   readonly #cache: TokenCache<BrokerRequest, SourceFailure>;
   /** By identity key; as many as identities are in use. */
   readonly #objectIds = new Map<
@@ -159,8 +162,23 @@ export class TokenBroker implements Disposable {
   async get(identity: UpstreamIdentity, resource: string): Promise<CachedToken> {
     const key = tokenKey(identity, resource);
     const isExcepted = !this.#options.demand.isGranted(identity);
-    const cached = await this.#cache.get({ key, identity, resource, isExcepted });
-    return cached.ok || cached.heldForMs === 0 ? cached : withHold(cached);
+    return withHoldOf(await this.#cache.get({ key, identity, resource, isExcepted }));
+  }
+
+  /**
+   * A token that the upstream has just made, for who says that the one in memory will not do. At
+   * most one in ten seconds for each: between them everybody gets the last one.
+   */
+  async renew(identity: UpstreamIdentity, resource: string): Promise<CachedToken> {
+    const key = tokenKey(identity, resource);
+    this.#renewing.add(key);
+    try {
+      const isExcepted = !this.#options.demand.isGranted(identity);
+      const request = { key, identity, resource, isExcepted };
+      return withHoldOf(await this.#cache.renew(request, renewPauseMs));
+    } finally {
+      this.#renewing.delete(key);
+    }
   }
 
   /** The object id of an identity, as the upstream's tokens told it; undefined until one came. */
@@ -177,15 +195,16 @@ export class TokenBroker implements Disposable {
     this.#entraGate[Symbol.dispose]();
   }
 
-  async #fetch({ identity, resource }: BrokerRequest): Promise<SourceResult> {
+  async #fetch({ key, identity, resource }: BrokerRequest): Promise<SourceResult> {
     const { imds, entra, clock, observer } = this.#options;
     const startedAtMs = clock.monotonicMs();
     const gate = this.#gateOf(identity);
     const mayRetry = (): boolean => gate.takeTry();
+    const bypassCache = this.#renewing.has(key);
     const result =
       identity.kind === 'entra'
-        ? await entra.source.fetch({ identity, resource }, mayRetry)
-        : await imds.source.fetch({ identity, resource }, mayRetry);
+        ? await entra.source.fetch({ identity, resource, bypassCache }, mayRetry)
+        : await imds.source.fetch({ identity, resource, bypassCache }, mayRetry);
     observer.onFetch(identity, result, clock.monotonicMs() - startedAtMs);
     const objectId = result.ok ? objectIdOf(result.token.accessToken) : undefined;
     if (objectId !== undefined) this.#objectIds.set(identityKey(identity), { identity, objectId });
@@ -216,8 +235,11 @@ export class TokenBroker implements Disposable {
 }
 
 /** The caller is told to come back when asking has a point again. */
-function withHold(cached: Extract<CachedToken, { ok: false }>): CachedToken {
-  if (!mayPass.has(cached.failure.reason)) return cached;
-  const retryAfterS = Math.ceil(cached.heldForMs / 1000);
+function withHoldOf(cached: CachedToken): CachedToken {
+  if (cached.ok || cached.heldForMs === 0 || !mayPass.has(cached.failure.reason)) return cached;
+  const heldS = Math.ceil(cached.heldForMs / 1000);
+  const { reason, retryAfterS: askedS = 0 } = cached.failure;
+  // A throttling upstream's wait is the hold, and that runs down; a broken one's is for the caller.
+  const retryAfterS = reason === 'upstream_down' ? Math.max(heldS, askedS) : heldS;
   return { ...cached, failure: { ...cached.failure, retryAfterS } };
 }

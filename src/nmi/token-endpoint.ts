@@ -16,9 +16,9 @@ import type { GrantPolicy } from './grant.ts';
 import { identify, type Refused } from './identify.ts';
 import { settle, type Patience } from './patience.ts';
 import { explainFailure, explainUnknownObjectId } from './refusal-text.ts';
-import { sourceNameOf, type SourceFailure } from './sources/source.ts';
+import { sourceNameOf, type SourceFailure, type UpstreamIdentity } from './sources/source.ts';
 import { parseTokenQuery, type TokenQuery, type TokenQueryResult } from './token-query.ts';
-import type { TokenBroker } from './token-broker.ts';
+import type { CachedToken, TokenBroker } from './token-broker.ts';
 import { identityKey } from './upstream-key.ts';
 
 export type TokenRoute = 'token' | 'host-token';
@@ -118,7 +118,8 @@ export class TokenEndpoint {
   /** The answer from memory alone. */
   #peek(job: TokenJob, authorised: Authorised): Answer | undefined {
     const { broker } = this.#options;
-    const { resource } = job.query;
+    const { resource, bypassCache } = job.query;
+    if (bypassCache) return undefined;
     const rendered = broker.peek(authorised.upstream, resource);
     if (rendered === undefined) return undefined;
     if (authorised.auxiliary.length === 0) return job.render(rendered, noTokens, authorised);
@@ -165,15 +166,17 @@ export class TokenEndpoint {
   }
 
   async #find(job: TokenJob, decision: Authorised | ByObjectId): Promise<Found> {
-    const { resource } = job.query;
+    const { resource, bypassCache } = job.query;
     const chosen = decision.kind === 'by-object-id' ? await this.#resolve(job, decision) : decision;
     if (chosen.kind === 'refused') {
       return { authorisation: chosen, answer: chosen.answer, cache: 'none' };
     }
     const { broker } = this.#options;
+    const get = (identity: UpstreamIdentity): Promise<CachedToken> =>
+      bypassCache ? broker.renew(identity, resource) : broker.get(identity, resource);
     const [cached, ...others] = await Promise.all([
-      broker.get(chosen.upstream, resource),
-      ...chosen.auxiliary.map((identity) => broker.get(identity, resource)),
+      get(chosen.upstream),
+      ...chosen.auxiliary.map(get),
     ]);
     const auxiliary: RenderedToken[] = [];
     for (const each of [cached, ...others]) {

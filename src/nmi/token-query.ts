@@ -15,6 +15,8 @@ import { printable } from './printable.ts';
 export interface TokenQuery {
   readonly resource: string;
   readonly selector: IdentitySelector;
+  /** The token must be a new one of the upstream's. */
+  readonly bypassCache: boolean;
 }
 
 export type TokenQueryResult =
@@ -116,7 +118,8 @@ function checkSelectors(
     chosen = name;
     selector = { kind, value };
   }
-  return { kind: 'ok', query: { resource, selector } };
+  const bypassCache = parameters.get('bypass_cache')?.toLowerCase() === 'true';
+  return { kind: 'ok', query: { resource, selector, bypassCache } };
 }
 
 function refuse(

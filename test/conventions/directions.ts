@@ -36,11 +36,13 @@ interface PackageHome {
 
 /** Where each package may be imported from, types included. What is not here may not be imported. */
 const packages: Readonly<Record<string, PackageHome>> = {
+  '@azure/msal-node': { homes: ['src/nmi/sources/entra/'], oneFile: true },
   '@kubernetes/client-node': {
     homes: ['src/nmi/kube/'],
     module: '@kubernetes/client-node/dist/config.js',
     oneFile: true,
   },
+  'node-forge': { homes: ['src/nmi/sources/entra/', 'src/lab/'] },
   pino: { homes: ['src/nmi/'], oneFile: true },
   'prom-client': { homes: ['src/nmi/admin/'] },
   undici: { homes: ['src/nmi/kube/', 'src/nmi/sources/', 'src/nmi/passthrough.ts'] },

@@ -216,6 +216,35 @@ describe('the broker', () => {
     assert.equal(stand.calls.length, 2);
   });
 
+  it('has a token made anew for who asks for that, once in ten seconds, all others as before', async () => {
+    const stand = open();
+    const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
+    const first = tokenOf(await stand.broker.get(a, resource));
+    const [one, two] = await Promise.all([
+      stand.broker.renew(a, resource),
+      stand.broker.renew(a, resource),
+    ]);
+    assert.notEqual(tokenOf(one), first);
+    assert.equal(tokenOf(one), tokenOf(two));
+    assert.deepEqual(
+      stand.calls.map(({ bypassCache }) => bypassCache),
+      [false, true],
+    );
+    assert.equal(tokenOf(await stand.broker.get(a, resource)), tokenOf(one));
+    assert.equal(tokenOf(await stand.broker.renew(a, resource)), tokenOf(one), 'new enough');
+    await pass(stand.clock, 10_000);
+    stand.upstream.failure = { reason: 'upstream_down', description: 'gone', holdMs: 250 };
+    assert.equal(tokenOf(await stand.broker.renew(a, resource)), tokenOf(one), 'better than none');
+  });
+
+  it('passes a broken upstream’s own wait on, however short the hold is', async () => {
+    const stand = open();
+    stand.upstream.failure = {
+      ...{ reason: 'upstream_down', description: 'busy', retryAfterS: 3, holdMs: 250 },
+    };
+    assert.equal(failureOf(await stand.broker.get(a, resource)).retryAfterS, 3);
+  });
+
   it('reports a source that throws, and asks it again', async () => {
     const stand = open();
     stand.upstream.error = new Error('bug');

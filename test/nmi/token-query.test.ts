@@ -11,6 +11,19 @@ function reasonOf(query: string): string {
 }
 
 describe('the query of a token request', () => {
+  it('says whether a new token is wanted', () => {
+    for (const [text, wanted] of [
+      ['bypass_cache=true', true],
+      ['bypass_cache=True', true],
+      ['bypass_cache=1', false],
+      ['bypass_cache=', false],
+    ] as const) {
+      const result = parseTokenQuery(`api-version=2018-02-01&resource=r&${text}`);
+      assert.ok(result.kind === 'ok');
+      assert.equal(result.query.bypassCache, wanted, text);
+    }
+  });
+
   it('keeps the resource byte for byte, raw or encoded', () => {
     for (const resource of [
       'https://vault.azure.net',
@@ -20,7 +33,10 @@ describe('the query of a token request', () => {
       '00000003-0000-0000-c000-000000000000',
     ]) {
       const encoded = parseTokenQuery(`resource=${encodeURIComponent(resource)}&${base}`);
-      assert.deepEqual(encoded, { kind: 'ok', query: { resource, selector: { kind: 'none' } } });
+      assert.deepEqual(encoded, {
+        kind: 'ok',
+        query: { resource, selector: { kind: 'none' }, bypassCache: false },
+      });
     }
     const raw = parseTokenQuery(`${base}&resource=https://vault.azure.net`);
     assert.ok(raw.kind === 'ok' && raw.query.resource === 'https://vault.azure.net');
@@ -33,12 +49,15 @@ describe('the query of a token request', () => {
     ['mi_res_id=%2Fsubscriptions%2Fs', { kind: 'resource_id', value: '/subscriptions/s' }],
     ['client_id=&msi_res_id=/s', { kind: 'resource_id', value: '/s' }],
     ['client_id=', { kind: 'none' }],
-    ['xms_cc=CP1&foo=1&bypass_cache=true', { kind: 'none' }],
+    ['xms_cc=CP1&foo=1&bypass_cache=false', { kind: 'none' }],
   ] as const;
   for (const [text, selector] of selectors) {
     it(`takes ${text}`, () => {
       const result = parseTokenQuery(`${text}&resource=r&${base}`);
-      assert.deepEqual(result, { kind: 'ok', query: { resource: 'r', selector } });
+      assert.deepEqual(result, {
+        kind: 'ok',
+        query: { resource: 'r', selector, bypassCache: false },
+      });
     });
   }
 

@@ -133,7 +133,7 @@ async function untilReady(port: number): Promise<void> {
   throw new Error('the agent did not become ready');
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const { createServer } = await import('node:net');
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

@@ -5,6 +5,7 @@ import { agentLifeScenarios } from './agent-life.ts';
 import { changeScenarios } from './changes.ts';
 import { crowdScenarios } from './crowd.ts';
 import { demoScenarios } from './demo.ts';
+import { entraScenarios } from './entra.ts';
 import { exceptionScenarios } from './exceptions.ts';
 import { identityScenarios } from './identities.ts';
 import { kubeOutageScenarios } from './kube-outage.ts';
@@ -23,6 +24,7 @@ export const scenarios: readonly Scenario[] = [
   ...wireScenarios,
   ...demoScenarios,
   ...upstreamScenarios,
+  ...entraScenarios,
   ...changeScenarios,
   ...strangerScenarios,
   ...agentLifeScenarios,

@@ -100,7 +100,7 @@ const parameters: Scenario = {
     }
     assertUntouched(world);
     // Unknown ones are ignored, an empty selector is none, and nothing of either goes upstream.
-    const odd = await pod.ask({ query: 'client_id=&bypass_cache=true&foo=bar&foo2' });
+    const odd = await pod.ask({ query: 'client_id=&bypass_cache=false&foo=bar&foo2' });
     assertToken(odd, 'parameters');
     assertUpstream(world, ['parameters']);
     const [asked] = world.imds.requests();

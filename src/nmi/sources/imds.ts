@@ -184,14 +184,15 @@ const selectorNames = {
   resource_id: 'msi_res_id',
 } as const;
 
-function renderPath({ identity, resource }: NodeRequest): string {
+function renderPath({ identity, resource, bypassCache }: NodeRequest): string {
   const named =
     identity.kind === 'unnamed'
       ? ''
       : `&${selectorNames[identity.kind]}=${encodeURIComponent(identity.value)}`;
   return (
     `/metadata/identity/oauth2/token?api-version=${apiVersion}` +
-    `&resource=${encodeURIComponent(resource)}${named}`
+    `&resource=${encodeURIComponent(resource)}${named}` +
+    (bypassCache === true ? '&bypass_cache=true' : '')
   );
 }
 

@@ -49,6 +49,8 @@ export interface TokenRequest<I extends UpstreamIdentity = UpstreamIdentity> {
   readonly identity: I;
   /** As the caller spelt it. */
   readonly resource: string;
+  /** Whatever the upstream itself remembers is not wanted. */
+  readonly bypassCache?: boolean;
 }
 
 /**

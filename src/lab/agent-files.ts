@@ -1,21 +1,27 @@
-/** The fake API's kubeconfig as a file of its own, for the agent process. */
+/** What the agent process of the lab reads from files: its kubeconfig and whom to trust as Entra ID. */
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { FakeKube } from './fake-kube.ts';
 import { isAlive } from './process-alive.ts';
 
 const folderPattern = /^nmi-lab-(\d+)-[A-Za-z0-9]{6}$/;
 
-export async function writeKubeconfig(
-  kube: FakeKube,
-): Promise<{ readonly path: string } & AsyncDisposable> {
+export interface AgentFiles extends AsyncDisposable {
+  readonly kubeconfigPath: string;
+  readonly entraCaPath: string;
+}
+
+export async function writeAgentFiles(kubeconfig: string, entraCaPem: string): Promise<AgentFiles> {
   await sweepDeadFolders();
   const folder = await mkdtemp(join(tmpdir(), `nmi-lab-${process.pid}-`));
-  const path = join(folder, 'kubeconfig');
-  await writeFile(path, kube.kubeconfig());
+  const files = {
+    kubeconfigPath: join(folder, 'kubeconfig'),
+    entraCaPath: join(folder, 'entra-ca.pem'),
+  };
+  await writeFile(files.kubeconfigPath, kubeconfig);
+  await writeFile(files.entraCaPath, entraCaPem);
   return {
-    path,
+    ...files,
     [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
   };
 }
