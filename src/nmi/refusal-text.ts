@@ -117,7 +117,11 @@ export function explainFailure(
     ...(failure.retryAfterS === undefined ? {} : { retryAfterS: failure.retryAfterS }),
     ...(failure.details === undefined ? {} : { details: failure.details }),
   };
-  const told = `${failure.description} (${whose(identity, pod)})`;
+  const owner =
+    identity === undefined && authorised.upstream.kind !== 'entra'
+      ? `the node's identities for pod ${pod.namespace}/${pod.name}`
+      : whose(identity, pod);
+  const told = `${failure.description} (${owner})`;
   switch (failure.reason) {
     case 'identity_not_assigned': {
       if (identity === undefined) return refuse('upstream_refused', failure.description);

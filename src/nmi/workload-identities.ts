@@ -26,6 +26,7 @@ export class WorkloadIdentities {
   readonly #accounts: ServiceAccounts;
   readonly #defaultTenantId: string;
   readonly #onUnreadable: (account: ObjectName, outcome: UnreadableAccount) => void;
+  readonly #told = new WeakSet<UnreadableAccount>();
 
   /**
    * @param defaultTenantId for service accounts that name none; may be empty.
@@ -67,7 +68,10 @@ export class WorkloadIdentities {
 
   #read(account: ObjectName): void {
     void this.#accounts.read(account.namespace, account.name).then((outcome) => {
-      if (outcome.kind !== 'known') this.#onUnreadable(account, outcome);
+      // A failure is given again, the same object, until the account may be read anew.
+      if (outcome.kind === 'known' || this.#told.has(outcome)) return;
+      this.#told.add(outcome);
+      this.#onUnreadable(account, outcome);
     });
   }
 }

@@ -22,6 +22,7 @@ import type {
   TokenRequest,
   TokenSource,
 } from './source.ts';
+import { judgeEntra } from './entra/aadsts.ts';
 import { identityOf, parseImdsToken } from './imds-body.ts';
 
 const apiVersion = '2018-02-01';
@@ -139,6 +140,8 @@ export function judge(
   if (status === 404 || status === 410 || status >= 500 || status < 400) {
     return down(`the instance metadata service answered status ${status}`, retryAfterS);
   }
+  // What Entra ID said to the service comes through as it was.
+  if (body.includes('AADSTS')) return failed(judgeEntra({ status, body, retryAfterS }, []));
   return refused(request, status, body);
 }
 

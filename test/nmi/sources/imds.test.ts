@@ -68,7 +68,9 @@ describe('a body of the token endpoint', () => {
 describe('an upstream answer', () => {
   const table = [
     [400, '{"error":"invalid_request","error_description":"x"}', 'identity_not_assigned'],
-    [400, '{"error":"invalid_resource","error_description":"AADSTS500011"}', 'upstream_refused'],
+    [400, '{"error":"invalid_resource","error_description":"AADSTS500011"}', 'resource_refused'],
+    [400, '{"error":"invalid_request","error_description":"AADSTS90002: x"}', 'identity_refused'],
+    [400, '{"error":"unknown_code","error_description":"something"}', 'upstream_refused'],
     [403, 'text', 'upstream_refused'],
     [429, 'Temporarily throttled', 'upstream_throttled'],
     [404, '', 'upstream_down'],
