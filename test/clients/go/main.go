@@ -1,4 +1,5 @@
-// The azidentity module; what it is asked to do and what it says is in ../programs/job.ts.
+// `client LIBRARY JOB`: one of the Go libraries; what it is asked to do and what it says is in
+// ../programs/job.ts.
 package main
 
 import (
@@ -10,10 +11,6 @@ import (
 	"os"
 	"strings"
 	"time"
-
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 )
 
 type step struct {
@@ -27,24 +24,36 @@ type step struct {
 	UntilToken bool   `json:"untilToken"`
 }
 
+// Of one credential, one after the other.
+type tokenCall func(ctx context.Context, resource string) (string, error)
+
+var libraries = map[string]func(step) (tokenCall, error){
+	"azidentity": openAzidentity,
+	"msal":       openMsal,
+}
+
 type outcome struct {
 	Identity string `json:"identity,omitempty"`
 	Failure  string `json:"failure,omitempty"`
 }
 
 func main() {
+	open, found := libraries[os.Args[1]]
+	if !found {
+		fail(fmt.Errorf("no library %q", os.Args[1]))
+	}
 	var steps []step
 	if err := json.Unmarshal([]byte(os.Args[len(os.Args)-1]), &steps); err != nil {
 		fail(err)
 	}
 	outcomes := []outcome{}
 	for _, s := range steps {
-		credential, err := open(s)
+		call, err := open(s)
 		if err != nil {
 			fail(err)
 		}
 		for range s.Calls {
-			got := try(credential, s.Resource+"/.default")
+			got := try(call, s.Resource)
 			outcomes = append(outcomes, got)
 			if !s.UntilToken {
 				continue
@@ -60,36 +69,13 @@ func main() {
 	}
 }
 
-func open(s step) (azcore.TokenCredential, error) {
-	if s.Credential == "default" {
-		// This chain takes the id from the environment alone.
-		os.Unsetenv("AZURE_CLIENT_ID")
-		if s.ID != nil {
-			os.Setenv("AZURE_CLIENT_ID", s.ID.Value)
-		}
-		return azidentity.NewDefaultAzureCredential(nil)
-	}
-	options := azidentity.ManagedIdentityCredentialOptions{}
-	if s.ID != nil {
-		switch s.ID.Kind {
-		case "client":
-			options.ID = azidentity.ClientID(s.ID.Value)
-		case "resource":
-			options.ID = azidentity.ResourceID(s.ID.Value)
-		case "object":
-			options.ID = azidentity.ObjectID(s.ID.Value)
-		}
-	}
-	return azidentity.NewManagedIdentityCredential(&options)
-}
-
-func try(credential azcore.TokenCredential, scope string) outcome {
+func try(call tokenCall, resource string) outcome {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	token, err := credential.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{scope}})
+	token, err := call(ctx, resource)
 	if err == nil {
 		var name string
-		if name, err = identityOf(token.Token); err == nil {
+		if name, err = identityOf(token); err == nil {
 			return outcome{Identity: name}
 		}
 	}

@@ -18,11 +18,16 @@ interface AzureIdentity {
 
 const [folder = '', name = ''] = process.argv.slice(2);
 const sdk = createRequire(join(folder, 'package.json'))(name) as AzureIdentity;
+const chainOptions = {
+  client: 'managedIdentityClientId',
+  resource: 'managedIdentityResourceId',
+  object: 'managedIdentityObjectId',
+} as const;
 
 function openCredential({ credential, id }: Step): TokenCredential {
   if (credential === 'default') {
     return new sdk.DefaultAzureCredential(
-      id === undefined ? {} : { managedIdentityClientId: id.value },
+      id === undefined ? {} : { [chainOptions[id.kind]]: id.value },
     );
   }
   if (id === undefined) return new sdk.ManagedIdentityCredential();

@@ -13,6 +13,8 @@ export interface Step {
   readonly calls: number;
   /** Stops at the first token, and waits a second after a failure. */
   readonly untilToken?: boolean;
+  /** Of the Azure CLI alone: signs in only if the identity can see a subscription. */
+  readonly needsSubscription?: boolean;
 }
 
 /** Of one call: exactly one of both is there. */

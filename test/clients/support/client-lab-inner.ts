@@ -1,72 +1,112 @@
 /**
- * The lab of the client tests, inside the azure namespace: one pod with two identities and one with
- * none. It starts client programs in them as its standard input asks, one after the other.
+ * The lab of the client tests, inside the azure namespace. It starts client programs as its standard
+ * input asks, many at once, each client in pods of its own: one with two identities, one with none.
  */
 import { createInterface } from 'node:readline';
 import { eventually } from '../../../src/lab/eventually.ts';
-import { attachFabric } from '../../../src/lab/fabric.ts';
+import { attachFabric, fabricAddresses } from '../../../src/lab/fabric.ts';
 import { openFabricGround } from '../../../src/lab/fabric-ground.ts';
-import { createAzureIdentity } from '../../../src/lab/manifests.ts';
-import { World } from '../../../src/lab/world.ts';
-import type { ClientRun, ClientRunResult } from './client-lab.ts';
+import { createAzureIdentity, createPodManifest } from '../../../src/lab/manifests.ts';
+import { nodeName, World } from '../../../src/lab/world.ts';
+import type { ClientRun, ClientRunResult, LabReply, LabRequest } from './client-lab.ts';
+import { openFakeArm } from './fake-arm.ts';
+import { RequestLog } from './request-log.ts';
 
 const hourMs = 3_600_000;
-const agentSeries = /^nmi_requests_total\{route="([^"]+)",reason="([^"]+)"\} (\d+)$/gm;
+const label = 'app';
+
+interface ClientPod {
+  readonly space: string;
+  readonly ip: string;
+}
 
 const fabric = attachFabric(process.argv[2] ?? '');
 await using ground = await openFabricGround(fabric, 'iptables');
+await using arm = await openFakeArm(fabricAddresses.azureIp);
 await using world = new World(ground, () => undefined);
-await world.reset();
+await world.reset(['--log-level=debug']);
 const { name, clientId, resourceId } = world.assignIdentity('older');
 const createdAtWallMs = Date.now() - hourMs;
 world.kube.apply(createAzureIdentity({ name, clientId, resourceId, createdAtWallMs }));
-world.addBinding(name, name, 'app');
-world.bind('newer', 'app');
-await world.addPod({ name: 'app', binding: 'app' });
-await world.addPod({ name: 'plain' });
+world.addBinding(name, name, label);
+world.bind('newer', label);
+world.assignIdentity('stranger');
 await world.untilAgentKnows();
-process.stdout.write('"ready"\n');
+const log = new RequestLog(world.agent);
+const pods = new Map<string, Promise<ClientPod>>();
+say({ arm: { url: arm.url, caFile: arm.caFile } });
 
+const atWork = new Set<Promise<void>>();
 for await (const line of createInterface({ input: process.stdin })) {
-  const result = await runClient(JSON.parse(line) as ClientRun);
-  process.stdout.write(`${JSON.stringify(result)}\n`);
+  const work = serve(JSON.parse(line) as LabRequest).finally(() => atWork.delete(work));
+  atWork.add(work);
+}
+await Promise.all(atWork);
+
+async function serve({ id, runs, outage }: LabRequest): Promise<void> {
+  try {
+    say({ id, results: await (outage ? runInOutage(runs) : Promise.all(runs.map(runClient))) });
+  } catch (error) {
+    say({ id, error: error instanceof Error ? (error.stack ?? error.message) : 'unknown' });
+  }
 }
 
 async function runClient(run: ClientRun): Promise<ClientRunResult> {
-  const before = await countRequests();
-  if (run.outage === true) await world.imds.setFaults({ closed: true });
+  const { space, ip } = await podFor(run);
+  const before = await log.count(ip);
+  const { code, stdout, stderr } = await ground.runInPod(space, run.command, run.args);
+  const requests = since(before, await log.count(ip));
+  return { code, stdout, stderr, requests, leaks: world.leaks };
+}
+
+/** The real service fails until each client has been refused once, or has given up. */
+async function runInOutage(runs: readonly ClientRun[]): Promise<readonly ClientRunResult[]> {
+  const found = await Promise.all(runs.map(podFor));
+  const countRefused = (ip: string): number => log.countSoFar(ip)['token upstream_down'] ?? 0;
+  const before = new Map(found.map(({ ip }) => [ip, countRefused(ip)]));
+  await world.imds.setFaults({ fail: { status: 500 } });
   try {
-    const running = ground.runInPod(run.pod, run.command, run.args);
-    if (run.outage === true) {
-      const refused = eventually(async () => {
-        const { 'token upstream_down': count = 0 } = since(before, await countRequests());
-        if (count === 0) throw new Error('not yet');
-      }, 20_000);
-      // Whether the client met the outage is for the test to judge, by the count.
-      await Promise.race([refused.catch(() => undefined), running]);
-      await world.imds.setFaults({});
-    }
-    const { code, stdout, stderr } = await running;
-    const requests = since(before, await countRequests());
-    return { code, stdout, stderr, requests, leaks: world.leaks };
+    const running = runs.map(runClient);
+    const refused = found.map(({ ip }) =>
+      eventually(() => {
+        if (countRefused(ip) === before.get(ip)) throw new Error('not yet');
+      }, 30_000).catch(() => undefined),
+    );
+    // Whether a client met the outage is for the test to judge, by the count.
+    await Promise.all(running.map((run, index) => Promise.race([run, refused[index]])));
+    await world.imds.setFaults({});
+    return await Promise.all(running);
   } finally {
     await world.imds.setFaults({});
   }
 }
 
-/** What the agent says it answered, by route and reason. */
-async function countRequests(): Promise<ReadonlyMap<string, number>> {
-  const page = await world.agent.page('metrics');
-  const found = (page?.text ?? '').matchAll(agentSeries);
-  return new Map(
-    [...found].map(([, route = '', reason = '', count]) => [`${route} ${reason}`, Number(count)]),
+function podFor({ client, pod }: ClientRun): Promise<ClientPod> {
+  const podName = pod === 'app' ? client : `${client}-plain`;
+  const known = pods.get(podName) ?? addPod(podName, pod === 'app' ? label : undefined);
+  pods.set(podName, known);
+  return known;
+}
+
+/** Without the lab's own client in it; the owner of the fabric removes it. */
+async function addPod(podName: string, binding: string | undefined): Promise<ClientPod> {
+  const { ip, ips } = await fabric.addPod(podName);
+  const where = { nodeName, ips, hostIp: ground.nodeIp };
+  world.kube.apply(
+    createPodManifest({ name: podName, ...where, ...(binding === undefined ? {} : { binding }) }),
   );
+  await world.untilAgentKnows();
+  return { space: podName, ip };
 }
 
 function since(
-  before: ReadonlyMap<string, number>,
-  now: ReadonlyMap<string, number>,
+  before: Readonly<Record<string, number>>,
+  now: Readonly<Record<string, number>>,
 ): Readonly<Record<string, number>> {
-  const grown = [...now].map(([series, count]) => [series, count - (before.get(series) ?? 0)]);
+  const grown = Object.entries(now).map(([key, count]) => [key, count - (before[key] ?? 0)]);
   return Object.fromEntries(grown.filter(([, count]) => count !== 0)) as Record<string, number>;
+}
+
+function say(reply: LabReply): void {
+  process.stdout.write(`${JSON.stringify(reply)}\n`);
 }

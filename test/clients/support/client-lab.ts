@@ -1,31 +1,51 @@
-/** The lab of the client tests, seen from the test: started, asked to run a client, taken down. */
+/** The lab of the client tests, seen from the test: started, asked to run clients, taken down. */
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { createInterface } from 'node:readline';
 import { openFabric } from '../../../src/lab/fabric.ts';
 
 export interface ClientRun {
+  /** Names its pods. */
+  readonly client: string;
   /** `app` has the identities `older`, its default, and `newer`; `plain` has none. */
   readonly pod: 'app' | 'plain';
   readonly command: string;
   readonly args: readonly string[];
-  /** The real service is down until the agent has refused the client once. */
-  readonly outage?: boolean;
 }
 
 export interface ClientRunResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
-  /** What the agent counted, by `route reason`. */
+  /** What the agent says it answered to the pod, by `route reason`. */
   readonly requests: Readonly<Record<string, number>>;
   /** Tokens of the node's own identity that pods got, since the start. */
   readonly leaks: number;
 }
 
-export interface ClientLab extends AsyncDisposable {
-  run(run: ClientRun): Promise<ClientRunResult>;
+/** Where Azure Resource Manager is, and a file with the authority to trust. */
+export interface ArmPlace {
+  readonly url: string;
+  readonly caFile: string;
 }
+
+export interface ClientLab extends AsyncDisposable {
+  readonly arm: ArmPlace;
+  run(run: ClientRun): Promise<ClientRunResult>;
+  /** At once, with the real service failing until each client has been refused once. */
+  runInOutage(runs: readonly ClientRun[]): Promise<readonly ClientRunResult[]>;
+}
+
+export interface LabRequest {
+  readonly id: number;
+  readonly runs: readonly ClientRun[];
+  readonly outage: boolean;
+}
+
+export type LabReply =
+  | { readonly arm: ArmPlace }
+  | { readonly id: number; readonly results: readonly ClientRunResult[] }
+  | { readonly id: number; readonly error: string };
 
 const inner = fileURLToPath(new URL('client-lab-inner.ts', import.meta.url));
 
@@ -47,20 +67,44 @@ export async function openClientLab(): Promise<ClientLab> {
   if (stdin === null || stdout === null) throw new TypeError('the lab has no pipes');
   // A lab that has ended is noticed by the answer that does not come.
   stdin.on('error', () => undefined);
-  const lines = createInterface({ input: stdout })[Symbol.asyncIterator]();
-  const next = async (): Promise<unknown> => {
-    const line = await lines.next();
-    if (line.done === true) throw new Error('the lab of the clients ended early');
-    return JSON.parse(line.value);
-  };
   const exited = once(child, 'exit');
-  await next();
+  const ready = Promise.withResolvers<ArmPlace>();
+  const waiting = new Map<number, PromiseWithResolvers<readonly ClientRunResult[]>>();
+  const lines = createInterface({ input: stdout });
+  lines.on('line', (line) => {
+    const reply = JSON.parse(line) as LabReply;
+    if ('arm' in reply) {
+      ready.resolve(reply.arm);
+      return;
+    }
+    const asked = waiting.get(reply.id);
+    waiting.delete(reply.id);
+    if ('results' in reply) asked?.resolve(reply.results);
+    else asked?.reject(new Error(reply.error));
+  });
+  lines.once('close', () => {
+    for (const { reject } of [ready, ...waiting.values()]) {
+      reject(new Error('the lab of the clients ended early'));
+    }
+  });
+  const arm = await ready.promise;
+  let asked = 0;
+  const ask = (runs: readonly ClientRun[], outage: boolean) => {
+    asked += 1;
+    const answered = Promise.withResolvers<readonly ClientRunResult[]>();
+    waiting.set(asked, answered);
+    stdin.write(`${JSON.stringify({ id: asked, runs, outage } satisfies LabRequest)}\n`);
+    return answered.promise;
+  };
   const owned = opening.move();
   return {
+    arm,
     run: async (run) => {
-      stdin.write(`${JSON.stringify(run)}\n`);
-      return (await next()) as ClientRunResult;
+      const [result] = await ask([run], false);
+      if (result === undefined) throw new TypeError('the lab did not say how the run went');
+      return result;
     },
+    runInOutage: (runs) => ask(runs, true),
     [Symbol.asyncDispose]: async () => {
       stdin.end();
       await exited;

@@ -10,10 +10,12 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  readdirSync,
   renameSync,
   rmSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
+import type { Kit } from './client-matrix.ts';
 
 const clients = join(import.meta.dirname, '..');
 const cache = join(clients, '../../.cache/clients');
@@ -25,8 +27,25 @@ const briefly = ['--fetch-retry-mintimeout=1000', '--fetch-retry-maxtimeout=4000
 export type Installed =
   { readonly folder: string; readonly missing?: undefined } | { readonly missing: string };
 
+/** What a kit brings is said where it is installed. */
+export function installKit(kit: Kit): Installed {
+  switch (kit) {
+    case 'npm':
+      return installNpmClients();
+    case 'python':
+      return installPython(kit, 'requirements.txt', () => []);
+    case 'azure-cli':
+    case 'azure-cli-2.64':
+      return installAzureCli(kit);
+    case 'go':
+      return installGoClient();
+    case 'curl':
+      return findCurl();
+  }
+}
+
 /** A folder with `node_modules`. */
-export function installNpmClients(): Installed {
+function installNpmClients(): Installed {
   const files = ['package.json', 'package-lock.json', '.npmrc'];
   const sources = files.map((file) => join(clients, 'npm', file));
   return install('npm', sources, process.version, (folder) => {
@@ -35,30 +54,57 @@ export function installNpmClients(): Installed {
   });
 }
 
-/** A virtual environment; its interpreter is `bin/python`. */
-export function installPythonClients(): Installed {
-  const requirements = join(clients, 'python/requirements.txt');
-  // An environment is of no use once its interpreter has gone.
-  const { stdout } = spawnSync('python3', ['-c', 'import sys; print(sys.executable, sys.version)']);
-  return install('python', [requirements], String(stdout), (folder) => [
-    ['python3', '-m', 'venv', folder],
+/**
+ * A virtual environment with `azure.cli` in it, and `seed`, a folder of its settings that knows
+ * where its commands are: finding that out takes an old one ten seconds.
+ */
+function installAzureCli(kit: 'azure-cli' | 'azure-cli-2.64'): Installed {
+  return installPython(kit, `${kit}.txt`, (folder) => [
     [
-      ...[join(folder, 'bin/python'), '-m', 'pip', 'install', '--quiet'],
-      ...['--disable-pip-version-check', '--requirement', requirements],
+      ...['env', `HOME=${folder}`, `AZURE_CONFIG_DIR=${join(folder, 'seed')}`],
+      ...['AZURE_CORE_COLLECT_TELEMETRY=no', join(folder, 'bin/python')],
+      ...['-m', 'azure.cli', 'account', 'list'],
     ],
   ]);
 }
 
+/** A virtual environment; its interpreter is `bin/python`. */
+function installPython(
+  kit: string,
+  file: string,
+  after: (folder: string) => readonly (readonly string[])[],
+): Installed {
+  const requirements = join(clients, 'python', file);
+  // An environment is of no use once its interpreter has gone.
+  const { stdout } = spawnSync('python3', ['-c', 'import sys; print(sys.executable, sys.version)']);
+  return install(kit, [requirements], String(stdout), (folder) => [
+    ['python3', '-m', 'venv', folder],
+    [
+      ...[join(folder, 'bin/python'), '-m', 'pip', 'install', '--quiet', '--retries=2'],
+      ...[
+        '--disable-pip-version-check',
+        '--no-compile',
+        '--no-deps',
+        '--requirement',
+        requirements,
+      ],
+    ],
+    ...after(folder),
+  ]);
+}
+
 /** The Go client as a program, `client`. */
-export function installGoClient(): Installed {
+function installGoClient(): Installed {
   const source = join(clients, 'go');
-  const sources = ['go.mod', 'go.sum', 'main.go'].map((file) => join(source, file));
+  const sources = ['go.mod', 'go.sum', 'main.go', 'azidentity.go', 'msal.go'].map((file) =>
+    join(source, file),
+  );
   return install('go', sources, '', (folder) => [
     ['go', 'build', '-C', source, '-mod=readonly', '-buildvcs=false', '-o', join(folder, 'client')],
   ]);
 }
 
-export function findCurl(): Installed {
+function findCurl(): Installed {
   const { status } = spawnSync('curl', ['--version'], { stdio: 'ignore' });
   return status === 0 ? { folder: '' } : { missing: 'curl is not installed' };
 }
@@ -82,12 +128,23 @@ function install(
       const run = spawnSync(program, args, { encoding: 'utf8', timeout: timeoutMs });
       if (run.status === 0) continue;
       const said = (run.error?.message ?? run.stderr).trim().split('\n');
-      const why = said.find((line) => /error/i.test(line)) ?? said.at(-1) ?? '';
+      const why = said.find((line) => /^(?:npm )?error/i.test(line)) ?? said.at(-1) ?? '';
       return { missing: `${basename(program)} could not install the ${kind} clients: ${why}` };
     }
     renameSync(work, folder);
+    sweep(kind, folder);
     return { folder };
   } finally {
     rmSync(work, { recursive: true, force: true });
+  }
+}
+
+/** Removes what the kind was before. */
+function sweep(kind: string, kept: string): void {
+  for (const name of readdirSync(cache)) {
+    const isSame =
+      name.startsWith(`${kind}-`) && /^[0-9a-f]{12}$/.test(name.slice(kind.length + 1));
+    if (!isSame || join(cache, name) === kept) continue;
+    rmSync(join(cache, name), { recursive: true, force: true });
   }
 }
