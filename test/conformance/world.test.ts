@@ -3,7 +3,7 @@
  * pods that come and go. An agent of our own, with the lab's fakes, and nothing else.
  */
 import assert from 'node:assert/strict';
-import { describe, it, mock } from 'node:test';
+import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../src/lab/eventually.ts';
 import {
@@ -20,7 +20,19 @@ import {
   type LoopbackAgent,
 } from '../support/loopback-agent.ts';
 import { caseTitle } from './cases.ts';
-import { exchange, RawConnection, valuesOf, type Place, type RawReply } from './raw-connection.ts';
+import {
+  aheadBy,
+  announce,
+  ask,
+  askToken,
+  boundIp,
+  from,
+  identityOf,
+  skipElsewhere as skip,
+  targetFor,
+  vault,
+} from './own-agent.ts';
+import { RawConnection, valuesOf } from './raw-connection.ts';
 import {
   assertHead,
   assertHeaderMissing,
@@ -29,40 +41,9 @@ import {
   claimsOf,
   say,
 } from './reply-rules.ts';
-import { renderRequest, tokenPath, tokenQuery, type RequestOptions } from './requests.ts';
-import { parseTarget } from './target.ts';
+import { renderRequest, tokenPath, tokenQuery } from './requests.ts';
 
-const vault = 'https://vault.azure.net';
-const boundIp = '127.0.0.11';
 const instancePath = '/metadata/instance?api-version=2021-02-01';
-
-const skip =
-  parseTarget(process.env) !== undefined && 'only an agent of our own has a world to steer';
-
-function from(agent: LoopbackAgent, sourceIp = boundIp): Place {
-  return { host: '127.0.0.1', port: agent.port, sourceIp };
-}
-
-function ask(place: Place, target: string, options: RequestOptions = {}): Promise<RawReply> {
-  return exchange(place, renderRequest(target, options), options.method);
-}
-
-function askToken(place: Place, resource = vault, more = ''): Promise<RawReply> {
-  return ask(place, targetFor(resource, more));
-}
-
-function targetFor(resource: string, more = ''): string {
-  return `${tokenPath}?${tokenQuery(encodeURIComponent(resource), more)}`;
-}
-
-/** The lab's name of the identity whose token came. */
-function identityOf(reply: RawReply, resource = vault): unknown {
-  return claimsOf(assertToken(reply, resource))['lab_identity'];
-}
-
-function announce(agent: LoopbackAgent, name: string, ip: string, binding: string): void {
-  agent.kube.apply(createPodManifest({ name, nodeName: 'node-1', ips: [ip], binding }));
-}
 
 /** Identity B for pods labelled `other`, beside what `bindPodToA` makes. */
 function bindOther(kube: LoopbackAgent['kube']): void {
@@ -74,17 +55,6 @@ function bindOther(kube: LoopbackAgent['kube']): void {
 function percentile(durationsMs: readonly number[], share: number): number {
   const sorted = durationsMs.toSorted((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
-}
-
-/** The wall clock of this process, the fakes' included, is `ms` ahead while `work` runs. */
-async function aheadBy<T>(ms: number, work: () => Promise<T>): Promise<T> {
-  const now = Date.now.bind(Date);
-  const ahead = mock.method(Date, 'now', () => now() + ms);
-  try {
-    return await work();
-  } finally {
-    ahead.mock.restore();
-  }
 }
 
 describe('probe and paths', { skip }, () => {

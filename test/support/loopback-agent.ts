@@ -38,7 +38,7 @@ export const identityB = createLabIdentity('b');
 /** @param flags command-line flags beyond those that put the agent on loopback. */
 export async function openLoopbackAgent(
   flags: Readonly<Record<string, string>> = {},
-  prepare: (kube: FakeKube) => void = () => undefined,
+  prepare: (kube: FakeKube) => void | Promise<void> = () => undefined,
 ): Promise<LoopbackAgent> {
   await using stack = new AsyncDisposableStack();
   const kube = stack.use(await openFakeKube());
@@ -51,7 +51,7 @@ export async function openLoopbackAgent(
       userAssigned: [identityA, identityB],
     }),
   );
-  prepare(kube);
+  await prepare(kube);
   const folder = await mkdtemp(join(tmpdir(), 'nmi-test-'));
   stack.defer(() => rm(folder, { recursive: true, force: true }));
   const kubeconfig = join(folder, 'kubeconfig');

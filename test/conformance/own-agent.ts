@@ -1,0 +1,90 @@
+/** Asking an agent of our own, on loopback and with the lab's fakes around it. */
+import { mock } from 'node:test';
+import { createPodManifest } from '../../src/lab/manifests.ts';
+import type { LoopbackAgent } from '../support/loopback-agent.ts';
+import { exchange, type Place, type RawReply } from './raw-connection.ts';
+import { assertToken, claimsOf } from './reply-rules.ts';
+import { renderRequest, tokenPath, tokenQuery, type RequestOptions } from './requests.ts';
+import { parseTarget } from './target.ts';
+
+export const vault = 'https://vault.azure.net';
+export const boundIp = '127.0.0.11';
+
+export const skipElsewhere =
+  parseTarget(process.env) !== undefined && 'only an agent of our own has a world to steer';
+
+export function from(agent: LoopbackAgent, sourceIp = boundIp): Place {
+  return { host: '127.0.0.1', port: agent.port, sourceIp };
+}
+
+export async function ask(
+  place: Place,
+  target: string,
+  options: RequestOptions = {},
+): Promise<RawReply> {
+  return redated(await exchange(place, renderRequest(target, options), options.method));
+}
+
+export function askToken(place: Place, resource = vault, more = ''): Promise<RawReply> {
+  return ask(place, targetFor(resource, more));
+}
+
+export function targetFor(resource: string, more = ''): string {
+  return `${tokenPath}?${tokenQuery(encodeURIComponent(resource), more)}`;
+}
+
+/** The lab's name of the identity whose token came. */
+export function identityOf(reply: RawReply, resource = vault): unknown {
+  return claimsOf(assertToken(reply, resource))['lab_identity'];
+}
+
+export function announce(agent: LoopbackAgent, name: string, ip: string, binding: string): void {
+  agent.kube.apply(createPodManifest({ name, nodeName: 'node-1', ips: [ip], binding }));
+}
+
+/** The wall clock of this process, the fakes' included, is `ms` ahead while `work` runs. */
+export async function aheadBy<T>(ms: number, work: () => Promise<T>): Promise<T> {
+  const now = Date.now.bind(Date);
+  const ahead = mock.method(Date, 'now', () => now() + ms);
+  try {
+    return await work();
+  } finally {
+    ahead.mock.restore();
+  }
+}
+
+/** How far both clocks of this process are ahead, by {@link MovedTime}. */
+let aheadMs = 0;
+
+/** Both clocks of this process, which a test moves ahead; timers stay as they were armed. */
+export class MovedTime implements Disposable {
+  readonly #wall;
+  readonly #monotonic;
+
+  constructor() {
+    const wall = Date.now.bind(Date);
+    const monotonic = performance.now.bind(performance);
+    this.#wall = mock.method(Date, 'now', () => wall() + aheadMs);
+    this.#monotonic = mock.method(performance, 'now', () => monotonic() + aheadMs);
+  }
+
+  pass(ms: number): void {
+    aheadMs += ms;
+  }
+
+  [Symbol.dispose](): void {
+    this.#wall.mock.restore();
+    this.#monotonic.mock.restore();
+    aheadMs = 0;
+  }
+}
+
+/** Node stamps answers by a clock of its own, which nothing moves. */
+function redated(reply: RawReply): RawReply {
+  if (aheadMs === 0) return reply;
+  const fields = reply.fields.map(([name, value]) => {
+    if (name !== 'Date') return [name, value] as const;
+    return [name, new Date(Date.parse(value) + aheadMs).toUTCString()] as const;
+  });
+  return { ...reply, fields };
+}

@@ -1,0 +1,186 @@
+/**
+ * The agent on loopback with a fake Entra ID beside it, and applications there that prove
+ * themselves in each of the ways the agent knows.
+ */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createEntraApplication, type EntraApplication } from '../../src/lab/entra-applications.ts';
+import { openFakeEntra, type FakeEntra } from '../../src/lab/fake-entra.ts';
+import { fakeIssuer } from '../../src/lab/fake-kube-tokens.ts';
+import type { FakeKube } from '../../src/lab/fake-kube.ts';
+import { createLabAuthority, type LabAuthority } from '../../src/lab/lab-authority.ts';
+import { renderPfx } from '../../src/lab/lab-pfx.ts';
+import {
+  createAzureIdentity,
+  createAzureIdentityBinding,
+  createPodManifest,
+  createSecret,
+  createServiceAccount,
+  type AzureIdentityOptions,
+} from '../../src/lab/manifests.ts';
+import { trustCluster } from '../../src/lab/surroundings.ts';
+import type { EntraCredential } from '../../src/nmi/sources/source.ts';
+import { openLoopbackAgent, type LoopbackAgent } from './loopback-agent.ts';
+
+export type CredentialKind = EntraCredential['kind'];
+
+export const credentialKinds = [
+  'secret',
+  'certificate',
+  'federated_pod',
+  'federated_node',
+] as const satisfies readonly CredentialKind[];
+
+/** The service account of pods that `bindPod` makes. */
+export const podAccount = { namespace: 'default', name: 'robot' };
+/** Whom the fake API server takes the agent for. */
+export const agentAccount = { namespace: 'kube-system', name: 'nmi' };
+
+export interface EntraWorld {
+  readonly kube: FakeKube;
+  readonly entra: FakeEntra;
+  /** Signed the certificate of `entra`. */
+  readonly authority: LabAuthority;
+}
+
+export type EntraAgent = LoopbackAgent & EntraWorld;
+
+let sharedAuthority: Promise<LabAuthority> | undefined;
+
+/** @param prepare runs before the agent starts, so that it knows all of it from the beginning. */
+export async function openEntraAgent(
+  flags: Readonly<Record<string, string>> = {},
+  prepare: (world: EntraWorld) => void | Promise<void> = () => undefined,
+): Promise<EntraAgent> {
+  await using opening = new AsyncDisposableStack();
+  const authority = await (sharedAuthority ??= createLabAuthority());
+  const tls = await authority.issueServer(['127.0.0.1']);
+  const entra = opening.use(await openFakeEntra({ tls }));
+  const folder = await mkdtemp(join(tmpdir(), 'nmi-entra-'));
+  opening.defer(() => rm(folder, { recursive: true, force: true }));
+  const caFile = join(folder, 'ca.pem');
+  await writeFile(caFile, authority.certificatePem);
+  const agent = opening.use(
+    await openLoopbackAgent(
+      { 'entra-ca-file': caFile, 'entra-authority': entra.authority, ...flags },
+      async (kube) => {
+        populate({ kube, entra });
+        await prepare({ kube, entra, authority });
+      },
+    ),
+  );
+  const owned = opening.move();
+  return { ...agent, entra, authority, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** The service accounts of pods and agent, and a cluster whose assertions are believed. */
+export function populate({ kube, entra }: Pick<EntraWorld, 'kube' | 'entra'>): void {
+  for (const account of [podAccount, agentAccount]) kube.apply(createServiceAccount(account));
+  kube.user = { username: subjectOf(agentAccount), groups: [] };
+  trustCluster(entra, kube);
+}
+
+/** A running pod labelled `app`. */
+export function bindPod(kube: FakeKube, name = 'p', ip = '127.0.0.11', createdAtWallMs?: number) {
+  const age = createdAtWallMs === undefined ? {} : { createdAtWallMs };
+  const pod = { name, nodeName: 'node-1', ips: [ip], binding: 'app', ...age };
+  return kube.apply(createPodManifest({ ...pod, serviceAccount: podAccount.name }));
+}
+
+export interface BoundApplication {
+  /** Default: the way the kind of credential has it. */
+  readonly application?: Partial<EntraApplication>;
+  readonly identity?: Partial<AzureIdentityOptions>;
+  /** Of identity and binding. Default: now. */
+  readonly createdAtWallMs?: number;
+}
+
+/**
+ * An application with a working credential, and an AzureIdentity of its name that is bound to pods
+ * labelled `app`. Secrets have the same name too.
+ */
+export async function bindApplication(
+  world: EntraWorld,
+  kind: CredentialKind,
+  name: string,
+  options: BoundApplication = {},
+): Promise<EntraApplication> {
+  const { kube, entra } = world;
+  const made = await makeCredential(world, kind, name);
+  const application = createEntraApplication(name, { ...made, ...options.application });
+  const { clientId, tenantId } = application;
+  const age =
+    options.createdAtWallMs === undefined ? {} : { createdAtWallMs: options.createdAtWallMs };
+  entra.register(application);
+  kube.apply(
+    createAzureIdentity({
+      ...{ name, clientId, tenantId },
+      ...identityOfKind(kind, name),
+      ...options.identity,
+      ...age,
+    }),
+  );
+  kube.apply(createAzureIdentityBinding({ name, azureIdentity: name, selector: 'app', ...age }));
+  return application;
+}
+
+function identityOfKind(kind: CredentialKind, name: string): Partial<AzureIdentityOptions> {
+  switch (kind) {
+    case 'secret':
+      return { type: 1, clientPassword: { name } };
+    case 'certificate':
+      return { type: 2, clientPassword: { name } };
+    case 'federated_pod':
+      return { type: 3 };
+    case 'federated_node':
+      return { type: 3, federation: 'node' };
+  }
+}
+
+async function makeCredential(
+  world: EntraWorld,
+  kind: CredentialKind,
+  name: string,
+): Promise<Partial<EntraApplication>> {
+  switch (kind) {
+    case 'secret':
+      return { secrets: [{ value: putSecret(world.kube, name, `secret-of-${name}`) }] };
+    case 'certificate':
+      return { certificates: [await putCertificate(world, name)] };
+    case 'federated_pod':
+      return federatedTo(podAccount);
+    case 'federated_node':
+      return federatedTo(agentAccount);
+  }
+}
+
+/** Into the Secret `name`. @returns the value. */
+export function putSecret(kube: FakeKube, name: string, value: string): string {
+  kube.apply(createSecret({ name, data: { clientSecret: value } }));
+  return value;
+}
+
+/** A new key and certificate into the Secret `name`. @returns the certificate as PEM. */
+export async function putCertificate(
+  { kube, authority }: Pick<EntraWorld, 'kube' | 'authority'>,
+  name: string,
+): Promise<string> {
+  const certificate = await authority.issueClient(name);
+  const password = `password-of-${name}`;
+  const data = { certificate: await renderPfx(certificate, { password }), password };
+  kube.apply(createSecret({ name, data }));
+  return certificate.certificatePem;
+}
+
+export function federatedTo(
+  account: { readonly namespace: string; readonly name: string },
+  audience = 'api://AzureADTokenExchange',
+): Pick<EntraApplication, 'federatedCredentials'> {
+  const subject = subjectOf(account);
+  return { federatedCredentials: [{ issuer: fakeIssuer, subject, audience }] };
+}
+
+export function subjectOf({ namespace, name }: { namespace: string; name: string }): string {
+  return `system:serviceaccount:${namespace}:${name}`;
+}
