@@ -9,6 +9,7 @@ import { refusals } from '../src/nmi/answers.ts';
 import { allowedText } from '../src/nmi/config.ts';
 import { environmentName, options, type Option } from '../src/nmi/options.ts';
 import { scenarios } from '../src/lab/scenarios/all.ts';
+import { clientTable } from '../test/clients/support/client-table.ts';
 
 const readmePath = join(import.meta.dirname, '..', 'README.md');
 
@@ -20,6 +21,7 @@ export function renderReadme(readme: string): string {
     metrics: metricTable(),
     reasons: reasonTable(),
     scenarios: scenarioList(),
+    clients: clientTable(),
   };
   return Object.entries(parts).reduce((text, [name, part]) => fill(text, name, part), readme);
 }
