@@ -51,7 +51,7 @@ export interface RequestOptions {
 }
 
 export interface Api extends AsyncDisposable {
-  /** Any status is an answer. A body that is not JSON is refused. */
+  /** Any status is an answer. The text of a body that is not JSON becomes its `message`. */
   request(method: string, path: string, body?: unknown, options?: RequestOptions): Promise<Answer>;
   /** The body of an answer that has to be a success. */
   expect(method: string, path: string, body?: unknown, options?: RequestOptions): Promise<KubeBody>;
@@ -97,7 +97,7 @@ export function openApi({ url, caPem, certPem, keyPem, token }: ApiAccess): Api 
     return {
       status: response.statusCode,
       headers: response.headers,
-      body: parseBody(text, `${method} ${path}`),
+      body: parseBody(text),
     };
   };
 
@@ -144,10 +144,11 @@ export function openApi({ url, caPem, certPem, keyPem, token }: ApiAccess): Api 
   };
 }
 
-function parseBody(text: string, what: string): KubeBody {
+/** Paths that no API serves are answered in plain text. */
+function parseBody(text: string): KubeBody {
   try {
     return JSON.parse(text) as KubeBody;
-  } catch (cause) {
-    throw new Error(`${what}: not JSON: ${text.slice(0, 200)}`, { cause });
+  } catch {
+    return { metadata: { name: '', uid: '', resourceVersion: '' }, message: text };
   }
 }
