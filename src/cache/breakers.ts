@@ -18,6 +18,14 @@ export interface Keyed {
   readonly key: string;
 }
 
+/** The last failure of a key that has not succeeded since. */
+export interface Remembered<R, F> {
+  readonly request: R;
+  readonly failure: F;
+  /** Milliseconds during which it answers; 0 when the upstream may be asked. */
+  readonly heldForMs: number;
+}
+
 interface Breaker<R, F> {
   readonly request: R;
   readonly failure: F;
@@ -55,6 +63,13 @@ export class Breakers<R extends Keyed, F extends Held> {
     const breaker = this.#breakers.get(key);
     if (breaker === undefined) return 0;
     return Math.max(0, breaker.untilMs - this.#clock.monotonicMs());
+  }
+
+  /** What is remembered, held or no longer, in order of the last failure. */
+  *all(): Iterable<Remembered<R, F>> {
+    for (const [key, { request, failure }] of this.#breakers) {
+      yield { request, failure, heldForMs: this.heldForMs(key) };
+    }
   }
 
   fail(request: R, failure: F): void {

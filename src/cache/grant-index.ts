@@ -168,6 +168,16 @@ export class GrantIndex {
     return this.#members.get(podUid)?.grants;
   }
 
+  /** Every binding of the cluster, for whoever looks for what is nearly right. */
+  allBindings(): Iterable<Binding> {
+    return this.#bindings.all();
+  }
+
+  /** Every identity of the cluster. */
+  allIdentities(): Iterable<Identity> {
+    return this.#identities.all();
+  }
+
   /**
    * Calls `listener` once after each step that changed a pod (its address included) or any pod's
    * grants, when both indexes already give the new answer. The returned function unsubscribes.

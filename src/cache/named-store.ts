@@ -24,6 +24,10 @@ export class NamedStore<T extends ObjectRef> implements ObjectStore<T> {
     return this.#objects.get(objectKey(namespace, name));
   }
 
+  all(): Iterable<T> {
+    return this.#objects.values();
+  }
+
   replace(items: readonly T[]): void {
     const previous = this.#objects;
     const next = new Map<string, T>();

@@ -55,6 +55,31 @@ export type Cached<F extends Held> =
  */
 export type RefreshOutcome = 'ok' | 'failed' | 'deferred' | 'unwanted';
 
+/** Of a token only where it stands. */
+export interface TokenStanding {
+  readonly state: 'fresh' | 'refreshing' | 'stale' | 'idle';
+  /** Milliseconds, by the stricter clock; without any left it is not served. */
+  readonly expiresInMs: number;
+  /** It answers without asking the source. */
+  readonly isServed: boolean;
+  /** Milliseconds until it is fetched again in the background; undefined when that is not planned. */
+  readonly refreshInMs: number | undefined;
+  /** Refreshes that failed in a row. */
+  readonly failedRefreshes: number;
+}
+
+/** All that the cache has for one key, for people to read. */
+export interface KeyStanding<R extends Keyed, F extends Held> {
+  readonly request: R;
+  readonly token: TokenStanding | undefined;
+  /** A fetch is under way or waits for its turn. */
+  readonly isFetching: boolean;
+  /** The last one, unless a success came after it or it was forgotten. */
+  readonly failure: F | undefined;
+  /** Milliseconds during which `failure` answers where there is no token. */
+  readonly heldForMs: number;
+}
+
 export interface TokenCacheOptions<R extends Keyed, F extends Held> {
   readonly clock: Clock;
   /** From 0 up to 1. */
@@ -182,6 +207,23 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     }
     this.#use(entry, nowMs);
     return this.#ask(request, this.#options.waitMs);
+  }
+
+  /** Where the keys stand that `isAsked` says so of. Counts as no use. O(keys). */
+  describe(isAsked: (request: R) => boolean): readonly KeyStanding<R, F>[] {
+    const standings = new Map<string, KeyStanding<R, F>>();
+    const note = (request: R, facts: Partial<KeyStanding<R, F>>): void => {
+      if (!isAsked(request)) return;
+      const none = { token: undefined, isFetching: false, failure: undefined, heldForMs: 0 };
+      const known = standings.get(request.key) ?? { request, ...none };
+      standings.set(request.key, { ...known, ...facts });
+    };
+    for (const entry of this.#entries.values()) note(entry.request, { token: this.#stand(entry) });
+    for (const { request } of this.#flights.values()) note(request, { isFetching: true });
+    for (const { request, failure, heldForMs } of this.#breakers.all()) {
+      note(request, { failure, heldForMs });
+    }
+    return [...standings.values()];
   }
 
   /** Forgets at once all that `isDropped` says so of, and what is under way for it. */
@@ -394,6 +436,21 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
 
   #keptForMs(entry: CacheEntry<R>): number {
     return entry.keptForMs(this.#clock.wallMs(), this.#clock.monotonicMs());
+  }
+
+  #stand(entry: CacheEntry<R>): TokenStanding | undefined {
+    const { state } = entry;
+    if (state.kind === 'dead') return undefined;
+    const nowMs = this.#clock.monotonicMs();
+    const expiresInMs = entry.lifeMs(this.#clock.wallMs(), nowMs);
+    const isPlanned = state.kind === 'fresh' || state.kind === 'stale';
+    return {
+      state: state.kind,
+      expiresInMs,
+      isServed: expiresInMs >= entry.floorMs,
+      refreshInMs: isPlanned ? Math.max(0, entry.dueAtMs - nowMs) : undefined,
+      failedRefreshes: 'failures' in state ? state.failures : 0,
+    };
   }
 
   #validToken(key: string): RenderedToken | undefined {

@@ -5,7 +5,12 @@
  */
 import type { Clock } from '../cache/clock.ts';
 import { ConcurrencyGate } from '../cache/concurrency-gate.ts';
-import { TokenCache, type Cached, type RefreshOutcome } from '../cache/token-cache.ts';
+import {
+  TokenCache,
+  type Cached,
+  type KeyStanding,
+  type RefreshOutcome,
+} from '../cache/token-cache.ts';
 import type { RenderedToken } from '../cache/token.ts';
 import { objectIdOf } from './sources/imds-body.ts';
 import type {
@@ -20,6 +25,9 @@ import type {
 import { identityKey, tokenKey } from './upstream-key.ts';
 
 export type CachedToken = Cached<SourceFailure>;
+
+/** Where the token of an identity for a resource stands, and the failure as a caller is told it. */
+export type BrokeredStanding = KeyStanding<BrokerRequest, SourceFailure>;
 
 export interface UpstreamObserver {
   /** One fetch has ended. */
@@ -67,7 +75,7 @@ export interface TokenBrokerOptions {
   readonly observer: UpstreamObserver;
 }
 
-interface BrokerRequest {
+export interface BrokerRequest {
   readonly key: string;
   readonly identity: UpstreamIdentity;
   readonly resource: string;
@@ -186,6 +194,18 @@ export class TokenBroker implements Disposable {
     return this.#objectIds.get(identityKey(identity))?.objectId;
   }
 
+  /** What memory holds for these identities, by resource; of a token only its times. */
+  describe(identities: readonly UpstreamIdentity[]): readonly BrokeredStanding[] {
+    const asked = new Set(identities.map(identityKey));
+    return this.#cache
+      .describe(({ identity }) => asked.has(identityKey(identity)))
+      .map((standing) => {
+        const { failure, heldForMs } = standing;
+        if (failure === undefined) return standing;
+        return { ...standing, failure: withRestOfHold(failure, heldForMs) };
+      });
+  }
+
   [Symbol.dispose](): void {
     this.#unsubscribe();
     this.#disarmDrop?.();
@@ -234,12 +254,17 @@ export class TokenBroker implements Disposable {
   }
 }
 
-/** The caller is told to come back when asking has a point again. */
 function withHoldOf(cached: CachedToken): CachedToken {
-  if (cached.ok || cached.heldForMs === 0 || !mayPass.has(cached.failure.reason)) return cached;
-  const heldS = Math.ceil(cached.heldForMs / 1000);
-  const { reason, retryAfterS: askedS = 0 } = cached.failure;
+  if (cached.ok) return cached;
+  return { ...cached, failure: withRestOfHold(cached.failure, cached.heldForMs) };
+}
+
+/** The caller is told to come back when asking has a point again. */
+function withRestOfHold(failure: SourceFailure, heldForMs: number): SourceFailure {
+  if (heldForMs === 0 || !mayPass.has(failure.reason)) return failure;
+  const heldS = Math.ceil(heldForMs / 1000);
+  const { reason, retryAfterS: askedS = 0 } = failure;
   // A throttling upstream's wait is the hold, and that runs down; a broken one's is for the caller.
   const retryAfterS = reason === 'upstream_down' ? Math.max(heldS, askedS) : heldS;
-  return { ...cached, failure: { ...cached.failure, retryAfterS } };
+  return { ...failure, retryAfterS };
 }
