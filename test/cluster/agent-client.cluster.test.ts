@@ -3,7 +3,6 @@
  * its service account.
  */
 import assert from 'node:assert/strict';
-import { createPublicKey, verify, type webcrypto } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, it } from 'node:test';
@@ -17,6 +16,7 @@ import { openWatches } from '../../src/nmi/kube/watches.ts';
 import { keptLog, MapStore, quick } from '../nmi/kube/kube-world.ts';
 import type { BoundObject, Cluster } from './support/cluster.ts';
 import { describeOnClusters } from './support/on-clusters.ts';
+import { verifyToken } from './support/service-account-token.ts';
 import { deletePod, runPod, setPodStatus } from './support/pods.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
@@ -61,7 +61,7 @@ async function openAgentClient(cluster: Cluster, boundTo?: BoundObject): Promise
     ...agentAccount,
     ...(boundTo === undefined ? {} : { boundTo }),
   });
-  return openKubeClient({ kubeconfigPath: agent.kubeconfigPath, userAgent: 'nmi-test/1' });
+  return await openKubeClient({ kubeconfigPath: agent.kubeconfigPath, userAgent: 'nmi-test/1' });
 }
 
 describeOnClusters("the agent's Kubernetes client", (cluster) => {
@@ -201,7 +201,7 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
     };
     const made = await requestServiceAccountToken(client, request);
     assert.ok(made.kind === 'ok');
-    const claims = verified(made.token, await cluster().jwks());
+    const { claims } = verifyToken(made.token, await cluster().jwks());
     assert.equal(claims['iss'], issuer);
     assert.equal(claims['sub'], 'system:serviceaccount:tokens:default');
     assert.deepEqual(claims['aud'], [audience]);
@@ -223,19 +223,3 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
     assert.equal((await requestServiceAccountToken(client, short)).kind, 'refused');
   });
 });
-
-/** The claims of a token signed by one of the keys. */
-function verified(token: string, keys: readonly webcrypto.JsonWebKey[]): Record<string, unknown> {
-  const [header = '', payload = '', signature = ''] = token.split('.');
-  const { alg, kid } = decode(header);
-  const jwk = keys.find((key) => (key as { kid?: string }).kid === kid);
-  assert.ok(alg === 'RS256' && jwk !== undefined);
-  const key = createPublicKey({ key: jwk, format: 'jwk' });
-  const signed = Buffer.from(`${header}.${payload}`);
-  assert.ok(verify('sha256', signed, key, Buffer.from(signature, 'base64url')));
-  return decode(payload);
-}
-
-function decode(part: string): Record<string, unknown> {
-  return JSON.parse(Buffer.from(part, 'base64url').toString()) as Record<string, unknown>;
-}

@@ -1,14 +1,16 @@
 /** The cluster of the tests itself: what it checks and refuses, and that nothing is left of it. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, it } from 'node:test';
+import { promisify } from 'node:util';
 import { eventually } from '../../src/lab/eventually.ts';
 import { isAlive } from '../../src/lab/process-alive.ts';
-import { provideClusters, type ClusterBinaries } from './support/binaries.ts';
+import { provideClusters, provideHelm, type ClusterBinaries } from './support/binaries.ts';
 import { openClusterFolder } from './support/cluster-folder.ts';
 import { startCluster } from './support/cluster.ts';
 import { describeOnClusters } from './support/on-clusters.ts';
@@ -26,6 +28,8 @@ metadata: { name: read-pods, namespace: rights }
 roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: read-pods }
 subjects: [{ kind: ServiceAccount, name: nobody, namespace: rights }]
 `;
+const configMaps = '/api/v1/namespaces/default/configmaps';
+const helm = provideHelm();
 const crds = readFileSync(join(import.meta.dirname, '../../deploy/crds.yaml'), 'utf8');
 
 describeOnClusters('a cluster of the tests', (cluster) => {
@@ -93,6 +97,22 @@ describeOnClusters('a cluster of the tests', (cluster) => {
       names.map((name) => `customresourcedefinition.apiextensions.k8s.io/${name}`),
     );
     await assert.rejects(cluster().kubectl(['get', 'unicorns']), /doesn't have a resource type/);
+  });
+
+  it('accepts what helm renders', { skip: helm.missing ?? false }, async () => {
+    const chart = join(cluster().folder, 'chart');
+    await mkdir(join(chart, 'templates'), { recursive: true });
+    await writeFile(join(chart, 'Chart.yaml'), 'apiVersion: v2\nname: one\nversion: 0.1.0\n');
+    await writeFile(
+      join(chart, 'templates/map.yaml'),
+      'apiVersion: v1\nkind: ConfigMap\nmetadata: { name: {{ .Release.Name }}-map }\n',
+    );
+    const run = promisify(execFile);
+    const { stdout } = await run(helm.programs ?? '', ['template', 'my', chart]);
+    const [map] = await cluster().applyOverHttp(stdout, { dryRun: true });
+    assert.equal(map?.metadata.name, 'my-map');
+    const { status } = await cluster().admin.request('GET', `${configMaps}/my-map`);
+    assert.equal(status, 404);
   });
 
   it('keeps its objects and its address through a kill and a restart', async () => {

@@ -5,7 +5,7 @@
  * written, namespaces get their default service account from {@link Cluster.createNamespace}, and
  * deletions need no grace.
  */
-import { randomBytes, type webcrypto } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openApi, type Api, type ApiAccess, type KubeBody } from './api.ts';
@@ -15,6 +15,7 @@ import { openClusterFolder } from './cluster-folder.ts';
 import { openControlPlane } from './control-plane.ts';
 import { renderKubeconfig } from './kubeconfig.ts';
 import { runKubectl, type KubectlOptions } from './kubectl.ts';
+import type { SigningKey } from './service-account-token.ts';
 
 /** What a token dies with. */
 export interface BoundObject {
@@ -61,7 +62,7 @@ export interface Cluster extends AsyncDisposable {
   /** Without credentials. */
   readonly anonymous: Api;
   /** The public keys of the issuer, as the server publishes them. */
-  jwks(): Promise<readonly webcrypto.JsonWebKey[]>;
+  jwks(): Promise<readonly SigningKey[]>;
   /** With its default service account, which pods need to be admitted. */
   createNamespace(name: string, labels?: Readonly<Record<string, string>>): Promise<void>;
   createServiceAccountClient(options: ServiceAccountOptions): Promise<Actor>;
@@ -127,7 +128,7 @@ export async function startCluster(binaries: ClusterBinaries): Promise<Cluster> 
       const { keys } = await admin.expect('GET', '/openid/v1/jwks', undefined, {
         headers: { accept: 'application/jwk-set+json' },
       });
-      return keys as readonly webcrypto.JsonWebKey[];
+      return keys as readonly SigningKey[];
     },
     async createNamespace(name, labels = {}) {
       await ensure('/api/v1/namespaces', { metadata: { name, labels } });

@@ -306,7 +306,7 @@ export function contractTests(server: () => ContractServer): void {
       assert.deepEqual([object.apiVersion, object.kind], [`${group}/v1`, 'AzureIdentity']);
     }
     // The same again from the middle.
-    const rest = `${ids}?watch=true&resourceVersion=${versions[2]}`;
+    const rest = `${ids}?watch=true&resourceVersion=${versions[2] ?? ''}`;
     const again = await take(api(), rest, 2);
     assert.deepEqual(again.map(renderLine), ['ADDED between', 'DELETED before']);
   });
@@ -330,7 +330,7 @@ export function contractTests(server: () => ContractServer): void {
     ]);
     const [, , left, entered] = lines;
     // What left is shown as it last matched, under the version of the change that took it away.
-    assert.equal((left?.object.status as { phase: string }).phase, 'Running');
+    assert.match(JSON.stringify(left?.object.status), /"phase":"Running"/);
     const versions = [left, entered].map((line) => Number(line?.object.metadata.resourceVersion));
     assert.ok((versions[0] ?? 0) < (versions[1] ?? 0));
   });
