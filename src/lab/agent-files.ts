@@ -9,6 +9,8 @@ const folderPattern = /^nmi-lab-(\d+)-[A-Za-z0-9]{6}$/;
 export interface AgentFiles extends AsyncDisposable {
   readonly kubeconfigPath: string;
   readonly entraCaPath: string;
+  /** Where the agent is to be asked for explanations. */
+  readonly explainSocketPath: string;
 }
 
 export async function writeAgentFiles(kubeconfig: string, entraCaPem: string): Promise<AgentFiles> {
@@ -17,6 +19,7 @@ export async function writeAgentFiles(kubeconfig: string, entraCaPem: string): P
   const files = {
     kubeconfigPath: join(folder, 'kubeconfig'),
     entraCaPath: join(folder, 'entra-ca.pem'),
+    explainSocketPath: join(folder, 'explain.sock'),
   };
   await writeFile(files.kubeconfigPath, kubeconfig);
   await writeFile(files.entraCaPath, entraCaPem);

@@ -47,8 +47,13 @@ function custom(plural: string, kind: string) {
 }
 
 export const fakeResources: readonly FakeResource[] = [
-  core('pods', 'Pod', true, ['spec.nodeName', 'status.phase']),
-  core('secrets', 'Secret', true),
+  core('pods', 'Pod', true, [
+    'spec.nodeName',
+    'spec.serviceAccountName',
+    'status.phase',
+    'status.podIP',
+  ]),
+  core('secrets', 'Secret', true, ['type']),
   core('serviceaccounts', 'ServiceAccount', true),
   core('namespaces', 'Namespace', false),
   core('nodes', 'Node', false),
@@ -60,6 +65,11 @@ export const fakeResources: readonly FakeResource[] = [
 
 export function apiVersionOf(resource: FakeResource): string {
   return resource.group === '' ? 'v1' : `${resource.group}/v1`;
+}
+
+/** As messages name a resource: `pods`, `azureidentities.aadpodidentity.k8s.io`. */
+export function qualifiedName({ plural, group }: FakeResource): string {
+  return group === '' ? plural : `${plural}.${group}`;
 }
 
 export function resourceOfKind(kind: string): FakeResource | undefined {

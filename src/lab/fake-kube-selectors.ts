@@ -1,4 +1,4 @@
-/** Field and label selectors, as far as the API server's equality syntax goes. Pure. */
+/** Field and label selectors, in the API server's syntax. Pure. */
 import { asRecord } from '../nmi/json-value.ts';
 import type { FakeObject, FakeResource } from './fake-kube-resources.ts';
 
@@ -12,51 +12,50 @@ export type SelectorResult =
 /** `a=b,c==d,e!=f` over the fields this resource can be selected by. */
 export function parseFieldSelector(text: string, resource: FakeResource): SelectorResult {
   const fields = ['metadata.name', 'metadata.namespace', ...resource.selectable];
-  return parseTerms(text, (term) => {
-    const equality = splitEquality(term);
-    if (equality === undefined) return `invalid field selector: ${term}`;
-    const { key, negated, value } = equality;
+  return parseTerms(text.split(','), (term) => {
+    const [, key = '', operator, value = ''] = /^([^=!]*)(==|=|!=)([^=]*)$/.exec(term) ?? [];
+    if (operator === undefined) return `invalid selector: '${text}'; can't understand '${term}'`;
     if (!fields.includes(key)) return `field label not supported: ${key}`;
-    return (object) => (fieldOf(object, key) === value) !== negated;
+    return (object) => (fieldOf(object, key) === value) !== (operator === '!=');
   });
 }
 
-/** `a=b,c==d,e!=f,g,!h`; set-based terms are not known here. */
+const labelTerm =
+  /^(?:(?<absent>!)\s*)?(?<key>[\w./-]+)(?:\s*(?<operator>==|=|!=)\s*(?<value>[\w.-]*)|\s+(?<set>in|notin)\s*\((?<values>[^()]*)\))?$/;
+
+/** `a=b,c==d,e!=f,g,!h,i in (j,k),l notin (m)`. */
 export function parseLabelSelector(text: string): SelectorResult {
-  return parseTerms(text, (term) => {
-    if (/[()]|\s(in|notin)\s/.test(term)) return `set-based selectors are not supported: ${term}`;
-    const equality = splitEquality(term);
-    if (equality !== undefined) {
-      const { key, negated, value } = equality;
-      // As the server has it: `!=` also matches objects without the label.
-      return (object) => (labelOf(object, key) === value) !== negated;
+  // A comma between parentheses is the set's own.
+  return parseTerms(text.split(/,(?![^(]*\))/), (term) => {
+    const { key, absent, operator, value, set, values } = labelTerm.exec(term)?.groups ?? {};
+    const isAbsence = absent !== undefined;
+    if (key === undefined || (isAbsence && (operator ?? set) !== undefined)) {
+      return `unable to parse requirement: ${term}`;
     }
-    const absent = term.startsWith('!');
-    const key = absent ? term.slice(1).trim() : term;
-    return (object) => (labelOf(object, key) === undefined) === absent;
+    const wanted = set === undefined ? value : values;
+    if (wanted === undefined) return (object) => (labelOf(object, key) === undefined) === isAbsence;
+    const accepted = set === undefined ? [wanted] : wanted.split(',').map((one) => one.trim());
+    // As the server has it: a negation also matches objects without the label.
+    const negated = operator === '!=' || set === 'notin';
+    return (object) => {
+      const label = labelOf(object, key);
+      return (label !== undefined && accepted.includes(label)) !== negated;
+    };
   });
 }
 
-function parseTerms(text: string, parse: (term: string) => Matches | string): SelectorResult {
+function parseTerms(
+  texts: readonly string[],
+  parse: (term: string) => Matches | string,
+): SelectorResult {
   const terms: Matches[] = [];
-  for (const term of text.split(',').map((part) => part.trim())) {
+  for (const term of texts.map((part) => part.trim())) {
     if (term === '') continue;
     const parsed = parse(term);
     if (typeof parsed === 'string') return { ok: false, message: parsed };
     terms.push(parsed);
   }
   return { ok: true, matches: (object) => terms.every((matches) => matches(object)) };
-}
-
-function splitEquality(
-  term: string,
-): { readonly key: string; readonly negated: boolean; readonly value: string } | undefined {
-  const at = term.indexOf('=');
-  if (at < 1) return undefined;
-  const negated = term[at - 1] === '!';
-  const key = term.slice(0, negated ? at - 1 : at).trim();
-  const value = term.slice(term[at + 1] === '=' ? at + 2 : at + 1).trim();
-  return key === '' ? undefined : { key, negated, value };
 }
 
 function labelOf(object: FakeObject, key: string): string | undefined {

@@ -7,6 +7,13 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../cache/clock.ts';
 import { asRecord, stringAt, type JsonRecord } from '../nmi/json-value.ts';
 import {
+  alreadyExists,
+  badRequest,
+  conflict,
+  notFound,
+  type Refusal,
+} from './fake-kube-refusals.ts';
+import {
   apiVersionOf,
   resourceOfKind,
   type FakeObject,
@@ -22,15 +29,8 @@ export interface FakeChange {
   readonly current: FakeObject | undefined;
 }
 
-/** A refused write, with what the API server would say. */
 export type WriteResult =
-  | { readonly ok: true; readonly object: FakeObject }
-  | {
-      readonly ok: false;
-      readonly status: 404 | 409 | 422;
-      readonly reason: 'NotFound' | 'AlreadyExists' | 'Conflict' | 'Invalid';
-      readonly message: string;
-    };
+  { readonly ok: true; readonly object: FakeObject } | ({ readonly ok: false } & Refusal);
 
 export interface FakeKubeStore {
   /** Version of the newest write. */
@@ -47,7 +47,10 @@ export interface FakeKubeStore {
   get(ref: FakeRef): FakeObject | undefined;
   /** In the order of namespace and name. */
   list(resource: FakeResource): readonly FakeObject[];
-  /** Changes after `version`, or `undefined` when they are no longer all known. */
+  /**
+   * Changes after `version`, or `undefined` when they are no longer all known. A version that is
+   * still to come has none.
+   */
   since(version: number): readonly FakeChange[] | undefined;
   subscribe(listener: (change: FakeChange) => void): () => void;
   /** Forgets the history. The version moves on, as it would by writes elsewhere in the cluster. */
@@ -116,30 +119,36 @@ export function createFakeKubeStore(clock: Clock): FakeKubeStore {
     },
     create: (object) =>
       write(object, (previous, draft) =>
-        previous === undefined ? undefined : alreadyExists(draft.object),
+        previous === undefined
+          ? undefined
+          : refuse(alreadyExists(draft.resource, draft.object.metadata.name)),
       ),
     replace: (object) =>
-      write(object, (previous, { object: next }) => {
-        if (previous === undefined) return notFound(next.kind, next.metadata.name);
+      write(object, (previous, { object: next, resource }) => {
+        const { name } = next.metadata;
+        if (previous === undefined) return refuse(notFound(resource, name));
         const expected = next.metadata.resourceVersion ?? '';
         return expected === '' || expected === previous.metadata.resourceVersion
           ? undefined
-          : conflict(next);
+          : refuse(conflict(resource, name));
       }),
     apply: (object) => write(object, () => undefined),
     patch(ref, patch) {
-      const previous = objects.get(find(ref).key);
-      if (previous === undefined) return notFound(ref.kind, ref.name);
-      return write(mergePatch(previous, patch), (_previous, { object: next }) =>
-        next.kind === previous.kind && next.metadata.name === previous.metadata.name
-          ? undefined
-          : invalid('a patch cannot rename an object'),
-      );
+      const { key, resource } = find(ref);
+      const previous = objects.get(key);
+      if (previous === undefined) return refuse(notFound(resource, ref.name));
+      return write(mergePatch(previous, patch), (_previous, { object: next }) => {
+        const { name } = next.metadata;
+        if (next.kind !== previous.kind) return invalid('a patch cannot change the kind');
+        if (name === ref.name) return undefined;
+        const message = `the name of the object (${name}) does not match the name on the URL (${ref.name})`;
+        return refuse(badRequest(message));
+      });
     },
     delete(ref) {
       const { key, resource } = find(ref);
       const previous = objects.get(key);
-      if (previous === undefined) return notFound(ref.kind, ref.name);
+      if (previous === undefined) return refuse(notFound(resource, ref.name));
       objects.delete(key);
       version += 1;
       commit(resource, previous, undefined);
@@ -154,7 +163,7 @@ export function createFakeKubeStore(clock: Clock): FakeKubeStore {
         .map(([, object]) => object);
     },
     since(from) {
-      if (from < oldestVersion || from > version) return undefined;
+      if (from < oldestVersion) return undefined;
       return history.filter((change) => change.version > from);
     },
     subscribe(listener) {
@@ -238,20 +247,10 @@ function mergePatch(target: unknown, patch: unknown): unknown {
   return Object.fromEntries(merged);
 }
 
+function refuse(refusal: Refusal): WriteResult {
+  return { ok: false, ...refusal };
+}
+
 function invalid(message: string): WriteResult {
-  return { ok: false, status: 422, reason: 'Invalid', message };
-}
-
-function notFound(kind: string, name: string): WriteResult {
-  return { ok: false, status: 404, reason: 'NotFound', message: `${kind} "${name}" not found` };
-}
-
-function alreadyExists({ kind, metadata }: FakeObject): WriteResult {
-  const message = `${kind} "${metadata.name}" already exists`;
-  return { ok: false, status: 409, reason: 'AlreadyExists', message };
-}
-
-function conflict({ kind, metadata }: FakeObject): WriteResult {
-  const message = `${kind} "${metadata.name}": the object has been modified`;
-  return { ok: false, status: 409, reason: 'Conflict', message };
+  return refuse({ status: 422, reason: 'Invalid', message });
 }

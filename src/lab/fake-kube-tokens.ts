@@ -7,7 +7,15 @@ import { createHash, generateKeyPair, randomUUID, sign, type KeyObject } from 'n
 import { promisify } from 'node:util';
 import type { Clock } from '../cache/clock.ts';
 import { asRecord, stringAt, type JsonRecord } from '../nmi/json-value.ts';
-import type { FakeObject } from './fake-kube-resources.ts';
+import {
+  badRequest,
+  invalidField,
+  notFound,
+  unrecognized,
+  type FieldProblem,
+  type Refusal,
+} from './fake-kube-refusals.ts';
+import { resourceOfKind, type FakeObject } from './fake-kube-resources.ts';
 import type { FakeKubeStore } from './fake-kube-store.ts';
 
 /** What `iss` says. Nothing answers at this address: the server itself serves the documents. */
@@ -29,12 +37,7 @@ export interface SigningKeys {
 
 export type TokenAnswer = { readonly ok: true; readonly review: JsonRecord } | TokenRefusal;
 
-export interface TokenRefusal {
-  readonly ok: false;
-  readonly status: 400 | 404 | 409 | 422;
-  readonly reason: 'BadRequest' | 'NotFound' | 'Conflict' | 'Invalid';
-  readonly message: string;
-}
+type TokenRefusal = { readonly ok: false } & Refusal;
 
 export interface TokenIssuer {
   /** The body of `/openid/v1/jwks`. */
@@ -59,6 +62,7 @@ export interface FakeUser {
   readonly extra?: Readonly<Record<string, readonly string[]>>;
 }
 
+const type = { group: 'authentication.k8s.io', kind: 'TokenRequest' };
 const minLifetimeSec = 600;
 const maxLifetimeSec = 2 ** 32;
 const defaultLifetimeSec = 3600;
@@ -72,24 +76,25 @@ export function createTokenIssuer(store: FakeKubeStore, clock: Clock): TokenIssu
     answer: async ({ namespace, name }, body, maxSec) => {
       const request = asRecord(body);
       const spec = asRecord(request?.['spec']) ?? {};
-      if (request === undefined) return refuse(400, 'BadRequest', 'the body is not an object');
-      const named = stringAt(asRecord(request['metadata']), 'name');
-      if (named !== '' && named !== name) {
-        const message = `the name in the URL (${name}) is not the one of the object (${named})`;
-        return refuse(400, 'BadRequest', message);
-      }
-      const account = store.get({ kind: 'ServiceAccount', namespace, name });
-      if (account === undefined) {
-        return refuse(404, 'NotFound', `serviceaccounts "${name}" not found`);
-      }
-      const askedSec = readLifetime(spec['expirationSeconds']);
-      if (typeof askedSec === 'string') {
+      if (request === undefined) return refuse(unrecognized('TokenRequest', 'not an object'));
+      const askedSec = spec['expirationSeconds'] ?? defaultLifetimeSec;
+      if (typeof askedSec !== 'number' || !Number.isInteger(askedSec)) {
+        const message = 'json: cannot unmarshal spec.expirationSeconds into int64';
         return refuse(
-          422,
-          'Invalid',
-          `TokenRequest.authentication.k8s.io "" is invalid: ${askedSec}`,
+          badRequest(
+            `TokenRequest in version "v1" cannot be handled as a TokenRequest: ${message}`,
+          ),
         );
       }
+      const named = stringAt(asRecord(request['metadata']), 'name');
+      if (named !== '' && named !== name) {
+        const problem = 'must match the service account name if specified';
+        return refuse(invalidField(type, name, { field: 'metadata.name', value: named, problem }));
+      }
+      const account = store.get({ kind: 'ServiceAccount', namespace, name });
+      if (account === undefined) return refuse(missing('ServiceAccount', name));
+      const problem = findLifetimeProblem(askedSec);
+      if (problem !== undefined) return refuse(invalidField(type, '', problem));
       const bound = findBound(store, account, asRecord(spec['boundObjectRef']));
       if (!bound.ok) return bound;
       const audiences = readAudiences(spec['audiences']);
@@ -113,7 +118,7 @@ export function createTokenIssuer(store: FakeKubeStore, clock: Clock): TokenIssu
         kind: 'TokenRequest',
         apiVersion: 'authentication.k8s.io/v1',
         metadata: { name, namespace, creationTimestamp: renderSec(nowSec) },
-        spec: { ...spec, audiences, expirationSeconds: lifetimeSec },
+        spec: { boundObjectRef: null, ...spec, audiences, expirationSeconds: lifetimeSec },
         status: { token, expirationTimestamp: renderSec(nowSec + lifetimeSec) },
       };
       return { ok: true, review };
@@ -200,15 +205,13 @@ function encode(value: object): string {
   return Buffer.from(JSON.stringify(value)).toString('base64url');
 }
 
-/** Seconds, or what is wrong with them. */
-function readLifetime(value: unknown): number | string {
-  if (value === undefined) return defaultLifetimeSec;
-  const at = `spec.expirationSeconds: Invalid value: ${JSON.stringify(value)}:`;
-  if (typeof value !== 'number' || !Number.isInteger(value)) return `${at} not an integer`;
-  if (value < minLifetimeSec) return `${at} may not specify a duration less than 10 minutes`;
-  return value > maxLifetimeSec
-    ? `${at} may not specify a duration larger than 2^32 seconds`
-    : value;
+function findLifetimeProblem(value: number): FieldProblem | undefined {
+  const field = 'spec.expirationSeconds';
+  if (value < minLifetimeSec) {
+    return { field, value, problem: 'may not specify a duration less than 10 minutes' };
+  }
+  if (value <= maxLifetimeSec) return undefined;
+  return { field, value, problem: 'may not specify a duration larger than 2^32 seconds' };
 }
 
 function readAudiences(value: unknown): readonly string[] {
@@ -228,22 +231,24 @@ function findBound(
   if (ref === undefined) return { ok: true, claims: {} };
   const name = stringAt(ref, 'name');
   const uid = stringAt(ref, 'uid');
-  if (stringAt(ref, 'kind') !== 'Pod' || stringAt(ref, 'apiVersion') !== 'v1') {
-    const message = `cannot bind token for object of type ${stringAt(ref, 'kind')}`;
-    return refuse(400, 'BadRequest', message);
+  const [version, kind] = [stringAt(ref, 'apiVersion'), stringAt(ref, 'kind')];
+  if (kind !== 'Pod' || version !== 'v1') {
+    const groupVersion = version.includes('/') ? version : `/${version}`;
+    const message = `cannot bind token to object of type ${groupVersion}, Kind=${kind}`;
+    return refuse(badRequest(message));
   }
-  const pod = store.get({ kind: 'Pod', namespace, name });
-  if (pod === undefined) return refuse(404, 'NotFound', `pods "${name}" not found`);
+  const pod = store.get({ kind, namespace, name });
+  if (pod === undefined) return refuse(missing(kind, name));
   const spec = asRecord(pod['spec']);
   if (stringAt(spec, 'serviceAccountName') !== account) {
     const message = `cannot bind token for serviceaccount "${account}" to pod running with different serviceaccount name.`;
-    return refuse(400, 'BadRequest', message);
+    return refuse(badRequest(message));
   }
   if (uid !== '' && uid !== pod.metadata.uid) {
     const message =
       `Operation cannot be fulfilled on Pod "${name}": the UID in the bound object reference ` +
       `(${uid}) does not match the UID in record. The object might have been deleted and then recreated`;
-    return refuse(409, 'Conflict', message);
+    return refuse({ status: 409, reason: 'Conflict', message, details: { name, kind } });
   }
   const node = stringAt(spec, 'nodeName');
   return {
@@ -255,12 +260,14 @@ function findBound(
   };
 }
 
-function refuse(
-  status: TokenRefusal['status'],
-  reason: TokenRefusal['reason'],
-  message: string,
-): TokenRefusal {
-  return { ok: false, status, reason, message };
+function refuse(refusal: Refusal): TokenRefusal {
+  return { ok: false, ...refusal };
+}
+
+function missing(kind: 'Pod' | 'ServiceAccount', name: string): Refusal {
+  const resource = resourceOfKind(kind);
+  if (resource === undefined) throw new TypeError(`unknown kind ${kind}`);
+  return notFound(resource, name);
 }
 
 function renderSec(sec: number): string {

@@ -25,6 +25,8 @@ export interface FakeWatchOptions {
   readonly matches: Matches;
   /** Events after this version; `undefined` begins with everything there is. */
   readonly from: number | undefined;
+  /** A bookmark marks the end of what there was. */
+  readonly marksInitialEvents: boolean;
   readonly bookmarkEveryMs: number | undefined;
   readonly timeoutMs: number;
   readonly clock: Clock;
@@ -111,14 +113,16 @@ export function openFakeWatch(
     response.write(part, () => socket?.destroy());
   }
 
-  function bookmark(): void {
+  function bookmark(metadata: object = {}): void {
+    // To a client that is ahead, the real server says nothing at all.
+    if (store.version < (options.from ?? 0)) return;
     const object: Partial<FakeObject> = {
       kind: resource.kind,
       apiVersion: apiVersionOf(resource),
     };
     send({
       type: 'BOOKMARK',
-      object: { ...object, metadata: { resourceVersion: String(store.version) } },
+      object: { ...object, metadata: { resourceVersion: String(store.version), ...metadata } },
     });
   }
 
@@ -157,7 +161,7 @@ export function openFakeWatch(
   };
 
   const unsubscribe = store.subscribe((change) => {
-    if (change.resource !== resource) return;
+    if (change.resource !== resource || change.version <= (options.from ?? 0)) return;
     const frame = frameOf(change, matches);
     if (frame !== undefined) send(frame);
   });
@@ -169,6 +173,9 @@ export function openFakeWatch(
     for (const object of store.list(resource)) {
       if (matches(object)) send({ type: 'ADDED', object });
     }
+  }
+  if (options.marksInitialEvents) {
+    bookmark({ annotations: { 'k8s.io/initial-events-end': 'true' } });
   }
   for (const change of changes) {
     const frame = change.resource === resource ? frameOf(change, matches) : undefined;

@@ -14,7 +14,20 @@ import {
 import { createServer as createHttpsServer } from 'node:https';
 import { isIPv6, type Socket } from 'node:net';
 import { systemClock, type Clock } from '../cache/clock.ts';
+import { asRecord, stringAt } from '../nmi/json-value.ts';
 import { createFaultPlan, type FakeKubeFaults } from './fake-kube-faults.ts';
+import {
+  badRequest,
+  expiredContinue,
+  failure,
+  notAllowed,
+  notFound,
+  renderRefusal,
+  tooLargeVersion,
+  unrecognized,
+  wrongPatchType,
+  type Refusal,
+} from './fake-kube-refusals.ts';
 import {
   apiVersionOf,
   routeOf,
@@ -99,6 +112,7 @@ export interface FakeKube extends AsyncDisposable {
 const maxBodyBytes = 3 * 1024 * 1024;
 const maxSeenRequests = 1000;
 const maxSnapshots = 100;
+const keySetType = 'application/jwk-set+json';
 const administrator: FakeUser = {
   username: 'kubernetes-admin',
   groups: ['system:masters', 'system:authenticated'],
@@ -118,7 +132,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
 
   const onRequest: RequestListener = (request, response) => {
     serve(request, response).catch((error: unknown) => {
-      if (!response.headersSent) sendStatus(response, 500, 'InternalError', String(error));
+      if (!response.headersSent) refuse(response, failure(500, String(error)));
       else response.destroy();
     });
   };
@@ -151,22 +165,23 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     if (requests.length > maxSeenRequests) requests.shift();
     if (faults.hang) return;
     if (faults.requiredToken !== undefined && authorization !== `Bearer ${faults.requiredToken}`) {
-      sendStatus(response, 401, 'Unauthorized', 'Unauthorized');
+      refuse(response, failure(401, 'Unauthorized'));
       return;
     }
-    const failure = faults.takeFailure(target);
-    if (failure !== undefined) {
-      if (failure.retryAfterSec !== undefined) {
-        response.setHeader('retry-after', String(failure.retryAfterSec));
+    const planned = faults.takeFailure(target);
+    if (planned !== undefined) {
+      if (planned.retryAfterSec !== undefined) {
+        response.setHeader('retry-after', String(planned.retryAfterSec));
       }
-      sendStatus(response, failure.status, 'Planned', 'failed on purpose');
+      refuse(response, failure(planned.status, 'failed on purpose'));
       return;
     }
     const parsed = new URL(target, url);
     const route = routeOf(decodeURIComponent(parsed.pathname));
     if (route.kind === 'none' || !isInstalled(route)) {
-      const message = 'the server could not find the requested resource';
-      sendStatus(response, 404, 'NotFound', message);
+      // As the real server answers where no API is, which need not be JSON.
+      response.writeHead(404, { 'content-type': 'text/plain; charset=utf-8' });
+      response.end('404 page not found\n');
       return;
     }
     switch (route.kind) {
@@ -174,7 +189,8 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
         sendJson(response, 200, route.document);
         return;
       case 'issuer':
-        sendJson(response, 200, route.document === 'keys' ? await tokens.keys() : describeIssuer());
+        if (route.document === 'keys') sendJson(response, 200, await tokens.keys(), keySetType);
+        else sendJson(response, 200, describeIssuer());
         return;
       case 'token_request':
       case 'self_review':
@@ -198,13 +214,13 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
   ): Promise<void> {
     const body = await readBody(request);
     if (method !== 'POST') {
-      sendStatus(response, 405, 'MethodNotAllowed', `${method} is not supported`);
+      refuse(response, notAllowed);
     } else if (route.kind === 'self_review') {
       sendJson(response, 201, reviewUser(user, clock.wallMs()));
     } else {
       const answer = await tokens.answer(route, body, faults.maxTokenSec);
       if (answer.ok) sendJson(response, 201, answer.review);
-      else sendStatus(response, answer.status, answer.reason, answer.message);
+      else refuse(response, answer);
     }
   }
 
@@ -221,7 +237,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
   ): void {
     const selector = selectorOf(resource, namespace, query);
     if (!selector.ok) {
-      sendStatus(response, 400, 'BadRequest', selector.message);
+      refuse(response, badRequest(selector.message));
       return;
     }
     if (isTrue(query.get('watch'))) serveWatch(resource, selector.matches, query, response);
@@ -235,16 +251,27 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     response: ServerResponse,
   ): void {
     const token = query.get('continue') ?? '';
+    const version = query.get('resourceVersion') ?? '';
+    const problem = findListProblem(token, version, query.get('limit') ?? '');
+    if (problem !== undefined) {
+      refuse(response, badRequest(problem));
+      return;
+    }
+    if (Number(version) > store.version) {
+      response.setHeader('retry-after', '1');
+      refuse(response, tooLargeVersion(version, store.version));
+      return;
+    }
     const snapshot: Snapshot | undefined =
       token === ''
         ? { version: store.version, items: store.list(resource).filter(matches) }
         : snapshots.get(token);
     if (snapshot === undefined || snapshot.version < store.oldestVersion) {
-      sendStatus(response, 410, 'Expired', 'The provided continue parameter is too old');
+      refuse(response, expiredContinue);
       return;
     }
     // A list from memory (`resourceVersion=0`) is not paged, as in the real server.
-    const asked = query.get('resourceVersion') === '0' ? 0 : Number(query.get('limit') ?? '0');
+    const asked = version === '0' ? 0 : Number(query.get('limit') ?? '0');
     const limit = asked > 0 ? asked : Infinity;
     const rest = snapshot.items.slice(limit);
     const metadata: Record<string, unknown> = { resourceVersion: String(snapshot.version) };
@@ -253,7 +280,8 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       if (snapshots.size >= maxSnapshots) snapshots.clear();
       snapshots.set(next, { version: snapshot.version, items: rest });
       metadata['continue'] = next;
-      metadata['remainingItemCount'] = rest.length;
+      // The real server does not count what a selector would leave.
+      if (!isSelection(query)) metadata['remainingItemCount'] = rest.length;
     }
     sendJson(response, 200, {
       kind: `${resource.kind}List`,
@@ -271,7 +299,8 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
   ): void {
     const text = query.get('resourceVersion') ?? '';
     if (!/^\d*$/.test(text)) {
-      sendStatus(response, 400, 'BadRequest', `invalid resource version: ${text}`);
+      // Not a 400, in the real server either.
+      refuse(response, { status: 500, message: unparsableVersion(text) });
       return;
     }
     const from = text === '' || text === '0' ? undefined : Number(text);
@@ -288,6 +317,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
         resource,
         matches,
         from,
+        marksInitialEvents: isTrue(query.get('sendInitialEvents')),
         bookmarkEveryMs: isTrue(query.get('allowWatchBookmarks')) ? bookmarkEveryMs : undefined,
         timeoutMs: (timeoutSec > 0 ? timeoutSec : 1800) * 1000,
         clock,
@@ -303,12 +333,12 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
   }
 
   function serveGone(version: string, response: ServerResponse): void {
-    const message = `too old resource version: ${version} (${store.oldestVersion})`;
+    const gone = failure(410, `too old resource version: ${version} (${store.oldestVersion})`);
     if (faults.goneByStatus) {
-      sendStatus(response, 410, 'Expired', message);
+      refuse(response, gone);
       return;
     }
-    const object = statusObject(410, 'Expired', message);
+    const object = renderRefusal(gone);
     response.writeHead(200, { 'content-type': 'application/json' });
     response.end(`${JSON.stringify({ type: 'ERROR', object })}\n`);
   }
@@ -321,13 +351,10 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
   ): Promise<void> {
     const { resource, namespace, name } = route;
     const ref: FakeRef = { kind: resource.kind, namespace, name };
-    const notFound = (): void => {
-      sendStatus(response, 404, 'NotFound', `${resource.plural} "${name}" not found`);
-    };
     switch (method) {
       case 'GET': {
         const object = store.get(ref);
-        if (object === undefined) notFound();
+        if (object === undefined) refuse(response, notFound(resource, name));
         else sendJson(response, 200, object);
         return;
       }
@@ -335,22 +362,24 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
         sendWrite(response, 200, store.delete(ref));
         return;
       case 'PUT': {
-        const body = placed(await readBody(request), resource, namespace, name);
-        sendWrite(response, 200, store.replace(body));
+        const body = await readBody(request);
+        const problem = findBodyProblem(body, resource);
+        if (problem !== undefined) refuse(response, problem);
+        else sendWrite(response, 200, store.replace(placed(body, resource, namespace, name)));
         return;
       }
       case 'PATCH': {
         const type = request.headers['content-type'] ?? '';
         // kubectl sends strategic patches for built-in types; without lists they are merge patches.
         if (!/^application\/(strategic-)?merge-patch\+json/.test(type)) {
-          sendStatus(response, 415, 'UnsupportedMediaType', `patch type ${type} is not supported`);
+          refuse(response, wrongPatchType());
           return;
         }
         sendWrite(response, 200, store.patch(ref, await readBody(request)));
         return;
       }
       default:
-        sendStatus(response, 405, 'MethodNotAllowed', `${method} is not supported`);
+        refuse(response, notAllowed);
     }
   }
 
@@ -361,14 +390,13 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     response: ServerResponse,
   ): Promise<void> {
     if (method !== 'POST') {
-      sendStatus(response, 405, 'MethodNotAllowed', `${method} is not supported`);
+      refuse(response, notAllowed);
       return;
     }
-    sendWrite(
-      response,
-      201,
-      store.create(placed(await readBody(request), resource, namespace, undefined)),
-    );
+    const body = await readBody(request);
+    const problem = findBodyProblem(body, resource);
+    if (problem !== undefined) refuse(response, problem);
+    else sendWrite(response, 201, store.create(placed(body, resource, namespace, undefined)));
   }
 
   function kubeconfig(): string {
@@ -473,6 +501,37 @@ function isTrue(value: string | null): boolean {
   return value === 'true' || value === '1';
 }
 
+function isSelection(query: URLSearchParams): boolean {
+  return ['fieldSelector', 'labelSelector'].some((name) => (query.get(name) ?? '') !== '');
+}
+
+/** What is wrong with the parameters of a list, or undefined. */
+function findListProblem(token: string, version: string, limit: string): string | undefined {
+  if (!/^-?\d*$/.test(limit)) return `strconv.ParseInt: parsing "${limit}": invalid syntax`;
+  if (token !== '' && version !== '') {
+    return 'specifying resource version is not allowed when using continue';
+  }
+  if (token !== '' && !/^\d+-\d+-\d+-[a-z]+$/.test(token)) {
+    return 'invalid continue token: continue key is not valid: illegal base64 data';
+  }
+  return /^\d*$/.test(version)
+    ? undefined
+    : `invalid resource version: ${unparsableVersion(version)}`;
+}
+
+function unparsableVersion(text: string): string {
+  return `resourceVersion: Invalid value: "${text}": strconv.ParseUint: parsing "${text}": invalid syntax`;
+}
+
+/** Only the built-in types know their kind without being told. */
+function findBodyProblem(body: unknown, { group, kind }: FakeResource): Refusal | undefined {
+  const object = asRecord(body);
+  if (object === undefined)
+    return unrecognized(kind, "couldn't get version/kind; json parse error");
+  if (group === '' || stringAt(object, 'kind') !== '') return undefined;
+  return unrecognized(kind, "Object 'Kind' is missing");
+}
+
 /** The body as an object of this path, with what the path says filled in. */
 function placed(
   body: unknown,
@@ -516,29 +575,22 @@ function written(result: WriteResult): FakeObject {
 
 function sendWrite(response: ServerResponse, status: number, result: WriteResult): void {
   if (result.ok) sendJson(response, status, result.object);
-  else sendStatus(response, result.status, result.reason, result.message);
+  else refuse(response, result);
 }
 
-function statusObject(code: number, reason: string, message: string): unknown {
-  return {
-    kind: 'Status',
-    apiVersion: 'v1',
-    metadata: {},
-    status: 'Failure',
-    message,
-    reason,
-    code,
-  };
+function refuse(response: ServerResponse, refusal: Refusal): void {
+  sendJson(response, refusal.status, renderRefusal(refusal));
 }
 
-function sendStatus(response: ServerResponse, code: number, reason: string, message: string): void {
-  sendJson(response, code, statusObject(code, reason, message));
-}
-
-function sendJson(response: ServerResponse, status: number, body: unknown): void {
+function sendJson(
+  response: ServerResponse,
+  status: number,
+  body: unknown,
+  contentType = 'application/json',
+): void {
   const text = JSON.stringify(body);
   response.writeHead(status, {
-    'content-type': 'application/json',
+    'content-type': contentType,
     'content-length': Buffer.byteLength(text),
   });
   response.end(text);

@@ -54,7 +54,10 @@ export async function openSurroundings(
   return {
     ...{ kube, imds, entra, authority },
     agentFlags: [`--entra-ca-file=${files.entraCaPath}`, `--entra-authority=${entra.authority}`],
-    agentEnvironment: { KUBECONFIG: files.kubeconfigPath },
+    agentEnvironment: {
+      KUBECONFIG: files.kubeconfigPath,
+      NMI_EXPLAIN_SOCKET: files.explainSocketPath,
+    },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }

@@ -10,8 +10,10 @@ import type { Clock } from '../cache/clock.ts';
 import type { PodIndex } from '../cache/pod-index.ts';
 import type { Redirect } from '../redirect/redirect.ts';
 import { openAdminServers, type AdminServers } from './admin/admin-server.ts';
+import { openExplainServer } from './admin/explain-server.ts';
 import { describeAtScrape } from './admin/gauges.ts';
 import { createMetrics, type Metrics } from './admin/metrics.ts';
+import { readHealth } from './admin/node-health.ts';
 import { presetSeries } from './admin/preset-series.ts';
 import type { Condition } from './admin/readiness.ts';
 import { buildInfo, userAgent } from './build-info.ts';
@@ -19,6 +21,7 @@ import { chooseRedirect } from './choose-redirect.ts';
 import type { Config } from './config.ts';
 import { readEntraCa } from './entra-ca.ts';
 import { openEntraUpstream } from './entra-upstream.ts';
+import { explain, type Sight } from './explain.ts';
 import type { Handler } from './front.ts';
 import { openKubeClient, type KubeClient } from './kube/client.ts';
 import { openListener, type Listener } from './listener.ts';
@@ -83,10 +86,22 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       },
     }),
   );
+  const redirectMode = redirect.mode;
+  const sight: Sight = {
+    ...{ knowledge, policy: path.policy, broker: path.broker },
+    health: () => readHealth({ nodeName: config.node, redirectMode, keeper, knowledge }),
+  };
+  // Before the kernel side is up: what keeps it down is worth asking for.
+  starting.use(
+    await openExplainServer({
+      path: config.explainSocket,
+      explain: (query) => explain(query, sight, clock.wallMs()),
+      log: log.child({ component: 'explain' }),
+    }),
+  );
   await keeper.start();
 
   const conditions = conditionsOf(keeper, knowledge);
-  const redirectMode = redirect.mode;
   describeAtScrape(metrics, {
     ...{ knowledge, broker: path.broker, listeners, keeper, redirectMode, conditions },
   });

@@ -11,6 +11,7 @@ import { decideGrant, type GrantPolicy, type IdentitySelector } from './grant.ts
 import type { Knowledge, Refused } from './identify.ts';
 import {
   explainForeignSelector,
+  explainNoImds,
   explainRefusal,
   explainUnannotated,
   explainUnusable,
@@ -46,6 +47,7 @@ export function authorise(
   const grant = decideGrant(grants, query.selector, policy, nowWallMs);
   switch (grant.kind) {
     case 'node': {
+      if (!knowledge.upstreams.hasImds) return refused(pod, explainNoImds(pod), false);
       const { selector } = grant;
       const upstream: UpstreamIdentity = selector.kind === 'none' ? { kind: 'unnamed' } : selector;
       const by = `exception ${grant.exception.name}`;

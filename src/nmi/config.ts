@@ -26,6 +26,8 @@ export interface Config {
   readonly hostToken: boolean;
   readonly probePort: number;
   readonly metricsPort: number;
+  /** Empty for none. */
+  readonly explainSocket: string;
   readonly metadataIp: string;
   readonly metadataPort: number;
   readonly imdsTimeoutMs: number;
@@ -44,6 +46,8 @@ export interface Config {
   readonly tokenCacheSize: number;
   readonly redirect: (typeof redirectChoices)[number];
   readonly iptablesBackend: (typeof backendChoices)[number];
+  /** Take the metadata address where something answers there. */
+  readonly forceAddress: boolean;
   readonly metadataGuard: boolean;
   readonly redirectIntervalMs: number;
   readonly metadataHeaderRequired: boolean;
@@ -144,12 +148,14 @@ export function parseConfig(
     const shown = given.get('force-namespaced')?.shown ?? '--force-namespaced';
     problems.push({ flag: shown, value: 'false', allowed: 'true: matching is always namespaced' });
   }
+  const listenPortName = values.get('redirect') === 'address' ? 'metadata-port' : 'nmi-port';
   // The redirected port is reachable by every pod; probes and metrics must not share it.
   for (const name of ['http-probe-port', 'prometheus-port']) {
     const port = values.get(name);
-    if (port === undefined || port !== values.get('nmi-port')) continue;
+    if (port === undefined || port !== values.get(listenPortName)) continue;
     const shown = given.get(name)?.shown ?? `--${name}`;
-    problems.push({ flag: shown, value: String(port), allowed: 'another port than --nmi-port' });
+    const allowed = `another port than --${listenPortName}`;
+    problems.push({ flag: shown, value: String(port), allowed });
   }
   if (problems.length > 0) return { ok: false, problems };
   return { ok: true, config: build(values, environment), warnings };
@@ -241,6 +247,7 @@ function build(
     if (found === undefined) throw new TypeError(`"${name}" has a choice nobody reads`);
     return found;
   };
+  const redirect = choice('redirect', redirectChoices);
   const listed = ofType(values, 'allow-metadata', isList);
   const authorities = parseAuthorityHosts(ofType(values, 'authority-hosts', isList));
   if (!authorities.ok) throw new TypeError('the option takes what its reader refuses');
@@ -251,11 +258,13 @@ function build(
     allowKubenet: flag('allow-network-plugin-kubenet'),
     kubeletConfigPath: text('kubelet-config'),
     customUserAgent: text('custom-user-agent'),
-    listenIp: text('nmi-listen-address'),
-    listenPort: number('nmi-port'),
+    // The address mode rewrites nothing: the agent listens where pods dial.
+    listenIp: text(redirect === 'address' ? 'metadata-ip' : 'nmi-listen-address'),
+    listenPort: number(redirect === 'address' ? 'metadata-port' : 'nmi-port'),
     hostToken: flag('enable-host-token'),
     probePort: number('http-probe-port'),
     metricsPort: number('prometheus-port'),
+    explainSocket: text('explain-socket'),
     metadataIp: text('metadata-ip'),
     metadataPort: number('metadata-port'),
     imdsTimeoutMs: number('imds-timeout-ms'),
@@ -268,8 +277,9 @@ function build(
     workloadIdentity: flag('workload-identity'),
     workloadIdentityTenant: text('workload-identity-tenant'),
     tokenCacheSize: number('token-cache-size'),
-    redirect: choice('redirect', redirectChoices),
+    redirect,
     iptablesBackend: choice('iptables-backend', backendChoices),
+    forceAddress: flag('force-address'),
     metadataGuard: flag('metadata-guard'),
     redirectIntervalMs: number('ipt-update-interval-sec') * 1000,
     metadataHeaderRequired: flag('metadata-header-required'),

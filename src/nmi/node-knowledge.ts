@@ -77,7 +77,7 @@ export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge 
     holds,
     watches,
     workloadIdentities,
-    upstreams: new UpstreamDirectory(authoritiesOf(config)),
+    upstreams: new UpstreamDirectory(authoritiesOf(config), config.redirect !== 'address'),
     isSynced: () => watches.synced,
     [Symbol.asyncDispose]: () => watches[Symbol.asyncDispose](),
   };

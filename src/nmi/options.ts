@@ -55,7 +55,7 @@ interface ListOption extends Base {
 export type Option =
   StringOption | IpOption | IntegerOption | BooleanOption | ChoiceOption | ListOption;
 
-export const redirectChoices = ['auto', 'iptables', 'none'] as const;
+export const redirectChoices = ['auto', 'iptables', 'address', 'none'] as const;
 export const backendChoices = ['auto', 'nft', 'legacy'] as const;
 /** Parts of the metadata service that are closed to pods unless opened. */
 export const metadataAreas = ['attested', 'scheduledevents', 'loadbalancer'] as const;
@@ -176,6 +176,20 @@ export const options = [
     help: 'Port of `/metrics` on all interfaces; 0 turns it off; may equal the probe port.',
   },
   {
+    name: 'explain-socket',
+    group: 'Operation',
+    type: 'string',
+    // Of what a container with a read-only root always has, the one place that can be written.
+    default: '/dev/shm/nmi/explain.sock',
+    // Longer ones have no room in the address of a socket.
+    pattern: {
+      test: /^(?:\/[\x21-\x7e]{1,106})?$/,
+      allowed: 'an absolute path of at most 107 characters, or nothing',
+    },
+    isNew: true,
+    help: 'Unix socket that `nmi explain` asks, for the agent’s own user alone; empty turns it off.',
+  },
+  {
     name: 'metadata-ip',
     group: 'Upstream',
     type: 'ip',
@@ -294,7 +308,17 @@ export const options = [
     default: 'auto',
     choices: redirectChoices,
     isNew: true,
-    help: 'How pods’ connections are brought here; `none` leaves the node alone.',
+    help:
+      'How pods’ connections are brought here. `address`: the node has no metadata service of its ' +
+      'own and holds the metadata address itself. `none` leaves the node alone.',
+  },
+  {
+    name: 'force-address',
+    group: 'Redirect',
+    type: 'boolean',
+    default: false,
+    isNew: true,
+    help: 'With `--redirect=address`: even where a real metadata service answers.',
   },
   {
     name: 'iptables-backend',

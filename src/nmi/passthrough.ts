@@ -19,6 +19,8 @@ export interface PassthroughPolicy {
   readonly blockInstanceMetadata: boolean;
   /** Areas beyond `instance` and `versions` that are let through. */
   readonly allowedAreas: readonly PassthroughArea[];
+  /** False where the node has no metadata service of its own. */
+  readonly hasImds: boolean;
 }
 
 export interface PassthroughOptions {
@@ -139,6 +141,12 @@ async function readBody(
 }
 
 function policyRefusal(area: PassthroughArea, policy: PassthroughPolicy): Answer | undefined {
+  if (!policy.hasImds) {
+    return refuse(
+      'not_found',
+      'This node has no instance metadata service; tokens are all there is.',
+    );
+  }
   if (area === 'versions') return undefined;
   if (area === 'instance') {
     if (!policy.blockInstanceMetadata) return undefined;

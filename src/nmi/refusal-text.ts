@@ -83,6 +83,15 @@ export function explainUnannotated(pod: Pod, account: ObjectName): Answer {
   );
 }
 
+/** An excepted pod where there is nothing to except it to. */
+export function explainNoImds(pod: Pod): Answer {
+  return refuse(
+    'identity_unsupported',
+    `Identity not found: an exception gives pod ${pod.namespace}/${pod.name} the node's own ` +
+      'identities, and this node has no metadata service of its own.',
+  );
+}
+
 /** The application of a service account is the only identity its pods may name. */
 export function explainForeignSelector(pod: Pod, selector: NamedSelector): Answer {
   return refuse(

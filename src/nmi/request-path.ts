@@ -4,6 +4,7 @@ import { userAgent } from './build-info.ts';
 import { CallerShare } from './caller-share.ts';
 import type { Config } from './config.ts';
 import { createFront, type Handler } from './front.ts';
+import type { GrantPolicy } from './grant.ts';
 import { HostTokenEndpoint } from './host-token.ts';
 import type { Log } from './log.ts';
 import type { NodeKnowledge } from './node-knowledge.ts';
@@ -26,6 +27,7 @@ const callerLimits = { fetches: 16, held: 64 };
 export interface RequestPath extends AsyncDisposable {
   readonly handle: Handler;
   readonly broker: TokenBroker;
+  readonly policy: GrantPolicy;
 }
 
 export interface RequestPathOptions {
@@ -54,7 +56,7 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
     share: new CallerShare(callerLimits),
     maxWaitMs: config.lateObjectWaitMs,
   };
-  const policy = { strict: config.strictIdentity, graceMs: config.bindingGraceMs };
+  const policy: GrantPolicy = { strict: config.strictIdentity, graceMs: config.bindingGraceMs };
 
   const agent = userAgent(config.customUserAgent);
   const loopMark = new LoopMark();
@@ -63,7 +65,7 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
   const passthrough = openPassthrough({
     endpoint,
     timeoutMs,
-    policy: { blockInstanceMetadata, allowedAreas },
+    policy: { blockInstanceMetadata, allowedAreas, hasImds: config.redirect !== 'address' },
   });
   const broker = new TokenBroker({
     ...{ clock, observer, random: Math.random },
@@ -95,6 +97,7 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
   return {
     handle,
     broker,
+    policy,
     [Symbol.asyncDispose]: async () => {
       broker[Symbol.dispose]();
       await Promise.all([source[Symbol.asyncDispose](), passthrough[Symbol.asyncDispose]()]);

@@ -196,9 +196,9 @@ export class TokenBroker implements Disposable {
 
   /** What memory holds for these identities, by resource; of a token only its times. */
   describe(identities: readonly UpstreamIdentity[]): readonly BrokeredStanding[] {
-    const asked = new Set(identities.map(identityKey));
+    const prefixes = identities.map((identity) => tokenKey(identity, ''));
     return this.#cache
-      .describe(({ identity }) => asked.has(identityKey(identity)))
+      .describe(({ key }) => prefixes.some((prefix) => key.startsWith(prefix)))
       .map((standing) => {
         const { failure, heldForMs } = standing;
         if (failure === undefined) return standing;

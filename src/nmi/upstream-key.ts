@@ -11,7 +11,7 @@ export function identityKey(identity: UpstreamIdentity): string {
   return `${identity.kind}=${identity.value.toLowerCase()}`;
 }
 
-/** The resource is exact, since it is echoed. */
+/** The resource is exact, since it is echoed, and comes last: keys of one identity begin alike. */
 export function tokenKey(identity: UpstreamIdentity, resource: string): string {
   return `${sourceNameOf(identity)}\n${identityKey(identity)}\n${resource}`;
 }

@@ -27,18 +27,26 @@ export type UpstreamChoice =
 export type ResolveAuthority = (adEndpoint: string) => AuthorityResult;
 
 const maxAuxiliaryTenants = 3;
+const notHere: UpstreamChoice = {
+  kind: 'unusable',
+  reason: 'identity_unsupported',
+  problem: 'has the type 0, and this node has no metadata service of its own to ask',
+};
 const noTenants: readonly EntraIdentity[] = [];
 
 export class UpstreamDirectory {
+  /** False where the node has no metadata service of its own to ask. */
+  readonly hasImds: boolean;
   readonly #resolveAuthority: ResolveAuthority;
 
-  constructor(resolveAuthority: ResolveAuthority) {
+  constructor(resolveAuthority: ResolveAuthority, hasImds = true) {
     this.#resolveAuthority = resolveAuthority;
+    this.hasImds = hasImds;
   }
 
   /** @param pod whose service account is the subject of a pod-federated identity. */
   of(identity: Identity, pod: Pod): UpstreamChoice {
-    if (identity.type === 0) return ofNode(identity);
+    if (identity.type === 0) return this.hasImds ? ofNode(identity) : notHere;
     if (identity.type < 0 || identity.type > 3) {
       const problem =
         `has the type ${identity.type}; known are 0 (user-assigned identity), 1 (secret), ` +

@@ -6,7 +6,7 @@
  * touched; only `remove` opens the node again, never a stop of the process.
  */
 
-export type RedirectMode = 'iptables' | 'none';
+export type RedirectMode = 'iptables' | 'address' | 'none';
 
 /** What is intercepted and where it is brought. */
 export interface RedirectTarget {
@@ -81,6 +81,8 @@ export type RedirectErrorCode =
   | 'NOT_PERMITTED'
   /** The kernel lacks a feature. */
   | 'UNSUPPORTED'
+  /** Somebody else has what the mode needs. */
+  | 'CONFLICT'
   /** A lock or a concurrent change; trying again is right. */
   | 'BUSY'
   /** The tool answered something else. */

@@ -1,5 +1,6 @@
 /** Every scenario, in the order they run: those with equal flags of the agent side by side. */
 import type { Scenario } from '../scenario.ts';
+import { addressModeScenarios } from './address-mode.ts';
 import { addressScenarios } from './addresses.ts';
 import { agentLifeScenarios } from './agent-life.ts';
 import { changeScenarios } from './changes.ts';
@@ -30,6 +31,7 @@ export const scenarios: readonly Scenario[] = [
   ...agentLifeScenarios,
   ...crowdScenarios,
   ...redirectScenarios,
+  ...addressModeScenarios,
   ...nodeSurfaceScenarios,
   ...kubeOutageScenarios,
   ...canaryScenarios,

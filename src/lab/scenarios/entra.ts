@@ -1,46 +1,20 @@
 /** Identities that Entra ID itself is asked for: by secret, by certificate, by federation. */
 import assert from 'node:assert/strict';
-import { createEntraApplication, type EntraApplication } from '../entra-applications.ts';
+import { createEntraApplication } from '../entra-applications.ts';
 import { eventually } from '../eventually.ts';
 import { fakeIssuer } from '../fake-kube-tokens.ts';
 import { labTenantId } from '../lab-identity.ts';
+import { addApplication, addSecret } from '../entra-objects.ts';
 import { renderPfx } from '../lab-pfx.ts';
 import type { LabPod } from '../lab-pod.ts';
 import { findTokenIdentity } from '../lab-token.ts';
-import {
-  createAzureIdentity,
-  createSecret,
-  createServiceAccount,
-  type AzureIdentityOptions,
-} from '../manifests.ts';
+import { createServiceAccount } from '../manifests.ts';
 import { assertRefused, assertToken, assertUntouched, untilToken } from '../reply-checks.ts';
 import type { Scenario } from '../scenario.ts';
 import { agentAccount, type World } from '../world.ts';
 
 const hourMs = 3_600_000;
 const audience = 'api://AzureADTokenExchange';
-
-/** An application of the fake Entra ID, and the AzureIdentity and binding of its name. */
-function addApplication(
-  world: World,
-  application: EntraApplication,
-  identity: Partial<AzureIdentityOptions>,
-  selector = application.name,
-): void {
-  const { name, clientId, tenantId } = application;
-  world.entra.register(application);
-  world.kube.apply(
-    createAzureIdentity({
-      ...{ name, clientId, tenantId },
-      ...identity,
-    }),
-  );
-  world.addBinding(name, name, selector);
-}
-
-function addSecret(world: World, name: string, data: Record<string, string | Uint8Array>): void {
-  world.kube.apply(createSecret({ name, data }));
-}
 
 function federatedTo(account: { readonly namespace: string; readonly name: string }) {
   const subject = `system:serviceaccount:${account.namespace}:${account.name}`;

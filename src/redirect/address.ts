@@ -1,0 +1,106 @@
+/**
+ * The address mode, for nodes without a metadata service of their own: the node itself holds the
+ * metadata address, on a link of ours, and the agent listens there. Nothing is rewritten; a pod's
+ * packet finds a local address before any route or policy rule.
+ *
+ * Where a real service answers, taking its address would cut the node and its add-ons off from
+ * it, so that is refused unless forced.
+ */
+import { connect } from 'node:net';
+import { createHost, type Host } from './command.ts';
+import {
+  describeLink,
+  diffLink,
+  ensureLink,
+  listLinks,
+  nodeAddresses,
+  removeLink,
+} from './link.ts';
+import {
+  RedirectError,
+  type Redirect,
+  type RedirectStatus,
+  type RedirectTarget,
+} from './redirect.ts';
+
+export interface AddressRedirectOptions {
+  /** The address that pods dial, and the port. */
+  readonly target: Pick<RedirectTarget, 'metadataIp' | 'metadataPort'>;
+  /** Take the address even where something answers there. Default false. */
+  readonly force?: boolean;
+  /** Default `nmi0`. */
+  readonly linkName?: string;
+  /** Default: this process's own network namespace. */
+  readonly host?: Host;
+  /** Whether something answers at the address; default: a connection is tried. */
+  readonly isAnswered?: (ip: string, port: number) => Promise<boolean>;
+}
+
+/** A real service is on the node's own link and answers within milliseconds. */
+const probeTimeoutMs = 1_000;
+
+export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
+  const { metadataIp, metadataPort } = options.target;
+  const { force = false, linkName = 'nmi0', isAnswered = isReachable } = options;
+  const host = options.host ?? createHost({ timeoutMs: 15_000 });
+
+  async function take(): Promise<readonly string[]> {
+    // What answers at an address that the node holds is the node: an agent before this one.
+    if (!force && !nodeAddresses(await listLinks(host)).has(metadataIp)) {
+      if (await isAnswered(metadataIp, metadataPort)) {
+        throw new RedirectError(
+          'CONFLICT',
+          'take address',
+          `something answers at ${metadataIp}:${metadataPort}: this node has a metadata service, ` +
+            'for which another redirect is meant (--force-address takes its address all the same)',
+        );
+      }
+    }
+    return ensureLink(host, linkName, metadataIp);
+  }
+
+  async function verify(): Promise<RedirectStatus> {
+    const links = await listLinks(host);
+    const problems = await diffLink(host, links, linkName, metadataIp);
+    const isAbsent = links.every((link) => link.name !== linkName);
+    const broken = isAbsent ? 'absent' : 'broken';
+    return {
+      state: problems.length === 0 ? 'active' : broken,
+      detail: describeLink(links, linkName, metadataIp),
+      problems,
+    };
+  }
+
+  return {
+    mode: 'address',
+    prepare: async () => {
+      await take();
+    },
+    install: async () => {
+      const changed = await take();
+      return { ...(await verify()), changed };
+    },
+    verify,
+    remove: () => removeLink(host, linkName, metadataIp),
+    attest: () => ({ kind: 'by-address' }),
+  };
+}
+
+function isReachable(ip: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ host: ip, port });
+    const end = (answered: boolean): void => {
+      socket.destroy();
+      resolve(answered);
+    };
+    socket.setTimeout(probeTimeoutMs, () => {
+      end(false);
+    });
+    socket.once('connect', () => {
+      end(true);
+    });
+    socket.once('error', () => {
+      end(false);
+    });
+  });
+}
