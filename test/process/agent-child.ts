@@ -127,7 +127,7 @@ export async function openSurroundings(): Promise<Surroundings> {
     ...[`--node=${nodeName}`, '--redirect=none', '--nmi-listen-address=127.0.0.1'],
     ...[`--nmi-port=${listenPort}`, '--metadata-ip=127.0.0.1', `--metadata-port=${imds.port}`],
     ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],
-    '--late-object-wait-ms=100',
+    ...['--late-object-wait-ms=100', `--explain-socket=${join(folder, 'explain.sock')}`],
   ];
   const page = async (path: string) => {
     try {

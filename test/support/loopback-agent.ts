@@ -67,6 +67,7 @@ export async function openLoopbackAgent(
       'metadata-port': String(imds.port),
       'http-probe-port': String(await freePort()),
       'prometheus-port': '0',
+      'explain-socket': '',
       'late-object-wait-ms': '300',
       'imds-timeout-ms': '2000',
       'drain-timeout-sec': '2',
