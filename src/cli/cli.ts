@@ -90,6 +90,22 @@ const verbs: Readonly<Record<string, Verb>> = {
       return demo(words, outside);
     },
   },
+  explain: {
+    summary: 'what a pod of this node gets and why, told by the agent in this container',
+    flags: {
+      pod: { describe: 'The pod, as NAMESPACE/NAME; without --pod and --ip all pods in a table.' },
+      ip: { describe: 'The pod that has this address.' },
+      resource: { describe: 'As a request for a token of this resource.' },
+      'client-id': { describe: 'As a request that names this identity.' },
+      output: { describe: 'text or json.', default: 'text' },
+      ...runFlags((option) => option.name === 'explain-socket'),
+    },
+    isBoolean: () => false,
+    start: async (words, outside) => {
+      const { explain } = await import('./explain.ts');
+      return explain(words, outside);
+    },
+  },
   version: {
     summary: 'print the version',
     flags: {},

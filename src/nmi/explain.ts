@@ -7,6 +7,7 @@ import { bindingLabelOf } from '../cache/binding-label.ts';
 import type { PodGrants } from '../cache/grant-index.ts';
 import { normaliseClientId } from '../cache/identifiers.ts';
 import type { Identity, Pod } from '../cache/objects.ts';
+import type { TokenStanding } from '../cache/token-cache.ts';
 import type { Answer } from './answers.ts';
 import type { Authorisation, Authorised } from './authorisation.ts';
 import { authorise, type GrantKnowledge } from './authorise.ts';
@@ -332,15 +333,24 @@ function viewToken({
   return {
     resource,
     tenantId: identity.kind === 'entra' ? identity.tenantId : '',
-    ...{ token, isFetching },
+    token: token === undefined ? undefined : inWholeMs(token),
+    isFetching,
     failure:
       failure === undefined
         ? undefined
         : {
             reason: failure.reason,
             description: isUsual ? failure.description : '',
-            heldForMs,
+            heldForMs: Math.round(heldForMs),
           },
+  };
+}
+
+function inWholeMs({ expiresInMs, refreshInMs, ...rest }: TokenStanding): TokenStanding {
+  return {
+    ...rest,
+    expiresInMs: Math.round(expiresInMs),
+    refreshInMs: refreshInMs === undefined ? undefined : Math.round(refreshInMs),
   };
 }
 
@@ -368,7 +378,7 @@ function viewRefusal(answer: Answer, isWaitedFor: boolean): RefusalView {
 
 function nameOfGranted({ pod, identity, upstream }: Authorised): string {
   if (identity !== undefined) return identity.name;
-  return upstream.kind === 'entra' ? pod.serviceAccount : 'of the node';
+  return upstream.kind === 'entra' ? pod.serviceAccount : 'node';
 }
 
 function nameOf({ namespace, name }: { readonly namespace: string; readonly name: string }) {

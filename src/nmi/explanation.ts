@@ -95,7 +95,7 @@ export interface BindingView {
 /** What tokens are got for. */
 export interface IdentityView {
   readonly kind: 'azure-identity' | 'service-account' | 'node';
-  /** Of the object; what it is to be called where it is none. */
+  /** Of the AzureIdentity or the service account, without its namespace; else `node`. */
   readonly name: string;
   /** `spec.type`; undefined for anything but an AzureIdentity. */
   readonly type: number | undefined;

@@ -21,6 +21,6 @@ export function readHealth({
   return {
     name: nodeName,
     redirect: { mode: redirectMode, detail: keeper.status.detail, problem: keeper.problem() },
-    watches: { unsynced: watches.unsynced(), silentForMs: Math.max(...ages) },
+    watches: { unsynced: watches.unsynced(), silentForMs: Math.round(Math.max(...ages)) },
   };
 }

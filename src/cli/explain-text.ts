@@ -1,0 +1,266 @@
+/** An explanation as lines for a person. Pure; texts of objects are made printable. */
+import type {
+  Explanation,
+  IdentityView,
+  NodeExplanation,
+  NodeHealth,
+  Outcome,
+  PodExplanation,
+  RefusalView,
+  RequestView,
+  TokenView,
+  UpstreamView,
+} from '../nmi/explanation.ts';
+import { printable } from '../nmi/printable.ts';
+
+export function renderExplanation(explanation: Explanation): string {
+  const lines = [...bodyOf(explanation), renderHealth(explanation.node)];
+  return `${lines.join('\n')}\n`;
+}
+
+function bodyOf(explanation: Explanation): readonly string[] {
+  switch (explanation.kind) {
+    case 'pod':
+      return renderPod(explanation);
+    case 'node':
+      return renderNode(explanation);
+    case 'no-pod': {
+      const { problem, refusal } = explanation;
+      const told = refusal === undefined ? [] : [`A request gets ${renderRefusal(refusal)}`];
+      return [sentence(problem), ...told];
+    }
+  }
+}
+
+function renderPod(explanation: PodExplanation): readonly string[] {
+  const { pod, label, exception, identities, requests } = explanation;
+  const state = pod.terminating ? `${pod.phase}, terminating` : pod.phase;
+  return [
+    `pod ${pod.namespace}/${pod.name}: ${state}, service account ${printable(pod.serviceAccount)}`,
+    row('uid', pod.uid),
+    ...renderAddresses(explanation),
+    ...block('labels', Object.entries(pod.labels).map(renderLabel)),
+    row(
+      'binding',
+      label === undefined ? 'no label aadpodidbinding' : `label "${printable(label)}"`,
+    ),
+    ...block(
+      'bindings',
+      explanation.bindings.map(({ name, identityName, identityExists }) => {
+        const missing = identityExists ? '' : ', which does not exist';
+        return `${name} → AzureIdentity ${printable(identityName)}${missing}`;
+      }),
+    ),
+    ...(exception === undefined
+      ? []
+      : [row('exception', `AzurePodIdentityException ${exception}`)]),
+    ...block('identities', identities.flatMap(renderIdentity)),
+    ...requests.flatMap((request) => renderRequest(request, identities)),
+    ...block('hints', explanation.hints),
+  ];
+}
+
+function renderAddresses({ pod, addresses }: PodExplanation): readonly string[] {
+  if (pod.hostNetwork) return [row('address', `${list(pod.ips)}, the node's own`)];
+  return block(
+    'address',
+    addresses.length === 0
+      ? ['none yet']
+      : addresses.map(({ ip, refusal }) =>
+          refusal === undefined ? `${ip} is this pod's` : `${ip}: ${renderRefusal(refusal)}`,
+        ),
+  );
+}
+
+function renderIdentity(identity: IdentityView): readonly string[] {
+  const { upstream, refusal, shadowedBy, tokens } = identity;
+  const facts = [
+    ...(identity.type === undefined ? [] : [`type ${identity.type}`]),
+    ...named('client id', identity.clientId),
+    ...(identity.clientId === '' ? named('resource id', identity.resourceId) : []),
+  ];
+  const under = [
+    ...(upstream === undefined ? [] : [renderUpstream(upstream)]),
+    ...(shadowedBy === undefined
+      ? []
+      : [`has the client id of ${printable(shadowedBy)}, which answers in its place`]),
+    ...(refusal === undefined ? [] : [`gets ${renderRefusal(refusal)}`]),
+    ...(refusal === undefined && tokens.length === 0 ? ['no token in memory'] : []),
+    ...tokens.map((token) => renderToken(token, upstream?.tenantId ?? '')),
+  ];
+  const title = [titleOf(identity), ...facts].join(', ');
+  return [title, ...under.map((line) => `  ${line}`)];
+}
+
+function renderUpstream(upstream: UpstreamView): string {
+  const { source, credential, tenantId, auxiliaryTenantIds, authority } = upstream;
+  const credentialWord = source === 'federated_pod' ? 'service account' : 'Secret';
+  return [
+    `from ${source}`,
+    ...named(credentialWord, credential),
+    ...named('tenant', tenantId),
+    ...(auxiliaryTenantIds.length === 0 ? [] : [`further tenants ${list(auxiliaryTenantIds)}`]),
+    ...named('at', authority),
+  ].join(', ');
+}
+
+function titleOf({ kind, name }: IdentityView): string {
+  switch (kind) {
+    case 'azure-identity':
+      return `AzureIdentity ${name}`;
+    case 'service-account':
+      return `application of service account ${printable(name)}`;
+    case 'node':
+      return "the node's own identities";
+  }
+}
+
+function renderToken(view: TokenView, tenantId: string): string {
+  const { token, failure } = view;
+  const tenant = view.tenantId === tenantId ? '' : ` (tenant ${printable(view.tenantId)})`;
+  const facts = [
+    ...(token === undefined ? ['no token'] : renderStanding(token)),
+    ...(view.isFetching ? ['being fetched'] : []),
+    ...(failure === undefined
+      ? []
+      : [
+          `${failure.heldForMs > 0 ? `held for ${duration(failure.heldForMs)}` : 'last try'}: ` +
+            `${failure.reason} ${printable(failure.description)}`.trim(),
+        ]),
+  ];
+  return `${printable(view.resource)}${tenant}: ${facts.join(', ')}`;
+}
+
+function renderStanding(token: NonNullable<TokenView['token']>): readonly string[] {
+  const { state, expiresInMs, refreshInMs, failedRefreshes, isServed } = token;
+  const isOver = expiresInMs <= 0;
+  return [
+    `${state} token, ${isOver ? 'expired' : `expires in ${duration(expiresInMs)}`}`,
+    ...(refreshInMs === undefined ? [] : [`next refresh in ${duration(refreshInMs)}`]),
+    ...(failedRefreshes === 0 ? [] : [`${failedRefreshes} refreshes failed`]),
+    ...(isServed || isOver ? [] : ['asked for anew before it is served']),
+  ];
+}
+
+function renderRequest(
+  { selector, resource, outcome }: RequestView,
+  identities: readonly IdentityView[],
+): readonly string[] {
+  const who = selector === '' ? 'naming no identity' : `with ${printable(selector)}`;
+  const what = resource === undefined ? '' : ` for ${printable(resource)}`;
+  return [`A request ${who}${what} ${renderOutcome(outcome, identities)}`];
+}
+
+function renderOutcome(outcome: Outcome, identities: readonly IdentityView[]): string {
+  switch (outcome.kind) {
+    case 'refused':
+      return `gets ${renderRefusal(outcome.refusal)}`;
+    case 'unreachable':
+      return outcome.why === 'host-network'
+        ? "is taken for the node's own: the pod is on the host network."
+        : 'is not known to be of this pod yet: it has no address.';
+    case 'granted': {
+      const identity = identities.find(({ name }) => name === outcome.identity);
+      const title = identity === undefined ? printable(outcome.identity) : titleOf(identity);
+      const from = outcome.from === undefined ? '' : `; ${fromWords[outcome.from]}`;
+      return `gets a token of ${title} (${reasonFor(outcome.by, identities.length)})${from}.`;
+    }
+  }
+}
+
+const fromWords = {
+  memory: 'from memory',
+  'memory-or-upstream': 'a new one if it comes in time, else the one in memory',
+  upstream: 'not in memory, it is fetched',
+} as const;
+
+function reasonFor(by: string, count: number): string {
+  if (by === 'only') return 'the only one bound';
+  return by === 'default' ? `the oldest of ${count}` : `by ${printable(by)}`;
+}
+
+function renderRefusal({ reason, status, description, retryAfterS, isWaitedFor }: RefusalView) {
+  const facts = [
+    ...(retryAfterS === undefined ? [] : [`Retry-After ${retryAfterS}`]),
+    ...(isWaitedFor ? ['after a moment in which that may change'] : []),
+  ];
+  const more = facts.length === 0 ? '' : ` (${facts.join(', ')})`;
+  return `${status} ${reason}${more}: ${toLine(description)}`;
+}
+
+function renderNode({ pods, omitted }: NodeExplanation): readonly string[] {
+  const rows = pods.map(({ namespace, name, ip, label, outcome }) => [
+    `${namespace}/${name}`,
+    ip === '' ? '-' : ip,
+    label === undefined ? '-' : printable(label),
+    shortOutcome(outcome),
+  ]);
+  const table = [['POD', 'ADDRESS', 'LABEL', 'GETS'], ...rows];
+  const widths = [0, 1, 2].map((column) =>
+    Math.max(...table.map((cells) => cells[column]?.length ?? 0)),
+  );
+  const lines = table.map((cells) =>
+    cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  '),
+  );
+  return omitted === 0 ? lines : [...lines, `and ${omitted} more pods`];
+}
+
+function shortOutcome(outcome: Outcome): string {
+  switch (outcome.kind) {
+    case 'granted':
+      return `${printable(outcome.identity)} (${outcome.by})`;
+    case 'refused':
+      return `${outcome.refusal.status} ${outcome.refusal.reason}`;
+    case 'unreachable':
+      return outcome.why === 'host-network' ? 'as the node (host network)' : 'no address yet';
+  }
+}
+
+function renderHealth({ name, redirect, watches }: NodeHealth): string {
+  const { unsynced, silentForMs } = watches;
+  const kernel = redirect.problem ?? redirect.detail;
+  const state = redirect.problem === undefined ? '' : ' NOT IN PLACE';
+  const heard = `API server heard ${duration(silentForMs)} ago`;
+  const cluster =
+    unsynced.length === 0 ? `watches in step, ${heard}` : `waiting for ${list(unsynced)}, ${heard}`;
+  return `node ${name}: redirect ${redirect.mode}${state} (${toLine(kernel)}); ${cluster}`;
+}
+
+function renderLabel([key, value]: readonly [string, string]): string {
+  return `${printable(key)}=${printable(value)}`;
+}
+
+/** The first line beside its title, the others below it. */
+function block(title: string, lines: readonly string[]): readonly string[] {
+  return lines.map((line, index) => row(index === 0 ? title : '', line));
+}
+
+function row(title: string, text: string): string {
+  return `  ${title.padEnd(11)} ${text}`;
+}
+
+function named(word: string, value: string): readonly string[] {
+  return value === '' ? [] : [`${word} ${printable(value)}`];
+}
+
+function list(texts: readonly string[]): string {
+  return texts.map((text) => printable(text)).join(', ');
+}
+
+/** A whole text of the agent's own, quotes included, on one line. */
+function toLine(text: string): string {
+  return text.replaceAll(/[^\x20-\x7e]/g, '?');
+}
+
+function sentence(text: string): string {
+  return `${text[0]?.toUpperCase() ?? ''}${text.slice(1)}.`;
+}
+
+/** Two units at most: `1 h 5 min`, `59 min 3 s`, `12 s`; below a second it is `0 s`. */
+function duration(ms: number): string {
+  const seconds = Math.floor(ms / 1000);
+  const [minutes, hours, days] = [seconds / 60, seconds / 3600, seconds / 86_400].map(Math.floor);
+  if (days !== undefined && days > 0) return `${days} d ${(hours ?? 0) % 24} h`;
+  if (hours !== undefined && hours > 0) return `${hours} h ${(minutes ?? 0) % 60} min`;
+  return minutes !== undefined && minutes > 0 ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
+}

@@ -1,0 +1,94 @@
+/**
+ * `nmi explain`: asks the agent in the same container what a pod's requests get, and why. Exit
+ * code 0 says that the pod was explained, not that it gets a token.
+ */
+import { findOption } from '../nmi/config.ts';
+import { explanationSchema, type Explanation } from '../nmi/explanation.ts';
+import { parseRecord, stringAt } from '../nmi/json-value.ts';
+import { environmentName } from '../nmi/options.ts';
+import { askAgent } from './agent-socket.ts';
+import { renderExplanation } from './explain-text.ts';
+import type { Words } from './flags.ts';
+import { exitCodes, type Outside } from './outside.ts';
+
+/** The flags that the agent judges, by their names in the query. */
+const asked = new Map([
+  ['pod', 'pod'],
+  ['ip', 'ip'],
+  ['resource', 'resource'],
+  ['client-id', 'client_id'],
+]);
+
+interface Question {
+  readonly target: string;
+  readonly output: 'text' | 'json';
+  readonly socketPath: string;
+}
+
+export async function explain(words: Words, outside: Outside): Promise<number> {
+  const question = parse(words, outside);
+  if (typeof question === 'string') return fail(outside, question, exitCodes.usage);
+  const reply = await askAgent(question.socketPath, question.target);
+  if (reply.kind === 'unavailable') return fail(outside, reply.problem, exitCodes.unavailable);
+  if (reply.kind === 'failed') return fail(outside, reply.problem, exitCodes.failed);
+  const body = parseRecord(reply.body);
+  if (reply.status === 400) return fail(outside, stringAt(body, 'problem'), exitCodes.usage);
+  if (reply.status !== 200) {
+    const problem = stringAt(body, 'problem') || `the agent answers with status ${reply.status}`;
+    return fail(outside, problem, exitCodes.failed);
+  }
+  if (!isExplanation(body)) {
+    return fail(outside, 'the agent is of another version; use its own nmi', exitCodes.failed);
+  }
+  outside.stdout(question.output === 'json' ? renderJson(body) : renderExplanation(body));
+  return body.kind === 'no-pod' ? exitCodes.failed : exitCodes.ok;
+}
+
+/** A text is what is wrong. */
+function parse(words: Words, outside: Outside): Question | string {
+  const [stray] = words.rest;
+  if (stray !== undefined) return `unknown word "${stray}"; name a pod with --pod NAMESPACE/NAME`;
+  const query = new URLSearchParams();
+  let output = 'text';
+  let socketPath: string | undefined;
+  for (const [flag, text] of Object.entries(words.flags)) {
+    const name = asked.get(flag);
+    if (name !== undefined) query.set(name, text);
+    else if (flag === 'output') output = text;
+    else if (flag === 'explain-socket') socketPath = text;
+    else return `unknown flag --${flag}; see nmi explain --help`;
+  }
+  if (output !== 'text' && output !== 'json') {
+    return `--output has the value "${output}"; allowed: text, json`;
+  }
+  socketPath ??= defaultSocketPath(outside);
+  if (socketPath === '') return 'the agent has no socket: --explain-socket is empty';
+  return { target: `/explain?${query.toString()}`, output, socketPath };
+}
+
+/** What an agent with the same environment listens at. */
+function defaultSocketPath({ environment }: Outside): string {
+  const option = findOption('explain-socket');
+  if (option === undefined) throw new Error('the options table has no row "explain-socket"');
+  return environment[environmentName(option)] || String(option.default);
+}
+
+/** The agent is this program too, and tells when it speaks otherwise. */
+function isExplanation(value: object | undefined): value is Explanation {
+  return value !== undefined && 'schema' in value && value.schema === explanationSchema;
+}
+
+/** Escaped beyond what JSON asks for, so that no text of an object moves a terminal. */
+function renderJson(explanation: Explanation): string {
+  const text = JSON.stringify(explanation, undefined, 2);
+  return `${text.replaceAll(/[^\n\x20-\x7e]/g, escapeUnit)}\n`;
+}
+
+function escapeUnit(unit: string): string {
+  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
+}
+
+function fail(outside: Outside, problem: string, code: number): number {
+  outside.stderr(`nmi explain: ${problem}\n`);
+  return code;
+}
