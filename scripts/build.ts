@@ -12,9 +12,10 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { bundle, type BuildStamp } from './bundle.ts';
 import { digestOfInputs } from './freshness.ts';
+import { freshNative, nativeFolder, nativeProducts } from './native.ts';
 
 /** Where the repository lies. */
 export const repositoryRoot = join(import.meta.dirname, '..');
@@ -25,6 +26,8 @@ const digestFile = join(dist, '.inputs');
 
 /** The path of an executable made from the sources as they are, building it only if need be. */
 export async function freshExecutable(): Promise<string> {
+  // Also what programs need that are run from their sources.
+  freshNative();
   const digest = digestOfInputs(repositoryRoot);
   if (!existsSync(executable) || readIfThere(digestFile) !== digest) await build(digest);
   return executable;
@@ -59,6 +62,9 @@ function embed(work: string): void {
     output: 'nmi',
     disableExperimentalSEAWarning: true,
     useCodeCache: true,
+    assets: Object.fromEntries(
+      nativeProducts.map((name) => [name, relative(work, join(nativeFolder, name))]),
+    ),
   };
   writeFileSync(join(work, 'sea.json'), JSON.stringify(config));
   const made = spawnSync(process.execPath, ['--build-sea', 'sea.json'], {

@@ -8,16 +8,21 @@ import { join } from 'node:path';
 
 const inputs = [
   'src/**/*',
-  'scripts/{build,bundle,freshness}.ts',
+  'scripts/{build,bundle,freshness,native}.ts',
   'package.json',
   'package-lock.json',
   'tsconfig.json',
 ];
 
-/** Hexadecimal SHA-256 over names and contents of the build's inputs under `root`. */
+/** The digest of all that the executable is made from, under `root`. */
 export function digestOfInputs(root: string): string {
+  return digestOfFiles(root, inputs);
+}
+
+/** Hexadecimal SHA-256 over this Node and the names and contents of what matches under `root`. */
+export function digestOfFiles(root: string, patterns: readonly string[]): string {
   const hash = createHash('sha256').update(`${process.version} ${process.arch}\n`);
-  for (const path of globSync(inputs, { cwd: root }).sort()) {
+  for (const path of globSync(patterns, { cwd: root }).sort()) {
     const file = join(root, path);
     if (!statSync(file).isFile()) continue;
     const content = readFileSync(file);

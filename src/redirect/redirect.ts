@@ -87,5 +87,7 @@ export type RedirectErrorCode =
   | 'BUSY'
   /** The tool answered something else. */
   | 'TOOL_FAILED'
+  /** A system call failed in another way. */
+  | 'KERNEL_REFUSED'
   /** A tool did not end in time. */
   | 'TIMEOUT';

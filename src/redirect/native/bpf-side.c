@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Everything that goes through libbpf. Each function either does the whole of what it is named
+ * after or undoes its part, and tells the step that failed.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include "bpf-side.h"
+
+/* The verifier's own account of five small programs takes a few kilobytes. */
+#define LOG_BYTES (256 * 1024)
+
+/* The library's last warning: the only place where it names the map or program that it means. */
+static _Thread_local char last_warning[512];
+
+static int keep_warning(enum libbpf_print_level level, const char *format, va_list args)
+{
+	char line[sizeof(last_warning)];
+
+	if (level != LIBBPF_WARN)
+		return 0;
+	vsnprintf(line, sizeof(line), format, args);
+	line[strcspn(line, "\n")] = '\0';
+	/* The first of several is the cause, later ones repeat it for each caller. */
+	if (last_warning[0] == '\0' && line[0] != '\0')
+		memcpy(last_warning, line, sizeof(line));
+	return 0;
+}
+
+void keep_library_quiet(void)
+{
+	libbpf_set_print(keep_warning);
+}
+
+static void add_detail(struct fault *fault, const char *log)
+{
+	if (log && log[0] != '\0')
+		fault->detail = strdup(log);
+	else if (last_warning[0] != '\0')
+		fault->detail = strdup(last_warning);
+}
+
+static int load_trivial(enum bpf_prog_type type, enum bpf_attach_type attach_type)
+{
+	const struct bpf_insn let_pass[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach_type);
+
+	return bpf_prog_load(type, NULL, "GPL", let_pass, 2, &options);
+}
+
+/* Not allowed is not the same as not supported. */
+static int verdict(int error)
+{
+	if (error == 0)
+		return 0;
+	if (error < 0)
+		error = -error;
+	return error == EPERM || error == EACCES || error == ENOMEM ? -error : error;
+}
+
+static int probe_program(enum bpf_prog_type type, enum bpf_attach_type attach_type)
+{
+	int program = load_trivial(type, attach_type);
+
+	if (program < 0)
+		return verdict(program);
+	close(program);
+	return 0;
+}
+
+/* Any link to a bad descriptor: EBADF from a kernel that knows links, EINVAL from another. */
+static int probe_link(void)
+{
+	int program = load_trivial(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT);
+	int link, result;
+
+	if (program < 0)
+		return verdict(program);
+	link = bpf_link_create(program, -1, BPF_CGROUP_INET4_CONNECT, NULL);
+	if (link >= 0) {
+		close(link);
+		result = 0;
+	} else {
+		result = link == -EBADF ? 0 : verdict(link);
+	}
+	close(program);
+	return result;
+}
+
+/* The library answers 1, 0 or a negative errno. */
+static int of_library(int answer)
+{
+	if (answer > 0)
+		return 0;
+	return answer == 0 ? EOPNOTSUPP : answer;
+}
+
+void probe_kernel(struct kernel_support *support)
+{
+	const enum bpf_prog_type sock_addr = BPF_PROG_TYPE_CGROUP_SOCK_ADDR;
+	int helper;
+
+	support->connect = probe_program(sock_addr, BPF_CGROUP_INET4_CONNECT);
+	support->peername = probe_program(sock_addr, BPF_CGROUP_INET4_GETPEERNAME);
+	support->sock_ops = probe_program(BPF_PROG_TYPE_SOCK_OPS, 0);
+	support->cgroup_link = probe_link();
+	/* The library takes every refusal for "not there", the one for want of a capability too. */
+	if (support->connect < 0) {
+		support->socket_storage = support->connect;
+		support->cgroup_id = support->connect;
+		return;
+	}
+	helper = libbpf_probe_bpf_helper(sock_addr, BPF_FUNC_sk_storage_get, NULL);
+	support->socket_storage = of_library(helper);
+	helper = libbpf_probe_bpf_helper(sock_addr, BPF_FUNC_get_current_ancestor_cgroup_id, NULL);
+	support->cgroup_id = of_library(helper);
+}
+
+static int configure(struct bpf_object *object, const void *settings, size_t settings_length,
+		     const struct map_pin *pins, size_t pin_count, struct fault *fault)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(object, ".rodata.nmi");
+	size_t index;
+	int error;
+
+	if (!map || bpf_map__value_size(map) != settings_length)
+		return fail(fault, "settings", EINVAL);
+	error = bpf_map__set_initial_value(map, settings, settings_length);
+	if (error)
+		return fail(fault, "settings", error);
+	for (index = 0; index < pin_count; index++) {
+		map = bpf_object__find_map_by_name(object, pins[index].name);
+		if (!map)
+			return fail(fault, "map pin", ENOENT);
+		error = bpf_map__set_pin_path(map, pins[index].path);
+		if (error)
+			return fail(fault, "map pin", error);
+	}
+	return 0;
+}
+
+int load_object(const void *bytes, size_t length, const void *settings, size_t settings_length,
+		const struct map_pin *pins, size_t pin_count, struct bpf_object **object,
+		struct fault *fault)
+{
+	struct bpf_object *opened = NULL;
+	char *log = calloc(1, LOG_BYTES);
+	int result = -1, error;
+
+	if (!log)
+		return fail(fault, "load", ENOMEM);
+	last_warning[0] = '\0';
+	LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = "nmi", .kernel_log_buf = log,
+		    .kernel_log_size = LOG_BYTES);
+	opened = bpf_object__open_mem(bytes, length, &options);
+	if (!opened) {
+		/* The library has errors of its own from 4000 on; its warning says which. */
+		fail(fault, "read object", errno < 4000 ? errno : EINVAL);
+		add_detail(fault, NULL);
+		goto cleanup;
+	}
+	if (configure(opened, settings, settings_length, pins, pin_count, fault))
+		goto cleanup;
+	error = bpf_object__load(opened);
+	if (error) {
+		fail(fault, "load", error);
+		add_detail(fault, log);
+		goto cleanup;
+	}
+	*object = opened;
+	opened = NULL;
+	result = 0;
+cleanup:
+	bpf_object__close(opened);
+	/* A loaded object still points to the buffer, but only another load would write there. */
+	free(log);
+	return result;
+}
+
+void close_object(struct bpf_object *object)
+{
+	bpf_object__close(object);
+}
+
+static int program_of(struct bpf_object *object, const char *name, enum bpf_attach_type *attach_type)
+{
+	struct bpf_program *program = bpf_object__find_program_by_name(object, name);
+
+	if (!program)
+		return -ENOENT;
+	*attach_type = bpf_program__expected_attach_type(program);
+	return bpf_program__fd(program);
+}
+
+int pin_program(struct bpf_object *object, const char *name, const char *path, struct fault *fault)
+{
+	enum bpf_attach_type attach_type;
+	int program = program_of(object, name, &attach_type);
+	int error;
+
+	if (program < 0)
+		return fail(fault, "find program", program);
+	error = bpf_obj_pin(program, path);
+	return error ? fail(fault, "pin program", error) : 0;
+}
+
+int attach_program(struct bpf_object *object, const char *name, const char *cgroup,
+		   const char *pin, struct fault *fault)
+{
+	enum bpf_attach_type attach_type;
+	int program = program_of(object, name, &attach_type);
+	int folder = -1, link = -1, result = -1, error;
+
+	if (program < 0)
+		return fail(fault, "find program", program);
+	folder = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (folder < 0)
+		return fail(fault, "open cgroup", errno);
+	link = bpf_link_create(program, folder, attach_type, NULL);
+	if (link < 0) {
+		fail(fault, "attach", link);
+		goto cleanup;
+	}
+	error = bpf_obj_pin(link, pin);
+	if (error) {
+		fail(fault, "pin link", error);
+		goto cleanup;
+	}
+	result = 0;
+cleanup:
+	/* The pin holds the link; without one, closing takes the program off again. */
+	if (link >= 0)
+		close(link);
+	close(folder);
+	return result;
+}
+
+int replace_program(struct bpf_object *object, const char *name, const char *pin,
+		    struct fault *fault)
+{
+	enum bpf_attach_type attach_type;
+	int program = program_of(object, name, &attach_type);
+	int link, error;
+
+	if (program < 0)
+		return fail(fault, "find program", program);
+	link = open_pin(pin, PIN_LINK, false, fault);
+	if (link < 0)
+		return -1;
+	error = bpf_link_update(link, program, NULL);
+	close(link);
+	return error ? fail(fault, "replace program", error) : 0;
+}
+
+int detach_link(const char *pin, struct fault *fault)
+{
+	int link = open_pin(pin, PIN_LINK, false, fault);
+	int error;
+
+	if (link < 0)
+		return -1;
+	error = bpf_link_detach(link);
+	close(link);
+	return error ? fail(fault, "detach", error) : 0;
+}
+
+/* A pin does not tell what it holds, and asking a map for a link's facts gives another's bytes. */
+static bool is_kind(int descriptor, enum pin_kind kind)
+{
+	static const char *const names[] = {
+		[PIN_LINK] = "anon_inode:bpf_link",
+		[PIN_PROGRAM] = "anon_inode:bpf-prog",
+		[PIN_MAP] = "anon_inode:bpf-map",
+	};
+	char path[64], target[64];
+	ssize_t length;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", descriptor);
+	length = readlink(path, target, sizeof(target) - 1);
+	if (length < 0)
+		return false;
+	target[length] = '\0';
+	return strcmp(target, names[kind]) == 0;
+}
+
+int open_pin(const char *path, enum pin_kind kind, bool read_only, struct fault *fault)
+{
+	LIBBPF_OPTS(bpf_obj_get_opts, options, .file_flags = read_only ? BPF_F_RDONLY : 0);
+	int descriptor = bpf_obj_get_opts(path, &options);
+
+	if (descriptor < 0)
+		return fail(fault, "open pin", descriptor);
+	if (!is_kind(descriptor, kind)) {
+		close(descriptor);
+		return fail(fault, "open pin", EMEDIUMTYPE);
+	}
+	return descriptor;
+}
+
+int link_facts(const char *pin, struct link_facts *facts, struct fault *fault)
+{
+	struct bpf_link_info info = {};
+	__u32 length = sizeof(info);
+	int link = open_pin(pin, PIN_LINK, false, fault);
+	int error;
+
+	if (link < 0)
+		return -1;
+	error = bpf_obj_get_info_by_fd(link, &info, &length);
+	close(link);
+	if (error)
+		return fail(fault, "read link", error);
+	facts->id = info.id;
+	facts->program_id = info.prog_id;
+	facts->type = info.type;
+	facts->attach_type = info.cgroup.attach_type;
+	facts->cgroup_id = info.type == BPF_LINK_TYPE_CGROUP ? info.cgroup.cgroup_id : 0;
+	return 0;
+}
+
+int program_facts(const char *pin, struct program_facts *facts, struct fault *fault)
+{
+	struct bpf_prog_info info = {};
+	__u32 length = sizeof(info);
+	int program = open_pin(pin, PIN_PROGRAM, false, fault);
+	int error;
+
+	if (program < 0)
+		return -1;
+	info.map_ids = (__u64)(unsigned long)facts->map_ids;
+	info.nr_map_ids = MAX_PROGRAM_MAPS;
+	error = bpf_obj_get_info_by_fd(program, &info, &length);
+	close(program);
+	if (error)
+		return fail(fault, "read program", error);
+	facts->id = info.id;
+	facts->type = info.type;
+	memcpy(facts->name, info.name, sizeof(facts->name));
+	memcpy(facts->tag, info.tag, sizeof(facts->tag));
+	facts->map_count = info.nr_map_ids < MAX_PROGRAM_MAPS ? info.nr_map_ids : MAX_PROGRAM_MAPS;
+	return 0;
+}
+
+int map_facts(int map, struct map_facts *facts, struct fault *fault)
+{
+	struct bpf_map_info info = {};
+	__u32 length = sizeof(info);
+	int error = bpf_obj_get_info_by_fd(map, &info, &length);
+
+	if (error)
+		return fail(fault, "read map", error);
+	facts->id = info.id;
+	facts->type = info.type;
+	facts->key_size = info.key_size;
+	facts->value_size = info.value_size;
+	facts->max_entries = info.max_entries;
+	memcpy(facts->name, info.name, sizeof(facts->name));
+	return 0;
+}

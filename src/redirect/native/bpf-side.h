@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NMI_BPF_SIDE_H
+#define NMI_BPF_SIDE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/types.h>
+#include "fault.h"
+
+struct bpf_object;
+
+#define MAX_PINS 16
+
+/* Which map of the object file is shared through which pin. */
+struct map_pin {
+	const char *name;
+	const char *path;
+};
+
+struct link_facts {
+	__u32 id;
+	__u32 program_id;
+	__u32 type;
+	__u32 attach_type;
+	__u64 cgroup_id; /* 0 when its cgroup is gone */
+};
+
+#define MAX_PROGRAM_MAPS 16
+
+struct program_facts {
+	__u32 id;
+	__u32 type;
+	char name[16];
+	__u8 tag[8];
+	__u32 map_ids[MAX_PROGRAM_MAPS];
+	__u32 map_count;
+};
+
+struct map_facts {
+	__u32 id;
+	__u32 type;
+	__u32 key_size;
+	__u32 value_size;
+	__u32 max_entries;
+	char name[16];
+};
+
+enum pin_kind { PIN_LINK, PIN_PROGRAM, PIN_MAP };
+
+/* 0: supported. Positive: not, with this errno. Negative: could not tell. */
+struct kernel_support {
+	int connect;
+	int peername;
+	int sock_ops;
+	int socket_storage;
+	int cgroup_id;
+	int cgroup_link;
+};
+
+void keep_library_quiet(void);
+void probe_kernel(struct kernel_support *support);
+
+int load_object(const void *bytes, size_t length, const void *settings, size_t settings_length,
+		const struct map_pin *pins, size_t pin_count, struct bpf_object **object,
+		struct fault *fault);
+void close_object(struct bpf_object *object);
+
+int pin_program(struct bpf_object *object, const char *name, const char *path, struct fault *fault);
+int attach_program(struct bpf_object *object, const char *name, const char *cgroup,
+		   const char *pin, struct fault *fault);
+int replace_program(struct bpf_object *object, const char *name, const char *pin,
+		    struct fault *fault);
+int detach_link(const char *pin, struct fault *fault);
+
+int open_pin(const char *path, enum pin_kind kind, bool read_only, struct fault *fault);
+int link_facts(const char *pin, struct link_facts *facts, struct fault *fault);
+int program_facts(const char *pin, struct program_facts *facts, struct fault *fault);
+int map_facts(int map, struct map_facts *facts, struct fault *fault);
+
+#endif

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NMI_FAULT_H
+#define NMI_FAULT_H
+
+#include <stddef.h>
+
+/* How an operation went wrong: in which step, with which errno, and what the kernel wrote. */
+struct fault {
+	const char *step; /* a constant */
+	int error; /* positive errno */
+	char *detail; /* NULL, or allocated; the reader frees it */
+};
+
+/* For `return fail(...)`: fills in the fault and gives back -1. */
+static inline int fail(struct fault *fault, const char *step, int error)
+{
+	fault->step = step;
+	fault->error = error < 0 ? -error : error;
+	return -1;
+}
+
+#endif

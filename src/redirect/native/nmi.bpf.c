@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Brings TCP connects to the metadata address to the agent and writes down who made them.
+ *
+ *   connect4, connect6          rewrite the destination, note the caller's cgroup with the socket
+ *   sockops, before the SYN     file client address and port -> cgroup, for the agent to look up
+ *   sockops, on close           take the record away
+ *   getpeername4, getpeername6  show the client the address that it dialled
+ *
+ * connect6 sees IPv4-mapped sockets only (every JVM has them); no native IPv6 address is redirected.
+ * MPTCP comes through connect4 and connect6 by its first subflow, fast open by the connect inside
+ * of sendmsg(). Nothing but a connect to the metadata address and port is touched or written down,
+ * so the rest of the node's traffic can neither fill a map nor push anything out of one.
+ *
+ * Whatever cannot be written down is redirected all the same: the agent refuses a peer without a
+ * record, the real endpoint would not.
+ */
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "nmi.h"
+
+#define SOCK_STREAM 1
+#define IPPROTO_OF_MPTCP 262
+#define MAX_DEPTH 24
+
+/* A section of its own, so that no constant of the compiler ends up in the same map. */
+const volatile struct nmi_settings settings SEC(".rodata.nmi") = {};
+
+/*
+ * A hash and not an LRU hash: an LRU hash of 65,536 loses the record of a living connection after
+ * as many later ones. Records leave with their sockets, so what is full is full of living sockets.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, NMI_MAX_CALLERS);
+	__type(key, struct nmi_client);
+	__type(value, struct nmi_caller);
+} callers SEC(".maps");
+
+/* Lives and dies with the socket: nothing to bound, nothing that a flood could evict. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct nmi_dial);
+} dials SEC(".maps");
+
+/* Cgroups that reach the real endpoint, each with everything below it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, NMI_MAX_EXEMPT);
+	__type(key, __u64);
+	__type(value, __u8);
+} exempt SEC(".maps");
+
+/* Records per cgroup. What the LRU forgets makes a limit laxer, never a record wrong. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, NMI_MAX_LOADS);
+	__type(key, __u64);
+	__type(value, __u64);
+} loads SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct nmi_counters);
+} counters SEC(".maps");
+
+#define COUNT(field)                                                        \
+	do {                                                                \
+		__u32 first = 0;                                            \
+		struct nmi_counters *all;                                   \
+		all = bpf_map_lookup_elem(&counters, &first);               \
+		if (all)                                                    \
+			__sync_fetch_and_add(&all->field, 1);               \
+	} while (0)
+
+/*
+ * The root cgroup, level 0, is never asked for: exempting it would open the node. Level by level
+ * because an exempt cgroup is known, but not how deep below it a process lives.
+ */
+static __always_inline int is_exempt(void)
+{
+	for (int level = 1; level <= MAX_DEPTH; level++) {
+		__u64 id = bpf_get_current_ancestor_cgroup_id(level);
+
+		if (!id)
+			return 0;
+		if (bpf_map_lookup_elem(&exempt, &id))
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline int is_tcp(struct bpf_sock_addr *ctx)
+{
+	if (ctx->type != SOCK_STREAM)
+		return 0;
+	return ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_OF_MPTCP;
+}
+
+/* True when the destination is to be rewritten. */
+static __always_inline int judge(struct bpf_sock_addr *ctx, __be32 ip)
+{
+	__be16 port = (__be16)ctx->user_port;
+	struct nmi_dial *dial;
+
+	if (ip == settings.listen_ip && port == settings.listen_port) {
+		/* Dialled directly: an earlier dial of the same socket says nothing about it. */
+		if (ctx->sk)
+			bpf_sk_storage_delete(&dials, ctx->sk);
+		return 0;
+	}
+	if (ip != settings.metadata_ip || port != settings.metadata_port || !is_tcp(ctx))
+		return 0;
+	if (is_exempt()) {
+		COUNT(exempt);
+		return 0;
+	}
+	if (!ctx->sk)
+		return 1;
+	dial = bpf_sk_storage_get(&dials, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (dial)
+		dial->cgroup_id = bpf_get_current_cgroup_id();
+	COUNT(redirected);
+	return 1;
+}
+
+SEC("cgroup/connect4")
+int nmi_connect4(struct bpf_sock_addr *ctx)
+{
+	if (judge(ctx, ctx->user_ip4)) {
+		ctx->user_ip4 = settings.listen_ip;
+		ctx->user_port = settings.listen_port;
+	}
+	return 1;
+}
+
+static __always_inline int is_mapped(struct bpf_sock_addr *ctx)
+{
+	return ctx->user_ip6[0] == 0 && ctx->user_ip6[1] == 0 &&
+	       ctx->user_ip6[2] == bpf_htonl(0xffff);
+}
+
+SEC("cgroup/connect6")
+int nmi_connect6(struct bpf_sock_addr *ctx)
+{
+	if (is_mapped(ctx) && judge(ctx, ctx->user_ip6[3])) {
+		ctx->user_ip6[3] = settings.listen_ip;
+		ctx->user_port = settings.listen_port;
+		COUNT(redirected_mapped);
+	}
+	return 1;
+}
+
+/* MPTCP asks with another socket than the one that dialled, so the record is found by address. */
+static __always_inline int is_redirected_peer(struct bpf_sock_addr *ctx, __be32 ip)
+{
+	struct nmi_client client = {};
+
+	if (ip != settings.listen_ip || (__be16)ctx->user_port != settings.listen_port || !ctx->sk)
+		return 0;
+	client.ip = ctx->sk->src_ip4;
+	client.port = (__u16)ctx->sk->src_port;
+	return bpf_map_lookup_elem(&callers, &client) != 0;
+}
+
+SEC("cgroup/getpeername4")
+int nmi_peername4(struct bpf_sock_addr *ctx)
+{
+	if (is_redirected_peer(ctx, ctx->user_ip4)) {
+		ctx->user_ip4 = settings.metadata_ip;
+		ctx->user_port = settings.metadata_port;
+	}
+	return 1;
+}
+
+SEC("cgroup/getpeername6")
+int nmi_peername6(struct bpf_sock_addr *ctx)
+{
+	if (is_mapped(ctx) && is_redirected_peer(ctx, ctx->user_ip6[3])) {
+		ctx->user_ip6[3] = settings.metadata_ip;
+		ctx->user_port = settings.metadata_port;
+	}
+	return 1;
+}
+
+static __always_inline void release_load(__u64 cgroup_id)
+{
+	__u64 *load = bpf_map_lookup_elem(&loads, &cgroup_id);
+
+	if (load && *load > 0)
+		__sync_fetch_and_add(load, -1);
+}
+
+static __always_inline __u64 *load_of(__u64 cgroup_id)
+{
+	__u64 *load = bpf_map_lookup_elem(&loads, &cgroup_id);
+	__u64 none = 0;
+
+	if (load)
+		return load;
+	bpf_map_update_elem(&loads, &cgroup_id, &none, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&loads, &cgroup_id);
+}
+
+static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
+{
+	struct nmi_client client = {};
+	struct nmi_caller caller = {};
+	struct nmi_caller *former;
+	__u64 *load;
+
+	/* Mapped sockets have family AF_INET6 and both of these fields filled all the same. */
+	client.ip = ops->local_ip4;
+	client.port = (__u16)ops->local_port;
+	caller.cgroup_id = dial->cgroup_id;
+	caller.cookie = bpf_get_socket_cookie(ops);
+
+	load = load_of(caller.cgroup_id);
+	if (load && *load >= settings.max_callers_per_cgroup) {
+		/* A record of somebody else's former socket must not speak for this one. */
+		bpf_map_delete_elem(&callers, &client);
+		COUNT(refused_limit);
+		return;
+	}
+	former = bpf_map_lookup_elem(&callers, &client);
+	if (former)
+		release_load(former->cgroup_id);
+	if (bpf_map_update_elem(&callers, &client, &caller, BPF_ANY)) {
+		bpf_map_delete_elem(&callers, &client);
+		COUNT(refused_full);
+		return;
+	}
+	if (load)
+		__sync_fetch_and_add(load, 1);
+	dial->client = client;
+	dial->is_filed = 1;
+	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	COUNT(filed);
+}
+
+static __always_inline void forget_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
+{
+	struct nmi_client client = dial->client;
+	struct nmi_caller *caller;
+
+	if (!dial->is_filed)
+		return;
+	dial->is_filed = 0;
+	caller = bpf_map_lookup_elem(&callers, &client);
+	if (!caller || caller->cookie != bpf_get_socket_cookie(ops))
+		return;
+	release_load(caller->cgroup_id);
+	bpf_map_delete_elem(&callers, &client);
+	COUNT(forgotten);
+}
+
+/*
+ * `reply` is left alone: with several programs attached the last one's counts, and most operations
+ * here are questions that somebody else may want to answer.
+ */
+SEC("sockops")
+int nmi_sockops(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk;
+	struct nmi_dial *dial;
+	__u32 op = ops->op;
+
+	if (op != BPF_SOCK_OPS_TCP_CONNECT_CB &&
+	    !(op == BPF_SOCK_OPS_STATE_CB && ops->args[1] == BPF_TCP_CLOSE))
+		return 1;
+	sk = ops->sk;
+	if (!sk)
+		return 1;
+	dial = bpf_sk_storage_get(&dials, sk, 0, 0);
+	if (!dial)
+		return 1;
+	if (op == BPF_SOCK_OPS_STATE_CB)
+		forget_caller(ops, dial);
+	/* A socket dials anew after a refusal, and then perhaps somewhere else. */
+	else if (ops->remote_ip4 == settings.listen_ip &&
+		 (__be16)(ops->remote_port >> 16) == settings.listen_port)
+		file_caller(ops, dial);
+	return 1;
+}
+
+char LICENSE[] SEC("license") = "Apache-2.0";

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the BPF programs and the agent share: maps, their keys and values, and the settings that are
+ * fixed when the programs are loaded. A change of any structure here needs a new NMI_LAYOUT, so
+ * that programs of two versions never share a map that they read differently.
+ */
+#ifndef NMI_H
+#define NMI_H
+
+#include <linux/types.h>
+
+#define NMI_LAYOUT 1
+
+/* Live redirected sockets of a node: bounded, and more than 200 pods with 300 connections each. */
+#define NMI_MAX_CALLERS 65536
+#define NMI_MAX_EXEMPT 1024
+#define NMI_MAX_LOADS 8192
+
+/* Read-only to the programs: the verifier folds them in as constants. */
+struct nmi_settings {
+	__u32 layout;
+	__be32 metadata_ip;
+	__be32 listen_ip;
+	__be16 metadata_port;
+	__be16 listen_port;
+	/* One cgroup may hold this many records, so that no pod can fill the map for the others. */
+	__u32 max_callers_per_cgroup;
+	/* SHA-256 of the object file: which programs these are. */
+	__u8 digest[32];
+};
+
+/* The client's end of a redirected connection. */
+struct nmi_client {
+	__be32 ip;
+	__u16 port; /* host order, as the kernel gives it */
+	__u16 zero;
+};
+
+struct nmi_caller {
+	__u64 cgroup_id;
+	/* The socket that the record belongs to: nobody else's close takes it away. */
+	__u64 cookie;
+};
+
+/* Kept with a socket from its dialling on: who dialled, and where its record stands. */
+struct nmi_dial {
+	__u64 cgroup_id;
+	struct nmi_client client;
+	__u32 is_filed;
+	__u32 zero;
+};
+
+struct nmi_counters {
+	__u64 redirected;
+	__u64 redirected_mapped; /* of these, IPv4-mapped IPv6 sockets */
+	__u64 exempt;
+	__u64 filed;
+	__u64 forgotten;
+	__u64 refused_limit; /* not filed: the cgroup holds too many records */
+	__u64 refused_full; /* not filed: the map is full, or there was no memory */
+};
+
+#endif

@@ -1,0 +1,21 @@
+/** The kernel's account of why it refused a program, cut down to what a person reads first. */
+
+const STATISTICS = /^(?:processed \d+ insns|verification time|stack depth)/;
+const MAX_LINES = 3;
+const MAX_LINE = 160;
+
+/**
+ * The last lines that say something: the verifier writes down every step and the reason at the end,
+ * before its statistics. Never empty for a log that is not; never throws; linear in the log.
+ */
+export function summariseVerifierLog(log: string): string {
+  const lines = log
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
+  const telling = lines.filter((line) => !STATISTICS.test(line) && !line.startsWith(';'));
+  const chosen = telling.length > 0 ? telling.slice(-MAX_LINES) : lines.slice(-1);
+  return chosen
+    .map((line) => (line.length > MAX_LINE ? `${line.slice(0, MAX_LINE)}...` : line))
+    .join(' | ');
+}
