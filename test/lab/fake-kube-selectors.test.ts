@@ -57,7 +57,18 @@ describe('label selectors', () => {
     }
   });
 
-  it('refuse sets', () => {
-    assert.equal(parseLabelSelector('app in (x,y)').ok, false);
+  it('know sets, an absent label being in none', () => {
+    for (const text of ['app in (x,y)', 'app in ( x )', 'app notin (y)', 'none notin (x)']) {
+      assert.equal(matchesPod(parseLabelSelector(text)), true, text);
+    }
+    for (const text of ['app in (y)', 'none in (x)', 'app notin (x,y)', 'app in (x,y),none']) {
+      assert.equal(matchesPod(parseLabelSelector(text)), false, text);
+    }
+  });
+
+  it('refuse what is none', () => {
+    for (const text of ['app in x', 'app in (x', '=x', 'app=x=y', 'app none', '!app=x']) {
+      assert.equal(parseLabelSelector(text).ok, false, text);
+    }
   });
 });

@@ -379,6 +379,13 @@ export function contractTests(server: () => ContractServer): void {
     });
   });
 
+  it('a watch from a version that is none is an error of the server', async () => {
+    const { pods } = await namespace('bad-watches');
+    const { status, body } = await api().request('GET', `${pods}?watch=1&resourceVersion=x`);
+    assert.equal(status, 500);
+    assert.match(body.message ?? '', /^resourceVersion: Invalid value: "x": /);
+  });
+
   it('a watch from a version that is still to come stays silent', async () => {
     const { pods } = await namespace('future');
     const { resourceVersion } = (await api().expect('GET', pods)).metadata;
