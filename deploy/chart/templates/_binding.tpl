@@ -1,0 +1,25 @@
+{{/* Binds the role of a feature: everywhere, or in the namespaces. Takes root, feature, namespaces. */}}
+{{- define "nmi.bindFeature" -}}
+{{- $name := include "nmi.featureRole" . -}}
+{{- $root := .root -}}
+{{- range .namespaces | default (list "") }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ if . }}RoleBinding{{ else }}ClusterRoleBinding{{ end }}
+metadata:
+  name: {{ $name }}
+  {{- with . }}
+  namespace: {{ . }}
+  {{- end }}
+  labels:
+    {{- include "nmi.labels" $root | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: {{ $name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "nmi.serviceAccount" $root }}
+    namespace: {{ $root.Release.Namespace }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,111 @@
+{{/*
+Names. The objects of a node agent are not multiplied by releases, so they do not carry the
+release's name. With a nameOverride they are those of aad-pod-identity's chart, selector included: a
+selector cannot be changed, and a DaemonSet of another name would run beside the old one.
+*/}}
+{{- define "nmi.name" -}}
+{{- if .Values.nameOverride }}{{ .Values.nameOverride }}-nmi{{ else }}nmi{{ end -}}
+{{- end -}}
+
+{{- define "nmi.serviceAccount" -}}
+{{- if .Values.nameOverride }}{{ include "nmi.name" . }}{{ else }}aad-pod-id-nmi-service-account{{ end -}}
+{{- end -}}
+
+{{- define "nmi.role" -}}
+{{- if .Values.nameOverride }}{{ include "nmi.name" . }}{{ else }}aad-pod-id-nmi-role{{ end -}}
+{{- end -}}
+
+{{- define "nmi.roleBinding" -}}
+{{- if .Values.nameOverride }}{{ include "nmi.name" . }}{{ else }}aad-pod-id-nmi-binding{{ end -}}
+{{- end -}}
+
+{{/* Of the role for one feature, and of its binding. Takes root and feature. */}}
+{{- define "nmi.featureRole" -}}
+{{- with .root }}
+{{- if .Values.nameOverride }}{{ include "nmi.name" . }}{{ else }}aad-pod-id-nmi{{ end -}}
+{{- end }}-{{ .feature }}
+{{- end -}}
+
+{{- define "nmi.fullname" -}}
+{{- $name := .Values.nameOverride | default .Chart.Name -}}
+{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 58 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}{{ .Release.Name | trunc 58 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" .Release.Name $name | trunc 58 | trimSuffix "-" }}
+{{- end -}}
+{{- end -}}
+
+{{- define "nmi.selector" -}}
+{{- if .Values.nameOverride -}}
+app.kubernetes.io/name: {{ .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: nmi
+{{- else -}}
+component: nmi
+tier: node
+{{- end -}}
+{{- end -}}
+
+{{/* Of the DaemonSet and its pods: both ways in which the pods of NMI have been looked for. */}}
+{{- define "nmi.podLabels" -}}
+component: nmi
+tier: node
+k8s-app: aad-pod-id
+app.kubernetes.io/component: nmi
+{{- end -}}
+
+{{- define "nmi.labels" -}}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 }}
+{{- end -}}
+
+{{/* "true" or nothing. In the old chart any text was true, "false" included; nobody meant that. */}}
+{{- define "nmi.isOn" -}}
+{{- if eq (toString .) "true" }}true{{ end -}}
+{{- end -}}
+
+{{/* A value that is set, 0 and false being values, or nothing. Lists become comma-separated. */}}
+{{- define "nmi.given" -}}
+{{- if kindIs "slice" . }}{{ join "," . }}
+{{- else if kindIs "float64" . }}{{ int64 . }}
+{{- else if not (kindIs "invalid" .) }}{{ toString . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "nmi.flag" -}}
+{{- $given := include "nmi.given" .value -}}
+{{- if ne $given "" }}
+- {{ printf "%s=%s" .flag $given | quote }}
+{{- end -}}
+{{- end -}}
+
+{{- define "nmi.probePort" -}}
+{{- include "nmi.given" .Values.nmi.probePort | default "8080" -}}
+{{- end -}}
+
+{{- define "nmi.metricsPort" -}}
+{{- include "nmi.given" .Values.nmi.prometheusPort | default "9090" -}}
+{{- end -}}
+
+{{/* What the schema cannot say in words that help. */}}
+{{- define "nmi.check" -}}
+{{- with .Values }}
+{{- if contains "oss/azure/aad-pod-identity" (toString .image.repository) }}
+{{- fail "image.repository names the image of aad-pod-identity; this chart runs another program: build and push deploy/Dockerfile and name that image" }}
+{{- end }}
+{{- if and (include "nmi.isOn" .rbac.enabled) (include "nmi.isOn" .nmi.workloadIdentity) (not (include "nmi.isOn" .rbac.allowFederation)) }}
+{{- fail "nmi.workloadIdentity needs rbac.allowFederation: it makes tokens of service accounts" }}
+{{- end }}
+{{- $rolling := (.nmi.updateStrategy | default dict).rollingUpdate | default dict }}
+{{- if not (has (toString ($rolling.maxSurge | default 0)) (list "0" "0%")) }}
+{{- fail "nmi.updateStrategy.rollingUpdate.maxSurge must be 0: two agents cannot hold the ports of one node" }}
+{{- end }}
+{{- end }}
+{{- if eq (include "nmi.probePort" .) (include "nmi.given" .Values.nmi.port | default "2579") }}
+{{- fail "nmi.probePort must differ from nmi.port, which every pod can reach" }}
+{{- end }}
+{{- if and (eq (include "nmi.metricsPort" .) "0") (or (include "nmi.isOn" .Values.podMonitor.enabled) (include "nmi.isOn" .Values.serviceMonitor.enabled)) }}
+{{- fail "podMonitor and serviceMonitor need the metrics page: nmi.prometheusPort is 0" }}
+{{- end }}
+{{- end -}}

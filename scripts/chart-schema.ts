@@ -1,0 +1,232 @@
+/**
+ * Writes what the chart takes from the options table: `deploy/chart/values.schema.json` and
+ * `deploy/chart/templates/_flags.tpl`. `node scripts/chart-schema.ts`; a test compares them, so no
+ * flag is without a value and no value without a flag.
+ */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { format, resolveConfig } from 'prettier';
+import { allowedText } from '../src/nmi/config.ts';
+import { options, type Option } from '../src/nmi/options.ts';
+
+/** Where the chart lies. */
+export const chartFolder = join(import.meta.dirname, '../deploy/chart');
+
+/** A part of a JSON schema. */
+type Schema = Readonly<Record<string, unknown>>;
+
+/** The values of the replaced system's chart, where their names do not follow from the flag's. */
+const oldPaths: Readonly<Record<string, readonly string[]>> = {
+  'custom-user-agent': ['customUserAgent'],
+  'ipt-update-interval-sec': ['nmi', 'ipTableUpdateTimeIntervalInSeconds'],
+  'http-probe-port': ['nmi', 'probePort'],
+  'log-format': ['nmi', 'loggingFormat'],
+  v: ['nmi', 'logVerbosity'],
+  'find-identity-retry-interval': ['nmi', 'findIdentityRetryIntervalInSeconds'],
+};
+
+/** Flags without effect that had a value in the replaced system's chart all the same. */
+const oldWithoutEffect = new Set([
+  'enable-conntrack-deletion',
+  'enable-scale-features',
+  'find-identity-retry-interval',
+  'mic-namespace',
+  'retry-attempts-for-assigned',
+  'retry-attempts-for-created',
+  'set-retry-after-header',
+]);
+
+/** What the DaemonSet decides itself, or a pod has no use for. */
+const notValues = new Set(['force-namespaced', 'kubeconfig', 'node', 'operation-mode']);
+
+interface ChartFlag {
+  readonly option: Option;
+  /** Of the value, from the root of values.yaml. */
+  readonly path: readonly string[];
+}
+
+function chartFlags(): readonly ChartFlag[] {
+  return (options as readonly Option[])
+    .filter(({ name }) => !notValues.has(name))
+    .filter(({ name, noEffect }) => noEffect === undefined || oldWithoutEffect.has(name))
+    .map((option) => ({ option, path: oldPaths[option.name] ?? ['nmi', valueName(option.name)] }));
+}
+
+/** `nmi-port` stands below `nmi` already. */
+function valueName(flag: string): string {
+  return flag
+    .replace(/^nmi-/, '')
+    .replaceAll(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
+}
+
+/** The template that turns the values into arguments; a value that is empty is not passed. */
+export function renderFlags(): string {
+  const lines = chartFlags().map(({ option, path }) => {
+    const dashes = option.name.length === 1 ? '-' : '--';
+    const argument = `dict "flag" "${dashes}${option.name}" "type" "${option.type}"`;
+    return `{{- include "nmi.flag" (${argument} "value" .Values.${path.join('.')}) }}`;
+  });
+  return [
+    '{{/* Made by scripts/chart-schema.ts from the options table; not to be edited. */}}',
+    '{{- define "nmi.flags" -}}',
+    ...lines,
+    '{{- end -}}',
+    '',
+  ].join('\n');
+}
+
+/** Formatted as the repository's other files are. */
+export async function renderSchema(): Promise<string> {
+  const path = join(chartFolder, 'values.schema.json');
+  const config = await resolveConfig(path);
+  return format(JSON.stringify(valuesSchema()), { ...config, filepath: path });
+}
+
+function valuesSchema(): Schema {
+  const own = { ...topLevel };
+  const ofNmi: Record<string, Schema> = { ...nmiValues };
+  for (const { option, path } of chartFlags()) {
+    const [first = '', second] = path;
+    if (second === undefined) own[first] = schemaOf(option);
+    else ofNmi[second] = schemaOf(option);
+  }
+  return {
+    $schema: 'http://json-schema.org/draft-07/schema#',
+    title: 'Values of the chart entra-pod-identity',
+    ...closed({ ...own, nmi: closed(ofNmi) }),
+  };
+}
+
+/** An unknown name is a mistake to be told of, not something to be passed over. */
+function closed(properties: Readonly<Record<string, Schema>>): Schema {
+  return { type: 'object', additionalProperties: false, properties };
+}
+
+const text: Schema = { type: ['string', 'null'] };
+const list: Schema = { type: ['array', 'null'] };
+const map: Schema = { type: ['object', 'null'] };
+const mapOfText: Schema = { ...map, additionalProperties: { type: 'string' } };
+/** The replaced system's values were texts as often as not. */
+const flag: Schema = { enum: [true, false, 'true', 'false', '', null] };
+const namespaces: Schema = { ...list, items: { type: 'string', minLength: 1 } };
+const monitor = closed({
+  enabled: flag,
+  labels: mapOfText,
+  interval: text,
+  scrapeTimeout: text,
+});
+
+function standardMode(what: Schema): Schema {
+  return { ...what, description: 'Of standard mode; accepted and not used.' };
+}
+
+const azureIdentity: Schema = {
+  ...closed({
+    namespace: { ...text, description: "Default: the release's." },
+    name: { ...text, description: 'Default: the key.' },
+    type: {
+      enum: [0, 1, 2, 3, '0', '1', '2', '3'],
+      description: '0 user-assigned, 1 secret, 2 certificate, 3 federated.',
+    },
+    resourceID: text,
+    clientID: text,
+    tenantID: text,
+    adEndpoint: text,
+    federation: { enum: ['pod', 'node', '', null] },
+    clientPassword: closed({ name: text, namespace: text }),
+    auxiliaryTenantIDs: { ...list, items: { type: 'string' } },
+    binding: {
+      ...closed({ name: text, selector: { type: 'string', minLength: 1 } }),
+      required: ['selector'],
+    },
+  }),
+  required: ['type', 'binding'],
+};
+
+const topLevel: Readonly<Record<string, Schema>> = {
+  global: map,
+  nameOverride: { ...text, pattern: '^([a-z0-9]([-a-z0-9]{0,52}[a-z0-9])?)?$' },
+  fullnameOverride: text,
+  operationMode: { enum: ['managed'], description: 'There is no standard mode.' },
+  forceNamespaced: { ...flag, description: 'Matching is always namespaced; accepted, not used.' },
+  installMICException: { ...flag, description: 'Except the add-ons of AKS in kube-system.' },
+  image: closed({
+    repository: text,
+    imagePullPolicy: { enum: ['Always', 'IfNotPresent', 'Never'] },
+  }),
+  imagePullSecrets: { ...list, items: { type: 'object' } },
+  rbac: closed({
+    enabled: flag,
+    allowAccessToSecrets: flag,
+    secretsNamespaces: namespaces,
+    allowFederation: flag,
+    federationNamespaces: namespaces,
+    createUserFacingClusterRoles: flag,
+    pspEnabled: {
+      enum: [false, 'false', '', null],
+      description: 'Kubernetes has no PodSecurityPolicy any more.',
+    },
+  }),
+  uninstall: closed({ openNodes: flag }),
+  podMonitor: monitor,
+  serviceMonitor: monitor,
+  azureIdentities: { ...map, additionalProperties: azureIdentity },
+  mic: standardMode(map),
+  adminsecret: standardMode(map),
+};
+
+const nmiValues: Readonly<Record<string, Schema>> = {
+  image: { type: 'string', minLength: 1 },
+  tag: text,
+  priorityClassName: text,
+  resources: map,
+  updateStrategy: map,
+  podAnnotations: mapOfText,
+  podLabels: mapOfText,
+  affinity: map,
+  nodeSelector: mapOfText,
+  tolerations: { ...list, items: { type: 'object' } },
+  env: { ...list, items: { type: 'object', required: ['name'] } },
+  extraVolumes: { ...list, items: { type: 'object', required: ['name'] } },
+  extraVolumeMounts: { ...list, items: { type: 'object', required: ['name', 'mountPath'] } },
+};
+
+/** As much as reads well in a complaint; the agent looks closer. */
+const ipv4 = '[0-9]{1,3}(\\.[0-9]{1,3}){3}';
+
+function schemaOf(option: Option): Schema {
+  const description = `--${option.name}: ${option.help} Takes ${allowedText(option)}.`;
+  return { ...typeOf(option), description };
+}
+
+function typeOf(option: Option): Schema {
+  switch (option.type) {
+    case 'boolean':
+      return flag;
+    case 'integer':
+      return {
+        type: ['integer', 'string', 'null'],
+        minimum: option.min,
+        maximum: option.max,
+        pattern: '^[0-9]*$',
+      };
+    case 'choice':
+      return { enum: [...option.choices, '', null] };
+    case 'list':
+      return { type: ['array', 'string', 'null'], items: { type: 'string' } };
+    case 'ip':
+      return { ...text, pattern: `^(${ipv4})?$` };
+    case 'string':
+      return { ...text, ...patternOf(option.pattern?.test) };
+  }
+}
+
+/** JSON schema has no flags; what is not said here the agent says at its start. */
+function patternOf(test: RegExp | undefined): Schema {
+  return test === undefined || test.flags !== '' ? {} : { pattern: test.source };
+}
+
+if (import.meta.main) {
+  await writeFile(join(chartFolder, 'values.schema.json'), await renderSchema());
+  await writeFile(join(chartFolder, 'templates/_flags.tpl'), renderFlags());
+}

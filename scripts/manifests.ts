@@ -1,0 +1,94 @@
+/**
+ * Writes the manifests that need no Helm, from the chart: `node scripts/manifests.ts`. It needs
+ * helm, which it builds like the tests on clusters do. A test compares them, so that there is one
+ * source of what is deployed.
+ */
+import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { format, resolveConfig } from 'prettier';
+import { provideHelm } from '../test/cluster/support/binaries.ts';
+import { chartFolder } from './chart-schema.ts';
+
+const deploy = join(import.meta.dirname, '../deploy');
+
+interface Manifest {
+  /** Below `deploy`; the first is the one people apply, the others are in kustomize's reach. */
+  readonly paths: readonly string[];
+  readonly about: string;
+  /** What `helm template` is told beside the defaults. */
+  readonly flags: readonly string[];
+}
+
+const manifests: readonly Manifest[] = [
+  {
+    paths: ['nmi.yaml', 'kustomize/agent/nmi.yaml'],
+    about: `The agent on every Linux node. Apply crds.yaml first where the cluster has never had
+aad-pod-identity. Names are those of its managed-mode manifest, so that applying this file takes
+the old DaemonSet's place.`,
+    flags: [],
+  },
+  {
+    paths: ['rights-secrets.yaml', 'kustomize/secrets/rights-secrets.yaml'],
+    about: `To grant it in single namespaces only, bind the ClusterRole there with a RoleBinding.`,
+    flags: ['--set=rbac.allowAccessToSecrets=true', '--show-only=templates/rights-secrets.yaml'],
+  },
+  {
+    paths: ['rights-federation.yaml', 'kustomize/federation/rights-federation.yaml'],
+    about: `To grant it in single namespaces only, bind the ClusterRole there with a RoleBinding.
+Without --workload-identity the second rule can be left out.`,
+    flags: [
+      '--set=rbac.allowFederation=true,nmi.workloadIdentity=true',
+      '--show-only=templates/rights-federation.yaml',
+    ],
+  },
+  {
+    paths: ['open-nodes.yaml', 'kustomize/open-nodes/open-nodes.yaml'],
+    about: `Takes the agent's place and opens every node, the step before an uninstallation:
+  kubectl apply -f open-nodes.yaml
+  kubectl -n kube-system rollout status daemonset/nmi
+When that comes back, pods reach the real metadata service again, with the node's identities.`,
+    flags: ['--set=uninstall.openNodes=true', '--show-only=templates/daemonset.yaml'],
+  },
+];
+
+/** Where the definitions of the custom resources lie besides `deploy/crds.yaml`. */
+export const crdCopies = ['chart/crds/crds.yaml', 'kustomize/agent/crds.yaml'] as const;
+
+/** Path below `deploy` → text. @throws with what helm complains about. */
+export async function renderManifests(helm: string): Promise<ReadonlyMap<string, string>> {
+  const files = new Map<string, string>();
+  for (const { paths, about, flags } of manifests) {
+    const text = await tidy(about, runHelm(helm, flags));
+    for (const path of paths) files.set(path, text);
+  }
+  return files;
+}
+
+function runHelm(helm: string, flags: readonly string[]): string {
+  const words = ['template', 'nmi', chartFolder, '--namespace=kube-system', ...flags];
+  const run = spawnSync(helm, words, { encoding: 'utf8', timeout: 60_000 });
+  if (run.status !== 0) throw new Error(`helm template: ${run.stderr}`);
+  return run.stdout;
+}
+
+/** Labels that say which release of Helm an object belongs to: here, to none. */
+const releaseLabel = /^ +(?:helm\.sh\/chart|app\.kubernetes\.io\/(?:managed-by|instance)): .*\n/gm;
+
+async function tidy(about: string, rendered: string): Promise<string> {
+  const header = `Made by scripts/manifests.ts from the chart; change that instead.\n\n${about}`;
+  const comment = header.replaceAll(/^(?=.)/gm, '# ').replaceAll(/^$/gm, '#');
+  const body = rendered.replaceAll(/^(?:# Source: .*)?\n/gm, '').replaceAll(releaseLabel, '');
+  const config = await resolveConfig(join(deploy, 'nmi.yaml'));
+  return format(`${comment}\n${body}`, { ...config, parser: 'yaml' });
+}
+
+if (import.meta.main) {
+  const crds = readFileSync(join(deploy, 'crds.yaml'), 'utf8');
+  for (const path of crdCopies) writeFileSync(join(deploy, path), crds);
+  const helm = provideHelm();
+  if (helm.programs === undefined) throw new Error(helm.missing);
+  for (const [path, text] of await renderManifests(helm.programs)) {
+    writeFileSync(join(deploy, path), text);
+  }
+}

@@ -1,0 +1,42 @@
+/** What of the chart can be said without helm. */
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { parse } from 'yaml';
+import { chartFolder, renderFlags, renderSchema } from '../../scripts/chart-schema.ts';
+import { crdCopies } from '../../scripts/manifests.ts';
+import { options, type Option } from '../../src/nmi/options.ts';
+
+const deploy = join(import.meta.dirname, '../../deploy');
+const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');
+
+describe('the files of the chart', () => {
+  it('have a fresh schema and fresh flags (npm run docs writes them)', async () => {
+    const schema = await readFile(join(chartFolder, 'values.schema.json'), 'utf8');
+    assert.equal(schema, await renderSchema());
+    const flags = await readFile(join(chartFolder, 'templates/_flags.tpl'), 'utf8');
+    assert.equal(flags, renderFlags());
+  });
+
+  it('have a value for every flag that does something', () => {
+    const decidedByTheDaemonSet = ['node', 'operation-mode', 'force-namespaced', 'kubeconfig'];
+    const flags = renderFlags();
+    for (const { name, noEffect } of options as readonly Option[]) {
+      if (noEffect !== undefined || decidedByTheDaemonSet.includes(name)) continue;
+      assert.match(flags, new RegExp(`"--?${name}"`), name);
+    }
+  });
+
+  it('hold the definitions of the custom resources byte for byte (node scripts/manifests.ts)', async () => {
+    const crds = await read('crds.yaml');
+    for (const path of crdCopies) assert.equal(await read(path), crds, path);
+  });
+
+  it('are of the version of the program', async () => {
+    const manifest = await readFile(join(deploy, '../package.json'), 'utf8');
+    const { version } = JSON.parse(manifest) as { readonly version: string };
+    const chart = parse(await read('chart/Chart.yaml')) as { readonly appVersion: string };
+    assert.equal(chart.appVersion, version);
+  });
+});

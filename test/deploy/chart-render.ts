@@ -1,0 +1,130 @@
+/** The chart as the real helm renders it. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { parseAllDocuments } from 'yaml';
+import { chartFolder } from '../../scripts/chart-schema.ts';
+
+/** Part of a Kubernetes object, as far as the tests look into it. */
+export interface KubeObject {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: {
+    readonly name: string;
+    readonly namespace?: string;
+    readonly labels?: Readonly<Record<string, string>>;
+  };
+  readonly [field: string]: unknown;
+}
+
+export interface RenderOptions {
+  readonly helm: string;
+  readonly release?: string;
+  readonly namespace?: string;
+  /** As values.yaml has them. */
+  readonly values?: object;
+  readonly flags?: readonly string[];
+}
+
+export interface Rendered {
+  readonly exitCode: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** What `helm template` says, good or bad. Values go in as YAML, which JSON is. */
+export function runHelmTemplate(options: RenderOptions): Rendered {
+  const { helm, release = 'nmi', namespace = 'kube-system', values = {}, flags = [] } = options;
+  const words = ['template', release, chartFolder, `--namespace=${namespace}`, '--values=-'];
+  const input = JSON.stringify(values);
+  const run = spawnSync(helm, [...words, ...flags], { encoding: 'utf8', input, timeout: 60_000 });
+  return { exitCode: run.status, stdout: run.stdout, stderr: run.stderr };
+}
+
+/** The text of all objects. */
+export function renderChart(options: RenderOptions): string {
+  const { exitCode, stdout, stderr } = runHelmTemplate(options);
+  assert.equal(exitCode, 0, stderr);
+  return stdout;
+}
+
+export function objectsOf(yaml: string): readonly KubeObject[] {
+  return parseAllDocuments(yaml).flatMap((document) => {
+    assert.deepEqual(document.errors, []);
+    const object = document.toJS() as KubeObject | null;
+    return object === null ? [] : [object];
+  });
+}
+
+/** By kind and name, without what says which release of Helm they belong to. */
+export function withoutRelease(objects: readonly KubeObject[]): ReadonlyMap<string, KubeObject> {
+  const ofRelease = new Set([
+    'helm.sh/chart',
+    'app.kubernetes.io/managed-by',
+    'app.kubernetes.io/instance',
+  ]);
+  const entries = objects.map((object) => {
+    const { labels, ...metadata } = object.metadata;
+    const kept = Object.entries(labels ?? {}).filter(([name]) => !ofRelease.has(name));
+    const bare =
+      labels === undefined ? metadata : { ...metadata, labels: Object.fromEntries(kept) };
+    return [`${object.kind} ${metadata.name}`, { ...object, metadata: bare }] as const;
+  });
+  return new Map(entries.toSorted(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+export interface Container {
+  readonly name: string;
+  readonly image: string;
+  readonly command?: readonly string[];
+  readonly args?: readonly string[];
+  readonly securityContext: {
+    readonly capabilities: { readonly drop: readonly string[]; readonly add?: readonly string[] };
+  };
+  readonly volumeMounts?: readonly { readonly name: string; readonly mountPath: string }[];
+  readonly livenessProbe?: object;
+  readonly readinessProbe?: object;
+  readonly ports?: readonly { readonly containerPort: number }[];
+}
+
+export interface DaemonSetSpec {
+  readonly selector: { readonly matchLabels: Readonly<Record<string, string>> };
+  readonly updateStrategy: { readonly rollingUpdate: Readonly<Record<string, unknown>> };
+  readonly template: {
+    readonly metadata: { readonly labels: Readonly<Record<string, string>> };
+    readonly spec: {
+      readonly terminationGracePeriodSeconds: number;
+      readonly serviceAccountName?: string;
+      readonly initContainers?: readonly Container[];
+      readonly containers: readonly Container[];
+      readonly volumes?: readonly { readonly name: string }[];
+    };
+  };
+}
+
+export function daemonSetOf(objects: readonly KubeObject[]): DaemonSetSpec {
+  return specOf(objects, 'DaemonSet') as DaemonSetSpec;
+}
+
+/** Of the first object of the kind. */
+export function specOf(objects: readonly KubeObject[], wanted: string): unknown {
+  const found = objects.find(({ kind }) => kind === wanted);
+  assert.ok(found !== undefined, `there is no ${wanted}`);
+  return found['spec'];
+}
+
+/** The first container, which is the agent. */
+export function agentOf(objects: readonly KubeObject[]): Container {
+  const [agent] = daemonSetOf(objects).template.spec.containers;
+  assert.ok(agent !== undefined);
+  return agent;
+}
+
+/** The agent's arguments by flag, as the command line would read them. */
+export function flagsOf({ args = [] }: Container): Readonly<Record<string, string>> {
+  return Object.fromEntries(
+    args.map((arg) => {
+      const [, name = '', value = 'true'] = /^--?([^=]+)(?:=(.*))?$/s.exec(arg) ?? [];
+      return [name, value.replace('$(NODE_NAME)', 'node-1')];
+    }),
+  );
+}

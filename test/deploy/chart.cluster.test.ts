@@ -1,0 +1,352 @@
+/**
+ * The chart by the real helm, and kustomize by the real kubectl. No server is asked; the programs
+ * come from where those of the test clusters come from.
+ */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { chartFolder } from '../../scripts/chart-schema.ts';
+import { renderManifests } from '../../scripts/manifests.ts';
+import { parseConfig } from '../../src/nmi/config.ts';
+import { provideClusters, provideHelm } from '../cluster/support/binaries.ts';
+import {
+  agentOf,
+  daemonSetOf,
+  flagsOf,
+  objectsOf,
+  renderChart,
+  runHelmTemplate,
+  withoutRelease,
+  type KubeObject,
+  type RenderOptions,
+} from './chart-render.ts';
+
+const deploy = join(import.meta.dirname, '../../deploy');
+const provided = provideHelm();
+const skip = provided.missing ?? false;
+const helm = provided.programs ?? '';
+const kubectl = provideClusters().find(({ programs }) => programs !== undefined)?.programs?.kubectl;
+
+function objects(values: object = {}, options: Omit<RenderOptions, 'helm'> = {}) {
+  return objectsOf(renderChart({ helm, values, ...options }));
+}
+
+function rightsOf(all: readonly KubeObject[]): readonly string[] {
+  type Rule = { readonly resources: string[]; readonly verbs: string[] };
+  return all
+    .filter(({ kind }) => kind === 'ClusterRole')
+    .flatMap((role) => role['rules'] as readonly Rule[])
+    .map(({ resources, verbs }) => `${verbs.join('+')} ${resources.join('+')}`);
+}
+
+/** All values of the replaced chart's table that concern NMI, and what else such a file holds. */
+const oldValues = {
+  operationMode: 'managed',
+  forceNamespaced: 'false',
+  installMICException: 'true',
+  customUserAgent: 'acme/1',
+  image: { repository: 'registry.example/team', imagePullPolicy: 'Always' },
+  imagePullSecrets: [{ name: 'pull' }],
+  mic: { tag: 'v1.8.17', logVerbosity: 0 },
+  adminsecret: {},
+  nmi: {
+    tag: '0.1.0',
+    priorityClassName: '',
+    logVerbosity: 4,
+    loggingFormat: 'json',
+    resources: {
+      limits: { cpu: '200m', memory: '512Mi' },
+      requests: { cpu: '100m', memory: '256Mi' },
+    },
+    updateStrategy: { type: 'RollingUpdate', rollingUpdate: { maxUnavailable: 1 } },
+    podAnnotations: { team: 'platform' },
+    podLabels: { team: 'platform' },
+    affinity: {},
+    nodeSelector: { 'kubernetes.io/os': 'linux' },
+    tolerations: [{ operator: 'Exists' }],
+    ipTableUpdateTimeIntervalInSeconds: 60,
+    micNamespace: 'default',
+    probePort: '8085',
+    retryAttemptsForCreated: '16',
+    retryAttemptsForAssigned: '',
+    findIdentityRetryIntervalInSeconds: 5,
+    enableScaleFeatures: true,
+    prometheusPort: '9091',
+    blockInstanceMetadata: 'true',
+    metadataHeaderRequired: true,
+    allowNetworkPluginKubenet: false,
+    kubeletConfig: '/etc/default/kubelet',
+    setRetryAfterHeader: false,
+    enableConntrackDeletion: false,
+  },
+  rbac: {
+    enabled: true,
+    allowAccessToSecrets: true,
+    pspEnabled: false,
+    createUserFacingClusterRoles: true,
+  },
+  podMonitor: { enabled: true, labels: { release: 'prometheus' }, interval: '30s' },
+  azureIdentities: {
+    checkout: {
+      namespace: 'shop',
+      name: 'checkout',
+      type: 1,
+      clientID: '00000000-0000-0000-0000-000000000001',
+      tenantID: '00000000-0000-0000-0000-000000000002',
+      clientPassword: { name: 'checkout-secret', namespace: 'shop' },
+      auxiliaryTenantIDs: ['00000000-0000-0000-0000-000000000003'],
+      binding: { name: 'checkout-binding', selector: 'checkout' },
+    },
+  },
+};
+
+const newValues = {
+  rbac: { allowFederation: true, federationNamespaces: ['shop', 'kube-system'] },
+  serviceMonitor: { enabled: true },
+  nmi: {
+    cloud: 'usgovernment',
+    workloadIdentity: true,
+    allowMetadata: ['attested', 'loadbalancer'],
+    tokenCacheSize: 1_000_000,
+    drainTimeoutSec: 25,
+    allowNetworkPluginKubenet: true,
+    entraCaFile: '/etc/entra/ca.pem',
+    env: [{ name: 'HTTPS_PROXY', value: 'http://proxy.example:3128' }],
+    extraVolumes: [{ name: 'entra-ca', configMap: { name: 'entra-ca' } }],
+    extraVolumeMounts: [{ name: 'entra-ca', mountPath: '/etc/entra', readOnly: true }],
+  },
+  azureIdentities: {
+    reports: { type: 0, resourceID: '/s/r', clientID: 'c', binding: { selector: 'reports' } },
+    federated: {
+      type: 3,
+      clientID: 'c',
+      tenantID: 't',
+      federation: 'node',
+      binding: { selector: 'f' },
+    },
+  },
+};
+
+const renderings: Readonly<Record<string, Omit<RenderOptions, 'helm'>>> = {
+  'old-values': {
+    release: 'aad-pod-identity',
+    namespace: 'default',
+    values: { ...oldValues, nameOverride: 'aad-pod-identity' },
+  },
+  'new-values': { release: 'identity', namespace: 'identity', values: newValues },
+};
+
+describe('the chart', { skip }, () => {
+  it('passes helm lint, with its defaults and with everything set', () => {
+    for (const values of [{}, oldValues, newValues]) {
+      const lint = spawnSync(helm, ['lint', '--strict', chartFolder, '--values=-'], {
+        encoding: 'utf8',
+        input: JSON.stringify(values),
+        timeout: 60_000,
+      });
+      assert.equal(lint.status, 0, lint.stdout + lint.stderr);
+    }
+  });
+
+  for (const [name, options] of Object.entries(renderings)) {
+    // To be written anew by: node --test --test-update-snapshots test/deploy/chart.cluster.test.ts
+    it(`renders ${name} as it did`, (t) => {
+      const golden = join(import.meta.dirname, 'goldens', `${name}.golden`);
+      t.assert.fileSnapshot(renderChart({ helm, ...options }), golden, {
+        serializers: [(text: unknown) => String(text)],
+      });
+    });
+  }
+
+  it('is where the manifests for kubectl come from (node scripts/manifests.ts)', async () => {
+    const fresh = await renderManifests(helm);
+    assert.ok(fresh.size > 0);
+    for (const [path, text] of fresh) {
+      assert.equal(await readFile(join(deploy, path), 'utf8'), text, path);
+    }
+  });
+
+  it('renders the objects that kustomize renders', { skip: kubectl === undefined }, () => {
+    const kustomize = (folder: string): readonly KubeObject[] => {
+      const words = ['kustomize', join(deploy, 'kustomize', folder)];
+      const run = spawnSync(kubectl ?? '', words, { encoding: 'utf8', timeout: 60_000 });
+      assert.equal(run.status, 0, run.stderr);
+      return objectsOf(run.stdout);
+    };
+    const all = ['agent', 'secrets', 'federation'].flatMap(kustomize);
+    const rbac = { allowAccessToSecrets: true, allowFederation: true };
+    // Only the rights are of more than the defaults.
+    const charted = [
+      ...objects({}, { flags: ['--include-crds'] }),
+      ...objects({ rbac, nmi: { workloadIdentity: true } }).filter(({ metadata: { name } }) =>
+        /-(?:secrets|federation)$/.test(name),
+      ),
+    ];
+    assert.deepEqual(withoutRelease(all), withoutRelease(charted));
+    const opening = objects({ uninstall: { openNodes: true } });
+    const daemonSets = opening.filter(({ kind }) => kind === 'DaemonSet');
+    assert.deepEqual(withoutRelease(kustomize('open-nodes')), withoutRelease(daemonSets));
+  });
+
+  it('starts the agent with arguments that it accepts, each value under its flag', () => {
+    const parse = (values: object) => {
+      const parsed = parseConfig(flagsOf(agentOf(objects(values))), {});
+      assert.ok(parsed.ok, JSON.stringify(parsed));
+      return parsed;
+    };
+    assert.deepEqual(parse({}).warnings, []);
+    const { config } = parse(newValues);
+    assert.equal(config.cloud, 'usgovernment');
+    assert.equal(config.workloadIdentity, true);
+    assert.deepEqual(config.allowedAreas, ['attested', 'loadbalancer']);
+    assert.equal(config.tokenCacheSize, 1_000_000);
+    assert.equal(config.drainTimeoutMs, 25_000);
+    const old = parse(oldValues);
+    assert.equal(old.config.metricsPort, 9091);
+    assert.equal(old.config.redirectIntervalMs, 60_000);
+    assert.equal(old.config.blockInstanceMetadata, true);
+    assert.equal(old.config.customUserAgent, 'acme/1');
+    assert.equal(old.config.logLevel, 'debug');
+    const noEffect = old.warnings.map((text) => /^--?([\w-]+)/.exec(text)?.[1]).toSorted();
+    assert.deepEqual(noEffect, [
+      'enable-conntrack-deletion',
+      'enable-scale-features',
+      'find-identity-retry-interval',
+      'mic-namespace',
+      'retry-attempts-for-created',
+      'set-retry-after-header',
+    ]);
+  });
+
+  it('replaces the DaemonSet of either way in which aad-pod-identity was installed', () => {
+    const plain = objects();
+    assert.deepEqual(daemonSetOf(plain).selector.matchLabels, { component: 'nmi', tier: 'node' });
+    const charted = objects({ nameOverride: 'aad-pod-identity' }, { release: 'apid' });
+    assert.deepEqual(daemonSetOf(charted).selector.matchLabels, {
+      'app.kubernetes.io/name': 'aad-pod-identity',
+      'app.kubernetes.io/instance': 'apid',
+      'app.kubernetes.io/component': 'nmi',
+    });
+    const names = charted.map(({ kind, metadata }) => `${kind} ${metadata.name}`).toSorted();
+    assert.deepEqual(names, [
+      'AzurePodIdentityException aks-addon-exception',
+      'ClusterRole aad-pod-identity-nmi',
+      'ClusterRoleBinding aad-pod-identity-nmi',
+      'DaemonSet aad-pod-identity-nmi',
+      'ServiceAccount aad-pod-identity-nmi',
+    ]);
+    for (const all of [plain, charted]) {
+      const { selector, template } = daemonSetOf(all);
+      for (const [name, value] of Object.entries(selector.matchLabels)) {
+        assert.equal(template.metadata.labels[name], value);
+      }
+    }
+  });
+
+  it('grants what is on, and nothing else', () => {
+    const base = [
+      'list+watch pods',
+      'list+watch azureidentities+azureidentitybindings+azurepodidentityexceptions',
+    ];
+    const granted = (rbac: object, nmi: object = {}) =>
+      rightsOf(objects({ rbac, nmi })).filter((right) => !base.includes(right));
+    assert.deepEqual(granted({}), []);
+    assert.deepEqual(granted({ allowAccessToSecrets: true }), ['get secrets']);
+    assert.deepEqual(granted({ allowAccessToSecrets: 'false' }), []);
+    assert.deepEqual(granted({ allowFederation: true }), ['create serviceaccounts/token']);
+    assert.deepEqual(granted({ allowFederation: true }, { workloadIdentity: true }), [
+      'create serviceaccounts/token',
+      'get serviceaccounts',
+    ]);
+    assert.deepEqual(rightsOf(objects({ rbac: { enabled: false } })), []);
+  });
+
+  it('binds a right in single namespaces where they are named', () => {
+    const rbac = { allowAccessToSecrets: true, secretsNamespaces: ['shop', 'pay'] };
+    const bindings = objects({ rbac }).filter(({ metadata }) => metadata.name.endsWith('-secrets'));
+    assert.deepEqual(
+      bindings.map(({ kind, metadata }) => `${kind} ${metadata.namespace ?? ''}`).toSorted(),
+      ['ClusterRole ', 'RoleBinding pay', 'RoleBinding shop'],
+    );
+  });
+
+  it('opens the nodes by the DaemonSet itself, with the flags that the agent had', () => {
+    const nmi = { listenAddress: '127.0.0.1', iptablesBackend: 'legacy' };
+    const { template, updateStrategy } = daemonSetOf(
+      objects({ uninstall: { openNodes: true }, nmi }),
+    );
+    const [opener] = template.spec.initContainers ?? [];
+    assert.deepEqual(opener?.args?.slice(0, 2), ['redirect', 'remove']);
+    assert.ok(opener.args.includes('--nmi-listen-address=127.0.0.1'));
+    assert.ok(opener.args.includes('--iptables-backend=legacy'));
+    assert.deepEqual(opener.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW']);
+    const [idle] = template.spec.containers;
+    assert.deepEqual(idle?.command, ['sleep', 'infinity']);
+    assert.equal(idle?.securityContext.capabilities.add, undefined);
+    assert.equal(updateStrategy.rollingUpdate['maxUnavailable'], '100%');
+  });
+
+  it('gives no capability, mount, probe or port that the settings have no use for', () => {
+    const nmi = {
+      redirect: 'none',
+      allowNetworkPluginKubenet: true,
+      probePort: 0,
+      prometheusPort: 0,
+    };
+    const all = objects({ nmi });
+    const agent = agentOf(all);
+    assert.equal(agent.securityContext.capabilities.add, undefined);
+    assert.equal(agent.volumeMounts, undefined);
+    assert.equal(daemonSetOf(all).template.spec.volumes, undefined);
+    assert.equal(agent.livenessProbe, undefined);
+    assert.equal(agent.readinessProbe, undefined);
+    assert.equal(agent.ports, undefined);
+  });
+
+  it('waits for the drain before it kills', () => {
+    const grace = (nmi: object) =>
+      daemonSetOf(objects({ nmi })).template.spec.terminationGracePeriodSeconds;
+    assert.equal(grace({}), 30);
+    assert.equal(grace({ drainTimeoutSec: 100 }), 120);
+    assert.equal(grace({ drainTimeoutSec: '0' }), 20);
+  });
+
+  const refused: readonly (readonly [values: object, says: RegExp])[] = [
+    [{ operationMode: 'standard' }, /'\/operationMode': value must be 'managed'/],
+    [{ nmi: { probeport: 1 } }, /'\/nmi': additional properties 'probeport' not allowed/],
+    [{ nmi: { probePort: 70_000 } }, /'\/nmi\/probePort': maximum: got 70,000, want 65,535/],
+    [{ nmi: { prometheusPort: 'http' } }, /'\/nmi\/prometheusPort': 'http' does not match/],
+    [{ nmi: { listenAddress: 'fe80::1' } }, /'\/nmi\/listenAddress': 'fe80::1' does not match/],
+    [{ nmi: { redirect: 'ipvs' } }, /'\/nmi\/redirect': value must be one of 'auto', 'iptables'/],
+    [{ nmi: { metadataGuard: 'maybe' } }, /'\/nmi\/metadataGuard': value must be one of true/],
+    [{ azureIdentities: { a: { type: 0 } } }, /'\/azureIdentities\/a': missing property 'binding'/],
+    [
+      { azureIdentities: { a: { type: 4, binding: { selector: 'a' } } } },
+      /'\/azureIdentities\/a\/type': value must be one of 0, 1, 2, 3/,
+    ],
+    [{ rbac: { pspEnabled: true } }, /'\/rbac\/pspEnabled': value must be one of false/],
+    [
+      { image: { repository: 'mcr.microsoft.com/oss/azure/aad-pod-identity' } },
+      /image\.repository names the image of aad-pod-identity/,
+    ],
+    [{ nmi: { workloadIdentity: true } }, /nmi\.workloadIdentity needs rbac\.allowFederation/],
+    [
+      { nmi: { updateStrategy: { rollingUpdate: { maxSurge: '10%' } } } },
+      /maxSurge must be 0: two agents cannot hold the ports of one node/,
+    ],
+    [{ nmi: { probePort: 2579 } }, /nmi\.probePort must differ from nmi\.port/],
+    [
+      { nmi: { prometheusPort: 0 }, podMonitor: { enabled: true } },
+      /podMonitor and serviceMonitor need the metrics page/,
+    ],
+  ];
+  for (const [values, says] of refused) {
+    it(`refuses ${JSON.stringify(values)} readably`, () => {
+      const { exitCode, stderr } = runHelmTemplate({ helm, values });
+      assert.notEqual(exitCode, 0);
+      assert.match(stderr, says);
+    });
+  }
+});

@@ -1,0 +1,82 @@
+/**
+ * The files of the image as a root of its own: they start, and the redirect works with nothing
+ * else, in a network namespace and with the capabilities of the DaemonSet.
+ */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../redirect/namespaces.ts';
+
+const repository = join(import.meta.dirname, '../..');
+const executable = join(repository, 'dist/nmi');
+const tools = ['conntrack', 'iptables-nft', 'iptables-legacy', 'setpriv', 'nsenter', 'unshare'];
+const skip =
+  (await whyNoKernelTests(...tools)) || (existsSync(executable) ? false : 'dist/nmi is not built');
+
+describe('the files of the image', { skip }, async () => {
+  if (skip !== false) return;
+  await sweepDeadNamespaces();
+  const space = await openNamespace();
+  after(() => space[Symbol.asyncDispose]());
+  const root = await mkdtemp(join(tmpdir(), 'nmi-image-'));
+  after(() => rm(root, { recursive: true, force: true }));
+  const made = spawnSync(join(repository, 'deploy/image-root.sh'), [root, executable], {
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
+  assert.equal(made.status, 0, made.stderr);
+
+  /** Enters the namespaces, gets /proc and /sys of them, and sees nothing of the machine's files. */
+  const script = `set -e
+    root=$1 capabilities=$2; shift 2
+    mount -t proc proc "$root/proc"; mount -t sysfs sysfs "$root/sys"
+    exec env -i PATH=/bin:/sbin:/usr/bin:/usr/sbin \
+      setpriv --bounding-set="-all$capabilities" --inh-caps=-all -- chroot "$root" "$@"`;
+  function inImage(...words: readonly string[]) {
+    // chroot itself takes the third; in its image the agent has no use for it.
+    const capabilities = ',+net_admin,+net_raw,+sys_chroot';
+    const enter = [`--net=/run/netns/${space.name}`, '--', 'unshare', '--mount', '--'];
+    return spawnSync(
+      'nsenter',
+      [...enter, 'sh', '-c', script, 'sh', root, capabilities, ...words],
+      {
+        encoding: 'utf8',
+        timeout: 60_000,
+      },
+    );
+  }
+
+  it('start, each of them', () => {
+    for (const words of [
+      ['nmi', '--version'],
+      ['ip', '-V'],
+      ['conntrack', '--version'],
+      ['iptables-save', '--version'],
+      ['iptables-nft-restore', '--version'],
+      ['iptables-legacy-restore', '--version'],
+      ['sleep', '0'],
+    ]) {
+      const run = inImage(...words);
+      assert.equal(run.status, 0, `${words.join(' ')}: ${run.stdout}${run.stderr}`);
+    }
+  });
+
+  it('hold no shell and no package manager', () => {
+    for (const name of ['sh', 'bash', 'dpkg', 'apt-get', 'perl']) {
+      assert.equal(inImage(name).status, 127, name);
+    }
+  });
+
+  for (const backend of ['nft', 'legacy']) {
+    it(`are enough for the redirect with iptables ${backend}`, () => {
+      for (const action of ['install', 'verify', 'remove']) {
+        const run = inImage('nmi', 'redirect', action, `--iptables-backend=${backend}`);
+        assert.equal(run.status, 0, `${action}: ${run.stdout}${run.stderr}`);
+      }
+    });
+  }
+});

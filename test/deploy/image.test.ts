@@ -1,0 +1,75 @@
+/** What can be said of the image where there is nothing to build it with. */
+import assert from 'node:assert/strict';
+import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
+import { existsSync, realpathSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+
+const root = join(import.meta.dirname, '../..');
+const executable = join(root, 'dist/nmi');
+const dockerfile = await readFile(join(root, 'deploy/Dockerfile'), 'utf8');
+
+function output(tool: string, ...args: readonly string[]): string {
+  const run = spawnSync(tool, args, { encoding: 'utf8', timeout: 30_000 });
+  assert.equal(run.status, 0, `${tool} ${args.join(' ')}: ${run.error?.message ?? run.stderr}`);
+  return run.stdout;
+}
+
+/** Why the packages of this machine say nothing about those of the image. */
+function whyNoDebian(): string | false {
+  if (spawnSync('dpkg-query', ['--version']).error !== undefined) return 'not a Debian system';
+  return existsSync(executable) ? false : 'dist/nmi is not built';
+}
+
+/** Fails for a package that is not installed, an alternative that was not taken, say. */
+function dpkg(...args: readonly string[]): SpawnSyncReturns<string> {
+  return spawnSync('dpkg-query', args, { encoding: 'utf8', timeout: 30_000 });
+}
+
+/** The packages and what they need, as dpkg knows it. libc6 is needed by all and in every Debian. */
+function closureOf(names: readonly string[]): ReadonlySet<string> {
+  const known = new Set<string>(['libc6']);
+  const open = [...names];
+  for (let name = open.pop(); name !== undefined; name = open.pop()) {
+    if (known.has(name)) continue;
+    known.add(name);
+    const { stdout: needs } = dpkg('-W', '-f', '${Depends}', name);
+    open.push(...needs.split(/[,|]/).flatMap((need) => /^\s*([a-z0-9.+-]+)/.exec(need)?.[1] ?? []));
+  }
+  return known;
+}
+
+describe('the Dockerfile', () => {
+  it('copies files of the clone that are there', () => {
+    const copied = [...dockerfile.matchAll(/^COPY (?!--from)(\S+)/gm)].map(([, path = '']) => path);
+    assert.deepEqual(copied, ['.', 'deploy/image-root.sh']);
+    for (const path of copied) assert.ok(existsSync(join(root, path)), path);
+    assert.match(dockerfile, /\/src\/dist\/nmi\b/);
+  });
+
+  it('starts each program of the image before there is one', async () => {
+    const script = await readFile(join(root, 'deploy/image-root.sh'), 'utf8');
+    const started = [...dockerfile.matchAll(/^RUN \["([\w-]+)"/gm)].map(([, name = '']) => name);
+    assert.ok(started.includes('nmi'));
+    for (const name of started) assert.match(script, new RegExp(`\\b${name}\\b`));
+  });
+
+  it('installs every library that the executable loads', { skip: whyNoDebian() }, () => {
+    const [, list = ''] =
+      /FROM debian:\S+ AS root\n[\s\S]*?--no-install-recommends ([^\n]+)/.exec(dockerfile) ?? [];
+    const installed = list
+      .split(' ')
+      .filter((name) => spawnSync('dpkg', ['-s', name]).status === 0);
+    const packages = closureOf(installed);
+    const libraries = [...output('ldd', executable).matchAll(/=> (\/\S+)/g)];
+    assert.ok(libraries.length > 3);
+    for (const [, path = ''] of libraries) {
+      // The loader names /lib, dpkg names what that is a link to, or the other way round.
+      const names = [path, realpathSync(path), path.replace(/^\/lib/, '/usr/lib')];
+      const owner = names.map((name) => dpkg('-S', name).stdout).find((found) => found !== '');
+      const [name = ''] = owner?.split(':') ?? [];
+      assert.ok(packages.has(name), `${path} of ${name} is not in the image`);
+    }
+  });
+});

@@ -1,0 +1,84 @@
+/** That the policies name what the agent and its manifests really use. */
+import assert from 'node:assert/strict';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { options } from '../../src/nmi/options.ts';
+import { cloudNames, cloudOf } from '../../src/nmi/sources/entra/clouds.ts';
+import { objectsOf, specOf, type KubeObject } from './chart-render.ts';
+
+const deploy = join(import.meta.dirname, '../../deploy');
+const load = async (path: string): Promise<readonly KubeObject[]> =>
+  objectsOf(await readFile(join(deploy, path), 'utf8'));
+
+function defaultOf(name: string): string {
+  return String(options.find((option) => option.name === name)?.default);
+}
+
+describe('the policies', () => {
+  it('each come with the binding that makes them count', async () => {
+    const files = await readdir(join(deploy, 'policies'));
+    for (const file of files.filter((name) => !/^(?:network|gatekeeper)-/.test(name))) {
+      const objects = await load(`policies/${file}`);
+      assert.equal(objects.length, 2, file);
+      const policy = specOf(objects, 'ValidatingAdmissionPolicy') as { failurePolicy: string };
+      assert.equal(policy.failurePolicy, 'Fail');
+      const binding = specOf(objects, 'ValidatingAdmissionPolicyBinding') as {
+        policyName: string;
+        validationActions: string[];
+      };
+      assert.equal(binding.policyName, objects[0]?.metadata.name);
+      assert.deepEqual(binding.validationActions, ['Deny']);
+    }
+  });
+
+  it("fence the agent's own service account, and the audiences it asks for", async () => {
+    const text = await readFile(join(deploy, 'policies/fence-token-requests.yaml'), 'utf8');
+    const account = (await load('nmi.yaml')).find(
+      ({ kind }) => kind === 'ServiceAccount',
+    )?.metadata;
+    assert.ok(account?.namespace !== undefined);
+    assert.ok(text.includes(`'system:serviceaccount:${account.namespace}:${account.name}'`));
+    assert.ok(text.includes(`request.namespace == '${account.namespace}'`));
+    assert.ok(text.includes(`request.name == '${account.name}'`));
+    const audiences = [...text.matchAll(/'(api:\/\/[^']+)'/g)].map(([, audience]) => audience);
+    assert.deepEqual(
+      audiences,
+      cloudNames.map((name) => cloudOf(name).audience),
+    );
+  });
+
+  it('have the rule of Gatekeeper look at the same pods', async () => {
+    const objects = await load('policies/gatekeeper-drop-net-raw.yaml');
+    const { crd } = specOf(objects, 'ConstraintTemplate') as {
+      crd: { spec: { names: { kind: string } } };
+    };
+    const { kind } = crd.spec.names;
+    assert.equal(objects[0]?.metadata.name, kind.toLowerCase());
+    const { match } = specOf(objects, kind) as { match: { labelSelector: object } };
+    const { matchResources } = specOf(
+      await load('policies/drop-net-raw.yaml'),
+      'ValidatingAdmissionPolicyBinding',
+    ) as { matchResources: { objectSelector: object } };
+    assert.deepEqual(match.labelSelector, matchResources.objectSelector);
+  });
+
+  it('let traffic through to where the redirect leads', async () => {
+    const listen = `${defaultOf('nmi-listen-address')}/32`;
+    const metadata = `${defaultOf('metadata-ip')}/32`;
+    const policy = await load('policies/network-policy.yaml');
+    const { egress } = specOf(policy, 'NetworkPolicy') as {
+      egress: { to: { ipBlock: { cidr: string } }[]; ports: { port: number }[] }[];
+    };
+    assert.deepEqual(
+      egress.map(({ to, ports }) => [to[0]?.ipBlock.cidr, String(ports[0]?.port)]),
+      [
+        [metadata, defaultOf('metadata-port')],
+        [listen, defaultOf('nmi-port')],
+      ],
+    );
+    const cilium = await readFile(join(deploy, 'policies/network-policy-cilium.yaml'), 'utf8');
+    assert.ok(cilium.includes(metadata));
+    assert.ok(cilium.includes(`port: '${defaultOf('nmi-port')}'`));
+  });
+});
