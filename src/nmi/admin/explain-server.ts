@@ -13,7 +13,7 @@ import type { Log } from '../log.ts';
 import { networkCode } from '../network-code.ts';
 
 export interface ExplainServerOptions {
-  /** Of the socket; its folder is made when it is not there. Empty is off. */
+  /** Of the socket; its folder, but none above that, is made when it is not there. Empty is off. */
   readonly path: string;
   readonly explain: (query: ExplainQuery) => Explanation;
   readonly log: Log;
@@ -73,11 +73,11 @@ function send(response: ServerResponse, status: number, value: object): void {
 async function listenAt(server: Server, path: string): Promise<string | undefined> {
   try {
     const folder = dirname(path);
-    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await makeFolder(folder);
     const { uid, mode } = await lstat(folder);
     // Another user could put a socket of its own there, and answer in the agent's name.
     if (uid !== process.geteuid?.() || (mode & 0o022) !== 0) {
-      return `its folder ${folder} can be written by other users`;
+      return `${folder} is no folder that this user alone can write to`;
     }
     if (!(await tryListen(server, path))) {
       if (!(await lstat(path)).isSocket()) return 'something that is no socket is there';
@@ -90,6 +90,15 @@ async function listenAt(server: Server, path: string): Promise<string | undefine
     return undefined;
   } catch (error) {
     return networkCode(error);
+  }
+}
+
+/** Not the folders above it: under /proc Node 26 tries those for ever. */
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: 0o700 });
+  } catch (error) {
+    if (networkCode(error) !== 'EEXIST') throw error;
   }
 }
 

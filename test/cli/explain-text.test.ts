@@ -1,0 +1,203 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { renderExplanation } from '../../src/cli/explain-text.ts';
+import type { TokenStanding } from '../../src/cache/token-cache.ts';
+import {
+  explanationSchema,
+  type IdentityView,
+  type NodeHealth,
+  type Outcome,
+  type PodExplanation,
+  type RefusalView,
+} from '../../src/nmi/explanation.ts';
+
+const hourMs = 3_600_000;
+
+const node: NodeHealth = {
+  name: 'node-1',
+  redirect: { mode: 'iptables', detail: 'nft, chain aad-metadata', problem: undefined },
+  watches: { unsynced: [], silentForMs: 3_400 },
+};
+
+const identity: IdentityView = {
+  ...{ kind: 'azure-identity', name: 'a', type: 0, clientId: 'id-of-a', resourceId: '' },
+  upstream: {
+    ...{ source: 'imds', authority: '', tenantId: '', auxiliaryTenantIds: [], credential: '' },
+  },
+  ...{ refusal: undefined, shadowedBy: undefined, tokens: [] },
+};
+
+const missing: RefusalView = {
+  ...{ reason: 'binding_pending', status: 503, error: 'temporarily_unavailable' },
+  description: 'Identity not found: no label "x".',
+  ...{ retryAfterS: 2, isWaitedFor: true },
+};
+
+function createExplanation(fields: Partial<PodExplanation> = {}): PodExplanation {
+  const outcome: Outcome = { kind: 'granted', identity: 'a', by: 'only', from: undefined };
+  return {
+    ...{ schema: explanationSchema, kind: 'pod', node },
+    pod: {
+      ...{ namespace: 'default', name: 'p', uid: 'uid-of-p', phase: 'Running' },
+      ...{ terminating: false, hostNetwork: false, serviceAccount: 'robot' },
+      ...{ ips: ['10.0.0.1'], labels: { aadpodidbinding: 'app', tier: 'web' } },
+    },
+    addresses: [{ ip: '10.0.0.1', refusal: undefined }],
+    ...{ label: 'app', exception: undefined, hints: [], identities: [identity] },
+    bindings: [{ name: 'a', identityName: 'a', identityExists: true }],
+    requests: [{ selector: '', resource: undefined, outcome }],
+    ...fields,
+  };
+}
+
+describe('the text of an explanation', () => {
+  it('is the trail of the request, from the pod to the answer', () => {
+    const expected = [
+      'pod default/p: Running, service account robot',
+      '  uid         uid-of-p',
+      "  address     10.0.0.1 is this pod's",
+      '  labels      aadpodidbinding=app',
+      '              tier=web',
+      '  binding     label "app"',
+      '  bindings    a → AzureIdentity a',
+      '  identities  AzureIdentity a, type 0, client id id-of-a',
+      '                from imds',
+      '                no token in memory',
+      'A request naming no identity gets a token of AzureIdentity a (the only one bound).',
+      'node node-1: redirect iptables (nft, chain aad-metadata); watches in step, API server heard 3 s ago',
+      '',
+    ];
+    assert.deepEqual(renderExplanation(createExplanation()).split('\n'), expected);
+  });
+
+  it('has refusals as a client gets them, and hints', () => {
+    const refused: Outcome = { kind: 'refused', refusal: missing };
+    const text = renderExplanation(
+      createExplanation({
+        ...{ label: undefined, bindings: [], identities: [], hints: ['One thing.', 'Another.'] },
+        requests: [{ selector: 'client_id=x', resource: 'https://r', outcome: refused }],
+      }),
+    );
+    const expected = [
+      '  binding     no label aadpodidbinding',
+      'A request with client_id=x for https://r gets 503 binding_pending (Retry-After 2, after a ' +
+        'moment in which that may change): Identity not found: no label "x".',
+      '  hints       One thing.',
+      '              Another.',
+    ].join('\n');
+    assert.ok(text.includes(expected), text);
+  });
+
+  it('has the times of tokens and failures in words', () => {
+    const at = { resource: 'https://r', tenantId: 't', isFetching: false, failure: undefined };
+    const token: TokenStanding = {
+      ...{ expiresInMs: 25 * hourMs, isServed: true, refreshInMs: 90_000, failedRefreshes: 3 },
+      state: 'stale',
+    };
+    const failure = { reason: 'upstream_down', description: 'is away', heldForMs: 4_999 };
+    const text = renderExplanation(
+      createExplanation({
+        identities: [
+          {
+            ...identity,
+            type: 1,
+            upstream: {
+              ...{ source: 'secret', authority: 'https://login', tenantId: 't' },
+              ...{ auxiliaryTenantIds: ['u', 'v'], credential: 'default/s' },
+            },
+            tokens: [
+              { ...at, token },
+              {
+                ...{ ...at, tenantId: 'u', isFetching: true },
+                token: {
+                  ...{ ...token, expiresInMs: 200_000, isServed: false },
+                  ...{ refreshInMs: undefined, failedRefreshes: 0 },
+                  state: 'idle',
+                },
+              },
+              { ...at, token: { ...token, expiresInMs: -1, failedRefreshes: 0 } },
+              { ...at, token: undefined, failure },
+              { ...at, token: undefined, failure: { ...failure, heldForMs: 0, description: '' } },
+            ],
+          },
+        ],
+      }),
+    );
+    const lines = text.split('\n').filter((line) => line.startsWith(' '.repeat(16)));
+    assert.deepEqual(
+      lines.map((line) => line.trim()),
+      [
+        'from secret, Secret default/s, tenant t, further tenants u, v, at https://login',
+        'https://r: stale token, expires in 1 d 1 h, next refresh in 1 min 30 s, 3 refreshes failed',
+        'https://r (tenant u): idle token, expires in 3 min 20 s, asked for anew before it is ' +
+          'served, being fetched',
+        'https://r: stale token, expired, next refresh in 1 min 30 s',
+        'https://r: no token, held for 4 s: upstream_down is away',
+        'https://r: no token, last try: upstream_down',
+      ],
+    );
+  });
+
+  it('says what is wrong with the node', () => {
+    const text = renderExplanation(
+      createExplanation({
+        node: {
+          name: 'node-1',
+          redirect: { mode: 'iptables', detail: 'x', problem: 'TOOL_MISSING: no iptables' },
+          watches: { unsynced: ['pods', 'bindings'], silentForMs: 61_000 },
+        },
+      }),
+    );
+    assert.match(
+      text,
+      /^node node-1: redirect iptables NOT IN PLACE \(TOOL_MISSING: no iptables\); waiting for pods, bindings, API server heard 1 min 1 s ago$/m,
+    );
+  });
+
+  it('is a table for a node', () => {
+    const pod = { namespace: 'default', name: 'p', phase: 'Running' } as const;
+    const granted: Outcome = { kind: 'granted', identity: 'a', by: 'only', from: undefined };
+    const unreachable: Outcome = { kind: 'unreachable', why: 'no-address' };
+    const text = renderExplanation({
+      ...{ schema: explanationSchema, kind: 'node', node, omitted: 2 },
+      pods: [
+        { ...pod, ip: '10.0.0.10', label: 'app', outcome: granted },
+        { ...pod, name: 'longer', ip: '', label: undefined, outcome: unreachable },
+        { ...pod, ip: '10.0.0.1', label: '', outcome: { kind: 'refused', refusal: missing } },
+      ],
+    });
+    assert.deepEqual(text.split('\n').slice(0, 5), [
+      'POD             ADDRESS    LABEL  GETS',
+      'default/p       10.0.0.10  app    a (only)',
+      'default/longer  -          -      no address yet',
+      'default/p       10.0.0.1          503 binding_pending',
+      'and 2 more pods',
+    ]);
+  });
+
+  it('moves no terminal, whatever objects contain', () => {
+    const evil = '\u001b[2J\u009b31m\r\nname';
+    const text = renderExplanation(
+      createExplanation({
+        label: evil,
+        bindings: [{ name: 'a', identityName: evil, identityExists: false }],
+        identities: [
+          {
+            ...{ ...identity, clientId: '', resourceId: evil, shadowedBy: evil },
+            refusal: { ...missing, description: evil },
+          },
+        ],
+        requests: [
+          {
+            ...{ selector: evil, resource: evil },
+            outcome: { kind: 'refused', refusal: { ...missing, description: evil } },
+          },
+        ],
+      }),
+    );
+    assert.match(text, /^[\x20-\x7e→\n]+$/);
+    const lines = renderExplanation(createExplanation()).split('\n');
+    // "Shadowed" comes in, and the refusal takes the place of "no token in memory".
+    assert.equal(text.split('\n').length, lines.length + 1);
+  });
+});

@@ -1,0 +1,264 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { runCli } from '../../src/cli/cli.ts';
+import {
+  createAzureIdentity,
+  createAzureIdentityBinding,
+  createAzurePodIdentityException,
+  createPodManifest,
+} from '../../src/lab/manifests.ts';
+import { ask, tokenTarget } from '../support/ask.ts';
+import {
+  bindApplication,
+  bindPod,
+  credentialKinds,
+  openEntraAgent,
+  putSecret,
+  type EntraAgent,
+} from '../support/entra-agent.ts';
+import { identityA, identityB, idsOf } from '../support/loopback-agent.ts';
+
+const vault = 'https://vault.azure.net';
+
+async function cli(words: readonly string[], socketPath = '') {
+  let [stdout, stderr] = ['', ''];
+  const environment = socketPath === '' ? {} : { NMI_EXPLAIN_SOCKET: socketPath };
+  const code = await runCli(['explain', ...words], {
+    environment,
+    stdout: (text) => (stdout += text),
+    stderr: (text) => (stderr += text),
+    stop: AbortSignal.abort(),
+  });
+  return { code, stdout, stderr };
+}
+
+describe('nmi explain beside an agent', () => {
+  let folder: string;
+  let path: string;
+  let agent: EntraAgent;
+  const clientIds = new Map<string, string>();
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'nmi-explain-'));
+    path = join(folder, 'explain.sock');
+    const flags = { 'explain-socket': path, 'binding-grace-sec': '0' };
+    agent = await openEntraAgent(flags, async (world) => {
+      const { kube } = world;
+      bindPod(kube);
+      for (const kind of credentialKinds) {
+        const application = await bindApplication(world, kind, kind.replace('_', '-'));
+        clientIds.set(kind, application.clientId);
+      }
+      // The oldest, so the one that is taken.
+      kube.apply(createAzureIdentity({ name: 'a', ...idsOf(identityA), createdAtWallMs: 0 }));
+      kube.apply(createAzureIdentityBinding({ name: 'a', azureIdentity: 'a', selector: 'app' }));
+      kube.apply(createAzureIdentity({ name: 'b', ...idsOf(identityB) }));
+      kube.apply(createAzureIdentityBinding({ name: 'b', azureIdentity: 'b', selector: 'b' }));
+      kube.apply(createAzureIdentity({ name: 'bad', clientId: 'no-guid' }));
+      kube.apply(
+        createAzureIdentityBinding({ name: 'bad', azureIdentity: 'bad', selector: 'bad' }),
+      );
+      kube.apply(createAzureIdentityBinding({ name: 'g', azureIdentity: 'gone', selector: 'g' }));
+      for (const [name, ip, binding] of [
+        ['unlabelled', '127.0.0.21', undefined],
+        ['unbound', '127.0.0.22', 'unbound'],
+        ['dangling', '127.0.0.23', 'g'],
+        ['invalid', '127.0.0.24', 'bad'],
+        ['twin-1', '127.0.0.25', 'b'],
+        ['twin-2', '127.0.0.25', 'b'],
+        ['throttled', '127.0.0.26', 'b'],
+        ['excepted', '127.0.0.27', undefined],
+      ] as const) {
+        const labelled = binding === undefined ? {} : { binding };
+        const labels = name === 'excepted' ? { labels: { app: 'addon' } } : {};
+        kube.apply(
+          createPodManifest({ name, nodeName: 'node-1', ips: [ip], ...labelled, ...labels }),
+        );
+      }
+      kube.apply(createAzurePodIdentityException({ name: 'x', podLabels: { app: 'addon' } }));
+    });
+  });
+  after(async () => {
+    await agent[Symbol.asyncDispose]();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  const explained = async (...words: string[]) => {
+    const { code, stdout, stderr } = await cli([...words, '--output=json'], path);
+    assert.equal(code, 0, stderr);
+    return JSON.parse(stdout) as {
+      requests: { outcome: { kind: string; refusal?: Record<string, unknown> } }[];
+    };
+  };
+
+  // What is said and what is then answered, of every kind of refusal that a pod can bring about.
+  const cases: readonly (readonly [string, string, string?])[] = [
+    ['unlabelled', '127.0.0.21'],
+    ['unbound', '127.0.0.22'],
+    ['dangling', '127.0.0.23'],
+    ['invalid', '127.0.0.24'],
+    ['twin-1', '127.0.0.25'],
+    ['p', '127.0.0.11', 'nobody'],
+    ['p', '127.0.0.11', idsOf(identityB).clientId],
+  ];
+  for (const [name, ip, clientId] of cases) {
+    it(`says of pod ${name}${clientId === undefined ? '' : ` with ${clientId}`} what it is answered`, async () => {
+      const named = clientId === undefined ? [] : [`--client-id=${clientId}`];
+      const told = await explained(`--pod=default/${name}`, `--resource=${vault}`, ...named);
+      const query = clientId === undefined ? '' : `&client_id=${clientId}`;
+      const reply = await ask(agent.client(ip), `${tokenTarget}${query}`);
+      const outcome = told.requests.at(-1)?.outcome;
+      assert.equal(outcome?.kind, 'refused');
+      assert.notEqual(reply.status, 200);
+      const { status, error, description, retryAfterS } = outcome.refusal ?? {};
+      assert.deepEqual(
+        { status, error, description, retryAfterS: String(retryAfterS) },
+        {
+          status: reply.status,
+          error: reply.body['error'],
+          description: reply.body['error_description'],
+          retryAfterS: String(reply.headers.get('retry-after')),
+        },
+      );
+    });
+  }
+
+  it('says the same of a failure that is held', async () => {
+    const { clientId } = idsOf(identityB);
+    await agent.imds.setFaults({ fail: { status: 429, retryAfterSec: 30 } });
+    const first = await ask(agent.client('127.0.0.26'), tokenTarget);
+    await agent.imds.setFaults({});
+    assert.equal(first.status, 429);
+    const told = await explained('--pod=default/throttled', `--resource=${vault}`);
+    const { status, reason, description } = told.requests[0]?.outcome.refusal ?? {};
+    assert.deepEqual({ status, reason }, { status: 429, reason: 'upstream_throttled' });
+    const again = await ask(agent.client('127.0.0.26'), tokenTarget);
+    assert.equal(description, again.body['error_description']);
+    const { stdout } = await cli(['--pod=default/throttled'], path);
+    assert.match(stdout, new RegExp(`AzureIdentity b, type 0, client id ${clientId}`));
+    assert.match(
+      stdout,
+      /https:\/\/vault\.azure\.net: no token, held for \d+ s: upstream_throttled/,
+    );
+  });
+
+  it('tells of all pods in a table', async () => {
+    const { code, stdout } = await cli([], path);
+    assert.equal(code, 0);
+    for (const line of [
+      /^default\/p +127\.0\.0\.11 +app +a \(default\)$/m,
+      /^default\/unlabelled +127\.0\.0\.21 +- +400 no_binding_label$/m,
+      /^default\/twin-2 +127\.0\.0\.25 +b +503 pod_ambiguous$/m,
+      /^default\/excepted +127\.0\.0\.27 +- +node \(exception x\)$/m,
+      /^node node-1: redirect none .*; watches in step, API server heard \d+ s ago$/m,
+    ]) {
+      assert.match(stdout, line);
+    }
+  });
+
+  it('tells nothing secret: no token, secret, certificate or assertion', async () => {
+    const secrets = ['secret-of-secret', 'password-of-certificate'];
+    const client = agent.client('127.0.0.11');
+    const own = await ask(client, tokenTarget);
+    const tokens = [String(own.body['access_token'])];
+    for (const kind of credentialKinds) {
+      const reply = await ask(client, `${tokenTarget}&client_id=${clientIds.get(kind) ?? ''}`);
+      assert.equal(reply.status, 200, kind);
+      tokens.push(String(reply.body['access_token']));
+    }
+    // A pod that puts its token where a resource belongs, and a secret that is refused.
+    const target = tokenTarget.replace('https://vault.azure.net', tokens[0] ?? '');
+    await ask(client, target);
+    secrets.push(putSecret(agent.kube, 'secret', 'wrong-and-still-a-secret'));
+    const other = tokenTarget.replace('vault.azure.net', 'other.example');
+    await ask(client, `${other}&client_id=${clientIds.get('secret') ?? ''}`);
+
+    const told: string[] = [];
+    for (const output of ['text', 'json']) {
+      for (const words of [[], ['--pod=default/p'], ['--ip=127.0.0.11', `--resource=${vault}`]]) {
+        told.push((await cli([...words, `--output=${output}`], path)).stdout);
+      }
+    }
+    const text = told.join('\n');
+    assert.match(text, /fresh token/);
+    assert.match(text, /\[unusual\]/);
+    for (const secret of [...secrets, 'PRIVATE KEY']) assert.ok(!text.includes(secret), secret);
+    for (const token of tokens) {
+      assert.ok(token.startsWith('eyJ'), 'or the next line finds nothing');
+      assert.ok(!text.includes(token.split('.').at(-1) ?? token));
+    }
+    assert.ok(!text.includes('eyJ'));
+  });
+
+  it('fails for a pod that is not there, with what a request would get', async () => {
+    const { code, stdout } = await cli(['--ip', '127.0.0.99'], path);
+    assert.equal(code, 1);
+    assert.match(stdout, /^No running pod of node node-1 has the address 127\.0\.0\.99\.$/m);
+    assert.match(stdout, /^A request gets 503 pod_unknown /m);
+    assert.equal((await cli(['--pod=default/nobody'], path)).code, 1);
+  });
+
+  it('has what is wrong with the question as a usage error', async () => {
+    for (const [words, problem] of [
+      [['--pod=p'], /NAMESPACE\/NAME/],
+      [['--ip=x'], /no IP address/],
+      [['--pod=a/b', '--ip=10.0.0.1'], /exclude/],
+      [['--resource=r'], /one pod/],
+      [['--output=yaml'], /allowed: text, json/],
+      [['--nope=1'], /unknown flag --nope/],
+      [['default/p'], /--pod NAMESPACE\/NAME/],
+      [['--explain-socket='], /is empty/],
+    ] as const) {
+      const { code, stdout, stderr } = await cli(words, path);
+      assert.equal(code, 2, words.join(' '));
+      assert.equal(stdout, '');
+      assert.match(stderr, problem);
+      assert.match(stderr, /^nmi explain: [^\n]+\n$/);
+    }
+  });
+});
+
+describe('nmi explain without an agent', () => {
+  let folder: string;
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'nmi-explain-'));
+  });
+  after(() => rm(folder, { recursive: true, force: true }));
+
+  it('says that there is no socket, or nobody behind it', async () => {
+    const path = join(folder, 'none.sock');
+    const none = await cli([], path);
+    assert.equal(none.code, 69);
+    assert.match(none.stderr, /there is no socket .*none\.sock: the agent is not running here/);
+    await writeFile(path, '');
+    const nobody = await cli([`--explain-socket=${path}`]);
+    assert.equal(nobody.code, 69);
+    assert.match(nobody.stderr, /nobody answers at/);
+  });
+
+  it('does not take what another program says for an explanation', async (t) => {
+    const path = join(folder, 'other.sock');
+    const answer = { status: 200, body: '{"schema":99}' };
+    const server = createServer((_request, response) => {
+      response.writeHead(answer.status);
+      response.end(answer.body);
+    });
+    await new Promise<void>((resolve) => server.listen({ path }, resolve));
+    t.after(() => server.close());
+    for (const [status, body, problem] of [
+      [200, '{"schema":99}', /another version/],
+      [200, 'no JSON', /another version/],
+      [404, '{}', /status 404/],
+      [500, '{"problem":"it failed"}', /it failed/],
+    ] as const) {
+      answer.status = status;
+      answer.body = body;
+      const { code, stderr } = await cli([], path);
+      assert.equal(code, 1, body);
+      assert.match(stderr, problem);
+    }
+  });
+});

@@ -1,0 +1,87 @@
+/** The agent's knowledge and memory on a hand-driven clock, to be explained; nothing is fetched. */
+import { GrantIndex } from '../../src/cache/grant-index.ts';
+import type { Pod } from '../../src/cache/objects.ts';
+import { PodIndex } from '../../src/cache/pod-index.ts';
+import { parseExplainQuery } from '../../src/nmi/explain-query.ts';
+import { explain, type Sight } from '../../src/nmi/explain.ts';
+import type { Explanation, PodExplanation } from '../../src/nmi/explanation.ts';
+import type { SourceFailure, SourceResult, TokenRequest } from '../../src/nmi/sources/source.ts';
+import { TokenBroker } from '../../src/nmi/token-broker.ts';
+import { UpstreamDirectory } from '../../src/nmi/upstream-of.ts';
+import { WantedIdentities } from '../../src/nmi/wanted-identities.ts';
+import { createPod } from './cache-objects.ts';
+import { HandClock } from './hand-clock.ts';
+import { createToken, hourMs } from './token-stand.ts';
+
+/** What an access token of the stand contains, and no other text does. */
+export const tokenMark = 'canary-access-token';
+
+export function openExplainStand({ strict = false } = {}) {
+  const clock = new HandClock();
+  const pods = new PodIndex(clock);
+  const grants = new GrantIndex(pods);
+  const upstreams = new UpstreamDirectory((adEndpoint) =>
+    adEndpoint === ''
+      ? { ok: true, authority: 'https://login.example', audience: 'api://exchange' }
+      : { ok: false, problem: 'has a spec.adEndpoint that is not allowed' },
+  );
+  const workloadIdentities = undefined;
+  const state: { failure: SourceFailure | undefined; isSynced: boolean; lifeMs: number } = {
+    failure: undefined,
+    isSynced: true,
+    lifeMs: 24 * hourMs,
+  };
+  const calls: TokenRequest[] = [];
+  const fetch = (request: TokenRequest): Promise<SourceResult> => {
+    const number = calls.push(request);
+    const { failure, lifeMs } = state;
+    if (failure !== undefined) return Promise.resolve({ ok: false, failure });
+    const token = createToken(clock, `${tokenMark}-${number}`, lifeMs);
+    return Promise.resolve({ ok: true, token });
+  };
+  const budget = { maxConcurrent: 4, maxPerSec: 20, maxQueued: 100 };
+  const broker = new TokenBroker({
+    imds: { source: { fetch }, budget },
+    entra: { source: { fetch }, budget },
+    demand: new WantedIdentities({ pods, grants, upstreams, workloadIdentities }),
+    ...{ clock, random: () => 0.5, maxEntries: 100, waitMs: 10_500 },
+    observer: {
+      onFetch: () => undefined,
+      onRefresh: () => undefined,
+      onSourceBug: () => undefined,
+    },
+  });
+  const isSynced = () => state.isSynced;
+  const sight: Sight = {
+    knowledge: { pods, grants, upstreams, workloadIdentities, isSynced },
+    policy: { strict, graceMs: 60_000 },
+    broker,
+    health: () => ({
+      name: 'node-1',
+      redirect: { mode: 'iptables', detail: 'as wanted', problem: undefined },
+      watches: { unsynced: [], silentForMs: 1_000 },
+    }),
+  };
+
+  /** @param search as on the socket. */
+  function ask(search: string): Explanation {
+    const parsed = parseExplainQuery(search);
+    if (!parsed.ok) throw new Error(parsed.problem);
+    return explain(parsed.query, sight, clock.wallMs());
+  }
+
+  function askPod(search: string): PodExplanation {
+    const explanation = ask(search);
+    if (explanation.kind !== 'pod') throw new Error(`no pod for ${search}`);
+    return explanation;
+  }
+
+  /** A pod at 10.0.0.1 of the default namespace. */
+  function addPod(fields: Partial<Pod> = {}): void {
+    pods.upsert(createPod({ name: 'p', ips: ['10.0.0.1'], ...fields }));
+  }
+
+  return { clock, pods, grants, broker, state, calls, ask, askPod, addPod };
+}
+
+export type ExplainStand = ReturnType<typeof openExplainStand>;
