@@ -1,0 +1,148 @@
+/** What the chart renders, before real API servers: taken, and taking the old DaemonSet's place. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { before, it } from 'node:test';
+import { stringify } from 'yaml';
+import { chartFolder } from '../../scripts/chart-schema.ts';
+import { describeOnClusters } from '../cluster/support/on-clusters.ts';
+import { provideHelm } from '../cluster/support/binaries.ts';
+import { objectsOf, renderChart, type DaemonSetSpec, type RenderOptions } from './chart-render.ts';
+
+const deploy = join(import.meta.dirname, '../../deploy');
+const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');
+const helm = provideHelm();
+
+const renderings: Readonly<Record<string, Omit<RenderOptions, 'helm'>>> = {
+  'its defaults': {},
+  'the old names': { namespace: 'default', values: { nameOverride: 'aad-pod-identity' } },
+  'every right': {
+    values: {
+      rbac: {
+        allowAccessToSecrets: true,
+        allowFederation: true,
+        federationNamespaces: ['default', 'kube-system'],
+        createUserFacingClusterRoles: true,
+      },
+      nmi: { workloadIdentity: true, redirect: 'none' },
+      azureIdentities: { a: { type: 0, resourceID: '/r', binding: { selector: 'a' } } },
+    },
+  },
+  'opening nodes': { values: { uninstall: { openNodes: true } } },
+};
+
+/** A DaemonSet of the replaced system, as far as it decides about what may come after. */
+function oldDaemonSet(name: string, namespace: string, labels: Readonly<Record<string, string>>) {
+  return stringify({
+    apiVersion: 'apps/v1',
+    kind: 'DaemonSet',
+    metadata: { name, namespace, labels },
+    spec: {
+      selector: { matchLabels: labels },
+      template: {
+        metadata: { labels },
+        spec: { hostNetwork: true, containers: [{ name: 'nmi', image: 'nmi:v1.8.17' }] },
+      },
+    },
+  });
+}
+
+describeOnClusters('the manifests', (cluster) => {
+  before(async () => {
+    await cluster().apply(await read('crds.yaml'));
+    await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
+  });
+
+  for (const [name, options] of Object.entries(renderings)) {
+    it(`of the chart with ${name} are taken by the server`, { skip: helm.missing }, async () => {
+      const yaml = renderChart({ helm: helm.programs ?? '', ...options });
+      const taken = await cluster().applyOverHttp(yaml, { dryRun: true });
+      assert.equal(taken.length, objectsOf(yaml).length);
+    });
+  }
+
+  const daemonSetPath = '/apis/apps/v1/namespaces/kube-system/daemonsets/nmi';
+
+  /** What its pods run, nothing of what was there before among it. */
+  async function podsRun(): Promise<'the agent' | 'what opens nodes'> {
+    const daemonSet = await cluster().admin.expect('GET', daemonSetPath);
+    const { template } = daemonSet['spec'] as DaemonSetSpec;
+    const { initContainers = [], containers } = template.spec;
+    assert.deepEqual(
+      containers.map(({ name }) => name),
+      ['nmi'],
+    );
+    const [container] = containers;
+    if (initContainers.length === 0) {
+      assert.equal(container?.command, undefined);
+      assert.equal(container?.args?.[0], '--node=$(NODE_NAME)');
+      assert.notEqual(container?.livenessProbe, undefined);
+      return 'the agent';
+    }
+    assert.deepEqual(initContainers[0]?.args?.slice(0, 2), ['redirect', 'remove']);
+    assert.deepEqual(container?.command, ['sleep', 'infinity']);
+    assert.equal(container?.args, undefined);
+    assert.equal(container?.livenessProbe, undefined);
+    assert.equal(container?.securityContext.capabilities.add, undefined);
+    return 'what opens nodes';
+  }
+
+  it('for kubectl take the place of the old DaemonSet, and open the nodes', async () => {
+    const labels = { component: 'nmi', tier: 'node' };
+    await cluster().apply(oldDaemonSet('nmi', 'kube-system', labels));
+    const { metadata: old } = await cluster().admin.expect('GET', daemonSetPath);
+    for (const [file, runs] of [
+      ['nmi.yaml', 'the agent'],
+      ['open-nodes.yaml', 'what opens nodes'],
+      ['nmi.yaml', 'the agent'],
+    ] as const) {
+      await cluster().apply(await read(file));
+      assert.equal(await podsRun(), runs);
+    }
+    const { metadata } = await cluster().admin.expect('GET', daemonSetPath);
+    assert.equal(metadata?.uid, old?.uid);
+  });
+
+  it(
+    'are taken over, opened, rolled back and removed by helm',
+    { skip: helm.missing },
+    async () => {
+      const run = (verb: string, ...words: readonly string[]) => {
+        const { status, stderr } = spawnSync(
+          helm.programs ?? '',
+          [verb, 'nmi', ...words, '--namespace=kube-system'],
+          {
+            encoding: 'utf8',
+            timeout: 60_000,
+            env: { ...process.env, KUBECONFIG: cluster().adminKubeconfig, HOME: cluster().folder },
+          },
+        );
+        assert.equal(status, 0, stderr);
+      };
+      await cluster().apply(await read('nmi.yaml'));
+      run('upgrade', chartFolder, '--install', '--take-ownership', '--server-side=false');
+      assert.equal(await podsRun(), 'the agent');
+      run('upgrade', chartFolder, '--reuse-values', '--set=uninstall.openNodes=true');
+      assert.equal(await podsRun(), 'what opens nodes');
+      run('rollback');
+      assert.equal(await podsRun(), 'the agent');
+      run('uninstall');
+      assert.equal((await cluster().admin.request('GET', daemonSetPath)).status, 404);
+      const crds = await cluster().kubectl(['get', 'crds', '-o', 'name']);
+      assert.match(crds, /azureidentities\.aadpodidentity\.k8s\.io/);
+    },
+  );
+
+  it('of the chart take the place of the old chart’s', { skip: helm.missing }, async () => {
+    const labels = {
+      'app.kubernetes.io/name': 'aad-pod-identity',
+      'app.kubernetes.io/instance': 'apid',
+      'app.kubernetes.io/component': 'nmi',
+    };
+    await cluster().apply(oldDaemonSet('aad-pod-identity-nmi', 'default', labels));
+    const values = { nameOverride: 'aad-pod-identity' };
+    const options = { release: 'apid', namespace: 'default', values };
+    await cluster().applyOverHttp(renderChart({ helm: helm.programs ?? '', ...options }));
+  });
+});
