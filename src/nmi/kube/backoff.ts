@@ -11,7 +11,8 @@ const maxRetryAfterMs = 300_000;
 /**
  * 1. Doubling from `baseMs` up to `capMs`; `failures` counts from 1.
  * 2. Half of it is random, so nodes that failed together do not return together.
- * 3. What the server asked for is the least; the random part comes on top, for the same reason.
+ * 3. What the server asked for is what it gets, however often it asked already. Up to a quarter of
+ *    it comes on top: a server says the same second to everybody.
  */
 export function backoffMs(
   backoff: Backoff,
@@ -19,8 +20,9 @@ export function backoffMs(
   random: number,
   retryAfterMs = 0,
 ): number {
+  if (retryAfterMs > 0) {
+    return Math.max(backoff.baseMs, Math.min(retryAfterMs, maxRetryAfterMs) * (1 + random / 4));
+  }
   const ceiling = Math.min(backoff.capMs, backoff.baseMs * 2 ** Math.min(failures - 1, 30));
-  const jittered = ceiling * (0.5 + random / 2);
-  if (retryAfterMs <= 0) return jittered;
-  return Math.max(jittered, Math.min(retryAfterMs, maxRetryAfterMs) + random * backoff.baseMs);
+  return ceiling * (0.5 + random / 2);
 }

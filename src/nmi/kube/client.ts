@@ -5,11 +5,12 @@
  */
 import { Pool, type Dispatcher } from 'undici';
 import { systemClock, type Clock } from '../../cache/clock.ts';
+import { createConnector } from './connector.ts';
 import { loadCredentials, type Access } from './credentials.ts';
 import { openDeadline, untilAborted, type Deadline } from './deadline.ts';
-import { createJsonLines } from './json-lines.ts';
 import { asRecord, stringAt } from '../json-value.ts';
 import { KubeError, kubeErrorOfFailure, kubeErrorOfStatus, parseRetryAfter } from './kube-error.ts';
+import { readWatchStream } from './watch-stream.ts';
 
 export interface RequestOptions {
   /** Ends the call; it then rejects with the signal's reason. */
@@ -49,6 +50,9 @@ export interface KubeClientOptions {
   /** Default `/var/run/secrets/kubernetes.io/serviceaccount`. */
   readonly serviceAccountDir?: string;
   readonly clock?: Clock;
+  /** From a SYN to its answer. */
+  readonly tcpTimeoutMs?: number;
+  /** For the look-up of the server's name, and again for TLS. */
   readonly connectTimeoutMs?: number;
   /** From sending a request to the head of its answer; also the default of `timeoutMs`. */
   readonly headersTimeoutMs?: number;
@@ -56,8 +60,6 @@ export interface KubeClientOptions {
   readonly maxConnections?: number;
 }
 
-/** Longest watch event. An object is at most about 1.5 MiB in etcd. */
-const maxLineBytes = 8 * 1024 * 1024;
 const maxErrorBytes = 64 * 1024;
 
 /**
@@ -67,6 +69,8 @@ const maxErrorBytes = 64 * 1024;
 export async function openKubeClient(options: KubeClientOptions): Promise<KubeClient> {
   const {
     clock = systemClock,
+    // The slowest network that a node is part of answers in a fraction of it.
+    tcpTimeoutMs = 700,
     connectTimeoutMs = 10_000,
     headersTimeoutMs = 30_000,
     maxConnections = 16,
@@ -87,19 +91,10 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
     const pool = new Pool(access.origin, {
       connections: maxConnections,
       pipelining: 1,
-      // A watch wants a socket of its own that dies with it.
-      allowH2: false,
       // Watches are idle by nature; the deadline below counts their silence.
       bodyTimeout: 0,
       headersTimeout: 0,
-      connect: {
-        ...access.tls,
-        timeout: connectTimeoutMs,
-        keepAlive: true,
-        // The kernel then finds a peer that vanished without a word in about 25 s (10 probes, 1 s
-        // apart), and load balancers see traffic more often than their usual idle limits.
-        keepAliveInitialDelay: 15_000,
-      },
+      connect: createConnector({ clock, tls: access.tls, tcpTimeoutMs, connectTimeoutMs }),
     });
     pools.add(pool);
     active = { fingerprint: access.fingerprint, pool };
@@ -170,13 +165,9 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
         response = await send({ method: 'GET', path }, deadline.signal);
         deadline.restart(silenceMs);
         onOpen?.();
-        const lines = createJsonLines(maxLineBytes);
-        for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
+        yield* readWatchStream(response.body, () => {
           deadline.restart(silenceMs);
-          yield* lines.push(chunk);
-        }
-        if (lines.pendingBytes > 0)
-          throw new KubeError('NETWORK', 'the stream was cut in an event');
+        });
       } catch (error) {
         throw translate(error, deadline, signal, `no byte within ${silenceMs} ms`);
       } finally {

@@ -4,23 +4,27 @@
  * 1. One loop: at most one list or watch is open at any time, and only a dispose ends the loop.
  * 2. A relist is one `store.replace`; until then the store keeps what it has, however long the
  *    server is away.
- * 3. A broken watch resumes from the last version seen. A version the server has forgotten, a line
+ * 3. A list is a stream that goes on as the watch, one object in memory at a time; page by page
+ *    where the server has no such streams.
+ * 4. A broken watch resumes from the last version seen. A version the server has forgotten, a line
  *    that makes no sense, or an exception in the store asks for a new list.
- * 4. A clean close reopens at once; everything else waits with jitter, and at least as long as the
- *    server asked for.
- * 5. A connection without a byte for `silenceMs` is dead; bookmarks (about one a minute) keep a
- *    healthy one from looking so.
- * 6. Failures are logged when they begin, change and end, and counted always.
+ * 5. A clean close reopens at once; everything else waits with jitter, and as long as the server
+ *    asked for.
+ * 6. A connection without a byte for `silenceMs` is dead; bookmarks (about one a minute) keep a
+ *    healthy one from looking so. Whoever misses an object may doubt it sooner.
+ * 7. Failures are logged when they begin, change and end, and counted always.
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { ObjectRef, ObjectStore } from '../../cache/objects.ts';
 import { backoffMs, type Backoff } from './backoff.ts';
 import type { WatchOptions } from './client.ts';
 import { pause } from './deadline.ts';
-import type { JsonRecord } from '../json-value.ts';
-import { KubeError, type KubeErrorCode } from './kube-error.ts';
+import { createIntake, type Gathering } from './intake.ts';
+import { KubeError } from './kube-error.ts';
 import { listPages, type JsonReader } from './list-pages.ts';
 import type { Parse } from './parse.ts';
+import { noErrors, remedyOf, type Remedy, type ReflectorErrorCode } from './remedy.ts';
+import { createServerMemory, type ServerMemory } from './server-memory.ts';
 import { readWatchEvent } from './watch-event.ts';
 
 /** The logger as far as it is used here; pino's fits. */
@@ -36,22 +40,26 @@ export interface KubeReader extends JsonReader {
   watch(path: string, options: WatchOptions): AsyncIterable<unknown>;
 }
 
-/** `INTERNAL`: an exception in the store or in a listener, contained here. */
-export type ReflectorErrorCode = KubeErrorCode | 'INTERNAL';
-
 export type ReflectorState =
   | { readonly kind: 'listing' }
   | { readonly kind: 'watching' }
   | { readonly kind: 'waiting'; readonly code: ReflectorErrorCode; readonly delayMs: number };
 
 export interface ReflectorTiming {
+  /** After a refusal, which somebody has to end. */
   readonly backoff: Backoff;
-  /** Spread of the first relist after an expired version, against a whole cluster relisting at once. */
+  /** While the server cannot be reached or is not well. */
+  readonly outage: Backoff;
+  /** Spread of a relist after an expired version, against a whole cluster relisting at once. */
   readonly relistJitterMs: number;
   /** A watch that lived this long ends a row of failures. */
   readonly healthyMs: number;
   /** Longest time without a byte on an open watch. */
   readonly silenceMs: number;
+  /** A watch in doubt is replaced unless it brings a byte within this time. */
+  readonly doubtMs: number;
+  /** Doubts sooner after the last one are not listened to. */
+  readonly doubtEveryMs: number;
   /** Bounds between which the server is asked to end each watch, in seconds. */
   readonly watchSeconds: readonly [least: number, most: number];
   readonly listTimeoutMs: number;
@@ -61,10 +69,15 @@ export interface ReflectorTiming {
 
 const defaultReflectorTiming: ReflectorTiming = {
   backoff: { baseMs: 200, capMs: 10_000 },
-  relistJitterMs: 800,
+  outage: { baseMs: 200, capMs: 10_000 },
+  relistJitterMs: 2_000,
   healthyMs: 1000,
-  // Bookmarks come every 60 to 75 s; one may be late.
-  silenceMs: 120_000,
+  // The server sends a bookmark 60 to 75 s after the last one. One that is later still costs
+  // nothing but a resume.
+  silenceMs: 80_000,
+  // Events are there within some milliseconds of the change, on a loaded server some tens.
+  doubtMs: 300,
+  doubtEveryMs: 5_000,
   watchSeconds: [240, 480],
   listTimeoutMs: 60_000,
   startJitterMs: 0,
@@ -86,14 +99,26 @@ export interface ReflectorOptions<T extends ObjectRef> {
   readonly log: KubeLog;
   readonly onState?: (state: ReflectorState) => void;
   readonly timing?: Partial<ReflectorTiming>;
-  /** Items per list page. */
+  /** Items per page of a list that is not a stream. */
   readonly pageSize?: number;
+  /**
+   * The first of such lists comes from the server's memory and in one piece: for pods of one node
+   * an indexed look-up instead of a scan of the cluster's pods.
+   */
+  readonly listsFromMemory?: boolean;
+  /** Shared by all reflectors of one server; default one of its own. */
+  readonly server?: ServerMemory;
 }
 
 export interface ReflectorStats {
   readonly syncedOnce: boolean;
   /** Since the server was last heard, or since opening when it never was. */
   readonly lastContactAgeMs: number;
+  /**
+   * Since the last proof that the store is current: an event, a bookmark or a whole list. Up to
+   * 75 s on a quiet healthy watch. Since opening when there was none.
+   */
+  readonly stalenessMs: number;
   /** Lists after the first successful one. */
   readonly relists: number;
   /** Watches opened after the first one. */
@@ -111,34 +136,35 @@ export interface Reflector extends AsyncDisposable {
   readonly synced: boolean;
   /** Rejects with an AbortError when disposed before. */
   whenSynced(): Promise<void>;
+  /**
+   * Somebody misses an object. An open watch that stays silent for `doubtMs` from now on is
+   * replaced, and a wait for the end of an outage ends.
+   */
+  doubt(): void;
   stats(): ReflectorStats;
 }
 
-/** What the loop does after each kind of failure. */
-const afterFailure = {
-  NOT_FOUND: 'resume',
-  GONE: 'relist',
-  UNAUTHORIZED: 'resume',
-  FORBIDDEN: 'resume',
-  THROTTLED: 'resume',
-  SERVER: 'resume',
-  NETWORK: 'resume',
-  TIMEOUT: 'resume',
-  MALFORMED: 'relist',
-  CONFIG: 'resume',
-  INTERNAL: 'relist',
-} as const satisfies Record<ReflectorErrorCode, 'resume' | 'relist'>;
-
 /** Starts the loop. Never throws and never rejects but on a broken invariant. */
 export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>): Reflector {
-  const { name, path, query = {}, parse, store, client, clock, random, log } = options;
-  const { pageSize = 500 } = options;
+  const { name, path, query = {}, client, clock, random, log } = options;
+  const { pageSize = 500, listsFromMemory = false, server = createServerMemory() } = options;
   const timing: ReflectorTiming = { ...defaultReflectorTiming, ...options.timing };
 
   const stop = new AbortController();
+  /** Ends what is under way, after which the loop goes on. */
+  let step = new AbortController();
+  /** What may be ended so: an open watch, or the wait for the end of an outage. */
+  let idle: 'watching' | 'waiting' | undefined;
   const synced = Promise.withResolvers<undefined>();
   // Nobody has to wait for it.
   synced.promise.catch(() => undefined);
+  const intake = createIntake({
+    parse: options.parse,
+    store: options.store,
+    onSkip: (ref, reason) => {
+      log.warn({ resource: name, object: ref, reason }, 'unusable object skipped');
+    },
+  });
 
   /** Where to watch from; `undefined` asks for a list. */
   let version: string | undefined;
@@ -146,32 +172,23 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
   let unpaged = false;
   let syncedOnce = false;
   let contactAtMs = clock.monotonicMs();
+  let provenAtMs = contactAtMs;
+  let replacedAtMs = -Infinity;
+  let endDoubt: (() => void) | undefined;
   let lists = 0;
   let watches = 0;
-  let rejected = 0;
-  /** Failures in a row. */
+  /** Failures in a row of one pace. */
   let failures = 0;
+  let pace: Remedy['pace'] | undefined;
+  /** The server could not be reached or was not well when last asked. */
+  let isAway = false;
+  /** How long the last wait was; 0 when it was cut short. It was random, too. */
+  let waitedMs = 0;
   /** Watches in a row that closed cleanly but too early. */
   let quickCloses = 0;
   /** The failure last logged, while it lasts. */
   let failing: ReflectorErrorCode | undefined;
-  /** What the store holds, by uid. */
-  const known = new Set<string>();
-  /** Unusable objects by uid, with the reason last logged. */
-  const skipped = new Map<string, string>();
-  const errors: Record<ReflectorErrorCode, number> = {
-    NOT_FOUND: 0,
-    GONE: 0,
-    UNAUTHORIZED: 0,
-    FORBIDDEN: 0,
-    THROTTLED: 0,
-    SERVER: 0,
-    NETWORK: 0,
-    TIMEOUT: 0,
-    MALFORMED: 0,
-    CONFIG: 0,
-    INTERNAL: 0,
-  };
+  const errors = noErrors();
 
   function enter(state: ReflectorState): void {
     try {
@@ -186,80 +203,132 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
     contactAtMs = clock.monotonicMs();
   }
 
-  async function list(): Promise<void> {
+  /** The store is as new as what was just heard. */
+  function proven(): void {
+    heard();
+    provenAtMs = contactAtMs;
+  }
+
+  async function listByPages(): Promise<void> {
     enter({ kind: 'listing' });
-    const items: T[] = [];
-    const unusable = new Set<string>();
+    const gathering = intake.gather();
     const request = {
       path,
       query,
       pageSize: unpaged ? 0 : pageSize,
-      // Memory is good enough to begin with; a relist has to be newer than what expired.
-      version: lists === 0 ? '0' : '',
+      // A relist has to be newer than what expired, and memory could be older.
+      version: listsFromMemory && lists === 0 ? '0' : '',
     };
-    const call = { signal: stop.signal, timeoutMs: timing.listTimeoutMs };
+    const call = { signal: step.signal, timeoutMs: timing.listTimeoutMs };
     const listed = await listPages(client, request, call, (page) => {
       heard();
-      for (const raw of page) {
-        const parsed = parse(raw);
-        if (parsed.ok) items.push(parsed.value);
-        else unusable.add(skip(parsed.ref, parsed.reason));
-      }
+      for (const item of page) gathering.put(item);
     });
-    store.replace(items);
-    known.clear();
-    for (const item of items) known.add(item.uid);
-    for (const uid of skipped.keys()) if (!unusable.has(uid)) skipped.delete(uid);
+    listedAll(gathering, listed);
+    answered();
+  }
+
+  function listedAll(gathering: Gathering, listed: string): void {
+    gathering.commit();
+    proven();
     version = listed;
     unpaged = false;
     lists += 1;
     if (syncedOnce) return;
     syncedOnce = true;
-    log.info({ resource: name, objects: known.size }, 'watch synced');
+    log.info({ resource: name, objects: intake.objects }, 'watch synced');
     synced.resolve(undefined);
   }
 
-  /** The uid it is remembered under, so that it is logged once. */
-  function skip(ref: ObjectRef | undefined, reason: string): string {
-    rejected += 1;
-    const uid = ref?.uid ?? '';
-    if (skipped.get(uid) !== reason) {
-      skipped.set(uid, reason);
-      log.warn({ resource: name, object: ref, reason }, 'unusable object skipped');
+  /** From a version, or from nothing: then with all there is first, as a list. */
+  async function watch(from: string | undefined): Promise<void> {
+    let gathering = from === undefined ? intake.gather() : undefined;
+    if (gathering !== undefined) enter({ kind: 'listing' });
+    const openedAtMs = clock.monotonicMs();
+    let isOpen = false;
+    let disarm: (() => void) | undefined;
+    function watching(): void {
+      watches += 1;
+      answered();
+      disarm = clock.schedule(timing.healthyMs, recovered);
+      idle = 'watching';
+      enter({ kind: 'watching' });
     }
-    return uid;
+    try {
+      const events = client.watch(watchPath(from), {
+        signal: step.signal,
+        silenceMs: timing.silenceMs,
+        onOpen: () => {
+          isOpen = true;
+          heard();
+          if (gathering === undefined) watching();
+        },
+      });
+      for await (const raw of events) {
+        if (gathering === undefined) {
+          apply(raw);
+          continue;
+        }
+        const progress = gather(gathering, raw);
+        if (progress === 'more') continue;
+        if (progress === 'unmarked') {
+          refuseStreams('it does not say where the list ends');
+          return;
+        }
+        gathering = undefined;
+        watching();
+      }
+    } catch (error) {
+      const refusal = gathering === undefined ? undefined : refusalOfStream(error, isOpen);
+      if (refusal === undefined) throw error;
+      refuseStreams(refusal);
+      return;
+    } finally {
+      idle = undefined;
+      disarm?.();
+    }
+    if (gathering !== undefined) throw new KubeError('NETWORK', 'the list ended too early');
+    await afterCleanClose(clock.monotonicMs() - openedAtMs);
   }
 
-  async function watch(from: string): Promise<void> {
-    watches += 1;
-    const openedAtMs = clock.monotonicMs();
-    let disarm: (() => void) | undefined;
+  function refuseStreams(reason: string): void {
+    server.refuseStreams();
+    log.info({ resource: name, reason }, 'the server streams no lists, listing page by page');
+  }
+
+  function watchPath(from: string | undefined): string {
     const [least, most] = timing.watchSeconds;
     const search = new URLSearchParams({
       ...query,
       watch: 'true',
       allowWatchBookmarks: 'true',
-      resourceVersion: from,
+      // Without a version it is the newest state that the stream begins with.
+      ...(from === undefined
+        ? { sendInitialEvents: 'true', resourceVersionMatch: 'NotOlderThan' }
+        : { resourceVersion: from }),
       timeoutSeconds: String(Math.round(least + random() * (most - least))),
     });
-    try {
-      const events = client.watch(`${path}?${search.toString()}`, {
-        signal: stop.signal,
-        silenceMs: timing.silenceMs,
-        onOpen: () => {
-          heard();
-          disarm = clock.schedule(timing.healthyMs, recovered);
-          enter({ kind: 'watching' });
-        },
-      });
-      for await (const raw of events) {
-        heard();
-        apply(raw);
-      }
-    } finally {
-      disarm?.();
+    return `${path}?${search.toString()}`;
+  }
+
+  function gather(gathering: Gathering, raw: unknown): 'more' | 'listed' | 'unmarked' {
+    heard();
+    const event = readWatchEvent(raw);
+    switch (event.kind) {
+      case 'error':
+        throw event.error;
+      case 'changed':
+        gathering.put(event.object);
+        return 'more';
+      case 'deleted':
+        gathering.drop(event.object);
+        return 'more';
+      case 'bookmark':
+        // A server that knows of such lists sends no other bookmark before.
+        if (!event.endsList) return 'unmarked';
+        listedAll(gathering, event.version);
+        return 'listed';
     }
-    await afterCleanClose(clock.monotonicMs() - openedAtMs);
   }
 
   function apply(raw: unknown): void {
@@ -268,49 +337,31 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
       case 'error':
         throw event.error;
       case 'changed':
-        changed(event.object);
+        intake.changed(event.object);
         break;
       case 'deleted':
-        deleted(event.object);
+        intake.deleted(event.object);
         break;
       case 'bookmark':
         break;
     }
+    proven();
     version = event.version;
-  }
-
-  function changed(object: JsonRecord): void {
-    const parsed = parse(object);
-    if (parsed.ok) {
-      store.upsert(parsed.value);
-      known.add(parsed.value.uid);
-      skipped.delete(parsed.value.uid);
-      return;
-    }
-    skip(parsed.ref, parsed.reason);
-    // What it was before must not go on granting.
-    if (parsed.ref !== undefined) forget(parsed.ref);
-  }
-
-  function deleted(object: JsonRecord): void {
-    const parsed = parse(object);
-    const ref = parsed.ok ? parsed.value : parsed.ref;
-    if (ref === undefined) throw new KubeError('MALFORMED', 'a deleted object has no name');
-    forget(ref);
-    skipped.delete(ref.uid);
-  }
-
-  function forget(ref: ObjectRef): void {
-    store.remove(ref);
-    known.delete(ref.uid);
   }
 
   /** A server that closes every watch as soon as it is open must not be asked in a tight loop. */
   async function afterCleanClose(livedMs: number): Promise<void> {
     quickCloses = livedMs >= timing.healthyMs ? 0 : quickCloses + 1;
     if (quickCloses <= 1) return;
-    const gentle = { baseMs: timing.backoff.baseMs, capMs: Math.min(1000, timing.backoff.capMs) };
-    await pause(clock, backoffMs(gentle, quickCloses - 1, random()), stop.signal);
+    const { baseMs, capMs } = timing.backoff;
+    const gentle = { baseMs, capMs: Math.min(1000, capMs) };
+    await pause(clock, backoffMs(gentle, quickCloses - 1, random()), step.signal);
+  }
+
+  function answered(): void {
+    if (!isAway) return;
+    isAway = false;
+    server.tellBack();
   }
 
   function recovered(): void {
@@ -318,28 +369,44 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
     failures = 0;
     quickCloses = 0;
     failing = undefined;
+    pace = undefined;
+    waitedMs = 0;
   }
 
-  async function failed(error: unknown): Promise<void> {
-    const code = error instanceof KubeError ? error.code : 'INTERNAL';
+  async function failed(error: unknown, triedMs: number): Promise<void> {
+    const known = error instanceof KubeError ? error : undefined;
+    const code = known?.code ?? 'INTERNAL';
+    const remedy = remedyOf(code, known);
     errors[code] += 1;
-    failures += 1;
-    // A refused version is answered 400 by some servers; only a list gives a new one.
-    const badRequest = error instanceof KubeError && error.status === 400;
+    failures = remedy.pace === pace ? failures + 1 : 1;
+    pace = remedy.pace;
+    isAway ||= remedy.pace === 'outage';
     if (version === undefined) unpaged ||= code === 'GONE';
-    else if (badRequest || afterFailure[code] === 'relist') version = undefined;
-    const delayMs =
-      code === 'GONE' && failures === 1
-        ? random() * timing.relistJitterMs
-        : backoffMs(
-            timing.backoff,
-            failures,
-            random(),
-            error instanceof KubeError ? error.retryAfterMs : undefined,
-          );
+    else if (remedy.way === 'relist') version = undefined;
+    const delayMs = delayOf(remedy, known?.retryAfterMs, triedMs);
     report(code, error, delayMs);
     enter({ kind: 'waiting', code, delayMs });
-    await pause(clock, delayMs, stop.signal);
+    if (remedy.pace === 'outage' && known?.retryAfterMs === undefined) idle = 'waiting';
+    await pause(clock, delayMs, step.signal);
+    idle = undefined;
+    waitedMs = step.signal.aborted ? 0 : delayMs;
+  }
+
+  /** `triedMs`: how long the server was given to be reached at all. */
+  function delayOf(remedy: Remedy, retryAfterMs: number | undefined, triedMs: number): number {
+    switch (remedy.pace) {
+      case 'expiry':
+        // Nodes that come from a wait are spread already.
+        return failures === 1
+          ? Math.max(0, random() * timing.relistJitterMs - waitedMs)
+          : backoffMs(timing.backoff, failures, random());
+      case 'outage': {
+        const delayMs = backoffMs(timing.outage, failures, random(), retryAfterMs);
+        return retryAfterMs === undefined ? Math.max(0, delayMs - triedMs) : delayMs;
+      }
+      case 'refusal':
+        return backoffMs(timing.backoff, failures, random(), retryAfterMs);
+    }
   }
 
   function report(code: ReflectorErrorCode, err: unknown, delayMs: number): void {
@@ -355,17 +422,36 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
     else log.warn(fields, 'watch failed, retrying');
   }
 
+  function doubt(): void {
+    const isTooSoon = clock.monotonicMs() - replacedAtMs < timing.doubtEveryMs;
+    if (idle === undefined || endDoubt !== undefined || isTooSoon) return;
+    const doubted = step;
+    const heardAtMs = contactAtMs;
+    endDoubt = clock.schedule(timing.doubtMs, () => {
+      endDoubt = undefined;
+      if (idle === undefined || step !== doubted || contactAtMs !== heardAtMs) return;
+      replacedAtMs = clock.monotonicMs();
+      log.debug({ resource: name }, 'watch is silent and in doubt, opening another');
+      step.abort();
+    });
+  }
+
   async function run(): Promise<void> {
     if (timing.startJitterMs > 0) {
-      await pause(clock, random() * timing.startJitterMs, stop.signal);
+      await pause(clock, random() * timing.startJitterMs, step.signal);
     }
     while (!stop.signal.aborted) {
+      if (step.signal.aborted) step = new AbortController();
+      const startedAtMs = clock.monotonicMs();
+      const contactBeforeMs = contactAtMs;
       try {
-        if (version === undefined) await list();
+        if (version === undefined && !server.streams) await listByPages();
         else await watch(version);
       } catch (error) {
         if (isStopped()) return;
-        await failed(error);
+        if (step.signal.aborted) continue;
+        const wasReached = contactAtMs !== contactBeforeMs;
+        await failed(error, wasReached ? 0 : clock.monotonicMs() - startedAtMs);
       }
     }
   }
@@ -375,6 +461,9 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
     return stop.signal.aborted;
   }
 
+  const forgetServer = server.onBack(() => {
+    if (idle === 'waiting') step.abort();
+  });
   const running = run();
   return {
     name,
@@ -382,19 +471,32 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
       return syncedOnce;
     },
     whenSynced: () => synced.promise,
+    doubt,
     stats: () => ({
       syncedOnce,
       lastContactAgeMs: clock.monotonicMs() - contactAtMs,
+      stalenessMs: clock.monotonicMs() - provenAtMs,
       relists: Math.max(0, lists - 1),
       restarts: Math.max(0, watches - 1),
       errors: { ...errors },
-      objects: known.size,
-      rejected,
+      objects: intake.objects,
+      rejected: intake.rejected,
     }),
     async [Symbol.asyncDispose]() {
       stop.abort();
+      step.abort();
+      endDoubt?.();
+      forgetServer();
       synced.reject(new DOMException(`the watch of ${name} was stopped`, 'AbortError'));
       await running;
     },
   };
+}
+
+/** Why it cannot be had as a stream, or undefined when something else is wrong. */
+function refusalOfStream(error: unknown, isOpen: boolean): string | undefined {
+  if (!(error instanceof KubeError)) return undefined;
+  // 422 where the feature is off or unknown.
+  if (error.status === 422 || error.status === 400) return error.message;
+  return isOpen && error.code === 'TIMEOUT' ? 'it did not come to an end' : undefined;
 }

@@ -5,8 +5,8 @@ import { KubeError, kubeErrorOfStatus } from './kube-error.ts';
 export type WatchEvent =
   | { readonly kind: 'changed'; readonly object: JsonRecord; readonly version: string }
   | { readonly kind: 'deleted'; readonly object: JsonRecord; readonly version: string }
-  /** Nothing changed up to this version. */
-  | { readonly kind: 'bookmark'; readonly version: string }
+  /** Everything up to this version was told; `endsList` when that was all of a streaming list. */
+  | { readonly kind: 'bookmark'; readonly version: string; readonly endsList: boolean }
   /** The server ends the watch, or the line makes no sense. */
   | { readonly kind: 'error'; readonly error: KubeError };
 
@@ -25,7 +25,7 @@ export function readWatchEvent(raw: unknown): WatchEvent {
     case 'DELETED':
       return { kind: 'deleted', object, version };
     case 'BOOKMARK':
-      return { kind: 'bookmark', version };
+      return { kind: 'bookmark', version, endsList: endsList(object) };
     default:
       return malformed(`unknown watch event type "${type.slice(0, 32)}"`);
   }
@@ -34,6 +34,11 @@ export function readWatchEvent(raw: unknown): WatchEvent {
 /** `metadata.resourceVersion` of an object or a list; empty when it has none. */
 export function versionOf(object: JsonRecord): string {
   return stringAt(asRecord(object['metadata']), 'resourceVersion');
+}
+
+function endsList(bookmark: JsonRecord): boolean {
+  const annotations = asRecord(asRecord(bookmark['metadata'])?.['annotations']);
+  return stringAt(annotations, 'k8s.io/initial-events-end') === 'true';
 }
 
 function malformed(message: string): WatchEvent {

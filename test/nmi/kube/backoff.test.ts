@@ -13,10 +13,11 @@ describe('the back-off', () => {
     assert.deepEqual(shortest, [50, 100, 500]);
   });
 
-  it('waits at least as long as the server asks, but not for ever', () => {
+  it('waits as long as the server asks and up to a quarter more, but not for ever', () => {
     assert.equal(backoffMs(backoff, 1, 0, 3000), 3000);
-    assert.equal(backoffMs(backoff, 1, 1, 3000), 3100);
-    assert.equal(backoffMs(backoff, 5, 0, 10), 500);
+    assert.equal(backoffMs(backoff, 1, 1, 3000), 3750);
+    assert.equal(backoffMs(backoff, 400, 0, 500), 500);
+    assert.equal(backoffMs(backoff, 5, 0, 10), 100);
     assert.equal(backoffMs(backoff, 1, 0, 86_400_000), 300_000);
   });
 

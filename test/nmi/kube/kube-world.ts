@@ -12,6 +12,7 @@ import type { KubeLog, ReflectorTiming } from '../../../src/nmi/kube/reflector.t
 /** Short enough that no test waits for a default. */
 export const quick: Partial<ReflectorTiming> = {
   backoff: { baseMs: 2, capMs: 20 },
+  outage: { baseMs: 2, capMs: 20 },
   relistJitterMs: 5,
   healthyMs: 30,
   silenceMs: 5000,

@@ -4,6 +4,7 @@ import { systemClock } from '../../../src/cache/clock.ts';
 import type { Binding, Pod } from '../../../src/cache/objects.ts';
 import { openFakeKube, type FakeKube } from '../../../src/lab/fake-kube.ts';
 import type { KubeClient } from '../../../src/nmi/kube/client.ts';
+import { KubeError } from '../../../src/nmi/kube/kube-error.ts';
 import { parseBinding, parsePod } from '../../../src/nmi/kube/parse.ts';
 import {
   openReflector,
@@ -11,6 +12,7 @@ import {
   type ReflectorOptions,
   type ReflectorState,
 } from '../../../src/nmi/kube/reflector.ts';
+import { createServerMemory, type ServerMemory } from '../../../src/nmi/kube/server-memory.ts';
 import {
   clientOf,
   countingClock,
@@ -35,10 +37,13 @@ interface World extends AsyncDisposable {
 
 /** A reflector of node-a's pods on a fake API. */
 async function openWorld(
-  over: Partial<ReflectorOptions<Pod>> & { readonly before?: (fake: FakeKube) => void } = {},
+  over: Partial<ReflectorOptions<Pod>> & {
+    readonly before?: (fake: FakeKube) => void;
+    readonly bookmarkEveryMs?: number;
+  } = {},
 ): Promise<World> {
-  const { before, ...options } = over;
-  const fake = await openFakeKube({ bookmarkEveryMs: 10 });
+  const { before, bookmarkEveryMs = 10, ...options } = over;
+  const fake = await openFakeKube({ bookmarkEveryMs });
   before?.(fake);
   const client = await clientOf(fake);
   const counted = countWatches(client);
@@ -99,8 +104,30 @@ function countWatches(client: KubeClient) {
   };
 }
 
+/** Requests for everything, as a stream or page by page. */
 function lists(fake: FakeKube): string[] {
-  return fake.requests.map(({ url }) => url).filter((url) => !url.includes('watch=true'));
+  const urls = fake.requests.map(({ url }) => url);
+  return urls.filter((url) => !url.includes('watch=true') || url.includes('sendInitialEvents'));
+}
+
+function rawPodWithUid(): object {
+  const { metadata, ...rest } = rawPod('made-up');
+  return { ...rest, metadata: { ...metadata, uid: 'uid', resourceVersion: '7' } };
+}
+
+async function untilAborted(signal: AbortSignal | undefined): Promise<never> {
+  return await new Promise((_resolve, reject) => {
+    signal?.addEventListener('abort', () => {
+      reject(new Error('aborted'));
+    });
+  });
+}
+
+/** What is remembered of a server that has refused to stream lists. */
+function withoutStreams(): ServerMemory {
+  const server = createServerMemory();
+  server.refuseStreams();
+  return server;
 }
 
 describe('a reflector', () => {
@@ -137,22 +164,67 @@ describe('a reflector', () => {
     );
   });
 
-  it('asks for what a busy API server likes to be asked for', async () => {
-    await using world = await openWorld({ random: () => 0.5 });
+  it('asks for a list as a stream that goes on as the watch', async () => {
+    await using world = await openWorld({
+      random: () => 0.5,
+      before: (fake) => {
+        fake.apply(rawPod('one'));
+      },
+    });
+    const { fake, store } = world;
+    await world.watching();
+    assert.equal(fake.requests.length, 1);
+    const { searchParams } = new URL(fake.requests[0]?.url ?? '', fake.url);
+    assert.deepEqual(Object.fromEntries(searchParams), {
+      fieldSelector: 'spec.nodeName=node-a,status.phase!=Succeeded',
+      watch: 'true',
+      allowWatchBookmarks: 'true',
+      sendInitialEvents: 'true',
+      resourceVersionMatch: 'NotOlderThan',
+      timeoutSeconds: '360',
+    });
+    fake.apply(rawPod('two'));
+    await store.until('two came', () => store.items.has('default/two'));
+    assert.equal(fake.requests.length, 1);
+    assert.deepEqual(
+      world.states.map((state) => state.kind),
+      ['listing', 'watching'],
+    );
+  });
+
+  it('asks for pages and a watch where lists are not streamed', async () => {
+    await using world = await openWorld({ random: () => 0.5, server: withoutStreams() });
     await world.watching();
     const [list, watch] = world.fake.requests.map(({ url }) => new URL(url, world.fake.url));
-    assert.equal(list?.searchParams.get('resourceVersion'), '0');
+    assert.equal(list?.searchParams.get('resourceVersion'), null);
     assert.equal(list?.searchParams.get('limit'), '500');
     assert.match(list?.searchParams.get('fieldSelector') ?? '', /^spec\.nodeName=node-a,/);
     assert.equal(watch?.searchParams.get('allowWatchBookmarks'), 'true');
     assert.equal(watch?.searchParams.get('timeoutSeconds'), '360');
     assert.equal(watch?.searchParams.get('resourceVersion'), String(world.fake.store.version));
     assert.equal(watch?.searchParams.get('fieldSelector'), list?.searchParams.get('fieldSelector'));
+    assert.equal(world.reflector.stats().restarts, 0);
+  });
+
+  it('takes its first list from memory where that is an indexed look-up', async () => {
+    const options = { server: withoutStreams(), listsFromMemory: true };
+    await using world = await openWorld(options);
+    await world.watching();
+    assert.match(lists(world.fake)[0] ?? '', /[?&]resourceVersion=0(?:&|$)/);
+    world.fake.faults.failNext(1, 410, { containing: 'watch=true' });
+    world.fake.closeWatches();
+    await eventually('it listed again', () => lists(world.fake).length === 2);
+    // Memory of a server that lags could go back in time.
+    assert.doesNotMatch(lists(world.fake)[1] ?? '', /resourceVersion/);
   });
 
   it('reopens at once after a clean close and misses nothing in between', async () => {
     await using world = await openWorld({
-      timing: { ...quick, backoff: { baseMs: 4000, capMs: 4000 } },
+      timing: {
+        ...quick,
+        backoff: { baseMs: 4000, capMs: 4000 },
+        outage: { baseMs: 4000, capMs: 4000 },
+      },
     });
     const { fake, store } = world;
     await world.watching();
@@ -246,7 +318,7 @@ describe('a reflector', () => {
       assert.equal(reflector.stats().relists, 1);
       assert.equal(reflector.stats().errors.GONE, 1);
       // Memory of a server that lags could go back in time.
-      assert.doesNotMatch(lists(fake).at(-1) ?? '', /resourceVersion/);
+      assert.doesNotMatch(lists(fake).at(-1) ?? '', /resourceVersion=/);
       await world.watching();
       fake.apply(rawPod('newer'));
       await store.until('the watch goes on', () => store.items.has('default/newer'));
@@ -256,6 +328,8 @@ describe('a reflector', () => {
   it('reads a list page by page, and everything at once when the snapshot expires', async () => {
     await using world = await openWorld({
       pageSize: 2,
+      server: withoutStreams(),
+      listsFromMemory: true,
       before: (fake) => {
         for (let at = 0; at < 5; at += 1) fake.apply(rawPod(`pod-${at}`));
       },
@@ -312,7 +386,7 @@ describe('a reflector', () => {
     const startMs = performance.now();
     const waiting = world.states.at(-1);
     assert.ok(waiting?.kind === 'waiting' && waiting.code === 'THROTTLED');
-    assert.ok(waiting.delayMs >= 1000 && waiting.delayMs < 1100);
+    assert.ok(waiting.delayMs >= 1000 && waiting.delayMs <= 1250);
     await world.reflector.whenSynced();
     assert.ok(performance.now() - startMs > 900);
     assert.equal(lists(world.fake).length, 2);
@@ -448,6 +522,313 @@ describe('a reflector', () => {
     fake.patch({ kind: 'AzureIdentityBinding', name: 'bad' }, { spec: { selector: 'demo' } });
     await store.until('it is usable now', () => store.items.has('default/bad'));
     assert.equal(reflector.stats().objects, 2);
+  });
+});
+
+describe('a list that is a stream', () => {
+  const two = (fake: FakeKube): void => {
+    fake.apply(rawPod('one'));
+    fake.apply(rawPod('two'));
+  };
+  const streamed = (fake: FakeKube): number =>
+    fake.requests.filter(({ url }) => url.includes('sendInitialEvents')).length;
+
+  it('is put into the store in one step, at its end', async () => {
+    await using world = await openWorld({ before: two });
+    await world.reflector.whenSynced();
+    assert.deepEqual(
+      world.store.replaced.map((items) => items.map(({ name }) => name)),
+      [['one', 'two']],
+    );
+  });
+
+  it('that is cut is asked for again, and the store keeps what it has until then', async () => {
+    await using world = await openWorld({ before: two });
+    const { fake, store, reflector } = world;
+    await world.watching();
+    fake.delete({ kind: 'Pod', name: 'two' });
+    await store.until('two went', () => store.items.size === 1);
+    fake.faults.failNext(1, 410, { containing: 'resourceVersion=' });
+    fake.faults.cutNextWatchAfterBytes = 40;
+    fake.closeWatches();
+    fake.apply(rawPod('three'));
+    await store.until('three came', () => store.items.has('default/three'));
+    assert.deepEqual(store.names(), ['default/one', 'default/three']);
+    assert.deepEqual(
+      store.replaced.map((items) => items.length),
+      [2, 2],
+    );
+    assert.equal(streamed(fake), 3);
+    assert.equal(reflector.stats().errors.NETWORK, 1);
+  });
+
+  for (const status of [400, 422]) {
+    it(`that is refused with ${status} is asked for page by page, from then on and at once`, async () => {
+      const server = createServerMemory();
+      await using world = await openWorld({
+        server,
+        timing: { ...quick, backoff: { baseMs: 60_000, capMs: 60_000 } },
+        before: (fake) => {
+          two(fake);
+          fake.faults.failNext(1, status, { containing: 'sendInitialEvents' });
+        },
+      });
+      const { fake, store, reflector, log } = world;
+      await world.watching();
+      assert.deepEqual(store.names(), ['default/one', 'default/two']);
+      assert.equal(server.streams, false);
+      assert.equal(reflector.stats().errors.SERVER, 0);
+      fake.faults.failNext(1, 410, { containing: 'watch=true' });
+      fake.closeWatches();
+      await eventually('it listed again', () => reflector.stats().relists === 1);
+      assert.equal(streamed(fake), 1);
+      const told = log.lines.filter(({ message }) => message.includes('page by page'));
+      assert.deepEqual(
+        told.map(({ fields }) => fields['reason']),
+        ['failed on purpose'],
+      );
+    });
+  }
+
+  it('that never says where it ends is asked for page by page', async () => {
+    const path = '/api/v1/pods';
+    let asked = 0;
+    await using world = await openWorld({
+      before: two,
+      client: {
+        getJson: () => {
+          asked += 1;
+          return Promise.resolve({ metadata: { resourceVersion: '7' }, items: [rawPodWithUid()] });
+        },
+        async *watch(url, { onOpen, signal }) {
+          onOpen?.();
+          if (url.includes('sendInitialEvents')) {
+            yield { type: 'ADDED', object: rawPodWithUid() };
+            yield { type: 'BOOKMARK', object: { metadata: { resourceVersion: '7' } } };
+          }
+          assert.ok(url.startsWith(path));
+          await untilAborted(signal);
+        },
+      },
+    });
+    await world.watching();
+    assert.equal(asked, 1);
+    assert.equal(world.store.replaced.length, 1);
+  });
+
+  it('that stops before its end is asked for page by page', async () => {
+    await using fake = await openFakeKube();
+    two(fake);
+    fake.faults.delayEventsMs = 60_000;
+    await using client = await clientOf(fake);
+    const store = new MapStore<Pod>();
+    await using reflector = openReflector<Pod>({
+      ...{ name: 'pods', path: '/api/v1/pods', parse: parsePod, store, client },
+      ...{ clock: systemClock, random: Math.random, log: keptLog() },
+      timing: { ...quick, silenceMs: 50 },
+    });
+    await reflector.whenSynced();
+    assert.equal(store.items.size, 2);
+    assert.equal(streamed(fake), 1);
+  });
+
+  it('is still wanted after an outage and after a refusal of something else', async () => {
+    await using world = await openWorld({
+      before: (fake) => {
+        two(fake);
+        for (const status of [500, 503, 403]) fake.faults.failNext(1, status);
+      },
+    });
+    await world.watching();
+    assert.equal(streamed(world.fake), 4);
+    assert.equal(lists(world.fake).length, 4);
+  });
+});
+
+describe('reflectors of one server', () => {
+  it('learn from each other that it streams no lists', async () => {
+    const server = createServerMemory();
+    await using first = await openWorld({
+      server,
+      before: (fake) => {
+        fake.faults.failNext(1, 422);
+      },
+    });
+    await first.watching();
+    await using second = await openWorld({ server });
+    await second.watching();
+    assert.ok(second.fake.requests.every(({ url }) => !url.includes('sendInitialEvents')));
+  });
+
+  it('learn from the first that it is back', async () => {
+    const server = createServerMemory();
+    const late = { baseMs: 60_000, capMs: 60_000 };
+    const refusing = (fake: FakeKube): void => {
+      fake.faults.failNext(1, 503);
+    };
+    await using slow = await openWorld({
+      server,
+      before: refusing,
+      timing: { ...quick, outage: late },
+    });
+    await eventually('it waits', () => slow.states.at(-1)?.kind === 'waiting');
+    await using throttled = await openWorld({
+      server,
+      before: (fake) => {
+        fake.faults.failNext(1, 503, { retryAfterSec: 60 });
+      },
+    });
+    await eventually('it waits', () => throttled.states.at(-1)?.kind === 'waiting');
+    await using quickly = await openWorld({ server, before: refusing });
+    await quickly.watching();
+    await slow.watching();
+    assert.equal(throttled.states.at(-1)?.kind, 'waiting', 'it was told how long to stay away');
+  });
+});
+
+describe('a doubt', () => {
+  const timing = { ...quick, silenceMs: 60_000, doubtMs: 20, doubtEveryMs: 200 };
+  const quiet = { timing, bookmarkEveryMs: 60_000 };
+
+  it('replaces a silent watch long before its deadline, and misses nothing', async () => {
+    await using world = await openWorld(quiet);
+    const { fake, store, reflector } = world;
+    await world.watching();
+    fake.goSilent();
+    fake.apply(rawPod('unseen'));
+    reflector.doubt();
+    await store.until('it came on another watch', () => store.items.has('default/unseen'));
+    await eventually('the silent one is closed', () => fake.watches() === 1);
+    assert.equal(world.mostWatches, 1);
+    assert.equal(lists(fake).length, 1);
+    assert.deepEqual(Object.values(reflector.stats().errors).filter(Boolean), []);
+  });
+
+  it('is over when the watch brings something', async () => {
+    await using world = await openWorld(quiet);
+    const { fake, store, reflector } = world;
+    await world.watching();
+    reflector.doubt();
+    fake.apply(rawPod('late'));
+    await store.until('it came', () => store.items.has('default/late'));
+    await new Promise((resolve) => setTimeout(resolve, 40));
+    assert.equal(reflector.stats().restarts, 0);
+  });
+
+  it('costs the server one watch in a while, however many doubt', async () => {
+    await using world = await openWorld(quiet);
+    const { reflector } = world;
+    await world.watching();
+    const startMs = performance.now();
+    const doubting = setInterval(() => {
+      reflector.doubt();
+    }, 1);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    clearInterval(doubting);
+    const most = 1 + (performance.now() - startMs) / timing.doubtEveryMs;
+    const { restarts } = reflector.stats();
+    assert.ok(restarts >= 2 && restarts <= most, `${restarts} restarts`);
+  });
+
+  it('ends the wait for the end of an outage, but no wait that the server asked for', async () => {
+    const late = { baseMs: 60_000, capMs: 60_000 };
+    for (const [retryAfterSec, isEnded] of [
+      [undefined, true],
+      [60, false],
+    ] as const) {
+      await using world = await openWorld({
+        timing: { ...timing, outage: late },
+        before: (fake) => {
+          const told = retryAfterSec === undefined ? {} : { retryAfterSec };
+          fake.faults.failNext(1, 503, told);
+        },
+      });
+      await eventually('it waits', () => world.states.at(-1)?.kind === 'waiting');
+      world.reflector.doubt();
+      if (isEnded) await world.watching();
+      else await new Promise((resolve) => setTimeout(resolve, 60));
+      assert.equal(world.reflector.synced, isEnded);
+    }
+  });
+
+  it('leaves nothing armed', async () => {
+    const clock = countingClock();
+    const world = await openWorld({ ...quiet, clock, timing: { ...timing, doubtMs: 60_000 } });
+    await world.watching();
+    world.reflector.doubt();
+    await world[Symbol.asyncDispose]();
+    assert.equal(clock.armed, 0);
+  });
+});
+
+describe('the pace of a reflector', () => {
+  it('does not grow from one kind of failure to another', async () => {
+    await using world = await openWorld({
+      timing: { ...quick, backoff: { baseMs: 1, capMs: 60_000 }, outage: { baseMs: 1, capMs: 5 } },
+      before: (fake) => {
+        fake.faults.failNext(20, 500);
+        fake.faults.failNext(1, 403);
+      },
+    });
+    await world.reflector.whenSynced();
+    const delays = world.states.flatMap((state) =>
+      state.kind === 'waiting' ? [[state.code, state.delayMs] as const] : [],
+    );
+    assert.equal(delays.length, 21);
+    for (const [code, delayMs] of delays) assert.ok(delayMs <= 5, `${code} ${delayMs}`);
+  });
+
+  it('counts the time an attempt took as waited', async () => {
+    await using world = await openWorld({
+      timing: { ...quick, outage: { baseMs: 10, capMs: 10 } },
+      client: {
+        getJson: () => Promise.reject(new KubeError('NETWORK', 'not used')),
+        watch: () => ({
+          [Symbol.asyncIterator]: () => ({
+            async next() {
+              await new Promise((resolve) => setTimeout(resolve, 30));
+              throw new KubeError('TIMEOUT', 'the API server did not answer');
+            },
+          }),
+        }),
+      },
+    });
+    await eventually('it tried twice', () => world.reflector.stats().errors.TIMEOUT >= 2);
+    const waiting = world.states.filter((state) => state.kind === 'waiting');
+    assert.ok(waiting.every((state) => state.kind === 'waiting' && state.delayMs === 0));
+  });
+});
+
+describe('the staleness of a store', () => {
+  it('ends with each event, bookmark and list, and grows through all else', async () => {
+    await using world = await openWorld({ bookmarkEveryMs: 60_000 });
+    const { fake, store, reflector } = world;
+    await world.watching();
+    const stale = async (): Promise<void> => {
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      assert.ok(reflector.stats().stalenessMs >= 29);
+    };
+    const fresh = async (what: string): Promise<void> => {
+      await eventually(what, () => reflector.stats().stalenessMs < 25);
+    };
+    await stale();
+    fake.apply(rawPod('one'));
+    await store.until('it came', () => store.items.size === 1);
+    assert.ok(reflector.stats().stalenessMs < 25);
+    await stale();
+    const mark = { metadata: { resourceVersion: String(fake.store.version) } };
+    fake.injectIntoWatches(`${JSON.stringify({ type: 'BOOKMARK', object: mark })}\n`);
+    await fresh('a bookmark');
+    await stale();
+    // A watch that opens says nothing yet.
+    fake.cutConnections();
+    await eventually('another watch', () => reflector.stats().restarts === 1);
+    await world.watching();
+    assert.ok(reflector.stats().stalenessMs >= 29);
+    fake.faults.failNext(1, 410, { containing: 'watch=true' });
+    fake.closeWatches();
+    await fresh('a list');
+    assert.equal(reflector.stats().relists, 1);
   });
 });
 
