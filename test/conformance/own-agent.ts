@@ -79,12 +79,16 @@ export class MovedTime implements Disposable {
   }
 }
 
-/** Node stamps answers by a clock of its own, which nothing moves. */
+/** What Node itself stamps has the time of a clock of its own, which nothing moves. */
 function redated(reply: RawReply): RawReply {
-  if (aheadMs === 0) return reply;
+  const behindMs = Date.now() - aheadMs;
   const fields = reply.fields.map(([name, value]) => {
-    if (name !== 'Date') return [name, value] as const;
-    return [name, new Date(Date.parse(value) + aheadMs).toUTCString()] as const;
+    const isUnmoved = name === 'Date' && Math.abs(Date.parse(value) - behindMs) < 2_000;
+    return [name, isUnmoved ? renderDate(Date.parse(value) + aheadMs) : value] as const;
   });
-  return { ...reply, fields };
+  return aheadMs === 0 ? reply : { ...reply, fields };
+}
+
+function renderDate(wallMs: number): string {
+  return new Date(wallMs).toUTCString();
 }

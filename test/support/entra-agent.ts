@@ -181,6 +181,6 @@ export function federatedTo(
   return { federatedCredentials: [{ issuer: fakeIssuer, subject, audience }] };
 }
 
-export function subjectOf({ namespace, name }: { namespace: string; name: string }): string {
+function subjectOf({ namespace, name }: { namespace: string; name: string }): string {
   return `system:serviceaccount:${namespace}:${name}`;
 }

@@ -1,0 +1,195 @@
+/**
+ * The agent as a process of its own, on loopback, with fakes all around it and everything secret
+ * that it meets known to the test. It is steered by `child-hook.ts`.
+ */
+import { fork, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { get, type IncomingMessage } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { systemClock } from '../../../src/cache/clock.ts';
+import { openFakeEntra } from '../../../src/lab/fake-entra.ts';
+import { openFakeImds, type FakeImds } from '../../../src/lab/fake-imds.ts';
+import { openFakeKube } from '../../../src/lab/fake-kube.ts';
+import { createLabAuthority } from '../../../src/lab/lab-authority.ts';
+import { createLabIdentity, createNodeIdentity } from '../../../src/lab/lab-identity.ts';
+import { openLoopbackPod, type PodClient } from '../../../src/lab/pod-client.ts';
+import { populate, type EntraWorld } from '../../support/entra-agent.ts';
+import { freePort } from '../../support/loopback-agent.ts';
+import { Canaries, createCanary } from './canaries.ts';
+import { done, sentFileVariable, type Command } from './child-hook.ts';
+import { HeapSnapshot } from './heap-snapshot.ts';
+import { openPasswordProxy, type PasswordProxy } from './password-proxy.ts';
+
+export interface CanaryAgent extends EntraWorld, AsyncDisposable {
+  readonly imds: FakeImds;
+  readonly proxy: PasswordProxy;
+  readonly pod: PodClient;
+  /** What is looked for; the password of the proxy is there from the start. */
+  readonly canaries: Canaries;
+  /** Standard output and error since the last time. */
+  takePrinted(): string;
+  /** A page of the probe port. */
+  page(path: string): Promise<{ readonly status: number; readonly text: string }>;
+  /** What `nmi explain` is told; the query is that of its socket. */
+  explain(query: string): Promise<string>;
+  /** Lets both clocks of the agent go on, and those of the fakes. */
+  pass(ms: number): Promise<void>;
+  /** Forms that Entra ID was sent, oldest first. */
+  sent(): Promise<readonly URLSearchParams[]>;
+  /** Canaries in its heap now, each with a path to it. */
+  findInHeap(): Promise<ReadonlyMap<string, string>>;
+  /** Canaries in its buffers now. */
+  findInBuffers(): Promise<readonly string[]>;
+  /** Arms a crash for the next request to Entra ID. */
+  armCrash(how: 'exception' | 'rejection'): Promise<void>;
+  /** Its exit code, or the signal that ended it. */
+  readonly exited: Promise<number | NodeJS.Signals>;
+}
+
+export const proxyPassword = 'the password of the proxy';
+export const assigned = createLabIdentity('assigned');
+const podIp = '127.0.0.11';
+
+const main = join(import.meta.dirname, '../../../src/main.ts');
+const hook = join(import.meta.dirname, 'child-hook.ts');
+
+export async function openCanaryAgent(
+  prepare: (world: EntraWorld) => Promise<void>,
+): Promise<CanaryAgent> {
+  await using opening = new AsyncDisposableStack();
+  let aheadMs = 0;
+  const clock = { ...systemClock, wallMs: () => systemClock.wallMs() + aheadMs };
+  const kube = opening.use(await openFakeKube({ clock }));
+  const imds = opening.use(
+    await openFakeImds({
+      ...{ host: '127.0.0.1', port: 0, nodeIps: ['127.0.0.1'], clock },
+      ...{ systemAssigned: createNodeIdentity(), userAssigned: [assigned] },
+    }),
+  );
+  const authority = await createLabAuthority();
+  const tls = await authority.issueServer(['127.0.0.1']);
+  const entra = opening.use(await openFakeEntra({ tls, clock }));
+  const password = createCanary();
+  const canaries = new Canaries();
+  canaries.addText(proxyPassword, password);
+  const proxy = opening.use(await openPasswordProxy(password));
+  const world = { kube, entra, authority };
+  populate(world);
+  await prepare(world);
+
+  const folder = await mkdtemp(join(tmpdir(), 'nmi-canary-'));
+  opening.defer(() => rm(folder, { recursive: true, force: true }));
+  const inFolder = (name: string) => join(folder, name);
+  const [kubeconfig, ca] = [inFolder('kubeconfig'), inFolder('ca.pem')];
+  const [sentFile, heapFile, bufferFile] = [
+    inFolder('sent'),
+    inFolder('heap'),
+    inFolder('buffers'),
+  ];
+  await writeFile(kubeconfig, kube.kubeconfig());
+  await writeFile(ca, authority.certificatePem);
+  await writeFile(sentFile, '');
+  const explainSocket = inFolder('explain.sock');
+  const [listenPort, probePort] = [await freePort(), await freePort()];
+  const child = fork(
+    main,
+    [
+      ...['run', '--node=node-1', '--redirect=none', '--log-level=trace'],
+      ...['--nmi-listen-address=127.0.0.1', `--nmi-port=${listenPort}`],
+      ...['--metadata-ip=127.0.0.1', `--metadata-port=${imds.port}`, '--late-object-wait-ms=100'],
+      ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],
+      ...[`--entra-authority=${entra.authority}`, `--entra-ca-file=${ca}`],
+      `--explain-socket=${explainSocket}`,
+      ...['--entra-timeout-ms=1000', '--imds-timeout-ms=1000', '--drain-timeout-sec=1'],
+    ],
+    {
+      silent: true,
+      // V8 cuts texts in snapshots after 1024 characters, which a form is longer than.
+      execArgv: ['--heap-snapshot-string-limit=4194304', `--import=${hook}`],
+      env: {
+        PATH: process.env['PATH'],
+        KUBECONFIG: kubeconfig,
+        HTTPS_PROXY: proxy.url,
+        [sentFileVariable]: sentFile,
+      },
+    },
+  );
+  let printed = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.setEncoding('utf8').on('data', (part: string) => (printed += part));
+  }
+  const exited = once(child, 'close').then(
+    ([code, signal]: unknown[]) => (signal ?? code) as number | NodeJS.Signals,
+  );
+  opening.defer(async () => {
+    child.kill('SIGKILL');
+    await exited;
+  });
+  const page = async (path: string) => {
+    const response = await fetch(`http://127.0.0.1:${probePort}/${path}`);
+    return { status: response.status, text: await response.text() };
+  };
+  await untilReady(page, exited, () => printed);
+  const pod = opening.use(
+    openLoopbackPod({ name: 'p', sourceIp: podIp, host: '127.0.0.1', port: listenPort }),
+  );
+  const owned = opening.move();
+  return {
+    ...{ ...world, imds, proxy, pod, canaries, page, exited },
+    takePrinted: () => {
+      const taken = printed;
+      printed = '';
+      return taken;
+    },
+    pass: (ms) => {
+      aheadMs += ms;
+      return tell(child, { kind: 'pass', ms });
+    },
+    sent: async () => {
+      const lines = (await readFile(sentFile, 'utf8')).split('\n').filter((line) => line !== '');
+      return lines.map((line) => new URLSearchParams(line));
+    },
+    findInHeap: async () => {
+      await tell(child, { kind: 'snapshot', path: heapFile });
+      return new HeapSnapshot(heapFile).find((found) => canaries.in(found));
+    },
+    findInBuffers: async () => {
+      await tell(child, { kind: 'buffers', path: bufferFile });
+      return canaries.in(await readFile(bufferFile, 'latin1'));
+    },
+    explain: async (query) => {
+      const asked = get({ socketPath: explainSocket, path: `/explain?${query}` });
+      const [response] = (await once(asked, 'response')) as [IncomingMessage];
+      return text(response);
+    },
+    armCrash: (how) => tell(child, { kind: 'crash', how }),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+async function tell(child: ChildProcess, command: Command): Promise<void> {
+  child.send(command);
+  const [answer] = (await once(child, 'message')) as unknown[];
+  if (answer !== done) throw new Error('the agent did something else');
+}
+
+async function untilReady(
+  page: CanaryAgent['page'],
+  exited: Promise<unknown>,
+  printed: () => string,
+): Promise<void> {
+  let hasEnded = false;
+  void exited.then(() => (hasEnded = true));
+  const deadlineMs = performance.now() + 20_000;
+  for (;;) {
+    const answer = await page('readyz').catch(() => undefined);
+    if (answer?.status === 200) return;
+    if (hasEnded || performance.now() > deadlineMs) {
+      throw new Error(`the agent did not become ready: ${printed()}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}

@@ -1,0 +1,540 @@
+/**
+ * Secrets, assertions and tokens are where they have to be while they are needed, and nowhere else:
+ * in no log, metric, page or refusal, and not in memory once what they came from is taken away.
+ */
+import assert from 'node:assert/strict';
+import { createPrivateKey } from 'node:crypto';
+import { after, before, describe, it } from 'node:test';
+import { createEntraApplication } from '../../../src/lab/entra-applications.ts';
+import { eventually } from '../../../src/lab/eventually.ts';
+import type { EntraFaults } from '../../../src/lab/fake-entra.ts';
+import { fakeResources } from '../../../src/lab/fake-kube-resources.ts';
+import { renderPfx } from '../../../src/lab/lab-pfx.ts';
+import { decodeLabToken } from '../../../src/lab/lab-token.ts';
+import {
+  createAzureIdentity,
+  createAzureIdentityBinding,
+  createSecret,
+} from '../../../src/lab/manifests.ts';
+import {
+  bindApplication,
+  bindPod,
+  federatedTo,
+  putSecret,
+  type CredentialKind,
+  type EntraWorld,
+} from '../../support/entra-agent.ts';
+import { Canaries, createCanary, reverse } from './canaries.ts';
+import { assigned, openCanaryAgent, proxyPassword, type CanaryAgent } from './canary-agent.ts';
+
+const vault = 'https://vault.azure.net';
+const otherTenant = '7e570000-1ab0-4000-8000-0000000000aa';
+
+interface Answered {
+  readonly status: number;
+  readonly body: string;
+}
+
+/** Texts of each name, to be looked for once the agent is there. */
+interface Planted {
+  readonly texts: Map<string, string>;
+  readonly keys: Map<string, string>;
+}
+
+/** Applications whose tokens can be had, by what they prove themselves with. */
+const working = {
+  secret: 'secret',
+  rotated: 'secret',
+  unbound: 'secret',
+  pfx: 'certificate',
+  pem: 'certificate',
+  sealed: 'certificate',
+  pod: 'federated_pod',
+  node: 'federated_node',
+} as const satisfies Record<string, CredentialKind>;
+
+/** Every Secret has what is looked for in it; what is to be read has a key that is too. */
+async function plant(world: EntraWorld, { texts, keys }: Planted): Promise<void> {
+  const { kube, authority } = world;
+  const text = (name: string): string => {
+    const canary = createCanary();
+    texts.set(name, canary);
+    return canary;
+  };
+  const put = (name: string, data: Readonly<Record<string, string | Uint8Array>>) =>
+    kube.apply(createSecret({ name, data }));
+  const issue = async (name: string) => {
+    const certificate = await authority.issueClient(name, { signedBy: 'authority' });
+    keys.set(`key of ${name}`, certificate.keyPem);
+    return certificate;
+  };
+
+  bindPod(kube);
+  kube.apply(createAzureIdentity({ name: 'assigned', clientId: assigned.clientId }));
+  kube.apply(
+    createAzureIdentityBinding({ name: 'assigned', azureIdentity: 'assigned', selector: 'app' }),
+  );
+  for (const [name, kind] of Object.entries(working)) {
+    if (kind !== 'certificate') await bindApplication(world, kind, name);
+  }
+  for (const name of ['secret', 'rotated', 'unbound']) {
+    const value = text(`secret of ${name}`);
+    putSecret(kube, name, value);
+    world.entra.register(createEntraApplication(name, { secrets: [{ value }] }));
+  }
+
+  const pfx = await issue('pfx');
+  const pfxPassword = text('password of pfx');
+  await bindCertified(world, 'pfx', pfx.certificatePem, {
+    certificate: await renderPfx(pfx, { ciphers: 'legacy', password: pfxPassword }),
+    password: pfxPassword,
+  });
+  const pem = await issue('pem');
+  await bindCertified(world, 'pem', pem.certificatePem, {
+    certificate: `${pem.keyPem}${pem.certificatePem}${pem.issuerPem}`,
+  });
+  const sealed = await issue('sealed');
+  const passphrase = text('password of sealed');
+  const sealedKey = createPrivateKey(sealed.keyPem).export({
+    ...{ type: 'pkcs8', format: 'pem' },
+    ...{ cipher: 'aes-256-cbc', passphrase },
+  });
+  await bindCertified(world, 'sealed', sealed.certificatePem, {
+    certificate: `${sealedKey}${sealed.certificatePem}`,
+    password: passphrase,
+  });
+
+  for (const name of ['wrong', 'expired']) {
+    const value = text(`secret of ${name}`);
+    const secrets = name === 'wrong' ? [] : [{ value, expiresAtWallMs: 0 }];
+    await bindApplication(world, 'secret', name, { application: { secrets } });
+    putSecret(kube, name, value);
+  }
+  await bindApplication(world, 'secret', 'crowded');
+  put('crowded', { one: text('one of crowded'), other: text('other of crowded') });
+  await bindApplication(world, 'secret', 'misshapen');
+  const misshapen = createSecret({ name: 'misshapen', data: {} });
+  kube.apply({ ...misshapen, data: { clientSecret: { nested: text('secret of misshapen') } } });
+  for (const name of ['locked', 'broken', 'worded']) await bindCertified(world, name, '', {});
+  const locked = await issue('locked');
+  put('locked', {
+    certificate: await renderPfx(locked, { password: text('password of locked') }),
+    password: text('other password of locked'),
+  });
+  const broken = await renderPfx(await issue('broken'), { password: text('password of broken') });
+  put('broken', {
+    certificate: broken.subarray(0, broken.length - 100),
+    password: texts.get('password of broken') ?? '',
+  });
+  put('worded', {
+    certificate: `-----BEGIN PRIVATE KEY-----\n${text('text of worded')}\n-----END PRIVATE KEY-----\n`,
+    password: text('password of worded'),
+  });
+  for (const name of ['missing', 'forbidden', 'unread']) {
+    await bindApplication(world, 'secret', name);
+    putSecret(kube, name, text(`secret of ${name}`));
+  }
+  kube.delete({ kind: 'Secret', name: 'missing' });
+  const stranger = federatedTo({ namespace: 'default', name: 'stranger' });
+  await bindApplication(world, 'federated_pod', 'stranger', { application: stranger });
+
+  const value = text('secret of wide');
+  await bindApplication(world, 'secret', 'wide', {
+    application: { secrets: [{ value }] },
+    identity: { auxiliaryTenantIds: [otherTenant] },
+  });
+  putSecret(kube, 'wide', value);
+  const wide = createEntraApplication('wide', { secrets: [{ value }] });
+  world.entra.register({ ...wide, name: 'wide-elsewhere', tenantId: otherTenant });
+}
+
+async function bindCertified(
+  world: EntraWorld,
+  name: string,
+  certificatePem: string,
+  data: Readonly<Record<string, string | Uint8Array>>,
+): Promise<void> {
+  const certificates = certificatePem === '' ? [] : [certificatePem];
+  await bindApplication(world, 'certificate', name, { application: { certificates } });
+  world.kube.apply(createSecret({ name, data }));
+}
+
+async function openPlanted(): Promise<{ agent: CanaryAgent; texts: Map<string, string> }> {
+  const planted: Planted = { texts: new Map(), keys: new Map() };
+  const agent = await openCanaryAgent((world) => plant(world, planted));
+  for (const [name, text] of planted.texts) agent.canaries.addText(name, text);
+  for (const [name, pem] of planted.keys) agent.canaries.addPrivateKey(name, pem);
+  return { agent, texts: planted.texts };
+}
+
+/** Also the tokens and assertions that have come about since. */
+async function learn(agent: CanaryAgent): Promise<void> {
+  const { canaries, entra, imds } = agent;
+  for (const token of [...entra.issuedTokens(), ...imds.issuedTokens()]) {
+    canaries.addToken(`token of ${decodeLabToken(token)?.lab_identity ?? ''}`, token);
+  }
+  const names = new Map(
+    [...Object.keys(working), 'stranger'].map((name) => [clientIdOf(name), name]),
+  );
+  for (const form of await agent.sent()) {
+    const assertion = form.get('client_assertion');
+    const name = names.get(form.get('client_id') ?? '') ?? '';
+    if (assertion !== null) canaries.addToken(`assertion of ${name}`, assertion);
+  }
+}
+
+function clientIdOf(name: string): string {
+  return name === 'assigned' ? assigned.clientId : createEntraApplication(name).clientId;
+}
+
+/** As the pod, on a connection that stays open. */
+async function ask(agent: CanaryAgent, name: string, resource = vault): Promise<Answered> {
+  const query = new URLSearchParams({ resource, client_id: clientIdOf(name) });
+  const answer = await agent.pod.request({
+    method: 'GET',
+    target: `/metadata/identity/oauth2/token?api-version=2018-02-01&${query.toString()}`,
+    headers: ['Metadata', 'true'],
+    connection: 'kept',
+    timeoutMs: 10_000,
+  });
+  assert.ok(answer.outcome === 'answered', `${name}: no answer`);
+  const head = answer.headers.map(([field, value]) => `${field}: ${value}`).join('\n');
+  return { status: answer.status, body: `${head}\n\n${answer.body}` };
+}
+
+async function serve(agent: CanaryAgent, name: string, resource?: string): Promise<void> {
+  const { status, body } = await ask(agent, name, resource);
+  assert.equal(status, 200, `${name}: ${status}`);
+  await learn(agent);
+  const rest = body.replaceAll(/"access_token":"[^"]*"/g, '');
+  assert.notEqual(rest, body);
+  assert.deepEqual(agent.canaries.in(rest), [], `${name}: beside the token`);
+}
+
+async function assertUntold(agent: CanaryAgent): Promise<void> {
+  await learn(agent);
+  const { canaries } = agent;
+  assert.deepEqual(canaries.in(agent.takePrinted()), [], 'in the log');
+  for (const path of ['metrics', 'readyz', 'healthz']) {
+    assert.deepEqual(canaries.in((await agent.page(path)).text), [], path);
+  }
+  for (const query of ['', ...Object.keys(working).map(explainQuery)]) {
+    const explained = await agent.explain(query);
+    assert.match(explained, /^\{/);
+    assert.deepEqual(canaries.in(explained), [], `explained: ${query}`);
+  }
+}
+
+function explainQuery(name: string): string {
+  return `pod=default/p&client_id=${clientIdOf(name)}`;
+}
+
+function namesOf(found: ReadonlyMap<string, string>, beginning: string): readonly string[] {
+  return [...found.keys()].filter((name) => name.startsWith(beginning)).sort();
+}
+
+describe('a search for canaries', { timeout: 60_000 }, () => {
+  it('finds them in every disguise, and nothing in their absence', () => {
+    const canary = createCanary();
+    const canaries = new Canaries();
+    canaries.addText('it', canary);
+    for (const told of [
+      `Basic ${Buffer.from(`user:${canary}`).toString('base64')}`,
+      Buffer.from(`x${canary}`).toString('base64url'),
+      Buffer.from(canary).toString('hex'),
+      reverse(canary),
+      `{"error":"${canary.slice(0, canary.length - 3)}`,
+      encodeURIComponent(` ${canary}`),
+      Buffer.from(canary, 'utf16le').toString('latin1'),
+    ]) {
+      assert.notDeepEqual(canaries.in(`before ${told} after`), [], told);
+    }
+    assert.deepEqual(canaries.in(`before ${createCanary()} after`), []);
+  });
+});
+
+describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
+  let agent: CanaryAgent;
+  let texts: ReadonlyMap<string, string>;
+
+  before(async () => {
+    ({ agent, texts } = await openPlanted());
+  });
+  after(() => agent[Symbol.asyncDispose]());
+
+  const textOf = (name: string): string => {
+    const text = texts.get(name);
+    assert.ok(text !== undefined, name);
+    return text;
+  };
+
+  /** A refusal that tells nothing. */
+  async function assertRefusal(name: string, resource: string, what: string): Promise<void> {
+    const { status, body } = await ask(agent, name, resource);
+    assert.ok([400, 429, 503].includes(status), `${what}: ${status}`);
+    await learn(agent);
+    assert.deepEqual(agent.canaries.in(body), [], what);
+  }
+
+  it('are told nobody when the API server gives no token', async () => {
+    const { faults } = agent.kube;
+    for (const [name, account] of [
+      ['pod', 'robot'],
+      ['node', 'nmi'],
+    ] as const) {
+      for (const status of [400, 401, 403, 404, 409, 422, 429, 500]) {
+        faults.failNext(2, status, { containing: `/serviceaccounts/${account}/token` });
+        await assertRefusal(name, `${vault}/${name}/${status}`, `${name}, ${status}`);
+        faults.clear();
+      }
+    }
+    await assertUntold(agent);
+  });
+
+  it('are told nobody while everything works', async () => {
+    for (const name of ['assigned', 'wide', ...Object.keys(working)]) {
+      await serve(agent, name);
+      await serve(agent, name);
+    }
+    assert.ok(agent.proxy.opened > 0, 'Entra ID was reached through the proxy');
+    await assertUntold(agent);
+  });
+
+  it('are told nobody when Entra ID refuses them', async () => {
+    for (const name of ['wrong', 'expired', 'stranger']) {
+      await assertRefusal(name, vault, name);
+      await assertRefusal(name, vault, `${name}, from memory`);
+    }
+    await assertUntold(agent);
+  });
+
+  it('are told nobody when a Secret cannot be used', async () => {
+    const { faults } = agent.kube;
+    faults.failNext(9, 403, { containing: '/secrets/forbidden' });
+    faults.failNext(9, 500, { containing: '/secrets/unread' });
+    for (const name of [
+      ...['crowded', 'misshapen', 'locked', 'broken', 'worded'],
+      ...['missing', 'forbidden', 'unread'],
+    ]) {
+      await assertRefusal(name, vault, name);
+    }
+    faults.clear();
+    await assertUntold(agent);
+  });
+
+  it('are told nobody when Entra ID is in trouble', async () => {
+    const troubles: Readonly<Record<string, EntraFaults>> = {
+      '401': { fail: { status: 401 } },
+      '429': { fail: { status: 429, retryAfterSec: 1 } },
+      '500': { fail: { status: 500 } },
+      '503': { fail: { status: 503 } },
+      'a reset': { reset: true },
+      'a timeout': { hang: true },
+    };
+    for (const [trouble, faults] of Object.entries(troubles)) {
+      agent.entra.setFaults(faults);
+      for (const name of ['secret', 'pfx', 'pod', 'node']) {
+        await assertRefusal(name, `${vault}/${trouble}`, `${name}, ${trouble}`);
+      }
+    }
+    agent.entra.setFaults({});
+    for (const status of [407, 502]) {
+      agent.proxy.refuseWith = status;
+      agent.proxy.cut();
+      await assertRefusal('secret', `${vault}/proxy/${status}`, `a proxy with ${status}`);
+    }
+    agent.proxy.refuseWith = undefined;
+    for (const fail of [{ status: 500 }, { status: 429, retryAfterSec: 1 }]) {
+      await agent.imds.setFaults({ fail, paths: 'token' });
+      await assertRefusal('assigned', `${vault}/${fail.status}`, `IMDS with ${fail.status}`);
+    }
+    await agent.imds.setFaults({});
+    await assertUntold(agent);
+  });
+
+  it('are told nobody when who answers sends them back', async () => {
+    agent.entra.setFaults({});
+    await serve(agent, 'pod', `${vault}/before`);
+    const last = (await agent.sent()).findLast(
+      (form) => form.get('client_id') === clientIdOf('pod'),
+    );
+    const [token = ''] = agent.entra.issuedTokens();
+    const expired = createExpiredToken(token);
+    agent.canaries.addToken('expired token', expired);
+    for (const [name, told] of [
+      ['secret', textOf('secret of secret')],
+      ['pod', last?.get('client_assertion') ?? ''],
+    ] as const) {
+      assert.ok(told !== '');
+      const half = told.length / 2;
+      const bodies = {
+        'in the description': {
+          error: 'invalid_client',
+          error_description: `AADSTS1: ${told} is bad`,
+        },
+        'as all of it': { error: 'invalid_client', error_description: told },
+        'in two lines': {
+          error: 'invalid_client',
+          error_description: `${told.slice(0, half)}\r\n${told.slice(half)}`,
+        },
+        'as the error': { error: told, error_description: 'AADSTS1: bad' },
+        'in a trace': {
+          error: 'invalid_client',
+          trace_id: told,
+          correlation_id: told,
+          timestamp: told,
+        },
+        'with a token': {
+          error: 'invalid_client',
+          error_description: 'AADSTS1',
+          access_token: token,
+        },
+        'for a token': { access_token: told },
+        'with an expired token': { access_token: expired, token_type: 'Bearer' },
+      };
+      for (const [how, body] of Object.entries(bodies)) {
+        for (const status of [200, 400, 401, 500]) {
+          // A token that lives is one, whoever sends it.
+          if (status === 200 && /^(?:for|with) a token/.test(how)) continue;
+          const text = JSON.stringify(body);
+          agent.entra.setFaults({ fail: { status, body: { type: 'application/json', text } } });
+          await assertRefusal(
+            name,
+            `${vault}/${how.replaceAll(' ', '-')}/${status}`,
+            `${name}, ${how}`,
+          );
+        }
+      }
+      for (const text of [told, `<html>${told}</html>`, `{"error_description":"${told}`]) {
+        agent.entra.setFaults({ fail: { status: 502, body: { type: 'text/html', text } } });
+        await assertRefusal(name, `${vault}/text/${text.length}`, `${name}, no JSON`);
+      }
+      agent.entra.setFaults({});
+    }
+    await assertUntold(agent);
+  });
+
+  it('are in no log when a caller takes one for a resource', async () => {
+    const token = createExpiredToken(agent.entra.issuedTokens()[0] ?? '');
+    agent.canaries.addToken('resource of a caller', token);
+    const { status } = await ask(agent, 'secret', `${token} and more`);
+    assert.equal(status, 400);
+    await assertUntold(agent);
+  });
+
+  it('are in memory while they are needed, and old ones are not', async () => {
+    agent.entra.setFaults({});
+    const secret = createCanary();
+    agent.canaries.addText('new secret of rotated', secret);
+    putSecret(agent.kube, 'rotated', secret);
+    agent.entra.register(createEntraApplication('rotated', { secrets: [{ value: secret }] }));
+    agent.kube.delete({ kind: 'AzureIdentityBinding', name: 'unbound' });
+    await agent.pass(61_000);
+    const served = ['assigned', 'wide', 'secret', 'rotated', 'pfx', 'pem', 'sealed', 'pod', 'node'];
+    for (const name of served) await serve(agent, name, `${vault}/live`);
+    await assertUntold(agent);
+
+    const found = await agent.findInHeap();
+    assert.deepEqual(
+      namesOf(found, 'token of '),
+      [...served, 'wide-elsewhere'].map((name) => `token of ${name}`).sort(),
+    );
+    for (const name of ['secret of secret', 'new secret of rotated', 'secret of wide']) {
+      assert.ok(found.has(name), `${name} is kept for a minute`);
+    }
+    for (const name of ['pfx', 'pem', 'sealed']) {
+      assert.notDeepEqual(namesOf(found, `key of ${name}`), [], `its key is kept for a minute`);
+    }
+    for (const name of ['pod', 'node']) assert.ok(found.has(`assertion of ${name}`), name);
+    for (const name of ['rotated', 'unbound', 'missing', 'wrong', 'expired']) {
+      assert.equal(found.get(`secret of ${name}`), undefined, name);
+    }
+    for (const name of ['pfx', 'pem', 'sealed']) {
+      assert.equal(found.get(`assertion of ${name}`), undefined, name);
+    }
+    assert.deepEqual(
+      [...found].filter(([name]) => /^(?:other )?password of/.test(name)),
+      [],
+    );
+  });
+
+  it('are gone from memory when what they came from is gone', async () => {
+    const { kube } = agent;
+    for (const kind of ['Secret', 'AzureIdentity', 'AzureIdentityBinding']) {
+      for (const { metadata } of kube.store.list(resourceOf(kind))) {
+        kube.delete({ kind, name: metadata.name });
+      }
+    }
+    kube.delete({ kind: 'Pod', name: 'p' });
+    await eventually(async () => {
+      assert.match((await agent.page('metrics')).text, /^nmi_token_cache_entries 0$/m);
+    });
+    // Secrets are kept for a minute, wanted or not; the agent's own assertions for their life.
+    await agent.pass(61_000);
+    const soon = await agent.findInHeap();
+    assert.deepEqual(
+      [...soon].filter(([name]) => name !== 'assertion of node' && !isOfProxy(name)),
+      [],
+    );
+    await agent.pass(56 * 60_000);
+    const found = await agent.findInHeap();
+    assert.deepEqual(
+      [...found].filter(([name]) => !isOfProxy(name)),
+      [],
+    );
+    // It is the process's own configuration, and what shows that something would be found.
+    assert.ok([...found.keys()].some(isOfProxy));
+    await assertUntold(agent);
+  });
+
+  it('are gone from its buffers too', async () => {
+    // The HTTP parser's memory holds the last answers until others are written over them.
+    const annotations = { long: 'x'.repeat(60_000) };
+    const long = createAzureIdentity({ name: 'long', clientId: clientIdOf('long') });
+    agent.kube.apply({ ...long, metadata: { ...long.metadata, annotations } });
+    await eventually(async () => {
+      const { text } = await agent.page('metrics');
+      assert.match(text, /^nmi_index_objects\{kind="identities"\} 1$/m);
+    });
+    const found = await agent.findInBuffers();
+    assert.deepEqual(
+      found.filter((name) => !isOfProxy(name)),
+      [],
+    );
+  });
+});
+
+/** With other claims, which nobody who is sent it verifies. */
+function createExpiredToken(token: string): string {
+  const [header = '', , signature = ''] = token.split('.');
+  const claims = { ...decodeLabToken(token), exp: 1_700_000_000, uti: createCanary() };
+  const payload = Buffer.from(JSON.stringify(claims)).toString('base64url');
+  return `${header}.${payload}.${reverse(signature)}`;
+}
+
+function isOfProxy(name: string): boolean {
+  return name.startsWith(proxyPassword);
+}
+
+function resourceOf(kind: string) {
+  const resource = fakeResources.find((each) => each.kind === kind);
+  assert.ok(resource !== undefined);
+  return resource;
+}
+
+describe('a crash', { timeout: 60_000 }, () => {
+  for (const how of ['exception', 'rejection'] as const) {
+    it(`tells none of it: ${how}`, async () => {
+      const { agent } = await openPlanted();
+      await using _ = agent;
+      for (const name of ['assigned', 'secret', 'pfx', 'pod']) await serve(agent, name);
+      await agent.armCrash(how);
+      await assert.rejects(ask(agent, 'secret', `${vault}/crash`));
+      assert.equal(await agent.exited, 70);
+      await learn(agent);
+      const printed = agent.takePrinted();
+      assert.match(printed, how === 'exception' ? /nmi: bug: Error: on purpose/ : /nmi: bug: /);
+      assert.deepEqual(agent.canaries.in(printed), []);
+    });
+  }
+});

@@ -1,0 +1,118 @@
+/**
+ * Loaded into the agent's process before the agent itself: moves its clock, takes its heap
+ * snapshots, lets it crash, and notes what it sends to Entra ID, all when its parent says so.
+ */
+import { subscribe } from 'node:diagnostics_channel';
+import { appendFileSync } from 'node:fs';
+import { Session } from 'node:inspector/promises';
+import { writeHeapSnapshot } from 'node:v8';
+import { systemClock } from '../../../src/cache/clock.ts';
+
+export type Command =
+  | { readonly kind: 'snapshot'; readonly path: string }
+  /** What all its buffers hold, one after the other; heap snapshots are without it. */
+  | { readonly kind: 'buffers'; readonly path: string }
+  /** Both clocks go on by so much, and what is due by then runs. */
+  | { readonly kind: 'pass'; readonly ms: number }
+  /**
+   * `exception`: the next request to Entra ID throws, its form in hand. `rejection`: so does a
+   * promise that nobody looks at, with the form as its reason.
+   */
+  | { readonly kind: 'crash'; readonly how: 'exception' | 'rejection' };
+
+/** The answer to every command but a crash. */
+export const done = 'done';
+
+/** Where the forms that Entra ID is sent go, one a line. */
+export const sentFileVariable = 'CANARY_SENT_FILE';
+
+interface Armed {
+  readonly dueAtMs: number;
+  readonly work: () => void;
+  readonly disarm: () => void;
+}
+
+const real = { ...systemClock };
+const armed = new Set<Armed>();
+let aheadMs = 0;
+let crash: 'exception' | 'rejection' | undefined;
+
+Object.assign(systemClock, {
+  wallMs: () => real.wallMs() + aheadMs,
+  monotonicMs: () => real.monotonicMs() + aheadMs,
+  schedule: (delayMs: number, work: () => void) => {
+    const run = () => {
+      entry.disarm();
+      armed.delete(entry);
+      work();
+    };
+    const disarm = real.schedule(delayMs, run);
+    const entry: Armed = { dueAtMs: systemClock.monotonicMs() + delayMs, work: run, disarm };
+    armed.add(entry);
+    return () => {
+      disarm();
+      armed.delete(entry);
+    };
+  },
+});
+
+function pass(ms: number): void {
+  aheadMs += ms;
+  const nowMs = systemClock.monotonicMs();
+  const due = [...armed].filter(({ dueAtMs }) => dueAtMs <= nowMs);
+  for (const entry of due.sort((a, b) => a.dueAtMs - b.dueAtMs)) {
+    if (armed.has(entry)) entry.work();
+  }
+}
+
+subscribe('undici:request:create', (message) => {
+  const { path, body } = (message as { request: { path: string; body: unknown } }).request;
+  const file = process.env[sentFileVariable];
+  if (!path.includes('/oauth2/') || !Buffer.isBuffer(body) || file === undefined) return;
+  // A form has no line end in it.
+  appendFileSync(file, Buffer.concat([body, Buffer.from('\n')]));
+  if (crash === 'exception') throw Object.assign(new Error('on purpose'), { body });
+  // A reason that is no error, and one whose text has the form only beside its stack.
+  // oxlint-disable-next-line typescript/prefer-promise-reject-errors
+  if (crash === 'rejection') void Promise.reject({ body });
+});
+
+async function writeBuffers(path: string): Promise<void> {
+  const session = new Session();
+  session.connect();
+  const all = await session.post('Runtime.evaluate', { expression: 'ArrayBuffer.prototype' });
+  const prototypeObjectId = all.result.objectId ?? '';
+  const { objects } = await session.post('Runtime.queryObjects', { prototypeObjectId });
+  await session.post('Runtime.callFunctionOn', {
+    objectId: objects.objectId ?? '',
+    arguments: [{ value: path }],
+    functionDeclaration: `function (path) {
+      const { appendFileSync } = process.getBuiltinModule('node:fs');
+      for (const buffer of this) if (!buffer.detached) appendFileSync(path, new Uint8Array(buffer));
+    }`,
+  });
+  session.disconnect();
+}
+
+async function obey(command: Command): Promise<void> {
+  switch (command.kind) {
+    case 'snapshot':
+      writeHeapSnapshot(command.path);
+      break;
+    case 'buffers':
+      await writeBuffers(command.path);
+      break;
+    case 'pass':
+      pass(command.ms);
+      break;
+    case 'crash':
+      crash = command.how;
+  }
+  process.send?.(done);
+}
+
+process.on('message', (command: Command) => {
+  void obey(command);
+});
+// The agent ends when it is done, whoever still listens to it.
+process.channel?.unref();

@@ -1,0 +1,76 @@
+/** A proxy that opens tunnels for who knows its password, or breaks in ways that tell it. */
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { connect, type AddressInfo, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+
+export interface PasswordProxy extends AsyncDisposable {
+  /** With user name and password. */
+  readonly url: string;
+  /** Answers with this status, and with the password in its words; undefined opens tunnels. */
+  refuseWith: number | undefined;
+  /** How many it opened. */
+  readonly opened: number;
+  cut(): void;
+}
+
+export async function openPasswordProxy(password: string): Promise<PasswordProxy> {
+  const sockets = new Set<Duplex>();
+  const wanted = `Basic ${Buffer.from(`agent:${password}`).toString('base64')}`;
+  let refuseWith: number | undefined;
+  let opened = 0;
+  const server = createServer();
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.on('error', () => socket.destroy());
+    socket.on('close', () => sockets.delete(socket));
+  });
+  server.on('connect', (request, socket: Duplex) => {
+    const isKnown = request.headers['proxy-authorization'] === wanted;
+    const status = isKnown ? refuseWith : 407;
+    if (status !== undefined) {
+      socket.end(
+        `HTTP/1.1 ${status} not ${password}\r\nX-Password: ${password}\r\n\r\n${password}`,
+      );
+      return;
+    }
+    opened += 1;
+    const [host = '', port = ''] = (request.url ?? '').split(':');
+    const upstream = connect(Number(port), host);
+    sockets.add(upstream);
+    upstream.on('error', () => socket.destroy());
+    upstream.on('close', () => {
+      sockets.delete(upstream);
+      socket.destroy();
+    });
+    socket.on('close', () => upstream.destroy());
+    upstream.on('connect', () => {
+      socket.write('HTTP/1.1 200 OK\r\n\r\n');
+      socket.pipe(upstream).pipe(socket);
+    });
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const cut = () => {
+    for (const socket of sockets) socket.destroy();
+  };
+  return {
+    url: `http://agent:${password}@127.0.0.1:${port}`,
+    get refuseWith() {
+      return refuseWith;
+    },
+    set refuseWith(status) {
+      refuseWith = status;
+    },
+    get opened() {
+      return opened;
+    },
+    cut,
+    async [Symbol.asyncDispose]() {
+      cut();
+      server.close();
+      await once(server, 'close');
+    },
+  };
+}
