@@ -1,6 +1,7 @@
 /** An explanation as lines for a person. Pure; texts of objects are made printable. */
 import type {
   Explanation,
+  FailureView,
   IdentityView,
   NodeExplanation,
   NodeHealth,
@@ -121,14 +122,15 @@ function renderToken(view: TokenView, tenantId: string): string {
   const facts = [
     ...(token === undefined ? ['no token'] : renderStanding(token)),
     ...(view.isFetching ? ['being fetched'] : []),
-    ...(failure === undefined
-      ? []
-      : [
-          `${failure.heldForMs > 0 ? `held for ${duration(failure.heldForMs)}` : 'last try'}: ` +
-            `${failure.reason} ${printable(failure.description)}`.trim(),
-        ]),
+    ...(failure === undefined ? [] : [renderFailure(failure)]),
   ];
   return `${printable(view.resource)}${tenant}: ${facts.join(', ')}`;
+}
+
+function renderFailure({ reason, description, heldForMs }: FailureView): string {
+  const when = heldForMs > 0 ? `held for ${duration(heldForMs)}` : 'last try';
+  const why = description === '' ? '' : `: ${printable(description)}`;
+  return `${when}: ${reason}${why}`;
 }
 
 function renderStanding(token: NonNullable<TokenView['token']>): readonly string[] {

@@ -1,5 +1,6 @@
 /** `--keep`: a standing cluster of three pods, and how to try it by hand. */
 import { tokenPath, vaultResource } from './lab-pod.ts';
+import { selfCommand } from './self-command.ts';
 import type { World } from './world.ts';
 
 /** @param namespaceOf undefined on loopback. @returns the instructions. */
@@ -27,6 +28,11 @@ export async function prepareStay(
         : `  ip netns exec ${namespaceOf(pod.name)} curl -s -H Metadata:true 'http://169.254.169.254${tokenPath}?${query}'`,
     );
   }
+  const socket = world.ground.agentEnvironment['NMI_EXPLAIN_SOCKET'];
+  lines.push(
+    'What the agent says of one of them, and why:',
+    `  NMI_EXPLAIN_SOCKET=${socket ?? ''} ${selfCommand().join(' ')} explain --pod default/two`,
+  );
   if (namespaceOf !== undefined) {
     const node = namespaceOf('node');
     lines.push(

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { renderExplanation } from '../../src/cli/explain-text.ts';
 import type { TokenStanding } from '../../src/cache/token-cache.ts';
@@ -50,7 +52,65 @@ function createExplanation(fields: Partial<PodExplanation> = {}): PodExplanation
   };
 }
 
+/** What the README shows. */
+const shown = createExplanation({
+  pod: { ...createExplanation().pod, name: 'app', labels: { aadpodidbinding: 'shop' } },
+  label: 'shop',
+  bindings: [
+    { name: 'orders', identityName: 'orders', identityExists: true },
+    { name: 'reports', identityName: 'Reports', identityExists: false },
+    { name: 'vault', identityName: 'vault', identityExists: true },
+  ],
+  identities: [
+    {
+      ...{ ...identity, name: 'orders', clientId: '22729e47-74ce-4b43-8eea-aab5f2073309' },
+      tokens: [
+        {
+          ...{ resource: 'https://vault.azure.net', tenantId: '', isFetching: false },
+          token: {
+            ...{ state: 'fresh', isServed: true, failedRefreshes: 0 },
+            ...{ expiresInMs: 23.6 * hourMs, refreshInMs: 11.6 * hourMs },
+          },
+          failure: undefined,
+        },
+      ],
+    },
+    {
+      ...{ ...identity, name: 'vault', type: 1, clientId: '4f37cec8-de70-4833-81ee-ce6366441747' },
+      upstream: {
+        ...{ source: 'secret', authority: 'https://login.microsoftonline.com' },
+        ...{ tenantId: 'contoso.example', auxiliaryTenantIds: [], credential: 'default/vault' },
+      },
+      tokens: [
+        {
+          ...{ resource: 'https://vault.azure.net', tenantId: 'contoso.example' },
+          ...{ isFetching: false, token: undefined },
+          failure: {
+            ...{ reason: 'credential_missing', heldForMs: 8_000 },
+            description: 'Secret default/vault does not exist',
+          },
+        },
+      ],
+    },
+  ],
+  requests: [
+    {
+      ...{ selector: '', resource: undefined },
+      outcome: { kind: 'granted', identity: 'orders', by: 'default', from: undefined },
+    },
+  ],
+  hints: [
+    'AzureIdentityBinding reports names AzureIdentity "Reports"; the one there is called "reports".',
+  ],
+});
+
 describe('the text of an explanation', () => {
+  it('is as the README shows it', async () => {
+    const readme = await readFile(join(import.meta.dirname, '..', '..', 'README.md'), 'utf8');
+    const [, part = ''] = readme.split('<!-- output: explain -->');
+    assert.equal(/```text\n([^`]+)```/.exec(part)?.[1], renderExplanation(shown));
+  });
+
   it('is the trail of the request, from the pod to the answer', () => {
     const expected = [
       'pod default/p: Running, service account robot',
@@ -132,7 +192,7 @@ describe('the text of an explanation', () => {
         'https://r (tenant u): idle token, expires in 3 min 20 s, asked for anew before it is ' +
           'served, being fetched',
         'https://r: stale token, expired, next refresh in 1 min 30 s',
-        'https://r: no token, held for 4 s: upstream_down is away',
+        'https://r: no token, held for 4 s: upstream_down: is away',
         'https://r: no token, last try: upstream_down',
       ],
     );
