@@ -33,6 +33,7 @@ import { RedirectKeeper } from './redirect-keeper.ts';
 import { openRequestPath } from './request-path.ts';
 import type { EntraSource } from './sources/entra/entra.ts';
 import { EntraNetworkError } from './sources/entra/network.ts';
+import { watchConditions } from './watch-conditions.ts';
 import { StartError } from './start-error.ts';
 
 export interface Agent {
@@ -101,7 +102,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   );
   await keeper.start();
 
-  const conditions = conditionsOf(keeper, knowledge);
+  const conditions = conditionsOf(keeper, knowledge, config.watchStalenessLimitMs);
   describeAtScrape(metrics, {
     ...{ knowledge, broker: path.broker, listeners, keeper, redirectMode, conditions },
   });
@@ -179,14 +180,14 @@ async function openAt(
   }
 }
 
-function conditionsOf(keeper: RedirectKeeper, knowledge: NodeKnowledge): readonly Condition[] {
+function conditionsOf(
+  keeper: RedirectKeeper,
+  knowledge: NodeKnowledge,
+  stalenessLimitMs: number,
+): readonly Condition[] {
   return [
     { name: 'redirect', problem: () => keeper.problem() },
-    {
-      name: 'watches',
-      problem: () =>
-        knowledge.isSynced() ? undefined : `waiting for ${knowledge.watches.unsynced().join(', ')}`,
-    },
+    ...watchConditions(knowledge.watches, stalenessLimitMs),
   ];
 }
 

@@ -21,6 +21,7 @@ export interface Config {
   readonly allowKubenet: boolean;
   readonly kubeletConfigPath: string;
   readonly customUserAgent: string;
+  readonly watchStalenessLimitMs: number;
   readonly listenIp: string;
   readonly listenPort: number;
   readonly hostToken: boolean;
@@ -258,6 +259,7 @@ function build(
     allowKubenet: flag('allow-network-plugin-kubenet'),
     kubeletConfigPath: text('kubelet-config'),
     customUserAgent: text('custom-user-agent'),
+    watchStalenessLimitMs: number('watch-staleness-limit-sec') * 1000,
     // The address mode rewrites nothing: the agent listens where pods dial.
     listenIp: text(redirect === 'address' ? 'metadata-ip' : 'nmi-listen-address'),
     listenPort: number(redirect === 'address' ? 'metadata-port' : 'nmi-port'),

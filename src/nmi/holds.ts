@@ -8,16 +8,20 @@ export interface HoldsOptions {
   readonly clock: Clock;
   /** Beyond this many a request is answered at once: waiting must not become a memory leak. */
   readonly maxWaiters: number;
+  /** A request begins to wait. */
+  readonly onWait?: () => void;
 }
 
 export class Holds {
   readonly #clock: Clock;
   readonly #maxWaiters: number;
+  readonly #onWait: () => void;
   #waiters = new Set<() => void>();
 
   constructor(options: HoldsOptions) {
     this.#clock = options.clock;
     this.#maxWaiters = options.maxWaiters;
+    this.#onWait = options.onWait ?? (() => undefined);
   }
 
   get size(): number {
@@ -37,6 +41,7 @@ export class Holds {
 
   /** Resolves at the next change or after `maxMs`, whichever is first. */
   nextChange(maxMs: number): Promise<void> {
+    this.#onWait();
     return new Promise((resolve) => {
       const finish = () => {
         disarm();

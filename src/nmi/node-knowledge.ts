@@ -39,7 +39,14 @@ export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge 
   };
   const pods = new PodIndex(clock, onListenerError);
   const grants = new GrantIndex(pods, onListenerError);
-  const holds = new Holds({ clock, maxWaiters: maxHeldRequests });
+  const holds = new Holds({
+    clock,
+    maxWaiters: maxHeldRequests,
+    // What is missed may be what a watch that died without a word did not tell.
+    onWait: () => {
+      watches.doubt();
+    },
+  });
   grants.onChange(() => {
     holds.wake();
   });

@@ -17,7 +17,7 @@ export interface Described {
 
 export function describeAtScrape(metrics: Metrics, described: Described): void {
   const { knowledge, broker, listeners, keeper, redirectMode, conditions } = described;
-  const relistsCounted = new Map<string, number>();
+  const counted = new Map<string, number>();
 
   metrics.onScrape(() => {
     const connections = listeners.reduce((sum, listener) => sum + listener.connections, 0);
@@ -49,9 +49,22 @@ export function describeAtScrape(metrics: Metrics, described: Described): void {
     for (const [resource, watch] of Object.entries(knowledge.watches.stats())) {
       metrics.set('nmi_watch_synced', watch.syncedOnce ? 1 : 0, { resource });
       metrics.set('nmi_watch_age_seconds', watch.lastContactAgeMs / 1000, { resource });
-      const counted = relistsCounted.get(resource) ?? 0;
-      metrics.inc('nmi_watch_relists_total', { resource }, watch.relists - counted);
-      relistsCounted.set(resource, watch.relists);
+      metrics.set('nmi_watch_staleness_seconds', watch.stalenessMs / 1000, { resource });
+      countUp('nmi_watch_relists_total', { resource }, watch.relists);
+      for (const [kind, errors] of Object.entries(watch.errorsByKind)) {
+        countUp('nmi_watch_errors_total', { resource, kind }, errors);
+      }
     }
+  }
+
+  /** A counter that is kept elsewhere. */
+  function countUp(
+    name: 'nmi_watch_relists_total' | 'nmi_watch_errors_total',
+    labels: Readonly<Record<string, string>>,
+    total: number,
+  ): void {
+    const key = [name, ...Object.values(labels)].join(' ');
+    metrics.inc(name, labels, total - (counted.get(key) ?? 0));
+    counted.set(key, total);
   }
 }

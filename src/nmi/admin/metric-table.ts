@@ -95,6 +95,16 @@ export const newMetrics = {
     labels: ['resource'],
     help: 'Seconds since the API server was last heard on this watch.',
   },
+  nmi_watch_staleness_seconds: {
+    type: 'gauge',
+    labels: ['resource'],
+    help: 'Seconds since what is known of the resource was last proven current; up to 75 when all is well.',
+  },
+  nmi_watch_errors_total: {
+    type: 'counter',
+    labels: ['resource', 'kind'],
+    help: 'Failures of lists and watches: outage, refusal, expiry (of the version), exception (of ours).',
+  },
   nmi_watch_relists_total: {
     type: 'counter',
     labels: ['resource'],

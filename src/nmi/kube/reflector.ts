@@ -23,7 +23,14 @@ import { createIntake, type Gathering } from './intake.ts';
 import { KubeError } from './kube-error.ts';
 import { listPages, type JsonReader } from './list-pages.ts';
 import type { Parse } from './parse.ts';
-import { noErrors, remedyOf, type Remedy, type ReflectorErrorCode } from './remedy.ts';
+import {
+  errorsByKind,
+  noErrors,
+  remedyOf,
+  type ErrorKind,
+  type Remedy,
+  type ReflectorErrorCode,
+} from './remedy.ts';
 import { createServerMemory, type ServerMemory } from './server-memory.ts';
 import { readWatchEvent } from './watch-event.ts';
 
@@ -124,6 +131,7 @@ export interface ReflectorStats {
   /** Watches opened after the first one. */
   readonly restarts: number;
   readonly errors: Readonly<Record<ReflectorErrorCode, number>>;
+  readonly errorsByKind: Readonly<Record<ErrorKind, number>>;
   /** Objects in the store. */
   readonly objects: number;
   /** Versions of objects that were skipped as unusable. */
@@ -479,6 +487,7 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
       relists: Math.max(0, lists - 1),
       restarts: Math.max(0, watches - 1),
       errors: { ...errors },
+      errorsByKind: errorsByKind(errors),
       objects: intake.objects,
       rejected: intake.rejected,
     }),

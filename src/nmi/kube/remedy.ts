@@ -50,3 +50,20 @@ export function noErrors(): Record<ReflectorErrorCode, number> {
     INTERNAL: 0,
   };
 }
+
+/** The paces, and apart from them what is a bug of ours. */
+export type ErrorKind = Remedy['pace'] | 'exception';
+
+/** Few enough to be the labels of a metric. */
+export function errorsByKind(
+  errors: Readonly<Record<ReflectorErrorCode, number>>,
+): Readonly<Record<ErrorKind, number>> {
+  const { NETWORK, TIMEOUT, SERVER, THROTTLED, GONE, MALFORMED, INTERNAL } = errors;
+  const { UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFIG } = errors;
+  return {
+    outage: NETWORK + TIMEOUT + SERVER,
+    refusal: UNAUTHORIZED + FORBIDDEN + NOT_FOUND + THROTTLED + CONFIG + MALFORMED,
+    expiry: GONE,
+    exception: INTERNAL,
+  };
+}

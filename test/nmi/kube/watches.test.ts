@@ -76,6 +76,58 @@ describe('the four watches', () => {
     assert.deepEqual(watches.unsynced(), []);
   });
 
+  it('say which of them are stale, and count what went wrong by kind', async () => {
+    await using fake = await openFakeKube({ bookmarkEveryMs: 60_000 });
+    await using client = await clientOf(fake);
+    const stores = createStores();
+    fake.faults.failNext(2, 500, { containing: 'azureidentities' });
+    fake.faults.failNext(1, 403, { containing: 'azureidentitybindings' });
+    const log = keptLog();
+    await using watches = openWatches({ client, node: 'node-a', stores, log, timing: quick });
+    await watches.whenSynced();
+    await eventually('all are older than 60 ms', () => watches.stale(60).length === 4);
+    fake.apply(rawPod('one'));
+    await stores.pods.until('it came', () => stores.pods.items.size === 1);
+    assert.deepEqual(watches.stale(60), ['identities', 'bindings', 'exceptions']);
+    const { identities, bindings } = watches.stats();
+    assert.deepEqual(identities.errorsByKind, { outage: 2, refusal: 0, expiry: 0, exception: 0 });
+    assert.deepEqual(bindings.errorsByKind, { outage: 0, refusal: 1, expiry: 0, exception: 0 });
+  });
+
+  it('learn together that the server streams no lists', async () => {
+    await using fake = await openFakeKube();
+    fake.faults.failNext(4, 422, { containing: 'sendInitialEvents' });
+    await using client = await clientOf(fake);
+    const log = keptLog();
+    const stores = createStores();
+    await using watches = openWatches({ client, node: 'node-a', stores, log, timing: quick });
+    await watches.whenSynced();
+    const lists = fake.requests.map(({ url }) => url).filter((url) => !url.includes('watch='));
+    assert.equal(lists.length, 4);
+    const fromMemory = lists.filter((url) => url.includes('resourceVersion=0'));
+    assert.deepEqual(
+      fromMemory.map((url) => new URL(url, fake.url).pathname),
+      ['/api/v1/pods'],
+    );
+  });
+
+  it('are all replaced by a doubt, once they are silent', async () => {
+    await using fake = await openFakeKube({ bookmarkEveryMs: 60_000 });
+    await using client = await clientOf(fake);
+    const stores = createStores();
+    const timing = { ...quick, doubtMs: 10 };
+    const log = keptLog();
+    await using watches = openWatches({ client, node: 'node-a', stores, log, timing });
+    await eventually('four watches', () => fake.watches() === 4);
+    fake.goSilent();
+    fake.apply(rawPod('unseen'));
+    fake.apply(rawBinding('unseen', 'demo'));
+    watches.doubt();
+    await stores.pods.until('the pod', () => stores.pods.items.size === 1);
+    await stores.bindings.until('the binding', () => stores.bindings.items.size === 1);
+    await eventually('four watches again', () => fake.watches() === 4);
+  });
+
   it('stop together and leave nothing', async () => {
     await using fake = await openFakeKube();
     const clock = countingClock();
