@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { eventually } from '../../src/lab/eventually.ts';
 import { openApi, type Api } from './support/api.ts';
-import { contractTests } from './support/contract.ts';
+import { contractTests, type ContractServer } from './support/contract.ts';
+import { reflectorTests } from './support/reflector-contract.ts';
 import { describeOnClusters } from './support/on-clusters.ts';
 
 describeOnClusters('the contract of the Kubernetes API', (cluster) => {
@@ -27,8 +28,9 @@ describeOnClusters('the contract of the Kubernetes API', (cluster) => {
     await eventually(() => cluster().admin.expect('GET', path), 30_000);
   }
 
-  contractTests(() => ({
+  const server = (): ContractServer => ({
     api: cluster().admin,
+    access: cluster().adminAccess,
     createNamespace: (name) => cluster().createNamespace(name),
     async forgetHistory() {
       // etcd forgets by the compaction, the server's memory by the restart.
@@ -42,5 +44,7 @@ describeOnClusters('the contract of the Kubernetes API', (cluster) => {
       return unknown.request('GET', path);
     },
     askForbidden: (path) => cluster().anonymous.request('GET', path),
-  }));
+  });
+  contractTests(server);
+  reflectorTests(server);
 });

@@ -2,7 +2,8 @@
 import { after, before, describe } from 'node:test';
 import { openFakeKube, type FakeKube } from '../../src/lab/fake-kube.ts';
 import { openApi, type Api } from './support/api.ts';
-import { contractTests } from './support/contract.ts';
+import { contractTests, type ContractServer } from './support/contract.ts';
+import { reflectorTests } from './support/reflector-contract.ts';
 
 describe('the contract of the Kubernetes API (fake)', () => {
   const open = new AsyncDisposableStack();
@@ -15,32 +16,35 @@ describe('the contract of the Kubernetes API (fake)', () => {
   });
   after(() => open.disposeAsync());
 
-  contractTests(() => {
+  const server = (): ContractServer => {
     if (fake === undefined || api === undefined) throw new TypeError('not opened yet');
-    const server = fake;
+    const kube = fake;
     const everything = api;
     return {
       api: everything,
+      access: { url: kube.url },
       async createNamespace(name) {
-        server.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
+        kube.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
         const metadata = { namespace: name, name: 'default' };
-        server.apply({ apiVersion: 'v1', kind: 'ServiceAccount', metadata });
+        kube.apply({ apiVersion: 'v1', kind: 'ServiceAccount', metadata });
       },
       async forgetHistory() {
-        server.compact();
+        kube.compact();
       },
       async askUnknown(path) {
-        server.faults.requiredToken = 'somebody';
+        kube.faults.requiredToken = 'somebody';
         try {
           return await everything.request('GET', path);
         } finally {
-          server.faults.clear();
+          kube.faults.clear();
         }
       },
       async askForbidden(path) {
-        server.faults.failNext(1, 403);
+        kube.faults.failNext(1, 403);
         return everything.request('GET', path);
       },
     };
-  });
+  };
+  contractTests(server);
+  reflectorTests(server);
 });

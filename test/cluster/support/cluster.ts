@@ -53,6 +53,8 @@ export interface Cluster extends AsyncDisposable {
   readonly issuer: string;
   /** As a member of system:masters, whom no rule binds. */
   readonly admin: Api;
+  /** The same, for a client of another make. */
+  readonly adminAccess: ApiAccess;
   /** Path of a kubeconfig file with the administrator's certificate. */
   readonly adminKubeconfig: string;
   /** For files of the tests; removed with the cluster. */
@@ -118,6 +120,7 @@ export async function startCluster(binaries: ClusterBinaries): Promise<Cluster> 
     caPem,
     issuer: url,
     admin,
+    adminAccess,
     adminKubeconfig,
     folder,
     get pids() {

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import type { Answer, Api, KubeBody, WatchLine } from './api.ts';
+import type { Answer, Api, ApiAccess, KubeBody, WatchLine } from './api.ts';
 import { runPod, setPodStatus } from './pods.ts';
 import { verifyToken, type SigningKey } from './service-account-token.ts';
 
@@ -12,6 +12,8 @@ import { verifyToken, type SigningKey } from './service-account-token.ts';
 export interface ContractServer {
   /** Somebody who may do everything. */
   readonly api: Api;
+  /** The same one, for a client of another make. */
+  readonly access: ApiAccess;
   /** With its `default` service account. */
   createNamespace(name: string): Promise<void>;
   /** From now on every version given out so far is too old. */
@@ -25,13 +27,18 @@ export interface ContractServer {
 const group = 'aadpodidentity.k8s.io';
 const mergePatch = { contentType: 'application/merge-patch+json' };
 
+/** Path of the collection. */
+export function identitiesIn(namespace: string): string {
+  return `/apis/${group}/v1/namespaces/${namespace}/azureidentities`;
+}
+
 /** Registers the tests; each works in a namespace of its own. */
 export function contractTests(server: () => ContractServer): void {
   async function namespace(name: string): Promise<{ readonly pods: string; readonly ids: string }> {
     await server().createNamespace(name);
     return {
       pods: `/api/v1/namespaces/${name}/pods`,
-      ids: `/apis/${group}/v1/namespaces/${name}/azureidentities`,
+      ids: identitiesIn(name),
     };
   }
   const api = (): Api => server().api;

@@ -1,0 +1,131 @@
+/** The agent's reflector on every server we call a Kubernetes API, over a network that fails. */
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { it } from 'node:test';
+import { systemClock } from '../../../src/cache/clock.ts';
+import type { Identity } from '../../../src/cache/objects.ts';
+import { eventually } from '../../../src/lab/eventually.ts';
+import { openKubeClient } from '../../../src/nmi/kube/client.ts';
+import { parseIdentity } from '../../../src/nmi/kube/parse.ts';
+import { openReflector, type Reflector } from '../../../src/nmi/kube/reflector.ts';
+import { keptLog, MapStore, quick, temporaryDir } from '../../nmi/kube/kube-world.ts';
+import type { Api } from './api.ts';
+import { identitiesIn, type ContractServer } from './contract.ts';
+import { renderKubeconfig } from './kubeconfig.ts';
+import { openWire, type Wire } from './wire.ts';
+
+/** Short, and longer than any event takes. */
+const silenceMs = 1500;
+
+interface Stand extends AsyncDisposable {
+  readonly wire: Wire;
+  readonly reflector: Reflector;
+  /** Creates an identity, or deletes it. */
+  create(name: string): Promise<void>;
+  remove(name: string): Promise<void>;
+  /** Resolves when the store holds exactly these. */
+  holds(...names: readonly string[]): Promise<void>;
+  /** What the store held at each of its lists. */
+  lists(): readonly (readonly string[])[];
+}
+
+/** Registers the tests; each works in a namespace of its own. */
+export function reflectorTests(server: () => ContractServer): void {
+  async function open(namespace: string): Promise<Stand> {
+    await using opening = new AsyncDisposableStack();
+    await server().createNamespace(namespace);
+    const { api, access } = server();
+    const path = identitiesIn(namespace);
+    const wire = opening.use(await openWire(access.url));
+    const folder = opening.use(await temporaryDir());
+    const kubeconfigPath = join(folder.path, 'config');
+    await writeFile(kubeconfigPath, renderKubeconfig({ ...access, url: wire.url }));
+    const client = opening.use(await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1' }));
+    const store = new MapStore<Identity>();
+    for (const name of ['a', 'b', 'c', 'd', 'e']) await createIdentity(api, path, name);
+    const reflector = opening.use(
+      openReflector({
+        ...{ name: 'identities', path, parse: parseIdentity, store, client },
+        ...{ clock: systemClock, random: Math.random, log: keptLog(), pageSize: 2 },
+        timing: { ...quick, silenceMs },
+      }),
+    );
+    await reflector.whenSynced();
+    const owned = opening.move();
+    const held = (): string => store.names().join(' ');
+    return {
+      wire,
+      reflector,
+      create: (name) => createIdentity(api, path, name),
+      async remove(name) {
+        await api.expect('DELETE', `${path}/${name}`);
+      },
+      async holds(...names) {
+        const wanted = names.map((name) => `${namespace}/${name}`).join(' ');
+        await store.until(wanted, () => held() === wanted);
+      },
+      lists: () => store.replaced.map((items) => items.map(({ name }) => name)),
+      [Symbol.asyncDispose]: () => owned.disposeAsync(),
+    };
+  }
+
+  it('a reflector lists by pages, and follows', async () => {
+    await using stand = await open('reflector');
+    await stand.holds('a', 'b', 'c', 'd', 'e');
+    await stand.create('f');
+    await stand.remove('a');
+    await stand.holds('b', 'c', 'd', 'e', 'f');
+    assert.equal(stand.lists().length, 1);
+  });
+
+  it('a reflector whose connections are cut goes on where it was, without another list', async () => {
+    await using stand = await open('cuts');
+    for (let round = 0; round < 20; round += 1) {
+      const made = stand.create(`round-${round}`);
+      await eventually(() => assert.ok(stand.wire.connections > 0));
+      stand.wire.cut();
+      await made;
+      await stand.holds('a', 'b', 'c', 'd', 'e', `round-${round}`);
+      await stand.remove(`round-${round}`);
+    }
+    await stand.holds('a', 'b', 'c', 'd', 'e');
+    const { errors, relists } = stand.reflector.stats();
+    assert.equal(relists, 0);
+    assert.ok(errors.NETWORK >= 20, `${errors.NETWORK} cuts were felt`);
+    assert.ok(stand.wire.connections <= 2, `${stand.wire.connections} connections`);
+  });
+
+  it('a reflector leaves a connection that has gone silent', async () => {
+    await using stand = await open('silence');
+    stand.wire.silence();
+    const silentMs = performance.now();
+    await stand.create('f');
+    await stand.holds('a', 'b', 'c', 'd', 'e', 'f');
+    const tookMs = performance.now() - silentMs;
+    assert.ok(tookMs < silenceMs + 2000, `${tookMs} ms`);
+    assert.ok(stand.reflector.stats().errors.TIMEOUT >= 1);
+  });
+
+  it('a reflector lists anew when its version is gone, and its store is never empty', async () => {
+    await using stand = await open('forgotten');
+    await stand.remove('a');
+    await stand.holds('b', 'c', 'd', 'e');
+    await server().forgetHistory();
+    stand.wire.cut();
+    await stand.create('f');
+    await stand.holds('b', 'c', 'd', 'e', 'f');
+    const { errors, relists } = stand.reflector.stats();
+    assert.ok(errors.GONE >= 1 && relists >= 1, `${errors.GONE} gone, ${relists} lists`);
+    for (const list of stand.lists()) assert.ok(list.length >= 4, list.join(' '));
+  });
+}
+
+async function createIdentity(api: Api, path: string, name: string): Promise<void> {
+  await api.expect('POST', path, {
+    apiVersion: 'aadpodidentity.k8s.io/v1',
+    kind: 'AzureIdentity',
+    metadata: { name },
+    spec: { type: 0, clientID: name },
+  });
+}
