@@ -31,6 +31,8 @@ export interface ClientCertificate {
 export interface ClientCertificateOptions {
   /** Default `itself`, as most certificates of applications are. */
   readonly signedBy?: 'itself' | 'authority';
+  /** What the Kubernetes API takes as the groups of a client. */
+  readonly organizations?: readonly string[];
   /** Default: since an hour, for 30 days. */
   readonly validity?: { readonly fromWallMs: number; readonly toWallMs: number };
 }
@@ -60,6 +62,7 @@ interface Issuer {
 
 interface Wish {
   readonly name: string;
+  readonly organizations?: readonly string[];
   readonly publicKey: KeyObject;
   readonly validity: { readonly fromWallMs: number; readonly toWallMs: number };
   readonly extensions: readonly Extension[];
@@ -106,6 +109,7 @@ export async function createLabAuthority(clock: Clock = systemClock): Promise<La
       const isOwn = options.signedBy !== 'authority';
       const pem = writeCertificate(forge, isOwn ? issuerOf(forge, name, own) : self, {
         name,
+        organizations: options.organizations ?? [],
         publicKey: own.publicKey,
         validity: options.validity ?? validFrom(clock),
         extensions: [
@@ -154,7 +158,10 @@ function writeCertificate(forge: Forge, issuer: Issuer, wish: Wish): string {
   certificate.serialNumber = `01${randomBytes(15).toString('hex')}`;
   certificate.validity.notBefore = new Date(wish.validity.fromWallMs);
   certificate.validity.notAfter = new Date(wish.validity.toWallMs);
-  certificate.setSubject([{ name: 'commonName', value: wish.name }]);
+  certificate.setSubject([
+    { name: 'commonName', value: wish.name },
+    ...(wish.organizations ?? []).map((value) => ({ name: 'organizationName', value })),
+  ]);
   certificate.setIssuer([{ name: 'commonName', value: issuer.name }]);
   certificate.setExtensions([
     ...wish.extensions,

@@ -1,12 +1,12 @@
 /** etcd and kube-apiserver as processes: their files, their flags, their starts and ends. */
-import { randomInt } from 'node:crypto';
+import { generateKeyPairSync, randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { createLabAuthority } from '../../../src/lab/lab-authority.ts';
 import { openApi, type Api, type ApiAccess } from './api.ts';
-import { createAuthority, keyPair } from './authority.ts';
 import type { ClusterBinaries } from './binaries.ts';
 import { startChildServer, type ChildServer } from './child-server.ts';
 
@@ -36,26 +36,31 @@ export async function openControlPlane(
   await using opening = new AsyncDisposableStack();
   const host = loopbackAddress();
   const [etcdPort, peerPort, apiPort] = await freePorts(host);
-  const authority = createAuthority('test cluster');
-  const server = authority.issue({
-    commonName: 'control-plane',
-    ips: [host],
-    dnsNames: ['localhost', 'kubernetes.default.svc'],
+  const authority = await createLabAuthority();
+  const server = await authority.issueServer([host, 'localhost', 'kubernetes.default.svc']);
+  const administrator = await authority.issueClient('admin', {
+    signedBy: 'authority',
+    organizations: ['system:masters'],
   });
-  const administrator = authority.issue({ commonName: 'admin', organizations: ['system:masters'] });
-  const signing = keyPair();
+  const signing = generateKeyPairSync('rsa', {
+    modulusLength: 2048,
+    privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+    publicKeyEncoding: { type: 'spki', format: 'pem' },
+  });
+  const client = {
+    caPem: authority.certificatePem,
+    certPem: administrator.certificatePem,
+    keyPem: administrator.keyPem,
+  };
   const pki = await writeFiles(join(folder, 'pki'), {
-    ca: authority.certPem,
-    cert: server.certPem,
-    key: server.keyPem,
+    ca: client.caPem,
+    cert: server.cert,
+    key: server.key,
+    clientCert: client.certPem,
+    clientKey: client.keyPem,
     tokenKey: signing.privateKey,
     tokenPublicKey: signing.publicKey,
   });
-  const client = {
-    caPem: authority.certPem,
-    certPem: administrator.certPem,
-    keyPem: administrator.keyPem,
-  };
   const adminAccess = { ...client, url: `https://${host}:${apiPort}` };
   const etcdAccess = { ...client, url: `https://${host}:${etcdPort}` };
   const admin = opening.use(openApi(adminAccess));
@@ -105,6 +110,8 @@ interface Pki {
   readonly ca: string;
   readonly cert: string;
   readonly key: string;
+  readonly clientCert: string;
+  readonly clientKey: string;
   readonly tokenKey: string;
   readonly tokenPublicKey: string;
 }
@@ -122,6 +129,9 @@ function etcdFlags(folder: string, pki: Pki, url: string, peerUrl: string): read
       `--${role}trusted-ca-file=${pki.ca}`,
       `--${role}cert-file=${pki.cert}`,
       `--${role}key-file=${pki.key}`,
+      // Its HTTP gateway is a client of its own.
+      `--${role}client-cert-file=${pki.clientCert}`,
+      `--${role}client-key-file=${pki.clientKey}`,
     ]),
     // Nothing here has to outlive the machine.
     '--unsafe-no-fsync',
@@ -148,8 +158,8 @@ function apiserverFlags(
     `--client-ca-file=${pki.ca}`,
     `--etcd-servers=${etcdUrl}`,
     `--etcd-cafile=${pki.ca}`,
-    `--etcd-certfile=${pki.cert}`,
-    `--etcd-keyfile=${pki.key}`,
+    `--etcd-certfile=${pki.clientCert}`,
+    `--etcd-keyfile=${pki.clientKey}`,
     // Only a test compacts.
     '--etcd-compaction-interval=0',
     `--service-account-issuer=${issuer}`,
