@@ -188,5 +188,10 @@ function go(args: readonly string[], timeout: number): SpawnSyncReturns<string> 
 }
 
 function reasonOf({ error, stderr }: SpawnSyncReturns<string>): string {
-  return error?.message ?? stderr.trim().split('\n').slice(0, 3).join('; ');
+  if (error !== undefined) return error.message;
+  const lines = stderr.trim().split('\n');
+  return lines
+    .filter((line) => !line.startsWith('go: downloading'))
+    .slice(0, 3)
+    .join('; ');
 }
