@@ -7,6 +7,7 @@
  * 2. Rules change in single transactions; the state read back afterwards is the only evidence.
  * 3. Every connection that the new rules do not see is cut after each installation.
  */
+import { createAttempts, createTurns } from './attempts.ts';
 import {
   detectBackend,
   otherBackends,
@@ -235,38 +236,4 @@ async function readBack(settings: Settings, backend: Backend): Promise<RedirectS
 function stateOf(nat: NatState, problems: readonly string[]): RedirectStatus['state'] {
   if (problems.length === 0) return 'active';
   return isAbsent(nat) ? 'absent' : 'broken';
-}
-
-interface Attempts {
-  /** Runs one part; keeps its failure and goes on with `undefined`. */
-  run<T>(part: () => Promise<T>): Promise<T | undefined>;
-  /** Throws the first failure kept, if any. */
-  throwFirst(): void;
-}
-
-function createAttempts(): Attempts {
-  const failures: unknown[] = [];
-  return {
-    run: async (part) => {
-      try {
-        return await part();
-      } catch (error) {
-        failures.push(error);
-        return undefined;
-      }
-    },
-    throwFirst: () => {
-      if (failures.length > 0) throw failures[0];
-    },
-  };
-}
-
-/** One at a time, in the order of the calls: a verify must not see an installation half done. */
-function createTurns(): <T>(work: () => Promise<T>) => Promise<T> {
-  let last: Promise<unknown> = Promise.resolve();
-  return (work) => {
-    const turn = last.then(work, work);
-    last = turn;
-    return turn;
-  };
 }

@@ -6,7 +6,7 @@
  * touched; only `remove` opens the node again, never a stop of the process.
  */
 
-export type RedirectMode = 'iptables' | 'address' | 'none';
+export type RedirectMode = 'ebpf' | 'iptables' | 'address' | 'none';
 
 /** What is intercepted and where it is brought. */
 export interface RedirectTarget {

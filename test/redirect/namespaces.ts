@@ -66,8 +66,8 @@ export interface Namespace extends AsyncDisposable {
   readonly host: Host;
   /** Runs a tool that must succeed, words separated by single spaces; returns what it printed. */
   run(commandLine: string, input?: string): Promise<string>;
-  /** Starts a script in the namespace; it ends with this process or the namespace. */
-  start(script: string): Script;
+  /** Starts a script in the namespace, and in a cgroup; it ends with this process or the namespace. */
+  start(script: string, cgroup?: string): Script;
 }
 
 /** A Node program in a namespace that talks in lines. */
@@ -92,8 +92,8 @@ export async function openNamespace(): Promise<Namespace> {
       const options = input === undefined ? {} : { input };
       return outputOf(commandLine, tool, await host.run(tool, args, options));
     },
-    start: (text) => {
-      const script = startScript(name, text);
+    start: (text, cgroup) => {
+      const script = startScript(name, text, cgroup);
       scripts.push(script);
       return script;
     },
@@ -108,12 +108,18 @@ export async function openNamespace(): Promise<Namespace> {
 
 const END_WITH_PARENT = `process.stdin.on('end', () => process.exit());`;
 
-function startScript(namespace: string, text: string): Script {
-  const child: ChildProcess = spawn(
-    'ip',
-    ['netns', 'exec', namespace, process.execPath, '-e', `${END_WITH_PARENT}${text}`],
-    { stdio: ['pipe', 'pipe', 'inherit'] },
-  );
+/** Enters the cgroup first, so that no socket is made outside of it. */
+const IN_CGROUP = 'echo $$ > "$0/cgroup.procs" && exec "$@"';
+
+function startScript(namespace: string, text: string, cgroup: string | undefined): Script {
+  const command = [
+    ...(cgroup === undefined ? [] : ['sh', '-c', IN_CGROUP, cgroup]),
+    // Unlike `ip netns exec` it leaves the mounts alone, cgroups among them.
+    ...['nsenter', `--net=/run/netns/${namespace}`, '--'],
+    ...[process.execPath, '-e', `${END_WITH_PARENT}${text}`],
+  ];
+  const [program = '', ...args] = command;
+  const child: ChildProcess = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
   const { stdin, stdout } = child;
   assert.ok(stdin !== null && stdout !== null);
   stdin.on('error', () => undefined);

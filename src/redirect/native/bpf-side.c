@@ -279,7 +279,7 @@ int detach_link(const char *pin, struct fault *fault)
 static bool is_kind(int descriptor, enum pin_kind kind)
 {
 	static const char *const names[] = {
-		[PIN_LINK] = "anon_inode:bpf_link",
+		[PIN_LINK] = "anon_inode:bpf-link",
 		[PIN_PROGRAM] = "anon_inode:bpf-prog",
 		[PIN_MAP] = "anon_inode:bpf-map",
 	};

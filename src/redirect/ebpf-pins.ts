@@ -1,0 +1,119 @@
+/**
+ * The folder in the BPF file system that holds everything of ours: what is pinned there stays in
+ * the kernel when the process ends, and only what is pinned there is ours.
+ *
+ *     callers counters settings              readable by everybody: an agent without rights attests
+ *     dials exempt loads                     maps that only the programs and this side use
+ *     link_HOOK program_HOOK                 what is attached, and the program that should be
+ *     next_...                               under way; renamed over the former, or left by a crash
+ */
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  statfsSync,
+  unlinkSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { outputOf, type Host } from './command.ts';
+import { RedirectError } from './redirect.ts';
+
+export const DEFAULT_PIN_FOLDER = '/sys/fs/bpf/nmi';
+
+/** The maps that outlive their programs. */
+export const SHARED_MAPS = ['callers', 'counters', 'dials', 'exempt', 'loads'] as const;
+
+const READABLE_BY_ALL = ['callers', 'counters', 'settings'] as const;
+const BPF_FS_MAGIC = 0xcafe4a11;
+const STEP = 'BPF file system';
+
+export function isBpffs(path: string): boolean {
+  try {
+    return statfsSync(path).type === BPF_FS_MAGIC;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Makes the folder, mounting a BPF file system above it where there is none: a container has the
+ * node's brought in, a bare machine without systemd has none yet.
+ * @throws RedirectError
+ */
+export async function ensurePinFolder(host: Host, folder: string): Promise<void> {
+  const above = dirname(folder);
+  if (!isBpffs(above)) {
+    const args = ['-t', 'bpf', '-o', 'nosuid,nodev,noexec,mode=711', 'bpf', above];
+    outputOf(STEP, 'mount', await host.run('mount', args));
+  }
+  try {
+    mkdirSync(folder, { mode: 0o755, recursive: true });
+  } catch (error) {
+    throw fileError(error);
+  }
+}
+
+/** What is pinned, by name; nothing for a folder that is not there. @throws RedirectError */
+export function listPins(folder: string): readonly string[] {
+  try {
+    return readdirSync(folder);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return [];
+    throw fileError(error);
+  }
+}
+
+/** Takes one pin away if it is there; returns whether it was. @throws RedirectError */
+export function unpin(folder: string, name: string): boolean {
+  try {
+    unlinkSync(join(folder, name));
+    return true;
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return false;
+    throw fileError(error);
+  }
+}
+
+/** Puts `next_NAME` in the place of `NAME`, in one step. @throws RedirectError */
+export function promotePin(folder: string, name: string): void {
+  try {
+    renameSync(join(folder, `next_${name}`), join(folder, name));
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw fileError(error);
+    throw new RedirectError('BUSY', STEP, 'another process installs at the same time', error);
+  }
+}
+
+/** Lets everybody read what an agent without rights needs. @throws RedirectError */
+export function publishPins(folder: string): void {
+  try {
+    for (const name of READABLE_BY_ALL) chmodSync(join(folder, name), 0o644);
+  } catch (error) {
+    throw fileError(error);
+  }
+}
+
+/** Takes the folder away once it is empty; a stranger's pin in it keeps it. @throws RedirectError */
+export function removePinFolder(folder: string): void {
+  try {
+    rmdirSync(folder);
+  } catch (error) {
+    const code = codeOf(error);
+    if (code !== 'ENOENT' && code !== 'ENOTEMPTY') throw fileError(error);
+  }
+}
+
+function fileError(error: unknown): RedirectError {
+  const code = codeOf(error);
+  const isRefused = code === 'EPERM' || code === 'EACCES' || code === 'EROFS';
+  const message = error instanceof Error ? error.message : 'unknown';
+  return new RedirectError(isRefused ? 'NOT_PERMITTED' : 'KERNEL_REFUSED', STEP, message, error);
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string'
+    ? error.code
+    : undefined;
+}

@@ -1,0 +1,342 @@
+/**
+ * The programs in the kernel: brought to the wanted state, read back, taken away. Everything goes by
+ * pins, so any process finds what an earlier one left.
+ *
+ * 1. An upgrade replaces each program of its link in one step; a link to another cgroup is made
+ *    anew beside the old one before that goes. Two of ours on one connect do no harm: the second
+ *    sees a destination that is no longer the metadata address.
+ * 2. What writes callers down is attached before what redirects, and what is exempt is filed before
+ *    both, so no redirected connection is without its record for want of order.
+ * 3. Maps are shared by successive programs, so living connections keep their records.
+ */
+import { join } from 'node:path';
+import {
+  decodeSettings,
+  diffSettings,
+  encodeSettings,
+  type ProgramSettings,
+} from './ebpf-settings.ts';
+import {
+  listPins,
+  promotePin,
+  publishPins,
+  removePinFolder,
+  SHARED_MAPS,
+  unpin,
+} from './ebpf-pins.ts';
+import {
+  asRedirectError,
+  isMissing,
+  nativeModule,
+  type BpfMap,
+  type MapInfo,
+  type NativeModule,
+  type Programs,
+} from './native.ts';
+import { RedirectError } from './redirect.ts';
+
+/** What the kernel is to hold. */
+export interface WantedPrograms {
+  readonly pinFolder: string;
+  /** The ELF file with the programs. */
+  readonly object: Uint8Array;
+  readonly settings: ProgramSettings;
+  /** The cgroup whose processes are redirected, with all below it. */
+  readonly cgroup: { readonly path: string; readonly id: bigint };
+  /** Cgroups that are not, each with all below it. */
+  readonly exemptIds: readonly bigint[];
+}
+
+interface Hook {
+  readonly name: string;
+  readonly program: string;
+  /** `enum bpf_attach_type` */
+  readonly attachType: number;
+}
+
+/** In the order of attaching. */
+const HOOKS: readonly Hook[] = [
+  { name: 'sockops', program: 'nmi_sockops', attachType: 3 },
+  { name: 'getpeername4', program: 'nmi_peername4', attachType: 29 },
+  { name: 'getpeername6', program: 'nmi_peername6', attachType: 30 },
+  { name: 'connect6', program: 'nmi_connect6', attachType: 11 },
+  { name: 'connect4', program: 'nmi_connect4', attachType: 10 },
+];
+
+const CGROUP_LINK = 3;
+const SETTINGS_MAP = '.rodata.nmi';
+const EXEMPT_VALUE = Uint8Array.of(1);
+
+/**
+ * Loads the programs and puts them in place; returns what it changed.
+ * @throws RedirectError
+ */
+export function installPrograms(wanted: WantedPrograms): readonly string[] {
+  return inKernel((native) => {
+    const { pinFolder, cgroup } = wanted;
+    for (const name of listPins(pinFolder)) {
+      if (name.startsWith('next_')) unpin(pinFolder, name);
+    }
+    const { programs, changes } = load(native, wanted);
+    try {
+      changes.push(...syncExempt(native, wanted));
+      for (const hook of HOOKS) {
+        native.pinProgram(programs, hook.program, join(pinFolder, `next_program_${hook.name}`));
+        const link = join(pinFolder, `link_${hook.name}`);
+        if (isLinkedTo(native, link, hook, cgroup.id)) {
+          native.replace(programs, hook.program, link);
+          changes.push(`program ${hook.name} replaced`);
+        } else {
+          const next = join(pinFolder, `next_link_${hook.name}`);
+          native.attach(programs, hook.program, cgroup.path, next);
+          promotePin(pinFolder, `link_${hook.name}`);
+          changes.push(`program ${hook.name} attached`);
+        }
+        promotePin(pinFolder, `program_${hook.name}`);
+      }
+      promotePin(pinFolder, 'settings');
+      publishPins(pinFolder);
+    } finally {
+      native.close(programs);
+    }
+    return changes;
+  });
+}
+
+/** Pinned maps of another shape make way: their records are of no use to these programs. */
+function load(
+  native: NativeModule,
+  wanted: WantedPrograms,
+): { readonly programs: Programs; readonly changes: string[] } {
+  const changes: string[] = [];
+  const present = readSettings(native, wanted.pinFolder);
+  if (present !== 'absent' && present?.layout !== wanted.settings.layout) {
+    for (const name of SHARED_MAPS) unpin(wanted.pinFolder, name);
+    changes.push('maps of another layout left behind');
+  }
+  const pins: Record<string, string> = { [SETTINGS_MAP]: join(wanted.pinFolder, 'next_settings') };
+  for (const name of SHARED_MAPS) pins[name] = join(wanted.pinFolder, name);
+  return { programs: native.load(wanted.object, encodeSettings(wanted.settings), pins), changes };
+}
+
+/**
+ * What differs from what is wanted, as short sentences.
+ * @returns `absent` when nothing of ours is there.
+ * @throws RedirectError
+ */
+export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string[] {
+  if (listPins(wanted.pinFolder).length === 0) return 'absent';
+  return inKernel((native) => {
+    const { pinFolder } = wanted;
+    const settings = mapInfoOf(native, join(pinFolder, 'settings'));
+    const callers = mapInfoOf(native, join(pinFolder, 'callers'));
+    const missing: string[] = [];
+    if (settings === undefined) missing.push('settings missing');
+    if (callers === undefined) missing.push('map of callers missing');
+    const present = readSettings(native, pinFolder);
+    return [
+      ...missing,
+      ...(present === 'absent' ? [] : diffSettings(present, wanted.settings)),
+      ...HOOKS.flatMap((hook) => diffHook(native, wanted, hook, settings, callers)),
+      ...diffExempt(native, wanted),
+    ];
+  });
+}
+
+function diffHook(
+  native: NativeModule,
+  wanted: WantedPrograms,
+  hook: Hook,
+  settings: MapInfo | undefined,
+  callers: MapInfo | undefined,
+): readonly string[] {
+  const link = unlessMissing(() => native.linkInfo(join(wanted.pinFolder, `link_${hook.name}`)));
+  if (link === undefined) return [`program ${hook.name} not attached`];
+  if (link.type !== CGROUP_LINK || link.attachType !== hook.attachType) {
+    return [`link ${hook.name} is of another kind`];
+  }
+  if (link.cgroupId === 0n) return [`program ${hook.name} detached, its cgroup is gone`];
+  if (link.cgroupId !== wanted.cgroup.id) {
+    return [`program ${hook.name} attached to cgroup ${link.cgroupId}`];
+  }
+  const pin = join(wanted.pinFolder, `program_${hook.name}`);
+  const program = unlessMissing(() => native.programInfo(pin));
+  if (program?.id !== link.programId) return [`program ${hook.name} is not the one we know`];
+  const uses = (map: MapInfo | undefined) => map === undefined || program.mapIds.includes(map.id);
+  if (!uses(settings)) return [`program ${hook.name} has other settings`];
+  if (hook.name === 'sockops' && !uses(callers)) return ['callers are filed in another map'];
+  return [];
+}
+
+function isLinkedTo(native: NativeModule, pin: string, hook: Hook, cgroupId: bigint): boolean {
+  const link = unlessMissing(() => native.linkInfo(pin));
+  return (
+    link?.type === CGROUP_LINK && link.attachType === hook.attachType && link.cgroupId === cgroupId
+  );
+}
+
+/** Takes everything of ours away, what redirects first. @throws RedirectError */
+export function removePrograms(pinFolder: string): void {
+  inKernel((native) => {
+    const names = listPins(pinFolder);
+    for (const { name } of HOOKS.toReversed()) {
+      // Taking the pin away detaches too, but only when the kernel comes round to it.
+      if (names.includes(`link_${name}`)) native.detach(join(pinFolder, `link_${name}`));
+    }
+    for (const name of names) {
+      if (isOurs(name)) unpin(pinFolder, name);
+    }
+    removePinFolder(pinFolder);
+  });
+}
+
+function isOurs(name: string): boolean {
+  const bare = name.replace(/^next_/, '');
+  if (bare === 'settings' || SHARED_MAPS.some((map) => map === bare)) return true;
+  return HOOKS.some((hook) => bare === `link_${hook.name}` || bare === `program_${hook.name}`);
+}
+
+function diffExempt(native: NativeModule, wanted: WantedPrograms): readonly string[] {
+  const present = unlessMissing(() =>
+    withMap(native, wanted, 'exempt', (map) => native.mapKeys(map).map(decodeId)),
+  );
+  if (present === undefined) return ['map of exempt cgroups missing'];
+  return [
+    ...wanted.exemptIds
+      .filter((id) => !present.includes(id))
+      .map((id) => `cgroup ${id} is not exempt`),
+    ...present.filter((id) => !wanted.exemptIds.includes(id)).map((id) => `cgroup ${id} is exempt`),
+  ];
+}
+
+function syncExempt(native: NativeModule, wanted: WantedPrograms): readonly string[] {
+  return withMap(native, wanted, 'exempt', (map) => {
+    const present = native.mapKeys(map).map(decodeId);
+    const added = wanted.exemptIds.filter((id) => !present.includes(id));
+    const removed = present.filter((id) => !wanted.exemptIds.includes(id));
+    for (const id of added) native.mapSet(map, encodeId(id), EXEMPT_VALUE);
+    for (const id of removed) native.mapDelete(map, encodeId(id));
+    return [
+      ...added.map((id) => `cgroup ${id} made exempt`),
+      ...removed.map((id) => `cgroup ${id} no longer exempt`),
+    ];
+  });
+}
+
+function withMap<T>(
+  native: NativeModule,
+  { pinFolder }: { readonly pinFolder: string },
+  name: string,
+  use: (map: BpfMap) => T,
+): T {
+  const map = native.openMap(join(pinFolder, name), false);
+  try {
+    return use(map);
+  } finally {
+    native.close(map);
+  }
+}
+
+function mapInfoOf(native: NativeModule, pin: string): MapInfo | undefined {
+  return unlessMissing(() => {
+    const map = native.openMap(pin, true);
+    try {
+      return native.mapInfo(map);
+    } finally {
+      native.close(map);
+    }
+  });
+}
+
+/** The settings of the programs that are there; undefined when they cannot be understood. */
+function readSettings(
+  native: NativeModule,
+  pinFolder: string,
+): ProgramSettings | 'absent' | undefined {
+  const bytes = unlessMissing(() => {
+    const map = native.openMap(join(pinFolder, 'settings'), true);
+    try {
+      return native.mapGet(map, new Uint8Array(4));
+    } finally {
+      native.close(map);
+    }
+  });
+  return bytes === undefined ? 'absent' : decodeSettings(bytes);
+}
+
+/**
+ * The settings that are pinned, for one who may only read.
+ * @throws RedirectError
+ */
+export function readPinnedSettings(pinFolder: string): ProgramSettings | 'absent' | undefined {
+  return inKernel((native) => readSettings(native, pinFolder));
+}
+
+/** What the programs have counted since their maps were made. */
+export interface ProgramCounters {
+  readonly redirected: bigint;
+  /** Of these, from IPv4-mapped IPv6 sockets. */
+  readonly redirectedMapped: bigint;
+  readonly exempt: bigint;
+  readonly filed: bigint;
+  readonly forgotten: bigint;
+  /** Not written down, so refused: the cgroup holds too many connections. */
+  readonly refusedLimit: bigint;
+  /** Not written down, so refused: the map is full. */
+  readonly refusedFull: bigint;
+}
+
+/** Undefined while no programs are installed. @throws RedirectError */
+export function readCounters(pinFolder: string): ProgramCounters | undefined {
+  return inKernel((native) => {
+    const bytes = unlessMissing(() => {
+      const map = native.openMap(join(pinFolder, 'counters'), true);
+      try {
+        return native.mapGet(map, new Uint8Array(4));
+      } finally {
+        native.close(map);
+      }
+    });
+    if (bytes === undefined) return undefined;
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    const at = (index: number) => view.getBigUint64(8 * index, true);
+    return {
+      redirected: at(0),
+      redirectedMapped: at(1),
+      exempt: at(2),
+      filed: at(3),
+      forgotten: at(4),
+      refusedLimit: at(5),
+      refusedFull: at(6),
+    };
+  });
+}
+
+function encodeId(id: bigint): Uint8Array {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, id, true);
+  return bytes;
+}
+
+function decodeId(bytes: Uint8Array): bigint {
+  return new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
+}
+
+function unlessMissing<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+}
+
+function inKernel<T>(work: (native: NativeModule) => T): T {
+  try {
+    return work(nativeModule());
+  } catch (error) {
+    const known = asRedirectError(error);
+    if (known instanceof RedirectError) throw known;
+    throw error;
+  }
+}

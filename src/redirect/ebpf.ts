@@ -1,0 +1,336 @@
+/**
+ * The redirect by eBPF: connects of pods to the metadata address are rewritten in the system call
+ * itself and written down with the caller's cgroup, so that the agent knows who asks whatever
+ * source address the packets carry. Needs Linux 5.10 and pods in the cgroup2 tree.
+ *
+ * Behind it stands the redirect by netfilter. With the programs in place it meets only what they
+ * could not see: connections older than they are, and packets made by hand. The former are cut as
+ * always, the latter reach an agent that has no record of them and says so; neither gets further
+ * than the node, and its counter tells how many there were. A node without iptables has at least the
+ * guard. Nobody gets a token through it, but nobody waits for an answer to a dropped packet either.
+ *
+ * Everything is pinned: programs, maps and links outlive the process, and a later one takes over.
+ */
+import { createAttempts, createTurns } from './attempts.ts';
+import { Callers } from './callers.ts';
+import {
+  ancestorIds,
+  cgroupIdOf,
+  findCgroupRoot,
+  findPodsRoot,
+  listPodCgroups,
+  ownCgroupId,
+} from './cgroup-tree.ts';
+import { createHost, type Host } from './command.ts';
+import { DEFAULT_PIN_FOLDER, ensurePinFolder } from './ebpf-pins.ts';
+import {
+  diffPrograms,
+  installPrograms,
+  readCounters,
+  readPinnedSettings,
+  removePrograms,
+  type ProgramCounters,
+  type WantedPrograms,
+} from './ebpf-programs.ts';
+import { describeTarget, settingsOf } from './ebpf-settings.ts';
+import { diffGuard, ensureGuard, removeGuard } from './guard.ts';
+import { describeLink, diffLink, ensureLink, listLinks, removeLink } from './link.ts';
+import { readPrograms } from './native-files.ts';
+import {
+  RedirectError,
+  type Redirect,
+  type RedirectStatus,
+  type RedirectTarget,
+} from './redirect.ts';
+import { DEFAULT_TARGET, reachableTarget } from './target.ts';
+
+export interface EbpfRedirectOptions {
+  /** Default: the metadata address, brought to 169.254.25.79:2579. */
+  readonly target?: RedirectTarget;
+  /** The folder of the cgroup2 tree that pods are looked for in. Default: where it is mounted. */
+  readonly cgroupRoot?: string;
+  /** The cgroup to redirect, with all below. Default: that of all pods in `cgroupRoot`. */
+  readonly attachTo?: string;
+  /** Where everything is pinned. Default `/sys/fs/bpf/nmi`. */
+  readonly pinFolder?: string;
+  /** UID of the pod that the agent is: all of its containers reach the real endpoint. */
+  readonly ownPodUid?: string;
+  /** More cgroups that reach the real endpoint. The agent's own always does. */
+  readonly exemptCgroupIds?: readonly bigint[];
+  /** What stands behind the programs, for the same target. */
+  readonly behind: Redirect;
+  /** The link made for a listen address that the node does not hold. Default `nmi0`. */
+  readonly linkName?: string;
+  /** Whether policy routing closes a node where `behind` cannot work. Default true. */
+  readonly guard?: boolean;
+  /** Default: this process's own network namespace. */
+  readonly host?: Host;
+}
+
+/** Attests, and counts what its programs did. */
+export interface EbpfRedirect extends Redirect {
+  readonly mode: 'ebpf';
+  /** Undefined while no programs are installed. @throws RedirectError */
+  counters(): ProgramCounters | undefined;
+}
+
+interface Settings {
+  readonly target: RedirectTarget;
+  readonly cgroupRoot: string | undefined;
+  readonly attachTo: string | undefined;
+  readonly pinFolder: string;
+  readonly ownPodUid: string | undefined;
+  readonly exemptCgroupIds: readonly bigint[];
+  readonly behind: Redirect;
+  readonly linkName: string;
+  readonly guard: boolean;
+  readonly host: Host;
+  /** For mounts: the host above may be in another mount namespace. */
+  readonly machine: Host;
+}
+
+/**
+ * The eBPF mode. Its operations run one after the other, however they are called; each throws
+ * RedirectError when the kernel or a tool refuses, never for a state that `verify` can describe.
+ * @throws RangeError for a target that is not IPv4.
+ */
+export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
+  const machine = createHost({ timeoutMs: 15_000 });
+  const settings: Settings = {
+    target: reachableTarget(options.target ?? DEFAULT_TARGET),
+    cgroupRoot: options.cgroupRoot,
+    attachTo: options.attachTo,
+    pinFolder: options.pinFolder ?? DEFAULT_PIN_FOLDER,
+    ownPodUid: options.ownPodUid,
+    exemptCgroupIds: options.exemptCgroupIds ?? [],
+    behind: options.behind,
+    linkName: options.linkName ?? 'nmi0',
+    guard: options.guard ?? true,
+    host: options.host ?? machine,
+    machine,
+  };
+  const inTurn = createTurns();
+  const callers = new Callers(settings.pinFolder);
+  return {
+    mode: 'ebpf',
+    prepare: () => inTurn(() => prepare(settings)),
+    install: () =>
+      inTurn(async () => {
+        const status = await install(settings);
+        refresh(callers);
+        return status;
+      }),
+    verify: () =>
+      inTurn(async () => {
+        refresh(callers);
+        return readBack(settings);
+      }),
+    remove: () =>
+      inTurn(async () => {
+        callers.close();
+        await remove(settings);
+      }),
+    attest: (peer) => callers.attest(peer),
+    counters: () => readCounters(settings.pinFolder),
+  };
+}
+
+/** Without programs there is nothing to open; the status says that they are missing. */
+function refresh(callers: Callers): void {
+  try {
+    callers.refresh();
+  } catch {
+    callers.close();
+  }
+}
+
+async function prepare(settings: Settings): Promise<void> {
+  await ensureLink(settings.host, settings.linkName, settings.target.listenIp);
+}
+
+async function install(settings: Settings): Promise<RedirectStatus> {
+  const { host, target } = settings;
+  const changed: string[] = [];
+  const attempts = createAttempts();
+  await attempts.run(async () => {
+    changed.push(...(await ensureLink(host, settings.linkName, target.listenIp)));
+  });
+  await attempts.run(async () => {
+    const wanted = wantedPrograms(settings);
+    if (wanted.kind === 'impossible') return;
+    await ensurePinFolder(settings.machine, settings.pinFolder);
+    const problems = diffPrograms(wanted.programs);
+    if (problems === 'absent' || problems.length > 0) {
+      changed.push(...installPrograms(wanted.programs));
+    }
+  });
+  await attempts.run(async () => {
+    const behind = await orUnavailable(settings.behind.install());
+    if (behind.kind === 'status') changed.push(...(behind.status.changed ?? []));
+    else if (settings.guard) changed.push(...(await ensureGuard(host, target.metadataIp)));
+  });
+  attempts.throwFirst();
+  return { ...(await readBack(settings)), changed };
+}
+
+async function remove(settings: Settings): Promise<void> {
+  const { host, target } = settings;
+  const attempts = createAttempts();
+  await attempts.run(() => {
+    removePrograms(settings.pinFolder);
+    return Promise.resolve();
+  });
+  await attempts.run(async () => {
+    const behind = await orUnavailable(settings.behind.remove());
+    if (behind.kind === 'status') return;
+    await removeGuard(host, target.metadataIp);
+    await removeLink(host, settings.linkName, target.listenIp);
+  });
+  attempts.throwFirst();
+}
+
+async function readBack(settings: Settings): Promise<RedirectStatus> {
+  const { target } = settings;
+  const wanted = wantedPrograms(settings);
+  const found = wanted.kind === 'impossible' ? [wanted.problem] : diffPrograms(wanted.programs);
+  const behind = await readBehind(settings);
+  const where = wanted.kind === 'impossible' ? 'no cgroup' : wanted.programs.cgroup.path;
+  const detail = [`eBPF on ${where}`, describeTarget(target), behind.detail].join('; ');
+  const problems = [
+    ...(found === 'absent' ? ['no programs installed'] : found),
+    ...behind.problems,
+  ];
+  if (problems.length === 0) return { state: 'active', detail, problems };
+  return { state: found === 'absent' ? 'absent' : 'broken', detail, problems };
+}
+
+interface Behind {
+  readonly detail: string;
+  readonly problems: readonly string[];
+}
+
+async function readBehind(settings: Settings): Promise<Behind> {
+  const { host, linkName, target } = settings;
+  const behind = await orUnavailable(settings.behind.verify());
+  if (behind.kind === 'status') {
+    return { detail: `behind it ${behind.status.detail}`, problems: behind.status.problems };
+  }
+  const links = await listLinks(host);
+  const problems = [
+    ...(await diffLink(host, links, linkName, target.listenIp)),
+    ...(settings.guard ? await diffGuard(host, target.metadataIp) : []),
+  ];
+  const detail = [
+    describeLink(links, linkName, target.listenIp),
+    `guard ${settings.guard ? 'on' : 'off'}`,
+    `no netfilter behind it: ${behind.reason}`,
+  ];
+  return { detail: detail.join('; '), problems };
+}
+
+type OrUnavailable<T> =
+  | { readonly kind: 'status'; readonly status: T }
+  | { readonly kind: 'unavailable'; readonly reason: string };
+
+/** A node without a working iptables is no reason not to redirect by other means. */
+async function orUnavailable<T>(work: Promise<T>): Promise<OrUnavailable<T>> {
+  try {
+    return { kind: 'status', status: await work };
+  } catch (error) {
+    const isUnavailable =
+      error instanceof RedirectError &&
+      (error.code === 'TOOL_MISSING' || error.code === 'UNSUPPORTED');
+    if (!isUnavailable) throw error;
+    return { kind: 'unavailable', reason: error.message };
+  }
+}
+
+type Wanted =
+  | { readonly kind: 'programs'; readonly programs: WantedPrograms }
+  | { readonly kind: 'impossible'; readonly problem: string };
+
+function wantedPrograms(settings: Settings): Wanted {
+  const cgroupRoot = settings.cgroupRoot ?? findCgroupRoot();
+  const path = settings.attachTo ?? findPodsRoot(cgroupRoot);
+  if (path === undefined) {
+    return { kind: 'impossible', problem: `no cgroup of pods below ${cgroupRoot}` };
+  }
+  const id = cgroupIdOf(path);
+  if (id === undefined) return { kind: 'impossible', problem: `no cgroup ${path}` };
+  const exemptIds = wantedExempt(settings, path, id);
+  if (exemptIds === 'unknown') {
+    return {
+      kind: 'impossible',
+      problem: 'the agent’s own cgroup is in no mounted part of the tree',
+    };
+  }
+  const object = readPrograms();
+  return {
+    kind: 'programs',
+    programs: {
+      pinFolder: settings.pinFolder,
+      object,
+      settings: settingsOf(object, settings.target),
+      cgroup: { path, id },
+      exemptIds,
+    },
+  };
+}
+
+/**
+ * The agent's own cgroup, or its whole pod's. Not where it is the redirected cgroup itself or lies
+ * above: there the agent is not redirected, and exempting it would exempt every pod.
+ */
+function wantedExempt(
+  settings: Settings,
+  attachPath: string,
+  attachId: bigint,
+): readonly bigint[] | 'unknown' {
+  const above = new Set([attachId, ...ancestorIds(attachPath)]);
+  const ownPod = settings.ownPodUid;
+  const podCgroup = ownPod === undefined ? undefined : listPodCgroups(attachPath, ownPod)[0]?.id;
+  const own = podCgroup ?? ownCgroupId();
+  if (own === undefined) return 'unknown';
+  const ids = new Set([own, ...settings.exemptCgroupIds]);
+  return [...ids].filter((id) => !above.has(id));
+}
+
+export interface EbpfReaderOptions {
+  /** Where somebody with the rights has pinned everything. Default `/sys/fs/bpf/nmi`. */
+  readonly pinFolder?: string;
+  /** What their programs are expected to redirect. Default as above. */
+  readonly target?: RedirectTarget;
+}
+
+/**
+ * The eBPF mode for an agent without any right: it attests by the pinned map and changes nothing.
+ * Its `verify` sees that the programs' settings are the expected ones, not whether they are
+ * attached; the one who has the rights tells that.
+ */
+export function openEbpfReader(options: EbpfReaderOptions = {}): Redirect {
+  const pinFolder = options.pinFolder ?? DEFAULT_PIN_FOLDER;
+  const target = reachableTarget(options.target ?? DEFAULT_TARGET);
+  const callers = new Callers(pinFolder);
+  const detail = `eBPF, installed by another process; ${describeTarget(target)}`;
+  const readBackOnly = (): RedirectStatus => {
+    refresh(callers);
+    const present = readPinnedSettings(pinFolder);
+    if (present === 'absent' || callers.mapId === undefined) {
+      return { state: 'absent', detail, problems: ['no programs installed'] };
+    }
+    if (present !== undefined && describeTarget(present.target) === describeTarget(target)) {
+      return { state: 'active', detail, problems: [] };
+    }
+    return { state: 'broken', detail, problems: ['programs redirect something else'] };
+  };
+  const verify = async (): Promise<RedirectStatus> => readBackOnly();
+  return {
+    mode: 'ebpf',
+    prepare: () => Promise.resolve(),
+    install: verify,
+    verify,
+    remove: () =>
+      Promise.reject(new RedirectError('NOT_PERMITTED', 'remove', 'this process may only read')),
+    attest: (peer) => callers.attest(peer),
+  };
+}

@@ -1,0 +1,116 @@
+/**
+ * Cgroups, a BPF file system and a dialling program for the kernel tests: all below folders that
+ * the test makes, and nothing attached to any cgroup that was there before.
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, rmdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { findCgroupRoot } from '../../src/redirect/cgroup-tree.ts';
+import { nativeModule } from '../../src/redirect/native.ts';
+import { RedirectError } from '../../src/redirect/redirect.ts';
+import { freshNative } from '../../scripts/native.ts';
+
+const PREFIX = 'nmi-test-';
+let made = 0;
+
+/** Why programs cannot be loaded and attached here, or `false`. */
+export function whyNoBpfTests(): string | false {
+  if (process.getuid?.() !== 0) return 'not root';
+  freshNative();
+  try {
+    findCgroupRoot();
+    const refused = Object.entries(nativeModule().probe()).filter(([, answer]) => answer !== 0);
+    if (refused.length > 0) return `the kernel refuses ${refused.map(([name]) => name).join(', ')}`;
+  } catch (error) {
+    if (error instanceof RedirectError) return error.message;
+    throw error;
+  }
+  return false;
+}
+
+export interface CgroupTree {
+  readonly path: string;
+  /** Makes a cgroup and those above it; returns its path. */
+  make(name: string): string;
+  close(): void;
+}
+
+/** A tree of cgroups of this test's own. What earlier runs left behind goes first. */
+export function openCgroupTree(): CgroupTree {
+  const root = findCgroupRoot();
+  sweepDead(root);
+  made += 1;
+  const path = join(root, `${PREFIX}${process.pid}-${made}`);
+  mkdirSync(path);
+  return {
+    path,
+    make: (name) => {
+      const cgroup = join(path, name);
+      mkdirSync(cgroup, { recursive: true });
+      return cgroup;
+    },
+    close: () => {
+      removeTree(path);
+    },
+  };
+}
+
+function sweepDead(root: string): void {
+  for (const name of readdirSync(root)) {
+    const pid = Number(/^nmi-test-(\d+)-\d+$/.exec(name)?.[1]);
+    if (!Number.isNaN(pid) && !isAlive(pid)) removeTree(join(root, name));
+  }
+}
+
+/** Cgroups have no files to delete, only folders, and those only when no process is in them. */
+function removeTree(path: string): void {
+  for (const entry of readdirSync(path, { withFileTypes: true })) {
+    if (entry.isDirectory()) removeTree(join(path, entry.name));
+  }
+  rmdirSync(path);
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+export interface BpfFolder {
+  readonly path: string;
+  /** Unmounts: every pin goes with it, and with the pins all that was attached. */
+  close(): void;
+}
+
+export function openBpfFolder(): BpfFolder {
+  const path = mkdtempSync(join(tmpdir(), `${PREFIX}bpf-`));
+  execFileSync('mount', ['-t', 'bpf', '-o', 'mode=711', 'bpf', path]);
+  return {
+    path,
+    close: () => {
+      execFileSync('umount', [path]);
+      rmdirSync(path);
+    },
+  };
+}
+
+export interface Dialler {
+  readonly path: string;
+  close(): void;
+}
+
+/** Compiles `dialler.c`, for the sockets that Node cannot make. */
+export function buildDialler(): Dialler {
+  const path = join(mkdtempSync(join(tmpdir(), `${PREFIX}dialler-`)), 'dialler');
+  execFileSync('cc', ['-O1', '-o', path, join(import.meta.dirname, 'dialler.c')]);
+  return {
+    path,
+    close: () => {
+      rmSync(dirname(path), { recursive: true, force: true });
+    },
+  };
+}

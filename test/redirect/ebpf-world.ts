@@ -1,0 +1,265 @@
+/**
+ * A node with two pods on a bridge, and the cloud behind it that answers everybody, so that every
+ * leak is seen. Pods are network namespaces and cgroups, laid out as the kubelet does.
+ *
+ *     pod a 10.244.0.5 ─┐
+ *                       ├─ br0 10.244.0.1 node 10.0.0.4 ── 10.0.0.1 cloud 169.254.169.254
+ *     pod b 10.244.0.6 ─┘
+ */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { cgroupIdOf } from '../../src/redirect/cgroup-tree.ts';
+import {
+  openEbpfRedirect,
+  type EbpfRedirect,
+  type EbpfRedirectOptions,
+} from '../../src/redirect/ebpf.ts';
+import { openIptablesRedirect } from '../../src/redirect/iptables.ts';
+import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
+import {
+  buildDialler,
+  openBpfFolder,
+  openCgroupTree,
+  type BpfFolder,
+  type CgroupTree,
+  type Dialler,
+} from './cgroup-ground.ts';
+import { openNamespace, type Namespace, type Script } from './namespaces.ts';
+
+const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
+const source = join(import.meta.dirname, '../../src/redirect');
+
+/** Says for each line it gets whom it sees and, through the map, which cgroup that is. */
+const agentScript = (pinFolder: string) => `
+  process.stdin.resume();
+  import('${source}/callers.ts').then(({ Callers }) => {
+    const callers = new Callers('${pinFolder}');
+    const tell = (attestation) => attestation.kind + ' ' + (attestation.cgroupId ?? '-');
+    require('node:net').createServer((socket) => {
+      callers.refresh();
+      const who = tell(callers.attest({
+        remoteIp: socket.remoteAddress, remotePort: socket.remotePort,
+        localIp: socket.localAddress, localPort: socket.localPort,
+      }));
+      const name = 'agent sees ' + socket.remoteAddress + ' ' + who;
+      socket.on('error', () => undefined);
+      socket.on('data', () => socket.write(name + '\\n'));
+    }).listen(${listenPort}, '${listenIp}', () => console.log('listening'));
+  });
+`;
+
+/** TCP on ports 80 and 8080 and UDP on port 80 of the metadata address. */
+const CLOUD = `
+  process.stdin.resume();
+  const net = require('node:net');
+  const answer = (socket) => {
+    socket.on('error', () => undefined);
+    socket.on('data', () => socket.write('cloud sees ' + socket.remoteAddress + '\\n'));
+  };
+  const udp = require('node:dgram').createSocket('udp4');
+  udp.on('message', (_, peer) => udp.send('cloud sees ' + peer.address + '\\n', peer.port, peer.address));
+  udp.bind(80, '${metadataIp}', () => {
+    net.createServer(answer).listen(80, '${metadataIp}', () => {
+      net.createServer(answer).listen(8080, '${metadataIp}', () => console.log('listening'));
+    });
+  });
+`;
+
+/**
+ * Orders: "dial HOST PORT" (from an address) opens a connection, asks and closes; "keep HOST PORT" leaves it open,
+ * "ask" uses it again, "drop" closes it; "storm" dials without end until "calm"; "run PROGRAM ..."
+ * runs one. Each answers with one line.
+ */
+const CLIENT = `
+  const net = require('node:net');
+  let kept;
+  const open = (host, port, localAddress) => {
+    const socket = net.connect({ host, port: Number(port), localAddress });
+    socket.setTimeout(3000, () => socket.destroy(Object.assign(new Error(), { code: 'TIMEOUT' })));
+    socket.on('error', () => undefined);
+    return socket;
+  };
+  const ask = (socket, done) => {
+    const onData = (data) => end(String(data).trim() + ' through ' + socket.localPort +
+      ' to ' + socket.remoteAddress + ':' + socket.remotePort);
+    const onError = (error) => end(error.code);
+    const onClose = () => end('CLOSED');
+    const end = (answer) => {
+      socket.off('data', onData).off('error', onError).off('close', onClose);
+      done(answer);
+    };
+    socket.on('data', onData).on('error', onError).on('close', onClose);
+    socket.write('hello\\n');
+  };
+  let storm;
+  require('node:readline').createInterface({ input: process.stdin }).on('line', (line) => {
+    const [order, ...words] = line.split(' ');
+    if (order === 'dial') {
+      const socket = open(...words);
+      ask(socket, (answer) => { socket.destroy(); console.log(answer); });
+    } else if (order === 'keep') {
+      kept = open(...words);
+      ask(kept, console.log);
+    } else if (order === 'ask') {
+      ask(kept, console.log);
+    } else if (order === 'drop') {
+      kept.on('close', () => console.log('dropped'));
+      kept.destroy();
+    } else if (order === 'run') {
+      const [program, ...args] = words;
+      require('node:child_process').execFile(program, args, { timeout: 20000 },
+        (error, stdout) => console.log(error === null ? stdout.trim() : 'failed: ' + error.message));
+    } else if (order === 'storm') {
+      storm = new Map();
+      const one = () => {
+        if (storm === undefined) return;
+        const socket = open('${metadataIp}', 80);
+        ask(socket, (answer) => {
+          socket.destroy();
+          const kind = answer.split(' ')[0];
+          storm?.set(kind, (storm.get(kind) ?? 0) + 1);
+          setImmediate(one);
+        });
+      };
+      for (let lane = 0; lane < 4; lane += 1) one();
+      console.log('storming');
+    } else if (order === 'calm') {
+      console.log(JSON.stringify(Object.fromEntries(storm)));
+      storm = undefined;
+    }
+  });
+`;
+
+/** A process that does what it is told, in some cgroup and namespace. */
+export interface Client {
+  readonly cgroup: string;
+  readonly cgroupId: bigint;
+  /** One order, one line. */
+  tell(order: string): Promise<string>;
+}
+
+export class EbpfWorld {
+  readonly tree: CgroupTree;
+  readonly bpf: BpfFolder;
+  readonly dialler: Dialler;
+  readonly node: Namespace;
+  readonly podA: Namespace;
+  readonly podB: Namespace;
+  readonly cloud: Namespace;
+  /** Of every redirect opened here, unless it says otherwise. */
+  settings: Partial<EbpfRedirectOptions> = {};
+
+  private constructor(spaces: readonly [Namespace, Namespace, Namespace, Namespace]) {
+    [this.node, this.podA, this.podB, this.cloud] = spaces;
+    this.tree = openCgroupTree();
+    this.tree.make('kubepods/burstable');
+    this.bpf = openBpfFolder();
+    this.dialler = buildDialler();
+  }
+
+  static async open(): Promise<EbpfWorld> {
+    const world = new EbpfWorld([
+      await openNamespace(),
+      await openNamespace(),
+      await openNamespace(),
+      await openNamespace(),
+    ]);
+    try {
+      await world.#connect();
+    } catch (error) {
+      await world.close();
+      throw error;
+    }
+    return world;
+  }
+
+  get pinFolder(): string {
+    return join(this.bpf.path, 'nmi');
+  }
+
+  redirect(more: Partial<EbpfRedirectOptions> = {}): EbpfRedirect {
+    const { host } = this.node;
+    return openEbpfRedirect({
+      host,
+      cgroupRoot: this.tree.path,
+      pinFolder: this.pinFolder,
+      behind: openIptablesRedirect({ host, backend: 'nft' }),
+      ...this.settings,
+      ...more,
+    });
+  }
+
+  /** A process in a cgroup named below `kubepods/burstable`, or as given from the top. */
+  client(space: Namespace, cgroupName: string): Client {
+    const name = cgroupName.startsWith('/') ? cgroupName : `kubepods/burstable/${cgroupName}`;
+    const cgroup = this.tree.make(name);
+    const script = space.start(CLIENT, cgroup);
+    const cgroupId = cgroupIdOf(cgroup);
+    assert.ok(cgroupId !== undefined);
+    return {
+      cgroup,
+      cgroupId,
+      tell: async (order) => {
+        script.say(order);
+        return script.line();
+      },
+    };
+  }
+
+  /** Starts the agent; the address must be up, the map there. */
+  async startAgent(): Promise<Script> {
+    const agent = this.node.start(agentScript(this.pinFolder));
+    assert.equal(await agent.line(), 'listening');
+    return agent;
+  }
+
+  async startCloud(): Promise<void> {
+    const cloud = this.cloud.start(CLOUD);
+    assert.equal(await cloud.line(), 'listening');
+  }
+
+  async #connect(): Promise<void> {
+    const { node, podA, podB, cloud } = this;
+    await node.run('tee /proc/sys/net/ipv4/ip_forward', '1');
+    const lines = async (namespace: Namespace, all: readonly string[]) => {
+      for (const line of all) await namespace.run(line);
+    };
+    await lines(node, [
+      'ip link add br0 type bridge',
+      'ip addr add 10.244.0.1/24 dev br0',
+      'ip link set br0 up',
+      `ip link add poda type veth peer name eth0 netns ${podA.name}`,
+      `ip link add podb type veth peer name eth0 netns ${podB.name}`,
+      `ip link add up0 type veth peer name eth0 netns ${cloud.name}`,
+      'ip link set poda master br0 up',
+      'ip link set podb master br0 up',
+      'ip addr add 10.0.0.4/24 dev up0',
+      'ip link set up0 up',
+      'ip route add default via 10.0.0.1',
+    ]);
+    for (const [pod, ip] of [
+      [podA, '10.244.0.5'],
+      [podB, '10.244.0.6'],
+    ] as const) {
+      await lines(pod, [
+        `ip addr add ${ip}/24 dev eth0`,
+        'ip link set eth0 up',
+        'ip route add default via 10.244.0.1',
+      ]);
+    }
+    await lines(cloud, [
+      'ip addr add 10.0.0.1/24 dev eth0',
+      `ip addr add ${metadataIp}/32 dev lo`,
+      'ip link set eth0 up',
+      'ip route add 10.244.0.0/24 via 10.0.0.4',
+    ]);
+  }
+
+  async close(): Promise<void> {
+    this.bpf.close();
+    this.dialler.close();
+    const all = [this.podA, this.podB, this.node, this.cloud];
+    await Promise.all(all.map((namespace) => namespace[Symbol.asyncDispose]()));
+    this.tree.close();
+  }
+}
