@@ -6,6 +6,10 @@ import { createBatchedOutput } from './cli/batched-output.ts';
 import { runCli } from './cli/cli.ts';
 import { exitCodes } from './cli/outside.ts';
 
+// Small buffers share slabs, and one slice of a slab keeps all of it: what a secret or a token was
+// read into would stay in memory long after everything that holds it was let go.
+Buffer.poolSize = 0;
+
 const stop = new AbortController();
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.on(signal, () => {

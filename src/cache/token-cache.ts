@@ -13,7 +13,7 @@
  *    `breakers.ts`).
  * 5. A gate bounds what is asked of each upstream; callers go first. Where too many wait, a caller
  *    gets what the cache has, or `overloaded`.
- * 6. Bounded everywhere: tokens (least recently used out first), holds, waiters, flights.
+ * 6. Bounded everywhere: tokens (least recently used out first, of one group too), holds, waiters, flights.
  * 7. `drop` forgets at once, and what a flight brings for a dropped key is not kept. After disposal
  *    nothing is armed, and whoever waits is told.
  *
@@ -103,6 +103,9 @@ export interface TokenCacheOptions<R extends Keyed, F extends Held> {
     readonly expired: F;
   };
   readonly maxEntries: number;
+  /** Whose tokens a request adds to, and how many one may have; default: no such limit. */
+  readonly groupOf?: (request: R) => string;
+  readonly maxPerGroup?: number;
   readonly maxWaiters: number;
   /** Less than this left means: ask again before answering. */
   readonly minLifeMs: number;
@@ -114,10 +117,17 @@ export interface TokenCacheOptions<R extends Keyed, F extends Held> {
   readonly usedWithinMs: number;
 }
 
+/**
+ * More than can be in force: upstreams are asked some 60 times a second, and few holds are longer
+ * than 45 s. Each costs 7 KB where the caller wants it to, and outlives its hold.
+ */
+const maxHolds = 3_000;
+
 export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
   readonly #options: TokenCacheOptions<R, F>;
   readonly #clock: Clock;
   readonly #entries = new Map<string, CacheEntry<R>>();
+  readonly #groups = new Map<string, Set<CacheEntry<R>>>();
   readonly #recency = new RecencyList<CacheEntry<R>>();
   readonly #flights = new Map<string, Flight<R, F>>();
   readonly #breakers: Breakers<R, F>;
@@ -128,7 +138,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
   constructor(options: TokenCacheOptions<R, F>) {
     this.#options = options;
     this.#clock = options.clock;
-    this.#breakers = new Breakers(options.clock, options.maxEntries);
+    this.#breakers = new Breakers(options.clock, Math.min(options.maxEntries, maxHolds));
     this.#alarms = new Alarms(options.clock);
   }
 
@@ -228,9 +238,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
 
   /** Forgets at once all that `isDropped` says so of, and what is under way for it. */
   drop(isDropped: (request: R) => boolean): void {
-    for (const entry of this.#entries.values()) {
-      if (isDropped(entry.request)) this.#remove(entry);
-    }
+    this.dropTokens(isDropped);
     for (const flight of this.#flights.values()) {
       if (!isDropped(flight.request)) continue;
       flight.isDropped = true;
@@ -239,6 +247,13 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       this.#gateOf(flight).leave(flight);
     }
     this.#breakers.drop(isDropped);
+  }
+
+  /** Forgets tokens, and leaves alone what is under way or held. */
+  dropTokens(isDropped: (request: R) => boolean): void {
+    for (const entry of this.#entries.values()) {
+      if (isDropped(entry.request)) this.#remove(entry);
+    }
   }
 
   /** Answers all who wait. The gates belong to whoever made them. */
@@ -391,6 +406,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       this.#recency.add(entry);
       const { oldest } = this.#recency;
       if (this.#entries.size > maxEntries && oldest !== undefined) this.#remove(oldest);
+      this.#join(entry);
     } else {
       entry.request = request;
       entry.arrive(arrival);
@@ -427,7 +443,27 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     this.#alarms.set(entry, Math.min(delayMs, this.#keptForMs(entry)));
   }
 
+  /** Whoever has too many loses the one it has not used for longest. */
+  #join(entry: CacheEntry<R>): void {
+    const { groupOf, maxPerGroup = Infinity } = this.#options;
+    if (groupOf === undefined) return;
+    const name = groupOf(entry.request);
+    const members = this.#groups.get(name) ?? new Set();
+    this.#groups.set(name, members.add(entry));
+    if (members.size <= maxPerGroup) return;
+    let oldest: CacheEntry<R> | undefined;
+    for (const member of members) {
+      if (member === entry) continue;
+      if (oldest === undefined || member.usedAtMs < oldest.usedAtMs) oldest = member;
+    }
+    if (oldest !== undefined) this.#remove(oldest);
+  }
+
   #remove(entry: CacheEntry<R>): void {
+    const name = this.#options.groupOf?.(entry.request);
+    const members = name === undefined ? undefined : this.#groups.get(name);
+    members?.delete(entry);
+    if (members?.size === 0 && name !== undefined) this.#groups.delete(name);
     this.#entries.delete(entry.key);
     this.#recency.delete(entry);
     this.#alarms.clear(entry);

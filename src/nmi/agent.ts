@@ -22,7 +22,6 @@ import type { Config } from './config.ts';
 import { readEntraCa } from './entra-ca.ts';
 import { openEntraUpstream } from './entra-upstream.ts';
 import { explain, type Sight } from './explain.ts';
-import type { Handler } from './front.ts';
 import { openKubeClient, type KubeClient } from './kube/client.ts';
 import { openListener, type Listener } from './listener.ts';
 import type { Logger } from './logger.ts';
@@ -30,11 +29,11 @@ import { networkCode } from './network-code.ts';
 import { openNodeKnowledge, type NodeKnowledge } from './node-knowledge.ts';
 import { createObserver } from './observe.ts';
 import { RedirectKeeper } from './redirect-keeper.ts';
-import { openRequestPath } from './request-path.ts';
+import { openRequestPath, type RequestPath } from './request-path.ts';
 import type { EntraSource } from './sources/entra/entra.ts';
 import { EntraNetworkError } from './sources/entra/network.ts';
-import { watchConditions } from './watch-conditions.ts';
 import { StartError } from './start-error.ts';
+import { watchConditions } from './watch-conditions.ts';
 
 export interface Agent {
   readonly listenPort: number;
@@ -71,7 +70,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const listeners: Listener[] = [];
   for (const host of listenHosts(config)) {
     const listener = starting.use(
-      await openAt(host, options, redirect, knowledge.pods, path.handle, metrics),
+      await openAt(host, options, redirect, knowledge.pods, path, metrics),
     );
     listeners.push(listener);
     log.info({ host, port: listener.port }, 'listening');
@@ -157,7 +156,7 @@ async function openAt(
   { config, clock }: AgentOptions,
   redirect: Redirect,
   pods: PodIndex,
-  handle: Handler,
+  { handle, hits }: RequestPath,
   metrics: Metrics,
 ): Promise<Listener> {
   try {
@@ -170,6 +169,7 @@ async function openAt(
       // A connection belongs to the pod that has the address when it is opened.
       onConnection: (caller) => caller.resolve(pods),
       handle,
+      openHits: (caller) => hits.open(caller),
       onParserRefusal: (answer) => {
         metrics.inc('nmi_requests_total', { route: 'refused', reason: answer.reason });
       },

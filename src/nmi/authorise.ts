@@ -14,6 +14,7 @@ import {
   explainNoImds,
   explainRefusal,
   explainUnannotated,
+  explainUnreadable,
   explainUnusable,
 } from './refusal-text.ts';
 import type { UpstreamIdentity } from './sources/source.ts';
@@ -96,6 +97,8 @@ function ofServiceAccount(
       const text = 'The service account of this pod is being read. Retry.';
       return refused(pod, refuse('agent_not_synced', text), true);
     }
+    case 'unreadable':
+      return refused(pod, explainUnreadable(pod, choice.account), false);
     case 'unannotated':
       return refused(pod, explainUnannotated(pod, choice.account), false);
     case 'application': {

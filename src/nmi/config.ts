@@ -143,7 +143,7 @@ export function parseConfig(
   }
 
   if (!given.has('node')) {
-    problems.push({ flag: '--node', value: undefined, allowed: allowedText(nodeOption()) });
+    problems.push({ flag: '--node', value: undefined, allowed: allowedText(optionOf('node')) });
   }
   if (values.get('force-namespaced') === false) {
     const shown = given.get('force-namespaced')?.shown ?? '--force-namespaced';
@@ -157,6 +157,16 @@ export function parseConfig(
     const shown = given.get(name)?.shown ?? `--${name}`;
     const allowed = `another port than --${listenPortName}`;
     problems.push({ flag: shown, value: String(port), allowed });
+  }
+  // A port beyond 65535, an address with a part beyond 255: nothing that a pattern sees.
+  const authority = values.get('entra-authority');
+  if (typeof authority === 'string' && authority !== '' && !URL.canParse(authority)) {
+    const shown = given.get('entra-authority')?.shown ?? '--entra-authority';
+    problems.push({
+      flag: shown,
+      value: authority,
+      allowed: allowedText(optionOf('entra-authority')),
+    });
   }
   if (problems.length > 0) return { ok: false, problems };
   return { ok: true, config: build(values, environment), warnings };
@@ -229,9 +239,9 @@ function wrongIp(text: string, wrong: ParsedValue): ParsedValue {
   return { ok: false, allowed: 'an IPv4 address (the metadata service has no IPv6 address)' };
 }
 
-function nodeOption(): Option {
-  const option = byFlag.get('node');
-  if (option === undefined) throw new Error('the options table has no row "node"');
+function optionOf(name: string): Option {
+  const option = byFlag.get(name);
+  if (option === undefined) throw new Error(`the options table has no row "${name}"`);
   return option;
 }
 

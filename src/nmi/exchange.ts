@@ -1,15 +1,27 @@
 /**
  * One request on the metadata address: what the parser gave, and who sent it. Only what the
- * handlers need of `node:http`, in one place.
+ * handlers need, in one place.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { CallerConnection } from './caller.ts';
 
-export class Exchange {
+export interface Exchange {
+  readonly caller: CallerConnection;
+  readonly method: string;
+  /** Monotonic milliseconds at which the head was parsed. */
+  readonly startedAtMs: number;
+  readonly requestId: string;
+  /** The client has gone; nobody reads an answer any more. */
+  readonly isGone: boolean;
+  /** Every value of a header, in order. Two `Metadata: true` are not one. */
+  headerValues(lowerCaseName: string): readonly string[];
+}
+
+/** One that `node:http` parsed. */
+export class HttpExchange implements Exchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly caller: CallerConnection;
-  /** Monotonic milliseconds at which the head was parsed. */
   readonly startedAtMs: number;
   readonly requestId: string;
 
@@ -36,12 +48,10 @@ export class Exchange {
     return this.request.url ?? '';
   }
 
-  /** The client has gone; nobody reads an answer any more. */
   get isGone(): boolean {
     return this.response.destroyed || this.response.closed;
   }
 
-  /** Every value of a header, in order. Two `Metadata: true` are not one. */
   headerValues(lowerCaseName: string): readonly string[] {
     const raw = this.request.rawHeaders;
     const values: string[] = [];

@@ -5,7 +5,7 @@
  */
 import type { PodIndex } from '../cache/pod-index.ts';
 import { refuse, refuseMissingHeader, type Answer } from './answers.ts';
-import type { Exchange } from './exchange.ts';
+import type { HttpExchange } from './exchange.ts';
 import type { HostTokenEndpoint } from './host-token.ts';
 import { identify, type Identified, type Knowledge } from './identify.ts';
 import type { Handled } from './listener.ts';
@@ -27,11 +27,11 @@ export interface FrontOptions {
   readonly knowledge: Knowledge & { readonly pods: PodIndex };
   readonly patience: Patience;
   readonly loopMark: LoopMark;
-  readonly onHandled: (exchange: Exchange, route: RouteName, handled: Handled) => void;
+  readonly onHandled: (exchange: HttpExchange, route: RouteName, handled: Handled) => void;
   readonly onBug: (error: unknown) => void;
 }
 
-export type Handler = (exchange: Exchange) => Handled | Promise<Handled>;
+export type Handler = (exchange: HttpExchange) => Handled | Promise<Handled>;
 
 export function createFront(options: FrontOptions): Handler {
   return (exchange) => {
@@ -54,7 +54,7 @@ export function createFront(options: FrontOptions): Handler {
 }
 
 function dispatch(
-  exchange: Exchange,
+  exchange: HttpExchange,
   route: Route,
   options: FrontOptions,
 ): Handled | Promise<Handled> {
@@ -85,7 +85,7 @@ function dispatch(
 }
 
 function checkCommon(
-  exchange: Exchange,
+  exchange: HttpExchange,
   methods: readonly string[],
   options: FrontOptions,
 ): Answer | undefined {
@@ -100,21 +100,21 @@ function checkCommon(
 }
 
 /** Only who is no pod can be the agent itself: for pods nothing more is looked at. */
-function checkLoop(exchange: Exchange, options: FrontOptions): Answer | undefined {
+function checkLoop(exchange: HttpExchange, options: FrontOptions): Answer | undefined {
   if (exchange.caller.resolve(options.knowledge.pods).kind === 'pod') return undefined;
   const [correlationId = ''] = exchange.headerValues(correlationHeader);
   if (!options.loopMark.isOwn(correlationId)) return undefined;
   return refuse('loop_detected', 'The agent has asked itself for a token.', { close: true });
 }
 
-function checkMethod(exchange: Exchange, methods: readonly string[]): Answer | undefined {
+function checkMethod(exchange: HttpExchange, methods: readonly string[]): Answer | undefined {
   if (methods.includes(exchange.method)) return undefined;
   const allow = methods.join(', ');
   return refuse('method_not_allowed', `Allowed methods: ${allow}.`, { allow });
 }
 
 async function passThrough(
-  exchange: Exchange,
+  exchange: HttpExchange,
   route: PassthroughRoute,
   options: FrontOptions,
 ): Promise<Handled> {

@@ -16,7 +16,9 @@ import type { Clock } from '../cache/clock.ts';
 import type { Attestation, Peer } from '../redirect/redirect.ts';
 import { refuse, type Answer } from './answers.ts';
 import { CallerConnection } from './caller.ts';
-import { Exchange } from './exchange.ts';
+import { HttpExchange } from './exchange.ts';
+import type { Hits } from './hit-path.ts';
+import { serveQuickly } from './quick-connection.ts';
 
 /** An answer that is already on its way, written by the handler itself. */
 export const relayed = Symbol('relayed');
@@ -33,7 +35,9 @@ export interface ListenerOptions {
   /** A connection was accepted; its caller is not looked up yet. */
   readonly onConnection: (caller: CallerConnection) => void;
   /** Must not throw; a synchronous answer is written in the same turn. */
-  readonly handle: (exchange: Exchange) => Handled | Promise<Handled>;
+  readonly handle: (exchange: HttpExchange) => Handled | Promise<Handled>;
+  /** Answers from memory for a connection, beside the HTTP server; it must not throw. */
+  readonly openHits: (caller: CallerConnection) => Hits;
   /** A request the parser refused, for the counters. */
   readonly onParserRefusal: (answer: Answer) => void;
 }
@@ -86,6 +90,9 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
     },
   );
   server.maxConnections = maxConnections;
+  // Node's own handling of a connection: it takes one over when the quick way has ended.
+  const [parseHttp] = server.listeners('connection');
+  server.removeAllListeners('connection');
 
   server.on('connection', (socket: Socket) => {
     const attestation = options.attest({
@@ -112,6 +119,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
       else perIp.set(caller.ip, left);
     });
     options.onConnection(caller);
+    answerQuickly(socket, caller);
   });
   server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
     const answer = refuse('request_malformed', 'Expectations are not supported.', { close: true });
@@ -123,6 +131,40 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
     writeRaw(socket, methodNotAllowed());
   });
+
+  function answerQuickly(socket: Socket, caller: CallerConnection): void {
+    const hits = options.openHits(caller);
+    serveQuickly({
+      socket,
+      firstByteMs: headersTimeoutMs,
+      idleMs: keepAliveTimeoutMs,
+      handOver: () => parseHttp?.call(server, socket),
+      onSilent: () => {
+        refuseUnparsed('ERR_HTTP_REQUEST_TIMEOUT', socket);
+      },
+      answer: (target, isLast) => {
+        if (isDraining) return undefined;
+        const requestId = randomUUID();
+        const body = hits.answer(target, options.clock.monotonicMs(), requestId);
+        return body === undefined ? undefined : quickAnswer(body, requestId, isLast);
+      },
+    });
+  }
+
+  const quickHead =
+    'HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ';
+  const quickServer = `\r\nServer: ${options.serverHeader}\r\nx-ms-request-id: `;
+  const keptAlive = `\r\nConnection: keep-alive\r\nKeep-Alive: timeout=${keepAliveTimeoutMs / 1000}`;
+
+  /** What `writeAnswer` has Node write, byte for byte. */
+  function quickAnswer(body: string, requestId: string, isLast: boolean): string {
+    const date = dateHeader(options.clock.wallMs());
+    const rest = isLast ? '\r\nConnection: close' : keptAlive;
+    return (
+      `${quickHead}${Buffer.byteLength(body)}${quickServer}${requestId}\r\nDate: ${date}${rest}` +
+      `\r\n\r\n${body}`
+    );
+  }
 
   function serve(request: IncomingMessage, response: ServerResponse): void {
     const connection = connections.get(request.socket);
@@ -138,7 +180,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
       request.headers['transfer-encoding'] ?? request.headers['content-length'] ?? '0';
     if (isDraining || hasBody !== '0') response.shouldKeepAlive = false;
     const startedAtMs = options.clock.monotonicMs();
-    const exchange = new Exchange(request, response, caller, startedAtMs, randomUUID());
+    const exchange = new HttpExchange(request, response, caller, startedAtMs, randomUUID());
     const handled = options.handle(exchange);
     if (handled instanceof Promise) {
       void handled.then((later) => {
@@ -149,7 +191,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
     }
   }
 
-  function write(exchange: Exchange, handled: Handled): void {
+  function write(exchange: HttpExchange, handled: Handled): void {
     if (handled === relayed || exchange.isGone) return;
     writeAnswer(exchange.response, handled, exchange.requestId);
   }
@@ -244,6 +286,19 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
     drain,
     [Symbol.asyncDispose]: () => drain(0),
   };
+}
+
+let dateS = Number.NaN;
+let dateText = '';
+
+/** Made once a second, as Node does. */
+function dateHeader(wallMs: number): string {
+  const nowS = Math.floor(wallMs / 1000);
+  if (nowS !== dateS) {
+    dateS = nowS;
+    dateText = new Date(wallMs).toUTCString();
+  }
+  return dateText;
 }
 
 function listen(server: Server, host: string, port: number): Promise<void> {

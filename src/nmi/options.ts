@@ -241,7 +241,7 @@ export const options = [
     type: 'string',
     default: '',
     pattern: {
-      test: /^(?:https:\/\/(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?\/?)?$/i,
+      test: /^(?:https:\/\/(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::\d{1,5})?\/?)?$/i,
       allowed: 'an origin like https://login.example.com',
     },
     isNew: true,
@@ -299,6 +299,10 @@ export const options = [
     group: 'Upstream',
     type: 'string',
     default: '',
+    pattern: {
+      test: /^(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?:[a-z0-9][a-z0-9-]{0,62}\.)+[a-z]{2,63})?$/i,
+      allowed: 'a tenant id or domain name',
+    },
     isNew: true,
     help: 'Tenant of service accounts without the annotation `azure.workload.identity/tenant-id`.',
   },

@@ -10,7 +10,7 @@ import { addAbortSignal } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { Pool } from 'undici';
 import { refuse, type Answer } from './answers.ts';
-import type { Exchange } from './exchange.ts';
+import type { HttpExchange } from './exchange.ts';
 import { relayed, type Handled } from './listener.ts';
 import { networkCode } from './network-code.ts';
 import type { PassthroughArea, Route } from './route.ts';
@@ -33,7 +33,7 @@ export interface PassthroughOptions {
 export interface Passthrough extends AsyncDisposable {
   /** Why this area is refused to everybody, or undefined when it is not. Pure. */
   refusal(route: PassthroughRoute): Answer | undefined;
-  relay(exchange: Exchange, route: PassthroughRoute): Promise<Handled>;
+  relay(exchange: HttpExchange, route: PassthroughRoute): Promise<Handled>;
 }
 
 export type PassthroughRoute = Extract<Route, { kind: 'passthrough' }>;
@@ -69,7 +69,7 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
     bodyTimeout: options.timeoutMs,
   });
 
-  async function relay(exchange: Exchange, route: PassthroughRoute): Promise<Handled> {
+  async function relay(exchange: HttpExchange, route: PassthroughRoute): Promise<Handled> {
     const { request, response } = exchange;
     const leave = new AbortController();
     response.once('close', () => {
@@ -159,7 +159,7 @@ function policyRefusal(area: PassthroughArea, policy: PassthroughPolicy): Answer
   );
 }
 
-function requestHeaders(exchange: Exchange): Record<string, string> {
+function requestHeaders(exchange: HttpExchange): Record<string, string> {
   const headers: Record<string, string> = { metadata: 'true' };
   for (const name of sentHeaders) {
     const [value] = exchange.headerValues(name);

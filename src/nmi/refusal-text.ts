@@ -73,6 +73,15 @@ export function explainUnusable(
   return refuse(reason, `Identity not found: ${text}`);
 }
 
+/** A pod set up for Workload Identity on a node whose agent has not the right it takes. */
+export function explainUnreadable(pod: Pod, account: ObjectName): Answer {
+  return refuse(
+    'credential_invalid',
+    `Identity not found: the agent may not read service account ${account.namespace}/` +
+      `${account.name} of pod ${pod.namespace}/${pod.name}. Give it the right "get" on serviceaccounts.`,
+  );
+}
+
 /** A pod set up for Workload Identity whose service account names no application. */
 export function explainUnannotated(pod: Pod, account: ObjectName): Answer {
   return refuse(

@@ -5,6 +5,7 @@ import { CallerShare } from './caller-share.ts';
 import type { Config } from './config.ts';
 import { createFront, type Handler } from './front.ts';
 import type { GrantPolicy } from './grant.ts';
+import { HitPath } from './hit-path.ts';
 import { HostTokenEndpoint } from './host-token.ts';
 import type { Log } from './log.ts';
 import type { NodeKnowledge } from './node-knowledge.ts';
@@ -22,10 +23,11 @@ import { WantedIdentities } from './wanted-identities.ts';
  * Of the four fetches that run upstream at once, 16 queued ones of one pod delay another pod's by
  * four fetches' time. Azure SDKs ask for a handful of resources.
  */
-const callerLimits = { fetches: 16, held: 64 };
+const callerLimits = { fetches: 16, waiting: 512, held: 64 };
 
 export interface RequestPath extends AsyncDisposable {
   readonly handle: Handler;
+  readonly hits: HitPath;
   readonly broker: TokenBroker;
   readonly policy: GrantPolicy;
 }
@@ -94,8 +96,18 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
       log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'request failed');
     },
   });
+  const hits = new HitPath({
+    ...{ knowledge, broker, policy, clock },
+    onDecision: (exchange, decision) => {
+      observer.onDecision(exchange, decision);
+    },
+    onHandled: (exchange, { answer }) => {
+      observer.onHandled(exchange, 'token', answer);
+    },
+  });
   return {
     handle,
+    hits,
     broker,
     policy,
     [Symbol.asyncDispose]: async () => {

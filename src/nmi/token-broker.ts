@@ -88,6 +88,9 @@ const minLifeMs = 5 * 60_000;
 /** Credential chains give a source a second or so; a valid token must not come later than that. */
 const waitWithTokenMs = 1_000;
 const renewPauseMs = 10_000;
+const maxRenewing = 1_000;
+/** A pod asks for a handful of resources; one that invents them displaces its own tokens only. */
+const maxPerIdentity = 200;
 const usedWithinMs = 3 * 3_600_000;
 /** Requests that wait for fetches: some kilobytes each, with their connections. */
 const maxWaiters = 5_000;
@@ -123,7 +126,11 @@ const failures = {
 export class TokenBroker implements Disposable {
   readonly #options: TokenBrokerOptions;
   readonly #imdsGate: ConcurrencyGate;
-  readonly #entraGate: ConcurrencyGate;
+  /**
+   * By authority and kind of credential, of which there are few: one that nothing answers at, or
+   * that is slow to read, would otherwise hold the places of all the others.
+   */
+  readonly #entraGates = new Map<string, ConcurrencyGate>();
   /** Keys whose next fetch is to go past what the upstream remembers. */
   readonly #renewing = new Set<string>();
   readonly #cache: TokenCache<BrokerRequest, SourceFailure>;
@@ -136,13 +143,14 @@ export class TokenBroker implements Disposable {
   #disarmDrop: (() => void) | undefined;
 
   constructor(options: TokenBrokerOptions) {
-    const { imds, entra, demand, clock, random, maxEntries, waitMs, observer } = options;
+    const { imds, demand, clock, random, maxEntries, waitMs, observer } = options;
     this.#options = options;
     this.#imdsGate = new ConcurrencyGate({ clock, ...imds.budget });
-    this.#entraGate = new ConcurrencyGate({ clock, ...entra.budget });
     this.#cache = new TokenCache<BrokerRequest, SourceFailure>({
       ...{ clock, random, failures },
       gateOf: ({ identity }) => this.#gateOf(identity),
+      groupOf: ({ identity }) => identityKey(identity),
+      maxPerGroup: maxPerIdentity,
       ...{ maxEntries, maxWaiters, minLifeMs, waitMs, waitWithTokenMs, usedWithinMs },
       fetch: (request) => this.#fetch(request),
       isWanted: (request) => this.#isWanted(request),
@@ -164,7 +172,12 @@ export class TokenBroker implements Disposable {
 
   /** A token from memory, without waiting. */
   peek(identity: UpstreamIdentity, resource: string): RenderedToken | undefined {
-    return this.#cache.peek(tokenKey(identity, resource));
+    return this.peekKey(tokenKey(identity, resource));
+  }
+
+  /** The same by the name that `tokenKey` gives. */
+  peekKey(key: string): RenderedToken | undefined {
+    return this.#cache.peek(key);
   }
 
   async get(identity: UpstreamIdentity, resource: string): Promise<CachedToken> {
@@ -179,14 +192,14 @@ export class TokenBroker implements Disposable {
    */
   async renew(identity: UpstreamIdentity, resource: string): Promise<CachedToken> {
     const key = tokenKey(identity, resource);
+    if (this.#renewing.size >= maxRenewing) this.#renewing.clear();
     this.#renewing.add(key);
-    try {
-      const isExcepted = !this.#options.demand.isGranted(identity);
-      const request = { key, identity, resource, isExcepted };
-      return withHoldOf(await this.#cache.renew(request, renewPauseMs));
-    } finally {
-      this.#renewing.delete(key);
-    }
+    const isExcepted = !this.#options.demand.isGranted(identity);
+    const request = { key, identity, resource, isExcepted };
+    const cached = await this.#cache.renew(request, renewPauseMs);
+    // A fetch that is still to come, though nobody may wait any more, takes the mark along.
+    if (cached.outcome === 'hit' || cached.outcome === 'held') this.#renewing.delete(key);
+    return withHoldOf(cached);
   }
 
   /** The object id of an identity, as the upstream's tokens told it; undefined until one came. */
@@ -212,7 +225,7 @@ export class TokenBroker implements Disposable {
     this.#disarmDrop = undefined;
     this.#cache[Symbol.dispose]();
     this.#imdsGate[Symbol.dispose]();
-    this.#entraGate[Symbol.dispose]();
+    for (const gate of this.#entraGates.values()) gate[Symbol.dispose]();
   }
 
   async #fetch({ key, identity, resource }: BrokerRequest): Promise<SourceResult> {
@@ -220,19 +233,33 @@ export class TokenBroker implements Disposable {
     const startedAtMs = clock.monotonicMs();
     const gate = this.#gateOf(identity);
     const mayRetry = (): boolean => gate.takeTry();
-    const bypassCache = this.#renewing.has(key);
+    const bypassCache = this.#renewing.delete(key);
     const result =
       identity.kind === 'entra'
         ? await entra.source.fetch({ identity, resource, bypassCache }, mayRetry)
         : await imds.source.fetch({ identity, resource, bypassCache }, mayRetry);
     observer.onFetch(identity, result, clock.monotonicMs() - startedAtMs);
+    if (!result.ok && result.failure.reason === 'credential_missing') this.#dropTokensOf(identity);
     const objectId = result.ok ? objectIdOf(result.token.accessToken) : undefined;
     if (objectId !== undefined) this.#objectIds.set(identityKey(identity), { identity, objectId });
     return result;
   }
 
+  /** What proved it was taken away: the tokens it had go with it. */
+  #dropTokensOf(identity: UpstreamIdentity): void {
+    const gone = identityKey(identity);
+    this.#cache.dropTokens((request) => identityKey(request.identity) === gone);
+  }
+
   #gateOf(identity: UpstreamIdentity): ConcurrencyGate {
-    return identity.kind === 'entra' ? this.#entraGate : this.#imdsGate;
+    if (identity.kind !== 'entra') return this.#imdsGate;
+    const key = `${identity.authority} ${identity.credential.kind}`;
+    const known = this.#entraGates.get(key);
+    if (known !== undefined) return known;
+    const { clock, entra } = this.#options;
+    const gate = new ConcurrencyGate({ clock, ...entra.budget });
+    this.#entraGates.set(key, gate);
+    return gate;
   }
 
   /** A pod that is bound to it, or was never needed: what no binding gave, none can take away. */

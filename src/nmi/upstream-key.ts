@@ -8,7 +8,12 @@ import { sourceNameOf, type EntraIdentity, type UpstreamIdentity } from './sourc
 export function identityKey(identity: UpstreamIdentity): string {
   if (identity.kind === 'unnamed') return '';
   if (identity.kind === 'entra') return entraKey(identity);
-  return `${identity.kind}=${identity.value.toLowerCase()}`;
+  return `${identity.kind}=${lowerAscii(identity.value)}`;
+}
+
+/** Letters of other alphabets stay: to Unicode the Kelvin sign and `k` are one letter. */
+function lowerAscii(text: string): string {
+  return /[A-Z]/.test(text) ? text.replaceAll(/[A-Z]+/g, (part) => part.toLowerCase()) : text;
 }
 
 /** The resource is exact, since it is echoed, and comes last: keys of one identity begin alike. */

@@ -38,14 +38,26 @@ export class UpstreamDirectory {
   /** False where the node has no metadata service of its own to ask. */
   readonly hasImds: boolean;
   readonly #resolveAuthority: ResolveAuthority;
+  readonly #choices = new WeakMap<Identity, Map<string, UpstreamChoice>>();
 
   constructor(resolveAuthority: ResolveAuthority, hasImds = true) {
     this.#resolveAuthority = resolveAuthority;
     this.hasImds = hasImds;
   }
 
-  /** @param pod whose service account is the subject of a pod-federated identity. */
+  /**
+   * The same object for as long as the identity is: a label may have thousands of identities.
+   * @param pod whose service account is the subject of a pod-federated identity.
+   */
   of(identity: Identity, pod: Pod): UpstreamChoice {
+    const account = identity.type === 3 ? `${pod.namespace}/${pod.serviceAccount}` : '';
+    const known = this.#choices.get(identity) ?? new Map<string, UpstreamChoice>();
+    const choice = known.get(account) ?? this.#work(identity, pod);
+    this.#choices.set(identity, known.set(account, choice));
+    return choice;
+  }
+
+  #work(identity: Identity, pod: Pod): UpstreamChoice {
     if (identity.type === 0) return this.hasImds ? ofNode(identity) : notHere;
     if (identity.type < 0 || identity.type > 3) {
       const problem =

@@ -59,10 +59,17 @@ export class WantedIdentities implements IdentityDemand {
     const { pods, grants } = this.#knowledge;
     const granted = new Set<string>();
     let hasExcepted = false;
+    // Pods of one label share their grants, and there may be thousands of identities in them.
+    const accountsDone = new Map<PodGrants, Set<string>>();
     for (const pod of pods.all()) {
       if (pod.phase === 'Succeeded' || pod.phase === 'Failed') continue;
       const ofPod = grants.grantsOf(pod.uid);
       if (ofPod?.kind === 'exception') hasExcepted = true;
+      if (ofPod?.kind === 'bound') {
+        const done = accountsDone.get(ofPod) ?? new Set<string>();
+        if (done.has(pod.serviceAccount)) continue;
+        accountsDone.set(ofPod, done.add(pod.serviceAccount));
+      }
       for (const choice of this.#choicesOf(pod, ofPod)) {
         if (choice.kind === 'unusable') continue;
         granted.add(identityKey(choice.upstream));
@@ -78,7 +85,7 @@ export class WantedIdentities implements IdentityDemand {
       return grants.identities.map((identity) => upstreams.of(identity, pod));
     }
     if (grants?.kind !== 'no-label') return [];
-    const choice = workloadIdentities?.of(pod);
+    const choice = workloadIdentities?.lastOf(pod);
     if (choice?.kind !== 'application') return [];
     return [upstreams.ofServiceAccount(pod, choice.clientId, choice.tenantId)];
   }

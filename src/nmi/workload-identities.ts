@@ -6,7 +6,11 @@
  */
 import { normaliseClientId } from '../cache/identifiers.ts';
 import type { Pod } from '../cache/objects.ts';
-import type { ServiceAccountRead, ServiceAccounts } from './kube/service-accounts.ts';
+import type {
+  KnownServiceAccount,
+  ServiceAccountRead,
+  ServiceAccounts,
+} from './kube/service-accounts.ts';
 import type { ObjectName } from './sources/source.ts';
 
 export type UnreadableAccount = Exclude<ServiceAccountRead, { kind: 'known' }>;
@@ -15,9 +19,12 @@ export type WorkloadChoice =
   /** The pod is not set up for Workload Identity. */
   | { readonly kind: 'none' }
   | { readonly kind: 'unknown' }
+  /** The agent may not read its service account. */
+  | { readonly kind: 'unreadable'; readonly account: ObjectName }
   | { readonly kind: 'unannotated'; readonly account: ObjectName }
   | { readonly kind: 'application'; readonly clientId: string; readonly tenantId: string };
 
+const maxForbidden = 1_000;
 const useLabel = 'azure.workload.identity/use';
 const none: WorkloadChoice = { kind: 'none' };
 const unknown: WorkloadChoice = { kind: 'unknown' };
@@ -27,6 +34,7 @@ export class WorkloadIdentities {
   readonly #defaultTenantId: string;
   readonly #onUnreadable: (account: ObjectName, outcome: UnreadableAccount) => void;
   readonly #told = new WeakSet<UnreadableAccount>();
+  readonly #forbidden = new Set<string>();
 
   /**
    * @param defaultTenantId for service accounts that name none; may be empty.
@@ -52,14 +60,31 @@ export class WorkloadIdentities {
     return this.#accounts.onChange(listener);
   }
 
-  /** Never waits: what is not known yet is being read when this returns. */
+  /**
+   * By what was read lately. Never waits: what is not known, or was known long ago, is being read
+   * when this returns.
+   */
   of(pod: Pod): WorkloadChoice {
+    return this.#choose(pod, (account) =>
+      this.#accounts.peekFresh(account.namespace, account.name),
+    );
+  }
+
+  /** By what was read last, however long ago: to keep what a pod that rests may want again. */
+  lastOf(pod: Pod): WorkloadChoice {
+    return this.#choose(pod, (account) => this.#accounts.peek(account.namespace, account.name));
+  }
+
+  #choose(
+    pod: Pod,
+    peek: (account: ObjectName) => KnownServiceAccount | undefined,
+  ): WorkloadChoice {
     if (pod.labels[useLabel] !== 'true' || pod.serviceAccount === '') return none;
     const account = { namespace: pod.namespace, name: pod.serviceAccount };
-    const known = this.#accounts.peek(account.namespace, account.name);
+    const known = peek(account);
     if (known === undefined) {
       this.#read(account);
-      return unknown;
+      return this.#forbidden.has(keyOf(account)) ? { kind: 'unreadable', account } : unknown;
     }
     if (known === 'missing' || known.clientId === '') return { kind: 'unannotated', account };
     const tenantId = known.tenantId === '' ? this.#defaultTenantId : known.tenantId;
@@ -68,10 +93,17 @@ export class WorkloadIdentities {
 
   #read(account: ObjectName): void {
     void this.#accounts.read(account.namespace, account.name).then((outcome) => {
+      if (this.#forbidden.size >= maxForbidden) this.#forbidden.clear();
+      if (outcome.kind === 'forbidden') this.#forbidden.add(keyOf(account));
+      else this.#forbidden.delete(keyOf(account));
       // A failure is given again, the same object, until the account may be read anew.
       if (outcome.kind === 'known' || this.#told.has(outcome)) return;
       this.#told.add(outcome);
       this.#onUnreadable(account, outcome);
     });
   }
+}
+
+function keyOf({ namespace, name }: ObjectName): string {
+  return `${namespace}/${name}`;
 }

@@ -27,7 +27,7 @@ const b: UpstreamIdentity = { kind: 'client_id', value: clientIdB };
 const node: UpstreamIdentity = { kind: 'unnamed' };
 const resource = 'https://vault.azure.net';
 
-function open() {
+function open({ maxEntries = 100 } = {}) {
   const clock = new HandClock();
   const pods = new PodIndex(clock);
   const grants = new GrantIndex(pods);
@@ -63,7 +63,7 @@ function open() {
     demand: new WantedIdentities({ pods, grants, upstreams, workloadIdentities: undefined }),
     clock,
     random: () => 0.5,
-    maxEntries: 100,
+    maxEntries,
     waitMs: 10_500,
     observer: {
       onFetch: () => undefined,
@@ -243,6 +243,31 @@ describe('the broker', () => {
       ...{ reason: 'upstream_down', description: 'busy', retryAfterS: 3, holdMs: 250 },
     };
     assert.equal(failureOf(await stand.broker.get(a, resource)).retryAfterS, 3);
+  });
+
+  it('lets who invents resources displace no tokens but its own', async () => {
+    const stand = open({ maxEntries: 10_000 });
+    await stand.broker.get(b, resource);
+    await stand.broker.get(a, resource);
+    for (let index = 0; index < 300; index++) {
+      await pass(stand.clock, 100);
+      assert.ok(isCached(stand, a), 'used all the time');
+      await stand.broker.get(a, `${resource}/${index}`);
+    }
+    assert.equal(stand.broker.cachedTokens, 201);
+    assert.ok(isCached(stand, a) && isCached(stand, b));
+    assert.equal(stand.broker.peek(a, `${resource}/0`), undefined);
+    assert.ok(stand.broker.peek(a, `${resource}/299`) !== undefined);
+  });
+
+  it('drops the tokens of an identity whose credential turns out to be gone', async () => {
+    const stand = open();
+    await stand.broker.get(a, resource);
+    await stand.broker.get(b, resource);
+    stand.upstream.failure = { reason: 'credential_missing', description: 'gone', holdMs: 5_000 };
+    await stand.broker.get(a, `${resource}/other`);
+    assert.equal(isCached(stand, a), false);
+    assert.ok(isCached(stand, b));
   });
 
   it('reports a source that throws, and asks it again', async () => {

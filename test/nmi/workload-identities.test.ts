@@ -5,6 +5,7 @@ import { KubeError } from '../../src/nmi/kube/kube-error.ts';
 import { WorkloadIdentities } from '../../src/nmi/workload-identities.ts';
 import { createPod } from '../support/cache-objects.ts';
 import { HandClock } from '../support/hand-clock.ts';
+import { pass } from '../support/token-stand.ts';
 
 const clientId = 'AAAAAAAA-1111-4111-8111-111111111111';
 const labels = { 'azure.workload.identity/use': 'true' };
@@ -16,7 +17,7 @@ function open(annotations: Record<string, string> | KubeError) {
   const paths: string[] = [];
   const unreadable: string[] = [];
   const accounts = createServiceAccounts({
-    clock,
+    ...{ clock, staleMs: Infinity },
     client: {
       getJson: (path) => {
         paths.push(path);
@@ -77,11 +78,32 @@ describe('a pod that is set up for Workload Identity', () => {
     assert.deepEqual(stand.identities.of(pod), { kind: 'unannotated', account });
   });
 
-  it('stays unknown while the account cannot be read, which is told', async () => {
+  it('is not served by what was read long ago, but keeps it while the API is away', async () => {
+    const stand = open({ 'azure.workload.identity/client-id': clientId });
+    await untilKnown(stand);
+    await pass(stand.clock, 6 * 3_600_000);
+    stand.answer.annotations = {};
+    const { promise, resolve } = Promise.withResolvers<void>();
+    stand.identities.onChange(resolve);
+    assert.equal(stand.identities.lastOf(pod).kind, 'application');
+    assert.equal(stand.identities.of(pod).kind, 'unknown');
+    await promise;
+    assert.equal(stand.identities.of(pod).kind, 'unannotated');
+
+    const away = open({ 'azure.workload.identity/client-id': clientId });
+    await untilKnown(away);
+    await pass(away.clock, 6 * 3_600_000);
+    away.answer.annotations = new KubeError('NETWORK', 'gone');
+    assert.equal(away.identities.of(pod).kind, 'unknown', 'it is tried first');
+    await new Promise(setImmediate);
+    assert.equal(away.identities.of(pod).kind, 'application');
+  });
+
+  it('is told when the account may not be read, and once', async () => {
     const stand = open(new KubeError('FORBIDDEN', 'no right'));
     assert.equal(stand.identities.of(pod).kind, 'unknown');
     await new Promise(setImmediate);
-    assert.equal(stand.identities.of(pod).kind, 'unknown');
+    assert.equal(stand.identities.of(pod).kind, 'unreadable');
     await new Promise(setImmediate);
     assert.deepEqual(stand.unreadable, ['default/robot forbidden']);
     assert.equal(stand.paths.length, 1, 'not asked again at once');

@@ -36,6 +36,11 @@ export interface ServiceAccounts {
   readonly size: number;
   /** What is known, without waiting; `undefined` when nothing is, or it is too old. */
   peek(namespace: string, name: string): KnownServiceAccount | undefined;
+  /**
+   * The same, but only what was read in the last two `keepMs`, or could not be read anew since.
+   * After `undefined` a read is under way, and `onChange` fires when it has ended well.
+   */
+  peekFresh(namespace: string, name: string): KnownServiceAccount | undefined;
   /** What is known, read anew when it is old. Rejects only with the signal's reason. */
   read(namespace: string, name: string, signal?: AbortSignal): Promise<ServiceAccountRead>;
   /** Calls `listener` after each change of `generation`; the returned function unsubscribes. */
@@ -65,6 +70,8 @@ class Entry implements Linked<Entry> {
   readAtMs = -Infinity;
   failure: Forbidden | Unavailable | undefined = undefined;
   nextReadAtMs = -Infinity;
+  /** Somebody was told that it is being read. */
+  isAwaited = false;
   newer: Entry | undefined = undefined;
   older: Entry | undefined = undefined;
 
@@ -116,9 +123,11 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
     entry.readAtMs = nowMs;
     entry.failure = undefined;
     entry.nextReadAtMs = nowMs + (isEmpty ? Math.min(emptyKeepMs, keepMs) : keepMs);
-    if (isSame(before, outcome.account)) return;
-    generation++;
-    listeners.notify();
+    const { isAwaited } = entry;
+    entry.isAwaited = false;
+    const isOther = !isSame(before, outcome.account);
+    if (isOther) generation++;
+    if (isOther || isAwaited) listeners.notify();
   }
 
   async function readNow(key: string, path: string): Promise<ServiceAccountRead> {
@@ -143,6 +152,15 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
         nowMs >= entry.nextReadAtMs ? serviceAccountPath({ namespace, name }) : undefined;
       if (path !== undefined) void calls.share(entry.key, () => readNow(entry.key, path));
       return usable(entry, nowMs);
+    },
+    peekFresh(namespace, name) {
+      const known = this.peek(namespace, name);
+      const entry = entries.get(keyOf(namespace, name));
+      if (known === undefined || entry === undefined) return undefined;
+      const isOld = clock.monotonicMs() - entry.readAtMs > 2 * keepMs;
+      if (!isOld || entry.failure !== undefined) return known;
+      entry.isAwaited = true;
+      return undefined;
     },
     async read(namespace, name, signal) {
       const path = serviceAccountPath({ namespace, name });

@@ -86,6 +86,8 @@ const oauthErrors: ReadonlyMap<string, EntraReason> = new Map([
 const relayed = ['error', 'error_description', 'timestamp', 'trace_id', 'correlation_id'] as const;
 
 const maxDescription = 2000;
+/** A signed token, whoever's it is: an assertion of an earlier try, or one given for a resource. */
+const jwt = /eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}/;
 const maxDetail = 100;
 const maxCodes = 20;
 
@@ -211,6 +213,7 @@ function oneLine(text: string, maxLength: number): string {
 /** Whether anything that could be relayed holds a secret, also broken over lines or cut later. */
 function tellsAny(fields: JsonRecord | undefined, secrets: readonly string[]): boolean {
   const told = relayed.map((name) => withoutSpace(stringAt(fields, name)));
+  if (told.some((text) => jwt.test(text))) return true;
   return secrets
     .flatMap(tellingParts)
     .some((part) => part !== '' && told.some((text) => text.includes(part)));

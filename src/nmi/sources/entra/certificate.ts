@@ -3,7 +3,7 @@
  * password under `password`, as the replaced system had them. PEM is taken too, there or under the
  * keys of a Secret of type kubernetes.io/tls.
  */
-import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
+import { X509Certificate, type KeyObject } from 'node:crypto';
 import { titleOf } from '../../kube/secrets.ts';
 import type { ObjectName } from '../source.ts';
 import { KeyFileError } from './key-file-error.ts';
@@ -16,6 +16,7 @@ import {
 } from './kept-proofs.ts';
 import { isPem, readPem } from './pem.ts';
 import { readPfx } from './pfx.ts';
+import { openPkcs8 } from './private-key.ts';
 import type { ProofResult } from './proof.ts';
 import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
 import { Turns } from './turns.ts';
@@ -121,15 +122,9 @@ async function readDer(
     throw new KeyFileError('UNSUITABLE', 'is a certificate without its private key');
   }
   const { keys, certificates } = await readPfx(bytes, passwords, turns);
-  return { keys: keys.map(parseKey), certificates };
-}
-
-function parseKey(der: Buffer): KeyObject {
-  try {
-    return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
-  } catch {
-    throw new KeyFileError('MALFORMED', 'has a damaged private key');
-  }
+  // Said before any is opened: there may be hundreds.
+  if (keys.length > 1) throw new KeyFileError('UNSUITABLE', 'has several private keys');
+  return { keys: await Promise.all(keys.map(openPkcs8)), certificates };
 }
 
 function isCertificate(bytes: Buffer): boolean {

@@ -5,6 +5,8 @@ import type { Proof } from './proof.ts';
 
 /** An assertion is signed on the thread that answers pods: 2 ms with 4096 bits, 54 with 8192. */
 const maxKeyBits = 8192;
+/** Everybody's is 65537. One of 480,000 bits holds the thread for 13 s at each signature. */
+const maxPublicExponent = 2n ** 33n;
 /** All of it goes into every assertion. */
 const maxChain = 10;
 
@@ -28,6 +30,7 @@ export function proveKeyPair(
   if ((key.asymmetricKeyDetails?.modulusLength ?? 0) > maxKeyBits) {
     throw unsuitable(`has an RSA key of more than ${maxKeyBits} bits`);
   }
+  if (!isOfUsualShape(key)) throw unsuitable('has an RSA key of an unusual shape');
   if (certificates.length === 0) throw unsuitable('has no certificate');
   const parsed = certificates.map(parseCertificate).sort(bestFirst(nowWallMs));
   const leaf = parsed.find((certificate) => isOfKey(certificate, key));
@@ -40,6 +43,17 @@ export function proveKeyPair(
     privateKeyPem: key.export({ type: 'pkcs8', format: 'pem' }),
     chainPem: chainOf(leaf, parsed).map(String).join(''),
   };
+}
+
+/** What a signature costs is in the other numbers of a key too, and they need not fit its modulus. */
+function isOfUsualShape(key: KeyObject): boolean {
+  const { modulusLength = 0, publicExponent = 0n } = key.asymmetricKeyDetails ?? {};
+  if (publicExponent < 3n || publicExponent > maxPublicExponent) return false;
+  const { p, q, dp, dq, qi } = key.export({ format: 'jwk' });
+  const halfBytes = Math.ceil(modulusLength / 16) + 1;
+  return [p, q, dp, dq, qi].every(
+    (part) => part !== undefined && Buffer.byteLength(part, 'base64url') <= halfBytes,
+  );
 }
 
 function parseCertificate(der: Buffer): X509Certificate {

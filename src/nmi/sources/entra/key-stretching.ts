@@ -52,6 +52,8 @@ const maxRounds = 1_000_000;
 const maxOwnRounds = 1_500_000;
 /** And by PBKDF2 on another thread: 0.2 to 1 s. NSS takes 600,000 for the key and each part. */
 const maxPoolRounds = 3_000_000;
+/** What ordinary files ask for, and 5 ms: no need to stand behind files that take a second each. */
+const fewPoolRounds = 20_000;
 /** About 1 ms. */
 const roundsAtOnce = 1_000;
 
@@ -103,8 +105,10 @@ export function createStretching(turns: Turns): Stretching {
     },
     async pbkdf2({ hashName, password, salt, rounds, length }) {
       spend('pool', rounds, Math.ceil(length / hashShapes[hashName].outputBytes));
+      const stretch = (): Promise<Buffer> => pbkdf2InPool(password, salt, rounds, length, hashName);
+      if (rounds <= fewPoolRounds) return stretch();
       // One at a time: name look-ups of the whole process share these few threads.
-      return turns.take(() => pbkdf2InPool(password, salt, rounds, length, hashName));
+      return turns.takeApart(stretch);
     },
   };
 }

@@ -175,6 +175,8 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     const otherPem = other.export({ type: 'pkcs8', format: 'pem' });
     const locked = await files.openssl(keyPem, 'pkcs8', '-topk8', ...pfxPassword);
     const pfx = await files.pfx(...pfxPassword);
+    // OpenSSL skips a first line that is none and finds the second: so many rounds as that asks for.
+    const hidden = `-----BEGIN RSA PRIVATE KEY-----DEK-Info: x\n${locked}-----END RSA PRIVATE KEY-----\n${leaf}`;
     const table: readonly (readonly [Entries, RegExp])[] = [
       [
         {},
@@ -223,6 +225,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
       ],
       [{ certificate: `${locked}${leaf}` }, /there is none under the key "password"/],
       [{ certificate: `${locked}${leaf}`, password: 'x' }, /another password than the one/],
+      [{ certificate: hidden, password }, /damaged private key/],
       [{ certificate: keyPem.replace('-----END', '-----end') }, /block of PEM without its end/],
       [{ certificate: `${keyPem.replace(/\n.{64}\n/, '\n')}${leaf}` }, /damaged private key/],
       [{ certificate: `${keyPem}${leaf.replace(/\n.{64}\n/, '\n')}` }, /damaged certificate/],

@@ -1,0 +1,119 @@
+/**
+ * The short way of a request: a right that was worked out before and still stands, and a token in
+ * memory. Whatever needs more than that is not answered here.
+ *
+ * A right stands for as long as nothing that it rests on has changed: the generation of the indexes
+ * says so, and it is compared at every request. Nothing is granted by memory alone.
+ */
+import type { Clock } from '../cache/clock.ts';
+import type { Authorised } from './authorisation.ts';
+import { answerToken } from './answers.ts';
+import { authorise, type GrantKnowledge } from './authorise.ts';
+import type { CallerConnection } from './caller.ts';
+import type { Exchange } from './exchange.ts';
+import type { GrantPolicy } from './grant.ts';
+import { identify } from './identify.ts';
+import { parseRoute } from './route.ts';
+import { sourceNameOf } from './sources/source.ts';
+import type { TokenBroker } from './token-broker.ts';
+import type { TokenDecision } from './token-endpoint.ts';
+import { parseTokenQuery } from './token-query.ts';
+import { tokenKey } from './upstream-key.ts';
+
+export interface HitPathOptions {
+  readonly knowledge: GrantKnowledge;
+  readonly broker: TokenBroker;
+  readonly policy: GrantPolicy;
+  readonly clock: Clock;
+  readonly onDecision: (exchange: Exchange, decision: TokenDecision) => void;
+  readonly onHandled: (exchange: Exchange, decision: TokenDecision) => void;
+}
+
+/** Answers from memory for one connection. */
+export interface Hits {
+  /**
+   * The body of the answer, or undefined when there is more to do than to answer from memory.
+   * @param target of a request whose method and headers are those of a usual token request.
+   */
+  answer(target: string, startedAtMs: number, requestId: string): string | undefined;
+}
+
+interface StandingRight {
+  readonly target: string;
+  readonly generation: number;
+  readonly authorised: Authorised;
+  readonly resource: string;
+  readonly key: string;
+  readonly source: string;
+}
+
+const noHeaders: readonly string[] = [];
+
+export class HitPath {
+  readonly #options: HitPathOptions;
+
+  constructor(options: HitPathOptions) {
+    this.#options = options;
+  }
+
+  /** For one connection: its clients nearly always ask for the same thing again. */
+  open(caller: CallerConnection): Hits {
+    let right: StandingRight | undefined;
+    return {
+      answer: (target, startedAtMs, requestId) => {
+        if (right?.target !== target || right.generation !== this.#generation()) {
+          right = this.#workOut(caller, target);
+          if (right === undefined) return undefined;
+        }
+        return this.#answer(caller, right, startedAtMs, requestId);
+      },
+    };
+  }
+
+  /** Grows whenever a right may have changed. */
+  #generation(): number {
+    const { grants, workloadIdentities } = this.#options.knowledge;
+    return grants.generation + (workloadIdentities?.generation ?? 0);
+  }
+
+  #workOut(caller: CallerConnection, target: string): StandingRight | undefined {
+    const { knowledge, policy, clock } = this.#options;
+    const route = parseRoute(target);
+    if (route.kind !== 'token') return undefined;
+    const parsed = parseTokenQuery(route.query);
+    if (parsed.kind === 'refused' || parsed.query.bypassCache) return undefined;
+    const identified = identify(caller, knowledge);
+    if (identified.kind === 'refused') return undefined;
+    const { query } = parsed;
+    const decision = authorise(identified.pod, query, knowledge, policy, clock.wallMs());
+    if (decision.kind !== 'authorised' || decision.auxiliary.length > 0) return undefined;
+    const { resource } = query;
+    return {
+      ...{ target, resource, authorised: decision, generation: this.#generation() },
+      key: tokenKey(decision.upstream, resource),
+      source: sourceNameOf(decision.upstream),
+    };
+  }
+
+  #answer(
+    caller: CallerConnection,
+    { authorised, resource, key, source }: StandingRight,
+    startedAtMs: number,
+    requestId: string,
+  ): string | undefined {
+    const { broker, clock } = this.#options;
+    const rendered = broker.peekKey(key);
+    if (rendered === undefined) return undefined;
+    const answer = answerToken(rendered.body(clock.wallMs()));
+    const exchange: Exchange = {
+      ...{ caller, method: 'GET', startedAtMs, requestId, isGone: false },
+      headerValues: () => noHeaders,
+    };
+    const decision: TokenDecision = {
+      ...{ route: 'token', answer, authorisation: authorised, resource, source, cache: 'hit' },
+    };
+    this.#options.onDecision(exchange, decision);
+    this.#options.onHandled(exchange, decision);
+    return answer.body;
+  }
+}

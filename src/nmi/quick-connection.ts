@@ -1,0 +1,66 @@
+/**
+ * A connection while it sends nothing but usual token requests that memory can answer: read, looked
+ * up and written in one turn, without an HTTP parser. The first request that is anything else goes
+ * to `node:http` with the connection, which then stays there.
+ */
+import type { Socket } from 'node:net';
+import { parseCanonicalRequest } from './canonical-request.ts';
+
+export interface QuickConnectionOptions {
+  readonly socket: Socket;
+  /** The whole answer to a target, or undefined when this is not the place for it. */
+  readonly answer: (target: string, isLast: boolean) => string | undefined;
+  /** Gives the connection, with what was read of it, to the HTTP server. */
+  readonly handOver: () => void;
+  /** Nothing came within the time for a first request. */
+  readonly onSilent: () => void;
+  /** How long a connection may stay without a first byte, and between two requests. */
+  readonly firstByteMs: number;
+  readonly idleMs: number;
+}
+
+export function serveQuickly(options: QuickConnectionOptions): void {
+  const { socket, answer } = options;
+  let hasAnswered = false;
+
+  const onData = (chunk: Buffer): void => {
+    const request = parseCanonicalRequest(chunk.toString('latin1'));
+    // A peer that does not read its answers is a matter for the server behind.
+    const isFree = request !== undefined && socket.writableLength === 0;
+    const text = isFree ? answer(request.target, request.isLast) : undefined;
+    if (text === undefined) {
+      leave();
+      socket.pause();
+      socket.unshift(chunk);
+      options.handOver();
+      socket.resume();
+      return;
+    }
+    if (!hasAnswered) {
+      hasAnswered = true;
+      socket.setTimeout(options.idleMs);
+    }
+    socket.write(text);
+    if (request?.isLast === true) end();
+  };
+  const onEnd = (): void => {
+    end();
+  };
+  const onTimeout = (): void => {
+    leave();
+    if (hasAnswered) socket.destroy();
+    else options.onSilent();
+  };
+
+  function end(): void {
+    leave();
+    socket.destroySoon();
+  }
+
+  function leave(): void {
+    socket.off('data', onData).off('end', onEnd).off('timeout', onTimeout).setTimeout(0);
+  }
+
+  socket.on('data', onData).on('end', onEnd).on('timeout', onTimeout);
+  socket.setTimeout(options.firstByteMs);
+}
