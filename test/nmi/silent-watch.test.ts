@@ -1,0 +1,19 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createPodManifest } from '../../src/lab/manifests.ts';
+import { ask, tokenTarget } from '../support/ask.ts';
+import { bindPodToA, openLoopbackAgent } from '../support/loopback-agent.ts';
+
+describe('an agent whose watches went silent without a word', () => {
+  it('serves a new pod within a second of its first request', async () => {
+    await using agent = await openLoopbackAgent({ 'late-object-wait-ms': '2000' }, bindPodToA);
+    agent.kube.goSilent();
+    const pod = { name: 'new', nodeName: 'node-1', ips: ['127.0.0.12'], binding: 'app' };
+    agent.kube.apply(createPodManifest(pod));
+    const reply = await ask(agent.client('127.0.0.12'), tokenTarget);
+    assert.equal(reply.identity, 'a');
+    assert.ok(reply.durationMs < 1000, `${reply.durationMs} ms`);
+    // What it knew goes on meanwhile.
+    assert.equal((await ask(agent.client('127.0.0.11'), tokenTarget)).identity, 'a');
+  });
+});
