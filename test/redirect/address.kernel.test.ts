@@ -69,7 +69,7 @@ describe('the address mode', { skip }, () => {
 
   it('gives the node the address, where a pod then reaches the agent', async () => {
     const mode = modeIn(node);
-    const before = await linksOf(node);
+    const links = await linksOf(node);
     assert.equal((await mode.verify()).state, 'absent');
     await mode.prepare();
     const agent = node.start(server('agent'));
@@ -85,7 +85,7 @@ describe('the address mode', { skip }, () => {
     assert.equal(await dial(pod), 'ECONNREFUSED', 'an absent agent is a refused connection');
     await mode.remove();
     await mode.remove();
-    assert.equal(await linksOf(node), before);
+    assert.equal(await linksOf(node), links);
   });
 
   it('is mended when a stranger takes the address away', async () => {
@@ -123,7 +123,7 @@ describe('the address mode', { skip }, () => {
     await cloud.run('ip link set eth0 up');
     const real = cloud.start(server('real'));
     assert.equal(await real.line(), 'listening');
-    const before = await linksOf(node);
+    const links = await linksOf(node);
     for (const step of ['prepare', 'install'] as const) {
       await assert.rejects(modeIn(node)[step](), (error) => {
         assert.ok(error instanceof RedirectError);
@@ -132,7 +132,7 @@ describe('the address mode', { skip }, () => {
         return true;
       });
     }
-    assert.equal(await linksOf(node), before, 'nothing was changed');
+    assert.equal(await linksOf(node), links, 'nothing was changed');
     assert.equal(await dial(node), 'real');
 
     const forced = modeIn(node, true);
