@@ -98,7 +98,7 @@ export const newMetrics = {
   nmi_watch_staleness_seconds: {
     type: 'gauge',
     labels: ['resource'],
-    help: 'Seconds since what is known of the resource was last proven current; up to 75 when all is well.',
+    help: 'Seconds since what is known of the resource was last proven current; up to 101 when all is well.',
   },
   nmi_watch_errors_total: {
     type: 'counter',

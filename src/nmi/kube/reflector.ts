@@ -10,8 +10,8 @@
  *    that makes no sense, or an exception in the store asks for a new list.
  * 5. A clean close reopens at once; everything else waits with jitter, and as long as the server
  *    asked for.
- * 6. A connection without a byte for `silenceMs` is dead; bookmarks (about one a minute) keep a
- *    healthy one from looking so. Whoever misses an object may doubt it sooner.
+ * 6. A watch without a byte for `silenceMs` is replaced, for it may be dead. Bookmarks, one a
+ *    minute, keep most from being silent. Whoever misses an object may doubt a watch sooner.
  * 7. Failures are logged when they begin, change and end, and counted always.
  */
 import type { Clock } from '../../cache/clock.ts';
@@ -61,7 +61,7 @@ export interface ReflectorTiming {
   readonly relistJitterMs: number;
   /** A watch that lived this long ends a row of failures. */
   readonly healthyMs: number;
-  /** Longest time without a byte on an open watch. */
+  /** Longest time without a byte on an open watch; up to a quarter of it more, by chance. */
   readonly silenceMs: number;
   /** A watch in doubt is replaced unless it brings a byte within this time. */
   readonly doubtMs: number;
@@ -79,8 +79,9 @@ const defaultReflectorTiming: ReflectorTiming = {
   outage: { baseMs: 200, capMs: 10_000 },
   relistJitterMs: 2_000,
   healthyMs: 1000,
-  // The server sends a bookmark 60 to 75 s after the last one. One that is later still costs
-  // nothing but a resume.
+  // Measured: bookmarks come 60 s apart, by the server's source up to 75 s. But none comes while
+  // the server's version of the resource is that which the watch began with: in a quiet cluster
+  // whose etcd does not report progress, silence is health, and must cost no more than a resume.
   silenceMs: 80_000,
   // Events are there within some milliseconds of the change, on a loaded server some tens.
   doubtMs: 300,
@@ -122,14 +123,17 @@ export interface ReflectorStats {
   /** Since the server was last heard, or since opening when it never was. */
   readonly lastContactAgeMs: number;
   /**
-   * Since the last proof that the store is current: an event, a bookmark or a whole list. Up to
-   * 75 s on a quiet healthy watch. Since opening when there was none.
+   * Since the last proof that the store is current: an event, a bookmark, a whole list, a watch
+   * that ended in good order, or one that had nothing to tell for `healthyMs` after it was opened.
+   * Since opening when there was none. Up to 101 s while all is well and nothing happens.
    */
   readonly stalenessMs: number;
   /** Lists after the first successful one. */
   readonly relists: number;
   /** Watches opened after the first one. */
   readonly restarts: number;
+  /** Watches replaced because they were silent. */
+  readonly silences: number;
   readonly errors: Readonly<Record<ReflectorErrorCode, number>>;
   readonly errorsByKind: Readonly<Record<ErrorKind, number>>;
   /** Objects in the store. */
@@ -185,6 +189,7 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
   let endDoubt: (() => void) | undefined;
   let lists = 0;
   let watches = 0;
+  let silences = 0;
   /** Failures in a row of one pace. */
   let failures = 0;
   let pace: Remedy['pace'] | undefined;
@@ -265,7 +270,7 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
     try {
       const events = client.watch(watchPath(from), {
         signal: step.signal,
-        silenceMs: timing.silenceMs,
+        silenceMs: timing.silenceMs * (1 + random() / 4),
         onOpen: () => {
           isOpen = true;
           heard();
@@ -287,7 +292,13 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
         watching();
       }
     } catch (error) {
-      const refusal = gathering === undefined ? undefined : refusalOfStream(error, isOpen);
+      if (gathering === undefined) {
+        if (!isOpen || !isTimeout(error)) throw error;
+        silences += 1;
+        log.debug({ resource: name }, 'watch is silent, opening another');
+        return;
+      }
+      const refusal = refusalOfStream(error, isOpen);
       if (refusal === undefined) throw error;
       refuseStreams(refusal);
       return;
@@ -296,6 +307,7 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
       disarm?.();
     }
     if (gathering !== undefined) throw new KubeError('NETWORK', 'the list ended too early');
+    proven();
     await afterCleanClose(clock.monotonicMs() - openedAtMs);
   }
 
@@ -379,6 +391,8 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
     failing = undefined;
     pace = undefined;
     waitedMs = 0;
+    // What it missed would have been the first that it was told.
+    provenAtMs = clock.monotonicMs();
   }
 
   async function failed(error: unknown, triedMs: number): Promise<void> {
@@ -486,6 +500,7 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
       stalenessMs: clock.monotonicMs() - provenAtMs,
       relists: Math.max(0, lists - 1),
       restarts: Math.max(0, watches - 1),
+      silences,
       errors: { ...errors },
       errorsByKind: errorsByKind(errors),
       objects: intake.objects,
@@ -507,5 +522,9 @@ function refusalOfStream(error: unknown, isOpen: boolean): string | undefined {
   if (!(error instanceof KubeError)) return undefined;
   // 422 where the feature is off or unknown.
   if (error.status === 422 || error.status === 400) return error.message;
-  return isOpen && error.code === 'TIMEOUT' ? 'it did not come to an end' : undefined;
+  return isOpen && isTimeout(error) ? 'it did not come to an end' : undefined;
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof KubeError && error.code === 'TIMEOUT';
 }

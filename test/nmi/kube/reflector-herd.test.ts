@@ -58,7 +58,7 @@ class HerdedServer {
     };
   }
 
-  async *#watch(path: string, { onOpen, signal }: WatchOptions): AsyncGenerator<unknown> {
+  async *#watch(path: string, { onOpen, signal }: WatchOptions): AsyncGenerator {
     const { pathname, searchParams } = new URL(path, 'http://herd');
     const isList = searchParams.has('sendInitialEvents');
     const resource = pathname.slice(pathname.lastIndexOf('/') + 1);

@@ -363,7 +363,13 @@ describe('a reflector', () => {
     fake.goSilent();
     fake.apply(rawPod('unseen'));
     await store.until('it came on another connection', () => store.items.has('default/unseen'));
-    assert.equal(reflector.stats().errors.TIMEOUT, 1);
+    assert.equal(reflector.stats().silences, 1);
+    // A quiet resource may be silent, too.
+    assert.deepEqual(Object.values(reflector.stats().errors).filter(Boolean), []);
+    assert.deepEqual(
+      world.log.lines.map(({ level }) => level),
+      ['info', 'debug'],
+    );
     assert.equal(lists(fake).length, 1);
     await eventually('the silent one is closed', () => fake.watches() === 1);
   });
@@ -801,7 +807,8 @@ describe('the pace of a reflector', () => {
 
 describe('the staleness of a store', () => {
   it('ends with each event, bookmark and list, and grows through all else', async () => {
-    await using world = await openWorld({ bookmarkEveryMs: 60_000 });
+    const timing = { ...quick, healthyMs: 60_000 };
+    await using world = await openWorld({ bookmarkEveryMs: 60_000, timing });
     const { fake, store, reflector } = world;
     await world.watching();
     const stale = async (): Promise<void> => {
@@ -826,9 +833,21 @@ describe('the staleness of a store', () => {
     await world.watching();
     assert.ok(reflector.stats().stalenessMs >= 29);
     fake.faults.failNext(1, 410, { containing: 'watch=true' });
-    fake.closeWatches();
+    fake.cutConnections();
     await fresh('a list');
     assert.equal(reflector.stats().relists, 1);
+  });
+
+  it('ends also with an end in good order, and with a watch that had nothing to tell', async () => {
+    const timing = { ...quick, healthyMs: 100 };
+    await using world = await openWorld({ bookmarkEveryMs: 60_000, timing });
+    const { fake, reflector } = world;
+    await world.watching();
+    await eventually('the list is old', () => reflector.stats().stalenessMs > 80);
+    await eventually('it told nothing', () => reflector.stats().stalenessMs < 20);
+    await eventually('that is old', () => reflector.stats().stalenessMs > 80);
+    fake.closeWatches();
+    await eventually('it ended in good order', () => reflector.stats().stalenessMs < 20);
   });
 });
 
