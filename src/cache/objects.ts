@@ -13,6 +13,8 @@ export interface ObjectRef {
 export type PodPhase = 'Pending' | 'Running' | 'Succeeded' | 'Failed' | 'Unknown';
 
 export interface Pod extends ObjectRef {
+  /** What the kubelet calls its cgroup by: the uid, but for a static pod the hash of its file. */
+  readonly cgroupUid: string;
   /** Every entry of `status.podIPs` (or `status.podIP`), as written by the kubelet. */
   readonly ips: readonly string[];
   readonly labels: Readonly<Record<string, string>>;

@@ -27,6 +27,9 @@ const redirectOptions: ReadonlySet<string> = new Set([
   'iptables-backend',
   'metadata-guard',
   'redirect',
+  'cgroup-root',
+  'bpf-pin-folder',
+  'force-address',
 ]);
 
 /** Verbs load when they are called: the agent does not carry the lab, nor the lab's caller yargs. */
@@ -59,7 +62,10 @@ const verbs: Readonly<Record<string, Verb>> = {
     summary: 'a whole node with pods, Azure and Kubernetes on this machine, to try and to test',
     flags: {
       scenario: { describe: 'Name of a scenario, "tour" or "all".', default: 'tour' },
-      redirect: { describe: 'How pods are redirected: iptables or none.', default: 'iptables' },
+      redirect: {
+        describe: 'How pods are redirected: ebpf, iptables or none.',
+        default: 'iptables',
+      },
       output: { describe: 'text or json (one object on standard output).', default: 'text' },
       keep: { describe: 'Leave the lab running, to try it by hand.' },
       list: { describe: 'List the scenarios.' },

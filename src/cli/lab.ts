@@ -123,8 +123,8 @@ function parseFlags(words: Words): LabFlags | string {
   if (!names.includes(scenario)) {
     return `--scenario has the value "${scenario}"; allowed: ${names.join(', ')}`;
   }
-  if (redirect !== 'iptables' && redirect !== 'none') {
-    return `--redirect has the value "${redirect}"; allowed: iptables, none`;
+  if (redirect !== 'ebpf' && redirect !== 'iptables' && redirect !== 'none') {
+    return `--redirect has the value "${redirect}"; allowed: ebpf, iptables, none`;
   }
   if (output !== 'text' && output !== 'json') {
     return `--output has the value "${output}"; allowed: text, json`;

@@ -27,7 +27,7 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
     return exitCodes.usage;
   }
   try {
-    return await act(known, chooseRedirect(parsed.config), outside);
+    return await act(known, chooseRedirect(parsed.config).redirect, outside);
   } catch (error) {
     if (!(error instanceof RedirectError)) throw error;
     outside.stderr(`nmi redirect: ${error.code}: ${error.message}\n`);

@@ -6,6 +6,7 @@ import type { ChildProcess } from 'node:child_process';
 import { AgentProcess } from './agent-process.ts';
 import { fabricAddresses, type Fabric } from './fabric.ts';
 import { openFabricPod } from './pod-client.ts';
+import { inCgroup, openLabCgroups } from './lab-cgroups.ts';
 import { selfCommand } from './self-command.ts';
 import { openSurroundings } from './surroundings.ts';
 import { nodeName, type Ground, type RunResult } from './world.ts';
@@ -27,6 +28,8 @@ export async function openFabricGround(
       ...{ host: azureIp, kubePort, entraPort, nodeIp },
     }),
   );
+  const cgroups = redirect === 'ebpf' ? opening.use(openLabCgroups()) : undefined;
+  const placed = new Map<string, { readonly uid: string; readonly cgroup: string }>();
   const [program, ...leading] = selfCommand();
   const openAgent = (adminPort: number): AgentProcess =>
     new AgentProcess({
@@ -37,31 +40,56 @@ export async function openFabricGround(
         }),
     });
   const agent = opening.use(openAgent(probePort));
+  const redirectFlags = [
+    `--redirect=${redirect}`,
+    ...(cgroups === undefined
+      ? []
+      : [`--cgroup-root=${cgroups.root}`, `--bpf-pin-folder=${cgroups.pinFolder}`]),
+  ];
   const owned = opening.move();
   return {
     kind: 'namespaces',
     ...surroundings,
     agent,
+    redirectFlags,
     agentFlags: [
       ...surroundings.agentFlags,
       // Without a redirect nobody brings up the agent's own address; the node's is there anyway.
       ...(redirect === 'none' ? [`--nmi-listen-address=${nodeIp}`] : []),
       ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
       ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],
-      ...['--ipt-update-interval-sec=1', `--redirect=${redirect}`],
+      ...['--ipt-update-interval-sec=1', ...redirectFlags],
     ],
     nodeIp,
-    openPod: async (name, ip) => {
-      const pod = await fabric.addPod(name, ip === undefined ? {} : { ip });
-      return { ips: pod.ips, client: await openFabricPod({ fabric, space: name }) };
+    openPod: async ({ name, uid, ip, hostNetwork }) => {
+      const pod = hostNetwork
+        ? undefined
+        : await fabric.addPod(name, ip === undefined ? {} : { ip });
+      const cgroup = cgroups?.addPod(uid);
+      if (cgroup !== undefined) placed.set(name, { uid, cgroup });
+      const space = hostNetwork ? 'node' : name;
+      const client = await openFabricPod({
+        ...{ fabric, space },
+        ...(cgroup === undefined ? {} : { cgroup }),
+      });
+      return { ips: pod?.ips ?? [nodeIp], client };
     },
-    closePod: (name) => fabric.removePod(name),
+    closePod: async (name) => {
+      await fabric.removePod(name);
+      const place = placed.get(name);
+      if (place !== undefined) cgroups?.removePod(place.uid);
+      placed.delete(name);
+    },
     openHostClient: () => openFabricPod({ fabric, space: 'node' }),
     openAgent,
     runInNode: (command, args, input) =>
       collect(fabric.exec('node', command, args, { stdio: ['pipe', 'pipe', 'pipe'] }), input),
-    runInPod: (pod, command, args) =>
-      collect(fabric.exec(pod, command, args, { stdio: ['pipe', 'pipe', 'pipe'] }), undefined),
+    runInPod: (pod, command, args) => {
+      const place = placed.get(pod);
+      const words = [command, ...args];
+      const [first = '', ...rest] = place === undefined ? words : inCgroup(place.cgroup, words);
+      return collect(fabric.exec(pod, first, rest, { stdio: ['pipe', 'pipe', 'pipe'] }), undefined);
+    },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }

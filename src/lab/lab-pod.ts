@@ -37,6 +37,7 @@ export interface LabPodOptions {
   readonly namespace: string;
   readonly name: string;
   readonly ip: string;
+  readonly uid: string;
   readonly client: PodClient;
   /** Told of every token the pod got. */
   readonly onIdentity: (identity: string, count: number) => void;
@@ -51,6 +52,7 @@ export class LabPod implements AsyncDisposable {
   readonly namespace: string;
   readonly name: string;
   readonly ip: string;
+  readonly uid: string;
   readonly client: PodClient;
   readonly #options: LabPodOptions;
 
@@ -58,6 +60,7 @@ export class LabPod implements AsyncDisposable {
     this.namespace = options.namespace;
     this.name = options.name;
     this.ip = options.ip;
+    this.uid = options.uid;
     this.client = options.client;
     this.#options = options;
   }

@@ -40,6 +40,7 @@ export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
     kind: 'loopback',
     ...surroundings,
     agent,
+    redirectFlags: ['--redirect=none'],
     agentFlags: [
       ...surroundings.agentFlags,
       ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
@@ -49,7 +50,8 @@ export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
       '--allow-network-plugin-kubenet',
     ],
     nodeIp: host,
-    openPod: (name, ip) => {
+    openPod: ({ name, ip, hostNetwork }) => {
+      if (hostNetwork) return noNamespaces();
       const sourceIp = ip ?? `127.0.0.${nextHost++}`;
       const client = openLoopbackPod({ name, sourceIp, host, port });
       return Promise.resolve({ ips: [sourceIp], client });

@@ -64,7 +64,11 @@ export function runRedirect(
 ): Promise<RunResult> {
   const [program, ...leading] = selfCommand();
   world.tell(`node: nmi redirect ${action}`);
-  return world.ground.runInNode(program, [...leading, 'redirect', action]);
+  return world.ground.runInNode(program, [
+    ...leading,
+    ...['redirect', action],
+    ...world.ground.redirectFlags,
+  ]);
 }
 
 /** A node that never had an agent: none runs, and pods reach the real service. */

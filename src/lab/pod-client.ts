@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 
 import type { Fabric } from './fabric.ts';
+import { inCgroup } from './lab-cgroups.ts';
 import { LabError } from './lab-error.ts';
 import type {
   PodAnswer,
@@ -63,6 +64,8 @@ export interface FabricPodOptions {
   readonly fabric: Fabric;
   /** A pod of the fabric, or `node` for a pod on the host network. */
   readonly space: string;
+  /** Where it runs in the cgroup2 tree; default: where its parent does. */
+  readonly cgroup?: string;
   /** Default: {@link selfCommand} with the verb `lab-pod`. */
   readonly command?: readonly [string, ...string[]];
 }
@@ -75,7 +78,8 @@ const stopLimitMs = 2_000;
  * @throws LabError `POD_GONE` when it ends instead, or is not ready in 20 s.
  */
 export async function openFabricPod(options: FabricPodOptions): Promise<PodClient> {
-  const [program, ...args] = options.command ?? [...selfCommand(), 'lab-pod'];
+  const own = options.command ?? [...selfCommand(), 'lab-pod'];
+  const [program, ...args] = options.cgroup === undefined ? own : inCgroup(options.cgroup, own);
   if (program === undefined) throw new LabError('TOOL_MISSING', 'no program for the pod');
   const child = options.fabric.exec(options.space, program, args, {
     stdio: ['pipe', 'pipe', 'pipe'],

@@ -7,6 +7,7 @@
  * that are not excepted, however they came there.
  */
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { asRecord, stringAt } from '../nmi/json-value.ts';
 import type { AgentProcess } from './agent-process.ts';
 import { eventually } from './eventually.ts';
@@ -34,12 +35,11 @@ export type WorldKind = 'namespaces' | 'loopback';
 export interface Ground extends Surroundings {
   readonly kind: WorldKind;
   readonly agent: AgentProcess;
+  /** Those of the agent's flags that `nmi redirect` takes too. */
+  readonly redirectFlags: readonly string[];
   readonly nodeIp: string;
   /** An address and a client that asks from it. */
-  openPod(
-    name: string,
-    ip: string | undefined,
-  ): Promise<{ ips: readonly string[]; client: PodClient }>;
+  openPod(pod: GroundPod): Promise<{ ips: readonly string[]; client: PodClient }>;
   closePod(name: string): Promise<void>;
   /** A client in the node's own namespace, as a process of the host. Namespaces only. */
   openHostClient(): Promise<PodClient>;
@@ -49,6 +49,15 @@ export interface Ground extends Surroundings {
   runInNode(command: string, args: readonly string[], input?: string): Promise<RunResult>;
   /** Runs a program in a pod's namespace. Namespaces only. */
   runInPod(pod: string, command: string, args: readonly string[]): Promise<RunResult>;
+}
+
+export interface GroundPod {
+  readonly name: string;
+  readonly uid: string;
+  /** Default: a free one. */
+  readonly ip: string | undefined;
+  /** On the node's own network. Namespaces only. */
+  readonly hostNetwork: boolean;
 }
 
 export interface RunResult {
@@ -70,6 +79,8 @@ export interface NewPod {
   readonly ip?: string;
   /** Whether the Kubernetes API knows it from the start; default true. */
   readonly announced?: boolean;
+  /** On the node's own network, and told apart by its cgroup alone. */
+  readonly hostNetwork?: boolean;
   /** May hold the node's identity: an exception covers it. */
   readonly excepted?: boolean;
 }
@@ -125,6 +136,16 @@ export class World implements AsyncDisposable {
 
   get pods(): readonly LabPod[] {
     return [...this.#pods.values()];
+  }
+
+  /** The kernel says which pod dialled; else its address is all there is. */
+  get attests(): boolean {
+    return this.mode === 'ebpf';
+  }
+
+  /** How pods are redirected, as the agent's flag takes it. */
+  get mode(): string {
+    return this.ground.redirectFlags[0]?.split('=')[1] ?? '';
   }
 
   /** Tokens of the node's identity handed to pods that are not excepted, since the start. */
@@ -231,13 +252,14 @@ export class World implements AsyncDisposable {
 
   /** A running pod; its object appears in the API before the client asks anything. */
   async addPod(options: NewPod): Promise<LabPod> {
-    const { name, namespace = 'default' } = options;
-    const { ips, client } = await this.ground.openPod(name, options.ip);
+    const { name, namespace = 'default', hostNetwork = false } = options;
+    const uid = randomUUID();
+    const { ips, client } = await this.ground.openPod({ name, uid, ip: options.ip, hostNetwork });
     const pod = new LabPod({
       namespace,
       name,
       ip: ips[0] ?? '',
-      client,
+      ...{ uid, client },
       onIdentity: (identity, count) => {
         if (identity === 'node' && options.excepted !== true) this.#handedOut += count;
       },
@@ -249,8 +271,7 @@ export class World implements AsyncDisposable {
     const manifest = createPodManifest({
       name,
       namespace,
-      nodeName,
-      ips,
+      ...{ uid, nodeName, ips, hostNetwork },
       hostIp: this.ground.nodeIp,
       phase: options.phase ?? 'Running',
       serviceAccount: options.serviceAccount ?? 'default',

@@ -8,6 +8,7 @@
  */
 import type { Clock } from '../cache/clock.ts';
 import type { PodIndex } from '../cache/pod-index.ts';
+import { CgroupIndex } from '../redirect/cgroup-index.ts';
 import type { Redirect } from '../redirect/redirect.ts';
 import { openAdminServers, type AdminServers } from './admin/admin-server.ts';
 import { openExplainServer } from './admin/explain-server.ts';
@@ -17,6 +18,7 @@ import { readHealth } from './admin/node-health.ts';
 import { presetSeries } from './admin/preset-series.ts';
 import type { Condition } from './admin/readiness.ts';
 import { buildInfo, userAgent } from './build-info.ts';
+import { noCgroups, type FindCgroupUid } from './caller.ts';
 import { chooseRedirect } from './choose-redirect.ts';
 import type { Config } from './config.ts';
 import { readEntraCa } from './entra-ca.ts';
@@ -59,7 +61,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const entraCaPem = await readEntraCa(config.entraCaFile);
   const client = starting.use(await openClient(options));
-  const redirect = chooseRedirect(config);
+  const { redirect, why, podsRoot } = chooseRedirect(config);
+  log.info({ mode: redirect.mode, why }, 'redirect chosen');
+  const findCgroupUid = podsRoot === undefined ? noCgroups : cgroupFinder(podsRoot);
   await redirect.prepare().catch((error: unknown) => {
     throw new StartError('UNAVAILABLE', 'the listen address could not be brought up', error);
   });
@@ -70,7 +74,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const listeners: Listener[] = [];
   for (const host of listenHosts(config)) {
     const listener = starting.use(
-      await openAt(host, options, redirect, knowledge.pods, path, metrics),
+      await openAt(host, options, { redirect, findCgroupUid, pods: knowledge.pods }, path, metrics),
     );
     listeners.push(listener);
     log.info({ host, port: listener.port }, 'listening');
@@ -151,11 +155,22 @@ function listenHosts(config: Config): readonly string[] {
   return hostToken && !hasLoopback ? [listenIp, '127.0.0.1'] : [listenIp];
 }
 
+/** What says who opened a connection. */
+interface Callers {
+  readonly redirect: Redirect;
+  readonly findCgroupUid: FindCgroupUid;
+  readonly pods: PodIndex;
+}
+
+function cgroupFinder(podsRoot: () => string | undefined): FindCgroupUid {
+  const index = new CgroupIndex({ podsRoot });
+  return (cgroupId, candidates) => index.resolve(cgroupId, candidates)?.podUid;
+}
+
 async function openAt(
   host: string,
   { config, clock }: AgentOptions,
-  redirect: Redirect,
-  pods: PodIndex,
+  { redirect, findCgroupUid, pods }: Callers,
   { handle, hits }: RequestPath,
   metrics: Metrics,
 ): Promise<Listener> {
@@ -166,6 +181,7 @@ async function openAt(
       clock,
       serverHeader: `IMDS/150.870.65.0 nmi/${buildInfo.version}`,
       attest: (peer) => redirect.attest(peer),
+      findCgroupUid,
       // A connection belongs to the pod that has the address when it is opened.
       onConnection: (caller) => caller.resolve(pods),
       handle,

@@ -40,6 +40,7 @@ export const refusals = {
   headers_too_large: { status: 431, error: 'request_header_fields_too_large' },
   metadata_blocked: denied,
   host_only: denied,
+  host_network_refused: denied,
   caller_unattested: denied,
   agent_not_synced: { status: 503, error: 'temporarily_unavailable', retryAfterS: 1 },
   pod_unknown: { status: 503, error: 'temporarily_unavailable', retryAfterS: 1 },

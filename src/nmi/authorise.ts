@@ -11,6 +11,7 @@ import { decideGrant, type GrantPolicy, type IdentitySelector } from './grant.ts
 import type { Knowledge, Refused } from './identify.ts';
 import {
   explainForeignSelector,
+  explainHostNetwork,
   explainNoImds,
   explainRefusal,
   explainUnannotated,
@@ -41,19 +42,20 @@ export function authorise(
     const answer = refuse('pod_unknown', `Pod ${pod.namespace}/${pod.name} is gone. Retry.`);
     return refused(pod, answer, true);
   }
+  if (pod.hostNetwork && policy.hostNetwork === 'refuse') {
+    return refused(pod, explainHostNetwork(pod), false);
+  }
   if (grants.kind === 'no-label') {
     const found = ofServiceAccount(pod, query.selector, knowledge);
     if (found !== undefined) return found;
+    // The add-ons of a cluster live on the node's own identities, and their calls came straight
+    // to the real service for as long as nobody could tell them apart.
+    if (pod.hostNetwork) return ofNode(pod, query.selector, 'host network', knowledge);
   }
   const grant = decideGrant(grants, query.selector, policy, nowWallMs);
   switch (grant.kind) {
-    case 'node': {
-      if (!knowledge.upstreams.hasImds) return refused(pod, explainNoImds(pod), false);
-      const { selector } = grant;
-      const upstream: UpstreamIdentity = selector.kind === 'none' ? { kind: 'unnamed' } : selector;
-      const by = `exception ${grant.exception.name}`;
-      return { kind: 'authorised', pod, upstream, auxiliary: [], identity: undefined, by };
-    }
+    case 'node':
+      return ofNode(pod, grant.selector, `exception ${grant.exception.name}`, knowledge);
     case 'identity':
       return ofIdentity(pod, grant.identity, grant.by, knowledge.upstreams);
     case 'by-object-id': {
@@ -66,6 +68,18 @@ export function authorise(
     case 'refused':
       return refused(pod, explainRefusal(grant, pod), 'transient' in grant && grant.transient);
   }
+}
+
+/** Whatever the node's own service gives for what is named. */
+function ofNode(
+  pod: Pod,
+  selector: IdentitySelector,
+  by: string,
+  { upstreams }: GrantKnowledge,
+): Authorised | Refused {
+  if (!upstreams.hasImds) return refused(pod, explainNoImds(pod), false);
+  const upstream: UpstreamIdentity = selector.kind === 'none' ? { kind: 'unnamed' } : selector;
+  return { kind: 'authorised', pod, upstream, auxiliary: [], identity: undefined, by };
 }
 
 function ofIdentity(

@@ -2,6 +2,12 @@
  * Who opened a connection. Identity comes from what the kernel reports of the socket and never
  * from a header.
  *
+ * 1. By address: the pod that has the source address.
+ * 2. Attested: the pod that the caller's cgroup belongs to, and the source address must be that
+ *    pod's too. On the host network the address is the node's and says nothing; there the cgroup
+ *    alone names the pod. A cgroup that does not belong to the pod of the address may be that of a
+ *    new pod that is not known yet, and is nobody's until it is.
+ *
  * A connection belongs to the pod that opened it (that had the address then, or, if none was known
  * yet, that first was known to have it) for as long as it lives. If its address has since
  * gone to another pod, the socket is still in the first pod's network namespace: such a connection
@@ -19,22 +25,42 @@ export type Caller =
   | { readonly kind: 'outlived' }
   | { readonly kind: 'unattested' };
 
+/** Which of these pods a cgroup belongs to, by what the kubelet calls their cgroups. */
+export type FindCgroupUid = (cgroupId: bigint, candidates: readonly string[]) => string | undefined;
+
+export interface CallerEnd {
+  readonly remoteAddress: string | undefined;
+  readonly localAddress?: string | undefined;
+}
+
 const unknown: Caller = { kind: 'unknown' };
 const outlived: Caller = { kind: 'outlived' };
 const unattested: Caller = { kind: 'unattested' };
+
+/** For modes that attest nothing. */
+export const noCgroups: FindCgroupUid = () => undefined;
 
 /** The state of one accepted connection; lives as long as its socket. */
 export class CallerConnection {
   /** Canonical address of the peer; empty when the kernel gave none (the peer is gone). */
   readonly ip: string;
+  /** Both ends have one address: the peer is a process on the node's own network. */
+  readonly #isLocal: boolean;
   readonly #attestation: Attestation;
+  readonly #findCgroupUid: FindCgroupUid;
   #ownerUid: string | undefined;
   #generation = -1;
   #caller: Caller = unknown;
 
-  constructor(remoteAddress: string | undefined, attestation: Attestation) {
+  constructor(
+    { remoteAddress, localAddress }: CallerEnd,
+    attestation: Attestation,
+    findCgroupUid: FindCgroupUid = noCgroups,
+  ) {
     this.ip = canonicalIp(remoteAddress ?? '') ?? '';
+    this.#isLocal = localAddress !== undefined && canonicalIp(localAddress) === this.ip;
     this.#attestation = attestation;
+    this.#findCgroupUid = findCgroupUid;
   }
 
   /** The caller by the present index; looked up again only when the index has changed. */
@@ -47,11 +73,40 @@ export class CallerConnection {
   }
 
   #lookUp(pods: PodIndex): Caller {
-    // No mode of this release attests by cgroup; a record that cannot be judged is no permission.
-    if (this.#attestation.kind !== 'by-address') return unattested;
-    const found = pods.byIp(this.ip);
+    const found = this.#find(pods);
     if (found.kind !== 'pod') return found;
     this.#ownerUid ??= found.pod.uid;
     return found.pod.uid === this.#ownerUid ? found : outlived;
+  }
+
+  #find(pods: PodIndex): Caller {
+    switch (this.#attestation.kind) {
+      case 'unattested':
+        return unattested;
+      case 'by-address':
+        return pods.byIp(this.ip);
+      case 'attested':
+        return this.#findAttested(pods, this.#attestation.cgroupId);
+    }
+  }
+
+  #findAttested(pods: PodIndex, cgroupId: bigint): Caller {
+    const candidates = this.#candidates(pods);
+    const uid = this.#findCgroupUid(
+      cgroupId,
+      candidates.map(({ cgroupUid }) => cgroupUid),
+    );
+    const pod = candidates.find(({ cgroupUid }) => cgroupUid === uid);
+    return pod === undefined ? unknown : { kind: 'pod', pod };
+  }
+
+  /** Whom the address allows it to be. */
+  #candidates(pods: PodIndex): readonly Pod[] {
+    const owner = pods.byIp(this.ip);
+    if (owner.kind === 'pod') return [owner.pod];
+    if (owner.kind === 'ambiguous') return owner.pods;
+    const onHost = [...pods.all()].filter(({ hostNetwork }) => hostNetwork);
+    const isNodes = this.#isLocal || onHost.some(({ ips }) => ips.includes(this.ip));
+    return isNodes ? onHost : [];
   }
 }

@@ -1,20 +1,83 @@
-/** The redirect a configuration asks for. `auto` is iptables, the one mode there is so far. */
+/**
+ * The redirect a configuration asks for, and why it is that one. `auto` is eBPF where it can work
+ * and iptables elsewhere; which of them, and what was missing, is always told.
+ */
 import { openAddressRedirect } from '../redirect/address.ts';
+import { findCgroupRoot, findPodsRoot } from '../redirect/cgroup-tree.ts';
+import { openEbpfRedirect } from '../redirect/ebpf.ts';
 import { openIptablesRedirect } from '../redirect/iptables.ts';
+import { nativeModule } from '../redirect/native.ts';
 import { noRedirect } from '../redirect/none.ts';
-import type { Redirect } from '../redirect/redirect.ts';
+import { RedirectError, type Redirect } from '../redirect/redirect.ts';
 import type { Config } from './config.ts';
 
-export function chooseRedirect(config: Config): Redirect {
-  const { metadataIp, metadataPort, listenIp, listenPort } = config;
-  if (config.redirect === 'none') return noRedirect();
-  if (config.redirect === 'address') {
-    const target = { metadataIp, metadataPort };
-    return openAddressRedirect({ target, force: config.forceAddress });
+export interface RedirectChoice {
+  readonly redirect: Redirect;
+  /** For the log. */
+  readonly why: string;
+  /** The folder of all pods in the cgroup2 tree, as it is now; undefined without eBPF. */
+  readonly podsRoot: (() => string | undefined) | undefined;
+}
+
+export function chooseRedirect(config: Config): RedirectChoice {
+  const { metadataIp, metadataPort } = config;
+  switch (config.redirect) {
+    case 'none':
+      return { redirect: noRedirect(), why: 'asked for', podsRoot: undefined };
+    case 'address': {
+      const target = { metadataIp, metadataPort };
+      const redirect = openAddressRedirect({ target, force: config.forceAddress });
+      return { redirect, why: 'asked for', podsRoot: undefined };
+    }
+    case 'iptables':
+      return { redirect: iptables(config), why: 'asked for', podsRoot: undefined };
+    case 'ebpf':
+      return ebpf(config, 'asked for');
+    case 'auto': {
+      const missing = missingForEbpf(config);
+      return missing === undefined
+        ? ebpf(config, 'the kernel has eBPF for cgroups, and pods are in the cgroup2 tree')
+        : { redirect: iptables(config), why: `no eBPF: ${missing}`, podsRoot: undefined };
+    }
   }
+}
+
+function ebpf(config: Config, why: string): RedirectChoice {
+  const { cgroupRoot } = config;
+  const redirect = openEbpfRedirect({
+    target: targetOf(config),
+    behind: iptables(config),
+    guard: config.metadataGuard,
+    pinFolder: config.bpfPinFolder,
+    ...(cgroupRoot === '' ? {} : { cgroupRoot }),
+  });
+  const podsRoot = (): string | undefined =>
+    findPodsRoot(cgroupRoot === '' ? findCgroupRoot() : cgroupRoot);
+  return { redirect, why, podsRoot };
+}
+
+function iptables(config: Config): Redirect {
   return openIptablesRedirect({
-    target: { metadataIp, metadataPort, listenIp, listenPort },
+    target: targetOf(config),
     backend: config.iptablesBackend,
     guard: config.metadataGuard,
   });
+}
+
+function targetOf({ metadataIp, metadataPort, listenIp, listenPort }: Config) {
+  return { metadataIp, metadataPort, listenIp, listenPort };
+}
+
+/** What eBPF lacks here, in words; undefined when it can work. */
+function missingForEbpf({ cgroupRoot }: Config): string | undefined {
+  try {
+    const root = cgroupRoot === '' ? findCgroupRoot() : cgroupRoot;
+    if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
+    const answers = Object.entries(nativeModule().probe());
+    const refused = answers.filter(([, errno]) => errno !== 0).map(([feature]) => feature);
+    return refused.length === 0 ? undefined : `the kernel refuses ${refused.join(', ')}`;
+  } catch (error) {
+    if (error instanceof RedirectError) return error.message;
+    throw error;
+  }
 }

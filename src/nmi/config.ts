@@ -6,6 +6,7 @@ import { isIP, isIPv4 } from 'node:net';
 import {
   backendChoices,
   environmentName,
+  hostNetworkChoices,
   logFormats,
   logLevels,
   metadataAreas,
@@ -47,6 +48,10 @@ export interface Config {
   readonly tokenCacheSize: number;
   readonly redirect: (typeof redirectChoices)[number];
   readonly iptablesBackend: (typeof backendChoices)[number];
+  /** Where pods are in the cgroup2 tree; empty for where it is mounted. */
+  readonly cgroupRoot: string;
+  readonly bpfPinFolder: string;
+  readonly hostNetwork: (typeof hostNetworkChoices)[number];
   /** Take the metadata address where something answers there. */
   readonly forceAddress: boolean;
   readonly metadataGuard: boolean;
@@ -291,6 +296,9 @@ function build(
     tokenCacheSize: number('token-cache-size'),
     redirect,
     iptablesBackend: choice('iptables-backend', backendChoices),
+    cgroupRoot: text('cgroup-root'),
+    bpfPinFolder: text('bpf-pin-folder'),
+    hostNetwork: choice('host-network', hostNetworkChoices),
     forceAddress: flag('force-address'),
     metadataGuard: flag('metadata-guard'),
     redirectIntervalMs: number('ipt-update-interval-sec') * 1000,

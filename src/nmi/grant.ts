@@ -28,6 +28,8 @@ export interface GrantPolicy {
   readonly strict: boolean;
   /** Milliseconds during which something missing may still arrive. */
   readonly graceMs: number;
+  /** Whether pods on the host network, where they can be told apart, get anything at all. */
+  readonly hostNetwork: 'serve' | 'refuse';
 }
 
 /** The facts an error text needs; names are of objects in the pod's namespace. */

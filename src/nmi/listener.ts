@@ -15,7 +15,7 @@ import type { Duplex } from 'node:stream';
 import type { Clock } from '../cache/clock.ts';
 import type { Attestation, Peer } from '../redirect/redirect.ts';
 import { refuse, type Answer } from './answers.ts';
-import { CallerConnection } from './caller.ts';
+import { CallerConnection, type FindCgroupUid } from './caller.ts';
 import { HttpExchange } from './exchange.ts';
 import type { Hits } from './hit-path.ts';
 import { serveQuickly } from './quick-connection.ts';
@@ -32,6 +32,8 @@ export interface ListenerOptions {
   /** The `Server` header; clients look for "IMDS" in it. */
   readonly serverHeader: string;
   readonly attest: (peer: Peer) => Attestation;
+  /** For attested callers. */
+  readonly findCgroupUid: FindCgroupUid;
   /** A connection was accepted; its caller is not looked up yet. */
   readonly onConnection: (caller: CallerConnection) => void;
   /** Must not throw; a synchronous answer is written in the same turn. */
@@ -104,7 +106,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
     // Without a listener of our own a reset after CONNECT, when Node has taken its own away, would
     // be an uncaught exception: any pod could end the agent.
     socket.on('error', () => socket.destroy());
-    const caller = new CallerConnection(socket.remoteAddress, attestation);
+    const caller = new CallerConnection(socket, attestation, options.findCgroupUid);
     const already = perIp.get(caller.ip) ?? 0;
     if (already >= maxConnectionsPerIp) {
       socket.destroy();

@@ -55,7 +55,8 @@ interface ListOption extends Base {
 export type Option =
   StringOption | IpOption | IntegerOption | BooleanOption | ChoiceOption | ListOption;
 
-export const redirectChoices = ['auto', 'iptables', 'address', 'none'] as const;
+export const redirectChoices = ['auto', 'ebpf', 'iptables', 'address', 'none'] as const;
+export const hostNetworkChoices = ['serve', 'refuse'] as const;
 export const backendChoices = ['auto', 'nft', 'legacy'] as const;
 /** Parts of the metadata service that are closed to pods unless opened. */
 export const metadataAreas = ['attested', 'scheduledevents', 'loadbalancer'] as const;
@@ -324,8 +325,38 @@ export const options = [
     choices: redirectChoices,
     isNew: true,
     help:
-      'How pods’ connections are brought here. `address`: the node has no metadata service of its ' +
+      'How pods’ connections are brought here. `auto`: by eBPF where this kernel has it and pods are ' +
+      'in the cgroup2 tree, else by iptables. `address`: the node has no metadata service of its ' +
       'own and holds the metadata address itself. `none` leaves the node alone.',
+  },
+  {
+    name: 'cgroup-root',
+    group: 'Redirect',
+    type: 'string',
+    default: '',
+    pattern: { test: /^(?:\/[^\0]*)?$/, allowed: 'an absolute path' },
+    isNew: true,
+    help: 'With eBPF: folder of the cgroup2 tree that has the kubelet’s; else where it is mounted.',
+  },
+  {
+    name: 'bpf-pin-folder',
+    group: 'Redirect',
+    type: 'string',
+    default: '/sys/fs/bpf/nmi',
+    pattern: { test: /^\/[^\0]+\/[^\0/]+$/, allowed: 'an absolute path of two parts or more' },
+    isNew: true,
+    help: 'With eBPF: the folder of the BPF file system that programs and maps are pinned in.',
+  },
+  {
+    name: 'host-network',
+    group: 'Answers',
+    type: 'choice',
+    default: 'serve',
+    choices: hostNetworkChoices,
+    isNew: true,
+    help:
+      'With eBPF, pods on the host network: `serve` gives one with a binding its identity and any ' +
+      'other the node’s own, as ever.',
   },
   {
     name: 'force-address',

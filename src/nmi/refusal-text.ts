@@ -92,12 +92,21 @@ export function explainUnannotated(pod: Pod, account: ObjectName): Answer {
   );
 }
 
-/** An excepted pod where there is nothing to except it to. */
+/** A pod on the host network where such pods get nothing. */
+export function explainHostNetwork(pod: Pod): Answer {
+  return refuse(
+    'host_network_refused',
+    `Access denied: pod ${pod.namespace}/${pod.name} is on the host network, and such pods get no ` +
+      'tokens on this node (--host-network=refuse).',
+  );
+}
+
+/** A pod with the node's own answer where the node has none. */
 export function explainNoImds(pod: Pod): Answer {
   return refuse(
     'identity_unsupported',
-    `Identity not found: an exception gives pod ${pod.namespace}/${pod.name} the node's own ` +
-      'identities, and this node has no metadata service of its own.',
+    `Identity not found: pod ${pod.namespace}/${pod.name} is to have the ` +
+      "node's own identities, and this node has no metadata service of its own.",
   );
 }
 

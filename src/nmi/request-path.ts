@@ -58,7 +58,11 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
     share: new CallerShare(callerLimits),
     maxWaitMs: config.lateObjectWaitMs,
   };
-  const policy: GrantPolicy = { strict: config.strictIdentity, graceMs: config.bindingGraceMs };
+  const policy: GrantPolicy = {
+    strict: config.strictIdentity,
+    graceMs: config.bindingGraceMs,
+    hostNetwork: config.hostNetwork,
+  };
 
   const agent = userAgent(config.customUserAgent);
   const loopMark = new LoopMark();

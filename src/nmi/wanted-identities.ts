@@ -64,7 +64,9 @@ export class WantedIdentities implements IdentityDemand {
     for (const pod of pods.all()) {
       if (pod.phase === 'Succeeded' || pod.phase === 'Failed') continue;
       const ofPod = grants.grantsOf(pod.uid);
-      if (ofPod?.kind === 'exception') hasExcepted = true;
+      const isNodes =
+        ofPod?.kind === 'exception' || (pod.hostNetwork && ofPod?.kind === 'no-label');
+      if (isNodes) hasExcepted = true;
       if (ofPod?.kind === 'bound') {
         const done = accountsDone.get(ofPod) ?? new Set<string>();
         if (done.has(pod.serviceAccount)) continue;

@@ -14,7 +14,7 @@ import {
 } from '../support/cache-objects.ts';
 import { HandClock } from '../support/hand-clock.ts';
 
-const lenient: GrantPolicy = { strict: false, graceMs: 60_000 };
+const lenient: GrantPolicy = { strict: false, graceMs: 60_000, hostNetwork: 'serve' };
 const strict: GrantPolicy = { ...lenient, strict: true };
 const none: IdentitySelector = { kind: 'none' };
 const now = 1_000_000;

@@ -7,6 +7,7 @@ export function createPod(fields: Partial<Pod> = {}): Pod {
     namespace: 'default',
     name: 'pod',
     uid: `uid-${fields.name ?? 'pod'}`,
+    cgroupUid: fields.uid ?? `uid-${fields.name ?? 'pod'}`,
     ips: [],
     labels: {},
     phase: 'Running',

@@ -54,7 +54,7 @@ export function openExplainStand({ strict = false } = {}) {
   const isSynced = () => state.isSynced;
   const sight: Sight = {
     knowledge: { pods, grants, upstreams, workloadIdentities, isSynced },
-    policy: { strict, graceMs: 60_000 },
+    policy: { strict, graceMs: 60_000, hostNetwork: 'serve' },
     broker,
     health: () => ({
       name: 'node-1',

@@ -23,6 +23,9 @@
 {{- include "nmi.flag" (dict "flag" "--workload-identity-tenant" "type" "string" "value" .Values.nmi.workloadIdentityTenant) }}
 {{- include "nmi.flag" (dict "flag" "--token-cache-size" "type" "integer" "value" .Values.nmi.tokenCacheSize) }}
 {{- include "nmi.flag" (dict "flag" "--redirect" "type" "choice" "value" .Values.nmi.redirect) }}
+{{- include "nmi.flag" (dict "flag" "--cgroup-root" "type" "string" "value" .Values.nmi.cgroupRoot) }}
+{{- include "nmi.flag" (dict "flag" "--bpf-pin-folder" "type" "string" "value" .Values.nmi.bpfPinFolder) }}
+{{- include "nmi.flag" (dict "flag" "--host-network" "type" "choice" "value" .Values.nmi.hostNetwork) }}
 {{- include "nmi.flag" (dict "flag" "--force-address" "type" "boolean" "value" .Values.nmi.forceAddress) }}
 {{- include "nmi.flag" (dict "flag" "--iptables-backend" "type" "choice" "value" .Values.nmi.iptablesBackend) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-guard" "type" "boolean" "value" .Values.nmi.metadataGuard) }}

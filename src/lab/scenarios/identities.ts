@@ -142,10 +142,12 @@ const twoNamespaces: Scenario = {
         const identity = world.addIdentity('shared', namespace, `${namespace}-shared`);
         world.addBinding('shared', 'shared', 'shared', namespace);
         const pod = await world.addPod({ name: `${namespace}-web`, namespace, announced: false });
-        const { ip } = pod;
+        const { ip, uid } = pod;
         const [ips, hostIp] = [[ip], world.ground.nodeIp];
         world.kube.apply(
-          createPodManifest({ name: 'web', namespace, nodeName, ips, hostIp, binding: 'shared' }),
+          createPodManifest({
+            ...{ name: 'web', namespace, uid, nodeName, ips, hostIp, binding: 'shared' },
+          }),
         );
         return { pod, identity };
       }),

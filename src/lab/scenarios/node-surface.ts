@@ -100,7 +100,7 @@ const probes: Scenario = {
     for (const [family, type] of oldFamilies) {
       assert.ok(metrics.includes(`# TYPE aadpodidentity_${family} ${type}\n`), `no ${family}`);
     }
-    const redirectUp = 'nmi_redirect_up{mode="iptables"}';
+    const redirectUp = `nmi_redirect_up{mode="${world.mode}"}`;
     assert.equal(await agent.metric(redirectUp), 1);
 
     // A link of our name that is somebody else's: the agent leaves it alone and says so.

@@ -181,18 +181,18 @@ const redirectVerbs: Scenario = {
       const bare = await readNode(world);
       const all = `${bare.rules}\n${bare.routing}\n${bare.links}`;
       assert.doesNotMatch(all, /aad-metadata|169\.254\.169\.254|nmi0/, 'removing left something');
-      const installed = await expectRedirect(world, 'install', 0, /^iptables: active /);
+      const installed = await expectRedirect(world, 'install', 0, /^(?:iptables|ebpf): active /);
       assert.match(installed, /changed: /);
       const closed = await readNode(world);
       assert.ok(hasRedirect(closed), closed.rules);
-      const again = await expectRedirect(world, 'install', 0, /^iptables: active /);
+      const again = await expectRedirect(world, 'install', 0, /^(?:iptables|ebpf): active /);
       assert.doesNotMatch(again, /changed: /, 'installing twice changed something');
       assertSame(await readNode(world), closed, 'installing twice');
-      await expectRedirect(world, 'verify', 0, /^iptables: active /);
+      await expectRedirect(world, 'verify', 0, /^(?:iptables|ebpf): active /);
       assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
 
       await succeed(world, ...jump('-D'));
-      const broken = await expectRedirect(world, 'verify', 1, /^iptables: broken /);
+      const broken = await expectRedirect(world, 'verify', 1, /^(?:iptables|ebpf): broken /);
       assert.match(broken, /problem: jump to aad-metadata missing/);
       await expectRedirect(world, 'install', 0, /changed: jump added/);
       assertSame(await readNode(world), closed, 'mending');
@@ -202,7 +202,7 @@ const redirectVerbs: Scenario = {
       assertSame(await readNode(world), bare, 'removing');
       await expectRedirect(world, 'remove', 0, /^removed/);
       assertSame(await readNode(world), bare, 'removing twice');
-      await expectRedirect(world, 'verify', 1, /^iptables: absent /);
+      await expectRedirect(world, 'verify', 1, /^(?:iptables|ebpf): absent /);
       assert.equal((await pod.ask({ target: harmlessTarget })).status, 200);
       assert.equal(
         world.uncheckedRequests().length,

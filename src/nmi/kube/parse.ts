@@ -26,8 +26,10 @@ export function parsePod(raw: unknown): Parsed<Pod> {
   return withMetadata(raw, (ref, metadata, object) => {
     const spec = asRecord(object['spec']);
     const status = asRecord(object['status']);
+    const staticHash = stringAt(asRecord(metadata['annotations']), 'kubernetes.io/config.hash');
     return usable({
       ...ref,
+      cgroupUid: staticHash === '' ? ref.uid : staticHash,
       ips: podIps(status),
       labels: stringMap(metadata['labels']),
       phase: podPhase(status?.['phase']),

@@ -13,6 +13,7 @@ const metadata = {
   name: 'demo',
   namespace: 'shop',
   uid: 'u-1',
+  cgroupUid: 'u-1',
   creationTimestamp: '2026-01-02T03:04:05Z',
 };
 const ref = { name: 'demo', namespace: 'shop', uid: 'u-1' };

@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import type { Pod } from '../../src/cache/objects.ts';
+import { PodIndex } from '../../src/cache/pod-index.ts';
+import { CallerConnection, type FindCgroupUid } from '../../src/nmi/caller.ts';
+import { createPod } from '../support/cache-objects.ts';
+import { HandClock } from '../support/hand-clock.ts';
+
+const nodeIp = '10.224.0.4';
+
+function indexOf(...pods: readonly Pod[]): PodIndex {
+  const index = new PodIndex(new HandClock());
+  index.replace(pods);
+  return index;
+}
+
+/** The kernel's truth: which pod each cgroup belongs to. */
+function cgroups(truth: Readonly<Record<number, string>>): FindCgroupUid {
+  return (id, candidates) => candidates.find((uid) => truth[Number(id)] === uid);
+}
+
+function attested(
+  remoteAddress: string,
+  cgroupId: number,
+  find: FindCgroupUid,
+  localAddress = '169.254.25.79',
+): CallerConnection {
+  const attestation = { kind: 'attested', cgroupId: BigInt(cgroupId) } as const;
+  return new CallerConnection({ remoteAddress, localAddress }, attestation, find);
+}
+
+function podNameOf(connection: CallerConnection, pods: PodIndex): string {
+  const caller = connection.resolve(pods);
+  return caller.kind === 'pod' ? caller.pod.name : caller.kind;
+}
+
+describe('an attested caller', () => {
+  const one = createPod({ name: 'one', ips: ['10.0.0.1'] });
+  const two = createPod({ name: 'two', ips: ['10.0.0.2'] });
+  const find = cgroups({ 1: one.uid, 2: two.uid, 3: 'uid-host', 4: 'static-hash' });
+
+  it('is the pod of its cgroup, where the address is that pod’s too', () => {
+    const pods = indexOf(one, two);
+    assert.equal(podNameOf(attested('10.0.0.1', 1, find), pods), 'one');
+    assert.equal(podNameOf(attested('::ffff:10.0.0.2', 2, find), pods), 'two');
+  });
+
+  it('is nobody with the address of another pod, of none, or with an unknown cgroup', () => {
+    const pods = indexOf(one, two);
+    assert.equal(podNameOf(attested('10.0.0.2', 1, find), pods), 'unknown');
+    assert.equal(podNameOf(attested('10.0.0.9', 1, find), pods), 'unknown');
+    assert.equal(podNameOf(attested('10.0.0.1', 99, find), pods), 'unknown');
+  });
+
+  it('is told apart where two pods claim one address', () => {
+    const twin = createPod({ name: 'twin', ips: ['10.0.0.1'] });
+    const both = cgroups({ 1: one.uid, 5: twin.uid });
+    const pods = indexOf(one, twin);
+    assert.equal(podNameOf(attested('10.0.0.1', 5, both), pods), 'twin');
+    assert.equal(podNameOf(attested('10.0.0.1', 1, both), pods), 'one');
+    assert.equal(podNameOf(attested('10.0.0.1', 2, both), pods), 'unknown');
+  });
+
+  it('on the host network is named by its cgroup alone, static pods by the kubelet’s name', () => {
+    const host = createPod({ name: 'host', hostNetwork: true, ips: [nodeIp] });
+    const fixed = createPod({
+      ...{ name: 'static', hostNetwork: true, ips: [nodeIp], cgroupUid: 'static-hash' },
+    });
+    const pods = indexOf(one, host, fixed);
+    for (const [address, local] of [
+      ['169.254.25.79', '169.254.25.79'],
+      [nodeIp, '169.254.25.79'],
+    ] as const) {
+      assert.equal(podNameOf(attested(address, 3, find, local), pods), 'host');
+      assert.equal(podNameOf(attested(address, 4, find, local), pods), 'static');
+      assert.equal(
+        podNameOf(attested(address, 1, find, local), pods),
+        'unknown',
+        'not on the host',
+      );
+    }
+  });
+
+  it('is refused where this mode records callers and has no record', () => {
+    const connection = new CallerConnection(
+      { remoteAddress: '10.0.0.1' },
+      { kind: 'unattested' },
+      find,
+    );
+    assert.equal(podNameOf(connection, indexOf(one)), 'unattested');
+  });
+
+  it('stays who it was: a new pod on its address is not it', () => {
+    const pods = indexOf(one);
+    const connection = attested('10.0.0.1', 1, find);
+    assert.equal(podNameOf(connection, pods), 'one');
+    const next = createPod({ name: 'next', ips: ['10.0.0.1'] });
+    pods.replace([next]);
+    assert.equal(podNameOf(connection, pods), 'unknown');
+    assert.equal(podNameOf(attested('10.0.0.1', 1, find), pods), 'unknown');
+  });
+
+  it('is never another pod, in whatever order the API tells of reused addresses', () => {
+    const uids = ['a', 'b', 'c', 'd'];
+    const anyPod = fc
+      .record({
+        uid: fc.constantFrom(...uids),
+        ip: fc.constantFrom('10.0.0.1', '10.0.0.2'),
+        hostNetwork: fc.boolean(),
+      })
+      .map(({ uid, ip, hostNetwork }) =>
+        createPod({ name: uid, uid, hostNetwork, ips: [hostNetwork ? nodeIp : ip] }),
+      );
+    const step = fc.oneof(
+      { weight: 3, arbitrary: anyPod.map((pod) => ({ kind: 'upsert' as const, pod })) },
+      { weight: 2, arbitrary: anyPod.map((pod) => ({ kind: 'remove' as const, pod })) },
+      {
+        weight: 4,
+        arbitrary: fc.record({
+          kind: fc.constant('dial' as const),
+          from: fc.constantFrom('10.0.0.1', '10.0.0.2', nodeIp),
+          by: fc.integer({ min: 0, max: uids.length }),
+        }),
+      },
+    );
+    const truth = cgroups(Object.fromEntries(uids.map((uid, index) => [index, uid])));
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+        const pods = new PodIndex(new HandClock());
+        const open: { readonly by: string | undefined; readonly connection: CallerConnection }[] =
+          [];
+        for (const each of steps) {
+          if (each.kind === 'upsert') pods.upsert(each.pod);
+          else if (each.kind === 'remove') pods.remove(each.pod);
+          else open.push({ by: uids[each.by], connection: attested(each.from, each.by, truth) });
+          for (const { by, connection } of open) {
+            const caller = connection.resolve(pods);
+            if (caller.kind === 'pod') assert.equal(caller.pod.uid, by);
+          }
+        }
+      }),
+      { numRuns: 10_000 },
+    );
+  });
+});
