@@ -107,6 +107,24 @@ export function ancestorIds(path: string): readonly bigint[] {
   }
 }
 
+/** Levels and folders of a tree that is walked as a whole: many times what a full node has. */
+const MAX_WALK_DEPTH = 16;
+const MAX_WALK = 65_536;
+
+/** A cgroup and all below it, except those below one of `except`. */
+export function listCgroupIds(path: string, except: readonly bigint[]): ReadonlySet<bigint> {
+  const own = cgroupIdOf(path);
+  const found = new Set<bigint>();
+  let level = own === undefined ? [] : [{ path: '.', id: own }];
+  for (let depth = 0; depth <= MAX_WALK_DEPTH && level.length > 0; depth += 1) {
+    level = level.filter(({ id }) => !except.includes(id));
+    for (const { id } of level) found.add(id);
+    if (found.size >= MAX_WALK) break;
+    level = level.flatMap((parent) => [...listChildren(path, parent.path)]);
+  }
+  return found;
+}
+
 /** One cgroup of a pod. */
 export interface FoundCgroup extends PodCgroup {
   readonly id: bigint;

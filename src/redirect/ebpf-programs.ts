@@ -10,6 +10,7 @@
  * 3. Maps are shared by successive programs, so living connections keep their records.
  */
 import { join } from 'node:path';
+import { listCgroupIds } from './cgroup-tree.ts';
 import {
   decodeSettings,
   diffSettings,
@@ -173,6 +174,24 @@ function isLinkedTo(native: NativeModule, pin: string, hook: Hook, cgroupId: big
   return (
     link?.type === CGROUP_LINK && link.attachType === hook.attachType && link.cgroupId === cgroupId
   );
+}
+
+/**
+ * Closes the sockets of this network namespace that reach the real endpoint though they should not:
+ * pods on the host network may keep connections from before the programs were there, which no rule
+ * of netfilter can tell from the node's own. Returns how many there were.
+ * @throws RedirectError
+ */
+export function cutOlderSockets(wanted: WantedPrograms): number {
+  return inKernel((native) => {
+    const { metadataIp, metadataPort } = wanted.settings.target;
+    const dialled = { ip: metadataIp, port: metadataPort };
+    const users = native.socketCgroups(dialled);
+    if (users.length === 0) return 0;
+    const redirected = listCgroupIds(wanted.cgroup.path, wanted.exemptIds);
+    const meant = users.filter((id) => redirected.has(id));
+    return meant.length === 0 ? 0 : native.cutSockets(dialled, meant);
+  });
 }
 
 /** Takes everything of ours away, what redirects first. @throws RedirectError */

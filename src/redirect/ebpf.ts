@@ -24,6 +24,7 @@ import {
 import { createHost, type Host } from './command.ts';
 import { DEFAULT_PIN_FOLDER, ensurePinFolder } from './ebpf-pins.ts';
 import {
+  cutOlderSockets,
   diffPrograms,
   installPrograms,
   readCounters,
@@ -113,10 +114,17 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
   const callers = new Callers(settings.pinFolder);
   return {
     mode: 'ebpf',
-    prepare: () => inTurn(() => prepare(settings)),
+    prepare: () =>
+      inTurn(async () => {
+        await prepare(settings);
+        // Where the programs of an earlier process stand, callers come as soon as somebody listens.
+        refresh(callers);
+      }),
     install: () =>
       inTurn(async () => {
-        const status = await install(settings);
+        const status = await install(settings, () => {
+          refresh(callers);
+        });
         refresh(callers);
         return status;
       }),
@@ -148,9 +156,11 @@ async function prepare(settings: Settings): Promise<void> {
   await ensureLink(settings.host, settings.linkName, settings.target.listenIp);
 }
 
-async function install(settings: Settings): Promise<RedirectStatus> {
+/** @param onPrograms the programs stand: from now on there are callers to be looked up. */
+async function install(settings: Settings, onPrograms: () => void): Promise<RedirectStatus> {
   const { host, target } = settings;
   const changed: string[] = [];
+  const notes: string[] = [];
   const attempts = createAttempts();
   await attempts.run(async () => {
     changed.push(...(await ensureLink(host, settings.linkName, target.listenIp)));
@@ -163,6 +173,10 @@ async function install(settings: Settings): Promise<RedirectStatus> {
     if (problems === 'absent' || problems.length > 0) {
       changed.push(...installPrograms(wanted.programs));
     }
+    onPrograms();
+    const closed = closeOlderSockets(wanted.programs);
+    if (typeof closed === 'string') notes.push(closed);
+    else if (closed > 0) changed.push(`${closed} older sockets closed`);
   });
   await attempts.run(async () => {
     const behind = await orUnavailable(settings.behind.install());
@@ -170,7 +184,18 @@ async function install(settings: Settings): Promise<RedirectStatus> {
     else if (settings.guard) changed.push(...(await ensureGuard(host, target.metadataIp)));
   });
   attempts.throwFirst();
-  return { ...(await readBack(settings)), changed };
+  const status = await readBack(settings);
+  return { ...status, detail: [status.detail, ...notes].join('; '), changed };
+}
+
+/** How many, or why none could be: a kernel may be built without the means. */
+function closeOlderSockets(programs: WantedPrograms): number | string {
+  try {
+    return cutOlderSockets(programs);
+  } catch (error) {
+    if (!(error instanceof RedirectError) || error.code !== 'UNSUPPORTED') throw error;
+    return `older sockets not closed: ${error.message}`;
+  }
 }
 
 async function remove(settings: Settings): Promise<void> {

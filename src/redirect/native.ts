@@ -62,7 +62,10 @@ interface FlowEnd {
   readonly port: number;
 }
 
-/** All are synchronous; all throw RedirectError, or TypeError for an argument that is none. */
+/**
+ * All are synchronous. What the kernel refuses is thrown with errno and step, for `asRedirectError`
+ * to translate; an argument that is none as TypeError.
+ */
 export interface NativeModule {
   probe(): KernelAnswers;
   /** Maps named in `pins` are shared through these paths: reused where pinned, else pinned. */
@@ -85,6 +88,10 @@ export interface NativeModule {
   lookupCaller(map: BpfMap, clientIp: string, clientPort: number): bigint | undefined;
   /** Forgets tracked TCP connections to `dialled` that `answeredBy` does not answer. */
   cutFlows(dialled: FlowEnd, answeredBy: FlowEnd, sparedSources: readonly string[]): number;
+  /** The cgroups of this namespace's TCP sockets that are connected to `dialled`. */
+  socketCgroups(dialled: FlowEnd): readonly bigint[];
+  /** Closes those that are of one of these cgroups. */
+  cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
 }
 
 const FUNCTIONS = {
@@ -105,6 +112,8 @@ const FUNCTIONS = {
   mapKeys: true,
   lookupCaller: true,
   cutFlows: true,
+  socketCgroups: true,
+  cutSockets: true,
 } satisfies Record<keyof NativeModule, true>;
 
 let loaded: NativeModule | undefined;
@@ -171,6 +180,9 @@ function codeOf({ code, step }: NativeFailure): RedirectError['code'] {
     // The verifier refuses a program with it; everything else that does is permissions.
     case 'EACCES':
       return step === 'load' ? 'UNSUPPORTED' : 'NOT_PERMITTED';
+    case 'ENOENT':
+      // No such netlink family: a module that is not there.
+      return step === 'list sockets' ? 'UNSUPPORTED' : 'KERNEL_REFUSED';
     case 'ENOSYS':
     case 'EOPNOTSUPP':
     case 'EPROTONOSUPPORT':

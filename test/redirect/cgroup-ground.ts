@@ -2,7 +2,7 @@
  * Cgroups, a BPF file system and a dialling program for the kernel tests: all below folders that
  * the test makes, and nothing attached to any cgroup that was there before.
  */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -87,7 +87,8 @@ export interface BpfFolder {
 }
 
 export function openBpfFolder(): BpfFolder {
-  const path = mkdtempSync(join(tmpdir(), `${PREFIX}bpf-`));
+  sweepDeadMounts();
+  const path = mkdtempSync(join(tmpdir(), `${PREFIX}bpf-${process.pid}-`));
   execFileSync('mount', ['-t', 'bpf', '-o', 'mode=711', 'bpf', path]);
   return {
     path,
@@ -96,6 +97,15 @@ export function openBpfFolder(): BpfFolder {
       rmdirSync(path);
     },
   };
+}
+
+function sweepDeadMounts(): void {
+  for (const name of readdirSync(tmpdir())) {
+    const pid = Number(/^nmi-test-bpf-(\d+)-/.exec(name)?.[1]);
+    if (Number.isNaN(pid) || isAlive(pid)) continue;
+    spawnSync('umount', [join(tmpdir(), name)]);
+    rmdirSync(join(tmpdir(), name));
+  }
 }
 
 export interface Dialler {

@@ -36,7 +36,7 @@ const agentScript = (pinFolder: string) => `
     const callers = new Callers('${pinFolder}');
     const tell = (attestation) => attestation.kind + ' ' + (attestation.cgroupId ?? '-');
     require('node:net').createServer((socket) => {
-      callers.refresh();
+      try { callers.refresh(); } catch {}
       const who = tell(callers.attest({
         remoteIp: socket.remoteAddress, remotePort: socket.remotePort,
         localIp: socket.localAddress, localPort: socket.localPort,
@@ -67,8 +67,9 @@ const CLOUD = `
 
 /**
  * Orders: "dial HOST PORT" (from an address) opens a connection, asks and closes; "keep HOST PORT" leaves it open,
- * "ask" uses it again, "drop" closes it; "storm" dials without end until "calm"; "run PROGRAM ..."
- * runs one. Each answers with one line.
+ * "ask" uses it again, "drop" closes it; "storm" dials without end until "calm"; "flood N"
+ * opens N connections at once and counts who was known, "ebb" closes them; "run PROGRAM ..." runs
+ * one. Each answers with one line.
  */
 const CLIENT = `
   const net = require('node:net');
@@ -80,6 +81,7 @@ const CLIENT = `
     return socket;
   };
   const ask = (socket, done) => {
+    if (socket.destroyed) return done('CLOSED');
     const onData = (data) => end(String(data).trim() + ' through ' + socket.localPort +
       ' to ' + socket.remoteAddress + ':' + socket.remotePort);
     const onError = (error) => end(error.code);
@@ -92,6 +94,8 @@ const CLIENT = `
     socket.write('hello\\n');
   };
   let storm;
+  let isCalm = false;
+  let flood = [];
   require('node:readline').createInterface({ input: process.stdin }).on('line', (line) => {
     const [order, ...words] = line.split(' ');
     if (order === 'dial') {
@@ -109,23 +113,48 @@ const CLIENT = `
       const [program, ...args] = words;
       require('node:child_process').execFile(program, args, { timeout: 20000 },
         (error, stdout) => console.log(error === null ? stdout.trim() : 'failed: ' + error.message));
+    } else if (order === 'flood') {
+      const seen = {};
+      flood = Array.from({ length: Number(words[0]) }, () => open('${metadataIp}', 80));
+      let left = flood.length;
+      for (const socket of flood) {
+        ask(socket, (answer) => {
+          const kind = /(un)?attested/.exec(answer)?.[0] ?? answer;
+          seen[kind] = (seen[kind] ?? 0) + 1;
+          left -= 1;
+          if (left === 0) console.log(JSON.stringify(seen));
+        });
+      }
+    } else if (order === 'ebb') {
+      const living = flood.filter((socket) => !socket.destroyed);
+      let left = living.length;
+      if (left === 0) console.log('ebbed');
+      for (const socket of living) {
+        socket.on('close', () => { left -= 1; if (left === 0) console.log('ebbed'); });
+        socket.resetAndDestroy();
+      }
     } else if (order === 'storm') {
       storm = new Map();
+      isCalm = false;
+      let lanes = 4;
       const one = () => {
-        if (storm === undefined) return;
+        if (isCalm) {
+          lanes -= 1;
+          if (lanes === 0) console.log(JSON.stringify(Object.fromEntries(storm)));
+          return;
+        }
         const socket = open('${metadataIp}', 80);
         ask(socket, (answer) => {
           socket.destroy();
           const kind = answer.split(' ')[0];
-          storm?.set(kind, (storm.get(kind) ?? 0) + 1);
+          storm.set(kind, (storm.get(kind) ?? 0) + 1);
           setImmediate(one);
         });
       };
       for (let lane = 0; lane < 4; lane += 1) one();
       console.log('storming');
     } else if (order === 'calm') {
-      console.log(JSON.stringify(Object.fromEntries(storm)));
-      storm = undefined;
+      isCalm = true;
     }
   });
 `;

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
-import { linkSync, readdirSync, unlinkSync } from 'node:fs';
+import { linkSync, mkdirSync, readdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as nextTurn } from 'node:timers/promises';
 import { cgroupIdOf } from '../../src/redirect/cgroup-tree.ts';
+import { installPrograms, type WantedPrograms } from '../../src/redirect/ebpf-programs.ts';
+import { settingsOf } from '../../src/redirect/ebpf-settings.ts';
+import { readPrograms } from '../../src/redirect/native-files.ts';
 import { nativeModule } from '../../src/redirect/native.ts';
 import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
 import { whyNoBpfTests } from './cgroup-ground.ts';
@@ -351,6 +354,61 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const settled = await world.redirect().install();
     assert.deepEqual(settled.problems, []);
     assert.match(await pod.tell(dial), /attested/);
+  });
+
+  it('closes what is older than it and on the host network, and nothing else', async () => {
+    const host = world.client(world.node, 'podhost/c1');
+    const outsider = world.client(world.node, '/system/kubelet');
+    const mapped = world.client(world.node, 'podhost/c2');
+    for (const client of [pod, host, outsider]) {
+      assert.match(await client.tell(`keep ${metadataIp} 80`), /^cloud/);
+    }
+    assert.match(await mapped.tell(`keep ::ffff:${metadataIp} 80`), /^cloud/);
+    const loader = world.node.start(installer(world));
+    assert.equal(await loader.line(), 'active');
+    assert.match(await host.tell('ask'), /^(?:ECONNABORTED|ECONNRESET|EPIPE|CLOSED)$/);
+    assert.match(await mapped.tell('ask'), /^(?:ECONNABORTED|ECONNRESET|EPIPE|CLOSED)$/);
+    assert.match(await outsider.tell('ask'), /^cloud/);
+    assert.match(await host.tell(dial), /attested/);
+    assert.match(await mapped.tell(dial), /attested/);
+    await loader.stop();
+  });
+
+  it('keeps one pod from filling the map for the others', async () => {
+    await world.redirect().install();
+    const other = world.client(world.podB, 'podb/c1');
+    const limit = 1024;
+    const seen = JSON.parse(await pod.tell(`flood ${limit + 100}`)) as Record<string, number>;
+    assert.deepEqual(seen, { attested: limit, unattested: 100 });
+    assert.match(await other.tell(dial), /attested/);
+    assert.equal(world.redirect().counters()?.refusedLimit, 100n);
+    assert.equal(await pod.tell('ebb'), 'ebbed');
+    // All of its room is there again.
+    assert.deepEqual(JSON.parse(await pod.tell(`flood ${limit}`)), { attested: limit });
+    assert.equal(await pod.tell('ebb'), 'ebbed');
+  });
+
+  it('goes over to programs of another layout with maps of their own', async () => {
+    const object = readPrograms();
+    const path = join(world.tree.path, 'kubepods');
+    const stranger: WantedPrograms = {
+      pinFolder: world.pinFolder,
+      object,
+      settings: { ...settingsOf(object, DEFAULT_TARGET), layout: 999 },
+      cgroup: { path, id: cgroupIdOf(path) ?? 0n },
+      exemptIds: [],
+    };
+    mkdirSync(world.pinFolder);
+    installPrograms(stranger);
+    assert.equal(await pod.tell('storm'), 'storming');
+    const broken = await world.redirect().verify();
+    assert.ok(broken.problems.includes('programs of another layout'), broken.problems.join('; '));
+    const status = await world.redirect().install();
+    assert.ok(status.changed?.includes('maps of another layout left behind'));
+    assert.deepEqual(status.problems, []);
+    assert.match(await world.client(world.podB, 'podb/c2').tell(dial), /attested/);
+    const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
+    assert.deepEqual(Object.keys(seen), ['agent']);
   });
 
   it('says that it cannot while there are no pods, and exempts nothing that holds them', async () => {

@@ -18,10 +18,12 @@
 #include "bpf-side.h"
 #include "flows.h"
 #include "nmi.h"
+#include "sockets.h"
 
 #define MAX_ARGUMENTS 4
 #define MAX_VALUE_BYTES 4096
 #define MAX_SPARED 4096
+#define MAX_CGROUPS 65536
 
 enum handle_kind { HANDLE_PROGRAMS, HANDLE_MAP };
 
@@ -726,6 +728,84 @@ cleanup:
 	return result;
 }
 
+static bool id_argument(napi_env env, napi_value value, __u64 *id)
+{
+	bool is_lossless = false;
+
+	if (napi_get_value_bigint_uint64(env, value, (uint64_t *)id, &is_lossless) == napi_ok &&
+	    is_lossless)
+		return true;
+	throw_argument(env, "an id is wanted");
+	return false;
+}
+
+/* socketCgroups(dialled): the cgroups of sockets that are connected there */
+static napi_value socket_cgroups_call(napi_env env, napi_callback_info info)
+{
+	struct flow_end dialled = {};
+	struct fault fault = {};
+	napi_value values[MAX_ARGUMENTS], result = NULL, id;
+	__u64 *ids = NULL;
+	int count, index;
+
+	if (!arguments(env, info, 1, values) || !end_argument(env, values[0], &dialled))
+		return NULL;
+	count = socket_cgroups(&dialled, &ids, &fault);
+	if (count < 0) {
+		throw_fault(env, &fault);
+		goto cleanup;
+	}
+	if (napi_create_array_with_length(env, count, &result)) {
+		result = broken(env);
+		goto cleanup;
+	}
+	for (index = 0; index < count; index++) {
+		if (napi_create_bigint_uint64(env, ids[index], &id) ||
+		    napi_set_element(env, result, index, id)) {
+			result = broken(env);
+			goto cleanup;
+		}
+	}
+cleanup:
+	free(ids);
+	return result;
+}
+
+/* cutSockets(dialled, cgroupIds): how many sockets of these cgroups were closed */
+static napi_value cut_sockets_call(napi_env env, napi_callback_info info)
+{
+	struct flow_end dialled = {};
+	struct fault fault = {};
+	napi_value values[MAX_ARGUMENTS], item, result = NULL;
+	uint32_t count = 0, index;
+	__u64 *ids = NULL;
+	int cut;
+
+	if (!arguments(env, info, 2, values) || !end_argument(env, values[0], &dialled))
+		return NULL;
+	if (napi_get_array_length(env, values[1], &count) || count > MAX_CGROUPS)
+		return throw_argument(env, "an array of few ids is wanted");
+	ids = calloc(count + 1, sizeof(*ids));
+	if (!ids)
+		return throw_errno(env, "close socket", ENOMEM);
+	for (index = 0; index < count; index++) {
+		if (napi_get_element(env, values[1], index, &item)) {
+			broken(env);
+			goto cleanup;
+		}
+		if (!id_argument(env, item, &ids[index]))
+			goto cleanup;
+	}
+	cut = cut_sockets(&dialled, ids, count, &fault);
+	if (cut < 0)
+		throw_fault(env, &fault);
+	else if (napi_create_int32(env, cut, &result))
+		result = broken(env);
+cleanup:
+	free(ids);
+	return result;
+}
+
 NAPI_MODULE_INIT()
 {
 	const napi_property_descriptor functions[] = {
@@ -747,6 +827,8 @@ NAPI_MODULE_INIT()
 		FUNCTION("mapKeys", map_keys),
 		FUNCTION("lookupCaller", lookup_caller),
 		FUNCTION("cutFlows", cut_flows_call),
+		FUNCTION("socketCgroups", socket_cgroups_call),
+		FUNCTION("cutSockets", cut_sockets_call),
 #undef FUNCTION
 	};
 

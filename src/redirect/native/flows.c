@@ -6,21 +6,15 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
-#include <linux/netlink.h>
 #include "flows.h"
+#include "netlink.h"
 
-#define RECEIVE_BYTES (64 * 1024)
-#define WAIT_SEC 10
 #define MAX_FLOWS 65536
 #define LOOPBACK_NET 127
 
@@ -37,40 +31,6 @@ struct flows {
 	struct flow *all;
 	size_t count, room;
 };
-
-/* Netlink attributes: a length that counts its own header, a type, then the payload, aligned. */
-static const struct nlattr *next_attribute(const void **at, const void *end)
-{
-	const struct nlattr *attribute = *at;
-	size_t left = (const char *)end - (const char *)*at;
-
-	if (left < sizeof(*attribute) || attribute->nla_len < sizeof(*attribute) ||
-	    attribute->nla_len > left)
-		return NULL;
-	*at = (const char *)*at + NLA_ALIGN(attribute->nla_len);
-	return attribute;
-}
-
-static int type_of(const struct nlattr *attribute)
-{
-	return attribute->nla_type & NLA_TYPE_MASK;
-}
-
-static const void *payload_of(const struct nlattr *attribute, const void **end)
-{
-	*end = (const char *)attribute + attribute->nla_len;
-	return (const char *)attribute + NLA_HDRLEN;
-}
-
-static bool read_attribute(const struct nlattr *attribute, void *value, size_t size)
-{
-	const void *end, *payload = payload_of(attribute, &end);
-
-	if ((size_t)((const char *)end - (const char *)payload) < size)
-		return false;
-	memcpy(value, payload, size);
-	return true;
-}
 
 struct tuple {
 	__be32 source, destination;
@@ -188,83 +148,6 @@ static int keep_flow(struct flows *flows, const struct flow *flow)
 	return 0;
 }
 
-/* A request: its header, netfilter's own header, then attributes. */
-struct request {
-	struct nlmsghdr header;
-	struct nfgenmsg netfilter;
-	char attributes[256];
-};
-
-static void start_request(struct request *request, int operation, int flags)
-{
-	memset(request, 0, sizeof(*request));
-	request->header.nlmsg_len = NLMSG_LENGTH(sizeof(request->netfilter));
-	request->header.nlmsg_type = NFNL_SUBSYS_CTNETLINK << 8 | operation;
-	request->header.nlmsg_flags = NLM_F_REQUEST | flags;
-	request->netfilter.nfgen_family = AF_INET;
-	request->netfilter.version = NFNETLINK_V0;
-}
-
-static struct nlattr *put(struct request *request, int type, const void *value, size_t size)
-{
-	struct nlattr *attribute;
-
-	attribute = (struct nlattr *)((char *)request + NLMSG_ALIGN(request->header.nlmsg_len));
-	attribute->nla_type = type;
-	attribute->nla_len = NLA_HDRLEN + size;
-	if (size)
-		memcpy((char *)attribute + NLA_HDRLEN, value, size);
-	request->header.nlmsg_len = NLMSG_ALIGN(request->header.nlmsg_len) + NLA_ALIGN(attribute->nla_len);
-	return attribute;
-}
-
-static void end_nest(struct request *request, struct nlattr *nest)
-{
-	nest->nla_len = (char *)request + request->header.nlmsg_len - (char *)nest;
-}
-
-static int send_request(int channel, const struct request *request)
-{
-	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
-	ssize_t sent;
-
-	sent = sendto(channel, request, request->header.nlmsg_len, 0, (struct sockaddr *)&kernel,
-		      sizeof(kernel));
-	return sent < 0 ? -errno : 0;
-}
-
-typedef int message_reader(const struct nlmsghdr *message, void *context);
-
-/* Reads messages to the end of an answer: 0, or the negative errno that the kernel or a reader gave. */
-static int receive_answer(int channel, char *buffer, message_reader *reader, void *context)
-{
-	for (;;) {
-		ssize_t received = recv(channel, buffer, RECEIVE_BYTES, 0);
-		const struct nlmsghdr *message = (const struct nlmsghdr *)buffer;
-		size_t left = received;
-
-		if (received < 0) {
-			if (errno == EINTR)
-				continue;
-			return errno == EAGAIN ? -ETIMEDOUT : -errno;
-		}
-		for (; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
-			int result;
-
-			if (message->nlmsg_type == NLMSG_DONE)
-				return 0;
-			if (message->nlmsg_type == NLMSG_ERROR) {
-				if (message->nlmsg_len < NLMSG_LENGTH(sizeof(struct nlmsgerr)))
-					return -EBADMSG;
-				return ((const struct nlmsgerr *)NLMSG_DATA(message))->error;
-			}
-			result = reader ? reader(message, context) : 0;
-			if (result)
-				return result;
-		}
-	}
-}
-
 struct listing {
 	const struct flow_filter *filter;
 	struct flows *flows;
@@ -273,23 +156,31 @@ struct listing {
 static int list_flow(const struct nlmsghdr *message, void *context)
 {
 	const struct listing *listing = context;
-	const char *start = NLMSG_DATA(message);
-	const char *end = (const char *)message + message->nlmsg_len;
+	const void *end, *at = attributes_of(message, sizeof(struct nfgenmsg), &end);
 	struct flow flow;
 
-	if (message->nlmsg_len < NLMSG_LENGTH(sizeof(struct nfgenmsg)))
+	if (!at)
 		return -EBADMSG;
-	flow = read_flow(start + NLMSG_ALIGN(sizeof(struct nfgenmsg)), end);
+	flow = read_flow(at, end);
 	return is_meant(&flow, listing->filter) ? keep_flow(listing->flows, &flow) : 0;
 }
 
-static int delete_flow(int channel, char *buffer, const struct flow *flow)
+static void start_flow_request(struct request *request, int operation, int flags)
+{
+	struct nfgenmsg *netfilter;
+
+	netfilter = start_request(request, NFNL_SUBSYS_CTNETLINK << 8 | operation, flags,
+				  sizeof(*netfilter));
+	netfilter->nfgen_family = AF_INET;
+	netfilter->version = NFNETLINK_V0;
+}
+
+static int delete_flow(struct channel *channel, const struct flow *flow)
 {
 	struct nlattr *tuple, *part;
 	struct request request;
-	int error;
 
-	start_request(&request, IPCTNL_MSG_CT_DELETE, NLM_F_ACK);
+	start_flow_request(&request, IPCTNL_MSG_CT_DELETE, NLM_F_ACK);
 	tuple = put(&request, CTA_TUPLE_ORIG | NLA_F_NESTED, NULL, 0);
 	part = put(&request, CTA_TUPLE_IP | NLA_F_NESTED, NULL, 0);
 	put(&request, CTA_IP_V4_SRC, &flow->source, sizeof(flow->source));
@@ -305,17 +196,16 @@ static int delete_flow(int channel, char *buffer, const struct flow *flow)
 		put(&request, CTA_ZONE, &flow->zone, sizeof(flow->zone));
 	if (flow->has_id)
 		put(&request, CTA_ID, &flow->id, sizeof(flow->id));
-	error = send_request(channel, &request);
-	return error ? error : receive_answer(channel, buffer, NULL, NULL);
+	return ask(channel, &request, NULL, NULL);
 }
 
-static int delete_flows(int channel, char *buffer, const struct flows *flows, struct fault *fault)
+static int delete_flows(struct channel *channel, const struct flows *flows, struct fault *fault)
 {
 	size_t index;
 	int cut = 0, error;
 
 	for (index = 0; index < flows->count; index++) {
-		error = delete_flow(channel, buffer, &flows->all[index]);
+		error = delete_flow(channel, &flows->all[index]);
 		/* It ended by itself in between. */
 		if (error == -ENOENT)
 			continue;
@@ -328,37 +218,18 @@ static int delete_flows(int channel, char *buffer, const struct flows *flows, st
 
 int cut_flows(const struct flow_filter *filter, struct fault *fault)
 {
-	struct timeval patience = { .tv_sec = WAIT_SEC };
 	struct flows flows = {};
 	struct listing listing = { filter, &flows };
+	struct channel channel;
 	struct request request;
-	char *buffer = NULL;
-	int channel, result = -1, error;
+	int result, error;
 
-	channel = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
-	if (channel < 0)
-		return fail(fault, "open netlink", errno);
-	buffer = malloc(RECEIVE_BYTES);
-	if (!buffer) {
-		fail(fault, "open netlink", ENOMEM);
-		goto cleanup;
-	}
-	if (setsockopt(channel, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience))) {
-		fail(fault, "open netlink", errno);
-		goto cleanup;
-	}
-	start_request(&request, IPCTNL_MSG_CT_GET, NLM_F_DUMP);
-	error = send_request(channel, &request);
-	if (!error)
-		error = receive_answer(channel, buffer, list_flow, &listing);
-	if (error) {
-		fail(fault, "list flows", error);
-		goto cleanup;
-	}
-	result = delete_flows(channel, buffer, &flows, fault);
-cleanup:
+	if (open_channel(&channel, NETLINK_NETFILTER, fault))
+		return -1;
+	start_flow_request(&request, IPCTNL_MSG_CT_GET, NLM_F_DUMP);
+	error = ask(&channel, &request, list_flow, &listing);
+	result = error ? fail(fault, "list flows", error) : delete_flows(&channel, &flows, fault);
 	free(flows.all);
-	free(buffer);
-	close(channel);
+	close_channel(&channel);
 	return result;
 }

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include "netlink.h"
+
+#define RECEIVE_BYTES (64 * 1024)
+#define WAIT_SEC 10
+
+int open_channel(struct channel *channel, int protocol, struct fault *fault)
+{
+	struct timeval patience = { .tv_sec = WAIT_SEC };
+	int error;
+
+	channel->buffer = NULL;
+	channel->descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
+	if (channel->descriptor < 0)
+		return fail(fault, "open netlink", errno);
+	if (setsockopt(channel->descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience))) {
+		error = errno;
+		close_channel(channel);
+		return fail(fault, "open netlink", error);
+	}
+	channel->buffer = malloc(RECEIVE_BYTES);
+	if (!channel->buffer) {
+		close_channel(channel);
+		return fail(fault, "open netlink", ENOMEM);
+	}
+	return 0;
+}
+
+void close_channel(struct channel *channel)
+{
+	free(channel->buffer);
+	close(channel->descriptor);
+}
+
+void *start_request(struct request *request, int type, int flags, size_t fixed_size)
+{
+	memset(request, 0, sizeof(*request));
+	request->header.nlmsg_len = NLMSG_LENGTH(fixed_size);
+	request->header.nlmsg_type = type;
+	request->header.nlmsg_flags = NLM_F_REQUEST | flags;
+	return NLMSG_DATA(&request->header);
+}
+
+struct nlattr *put(struct request *request, int type, const void *value, size_t size)
+{
+	size_t at = NLMSG_ALIGN(request->header.nlmsg_len);
+	struct nlattr *attribute = (struct nlattr *)((char *)request + at);
+
+	attribute->nla_type = type;
+	attribute->nla_len = NLA_HDRLEN + size;
+	if (size)
+		memcpy((char *)attribute + NLA_HDRLEN, value, size);
+	request->header.nlmsg_len = at + NLA_ALIGN(attribute->nla_len);
+	return attribute;
+}
+
+void end_nest(struct request *request, struct nlattr *nest)
+{
+	nest->nla_len = (char *)request + request->header.nlmsg_len - (char *)nest;
+}
+
+static int send_request(const struct channel *channel, const struct request *request)
+{
+	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	ssize_t sent;
+
+	sent = sendto(channel->descriptor, request, request->header.nlmsg_len, 0,
+		      (struct sockaddr *)&kernel, sizeof(kernel));
+	return sent < 0 ? -errno : 0;
+}
+
+int ask(struct channel *channel, const struct request *request, message_reader *reader,
+	void *context)
+{
+	int error = send_request(channel, request);
+
+	if (error)
+		return error;
+	for (;;) {
+		ssize_t received = recv(channel->descriptor, channel->buffer, RECEIVE_BYTES, 0);
+		const struct nlmsghdr *message = (const struct nlmsghdr *)channel->buffer;
+		size_t left = received;
+
+		if (received < 0) {
+			if (errno == EINTR)
+				continue;
+			return errno == EAGAIN ? -ETIMEDOUT : -errno;
+		}
+		for (; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
+			int result;
+
+			if (message->nlmsg_type == NLMSG_DONE)
+				return 0;
+			if (message->nlmsg_type == NLMSG_ERROR) {
+				if (message->nlmsg_len < NLMSG_LENGTH(sizeof(struct nlmsgerr)))
+					return -EBADMSG;
+				return ((const struct nlmsgerr *)NLMSG_DATA(message))->error;
+			}
+			result = reader ? reader(message, context) : 0;
+			if (result)
+				return result;
+		}
+	}
+}
+
+const void *attributes_of(const struct nlmsghdr *message, size_t fixed_size, const void **end)
+{
+	if (message->nlmsg_len < NLMSG_LENGTH(fixed_size))
+		return NULL;
+	*end = (const char *)message + message->nlmsg_len;
+	return (const char *)NLMSG_DATA(message) + NLMSG_ALIGN(fixed_size);
+}
+
+/* A length that counts its own header, a type, then the payload, aligned. */
+const struct nlattr *next_attribute(const void **at, const void *end)
+{
+	const struct nlattr *attribute = *at;
+	ptrdiff_t left = (const char *)end - (const char *)*at;
+
+	if (left < (ptrdiff_t)sizeof(*attribute) || attribute->nla_len < sizeof(*attribute) ||
+	    attribute->nla_len > left)
+		return NULL;
+	*at = (const char *)*at + NLA_ALIGN(attribute->nla_len);
+	return attribute;
+}
+
+int type_of(const struct nlattr *attribute)
+{
+	return attribute->nla_type & NLA_TYPE_MASK;
+}
+
+const void *payload_of(const struct nlattr *attribute, const void **end)
+{
+	*end = (const char *)attribute + attribute->nla_len;
+	return (const char *)attribute + NLA_HDRLEN;
+}
+
+bool read_attribute(const struct nlattr *attribute, void *value, size_t size)
+{
+	const void *end, *payload = payload_of(attribute, &end);
+
+	if ((size_t)((const char *)end - (const char *)payload) < size)
+		return false;
+	memcpy(value, payload, size);
+	return true;
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Finding and closing sockets of others in this network namespace, by the kernel's socket diagnosis.
+ * A closing names the socket's cookie, so that no other one that has come to the same address and
+ * port is meant. (The diagnosis selects by cgroup too, but knows no "or below".)
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <linux/inet_diag.h>
+#include <linux/sock_diag.h>
+#include "netlink.h"
+#include "sockets.h"
+
+#define MAX_SOCKETS 65536
+/*
+ * States that are a connection, by the kernel's numbers: established, SYN sent and received, both
+ * FIN waits, close wait, last ACK, closing. Not closed, listening, in time wait or a new request.
+ */
+#define CONNECTED ((1 << 1) | (1 << 2) | (1 << 3) | (1 << 4) | (1 << 5) | (1 << 8) | (1 << 9) | (1 << 11))
+
+struct found_socket {
+	__u8 family;
+	struct inet_diag_sockid id;
+	__u64 cgroup_id;
+};
+
+struct found_sockets {
+	const struct flow_end *dialled;
+	struct found_socket *all;
+	size_t count, room;
+};
+
+static bool is_dialled(const struct inet_diag_msg *found, const struct flow_end *dialled)
+{
+	const __be32 *ip = found->id.idiag_dst;
+
+	if (found->id.idiag_dport != dialled->port)
+		return false;
+	if (found->idiag_family == AF_INET)
+		return ip[0] == dialled->ip;
+	return ip[0] == 0 && ip[1] == 0 && ip[2] == htonl(0xffff) && ip[3] == dialled->ip;
+}
+
+static int list_socket(const struct nlmsghdr *message, void *context)
+{
+	const struct inet_diag_msg *told = NLMSG_DATA(message);
+	const void *end, *at = attributes_of(message, sizeof(*told), &end);
+	struct found_sockets *found = context;
+	struct found_socket socket = {};
+	const struct nlattr *attribute;
+
+	if (!at)
+		return -EBADMSG;
+	if (!is_dialled(told, found->dialled))
+		return 0;
+	socket.family = told->idiag_family;
+	socket.id = told->id;
+	while ((attribute = next_attribute(&at, end))) {
+		if (type_of(attribute) == INET_DIAG_CGROUP_ID)
+			read_attribute(attribute, &socket.cgroup_id, sizeof(socket.cgroup_id));
+	}
+	if (found->count == found->room) {
+		size_t room = found->room ? 2 * found->room : 64;
+		struct found_socket *all;
+
+		if (room > MAX_SOCKETS)
+			return 0;
+		all = realloc(found->all, room * sizeof(*all));
+		if (!all)
+			return -ENOMEM;
+		found->all = all;
+		found->room = room;
+	}
+	found->all[found->count++] = socket;
+	return 0;
+}
+
+static int list_family(struct channel *channel, int family, struct found_sockets *found)
+{
+	struct inet_diag_req_v2 *wanted;
+	struct request request;
+
+	wanted = start_request(&request, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, sizeof(*wanted));
+	wanted->sdiag_family = family;
+	wanted->sdiag_protocol = IPPROTO_TCP;
+	wanted->idiag_states = CONNECTED;
+	return ask(channel, &request, list_socket, found);
+}
+
+static int find_sockets(struct channel *channel, struct found_sockets *found, struct fault *fault)
+{
+	int error;
+
+	if (open_channel(channel, NETLINK_SOCK_DIAG, fault))
+		return -1;
+	error = list_family(channel, AF_INET, found);
+	if (!error)
+		error = list_family(channel, AF_INET6, found);
+	if (!error)
+		return 0;
+	free(found->all);
+	close_channel(channel);
+	return fail(fault, "list sockets", error);
+}
+
+static bool is_among(__u64 id, const __u64 *ids, size_t count)
+{
+	size_t index;
+
+	for (index = 0; index < count; index++) {
+		if (ids[index] == id)
+			return true;
+	}
+	return false;
+}
+
+int socket_cgroups(const struct flow_end *dialled, __u64 **ids, struct fault *fault)
+{
+	struct found_sockets found = { .dialled = dialled };
+	struct channel channel;
+	size_t index;
+	int count = 0;
+
+	if (find_sockets(&channel, &found, fault))
+		return -1;
+	*ids = calloc(found.count + 1, sizeof(**ids));
+	if (*ids) {
+		for (index = 0; index < found.count; index++) {
+			if (!is_among(found.all[index].cgroup_id, *ids, count))
+				(*ids)[count++] = found.all[index].cgroup_id;
+		}
+	} else {
+		count = fail(fault, "list sockets", ENOMEM);
+	}
+	free(found.all);
+	close_channel(&channel);
+	return count;
+}
+
+static int close_socket(struct channel *channel, const struct found_socket *socket)
+{
+	struct inet_diag_req_v2 *meant;
+	struct request request;
+
+	meant = start_request(&request, SOCK_DESTROY, NLM_F_ACK, sizeof(*meant));
+	meant->sdiag_family = socket->family;
+	meant->sdiag_protocol = IPPROTO_TCP;
+	meant->id = socket->id;
+	return ask(channel, &request, NULL, NULL);
+}
+
+int cut_sockets(const struct flow_end *dialled, const __u64 *ids, size_t count,
+		struct fault *fault)
+{
+	struct found_sockets found = { .dialled = dialled };
+	struct channel channel;
+	size_t index;
+	int cut = 0, error;
+
+	if (find_sockets(&channel, &found, fault))
+		return -1;
+	for (index = 0; index < found.count; index++) {
+		if (!is_among(found.all[index].cgroup_id, ids, count))
+			continue;
+		error = close_socket(&channel, &found.all[index]);
+		if (!error) {
+			cut++;
+		} else if (error != -ENOENT) {
+			cut = fail(fault, "close socket", error);
+			break;
+		}
+	}
+	free(found.all);
+	close_channel(&channel);
+	return cut;
+}
