@@ -81,6 +81,7 @@ export async function openFabricGround(
       placed.delete(name);
     },
     openHostClient: () => openFabricPod({ fabric, space: 'node' }),
+    openOutsider: (pod) => openFabricPod({ fabric, space: pod }),
     openAgent,
     runInNode: (command, args, input) =>
       collect(fabric.exec('node', command, args, { stdio: ['pipe', 'pipe', 'pipe'] }), input),

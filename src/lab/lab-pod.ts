@@ -31,6 +31,10 @@ export interface AskOptions {
   readonly connection?: string;
   readonly body?: string;
   readonly timeoutMs?: number;
+  /** Dialled in place of the metadata address. */
+  readonly host?: string;
+  /** The address to dial from. */
+  readonly from?: string;
 }
 
 export interface LabPodOptions {
@@ -75,6 +79,8 @@ export class LabPod implements AsyncDisposable {
       connection: options.connection ?? 'new',
       timeoutMs: options.timeoutMs ?? 10_000,
       ...(options.body === undefined ? {} : { body: options.body }),
+      ...(options.host === undefined ? {} : { host: options.host }),
+      ...(options.from === undefined ? {} : { from: options.from }),
     });
     const reply: PodReply =
       answer.outcome === 'failed'

@@ -58,6 +58,7 @@ export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
     },
     closePod: () => Promise.resolve(),
     openHostClient: noNamespaces,
+    openOutsider: noNamespaces,
     openAgent: () => {
       throw noNamespace();
     },

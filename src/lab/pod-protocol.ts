@@ -18,6 +18,8 @@ export interface PodRequest {
   /** Default: the pod's metadata address. */
   readonly host?: string;
   readonly port?: number;
+  /** The address to dial from; default: the pod's own. */
+  readonly from?: string;
   /** Default 1.1. */
   readonly httpVersion?: '1.0' | '1.1';
 }

@@ -46,10 +46,11 @@ export function openPodSession(options: PodSessionOptions): PodSession {
   };
 
   const request = async (wanted: PodRequest): Promise<PodAnswer> => {
+    const from = wanted.from ?? options.sourceIp;
     const target = {
       host: wanted.host ?? options.host,
       port: wanted.port ?? options.port,
-      ...(options.sourceIp === undefined ? {} : { localAddress: options.sourceIp }),
+      ...(from === undefined ? {} : { localAddress: from }),
     };
     const headers = completeHeaders(wanted, target.host, target.port);
     return exchange(wanted.timeoutMs, () => {

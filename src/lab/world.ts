@@ -45,6 +45,8 @@ export interface Ground extends Surroundings {
   openHostClient(): Promise<PodClient>;
   /** Another agent on the same node, its probes on a port of their own. Namespaces only. */
   openAgent(adminPort: number): AgentProcess;
+  /** A client in a pod's network and in no cgroup of a pod. Namespaces only. */
+  openOutsider(pod: string): Promise<PodClient>;
   /** Runs a program in the node's namespace. Namespaces only. */
   runInNode(command: string, args: readonly string[], input?: string): Promise<RunResult>;
   /** Runs a program in a pod's namespace. Namespaces only. */

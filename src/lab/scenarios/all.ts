@@ -14,6 +14,7 @@ import { lateObjectScenarios } from './late-objects.ts';
 import { nodeSurfaceScenarios } from './node-surface.ts';
 import { redirectScenarios } from './redirect.ts';
 import { strangerScenarios } from './strangers.ts';
+import { attestedScenarios } from './attested.ts';
 import { canaryScenarios, upstreamScenarios } from './upstream.ts';
 import { wireScenarios } from './wire.ts';
 
@@ -31,6 +32,7 @@ export const scenarios: readonly Scenario[] = [
   ...agentLifeScenarios,
   ...crowdScenarios,
   ...redirectScenarios,
+  ...attestedScenarios,
   ...addressModeScenarios,
   ...nodeSurfaceScenarios,
   ...kubeOutageScenarios,

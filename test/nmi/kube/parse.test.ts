@@ -43,6 +43,7 @@ describe('a pod from the API', () => {
     });
     assert.deepEqual(valueOf(parsed), {
       ...ref,
+      cgroupUid: ref.uid,
       ips: ['10.0.0.7', 'fd00::7'],
       labels: { aadpodidbinding: 'x' },
       phase: 'Pending',
@@ -61,6 +62,12 @@ describe('a pod from the API', () => {
     }
   });
 
+  it('of a static manifest has its cgroup under the hash that the kubelet gave it', () => {
+    const annotations = { 'kubernetes.io/config.hash': '0123abcd' };
+    const parsed = parsePod({ metadata: { ...metadata, annotations } });
+    assert.ok(parsed.ok && parsed.value.cgroupUid === '0123abcd');
+  });
+
   it('is terminating when it has a deletion time', () => {
     const parsed = parsePod({
       metadata: { ...metadata, deletionTimestamp: '2026-01-02T03:04:06Z' },
@@ -76,6 +83,7 @@ describe('a pod from the API', () => {
     });
     assert.deepEqual(valueOf(parsed), {
       ...ref,
+      cgroupUid: ref.uid,
       ips: [],
       labels: {},
       phase: 'Unknown',
