@@ -98,10 +98,7 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
       assert.deepEqual(result, { code: 'NOT_PERMITTED', step: 'load' }, `only ${capability}`);
     }
     const status = await world.redirect().verify();
-    assert.ok(
-      status.problems.includes('program connect4 not attached'),
-      status.problems.join('; '),
-    );
+    assert.match(status.problems.join('; '), /no programs installed|connect4 not attached/);
   });
 
   it('are none at all to look callers up, from a pin that is read-only to everybody', async () => {
