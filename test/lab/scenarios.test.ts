@@ -10,6 +10,8 @@ import { after, before, describe, test } from 'node:test';
 import { freshExecutable } from '../../scripts/build.ts';
 import { listFabricNamespaces } from '../../src/lab/namespaces.ts';
 import type { LabResult } from '../../src/lab/scenario.ts';
+import { findCgroupRoot } from '../../src/redirect/cgroup-tree.ts';
+import { nativeModule } from '../../src/redirect/native.ts';
 import { fabricSkip } from './support/fabric-pod.ts';
 
 /** Longer than all scenarios take on a busy machine with two cores. */
@@ -24,6 +26,22 @@ interface Run {
 /** The links of the machine's own namespace, which no lab may touch. */
 function machineLinks(): readonly string[] {
   return readdirSync('/sys/class/net').toSorted();
+}
+
+/** Cgroups that labs made and that are still there. */
+function labCgroups(): readonly string[] {
+  return readdirSync(findCgroupRoot()).filter((name) => name.startsWith('nmi-lab-'));
+}
+
+/** Why eBPF cannot be tried on this machine, or `false`. */
+function whyNoEbpf(): string | false {
+  try {
+    findCgroupRoot();
+    const refused = Object.entries(nativeModule().probe()).filter(([, errno]) => errno !== 0);
+    return refused.length === 0 ? false : `the kernel refuses ${refused.join(', ')}`;
+  } catch (error) {
+    return error instanceof Error ? error.message : 'no eBPF';
+  }
 }
 
 describe('the executable, as nmi lab', () => {
@@ -75,23 +93,27 @@ describe('the executable, as nmi lab', () => {
       .map((line) => line.split(' ', 1)[0] ?? '');
   }
 
-  test('every scenario holds in network namespaces', { skip: fabricSkip }, async (t) => {
-    const run = await lab('--scenario', 'all', '--output', 'json');
-    const result = parse(run);
-    for (const { name, ok, detail } of result.scenarios) {
-      await t.test(name, () => {
-        assert.ok(ok, detail);
-      });
-    }
-    assert.deepEqual(
-      result.scenarios.map(({ name }) => name),
-      await names(),
-    );
-    assert.equal(result.leaks, 0);
-    assert.equal(result.redirect, 'iptables');
-    assert.equal(result.ok, true, 'one scenario or more does not hold');
-    assert.equal(run.code, 0, run.stderr);
-  });
+  for (const mode of ['iptables', 'ebpf'] as const) {
+    const skip = mode === 'ebpf' && fabricSkip === false ? whyNoEbpf() : fabricSkip;
+    test(`every scenario holds in network namespaces, by ${mode}`, { skip }, async (t) => {
+      const run = await lab('--redirect', mode, '--scenario', 'all', '--output', 'json');
+      const result = parse(run);
+      for (const { name, ok, detail } of result.scenarios) {
+        await t.test(name, () => {
+          assert.ok(ok, detail);
+        });
+      }
+      assert.deepEqual(
+        result.scenarios.map(({ name }) => name),
+        await names(),
+      );
+      assert.equal(result.leaks, 0);
+      assert.equal(result.redirect, mode);
+      assert.equal(result.ok, true, 'one scenario or more does not hold');
+      assert.equal(run.code, 0, run.stderr);
+      assert.deepEqual(labCgroups(), [], 'cgroups stayed');
+    });
+  }
 
   test('every scenario that needs no kernel between holds on loopback, which is said', async (t) => {
     const run = await lab('--loopback', '--scenario', 'all', '--output', 'json');
