@@ -7,6 +7,8 @@ import { cgroupIdOf } from '../../src/redirect/cgroup-tree.ts';
 import { installPrograms, type WantedPrograms } from '../../src/redirect/ebpf-programs.ts';
 import { settingsOf } from '../../src/redirect/ebpf-settings.ts';
 import { readPrograms } from '../../src/redirect/native-files.ts';
+import { openEbpfReader } from '../../src/redirect/ebpf.ts';
+import { probeEbpf, summariseFindings } from '../../src/redirect/ebpf-probe.ts';
 import { nativeModule } from '../../src/redirect/native.ts';
 import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
 import { whyNoBpfTests } from './cgroup-ground.ts';
@@ -248,6 +250,29 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const second = await world.redirect().install();
     assert.deepEqual(second.changed, []);
     assert.match(second.detail, /169\.254\.169\.254:80 to 169\.254\.25\.79:2579/);
+  });
+
+  it('is seen by one who may only read, and not changed', async () => {
+    const { pinFolder } = world;
+    const reader = openEbpfReader({ pinFolder });
+    assert.equal((await reader.verify()).state, 'absent');
+    await world.redirect().install();
+    assert.equal((await reader.verify()).state, 'active');
+    const other = { ...DEFAULT_TARGET, listenPort: 2580 };
+    const strange = await openEbpfReader({ pinFolder, target: other }).verify();
+    assert.equal(strange.state, 'broken');
+    await assert.rejects(reader.remove(), /NOT_PERMITTED|may only read/);
+    assert.match(await pod.tell(dial), /attested/);
+  });
+
+  it('finds all that it needs', () => {
+    const findings = probeEbpf({ cgroupRoot: world.tree.path, pinFolder: world.pinFolder });
+    assert.equal(summariseFindings(findings), 'supported', JSON.stringify(findings));
+    const empty = probeEbpf({ cgroupRoot: world.tree.make('empty'), pinFolder: '/proc/nmi' });
+    assert.deepEqual(
+      empty.filter(({ support }) => support !== 'supported').map(({ part }) => part),
+      ['pods in the cgroup2 tree', 'BPF file system'],
+    );
   });
 
   it('opens the node again when it is removed, and leaves nothing', async () => {
