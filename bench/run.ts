@@ -7,20 +7,22 @@
  */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, open, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { arch, cpus, release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { freshExecutable } from '../scripts/build.ts';
-import { openFakeImds } from '../src/lab/fake-imds.ts';
-import { openFakeKube } from '../src/lab/fake-kube.ts';
-import { createLabIdentity, createNodeIdentity } from '../src/lab/lab-identity.ts';
+import { createEntraApplication } from '../src/lab/entra-applications.ts';
+import { createLabIdentity } from '../src/lab/lab-identity.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
   createPodManifest,
+  createSecret,
 } from '../src/lab/manifests.ts';
+import { openSurroundings } from '../src/lab/surroundings.ts';
+import { measureMisses } from './misses.ts';
 
 const { values, positionals } = parseArgs({
   options: { rounds: { type: 'string' }, seconds: { type: 'string' } },
@@ -29,6 +31,7 @@ const { values, positionals } = parseArgs({
 const rounds = Number(values.rounds ?? 5);
 const seconds = values.seconds ?? '2';
 const host = '127.0.0.1';
+const secretValue = 'bench-client-secret';
 
 interface Figures {
   readonly perSec: number;
@@ -86,12 +89,27 @@ const median = (numbers: readonly number[]): number =>
 async function main(): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const executable = await freshExecutable();
-  const kube = stack.use(await openFakeKube({ host }));
+  const around = stack.use(
+    await openSurroundings({
+      imds: { host, port: 0 },
+      ...{ host, kubePort: 0, entraPort: 0, nodeIp: host },
+    }),
+  );
+  const { kube, imds, entra } = around;
   const identity = createLabIdentity('bench');
-  const imds = stack.use(
-    await openFakeImds({
-      ...{ host, port: 0, nodeIps: [host], systemAssigned: createNodeIdentity() },
-      userAssigned: [identity],
+  imds.assign(identity);
+  const application = createEntraApplication('bench-secret', { secrets: [{ value: secretValue }] });
+  entra.register(application);
+  kube.apply(createSecret({ name: 'bench-secret', data: { clientSecret: secretValue } }));
+  kube.apply(
+    createAzureIdentity({
+      ...{ name: 'bench-secret', type: 1, clientId: application.clientId },
+      ...{ tenantId: application.tenantId, clientPassword: { name: 'bench-secret' } },
+    }),
+  );
+  kube.apply(
+    createAzureIdentityBinding({
+      ...{ name: 'bench-secret', azureIdentity: 'bench-secret', selector: 'bench' },
     }),
   );
   const { clientId, resourceId } = identity;
@@ -107,8 +125,6 @@ async function main(): Promise<void> {
   }
   const folder = await mkdtemp(join(tmpdir(), 'nmi-bench-'));
   stack.defer(() => rm(folder, { recursive: true, force: true }));
-  const kubeconfig = join(folder, 'kubeconfig');
-  await writeFile(kubeconfig, kube.kubeconfig());
   const log = stack.use(await open(join(folder, 'log'), 'w'));
 
   const [agentPort, adminPort, controlPort] = [
@@ -123,17 +139,20 @@ async function main(): Promise<void> {
       `--nmi-listen-address=${host}`,
       `--nmi-port=${agentPort}`,
     ],
-    ...[`--metadata-ip=${host}`, `--metadata-port=${imds.port}`, `--kubeconfig=${kubeconfig}`],
+    ...[`--metadata-ip=${host}`, `--metadata-port=${imds.port}`, ...around.agentFlags],
     ...[`--http-probe-port=${adminPort}`, `--prometheus-port=${adminPort}`],
     ...['--allow-network-plugin-kubenet', ...positionals],
   ];
   const [program, args] = onCore(0, [executable, ...flags]);
-  const agent = spawn(program, args, { stdio: ['ignore', log.fd, 'inherit'] });
+  const agent = spawn(program, args, {
+    stdio: ['ignore', log.fd, 'inherit'],
+    env: { ...process.env, ...around.agentEnvironment },
+  });
   stack.defer(() => stop(agent));
   await untilReady(`http://${host}:${adminPort}/readyz`);
   const url =
     `http://${host}:${agentPort}/metadata/identity/oauth2/token` +
-    '?api-version=2018-02-01&resource=https://vault.azure.net';
+    `?api-version=2018-02-01&resource=https://vault.azure.net&client_id=${clientId}`;
   const first = await fetch(url, { headers: { Metadata: 'true' } });
   if (first.status !== 200) throw new Error(`the agent answered ${first.status}`);
   const bytes = (await first.text()).length;
@@ -178,6 +197,16 @@ async function main(): Promise<void> {
         `| ${ratios((figures) => figures.perSec)} | ${ratios((figures) => figures.p50Us)} ` +
         `| ${ratios((figures) => figures.p99Us)} |`,
     );
+  }
+  say('');
+  for (const line of await measureMisses({
+    around,
+    agentPort,
+    identity,
+    application,
+    secretValue,
+  })) {
+    say(line);
   }
 }
 
