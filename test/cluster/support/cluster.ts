@@ -84,10 +84,13 @@ export interface Cluster extends AsyncDisposable {
 }
 
 /** Rejects with the last words of the server that did not come up; nothing is left then. */
-export async function startCluster(binaries: ClusterBinaries): Promise<Cluster> {
+export async function startCluster(
+  binaries: ClusterBinaries,
+  apiserverFlags: readonly string[] = [],
+): Promise<Cluster> {
   await using opening = new AsyncDisposableStack();
   const { path: folder } = opening.use(await openClusterFolder());
-  const plane = opening.use(await openControlPlane(binaries, folder));
+  const plane = opening.use(await openControlPlane(binaries, folder, apiserverFlags));
   const { admin, adminAccess } = plane;
   const { url, caPem } = adminAccess;
   const anonymous = opening.use(openApi({ url, caPem }));

@@ -32,6 +32,7 @@ const startTimeoutMs = 120_000;
 export async function openControlPlane(
   binaries: ClusterBinaries,
   folder: string,
+  moreApiserverFlags: readonly string[] = [],
 ): Promise<ControlPlane> {
   await using opening = new AsyncDisposableStack();
   const host = loopbackAddress();
@@ -79,7 +80,10 @@ export async function openControlPlane(
     apiserver = await startChildServer(
       'kube-apiserver',
       binaries.kubeApiserver,
-      apiserverFlags(pki, host, apiPort, adminAccess.url, etcdAccess.url),
+      [
+        ...apiserverFlags(pki, host, apiPort, adminAccess.url, etcdAccess.url),
+        ...moreApiserverFlags,
+      ],
       join(folder, 'kube-apiserver.log'),
     );
     await untilReady(admin, [store, apiserver]);

@@ -7,7 +7,11 @@ import { startCluster, type Cluster } from './cluster.ts';
  * A `describe` for each version, with one cluster for all its tests, which `cluster()` gives while
  * they run. A version that is missing is skipped by name.
  */
-export function describeOnClusters(what: string, tests: (cluster: () => Cluster) => void): void {
+export function describeOnClusters(
+  what: string,
+  tests: (cluster: () => Cluster) => void,
+  apiserverFlags: readonly string[] = [],
+): void {
   for (const { name, programs, missing } of provideClusters()) {
     if (missing !== undefined) {
       describe(`${what} (${name})`, { skip: missing }, () => undefined);
@@ -16,7 +20,7 @@ export function describeOnClusters(what: string, tests: (cluster: () => Cluster)
     describe(`${what} (${name})`, () => {
       let started: Cluster | undefined;
       before(async () => {
-        started = await startCluster(programs);
+        started = await startCluster(programs, apiserverFlags);
       });
       after(async () => {
         await started?.[Symbol.asyncDispose]();

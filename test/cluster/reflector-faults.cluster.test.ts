@@ -1,0 +1,321 @@
+/** The agent's watches on real servers, with the timing that it runs with, through single faults. */
+import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { before, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { systemClock } from '../../src/cache/clock.ts';
+import type { Pod } from '../../src/cache/objects.ts';
+import { eventually } from '../../src/lab/eventually.ts';
+import { openKubeClient } from '../../src/nmi/kube/client.ts';
+import { parsePod } from '../../src/nmi/kube/parse.ts';
+import { openReflector } from '../../src/nmi/kube/reflector.ts';
+import { keptLog, MapStore, quick, temporaryDir } from '../nmi/kube/kube-world.ts';
+import {
+  replayCut,
+  streamBytes,
+  type RawObject,
+  type Recording,
+} from '../nmi/kube/recorded-stream.ts';
+import type { Cluster } from './support/cluster.ts';
+import { openFaultProxy } from './support/fault-proxy.ts';
+import { describeOnClusters } from './support/on-clusters.ts';
+import { deletePod, runPod, setPodStatus } from './support/pods.ts';
+import { openWatchedNode, type WatchedNode } from './support/watched-node.ts';
+
+const crds = join(import.meta.dirname, '../../deploy/crds.yaml');
+const bound = `
+apiVersion: aadpodidentity.k8s.io/v1
+kind: AzureIdentity
+metadata: { name: demo, namespace: faults }
+spec: { type: 0, resourceID: /subscriptions/s/x, clientID: c }
+---
+apiVersion: aadpodidentity.k8s.io/v1
+kind: AzureIdentityBinding
+metadata: { name: demo, namespace: faults }
+spec: { azureIdentity: demo, selector: demo }
+`;
+
+/** A fault, from its beginning to its end; what has to be written meanwhile is given. */
+interface Fault {
+  readonly name: string;
+  run(world: { cluster: Cluster; network: WatchedNode['network'] }): Promise<void>;
+  /** The server is away, so what is new is written after the fault. */
+  readonly isServerAway?: true;
+}
+
+const faults: readonly Fault[] = [
+  {
+    name: 'all connections were reset',
+    async run({ network }) {
+      network.cut();
+    },
+  },
+  {
+    name: 'connections were refused for 4 s',
+    async run({ network }) {
+      await network.stop();
+      await delay(4000);
+      await network.start();
+    },
+  },
+  {
+    name: 'nothing came through for 4 s',
+    async run({ network }) {
+      network.blackHole();
+      await delay(4000);
+      network.thaw();
+    },
+  },
+  {
+    name: 'connections were reset and new ones led nowhere for 4 s',
+    async run({ network }) {
+      network.cut();
+      network.blackHole();
+      await delay(4000);
+      network.thaw();
+    },
+  },
+  {
+    name: 'the server was killed and started again',
+    isServerAway: true,
+    async run({ cluster }) {
+      await cluster.killApiserver();
+      await delay(1000);
+      await cluster.startApiserver();
+    },
+  },
+  {
+    name: 'the server was stopped in good order and started again',
+    isServerAway: true,
+    async run({ cluster }) {
+      await cluster.restart();
+    },
+  },
+];
+
+describeOnClusters('the watches of a node', (cluster) => {
+  const admin = () => cluster().admin;
+  let lastIp = 0;
+
+  /** A pod that has an identity, of node-a. */
+  function wish(name: string) {
+    lastIp += 1;
+    const ip = `10.1.${lastIp >> 8}.${lastIp & 255}`;
+    const labels = { aadpodidbinding: 'demo' };
+    return { namespace: 'faults', name, node: 'node-a', ip, labels };
+  }
+
+  function openNode(): Promise<WatchedNode> {
+    return openWatchedNode({ access: cluster().adminAccess, node: 'node-a' });
+  }
+
+  before(async () => {
+    await cluster().applyOverHttp(await readFile(crds, 'utf8'));
+    await cluster().createNamespace('faults');
+    await eventually(() => cluster().applyOverHttp(bound), 30_000);
+  });
+
+  for (const fault of faults) {
+    it(`serve a new pod within 1 s after ${fault.name}, and known ones all the time`, async (t) => {
+      await using node = await openNode();
+      const { network, pods } = node;
+      const known = wish(`known-${lastIp}`);
+      await runPod(admin(), known);
+      await node.servable(known.ip);
+      // As after a long time without a fault.
+      await delay(1200);
+      let emptied = 0;
+      const forget = pods.onChange(() => {
+        if (pods.byIp(known.ip).kind !== 'pod') emptied += 1;
+      });
+      const fresh = wish(`fresh-${lastIp}`);
+      const running = fault.run({ cluster: cluster(), network });
+      if (fault.isServerAway !== true) await runPod(admin(), fresh);
+      await running;
+      const endedMs = performance.now();
+      if (fault.isServerAway === true) await runPod(admin(), fresh);
+      const tookMs = (await node.servable(fresh.ip)) - endedMs;
+      forget();
+      t.diagnostic(`${Math.round(tookMs)} ms`);
+      assert.ok(tookMs < 1000, `${tookMs} ms`);
+      assert.equal(emptied, 0);
+      await deletePod(admin(), fresh);
+      await deletePod(admin(), known);
+    });
+  }
+
+  it('serve a new pod that asks, while their connections carry nothing and do not end', async () => {
+    await using node = await openNode();
+    node.network.freeze();
+    const fresh = wish('asking');
+    await runPod(admin(), fresh);
+    const askedMs = performance.now();
+    node.watches.doubt();
+    const tookMs = (await node.servable(fresh.ip)) - askedMs;
+    assert.ok(tookMs < 1000, `${tookMs} ms`);
+    await deletePod(admin(), fresh);
+  });
+
+  it('list anew, in one step, when etcd and the server forgot what was since', async () => {
+    await using node = await openNode();
+    const { network, pods, watches } = node;
+    const kept = wish('kept');
+    const gone = wish('gone');
+    for (const pod of [kept, gone]) await runPod(admin(), pod);
+    for (const { ip } of [kept, gone]) await node.servable(ip);
+    const seen = new Set<string>();
+    const forget = pods.onChange(() => {
+      seen.add([kept, gone].map(({ ip }) => pods.byIp(ip).kind).join(' '));
+    });
+    await network.stop();
+    await deletePod(admin(), gone);
+    const came = wish('came');
+    await runPod(admin(), came);
+    await cluster().compact();
+    await cluster().restart();
+    await network.start();
+    await node.servable(came.ip);
+    forget();
+    assert.deepEqual([...seen], ['pod unknown']);
+    assert.ok(watches.stats().pods.errors.GONE >= 1);
+    assert.ok(watches.stats().pods.relists >= 1);
+    await eventually(() => {
+      const { identities } = watches.stats();
+      assert.ok(identities.relists >= 1 && identities.stalenessMs < 5000);
+    });
+    for (const pod of [kept, came]) await deletePod(admin(), pod);
+  });
+
+  it('go on from a cut at any byte of the wire, without another list', async () => {
+    await using node = await openNode();
+    const { network, watches } = node;
+    const app = wish('app');
+    await runPod(admin(), app);
+    await node.servable(app.ip);
+    // TLS takes about 2,500 bytes of it.
+    for (let round = 0; round < 30; round += 1) {
+      network.cutNextAfter(1 + Math.floor(Math.random() * 8000));
+      network.cut();
+      const ip = `10.2.0.${round}`;
+      await setPodStatus(admin(), app, { podIP: ip, podIPs: [{ ip }] });
+      await node.servable(ip);
+    }
+    assert.equal(watches.stats().pods.relists, 0);
+    assert.ok(watches.stats().pods.errors.NETWORK >= 30);
+    await eventually(() => assert.ok(network.connections <= 5, `${network.connections}`));
+    await deletePod(admin(), app);
+  });
+
+  it('would lose, repeat and empty nothing of a recorded stream wherever it were cut', async (t) => {
+    await cluster().createNamespace('recorded');
+    const path = '/api/v1/namespaces/recorded/pods';
+    const pod = (name: string) => ({ ...wish(name), namespace: 'recorded' });
+    await runPod(admin(), pod('a'));
+    const { items, metadata } = await admin().expect('GET', path);
+    const version = metadata.resourceVersion;
+    await runPod(admin(), pod('b'));
+    await deletePod(admin(), pod('a'));
+    const lines: string[] = [];
+    for await (const line of admin().watch(`${path}?watch=1&resourceVersion=${version}`)) {
+      lines.push(JSON.stringify(line));
+      if (lines.length === 3) break;
+    }
+    const recording: Recording = { before: items as readonly RawObject[], version, lines };
+    let cuts = 0;
+    for (const listBy of ['pages', 'stream'] as const) {
+      const { length } = streamBytes(recording, listBy);
+      for (let cutAt = 0; cutAt <= length; cutAt += 1) {
+        await replayCut(recording, listBy, cutAt);
+        cuts += 1;
+      }
+    }
+    t.diagnostic(`${cuts} cuts`);
+  });
+
+  it('live through tokens that are rotated and revoked', async () => {
+    const { url, caPem } = cluster();
+    await cluster().kubectl([
+      'create',
+      'clusterrole',
+      'watch-pods',
+      '--verb=list,watch',
+      '--resource=pods',
+    ]);
+    const account = { namespace: 'faults', name: 'agent' };
+    const secret = async (name: string) => {
+      const path = '/api/v1/namespaces/faults/secrets';
+      const { metadata } = await admin().expect('POST', path, { metadata: { name } });
+      return { kind: 'Secret', name, uid: metadata.uid } as const;
+    };
+    const tokenOf = async (name: string): Promise<string> => {
+      const boundTo = await secret(name);
+      await using actor = await cluster().createServiceAccountClient({ ...account, boundTo });
+      return actor.token;
+    };
+    const first = await tokenOf('first');
+    const role = ['--clusterrole=watch-pods', '--serviceaccount=faults:agent'];
+    await cluster().kubectl(['create', 'clusterrolebinding', 'watch-pods', ...role]);
+    await using network = await openFaultProxy(url);
+    await using folder = await temporaryDir();
+    await writeFile(join(folder.path, 'ca.crt'), caPem);
+    await writeFile(join(folder.path, 'token'), first);
+    const { hostname, port } = new URL(network.url);
+    await using client = await openKubeClient({
+      environment: { KUBERNETES_SERVICE_HOST: hostname, KUBERNETES_SERVICE_PORT: port },
+      serviceAccountDir: folder.path,
+      userAgent: 'nmi-test/1',
+    });
+    const store = new MapStore<Pod>();
+    await using reflector = openReflector<Pod>({
+      ...{ name: 'pods', path: '/api/v1/pods', query: { fieldSelector: 'spec.nodeName=node-a' } },
+      ...{ parse: parsePod, store, client, clock: systemClock, random: Math.random },
+      ...{ log: keptLog(), timing: quick },
+    });
+    await reflector.whenSynced();
+    for (const [last, next] of [
+      ['first', 'second'],
+      ['second', 'third'],
+    ] as const) {
+      const { errors } = reflector.stats();
+      await writeFile(join(folder.path, 'token'), await tokenOf(next));
+      await admin().expect('DELETE', `/api/v1/namespaces/faults/secrets/${last}`);
+      // The server remembers a token that it found good for ten seconds.
+      await delay(11_000);
+      network.cut();
+      await runPod(admin(), wish(`after-${last}`));
+      await store.until('the pod', () => store.items.has(`faults/after-${last}`));
+      // Refused once, read again and let in, all within one attempt.
+      assert.equal(reflector.stats().errors.UNAUTHORIZED, errors.UNAUTHORIZED);
+      assert.equal(reflector.stats().relists, 0);
+    }
+  });
+});
+
+describeOnClusters(
+  'the watches of a node, on a server that streams no lists',
+  (cluster) => {
+    it('list page by page, once they were refused', async () => {
+      await cluster().applyOverHttp(await readFile(crds, 'utf8'));
+      await cluster().createNamespace('faults');
+      await eventually(() => cluster().applyOverHttp(bound), 30_000);
+      const pod = { namespace: 'faults', name: 'p', node: 'node-a', ip: '10.1.0.1' };
+      const labels = { aadpodidbinding: 'demo' };
+      await runPod(cluster().admin, { ...pod, labels });
+      await using node = await openWatchedNode({ access: cluster().adminAccess, node: 'node-a' });
+      await node.servable(pod.ip);
+      const refused = node.log.filter(({ message }) => message.includes('page by page'));
+      assert.ok(refused.length >= 1 && refused.length <= 4);
+      assert.match(String(refused[0]?.fields['reason']), /sendInitialEvents is forbidden/);
+      for (const { errors } of Object.values(node.watches.stats())) {
+        assert.deepEqual(Object.values(errors).filter(Boolean), []);
+      }
+      await cluster().killApiserver();
+      await cluster().startApiserver();
+      const late = { ...pod, name: 'late', ip: '10.1.0.2', labels };
+      await runPod(cluster().admin, late);
+      await node.servable(late.ip);
+    });
+  },
+  ['--feature-gates=WatchList=false'],
+);

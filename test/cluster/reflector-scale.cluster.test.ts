@@ -1,0 +1,167 @@
+/** The agent's watches in a cluster as large as they come, on a real server. */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { promisify } from 'node:util';
+import { eventually } from '../../src/lab/eventually.ts';
+import { provideClusters } from './support/binaries.ts';
+import { inBulk } from './support/bulk.ts';
+import { startCluster, type Cluster } from './support/cluster.ts';
+import { runPod, setPodStatus } from './support/pods.ts';
+import { openWatchedNode } from './support/watched-node.ts';
+import type { Watched } from './support/watching-process.ts';
+
+const podsInCluster = 5000;
+const podsOnNode = 110;
+const identities = 10_000;
+const bindings = 20_000;
+const namespace = 'scale';
+const group = `/apis/aadpodidentity.k8s.io/v1/namespaces/${namespace}`;
+const manifests = join(import.meta.dirname, '../../deploy/crds.yaml');
+const watching = join(import.meta.dirname, 'support/watching-process.ts');
+
+// The newest alone: what is measured here is ours.
+const [provided] = provideClusters();
+
+describe('the watches of a node in a large cluster', { skip: provided?.missing ?? false }, () => {
+  let cluster: Cluster;
+
+  before(async () => {
+    if (provided?.programs === undefined) throw new TypeError('the tests are skipped then');
+    cluster = await startCluster(provided.programs);
+    await cluster.applyOverHttp(await readFile(manifests, 'utf8'));
+    await cluster.createNamespace(namespace);
+    const kinds = ['azureidentities', 'azureidentitybindings', 'azurepodidentityexceptions'];
+    for (const kind of kinds) {
+      await eventually(() => cluster.admin.expect('GET', `${group}/${kind}`), 30_000);
+    }
+  });
+  after(async () => {
+    await cluster[Symbol.asyncDispose]();
+  });
+
+  async function watch(listBy: 'stream' | 'pages', t: TestContext): Promise<Watched> {
+    const args = [watching, cluster.adminKubeconfig, 'node-a', listBy];
+    const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 120_000 });
+    const watched = JSON.parse(stdout) as Watched;
+    const mb = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
+    t.diagnostic(
+      `by ${listBy}: ${Math.round(watched.tookMs)} ms, ${Math.round(watched.cpuMs)} ms of CPU, ` +
+        `${mb(watched.heapBytes)} kept, ${mb(watched.peakBytes)} more at the peak, ` +
+        `event loop stood still for ${Math.round(watched.longestStallMs)} ms at most`,
+    );
+    return watched;
+  }
+
+  it('know the 110 pods of the node among 5,000', async (t) => {
+    const startMs = performance.now();
+    const pods = `/api/v1/namespaces/${namespace}/pods`;
+    await inBulk(podsInCluster, async (index) => {
+      const name = `pod-${index}`;
+      const isHere = index < podsOnNode;
+      const spec = { nodeName: isHere ? 'node-a' : `node-${index % 50}` };
+      const labels = { aadpodidbinding: `team-${index}` };
+      await cluster.admin.expect('POST', pods, {
+        metadata: { name, labels },
+        spec: { ...spec, containers: [{ name: 'app', image: 'app' }] },
+      });
+      if (!isHere) return;
+      const ip = `10.1.0.${index}`;
+      const status = { phase: 'Running', podIP: ip, podIPs: [{ ip }] };
+      await setPodStatus(cluster.admin, { namespace, name }, status);
+    });
+    t.diagnostic(`created in ${Math.round(performance.now() - startMs)} ms`);
+    for (const listBy of ['stream', 'pages'] as const) {
+      const watched = await watch(listBy, t);
+      assert.equal(watched.pods, podsOnNode);
+      assert.ok(watched.tookMs < 5000);
+    }
+  });
+
+  it('serve a new pod as soon as the server tells of it', async (t) => {
+    const { admin, adminAccess } = cluster;
+    await admin.expect('POST', `${group}/azureidentities`, identity('latency'));
+    await admin.expect('POST', `${group}/azureidentitybindings`, binding('latency', 'latency'));
+    await using node = await openWatchedNode({ access: adminAccess, node: 'node-latency' });
+    /** When another client of the server, which does nothing, was told of each address. */
+    const toldMs = new Map<string, number>();
+    const stop = new AbortController();
+    const query = 'watch=1&fieldSelector=spec.nodeName%3Dnode-latency&resourceVersion=0';
+    const opened = Promise.withResolvers<undefined>();
+    const telling = (async () => {
+      const options = { timeoutMs: 120_000, onOpen: () => opened.resolve(undefined) };
+      for await (const { object } of admin.watch(`/api/v1/pods?${query}`, options)) {
+        const { podIP } = object.status as { readonly podIP?: string };
+        if (podIP !== undefined && !toldMs.has(podIP)) toldMs.set(podIP, performance.now());
+        if (stop.signal.aborted) return;
+      }
+    })();
+    await opened.promise;
+    const delays: number[] = [];
+    const labels = { aadpodidbinding: 'latency' };
+    for (let index = 0; index < 300; index += 1) {
+      const ip = `10.3.${index >> 8}.${index & 255}`;
+      const servable = node.servable(ip);
+      await runPod(admin, { namespace, name: `new-${index}`, node: 'node-latency', ip, labels });
+      const servableMs = await servable;
+      await eventually(() => assert.ok(toldMs.has(ip)));
+      delays.push(servableMs - (toldMs.get(ip) ?? 0));
+    }
+    stop.abort();
+    await runPod(admin, { namespace, name: 'last', node: 'node-latency', ip: '10.3.9.9' });
+    await telling;
+    delays.sort((one, other) => one - other);
+    const at = (share: number): number => delays[Math.floor(share * delays.length)] ?? 0;
+    t.diagnostic(
+      `after a bare client was told: p50 ${at(0.5).toFixed(1)} ms, p99 ${at(0.99).toFixed(1)} ms`,
+    );
+    assert.ok(at(0.5) < 50 && at(0.99) < 200, delays.slice(-5).join(' '));
+  });
+
+  it('hold 10,000 identities and 20,000 bindings', async (t) => {
+    const startMs = performance.now();
+    const { admin } = cluster;
+    await inBulk(identities - 1, (index) =>
+      admin.expect('POST', `${group}/azureidentities`, identity(`id-${index}`)),
+    );
+    await inBulk(bindings - 1, (index) =>
+      admin.expect(
+        'POST',
+        `${group}/azureidentitybindings`,
+        binding(`binding-${index}`, `id-${index % identities}`),
+      ),
+    );
+    t.diagnostic(`created in ${Math.round(performance.now() - startMs)} ms`);
+    for (const listBy of ['stream', 'pages'] as const) {
+      const watched = await watch(listBy, t);
+      assert.deepEqual([watched.identities, watched.bindings], [identities, bindings]);
+      assert.ok(watched.heapBytes < 60e6 && watched.peakBytes < 250e6);
+      assert.ok(watched.tookMs < 30_000);
+    }
+  });
+});
+
+function identity(name: string): object {
+  const provider = 'Microsoft.ManagedIdentity/userAssignedIdentities';
+  return {
+    apiVersion: 'aadpodidentity.k8s.io/v1',
+    kind: 'AzureIdentity',
+    metadata: { name },
+    spec: {
+      type: 0,
+      resourceID: `/subscriptions/00000000-0000-0000-0000-000000000000/resourcegroups/rg/providers/${provider}/${name}`,
+      clientID: '00000000-0000-0000-0000-000000000000',
+    },
+  };
+}
+
+function binding(name: string, azureIdentity: string): object {
+  return {
+    apiVersion: 'aadpodidentity.k8s.io/v1',
+    kind: 'AzureIdentityBinding',
+    metadata: { name },
+    spec: { azureIdentity, selector: name },
+  };
+}

@@ -1,0 +1,20 @@
+/** Many writes, some at a time: what a cluster has by the thousand. */
+
+/** As many requests at once as two cores of a test machine answer quickest. */
+const atOnce = 32;
+
+/** Calls `write` with 0 to `count` - 1. Rejects with the first failure, after those under way. */
+export async function inBulk(
+  count: number,
+  write: (index: number) => Promise<unknown>,
+): Promise<void> {
+  let next = 0;
+  async function work(): Promise<void> {
+    while (next < count) {
+      const index = next;
+      next += 1;
+      await write(index);
+    }
+  }
+  await Promise.all(Array.from({ length: atOnce }, work));
+}

@@ -1,0 +1,88 @@
+/** The agent's knowledge of one node, fed by a cluster through a network that can fail. */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { systemClock } from '../../../src/cache/clock.ts';
+import { GrantIndex } from '../../../src/cache/grant-index.ts';
+import { PodIndex } from '../../../src/cache/pod-index.ts';
+import { openKubeClient } from '../../../src/nmi/kube/client.ts';
+import type { ReflectorTiming } from '../../../src/nmi/kube/reflector.ts';
+import { openWatches, type Watches } from '../../../src/nmi/kube/watches.ts';
+import { keptLog, temporaryDir, type KeptLine } from '../../nmi/kube/kube-world.ts';
+import type { ApiAccess } from './api.ts';
+import { openFaultProxy, type FaultProxy } from './fault-proxy.ts';
+import { renderKubeconfig } from './kubeconfig.ts';
+
+export interface WatchedNode extends AsyncDisposable {
+  readonly network: FaultProxy;
+  readonly pods: PodIndex;
+  readonly grants: GrantIndex;
+  readonly watches: Watches;
+  readonly log: readonly KeptLine[];
+  /**
+   * When the pod of this address can be given a token of an identity, as `performance.now` has it.
+   * Rejects after `maxMs`.
+   */
+  servable(ip: string, maxMs?: number): Promise<number>;
+}
+
+export interface WatchedNodeOptions {
+  /** Not through the proxy; the node adds that itself. */
+  readonly access: ApiAccess;
+  readonly node: string;
+  /** In place of what the agent runs with. */
+  readonly timing?: Partial<ReflectorTiming>;
+}
+
+/** Synced when it returns. */
+export async function openWatchedNode(options: WatchedNodeOptions): Promise<WatchedNode> {
+  const { access, node, timing } = options;
+  await using opening = new AsyncDisposableStack();
+  const network = opening.use(await openFaultProxy(access.url));
+  const folder = opening.use(await temporaryDir());
+  const kubeconfigPath = join(folder.path, 'config');
+  await writeFile(kubeconfigPath, renderKubeconfig({ ...access, url: network.url }));
+  const client = opening.use(await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1' }));
+  const pods = new PodIndex(systemClock);
+  const grants = new GrantIndex(pods);
+  const { identities, bindings, exceptions } = grants;
+  const log = keptLog();
+  const watches = opening.use(
+    openWatches({
+      ...{ client, node, log, stores: { pods, identities, bindings, exceptions } },
+      ...(timing === undefined ? {} : { timing }),
+    }),
+  );
+  await watches.whenSynced();
+
+  function isServable(ip: string): boolean {
+    const found = pods.byIp(ip);
+    return found.kind === 'pod' && grants.grantsOf(found.pod.uid)?.kind === 'bound';
+  }
+
+  const owned = opening.move();
+  return {
+    network,
+    pods,
+    grants,
+    watches,
+    log: log.lines,
+    async servable(ip, maxMs = 20_000) {
+      if (isServable(ip)) return performance.now();
+      const { promise, resolve, reject } = Promise.withResolvers<number>();
+      const forget = grants.onChange(() => {
+        if (isServable(ip)) resolve(performance.now());
+      });
+      const timer = setTimeout(() => {
+        const said = log.lines.map(({ message, fields }) => `${message} ${String(fields['code'])}`);
+        reject(new Error(`${ip} is not servable within ${maxMs} ms: ${said.join('; ')}`));
+      }, maxMs);
+      try {
+        return await promise;
+      } finally {
+        clearTimeout(timer);
+        forget();
+      }
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}

@@ -1,0 +1,77 @@
+/**
+ * A process that does nothing but watch as the agent does, so that its size is that of watching:
+ * `watching-process.ts KUBECONFIG NODE stream|pages`. Prints what it measured when it is synced.
+ */
+import { systemClock } from '../../../src/cache/clock.ts';
+import { GrantIndex } from '../../../src/cache/grant-index.ts';
+import { PodIndex } from '../../../src/cache/pod-index.ts';
+import { openKubeClient, type KubeClient } from '../../../src/nmi/kube/client.ts';
+import { KubeError } from '../../../src/nmi/kube/kube-error.ts';
+import { openWatches } from '../../../src/nmi/kube/watches.ts';
+import { keptLog } from '../../nmi/kube/kube-world.ts';
+import { usedHeap } from '../../support/heap.ts';
+
+export interface Watched {
+  readonly tookMs: number;
+  readonly cpuMs: number;
+  readonly pods: number;
+  readonly identities: number;
+  readonly bindings: number;
+  /** Of what is kept, all garbage gone. */
+  readonly heapBytes: number;
+  /** Highest so far, above that of the process before its first request. */
+  readonly peakBytes: number;
+  /** Longest time that the event loop stood still. */
+  readonly longestStallMs: number;
+}
+
+const [kubeconfigPath = '', node = '', listBy = 'stream'] = process.argv.slice(2);
+await using opened = await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1' });
+const client = listBy === 'pages' ? refusingStreams(opened) : opened;
+const pods = new PodIndex(systemClock);
+const grants = new GrantIndex(pods);
+const { identities, bindings, exceptions } = grants;
+const heapBefore = await usedHeap();
+const peakBefore = peakBytes();
+const cpuBefore = process.cpuUsage();
+const startMs = performance.now();
+let longestStallMs = 0;
+let lastTickMs = startMs;
+const ticks = setInterval(() => {
+  const nowMs = performance.now();
+  longestStallMs = Math.max(longestStallMs, nowMs - lastTickMs);
+  lastTickMs = nowMs;
+}, 1);
+await using watches = openWatches({
+  ...{ client, node, log: keptLog() },
+  stores: { pods, identities, bindings, exceptions },
+});
+await watches.whenSynced();
+clearInterval(ticks);
+const tookMs = performance.now() - startMs;
+const cpu = process.cpuUsage(cpuBefore);
+const watched: Watched = {
+  ...{ tookMs, longestStallMs, cpuMs: (cpu.user + cpu.system) / 1000 },
+  pods: pods.stats.pods,
+  identities: grants.stats.identities,
+  bindings: grants.stats.bindings,
+  peakBytes: peakBytes() - peakBefore,
+  heapBytes: (await usedHeap()) - heapBefore,
+};
+console.log(JSON.stringify(watched));
+
+function peakBytes(): number {
+  return process.resourceUsage().maxRSS * 1024;
+}
+
+function refusingStreams(all: KubeClient): KubeClient {
+  return {
+    ...all,
+    async *watch(path, options) {
+      if (path.includes('sendInitialEvents')) {
+        throw new KubeError('SERVER', 'no streams', { status: 422 });
+      }
+      yield* all.watch(path, options);
+    },
+  };
+}
