@@ -7,7 +7,6 @@
  */
 import type { Clock } from '../cache/clock.ts';
 import type { Authorised } from './authorisation.ts';
-import { answerToken } from './answers.ts';
 import { authorise, type GrantKnowledge } from './authorise.ts';
 import type { CallerConnection } from './caller.ts';
 import type { Exchange } from './exchange.ts';
@@ -16,7 +15,6 @@ import { identify } from './identify.ts';
 import { parseRoute } from './route.ts';
 import { sourceNameOf } from './sources/source.ts';
 import type { TokenBroker } from './token-broker.ts';
-import type { TokenDecision } from './token-endpoint.ts';
 import { parseTokenQuery } from './token-query.ts';
 import { tokenKey } from './upstream-key.ts';
 
@@ -25,8 +23,7 @@ export interface HitPathOptions {
   readonly broker: TokenBroker;
   readonly policy: GrantPolicy;
   readonly clock: Clock;
-  readonly onDecision: (exchange: Exchange, decision: TokenDecision) => void;
-  readonly onHandled: (exchange: Exchange, decision: TokenDecision) => void;
+  readonly onHit: (exchange: Exchange, right: StandingRight) => void;
 }
 
 /** Answers from memory for one connection. */
@@ -38,7 +35,8 @@ export interface Hits {
   answer(target: string, startedAtMs: number, requestId: string): string | undefined;
 }
 
-interface StandingRight {
+/** A right at one generation of what is known; the same object for as long as it stands. */
+export interface StandingRight {
   readonly target: string;
   readonly generation: number;
   readonly authorised: Authorised;
@@ -97,23 +95,19 @@ export class HitPath {
 
   #answer(
     caller: CallerConnection,
-    { authorised, resource, key, source }: StandingRight,
+    right: StandingRight,
     startedAtMs: number,
     requestId: string,
   ): string | undefined {
     const { broker, clock } = this.#options;
-    const rendered = broker.peekKey(key);
+    const rendered = broker.peekKey(right.key);
     if (rendered === undefined) return undefined;
-    const answer = answerToken(rendered.body(clock.wallMs()));
+    const body = rendered.body(clock.wallMs());
     const exchange: Exchange = {
       ...{ caller, method: 'GET', startedAtMs, requestId, isGone: false },
       headerValues: () => noHeaders,
     };
-    const decision: TokenDecision = {
-      ...{ route: 'token', answer, authorisation: authorised, resource, source, cache: 'hit' },
-    };
-    this.#options.onDecision(exchange, decision);
-    this.#options.onHandled(exchange, decision);
-    return answer.body;
+    this.#options.onHit(exchange, right);
+    return body;
   }
 }

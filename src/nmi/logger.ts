@@ -3,7 +3,7 @@
  * design, and the lines before a crash matter most.
  */
 import { pino } from 'pino';
-import type { Log } from './log.ts';
+import type { Log, LogFields } from './log.ts';
 import { renderGlogLine } from './glog-text.ts';
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent';
@@ -16,7 +16,8 @@ export interface LoggerOptions {
 }
 
 export interface Logger extends Log {
-  child(fields: { readonly component: string }): Logger;
+  /** Lines of it carry these fields, which are rendered once. */
+  child(fields: LogFields): Logger;
 }
 
 export function createLogger(options: LoggerOptions): Logger {

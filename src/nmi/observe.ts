@@ -6,10 +6,13 @@ import type { Clock } from '../cache/clock.ts';
 import type { RefreshOutcome } from '../cache/token-cache.ts';
 import { BoundedLabel, resourceLabel } from './admin/bounded-label.ts';
 import type { Metrics } from './admin/metrics.ts';
+import type { Authorised } from './authorisation.ts';
 import type { Exchange } from './exchange.ts';
 import type { RouteName } from './front.ts';
 import { relayed, type Handled } from './listener.ts';
+import type { StandingRight } from './hit-path.ts';
 import { loggableResource, redactClientId, type Log } from './log.ts';
+import type { Logger } from './logger.ts';
 import { hostTokenPath, tokenPath } from './route.ts';
 import { sourceNameOf, type SourceResult, type UpstreamIdentity } from './sources/source.ts';
 import type { TokenDecision } from './token-endpoint.ts';
@@ -18,15 +21,70 @@ import type { UpstreamObserver } from './token-broker.ts';
 export interface Observer extends UpstreamObserver {
   onDecision(exchange: Exchange, decision: TokenDecision): void;
   onHandled(exchange: Exchange, route: RouteName, handled: Handled): void;
+  /** A token request answered on the short way: what the two above would say of it. */
+  onHit(exchange: Exchange, right: StandingRight): void;
 }
 
+/** What is the same for every request of one right: rendered and looked up once. */
+interface PreparedHit {
+  readonly log: Log;
+  readonly operation: Readonly<Record<string, string>>;
+  readonly handled: Readonly<Record<string, string>>;
+}
+
+const hitLabels = {
+  handled: { route: 'token', reason: 'ok' },
+  request: { route: 'token', cache: 'hit' },
+  cache: { outcome: 'hit' },
+} as const;
+
+const tokenRequest = 'token request';
+const requestHandled = 'request handled';
 const maxDetail = 500;
 
 /** Reasons that say that the caller is no pod we know; the replaced system counted these. */
 const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguous']);
 
-export function createObserver(metrics: Metrics, log: Log, clock: Clock): Observer {
+export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Observer {
   const namespaces = new BoundedLabel(200);
+  const prepared = new WeakMap<StandingRight, PreparedHit>();
+
+  function prepareHit(exchange: Exchange, right: StandingRight): PreparedHit {
+    const { authorised, resource, source } = right;
+    const { pod } = authorised;
+    const fields = {
+      ...{ status: 200, reason: 'ok', method: exchange.method, path: tokenPath },
+      ...{ podIp: exchange.caller.ip, pod: pod.name, namespace: pod.namespace, uid: pod.uid },
+      ...identityFields(authorised),
+      resource: loggableResource(resource),
+      ...{ source, cache: 'hit' },
+    };
+    const hit: PreparedHit = {
+      log: log.child(fields),
+      operation: {
+        operation_type: tokenPath,
+        status_code: '200',
+        namespace: namespaces.of(pod.namespace),
+        resource: resourceLabel(resource),
+      },
+      handled: { ...hitLabels.handled, method: exchange.method, podIp: exchange.caller.ip },
+    };
+    prepared.set(right, hit);
+    return hit;
+  }
+
+  function onHit(exchange: Exchange, right: StandingRight): void {
+    const hit = prepared.get(right) ?? prepareHit(exchange, right);
+    const durationMs = clock.monotonicMs() - exchange.startedAtMs;
+    const seconds = durationMs / 1000;
+    metrics.observe('aadpodidentity_nmi_operations_duration_seconds', seconds, hit.operation);
+    metrics.observe('nmi_request_duration_seconds', seconds, hitLabels.request);
+    metrics.inc('nmi_token_cache_requests_total', hitLabels.cache);
+    metrics.inc('nmi_requests_total', hitLabels.handled);
+    const { requestId } = exchange;
+    hit.log.info({ durationMs: Math.round(durationMs * 1000) / 1000, requestId }, tokenRequest);
+    log.debug(hit.handled, requestHandled);
+  }
 
   function onDecision(exchange: Exchange, decision: TokenDecision): void {
     const { answer, authorisation, cache } = decision;
@@ -59,7 +117,7 @@ export function createObserver(metrics: Metrics, log: Log, clock: Clock): Observ
         pod: pod?.name,
         namespace: pod?.namespace,
         uid: pod?.uid,
-        ...identityFields(decision),
+        ...(authorisation?.kind === 'authorised' ? identityFields(authorisation) : {}),
         resource: decision.resource === '' ? undefined : loggableResource(decision.resource),
         source: decision.source === '' ? undefined : decision.source,
         cache,
@@ -67,7 +125,7 @@ export function createObserver(metrics: Metrics, log: Log, clock: Clock): Observ
         requestId: exchange.requestId,
         clientGone: exchange.isGone ? true : undefined,
       },
-      'token request',
+      tokenRequest,
     );
   }
 
@@ -99,7 +157,7 @@ export function createObserver(metrics: Metrics, log: Log, clock: Clock): Observ
     // Probes of SDKs and of other clouds' clients come all the time and are no errors.
     log.debug(
       { route, reason, method: exchange.method, podIp: exchange.caller.ip },
-      'request handled',
+      requestHandled,
     );
   }
 
@@ -111,7 +169,7 @@ export function createObserver(metrics: Metrics, log: Log, clock: Clock): Observ
     log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'token source failed');
   }
 
-  return { onDecision, onFetch, onRefresh, onSourceBug, onHandled };
+  return { onHit, onDecision, onFetch, onRefresh, onSourceBug, onHandled };
 }
 
 /** The old metric's own words: it counted Entra ID under IMDS too. */
@@ -126,10 +184,8 @@ function operationType(identity: UpstreamIdentity): string {
   }
 }
 
-function identityFields(decision: TokenDecision): Readonly<Record<string, unknown>> {
-  const { authorisation } = decision;
-  if (authorisation?.kind !== 'authorised') return {};
-  const { identity, by, upstream, pod } = authorisation;
+function identityFields(authorised: Authorised): Readonly<Record<string, unknown>> {
+  const { identity, by, upstream, pod } = authorised;
   const clientId = identity?.clientId ?? clientIdOf(upstream);
   const owner = upstream.kind === 'entra' ? `${pod.namespace}/${pod.serviceAccount}` : 'node';
   return {

@@ -102,11 +102,8 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
   });
   const hits = new HitPath({
     ...{ knowledge, broker, policy, clock },
-    onDecision: (exchange, decision) => {
-      observer.onDecision(exchange, decision);
-    },
-    onHandled: (exchange, { answer }) => {
-      observer.onHandled(exchange, 'token', answer);
+    onHit: (exchange, right) => {
+      observer.onHit(exchange, right);
     },
   });
   return {

@@ -164,7 +164,8 @@ describe('a connection with usual requests', () => {
       assert.ok(line !== undefined);
       const varying = new Set(['time', 'durationMs', 'requestId']);
       const fields = JSON.parse(line) as Record<string, unknown>;
-      return Object.entries(fields).filter(([name]) => !varying.has(name));
+      const entries = Object.entries(fields).filter(([name]) => !varying.has(name));
+      return entries.toSorted(([a], [b]) => a.localeCompare(b));
     };
     assert.deepEqual(fieldsOf(id), fieldsOf(other));
   });
