@@ -49,9 +49,12 @@ const verbs: Readonly<Record<string, Verb>> = {
     },
   },
   redirect: {
-    summary: 'install, verify or remove the redirect of this node',
-    positional: '<install|verify|remove>',
-    flags: runFlags((option) => redirectOptions.has(option.name)),
+    summary: 'install, verify or remove the redirect of this node; probe what it can be',
+    positional: '<install|verify|remove|probe>',
+    flags: {
+      ...runFlags((option) => redirectOptions.has(option.name)),
+      output: { describe: 'Of a probe: text or json.', default: 'text' },
+    },
     isBoolean: isRunBoolean,
     start: async (words, outside) => {
       const { redirect } = await import('./redirect.ts');

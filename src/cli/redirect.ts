@@ -1,14 +1,15 @@
 /**
- * `nmi redirect install|verify|remove`: the kernel side alone, for an init container, a check by
- * hand, and the one way to open a node again.
+ * `nmi redirect install|verify|remove|probe`: the kernel side alone, for an init container, a check
+ * by hand, and the one way to open a node again.
  */
 import { parseConfig, renderProblem } from '../nmi/config.ts';
 import { chooseRedirect } from '../nmi/choose-redirect.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../redirect/redirect.ts';
 import type { Words } from './flags.ts';
 import { exitCodes, type Outside } from './outside.ts';
+import { probeRedirect } from './redirect-probe.ts';
 
-const actions = ['install', 'verify', 'remove'] as const;
+const actions = ['install', 'verify', 'remove', 'probe'] as const;
 type Action = (typeof actions)[number];
 
 export async function redirect(words: Words, outside: Outside): Promise<number> {
@@ -18,8 +19,13 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
     outside.stderr(`nmi redirect: one of ${actions.join(', ')} is wanted\n`);
     return exitCodes.usage;
   }
+  const { output = 'text', ...flags } = words.flags;
+  if (output !== 'text' && output !== 'json') {
+    outside.stderr(`nmi redirect: --output has the value "${output}"; allowed: text, json\n`);
+    return exitCodes.usage;
+  }
   // The verb needs no node; the table asks for one.
-  const parsed = parseConfig({ node: 'unnamed', ...words.flags }, outside.environment);
+  const parsed = parseConfig({ node: 'unnamed', ...flags }, outside.environment);
   if (!parsed.ok) {
     for (const problem of parsed.problems) {
       outside.stderr(`nmi redirect: ${renderProblem(problem)}\n`);
@@ -27,6 +33,7 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
     return exitCodes.usage;
   }
   try {
+    if (known === 'probe') return await probeRedirect(parsed.config, output, outside);
     return await act(known, chooseRedirect(parsed.config).redirect, outside);
   } catch (error) {
     if (!(error instanceof RedirectError)) throw error;
@@ -37,7 +44,11 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
   }
 }
 
-async function act(action: Action, mode: Redirect, outside: Outside): Promise<number> {
+async function act(
+  action: Exclude<Action, 'probe'>,
+  mode: Redirect,
+  outside: Outside,
+): Promise<number> {
   if (action === 'remove') {
     await mode.remove();
     outside.stdout('removed: pods reach the real metadata endpoint again\n');

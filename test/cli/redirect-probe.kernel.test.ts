@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../redirect/namespaces.ts';
+
+const main = join(import.meta.dirname, '..', '..', 'src', 'main.ts');
+const skip = await whyNoKernelTests('iptables-nft', 'iptables-legacy', 'setpriv', 'nsenter');
+
+interface Report {
+  readonly works: boolean;
+  readonly auto: { readonly mode: string; readonly why: string };
+  readonly modes: readonly {
+    readonly mode: string;
+    readonly support: string;
+    readonly findings: readonly { readonly part: string; readonly support: string }[];
+  }[];
+}
+
+describe('nmi redirect probe', { skip }, async () => {
+  if (skip !== false) return;
+  await sweepDeadNamespaces();
+  const space = await openNamespace();
+  after(() => space[Symbol.asyncDispose]());
+
+  function probe(capabilities: string, words: readonly string[], path = process.env['PATH']) {
+    return spawnSync(
+      'nsenter',
+      [
+        ...[`--net=/run/netns/${space.name}`, '--', 'setpriv'],
+        ...[`--bounding-set=-all${capabilities}`, '--inh-caps=-all', '--'],
+        ...[process.execPath, main, 'redirect', 'probe', ...words],
+      ],
+      { encoding: 'utf8', timeout: 60_000, env: { ...process.env, PATH: path } },
+    );
+  }
+  function report(capabilities: string, words: readonly string[] = []): Report {
+    const { stdout, stderr } = probe(capabilities, ['--output=json', ...words]);
+    assert.equal(stderr, '');
+    return JSON.parse(stdout) as Report;
+  }
+  function supportOf({ modes }: Report, part: string): string | undefined {
+    return modes.flatMap(({ findings }) => findings).find((each) => each.part === part)?.support;
+  }
+
+  it('finds what the tests beside it use, and leaves nothing behind', async () => {
+    const before = await space.run('iptables-nft-save');
+    const found = report(',+net_admin,+net_raw,+bpf');
+    assert.equal(found.works, true);
+    assert.equal(found.modes.find(({ mode }) => mode === 'iptables')?.support, 'supported');
+    for (const part of ['iptables nft', 'iptables legacy', 'conntrack', 'policy routing']) {
+      assert.equal(supportOf(found, part), 'supported', part);
+    }
+    assert.equal(await space.run('iptables-nft-save'), before);
+    assert.equal((await space.run('cat /proc/net/ip_tables_names')).trim(), '');
+    assert.equal((await space.run('ip -o link')).trim().split('\n').length, 1);
+  });
+
+  it('says what auto takes and why, with no pods in the tree that is named', () => {
+    const { auto } = report(',+net_admin,+bpf', ['--cgroup-root=/proc']);
+    assert.equal(auto.mode, 'iptables');
+    assert.equal(auto.why, 'no eBPF: no pods in the cgroup2 tree at /proc');
+  });
+
+  it('tells what it cannot know from what is not there', () => {
+    const blind = report('');
+    assert.equal(blind.works, false);
+    assert.equal(supportOf(blind, 'iptables nft'), 'unknown');
+    assert.equal(supportOf(blind, 'programs at connect'), 'unknown');
+    const text = probe('', []);
+    assert.equal(text.status, 1);
+    assert.match(text.stdout, /iptables in use +unknown +not to be told: CAP_NET_ADMIN is needed/);
+    assert.match(text.stdout, /no way of redirecting is known to work here\n$/);
+  });
+
+  it('takes no other output than two', () => {
+    const run = probe('', ['--output=yaml']);
+    assert.equal(run.status, 2);
+    assert.match(run.stderr, /allowed: text, json/);
+  });
+});
