@@ -94,6 +94,26 @@ export async function probeTable(
 }
 
 /**
+ * How many connections our DNAT has brought since the rule was made: netfilter asks table `nat` for
+ * the first packet of each only. Undefined where there is no such rule.
+ * @throws RedirectError
+ */
+export async function countBrought(host: Host, backend: Backend): Promise<number | undefined> {
+  if (await isUnusedLegacy(host, backend, 'nat')) return undefined;
+  const args = ['-c', '-t', 'nat'];
+  const result = await host.run(backend.save, args, { maxBytes: MAX_SAVE_BYTES });
+  return parseBrought(outputOf('read counters', backend.save, result));
+}
+
+const COUNTED_DNAT = new RegExp(`^\\[(\\d+):\\d+\\] -A ${CHAIN} .* -j DNAT `, 'gm');
+
+/** Reads the output of `iptables-save -c -t nat`. Never throws. */
+function parseBrought(save: string): number | undefined {
+  const counts = [...save.matchAll(COUNTED_DNAT)].map((match) => Number(match[1]));
+  return counts.length === 0 ? undefined : counts.reduce((sum, count) => sum + count, 0);
+}
+
+/**
  * Commits one transaction.
  * @param lockWaitSec how long to wait for the lock that all legacy tools share.
  * @throws RedirectError

@@ -59,7 +59,7 @@ export interface EbpfRedirectOptions {
   /** More cgroups that reach the real endpoint. The agent's own always does. */
   readonly exemptCgroupIds?: readonly bigint[];
   /** What stands behind the programs, for the same target. */
-  readonly behind: Redirect;
+  readonly behind: Behind;
   /** The link made for a listen address that the node does not hold. Default `nmi0`. */
   readonly linkName?: string;
   /** Whether policy routing closes a node where `behind` cannot work. Default true. */
@@ -73,6 +73,18 @@ export interface EbpfRedirect extends Redirect {
   readonly mode: 'ebpf';
   /** Undefined while no programs are installed. @throws RedirectError */
   counters(): ProgramCounters | undefined;
+  /**
+   * Connections that came to the metadata address without having been redirected, and were caught by
+   * what stands behind. Undefined where that cannot be counted.
+   * @throws RedirectError
+   */
+  countCaught(): Promise<number | undefined>;
+}
+
+/** What may stand behind the programs. */
+export interface Behind extends Redirect {
+  /** Absent where it cannot count what it caught. */
+  countBrought?(): Promise<number | undefined>;
 }
 
 interface Settings {
@@ -82,7 +94,7 @@ interface Settings {
   readonly pinFolder: string;
   readonly ownPodUid: string | undefined;
   readonly exemptCgroupIds: readonly bigint[];
-  readonly behind: Redirect;
+  readonly behind: Behind;
   readonly linkName: string;
   readonly guard: boolean;
   readonly host: Host;
@@ -140,6 +152,11 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
       }),
     attest: (peer) => callers.attest(peer),
     counters: () => readCounters(settings.pinFolder),
+    countCaught: async () => {
+      if (settings.behind.countBrought === undefined) return undefined;
+      const caught = await orUnavailable(settings.behind.countBrought());
+      return caught.kind === 'status' ? caught.status : undefined;
+    },
   };
 }
 
@@ -229,12 +246,12 @@ async function readBack(settings: Settings): Promise<RedirectStatus> {
   return { state: found === 'absent' ? 'absent' : 'broken', detail, problems };
 }
 
-interface Behind {
+interface BehindState {
   readonly detail: string;
   readonly problems: readonly string[];
 }
 
-async function readBehind(settings: Settings): Promise<Behind> {
+async function readBehind(settings: Settings): Promise<BehindState> {
   const { host, linkName, target } = settings;
   const behind = await orUnavailable(settings.behind.verify());
   if (behind.kind === 'status') {

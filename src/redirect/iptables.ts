@@ -9,6 +9,7 @@
  */
 import { createAttempts, createTurns } from './attempts.ts';
 import {
+  countBrought,
   detectBackend,
   otherBackends,
   probeTable,
@@ -63,6 +64,15 @@ export interface IptablesRedirectOptions {
   readonly toolTimeoutMs?: number;
 }
 
+export interface IptablesRedirect extends Redirect {
+  readonly mode: 'iptables';
+  /**
+   * Connections that its rule has brought since it was made; undefined without such a rule.
+   * @throws RedirectError
+   */
+  countBrought(): Promise<number | undefined>;
+}
+
 interface Settings {
   readonly target: RedirectTarget;
   readonly linkName: string;
@@ -77,7 +87,7 @@ interface Settings {
  * RedirectError when a tool or the kernel refuses, never for a state that `verify` can describe.
  * @throws RangeError for a target that is not IPv4.
  */
-export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Redirect {
+export function openIptablesRedirect(options: IptablesRedirectOptions = {}): IptablesRedirect {
   const settings: Settings = {
     target: reachableTarget(options.target ?? DEFAULT_TARGET),
     linkName: options.linkName ?? 'nmi0',
@@ -113,6 +123,11 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Red
       }),
     remove: () => inTurn(() => remove(settings)),
     attest: () => ({ kind: 'by-address' }),
+    countBrought: () =>
+      inTurn(async () => {
+        known ??= await detectBackend(settings.host, settings.backend);
+        return countBrought(settings.host, known);
+      }),
   };
 }
 

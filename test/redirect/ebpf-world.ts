@@ -76,7 +76,7 @@ const CLIENT = `
   let kept;
   const open = (host, port, localAddress) => {
     const socket = net.connect({ host, port: Number(port), localAddress });
-    socket.setTimeout(3000, () => socket.destroy(Object.assign(new Error(), { code: 'TIMEOUT' })));
+    socket.setTimeout(15_000, () => socket.destroy(Object.assign(new Error(), { code: 'TIMEOUT' })));
     socket.on('error', () => undefined);
     return socket;
   };

@@ -200,10 +200,14 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     });
 
     it('does not get past the node with them either: what was not redirected is caught', async () => {
+      const redirect = world.redirect();
+      const earlier = await redirect.countCaught();
       assert.match(
         await pod.tell(forgery(41_002, metadataIp, 80)),
         /answer=agent sees 10\.244\.0\.6 unattested/,
       );
+      await pod.tell(dial);
+      assert.equal(await redirect.countCaught(), (earlier ?? Number.NaN) + 1);
     });
 
     it('is still itself when it takes the address for its own', async () => {
