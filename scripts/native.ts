@@ -53,6 +53,7 @@ function build(digest: string): void {
     );
     if (made.error !== undefined) throw new Error(`make does not start: ${made.error.message}`);
     if (made.status !== 0) throw new Error(`make failed:\n${made.stdout}${made.stderr}`);
+    mustLoad(join(work, 'nmi.node'));
     for (const name of nativeProducts) renameSync(join(work, name), join(nativeFolder, name));
     writeFileSync(digestFile, digest);
   } finally {
@@ -60,6 +61,13 @@ function build(digest: string): void {
   }
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
   process.stderr.write(`built dist/native in ${seconds} s\n`);
+}
+
+/** The linker lets names pass that Node might have; only loading it shows that it has them. */
+function mustLoad(addon: string): void {
+  const script = 'process.dlopen({ exports: {} }, process.argv[1], os.constants.dlopen.RTLD_NOW)';
+  const loaded = spawnSync(process.execPath, ['-e', script, addon], { encoding: 'utf8' });
+  if (loaded.status !== 0) throw new Error(`the addon cannot be loaded: ${loaded.stderr}`);
 }
 
 /** The headers of the very Node that will load the addon. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the static archives of libbpf and libelf need to be linked into a shared object. Debian
- * builds them for executables, and two kinds of variable are reached differently there.
+ * builds them for executables, and two kinds of variable are reached differently there; of libelf
+ * 0.192 (Debian 13) it leaves a part out.
  */
 
 /*
@@ -37,4 +38,23 @@ int elf_errno(void)
 const char *elf_errmsg(int error)
 {
 	return error == 0 ? "no error" : "unreadable object file";
+}
+
+/*
+ * A tree for raw chunks, which nobody here asks for. Weak, so that an archive that has the real one
+ * may bring it.
+ */
+void eu_search_tree_init(void *tree, void *compare);
+void eu_search_tree_fini(void *tree, void *free_node);
+
+__attribute__((weak)) void eu_search_tree_init(void *tree, void *compare)
+{
+	(void)tree;
+	(void)compare;
+}
+
+__attribute__((weak)) void eu_search_tree_fini(void *tree, void *free_node)
+{
+	(void)tree;
+	(void)free_node;
 }
