@@ -34,6 +34,8 @@ export interface WatchOptions {
 export interface KubeClient extends AsyncDisposable {
   getJson(path: string, options?: RequestOptions): Promise<unknown>;
   postJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
+  /** A JSON patch (RFC 6902). */
+  patchJson(path: string, patch: readonly unknown[], options?: RequestOptions): Promise<unknown>;
   /**
    * The events of a watch as parsed JSON. Ends when the server closes the stream cleanly between
    * two events. Leaving the loop closes the connection.
@@ -120,7 +122,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
         ...access.headers,
         accept: 'application/json',
         'user-agent': options.userAgent,
-        ...(request.body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...(request.body === undefined ? {} : { 'content-type': contentTypes[request.method] }),
       },
       body: request.body ?? null,
       signal,
@@ -158,6 +160,8 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
     getJson: (path, call) => exchange({ method: 'GET', path }, call),
     postJson: (path, body, call) =>
       exchange({ method: 'POST', path, body: JSON.stringify(body) }, call),
+    patchJson: (path, patch, call) =>
+      exchange({ method: 'PATCH', path, body: JSON.stringify(patch) }, call),
     async *watch(path, { signal, silenceMs, onOpen }) {
       using deadline = openDeadline(clock, headersTimeoutMs, signal);
       let response: Dispatcher.ResponseData | undefined;
@@ -180,8 +184,14 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
   };
 }
 
+const contentTypes = {
+  GET: 'application/json',
+  POST: 'application/json',
+  PATCH: 'application/json-patch+json',
+} as const;
+
 interface KubeRequest {
-  readonly method: 'GET' | 'POST';
+  readonly method: 'GET' | 'POST' | 'PATCH';
   readonly path: string;
   readonly body?: string;
 }

@@ -31,6 +31,7 @@ function answering(body: unknown): KubeClient & { readonly paths: string[] } {
       return Promise.resolve(body);
     },
     postJson: unexpected,
+    patchJson: unexpected,
     watch: unexpected,
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
