@@ -6,6 +6,7 @@ import { parseConfig, renderProblem, type Config } from '../nmi/config.ts';
 import { findKubenet } from '../nmi/kubenet.ts';
 import { createLogger } from '../nmi/logger.ts';
 import { StartError } from '../nmi/start-error.ts';
+import { selfCommand } from '../lab/self-command.ts';
 import { exitCodes, untilStopped, type Outside } from './outside.ts';
 
 export async function run(
@@ -37,6 +38,7 @@ export async function run(
       clock: systemClock,
       log,
       environment: outside.environment,
+      self: selfCommand(),
     });
     await untilStopped(outside);
     log.info({ drainTimeoutMs: config.drainTimeoutMs }, 'shutting down, the redirect stays');

@@ -10,13 +10,14 @@ import type { Clock } from '../cache/clock.ts';
 import type { PodIndex } from '../cache/pod-index.ts';
 import { CgroupIndex } from '../redirect/cgroup-index.ts';
 import type { Redirect } from '../redirect/redirect.ts';
+import { createSelfDial } from '../redirect/self-dial.ts';
 import { openAdminServers, type AdminServers } from './admin/admin-server.ts';
 import { openExplainServer } from './admin/explain-server.ts';
 import { describeAtScrape } from './admin/gauges.ts';
 import { createMetrics, type Metrics } from './admin/metrics.ts';
 import { readHealth } from './admin/node-health.ts';
 import { presetSeries } from './admin/preset-series.ts';
-import type { Condition } from './admin/readiness.ts';
+import { readiness, type Condition } from './admin/readiness.ts';
 import { buildInfo, userAgent } from './build-info.ts';
 import { noCgroups, type FindCgroupUid } from './caller.ts';
 import { chooseRedirect } from './choose-redirect.ts';
@@ -34,6 +35,8 @@ import { RedirectKeeper } from './redirect-keeper.ts';
 import { openRequestPath, type RequestPath } from './request-path.ts';
 import type { EntraSource } from './sources/entra/entra.ts';
 import { EntraNetworkError } from './sources/entra/network.ts';
+import { StartupTaint } from './startup-taint.ts';
+import { SelfTest } from './self-test.ts';
 import { StartError } from './start-error.ts';
 import { watchConditions } from './watch-conditions.ts';
 
@@ -48,6 +51,8 @@ export interface AgentOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Starts this program again, with a verb behind it; without it there is no self-test. */
+  readonly self?: readonly [string, ...string[]];
 }
 
 /** @throws StartError when the agent cannot run at all, with what to do about it. */
@@ -70,7 +75,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   // The watches begin while the kernel side is still coming up: nothing is served before both.
   const knowledge = starting.use(openNodeKnowledge({ config, client, clock, log }));
   const entra = starting.use(openEntra(options, client, knowledge.pods, entraCaPem));
-  const path = starting.use(openRequestPath({ config, knowledge, observer, clock, log, entra }));
+  const selfTest = starting.use(openSelfTest(options, redirect, podsRoot));
+  const path = starting.use(
+    openRequestPath({ config, knowledge, observer, clock, log, entra, selfTest }),
+  );
   const listeners: Listener[] = [];
   for (const host of listenHosts(config)) {
     const listener = starting.use(
@@ -105,11 +113,21 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   );
   await keeper.start();
 
-  const conditions = conditionsOf(keeper, knowledge, config.watchStalenessLimitMs);
+  selfTest.start();
+  const conditions = conditionsOf(keeper, selfTest, knowledge, config.watchStalenessLimitMs);
   describeAtScrape(metrics, {
-    ...{ knowledge, broker: path.broker, listeners, keeper, redirectMode, conditions },
+    ...{ knowledge, broker: path.broker, listeners, keeper, selfTest, redirectMode, conditions },
   });
   starting.use(await openAdmin(config, metrics, conditions, keeper));
+  if (config.startupTaint !== '') {
+    starting.use(
+      new StartupTaint({
+        ...{ client, clock, node: config.node, key: config.startupTaint, random: Math.random },
+        isReady: () => readiness(conditions).ready,
+        log: log.child({ component: 'taint' }),
+      }),
+    );
+  }
 
   const running = starting.move();
   return {
@@ -196,13 +214,32 @@ async function openAt(
   }
 }
 
+/** By cgroup where programs are, else by a link of its own. */
+function openSelfTest(
+  { config, clock, log, self }: AgentOptions,
+  redirect: Redirect,
+  podsRoot: (() => string | undefined) | undefined,
+): SelfTest {
+  const { metadataIp, metadataPort, listenIp, listenPort } = config;
+  const target = { metadataIp, metadataPort, listenIp, listenPort };
+  const isPossible = self !== undefined && redirect.mode !== 'none';
+  return new SelfTest({
+    dial: isPossible ? createSelfDial({ target, self, podsRoot }) : undefined,
+    intervalMs: config.selfTestIntervalMs,
+    clock,
+    log: log.child({ component: 'redirect' }),
+  });
+}
+
 function conditionsOf(
   keeper: RedirectKeeper,
+  selfTest: SelfTest,
   knowledge: NodeKnowledge,
   stalenessLimitMs: number,
 ): readonly Condition[] {
   return [
     { name: 'redirect', problem: () => keeper.problem() },
+    { name: 'redirect_self_test', problem: () => selfTest.problem() },
     ...watchConditions(knowledge.watches, stalenessLimitMs),
   ];
 }

@@ -46,7 +46,7 @@ export class CallerConnection {
   readonly ip: string;
   /** Both ends have one address: the peer is a process on the node's own network. */
   readonly #isLocal: boolean;
-  readonly #attestation: Attestation;
+  readonly attestation: Attestation;
   readonly #findCgroupUid: FindCgroupUid;
   #ownerUid: string | undefined;
   #generation = -1;
@@ -59,7 +59,7 @@ export class CallerConnection {
   ) {
     this.ip = canonicalIp(remoteAddress ?? '') ?? '';
     this.#isLocal = localAddress !== undefined && canonicalIp(localAddress) === this.ip;
-    this.#attestation = attestation;
+    this.attestation = attestation;
     this.#findCgroupUid = findCgroupUid;
   }
 
@@ -80,13 +80,13 @@ export class CallerConnection {
   }
 
   #find(pods: PodIndex): Caller {
-    switch (this.#attestation.kind) {
+    switch (this.attestation.kind) {
       case 'unattested':
         return unattested;
       case 'by-address':
         return pods.byIp(this.ip);
       case 'attested':
-        return this.#findAttested(pods, this.#attestation.cgroupId);
+        return this.#findAttested(pods, this.attestation.cgroupId);
     }
   }
 

@@ -56,6 +56,8 @@ export interface Config {
   readonly forceAddress: boolean;
   readonly metadataGuard: boolean;
   readonly redirectIntervalMs: number;
+  /** 0 for never. */
+  readonly selfTestIntervalMs: number;
   readonly metadataHeaderRequired: boolean;
   readonly blockInstanceMetadata: boolean;
   readonly allowedAreas: readonly (typeof metadataAreas)[number][];
@@ -64,6 +66,8 @@ export interface Config {
   readonly lateObjectWaitMs: number;
   readonly logFormat: (typeof logFormats)[number];
   readonly logLevel: (typeof logLevels)[number];
+  /** Empty for none. */
+  readonly startupTaint: string;
   readonly drainTimeoutMs: number;
 }
 
@@ -302,6 +306,7 @@ function build(
     forceAddress: flag('force-address'),
     metadataGuard: flag('metadata-guard'),
     redirectIntervalMs: number('ipt-update-interval-sec') * 1000,
+    selfTestIntervalMs: number('redirect-self-test-interval-sec') * 1000,
     metadataHeaderRequired: flag('metadata-header-required'),
     blockInstanceMetadata: flag('block-instance-metadata'),
     allowedAreas: metadataAreas.filter((area) => listed.includes(area)),
@@ -310,6 +315,7 @@ function build(
     lateObjectWaitMs: number('late-object-wait-ms'),
     logFormat: choice('log-format', logFormats),
     logLevel: logLevel(choice('log-level', logLevels), number('v')),
+    startupTaint: text('startup-taint'),
     drainTimeoutMs: number('drain-timeout-sec') * 1000,
   });
 }

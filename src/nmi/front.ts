@@ -14,9 +14,10 @@ import { correlationHeader, type LoopMark } from './loop-mark.ts';
 import { allowedMethods, type Passthrough, type PassthroughRoute } from './passthrough.ts';
 import { settle, type Patience } from './patience.ts';
 import { parseRoute, type Route } from './route.ts';
+import type { SelfTest } from './self-test.ts';
 import type { TokenEndpoint } from './token-endpoint.ts';
 
-export type RouteName = 'token' | 'host-token' | 'passthrough' | 'refused';
+export type RouteName = 'token' | 'host-token' | 'passthrough' | 'self-test' | 'refused';
 
 export interface FrontOptions {
   readonly metadataHeaderRequired: boolean;
@@ -27,6 +28,7 @@ export interface FrontOptions {
   readonly knowledge: Knowledge & { readonly pods: PodIndex };
   readonly patience: Patience;
   readonly loopMark: LoopMark;
+  readonly selfTest: Pick<SelfTest, 'answer'>;
   readonly onHandled: (exchange: HttpExchange, route: RouteName, handled: Handled) => void;
   readonly onBug: (error: unknown) => void;
 }
@@ -75,6 +77,8 @@ function dispatch(
       }
       // Its clients send no Metadata header.
       return checkMethod(exchange, ['GET']) ?? options.hostTokens.handle(exchange, route.query);
+    case 'self-test':
+      return options.selfTest.answer(route.nonce, exchange.caller.attestation);
     case 'passthrough':
       return (
         checkCommon(exchange, allowedMethods(route.area), options) ??

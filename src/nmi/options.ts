@@ -393,6 +393,18 @@ export const options = [
     help: 'Seconds between two checks of the redirect.',
   },
   {
+    name: 'redirect-self-test-interval-sec',
+    group: 'Redirect',
+    type: 'integer',
+    default: 60,
+    min: 0,
+    max: 3600,
+    isNew: true,
+    help:
+      'Seconds between two dials through the redirect, as a pod would, that must arrive here; 0 for ' +
+      'never. Needs CAP_SYS_ADMIN, or with eBPF a cgroup2 tree to write to; reports where it cannot.',
+  },
+  {
     name: 'enable-conntrack-deletion',
     group: 'Redirect',
     type: 'boolean',
@@ -484,6 +496,18 @@ export const options = [
     min: 0,
     max: 10,
     help: 'Verbosity in the old way: 4 and up means debug, 6 and up trace.',
+  },
+  {
+    name: 'startup-taint',
+    group: 'Operation',
+    type: 'string',
+    default: '',
+    pattern: {
+      test: /^(?:[a-z0-9A-Z](?:[-a-zA-Z0-9._/]{0,315}[a-zA-Z0-9])?)?$/,
+      allowed: 'the key of a taint',
+    },
+    isNew: true,
+    help: 'Taint that the agent takes off its own node when it is ready. Needs get and patch of nodes.',
   },
   {
     name: 'drain-timeout-sec',

@@ -13,6 +13,7 @@ import type { Observer } from './observe.ts';
 import { openPassthrough } from './passthrough.ts';
 import { LoopMark } from './loop-mark.ts';
 import type { Patience } from './patience.ts';
+import type { SelfTest } from './self-test.ts';
 import { openImdsSource } from './sources/imds.ts';
 import type { EntraIdentity, TokenSource } from './sources/source.ts';
 import { TokenBroker, type UpstreamBudget } from './token-broker.ts';
@@ -40,6 +41,7 @@ export interface RequestPathOptions {
   readonly log: Log;
   /** Belongs to whoever opened it. */
   readonly entra: TokenSource<EntraIdentity>;
+  readonly selfTest: SelfTest;
 }
 
 /** IMDS answers at most 5 identity requests at once and 20 a second, for the node as a whole. */
@@ -93,6 +95,7 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
   const handle = createFront({
     metadataHeaderRequired: config.metadataHeaderRequired,
     ...{ tokens, hostTokens, passthrough, knowledge, patience, loopMark },
+    selfTest: options.selfTest,
     onHandled: (exchange, route, handled) => {
       observer.onHandled(exchange, route, handled);
     },

@@ -30,6 +30,7 @@
 {{- include "nmi.flag" (dict "flag" "--iptables-backend" "type" "choice" "value" .Values.nmi.iptablesBackend) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-guard" "type" "boolean" "value" .Values.nmi.metadataGuard) }}
 {{- include "nmi.flag" (dict "flag" "--ipt-update-interval-sec" "type" "integer" "value" .Values.nmi.ipTableUpdateTimeIntervalInSeconds) }}
+{{- include "nmi.flag" (dict "flag" "--redirect-self-test-interval-sec" "type" "integer" "value" .Values.nmi.redirectSelfTestIntervalSec) }}
 {{- include "nmi.flag" (dict "flag" "--enable-conntrack-deletion" "type" "boolean" "value" .Values.nmi.enableConntrackDeletion) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-header-required" "type" "boolean" "value" .Values.nmi.metadataHeaderRequired) }}
 {{- include "nmi.flag" (dict "flag" "--block-instance-metadata" "type" "boolean" "value" .Values.nmi.blockInstanceMetadata) }}
@@ -41,6 +42,7 @@
 {{- include "nmi.flag" (dict "flag" "--log-format" "type" "choice" "value" .Values.nmi.loggingFormat) }}
 {{- include "nmi.flag" (dict "flag" "--log-level" "type" "choice" "value" .Values.nmi.logLevel) }}
 {{- include "nmi.flag" (dict "flag" "-v" "type" "integer" "value" .Values.nmi.logVerbosity) }}
+{{- include "nmi.flag" (dict "flag" "--startup-taint" "type" "string" "value" .Values.nmi.startupTaint) }}
 {{- include "nmi.flag" (dict "flag" "--drain-timeout-sec" "type" "integer" "value" .Values.nmi.drainTimeoutSec) }}
 {{- include "nmi.flag" (dict "flag" "--mic-namespace" "type" "string" "value" .Values.nmi.micNamespace) }}
 {{- include "nmi.flag" (dict "flag" "--enable-scale-features" "type" "boolean" "value" .Values.nmi.enableScaleFeatures) }}

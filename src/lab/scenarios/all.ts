@@ -13,6 +13,7 @@ import { kubeOutageScenarios } from './kube-outage.ts';
 import { lateObjectScenarios } from './late-objects.ts';
 import { nodeSurfaceScenarios } from './node-surface.ts';
 import { redirectScenarios } from './redirect.ts';
+import { selfTestScenarios } from './self-test.ts';
 import { strangerScenarios } from './strangers.ts';
 import { attestedScenarios } from './attested.ts';
 import { canaryScenarios, upstreamScenarios } from './upstream.ts';
@@ -33,6 +34,7 @@ export const scenarios: readonly Scenario[] = [
   ...crowdScenarios,
   ...redirectScenarios,
   ...attestedScenarios,
+  ...selfTestScenarios,
   ...addressModeScenarios,
   ...nodeSurfaceScenarios,
   ...kubeOutageScenarios,

@@ -2,6 +2,7 @@
 import type { Listener } from '../listener.ts';
 import type { NodeKnowledge } from '../node-knowledge.ts';
 import type { RedirectKeeper } from '../redirect-keeper.ts';
+import { selfTestResults, type SelfTest } from '../self-test.ts';
 import type { TokenBroker } from '../token-broker.ts';
 import type { Metrics } from './metrics.ts';
 import type { Condition } from './readiness.ts';
@@ -11,12 +12,13 @@ export interface Described {
   readonly broker: TokenBroker;
   readonly listeners: readonly Listener[];
   readonly keeper: RedirectKeeper;
+  readonly selfTest: Pick<SelfTest, 'result'>;
   readonly redirectMode: string;
   readonly conditions: readonly Condition[];
 }
 
 export function describeAtScrape(metrics: Metrics, described: Described): void {
-  const { knowledge, broker, listeners, keeper, redirectMode, conditions } = described;
+  const { knowledge, broker, listeners, keeper, selfTest, redirectMode, conditions } = described;
   const counted = new Map<string, number>();
 
   metrics.onScrape(() => {
@@ -28,6 +30,9 @@ export function describeAtScrape(metrics: Metrics, described: Described): void {
     describeWatches();
     const isUp = keeper.problem() === undefined;
     metrics.set('nmi_redirect_up', isUp ? 1 : 0, { mode: redirectMode });
+    for (const result of selfTestResults) {
+      metrics.set('nmi_redirect_self_test', result === selfTest.result ? 1 : 0, { result });
+    }
     for (const { name, problem } of conditions) {
       metrics.set('nmi_ready', problem() === undefined ? 1 : 0, { condition: name });
     }
