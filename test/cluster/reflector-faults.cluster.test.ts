@@ -28,7 +28,7 @@ const bound = `
 apiVersion: aadpodidentity.k8s.io/v1
 kind: AzureIdentity
 metadata: { name: demo, namespace: faults }
-spec: { type: 0, resourceID: /subscriptions/s/x, clientID: c }
+spec: { type: 0, clientID: 00000000-0000-4000-8000-000000000001 }
 ---
 apiVersion: aadpodidentity.k8s.io/v1
 kind: AzureIdentityBinding

@@ -26,7 +26,13 @@ const renderings: Readonly<Record<string, Omit<RenderOptions, 'helm'>>> = {
         createUserFacingClusterRoles: true,
       },
       nmi: { workloadIdentity: true, redirect: 'none' },
-      azureIdentities: { a: { type: 0, resourceID: '/r', binding: { selector: 'a' } } },
+      azureIdentities: {
+        a: {
+          type: 0,
+          clientID: '00000000-0000-4000-8000-000000000001',
+          binding: { selector: 'a' },
+        },
+      },
     },
   },
   'opening nodes': { values: { uninstall: { openNodes: true } } },

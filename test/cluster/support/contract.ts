@@ -197,14 +197,14 @@ export function contractTests(server: () => ContractServer): void {
     const { metadata } = created.body;
     assert.match(metadata.uid, /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/);
     assert.match(String(metadata['creationTimestamp']), /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
-    const change = { spec: { clientID: 'b' } };
+    const change = { spec: { adResourceID: 'b' } };
     const changed = await api().expect('PATCH', `${ids}/a`, change, mergePatch);
     assert.equal(changed.metadata.uid, metadata.uid);
     assert.ok(Number(changed.metadata.resourceVersion) > Number(metadata.resourceVersion));
     const same = await api().expect('PATCH', `${ids}/a`, change, mergePatch);
     assert.equal(same.metadata.resourceVersion, changed.metadata.resourceVersion);
-    const put = await api().expect('PUT', `${ids}/a`, { ...same, spec: { type: 1 } });
-    assert.deepEqual(put['spec'], { type: 1 });
+    const put = await api().expect('PUT', `${ids}/a`, { ...same, spec: { replicas: 1 } });
+    assert.deepEqual(put['spec'], { replicas: 1 });
     assert.equal((await api().request('DELETE', `${ids}/a`)).status, 200);
     assert.equal((await api().request('GET', `${ids}/a`)).status, 404);
   });
@@ -281,7 +281,7 @@ export function contractTests(server: () => ContractServer): void {
     for (const version of ['', '&resourceVersion=0']) {
       // The memory of a new type may lag behind at first.
       const lines = await take(api(), `${ids}?watch=1${version}`, 3, async () => {
-        await api().expect('PATCH', `${ids}/a`, { spec: { clientID: `v${version}` } }, mergePatch);
+        await api().expect('PATCH', `${ids}/a`, { spec: { adResourceID: `v${version}` } }, mergePatch);
       });
       assert.deepEqual(lines.map(renderLine), ['ADDED a', 'ADDED b', 'MODIFIED a']);
     }
@@ -294,7 +294,7 @@ export function contractTests(server: () => ContractServer): void {
     await api().expect('POST', ids, identity('between'));
     const path = `${ids}?watch=true&resourceVersion=${metadata.resourceVersion}`;
     const lines = await take(api(), path, 5, async () => {
-      await api().expect('PATCH', `${ids}/before`, { spec: { clientID: 'x' } }, mergePatch);
+      await api().expect('PATCH', `${ids}/before`, { spec: { adResourceID: 'x' } }, mergePatch);
       await api().expect('DELETE', `${ids}/between`);
       await api().expect('POST', ids, identity('between'));
       await api().expect('DELETE', `${ids}/before`);
@@ -677,7 +677,7 @@ function tokenRequest(spec: object): object {
 }
 
 function identity(name: string): object {
-  const spec = { type: 0, clientID: 'a' };
+  const spec = { type: 0, adResourceID: 'a' };
   return { apiVersion: `${group}/v1`, kind: 'AzureIdentity', metadata: { name }, spec };
 }
 

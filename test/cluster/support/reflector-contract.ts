@@ -135,6 +135,6 @@ async function createIdentity(api: Api, path: string, name: string): Promise<voi
     apiVersion: 'aadpodidentity.k8s.io/v1',
     kind: 'AzureIdentity',
     metadata: { name },
-    spec: { type: 0, clientID: name },
+    spec: { type: 0, adResourceID: name },
   });
 }
