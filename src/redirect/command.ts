@@ -5,6 +5,7 @@
  */
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
+import { inKernel } from './native.ts';
 import { RedirectError } from './redirect.ts';
 
 export interface ToolRunOptions {
@@ -34,6 +35,18 @@ export interface Host {
   run(tool: string, args: readonly string[], options?: ToolRunOptions): Promise<ToolResult>;
   /** The text of a small file, or `undefined` where it is absent or unreadable. */
   read(path: string): Promise<string | undefined>;
+  /**
+   * Forgets tracked TCP connections by the kernel's own protocol; absent where only tools reach.
+   * @throws RedirectError `UNSUPPORTED` where this program cannot either.
+   */
+  cutFlows?(cut: FlowCut): number;
+}
+
+/** Connections to `dialled` that `answeredBy` does not answer, except from some sources. */
+export interface FlowCut {
+  readonly dialled: { readonly ip: string; readonly port: number };
+  readonly answeredBy: { readonly ip: string; readonly port: number };
+  readonly sparedSources: readonly string[];
 }
 
 export interface HostOptions {
@@ -58,6 +71,8 @@ export function createHost(options: HostOptions): Host {
         return undefined;
       }
     },
+    cutFlows: ({ dialled, answeredBy, sparedSources }) =>
+      inKernel((native) => native.cutFlows(dialled, answeredBy, sparedSources)),
   };
 }
 

@@ -26,15 +26,13 @@ import {
   unpin,
 } from './ebpf-pins.ts';
 import {
-  asRedirectError,
+  inKernel,
   isMissing,
-  nativeModule,
   type BpfMap,
   type MapInfo,
   type NativeModule,
   type Programs,
 } from './native.ts';
-import { RedirectError } from './redirect.ts';
 
 /** What the kernel is to hold. */
 export interface WantedPrograms {
@@ -346,16 +344,6 @@ function unlessMissing<T>(read: () => T): T | undefined {
     return read();
   } catch (error) {
     if (isMissing(error)) return undefined;
-    throw error;
-  }
-}
-
-function inKernel<T>(work: (native: NativeModule) => T): T {
-  try {
-    return work(nativeModule());
-  } catch (error) {
-    const known = asRedirectError(error);
-    if (known instanceof RedirectError) throw known;
     throw error;
   }
 }

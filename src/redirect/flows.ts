@@ -8,7 +8,7 @@
  * was cut are not redirected, and a FIN may carry a request: it takes the guard to stop them.
  */
 import { failureOf, outputOf, type Host } from './command.ts';
-import type { RedirectTarget } from './redirect.ts';
+import { RedirectError, type RedirectTarget } from './redirect.ts';
 
 /** A tracked connection: where it came from and who answers it. */
 export interface Flow {
@@ -25,11 +25,40 @@ export type CutOutcome =
 const MAX_LIST_BYTES = 16 << 20;
 
 /**
- * Cuts what was not redirected to this target, except connections of the node itself.
- * Never throws for what the tool answers: the guard holds such a connection as well, if less
+ * Cuts what was not redirected to this target, except connections of the node itself: by netlink, or
+ * by conntrack(8) where this program has no way of its own.
+ * Never throws for what kernel or tool answer: the guard holds such a connection as well, if less
  * politely.
  */
 export async function cutOlderFlows(
+  host: Host,
+  target: RedirectTarget,
+  nodeIps: ReadonlySet<string>,
+): Promise<CutOutcome> {
+  return cutByNetlink(host, target, nodeIps) ?? cutByTool(host, target, nodeIps);
+}
+
+function cutByNetlink(
+  host: Host,
+  target: RedirectTarget,
+  nodeIps: ReadonlySet<string>,
+): CutOutcome | undefined {
+  try {
+    const flows = host.cutFlows?.({
+      dialled: { ip: target.metadataIp, port: target.metadataPort },
+      answeredBy: { ip: target.listenIp, port: target.listenPort },
+      sparedSources: [...nodeIps],
+    });
+    return flows === undefined ? undefined : { kind: 'cut', flows };
+  } catch (error) {
+    if (!(error instanceof RedirectError)) throw error;
+    // The addon cannot be loaded here, or the kernel has no such protocol.
+    if (error.code === 'UNSUPPORTED') return undefined;
+    return { kind: 'skipped', note: `older flows not cut: ${error.message}` };
+  }
+}
+
+async function cutByTool(
   host: Host,
   target: RedirectTarget,
   nodeIps: ReadonlySet<string>,

@@ -188,7 +188,9 @@ function codeOf({ code, step }: NativeFailure): RedirectError['code'] {
     case 'EPROTONOSUPPORT':
       return 'UNSUPPORTED';
     case 'EINVAL':
-      return step === 'load' || step === 'attach' ? 'UNSUPPORTED' : 'KERNEL_REFUSED';
+      return step === 'load' || step === 'attach' || step === 'list flows'
+        ? 'UNSUPPORTED'
+        : 'KERNEL_REFUSED';
     case 'EBUSY':
     case 'EAGAIN':
     case 'EEXIST':
@@ -197,5 +199,19 @@ function codeOf({ code, step }: NativeFailure): RedirectError['code'] {
       return 'TIMEOUT';
     default:
       return 'KERNEL_REFUSED';
+  }
+}
+
+/**
+ * Works with the addon; what goes wrong there comes out as the error of this folder.
+ * @throws RedirectError, and whatever else the work throws.
+ */
+export function inKernel<T>(work: (native: NativeModule) => T): T {
+  try {
+    return work(nativeModule());
+  } catch (error) {
+    const known = asRedirectError(error);
+    if (known instanceof RedirectError) throw known;
+    throw error;
   }
 }

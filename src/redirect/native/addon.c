@@ -22,7 +22,8 @@
 
 #define MAX_ARGUMENTS 4
 #define MAX_VALUE_BYTES 4096
-#define MAX_SPARED 4096
+/* With IPVS a node holds the address of every service of the cluster. */
+#define MAX_SPARED 65536
 #define MAX_CGROUPS 65536
 
 enum handle_kind { HANDLE_PROGRAMS, HANDLE_MAP };
