@@ -1,0 +1,474 @@
+/** The admission policies on real servers: what they refuse, whom, with which words, and what not. */
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { before, describe, it } from 'node:test';
+import { eventually } from '../../src/lab/eventually.ts';
+import type { Answer, Api, RequestOptions } from './support/api.ts';
+import { describeOnClusters } from './support/on-clusters.ts';
+import { deletePod, runPod } from './support/pods.ts';
+
+const deploy = join(import.meta.dirname, '../../deploy');
+const policies = ['binding-label', 'drop-net-raw', 'fence-token-requests', 'warn-identities'];
+const agent = { namespace: 'kube-system', name: 'aad-pod-id-nmi-service-account' };
+const audience = 'api://AzureADTokenExchange';
+const mergePatch = 'application/merge-patch+json';
+
+/** alice may write every workload, and use one value of the label. */
+const rights = `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: { name: write-workloads, namespace: shop }
+rules:
+  - { apiGroups: ['', apps, batch], resources: ['*'], verbs: ['*'] }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: { name: write-workloads, namespace: shop }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: write-workloads }
+subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: User, name: alice }]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: { name: use-checkout, namespace: shop }
+rules:
+  - apiGroups: [aadpodidentity.k8s.io]
+    resources: [selectors]
+    resourceNames: [checkout]
+    verbs: [use]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: { name: use-checkout, namespace: shop }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: use-checkout }
+subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: User, name: alice }]
+`;
+
+const dropped = { capabilities: { drop: ['ALL'] } };
+
+interface PodWish {
+  readonly label?: string;
+  readonly context?: object;
+  readonly image?: string;
+  readonly spec?: object;
+}
+
+function podOf({ label, context = dropped, image = 'app', spec = {} }: PodWish): {
+  readonly metadata: object;
+  readonly spec: object;
+} {
+  return {
+    metadata: { name: 'app', labels: label === undefined ? {} : { aadpodidbinding: label } },
+    spec: { containers: [{ name: 'app', image, securityContext: context }], ...spec },
+  };
+}
+
+const restarting = { restartPolicy: 'OnFailure' };
+const selected = { selector: { matchLabels: { app: 'app' } } };
+
+/** Path below the namespace, and an object of it around a pod's template. */
+const workloads: Readonly<Record<string, (wish: PodWish) => readonly [string, object]>> = {
+  'a Pod': (wish) => ['/api/v1 pods', podOf(wish)],
+  'a ReplicationController': (wish) => [
+    '/api/v1 replicationcontrollers',
+    { spec: { selector: { app: 'app' }, template: templateOf(wish) } },
+  ],
+  'a Deployment': (wish) => [
+    '/apis/apps/v1 deployments',
+    { spec: { ...selected, template: templateOf(wish) } },
+  ],
+  'a ReplicaSet': (wish) => [
+    '/apis/apps/v1 replicasets',
+    { spec: { ...selected, template: templateOf(wish) } },
+  ],
+  'a StatefulSet': (wish) => [
+    '/apis/apps/v1 statefulsets',
+    { spec: { ...selected, serviceName: 'app', template: templateOf(wish) } },
+  ],
+  'a DaemonSet': (wish) => [
+    '/apis/apps/v1 daemonsets',
+    { spec: { ...selected, template: templateOf(wish) } },
+  ],
+  'a Job': (wish) => ['/apis/batch/v1 jobs', { spec: { template: templateOf(wish, restarting) } }],
+  'a CronJob': (wish) => [
+    '/apis/batch/v1 cronjobs',
+    {
+      spec: {
+        schedule: '0 0 * * *',
+        jobTemplate: { spec: { template: templateOf(wish, restarting) } },
+      },
+    },
+  ],
+};
+
+function templateOf(wish: PodWish, more: object = {}): object {
+  const { spec, metadata } = podOf(wish);
+  const { labels } = metadata as { labels: object };
+  return { metadata: { labels: { ...labels, app: 'app' } }, spec: { ...spec, ...more } };
+}
+
+function as(user: string, ...groups: readonly string[]): RequestOptions {
+  const headers: Record<string, string> = { 'impersonate-user': user };
+  if (groups[0] !== undefined) headers['impersonate-group'] = groups[0];
+  return { headers };
+}
+
+const alice = as('alice');
+
+describeOnClusters('the admission policies', (cluster) => {
+  const pods = '/api/v1/namespaces/shop/pods';
+
+  before(async () => {
+    await cluster().createNamespace('shop');
+    await cluster().applyOverHttp(rights);
+    for (const file of ['crds', 'nmi', 'rights-federation']) {
+      await cluster()
+        .apply(await readFile(join(deploy, `${file}.yaml`), 'utf8'))
+        .catch(again(file));
+    }
+    for (const file of policies) {
+      await cluster().apply(await readFile(join(deploy, `policies/${file}.yaml`), 'utf8'));
+    }
+  });
+
+  /** The exception in nmi.yaml is of a kind that takes a moment to be served. */
+  function again(file: string): () => Promise<string> {
+    return () =>
+      eventually(async () => cluster().apply(await readFile(join(deploy, `${file}.yaml`), 'utf8')));
+  }
+
+  const create = (path: string, body: object, options: RequestOptions = {}): Promise<Answer> =>
+    cluster().admin.request('POST', `${path}?dryRun=All`, body, options);
+
+  describe('drop NET_RAW', () => {
+    const createPod = (wish: PodWish): Promise<Answer> => create(pods, podOf(wish));
+    const said =
+      /must not have raw sockets: set\s+securityContext\.capabilities\.drop: \[NET_RAW\].*in container /s;
+
+    before(() =>
+      eventually(async () => {
+        assert.equal((await createPod({ label: 'checkout' })).status, 201);
+        assert.equal((await createPod({ label: 'checkout', context: {} })).status, 403);
+      }, 30_000),
+    );
+
+    const offenders: Readonly<Record<string, PodWish>> = {
+      'without a security context': { context: {} },
+      'with another drop': { context: { capabilities: { drop: ['NET_ADMIN'] } } },
+      'with a drop that only some runtimes understand': {
+        context: { capabilities: { drop: ['CAP_NET_RAW'] } },
+      },
+      'with NET_RAW added back': { context: { capabilities: { drop: ['ALL'], add: ['NET_RAW'] } } },
+      'with it by its long name': {
+        context: { capabilities: { drop: ['ALL'], add: ['cap_net_raw'] } },
+      },
+      'with everything added back': { context: { capabilities: { drop: ['ALL'], add: ['all'] } } },
+      'that is privileged': { context: { privileged: true, ...dropped } },
+      'whose init container has them': {
+        spec: { initContainers: [{ name: 'init', image: 'init' }] },
+      },
+    };
+    for (const [what, wish] of Object.entries(offenders)) {
+      it(`refuse a pod ${what}, if it has the label`, async () => {
+        const { status, body } = await createPod({ label: 'checkout', ...wish });
+        assert.equal(status, 403);
+        assert.match(body.message ?? '', said);
+        assert.equal((await createPod(wish)).status, 201);
+      });
+    }
+
+    it('name every container at fault', async () => {
+      const spec = {
+        containers: [
+          { name: 'one', image: 'a' },
+          { name: 'two', image: 'a', securityContext: dropped },
+          { name: 'three', image: 'a' },
+        ],
+      };
+      const { body } = await createPod({ label: 'checkout', spec });
+      assert.match(body.message ?? '', /in container one, three$/);
+    });
+
+    for (const drop of ['ALL', 'all', 'NET_RAW', 'net_raw']) {
+      it(`take a drop of ${drop}`, async () => {
+        const context = { capabilities: { drop: [drop], add: ['NET_BIND_SERVICE'] } };
+        assert.equal((await createPod({ label: 'checkout', context })).status, 201);
+      });
+    }
+
+    it('leave Windows alone', async () => {
+      const spec = { os: { name: 'windows' }, containers: [{ name: 'app', image: 'app' }] };
+      assert.equal((await createPod({ label: 'checkout', spec })).status, 201);
+    });
+
+    it('look at pods that get the label, or another container, and not at those being ended', async () => {
+      const { admin } = cluster();
+      const pod = { namespace: 'shop', name: 'raw', node: 'node-a', ip: '10.1.0.1' };
+      await runPod(admin, pod);
+      const patch = (body: object): Promise<Answer> =>
+        admin.request('PATCH', `${pods}/raw`, body, { contentType: mergePatch });
+      const labelled = await patch({ metadata: { labels: { aadpodidbinding: 'checkout' } } });
+      assert.equal(labelled.status, 403);
+      assert.match(labelled.body.message ?? '', said);
+      const held = { finalizers: ['example.com/hold'], labels: { app: 'app' } };
+      assert.equal((await patch({ metadata: held })).status, 200);
+      assert.equal((await patch({ metadata: { finalizers: null } })).status, 200);
+      await deletePod(admin, pod);
+
+      await admin.expect('POST', pods, podOf({ label: 'checkout' }));
+      const debug = (securityContext: object): Promise<Answer> => {
+        const ephemeralContainers = [{ name: 'debug', image: 'debug', securityContext }];
+        return admin.request(
+          'PATCH',
+          `${pods}/app/ephemeralcontainers`,
+          { spec: { ephemeralContainers } },
+          { contentType: 'application/strategic-merge-patch+json' },
+        );
+      };
+      const raw = await debug({});
+      assert.equal(raw.status, 403);
+      assert.match(raw.body.message ?? '', /in container debug$/);
+      assert.equal((await debug(dropped)).status, 200);
+      await deletePod(admin, { namespace: 'shop', name: 'app' });
+    });
+  });
+
+  describe('of the label', () => {
+    async function createWorkload(
+      what: string,
+      wish: PodWish,
+      options: RequestOptions,
+    ): Promise<Answer> {
+      const make = workloads[what];
+      assert.ok(make !== undefined);
+      const [place, body] = make(wish);
+      const [root = '', plural = ''] = place.split(' ');
+      const path = `${root}/namespaces/shop/${plural}`;
+      return create(path, { metadata: { name: 'app' }, ...body }, options);
+    }
+
+    before(() =>
+      eventually(async () => {
+        const { status } = await createWorkload('a Pod', { label: 'payroll' }, alice);
+        assert.equal(status, 403);
+      }, 30_000),
+    );
+
+    for (const what of Object.keys(workloads)) {
+      it(`say who may use a value in ${what}`, async () => {
+        const refused = await createWorkload(what, { label: 'payroll' }, alice);
+        assert.equal(refused.status, 403);
+        assert.match(
+          refused.body.message ?? '',
+          /the label aadpodidbinding: payroll gives an Azure identity, and alice may not use it in namespace shop: this takes the verb "use" on selectors\.aadpodidentity\.k8s\.io "payroll"$/,
+        );
+        for (const label of ['checkout', '', undefined]) {
+          const wish = label === undefined ? {} : { label };
+          const { status, body } = await createWorkload(what, wish, alice);
+          assert.equal(status, 201, body.message ?? '');
+        }
+        assert.equal((await createWorkload(what, { label: 'payroll' }, {})).status, 201);
+      });
+    }
+
+    it('bind nobody to what was there before, until the program changes', async () => {
+      const { admin } = cluster();
+      const path = '/apis/apps/v1/namespaces/shop/deployments';
+      const [, body] = workloads['a Deployment']?.({ label: 'payroll' }) ?? [];
+      await admin.expect('POST', path, { metadata: { name: 'theirs' }, ...body });
+      const patch = (change: object): Promise<Answer> =>
+        admin.request('PATCH', `${path}/theirs`, change, { ...alice, contentType: mergePatch });
+      assert.equal((await patch({ spec: { replicas: 3 } })).status, 200);
+      assert.equal((await patch({ metadata: { annotations: { seen: 'yes' } } })).status, 200);
+      const containers = [{ name: 'app', image: 'mine', securityContext: dropped }];
+      const image = await patch({ spec: { template: { spec: { containers } } } });
+      assert.equal(image.status, 403);
+      const relabel = (label: string | null): Promise<Answer> =>
+        patch({ spec: { template: { metadata: { labels: { aadpodidbinding: label } } } } });
+      assert.equal((await relabel('other')).status, 403);
+      assert.equal((await relabel('checkout')).status, 200);
+      assert.equal((await relabel(null)).status, 200);
+    });
+
+    it('bind nobody who may use it in another namespace only', async () => {
+      await cluster().createNamespace('office');
+      await cluster().applyOverHttp(rights.replaceAll('namespace: shop', 'namespace: office'));
+      await cluster().admin.expect(
+        'DELETE',
+        '/apis/rbac.authorization.k8s.io/v1/namespaces/office/roles/use-checkout',
+      );
+      await eventually(async () => {
+        const path = '/api/v1/namespaces/office/pods';
+        assert.equal((await create(path, podOf({}), alice)).status, 201);
+        const { status, body } = await create(path, podOf({ label: 'checkout' }), alice);
+        assert.equal(status, 403);
+        assert.match(body.message ?? '', /alice may not use it in namespace office/);
+      });
+    });
+
+    it('let the controllers make what somebody wrote, and nobody else who has a name like theirs', async () => {
+      const account = 'system:serviceaccount:kube-system:replicaset-controller';
+      const body = podOf({ label: 'payroll' });
+      const made = await create(pods, body, as(account));
+      assert.equal(made.status, 201, made.body.message ?? '');
+      await cluster().applyOverHttp(rights.replaceAll('name: alice', `name: '${account}x'`));
+      await eventually(async () => {
+        assert.equal((await create(pods, podOf({}), as(`${account}x`))).status, 201);
+      });
+      assert.equal((await create(pods, body, as(`${account}x`))).status, 403);
+      await cluster().applyOverHttp(rights);
+    });
+  });
+
+  describe('of token requests', () => {
+    const tokenPath = (namespace: string, name: string): string =>
+      `/api/v1/namespaces/${namespace}/serviceaccounts/${name}/token`;
+    const request = (spec: object): object => ({
+      ...{ apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest' },
+      spec: { audiences: [audience], expirationSeconds: 3600, ...spec },
+    });
+
+    async function asAgent<T>(work: (api: Api, ownPod: object) => Promise<T>): Promise<T> {
+      const pod = { namespace: agent.namespace, name: 'nmi-1', node: 'node-a', ip: '10.1.0.5' };
+      const { metadata } = await runPod(cluster().admin, {
+        ...pod,
+        serviceAccountName: agent.name,
+      });
+      const boundTo = { kind: 'Pod', name: pod.name, uid: metadata.uid } as const;
+      await using actor = await cluster().createServiceAccountClient({ ...agent, boundTo });
+      try {
+        return await work(actor.api, { apiVersion: 'v1', ...boundTo });
+      } finally {
+        await deletePod(cluster().admin, pod);
+      }
+    }
+
+    it('let the agent have what an exchange takes, and nothing else', async () => {
+      const { admin } = cluster();
+      const pod = { namespace: 'shop', name: 'client', node: 'node-a', ip: '10.1.0.6' };
+      const { metadata } = await runPod(admin, pod);
+      const boundObjectRef = {
+        ...{ apiVersion: 'v1', kind: 'Pod', name: pod.name, uid: metadata.uid },
+      };
+      const other = await runPod(admin, {
+        ...{ namespace: agent.namespace, name: 'nmi-2', node: 'node-b', ip: '10.1.0.7' },
+        serviceAccountName: agent.name,
+      });
+      const otherAgent = { ...boundObjectRef, name: 'nmi-2', uid: other.metadata.uid };
+      await asAgent(async (api, ownPod) => {
+        const ask = (spec: object): Promise<Answer> =>
+          api.request('POST', tokenPath('shop', 'default'), request({ boundObjectRef, ...spec }));
+        const askOwn = (ref: object): Promise<Answer> =>
+          api.request(
+            'POST',
+            tokenPath(agent.namespace, agent.name),
+            request({ boundObjectRef: ref }),
+          );
+        await eventually(async () => {
+          assert.equal((await ask({})).status, 201);
+          assert.equal((await ask({ audiences: ['else'] })).status, 403);
+        }, 30_000);
+        for (const cloud of ['', 'USGov', 'China', 'USNat', 'USSec']) {
+          assert.equal((await ask({ audiences: [`${audience}${cloud}`] })).status, 201, cloud);
+        }
+        assert.equal((await ask({ expirationSeconds: undefined })).status, 201);
+        assert.equal((await askOwn(ownPod)).status, 201);
+
+        // Without an audience it is that of the API server.
+        const refusals: readonly (readonly [() => Promise<Answer>, RegExp])[] = [
+          [() => ask({ audiences: undefined }), /for the exchange at Entra ID only, .* https:\/\//],
+          [() => ask({ audiences: [] }), /not for the audience https:\/\//],
+          [() => ask({ audiences: ['vault', audience] }), /not for the audience vault, api:\/\//],
+          [() => ask({ audiences: [audience, 'vault'] }), /not for the audience .*, vault$/],
+          [
+            () => ask({ boundObjectRef: undefined }),
+            /only that are bound to a pod by its name and uid$/,
+          ],
+          [() => ask({ boundObjectRef: { ...boundObjectRef, uid: undefined } }), /bound to a pod/],
+          [() => ask({ expirationSeconds: 3601 }), /for an hour at most$/],
+          [() => askOwn(otherAgent), /tokens of its own service account for its own pod only$/],
+        ];
+        for (const [attempt, said] of refusals) {
+          const { status, body } = await attempt();
+          assert.equal(status, 403, String(said));
+          assert.match(body.message ?? '', said);
+        }
+      });
+    });
+
+    it('come in the way of nobody else', async () => {
+      const spec = { audiences: undefined, expirationSeconds: 86_400 };
+      const path = tokenPath('shop', 'default');
+      const { status } = await cluster().admin.request('POST', path, request(spec));
+      assert.equal(status, 201);
+    });
+  });
+
+  describe('that warn', () => {
+    const client = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
+    const application = { clientID: client, tenantID: 'contoso.com' };
+    const secret = { ...application, clientPassword: { name: 's' } };
+    const elsewhere = { ...application, clientPassword: { name: 's', namespace: 'office' } };
+    const here = { ...application, clientPassword: { name: 's', namespace: 'shop' } };
+    type Case = readonly [kind: string, spec: object | undefined, said: RegExp | undefined];
+
+    const cases: Readonly<Record<string, Case>> = {
+      'a Secret of another namespace': [
+        'AzureIdentity',
+        { type: 1, ...elsewhere },
+        /no pod will get a token: clientPassword\.namespace is "office", and only Secrets of the own namespace "shop" are read/,
+      ],
+      'a certificate of another namespace': [
+        'AzureIdentity',
+        { type: 2, ...elsewhere },
+        /clientPassword\.namespace is "office"/,
+      ],
+      'a Secret of the own namespace': ['AzureIdentity', { type: 1, ...here }, undefined],
+      'a Secret of no namespace': ['AzureIdentity', { type: 2, ...secret }, undefined],
+      'a Secret that is not used': ['AzureIdentity', { type: 0, ...elsewhere }, undefined],
+      'no identity': ['AzureIdentity', { type: 0 }, /neither clientID nor resourceID says which/],
+      'no spec': ['AzureIdentity', undefined, /neither clientID nor resourceID says which/],
+      'an identity by its client id': ['AzureIdentity', { clientID: client }, undefined],
+      'an authority without TLS': [
+        'AzureIdentity',
+        { type: 3, ...application, adEndpoint: 'http://login.example' },
+        /adEndpoint is "http:\/\/login\.example", and only an address with https:\/\/ is asked/,
+      ],
+      'an authority with TLS': [
+        'AzureIdentity',
+        { type: 3, ...application, adEndpoint: 'HTTPS://login.microsoftonline.com/' },
+        undefined,
+      ],
+      'no selector': ['AzureIdentityBinding', { azureIdentity: 'a' }, /spec\.selector is empty/],
+      'no name': ['AzureIdentityBinding', { selector: 'a' }, /spec\.azureIdentity is empty/],
+      both: ['AzureIdentityBinding', { azureIdentity: 'a', selector: 'a' }, undefined],
+      'no labels': ['AzurePodIdentityException', {}, /spec\.podLabels is empty/],
+      labels: ['AzurePodIdentityException', { podLabels: { a: '' } }, undefined],
+    };
+
+    const createObject = (kind: string, spec: object | undefined): Promise<Answer> => {
+      const plural = `${kind.toLowerCase()}s`.replace(/ys$/, 'ies');
+      return create(`/apis/aadpodidentity.k8s.io/v1/namespaces/shop/${plural}`, {
+        ...{ apiVersion: 'aadpodidentity.k8s.io/v1', kind, metadata: { name: 'new' } },
+        ...(spec === undefined ? {} : { spec }),
+      });
+    };
+
+    before(() =>
+      eventually(async () => {
+        const { headers } = await createObject('AzureIdentity', {});
+        assert.notEqual(headers['warning'], undefined);
+      }, 30_000),
+    );
+
+    for (const [what, [kind, spec, said]] of Object.entries(cases)) {
+      it(`${said === undefined ? 'say nothing' : 'say why'} about ${what} in ${kind}, and refuse nothing`, async () => {
+        const { status, headers, body } = await createObject(kind, spec);
+        assert.equal(status, 201, body.message ?? '');
+        const warning = String(headers['warning'] ?? '').replaceAll('\\"', '"');
+        if (said === undefined) assert.equal(warning, '');
+        else assert.match(warning, said);
+      });
+    }
+  });
+});
