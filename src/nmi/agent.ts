@@ -66,7 +66,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const entraCaPem = await readEntraCa(config.entraCaFile);
   const client = starting.use(await openClient(options));
-  const { redirect, why, podsRoot } = chooseRedirect(config);
+  const { redirect, why, podsRoot, counts } = chooseRedirect(config);
   log.info({ mode: redirect.mode, why }, 'redirect chosen');
   const findCgroupUid = podsRoot === undefined ? noCgroups : cgroupFinder(podsRoot);
   await redirect.prepare().catch((error: unknown) => {
@@ -117,6 +117,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const conditions = conditionsOf(keeper, selfTest, knowledge, config.watchStalenessLimitMs);
   describeAtScrape(metrics, {
     ...{ knowledge, broker: path.broker, listeners, keeper, selfTest, redirectMode, conditions },
+    kernelCounts: counts,
   });
   starting.use(await openAdmin(config, metrics, conditions, keeper));
   if (config.startupTaint !== '') {

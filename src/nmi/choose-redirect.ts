@@ -4,40 +4,47 @@
  */
 import { openAddressRedirect } from '../redirect/address.ts';
 import { findCgroupRoot, findPodsRoot } from '../redirect/cgroup-tree.ts';
-import { openEbpfRedirect } from '../redirect/ebpf.ts';
+import { openEbpfRedirect, type EbpfRedirect } from '../redirect/ebpf.ts';
 import { openIptablesRedirect } from '../redirect/iptables.ts';
 import { nativeModule } from '../redirect/native.ts';
 import { noRedirect } from '../redirect/none.ts';
 import { RedirectError, type Redirect } from '../redirect/redirect.ts';
 import type { Config } from './config.ts';
 
+/** What the kernel side counts by itself. */
+export type KernelCounts = Pick<EbpfRedirect, 'counters' | 'countCaught'>;
+
 export interface RedirectChoice {
   readonly redirect: Redirect;
+  /** Undefined for modes that have no programs in the kernel. */
+  readonly counts: KernelCounts | undefined;
   /** For the log. */
   readonly why: string;
   /** The folder of all pods in the cgroup2 tree, as it is now; undefined without eBPF. */
   readonly podsRoot: (() => string | undefined) | undefined;
 }
 
+const plain = { why: 'asked for', podsRoot: undefined, counts: undefined } as const;
+
 export function chooseRedirect(config: Config): RedirectChoice {
   const { metadataIp, metadataPort } = config;
   switch (config.redirect) {
     case 'none':
-      return { redirect: noRedirect(), why: 'asked for', podsRoot: undefined };
+      return { redirect: noRedirect(), ...plain };
     case 'address': {
       const target = { metadataIp, metadataPort };
       const redirect = openAddressRedirect({ target, force: config.forceAddress });
-      return { redirect, why: 'asked for', podsRoot: undefined };
+      return { redirect, ...plain };
     }
     case 'iptables':
-      return { redirect: iptables(config), why: 'asked for', podsRoot: undefined };
+      return { redirect: iptables(config), ...plain };
     case 'ebpf':
       return ebpf(config, 'asked for');
     case 'auto': {
       const missing = missingForEbpf(config);
       return missing === undefined
         ? ebpf(config, 'the kernel has eBPF for cgroups, and pods are in the cgroup2 tree')
-        : { redirect: iptables(config), why: `no eBPF: ${missing}`, podsRoot: undefined };
+        : { redirect: iptables(config), ...plain, why: `no eBPF: ${missing}` };
     }
   }
 }
@@ -53,7 +60,7 @@ function ebpf(config: Config, why: string): RedirectChoice {
   });
   const podsRoot = (): string | undefined =>
     findPodsRoot(cgroupRoot === '' ? findCgroupRoot() : cgroupRoot);
-  return { redirect, why, podsRoot };
+  return { redirect, why, podsRoot, counts: redirect };
 }
 
 function iptables(config: Config): Redirect {

@@ -4,6 +4,7 @@
  * gives beyond an address is seen by running the same scenario in both modes.
  */
 import assert from 'node:assert/strict';
+import { eventually } from '../eventually.ts';
 import { assertRefused, assertToken, assertUntouched, untilToken } from '../reply-checks.ts';
 import type { Scenario } from '../scenario.ts';
 
@@ -71,6 +72,10 @@ const unrecorded: Scenario = {
     }
     assert.equal(answer.status, 403, answer.body);
     assert.match(answer.body, /did not come through the redirect/);
+    await eventually(async () => {
+      assert.ok((await world.agent.metric('nmi_redirect_caught_total')) > 0, 'it was not counted');
+    });
+    assert.ok((await world.agent.metric('nmi_ebpf_connects_total{outcome="redirected"}')) > 0);
     return 'refused with 403; nothing reached the real service';
   },
 };

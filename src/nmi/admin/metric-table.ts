@@ -125,6 +125,16 @@ export const newMetrics = {
     labels: ['kind'],
     help: 'Custom resources known: identities, bindings, exceptions.',
   },
+  nmi_ebpf_connects_total: {
+    type: 'counter',
+    labels: ['outcome'],
+    help: 'Connects to the metadata address that the eBPF programs saw: redirected, exempt, or refused because too many are open (limit, full).',
+  },
+  nmi_redirect_caught_total: {
+    type: 'counter',
+    labels: [],
+    help: 'Connections that the eBPF programs did not redirect and that netfilter behind them did, as of the scrape before.',
+  },
   nmi_redirect_up: {
     type: 'gauge',
     labels: ['mode'],
