@@ -82,6 +82,11 @@ export async function openFabricGround(
       if (place !== undefined) cgroups?.removePod(place.uid);
       placed.delete(name);
     },
+    movePod: (name, uid) => {
+      const place = placed.get(name);
+      if (place === undefined) return;
+      placed.set(name, { uid, cgroup: cgroups?.movePod(place.cgroup, uid) ?? '' });
+    },
     openHostClient: () => openFabricPod({ fabric, space: 'node' }),
     openOutsider: (pod) => openFabricPod({ fabric, space: pod }),
     openAgent,

@@ -4,9 +4,17 @@
  * else. What labs left behind that were killed is swept by the next one.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { randomBytes } from 'node:crypto';
 import { findCgroupRoot } from '../redirect/cgroup-tree.ts';
 import { isAlive } from './process-alive.ts';
@@ -18,6 +26,8 @@ export interface LabCgroups extends Disposable {
   readonly pinFolder: string;
   /** Makes a pod's cgroup and a container's below it; returns the latter's folder. */
   addPod(uid: string): string;
+  /** Makes another pod of what runs in a container's folder; returns its container's. */
+  movePod(container: string, uid: string): string;
   /** Nothing may run in it any more. */
   removePod(uid: string): void;
 }
@@ -38,12 +48,21 @@ export function openLabCgroups(): LabCgroups {
   mkdirSync(mounted);
   execFileSync('mount', ['-t', 'bpf', 'bpf', mounted]);
   const podFolder = (uid: string): string => join(root, 'kubepods', `pod${uid}`);
+  const addPod = (uid: string): string => {
+    const container = join(podFolder(uid), randomBytes(32).toString('hex'));
+    mkdirSync(container, { recursive: true });
+    return container;
+  };
   return {
     root,
     pinFolder: join(mounted, 'nmi'),
-    addPod: (uid) => {
-      const container = join(podFolder(uid), randomBytes(32).toString('hex'));
-      mkdirSync(container, { recursive: true });
+    addPod,
+    movePod: (from, uid) => {
+      const container = addPod(uid);
+      for (const pid of readFileSync(join(from, 'cgroup.procs'), 'latin1').trim().split('\n')) {
+        writeFileSync(join(container, 'cgroup.procs'), pid);
+      }
+      removeCgroup(dirname(from));
       return container;
     },
     removePod: (uid) => {

@@ -16,6 +16,8 @@ export interface PodReply {
   /** Lab name of the identity whose token came; `node` for the node's own. */
   readonly identity: string | undefined;
   readonly durationMs: number;
+  /** It came on a connection that was there before. */
+  readonly wasReused: boolean;
 }
 
 export interface AskOptions {
@@ -86,9 +88,9 @@ export class LabPod implements AsyncDisposable {
       answer.outcome === 'failed'
         ? {
             ...{ status: 0, failure: answer.error, text: '', headers: new Map(), body: {} },
-            ...{ identity: undefined, durationMs: answer.durationMs },
+            ...{ identity: undefined, durationMs: answer.durationMs, wasReused: false },
           }
-        : readReply(answer.status, answer.headers, answer.body, answer.durationMs);
+        : readReply(answer);
     if (reply.identity !== undefined) this.#options.onIdentity(reply.identity, 1);
     this.#options.tell(describe(this, options.method ?? 'GET', target, reply));
     return reply;
@@ -138,12 +140,8 @@ export function tokenTarget(options: Pick<AskOptions, 'query' | 'resource'>): st
   return `${tokenPath}?api-version=2018-02-01&resource=${resource}${extra}`;
 }
 
-function readReply(
-  status: number,
-  headers: readonly (readonly [string, string])[],
-  text: string,
-  durationMs: number,
-): PodReply {
+function readReply(answer: Extract<PodAnswer, { outcome: 'answered' }>): PodReply {
+  const { status, headers, body: text, durationMs, reusedConnection } = answer;
   // What is no JSON object: the status speaks.
   const body = parseRecord(text) ?? {};
   const token = body['access_token'];
@@ -155,6 +153,7 @@ function readReply(
     body,
     identity: typeof token === 'string' ? decodeLabToken(token)?.lab_identity : undefined,
     durationMs,
+    wasReused: reusedConnection,
   };
 }
 

@@ -57,6 +57,7 @@ export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
       return Promise.resolve({ ips: [sourceIp], client });
     },
     closePod: () => Promise.resolve(),
+    movePod: () => undefined,
     openHostClient: noNamespaces,
     openOutsider: noNamespaces,
     openAgent: () => {

@@ -41,6 +41,8 @@ export interface Ground extends Surroundings {
   /** An address and a client that asks from it. */
   openPod(pod: GroundPod): Promise<{ ips: readonly string[]; client: PodClient }>;
   closePod(name: string): Promise<void>;
+  /** Makes another pod of what runs in this one, where pods are told apart by their cgroups. */
+  movePod(name: string, uid: string): void;
   /** A client in the node's own namespace, as a process of the host. Namespaces only. */
   openHostClient(): Promise<PodClient>;
   /** Another agent on the same node, its probes on a port of their own. Namespaces only. */

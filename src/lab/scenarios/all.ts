@@ -2,6 +2,7 @@
 import type { Scenario } from '../scenario.ts';
 import { addressModeScenarios } from './address-mode.ts';
 import { addressScenarios } from './addresses.ts';
+import { addressStormScenarios } from './address-storm.ts';
 import { agentLifeScenarios } from './agent-life.ts';
 import { changeScenarios } from './changes.ts';
 import { crowdScenarios } from './crowd.ts';
@@ -34,6 +35,7 @@ export const scenarios: readonly Scenario[] = [
   ...crowdScenarios,
   ...redirectScenarios,
   ...attestedScenarios,
+  ...addressStormScenarios,
   ...selfTestScenarios,
   ...addressModeScenarios,
   ...nodeSurfaceScenarios,
