@@ -25,6 +25,7 @@ import type { Config } from './config.ts';
 import { readEntraCa } from './entra-ca.ts';
 import { openEntraUpstream } from './entra-upstream.ts';
 import { explain, type Sight } from './explain.ts';
+import { resetGonePods } from './gone-pods.ts';
 import { openKubeClient, type KubeClient } from './kube/client.ts';
 import { openListener, type Listener } from './listener.ts';
 import type { Logger } from './logger.ts';
@@ -87,6 +88,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     listeners.push(listener);
     log.info({ host, port: listener.port }, 'listening');
   }
+  starting.use(
+    resetGonePods({
+      pods: knowledge.pods,
+      listeners,
+      clock,
+      log: log.child({ component: 'pods' }),
+    }),
+  );
   const keeper = starting.use(
     new RedirectKeeper({
       redirect,

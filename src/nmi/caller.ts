@@ -72,6 +72,11 @@ export class CallerConnection {
     return this.#caller;
   }
 
+  /** The pod that opened it is not there any more. */
+  hasOutlived(pods: PodIndex): boolean {
+    return this.#ownerUid !== undefined && pods.byUid(this.#ownerUid) === undefined;
+  }
+
   #lookUp(pods: PodIndex): Caller {
     const found = this.#find(pods);
     if (found.kind !== 'pod') return found;

@@ -47,6 +47,8 @@ export interface ListenerOptions {
 export interface Listener extends AsyncDisposable {
   readonly port: number;
   readonly connections: number;
+  /** Ends the connections of these callers at once; returns how many there were. */
+  reset(isMeant: (caller: CallerConnection) => boolean): number;
   /** Stops accepting, lets requests under way finish for at most `maxMs`, then cuts the rest. */
   drain(maxMs: number): Promise<void>;
 }
@@ -280,11 +282,18 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
     disarm();
   }
 
+  function reset(isMeant: (caller: CallerConnection) => boolean): number {
+    const meant = [...connections].filter(([, { caller }]) => isMeant(caller));
+    for (const [socket] of meant) socket.resetAndDestroy();
+    return meant.length;
+  }
+
   return {
     port: boundPort(server),
     get connections() {
       return connections.size;
     },
+    reset,
     drain,
     [Symbol.asyncDispose]: () => drain(0),
   };
