@@ -12,8 +12,8 @@ const rule = '-d 169.254.169.254/32 -p tcp -m tcp --dport 80';
 interface Attack {
   readonly name: string;
   readonly says: RegExp;
-  act(world: World): Promise<unknown>;
-  undo(world: World): Promise<unknown>;
+  readonly act: (world: World) => Promise<unknown>;
+  readonly undo: (world: World) => Promise<unknown>;
 }
 
 function command(line: string): (world: World) => Promise<string> {

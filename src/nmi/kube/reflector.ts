@@ -32,7 +32,8 @@ import {
   type ReflectorErrorCode,
 } from './remedy.ts';
 import { createServerMemory, type ServerMemory } from './server-memory.ts';
-import { readWatchEvent } from './watch-event.ts';
+import { asRecord } from '../json-value.ts';
+import { readWatchEvent, versionOf } from './watch-event.ts';
 
 /** The logger as far as it is used here; pino's fits. */
 export interface KubeLog {
@@ -157,6 +158,8 @@ export interface Reflector extends AsyncDisposable {
 }
 
 /** Starts the loop. Never throws and never rejects but on a broken invariant. */
+const silencesToDoubt = 2;
+
 export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>): Reflector {
   const { name, path, query = {}, client, clock, random, log } = options;
   const { pageSize = 500, listsFromMemory = false, server = createServerMemory() } = options;
@@ -190,6 +193,8 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
   let lists = 0;
   let watches = 0;
   let silences = 0;
+  /** Watches in a row that brought not even a bookmark. */
+  let silencesInRow = 0;
   /** Failures in a row of one pace. */
   let failures = 0;
   let pace: Remedy['pace'] | undefined;
@@ -295,7 +300,9 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
       if (gathering === undefined) {
         if (!isOpen || !isTimeout(error)) throw error;
         silences += 1;
+        silencesInRow += 1;
         log.debug({ resource: name }, 'watch is silent, opening another');
+        if (silencesInRow % silencesToDoubt === 0) await doubtVersion();
         return;
       }
       const refusal = refusalOfStream(error, isOpen);
@@ -309,6 +316,20 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
     if (gathering !== undefined) throw new KubeError('NETWORK', 'the list ended too early');
     proven();
     await afterCleanClose(clock.monotonicMs() - openedAtMs);
+  }
+
+  /**
+   * A server restored from a backup knows lower versions than ours; it opens a watch from one it
+   * has not reached, and stays silent until it has. So a silence that lasts is asked about.
+   */
+  async function doubtVersion(): Promise<void> {
+    const call = { signal: step.signal, timeoutMs: timing.listTimeoutMs };
+    const search = new URLSearchParams({ ...query, limit: '1' });
+    const page = asRecord(await client.getJson(`${path}?${search.toString()}`, call));
+    const newest = page === undefined ? '' : versionOf(page);
+    if (version === undefined || !isBefore(newest, version)) return;
+    log.warn({ resource: name, newest, version }, 'the server has gone back, listing again');
+    version = undefined;
   }
 
   function refuseStreams(reason: string): void {
@@ -366,6 +387,7 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
         break;
     }
     proven();
+    silencesInRow = 0;
     version = event.version;
   }
 
@@ -527,4 +549,9 @@ function refusalOfStream(error: unknown, isOpen: boolean): string | undefined {
 
 function isTimeout(error: unknown): boolean {
   return error instanceof KubeError && error.code === 'TIMEOUT';
+}
+
+/** Versions of one server are numbers that grow. */
+function isBefore(one: string, other: string): boolean {
+  return /^\d+$/.test(one) && /^\d+$/.test(other) && BigInt(one) < BigInt(other);
 }

@@ -281,7 +281,12 @@ export function contractTests(server: () => ContractServer): void {
     for (const version of ['', '&resourceVersion=0']) {
       // The memory of a new type may lag behind at first.
       const lines = await take(api(), `${ids}?watch=1${version}`, 3, async () => {
-        await api().expect('PATCH', `${ids}/a`, { spec: { adResourceID: `v${version}` } }, mergePatch);
+        await api().expect(
+          'PATCH',
+          `${ids}/a`,
+          { spec: { adResourceID: `v${version}` } },
+          mergePatch,
+        );
       });
       assert.deepEqual(lines.map(renderLine), ['ADDED a', 'ADDED b', 'MODIFIED a']);
     }

@@ -1,0 +1,88 @@
+/** The executable as `nmi lab`, run to its end in a folder of its own. */
+import assert from 'node:assert/strict';
+import { spawn, type ChildProcessByStdio } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+
+import { freshExecutable } from '../../../scripts/build.ts';
+import { listFabricNamespaces } from '../../../src/lab/namespaces.ts';
+import type { LabResult } from '../../../src/lab/scenario.ts';
+import { findCgroupRoot } from '../../../src/redirect/cgroup-tree.ts';
+
+/** Longer than all scenarios take on a busy machine with two cores. */
+const limitMs = 480_000;
+
+export interface LabRun {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface ExecutableLab extends Disposable {
+  /** Files it forgets are found here. */
+  readonly folder: string;
+  start(args: readonly string[]): ChildProcessByStdio<null, Readable, Readable>;
+  /** Runs it to its end, which leaves no namespace, no link, no cgroup and no file. */
+  run(...args: readonly string[]): Promise<LabRun>;
+  names(): Promise<readonly string[]>;
+}
+
+export async function openExecutableLab(): Promise<ExecutableLab> {
+  const nmi = await freshExecutable();
+  const folder = mkdtempSync(join(tmpdir(), 'nmi-lab-test-'));
+  const start = (args: readonly string[]) =>
+    spawn(nmi, ['lab', ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, TMPDIR: folder },
+      timeout: limitMs,
+    });
+  const run = async (...args: readonly string[]): Promise<LabRun> => {
+    const links = machineLinks();
+    const child = start(args);
+    let [stdout, stderr] = ['', ''];
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+    const [code] = (await once(child, 'close')) as [number | null];
+    assert.deepEqual(listFabricNamespaces(`nmi-lab-${String(child.pid)}`), []);
+    assert.deepEqual(machineLinks(), links);
+    assert.deepEqual(labCgroups(), []);
+    assert.deepEqual(readdirSync(folder), []);
+    return { code, stdout, stderr };
+  };
+  return {
+    ...{ folder, start, run },
+    names: async () => {
+      const { stdout } = await run('--list');
+      return stdout
+        .trimEnd()
+        .split('\n')
+        .map((line) => line.split(' ', 1)[0] ?? '');
+    },
+    [Symbol.dispose]: () => {
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+export function parseLabResult(run: LabRun): LabResult {
+  assert.match(run.stdout, /^\{.*\}\n$/, `one JSON object and nothing else: ${run.stderr}`);
+  return JSON.parse(run.stdout) as LabResult;
+}
+
+/** The links of the machine's own namespace, which no lab may touch. */
+function machineLinks(): readonly string[] {
+  return readdirSync('/sys/class/net').toSorted();
+}
+
+/** Cgroups that labs made and that are still there. */
+function labCgroups(): readonly string[] {
+  try {
+    return readdirSync(findCgroupRoot()).filter((name) => name.startsWith('nmi-lab-'));
+  } catch {
+    // No cgroup2 tree, so none in it.
+    return [];
+  }
+}

@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { systemClock } from '../../../src/cache/clock.ts';
+import type { Pod } from '../../../src/cache/objects.ts';
+import { openFakeKube } from '../../../src/lab/fake-kube.ts';
+import { createPodManifest } from '../../../src/lab/manifests.ts';
+import { parsePod } from '../../../src/nmi/kube/parse.ts';
+import { openReflector } from '../../../src/nmi/kube/reflector.ts';
+import { clientOf, keptLog, MapStore, quick } from './kube-world.ts';
+
+const podOf = (name: string) => createPodManifest({ name, nodeName: 'n', ips: ['10.0.0.1'] });
+
+describe('an API server that was restored from a backup', () => {
+  it('is listed again, though watches from the lost versions only stay silent', async () => {
+    const kube = await openFakeKube({ bookmarkEveryMs: 3_600_000 });
+    const { port } = kube;
+    for (let count = 0; count < 50; count++) kube.apply(podOf(`lost-${count}`));
+    await using client = await clientOf(kube);
+    const store = new MapStore<Pod>();
+    const log = keptLog();
+    await using _reflector = openReflector({
+      ...{ client, name: 'pods', path: '/api/v1/pods', parse: parsePod, store, log },
+      ...{ clock: systemClock, random: Math.random },
+      timing: { ...quick, silenceMs: 100 },
+    });
+    await store.until('the first list', () => store.items.size === 50);
+    await kube[Symbol.asyncDispose]();
+
+    await using restored = await openFakeKube({ port, bookmarkEveryMs: 3_600_000 });
+    restored.apply(podOf('kept'));
+    await store.until('what the backup had', () => store.names().join() === 'default/kept');
+    assert.ok(JSON.stringify(log.lines).includes('gone back'));
+  });
+});
