@@ -4,6 +4,7 @@
  */
 import { openAddressRedirect } from '../redirect/address.ts';
 import { findCgroupRoot, findPodsRoot } from '../redirect/cgroup-tree.ts';
+import { findPinObstacle } from '../redirect/ebpf-pins.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../redirect/ebpf.ts';
 import { openIptablesRedirect } from '../redirect/iptables.ts';
 import { nativeModule } from '../redirect/native.ts';
@@ -75,14 +76,21 @@ function targetOf({ metadataIp, metadataPort, listenIp, listenPort }: Config) {
   return { metadataIp, metadataPort, listenIp, listenPort };
 }
 
+const EPERM = 1;
+
 /** What eBPF lacks here, in words; undefined when it can work. */
-function missingForEbpf({ cgroupRoot }: Config): string | undefined {
+function missingForEbpf({ cgroupRoot, bpfPinFolder }: Config): string | undefined {
   try {
     const root = cgroupRoot === '' ? findCgroupRoot() : cgroupRoot;
     if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
-    const answers = Object.entries(nativeModule().probe());
-    const refused = answers.filter(([, errno]) => errno !== 0).map(([feature]) => feature);
-    return refused.length === 0 ? undefined : `the kernel refuses ${refused.join(', ')}`;
+    const refused = Object.entries(nativeModule().probe()).filter(([, errno]) => errno !== 0);
+    // Capabilities, or the seccomp profile of a container runtime that does not know CAP_BPF.
+    if (refused.some(([, errno]) => errno === -EPERM)) {
+      return 'bpf(2) is not permitted: it takes CAP_BPF, CAP_NET_ADMIN and a seccomp profile with it';
+    }
+    const features = refused.map(([feature]) => feature);
+    if (features.length > 0) return `the kernel refuses ${features.join(', ')}`;
+    return findPinObstacle(bpfPinFolder);
   } catch (error) {
     if (error instanceof RedirectError) return error.message;
     throw error;

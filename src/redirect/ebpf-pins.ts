@@ -11,6 +11,7 @@ import {
   chmodSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmdirSync,
   statfsSync,
@@ -53,6 +54,34 @@ export async function ensurePinFolder(host: Host, folder: string): Promise<void>
   } catch (error) {
     throw fileError(error);
   }
+}
+
+/**
+ * Why nothing can be pinned in the folder; undefined when it can. A security module may refuse what
+ * permissions allow, so a folder beside it is made and taken away again.
+ */
+export function findPinObstacle(folder: string): string | undefined {
+  const above = dirname(folder);
+  if (!isBpffs(above)) {
+    return canMount()
+      ? undefined
+      : `no BPF file system at ${above}, nor CAP_SYS_ADMIN to mount one`;
+  }
+  const trial = `${folder}-trial-${process.pid}`;
+  try {
+    mkdirSync(trial);
+    rmdirSync(trial);
+    return undefined;
+  } catch (error) {
+    return `nothing can be pinned in ${above}: ${codeOf(error) ?? 'unknown'}`;
+  }
+}
+
+const CAP_SYS_ADMIN = 21n;
+
+function canMount(): boolean {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'));
+  return ((BigInt(`0x${effective?.[1] ?? '0'}`) >> CAP_SYS_ADMIN) & 1n) === 1n;
 }
 
 /** What is pinned, by name; nothing for a folder that is not there. @throws RedirectError */
