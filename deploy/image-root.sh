@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Fills an empty folder with all that the image holds, from a Debian system that has it installed:
 #
-#   deploy/image-root.sh FOLDER NMI
+#   deploy/image-root.sh FOLDER DIST
 #
-# The executable, the tools it runs, the libraries they load, and nothing else: no shell, no package
+# DIST is what the build made: the executable, its addon, the licences of what is in them. With them
+# come the tools that the agent runs, the libraries they load, and nothing else: no shell, no package
 # manager. What is not installed fails here, not on a node.
 set -euo pipefail
 
 (($# == 2)) || {
-  sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 }
 root=$(readlink -f "$1")
-readonly root nmi=$2
+readonly root dist=$2
 
 # `sleep` keeps the pod there that has opened its node.
 readonly tools=(
@@ -45,8 +46,11 @@ copy_library() {
 
 mkdir -p "$root"/{bin,dev,etc,proc,run,sys,tmp}
 chmod 1777 "$root/tmp"
-install -m 755 "$nmi" "$root/bin/nmi"
-copy_libraries_of "$nmi"
+install -m 755 "$dist/nmi" "$root/bin/nmi"
+# Beside the executable: it cannot write one to be loaded, its root being read-only.
+install -m 755 "$dist/native/nmi.node" "$root/bin/nmi.node"
+copy_libraries_of "$root/bin/nmi"
+copy_libraries_of "$root/bin/nmi.node"
 
 # Programs of several names tell by the name which they are, so each name is a link of its own.
 for tool in "${tools[@]}"; do

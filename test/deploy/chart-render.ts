@@ -80,7 +80,11 @@ export interface Container {
   readonly securityContext: {
     readonly capabilities: { readonly drop: readonly string[]; readonly add?: readonly string[] };
   };
-  readonly volumeMounts?: readonly { readonly name: string; readonly mountPath: string }[];
+  readonly volumeMounts?: readonly {
+    readonly name: string;
+    readonly mountPath: string;
+    readonly readOnly?: boolean;
+  }[];
   readonly livenessProbe?: object;
   readonly readinessProbe?: object;
   readonly ports?: readonly { readonly containerPort: number }[];

@@ -281,11 +281,54 @@ describe('the chart', { skip }, () => {
     assert.deepEqual(opener?.args?.slice(0, 2), ['redirect', 'remove']);
     assert.ok(opener.args.includes('--nmi-listen-address=127.0.0.1'));
     assert.ok(opener.args.includes('--iptables-backend=legacy'));
-    assert.deepEqual(opener.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW']);
+    assert.deepEqual(opener.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'BPF']);
+    assert.ok(opener.args.includes('--bpf-pin-folder=/host/bpf/nmi'));
     const [idle] = template.spec.containers;
     assert.deepEqual(idle?.command, ['sleep', 'infinity']);
     assert.equal(idle?.securityContext.capabilities.add, undefined);
     assert.equal(updateStrategy.rollingUpdate['maxUnavailable'], '100%');
+  });
+
+  /** Of a way of redirecting: capabilities, mounts and volumes, and the flags that tell of them. */
+  const needs: Readonly<Record<string, readonly (readonly string[])[]>> = {
+    auto: [
+      ['NET_ADMIN', 'NET_RAW', 'BPF'],
+      ['xtables-lock /run/xtables.lock', 'bpf /host/bpf', 'cgroup /host/cgroup read-only'],
+      ['cgroup-root=/host/cgroup', 'bpf-pin-folder=/host/bpf/nmi'],
+    ],
+    iptables: [['NET_ADMIN', 'NET_RAW'], ['xtables-lock /run/xtables.lock'], []],
+    address: [['NET_ADMIN', 'NET_BIND_SERVICE'], [], []],
+    none: [[], [], []],
+  };
+  for (const redirect of ['', 'auto', 'ebpf', 'iptables', 'address', 'none']) {
+    const [capabilities, mounts, flags] = needs[redirect] ?? needs['auto'] ?? [];
+    it(`gives what the redirect "${redirect}" needs, and no more`, () => {
+      const all = objects({ nmi: { redirect, allowNetworkPluginKubenet: true } });
+      const agent = agentOf(all);
+      assert.deepEqual(agent.securityContext.capabilities.add ?? [], capabilities);
+      const found = (agent.volumeMounts ?? []).map(({ name, mountPath, readOnly = false }) =>
+        [name, mountPath, ...(readOnly ? ['read-only'] : [])].join(' '),
+      );
+      assert.deepEqual(found, mounts);
+      const volumes = daemonSetOf(all).template.spec.volumes ?? [];
+      const names = mounts?.map((mount) => mount.split(' ')[0]);
+      assert.deepEqual(
+        volumes.map(({ name }) => name),
+        names,
+      );
+      const told = Object.entries(flagsOf(agent)).filter(([name]) => /^(cgroup|bpf)-/.test(name));
+      assert.deepEqual(
+        told.map((words) => words.join('=')),
+        flags,
+      );
+    });
+  }
+
+  it('leaves paths of the container to who names them', () => {
+    const nmi = { cgroupRoot: '/host/cgroup/kubelet', bpfPinFolder: '/host/bpf/other' };
+    const flags = flagsOf(agentOf(objects({ nmi })));
+    assert.equal(flags['cgroup-root'], '/host/cgroup/kubelet');
+    assert.equal(flags['bpf-pin-folder'], '/host/bpf/other');
   });
 
   it('gives no capability, mount, probe or port that the settings have no use for', () => {
@@ -337,6 +380,10 @@ describe('the chart', { skip }, () => {
       /maxSurge must be 0: two agents cannot hold the ports of one node/,
     ],
     [{ nmi: { probePort: 2579 } }, /nmi\.probePort must differ from nmi\.port/],
+    [
+      { nmi: { redirect: 'address', metadataPort: 8085 } },
+      /nmi\.probePort must differ from nmi\.metadataPort/,
+    ],
     [
       { nmi: { prometheusPort: 0 }, podMonitor: { enabled: true } },
       /podMonitor and serviceMonitor need the metrics page/,

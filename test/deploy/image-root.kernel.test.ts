@@ -12,10 +12,11 @@ import { after, describe, it } from 'node:test';
 import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../redirect/namespaces.ts';
 
 const repository = join(import.meta.dirname, '../..');
-const executable = join(repository, 'dist/nmi');
+const dist = join(repository, 'dist');
 const tools = ['conntrack', 'iptables-nft', 'iptables-legacy', 'setpriv', 'nsenter', 'unshare'];
 const skip =
-  (await whyNoKernelTests(...tools)) || (existsSync(executable) ? false : 'dist/nmi is not built');
+  (await whyNoKernelTests(...tools)) ||
+  (existsSync(join(dist, 'nmi')) ? false : 'dist/nmi is not built');
 
 describe('the files of the image', { skip }, async () => {
   if (skip !== false) return;
@@ -24,7 +25,7 @@ describe('the files of the image', { skip }, async () => {
   after(() => space[Symbol.asyncDispose]());
   const root = await mkdtemp(join(tmpdir(), 'nmi-image-'));
   after(() => rm(root, { recursive: true, force: true }));
-  const made = spawnSync(join(repository, 'deploy/image-root.sh'), [root, executable], {
+  const made = spawnSync(join(repository, 'deploy/image-root.sh'), [root, dist], {
     encoding: 'utf8',
     timeout: 60_000,
   });

@@ -45,7 +45,7 @@ describe('the Dockerfile', () => {
     const copied = [...dockerfile.matchAll(/^COPY (?!--from)(\S+)/gm)].map(([, path = '']) => path);
     assert.deepEqual(copied, ['.', 'deploy/image-root.sh']);
     for (const path of copied) assert.ok(existsSync(join(root, path)), path);
-    assert.match(dockerfile, /\/src\/dist\/nmi\b/);
+    assert.match(dockerfile, /^COPY --from=build \/src\/dist \/dist$/m);
   });
 
   it('starts each program of the image before there is one', async () => {

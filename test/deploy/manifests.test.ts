@@ -60,7 +60,7 @@ describe('the manifests', () => {
     assert.equal(container.readinessProbe.httpGet.path, '/readyz');
   });
 
-  it('run on every Linux node, on the host network, with two capabilities and no CPU limit', async () => {
+  it('run on every Linux node, on the host network, with three capabilities and no CPU limit', async () => {
     const spec = await loadPodSpec();
     assert.equal(spec.hostNetwork, true);
     assert.equal(spec.dnsPolicy, 'ClusterFirstWithHostNet');
@@ -69,7 +69,7 @@ describe('the manifests', () => {
     const [container] = spec.containers;
     assert.deepEqual(container?.securityContext.capabilities, {
       drop: ['ALL'],
-      add: ['NET_ADMIN', 'NET_RAW'],
+      add: ['NET_ADMIN', 'NET_RAW', 'BPF'],
     });
     assert.deepEqual(Object.keys(container?.resources.limits ?? {}), ['memory']);
   });

@@ -2,9 +2,17 @@
 {{- with .Values.image.repository }}{{ . }}/{{ end }}{{ .Values.nmi.image }}:{{ .Values.nmi.tag | default .Chart.AppVersion }}
 {{- end -}}
 
-{{/* Whether this node's rules are anybody's business here. */}}
-{{- define "nmi.redirects" -}}
-{{- if ne (toString .Values.nmi.redirect) "none" }}true{{ end -}}
+{{- define "nmi.redirect" -}}
+{{- .Values.nmi.redirect | default "auto" -}}
+{{- end -}}
+
+{{- define "nmi.mayUseEbpf" -}}
+{{- if has (include "nmi.redirect" .) (list "auto" "ebpf") }}true{{ end -}}
+{{- end -}}
+
+{{/* By itself, or behind the programs of eBPF. */}}
+{{- define "nmi.mayUseIptables" -}}
+{{- if has (include "nmi.redirect" .) (list "auto" "ebpf" "iptables") }}true{{ end -}}
 {{- end -}}
 
 {{- define "nmi.readsKubeletConfig" -}}
@@ -23,10 +31,30 @@ readOnlyRootFilesystem: true
 seccompProfile: { type: RuntimeDefault }
 capabilities:
   drop: [ALL]
-  {{- if include "nmi.redirects" . }}
+  {{- if include "nmi.mayUseEbpf" . }}
+  # NET_ADMIN: link, rules, chains, programs. BPF: programs and their maps.
+  # NET_RAW: legacy iptables speaks by a raw socket.
+  add: [NET_ADMIN, NET_RAW, BPF]
+  {{- else if include "nmi.mayUseIptables" . }}
   # NET_ADMIN: link, rules, chains. NET_RAW: legacy iptables speaks by a raw socket.
   add: [NET_ADMIN, NET_RAW]
+  {{- else if eq (include "nmi.redirect" .) "address" }}
+  # NET_ADMIN: the link. NET_BIND_SERVICE: port 80 of its address.
+  add: [NET_ADMIN, NET_BIND_SERVICE]
   {{- end }}
+{{- end -}}
+
+{{/* Of the values, and of where the host's file systems are in the container. */}}
+{{- define "nmi.allFlags" -}}
+{{- include "nmi.flags" . }}
+{{- if include "nmi.mayUseEbpf" . }}
+{{- if not .Values.nmi.cgroupRoot }}
+- --cgroup-root=/host/cgroup
+{{- end }}
+{{- if not .Values.nmi.bpfPinFolder }}
+- --bpf-pin-folder=/host/bpf/nmi
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* The agent: the kernel's side and the server in one process. */}}
@@ -38,7 +66,7 @@ args:
   - --node=$(NODE_NAME)
   - --operation-mode=managed
   - --forceNamespaced
-  {{- with include "nmi.flags" . | trim }}
+  {{- with include "nmi.allFlags" . | trim }}
   {{- . | nindent 2 }}
   {{- end }}
 env:
@@ -75,10 +103,23 @@ volumeMounts:
 {{- end }}
 {{- end -}}
 
-{{- define "nmi.mounts" -}}
-{{- if include "nmi.redirects" . }}
+{{/*
+Of the redirect. Not below /sys: there AppArmor's profile for containers lets nothing be written, so
+nothing be pinned, and the container has its own part of the cgroup2 tree, which tells it what to
+exempt.
+*/}}
+{{- define "nmi.kernelMounts" -}}
+{{- if include "nmi.mayUseIptables" . }}
 - { name: xtables-lock, mountPath: /run/xtables.lock }
 {{- end }}
+{{- if include "nmi.mayUseEbpf" . }}
+- { name: bpf, mountPath: /host/bpf }
+- { name: cgroup, mountPath: /host/cgroup, readOnly: true }
+{{- end }}
+{{- end -}}
+
+{{- define "nmi.mounts" -}}
+{{- include "nmi.kernelMounts" . }}
 {{- if include "nmi.readsKubeletConfig" . }}
 - { name: kubelet-config, mountPath: {{ include "nmi.kubeletConfig" . }}, readOnly: true }
 {{- end }}
@@ -88,9 +129,15 @@ volumeMounts:
 {{- end -}}
 
 {{- define "nmi.volumes" -}}
-{{- if include "nmi.redirects" . }}
+{{- if include "nmi.mayUseIptables" . }}
 - name: xtables-lock
   hostPath: { path: /run/xtables.lock, type: FileOrCreate }
+{{- end }}
+{{- if include "nmi.mayUseEbpf" . }}
+- name: bpf
+  hostPath: { path: /sys/fs/bpf, type: Directory }
+- name: cgroup
+  hostPath: { path: /sys/fs/cgroup, type: Directory }
 {{- end }}
 {{- if not (include "nmi.isOn" .Values.uninstall.openNodes) }}
 {{- if include "nmi.readsKubeletConfig" . }}
@@ -111,14 +158,14 @@ imagePullPolicy: {{ .Values.image.imagePullPolicy }}
 args:
   - redirect
   - remove
-  {{- with include "nmi.flags" . | trim }}
+  {{- with include "nmi.allFlags" . | trim }}
   {{- . | nindent 2 }}
   {{- end }}
 securityContext:
   {{- include "nmi.kernelSecurityContext" . | nindent 2 }}
-{{- if include "nmi.redirects" . }}
+{{- with include "nmi.kernelMounts" . | trim }}
 volumeMounts:
-  - { name: xtables-lock, mountPath: /run/xtables.lock }
+  {{- . | nindent 2 }}
 {{- end }}
 {{- end -}}
 

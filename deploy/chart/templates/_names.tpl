@@ -102,7 +102,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- fail "nmi.updateStrategy.rollingUpdate.maxSurge must be 0: two agents cannot hold the ports of one node" }}
 {{- end }}
 {{- end }}
-{{- if eq (include "nmi.probePort" .) (include "nmi.given" .Values.nmi.port | default "2579") }}
+{{- if eq (include "nmi.redirect" .) "address" }}
+{{- if eq (include "nmi.probePort" .) (include "nmi.given" .Values.nmi.metadataPort | default "80") }}
+{{- fail "nmi.probePort must differ from nmi.metadataPort, which every pod can reach" }}
+{{- end }}
+{{- else if eq (include "nmi.probePort" .) (include "nmi.given" .Values.nmi.port | default "2579") }}
 {{- fail "nmi.probePort must differ from nmi.port, which every pod can reach" }}
 {{- end }}
 {{- if and (eq (include "nmi.metricsPort" .) "0") (or (include "nmi.isOn" .Values.podMonitor.enabled) (include "nmi.isOn" .Values.serviceMonitor.enabled)) }}

@@ -1,0 +1,43 @@
+/** The container that the manifests ask for: what it is given is enough, and what is left out is missed. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { describe, it } from 'node:test';
+import { freshExecutable } from '../../scripts/build.ts';
+import { openFabric } from '../../src/lab/fabric.ts';
+import { fabricSkip } from '../lab/support/fabric-pod.ts';
+import { whyNoBpfTests } from '../redirect/cgroup-ground.ts';
+import { whyNoKernelTests } from '../redirect/namespaces.ts';
+
+const repository = join(import.meta.dirname, '../..');
+const inner = join(import.meta.dirname, 'support/container-inner.ts');
+const tools = ['conntrack', 'iptables-nft', 'setpriv', 'unshare', 'chroot'];
+const skip = fabricSkip || (await whyNoKernelTests(...tools)) || whyNoBpfTests();
+const limitMs = 120_000;
+
+describe('the container of the DaemonSet', { skip }, () => {
+  it('takes eBPF, does without where it may not, and opens the node again', async () => {
+    const dist = dirname(await freshExecutable());
+    const root = await mkdtemp(join(tmpdir(), 'nmi-image-'));
+    await using stack = new AsyncDisposableStack();
+    stack.defer(() => rm(root, { recursive: true, force: true }));
+    const made = spawnSync(join(repository, 'deploy/image-root.sh'), [root, dist], {
+      ...{ encoding: 'utf8', timeout: 60_000 },
+    });
+    assert.equal(made.status, 0, made.stderr);
+    const fabric = stack.use(await openFabric({ name: 'container' }));
+    const child = fabric.exec('azure', process.execPath, [inner, fabric.prefix, root]);
+    let printed = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => (printed += text));
+    }
+    const late = setTimeout(() => child.kill('SIGKILL'), limitMs);
+    const [code] = (await once(child, 'close')) as [number | null];
+    clearTimeout(late);
+    assert.equal(code, 0, printed);
+    assert.match(printed, /^held$/m);
+  });
+});

@@ -1,0 +1,168 @@
+/**
+ * The node lab with the agent as the DaemonSet would start it: run inside the azure namespace, with
+ * the fabric's prefix and a folder with the files of the image. Fails with an exit code.
+ */
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { readdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { AgentProcess } from '../../../src/lab/agent-process.ts';
+import { eventually } from '../../../src/lab/eventually.ts';
+import { attachFabric, fabricAddresses } from '../../../src/lab/fabric.ts';
+import { openLabCgroups } from '../../../src/lab/lab-cgroups.ts';
+import { createLabIdentity } from '../../../src/lab/lab-identity.ts';
+import { LabPod } from '../../../src/lab/lab-pod.ts';
+import {
+  createAzureIdentity,
+  createAzureIdentityBinding,
+  createPodManifest,
+} from '../../../src/lab/manifests.ts';
+import { openFabricPod } from '../../../src/lab/pod-client.ts';
+import { openSurroundings } from '../../../src/lab/surroundings.ts';
+import { containerCommand, readPodSpec, type PodSpec } from './container.ts';
+
+const [prefix = '', root = ''] = process.argv.slice(2);
+const { imdsIp, azureIp, nodeIp } = fabricAddresses;
+const node = 'lab-node';
+const fabric = attachFabric(prefix);
+
+await using stack = new AsyncDisposableStack();
+const surroundings = stack.use(
+  await openSurroundings({
+    imds: { host: imdsIp, port: 80 },
+    ...{ host: azureIp, kubePort: 6443, entraPort: 8443, nodeIp },
+  }),
+);
+const { imds, kube } = surroundings;
+const cgroups = stack.use(openLabCgroups());
+const bpffs = dirname(cgroups.pinFolder);
+const files = mkdtempSync(join(tmpdir(), 'nmi-test-host-'));
+stack.defer(() => {
+  rmSync(files, { recursive: true, force: true });
+});
+for (const name of ['xtables.lock', 'kubelet']) writeFileSync(join(files, name), '');
+
+const identity = createLabIdentity('checkout');
+imds.assign(identity);
+const { clientId, resourceId } = identity;
+const named = { name: 'checkout', namespace: 'shop' };
+kube.apply(createAzureIdentity({ ...named, clientId, resourceId }));
+kube.apply(
+  createAzureIdentityBinding({ ...named, azureIdentity: 'checkout', selector: 'checkout' }),
+);
+const pod = stack.use(await openPod());
+
+const manifest = await readPodSpec('nmi.yaml');
+const opening = await readPodSpec('open-nodes.yaml');
+const [open] = opening.initContainers ?? [];
+const [agentContainer] = manifest.containers;
+assert.ok(open !== undefined && agentContainer !== undefined);
+const { add } = agentContainer.securityContext.capabilities;
+
+await serves({}, /"mode":"ebpf"/);
+assert.ok(readdirSync(bpffs).includes('nmi'), 'nothing is pinned');
+await openNode();
+
+const withoutBpf = { capabilities: add.filter((name) => name !== 'BPF') };
+await serves(withoutBpf, /"mode":"iptables".*bpf\(2\) is not permitted: it takes CAP_BPF/);
+await openNode();
+
+// A security module that forbids to write there looks like this from inside.
+const withoutPins = { spec: withReadOnly(manifest, 'bpf') };
+await serves(withoutPins, /"mode":"iptables".*nothing can be pinned in \/host\/bpf: EROFS/);
+await openNode();
+
+assert.equal(imds.leaks(), 0);
+process.stdout.write('held\n');
+
+interface Difference {
+  readonly spec?: PodSpec;
+  readonly capabilities?: readonly string[];
+}
+
+/** The agent starts, tells of its redirect what it should, and a pod gets the token of its identity. */
+async function serves({ spec = manifest, capabilities }: Difference, says: RegExp): Promise<void> {
+  const [container] = spec.containers;
+  assert.ok(container !== undefined);
+  const { KUBECONFIG = '' } = surroundings.agentEnvironment;
+  await using agent = new AgentProcess({
+    adminUrl: `http://${nodeIp}:8085`,
+    spawn: (flags) => {
+      const [program, ...words] = containerCommand({
+        ...{ spec, container, root, cgroup: cgroups.addPod(randomUUID()), host: host() },
+        shared: [`${dirname(KUBECONFIG)}/`],
+        environment: { KUBECONFIG, NODE_NAME: node },
+        args: flags,
+        ...(capabilities === undefined ? {} : { capabilities }),
+      });
+      const expanded = words.map((word) => word.replace('$(NODE_NAME)', node));
+      return fabric.exec('node', program, expanded);
+    },
+  });
+  await agent.start([...surroundings.agentFlags, '--log-format=json']);
+  const chosen = agent.lines.find((line) => line.includes('redirect chosen')) ?? '';
+  assert.match(chosen, says);
+  process.stdout.write(`${chosen}\n`);
+  await eventually(async () => {
+    assert.equal((await pod.ask()).identity, 'checkout');
+  });
+  const { from } = imds.requests().findLast((each) => each.identity !== undefined) ?? {};
+  assert.equal(from, nodeIp);
+  imds.clear();
+  assert.equal(await agent.stop(), 0, agent.lines.slice(-5).join('\n'));
+}
+
+/** As the manifest for that does it; then nothing of the redirect is left. */
+async function openNode(): Promise<void> {
+  assert.ok(open !== undefined);
+  const [program, ...words] = containerCommand({
+    ...{ spec: opening, container: open, root, host: host() },
+    cgroup: cgroups.addPod(randomUUID()),
+    ...{ environment: {}, args: [] },
+  });
+  const child = fabric.exec('node', program, words);
+  let printed = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.setEncoding('utf8').on('data', (text: string) => (printed += text));
+  }
+  const code = await new Promise((resolve) => child.once('close', resolve));
+  assert.equal(code, 0, printed);
+  assert.ok(!readdirSync(bpffs).includes('nmi'), printed);
+}
+
+function host(): Readonly<Record<string, string>> {
+  return {
+    '/sys/fs/bpf': `${bpffs}/`,
+    '/sys/fs/cgroup': `${cgroups.root}/`,
+    '/run/xtables.lock': join(files, 'xtables.lock'),
+    '/etc/default/kubelet': join(files, 'kubelet'),
+  };
+}
+
+function withReadOnly(spec: PodSpec, volume: string): PodSpec {
+  const containers = spec.containers.map((container) => ({
+    ...container,
+    volumeMounts: container.volumeMounts.map((mount) =>
+      mount.name === volume ? { ...mount, readOnly: true } : mount,
+    ),
+  }));
+  return { ...spec, containers };
+}
+
+async function openPod(): Promise<LabPod> {
+  const uid = randomUUID();
+  const { ip, ips } = await fabric.addPod('checkout');
+  const client = await openFabricPod({ fabric, space: 'checkout', cgroup: cgroups.addPod(uid) });
+  kube.apply(
+    createPodManifest({
+      ...{ ...named, uid, nodeName: node, ips, hostIp: nodeIp, hostNetwork: false },
+      ...{ phase: 'Running', serviceAccount: 'default', binding: 'checkout' },
+    }),
+  );
+  return new LabPod({
+    ...{ ...named, ip, uid, client },
+    onIdentity: () => undefined,
+    tell: (line) => process.stdout.write(`${line}\n`),
+  });
+}

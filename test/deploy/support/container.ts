@@ -1,0 +1,127 @@
+/**
+ * A container as a runtime would make it from the manifest, without one: the files of the image as a
+ * read-only root, the mounts, arguments and capabilities that the DaemonSet names, the node's
+ * network, and a cgroup namespace with the container's own part of the tree at its usual place.
+ */
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { parseAllDocuments } from 'yaml';
+
+interface Mount {
+  readonly name: string;
+  readonly mountPath: string;
+  readonly readOnly?: boolean;
+}
+
+interface Container {
+  readonly args: readonly string[];
+  readonly securityContext: {
+    readonly runAsUser: number;
+    readonly allowPrivilegeEscalation: boolean;
+    readonly readOnlyRootFilesystem: boolean;
+    readonly capabilities: { readonly drop: readonly string[]; readonly add: readonly string[] };
+  };
+  readonly volumeMounts: readonly Mount[];
+}
+
+export interface PodSpec {
+  readonly initContainers?: readonly Container[];
+  readonly containers: readonly Container[];
+  readonly volumes: readonly {
+    readonly name: string;
+    readonly hostPath: { readonly path: string };
+  }[];
+}
+
+/** Of the DaemonSet in a file below `deploy`. */
+export async function readPodSpec(file: string): Promise<PodSpec> {
+  const text = await readFile(join(import.meta.dirname, '../../../deploy', file), 'utf8');
+  const objects = parseAllDocuments(text).map((document) => document.toJS() as Workload);
+  const daemonSet = objects.find(({ kind }) => kind === 'DaemonSet');
+  assert.ok(daemonSet !== undefined);
+  return daemonSet.spec.template.spec;
+}
+
+interface Workload {
+  readonly kind: string;
+  readonly spec: { readonly template: { readonly spec: PodSpec } };
+}
+
+export interface ContainerOptions {
+  readonly spec: PodSpec;
+  readonly container: Container;
+  /** Filled by `image-root.sh`; mount points are made in it. */
+  readonly root: string;
+  /** The cgroup that the kubelet made for the container. */
+  readonly cgroup: string;
+  /** What stands for a path of the host. */
+  readonly host: Readonly<Record<string, string>>;
+  /** Folders that keep their path inside, for what the manifest does not know of. */
+  readonly shared?: readonly string[];
+  /** Instead of those of the manifest. */
+  readonly capabilities?: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  /** What follows the arguments of the manifest. */
+  readonly args: readonly string[];
+}
+
+/** Enters the cgroup first: its namespace begins where the process is. */
+const enter = `set -e
+  echo $$ >"$1/cgroup.procs"
+  exec unshare --mount --propagation private --cgroup sh -c "$2" sh "$@"`;
+
+/** What every runtime mounts, then what the manifest names, then the root itself as read-only. */
+const contain = (binds: string) => `set -e
+  root=$3 bounding=$4; shift 4
+  mount --bind "$root" "$root"
+  mount -t proc proc "$root/proc"
+  mount --bind "$root/proc/sys" "$root/proc/sys"; mount -o remount,bind,ro "$root/proc/sys"
+  mount -t sysfs -o ro sysfs "$root/sys"
+  mount -t cgroup2 -o ro cgroup2 "$root/sys/fs/cgroup"
+  mount -t tmpfs -o noexec,mode=755 dev "$root/dev"
+  : >"$root/dev/null"; mount --bind /dev/null "$root/dev/null"
+  mkdir "$root/dev/shm"; mount -t tmpfs -o noexec shm "$root/dev/shm"
+  ${binds}
+  mount -o remount,bind,ro "$root"
+  exec setpriv --bounding-set="$bounding" --inh-caps=-all --no-new-privs -- chroot "$root" "$@"`;
+
+/** The words that start it, in the network namespace of the node. */
+export function containerCommand(options: ContainerOptions): readonly [string, ...string[]] {
+  const { spec, container, root, cgroup, host, shared = [], environment } = options;
+  const { securityContext } = container;
+  assert.equal(securityContext.runAsUser, 0);
+  assert.equal(securityContext.allowPrivilegeEscalation, false);
+  assert.equal(securityContext.readOnlyRootFilesystem, true);
+  assert.deepEqual(securityContext.capabilities.drop, ['ALL']);
+  const binds = container.volumeMounts.map(({ name, mountPath, readOnly = false }) => {
+    const path = spec.volumes.find((volume) => volume.name === name)?.hostPath.path ?? '';
+    const source = host[path];
+    assert.ok(source !== undefined, `nothing stands for ${path} of the host`);
+    return { source, path: mountPath, readOnly };
+  });
+  const all = [...binds, ...shared.map((path) => ({ source: path, path, readOnly: false }))];
+  for (const { source, path } of all) makeMountPoint(root, path, source.endsWith('/'));
+  const lines = all.map(({ source, path, readOnly }) => {
+    const bind = `mount --rbind '${source}' "$root${path}"`;
+    return readOnly ? `${bind}; mount -o remount,bind,ro "$root${path}"` : bind;
+  });
+  const granted = options.capabilities ?? securityContext.capabilities.add;
+  // chroot itself takes the last one; in its image the agent has no use for it.
+  const bounding = ['-all', ...granted, 'SYS_CHROOT'].map((name) =>
+    name === '-all' ? name : `+${name.toLowerCase()}`,
+  );
+  const variables = { PATH: '/bin:/sbin:/usr/bin:/usr/sbin', ...environment };
+  return [
+    ...(['env', '-i', ...Object.entries(variables).map(([k, v]) => `${k}=${v}`)] as const),
+    ...['sh', '-c', enter, 'sh', cgroup, contain(lines.join('\n  ')), root, bounding.join(',')],
+    ...['nmi', ...container.args, ...options.args],
+  ];
+}
+
+/** As a runtime does it before the root becomes read-only. */
+function makeMountPoint(root: string, path: string, isFolder: boolean): void {
+  mkdirSync(join(root, isFolder ? path : join(path, '..')), { recursive: true });
+  if (!isFolder) writeFileSync(join(root, path), '');
+}
