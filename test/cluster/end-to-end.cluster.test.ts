@@ -1,0 +1,56 @@
+/**
+ * From `kubectl apply` to a token in a pod: a real API server, the agent under the rights of the
+ * manifests, the real redirect in network namespaces; Azure alone is played.
+ */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { openFabric } from '../../src/lab/fabric.ts';
+import { listFabricNamespaces } from '../../src/lab/namespaces.ts';
+import { findCgroupRoot } from '../../src/redirect/cgroup-tree.ts';
+import { nativeModule } from '../../src/redirect/native.ts';
+import { fabricSkip } from '../lab/support/fabric-pod.ts';
+import { provideClusters, provideHelm } from './support/binaries.ts';
+
+const inner = join(import.meta.dirname, 'support/end-to-end-inner.ts');
+const limitMs = 150_000;
+
+const redirects = canLoadPrograms() ? ['iptables', 'ebpf'] : ['iptables'];
+
+describe('the agent, installed as the README says', () => {
+  for (const { name, programs, missing } of provideClusters()) {
+    const skip = missing ?? provideHelm().missing ?? fabricSkip;
+    it(`serves pods by ${redirects.join(' and by ')} (${name})`, { skip }, async () => {
+      assert.ok(programs !== undefined);
+      let prefix = '';
+      {
+        await using fabric = await openFabric({ name: 'cluster' });
+        ({ prefix } = fabric);
+        const child = fabric.exec('azure', process.execPath, [
+          ...[inner, prefix, programs.version, ...redirects],
+        ]);
+        let printed = '';
+        for (const stream of [child.stdout, child.stderr]) {
+          stream?.setEncoding('utf8').on('data', (text: string) => (printed += text));
+        }
+        const late = setTimeout(() => child.kill('SIGKILL'), limitMs);
+        const [code] = (await once(child, 'close')) as [number | null];
+        clearTimeout(late);
+        assert.equal(code, 0, printed);
+        for (const redirect of redirects)
+          assert.match(printed, new RegExp(`^${redirect}: held$`, 'm'));
+      }
+      assert.deepEqual(listFabricNamespaces(prefix), []);
+    });
+  }
+});
+
+function canLoadPrograms(): boolean {
+  try {
+    findCgroupRoot();
+    return Object.values(nativeModule().probe()).every((errno) => errno === 0);
+  } catch {
+    return false;
+  }
+}

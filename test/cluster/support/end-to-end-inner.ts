@@ -1,0 +1,303 @@
+/**
+ * The node lab with a real API server in place of the fake: run inside the azure namespace, with the
+ * fabric's prefix, a version of Kubernetes and the redirects to try. Whoever installs follows the
+ * README; tokens are asked for by pods, through the redirect. Fails with an exit code.
+ */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { AgentProcess } from '../../../src/lab/agent-process.ts';
+import { createEntraApplication } from '../../../src/lab/entra-applications.ts';
+import { eventually } from '../../../src/lab/eventually.ts';
+import { attachFabric, fabricAddresses } from '../../../src/lab/fabric.ts';
+import { openFakeEntra, type FakeEntra } from '../../../src/lab/fake-entra.ts';
+import { openFakeImds, type FakeImds } from '../../../src/lab/fake-imds.ts';
+import { createLabAuthority } from '../../../src/lab/lab-authority.ts';
+import { openLabCgroups, type LabCgroups } from '../../../src/lab/lab-cgroups.ts';
+import { createLabIdentity, createNodeIdentity } from '../../../src/lab/lab-identity.ts';
+import { LabPod } from '../../../src/lab/lab-pod.ts';
+import { openFabricPod } from '../../../src/lab/pod-client.ts';
+import { selfCommand } from '../../../src/lab/self-command.ts';
+import {
+  daemonSetOf,
+  objectsOf,
+  renderChart,
+  specOf,
+  type KubeObject,
+} from '../../deploy/chart-render.ts';
+import { provideClusters, provideHelm } from './binaries.ts';
+import { startCluster } from './cluster.ts';
+import { renderKubeconfig } from './kubeconfig.ts';
+import { deletePod, runPod, setPodStatus } from './pods.ts';
+
+const root = join(import.meta.dirname, '../../..');
+const { imdsIp, azureIp, nodeIp } = fabricAddresses;
+const agentAccount = { namespace: 'kube-system', name: 'aad-pod-id-nmi-service-account' };
+const node = 'lab-node';
+const probePort = 8085;
+const audience = 'api://AzureADTokenExchange';
+
+const [prefix = '', version = '', ...redirects] = process.argv.slice(2);
+const fabric = attachFabric(prefix);
+const binaries = provideClusters().find(({ programs }) => programs?.version === version)?.programs;
+const helm = provideHelm().programs;
+assert.ok(binaries !== undefined && helm !== undefined);
+const readme = await readFile(join(root, 'README.md'), 'utf8');
+
+let lastLine = '';
+
+await using stack = new AsyncDisposableStack();
+// The agent is in another namespace than the server's loopback address.
+const cluster = stack.use(await startCluster(binaries, ['--bind-address=0.0.0.0']));
+const authority = await createLabAuthority();
+const imds = stack.use(
+  await openFakeImds({
+    ...{ host: imdsIp, port: 80, nodeIps: [nodeIp], systemAssigned: createNodeIdentity() },
+  }),
+);
+const entra = stack.use(
+  await openFakeEntra({ host: azureIp, tls: await authority.issueServer([azureIp]) }),
+);
+const entraCaPath = join(cluster.folder, 'entra-ca.pem');
+await writeFile(entraCaPath, authority.certificatePem);
+
+const checkout = createLabIdentity('checkout');
+imds.assign(checkout);
+const vault = createEntraApplication('vault', { secrets: [{ value: 'a secret' }] });
+entra.register(vault);
+await install();
+for (const redirect of redirects) await tryRedirect(redirect);
+
+/** As the README and the chart have it, by the programs that people use. */
+async function install(): Promise<void> {
+  runShell(firstMatch(readme, /```sh\n(kubectl apply -f deploy\/crds\.yaml\n.*?)```/s));
+  await cluster.kubectl(['apply', '-f', join(root, 'deploy/rights-federation.yaml')]);
+  for (const namespace of ['shop', 'team-a']) await cluster.createNamespace(namespace);
+
+  const federated = firstMatch(readme, /```yaml\n(apiVersion: aadpodidentity.*?)```/s);
+  await cluster.apply(federated);
+  const spec = specOf(objectsOf(federated), 'AzureIdentity');
+  const { clientID, tenantID } = spec as { clientID: string; tenantID: string };
+  const subject = 'system:serviceaccount:team-a:default';
+  entra.register({
+    ...createEntraApplication('reports'),
+    ...{ clientId: clientID, tenantId: tenantID },
+    federatedCredentials: [{ issuer: cluster.issuer, subject, audience }],
+  });
+  // What anybody would do who trusts the cluster: the keys as its server publishes them.
+  entra.trustIssuer(cluster.issuer, () => cluster.jwks());
+
+  const { clientId, resourceId } = checkout;
+  const azureIdentities = {
+    checkout: {
+      ...{ namespace: 'shop', type: 0, clientID: clientId, resourceID: resourceId },
+      binding: { selector: 'checkout' },
+    },
+    vault: {
+      ...{ namespace: 'shop', type: 1, clientID: vault.clientId, tenantID: vault.tenantId },
+      ...{ clientPassword: { name: 'vault' }, binding: { selector: 'vault' } },
+    },
+  };
+  const flags = ['--show-only=templates/identities.yaml'];
+  await cluster.apply(renderChart({ helm: helm ?? '', values: { azureIdentities }, flags }));
+  const secret = ['--namespace=shop', 'create', 'secret', 'generic', 'vault'];
+  await cluster.kubectl([...secret, '--from-literal=clientSecret=a secret']);
+}
+
+/** One agent, as the DaemonSet in the API server says it is to be started. */
+async function tryRedirect(redirect: string): Promise<void> {
+  await using opened = new AsyncDisposableStack();
+  const cgroups = redirect === 'ebpf' ? opened.use(openLabCgroups()) : undefined;
+  const pods = opened.use(createPods(cgroups));
+  const agent = opened.use(await openAgent());
+  await agent.start([
+    ...(await agentArguments()),
+    ...[`--entra-ca-file=${entraCaPath}`, `--entra-authority=${entra.authority}`],
+    ...[`--redirect=${redirect}`, `--prometheus-port=${probePort}`],
+    ...[`--explain-socket=${join(cluster.folder, 'explain.sock')}`],
+    ...(cgroups === undefined
+      ? []
+      : [`--cgroup-root=${cgroups.root}`, `--bpf-pin-folder=${cgroups.pinFolder}`]),
+  ]);
+  const leaksBefore = imds.leaks();
+
+  const bound = await pods.open('shop', 'checkout', { aadpodidbinding: 'checkout' });
+  await untilIdentity(bound, 'checkout');
+  assert.deepEqual(lastRequester(imds), { from: nodeIp, identity: 'checkout' });
+
+  const federated = await pods.open('team-a', 'reports', { aadpodidbinding: 'reports' });
+  await untilIdentity(federated, 'reports');
+  assert.deepEqual(lastCredential(entra), {
+    ...{ credential: 'federated', subject: 'system:serviceaccount:team-a:default', status: 200 },
+  });
+
+  const stranger = await pods.open('team-a', 'stranger', { aadpodidbinding: 'checkout' });
+  await agentKnowsPods(agent, 3);
+  await assertUnbound(stranger);
+
+  // The exception that comes with the manifest.
+  const addOn = await pods.open('kube-system', 'add-on', {
+    'kubernetes.azure.com/managedby': 'aks',
+  });
+  await untilIdentity(addOn, 'node');
+
+  const withSecret = await pods.open('shop', 'vault', { aadpodidbinding: 'vault' });
+  await agentKnowsPods(agent, 5);
+  if (redirect === redirects[0]) {
+    const refused = await withSecret.ask();
+    assert.match(refused.text, /may not read Secret shop\/vault: its service account needs a role/);
+    await cluster.kubectl(['apply', '-f', join(root, 'deploy/rights-secrets.yaml')]);
+  }
+  // The agent asks again by itself, some seconds after a refusal.
+  await untilIdentity(withSecret, 'vault');
+
+  const binding = ['--namespace=shop', 'azureidentitybinding/checkout-binding'];
+  const yaml = await cluster.kubectl(['get', ...binding, '--output=yaml']);
+  await cluster.kubectl(['delete', ...binding]);
+  await eventually(() => assertUnbound(bound));
+  await cluster.apply(yaml.replaceAll(/^ {2}(?:uid|resourceVersion): .*\n/gm, ''));
+  await untilIdentity(bound, 'checkout');
+
+  assert.equal(imds.leaks(), leaksBefore, 'a pod had a token past the agent');
+  assert.deepEqual(
+    imds.requests().filter(({ from }) => from !== nodeIp),
+    [],
+  );
+  assert.equal(await agent.stop(), 0);
+  process.stdout.write(`${redirect}: held\n`);
+}
+
+async function untilIdentity(pod: LabPod, identity: string): Promise<void> {
+  await eventually(async () => {
+    const { status, text, identity: got } = await pod.ask();
+    assert.equal(got, identity, `${pod.name}: ${status} ${got === undefined ? text : got}`);
+  }, 15_000);
+}
+
+/** To a young pod the agent says to come again: its binding may be on its way. */
+async function assertUnbound(pod: LabPod): Promise<void> {
+  const { status, text } = await pod.ask();
+  assert.ok([404, 503].includes(status), `${status} ${text}`);
+  assert.ok(text.includes(`no AzureIdentityBinding in namespace ${pod.namespace} `), text);
+}
+
+async function agentKnowsPods(agent: AgentProcess, count: number): Promise<void> {
+  await eventually(async () => {
+    assert.equal(await agent.metric('nmi_index_pods{kind="all"}'), count);
+  });
+}
+
+function lastRequester(service: FakeImds): object {
+  const { from, identity } = service.requests().findLast((each) => each.identity) ?? {};
+  return { from, identity };
+}
+
+function lastCredential(service: FakeEntra): object {
+  const { credential, subject, status } = service.requests().at(-1) ?? {};
+  return { credential, subject, status };
+}
+
+/** With a token of its service account that is bound to its pod, and no other right at all. */
+async function openAgent(): Promise<AgentProcess> {
+  const name = `nmi-${Math.random().toString(36).slice(2, 8)}`;
+  const pod = { namespace: agentAccount.namespace, name, node: 'elsewhere', ip: nodeIp };
+  const { metadata } = await runPod(cluster.admin, {
+    ...pod,
+    serviceAccountName: agentAccount.name,
+  });
+  const boundTo = { kind: 'Pod', name, uid: metadata.uid } as const;
+  await using actor = await cluster.createServiceAccountClient({ ...agentAccount, boundTo });
+  const { host, hostname } = new URL(cluster.url);
+  const url = `https://${host.replace(hostname, azureIp)}`;
+  const text = renderKubeconfig({ url, caPem: cluster.caPem, token: actor.token });
+  const kubeconfig = JSON.parse(text) as { clusters: { cluster: Record<string, string> }[] };
+  const [entry] = kubeconfig.clusters;
+  assert.ok(entry !== undefined);
+  entry.cluster['tls-server-name'] = 'localhost';
+  const path = join(cluster.folder, `kubeconfig-${name}`);
+  await writeFile(path, JSON.stringify(kubeconfig), { mode: 0o600 });
+  const [program, ...leading] = selfCommand();
+  const env = { ...process.env, KUBECONFIG: path };
+  return new AgentProcess({
+    adminUrl: `http://${nodeIp}:${probePort}`,
+    spawn: (flags) => fabric.exec('node', program, [...leading, ...flags], { env }),
+  });
+}
+
+async function agentArguments(): Promise<readonly string[]> {
+  const path = '/apis/apps/v1/namespaces/kube-system/daemonsets/nmi';
+  const daemonSet = (await cluster.admin.expect('GET', path)) as unknown as KubeObject;
+  const { containers } = daemonSetOf([{ ...daemonSet, kind: 'DaemonSet' }]).template.spec;
+  const args = containers[0]?.args ?? [];
+  assert.ok(args.includes(`--http-probe-port=${probePort}`));
+  return args.map((arg) => arg.replace('$(NODE_NAME)', node));
+}
+
+interface Pods extends AsyncDisposable {
+  /** Written with kubectl; where it runs and its address, as scheduler and kubelet do. */
+  open(namespace: string, name: string, labels: Readonly<Record<string, string>>): Promise<LabPod>;
+}
+
+/** Pods of the API server that have a network, and where the redirect wants it a cgroup. */
+function createPods(cgroups: LabCgroups | undefined): Pods {
+  const opened: LabPod[] = [];
+  return {
+    async open(namespace, name, labels) {
+      await cluster.createNamespace(namespace);
+      const manifest = {
+        ...{ apiVersion: 'v1', kind: 'Pod', metadata: { namespace, name, labels } },
+        spec: { nodeName: node, containers: [{ name: 'app', image: 'app' }] },
+      };
+      await cluster.apply(JSON.stringify(manifest));
+      const path = `/api/v1/namespaces/${namespace}/pods/${name}`;
+      const { uid } = (await cluster.admin.expect('GET', path)).metadata;
+      const { ip, ips } = await fabric.addPod(name);
+      const cgroup = cgroups?.addPod(uid);
+      const client = await openFabricPod({
+        ...{ fabric, space: name },
+        ...(cgroup === undefined ? {} : { cgroup }),
+      });
+      const podIPs = ips.map((each) => ({ ip: each }));
+      const status = { phase: 'Running', podIP: ip, podIPs };
+      await setPodStatus(cluster.admin, { namespace, name }, status);
+      const pod = new LabPod({
+        ...{ namespace, name, ip, uid, client },
+        onIdentity: () => undefined,
+        tell,
+      });
+      opened.push(pod);
+      return pod;
+    },
+    async [Symbol.asyncDispose]() {
+      for (const pod of opened) {
+        await pod[Symbol.asyncDispose]();
+        await fabric.removePod(pod.name);
+        await deletePod(cluster.admin, pod);
+      }
+    },
+  };
+}
+
+/** Once, however often it is so. */
+function tell(line: string): void {
+  if (line !== lastLine) process.stdout.write(`${line}\n`);
+  lastLine = line;
+}
+
+function runShell(script: string): void {
+  const { status, stderr } = spawnSync('sh', ['-euc', script], {
+    ...{ cwd: root, encoding: 'utf8', timeout: 60_000 },
+    env: {
+      ...{ HOME: cluster.folder, KUBECONFIG: cluster.adminKubeconfig },
+      PATH: `${dirname(binaries?.kubectl ?? '')}:${process.env['PATH'] ?? ''}`,
+    },
+  });
+  assert.equal(status, 0, `${script}\n${stderr}`);
+}
+
+function firstMatch(text: string, pattern: RegExp): string {
+  const found = pattern.exec(text)?.[1];
+  assert.ok(found !== undefined, `there is no ${String(pattern)}`);
+  return found;
+}
