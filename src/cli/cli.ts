@@ -29,7 +29,13 @@ const redirectOptions: ReadonlySet<string> = new Set([
   'redirect',
   'cgroup-root',
   'bpf-pin-folder',
+  'pod-uid',
   'force-address',
+  'ipt-update-interval-sec',
+  'http-probe-port',
+  'prometheus-port',
+  'log-format',
+  'log-level',
 ]);
 
 /** Verbs load when they are called: the agent does not carry the lab, nor the lab's caller yargs. */
@@ -49,8 +55,8 @@ const verbs: Readonly<Record<string, Verb>> = {
     },
   },
   redirect: {
-    summary: 'install, verify or remove the redirect of this node; probe what it can be',
-    positional: '<install|verify|remove|probe>',
+    summary: 'install, verify, keep or remove the redirect of this node; probe what it can be',
+    positional: '<install|verify|remove|run|probe>',
     flags: {
       ...runFlags((option) => redirectOptions.has(option.name)),
       output: { describe: 'Of a probe: text or json.', default: 'text' },

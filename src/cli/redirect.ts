@@ -1,5 +1,5 @@
 /**
- * `nmi redirect install|verify|remove|probe`: the kernel side alone, for an init container, a check
+ * `nmi redirect install|verify|remove|run|probe`: the kernel side alone, for an init container, a check
  * by hand, and the one way to open a node again.
  */
 import { parseConfig, renderProblem } from '../nmi/config.ts';
@@ -7,9 +7,13 @@ import { chooseRedirect } from '../nmi/choose-redirect.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../redirect/redirect.ts';
 import type { Words } from './flags.ts';
 import { exitCodes, type Outside } from './outside.ts';
+import { keepRedirect } from './redirect-run.ts';
 import { probeRedirect } from './redirect-probe.ts';
 
-const actions = ['install', 'verify', 'remove', 'probe'] as const;
+const actions = ['install', 'verify', 'remove', 'run', 'probe'] as const;
+/** The table asks for a node. The ports of the environment are those of the agent beside it. */
+const presets = { node: 'unnamed', 'http-probe-port': '0', 'prometheus-port': '0' };
+
 type Action = (typeof actions)[number];
 
 export async function redirect(words: Words, outside: Outside): Promise<number> {
@@ -24,8 +28,7 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
     outside.stderr(`nmi redirect: --output has the value "${output}"; allowed: text, json\n`);
     return exitCodes.usage;
   }
-  // The verb needs no node; the table asks for one.
-  const parsed = parseConfig({ node: 'unnamed', ...flags }, outside.environment);
+  const parsed = parseConfig({ ...presets, ...flags }, outside.environment);
   if (!parsed.ok) {
     for (const problem of parsed.problems) {
       outside.stderr(`nmi redirect: ${renderProblem(problem)}\n`);
@@ -34,6 +37,7 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
   }
   try {
     if (known === 'probe') return await probeRedirect(parsed.config, output, outside);
+    if (known === 'run') return await keepRedirect(parsed.config, outside);
     return await act(known, chooseRedirect(parsed.config).redirect, outside);
   } catch (error) {
     if (!(error instanceof RedirectError)) throw error;
@@ -45,7 +49,7 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
 }
 
 async function act(
-  action: Exclude<Action, 'probe'>,
+  action: Exclude<Action, 'run' | 'probe'>,
   mode: Redirect,
   outside: Outside,
 ): Promise<number> {

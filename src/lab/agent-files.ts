@@ -1,5 +1,5 @@
 /** What the agent process of the lab reads from files: its kubeconfig and whom to trust as Entra ID. */
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isAlive } from './process-alive.ts';
@@ -16,6 +16,8 @@ export interface AgentFiles extends AsyncDisposable {
 export async function writeAgentFiles(kubeconfig: string, entraCaPem: string): Promise<AgentFiles> {
   await sweepDeadFolders();
   const folder = await mkdtemp(join(tmpdir(), `nmi-lab-${process.pid}-`));
+  // An agent may run as somebody else.
+  await chmod(folder, 0o711);
   const files = {
     kubeconfigPath: join(folder, 'kubeconfig'),
     entraCaPath: join(folder, 'entra-ca.pem'),

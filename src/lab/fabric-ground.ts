@@ -31,13 +31,15 @@ export async function openFabricGround(
   const cgroups = redirect === 'ebpf' ? opening.use(openLabCgroups()) : undefined;
   const placed = new Map<string, { readonly uid: string; readonly cgroup: string }>();
   const [program, ...leading] = selfCommand();
-  const openAgent = (adminPort: number): AgentProcess =>
+  const openAgent = (adminPort: number, through: readonly string[] = []): AgentProcess =>
     new AgentProcess({
       adminUrl: `http://${nodeIp}:${adminPort}`,
-      spawn: (flags) =>
-        fabric.exec('node', program, [...leading, ...flags], {
+      spawn: (flags) => {
+        const [first = program, ...rest] = [...through, program, ...leading, ...flags];
+        return fabric.exec('node', first, rest, {
           env: { ...process.env, ...surroundings.agentEnvironment },
-        }),
+        });
+      },
     });
   const agent = opening.use(openAgent(probePort));
   const redirectFlags = [

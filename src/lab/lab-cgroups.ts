@@ -5,6 +5,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import {
+  chmodSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -44,9 +45,11 @@ export function openLabCgroups(): LabCgroups {
   const root = join(tree, `nmi-lab-${process.pid}`);
   mkdirSync(join(root, 'kubepods'), { recursive: true });
   const folder = mkdtempSync(join(tmpdir(), `nmi-bpf-${process.pid}-`));
+  // An agent may run as somebody else.
+  chmodSync(folder, 0o711);
   const mounted = join(folder, 'fs');
   mkdirSync(mounted);
-  execFileSync('mount', ['-t', 'bpf', 'bpf', mounted]);
+  execFileSync('mount', ['-t', 'bpf', '-o', 'mode=711', 'bpf', mounted]);
   const podFolder = (uid: string): string => join(root, 'kubepods', `pod${uid}`);
   const addPod = (uid: string): string => {
     const container = join(podFolder(uid), randomBytes(32).toString('hex'));

@@ -45,8 +45,11 @@ export interface Ground extends Surroundings {
   movePod(name: string, uid: string): void;
   /** A client in the node's own namespace, as a process of the host. Namespaces only. */
   openHostClient(): Promise<PodClient>;
-  /** Another agent on the same node, its probes on a port of their own. Namespaces only. */
-  openAgent(adminPort: number): AgentProcess;
+  /**
+   * Another agent on the same node, its probes on a port of their own, started through a program
+   * that takes others. Namespaces only.
+   */
+  openAgent(adminPort: number, through?: readonly string[]): AgentProcess;
   /** A client in a pod's network and in no cgroup of a pod. Namespaces only. */
   openOutsider(pod: string): Promise<PodClient>;
   /** Runs a program in the node's namespace. Namespaces only. */

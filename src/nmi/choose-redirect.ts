@@ -11,6 +11,7 @@ import { nativeModule } from '../redirect/native.ts';
 import { noRedirect } from '../redirect/none.ts';
 import { RedirectError, type Redirect } from '../redirect/redirect.ts';
 import type { Config } from './config.ts';
+import { openPinnedRedirect } from './pinned-redirect.ts';
 
 /** What the kernel side counts by itself. */
 export type KernelCounts = Pick<EbpfRedirect, 'counters' | 'countCaught'>;
@@ -39,6 +40,13 @@ export function chooseRedirect(config: Config): RedirectChoice {
     }
     case 'iptables':
       return { redirect: iptables(config), ...plain };
+    case 'pinned': {
+      const redirect = openPinnedRedirect({
+        pinFolder: config.bpfPinFolder,
+        target: targetOf(config),
+      });
+      return { redirect, ...plain, podsRoot: podsRootOf(config) };
+    }
     case 'ebpf':
       return ebpf(config, 'asked for');
     case 'auto': {
@@ -51,17 +59,20 @@ export function chooseRedirect(config: Config): RedirectChoice {
 }
 
 function ebpf(config: Config, why: string): RedirectChoice {
-  const { cgroupRoot } = config;
+  const { cgroupRoot, podUid } = config;
   const redirect = openEbpfRedirect({
     target: targetOf(config),
     behind: iptables(config),
     guard: config.metadataGuard,
     pinFolder: config.bpfPinFolder,
     ...(cgroupRoot === '' ? {} : { cgroupRoot }),
+    ...(podUid === '' ? {} : { ownPodUid: podUid }),
   });
-  const podsRoot = (): string | undefined =>
-    findPodsRoot(cgroupRoot === '' ? findCgroupRoot() : cgroupRoot);
-  return { redirect, why, podsRoot, counts: redirect };
+  return { redirect, why, podsRoot: podsRootOf(config), counts: redirect };
+}
+
+function podsRootOf({ cgroupRoot }: Config): () => string | undefined {
+  return () => findPodsRoot(cgroupRoot === '' ? findCgroupRoot() : cgroupRoot);
 }
 
 function iptables(config: Config): Redirect {

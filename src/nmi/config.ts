@@ -51,6 +51,8 @@ export interface Config {
   /** Where pods are in the cgroup2 tree; empty for where it is mounted. */
   readonly cgroupRoot: string;
   readonly bpfPinFolder: string;
+  /** Empty for what is told by this process's own cgroup. */
+  readonly podUid: string;
   readonly hostNetwork: (typeof hostNetworkChoices)[number];
   /** Take the metadata address where something answers there. */
   readonly forceAddress: boolean;
@@ -302,6 +304,7 @@ function build(
     iptablesBackend: choice('iptables-backend', backendChoices),
     cgroupRoot: text('cgroup-root'),
     bpfPinFolder: text('bpf-pin-folder'),
+    podUid: text('pod-uid'),
     hostNetwork: choice('host-network', hostNetworkChoices),
     forceAddress: flag('force-address'),
     metadataGuard: flag('metadata-guard'),

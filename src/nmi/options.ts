@@ -55,7 +55,7 @@ interface ListOption extends Base {
 export type Option =
   StringOption | IpOption | IntegerOption | BooleanOption | ChoiceOption | ListOption;
 
-export const redirectChoices = ['auto', 'ebpf', 'iptables', 'address', 'none'] as const;
+export const redirectChoices = ['auto', 'ebpf', 'iptables', 'address', 'pinned', 'none'] as const;
 export const hostNetworkChoices = ['serve', 'refuse'] as const;
 export const backendChoices = ['auto', 'nft', 'legacy'] as const;
 /** Parts of the metadata service that are closed to pods unless opened. */
@@ -327,7 +327,19 @@ export const options = [
     help:
       'How pods’ connections are brought here. `auto`: by eBPF where this kernel has it and pods are ' +
       'in the cgroup2 tree, else by iptables. `address`: the node has no metadata service of its ' +
-      'own and holds the metadata address itself. `none` leaves the node alone.',
+      'own and holds the metadata address itself. `pinned`: by eBPF, kept by `nmi redirect run` in ' +
+      'another container, so that this one needs no rights. `none` leaves the node alone.',
+  },
+  {
+    name: 'pod-uid',
+    group: 'Redirect',
+    type: 'string',
+    default: '',
+    pattern: { test: /^(?:[0-9a-z][0-9a-z-]{0,62})?$/, allowed: 'the UID of a pod' },
+    isNew: true,
+    help:
+      'With eBPF: the pod that the agent is, all of whose containers reach the real endpoint; else ' +
+      'this container alone.',
   },
   {
     name: 'cgroup-root',

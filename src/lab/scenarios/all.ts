@@ -13,6 +13,7 @@ import { identityScenarios } from './identities.ts';
 import { kubeOutageScenarios } from './kube-outage.ts';
 import { lateObjectScenarios } from './late-objects.ts';
 import { nodeSurfaceScenarios } from './node-surface.ts';
+import { privilegeSplitScenarios } from './privilege-split.ts';
 import { redirectScenarios } from './redirect.ts';
 import { selfTestScenarios } from './self-test.ts';
 import { strangerScenarios } from './strangers.ts';
@@ -37,6 +38,7 @@ export const scenarios: readonly Scenario[] = [
   ...attestedScenarios,
   ...addressStormScenarios,
   ...selfTestScenarios,
+  ...privilegeSplitScenarios,
   ...addressModeScenarios,
   ...nodeSurfaceScenarios,
   ...kubeOutageScenarios,

@@ -1,0 +1,65 @@
+/**
+ * The kernel's side alone: installs the redirect, checks it at each interval, mends it. For a node
+ * where whoever answers pods has no right to touch the kernel.
+ */
+import type { Clock } from '../cache/clock.ts';
+import { openAdminServers } from './admin/admin-server.ts';
+import { createMetrics } from './admin/metrics.ts';
+import type { Condition } from './admin/readiness.ts';
+import { buildInfo } from './build-info.ts';
+import { chooseRedirect } from './choose-redirect.ts';
+import type { Config } from './config.ts';
+import type { Logger } from './logger.ts';
+import { networkCode } from './network-code.ts';
+import { RedirectKeeper } from './redirect-keeper.ts';
+import { StartError } from './start-error.ts';
+
+export interface RedirectSideOptions {
+  readonly config: Config;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/**
+ * Runs until disposed; the redirect stays. What the kernel refuses is logged and tried again.
+ * @throws StartError when a port of its own is taken.
+ */
+export async function startRedirectSide(options: RedirectSideOptions): Promise<AsyncDisposable> {
+  const { config, clock, log } = options;
+  const metrics = createMetrics();
+  metrics.set('nmi_build_info', 1, { version: buildInfo.version, commit: buildInfo.commit });
+  const { redirect, why } = chooseRedirect(config);
+  log.info({ mode: redirect.mode, why }, 'redirect chosen');
+  await using starting = new AsyncDisposableStack();
+  const keeper = starting.use(
+    new RedirectKeeper({
+      redirect,
+      intervalMs: config.redirectIntervalMs,
+      clock,
+      log,
+      onCheck: (outcome) => {
+        metrics.inc('nmi_redirect_installs_total', { outcome });
+      },
+    }),
+  );
+  const conditions: readonly Condition[] = [{ name: 'redirect', problem: () => keeper.problem() }];
+  metrics.onScrape(() => {
+    const isUp = keeper.problem() === undefined ? 1 : 0;
+    metrics.set('nmi_redirect_up', isUp, { mode: redirect.mode });
+    metrics.set('nmi_ready', isUp, { condition: 'redirect' });
+  });
+  await keeper.start();
+  const { probePort, metricsPort } = config;
+  try {
+    starting.use(
+      await openAdminServers({
+        ...{ probePort, metricsPort, metrics, conditions },
+        hasBeenActive: () => keeper.hasBeenActive,
+      }),
+    );
+  } catch (error) {
+    const text = `one of the ports ${probePort} and ${metricsPort} could not be bound`;
+    throw new StartError('UNAVAILABLE', `${text}: ${networkCode(error)}`, error);
+  }
+  return starting.move();
+}
