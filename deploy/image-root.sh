@@ -41,7 +41,25 @@ copy_libraries_of() {
 
 # Where the loader looks, whether or not /lib is a link to /usr/lib.
 copy_library() {
+  copied+=("$1")
   [[ -e $root$1 ]] || install -D -m 755 "$1" "$root$1"
+}
+
+# What of the system is in the image.
+copied=()
+
+# The copyright files of the packages that those files are of, and the licences these refer to.
+copy_terms() {
+  local paths=() path package
+  for path in "${copied[@]}"; do
+    # The package has it in /lib or in /usr/lib, whatever the loader says.
+    paths+=("$path" "$(readlink -f "$path")" "/usr$path" "${path#/usr}")
+  done
+  while read -r package; do
+    install -D -m 644 "/usr/share/doc/$package/copyright" "$root/usr/share/doc/$package/copyright"
+  done < <(dpkg-query -S "${paths[@]}" 2>/dev/null | sed -n 's/:.*//p' | sort -u)
+  install -d "$root/usr/share/common-licenses"
+  cp -P /usr/share/common-licenses/* "$root/usr/share/common-licenses"
 }
 
 mkdir -p "$root"/{bin,dev,etc,proc,run,sys,tmp}
@@ -49,6 +67,7 @@ chmod 1777 "$root/tmp"
 install -m 755 "$dist/nmi" "$root/bin/nmi"
 # Beside the executable: it cannot write one to be loaded, its root being read-only.
 install -m 755 "$dist/native/nmi.node" "$root/bin/nmi.node"
+install -D -m 644 "$dist/THIRD-PARTY-NOTICES.txt" "$root/usr/share/doc/nmi/THIRD-PARTY-NOTICES.txt"
 copy_libraries_of "$root/bin/nmi"
 copy_libraries_of "$root/bin/nmi.node"
 
@@ -56,6 +75,7 @@ copy_libraries_of "$root/bin/nmi.node"
 for tool in "${tools[@]}"; do
   path=$(command -v "$tool") || fail "$tool is not installed"
   program=$(readlink -f "$path")
+  copied+=("$program")
   [[ -e $root$program ]] || install -D -m 755 "$program" "$root$program"
   [[ $program == "/bin/$tool" ]] || ln -s "$program" "$root/bin/$tool"
   copy_libraries_of "$program"
@@ -67,6 +87,7 @@ modules=$(dirname "$(find /usr/lib -name libxt_tcp.so -print -quit)")
 install -d "$root$modules"
 cp -P "$modules"/lib{xt,ipt}_*.so "$root$modules"
 for module in "$root$modules"/*.so; do copy_libraries_of "$module"; done
+copy_terms
 
 # Names of protocols and of routing tables, where the tools look for them.
 for names in /etc/protocols /etc/ethertypes /etc/iproute2 /usr/share/iproute2; do

@@ -16,6 +16,7 @@ import { join, relative } from 'node:path';
 import { bundle, type BuildStamp } from './bundle.ts';
 import { digestOfInputs } from './freshness.ts';
 import { freshNative, nativeFolder, nativeProducts } from './native.ts';
+import { noticesFile, renderNotices } from './notices.ts';
 
 /** Where the repository lies. */
 export const repositoryRoot = join(import.meta.dirname, '..');
@@ -42,9 +43,11 @@ async function build(digest: string): Promise<void> {
   mkdirSync(dist, { recursive: true });
   const work = mkdtempSync(join(dist, '.build-'));
   try {
-    const script = await bundle(join(repositoryRoot, 'src/main.ts'), buildStamp());
+    const { script, modules } = await bundle(join(repositoryRoot, 'src/main.ts'), buildStamp());
     writeFileSync(join(work, 'nmi.cjs'), script);
+    writeFileSync(join(work, noticesFile), renderNotices(repositoryRoot, modules));
     embed(work);
+    renameSync(join(work, noticesFile), join(dist, noticesFile));
     renameSync(join(work, 'nmi.cjs'), join(dist, 'nmi.cjs'));
     renameSync(join(work, 'nmi'), executable);
     writeFileSync(digestFile, digest);

@@ -62,11 +62,17 @@ function isHarmless(log: RolldownLog): boolean {
   return log.code === 'EMPTY_IMPORT_META' && (log.id ?? '').includes('/node_modules/yargs/');
 }
 
+export interface Bundle {
+  readonly script: string;
+  /** What it was made of: paths, and the bundler's own parts under names that are none. */
+  readonly modules: readonly string[];
+}
+
 /**
- * Bundles `entry` and all it imports into the text of one script.
+ * Bundles `entry` and all it imports into one script.
  * @throws Error if the bundler warns, or if anything but Node's own modules is left outside.
  */
-export async function bundle(entry: string, stamp: BuildStamp): Promise<string> {
+export async function bundle(entry: string, stamp: BuildStamp): Promise<Bundle> {
   const build = await rolldown({
     input: entry,
     platform: 'node',
@@ -87,7 +93,8 @@ export async function bundle(entry: string, stamp: BuildStamp): Promise<string> 
       charset: 'ascii',
       comments: false,
     });
-    return onlyScript(output);
+    const { code, moduleIds } = onlyScript(output);
+    return { script: code, modules: moduleIds };
   } finally {
     await build.close();
   }
@@ -95,14 +102,14 @@ export async function bundle(entry: string, stamp: BuildStamp): Promise<string> 
 
 function onlyScript(
   output: readonly { readonly type: string; readonly fileName: string }[],
-): string {
+): OutputChunk {
   const [first, ...rest] = output;
   if (first === undefined || !isChunk(first) || rest.length > 0) {
     throw new Error(`one script expected, got ${output.map((file) => file.fileName).join(', ')}`);
   }
   const left = [...first.imports, ...first.dynamicImports].filter((name) => !isBuiltin(name));
   if (left.length > 0) throw new Error(`left outside the bundle: ${left.join(', ')}`);
-  return first.code;
+  return first;
 }
 
 function isChunk(file: { readonly type: string }): file is OutputChunk {

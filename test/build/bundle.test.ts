@@ -57,7 +57,7 @@ describe('the bundle', () => {
 
   async function bundled(entry: string): Promise<string> {
     const script = join(folder, entry.replace('.ts', '.cjs'));
-    writeFileSync(script, await bundle(join(folder, entry), stamp));
+    writeFileSync(script, (await bundle(join(folder, entry), stamp)).script);
     return script;
   }
 

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
@@ -64,6 +64,18 @@ describe('the files of the image', { skip }, async () => {
       const run = inImage(...words);
       assert.equal(run.status, 0, `${words.join(' ')}: ${run.stdout}${run.stderr}`);
     }
+  });
+
+  it('come with the terms of what others wrote', async () => {
+    const docs = join(root, 'usr/share/doc');
+    assert.match(await readFile(join(docs, 'nmi/THIRD-PARTY-NOTICES.txt'), 'utf8'), /libelf/);
+    const packages = await readdir(docs);
+    for (const name of ['iptables', 'iproute2', 'conntrack', 'libc6']) {
+      assert.ok(packages.includes(name), `${name} of ${packages.join(', ')}`);
+      assert.match(await readFile(join(docs, name, 'copyright'), 'utf8'), /licen[cs]e|GPL/i);
+    }
+    // The copyright files refer to it.
+    assert.match(await readFile(join(root, 'usr/share/common-licenses/GPL-2'), 'utf8'), /GNU/);
   });
 
   it('hold no shell and no package manager', () => {

@@ -1,0 +1,156 @@
+/**
+ * What the executable and its addon hold that others wrote, and on what terms: the text that has to
+ * go wherever they go. It is made of what was really put in, so nothing is missing.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** Beside the executable. */
+export const noticesFile = 'THIRD-PARTY-NOTICES.txt';
+
+interface Notice {
+  readonly name: string;
+  readonly version: string;
+  readonly terms: string;
+  /** The copyright notices and the licence. */
+  readonly text: string;
+}
+
+/** Of what npm requires of a package.json. */
+interface PackageManifest {
+  readonly name: string;
+  readonly version: string;
+  readonly license?: string;
+}
+
+interface Archive {
+  readonly name: string;
+  /** Debian's, which brings the archive and its copyright file. */
+  readonly debianPackage: string;
+  readonly terms: string;
+  readonly source: string;
+}
+
+/** What the addon may be linked with, by the name that its Makefile has for it. */
+export const archives: Readonly<Record<string, Archive>> = {
+  'libbpf.a': {
+    name: 'libbpf',
+    debianPackage: 'libbpf-dev',
+    terms: 'LGPL-2.1 or BSD-2-Clause; used under the latter',
+    source: 'https://github.com/libbpf/libbpf',
+  },
+  'libelf.a': {
+    name: 'libelf of elfutils',
+    debianPackage: 'libelf-dev',
+    terms: 'LGPL-3.0-or-later or GPL-2.0-or-later; used under the former',
+    source: 'https://sourceware.org/elfutils/',
+  },
+  'libz.a': {
+    name: 'zlib',
+    debianPackage: 'zlib1g-dev',
+    terms: 'Zlib',
+    source: 'https://zlib.net/',
+  },
+  'libzstd.a': {
+    name: 'Zstandard',
+    debianPackage: 'libzstd-dev',
+    terms: 'BSD-3-Clause or GPL-2.0; used under the former',
+    source: 'https://facebook.github.io/zstd/',
+  },
+};
+
+const aboutArchives = `The libraries named libbpf, libelf, zlib and Zstandard are linked statically into nmi.node, which is
+also inside the executable. Who wants to link it with other versions of them, as the LGPL allows,
+finds its source and Makefile in src/redirect/native of this program's source; \`./dev build\` makes
+both anew.`;
+
+/** Where Debian keeps the texts that its copyright files refer to. */
+const commonLicences = '/usr/share/common-licenses';
+
+/**
+ * The whole text.
+ * @param modules what the script was made of.
+ * @throws Error for a package that comes without a licence.
+ */
+export function renderNotices(root: string, modules: readonly string[]): string {
+  const notices = [
+    packageNotice(root),
+    nodeNotice(root),
+    ...bundledPackages(modules).map((folder) => packageNotice(folder)),
+    // Part of it is in every bundle.
+    packageNotice(join(root, 'node_modules/rolldown')),
+    ...linkedArchives().map(archiveNotice),
+    ...['LGPL-3', 'GPL-3'].flatMap(commonNotice),
+  ];
+  return [
+    'What the executable `nmi` and its addon hold, and on what terms:',
+    notices
+      .map(({ name, version, terms }) => `- ${[name, version].join(' ').trim()}: ${terms}`)
+      .join('\n'),
+    aboutArchives,
+    ...notices.map(({ name, version, text }) =>
+      ['-'.repeat(80), `${name} ${version}`.trim(), text.trim()].join('\n\n'),
+    ),
+    '',
+  ].join('\n\n');
+}
+
+/** The folders of the packages that modules are from, each once. */
+export function bundledPackages(modules: readonly string[]): readonly string[] {
+  const folders = modules.flatMap(
+    (id) => /^(\/.*\/node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(id)?.[1] ?? [],
+  );
+  return [...new Set(folders)].toSorted();
+}
+
+function nodeNotice(root: string): Notice {
+  const folder = join(root, `node_modules/node-linux-${process.arch}`);
+  const text = readFileSync(join(folder, 'LICENSE'), 'utf8');
+  return {
+    name: 'Node.js',
+    version: process.version.slice(1),
+    terms: 'MIT, and those of its parts',
+    text,
+  };
+}
+
+function isManifest(value: unknown): value is PackageManifest {
+  if (typeof value !== 'object' || value === null) return false;
+  const fields: Readonly<Partial<Record<string, unknown>>> = { license: '', ...value };
+  return ['name', 'version', 'license'].every((key) => typeof fields[key] === 'string');
+}
+
+function packageNotice(folder: string): Notice {
+  const manifest: unknown = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+  if (!isManifest(manifest)) throw new Error(`${folder}/package.json is not a package's manifest`);
+  const { name, version, license } = manifest;
+  const texts = readdirSync(folder)
+    .filter((file) => /^(?:licen[cs]e|notice|copying|unlicense)(?:[.-]|$)/i.test(file))
+    .map((file) => readFileSync(join(folder, file), 'utf8').trim());
+  if (license === undefined || texts.length === 0) throw new Error(`${name} has no licence`);
+  return { name, version, terms: license, text: texts.join('\n\n') };
+}
+
+/** The last one only where libelf needs it; then its package is there. */
+function linkedArchives(): readonly Archive[] {
+  return Object.values(archives).filter(
+    (archive) => archive.debianPackage !== 'libzstd-dev' || existsSync(copyrightOf(archive)),
+  );
+}
+
+function copyrightOf({ debianPackage }: Archive): string {
+  return `/usr/share/doc/${debianPackage}/copyright`;
+}
+
+function archiveNotice(archive: Archive): Notice {
+  const { name, terms, source } = archive;
+  const path = copyrightOf(archive);
+  const text = existsSync(path) ? readFileSync(path, 'utf8') : 'Its terms are with its source.';
+  return { name, version: '', terms, text: `Source: ${source}\n\n${text}` };
+}
+
+function commonNotice(name: string): readonly Notice[] {
+  const path = join(commonLicences, name);
+  if (!existsSync(path)) return [];
+  return [{ name, version: '', terms: 'the text', text: readFileSync(path, 'utf8') }];
+}
