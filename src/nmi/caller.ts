@@ -6,7 +6,8 @@
  * 2. Attested: the pod that the caller's cgroup belongs to, and the source address must be that
  *    pod's too. On the host network the address is the node's and says nothing; there the cgroup
  *    alone names the pod. A cgroup that does not belong to the pod of the address may be that of a
- *    new pod that is not known yet, and is nobody's until it is.
+ *    new pod that is not known yet, and is nobody's until it is. A static pod says itself what its
+ *    cgroup is called, so it never comes before the pod that has that for its uid.
  *
  * A connection belongs to the pod that opened it (that had the address then, or, if none was known
  * yet, that first was known to have it) for as long as it lives. If its address has since
@@ -101,8 +102,11 @@ export class CallerConnection {
       cgroupId,
       candidates.map(({ cgroupUid }) => cgroupUid),
     );
-    const pod = candidates.find(({ cgroupUid }) => cgroupUid === uid);
-    return pod === undefined ? unknown : { kind: 'pod', pod };
+    const claimants = candidates.filter(({ cgroupUid }) => cgroupUid === uid);
+    const pod = claimants.find((each) => each.uid === uid) ?? claimants[0];
+    if (pod === undefined) return unknown;
+    if (pod.uid === uid || claimants.length === 1) return { kind: 'pod', pod };
+    return { kind: 'ambiguous', pods: claimants };
   }
 
   /** Whom the address allows it to be. */

@@ -82,6 +82,27 @@ describe('an attested caller', () => {
     }
   });
 
+  it('is itself though another pod claims its cgroup, and nobody where two static ones do', () => {
+    const host = createPod({ name: 'host', hostNetwork: true, ips: [nodeIp] });
+    const claimants = ['claimant', 'second'].map((name) =>
+      createPod({ name, hostNetwork: true, ips: [nodeIp], cgroupUid: host.uid }),
+    );
+    const fixed = ['fixed', 'forged'].map((name) =>
+      createPod({ name, hostNetwork: true, ips: [nodeIp], cgroupUid: 'static-hash' }),
+    );
+    // In whatever order they were stored.
+    for (const pods of [
+      indexOf(...claimants, host, ...fixed),
+      indexOf(...fixed, host, ...claimants),
+    ]) {
+      assert.equal(podNameOf(attested(nodeIp, 3, find), pods), 'host');
+      assert.equal(podNameOf(attested(nodeIp, 4, find), pods), 'ambiguous');
+    }
+    // Who is alone to claim the cgroup of another, on an address of its own, is not that other.
+    const alone = createPod({ name: 'alone', ips: ['10.0.0.7'], cgroupUid: one.uid });
+    assert.equal(podNameOf(attested('10.0.0.1', 1, find), indexOf(one, alone)), 'one');
+  });
+
   it('is refused where this mode records callers and has no record', () => {
     const connection = new CallerConnection(
       { remoteAddress: '10.0.0.1' },

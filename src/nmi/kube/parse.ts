@@ -26,10 +26,9 @@ export function parsePod(raw: unknown): Parsed<Pod> {
   return withMetadata(raw, (ref, metadata, object) => {
     const spec = asRecord(object['spec']);
     const status = asRecord(object['status']);
-    const staticHash = stringAt(asRecord(metadata['annotations']), 'kubernetes.io/config.hash');
     return usable({
       ...ref,
-      cgroupUid: staticHash === '' ? ref.uid : staticHash,
+      cgroupUid: staticHash(metadata) ?? ref.uid,
       ips: podIps(status),
       labels: stringMap(metadata['labels']),
       phase: podPhase(status?.['phase']),
@@ -39,6 +38,18 @@ export function parsePod(raw: unknown): Parsed<Pod> {
       createdAtWallMs: createdAtWallMs(metadata),
     });
   });
+}
+
+/**
+ * What the kubelet calls a static pod, from the copy that it puts into the API. Any author of a pod
+ * may write the annotation of the hash; the mark of a copy beside it cannot be added later, and the
+ * kubelet runs no pod that is made with it.
+ */
+function staticHash(metadata: JsonRecord): string | undefined {
+  const annotations = asRecord(metadata['annotations']);
+  const hash = stringAt(annotations, 'kubernetes.io/config.hash');
+  const isCopy = hash !== '' && stringAt(annotations, 'kubernetes.io/config.mirror') === hash;
+  return isCopy ? hash : undefined;
 }
 
 export function parseIdentity(raw: unknown): Parsed<Identity> {

@@ -63,9 +63,26 @@ describe('a pod from the API', () => {
   });
 
   it('of a static manifest has its cgroup under the hash that the kubelet gave it', () => {
-    const annotations = { 'kubernetes.io/config.hash': '0123abcd' };
+    const annotations = {
+      'kubernetes.io/config.hash': '0123abcd',
+      'kubernetes.io/config.mirror': '0123abcd',
+    };
     const parsed = parsePod({ metadata: { ...metadata, annotations } });
     assert.ok(parsed.ok && parsed.value.cgroupUid === '0123abcd');
+  });
+
+  it('has its cgroup under its uid, whatever its author wrote into annotations', () => {
+    for (const annotations of [
+      { 'kubernetes.io/config.hash': 'uid-of-another' },
+      { 'kubernetes.io/config.mirror': 'uid-of-another' },
+      { 'kubernetes.io/config.hash': 'uid-of-another', 'kubernetes.io/config.mirror': '' },
+      { 'kubernetes.io/config.hash': 'uid-of-another', 'kubernetes.io/config.mirror': 'true' },
+      { 'kubernetes.io/config.hash': '', 'kubernetes.io/config.mirror': '' },
+    ]) {
+      const parsed = parsePod({ metadata: { ...metadata, annotations } });
+      assert.ok(parsed.ok);
+      assert.equal(parsed.value.cgroupUid, ref.uid);
+    }
   });
 
   it('is terminating when it has a deletion time', () => {
