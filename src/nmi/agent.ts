@@ -14,6 +14,7 @@ import { createSelfDial } from '../redirect/self-dial.ts';
 import { openAdminServers, type AdminServers } from './admin/admin-server.ts';
 import { openExplainServer } from './admin/explain-server.ts';
 import { describeAtScrape } from './admin/gauges.ts';
+import { describeKernelAtScrape } from './admin/kernel-gauges.ts';
 import { createMetrics, type Metrics } from './admin/metrics.ts';
 import { readHealth } from './admin/node-health.ts';
 import { presetSeries } from './admin/preset-series.ts';
@@ -126,8 +127,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const conditions = conditionsOf(keeper, selfTest, knowledge, config.watchStalenessLimitMs);
   describeAtScrape(metrics, {
     ...{ knowledge, broker: path.broker, listeners, keeper, selfTest, redirectMode, conditions },
-    kernelCounts: counts,
   });
+  if (counts !== undefined) describeKernelAtScrape(metrics, counts);
   starting.use(await openAdmin(config, metrics, conditions, keeper));
   if (config.startupTaint !== '') {
     starting.use(

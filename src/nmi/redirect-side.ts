@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../cache/clock.ts';
 import { openAdminServers } from './admin/admin-server.ts';
+import { describeKernelAtScrape } from './admin/kernel-gauges.ts';
 import { createMetrics } from './admin/metrics.ts';
 import type { Condition } from './admin/readiness.ts';
 import { buildInfo } from './build-info.ts';
@@ -28,7 +29,7 @@ export async function startRedirectSide(options: RedirectSideOptions): Promise<A
   const { config, clock, log } = options;
   const metrics = createMetrics();
   metrics.set('nmi_build_info', 1, { version: buildInfo.version, commit: buildInfo.commit });
-  const { redirect, why } = chooseRedirect(config);
+  const { redirect, why, counts } = chooseRedirect(config);
   log.info({ mode: redirect.mode, why }, 'redirect chosen');
   await using starting = new AsyncDisposableStack();
   const keeper = starting.use(
@@ -48,6 +49,7 @@ export async function startRedirectSide(options: RedirectSideOptions): Promise<A
     metrics.set('nmi_redirect_up', isUp, { mode: redirect.mode });
     metrics.set('nmi_ready', isUp, { condition: 'redirect' });
   });
+  if (counts !== undefined) describeKernelAtScrape(metrics, counts);
   await keeper.start();
   const { probePort, metricsPort } = config;
   try {

@@ -42,6 +42,8 @@ const privilegeSplit: Scenario = {
     assertRights(serving, nobody, 0n);
     assert.match(mountsOf(serving), /^\d+ \d+ \S+ \S+ \/ ro[ ,]/m, 'the root can be written to');
     await untilToken(pod, 'split');
+    const redirected = await kernel.metric('nmi_ebpf_connects_total{outcome="redirected"}');
+    assert.ok(redirected > 0, 'the kernel’s side does not count');
     assertRefused(await plain.ask(), { status: 400, says: /pod default\/plain has no label/ });
 
     world.tell('a stranger takes a program away, the kernel’s side puts it back');
