@@ -1,0 +1,229 @@
+/**
+ * The agent under exactly the rights that the chart renders, for each feature: what it needs works,
+ * by its own code, and of all calls that the server knows it may make none but those in the rules.
+ */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { before, describe, it } from 'node:test';
+import { stringify } from 'yaml';
+import { systemClock } from '../../src/cache/clock.ts';
+import type { Binding, Exception, Identity, Pod } from '../../src/cache/objects.ts';
+import { eventually } from '../../src/lab/eventually.ts';
+import { openKubeClient, type KubeClient } from '../../src/nmi/kube/client.ts';
+import { createSecretReader } from '../../src/nmi/kube/secrets.ts';
+import { createServiceAccounts } from '../../src/nmi/kube/service-accounts.ts';
+import { requestServiceAccountToken } from '../../src/nmi/kube/token-request.ts';
+import { openWatches } from '../../src/nmi/kube/watches.ts';
+import { objectsOf, renderChart, type KubeObject } from '../deploy/chart-render.ts';
+import { keptLog, MapStore, quick } from '../nmi/kube/kube-world.ts';
+import { createOracle, listApiCalls, type ApiCall } from './support/api-calls.ts';
+import type { Api } from './support/api.ts';
+import { provideHelm } from './support/binaries.ts';
+import { inBulk } from './support/bulk.ts';
+import { describeOnClusters } from './support/on-clusters.ts';
+import { runPod } from './support/pods.ts';
+
+const crds = join(import.meta.dirname, '../../deploy/crds.yaml');
+const helm = provideHelm();
+const accountName = 'aad-pod-id-nmi-service-account';
+/** What the calls name; of most kinds there is none. */
+const objectName = 'app';
+const taint = 'entra-pod-identity/not-ready';
+
+interface Variant {
+  readonly values: object;
+  readonly inShop: readonly string[];
+  readonly inOffice: readonly string[];
+}
+
+/** By what is on: what the agent can do with the objects of two namespaces. */
+const variants: Readonly<Record<string, Variant>> = {
+  nothing: { values: {}, inShop: [], inOffice: [] },
+  secrets: {
+    values: { rbac: { allowAccessToSecrets: true } },
+    inShop: ['secret'],
+    inOffice: ['secret'],
+  },
+  federation: {
+    values: { rbac: { allowFederation: true } },
+    inShop: ['token'],
+    inOffice: ['token'],
+  },
+  'workload identity': {
+    values: { rbac: { allowFederation: true }, nmi: { workloadIdentity: true } },
+    inShop: ['token', 'account'],
+    inOffice: ['token', 'account'],
+  },
+  'a startup taint': { values: { nmi: { startupTaint: taint } }, inShop: [], inOffice: [] },
+  'everything, in one namespace': {
+    values: {
+      rbac: {
+        ...{ allowAccessToSecrets: true, secretsNamespaces: ['shop'] },
+        ...{ allowFederation: true, federationNamespaces: ['shop'] },
+      },
+      nmi: { workloadIdentity: true, startupTaint: taint },
+    },
+    inShop: ['secret', 'token', 'account'],
+    inOffice: [],
+  },
+};
+
+/** What the server grants to every service account, by roles of its own: verb, group, resource. */
+const ofEverybody = new Set([
+  'create authorization.k8s.io selfsubjectaccessreviews',
+  'create authorization.k8s.io selfsubjectrulesreviews',
+  'create authentication.k8s.io selfsubjectreviews',
+  'get certificates.k8s.io clustertrustbundles',
+  'list certificates.k8s.io clustertrustbundles',
+  'watch certificates.k8s.io clustertrustbundles',
+]);
+
+/** Verbs that no request has, and subjects that no discovery lists. */
+const special: readonly (readonly [group: string, resource: string, verb: string])[] = [
+  ['*', '*', '*'],
+  ['', '*', 'get'],
+  ['', 'secrets', '*'],
+  ['', 'users', 'impersonate'],
+  ['', 'groups', 'impersonate'],
+  ['', 'serviceaccounts', 'impersonate'],
+  ['authentication.k8s.io', 'userextras/scopes', 'impersonate'],
+  ['authentication.k8s.io', 'uids', 'impersonate'],
+  ['rbac.authorization.k8s.io', 'roles', 'bind'],
+  ['rbac.authorization.k8s.io', 'roles', 'escalate'],
+  ['rbac.authorization.k8s.io', 'clusterroles', 'bind'],
+  ['rbac.authorization.k8s.io', 'clusterroles', 'escalate'],
+  ['certificates.k8s.io', 'signers', 'approve'],
+  ['certificates.k8s.io', 'signers', 'sign'],
+  ['certificates.k8s.io', 'signers', 'attest'],
+  ['aadpodidentity.k8s.io', 'selectors', 'use'],
+  ['aadpodidentity.k8s.io', 'azureassignedidentities', 'list'],
+];
+
+const closedPaths = ['/metrics', '/logs/', '/debug/pprof/', '/configz', '/statusz', '/flagz'];
+
+describeOnClusters('the rights of the chart', (cluster) => {
+  let calls: readonly ApiCall[] = [];
+  let podUid = '';
+
+  before(async () => {
+    const { admin } = cluster();
+    await cluster().kubectl(['apply', '-f', crds]);
+    await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
+    for (const namespace of ['shop', 'office']) {
+      await cluster().createNamespace(namespace);
+      const secret = { metadata: { name: objectName }, stringData: { clientSecret: 'x' } };
+      await admin.expect('POST', `/api/v1/namespaces/${namespace}/secrets`, secret);
+    }
+    const pod = { namespace: 'shop', name: objectName, node: 'node-a', ip: '10.1.0.1' };
+    podUid = (await runPod(admin, pod)).metadata.uid;
+    await eventually(async () => {
+      calls = await listApiCalls(admin, ['shop', 'office', 'kube-system'], objectName);
+      assert.ok(calls.some(({ resource }) => resource === 'azureidentities/status'));
+    });
+  });
+
+  for (const [index, [name, variant]] of Object.entries(variants).entries()) {
+    const account = { namespace: `rights-${index}`, name: accountName };
+
+    describe(`with ${name} on`, { skip: helm.missing ?? false }, () => {
+      let objects: readonly KubeObject[] = [];
+
+      before(async () => {
+        await cluster().createNamespace(account.namespace);
+        const { namespace } = account;
+        objects = objectsOf(
+          renderChart({ helm: helm.programs ?? '', namespace, values: variant.values }),
+        ).filter(({ kind }) => /^(?:ServiceAccount|(?:Cluster)?Role(?:Binding)?)$/.test(kind));
+        await cluster().applyOverHttp(objects.map((object) => stringify(object)).join('---\n'));
+      });
+
+      it('are enough for what it is there for', async () => {
+        const { kubeconfigPath } = await cluster().createServiceAccountClient(account);
+        await using client = await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1' });
+        await using watches = openWatches({
+          ...{ client, node: 'node-a', log: keptLog(), timing: quick },
+          stores: {
+            pods: new MapStore<Pod>(),
+            identities: new MapStore<Identity>(),
+            bindings: new MapStore<Binding>(),
+            exceptions: new MapStore<Exception>(),
+          },
+        });
+        await watches.whenSynced();
+        await eventually(async () => {
+          assert.deepEqual(await whatWorks(client, 'shop', podUid), variant.inShop);
+        });
+        assert.deepEqual(await whatWorks(client, 'office', undefined), variant.inOffice);
+      });
+
+      it('allow none of the other calls that the server knows', async () => {
+        await using actor = await cluster().createServiceAccountClient(account);
+        const isGranted = createOracle(objects, account);
+        await eventually(() => judgeAll(actor.api, calls, isGranted));
+      });
+
+      it('allow nothing that no request names', async () => {
+        await using actor = await cluster().createServiceAccountClient(account);
+        for (const [group, resource, verb] of special) {
+          const [plural = '', subresource = ''] = resource.split('/');
+          const resourceAttributes = { group, resource: plural, subresource, verb };
+          const path = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
+          const review = await actor.api.expect('POST', path, { spec: { resourceAttributes } });
+          const { allowed } = review.status as { readonly allowed: boolean };
+          assert.equal(allowed, false, `${verb} ${group} ${resource}`);
+        }
+        for (const path of closedPaths) assert.equal(await actor.api.probe(path), 403, path);
+      });
+    });
+  }
+});
+
+/** Names of the features whose calls succeed; the others have to be refused, not to fail. */
+async function whatWorks(
+  client: KubeClient,
+  namespace: string,
+  podUid: string | undefined,
+): Promise<readonly string[]> {
+  const accounts = createServiceAccounts({ client, clock: systemClock });
+  const kinds = {
+    secret: (await createSecretReader(client).read({ namespace, name: objectName })).kind,
+    token: (
+      await requestServiceAccountToken(client, {
+        serviceAccount: { namespace, name: 'default' },
+        ...{ audience: 'api://AzureADTokenExchange', expirationSeconds: 3600 },
+        ...(podUid === undefined ? {} : { boundTo: { name: objectName, uid: podUid } }),
+      })
+    ).kind,
+    account: (await accounts.read(namespace, 'default')).kind,
+  };
+  for (const kind of Object.values(kinds)) {
+    assert.ok(['found', 'ok', 'known', 'forbidden'].includes(kind), kind);
+  }
+  return Object.entries(kinds).flatMap(([what, kind]) => (kind === 'forbidden' ? [] : [what]));
+}
+
+/** Makes them all. What is not granted is refused by the authorizer, before anything else. */
+async function judgeAll(
+  api: Api,
+  calls: readonly ApiCall[],
+  isGranted: (call: ApiCall) => boolean,
+): Promise<void> {
+  const wrong: string[] = [];
+  let granted = 0;
+  await inBulk(calls.length, async (index) => {
+    const call = calls[index];
+    if (call === undefined) return;
+    if (ofEverybody.has(`${call.verb} ${call.group} ${call.resource}`)) return;
+    const contentType =
+      call.method === 'PATCH' ? 'application/merge-patch+json' : 'application/json';
+    const body = ['POST', 'PUT', 'PATCH'].includes(call.method) ? {} : undefined;
+    const { status, body: said } = await api.request(call.method, call.path, body, { contentType });
+    const isAllowed = status !== 403 || !/ cannot \w+ resource /.test(said.message ?? '');
+    if (isGranted(call)) granted += 1;
+    if (isAllowed !== isGranted(call)) {
+      wrong.push(`${call.verb} ${call.path}: ${status} ${said.message ?? ''}`);
+    }
+  });
+  assert.deepEqual(wrong, []);
+  assert.ok(granted > 0 && calls.length > 1000, `${granted} of ${calls.length} calls are granted`);
+}
