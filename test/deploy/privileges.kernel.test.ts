@@ -1,0 +1,156 @@
+/** The table of privileges in `deploy/README.md`, row by row: enough as it is, and each one needed. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, before, describe, it } from 'node:test';
+import {
+  openBpfFolder,
+  openCgroupTree,
+  whyNoBpfTests,
+  type CgroupTree,
+} from '../redirect/cgroup-ground.ts';
+import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../redirect/namespaces.ts';
+import { readPodSpec } from './support/container.ts';
+import {
+  privileges,
+  renderPrivileges,
+  type Capability,
+  type Command,
+} from './support/privileges.ts';
+
+const repository = join(import.meta.dirname, '../..');
+const skip =
+  (await whyNoKernelTests('iptables-nft', 'iptables-legacy', 'setpriv', 'nsenter')) ||
+  whyNoBpfTests();
+const limitMs = 20_000;
+
+describe('the table of privileges', () => {
+  it('is what deploy/README.md says', () => {
+    const text = readFileSync(join(repository, 'deploy/README.md'), 'utf8');
+    assert.ok(text.includes(`\n${renderPrivileges(privileges)}\n`), renderPrivileges(privileges));
+  });
+
+  it('is what the DaemonSet asks for, for whatever it may come to', async () => {
+    const { containers } = await readPodSpec('nmi.yaml');
+    const ofAuto = privileges.filter(({ flags }) => !flags.includes('--redirect=address'));
+    const wanted = ofAuto.flatMap(({ needs }) => needs.map(({ capability }) => capability));
+    const { add } = containers[0]?.securityContext.capabilities ?? {};
+    assert.deepEqual(add?.toSorted(), [...new Set(wanted)].toSorted());
+  });
+});
+
+describe('with the privileges of the table', { skip }, () => {
+  let tree: CgroupTree;
+  /** Kubeconfig of an API server that is not there: the redirect does not wait for it. */
+  let files = '';
+
+  before(async () => {
+    await sweepDeadNamespaces();
+    tree = openCgroupTree();
+    files = mkdtempSync(join(tmpdir(), 'nmi-test-privileges-'));
+    const named = { name: 'c', context: { cluster: 'c', user: 'u' } };
+    const kubeconfig = {
+      ...{ apiVersion: 'v1', kind: 'Config', 'current-context': 'c', contexts: [named] },
+      clusters: [{ name: 'c', cluster: { server: 'http://127.0.0.1:1' } }],
+      users: [{ name: 'u', user: { token: 'none' } }],
+    };
+    writeFileSync(join(files, 'kubeconfig'), JSON.stringify(kubeconfig));
+  });
+  after(() => {
+    tree.close();
+    rmSync(files, { recursive: true, force: true });
+  });
+
+  for (const { commands, flags, needs } of privileges) {
+    for (const command of commands) {
+      const capabilities = needs.map(({ capability }) => capability);
+      it(`${command} ${flags.join(' ')} is content`, async () => {
+        const { ends, bounding } = await start(command, flags, capabilities);
+        assert.match(ends, /"msg":"redirect is in place"/);
+        assert.equal(bounding, setOf(capabilities));
+      });
+
+      for (const { capability, says } of needs) {
+        it(`${command} ${flags.join(' ')} does not without ${capability}, and says where`, async () => {
+          const rest = capabilities.filter((name) => name !== capability);
+          const { ends } = await start(command, flags, rest);
+          assert.match(ends, /"msg":"(?:redirect is not in place|the agent cannot start)/);
+          assert.ok(ends.includes(says[command]), `${ends} instead of ${says[command]}`);
+        });
+      }
+    }
+  }
+
+  /** Runs it as uid 0 on a node of its own, until it says how its redirect is. */
+  async function start(command: Command, flags: readonly string[], granted: readonly Capability[]) {
+    await using stack = new AsyncDisposableStack();
+    const space = stack.use(await openNamespace());
+    const bpf = openBpfFolder();
+    stack.defer(() => {
+      bpf.close();
+    });
+    const set = ['-all', ...granted.map((name) => `+${name.toLowerCase()}`)].join(',');
+    const words = [
+      ...command.split(' ').slice(1),
+      ...[...flags, '--pod-uid=agent', `--cgroup-root=${tree.path}`],
+      ...[`--bpf-pin-folder=${bpf.path}/nmi`, '--http-probe-port=0', '--prometheus-port=0'],
+      ...(command === 'nmi run' ? ['--node=n', '--allow-network-plugin-kubenet'] : []),
+    ];
+    const child = spawn(
+      'sh',
+      [
+        ...['-c', 'echo $$ > "$0/cgroup.procs" && exec "$@"', tree.make('kubepods/podagent/c1')],
+        ...['nsenter', `--net=/run/netns/${space.name}`, '--'],
+        ...['setpriv', '--pdeathsig', 'KILL', `--bounding-set=${set}`, '--inh-caps=-all'],
+        ...['--no-new-privs', '--', process.execPath, join(repository, 'src/main.ts'), ...words],
+      ],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+        env: {
+          PATH: process.env['PATH'],
+          KUBECONFIG: join(files, 'kubeconfig'),
+          NMI_EXPLAIN_SOCKET: join(files, 'explain.sock'),
+        },
+      },
+    );
+    const exited = once(child, 'exit');
+    stack.defer(async () => {
+      child.kill('SIGKILL');
+      await exited;
+    });
+    const late = setTimeout(() => child.kill('SIGKILL'), limitMs);
+    stack.defer(() => {
+      clearTimeout(late);
+    });
+    const lines: string[] = [];
+    for await (const line of createInterface({ input: child.stdout })) {
+      lines.push(line);
+      if (!/redirect is (?:not )?in place|cannot start/.test(line)) continue;
+      return { ends: line, bounding: boundingSetOf(child.pid) };
+    }
+    assert.fail(`it said nothing of its redirect: ${lines.slice(-3).join('\n')}`);
+  }
+});
+
+/** The numbers of `linux/capability.h`. */
+const numbers: Readonly<Record<Capability, bigint>> = {
+  ...{ NET_BIND_SERVICE: 10n, NET_ADMIN: 12n, NET_RAW: 13n, BPF: 39n },
+};
+
+/** Undefined for a process that has ended. */
+function boundingSetOf(pid = 0): bigint | undefined {
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+    return BigInt(`0x${/^CapBnd:\s+(\w+)$/m.exec(status)?.[1] ?? ''}`);
+  } catch {
+    return undefined;
+  }
+}
+
+function setOf(capabilities: readonly Capability[]): bigint {
+  return capabilities.reduce((set, name) => set | (1n << numbers[name]), 0n);
+}
