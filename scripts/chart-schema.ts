@@ -37,7 +37,7 @@ const oldWithoutEffect = new Set([
 ]);
 
 /** What the DaemonSet decides itself, or a pod has no use for. */
-const notValues = new Set(['force-namespaced', 'kubeconfig', 'node', 'operation-mode']);
+const notValues = new Set(['force-namespaced', 'kubeconfig', 'node', 'operation-mode', 'pod-uid']);
 
 interface ChartFlag {
   readonly option: Option;
@@ -175,7 +175,16 @@ const topLevel: Readonly<Record<string, Schema>> = {
   adminsecret: standardMode(map),
 };
 
+const port: Schema = {
+  type: ['integer', 'string'],
+  minimum: 0,
+  maximum: 65_535,
+  pattern: '^[0-9]+$',
+};
+
 const nmiValues: Readonly<Record<string, Schema>> = {
+  privilegeSplit: flag,
+  redirectSide: closed({ probePort: port, prometheusPort: port, resources: map }),
   image: { type: 'string', minLength: 1 },
   tag: text,
   priorityClassName: text,

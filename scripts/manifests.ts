@@ -29,6 +29,13 @@ the old DaemonSet's place.`,
     flags: [],
   },
   {
+    paths: ['nmi-split.yaml'],
+    about: `The same with its rights split: a container that keeps the kernel's side, by eBPF, and
+answers no pod, and one that answers pods as uid 65532 without a capability. For nodes with Linux
+5.19 or later.`,
+    flags: ['--set=nmi.privilegeSplit=true'],
+  },
+  {
     paths: ['rights-secrets.yaml', 'kustomize/secrets/rights-secrets.yaml'],
     about: `To grant it in single namespaces only, bind the ClusterRole there with a RoleBinding.`,
     flags: ['--set=rbac.allowAccessToSecrets=true', '--show-only=templates/rights-secrets.yaml'],

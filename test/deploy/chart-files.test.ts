@@ -20,7 +20,13 @@ describe('the files of the chart', () => {
   });
 
   it('have a value for every flag that does something', () => {
-    const decidedByTheDaemonSet = ['node', 'operation-mode', 'force-namespaced', 'kubeconfig'];
+    const decidedByTheDaemonSet = [
+      'node',
+      'operation-mode',
+      'force-namespaced',
+      'kubeconfig',
+      'pod-uid',
+    ];
     const flags = renderFlags();
     for (const { name, noEffect } of options as readonly Option[]) {
       if (noEffect !== undefined || decidedByTheDaemonSet.includes(name)) continue;

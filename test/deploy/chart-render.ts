@@ -78,6 +78,7 @@ export interface Container {
   readonly command?: readonly string[];
   readonly args?: readonly string[];
   readonly securityContext: {
+    readonly runAsUser?: number;
     readonly capabilities: { readonly drop: readonly string[]; readonly add?: readonly string[] };
   };
   readonly volumeMounts?: readonly {
@@ -123,12 +124,14 @@ export function agentOf(objects: readonly KubeObject[]): Container {
   return agent;
 }
 
+const podUid = '7e570000-1ab0-4000-8000-000000000001';
+
 /** The agent's arguments by flag, as the command line would read them. */
 export function flagsOf({ args = [] }: Container): Readonly<Record<string, string>> {
   return Object.fromEntries(
     args.map((arg) => {
       const [, name = '', value = 'true'] = /^--?([^=]+)(?:=(.*))?$/s.exec(arg) ?? [];
-      return [name, value.replace('$(NODE_NAME)', 'node-1')];
+      return [name, value.replace('$(NODE_NAME)', 'node-1').replace('$(POD_UID)', podUid)];
     }),
   );
 }

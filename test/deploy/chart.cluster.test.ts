@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { chartFolder } from '../../scripts/chart-schema.ts';
 import { renderManifests } from '../../scripts/manifests.ts';
-import { parseConfig } from '../../src/nmi/config.ts';
+import { parseConfig, type Config } from '../../src/nmi/config.ts';
 import { provideClusters, provideHelm } from '../cluster/support/binaries.ts';
 import {
   agentOf,
@@ -18,7 +18,9 @@ import {
   objectsOf,
   renderChart,
   runHelmTemplate,
+  specOf,
   withoutRelease,
+  type Container,
   type KubeObject,
   type RenderOptions,
 } from './chart-render.ts';
@@ -39,6 +41,13 @@ function rightsOf(all: readonly KubeObject[]): readonly string[] {
     .filter(({ kind }) => kind === 'ClusterRole')
     .flatMap((role) => role['rules'] as readonly Rule[])
     .map(({ resources, verbs }) => `${verbs.join('+')} ${resources.join('+')}`);
+}
+
+/** As the program understands its arguments. */
+function configOf(container: Container): Config {
+  const parsed = parseConfig(flagsOf(container), {});
+  assert.ok(parsed.ok, JSON.stringify(parsed));
+  return parsed.config;
 }
 
 /** All values of the replaced chart's table that concern NMI, and what else such a file holds. */
@@ -324,6 +333,38 @@ describe('the chart', { skip }, () => {
     });
   }
 
+  it('splits the rights between two containers where it is asked to', () => {
+    const all = objects({
+      ...{ nmi: { privilegeSplit: true, logLevel: 'debug' }, podMonitor: { enabled: true } },
+    });
+    const [serving, kernel, ...others] = daemonSetOf(all).template.spec.containers;
+    assert.ok(serving !== undefined && kernel !== undefined);
+    assert.deepEqual(others, []);
+    assert.deepEqual(serving.securityContext.capabilities, { drop: ['ALL'] });
+    assert.equal(serving.securityContext.runAsUser, 65532);
+    assert.deepEqual(kernel.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'BPF']);
+    assert.deepEqual(kernel.args?.slice(0, 2), ['redirect', 'run']);
+    const [side, server] = [
+      configOf({ ...kernel, args: [...kernel.args.slice(2), '--node=any'] }),
+      configOf(serving),
+    ];
+    assert.equal(side.redirect, 'ebpf');
+    assert.equal(server.redirect, 'pinned');
+    assert.equal(server.bpfPinFolder, side.bpfPinFolder);
+    assert.equal(server.cgroupRoot, side.cgroupRoot);
+    assert.deepEqual([server.probePort, server.metricsPort], [8085, 9090]);
+    assert.deepEqual([side.probePort, side.metricsPort], [8086, 9091]);
+    const writable = (serving.volumeMounts ?? []).filter(({ readOnly }) => readOnly !== true);
+    assert.deepEqual(writable, []);
+    const { podMetricsEndpoints } = specOf(all, 'PodMonitor') as {
+      readonly podMetricsEndpoints: readonly { readonly port: string }[];
+    };
+    assert.deepEqual(
+      podMetricsEndpoints.map(({ port }) => port),
+      ['metrics', 'kernel-metrics'],
+    );
+  });
+
   it('leaves paths of the container to who names them', () => {
     const nmi = { cgroupRoot: '/host/cgroup/kubelet', bpfPinFolder: '/host/bpf/other' };
     const flags = flagsOf(agentOf(objects({ nmi })));
@@ -379,6 +420,13 @@ describe('the chart', { skip }, () => {
       { nmi: { updateStrategy: { rollingUpdate: { maxSurge: '10%' } } } },
       /maxSurge must be 0: two agents cannot hold the ports of one node/,
     ],
+    [{ nmi: { privilegeSplit: true, redirect: 'iptables' } }, /nmi\.privilegeSplit is for eBPF/],
+    [{ nmi: { privilegeSplit: true, bpfPinFolder: '/sys/fs/bpf/x' } }, /nmi\.bpfPinFolder cannot/],
+    [
+      { nmi: { privilegeSplit: true, redirectSide: { probePort: 8085 } } },
+      /port 8085 is given to both containers/,
+    ],
+    [{ nmi: { redirect: 'pinned' } }, /nmi\.redirect=pinned is what nmi\.privilegeSplit sets/],
     [{ nmi: { probePort: 2579 } }, /nmi\.probePort must differ from nmi\.port/],
     [
       { nmi: { redirect: 'address', metadataPort: 8085 } },

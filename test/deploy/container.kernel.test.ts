@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -19,11 +19,13 @@ const skip = fabricSkip || (await whyNoKernelTests(...tools)) || whyNoBpfTests()
 const limitMs = 120_000;
 
 describe('the container of the DaemonSet', { skip }, () => {
-  it('takes eBPF, does without where it may not, and opens the node again', async () => {
+  it('takes eBPF, does without where it may not, opens the node again, and works as two', async () => {
     const dist = dirname(await freshExecutable());
     const root = await mkdtemp(join(tmpdir(), 'nmi-image-'));
     await using stack = new AsyncDisposableStack();
     stack.defer(() => rm(root, { recursive: true, force: true }));
+    // Who is not root has to get in.
+    await chmod(root, 0o755);
     const made = spawnSync(join(repository, 'deploy/image-root.sh'), [root, dist], {
       ...{ encoding: 'utf8', timeout: 60_000 },
     });

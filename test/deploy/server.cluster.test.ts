@@ -35,6 +35,7 @@ const renderings: Readonly<Record<string, Omit<RenderOptions, 'helm'>>> = {
       },
     },
   },
+  'rights split': { values: { nmi: { privilegeSplit: true } } },
   'opening nodes': { values: { uninstall: { openNodes: true } } },
 };
 

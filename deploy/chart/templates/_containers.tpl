@@ -6,6 +6,29 @@
 {{- .Values.nmi.redirect | default "auto" -}}
 {{- end -}}
 
+{{- define "nmi.isSplit" -}}
+{{- include "nmi.isOn" .Values.nmi.privilegeSplit -}}
+{{- end -}}
+
+{{/* The values of the container that keeps the kernel's side, with privilegeSplit or without. */}}
+{{- define "nmi.kernelValues" -}}
+{{- $values := deepCopy .Values -}}
+{{- if include "nmi.isSplit" . -}}
+{{- $ports := dict "probePort" .Values.nmi.redirectSide.probePort "prometheusPort" .Values.nmi.redirectSide.prometheusPort -}}
+{{- $_ := mergeOverwrite $values (dict "nmi" (merge (dict "redirect" "ebpf") $ports)) -}}
+{{- end -}}
+{{- toYaml $values -}}
+{{- end -}}
+
+{{/* Of the container that answers pods. */}}
+{{- define "nmi.servingValues" -}}
+{{- $values := deepCopy .Values -}}
+{{- if include "nmi.isSplit" . -}}
+{{- $_ := mergeOverwrite $values (dict "nmi" (dict "redirect" "pinned")) -}}
+{{- end -}}
+{{- toYaml $values -}}
+{{- end -}}
+
 {{- define "nmi.mayUseEbpf" -}}
 {{- if has (include "nmi.redirect" .) (list "auto" "ebpf") }}true{{ end -}}
 {{- end -}}
@@ -15,12 +38,27 @@
 {{- if has (include "nmi.redirect" .) (list "auto" "ebpf" "iptables") }}true{{ end -}}
 {{- end -}}
 
+{{/* What eBPF keeps of callers, written by this container or by the other one. */}}
+{{- define "nmi.readsPins" -}}
+{{- if has (include "nmi.redirect" .) (list "auto" "ebpf" "pinned") }}true{{ end -}}
+{{- end -}}
+
 {{- define "nmi.readsKubeletConfig" -}}
 {{- if not (include "nmi.isOn" .Values.nmi.allowNetworkPluginKubenet) }}true{{ end -}}
 {{- end -}}
 
 {{- define "nmi.kubeletConfig" -}}
 {{- .Values.nmi.kubeletConfig | default "/etc/default/kubelet" -}}
+{{- end -}}
+
+{{/* Of whatever touches nothing of the node. */}}
+{{- define "nmi.plainSecurityContext" -}}
+runAsUser: 65532
+runAsNonRoot: true
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+seccompProfile: { type: RuntimeDefault }
+capabilities: { drop: [ALL] }
 {{- end -}}
 
 {{/* Of whatever touches links, rules and chains. */}}
@@ -47,7 +85,7 @@ capabilities:
 {{/* Of the values, and of where the host's file systems are in the container. */}}
 {{- define "nmi.allFlags" -}}
 {{- include "nmi.flags" . }}
-{{- if include "nmi.mayUseEbpf" . }}
+{{- if include "nmi.readsPins" . }}
 {{- if not .Values.nmi.cgroupRoot }}
 - --cgroup-root=/host/cgroup
 {{- end }}
@@ -57,7 +95,7 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* The agent: the kernel's side and the server in one process. */}}
+{{/* The agent: with privilegeSplit the server alone, else the kernel's side too, in one process. */}}
 {{- define "nmi.agentContainer" -}}
 name: nmi
 image: {{ include "nmi.image" . }}
@@ -82,6 +120,58 @@ ports:
   - name: metrics
     containerPort: {{ include "nmi.metricsPort" . }}
 {{- end }}
+{{- include "nmi.probes" . }}
+{{- with .Values.nmi.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- if include "nmi.isSplit" . }}
+  {{- include "nmi.plainSecurityContext" . | nindent 2 }}
+  {{- else }}
+  {{- include "nmi.kernelSecurityContext" . | nindent 2 }}
+  {{- end }}
+{{- with include "nmi.mounts" . | trim }}
+volumeMounts:
+  {{- . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* The kernel's side alone; it answers no pod and asks no API server. */}}
+{{- define "nmi.redirectContainer" -}}
+name: redirect
+image: {{ include "nmi.image" . }}
+imagePullPolicy: {{ .Values.image.imagePullPolicy }}
+args:
+  - redirect
+  - run
+  # Else only this container would be exempt, not the one that fetches.
+  - --pod-uid=$(POD_UID)
+  {{- with include "nmi.allFlags" . | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
+env:
+  - name: POD_UID
+    valueFrom:
+      fieldRef:
+        fieldPath: metadata.uid
+{{- if ne (include "nmi.metricsPort" .) "0" }}
+ports:
+  - name: kernel-metrics
+    containerPort: {{ include "nmi.metricsPort" . }}
+{{- end }}
+{{- include "nmi.probes" . }}
+{{- with .Values.nmi.redirectSide.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- include "nmi.kernelSecurityContext" . | nindent 2 }}
+volumeMounts:
+  {{- include "nmi.kernelMounts" . | trim | nindent 2 }}
+{{- end -}}
+
+{{- define "nmi.probes" -}}
 {{- if ne (include "nmi.probePort" .) "0" }}
 livenessProbe:
   httpGet: { path: /livez, port: {{ include "nmi.probePort" . }} }
@@ -90,16 +180,6 @@ livenessProbe:
 readinessProbe:
   httpGet: { path: /readyz, port: {{ include "nmi.probePort" . }} }
   periodSeconds: 5
-{{- end }}
-{{- with .Values.nmi.resources }}
-resources:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-securityContext:
-  {{- include "nmi.kernelSecurityContext" . | nindent 2 }}
-{{- with include "nmi.mounts" . | trim }}
-volumeMounts:
-  {{- . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
@@ -114,6 +194,9 @@ exempt.
 {{- end }}
 {{- if include "nmi.mayUseEbpf" . }}
 - { name: bpf, mountPath: /host/bpf }
+- { name: cgroup, mountPath: /host/cgroup, readOnly: true }
+{{- else if include "nmi.readsPins" . }}
+- { name: pins, mountPath: /host/bpf/nmi, readOnly: true }
 - { name: cgroup, mountPath: /host/cgroup, readOnly: true }
 {{- end }}
 {{- end -}}
@@ -138,6 +221,11 @@ exempt.
   hostPath: { path: /sys/fs/bpf, type: Directory }
 - name: cgroup
   hostPath: { path: /sys/fs/cgroup, type: Directory }
+{{- end }}
+{{- if and (include "nmi.isSplit" .) (not (include "nmi.isOn" .Values.uninstall.openNodes)) }}
+# A mount of its own: on most nodes nobody but root gets past the folder above.
+- name: pins
+  hostPath: { path: /sys/fs/bpf/nmi, type: DirectoryOrCreate }
 {{- end }}
 {{- if not (include "nmi.isOn" .Values.uninstall.openNodes) }}
 {{- if include "nmi.readsKubeletConfig" . }}
@@ -179,10 +267,5 @@ resources:
   requests: { cpu: 1m, memory: 4Mi }
   limits: { memory: 16Mi }
 securityContext:
-  runAsUser: 65532
-  runAsNonRoot: true
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  seccompProfile: { type: RuntimeDefault }
-  capabilities: { drop: [ALL] }
+  {{- include "nmi.plainSecurityContext" . | nindent 2 }}
 {{- end -}}

@@ -23,7 +23,6 @@
 {{- include "nmi.flag" (dict "flag" "--workload-identity-tenant" "type" "string" "value" .Values.nmi.workloadIdentityTenant) }}
 {{- include "nmi.flag" (dict "flag" "--token-cache-size" "type" "integer" "value" .Values.nmi.tokenCacheSize) }}
 {{- include "nmi.flag" (dict "flag" "--redirect" "type" "choice" "value" .Values.nmi.redirect) }}
-{{- include "nmi.flag" (dict "flag" "--pod-uid" "type" "string" "value" .Values.nmi.podUid) }}
 {{- include "nmi.flag" (dict "flag" "--cgroup-root" "type" "string" "value" .Values.nmi.cgroupRoot) }}
 {{- include "nmi.flag" (dict "flag" "--bpf-pin-folder" "type" "string" "value" .Values.nmi.bpfPinFolder) }}
 {{- include "nmi.flag" (dict "flag" "--host-network" "type" "choice" "value" .Values.nmi.hostNetwork) }}

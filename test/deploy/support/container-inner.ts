@@ -4,7 +4,15 @@
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { readdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { AgentProcess } from '../../../src/lab/agent-process.ts';
@@ -20,7 +28,7 @@ import {
 } from '../../../src/lab/manifests.ts';
 import { openFabricPod } from '../../../src/lab/pod-client.ts';
 import { openSurroundings } from '../../../src/lab/surroundings.ts';
-import { containerCommand, readPodSpec, type PodSpec } from './container.ts';
+import { containerCommand, readPodSpec, type Container, type PodSpec } from './container.ts';
 
 const [prefix = '', root = ''] = process.argv.slice(2);
 const { imdsIp, azureIp, nodeIp } = fabricAddresses;
@@ -54,11 +62,12 @@ kube.apply(
 const pod = stack.use(await openPod());
 
 const manifest = await readPodSpec('nmi.yaml');
+const split = await readPodSpec('nmi-split.yaml');
 const opening = await readPodSpec('open-nodes.yaml');
 const [open] = opening.initContainers ?? [];
 const [agentContainer] = manifest.containers;
 assert.ok(open !== undefined && agentContainer !== undefined);
-const { add } = agentContainer.securityContext.capabilities;
+const { add = [] } = agentContainer.securityContext.capabilities;
 
 await serves({}, /"mode":"ebpf"/);
 assert.ok(readdirSync(bpffs).includes('nmi'), 'nothing is pinned');
@@ -73,33 +82,23 @@ const withoutPins = { spec: withReadOnly(manifest, 'bpf') };
 await serves(withoutPins, /"mode":"iptables".*nothing can be pinned in \/host\/bpf: EROFS/);
 await openNode();
 
+await servesSplit();
+await openNode();
+
 assert.equal(imds.leaks(), 0);
 process.stdout.write('held\n');
 
 interface Difference {
   readonly spec?: PodSpec;
+  readonly container?: Container;
   readonly capabilities?: readonly string[];
+  /** Of the pod; the others are each one of its own. */
+  readonly uid?: string;
 }
 
 /** The agent starts, tells of its redirect what it should, and a pod gets the token of its identity. */
-async function serves({ spec = manifest, capabilities }: Difference, says: RegExp): Promise<void> {
-  const [container] = spec.containers;
-  assert.ok(container !== undefined);
-  const { KUBECONFIG = '' } = surroundings.agentEnvironment;
-  await using agent = new AgentProcess({
-    adminUrl: `http://${nodeIp}:8085`,
-    spawn: (flags) => {
-      const [program, ...words] = containerCommand({
-        ...{ spec, container, root, cgroup: cgroups.addPod(randomUUID()), host: host() },
-        shared: [`${dirname(KUBECONFIG)}/`],
-        environment: { KUBECONFIG, NODE_NAME: node },
-        args: flags,
-        ...(capabilities === undefined ? {} : { capabilities }),
-      });
-      const expanded = words.map((word) => word.replace('$(NODE_NAME)', node));
-      return fabric.exec('node', program, expanded);
-    },
-  });
+async function serves(difference: Difference, says: RegExp): Promise<void> {
+  await using agent = openAgent(8085, difference);
   await agent.start([...surroundings.agentFlags, '--log-format=json']);
   const chosen = agent.lines.find((line) => line.includes('redirect chosen')) ?? '';
   assert.match(chosen, says);
@@ -111,6 +110,58 @@ async function serves({ spec = manifest, capabilities }: Difference, says: RegEx
   assert.equal(from, nodeIp);
   imds.clear();
   assert.equal(await agent.stop(), 0, agent.lines.slice(-5).join('\n'));
+}
+
+/** Both containers of one pod: neither has the other's part, and the server is nobody with nothing. */
+async function servesSplit(): Promise<void> {
+  const [serving, kernel] = split.containers;
+  // As systemd mounts it, and as the kubelet makes a folder that is to be mounted.
+  chmodSync(bpffs, 0o700);
+  mkdirSync(join(bpffs, 'nmi'), { mode: 0o755 });
+  assert.ok(serving !== undefined && kernel !== undefined);
+  const uid = randomUUID();
+  await using server = openAgent(8085, { spec: split, container: serving, uid });
+  await using keeper = openAgent(8086, { spec: split, container: kernel, uid });
+  server.launch([...surroundings.agentFlags, '--log-format=json']);
+  await keeper.start(['--log-format=json']);
+  await server.untilReady();
+  assert.match(rightsOf(server.pid), /^Uid:\s65532\s[^]*^CapPrm:\s0+\nCapEff:\s0+$/m);
+  assert.match(rightsOf(keeper.pid), /^Uid:\s0\s/m);
+  await eventually(async () => {
+    assert.equal((await pod.ask()).identity, 'checkout');
+  });
+  imds.clear();
+  await keeper.stop();
+  assert.equal((await pod.ask()).identity, 'checkout');
+  assert.equal(await server.stop(), 0, server.lines.slice(-5).join('\n'));
+  assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
+}
+
+function rightsOf(pid = 0): string {
+  return readFileSync(`/proc/${pid}/status`, 'latin1');
+}
+
+function openAgent(port: number, difference: Difference): AgentProcess {
+  const { spec = manifest, container = spec.containers[0], capabilities } = difference;
+  const { uid = randomUUID() } = difference;
+  assert.ok(container !== undefined);
+  const { KUBECONFIG = '' } = surroundings.agentEnvironment;
+  return new AgentProcess({
+    adminUrl: `http://${nodeIp}:${port}`,
+    spawn: (flags) => {
+      const [program, ...words] = containerCommand({
+        ...{ spec, container, root, cgroup: cgroups.addPod(uid), host: host() },
+        shared: [`${dirname(KUBECONFIG)}/`],
+        environment: { KUBECONFIG, NODE_NAME: node },
+        args: flags,
+        ...(capabilities === undefined ? {} : { capabilities }),
+      });
+      const expanded = words.map((word) =>
+        word.replace('$(NODE_NAME)', node).replace('$(POD_UID)', uid),
+      );
+      return fabric.exec('node', program, expanded);
+    },
+  });
 }
 
 /** As the manifest for that does it; then nothing of the redirect is left. */
@@ -134,6 +185,7 @@ async function openNode(): Promise<void> {
 function host(): Readonly<Record<string, string>> {
   return {
     '/sys/fs/bpf': `${bpffs}/`,
+    '/sys/fs/bpf/nmi': `${bpffs}/nmi/`,
     '/sys/fs/cgroup': `${cgroups.root}/`,
     '/run/xtables.lock': join(files, 'xtables.lock'),
     '/etc/default/kubelet': join(files, 'kubelet'),

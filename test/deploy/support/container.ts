@@ -15,13 +15,13 @@ interface Mount {
   readonly readOnly?: boolean;
 }
 
-interface Container {
+export interface Container {
   readonly args: readonly string[];
   readonly securityContext: {
     readonly runAsUser: number;
     readonly allowPrivilegeEscalation: boolean;
     readonly readOnlyRootFilesystem: boolean;
-    readonly capabilities: { readonly drop: readonly string[]; readonly add: readonly string[] };
+    readonly capabilities: { readonly drop: readonly string[]; readonly add?: readonly string[] };
   };
   readonly volumeMounts: readonly Mount[];
 }
@@ -73,7 +73,7 @@ const enter = `set -e
   exec unshare --mount --propagation private --cgroup sh -c "$2" sh "$@"`;
 
 /** What every runtime mounts, then what the manifest names, then the root itself as read-only. */
-const contain = (binds: string) => `set -e
+const contain = (binds: string, user: number) => `set -e
   root=$3 bounding=$4; shift 4
   mount --bind "$root" "$root"
   mount -t proc proc "$root/proc"
@@ -85,13 +85,13 @@ const contain = (binds: string) => `set -e
   mkdir "$root/dev/shm"; mount -t tmpfs -o noexec shm "$root/dev/shm"
   ${binds}
   mount -o remount,bind,ro "$root"
-  exec setpriv --bounding-set="$bounding" --inh-caps=-all --no-new-privs -- chroot "$root" "$@"`;
+  exec setpriv --bounding-set="$bounding" --inh-caps=-all --no-new-privs -- \
+    chroot ${user === 0 ? '' : `--userspec=${user}:${user} --groups=${user}`} "$root" "$@"`;
 
 /** The words that start it, in the network namespace of the node. */
 export function containerCommand(options: ContainerOptions): readonly [string, ...string[]] {
   const { spec, container, root, cgroup, host, shared = [], environment } = options;
   const { securityContext } = container;
-  assert.equal(securityContext.runAsUser, 0);
   assert.equal(securityContext.allowPrivilegeEscalation, false);
   assert.equal(securityContext.readOnlyRootFilesystem, true);
   assert.deepEqual(securityContext.capabilities.drop, ['ALL']);
@@ -107,15 +107,24 @@ export function containerCommand(options: ContainerOptions): readonly [string, .
     const bind = `mount --rbind '${source}' "$root${path}"`;
     return readOnly ? `${bind}; mount -o remount,bind,ro "$root${path}"` : bind;
   });
-  const granted = options.capabilities ?? securityContext.capabilities.add;
-  // chroot itself takes the last one; in its image the agent has no use for it.
-  const bounding = ['-all', ...granted, 'SYS_CHROOT'].map((name) =>
-    name === '-all' ? name : `+${name.toLowerCase()}`,
-  );
+  const granted = options.capabilities ?? securityContext.capabilities.add ?? [];
+  const user = securityContext.runAsUser;
+  // chroot itself takes the last ones; who is not root loses them there with all others.
+  const ofChroot = user === 0 ? ['SYS_CHROOT'] : ['SYS_CHROOT', 'SETUID', 'SETGID'];
+  const bounding = ['-all', ...[...granted, ...ofChroot].map((name) => `+${name.toLowerCase()}`)];
   const variables = { PATH: '/bin:/sbin:/usr/bin:/usr/sbin', ...environment };
   return [
     ...(['env', '-i', ...Object.entries(variables).map(([k, v]) => `${k}=${v}`)] as const),
-    ...['sh', '-c', enter, 'sh', cgroup, contain(lines.join('\n  ')), root, bounding.join(',')],
+    ...[
+      'sh',
+      '-c',
+      enter,
+      'sh',
+      cgroup,
+      contain(lines.join('\n  '), user),
+      root,
+      bounding.join(','),
+    ],
     ...['nmi', ...container.args, ...options.args],
   ];
 }
