@@ -58,6 +58,13 @@ export function hasRedirect({ rules, routing }: NodeState): boolean {
   );
 }
 
+/** The value of a flag that the redirect of this world has. */
+export function flagOf(world: World, name: string): string {
+  const flag = world.ground.redirectFlags.find((each) => each.startsWith(`--${name}=`));
+  assert.ok(flag !== undefined);
+  return flag.slice(flag.indexOf('=') + 1);
+}
+
 export function runRedirect(
   world: World,
   action: 'install' | 'verify' | 'remove',

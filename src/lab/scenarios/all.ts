@@ -4,6 +4,7 @@ import { addressModeScenarios } from './address-mode.ts';
 import { addressScenarios } from './addresses.ts';
 import { addressStormScenarios } from './address-storm.ts';
 import { agentLifeScenarios } from './agent-life.ts';
+import { agentUpgradeScenarios } from './agent-upgrade.ts';
 import { changeScenarios } from './changes.ts';
 import { crowdScenarios } from './crowd.ts';
 import { demoScenarios } from './demo.ts';
@@ -33,6 +34,7 @@ export const scenarios: readonly Scenario[] = [
   ...changeScenarios,
   ...strangerScenarios,
   ...agentLifeScenarios,
+  ...agentUpgradeScenarios,
   ...crowdScenarios,
   ...redirectScenarios,
   ...attestedScenarios,

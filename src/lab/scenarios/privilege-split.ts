@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import type { AgentProcess } from '../agent-process.ts';
 import { eventually } from '../eventually.ts';
 import { inCgroup } from '../lab-cgroups.ts';
-import { makeBare, succeed } from '../node-view.ts';
+import { flagOf, makeBare, succeed } from '../node-view.ts';
 import { assertRefused, assertToken, assertUpstream, untilToken } from '../reply-checks.ts';
 import type { Scenario } from '../scenario.ts';
 import type { World } from '../world.ts';
@@ -132,12 +132,6 @@ async function makeContainer(world: World, uid: string): Promise<string> {
   const folder = `${pod}/${randomBytes(32).toString('hex')}`;
   await succeed(world, 'mkdir', '-p', folder);
   return folder;
-}
-
-function flagOf(world: World, name: string): string {
-  const flag = world.ground.redirectFlags.find((each) => each.startsWith(`--${name}=`));
-  assert.ok(flag !== undefined);
-  return flag.slice(flag.indexOf('=') + 1);
 }
 
 function assertRights({ pid = 0 }: AgentProcess, uid: string, rights: bigint): void {
