@@ -10,15 +10,16 @@
  * ```
  *
  * Two clocks: the wall clock says when the token ends, and so does the monotonic clock, from the
- * life it had on arrival (as the source told it, or else by the wall clock of then). The stricter one decides whether it is served, the more lenient one
+ * life it had on arrival. The stricter one decides whether it is served, the more lenient one
  * whether it is kept. So a wall clock that steps forward makes the cache ask again without losing
  * the token, which serves again when the clock is corrected; and a wall clock that steps back
- * lends it no life.
+ * lends it no life. A clock that is wrong when a token comes is allowed for, where the source told
+ * its own time.
  */
 import type { Alarm } from './alarms.ts';
 import type { Keyed } from './breakers.ts';
 import type { Linked } from './recency-list.ts';
-import type { RenderedToken } from './token.ts';
+import { endsAtWallMs, type RenderedToken } from './token.ts';
 
 export type EntryState =
   | { readonly kind: 'fresh' }
@@ -86,11 +87,11 @@ export class CacheEntry<R extends Keyed> implements Alarm, Linked<CacheEntry<R>>
 
   /** A token has come. Counts as no use. */
   arrive({ rendered, nowWallMs, nowMs, minLifeMs }: Arrival): void {
-    const { expiresAtWallS, livesForS } = rendered.token;
-    const lifeMs = expiresAtWallS * 1000 - nowWallMs;
+    const { livesForS } = rendered.token;
     this.rendered = rendered;
-    this.expiresAtWallMs = nowWallMs + lifeMs;
-    this.expiresAtMs = nowMs + (livesForS === undefined ? lifeMs : livesForS * 1000);
+    this.expiresAtWallMs = endsAtWallMs(rendered.token);
+    const lifeMs = livesForS === undefined ? this.expiresAtWallMs - nowWallMs : livesForS * 1000;
+    this.expiresAtMs = nowMs + lifeMs;
     const servedForMs = this.lifeMs(nowWallMs, nowMs);
     this.floorMs = servedForMs > minLifeMs ? minLifeMs : servedForMs / 2;
     this.#moveTo({ kind: 'fresh' });

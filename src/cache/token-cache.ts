@@ -27,7 +27,7 @@ import type { ConcurrencyGate, Rank } from './concurrency-gate.ts';
 import { Flight, type Landing, type Waiter } from './flight.ts';
 import { RecencyList } from './recency-list.ts';
 import { refreshDelayMs, retryDelayMs } from './refresh-policy.ts';
-import { RenderedToken, type Token } from './token.ts';
+import { endsAtWallMs, RenderedToken, type Token } from './token.ts';
 
 export type Fetched<F extends Held> =
   { readonly ok: true; readonly token: Token } | { readonly ok: false; readonly failure: F };
@@ -368,7 +368,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     try {
       const fetched = await this.#options.fetch(request);
       if (!fetched.ok) return { kind: 'failure', failure: fetched.failure };
-      if (fetched.token.expiresAtWallS * 1000 <= this.#clock.wallMs()) {
+      if (endsAtWallMs(fetched.token) <= this.#clock.wallMs()) {
         return { kind: 'failure', failure: this.#options.failures.expired };
       }
       return { kind: 'token', rendered: new RenderedToken(fetched.token) };

@@ -12,11 +12,24 @@ export interface Token {
   readonly expiresAtWallS: number;
   /** Life on arrival in seconds, if the source told: it holds whatever the wall clock says. */
   readonly livesForS?: number;
+  /**
+   * How far the wall clock was ahead of the source's on arrival, below 0 behind; default 0. The
+   * expiry is a time of the source's clock.
+   */
+  readonly clockAheadMs?: number;
   readonly notBeforeWallS: number;
   /** When the extended life ends, if the source told one. */
   readonly extExpiresAtWallS: number | undefined;
   /** When the source would have it renewed, if it told. */
   readonly refreshAtWallS?: number;
+}
+
+/** The most that is told to be left by a clock that is ahead, once it has passed the expiry. */
+const toldWhenAheadS = 300;
+
+/** When the token ends, in milliseconds of the wall clock as it was on arrival. */
+export function endsAtWallMs({ expiresAtWallS, clockAheadMs = 0 }: Token): number {
+  return expiresAtWallS * 1000 + clockAheadMs;
 }
 
 /**
@@ -44,9 +57,21 @@ export class RenderedToken {
   /** The body at `wallMs`: `expires_in` is what is left, never below zero. */
   body(wallMs: number): string {
     const nowS = Math.floor(wallMs / 1000);
-    const left = Math.max(0, this.token.expiresAtWallS - nowS);
+    const left = Math.max(0, this.#leftS(nowS));
     const extended = Math.max(left, (this.token.extExpiresAtWallS ?? 0) - nowS);
     return `${this.#head}${left}${this.#middle}${extended}${this.#tail}`;
+  }
+
+  /**
+   * Seconds. A clock that is ahead may have been corrected since: what would be too much then is
+   * told as too little for a client to keep the token.
+   */
+  #leftS(nowS: number): number {
+    const { expiresAtWallS, clockAheadMs = 0 } = this.token;
+    if (clockAheadMs === 0) return expiresAtWallS - nowS;
+    const left = Math.floor(endsAtWallMs(this.token) / 1000) - nowS;
+    if (clockAheadMs < 0) return left;
+    return Math.max(expiresAtWallS - nowS, Math.min(left, toldWhenAheadS));
   }
 
   /** A token must not reach a log by accident. */

@@ -254,7 +254,7 @@ export async function openFakeEntra(options: FakeEntraOptions): Promise<FakeEntr
     record.status = answer.status;
     record.code = answer.code;
     record.identity = answer.identity;
-    send(response, answer);
+    send(response, answer, clock);
   };
 
   const serve = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
@@ -267,8 +267,8 @@ export async function openFakeEntra(options: FakeEntraOptions): Promise<FakeEntr
     request.resume();
     others = remember(others, url.pathname, recordLimit);
     const described = configurationPath.exec(url.pathname)?.[1];
-    if (described !== undefined) send(response, describeAuthority(url.host, described));
-    else send(response, { status: 404, type: jsonType, body: '{"error":"not_found"}' });
+    if (described !== undefined) send(response, describeAuthority(url.host, described), clock);
+    else send(response, { status: 404, type: jsonType, body: '{"error":"not_found"}' }, clock);
   };
 
   const server = createServer({ ...tls, requestTimeout: 0 }, (request, response) => {
@@ -395,8 +395,9 @@ function describeAuthority(host: string, tenant: string): Answer {
   return { status: 200, type: jsonType, body };
 }
 
-function send(response: ServerResponse, answer: Answer): void {
+function send(response: ServerResponse, answer: Answer, clock: Clock): void {
   response.writeHead(answer.status, {
+    Date: new Date(clock.wallMs()).toUTCString(),
     'Cache-Control': 'no-store, no-cache',
     Pragma: 'no-cache',
     'Content-Type': answer.type,

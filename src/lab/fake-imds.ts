@@ -157,6 +157,7 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
     record.leaked = answer.identity !== undefined && !nodeIps.has(record.from);
     if (record.leaked) leaks += 1;
     response.writeHead(answer.status, {
+      Date: new Date(clock.wallMs()).toUTCString(),
       'Content-Type': answer.contentType,
       'Content-Length': Buffer.byteLength(answer.body),
       // While the service restarts, the wire server answers in its place, under another name.

@@ -32,6 +32,15 @@ const deeds = {
   'clock -1 h': (stand: TokenStand) => {
     stand.clock.jumpWall(-hourMs);
   },
+  // The same, and not the upstream's.
+  'own clock +1 h': (stand: TokenStand) => {
+    stand.clock.jumpWall(hourMs);
+    stand.upstream.clockAheadMs += hourMs;
+  },
+  'own clock -1 h': (stand: TokenStand) => {
+    stand.clock.jumpWall(-hourMs);
+    stand.upstream.clockAheadMs -= hourMs;
+  },
   wait: () => undefined,
 } as const;
 
@@ -222,6 +231,40 @@ describe('a clock that is stepped', () => {
     { at: '59 min', do: 'ask', expect: 'stale k#1' },
     { at: '60 min', do: 'ask', expect: 'miss failed down' },
     { at: '61 min', do: 'ask', expect: 'miss failed down' },
+  ]);
+
+  timeline('an hour ahead of the upstream, lets new tokens live as long as they do', [
+    { at: '0 s', do: 'live 1 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'own clock +1 h' },
+    { at: '1 min', do: 'ask', expect: 'miss k#2' },
+    { at: '30 min', do: 'ask', expect: 'hit k#2', calls: 2 },
+    { at: '32 min', do: 'down' },
+    { at: '55 min', do: 'ask', expect: 'hit k#3', calls: 3 },
+    { at: '90 min', do: 'ask', expect: 'stale k#3' },
+    { at: '91 min', do: 'ask', expect: 'miss failed down' },
+  ]);
+
+  timeline('back from an hour ahead, loses no token that came meanwhile and lends it nothing', [
+    { at: '0 s', do: 'live 1 h' },
+    { at: '0 s', do: 'own clock +1 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'down' },
+    { at: '1 min', do: 'own clock -1 h' },
+    { at: '54 min', do: 'ask', expect: 'hit k#1' },
+    { at: '59 min', do: 'ask', expect: 'stale k#1' },
+    { at: '60 min', do: 'ask', expect: 'miss failed down' },
+  ]);
+
+  timeline('an hour behind the upstream, lends new tokens no life', [
+    { at: '0 s', do: 'live 1 h' },
+    { at: '0 s', do: 'own clock -1 h' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '1 min', do: 'down' },
+    { at: '54 min', do: 'ask', expect: 'hit k#1' },
+    { at: '59 min', do: 'ask', expect: 'stale k#1' },
+    { at: '60 min', do: 'ask', expect: 'miss failed down' },
+    { at: '2 h', do: 'ask', expect: 'miss failed down' },
   ]);
 
   timeline('an hour back, loses nothing', [

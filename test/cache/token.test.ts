@@ -33,6 +33,33 @@ describe('a rendered token', () => {
     assert.match(rendered.body(9_000_000), /"expires_in":"0"/);
   });
 
+  it('that came to a clock that was wrong tells no more than is left by a right one', () => {
+    const leftAt = (clockAheadS: number, nowS: number): number => {
+      const rendered = new RenderedToken({ ...token, clockAheadMs: clockAheadS * 1000 });
+      const { expires_in: left, expires_on: end } = JSON.parse(rendered.body(nowS * 1000)) as {
+        expires_in: string;
+        expires_on: string;
+      };
+      assert.equal(end, '2000');
+      return Number(left);
+    };
+    // An hour ahead: five minutes at most, so that nothing is kept if the clock is corrected.
+    assert.deepEqual(
+      [4_600, 5_299, 5_301, 5_599, 5_600, 9_000].map((nowS) => leftAt(3_600, nowS)),
+      [300, 300, 299, 1, 0, 0],
+    );
+    assert.equal(leftAt(3_600, 1_000), 1_000, 'corrected');
+    // Ten minutes ahead: what the wrong clock says, while that is more.
+    assert.deepEqual(
+      [1_600, 1_800, 2_200].map((nowS) => leftAt(600, nowS)),
+      [400, 300, 300],
+    );
+    assert.deepEqual(
+      [-2_600, -1_600].map((nowS) => leftAt(-3_600, nowS)),
+      [1_000, 0],
+    );
+  });
+
   it('does not show the token when it is serialised by accident', () => {
     assert.ok(!JSON.stringify({ token: new RenderedToken(token) }).includes('ey.J'));
   });

@@ -5,6 +5,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { systemClock, type Clock } from '../../src/cache/clock.ts';
 import { createEntraApplication, type EntraApplication } from '../../src/lab/entra-applications.ts';
 import { openFakeEntra, type FakeEntra } from '../../src/lab/fake-entra.ts';
 import { fakeIssuer } from '../../src/lab/fake-kube-tokens.ts';
@@ -48,10 +49,14 @@ export type EntraAgent = LoopbackAgent & EntraWorld;
 
 let sharedAuthority: Promise<LabAuthority> | undefined;
 
-/** @param prepare runs before the agent starts, so that it knows all of it from the beginning. */
+/**
+ * @param prepare runs before the agent starts, so that it knows all of it from the beginning.
+ * @param clock the agent's own.
+ */
 export async function openEntraAgent(
   flags: Readonly<Record<string, string>> = {},
   prepare: (world: EntraWorld) => void | Promise<void> = () => undefined,
+  clock: Clock = systemClock,
 ): Promise<EntraAgent> {
   await using opening = new AsyncDisposableStack();
   const authority = await (sharedAuthority ??= createLabAuthority());
@@ -68,6 +73,7 @@ export async function openEntraAgent(
         populate({ kube, entra });
         await prepare({ kube, entra, authority });
       },
+      clock,
     ),
   );
   const owned = opening.move();

@@ -5,7 +5,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { systemClock } from '../../src/cache/clock.ts';
+import { systemClock, type Clock } from '../../src/cache/clock.ts';
 import { openFakeImds, type FakeImds } from '../../src/lab/fake-imds.ts';
 import { openFakeKube, type FakeKube } from '../../src/lab/fake-kube.ts';
 import { createLabIdentity, createNodeIdentity } from '../../src/lab/lab-identity.ts';
@@ -35,10 +35,14 @@ export interface LoopbackAgent extends AsyncDisposable {
 export const identityA = createLabIdentity('a');
 export const identityB = createLabIdentity('b');
 
-/** @param flags command-line flags beyond those that put the agent on loopback. */
+/**
+ * @param flags command-line flags beyond those that put the agent on loopback.
+ * @param clock the agent's own.
+ */
 export async function openLoopbackAgent(
   flags: Readonly<Record<string, string>> = {},
   prepare: (kube: FakeKube) => void | Promise<void> = () => undefined,
+  clock: Clock = systemClock,
 ): Promise<LoopbackAgent> {
   await using stack = new AsyncDisposableStack();
   const kube = stack.use(await openFakeKube());
@@ -81,7 +85,7 @@ export async function openLoopbackAgent(
   const log: string[] = [];
   const agent = await startAgent({
     config,
-    clock: systemClock,
+    clock,
     log: createLogger({ format: 'json', level: 'trace', write: (line) => log.push(line) }),
     environment: {},
   });

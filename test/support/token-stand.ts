@@ -27,6 +27,8 @@ export interface Upstream {
   error: Error | undefined;
   /** From the arrival of a token to when it wants to be renewed. */
   refreshInMs: number | undefined;
+  /** How far the wall clock is ahead of the upstream's, which the upstream tells. */
+  clockAheadMs: number;
 }
 
 export interface TokenStand {
@@ -61,6 +63,7 @@ export function openTokenStand(tuning: Tuning = {}): TokenStand {
     failure: undefined,
     error: undefined,
     refreshInMs: undefined,
+    clockAheadMs: 0,
   };
   let [running, most] = [0, 0];
 
@@ -69,10 +72,11 @@ export function openTokenStand(tuning: Tuning = {}): TokenStand {
     most = Math.max(most, ++running);
     await elapse(upstream.latencyMs);
     running--;
-    const { failure, error, lifeMs, refreshInMs } = upstream;
+    const { failure, error, lifeMs, refreshInMs, clockAheadMs } = upstream;
     if (error !== undefined) throw error;
     if (failure !== undefined) return { ok: false, failure };
-    const token = createToken(clock, `${key}#${number}`, lifeMs);
+    const made = createToken(clock, `${key}#${number}`, lifeMs - clockAheadMs);
+    const token = clockAheadMs === 0 ? made : { ...made, clockAheadMs };
     if (refreshInMs === undefined) return { ok: true, token };
     const refreshAtWallS = (clock.wallMs() + refreshInMs) / 1000;
     return { ok: true, token: { ...token, refreshAtWallS } };

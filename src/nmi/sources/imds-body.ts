@@ -7,8 +7,16 @@ import { normaliseClientId, normaliseResourceId } from '../../cache/identifiers.
 import { parseRecord, stringAt, type JsonRecord } from '../json-value.ts';
 import { badToken, claimsOf, isHeaderSafe, seconds, type ParsedToken } from './token-fields.ts';
 
-/** @param resource what was asked; the token carries this spelling and not the upstream's. */
-export function parseImdsToken(body: string, resource: string, nowWallMs: number): ParsedToken {
+/**
+ * @param resource what was asked; the token carries this spelling and not the upstream's.
+ * @param aheadMs how far the wall clock is ahead of the upstream's.
+ */
+export function parseImdsToken(
+  body: string,
+  resource: string,
+  nowWallMs: number,
+  aheadMs = 0,
+): ParsedToken {
   const fields = parseRecord(body);
   if (fields === undefined) return badToken('something that is not a JSON object');
   const accessToken = fields['access_token'];
@@ -16,11 +24,12 @@ export function parseImdsToken(body: string, resource: string, nowWallMs: number
     return badToken('without a usable access_token');
   }
   const nowS = Math.floor(nowWallMs / 1000);
+  const theirNowS = Math.floor((nowWallMs - aheadMs) / 1000);
   const expiresIn = seconds(fields['expires_in']);
   const expiresAtWallS =
-    seconds(fields['expires_on']) ?? (expiresIn === undefined ? undefined : nowS + expiresIn);
+    seconds(fields['expires_on']) ?? (expiresIn === undefined ? undefined : theirNowS + expiresIn);
   if (expiresAtWallS === undefined) return badToken('without an expiry');
-  if (expiresAtWallS <= nowS) return badToken('with a token that has expired');
+  if (expiresAtWallS <= theirNowS) return badToken('with a token that has expired');
   const extExpiresIn = seconds(fields['ext_expires_in']);
   const clientId = fields['client_id'];
   return {
@@ -32,6 +41,7 @@ export function parseImdsToken(body: string, resource: string, nowWallMs: number
       expiresAtWallS,
       notBeforeWallS: Math.min(seconds(fields['not_before']) ?? nowS, nowS),
       extExpiresAtWallS: extExpiresIn === undefined ? undefined : nowS + extExpiresIn,
+      ...(aheadMs === 0 ? {} : { clockAheadMs: aheadMs }),
     },
   };
 }

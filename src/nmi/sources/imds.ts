@@ -24,6 +24,7 @@ import type {
 } from './source.ts';
 import { judgeEntra } from './entra/aadsts.ts';
 import { identityOf, parseImdsToken } from './imds-body.ts';
+import { clockAheadMs } from './server-clock.ts';
 
 const apiVersion = '2018-02-01';
 const maxConcurrent = 4;
@@ -104,8 +105,11 @@ async function tryOnce(
       signal: AbortSignal.timeout(leftMs),
     });
     const body = await readText(response.body);
-    const retryAfterS = parseRetryAfter(response.headers['retry-after']);
-    return judge(request, response.statusCode, body, retryAfterS, options.clock.wallMs());
+    const { date, 'retry-after': retryAfter } = response.headers;
+    const nowWallMs = options.clock.wallMs();
+    const aheadMs = clockAheadMs(date, nowWallMs);
+    const retryAfterS = parseRetryAfter(retryAfter);
+    return judge(request, response.statusCode, body, retryAfterS, nowWallMs, aheadMs);
   } catch (error) {
     return down(`the instance metadata service did not answer (${networkCode(error)})`);
   }
@@ -118,9 +122,10 @@ export function judge(
   body: string,
   retryAfterS: number | undefined,
   nowWallMs: number,
+  aheadMs = 0,
 ): SourceResult {
   if (status === 200) {
-    return judgeToken(request, body, nowWallMs);
+    return judgeToken(request, body, nowWallMs, aheadMs);
   }
   if (status === 429) {
     return failed({
@@ -145,8 +150,13 @@ export function judge(
   return refused(request, status, body);
 }
 
-function judgeToken(request: NodeRequest, body: string, nowWallMs: number): SourceResult {
-  const parsed = parseImdsToken(body, request.resource, nowWallMs);
+function judgeToken(
+  request: NodeRequest,
+  body: string,
+  nowWallMs: number,
+  aheadMs: number,
+): SourceResult {
+  const parsed = parseImdsToken(body, request.resource, nowWallMs, aheadMs);
   if (!parsed.ok) return down(`the instance metadata service answered ${parsed.problem}`);
   const { identity } = request;
   if (identity.kind === 'unnamed') return parsed;

@@ -55,6 +55,18 @@ describe('a body of the token endpoint', () => {
     }
   });
 
+  it('is taken by the time that the service told, where the clock is wrong', () => {
+    const hourMs = 3_600_000;
+    const told = (fields: Record<string, unknown>, aheadMs: number) =>
+      parseImdsToken(bodyWith(fields), 'r', nowWallMs, aheadMs);
+    const ahead = told({ expires_on: '1699999999' }, hourMs);
+    assert.ok(ahead.ok && ahead.token.expiresAtWallS === 1_699_999_999);
+    assert.equal(ahead.token.clockAheadMs, hourMs);
+    assert.ok(!told({ expires_on: '1700003600' }, -hourMs).ok);
+    const relative = told({ expires_in: '60' }, hourMs);
+    assert.ok(relative.ok && relative.token.expiresAtWallS === 1_700_000_060 - 3_600);
+  });
+
   it('never makes the parser throw', () => {
     fc.assert(
       fc.property(fc.oneof(fc.string(), fc.json()), (body) => {

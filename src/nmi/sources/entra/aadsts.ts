@@ -12,6 +12,8 @@ export interface EntraAnswer {
   readonly body: string;
   /** Seconds of the `Retry-After` header. */
   readonly retryAfterS: number | undefined;
+  /** How far the wall clock is ahead of the one that answered; default 0. */
+  readonly clockAheadMs?: number;
 }
 
 /** Reasons that Entra ID itself can give. */

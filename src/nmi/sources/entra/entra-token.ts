@@ -5,11 +5,13 @@ import { badToken, claimsOf, isHeaderSafe, seconds, type ParsedToken } from '../
 /**
  * @param asked client id and resource, which the body does not name; the token carries this
  * spelling.
+ * @param aheadMs how far the wall clock is ahead of Entra ID's.
  */
 export function parseEntraToken(
   body: string,
   asked: { readonly clientId: string; readonly resource: string },
   nowWallMs: number,
+  aheadMs = 0,
 ): ParsedToken {
   const fields = parseRecord(body);
   if (fields === undefined) return badToken('something that is not a JSON object');
@@ -21,10 +23,12 @@ export function parseEntraToken(
     return span === undefined ? undefined : nowS + span;
   };
   const claims = claimsOf(accessToken);
-  const expiresAtWallS = seconds(claims?.['exp']) ?? fromNow('expires_in');
-  if (expiresAtWallS === undefined) return badToken('without an expiry');
-  if (expiresAtWallS <= nowS) return badToken('with a token that has expired');
   const livesForS = seconds(fields['expires_in']);
+  const theirNowS = Math.floor((nowWallMs - aheadMs) / 1000);
+  const expiresAtWallS =
+    seconds(claims?.['exp']) ?? (livesForS === undefined ? undefined : theirNowS + livesForS);
+  if (expiresAtWallS === undefined) return badToken('without an expiry');
+  if (expiresAtWallS <= theirNowS) return badToken('with a token that has expired');
   const refreshAtWallS = fromNow('refresh_in');
   return {
     ok: true,
@@ -37,6 +41,7 @@ export function parseEntraToken(
       extExpiresAtWallS: fromNow('ext_expires_in'),
       ...(livesForS === undefined ? {} : { livesForS }),
       ...(refreshAtWallS === undefined ? {} : { refreshAtWallS }),
+      ...(aheadMs === 0 ? {} : { clockAheadMs: aheadMs }),
     },
   };
 }

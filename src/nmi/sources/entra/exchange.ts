@@ -48,7 +48,7 @@ export function createExchange({ network, clock }: ExchangeOptions): Exchange {
     if (answer?.status === 200) {
       const { identity, resource } = request;
       const asked = { clientId: identity.clientId, resource };
-      const parsed = parseEntraToken(answer.body, asked, clock.wallMs());
+      const parsed = parseEntraToken(answer.body, asked, clock.wallMs(), answer.clockAheadMs);
       if (parsed.ok) return parsed;
       if (!isRefusal(answer)) return failed(entraDown(`Entra ID answered ${parsed.problem}`));
     }

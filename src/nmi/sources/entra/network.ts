@@ -9,6 +9,7 @@ import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
 import type { Clock } from '../../../cache/clock.ts';
 import { parseRetryAfter } from '../../kube/kube-error.ts';
 import { networkCode } from '../../network-code.ts';
+import { clockAheadMs } from '../server-clock.ts';
 import type { EntraAnswer } from './aadsts.ts';
 import { parseProxy, type Environment } from './proxy.ts';
 
@@ -100,10 +101,13 @@ async function post(
     body: form,
     signal,
   });
-  const retryAfterMs = parseRetryAfter(response.headers['retry-after'], clock.wallMs());
+  const { date, 'retry-after': retryAfter } = response.headers;
+  const nowWallMs = clock.wallMs();
+  const retryAfterMs = parseRetryAfter(retryAfter, nowWallMs);
   return {
     status: response.statusCode,
     body: await readText(response.body),
+    clockAheadMs: clockAheadMs(date, nowWallMs),
     retryAfterS:
       retryAfterMs === undefined
         ? undefined

@@ -53,6 +53,21 @@ describe('a token of Entra ID', () => {
     assert.equal('livesForS' in parsed.token, false);
   });
 
+  it('that comes while the clock is wrong is taken by the time that Entra ID told', () => {
+    const hourMs = 3_600_000;
+    const body = (exp: number) =>
+      JSON.stringify({ access_token: jwtOf({ exp }), expires_in: 3_599, refresh_in: 1_800 });
+    const ahead = parseEntraToken(body(nowS - 1), asked, nowS * 1000, hourMs);
+    assert.ok(ahead.ok && ahead.token.clockAheadMs === hourMs);
+    assert.equal(ahead.token.expiresAtWallS, nowS - 1, 'as the token has it');
+    assert.equal(ahead.token.refreshAtWallS, nowS + 1_800, 'by the clock of this node');
+    const behind = parseEntraToken(body(nowS + 3_599), asked, nowS * 1000, -hourMs);
+    assert.ok(!behind.ok && /has expired/.test(behind.problem));
+    const opaque = JSON.stringify({ access_token: 'opaque', expires_in: 3_599 });
+    const parsed = parseEntraToken(opaque, asked, nowS * 1000, hourMs);
+    assert.ok(parsed.ok && parsed.token.expiresAtWallS === nowS - 1);
+  });
+
   for (const [name, fields] of [
     ['without a token', { expires_in: 60 }],
     ['with an empty token', { access_token: '', expires_in: 60 }],

@@ -45,11 +45,13 @@ describe('the network to Entra ID', () => {
     assert.deepEqual(await post(network, server.authority), {
       status: 200,
       body: '{"a":1}',
+      clockAheadMs: 0,
       retryAfterS: undefined,
     });
     assert.deepEqual(await post(network, server.authority), {
       status: 502,
       body: '<html>',
+      clockAheadMs: 0,
       retryAfterS: undefined,
     });
     assert.equal((await post(network, server.authority)).status, 302);
@@ -58,6 +60,16 @@ describe('the network to Entra ID', () => {
     assert.deepEqual([method, target, form.get('a')], ['POST', '/t/token?id=1', 'b']);
     assert.equal(headers['user-agent'], 'nmi/test');
     assert.equal(headers['x-own'], '1');
+  });
+
+  it('tells how far the clock is from that of who answers', async () => {
+    await using server = await openTokenServer();
+    const wallMs = Date.UTC(2026, 0, 1);
+    await using network = open(server, { clock: { ...systemClock, wallMs: () => wallMs } });
+    for (const aheadMs of [3_600_000, -3_600_000, 0]) {
+      server.answerWith(raw(200, '', { Date: new Date(wallMs - aheadMs).toUTCString() }));
+      assert.equal((await post(network, server.authority)).clockAheadMs, aheadMs);
+    }
   });
 
   it('keeps its connections', async () => {

@@ -1,0 +1,55 @@
+/** A node whose clock is an hour off gets tokens like any other, and none for longer than they live. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { systemClock } from '../../src/cache/clock.ts';
+import { createEntraApplication } from '../../src/lab/entra-applications.ts';
+import { createAzureIdentity, createAzureIdentityBinding } from '../../src/lab/manifests.ts';
+import { ask, tokenTarget } from '../support/ask.ts';
+import {
+  bindApplication,
+  bindPod,
+  credentialKinds,
+  openEntraAgent,
+} from '../support/entra-agent.ts';
+import { idsOf, identityA } from '../support/loopback-agent.ts';
+
+const hourMs = 3_600_000;
+
+describe('a node whose clock is an hour', () => {
+  for (const [how, aheadMs] of [
+    ['ahead', hourMs],
+    ['behind', -hourMs],
+  ] as const) {
+    it(`${how} gets a token of each type, and keeps it`, async () => {
+      const clock = { ...systemClock, wallMs: () => systemClock.wallMs() + aheadMs };
+      await using agent = await openEntraAgent(
+        {},
+        async (world) => {
+          bindPod(world.kube);
+          for (const kind of credentialKinds) await bindApplication(world, kind, kind);
+          world.entra.setTokenLifetime(hourMs);
+          world.kube.apply(createAzureIdentity({ name: 'a', ...idsOf(identityA) }));
+          const binding = { name: 'a', azureIdentity: 'a', selector: 'app' };
+          world.kube.apply(createAzureIdentityBinding(binding));
+        },
+        clock,
+      );
+      agent.imds.setTokenLifetime(hourMs);
+      const pod = agent.client('127.0.0.11');
+      const clientIds = credentialKinds.map((kind) => createEntraApplication(kind).clientId);
+      for (const clientId of [identityA.clientId, ...clientIds]) {
+        const reply = await ask(pod, `${tokenTarget}&client_id=${clientId}`);
+        assert.equal(reply.status, 200, reply.text);
+        const endsInS = Number(reply.body['expires_on']) - Date.now() / 1000;
+        assert.ok(endsInS > 3_500 && endsInS <= 3_600, `it ends in ${endsInS} s`);
+        // A pod that is told of an hour, and whose clock is corrected meanwhile, would keep it too long.
+        const toldS = Number(reply.body['expires_in']);
+        const [least, most] = how === 'ahead' ? [300, 300] : [3_500, 3_600];
+        assert.ok(toldS >= least && toldS <= most, `${toldS} s`);
+        assert.equal((await ask(pod, `${tokenTarget}&client_id=${clientId}`)).status, 200);
+      }
+      assert.equal(agent.entra.requests().length, credentialKinds.length);
+      assert.equal(agent.imds.requests().length, 1);
+    });
+  }
+});
