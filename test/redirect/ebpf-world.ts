@@ -30,7 +30,7 @@ const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
 const source = join(import.meta.dirname, '../../src/redirect');
 
 /** Says for each line it gets whom it sees and, through the map, which cgroup that is. */
-const agentScript = (pinFolder: string) => `
+const agentScript = (pinFolder: string, ip: string, port: number) => `
   process.stdin.resume();
   import('${source}/callers.ts').then(({ Callers }) => {
     const callers = new Callers('${pinFolder}');
@@ -44,7 +44,7 @@ const agentScript = (pinFolder: string) => `
       const name = 'agent sees ' + socket.remoteAddress + ' ' + who;
       socket.on('error', () => undefined);
       socket.on('data', () => socket.write(name + '\\n'));
-    }).listen(${listenPort}, '${listenIp}', () => console.log('listening'));
+    }).listen(${port}, '${ip}', () => console.log('listening'));
   });
 `;
 
@@ -236,8 +236,8 @@ export class EbpfWorld {
   }
 
   /** Starts the agent; the address must be up, the map there. */
-  async startAgent(): Promise<Script> {
-    const agent = this.node.start(agentScript(this.pinFolder));
+  async startAgent(ip = listenIp, port = listenPort): Promise<Script> {
+    const agent = this.node.start(agentScript(this.pinFolder, ip, port));
     assert.equal(await agent.line(), 'listening');
     return agent;
   }

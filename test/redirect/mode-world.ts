@@ -1,0 +1,158 @@
+/**
+ * Every way of redirecting, seen from outside: how it is opened, and what holds for it alone. And a
+ * node full of pods, each a network namespace with a cgroup.
+ */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { unlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { cgroupIdOf } from '../../src/redirect/cgroup-tree.ts';
+import { openAddressRedirect } from '../../src/redirect/address.ts';
+import { openIptablesRedirect } from '../../src/redirect/iptables.ts';
+import type { Redirect } from '../../src/redirect/redirect.ts';
+import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
+import type { EbpfWorld } from './ebpf-world.ts';
+import { openNamespace, type Namespace } from './namespaces.ts';
+
+const runFile = promisify(execFile);
+const { metadataIp, metadataPort, listenIp, listenPort } = DEFAULT_TARGET;
+
+export interface ModeUnderTest {
+  readonly name: string;
+  /** Where the agent listens. */
+  readonly listen: { readonly ip: string; readonly port: number };
+  /** What a pod on the host network meets: the agent, or the real service as before. */
+  readonly hostNetwork: RegExp;
+  /** The kernel says who dialled. */
+  readonly attests: boolean;
+  /** Another instance each time, as of another process. */
+  open(world: EbpfWorld): Redirect;
+  /** Leaves what another version would have left in the place of this one's. */
+  age(world: EbpfWorld): Promise<unknown>;
+}
+
+const ownAddress = { ip: listenIp, port: listenPort };
+
+function byEbpf(backend: 'nft' | 'legacy'): ModeUnderTest {
+  return {
+    name: `ebpf, iptables ${backend} behind`,
+    listen: ownAddress,
+    hostNetwork: /^agent sees 169\.254\.25\.79 attested/,
+    attests: true,
+    open: (world) =>
+      world.redirect({ behind: openIptablesRedirect({ host: world.node.host, backend }) }),
+    // Of which version the programs are is in these settings: without them they count as others.
+    age: async (world) => {
+      unlinkSync(join(world.pinFolder, 'settings'));
+    },
+  };
+}
+
+function byIptables(backend: 'nft' | 'legacy'): ModeUnderTest {
+  return {
+    name: `iptables ${backend}`,
+    listen: ownAddress,
+    hostNetwork: /^cloud sees 10\.0\.0\.4/,
+    attests: false,
+    open: ({ node }) => openIptablesRedirect({ host: node.host, backend }),
+    age: ({ node }) =>
+      node.run(
+        `iptables-${backend} -t nat -I aad-metadata 1 -p tcp -d ${metadataIp} --dport ${metadataPort} ` +
+          `-j DNAT --to-destination ${listenIp}:${listenPort}`,
+      ),
+  };
+}
+
+const byAddress: ModeUnderTest = {
+  name: 'address',
+  listen: { ip: metadataIp, port: metadataPort },
+  hostNetwork: /^agent sees 169\.254\.169\.254/,
+  attests: false,
+  open: ({ node }) =>
+    openAddressRedirect({
+      target: { metadataIp, metadataPort },
+      host: node.host,
+      // The cloud of this world stands for whatever else the packets could come to.
+      force: true,
+    }),
+  age: ({ node }) => node.run('ip link set nmi0 down'),
+};
+
+export const modesUnderTest: readonly ModeUnderTest[] = [
+  byEbpf('nft'),
+  byEbpf('legacy'),
+  byIptables('nft'),
+  byIptables('legacy'),
+  byAddress,
+];
+
+export interface CrowdPod {
+  readonly ip: string;
+  readonly cgroupId: bigint;
+  /** One connection by a program in it: what was answered, or an error's name. */
+  dial(kind: 'tcp4' | 'tcp6'): Promise<string>;
+}
+
+export interface Crowd extends AsyncDisposable {
+  readonly pods: readonly CrowdPod[];
+}
+
+const atOnce = 10;
+
+/** @param count at most 230. */
+export async function openCrowd(world: EbpfWorld, count: number): Promise<Crowd> {
+  await using opening = new AsyncDisposableStack();
+  const spaces: Namespace[] = [];
+  opening.defer(async () => {
+    await inSlices(spaces, async (space) => {
+      await space[Symbol.asyncDispose]();
+    });
+  });
+  const places = Array.from({ length: count }, (_, index) => index);
+  const pods = await inSlices(places, async (index) => {
+    const space = await openNamespace();
+    spaces.push(space);
+    return connectPod(world, space, index);
+  });
+  const owned = opening.move();
+  return { pods, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+async function connectPod(world: EbpfWorld, space: Namespace, index: number): Promise<CrowdPod> {
+  const ip = `10.244.0.${20 + index}`;
+  const port = `crowd${index}`;
+  await world.node.run(
+    'ip -batch -',
+    `link add ${port} type veth peer name eth0 netns ${space.name}\nlink set ${port} master br0 up\n`,
+  );
+  await space.run(
+    'ip -batch -',
+    `addr add ${ip}/24 dev eth0\nlink set eth0 up\nroute add default via 10.244.0.1\n`,
+  );
+  const cgroup = world.tree.make(`kubepods/burstable/podcrowd${index}/c1`);
+  const cgroupId = cgroupIdOf(cgroup);
+  assert.ok(cgroupId !== undefined);
+  const words = [
+    ...['-c', 'echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup],
+    ...['nsenter', `--net=/run/netns/${space.name}`, '--', world.dialler.path],
+  ];
+  const dial = async (kind: string): Promise<string> => {
+    const order = [...words, kind, metadataIp, String(metadataPort)];
+    const { stdout } = await runFile('sh', order, { timeout: 20_000 });
+    return /(?:answer|error)=(.*)/.exec(stdout)?.[1] ?? stdout;
+  };
+  return { ip, cgroupId, dial };
+}
+
+/** In the order of the items, a few at a time: this machine is not the test's alone. */
+export async function inSlices<T, R>(
+  items: readonly T[],
+  work: (item: T) => Promise<R>,
+): Promise<readonly R[]> {
+  const results: R[] = [];
+  for (let at = 0; at < items.length; at += atOnce) {
+    results.push(...(await Promise.all(items.slice(at, at + atOnce).map(work))));
+  }
+  return results;
+}

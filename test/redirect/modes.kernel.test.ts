@@ -1,0 +1,204 @@
+/**
+ * What every way of redirecting owes, asked of each of them in the same words: whoever can hold all
+ * this can stand behind the port.
+ */
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { systemClock } from '../../src/cache/clock.ts';
+import type { Log } from '../../src/nmi/log.ts';
+import { RedirectKeeper, type CheckOutcome } from '../../src/nmi/redirect-keeper.ts';
+import type { Redirect } from '../../src/redirect/redirect.ts';
+import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
+import { whyNoBpfTests } from './cgroup-ground.ts';
+import { EbpfWorld, type Client } from './ebpf-world.ts';
+import { inSlices, modesUnderTest, openCrowd, type Crowd } from './mode-world.ts';
+import { sweepDeadNamespaces, whyNoKernelTests, type Script } from './namespaces.ts';
+
+const skip =
+  (await whyNoKernelTests('iptables-nft-save', 'iptables-legacy-save', 'nsenter', 'cc')) ||
+  whyNoBpfTests();
+if (skip === false) await sweepDeadNamespaces();
+
+const crowdSize = 200;
+const dial = `dial ${DEFAULT_TARGET.metadataIp} 80`;
+const dialMapped = `dial ::ffff:${DEFAULT_TARGET.metadataIp} 80`;
+const silent: Log = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
+
+describe('every redirect', { skip }, () => {
+  let world: EbpfWorld;
+  let crowd: Crowd;
+  let pod: Client;
+  let hostPod: Client;
+  let pristine = '';
+
+  before(async () => {
+    world = await EbpfWorld.open();
+    crowd = await openCrowd(world, crowdSize);
+    pod = world.client(world.podA, 'poda/c1');
+    hostPod = world.client(world.node, 'podhost/c1');
+    await world.startCloud();
+    // Asking legacy iptables for a table makes it: what it is compared with has it already.
+    for (const backend of ['nft', 'legacy']) await world.node.run(`iptables-${backend} -t nat -S`);
+    pristine = await nodeState();
+  });
+  after(async () => {
+    await crowd[Symbol.asyncDispose]();
+    await world.close();
+  });
+
+  /** All that a redirect could leave on the node. */
+  async function nodeState(): Promise<string> {
+    const saved = await Promise.all([
+      world.node.run('iptables-nft-save -t nat'),
+      world.node.run('iptables-legacy-save -t nat'),
+      world.node.run('ip -4 rule'),
+      world.node.run('ip -br link show nmi0').catch(() => 'no link'),
+    ]);
+    return [...saved.map(withoutCounters), ...readdirSync(world.bpf.path)].join('\n');
+  }
+
+  for (const mode of modesUnderTest) {
+    describe(mode.name, () => {
+      let redirect: Redirect;
+      let agent: Script;
+
+      before(async () => {
+        redirect = mode.open(world);
+        await redirect.prepare();
+        agent = await world.startAgent(mode.listen.ip, mode.listen.port);
+        await redirect.install();
+      });
+      after(async () => {
+        await agent.stop();
+        await redirect.remove();
+      });
+      beforeEach(async () => {
+        assert.equal((await redirect.install()).state, 'active');
+      });
+
+      const seesPod = (client: Client, ip: string) =>
+        mode.attests
+          ? new RegExp(`^agent sees ${ip} attested ${client.cgroupId} `)
+          : new RegExp(`^agent sees ${ip} `);
+
+      it('brings IPv4 and mapped sockets here, and what is asked on a connection again', async () => {
+        assert.match(await pod.tell(dial), seesPod(pod, '10.244.0.5'));
+        assert.match(await pod.tell(dialMapped), seesPod(pod, '10.244.0.5'));
+        for (const order of [`keep${dial.slice('dial'.length)}`, 'ask', 'ask']) {
+          assert.match(await pod.tell(order), seesPod(pod, '10.244.0.5'));
+        }
+        assert.equal(await pod.tell('drop'), 'dropped');
+      });
+
+      it(`knows each of ${crowdSize} pods`, async () => {
+        const answers = await inSlices(crowd.pods, (each) => each.dial('tcp4'));
+        const mapped = await inSlices(crowd.pods.slice(0, 20), (each) => each.dial('tcp6'));
+        const wanted = crowd.pods.map(({ ip, cgroupId }) => {
+          const who = mode.attests ? `attested ${cgroupId}` : 'unattested -';
+          return `agent sees ${ip} ${who}`;
+        });
+        assert.deepEqual(answers, wanted);
+        assert.deepEqual(mapped, wanted.slice(0, 20));
+      });
+
+      it('brings pods on the host network where it can, and leaves them alone where not', async () => {
+        assert.match(await hostPod.tell(dial), mode.hostNetwork);
+      });
+
+      it('is idempotent, for another instance too, and reports what is there', async () => {
+        for (const each of [redirect, mode.open(world), redirect]) {
+          const status = await each.install();
+          assert.deepEqual(status.changed, []);
+          assert.deepEqual(status.problems, []);
+          assert.deepEqual(await each.verify(), {
+            state: 'active',
+            detail: status.detail,
+            problems: [],
+          });
+        }
+      });
+
+      it('is closed while the agent is away, and whole as soon as it is back', async () => {
+        await agent.stop();
+        assert.equal(await pod.tell(dial), 'ECONNREFUSED');
+        assert.equal(await pod.tell(dialMapped), 'ECONNREFUSED');
+        agent = await world.startAgent(mode.listen.ip, mode.listen.port);
+        assert.match(await pod.tell(dial), seesPod(pod, '10.244.0.5'));
+      });
+
+      it('takes the place of another version under load, without a connection elsewhere', async () => {
+        assert.equal(await pod.tell('storm'), 'storming');
+        for (let count = 0; count < 3; count += 1) {
+          await mode.age(world);
+          const broken = await mode.open(world).verify();
+          assert.notDeepEqual(broken.problems, []);
+          const mended = await mode.open(world).install();
+          assert.notDeepEqual(mended.changed, []);
+          assert.equal(mended.state, 'active');
+        }
+        const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
+        assert.ok((seen['agent'] ?? 0) > 0);
+        assert.equal(seen['cloud'], undefined);
+      });
+
+      it('is installed anew when somebody takes its link away', async () => {
+        await world.node.run('ip link del nmi0');
+        const broken = await redirect.verify();
+        assert.match(broken.problems.join('; '), /link nmi0 missing/);
+        assert.ok(broken.state === 'broken' || broken.state === 'absent', broken.state);
+        const seen = await crowd.pods[0]?.dial('tcp4');
+        assert.ok(seen !== undefined);
+        if (mode.listen.ip !== DEFAULT_TARGET.metadataIp) assert.doesNotMatch(seen, /cloud/);
+        assert.deepEqual((await redirect.install()).problems, []);
+        assert.match(await pod.tell(dial), seesPod(pod, '10.244.0.5'));
+      });
+
+      it('coexists with another instance: neither finds anything to mend', async () => {
+        const outcomes: CheckOutcome[] = [];
+        const keep = (each: Redirect) =>
+          new RedirectKeeper({
+            redirect: each,
+            ...{ intervalMs: 50, clock: systemClock, log: silent },
+            onCheck: (outcome) => outcomes.push(outcome),
+          });
+        assert.equal(await pod.tell('storm'), 'storming');
+        {
+          await using first = keep(redirect);
+          await using second = keep(mode.open(world));
+          await Promise.all([first.start(), second.start()]);
+          await delay(700);
+        }
+        const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
+        assert.deepEqual(Object.keys(seen), ['agent']);
+        assert.ok(outcomes.length >= 4, `only ${outcomes.length} checks`);
+        assert.deepEqual(new Set(outcomes), new Set(['unchanged']));
+        // One that goes leaves the other's redirect where it is: only `remove` opens.
+        assert.equal((await redirect.verify()).state, 'active');
+      });
+
+      it('opens the node again and leaves nothing of itself', async () => {
+        await redirect.remove();
+        assert.equal(await nodeState(), pristine);
+        assert.match(await pod.tell(dial), /^cloud sees /);
+        assert.match(await hostPod.tell(dial), /^cloud sees /);
+        assert.equal((await redirect.verify()).state, 'absent');
+        await redirect.remove();
+      });
+    });
+  }
+});
+
+function withoutCounters(text: string): string {
+  return text
+    .split('\n')
+    .filter((line) => !line.startsWith('#'))
+    .map((line) => line.replace(/\[\d+:\d+\]/, '[]'))
+    .join('\n');
+}
