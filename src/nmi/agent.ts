@@ -24,7 +24,7 @@ import { noCgroups, type FindCgroupUid } from './caller.ts';
 import { chooseRedirect } from './choose-redirect.ts';
 import type { Config } from './config.ts';
 import { readEntraCa } from './entra-ca.ts';
-import { openEntraUpstream } from './entra-upstream.ts';
+import { openEntraUpstream, type ProofDemand } from './entra-upstream.ts';
 import { explain, type Sight } from './explain.ts';
 import { resetGonePods } from './gone-pods.ts';
 import { openKubeClient, type KubeClient } from './kube/client.ts';
@@ -40,6 +40,7 @@ import { EntraNetworkError } from './sources/entra/network.ts';
 import { StartupTaint } from './startup-taint.ts';
 import { SelfTest } from './self-test.ts';
 import { StartError } from './start-error.ts';
+import { WantedIdentities } from './wanted-identities.ts';
 import { watchConditions } from './watch-conditions.ts';
 
 export interface Agent {
@@ -76,10 +77,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   });
   // The watches begin while the kernel side is still coming up: nothing is served before both.
   const knowledge = starting.use(openNodeKnowledge({ config, client, clock, log }));
-  const entra = starting.use(openEntra(options, client, knowledge.pods, entraCaPem));
+  const demand = new WantedIdentities(knowledge);
+  const entra = starting.use(openEntra(options, client, knowledge.pods, demand, entraCaPem));
   const selfTest = starting.use(openSelfTest(options, redirect, podsRoot));
   const path = starting.use(
-    openRequestPath({ config, knowledge, observer, clock, log, entra, selfTest }),
+    openRequestPath({ config, knowledge, demand, observer, clock, log, entra, selfTest }),
   );
   const listeners: Listener[] = [];
   for (const host of listenHosts(config)) {
@@ -154,10 +156,11 @@ function openEntra(
   { config, clock, environment }: AgentOptions,
   client: KubeClient,
   pods: PodIndex,
+  demand: ProofDemand,
   caPem: string | undefined,
 ): EntraSource {
   try {
-    return openEntraUpstream({ config, client, pods, clock, environment, caPem });
+    return openEntraUpstream({ config, client, pods, demand, clock, environment, caPem });
   } catch (error) {
     if (!(error instanceof EntraNetworkError)) throw error;
     throw new StartError('CONFIG', error.message, error);

@@ -14,6 +14,14 @@ import { openCertificateProofs } from './sources/entra/certificate.ts';
 import { openEntraSource, type EntraSource } from './sources/entra/entra.ts';
 import { openFederatedProofs } from './sources/entra/federated.ts';
 import { openSecretProofs } from './sources/entra/secret.ts';
+import type { EntraCredential } from './sources/source.ts';
+
+/** Which proofs are worth a place in memory. */
+export interface ProofDemand {
+  isProofNeeded(credential: EntraCredential): boolean;
+  /** Calls `listener` when that, or a pod, may have changed; the returned function unsubscribes. */
+  onChange(listener: () => void): () => void;
+}
 
 export interface EntraUpstreamOptions {
   readonly config: Config;
@@ -21,6 +29,7 @@ export interface EntraUpstreamOptions {
   readonly caPem: string | undefined;
   readonly client: KubeClient;
   readonly pods: PodIndex;
+  readonly demand: ProofDemand;
   readonly clock: Clock;
   /** Where the proxy variables are looked up. */
   readonly environment: Readonly<Record<string, string | undefined>>;
@@ -28,20 +37,37 @@ export interface EntraUpstreamOptions {
 
 /** @throws EntraNetworkError `CONFIG`. */
 export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
-  const { config, caPem, client, pods, clock, environment } = options;
+  const { config, caPem, client, pods, demand, clock, environment } = options;
   using opening = new DisposableStack();
   const reader = createSecretReader(client);
-  const secrets = opening.use(openSecretProofs({ reader, clock }));
-  const certificates = opening.use(openCertificateProofs({ reader, clock }));
+  const secrets = opening.use(
+    openSecretProofs({
+      ...{ reader, clock },
+      isNeeded: (secret) => demand.isProofNeeded({ kind: 'secret', secret }),
+    }),
+  );
+  const certificates = opening.use(
+    openCertificateProofs({
+      ...{ reader, clock },
+      isNeeded: (secret) => demand.isProofNeeded({ kind: 'certificate', secret }),
+    }),
+  );
   const federated = opening.use(
     openFederatedProofs({
       ...{ client, clock, ownAccount: createOwnAccount({ client }) },
       livePodOf: (account) => livePodOf(pods.all(), account),
+      isNeeded: (credential) => demand.isProofNeeded(credential),
     }),
   );
+  // Objects come in bursts.
+  let disarm: (() => void) | undefined;
+  opening.defer(() => disarm?.());
   opening.defer(
-    pods.onChange(() => {
-      federated.dropGone();
+    demand.onChange(() => {
+      disarm ??= clock.schedule(0, () => {
+        disarm = undefined;
+        for (const proofs of [secrets, certificates, federated]) proofs.dropUnneeded();
+      });
     }),
   );
   const source = openEntraSource({

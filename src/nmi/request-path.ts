@@ -16,9 +16,8 @@ import type { Patience } from './patience.ts';
 import type { SelfTest } from './self-test.ts';
 import { openImdsSource } from './sources/imds.ts';
 import type { EntraIdentity, TokenSource } from './sources/source.ts';
-import { TokenBroker, type UpstreamBudget } from './token-broker.ts';
+import { TokenBroker, type IdentityDemand, type UpstreamBudget } from './token-broker.ts';
 import { TokenEndpoint } from './token-endpoint.ts';
-import { WantedIdentities } from './wanted-identities.ts';
 
 /**
  * Of the four fetches that run upstream at once, 16 queued ones of one pod delay another pod's by
@@ -36,6 +35,7 @@ export interface RequestPath extends AsyncDisposable {
 export interface RequestPathOptions {
   readonly config: Config;
   readonly knowledge: NodeKnowledge;
+  readonly demand: IdentityDemand;
   readonly observer: Observer;
   readonly clock: Clock;
   readonly log: Log;
@@ -79,7 +79,7 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
     ...{ clock, observer, random: Math.random },
     imds: { source, budget: imdsBudget },
     entra: { source: options.entra, budget: entraBudget },
-    demand: new WantedIdentities(knowledge),
+    demand: options.demand,
     maxEntries: config.tokenCacheSize,
     waitMs: Math.max(timeoutMs, config.entraTimeoutMs) + 500,
   });

@@ -1,5 +1,10 @@
 /** Names of upstream identities and of what is asked of them, for maps. Nothing in them is secret. */
-import { sourceNameOf, type EntraIdentity, type UpstreamIdentity } from './sources/source.ts';
+import {
+  sourceNameOf,
+  type EntraCredential,
+  type EntraIdentity,
+  type UpstreamIdentity,
+} from './sources/source.ts';
 
 /**
  * Ids compare without regard to letter case. Of an identity of Entra ID the credential is part of
@@ -22,11 +27,16 @@ export function tokenKey(identity: UpstreamIdentity, resource: string): string {
 }
 
 function entraKey({ authority, tenantId, clientId, credential }: EntraIdentity): string {
-  return `${authority}/${tenantId}/${clientId} ${credential.kind} ${proofName(credential)}`;
+  return `${authority}/${tenantId}/${clientId} ${credentialKey(credential)}`;
+}
+
+/** What proves an identity; several may be proven by the same. */
+export function credentialKey(credential: EntraCredential): string {
+  return `${credential.kind} ${proofName(credential)}`;
 }
 
 /** Kubernetes names contain neither blanks nor slashes. */
-function proofName(credential: EntraIdentity['credential']): string {
+function proofName(credential: EntraCredential): string {
   switch (credential.kind) {
     case 'secret':
     case 'certificate':

@@ -5,15 +5,16 @@
 import type { GrantIndex, PodGrants } from '../cache/grant-index.ts';
 import type { Pod } from '../cache/objects.ts';
 import type { PodIndex } from '../cache/pod-index.ts';
-import type { UpstreamIdentity } from './sources/source.ts';
+import type { EntraCredential, UpstreamIdentity } from './sources/source.ts';
 import type { IdentityDemand } from './token-broker.ts';
-import { identityKey } from './upstream-key.ts';
+import { credentialKey, identityKey } from './upstream-key.ts';
 import type { UpstreamChoice, UpstreamDirectory } from './upstream-of.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
 
 interface Wanted {
   readonly generation: number;
   readonly granted: ReadonlySet<string>;
+  readonly credentials: ReadonlySet<string>;
   readonly hasExcepted: boolean;
 }
 
@@ -26,7 +27,9 @@ export interface DemandKnowledge {
 
 export class WantedIdentities implements IdentityDemand {
   readonly #knowledge: DemandKnowledge;
-  #wanted: Wanted = { generation: -1, granted: new Set(), hasExcepted: false };
+  #wanted: Wanted = {
+    ...{ generation: -1, granted: new Set(), credentials: new Set(), hasExcepted: false },
+  };
 
   constructor(knowledge: DemandKnowledge) {
     this.#knowledge = knowledge;
@@ -34,6 +37,11 @@ export class WantedIdentities implements IdentityDemand {
 
   isGranted(identity: UpstreamIdentity): boolean {
     return this.#current().granted.has(identityKey(identity));
+  }
+
+  /** An identity that a live pod is bound to is proven by it. */
+  isProofNeeded(credential: EntraCredential): boolean {
+    return this.#current().credentials.has(credentialKey(credential));
   }
 
   hasExcepted(): boolean {
@@ -58,6 +66,7 @@ export class WantedIdentities implements IdentityDemand {
   #work(generation: number): Wanted {
     const { pods, grants } = this.#knowledge;
     const granted = new Set<string>();
+    const credentials = new Set<string>();
     let hasExcepted = false;
     // Pods of one label share their grants, and there may be thousands of identities in them.
     const accountsDone = new Map<PodGrants, Set<string>>();
@@ -74,11 +83,13 @@ export class WantedIdentities implements IdentityDemand {
       }
       for (const choice of this.#choicesOf(pod, ofPod)) {
         if (choice.kind === 'unusable') continue;
-        granted.add(identityKey(choice.upstream));
-        for (const each of choice.auxiliary) granted.add(identityKey(each));
+        for (const each of [choice.upstream, ...choice.auxiliary]) {
+          granted.add(identityKey(each));
+          if (each.kind === 'entra') credentials.add(credentialKey(each.credential));
+        }
       }
     }
-    return { generation, granted, hasExcepted };
+    return { generation, granted, credentials, hasExcepted };
   }
 
   #choicesOf(pod: Pod, grants: PodGrants | undefined): readonly UpstreamChoice[] {

@@ -6,8 +6,8 @@
  *    of this node that runs under it. Without such a pod there is none, kept or not: the agent
  *    speaks for pods that are here, and for nobody else.
  * 2. Node mode: the subject is the agent's own service account; the token is bound to its pod.
- * 3. Kept per service account, audience and pod, within its life (see `kept-assertions.ts`). One
- *    request at a time for each; a failure is not kept here.
+ * 3. Kept per service account, audience and pod, within its life (see `kept-assertions.ts`) and while
+ *    an identity needs it. One request at a time for each; a failure is not kept here.
  */
 import type { Clock } from '../../../cache/clock.ts';
 import type { AgentAccount, OwnAccount } from '../../kube/own-account.ts';
@@ -35,6 +35,8 @@ export interface FederatedProofsOptions {
    * pod costs another token.
    */
   readonly livePodOf: (serviceAccount: ObjectName) => LivePod | undefined;
+  /** Whether some identity is proven by it now. Default: always. */
+  readonly isNeeded?: (credential: FederatedCredential) => boolean;
   /** Of one request to the API server. */
   readonly timeoutMs?: number;
   readonly maxKept?: number;
@@ -45,9 +47,14 @@ export interface FederatedProofs extends Disposable {
   readonly node: ProofProvider<'federated_node'>;
   /** For metrics and tests. */
   readonly kept: number;
-  /** Forgets what is bound to pods that are gone; to be called after pods changed. */
-  dropGone(): void;
+  /**
+   * Forgets what is bound to pods that are gone and what no identity needs; to be called when either
+   * may have changed.
+   */
+  dropUnneeded(): void;
 }
+
+type FederatedCredential = IdentityWith<'federated_pod' | 'federated_node'>['credential'];
 
 /** What is asked for; the server decides. An hour is Kubernetes' own default. */
 const expirationSeconds = 3600;
@@ -61,12 +68,17 @@ interface Subject extends AssertionOwner {
 }
 
 export function openFederatedProofs(options: FederatedProofsOptions): FederatedProofs {
-  const { client, clock, ownAccount, livePodOf, timeoutMs = 5_000, maxKept = 256 } = options;
+  const { client, clock, ownAccount, livePodOf, isNeeded = () => true } = options;
+  const { timeoutMs = 5_000, maxKept = 256 } = options;
   const kept = new KeptAssertions<Subject>(clock, maxKept);
   const calls = new SharedCalls<ServiceAccountTokenOutcome>();
 
-  function isLive({ isOfPod, serviceAccount, podUid }: Subject): boolean {
-    return !isOfPod || livePodOf(serviceAccount)?.uid === podUid;
+  function mayBeKept({ isOfPod, serviceAccount, audience, podUid }: Subject): boolean {
+    if (!isOfPod) return isNeeded({ kind: 'federated_node', audience });
+    return (
+      livePodOf(serviceAccount)?.uid === podUid &&
+      isNeeded({ kind: 'federated_pod', serviceAccount, audience })
+    );
   }
 
   async function ask(subject: Subject): Promise<ServiceAccountTokenOutcome> {
@@ -74,7 +86,7 @@ export function openFederatedProofs(options: FederatedProofsOptions): FederatedP
     const sentAtMs = clock.monotonicMs();
     const request = { serviceAccount, audience, expirationSeconds, boundTo: pod };
     const outcome = await requestServiceAccountToken(client, request, { timeoutMs });
-    if (outcome.kind === 'ok' && isLive(subject)) kept.put(subject, outcome, sentAtMs);
+    if (outcome.kind === 'ok' && mayBeKept(subject)) kept.put(subject, outcome, sentAtMs);
     return outcome;
   }
 
@@ -123,8 +135,8 @@ export function openFederatedProofs(options: FederatedProofsOptions): FederatedP
     get kept() {
       return kept.size;
     },
-    dropGone() {
-      kept.dropAll((subject) => !isLive(subject));
+    dropUnneeded() {
+      kept.dropAll((subject) => !mayBeKept(subject));
     },
     [Symbol.dispose]() {
       kept[Symbol.dispose]();

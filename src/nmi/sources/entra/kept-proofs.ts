@@ -3,7 +3,8 @@
  * wanted at once, and one read serves them all. What cannot be used is kept too, for as long as its
  * failure holds, so that a broken Secret costs one read and not one for every resource.
  *
- * A proof depends on nothing but the Secret, so identities that name the same one share it.
+ * A proof depends on nothing but the Secret, so identities that name the same one share it; where
+ * none is left that needs it, it goes at once.
  */
 import { Alarms, type Alarm } from '../../../cache/alarms.ts';
 import type { Clock } from '../../../cache/clock.ts';
@@ -19,6 +20,8 @@ export interface KeptProofsOptions {
   readonly keepMs?: number;
   /** Secrets at most; the one read longest ago goes first. Default 1000. */
   readonly maxKept?: number;
+  /** Whether some identity is proven by the Secret now. Default: each always is. */
+  readonly isNeeded?: (secret: ObjectName) => boolean;
 }
 
 /** What the entries of a Secret prove. Must not reject. */
@@ -29,13 +32,17 @@ export type MakeProof = (
 
 /** Nothing is kept, and nothing armed, after its disposal. */
 export interface SecretProofProvider<K extends 'secret' | 'certificate'>
-  extends ProofProvider<K>, Disposable {}
+  extends ProofProvider<K>, Disposable {
+  /** Forgets what is no longer needed; to be called when that may have changed. */
+  dropUnneeded(): void;
+}
 
 /** How long the pod is told the same about a Secret that cannot be used. */
 const invalidHoldMs = 5_000;
 const unavailableHoldMs = 1_000;
 
 interface Kept extends Alarm {
+  readonly secret: ObjectName;
   readonly result: ProofResult;
   /** Somebody got it without a read of his own. */
   isReused: boolean;
@@ -43,7 +50,7 @@ interface Kept extends Alarm {
 
 export function openKeptProofs<K extends 'secret' | 'certificate'>(
   makeProof: MakeProof,
-  { reader, clock, keepMs = 60_000, maxKept = 1_000 }: KeptProofsOptions,
+  { reader, clock, keepMs = 60_000, maxKept = 1_000, isNeeded = () => true }: KeptProofsOptions,
 ): SecretProofProvider<K> {
   const alarms = new Alarms(clock);
   const kept = new Map<string, Kept>();
@@ -62,20 +69,21 @@ export function openKeptProofs<K extends 'secret' | 'certificate'>(
     try {
       const result = await own;
       // What was forgotten meanwhile may be what was refused.
-      if (reading.get(key) === own) keep(key, result);
+      if (reading.get(key) === own) keep(key, secret, result);
       return result;
     } finally {
       if (reading.get(key) === own) reading.delete(key);
     }
   }
 
-  function keep(key: string, result: ProofResult): void {
+  function keep(key: string, secret: ObjectName, result: ProofResult): void {
     const holdMs = result.ok ? keepMs : Math.min(keepMs, result.failure.holdMs);
-    if (isDisposed || holdMs <= 0) return;
+    if (isDisposed || holdMs <= 0 || !isNeeded(secret)) return;
     drop(key);
     const oldest = kept.keys().next();
     if (kept.size >= maxKept && oldest.done !== true) drop(oldest.value);
     const entry: Kept = {
+      secret,
       result,
       isReused: false,
       dueAtMs: 0,
@@ -114,6 +122,9 @@ export function openKeptProofs<K extends 'secret' | 'certificate'>(
       const entry = drop(key);
       // One that was read for this very attempt is the newest there is.
       return entry !== undefined && entry.result.ok && entry.isReused;
+    },
+    dropUnneeded() {
+      for (const [key, { secret }] of kept) if (!isNeeded(secret)) drop(key);
     },
     [Symbol.dispose]() {
       isDisposed = true;

@@ -164,7 +164,7 @@ async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void
         forgottenBefore.set(JSON.stringify([account, audience, uid]), api.asked);
       }
     } else {
-      proofs.dropGone();
+      proofs.dropUnneeded();
     }
     await nextTurn();
     const open = api.open.map(({ what }) => what);

@@ -8,6 +8,7 @@ import type { JsonPoster } from '../../../../src/nmi/kube/token-request.ts';
 import {
   openFederatedProofs,
   type FederatedProofs,
+  type FederatedProofsOptions,
 } from '../../../../src/nmi/sources/entra/federated.ts';
 import type { IdentityWith, ProofResult } from '../../../../src/nmi/sources/entra/proof.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
@@ -181,6 +182,7 @@ interface TokenRequestBody {
 }
 
 export interface StandOptions {
+  readonly isNeeded?: FederatedProofsOptions['isNeeded'];
   readonly maxKept?: number;
   readonly account?: Partial<AgentAccount>;
 }
@@ -201,7 +203,7 @@ export interface Stand extends Disposable {
 
 export function openStand(
   live: Readonly<Record<string, string>>,
-  { maxKept, account }: StandOptions = {},
+  { maxKept, account, isNeeded }: StandOptions = {},
 ): Stand {
   const clock = new HandClock();
   // Long enough for no test to hold only at the start of time.
@@ -224,6 +226,7 @@ export function openStand(
       return uid === undefined ? undefined : { name: `pod-${uid}`, uid };
     },
     ...(maxKept === undefined ? {} : { maxKept }),
+    ...(isNeeded === undefined ? {} : { isNeeded }),
   });
   const { signal } = new AbortController();
 

@@ -157,17 +157,41 @@ describe('the assertion of a pod', () => {
     assert.equal(await stand.ask('a'), current);
   });
 
-  it('leaves memory when its time is up, and with dropGone when its pod is gone', async () => {
+  it('leaves memory when its time is up, and with dropUnneeded when its pod is gone', async () => {
     using stand = openStand({ a: 'u1', b: 'u2' });
     await stand.ask('a');
     await stand.ask('b');
     await stand.askNode();
     stand.pods.delete('b');
-    stand.proofs.dropGone();
+    stand.proofs.dropUnneeded();
     assert.equal(stand.proofs.kept, 2);
     stand.clock.advance(hourMs);
     assert.equal(stand.proofs.kept, 0);
     assert.deepEqual(stand.clock.armed, []);
+  });
+
+  it('leaves memory when no identity needs it, and does not come back while none does', async () => {
+    const needed = new Set(['a', 'b', 'node']);
+    using stand = openStand(
+      { a: 'u1', b: 'u2' },
+      {
+        isNeeded: (credential) =>
+          needed.has(
+            credential.kind === 'federated_pod' ? credential.serviceAccount.name : 'node',
+          ) && credential.audience === audience,
+      },
+    );
+    const first = await stand.ask('a');
+    await stand.ask('b');
+    await stand.askNode();
+    assert.equal(stand.proofs.kept, 3);
+    for (const name of ['b', 'node']) needed.delete(name);
+    stand.proofs.dropUnneeded();
+    assert.equal(stand.proofs.kept, 1);
+    await stand.ask('b');
+    await stand.askNode();
+    assert.equal(stand.proofs.kept, 1, 'what was asked for before is not kept after');
+    assert.equal(await stand.ask('a'), first);
   });
 
   it('takes a bounded place, the least recently used out first', async () => {

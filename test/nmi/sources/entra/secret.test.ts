@@ -213,6 +213,32 @@ describe('proofs by client secret', () => {
     assert.equal(reader.asked.length, 2);
   });
 
+  it('are forgotten when no identity needs them, those that are still read too', async () => {
+    const reader = heldReader();
+    const clock = new HandClock();
+    let isNeeded = true;
+    using proofs = openSecretProofs({
+      ...{ reader, clock },
+      isNeeded: (secret) => isNeeded || secret.name === 'other',
+    });
+    const get = async (secret: string): Promise<string> => {
+      const got = proofs.get(identityOf({ namespace: 'default', name: secret }), never);
+      reader.answer(foundIn(secret));
+      return secretIn(await got);
+    };
+    await get('sp');
+    await get('other');
+    const late = proofs.get(identityOf({ namespace: 'default', name: 'late' }), never);
+    isNeeded = false;
+    proofs.dropUnneeded();
+    reader.answer(foundIn('late'));
+    assert.equal(secretIn(await late), 'late', 'who asked when it was needed');
+    assert.equal(clock.armed.length, 1);
+    assert.equal(reader.asked.length, 3);
+    for (const secret of ['sp', 'late', 'other']) await get(secret);
+    assert.deepEqual(reader.asked.slice(3), ['default/sp', 'default/late'], 'other is still kept');
+  });
+
   it('are given to those who wait although one of them leaves', async () => {
     const reader = heldReader();
     using proofs = openSecretProofs({ reader, clock: new HandClock() });
