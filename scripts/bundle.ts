@@ -49,10 +49,11 @@ const lazyBuiltins: Plugin = {
 };
 
 /**
- * The Kubernetes client's configuration module imports every generated model for a function that
- * nobody calls here. They register nothing, so what is unused may go.
+ * What registers nothing, so that whatever is not used of it may go: the Kubernetes client's
+ * generated models, which its configuration module imports for a function that nobody calls here,
+ * and what yargs renders help with, which the module of its parser imports likewise.
  */
-const generatedModels = /@kubernetes\/client-node\/dist\/gen\//;
+const pureModules = /@kubernetes\/client-node\/dist\/gen\/|\/yargs\/lib\/platform-shims\//;
 
 /**
  * Every warning stops the build but this one: yargs resolves `extends` of a configuration file by
@@ -78,7 +79,7 @@ export async function bundle(entry: string, stamp: BuildStamp): Promise<Bundle> 
     platform: 'node',
     plugins: [lazyBuiltins],
     transform: { define: { __NMI_BUILD__: JSON.stringify(stamp) } },
-    treeshake: { moduleSideEffects: (id) => !generatedModels.test(id) },
+    treeshake: { moduleSideEffects: (id) => !pureModules.test(id) },
     onLog(level, log) {
       if (level !== 'warn' || isHarmless(log)) return;
       throw new Error(`the bundler warns (${log.code ?? 'no code'}): ${log.message}`);

@@ -1,8 +1,10 @@
 /**
- * From words to a verb. The only place that knows yargs: it splits words and renders help; values
- * are judged by the options table, so that all problems are reported together.
+ * From words to a verb. The only place that knows yargs: its parser splits words, and all of it is
+ * loaded to render help, which costs a start 30 ms. Values are judged by the options table, so that
+ * all problems are reported together.
  */
-import yargs, { type Argv, type Options } from 'yargs';
+import type { Options } from 'yargs';
+import { Parser } from 'yargs/helpers';
 import { allowedText, findOption } from '../nmi/config.ts';
 import { environmentName, options, type Option } from '../nmi/options.ts';
 import { completeBooleans, flagTexts, type Words } from './flags.ts';
@@ -174,48 +176,65 @@ export async function runCli(words: readonly string[], outside: Outside): Promis
     rest,
     (flag) => flag === 'help' || flag === 'version' || verb.isBoolean(flag),
   );
-  const parser = yargs([])
-    .scriptName(named === undefined ? 'nmi' : `nmi ${name}`)
-    .parserConfiguration({
-      'camel-case-expansion': false,
-      'boolean-negation': false,
-      'dot-notation': false,
-      'duplicate-arguments-array': false,
-      'parse-numbers': false,
-      'parse-positional-numbers': false,
-      'short-option-groups': false,
-    })
-    .exitProcess(false)
-    .version(false)
-    .help(false)
-    .wrap(100);
-  for (const [flag, shape] of Object.entries(verb.flags)) {
-    parser.option(flag, { ...shape, default: undefined, type: 'string' });
-  }
-  let text: Words;
-  try {
-    text = flagTexts(await parser.parseAsync([...completed]));
-  } catch (error) {
-    // yargs stumbles over names such as --constructor.
-    return usage(outside, error instanceof Error ? error.message : 'unreadable flags');
-  }
+  const parsed = parseWords(completed, verb);
+  if (parsed.error !== null) return usage(outside, parsed.error.message);
+  const text = flagTexts(parsed.argv);
   if ('version' in text.flags && text.flags['version'] === 'true') {
     outside.stdout(renderVersion());
     return exitCodes.ok;
   }
   if (text.flags['help'] === 'true' || text.flags['h'] !== undefined) {
-    outside.stdout(await renderHelp(named, verb, parser));
+    outside.stdout(await renderHelp(named, verb));
     return exitCodes.ok;
   }
   return verb.start(text, outside);
 }
 
+/** Every value is text. */
+function parseWords(
+  words: readonly string[],
+  { flags }: Verb,
+): Pick<Parser.DetailedArguments, 'argv' | 'error'> {
+  const alias: Record<string, string> = {};
+  // A flag without a value is none, and not an empty text.
+  const none: Record<string, undefined> = {};
+  for (const [flag, shape] of Object.entries(flags)) {
+    none[flag] = undefined;
+    if (typeof shape.alias === 'string') alias[flag] = shape.alias;
+  }
+  const argv = { _: [] };
+  try {
+    return Parser.detailed([...words], {
+      ...{ alias, string: Object.keys(flags), default: none },
+      configuration: {
+        'camel-case-expansion': false,
+        'boolean-negation': false,
+        'dot-notation': false,
+        'duplicate-arguments-array': false,
+        'parse-numbers': false,
+        'parse-positional-numbers': false,
+        'short-option-groups': false,
+      },
+    });
+  } catch (error) {
+    // It stumbles over names such as --constructor.
+    return { argv, error: error instanceof Error ? error : new Error('unreadable flags') };
+  }
+}
+
 /** All that `--help` prints. */
-async function renderHelp(named: string | undefined, verb: Verb, parser: Argv): Promise<string> {
-  // Parsed as text, shown as what they are.
+async function renderHelp(named: string | undefined, verb: Verb): Promise<string> {
+  const { default: yargs } = await import('yargs');
+  const parser = yargs([])
+    .scriptName(named === undefined ? 'nmi' : `nmi ${named}`)
+    .version(false)
+    .help(false)
+    .wrap(100);
   for (const [flag, shape] of Object.entries(verb.flags)) {
     const isNumber = findOption(flag)?.type === 'integer';
     parser.option(flag, {
+      ...shape,
+      default: undefined,
       type: verb.isBoolean(flag) ? 'boolean' : isNumber ? 'number' : 'string',
       ...(shape.default === undefined ? {} : { defaultDescription: String(shape.default) }),
     });
