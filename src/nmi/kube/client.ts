@@ -10,7 +10,7 @@ import { loadCredentials, type Access } from './credentials.ts';
 import { openDeadline, untilAborted, type Deadline } from './deadline.ts';
 import { asRecord, stringAt } from '../json-value.ts';
 import { KubeError, kubeErrorOfFailure, kubeErrorOfStatus, parseRetryAfter } from './kube-error.ts';
-import { readWatchStream } from './watch-stream.ts';
+import { flatten, readWatchChunks } from './watch-stream.ts';
 
 export interface RequestOptions {
   /** Ends the call; it then rejects with the signal's reason. */
@@ -40,7 +40,7 @@ export interface KubeClient extends AsyncDisposable {
    * The events of a watch as parsed JSON. Ends when the server closes the stream cleanly between
    * two events. Leaving the loop closes the connection.
    */
-  watch(path: string, options: WatchOptions): AsyncGenerator<unknown, void>;
+  watch(path: string, options: WatchOptions): AsyncIterableIterator<unknown, void>;
 }
 
 export interface KubeClientOptions {
@@ -156,28 +156,33 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
     }
   }
 
+  async function* watchChunks(
+    path: string,
+    { signal, silenceMs, onOpen }: WatchOptions,
+  ): AsyncGenerator<Generator<unknown, void>, void> {
+    using deadline = openDeadline(clock, headersTimeoutMs, signal);
+    let response: Dispatcher.ResponseData | undefined;
+    try {
+      response = await send({ method: 'GET', path }, deadline.signal);
+      deadline.restart(silenceMs);
+      onOpen?.();
+      yield* readWatchChunks(response.body, () => {
+        deadline.restart(silenceMs);
+      });
+    } catch (error) {
+      throw translate(error, deadline, signal, `no byte within ${silenceMs} ms`);
+    } finally {
+      response?.body.destroy();
+    }
+  }
+
   return {
     getJson: (path, call) => exchange({ method: 'GET', path }, call),
     postJson: (path, body, call) =>
       exchange({ method: 'POST', path, body: JSON.stringify(body) }, call),
     patchJson: (path, patch, call) =>
       exchange({ method: 'PATCH', path, body: JSON.stringify(patch) }, call),
-    async *watch(path, { signal, silenceMs, onOpen }) {
-      using deadline = openDeadline(clock, headersTimeoutMs, signal);
-      let response: Dispatcher.ResponseData | undefined;
-      try {
-        response = await send({ method: 'GET', path }, deadline.signal);
-        deadline.restart(silenceMs);
-        onOpen?.();
-        yield* readWatchStream(response.body, () => {
-          deadline.restart(silenceMs);
-        });
-      } catch (error) {
-        throw translate(error, deadline, signal, `no byte within ${silenceMs} ms`);
-      } finally {
-        response?.body.destroy();
-      }
-    },
+    watch: (path, call) => flatten(watchChunks(path, call)),
     async [Symbol.asyncDispose]() {
       await Promise.all([...pools].map((pool) => pool.destroy()));
     },

@@ -17,20 +17,72 @@ const maxBusyMs = 5;
  * before its values. Throws what the body throws, and `KubeError` NETWORK when it ends in good
  * order but inside an event.
  */
-export async function* readWatchStream(
+export function readWatchStream(
   body: AsyncIterable<Uint8Array>,
   onBytes: () => void = () => undefined,
-): AsyncGenerator<unknown, void> {
+): AsyncIterableIterator<unknown, void> {
+  return flatten(readWatchChunks(body, onBytes));
+}
+
+/** The same, as the values of one chunk after those of another. */
+export async function* readWatchChunks(
+  body: AsyncIterable<Uint8Array>,
+  onBytes: () => void,
+): AsyncGenerator<Generator<unknown, void>, void> {
   const lines = createJsonLines(maxLineBytes);
   let busyMs = 0;
   for await (const chunk of body) {
     onBytes();
     const startMs = performance.now();
-    yield* lines.push(chunk);
+    yield lines.push(chunk);
     busyMs += performance.now() - startMs;
     if (busyMs < maxBusyMs) continue;
     busyMs = 0;
     await nextTurn();
   }
   if (lines.pendingBytes > 0) throw new KubeError('NETWORK', 'the stream was cut in an event');
+}
+
+/**
+ * One value after another of iterators that come one after another. Generators that delegate to
+ * generators cost a dozen promises a value: with 30,000 objects 23 of the 430 ms of CPU that the
+ * main thread took from its start to the first token (Node 26.10, November 2026).
+ */
+export function flatten<T>(
+  batches: AsyncGenerator<Generator<T, void>, void>,
+): AsyncIterableIterator<T, void> {
+  let batch: Generator<T, void> | undefined;
+
+  async function fromNextBatch(): Promise<IteratorResult<T, void>> {
+    for (;;) {
+      const next = await batches.next();
+      if (next.done === true) return next;
+      batch = next.value;
+      const result = batch.next();
+      if (result.done !== true) return result;
+    }
+  }
+
+  async function close(): Promise<IteratorResult<T, void>> {
+    batch = undefined;
+    await batches.return();
+    return { done: true, value: undefined };
+  }
+
+  return {
+    next() {
+      try {
+        const result = batch?.next();
+        return result === undefined || result.done === true
+          ? fromNextBatch()
+          : Promise.resolve(result);
+      } catch (error) {
+        return batches.throw(error).then(() => close());
+      }
+    },
+    return: close,
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
 }
