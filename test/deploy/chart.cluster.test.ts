@@ -127,11 +127,17 @@ const newValues = {
     extraVolumeMounts: [{ name: 'entra-ca', mountPath: '/etc/entra', readOnly: true }],
   },
   azureIdentities: {
-    reports: { type: 0, resourceID: '/s/r', clientID: 'c', binding: { selector: 'reports' } },
+    reports: {
+      type: 0,
+      clientID: '00000000-0000-0000-0000-000000000004',
+      resourceID:
+        '/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/r',
+      binding: { selector: 'reports' },
+    },
     federated: {
       type: 3,
-      clientID: 'c',
-      tenantID: 't',
+      clientID: '00000000-0000-0000-0000-000000000005',
+      tenantID: '00000000-0000-0000-0000-000000000002',
       federation: 'node',
       binding: { selector: 'f' },
     },

@@ -30,7 +30,7 @@ export async function applyObjects(
 ): Promise<readonly KubeBody[]> {
   const applied: KubeBody[] = [];
   for (const manifest of manifestsOf(yaml)) {
-    const query = `fieldManager=test&force=true${dryRun ? '&dryRun=All' : ''}`;
+    const query = `fieldManager=test&force=true&fieldValidation=Strict${dryRun ? '&dryRun=All' : ''}`;
     const path = `${await pathOf(api, manifest)}?${query}`;
     const contentType = 'application/apply-patch+yaml';
     applied.push(await api.expect('PATCH', path, manifest, { contentType }));

@@ -1,0 +1,313 @@
+/**
+ * Install, Upgrade and Uninstall as the README has them, followed to the letter with the real kubectl
+ * and helm, from what the replaced project really installed. Building and pushing the image is left
+ * out: there is nothing here to do it with.
+ */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join, relative } from 'node:path';
+import { afterEach, before, beforeEach, it } from 'node:test';
+import { promisify } from 'node:util';
+import { stringify } from 'yaml';
+import { daemonSetOf, objectsOf, type Container, type KubeObject } from '../deploy/chart-render.ts';
+import { provideClusters, provideHelm } from './support/binaries.ts';
+import { playDaemonSets } from './support/daemon-set-player.ts';
+import { aadPodIdentity, provideModule } from './support/go-module.ts';
+import { describeOnClusters } from './support/on-clusters.ts';
+import { alternativesOf, shellBlocksOf } from './support/readme-commands.ts';
+
+const root = join(import.meta.dirname, '../..');
+const readme = await readFile(join(root, 'README.md'), 'utf8');
+const registry = 'registry.example/team';
+const helm = provideHelm();
+const old = provideModule(aadPodIdentity);
+const skip = helm.missing ?? false;
+const skipOld = helm.missing ?? old.missing ?? false;
+const oldChart = join(old.programs ?? '', 'charts/aad-pod-identity');
+const oldManifest = join(old.programs ?? '', 'deploy/infra/managed-mode-deployment.yaml');
+
+const [image = '', installByHelm = '', installByKubectl = '', ...otherInstalls] = shellBlocksOf(
+  readme,
+  'Install',
+);
+const [upgrade = '', ...otherUpgrades] = shellBlocksOf(readme, 'Upgrade from aad-pod-identity');
+const [uninstallByHelm = '', uninstallByKubectl = '', ...otherUninstalls] = shellBlocksOf(
+  readme,
+  'Uninstall',
+);
+const [upgradeOfChart, upgradeOfManifest, ownership, ...others] = alternativesOf(upgrade).values();
+const definitions = 'kubectl apply -f deploy/crds.yaml';
+
+/** Values as a cluster in managed mode has had them, an identity among them. */
+const oldValues = {
+  operationMode: 'managed',
+  nmi: { prometheusPort: '9091', blockInstanceMetadata: true },
+  azureIdentities: {
+    checkout: {
+      ...{ namespace: 'shop', type: 0, clientID: '22729e47-74ce-4b43-8eea-aab5f2073309' },
+      resourceID:
+        '/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/checkout',
+      binding: { name: 'checkout-binding', selector: 'checkout' },
+    },
+  },
+};
+
+describeOnClusters('the README', (cluster) => {
+  let playing: AsyncDisposable | undefined;
+  let folder = '';
+  let path = '';
+
+  before(async () => {
+    folder = join(cluster().folder, 'clone');
+    const programs = join(cluster().folder, 'bin');
+    for (const made of [folder, programs]) await mkdir(made);
+    await symlink(join(root, 'deploy'), join(folder, 'deploy'));
+    await writeFile(join(folder, 'old.yaml'), stringify(oldValues));
+    if (helm.programs !== undefined) await symlink(helm.programs, join(programs, 'helm'));
+    const { version } = cluster();
+    const own = provideClusters().find((each) => each.programs?.version === version)?.programs;
+    path = [programs, dirname(own?.kubectl ?? ''), process.env['PATH']].join(':');
+    await cluster().createNamespace('shop');
+  });
+  beforeEach(() => {
+    playing = playDaemonSets(cluster().admin);
+  });
+  afterEach(() => playing?.[Symbol.asyncDispose]());
+
+  /** Typed in a clone, with the words in capitals filled in. */
+  async function type(script: string): Promise<string> {
+    assert.notEqual(script.trim(), '');
+    const filled = script.replaceAll('REGISTRY', registry).replaceAll('NAMESPACE', 'identity');
+    // Rejects with what it printed.
+    const { stdout } = await promisify(execFile)('sh', ['-euxc', filled], {
+      ...{ cwd: folder, timeout: 120_000 },
+      env: { PATH: path, HOME: cluster().folder, KUBECONFIG: cluster().adminKubeconfig },
+    });
+    return stdout;
+  }
+
+  async function find(name: string): Promise<KubeObject | undefined> {
+    const [namespace, object] = name.split('/');
+    const url = `/apis/apps/v1/namespaces/${namespace ?? ''}/daemonsets/${object ?? ''}`;
+    const { status, body } = await cluster().admin.request('GET', url);
+    if (status === 404) return undefined;
+    return { ...(body as unknown as KubeObject), kind: 'DaemonSet' };
+  }
+
+  async function uidOf(name: string): Promise<unknown> {
+    const { metadata } = (await find(name)) ?? {};
+    return (metadata as { readonly uid?: string } | undefined)?.uid;
+  }
+
+  /** Container by container, those that come first first. */
+  async function containersOf(name: string): Promise<readonly Container[]> {
+    const found = await find(name);
+    assert.ok(found !== undefined, `there is no ${name}`);
+    const { initContainers = [], containers } = daemonSetOf([found]).template.spec;
+    return [...initContainers, ...containers];
+  }
+
+  const ours = `${registry}/entra-pod-identity:0.1.0`;
+
+  async function assertAgent(name: string): Promise<readonly string[]> {
+    const containers = await containersOf(name);
+    assert.deepEqual(
+      containers.map((each) => each.image),
+      [ours],
+    );
+    const [agent] = containers;
+    assert.deepEqual(agent?.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'BPF']);
+    const { args = [] } = agent;
+    assert.ok(args.includes('--node=$(NODE_NAME)'));
+    return args;
+  }
+
+  async function assertOpener(name: string): Promise<void> {
+    const [opener, idle] = await containersOf(name);
+    assert.deepEqual([opener?.image, idle?.image], [ours, ours]);
+    assert.deepEqual(opener?.args?.slice(0, 2), ['redirect', 'remove']);
+  }
+
+  async function assertOld(name: string): Promise<void> {
+    const containers = await containersOf(name);
+    assert.deepEqual(
+      containers.map((each) => each.image),
+      ['mcr.microsoft.com/oss/azure/aad-pod-identity/nmi:v1.8.17'],
+    );
+    const [nmi] = containers;
+    assert.deepEqual(nmi?.securityContext.capabilities.add, [
+      'DAC_READ_SEARCH',
+      'NET_ADMIN',
+      'NET_RAW',
+    ]);
+  }
+
+  /** All that could run or be allowed to; custom resources and their definitions stay. */
+  async function assertNothingLeft(): Promise<void> {
+    const kinds = 'daemonsets,services,serviceaccounts,clusterroles,clusterrolebindings';
+    const words = ['get', kinds, '--all-namespaces', '--output=name'];
+    const left = (await cluster().kubectl(words)).split('\n');
+    assert.deepEqual(
+      left.filter((name) => /nmi|aad-pod|entra/.test(name)),
+      [],
+    );
+    assert.match(
+      await cluster().kubectl(['get', 'crds', '--output=name']),
+      /azureidentities\.aadpodidentity\.k8s\.io/,
+    );
+  }
+
+  /** What names the stored object; all of it, so that a write without a change shows as well. */
+  const stateOf = (...words: readonly string[]): Promise<string> =>
+    cluster().kubectl(['get', ...words, '--output=json']);
+
+  async function runHelm(...words: readonly string[]): Promise<void> {
+    await type(`helm ${words.map((word) => `'${word}'`).join(' ')}`);
+  }
+
+  it('has no command that is not typed here', () => {
+    assert.match(image, /^docker build .*\ndocker push .*\n$/);
+    assert.deepEqual([...otherInstalls, ...otherUpgrades, ...otherUninstalls, ...others], []);
+    assert.ok(readme.includes(`\`${definitions}\``));
+  });
+
+  it('installs, shows that it did, opens the nodes and uninstalls, by helm', { skip }, async () => {
+    assert.match(await type(installByHelm), /successfully rolled out/);
+    await assertAgent('kube-system/nmi');
+    assert.match(await type(uninstallByHelm), /successfully rolled out/);
+    await assertNothingLeft();
+  });
+
+  it('opens the nodes before it removes the agent', { skip }, async () => {
+    await type(installByHelm);
+    const uid = await uidOf('kube-system/nmi');
+    const lines = uninstallByHelm.trim().split('\n');
+    await type(lines.slice(0, 2).join('\n'));
+    await assertOpener('kube-system/nmi');
+    assert.equal(await uidOf('kube-system/nmi'), uid);
+    await type(lines.slice(2).join('\n'));
+    await assertNothingLeft();
+  });
+
+  it('installs and uninstalls by kubectl', async () => {
+    await type(installByKubectl);
+    await assertAgent('kube-system/nmi');
+    const lines = uninstallByKubectl.trim().split('\n');
+    await type(lines.slice(0, 2).join('\n'));
+    await assertOpener('kube-system/nmi');
+    await type(lines.slice(2).join('\n'));
+    await assertNothingLeft();
+  });
+
+  it('installs by kustomize', async () => {
+    const overlay = join(folder, 'overlay');
+    await mkdir(overlay);
+    const kustomization = {
+      resources: [relative(overlay, join(folder, 'deploy/kustomize/agent'))],
+      images: [{ name: 'entra-pod-identity', newName: `${registry}/entra-pod-identity` }],
+    };
+    await writeFile(join(overlay, 'kustomization.yaml'), stringify(kustomization));
+    await type('kubectl apply -k overlay');
+    await assertAgent('kube-system/nmi');
+    await type(uninstallByKubectl);
+    await assertNothingLeft();
+  });
+
+  for (const how of ['as helm 3 did', 'by helm 4']) {
+    it(
+      `upgrades a release of the old chart, installed ${how}, and goes back`,
+      { skip: skipOld },
+      async () => {
+        const name = 'identity/aad-pod-identity-nmi';
+        await cluster().createNamespace('identity');
+        const release = ['aad-pod-identity', oldChart, '--namespace=identity'];
+        const asVersion3 = how === 'by helm 4' ? [] : ['--server-side=false'];
+        await runHelm('install', ...release, '--values=old.yaml', ...asVersion3);
+        await assertOld(name);
+        const uid = await uidOf(name);
+        const objects = ['azureidentities,azureidentitybindings,azurepodidentityexceptions', '-A'];
+        const specsOf = async (): Promise<readonly unknown[]> => {
+          const { items } = JSON.parse(await stateOf(...objects)) as { items: KubeObject[] };
+          return items.map((each) => [
+            each.metadata.name,
+            each['spec'],
+            (each.metadata as unknown as { uid: string }).uid,
+          ]);
+        };
+        const atFirst = await specsOf();
+        assert.equal(atFirst.length, 3);
+
+        await type(upgradeOfChart ?? '');
+        const args = await assertAgent(name);
+        assert.ok(args.includes('--prometheus-port=9091'), args.join(' '));
+        assert.ok(args.includes('--block-instance-metadata=true'), args.join(' '));
+        assert.equal(await uidOf(name), uid);
+        assert.deepEqual(await specsOf(), atFirst);
+        await type(definitions);
+        assert.deepEqual(await specsOf(), atFirst);
+
+        const [open = '', wait = ''] = uninstallByHelm
+          .replaceAll('upgrade nmi', 'upgrade aad-pod-identity')
+          .replaceAll('daemonset/nmi', 'daemonset/aad-pod-identity-nmi')
+          .replaceAll('kube-system', 'identity')
+          .split('\n');
+        await type(`${open}\n${wait}`);
+        await assertOpener(name);
+        await type('helm rollback aad-pod-identity 1 --namespace identity');
+        await assertOld(name);
+        assert.equal(await uidOf(name), uid);
+        assert.deepEqual(await specsOf(), atFirst);
+
+        await type(upgradeOfChart ?? '');
+        await assertAgent(name);
+        await type('helm uninstall aad-pod-identity --namespace identity');
+        await assertNothingLeft();
+      },
+    );
+  }
+
+  it(
+    'upgrades the old manifest, by kubectl and on to helm, and goes back',
+    { skip: skipOld },
+    async () => {
+      const name = 'kube-system/nmi';
+      await type(`kubectl apply -f '${oldManifest}'`);
+      await assertOld(name);
+      const uid = await uidOf(name);
+      const identity = objectsOf(
+        /```yaml\n(apiVersion: aadpodidentity.*?)```/s.exec(readme)?.[1] ?? '',
+      );
+      assert.equal(identity.length, 2);
+      const user = {
+        apiVersion: 'aadpodidentity.k8s.io/v1',
+        kind: 'AzureIdentity',
+        metadata: { name: 'kept', namespace: 'shop' },
+        spec: { type: 0, clientID: '22729e47-74ce-4b43-8eea-aab5f2073309' },
+      };
+      await cluster().apply(stringify(user));
+      const kept = await stateOf('azureidentity/kept', '--namespace=shop');
+
+      await type(upgradeOfManifest ?? '');
+      await assertAgent(name);
+      assert.equal(await uidOf(name), uid);
+      assert.equal(await stateOf('azureidentity/kept', '--namespace=shop'), kept);
+
+      await type(uninstallByKubectl.trim().split('\n').slice(0, 2).join('\n'));
+      await assertOpener(name);
+      await type(`kubectl apply -f '${oldManifest}'`);
+      await assertOld(name);
+      assert.equal((await containersOf(name)).length, 1);
+
+      await type(upgradeOfManifest ?? '');
+      await type(definitions);
+      await type(ownership ?? '');
+      const args = await assertAgent(name);
+      assert.ok(args.includes('--http-probe-port=8085'));
+      assert.equal(await uidOf(name), uid);
+      assert.equal(await stateOf('azureidentity/kept', '--namespace=shop'), kept);
+      await type(uninstallByHelm);
+      await assertNothingLeft();
+    },
+  );
+});

@@ -1,0 +1,21 @@
+/** What the README tells people to type, for tests that type it. */
+
+/** The shell blocks below a heading of the second level, in order and without their indentation. */
+export function shellBlocksOf(readme: string, heading: string): readonly string[] {
+  const section = readme.split(/^## /m).find((text) => text.startsWith(`${heading}\n`));
+  if (section === undefined) throw new TypeError(`there is no section ${heading}`);
+  return [...section.matchAll(/^( *)```sh\n(.*?)^\1```$/gms)].map(([, indent = '', block = '']) =>
+    block.replaceAll(new RegExp(`^${indent}`, 'gm'), ''),
+  );
+}
+
+/** The commands of a block that are alternatives, by the comment above each. */
+export function alternativesOf(block: string): ReadonlyMap<string, string> {
+  const parts = block.split(/^# /m).filter((part) => part !== '');
+  return new Map(
+    parts.map((part) => {
+      const end = part.indexOf('\n');
+      return [part.slice(0, end), part.slice(end + 1)] as const;
+    }),
+  );
+}
