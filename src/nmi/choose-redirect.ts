@@ -80,6 +80,7 @@ function iptables(config: Config): Redirect {
     target: targetOf(config),
     backend: config.iptablesBackend,
     guard: config.metadataGuard,
+    reversePath: config.reversePathCheck,
   });
 }
 

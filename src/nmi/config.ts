@@ -57,6 +57,7 @@ export interface Config {
   /** Take the metadata address where something answers there. */
   readonly forceAddress: boolean;
   readonly metadataGuard: boolean;
+  readonly reversePathCheck: boolean;
   readonly redirectIntervalMs: number;
   /** 0 for never. */
   readonly selfTestIntervalMs: number;
@@ -308,6 +309,7 @@ function build(
     hostNetwork: choice('host-network', hostNetworkChoices),
     forceAddress: flag('force-address'),
     metadataGuard: flag('metadata-guard'),
+    reversePathCheck: flag('reverse-path-check'),
     redirectIntervalMs: number('ipt-update-interval-sec') * 1000,
     selfTestIntervalMs: number('redirect-self-test-interval-sec') * 1000,
     metadataHeaderRequired: flag('metadata-header-required'),

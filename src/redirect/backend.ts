@@ -94,6 +94,17 @@ export async function probeTable(
 }
 
 /**
+ * The text of table `mangle` with its counters; empty where nobody has made it.
+ * @throws RedirectError
+ */
+export async function saveMangle(host: Host, backend: Backend): Promise<string> {
+  if (await isUnusedLegacy(host, backend, 'mangle')) return '';
+  const args = ['-c', '-t', 'mangle'];
+  const result = await host.run(backend.save, args, { maxBytes: MAX_SAVE_BYTES });
+  return outputOf('read rules', backend.save, result);
+}
+
+/**
  * How many connections our DNAT has brought since the rule was made: netfilter asks table `nat` for
  * the first packet of each only. Undefined where there is no such rule.
  * @throws RedirectError
@@ -118,7 +129,7 @@ function parseBrought(save: string): number | undefined {
  * @param lockWaitSec how long to wait for the lock that all legacy tools share.
  * @throws RedirectError
  */
-export async function restoreNat(
+export async function restoreRules(
   host: Host,
   backend: Backend,
   script: string,

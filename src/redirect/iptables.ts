@@ -13,7 +13,8 @@ import {
   detectBackend,
   otherBackends,
   probeTable,
-  restoreNat,
+  restoreRules,
+  saveMangle,
   saveNat,
   type Backend,
   type BackendChoice,
@@ -35,6 +36,7 @@ import {
   type RedirectStatus,
   type RedirectTarget,
 } from './redirect.ts';
+import { countDropped, diffReversePath, renderReversePath } from './reverse-path.ts';
 import {
   CHAIN,
   diffNat,
@@ -56,6 +58,8 @@ export interface IptablesRedirectOptions {
   readonly backend?: BackendChoice;
   /** Whether policy routing closes the node behind iptables. Default true. */
   readonly guard?: boolean;
+  /** Whether what comes by another link than its source is reached by is dropped. Default false. */
+  readonly reversePath?: boolean;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
   /** How long a legacy tool waits for the lock that it shares with others. Default 5. */
@@ -78,6 +82,7 @@ interface Settings {
   readonly linkName: string;
   readonly backend: BackendChoice;
   readonly guard: boolean;
+  readonly reversePath: boolean;
   readonly host: Host;
   readonly lockWaitSec: number;
 }
@@ -93,6 +98,7 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
     linkName: options.linkName ?? 'nmi0',
     backend: options.backend ?? 'auto',
     guard: options.guard ?? true,
+    reversePath: options.reversePath ?? false,
     host: options.host ?? createHost({ timeoutMs: options.toolTimeoutMs ?? 15_000 }),
     lockWaitSec: options.lockWaitSec ?? 5,
   };
@@ -147,16 +153,25 @@ async function install(settings: Settings): Promise<Installation> {
   });
   const backend = await attempts.run(async () => {
     const chosen = await detectBackend(host, settings.backend);
-    changed.push(...(await convergeNat(settings, chosen, planInstall(target))));
+    changed.push(...(await converge(settings, chosen, 'nat', planInstall(target))));
     for (const other of otherBackends(chosen)) {
-      const changes = await convergeNat(settings, other, renderRemove);
+      const changes = await converge(settings, other, 'nat', planRemove);
       changed.push(...changes.map((change) => `${change} from ${other.name}`));
     }
     return chosen;
   });
   await attempts.run(async () => {
-    const converge = settings.guard ? ensureGuard : removeGuard;
-    changed.push(...(await converge(host, target.metadataIp)));
+    if (backend === undefined) return;
+    const check = planCheck(target, settings.reversePath);
+    changed.push(...(await converge(settings, backend, 'mangle', check)));
+    for (const other of otherBackends(backend)) {
+      const changes = await converge(settings, other, 'mangle', planCheck(target, false));
+      changed.push(...changes.map((change) => `${change} from ${other.name}`));
+    }
+  });
+  await attempts.run(async () => {
+    const settle = settings.guard ? ensureGuard : removeGuard;
+    changed.push(...(await settle(host, target.metadataIp)));
   });
   await attempts.run(async () => {
     const outcome = await cutOlderFlows(host, target, nodeAddresses(await listLinks(host)));
@@ -177,7 +192,8 @@ async function remove(settings: Settings): Promise<void> {
   await attempts.run(async () => {
     const chosen = await detectBackend(host, settings.backend);
     for (const backend of [chosen, ...otherBackends(chosen)]) {
-      await convergeNat(settings, backend, renderRemove);
+      await converge(settings, backend, 'nat', planRemove);
+      await converge(settings, backend, 'mangle', planCheck(target, false));
     }
   });
   await attempts.run(() => removeGuard(host, target.metadataIp));
@@ -185,10 +201,19 @@ async function remove(settings: Settings): Promise<void> {
   attempts.throwFirst();
 }
 
-type Plan = (state: NatState) => Transaction | undefined;
+/** From the text of a table. */
+type Plan = (save: string) => Transaction | undefined;
 
 function planInstall(target: RedirectTarget): Plan {
-  return (state) => renderInstall(state, target);
+  return (save) => renderInstall(parseNat(save), target);
+}
+
+function planRemove(save: string): Transaction | undefined {
+  return renderRemove(parseNat(save));
+}
+
+function planCheck(target: RedirectTarget, isWanted: boolean): Plan {
+  return (save) => renderReversePath(save, target, isWanted);
 }
 
 const MAX_TRANSACTIONS = 3;
@@ -197,9 +222,10 @@ const MAX_TRANSACTIONS = 3;
  * Commits what the plan asks for until it asks for nothing. Another writer may come between reading
  * and committing: then the same plan gives another transaction, and that one is tried.
  */
-async function convergeNat(
+async function converge(
   settings: Settings,
   backend: Backend,
+  table: 'nat' | 'mangle',
   plan: Plan,
 ): Promise<readonly string[]> {
   const { host } = settings;
@@ -207,14 +233,14 @@ async function convergeNat(
   let failure: RedirectError | undefined;
   let refusedScript: string | undefined;
   for (let count = 0; count <= MAX_TRANSACTIONS; count += 1) {
-    const save = await probeTable(host, backend, 'nat');
+    const save = await probeTable(host, backend, table);
     // A backend that is not there holds nothing; for one that is wanted, `saveNat` says why not.
-    const transaction = plan(parseNat(save ?? ''));
+    const transaction = plan(save ?? '');
     if (transaction === undefined) return changes;
     if (transaction.script === refusedScript && failure !== undefined) throw failure;
     if (count === MAX_TRANSACTIONS) break;
     try {
-      await restoreNat(host, backend, transaction.script, settings.lockWaitSec);
+      await restoreRules(host, backend, transaction.script, settings.lockWaitSec);
       changes.push(...transaction.changes);
     } catch (error) {
       if (!(error instanceof RedirectError)) throw error;
@@ -228,24 +254,45 @@ async function convergeNat(
 
 async function readBack(settings: Settings, backend: Backend): Promise<RedirectStatus> {
   const { host, linkName, target } = settings;
-  const [links, save, guardProblems] = await Promise.all([
+  const [links, save, guardProblems, check] = await Promise.all([
     listLinks(host),
     saveNat(host, backend),
     settings.guard ? diffGuard(host, target.metadataIp) : [],
+    readCheck(settings, backend),
   ]);
   const nat = parseNat(save);
   const problems = [
     ...(await diffLink(host, links, linkName, target.listenIp)),
     ...diffNat(nat, target),
     ...guardProblems,
+    ...check.problems,
   ];
   const detail = [
     `iptables ${backend.name}`,
     describeLink(links, linkName, target.listenIp),
     `${CHAIN}: ${target.metadataIp}:${target.metadataPort} to ${target.listenIp}:${target.listenPort}`,
     `guard ${settings.guard ? 'on' : 'off'}`,
+    ...check.detail,
   ].join('; ');
   return { state: stateOf(nat, problems), detail, problems };
+}
+
+interface CheckState {
+  readonly detail: readonly string[];
+  readonly problems: readonly string[];
+}
+
+async function readCheck(settings: Settings, backend: Backend): Promise<CheckState> {
+  if (!settings.reversePath) return { detail: [], problems: [] };
+  const save = await saveMangle(settings.host, backend);
+  return {
+    detail: [`reverse path checked, ${countDropped(save)} packets dropped`],
+    problems: diffReversePath(withoutCounters(save), settings.target),
+  };
+}
+
+function withoutCounters(save: string): string {
+  return save.replaceAll(/^\[\d+:\d+\] /gm, '');
 }
 
 function stateOf(nat: NatState, problems: readonly string[]): RedirectStatus['state'] {

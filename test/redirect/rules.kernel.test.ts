@@ -318,3 +318,71 @@ describe('the guard', { skip }, () => {
     assert.doesNotMatch(await node.run('ip -4 rule show'), /169\.254/);
   });
 });
+
+for (const backend of ['nft', 'legacy'] as const) {
+  describe(`the check of the reverse path, iptables ${backend}`, { skip }, () => {
+    it('drops an address on a link that does not lead to it, counts it, and lets its owner through', async () => {
+      await using node = await openNamespace();
+      await using owner = await openNamespace();
+      await using thief = await openNamespace();
+      const pods = [
+        ['owner0', owner, '10.244.0.5'],
+        ['thief0', thief, '10.244.0.6'],
+      ] as const;
+      for (const [link, pod, ip] of pods) {
+        await node.run(`ip link add ${link} type veth peer name eth0 netns ${pod.name}`);
+        await node.run(`ip link set ${link} up`);
+        await node.run(`ip route add ${ip}/32 dev ${link}`);
+        await node.run(`tee /proc/sys/net/ipv4/conf/${link}/rp_filter`, '0');
+        await node.run(`ip addr add 10.244.0.1/32 dev ${link}`);
+        await pod.run(`ip addr add ${ip}/32 dev eth0`);
+        await pod.run('ip link set eth0 up');
+        await pod.run('ip route add 10.244.0.1 dev eth0');
+        await pod.run('ip route add default via 10.244.0.1');
+      }
+      await node.run('tee /proc/sys/net/ipv4/conf/all/rp_filter', '0');
+      await node.run('tee /proc/sys/net/ipv4/ip_forward', '1');
+      await thief.run('ip addr add 10.244.0.5/32 dev eth0');
+      const open = (reversePath: boolean) =>
+        openIptablesRedirect({ host: node.host, backend, reversePath });
+      const redirect = open(true);
+      assert.deepEqual((await redirect.install()).problems, []);
+      const agent = node.start(`
+        require('node:net').createServer((socket) => socket.end(socket.remoteAddress))
+          .listen(2579, '169.254.25.79', () => console.log('listening'));
+      `);
+      assert.equal(await agent.line(), 'listening');
+      const dial = (pod: Namespace, from: string, to: string) =>
+        pod.run(`${process.execPath} -e ${dialScript(from, to)}`);
+      for (const to of ['169.254.169.254:80', '169.254.25.79:2579']) {
+        assert.equal(await dial(owner, '10.244.0.5', to), '10.244.0.5\n');
+        assert.equal(await dial(thief, '10.244.0.6', to), '10.244.0.6\n');
+        assert.equal(await dial(thief, '10.244.0.5', to), 'TIMEOUT\n');
+      }
+      const { detail } = await redirect.verify();
+      assert.ok(Number(/, (\d+) packets dropped/.exec(detail)?.[1]) >= 2, detail);
+
+      await node.run(`iptables-${backend} -t mangle -F PREROUTING`);
+      assert.equal((await redirect.verify()).problems.length, 2);
+      assert.deepEqual((await redirect.install()).changed, ['check of the reverse path added']);
+      assert.deepEqual((await redirect.install()).changed, []);
+      assert.deepEqual((await open(false).install()).changed, [
+        'check of the reverse path removed',
+      ]);
+      await redirect.install();
+      await redirect.remove();
+      assert.doesNotMatch(await node.run(`iptables-${backend}-save`), /nmi-reverse-path/);
+    });
+  });
+}
+
+/** Prints the answer, or how it failed; without blanks, to be one word. */
+function dialScript(from: string, to: string): string {
+  const [host = '', port = ''] = to.split(':');
+  return (
+    `s=require('node:net').connect({host:'${host}',port:${port},localAddress:'${from}'});` +
+    `s.setTimeout(1000,()=>{console.log('TIMEOUT');process.exit()});` +
+    `s.on('data',(d)=>{console.log(String(d));process.exit()});` +
+    `s.on('error',(e)=>{console.log(e.code);process.exit()})`
+  );
+}

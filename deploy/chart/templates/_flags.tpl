@@ -29,6 +29,7 @@
 {{- include "nmi.flag" (dict "flag" "--force-address" "type" "boolean" "value" .Values.nmi.forceAddress) }}
 {{- include "nmi.flag" (dict "flag" "--iptables-backend" "type" "choice" "value" .Values.nmi.iptablesBackend) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-guard" "type" "boolean" "value" .Values.nmi.metadataGuard) }}
+{{- include "nmi.flag" (dict "flag" "--reverse-path-check" "type" "boolean" "value" .Values.nmi.reversePathCheck) }}
 {{- include "nmi.flag" (dict "flag" "--ipt-update-interval-sec" "type" "integer" "value" .Values.nmi.ipTableUpdateTimeIntervalInSeconds) }}
 {{- include "nmi.flag" (dict "flag" "--redirect-self-test-interval-sec" "type" "integer" "value" .Values.nmi.redirectSelfTestIntervalSec) }}
 {{- include "nmi.flag" (dict "flag" "--enable-conntrack-deletion" "type" "boolean" "value" .Values.nmi.enableConntrackDeletion) }}
