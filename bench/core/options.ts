@@ -1,0 +1,74 @@
+/** The command line of `npm run bench`, as a value. */
+import { parseArgs } from 'node:util';
+
+export interface Options {
+  readonly isQuick: boolean;
+  /** Names of scenarios; empty means all but the soak. */
+  readonly only: readonly string[];
+  readonly rounds: number;
+  readonly roundMs: number;
+  readonly soakMinutes: number;
+  /** An executable other than that of the sources. */
+  readonly agent: string | undefined;
+  readonly against: Rival | undefined;
+  /** Write results, plots and README; else only print. */
+  readonly isPublished: boolean;
+  /** Given to the agent. */
+  readonly agentFlags: readonly string[];
+}
+
+/** Another implementation that takes the old flags. */
+export interface Rival {
+  readonly name: string;
+  /** For `sh`. */
+  readonly command: string;
+}
+
+export const usage = `npm run bench -- [SCENARIO...] [--quick] [--publish] [--rounds N] [--round-ms N]
+  [--agent FILE] [--against 'NAME=COMMAND'] [--minutes N (of soak)] [-- FLAG OF THE AGENT...]
+Without a scenario all are run but soak, and the results are published. `;
+
+/** @throws TypeError with what is wrong. */
+export function parseOptions(args: readonly string[]): Options {
+  const ownArgs = args.includes('--') ? args.slice(0, args.indexOf('--')) : args;
+  const { values, positionals } = parseArgs({
+    args: [...ownArgs],
+    allowPositionals: true,
+    options: {
+      quick: { type: 'boolean', default: false },
+      publish: { type: 'boolean', default: false },
+      rounds: { type: 'string' },
+      'round-ms': { type: 'string' },
+      minutes: { type: 'string', default: '60' },
+      agent: { type: 'string' },
+      against: { type: 'string' },
+    },
+  });
+  const isQuick = values.quick;
+  return {
+    isQuick,
+    only: positionals,
+    rounds: whole('rounds', values.rounds ?? (isQuick ? '3' : '5')),
+    roundMs: whole('round-ms', values['round-ms'] ?? (isQuick ? '400' : '1000')),
+    soakMinutes: whole('minutes', values.minutes),
+    agent: values.agent,
+    against: values.against === undefined ? undefined : parseRival(values.against),
+    isPublished: values.publish || (positionals.length === 0 && !isQuick),
+    agentFlags: args.slice(ownArgs.length + 1),
+  };
+}
+
+function parseRival(text: string): Rival {
+  const equals = text.indexOf('=');
+  const [name, command] = [text.slice(0, equals).trim(), text.slice(equals + 1).trim()];
+  if (equals <= 0 || command === '') throw new TypeError(`--against wants NAME=COMMAND: ${text}`);
+  return { name, command };
+}
+
+function whole(name: string, text: string): number {
+  const number = Number(text);
+  if (!Number.isInteger(number) || number < 1) {
+    throw new TypeError(`--${name} wants a whole number of 1 or more: ${text}`);
+  }
+  return number;
+}

@@ -1,0 +1,110 @@
+/** What a run leaves behind: plain data, written to bench/results.json and read by the reports. */
+import type { CompactHistogram } from './histogram.ts';
+
+export interface Results {
+  readonly machine: Machine;
+  readonly scenarios: readonly ScenarioResult[];
+}
+
+export interface Machine {
+  readonly cpu: string;
+  readonly cores: number;
+  readonly memoryMb: number;
+  readonly kernel: string;
+  readonly arch: string;
+  readonly node: string;
+  /** Empty without Git; ends in `+` when files differ from it. */
+  readonly commit: string;
+  /** Whether server and load had a core each. */
+  readonly hasAffinity: boolean;
+  /** Of the minute before the run. */
+  readonly loadBefore: number;
+}
+
+export interface ScenarioResult {
+  readonly name: string;
+  readonly title: string;
+  /** ISO 8601. */
+  readonly startedAt: string;
+  readonly seconds: number;
+  /** What the others are compared with; absent where nothing is. */
+  readonly control?: string;
+  readonly series: readonly Series[];
+  readonly figures: readonly Figure[];
+  readonly curves: readonly Curve[];
+  readonly notes: readonly string[];
+}
+
+/** One subject under one shape of load. */
+export interface Series {
+  readonly subject: string;
+  readonly shape: string;
+  readonly rounds: readonly Round[];
+}
+
+export interface Round {
+  readonly perSec: number;
+  readonly answers: number;
+  readonly failures: number;
+  /** CPU time of the server for 1,000 answers; undefined where nobody could tell. */
+  readonly cpuMsPer1000: number | undefined;
+  readonly latency: CompactHistogram;
+}
+
+/** One number, measured once or several times. */
+export interface Figure {
+  readonly name: string;
+  readonly unit: string;
+  readonly values: readonly number[];
+}
+
+export interface Curve {
+  readonly name: string;
+  readonly xLabel: string;
+  readonly yLabel: string;
+  readonly xScale: 'linear' | 'log';
+  readonly lines: readonly CurveLine[];
+}
+
+export interface CurveLine {
+  readonly name: string;
+  readonly points: readonly (readonly [x: number, y: number])[];
+}
+
+/** Names of subjects that goals and plots look for. */
+export const subjects = {
+  agent: 'agent',
+  nodeHttp: 'node:http',
+  rawTcp: 'raw TCP',
+  goHttp: 'Go net/http',
+} as const;
+
+export function findSeries(
+  results: Results,
+  scenario: string,
+  shape: string,
+  subject: string,
+): Series | undefined {
+  return results.scenarios
+    .find(({ name }) => name === scenario)
+    ?.series.find((each) => each.shape === shape && each.subject === subject);
+}
+
+export function findFigure(results: Results, scenario: string, name: string): Figure | undefined {
+  return results.scenarios
+    .find((each) => each.name === scenario)
+    ?.figures.find((figure) => figure.name === name);
+}
+
+/** Those of the later run in place of theirs of the same name; where they were, or at the end. */
+export function mergeScenarios(
+  former: readonly ScenarioResult[],
+  later: readonly ScenarioResult[],
+): readonly ScenarioResult[] {
+  const isLater = new Map(later.map((scenario) => [scenario.name, scenario]));
+  const known = new Set(former.map(({ name }) => name));
+  return [
+    ...former.map((scenario) => isLater.get(scenario.name) ?? scenario),
+    ...later.filter(({ name }) => !known.has(name)),
+  ];
+}

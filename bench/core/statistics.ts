@@ -1,0 +1,46 @@
+/** What several rounds of one measurement say together. */
+
+export interface Spread {
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+  /** The rounds lie further apart than {@link noiseBound} of their median. */
+  readonly isNoisy: boolean;
+}
+
+/** From the lowest to the highest round, as a share of the median. */
+export const noiseBound = 0.4;
+
+/** Of an even number the mean of the middle two; NaN of none. */
+export function median(numbers: readonly number[]): number {
+  const sorted = numbers.toSorted((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  const upper = sorted[middle] ?? NaN;
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? NaN) + upper) / 2;
+}
+
+export function spreadOf(numbers: readonly number[]): Spread {
+  const middle = median(numbers);
+  const [min, max] = [Math.min(...numbers), Math.max(...numbers)];
+  const isNoisy = numbers.length > 1 && max - min > noiseBound * Math.abs(middle);
+  return { median: middle, min, max, isNoisy };
+}
+
+/** Round by round, so that what disturbed the machine disturbed both. */
+export function ratiosOf(ours: readonly number[], control: readonly number[]): readonly number[] {
+  const count = Math.min(ours.length, control.length);
+  return Array.from(
+    { length: count },
+    (_, round) => (ours[round] ?? NaN) / (control[round] ?? NaN),
+  );
+}
+
+/** By least squares, in units of y for each unit of x; NaN for fewer than two points. */
+export function slopeOf(points: readonly (readonly [x: number, y: number])[]): number {
+  const count = points.length;
+  const meanX = points.reduce((sum, [x]) => sum + x, 0) / count;
+  const meanY = points.reduce((sum, [, y]) => sum + y, 0) / count;
+  const across = points.reduce((sum, [x, y]) => sum + (x - meanX) * (y - meanY), 0);
+  const along = points.reduce((sum, [x]) => sum + (x - meanX) ** 2, 0);
+  return across / along;
+}

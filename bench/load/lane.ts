@@ -1,0 +1,151 @@
+/** One connection at a time to the server: sends a request, hands over the answer, connects anew. */
+import { connect, type Socket } from 'node:net';
+import { AnswerScan } from './answer-scan.ts';
+import { Judge, type Verdict } from './judge.ts';
+import type { Caller, LoadPlan } from './plan.ts';
+
+const readBytes = 16 * 1024;
+
+export interface LaneEvents {
+  /** @param dueAtMs what the request was sent with. */
+  readonly answered: (lane: Lane, dueAtMs: number, verdict: Verdict, status: number) => void;
+  /** The request has no answer and will have none. */
+  readonly failed: (lane: Lane, dueAtMs: number, why: string) => void;
+}
+
+export class Lane {
+  readonly #plan: LoadPlan;
+  readonly #caller: Caller;
+  readonly #events: LaneEvents;
+  readonly #judge: Judge;
+  readonly #scan = new AnswerScan();
+  readonly #buffer = Buffer.allocUnsafe(readBytes);
+  readonly #fixed: Buffer | undefined;
+  #pending: Buffer | undefined;
+  #socket: Socket | undefined;
+  #isOpen = false;
+  #dueAtMs: number | undefined;
+  #asked = 0;
+  #number = 0;
+
+  constructor(plan: LoadPlan, caller: Caller, events: LaneEvents) {
+    this.#plan = plan;
+    this.#caller = caller;
+    this.#events = events;
+    this.#judge = new Judge(caller);
+    this.#fixed = caller.target.includes('{n}') ? undefined : this.#render(caller.target);
+  }
+
+  /** Nothing is under way. */
+  get isIdle(): boolean {
+    return this.#dueAtMs === undefined;
+  }
+
+  /** Connects without asking anything. */
+  open(): Promise<void> {
+    const socket = this.#connect();
+    return new Promise((resolve, reject) => {
+      socket.once('connect', resolve).once('error', reject);
+    });
+  }
+
+  /** Only while idle. */
+  send(dueAtMs: number): void {
+    this.#dueAtMs = dueAtMs;
+    const request = this.#fixed ?? this.#nextRequest();
+    // A socket that is still connecting keeps what is written to it.
+    (this.#socket ?? this.#connect()).write(request);
+  }
+
+  close(): void {
+    this.#drop();
+  }
+
+  #nextRequest(): Buffer {
+    const { target, from = 0, count = 1 } = this.#caller;
+    this.#number = from + (this.#asked++ % count);
+    return this.#render(target.replaceAll('{n}', String(this.#number)));
+  }
+
+  #render(target: string): Buffer {
+    const close = this.#plan.kind === 'new' ? 'Connection: close\r\n' : '';
+    return Buffer.from(
+      `GET ${target} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n${close}\r\n`,
+    );
+  }
+
+  #connect(): Socket {
+    const { host, port } = this.#plan;
+    const { sourceIp } = this.#caller;
+    const socket = connect({
+      ...{ host, port, noDelay: true },
+      ...(sourceIp === undefined ? {} : { localAddress: sourceIp }),
+      // One buffer for all reads: no allocation for each.
+      onread: {
+        buffer: this.#buffer,
+        callback: (length: number) => {
+          if (this.#socket === socket) this.#take(length);
+          return true;
+        },
+      },
+    });
+    this.#socket = socket;
+    this.#pending = undefined;
+    this.#isOpen = false;
+    socket.on('connect', () => (this.#isOpen = true));
+    socket.on('error', (error) => {
+      this.#lost(socket, 'code' in error ? String(error.code) : error.message);
+    });
+    socket.on('close', () => {
+      this.#lost(socket, this.#isOpen ? 'closed' : 'not connected');
+    });
+    return socket;
+  }
+
+  #take(length: number): void {
+    const dueAtMs = this.#dueAtMs;
+    if (dueAtMs === undefined) {
+      this.#drop();
+      return;
+    }
+    let bytes = this.#buffer;
+    let size = length;
+    if (this.#pending !== undefined) {
+      bytes = Buffer.concat([this.#pending, this.#buffer.subarray(0, length)]);
+      size = bytes.length;
+    }
+    if (!this.#isWhole(bytes, size)) {
+      this.#pending = Buffer.from(bytes.subarray(0, size));
+      return;
+    }
+    this.#pending = undefined;
+    const verdict = this.#judge.judge(bytes, this.#scan, this.#number);
+    if (this.#plan.kind === 'new') this.#drop();
+    this.#dueAtMs = undefined;
+    this.#events.answered(this, dueAtMs, verdict, this.#scan.status);
+  }
+
+  /** What cannot be read as an answer is a whole one that is wrong. */
+  #isWhole(bytes: Buffer, size: number): boolean {
+    try {
+      return this.#scan.scan(bytes, size);
+    } catch {
+      this.#scan.status = 0;
+      return true;
+    }
+  }
+
+  #lost(socket: Socket, why: string): void {
+    if (this.#socket !== socket) return;
+    this.#drop();
+    const dueAtMs = this.#dueAtMs;
+    this.#dueAtMs = undefined;
+    if (dueAtMs !== undefined) this.#events.failed(this, dueAtMs, why);
+  }
+
+  #drop(): void {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    socket?.destroy();
+  }
+}

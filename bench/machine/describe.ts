@@ -1,0 +1,25 @@
+/** What the machine is: every number is published with it. */
+import { spawnSync } from 'node:child_process';
+import { arch, cpus, loadavg, release, totalmem } from 'node:os';
+import type { Machine } from '../core/results.ts';
+import { hasAffinity } from './cores.ts';
+
+export function describeMachine(): Machine {
+  return {
+    cpu: cpus()[0]?.model ?? 'unknown',
+    cores: cpus().length,
+    memoryMb: Math.round(totalmem() / 2 ** 20),
+    kernel: release(),
+    arch: arch(),
+    node: process.version,
+    commit:
+      git('rev-parse', '--short=12', 'HEAD') + (git('status', '--porcelain') === '' ? '' : '+'),
+    hasAffinity,
+    loadBefore: Math.round((loadavg()[0] ?? 0) * 100) / 100,
+  };
+}
+
+function git(...args: readonly string[]): string {
+  const run = spawnSync('git', args, { cwd: import.meta.dirname, encoding: 'utf8' });
+  return run.status === 0 ? run.stdout.trim() : '';
+}

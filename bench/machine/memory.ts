@@ -1,0 +1,16 @@
+/** Memory of a process, by /proc. */
+import { readFileSync } from 'node:fs';
+
+export interface Memory {
+  readonly rssMb: number;
+  /** Its own: neither shared with others nor read from files and unchanged. */
+  readonly privateMb: number;
+}
+
+/** @throws what reading does when there is no such process. */
+export function memoryOf(pid: number): Memory {
+  const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
+  const kb = (name: string): number =>
+    Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)?.[1]);
+  return { rssMb: kb('Rss') / 1024, privateMb: kb('Private_Dirty') / 1024 };
+}

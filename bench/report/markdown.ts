@@ -1,0 +1,69 @@
+/** Tables of a result, as Markdown. Pure. */
+import { Histogram } from '../core/histogram.ts';
+import type { Figure, ScenarioResult, Series } from '../core/results.ts';
+import { median, ratiosOf, spreadOf } from '../core/statistics.ts';
+
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
+}
+
+/** Of one subject, by round. */
+export const measures = {
+  perSec: (series: Series) => series.rounds.map(({ perSec }) => perSec),
+  p50Us: (series: Series) => series.rounds.map(({ latency }) => percentile(latency, 0.5)),
+  p99Us: (series: Series) => series.rounds.map(({ latency }) => percentile(latency, 0.99)),
+  cpuMs: (series: Series) => series.rounds.map(({ cpuMsPer1000 }) => cpuMsPer1000 ?? NaN),
+} as const;
+
+function percentile(latency: Parameters<typeof Histogram.from>[0], share: number): number {
+  return Histogram.from(latency).percentileUs(share);
+}
+
+/** Median, range, and whether the rounds disagree. */
+export function renderSpread(values: readonly number[]): string {
+  const { median: middle, min, max, isNoisy } = spreadOf(values);
+  if (Number.isNaN(middle)) return '';
+  if (values.length === 1) return renderNumber(middle);
+  const range = `${renderNumber(min)}–${renderNumber(max)}`;
+  return `${renderNumber(middle)} (${range})${isNoisy ? ' noisy' : ''}`;
+}
+
+/** Three digits that mean something. */
+export function renderNumber(value: number): string {
+  if (Number.isNaN(value)) return '';
+  if (Math.abs(value) >= 100) return Math.round(value).toLocaleString('en-US');
+  return String(Number(value.toPrecision(3)));
+}
+
+export function seriesTable(scenario: ScenarioResult): string {
+  const { series, control } = scenario;
+  const rows = series.map((each) => {
+    const other = series.find(({ subject, shape }) => subject === control && shape === each.shape);
+    const ratio = (measure: (of: Series) => readonly number[]) =>
+      other === undefined || other === each
+        ? ''
+        : renderSpread(ratiosOf(measure(each), measure(other)));
+    return [
+      ...[each.shape, each.subject, renderNumber(median(measures.perSec(each)))],
+      ...[renderNumber(median(measures.p50Us(each))), renderNumber(median(measures.p99Us(each)))],
+      renderNumber(median(measures.cpuMs(each))),
+      ...[ratio(measures.perSec), ratio(measures.p50Us), ratio(measures.p99Us)],
+      ratio(measures.cpuMs),
+    ];
+  });
+  const head = ['connections', 'subject', 'answers/s', 'p50 µs', 'p99 µs', 'CPU ms/1,000'];
+  const ratios = ['throughput ratio', 'p50 ratio', 'p99 ratio', 'CPU ratio'];
+  if (control !== undefined) return table([...head, ...ratios], rows);
+  return table(
+    head,
+    rows.map((row) => row.slice(0, head.length)),
+  );
+}
+
+export function figureTable(figures: readonly Figure[]): string {
+  return table(
+    ['what', 'measured', 'unit'],
+    figures.map(({ name, unit, values }) => [name, renderSpread(values), unit]),
+  );
+}

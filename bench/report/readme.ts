@@ -1,0 +1,41 @@
+/** The generated part of bench/README.md. Pure. */
+import type { Results, ScenarioResult } from '../core/results.ts';
+import { noiseBound } from '../core/statistics.ts';
+import { renderGoals } from './goals.ts';
+import { figureTable, seriesTable } from './markdown.ts';
+import { plotsOf } from './plots.ts';
+
+const begin = '<!-- generated: results -->';
+const end = '<!-- end: results -->';
+
+/** @throws Error without the markers. */
+export function fillReadme(readme: string, results: Results): string {
+  const [from, to] = [readme.indexOf(begin), readme.indexOf(end)];
+  if (from < 0 || to < from) throw new Error('bench/README.md lacks the markers of its results');
+  const part = [renderMachine(results), renderGoals(results, 'all')].join('\n\n');
+  const scenarios = results.scenarios.map(renderScenario).join('\n\n');
+  const generated = `## Goals\n\n${part}\n\n${scenarios}`;
+  return `${readme.slice(0, from + begin.length)}\n\n${generated}\n\n${readme.slice(to)}`;
+}
+
+function renderMachine({ machine }: Results): string {
+  const { cpu, cores, memoryMb, kernel, arch, node, commit, hasAffinity, loadBefore } = machine;
+  return (
+    `Node ${node}, Linux ${kernel} ${arch}, ${cores} × ${cpu}, ${memoryMb} MB, commit ` +
+    `${commit}; server and load ${hasAffinity ? 'on a core each' : 'NOT on cores of their own'}; ` +
+    `load of the machine before the run ${loadBefore}. Medians of the rounds, with the range in ` +
+    `brackets; "noisy" where the range is more than ${noiseBound * 100} % of the median.`
+  );
+}
+
+function renderScenario(scenario: ScenarioResult): string {
+  const { name, title, startedAt, seconds, series, figures, notes } = scenario;
+  return [
+    `## ${name}`,
+    `${title}. Measured ${startedAt.slice(0, 16).replace('T', ' ')} UTC in ${seconds} s.`,
+    ...(series.length === 0 ? [] : [seriesTable(scenario)]),
+    ...(figures.length === 0 ? [] : [figureTable(figures)]),
+    ...plotsOf(scenario).map((plot) => `![${plot.title}](plots/${plot.file})`),
+    ...notes,
+  ].join('\n\n');
+}

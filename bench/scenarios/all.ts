@@ -1,0 +1,19 @@
+import { churn } from './churn.ts';
+import { coldStart } from './cold-start.ts';
+import { expiry } from './expiry.ts';
+import { hit } from './hit.ts';
+import { memory } from './memory.ts';
+import { miss } from './miss.ts';
+import { mix } from './mix.ts';
+import { newConnections } from './new-connections.ts';
+import { outage } from './outage.ts';
+import { restart } from './restart.ts';
+import type { Scenario } from './scenario.ts';
+import { stampede } from './stampede.ts';
+import { throttled } from './throttled.ts';
+
+/** In the order they run and are reported. */
+export const scenarios: readonly Scenario[] = [
+  ...[hit, newConnections, mix, churn, miss, expiry, stampede, throttled, restart, outage],
+  ...[coldStart, memory],
+];

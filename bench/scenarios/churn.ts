@@ -1,0 +1,56 @@
+import type { FakeKube } from '../../src/lab/fake-kube.ts';
+import { subjects } from '../core/results.ts';
+import { createOtherPod, goalSize } from '../stand/objects.ts';
+import { measureRounds, shapes, type Subject } from '../stand/rounds.ts';
+import { runLoad } from '../stand/run-load.ts';
+import { callerOf, openStand } from '../stand/stand.ts';
+import type { Scenario } from './scenario.ts';
+
+const quiet = 'nothing changes';
+const eventsPerSec = 50;
+
+export const churn: Scenario = {
+  name: 'churn',
+  title: `A cached token while ${eventsPerSec} pods a second change, beside the same in peace`,
+  isQuick: false,
+  run: async ({ options, executable, stack, say }) => {
+    const { agentFlags, rounds, roundMs } = options;
+    const stand = stack.use(await openStand({ executable, agentFlags, size: goalSize }));
+    const { host, port, around } = stand;
+    const callers = [callerOf(stand.pods[0])];
+    const common = { host, port, pids: [stand.agent.pid], callers };
+    const all: readonly Subject[] = [
+      { ...common, name: quiet },
+      {
+        ...{ ...common, name: subjects.agent },
+        runLoad: async (plan) => {
+          using _changes = changePods(around.kube, eventsPerSec);
+          return await runLoad(plan);
+        },
+      },
+    ];
+    return {
+      control: quiet,
+      series: await measureRounds({
+        ...{ rounds, roundMs, say, subjects: all },
+        shapes: [shapes.one, shapes.sixteen],
+      }),
+    };
+  },
+};
+
+/** Gives one pod after the other another label, until it is disposed. */
+function changePods(kube: FakeKube, perSec: number): Disposable {
+  let life = 0;
+  let index = 0;
+  const timer = setInterval(() => {
+    index = (index + 1) % 200;
+    if (index === 0) life += 1;
+    kube.apply(createOtherPod(index, life + 1));
+  }, 1000 / perSec);
+  return {
+    [Symbol.dispose]: () => {
+      clearInterval(timer);
+    },
+  };
+}

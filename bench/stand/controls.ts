@@ -1,0 +1,60 @@
+/** Servers that answer with the same bytes and know nothing: what anything costs at least. */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { subjects } from '../core/results.ts';
+import { onCore } from '../machine/cores.ts';
+import { freePort, start, stop, untilItSpeaks } from '../machine/child.ts';
+import type { Subject } from './rounds.ts';
+import { defaultTarget } from './stand.ts';
+
+export type ControlName = (typeof subjects)['nodeHttp' | 'rawTcp' | 'goHttp'];
+
+const servers = join(import.meta.dirname, '../servers');
+
+/** The words that start a control; undefined where its language is not installed. */
+function controlCommand(name: ControlName): readonly [string, ...string[]] | undefined {
+  switch (name) {
+    case 'node:http':
+      return [process.execPath, join(servers, 'node-http.ts')];
+    case 'raw TCP':
+      return [process.execPath, join(servers, 'raw-tcp.ts')];
+    case 'Go net/http':
+      return buildGo();
+  }
+}
+
+/** On loopback, on the core of the servers. */
+export async function openControl(
+  name: ControlName,
+  bodyBytes: number,
+  stack: AsyncDisposableStack,
+): Promise<Subject | undefined> {
+  const command = controlCommand(name);
+  if (command === undefined) return undefined;
+  const host = '127.0.0.1';
+  const port = await freePort(host);
+  const words = onCore('server', [...command, host, String(port), String(bodyBytes)]);
+  const child = start(words, { stdio: ['ignore', 'pipe', 'inherit'] });
+  stack.defer(() => stop(child));
+  await untilItSpeaks(child);
+  const pids = child.pid === undefined ? [] : [child.pid];
+  return { name, host, port, pids, callers: [controlCaller] };
+}
+
+const controlCaller = {
+  target: defaultTarget,
+  expect: { kind: 'status', statuses: [200] },
+} as const;
+
+/** `taskset` and the fabric replace themselves by the program: a pid stays that of the server. */
+function buildGo(): readonly [string, ...string[]] | undefined {
+  const folder = join(import.meta.dirname, '../../.cache/bench');
+  mkdirSync(folder, { recursive: true });
+  const built = spawnSync('go', ['build', '-o', join(folder, 'go-http'), 'main.go'], {
+    cwd: join(servers, 'go'),
+    stdio: ['ignore', 'ignore', 'inherit'],
+    env: { ...process.env, GOFLAGS: '-mod=mod', GO111MODULE: 'off' },
+  });
+  return built.status === 0 ? [join(folder, 'go-http')] : undefined;
+}

@@ -1,0 +1,80 @@
+/**
+ * Rounds of all subjects in turn, so that what disturbs the machine disturbs all of them; the ratio
+ * within a round is what counts.
+ */
+import type { Round, Series } from '../core/results.ts';
+import type { Caller, LoadPlan, LoadReport } from '../load/plan.ts';
+import { runLoad, type RunLoad } from './run-load.ts';
+
+export interface Subject {
+  readonly name: string;
+  readonly host: string;
+  readonly port: number;
+  readonly pids: readonly number[];
+  readonly callers: readonly Caller[];
+  /** Default: from this machine's own network. */
+  readonly runLoad?: RunLoad;
+}
+
+export interface Shape {
+  readonly name: string;
+  readonly connections: number;
+  readonly kind: LoadPlan['kind'];
+  readonly ratePerSec?: number;
+}
+
+export const shapes = {
+  one: { name: '1 kept', connections: 1, kind: 'keep' },
+  sixteen: { name: '16 kept', connections: 16, kind: 'keep' },
+  sixtyFour: { name: '64 kept', connections: 64, kind: 'keep' },
+  fresh: { name: '16 new each', connections: 16, kind: 'new' },
+} as const satisfies Record<string, Shape>;
+
+export interface RoundsOptions {
+  readonly subjects: readonly (Subject | undefined)[];
+  readonly shapes: readonly Shape[];
+  readonly rounds: number;
+  readonly roundMs: number;
+  readonly say: (line: string) => void;
+}
+
+const warmUpMs = 300;
+
+/** @throws Error when an answer is missing or wrong. */
+export async function measureRounds(options: RoundsOptions): Promise<readonly Series[]> {
+  const subjects = options.subjects.filter((subject) => subject !== undefined);
+  const series: Series[] = [];
+  for (const shape of options.shapes) {
+    const rounds = subjects.map((): Round[] => []);
+    for (let round = 0; round < options.rounds; round++) {
+      for (const [index, subject] of subjects.entries()) {
+        const report = await loadOf(subject, shape, options.roundMs);
+        if (report.failures > 0) {
+          const what = `${report.failures} failures, the first: ${report.firstFailure ?? ''}`;
+          throw new Error(`${subject.name}, ${shape.name}: ${what}`);
+        }
+        rounds[index]?.push(roundOf(report));
+        const perSec = Math.round(report.perSec);
+        options.say(`${shape.name} ${round + 1}/${options.rounds} ${subject.name}: ${perSec}/s`);
+      }
+    }
+    for (const [index, subject] of subjects.entries()) {
+      series.push({ subject: subject.name, shape: shape.name, rounds: rounds[index] ?? [] });
+    }
+  }
+  return series;
+}
+
+export function loadOf(subject: Subject, shape: Shape, measuredMs: number): Promise<LoadReport> {
+  const { host, port, callers, pids } = subject;
+  const { connections, kind, ratePerSec } = shape;
+  return (subject.runLoad ?? runLoad)({
+    ...{ host, port, callers, connections, kind, warmUpMs, measuredMs, serverPids: pids },
+    ...(ratePerSec === undefined ? {} : { ratePerSec }),
+  });
+}
+
+function roundOf(report: LoadReport): Round {
+  const { perSec, answers, failures, cpuMsPer1000, latency } = report;
+  return { perSec, answers, failures, cpuMsPer1000, latency };
+}

@@ -1,0 +1,130 @@
+/** Pictures and tables: what is given is in them, whatever its names are. */
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { Histogram } from '../../bench/core/histogram.ts';
+import {
+  mergeScenarios,
+  type Results,
+  type Round,
+  type ScenarioResult,
+} from '../../bench/core/results.ts';
+import { renderBars, renderLines } from '../../bench/report/charts.ts';
+import { renderGoals } from '../../bench/report/goals.ts';
+import { renderSpread, seriesTable } from '../../bench/report/markdown.ts';
+import { plotsOf } from '../../bench/report/plots.ts';
+import { fillReadme } from '../../bench/report/readme.ts';
+import { label, linearScale, logScale } from '../../bench/report/scale.ts';
+
+function round(perSec: number): Round {
+  const histogram = new Histogram();
+  for (let index = 1; index <= 100; index++) histogram.recordMs(index / 10);
+  return {
+    ...{ perSec, answers: 100, failures: 0, cpuMsPer1000: 10 },
+    latency: histogram.compact(),
+  };
+}
+
+function scenario(agent: readonly number[], control: readonly number[]): ScenarioResult {
+  const shape = '16 kept';
+  return {
+    ...{ name: 'hit', title: 'A & B', startedAt: '2026-01-01T00:00:00Z', seconds: 1 },
+    ...{ control: 'node:http', figures: [], curves: [], notes: [] },
+    series: [
+      { subject: 'agent', shape, rounds: agent.map(round) },
+      { subject: 'node:http', shape, rounds: control.map(round) },
+    ],
+  };
+}
+
+const machine: Results['machine'] = {
+  ...{ cpu: 'c', cores: 2, memoryMb: 1, kernel: 'k', arch: 'x64', node: 'v', commit: 'abc' },
+  ...{ hasAffinity: true, loadBefore: 0 },
+};
+
+describe('a scale', () => {
+  it('goes over all values, with round marks', () => {
+    const linear = linearScale(37, 100, 0);
+    assert.deepEqual(linear.ticks, [0, 10, 20, 30, 40]);
+    assert.equal(linear.place(0), 100);
+    assert.equal(linear.place(40), 0);
+    const log = logScale(20, 3000, 0, 300);
+    assert.deepEqual(log.ticks, [10, 100, 1000, 10_000]);
+    assert.equal(log.place(100), 100);
+  });
+
+  it('has marks that can be read', () => {
+    assert.deepEqual([0.05, 5, 1200, 20_000, 3e6].map(label), [
+      ...['0.05', '5', '1,200', '20k', '3M'],
+    ]);
+  });
+});
+
+describe('a picture', () => {
+  it('has a bar for every value and escapes every name', () => {
+    const svg = renderBars({
+      ...{ title: 'a < b & "c"', yLabel: 'y', groups: ['g'] },
+      bars: [
+        { name: '<x>', values: [10] },
+        { name: 'none', values: [undefined] },
+      ],
+    });
+    assert.ok(svg.startsWith('<svg '));
+    assert.ok(svg.includes('a &lt; b &amp; &quot;c&quot;') && svg.includes('&lt;x&gt;'));
+    assert.ok(!svg.includes('<x>') && !svg.includes('NaN'));
+    // Ground, two of the legend, one bar.
+    assert.equal(svg.match(/<rect /g)?.length, 4);
+  });
+
+  it('has a line for every row of points', () => {
+    const svg = renderLines({
+      ...{ title: 't', xLabel: 'x', yLabel: 'y', xScale: 'log', yScale: 'linear' },
+      lines: [
+        { name: 'a', points: [[1, 1], [10, 5]] }, // prettier-ignore
+        { name: 'b', points: [[1, 0], [100, 2]] }, // prettier-ignore
+      ],
+    });
+    assert.equal(svg.match(/<polyline /g)?.length, 2);
+    assert.ok(!svg.includes('NaN'));
+  });
+
+  it('is drawn of throughput and of latency for what was compared', () => {
+    const files = plotsOf(scenario([1], [1])).map(({ file }) => file);
+    assert.deepEqual(files, ['hit-throughput.svg', 'hit-latency-16-kept.svg']);
+  });
+});
+
+describe('a report', () => {
+  it('says of a goal whether it is met, by how much not, and that it is noisy', () => {
+    const render = (agent: readonly number[], control: readonly number[]) =>
+      renderGoals({ machine, scenarios: [scenario(agent, control)] }, 'measured');
+    const line = (text: string) =>
+      text.split('\n').find((each) => each.includes('16 kept: throughput')) ?? '';
+    assert.match(line(render([100, 99, 98], [100, 100, 100])), /\| 0\.99 \(0\.98–1\) \| yes \|/);
+    assert.match(line(render([50, 50, 50], [100, 100, 100])), /\| no \| 0\.45 × \|/);
+    assert.match(line(render([50, 100, 150], [100, 100, 100])), /yes \(noisy\)/);
+  });
+
+  it('gives ratios round by round beside the control', () => {
+    assert.match(seriesTable(scenario([50, 60], [100, 100])), /\| 0\.55 \(0\.5–0\.6\) \|/);
+    assert.equal(renderSpread([1, 2, 3]), '2 (1–3) noisy');
+  });
+
+  it('keeps what an earlier run found of other scenarios', () => {
+    const [former, later] = [scenario([1], [1]), scenario([2], [2])];
+    const soak = { ...former, name: 'soak' };
+    assert.deepEqual(mergeScenarios([former, soak], [later]), [later, soak]);
+    assert.deepEqual(mergeScenarios([], [later]), [later]);
+  });
+
+  it('goes between the markers of the README and leaves the rest alone', async () => {
+    const file = join(import.meta.dirname, '../../bench/README.md');
+    const readme = await readFile(file, 'utf8');
+    const filled = fillReadme(readme, { machine, scenarios: [scenario([1], [1])] });
+    assert.ok(filled.startsWith(readme.slice(0, readme.indexOf('<!-- generated: results -->'))));
+    assert.ok(filled.includes('](plots/hit-throughput.svg)'));
+    assert.equal(fillReadme(filled, { machine, scenarios: [scenario([1], [1])] }), filled);
+    assert.throws(() => fillReadme('', { machine, scenarios: [] }), /markers/);
+  });
+});

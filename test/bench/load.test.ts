@@ -1,0 +1,101 @@
+/** The load program against servers that misbehave on purpose: what it says must be what happened. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, type RequestListener } from 'node:http';
+import { describe, it } from 'node:test';
+import { createLabIdentity } from '../../src/lab/lab-identity.ts';
+import { createTokenSigner } from '../../src/lab/lab-token.ts';
+import { Histogram } from '../../bench/core/histogram.ts';
+import type { LoadPlan, LoadReport } from '../../bench/load/plan.ts';
+import { runLoad } from '../../bench/stand/run-load.ts';
+
+async function load(
+  listener: RequestListener,
+  plan: Partial<LoadPlan>,
+): Promise<{ readonly report: LoadReport; readonly requests: number }> {
+  let requests = 0;
+  const server = createServer((request, response) => {
+    requests += 1;
+    listener(request, response);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  try {
+    const report = await runLoad({
+      ...{ host: '127.0.0.1', port, connections: 4, kind: 'keep', warmUpMs: 100, measuredMs: 400 },
+      callers: [{ target: '/', expect: { kind: 'status', statuses: [200] } }],
+      serverPids: [process.pid],
+      ...plan,
+    });
+    return { report, requests };
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+describe('the load program', { timeout: 60_000 }, () => {
+  it('counts right answers, their latency and the CPU of the server', async () => {
+    for (const kind of ['keep', 'new'] as const) {
+      const { report, requests } = await load(
+        (_, response) => {
+          response.end('x');
+        },
+        { kind },
+      );
+      assert.equal(report.firstFailure, undefined);
+      assert.ok(report.answers > 0 && report.answers <= requests);
+      assert.equal(Histogram.from(report.latency).count, report.answers);
+      assert.ok((report.cpuMsPer1000 ?? 0) > 0);
+    }
+  });
+
+  it('counts wrong answers and lost connections as failures', async () => {
+    const wrong = await load((_, response) => void response.writeHead(500).end('x'), {});
+    assert.equal(wrong.report.answers, 0);
+    assert.match(wrong.report.firstFailure ?? '', /status 500/);
+    const lost = await load((request) => void request.socket.destroy(), {});
+    assert.equal(lost.report.answers, 0);
+    assert.ok(lost.report.failures > 0);
+  });
+
+  it('counts latency from when a request was due, however late it could be sent', async () => {
+    let isFirst = true;
+    const { report } = await load(
+      (_, response) => {
+        setTimeout(() => response.end('x'), isFirst ? 300 : 0);
+        isFirst = false;
+      },
+      // One connection, which the first request holds for 300 ms while others fall due.
+      { connections: 1, ratePerSec: 100, warmUpMs: 0, measuredMs: 600 },
+    );
+    assert.equal(report.firstFailure, undefined);
+    assert.ok(report.answers >= 59 && report.answers <= 61, `${report.answers} answers`);
+    assert.ok(Histogram.from(report.latency).percentileUs(0.75) > 100_000);
+  });
+
+  it('asks once on every connection in a burst', async () => {
+    const { report, requests } = await load((_, response) => void response.end('x'), {
+      ...{ kind: 'burst', connections: 30, measuredMs: 5_000 },
+    });
+    assert.equal(report.answers, 30);
+    assert.equal(requests, 30);
+  });
+
+  it('refuses to go on when a token of somebody else comes', async () => {
+    const identity = createLabIdentity('other');
+    const issuedAtWallMs = Date.now();
+    const token = createTokenSigner()({
+      ...{ identity, audience: 'a', tenantId: 't', issuedAtWallMs, lifetimeMs: 1000 },
+    });
+    const expect = { kind: 'identity', name: 'mine' } as const;
+    await assert.rejects(
+      load((_, response) => void response.end(JSON.stringify({ access_token: token })), {
+        callers: [{ target: '/', expect }],
+      }),
+      /tokens of another identity/,
+    );
+  });
+});

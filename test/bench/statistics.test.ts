@@ -1,0 +1,52 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { parseOptions } from '../../bench/core/options.ts';
+import { median, ratiosOf, slopeOf, spreadOf } from '../../bench/core/statistics.ts';
+
+describe('what several rounds say', () => {
+  it('is their median, and how far they lie apart', () => {
+    assert.equal(median([3, 1, 2]), 2);
+    assert.equal(median([4, 1, 2, 3]), 2.5);
+    assert.deepEqual(spreadOf([1, 1.1, 0.9]), { median: 1, min: 0.9, max: 1.1, isNoisy: false });
+    assert.ok(spreadOf([1, 1.3, 0.8]).isNoisy);
+    assert.ok(!spreadOf([7]).isNoisy);
+  });
+
+  it('is a ratio round by round', () => {
+    assert.deepEqual(ratiosOf([1, 4, 9], [2, 2]), [0.5, 2]);
+  });
+
+  it('is a slope by least squares', () => {
+    assert.equal(
+      slopeOf([
+        [0, 1],
+        [1, 3],
+        [2, 5],
+      ]),
+      2,
+    );
+    assert.ok(Number.isNaN(slopeOf([[1, 1]])));
+  });
+});
+
+describe('the command line', () => {
+  it('publishes a whole run, and neither a part nor a quick one', () => {
+    assert.ok(parseOptions([]).isPublished);
+    assert.ok(!parseOptions(['hit']).isPublished);
+    assert.ok(!parseOptions(['--quick']).isPublished);
+    assert.ok(parseOptions(['hit', '--publish']).isPublished);
+  });
+
+  it('gives what follows -- to the agent', () => {
+    const { only, agentFlags } = parseOptions(['hit', '--', '--log-level=warn', 'hit']);
+    assert.deepEqual(only, ['hit']);
+    assert.deepEqual(agentFlags, ['--log-level=warn', 'hit']);
+  });
+
+  it('takes a rival as a name and a command', () => {
+    const { against } = parseOptions(['--against', 'old = /bin/nmi --v=1']);
+    assert.deepEqual(against, { name: 'old', command: '/bin/nmi --v=1' });
+    assert.throws(() => parseOptions(['--against', 'old']), /NAME=COMMAND/);
+    assert.throws(() => parseOptions(['--rounds', '0']), /whole number/);
+  });
+});
