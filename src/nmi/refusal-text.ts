@@ -8,6 +8,7 @@ import { refuse, type Answer, type RefusalExtra } from './answers.ts';
 import type { Authorised } from './authorisation.ts';
 import type { GrantRefusal, NamedSelector } from './grant.ts';
 import { printable } from './printable.ts';
+import type { AzureNode } from './sources/azure-node.ts';
 import type { ObjectName, SourceFailure } from './sources/source.ts';
 import type { UpstreamChoice } from './upstream-of.ts';
 
@@ -156,8 +157,8 @@ export function explainFailure(
       return refuse(
         'identity_not_assigned',
         `Identity not found: AzureIdentity ${identity.namespace}/${identity.name} of pod ` +
-          `${pod.namespace}/${pod.name} is not assigned to this node. Assign it: az vmss identity ` +
-          `assign --resource-group <node resource group> --name <scale set> --identities ${id}`,
+          `${pod.namespace}/${pod.name} is not assigned to this node. Assign it: ` +
+          `${assignCommand(failure.node)} --identities ${id}`,
       );
     }
     case 'upstream_refused':
@@ -185,6 +186,17 @@ export function explainFailure(
         extra,
       );
   }
+}
+
+function assignCommand(node: AzureNode | undefined): string {
+  if (node === undefined) {
+    return 'az vmss identity assign --resource-group <node resource group> --name <scale set>';
+  }
+  const { kind, subscriptionId, resourceGroup, name } = node;
+  return (
+    `az ${kind} identity assign --subscription ${subscriptionId} ` +
+    `--resource-group ${resourceGroup} --name ${name}`
+  );
 }
 
 function whose(identity: Identity | undefined, pod: Pod): string {

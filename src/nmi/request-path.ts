@@ -68,8 +68,11 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
 
   const agent = userAgent(config.customUserAgent);
   const loopMark = new LoopMark();
-  const source = openImdsSource({ endpoint, userAgent: agent, timeoutMs, clock, loopMark });
   const { blockInstanceMetadata, allowedAreas } = config;
+  const source = openImdsSource({
+    ...{ endpoint, userAgent: agent, timeoutMs, clock, loopMark },
+    hidesNode: blockInstanceMetadata,
+  });
   const passthrough = openPassthrough({
     endpoint,
     timeoutMs,

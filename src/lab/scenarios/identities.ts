@@ -1,6 +1,7 @@
 /** Which identity a pod gets: one, several, by each selector, none. */
 import assert from 'node:assert/strict';
-import { createLabIdentity } from '../lab-identity.ts';
+import { instanceDocument } from '../imds-documents.ts';
+import { createLabIdentity, labSubscriptionId } from '../lab-identity.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
@@ -213,6 +214,7 @@ const unassigned: Scenario = {
   inTour: false,
   run: async (world) => {
     const { name, clientId, resourceId } = createLabIdentity('unassigned');
+    const { compute } = instanceDocument;
     world.kube.apply(createAzureIdentity({ name, clientId, resourceId }));
     world.addBinding(name, name, name);
     const pod = await world.addPod({ name: 'app', binding: name });
@@ -222,12 +224,15 @@ const unassigned: Scenario = {
         status: 400,
         says: /^Identity not found: .*not assigned to this node/,
       });
-      assert.ok(reply.text.includes(`az vmss identity assign `), reply.text);
-      assert.ok(reply.text.includes(`--identities ${resourceId}`), reply.text);
+      const command =
+        `az vmss identity assign --subscription ${labSubscriptionId} ` +
+        `--resource-group ${compute.resourceGroupName} --name ${compute.vmScaleSetName} ` +
+        `--identities ${resourceId}`;
+      assert.ok(reply.text.includes(command), reply.text);
     }
     assertUpstream(world, []);
     const asked = world.imds.requests().map(({ target }) => target.includes(clientId));
-    assert.deepEqual(asked, [true], 'one question about this identity, its answer kept a while');
+    assert.deepEqual(asked, [true, false], 'one question about this identity, one about the node');
     return 'refused with the az line; one question upstream for two requests';
   },
 };

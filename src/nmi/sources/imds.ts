@@ -22,6 +22,7 @@ import type {
   TokenRequest,
   TokenSource,
 } from './source.ts';
+import { azureNodePath, parseAzureNode, type AzureNode } from './azure-node.ts';
 import { judgeEntra } from './entra/aadsts.ts';
 import { identityOf, parseImdsToken } from './imds-body.ts';
 import { clockAheadMs } from './server-clock.ts';
@@ -33,6 +34,9 @@ const maxBodyBytes = 64 * 1024;
 const retryDelaysMs = [100, 400];
 /** How long a refusal of the upstream is remembered: it will not change within seconds. */
 const refusalHoldMs = 5_000;
+/** A caller waits for it, though for nothing but words. */
+const nodeTimeoutMs = 1_000;
+const nodeRetryMs = 60_000;
 /** One odd header must not take a key out of service for days. */
 const maxRetryAfterS = 120;
 
@@ -45,6 +49,8 @@ export interface ImdsSourceOptions {
   readonly clock: Clock;
   /** What the agent's own listener knows this source by. */
   readonly loopMark: LoopMark;
+  /** Failures do not tell what Azure calls the node: pods are not to know. */
+  readonly hidesNode?: boolean;
 }
 
 type NodeRequest = TokenRequest<NodeIdentity>;
@@ -61,9 +67,65 @@ export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
     maxHeaderSize: 16 * 1024,
   });
 
+  const node = options.hidesNode === true ? undefined : new KnownNode(pool, options);
+
   return {
-    fetch: (request, mayRetry) => fetchToken(pool, request, mayRetry, options),
+    async fetch(request, mayRetry) {
+      const result = await fetchToken(pool, request, mayRetry, options);
+      if (result.ok || result.failure.reason !== 'identity_not_assigned') return result;
+      const found = await node?.get();
+      return found === undefined ? result : failed({ ...result.failure, node: found });
+    },
     [Symbol.asyncDispose]: () => pool.destroy(),
+  };
+}
+
+/** What Azure calls this node: asked for when it is first needed, and seldom where nobody tells. */
+class KnownNode {
+  readonly #pool: Pool;
+  readonly #options: ImdsSourceOptions;
+  #asked: Promise<AzureNode | undefined> = Promise.resolve(undefined);
+  #nextTryAtMs = -Infinity;
+
+  constructor(pool: Pool, options: ImdsSourceOptions) {
+    this.#pool = pool;
+    this.#options = options;
+  }
+
+  /** Never rejects. */
+  get(): Promise<AzureNode | undefined> {
+    const nowMs = this.#options.clock.monotonicMs();
+    if (nowMs >= this.#nextTryAtMs) {
+      this.#nextTryAtMs = nowMs + nodeRetryMs;
+      this.#asked = this.#ask();
+    }
+    return this.#asked;
+  }
+
+  async #ask(): Promise<AzureNode | undefined> {
+    const timeoutMs = Math.min(nodeTimeoutMs, this.#options.timeoutMs);
+    try {
+      const response = await this.#pool.request({
+        ...{ method: 'GET', path: azureNodePath, signal: AbortSignal.timeout(timeoutMs) },
+        headers: headersOf(this.#options),
+      });
+      const body = await readText(response.body);
+      const node = response.statusCode === 200 ? parseAzureNode(body) : undefined;
+      if (node !== undefined) this.#nextTryAtMs = Infinity;
+      return node;
+    } catch {
+      // The failure that it would have made clearer is told all the same.
+      return undefined;
+    }
+  }
+}
+
+function headersOf({ userAgent, loopMark }: ImdsSourceOptions): Readonly<Record<string, string>> {
+  return {
+    metadata: 'true',
+    accept: 'application/json',
+    'user-agent': userAgent,
+    [correlationHeader]: loopMark.next(),
   };
 }
 
@@ -96,12 +158,7 @@ async function tryOnce(
     const response = await pool.request({
       method: 'GET',
       path: renderPath(request),
-      headers: {
-        metadata: 'true',
-        accept: 'application/json',
-        'user-agent': options.userAgent,
-        [correlationHeader]: options.loopMark.next(),
-      },
+      headers: headersOf(options),
       signal: AbortSignal.timeout(leftMs),
     });
     const body = await readText(response.body);

@@ -3,6 +3,7 @@
  * not cache tokens, does not decide who may ask, and turns every failure into a value.
  */
 import type { Token } from '../../cache/token.ts';
+import type { AzureNode } from './azure-node.ts';
 
 /** An identity as the node's own metadata service knows it. */
 export type NodeIdentity =
@@ -94,6 +95,8 @@ export interface SourceFailure {
   /** Text safe to show to the caller; never holds a token, a secret or a URL with credentials. */
   readonly description: string;
   readonly details?: EntraErrorDetails;
+  /** With `identity_not_assigned`, where known: to what it is not. */
+  readonly node?: AzureNode;
   /** Seconds to wait, if the upstream said so. */
   readonly retryAfterS?: number;
   /** How long asking again for the same is useless, in milliseconds. */

@@ -1,0 +1,32 @@
+/** What Azure calls this node, as its own metadata tells: a command about it has to name that. Pure. */
+import { parseRecord, stringAt } from '../json-value.ts';
+
+/** Each is a name that Azure allows, and so a word of a command line. */
+export interface AzureNode {
+  readonly kind: 'vmss' | 'vm';
+  readonly subscriptionId: string;
+  readonly resourceGroup: string;
+  /** Of the scale set, or of the machine that is in none. */
+  readonly name: string;
+}
+
+export const azureNodePath = '/metadata/instance/compute?api-version=2021-02-01&format=json';
+
+/** @param body of the answer at {@link azureNodePath}. */
+export function parseAzureNode(body: string): AzureNode | undefined {
+  const compute = parseRecord(body);
+  const scaleSet = stringAt(compute, 'vmScaleSetName');
+  const node: AzureNode = {
+    kind: scaleSet === '' ? 'vm' : 'vmss',
+    subscriptionId: stringAt(compute, 'subscriptionId'),
+    resourceGroup: stringAt(compute, 'resourceGroupName'),
+    name: scaleSet === '' ? stringAt(compute, 'name') : scaleSet,
+  };
+  const { subscriptionId, resourceGroup, name } = node;
+  return [subscriptionId, resourceGroup, name].every(isName) ? node : undefined;
+}
+
+/** Resource groups may have brackets, which a shell would not take for a part of a word. */
+function isName(text: string): boolean {
+  return /^\w[\w.-]{0,89}$/.test(text);
+}
