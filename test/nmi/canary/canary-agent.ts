@@ -18,6 +18,7 @@ import { createLabIdentity, createNodeIdentity } from '../../../src/lab/lab-iden
 import { openLoopbackPod, type PodClient } from '../../../src/lab/pod-client.ts';
 import { populate, type EntraWorld } from '../../support/entra-agent.ts';
 import { freePort } from '../../support/loopback-agent.ts';
+import { createCertificate } from '../sources/entra/token-server.ts';
 import { Canaries, createCanary } from './canaries.ts';
 import { done, sentFileVariable, type Command } from './child-hook.ts';
 import { HeapSnapshot } from './heap-snapshot.ts';
@@ -62,7 +63,8 @@ export async function openCanaryAgent(
   await using opening = new AsyncDisposableStack();
   let aheadMs = 0;
   const clock = { ...systemClock, wallMs: () => systemClock.wallMs() + aheadMs };
-  const kube = opening.use(await openFakeKube({ clock }));
+  const { privateKeyPem: key, certificatePem: cert } = createCertificate();
+  const kube = opening.use(await openFakeKube({ clock, tls: { key, cert } }));
   const imds = opening.use(
     await openFakeImds({
       ...{ host: '127.0.0.1', port: 0, nodeIps: ['127.0.0.1'], clock },
@@ -112,7 +114,9 @@ export async function openCanaryAgent(
       env: {
         PATH: process.env['PATH'],
         KUBECONFIG: kubeconfig,
-        HTTPS_PROXY: proxy.url,
+        // For everybody who would take one.
+        ...{ HTTPS_PROXY: proxy.url, HTTP_PROXY: proxy.url, ALL_PROXY: proxy.url },
+        ...{ https_proxy: proxy.url, http_proxy: proxy.url, all_proxy: proxy.url },
         [sentFileVariable]: sentFile,
       },
     },

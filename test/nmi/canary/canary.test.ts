@@ -296,7 +296,8 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
       await serve(agent, name);
       await serve(agent, name);
     }
-    assert.ok(agent.proxy.opened > 0, 'Entra ID was reached through the proxy');
+    const { host } = new URL(agent.entra.authority);
+    assert.deepEqual([...agent.proxy.asked], [host], 'Entra ID and nobody else by the proxy');
     await assertUntold(agent);
   });
 

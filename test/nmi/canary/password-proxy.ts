@@ -9,8 +9,8 @@ export interface PasswordProxy extends AsyncDisposable {
   readonly url: string;
   /** Answers with this status, and with the password in its words; undefined opens tunnels. */
   refuseWith: number | undefined;
-  /** How many it opened. */
-  readonly opened: number;
+  /** Hosts with ports that it opened tunnels to, and URLs that it was asked for without one. */
+  readonly asked: ReadonlySet<string>;
   cut(): void;
 }
 
@@ -18,7 +18,7 @@ export async function openPasswordProxy(password: string): Promise<PasswordProxy
   const sockets = new Set<Duplex>();
   const wanted = `Basic ${Buffer.from(`agent:${password}`).toString('base64')}`;
   let refuseWith: number | undefined;
-  let opened = 0;
+  const asked = new Set<string>();
   const server = createServer();
   server.on('connection', (socket: Socket) => {
     sockets.add(socket);
@@ -34,7 +34,7 @@ export async function openPasswordProxy(password: string): Promise<PasswordProxy
       );
       return;
     }
-    opened += 1;
+    asked.add(request.url ?? '');
     const [host = '', port = ''] = (request.url ?? '').split(':');
     const upstream = connect(Number(port), host);
     sockets.add(upstream);
@@ -48,6 +48,10 @@ export async function openPasswordProxy(password: string): Promise<PasswordProxy
       socket.write('HTTP/1.1 200 OK\r\n\r\n');
       socket.pipe(upstream).pipe(socket);
     });
+  });
+  server.on('request', (request, response) => {
+    asked.add(request.url ?? '');
+    response.writeHead(502).end();
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -63,9 +67,7 @@ export async function openPasswordProxy(password: string): Promise<PasswordProxy
     set refuseWith(status) {
       refuseWith = status;
     },
-    get opened() {
-      return opened;
-    },
+    asked,
     cut,
     async [Symbol.asyncDispose]() {
       cut();
