@@ -8,6 +8,7 @@ import { newMetrics, oldMetrics, type MetricRow } from '../src/nmi/admin/metric-
 import { refusals } from '../src/nmi/answers.ts';
 import { allowedText } from '../src/nmi/config.ts';
 import { environmentName, options, type Option } from '../src/nmi/options.ts';
+import { cloudNames, cloudOf } from '../src/nmi/sources/entra/clouds.ts';
 import { scenarios } from '../src/lab/scenarios/all.ts';
 import { clientTable } from '../test/clients/support/client-table.ts';
 
@@ -22,6 +23,7 @@ export function renderReadme(readme: string): string {
     reasons: reasonTable(),
     scenarios: scenarioList(),
     clients: clientTable(),
+    clouds: cloudTable(),
   };
   return Object.entries(parts).reduce((text, [name, part]) => fill(text, name, part), readme);
 }
@@ -92,6 +94,14 @@ function reasonTable(): string {
     'retryAfterS' in row ? `${row.retryAfterS} s or more` : '',
   ]);
   return table(['reason', 'status', 'error', 'Retry-After'], rows);
+}
+
+function cloudTable(): string {
+  const rows = cloudNames.map((name) => {
+    const { authority, audience } = cloudOf(name);
+    return [`\`${name}\``, authority, `\`${audience}\``];
+  });
+  return table(['`--cloud`', 'Entra ID', 'audience of federated credentials'], rows);
 }
 
 function scenarioList(): string {
