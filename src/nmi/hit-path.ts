@@ -3,7 +3,8 @@
  * memory. Whatever needs more than that is not answered here.
  *
  * A right stands for as long as nothing that it rests on has changed: the generation of the indexes
- * says so, and it is compared at every request. Nothing is granted by memory alone.
+ * says so, and it is compared at every request; and it is worked out anew now and then, since what is
+ * read on demand changes no generation until it is read. Nothing is granted by memory alone.
  */
 import type { Clock } from '../cache/clock.ts';
 import type { Authorised } from './authorisation.ts';
@@ -20,7 +21,7 @@ import { tokenKey } from './upstream-key.ts';
 
 export interface HitPathOptions {
   readonly knowledge: GrantKnowledge;
-  readonly broker: TokenBroker;
+  readonly broker: Pick<TokenBroker, 'peekKey'>;
   readonly policy: GrantPolicy;
   readonly clock: Clock;
   readonly onHit: (exchange: Exchange, right: StandingRight) => void;
@@ -39,12 +40,15 @@ export interface Hits {
 export interface StandingRight {
   readonly target: string;
   readonly generation: number;
+  readonly workedOutAtMs: number;
   readonly authorised: Authorised;
   readonly resource: string;
   readonly key: string;
   readonly source: string;
 }
 
+/** What a service account says is read again only when somebody asks for it. */
+const maxAgeMs = 1_000;
 const noHeaders: readonly string[] = [];
 
 export class HitPath {
@@ -59,10 +63,14 @@ export class HitPath {
     let right: StandingRight | undefined;
     return {
       answer: (target, startedAtMs, requestId) => {
-        if (right?.target !== target || right.generation !== this.#generation()) {
-          right = this.#workOut(caller, target);
-          if (right === undefined) return undefined;
+        const isStanding =
+          right?.target === target &&
+          right.generation === this.#generation() &&
+          startedAtMs - right.workedOutAtMs < maxAgeMs;
+        if (!isStanding) {
+          right = this.#workOut(caller, target, startedAtMs);
         }
+        if (right === undefined) return undefined;
         return this.#answer(caller, right, startedAtMs, requestId);
       },
     };
@@ -74,7 +82,7 @@ export class HitPath {
     return grants.generation + (workloadIdentities?.generation ?? 0);
   }
 
-  #workOut(caller: CallerConnection, target: string): StandingRight | undefined {
+  #workOut(caller: CallerConnection, target: string, nowMs: number): StandingRight | undefined {
     const { knowledge, policy, clock } = this.#options;
     const route = parseRoute(target);
     if (route.kind !== 'token') return undefined;
@@ -88,6 +96,7 @@ export class HitPath {
     const { resource } = query;
     return {
       ...{ target, resource, authorised: decision, generation: this.#generation() },
+      workedOutAtMs: nowMs,
       key: tokenKey(decision.upstream, resource),
       source: sourceNameOf(decision.upstream),
     };
