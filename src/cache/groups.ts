@@ -26,9 +26,9 @@ export class Groups<T extends object> {
     return this.#groups.has(key);
   }
 
-  *of(key: string): Iterable<T> {
+  of(key: string): Iterable<T> {
     const group = this.#groups.get(key);
-    if (group instanceof Set) yield* group;
-    else if (group !== undefined) yield group;
+    if (group === undefined) return [];
+    return group instanceof Set ? group : [group];
   }
 }

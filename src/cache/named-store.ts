@@ -30,19 +30,21 @@ export class NamedStore<T extends ObjectRef> implements ObjectStore<T> {
 
   replace(items: readonly T[]): void {
     const previous = this.#objects;
+    // A look-up costs as much as an insertion, and the first list brings the most objects.
+    const before = previous.size === 0 ? () => undefined : (key: string) => previous.get(key);
     const next = new Map<string, T>();
     for (const item of items) {
       const key = objectKey(item.namespace, item.name);
-      const stored = previous.get(key);
+      const stored = before(key);
       next.set(key, stored !== undefined && isDeepStrictEqual(stored, item) ? stored : item);
     }
     this.#objects = next;
-    for (const [key, before] of previous) {
-      if (!next.has(key)) this.#observer.changed(before, undefined);
+    for (const [key, stored] of previous) {
+      if (!next.has(key)) this.#observer.changed(stored, undefined);
     }
     for (const [key, after] of next) {
-      const before = previous.get(key);
-      if (before !== after) this.#observer.changed(before, after);
+      const stored = before(key);
+      if (stored !== after) this.#observer.changed(stored, after);
     }
     this.#observer.settled();
   }

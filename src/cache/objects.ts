@@ -34,6 +34,8 @@ export interface Identity extends ObjectRef {
   readonly resourceId: string;
   /** Undefined for type 0, of which a cluster has thousands. */
   readonly entra: EntraSettings | undefined;
+  /** `spec.allowedResources`: what tokens may be for; undefined means anything, never empty. */
+  readonly allowedResources: readonly string[] | undefined;
   readonly createdAtWallMs: number;
 }
 
@@ -55,6 +57,8 @@ export interface EntraSettings {
 export interface Binding extends ObjectRef {
   readonly identityName: string;
   readonly selector: string;
+  /** `spec.serviceAccount`: it is for pods under this one only; empty means under any. */
+  readonly serviceAccount: string;
   readonly createdAtWallMs: number;
 }
 
@@ -69,6 +73,8 @@ export interface Exception extends ObjectRef {
  * re-created object).
  */
 export interface ObjectStore<T extends ObjectRef> {
+  /** Objects in it. */
+  readonly size: number;
   replace(items: readonly T[]): void;
   upsert(item: T): void;
   remove(ref: ObjectRef): void;

@@ -62,6 +62,10 @@ export class PodIndex implements ObjectStore<Pod> {
     return this.#generation;
   }
 
+  get size(): number {
+    return this.#tables.byUid.size;
+  }
+
   /** The whole truth at once; pods that are equal to the stored ones keep their objects. */
   replace(items: readonly Pod[]): void {
     const next = emptyTables();

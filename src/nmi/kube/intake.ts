@@ -36,8 +36,6 @@ export interface Gathering {
 export function createIntake<T extends ObjectRef>(options: IntakeOptions<T>): Intake {
   const { parse, store, onSkip } = options;
   let rejected = 0;
-  /** What the store holds, by uid. */
-  const known = new Set<string>();
   /** Unusable objects by uid, with the reason last told. */
   const skipped = new Map<string, string>();
 
@@ -52,11 +50,6 @@ export function createIntake<T extends ObjectRef>(options: IntakeOptions<T>): In
     return uid;
   }
 
-  function forget(ref: ObjectRef): void {
-    store.remove(ref);
-    known.delete(ref.uid);
-  }
-
   function refOf(object: JsonRecord): ObjectRef {
     const parsed = parse(object);
     const ref = parsed.ok ? parsed.value : parsed.ref;
@@ -69,45 +62,46 @@ export function createIntake<T extends ObjectRef>(options: IntakeOptions<T>): In
       const parsed = parse(object);
       if (parsed.ok) {
         store.upsert(parsed.value);
-        known.add(parsed.value.uid);
         skipped.delete(parsed.value.uid);
         return;
       }
       skip(parsed.ref, parsed.reason);
       // What it was before must not go on granting.
-      if (parsed.ref !== undefined) forget(parsed.ref);
+      if (parsed.ref !== undefined) store.remove(parsed.ref);
     },
     deleted(object) {
       const ref = refOf(object);
-      forget(ref);
+      store.remove(ref);
       skipped.delete(ref.uid);
     },
     gather() {
-      const items = new Map<string, T>();
+      // A list of 30,000 objects names each once, so no table is made of the names.
+      const items: T[] = [];
+      /** Objects that were taken back, with how many had come until then. */
+      const gone = new Map<string, number>();
       const unusable = new Set<string>();
       return {
         put(object) {
           const parsed = parse(object);
           if (parsed.ok) {
-            items.set(keyOf(parsed.value), parsed.value);
+            items.push(parsed.value);
             return;
           }
           unusable.add(skip(parsed.ref, parsed.reason));
-          if (parsed.ref !== undefined) items.delete(keyOf(parsed.ref));
+          if (parsed.ref !== undefined) gone.set(keyOf(parsed.ref), items.length);
         },
         drop(object) {
-          items.delete(keyOf(refOf(object)));
+          gone.set(keyOf(refOf(object)), items.length);
         },
         commit() {
-          store.replace([...items.values()]);
-          known.clear();
-          for (const { uid } of items.values()) known.add(uid);
+          const isLeft = (item: T, index: number) => index >= (gone.get(keyOf(item)) ?? 0);
+          store.replace(gone.size === 0 ? items : items.filter(isLeft));
           for (const uid of skipped.keys()) if (!unusable.has(uid)) skipped.delete(uid);
         },
       };
     },
     get objects() {
-      return known.size;
+      return store.size;
     },
     get rejected() {
       return rejected;

@@ -31,24 +31,27 @@ export function createJsonLines(maxLineBytes: number): JsonLines {
     pending.push(part);
   }
 
-  function takeLine(): string {
-    const [only] = pending;
-    const bytes = pending.length === 1 && only !== undefined ? only : Buffer.concat(pending);
+  /** The line that ends before `end`: most lie in one chunk, and are read where they are. */
+  function takeLine(chunk: Buffer, start: number, end: number): string {
+    if (pendingBytes === 0 && end - start <= maxLineBytes)
+      return chunk.toString('utf8', start, end);
+    keep(chunk.subarray(start, end));
+    const bytes = Buffer.concat(pending);
     pending = [];
     pendingBytes = 0;
-    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
+    return bytes.toString('utf8');
   }
 
   return {
     *push(chunk) {
+      const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
       let start = 0;
-      for (let end = chunk.indexOf(newline); end >= 0; end = chunk.indexOf(newline, start)) {
-        keep(chunk.subarray(start, end));
+      for (let end = bytes.indexOf(newline); end >= 0; end = bytes.indexOf(newline, start)) {
+        const line = takeLine(bytes, start, end);
         start = end + 1;
-        const line = takeLine();
-        if (line.trim() !== '') yield parseLine(line);
+        if (line.startsWith('{') || line.trim() !== '') yield parseLine(line);
       }
-      keep(chunk.subarray(start));
+      keep(bytes.subarray(start));
     },
     get pendingBytes() {
       return pendingBytes;

@@ -35,6 +35,9 @@ export class MapStore<T extends ObjectRef> implements ObjectStore<T> {
   poison: Error | undefined;
   #waiting: { readonly holds: () => boolean; readonly resolve: () => void }[] = [];
 
+  get size(): number {
+    return this.items.size;
+  }
   replace(items: readonly T[]): void {
     this.replaced.push(items);
     this.items.clear();

@@ -217,6 +217,9 @@ class WatchedStore implements ObjectStore<Versioned> {
     return this.#broken.promise;
   }
 
+  get size(): number {
+    return this.#content.size;
+  }
   replace(items: readonly Versioned[]): void {
     this.#content.clear();
     for (const item of items) this.#content.set(item.name, item);

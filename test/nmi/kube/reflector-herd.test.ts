@@ -85,6 +85,7 @@ class HerdedServer {
 }
 
 class NoStore implements ObjectStore<ObjectRef> {
+  readonly size = 0;
   replace(): void {}
   upsert(): void {}
   remove(): void {}
