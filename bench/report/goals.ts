@@ -134,6 +134,7 @@ export function renderGoals(results: Results, which: 'all' | 'measured'): string
       ],
     ];
   });
+  if (rows.length === 0) return '';
   const head = ['goal', 'wanted', 'measured', 'met', 'what is left'];
   return `${met} of ${measured} goals that were measured are met.\n\n${table(head, rows)}`;
 }

@@ -1,3 +1,5 @@
+import { against } from './against.ts';
+import { attestation } from './attestation.ts';
 import { churn } from './churn.ts';
 import { coldStart } from './cold-start.ts';
 import { expiry } from './expiry.ts';
@@ -7,6 +9,7 @@ import { miss } from './miss.ts';
 import { mix } from './mix.ts';
 import { newConnections } from './new-connections.ts';
 import { outage } from './outage.ts';
+import { redirects } from './redirects.ts';
 import { restart } from './restart.ts';
 import type { Scenario } from './scenario.ts';
 import { stampede } from './stampede.ts';
@@ -14,6 +17,19 @@ import { throttled } from './throttled.ts';
 
 /** In the order they run and are reported. */
 export const scenarios: readonly Scenario[] = [
-  ...[hit, newConnections, mix, churn, miss, expiry, stampede, throttled, restart, outage],
-  ...[coldStart, memory],
+  ...[
+    hit,
+    newConnections,
+    redirects,
+    attestation,
+    mix,
+    churn,
+    miss,
+    expiry,
+    stampede,
+    throttled,
+    restart,
+    outage,
+  ],
+  ...[coldStart, memory, against],
 ];

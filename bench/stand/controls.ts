@@ -13,7 +13,7 @@ export type ControlName = (typeof subjects)['nodeHttp' | 'rawTcp' | 'goHttp'];
 const servers = join(import.meta.dirname, '../servers');
 
 /** The words that start a control; undefined where its language is not installed. */
-function controlCommand(name: ControlName): readonly [string, ...string[]] | undefined {
+export function controlCommand(name: ControlName): readonly [string, ...string[]] | undefined {
   switch (name) {
     case 'node:http':
       return [process.execPath, join(servers, 'node-http.ts')];
@@ -42,7 +42,7 @@ export async function openControl(
   return { name, host, port, pids, callers: [controlCaller] };
 }
 
-const controlCaller = {
+export const controlCaller = {
   target: defaultTarget,
   expect: { kind: 'status', statuses: [200] },
 } as const;

@@ -6,7 +6,7 @@ import { outputOf, start } from '../machine/child.ts';
 
 export type RunLoad = (plan: LoadPlan) => Promise<LoadReport>;
 
-function loadCommand(plan: LoadPlan): readonly [string, ...string[]] {
+export function loadCommand(plan: LoadPlan): readonly [string, ...string[]] {
   const program = join(import.meta.dirname, '../programs/load.ts');
   return onCore('load', [process.execPath, program, JSON.stringify(plan)]);
 }
@@ -17,7 +17,7 @@ export async function runLoad(plan: LoadPlan): Promise<LoadReport> {
 }
 
 /** @throws Error when a token of somebody else came: no measurement matters then. */
-function parseReport(text: string): LoadReport {
+export function parseReport(text: string): LoadReport {
   const report = JSON.parse(text) as LoadReport;
   if (report.foreign > 0) throw new Error(`${report.foreign} tokens of another identity`);
   return report;

@@ -1,0 +1,141 @@
+/**
+ * A whole node, seen from inside the azure namespace of a fabric: fakes here, the agent (or another
+ * implementation) and a control in the node, one pod that asks. `node bench/programs/fabric-node.ts
+ * PLAN` says when it is ready, then obeys orders by line until stdin ends.
+ */
+import { randomUUID } from 'node:crypto';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { attachFabric, fabricAddresses } from '../../src/lab/fabric.ts';
+import { inCgroup, openLabCgroups } from '../../src/lab/lab-cgroups.ts';
+import { openSurroundings } from '../../src/lab/surroundings.ts';
+import { onCore } from '../machine/cores.ts';
+import { outputOf, stop, untilItSpeaks } from '../machine/child.ts';
+import { measureLookUps } from '../stand/look-ups.ts';
+import { controlCommand } from '../stand/controls.ts';
+import {
+  nodePorts,
+  type FabricAnswer,
+  type FabricOrder,
+  type FabricPlan,
+  type FabricReady,
+} from '../stand/fabric-plan.ts';
+import { addAskingPod, fillCluster, goalSize, nodeName } from '../stand/objects.ts';
+import { loadCommand, parseReport } from '../stand/run-load.ts';
+import { defaultTarget } from '../stand/stand.ts';
+
+const { imdsIp, azureIp, nodeIp } = fabricAddresses;
+const plan = JSON.parse(process.argv[2] ?? '{}') as FabricPlan;
+const podName = 'ask-0';
+
+await using stack = new AsyncDisposableStack();
+const fabric = attachFabric(plan.prefix);
+const around = stack.use(
+  await openSurroundings({
+    imds: { host: imdsIp, port: 80 },
+    ...{ host: azureIp, kubePort: 6443, entraPort: 8443, nodeIp },
+  }),
+);
+const cgroups = plan.redirect === 'ebpf' ? stack.use(openLabCgroups()) : undefined;
+const uid = randomUUID();
+const cgroup = cgroups?.addPod(uid);
+const { ip } = await fabric.addPod(podName);
+const identity = addAskingPod(around.kube, around.imds, { name: podName, ip, uid });
+fillCluster(around.kube, { ...goalSize, pods: goalSize.pods - 1 });
+
+const agent = startInNode(plan.rival === undefined ? agentWords() : rivalWords(plan.rival.command));
+const target = { host: plan.redirect === 'none' ? nodeIp : imdsIp };
+const port = plan.redirect === 'none' ? nodePorts.agent : 80;
+const asked = await outputOf(
+  runInPod([process.execPath, programPath('ask.ts'), target.host, `${port}`, defaultTarget]),
+);
+const bodyBytes = Number(asked);
+const control = startInNode([
+  ...(controlCommand('node:http') ?? []),
+  ...[nodeIp, `${nodePorts.control}`, `${bodyBytes}`],
+]);
+await untilItSpeaks(control);
+const ready: FabricReady = {
+  ...{ agentPid: agent.pid ?? 0, controlPid: control.pid ?? 0 },
+  ...{ identity: identity.name, bodyBytes },
+};
+say(ready);
+for await (const line of createInterface({ input: process.stdin })) {
+  say(await obey(JSON.parse(line) as FabricOrder));
+}
+
+async function obey(order: FabricOrder): Promise<FabricAnswer> {
+  if (order.kind === 'attest') {
+    const dialler = [process.execPath, programPath('hold-connection.ts'), imdsIp, '80'] as const;
+    using held = holdOpen(runInPod(dialler));
+    const pinFolder = cgroups?.pinFolder ?? '';
+    return { kind: 'look-ups', ...measureLookUps(pinFolder, { ip, port: await held.port }) };
+  }
+  const words = loadCommand(order.plan);
+  const child = order.isOutside ? runOutside(words) : runInPod(words);
+  return { kind: 'report', report: parseReport(await outputOf(child)) };
+}
+
+/** A connection of the pod, and the port it comes from. */
+function holdOpen(child: ReturnType<typeof runInPod>): Disposable & { port: Promise<number> } {
+  const dialled = new Promise<number>((resolve, reject) => {
+    child.stdout?.once('data', (chunk: Buffer) => {
+      resolve(Number(chunk.toString()));
+    });
+    child.once('exit', () => {
+      reject(new Error('the pod could not connect'));
+    });
+  });
+  return { port: dialled, [Symbol.dispose]: () => void child.kill('SIGKILL') };
+}
+
+function agentWords(): readonly string[] {
+  return [
+    ...[plan.executable, `--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
+    ...(plan.redirect === 'none' ? [`--nmi-listen-address=${nodeIp}`] : []),
+    ...[`--redirect=${plan.redirect}`, `--nmi-port=${nodePorts.agent}`, ...around.agentFlags],
+    ...[`--http-probe-port=${nodePorts.probe}`, `--prometheus-port=${nodePorts.metrics}`],
+    ...['--allow-network-plugin-kubenet', '--redirect-self-test-interval-sec=0'],
+    ...(cgroups === undefined
+      ? []
+      : [`--cgroup-root=${cgroups.root}`, `--bpf-pin-folder=${cgroups.pinFolder}`]),
+    ...plan.agentFlags,
+  ];
+}
+
+/** With the flags of the replaced system's own manifest. */
+function rivalWords(command: string): readonly string[] {
+  return [
+    ...['sh', '-c', `exec ${command} "$@"`, 'sh', `--node=${nodeName}`],
+    ...['--operation-mode=managed', '--forceNamespaced', '--metadata-header-required=true'],
+    ...[`--http-probe-port=${nodePorts.probe}`, `--prometheus-port=${nodePorts.metrics}`],
+    '--allow-network-plugin-kubenet',
+  ];
+}
+
+function startInNode(words: readonly string[]) {
+  const [program, ...args] = onCore('server', words as [string, ...string[]]);
+  const child = fabric.exec('node', program, args, {
+    stdio: ['ignore', 'pipe', plan.rival === undefined ? 'inherit' : 'ignore'],
+    env: { ...process.env, ...around.agentEnvironment },
+  });
+  child.stdout?.resume();
+  stack.defer(() => stop(child));
+  return child;
+}
+
+function runInPod(words: readonly [string, ...string[]]) {
+  return runOutside(cgroup === undefined ? words : inCgroup(cgroup, words));
+}
+
+function runOutside([program, ...args]: readonly [string, ...string[]]) {
+  return fabric.exec(podName, program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+}
+
+function programPath(name: string): string {
+  return fileURLToPath(new URL(name, import.meta.url));
+}
+
+function say(line: FabricReady | FabricAnswer): void {
+  process.stdout.write(`${JSON.stringify(line)}\n`);
+}

@@ -1,0 +1,38 @@
+import { findFabricObstacle } from '../../src/lab/fabric.ts';
+import { openFabricNode } from '../stand/fabric-node.ts';
+import { measureRounds, shapes } from '../stand/rounds.ts';
+import type { Scenario } from './scenario.ts';
+
+const without = 'no programs';
+
+export const attestation: Scenario = {
+  name: 'attestation',
+  title: 'What the eBPF programs cost connections to other addresses, and a look-up the agent',
+  isQuick: false,
+  run: async ({ options, executable, stack, say }) => {
+    const obstacle = findFabricObstacle();
+    if (obstacle !== undefined) return { notes: [`Left out: ${obstacle}.`] };
+    const { agentFlags, rounds, roundMs } = options;
+    const plan = { redirect: 'ebpf', executable, agentFlags, rival: undefined } as const;
+    const node = await openFabricNode('attest', plan, stack);
+    const series = await measureRounds({
+      ...{ rounds, roundMs, say },
+      shapes: [{ ...shapes.fresh, name: '1 new each', connections: 1 }, shapes.fresh],
+      subjects: [node.control(without, 'outside'), node.control('programs attached', 'pod')],
+    });
+    const lookUps = await node.ask({ kind: 'attest' });
+    if (lookUps.kind !== 'look-ups') throw new TypeError('no look-ups');
+    return {
+      control: without,
+      series,
+      figures: [
+        { name: 'look-up of a caller that is known', unit: 'ns', values: lookUps.knownNs },
+        { name: 'look-up of one that is not', unit: 'ns', values: lookUps.unknownNs },
+      ],
+      notes: [
+        'Subjects are a pod in a cgroup that the programs are attached to, and a process in the ' +
+          'same network that is in none; both dial the bare control.',
+      ],
+    };
+  },
+};
