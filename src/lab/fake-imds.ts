@@ -149,9 +149,14 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
     );
   };
 
-  const send = (response: ServerResponse, record: OpenRecord, answer: ImdsAnswer): void => {
-    // Nobody got it: neither answered nor leaked.
-    if (response.destroyed || response.socket?.destroyed !== false) return;
+  const send = (
+    { socket }: IncomingMessage,
+    response: ServerResponse,
+    record: OpenRecord,
+    answer: ImdsAnswer,
+  ): void => {
+    // Nobody got it: neither answered nor leaked. One of several in a pipe has no socket yet.
+    if (response.destroyed || socket.destroyed) return;
     record.status = answer.status;
     record.identity = answer.identity?.name;
     record.leaked = answer.identity !== undefined && !nodeIps.has(record.from);
@@ -181,7 +186,7 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
     response.once('close', () => permit?.leave());
     if (affected && faults.hang === true) return;
     const answer = (): void => {
-      send(response, record, decide(request, affected, permit?.throttled === true));
+      send(request, response, record, decide(request, affected, permit?.throttled === true));
     };
     if (affected && faults.delayMs !== undefined) setTimeout(answer, faults.delayMs).unref();
     else answer();

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { connect } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { describe, test } from 'node:test';
 
 import type { Clock } from '../../src/cache/clock.ts';
@@ -352,6 +354,16 @@ describe('fake IMDS: what it saw', () => {
     world.imds.clear();
     assert.deepEqual(world.imds.requests(), []);
     assert.equal(world.imds.leaks(), 1);
+  });
+
+  test('of requests in a pipe each is answered, and each token a leak', async () => {
+    await using world = await openWorld();
+    const socket = connect({ host: '127.0.0.1', port: world.imds.port, localAddress: podIp });
+    const head = `GET ${valid} HTTP/1.1\r\nHost: x\r\nMetadata: true\r\n`;
+    socket.end(`${head}\r\n${head}\r\n${head}Connection: close\r\n\r\n`);
+    const answered = await text(socket);
+    assert.equal(answered.match(/HTTP\/1\.1 200 OK/g)?.length, 3);
+    assert.equal(world.imds.leaks(), 3);
   });
 
   test('a request is kept with its target and headers, credentials apart', async () => {
