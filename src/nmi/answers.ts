@@ -95,6 +95,9 @@ const metadataHeaderMissing: Answer = {
   body: '{"error":"invalid_request","error_description":"Required metadata header not specified"}',
 };
 
+/** Stands in a 403 for the word that clients look for: a policy's text or a pod's name may have it. */
+const gone = 'un-reachable';
+
 export interface RefusalExtra {
   /** The upstream's own error code instead of the table's. */
   readonly error?: string;
@@ -115,7 +118,8 @@ export function refuse(
   const row: Row = refusals[reason];
   const body = JSON.stringify({
     error: extra.error ?? row.error,
-    error_description: description,
+    error_description:
+      row.status === 403 ? description.replaceAll(/unreachable/gi, gone) : description,
     ...(extra.details === undefined ? {} : renderDetails(extra.details)),
   });
   return {
