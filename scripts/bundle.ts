@@ -10,6 +10,7 @@
  */
 import { isBuiltin } from 'node:module';
 import { rolldown, type OutputChunk, type Plugin, type RolldownLog } from 'rolldown';
+import { lateHttp2, lazyPackages, noGeneratedModels } from './facades.ts';
 
 /** What the executable says about its own making; replaces `__NMI_BUILD__` in the sources. */
 export interface BuildStamp {
@@ -49,11 +50,10 @@ const lazyBuiltins: Plugin = {
 };
 
 /**
- * What registers nothing, so that whatever is not used of it may go: the Kubernetes client's
- * generated models, which its configuration module imports for a function that nobody calls here,
- * and what yargs renders help with, which the module of its parser imports likewise.
+ * What yargs renders help with. The module of its parser imports it for something else; it
+ * registers nothing, so where it is not used it may go.
  */
-const pureModules = /@kubernetes\/client-node\/dist\/gen\/|\/yargs\/lib\/platform-shims\//;
+const pureModules = /\/yargs\/lib\/platform-shims\//;
 
 /**
  * Every warning stops the build but this one: yargs resolves `extends` of a configuration file by
@@ -77,7 +77,7 @@ export async function bundle(entry: string, stamp: BuildStamp): Promise<Bundle> 
   const build = await rolldown({
     input: entry,
     platform: 'node',
-    plugins: [lazyBuiltins],
+    plugins: [lazyPackages, lateHttp2, noGeneratedModels, lazyBuiltins],
     transform: { define: { __NMI_BUILD__: JSON.stringify(stamp) } },
     treeshake: { moduleSideEffects: (id) => !pureModules.test(id) },
     onLog(level, log) {

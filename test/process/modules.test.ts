@@ -1,0 +1,89 @@
+/**
+ * What of the bundle an agent evaluates that serves managed identities. A module costs memory for as
+ * long as the agent lives, and time at every start, so the expensive ones wait until they are needed.
+ */
+import { describe, it } from 'node:test';
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { bundle } from '../../scripts/bundle.ts';
+import { repositoryRoot } from '../conventions/tree.ts';
+import { ask, tokenTarget } from '../support/ask.ts';
+import { openSurroundings } from './agent-child.ts';
+
+/** The bundler wraps what may be evaluated late, each wrapper under the name of its file. */
+function withRecord(script: string, recordFile: string): string {
+  let file = '';
+  const lines = script.split('\n').map((line) => {
+    file = /^\/\/ (\S+)$/.exec(line)?.[1] ?? file;
+    const name = JSON.stringify(file);
+    return line.replace(/^(var \S+ = __(?:commonJSMin|esmMin)\()\(\(/, `$1__recorded(${name})((`);
+  });
+  return [
+    'const __evaluated = [];',
+    'const __recorded = (name) => (run) => (...args) => (__evaluated.push(name), run(...args));',
+    `process.on('exit', () => process.getBuiltinModule('node:fs').writeFileSync(`,
+    `  ${JSON.stringify(recordFile)}, JSON.stringify([...__evaluated, ...process.moduleLoadList])));`,
+    ...lines,
+  ].join('\n');
+}
+
+const stamp = { version: '1.2.3', commit: 'abc', date: '2026-01-02T03:04:05Z' };
+
+/** Needed from the first token on: that they are found shows that the record is one. */
+const needed = [
+  /\/src\/nmi\/agent\.ts$|^src\/nmi\/agent\.ts$/,
+  /\/undici\/lib\/dispatcher\/pool\.js$/,
+  /\/prom-client\/lib\/counter\.js$/,
+  /\/@kubernetes\/client-node\/dist\/config\.js$/,
+  /\/pino\/pino\.js$/,
+  /^NativeModule http$/,
+];
+
+const expensive = [
+  /\/@azure\//,
+  /\/node-forge\//,
+  /\/@kubernetes\/client-node\/dist\/gen\/(?:models|apis)\//,
+  /\/@opentelemetry\//,
+  /\/(?:hpagent|jsonpath-plus|openid-client|oauth4webapi|socks|socks-proxy-agent)\//,
+  /\/undici\/(?:index\.js|lib\/(?:web|mock|cache|interceptor)\/)/,
+  /\/prom-client\/(?:index|lib\/(?:pushgateway|cluster|defaultMetrics))\.js$/,
+  // The parser of flags is a package of its own.
+  /\/yargs\/(?:build\/lib\/yargs-factory|lib\/platform-shims\/|index)/,
+  /\/(?:cliui|string-width|y18n)\//,
+  /(?:^|\/)src\/lab\/(?!self-command)/,
+  /(?:^|\/)src\/cli\/(?:lab|demo|explain)\.ts$/,
+  /^NativeModule (?:http2|inspector|sqlite|repl|readline|test|zlib)$/,
+];
+
+describe('the modules of an agent that serves managed identities', { timeout: 60_000 }, () => {
+  it('are those that it needs, once it has answered', async () => {
+    await using world = await openSurroundings();
+    const { script } = await bundle(join(repositoryRoot, 'src/main.ts'), stamp);
+    const [program, record] = [join(world.folder, 'nmi.cjs'), join(world.folder, 'record.json')];
+    writeFileSync(program, withRecord(script, record));
+    const agent = spawn(process.execPath, [program, ...world.flags], {
+      stdio: 'ignore',
+      env: { KUBECONFIG: world.kubeconfig },
+    });
+    const exited = once(agent, 'exit');
+    try {
+      await world.untilReady();
+      for (let count = 0; count < 2; count++) {
+        assert.equal((await ask(world.pod, tokenTarget)).identity, 'a');
+      }
+      assert.equal((await world.page('metrics'))?.status, 200);
+    } finally {
+      agent.kill('SIGTERM');
+      await exited;
+    }
+    const evaluated = JSON.parse(readFileSync(record, 'utf8')) as string[];
+    const found = (pattern: RegExp) => evaluated.filter((name) => pattern.test(name));
+    for (const pattern of needed)
+      assert.notDeepEqual(found(pattern), [], `none is ${pattern.source}`);
+    for (const pattern of expensive)
+      assert.deepEqual(found(pattern), [], `one is ${pattern.source}`);
+  });
+});
