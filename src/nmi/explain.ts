@@ -161,12 +161,8 @@ function judge(
   sight: Sight,
   nowWallMs: number,
 ): Outcome {
-  if (pod.hostNetwork) return { kind: 'unreachable', why: 'host-network' };
-  // The metadata service has no IPv6 address, so that is not where requests come from.
-  const ip = pod.ips.find((each) => !each.includes(':')) ?? pod.ips[0];
-  if (ip === undefined) return { kind: 'unreachable', why: 'no-address' };
-  const identified = identifyAt(ip, sight.knowledge);
-  if (identified.kind === 'refused') return { kind: 'refused', refusal: viewRefused(identified) };
+  const obstacle = pod.hostNetwork ? obstacleOnNode(sight) : obstacleAt(pod, sight.knowledge);
+  if (obstacle !== undefined) return obstacle;
   switch (authorisation.kind) {
     case 'refused':
       return { kind: 'refused', refusal: viewRefused(authorisation) };
@@ -175,6 +171,23 @@ function judge(
     case 'authorised':
       return grant(authorisation, resource, sight, nowWallMs);
   }
+}
+
+/** Where the kernel says who dialled, a pod on the host network is known by its cgroup. */
+function obstacleOnNode({ health, knowledge }: Sight): Outcome | undefined {
+  if (health().redirect.mode !== 'ebpf') return { kind: 'unreachable', why: 'host-network' };
+  const identified = knowledge.isSynced() ? undefined : identifyAt('', knowledge);
+  if (identified?.kind !== 'refused') return undefined;
+  return { kind: 'refused', refusal: viewRefused(identified) };
+}
+
+function obstacleAt(pod: Pod, knowledge: GrantKnowledge): Outcome | undefined {
+  // The metadata service has no IPv6 address, so that is not where requests come from.
+  const ip = pod.ips.find((each) => !each.includes(':')) ?? pod.ips[0];
+  if (ip === undefined) return { kind: 'unreachable', why: 'no-address' };
+  const identified = identifyAt(ip, knowledge);
+  if (identified.kind !== 'refused') return undefined;
+  return { kind: 'refused', refusal: viewRefused(identified) };
 }
 
 function grant(

@@ -213,6 +213,17 @@ describe('the explanation of a pod', () => {
     });
   }
 
+  it('knows pods on the host network where the kernel says who dialled', () => {
+    const stand = openExplainStand({ mode: 'ebpf' });
+    bind(stand, 'a', clientIdA);
+    stand.addPod({ labels, hostNetwork: true });
+    assert.deepEqual(outcomesOf(stand), ['200 a by only']);
+    stand.addPod({ labels: {}, hostNetwork: true });
+    assert.deepEqual(outcomesOf(stand), ['200 node by host network']);
+    stand.state.isSynced = false;
+    assert.deepEqual(outcomesOf(stand), ['503 agent_not_synced']);
+  });
+
   it('says that a strict agent does not choose', () => {
     const stand = openExplainStand({ strict: true });
     stand.addPod({ labels });

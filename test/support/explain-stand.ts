@@ -16,7 +16,7 @@ import { createToken, hourMs } from './token-stand.ts';
 /** What an access token of the stand contains, and no other text does. */
 export const tokenMark = 'canary-access-token';
 
-export function openExplainStand({ strict = false } = {}) {
+export function openExplainStand({ strict = false, mode = 'iptables' } = {}) {
   const clock = new HandClock();
   const pods = new PodIndex(clock);
   const grants = new GrantIndex(pods);
@@ -58,7 +58,7 @@ export function openExplainStand({ strict = false } = {}) {
     broker,
     health: () => ({
       name: 'node-1',
-      redirect: { mode: 'iptables', detail: 'as wanted', problem: undefined },
+      redirect: { mode, detail: 'as wanted', problem: undefined },
       watches: { unsynced: [], silentForMs: 1_000 },
     }),
   };
