@@ -140,6 +140,8 @@ async function fetchToken(
   for (const pauseMs of retryDelaysMs) {
     const leftMs = deadlineMs - options.clock.monotonicMs();
     if (result.ok || result.failure.reason !== 'upstream_down' || leftMs < 2 * pauseMs) break;
+    // It said when to come back, which is a second from now at the earliest.
+    if (result.failure.retryAfterS !== undefined) break;
     await delay(pauseMs);
     if (!mayRetry()) break;
     result = await tryOnce(pool, request, options, deadlineMs);

@@ -178,7 +178,7 @@ async function untilIdentity(pod: LabPod, identity: string): Promise<void> {
 /** To a young pod the agent says to come again: its binding may be on its way. */
 async function assertUnbound(pod: LabPod): Promise<void> {
   const { status, text } = await pod.ask();
-  assert.ok([404, 503].includes(status), `${status} ${text}`);
+  assert.ok([400, 503].includes(status), `${status} ${text}`);
   assert.ok(text.includes(`no AzureIdentityBinding in namespace ${pod.namespace} `), text);
 }
 

@@ -185,6 +185,11 @@ describe('the IMDS source', () => {
     } as const;
     await imds.setFaults({ fail: { status: 410, times: 2 } });
     assert.ok((await source.fetch(request, always)).ok);
+    imds.clear();
+    await imds.setFaults({ fail: { status: 503, times: 1, retryAfterSec: 3 } });
+    const told = await source.fetch(request, always);
+    assert.ok(!told.ok && told.failure.retryAfterS === 3);
+    assert.equal(imds.requests().length, 1, 'not before the time it said');
     await imds.setFaults({ hang: true });
     const startedAt = performance.now();
     const hung = await source.fetch(request, always);
