@@ -104,7 +104,7 @@ const goals: readonly Goal[] = [
     ...{ bound: 1.15, unit: '×', values: figure('growth', `cost at the most ${what}`) },
   })),
   ...['pod', 'identity', 'binding'].map((what) => ({
-    text: `index update of a ${what} event, p99`,
+    text: `index update by one event of a watch (${what}), p99`,
     ...{ bound: 50, unit: 'µs', values: figure('index-updates', `${what} event, p99`) },
   })),
 ];

@@ -3,8 +3,11 @@ import { attestation } from './attestation.ts';
 import { churn } from './churn.ts';
 import { coldStart } from './cold-start.ts';
 import { expiry } from './expiry.ts';
+import { growth } from './growth.ts';
 import { hit } from './hit.ts';
+import { indexUpdates } from './index-updates.ts';
 import { memory } from './memory.ts';
+import { micro } from './micro.ts';
 import { miss } from './miss.ts';
 import { mix } from './mix.ts';
 import { newConnections } from './new-connections.ts';
@@ -12,6 +15,7 @@ import { outage } from './outage.ts';
 import { redirects } from './redirects.ts';
 import { restart } from './restart.ts';
 import type { Scenario } from './scenario.ts';
+import { soak } from './soak.ts';
 import { stampede } from './stampede.ts';
 import { throttled } from './throttled.ts';
 
@@ -31,5 +35,5 @@ export const scenarios: readonly Scenario[] = [
     restart,
     outage,
   ],
-  ...[coldStart, memory, against],
+  ...[coldStart, memory, growth, indexUpdates, micro, soak, against],
 ];

@@ -40,7 +40,7 @@ export const churn: Scenario = {
 };
 
 /** Gives one pod after the other another label, until it is disposed. */
-function changePods(kube: FakeKube, perSec: number): Disposable {
+export function changePods(kube: FakeKube, perSec: number): Disposable {
   let life = 0;
   let index = 0;
   const timer = setInterval(() => {
