@@ -235,6 +235,10 @@ const workloadIdentity: Scenario = {
     await world.untilAgentKnows();
     assertToken(await pod.ask(), 'annotated');
     assertToken(await pod.ask({ query: `client_id=${application.clientId}` }), 'annotated');
+    const resource = 'https://management.azure.com/';
+    assertToken(await pod.ask({ resource }), 'annotated');
+    const assertions = world.kube.requests.filter(({ url }) => /annotated\/token/.test(url));
+    assert.equal(assertions.length, 1, 'one assertion serves for every resource');
     const foreign = createEntraApplication('foreign').clientId;
     const other = await pod.ask({ query: `client_id=${foreign}` });
     assertRefused(other, { status: 400, says: /^Identity not found: the service account / });
