@@ -6,13 +6,15 @@
  * 2. A pod's binding label equals the selector of a binding byte for byte. An absent or empty label
  *    matches nothing and neither does an empty selector: otherwise one careless binding would give
  *    its identity to every pod without the label.
+ *    A binding that names a service account is for pods under that one alone.
  * 3. An exception matches a pod by any one of its labels, the key exactly and the value whatever
  *    its case, and wins over bindings. One without labels matches nothing.
  * 4. Where several match, order is by creation and then name for identities, by name for the rest,
  *    never by arrival.
  *
- * Pods of one namespace and label value share a claim, so a change of a binding or identity costs
- * one claim and a glance at the pods that carry the label; nothing else is visited.
+ * Pods of one namespace and label value share a claim, where a binding names a service account those
+ * under the same one, so a change of a binding or identity costs one claim and a glance at the pods
+ * that carry the label; nothing else is visited.
  */
 import { bindingLabelOf } from './binding-label.ts';
 import { Groups } from './groups.ts';
@@ -47,6 +49,8 @@ export type PodGrants =
   | {
       readonly kind: 'no-binding';
       readonly label: string;
+      /** Those that match but are for pods under another service account, by name. */
+      readonly foreignBindings: readonly Binding[];
       /** The later of the pod's creation and of when it got the label. */
       readonly sinceWallMs: number;
     }
@@ -81,7 +85,7 @@ interface Member {
 /** What a label value of a namespace stands for, whichever pod carries it. */
 type Claim =
   | BoundGrants
-  | { readonly kind: 'unbound' }
+  | { readonly kind: 'unbound'; readonly foreignBindings: readonly Binding[] }
   | {
       readonly kind: 'dangling';
       readonly bindings: readonly Binding[];
@@ -89,7 +93,16 @@ type Claim =
     };
 
 const noLabel: PodGrants = { kind: 'no-label' };
-const unbound: Claim = { kind: 'unbound' };
+const unbound: Claim = { kind: 'unbound', foreignBindings: [] };
+
+/** What a label value of a namespace stands for, by the service account of the pod. */
+interface LabelClaims {
+  /** All that match the label, by name. */
+  readonly matching: readonly Binding[];
+  /** Under the empty name where no binding asks for a service account. */
+  readonly byAccount: Map<string, Claim>;
+  readonly asksForAccount: boolean;
+}
 
 export class GrantIndex {
   readonly #pods: PodIndex;
@@ -102,7 +115,7 @@ export class GrantIndex {
   readonly #bindingsByIdentity = new Groups<Binding>();
   readonly #exceptionsByNamespace = new Groups<Exception>();
   /** Worked out when first needed, dropped when an object they rest on changes. */
-  readonly #claims = new Map<string, Claim>();
+  readonly #claims = new Map<string, LabelClaims>();
   readonly #touched = new Set<Member>();
 
   readonly #bindings = new NamedStore<Binding>({
@@ -294,11 +307,12 @@ export class GrantIndex {
     if (claimKey === undefined) return noLabel;
 
     const label = bindingLabelOf(pod) ?? '';
-    const claim = this.#claim(claimKey, pod.namespace, label);
+    const claim = this.#claim(claimKey, pod, label);
     if (claim.kind === 'bound') return claim;
     const labelledWallMs = Math.max(pod.createdAtWallMs, this.#pods.labelledSinceWallMs(pod.uid));
     if (claim.kind === 'unbound') {
-      return { kind: 'no-binding', label, sinceWallMs: labelledWallMs };
+      const { foreignBindings } = claim;
+      return { kind: 'no-binding', label, foreignBindings, sinceWallMs: labelledWallMs };
     }
     const sinceWallMs = Math.max(labelledWallMs, claim.newestBindingWallMs);
     return { kind: 'no-identity', label, bindings: claim.bindings, sinceWallMs };
@@ -313,17 +327,31 @@ export class GrantIndex {
     return chosen;
   }
 
-  #claim(claimKey: string, namespace: string, label: string): Claim {
-    const known = this.#claims.get(claimKey);
+  #claim(claimKey: string, pod: Pod, label: string): Claim {
+    const claims = this.#claims.get(claimKey) ?? this.#createClaims(claimKey);
+    const account = claims.asksForAccount ? pod.serviceAccount : '';
+    const known = claims.byAccount.get(account);
     if (known !== undefined) return known;
-    const claim = this.#createClaim(claimKey, namespace, label);
-    this.#claims.set(claimKey, claim);
+    const claim = this.#createClaim(claims.matching, pod, label);
+    claims.byAccount.set(account, claim);
     return claim;
   }
 
-  #createClaim(claimKey: string, namespace: string, label: string): Claim {
+  #createClaims(claimKey: string): LabelClaims {
     const matching = [...this.#bindingsByClaim.of(claimKey)].sort(byName);
-    if (matching.length === 0) return unbound;
+    const asksForAccount = matching.some(({ serviceAccount }) => serviceAccount !== '');
+    const claims = { matching, asksForAccount, byAccount: new Map<string, Claim>() };
+    this.#claims.set(claimKey, claims);
+    return claims;
+  }
+
+  #createClaim(ofLabel: readonly Binding[], { namespace, serviceAccount }: Pod, label: string) {
+    const matching = ofLabel.filter((each) => ['', serviceAccount].includes(each.serviceAccount));
+    if (matching.length === 0) {
+      return ofLabel.length === 0
+        ? unbound
+        : { kind: 'unbound' as const, foreignBindings: ofLabel };
+    }
 
     const identities = new Set<Identity>();
     const bindings: Binding[] = [];
@@ -340,7 +368,7 @@ export class GrantIndex {
     for (const { createdAtWallMs } of matching) {
       newestBindingWallMs = Math.max(newestBindingWallMs, createdAtWallMs);
     }
-    return { kind: 'dangling', bindings: matching, newestBindingWallMs };
+    return { kind: 'dangling' as const, bindings: matching, newestBindingWallMs };
   }
 }
 
@@ -390,12 +418,18 @@ function isSame(a: PodGrants, b: PodGrants): boolean {
   if (a === b) return true;
   if (a.kind === 'exception' && b.kind === 'exception') return a.exception === b.exception;
   if (a.kind === 'no-binding' && b.kind === 'no-binding') {
-    return a.label === b.label && a.sinceWallMs === b.sinceWallMs;
+    const isSameTime = a.sinceWallMs === b.sinceWallMs;
+    return a.label === b.label && isSameTime && areSame(a.foreignBindings, b.foreignBindings);
   }
   if (a.kind === 'no-identity' && b.kind === 'no-identity') {
-    return a.label === b.label && a.bindings === b.bindings && a.sinceWallMs === b.sinceWallMs;
+    const isSameTime = a.sinceWallMs === b.sinceWallMs;
+    return a.label === b.label && isSameTime && areSame(a.bindings, b.bindings);
   }
   return false;
+}
+
+function areSame(a: readonly Binding[], b: readonly Binding[]): boolean {
+  return a === b || (a.length === b.length && a.every((binding, index) => binding === b[index]));
 }
 
 /** By code unit, not by locale: the same order on every node. */

@@ -21,6 +21,11 @@ export function normaliseResourceId(text: string): string {
   return segments.length === 0 ? '' : `/${segments.join('/')}`;
 }
 
+/** What a token is for: in lower case and without slashes at its end, which say nothing. */
+export function normaliseResource(text: string): string {
+  return text.trim().toLowerCase().replace(/\/+$/, '');
+}
+
 /** A client id as Entra writes it: a GUID, in any letter case. */
 export function isGuid(text: string): boolean {
   return /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);

@@ -56,6 +56,7 @@ export const refusals = {
   selector_not_bound: invalid,
   identity_ambiguous: invalid,
   identity_not_assigned: invalid,
+  resource_not_allowed: { status: 400, error: 'invalid_resource' },
   upstream_refused: invalid,
   resource_refused: { status: 400, error: 'invalid_resource' },
   identity_refused: { status: 400, error: 'unauthorized_client' },

@@ -3,7 +3,7 @@
  * put together, every time anew. Pure apart from the time it is given.
  */
 import type { GrantIndex } from '../cache/grant-index.ts';
-import { normaliseClientId } from '../cache/identifiers.ts';
+import { normaliseClientId, normaliseResource } from '../cache/identifiers.ts';
 import type { Identity, Pod } from '../cache/objects.ts';
 import { refuse, type Answer } from './answers.ts';
 import type { Authorisation, Authorised } from './authorisation.ts';
@@ -14,12 +14,12 @@ import {
   explainHostNetwork,
   explainNoImds,
   explainRefusal,
+  explainResource,
   explainUnannotated,
   explainUnreadable,
   explainUnusable,
 } from './refusal-text.ts';
 import type { UpstreamIdentity } from './sources/source.ts';
-import type { TokenQuery } from './token-query.ts';
 import type { UpstreamDirectory } from './upstream-of.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
 
@@ -30,9 +30,15 @@ export interface GrantKnowledge extends Knowledge {
   readonly workloadIdentities: WorkloadIdentities | undefined;
 }
 
+/** What is asked for; without a resource, what any token depends on. */
+export interface AuthoriseQuery {
+  readonly selector: IdentitySelector;
+  readonly resource: string | undefined;
+}
+
 export function authorise(
   pod: Pod,
-  query: TokenQuery,
+  query: AuthoriseQuery,
   knowledge: GrantKnowledge,
   policy: GrantPolicy,
   nowWallMs: number,
@@ -57,10 +63,11 @@ export function authorise(
     case 'node':
       return ofNode(pod, grant.selector, `exception ${grant.exception.name}`, knowledge);
     case 'identity':
-      return ofIdentity(pod, grant.identity, grant.by, knowledge.upstreams);
+      return ofIdentity(pod, grant.identity, query.resource, grant.by, knowledge.upstreams);
     case 'by-object-id': {
       const candidates = grant.candidates.flatMap((identity) => {
-        const candidate = ofIdentity(pod, identity, 'object_id', knowledge.upstreams);
+        const { upstreams } = knowledge;
+        const candidate = ofIdentity(pod, identity, query.resource, 'object_id', upstreams);
         return candidate.kind === 'authorised' ? [candidate] : [];
       });
       return { kind: 'by-object-id', pod, candidates, objectId: grant.objectId };
@@ -85,15 +92,26 @@ function ofNode(
 function ofIdentity(
   pod: Pod,
   identity: Identity,
+  resource: string | undefined,
   by: string,
   upstreams: UpstreamDirectory,
 ): Authorised | Refused {
+  if (resource !== undefined && !isFor(identity, resource)) {
+    return refused(pod, explainResource(identity, resource, pod), false);
+  }
   const choice = upstreams.of(identity, pod);
   if (choice.kind === 'unusable') {
     return refused(pod, explainUnusable(choice, identity, pod), false);
   }
   const { upstream, auxiliary } = choice;
   return { kind: 'authorised', pod, upstream, auxiliary, identity, by };
+}
+
+/** What an identity is not limited to it is for. */
+function isFor({ allowedResources }: Identity, resource: string): boolean {
+  if (allowedResources === undefined) return true;
+  const wanted = normaliseResource(resource);
+  return allowedResources.some((allowed) => normaliseResource(allowed) === wanted);
 }
 
 /** Undefined when the pod is not one that its service account gives an identity to. */

@@ -15,7 +15,10 @@ export function findHints(pod: Pod, index: GrantIndex): readonly string[] {
     case 'no-label':
       return hintsOfLabels(pod);
     case 'no-binding':
-      return hintsOfSelectors(pod, grants.label, index);
+      return [
+        ...hintsOfAccounts(pod, grants.foreignBindings),
+        ...hintsOfSelectors(pod, grants.label, index),
+      ];
     case 'no-identity':
       return grants.bindings.flatMap((binding) => hintsOfIdentity(binding, index));
     case 'bound':
@@ -37,6 +40,14 @@ function hintsOfLabels(pod: Pod): readonly string[] {
         .endsWith(bindingLabel),
     )
     .map((key) => `The label ${printable(key)} is not read; its name must be ${bindingLabel}.`);
+}
+
+function hintsOfAccounts(pod: Pod, bindings: readonly Binding[]): readonly string[] {
+  return nameFew(bindings).map(
+    ({ name, serviceAccount }) =>
+      `AzureIdentityBinding ${name} is for service account "${printable(serviceAccount)}" only; the ` +
+      `pod runs under "${printable(pod.serviceAccount)}".`,
+  );
 }
 
 function hintsOfSelectors(pod: Pod, label: string, index: GrantIndex): readonly string[] {

@@ -97,7 +97,7 @@ function told<K extends Explanation['kind']>(kind: K, { health }: Sight) {
 function explainNode(sight: Sight, nowWallMs: number): Explanation {
   const all = [...sight.knowledge.pods.all()].sort(byName);
   const pods = all.slice(0, maxPods).map((pod): PodLine => {
-    const authorisation = authoriseAs(pod, unnamed, sight, nowWallMs);
+    const authorisation = authoriseAs(pod, unnamed, undefined, sight, nowWallMs);
     const outcome = judge(pod, authorisation, undefined, sight, nowWallMs);
     const { namespace, name, phase, ips } = pod;
     const label = bindingLabelOf(pod);
@@ -114,11 +114,13 @@ function explainPod(
 ): PodExplanation {
   const { knowledge } = sight;
   const grants = knowledge.grants.grantsOf(pod.uid);
-  const byDefault = authoriseAs(pod, unnamed, sight, nowWallMs);
+  const byDefault = authoriseAs(pod, unnamed, query.resource, sight, nowWallMs);
   const selectors = query.selector.kind === 'none' ? [unnamed] : [unnamed, query.selector];
   const requests = selectors.map((selector): RequestView => {
     const authorisation =
-      selector === unnamed ? byDefault : authoriseAs(pod, selector, sight, nowWallMs);
+      selector === unnamed
+        ? byDefault
+        : authoriseAs(pod, selector, query.resource, sight, nowWallMs);
     return {
       selector: selector.kind === 'none' ? '' : `${selector.kind}=${selector.value}`,
       resource: query.resource,
@@ -145,12 +147,11 @@ function explainPod(
 function authoriseAs(
   pod: Pod,
   selector: IdentitySelector,
+  resource: string | undefined,
   { knowledge, policy }: Sight,
   nowWallMs: number,
 ): Authorisation {
-  // No grant depends on the resource.
-  const query = { resource: '', selector, bypassCache: false };
-  return authorise(pod, query, knowledge, policy, nowWallMs);
+  return authorise(pod, { resource, selector }, knowledge, policy, nowWallMs);
 }
 
 /** What a request comes to: the caller first, then the grant, then what memory says. */

@@ -40,6 +40,8 @@ export type GrantRefusal =
       readonly reason: 'binding_missing';
       readonly transient: boolean;
       readonly label: string;
+      /** Bindings of the label that are for pods under another service account, by their names. */
+      readonly foreign: readonly { readonly name: string; readonly serviceAccount: string }[];
     }
   | {
       readonly kind: 'refused';
@@ -120,6 +122,9 @@ export function decideGrant(
         reason: 'binding_missing',
         transient: isTransient(grants.sinceWallMs),
         label: grants.label,
+        foreign: grants.foreignBindings.map(({ name, serviceAccount }) => ({
+          ...{ name, serviceAccount },
+        })),
       };
     case 'no-identity':
       return {

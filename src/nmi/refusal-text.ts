@@ -27,8 +27,8 @@ export function explainRefusal(grant: GrantRefusal, pod: Pod): Answer {
     case 'binding_missing':
       return refuse(
         grant.transient ? 'binding_pending' : 'binding_missing',
-        `Identity not found: ${who} has the label ${bindingLabel}=${grant.label}, and no ` +
-          `AzureIdentityBinding in namespace ${pod.namespace} has that selector. Create one.`,
+        `Identity not found: ${who} has the label ${bindingLabel}=${grant.label}, and ` +
+          whyUnbound(grant.foreign, pod),
       );
     case 'identity_missing':
       return refuse(
@@ -62,6 +62,30 @@ export function explainRefusal(grant: GrantRefusal, pod: Pod): Answer {
           'spec.clientID nor spec.resourceID. Set one of them.',
       );
   }
+}
+
+function whyUnbound(
+  foreign: Extract<GrantRefusal, { reason: 'binding_missing' }>['foreign'],
+  { namespace, serviceAccount }: Pod,
+): string {
+  const [first] = foreign;
+  if (first === undefined) {
+    return `no AzureIdentityBinding in namespace ${namespace} has that selector. Create one.`;
+  }
+  return (
+    `AzureIdentityBinding ${list(foreign.map(({ name }) => name))} with that selector is not for its ` +
+    `service account "${printable(serviceAccount)}". Run the pod under ` +
+    `"${printable(first.serviceAccount)}", or change spec.serviceAccount.`
+  );
+}
+
+/** An identity whose tokens are for something else. */
+export function explainResource(identity: Identity, resource: string, pod: Pod): Answer {
+  return refuse(
+    'resource_not_allowed',
+    `Identity not found: ${whose(identity, pod)} is not for the resource ` +
+      `"${printable(resource)}". Add it to spec.allowedResources.`,
+  );
 }
 
 /** An identity that says something upstream cannot be asked with. */

@@ -120,6 +120,28 @@ describe('the grants of a pod', () => {
     assert.deepEqual(found?.kind === 'bound' && found.danglingBindings, [dangling]);
   });
 
+  it('come from a binding for a service account to pods under it alone', () => {
+    const robot = labelled('x', { name: 'robot', serviceAccount: 'robot' });
+    const other = labelled('x', { name: 'other' });
+    const { grants } = createIndexes(robot, other);
+    const summaries = () => [robot, other].map(({ uid }) => summary(grants.grantsOf(uid)));
+    grants.identities.replace(['wide', 'narrow'].map((name) => createIdentity({ name })));
+    const narrow = createBinding({
+      ...{ name: 'narrow', identityName: 'narrow', selector: 'x', serviceAccount: 'robot' },
+    });
+    grants.bindings.upsert(narrow);
+    assert.deepEqual(summaries(), ['narrow', 'no-binding']);
+    const refused = grants.grantsOf(other.uid);
+    assert.deepEqual(refused?.kind === 'no-binding' && refused.foreignBindings, [narrow]);
+    grants.bindings.upsert(createBinding({ name: 'wide', identityName: 'wide', selector: 'x' }));
+    assert.deepEqual(summaries(), ['narrow wide', 'wide']);
+    grants.bindings.upsert({ ...narrow, serviceAccount: '' });
+    assert.deepEqual(summaries(), ['narrow wide', 'narrow wide']);
+    assert.equal(grants.grantsOf(robot.uid), grants.grantsOf(other.uid));
+    grants.bindings.upsert({ ...narrow, serviceAccount: 'default' });
+    assert.deepEqual(summaries(), ['wide', 'narrow wide']);
+  });
+
   it('list an identity once when two bindings name it', () => {
     const { grants } = createIndexes(labelled('label'));
     grants.bindings.replace([createBinding({ name: 'a' }), createBinding({ name: 'b' })]);
@@ -496,14 +518,19 @@ const ref = fc
     uid: `${namespace}/${name}-${life}`,
   }));
 const value = fc.constantFrom('x', 'x', 'y', 'X', '');
+const account = fc.constantFrom('', '', 'robot', 'other');
 const when = fc.integer({ min: 1, max: 3 });
 const labels = fc.dictionary(fc.constantFrom('app', 'App', 'toString', bindingLabel), value);
 
 const items: { readonly [K in Kind]: fc.Arbitrary<Item> } = {
   pods: fc
-    .tuple(ref, labels, when, fc.boolean(), fc.constantFrom<Pod['phase']>('Running', 'Failed'))
-    .map(([of, all, createdAtWallMs, hostNetwork, phase]) =>
-      createPod({ ...of, labels: all, createdAtWallMs, hostNetwork, phase }),
+    .tuple(
+      ...[ref, labels, when, fc.boolean()],
+      fc.constantFrom<Pod['phase']>('Running', 'Failed'),
+      fc.constantFrom('default', 'robot'),
+    )
+    .map(([of, all, createdAtWallMs, hostNetwork, phase, serviceAccount]) =>
+      createPod({ ...of, labels: all, createdAtWallMs, hostNetwork, phase, serviceAccount }),
     ),
   identities: fc
     .tuple(ref, fc.constantFrom('C1', 'c1', 'c2', ' '), fc.constantFrom('/R', 'r/', ''), when)
@@ -511,9 +538,9 @@ const items: { readonly [K in Kind]: fc.Arbitrary<Item> } = {
       createIdentity({ ...of, clientId, resourceId, createdAtWallMs }),
     ),
   bindings: fc
-    .tuple(ref, value, fc.constantFrom('a', 'b', 'c', 'd', ''), when)
-    .map(([of, selector, identityName, createdAtWallMs]) =>
-      createBinding({ ...of, selector, identityName, createdAtWallMs }),
+    .tuple(ref, value, fc.constantFrom('a', 'b', 'c', 'd', ''), when, account)
+    .map(([of, selector, identityName, createdAtWallMs, serviceAccount]) =>
+      createBinding({ ...of, selector, identityName, createdAtWallMs, serviceAccount }),
     ),
   exceptions: fc.tuple(ref, labels).map(([of, podLabels]) => createException({ ...of, podLabels })),
 };
@@ -579,9 +606,15 @@ function grantsByRules(world: World, pod: Pod, labelledSince: number): PodGrants
 
   const label = podLabels.get(bindingLabel) ?? '';
   if (label === '') return { kind: 'no-label' };
-  const bindings = own(world.bindings).filter(({ selector }) => selector === label);
+  const matching = own(world.bindings).filter(({ selector }) => selector === label);
+  const isForeign = ({ serviceAccount }: Binding) =>
+    serviceAccount !== '' && serviceAccount !== pod.serviceAccount;
+  const bindings = matching.filter((binding) => !isForeign(binding));
   const since = [pod.createdAtWallMs, labelledSince];
-  if (bindings.length === 0) return { kind: 'no-binding', label, sinceWallMs: Math.max(...since) };
+  if (bindings.length === 0) {
+    const foreignBindings = matching.filter(isForeign);
+    return { kind: 'no-binding', label, foreignBindings, sinceWallMs: Math.max(...since) };
+  }
 
   const exists = ({ identityName }: Binding) =>
     world.identities.has(`${pod.namespace}/${identityName}`);

@@ -221,6 +221,19 @@ const refused: Readonly<Partial<Record<Kind, readonly Refusal[]>>> = {
       /spec\.federation: Unsupported value: "cluster": supported values: "", "pod", "node"/,
     ],
     [{ clientID: client, federation: 'pod' }, /spec\.federation: .*only type 3 is federated/],
+    [
+      { clientID: client, allowedResources: [] },
+      /spec\.allowedResources: Invalid value: 0: .*should have at least 1 items/,
+    ],
+    [
+      { clientID: client, allowedResources: ['https://a.example', 'two words'] },
+      /spec\.allowedResources\[1\]: Invalid value: "two words"/,
+    ],
+    [{ clientID: client, allowedResources: [''] }, /spec\.allowedResources\[0\]: Invalid value/],
+    [
+      { clientID: client, allowedResources: 'x' },
+      /spec\.allowedResources: Invalid value: "string"/,
+    ],
   ],
   AzureIdentityBinding: [
     [
@@ -234,6 +247,11 @@ const refused: Readonly<Partial<Record<Kind, readonly Refusal[]>>> = {
     ],
     [{ selector: '-' }, /spec\.selector: .*a value that a label can have/],
     [{ selector: 'x'.repeat(64) }, /spec\.selector: Too long: may not be more than 63/],
+    [
+      { azureIdentity: 'shop', selector: 'shop', serviceAccount: 'shop/robot' },
+      /spec\.serviceAccount: .*must be the name of a service account: lower case letters, digits/,
+    ],
+    [{ serviceAccount: 'Robot' }, /spec\.serviceAccount: .*the name of a service account/],
     [{ weight: '1' }, /spec\.weight: Invalid value: "string"/],
   ],
   AzurePodIdentityException: [
@@ -249,6 +267,14 @@ const taken: readonly Given[] = [
     spec: { type: 3, clientID: client, tenantID: 'a.b-c.example', federation },
   })),
   { kind: 'AzureIdentity', name: 'new', spec: {} },
+  {
+    ...{ kind: 'AzureIdentity', name: 'new' },
+    spec: { clientID: client, allowedResources: ['https://a.example/', tenant] },
+  },
+  ...['', 'robot', 'team.robot-1'].map((serviceAccount): Given => ({
+    ...{ kind: 'AzureIdentityBinding', name: 'new' },
+    spec: { azureIdentity: 'shop', selector: 'shop', serviceAccount },
+  })),
   { kind: 'AzureIdentityBinding', name: 'new', spec: { azureIdentity: '', selector: '' } },
   { kind: 'AzureIdentityBinding', name: 'new', spec: { selector: 'x'.repeat(63) } },
   { kind: 'AzurePodIdentityException', name: 'new', spec: { podLabels: {} } },

@@ -191,12 +191,17 @@ describe('a pod without grants', () => {
 
   it('is told which binding or identity is missing', () => {
     const sinceWallMs = 0;
-    assert.deepEqual(decide({ kind: 'no-binding', label: 'x', sinceWallMs }, selector), {
-      kind: 'refused',
-      reason: 'binding_missing',
-      transient: false,
-      label: 'x',
-    });
+    const foreignBindings = [createBinding({ name: 'b3', serviceAccount: 'robot' })];
+    assert.deepEqual(
+      decide({ kind: 'no-binding', label: 'x', foreignBindings, sinceWallMs }, selector),
+      {
+        kind: 'refused',
+        reason: 'binding_missing',
+        transient: false,
+        label: 'x',
+        foreign: [{ name: 'b3', serviceAccount: 'robot' }],
+      },
+    );
     assert.deepEqual(decide({ kind: 'no-identity', label: 'x', bindings, sinceWallMs }, none), {
       kind: 'refused',
       reason: 'identity_missing',
@@ -216,7 +221,7 @@ describe('a pod without grants', () => {
     ] as const) {
       const sinceWallMs = now - ageMs;
       for (const grants of [
-        { kind: 'no-binding', label: 'x', sinceWallMs },
+        { kind: 'no-binding', label: 'x', foreignBindings: [], sinceWallMs },
         { kind: 'no-identity', label: 'x', bindings, sinceWallMs },
       ] as const) {
         const grant = decide(grants, none);

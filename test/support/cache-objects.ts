@@ -29,6 +29,7 @@ export function createIdentity(fields: Partial<Identity> = {}): Identity {
     clientId: `client-of-${name}`,
     resourceId: '',
     entra: undefined,
+    allowedResources: undefined,
     createdAtWallMs: 0,
     ...fields,
   };
@@ -41,6 +42,7 @@ export function createBinding(fields: Partial<Binding> = {}): Binding {
     uid: `uid-${fields.name ?? 'binding'}`,
     identityName: 'identity',
     selector: 'label',
+    serviceAccount: '',
     createdAtWallMs: 0,
     ...fields,
   };

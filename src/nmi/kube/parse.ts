@@ -67,6 +67,10 @@ export function parseIdentity(raw: unknown): Parsed<Identity> {
     if (resourceId === undefined) return unusable(ref, 'spec.resourceID is not a string');
     const entra = type === 0 ? undefined : entraSettings(spec);
     if (typeof entra === 'string') return unusable(ref, `${entra} has the wrong type`);
+    const allowedResources = allowedResourcesOf(spec);
+    if (allowedResources === 'unusable') {
+      return unusable(ref, 'spec.allowedResources is no list of resources');
+    }
     return usable({
       ...ref,
       type,
@@ -74,6 +78,7 @@ export function parseIdentity(raw: unknown): Parsed<Identity> {
       clientId: clientId.trim(),
       resourceId: resourceId.trim(),
       entra,
+      allowedResources,
       createdAtWallMs: createdAtWallMs(metadata),
     });
   });
@@ -87,7 +92,13 @@ export function parseBinding(raw: unknown): Parsed<Binding> {
     if (identityName === undefined) return unusable(ref, 'spec.azureIdentity is not a string');
     const selector = optionalString(spec['selector']);
     if (selector === undefined) return unusable(ref, 'spec.selector is not a string');
-    return usable({ ...ref, identityName, selector, createdAtWallMs: createdAtWallMs(metadata) });
+    // Whoever meant to narrow it must not have opened it to all.
+    const serviceAccount = optionalString(spec['serviceAccount']);
+    if (serviceAccount === undefined) return unusable(ref, 'spec.serviceAccount is not a string');
+    return usable({
+      ...{ ...ref, identityName, selector, serviceAccount },
+      createdAtWallMs: createdAtWallMs(metadata),
+    });
   });
 }
 
@@ -129,6 +140,17 @@ function entraSettings(spec: JsonRecord): EntraSettings | string {
     secretName,
     federation,
   };
+}
+
+/** Absent (or null) is anything; a list of nothing is a mistake, and not taken for anything. */
+function allowedResourcesOf(spec: JsonRecord): readonly string[] | 'unusable' | undefined {
+  const listed: unknown = spec['allowedResources'] ?? undefined;
+  if (listed === undefined) return undefined;
+  if (!Array.isArray(listed) || listed.length === 0) return 'unusable';
+  const resources = listed.flatMap((each: unknown) =>
+    typeof each === 'string' && each.trim() !== '' ? [each] : [],
+  );
+  return resources.length < listed.length ? 'unusable' : resources;
 }
 
 function withMetadata<T>(

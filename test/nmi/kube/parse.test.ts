@@ -152,6 +152,29 @@ describe('an identity from the API', () => {
   });
 });
 
+describe('the resources an identity is for', () => {
+  it('are anything where it does not say, and else what it says', () => {
+    for (const [allowedResources, found] of [
+      [undefined, undefined],
+      [null, undefined],
+      [['https://a.example'], ['https://a.example']],
+    ] as const) {
+      const parsed = parseIdentity({ metadata, spec: { allowedResources } });
+      assert.ok(parsed.ok);
+      assert.deepEqual(parsed.value.allowedResources, found);
+    }
+  });
+
+  it('are never anything because they are badly said', () => {
+    for (const allowedResources of [[], '', 'https://a.example', {}, [1], ['https://a', ' '], 0]) {
+      assert.match(
+        reasonOf(parseIdentity({ metadata, spec: { allowedResources } })),
+        /spec\.allowedResources/,
+      );
+    }
+  });
+});
+
 describe('a binding and an exception from the API', () => {
   it('give what they say', () => {
     const spec = { azureIdentity: 'id', selector: ' as written ', weight: 3 };
@@ -159,8 +182,11 @@ describe('a binding and an exception from the API', () => {
       ...ref,
       identityName: 'id',
       selector: ' as written ',
+      serviceAccount: '',
       createdAtWallMs,
     });
+    const narrow = parseBinding({ metadata, spec: { ...spec, serviceAccount: 'robot' } });
+    assert.equal(narrow.ok && narrow.value.serviceAccount, 'robot');
     assert.deepEqual(valueOf(parseException({ metadata, spec: { podLabels: { a: 'b', c: 1 } } })), {
       ...ref,
       podLabels: { a: 'b' },
@@ -174,6 +200,7 @@ describe('a binding and an exception from the API', () => {
       /azureIdentity/,
     );
     assert.match(reasonOf(parseBinding({ metadata, spec: { selector: 1 } })), /selector/);
+    assert.match(reasonOf(parseBinding({ metadata, spec: { serviceAccount: [] } })), /Account/);
     assert.match(reasonOf(parseException({ metadata, spec: { podLabels: 'a=b' } })), /podLabels/);
   });
 });
