@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import { join, relative } from 'node:path';
 import { bundle, type BuildStamp } from './bundle.ts';
+import { makeCodeCache, renderEntry, wrapBundle } from './code-cache.ts';
 import { digestOfInputs } from './freshness.ts';
 import { freshNative, nativeFolder, nativeProducts } from './native.ts';
 import { noticesFile, renderNotices } from './notices.ts';
@@ -23,6 +24,8 @@ export const repositoryRoot = join(import.meta.dirname, '..');
 
 const dist = join(repositoryRoot, 'dist');
 const executable = join(dist, 'nmi');
+const bundleAsset = 'bundle';
+const cacheAsset = 'code-cache';
 const digestFile = join(dist, '.inputs');
 
 /** The path of an executable made from the sources as they are, building it only if need be. */
@@ -44,7 +47,11 @@ async function build(digest: string): Promise<void> {
   const work = mkdtempSync(join(dist, '.build-'));
   try {
     const { script, modules } = await bundle(join(repositoryRoot, 'src/main.ts'), buildStamp());
+    const wrapped = wrapBundle(script);
     writeFileSync(join(work, 'nmi.cjs'), script);
+    writeFileSync(join(work, bundleAsset), wrapped);
+    writeFileSync(join(work, cacheAsset), await makeCodeCache(wrapped));
+    writeFileSync(join(work, 'entry.cjs'), renderEntry(bundleAsset, cacheAsset));
     writeFileSync(join(work, noticesFile), renderNotices(repositoryRoot, modules));
     embed(work);
     renameSync(join(work, noticesFile), join(dist, noticesFile));
@@ -61,13 +68,16 @@ async function build(digest: string): Promise<void> {
 /** Relative names, so that no path of the building machine shows in stack traces. */
 function embed(work: string): void {
   const config = {
-    main: 'nmi.cjs',
+    main: 'entry.cjs',
     output: 'nmi',
     disableExperimentalSEAWarning: true,
-    useCodeCache: true,
-    assets: Object.fromEntries(
-      nativeProducts.map((name) => [name, relative(work, join(nativeFolder, name))]),
-    ),
+    assets: {
+      [bundleAsset]: bundleAsset,
+      [cacheAsset]: cacheAsset,
+      ...Object.fromEntries(
+        nativeProducts.map((name) => [name, relative(work, join(nativeFolder, name))]),
+      ),
+    },
   };
   writeFileSync(join(work, 'sea.json'), JSON.stringify(config));
   const made = spawnSync(process.execPath, ['--build-sea', 'sea.json'], {

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 
 const inputs = [
   'src/**/*',
-  'scripts/{build,bundle,facades,freshness,native,notices}.ts',
+  'scripts/{build,bundle,code-cache,facades,freshness,native,notices}.ts',
   'package.json',
   'package-lock.json',
   'tsconfig.json',

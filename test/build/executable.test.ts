@@ -75,4 +75,21 @@ describe('the executable, alone in another folder', () => {
       [],
     );
   });
+
+  it('starts with code that was compiled when it was built', () => {
+    const told = join(folder, 'refused');
+    const probe = join(folder, 'script-probe.cjs');
+    writeFileSync(
+      probe,
+      `const vm = require('node:vm');
+      const { Script } = vm;
+      vm.Script = function (...args) {
+        const script = new Script(...args);
+        require('node:fs').writeFileSync(${JSON.stringify(told)}, String(script.cachedDataRejected));
+        return script;
+      };`,
+    );
+    assert.equal(run(['--version'], { NODE_OPTIONS: `--require ${probe}` }).status, 0);
+    assert.equal(readFileSync(told, 'utf8'), 'false');
+  });
 });
