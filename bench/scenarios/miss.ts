@@ -1,23 +1,17 @@
 import { join } from 'node:path';
-import { createEntraApplication } from '../../src/lab/entra-applications.ts';
-import {
-  createAzureIdentity,
-  createAzureIdentityBinding,
-  createSecret,
-} from '../../src/lab/manifests.ts';
 import { Histogram } from '../core/histogram.ts';
 import type { Figure } from '../core/results.ts';
 import type { MissPair, MissPlan } from '../load/miss-plan.ts';
 import { onCore } from '../machine/cores.ts';
 import { outputOf, start } from '../machine/child.ts';
 import { goalSize } from '../stand/objects.ts';
+import { addSecretIdentity, secretValue } from '../stand/secret-identity.ts';
 import { openStand, tokenPath, type Stand } from '../stand/stand.ts';
 import type { Scenario } from './scenario.ts';
 
 /** About what the real services take on a good day. */
 const delayMs = 10;
 const missesARound = 40;
-const secretValue = 'bench-client-secret';
 
 export const miss: Scenario = {
   name: 'miss',
@@ -25,29 +19,8 @@ export const miss: Scenario = {
   isQuick: true,
   run: async ({ options, executable, stack, say }) => {
     const { agentFlags, rounds, isQuick } = options;
-    const application = createEntraApplication('bench', { secrets: [{ value: secretValue }] });
-    const { clientId, tenantId } = application;
-    const stand = stack.use(
-      await openStand({
-        ...{ executable, agentFlags, size: goalSize },
-        prepare: ({ kube, entra }) => {
-          entra.register(application);
-          const secret = 'bench-secret';
-          kube.apply(createSecret({ name: secret, data: { clientSecret: secretValue } }));
-          const clientPassword = { name: secret };
-          kube.apply(
-            createAzureIdentity({ name: 'entra', type: 1, clientId, tenantId, clientPassword }),
-          );
-          kube.apply(
-            createAzureIdentityBinding({
-              name: 'entra',
-              azureIdentity: 'entra',
-              selector: 'ask-0',
-            }),
-          );
-        },
-      }),
-    );
+    const stand = stack.use(await openStand({ executable, agentFlags, size: goalSize }));
+    const { clientId, tenantId } = addSecretIdentity(stand.around);
     const { imds, entra } = stand.around;
     await imds.setFaults({ delayMs, paths: 'token' });
     entra.setFaults({ delayMs });

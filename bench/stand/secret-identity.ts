@@ -1,0 +1,23 @@
+/** An identity of Entra ID itself, with a client secret, that the first asking pod may have too. */
+import { createEntraApplication, type EntraApplication } from '../../src/lab/entra-applications.ts';
+import {
+  createAzureIdentity,
+  createAzureIdentityBinding,
+  createSecret,
+} from '../../src/lab/manifests.ts';
+import type { Surroundings } from '../../src/lab/surroundings.ts';
+
+export const secretValue = 'bench-client-secret';
+
+export function addSecretIdentity({ kube, entra }: Surroundings): EntraApplication {
+  const application = createEntraApplication('bench', { secrets: [{ value: secretValue }] });
+  entra.register(application);
+  const { clientId, tenantId } = application;
+  const clientPassword = { name: 'bench-secret' };
+  kube.apply(createSecret({ ...clientPassword, data: { clientSecret: secretValue } }));
+  kube.apply(createAzureIdentity({ name: 'entra', type: 1, clientId, tenantId, clientPassword }));
+  kube.apply(
+    createAzureIdentityBinding({ name: 'entra', azureIdentity: 'entra', selector: 'ask-0' }),
+  );
+  return application;
+}
