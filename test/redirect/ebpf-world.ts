@@ -43,7 +43,10 @@ const agentScript = (pinFolder: string, ip: string, port: number) => `
       }));
       const name = 'agent sees ' + socket.remoteAddress + ' ' + who;
       socket.on('error', () => undefined);
-      socket.on('data', () => socket.write(name + '\\n'));
+      socket.on('data', (data) => {
+        if (String(data) === 'bye\\n') socket.end(name + '\\n', () => socket.destroy());
+        else socket.write(name + '\\n');
+      });
     }).listen(${port}, '${ip}', () => console.log('listening'));
   });
 `;
@@ -67,7 +70,8 @@ const CLOUD = `
 
 /**
  * Orders: "dial HOST PORT" (from an address) opens a connection, asks and closes; "keep HOST PORT" leaves it open,
- * "ask" uses it again, "drop" closes it; "storm" dials without end until "calm"; "flood N"
+ * "ask" uses it again, "drop" closes it; "cling HOST PORT" opens one that the other side closes and this
+ * side does not; "storm" dials without end until "calm"; "flood N"
  * opens N connections at once and counts who was known, "ebb" closes them; "run PROGRAM ..." runs
  * one. Each answers with one line.
  */
@@ -104,6 +108,12 @@ const CLIENT = `
     } else if (order === 'keep') {
       kept = open(...words);
       ask(kept, console.log);
+    } else if (order === 'cling') {
+      const [host, port] = words;
+      kept = net.connect({ host, port: Number(port), allowHalfOpen: true });
+      kept.on('error', () => undefined).on('data', () => undefined).write('bye\\n');
+      kept.on('end', () => console.log('left alone through ' + kept.localPort +
+        ' to ' + kept.remoteAddress + ':' + kept.remotePort));
     } else if (order === 'ask') {
       ask(kept, console.log);
     } else if (order === 'drop') {

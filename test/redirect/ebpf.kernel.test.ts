@@ -210,6 +210,24 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
       assert.equal(await redirect.countCaught(), (earlier ?? Number.NaN) + 1);
     });
 
+    it('does not become who left a connection open that the agent has closed', async () => {
+      const route = `neigh replace ${forged} lladdr 02:00:00:00:00:00 dev br0 nud permanent`;
+      await world.node.run(`ip neigh del ${forged} dev br0`);
+      // The agent's end is gone for good when it has waited so long for the other one.
+      await world.node.run('tee /proc/sys/net/ipv4/tcp_fin_timeout', '1');
+      const left = await other.tell(`cling ${metadataIp} 80`);
+      assert.match(left, new RegExp(`^left alone .* to ${metadataIp}:80$`));
+      const port = Number(/ through (\d+) /.exec(left)?.[1]);
+      await world.node.run(`ip ${route}`);
+      let answer = '';
+      for (let tries = 0; !answer.startsWith('answer') && tries < 20; tries += 1) {
+        await nextTurn(200);
+        answer = await pod.tell(forgery(port, listenIp, listenPort));
+      }
+      assert.match(answer, /^answer=agent sees 10\.244\.0\.6 unattested/);
+      assert.equal(await other.tell('drop'), 'dropped');
+    });
+
     it('is still itself when it takes the address for its own', async () => {
       await world.podA.run(`ip addr add ${forged}/32 dev eth0`);
       const macs = JSON.parse(await world.podA.run('ip -j link show eth0')) as readonly {

@@ -4,7 +4,7 @@
  *
  *   connect4, connect6          rewrite the destination, note the caller's cgroup with the socket
  *   sockops, before the SYN     file client address and port -> cgroup, for the agent to look up
- *   sockops, on close           take the record away
+ *   sockops, on either close    take the record away
  *   getpeername4, getpeername6  show the client the address that it dialled
  *
  * connect6 sees IPv4-mapped sockets only (every JVM has them); no native IPv6 address is redirected.
@@ -159,13 +159,18 @@ int nmi_connect6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
-/* MPTCP asks with another socket than the one that dialled, so the record is found by address. */
+/*
+ * MPTCP asks with another socket than the one that dialled, so the record is found by address; when
+ * the agent has closed, only the socket itself still knows.
+ */
 static __always_inline int is_redirected_peer(struct bpf_sock_addr *ctx, __be32 ip)
 {
 	struct nmi_client client = {};
 
 	if (ip != settings.listen_ip || (__be16)ctx->user_port != settings.listen_port || !ctx->sk)
 		return 0;
+	if (bpf_sk_storage_get(&dials, ctx->sk, 0, 0))
+		return 1;
 	client.ip = ctx->sk->src_ip4;
 	client.port = (__u16)ctx->sk->src_port;
 	return bpf_map_lookup_elem(&callers, &client) != 0;
@@ -273,8 +278,13 @@ int nmi_sockops(struct bpf_sock_ops *ops)
 	struct nmi_dial *dial;
 	__u32 op = ops->op;
 
+	/*
+	 * When the agent has closed (CLOSE_WAIT), it asks for the record no more; kept until the client
+	 * closes too, it would speak for whoever dials by hand from the same address and port.
+	 */
 	if (op != BPF_SOCK_OPS_TCP_CONNECT_CB &&
-	    !(op == BPF_SOCK_OPS_STATE_CB && ops->args[1] == BPF_TCP_CLOSE))
+	    !(op == BPF_SOCK_OPS_STATE_CB &&
+	      (ops->args[1] == BPF_TCP_CLOSE || ops->args[1] == BPF_TCP_CLOSE_WAIT)))
 		return 1;
 	sk = ops->sk;
 	if (!sk)
