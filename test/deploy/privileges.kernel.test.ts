@@ -43,6 +43,27 @@ describe('the table of privileges', () => {
   });
 });
 
+describe('the table of containers', () => {
+  it('is what the manifests ask for', async () => {
+    const rows: string[] = [];
+    for (const file of ['nmi.yaml', 'nmi-split.yaml', 'open-nodes.yaml']) {
+      const { initContainers = [], containers } = await readPodSpec(file);
+      for (const { name, args = [], securityContext } of [...initContainers, ...containers]) {
+        const { runAsUser, capabilities } = securityContext;
+        const verb = args.filter((word) => !word.startsWith('-')).join(' ');
+        const runs = args.length === 0 ? 'nothing' : `\`nmi ${verb === '' ? 'run' : verb}\``;
+        const granted = capabilities.add?.toSorted().join(', ') ?? 'none';
+        rows.push(`| [${file}](${file}) | \`${name}\` | ${runs} | ${runAsUser} | ${granted} |`);
+      }
+    }
+    const text = readFileSync(join(repository, 'deploy/README.md'), 'utf8');
+    assert.ok(
+      text.includes(`| --- | --- | --- | --- | --- |\n${rows.join('\n')}\n\n`),
+      rows.join('\n'),
+    );
+  });
+});
+
 describe('with the privileges of the table', { skip }, () => {
   let tree: CgroupTree;
   /** Kubeconfig of an API server that is not there: the redirect does not wait for it. */

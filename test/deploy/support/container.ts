@@ -16,7 +16,9 @@ interface Mount {
 }
 
 export interface Container {
-  readonly args: readonly string[];
+  readonly name: string;
+  /** Absent for a container with a command of its own. */
+  readonly args?: readonly string[];
   readonly securityContext: {
     readonly runAsUser: number;
     readonly allowPrivilegeEscalation: boolean;
@@ -125,7 +127,7 @@ export function containerCommand(options: ContainerOptions): readonly [string, .
       root,
       bounding.join(','),
     ],
-    ...['nmi', ...container.args, ...options.args],
+    ...['nmi', ...(container.args ?? []), ...options.args],
   ];
 }
 
