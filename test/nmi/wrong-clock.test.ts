@@ -14,19 +14,21 @@ import {
 import { idsOf, identityA } from '../support/loopback-agent.ts';
 
 const hourMs = 3_600_000;
+/** What MSAL signs with a certificate has the time of the process, which Entra ID looks at. */
+const kinds = credentialKinds.filter((kind) => kind !== 'certificate');
 
 describe('a node whose clock is an hour', () => {
   for (const [how, aheadMs] of [
     ['ahead', hourMs],
     ['behind', -hourMs],
   ] as const) {
-    it(`${how} gets a token of each type, and keeps it`, async () => {
+    it(`${how} gets tokens of types 0, 1 and 3, and keeps them`, async () => {
       const clock = { ...systemClock, wallMs: () => systemClock.wallMs() + aheadMs };
       await using agent = await openEntraAgent(
         {},
         async (world) => {
           bindPod(world.kube);
-          for (const kind of credentialKinds) await bindApplication(world, kind, kind);
+          for (const kind of kinds) await bindApplication(world, kind, kind);
           world.entra.setTokenLifetime(hourMs);
           world.kube.apply(createAzureIdentity({ name: 'a', ...idsOf(identityA) }));
           const binding = { name: 'a', azureIdentity: 'a', selector: 'app' };
@@ -36,7 +38,7 @@ describe('a node whose clock is an hour', () => {
       );
       agent.imds.setTokenLifetime(hourMs);
       const pod = agent.client('127.0.0.11');
-      const clientIds = credentialKinds.map((kind) => createEntraApplication(kind).clientId);
+      const clientIds = kinds.map((kind) => createEntraApplication(kind).clientId);
       for (const clientId of [identityA.clientId, ...clientIds]) {
         const reply = await ask(pod, `${tokenTarget}&client_id=${clientId}`);
         assert.equal(reply.status, 200, reply.text);
@@ -48,7 +50,7 @@ describe('a node whose clock is an hour', () => {
         assert.ok(toldS >= least && toldS <= most, `${toldS} s`);
         assert.equal((await ask(pod, `${tokenTarget}&client_id=${clientId}`)).status, 200);
       }
-      assert.equal(agent.entra.requests().length, credentialKinds.length);
+      assert.equal(agent.entra.requests().length, kinds.length);
       assert.equal(agent.imds.requests().length, 1);
     });
   }
