@@ -11,7 +11,7 @@ import { onCore } from './machine/cores.ts';
 import { outputOf, start } from './machine/child.ts';
 import { describeMachine } from './machine/describe.ts';
 import { renderGoals } from './report/goals.ts';
-import { figureTable, seriesTable } from './report/markdown.ts';
+import { busiestLoads, figureTable, seriesTable } from './report/markdown.ts';
 import { publish, republish } from './report/publish.ts';
 import { scenarios } from './scenarios/all.ts';
 import type { Scenario } from './scenarios/scenario.ts';
@@ -34,18 +34,25 @@ async function main(words: readonly string[]): Promise<number> {
     return 2;
   }
   const machine = describeMachine();
+  const stop = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.once(signal, () => {
+      stop.abort();
+    });
+  }
   const executable = options.agent ?? (await freshExecutable());
   const found: ScenarioResult[] = [];
   const failed: string[] = [];
   for (const scenario of chosen) {
     process.stderr.write(`${scenario.name}: ${scenario.title}\n`);
     try {
-      const result = await runScenario(scenario, executable, options);
+      const result = await runScenario(scenario, executable, options, stop.signal);
       found.push(result);
       process.stdout.write(`\n${render(result)}\n\n`);
     } catch (error) {
       failed.push(`${scenario.name}: ${String(error)}`);
     }
+    if (stop.signal.aborted) return 130;
   }
   const results = { machine, scenarios: found };
   process.stdout.write(`${renderGoals(results, 'measured')}\n`);
@@ -71,13 +78,20 @@ async function runScenario(
   scenario: Scenario,
   executable: string,
   options: Options,
+  stop: AbortSignal,
 ): Promise<ScenarioResult> {
   const program = join(import.meta.dirname, 'programs/scenario.ts');
   const words = [process.execPath, program, scenario.name, executable, JSON.stringify(options)];
   const child = start(onCore('load', words as [string, ...string[]]), {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  return JSON.parse(await outputOf(child)) as ScenarioResult;
+  const end = (): void => void child.kill('SIGTERM');
+  stop.addEventListener('abort', end);
+  try {
+    return JSON.parse(await outputOf(child)) as ScenarioResult;
+  } finally {
+    stop.removeEventListener('abort', end);
+  }
 }
 
 function render(result: ScenarioResult): string {
@@ -86,5 +100,6 @@ function render(result: ScenarioResult): string {
     ...(result.series.length === 0 ? [] : [seriesTable(result)]),
     ...(result.figures.length === 0 ? [] : [figureTable(result.figures)]),
     ...result.notes,
+    busiestLoads(result),
   ].join('\n');
 }

@@ -48,6 +48,8 @@ export interface Round {
   readonly failures: number;
   /** CPU time of the server for 1,000 answers; undefined where nobody could tell. */
   readonly cpuMsPer1000: number | undefined;
+  /** Share of its core that the load program used; near 1 it may be what was measured. */
+  readonly loadCpuShare: number;
   readonly latency: CompactHistogram;
 }
 

@@ -53,7 +53,7 @@ export interface LoadReport {
   readonly firstFailure: string | undefined;
   readonly cpuMsPer1000: number | undefined;
   /** Share of one core that the load program itself used. */
-  readonly ownCpuShare: number;
+  readonly loadCpuShare: number;
   readonly latency: CompactHistogram;
   readonly timeline: readonly TimelinePiece[];
 }

@@ -7,21 +7,34 @@ import type { ScenarioResult } from '../core/results.ts';
 import { scenarios } from '../scenarios/all.ts';
 
 const [name = '', executable = '', optionsText = '{}'] = process.argv.slice(2);
-const scenario = scenarios.find((each) => each.name === name);
-if (scenario === undefined) throw new TypeError(`no scenario is called ${name}`);
+const found = scenarios.find((each) => each.name === name);
+if (found === undefined) throw new TypeError(`no scenario is called ${name}`);
+const { title, run } = found;
 
 const startedMs = performance.now();
 const startedAt = new Date().toISOString();
+const stack = new AsyncDisposableStack();
 const say = (line: string): void => void process.stderr.write(`  ${name}: ${line}\n`);
+
+// Whoever stops a run leaves no agent, namespace or cgroup behind.
+let closing: Promise<void> | undefined;
+const close = (): Promise<void> => (closing ??= stack.disposeAsync());
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  process.once(signal, () => void close().finally(() => process.exit(130)));
+}
+
 const result = await measure(JSON.parse(optionsText) as Options);
 process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit(0));
 
 async function measure(options: Options): Promise<ScenarioResult> {
-  await using stack = new AsyncDisposableStack();
-  const findings = await scenario!.run({ options, executable, stack, say });
-  return {
-    ...{ name, title: scenario!.title, startedAt },
-    seconds: Math.round((performance.now() - startedMs) / 100) / 10,
-    ...{ series: [], figures: [], curves: [], notes: [], ...findings },
-  };
+  try {
+    const findings = await run({ options, executable, stack, say });
+    return {
+      ...{ name, title, startedAt },
+      seconds: Math.round((performance.now() - startedMs) / 100) / 10,
+      ...{ series: [], figures: [], curves: [], notes: [], ...findings },
+    };
+  } finally {
+    await close();
+  }
 }

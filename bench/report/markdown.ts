@@ -61,6 +61,16 @@ export function seriesTable(scenario: ScenarioResult): string {
   );
 }
 
+/** Where the load program itself had too little of its core left. */
+export function busiestLoads(scenario: ScenarioResult): string {
+  const busy = scenario.series.filter(
+    ({ rounds }) => median(rounds.map(({ loadCpuShare }) => loadCpuShare)) > 0.9,
+  );
+  if (busy.length === 0) return '';
+  const names = busy.map(({ subject, shape }) => `${subject} at ${shape}`).join(', ');
+  return `The load program used more than 90 % of its core, so that these could be faster: ${names}.`;
+}
+
 export function figureTable(figures: readonly Figure[]): string {
   return table(
     ['what', 'measured', 'unit'],

@@ -2,7 +2,7 @@
 import type { Results, ScenarioResult } from '../core/results.ts';
 import { noiseBound } from '../core/statistics.ts';
 import { renderGoals } from './goals.ts';
-import { figureTable, seriesTable } from './markdown.ts';
+import { busiestLoads, figureTable, seriesTable } from './markdown.ts';
 import { plotsOf } from './plots.ts';
 
 const begin = '<!-- generated: results -->';
@@ -37,5 +37,8 @@ function renderScenario(scenario: ScenarioResult): string {
     ...(figures.length === 0 ? [] : [figureTable(figures)]),
     ...plotsOf(scenario).map((plot) => `![${plot.title}](plots/${plot.file})`),
     ...notes,
-  ].join('\n\n');
+    busiestLoads(scenario),
+  ]
+    .filter((part) => part !== '')
+    .join('\n\n');
 }

@@ -75,6 +75,6 @@ export function loadOf(subject: Subject, shape: Shape, measuredMs: number): Prom
 }
 
 function roundOf(report: LoadReport): Round {
-  const { perSec, answers, failures, cpuMsPer1000, latency } = report;
-  return { perSec, answers, failures, cpuMsPer1000, latency };
+  const { perSec, answers, failures, cpuMsPer1000, loadCpuShare, latency } = report;
+  return { perSec, answers, failures, cpuMsPer1000, loadCpuShare, latency };
 }

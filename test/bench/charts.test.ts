@@ -21,7 +21,7 @@ function round(perSec: number): Round {
   const histogram = new Histogram();
   for (let index = 1; index <= 100; index++) histogram.recordMs(index / 10);
   return {
-    ...{ perSec, answers: 100, failures: 0, cpuMsPer1000: 10 },
+    ...{ perSec, answers: 100, failures: 0, cpuMsPer1000: 10, loadCpuShare: 0.5 },
     latency: histogram.compact(),
   };
 }
