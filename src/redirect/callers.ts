@@ -5,18 +5,23 @@
 import { isIPv4 } from 'node:net';
 import { join } from 'node:path';
 import { nativeModule, type BpfMap, type NativeModule } from './native.ts';
-import type { Attestation, Peer } from './redirect.ts';
+import type { Attestation, Peer, RedirectTarget } from './redirect.ts';
 
 const UNATTESTED: Attestation = { kind: 'unattested' };
 const MAPPED = '::ffff:';
 
+type Listen = Pick<RedirectTarget, 'listenIp' | 'listenPort'>;
+
 export class Callers {
   readonly #pin: string;
+  readonly #listen: Listen;
   #native: NativeModule | undefined;
   #map: BpfMap | undefined;
 
-  constructor(pinFolder: string) {
+  /** @param listen where redirected connections arrive. */
+  constructor(pinFolder: string, listen: Listen) {
     this.#pin = join(pinFolder, 'callers');
+    this.#listen = listen;
   }
 
   /**
@@ -40,14 +45,18 @@ export class Callers {
     return this.#map === undefined ? undefined : this.#native?.mapInfo(this.#map).id;
   }
 
-  /** Never throws: who cannot be looked up is nobody. */
+  /**
+   * Never throws: who cannot be looked up is nobody. A record says who dialled from an address and a
+   * port, not where to; elsewhere than where it led somebody else may come from the same.
+   */
   attest(peer: Peer): Attestation {
     if (this.#map === undefined || this.#native === undefined) return UNATTESTED;
-    const { remoteIp, remotePort } = peer;
-    const ip = remoteIp.startsWith(MAPPED) ? remoteIp.slice(MAPPED.length) : remoteIp;
+    const { listenIp, listenPort } = this.#listen;
+    if (plainIp(peer.localIp) !== listenIp || peer.localPort !== listenPort) return UNATTESTED;
+    const ip = plainIp(peer.remoteIp);
     if (!isIPv4(ip)) return UNATTESTED;
     try {
-      const cgroupId = this.#native.lookupCaller(this.#map, ip, remotePort);
+      const cgroupId = this.#native.lookupCaller(this.#map, ip, peer.remotePort);
       return cgroupId === undefined ? UNATTESTED : { kind: 'attested', cgroupId };
     } catch {
       return UNATTESTED;
@@ -58,4 +67,9 @@ export class Callers {
     if (this.#map !== undefined) this.#native?.close(this.#map);
     this.#map = undefined;
   }
+}
+
+/** Of a socket that listens on all addresses of both kinds. */
+function plainIp(ip: string): string {
+  return ip.startsWith(MAPPED) ? ip.slice(MAPPED.length) : ip;
 }

@@ -123,7 +123,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     machine,
   };
   const inTurn = createTurns();
-  const callers = new Callers(settings.pinFolder);
+  const callers = new Callers(settings.pinFolder, settings.target);
   return {
     mode: 'ebpf',
     prepare: () =>
@@ -352,7 +352,7 @@ export interface EbpfReaderOptions {
 export function openEbpfReader(options: EbpfReaderOptions = {}): Redirect {
   const pinFolder = options.pinFolder ?? DEFAULT_PIN_FOLDER;
   const target = reachableTarget(options.target ?? DEFAULT_TARGET);
-  const callers = new Callers(pinFolder);
+  const callers = new Callers(pinFolder, target);
   const detail = `eBPF, installed by another process; ${describeTarget(target)}`;
   const readBackOnly = (): RedirectStatus => {
     refresh(callers);

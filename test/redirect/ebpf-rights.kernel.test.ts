@@ -14,7 +14,8 @@ import { sweepDeadNamespaces, whyNoKernelTests } from './namespaces.ts';
 const skip = (await whyNoKernelTests('iptables-nft-save', 'setpriv', 'nsenter')) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
 
-const { metadataIp } = DEFAULT_TARGET;
+const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
+const listen = { localIp: listenIp, localPort: listenPort };
 const nobody = 65532;
 
 interface Rights {
@@ -112,7 +113,7 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
         };
         const reader = openEbpfReader({ pinFolder: '${world.pinFolder}' });
         const { state } = await reader.verify();
-        const peer = { remoteIp: '10.244.0.5', remotePort: ${port}, localIp: '', localPort: 0 };
+        const peer = { remoteIp: '10.244.0.5', remotePort: ${port}, ...${JSON.stringify(listen)} };
         const found = reader.attest(peer);
         const native = nativeModule();
         const pin = (name) => '${world.pinFolder}/' + name;

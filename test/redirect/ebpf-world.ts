@@ -33,7 +33,7 @@ const source = join(import.meta.dirname, '../../src/redirect');
 const agentScript = (pinFolder: string, ip: string, port: number) => `
   process.stdin.resume();
   import('${source}/callers.ts').then(({ Callers }) => {
-    const callers = new Callers('${pinFolder}');
+    const callers = new Callers('${pinFolder}', { listenIp: '${ip}', listenPort: ${port} });
     const tell = (attestation) => attestation.kind + ' ' + (attestation.cgroupId ?? '-');
     require('node:net').createServer((socket) => {
       try { callers.refresh(); } catch {}

@@ -100,10 +100,21 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   it('keeps its record for as long as the connection lives, and no longer', async () => {
     const kept = await pod.tell(`keep ${metadataIp} 80`);
     const port = Number(/ through (\d+) /.exec(kept)?.[1]);
-    const peer = { remoteIp: '10.244.0.5', remotePort: port, localIp: '', localPort: 0 };
+    const peer = {
+      remoteIp: '10.244.0.5',
+      remotePort: port,
+      localIp: listenIp,
+      localPort: listenPort,
+    };
     const redirect = world.redirect();
     await redirect.verify();
     assert.deepEqual(redirect.attest(peer), { kind: 'attested', cgroupId: pod.cgroupId });
+    // Of an agent that listens on all addresses: a connection to another one is another connection.
+    for (const elsewhere of [{ localIp: '10.0.0.4' }, { localPort: 2580 }]) {
+      assert.deepEqual(redirect.attest({ ...peer, ...elsewhere }), { kind: 'unattested' });
+    }
+    const mapped = { localIp: `::ffff:${listenIp}`, remoteIp: '::ffff:10.244.0.5' };
+    assert.equal(redirect.attest({ ...peer, ...mapped }).kind, 'attested');
     assert.match(await pod.tell('ask'), attestedAs(pod, '10.244.0.5'));
     assert.equal(await pod.tell('drop'), 'dropped');
     // The agent closes as soon as it sees the end; the record goes with the client's own close.
@@ -390,7 +401,12 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const port = Number(/ through (\d+) /.exec(kept)?.[1]);
     const redirect = world.redirect();
     await redirect.verify();
-    const peer = { remoteIp: '10.244.0.5', remotePort: port, localIp: '', localPort: 0 };
+    const peer = {
+      remoteIp: '10.244.0.5',
+      remotePort: port,
+      localIp: listenIp,
+      localPort: listenPort,
+    };
     assert.deepEqual(redirect.attest(peer), { kind: 'attested', cgroupId: pod.cgroupId });
     assert.equal(await pod.tell('drop'), 'dropped');
   });

@@ -219,13 +219,13 @@ describe('the native module', { skip }, () => {
       const key = clientKey(`10.2.${made >> 8}.${made & 255}`, 1024 + made);
       native.mapSet(callers, key, new Uint8Array(16));
     }
-    const reader = new Callers(bpf.path);
+    const reader = new Callers(bpf.path, DEFAULT_TARGET);
     reader.refresh();
     const peers = Array.from({ length: 10_000 }, (_, at) => ({
       remoteIp: `10.2.${at >> 8}.${at & 255}`,
       remotePort: 1024 + at,
-      localIp: '',
-      localPort: 0,
+      localIp: DEFAULT_TARGET.listenIp,
+      localPort: DEFAULT_TARGET.listenPort,
     }));
     const tookNs: number[] = [];
     for (let round = 0; round < 10; round += 1) {
