@@ -79,7 +79,13 @@ export const subjects = {
   nodeHttp: 'node:http',
   rawTcp: 'raw TCP',
   goHttp: 'Go net/http',
+  fakeImds: 'fake IMDS',
 } as const;
+
+/** Requests were due at a rate of their own: no answer is faster for it, and the load never sleeps. */
+export function isPaced(shape: string): boolean {
+  return shape.endsWith('/s due');
+}
 
 export function findSeries(
   results: Results,

@@ -5,108 +5,123 @@ import { measures, renderNumber, renderSpread, table } from './markdown.ts';
 
 interface Goal {
   readonly text: string;
-  /** What the measured number must not go beyond. */
+  /** What no measured number must go beyond. */
   readonly bound: number;
   readonly isLeast?: boolean;
   readonly unit: string;
-  /** Undefined when the run did not measure it. */
-  readonly values: (results: Results) => readonly number[] | undefined;
+  /** For each part, such as a number of connections, its rounds; undefined: not measured. */
+  readonly parts: (results: Results) => readonly (readonly number[] | undefined)[];
 }
 
 type Measure = (series: Series) => readonly number[];
 
-function ratio(scenario: string, shape: string, measure: Measure, agent: string, control: string) {
-  return (results: Results): readonly number[] | undefined => {
-    const ours = findSeries(results, scenario, shape, agent);
-    const other = findSeries(results, scenario, shape, control);
-    return ours === undefined || other === undefined
-      ? undefined
-      : ratiosOf(measure(ours), measure(other));
-  };
+interface Compared {
+  readonly scenario: string;
+  readonly shapes: readonly string[];
+  readonly measure: Measure;
+  readonly subject: string;
+  readonly control: string;
 }
 
-function figure(scenario: string, name: string) {
-  return (results: Results): readonly number[] | undefined =>
-    findFigure(results, scenario, name)?.values;
+function ratios({ scenario, shapes, measure, subject, control }: Compared): Goal['parts'] {
+  return (results) =>
+    shapes.map((shape) => {
+      const ours = findSeries(results, scenario, shape, subject);
+      const other = findSeries(results, scenario, shape, control);
+      if (ours === undefined || other === undefined) return undefined;
+      return ratiosOf(measure(ours), measure(other));
+    });
+}
+
+function figures(scenario: string, ...names: readonly string[]): Goal['parts'] {
+  return (results) => names.map((name) => findFigure(results, scenario, name)?.values);
 }
 
 const { agent, nodeHttp, goHttp } = subjects;
 const kept = ['1 kept', '16 kept', '64 kept'];
 const times = '× node:http';
 
+const paths = [
+  { path: 'eBPF', scenario: 'redirects', subject: 'eBPF' },
+  { path: 'iptables', scenario: 'redirects', subject: 'iptables' },
+  { path: 'no redirect', scenario: 'hit', subject: agent },
+];
+
+const cachedToken: readonly Goal[] = paths.flatMap(({ path, scenario, subject }) => {
+  const against = { scenario, subject, control: nodeHttp, shapes: kept };
+  const name = `cached token, ${path}, 1 / 16 / 64 connections`;
+  const goal = (what: string, bound: number, measure: Measure) => ({
+    ...{ text: `${name}: ${what}`, bound, unit: times, parts: ratios({ ...against, measure }) },
+  });
+  return [
+    { ...goal('throughput', 0.95, measures.perSec), isLeast: true },
+    goal('p50', 1.1, measures.p50Us),
+    goal('p99', 1.1, measures.p99Us),
+    goal('CPU per 1,000', 1.1, measures.cpuMs),
+  ];
+});
+
 const goals: readonly Goal[] = [
-  ...kept.map((shape) => ({
-    text: `cached token, ${shape}: throughput of the control`,
-    ...{ bound: 0.95, isLeast: true, unit: times },
-    values: ratio('hit', shape, measures.perSec, agent, nodeHttp),
-  })),
-  ...kept.map((shape) => ({
-    text: `the same, ${shape}: p50`,
-    ...{ bound: 1.1, unit: times, values: ratio('hit', shape, measures.p50Us, agent, nodeHttp) },
-  })),
-  ...kept.map((shape) => ({
-    text: `the same, ${shape}: p99`,
-    ...{ bound: 1.1, unit: times, values: ratio('hit', shape, measures.p99Us, agent, nodeHttp) },
-  })),
-  ...kept.map((shape) => ({
-    text: `the same, ${shape}: CPU per 1,000`,
-    ...{ bound: 1.1, unit: times, values: ratio('hit', shape, measures.cpuMs, agent, nodeHttp) },
-  })),
-  ...kept.map((shape) => ({
-    text: `the same, ${shape}: past Go's net/http`,
-    ...{ bound: 1, isLeast: true, unit: '× Go net/http' },
-    values: ratio('hit', shape, measures.perSec, agent, goHttp),
-  })),
-  ...['eBPF', 'iptables'].flatMap((redirect) => [
-    {
-      text: `through the real redirect (${redirect}), 16 kept: throughput`,
-      ...{ bound: 0.95, isLeast: true, unit: times },
-      values: ratio('redirects', '16 kept', measures.perSec, redirect, nodeHttp),
-    },
-    {
-      text: `through the real redirect (${redirect}), a new connection each: p50`,
-      ...{ bound: 1.15, unit: times },
-      values: ratio('redirects', '16 new each', measures.p50Us, redirect, nodeHttp),
-    },
-  ]),
-  ...['1 new each', '16 new each'].map((shape) => ({
-    text: `a new connection for each request, ${shape}: p50`,
-    ...{ bound: 1.15, unit: times, values: ratio('new', shape, measures.p50Us, agent, nodeHttp) },
-  })),
-  ...['IMDS', 'Entra ID'].flatMap((upstream) => [
-    {
-      text: `a miss, ${upstream}: added to the upstream's time at p50`,
-      ...{ bound: 0.5, unit: 'ms', values: figure('miss', `${upstream}: added at p50`) },
-    },
-    {
-      text: `a miss, ${upstream}: added at p99`,
-      ...{ bound: 2, unit: 'ms', values: figure('miss', `${upstream}: added at p99`) },
-    },
-  ]),
+  ...cachedToken,
   {
-    text: 'cold start of the executable to the first token served',
-    ...{ bound: 250, unit: 'ms', values: figure('cold-start', 'start to first token') },
+    text: 'cached token, no redirect, 1 / 16 / 64 connections: past Go',
+    ...{ bound: 1, isLeast: true, unit: `× ${goHttp}` },
+    parts: ratios({
+      ...{ scenario: 'hit', shapes: kept, measure: measures.perSec },
+      ...{ subject: agent, control: goHttp },
+    }),
+  },
+  ...[
+    { ...paths[0]!, shapes: ['16 new each'], count: '16' },
+    { ...paths[1]!, shapes: ['16 new each'], count: '16' },
+    { ...paths[2]!, scenario: 'new', shapes: ['1 new each', '16 new each'], count: '1 / 16' },
+  ].map(({ path, scenario, subject, shapes, count }) => ({
+    text: `a new connection for each request, ${path}, ${count} at once: p50`,
+    ...{ bound: 1.15, unit: times },
+    parts: ratios({ scenario, subject, shapes, control: nodeHttp, measure: measures.p50Us }),
+  })),
+  {
+    text: "a miss, IMDS / Entra ID: added to the upstream's time at p50",
+    ...{ bound: 0.5, unit: 'ms' },
+    parts: figures('miss', 'IMDS: added at p50', 'Entra ID: added at p50'),
   },
   {
-    text: 'resident memory at 250 pods, 10,000 identities, 20,000 bindings',
-    ...{ bound: 100, unit: 'MB', values: figure('memory', 'resident') },
+    text: 'a miss, IMDS / Entra ID: added at p99',
+    ...{ bound: 2, unit: 'ms' },
+    parts: figures('miss', 'IMDS: added at p99', 'Entra ID: added at p99'),
+  },
+  {
+    text: 'cold start of the executable to the first token served',
+    ...{ bound: 250, unit: 'ms', parts: figures('cold-start', 'start to first token') },
+  },
+  {
+    text: 'resident memory with 250 pods, 10,000 identities, 20,000 bindings',
+    ...{ bound: 100, unit: 'MB', parts: figures('memory', 'resident') },
   },
   {
     text: 'private memory there',
-    ...{ bound: 60, unit: 'MB', values: figure('memory', 'private') },
+    ...{ bound: 60, unit: 'MB', parts: figures('memory', 'private') },
   },
   {
     text: 'growth of private memory in the soak, after warm-up',
-    ...{ bound: 1, unit: 'MB/h', values: figure('soak', 'private, slope after warm-up') },
+    ...{ bound: 1, unit: 'MB/h', parts: figures('soak', 'private, slope after warm-up') },
   },
-  ...['pods', 'identities', 'tokens'].map((what) => ({
-    text: `cost of a hit at the most ${what} over that at the fewest`,
-    ...{ bound: 1.15, unit: '×', values: figure('growth', `cost at the most ${what}`) },
-  })),
-  ...['pod', 'identity', 'binding'].map((what) => ({
-    text: `index update by one event of a watch (${what}), p99`,
-    ...{ bound: 50, unit: 'µs', values: figure('index-updates', `${what} event, p99`) },
-  })),
+  {
+    text: 'cost of a hit at the most pods / identities / tokens over that at the fewest',
+    ...{ bound: 1.15, unit: '×' },
+    parts: figures(
+      'growth',
+      ...['pods', 'identities', 'tokens'].map((what) => `cost at the most ${what}`),
+    ),
+  },
+  {
+    text: 'index update by an event of a pod / identity / binding, p99',
+    ...{ bound: 50, unit: 'µs' },
+    parts: figures(
+      'index-updates',
+      ...['pod', 'identity', 'binding'].map((what) => `${what} event, p99`),
+    ),
+  },
 ];
 
 /** The table, and in a sentence how many are met. */
@@ -114,27 +129,27 @@ export function renderGoals(results: Results, which: 'all' | 'measured'): string
   let met = 0;
   let measured = 0;
   const rows = goals.flatMap((goal) => {
-    const sign = goal.isLeast === true ? '≥' : '≤';
-    const values = goal.values(results);
-    const wanted = `${sign} ${goal.bound} ${goal.unit}`;
-    if (values === undefined || values.length === 0) {
+    const wanted = `${goal.isLeast === true ? '≥' : '≤'} ${goal.bound} ${goal.unit}`;
+    const parts = goal.parts(results).filter((part) => part !== undefined);
+    if (parts.length === 0) {
       return which === 'all' ? [[goal.text, wanted, 'not measured', '', '']] : [];
     }
     measured += 1;
-    const middle = median(values);
-    const isMet = goal.isLeast === true ? middle >= goal.bound : middle <= goal.bound;
-    if (isMet) met += 1;
-    const gap = Math.abs(middle - goal.bound);
-    const verdict = spreadOf(values).isNoisy ? ' (noisy)' : '';
+    const gap = Math.max(...parts.map((part) => gapOf(goal, median(part))));
+    if (gap <= 0) met += 1;
+    const noise = parts.some((part) => spreadOf(part).isNoisy) ? ' (noisy)' : '';
+    const values = parts.map((part) => renderSpread(part).replace(' noisy', '')).join(' / ');
+    const left = `${renderNumber(gap)} ${goal.unit.replace(/^× .*/, '×')}`;
     return [
-      [
-        ...[goal.text, wanted, renderSpread(values).replace(' noisy', '')],
-        `${isMet ? 'yes' : 'no'}${verdict}`,
-        isMet ? '' : `${renderNumber(gap)} ${goal.unit.replace(/^× .*/, '×')}`,
-      ],
+      [goal.text, wanted, values, `${gap <= 0 ? 'yes' : 'no'}${noise}`, gap <= 0 ? '' : left],
     ];
   });
   if (rows.length === 0) return '';
   const head = ['goal', 'wanted', 'measured', 'met', 'what is left'];
   return `${met} of ${measured} goals that were measured are met.\n\n${table(head, rows)}`;
+}
+
+/** How far beyond the bound; not above zero when it is met. */
+function gapOf({ bound, isLeast }: Goal, value: number): number {
+  return isLeast === true ? bound - value : value - bound;
 }

@@ -1,6 +1,6 @@
 /** Tables of a result, as Markdown. Pure. */
 import { Histogram } from '../core/histogram.ts';
-import type { Figure, ScenarioResult, Series } from '../core/results.ts';
+import { isPaced, type Figure, type ScenarioResult, type Series } from '../core/results.ts';
 import { median, ratiosOf, spreadOf } from '../core/statistics.ts';
 
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -64,7 +64,8 @@ export function seriesTable(scenario: ScenarioResult): string {
 /** Where the load program itself had too little of its core left. */
 export function busiestLoads(scenario: ScenarioResult): string {
   const busy = scenario.series.filter(
-    ({ rounds }) => median(rounds.map(({ loadCpuShare }) => loadCpuShare)) > 0.9,
+    ({ shape, rounds }) =>
+      !isPaced(shape) && median(rounds.map(({ loadCpuShare }) => loadCpuShare)) > 0.9,
   );
   if (busy.length === 0) return '';
   const names = busy.map(({ subject, shape }) => `${subject} at ${shape}`).join(', ');

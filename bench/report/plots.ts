@@ -1,6 +1,6 @@
 /** The pictures of a result: name of the file and its text. Pure. */
 import { Histogram } from '../core/histogram.ts';
-import type { Results, ScenarioResult, Series } from '../core/results.ts';
+import { isPaced, type Results, type ScenarioResult, type Series } from '../core/results.ts';
 import { median } from '../core/statistics.ts';
 import { renderBars, renderLines } from './charts.ts';
 import { measures } from './markdown.ts';
@@ -27,7 +27,7 @@ function seriesPlots(scenario: ScenarioResult): readonly Plot[] {
   const find = (subject: string, shape: string) =>
     series.find((each) => each.subject === subject && each.shape === shape);
   // At a given rate all have the same throughput, or fail.
-  const free = groups.filter((shape) => !shape.includes('/s due'));
+  const free = groups.filter((shape) => !isPaced(shape));
   const bars = names.map((subject) => ({
     name: subject,
     values: free.map((shape) => {

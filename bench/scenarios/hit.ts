@@ -1,6 +1,6 @@
 import { shapes, measureRounds } from '../stand/rounds.ts';
 import { subjects } from '../core/results.ts';
-import { openControl } from '../stand/controls.ts';
+import { openControl, openFakeUpstream } from '../stand/controls.ts';
 import { goalSize } from '../stand/objects.ts';
 import { bodyBytesOf, callerOf, openStand } from '../stand/stand.ts';
 import type { Scenario } from './scenario.ts';
@@ -24,7 +24,8 @@ export const hit: Scenario = {
     const nodeHttp = await openControl(subjects.nodeHttp, bytes, stack);
     const rawTcp = await openControl(subjects.rawTcp, bytes, stack);
     const goHttp = await openControl(subjects.goHttp, bytes, stack);
-    const all = [agent, nodeHttp, rawTcp, goHttp];
+    const upstream = await openFakeUpstream(stack);
+    const all = [agent, nodeHttp, rawTcp, goHttp, upstream];
     const common = { rounds, roundMs, say };
     const kept = [shapes.one, shapes.sixteen, shapes.sixtyFour];
     const series = [

@@ -20,7 +20,12 @@ export const redirects: Scenario = {
     return {
       control: subjects.nodeHttp,
       series: await measureRounds({
-        ...{ rounds, roundMs, say, shapes: [shapes.one, shapes.sixteen, shapes.fresh] },
+        ...{
+          rounds,
+          roundMs,
+          say,
+          shapes: [shapes.one, shapes.sixteen, shapes.sixtyFour, shapes.fresh],
+        },
         subjects: [
           none.control(subjects.nodeHttp),
           none.subject('no redirect'),

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { subjects } from '../core/results.ts';
+import { subjects } from '../core/results.ts';
 import { onCore } from '../machine/cores.ts';
 import { freePort, start, stop, untilItSpeaks } from '../machine/child.ts';
 import type { Subject } from './rounds.ts';
@@ -32,14 +32,36 @@ export async function openControl(
 ): Promise<Subject | undefined> {
   const command = controlCommand(name);
   if (command === undefined) return undefined;
+  return {
+    ...(await openServer(command, String(bodyBytes), stack)),
+    name,
+    callers: [controlCaller],
+  };
+}
+
+/** The upstream itself, as it would answer a pod. */
+export async function openFakeUpstream(stack: AsyncDisposableStack): Promise<Subject> {
+  const identity = 'upstream';
+  const command = [process.execPath, join(servers, 'fake-imds.ts')] as const;
+  return {
+    ...(await openServer(command, identity, stack)),
+    name: subjects.fakeImds,
+    callers: [{ target: defaultTarget, expect: { kind: 'identity', name: identity } }],
+  };
+}
+
+async function openServer(
+  command: readonly [string, ...string[]],
+  argument: string,
+  stack: AsyncDisposableStack,
+): Promise<Pick<Subject, 'host' | 'port' | 'pids'>> {
   const host = '127.0.0.1';
   const port = await freePort(host);
-  const words = onCore('server', [...command, host, String(port), String(bodyBytes)]);
+  const words = onCore('server', [...command, host, String(port), argument]);
   const child = start(words, { stdio: ['ignore', 'pipe', 'inherit'] });
   stack.defer(() => stop(child));
   await untilItSpeaks(child);
-  const pids = child.pid === undefined ? [] : [child.pid];
-  return { name, host, port, pids, callers: [controlCaller] };
+  return { host, port, pids: child.pid === undefined ? [] : [child.pid] };
 }
 
 export const controlCaller = {

@@ -25,7 +25,7 @@ export const nodeName = 'bench-node';
  * Long resource ids, so that a token has about the size of a real one: the lab's tokens carry little
  * else.
  */
-function createBenchIdentity(name: string): LabIdentity {
+export function createBenchIdentity(name: string): LabIdentity {
   const identity = createLabIdentity(name);
   return { ...identity, resourceId: `${identity.resourceId}-${'of-a-long-name'.repeat(24)}` };
 }

@@ -100,7 +100,7 @@ describe('a report', () => {
     const render = (agent: readonly number[], control: readonly number[]) =>
       renderGoals({ machine, scenarios: [scenario(agent, control)] }, 'measured');
     const line = (text: string) =>
-      text.split('\n').find((each) => each.includes('16 kept: throughput')) ?? '';
+      text.split('\n').find((each) => each.includes('connections: throughput')) ?? '';
     assert.match(line(render([100, 99, 98], [100, 100, 100])), /\| 0\.99 \(0\.98–1\) \| yes \|/);
     assert.match(line(render([50, 50, 50], [100, 100, 100])), /\| no \| 0\.45 × \|/);
     assert.match(line(render([50, 100, 150], [100, 100, 100])), /yes \(noisy\)/);
