@@ -249,6 +249,11 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     this.#breakers.drop(isDropped);
   }
 
+  /** What the tokens in memory were asked for. */
+  requests(): readonly R[] {
+    return [...this.#entries.values()].map(({ request }) => request);
+  }
+
   /** Forgets tokens, and leaves alone what is under way or held. */
   dropTokens(isDropped: (request: R) => boolean): void {
     for (const entry of this.#entries.values()) {

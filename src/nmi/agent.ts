@@ -27,6 +27,8 @@ import { readEntraCa } from './entra-ca.ts';
 import { openEntraUpstream, type ProofDemand } from './entra-upstream.ts';
 import { explain, type Sight } from './explain.ts';
 import { resetGonePods } from './gone-pods.ts';
+import { dropWithGoneSecrets } from './gone-secrets.ts';
+import { createSecretReader } from './kube/secrets.ts';
 import { openKubeClient, type KubeClient } from './kube/client.ts';
 import { openListener, type Listener } from './listener.ts';
 import type { Logger } from './logger.ts';
@@ -97,6 +99,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       listeners,
       clock,
       log: log.child({ component: 'pods' }),
+    }),
+  );
+  starting.use(
+    dropWithGoneSecrets({
+      ...{ broker: path.broker, reader: createSecretReader(client), clock },
+      log: log.child({ component: 'token' }),
     }),
   );
   const keeper = starting.use(

@@ -17,6 +17,7 @@ import type {
   EntraIdentity,
   FailureReason,
   NodeIdentity,
+  ObjectName,
   SourceFailure,
   SourceResult,
   TokenSource,
@@ -219,6 +220,24 @@ export class TokenBroker implements Disposable {
       });
   }
 
+  /** The Secrets that tokens in memory were got with, each once. */
+  secretsInUse(): readonly ObjectName[] {
+    const secrets = new Map<string, ObjectName>();
+    for (const { identity } of this.#cache.requests()) {
+      const secret = secretOf(identity);
+      if (secret !== undefined) secrets.set(`${secret.namespace}/${secret.name}`, secret);
+    }
+    return [...secrets.values()];
+  }
+
+  /** Forgets the tokens that were got with a Secret. */
+  dropTokensBySecret({ namespace, name }: ObjectName): void {
+    this.#cache.dropTokens(({ identity }) => {
+      const secret = secretOf(identity);
+      return secret?.name === name && secret.namespace === namespace;
+    });
+  }
+
   [Symbol.dispose](): void {
     this.#unsubscribe();
     this.#disarmDrop?.();
@@ -279,6 +298,12 @@ export class TokenBroker implements Disposable {
       }
     });
   }
+}
+
+function secretOf(identity: UpstreamIdentity): ObjectName | undefined {
+  if (identity.kind !== 'entra') return undefined;
+  const { credential } = identity;
+  return 'secret' in credential ? credential.secret : undefined;
 }
 
 function withHoldOf(cached: CachedToken): CachedToken {

@@ -154,6 +154,10 @@ describeOnClusters('the rights of the chart', (cluster) => {
           assert.deepEqual(await whatWorks(client, 'shop', podUid), variant.inShop);
         });
         assert.deepEqual(await whatWorks(client, 'office', undefined), variant.inOffice);
+        const secrets = createSecretReader(client);
+        assert.equal(await secrets.isGone({ namespace: 'shop', name: objectName }), false);
+        const mayKnow = variant.inShop.includes('secret');
+        assert.equal(await secrets.isGone({ namespace: 'shop', name: 'another' }), mayKnow);
       });
 
       it('allow none of the other calls that the server knows', async () => {

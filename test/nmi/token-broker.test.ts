@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import { GrantIndex } from '../../src/cache/grant-index.ts';
 import { PodIndex } from '../../src/cache/pod-index.ts';
 import type {
+  EntraIdentity,
   SourceFailure,
   SourceResult,
   TokenRequest,
@@ -72,6 +73,11 @@ function open({ maxEntries = 100 } = {}) {
     },
   });
   return { clock, pods, grants, broker, calls, refreshes, bugs, upstream };
+}
+
+function entraIdentity(clientId: string, credential: EntraIdentity['credential']): EntraIdentity {
+  const authority = 'https://login.microsoftonline.com';
+  return { kind: 'entra', authority, tenantId: 'contoso.example', clientId, credential };
 }
 
 function isCached({ broker }: ReturnType<typeof open>, identity: UpstreamIdentity): boolean {
@@ -268,6 +274,25 @@ describe('the broker', () => {
     await stand.broker.get(a, `${resource}/other`);
     assert.equal(isCached(stand, a), false);
     assert.ok(isCached(stand, b));
+  });
+
+  it('knows the Secrets behind its tokens, and drops what one of them gave', async () => {
+    const stand = open();
+    const secret = { namespace: 'default', name: 'shared' };
+    const identities = [
+      entraIdentity('one', { kind: 'secret', secret }),
+      entraIdentity('two', { kind: 'certificate', secret: { ...secret } }),
+      entraIdentity('three', { kind: 'secret', secret: { ...secret, namespace: 'other' } }),
+    ];
+    for (const identity of [...identities, a]) await stand.broker.get(identity, resource);
+    assert.deepEqual(stand.broker.secretsInUse(), [secret, { namespace: 'other', name: 'shared' }]);
+    stand.broker.dropTokensBySecret({ ...secret });
+    assert.deepEqual(
+      identities.map((identity) => isCached(stand, identity)),
+      [false, false, true],
+    );
+    assert.ok(isCached(stand, a));
+    assert.deepEqual(stand.broker.secretsInUse(), [{ namespace: 'other', name: 'shared' }]);
   });
 
   it('reports a source that throws, and asks it again', async () => {

@@ -17,6 +17,8 @@ export interface RequestOptions {
   readonly signal?: AbortSignal;
   /** For the whole call, credentials and body included. Default 30 s. */
   readonly timeoutMs?: number;
+  /** The media type that is asked for, some form of JSON. Default: the plain one. */
+  readonly accept?: string;
 }
 
 export interface WatchOptions {
@@ -120,7 +122,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
       path: access.pathPrefix + request.path,
       headers: {
         ...access.headers,
-        accept: 'application/json',
+        accept: request.accept ?? 'application/json',
         'user-agent': options.userAgent,
         ...(request.body === undefined ? {} : { 'content-type': contentTypes[request.method] }),
       },
@@ -177,7 +179,11 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
   }
 
   return {
-    getJson: (path, call) => exchange({ method: 'GET', path }, call),
+    getJson: (path, call) =>
+      exchange(
+        { method: 'GET', path, ...(call?.accept === undefined ? {} : { accept: call.accept }) },
+        call,
+      ),
     postJson: (path, body, call) =>
       exchange({ method: 'POST', path, body: JSON.stringify(body) }, call),
     patchJson: (path, patch, call) =>
@@ -199,6 +205,7 @@ interface KubeRequest {
   readonly method: 'GET' | 'POST' | 'PATCH';
   readonly path: string;
   readonly body?: string;
+  readonly accept?: string;
 }
 
 function sameIdentity(one: Access, other: Access): boolean {

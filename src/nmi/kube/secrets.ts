@@ -32,6 +32,8 @@ export type SecretResult =
 export interface SecretReader {
   /** One request. Never rejects. */
   read(secret: SecretName): Promise<SecretResult>;
+  /** Whether the server says that there is none; one request for its name alone. Never rejects. */
+  isGone(secret: SecretName): Promise<boolean>;
 }
 
 export interface SecretReaderOptions {
@@ -41,6 +43,9 @@ export interface SecretReaderOptions {
 
 /** The API server takes 1 MiB of data at most; base64 makes a third more of it. */
 const maxEncodedChars = 1.5 * 1024 * 1024;
+
+/** A server answers with as much as a look at a list shows, and not with what is secret. */
+const nameAlone = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1';
 
 export function createSecretReader(
   client: KubeClient,
@@ -56,13 +61,25 @@ export function createSecretReader(
         };
       }
       try {
-        const path = `/api/v1/namespaces/${namespace}/secrets/${name}`;
-        return judge(secret, await client.getJson(path, { timeoutMs }));
+        return judge(secret, await client.getJson(pathOf(secret), { timeoutMs }));
       } catch (error) {
         return judgeFailure(secret, error);
       }
     },
+    async isGone(secret) {
+      if (!isNamespaceName(secret.namespace) || !isObjectName(secret.name)) return false;
+      try {
+        await client.getJson(pathOf(secret), { timeoutMs, accept: nameAlone });
+        return false;
+      } catch (error) {
+        return error instanceof KubeError && error.code === 'NOT_FOUND';
+      }
+    },
   };
+}
+
+function pathOf({ namespace, name }: SecretName): string {
+  return `/api/v1/namespaces/${namespace}/secrets/${name}`;
 }
 
 /** How a Secret is called in a text that a pod may see. */

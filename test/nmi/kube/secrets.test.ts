@@ -56,6 +56,20 @@ describe('a Secret', () => {
     );
   });
 
+  it('is gone by the word of the server alone', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const reader = createSecretReader(client, { timeoutMs: 200 });
+    assert.equal(await reader.isGone(secret), true);
+    apply(fake, { text: '' });
+    assert.equal(await reader.isGone(secret), false);
+    assert.equal(await reader.isGone({ ...secret, name: '../x' }), false);
+    fake.delete({ kind: 'Secret', ...secret });
+    assert.equal(await reader.isGone(secret), true);
+    await fake[Symbol.asyncDispose]();
+    assert.equal(await reader.isGone(secret), false, 'nobody said so');
+  });
+
   it('without data is found empty', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);

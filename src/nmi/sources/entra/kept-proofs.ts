@@ -14,7 +14,7 @@ import type { ObjectName, SourceFailure } from '../source.ts';
 import type { ProofProvider, ProofResult } from './proof.ts';
 
 export interface KeptProofsOptions {
-  readonly reader: SecretReader;
+  readonly reader: Pick<SecretReader, 'read'>;
   readonly clock: Clock;
   /** How long a proof is used before its Secret is read again. Default 60 s. */
   readonly keepMs?: number;

@@ -48,7 +48,7 @@ function make(entries: Readonly<Record<string, string | Buffer>>): ProofResult {
 }
 
 /** Answers each read when the test says so. */
-function heldReader(): SecretReader & {
+function heldReader(): Pick<SecretReader, 'read'> & {
   readonly asked: string[];
   answer(result: SecretResult): void;
 } {
@@ -254,7 +254,7 @@ describe('proofs by client secret', () => {
   });
 
   it('are kept for a bounded number of Secrets, and for none after the end', async () => {
-    const reader: SecretReader & { reads: number } = {
+    const reader: Pick<SecretReader, 'read'> & { reads: number } = {
       reads: 0,
       read() {
         this.reads += 1;
