@@ -7,6 +7,8 @@ export interface FakeKubeFaults {
   hang: boolean;
   /** When set, requests without this bearer token get 401. */
   requiredToken: string | undefined;
+  /** Requests with this bearer token are too many, and told to come again in a second. */
+  throttledToken: string | undefined;
   /** An expired version is told by HTTP status 410 instead of an ERROR event. */
   goneByStatus: boolean;
   /** The next watch is cut, without an orderly end, after this many bytes of events (1 or more). */
@@ -43,6 +45,7 @@ const faultless = {
   delayEventsMs: 0,
   hang: false,
   requiredToken: undefined,
+  throttledToken: undefined,
   goneByStatus: false,
   cutNextWatchAfterBytes: undefined,
   maxTokenSec: undefined,

@@ -168,6 +168,15 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       refuse(response, failure(401, 'Unauthorized'));
       return;
     }
+    if (
+      faults.throttledToken !== undefined &&
+      authorization === `Bearer ${faults.throttledToken}`
+    ) {
+      // As the real server's priority and fairness does: no Status.
+      response.writeHead(429, { 'content-type': 'text/plain; charset=utf-8', 'retry-after': '1' });
+      response.end('Too many requests, please try again later.\n');
+      return;
+    }
     const planned = faults.takeFailure(target);
     if (planned !== undefined) {
       if (planned.retryAfterSec !== undefined) {

@@ -1,12 +1,53 @@
 /** The contract of the Kubernetes API, on real servers. */
+import assert from 'node:assert/strict';
+import type { ClientRequest } from 'node:http';
+import { request } from 'node:https';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { eventually } from '../../src/lab/eventually.ts';
-import { openApi, type Api } from './support/api.ts';
+import { openApi, type Api, type ApiAccess } from './support/api.ts';
 import { contractTests, type ContractServer } from './support/contract.ts';
 import { reflectorTests } from './support/reflector-contract.ts';
 import { describeOnClusters } from './support/on-clusters.ts';
+
+const throttling = `
+apiVersion: flowcontrol.apiserver.k8s.io/v1
+kind: PriorityLevelConfiguration
+metadata: { name: throttled }
+spec:
+  type: Limited
+  limited:
+    nominalConcurrencyShares: 0
+    lendablePercent: 0
+    borrowingLimitPercent: 0
+    limitResponse: { type: Reject }
+---
+apiVersion: flowcontrol.apiserver.k8s.io/v1
+kind: FlowSchema
+metadata: { name: throttled }
+spec:
+  priorityLevelConfiguration: { name: throttled }
+  matchingPrecedence: 2
+  rules:
+    - subjects:
+        - { kind: ServiceAccount, serviceAccount: { namespace: default, name: throttled } }
+      resourceRules:
+        - { verbs: ['*'], apiGroups: ['*'], resources: ['*'], namespaces: ['*'], clusterScope: true }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: { name: throttled }
+rules:
+  - { apiGroups: [aadpodidentity.k8s.io], resources: [azureidentities], verbs: [list, watch, create] }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: { name: throttled }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: throttled }
+subjects:
+  - { kind: ServiceAccount, name: throttled, namespace: default }
+`;
 
 describeOnClusters('the contract of the Kubernetes API', (cluster) => {
   let unknown: Api | undefined;
@@ -43,8 +84,49 @@ describeOnClusters('the contract of the Kubernetes API', (cluster) => {
       if (unknown === undefined) throw new TypeError('not opened yet');
       return unknown.request('GET', path);
     },
+    async throttle() {
+      // A level without a share of the server lets in one request at a time, and one does not end.
+      const account = { namespace: 'default', name: 'throttled' };
+      const { token } = await cluster().createServiceAccountClient(account);
+      await cluster().applyOverHttp(throttling);
+      const { url, caPem } = cluster();
+      const access = { url, caPem, token };
+      let endless = openEndlessRequest(access);
+      await using somebody = openApi(access);
+      const path = '/apis/aadpodidentity.k8s.io/v1/azureidentities?limit=1';
+      await eventually(async () => {
+        const { status } = await somebody.request('GET', path);
+        if (status === 429) return;
+        // It may have come before the server knew of the level.
+        endless.destroy();
+        endless = openEndlessRequest(access);
+        assert.fail(`${status}`);
+      });
+      return {
+        access,
+        async [Symbol.asyncDispose]() {
+          endless.destroy();
+          const flows = '/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/throttled';
+          await cluster().admin.request('DELETE', flows);
+        },
+      };
+    },
     askForbidden: (path) => cluster().anonymous.request('GET', path),
   });
   contractTests(server);
   reflectorTests(server);
 });
+
+/** A write whose body does not come. */
+function openEndlessRequest({ url, caPem, token = '' }: ApiAccess): ClientRequest {
+  const path = '/apis/aadpodidentity.k8s.io/v1/namespaces/default/azureidentities';
+  const headers = {
+    ...{ authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    'content-length': 100,
+  };
+  const endless = request(url + path, { method: 'POST', ca: caPem, agent: false, headers });
+  // It ends by being destroyed.
+  endless.on('error', () => undefined);
+  endless.flushHeaders();
+  return endless;
+}

@@ -43,6 +43,15 @@ describe('the contract of the Kubernetes API (fake)', () => {
         kube.faults.failNext(1, 403);
         return everything.request('GET', path);
       },
+      async throttle() {
+        kube.faults.throttledToken = 'throttled';
+        return {
+          access: { url: kube.url, token: 'throttled' },
+          async [Symbol.asyncDispose]() {
+            kube.faults.throttledToken = undefined;
+          },
+        };
+      },
     };
   };
   contractTests(server);

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
+import { openApi } from './api.ts';
 import type { Answer, Api, ApiAccess, KubeBody, WatchLine } from './api.ts';
 import { runPod, setPodStatus } from './pods.ts';
 import { verifyToken, type SigningKey } from './service-account-token.ts';
@@ -22,6 +23,13 @@ export interface ContractServer {
   askUnknown(path: string): Promise<Answer>;
   /** The answer to somebody who is known and may not. */
   askForbidden(path: string): Promise<Answer>;
+  /** Whose requests the server turns away for being too many, until it is disposed of. */
+  throttle(): Promise<Throttled>;
+}
+
+/** Somebody who may list identities, and who has to wait. */
+export interface Throttled extends AsyncDisposable {
+  readonly access: ApiAccess;
 }
 
 const group = 'aadpodidentity.k8s.io';
@@ -447,6 +455,16 @@ export function contractTests(server: () => ContractServer): void {
       ...{ status: 401, reason: 'Unauthorized', message: 'Unauthorized' },
     });
     assertRefused(await server().askForbidden(pods), 403, 'Forbidden', { message: /./ });
+  });
+
+  it('somebody who asks too often is told when to come again', async () => {
+    const { ids } = await namespace('throttled');
+    await using throttled = await server().throttle();
+    await using somebody = openApi(throttled.access);
+    const { status, headers, body } = await somebody.request('GET', ids);
+    assert.deepEqual([status, headers['retry-after']], [429, '1']);
+    // Words in plain text, not a Status.
+    assert.equal(body.message, 'Too many requests, please try again later.\n');
   });
 
   it('a token of a service account verifies, and says what it was asked for', async () => {

@@ -33,7 +33,15 @@ interface Pair {
   readonly server: Socket;
 }
 
-export async function openFaultProxy(serverUrl: string): Promise<FaultProxy> {
+export interface FaultProxyOptions {
+  /** What the server sends is handed on in pieces of so many bytes, one a turn of the event loop. */
+  readonly pieceBytes?: number | undefined;
+}
+
+export async function openFaultProxy(
+  serverUrl: string,
+  { pieceBytes }: FaultProxyOptions = {},
+): Promise<FaultProxy> {
   const target = new URL(serverUrl);
   const pairs = new Set<Pair>();
   const frozen = new Set<Pair>();
@@ -53,12 +61,15 @@ export async function openFaultProxy(serverUrl: string): Promise<FaultProxy> {
     let left = cutAfter;
     cutAfter = undefined;
     pump(pair, client, server);
-    pump(pair, server, client, (bytes) => {
-      if (left === undefined) return bytes;
-      const part = bytes.subarray(0, left);
-      left -= part.length;
-      return part;
-    });
+    if (pieceBytes !== undefined) {
+      trickle(pair, pieceBytes);
+    } else
+      pump(pair, server, client, (bytes) => {
+        if (left === undefined) return bytes;
+        const part = bytes.subarray(0, left);
+        left -= part.length;
+        return part;
+      });
     function afterWrite(): void {
       if (left === 0) reset(pair);
     }
@@ -87,6 +98,20 @@ export async function openFaultProxy(serverUrl: string): Promise<FaultProxy> {
       if (!frozen.has(pair)) from.resume();
     });
     from.on('end', () => to.end());
+  }
+
+  /** One piece after the other, each a segment of its own. */
+  function trickle({ client, server }: Pair, size: number): void {
+    let last = Promise.resolve();
+    server.on('data', (bytes: Buffer) => {
+      last = last.then(async () => {
+        for (let at = 0; at < bytes.length && !client.destroyed; at += size) {
+          client.write(bytes.subarray(at, at + size));
+          await new Promise((resolve) => setImmediate(resolve));
+        }
+      });
+    });
+    server.on('end', () => void last.then(() => client.end()));
   }
 
   function hold(pair: Pair): void {

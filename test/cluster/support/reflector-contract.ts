@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../../src/cache/clock.ts';
 import type { Identity } from '../../../src/cache/objects.ts';
 import { eventually } from '../../../src/lab/eventually.ts';
@@ -11,7 +12,7 @@ import { parseIdentity } from '../../../src/nmi/kube/parse.ts';
 import { openReflector, type Reflector } from '../../../src/nmi/kube/reflector.ts';
 import { createServerMemory, type ServerMemory } from '../../../src/nmi/kube/server-memory.ts';
 import { keptLog, MapStore, quick, temporaryDir } from '../../nmi/kube/kube-world.ts';
-import type { Api } from './api.ts';
+import type { Api, ApiAccess } from './api.ts';
 import { identitiesIn, type ContractServer } from './contract.ts';
 import { openFaultProxy, type FaultProxy } from './fault-proxy.ts';
 import { renderKubeconfig } from './kubeconfig.ts';
@@ -32,16 +33,28 @@ interface Stand extends AsyncDisposable {
   lists(): readonly (readonly string[])[];
 }
 
+interface StandOptions {
+  /** Default: the one who may do everything. With another the first list is not waited for. */
+  readonly access?: ApiAccess;
+  /** What the server sends comes in pieces of so many bytes. */
+  readonly pieceBytes?: number;
+}
+
 /** Registers the tests; each works in a namespace of its own. */
 export function reflectorTests(server: () => ContractServer): void {
-  async function open(namespace: string, listBy: 'stream' | 'pages' = 'stream'): Promise<Stand> {
+  async function open(
+    namespace: string,
+    listBy: 'stream' | 'pages' = 'stream',
+    options: StandOptions = {},
+  ): Promise<Stand> {
     const memory = createServerMemory();
     if (listBy === 'pages') memory.refuseStreams();
     await using opening = new AsyncDisposableStack();
     await server().createNamespace(namespace);
-    const { api, access } = server();
+    const { api } = server();
+    const { access = server().access, pieceBytes } = options;
     const path = identitiesIn(namespace);
-    const network = opening.use(await openFaultProxy(access.url));
+    const network = opening.use(await openFaultProxy(access.url, { pieceBytes }));
     const folder = opening.use(await temporaryDir());
     const kubeconfigPath = join(folder.path, 'config');
     await writeFile(kubeconfigPath, renderKubeconfig({ ...access, url: network.url }));
@@ -56,7 +69,7 @@ export function reflectorTests(server: () => ContractServer): void {
         timing: { ...quick, silenceMs },
       }),
     );
-    await reflector.whenSynced();
+    if (options.access === undefined) await reflector.whenSynced();
     const owned = opening.move();
     const held = (): string => store.names().join(' ');
     return {
@@ -103,6 +116,31 @@ export function reflectorTests(server: () => ContractServer): void {
     assert.equal(relists, 0);
     assert.ok(errors.NETWORK >= 20, `${errors.NETWORK} cuts were felt`);
     assert.ok(stand.network.connections <= 2, `${stand.network.connections} connections`);
+  });
+
+  it('a reflector makes out lists and events that come slowly and in pieces', async () => {
+    await using stand = await open('pieces', 'stream', { pieceBytes: 7 });
+    await stand.create('f');
+    await stand.remove('a');
+    await stand.holds('b', 'c', 'd', 'e', 'f');
+    const { errors, relists } = stand.reflector.stats();
+    assert.deepEqual([relists, errors.NETWORK, errors.MALFORMED], [0, 0, 0]);
+    assert.equal(stand.network.accepted, 1);
+  });
+
+  it('a reflector that is throttled waits as long as it is told, and then goes on', async () => {
+    const throttled = await server().throttle();
+    await using _end = throttled;
+    await using stand = await open('waiting', 'stream', { access: throttled.access });
+    await eventually(() => assert.ok(stand.reflector.stats().errors.THROTTLED >= 1));
+    const { THROTTLED: before } = stand.reflector.stats().errors;
+    await delay(2500);
+    const attempts = stand.reflector.stats().errors.THROTTLED - before;
+    // One a second at most, whatever else its back-off would be.
+    assert.ok(attempts >= 1 && attempts <= 3, `${attempts} attempts in 2.5 s`);
+    assert.equal(stand.reflector.synced, false);
+    await throttled[Symbol.asyncDispose]();
+    await stand.holds('a', 'b', 'c', 'd', 'e');
   });
 
   it('a reflector leaves a connection that has gone silent', async () => {
