@@ -135,8 +135,13 @@ const azureIdentity: Schema = {
     federation: { enum: ['pod', 'node', '', null] },
     clientPassword: closed({ name: text, namespace: text }),
     auxiliaryTenantIDs: { ...list, items: { type: 'string' } },
+    allowedResources: { ...list, items: { type: 'string' } },
     binding: {
-      ...closed({ name: text, selector: { type: 'string', minLength: 1 } }),
+      ...closed({
+        name: text,
+        selector: { type: 'string', minLength: 1 },
+        serviceAccount: text,
+      }),
       required: ['selector'],
     },
   }),

@@ -139,7 +139,8 @@ const newValues = {
       clientID: '00000000-0000-0000-0000-000000000005',
       tenantID: '00000000-0000-0000-0000-000000000002',
       federation: 'node',
-      binding: { selector: 'f' },
+      allowedResources: ['https://vault.azure.net', 'https://storage.azure.com/'],
+      binding: { selector: 'f', serviceAccount: 'robot' },
     },
   },
 };
