@@ -24,6 +24,13 @@ export interface Token {
   readonly refreshAtWallS?: number;
 }
 
+/** An id that a request chose its identity by, other than the client id. */
+export interface AskedId {
+  readonly kind: 'object_id' | 'resource_id';
+  /** As the request spelt it. */
+  readonly value: string;
+}
+
 /** The most that is told to be left by a clock that is ahead, once it has passed the expiry. */
 const toldWhenAheadS = 300;
 
@@ -41,6 +48,8 @@ export class RenderedToken {
   readonly token: Token;
   readonly #head: string;
   readonly #middle: string;
+  readonly #notBefore: string;
+  readonly #end: string;
   readonly #tail: string;
 
   constructor(token: Token) {
@@ -49,17 +58,25 @@ export class RenderedToken {
     const clientId = token.clientId === '' ? '' : `,"client_id":${text(token.clientId)}`;
     this.#head = `{"access_token":${text(token.accessToken)}${clientId},"expires_in":"`;
     this.#middle = `","expires_on":${text(token.expiresAtWallS)},"ext_expires_in":"`;
-    this.#tail =
-      `","not_before":${text(token.notBeforeWallS)},"resource":${text(token.resource)}` +
-      `,"token_type":"Bearer"}`;
+    this.#notBefore = `,"not_before":${text(token.notBeforeWallS)}`;
+    this.#end = `,"resource":${text(token.resource)},"token_type":"Bearer"}`;
+    this.#tail = `"${this.#notBefore}${this.#end}`;
   }
 
-  /** The body at `wallMs`: `expires_in` is what is left, never below zero. */
-  body(wallMs: number): string {
+  /**
+   * The body at `wallMs`: `expires_in` is what is left, never below zero. The real service repeats
+   * the id that it was asked by.
+   */
+  body(wallMs: number, asked?: AskedId): string {
     const nowS = Math.floor(wallMs / 1000);
     const left = Math.max(0, this.#leftS(nowS));
     const extended = Math.max(left, (this.token.extExpiresAtWallS ?? 0) - nowS);
-    return `${this.#head}${left}${this.#middle}${extended}${this.#tail}`;
+    const upToExtended = `${this.#head}${left}${this.#middle}${extended}`;
+    if (asked === undefined) return upToExtended + this.#tail;
+    const value = JSON.stringify(asked.value);
+    return asked.kind === 'resource_id'
+      ? `${upToExtended}","msi_res_id":${value}${this.#notBefore}${this.#end}`
+      : `${upToExtended}"${this.#notBefore},"object_id":${value}${this.#end}`;
   }
 
   /**

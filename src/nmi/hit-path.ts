@@ -7,6 +7,7 @@
  * read on demand changes no generation until it is read. Nothing is granted by memory alone.
  */
 import type { Clock } from '../cache/clock.ts';
+import type { AskedId } from '../cache/token.ts';
 import type { Authorised } from './authorisation.ts';
 import { authorise, type GrantKnowledge } from './authorise.ts';
 import type { CallerConnection } from './caller.ts';
@@ -16,7 +17,7 @@ import { identify } from './identify.ts';
 import { parseRoute } from './route.ts';
 import { sourceNameOf } from './sources/source.ts';
 import type { TokenBroker } from './token-broker.ts';
-import { parseTokenQuery } from './token-query.ts';
+import { askedIdOf, parseTokenQuery } from './token-query.ts';
 import { tokenKey } from './upstream-key.ts';
 
 export interface HitPathOptions {
@@ -43,6 +44,8 @@ export interface StandingRight {
   readonly workedOutAtMs: number;
   readonly authorised: Authorised;
   readonly resource: string;
+  /** What the answer repeats of the question. */
+  readonly asked: AskedId | undefined;
   readonly key: string;
   readonly source: string;
 }
@@ -95,7 +98,13 @@ export class HitPath {
     if (decision.kind !== 'authorised' || decision.auxiliary.length > 0) return undefined;
     const { resource } = query;
     return {
-      ...{ target, resource, authorised: decision, generation: this.#generation() },
+      ...{
+        target,
+        resource,
+        asked: askedIdOf(query),
+        authorised: decision,
+        generation: this.#generation(),
+      },
       workedOutAtMs: nowMs,
       key: tokenKey(decision.upstream, resource),
       source: sourceNameOf(decision.upstream),
@@ -111,7 +120,7 @@ export class HitPath {
     const { broker, clock } = this.#options;
     const rendered = broker.peekKey(right.key);
     if (rendered === undefined) return undefined;
-    const body = rendered.body(clock.wallMs());
+    const body = rendered.body(clock.wallMs(), right.asked);
     const exchange: Exchange = {
       ...{ caller, method: 'GET', startedAtMs, requestId, isGone: false },
       headerValues: () => noHeaders,

@@ -6,7 +6,7 @@
  */
 import type { Clock } from '../cache/clock.ts';
 import type { CacheOutcome } from '../cache/token-cache.ts';
-import type { RenderedToken } from '../cache/token.ts';
+import type { AskedId, RenderedToken } from '../cache/token.ts';
 import { answerToken, refuse, type Answer } from './answers.ts';
 import type { Authorisation, Authorised, ByObjectId } from './authorisation.ts';
 import { authorise, type GrantKnowledge } from './authorise.ts';
@@ -17,7 +17,12 @@ import { identify, type Refused } from './identify.ts';
 import { settle, type Patience } from './patience.ts';
 import { explainFailure, explainUnknownObjectId } from './refusal-text.ts';
 import { sourceNameOf, type SourceFailure, type UpstreamIdentity } from './sources/source.ts';
-import { parseTokenQuery, type TokenQuery, type TokenQueryResult } from './token-query.ts';
+import {
+  askedIdOf,
+  parseTokenQuery,
+  type TokenQuery,
+  type TokenQueryResult,
+} from './token-query.ts';
 import type { CachedToken, TokenBroker } from './token-broker.ts';
 import { identityKey } from './upstream-key.ts';
 
@@ -80,8 +85,10 @@ export class TokenEndpoint {
       return this.refuse(exchange, 'token', refuse(parsed.reason, parsed.detail));
     }
     const decide = () => this.#decide(exchange, parsed.query);
-    const render = (rendered: RenderedToken, auxiliary: readonly RenderedToken[]) =>
-      answerToken(bodyOf(rendered, auxiliary, this.#options.clock.wallMs()));
+    const render = (rendered: RenderedToken, auxiliary: readonly RenderedToken[]) => {
+      const nowWallMs = this.#options.clock.wallMs();
+      return answerToken(bodyOf(rendered, auxiliary, nowWallMs, askedIdOf(parsed.query)));
+    };
     return this.serve({ exchange, route: 'token', query: parsed.query, decide, render });
   }
 
@@ -298,8 +305,9 @@ function bodyOf(
   rendered: RenderedToken,
   auxiliary: readonly RenderedToken[],
   nowWallMs: number,
+  asked: AskedId | undefined,
 ): string {
-  const body = rendered.body(nowWallMs);
+  const body = rendered.body(nowWallMs, asked);
   if (auxiliary.length === 0) return body;
   return `[${[body, ...auxiliary.map((each) => each.body(nowWallMs))].join(',')}]`;
 }

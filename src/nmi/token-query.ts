@@ -9,6 +9,7 @@
  * 5. A misspelt selector (`clientid`) is refused: ignoring it would silently hand out another
  *    identity than the one asked for. All other unknown names are ignored.
  */
+import type { AskedId } from '../cache/token.ts';
 import type { IdentitySelector } from './grant.ts';
 import { printable } from './printable.ts';
 
@@ -28,6 +29,12 @@ export type TokenQueryResult =
       /** Names the parameter and what is wrong with it. */
       readonly detail: string;
     };
+
+/** What the answer repeats of the question, as the real service does: ids but the client id. */
+export function askedIdOf({ selector }: TokenQuery): AskedId | undefined {
+  if (selector.kind === 'none' || selector.kind === 'client_id') return undefined;
+  return { kind: selector.kind, value: selector.value };
+}
 
 const maxResourceLength = 2048;
 const maxSelectorLength = 1024;

@@ -27,6 +27,21 @@ describe('a rendered token', () => {
     assert.deepEqual(Object.keys(body), Object.keys(body).sort());
   });
 
+  it('repeats the id that it was asked by, in its place', () => {
+    const rendered = new RenderedToken(token);
+    for (const [kind, name] of [
+      ['object_id', 'object_id'],
+      ['resource_id', 'msi_res_id'],
+    ] as const) {
+      const text = rendered.body(1_000_000, { kind, value: '/S/"é' });
+      const body = JSON.parse(text) as Record<string, unknown>;
+      assert.deepEqual(Object.keys(body), Object.keys(body).sort());
+      const { [name]: asked, ...rest } = body;
+      assert.equal(asked, '/S/"é');
+      assert.deepEqual(rest, JSON.parse(rendered.body(1_000_000)));
+    }
+  });
+
   it('tells the time that is left, and never a negative one', () => {
     const rendered = new RenderedToken(token);
     assert.match(rendered.body(1_060_999), /"expires_in":"940","expires_on":"2000"/);

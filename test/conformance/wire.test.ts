@@ -359,6 +359,7 @@ describe('parameters', () => {
     if (objectId === undefined) return;
     for (const each of inAnyCase(objectId)) {
       const body = assertToken(await askToken(`object_id=${each}`), target.resource);
+      assert.equal(body['object_id']?.toLowerCase(), objectId.toLowerCase());
       const { oid } = claimsOf(body);
       if (oid !== undefined) assert.equal(oid, objectId.toLowerCase());
     }
@@ -376,6 +377,7 @@ describe('parameters', () => {
       for (const each of inAnyCase(resourceId)) {
         for (const value of [each, encodeURIComponent(each)]) {
           const body = assertToken(await askToken(`${name}=${value}`), target.resource);
+          assert.equal(body['msi_res_id']?.toLowerCase(), resourceId.toLowerCase());
           const { appid } = claimsOf(body);
           if (appid !== undefined && own.clientId !== undefined) assert.equal(appid, own.clientId);
         }
