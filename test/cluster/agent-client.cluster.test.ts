@@ -3,7 +3,7 @@
  * its service account.
  */
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, it } from 'node:test';
 import type { Binding, Exception, Identity, Pod } from '../../src/cache/objects.ts';
@@ -15,6 +15,7 @@ import { requestServiceAccountToken } from '../../src/nmi/kube/token-request.ts'
 import { openWatches } from '../../src/nmi/kube/watches.ts';
 import { keptLog, MapStore, quick } from '../nmi/kube/kube-world.ts';
 import type { BoundObject, Cluster } from './support/cluster.ts';
+import { renderKubeconfig } from './support/kubeconfig.ts';
 import { describeOnClusters } from './support/on-clusters.ts';
 import { verifyToken } from './support/service-account-token.ts';
 import { deletePod, runPod, setPodStatus } from './support/pods.ts';
@@ -135,6 +136,40 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
     });
     const account = createOwnAccount({ client });
     assert.deepEqual(await account.get(), { kind: 'no_service_account', username: 'admin' });
+  });
+
+  it('signs in with what a plugin says, and asks it again once that was refused', async () => {
+    const { url, caPem, adminAccess, folder } = cluster();
+    const said = join(folder, 'exec-credential.json');
+    const say = (status: object): Promise<void> =>
+      writeFile(said, JSON.stringify({ apiVersion, kind: 'ExecCredential', status }));
+    const apiVersion = 'client.authentication.k8s.io/v1';
+    const exec = { apiVersion, command: 'cat', args: [said], interactiveMode: 'Never' };
+    const kubeconfigPath = join(folder, 'kubeconfig-exec');
+    const config = JSON.parse(renderKubeconfig({ url, caPem })) as { users: object[] };
+    config.users = [{ name: 'test', user: { exec } }];
+    await writeFile(kubeconfigPath, JSON.stringify(config));
+
+    await say({ token: 'nobody' });
+    await using client = await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1' });
+    const ask = async (): Promise<object> => createOwnAccount({ client }).get();
+    await assert.rejects(client.getJson('/api/v1/pods?limit=1'), (error) => {
+      return error instanceof KubeError && error.code === 'UNAUTHORIZED';
+    });
+    await using account = await cluster().createServiceAccountClient(agentAccount);
+    await say({ token: account.token });
+    assert.deepEqual(await ask(), {
+      kind: 'ok',
+      serviceAccount: agentAccount,
+      pod: undefined,
+    });
+    const { certPem, keyPem } = adminAccess;
+    await say({ clientCertificateData: certPem, clientKeyData: keyPem });
+    await using other = await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1' });
+    assert.deepEqual(await createOwnAccount({ client: other }).get(), {
+      kind: 'no_service_account',
+      username: 'admin',
+    });
   });
 
   it('learns from the server which account and which pod it is', async () => {
