@@ -53,12 +53,10 @@ export class CallerConnection {
   #generation = -1;
   #caller: Caller = unknown;
 
-  constructor(
-    { remoteAddress, localAddress }: CallerEnd,
-    attestation: Attestation,
-    findCgroupUid: FindCgroupUid = noCgroups,
-  ) {
-    this.ip = canonicalIp(remoteAddress ?? '') ?? '';
+  constructor(end: CallerEnd, attestation: Attestation, findCgroupUid: FindCgroupUid = noCgroups) {
+    this.ip = canonicalIp(end.remoteAddress ?? '') ?? '';
+    // Of use to attested callers only, and a system call for a socket.
+    const localAddress = attestation.kind === 'attested' ? end.localAddress : undefined;
     this.#isLocal = localAddress !== undefined && canonicalIp(localAddress) === this.ip;
     this.attestation = attestation;
     this.#findCgroupUid = findCgroupUid;

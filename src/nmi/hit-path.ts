@@ -52,10 +52,34 @@ export interface StandingRight {
 
 /** What a service account says is read again only when somebody asks for it. */
 const maxAgeMs = 1_000;
+/** Rights that a new connection may find. Without them working one out is a seventh of its cost. */
+const maxShared = 1_024;
+const maxSharedTarget = 512;
 const noHeaders: readonly string[] = [];
+
+/** A request that was answered from memory. */
+class HitExchange implements Exchange {
+  readonly method = 'GET';
+  readonly isGone = false;
+  readonly caller: CallerConnection;
+  readonly startedAtMs: number;
+  readonly requestId: string;
+
+  constructor(caller: CallerConnection, startedAtMs: number, requestId: string) {
+    this.caller = caller;
+    this.startedAtMs = startedAtMs;
+    this.requestId = requestId;
+  }
+
+  headerValues(): readonly string[] {
+    return noHeaders;
+  }
+}
 
 export class HitPath {
   readonly #options: HitPathOptions;
+  /** The latest right by address and target, whichever connection it was worked out for. */
+  readonly #shared = new Map<string, StandingRight>();
 
   constructor(options: HitPathOptions) {
     this.#options = options;
@@ -66,17 +90,33 @@ export class HitPath {
     let right: StandingRight | undefined;
     return {
       answer: (target, startedAtMs, requestId) => {
-        const isStanding =
-          right?.target === target &&
-          right.generation === this.#generation() &&
-          startedAtMs - right.workedOutAtMs < maxAgeMs;
-        if (!isStanding) {
-          right = this.#workOut(caller, target, startedAtMs);
+        if (right?.target !== target || !this.#isStanding(right, startedAtMs)) {
+          right = this.#find(caller, target, startedAtMs);
         }
         if (right === undefined) return undefined;
         return this.#answer(caller, right, startedAtMs, requestId);
       },
     };
+  }
+
+  #isStanding(right: StandingRight, nowMs: number): boolean {
+    return right.generation === this.#generation() && nowMs - right.workedOutAtMs < maxAgeMs;
+  }
+
+  /** One that was worked out for another connection of the same pod, or a new one. */
+  #find(caller: CallerConnection, target: string, nowMs: number): StandingRight | undefined {
+    const name = `${caller.ip} ${target}`;
+    const shared = this.#shared.get(name);
+    if (shared !== undefined && this.#isStanding(shared, nowMs)) {
+      // Who calls is always found by the connection itself: pods can share an address.
+      const identified = identify(caller, this.#options.knowledge);
+      if (identified.kind === 'pod' && identified.pod === shared.authorised.pod) return shared;
+    }
+    const right = this.#workOut(caller, target, nowMs);
+    if (right === undefined || target.length > maxSharedTarget) return right;
+    if (this.#shared.size >= maxShared) this.#shared.clear();
+    this.#shared.set(name, right);
+    return right;
   }
 
   /** Grows whenever a right may have changed. */
@@ -121,11 +161,7 @@ export class HitPath {
     const rendered = broker.peekKey(right.key);
     if (rendered === undefined) return undefined;
     const body = rendered.body(clock.wallMs(), right.asked);
-    const exchange: Exchange = {
-      ...{ caller, method: 'GET', startedAtMs, requestId, isGone: false },
-      headerValues: () => noHeaders,
-    };
-    this.#options.onHit(exchange, right);
+    this.#options.onHit(new HitExchange(caller, startedAtMs, requestId), right);
     return body;
   }
 }

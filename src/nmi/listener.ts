@@ -18,7 +18,7 @@ import { refuse, type Answer } from './answers.ts';
 import { CallerConnection, type FindCgroupUid } from './caller.ts';
 import { HttpExchange } from './exchange.ts';
 import type { Hits } from './hit-path.ts';
-import { serveQuickly } from './quick-connection.ts';
+import { serveQuickly, type QuickAnswer } from './quick-connection.ts';
 
 /** An answer that is already on its way, written by the handler itself. */
 export const relayed = Symbol('relayed');
@@ -99,12 +99,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   server.removeAllListeners('connection');
 
   server.on('connection', (socket: Socket) => {
-    const attestation = options.attest({
-      remoteIp: socket.remoteAddress ?? '',
-      remotePort: socket.remotePort ?? 0,
-      localIp: socket.localAddress ?? '',
-      localPort: socket.localPort ?? 0,
-    });
+    const attestation = options.attest(new SocketPeer(socket));
     // Without a listener of our own a reset after CONNECT, when Node has taken its own away, would
     // be an uncaught exception: any pod could end the agent.
     socket.on('error', () => socket.destroy());
@@ -161,13 +156,13 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   const keptAlive = `\r\nConnection: keep-alive\r\nKeep-Alive: timeout=${keepAliveTimeoutMs / 1000}`;
 
   /** What `writeAnswer` has Node write, byte for byte. */
-  function quickAnswer(body: string, requestId: string, isLast: boolean): string {
+  function quickAnswer(body: string, requestId: string, isLast: boolean): QuickAnswer {
     const date = dateHeader(options.clock.wallMs());
     const rest = isLast ? '\r\nConnection: close' : keptAlive;
-    return (
-      `${quickHead}${Buffer.byteLength(body)}${quickServer}${requestId}\r\nDate: ${date}${rest}` +
-      `\r\n\r\n${body}`
-    );
+    const bytes = Buffer.byteLength(body);
+    const head = `${quickHead}${bytes}${quickServer}${requestId}\r\nDate: ${date}${rest}`;
+    const text = `${head}\r\n\r\n${body}`;
+    return { text, isAscii: bytes === body.length };
   }
 
   function serve(request: IncomingMessage, response: ServerResponse): void {
@@ -297,6 +292,31 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
     drain,
     [Symbol.asyncDispose]: () => drain(0),
   };
+}
+
+/** Both ends of a connection; the kernel is asked for what a redirect that attests looks at. */
+class SocketPeer implements Peer {
+  readonly #socket: Socket;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+  }
+
+  get remoteIp(): string {
+    return this.#socket.remoteAddress ?? '';
+  }
+
+  get remotePort(): number {
+    return this.#socket.remotePort ?? 0;
+  }
+
+  get localIp(): string {
+    return this.#socket.localAddress ?? '';
+  }
+
+  get localPort(): number {
+    return this.#socket.localPort ?? 0;
+  }
 }
 
 let dateS = Number.NaN;

@@ -4,12 +4,18 @@
  * to `node:http` with the connection, which then stays there.
  */
 import type { Socket } from 'node:net';
-import { parseCanonicalRequest } from './canonical-request.ts';
+import { parseCanonicalRequest, type CanonicalRequest } from './canonical-request.ts';
+
+export interface QuickAnswer {
+  readonly text: string;
+  /** Of ASCII alone, as nearly all are, which is written faster. */
+  readonly isAscii: boolean;
+}
 
 export interface QuickConnectionOptions {
   readonly socket: Socket;
   /** The whole answer to a target, or undefined when this is not the place for it. */
-  readonly answer: (target: string, isLast: boolean) => string | undefined;
+  readonly answer: (target: string, isLast: boolean) => QuickAnswer | undefined;
   /** Gives the connection, with what was read of it, to the HTTP server. */
   readonly handOver: () => void;
   /** Nothing came within the time for a first request. */
@@ -22,13 +28,19 @@ export interface QuickConnectionOptions {
 export function serveQuickly(options: QuickConnectionOptions): void {
   const { socket, answer } = options;
   let hasAnswered = false;
+  /** The last request that was answered here: most clients send the same bytes again. */
+  let lastChunk: Buffer | undefined;
+  let lastRequest: CanonicalRequest | undefined;
 
   const onData = (chunk: Buffer): void => {
-    const request = parseCanonicalRequest(chunk.toString('latin1'));
+    const request =
+      lastChunk?.equals(chunk) === true
+        ? lastRequest
+        : parseCanonicalRequest(chunk.toString('latin1'));
     // A peer that does not read its answers is a matter for the server behind.
     const isFree = request !== undefined && socket.writableLength === 0;
-    const text = isFree ? answer(request.target, request.isLast) : undefined;
-    if (text === undefined) {
+    const reply = isFree ? answer(request.target, request.isLast) : undefined;
+    if (reply === undefined) {
       leave();
       socket.pause();
       socket.unshift(chunk);
@@ -40,8 +52,14 @@ export function serveQuickly(options: QuickConnectionOptions): void {
       hasAnswered = true;
       socket.setTimeout(options.idleMs);
     }
-    socket.write(text);
-    if (request?.isLast === true) end();
+    socket.write(reply.text, reply.isAscii ? 'latin1' : 'utf8');
+    if (request?.isLast === true) {
+      end();
+      return;
+    }
+    if (request === lastRequest) return;
+    lastChunk = chunk;
+    lastRequest = request;
   };
   const onEnd = (): void => {
     end();
@@ -54,7 +72,9 @@ export function serveQuickly(options: QuickConnectionOptions): void {
 
   function end(): void {
     leave();
-    socket.destroySoon();
+    // What was written is the kernel's by now, which sends it before it ends the connection.
+    if (socket.writableLength === 0) socket.destroy();
+    else socket.destroySoon();
   }
 
   function leave(): void {
