@@ -154,10 +154,6 @@ async function install(settings: Settings): Promise<Installation> {
   const backend = await attempts.run(async () => {
     const chosen = await detectBackend(host, settings.backend);
     changed.push(...(await converge(settings, chosen, 'nat', planInstall(target))));
-    for (const other of otherBackends(chosen)) {
-      const changes = await converge(settings, other, 'nat', planRemove);
-      changed.push(...changes.map((change) => `${change} from ${other.name}`));
-    }
     return chosen;
   });
   await attempts.run(async () => {
@@ -165,8 +161,9 @@ async function install(settings: Settings): Promise<Installation> {
     const check = planCheck(target, settings.reversePath);
     changed.push(...(await converge(settings, backend, 'mangle', check)));
     for (const other of otherBackends(backend)) {
-      const changes = await converge(settings, other, 'mangle', planCheck(target, false));
-      changed.push(...changes.map((change) => `${change} from ${other.name}`));
+      const cleared = await clearBackend(settings, other);
+      if (typeof cleared === 'string') notes.push(cleared);
+      else changed.push(...cleared.map((change) => `${change} from ${other.name}`));
     }
   });
   await attempts.run(async () => {
@@ -184,6 +181,24 @@ async function install(settings: Settings): Promise<Installation> {
   const status = await readBack(settings, backend);
   const detail = [status.detail, ...notes].join('; ');
   return { backend, status: { ...status, detail, changed } };
+}
+
+/**
+ * Takes away what is ours of a backend that is not the chosen one. A text is why it was not looked at:
+ * legacy tables take a right of their own, which a process for nft alone has no use for.
+ */
+async function clearBackend(
+  settings: Settings,
+  backend: Backend,
+): Promise<readonly string[] | string> {
+  try {
+    const changes = await converge(settings, backend, 'nat', planRemove);
+    const check = planCheck(settings.target, false);
+    return [...changes, ...(await converge(settings, backend, 'mangle', check))];
+  } catch (error) {
+    if (!(error instanceof RedirectError) || error.code !== 'NOT_PERMITTED') throw error;
+    return `iptables ${backend.name} not looked at: ${error.message}`;
+  }
 }
 
 async function remove(settings: Settings): Promise<void> {

@@ -13,7 +13,12 @@ import {
   whyNoBpfTests,
   type CgroupTree,
 } from '../redirect/cgroup-ground.ts';
-import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../redirect/namespaces.ts';
+import {
+  openNamespace,
+  sweepDeadNamespaces,
+  whyNoKernelTests,
+  type Namespace,
+} from '../redirect/namespaces.ts';
 import { readPodSpec } from './support/container.ts';
 import {
   privileges,
@@ -106,10 +111,25 @@ describe('with the privileges of the table', { skip }, () => {
     }
   }
 
+  it('nmi redirect run needs no NET_RAW for nft, though somebody has made the legacy tables', async () => {
+    const flags = ['--redirect=iptables', '--iptables-backend=nft'];
+    const { ends } = await start('nmi redirect run', flags, ['NET_ADMIN'], async (node) => {
+      for (const table of ['nat', 'mangle']) await node.run(`iptables-legacy -t ${table} -S`);
+    });
+    assert.match(ends, /"msg":"redirect is in place"/);
+    assert.match(ends, /iptables legacy not looked at: /);
+  });
+
   /** Runs it as uid 0 on a node of its own, until it says how its redirect is. */
-  async function start(command: Command, flags: readonly string[], granted: readonly Capability[]) {
+  async function start(
+    command: Command,
+    flags: readonly string[],
+    granted: readonly Capability[],
+    prepare?: (node: Namespace) => Promise<void>,
+  ) {
     await using stack = new AsyncDisposableStack();
     const space = stack.use(await openNamespace());
+    await prepare?.(space);
     const bpf = openBpfFolder();
     stack.defer(() => {
       bpf.close();

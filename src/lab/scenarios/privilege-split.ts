@@ -51,7 +51,7 @@ const privilegeSplit: Scenario = {
     await succeed(world, 'rm', `${flagOf(world, 'bpf-pin-folder')}/link_connect4`);
     await eventually(async () => {
       const now = await kernel.metric('nmi_redirect_installs_total{outcome="repaired"}');
-      assert.ok(now > before, 'nothing was repaired');
+      assert.ok(now > before, `nothing was repaired: ${kernel.lines.slice(-3).join(' ')}`);
     });
     assertToken(await pod.ask(), 'split');
 
