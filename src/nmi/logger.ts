@@ -2,7 +2,7 @@
  * The one place that knows pino. Lines go to standard output synchronously: volume is low by
  * design, and the lines before a crash matter most.
  */
-import { pino } from 'pino';
+import { pino, symbols } from 'pino';
 import type { Log, LogFields } from './log.ts';
 import { renderGlogLine } from './glog-text.ts';
 
@@ -18,7 +18,12 @@ export interface LoggerOptions {
 export interface Logger extends Log {
   /** Lines of it carry these fields, which are rendered once. */
   child(fields: LogFields): Logger;
+  /** An info line of which nearly everything is constant, and rendered once. */
+  prepare(fields: LogFields, message: string): PreparedLine;
 }
+
+/** @param requestId of characters that JSON leaves as they are. */
+export type PreparedLine = (durationMs: number, requestId: string) => void;
 
 export function createLogger(options: LoggerOptions): Logger {
   const write =
@@ -27,15 +32,44 @@ export function createLogger(options: LoggerOptions): Logger {
       : (line: string) => {
           options.write(renderGlogLine(line, process.pid));
         };
-  return pino(
+  const timestamp = createTimestamp();
+  const logger = pino(
     {
-      level: options.level,
-      base: null,
-      timestamp: createTimestamp(),
+      ...{ level: options.level, base: null, timestamp },
       formatters: { level: (label) => ({ level: label }) },
     },
     { write },
   );
+
+  function wrap(inner: pino.Logger): Logger {
+    return {
+      debug: (fields, message) => {
+        inner.debug(fields, message);
+      },
+      info: (fields, message) => {
+        inner.info(fields, message);
+      },
+      warn: (fields, message) => {
+        inner.warn(fields, message);
+      },
+      error: (fields, message) => {
+        inner.error(fields, message);
+      },
+      child: (fields) => wrap(inner.child(fields)),
+      prepare: (fields, message) => {
+        // What `info` writes, byte for byte, at a quarter of its cost.
+        const bindings = String(Reflect.get(inner.child(fields), symbols.chindingsSym));
+        const end = `","msg":${JSON.stringify(message)}}\n`;
+        return (durationMs, requestId) => {
+          if (!inner.isLevelEnabled('info')) return;
+          const varying = `,"durationMs":${durationMs},"requestId":"${requestId}`;
+          write(`{"level":"info"${timestamp()}${bindings}${varying}${end}`);
+        };
+      },
+    };
+  }
+
+  return wrap(logger);
 }
 
 /** Pino's time fragment, made once a millisecond: under load many lines share one. */

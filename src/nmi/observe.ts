@@ -11,8 +11,8 @@ import type { Exchange } from './exchange.ts';
 import type { RouteName } from './front.ts';
 import { relayed, type Handled } from './listener.ts';
 import type { StandingRight } from './hit-path.ts';
-import { loggableResource, redactClientId, type Log } from './log.ts';
-import type { Logger } from './logger.ts';
+import { loggableResource, redactClientId } from './log.ts';
+import type { Logger, PreparedLine } from './logger.ts';
 import { hostTokenPath, tokenPath } from './route.ts';
 import { sourceNameOf, type SourceResult, type UpstreamIdentity } from './sources/source.ts';
 import type { TokenDecision } from './token-endpoint.ts';
@@ -27,7 +27,7 @@ export interface Observer extends UpstreamObserver {
 
 /** What is the same for every request of one right: rendered and looked up once. */
 interface PreparedHit {
-  readonly log: Log;
+  readonly log: PreparedLine;
   readonly operation: Readonly<Record<string, string>>;
   readonly handled: Readonly<Record<string, string>>;
 }
@@ -60,7 +60,7 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
       ...{ source, cache: 'hit' },
     };
     const hit: PreparedHit = {
-      log: log.child(fields),
+      log: log.prepare(fields, tokenRequest),
       operation: {
         operation_type: tokenPath,
         status_code: '200',
@@ -82,7 +82,7 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     metrics.inc('nmi_token_cache_requests_total', hitLabels.cache);
     metrics.inc('nmi_requests_total', hitLabels.handled);
     const { requestId } = exchange;
-    hit.log.info({ durationMs: Math.round(durationMs * 1000) / 1000, requestId }, tokenRequest);
+    hit.log(Math.round(durationMs * 1000) / 1000, requestId);
     log.debug(hit.handled, requestHandled);
   }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { setImmediate as turn } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as pause } from 'node:timers/promises';
 import { createBatchedOutput } from '../../src/cli/batched-output.ts';
 
 describe('batched output', () => {
@@ -12,9 +12,31 @@ describe('batched output', () => {
     assert.deepEqual(writes, []);
     await turn();
     assert.deepEqual(writes, ['a\nb\n']);
-    output.write('c\n');
+  });
+
+  it('writes what later turns bring together, after a pause, and in the turn after a longer one', async () => {
+    const writes: string[] = [];
+    const output = createBatchedOutput((text) => writes.push(text));
+    output.write('a\n');
     await turn();
-    assert.deepEqual(writes, ['a\nb\n', 'c\n']);
+    output.write('b\n');
+    await turn();
+    output.write('c\n');
+    await pause(50);
+    assert.deepEqual(writes, ['a\n', 'b\nc\n']);
+    output.write('d\n');
+    await turn();
+    assert.deepEqual(writes, ['a\n', 'b\nc\n', 'd\n']);
+  });
+
+  it('keeps no more than a bounded amount', () => {
+    const writes: string[] = [];
+    const output = createBatchedOutput((text) => writes.push(text));
+    for (let count = 0; count < 100; count++) output.write(`${'x'.repeat(1023)}\n`);
+    assert.deepEqual(
+      writes.map((text) => text.length),
+      [65_536],
+    );
   });
 
   it('is flushed at once for an exit, and then has nothing left', async () => {

@@ -31,6 +31,22 @@ describe('log lines as text', () => {
     assert.equal(renderGlogLine('not json\n', 1), 'not json\n');
   });
 
+  it('that are prepared are those that the logger writes, byte for byte', () => {
+    for (const format of ['json', 'text'] as const) {
+      for (const level of ['info', 'warn'] as const) {
+        const lines: string[] = [];
+        const log = createLogger({ format, level, write: (line) => lines.push(line) });
+        const fields = { pod: 'a"b', gone: undefined, status: 200, nested: { x: [1] } };
+        const child = log.child({ component: 'c' });
+        child.prepare(fields, 'token request')(1.25, 'id');
+        child.child(fields).info({ durationMs: 1.25, requestId: 'id' }, 'token request');
+        const [prepared, written] = lines.map((line) => line.replace(/\d\d\.\d{3,6}/, ''));
+        assert.equal(lines.length, level === 'info' ? 2 : 0);
+        assert.equal(prepared, written);
+      }
+    }
+  });
+
   it('come from the logger in either format, below its level not at all', () => {
     for (const format of ['json', 'text'] as const) {
       const lines: string[] = [];
