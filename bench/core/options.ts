@@ -49,7 +49,7 @@ export function parseOptions(args: readonly string[]): Options {
     isQuick,
     only: positionals,
     rounds: whole('rounds', values.rounds ?? (isQuick ? '3' : '5')),
-    roundMs: whole('round-ms', values['round-ms'] ?? (isQuick ? '300' : '1000')),
+    roundMs: whole('round-ms', values['round-ms'] ?? (isQuick ? '300' : '800')),
     soakMinutes: whole('minutes', values.minutes),
     agent: values.agent,
     against: values.against === undefined ? undefined : parseRival(values.against),

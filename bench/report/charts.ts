@@ -26,7 +26,8 @@ export interface BarSet {
 export function renderBars(chart: BarChart): string {
   const { groups, bars } = chart;
   const most = Math.max(1, ...bars.flatMap(({ values }) => values.map((value) => value ?? 0)));
-  const y = linearScale(most, bottom, top);
+  // Room for the number above the highest bar.
+  const y = linearScale(most * 1.05, bottom, top);
   const groupWidth = (right - left) / groups.length;
   const barWidth = (groupWidth * 0.8) / bars.length;
   const parts = [...yAxis(y, chart.yLabel)];

@@ -38,7 +38,7 @@ export interface RoundsOptions {
   readonly say: (line: string) => void;
 }
 
-const warmUpMs = 300;
+const warmUpMs = 200;
 
 /** @throws Error when an answer is missing or wrong. */
 export async function measureRounds(options: RoundsOptions): Promise<readonly Series[]> {
