@@ -48,6 +48,13 @@ const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguo
 export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Observer {
   const namespaces = new BoundedLabel(200);
   const prepared = new WeakMap<StandingRight, PreparedHit>();
+  /** Since the last scrape. */
+  let hits = 0;
+  metrics.onScrape(() => {
+    metrics.inc('nmi_token_cache_requests_total', hitLabels.cache, hits);
+    metrics.inc('nmi_requests_total', hitLabels.handled, hits);
+    hits = 0;
+  });
 
   function prepareHit(exchange: Exchange, right: StandingRight): PreparedHit {
     const { authorised, resource, source } = right;
@@ -79,8 +86,7 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     const seconds = durationMs / 1000;
     metrics.observe('aadpodidentity_nmi_operations_duration_seconds', seconds, hit.operation);
     metrics.observe('nmi_request_duration_seconds', seconds, hitLabels.request);
-    metrics.inc('nmi_token_cache_requests_total', hitLabels.cache);
-    metrics.inc('nmi_requests_total', hitLabels.handled);
+    hits++;
     const { requestId } = exchange;
     hit.log(Math.round(durationMs * 1000) / 1000, requestId);
     log.debug(hit.handled, requestHandled);
