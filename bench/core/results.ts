@@ -13,12 +13,8 @@ export interface Machine {
   readonly kernel: string;
   readonly arch: string;
   readonly node: string;
-  /** Empty without Git; ends in `+` when files differ from it. */
-  readonly commit: string;
   /** Whether server and load had a core each. */
   readonly hasAffinity: boolean;
-  /** Of the minute before the run. */
-  readonly loadBefore: number;
 }
 
 export interface ScenarioResult {
@@ -26,6 +22,10 @@ export interface ScenarioResult {
   readonly title: string;
   /** ISO 8601. */
   readonly startedAt: string;
+  /** Of the sources; empty without Git, and with a `+` when files differ from it. */
+  readonly commit: string;
+  /** Average load of the machine in the minute before; this suite's own is in it. */
+  readonly loadBefore: number;
   readonly seconds: number;
   /** What the others are compared with; absent where nothing is. */
   readonly control?: string;

@@ -12,11 +12,18 @@ export function describeMachine(): Machine {
     kernel: release(),
     arch: arch(),
     node: process.version,
-    commit:
-      git('rev-parse', '--short=12', 'HEAD') + (git('status', '--porcelain') === '' ? '' : '+'),
     hasAffinity,
-    loadBefore: Math.round((loadavg()[0] ?? 0) * 100) / 100,
   };
+}
+
+/** Of the sources; with a plus sign when files differ from it. */
+export function describeCommit(): string {
+  return git('rev-parse', '--short=12', 'HEAD') + (git('status', '--porcelain') === '' ? '' : '+');
+}
+
+/** Average of the last minute. */
+export function describeLoad(): number {
+  return Math.round((loadavg()[0] ?? 0) * 10) / 10;
 }
 
 function git(...args: readonly string[]): string {

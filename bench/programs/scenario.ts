@@ -4,6 +4,7 @@
  */
 import type { Options } from '../core/options.ts';
 import type { ScenarioResult } from '../core/results.ts';
+import { describeCommit, describeLoad } from '../machine/describe.ts';
 import { scenarios } from '../scenarios/all.ts';
 
 const [name = '', executable = '', optionsText = '{}'] = process.argv.slice(2);
@@ -13,6 +14,7 @@ const { title, run } = found;
 
 const startedMs = performance.now();
 const startedAt = new Date().toISOString();
+const [commit, loadBefore] = [describeCommit(), describeLoad()];
 const stack = new AsyncDisposableStack();
 const say = (line: string): void => void process.stderr.write(`  ${name}: ${line}\n`);
 
@@ -30,7 +32,7 @@ async function measure(options: Options): Promise<ScenarioResult> {
   try {
     const findings = await run({ options, executable, stack, say });
     return {
-      ...{ name, title, startedAt },
+      ...{ name, title, startedAt, commit, loadBefore },
       seconds: Math.round((performance.now() - startedMs) / 100) / 10,
       ...{ series: [], figures: [], curves: [], notes: [], ...findings },
     };

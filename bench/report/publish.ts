@@ -9,20 +9,28 @@ import { fillReadme } from './readme.ts';
 
 const folder = join(import.meta.dirname, '..');
 const resultsFile = join(folder, 'results.json');
-const readmeFile = join(folder, 'README.md');
-const plotFolder = join(folder, 'plots');
+export const readmeFile = join(folder, 'README.md');
+export const plotFolder = join(folder, 'plots');
 
 /** Scenarios that this run left out keep what an earlier one found. */
 export async function publish(run: Results): Promise<void> {
-  const former = existsSync(resultsFile)
-    ? (JSON.parse(await readFile(resultsFile, 'utf8')) as Results).scenarios
-    : [];
+  const former = existsSync(resultsFile) ? (await readResults()).scenarios : [];
   await write({ ...run, scenarios: mergeScenarios(former, run.scenarios) });
 }
 
 /** Plots and tables once more from the results as they are. */
 export async function republish(): Promise<void> {
-  await write(JSON.parse(await readFile(resultsFile, 'utf8')) as Results);
+  await write(await readResults());
+}
+
+export async function readResults(): Promise<Results> {
+  return JSON.parse(await readFile(resultsFile, 'utf8')) as Results;
+}
+
+/** The README with the tables of these results. */
+export async function renderReadme(readme: string, results: Results): Promise<string> {
+  const style = await resolveConfig(readmeFile);
+  return format(fillReadme(readme, results), { ...style, parser: 'markdown' });
 }
 
 async function write(results: Results): Promise<void> {
@@ -30,7 +38,5 @@ async function write(results: Results): Promise<void> {
   await rm(plotFolder, { recursive: true, force: true });
   await mkdir(plotFolder, { recursive: true });
   for (const { file, svg } of plotFiles(results)) await writeFile(join(plotFolder, file), svg);
-  const readme = fillReadme(await readFile(readmeFile, 'utf8'), results);
-  const style = await resolveConfig(readmeFile);
-  await writeFile(readmeFile, await format(readme, { ...style, parser: 'markdown' }));
+  await writeFile(readmeFile, await renderReadme(await readFile(readmeFile, 'utf8'), results));
 }

@@ -19,20 +19,20 @@ export function fillReadme(readme: string, results: Results): string {
 }
 
 function renderMachine({ machine }: Results): string {
-  const { cpu, cores, memoryMb, kernel, arch, node, commit, hasAffinity, loadBefore } = machine;
+  const { cpu, cores, memoryMb, kernel, arch, node, hasAffinity } = machine;
   return (
-    `Node ${node}, Linux ${kernel} ${arch}, ${cores} × ${cpu}, ${memoryMb} MB, commit ` +
-    `${commit}; server and load ${hasAffinity ? 'on a core each' : 'NOT on cores of their own'}; ` +
-    `load of the machine before the run ${loadBefore}. Medians of the rounds, with the range in ` +
+    `Node ${node}, Linux ${kernel} ${arch}, ${cores} × ${cpu}, ${memoryMb} MB; server and ` +
+    `load ${hasAffinity ? 'on a core each' : 'NOT on cores of their own'}. Medians of the rounds, with the range in ` +
     `brackets; "noisy" where the range is more than ${noiseBound * 100} % of the median.`
   );
 }
 
 function renderScenario(scenario: ScenarioResult): string {
-  const { name, title, startedAt, seconds, series, figures, notes } = scenario;
+  const { name, title, startedAt, seconds, commit, loadBefore, series, figures, notes } = scenario;
   return [
     `## ${name}`,
-    `${title}. Measured ${startedAt.slice(0, 16).replace('T', ' ')} UTC in ${seconds} s.`,
+    `${title}. Commit ${commit}, ${startedAt.slice(0, 16).replace('T', ' ')} UTC, ${seconds} s; load of ` +
+      `the machine before it ${loadBefore}.`,
     ...(series.length === 0 ? [] : [seriesTable(scenario)]),
     ...(figures.length === 0 ? [] : [figureTable(figures)]),
     ...plotsOf(scenario).map((plot) => `![${plot.title}](plots/${plot.file})`),

@@ -30,6 +30,7 @@ function scenario(agent: readonly number[], control: readonly number[]): Scenari
   const shape = '16 kept';
   return {
     ...{ name: 'hit', title: 'A & B', startedAt: '2026-01-01T00:00:00Z', seconds: 1 },
+    ...{ commit: 'abc', loadBefore: 0 },
     ...{ control: 'node:http', figures: [], curves: [], notes: [] },
     series: [
       { subject: 'agent', shape, rounds: agent.map(round) },
@@ -39,8 +40,8 @@ function scenario(agent: readonly number[], control: readonly number[]): Scenari
 }
 
 const machine: Results['machine'] = {
-  ...{ cpu: 'c', cores: 2, memoryMb: 1, kernel: 'k', arch: 'x64', node: 'v', commit: 'abc' },
-  ...{ hasAffinity: true, loadBefore: 0 },
+  ...{ cpu: 'c', cores: 2, memoryMb: 1, kernel: 'k', arch: 'x64', node: 'v' },
+  hasAffinity: true,
 };
 
 describe('a scale', () => {

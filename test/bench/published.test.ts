@@ -1,0 +1,33 @@
+/** What is published is what was measured: tables and pictures follow from the results. */
+import assert from 'node:assert/strict';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { plotFiles } from '../../bench/report/plots.ts';
+import { plotFolder, readmeFile, readResults, renderReadme } from '../../bench/report/publish.ts';
+import { scenarios } from '../../bench/scenarios/all.ts';
+
+const results = await readResults();
+
+describe('the published benchmark', () => {
+  it('has the tables of its results (npm run bench report writes them)', async () => {
+    const readme = await readFile(readmeFile, 'utf8');
+    assert.equal(await renderReadme(readme, results), readme);
+  });
+
+  it('has the pictures of its results and no other', async () => {
+    const plots = plotFiles(results);
+    assert.deepEqual((await readdir(plotFolder)).sort(), plots.map(({ file }) => file).sort());
+    for (const { file, svg } of plots) {
+      assert.equal(await readFile(join(plotFolder, file), 'utf8'), svg, file);
+    }
+  });
+
+  it('has every scenario but those that run only when they are named', () => {
+    const published = new Set(results.scenarios.map(({ name }) => name));
+    const missing = scenarios.filter(
+      ({ name, isExtra }) => isExtra !== true && !published.has(name),
+    );
+    assert.deepEqual(missing, []);
+  });
+});
