@@ -133,7 +133,8 @@ async function openLoop(plan: LoadPlan, tally: Tally, span: Span, perSec: number
     if (dueAtMs >= span.untilMs) {
       hasEnded = true;
       endIfDone();
-    } else if (dueAtMs - nowMs > spinMs) setTimeout(step, dueAtMs - nowMs - spinMs);
+    } else if (plan.isSleepy === true) setTimeout(step, dueAtMs - nowMs);
+    else if (dueAtMs - nowMs > spinMs) setTimeout(step, dueAtMs - nowMs - spinMs);
     else setImmediate(step);
   };
   step();

@@ -18,6 +18,11 @@ export interface LoadPlan {
    * request was due. Absent: each connection asks again when its answer has come.
    */
   readonly ratePerSec?: number;
+  /**
+   * The load program sleeps until a request is due, to the millisecond of a timer, which counts as
+   * latency; else it watches the clock and uses most of its core.
+   */
+  readonly isSleepy?: boolean;
   /** Connections take them in turn. */
   readonly callers: readonly Caller[];
   /** Processes whose CPU time is counted. */

@@ -26,7 +26,7 @@ export const soak: Scenario = {
     const measuredMs = soakMinutes * 60_000;
     const loading = runLoad({
       ...{ host, port, connections: 16, kind: 'keep', ratePerSec, serverPids: [agent.pid] },
-      ...{ callers: [callerOf(stand.pods[0])], warmUpMs: 0, measuredMs },
+      ...{ callers: [callerOf(stand.pods[0])], warmUpMs: 0, measuredMs, isSleepy: true },
     });
     const resident: [number, number][] = [];
     const own: [number, number][] = [];
@@ -61,7 +61,10 @@ export const soak: Scenario = {
         figure('private, slope after warm-up', 'MB/h', slopeOf(later(own)) * 60),
       ],
       curves: [{ name: 'Memory over time', xLabel: 'min', yLabel: 'MB', xScale: 'linear', lines }],
-      notes: [`Warm-up is the first ${warmUpShare * 100} % of the time.`],
+      notes: [
+        `Warm-up is the first ${warmUpShare * 100} % of the time. Latency has the lateness of the load ` +
+          "program's timer in it, a millisecond and more: here it leaves its core to others.",
+      ],
     };
   },
 };
