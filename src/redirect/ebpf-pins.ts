@@ -50,9 +50,9 @@ export async function ensurePinFolder(host: Host, folder: string): Promise<void>
     outputOf(STEP, 'mount', await host.run('mount', args));
   }
   try {
-    mkdirSync(folder, { mode: 0o755, recursive: true });
+    mkdirSync(folder, { mode: 0o755 });
   } catch (error) {
-    throw fileError(error);
+    if (codeOf(error) !== 'EEXIST') throw fileError(error);
   }
 }
 

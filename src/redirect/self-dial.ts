@@ -65,7 +65,7 @@ async function dialFromCgroup(
 ): Promise<DialOutcome> {
   if (podsRoot === undefined) return { kind: 'impossible', why: 'no pods in the cgroup2 tree' };
   const folder = join(podsRoot, `nmi-self-test-${options.target.listenPort}`);
-  mkdirSync(folder, { recursive: true });
+  makeFolder(folder);
   try {
     const [program, ...leading] = options.self;
     const { target } = options;
@@ -74,6 +74,15 @@ async function dialFromCgroup(
     return readDial(outputOf(STEP, 'self-dial', printed), cgroupIdOf(folder));
   } finally {
     removeFolder(folder);
+  }
+}
+
+/** Not `recursive`: where the kernel says ENOENT to it (below /proc), Node tries that for ever. */
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder);
+  } catch (error) {
+    if (errorCode(error) !== 'EEXIST') throw error;
   }
 }
 

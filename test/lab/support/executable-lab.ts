@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -33,6 +33,8 @@ export interface ExecutableLab extends Disposable {
 export async function openExecutableLab(): Promise<ExecutableLab> {
   const nmi = await freshExecutable();
   const folder = mkdtempSync(join(tmpdir(), 'nmi-lab-test-'));
+  // An agent without rights has to get at what the lab gives it.
+  chmodSync(folder, 0o711);
   const start = (args: readonly string[]) =>
     spawn(nmi, ['lab', ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
