@@ -50,7 +50,7 @@ export async function openExecutableLab(): Promise<ExecutableLab> {
     const [code] = (await once(child, 'close')) as [number | null];
     assert.deepEqual(listFabricNamespaces(`nmi-lab-${String(child.pid)}`), []);
     assert.deepEqual(machineLinks(), links);
-    assert.deepEqual(labCgroups(), []);
+    assert.deepEqual(cgroupsOf(child.pid), []);
     assert.deepEqual(readdirSync(folder), []);
     return { code, stdout, stderr };
   };
@@ -79,10 +79,10 @@ function machineLinks(): readonly string[] {
   return readdirSync('/sys/class/net').toSorted();
 }
 
-/** Cgroups that labs made and that are still there. */
-function labCgroups(): readonly string[] {
+/** Cgroups that this lab made and that are still there. */
+function cgroupsOf(pid: number | undefined): readonly string[] {
   try {
-    return readdirSync(findCgroupRoot()).filter((name) => name.startsWith('nmi-lab-'));
+    return readdirSync(findCgroupRoot()).filter((name) => name === `nmi-lab-${pid ?? 0}`);
   } catch {
     // No cgroup2 tree, so none in it.
     return [];
