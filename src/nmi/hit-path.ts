@@ -7,6 +7,7 @@
  * read on demand changes no generation until it is read. Nothing is granted by memory alone.
  */
 import type { Clock } from '../cache/clock.ts';
+import type { Pod } from '../cache/objects.ts';
 import type { AskedId } from '../cache/token.ts';
 import type { Authorised } from './authorisation.ts';
 import { authorise, type GrantKnowledge } from './authorise.ts';
@@ -52,9 +53,14 @@ export interface StandingRight {
 
 /** What a service account says is read again only when somebody asks for it. */
 const maxAgeMs = 1_000;
-/** Rights that a new connection may find. Without them working one out is a seventh of its cost. */
-const maxShared = 1_024;
-const maxSharedTarget = 512;
+/**
+ * Rights that are remembered of a pod and of all pods, a kilobyte or two each. Without them working
+ * one out is a seventh of the cost of a new connection, and most of that of one that asks for many
+ * things in turn.
+ */
+const maxOfPod = 512;
+const maxOfAll = 4_096;
+const maxRememberedTarget = 512;
 const noHeaders: readonly string[] = [];
 
 /** A request that was answered from memory. */
@@ -76,10 +82,46 @@ class HitExchange implements Exchange {
   }
 }
 
+/** The latest right by pod and target. Whoever finds one asks whether it still stands. */
+class RightMemory {
+  readonly #byPod = new Map<Pod, Map<string, StandingRight>>();
+  #size = 0;
+  #generation = Number.NaN;
+
+  /** Forgets what is of another generation: none of it stands, and it would keep old objects. */
+  turnTo(generation: number): void {
+    if (generation === this.#generation) return;
+    this.#generation = generation;
+    this.#clear();
+  }
+
+  get(pod: Pod, target: string): StandingRight | undefined {
+    return this.#byPod.get(pod)?.get(target);
+  }
+
+  set(pod: Pod, right: StandingRight): void {
+    const { target } = right;
+    if (target.length > maxRememberedTarget) return;
+    if (this.#size >= maxOfAll) this.#clear();
+    const known = this.#byPod.get(pod);
+    const rights = known ?? new Map<string, StandingRight>();
+    if (known === undefined) this.#byPod.set(pod, rights);
+    const before = rights.size;
+    // A pod that invents targets displaces its own rights only.
+    if (before >= maxOfPod && !rights.has(target)) rights.clear();
+    rights.set(target, right);
+    this.#size += rights.size - before;
+  }
+
+  #clear(): void {
+    this.#byPod.clear();
+    this.#size = 0;
+  }
+}
+
 export class HitPath {
   readonly #options: HitPathOptions;
-  /** The latest right by address and target, whichever connection it was worked out for. */
-  readonly #shared = new Map<string, StandingRight>();
+  readonly #memory = new RightMemory();
 
   constructor(options: HitPathOptions) {
     this.#options = options;
@@ -103,19 +145,17 @@ export class HitPath {
     return right.generation === this.#generation() && nowMs - right.workedOutAtMs < maxAgeMs;
   }
 
-  /** One that was worked out for another connection of the same pod, or a new one. */
+  /** One that was worked out before, for whichever connection of the same pod, or a new one. */
   #find(caller: CallerConnection, target: string, nowMs: number): StandingRight | undefined {
-    const name = `${caller.ip} ${target}`;
-    const shared = this.#shared.get(name);
-    if (shared !== undefined && this.#isStanding(shared, nowMs)) {
-      // Who calls is always found by the connection itself: pods can share an address.
-      const identified = identify(caller, this.#options.knowledge);
-      if (identified.kind === 'pod' && identified.pod === shared.authorised.pod) return shared;
-    }
-    const right = this.#workOut(caller, target, nowMs);
-    if (right === undefined || target.length > maxSharedTarget) return right;
-    if (this.#shared.size >= maxShared) this.#shared.clear();
-    this.#shared.set(name, right);
+    // Who calls is always found by the connection itself: pods can share an address.
+    const identified = identify(caller, this.#options.knowledge);
+    if (identified.kind === 'refused') return undefined;
+    const { pod } = identified;
+    this.#memory.turnTo(this.#generation());
+    const known = this.#memory.get(pod, target);
+    if (known !== undefined && this.#isStanding(known, nowMs)) return known;
+    const right = this.#workOut(pod, target, nowMs);
+    if (right !== undefined) this.#memory.set(pod, right);
     return right;
   }
 
@@ -125,16 +165,14 @@ export class HitPath {
     return grants.generation + (workloadIdentities?.generation ?? 0);
   }
 
-  #workOut(caller: CallerConnection, target: string, nowMs: number): StandingRight | undefined {
+  #workOut(pod: Pod, target: string, nowMs: number): StandingRight | undefined {
     const { knowledge, policy, clock } = this.#options;
     const route = parseRoute(target);
     if (route.kind !== 'token') return undefined;
     const parsed = parseTokenQuery(route.query);
     if (parsed.kind === 'refused' || parsed.query.bypassCache) return undefined;
-    const identified = identify(caller, knowledge);
-    if (identified.kind === 'refused') return undefined;
     const { query } = parsed;
-    const decision = authorise(identified.pod, query, knowledge, policy, clock.wallMs());
+    const decision = authorise(pod, query, knowledge, policy, clock.wallMs());
     if (decision.kind !== 'authorised' || decision.auxiliary.length > 0) return undefined;
     const { resource } = query;
     return {

@@ -80,6 +80,17 @@ describe('a right that was worked out for another connection', () => {
     }
   });
 
+  it('is kept for each of the many things that a pod asks for in turn, up to a bound', () => {
+    const { ask } = openStand();
+    const nth = (number: number) => `${target}/${number}`;
+    const others = ask('two');
+    const rights = Array.from({ length: 500 }, (_, number) => ask('one', nth(number)));
+    for (const [number, right] of rights.entries()) assert.equal(ask('one', nth(number)), right);
+    for (let number = 500; number < 2_000; number++) ask('one', nth(number));
+    assert.notEqual(ask('one', nth(0)), rights[0], 'it had 2,000');
+    assert.equal(ask('two'), others, 'the other pod lost its own');
+  });
+
   it('ends with a change of what it rests on, and with its second', () => {
     const { ask, grants, clock } = openStand();
     const first = ask('one');
