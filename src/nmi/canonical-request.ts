@@ -36,10 +36,26 @@ export interface CanonicalRequest {
   readonly target: string;
   /** The client wants the connection closed after the answer. */
   readonly isLast: boolean;
+  /** All that came behind the target. */
+  readonly rest: string;
 }
 
-/** @param text one piece from the socket as latin1. */
-export function parseCanonicalRequest(text: string): CanonicalRequest | undefined {
+/**
+ * @param text one piece from the socket as latin1.
+ * @param previous of the same connection: clients that ask for something else in turn change the
+ *   target alone, and headers are most of what there is to read.
+ */
+export function parseCanonicalRequest(
+  text: string,
+  previous?: CanonicalRequest,
+): CanonicalRequest | undefined {
+  if (previous !== undefined && text.endsWith(previous.rest)) {
+    const { rest, isLast } = previous;
+    const target = text.slice(4, text.length - rest.length);
+    // Without a space or line break in it, what is known of the rest begins where it did before.
+    const isUsual = text.length <= maxLength && text.startsWith(begin) && visible.test(target);
+    return isUsual ? { target, isLast, rest } : undefined;
+  }
   if (text.length > maxLength || !text.startsWith(begin) || !text.endsWith(headEnd)) {
     return undefined;
   }
@@ -50,7 +66,8 @@ export function parseCanonicalRequest(text: string): CanonicalRequest | undefine
   if (text.indexOf(headEnd) !== text.length - headEnd.length) return undefined;
   if (!visible.test(target)) return undefined;
   const isLast = readHeaders(text, lineEnd + 2);
-  return isLast === undefined ? undefined : { target, isLast };
+  if (isLast === undefined) return undefined;
+  return { target, isLast, rest: text.slice(lineEnd - end.length) };
 }
 
 /** Whether the connection is to be closed; undefined for headers that are not as usual. */

@@ -36,7 +36,7 @@ export function serveQuickly(options: QuickConnectionOptions): void {
     const request =
       lastChunk?.equals(chunk) === true
         ? lastRequest
-        : parseCanonicalRequest(chunk.toString('latin1'));
+        : parseCanonicalRequest(chunk.toString('latin1'), lastRequest);
     // A peer that does not read its answers is a matter for the server behind.
     const isFree = request !== undefined && socket.writableLength === 0;
     const reply = isFree ? answer(request.target, request.isLast) : undefined;
