@@ -150,9 +150,9 @@ export class GrantIndex {
   constructor(pods: PodIndex, onListenerError: (error: unknown) => void = ignoreListenerError) {
     this.#pods = pods;
     this.#listeners = new Listeners(onListenerError);
-    this.#podsChanged();
-    pods.onChange(() => {
-      this.#podsChanged();
+    this.#podsChanged([...pods.all()].map(({ uid }) => uid));
+    pods.onChange((uids) => {
+      this.#podsChanged(uids);
     });
   }
 
@@ -213,17 +213,20 @@ export class GrantIndex {
     };
   }
 
-  #podsChanged(): void {
-    for (const member of this.#members.values()) {
-      if (this.#pods.byUid(member.pod.uid) !== undefined) continue;
-      this.#members.delete(member.pod.uid);
+  /** Looks at these alone: a node has hundreds of pods, and nearly every event is about one. */
+  #podsChanged(uids: readonly string[]): void {
+    for (const uid of uids) {
+      const member = this.#members.get(uid);
+      if (member === undefined || this.#pods.byUid(uid) !== undefined) continue;
+      this.#members.delete(uid);
       this.#detach(member);
     }
-    for (const pod of this.#pods.all()) {
-      const previous = this.#members.get(pod.uid);
-      if (previous?.pod === pod) continue;
+    for (const uid of uids) {
+      const pod = this.#pods.byUid(uid);
+      const previous = this.#members.get(uid);
+      if (pod === undefined || previous?.pod === pod) continue;
       const member = createMember(pod, previous?.grants ?? noLabel);
-      this.#members.set(pod.uid, member);
+      this.#members.set(uid, member);
       this.#attach(member);
       // After the successor came in, so that a claim only these two share is not dropped.
       if (previous !== undefined) this.#detach(previous);
@@ -417,6 +420,12 @@ function isExcepted(pod: Pod, exception: Exception): boolean {
 function isSame(a: PodGrants, b: PodGrants): boolean {
   if (a === b) return true;
   if (a.kind === 'exception' && b.kind === 'exception') return a.exception === b.exception;
+  if (a.kind === 'bound' && b.kind === 'bound') {
+    // Worked out anew for a binding that is for pods under another service account.
+    const isSameIdentities = a.label === b.label && areSame(a.identities, b.identities);
+    const isSameBindings = areSame(a.bindings, b.bindings);
+    return isSameIdentities && isSameBindings && areSame(a.danglingBindings, b.danglingBindings);
+  }
   if (a.kind === 'no-binding' && b.kind === 'no-binding') {
     const isSameTime = a.sinceWallMs === b.sinceWallMs;
     return a.label === b.label && isSameTime && areSame(a.foreignBindings, b.foreignBindings);
@@ -428,8 +437,8 @@ function isSame(a: PodGrants, b: PodGrants): boolean {
   return false;
 }
 
-function areSame(a: readonly Binding[], b: readonly Binding[]): boolean {
-  return a === b || (a.length === b.length && a.every((binding, index) => binding === b[index]));
+function areSame(a: readonly object[], b: readonly object[]): boolean {
+  return a === b || (a.length === b.length && a.every((each, index) => each === b[index]));
 }
 
 /** By code unit, not by locale: the same order on every node. */

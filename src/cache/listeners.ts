@@ -1,6 +1,6 @@
-/** Whom an index tells that it changed. One listener's failure stays its own. */
-export class Listeners {
-  readonly #subscriptions = new Set<{ readonly listener: () => void }>();
+/** Whom an index tells that it changed, and what it says. One listener's failure stays its own. */
+export class Listeners<Args extends readonly unknown[] = []> {
+  readonly #subscriptions = new Set<{ readonly listener: (...args: Args) => void }>();
   readonly #onError: (error: unknown) => void;
 
   /** `onError` receives what a listener throws; it must not throw itself. */
@@ -9,7 +9,7 @@ export class Listeners {
   }
 
   /** The returned function unsubscribes; calling it twice does nothing more. */
-  add(listener: () => void): () => void {
+  add(listener: (...args: Args) => void): () => void {
     const subscription = { listener };
     this.#subscriptions.add(subscription);
     return () => {
@@ -18,11 +18,11 @@ export class Listeners {
   }
 
   /** Calls those subscribed now; one that another unsubscribes meanwhile is not called. */
-  notify(): void {
+  notify(...args: Args): void {
     for (const subscription of [...this.#subscriptions]) {
       if (!this.#subscriptions.has(subscription)) continue;
       try {
-        subscription.listener();
+        subscription.listener(...args);
       } catch (error) {
         this.#onError(error);
       }

@@ -48,7 +48,7 @@ const unknown: PodLookup = { kind: 'unknown' };
 
 export class PodIndex implements ObjectStore<Pod> {
   readonly #clock: Clock;
-  readonly #listeners: Listeners;
+  readonly #listeners: Listeners<[readonly string[]]>;
   #tables = emptyTables();
   #generation = 0;
 
@@ -70,23 +70,27 @@ export class PodIndex implements ObjectStore<Pod> {
   replace(items: readonly Pod[]): void {
     const next = emptyTables();
     for (const pod of items) store(next, this.#entryFor(pod));
-    if (hasSameEntries(next, this.#tables)) return;
+    const uids = differences(this.#tables, next);
+    if (uids.length === 0) return;
     this.#tables = next;
-    this.#changed();
+    this.#changed(uids);
   }
 
   upsert(pod: Pod): void {
     const entry = this.#entryFor(pod);
     if (this.#tables.byUid.get(pod.uid) === entry) return;
+    const displaced = this.#tables.byName.get(nameKey(pod.namespace, pod.name))?.pod.uid;
     store(this.#tables, entry);
-    this.#changed();
+    this.#changed(
+      displaced === undefined || displaced === pod.uid ? [pod.uid] : [displaced, pod.uid],
+    );
   }
 
   remove(ref: ObjectRef): void {
     const entry = this.#tables.byName.get(nameKey(ref.namespace, ref.name));
     if (entry === undefined || entry.pod.uid !== ref.uid) return;
     drop(this.#tables, entry);
-    this.#changed();
+    this.#changed([ref.uid]);
   }
 
   /** Who owns an address, in `canonicalIp` form. O(1), without allocation. */
@@ -131,9 +135,10 @@ export class PodIndex implements ObjectStore<Pod> {
 
   /**
    * Calls `listener` once after each replace, upsert or remove that changed something, when every
-   * look-up already gives the new answer. The returned function unsubscribes.
+   * look-up already gives the new answer, with the uids of the pods that came, went or are others
+   * now, each once. The returned function unsubscribes.
    */
-  onChange(listener: () => void): () => void {
+  onChange(listener: (uids: readonly string[]) => void): () => void {
     return this.#listeners.add(listener);
   }
 
@@ -146,9 +151,9 @@ export class PodIndex implements ObjectStore<Pod> {
     return createEntry(pod, keepsLabel ? stored.labelledSinceWallMs : this.#clock.wallMs());
   }
 
-  #changed(): void {
+  #changed(uids: readonly string[]): void {
     this.#generation++;
-    this.#listeners.notify();
+    this.#listeners.notify(uids);
   }
 }
 
@@ -183,10 +188,12 @@ function nameKey(namespace: string, name: string): string {
   return `${namespace}/${name}`;
 }
 
-function hasSameEntries(a: Tables, b: Tables): boolean {
-  if (a.byUid.size !== b.byUid.size) return false;
-  for (const [uid, entry] of a.byUid) if (b.byUid.get(uid) !== entry) return false;
-  return true;
+/** The uids that lead to another entry, or to none any more. */
+function differences(before: Tables, after: Tables): readonly string[] {
+  const uids: string[] = [];
+  for (const uid of before.byUid.keys()) if (!after.byUid.has(uid)) uids.push(uid);
+  for (const [uid, entry] of after.byUid) if (before.byUid.get(uid) !== entry) uids.push(uid);
+  return uids;
 }
 
 function store(tables: Tables, entry: Entry): void {

@@ -142,6 +142,22 @@ describe('the grants of a pod', () => {
     assert.deepEqual(summaries(), ['wide', 'narrow wide']);
   });
 
+  it('stay as they are when a binding for another service account comes and goes', () => {
+    const { grants } = createIndexes(labelled('x', { serviceAccount: 'robot' }));
+    grants.identities.upsert(createIdentity());
+    grants.bindings.upsert(createBinding({ selector: 'x' }));
+    const { generation } = grants;
+    const found = grants.grantsOf('uid-pod');
+    assert.equal(found?.kind, 'bound');
+    const foreign = createBinding({ name: 'foreign', selector: 'x', serviceAccount: 'other' });
+    grants.bindings.upsert(foreign);
+    grants.bindings.remove(foreign);
+    assert.equal(grants.grantsOf('uid-pod'), found);
+    assert.equal(grants.generation, generation);
+    grants.bindings.upsert({ ...foreign, serviceAccount: 'robot' });
+    assert.notEqual(grants.grantsOf('uid-pod'), found);
+  });
+
   it('list an identity once when two bindings name it', () => {
     const { grants } = createIndexes(labelled('label'));
     grants.bindings.replace([createBinding({ name: 'a' }), createBinding({ name: 'b' })]);
