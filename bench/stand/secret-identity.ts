@@ -9,15 +9,16 @@ import type { Surroundings } from '../../src/lab/surroundings.ts';
 
 export const secretValue = 'bench-client-secret';
 
-export function addSecretIdentity({ kube, entra }: Surroundings): EntraApplication {
-  const application = createEntraApplication('bench', { secrets: [{ value: secretValue }] });
+export function addSecretIdentity(
+  { kube, entra }: Surroundings,
+  label = 'bench',
+): EntraApplication {
+  const application = createEntraApplication(label, { secrets: [{ value: secretValue }] });
   entra.register(application);
   const { clientId, tenantId } = application;
-  const clientPassword = { name: 'bench-secret' };
+  const clientPassword = { name: `${label}-secret` };
   kube.apply(createSecret({ ...clientPassword, data: { clientSecret: secretValue } }));
-  kube.apply(createAzureIdentity({ name: 'entra', type: 1, clientId, tenantId, clientPassword }));
-  kube.apply(
-    createAzureIdentityBinding({ name: 'entra', azureIdentity: 'entra', selector: 'ask-0' }),
-  );
+  kube.apply(createAzureIdentity({ name: label, type: 1, clientId, tenantId, clientPassword }));
+  kube.apply(createAzureIdentityBinding({ name: label, azureIdentity: label, selector: 'ask-0' }));
   return application;
 }
