@@ -76,9 +76,9 @@ export interface GrantIndexStats {
 
 /** A pod as last seen. */
 interface Member {
-  readonly pod: Pod;
+  pod: Pod;
   /** Names its claim; `undefined` when its label is absent or empty. */
-  readonly claimKey: string | undefined;
+  claimKey: string | undefined;
   grants: PodGrants;
 }
 
@@ -225,13 +225,27 @@ export class GrantIndex {
       const pod = this.#pods.byUid(uid);
       const previous = this.#members.get(uid);
       if (pod === undefined || previous?.pod === pod) continue;
+      if (previous?.pod.namespace === pod.namespace) {
+        this.#update(previous, pod);
+        continue;
+      }
+      if (previous !== undefined) this.#detach(previous);
       const member = createMember(pod, previous?.grants ?? noLabel);
       this.#members.set(uid, member);
       this.#attach(member);
-      // After the successor came in, so that a claim only these two share is not dropped.
-      if (previous !== undefined) this.#detach(previous);
     }
     this.#settle('pods');
+  }
+
+  /** Stays where it was, but for its claim when its label is another. */
+  #update(member: Member, pod: Pod): void {
+    const claimKey = claimKeyOf(pod);
+    member.pod = pod;
+    this.#touched.add(member);
+    if (claimKey === member.claimKey) return;
+    this.#leaveClaim(member);
+    member.claimKey = claimKey;
+    if (claimKey !== undefined) this.#membersByClaim.add(claimKey, member);
   }
 
   #attach(member: Member): void {
@@ -241,8 +255,12 @@ export class GrantIndex {
   }
 
   #detach(member: Member): void {
-    const { pod, claimKey } = member;
-    this.#membersByNamespace.delete(pod.namespace, member);
+    this.#membersByNamespace.delete(member.pod.namespace, member);
+    this.#leaveClaim(member);
+  }
+
+  #leaveClaim(member: Member): void {
+    const { claimKey } = member;
     if (claimKey === undefined) return;
     this.#membersByClaim.delete(claimKey, member);
     if (!this.#membersByClaim.has(claimKey)) this.#claims.delete(claimKey);
@@ -376,9 +394,12 @@ export class GrantIndex {
 }
 
 function createMember(pod: Pod, grants: PodGrants): Member {
+  return { pod, claimKey: claimKeyOf(pod), grants };
+}
+
+function claimKeyOf(pod: Pod): string | undefined {
   const label = bindingLabelOf(pod) ?? '';
-  const claimKey = label === '' ? undefined : objectKey(pod.namespace, label);
-  return { pod, claimKey, grants };
+  return label === '' ? undefined : objectKey(pod.namespace, label);
 }
 
 function createBound(

@@ -196,18 +196,26 @@ function differences(before: Tables, after: Tables): readonly string[] {
   return uids;
 }
 
+/**
+ * Keys that stay are written over: a table whose keys come and go is laid out anew every few hundred
+ * events, and that event pays for it.
+ */
 function store(tables: Tables, entry: Entry): void {
-  const { pod } = entry;
+  const { pod, addresses } = entry;
   const key = nameKey(pod.namespace, pod.name);
   const sameName = tables.byName.get(key);
-  if (sameName !== undefined) drop(tables, sameName);
-  const sameUid = tables.byUid.get(pod.uid);
-  if (sameUid !== undefined) drop(tables, sameUid);
+  if (sameName !== undefined && sameName.pod.uid !== pod.uid) drop(tables, sameName);
+  const before = tables.byUid.get(pod.uid);
+  if (before !== undefined) {
+    const keyBefore = nameKey(before.pod.namespace, before.pod.name);
+    if (keyBefore !== key) tables.byName.delete(keyBefore);
+    for (const ip of before.addresses) if (!addresses.includes(ip)) leave(tables, ip, before.pod);
+  }
   tables.byName.set(key, entry);
   tables.byUid.set(pod.uid, entry);
-  for (const ip of entry.addresses) {
-    const present = tables.byIp.get(ip);
-    tables.byIp.set(ip, present === undefined ? entry.lookup : withPod(present, pod));
+  for (const ip of addresses) {
+    const others = podsOf(tables.byIp.get(ip) ?? unknown).filter((other) => other !== before?.pod);
+    tables.byIp.set(ip, others.length === 0 ? entry.lookup : withPod(others, pod));
   }
 }
 
@@ -215,17 +223,20 @@ function drop(tables: Tables, entry: Entry): void {
   const { pod } = entry;
   tables.byName.delete(nameKey(pod.namespace, pod.name));
   tables.byUid.delete(pod.uid);
-  for (const ip of entry.addresses) {
-    const rest = podsOf(tables.byIp.get(ip) ?? unknown).filter((other) => other !== pod);
-    const [only] = rest;
-    if (only === undefined) tables.byIp.delete(ip);
-    else if (rest.length > 1) tables.byIp.set(ip, { kind: 'ambiguous', pods: rest });
-    else tables.byIp.set(ip, tables.byUid.get(only.uid)?.lookup ?? { kind: 'pod', pod: only });
-  }
+  for (const ip of entry.addresses) leave(tables, ip, pod);
 }
 
-function withPod(present: PodLookup, pod: Pod): PodLookup {
-  return { kind: 'ambiguous', pods: [...podsOf(present), pod].toSorted(byNameOrder) };
+/** The address is the pod's no more. */
+function leave(tables: Tables, ip: string, pod: Pod): void {
+  const rest = podsOf(tables.byIp.get(ip) ?? unknown).filter((other) => other !== pod);
+  const [only] = rest;
+  if (only === undefined) tables.byIp.delete(ip);
+  else if (rest.length > 1) tables.byIp.set(ip, { kind: 'ambiguous', pods: rest });
+  else tables.byIp.set(ip, tables.byUid.get(only.uid)?.lookup ?? { kind: 'pod', pod: only });
+}
+
+function withPod(others: readonly Pod[], pod: Pod): PodLookup {
+  return { kind: 'ambiguous', pods: [...others, pod].toSorted(byNameOrder) };
 }
 
 function podsOf(lookup: PodLookup): readonly Pod[] {
