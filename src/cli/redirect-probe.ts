@@ -6,7 +6,8 @@ import { chooseRedirect } from '../nmi/choose-redirect.ts';
 import type { Config } from '../nmi/config.ts';
 import { probeEbpf, summariseFindings, type Finding } from '../redirect/ebpf-probe.ts';
 import { probeIptables } from '../redirect/iptables-probe.ts';
-import type { RedirectMode } from '../redirect/redirect.ts';
+import { openIptablesRedirect } from '../redirect/iptables.ts';
+import { RedirectError, type RedirectMode } from '../redirect/redirect.ts';
 import { exitCodes, type Outside } from './outside.ts';
 
 interface ModeReport {
@@ -32,7 +33,11 @@ export async function probeRedirect(
     ...(cgroupRoot === '' ? {} : { cgroupRoot }),
   });
   const modes: readonly ModeReport[] = [
-    { mode: 'ebpf', support: summariseFindings(ebpf), findings: ebpf },
+    {
+      mode: 'ebpf',
+      support: summariseFindings(ebpf),
+      findings: [...ebpf, await probeStraight(config)],
+    },
     { mode: 'iptables', ...(await probeIptables()) },
   ];
   const { redirect, why } = chooseRedirect({ ...config, redirect: 'auto' });
@@ -43,6 +48,21 @@ export async function probeRedirect(
   };
   outside.stdout(output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : render(report));
   return report.works ? exitCodes.ok : exitCodes.failed;
+}
+
+/** An option that eBPF goes without, so it does not count for the mode. */
+async function probeStraight(config: Config): Promise<Finding> {
+  const { iptablesBackend: backend, metadataGuard: guard } = config;
+  const part = 'excepted pods straight';
+  try {
+    const obstacle = await openIptablesRedirect({ backend, guard }).straightObstacle();
+    return obstacle === undefined
+      ? { part, support: 'supported', detail: 'for --excepted-pods=direct' }
+      : { part, support: 'unsupported', detail: obstacle };
+  } catch (error) {
+    if (!(error instanceof RedirectError)) throw error;
+    return { part, support: 'unknown', detail: `not to be told: ${error.message}` };
+  }
 }
 
 function render({ works, auto, modes }: ProbeReport): string {

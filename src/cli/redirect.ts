@@ -14,6 +14,9 @@ const actions = ['install', 'verify', 'remove', 'run', 'probe'] as const;
 /** The table asks for a node. The ports of the environment are those of the agent beside it. */
 const presets = { node: 'unnamed', 'http-probe-port': '0', 'prometheus-port': '0' };
 
+const directNeedsOneProcess =
+  '--excepted-pods=direct needs nmi run in the same process: this one does not know the pods';
+
 type Action = (typeof actions)[number];
 
 export async function redirect(words: Words, outside: Outside): Promise<number> {
@@ -37,6 +40,10 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
   }
   try {
     if (known === 'probe') return await probeRedirect(parsed.config, output, outside);
+    if (known === 'run' && parsed.config.exceptedPods === 'direct') {
+      outside.stderr(`nmi redirect run: ${directNeedsOneProcess}\n`);
+      return exitCodes.usage;
+    }
     if (known === 'run') return await keepRedirect(parsed.config, outside);
     return await act(known, chooseRedirect(parsed.config).redirect, outside);
   } catch (error) {

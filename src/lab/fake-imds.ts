@@ -98,6 +98,8 @@ export interface FakeImds extends AsyncDisposable {
   requests(): readonly ImdsRequest[];
   /** Forgets the requests and the high-water mark; leaks stay counted. */
   clear(): void;
+  /** Until disposed, tokens for this address are no leaks: a pod there may ask by itself. */
+  allowFrom(address: string): Disposable;
   /** Tokens given to addresses other than the node's, since the start. */
   leaks(): number;
   /** Every token it ever made, oldest first; of a long run the latest ones. */
@@ -123,6 +125,7 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
   let faults: ImdsFaults = {};
   let failuresLeft = 0;
   let records: OpenRecord[] = [];
+  const allowed = new Set<string>();
   let leaks = 0;
 
   const knowledge = (): ImdsKnowledge => ({
@@ -159,7 +162,8 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
     if (response.destroyed || socket.destroyed) return;
     record.status = answer.status;
     record.identity = answer.identity?.name;
-    record.leaked = answer.identity !== undefined && !nodeIps.has(record.from);
+    record.leaked =
+      answer.identity !== undefined && !nodeIps.has(record.from) && !allowed.has(record.from);
     if (record.leaked) leaks += 1;
     response.writeHead(answer.status, {
       Date: new Date(clock.wallMs()).toUTCString(),
@@ -216,6 +220,10 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
     clear: () => {
       records = [];
       limiter.resetPeak();
+    },
+    allowFrom: (address) => {
+      allowed.add(address);
+      return { [Symbol.dispose]: () => void allowed.delete(address) };
     },
     leaks: () => leaks,
     issuedTokens: tokens.issued,

@@ -21,7 +21,7 @@ const ownChainRules = [
   `-A ${ownChain} ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579`,
   `-A ${ownChain} -j RETURN`,
 ].join('\n');
-const ownPreferences = /^(?:79|80|81):/;
+const ownPreferences = /^(?:78|79|80|81):/;
 
 export async function readNode(world: World): Promise<NodeState> {
   const [nft, legacy, routing, links] = await Promise.all([
@@ -68,6 +68,7 @@ export function flagOf(world: World, name: string): string {
 export function runRedirect(
   world: World,
   action: 'install' | 'verify' | 'remove',
+  flags: readonly string[] = [],
 ): Promise<RunResult> {
   const [program, ...leading] = selfCommand();
   world.tell(`node: nmi redirect ${action}`);
@@ -75,6 +76,7 @@ export function runRedirect(
     ...leading,
     ...['redirect', action],
     ...world.ground.redirectFlags,
+    ...flags,
   ]);
 }
 

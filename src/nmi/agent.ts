@@ -9,6 +9,7 @@
 import type { Clock } from '../cache/clock.ts';
 import type { PodIndex } from '../cache/pod-index.ts';
 import { CgroupIndex } from '../redirect/cgroup-index.ts';
+import { podCgroupId } from '../redirect/cgroup-tree.ts';
 import type { Redirect } from '../redirect/redirect.ts';
 import { createSelfDial } from '../redirect/self-dial.ts';
 import { openAdminServers, type AdminServers } from './admin/admin-server.ts';
@@ -41,6 +42,7 @@ import type { EntraSource } from './sources/entra/entra.ts';
 import { EntraNetworkError } from './sources/entra/network.ts';
 import { StartupTaint } from './startup-taint.ts';
 import { SelfTest } from './self-test.ts';
+import { StraightPods } from './straight-pods.ts';
 import { StartError } from './start-error.ts';
 import { WantedIdentities } from './wanted-identities.ts';
 import { watchConditions } from './watch-conditions.ts';
@@ -71,7 +73,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const entraCaPem = await readEntraCa(config.entraCaFile);
   const client = starting.use(await openClient(options));
-  const { redirect, why, podsRoot, counts } = chooseRedirect(config);
+  const { redirect, why, podsRoot, counts, straight } = chooseRedirect(config);
   log.info({ mode: redirect.mode, why }, 'redirect chosen');
   const findCgroupUid = podsRoot === undefined ? noCgroups : cgroupFinder(podsRoot);
   await redirect.prepare().catch((error: unknown) => {
@@ -132,6 +134,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     }),
   );
   await keeper.start();
+  if (straight !== undefined && podsRoot !== undefined) {
+    starting.use(
+      new StraightPods({
+        ...{ pods: knowledge.pods, grants: knowledge.grants, clock },
+        letStraight: (cgroupIds) => straight.letStraight(cgroupIds),
+        whenSynced: () => knowledge.watches.whenSynced(),
+        cgroupOf: (uid) => podCgroupIn(podsRoot(), uid),
+        log: log.child({ component: 'redirect' }),
+      }),
+    );
+  }
 
   selfTest.start();
   const conditions = conditionsOf(keeper, selfTest, knowledge, config.watchStalenessLimitMs);
@@ -200,6 +213,10 @@ interface Callers {
   readonly redirect: Redirect;
   readonly findCgroupUid: FindCgroupUid;
   readonly pods: PodIndex;
+}
+
+function podCgroupIn(podsRoot: string | undefined, uid: string): bigint | undefined {
+  return podsRoot === undefined ? undefined : podCgroupId(podsRoot, uid);
 }
 
 function cgroupFinder(podsRoot: () => string | undefined): FindCgroupUid {

@@ -6,10 +6,11 @@ import { openAddressRedirect } from '../redirect/address.ts';
 import { findCgroupRoot, findPodsRoot } from '../redirect/cgroup-tree.ts';
 import { findPinObstacle } from '../redirect/ebpf-pins.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../redirect/ebpf.ts';
-import { openIptablesRedirect } from '../redirect/iptables.ts';
+import { openIptablesRedirect, type IptablesRedirect } from '../redirect/iptables.ts';
 import { nativeModule } from '../redirect/native.ts';
 import { noRedirect } from '../redirect/none.ts';
 import { RedirectError, type Redirect } from '../redirect/redirect.ts';
+import { findStraightWay, type StraightWay } from '../redirect/straight-way.ts';
 import type { Config } from './config.ts';
 import { openPinnedRedirect } from './pinned-redirect.ts';
 
@@ -20,13 +21,20 @@ export interface RedirectChoice {
   readonly redirect: Redirect;
   /** Undefined for modes that have no programs in the kernel. */
   readonly counts: KernelCounts | undefined;
+  /** Takes the cgroups of excepted pods; undefined where none of them goes straight. */
+  readonly straight: Pick<EbpfRedirect, 'letStraight'> | undefined;
   /** For the log. */
   readonly why: string;
   /** The folder of all pods in the cgroup2 tree, as it is now; undefined without eBPF. */
   readonly podsRoot: (() => string | undefined) | undefined;
 }
 
-const plain = { why: 'asked for', podsRoot: undefined, counts: undefined } as const;
+const plain = {
+  why: 'asked for',
+  podsRoot: undefined,
+  counts: undefined,
+  straight: undefined,
+} as const;
 
 export function chooseRedirect(config: Config): RedirectChoice {
   const { metadataIp, metadataPort } = config;
@@ -53,34 +61,42 @@ export function chooseRedirect(config: Config): RedirectChoice {
       const missing = missingForEbpf(config);
       return missing === undefined
         ? ebpf(config, 'the kernel has eBPF for cgroups, and pods are in the cgroup2 tree')
-        : { redirect: iptables(config), ...plain, why: `no eBPF: ${missing}` };
+        : { redirect: iptables(config), ...plain, why: withoutEbpf(config, missing) };
     }
   }
 }
 
 function ebpf(config: Config, why: string): RedirectChoice {
-  const { cgroupRoot, podUid } = config;
+  const { cgroupRoot, podUid, exceptedPods } = config;
   const redirect = openEbpfRedirect({
     target: targetOf(config),
-    behind: iptables(config),
+    exceptedPods,
+    behind: iptables(config, () => findStraightWay(config.bpfPinFolder)),
     guard: config.metadataGuard,
     pinFolder: config.bpfPinFolder,
     ...(cgroupRoot === '' ? {} : { cgroupRoot }),
     ...(podUid === '' ? {} : { ownPodUid: podUid }),
   });
-  return { redirect, why, podsRoot: podsRootOf(config), counts: redirect };
+  const straight = exceptedPods === 'direct' ? redirect : undefined;
+  return { redirect, why, podsRoot: podsRootOf(config), counts: redirect, straight };
+}
+
+function withoutEbpf({ exceptedPods }: Config, missing: string): string {
+  const why = `no eBPF: ${missing}`;
+  return exceptedPods === 'direct' ? `${why}; excepted pods are relayed` : why;
 }
 
 function podsRootOf({ cgroupRoot }: Config): () => string | undefined {
   return () => findPodsRoot(cgroupRoot === '' ? findCgroupRoot() : cgroupRoot);
 }
 
-function iptables(config: Config): Redirect {
+function iptables(config: Config, straightWay?: () => StraightWay | undefined): IptablesRedirect {
   return openIptablesRedirect({
     target: targetOf(config),
     backend: config.iptablesBackend,
     guard: config.metadataGuard,
     reversePath: config.reversePathCheck,
+    ...(straightWay === undefined ? {} : { straightWay }),
   });
 }
 

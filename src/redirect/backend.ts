@@ -16,6 +16,8 @@ export interface Backend {
   readonly restore: string;
 }
 
+export type Table = 'nat' | 'mangle' | 'raw';
+
 const NFT: Backend = { name: 'nft', save: 'iptables-nft-save', restore: 'iptables-nft-restore' };
 const LEGACY: Backend = {
   name: 'legacy',
@@ -83,7 +85,7 @@ export async function saveNat(host: Host, backend: Backend): Promise<string> {
 export async function probeTable(
   host: Host,
   backend: Backend,
-  table: 'nat' | 'mangle',
+  table: Table,
 ): Promise<string | undefined> {
   if (await isUnusedLegacy(host, backend, table)) return '';
   const result = await runSave(host, backend, table);
@@ -102,6 +104,12 @@ export async function saveMangle(host: Host, backend: Backend): Promise<string> 
   const args = ['-c', '-t', 'mangle'];
   const result = await host.run(backend.save, args, { maxBytes: MAX_SAVE_BYTES });
   return outputOf('read rules', backend.save, result);
+}
+
+/** The text of table `raw`; empty where nobody has made it. @throws RedirectError */
+export async function saveRaw(host: Host, backend: Backend): Promise<string> {
+  if (await isUnusedLegacy(host, backend, 'raw')) return '';
+  return outputOf('read rules', backend.save, await runSave(host, backend, 'raw'));
 }
 
 /**
@@ -140,7 +148,7 @@ export async function restoreRules(
   outputOf('write rules', backend.restore, result);
 }
 
-function runSave(host: Host, backend: Backend, table: string): Promise<ToolResult> {
+function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult> {
   return host.run(backend.save, ['-t', table], { maxBytes: MAX_SAVE_BYTES });
 }
 
@@ -148,7 +156,7 @@ function runSave(host: Host, backend: Backend, table: string): Promise<ToolResul
  * Asking the legacy tool for a table makes the kernel create it, with its hooks in the way of every
  * packet; the kernel's own list tells without a trace whether there is anything to ask for.
  */
-async function isUnusedLegacy(host: Host, backend: Backend, table: string): Promise<boolean> {
+async function isUnusedLegacy(host: Host, backend: Backend, table: Table): Promise<boolean> {
   if (backend.name !== 'legacy') return false;
   const names = await host.read(LEGACY_TABLE_NAMES);
   return names !== undefined && !names.split('\n').includes(table);

@@ -5,7 +5,7 @@
  */
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { inKernel } from './native.ts';
+import { inKernel, type FlowEnd } from './native.ts';
 import { RedirectError } from './redirect.ts';
 
 export interface ToolRunOptions {
@@ -42,11 +42,12 @@ export interface Host {
   cutFlows?(cut: FlowCut): number;
 }
 
-/** Connections to `dialled` that `answeredBy` does not answer, except from some sources. */
+/** Connections to `dialled` that `answeredBy` does not answer, except from some. */
 export interface FlowCut {
-  readonly dialled: { readonly ip: string; readonly port: number };
-  readonly answeredBy: { readonly ip: string; readonly port: number };
+  readonly dialled: FlowEnd;
+  readonly answeredBy: FlowEnd;
   readonly sparedSources: readonly string[];
+  readonly sparedClients: readonly FlowEnd[];
 }
 
 export interface HostOptions {
@@ -71,8 +72,8 @@ export function createHost(options: HostOptions): Host {
         return undefined;
       }
     },
-    cutFlows: ({ dialled, answeredBy, sparedSources }) =>
-      inKernel((native) => native.cutFlows(dialled, answeredBy, sparedSources)),
+    cutFlows: ({ dialled, answeredBy, sparedSources, sparedClients }) =>
+      inKernel((native) => native.cutFlows(dialled, answeredBy, sparedSources, sparedClients)),
   };
 }
 

@@ -1,18 +1,20 @@
 /**
  * What is fixed when the programs are loaded, as the bytes of `struct nmi_settings` (native/nmi.h):
  *
- *     0 layout | 4 metadata ip | 8 listen ip | 12 metadata port | 14 listen port | 16 limit | 20 digest
+ *     0 layout | 4 metadata ip | 8 listen ip | 12 metadata port | 14 listen port | 16 limit | 20 digest |
+ *     52 straight
  *
  * Addresses and ports are in network order, the other numbers in the machine's own, which is little
  * endian wherever this program runs.
  */
 import { createHash } from 'node:crypto';
-import type { RedirectTarget } from './redirect.ts';
+import type { ExceptedPods, RedirectTarget } from './redirect.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
-const LAYOUT = 1;
+const LAYOUT = 2;
 const DIGEST_AT = 20;
-const SETTINGS_BYTES = 52;
+const STRAIGHT_AT = 52;
+const SETTINGS_BYTES = 56;
 
 /** Records of one cgroup: 64 pods would have to fill theirs to leave no room for the others. */
 const MAX_CALLERS_PER_CGROUP = 1024;
@@ -22,12 +24,17 @@ export interface ProgramSettings {
   readonly target: RedirectTarget;
   /** SHA-256 of the object file, hexadecimal. */
   readonly digest: string;
+  readonly exceptedPods: ExceptedPods;
 }
 
 /** The settings of a set of programs. @param programs their object file. */
-export function settingsOf(programs: Uint8Array, target: RedirectTarget): ProgramSettings {
+export function settingsOf(
+  programs: Uint8Array,
+  target: RedirectTarget,
+  exceptedPods: ExceptedPods = 'relay',
+): ProgramSettings {
   const digest = createHash('sha256').update(programs).digest('hex');
-  return { layout: LAYOUT, target, digest };
+  return { layout: LAYOUT, target, digest, exceptedPods };
 }
 
 export function encodeSettings(settings: ProgramSettings): Uint8Array {
@@ -40,6 +47,7 @@ export function encodeSettings(settings: ProgramSettings): Uint8Array {
   view.setUint16(14, settings.target.listenPort);
   view.setUint32(16, MAX_CALLERS_PER_CGROUP, true);
   bytes.set(Buffer.from(settings.digest, 'hex').subarray(0, 32), DIGEST_AT);
+  view.setUint32(STRAIGHT_AT, settings.exceptedPods === 'direct' ? 1 : 0, true);
   return bytes;
 }
 
@@ -55,7 +63,8 @@ export function decodeSettings(bytes: Uint8Array): ProgramSettings | undefined {
       listenIp: bytes.subarray(8, 12).join('.'),
       listenPort: view.getUint16(14),
     },
-    digest: Buffer.from(bytes.subarray(DIGEST_AT)).toString('hex'),
+    digest: Buffer.from(bytes.subarray(DIGEST_AT, STRAIGHT_AT)).toString('hex'),
+    exceptedPods: view.getUint32(STRAIGHT_AT, true) === 0 ? 'relay' : 'direct',
   };
 }
 
@@ -68,6 +77,10 @@ export function diffSettings(
   const problems: string[] = [];
   if (describeTarget(present.target) !== describeTarget(wanted.target)) {
     problems.push(`programs redirect ${describeTarget(present.target)}`);
+  }
+  if (present.exceptedPods !== wanted.exceptedPods) {
+    const way = { relay: 'to the agent', direct: 'straight' }[present.exceptedPods];
+    problems.push(`programs bring excepted pods ${way}`);
   }
   if (present.digest !== wanted.digest) problems.push('programs of another version');
   return problems;

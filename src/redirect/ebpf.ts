@@ -27,6 +27,7 @@ import {
   cutOlderSockets,
   diffPrograms,
   installPrograms,
+  letStraight,
   readCounters,
   readPinnedSettings,
   removePrograms,
@@ -37,8 +38,10 @@ import { describeTarget, settingsOf } from './ebpf-settings.ts';
 import { diffGuard, ensureGuard, removeGuard } from './guard.ts';
 import { describeLink, diffLink, ensureLink, listLinks, removeLink } from './link.ts';
 import { readPrograms } from './native-files.ts';
+import type { CutOutcome } from './flows.ts';
 import {
   RedirectError,
+  type ExceptedPods,
   type Redirect,
   type RedirectStatus,
   type RedirectTarget,
@@ -58,6 +61,8 @@ export interface EbpfRedirectOptions {
   readonly ownPodUid?: string;
   /** More cgroups that reach the real endpoint. The agent's own always does. */
   readonly exemptCgroupIds?: readonly bigint[];
+  /** Default `relay`. `direct` needs `behind` to let excepted pods' connections by. */
+  readonly exceptedPods?: ExceptedPods;
   /** What stands behind the programs, for the same target. */
   readonly behind: Behind;
   /** The link made for a listen address that the node does not hold. Default `nmi0`. */
@@ -79,12 +84,28 @@ export interface EbpfRedirect extends Redirect {
    * @throws RedirectError
    */
   countCaught(): Promise<number | undefined>;
+  /**
+   * Lets these cgroups go straight, each with all below it, and no others. Those that no longer may
+   * are stopped before this returns, their connections cut when it resolves.
+   * @throws RedirectError
+   */
+  letStraight(cgroupIds: readonly bigint[]): Promise<StraightOutcome>;
 }
+
+/** What became of the wish that some pods go straight. */
+export type StraightOutcome =
+  | { readonly kind: 'straight' }
+  /** They are relayed as all others; `why` is for people. */
+  | { readonly kind: 'relayed'; readonly why: string };
 
 /** What may stand behind the programs. */
 export interface Behind extends Redirect {
   /** Absent where it cannot count what it caught. */
   countBrought?(): Promise<number | undefined>;
+  /** Why nothing can go straight past it; undefined when it can. Absent where nothing ever can. */
+  straightObstacle?(): Promise<string | undefined>;
+  /** Cuts what it does not bring to the agent and what may not go straight. */
+  cutFlows?(): Promise<CutOutcome>;
 }
 
 interface Settings {
@@ -94,6 +115,11 @@ interface Settings {
   readonly pinFolder: string;
   readonly ownPodUid: string | undefined;
   readonly exemptCgroupIds: readonly bigint[];
+  readonly exceptedPods: ExceptedPods;
+  /** What `letStraight` was told last; undefined leaves alone what an earlier process was told. */
+  straightIds: readonly bigint[] | undefined;
+  /** Some may no longer go straight, and their connections are not known to be cut. */
+  isCutDue: boolean;
   readonly behind: Behind;
   readonly linkName: string;
   readonly guard: boolean;
@@ -116,6 +142,10 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     pinFolder: options.pinFolder ?? DEFAULT_PIN_FOLDER,
     ownPodUid: options.ownPodUid,
     exemptCgroupIds: options.exemptCgroupIds ?? [],
+    exceptedPods: options.exceptedPods ?? 'relay',
+    straightIds: undefined,
+    // An earlier process may have stopped some and ended before it cut them.
+    isCutDue: true,
     behind: options.behind,
     linkName: options.linkName ?? 'nmi0',
     guard: options.guard ?? true,
@@ -157,7 +187,39 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
       const caught = await orUnavailable(settings.behind.countBrought());
       return caught.kind === 'status' ? caught.status : undefined;
     },
+    letStraight: async (cgroupIds) => {
+      settings.straightIds = cgroupIds;
+      // Not in turn: who may no longer go straight does not, whatever a tool is waiting for.
+      if (letStraight(settings.pinFolder, cgroupIds)) settings.isCutDue = true;
+      return inTurn(async () => {
+        if (settings.isCutDue) await cutStopped(settings);
+        const why = await straightObstacle(settings);
+        return why === undefined ? { kind: 'straight' } : { kind: 'relayed', why };
+      });
+    },
   };
+}
+
+async function cutStopped(settings: Settings): Promise<void> {
+  const attempts = createAttempts();
+  await attempts.run(async () => {
+    const wanted = await wantedPrograms(settings);
+    if (wanted.kind === 'programs') closeOlderSockets(wanted.programs);
+  });
+  await attempts.run(async () => {
+    await settings.behind.cutFlows?.();
+  });
+  attempts.throwFirst();
+  settings.isCutDue = false;
+}
+
+/** Why excepted pods are relayed; undefined when they go straight. */
+async function straightObstacle({ exceptedPods, behind }: Settings): Promise<string | undefined> {
+  if (exceptedPods === 'relay') return 'asked for';
+  const found = await orUnavailable(
+    behind.straightObstacle?.() ?? Promise.resolve('nothing behind the programs lets them by'),
+  );
+  return found.kind === 'status' ? found.status : found.reason;
 }
 
 /** Without programs there is nothing to open; the status says that they are missing. */
@@ -183,7 +245,7 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
     changed.push(...(await ensureLink(host, settings.linkName, target.listenIp)));
   });
   await attempts.run(async () => {
-    const wanted = wantedPrograms(settings);
+    const wanted = await wantedPrograms(settings);
     if (wanted.kind === 'impossible') return;
     await ensurePinFolder(settings.machine, settings.pinFolder);
     const problems = diffPrograms(wanted.programs);
@@ -233,17 +295,28 @@ async function remove(settings: Settings): Promise<void> {
 
 async function readBack(settings: Settings): Promise<RedirectStatus> {
   const { target } = settings;
-  const wanted = wantedPrograms(settings);
+  const wanted = await wantedPrograms(settings);
   const found = wanted.kind === 'impossible' ? [wanted.problem] : diffPrograms(wanted.programs);
   const behind = await readBehind(settings);
   const where = wanted.kind === 'impossible' ? 'no cgroup' : wanted.programs.cgroup.path;
-  const detail = [`eBPF on ${where}`, describeTarget(target), behind.detail].join('; ');
+  const detail = [
+    `eBPF on ${where}`,
+    describeTarget(target),
+    ...(await describeStraight(settings)),
+    behind.detail,
+  ].join('; ');
   const problems = [
     ...(found === 'absent' ? ['no programs installed'] : found),
     ...behind.problems,
   ];
   if (problems.length === 0) return { state: 'active', detail, problems };
   return { state: found === 'absent' ? 'absent' : 'broken', detail, problems };
+}
+
+async function describeStraight(settings: Settings): Promise<readonly string[]> {
+  if (settings.exceptedPods === 'relay') return [];
+  const obstacle = await straightObstacle(settings);
+  return [`excepted pods ${obstacle === undefined ? 'go straight' : `are relayed: ${obstacle}`}`];
 }
 
 interface BehindState {
@@ -291,7 +364,7 @@ type Wanted =
   | { readonly kind: 'programs'; readonly programs: WantedPrograms }
   | { readonly kind: 'impossible'; readonly problem: string };
 
-function wantedPrograms(settings: Settings): Wanted {
+async function wantedPrograms(settings: Settings): Promise<Wanted> {
   const cgroupRoot = settings.cgroupRoot ?? findCgroupRoot();
   const path = settings.attachTo ?? findPodsRoot(cgroupRoot);
   if (path === undefined) {
@@ -299,22 +372,23 @@ function wantedPrograms(settings: Settings): Wanted {
   }
   const id = cgroupIdOf(path);
   if (id === undefined) return { kind: 'impossible', problem: `no cgroup ${path}` };
-  const exemptIds = wantedExempt(settings, path, id);
-  if (exemptIds === 'unknown') {
+  const own = wantedExempt(settings, path, id);
+  if (own === 'unknown') {
     return {
       kind: 'impossible',
       problem: 'the agent’s own cgroup is in no mounted part of the tree',
     };
   }
   const object = readPrograms();
+  const isDirect = (await straightObstacle(settings)) === undefined;
   return {
     kind: 'programs',
     programs: {
       pinFolder: settings.pinFolder,
       object,
-      settings: settingsOf(object, settings.target),
+      settings: settingsOf(object, settings.target, isDirect ? 'direct' : 'relay'),
       cgroup: { path, id },
-      exemptIds,
+      exempt: { own, excepted: isDirect ? settings.straightIds : [] },
     },
   };
 }

@@ -8,11 +8,13 @@
  * was cut are not redirected, and a FIN may carry a request: it takes the guard to stop them.
  */
 import { failureOf, outputOf, type Host } from './command.ts';
+import type { FlowEnd } from './native.ts';
 import { RedirectError, type RedirectTarget } from './redirect.ts';
 
 /** A tracked connection: where it came from and who answers it. */
 export interface Flow {
   readonly source: string;
+  readonly sourcePort: number;
   readonly replySource: string;
   readonly replyPort: number;
 }
@@ -24,30 +26,34 @@ export type CutOutcome =
 
 const MAX_LIST_BYTES = 16 << 20;
 
+/** Whose connections stay. */
+export interface Spared {
+  readonly nodeIps: ReadonlySet<string>;
+  /** Of excepted pods: sockets that were let go straight. */
+  readonly clients: readonly FlowEnd[];
+}
+
 /**
- * Cuts what was not redirected to this target, except connections of the node itself: by netlink, or
- * by conntrack(8) where this program has no way of its own.
+ * Cuts what was not redirected to this target, except connections of the node itself and those that
+ * go straight: by netlink, or by conntrack(8) where this program has no way of its own.
  * Never throws for what kernel or tool answer: the guard holds such a connection as well, if less
  * politely.
  */
 export async function cutOlderFlows(
   host: Host,
   target: RedirectTarget,
-  nodeIps: ReadonlySet<string>,
+  spared: Spared,
 ): Promise<CutOutcome> {
-  return cutByNetlink(host, target, nodeIps) ?? cutByTool(host, target, nodeIps);
+  return cutByNetlink(host, target, spared) ?? cutByTool(host, target, spared);
 }
 
-function cutByNetlink(
-  host: Host,
-  target: RedirectTarget,
-  nodeIps: ReadonlySet<string>,
-): CutOutcome | undefined {
+function cutByNetlink(host: Host, target: RedirectTarget, spared: Spared): CutOutcome | undefined {
   try {
     const flows = host.cutFlows?.({
       dialled: { ip: target.metadataIp, port: target.metadataPort },
       answeredBy: { ip: target.listenIp, port: target.listenPort },
-      sparedSources: [...nodeIps],
+      sparedSources: [...spared.nodeIps],
+      sparedClients: spared.clients,
     });
     return flows === undefined ? undefined : { kind: 'cut', flows };
   } catch (error) {
@@ -58,11 +64,7 @@ function cutByNetlink(
   }
 }
 
-async function cutByTool(
-  host: Host,
-  target: RedirectTarget,
-  nodeIps: ReadonlySet<string>,
-): Promise<CutOutcome> {
+async function cutByTool(host: Host, target: RedirectTarget, spared: Spared): Promise<CutOutcome> {
   const toMetadata = [
     ...['-p', 'tcp', '--orig-dst', target.metadataIp],
     ...['--orig-port-dst', String(target.metadataPort)],
@@ -75,10 +77,12 @@ async function cutByTool(
     return { kind: 'skipped', note: `older flows not cut: ${failure.message}` };
   }
   const flows = parseFlows(outputOf('list flows', 'conntrack', listed));
-  const older = flows.filter((flow) => isOlder(flow, target, nodeIps));
-  for (const flow of distinct(older)) {
+  const older = flows.filter((flow) => isOlder(flow, target, spared));
+  const stays = new Set(spared.clients.map(({ ip }) => ip));
+  for (const flow of distinct(older, stays)) {
+    const port = stays.has(flow.source) ? ['--orig-port-src', String(flow.sourcePort)] : [];
     const result = await host.run('conntrack', [
-      ...['-D', ...toMetadata, '--orig-src', flow.source],
+      ...['-D', ...toMetadata, '--orig-src', flow.source, ...port],
       ...['--reply-src', flow.replySource, '--reply-port-src', String(flow.replyPort)],
     ]);
     // Exit code 1 says that nothing matched: the connection ended by itself in between.
@@ -99,24 +103,32 @@ export function parseFlows(text: string): readonly Flow[] {
   for (const line of text.split('\n')) {
     const [original, reply] = [...line.matchAll(TUPLE)];
     const source = original?.[1];
+    const sourcePort = Number(/ sport=(\d+)/.exec(original?.[0] ?? '')?.[1]);
     const replySource = reply?.[1];
     const replyPort = Number(/ sport=(\d+)/.exec(reply?.[0] ?? '')?.[1]);
     if (source === undefined || replySource === undefined || Number.isNaN(replyPort)) continue;
-    flows.push({ source, replySource, replyPort });
+    flows.push({ source, sourcePort, replySource, replyPort });
   }
   return flows;
 }
 
-function isOlder(flow: Flow, target: RedirectTarget, nodeIps: ReadonlySet<string>): boolean {
+function isOlder(flow: Flow, target: RedirectTarget, { nodeIps, clients }: Spared): boolean {
   if (flow.replySource === target.listenIp && flow.replyPort === target.listenPort) return false;
+  if (clients.some(({ ip, port }) => flow.source === ip && flow.sourcePort === port)) return false;
   // 127.0.0.0/8 as a whole is the node, its interface list has 127.0.0.1 only.
   return !nodeIps.has(flow.source) && !flow.source.startsWith('127.');
 }
 
-/** One deletion serves all connections of a pod: there may be thousands in TIME_WAIT. */
-function distinct(flows: readonly Flow[]): readonly Flow[] {
+/**
+ * One deletion serves all connections of a pod, of which there may be thousands in TIME_WAIT, unless
+ * some of them stay.
+ */
+function distinct(flows: readonly Flow[], stays: ReadonlySet<string>): readonly Flow[] {
   const byKey = new Map(
-    flows.map((flow) => [`${flow.source} ${flow.replySource} ${flow.replyPort}`, flow]),
+    flows.map((flow) => {
+      const port = stays.has(flow.source) ? flow.sourcePort : '';
+      return [`${flow.source} ${port} ${flow.replySource} ${flow.replyPort}`, flow];
+    }),
   );
   return [...byKey.values()];
 }

@@ -57,7 +57,7 @@ export interface KernelAnswers {
   readonly cgroupLink: number;
 }
 
-interface FlowEnd {
+export interface FlowEnd {
   readonly ip: string;
   readonly port: number;
 }
@@ -68,6 +68,8 @@ interface FlowEnd {
  */
 export interface NativeModule {
   probe(): KernelAnswers;
+  /** Throws where rules of nft cannot ask a pinned program about a packet. */
+  probePacketMatch(): void;
   /** Maps named in `pins` are shared through these paths: reused where pinned, else pinned. */
   load(object: Uint8Array, settings: Uint8Array, pins: Readonly<Record<string, string>>): Programs;
   close(handle: Programs | BpfMap): void;
@@ -86,8 +88,16 @@ export interface NativeModule {
   mapKeys(map: BpfMap): readonly Uint8Array[];
   /** The cgroup that a client's address and port is filed under. */
   lookupCaller(map: BpfMap, clientIp: string, clientPort: number): bigint | undefined;
-  /** Forgets tracked TCP connections to `dialled` that `answeredBy` does not answer. */
-  cutFlows(dialled: FlowEnd, answeredBy: FlowEnd, sparedSources: readonly string[]): number;
+  /**
+   * Forgets tracked TCP connections to `dialled` that `answeredBy` does not answer, except from
+   * these sources and these clients.
+   */
+  cutFlows(
+    dialled: FlowEnd,
+    answeredBy: FlowEnd,
+    sparedSources: readonly string[],
+    sparedClients: readonly FlowEnd[],
+  ): number;
   /** The cgroups of this namespace's TCP sockets that are connected to `dialled`. */
   socketCgroups(dialled: FlowEnd): readonly bigint[];
   /** Closes those that are of one of these cgroups. */
@@ -96,6 +106,7 @@ export interface NativeModule {
 
 const FUNCTIONS = {
   probe: true,
+  probePacketMatch: true,
   load: true,
   close: true,
   pinProgram: true,
@@ -182,13 +193,13 @@ function codeOf({ code, step }: NativeFailure): RedirectError['code'] {
       return step === 'load' ? 'UNSUPPORTED' : 'NOT_PERMITTED';
     case 'ENOENT':
       // No such netlink family: a module that is not there.
-      return step === 'list sockets' ? 'UNSUPPORTED' : 'KERNEL_REFUSED';
+      return step === 'list sockets' || step === 'find match' ? 'UNSUPPORTED' : 'KERNEL_REFUSED';
     case 'ENOSYS':
     case 'EOPNOTSUPP':
     case 'EPROTONOSUPPORT':
       return 'UNSUPPORTED';
     case 'EINVAL':
-      return step === 'load' || step === 'attach' || step === 'list flows'
+      return ['load', 'attach', 'list flows', 'find match'].includes(step)
         ? 'UNSUPPORTED'
         : 'KERNEL_REFUSED';
     case 'EBUSY':

@@ -57,7 +57,11 @@ const CLOUD = `
   const net = require('node:net');
   const answer = (socket) => {
     socket.on('error', () => undefined);
-    socket.on('data', () => socket.write('cloud sees ' + socket.remoteAddress + '\\n'));
+    socket.on('data', (data) => {
+      const name = 'cloud sees ' + socket.remoteAddress + '\\n';
+      if (String(data) === 'bye\\n') socket.end(name, () => socket.destroy());
+      else socket.write(name);
+    });
   };
   const udp = require('node:dgram').createSocket('udp4');
   udp.on('message', (_, peer) => udp.send('cloud sees ' + peer.address + '\\n', peer.port, peer.address));

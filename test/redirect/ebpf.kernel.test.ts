@@ -459,7 +459,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
       object,
       settings: { ...settingsOf(object, DEFAULT_TARGET), layout: 999 },
       cgroup: { path, id: cgroupIdOf(path) ?? 0n },
-      exemptIds: [],
+      exempt: { own: [], excepted: [] },
     };
     mkdirSync(world.pinFolder);
     installPrograms(stranger);

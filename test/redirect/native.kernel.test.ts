@@ -99,17 +99,19 @@ describe('the native module', { skip }, () => {
       () => native.openMap('/'.repeat(5000), true),
       () => native.openMap(path, 1 as unknown as boolean),
       () => native.attach(programs, 'x'.repeat(64), '/', '/'),
-      () => native.load(nothing as Uint8Array, new Uint8Array(52), {}),
+      () => native.load(nothing as Uint8Array, new Uint8Array(56), {}),
       () =>
         native.load(
           readPrograms(),
-          new Uint8Array(52),
+          new Uint8Array(56),
           Object.fromEntries(
             Array.from({ length: 17 }, (_, at): [string, string] => [`m${at}`, '/x']),
           ),
         ),
-      () => native.cutFlows({ ip: '1.2.3.4', port: 0 }, { ip: '1.2.3.4', port: 1 }, []),
-      () => native.cutFlows({ ip: '1.2.3.4', port: 1 }, { ip: '1.2.3.4', port: 1 }, ['x']),
+      () => native.cutFlows({ ip: '1.2.3.4', port: 0 }, { ip: '1.2.3.4', port: 1 }, [], []),
+      () => native.cutFlows({ ip: '1.2.3.4', port: 1 }, { ip: '1.2.3.4', port: 1 }, ['x'], []),
+      () =>
+        native.cutFlows({ ip: '1.2.3.4', port: 1 }, { ip: '1.2.3.4', port: 1 }, [], [{}] as never),
       () => (native.probe as (extra: number) => unknown)(1),
     ];
     for (const call of calls) assert.throws(call, TypeError, call.toString());
@@ -181,7 +183,7 @@ describe('the native module', { skip }, () => {
     const text = `
       #include <linux/bpf.h>
       #include <bpf/bpf_helpers.h>
-      const volatile char settings[52] SEC(".rodata.nmi") = {};
+      const volatile char settings[56] SEC(".rodata.nmi") = {};
       SEC("cgroup/connect4") int refused(struct bpf_sock_addr *ctx)
       {
         long *nowhere = (long *)(long)ctx->user_ip4;
@@ -256,13 +258,18 @@ describe('cutting tracked connections by netlink', { skip }, () => {
   });
   after(() => world.close());
 
-  async function cut(answeredBy: string, spared: readonly string[]): Promise<string> {
+  async function cut(
+    answeredBy: string,
+    spared: readonly string[],
+    clients: readonly object[] = [],
+  ): Promise<string> {
     const source = join(import.meta.dirname, '../../src/redirect/native.ts');
     const dialled = { ip: DEFAULT_TARGET.metadataIp, port: 80 };
     const script = world.node.start(`
       process.stdin.resume();
       import('${source}').then(({ nativeModule }) => console.log(nativeModule().cutFlows(
-        ${JSON.stringify(dialled)}, { ip: '${answeredBy}', port: 80 }, ${JSON.stringify(spared)})));
+        ${JSON.stringify(dialled)}, { ip: '${answeredBy}', port: 80 }, ${JSON.stringify(spared)},
+        ${JSON.stringify(clients)})));
     `);
     const line = await script.line();
     await script.stop();
@@ -279,7 +286,11 @@ describe('cutting tracked connections by netlink', { skip }, () => {
     assert.match(await host.tell(`keep ${metadataIp} 80`), /^cloud/);
 
     assert.equal(await cut(metadataIp, ['10.0.0.4']), '0');
-    assert.equal(await cut('169.254.25.79', ['10.0.0.4', '10.244.0.6']), '1');
+    const kept = await pods[0]?.tell('ask');
+    const client = { ip: '10.244.0.5', port: Number(/ through (\d+) /.exec(kept ?? '')?.[1]) };
+    assert.equal(await cut('169.254.25.79', ['10.0.0.4', '10.244.0.6'], [client]), '0');
+    const other = { ...client, port: client.port ^ 1 };
+    assert.equal(await cut('169.254.25.79', ['10.0.0.4', '10.244.0.6'], [other]), '1');
     assert.equal(await cut('169.254.25.79', ['10.0.0.4']), '1');
     assert.equal(await cut('169.254.25.79', ['10.0.0.4']), '0');
     assert.equal(await cut('169.254.25.79', []), '1');

@@ -76,7 +76,8 @@ function installOtherPrograms(world: World): void {
   const id = cgroupIdOf(path);
   assert.ok(id !== undefined);
   const changed = installPrograms({
-    ...{ object, pinFolder: flagOf(world, 'bpf-pin-folder'), cgroup: { path, id }, exemptIds: [] },
+    ...{ object, pinFolder: flagOf(world, 'bpf-pin-folder'), cgroup: { path, id } },
+    exempt: { own: [], excepted: [] },
     settings: { ...settingsOf(object, DEFAULT_TARGET), digest: '00'.repeat(32) },
   });
   assert.equal(changed.filter((change) => change.endsWith(' replaced')).length, 5, String(changed));

@@ -9,6 +9,7 @@ import { changeScenarios } from './changes.ts';
 import { crowdScenarios } from './crowd.ts';
 import { demoScenarios } from './demo.ts';
 import { entraScenarios } from './entra.ts';
+import { exceptedDirectScenarios } from './excepted-direct.ts';
 import { exceptionScenarios } from './exceptions.ts';
 import { identityScenarios } from './identities.ts';
 import { kubeOutageScenarios } from './kube-outage.ts';
@@ -38,6 +39,7 @@ export const scenarios: readonly Scenario[] = [
   ...crowdScenarios,
   ...redirectScenarios,
   ...attestedScenarios,
+  ...exceptedDirectScenarios,
   ...addressStormScenarios,
   ...selfTestScenarios,
   ...privilegeSplitScenarios,

@@ -12,13 +12,21 @@ struct flow_end {
 	__be16 port;
 };
 
-/* TCP connections to `dialled` that `answered_by` does not answer, except from these sources. */
+/*
+ * TCP connections to `dialled` that `answered_by` does not answer, except from these sources and
+ * these clients.
+ */
 struct flow_filter {
 	struct flow_end dialled;
 	struct flow_end answered_by;
 	const __be32 *spared;
 	size_t spared_count;
+	const struct flow_end *clients;
+	size_t client_count;
 };
+
+/* 0 where rules of nft can ask a program about a packet; -1 with a fault. */
+int probe_packet_match(struct fault *fault);
 
 /* How many tracked connections of this network namespace were forgotten; -1 with a fault. */
 int cut_flows(const struct flow_filter *filter, struct fault *fault);
