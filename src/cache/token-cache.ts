@@ -431,6 +431,9 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       if (entry.state.kind !== 'idle') onRefresh('unwanted');
       entry.rest();
       this.#arm(entry, Infinity);
+    } else if (this.#breakers.heldForMs(entry.key) > 0) {
+      // It was to be forgotten now, and a step of the wall clock has put that off.
+      this.#armRetry(entry, 1);
     } else if (this.#fly(entry.request, 'background') === undefined) {
       onRefresh('deferred');
       this.#armRetry(entry, 1);

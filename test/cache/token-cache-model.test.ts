@@ -310,6 +310,35 @@ describe('the token cache under any order of events', () => {
     );
   });
 
+  it('asks nothing within a hold, though a step of the clock puts off the end of a token', async () => {
+    const endings = [
+      { kind: 'failure', holdMs: 0 },
+      { kind: 'token', lifeMs: 6 * minuteMs },
+      { kind: 'failure', holdMs: 7_000 },
+    ] as const;
+    const steps: readonly Step[] = [
+      { kind: 'ask', key: 'a', waitMs },
+      { kind: 'land' },
+      // Its refresh fails when the token has ended, and the clock steps before it is forgotten.
+      { kind: 'pass', ms: 30 * minuteMs },
+      { kind: 'land' },
+      { kind: 'jump', ms: -hourMs },
+      { kind: 'pass', ms: 1 },
+    ];
+    await fc.assert(
+      fc.asyncProperty(fc.scheduler(), async (scheduler) => {
+        const world = new World(scheduler, endings, 100);
+        for (const step of steps) await take(world, step);
+        assert.equal(world.startsAtMs.length, 2);
+        await pass(world.clock, 7_000);
+        assert.equal(world.startsAtMs.length, 3);
+        await world.dispose();
+        await landAll(world);
+      }),
+      { numRuns: 1 },
+    );
+  });
+
   it('can be disposed at any moment: everyone is answered, nothing is armed or asked', async () => {
     await fc.assert(
       fc.asyncProperty(...anyRun, async (scheduler, steps, endings, maxEntries) => {
