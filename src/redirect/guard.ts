@@ -69,8 +69,8 @@ export async function diffGuard(
 }
 
 /**
- * Adds what is missing of the guard and takes away what is not wanted; returns what it changed. A kernel that cannot do it is not a
- * failure here: `diffGuard` reports it.
+ * Adds what is missing of the guard and takes away what is not wanted; returns what it changed. A
+ * kernel that cannot do it is not a failure here: `diffGuard` reports it.
  * @throws RedirectError
  */
 export async function ensureGuard(
