@@ -3,7 +3,8 @@ import { describe, it } from 'node:test';
 import { systemClock } from '../../src/cache/clock.ts';
 import { LoopMark } from '../../src/nmi/loop-mark.ts';
 import { openImdsSource } from '../../src/nmi/sources/imds.ts';
-import { bindPodToA, freePort, openLoopbackAgent } from '../support/loopback-agent.ts';
+import { freePort } from '../support/free-ports.ts';
+import { bindPodToA, openLoopbackAgent } from '../support/loopback-agent.ts';
 
 describe('a metadata address that leads back to the agent', () => {
   it('is reported to the pod, at once and without going round', async () => {

@@ -1,7 +1,6 @@
 /** The agent as a child process on loopback, started with the words of a command line. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openFakeImds, type FakeImds } from '../../src/lab/fake-imds.ts';
@@ -14,6 +13,7 @@ import {
 } from '../../src/lab/manifests.ts';
 import { openLoopbackPod, type PodClient } from '../../src/lab/pod-client.ts';
 import { selfCommand } from '../../src/lab/self-command.ts';
+import { twoFreePorts } from '../support/free-ports.ts';
 
 export const nodeName = 'node-1';
 const podIp = '127.0.0.11';
@@ -115,7 +115,7 @@ export async function openSurroundings(): Promise<Surroundings> {
   opening.defer(() => rm(folder, { recursive: true, force: true }));
   const kubeconfig = join(folder, 'kubeconfig');
   await writeFile(kubeconfig, kube.kubeconfig());
-  const [listenPort, probePort] = [await freePort(), await freePort()];
+  const [listenPort, probePort] = await twoFreePorts();
   const pod = opening.use(
     openLoopbackPod({ name: 'p', sourceIp: podIp, host: '127.0.0.1', port: listenPort }),
   );
@@ -154,13 +154,4 @@ export async function openSurroundings(): Promise<Surroundings> {
     },
     [Symbol.asyncDispose]: () => all.disposeAsync(),
   };
-}
-
-/** A port of 127.0.0.1 that nobody listens on. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return typeof address === 'object' && address !== null ? address.port : 0;
 }

@@ -5,7 +5,8 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { ask, tokenTarget } from '../support/ask.ts';
-import { freePort, nodeName, openSurroundings, startNmi } from './agent-child.ts';
+import { freePort } from '../support/free-ports.ts';
+import { nodeName, openSurroundings, startNmi } from './agent-child.ts';
 
 const usage = 2;
 const unavailable = 69;

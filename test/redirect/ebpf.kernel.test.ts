@@ -3,6 +3,7 @@ import { linkSync, mkdirSync, readdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as nextTurn } from 'node:timers/promises';
+import { eventually } from '../../src/lab/eventually.ts';
 import { cgroupIdOf } from '../../src/redirect/cgroup-tree.ts';
 import { installPrograms, type WantedPrograms } from '../../src/redirect/ebpf-programs.ts';
 import { settingsOf } from '../../src/redirect/ebpf-settings.ts';
@@ -441,6 +442,11 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     await world.redirect().install();
     const other = world.client(world.podB, 'podb/c1');
     const limit = 1024;
+    // What it dialled before is on record until it has closed.
+    await eventually(async () => {
+      const open = await world.podA.run('ss -Htn state connected exclude time-wait');
+      assert.equal(open.trim(), '');
+    });
     const seen = JSON.parse(await pod.tell(`flood ${limit + 100}`)) as Record<string, number>;
     assert.deepEqual(seen, { attested: limit, unattested: 100 });
     assert.match(await other.tell(dial), /attested/);

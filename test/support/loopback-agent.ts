@@ -19,6 +19,7 @@ import { openLoopbackPod, type PodClient } from '../../src/lab/pod-client.ts';
 import { startAgent } from '../../src/nmi/agent.ts';
 import { parseConfig } from '../../src/nmi/config.ts';
 import { createLogger } from '../../src/nmi/logger.ts';
+import { twoFreePorts } from './free-ports.ts';
 
 export interface LoopbackAgent extends AsyncDisposable {
   readonly kube: FakeKube;
@@ -60,16 +61,17 @@ export async function openLoopbackAgent(
   stack.defer(() => rm(folder, { recursive: true, force: true }));
   const kubeconfig = join(folder, 'kubeconfig');
   await writeFile(kubeconfig, kube.kubeconfig());
+  const [port, probePort] = await twoFreePorts();
   const parsed = parseConfig(
     {
       node: 'node-1',
       kubeconfig,
       redirect: 'none',
       'nmi-listen-address': '127.0.0.1',
-      'nmi-port': String(await freePort()),
+      'nmi-port': String(port),
       'metadata-ip': '127.0.0.1',
       'metadata-port': String(imds.port),
-      'http-probe-port': String(await freePort()),
+      'http-probe-port': String(probePort),
       'prometheus-port': '0',
       'explain-socket': '',
       'late-object-wait-ms': '300',
@@ -136,13 +138,4 @@ async function untilReady(port: number): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   throw new Error('the agent did not become ready');
-}
-
-export async function freePort(): Promise<number> {
-  const { createServer } = await import('node:net');
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }

@@ -17,7 +17,7 @@ import { createLabAuthority } from '../../../src/lab/lab-authority.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../src/lab/lab-identity.ts';
 import { openLoopbackPod, type PodClient } from '../../../src/lab/pod-client.ts';
 import { populate, type EntraWorld } from '../../support/entra-agent.ts';
-import { freePort } from '../../support/loopback-agent.ts';
+import { twoFreePorts } from '../../support/free-ports.ts';
 import { createCertificate } from '../sources/entra/token-server.ts';
 import { Canaries, createCanary } from './canaries.ts';
 import { done, sentFileVariable, type Command } from './child-hook.ts';
@@ -95,7 +95,7 @@ export async function openCanaryAgent(
   await writeFile(ca, authority.certificatePem);
   await writeFile(sentFile, '');
   const explainSocket = inFolder('explain.sock');
-  const [listenPort, probePort] = [await freePort(), await freePort()];
+  const [listenPort, probePort] = await twoFreePorts();
   const child = fork(
     main,
     [
