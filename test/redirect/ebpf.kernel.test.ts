@@ -441,15 +441,17 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     await world.redirect().install();
     const other = world.client(world.podB, 'podb/c1');
     const limit = 1024;
+    // A flow of an earlier test that netfilter redirected holds its port at the agent: who dials from
+    // the same one now would be given another on the way, which is on no record.
+    await world.node.run('conntrack -F');
     const seen = JSON.parse(await pod.tell(`flood ${limit + 100}`)) as Record<string, number>;
     assert.equal(world.redirect().counters()?.filed, BigInt(limit));
-    assertAttested(seen, limit, limit + 100);
+    assert.deepEqual(seen, { attested: limit, unattested: 100 });
     assert.match(await other.tell(dial), /attested/);
     assert.equal(world.redirect().counters()?.refusedLimit, 100n);
     assert.equal(await pod.tell('ebb'), 'ebbed');
     // All of its room is there again.
-    const again = JSON.parse(await pod.tell(`flood ${limit}`)) as Record<string, number>;
-    assertAttested(again, limit, limit);
+    assert.deepEqual(JSON.parse(await pod.tell(`flood ${limit}`)), { attested: limit });
     assert.equal(await pod.tell('ebb'), 'ebbed');
   });
 
@@ -487,13 +489,3 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.match(await pod.tell(dial), /attested/);
   });
 });
-
-/**
- * Of a thousand that dial in one moment, one that is on record has been seen unattested, in one run
- * of four, for a reason not known yet: it is refused, as whoever is not on record.
- */
-function assertAttested(seen: Readonly<Record<string, number>>, limit: number, all: number): void {
-  const { attested = 0, unattested = 0 } = seen;
-  assert.equal(attested + unattested, all, JSON.stringify(seen));
-  assert.ok(attested === limit || attested === limit - 1, JSON.stringify(seen));
-}
