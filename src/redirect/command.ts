@@ -42,10 +42,10 @@ export interface Host {
   cutFlows?(cut: FlowCut): number;
 }
 
-/** Connections to `dialled` that `answeredBy` does not answer, except from some. */
+/** Connections to `dialled` that `answeredBy` does not answer, or whoever does, except from some. */
 export interface FlowCut {
   readonly dialled: FlowEnd;
-  readonly answeredBy: FlowEnd;
+  readonly answeredBy: FlowEnd | undefined;
   readonly sparedSources: readonly string[];
   readonly sparedClients: readonly FlowEnd[];
 }

@@ -38,7 +38,7 @@ import { describeTarget, settingsOf } from './ebpf-settings.ts';
 import { diffGuard, ensureGuard, removeGuard } from './guard.ts';
 import { describeLink, diffLink, ensureLink, listLinks, removeLink } from './link.ts';
 import { readPrograms } from './native-files.ts';
-import type { CutOutcome } from './flows.ts';
+import type { CutExtent, CutOutcome } from './flows.ts';
 import {
   RedirectError,
   type ExceptedPods,
@@ -104,8 +104,8 @@ export interface Behind extends Redirect {
   countBrought?(): Promise<number | undefined>;
   /** Why nothing can go straight past it; undefined when it can. Absent where nothing ever can. */
   straightObstacle?(): Promise<string | undefined>;
-  /** Cuts what it does not bring to the agent and what may not go straight. */
-  cutFlows?(): Promise<CutOutcome>;
+  /** Cuts what it does not bring to the agent and what may not go straight, or with it all it brought. */
+  cutFlows?(extent: CutExtent): Promise<CutOutcome>;
 }
 
 interface Settings {
@@ -207,7 +207,7 @@ async function cutStopped(settings: Settings): Promise<void> {
     if (wanted.kind === 'programs') closeOlderSockets(wanted.programs);
   });
   await attempts.run(async () => {
-    await settings.behind.cutFlows?.();
+    await settings.behind.cutFlows?.('passed-by');
   });
   attempts.throwFirst();
   settings.isCutDue = false;
@@ -262,9 +262,24 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
     if (behind.kind === 'status') changed.push(...(behind.status.changed ?? []));
     else if (settings.guard) changed.push(...(await ensureGuard(host, target.metadataIp)));
   });
+  await attempts.run(async () => {
+    changed.push(...(await cutBrought(settings)));
+  });
   attempts.throwFirst();
   const status = await readBack(settings);
   return { ...status, detail: [status.detail, ...notes].join('; '), changed };
+}
+
+/**
+ * What netfilter brought to the agent has, towards it, the port of its client. Until the tracking
+ * forgets it (two minutes after its end), a client that dials from the same port through the programs
+ * is given another one on the way, and that one is on no record.
+ */
+async function cutBrought({ behind }: Settings): Promise<readonly string[]> {
+  const outcome = await orUnavailable(behind.cutFlows?.('all') ?? Promise.resolve(undefined));
+  if (outcome.kind === 'unavailable' || outcome.status?.kind !== 'cut') return [];
+  const { flows } = outcome.status;
+  return flows > 0 ? [`${flows} flows forgotten that iptables brought`] : [];
 }
 
 /** How many, or why none could be: a kernel may be built without the means. */

@@ -26,6 +26,9 @@ export type CutOutcome =
 
 const MAX_LIST_BYTES = 16 << 20;
 
+/** Cut what was not brought to the agent, or what was as well. */
+export type CutExtent = 'passed-by' | 'all';
+
 /** Whose connections stay. */
 export interface Spared {
   readonly nodeIps: ReadonlySet<string>;
@@ -34,8 +37,8 @@ export interface Spared {
 }
 
 /**
- * Cuts what was not redirected to this target, except connections of the node itself and those that
- * go straight: by netlink, or by conntrack(8) where this program has no way of its own.
+ * Cuts connections to the metadata address, except those of the node itself and those that go
+ * straight: by netlink, or by conntrack(8) where this program has no way of its own.
  * Never throws for what kernel or tool answer: the guard holds such a connection as well, if less
  * politely.
  */
@@ -43,15 +46,23 @@ export async function cutOlderFlows(
   host: Host,
   target: RedirectTarget,
   spared: Spared,
+  extent: CutExtent,
 ): Promise<CutOutcome> {
-  return cutByNetlink(host, target, spared) ?? cutByTool(host, target, spared);
+  const cut = { target, spared, extent };
+  return cutByNetlink(host, cut) ?? cutByTool(host, cut);
 }
 
-function cutByNetlink(host: Host, target: RedirectTarget, spared: Spared): CutOutcome | undefined {
+interface Cut {
+  readonly target: RedirectTarget;
+  readonly spared: Spared;
+  readonly extent: CutExtent;
+}
+
+function cutByNetlink(host: Host, { target, spared, extent }: Cut): CutOutcome | undefined {
   try {
     const flows = host.cutFlows?.({
       dialled: { ip: target.metadataIp, port: target.metadataPort },
-      answeredBy: { ip: target.listenIp, port: target.listenPort },
+      answeredBy: extent === 'all' ? undefined : { ip: target.listenIp, port: target.listenPort },
       sparedSources: [...spared.nodeIps],
       sparedClients: spared.clients,
     });
@@ -64,7 +75,8 @@ function cutByNetlink(host: Host, target: RedirectTarget, spared: Spared): CutOu
   }
 }
 
-async function cutByTool(host: Host, target: RedirectTarget, spared: Spared): Promise<CutOutcome> {
+async function cutByTool(host: Host, cut: Cut): Promise<CutOutcome> {
+  const { target, spared } = cut;
   const toMetadata = [
     ...['-p', 'tcp', '--orig-dst', target.metadataIp],
     ...['--orig-port-dst', String(target.metadataPort)],
@@ -77,9 +89,9 @@ async function cutByTool(host: Host, target: RedirectTarget, spared: Spared): Pr
     return { kind: 'skipped', note: `older flows not cut: ${failure.message}` };
   }
   const flows = parseFlows(outputOf('list flows', 'conntrack', listed));
-  const older = flows.filter((flow) => isOlder(flow, target, spared));
+  const meant = flows.filter((flow) => isMeant(flow, cut));
   const stays = new Set(spared.clients.map(({ ip }) => ip));
-  for (const flow of distinct(older, stays)) {
+  for (const flow of distinct(meant, stays)) {
     const port = stays.has(flow.source) ? ['--orig-port-src', String(flow.sourcePort)] : [];
     const result = await host.run('conntrack', [
       ...['-D', ...toMetadata, '--orig-src', flow.source, ...port],
@@ -92,7 +104,7 @@ async function cutByTool(host: Host, target: RedirectTarget, spared: Spared): Pr
       return { kind: 'skipped', note: `older flows not cut: ${refused.message}` };
     }
   }
-  return { kind: 'cut', flows: older.length };
+  return { kind: 'cut', flows: meant.length };
 }
 
 const TUPLE = /\bsrc=(\S+) dst=\S+ sport=\d+ dport=\d+/g;
@@ -112,8 +124,10 @@ export function parseFlows(text: string): readonly Flow[] {
   return flows;
 }
 
-function isOlder(flow: Flow, target: RedirectTarget, { nodeIps, clients }: Spared): boolean {
-  if (flow.replySource === target.listenIp && flow.replyPort === target.listenPort) return false;
+function isMeant(flow: Flow, { target, spared, extent }: Cut): boolean {
+  const { nodeIps, clients } = spared;
+  const isBrought = flow.replySource === target.listenIp && flow.replyPort === target.listenPort;
+  if (isBrought && extent === 'passed-by') return false;
   if (clients.some(({ ip, port }) => flow.source === ip && flow.sourcePort === port)) return false;
   // 127.0.0.0/8 as a whole is the node, its interface list has 127.0.0.1 only.
   return !nodeIps.has(flow.source) && !flow.source.startsWith('127.');

@@ -22,7 +22,7 @@ import {
   type Table,
 } from './backend.ts';
 import { createHost, type Host } from './command.ts';
-import { cutOlderFlows, type CutOutcome } from './flows.ts';
+import { cutOlderFlows, type CutExtent, type CutOutcome } from './flows.ts';
 import { diffGuard, ensureGuard, removeGuard, type GuardWays } from './guard.ts';
 import {
   describeLink,
@@ -84,8 +84,11 @@ export interface IptablesRedirect extends Redirect {
   countBrought(): Promise<number | undefined>;
   /** Why nothing can go straight past its rules; undefined when it can. @throws RedirectError */
   straightObstacle(): Promise<string | undefined>;
-  /** Cuts what goes to the real endpoint and may not (any more). @throws RedirectError */
-  cutFlows(): Promise<CutOutcome>;
+  /**
+   * Cuts what goes to the real endpoint and may not (any more), or with it what its rule has brought.
+   * @throws RedirectError
+   */
+  cutFlows(extent: CutExtent): Promise<CutOutcome>;
 }
 
 interface Settings {
@@ -152,7 +155,7 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
         known ??= await detectBackend(settings.host, settings.backend);
         return settings.guard ? obstacleIn(known) : 'it takes the guard';
       }),
-    cutFlows: () => inTurn(() => cutFlows(settings)),
+    cutFlows: (extent) => inTurn(() => cutFlows(settings, extent)),
   };
 }
 
@@ -179,9 +182,11 @@ function straightPinFor(settings: Settings, backend: Backend): string | undefine
   return backend.name === 'nft' ? settings.straightWay()?.pin : undefined;
 }
 
-async function cutFlows({ host, target, straightWay }: Settings): Promise<CutOutcome> {
+async function cutFlows(settings: Settings, extent: CutExtent): Promise<CutOutcome> {
+  const { host, target, straightWay } = settings;
   const nodeIps = nodeAddresses(await listLinks(host));
-  return cutOlderFlows(host, target, { nodeIps, clients: straightWay()?.clients() ?? [] });
+  const spared = { nodeIps, clients: straightWay()?.clients() ?? [] };
+  return cutOlderFlows(host, target, spared, extent);
 }
 
 interface Installation {
@@ -224,7 +229,7 @@ async function install(settings: Settings): Promise<Installation> {
     changed.push(...(await settle));
   });
   await attempts.run(async () => {
-    const outcome = await cutFlows(settings);
+    const outcome = await cutFlows(settings, 'passed-by');
     if (outcome.kind === 'skipped') notes.push(outcome.note);
     else if (outcome.flows > 0) changed.push(`${outcome.flows} older flows cut`);
   });

@@ -89,12 +89,12 @@ export interface NativeModule {
   /** The cgroup that a client's address and port is filed under. */
   lookupCaller(map: BpfMap, clientIp: string, clientPort: number): bigint | undefined;
   /**
-   * Forgets tracked TCP connections to `dialled` that `answeredBy` does not answer, except from
-   * these sources and these clients.
+   * Forgets tracked TCP connections to `dialled` that `answeredBy` does not answer, or whoever
+   * answers them, except from these sources and these clients.
    */
   cutFlows(
     dialled: FlowEnd,
-    answeredBy: FlowEnd,
+    answeredBy: FlowEnd | undefined,
     sparedSources: readonly string[],
     sparedClients: readonly FlowEnd[],
   ): number;

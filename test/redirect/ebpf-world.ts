@@ -73,7 +73,7 @@ const CLOUD = `
 `;
 
 /**
- * Orders: "dial HOST PORT" (from an address) opens a connection, asks and closes; "keep HOST PORT" leaves it open,
+ * Orders: "dial HOST PORT" (from an address, and a port) opens a connection, asks and closes; "keep HOST PORT" leaves it open,
  * "ask" uses it again, "drop" closes it; "cling HOST PORT" opens one that the other side closes and this
  * side does not; "storm" dials without end until "calm"; "flood N"
  * opens N connections at once and counts who was known, "ebb" closes them; "run PROGRAM ..." runs
@@ -82,8 +82,9 @@ const CLOUD = `
 const CLIENT = `
   const net = require('node:net');
   let kept;
-  const open = (host, port, localAddress) => {
-    const socket = net.connect({ host, port: Number(port), localAddress });
+  const open = (host, port, localAddress, localPort) => {
+    const from = localPort === undefined ? {} : { localPort: Number(localPort) };
+    const socket = net.connect({ host, port: Number(port), localAddress, ...from });
     socket.setTimeout(15_000, () => socket.destroy(Object.assign(new Error(), { code: 'TIMEOUT' })));
     socket.on('error', () => undefined);
     return socket;

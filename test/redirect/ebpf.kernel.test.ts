@@ -368,6 +368,30 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.match(await pod.tell(dial), /agent sees 10\.244\.0\.5 unattested/);
   });
 
+  const installByTools = async () => {
+    await world.redirect().install();
+  };
+  const installByNetlink = async () => {
+    const loader = world.node.start(installer(world));
+    assert.equal(await loader.line(), 'active');
+    await loader.stop();
+  };
+  for (const [means, port, install] of [
+    ['conntrack(8)', 41_100, installByTools],
+    ['netlink', 41_101, installByNetlink],
+  ] as const) {
+    it(`knows who dials from a port that iptables has just redirected (by ${means})`, async () => {
+      const from = `${dial} 10.244.0.5 ${port}`;
+      await install();
+      for (const hook of ['connect4', 'connect6', 'sockops']) {
+        nativeModule().detach(join(world.pinFolder, `link_${hook}`));
+      }
+      assert.match(await pod.tell(from), new RegExp(` unattested .* through ${port} `));
+      await install();
+      assert.match(await pod.tell(from), new RegExp(` attested .* through ${port} `));
+    });
+  }
+
   it('goes over to other settings and programs without a failed connect', async () => {
     await world.redirect().install();
     assert.equal(await pod.tell('storm'), 'storming');
@@ -441,9 +465,6 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     await world.redirect().install();
     const other = world.client(world.podB, 'podb/c1');
     const limit = 1024;
-    // A flow of an earlier test that netfilter redirected holds its port at the agent: who dials from
-    // the same one now would be given another on the way, which is on no record.
-    await world.node.run('conntrack -F');
     const seen = JSON.parse(await pod.tell(`flood ${limit + 100}`)) as Record<string, number>;
     assert.equal(world.redirect().counters()?.filed, BigInt(limit));
     assert.deepEqual(seen, { attested: limit, unattested: 100 });

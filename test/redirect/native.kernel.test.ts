@@ -259,16 +259,17 @@ describe('cutting tracked connections by netlink', { skip }, () => {
   after(() => world.close());
 
   async function cut(
-    answeredBy: string,
+    answeredBy: string | undefined,
     spared: readonly string[],
     clients: readonly object[] = [],
   ): Promise<string> {
     const source = join(import.meta.dirname, '../../src/redirect/native.ts');
     const dialled = { ip: DEFAULT_TARGET.metadataIp, port: 80 };
+    const answered = answeredBy && JSON.stringify({ ip: answeredBy, port: 80 });
     const script = world.node.start(`
       process.stdin.resume();
       import('${source}').then(({ nativeModule }) => console.log(nativeModule().cutFlows(
-        ${JSON.stringify(dialled)}, { ip: '${answeredBy}', port: 80 }, ${JSON.stringify(spared)},
+        ${JSON.stringify(dialled)}, ${answered}, ${JSON.stringify(spared)},
         ${JSON.stringify(clients)})));
     `);
     const line = await script.line();
@@ -289,11 +290,13 @@ describe('cutting tracked connections by netlink', { skip }, () => {
     const kept = await pods[0]?.tell('ask');
     const client = { ip: '10.244.0.5', port: Number(/ through (\d+) /.exec(kept ?? '')?.[1]) };
     assert.equal(await cut('169.254.25.79', ['10.0.0.4', '10.244.0.6'], [client]), '0');
+    assert.equal(await cut(undefined, ['10.0.0.4', '10.244.0.6'], [client]), '0');
     const other = { ...client, port: client.port ^ 1 };
     assert.equal(await cut('169.254.25.79', ['10.0.0.4', '10.244.0.6'], [other]), '1');
     assert.equal(await cut('169.254.25.79', ['10.0.0.4']), '1');
     assert.equal(await cut('169.254.25.79', ['10.0.0.4']), '0');
-    assert.equal(await cut('169.254.25.79', []), '1');
+    assert.equal(await cut(metadataIp, []), '0');
+    assert.equal(await cut(undefined, []), '1');
     assert.match(await elsewhere.tell('ask'), /^cloud/);
   });
 });

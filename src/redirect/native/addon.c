@@ -687,6 +687,13 @@ static bool spared_argument(napi_env env, napi_value value, __be32 *spared, size
 	return true;
 }
 
+static bool is_undefined(napi_env env, napi_value value)
+{
+	napi_valuetype type;
+
+	return !napi_typeof(env, value, &type) && type == napi_undefined;
+}
+
 static bool end_argument(napi_env env, napi_value value, struct flow_end *end)
 {
 	napi_value ip, port;
@@ -741,7 +748,7 @@ static bool ends_argument(napi_env env, napi_value value, struct flow_end **ends
 	return true;
 }
 
-/* cutFlows(dialled, answeredBy, sparedSources, sparedClients): how many were forgotten */
+/* cutFlows(dialled, answeredBy or undefined, sparedSources, sparedClients): how many were forgotten */
 static napi_value cut_flows_call(napi_env env, napi_callback_info info)
 {
 	struct flow_filter filter = {};
@@ -754,7 +761,8 @@ static napi_value cut_flows_call(napi_env env, napi_callback_info info)
 	if (!spared)
 		return throw_errno(env, "cut flows", ENOMEM);
 	if (!arguments(env, info, 4, values) || !end_argument(env, values[0], &filter.dialled) ||
-	    !end_argument(env, values[1], &filter.answered_by) ||
+	    (!is_undefined(env, values[1]) &&
+	     !end_argument(env, values[1], &filter.answered_by)) ||
 	    !spared_argument(env, values[2], spared, &filter.spared_count) ||
 	    !ends_argument(env, values[3], &clients, &filter.client_count))
 		goto cleanup;

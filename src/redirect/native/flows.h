@@ -13,8 +13,8 @@ struct flow_end {
 };
 
 /*
- * TCP connections to `dialled` that `answered_by` does not answer, except from these sources and
- * these clients.
+ * TCP connections to `dialled` that `answered_by` does not answer (all of them when that is zero),
+ * except from these sources and these clients.
  */
 struct flow_filter {
 	struct flow_end dialled;
