@@ -265,7 +265,7 @@ describe('cutting tracked connections by netlink', { skip }, () => {
   ): Promise<string> {
     const source = join(import.meta.dirname, '../../src/redirect/native.ts');
     const dialled = { ip: DEFAULT_TARGET.metadataIp, port: 80 };
-    const answered = answeredBy && JSON.stringify({ ip: answeredBy, port: 80 });
+    const answered = answeredBy === undefined ? 'undefined' : `{ ip: '${answeredBy}', port: 80 }`;
     const script = world.node.start(`
       process.stdin.resume();
       import('${source}').then(({ nativeModule }) => console.log(nativeModule().cutFlows(
