@@ -32,7 +32,6 @@ const facades: Readonly<Record<string, Facade>> = {
       Registry: 'prom-client/lib/registry.js',
       Counter: 'prom-client/lib/counter.js',
       Gauge: 'prom-client/lib/gauge.js',
-      Histogram: 'prom-client/lib/histogram.js',
     },
   },
   // What the Kubernetes client's configuration imports for kubeconfigs, clouds and proxies.

@@ -5,6 +5,7 @@
 import type { Clock } from '../cache/clock.ts';
 import type { RefreshOutcome } from '../cache/token-cache.ts';
 import { BoundedLabel, resourceLabel } from './admin/bounded-label.ts';
+import type { Observe } from './admin/bound-histogram.ts';
 import type { Metrics } from './admin/metrics.ts';
 import type { Authorised } from './authorisation.ts';
 import type { Exchange } from './exchange.ts';
@@ -28,7 +29,7 @@ export interface Observer extends UpstreamObserver {
 /** What is the same for every request of one right: rendered and looked up once. */
 interface PreparedHit {
   readonly log: PreparedLine;
-  readonly operation: Readonly<Record<string, string>>;
+  readonly observeOperation: Observe;
   readonly handled: Readonly<Record<string, string>>;
 }
 
@@ -48,6 +49,7 @@ const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguo
 export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Observer {
   const namespaces = new BoundedLabel(200);
   const prepared = new WeakMap<StandingRight, PreparedHit>();
+  const observeHit = metrics.observer('nmi_request_duration_seconds', hitLabels.request);
   /** Since the last scrape. */
   let hits = 0;
   metrics.onScrape(() => {
@@ -68,12 +70,12 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     };
     const hit: PreparedHit = {
       log: log.prepare(fields, tokenRequest),
-      operation: {
+      observeOperation: metrics.observer('aadpodidentity_nmi_operations_duration_seconds', {
         operation_type: tokenPath,
         status_code: '200',
         namespace: namespaces.of(pod.namespace),
         resource: resourceLabel(resource),
-      },
+      }),
       handled: { ...hitLabels.handled, method: exchange.method, podIp: exchange.caller.ip },
     };
     prepared.set(right, hit);
@@ -84,8 +86,8 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     const hit = prepared.get(right) ?? prepareHit(exchange, right);
     const durationMs = clock.monotonicMs() - exchange.startedAtMs;
     const seconds = durationMs / 1000;
-    metrics.observe('aadpodidentity_nmi_operations_duration_seconds', seconds, hit.operation);
-    metrics.observe('nmi_request_duration_seconds', seconds, hitLabels.request);
+    hit.observeOperation(seconds);
+    observeHit(seconds);
     hits++;
     const { requestId } = exchange;
     hit.log(Math.round(durationMs * 1000) / 1000, requestId);

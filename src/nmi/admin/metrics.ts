@@ -1,9 +1,11 @@
 /**
  * The one place that knows prom-client: series made from the metric table, with all label values
  * that can be known beforehand, so that a fresh agent exports zeros and not an empty page.
+ * Histograms are our own.
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, Gauge, Registry } from 'prom-client';
+import { BoundHistogram, type Observe } from './bound-histogram.ts';
 import { newMetrics, oldMetrics, type MetricRow } from './metric-table.ts';
 
 type Name = keyof typeof oldMetrics | keyof typeof newMetrics;
@@ -13,6 +15,8 @@ export interface Metrics {
   inc(name: Name, labels?: Labels, by?: number): void;
   set(name: Name, value: number, labels?: Labels): void;
   observe(name: Name, value: number, labels?: Labels): void;
+  /** For labels that are observed often: the same as `observe`, looked up once. */
+  observer(name: Name, labels: Labels): Observe;
   /** Runs before every scrape, to fill gauges from what they describe. */
   onScrape(fill: () => void): void;
   /** The text a scrape gets. */
@@ -24,7 +28,7 @@ export function createMetrics(): Metrics {
   const registry = new Registry();
   const counters = new Map<string, Counter>();
   const gauges = new Map<string, Gauge>();
-  const histograms = new Map<string, Histogram>();
+  const histograms = new Map<string, BoundHistogram>();
   const rows: readonly (readonly [string, MetricRow])[] = [
     ...Object.entries(oldMetrics),
     ...Object.entries(newMetrics),
@@ -44,7 +48,7 @@ export function createMetrics(): Metrics {
         gauges.set(name, new Gauge(shape));
         break;
       case 'histogram':
-        histograms.set(name, new Histogram({ ...shape, buckets: [...(row.buckets ?? [])] }));
+        histograms.set(name, new BoundHistogram({ ...shape, buckets: row.buckets ?? [] }));
         break;
     }
   }
@@ -60,14 +64,21 @@ export function createMetrics(): Metrics {
     loopDelay.reset();
   });
 
+  const observer = (name: Name, labels: Labels): Observe =>
+    histograms.get(name)?.bind(labels) ?? (() => undefined);
+
   return {
     inc: (name, labels = {}, by = 1) => counters.get(name)?.inc(labels, by),
     set: (name, value, labels = {}) => gauges.get(name)?.set(labels, value),
-    observe: (name, value, labels = {}) => histograms.get(name)?.observe(labels, value),
+    observe: (name, value, labels = {}) => {
+      observer(name, labels)(value);
+    },
+    observer,
     onScrape: (fill) => fills.push(fill),
-    render: () => {
+    render: async () => {
       for (const fill of fills) fill();
-      return registry.metrics();
+      const own = [...histograms.values()].map((histogram) => histogram.render());
+      return `${await registry.metrics()}\n${own.join('\n\n')}\n`;
     },
     contentType: registry.contentType,
   };
