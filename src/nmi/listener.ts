@@ -14,6 +14,7 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../cache/clock.ts';
 import type { Attestation, Peer } from '../redirect/redirect.ts';
+import { AnswerBatch } from './answer-batch.ts';
 import { refuse, type Answer } from './answers.ts';
 import { CallerConnection, type FindCgroupUid } from './caller.ts';
 import { HttpExchange } from './exchange.ts';
@@ -76,6 +77,7 @@ interface Connection {
 export async function openListener(options: ListenerOptions): Promise<Listener> {
   const connections = new Map<Socket, Connection>();
   const perIp = new Map<string, number>();
+  const batch = new AnswerBatch();
   let isDraining = false;
 
   const server = createServer(
@@ -134,7 +136,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   function answerQuickly(socket: Socket, caller: CallerConnection): void {
     const hits = options.openHits(caller);
     serveQuickly({
-      socket,
+      ...{ socket, batch },
       firstByteMs: headersTimeoutMs,
       idleMs: keepAliveTimeoutMs,
       handOver: () => parseHttp?.call(server, socket),

@@ -4,6 +4,7 @@
  * to `node:http` with the connection, which then stays there.
  */
 import type { Socket } from 'node:net';
+import type { AnswerBatch } from './answer-batch.ts';
 import { parseCanonicalRequest, type CanonicalRequest } from './canonical-request.ts';
 
 export interface QuickAnswer {
@@ -14,6 +15,8 @@ export interface QuickAnswer {
 
 export interface QuickConnectionOptions {
   readonly socket: Socket;
+  /** When answers are written. */
+  readonly batch: Pick<AnswerBatch, 'add'>;
   /** The whole answer to a target, or undefined when this is not the place for it. */
   readonly answer: (target: string, isLast: boolean) => QuickAnswer | undefined;
   /** Gives the connection, with what was read of it, to the HTTP server. */
@@ -26,13 +29,28 @@ export interface QuickConnectionOptions {
 }
 
 export function serveQuickly(options: QuickConnectionOptions): void {
-  const { socket, answer } = options;
+  const { socket, batch, answer } = options;
   let hasAnswered = false;
   /** The last request that was answered here: most clients send the same bytes again. */
   let lastChunk: Buffer | undefined;
   let lastRequest: CanonicalRequest | undefined;
+  /** Not written yet. */
+  let due: QuickAnswer | undefined;
+  let isLast = false;
 
+  const writeDue = (): void => {
+    if (due === undefined) return;
+    const { text, isAscii } = due;
+    due = undefined;
+    // Somebody may have cut the connection in between, since it is nobody's any more.
+    if (socket.destroyed) return;
+    socket.write(text, isAscii ? 'latin1' : 'utf8');
+    if (isLast) end();
+  };
   const onData = (chunk: Buffer): void => {
+    // A request that did not wait for its answer must not overtake it.
+    writeDue();
+    if (isLast) return;
     const request =
       lastChunk?.equals(chunk) === true
         ? lastRequest
@@ -52,16 +70,16 @@ export function serveQuickly(options: QuickConnectionOptions): void {
       hasAnswered = true;
       socket.setTimeout(options.idleMs);
     }
-    socket.write(reply.text, reply.isAscii ? 'latin1' : 'utf8');
-    if (request?.isLast === true) {
-      end();
-      return;
-    }
+    due = reply;
+    isLast = request?.isLast === true;
+    batch.add(writeDue);
+    if (isLast) return;
     if (request === lastRequest) return;
     lastChunk = chunk;
     lastRequest = request;
   };
   const onEnd = (): void => {
+    writeDue();
     end();
   };
   const onTimeout = (): void => {
