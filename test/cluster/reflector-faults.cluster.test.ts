@@ -133,9 +133,10 @@ describeOnClusters('the watches of a node', (cluster) => {
       const running = fault.run({ cluster: cluster(), network });
       if (fault.isServerAway !== true) await runPod(admin(), fresh);
       await running;
-      const endedMs = performance.now();
+      // Where the server was away there is such a pod only now; what its making takes is not the agent's.
       if (fault.isServerAway === true) await runPod(admin(), fresh);
-      const tookMs = (await node.servable(fresh.ip)) - endedMs;
+      const sinceMs = performance.now();
+      const tookMs = (await node.servable(fresh.ip)) - sinceMs;
       forget();
       t.diagnostic(`${Math.round(tookMs)} ms`);
       assert.ok(tookMs < 1000, `${tookMs} ms`);
