@@ -15,6 +15,7 @@ import type { CallerConnection } from './caller.ts';
 import type { Exchange } from './exchange.ts';
 import type { GrantPolicy } from './grant.ts';
 import { identify } from './identify.ts';
+import type { TokenHit } from './quick-answers.ts';
 import { parseRoute } from './route.ts';
 import { sourceNameOf } from './sources/source.ts';
 import type { TokenBroker } from './token-broker.ts';
@@ -32,10 +33,10 @@ export interface HitPathOptions {
 /** Answers from memory for one connection. */
 export interface Hits {
   /**
-   * The body of the answer, or undefined when there is more to do than to answer from memory.
+   * The token to answer with, or undefined when there is more to do than to answer from memory.
    * @param target of a request whose method and headers are those of a usual token request.
    */
-  answer(target: string, startedAtMs: number, requestId: string): string | undefined;
+  find(target: string, startedAtMs: number, requestId: string): TokenHit | undefined;
 }
 
 /** A right at one generation of what is known; the same object for as long as it stands. */
@@ -131,7 +132,7 @@ export class HitPath {
   open(caller: CallerConnection): Hits {
     let right: StandingRight | undefined;
     return {
-      answer: (target, startedAtMs, requestId) => {
+      find: (target, startedAtMs, requestId) => {
         if (right?.target !== target || !this.#isStanding(right, startedAtMs)) {
           right = this.#find(caller, target, startedAtMs);
         }
@@ -194,12 +195,10 @@ export class HitPath {
     right: StandingRight,
     startedAtMs: number,
     requestId: string,
-  ): string | undefined {
-    const { broker, clock } = this.#options;
-    const rendered = broker.peekKey(right.key);
+  ): TokenHit | undefined {
+    const rendered = this.#options.broker.peekKey(right.key);
     if (rendered === undefined) return undefined;
-    const body = rendered.body(clock.wallMs(), right.asked);
     this.#options.onHit(new HitExchange(caller, startedAtMs, requestId), right);
-    return body;
+    return { rendered, asked: right.asked };
   }
 }

@@ -19,7 +19,8 @@ import { refuse, type Answer } from './answers.ts';
 import { CallerConnection, type FindCgroupUid } from './caller.ts';
 import { HttpExchange } from './exchange.ts';
 import type { Hits } from './hit-path.ts';
-import { serveQuickly, type QuickAnswer } from './quick-connection.ts';
+import { QuickAnswers } from './quick-answers.ts';
+import { serveQuickly } from './quick-connection.ts';
 
 /** An answer that is already on its way, written by the handler itself. */
 export const relayed = Symbol('relayed');
@@ -78,6 +79,10 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   const connections = new Map<Socket, Connection>();
   const perIp = new Map<string, number>();
   const batch = new AnswerBatch();
+  const quickAnswers = new QuickAnswers({
+    ...{ clock: options.clock, serverHeader: options.serverHeader },
+    keepAliveTimeoutS: keepAliveTimeoutMs / 1000,
+  });
   let isDraining = false;
 
   const server = createServer(
@@ -146,25 +151,10 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
       answer: (target, isLast) => {
         if (isDraining) return undefined;
         const requestId = randomUUID();
-        const body = hits.answer(target, options.clock.monotonicMs(), requestId);
-        return body === undefined ? undefined : quickAnswer(body, requestId, isLast);
+        const hit = hits.find(target, options.clock.monotonicMs(), requestId);
+        return hit === undefined ? undefined : quickAnswers.render(hit, requestId, isLast);
       },
     });
-  }
-
-  const quickHead =
-    'HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ';
-  const quickServer = `\r\nServer: ${options.serverHeader}\r\nx-ms-request-id: `;
-  const keptAlive = `\r\nConnection: keep-alive\r\nKeep-Alive: timeout=${keepAliveTimeoutMs / 1000}`;
-
-  /** What `writeAnswer` has Node write, byte for byte. */
-  function quickAnswer(body: string, requestId: string, isLast: boolean): QuickAnswer {
-    const date = dateHeader(options.clock.wallMs());
-    const rest = isLast ? '\r\nConnection: close' : keptAlive;
-    const bytes = Buffer.byteLength(body);
-    const head = `${quickHead}${bytes}${quickServer}${requestId}\r\nDate: ${date}${rest}`;
-    const text = `${head}\r\n\r\n${body}`;
-    return { text, isAscii: bytes === body.length };
   }
 
   function serve(request: IncomingMessage, response: ServerResponse): void {
@@ -319,19 +309,6 @@ class SocketPeer implements Peer {
   get localPort(): number {
     return this.#socket.localPort ?? 0;
   }
-}
-
-let dateS = Number.NaN;
-let dateText = '';
-
-/** Made once a second, as Node does. */
-function dateHeader(wallMs: number): string {
-  const nowS = Math.floor(wallMs / 1000);
-  if (nowS !== dateS) {
-    dateS = nowS;
-    dateText = new Date(wallMs).toUTCString();
-  }
-  return dateText;
 }
 
 function listen(server: Server, host: string, port: number): Promise<void> {

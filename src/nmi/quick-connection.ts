@@ -6,12 +6,7 @@
 import type { Socket } from 'node:net';
 import type { AnswerBatch } from './answer-batch.ts';
 import { parseCanonicalRequest, type CanonicalRequest } from './canonical-request.ts';
-
-export interface QuickAnswer {
-  readonly text: string;
-  /** Of ASCII alone, as nearly all are, which is written faster. */
-  readonly isAscii: boolean;
-}
+import type { QuickAnswer } from './quick-answers.ts';
 
 export interface QuickConnectionOptions {
   readonly socket: Socket;
@@ -40,11 +35,11 @@ export function serveQuickly(options: QuickConnectionOptions): void {
 
   const writeDue = (): void => {
     if (due === undefined) return;
-    const { text, isAscii } = due;
+    const answered = due;
     due = undefined;
     // Somebody may have cut the connection in between, since it is nobody's any more.
     if (socket.destroyed) return;
-    socket.write(text, isAscii ? 'latin1' : 'utf8');
+    answered.writeTo(socket);
     if (isLast) end();
   };
   const onData = (chunk: Buffer): void => {

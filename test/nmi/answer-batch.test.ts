@@ -39,7 +39,10 @@ async function receive(
           add(socket, write);
         },
       },
-      answer: () => ({ text: `answer ${++count}.`, isAscii: true }),
+      answer: () => {
+        const text = `answer ${++count}.`;
+        return { writeTo: (to) => to.write(text) };
+      },
       handOver: () => socket.destroy(),
       onSilent: () => socket.destroy(),
       firstByteMs: 5_000,

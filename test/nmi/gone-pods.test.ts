@@ -29,7 +29,7 @@ describe('the connections of a pod that is gone', () => {
       findCgroupUid: () => undefined,
       onConnection: (caller) => caller.resolve(pods),
       handle: () => refuse('not_found', 'nothing'),
-      openHits: () => ({ answer: () => undefined }),
+      openHits: () => ({ find: () => undefined }),
       onParserRefusal: () => undefined,
     });
   });

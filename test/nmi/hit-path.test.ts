@@ -44,7 +44,7 @@ function open() {
   });
   const caller = new CallerConnection({ remoteAddress: '10.0.0.1' }, { kind: 'by-address' });
   const connection = hits.open(caller);
-  const isServed = () => connection.answer(target, clock.monotonicMs(), 'id') !== undefined;
+  const isServed = () => connection.find(target, clock.monotonicMs(), 'id') !== undefined;
   return { clock, pods, grants, annotations, isServed };
 }
 

@@ -57,7 +57,7 @@ function openStand() {
       () => pod,
     );
     rights.length = 0;
-    hits.open(caller).answer(asked, clock.monotonicMs(), 'id');
+    hits.open(caller).find(asked, clock.monotonicMs(), 'id');
     return rights[0];
   }
   return { clock, pods, grants, ask };
