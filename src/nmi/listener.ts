@@ -79,6 +79,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   const connections = new Map<Socket, Connection>();
   const perIp = new Map<string, number>();
   const batch = new AnswerBatch();
+  const shared = { last: undefined };
   const quickAnswers = new QuickAnswers({
     ...{ clock: options.clock, serverHeader: options.serverHeader },
     keepAliveTimeoutS: keepAliveTimeoutMs / 1000,
@@ -141,7 +142,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   function answerQuickly(socket: Socket, caller: CallerConnection): void {
     const hits = options.openHits(caller);
     serveQuickly({
-      ...{ socket, batch },
+      ...{ socket, batch, shared },
       firstByteMs: headersTimeoutMs,
       idleMs: keepAliveTimeoutMs,
       handOver: () => parseHttp?.call(server, socket),

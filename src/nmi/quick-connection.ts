@@ -8,10 +8,18 @@ import type { AnswerBatch } from './answer-batch.ts';
 import { parseCanonicalRequest, type CanonicalRequest } from './canonical-request.ts';
 import type { QuickAnswer } from './quick-answers.ts';
 
+/** The last request that was answered: most clients send the same bytes again, new connections too. */
+export interface LastRequest {
+  readonly chunk: Buffer;
+  readonly request: CanonicalRequest;
+}
+
 export interface QuickConnectionOptions {
   readonly socket: Socket;
   /** When answers are written. */
   readonly batch: Pick<AnswerBatch, 'add'>;
+  /** Of the connections before; what is written there is for those after. */
+  readonly shared: { last: LastRequest | undefined };
   /** The whole answer to a target, or undefined when this is not the place for it. */
   readonly answer: (target: string, isLast: boolean) => QuickAnswer | undefined;
   /** Gives the connection, with what was read of it, to the HTTP server. */
@@ -24,11 +32,9 @@ export interface QuickConnectionOptions {
 }
 
 export function serveQuickly(options: QuickConnectionOptions): void {
-  const { socket, batch, answer } = options;
+  const { socket, batch, shared, answer } = options;
   let hasAnswered = false;
-  /** The last request that was answered here: most clients send the same bytes again. */
-  let lastChunk: Buffer | undefined;
-  let lastRequest: CanonicalRequest | undefined;
+  let last = shared.last;
   /** Not written yet. */
   let due: QuickAnswer | undefined;
   let isLast = false;
@@ -47,13 +53,13 @@ export function serveQuickly(options: QuickConnectionOptions): void {
     writeDue();
     if (isLast) return;
     const request =
-      lastChunk?.equals(chunk) === true
-        ? lastRequest
-        : parseCanonicalRequest(chunk.toString('latin1'), lastRequest);
+      last?.chunk.equals(chunk) === true
+        ? last.request
+        : parseCanonicalRequest(chunk.toString('latin1'), last?.request);
     // A peer that does not read its answers is a matter for the server behind.
     const isFree = request !== undefined && socket.writableLength === 0;
     const reply = isFree ? answer(request.target, request.isLast) : undefined;
-    if (reply === undefined) {
+    if (request === undefined || reply === undefined) {
       leave();
       socket.pause();
       socket.unshift(chunk);
@@ -61,17 +67,16 @@ export function serveQuickly(options: QuickConnectionOptions): void {
       socket.resume();
       return;
     }
-    if (!hasAnswered) {
-      hasAnswered = true;
-      socket.setTimeout(options.idleMs);
-    }
     due = reply;
-    isLast = request?.isLast === true;
+    isLast = request.isLast;
     batch.add(writeDue);
-    if (isLast) return;
-    if (request === lastRequest) return;
-    lastChunk = chunk;
-    lastRequest = request;
+    if (request !== last?.request) {
+      last = { chunk, request };
+      shared.last = last;
+    }
+    if (hasAnswered || isLast) return;
+    hasAnswered = true;
+    socket.setTimeout(options.idleMs);
   };
   const onEnd = (): void => {
     writeDue();

@@ -34,6 +34,7 @@ async function receive(
     let count = 0;
     serveQuickly({
       socket,
+      shared: { last: undefined },
       batch: {
         add: (write) => {
           add(socket, write);
