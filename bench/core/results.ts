@@ -80,6 +80,7 @@ export const subjects = {
   rawTcp: 'raw TCP',
   goHttp: 'Go net/http',
   fakeImds: 'fake IMDS',
+  bareProxy: 'bare proxy',
 } as const;
 
 /** Requests were due at a rate of their own: no answer is faster for it, and the load never sleeps. */

@@ -6,24 +6,30 @@ export interface MissPlan {
   readonly sourceIp: string;
   /** `{n}` is a number that nobody asked for before. */
   readonly agentTarget: string;
+  /** Leads to the upstream and does nothing else. */
+  readonly proxyUrl: string;
   readonly upstream: MissUpstream;
-  /** Trusted besides those of Node. */
+  /** Trusted instead of the authorities of Node. */
   readonly caPem: string;
   readonly misses: number;
-  /** Between two, for the sake of the upstream's limits. */
+  /** After each question, for the sake of the upstream's limits. */
   readonly pauseMs: number;
 }
 
-export type MissUpstream =
-  | { readonly kind: 'imds'; readonly url: string }
-  | {
-      readonly kind: 'entra';
-      readonly url: string;
-      readonly form: Readonly<Record<string, string>>;
-    };
+export interface MissUpstream {
+  readonly url: string;
+  /** `{n}` as above. */
+  readonly target: string;
+  /** Posted; undefined: a GET. */
+  readonly form?: Readonly<Record<string, string>>;
+}
 
-/** The same question by way of the agent and put to the upstream itself, one after the other. */
-export interface MissPair {
+/**
+ * The same question by way of the agent, by way of the bare proxy and put to the upstream itself,
+ * one after the other: milliseconds until the whole answer is there.
+ */
+export interface MissTimes {
   readonly agentMs: number;
+  readonly proxyMs: number;
   readonly directMs: number;
 }

@@ -1,11 +1,11 @@
 /**
  * Tokens that nobody asked for before, one after the other, and the same question put to the
- * upstream itself, in turns and by the same client. `node bench/programs/misses.ts PLAN` prints the
- * pairs as JSON.
+ * upstream itself and to a bare proxy, in turns and by the same client.
+ * `node bench/programs/misses.ts PLAN` prints the times as JSON.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, request, type Dispatcher } from 'undici';
-import type { MissPair, MissPlan } from '../load/miss-plan.ts';
+import type { MissPlan, MissTimes } from '../load/miss-plan.ts';
 
 const plan = JSON.parse(process.argv[2] ?? '{}') as MissPlan;
 const { upstream, sourceIp } = plan;
@@ -18,39 +18,41 @@ function askAgent(number: number): Promise<Dispatcher.ResponseData> {
   return request(`${plan.agentUrl}${target}`, { headers, dispatcher: toAgent });
 }
 
-function askUpstream(number: number): Promise<Dispatcher.ResponseData> {
-  if (upstream.kind === 'imds') {
-    const url = upstream.url.replace('{n}', `direct-${number}`);
-    return request(url, { headers, dispatcher: toUpstream });
-  }
+/** @param way a word for who is asked, so that both are asked for tokens of their own. */
+function askUpstream(url: string, way: string, number: number): Promise<Dispatcher.ResponseData> {
+  const fill = (text: string): string => text.replace('{n}', `${way}-${number}`);
+  const target = `${url}${fill(upstream.target)}`;
+  if (upstream.form === undefined) return request(target, { headers, dispatcher: toUpstream });
   const { scope = '' } = upstream.form;
-  const form = { ...upstream.form, scope: scope.replace('{n}', `direct-${number}`) };
-  return request(upstream.url, {
+  return request(target, {
     method: 'POST',
     headers: { 'content-type': 'application/x-www-form-urlencoded' },
-    body: new URLSearchParams(form).toString(),
+    body: new URLSearchParams({ ...upstream.form, scope: fill(scope) }).toString(),
     dispatcher: toUpstream,
   });
 }
 
 /** Milliseconds until the whole answer is there. */
-async function time(call: Promise<Dispatcher.ResponseData>): Promise<number> {
+async function time(ask: () => Promise<Dispatcher.ResponseData>): Promise<number> {
   const startedAtMs = performance.now();
-  const { statusCode, body } = await call;
+  const { statusCode, body } = await ask();
   const text = await body.text();
+  const tookMs = performance.now() - startedAtMs;
   if (statusCode !== 200 || !text.includes('"access_token"')) {
     throw new Error(`status ${statusCode}: ${text.slice(0, 300)}`);
   }
-  return performance.now() - startedAtMs;
+  // After each, so that all are asked after the same rest.
+  await delay(plan.pauseMs);
+  return tookMs;
 }
 
-const pairs: MissPair[] = [];
+const times: MissTimes[] = [];
 // The first ones open the connections and load what is loaded when it is wanted.
 const unmeasured = 3;
 for (let number = 0; number < plan.misses + unmeasured; number++) {
-  const agentMs = await time(askAgent(number));
-  const directMs = await time(askUpstream(number));
-  if (number >= unmeasured) pairs.push({ agentMs, directMs });
-  await delay(plan.pauseMs);
+  const agentMs = await time(() => askAgent(number));
+  const proxyMs = await time(() => askUpstream(plan.proxyUrl, 'proxy', number));
+  const directMs = await time(() => askUpstream(upstream.url, 'direct', number));
+  if (number >= unmeasured) times.push({ agentMs, proxyMs, directMs });
 }
-process.stdout.write(`${JSON.stringify(pairs)}\n`, () => process.exit(0));
+process.stdout.write(`${JSON.stringify(times)}\n`, () => process.exit(0));

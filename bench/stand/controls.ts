@@ -1,4 +1,4 @@
-/** Servers that answer with the same bytes and know nothing: what anything costs at least. */
+/** Servers that know nothing, of the same bytes or of an upstream: what anything costs at least. */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -33,7 +33,7 @@ export async function openControl(
   const command = controlCommand(name);
   if (command === undefined) return undefined;
   return {
-    ...(await openServer(command, String(bodyBytes), stack)),
+    ...(await openServer(command, [String(bodyBytes)], stack)),
     name,
     callers: [controlCaller],
   };
@@ -44,20 +44,35 @@ export async function openFakeUpstream(stack: AsyncDisposableStack): Promise<Sub
   const identity = 'upstream';
   const command = [process.execPath, join(servers, 'fake-imds.ts')] as const;
   return {
-    ...(await openServer(command, identity, stack)),
+    ...(await openServer(command, [identity], stack)),
     name: subjects.fakeImds,
     callers: [{ target: defaultTarget, expect: { kind: 'identity', name: identity } }],
   };
 }
 
+/**
+ * What one more hop through Node costs in front of an upstream, HTTPS or not.
+ * @param caPem trusted instead of Node's own authorities.
+ * @returns its origin.
+ */
+export async function openBareProxy(
+  upstream: string,
+  caPem: string,
+  stack: AsyncDisposableStack,
+): Promise<string> {
+  const command = [process.execPath, join(servers, 'bare-proxy.ts')] as const;
+  const { host, port } = await openServer(command, [upstream, caPem], stack);
+  return `http://${host}:${port}`;
+}
+
 async function openServer(
   command: readonly [string, ...string[]],
-  argument: string,
+  args: readonly string[],
   stack: AsyncDisposableStack,
 ): Promise<Pick<Subject, 'host' | 'port' | 'pids'>> {
   const host = '127.0.0.1';
   const port = await freePort(host);
-  const words = onCore('server', [...command, host, String(port), argument]);
+  const words = onCore('server', [...command, host, String(port), ...args]);
   const child = start(words, { stdio: ['ignore', 'pipe', 'inherit'] });
   stack.defer(() => stop(child));
   await untilItSpeaks(child);

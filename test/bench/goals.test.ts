@@ -1,0 +1,40 @@
+/** The table of goals: what a control comes to is told, and decides nothing. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Figure, Results } from '../../bench/core/results.ts';
+import { renderGoals } from '../../bench/report/goals.ts';
+
+function measured(...figures: readonly Figure[]): Results {
+  const machine = { cpu: '', cores: 2, memoryMb: 1, kernel: '', arch: '', node: '' };
+  const nothing = { title: '', startedAt: '', commit: '', loadBefore: 0, seconds: 0 };
+  return {
+    machine: { ...machine, hasAffinity: true },
+    scenarios: [{ name: 'miss', ...nothing, figures, series: [], curves: [], notes: [] }],
+  };
+}
+
+const ms = (name: string, ...values: readonly number[]): Figure => ({ name, unit: 'ms', values });
+
+describe('the goals of a miss', () => {
+  const agent = [ms('IMDS: added at p50', 0.6, 0.7, 0.8), ms('Entra ID: added at p50', 0.4)];
+  const proxy = [
+    ms('IMDS: added by a bare proxy at p50', 0.3, 0.4, 0.5),
+    ms('Entra ID: added by a bare proxy at p50', 9),
+  ];
+
+  it('have what the bare proxy adds beside what the agent adds', () => {
+    const table = renderGoals(measured(...agent, ...proxy), 'measured');
+    assert.match(table, /\| 0\.7 \(0\.6–0\.8\) \/ 0\.4; bare proxy: 0\.4 \(0\.3–0\.5\) \/ 9 +\|/);
+  });
+
+  it('are judged by the agent alone', () => {
+    const table = renderGoals(measured(...agent, ...proxy), 'measured');
+    assert.match(table, /\| no +\| 0\.2 ms/);
+    const fast = [ms('IMDS: added at p50', 0.1), ms('Entra ID: added at p50', 0.2)];
+    assert.match(renderGoals(measured(...fast, ...proxy), 'measured'), /^1 of 1 goals/);
+  });
+
+  it('have nothing beside where no bare proxy was measured', () => {
+    assert.match(renderGoals(measured(...agent), 'measured'), /\/ 0\.4 +\| no/);
+  });
+});
