@@ -26,6 +26,7 @@ import { azureNodePath, parseAzureNode, type AzureNode } from './azure-node.ts';
 import { judgeEntra } from './entra/aadsts.ts';
 import { identityOf, parseImdsToken } from './imds-body.ts';
 import { clockAheadMs } from './server-clock.ts';
+import { askWhole, type WholeAnswer } from './whole-answer.ts';
 
 const apiVersion = '2018-02-01';
 const maxConcurrent = 4;
@@ -105,12 +106,8 @@ class KnownNode {
   async #ask(): Promise<AzureNode | undefined> {
     const timeoutMs = Math.min(nodeTimeoutMs, this.#options.timeoutMs);
     try {
-      const response = await this.#pool.request({
-        ...{ method: 'GET', path: azureNodePath, signal: AbortSignal.timeout(timeoutMs) },
-        headers: headersOf(this.#options),
-      });
-      const body = await readText(response.body);
-      const node = response.statusCode === 200 ? parseAzureNode(body) : undefined;
+      const { status, body } = await ask(this.#pool, azureNodePath, this.#options, timeoutMs);
+      const node = status === 200 ? parseAzureNode(body) : undefined;
       if (node !== undefined) this.#nextTryAtMs = Infinity;
       return node;
     } catch {
@@ -118,6 +115,16 @@ class KnownNode {
       return undefined;
     }
   }
+}
+
+function ask(
+  pool: Pool,
+  path: string,
+  options: ImdsSourceOptions,
+  timeoutMs: number,
+): Promise<WholeAnswer> {
+  const request = { method: 'GET', path, headers: headersOf(options) } as const;
+  return askWhole(pool, request, { clock: options.clock, timeoutMs, maxBodyBytes });
 }
 
 function headersOf({ userAgent, loopMark }: ImdsSourceOptions): Readonly<Record<string, string>> {
@@ -157,18 +164,12 @@ async function tryOnce(
 ): Promise<SourceResult> {
   const leftMs = Math.max(1, Math.ceil(deadlineMs - options.clock.monotonicMs()));
   try {
-    const response = await pool.request({
-      method: 'GET',
-      path: renderPath(request),
-      headers: headersOf(options),
-      signal: AbortSignal.timeout(leftMs),
-    });
-    const body = await readText(response.body);
-    const { date, 'retry-after': retryAfter } = response.headers;
+    const { status, headers, body } = await ask(pool, renderPath(request), options, leftMs);
+    const { date, 'retry-after': retryAfter } = headers;
     const nowWallMs = options.clock.wallMs();
     const aheadMs = clockAheadMs(date, nowWallMs);
     const retryAfterS = parseRetryAfter(retryAfter);
-    return judge(request, response.statusCode, body, retryAfterS, nowWallMs, aheadMs);
+    return judge(request, status, body, retryAfterS, nowWallMs, aheadMs);
   } catch (error) {
     return down(`the instance metadata service did not answer (${networkCode(error)})`);
   }
@@ -280,17 +281,6 @@ function down(description: string, retryAfterS?: number): SourceResult {
 
 function failed(failure: SourceFailure): SourceResult {
   return { ok: false, failure };
-}
-
-async function readText(body: AsyncIterable<Uint8Array>): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of body) {
-    bytes += chunk.byteLength;
-    if (bytes > maxBodyBytes) throw new RangeError('upstream body too large');
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
 }
 
 function parseImdsError(body: string): { error: string; description: string } {

@@ -1,0 +1,70 @@
+/**
+ * A request and the whole of its answer, which has to be short and to come in time. By undici's own
+ * events and not by its `request`, which makes a stream for the body, an iterator for the stream and
+ * a signal with listeners for the deadline.
+ */
+import type { Dispatcher } from 'undici';
+import type { Clock } from '../../cache/clock.ts';
+
+export interface WholeAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly body: string;
+}
+
+export interface WholeAnswerBounds {
+  readonly clock: Clock;
+  /** From now until the end of the body, with the waiting for a connection. */
+  readonly timeoutMs: number;
+  readonly maxBodyBytes: number;
+}
+
+/** Rejects with what undici says, or with an error that is named for the bound. */
+export function askWhole(
+  dispatcher: Dispatcher,
+  request: Dispatcher.DispatchOptions,
+  { clock, timeoutMs, maxBodyBytes }: WholeAnswerBounds,
+): Promise<WholeAnswer> {
+  const { promise, resolve, reject } = Promise.withResolvers<WholeAnswer>();
+  const chunks: Buffer[] = [];
+  let [status, bytes] = [0, 0];
+  let headers: WholeAnswer['headers'] = {};
+  let controller: Dispatcher.DispatchController | undefined;
+  let brokenBy: Error | undefined;
+
+  /** The connection goes too: what is still to come on it is nobody's answer. */
+  const breakOff = (error: Error): void => {
+    brokenBy = error;
+    disarm();
+    reject(error);
+    controller?.abort(error);
+  };
+  const disarm = clock.schedule(timeoutMs, () => {
+    breakOff(new DOMException('no whole answer in time', 'TimeoutError'));
+  });
+  dispatcher.dispatch(request, {
+    onRequestStart(started) {
+      controller = started;
+      // Its time may be up before there was a connection for it.
+      if (brokenBy !== undefined) started.abort(brokenBy);
+    },
+    onResponseStart(_, statusCode, fields) {
+      status = statusCode;
+      headers = fields;
+    },
+    onResponseData(_, chunk) {
+      bytes += chunk.byteLength;
+      if (bytes > maxBodyBytes) breakOff(new RangeError('upstream body too large'));
+      else chunks.push(chunk);
+    },
+    onResponseEnd() {
+      disarm();
+      resolve({ status, headers, body: Buffer.concat(chunks).toString('utf8') });
+    },
+    onResponseError(_, error) {
+      disarm();
+      reject(error);
+    },
+  });
+  return promise;
+}
