@@ -119,7 +119,7 @@ export class TokenEndpoint {
     } else if (decision.kind === 'refused' && !decision.isPending) {
       return this.#close(job, decision, decision.answer);
     }
-    return this.#serveSlowly(job);
+    return this.#serveSlowly(job, decision);
   }
 
   /** The answer from memory alone. */
@@ -146,13 +146,15 @@ export class TokenEndpoint {
     return authorise(identified.pod, query, knowledge, policy, clock.wallMs());
   }
 
-  async #serveSlowly(job: TokenJob): Promise<Answer> {
+  /** @param latest decision, made just now. */
+  async #serveSlowly(job: TokenJob, latest: Authorisation): Promise<Answer> {
     const { patience } = this.#options;
     const { resource } = job.query;
-    let last: Authorisation | undefined;
+    let decision = latest;
     for (let turn = 0; turn < maxTurns; turn++) {
-      const decision = await settle(patience, job.exchange, job.decide, isPending);
-      last = decision;
+      if (isPending(decision)) {
+        decision = await settle(patience, job.exchange, job.decide, isPending);
+      }
       if (decision.kind === 'refused') return this.#close(job, decision, decision.answer);
       const endFetch = patience.share.beginFetch(
         job.exchange.caller.ip,
@@ -166,10 +168,13 @@ export class TokenEndpoint {
         endFetch();
       }
       // The pod, its label, a binding or the identity may be gone since: the cache never grants.
-      if (!isSame(decision, job.decide())) continue;
-      return this.#close(job, found.authorisation, found.answer, found.cache);
+      const decisionNow = job.decide();
+      if (isSame(decision, decisionNow)) {
+        return this.#close(job, found.authorisation, found.answer, found.cache);
+      }
+      decision = decisionNow;
     }
-    return this.#close(job, last, changing());
+    return this.#close(job, decision, changing());
   }
 
   async #find(job: TokenJob, decision: Authorised | ByObjectId): Promise<Found> {
