@@ -41,8 +41,10 @@ export function createExchange({ network, clock }: ExchangeOptions): Exchange {
     const exchanged: Exchanged = { form: undefined, answer: undefined, error: undefined };
     // 30 to 65 ms of one core and 8 MB (bundled), which agents without such identities never spend.
     const msal = await import('@azure/msal-node');
-    const client = createNetworkClient(network, tokenEndpointOf(request), exchanged, signal);
-    const failure = await send(msal, request, client);
+    const { promise: heard, resolve: onHeard } = Promise.withResolvers<undefined>();
+    const reach = { network, endpoint: tokenEndpointOf(request), signal, onHeard };
+    const client = createNetworkClient(reach, exchanged);
+    const failure = await Promise.race([send(msal, request, client), heard]);
     signal.throwIfAborted();
     const { answer, error, form } = exchanged;
     if (answer?.status === 200) {
@@ -58,7 +60,7 @@ export function createExchange({ network, clock }: ExchangeOptions): Exchange {
   };
 }
 
-/** @returns what MSAL threw: always something, and of interest when nothing was sent. */
+/** @returns what MSAL threw, having sent nothing; once something was sent it does not settle. */
 async function send(
   msal: typeof Msal,
   request: ExchangeRequest,
@@ -124,16 +126,22 @@ function credentialOf(proof: Proof): Partial<Msal.Configuration['auth']> {
   }
 }
 
+interface Reach {
+  readonly network: ExchangeOptions['network'];
+  readonly endpoint: string;
+  readonly signal: AbortSignal;
+  readonly onHeard: (nothing: undefined) => void;
+}
+
 /**
- * The network as MSAL sees it: out of reach, whatever came back. Nothing more is wanted of MSAL by
- * then, and it copies tokens into a store; a 429, a 5xx or a `Retry-After` would arm its throttle,
- * and a body that is no object would break it.
+ * The network as MSAL sees it: silent, whatever came back. Nothing more is wanted of MSAL by then,
+ * and it copies tokens into a store; a 429, a 5xx or a `Retry-After` would arm its throttle, and a
+ * body that is no object would break it. Nobody holds on to a MSAL that waits, so it is collected;
+ * an error would be made, wrapped and passed up by it before the token is read.
  */
 function createNetworkClient(
-  network: ExchangeOptions['network'],
-  endpoint: string,
+  { network, endpoint, signal, onHeard }: Reach,
   exchanged: Exchanged,
-  signal: AbortSignal,
 ): Msal.INetworkModule {
   return {
     sendGetRequestAsync: () => Promise.reject(new TypeError('there is nothing to discover')),
@@ -145,7 +153,8 @@ function createNetworkClient(
       } catch (error) {
         exchanged.error = error;
       }
-      throw new TypeError('the answer is not for MSAL');
+      onHeard(undefined);
+      return new Promise<never>(() => undefined);
     },
   };
 }
