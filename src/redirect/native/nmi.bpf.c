@@ -258,74 +258,63 @@ static __always_inline __u64 *load_of(__u64 cgroup_id)
 	return bpf_map_lookup_elem(&loads, &cgroup_id);
 }
 
-static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
+/*
+ * Puts a record into `callers` or `straight`, under the address that the socket dials from, and charges
+ * its cgroup, which stands first in a record of either kind. Where that has its fill, or the map is
+ * full, nothing is filed, and what was is gone: a record of somebody else's former socket must not
+ * speak for this one. Returns whether it is filed.
+ */
+static __always_inline int file_record(struct bpf_sock_ops *ops, struct nmi_dial *dial,
+				       void *records, const void *record)
 {
 	struct nmi_client client = {};
-	struct nmi_caller caller = {};
-	struct nmi_caller *former;
+	__u64 *former_cgroup_id;
 	__u64 *load;
 
 	/* Mapped sockets have family AF_INET6 and both of these fields filled all the same. */
 	client.ip = ops->local_ip4;
 	client.port = (__u16)ops->local_port;
-	caller.cgroup_id = dial->cgroup_id;
-	caller.cookie = bpf_get_socket_cookie(ops);
 
-	load = load_of(caller.cgroup_id);
+	load = load_of(dial->cgroup_id);
 	if (load && *load >= settings.max_callers_per_cgroup) {
-		/* A record of somebody else's former socket must not speak for this one. */
-		bpf_map_delete_elem(&callers, &client);
+		bpf_map_delete_elem(records, &client);
 		COUNT(refused_limit);
-		return;
+		return 0;
 	}
-	former = bpf_map_lookup_elem(&callers, &client);
-	if (former)
-		release_load(former->cgroup_id);
-	if (bpf_map_update_elem(&callers, &client, &caller, BPF_ANY)) {
-		bpf_map_delete_elem(&callers, &client);
+	former_cgroup_id = bpf_map_lookup_elem(records, &client);
+	if (former_cgroup_id)
+		release_load(*former_cgroup_id);
+	if (bpf_map_update_elem(records, &client, record, BPF_ANY)) {
+		bpf_map_delete_elem(records, &client);
 		COUNT(refused_full);
-		return;
+		return 0;
 	}
 	if (load)
 		__sync_fetch_and_add(load, 1);
 	dial->client = client;
 	dial->is_filed = 1;
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
-	COUNT(filed);
+	return 1;
 }
 
+static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
+{
+	struct nmi_caller caller = {};
+
+	caller.cgroup_id = dial->cgroup_id;
+	caller.cookie = bpf_get_socket_cookie(ops);
+	if (file_record(ops, dial, &callers, &caller))
+		COUNT(filed);
+}
+
+/* Where it is not filed, iptables brings the connection to the agent, which refuses it. */
 static __always_inline void file_straight(struct bpf_sock_ops *ops, struct nmi_dial *dial)
 {
 	struct nmi_straight record = { .is_opening = 1 };
-	struct nmi_client client = {};
-	struct nmi_straight *former;
-	__u64 *load;
 
-	client.ip = ops->local_ip4;
-	client.port = (__u16)ops->local_port;
 	record.excepted_id = dial->cgroup_id;
 	record.cookie = bpf_get_socket_cookie(ops);
-
-	/* Whatever fails here, iptables brings the connection to the agent, which refuses it. */
-	load = load_of(record.excepted_id);
-	if (load && *load >= settings.max_callers_per_cgroup) {
-		bpf_map_delete_elem(&straight, &client);
-		COUNT(refused_limit);
-		return;
-	}
-	former = bpf_map_lookup_elem(&straight, &client);
-	if (former)
-		release_load(former->excepted_id);
-	if (bpf_map_update_elem(&straight, &client, &record, BPF_ANY)) {
-		bpf_map_delete_elem(&straight, &client);
-		COUNT(refused_full);
-		return;
-	}
-	if (load)
-		__sync_fetch_and_add(load, 1);
-	dial->client = client;
-	dial->is_filed = 1;
-	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	file_record(ops, dial, &straight, &record);
 }
 
 /*

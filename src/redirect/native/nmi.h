@@ -44,6 +44,7 @@ struct nmi_client {
 	__u16 zero;
 };
 
+/* Records of both kinds begin with the cgroup that they are charged to. */
 struct nmi_caller {
 	__u64 cgroup_id;
 	/* The socket that the record belongs to: nobody else's close takes it away. */
