@@ -1,8 +1,7 @@
 import { shapes, measureRounds } from '../stand/rounds.ts';
 import { subjects } from '../core/results.ts';
-import { openControl, openFakeUpstream } from '../stand/controls.ts';
-import { goalSize } from '../stand/objects.ts';
-import { bodyBytesOf, callerOf, openStand } from '../stand/stand.ts';
+import { openBesideControls } from '../stand/beside-controls.ts';
+import { openFakeUpstream } from '../stand/controls.ts';
 import type { Scenario } from './scenario.ts';
 
 /** Well below what any of them can do: what is measured is the wait, not the queue. */
@@ -14,16 +13,8 @@ export const hit: Scenario = {
   isQuick: true,
   run: async ({ options, executable, stack, say }) => {
     const { agentFlags, rounds, roundMs } = options;
-    const stand = stack.use(await openStand({ executable, agentFlags, size: goalSize }));
-    const bytes = await bodyBytesOf(stand);
-    const { host, port } = stand;
-    const agent = {
-      ...{ name: subjects.agent, host, port, pids: [stand.agent.pid] },
-      callers: [callerOf(stand.pods[0])],
-    };
-    const nodeHttp = await openControl(subjects.nodeHttp, bytes, stack);
-    const rawTcp = await openControl(subjects.rawTcp, bytes, stack);
-    const goHttp = await openControl(subjects.goHttp, bytes, stack);
+    const opened = await openBesideControls({ executable, agentFlags, stack });
+    const { agent, nodeHttp, rawTcp, goHttp, bytes } = opened;
     const upstream = await openFakeUpstream(stack);
     const all = [agent, nodeHttp, rawTcp, goHttp, upstream];
     const common = { rounds, roundMs, say };
