@@ -46,20 +46,28 @@ const maxDetail = 500;
 /** Reasons that say that the caller is no pod we know; the replaced system counted these. */
 const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguous']);
 
-/**
- * An answer is made and written in the microtasks of one turn, and this comes after them: telling of
- * a miss takes the code that does it, which is never warm, a tenth of a millisecond.
- */
-function afterAnswer(tell: () => void): void {
-  process.nextTick(tell);
-}
-
 export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Observer {
   const namespaces = new BoundedLabel(200);
   const prepared = new WeakMap<StandingRight, PreparedHit>();
   const observeHit = metrics.observer('nmi_request_duration_seconds', hitLabels.request);
   /** Since the last scrape. */
   let hits = 0;
+
+  /**
+   * An answer is made and written in the microtasks of one turn, and this comes after them: telling of
+   * a miss takes the code that does it, which is never warm, a tenth of a millisecond.
+   */
+  function afterAnswer(tell: () => void): void {
+    process.nextTick(() => {
+      try {
+        tell();
+      } catch (error) {
+        // Nobody is there any more to answer with an error, and it is no reason to end.
+        log.error({ err: stackOf(error) }, 'telling failed');
+      }
+    });
+  }
+
   metrics.onScrape(() => {
     metrics.inc('nmi_token_cache_requests_total', hitLabels.cache, hits);
     metrics.inc('nmi_requests_total', hitLabels.handled, hits);
@@ -196,10 +204,14 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
   }
 
   function onSourceBug(error: unknown): void {
-    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'token source failed');
+    log.error({ err: stackOf(error) }, 'token source failed');
   }
 
   return { onHit, onDecision, onFetch, onRefresh, onSourceBug, onHandled };
+}
+
+function stackOf(error: unknown): string | undefined {
+  return error instanceof Error ? error.stack : 'unknown';
 }
 
 /** The old metric's own words: it counted Entra ID under IMDS too. */

@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createMetrics } from '../../src/nmi/admin/metrics.ts';
+import { createLogger } from '../../src/nmi/logger.ts';
+import { createObserver } from '../../src/nmi/observe.ts';
+import { HandClock } from '../support/hand-clock.ts';
+
+const identity = { kind: 'client_id', value: '0a1b2c3d-0000-4000-8000-000000000001' } as const;
+const failure = {
+  ok: false,
+  failure: { reason: 'upstream_down', description: 'no answer', holdMs: 0 },
+} as const;
+
+function open() {
+  const lines: string[] = [];
+  const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
+  const metrics = createMetrics();
+  return { lines, metrics, log, clock: new HandClock() };
+}
+
+describe('what is told of a fetch', () => {
+  it('is told when the turn is over, so that the answer comes first', async () => {
+    const { lines, metrics, log, clock } = open();
+    createObserver(metrics, log, clock).onFetch(identity, failure, 20);
+    assert.deepEqual(lines, []);
+    await new Promise(setImmediate);
+    assert.match(lines.join(''), /"reason":"upstream_down","durationMs":20,.*"token fetch failed"/);
+  });
+
+  it('ends nothing when it cannot be told', async () => {
+    const { lines, metrics, log, clock } = open();
+    const broken = {
+      ...metrics,
+      inc: () => {
+        throw new RangeError('no such series');
+      },
+    };
+    createObserver(broken, log, clock).onFetch(identity, failure, 20);
+    await new Promise(setImmediate);
+    assert.match(lines.join(''), /RangeError: no such series.*"telling failed"/);
+  });
+});
