@@ -10,6 +10,7 @@ import type { Clock } from '../cache/clock.ts';
 import type { PodIndex } from '../cache/pod-index.ts';
 import { CgroupIndex } from '../redirect/cgroup-index.ts';
 import { podCgroupId } from '../redirect/cgroup-tree.ts';
+import { nativeModule } from '../redirect/native.ts';
 import type { Redirect } from '../redirect/redirect.ts';
 import { createSelfDial } from '../redirect/self-dial.ts';
 import { openAdminServers, type AdminServers } from './admin/admin-server.ts';
@@ -42,6 +43,7 @@ import type { EntraSource } from './sources/entra/entra.ts';
 import { EntraNetworkError } from './sources/entra/network.ts';
 import { StartupTaint } from './startup-taint.ts';
 import { SelfTest } from './self-test.ts';
+import { giveBackSpareMemory } from './spare-memory.ts';
 import { StraightPods } from './straight-pods.ts';
 import { StartError } from './start-error.ts';
 import { WantedIdentities } from './wanted-identities.ts';
@@ -146,6 +148,13 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     );
   }
 
+  starting.use(
+    giveBackSpareMemory({
+      whenSynced: () => knowledge.watches.whenSynced(),
+      giveBack: () => nativeModule().trimMemory(),
+      ...{ clock, log: log.child({ component: 'memory' }) },
+    }),
+  );
   selfTest.start();
   const conditions = conditionsOf(keeper, selfTest, knowledge, config.watchStalenessLimitMs);
   describeAtScrape(metrics, {

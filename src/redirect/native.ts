@@ -102,6 +102,8 @@ export interface NativeModule {
   socketCgroups(dialled: FlowEnd): readonly bigint[];
   /** Closes those that are of one of these cgroups. */
   cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
+  /** Gives what the C library's allocator keeps of freed memory back to the kernel, if anything. */
+  trimMemory(): boolean;
 }
 
 const FUNCTIONS = {
@@ -125,6 +127,7 @@ const FUNCTIONS = {
   cutFlows: true,
   socketCgroups: true,
   cutSockets: true,
+  trimMemory: true,
 } satisfies Record<keyof NativeModule, true>;
 
 let loaded: NativeModule | undefined;

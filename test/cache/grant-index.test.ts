@@ -467,6 +467,13 @@ describe('the work of one event', () => {
     assert.equal(index.grants.stats.claims, 0);
   });
 
+  it('leaves nothing behind for the labels that a pod had before', () => {
+    const index = createIndexes();
+    for (let at = 0; at < 100; at++) index.pods.upsert(labelled(`label-${at}`));
+    assert.equal(index.grants.stats.recomputed, 100);
+    assert.equal(index.grants.stats.claims, 1);
+  });
+
   it('keeps the very grants of a pod whose status alone changed', () => {
     const pod = pods.find(({ uid }) => grants.grantsOf(uid)?.kind === 'bound')!;
     const before = grants.grantsOf(pod.uid);

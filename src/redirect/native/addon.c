@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -857,6 +858,18 @@ cleanup:
 	return result;
 }
 
+/* trimMemory(): whether any page of the allocator went back to the kernel */
+static napi_value trim_memory(napi_env env, napi_callback_info info)
+{
+	napi_value values[MAX_ARGUMENTS], result;
+
+	if (!arguments(env, info, 0, values))
+		return NULL;
+	if (napi_get_boolean(env, malloc_trim(0) == 1, &result))
+		return broken(env);
+	return result;
+}
+
 NAPI_MODULE_INIT()
 {
 	const napi_property_descriptor functions[] = {
@@ -881,6 +894,7 @@ NAPI_MODULE_INIT()
 		FUNCTION("cutFlows", cut_flows_call),
 		FUNCTION("socketCgroups", socket_cgroups_call),
 		FUNCTION("cutSockets", cut_sockets_call),
+		FUNCTION("trimMemory", trim_memory),
 #undef FUNCTION
 	};
 
