@@ -1,8 +1,8 @@
 /**
- * Gives memory back to the kernel that the C library's allocator has and nobody uses. What threads
- * that compile and collect free stays in their arenas otherwise: 12 MB after a start with 30,000
- * objects, 8 MB under load, and a megabyte more whenever functions are compiled anew after hours. It
- * takes 0.2 to 0.8 ms (Node 26.10, November 2026).
+ * Gives memory back to the kernel that the C library's allocator has and nobody uses. What the
+ * threads free that compile and collect stays in their arenas otherwise: 5 to 12 MB after a load, and
+ * a megabyte more whenever functions are compiled anew, hours later. It takes 0.2 to 0.8 ms (Node
+ * 26.10, November 2026).
  */
 import type { Clock } from '../cache/clock.ts';
 import type { Log } from './log.ts';
