@@ -7,9 +7,41 @@ import { serveQuickly } from '../../src/nmi/quick-connection.ts';
 
 const request = 'GET /metadata/identity/oauth2/token?a=b HTTP/1.1\r\nMetadata: true\r\n\r\n';
 
+/** Turns with as many answers each; which of them were written before their turn was over. */
+async function run(
+  batch: AnswerBatch,
+  answersOfTurn: readonly number[],
+): Promise<readonly number[]> {
+  const atOnce: number[] = [];
+  for (const answers of answersOfTurn) {
+    let written = 0;
+    for (let index = 0; index < answers; index++) batch.add(() => (written += 1));
+    atOnce.push(written);
+    await new Promise(setImmediate);
+    assert.equal(written, answers, 'all are written when the turn is over');
+  }
+  return atOnce;
+}
+
 describe('answers of one turn', () => {
-  it('are written in their order at its end, and those of the next at the next', async () => {
+  it('are written at once while turns bring one, but for some that are looked at', async () => {
+    const atOnce = await run(
+      new AnswerBatch(),
+      Array.from({ length: 340 }, () => 1),
+    );
+    assert.equal(atOnce.filter((written) => written === 1).length, 320);
+  });
+
+  it('are written at its end when turns bring several, in their order', async () => {
     const batch = new AnswerBatch();
+    const atOnce = await run(
+      batch,
+      Array.from({ length: 40 }, () => 8),
+    );
+    assert.deepEqual(
+      atOnce.slice(4),
+      Array.from({ length: 36 }, () => 0),
+    );
     const written: string[] = [];
     batch.add(() => written.push('first'));
     batch.add(() => {
@@ -21,6 +53,19 @@ describe('answers of one turn', () => {
     assert.deepEqual(written, ['first', 'second']);
     await new Promise(setImmediate);
     assert.deepEqual(written, ['first', 'second', 'third']);
+  });
+
+  it('are written at once again when there is only one client left', async () => {
+    const batch = new AnswerBatch();
+    await run(
+      batch,
+      Array.from({ length: 40 }, () => 8),
+    );
+    const atOnce = await run(
+      batch,
+      Array.from({ length: 400 }, () => 1),
+    );
+    assert.ok(atOnce.slice(-170).filter((written) => written === 1).length === 160);
   });
 });
 
