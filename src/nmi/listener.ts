@@ -10,13 +10,13 @@ import {
   type Server,
   type ServerResponse,
 } from 'node:http';
-import type { Socket } from 'node:net';
+import { isIPv4, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../cache/clock.ts';
 import type { Attestation, Peer } from '../redirect/redirect.ts';
 import { AnswerBatch } from './answer-batch.ts';
 import { refuse, type Answer } from './answers.ts';
-import { CallerConnection, type FindCgroupUid } from './caller.ts';
+import { CallerConnection, type CallerEnd, type FindCgroupUid } from './caller.ts';
 import { HttpExchange } from './exchange.ts';
 import type { Hits } from './hit-path.ts';
 import { QuickAnswers } from './quick-answers.ts';
@@ -80,6 +80,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   const perIp = new Map<string, number>();
   const batch = new AnswerBatch();
   const shared = { last: undefined };
+  let bound: Bound | undefined;
   const quickAnswers = new QuickAnswers({
     ...{ clock: options.clock, serverHeader: options.serverHeader },
     keepAliveTimeoutS: keepAliveTimeoutMs / 1000,
@@ -107,11 +108,12 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   server.removeAllListeners('connection');
 
   server.on('connection', (socket: Socket) => {
-    const attestation = options.attest(new SocketPeer(socket));
+    const ends = new SocketEnds(socket, bound);
+    const attestation = options.attest(ends);
     // Without a listener of our own a reset after CONNECT, when Node has taken its own away, would
     // be an uncaught exception: any pod could end the agent.
     socket.on('error', () => socket.destroy());
-    const caller = new CallerConnection(socket, attestation, options.findCgroupUid);
+    const caller = new CallerConnection(ends, attestation, options.findCgroupUid);
     const already = perIp.get(caller.ip) ?? 0;
     if (already >= maxConnectionsPerIp) {
       socket.destroy();
@@ -245,6 +247,10 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   }
 
   await listen(server, options.host, options.port);
+  // A socket that listens on one address accepts nothing on another.
+  if (isIPv4(options.host) && options.host !== '0.0.0.0') {
+    bound = { ip: options.host, port: boundPort(server) };
+  }
 
   async function drain(maxMs: number): Promise<void> {
     isDraining = true;
@@ -287,12 +293,27 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   };
 }
 
-/** Both ends of a connection; the kernel is asked for what a redirect that attests looks at. */
-class SocketPeer implements Peer {
-  readonly #socket: Socket;
+interface Bound {
+  readonly ip: string;
+  readonly port: number;
+}
 
-  constructor(socket: Socket) {
+/** Of a connection; the kernel is asked only for what is looked at and not known. */
+class SocketEnds implements Peer, CallerEnd {
+  readonly #socket: Socket;
+  readonly #bound: Bound | undefined;
+
+  constructor(socket: Socket, bound: Bound | undefined) {
     this.#socket = socket;
+    this.#bound = bound;
+  }
+
+  get remoteAddress(): string {
+    return this.remoteIp;
+  }
+
+  get localAddress(): string {
+    return this.localIp;
   }
 
   get remoteIp(): string {
@@ -304,11 +325,11 @@ class SocketPeer implements Peer {
   }
 
   get localIp(): string {
-    return this.#socket.localAddress ?? '';
+    return this.#bound?.ip ?? this.#socket.localAddress ?? '';
   }
 
   get localPort(): number {
-    return this.#socket.localPort ?? 0;
+    return this.#bound?.port ?? this.#socket.localPort ?? 0;
   }
 }
 
