@@ -72,6 +72,11 @@ export class MovedTime implements Disposable {
     aheadMs += ms;
   }
 
+  /** Until `performance.now()` is this; however long a busy machine took so far is part of it. */
+  passUntil(monotonicMs: number): void {
+    this.pass(Math.max(0, monotonicMs - performance.now()));
+  }
+
   [Symbol.dispose](): void {
     this.#wall.mock.restore();
     this.#monotonic.mock.restore();
