@@ -31,31 +31,48 @@ const unusual: ReadonlySet<string> = new Set([
   'x-forwarded-for',
 ]);
 
+/** Names of one request for people to find it by, which SDKs make anew for each. */
+const correlation: ReadonlySet<string> = new Set([
+  'client-request-id',
+  'request-id',
+  'traceparent',
+  'x-ms-client-request-id',
+  'x-ms-correlation-request-id',
+]);
+
+/** From the first byte to the one after the last. */
+export interface Span {
+  readonly from: number;
+  readonly to: number;
+}
+
 export interface CanonicalRequest {
   /** As it stood in the request line. */
   readonly target: string;
   /** The client wants the connection closed after the answer. */
   readonly isLast: boolean;
-  /** All that came behind the target. */
-  readonly rest: string;
+  /** Values of headers, in order, that name the request and change nothing. */
+  readonly ids: readonly Span[];
 }
 
-/**
- * @param text one piece from the socket as latin1.
- * @param previous of the same connection: clients that ask for something else in turn change the
- *   target alone, and headers are most of what there is to read.
- */
-export function parseCanonicalRequest(
-  text: string,
-  previous?: CanonicalRequest,
-): CanonicalRequest | undefined {
-  if (previous !== undefined && text.endsWith(previous.rest)) {
-    const { rest, isLast } = previous;
-    const target = text.slice(4, text.length - rest.length);
-    // Without a space or line break in it, what is known of the rest begins where it did before.
-    const isUsual = text.length <= maxLength && text.startsWith(begin) && visible.test(target);
-    return isUsual ? { target, isLast, rest } : undefined;
+/** The same request line in everything but the target; undefined when that is not as usual. */
+export function parseTarget(beginning: string, length: number): string | undefined {
+  if (length > maxLength || !beginning.startsWith(begin)) return undefined;
+  const target = beginning.slice(4);
+  return visible.test(target) ? target : undefined;
+}
+
+/** @returns whether bytes may stand in a header's value, whichever it is. */
+export function isHeaderText(bytes: Uint8Array, { from, to }: Span): boolean {
+  for (let index = from; index < to; index++) {
+    const byte = bytes[index] ?? 0;
+    if ((byte < 0x20 && byte !== 0x09) || byte > 0x7e) return false;
   }
+  return true;
+}
+
+/** @param text one piece from the socket as latin1. */
+export function parseCanonicalRequest(text: string): CanonicalRequest | undefined {
   if (text.length > maxLength || !text.startsWith(begin) || !text.endsWith(headEnd)) {
     return undefined;
   }
@@ -65,19 +82,19 @@ export function parseCanonicalRequest(
   // Where the first blank line is not the end, a body or another request follows.
   if (text.indexOf(headEnd) !== text.length - headEnd.length) return undefined;
   if (!visible.test(target)) return undefined;
-  const isLast = readHeaders(text, lineEnd + 2);
-  if (isLast === undefined) return undefined;
-  return { target, isLast, rest: text.slice(lineEnd - end.length) };
+  const headers = readHeaders(text, lineEnd + 2);
+  return headers === undefined ? undefined : { target, ...headers };
 }
 
-/** Whether the connection is to be closed; undefined for headers that are not as usual. */
-function readHeaders(text: string, from: number): boolean | undefined {
+/** Undefined for headers that are not as usual. */
+function readHeaders(text: string, from: number): Omit<CanonicalRequest, 'target'> | undefined {
+  const ids: Span[] = [];
   let position = from;
   let metadata = 0;
   let connection: string | undefined;
   for (let count = 0; count < maxHeaders; count++) {
     if (position === text.length - 2) {
-      return metadata === 1 ? connection === 'close' : undefined;
+      return metadata === 1 ? { isLast: connection === 'close', ids } : undefined;
     }
     const lineEnd = text.indexOf(newline, position);
     const colon = text.indexOf(':', position);
@@ -95,6 +112,8 @@ function readHeaders(text: string, from: number): boolean | undefined {
       if (connection !== 'keep-alive' && connection !== 'close') return undefined;
     } else if (unusual.has(known)) {
       return undefined;
+    } else if (correlation.has(known)) {
+      ids.push({ from: colon + 1, to: lineEnd });
     }
     position = lineEnd + 2;
   }

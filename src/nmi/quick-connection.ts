@@ -5,21 +5,15 @@
  */
 import type { Socket } from 'node:net';
 import type { AnswerBatch } from './answer-batch.ts';
-import { parseCanonicalRequest, type CanonicalRequest } from './canonical-request.ts';
+import { readRequest, type KnownRequest } from './known-request.ts';
 import type { QuickAnswer } from './quick-answers.ts';
-
-/** The last request that was answered: most clients send the same bytes again, new connections too. */
-export interface LastRequest {
-  readonly chunk: Buffer;
-  readonly request: CanonicalRequest;
-}
 
 export interface QuickConnectionOptions {
   readonly socket: Socket;
   /** When answers are written. */
   readonly batch: Pick<AnswerBatch, 'add'>;
-  /** Of the connections before; what is written there is for those after. */
-  readonly shared: { last: LastRequest | undefined };
+  /** The last request that was answered: a new connection mostly begins with the same. */
+  readonly shared: { last: KnownRequest | undefined };
   /** The whole answer to a target, or undefined when this is not the place for it. */
   readonly answer: (target: string, isLast: boolean) => QuickAnswer | undefined;
   /** Gives the connection, with what was read of it, to the HTTP server. */
@@ -52,10 +46,7 @@ export function serveQuickly(options: QuickConnectionOptions): void {
     // A request that did not wait for its answer must not overtake it.
     writeDue();
     if (isLast) return;
-    const request =
-      last?.chunk.equals(chunk) === true
-        ? last.request
-        : parseCanonicalRequest(chunk.toString('latin1'), last?.request);
+    const request = readRequest(chunk, last);
     // A peer that does not read its answers is a matter for the server behind.
     const isFree = request !== undefined && socket.writableLength === 0;
     const reply = isFree ? answer(request.target, request.isLast) : undefined;
@@ -70,10 +61,8 @@ export function serveQuickly(options: QuickConnectionOptions): void {
     due = reply;
     isLast = request.isLast;
     batch.add(writeDue);
-    if (request !== last?.request) {
-      last = { chunk, request };
-      shared.last = last;
-    }
+    last = request;
+    shared.last = request;
     if (hasAnswered || isLast) return;
     hasAnswered = true;
     socket.setTimeout(options.idleMs);
