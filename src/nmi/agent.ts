@@ -32,6 +32,7 @@ import { resetGonePods } from './gone-pods.ts';
 import { dropWithGoneSecrets } from './gone-secrets.ts';
 import { createSecretReader } from './kube/secrets.ts';
 import { openKubeClient, type KubeClient } from './kube/client.ts';
+import { connectionLimits } from './connection-limits.ts';
 import { openListener, type Listener } from './listener.ts';
 import type { Logger } from './logger.ts';
 import { networkCode } from './network-code.ts';
@@ -235,7 +236,7 @@ function cgroupFinder(podsRoot: () => string | undefined): FindCgroupUid {
 
 async function openAt(
   host: string,
-  { config, clock }: AgentOptions,
+  { config, clock, log }: AgentOptions,
   { redirect, findCgroupUid, pods }: Callers,
   { handle, hits }: RequestPath,
   metrics: Metrics,
@@ -252,8 +253,15 @@ async function openAt(
       onConnection: (caller) => caller.resolve(pods),
       handle,
       openHits: (caller) => hits.open(caller),
-      onParserRefusal: (answer) => {
+      limits: connectionLimits(),
+      onTooMany: (whose) => {
+        metrics.inc('nmi_connections_refused_total', { whose });
+      },
+      onRefusal: (answer) => {
         metrics.inc('nmi_requests_total', { route: 'refused', reason: answer.reason });
+      },
+      onBug: (error) => {
+        log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'connection failed');
       },
     });
   } catch (error) {

@@ -48,6 +48,8 @@ export class CallerConnection {
   /** Both ends have one address: the peer is a process on the node's own network. */
   readonly #isLocal: boolean;
   readonly attestation: Attestation;
+  /** Who shares limits with it: all of one address, but on the host network all of one cgroup. */
+  readonly sharer: string;
   readonly #findCgroupUid: FindCgroupUid;
   #ownerUid: string | undefined;
   #generation = -1;
@@ -59,6 +61,10 @@ export class CallerConnection {
     const localAddress = attestation.kind === 'attested' ? end.localAddress : undefined;
     this.#isLocal = localAddress !== undefined && canonicalIp(localAddress) === this.ip;
     this.attestation = attestation;
+    this.sharer =
+      this.#isLocal && attestation.kind === 'attested'
+        ? `${this.ip} ${attestation.cgroupId}`
+        : this.ip;
     this.#findCgroupUid = findCgroupUid;
   }
 

@@ -86,8 +86,16 @@ function withoutEbpf({ exceptedPods }: Config, missing: string): string {
   return exceptedPods === 'direct' ? `${why}; excepted pods are relayed` : why;
 }
 
+/** Whoever asks does so for a caller: where it cannot be told now, as when descriptors run out, it has none. */
 function podsRootOf({ cgroupRoot }: Config): () => string | undefined {
-  return () => findPodsRoot(cgroupRoot === '' ? findCgroupRoot() : cgroupRoot);
+  return () => {
+    try {
+      return findPodsRoot(cgroupRoot === '' ? findCgroupRoot() : cgroupRoot);
+    } catch (error) {
+      if (error instanceof RedirectError) return undefined;
+      throw error;
+    }
+  };
 }
 
 function iptables(config: Config, straightWay?: () => StraightWay | undefined): IptablesRedirect {

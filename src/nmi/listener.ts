@@ -17,6 +17,7 @@ import type { Attestation, Peer } from '../redirect/redirect.ts';
 import { AnswerBatch } from './answer-batch.ts';
 import { refuse, type Answer } from './answers.ts';
 import { CallerConnection, type CallerEnd, type FindCgroupUid } from './caller.ts';
+import { ConnectionShare, type ConnectionLimits } from './connection-limits.ts';
 import { HttpExchange } from './exchange.ts';
 import type { Hits } from './hit-path.ts';
 import { QuickAnswers } from './quick-answers.ts';
@@ -38,12 +39,17 @@ export interface ListenerOptions {
   readonly findCgroupUid: FindCgroupUid;
   /** A connection was accepted; its caller is not looked up yet. */
   readonly onConnection: (caller: CallerConnection) => void;
+  readonly limits: ConnectionLimits;
+  /** A connection was closed at once: its caller has its fill, or there are too many. */
+  readonly onTooMany: (whose: 'caller' | 'all') => void;
   /** Must not throw; a synchronous answer is written in the same turn. */
   readonly handle: (exchange: HttpExchange) => Handled | Promise<Handled>;
-  /** Answers from memory for a connection, beside the HTTP server; it must not throw. */
+  /** Answers from memory for a connection, beside the HTTP server. */
   readonly openHits: (caller: CallerConnection) => Hits;
-  /** A request the parser refused, for the counters. */
-  readonly onParserRefusal: (answer: Answer) => void;
+  /** A request that was refused before it came to `handle`, for the counters. */
+  readonly onRefusal: (answer: Answer) => void;
+  /** One of the above threw. The connection is closed, or answered on the other way. */
+  readonly onBug: (error: unknown) => void;
 }
 
 export interface Listener extends AsyncDisposable {
@@ -60,10 +66,9 @@ const headersTimeoutMs = 5_000;
 const requestTimeoutMs = 15_000;
 /** Longer than any client's idle pool, so that the client and not we close first. */
 const keepAliveTimeoutMs = 120_000;
+/** Longer than clients are told by so much: one that goes by it must not meet the end on its way. */
+const keepAliveBufferMs = 1_000;
 const maxHeaderBytes = 16 * 1024;
-const maxConnections = 20_000;
-/** One pod must not use up the descriptors of all. SDKs hold a handful. */
-const maxConnectionsPerIp = 512;
 /** Node parses every pipelined request at once; beyond this many the sender is no client of ours. */
 const maxPipelined = 16;
 /** While draining, how often connections that have become idle are looked for. */
@@ -77,7 +82,7 @@ interface Connection {
 
 export async function openListener(options: ListenerOptions): Promise<Listener> {
   const connections = new Map<Socket, Connection>();
-  const perIp = new Map<string, number>();
+  const share = new ConnectionShare(options.limits.each);
   const batch = new AnswerBatch();
   const shared = { last: undefined };
   let bound: Bound | undefined;
@@ -92,6 +97,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
       headersTimeout: headersTimeoutMs,
       requestTimeout: requestTimeoutMs,
       keepAliveTimeout: keepAliveTimeoutMs,
+      keepAliveTimeoutBuffer: keepAliveBufferMs,
       maxHeaderSize: maxHeaderBytes,
       connectionsCheckingInterval: 1_000,
       // Node's own answer to a missing Host header has no body; IMDS clients need JSON.
@@ -102,60 +108,77 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
       serve(request, response);
     },
   );
-  server.maxConnections = maxConnections;
+  server.maxConnections = options.limits.total;
+  server.on('drop', () => {
+    options.onTooMany('all');
+  });
   // Node's own handling of a connection: it takes one over when the quick way has ended.
   const [parseHttp] = server.listeners('connection');
   server.removeAllListeners('connection');
 
   server.on('connection', (socket: Socket) => {
-    const ends = new SocketEnds(socket, bound);
-    const attestation = options.attest(ends);
     // Without a listener of our own a reset after CONNECT, when Node has taken its own away, would
     // be an uncaught exception: any pod could end the agent.
     socket.on('error', () => socket.destroy());
-    const caller = new CallerConnection(ends, attestation, options.findCgroupUid);
-    const already = perIp.get(caller.ip) ?? 0;
-    if (already >= maxConnectionsPerIp) {
+    try {
+      accept(socket);
+    } catch (error) {
       socket.destroy();
-      return;
+      options.onBug(error);
     }
-    perIp.set(caller.ip, already + 1);
-    connections.set(socket, { caller, open: new Set() });
-    socket.once('close', () => {
-      connections.delete(socket);
-      const left = (perIp.get(caller.ip) ?? 1) - 1;
-      if (left === 0) perIp.delete(caller.ip);
-      else perIp.set(caller.ip, left);
-    });
-    options.onConnection(caller);
-    answerQuickly(socket, caller);
   });
   server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
     const answer = refuse('request_malformed', 'Expectations are not supported.', { close: true });
+    options.onRefusal(answer);
     writeAnswer(response, answer, randomUUID());
   });
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
     refuseUnparsed(error.code, socket);
   });
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
-    writeRaw(socket, methodNotAllowed());
+    const answer = methodNotAllowed();
+    options.onRefusal(answer);
+    writeRaw(socket, answer);
   });
+
+  function accept(socket: Socket): void {
+    const ends = new SocketEnds(socket, bound);
+    const caller = new CallerConnection(ends, options.attest(ends), options.findCgroupUid);
+    if (!share.enter(caller.sharer)) {
+      socket.destroy();
+      options.onTooMany('caller');
+      return;
+    }
+    connections.set(socket, { caller, open: new Set() });
+    socket.once('close', () => {
+      connections.delete(socket);
+      share.leave(caller.sharer);
+    });
+    options.onConnection(caller);
+    answerQuickly(socket, caller);
+  }
 
   function answerQuickly(socket: Socket, caller: CallerConnection): void {
     const hits = options.openHits(caller);
     serveQuickly({
       ...{ socket, batch, shared },
       firstByteMs: headersTimeoutMs,
-      idleMs: keepAliveTimeoutMs,
+      idleMs: keepAliveTimeoutMs + keepAliveBufferMs,
       handOver: () => parseHttp?.call(server, socket),
       onSilent: () => {
         refuseUnparsed('ERR_HTTP_REQUEST_TIMEOUT', socket);
       },
       answer: (target, isLast) => {
         if (isDraining) return undefined;
-        const requestId = randomUUID();
-        const hit = hits.find(target, options.clock.monotonicMs(), requestId);
-        return hit === undefined ? undefined : quickAnswers.render(hit, requestId, isLast);
+        try {
+          const requestId = randomUUID();
+          const hit = hits.find(target, options.clock.monotonicMs(), requestId);
+          return hit === undefined ? undefined : quickAnswers.render(hit, requestId, isLast);
+        } catch (error) {
+          // The other way finds the same, and answers that the agent failed.
+          options.onBug(error);
+          return undefined;
+        }
       },
     });
   }
@@ -228,7 +251,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
       return;
     }
     const answer = parserRefusal(code);
-    options.onParserRefusal(answer);
+    options.onRefusal(answer);
     writeRaw(socket, answer);
   }
 

@@ -3,9 +3,9 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { PodIndex } from '../../src/cache/pod-index.ts';
-import { refuse } from '../../src/nmi/answers.ts';
 import { resetGonePods } from '../../src/nmi/gone-pods.ts';
-import { openListener, type Listener } from '../../src/nmi/listener.ts';
+import type { Listener } from '../../src/nmi/listener.ts';
+import { openBareListener } from '../support/bare-listener.ts';
 import { createPod } from '../support/cache-objects.ts';
 import { HandClock } from '../support/hand-clock.ts';
 
@@ -23,14 +23,9 @@ describe('the connections of a pod that is gone', () => {
   const two = createPod({ name: 'two', ips: ['127.0.0.12'] });
   let listener: Listener;
   before(async () => {
-    listener = await openListener({
-      ...{ host: '127.0.0.1', port: 0, clock, serverHeader: 'test' },
-      attest: () => ({ kind: 'by-address' }),
-      findCgroupUid: () => undefined,
+    listener = await openBareListener({
+      clock,
       onConnection: (caller) => caller.resolve(pods),
-      handle: () => refuse('not_found', 'nothing'),
-      openHits: () => ({ find: () => undefined }),
-      onParserRefusal: () => undefined,
     });
   });
   after(() => listener[Symbol.asyncDispose]());

@@ -46,7 +46,7 @@ export const newMetrics = {
   nmi_request_duration_seconds: {
     type: 'histogram',
     labels: ['route', 'cache'],
-    help: 'Time from the parsed request to the answer, by how a token was found ("none" where none was).',
+    help: 'Time from the parsed request until its answer is made, by how a token was found ("none" where none was). Answers from memory are written at the end of the event loop’s turn.',
     buckets: [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10],
   },
   nmi_token_cache_requests_total: {
@@ -84,6 +84,11 @@ export const newMetrics = {
     type: 'gauge',
     labels: [],
     help: 'Open connections of pods.',
+  },
+  nmi_connections_refused_total: {
+    type: 'counter',
+    labels: ['whose'],
+    help: 'Connections closed at once because there are too many: of this caller, or of all.',
   },
   nmi_watch_synced: {
     type: 'gauge',

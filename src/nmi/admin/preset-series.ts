@@ -23,6 +23,9 @@ export function presetSeries(metrics: Metrics): void {
   for (const outcome of upstreamOutcomes) {
     metrics.inc('nmi_upstream_requests_total', { source: 'imds', outcome }, 0);
   }
+  for (const whose of ['caller', 'all']) {
+    metrics.inc('nmi_connections_refused_total', { whose }, 0);
+  }
   for (const outcome of checkOutcomes) metrics.inc('nmi_redirect_installs_total', { outcome }, 0);
   for (const operation of imdsOperations) {
     const labels = { operation_type: operation };

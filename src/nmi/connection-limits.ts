@@ -1,0 +1,50 @@
+/**
+ * How many connections of pods there may be, by the descriptors that the process may have: pods must
+ * not be able to leave it without any for its watches, its upstreams and the kernel's files.
+ */
+import { readFileSync } from 'node:fs';
+
+export interface ConnectionLimits {
+  readonly total: number;
+  /** Of one caller: one pod must not use up what there is for all. SDKs hold a handful. */
+  readonly each: number;
+}
+
+const enough: ConnectionLimits = { total: 20_000, each: 512 };
+/** For everything that is no pod's connection; a relayed request takes another for each. */
+const reserved = 512;
+/** So that some others always find room beside the greediest. */
+const greediest = 4;
+
+/** @param limits what `/proc/PID/limits` says; Node has raised the soft limit to the hard one. */
+export function connectionLimits(
+  limits: string = readFileSync('/proc/self/limits', 'utf8'),
+): ConnectionLimits {
+  const files = Number(/^Max open files\s+(\d+)/m.exec(limits)?.[1] ?? Infinity);
+  const total = Math.min(enough.total, Math.max(files - reserved, Math.floor(files / 2)));
+  return { total, each: Math.min(enough.each, Math.ceil(total / greediest)) };
+}
+
+/** Connections by caller. */
+export class ConnectionShare {
+  readonly #each: number;
+  readonly #open = new Map<string, number>();
+
+  constructor(each: number) {
+    this.#each = each;
+  }
+
+  /** @returns false when this caller has its fill; else `leave` is to be called for it once. */
+  enter(caller: string): boolean {
+    const open = this.#open.get(caller) ?? 0;
+    if (open >= this.#each) return false;
+    this.#open.set(caller, open + 1);
+    return true;
+  }
+
+  leave(caller: string): void {
+    const left = (this.#open.get(caller) ?? 1) - 1;
+    if (left === 0) this.#open.delete(caller);
+    else this.#open.set(caller, left);
+  }
+}

@@ -1,0 +1,22 @@
+/** A listener on loopback with nothing behind it but what the test gives. */
+import { systemClock } from '../../src/cache/clock.ts';
+import { refuse } from '../../src/nmi/answers.ts';
+import { openListener, type Listener, type ListenerOptions } from '../../src/nmi/listener.ts';
+
+export function openBareListener(over: Partial<ListenerOptions> = {}): Promise<Listener> {
+  return openListener({
+    ...{ host: '127.0.0.1', port: 0, clock: systemClock, serverHeader: 'test' },
+    limits: { total: 100, each: 100 },
+    attest: () => ({ kind: 'by-address' }),
+    findCgroupUid: () => undefined,
+    onConnection: () => undefined,
+    onTooMany: () => undefined,
+    handle: () => refuse('not_found', 'nothing'),
+    openHits: () => ({ find: () => undefined }),
+    onRefusal: () => undefined,
+    onBug: (error) => {
+      throw error;
+    },
+    ...over,
+  });
+}
