@@ -45,6 +45,7 @@ export class QuickAnswers {
   readonly #kept = new Map<RenderedToken, Whole>();
   readonly #last = new Map<RenderedToken, Whole>();
   #second = Number.NaN;
+  #isClearing = false;
   #date = '';
 
   constructor({ clock, serverHeader, keepAliveTimeoutS }: QuickAnswersOptions) {
@@ -75,13 +76,20 @@ export class QuickAnswers {
   #keep(known: Map<RenderedToken, Whole>, rendered: RenderedToken, whole: Whole): void {
     if (known.get(rendered) === whole) return;
     if (known.size >= maxKept) known.clear();
-    // A token that nobody asks for any more is not to stay here.
-    if (known.size === 0) {
-      this.#clock.schedule(keptMs, () => {
-        known.clear();
-      });
-    }
     known.set(rendered, whole);
+    // A token that nobody asks for any more is not to stay here. One timer: each that is added to
+    // another's would keep itself going, and what is kept for a second would be gone in a tenth.
+    if (this.#isClearing) return;
+    this.#isClearing = true;
+    this.#clock.schedule(keptMs, () => {
+      this.#isClearing = false;
+      this.#clear();
+    });
+  }
+
+  #clear(): void {
+    this.#kept.clear();
+    this.#last.clear();
   }
 
   /** The date and what a token has left change by the second. */
@@ -89,8 +97,7 @@ export class QuickAnswers {
     if (second === this.#second) return;
     this.#second = second;
     this.#date = new Date(wallMs).toUTCString();
-    this.#kept.clear();
-    this.#last.clear();
+    this.#clear();
   }
 
   /** What the listener has Node write for other requests, byte for byte, but for the request id. */

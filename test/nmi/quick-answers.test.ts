@@ -95,6 +95,18 @@ describe('an answer from memory', () => {
     answers.render({ rendered, asked: undefined }, b, false);
   });
 
+  it('is kept for the second, however long it is asked for', () => {
+    const { clock, answers, rendered } = open();
+    let armed = 0;
+    clock.advance(300);
+    for (let turn = 0; turn < 100; turn++) {
+      for (const isLast of [true, false]) answers.render({ rendered, asked: undefined }, a, isLast);
+      armed = Math.max(armed, clock.armed.length);
+      clock.advance(90);
+    }
+    assert.equal(armed, 1);
+  });
+
   it('repeats the id that it was asked by, and to nobody else', () => {
     const { answers, rendered } = open();
     const sink = new Sink();
