@@ -8,10 +8,11 @@ import { ConcurrencyGate } from '../cache/concurrency-gate.ts';
 import {
   TokenCache,
   type Cached,
+  type CacheOutcome,
   type KeyStanding,
   type RefreshOutcome,
 } from '../cache/token-cache.ts';
-import type { RenderedToken } from '../cache/token.ts';
+import type { RenderedToken, Token } from '../cache/token.ts';
 import { objectIdOf } from './sources/imds-body.ts';
 import type {
   EntraIdentity,
@@ -104,6 +105,9 @@ const mayPass: ReadonlySet<FailureReason> = new Set([
   'federation_refused',
 ]);
 
+/** Outcomes after which no fetch that this caller waited for is still to come. */
+const isOver: ReadonlySet<CacheOutcome> = new Set(['hit', 'held', 'joined']);
+
 const failures = {
   overloaded: {
     reason: 'upstream_throttled',
@@ -134,6 +138,8 @@ export class TokenBroker implements Disposable {
   readonly #entraGates = new Map<string, ConcurrencyGate>();
   /** Keys whose next fetch is to go past what the upstream remembers. */
   readonly #renewing = new Set<string>();
+  /** What such fetches brought. */
+  readonly #made = new WeakSet<Token>();
   readonly #cache: TokenCache<BrokerRequest, SourceFailure>;
   /** By identity key; as many as identities are in use. */
   readonly #objectIds = new Map<
@@ -197,9 +203,13 @@ export class TokenBroker implements Disposable {
     this.#renewing.add(key);
     const isExcepted = !this.#options.demand.isGranted(identity);
     const request = { key, identity, resource, isExcepted };
-    const cached = await this.#cache.renew(request, renewPauseMs);
+    let cached = await this.#cache.renew(request, renewPauseMs);
+    // The fetch that it joined had begun before, and brought what the upstream remembered.
+    if (cached.ok && cached.outcome === 'joined' && !this.#made.has(cached.rendered.token)) {
+      cached = await this.#cache.renew(request, renewPauseMs);
+    }
     // A fetch that is still to come, though nobody may wait any more, takes the mark along.
-    if (cached.outcome === 'hit' || cached.outcome === 'held') this.#renewing.delete(key);
+    if (isOver.has(cached.outcome)) this.#renewing.delete(key);
     return withHoldOf(cached);
   }
 
@@ -257,6 +267,7 @@ export class TokenBroker implements Disposable {
       identity.kind === 'entra'
         ? await entra.source.fetch({ identity, resource, bypassCache }, mayRetry)
         : await imds.source.fetch({ identity, resource, bypassCache }, mayRetry);
+    if (bypassCache && result.ok) this.#made.add(result.token);
     observer.onFetch(identity, result, clock.monotonicMs() - startedAtMs);
     if (!result.ok && result.failure.reason === 'credential_missing') this.#dropTokensOf(identity);
     const objectId = result.ok ? objectIdOf(result.token.accessToken) : undefined;

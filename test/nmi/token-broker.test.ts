@@ -243,6 +243,24 @@ describe('the broker', () => {
     assert.equal(tokenOf(await stand.broker.renew(a, resource)), tokenOf(one), 'better than none');
   });
 
+  it('asks once more for who wants one made anew and found another fetch under way', async () => {
+    const stand = open();
+    const [early, one, two] = await Promise.all([
+      stand.broker.get(a, resource),
+      stand.broker.renew(a, resource),
+      stand.broker.renew(a, resource),
+    ]);
+    assert.ok(early.ok && one.ok && two.ok);
+    assert.notEqual(one.rendered, early.rendered);
+    assert.equal(one.rendered, two.rendered);
+    const asked = () => stand.calls.map(({ bypassCache }) => bypassCache);
+    assert.deepEqual(asked(), [false, true]);
+    stand.pods.upsert(createPod({ name: 'another', labels: { aadpodidbinding: 'a' } }));
+    await pass(stand.clock, 24 * hourMs);
+    await stand.broker.get(a, resource);
+    assert.equal(asked().at(-1), false, 'the wish was for that time only');
+  });
+
   it('passes a broken upstream’s own wait on, however short the hold is', async () => {
     const stand = open();
     stand.upstream.failure = {
