@@ -28,6 +28,8 @@ export interface Observer extends UpstreamObserver {
 
 /** What is the same for every request of one right: rendered and looked up once. */
 interface PreparedHit {
+  /** Connections of one pod share a right, and may come from several addresses. */
+  readonly podIp: string;
   readonly log: PreparedLine;
   readonly observeOperation: Observe;
   readonly handled: Readonly<Record<string, string>>;
@@ -85,6 +87,7 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
       ...{ source, cache: 'hit' },
     };
     const hit: PreparedHit = {
+      podIp: exchange.caller.ip,
       log: log.prepare(fields, tokenRequest),
       observeOperation: metrics.observer('aadpodidentity_nmi_operations_duration_seconds', {
         operation_type: tokenPath,
@@ -99,7 +102,8 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
   }
 
   function onHit(exchange: Exchange, right: StandingRight): void {
-    const hit = prepared.get(right) ?? prepareHit(exchange, right);
+    const known = prepared.get(right);
+    const hit = known?.podIp === exchange.caller.ip ? known : prepareHit(exchange, right);
     const durationMs = clock.monotonicMs() - exchange.startedAtMs;
     const seconds = durationMs / 1000;
     hit.observeOperation(seconds);

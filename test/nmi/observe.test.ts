@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createMetrics } from '../../src/nmi/admin/metrics.ts';
+import { CallerConnection } from '../../src/nmi/caller.ts';
+import type { StandingRight } from '../../src/nmi/hit-path.ts';
 import { createLogger } from '../../src/nmi/logger.ts';
 import { createObserver } from '../../src/nmi/observe.ts';
+import { createPod } from '../support/cache-objects.ts';
 import { HandClock } from '../support/hand-clock.ts';
 
 const identity = { kind: 'client_id', value: '0a1b2c3d-0000-4000-8000-000000000001' } as const;
@@ -17,6 +20,31 @@ function open() {
   const metrics = createMetrics();
   return { lines, metrics, log, clock: new HandClock() };
 }
+
+describe('what is told of a hit', () => {
+  it('names the address of its own connection, though pods’ connections share a right', () => {
+    const { lines, metrics, log, clock } = open();
+    const observer = createObserver(metrics, log, clock);
+    const right: StandingRight = {
+      ...{ target: '/', generation: 1, workedOutAtMs: 0, resource: 'r', key: 'k', source: 'imds' },
+      asked: undefined,
+      authorised: {
+        ...{ kind: 'authorised', pod: createPod({}), identity: undefined, by: 'binding' },
+        ...{ upstream: identity, auxiliary: [] },
+      },
+    };
+    for (const ip of ['10.0.0.1', '10.0.0.2', '10.0.0.1']) {
+      const caller = new CallerConnection({ remoteAddress: ip }, { kind: 'by-address' });
+      const exchange = { caller, method: 'GET', startedAtMs: 0, requestId: 'id', isGone: false };
+      observer.onHit({ ...exchange, headerValues: () => [] }, right);
+    }
+    const told = lines.join('').matchAll(/"podIp":"([^"]+)"/g);
+    assert.deepEqual(
+      [...told].map(([, ip]) => ip),
+      ['10.0.0.1', '10.0.0.2', '10.0.0.1'],
+    );
+  });
+});
 
 describe('what is told of a fetch', () => {
   it('is told when the turn is over, so that the answer comes first', async () => {
