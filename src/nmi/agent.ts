@@ -83,7 +83,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     throw new StartError('UNAVAILABLE', 'the listen address could not be brought up', error);
   });
   // The watches begin while the kernel side is still coming up: nothing is served before both.
-  const knowledge = starting.use(openNodeKnowledge({ config, client, clock, log }));
+  const knowledge = starting.use(
+    openNodeKnowledge({ config, client, clock, log, attests: redirect.mode === 'ebpf' }),
+  );
   const demand = new WantedIdentities(knowledge);
   const entra = starting.use(openEntra(options, client, knowledge.pods, demand, entraCaPem));
   const selfTest = starting.use(openSelfTest(options, redirect, podsRoot));
@@ -297,6 +299,7 @@ function conditionsOf(
     { name: 'redirect', problem: () => keeper.problem() },
     { name: 'redirect_self_test', problem: () => selfTest.problem() },
     ...watchConditions(knowledge.watches, stalenessLimitMs),
+    { name: 'addresses_believed', problem: () => knowledge.addressTrust.problem() },
   ];
 }
 

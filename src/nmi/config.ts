@@ -24,6 +24,8 @@ export interface Config {
   readonly kubeletConfigPath: string;
   readonly customUserAgent: string;
   readonly watchStalenessLimitMs: number;
+  /** 0 for none. */
+  readonly addressStalenessLimitMs: number;
   readonly listenIp: string;
   readonly listenPort: number;
   readonly hostToken: boolean;
@@ -173,6 +175,14 @@ export function parseConfig(
     const allowed = `another port than --${listenPortName}`;
     problems.push({ flag: shown, value: String(port), allowed });
   }
+  const addressLimitS = values.get('address-staleness-limit-sec');
+  // A watch in doubt needs a second or two to prove itself, and may be doubted once in 5 s.
+  if (typeof addressLimitS === 'number' && addressLimitS > 0 && addressLimitS < 10) {
+    const shown =
+      given.get('address-staleness-limit-sec')?.shown ?? '--address-staleness-limit-sec';
+    const allowed = '0 for no limit, or a whole number from 10 to 86400';
+    problems.push({ flag: shown, value: String(addressLimitS), allowed });
+  }
   const redirect = values.get('redirect');
   if (values.get('excepted-pods') === 'direct' && redirect !== 'auto' && redirect !== 'ebpf') {
     const shown = given.get('excepted-pods')?.shown ?? '--excepted-pods';
@@ -295,6 +305,7 @@ function build(
     kubeletConfigPath: text('kubelet-config'),
     customUserAgent: text('custom-user-agent'),
     watchStalenessLimitMs: number('watch-staleness-limit-sec') * 1000,
+    addressStalenessLimitMs: number('address-staleness-limit-sec') * 1000,
     // The address mode rewrites nothing: the agent listens where pods dial.
     listenIp: text(redirect === 'address' ? 'metadata-ip' : 'nmi-listen-address'),
     listenPort: number(redirect === 'address' ? 'metadata-port' : 'nmi-port'),

@@ -12,6 +12,8 @@ export interface Knowledge {
   readonly pods: PodIndex;
   /** All watches have listed at least once. */
   isSynced(): boolean;
+  /** What is known of pods is new enough to say whose an address is. */
+  trustsAddresses(): boolean;
 }
 
 export interface Refused {
@@ -47,8 +49,18 @@ export function identify(connection: CallerConnection, knowledge: Knowledge): Id
         false,
       );
     case 'pod':
-      if (knowledge.isSynced()) return { kind: 'pod', pod: caller.pod };
-      break;
+      if (!knowledge.isSynced()) break;
+      if (connection.attestation.kind === 'by-address' && !knowledge.trustsAddresses()) {
+        return refused(
+          refuse(
+            'agent_not_synced',
+            'The agent has heard nothing of the pods of this node for so long that it cannot tell ' +
+              `whether ${connection.ip} is still the same pod’s. It asks the Kubernetes API. Retry.`,
+          ),
+          true,
+        );
+      }
+      return { kind: 'pod', pod: caller.pod };
     case 'ambiguous':
       return refused(
         refuse(

@@ -5,6 +5,7 @@
 import type { Clock } from '../cache/clock.ts';
 import { GrantIndex } from '../cache/grant-index.ts';
 import { PodIndex } from '../cache/pod-index.ts';
+import { AddressTrust } from './address-trust.ts';
 import { authoritiesOf } from './authorities.ts';
 import type { GrantKnowledge } from './authorise.ts';
 import type { Config } from './config.ts';
@@ -19,6 +20,8 @@ import { WorkloadIdentities } from './workload-identities.ts';
 export interface NodeKnowledge extends GrantKnowledge, AsyncDisposable {
   readonly holds: Holds;
   readonly watches: Watches;
+  /** Holds for ever where the kernel says who calls. */
+  readonly addressTrust: Pick<AddressTrust, 'problem'>;
 }
 
 /** Requests held at once for an object that has not arrived. */
@@ -29,11 +32,13 @@ export interface NodeKnowledgeOptions {
   readonly client: KubeClient;
   readonly clock: Clock;
   readonly log: Logger;
+  /** The kernel says who calls: nobody is known by address only. */
+  readonly attests: boolean;
 }
 
 /** Starts the watches; what they bring is there from the first list on. */
 export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge {
-  const { config, client, clock, log } = options;
+  const { config, client, clock, log, attests } = options;
   const onListenerError = (error: unknown): void => {
     log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'index listener failed');
   };
@@ -78,15 +83,29 @@ export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge 
     // Disposed before the first sync: nobody waits any more.
     () => undefined,
   );
+  const addressTrust = new AddressTrust({
+    clock,
+    limitMs: attests ? 0 : config.addressStalenessLimitMs,
+    stalenessMs: () => watches.stalenessMs('pods'),
+    doubt: () => {
+      watches.doubt('pods');
+    },
+    log: log.child({ component: 'pods' }),
+  });
   return {
     pods,
     grants,
     holds,
     watches,
+    addressTrust,
     workloadIdentities,
     upstreams: new UpstreamDirectory(authoritiesOf(config), config.redirect !== 'address'),
     isSynced: () => watches.synced,
-    [Symbol.asyncDispose]: () => watches[Symbol.asyncDispose](),
+    trustsAddresses: () => addressTrust.holds,
+    [Symbol.asyncDispose]: () => {
+      addressTrust[Symbol.dispose]();
+      return watches[Symbol.asyncDispose]();
+    },
   };
 }
 

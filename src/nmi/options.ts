@@ -144,7 +144,20 @@ export const options = [
     min: 120,
     max: 86_400,
     isNew: true,
-    help: 'Not ready once pods or custom resources were not proven current for so long; pods known are served on.',
+    help: 'Not ready once pods or custom resources were not proven current for so long. What is known is served on; for pods see --address-staleness-limit-sec.',
+  },
+  {
+    name: 'address-staleness-limit-sec',
+    group: 'Kubernetes',
+    type: 'integer',
+    // An outage of the API server is over by then as a rule, and readiness has been false for long.
+    default: 900,
+    min: 0,
+    max: 86_400,
+    isNew: true,
+    help:
+      'Pods known by address only (any mode but eBPF) get 503 once the pods of this node were not proven ' +
+      'current for so long, for the address may be another pod’s by now; 0 for never, else from 10 on.',
   },
   {
     name: 'nmi-listen-address',

@@ -35,7 +35,13 @@ function decide(
   grants.identities.upsert(createIdentity({ clientId, ...identity }));
   grants.bindings.upsert(createBinding({ serviceAccount }));
   const knowledge: GrantKnowledge = {
-    ...{ pods, grants, isSynced: () => true, workloadIdentities: undefined },
+    ...{
+      pods,
+      grants,
+      isSynced: () => true,
+      trustsAddresses: () => true,
+      workloadIdentities: undefined,
+    },
     upstreams: new UpstreamDirectory(() => ({ ok: false, problem: 'nobody asks' })),
   };
   const policy = { strict: false, graceMs: 60_000, hostNetwork: 'serve' } as const;

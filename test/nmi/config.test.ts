@@ -125,6 +125,14 @@ describe('the configuration', () => {
     assert.deepEqual(problemsOf({ node: 'n', 'prometheus-port': '2579' }), ['--prometheus-port']);
   });
 
+  it('takes no limit that a watch could not keep, and 0 for no limit', () => {
+    const limited = (seconds: string) => ({ node: 'n', 'address-staleness-limit-sec': seconds });
+    for (const seconds of ['1', '9']) {
+      assert.deepEqual(problemsOf(limited(seconds)), ['--address-staleness-limit-sec']);
+    }
+    for (const seconds of ['0', '10', '86400']) assert.ok(parseConfig(limited(seconds), {}).ok);
+  });
+
   it('lets excepted pods go straight only where eBPF may tell them from others', () => {
     assert.equal(accepted({}).exceptedPods, 'relay');
     for (const redirect of ['auto', 'ebpf']) {

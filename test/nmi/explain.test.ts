@@ -182,6 +182,13 @@ describe('the explanation of a pod', () => {
       },
     ],
     [
+      'is known by an address that is not believed any more',
+      '503 agent_not_synced',
+      (stand) => {
+        stand.state.trustsAddresses = false;
+      },
+    ],
+    [
       'is on the host network',
       'unreachable host-network',
       (stand) => {

@@ -10,6 +10,7 @@ import { HitPath } from '../../src/nmi/hit-path.ts';
 import { createServiceAccounts } from '../../src/nmi/kube/service-accounts.ts';
 import { UpstreamDirectory } from '../../src/nmi/upstream-of.ts';
 import { WorkloadIdentities } from '../../src/nmi/workload-identities.ts';
+import type { Attestation } from '../../src/redirect/redirect.ts';
 import { createBinding, createIdentity, createPod } from '../support/cache-objects.ts';
 import { HandClock } from '../support/hand-clock.ts';
 import { pass } from '../support/token-stand.ts';
@@ -27,6 +28,7 @@ function open() {
   const pods = new PodIndex(clock);
   const grants = new GrantIndex(pods);
   const annotations: Record<string, string> = {};
+  const state = { trustsAddresses: true };
   const accounts = createServiceAccounts({
     ...{ clock, staleMs: Infinity },
     client: { getJson: () => Promise.resolve({ metadata: { annotations: { ...annotations } } }) },
@@ -36,7 +38,11 @@ function open() {
     ...{ ok: true, authority: 'https://login.example', audience: 'api://exchange' },
   }));
   const hits = new HitPath({
-    knowledge: { pods, grants, upstreams, workloadIdentities, isSynced: () => true },
+    knowledge: {
+      ...{ pods, grants, upstreams, workloadIdentities },
+      isSynced: () => true,
+      trustsAddresses: () => state.trustsAddresses,
+    },
     policy: { strict: false, graceMs: 0, hostNetwork: 'serve' },
     broker: { peekKey: () => rendered },
     clock,
@@ -45,7 +51,13 @@ function open() {
   const caller = new CallerConnection({ remoteAddress: '10.0.0.1' }, { kind: 'by-address' });
   const connection = hits.open(caller);
   const isServed = () => connection.find(target, clock.monotonicMs(), 'id') !== undefined;
-  return { clock, pods, grants, annotations, isServed };
+  const connect = (attestation: Attestation) => {
+    const other = hits.open(
+      new CallerConnection({ remoteAddress: '10.0.0.1' }, attestation, () => 'uid-p'),
+    );
+    return () => other.find(target, clock.monotonicMs(), 'id') !== undefined;
+  };
+  return { clock, pods, grants, annotations, state, isServed, connect };
 }
 
 describe('the short way on a kept connection', () => {
@@ -83,6 +95,28 @@ describe('the short way on a kept connection', () => {
       lose(stand);
       assert.equal(stand.isServed(), false, lose.toString());
     }
+  });
+
+  it('ends within a second when addresses are not believed any more, for who has nothing else', () => {
+    const { clock, pods, grants, state, isServed, connect } = open();
+    pods.upsert(
+      createPod({
+        ...{ uid: 'uid-p', cgroupUid: 'uid-p', ips: ['10.0.0.1'] },
+        labels: { aadpodidbinding: 'label' },
+      }),
+    );
+    grants.identities.upsert(createIdentity({ clientId }));
+    grants.bindings.upsert(createBinding());
+    const isAttestedServed = connect({ kind: 'attested', cgroupId: 7n });
+    assert.ok(isServed());
+    assert.ok(isAttestedServed());
+    state.trustsAddresses = false;
+    assert.equal(connect({ kind: 'by-address' })(), false, 'a new connection is not served at all');
+    clock.advance(1_000);
+    assert.equal(isServed(), false);
+    assert.ok(isAttestedServed(), 'the kernel says who it is');
+    state.trustsAddresses = true;
+    assert.ok(isServed());
   });
 
   it('ends when the service account loses its application, though nobody asks but this client', async () => {

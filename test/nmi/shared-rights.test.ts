@@ -40,7 +40,13 @@ function openStand() {
   const rights: StandingRight[] = [];
   const hits = new HitPath({
     knowledge: {
-      ...{ pods, grants, isSynced: () => true, workloadIdentities: undefined },
+      ...{
+        pods,
+        grants,
+        isSynced: () => true,
+        trustsAddresses: () => true,
+        workloadIdentities: undefined,
+      },
       upstreams: new UpstreamDirectory(() => ({ ok: false, problem: 'nobody asks' })),
     },
     broker: { peekKey: () => token },

@@ -26,9 +26,15 @@ export function openExplainStand({ strict = false, mode = 'iptables' } = {}) {
       : { ok: false, problem: 'has a spec.adEndpoint that is not allowed' },
   );
   const workloadIdentities = undefined;
-  const state: { failure: SourceFailure | undefined; isSynced: boolean; lifeMs: number } = {
+  const state: {
+    failure: SourceFailure | undefined;
+    isSynced: boolean;
+    trustsAddresses: boolean;
+    lifeMs: number;
+  } = {
     failure: undefined,
     isSynced: true,
+    trustsAddresses: true,
     lifeMs: 24 * hourMs,
   };
   const calls: TokenRequest[] = [];
@@ -52,8 +58,9 @@ export function openExplainStand({ strict = false, mode = 'iptables' } = {}) {
     },
   });
   const isSynced = () => state.isSynced;
+  const trustsAddresses = () => state.trustsAddresses;
   const sight: Sight = {
-    knowledge: { pods, grants, upstreams, workloadIdentities, isSynced },
+    knowledge: { pods, grants, upstreams, workloadIdentities, isSynced, trustsAddresses },
     policy: { strict, graceMs: 60_000, hostNetwork: 'serve' },
     broker,
     health: () => ({

@@ -4,6 +4,7 @@
 {{- include "nmi.flag" (dict "flag" "--kubelet-config" "type" "string" "value" .Values.nmi.kubeletConfig) }}
 {{- include "nmi.flag" (dict "flag" "--custom-user-agent" "type" "string" "value" .Values.customUserAgent) }}
 {{- include "nmi.flag" (dict "flag" "--watch-staleness-limit-sec" "type" "integer" "value" .Values.nmi.watchStalenessLimitSec) }}
+{{- include "nmi.flag" (dict "flag" "--address-staleness-limit-sec" "type" "integer" "value" .Values.nmi.addressStalenessLimitSec) }}
 {{- include "nmi.flag" (dict "flag" "--nmi-listen-address" "type" "ip" "value" .Values.nmi.listenAddress) }}
 {{- include "nmi.flag" (dict "flag" "--nmi-port" "type" "integer" "value" .Values.nmi.port) }}
 {{- include "nmi.flag" (dict "flag" "--enable-host-token" "type" "boolean" "value" .Values.nmi.enableHostToken) }}

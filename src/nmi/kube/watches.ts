@@ -100,8 +100,10 @@ export interface Watches extends AsyncDisposable {
   unsynced(): readonly WatchedResource[];
   /** Those of which there was no proof for longer than `limitMs` that they are current. */
   stale(limitMs: number): readonly WatchedResource[];
-  /** Somebody misses an object: watches that are silent are looked after. */
-  doubt(): void;
+  /** Since the last proof that it is current. */
+  stalenessMs(name: WatchedResource): number;
+  /** Somebody misses an object: watches that are silent are looked after, or one of them. */
+  doubt(name?: WatchedResource): void;
   stats(): Readonly<Record<WatchedResource, ReflectorStats>>;
 }
 
@@ -157,8 +159,9 @@ export function openWatches(options: WatchesOptions): Watches {
     },
     unsynced: () => names.filter((name) => !reflectors[name].synced),
     stale: (limitMs) => names.filter((name) => reflectors[name].stats().stalenessMs > limitMs),
-    doubt: () => {
-      for (const reflector of all) reflector.doubt();
+    stalenessMs: (name) => reflectors[name].stats().stalenessMs,
+    doubt: (name) => {
+      for (const reflector of name === undefined ? all : [reflectors[name]]) reflector.doubt();
     },
     stats: () => ({
       pods: reflectors.pods.stats(),
