@@ -4,8 +4,8 @@ import { beside } from './load-verdict.ts';
 import type { PodLoad, PodLoadReport } from './pod-protocol.ts';
 
 const pieceMs = 500;
-/** A scenario that failed does not stop its load. */
-const maxPieces = 60;
+/** Two minutes. A scenario that failed does not stop its load; the end of its pod does. */
+const maxPieces = 240;
 
 export interface SteadyLoad {
   /** @returns what was seen, in pieces of half a second; the last one ends after this call. */

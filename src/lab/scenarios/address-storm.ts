@@ -8,9 +8,11 @@ import { randomInt, randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../eventually.ts';
 import type { LabPod, PodReply } from '../lab-pod.ts';
+import { judgeLoad } from '../load-verdict.ts';
 import { createPodManifest } from '../manifests.ts';
 import { assertRefused, assertToken, sayReply, untilToken } from '../reply-checks.ts';
 import type { Scenario } from '../scenario.ts';
+import { startSteadyLoad } from '../steady-load.ts';
 import { nodeName, type World } from '../world.ts';
 
 const rounds = 200;
@@ -152,18 +154,26 @@ const storm: Scenario = {
     keepTokens(world, owners);
     const [first = ''] = owners;
     const pod = await world.addPod({ name: 'storm-pod-0', binding: first });
+    const bystander = await world.addPod({ name: 'bystander', binding: first });
     await world.untilAgentKnows();
+    const load = startSteadyLoad(bystander);
+    const startMs = performance.now();
     const running = new Storm(world, pod, first, createRandom(seed));
     for (let round = 1; round <= rounds; round += 1) {
       await running.turn();
       if (round % calmEvery === 0) await running.calm();
     }
     await running.calm();
+    const stormMs = performance.now() - startMs;
+    const reports = await load.stop();
+    const beside = judgeLoad('bystander', reports, first);
+    const loadMs = reports.reduce((sum, { elapsedMs }) => sum + elapsedMs, 0);
+    assert.ok(loadMs > stormMs * 0.9, `a load of ${loadMs} ms in a storm of ${stormMs} ms`);
     const { granted, refused } = running;
     assert.ok(granted > rounds / 2, `only ${granted} tokens were given`);
     assert.ok(refused > 0, 'the news were never late');
     assert.deepEqual(world.uncheckedRequests(), []);
-    return `seed ${seed}: ${granted} tokens, all to their owners; ${refused} requests refused meanwhile`;
+    return `seed ${seed}: ${granted} tokens, all to their owners; ${refused} requests refused meanwhile; ${beside.granted} of a bystander served`;
   },
 };
 
