@@ -11,6 +11,7 @@ import { demoScenarios } from './demo.ts';
 import { entraScenarios } from './entra.ts';
 import { exceptedDirectScenarios } from './excepted-direct.ts';
 import { exceptionScenarios } from './exceptions.ts';
+import { gonePodScenarios } from './gone-pods.ts';
 import { identityScenarios } from './identities.ts';
 import { kubeOutageScenarios } from './kube-outage.ts';
 import { lateObjectScenarios } from './late-objects.ts';
@@ -40,6 +41,7 @@ export const scenarios: readonly Scenario[] = [
   ...redirectScenarios,
   ...attestedScenarios,
   ...exceptedDirectScenarios,
+  ...gonePodScenarios,
   ...addressStormScenarios,
   ...selfTestScenarios,
   ...privilegeSplitScenarios,
