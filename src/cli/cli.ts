@@ -163,6 +163,16 @@ const verbs: Readonly<Record<string, Verb>> = {
       return labPod();
     },
   },
+  'lab-forge': {
+    summary: 'a request of frames made by hand, inside a pod of the lab',
+    hidden: true,
+    flags: {},
+    isBoolean: () => false,
+    start: async (words, outside) => {
+      const { labForge } = await import('./lab-forge.ts');
+      return labForge(words, outside);
+    },
+  },
 };
 
 /** @param words the command line without the program. @returns the exit code. */

@@ -112,6 +112,8 @@ describe('the native module', { skip }, () => {
       () => native.cutFlows({ ip: '1.2.3.4', port: 1 }, { ip: '1.2.3.4', port: 1 }, ['x'], []),
       () =>
         native.cutFlows({ ip: '1.2.3.4', port: 1 }, { ip: '1.2.3.4', port: 1 }, [], [{}] as never),
+      () => native.openFrames(''),
+      () => native.openFrames('x'.repeat(16)),
       () => (native.probe as (extra: number) => unknown)(1),
     ];
     for (const call of calls) assert.throws(call, TypeError, call.toString());

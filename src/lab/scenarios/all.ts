@@ -17,6 +17,7 @@ import { kubeOutageScenarios } from './kube-outage.ts';
 import { lateObjectScenarios } from './late-objects.ts';
 import { nodeSurfaceScenarios } from './node-surface.ts';
 import { privilegeSplitScenarios } from './privilege-split.ts';
+import { rawFrameScenarios } from './raw-frames.ts';
 import { redirectScenarios } from './redirect.ts';
 import { selfTestScenarios } from './self-test.ts';
 import { strangerScenarios } from './strangers.ts';
@@ -40,6 +41,7 @@ export const scenarios: readonly Scenario[] = [
   ...crowdScenarios,
   ...redirectScenarios,
   ...attestedScenarios,
+  ...rawFrameScenarios,
   ...exceptedDirectScenarios,
   ...gonePodScenarios,
   ...addressStormScenarios,

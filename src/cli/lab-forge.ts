@@ -1,0 +1,23 @@
+/**
+ * The hidden verb of a pod that lies: asks for a token by frames made by hand, as who it is not, and
+ * prints the answer. Words: interface, address to come from, MAC of the gateway, address and port to
+ * go to, request target.
+ */
+import { randomInt } from 'node:crypto';
+import { networkInterfaces } from 'node:os';
+import { forgeRequest } from '../lab/forged-request.ts';
+import { openFrameWire } from '../lab/frame-wire.ts';
+import type { Words } from './flags.ts';
+import { exitCodes, type Outside } from './outside.ts';
+
+export function labForge({ rest }: Words, outside: Outside): number {
+  const [name = '', fromIp = '', toMac = '', toIp = '', toPort = '', target = '/'] = rest;
+  const fromMac = networkInterfaces()[name]?.[0]?.mac ?? '';
+  using wire = openFrameWire(name);
+  const fromPort = randomInt(40_000, 60_000);
+  const ends = { fromMac, toMac, fromIp, fromPort, toIp, toPort: Number(toPort) };
+  const head = [`GET ${target} HTTP/1.1`, `Host: ${toIp}`, 'Metadata: true', 'Connection: close'];
+  const outcome = forgeRequest(wire, ends, `${head.join('\r\n')}\r\n\r\n`);
+  outside.stdout(outcome.kind === 'answered' ? outcome.text : `${outcome.why}\n`);
+  return outcome.kind === 'answered' ? exitCodes.ok : exitCodes.failed;
+}
