@@ -78,6 +78,7 @@ const verbs: Readonly<Record<string, Verb>> = {
         describe: 'How pods are redirected: ebpf, iptables or none.',
         default: 'iptables',
       },
+      times: { describe: 'How often to run all of that, 1 to 1000.', default: '1' },
       output: { describe: 'text or json (one object on standard output).', default: 'text' },
       keep: { describe: 'Leave the lab running, to try it by hand.' },
       list: { describe: 'List the scenarios.' },

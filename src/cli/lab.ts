@@ -19,11 +19,16 @@ import { exitCodes, untilStopped, type Outside } from './outside.ts';
 interface LabFlags {
   readonly scenario: string;
   readonly redirect: string;
+  /** One whole round after the other. */
+  readonly times: number;
   readonly output: 'text' | 'json';
   readonly keep: boolean;
   readonly list: boolean;
   readonly loopback: boolean;
 }
+
+/** Enough for a night. */
+const maxTimes = 1_000;
 
 export async function lab(words: Words, outside: Outside): Promise<number> {
   const flags = parseFlags(words);
@@ -80,12 +85,13 @@ async function runLab(
   const report = createReport(flags.output, outside.stdout);
   await using world = new World(ground, report.line);
   const { chosen, left } = choose(flags.scenario, ground);
-  report.begin(ground.kind, flags.redirect, chosen.length);
+  const all = Array.from({ length: flags.times }, () => chosen).flat();
+  report.begin(ground.kind, flags.redirect, all.length);
   for (const scenario of left) report.skipped(scenario);
   const result = await runScenarios({
     world,
     redirect: flags.redirect,
-    scenarios: chosen,
+    scenarios: all,
     stop: outside.stop,
     onStart: report.start,
     onEnd: report.end,
@@ -112,19 +118,22 @@ function choose(name: string, ground: Ground) {
 }
 
 function parseFlags(words: Words): LabFlags | string {
-  const known = new Set(['scenario', 'redirect', 'output', 'keep', 'list', 'loopback']);
+  const known = new Set(['scenario', 'redirect', 'times', 'output', 'keep', 'list', 'loopback']);
   const { flags } = words;
   const stray = Object.keys(flags).find((flag) => !known.has(flag));
   if (stray !== undefined) return `unknown flag --${stray}; see nmi lab --help`;
   const [strayWord] = words.rest;
   if (strayWord !== undefined) return `unknown word "${strayWord}"; see nmi lab --help`;
-  const { scenario = 'tour', redirect = 'iptables', output = 'text' } = flags;
+  const { scenario = 'tour', redirect = 'iptables', times = '1', output = 'text' } = flags;
   const names = ['tour', 'all', ...scenarios.map(({ name }) => name)];
   if (!names.includes(scenario)) {
     return `--scenario has the value "${scenario}"; allowed: ${names.join(', ')}`;
   }
   if (redirect !== 'ebpf' && redirect !== 'iptables' && redirect !== 'none') {
     return `--redirect has the value "${redirect}"; allowed: ebpf, iptables, none`;
+  }
+  if (!/^[1-9]\d{0,3}$/.test(times) || Number(times) > maxTimes) {
+    return `--times has the value "${times}"; allowed: a whole number from 1 to ${maxTimes}`;
   }
   if (output !== 'text' && output !== 'json') {
     return `--output has the value "${output}"; allowed: text, json`;
@@ -133,6 +142,7 @@ function parseFlags(words: Words): LabFlags | string {
   return {
     scenario,
     redirect,
+    times: Number(times),
     output,
     keep: isOn('keep'),
     list: isOn('list'),
@@ -144,6 +154,7 @@ function innerArgs(flags: LabFlags): readonly string[] {
   return [
     `--scenario=${flags.scenario}`,
     `--redirect=${flags.redirect}`,
+    `--times=${flags.times}`,
     `--output=${flags.output}`,
     ...(flags.keep ? ['--keep'] : []),
   ];

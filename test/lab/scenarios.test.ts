@@ -53,6 +53,22 @@ describe('the executable, as nmi lab', () => {
     assert.equal(run.code, 0, run.stderr);
   });
 
+  test('scenarios are run as many times as asked for, one whole round after the other', async () => {
+    const flags = ['--loopback', '--scenario', 'no-identity', '--times', '3', '--output', 'json'];
+    const run = await lab.run(...flags);
+    const names = parseLabResult(run).scenarios.map(({ name }) => name);
+    assert.deepEqual(names, ['no-identity', 'no-identity', 'no-identity']);
+    assert.equal(run.code, 0, run.stderr);
+    for (const wrong of ['0', '-1', 'x', '1.5', '1001']) {
+      const refused = await lab.run('--loopback', '--times', wrong);
+      assert.equal(refused.code, 2, wrong);
+      assert.match(
+        refused.stderr,
+        /--times has the value ".*"; allowed: a whole number from 1 to 1000/,
+      );
+    }
+  });
+
   test('without the redirect it leaks, says so and exits 1', { skip: fabricSkip }, async () => {
     const run = await lab.run('--redirect', 'none', '--scenario', 'leak', '--output', 'json');
     const result = parseLabResult(run);
