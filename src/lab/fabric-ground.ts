@@ -14,6 +14,8 @@ import { nodeName, type Ground, type RunResult } from './world.ts';
 const kubePort = 6443;
 const entraPort = 8443;
 const probePort = 8085;
+/** Programs of an agent that this machine may have are not the lab's to take away. */
+const strangeFolder = '/sys/fs/bpf/nmi-lab';
 
 /** @param redirect how the agent redirects, as its flag takes it. */
 export async function openFabricGround(
@@ -45,7 +47,7 @@ export async function openFabricGround(
   const redirectFlags = [
     `--redirect=${redirect}`,
     ...(cgroups === undefined
-      ? []
+      ? [`--bpf-pin-folder=${strangeFolder}`]
       : [`--cgroup-root=${cgroups.root}`, `--bpf-pin-folder=${cgroups.pinFolder}`]),
   ];
   const owned = opening.move();

@@ -45,6 +45,8 @@ export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
       ...surroundings.agentFlags,
       ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
       ...['--redirect=none', `--nmi-listen-address=${host}`, `--nmi-port=${port}`],
+      // Programs of an agent that this machine may have are not the lab's to tell of.
+      '--bpf-pin-folder=/sys/fs/bpf/nmi-lab',
       ...[`--metadata-ip=${host}`, `--metadata-port=${surroundings.imds.port}`],
       ...[`--http-probe-port=${adminPort}`, `--prometheus-port=${adminPort}`],
       '--allow-network-plugin-kubenet',

@@ -6,6 +6,7 @@ import { openAddressRedirect } from '../redirect/address.ts';
 import { findCgroupRoot, findPodsRoot } from '../redirect/cgroup-tree.ts';
 import { findPinObstacle } from '../redirect/ebpf-pins.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../redirect/ebpf.ts';
+import { replacePrograms, tellOfPrograms } from '../redirect/former-programs.ts';
 import { openIptablesRedirect, type IptablesRedirect } from '../redirect/iptables.ts';
 import { nativeModule } from '../redirect/native.ts';
 import { noRedirect } from '../redirect/none.ts';
@@ -40,14 +41,14 @@ export function chooseRedirect(config: Config): RedirectChoice {
   const { metadataIp, metadataPort } = config;
   switch (config.redirect) {
     case 'none':
-      return { redirect: noRedirect(), ...plain };
+      return { redirect: tellOfPrograms(noRedirect(), config.bpfPinFolder), ...plain };
     case 'address': {
       const target = { metadataIp, metadataPort };
       const redirect = openAddressRedirect({ target, force: config.forceAddress });
-      return { redirect, ...plain };
+      return { redirect: replacePrograms(redirect, config.bpfPinFolder), ...plain };
     }
     case 'iptables':
-      return { redirect: iptables(config), ...plain };
+      return { redirect: iptablesAlone(config), ...plain };
     case 'pinned': {
       const redirect = openPinnedRedirect({
         pinFolder: config.bpfPinFolder,
@@ -61,7 +62,7 @@ export function chooseRedirect(config: Config): RedirectChoice {
       const missing = missingForEbpf(config);
       return missing === undefined
         ? ebpf(config, 'the kernel has eBPF for cgroups, and pods are in the cgroup2 tree')
-        : { redirect: iptables(config), ...plain, why: withoutEbpf(config, missing) };
+        : { redirect: iptablesAlone(config), ...plain, why: withoutEbpf(config, missing) };
     }
   }
 }
@@ -96,6 +97,10 @@ function podsRootOf({ cgroupRoot }: Config): () => string | undefined {
       throw error;
     }
   };
+}
+
+function iptablesAlone(config: Config): Redirect {
+  return replacePrograms(iptables(config), config.bpfPinFolder);
 }
 
 function iptables(config: Config, straightWay?: () => StraightWay | undefined): IptablesRedirect {

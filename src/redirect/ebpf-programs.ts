@@ -18,6 +18,7 @@ import {
   type ProgramSettings,
 } from './ebpf-settings.ts';
 import {
+  isBpffs,
   listPins,
   promotePin,
   publishPins,
@@ -27,6 +28,7 @@ import {
 } from './ebpf-pins.ts';
 import { diffExempt, readExempt, syncExempt, type WantedExempt } from './exempt-cgroups.ts';
 import { inKernel, isMissing, type MapInfo, type NativeModule, type Programs } from './native.ts';
+import { RedirectError } from './redirect.ts';
 import { listStraightPins, straightPinName } from './straight-way.ts';
 
 /** What the kernel is to hold. */
@@ -56,6 +58,9 @@ const HOOKS: readonly Hook[] = [
   { name: 'connect6', program: 'nmi_connect6', attachType: 11 },
   { name: 'connect4', program: 'nmi_connect4', attachType: 10 },
 ];
+
+/** Their pins, what redirects first. */
+const LINKS = HOOKS.toReversed().map(({ name }) => `link_${name}`);
 
 const CGROUP_LINK = 3;
 const SETTINGS_MAP = '.rodata.nmi';
@@ -249,17 +254,42 @@ export function cutOlderSockets(wanted: WantedPrograms): number {
 
 /** Takes everything of ours away, what redirects first. @throws RedirectError */
 export function removePrograms(pinFolder: string): void {
-  inKernel((native) => {
-    const names = listPins(pinFolder);
-    for (const { name } of HOOKS.toReversed()) {
-      // Taking the pin away detaches too, but only when the kernel comes round to it.
-      if (names.includes(`link_${name}`)) native.detach(join(pinFolder, `link_${name}`));
-    }
-    for (const name of names) {
-      if (isOurs(name)) unpin(pinFolder, name);
-    }
-    removePinFolder(pinFolder);
-  });
+  const names = listOwnPins(pinFolder);
+  for (const link of LINKS.filter((name) => names.includes(name))) {
+    detachAtOnce(join(pinFolder, link));
+  }
+  unpinPrograms(pinFolder);
+}
+
+/** Taking the pin away detaches too, but only when the kernel comes round to it. */
+function detachAtOnce(pin: string): void {
+  try {
+    inKernel((native) => {
+      native.detach(pin);
+    });
+  } catch (error) {
+    // It takes CAP_BPF, which somebody who only cleans up may not have.
+    if (!(error instanceof RedirectError) || error.code !== 'NOT_PERMITTED') throw error;
+  }
+}
+
+/**
+ * Unlinks all of our pins, what redirects first. Takes no right but to write there; the kernel
+ * detaches what nothing else holds within milliseconds.
+ * @throws RedirectError
+ */
+export function unpinPrograms(pinFolder: string): void {
+  const names = listOwnPins(pinFolder);
+  const links = LINKS.filter((name) => names.includes(name));
+  for (const name of new Set([...links, ...names])) unpin(pinFolder, name);
+  removePinFolder(pinFolder);
+}
+
+/** What of ours is pinned, by name. @throws RedirectError where it may not be looked at. */
+export function listOwnPins(pinFolder: string): readonly string[] {
+  const names = listPins(pinFolder).filter(isOurs);
+  // Files of these names in another file system are somebody's own.
+  return names.length > 0 && isBpffs(pinFolder) ? names : [];
 }
 
 function isOurs(name: string): boolean {

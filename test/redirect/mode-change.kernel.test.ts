@@ -1,0 +1,125 @@
+/** From one way of redirecting to another, on a node where the former has left what it made. */
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { replacePrograms } from '../../src/redirect/former-programs.ts';
+import { openIptablesRedirect } from '../../src/redirect/iptables.ts';
+import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
+import { whyNoBpfTests } from './cgroup-ground.ts';
+import { EbpfWorld, type Client } from './ebpf-world.ts';
+import { sweepDeadNamespaces, whyNoKernelTests } from './namespaces.ts';
+
+const skip = (await whyNoKernelTests('iptables-nft-save', 'nsenter', 'setpriv')) || whyNoBpfTests();
+if (skip === false) await sweepDeadNamespaces();
+
+const main = join(import.meta.dirname, '../../src/main.ts');
+const dial = `dial ${DEFAULT_TARGET.metadataIp} 80`;
+const all = 'net_admin,+bpf,+net_raw';
+
+describe('a node that was redirected by eBPF', { skip }, () => {
+  let world: EbpfWorld;
+  let pod: Client;
+  /** Where the next agent runs: not in the cgroup that the former one exempted. */
+  let next: Client;
+
+  before(async () => {
+    world = await EbpfWorld.open();
+    await world.startCloud();
+    pod = world.client(world.podA, 'poda/c1');
+    next = world.client(world.node, 'podnext/c1');
+    await world.redirect().prepare();
+    await world.startAgent();
+  });
+  after(() => world.close());
+  beforeEach(async () => {
+    await world.redirect().prepare();
+    assert.equal((await world.redirect().install()).state, 'active');
+    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+  });
+  afterEach(async () => {
+    assert.equal(nmi(all, 'remove', '--redirect=ebpf').status, 0);
+  });
+
+  /** `nmi redirect` on that node, as uid 0 with these capabilities alone. */
+  function nmi(capabilities: string, action: string, ...flags: readonly string[]) {
+    const words = [`--bpf-pin-folder=${world.pinFolder}`, `--cgroup-root=${world.tree.path}`];
+    const bounding = capabilities === '' ? '-all' : `-all,+${capabilities}`;
+    const run = spawnSync(
+      'nsenter',
+      [
+        ...[`--net=/run/netns/${world.node.name}`, '--', 'setpriv', `--bounding-set=${bounding}`],
+        ...['--inh-caps=-all', '--', process.execPath, main, 'redirect', action],
+        ...[...words, '--iptables-backend=nft', ...flags],
+      ],
+      { encoding: 'utf8', timeout: 60_000 },
+    );
+    return { ...run, said: `${run.stdout}${run.stderr}` };
+  }
+
+  it('goes over to iptables under load, without a connection elsewhere', async () => {
+    assert.equal(await pod.tell('storm'), 'storming');
+    const behind = openIptablesRedirect({ host: world.node.host, backend: 'nft' });
+    const redirect = replacePrograms(behind, world.pinFolder);
+    const found = await redirect.verify();
+    assert.equal(found.state, 'broken');
+    assert.deepEqual(found.problems, [
+      `programs of the eBPF mode are pinned in ${world.pinFolder}`,
+    ]);
+    const status = await redirect.install();
+    assert.equal(status.state, 'active');
+    assert.deepEqual(status.changed, ['programs of the eBPF mode taken away']);
+    assert.deepEqual(await redirect.verify(), { ...found, state: 'active', problems: [] });
+    const seen = await pod.tell('calm');
+    assert.deepEqual(Object.keys(JSON.parse(seen) as object), ['agent'], seen);
+    assert.ok(!existsSync(world.pinFolder));
+    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unattested/);
+    assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4/);
+  });
+
+  it('goes over to iptables with the rights of that mode, and back', async () => {
+    assert.match(await next.tell(dial), /^agent sees/, 'the trap must be there');
+    const over = nmi('net_admin', 'install', '--redirect=iptables');
+    assert.equal(over.status, 0, over.said);
+    assert.match(over.said, /changed: programs of the eBPF mode taken away\n/);
+    assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4/);
+    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unattested/);
+    const back = nmi(all, 'install', '--redirect=ebpf');
+    assert.equal(back.status, 0, back.said);
+    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+  });
+
+  it('goes over when auto finds that it may not load programs any more', async () => {
+    const over = nmi('net_admin', 'install');
+    assert.equal(over.status, 0, over.said);
+    assert.match(over.said, /^iptables: active /);
+    assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4/);
+  });
+
+  it('stays closed, and says so, where the programs cannot be taken away', async () => {
+    execFileSync('mount', ['-o', 'remount,ro', world.bpf.path]);
+    try {
+      const over = nmi('net_admin', 'install', '--redirect=iptables');
+      assert.equal(over.status, 1, over.said);
+      assert.match(over.said, /^iptables: broken .*\n  problem: programs of .* pinned in .*EROFS/);
+      assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+    } finally {
+      execFileSync('mount', ['-o', 'remount,rw', world.bpf.path]);
+    }
+  });
+
+  it('is left as it is by no redirect at all, which tells of the programs', async () => {
+    const pins = readdirSync(world.pinFolder);
+    for (const action of ['verify', 'install']) {
+      const none = nmi('', action, '--redirect=none');
+      assert.equal(none.status, 1, none.said);
+      assert.match(
+        none.said,
+        /problem: programs of the eBPF mode are pinned in .*: nmi redirect remove/,
+      );
+    }
+    assert.deepEqual(readdirSync(world.pinFolder), pins);
+    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+  });
+});
