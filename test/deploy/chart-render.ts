@@ -77,6 +77,11 @@ export interface Container {
   readonly image: string;
   readonly command?: readonly string[];
   readonly args?: readonly string[];
+  readonly env?: readonly {
+    readonly name: string;
+    readonly value?: string;
+    readonly valueFrom?: { readonly fieldRef: { readonly fieldPath: string } };
+  }[];
   readonly securityContext: {
     readonly runAsUser?: number;
     readonly capabilities: { readonly drop: readonly string[]; readonly add?: readonly string[] };
@@ -124,14 +129,27 @@ export function agentOf(objects: readonly KubeObject[]): Container {
   return agent;
 }
 
-const podUid = '7e570000-1ab0-4000-8000-000000000001';
-
 /** The agent's arguments by flag, as the command line would read them. */
 export function flagsOf({ args = [] }: Container): Readonly<Record<string, string>> {
   return Object.fromEntries(
     args.map((arg) => {
       const [, name = '', value = 'true'] = /^--?([^=]+)(?:=(.*))?$/s.exec(arg) ?? [];
-      return [name, value.replace('$(NODE_NAME)', 'node-1').replace('$(POD_UID)', podUid)];
+      return [name, value.replace('$(NODE_NAME)', 'node-1')];
     }),
+  );
+}
+
+const fields: Readonly<Record<string, string>> = {
+  ...{ 'spec.nodeName': 'node-1', 'status.hostIP': '10.0.0.4' },
+  'metadata.uid': '7e570000-1ab0-4000-8000-000000000001',
+};
+
+/** Its variables, as a verb finds them that somebody types in the container. */
+export function environmentOf({ env = [] }: Container): Readonly<Record<string, string>> {
+  return Object.fromEntries(
+    env.map(({ name, value, valueFrom }) => [
+      name,
+      value ?? fields[valueFrom?.fieldRef.fieldPath ?? ''] ?? '',
+    ]),
   );
 }

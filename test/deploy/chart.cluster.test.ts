@@ -14,6 +14,7 @@ import { provideClusters, provideHelm } from '../cluster/support/binaries.ts';
 import {
   agentOf,
   daemonSetOf,
+  environmentOf,
   flagsOf,
   objectsOf,
   renderChart,
@@ -45,7 +46,7 @@ function rightsOf(all: readonly KubeObject[]): readonly string[] {
 
 /** As the program understands its arguments. */
 function configOf(container: Container): Config {
-  const parsed = parseConfig(flagsOf(container), {});
+  const parsed = parseConfig(flagsOf(container), environmentOf(container));
   assert.ok(parsed.ok, JSON.stringify(parsed));
   return parsed.config;
 }
@@ -208,7 +209,8 @@ describe('the chart', { skip }, () => {
 
   it('starts the agent with arguments that it accepts, each value under its flag', () => {
     const parse = (values: object) => {
-      const parsed = parseConfig(flagsOf(agentOf(objects(values))), {});
+      const agent = agentOf(objects(values));
+      const parsed = parseConfig(flagsOf(agent), environmentOf(agent));
       assert.ok(parsed.ok, JSON.stringify(parsed));
       return parsed;
     };
@@ -298,26 +300,34 @@ describe('the chart', { skip }, () => {
     assert.ok(opener.args.includes('--nmi-listen-address=127.0.0.1'));
     assert.ok(opener.args.includes('--iptables-backend=legacy'));
     assert.deepEqual(opener.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'BPF']);
-    assert.ok(opener.args.includes('--bpf-pin-folder=/host/bpf/nmi'));
+    assert.equal(environmentOf(opener)['NMI_BPF_PIN_FOLDER'], '/host/bpf/nmi');
     const [idle] = template.spec.containers;
     assert.deepEqual(idle?.command, ['sleep', 'infinity']);
     assert.equal(idle?.securityContext.capabilities.add, undefined);
     assert.equal(updateStrategy.rollingUpdate['maxUnavailable'], '100%');
   });
 
-  /** Of a way of redirecting: capabilities, mounts and volumes, and the flags that tell of them. */
+  /** Of a way of redirecting: capabilities, mounts and volumes, and the variables that tell of them. */
   const needs: Readonly<Record<string, readonly (readonly string[])[]>> = {
     auto: [
       ['NET_ADMIN', 'NET_RAW', 'BPF'],
       ['xtables-lock /run/xtables.lock', 'bpf /host/bpf', 'cgroup /host/cgroup read-only'],
-      ['cgroup-root=/host/cgroup', 'bpf-pin-folder=/host/bpf/nmi'],
+      ['NMI_CGROUP_ROOT=/host/cgroup', 'NMI_BPF_PIN_FOLDER=/host/bpf/nmi'],
     ],
-    iptables: [['NET_ADMIN', 'NET_RAW'], ['xtables-lock /run/xtables.lock'], []],
-    address: [['NET_ADMIN', 'NET_BIND_SERVICE'], [], []],
-    none: [[], [], []],
+    iptables: [
+      ['NET_ADMIN', 'NET_RAW'],
+      ['xtables-lock /run/xtables.lock', 'bpf /host/bpf'],
+      ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi'],
+    ],
+    address: [
+      ['NET_ADMIN', 'NET_BIND_SERVICE'],
+      ['bpf /host/bpf'],
+      ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi'],
+    ],
+    none: [[], ['bpf /host/bpf read-only'], ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi']],
   };
   for (const redirect of ['', 'auto', 'ebpf', 'iptables', 'address', 'none']) {
-    const [capabilities, mounts, flags] = needs[redirect] ?? needs['auto'] ?? [];
+    const [capabilities, mounts, variables] = needs[redirect] ?? needs['auto'] ?? [];
     it(`gives what the redirect "${redirect}" needs, and no more`, () => {
       const all = objects({ nmi: { redirect, allowNetworkPluginKubenet: true } });
       const agent = agentOf(all);
@@ -332,10 +342,10 @@ describe('the chart', { skip }, () => {
         volumes.map(({ name }) => name),
         names,
       );
-      const told = Object.entries(flagsOf(agent)).filter(([name]) => /^(cgroup|bpf)-/.test(name));
+      const told = Object.entries(environmentOf(agent)).filter(([name]) => name.startsWith('NMI_'));
       assert.deepEqual(
         told.map((words) => words.join('=')),
-        flags,
+        variables,
       );
     });
   }
@@ -359,6 +369,7 @@ describe('the chart', { skip }, () => {
     assert.equal(server.redirect, 'pinned');
     assert.equal(server.bpfPinFolder, side.bpfPinFolder);
     assert.equal(server.cgroupRoot, side.cgroupRoot);
+    assert.equal(side.podUid, '7e570000-1ab0-4000-8000-000000000001');
     assert.deepEqual([server.probePort, server.metricsPort], [8085, 9090]);
     assert.deepEqual([side.probePort, side.metricsPort], [8086, 9091]);
     const writable = (serving.volumeMounts ?? []).filter(({ readOnly }) => readOnly !== true);
@@ -374,9 +385,25 @@ describe('the chart', { skip }, () => {
 
   it('leaves paths of the container to who names them', () => {
     const nmi = { cgroupRoot: '/host/cgroup/kubelet', bpfPinFolder: '/host/bpf/other' };
-    const flags = flagsOf(agentOf(objects({ nmi })));
-    assert.equal(flags['cgroup-root'], '/host/cgroup/kubelet');
-    assert.equal(flags['bpf-pin-folder'], '/host/bpf/other');
+    const agent = agentOf(objects({ nmi }));
+    const typed = parseConfig({ node: 'any' }, environmentOf(agent));
+    assert.ok(typed.ok);
+    for (const { cgroupRoot, bpfPinFolder } of [configOf(agent), typed.config]) {
+      assert.equal(cgroupRoot, '/host/cgroup/kubelet');
+      assert.equal(bpfPinFolder, '/host/bpf/other');
+    }
+  });
+
+  it('opens the nodes also where the agent of today has no redirect', () => {
+    const all = objects({ uninstall: { openNodes: true }, nmi: { redirect: 'none' } });
+    const [opener] = daemonSetOf(all).template.spec.initContainers ?? [];
+    assert.deepEqual(opener?.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'BPF']);
+    assert.ok(opener.volumeMounts?.some(({ name, readOnly }) => name === 'bpf' && !readOnly));
+    const config = parseConfig(
+      { node: 'any', ...flagsOf({ ...opener, args: opener.args?.slice(2) ?? [] }) },
+      environmentOf(opener),
+    );
+    assert.ok(config.ok && config.config.redirect === 'auto');
   });
 
   it('gives no capability, mount, probe or port that the settings have no use for', () => {
@@ -389,8 +416,12 @@ describe('the chart', { skip }, () => {
     const all = objects({ nmi });
     const agent = agentOf(all);
     assert.equal(agent.securityContext.capabilities.add, undefined);
-    assert.equal(agent.volumeMounts, undefined);
-    assert.equal(daemonSetOf(all).template.spec.volumes, undefined);
+    assert.deepEqual(agent.volumeMounts, [{ name: 'bpf', mountPath: '/host/bpf', readOnly: true }]);
+    const { volumes = [] } = daemonSetOf(all).template.spec;
+    assert.deepEqual(
+      volumes.map(({ name }) => name),
+      ['bpf'],
+    );
     assert.equal(agent.livenessProbe, undefined);
     assert.equal(agent.readinessProbe, undefined);
     assert.equal(agent.ports, undefined);

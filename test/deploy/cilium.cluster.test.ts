@@ -65,8 +65,11 @@ describe('the redirect by Cilium', { skip: provided.missing ?? false }, async ()
     const agent = agentOf(objects);
     assert.deepEqual(agent.securityContext.capabilities, { drop: ['ALL'] });
     assert.deepEqual(
-      agent.volumeMounts?.map(({ name }) => name),
-      ['kubelet-config'],
+      agent.volumeMounts?.map(({ name, readOnly }) => [name, readOnly]),
+      [
+        ['bpf', true],
+        ['kubelet-config', true],
+      ],
     );
     const environment = Object.fromEntries(values.nmi.env.map(({ name }) => [name, '10.224.0.4']));
     const parsed = parseConfig(flagsOf(agent), environment);

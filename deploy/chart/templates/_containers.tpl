@@ -10,12 +10,17 @@
 {{- include "nmi.isOn" .Values.nmi.privilegeSplit -}}
 {{- end -}}
 
-{{/* The values of the container that keeps the kernel's side, with privilegeSplit or without. */}}
+{{/*
+The values of the container that keeps the kernel's side, with privilegeSplit or without. An agent without
+a redirect has no right to open a node that had one before.
+*/}}
 {{- define "nmi.kernelValues" -}}
 {{- $values := deepCopy .Values -}}
 {{- if include "nmi.isSplit" . -}}
 {{- $ports := dict "probePort" .Values.nmi.redirectSide.probePort "prometheusPort" .Values.nmi.redirectSide.prometheusPort -}}
 {{- $_ := mergeOverwrite $values (dict "nmi" (merge (dict "redirect" "ebpf") $ports)) -}}
+{{- else if and (include "nmi.isOn" .Values.uninstall.openNodes) (eq (include "nmi.redirect" .) "none") -}}
+{{- $_ := mergeOverwrite $values (dict "nmi" (dict "redirect" "auto")) -}}
 {{- end -}}
 {{- toYaml $values -}}
 {{- end -}}
@@ -82,17 +87,15 @@ capabilities:
   {{- end }}
 {{- end -}}
 
-{{/* Of the values, and of where the host's file systems are in the container. */}}
-{{- define "nmi.allFlags" -}}
-{{- include "nmi.flags" . }}
+{{/*
+Where the host's file systems are in the container, by variables: a verb that somebody types in there has
+them too.
+*/}}
+{{- define "nmi.places" -}}
 {{- if include "nmi.readsPins" . }}
-{{- if not .Values.nmi.cgroupRoot }}
-- --cgroup-root=/host/cgroup
+- { name: NMI_CGROUP_ROOT, value: {{ .Values.nmi.cgroupRoot | default "/host/cgroup" | quote }} }
 {{- end }}
-{{- if not .Values.nmi.bpfPinFolder }}
-- --bpf-pin-folder=/host/bpf/nmi
-{{- end }}
-{{- end }}
+- { name: NMI_BPF_PIN_FOLDER, value: {{ .Values.nmi.bpfPinFolder | default "/host/bpf/nmi" | quote }} }
 {{- end -}}
 
 {{/* The agent: with privilegeSplit the server alone, else the kernel's side too, in one process. */}}
@@ -104,7 +107,7 @@ args:
   - --node=$(NODE_NAME)
   - --operation-mode=managed
   - --forceNamespaced
-  {{- with include "nmi.allFlags" . | trim }}
+  {{- with include "nmi.flags" . | trim }}
   {{- . | nindent 2 }}
   {{- end }}
 env:
@@ -112,6 +115,7 @@ env:
     valueFrom:
       fieldRef:
         fieldPath: spec.nodeName
+  {{- include "nmi.places" . | trim | nindent 2 }}
   {{- with .Values.nmi.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -145,16 +149,16 @@ imagePullPolicy: {{ .Values.image.imagePullPolicy }}
 args:
   - redirect
   - run
-  # Else only this container would be exempt, not the one that fetches.
-  - --pod-uid=$(POD_UID)
-  {{- with include "nmi.allFlags" . | trim }}
+  {{- with include "nmi.flags" . | trim }}
   {{- . | nindent 2 }}
   {{- end }}
 env:
-  - name: POD_UID
+  # Else only this container would be exempt, not the one that fetches.
+  - name: NMI_POD_UID
     valueFrom:
       fieldRef:
         fieldPath: metadata.uid
+  {{- include "nmi.places" . | trim | nindent 2 }}
 {{- if ne (include "nmi.metricsPort" .) "0" }}
 ports:
   - name: kernel-metrics
@@ -198,6 +202,12 @@ exempt.
 {{- else if include "nmi.readsPins" . }}
 - { name: pins, mountPath: /host/bpf/nmi, readOnly: true }
 - { name: cgroup, mountPath: /host/cgroup, readOnly: true }
+{{- else if eq (include "nmi.redirect" .) "none" }}
+# To tell of what an agent by eBPF left.
+- { name: bpf, mountPath: /host/bpf, readOnly: true }
+{{- else }}
+# To take away what an agent by eBPF left.
+- { name: bpf, mountPath: /host/bpf }
 {{- end }}
 {{- end -}}
 
@@ -216,9 +226,10 @@ exempt.
 - name: xtables-lock
   hostPath: { path: /run/xtables.lock, type: FileOrCreate }
 {{- end }}
-{{- if include "nmi.mayUseEbpf" . }}
+# The kernel's own folder, there whether a BPF file system is mounted or not.
 - name: bpf
   hostPath: { path: /sys/fs/bpf, type: Directory }
+{{- if include "nmi.mayUseEbpf" . }}
 - name: cgroup
   hostPath: { path: /sys/fs/cgroup, type: Directory }
 {{- end }}
@@ -246,9 +257,11 @@ imagePullPolicy: {{ .Values.image.imagePullPolicy }}
 args:
   - redirect
   - remove
-  {{- with include "nmi.allFlags" . | trim }}
+  {{- with include "nmi.flags" . | trim }}
   {{- . | nindent 2 }}
   {{- end }}
+env:
+  {{- include "nmi.places" . | trim | nindent 2 }}
 securityContext:
   {{- include "nmi.kernelSecurityContext" . | nindent 2 }}
 {{- with include "nmi.kernelMounts" . | trim }}

@@ -152,14 +152,12 @@ function openAgent(port: number, difference: Difference): AgentProcess {
       const [program, ...words] = containerCommand({
         ...{ spec, container, root, cgroup: cgroups.addPod(uid), host: host() },
         shared: [`${dirname(KUBECONFIG)}/`],
-        environment: { KUBECONFIG, NODE_NAME: node },
+        environment: { KUBECONFIG },
+        fields: { 'spec.nodeName': node, 'metadata.uid': uid },
         args: flags,
         ...(capabilities === undefined ? {} : { capabilities }),
       });
-      const expanded = words.map((word) =>
-        word.replace('$(NODE_NAME)', node).replace('$(POD_UID)', uid),
-      );
-      return fabric.exec('node', program, expanded);
+      return fabric.exec('node', program, words);
     },
   });
 }

@@ -19,6 +19,11 @@ export interface Container {
   readonly name: string;
   /** Absent for a container with a command of its own. */
   readonly args?: readonly string[];
+  readonly env?: readonly {
+    readonly name: string;
+    readonly value?: string;
+    readonly valueFrom?: { readonly fieldRef: { readonly fieldPath: string } };
+  }[];
   readonly securityContext: {
     readonly runAsUser: number;
     readonly allowPrivilegeEscalation: boolean;
@@ -64,6 +69,9 @@ export interface ContainerOptions {
   readonly shared?: readonly string[];
   /** Instead of those of the manifest. */
   readonly capabilities?: readonly string[];
+  /** Of the pod, by path, where the manifest asks for them. */
+  readonly fields?: Readonly<Record<string, string>>;
+  /** Beside that of the manifest. */
   readonly environment: Readonly<Record<string, string>>;
   /** What follows the arguments of the manifest. */
   readonly args: readonly string[];
@@ -114,7 +122,14 @@ export function containerCommand(options: ContainerOptions): readonly [string, .
   // chroot itself takes the last ones; who is not root loses them there with all others.
   const ofChroot = user === 0 ? ['SYS_CHROOT'] : ['SYS_CHROOT', 'SETUID', 'SETGID'];
   const bounding = ['-all', ...[...granted, ...ofChroot].map((name) => `+${name.toLowerCase()}`)];
-  const variables = { PATH: '/bin:/sbin:/usr/bin:/usr/sbin', ...environment };
+  const variables: Readonly<Record<string, string>> = {
+    PATH: '/bin:/sbin:/usr/bin:/usr/sbin',
+    ...manifestVariables(container, options.fields ?? {}),
+    ...environment,
+  };
+  const args = [...(container.args ?? []), ...options.args].map((word) =>
+    word.replaceAll(/\$\((\w+)\)/g, (_, name: string) => variables[name] ?? ''),
+  );
   return [
     ...(['env', '-i', ...Object.entries(variables).map(([k, v]) => `${k}=${v}`)] as const),
     ...[
@@ -127,8 +142,21 @@ export function containerCommand(options: ContainerOptions): readonly [string, .
       root,
       bounding.join(','),
     ],
-    ...['nmi', ...(container.args ?? []), ...options.args],
+    ...['nmi', ...args],
   ];
+}
+
+function manifestVariables(
+  { env = [] }: Container,
+  fields: Readonly<Record<string, string>>,
+): Readonly<Record<string, string>> {
+  return Object.fromEntries(
+    env.map(({ name, value, valueFrom }) => {
+      const text = value ?? fields[valueFrom?.fieldRef.fieldPath ?? ''];
+      assert.ok(text !== undefined, `nothing stands for the variable ${name}`);
+      return [name, text];
+    }),
+  );
 }
 
 /** As a runtime does it before the root becomes read-only. */
