@@ -2,9 +2,10 @@
  * `nmi redirect install|verify|remove|run|probe`: the kernel side alone, for an init container, a check
  * by hand, and the one way to open a node again.
  */
-import { parseConfig, renderProblem } from '../nmi/config.ts';
-import { chooseRedirect } from '../nmi/choose-redirect.ts';
-import { RedirectError, type Redirect, type RedirectStatus } from '../redirect/redirect.ts';
+import { parseConfig, renderProblem, type Config } from '../nmi/config.ts';
+import { chooseRedirect, type RedirectChoice } from '../nmi/choose-redirect.ts';
+import { listOwnPins } from '../redirect/ebpf-programs.ts';
+import { RedirectError, type RedirectStatus } from '../redirect/redirect.ts';
 import type { Words } from './flags.ts';
 import { exitCodes, type Outside } from './outside.ts';
 import { keepRedirect } from './redirect-run.ts';
@@ -16,8 +17,6 @@ const presets = { node: 'unnamed', 'http-probe-port': '0', 'prometheus-port': '0
 
 const directNeedsOneProcess =
   '--excepted-pods=direct needs nmi run in the same process: this one does not know the pods';
-
-type Action = (typeof actions)[number];
 
 export async function redirect(words: Words, outside: Outside): Promise<number> {
   const [action, ...stray] = words.rest;
@@ -45,7 +44,8 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
       return exitCodes.usage;
     }
     if (known === 'run') return await keepRedirect(parsed.config, outside);
-    return await act(known, chooseRedirect(parsed.config).redirect, outside);
+    if (known === 'remove') return await remove(parsed.config, outside);
+    return await act(known, chooseRedirect(parsed.config), outside);
   } catch (error) {
     if (!(error instanceof RedirectError)) throw error;
     outside.stderr(`nmi redirect: ${error.code}: ${error.message}\n`);
@@ -55,25 +55,40 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
   }
 }
 
+/**
+ * Where no single way is named, all that an agent of another one may have left is taken away: what
+ * `auto` takes here and now says nothing about that. The eBPF mode has iptables behind itself.
+ */
+async function remove(config: Config, outside: Outside): Promise<number> {
+  const isNamed = config.redirect !== 'auto' && config.redirect !== 'none';
+  const { redirect: mode } = chooseRedirect(isNamed ? config : { ...config, redirect: 'ebpf' });
+  await mode.remove();
+  const left = listOwnPins(config.bpfPinFolder);
+  if (left.length > 0) {
+    const what = `${left.join(', ')} in ${config.bpfPinFolder}`;
+    outside.stderr(`nmi redirect: still pinned: ${what}; an agent that runs puts it back\n`);
+    return exitCodes.failed;
+  }
+  outside.stdout('removed: pods reach the real metadata endpoint again\n');
+  return exitCodes.ok;
+}
+
 async function act(
-  action: Exclude<Action, 'run' | 'probe'>,
-  mode: Redirect,
+  action: 'install' | 'verify',
+  choice: RedirectChoice,
   outside: Outside,
 ): Promise<number> {
-  if (action === 'remove') {
-    await mode.remove();
-    outside.stdout('removed: pods reach the real metadata endpoint again\n');
-    return exitCodes.ok;
-  }
+  const { redirect: mode } = choice;
   if (action === 'install') await mode.prepare();
   const status = action === 'install' ? await mode.install() : await mode.verify();
-  outside.stdout(renderStatus(mode, status));
+  outside.stdout(renderStatus(choice, status));
   return status.state === 'active' || status.state === 'off' ? exitCodes.ok : exitCodes.failed;
 }
 
-function renderStatus(mode: Redirect, status: RedirectStatus): string {
+function renderStatus({ redirect: mode, why }: RedirectChoice, status: RedirectStatus): string {
   const lines = [
     `${mode.mode}: ${status.state} (${status.detail})`,
+    `  why this one: ${why}`,
     ...(status.changed ?? []).map((change) => `  changed: ${change}`),
     ...status.problems.map((problem) => `  problem: ${problem}`),
   ];

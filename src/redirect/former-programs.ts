@@ -27,8 +27,9 @@ export function replacePrograms(redirect: Redirect, pinFolder: string): Redirect
     },
     verify: async () => withProblem(await redirect.verify(), findPrograms(pinFolder)),
     remove: async () => {
-      await redirect.remove();
+      // First: while they stand, what they lead to must stand too.
       unpinPrograms(pinFolder);
+      await redirect.remove();
     },
   };
 }

@@ -44,16 +44,33 @@ describe('a node that was redirected by eBPF', { skip }, () => {
 
   /** `nmi redirect` on that node, as uid 0 with these capabilities alone. */
   function nmi(capabilities: string, action: string, ...flags: readonly string[]) {
-    const words = [`--bpf-pin-folder=${world.pinFolder}`, `--cgroup-root=${world.tree.path}`];
+    const places = [`--bpf-pin-folder=${world.pinFolder}`, `--cgroup-root=${world.tree.path}`];
+    return start(capabilities, action, [...places, ...flags], {});
+  }
+
+  /** As somebody types it in the agent's container. */
+  function nmiByEnvironment(action: string) {
+    return start(all, action, [], {
+      NMI_BPF_PIN_FOLDER: world.pinFolder,
+      NMI_CGROUP_ROOT: world.tree.path,
+    });
+  }
+
+  function start(
+    capabilities: string,
+    action: string,
+    flags: readonly string[],
+    environment: Readonly<Record<string, string>>,
+  ) {
     const bounding = capabilities === '' ? '-all' : `-all,+${capabilities}`;
     const run = spawnSync(
       'nsenter',
       [
         ...[`--net=/run/netns/${world.node.name}`, '--', 'setpriv', `--bounding-set=${bounding}`],
         ...['--inh-caps=-all', '--', process.execPath, main, 'redirect', action],
-        ...[...words, '--iptables-backend=nft', ...flags],
+        ...['--iptables-backend=nft', ...flags],
       ],
-      { encoding: 'utf8', timeout: 60_000 },
+      { encoding: 'utf8', timeout: 60_000, env: { ...process.env, ...environment } },
     );
     return { ...run, said: `${run.stdout}${run.stderr}` };
   }
@@ -93,7 +110,10 @@ describe('a node that was redirected by eBPF', { skip }, () => {
   it('goes over when auto finds that it may not load programs any more', async () => {
     const over = nmi('net_admin', 'install');
     assert.equal(over.status, 0, over.said);
-    assert.match(over.said, /^iptables: active /);
+    assert.match(
+      over.said,
+      /^iptables: active .*\n  why this one: no eBPF: bpf\(2\) is not permitted/,
+    );
     assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4/);
   });
 
@@ -102,7 +122,10 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     try {
       const over = nmi('net_admin', 'install', '--redirect=iptables');
       assert.equal(over.status, 1, over.said);
-      assert.match(over.said, /^iptables: broken .*\n  problem: programs of .* pinned in .*EROFS/);
+      assert.match(
+        over.said,
+        /^iptables: broken .*\n.*\n  problem: programs of .* pinned in .*EROFS/,
+      );
       assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
     } finally {
       execFileSync('mount', ['-o', 'remount,rw', world.bpf.path]);
@@ -121,5 +144,47 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     }
     assert.deepEqual(readdirSync(world.pinFolder), pins);
     assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+  });
+
+  it('is opened whole without a word about the way, whatever this process could do itself', async () => {
+    for (const [capabilities, ...flags] of [
+      [all],
+      ['net_admin'],
+      [all, '--redirect=none'],
+      [all, '--redirect=ebpf'],
+      ['net_admin', '--redirect=iptables'],
+    ] as const) {
+      await world.redirect().prepare();
+      assert.equal((await world.redirect().install()).state, 'active');
+      const removed = nmi(capabilities, 'remove', ...flags);
+      assert.equal(removed.said, 'removed: pods reach the real metadata endpoint again\n');
+      assert.equal(removed.status, 0);
+      assert.ok(!existsSync(world.pinFolder), `${capabilities} ${flags.join()}`);
+      assert.match(await pod.tell(dial), /^cloud sees/);
+    }
+  });
+
+  it('is not said to be open where the programs stay', async () => {
+    execFileSync('mount', ['-o', 'remount,ro', world.bpf.path]);
+    try {
+      for (const flag of ['--redirect=iptables', '--redirect=auto', '--redirect=none']) {
+        const removed = nmi('net_admin', 'remove', flag);
+        assert.notEqual(removed.status, 0, removed.said);
+        assert.match(removed.said, /^nmi redirect: .*(?:EROFS|Read-only file system)/);
+        if (flag !== '--redirect=iptables') continue;
+        assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+      }
+      assert.notEqual(readdirSync(world.pinFolder).length, 0);
+    } finally {
+      execFileSync('mount', ['-o', 'remount,rw', world.bpf.path]);
+    }
+  });
+
+  it('is read back by a verb that finds the places in its environment', async () => {
+    const found = nmiByEnvironment('verify');
+    assert.match(found.said, /^ebpf: active .*\n  why this one: the kernel has eBPF/);
+    assert.equal(found.status, 0);
+    assert.equal(nmiByEnvironment('remove').status, 0);
+    assert.ok(!existsSync(world.pinFolder));
   });
 });
