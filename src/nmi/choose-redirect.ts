@@ -3,7 +3,7 @@
  * and iptables elsewhere; which of them, and what was missing, is always told.
  */
 import { openAddressRedirect } from '../redirect/address.ts';
-import { findCgroupRoot, findPodsRoot } from '../redirect/cgroup-tree.ts';
+import { findPodsRoot, resolveCgroupRoot } from '../redirect/cgroup-tree.ts';
 import { findPinObstacle } from '../redirect/ebpf-pins.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../redirect/ebpf.ts';
 import { replacePrograms, tellOfPrograms } from '../redirect/former-programs.ts';
@@ -87,16 +87,21 @@ function withoutEbpf({ exceptedPods }: Config, missing: string): string {
   return exceptedPods === 'direct' ? `${why}; excepted pods are relayed` : why;
 }
 
-/** Whoever asks does so for a caller: where it cannot be told now, as when descriptors run out, it has none. */
-function podsRootOf({ cgroupRoot }: Config): () => string | undefined {
+/** Asked on the way of requests, too: a tree that is not there, or cannot be looked for, has no pods. */
+function podsRootOf(config: Config): () => string | undefined {
   return () => {
     try {
-      return findPodsRoot(cgroupRoot === '' ? findCgroupRoot() : cgroupRoot);
+      return findPodsRoot(cgroupRootOf(config));
     } catch (error) {
       if (error instanceof RedirectError) return undefined;
       throw error;
     }
   };
+}
+
+/** @throws RedirectError where there is no cgroup2 tree. */
+function cgroupRootOf({ cgroupRoot }: Config): string {
+  return resolveCgroupRoot(cgroupRoot === '' ? undefined : cgroupRoot);
 }
 
 function iptablesAlone(config: Config): Redirect {
@@ -120,9 +125,9 @@ function targetOf({ metadataIp, metadataPort, listenIp, listenPort }: Config) {
 const EPERM = 1;
 
 /** What eBPF lacks here, in words; undefined when it can work. */
-function missingForEbpf({ cgroupRoot, bpfPinFolder }: Config): string | undefined {
+function missingForEbpf(config: Config): string | undefined {
   try {
-    const root = cgroupRoot === '' ? findCgroupRoot() : cgroupRoot;
+    const root = cgroupRootOf(config);
     if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
     const refused = Object.entries(nativeModule().probe()).filter(([, errno]) => errno !== 0);
     // Capabilities, or the seccomp profile of a container runtime that does not know CAP_BPF.
@@ -131,7 +136,7 @@ function missingForEbpf({ cgroupRoot, bpfPinFolder }: Config): string | undefine
     }
     const features = refused.map(([feature]) => feature);
     if (features.length > 0) return `the kernel refuses ${features.join(', ')}`;
-    return findPinObstacle(bpfPinFolder);
+    return findPinObstacle(config.bpfPinFolder);
   } catch (error) {
     if (error instanceof RedirectError) return error.message;
     throw error;

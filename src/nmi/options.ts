@@ -362,7 +362,9 @@ export const options = [
     default: '',
     pattern: { test: /^(?:\/[^\0]*)?$/, allowed: 'an absolute path' },
     isNew: true,
-    help: 'With eBPF: folder of the cgroup2 tree that has the kubelet’s; else where it is mounted.',
+    help:
+      'With eBPF: folder of the cgroup2 tree that has the kubelet’s, or one that it is mounted below; ' +
+      'else where it is mounted.',
   },
   {
     name: 'bpf-pin-folder',

@@ -6,7 +6,7 @@
  * which everybody has. The other way, from an id straight to its path by `open_by_handle_at`, needs
  * CAP_DAC_READ_SEARCH, and with it the right to read every file of the node.
  */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { parsePodCgroup, podCgroupPaths, PODS_ROOTS, type PodCgroup } from './cgroup.ts';
 import { RedirectError } from './redirect.ts';
@@ -54,10 +54,39 @@ const ROOT_CGROUP_ID = 1n;
  * @throws RedirectError `UNSUPPORTED` without a cgroup2 mount.
  */
 export function findCgroupRoot(mountinfo = readProc('mountinfo')): string {
-  const mounts = parseCgroupMounts(mountinfo);
-  const whole = mounts.find(({ path }) => cgroupIdOf(path) === ROOT_CGROUP_ID) ?? mounts[0];
-  if (whole !== undefined) return whole.path;
+  const path = wholeOf(parseCgroupMounts(mountinfo));
+  if (path !== undefined) return path;
   throw new RedirectError('UNSUPPORTED', 'find cgroups', 'no cgroup2 tree is mounted');
+}
+
+function wholeOf(mounts: readonly CgroupMount[]): string | undefined {
+  return (mounts.find(({ path }) => cgroupIdOf(path) === ROOT_CGROUP_ID) ?? mounts[0])?.path;
+}
+
+/**
+ * The folder of the tree, for who may have named one. Where versions 1 and 2 are side by side, the
+ * usual place is a folder of mounts, and the tree is one of them.
+ * @throws RedirectError `UNSUPPORTED` where there is none.
+ */
+export function resolveCgroupRoot(named: string | undefined, mountinfo?: string): string {
+  if (named === undefined) return findCgroupRoot(mountinfo);
+  if (isCgroup2(named)) return named;
+  const above = named.endsWith('/') ? named : `${named}/`;
+  const mounts = parseCgroupMounts(mountinfo ?? readProc('mountinfo'));
+  const path = wholeOf(mounts.filter((mount) => mount.path.startsWith(above)));
+  if (path !== undefined) return path;
+  const message = `no cgroup2 tree is at ${named} or mounted below it`;
+  throw new RedirectError('UNSUPPORTED', 'find cgroups', message);
+}
+
+const CGROUP2_MAGIC = 0x63677270;
+
+function isCgroup2(path: string): boolean {
+  try {
+    return statfsSync(path).type === CGROUP2_MAGIC;
+  } catch {
+    return false;
+  }
 }
 
 /** The folder of all pods below a root of the tree; undefined while the kubelet has made none. */

@@ -16,10 +16,10 @@ import { Callers } from './callers.ts';
 import {
   ancestorIds,
   cgroupIdOf,
-  findCgroupRoot,
   findPodsRoot,
   listPodCgroups,
   ownCgroupId,
+  resolveCgroupRoot,
 } from './cgroup-tree.ts';
 import { createHost, type Host } from './command.ts';
 import { DEFAULT_PIN_FOLDER, ensurePinFolder } from './ebpf-pins.ts';
@@ -51,7 +51,7 @@ import { DEFAULT_TARGET, reachableTarget } from './target.ts';
 export interface EbpfRedirectOptions {
   /** Default: the metadata address, brought to 169.254.25.79:2579. */
   readonly target?: RedirectTarget;
-  /** The folder of the cgroup2 tree that pods are looked for in. Default: where it is mounted. */
+  /** The folder of the cgroup2 tree that pods are looked for in, or one above. Default: where it is mounted. */
   readonly cgroupRoot?: string;
   /** The cgroup to redirect, with all below. Default: that of all pods in `cgroupRoot`. */
   readonly attachTo?: string;
@@ -380,7 +380,7 @@ type Wanted =
   | { readonly kind: 'impossible'; readonly problem: string };
 
 async function wantedPrograms(settings: Settings): Promise<Wanted> {
-  const cgroupRoot = settings.cgroupRoot ?? findCgroupRoot();
+  const cgroupRoot = resolveCgroupRoot(settings.cgroupRoot);
   const path = settings.attachTo ?? findPodsRoot(cgroupRoot);
   if (path === undefined) {
     return { kind: 'impossible', problem: `no cgroup of pods below ${cgroupRoot}` };

@@ -7,10 +7,12 @@ import fc from 'fast-check';
 import { CgroupIndex } from '../../src/redirect/cgroup-index.ts';
 import {
   cgroupIdOf,
+  findCgroupRoot,
   findPodsRoot,
   listPodCgroups,
   ownCgroupId,
   parseCgroupMounts,
+  resolveCgroupRoot,
 } from '../../src/redirect/cgroup-tree.ts';
 import { parsePodCgroup, podCgroupPaths } from '../../src/redirect/cgroup.ts';
 
@@ -130,6 +132,35 @@ describe('the mounts of the cgroup2 tree', () => {
 
   it('are none in any other text, which never throws', () => {
     fc.assert(fc.property(fc.string(), (text) => parseCgroupMounts(text).length === 0));
+  });
+});
+
+describe('the root of the cgroup2 tree', () => {
+  const mount = (path: string, type = 'cgroup2') => `1 2 0:3 / ${path} rw - ${type} ${type} rw`;
+  /** Any folder with the id of a real root: that of procfs has it too. */
+  const whole = '/proc';
+
+  it('is the mount of the whole tree, else the first, and none without a mount', () => {
+    assert.equal(findCgroupRoot([mount('/a'), mount(whole), mount('/b')].join('\n')), whole);
+    assert.equal(findCgroupRoot([mount('/a'), mount('/b')].join('\n')), '/a');
+    assert.throws(() => findCgroupRoot(mount('/a', 'cgroup')), /no cgroup2 tree is mounted/);
+    assert.equal(resolveCgroupRoot(undefined, [mount('/a'), mount(whole)].join('\n')), whole);
+  });
+
+  it('is below the folder that is named, where versions 1 and 2 are side by side', () => {
+    const mounts = [
+      ...[mount('/sys/fs/cgroup/unified'), mount('/host/cgroup', 'tmpfs')],
+      ...[mount('/host/cgroup/memory', 'cgroup'), mount('/host/cgroup/unified')],
+    ].join('\n');
+    assert.equal(resolveCgroupRoot('/host/cgroup', mounts), '/host/cgroup/unified');
+    assert.equal(resolveCgroupRoot('/host/cgroup/', mounts), '/host/cgroup/unified');
+    for (const elsewhere of ['/host/cgroup/memory', '/host/cg', '/host/cgroup/unified2']) {
+      assert.throws(() => resolveCgroupRoot(elsewhere, mounts), {
+        name: 'RedirectError',
+        code: 'UNSUPPORTED',
+        message: `find cgroups: no cgroup2 tree is at ${elsewhere} or mounted below it`,
+      });
+    }
   });
 });
 

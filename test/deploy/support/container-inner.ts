@@ -3,6 +3,7 @@
  * the fabric's prefix and a folder with the files of the image. Fails with an exit code.
  */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import {
   chmodSync,
@@ -69,6 +70,10 @@ const [agentContainer] = manifest.containers;
 assert.ok(open !== undefined && agentContainer !== undefined);
 const { add = [] } = agentContainer.securityContext.capabilities;
 
+// Nodes have version 2 of cgroups alone, or both versions side by side, in a folder of mounts.
+const hybrid = openHybrid();
+let cgroupFolder = cgroups.root;
+
 // From one to the next as an upgrade does it: nobody opens the node in between.
 await serves({}, /"mode":"ebpf"/);
 assert.ok(readdirSync(bpffs).includes('nmi'), 'nothing is pinned');
@@ -81,6 +86,7 @@ assert.ok(!readdirSync(bpffs).includes('nmi'), 'the programs of eBPF are still t
 const withoutPins = { spec: withReadOnly(manifest, 'bpf') };
 await serves(withoutPins, /"mode":"iptables".*nothing can be pinned in \/host\/bpf: EROFS/);
 
+cgroupFolder = hybrid;
 await serves({}, /"mode":"ebpf"/);
 await servesSplit();
 await openNode();
@@ -184,10 +190,22 @@ function host(): Readonly<Record<string, string>> {
   return {
     '/sys/fs/bpf': `${bpffs}/`,
     '/sys/fs/bpf/nmi': `${bpffs}/nmi/`,
-    '/sys/fs/cgroup': `${cgroups.root}/`,
+    '/sys/fs/cgroup': `${cgroupFolder}/`,
     '/run/xtables.lock': join(files, 'xtables.lock'),
     '/etc/default/kubelet': join(files, 'kubelet'),
   };
+}
+
+function openHybrid(): string {
+  const folder = join(files, 'cgroup');
+  mkdirSync(folder);
+  execFileSync('mount', ['-t', 'tmpfs', 'tmpfs', folder]);
+  stack.defer(() => {
+    execFileSync('umount', ['--recursive', folder]);
+  });
+  for (const name of ['memory', 'unified']) mkdirSync(join(folder, name));
+  execFileSync('mount', ['--bind', cgroups.root, join(folder, 'unified')]);
+  return folder;
 }
 
 function withReadOnly(spec: PodSpec, volume: string): PodSpec {
