@@ -136,7 +136,7 @@ function missingForEbpf(config: Config): string | undefined {
     }
     const features = refused.map(([feature]) => feature);
     if (features.length > 0) return `the kernel refuses ${features.join(', ')}`;
-    return findPinObstacle(config.bpfPinFolder);
+    return findPinObstacle(config.bpfPinFolder)?.why;
   } catch (error) {
     if (error instanceof RedirectError) return error.message;
     throw error;

@@ -55,6 +55,8 @@ export function isBpffs(path: string): boolean {
 export async function ensurePinFolder(host: Host, folder: string): Promise<void> {
   const above = dirname(folder);
   if (!isBpffs(above)) {
+    const why = whyNoMountPoint(above);
+    if (why !== undefined) throw new RedirectError('CONFLICT', STEP, why);
     const args = ['-t', 'bpf', '-o', 'nosuid,nodev,noexec,mode=711', 'bpf', above];
     outputOf(STEP, 'mount', await host.run('mount', args));
   }
@@ -65,16 +67,25 @@ export async function ensurePinFolder(host: Host, folder: string): Promise<void>
   }
 }
 
+/** What keeps this process from pinning. */
+export interface PinObstacle {
+  readonly why: string;
+  /** Somebody with more of them could. */
+  readonly isWantOfRights: boolean;
+}
+
 /**
  * Why nothing can be pinned in the folder; undefined when it can. A security module may refuse what
  * permissions allow, so a folder beside it is made and taken away again.
  */
-export function findPinObstacle(folder: string): string | undefined {
+export function findPinObstacle(folder: string): PinObstacle | undefined {
   const above = dirname(folder);
   if (!isBpffs(above)) {
-    return canMount()
-      ? undefined
-      : `no BPF file system at ${above}, nor CAP_SYS_ADMIN to mount one`;
+    const why = whyNoMountPoint(above);
+    if (why !== undefined) return { why, isWantOfRights: false };
+    if (canMount()) return undefined;
+    const lacking = `no BPF file system at ${above}, nor CAP_SYS_ADMIN to mount one`;
+    return { why: lacking, isWantOfRights: true };
   }
   const trial = `${folder}-trial-${process.pid}`;
   try {
@@ -82,7 +93,21 @@ export function findPinObstacle(folder: string): string | undefined {
     rmdirSync(trial);
     return undefined;
   } catch (error) {
-    return `nothing can be pinned in ${above}: ${codeOf(error) ?? 'unknown'}`;
+    const code = codeOf(error) ?? 'unknown';
+    return {
+      why: `nothing can be pinned in ${above}: ${code}`,
+      isWantOfRights: code === 'EACCES' || code === 'EPERM',
+    };
+  }
+}
+
+/** A mount would hide what is in a folder: by a slip of the option, anything. */
+function whyNoMountPoint(path: string): string | undefined {
+  const none = `no BPF file system at ${path}, nor `;
+  try {
+    return readdirSync(path).length === 0 ? undefined : `${none}an empty folder to mount one at`;
+  } catch (error) {
+    return `${none}a folder to mount one at: ${codeOf(error) ?? 'unknown'}`;
   }
 }
 

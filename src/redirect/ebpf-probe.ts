@@ -4,8 +4,8 @@
  */
 import { release } from 'node:os';
 import { dirname } from 'node:path';
-import { findCgroupRoot, findPodsRoot, ownCgroupId } from './cgroup-tree.ts';
-import { DEFAULT_PIN_FOLDER, isBpffs } from './ebpf-pins.ts';
+import { findPodsRoot, ownCgroupId, resolveCgroupRoot } from './cgroup-tree.ts';
+import { DEFAULT_PIN_FOLDER, findPinObstacle, isBpffs } from './ebpf-pins.ts';
 import { nativeModule, type KernelAnswers } from './native.ts';
 import { RedirectError } from './redirect.ts';
 
@@ -38,7 +38,7 @@ const EPERM = 1;
 /** All parts, in the order of what depends on what. Never throws for what a node may lack. */
 export function probeEbpf(options: EbpfProbeOptions = {}): readonly Finding[] {
   const pinFolder = options.pinFolder ?? DEFAULT_PIN_FOLDER;
-  return [...probeKernel(), ...probeCgroups(options.cgroupRoot), probePins(dirname(pinFolder))];
+  return [...probeKernel(), ...probeCgroups(options.cgroupRoot), probePins(pinFolder)];
 }
 
 /** `supported` when every part is; `unsupported` when one is not. */
@@ -77,7 +77,7 @@ export function judgeAnswer(
 }
 
 function probeCgroups(given: string | undefined): readonly Finding[] {
-  const root = attempt('cgroup2 tree', () => given ?? findCgroupRoot());
+  const root = attempt('cgroup2 tree', () => resolveCgroupRoot(given));
   if (root.kind === 'finding') return [root.finding];
   const podsRoot = findPodsRoot(root.value);
   const own = attempt('own cgroup', () => ownCgroupId());
@@ -100,14 +100,17 @@ function judgeOwnCgroup(id: bigint | undefined): Finding {
     : { part: 'own cgroup', support: 'supported', detail: `id ${id}` };
 }
 
-function probePins(folder: string): Finding {
-  return isBpffs(folder)
-    ? { part: 'BPF file system', support: 'supported', detail: folder }
-    : {
-        part: 'BPF file system',
-        support: 'unknown',
-        detail: `not at ${folder}; CAP_SYS_ADMIN is needed to mount one`,
-      };
+/** By the question that `auto` asks. */
+function probePins(pinFolder: string): Finding {
+  const part = 'BPF file system';
+  const above = dirname(pinFolder);
+  const obstacle = findPinObstacle(pinFolder);
+  if (obstacle !== undefined) {
+    const { why: detail, isWantOfRights } = obstacle;
+    return { part, support: isWantOfRights ? 'unknown' : 'unsupported', detail };
+  }
+  const detail = isBpffs(above) ? above : `not yet at ${above}; one can be mounted there`;
+  return { part, support: 'supported', detail };
 }
 
 type Attempt<T> =

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { openCgroupTree, whyNoBpfTests } from '../redirect/cgroup-ground.ts';
@@ -75,6 +77,34 @@ describe('nmi redirect probe', { skip }, async () => {
     const { auto } = report(',+net_admin,+bpf', ['--cgroup-root=/proc']);
     assert.equal(auto.mode, 'iptables');
     assert.match(auto.why, /^no eBPF: .*: no cgroup2 tree is at \/proc or mounted below it$/);
+  });
+
+  it('takes no folder for a cgroup2 tree that is none', () => {
+    const plain = mkdtempSync(join(tmpdir(), 'nmi-test-tree-'));
+    after(() => {
+      rmSync(plain, { recursive: true });
+    });
+    for (const folder of ['/proc', plain]) {
+      const found = report(',+net_admin,+bpf', [`--cgroup-root=${folder}`]);
+      assert.equal(supportOf(found, 'cgroup2 tree'), 'unsupported', folder);
+    }
+  });
+
+  it('says of the BPF file system what auto goes by', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'nmi-test-pins-'));
+    after(() => {
+      rmSync(folder, { recursive: true });
+    });
+    const part = 'BPF file system';
+    const words = [`--bpf-pin-folder=${folder}/nmi`];
+    assert.equal(supportOf(report(',+sys_admin', words), part), 'supported');
+    assert.equal(supportOf(report('', words), part), 'unknown');
+    // A mount would hide what is in it.
+    writeFileSync(join(folder, 'file'), '');
+    assert.equal(supportOf(report(',+sys_admin', words), part), 'unsupported');
+    assert.equal(supportOf(report('', words), part), 'unsupported');
+    const nowhere = [`--bpf-pin-folder=${folder}/none/nmi`];
+    assert.equal(supportOf(report(',+sys_admin', nowhere), part), 'unsupported');
   });
 
   it('tells what it cannot know from what is not there', () => {
