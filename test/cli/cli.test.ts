@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
 import { parseDuration } from '../../src/cli/demo.ts';
 import { completeBooleans } from '../../src/cli/flags.ts';
+import { options } from '../../src/nmi/options.ts';
 
 async function cli(...words: string[]) {
   let stdout = '';
@@ -73,6 +74,15 @@ describe('the command line', () => {
       'Also --forceNamespaced',
     ]) {
       assert.ok(stdout.includes(flag), flag);
+    }
+  });
+
+  it('shows with the redirect alone whatever changes what is installed', async () => {
+    const { stdout } = await cli('redirect', '--help');
+    for (const { name, group } of options) {
+      // Of the self-test, which the agent makes, and of the flag without effect.
+      if (group !== 'Redirect' || /^(?:redirect-self-test|enable-conntrack)-/.test(name)) continue;
+      assert.match(stdout, new RegExp(`^ +--${name} `, 'm'));
     }
   });
 
