@@ -504,6 +504,10 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const status = await world.redirect({ cgroupRoot: empty }).install();
     assert.equal(status.state, 'broken');
     assert.match(status.problems.join(), /no cgroup of pods below/);
+    const later = world.tree.make('empty/kubelet.slice/kubelet-kubepods.slice');
+    const found = await world.redirect({ cgroupRoot: empty }).install();
+    assert.deepEqual(found.problems, []);
+    assert.ok(found.detail.startsWith(`eBPF on ${later};`), found.detail);
     const all = cgroupIdOf(join(world.tree.path, 'kubepods')) ?? 0n;
     const above = cgroupIdOf(world.tree.path) ?? 0n;
     await world.redirect({ exemptCgroupIds: [all, above] }).install();
