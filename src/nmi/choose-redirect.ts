@@ -5,10 +5,10 @@
 import { openAddressRedirect } from '../redirect/address.ts';
 import { findPodsRoot, resolveCgroupRoot } from '../redirect/cgroup-tree.ts';
 import { findPinObstacle } from '../redirect/ebpf-pins.ts';
+import { askKernel } from '../redirect/ebpf-probe.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../redirect/ebpf.ts';
 import { replacePrograms, tellOfPrograms } from '../redirect/former-programs.ts';
 import { openIptablesRedirect, type IptablesRedirect } from '../redirect/iptables.ts';
-import { nativeModule } from '../redirect/native.ts';
 import { noRedirect } from '../redirect/none.ts';
 import { RedirectError, type Redirect } from '../redirect/redirect.ts';
 import { findStraightWay, type StraightWay } from '../redirect/straight-way.ts';
@@ -129,7 +129,7 @@ function missingForEbpf(config: Config): string | undefined {
   try {
     const root = cgroupRootOf(config);
     if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
-    const refused = Object.entries(nativeModule().probe()).filter(([, errno]) => errno !== 0);
+    const refused = Object.entries(askKernel()).filter(([, errno]) => errno !== 0);
     // Capabilities, or the seccomp profile of a container runtime that does not know CAP_BPF.
     if (refused.some(([, errno]) => errno === -EPERM)) {
       return 'bpf(2) is not permitted: it takes CAP_BPF, CAP_NET_ADMIN and a seccomp profile with it';

@@ -47,10 +47,27 @@ export function summariseFindings(findings: readonly Finding[]): Finding['suppor
   return findings.some(({ support }) => support === 'unknown') ? 'unknown' : 'supported';
 }
 
+/** Times the kernel is asked before no answer is taken for one. */
+const MAX_ASKED = 3;
+
+/**
+ * What the kernel has. A moment without memory must not count as a kernel without eBPF: who takes it
+ * for that goes over to another way of redirecting, for as long as it runs.
+ * @throws RedirectError without the native module.
+ */
+export function askKernel(probe = () => nativeModule().probe()): KernelAnswers {
+  let answers = probe();
+  const isTold = (answer: number): boolean => answer >= 0 || answer === -EPERM;
+  for (let asked = 1; asked < MAX_ASKED && !Object.values(answers).every(isTold); asked += 1) {
+    answers = probe();
+  }
+  return answers;
+}
+
 function probeKernel(): readonly Finding[] {
-  const native = attempt('native module', () => nativeModule());
-  if (native.kind === 'finding') return [native.finding];
-  const answers = native.value.probe();
+  const asked = attempt('native module', () => askKernel());
+  if (asked.kind === 'finding') return [asked.finding];
+  const answers = asked.value;
   return [
     { part: 'native module', support: 'supported', detail: 'loaded' },
     judgeAnswer(KERNEL_PARTS.connect, answers.connect),
