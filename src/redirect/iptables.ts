@@ -134,14 +134,10 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
       }),
     verify: () =>
       inTurn(async () => {
-        const first = known ?? (await detectBackend(settings.host, settings.backend));
-        const status = await readBack(settings, first);
-        known = first;
-        if (status.state === 'active') return status;
-        // The node may have changed to the other iptables since.
-        const second = await detectBackend(settings.host, settings.backend);
-        known = second;
-        return second.name === first.name ? status : readBack(settings, second);
+        // Rules in the iptables that the kubelet has left hold until somebody flushes it: `absent` in
+        // the one it went to, whose installation comes before the old rules go.
+        known = await detectBackend(settings.host, settings.backend);
+        return readBack(settings, known);
       }),
     remove: () => inTurn(() => remove(settings)),
     attest: () => ({ kind: 'by-address' }),

@@ -206,7 +206,6 @@ describe('the backend', { skip }, () => {
     assert.match((await redirect.install()).detail, /^iptables legacy;/);
     await node.run('iptables-legacy -t mangle -X KUBE-KUBELET-CANARY');
     await node.run('iptables-nft-restore --noflush', KUBELET);
-    await node.run('iptables-legacy -t nat -F');
     const verified = await redirect.verify();
     assert.match(verified.detail, /^iptables nft;/);
     assert.equal(verified.state, 'absent');
@@ -214,6 +213,9 @@ describe('the backend', { skip }, () => {
     assert.equal(status.state, 'active');
     assert.ok(status.changed?.includes('chain aad-metadata removed from legacy'));
     assert.doesNotMatch(await node.run('iptables-legacy-save -t nat'), /aad-metadata/);
+    const again = await redirect.verify();
+    assert.match(again.detail, /^iptables nft;/);
+    assert.equal(again.state, 'active');
   });
 
   it('is the one asked for', async () => {

@@ -349,6 +349,38 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(leaked.connections, 0);
     });
 
+    it('finds no moment while its rules follow the kubelet to the other iptables', async () => {
+      const { node } = world;
+      const other = backend === 'nft' ? 'legacy' : 'nft';
+      const canary = (of: string, verb: string) =>
+        node.run(`iptables-${of} -t mangle ${verb} KUBE-KUBELET-CANARY`);
+      await canary(backend, '-N');
+      const redirect = openIptablesRedirect({ host: node.host, guard: false });
+      assert.match((await redirect.install()).detail, new RegExp(`^iptables ${backend};`));
+      const leaked = await world.leakedDuring(async () => {
+        assert.equal(await told(pod, 'storm'), 'storming');
+        for (const [from, to] of [
+          [backend, other],
+          [other, backend],
+        ] as const) {
+          await canary(from, '-X');
+          await canary(to, '-N');
+          const moved = await redirect.verify();
+          assert.match(moved.detail, new RegExp(`^iptables ${to};`));
+          assert.notDeepEqual(moved.problems, []);
+          const status = await redirect.install();
+          assert.equal(status.state, 'active');
+          assert.ok(status.changed?.includes(`chain aad-metadata removed from ${from}`));
+        }
+        const seen = await told(pod, 'calm');
+        assert.match(seen, /"agent sees 10\.244\.0\.5":\d{2,}/);
+        assert.doesNotMatch(seen, /cloud sees/);
+      });
+      await canary(backend, '-X');
+      // As above: of connections, not of their last packets.
+      assert.equal(leaked.connections, 0);
+    });
+
     it('outlives a hundred strangers under load, and nobody else’s rules change by it', async () => {
       const { node } = world;
       const iptables = (args: string) => node.run(`iptables-${backend} -t nat ${args}`);
