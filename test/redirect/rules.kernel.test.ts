@@ -1,6 +1,12 @@
 /** The redirect against the real kernel: rules, link and guard in a namespace of their own. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import type { Host } from '../../src/redirect/command.ts';
 import { openIptablesRedirect } from '../../src/redirect/iptables.ts';
 import type { Redirect } from '../../src/redirect/redirect.ts';
 import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
@@ -94,12 +100,12 @@ for (const backend of ['nft', 'legacy'] as const) {
     });
 
     it('are left alone by a second installation, also by another process', async () => {
-      const once = await saved();
+      const installed = await saved();
       assert.deepEqual((await redirect.install()).changed, []);
       const other = openIptablesRedirect({ host: node.host });
       assert.deepEqual((await other.install()).changed, []);
       assert.equal((await other.verify()).state, 'active');
-      assert.equal(await saved(), once);
+      assert.equal(await saved(), installed);
     });
 
     it('come back to the first place after a stranger went above', async () => {
@@ -224,6 +230,65 @@ describe('the backend', { skip }, () => {
     const status = await openIptablesRedirect({ host: node.host, backend: 'legacy' }).install();
     assert.match(status.detail, /^iptables legacy;/);
     assert.equal(status.state, 'active');
+  });
+});
+
+describe('the lock that all legacy tools share', { skip }, () => {
+  let folder = '';
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'nmi-lock-'));
+  });
+  after(async () => {
+    await rm(folder, { recursive: true });
+  });
+
+  /** A lock of this test's own, and not the one of the machine. */
+  const hostWithLock = (node: Namespace, lock: string): Host => ({
+    ...node.host,
+    run: (tool, args, options) =>
+      node.host.run('env', [`XTABLES_LOCKFILE=${lock}`, tool, ...args], options),
+  });
+
+  /** Somebody who holds it, for a while or until disposed of. */
+  function hold(lock: string, forSec: number) {
+    const holder = spawn(
+      'flock',
+      ['--no-fork', lock, 'sh', '-c', `echo held; exec sleep ${forSec}`],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      },
+    );
+    const held = once(holder.stdout, 'data');
+    const released = once(holder, 'exit');
+    return { held, released, [Symbol.dispose]: () => holder.kill() };
+  }
+
+  it('is waited for: one installation is enough while somebody holds it', async () => {
+    await using node = await openNamespace();
+    const lock = join(folder, 'short');
+    using holder = hold(lock, 1);
+    await holder.held;
+    const redirect = openIptablesRedirect({ host: hostWithLock(node, lock), backend: 'legacy' });
+    let isReleased = false;
+    void holder.released.then(() => {
+      isReleased = true;
+    });
+    const status = await redirect.install();
+    assert.ok(isReleased, 'nobody held the lock');
+    assert.equal(status.state, 'active');
+    assert.deepEqual(status.problems, []);
+  });
+
+  // Some tools wait of themselves, for ever.
+  it('is waited for no longer than allowed, and then said to be busy', async () => {
+    await using node = await openNamespace();
+    const lock = join(folder, 'long');
+    using holder = hold(lock, 30);
+    await holder.held;
+    const host = hostWithLock(node, lock);
+    const redirect = openIptablesRedirect({ host, backend: 'legacy', lockWaitSec: 1 });
+    await assert.rejects(redirect.install(), { code: 'BUSY', step: 'write rules' });
   });
 });
 
