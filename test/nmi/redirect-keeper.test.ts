@@ -78,6 +78,26 @@ describe('the keeper of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
+  it('mends by the very first check after a break, whenever and however often it comes', async () => {
+    const { keeper, world, pass, outcomes } = open(absent);
+    await keeper.start();
+    for (let round = 1; round <= 100; round++) {
+      // At another moment of the interval each time, and after none to three checks without a break.
+      for (let idle = 0; idle < round % 4; idle++) await pass(10_000);
+      const beforeMs = (round * 97) % 10_000;
+      await pass(beforeMs);
+      world.now = round % 2 === 0 ? broken : absent;
+      const checks = outcomes.length;
+      await pass(10_000 - beforeMs - 1);
+      assert.equal(outcomes.length, checks, `round ${round}: a check before its time`);
+      await pass(1);
+      assert.equal(world.now, active, `round ${round}`);
+      assert.deepEqual(outcomes.slice(checks), [round % 2 === 0 ? 'repaired' : 'installed']);
+    }
+    assert.equal(world.installs, 101);
+    await keeper[Symbol.asyncDispose]();
+  });
+
   it('tries again at once when the repair is undone under its hands, and not for ever', async () => {
     const { keeper, world, pass, outcomes } = open(active);
     await keeper.start();
