@@ -58,9 +58,9 @@ export function hasRedirect({ rules, routing }: NodeState): boolean {
   );
 }
 
-/** The value of a flag that the redirect of this world has. */
+/** The value of a flag that the agent of this world is started with. */
 export function flagOf(world: World, name: string): string {
-  const flag = world.ground.redirectFlags.find((each) => each.startsWith(`--${name}=`));
+  const flag = world.ground.agentFlags.find((each) => each.startsWith(`--${name}=`));
   assert.ok(flag !== undefined);
   return flag.slice(flag.indexOf('=') + 1);
 }

@@ -5,7 +5,8 @@
  *     pod 10.244.0.5 ── 10.244.0.1 node 10.0.0.4 ── 10.0.0.1 cloud 169.254.169.254
  */
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, describe, it } from 'node:test';
+import { after, before, beforeEach, describe, it, type TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../src/cache/clock.ts';
 import type { Log } from '../../src/nmi/log.ts';
 import { RedirectKeeper } from '../../src/nmi/redirect-keeper.ts';
@@ -130,6 +131,9 @@ COMMIT
 -A PREROUTING -p icmp -j MARK --set-xmark 0x10/0x10
 COMMIT
 `;
+
+/** How much later than due a timer may fire while pods ask and tools run on few cores. */
+const slackMs = 250;
 
 const silent: Log = {
   debug: () => undefined,
@@ -381,7 +385,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(leaked.connections, 0);
     });
 
-    it('outlives a hundred strangers under load, and nobody else’s rules change by it', async () => {
+    it('outlives a hundred strangers under load, each mended by the next check, and nobody else’s rules change by it', async (context: TestContext) => {
       const { node } = world;
       const iptables = (args: string) => node.run(`iptables-${backend} -t nat ${args}`);
       const restore = (text: string, how = '') =>
@@ -412,12 +416,24 @@ for (const backend of ['nft', 'legacy'] as const) {
       // The cloud still asks for the end of connections of the tests before; when the guard is taken
       // away, the pod's reply to that gets through.
       await world.cloud.run('ss -K state all dst 10.244.0.0/24');
+      const intervalMs = 50;
+      const kept = redirectOf(node);
+      const checks: { readonly startMs: number; endMs?: number }[] = [];
       await using keeper = new RedirectKeeper({
-        redirect: redirectOf(node),
-        intervalMs: 50,
+        redirect: {
+          ...kept,
+          verify: () => {
+            checks.push({ startMs: performance.now() });
+            return kept.verify();
+          },
+        },
+        intervalMs,
         clock: systemClock,
         log: silent,
-        onCheck: () => undefined,
+        onCheck: () => {
+          const check = checks.at(-1);
+          if (check !== undefined) check.endMs = performance.now();
+        },
       });
       await keeper.start();
       const reader = redirectOf(node);
@@ -430,15 +446,20 @@ for (const backend of ['nft', 'legacy'] as const) {
           const attack = attacks[(round * 3 + Math.floor(round / 8)) % attacks.length];
           await attack?.();
           const startMs = performance.now();
+          const begun = checks.length;
           const theirs = await foreign();
-          for (let isFirst = true; ; isFirst = false) {
-            // Broken in one way the redirect is still active, with problems: the guard holds.
-            const { state, problems } = await reader.verify();
-            if (state === 'active' && problems.length === 0) break;
-            if (isFirst) bitten += 1;
-            assert.ok(performance.now() - startMs < 5_000, `round ${round} is not mended in 5 s`);
+          // Broken in one way the redirect is still active, with problems: the guard holds.
+          if ((await reader.verify()).problems.length > 0) bitten += 1;
+          // One may be under way that looked before the attack; the next must mend.
+          for (let waited = 0; checks[begun]?.endMs === undefined; waited += 5) {
+            assert.ok(waited < 30_000, `round ${round}: no check`);
+            await delay(5);
           }
-          slowestMs = Math.max(slowestMs, performance.now() - startMs);
+          const { startMs: nextMs, endMs: mendedMs = 0 } = checks[begun];
+          const idleMs = nextMs - Math.max(startMs, checks[begun - 1]?.endMs ?? 0);
+          assert.ok(idleMs <= intervalMs + slackMs, `round ${round}: checked after ${idleMs} ms`);
+          slowestMs = Math.max(slowestMs, mendedMs - startMs);
+          assert.deepEqual((await reader.verify()).problems, [], `round ${round}`);
           assert.deepEqual(await foreign(), theirs, `round ${round}`);
         }
         const seen = await told(pod, 'calm');
@@ -446,11 +467,9 @@ for (const backend of ['nft', 'legacy'] as const) {
         assert.doesNotMatch(seen, /cloud sees/);
       });
       assert.deepEqual(leaked, NOTHING);
+      context.diagnostic(`${bitten} did harm, the slowest mended after ${slowestMs} ms`);
       // The keeper is sometimes faster than the first look.
-      assert.ok(
-        bitten > 50,
-        `${bitten} attacks did harm, the slowest mended after ${slowestMs} ms`,
-      );
+      assert.ok(bitten > 50, `${bitten} attacks did harm`);
     });
 
     it('is refused when nobody listens, and never gets to the cloud', async () => {
