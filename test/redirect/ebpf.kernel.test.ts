@@ -124,7 +124,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     }
   });
 
-  it('is left alone with UDP, with other ports and with other addresses', async () => {
+  it('is left alone, on the host network, with UDP and with other ports', async () => {
     assert.match(
       await host.tell(`run ${world.dialler.path} udp4 ${metadataIp} 80`),
       /answer=cloud sees 10\.0\.0\.4/,

@@ -24,6 +24,10 @@ export interface ModeUnderTest {
   readonly listen: { readonly ip: string; readonly port: number };
   /** What a pod on the host network meets: the agent, or the real service as before. */
   readonly hostNetwork: RegExp;
+  /** What a pod meets at other ports of the metadata address and by UDP: nothing of the cloud's. */
+  readonly otherwise: 'EHOSTUNREACH' | 'ECONNREFUSED';
+  /** What one on the host network meets there. */
+  readonly hostOtherwise: RegExp;
   /** The kernel says who dialled. */
   readonly attests: boolean;
   /** Another instance each time, as of another process. */
@@ -39,6 +43,9 @@ function byEbpf(backend: 'nft' | 'legacy'): ModeUnderTest {
     name: `ebpf, iptables ${backend} behind`,
     listen: ownAddress,
     hostNetwork: /^agent sees 169\.254\.25\.79 attested/,
+    // The guard's answer, to all that is routed.
+    otherwise: 'EHOSTUNREACH',
+    hostOtherwise: /^cloud sees 10\.0\.0\.4/,
     attests: true,
     open: (world) =>
       world.redirect({ behind: openIptablesRedirect({ host: world.node.host, backend }) }),
@@ -54,6 +61,8 @@ function byIptables(backend: 'nft' | 'legacy'): ModeUnderTest {
     name: `iptables ${backend}`,
     listen: ownAddress,
     hostNetwork: /^cloud sees 10\.0\.0\.4/,
+    otherwise: 'EHOSTUNREACH',
+    hostOtherwise: /^cloud sees 10\.0\.0\.4/,
     attests: false,
     open: ({ node }) => openIptablesRedirect({ host: node.host, backend }),
     age: ({ node }) =>
@@ -68,6 +77,9 @@ const byAddress: ModeUnderTest = {
   name: 'address',
   listen: { ip: metadataIp, port: metadataPort },
   hostNetwork: /^agent sees 169\.254\.169\.254/,
+  // The address is the node's own, and nobody else listens there.
+  otherwise: 'ECONNREFUSED',
+  hostOtherwise: /^ECONNREFUSED$/,
   attests: false,
   open: ({ node }) =>
     openAddressRedirect({
@@ -91,7 +103,7 @@ export interface CrowdPod {
   readonly ip: string;
   readonly cgroupId: bigint;
   /** One connection by a program in it: what was answered, or an error's name. */
-  dial(kind: 'tcp4' | 'tcp6'): Promise<string>;
+  dial(kind: 'tcp4' | 'tcp6' | 'udp4'): Promise<string>;
 }
 
 export interface Crowd extends AsyncDisposable {

@@ -35,6 +35,7 @@ describe('every redirect', { skip }, () => {
   let world: EbpfWorld;
   let crowd: Crowd;
   let pod: Client;
+  let otherPod: Client;
   let hostPod: Client;
   let pristine = '';
 
@@ -42,6 +43,7 @@ describe('every redirect', { skip }, () => {
     world = await EbpfWorld.open();
     crowd = await openCrowd(world, crowdSize);
     pod = world.client(world.podA, 'poda/c1');
+    otherPod = world.client(world.podB, 'podb/c1');
     hostPod = world.client(world.node, 'podhost/c1');
     await world.startCloud();
     // Asking legacy iptables for a table makes it: what it is compared with has it already.
@@ -110,6 +112,18 @@ describe('every redirect', { skip }, () => {
 
       it('brings pods on the host network where it can, and leaves them alone where not', async () => {
         assert.match(await hostPod.tell(dial), mode.hostNetwork);
+      });
+
+      it('keeps pods with a network of their own from all else at that address', async () => {
+        const { metadataIp } = DEFAULT_TARGET;
+        assert.equal(await pod.tell(`dial ${metadataIp} 8080`), mode.otherwise);
+        assert.equal(await otherPod.tell(`dial ::ffff:${metadataIp} 8080`), mode.otherwise);
+        // Sent once, and the kernel sends a source few ICMP errors: from one that has had none yet.
+        const fresh = crowd.pods.at(-1 - modesUnderTest.indexOf(mode));
+        assert.equal(await fresh?.dial('udp4'), mode.otherwise);
+        assert.match(await hostPod.tell(`dial ${metadataIp} 8080`), mode.hostOtherwise);
+        const byUdp = await hostPod.tell(`run ${world.dialler.path} udp4 ${metadataIp} 80`);
+        assert.match(byUdp.replace(/.*(?:answer|error)=/, ''), mode.hostOtherwise);
       });
 
       it('is idempotent, for another instance too, and reports what is there', async () => {
@@ -187,6 +201,7 @@ describe('every redirect', { skip }, () => {
         await redirect.remove();
         assert.equal(await nodeState(), pristine);
         assert.match(await pod.tell(dial), /^cloud sees /);
+        assert.match(await pod.tell(`dial ${DEFAULT_TARGET.metadataIp} 8080`), /^cloud sees /);
         assert.match(await hostPod.tell(dial), /^cloud sees /);
         assert.equal((await redirect.verify()).state, 'absent');
         await redirect.remove();
