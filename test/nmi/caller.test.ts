@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
 import fc from 'fast-check';
 import type { Pod } from '../../src/cache/objects.ts';
 import { PodIndex } from '../../src/cache/pod-index.ts';
 import { CallerConnection, type FindCgroupUid } from '../../src/nmi/caller.ts';
+import { CgroupIndex } from '../../src/redirect/cgroup-index.ts';
+import { cgroupIdOf } from '../../src/redirect/cgroup-tree.ts';
 import { createPod } from '../support/cache-objects.ts';
 import { HandClock } from '../support/hand-clock.ts';
 
@@ -22,7 +27,7 @@ function cgroups(truth: Readonly<Record<number, string>>): FindCgroupUid {
 
 function attested(
   remoteAddress: string,
-  cgroupId: number,
+  cgroupId: number | bigint,
   find: FindCgroupUid,
   localAddress = '169.254.25.79',
 ): CallerConnection {
@@ -121,47 +126,94 @@ describe('an attested caller', () => {
     assert.equal(podNameOf(connection, pods), 'unknown');
     assert.equal(podNameOf(attested('10.0.0.1', 1, find), pods), 'unknown');
   });
+});
+
+describe('an attested caller, by the real index of cgroups', () => {
+  const uids = ['a', 'b', 'c', 'd'];
+  /** Each cgroup as the kernel numbers it, and whose it is: what the pods' tree says all the while. */
+  const truth: { readonly id: bigint; readonly uid: string }[] = [];
+  let folder = '';
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'nmi-caller-'));
+    for (const container of ['aaaaaaaaaaaa', 'bbbbbbbbbbbb']) {
+      for (const uid of uids) {
+        const path = join(folder, 'kubepods', 'burstable', `pod${uid}`, container);
+        mkdirSync(path, { recursive: true });
+        truth.push({ id: cgroupIdOf(path) ?? assert.fail(), uid });
+      }
+    }
+  });
+  after(() => {
+    rmSync(folder, { recursive: true });
+  });
+
+  const anyPod = fc
+    .record({
+      uid: fc.constantFrom(...uids),
+      ip: fc.constantFrom('10.0.0.1', '10.0.0.2'),
+      hostNetwork: fc.boolean(),
+    })
+    .map(({ uid, ip, hostNetwork }) =>
+      createPod({ name: uid, uid, hostNetwork, ips: [hostNetwork ? nodeIp : ip] }),
+    );
+  const anyStep = fc.oneof(
+    { weight: 3, arbitrary: anyPod.map((pod) => ({ kind: 'upsert' as const, pod })) },
+    { weight: 2, arbitrary: anyPod.map((pod) => ({ kind: 'remove' as const, pod })) },
+    {
+      weight: 1,
+      arbitrary: fc.record({ kind: fc.constant('pass' as const), ms: fc.nat({ max: 300 }) }),
+    },
+    {
+      weight: 1,
+      arbitrary: fc.record({ kind: fc.constant('forget' as const), uid: fc.constantFrom(...uids) }),
+    },
+    {
+      weight: 4,
+      arbitrary: fc.record({
+        kind: fc.constant('dial' as const),
+        from: fc.constantFrom('10.0.0.1', '10.0.0.2', nodeIp),
+        /** A container, or a cgroup of no pod. */
+        by: fc.nat({ max: 8 }),
+      }),
+    },
+  );
 
   it('is never another pod, in whatever order the API tells of reused addresses', () => {
-    const uids = ['a', 'b', 'c', 'd'];
-    const anyPod = fc
-      .record({
-        uid: fc.constantFrom(...uids),
-        ip: fc.constantFrom('10.0.0.1', '10.0.0.2'),
-        hostNetwork: fc.boolean(),
-      })
-      .map(({ uid, ip, hostNetwork }) =>
-        createPod({ name: uid, uid, hostNetwork, ips: [hostNetwork ? nodeIp : ip] }),
-      );
-    const step = fc.oneof(
-      { weight: 3, arbitrary: anyPod.map((pod) => ({ kind: 'upsert' as const, pod })) },
-      { weight: 2, arbitrary: anyPod.map((pod) => ({ kind: 'remove' as const, pod })) },
-      {
-        weight: 4,
-        arbitrary: fc.record({
-          kind: fc.constant('dial' as const),
-          from: fc.constantFrom('10.0.0.1', '10.0.0.2', nodeIp),
-          by: fc.integer({ min: 0, max: uids.length }),
-        }),
-      },
-    );
-    const truth = cgroups(Object.fromEntries(uids.map((uid, index) => [index, uid])));
+    const outcomes = { right: 0, nobody: 0 };
+    const anySteps = fc.array(anyStep, { minLength: 10, maxLength: 40 });
     fc.assert(
-      fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+      // So few entries that cgroups are forgotten and looked for again, or enough for all.
+      fc.property(anySteps, fc.constantFrom(1, 3, 16_384), (steps, maxEntries) => {
         const pods = new PodIndex(new HandClock());
+        let nowMs = 0;
+        const index = new CgroupIndex({
+          podsRoot: () => join(folder, 'kubepods'),
+          nowMs: () => nowMs,
+          maxEntries,
+        });
+        const find: FindCgroupUid = (id, candidates) => index.resolve(id, candidates)?.podUid;
         const open: { readonly by: string | undefined; readonly connection: CallerConnection }[] =
           [];
-        for (const each of steps) {
-          if (each.kind === 'upsert') pods.upsert(each.pod);
-          else if (each.kind === 'remove') pods.remove(each.pod);
-          else open.push({ by: uids[each.by], connection: attested(each.from, each.by, truth) });
+        for (const step of steps) {
+          if (step.kind === 'upsert') pods.upsert(step.pod);
+          else if (step.kind === 'remove') pods.remove(step.pod);
+          else if (step.kind === 'pass') nowMs += step.ms;
+          else if (step.kind === 'forget') index.forget(step.uid);
+          else {
+            const by = truth[step.by];
+            open.push({ by: by?.uid, connection: attested(step.from, by?.id ?? 1n, find) });
+          }
           for (const { by, connection } of open) {
             const caller = connection.resolve(pods);
             if (caller.kind === 'pod') assert.equal(caller.pod.uid, by);
+            outcomes[caller.kind === 'pod' ? 'right' : 'nobody'] += 1;
           }
         }
       }),
       { numRuns: 10_000 },
     );
+    // It says something only where many are found.
+    assert.ok(outcomes.right > 10_000, JSON.stringify(outcomes));
+    assert.ok(outcomes.nobody > 10_000, JSON.stringify(outcomes));
   });
 });
