@@ -4,6 +4,7 @@
  * busy lock serves nobody.
  */
 import type { Clock } from '../cache/clock.ts';
+import { kernelAccountOf } from '../redirect/native.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../redirect/redirect.ts';
 import type { Log } from './log.ts';
 
@@ -93,7 +94,11 @@ export class RedirectKeeper implements AsyncDisposable {
     } catch (error) {
       this.#status = { state: 'broken', detail: 'the check failed', problems: [messageOf(error)] };
       this.#fail(messageOf(error));
-      log.debug({ err: messageOf(error) }, 'redirect check failed');
+      const kernelLog = kernelAccountOf(error);
+      log.debug(
+        { err: messageOf(error), ...(kernelLog === undefined ? {} : { kernelLog }) },
+        'redirect check failed',
+      );
     }
   }
 

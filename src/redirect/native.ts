@@ -193,6 +193,12 @@ export function asRedirectError(error: unknown): unknown {
   return new RedirectError(codeOf(error), error.step, message, error);
 }
 
+/** All that the kernel wrote down of a failure, as the verifier does; a message has its summary. */
+export function kernelAccountOf(error: unknown): string | undefined {
+  const cause = error instanceof RedirectError ? error.cause : error;
+  return isNativeFailure(cause) ? cause.detail : undefined;
+}
+
 function codeOf({ code, step }: NativeFailure): RedirectError['code'] {
   switch (code) {
     case 'EPERM':

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Log } from '../../src/nmi/log.ts';
 import { RedirectKeeper, type CheckOutcome } from '../../src/nmi/redirect-keeper.ts';
+import { asRedirectError } from '../../src/redirect/native.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../../src/redirect/redirect.ts';
 import { HandClock } from '../support/hand-clock.ts';
 
@@ -37,8 +38,11 @@ function open(initial: RedirectStatus) {
   const add = (level: string) => (_fields: unknown, message: string) => {
     lines.push(`${level} ${message}`);
   };
+  const details: Readonly<Record<string, unknown>>[] = [];
   const log: Log = {
-    debug: () => undefined,
+    debug: (fields) => {
+      details.push({ ...fields });
+    },
     info: add('info'),
     warn: add('warn'),
     error: add('error'),
@@ -55,7 +59,7 @@ function open(initial: RedirectStatus) {
     clock.advance(ms);
     for (let turn = 0; turn < 20; turn++) await Promise.resolve();
   };
-  return { clock, world, keeper, lines, outcomes, pass };
+  return { clock, world, keeper, lines, details, outcomes, pass };
 }
 
 describe('the keeper of the redirect', () => {
@@ -130,6 +134,21 @@ describe('the keeper of the redirect', () => {
       'error redirect is not in place, trying again',
       'info redirect is in place',
     ]);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('keeps the whole of the verifier’s log for those who look closer', async () => {
+    const { keeper, world, lines, details } = open(absent);
+    const detail = 'func#0 @0\n'.repeat(1_000);
+    const refused = Object.assign(new Error('load: Permission denied'), {
+      ...{ code: 'EACCES', errno: 13, step: 'load', detail },
+    });
+    world.installError = asRedirectError(refused) as RedirectError;
+    await keeper.start();
+    assert.ok((keeper.problem() ?? '').length < 700);
+    const err = 'UNSUPPORTED: load: Permission denied (func#0 @0 | func#0 @0 | func#0 @0)';
+    assert.deepEqual(details, [{ err, kernelLog: detail }]);
+    assert.deepEqual(lines, ['error redirect is not in place, trying again']);
     await keeper[Symbol.asyncDispose]();
   });
 

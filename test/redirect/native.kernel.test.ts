@@ -10,6 +10,7 @@ import { readPrograms } from '../../src/redirect/native-files.ts';
 import {
   asRedirectError,
   isMissing,
+  kernelAccountOf,
   nativeModule,
   type BpfMap,
   type NativeModule,
@@ -203,6 +204,13 @@ describe('the native module', { skip }, () => {
     assert.equal(refused.code, 'UNSUPPORTED');
     assert.match(refused.message, /^load: Permission denied \(.*invalid mem access/);
     assert.ok(refused.message.length < 700, `${refused.message.length} characters`);
+    // And all of them, beginning and statistics included.
+    const account = kernelAccountOf(refused) ?? '';
+    assert.match(account, /^0: R1=ctx\(\).*invalid mem access.*processed \d+ insns/ms);
+    assert.equal(
+      kernelAccountOf(failureOf(() => native.openMap(join(work, 'x'), true))),
+      undefined,
+    );
   });
 
   it('looks a caller up by address and port', () => {
