@@ -105,7 +105,8 @@ interface Difference {
 /** The agent starts, tells of its redirect what it should, and a pod gets the token of its identity. */
 async function serves(difference: Difference, says: RegExp): Promise<void> {
   await using agent = openAgent(8085, difference);
-  await agent.start([...surroundings.agentFlags, '--log-format=json']);
+  const often = '--redirect-self-test-interval-sec=1';
+  await agent.start([...surroundings.agentFlags, '--log-format=json', often]);
   const chosen = agent.lines.find((line) => line.includes('redirect chosen')) ?? '';
   assert.match(chosen, says);
   process.stdout.write(`${chosen}\n`);
@@ -114,6 +115,15 @@ async function serves(difference: Difference, says: RegExp): Promise<void> {
   });
   const { from } = imds.requests().findLast((each) => each.identity !== undefined) ?? {};
   assert.equal(from, nodeIp);
+  // As deploy/README.md and the limits in README.md say: not with what the manifests give.
+  const told = await eventually(() => {
+    const line = agent.lines.find((each) => each.includes('"msg":"redirect self-test"'));
+    assert.ok(line !== undefined, 'no self-test');
+    return line;
+  });
+  assert.match(told, /"result":"impossible"/);
+  const byEbpf = chosen.includes('"mode":"ebpf"');
+  assert.match(told, byEbpf ? /needs a cgroup2 tree .*EROFS/ : /netns.*Read-only file system/);
   imds.clear();
   assert.equal(await agent.stop(), 0, agent.lines.slice(-5).join('\n'));
 }
