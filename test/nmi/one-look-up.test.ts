@@ -6,12 +6,13 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { PodIndex } from '../../src/cache/pod-index.ts';
 import { refuse } from '../../src/nmi/answers.ts';
 import type { Caller } from '../../src/nmi/caller.ts';
-import { openListener, type Listener } from '../../src/nmi/listener.ts';
+import type { Listener } from '../../src/nmi/listener.ts';
 import type { Peer } from '../../src/redirect/redirect.ts';
+import { openBareListener } from '../support/bare-listener.ts';
 import { createPod } from '../support/cache-objects.ts';
 import { HandClock } from '../support/hand-clock.ts';
 
-const usual = 'GET / HTTP/1.1\r\nHost: x\r\nMetadata: true\r\n\r\n';
+const usual = 'GET /metadata/identity/oauth2/token?a=b HTTP/1.1\r\nMetadata: true\r\n\r\n';
 /** Nothing that the quick way takes. */
 const unusual = 'HEAD /x HTTP/1.1\r\nhost:x\r\nX-Other: 1\r\n\r\n';
 
@@ -25,8 +26,8 @@ describe('a connection of an attested caller', () => {
   let listener: Listener;
 
   before(async () => {
-    listener = await openListener({
-      ...{ host: '127.0.0.1', port: 0, clock, serverHeader: 'test' },
+    listener = await openBareListener({
+      clock,
       attest: ({ remoteIp, remotePort, localIp, localPort }) => {
         peers.push({ remoteIp, remotePort, localIp, localPort });
         return { kind: 'attested', cgroupId: 7n };
@@ -46,7 +47,6 @@ describe('a connection of an attested caller', () => {
           return undefined;
         },
       }),
-      onParserRefusal: () => undefined,
     });
   });
   after(() => listener[Symbol.asyncDispose]());
