@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { AnswerScan } from './answer-scan.ts';
 import { Judge, type Verdict } from './judge.ts';
 import type { Caller, LoadPlan } from './plan.ts';
+import { RequestBytes } from './request.ts';
 
 const readBytes = 16 * 1024;
 
@@ -20,7 +21,8 @@ export class Lane {
   readonly #judge: Judge;
   readonly #scan = new AnswerScan();
   readonly #buffer = Buffer.allocUnsafe(readBytes);
-  readonly #fixed: Buffer | undefined;
+  /** For each number of the target. */
+  readonly #requests = new Map<number, RequestBytes>();
   #pending: Buffer | undefined;
   #socket: Socket | undefined;
   #isOpen = false;
@@ -33,7 +35,6 @@ export class Lane {
     this.#caller = caller;
     this.#events = events;
     this.#judge = new Judge(caller);
-    this.#fixed = caller.target.includes('{n}') ? undefined : this.#render(caller.target);
   }
 
   /** Nothing is under way. */
@@ -52,9 +53,8 @@ export class Lane {
   /** Only while idle. */
   send(dueAtMs: number): void {
     this.#dueAtMs = dueAtMs;
-    const request = this.#fixed ?? this.#nextRequest();
     // A socket that is still connecting keeps what is written to it.
-    (this.#socket ?? this.#connect()).write(request);
+    (this.#socket ?? this.#connect()).write(this.#nextRequest());
   }
 
   close(): void {
@@ -64,14 +64,14 @@ export class Lane {
   #nextRequest(): Buffer {
     const { target, from = 0, count = 1 } = this.#caller;
     this.#number = from + (this.#asked++ % count);
-    return this.#render(target.replaceAll('{n}', String(this.#number)));
-  }
-
-  #render(target: string): Buffer {
-    const close = this.#plan.kind === 'new' ? 'Connection: close\r\n' : '';
-    return Buffer.from(
-      `GET ${target} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n${close}\r\n`,
-    );
+    let request = this.#requests.get(this.#number);
+    if (request === undefined) {
+      const { kind, style = 'sdk' } = this.#plan;
+      const asked = target.replaceAll('{n}', String(this.#number));
+      request = new RequestBytes(asked, style, kind === 'new' ? 'close' : 'keep-alive');
+      this.#requests.set(this.#number, request);
+    }
+    return request.next();
   }
 
   #connect(): Socket {

@@ -1,5 +1,6 @@
 /** What one load program is to do, and what it says when it has. */
 import type { CompactHistogram } from '../core/histogram.ts';
+import type { RequestStyle } from './request.ts';
 
 export interface LoadPlan {
   readonly host: string;
@@ -23,6 +24,8 @@ export interface LoadPlan {
    * latency; else it watches the clock and uses most of its core.
    */
   readonly isSleepy?: boolean;
+  /** Default `sdk`. */
+  readonly style?: RequestStyle;
   /** Connections take them in turn. */
   readonly callers: readonly Caller[];
   /** Processes whose CPU time is counted. */

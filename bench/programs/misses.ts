@@ -3,26 +3,33 @@
  * upstream itself and to a bare proxy, in turns and by the same client.
  * `node bench/programs/misses.ts PLAN` prints the times as JSON.
  */
+import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, request, type Dispatcher } from 'undici';
 import type { MissPlan, MissTimes } from '../load/miss-plan.ts';
+import { sdkHeaders } from '../load/request.ts';
 
 const plan = JSON.parse(process.argv[2] ?? '{}') as MissPlan;
 const { upstream, sourceIp } = plan;
 const toAgent = new Agent({ allowH2: false, localAddress: sourceIp });
 const toUpstream = new Agent({ allowH2: false, connect: { ca: plan.caPem } });
-const headers = { metadata: 'true' };
+
+function headers(): Record<string, string> {
+  return { ...Object.fromEntries(sdkHeaders), 'x-ms-client-request-id': randomUUID() };
+}
 
 function askAgent(number: number): Promise<Dispatcher.ResponseData> {
   const target = plan.agentTarget.replace('{n}', `${number}`);
-  return request(`${plan.agentUrl}${target}`, { headers, dispatcher: toAgent });
+  return request(`${plan.agentUrl}${target}`, { headers: headers(), dispatcher: toAgent });
 }
 
 /** @param way a word for who is asked, so that both are asked for tokens of their own. */
 function askUpstream(url: string, way: string, number: number): Promise<Dispatcher.ResponseData> {
   const fill = (text: string): string => text.replace('{n}', `${way}-${number}`);
   const target = `${url}${fill(upstream.target)}`;
-  if (upstream.form === undefined) return request(target, { headers, dispatcher: toUpstream });
+  if (upstream.form === undefined) {
+    return request(target, { headers: headers(), dispatcher: toUpstream });
+  }
   const { scope = '' } = upstream.form;
   return request(target, {
     method: 'POST',

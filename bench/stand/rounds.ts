@@ -21,6 +21,7 @@ export interface Shape {
   readonly connections: number;
   readonly kind: LoadPlan['kind'];
   readonly ratePerSec?: number;
+  readonly style?: LoadPlan['style'];
 }
 
 export const shapes = {
@@ -69,10 +70,11 @@ export async function measureRounds(options: RoundsOptions): Promise<readonly Se
 
 export function loadOf(subject: Subject, shape: Shape, measuredMs: number): Promise<LoadReport> {
   const { host, port, callers, pids } = subject;
-  const { connections, kind, ratePerSec } = shape;
+  const { connections, kind, ratePerSec, style } = shape;
   return (subject.runLoad ?? runLoad)({
     ...{ host, port, callers, connections, kind, warmUpMs, measuredMs, serverPids: pids },
     ...(ratePerSec === undefined ? {} : { ratePerSec }),
+    ...(style === undefined ? {} : { style }),
   });
 }
 
