@@ -1,6 +1,7 @@
 /**
- * Rounds of all subjects in turn, so that what disturbs the machine disturbs all of them; the ratio
- * within a round is what counts.
+ * Rounds of all subjects in turn, each other round from the last to the first, so that what disturbs
+ * the machine disturbs all of them and none has its place to thank; the ratio within a round is what
+ * counts.
  */
 import type { Round, Series } from '../core/results.ts';
 import type { Caller, LoadPlan, LoadReport } from '../load/plan.ts';
@@ -50,7 +51,7 @@ export async function measureRounds(options: RoundsOptions): Promise<readonly Se
     for (const subject of subjects) await loadOf(subject, shape, 2 * options.roundMs);
     const rounds = subjects.map((): Round[] => []);
     for (let round = 0; round < options.rounds; round++) {
-      for (const [index, subject] of subjects.entries()) {
+      for (const [index, subject] of inTurn([...subjects.entries()], round)) {
         const report = await loadOf(subject, shape, options.roundMs);
         if (report.failures > 0) {
           const what = `${report.failures} failures, the first: ${report.firstFailure ?? ''}`;
@@ -66,6 +67,11 @@ export async function measureRounds(options: RoundsOptions): Promise<readonly Se
     }
   }
   return series;
+}
+
+/** There and back again: every second round begins with who was last. */
+export function inTurn<T>(ones: readonly T[], round: number): readonly T[] {
+  return round % 2 === 0 ? ones : ones.toReversed();
 }
 
 export function loadOf(subject: Subject, shape: Shape, measuredMs: number): Promise<LoadReport> {
