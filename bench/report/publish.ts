@@ -5,11 +5,13 @@ import { join } from 'node:path';
 import { format, resolveConfig } from 'prettier';
 import { mergeScenarios, type Results } from '../core/results.ts';
 import { plotFiles } from './plots.ts';
-import { fillReadme } from './readme.ts';
+import { fillHeadline, fillReadme } from './readme.ts';
 
 const folder = join(import.meta.dirname, '..');
 const resultsFile = join(folder, 'results.json');
 export const readmeFile = join(folder, 'README.md');
+/** Of the project. */
+export const rootReadmeFile = join(folder, '../README.md');
 export const plotFolder = join(folder, 'plots');
 
 /** Scenarios that this run left out keep what an earlier one found. */
@@ -39,4 +41,5 @@ async function write(results: Results): Promise<void> {
   await mkdir(plotFolder, { recursive: true });
   for (const { file, svg } of plotFiles(results)) await writeFile(join(plotFolder, file), svg);
   await writeFile(readmeFile, await renderReadme(await readFile(readmeFile, 'utf8'), results));
+  await writeFile(rootReadmeFile, fillHeadline(await readFile(rootReadmeFile, 'utf8'), results));
 }

@@ -1,20 +1,27 @@
-/** The generated part of bench/README.md. Pure. */
+/** The generated parts of bench/README.md and README.md. Pure. */
 import type { Results, ScenarioResult } from '../core/results.ts';
 import { noiseBound } from '../core/statistics.ts';
 import { renderGoals } from './goals.ts';
+import { renderHeadline } from './headline.ts';
 import { busiestLoads, figureTable, seriesTable } from './markdown.ts';
 import { plotsOf } from './plots.ts';
 
-const begin = '<!-- generated: results -->';
-const end = '<!-- end: results -->';
-
-/** @throws Error without the markers. */
+/** bench/README.md. @throws Error without the markers. */
 export function fillReadme(readme: string, results: Results): string {
-  const [from, to] = [readme.indexOf(begin), readme.indexOf(end)];
-  if (from < 0 || to < from) throw new Error('bench/README.md lacks the markers of its results');
   const part = [renderMachine(results), renderGoals(results, 'all')].join('\n\n');
   const scenarios = results.scenarios.map(renderScenario).join('\n\n');
-  const generated = `## Goals\n\n${part}\n\n${scenarios}`;
+  return fill(readme, 'results', `## Goals\n\n${part}\n\n${scenarios}`);
+}
+
+/** The README of the project. @throws Error without the markers. */
+export function fillHeadline(readme: string, results: Results): string {
+  return fill(readme, 'speed', renderHeadline(results));
+}
+
+function fill(readme: string, name: string, generated: string): string {
+  const [begin, end] = [`<!-- generated: ${name} -->`, `<!-- end: ${name} -->`];
+  const [from, to] = [readme.indexOf(begin), readme.indexOf(end)];
+  if (from < 0 || to < from) throw new Error(`a README lacks the markers of its ${name}`);
   return `${readme.slice(0, from + begin.length)}\n\n${generated}\n\n${readme.slice(to)}`;
 }
 

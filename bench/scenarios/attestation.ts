@@ -17,7 +17,7 @@ export const attestation: Scenario = {
     const node = await openFabricNode('attest', plan, stack);
     const series = await measureRounds({
       ...{ rounds, roundMs, say },
-      shapes: [{ ...shapes.fresh, name: '1 new each', connections: 1 }, shapes.fresh],
+      shapes: [shapes.oneFresh, shapes.fresh],
       subjects: [node.control(without, 'outside'), node.control('programs attached', 'pod')],
     });
     const lookUps = await node.ask({ kind: 'attest' });

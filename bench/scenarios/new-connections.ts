@@ -15,7 +15,7 @@ export const newConnections: Scenario = {
       control: subjects.nodeHttp,
       series: await measureRounds({
         ...{ rounds, roundMs, say, subjects: [agent, nodeHttp, rawTcp, goHttp] },
-        shapes: [{ ...shapes.fresh, name: '1 new each', connections: 1 }, shapes.fresh],
+        shapes: [shapes.oneFresh, shapes.fresh],
       }),
     };
   },

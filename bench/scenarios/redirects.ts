@@ -24,7 +24,7 @@ export const redirects: Scenario = {
           rounds,
           roundMs,
           say,
-          shapes: [shapes.one, shapes.sixteen, shapes.sixtyFour, shapes.fresh],
+          shapes: [shapes.one, shapes.sixteen, shapes.sixtyFour, shapes.oneFresh, shapes.fresh],
         },
         subjects: [
           none.control(subjects.nodeHttp),

@@ -29,6 +29,7 @@ export const shapes = {
   one: { name: '1 kept', connections: 1, kind: 'keep' },
   sixteen: { name: '16 kept', connections: 16, kind: 'keep' },
   sixtyFour: { name: '64 kept', connections: 64, kind: 'keep' },
+  oneFresh: { name: '1 new each', connections: 1, kind: 'new' },
   fresh: { name: '16 new each', connections: 16, kind: 'new' },
 } as const satisfies Record<string, Shape>;
 

@@ -12,7 +12,7 @@ import {
 } from '../../bench/core/results.ts';
 import { renderBars, renderLines } from '../../bench/report/charts.ts';
 import { renderGoals } from '../../bench/report/goals.ts';
-import { renderSpread, seriesTable } from '../../bench/report/markdown.ts';
+import { busiestLoads, renderSpread, seriesTable } from '../../bench/report/markdown.ts';
 import { plotsOf } from '../../bench/report/plots.ts';
 import { fillReadme } from '../../bench/report/readme.ts';
 import { label, linearScale, logScale } from '../../bench/report/scale.ts';
@@ -110,6 +110,28 @@ describe('a report', () => {
   it('gives ratios round by round beside the control', () => {
     assert.match(seriesTable(scenario([50, 60], [100, 100])), /\| 0\.55 \(0\.5–0\.6\) \|/);
     assert.equal(renderSpread([1, 2, 3]), '2 (1–3) noisy');
+  });
+
+  it('warns where the load program was busy, and of a control that was held back by it', () => {
+    const busy = (shares: readonly [agent: number, control: number]): ScenarioResult => {
+      const of = scenario([1], [1]);
+      return {
+        ...of,
+        series: of.series.map((each, index) => ({
+          ...each,
+          rounds: each.rounds.map((one) => ({ ...one, loadCpuShare: shares[index] ?? 0 })),
+        })),
+      };
+    };
+    assert.equal(busiestLoads(busy([0.79, 0.79])), '');
+    assert.match(busiestLoads(busy([0.81, 0.5])), /80 % of its core.*: agent at 16 kept\.$/);
+    assert.match(busiestLoads(busy([0.5, 0.81])), /control is one of them \(16 kept\)/);
+  });
+
+  it('has goals of throughput, p50, p99 and CPU for new connections, by each way', () => {
+    const all = renderGoals({ machine, scenarios: [] }, 'all').split('\n');
+    const rows = all.filter((line) => line.includes('a new connection for each request'));
+    assert.equal(rows.length, 12);
   });
 
   it('keeps what an earlier run found of other scenarios', () => {

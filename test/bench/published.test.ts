@@ -4,7 +4,14 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { plotFiles } from '../../bench/report/plots.ts';
-import { plotFolder, readmeFile, readResults, renderReadme } from '../../bench/report/publish.ts';
+import {
+  plotFolder,
+  readmeFile,
+  readResults,
+  renderReadme,
+  rootReadmeFile,
+} from '../../bench/report/publish.ts';
+import { fillHeadline } from '../../bench/report/readme.ts';
 import { scenarios } from '../../bench/scenarios/all.ts';
 
 const results = await readResults();
@@ -13,6 +20,11 @@ describe('the published benchmark', () => {
   it('has the tables of its results (npm run bench report writes them)', async () => {
     const readme = await readFile(readmeFile, 'utf8');
     assert.equal(await renderReadme(readme, results), readme);
+  });
+
+  it('has its figures in the README of the project', async () => {
+    const readme = await readFile(rootReadmeFile, 'utf8');
+    assert.equal(fillHeadline(readme, results), readme);
   });
 
   it('has the pictures of its results and no other', async () => {

@@ -1,0 +1,58 @@
+/** The part of the project's README that is about speed: its figures follow from the results. Pure. */
+import { findFigure, findSeries, subjects, type Results, type Series } from '../core/results.ts';
+import { median, ratiosOf } from '../core/statistics.ts';
+import { measures, renderNumber, table } from './markdown.ts';
+
+const { nodeHttp, goHttp, bareProxy } = subjects;
+type Measure = (series: Series) => readonly number[];
+
+const ways = ['eBPF', 'iptables', 'no redirect'];
+
+const kept = ['1 kept', '16 kept', '64 kept'];
+const fresh = ['1 new each', '16 new each'];
+
+/** Medians of ratios within a round; rows that nobody measured are left out. */
+export function renderHeadline(results: Results): string {
+  const row = (shape: string, control: string, ...compared: readonly Measure[]) => {
+    const cells = ways.map((way) => {
+      const ours = findSeries(results, 'redirects', shape, way);
+      const other = findSeries(results, 'redirects', shape, control);
+      if (ours === undefined || other === undefined) return '';
+      return compared.map((measure) => renderRatio(measure(ours), measure(other))).join(' / ');
+    });
+    const name = control === nodeHttp ? describe(shape) : `${describe(shape)}, beside Go`;
+    return cells.every((cell) => cell === '') ? [] : [[name, ...cells]];
+  };
+  const { perSec, p50Us, cpuMs } = measures;
+  const lines = [
+    ...[...kept, ...fresh].flatMap((shape) => row(shape, nodeHttp, perSec, p50Us, cpuMs)),
+    ...kept.flatMap((shape) => row(shape, goHttp, perSec)),
+  ];
+  const head = ['answers a second / p50 / CPU', ...ways];
+  const parts = [...(lines.length === 0 ? [] : [table(head, lines)]), renderMisses(results)];
+  return parts.filter((part) => part !== '').join('\n\n');
+}
+
+function renderRatio(ours: readonly number[], control: readonly number[]): string {
+  return median(ratiosOf(ours, control)).toFixed(2);
+}
+
+function describe(shape: string): string {
+  const [count = '', kind] = shape.split(' ');
+  const connections = count === '1' ? 'connection' : 'connections';
+  return kind === 'new' ? `${count} at once, each new` : `${count} ${connections}`;
+}
+
+function renderMisses(results: Results): string {
+  const added = (by: string) =>
+    ['IMDS', 'Entra ID'].map((source) => {
+      const values = findFigure(results, 'miss', `${source}: added${by} at p50`)?.values ?? [];
+      return renderNumber(median(values));
+    });
+  const [ours, proxy] = [added(''), added(` by a ${bareProxy}`)];
+  if ([...ours, ...proxy].includes('')) return '';
+  return (
+    `A token that is not in memory takes ${ours.join(' ms (IMDS) and ')} ms (Entra ID) longer than its ` +
+    `source alone, ${proxy.join(' and ')} ms with a bare proxy in the agent's place.`
+  );
+}
