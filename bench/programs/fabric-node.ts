@@ -1,6 +1,6 @@
 /**
  * A whole node, seen from inside the azure namespace of a fabric: fakes here, the agent (or another
- * implementation) and a control in the node, one pod that asks. `node bench/programs/fabric-node.ts
+ * implementation) and controls in the node, one pod that asks. `node bench/programs/fabric-node.ts
  * PLAN` says when it is ready, then obeys orders by line until stdin ends.
  */
 import { randomUUID } from 'node:crypto';
@@ -12,7 +12,7 @@ import { openSurroundings } from '../../src/lab/surroundings.ts';
 import { onCore } from '../machine/cores.ts';
 import { outputOf, stop, untilItSpeaks } from '../machine/child.ts';
 import { measureLookUps } from '../stand/look-ups.ts';
-import { controlCommand } from '../stand/controls.ts';
+import { controlCommand, type ControlName } from '../stand/controls.ts';
 import {
   nodePorts,
   type FabricAnswer,
@@ -50,14 +50,11 @@ const asked = await outputOf(
   runInPod([process.execPath, programPath('ask.ts'), target.host, `${port}`, defaultTarget]),
 );
 const bodyBytes = Number(asked);
-const control = startInNode([
-  ...(controlCommand('node:http') ?? []),
-  ...[nodeIp, `${nodePorts.control}`, `${bodyBytes}`],
-]);
-await untilItSpeaks(control);
+const control = await startControl('node:http', nodePorts.control);
+const goControl = await startControl('Go net/http', nodePorts.go);
 const ready: FabricReady = {
-  ...{ agentPid: agent.pid ?? 0, controlPid: control.pid ?? 0 },
-  ...{ identity: identity.name, bodyBytes },
+  ...{ agentPid: agent.pid ?? 0, controlPid: control?.pid ?? 0 },
+  ...{ goPid: goControl?.pid, identity: identity.name, bodyBytes },
 };
 say(ready);
 for await (const line of createInterface({ input: process.stdin })) {
@@ -111,6 +108,15 @@ function rivalWords(command: string): readonly string[] {
     ...[`--http-probe-port=${nodePorts.probe}`, `--prometheus-port=${nodePorts.metrics}`],
     '--allow-network-plugin-kubenet',
   ];
+}
+
+/** Undefined where its language is not installed. */
+async function startControl(name: ControlName, controlPort: number) {
+  const command = controlCommand(name);
+  if (command === undefined) return undefined;
+  const child = startInNode([...command, nodeIp, `${controlPort}`, `${bodyBytes}`]);
+  await untilItSpeaks(child);
+  return child;
 }
 
 function startInNode(words: readonly string[]) {

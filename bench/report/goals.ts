@@ -82,14 +82,13 @@ const newConnection: readonly Goal[] = paths.flatMap(({ path, scenario, subject 
 
 const goals: readonly Goal[] = [
   ...cachedToken,
-  {
-    text: 'cached token, no redirect, 1 / 16 / 64 connections: past Go',
+  ...paths.map(({ path, scenario, subject }) => ({
+    text: `cached token, ${path}, 1 / 16 / 64 connections: past Go`,
     ...{ bound: 1, isLeast: true, unit: `× ${goHttp}` },
     parts: ratios({
-      ...{ scenario: 'hit', shapes: kept, measure: measures.perSec },
-      ...{ subject: agent, control: goHttp },
+      ...{ scenario, shapes: kept, measure: measures.perSec, subject, control: goHttp },
     }),
-  },
+  })),
   ...newConnection,
   ...[
     { text: "added to the upstream's time at p50", share: 'p50', bound: 0.5 },

@@ -28,12 +28,16 @@ export const redirects: Scenario = {
         },
         subjects: [
           none.control(subjects.nodeHttp),
+          none.goControl(subjects.goHttp),
           none.subject('no redirect'),
           iptables.subject('iptables'),
           ebpf.subject('eBPF'),
         ],
       }),
-      notes: ['The control is dialled by the same pod across the same bridge, at its own address.'],
+      notes: [
+        'The controls are on the node without a redirect, dialled by its pod across its bridge at their ' +
+          'own addresses: what a redirect costs is part of the ratios of iptables and eBPF.',
+      ],
     };
   },
 };

@@ -20,6 +20,8 @@ export interface FabricNode {
   readonly subject: (name: string) => Subject;
   /** The control, dialled without any redirect. */
   readonly control: (name: string, place?: 'pod' | 'outside') => Subject;
+  /** Go's, dialled in the same way; undefined where Go is not installed. */
+  readonly goControl: (name: string) => Subject | undefined;
   readonly ask: (order: FabricOrder) => Promise<FabricAnswer>;
 }
 
@@ -73,5 +75,12 @@ export async function openFabricNode(
       ...{ name: as, host: nodeIp, port: nodePorts.control, pids: [ready.controlPid] },
       ...{ runLoad: loadFrom(place === 'outside'), callers: [controlCaller] },
     }),
+    goControl: (as) =>
+      ready.goPid === undefined
+        ? undefined
+        : {
+            ...{ name: as, host: nodeIp, port: nodePorts.go, pids: [ready.goPid] },
+            ...{ runLoad: loadFrom(false), callers: [controlCaller] },
+          },
   };
 }

@@ -15,6 +15,8 @@ export interface FabricPlan {
 export interface FabricReady {
   readonly agentPid: number;
   readonly controlPid: number;
+  /** Undefined where Go is not installed. */
+  readonly goPid: number | undefined;
   /** Of the identity whose tokens the pod gets. */
   readonly identity: string;
   readonly bodyBytes: number;
@@ -39,5 +41,11 @@ export type FabricAnswer =
       readonly unknownNs: readonly number[];
     };
 
-/** Where the agent and the control listen when nothing redirects to them. */
-export const nodePorts = { agent: 2579, control: 9000, probe: 8085, metrics: 9090 } as const;
+/** Where the agent and the controls listen when nothing redirects to them. */
+export const nodePorts = {
+  agent: 2579,
+  control: 9000,
+  go: 9001,
+  probe: 8085,
+  metrics: 9090,
+} as const;

@@ -132,6 +132,7 @@ describe('a report', () => {
     const all = renderGoals({ machine, scenarios: [] }, 'all').split('\n');
     const rows = all.filter((line) => line.includes('a new connection for each request'));
     assert.equal(rows.length, 12);
+    assert.equal(all.filter((line) => line.includes('past Go')).length, 3);
   });
 
   it('keeps what an earlier run found of other scenarios', () => {
