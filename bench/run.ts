@@ -9,9 +9,11 @@ import { parseOptions, usage, type Options } from './core/options.ts';
 import type { ScenarioResult } from './core/results.ts';
 import { onCore } from './machine/cores.ts';
 import { outputOf, start } from './machine/child.ts';
-import { describeMachine } from './machine/describe.ts';
+import { obstacleTo, takeTurn } from './machine/alone.ts';
+import { describeLoad, describeMachine } from './machine/describe.ts';
+import { watchOthers } from './machine/others.ts';
 import { renderGoals } from './report/goals.ts';
-import { busiestLoads, figureTable, seriesTable } from './report/markdown.ts';
+import { busiestLoads, figureTable, seriesTable, surroundingsOf } from './report/markdown.ts';
 import { publish, republish } from './report/publish.ts';
 import { scenarios } from './scenarios/all.ts';
 import type { Scenario } from './scenarios/scenario.ts';
@@ -33,6 +35,16 @@ async function main(words: readonly string[]): Promise<number> {
     process.stderr.write(`${chosen}\n`);
     return 2;
   }
+  using turn = takeTurn();
+  const obstacle = obstacleTo(describeLoad(), turn);
+  if (obstacle !== undefined) {
+    process.stderr.write(`NOT ALONE ON THE MACHINE: ${obstacle}.\n`);
+    if (options.isPublished && !options.isBeside) {
+      process.stderr.write('Nothing is published of that: wait, or give --beside.\n');
+      return 2;
+    }
+  }
+  const marks = obstacle === undefined ? {} : { isNotAlone: true };
   const machine = describeMachine();
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
@@ -46,7 +58,9 @@ async function main(words: readonly string[]): Promise<number> {
   for (const scenario of chosen) {
     process.stderr.write(`${scenario.name}: ${scenario.title}\n`);
     try {
-      const result = await runScenario(scenario, executable, options, stop.signal);
+      const others = watchOthers();
+      const measured = await runScenario(scenario, executable, options, stop.signal);
+      const result = { ...measured, ...marks, othersCores: others() };
       found.push(result);
       process.stdout.write(`\n${render(result)}\n\n`);
     } catch (error) {
@@ -96,7 +110,7 @@ async function runScenario(
 
 function render(result: ScenarioResult): string {
   return [
-    `${result.title} (${result.seconds} s)`,
+    `${result.title} (${result.seconds} s${surroundingsOf(result)})`,
     ...(result.series.length === 0 ? [] : [seriesTable(result)]),
     ...(result.figures.length === 0 ? [] : [figureTable(result.figures)]),
     ...result.notes,

@@ -13,6 +13,8 @@ export interface Options {
   readonly against: Rival | undefined;
   /** Write results, plots and README; else only print. */
   readonly isPublished: boolean;
+  /** Publish whatever else the machine does, and say so with the results. */
+  readonly isBeside: boolean;
   /** Given to the agent. */
   readonly agentFlags: readonly string[];
 }
@@ -25,8 +27,9 @@ export interface Rival {
 }
 
 export const usage = `npm run bench -- [SCENARIO...] [--quick] [--publish] [--rounds N] [--round-ms N]
-  [--agent FILE] [--against 'NAME=COMMAND'] [--minutes N (of soak)] [-- FLAG OF THE AGENT...]
-Without a scenario all are run but soak, and the results are published. `;
+  [--beside] [--agent FILE] [--against 'NAME=COMMAND'] [--minutes N (of soak)] [-- FLAG OF THE AGENT...]
+Without a scenario all are run but soak, and the results are published. A machine that is at work is not
+published of, unless --beside is given, which the results then say. `;
 
 /** @throws TypeError with what is wrong. */
 export function parseOptions(args: readonly string[]): Options {
@@ -42,6 +45,7 @@ export function parseOptions(args: readonly string[]): Options {
       minutes: { type: 'string', default: '60' },
       agent: { type: 'string' },
       against: { type: 'string' },
+      beside: { type: 'boolean', default: false },
     },
   });
   const isQuick = values.quick;
@@ -54,6 +58,7 @@ export function parseOptions(args: readonly string[]): Options {
     agent: values.agent,
     against: values.against === undefined ? undefined : parseRival(values.against),
     isPublished: values.publish || (positionals.length === 0 && !isQuick),
+    isBeside: values.beside,
     agentFlags: args.slice(ownArgs.length + 1),
   };
 }

@@ -27,6 +27,10 @@ export interface ScenarioResult {
   /** Average load of the machine in the minute before; this suite's own is in it. */
   readonly loadBefore: number;
   readonly seconds: number;
+  /** Processors that others used meanwhile; absent in results of before this was counted. */
+  readonly othersCores?: number;
+  /** Published although something spoke against it, such as another run. */
+  readonly isNotAlone?: boolean;
   /** What the others are compared with; absent where nothing is. */
   readonly control?: string;
   readonly series: readonly Series[];

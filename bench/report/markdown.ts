@@ -61,6 +61,13 @@ export function seriesTable(scenario: ScenarioResult): string {
   );
 }
 
+/** What else the machine did meanwhile. */
+export function surroundingsOf({ othersCores, isNotAlone }: ScenarioResult): string {
+  const others =
+    othersCores === undefined ? '' : `; others used ${othersCores} processors meanwhile`;
+  return `${others}${isNotAlone === true ? '; **NOT ALONE ON THE MACHINE**' : ''}`;
+}
+
 /** Above this share of its core the load program may be what was measured. */
 const busyShare = 0.8;
 

@@ -3,7 +3,7 @@ import type { Results, ScenarioResult } from '../core/results.ts';
 import { noiseBound } from '../core/statistics.ts';
 import { renderGoals } from './goals.ts';
 import { renderHeadline } from './headline.ts';
-import { busiestLoads, figureTable, seriesTable } from './markdown.ts';
+import { busiestLoads, figureTable, seriesTable, surroundingsOf } from './markdown.ts';
 import { plotsOf } from './plots.ts';
 
 /** bench/README.md. @throws Error without the markers. */
@@ -39,7 +39,7 @@ function renderScenario(scenario: ScenarioResult): string {
   return [
     `## ${name}`,
     `${title}. Commit ${commit}, ${startedAt.slice(0, 16).replace('T', ' ')} UTC, ${seconds} s; load of ` +
-      `the machine before it ${loadBefore}.`,
+      `the machine before it ${loadBefore}${surroundingsOf(scenario)}.`,
     ...(series.length === 0 ? [] : [seriesTable(scenario)]),
     ...(figures.length === 0 ? [] : [figureTable(figures)]),
     ...plotsOf(scenario).map((plot) => `![${plot.title}](plots/${plot.file})`),

@@ -12,7 +12,12 @@ import {
 } from '../../bench/core/results.ts';
 import { renderBars, renderLines } from '../../bench/report/charts.ts';
 import { renderGoals } from '../../bench/report/goals.ts';
-import { busiestLoads, renderSpread, seriesTable } from '../../bench/report/markdown.ts';
+import {
+  busiestLoads,
+  renderSpread,
+  seriesTable,
+  surroundingsOf,
+} from '../../bench/report/markdown.ts';
 import { plotsOf } from '../../bench/report/plots.ts';
 import { fillReadme } from '../../bench/report/readme.ts';
 import { label, linearScale, logScale } from '../../bench/report/scale.ts';
@@ -126,6 +131,13 @@ describe('a report', () => {
     assert.equal(busiestLoads(busy([0.79, 0.79])), '');
     assert.match(busiestLoads(busy([0.81, 0.5])), /80 % of its core.*: agent at 16 kept\.$/);
     assert.match(busiestLoads(busy([0.5, 0.81])), /control is one of them \(16 kept\)/);
+  });
+
+  it('says loudly of a run that was not alone, and what others used', () => {
+    const one = scenario([1], [1]);
+    const beside = { ...one, isNotAlone: true, othersCores: 0.7 };
+    assert.equal(surroundingsOf(one), '');
+    assert.match(surroundingsOf(beside), /others used 0\.7 processors meanwhile; \*\*NOT ALONE/);
   });
 
   it('has goals of throughput, p50, p99 and CPU for new connections, by each way', () => {

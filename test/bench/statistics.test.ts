@@ -35,6 +35,7 @@ describe('the command line', () => {
     assert.ok(!parseOptions(['hit']).isPublished);
     assert.ok(!parseOptions(['--quick']).isPublished);
     assert.ok(parseOptions(['hit', '--publish']).isPublished);
+    assert.ok(!parseOptions([]).isBeside && parseOptions(['--beside']).isBeside);
   });
 
   it('gives what follows -- to the agent', () => {

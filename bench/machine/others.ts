@@ -1,0 +1,37 @@
+/** How much of the machine others use while something is measured, by /proc. */
+import { readFileSync } from 'node:fs';
+import { statOf } from './alone.ts';
+
+/** Of a clock tick of /proc, whatever the kernel's own. */
+const tickMs = 10;
+
+interface Reading {
+  readonly atMs: number;
+  /** Of all processors, without what interrupts took: nobody can tell whose they were. */
+  readonly busyMs: number;
+  /** Of this process and of those that have ended below it. */
+  readonly ownMs: number;
+}
+
+function read(): Reading {
+  const [line = ''] = readFileSync('/proc/stat', 'latin1').split('\n');
+  const [user = 0, nice = 0, system = 0] = line.trim().split(/\s+/).slice(1).map(Number);
+  const own = statOf(process.pid).slice(11, 15).map(Number);
+  const sum = (ticks: readonly number[]): number => ticks.reduce((all, each) => all + each, 0);
+  return {
+    atMs: performance.now(),
+    busyMs: sum([user, nice, system]) * tickMs,
+    ownMs: sum(own) * tickMs,
+  };
+}
+
+/** Counts from now on. @returns tells what others used, in processors; what it ran has to have ended. */
+export function watchOthers(): () => number {
+  const before = read();
+  return () => {
+    const after = read();
+    const usedMs = after.busyMs - before.busyMs - (after.ownMs - before.ownMs);
+    const processors = usedMs / (after.atMs - before.atMs);
+    return Math.max(0, Math.round(processors * 100) / 100);
+  };
+}

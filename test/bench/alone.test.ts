@@ -1,0 +1,56 @@
+/** A benchmark knows whether it has the machine to itself. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { obstacleTo, takeTurn } from '../../bench/machine/alone.ts';
+import { watchOthers } from '../../bench/machine/others.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'nmi-alone-'));
+after(() => {
+  rmSync(folder, { recursive: true });
+});
+
+describe('a run', () => {
+  it('has the machine when no other has it, and gives it back', () => {
+    const file = join(folder, 'free');
+    const first = takeTurn(file);
+    assert.equal(first.otherPid, undefined);
+    assert.equal(takeTurn(file).otherPid, process.pid);
+    first[Symbol.dispose]();
+    assert.ok(!existsSync(file));
+  });
+
+  it('takes it from one that has ended, or whose pid is somebody else by now', () => {
+    for (const text of [`${process.pid} 1`, '4194304 1', '', 'x']) {
+      const file = join(folder, 'left');
+      writeFileSync(file, text);
+      using turn = takeTurn(file);
+      assert.equal(turn.otherPid, undefined, text);
+    }
+  });
+
+  it('is not to be published beside another, nor while the machine is at work', () => {
+    const turn = { otherPid: undefined, [Symbol.dispose]: () => undefined };
+    assert.equal(obstacleTo(0.5, turn), undefined);
+    assert.match(obstacleTo(0.6, turn) ?? '', /load of the machine is 0\.6/);
+    assert.match(obstacleTo(0, { ...turn, otherPid: 7 }) ?? '', /another run .*pid 7/);
+  });
+
+  it('counts what others use, which is not what it started and has ended', async () => {
+    const spin = 'for (const end = Date.now() + 600; Date.now() < end;);';
+    // Whatever else is at work, no more than all processors but the one that the child had.
+    const beside = watchOthers();
+    await once(spawn(process.execPath, ['-e', spin], { stdio: 'ignore' }), 'exit');
+    assert.ok(beside() <= cpus().length - 0.2, `${beside()}`);
+    // A grandchild that outlives its parent is nobody's child here: it counts as others do.
+    const others = watchOthers();
+    const orphan = `require('node:child_process').spawn(process.execPath, ['-e', ${JSON.stringify(spin)}], { detached: true, stdio: 'ignore' }).unref()`;
+    await once(spawn(process.execPath, ['-e', orphan], { stdio: 'ignore' }), 'exit');
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    assert.ok(others() > 0.2, `${others()}`);
+  });
+});
