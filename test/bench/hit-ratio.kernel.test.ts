@@ -1,20 +1,24 @@
 /**
- * A cached token beside a bare `node:http` reply in the same rounds. The bounds are generous: they
- * are for a hot path that was lost, not for one that got a little slower, which `npm run bench`
- * shows. The best round of each is compared, since others may use the machine too.
+ * CPU of a cached token over that of a bare `node:http` reply in the same rounds: the hot path is
+ * still there, and its start with a connection. Requests are an SDK's, each with an id of its own,
+ * as a hot path that lives on equal bytes would be none.
+ *
+ * CPU and not answers a second, since others may use the machine too; and the median of the rounds,
+ * since they disturb some more than others. On a machine with ten processes for its two cores the
+ * medians of three runs were 0.8 to 0.9 with kept connections and 1.1 to 1.4 with new ones; with the
+ * hot path taken out 2.2 to 2.7 and 2.3 to 3.7.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { subjects, type Series } from '../../bench/core/results.ts';
+import { subjects } from '../../bench/core/results.ts';
+import { median, ratiosOf } from '../../bench/core/statistics.ts';
+import { measures } from '../../bench/report/markdown.ts';
 import { openControl } from '../../bench/stand/controls.ts';
 import { measureRounds, shapes, type Subject } from '../../bench/stand/rounds.ts';
 import { bodyBytesOf, callerOf, openStand, type Stand } from '../../bench/stand/stand.ts';
 import { freshExecutable } from '../../scripts/build.ts';
 
 const size = { pods: 50, identities: 200, bindings: 400 };
-
-const best = (series: Series | undefined): number =>
-  Math.max(...(series?.rounds.map(({ perSec }) => perSec) ?? []));
 
 describe('the cost of a cached token', { timeout: 120_000 }, () => {
   const stack = new AsyncDisposableStack();
@@ -28,22 +32,24 @@ describe('the cost of a cached token', { timeout: 120_000 }, () => {
   });
   after(() => stack.disposeAsync());
 
-  for (const [shape, atLeast] of [
-    [shapes.sixteen, 0.3],
-    [shapes.fresh, 0.2],
+  for (const [shape, atMost] of [
+    [shapes.sixteen, 1.25],
+    [shapes.fresh, 1.8],
   ] as const) {
-    it(`is at most that of ${1 / atLeast} bare replies: ${shape.name}`, async () => {
+    it(`is at most ${atMost} times that of a bare reply: ${shape.name}`, async () => {
       const { host, port } = stand;
       const agent = {
         ...{ name: subjects.agent, host, port, pids: [stand.agent.pid] },
         callers: [callerOf(stand.pods[0])],
       };
       const [ours, bare] = await measureRounds({
-        ...{ subjects: [agent, control], shapes: [shape], rounds: 4, roundMs: 400 },
+        ...{ subjects: [agent, control], shapes: [shape], rounds: 5, roundMs: 350 },
         say: () => undefined,
       });
-      const ratio = best(ours) / best(bare);
-      assert.ok(ratio >= atLeast, `${best(ours)}/s beside ${best(bare)}/s: ${ratio.toFixed(2)}`);
+      assert.ok(ours !== undefined && bare !== undefined);
+      const ratios = ratiosOf(measures.cpuMs(ours), measures.cpuMs(bare));
+      const told = ratios.map((ratio) => ratio.toFixed(2)).join(', ');
+      assert.ok(median(ratios) <= atMost, `by rounds: ${told}`);
     });
   }
 });
