@@ -35,6 +35,18 @@ export function ratiosOf(ours: readonly number[], control: readonly number[]): r
   );
 }
 
+/** The standard error of that slope, were the points independent; NaN for fewer than three. */
+export function slopeErrorOf(points: readonly (readonly [x: number, y: number])[]): number {
+  const count = points.length;
+  if (count < 3) return NaN;
+  const slope = slopeOf(points);
+  const meanX = points.reduce((sum, [x]) => sum + x, 0) / count;
+  const meanY = points.reduce((sum, [, y]) => sum + y, 0) / count;
+  const left = points.reduce((sum, [x, y]) => sum + (y - meanY - slope * (x - meanX)) ** 2, 0);
+  const along = points.reduce((sum, [x]) => sum + (x - meanX) ** 2, 0);
+  return Math.sqrt(left / (count - 2) / along);
+}
+
 /** By least squares, in units of y for each unit of x; NaN for fewer than two points. */
 export function slopeOf(points: readonly (readonly [x: number, y: number])[]): number {
   const count = points.length;

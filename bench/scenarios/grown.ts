@@ -1,14 +1,24 @@
 /** What a measurement over growing counts leaves behind. */
 import type { Curve, CurveLine, Figure } from '../core/results.ts';
+import { ratiosOf, slopeErrorOf, slopeOf } from '../core/statistics.ts';
 
 export interface Grown {
   readonly figures: readonly Figure[];
   readonly curves: readonly Curve[];
 }
 
-/** The last over the first. */
-export function ends(points: readonly (readonly [number, number])[]): number {
-  return (points.at(-1)?.[1] ?? NaN) / (points[0]?.[1] ?? NaN);
+/** What the most cost over what the fewest did, round by round. */
+export function ends(rounds: readonly (readonly number[])[]): readonly number[] {
+  return ratiosOf(rounds.at(-1) ?? [], rounds[0] ?? []);
+}
+
+/** What each of them takes, and how sure that is. */
+export function perObject(
+  what: string,
+  points: readonly (readonly [number, number])[],
+): readonly Figure[] {
+  const figure = (name: string, mb: number) => ({ name, unit: 'KB', values: [mb * 1024] });
+  return [figure(what, slopeOf(points)), figure(`${what}: standard error`, slopeErrorOf(points))];
 }
 
 export function curve(

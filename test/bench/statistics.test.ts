@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseOptions } from '../../bench/core/options.ts';
-import { median, ratiosOf, slopeOf, spreadOf } from '../../bench/core/statistics.ts';
+import { median, ratiosOf, slopeErrorOf, slopeOf, spreadOf } from '../../bench/core/statistics.ts';
 
 describe('what several rounds say', () => {
   it('is their median, and how far they lie apart', () => {
@@ -26,6 +26,16 @@ describe('what several rounds say', () => {
       2,
     );
     assert.ok(Number.isNaN(slopeOf([[1, 1]])));
+  });
+});
+
+describe('the error of a slope', () => {
+  it('is nothing on a line, and that of the textbook beside it', () => {
+    assert.equal(slopeErrorOf([[0, 0], [1, 2], [2, 4]]), 0); // prettier-ignore
+    // Residuals 0.1, -0.2, 0.1: the sum of squares 0.06 over 1 and over 2.
+    const error = slopeErrorOf([[0, 0.1], [1, 0.8], [2, 2.1]]); // prettier-ignore
+    assert.ok(Math.abs(error - Math.sqrt(0.06 / 2)) < 1e-9, `${error}`);
+    assert.ok(Number.isNaN(slopeErrorOf([[0, 0], [1, 1]]))); // prettier-ignore
   });
 });
 
