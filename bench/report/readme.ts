@@ -5,6 +5,7 @@ import { renderGoals } from './goals.ts';
 import { renderHeadline } from './headline.ts';
 import { busiestLoads, figureTable, seriesTable, surroundingsOf } from './markdown.ts';
 import { plotsOf } from './plots.ts';
+import { slopeFigures, slopeNote } from './soak-slopes.ts';
 
 /** bench/README.md. @throws Error without the markers. */
 export function fillReadme(readme: string, results: Results): string {
@@ -36,14 +37,17 @@ function renderMachine({ machine }: Results): string {
 
 function renderScenario(scenario: ScenarioResult): string {
   const { name, title, startedAt, seconds, commit, loadBefore, series, figures, notes } = scenario;
+  const slopes = slopeFigures(scenario);
+  const all = [...figures, ...slopes];
   return [
     `## ${name}`,
     `${title}. Commit ${commit}, ${startedAt.slice(0, 16).replace('T', ' ')} UTC, ${seconds} s; load of ` +
       `the machine before it ${loadBefore}${surroundingsOf(scenario)}.`,
     ...(series.length === 0 ? [] : [seriesTable(scenario)]),
-    ...(figures.length === 0 ? [] : [figureTable(figures)]),
+    ...(all.length === 0 ? [] : [figureTable(all)]),
     ...plotsOf(scenario).map((plot) => `![${plot.title}](plots/${plot.file})`),
     ...notes,
+    slopes.length === 0 ? '' : slopeNote,
     busiestLoads(scenario),
   ]
     .filter((part) => part !== '')

@@ -1,7 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Histogram } from '../core/histogram.ts';
 import type { CurveLine } from '../core/results.ts';
-import { slopeOf } from '../core/statistics.ts';
 import { memoryOf } from '../machine/memory.ts';
 import { goalSize } from '../stand/objects.ts';
 import { runLoad } from '../stand/run-load.ts';
@@ -10,8 +9,6 @@ import { changePods } from './churn.ts';
 import type { Scenario } from './scenario.ts';
 
 const ratePerSec = 500;
-/** Of the whole time. */
-const warmUpShare = 0.25;
 
 export const soak: Scenario = {
   name: 'soak',
@@ -41,8 +38,6 @@ export const soak: Scenario = {
     }
     const report = await loading;
     const latency = Histogram.from(report.latency);
-    const later = (points: readonly [number, number][]) =>
-      points.filter(([minutes]) => minutes >= soakMinutes * warmUpShare);
     const figure = (name: string, unit: string, value: number) => ({ name, unit, values: [value] });
     const lines: readonly CurveLine[] = [
       { name: 'resident', points: resident },
@@ -57,13 +52,11 @@ export const soak: Scenario = {
         figure('p99', 'µs', latency.percentileUs(0.99)),
         figure('p99.9', 'µs', latency.percentileUs(0.999)),
         figure('CPU for 1,000', 'ms', report.cpuMsPer1000 ?? NaN),
-        figure('resident, slope after warm-up', 'MB/h', slopeOf(later(resident)) * 60),
-        figure('private, slope after warm-up', 'MB/h', slopeOf(later(own)) * 60),
       ],
       curves: [{ name: 'Memory over time', xLabel: 'min', yLabel: 'MB', xScale: 'linear', lines }],
       notes: [
-        `Warm-up is the first ${warmUpShare * 100} % of the time. Latency has the lateness of the load ` +
-          "program's timer in it, a millisecond and more: here it leaves its core to others.",
+        "Latency has the lateness of the load program's timer in it, a millisecond and more: here it " +
+          'leaves its core to others.',
       ],
     };
   },
