@@ -19,6 +19,12 @@ export function median(numbers: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? NaN) + upper) / 2;
 }
 
+/** What `share` (above 0, up to 1) of the numbers do not exceed; NaN of none. */
+export function nearestRank(numbers: readonly number[], share: number): number {
+  const sorted = numbers.toSorted((a, b) => a - b);
+  return sorted[Math.ceil(share * sorted.length) - 1] ?? NaN;
+}
+
 export function spreadOf(numbers: readonly number[]): Spread {
   const middle = median(numbers);
   const [min, max] = [Math.min(...numbers), Math.max(...numbers)];

@@ -1,11 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { memoryOf } from '../machine/memory.ts';
+import type { Figure } from '../core/results.ts';
+import { memoryOf, type Memory } from '../machine/memory.ts';
 import { goalSize } from '../stand/objects.ts';
 import { loadOf, shapes } from '../stand/rounds.ts';
-import { callerOf, openStand } from '../stand/stand.ts';
+import { callerOf, openStand, type Stand } from '../stand/stand.ts';
 import type { Scenario } from './scenario.ts';
 
-const samples = 5;
+/** The agent gives memory back once a minute: by then it has. */
+const soonMs = 15_000;
+const laterMs = 75_000;
 
 export const memory: Scenario = {
   name: 'memory',
@@ -13,34 +16,57 @@ export const memory: Scenario = {
   isQuick: true,
   run: async ({ options, executable, stack, say }) => {
     const { agentFlags, isQuick } = options;
-    const stand = stack.use(await openStand({ executable, agentFlags, size: goalSize }));
-    const { host, port, agent } = stand;
-    const subject = { name: 'agent', host, port, pids: [], callers: [callerOf(stand.pods[0])] };
-    const started = memoryOf(agent.pid);
     const loadMs = isQuick ? 1_000 : 5_000;
-    await loadOf(subject, shapes.sixtyFour, loadMs);
-    const loaded = memoryOf(agent.pid);
-    const resident: number[] = [];
-    const own: number[] = [];
-    for (let sample = 0; sample < samples; sample++) {
-      await delay(isQuick ? 500 : 3_000);
-      const { rssMb, privateMb } = memoryOf(agent.pid);
-      resident.push(rssMb);
-      own.push(privateMb);
-      say(`${rssMb.toFixed(1)} MB resident, ${privateMb.toFixed(1)} MB private`);
+    const stands: Stand[] = [];
+    // How an agent's memory lies differs from process to process more than from minute to minute.
+    for (let process = 0; process < (isQuick ? 1 : 2); process++) {
+      stands.push(stack.use(await openStand({ executable, agentFlags, size: goalSize })));
     }
-    const figure = (name: string, ...values: readonly number[]) => ({ name, unit: 'MB', values });
+    const figures: Figure[] = [];
+    const look = (when: string, found: readonly Memory[]): void => {
+      const figure = (what: string, values: readonly number[]) => ({
+        ...{ name: `${when}: ${what}`, unit: 'MB', values },
+      });
+      const [resident, own] = [
+        found.map(({ rssMb }) => rssMb),
+        found.map(({ privateMb }) => privateMb),
+      ];
+      figures.push(figure('resident', resident), figure('private', own));
+      say(`${when}: ${own.map((mb) => mb.toFixed(1)).join(', ')} MB private`);
+    };
+    const lookAtAll = (when: string): void => {
+      look(
+        when,
+        stands.map(({ agent }) => memoryOf(agent.pid)),
+      );
+    };
+    lookAtAll('when ready');
+    const loaded: Memory[] = [];
+    const endedAtMs: number[] = [];
+    for (const { host, port, agent, pods } of stands) {
+      const subject = { name: 'agent', host, port, pids: [], callers: [callerOf(pods[0])] };
+      await loadOf(subject, shapes.sixtyFour, loadMs);
+      loaded.push(memoryOf(agent.pid));
+      endedAtMs.push(performance.now());
+    }
+    look('right after full load', loaded);
+    if (!isQuick) {
+      for (const waitMs of [soonMs, laterMs]) {
+        const found: Memory[] = [];
+        for (const [index, { agent }] of stands.entries()) {
+          const atMs = (endedAtMs[index] ?? 0) + waitMs;
+          await delay(Math.max(0, atMs - performance.now()));
+          found.push(memoryOf(agent.pid));
+        }
+        look(`${waitMs / 1000} s after it`, found);
+      }
+    }
     return {
-      figures: [
-        figure('when ready: resident', started.rssMb),
-        figure('when ready: private', started.privateMb),
-        figure('right after full load: resident', loaded.rssMb),
-        figure('right after full load: private', loaded.privateMb),
-        figure('resident', ...resident),
-        figure('private', ...own),
-      ],
+      figures,
       notes: [
-        `"resident" and "private" are of the quarter of a minute after a load of ${loadMs} ms.`,
+        `Of ${stands.length} agents, one after the other under full load of 64 connections for ` +
+          `${loadMs / 1000} s. An agent gives spare memory back once a minute: 15 s after the load ` +
+          'some have not yet, 75 s after it all have.',
       ],
     };
   },

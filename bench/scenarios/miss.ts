@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { Histogram } from '../core/histogram.ts';
 import { subjects, type Figure } from '../core/results.ts';
+import { median, nearestRank } from '../core/statistics.ts';
 import type { MissPlan, MissTimes } from '../load/miss-plan.ts';
 import { onCore } from '../machine/cores.ts';
 import { outputOf, start } from '../machine/child.ts';
@@ -66,7 +66,13 @@ export const miss: Scenario = {
         },
       },
     }));
-    return { figures };
+    return {
+      figures,
+      notes: [
+        'What is added is the difference to the upstream asked in the same turn: at p50 the median of a ' +
+          `round's ${misses}, at p99 the largest of them, which chance has a part in.`,
+      ],
+    };
   },
 };
 
@@ -84,18 +90,18 @@ async function runMisses(plan: MissPlan): Promise<readonly MissTimes[]> {
   return JSON.parse(await outputOf(child)) as readonly MissTimes[];
 }
 
-/** Round by round at p50; a p99 takes the times of all rounds. */
+/**
+ * Round by round; what is added is the difference to the upstream asked in the same turn. The p99 of
+ * a round is the largest of its differences.
+ */
 function figuresOf(name: string, rounds: readonly (readonly MissTimes[])[]): readonly Figure[] {
-  const at = (times: readonly MissTimes[], way: keyof MissTimes, share: number): number => {
-    const histogram = new Histogram();
-    for (const each of times) histogram.recordMs(each[way]);
-    return histogram.percentileUs(share) / 1000;
-  };
-  const p50 = (way: keyof MissTimes) => rounds.map((times) => at(times, way, 0.5));
-  const addedP50 = (way: keyof MissTimes) =>
-    rounds.map((times) => at(times, way, 0.5) - at(times, 'directMs', 0.5));
-  const all = rounds.flat();
-  const addedP99 = (way: keyof MissTimes) => [at(all, way, 0.99) - at(all, 'directMs', 0.99)];
+  const p50 = (way: keyof MissTimes) =>
+    rounds.map((times) => median(times.map((each) => each[way])));
+  const differences = (way: keyof MissTimes) =>
+    rounds.map((times) => times.map((each) => each[way] - each.directMs));
+  const addedP50 = (way: keyof MissTimes) => differences(way).map(median);
+  const addedP99 = (way: keyof MissTimes) =>
+    differences(way).map((values) => nearestRank(values, 0.99));
   const figure = (what: string, values: readonly number[]): Figure => ({
     ...{ name: `${name}: ${what}`, unit: 'ms', values },
   });

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseOptions } from '../../bench/core/options.ts';
-import { median, ratiosOf, slopeErrorOf, slopeOf, spreadOf } from '../../bench/core/statistics.ts';
+import {
+  median,
+  ratiosOf,
+  nearestRank,
+  slopeErrorOf,
+  slopeOf,
+  spreadOf,
+} from '../../bench/core/statistics.ts';
 
 describe('what several rounds say', () => {
   it('is their median, and how far they lie apart', () => {
@@ -26,6 +33,15 @@ describe('what several rounds say', () => {
       2,
     );
     assert.ok(Number.isNaN(slopeOf([[1, 1]])));
+  });
+});
+
+describe('a percentile by nearest rank', () => {
+  it('is one of the numbers, negative ones too', () => {
+    const numbers = Array.from({ length: 200 }, (_, index) => 99 - index);
+    assert.equal(nearestRank(numbers, 0.99), 97);
+    assert.equal(nearestRank([-3, -1, -2], 0.99), -1);
+    assert.ok(Number.isNaN(nearestRank([], 0.5)));
   });
 });
 
