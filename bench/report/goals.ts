@@ -12,6 +12,8 @@ interface Goal {
   readonly unit: string;
   /** For each part, such as a number of connections, its rounds; undefined: not measured. */
   readonly parts: (results: Results) => readonly (readonly number[] | undefined)[];
+  /** Heading of PROFILE.md that says what is left, and of what. */
+  readonly profile: string;
   /** What a control comes to in the same unit: told beside it, and no part of the goal. */
   readonly beside?: { readonly name: string; readonly parts: Goal['parts'] };
 }
@@ -55,6 +57,7 @@ const cachedToken: readonly Goal[] = paths.flatMap(({ path, scenario, subject })
   const name = `cached token, ${path}, 1 / 16 / 64 connections`;
   const goal = (what: string, bound: number, measure: Measure) => ({
     ...{ text: `${name}: ${what}`, bound, unit: times, parts: ratios({ ...against, measure }) },
+    profile: 'A cached token',
   });
   return [
     { ...goal('throughput', 0.95, measures.perSec), isLeast: true },
@@ -72,6 +75,7 @@ const newConnection: readonly Goal[] = paths.flatMap(({ path, scenario, subject 
   const name = `a new connection for each request, ${path}, 1 / 16 at once`;
   const goal = (what: string, bound: number, measure: Measure) => ({
     ...{ text: `${name}: ${what}`, bound, unit: times, parts: ratios({ ...against, measure }) },
+    profile: 'A new connection',
   });
   return [
     { ...goal('throughput', 0.87, measures.perSec), isLeast: true },
@@ -85,6 +89,7 @@ const goals: readonly Goal[] = [
   ...cachedToken,
   ...paths.map(({ path, scenario, subject }) => ({
     text: `cached token, ${path}, 1 / 16 / 64 connections: past Go`,
+    profile: 'A cached token',
     ...{ bound: 1, isLeast: true, unit: `× ${goHttp}` },
     parts: ratios({
       ...{ scenario, shapes: kept, measure: measures.perSec, subject, control: goHttp },
@@ -99,11 +104,13 @@ const goals: readonly Goal[] = [
       figures('miss', ...['IMDS', 'Entra ID'].map((name) => `${name}: added${by} at ${share}`));
     return {
       ...{ text: `a miss, IMDS / Entra ID: ${text}`, bound, unit: 'ms', parts: added('') },
+      profile: 'A miss',
       beside: { name: bareProxy, parts: added(` by a ${bareProxy}`) },
     };
   }),
   {
     text: 'start of the executable to the first token served, 500 / 10,000 identities',
+    profile: 'A start',
     ...{ bound: 250, unit: 'ms' },
     parts: figures(
       'cold-start',
@@ -116,16 +123,19 @@ const goals: readonly Goal[] = [
   },
   {
     text: 'resident memory with 250 pods, 10,000 identities, 20,000 bindings, 15 / 75 s after full load',
+    profile: 'Memory',
     ...{ bound: 100, unit: 'MB' },
     parts: figures('memory', '15 s after it: resident', '75 s after it: resident'),
   },
   {
     text: 'private memory there',
+    profile: 'Memory',
     ...{ bound: 60, unit: 'MB' },
     parts: figures('memory', '15 s after it: private', '75 s after it: private'),
   },
   {
     text: 'growth of private memory in the soak, without its first 0 / 1/12 / 1/4 / 1/2',
+    profile: 'Memory',
     ...{ bound: 1, unit: 'MB/h' },
     parts: ({ scenarios }) =>
       scenarios
@@ -134,6 +144,7 @@ const goals: readonly Goal[] = [
   },
   {
     text: 'cost of a hit at 1,000 pods / 100,000 identities / 500 tokens over that at 10 / 10 / 1',
+    profile: 'Many tokens, one connection',
     ...{ bound: 1.15, unit: '×' },
     parts: figures(
       'growth',
@@ -142,6 +153,7 @@ const goals: readonly Goal[] = [
   },
   {
     text: 'look-up and rendering in the cache alone at 50,000 tokens over that at 1',
+    profile: 'Many tokens, one connection',
     ...{ bound: 1.15, unit: '×' },
     parts: figures('growth', 'the cache alone: look-up and rendering at the most tokens'),
   },
@@ -150,6 +162,7 @@ const goals: readonly Goal[] = [
     { size: ' with 1,000 pods, 100,000 identities, 200,000 bindings', prefix: 'large: ' },
   ].map(({ size, prefix }) => ({
     text: `index update by an event of a pod / identity / binding${size}, p99`,
+    profile: 'A watch event',
     ...{ bound: 50, unit: 'µs' },
     parts: figures(
       'index-updates',
@@ -157,6 +170,9 @@ const goals: readonly Goal[] = [
     ),
   })),
 ];
+
+/** Headings of PROFILE.md that goals lead to. */
+export const profileHeadings = [...new Set(goals.map(({ profile }) => profile))];
 
 /** The table, and in a sentence how many are met. */
 export function renderGoals(results: Results, which: 'all' | 'measured'): string {
@@ -173,7 +189,8 @@ export function renderGoals(results: Results, which: 'all' | 'measured'): string
     if (gap <= 0) met += 1;
     const noise = parts.some((part) => spreadOf(part).isNoisy) ? ' (noisy)' : '';
     const values = renderParts(parts) + renderBeside(goal, results);
-    const left = `${renderNumber(gap)} ${goal.unit.replace(/^× .*/, '×')}`;
+    const beyond = `${renderNumber(gap)} ${goal.unit.replace(/^× .*/, '×')}`;
+    const left = `[${beyond}](PROFILE.md#${anchorOf(goal.profile)})`;
     return [
       [goal.text, wanted, values, `${gap <= 0 ? 'yes' : 'no'}${noise}`, gap <= 0 ? '' : left],
     ];
@@ -181,6 +198,14 @@ export function renderGoals(results: Results, which: 'all' | 'measured'): string
   if (rows.length === 0) return '';
   const head = ['goal', 'wanted', 'measured', 'met', 'what is left'];
   return `${met} of ${measured} goals that were measured are met.\n\n${table(head, rows)}`;
+}
+
+/** As GitHub makes it of a heading. */
+function anchorOf(heading: string): string {
+  return heading
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9 -]/g, '')
+    .replaceAll(' ', '-');
 }
 
 function measuredOf(parts: Goal['parts'], results: Results): readonly (readonly number[])[] {

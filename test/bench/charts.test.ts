@@ -108,7 +108,10 @@ describe('a report', () => {
     const line = (text: string) =>
       text.split('\n').find((each) => each.includes('connections: throughput')) ?? '';
     assert.match(line(render([100, 99, 98], [100, 100, 100])), /\| 0\.99 \(0\.98–1\) \| yes \|/);
-    assert.match(line(render([50, 50, 50], [100, 100, 100])), /\| no \| 0\.45 × \|/);
+    assert.match(
+      line(render([50, 50, 50], [100, 100, 100])),
+      /\| no \| \[0\.45 ×\]\(PROFILE\.md#a-cached-token\) \|/,
+    );
     assert.match(line(render([50, 100, 150], [100, 100, 100])), /yes \(noisy\)/);
   });
 

@@ -29,7 +29,7 @@ describe('the goals of a miss', () => {
 
   it('are judged by the agent alone', () => {
     const table = renderGoals(measured(...agent, ...proxy), 'measured');
-    assert.match(table, /\| no +\| 0\.2 ms/);
+    assert.match(table, /\| no +\| \[0\.2 ms\]\(PROFILE\.md#a-miss\)/);
     const fast = [ms('IMDS: added at p50', 0.1), ms('Entra ID: added at p50', 0.2)];
     assert.match(renderGoals(measured(...fast, ...proxy), 'measured'), /^1 of 1 goals/);
   });

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { profileHeadings } from '../../bench/report/goals.ts';
 import { plotFiles } from '../../bench/report/plots.ts';
 import {
   plotFolder,
@@ -25,6 +26,15 @@ describe('the published benchmark', () => {
   it('has its figures in the README of the project', async () => {
     const readme = await readFile(rootReadmeFile, 'utf8');
     assert.equal(fillHeadline(readme, results), readme);
+  });
+
+  it('leads from each goal to a part of PROFILE.md that is there', async () => {
+    const profile = await readFile(join(plotFolder, '../PROFILE.md'), 'utf8');
+    const headings = new Set([...profile.matchAll(/^## (.*)$/gm)].map(([, heading]) => heading));
+    assert.deepEqual(
+      profileHeadings.filter((heading) => !headings.has(heading)),
+      [],
+    );
   });
 
   it('has the pictures of its results and no other', async () => {
