@@ -8,8 +8,7 @@ import type { LoadPlan } from './plan.ts';
 const pauseAfterFailureMs = 5;
 /** Nearer than this a timer is too coarse. */
 const spinMs = 1.5;
-/** How long answers may take that are outstanding at the end. */
-const patienceMs = 15_000;
+const defaultPatienceMs = 15_000;
 
 export interface Span {
   readonly startMs: number;
@@ -46,8 +45,19 @@ function counting(tally: Tally, free: (lane: Lane, hasFailed: boolean) => void):
   };
 }
 
-async function settled(done: Promise<void>, lanes: readonly Lane[], tally: Tally, span: Span) {
-  const waitMs = span.untilMs - performance.now() + patienceMs;
+interface Ending {
+  readonly plan: LoadPlan;
+  readonly tally: Tally;
+  readonly span: Span;
+  readonly lanes: readonly Lane[];
+  /** When those were due that found no free connection. */
+  readonly unsent?: () => readonly number[];
+}
+
+/** What has no answer by then is a failure. */
+async function settled(done: Promise<void>, ending: Ending): Promise<void> {
+  const { plan, tally, span, lanes, unsent = () => [] } = ending;
+  const waitMs = span.untilMs - performance.now() + (plan.patienceMs ?? defaultPatienceMs);
   const late = new AbortController();
   await Promise.race([
     done,
@@ -58,6 +68,7 @@ async function settled(done: Promise<void>, lanes: readonly Lane[], tally: Tally
     if (!lane.isIdle) tally.wrong(span.startMs, 'no answer', false);
     lane.close();
   }
+  for (const dueAtMs of unsent()) tally.wrong(dueAtMs, 'not sent', false);
 }
 
 async function closedLoop(plan: LoadPlan, tally: Tally, span: Span): Promise<void> {
@@ -81,7 +92,7 @@ async function closedLoop(plan: LoadPlan, tally: Tally, span: Span): Promise<voi
   );
   if (plan.kind === 'keep') await Promise.all(lanes.map((lane) => lane.open()));
   for (const lane of lanes) next(lane);
-  await settled(ended.promise, lanes, tally, span);
+  await settled(ended.promise, { plan, tally, span, lanes });
 }
 
 /**
@@ -111,7 +122,8 @@ async function openLoop(plan: LoadPlan, tally: Tally, span: Span, perSec: number
   );
   const pump = (): void => {
     while (head < waiting.length) {
-      const lane = idle.pop();
+      // Who has rested longest: else one or two of them would do all the work.
+      const lane = idle.shift();
       if (lane === undefined) return;
       outstanding += 1;
       lane.send(waiting[head++] ?? 0);
@@ -138,7 +150,7 @@ async function openLoop(plan: LoadPlan, tally: Tally, span: Span, perSec: number
     else setImmediate(step);
   };
   step();
-  await settled(ended.promise, lanes, tally, span);
+  await settled(ended.promise, { plan, tally, span, lanes, unsent: () => waiting.slice(head) });
 }
 
 async function burst(plan: LoadPlan, tally: Tally, span: Span): Promise<void> {
@@ -154,5 +166,5 @@ async function burst(plan: LoadPlan, tally: Tally, span: Span): Promise<void> {
   await Promise.all(lanes.map((lane) => lane.open()));
   const nowMs = performance.now();
   for (const lane of lanes) lane.send(nowMs);
-  await settled(ended.promise, lanes, tally, span);
+  await settled(ended.promise, { plan, tally, span, lanes });
 }

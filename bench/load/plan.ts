@@ -24,6 +24,8 @@ export interface LoadPlan {
    * latency; else it watches the clock and uses most of its core.
    */
   readonly isSleepy?: boolean;
+  /** How long answers may take that are outstanding at the end. Default 15 s. */
+  readonly patienceMs?: number;
   /** Default `sdk`. */
   readonly style?: RequestStyle;
   /** Connections take them in turn. */

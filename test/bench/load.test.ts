@@ -78,6 +78,30 @@ describe('the load program', { timeout: 60_000 }, () => {
     assert.ok(Histogram.from(report.latency).percentileUs(0.8) > 100_000);
   });
 
+  it('takes all its connections in turn when it asks at a rate of its own', async () => {
+    const ports = new Map<number | undefined, number>();
+    const { report } = await load(
+      ({ socket: { remotePort } }, response) => {
+        ports.set(remotePort, (ports.get(remotePort) ?? 0) + 1);
+        response.end('x');
+      },
+      { connections: 8, ratePerSec: 200, warmUpMs: 0 },
+    );
+    assert.equal(report.firstFailure, undefined);
+    assert.equal(ports.size, 8);
+    assert.ok(Math.max(...ports.values()) <= 2 * Math.min(...ports.values()));
+  });
+
+  it('counts what was due and could not be sent as failures too', async () => {
+    const { report } = await load(() => undefined, {
+      ...{ connections: 1, ratePerSec: 100, warmUpMs: 0, measuredMs: 300, patienceMs: 100 },
+    });
+    assert.equal(report.answers, 0);
+    // 30, but for what fell due while the connection was being opened.
+    assert.ok(report.failures >= 25 && report.failures <= 30, `${report.failures}`);
+    assert.equal(report.firstFailure, 'no answer');
+  });
+
   it('asks once on every connection in a burst', async () => {
     const { report, requests } = await load((_, response) => void response.end('x'), {
       ...{ kind: 'burst', connections: 30, measuredMs: 5_000 },
