@@ -60,7 +60,7 @@ async function main(words: readonly string[]): Promise<number> {
     try {
       const others = watchOthers();
       const measured = await runScenario(scenario, executable, options, stop.signal);
-      const result = { ...measured, ...marks, othersCores: others() };
+      const result = { ...measured, ...marks, machine, othersCores: others() };
       found.push(result);
       process.stdout.write(`\n${render(result)}\n\n`);
     } catch (error) {

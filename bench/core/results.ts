@@ -27,6 +27,8 @@ export interface ScenarioResult {
   /** Average load of the machine in the minute before; this suite's own is in it. */
   readonly loadBefore: number;
   readonly seconds: number;
+  /** What it ran on; absent: that of the results. */
+  readonly machine?: Machine;
   /** Processors that others used meanwhile; absent in results of before this was counted. */
   readonly othersCores?: number;
   /** Published although something spoke against it, such as another run. */
@@ -109,15 +111,19 @@ export function findFigure(results: Results, scenario: string, name: string): Fi
     ?.figures.find((figure) => figure.name === name);
 }
 
-/** Those of the later run in place of theirs of the same name; where they were, or at the end. */
-export function mergeScenarios(
-  former: readonly ScenarioResult[],
-  later: readonly ScenarioResult[],
-): readonly ScenarioResult[] {
-  const isLater = new Map(later.map((scenario) => [scenario.name, scenario]));
-  const known = new Set(former.map(({ name }) => name));
-  return [
-    ...former.map((scenario) => isLater.get(scenario.name) ?? scenario),
-    ...later.filter(({ name }) => !known.has(name)),
-  ];
+/**
+ * Scenarios of the later run in place of theirs of the same name; where they were, or at the end. The
+ * others keep the machine that they ran on.
+ */
+export function mergeResults(former: Results, later: Results): Results {
+  const isLater = new Map(later.scenarios.map((scenario) => [scenario.name, scenario]));
+  const known = new Set(former.scenarios.map(({ name }) => name));
+  const { machine } = former;
+  return {
+    machine: later.machine,
+    scenarios: [
+      ...former.scenarios.map((scenario) => isLater.get(scenario.name) ?? { machine, ...scenario }),
+      ...later.scenarios.filter(({ name }) => !known.has(name)),
+    ],
+  };
 }

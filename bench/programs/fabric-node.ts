@@ -4,6 +4,9 @@
  * PLAN` says when it is ready, then obeys orders by line until stdin ends.
  */
 import { randomUUID } from 'node:crypto';
+import { mkdtemp, open, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { attachFabric, fabricAddresses } from '../../src/lab/fabric.ts';
@@ -43,7 +46,14 @@ const { ip } = await fabric.addPod(podName);
 const identity = addAskingPod(around.kube, around.imds, { name: podName, ip, uid });
 fillCluster(around.kube, { ...goalSize, pods: goalSize.pods - 1 });
 
-const agent = startInNode(plan.rival === undefined ? agentWords() : rivalWords(plan.rival.command));
+const folder = await mkdtemp(join(tmpdir(), 'nmi-bench-'));
+stack.defer(() => rm(folder, { recursive: true, force: true }));
+// As the runtime of a container does it; nobody has to read it on the core of the load.
+const log = stack.use(await open(join(folder, 'log'), 'a'));
+const agent = startInNode(
+  plan.rival === undefined ? agentWords() : rivalWords(plan.rival.command),
+  log.fd,
+);
 const target = { host: plan.redirect === 'none' ? nodeIp : imdsIp };
 const port = plan.redirect === 'none' ? nodePorts.agent : 80;
 const asked = await outputOf(
@@ -119,10 +129,10 @@ async function startControl(name: ControlName, controlPort: number) {
   return child;
 }
 
-function startInNode(words: readonly string[]) {
+function startInNode(words: readonly string[], stdout: 'pipe' | number = 'pipe') {
   const [program, ...args] = onCore('server', words as [string, ...string[]]);
   const child = fabric.exec('node', program, args, {
-    stdio: ['ignore', 'pipe', plan.rival === undefined ? 'inherit' : 'ignore'],
+    stdio: ['ignore', stdout, plan.rival === undefined ? 'inherit' : 'ignore'],
     env: { ...process.env, ...around.agentEnvironment },
   });
   child.stdout?.resume();

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { format, resolveConfig } from 'prettier';
-import { mergeScenarios, type Results } from '../core/results.ts';
+import { mergeResults, type Results } from '../core/results.ts';
 import { plotFiles } from './plots.ts';
 import { fillHeadline, fillReadme } from './readme.ts';
 
@@ -16,8 +16,7 @@ export const plotFolder = join(folder, 'plots');
 
 /** Scenarios that this run left out keep what an earlier one found. */
 export async function publish(run: Results): Promise<void> {
-  const former = existsSync(resultsFile) ? (await readResults()).scenarios : [];
-  await write({ ...run, scenarios: mergeScenarios(former, run.scenarios) });
+  await write(existsSync(resultsFile) ? mergeResults(await readResults(), run) : run);
 }
 
 /** Plots and tables once more from the results as they are. */

@@ -1,5 +1,6 @@
 /** The generated parts of bench/README.md and README.md. Pure. */
-import type { Results, ScenarioResult } from '../core/results.ts';
+import { isDeepStrictEqual } from 'node:util';
+import type { Machine, Results, ScenarioResult } from '../core/results.ts';
 import { noiseBound } from '../core/statistics.ts';
 import { renderGoals } from './goals.ts';
 import { renderHeadline } from './headline.ts';
@@ -10,7 +11,9 @@ import { slopeFigures, slopeNote } from './soak-slopes.ts';
 /** bench/README.md. @throws Error without the markers. */
 export function fillReadme(readme: string, results: Results): string {
   const part = [renderMachine(results), renderGoals(results, 'all')].join('\n\n');
-  const scenarios = results.scenarios.map(renderScenario).join('\n\n');
+  const scenarios = results.scenarios
+    .map((scenario) => renderScenario(scenario, results.machine))
+    .join('\n\n');
   return fill(readme, 'results', `## Goals\n\n${part}\n\n${scenarios}`);
 }
 
@@ -26,23 +29,32 @@ function fill(readme: string, name: string, generated: string): string {
   return `${readme.slice(0, from + begin.length)}\n\n${generated}\n\n${readme.slice(to)}`;
 }
 
-function renderMachine({ machine }: Results): string {
-  const { cpu, cores, memoryMb, kernel, arch, node, hasAffinity } = machine;
+function describe({ cpu, cores, memoryMb, kernel, arch, node, hasAffinity }: Machine): string {
   return (
     `Node ${node}, Linux ${kernel} ${arch}, ${cores} × ${cpu}, ${memoryMb} MB; server and ` +
-    `load ${hasAffinity ? 'on a core each' : 'NOT on cores of their own'}. Medians of the rounds, with the range in ` +
+    `load ${hasAffinity ? 'on a core each' : 'NOT on cores of their own'}`
+  );
+}
+
+function renderMachine({ machine }: Results): string {
+  return (
+    `${describe(machine)}. Medians of the rounds, with the range in ` +
     `brackets; "noisy" where the range is more than ${noiseBound * 100} % of the median.`
   );
 }
 
-function renderScenario(scenario: ScenarioResult): string {
+/** @param common is said above: a scenario of that machine does not say it again. */
+function renderScenario(scenario: ScenarioResult, common: Machine): string {
   const { name, title, startedAt, seconds, commit, loadBefore, series, figures, notes } = scenario;
+  const { machine = common } = scenario;
+  const elsewhere = isDeepStrictEqual(machine, common) ? '' : `On another: ${describe(machine)}.`;
   const slopes = slopeFigures(scenario);
   const all = [...figures, ...slopes];
   return [
     `## ${name}`,
     `${title}. Commit ${commit}, ${startedAt.slice(0, 16).replace('T', ' ')} UTC, ${seconds} s; load of ` +
       `the machine before it ${loadBefore}${surroundingsOf(scenario)}.`,
+    elsewhere,
     ...(series.length === 0 ? [] : [seriesTable(scenario)]),
     ...(all.length === 0 ? [] : [figureTable(all)]),
     ...plotsOf(scenario).map((plot) => `![${plot.title}](plots/${plot.file})`),

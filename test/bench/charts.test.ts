@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { Histogram } from '../../bench/core/histogram.ts';
 import {
-  mergeScenarios,
+  mergeResults,
   type Results,
   type Round,
   type ScenarioResult,
@@ -153,8 +153,21 @@ describe('a report', () => {
   it('keeps what an earlier run found of other scenarios', () => {
     const [former, later] = [scenario([1], [1]), scenario([2], [2])];
     const soak = { ...former, name: 'soak' };
-    assert.deepEqual(mergeScenarios([former, soak], [later]), [later, soak]);
-    assert.deepEqual(mergeScenarios([], [later]), [later]);
+    const other = { ...machine, kernel: 'another' };
+    const merged = mergeResults(
+      { machine, scenarios: [former, soak] },
+      { machine: other, scenarios: [later] },
+    );
+    assert.deepEqual(merged, { machine: other, scenarios: [later, { ...soak, machine }] });
+    const again = mergeResults(merged, { machine, scenarios: [] });
+    assert.deepEqual(again.scenarios, [
+      { ...later, machine: other },
+      { ...soak, machine },
+    ]);
+    const markers = '<!-- generated: results --><!-- end: results -->';
+    const told = fillReadme(markers, merged).split('On another: ');
+    assert.equal(told.length, 2);
+    assert.match(told[1] ?? '', /^Node v, Linux k x64/);
   });
 
   it('goes between the markers of the README and leaves the rest alone', async () => {
