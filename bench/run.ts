@@ -9,7 +9,7 @@ import { parseOptions, usage, type Options } from './core/options.ts';
 import type { ScenarioResult } from './core/results.ts';
 import { onCore } from './machine/cores.ts';
 import { outputOf, start } from './machine/child.ts';
-import { obstacleTo, takeTurn } from './machine/alone.ts';
+import { obstacleTo, takeTurn, untilQuiet } from './machine/alone.ts';
 import { describeLoad, describeMachine } from './machine/describe.ts';
 import { watchOthers } from './machine/others.ts';
 import { renderGoals } from './report/goals.ts';
@@ -35,23 +35,31 @@ async function main(words: readonly string[]): Promise<number> {
     process.stderr.write(`${chosen}\n`);
     return 2;
   }
-  using turn = takeTurn();
-  const obstacle = obstacleTo(describeLoad(), turn);
-  if (obstacle !== undefined) {
-    process.stderr.write(`NOT ALONE ON THE MACHINE: ${obstacle}.\n`);
-    if (options.isPublished && !options.isBeside) {
-      process.stderr.write('Nothing is published of that: wait, or give --beside.\n');
-      return 2;
-    }
-  }
-  const marks = obstacle === undefined ? {} : { isNotAlone: true };
-  const machine = describeMachine();
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => {
       stop.abort();
     });
   }
+  using turn = takeTurn();
+  const needsQuiet = options.isPublished && !options.isBeside;
+  let obstacle = obstacleTo(describeLoad(), turn);
+  if (obstacle !== undefined && needsQuiet && turn.otherPid === undefined) {
+    process.stderr.write(`${obstacle}: waiting for it to fall, three minutes at most\n`);
+    const wait = { load: describeLoad, limitMs: 180_000, pauseMs: 1_000, stop: stop.signal };
+    await untilQuiet(wait);
+    if (stop.signal.aborted) return 130;
+    obstacle = obstacleTo(describeLoad(), turn);
+  }
+  if (obstacle !== undefined) {
+    process.stderr.write(`NOT ALONE ON THE MACHINE: ${obstacle}.\n`);
+    if (needsQuiet) {
+      process.stderr.write('Nothing is published of that: try later, or give --beside.\n');
+      return 2;
+    }
+  }
+  const marks = obstacle === undefined ? {} : { isNotAlone: true };
+  const machine = describeMachine();
   const executable = options.agent ?? (await freshExecutable());
   const found: ScenarioResult[] = [];
   const failed: string[] = [];

@@ -26,7 +26,7 @@ export interface Rival {
   readonly command: string;
 }
 
-export const usage = `npm run bench -- [SCENARIO...] [--quick] [--publish] [--rounds N] [--round-ms N]
+export const usage = `./dev bench [SCENARIO...] [--quick] [--publish] [--rounds N] [--round-ms N]
   [--beside] [--agent FILE] [--against 'NAME=COMMAND'] [--minutes N (of soak)] [-- FLAG OF THE AGENT...]
 Without a scenario all are run but soak, and the results are published. A machine that is at work is not
 published of, unless --beside is given, which the results then say. `;
@@ -53,7 +53,7 @@ export function parseOptions(args: readonly string[]): Options {
     isQuick,
     only: positionals,
     rounds: whole('rounds', values.rounds ?? (isQuick ? '3' : '5')),
-    roundMs: whole('round-ms', values['round-ms'] ?? (isQuick ? '300' : '800')),
+    roundMs: whole('round-ms', values['round-ms'] ?? (isQuick ? '300' : '700')),
     soakMinutes: whole('minutes', values.minutes),
     agent: values.agent,
     against: values.against === undefined ? undefined : parseRival(values.against),

@@ -5,6 +5,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 
 /** Above this load average of the last minute others are at work. */
 const quietLoad = 0.5;
@@ -29,6 +30,23 @@ export function takeTurn(file = lockFile): Turn {
     const holder = readHolder(file);
     if (holder !== undefined) return { otherPid: holder, [Symbol.dispose]: () => undefined };
     rmSync(file, { force: true });
+  }
+}
+
+/**
+ * Waits for what was done before, such as a build, to leave the average of the last minute.
+ * Returns at the latest after the limit, quiet or not.
+ */
+export async function untilQuiet(options: {
+  readonly load: () => number;
+  readonly limitMs: number;
+  readonly pauseMs: number;
+  readonly stop: AbortSignal;
+}): Promise<void> {
+  const { load, limitMs, pauseMs, stop } = options;
+  const deadlineMs = performance.now() + limitMs;
+  while (load() > quietLoad && performance.now() < deadlineMs && !stop.aborted) {
+    await delay(pauseMs, undefined, { signal: stop }).catch(() => undefined);
   }
 }
 

@@ -2,6 +2,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Machine, Results, ScenarioResult } from '../core/results.ts';
 import { noiseBound } from '../core/statistics.ts';
+import { minutesOf } from './duration.ts';
 import { renderGoals } from './goals.ts';
 import { renderHeadline } from './headline.ts';
 import { busiestLoads, figureTable, seriesTable, surroundingsOf } from './markdown.ts';
@@ -19,7 +20,8 @@ export function fillReadme(readme: string, results: Results): string {
 
 /** The README of the project. @throws Error without the markers. */
 export function fillHeadline(readme: string, results: Results): string {
-  return fill(readme, 'speed', renderHeadline(results));
+  const again = `\`./dev bench\` does all of them again, in about ${minutesOf(results)} minutes.`;
+  return fill(readme, 'speed', `${renderHeadline(results)}\n\n${again}`);
 }
 
 function fill(readme: string, name: string, generated: string): string {
@@ -36,9 +38,9 @@ function describe({ cpu, cores, memoryMb, kernel, arch, node, hasAffinity }: Mac
   );
 }
 
-function renderMachine({ machine }: Results): string {
+function renderMachine(results: Results): string {
   return (
-    `${describe(machine)}. Medians of the rounds, with the range in ` +
+    `${describe(results.machine)}. A run of all but the soak took ${minutesOf(results)} minutes. Medians of the rounds, with the range in ` +
     `brackets; "noisy" where the range is more than ${noiseBound * 100} % of the median.`
   );
 }

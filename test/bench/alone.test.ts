@@ -6,7 +6,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { obstacleTo, takeTurn } from '../../bench/machine/alone.ts';
+import { obstacleTo, takeTurn, untilQuiet } from '../../bench/machine/alone.ts';
 import { watchOthers } from '../../bench/machine/others.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'nmi-alone-'));
@@ -38,6 +38,17 @@ describe('a run', () => {
     assert.equal(obstacleTo(0.5, turn), undefined);
     assert.match(obstacleTo(0.6, turn) ?? '', /load of the machine is 0\.6/);
     assert.match(obstacleTo(0, { ...turn, otherPid: 7 }) ?? '', /another run .*pid 7/);
+  });
+
+  it('waits for the load to fall, but not for ever', async () => {
+    const loads = [2, 1, 0.6, 0.5, 0.4];
+    let asked = 0;
+    const common = { pauseMs: 1, stop: new AbortController().signal };
+    await untilQuiet({ ...common, load: () => loads[asked++] ?? 9, limitMs: 60_000 });
+    assert.equal(asked, 4);
+    await untilQuiet({ ...common, load: () => 9, limitMs: 20 });
+    const stopped = { ...common, stop: AbortSignal.abort() };
+    await untilQuiet({ ...stopped, load: () => 9, limitMs: 60_000 });
   });
 
   it('counts what others use, which is not what it started and has ended', async () => {
