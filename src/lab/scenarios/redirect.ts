@@ -113,8 +113,9 @@ const coldBoot: Scenario = {
         'a bare node must lead pods to the real service',
       );
     });
+    const startedAtWallMs = Date.now();
     await world.startAgent();
-    const placedAtWallMs = placedAt(world.agent.lines);
+    const placedAtWallMs = await placedAt(world, startedAtWallMs);
     await eventually(() => {
       const { nodeIp } = world.ground;
       const relayed = world.imds.requests().filter(({ from }) => from === nodeIp);
@@ -332,12 +333,20 @@ async function expectRedirect(
   return result.stdout;
 }
 
-/** When the agent that runs now had read its redirect back as wanted. */
-function placedAt(lines: readonly string[]): number {
-  const line = lines.findLast((text) => text.includes('"msg":"redirect is in place"'));
-  const time = stringAt(parseRecord(line ?? ''), 'time');
-  assert.notEqual(time, '', 'the agent did not log that the redirect is in place');
-  return Date.parse(time);
+/**
+ * When the agent that was started then had read its redirect back as wanted. It may be ready before
+ * its line has come through the pipe, behind those of the agents before it.
+ */
+async function placedAt(world: World, startedAtWallMs: number): Promise<number> {
+  let atWallMs = Number.NaN;
+  await eventually(() => {
+    const line = world.agent.lines.findLast((text) =>
+      text.includes('"msg":"redirect is in place"'),
+    );
+    atWallMs = Date.parse(stringAt(parseRecord(line ?? ''), 'time'));
+    assert.ok(atWallMs >= startedAtWallMs, 'the agent did not log that the redirect is in place');
+  });
+  return atWallMs;
 }
 
 function assertSame(actual: NodeState, wanted: NodeState, after: string): void {
