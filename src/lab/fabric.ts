@@ -41,6 +41,11 @@ const azureIpv6 = 'fd10:224::1';
 const nodeIpv6 = 'fd10:224::4';
 const podGatewayIpv6 = 'fd10:244::1';
 const podCidrIpv6 = 'fd10:244::/64';
+/**
+ * Set, as CNI plugins do: a bridge that was given none takes the lowest of its ports, so that a pod that
+ * comes or goes may change it, and the others send to the old one until they ask again, 10 s or more.
+ */
+const gatewayMac = '0a:58:0a:f4:00:01';
 const podIpBase = '10.244.0.';
 const podIpPattern = /^10\.244\.0\.(\d{1,3})$/;
 const firstPodHost = 2;
@@ -201,7 +206,7 @@ async function layFabric(prefix: string): Promise<void> {
       ...ifIpv6(`address add ${nodeIpv6}/64 dev eth0 nodad`),
       'link set eth0 up',
       `route add default via ${azureIp}`,
-      'link add cni0 type bridge',
+      `link add cni0 address ${gatewayMac} type bridge`,
       `address add ${podGatewayIp}/24 dev cni0`,
       ...ifIpv6(`address add ${podGatewayIpv6}/64 dev cni0 nodad`),
       'link set cni0 up',

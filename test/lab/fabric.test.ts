@@ -113,6 +113,24 @@ describe('fabric', { skip: fabricSkip }, () => {
     );
   });
 
+  test('the gateway of the pods keeps its MAC address, whichever pods come and go', async () => {
+    await using fabric = await openFabric({ name: 'gateway' });
+    const readMac = async (): Promise<string> => {
+      const { text } = await runIn(fabric, 'node', 'ip', '-br', 'link', 'show', 'cni0');
+      return / ([0-9a-f:]{17}) /.exec(text)?.[1] ?? text;
+    };
+    const mac = await readMac();
+    const names = ['a', 'b', 'c', 'd', 'e', 'f'];
+    for (const name of names) {
+      await fabric.addPod(name);
+      assert.equal(await readMac(), mac, `pod ${name} has come`);
+    }
+    for (const name of names) {
+      await fabric.removePod(name);
+      assert.equal(await readMac(), mac, `pod ${name} has gone`);
+    }
+  });
+
   test('closing ends every process inside and leaves no namespace or link', async () => {
     const before = machineLinks();
     await using fabric = await openFabric({ name: 'close' });
