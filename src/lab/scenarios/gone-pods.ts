@@ -18,6 +18,8 @@ const resetMs = 6_000;
 /** The kernel forgets a connection 10 s after its reset. One that nobody resets it keeps for days. */
 const forgetMs = 16_000;
 const kept = { connection: 'kept' };
+/** Of no other scenario: what the kernel remembers of an address is of these pods. */
+const ips = ['10.244.0.211', '10.244.0.212', '10.244.0.213'] as const;
 
 const gonePods: Scenario = {
   name: 'gone-pod-cut',
@@ -29,9 +31,9 @@ const gonePods: Scenario = {
   run: async (world) => {
     world.bind('cut', 'cut');
     const [fallen, lingering, staying] = [
-      await world.addPod({ name: 'fallen', binding: 'cut' }),
-      await world.addPod({ name: 'lingering', binding: 'cut' }),
-      await world.addPod({ name: 'staying', binding: 'cut' }),
+      await world.addPod({ name: 'fallen', binding: 'cut', ip: ips[0] }),
+      await world.addPod({ name: 'lingering', binding: 'cut', ip: ips[1] }),
+      await world.addPod({ name: 'staying', binding: 'cut', ip: ips[2] }),
     ];
     await world.untilAgentKnows();
     for (const pod of [fallen, lingering, staying]) assertToken(await pod.ask(kept), 'cut');
