@@ -63,6 +63,7 @@ async function remove(config: Config, outside: Outside): Promise<number> {
   const isNamed = config.redirect !== 'auto' && config.redirect !== 'none';
   const { redirect: mode } = chooseRedirect(isNamed ? config : { ...config, redirect: 'ebpf' });
   await mode.remove();
+  if (!isNamed) await chooseRedirect({ ...config, redirect: 'address' }).redirect.remove();
   const left = listOwnPins(config.bpfPinFolder);
   if (left.length > 0) {
     const what = `${left.join(', ')} in ${config.bpfPinFolder}`;

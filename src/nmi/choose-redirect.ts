@@ -7,7 +7,11 @@ import { findPodsRoot, resolveCgroupRoot } from '../redirect/cgroup-tree.ts';
 import { findPinObstacle } from '../redirect/ebpf-pins.ts';
 import { askKernel } from '../redirect/ebpf-probe.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../redirect/ebpf.ts';
-import { replacePrograms, tellOfPrograms } from '../redirect/former-programs.ts';
+import {
+  refuseBesidePrograms,
+  replacePrograms,
+  tellOfPrograms,
+} from '../redirect/former-programs.ts';
 import { openIptablesRedirect, type IptablesRedirect } from '../redirect/iptables.ts';
 import { noRedirect } from '../redirect/none.ts';
 import { RedirectError, type Redirect } from '../redirect/redirect.ts';
@@ -45,7 +49,7 @@ export function chooseRedirect(config: Config): RedirectChoice {
     case 'address': {
       const target = { metadataIp, metadataPort };
       const redirect = openAddressRedirect({ target, force: config.forceAddress });
-      return { redirect: replacePrograms(redirect, config.bpfPinFolder), ...plain };
+      return { redirect: refuseBesidePrograms(redirect, config.bpfPinFolder), ...plain };
     }
     case 'iptables':
       return { redirect: iptablesAlone(config), ...plain };

@@ -14,7 +14,9 @@ import {
   ensureLink,
   listLinks,
   nodeAddresses,
+  othersOn,
   removeLink,
+  type NodeLink,
 } from './link.ts';
 import {
   RedirectError,
@@ -44,9 +46,22 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
   const { force = false, linkName = 'nmi0', isAnswered = isReachable } = options;
   const host = options.host ?? createHost({ timeoutMs: 15_000 });
 
+  /** Its rules lead pods to where nobody listens now, before they could find the node's own address. */
+  function leftBehind(links: readonly NodeLink[]): readonly string[] {
+    const others = othersOn(links, linkName, metadataIp);
+    if (others.length === 0) return [];
+    return [
+      `${linkName} holds ${others.join(', ')}: another redirect was left behind, which ` +
+        'nmi redirect remove takes away',
+    ];
+  }
+
   async function take(): Promise<readonly string[]> {
+    const links = await listLinks(host);
+    const [left] = leftBehind(links);
+    if (left !== undefined) throw new RedirectError('CONFLICT', 'take address', left);
     // What answers at an address that the node holds is the node: an agent before this one.
-    if (!force && !nodeAddresses(await listLinks(host)).has(metadataIp)) {
+    if (!force && !nodeAddresses(links).has(metadataIp)) {
       if (await isAnswered(metadataIp, metadataPort)) {
         throw new RedirectError(
           'CONFLICT',
@@ -61,7 +76,7 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
 
   async function verify(): Promise<RedirectStatus> {
     const links = await listLinks(host);
-    const problems = await diffLink(host, links, linkName, metadataIp);
+    const problems = [...(await diffLink(host, links, linkName, metadataIp)), ...leftBehind(links)];
     const isAbsent = links.every((link) => link.name !== linkName);
     const broken = isAbsent ? 'absent' : 'broken';
     return {

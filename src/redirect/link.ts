@@ -55,6 +55,13 @@ export function nodeAddresses(links: readonly NodeLink[]): ReadonlySet<string> {
   return new Set(links.flatMap((link) => link.ipv4));
 }
 
+/** What a link of ours holds beside this address: another way of redirecting was left behind. */
+export function othersOn(links: readonly NodeLink[], name: string, ip: string): readonly string[] {
+  const own = links.find((link) => link.name === name);
+  if (own === undefined || !isAdoptable(links, own)) return [];
+  return own.ipv4.filter((other) => other !== ip);
+}
+
 /** What is wrong with the listen address, as short sentences. */
 export async function diffLink(
   host: Host,

@@ -4,6 +4,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { eventually } from '../../src/lab/eventually.ts';
 import { replacePrograms } from '../../src/redirect/former-programs.ts';
 import { openIptablesRedirect } from '../../src/redirect/iptables.ts';
 import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
@@ -146,6 +147,40 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
   });
 
+  it('does not go over to the address mode while anything of it is left, nor from iptables', async () => {
+    for (const flags of [[], ['--force-address']]) {
+      const over = nmi(all, 'install', '--redirect=address', ...flags);
+      assert.notEqual(over.status, 0, over.said);
+      assert.match(over.said, /CONFLICT: .*programs of the eBPF mode are pinned/);
+    }
+    const found = nmi(all, 'verify', '--redirect=address');
+    assert.match(found.said, /problem: programs of the eBPF mode are pinned/);
+    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+    assert.equal(nmi('net_admin', 'install', '--redirect=iptables').status, 0);
+    const links = await world.node.run('ip -br addr show');
+    const over = nmi(all, 'install', '--redirect=address', '--force-address');
+    assert.notEqual(over.status, 0, over.said);
+    assert.match(over.said, /CONFLICT: .*nmi0 holds 169\.254\.25\.79: another redirect was left/);
+    assert.match(
+      nmi(all, 'verify', '--redirect=address').said,
+      /problem: nmi0 holds 169\.254\.25\.79/,
+    );
+    assert.equal(await world.node.run('ip -br addr show'), links);
+    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unattested/);
+  });
+
+  it('is freed of the address mode, too, without a word about the way', async () => {
+    assert.equal(nmi(all, 'remove').status, 0);
+    const before = await world.node.run('ip -br addr show');
+    const taken = nmi(all, 'install', '--redirect=address', '--force-address');
+    assert.equal(taken.status, 0, taken.said);
+    assert.match(await world.node.run('ip -br addr show'), /nmi0 .*169\.254\.169\.254/);
+    const removed = nmi(all, 'remove');
+    assert.equal(removed.status, 0, removed.said);
+    assert.equal(await world.node.run('ip -br addr show'), before);
+    assert.match(await pod.tell(dial), /^cloud sees/);
+  });
+
   it('is opened whole without a word about the way, whatever this process could do itself', async () => {
     for (const [capabilities, ...flags] of [
       [all],
@@ -160,7 +195,10 @@ describe('a node that was redirected by eBPF', { skip }, () => {
       assert.equal(removed.said, 'removed: pods reach the real metadata endpoint again\n');
       assert.equal(removed.status, 0);
       assert.ok(!existsSync(world.pinFolder), `${capabilities} ${flags.join()}`);
-      assert.match(await pod.tell(dial), /^cloud sees/);
+      // The kernel detaches what is unpinned when it comes round to it.
+      await eventually(async () => {
+        assert.match(await pod.tell(dial), /^cloud sees/);
+      });
     }
   });
 
