@@ -195,6 +195,7 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
   let silences = 0;
   /** Watches in a row that brought not even a bookmark. */
   let silencesInRow = 0;
+  let isVersionInDoubt = false;
   /** Failures in a row of one pace. */
   let failures = 0;
   let pace: Remedy['pace'] | undefined;
@@ -300,9 +301,8 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
       if (gathering === undefined) {
         if (!isOpen || !isTimeout(error)) throw error;
         silences += 1;
-        silencesInRow += 1;
+        stayedSilent();
         log.debug({ resource: name }, 'watch is silent, opening another');
-        if (silencesInRow % silencesToDoubt === 0) await doubtVersion();
         return;
       }
       const refusal = refusalOfStream(error, isOpen);
@@ -316,6 +316,12 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
     if (gathering !== undefined) throw new KubeError('NETWORK', 'the list ended too early');
     proven();
     await afterCleanClose(clock.monotonicMs() - openedAtMs);
+  }
+
+  /** Until its time, or until somebody doubted it. */
+  function stayedSilent(): void {
+    silencesInRow += 1;
+    isVersionInDoubt = silencesInRow % silencesToDoubt === 0;
   }
 
   /**
@@ -476,6 +482,7 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
       if (idle === undefined || step !== doubted || contactAtMs !== heardAtMs) return;
       replacedAtMs = clock.monotonicMs();
       log.debug({ resource: name }, 'watch is silent and in doubt, opening another');
+      if (idle === 'watching') stayedSilent();
       step.abort();
     });
   }
@@ -489,6 +496,10 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
       const startedAtMs = clock.monotonicMs();
       const contactBeforeMs = contactAtMs;
       try {
+        if (isVersionInDoubt) {
+          isVersionInDoubt = false;
+          await doubtVersion();
+        }
         if (version === undefined && !server.streams) await listByPages();
         else await watch(version);
       } catch (error) {

@@ -31,4 +31,33 @@ describe('an API server that was restored from a backup', () => {
     await store.until('what the backup had', () => store.names().join() === 'default/kept');
     assert.ok(JSON.stringify(log.lines).includes('gone back'));
   });
+
+  it('is listed again when somebody doubts its watches before they are silent for long', async () => {
+    const kube = await openFakeKube({ bookmarkEveryMs: 3_600_000 });
+    const { port } = kube;
+    for (let count = 0; count < 50; count++) kube.apply(podOf(`lost-${count}`));
+    await using client = await clientOf(kube);
+    const store = new MapStore<Pod>();
+    const log = keptLog();
+    await using reflector = openReflector({
+      ...{ client, name: 'pods', path: '/api/v1/pods', parse: parsePod, store, log },
+      ...{ clock: systemClock, random: Math.random },
+      timing: { ...quick, silenceMs: 3_600_000, doubtMs: 10, doubtEveryMs: 20 },
+    });
+    await store.until('the first list', () => store.items.size === 50);
+    await kube[Symbol.asyncDispose]();
+
+    await using restored = await openFakeKube({ port, bookmarkEveryMs: 3_600_000 });
+    restored.apply(podOf('kept'));
+    const doubting = setInterval(() => {
+      reflector.doubt();
+    }, 30);
+    try {
+      await store.until('what the backup had', () => store.names().join() === 'default/kept');
+    } finally {
+      clearInterval(doubting);
+    }
+    assert.equal(reflector.stats().silences, 0);
+    assert.ok(JSON.stringify(log.lines).includes('gone back'));
+  });
 });
