@@ -32,7 +32,7 @@ import { resetGonePods } from './gone-pods.ts';
 import { dropWithGoneSecrets } from './gone-secrets.ts';
 import { createSecretReader } from './kube/secrets.ts';
 import { openKubeClient, type KubeClient } from './kube/client.ts';
-import { connectionLimits } from './connection-limits.ts';
+import { connectionLimits, type ConnectionLimits } from './connection-limits.ts';
 import { openListener, type Listener } from './listener.ts';
 import type { Logger } from './logger.ts';
 import { networkCode } from './network-code.ts';
@@ -93,10 +93,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     openRequestPath({ config, knowledge, demand, observer, clock, log, entra, selfTest }),
   );
   const listeners: Listener[] = [];
-  for (const host of listenHosts(config)) {
-    const listener = starting.use(
-      await openAt(host, options, { redirect, findCgroupUid, pods: knowledge.pods }, path, metrics),
-    );
+  const hosts = listenHosts(config);
+  const callers = { redirect, findCgroupUid, pods: knowledge.pods };
+  const limits = connectionLimits(hosts.length);
+  for (const host of hosts) {
+    const listener = starting.use(await openAt(host, options, callers, limits, path, metrics));
     listeners.push(listener);
     log.info({ host, port: listener.port }, 'listening');
   }
@@ -240,6 +241,7 @@ async function openAt(
   host: string,
   { config, clock, log }: AgentOptions,
   { redirect, findCgroupUid, pods }: Callers,
+  limits: ConnectionLimits,
   { handle, hits }: RequestPath,
   metrics: Metrics,
 ): Promise<Listener> {
@@ -255,7 +257,7 @@ async function openAt(
       onConnection: (caller) => caller.resolve(pods),
       handle,
       openHits: (caller) => hits.open(caller),
-      limits: connectionLimits(),
+      limits,
       onTooMany: (whose) => {
         metrics.inc('nmi_connections_refused_total', { whose });
       },

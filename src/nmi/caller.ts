@@ -41,6 +41,10 @@ const unattested: Caller = { kind: 'unattested' };
 /** For modes that attest nothing. */
 export const noCgroups: FindCgroupUid = () => undefined;
 
+function isOnLoopback(ip: string): boolean {
+  return ip.startsWith('127.');
+}
+
 /** The state of one accepted connection; lives as long as its socket. */
 export class CallerConnection {
   /** Canonical address of the peer; empty when the kernel gave none (the peer is gone). */
@@ -48,7 +52,10 @@ export class CallerConnection {
   /** Both ends have one address: the peer is a process on the node's own network. */
   readonly #isLocal: boolean;
   readonly attestation: Attestation;
-  /** Who shares limits with it: all of one address, but on the host network all of one cgroup. */
+  /**
+   * Who shares limits with it: all of one address, but on the host network, where a process has many to
+   * choose from, all of one cgroup, or of the node where that is not known.
+   */
   readonly sharer: string;
   readonly #findCgroupUid: FindCgroupUid;
   #ownerUid: string | undefined;
@@ -57,14 +64,16 @@ export class CallerConnection {
 
   constructor(end: CallerEnd, attestation: Attestation, findCgroupUid: FindCgroupUid = noCgroups) {
     this.ip = canonicalIp(end.remoteAddress ?? '') ?? '';
-    // Of use to attested callers only, and a system call for a socket.
-    const localAddress = attestation.kind === 'attested' ? end.localAddress : undefined;
-    this.#isLocal = localAddress !== undefined && canonicalIp(localAddress) === this.ip;
+    const isLoopback = isOnLoopback(this.ip);
+    // Of use to attested and local callers only, and a system call for a socket.
+    const isAsked = attestation.kind === 'attested' || isLoopback;
+    const localAddress = isAsked ? canonicalIp(end.localAddress ?? '') : undefined;
+    this.#isLocal = localAddress === this.ip;
     this.attestation = attestation;
-    this.sharer =
-      this.#isLocal && attestation.kind === 'attested'
-        ? `${this.ip} ${attestation.cgroupId}`
-        : this.ip;
+    const isOfNode =
+      this.#isLocal || (isLoopback && localAddress !== undefined && !isOnLoopback(localAddress));
+    const nodeSharer = attestation.kind === 'attested' ? `cgroup ${attestation.cgroupId}` : 'node';
+    this.sharer = isOfNode ? nodeSharer : this.ip;
     this.#findCgroupUid = findCgroupUid;
   }
 

@@ -16,12 +16,17 @@ const reserved = 512;
 /** So that some others always find room beside the greediest. */
 const greediest = 4;
 
-/** @param limits what `/proc/PID/limits` says; Node has raised the soft limit to the hard one. */
+/**
+ * Of each of so many listeners.
+ * @param limits what `/proc/PID/limits` says; Node has raised the soft limit to the hard one.
+ */
 export function connectionLimits(
+  listeners: number,
   limits: string = readFileSync('/proc/self/limits', 'utf8'),
 ): ConnectionLimits {
   const files = Number(/^Max open files\s+(\d+)/m.exec(limits)?.[1] ?? Infinity);
-  const total = Math.min(enough.total, Math.max(files - reserved, Math.floor(files / 2)));
+  const all = Math.min(enough.total, Math.max(files - reserved, files / 2));
+  const total = Math.floor(all / listeners);
   return { total, each: Math.min(enough.each, Math.ceil(total / greediest)) };
 }
 

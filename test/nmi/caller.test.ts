@@ -217,3 +217,26 @@ describe('an attested caller, by the real index of cgroups', () => {
     assert.ok(outcomes.nobody > 10_000, JSON.stringify(outcomes));
   });
 });
+
+describe('who shares limits with a caller', () => {
+  const sharer = (remoteAddress: string, localAddress: string, cgroupId?: bigint): string =>
+    new CallerConnection(
+      { remoteAddress, localAddress },
+      cgroupId === undefined ? { kind: 'by-address' } : { kind: 'attested', cgroupId },
+    ).sharer;
+  const own = '169.254.25.79';
+
+  it('is whoever has its address, of pods with a network of their own', () => {
+    assert.equal(sharer('10.244.0.5', own), '10.244.0.5');
+    assert.equal(sharer('::ffff:10.244.0.5', own, 7n), '10.244.0.5');
+    // The agent on loopback, as in tests.
+    assert.equal(sharer('127.0.0.11', '127.0.0.1'), '127.0.0.11');
+  });
+
+  it('is the cgroup on the host network, or the node, whichever address is dialled from', () => {
+    assert.equal(sharer(own, own, 7n), 'cgroup 7');
+    assert.equal(sharer('127.0.0.5', own, 7n), 'cgroup 7');
+    assert.equal(sharer('127.0.0.5', own), 'node');
+    assert.equal(sharer('127.8.9.1', own), 'node');
+  });
+});
