@@ -7,7 +7,8 @@
  * 1. A watch that is well proves every 101 s at the latest that it is current, in the quietest of
  *    clusters, too. Where the limit leaves less time than that, it is asked for a proof: from half of
  *    the limit on the watch is doubted, and replaced if it stays silent.
- * 2. Whether an address is believed is worked out when somebody asks, never remembered.
+ * 2. Whether an address is believed is worked out when somebody asks; with the right to a token it is
+ *    remembered for a second.
  */
 import type { Clock } from '../cache/clock.ts';
 import type { Log } from './log.ts';

@@ -26,6 +26,7 @@ import {
   askToken,
   from,
   identityOf,
+  inMovedTime,
   MovedTime,
   skipElsewhere as skip,
   vault,
@@ -168,7 +169,7 @@ describe('refusals of Entra ID', { skip }, () => {
         const fits = kind === 'federated_pod' ? podAccount : agentAccount;
         const stranger = federatedTo({ namespace: 'default', name: 'stranger' });
         const application = code === 70021 ? { federatedCredentials: [] } : stranger;
-        await using agent = await openEntraAgent({}, async (world) => {
+        await using agent = await openEntraAgent(inMovedTime, async (world) => {
           bindPod(world.kube);
           await bindApplication(world, kind, kind, { application });
         });
@@ -208,7 +209,7 @@ describe('refusals of Entra ID', { skip }, () => {
 describe('trouble of Entra ID', { skip }, () => {
   it(caseTitle(59), async () => {
     using time = new MovedTime();
-    await using agent = await openEntraAgent({}, async (world) => {
+    await using agent = await openEntraAgent(inMovedTime, async (world) => {
       await bindAllKinds(world);
       await bindApplication(world, 'secret', 'calm');
     });
@@ -252,7 +253,10 @@ describe('trouble of Entra ID', { skip }, () => {
   for (const [name, faults] of Object.entries(troubles)) {
     it(`${caseTitle(60)}: ${name}`, async () => {
       using time = new MovedTime();
-      await using agent = await openEntraAgent({ 'entra-timeout-ms': '1000' }, bindAllKinds);
+      await using agent = await openEntraAgent(
+        { ...inMovedTime, 'entra-timeout-ms': '1000' },
+        bindAllKinds,
+      );
       agent.entra.setFaults(faults);
       const replies = await Promise.all(credentialKinds.map((kind) => askAs(agent, kind)));
       for (const reply of replies) assertRefused(reply, { status: 503 });
@@ -266,7 +270,10 @@ describe('trouble of Entra ID', { skip }, () => {
 
   it(caseTitle(61), async () => {
     using time = new MovedTime();
-    await using agent = await openEntraAgent({ 'entra-timeout-ms': '1000' }, bindAllKinds);
+    await using agent = await openEntraAgent(
+      { ...inMovedTime, 'entra-timeout-ms': '1000' },
+      bindAllKinds,
+    );
     const first = new Map<string, string | undefined>();
     for (const kind of credentialKinds) {
       first.set(kind, assertToken(await askAs(agent, kind), vault)['access_token']);
@@ -359,7 +366,7 @@ describe('what Entra ID is sent', { skip }, () => {
     it(`${caseTitle(71)}: ${grantedSec} s`, async () => {
       using time = new MovedTime();
       using tap = new WireTap();
-      await using agent = await openEntraAgent({}, bindAllKinds);
+      await using agent = await openEntraAgent(inMovedTime, bindAllKinds);
       agent.kube.faults.maxTokenSec = grantedSec;
       for (const kind of ['federated_pod', 'federated_node'] as const) {
         tap.clear();
@@ -420,7 +427,7 @@ describe('what Entra ID is sent', { skip }, () => {
   for (const kind of ['secret', 'certificate'] as const) {
     it(`${caseTitle(72)}: ${kind}, wrong at first`, async () => {
       using time = new MovedTime();
-      await using agent = await openEntraAgent({}, async (world) => {
+      await using agent = await openEntraAgent(inMovedTime, async (world) => {
         await bindAllKinds(world);
         if (kind === 'secret') putSecret(world.kube, kind, 'a wrong one');
         else await putCertificate(world, kind);
