@@ -171,13 +171,13 @@ describe('a node that was redirected by eBPF', { skip }, () => {
 
   it('is freed of the address mode, too, without a word about the way', async () => {
     assert.equal(nmi(all, 'remove').status, 0);
-    const before = await world.node.run('ip -br addr show');
+    const links = await world.node.run('ip -br addr show');
     const taken = nmi(all, 'install', '--redirect=address', '--force-address');
     assert.equal(taken.status, 0, taken.said);
     assert.match(await world.node.run('ip -br addr show'), /nmi0 .*169\.254\.169\.254/);
     const removed = nmi(all, 'remove');
     assert.equal(removed.status, 0, removed.said);
-    assert.equal(await world.node.run('ip -br addr show'), before);
+    assert.equal(await world.node.run('ip -br addr show'), links);
     assert.match(await pod.tell(dial), /^cloud sees/);
   });
 
