@@ -129,6 +129,12 @@ function runTool(
   );
   // A tool that ends without reading its input closes the pipe; its exit code tells the story.
   child.stdin?.on('error', () => undefined);
+  // What it said may be cut short then, whatever its exit code is; unheard, it would end this process.
+  for (const output of [child.stdout, child.stderr]) {
+    output?.on('error', (error: NodeJS.ErrnoException) => {
+      resolve({ kind: 'killed', signal: error.code ?? error.message });
+    });
+  }
   child.stdin?.end(options.input ?? '');
   return promise;
 }
