@@ -11,12 +11,12 @@ import { createHash } from 'node:crypto';
 import type { ExceptedPods, RedirectTarget } from './redirect.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
-const LAYOUT = 2;
+export const LAYOUT = 2;
 const DIGEST_AT = 20;
 const STRAIGHT_AT = 52;
 const SETTINGS_BYTES = 56;
 
-/** Records of one cgroup: 64 pods would have to fill theirs to leave no room for the others. */
+/** Records of one container’s cgroup: 64 of them would have to fill theirs to leave no room for others. */
 const MAX_CALLERS_PER_CGROUP = 1024;
 
 export interface ProgramSettings {

@@ -34,7 +34,7 @@ import {
   type ProgramCounters,
   type WantedPrograms,
 } from './ebpf-programs.ts';
-import { describeTarget, settingsOf } from './ebpf-settings.ts';
+import { describeTarget, LAYOUT, settingsOf } from './ebpf-settings.ts';
 import { diffGuard, ensureGuard, removeGuard } from './guard.ts';
 import { describeLink, diffLink, ensureLink, listLinks, removeLink } from './link.ts';
 import { readPrograms } from './native-files.ts';
@@ -449,7 +449,11 @@ export function openEbpfReader(options: EbpfReaderOptions = {}): Redirect {
     if (present === 'absent' || callers.mapId === undefined) {
       return { state: 'absent', detail, problems: ['no programs installed'] };
     }
-    if (present !== undefined && describeTarget(present.target) === describeTarget(target)) {
+    // Their map may look like one that can be read, and mean something else, or be left the next moment.
+    if (present?.layout !== LAYOUT) {
+      return { state: 'broken', detail, problems: ['programs of another layout'] };
+    }
+    if (describeTarget(present.target) === describeTarget(target)) {
       return { state: 'active', detail, problems: [] };
     }
     return { state: 'broken', detail, problems: ['programs redirect something else'] };

@@ -5,6 +5,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as nextTurn } from 'node:timers/promises';
 import { cgroupIdOf } from '../../src/redirect/cgroup-tree.ts';
 import { installPrograms, type WantedPrograms } from '../../src/redirect/ebpf-programs.ts';
+import { eventually } from '../../src/lab/eventually.ts';
 import { settingsOf } from '../../src/redirect/ebpf-settings.ts';
 import { readPrograms } from '../../src/redirect/native-files.ts';
 import { openEbpfReader } from '../../src/redirect/ebpf.ts';
@@ -476,6 +477,38 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.equal(await pod.tell('ebb'), 'ebbed');
   });
 
+  it('charges nobody for a record that another pod, which has its fill, took the place of', async () => {
+    await world.redirect().install();
+    const ip = '10.244.0.6';
+    const other = world.client(world.podB, 'podb/c1');
+    const kept = await other.tell(`keep ${metadataIp} 80`);
+    const port = Number(/ through (\d+) /.exec(kept)?.[1]);
+    const load = (): bigint => {
+      const native = nativeModule();
+      const map = native.openMap(join(world.pinFolder, 'loads'), true);
+      const key = new Uint8Array(new BigUint64Array([other.cgroupId]).buffer);
+      const value = native.mapGet(map, key);
+      native.close(map);
+      assert.ok(value !== undefined);
+      return new DataView(value.buffer).getBigInt64(0, true);
+    };
+    assert.equal(load(), 1n);
+    const seen = JSON.parse(await pod.tell('flood 1024')) as Record<string, number>;
+    assert.deepEqual(seen, { attested: 1024 });
+    await world.podA.run(`ip addr add ${ip}/32 dev lo`);
+    // It gets no answer, for that goes to whom the address belongs.
+    const thief = world.client(world.podA, 'poda/c1');
+    const answer = thief.tell(`dial ${metadataIp} 80 ${ip} ${port}`);
+    await eventually(() => {
+      assert.equal(world.redirect().counters()?.refusedLimit, 1n);
+    });
+    assert.equal(await other.tell('drop'), 'dropped');
+    assert.equal(load(), 0n);
+    assert.equal(await pod.tell('ebb'), 'ebbed');
+    await world.podA.run(`ip addr del ${ip}/32 dev lo`);
+    assert.doesNotMatch(await answer, /agent sees/);
+  });
+
   it('goes over to programs of another layout with maps of their own', async () => {
     const object = readPrograms();
     const path = join(world.tree.path, 'kubepods');
@@ -491,6 +524,11 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.equal(await pod.tell('storm'), 'storming');
     const broken = await world.redirect().verify();
     assert.ok(broken.problems.includes('programs of another layout'), broken.problems.join('; '));
+    const seenByReader = await openEbpfReader({ pinFolder: world.pinFolder }).verify();
+    assert.deepEqual(
+      [seenByReader.state, seenByReader.problems],
+      ['broken', ['programs of another layout']],
+    );
     const status = await world.redirect().install();
     assert.ok(status.changed?.includes('maps of another layout left behind'));
     assert.deepEqual(status.problems, []);

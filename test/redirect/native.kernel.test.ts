@@ -110,6 +110,10 @@ describe('the native module', { skip }, () => {
           ),
         ),
       () => native.cutFlows({ ip: '1.2.3.4', port: 0 }, { ip: '1.2.3.4', port: 1 }, [], []),
+      // Longer than any address, and with an address for its beginning.
+      ...['169.254.169.254/32', '255.255.255.2555', '10.0.0.1\0x'].map(
+        (ip) => () => native.lookupCaller(callers, ip, 1),
+      ),
       () => native.cutFlows({ ip: '1.2.3.4', port: 1 }, { ip: '1.2.3.4', port: 1 }, ['x'], []),
       () =>
         native.cutFlows({ ip: '1.2.3.4', port: 1 }, { ip: '1.2.3.4', port: 1 }, [], [{}] as never),

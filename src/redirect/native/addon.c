@@ -150,12 +150,12 @@ static bool bytes_argument(napi_env env, napi_value value, void **bytes, size_t 
 
 static bool ip_argument(napi_env env, napi_value value, __be32 *ip)
 {
-	char text[INET_ADDRSTRLEN];
+	/* One more than the longest address, whose beginning a longer text must not pass for. */
+	char text[INET_ADDRSTRLEN + 1];
 	size_t length = 0;
 
-	/* Longer texts are cut short by the call and are no addresses then. */
 	if (napi_get_value_string_latin1(env, value, text, sizeof(text), &length) == napi_ok &&
-	    inet_pton(AF_INET, text, ip) == 1)
+	    strlen(text) == length && inet_pton(AF_INET, text, ip) == 1)
 		return true;
 	throw_argument(env, "an IPv4 address is wanted");
 	return false;
@@ -209,8 +209,12 @@ static napi_value make_handle(napi_env env, const struct handle *from)
 	struct handle *handle = malloc(sizeof(*handle));
 	napi_value value;
 
-	if (!handle)
+	if (!handle) {
+		struct handle lost = *from;
+
+		release_handle(&lost);
 		return throw_errno(env, "handle", ENOMEM);
+	}
 	*handle = *from;
 	if (napi_create_external(env, handle, finalize_handle, NULL, &value)) {
 		finalize_handle(env, handle, NULL);
@@ -488,6 +492,12 @@ static napi_value program_info(napi_env env, napi_callback_info info)
 	return result;
 }
 
+static bool is_per_cpu(__u32 type)
+{
+	return type == BPF_MAP_TYPE_PERCPU_HASH || type == BPF_MAP_TYPE_PERCPU_ARRAY ||
+	       type == BPF_MAP_TYPE_LRU_PERCPU_HASH || type == BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE;
+}
+
 /* openMap(pin, readOnly): map */
 static napi_value open_map(napi_env env, napi_callback_info info)
 {
@@ -510,6 +520,11 @@ static napi_value open_map(napi_env env, napi_callback_info info)
 	if (handle.facts.key_size > MAX_VALUE_BYTES || handle.facts.value_size > MAX_VALUE_BYTES) {
 		close(handle.map);
 		return throw_errno(env, "open pin", EMSGSIZE);
+	}
+	/* A look-up there gives a value of each processor, of which there is no telling how many. */
+	if (is_per_cpu(handle.facts.type)) {
+		close(handle.map);
+		return throw_errno(env, "open pin", EMEDIUMTYPE);
 	}
 	return make_handle(env, &handle);
 }

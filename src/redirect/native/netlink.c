@@ -76,6 +76,15 @@ static int send_request(const struct channel *channel, const struct request *req
 	return sent < 0 ? -errno : 0;
 }
 
+static int done_error(const struct nlmsghdr *message)
+{
+	int error = 0;
+
+	if (message->nlmsg_len >= NLMSG_LENGTH(sizeof(error)))
+		memcpy(&error, NLMSG_DATA(message), sizeof(error));
+	return error < 0 ? error : 0;
+}
+
 int ask(struct channel *channel, const struct request *request, message_reader *reader,
 	void *context)
 {
@@ -84,20 +93,28 @@ int ask(struct channel *channel, const struct request *request, message_reader *
 	if (error)
 		return error;
 	for (;;) {
-		ssize_t received = recv(channel->descriptor, channel->buffer, RECEIVE_BYTES, 0);
+		struct sockaddr_nl from = {};
+		socklen_t from_size = sizeof(from);
+		ssize_t received = recvfrom(channel->descriptor, channel->buffer, RECEIVE_BYTES, 0,
+					    (struct sockaddr *)&from, &from_size);
 		const struct nlmsghdr *message = (const struct nlmsghdr *)channel->buffer;
-		size_t left = received;
+		/* Signed: what is taken off for a last message that is not aligned may be more than is left. */
+		int left = (int)received;
 
 		if (received < 0) {
 			if (errno == EINTR)
 				continue;
 			return errno == EAGAIN ? -ETIMEDOUT : -errno;
 		}
+		/* Only the kernel has an answer; anybody with NET_ADMIN can send one. */
+		if (from.nl_pid != 0)
+			continue;
 		for (; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
 			int result;
 
+			/* A dump that broke off says so at its end. */
 			if (message->nlmsg_type == NLMSG_DONE)
-				return 0;
+				return done_error(message);
 			if (message->nlmsg_type == NLMSG_ERROR) {
 				if (message->nlmsg_len < NLMSG_LENGTH(sizeof(struct nlmsgerr)))
 					return -EBADMSG;

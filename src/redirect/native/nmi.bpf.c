@@ -87,7 +87,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, NMI_MAX_LOADS);
 	__type(key, __u64);
-	__type(value, __u64);
+	__type(value, __s64);
 } loads SEC(".maps");
 
 struct {
@@ -239,18 +239,35 @@ int nmi_peername6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
+/* Counted as signed: two closes at once may go below zero, which makes the limit laxer by one. */
 static __always_inline void release_load(__u64 cgroup_id)
 {
-	__u64 *load = bpf_map_lookup_elem(&loads, &cgroup_id);
+	__s64 *load = bpf_map_lookup_elem(&loads, &cgroup_id);
 
 	if (load && *load > 0)
 		__sync_fetch_and_add(load, -1);
 }
 
-static __always_inline __u64 *load_of(__u64 cgroup_id)
+/*
+ * Takes away what stands under an address and port, whoever's it is, and releases what it was charged to:
+ * only where this call took it, so that nothing is released twice.
+ */
+static __always_inline void drop_record(void *records, const struct nmi_client *client)
 {
-	__u64 *load = bpf_map_lookup_elem(&loads, &cgroup_id);
-	__u64 none = 0;
+	__u64 *charged = bpf_map_lookup_elem(records, client);
+	__u64 cgroup_id;
+
+	if (!charged)
+		return;
+	cgroup_id = *charged;
+	if (!bpf_map_delete_elem(records, client))
+		release_load(cgroup_id);
+}
+
+static __always_inline __s64 *load_of(__u64 cgroup_id)
+{
+	__s64 *load = bpf_map_lookup_elem(&loads, &cgroup_id);
+	__s64 none = 0;
 
 	if (load)
 		return load;
@@ -268,24 +285,20 @@ static __always_inline int file_record(struct bpf_sock_ops *ops, struct nmi_dial
 				       void *records, const void *record)
 {
 	struct nmi_client client = {};
-	__u64 *former_cgroup_id;
-	__u64 *load;
+	__s64 *load;
 
 	/* Mapped sockets have family AF_INET6 and both of these fields filled all the same. */
 	client.ip = ops->local_ip4;
 	client.port = (__u16)ops->local_port;
 
+	drop_record(records, &client);
 	load = load_of(dial->cgroup_id);
-	if (load && *load >= settings.max_callers_per_cgroup) {
-		bpf_map_delete_elem(records, &client);
+	if (load && *load >= (__s64)settings.max_callers_per_cgroup) {
 		COUNT(refused_limit);
 		return 0;
 	}
-	former_cgroup_id = bpf_map_lookup_elem(records, &client);
-	if (former_cgroup_id)
-		release_load(*former_cgroup_id);
 	if (bpf_map_update_elem(records, &client, record, BPF_ANY)) {
-		bpf_map_delete_elem(records, &client);
+		drop_record(records, &client);
 		COUNT(refused_full);
 		return 0;
 	}
@@ -337,9 +350,8 @@ static __always_inline void follow_straight(struct bpf_sock_ops *ops, struct nmi
 	if (ops->args[1] != BPF_TCP_CLOSE)
 		return;
 	dial->is_filed = 0;
-	release_load(record->excepted_id);
 	bpf_map_update_elem(&parting, &client, &yes, BPF_ANY);
-	bpf_map_delete_elem(&straight, &client);
+	drop_record(&straight, &client);
 }
 
 static __always_inline void forget_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
@@ -358,8 +370,7 @@ static __always_inline void forget_caller(struct bpf_sock_ops *ops, struct nmi_d
 	caller = bpf_map_lookup_elem(&callers, &client);
 	if (!caller || caller->cookie != bpf_get_socket_cookie(ops))
 		return;
-	release_load(caller->cgroup_id);
-	bpf_map_delete_elem(&callers, &client);
+	drop_record(&callers, &client);
 	COUNT(forgotten);
 }
 

@@ -29,7 +29,7 @@ struct nmi_settings {
 	__be32 listen_ip;
 	__be16 metadata_port;
 	__be16 listen_port;
-	/* One cgroup may hold this many records, so that no pod can fill the map for the others. */
+	/* One cgroup, a container, may hold this many records, so that it cannot fill the map for others. */
 	__u32 max_callers_per_cgroup;
 	/* SHA-256 of the object file: which programs these are. */
 	__u8 digest[32];
