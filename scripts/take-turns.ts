@@ -30,13 +30,19 @@ async function take(): Promise<boolean> {
   return true;
 }
 
-/** Also returns when the holder ended before the connection was there. */
-async function holderEnds(): Promise<void> {
-  const socket = connect(turn);
-  const closed = once(socket, 'close');
-  socket.on('error', () => socket.destroy());
-  socket.resume();
-  await closed;
+/**
+ * Also returns when the holder ended before the connection was there, or before it had taken it from the
+ * queue, which is a reset: `once` would reject for that.
+ */
+function holderEnds(): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  connect(turn)
+    .on('error', () => undefined)
+    .once('close', () => {
+      resolve();
+    })
+    .resume();
+  return promise;
 }
 
 function isAddressInUse(err: unknown): boolean {
