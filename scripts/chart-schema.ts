@@ -6,8 +6,8 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { format, resolveConfig } from 'prettier';
-import { allowedText } from '../src/nmi/config.ts';
-import { options, type Option } from '../src/nmi/options.ts';
+import { allowedText } from '../src/nmi/config/config.ts';
+import { options, type Option } from '../src/nmi/config/options.ts';
 
 /** Where the chart lies. */
 export const chartFolder = join(import.meta.dirname, '../deploy/chart');

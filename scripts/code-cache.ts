@@ -13,14 +13,14 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { openFakeImds } from '../src/lab/fake-imds.ts';
-import { openFakeKube } from '../src/lab/fake-kube.ts';
-import { createLabIdentity, createNodeIdentity } from '../src/lab/lab-identity.ts';
+import { openFakeImds } from '../lab/fakes/imds/fake-imds.ts';
+import { openFakeKube } from '../lab/fakes/kube/fake-kube.ts';
+import { createLabIdentity, createNodeIdentity } from '../lab/fakes/identity.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
   createPodManifest,
-} from '../src/lab/manifests.ts';
+} from '../lab/fakes/kube/manifests.ts';
 
 /** In stack traces; no path of the building machine. */
 const scriptName = 'nmi.cjs';

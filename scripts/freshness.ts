@@ -8,6 +8,7 @@ import { join } from 'node:path';
 
 const inputs = [
   'src/**/*',
+  'lab/**/*',
   'scripts/{build,bundle,code-cache,facades,freshness,native,notices}.ts',
   'package.json',
   'package-lock.json',

@@ -4,12 +4,12 @@
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { newMetrics, oldMetrics, type MetricRow } from '../src/nmi/admin/metric-table.ts';
-import { refusals } from '../src/nmi/answers.ts';
-import { allowedText } from '../src/nmi/config.ts';
-import { environmentName, options, type Option } from '../src/nmi/options.ts';
+import { newMetrics, oldMetrics, type MetricRow } from '../src/nmi/telemetry/metric-table.ts';
+import { refusals } from '../src/nmi/base/answers.ts';
+import { allowedText } from '../src/nmi/config/config.ts';
+import { environmentName, options, type Option } from '../src/nmi/config/options.ts';
 import { cloudNames, cloudOf } from '../src/nmi/sources/entra/clouds.ts';
-import { scenarios } from '../src/lab/scenarios/all.ts';
+import { scenarios } from '../lab/scenarios/all.ts';
 import { clientTable } from '../test/clients/support/client-table.ts';
 
 const readmePath = join(import.meta.dirname, '..', 'README.md');

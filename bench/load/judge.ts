@@ -2,7 +2,7 @@
  * Whether an answer is the right one. The first of its kind is taken apart, down to whose token it
  * is; those that begin with the same bytes, token included, are known by them. Pure.
  */
-import { findTokenIdentity } from '../../src/lab/lab-token.ts';
+import { findTokenIdentity } from '../../lab/fakes/token.ts';
 import type { AnswerScan } from './answer-scan.ts';
 import type { Caller } from './plan.ts';
 

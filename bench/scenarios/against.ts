@@ -1,4 +1,4 @@
-import { findFabricObstacle } from '../../src/lab/fabric.ts';
+import { findFabricObstacle } from '../../lab/fabric/fabric.ts';
 import { subjects } from '../core/results.ts';
 import { openFabricNode } from '../stand/fabric-node.ts';
 import { measureRounds, shapes } from '../stand/rounds.ts';

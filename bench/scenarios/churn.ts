@@ -1,4 +1,4 @@
-import type { FakeKube } from '../../src/lab/fake-kube.ts';
+import type { FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
 import { subjects } from '../core/results.ts';
 import { createOtherPod, goalSize } from '../stand/objects.ts';
 import { measureRounds, shapes, type Subject } from '../stand/rounds.ts';

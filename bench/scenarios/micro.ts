@@ -1,7 +1,7 @@
 import { do_not_optimize as use, measure } from 'mitata';
-import { decideGrant } from '../../src/nmi/grant.ts';
-import { parseRoute } from '../../src/nmi/route.ts';
-import { parseTokenQuery } from '../../src/nmi/token-query.ts';
+import { decideGrant } from '../../src/nmi/grants/grant.ts';
+import { parseRoute } from '../../src/nmi/server/route.ts';
+import { parseTokenQuery } from '../../src/nmi/server/token-query.ts';
 import type { Figure } from '../core/results.ts';
 import { fillCache } from '../stand/cached-tokens.ts';
 import { createPod, fillIndexes } from '../stand/indexes.ts';

@@ -1,4 +1,4 @@
-import type { ImdsFaults } from '../../src/lab/fake-imds.ts';
+import type { ImdsFaults } from '../../lab/fakes/imds/fake-imds.ts';
 import type { Figure } from '../core/results.ts';
 import { Histogram } from '../core/histogram.ts';
 import type { Expectation } from '../load/plan.ts';

@@ -2,7 +2,7 @@
  * The fake metadata service on its own, asked directly: a token by plain code on Node, without an
  * agent. node bench/servers/fake-imds.ts HOST PORT IDENTITY
  */
-import { openFakeImds } from '../../src/lab/fake-imds.ts';
+import { openFakeImds } from '../../lab/fakes/imds/fake-imds.ts';
 import { createBenchIdentity } from '../stand/objects.ts';
 
 const [host = '127.0.0.1', port = '0', name = ''] = process.argv.slice(2);

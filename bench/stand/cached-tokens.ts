@@ -1,8 +1,8 @@
 /** The agent's token cache in this process, with as many tokens as wanted and no upstream to wait for. */
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '../../src/cache/clock.ts';
-import { ConcurrencyGate } from '../../src/cache/concurrency-gate.ts';
-import { TokenCache } from '../../src/cache/token-cache.ts';
+import { ConcurrencyGate } from '../../src/cache/token/rate-limiter.ts';
+import { TokenCache } from '../../src/cache/token/cache.ts';
 
 interface Refused {
   readonly holdMs: number;

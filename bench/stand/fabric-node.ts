@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fabricAddresses, openFabric } from '../../src/lab/fabric.ts';
+import { fabricAddresses, openFabric } from '../../lab/fabric/fabric.ts';
 import {
   nodePorts,
   type FabricAnswer,

@@ -1,10 +1,15 @@
 /** The agent's indexes in this process, filled as from the watches. */
 import { systemClock } from '../../src/cache/clock.ts';
-import { GrantIndex } from '../../src/cache/grant-index.ts';
-import type { Binding, Identity, Pod } from '../../src/cache/objects.ts';
-import { PodIndex } from '../../src/cache/pod-index.ts';
-import { createAzureIdentity, createAzureIdentityBinding } from '../../src/lab/manifests.ts';
-import { parseBinding, parseIdentity, parsePod, type Parsed } from '../../src/nmi/kube/parse.ts';
+import { GrantIndex } from '../../src/cache/index/grant-index.ts';
+import type { Binding, Identity, Pod } from '../../src/cache/index/objects.ts';
+import { PodIndex } from '../../src/cache/index/pod-index.ts';
+import { createAzureIdentity, createAzureIdentityBinding } from '../../lab/fakes/kube/manifests.ts';
+import {
+  parseBinding,
+  parseIdentity,
+  parsePod,
+  type Parsed,
+} from '../../src/nmi/kube/watch/parse.ts';
 import { createOtherPod, type ClusterSize } from './objects.ts';
 
 export interface Indexes {

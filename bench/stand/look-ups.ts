@@ -1,5 +1,5 @@
 /** What it costs to ask the kernel's map who opened a connection. */
-import { Callers } from '../../src/redirect/callers.ts';
+import { Callers } from '../../src/redirect/ebpf/callers.ts';
 import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
 
 const lookUps = 20_000;

@@ -1,13 +1,13 @@
 /** A cluster of a given size, of which one or a few pods ask for tokens. */
-import type { FakeKube } from '../../src/lab/fake-kube.ts';
-import type { FakeImds } from '../../src/lab/fake-imds.ts';
-import { createLabIdentity } from '../../src/lab/lab-identity.ts';
-import type { LabIdentity } from '../../src/lab/lab-token.ts';
+import type { FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
+import type { FakeImds } from '../../lab/fakes/imds/fake-imds.ts';
+import { createLabIdentity } from '../../lab/fakes/identity.ts';
+import type { LabIdentity } from '../../lab/fakes/token.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
   createPodManifest,
-} from '../../src/lab/manifests.ts';
+} from '../../lab/fakes/kube/manifests.ts';
 
 export interface ClusterSize {
   /** On the agent's node. */

@@ -1,11 +1,14 @@
 /** An identity of Entra ID itself, with a client secret, that the first asking pod may have too. */
-import { createEntraApplication, type EntraApplication } from '../../src/lab/entra-applications.ts';
+import {
+  createEntraApplication,
+  type EntraApplication,
+} from '../../lab/fakes/entra/applications.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
   createSecret,
-} from '../../src/lab/manifests.ts';
-import type { Surroundings } from '../../src/lab/surroundings.ts';
+} from '../../lab/fakes/kube/manifests.ts';
+import type { Surroundings } from '../../lab/world/environment.ts';
 
 export const secretValue = 'bench-client-secret';
 

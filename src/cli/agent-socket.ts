@@ -1,6 +1,6 @@
 /** One question to the agent beside us, by HTTP over its Unix socket. */
 import { request } from 'node:http';
-import { networkCode } from '../nmi/network-code.ts';
+import { networkCode } from '../nmi/base/network-code.ts';
 
 export type SocketReply =
   | { readonly kind: 'answered'; readonly status: number; readonly body: string }

@@ -5,8 +5,8 @@
  */
 import type { Options } from 'yargs';
 import { Parser } from 'yargs/helpers';
-import { allowedText, findOption } from '../nmi/config.ts';
-import { environmentName, options, type Option } from '../nmi/options.ts';
+import { allowedText, findOption } from '../nmi/config/config.ts';
+import { environmentName, options, type Option } from '../nmi/config/options.ts';
 import { completeBooleans, flagTexts, type Words } from './flags.ts';
 import { exitCodes, type Outside } from './outside.ts';
 import { renderVersion } from './version.ts';

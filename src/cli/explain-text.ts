@@ -11,8 +11,8 @@ import type {
   RequestView,
   TokenView,
   UpstreamView,
-} from '../nmi/explanation.ts';
-import { printable } from '../nmi/printable.ts';
+} from '../nmi/explain/explanation.ts';
+import { printable } from '../nmi/base/printable.ts';
 
 export function renderExplanation(explanation: Explanation): string {
   const lines = [...bodyOf(explanation), renderHealth(explanation.node)];

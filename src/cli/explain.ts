@@ -2,10 +2,10 @@
  * `nmi explain`: asks the agent in the same container what a pod's requests get, and why. Exit
  * code 0 says that the pod was explained, not that it gets a token.
  */
-import { findOption } from '../nmi/config.ts';
-import { explanationSchema, type Explanation } from '../nmi/explanation.ts';
-import { parseRecord, stringAt } from '../nmi/json-value.ts';
-import { environmentName } from '../nmi/options.ts';
+import { findOption } from '../nmi/config/config.ts';
+import { explanationSchema, type Explanation } from '../nmi/explain/explanation.ts';
+import { parseRecord, stringAt } from '../nmi/base/json-value.ts';
+import { environmentName } from '../nmi/config/options.ts';
 import { askAgent } from './agent-socket.ts';
 import { renderExplanation } from './explain-text.ts';
 import type { Words } from './flags.ts';

@@ -5,8 +5,8 @@
  */
 import { randomInt } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
-import { forgeRequest } from '../lab/forged-request.ts';
-import { openFrameWire } from '../lab/frame-wire.ts';
+import { forgeRequest } from '../../lab/frames/forged-request.ts';
+import { openFrameWire } from '../../lab/frames/frame-wire.ts';
 import type { Words } from './flags.ts';
 import { exitCodes, type Outside } from './outside.ts';
 

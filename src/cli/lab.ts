@@ -2,17 +2,17 @@
  * `nmi lab`: chooses where the lab runs (namespaces with root, else loopback, said aloud), runs
  * scenarios and reports. The hidden verbs are the lab's own processes.
  */
-import { attachFabric, findFabricObstacle } from '../lab/fabric.ts';
-import { openFabricGround } from '../lab/fabric-ground.ts';
-import { LabError } from '../lab/lab-error.ts';
-import { openLoopbackGround } from '../lab/loopback-ground.ts';
-import { runPodAgent } from '../lab/pod-agent.ts';
-import { createReport } from '../lab/report.ts';
-import { runScenarios, type Scenario } from '../lab/scenario.ts';
-import { scenarios } from '../lab/scenarios/all.ts';
-import { prepareStay } from '../lab/stay.ts';
-import { superviseLab } from '../lab/supervise.ts';
-import { World, type Ground } from '../lab/world.ts';
+import { attachFabric, findFabricObstacle } from '../../lab/fabric/fabric.ts';
+import { openFabricGround } from '../../lab/world/fabric-ground.ts';
+import { LabError } from '../../lab/fabric/lab-error.ts';
+import { openLoopbackGround } from '../../lab/world/loopback-ground.ts';
+import { runPodAgent } from '../../lab/pods/pod-agent.ts';
+import { createReport } from '../../lab/world/report.ts';
+import { runScenarios, type Scenario } from '../../lab/world/scenario.ts';
+import { scenarios } from '../../lab/scenarios/all.ts';
+import { prepareStay } from '../../lab/world/stay.ts';
+import { superviseLab } from '../../lab/fabric/supervise.ts';
+import { World, type Ground } from '../../lab/world/world.ts';
 import type { Words } from './flags.ts';
 import { exitCodes, untilStopped, type Outside } from './outside.ts';
 

@@ -1,6 +1,6 @@
 /** A plain GET on the metadata service with its header, for programs that act as a pod would. */
 import { get } from 'node:http';
-import { parseRecord } from '../nmi/json-value.ts';
+import { parseRecord } from '../nmi/base/json-value.ts';
 
 export type MetadataReply =
   | {

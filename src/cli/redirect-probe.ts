@@ -2,11 +2,11 @@
  * `nmi redirect probe`: what this node has for each way of redirecting, and which one `auto` takes.
  * Changes nothing. Exit code 0 says that pods can be redirected here.
  */
-import { chooseRedirect } from '../nmi/choose-redirect.ts';
-import type { Config } from '../nmi/config.ts';
-import { probeEbpf, summariseFindings, type Finding } from '../redirect/ebpf-probe.ts';
-import { probeIptables } from '../redirect/iptables-probe.ts';
-import { openIptablesRedirect } from '../redirect/iptables.ts';
+import { chooseRedirect } from '../nmi/kernel/choose-redirect.ts';
+import type { Config } from '../nmi/config/config.ts';
+import { probeEbpf, summariseFindings, type Finding } from '../redirect/ebpf/probe.ts';
+import { probeIptables } from '../redirect/iptables/probe.ts';
+import { openIptablesRedirect } from '../redirect/iptables/iptables.ts';
 import { RedirectError, type RedirectMode } from '../redirect/redirect.ts';
 import { exitCodes, type Outside } from './outside.ts';
 

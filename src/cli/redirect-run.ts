@@ -1,9 +1,9 @@
 /** `nmi redirect run`: keeps the redirect of this node until a signal ends it, and leaves it there. */
 import { systemClock } from '../cache/clock.ts';
-import type { Config } from '../nmi/config.ts';
-import { createLogger } from '../nmi/logger.ts';
-import { startRedirectSide } from '../nmi/redirect-side.ts';
-import { StartError } from '../nmi/start-error.ts';
+import type { Config } from '../nmi/config/config.ts';
+import { createLogger } from '../nmi/base/logger.ts';
+import { startRedirectSide } from '../nmi/redirect-daemon.ts';
+import { StartError } from '../nmi/base/start-error.ts';
 import { exitCodes, untilStopped, type Outside } from './outside.ts';
 
 export async function keepRedirect(config: Config, outside: Outside): Promise<number> {

@@ -2,9 +2,9 @@
  * `nmi redirect install|verify|remove|run|probe`: the kernel side alone, for an init container, a check
  * by hand, and the one way to open a node again.
  */
-import { parseConfig, renderProblem, type Config } from '../nmi/config.ts';
-import { chooseRedirect, type RedirectChoice } from '../nmi/choose-redirect.ts';
-import { listOwnPins } from '../redirect/ebpf-programs.ts';
+import { parseConfig, renderProblem, type Config } from '../nmi/config/config.ts';
+import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/choose-redirect.ts';
+import { listOwnPins } from '../redirect/ebpf/programs.ts';
 import { RedirectError, type RedirectStatus } from '../redirect/redirect.ts';
 import type { Words } from './flags.ts';
 import { exitCodes, type Outside } from './outside.ts';

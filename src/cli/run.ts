@@ -1,12 +1,12 @@
 /** `nmi run`: the agent, until a signal ends it. */
 import { systemClock } from '../cache/clock.ts';
 import { startAgent } from '../nmi/agent.ts';
-import { buildInfo } from '../nmi/build-info.ts';
-import { parseConfig, renderProblem, type Config } from '../nmi/config.ts';
-import { findKubenet } from '../nmi/kubenet.ts';
-import { createLogger } from '../nmi/logger.ts';
-import { StartError } from '../nmi/start-error.ts';
-import { selfCommand } from '../lab/self-command.ts';
+import { buildInfo } from '../nmi/base/build-info.ts';
+import { parseConfig, renderProblem, type Config } from '../nmi/config/config.ts';
+import { findKubenet } from '../nmi/kernel/kubenet.ts';
+import { createLogger } from '../nmi/base/logger.ts';
+import { StartError } from '../nmi/base/start-error.ts';
+import { selfCommand } from '../../lab/fabric/self-command.ts';
 import { exitCodes, untilStopped, type Outside } from './outside.ts';
 
 export async function run(

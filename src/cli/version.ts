@@ -1,5 +1,5 @@
 /** The version line, in the shape the replaced system's scripts read. */
-import { buildInfo } from '../nmi/build-info.ts';
+import { buildInfo } from '../nmi/base/build-info.ts';
 
 export function renderVersion(): string {
   const { version, commit, date } = buildInfo;

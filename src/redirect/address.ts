@@ -7,7 +7,7 @@
  * it, so that is refused unless forced.
  */
 import { connect } from 'node:net';
-import { createHost, type Host } from './command.ts';
+import { createHost, type Host } from './host/command.ts';
 import {
   describeLink,
   diffLink,
@@ -17,7 +17,7 @@ import {
   othersOn,
   removeLink,
   type NodeLink,
-} from './link.ts';
+} from './host/link.ts';
 import {
   RedirectError,
   type Redirect,

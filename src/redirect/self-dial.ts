@@ -11,8 +11,8 @@
 import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
-import { cgroupIdOf } from './cgroup-tree.ts';
-import { createHost, outputOf, type Host } from './command.ts';
+import { cgroupIdOf } from './cgroup/cgroup-tree.ts';
+import { createHost, outputOf, type Host } from './host/command.ts';
 import { RedirectError, type RedirectTarget } from './redirect.ts';
 
 export type DialOutcome =

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { createLabIdentity } from '../../src/lab/lab-identity.ts';
-import { createTokenSigner } from '../../src/lab/lab-token.ts';
+import { createLabIdentity } from '../../lab/fakes/identity.ts';
+import { createTokenSigner } from '../../lab/fakes/token.ts';
 import { AnswerScan } from '../../bench/load/answer-scan.ts';
 import { Judge } from '../../bench/load/judge.ts';
 

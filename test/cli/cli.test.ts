@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
 import { parseDuration } from '../../src/cli/demo.ts';
 import { completeBooleans } from '../../src/cli/flags.ts';
-import { options } from '../../src/nmi/options.ts';
+import { options } from '../../src/nmi/config/options.ts';
 
 async function cli(...words: string[]) {
   let stdout = '';

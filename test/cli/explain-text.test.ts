@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { renderExplanation } from '../../src/cli/explain-text.ts';
-import type { TokenStanding } from '../../src/cache/token-cache.ts';
+import type { TokenStanding } from '../../src/cache/token/cache.ts';
 import {
   explanationSchema,
   type IdentityView,
@@ -11,7 +11,7 @@ import {
   type Outcome,
   type PodExplanation,
   type RefusalView,
-} from '../../src/nmi/explanation.ts';
+} from '../../src/nmi/explain/explanation.ts';
 
 const hourMs = 3_600_000;
 

@@ -10,7 +10,7 @@ import {
   createAzureIdentityBinding,
   createAzurePodIdentityException,
   createPodManifest,
-} from '../../src/lab/manifests.ts';
+} from '../../lab/fakes/kube/manifests.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import {
   bindApplication,

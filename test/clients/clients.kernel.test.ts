@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict';
 import { availableParallelism } from 'node:os';
 import { after, before, describe, it } from 'node:test';
-import { findFabricObstacle } from '../../src/lab/fabric.ts';
-import { createLabIdentity } from '../../src/lab/lab-identity.ts';
+import { findFabricObstacle } from '../../lab/fabric/fabric.ts';
+import { createLabIdentity } from '../../lab/fakes/identity.ts';
 import type { Outcome, Step } from './programs/job.ts';
 import { renderCommand } from './support/client-command.ts';
 import {

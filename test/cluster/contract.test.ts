@@ -1,6 +1,6 @@
 /** The contract of the Kubernetes API, on the lab's fake of it. */
 import { after, before, describe } from 'node:test';
-import { openFakeKube, type FakeKube } from '../../src/lab/fake-kube.ts';
+import { openFakeKube, type FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
 import { openApi, type Api } from './support/api.ts';
 import { contractTests, type ContractServer } from './support/contract.ts';
 import { reflectorTests } from './support/reflector-contract.ts';

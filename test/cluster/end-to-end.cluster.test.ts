@@ -6,10 +6,10 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { openFabric } from '../../src/lab/fabric.ts';
-import { listFabricNamespaces } from '../../src/lab/namespaces.ts';
-import { findCgroupRoot } from '../../src/redirect/cgroup-tree.ts';
-import { nativeModule } from '../../src/redirect/native.ts';
+import { openFabric } from '../../lab/fabric/fabric.ts';
+import { listFabricNamespaces } from '../../lab/fabric/namespaces.ts';
+import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
+import { nativeModule } from '../../src/redirect/native/addon.ts';
 import { fabricSkip } from '../lab/support/fabric-pod.ts';
 import { provideClusters, provideHelm } from './support/binaries.ts';
 

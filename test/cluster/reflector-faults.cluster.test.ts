@@ -5,11 +5,11 @@ import { join } from 'node:path';
 import { before, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../src/cache/clock.ts';
-import type { Pod } from '../../src/cache/objects.ts';
-import { eventually } from '../../src/lab/eventually.ts';
-import { openKubeClient } from '../../src/nmi/kube/client.ts';
-import { parsePod } from '../../src/nmi/kube/parse.ts';
-import { openReflector } from '../../src/nmi/kube/reflector.ts';
+import type { Pod } from '../../src/cache/index/objects.ts';
+import { eventually } from '../../lab/world/eventually.ts';
+import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
+import { parsePod } from '../../src/nmi/kube/watch/parse.ts';
+import { openReflector } from '../../src/nmi/kube/watch/reflector.ts';
 import { keptLog, MapStore, quick, temporaryDir } from '../nmi/kube/kube-world.ts';
 import {
   replayCut,

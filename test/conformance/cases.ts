@@ -30,12 +30,12 @@ function elsewhere(file: string, test: string): Proof {
 
 /** A scenario of the lab, by its name. */
 function scenario(file: string, name: string): Proof {
-  return elsewhere(`src/lab/scenarios/${file}.ts`, name);
+  return elsewhere(`lab/scenarios/${file}.ts`, name);
 }
 
 const agent = (test: string) => elsewhere('test/nmi/agent.test.ts', test);
 const hostile = (test: string) => elsewhere('test/nmi/hostile.test.ts', test);
-const reflector = (test: string) => elsewhere('test/nmi/kube/reflector.test.ts', test);
+const reflector = (test: string) => elsewhere('test/nmi/kube/watch/reflector.test.ts', test);
 const clients = (test: string) => elsewhere('test/clients/clients.kernel.test.ts', test);
 
 const clientsGetTokens = clients('gets its pod');
@@ -64,15 +64,21 @@ export const cases: readonly ConformanceCase[] = [
   of(
     18,
     'backslashes, encoded separators and dot segments are refused, and nothing is forwarded',
-    ...[wire, world, scenario('wire', 'token-path-spellings')],
+    ...[wire, world, scenario('tokens/wire', 'token-path-spellings')],
   ),
   of(19, 'an absolute request target is served', wire),
   of(20, 'the path of the second version of the protocol is not there, header or not', wire),
-  of(21, 'instance metadata follows the policy', wire, world, scenario('wire', 'passthrough')),
+  of(
+    21,
+    'instance metadata follows the policy',
+    wire,
+    world,
+    scenario('tokens/wire', 'passthrough'),
+  ),
   of(
     22,
     'attested data, scheduled events and the load balancer follow the policy',
-    ...[wire, world, scenario('wire', 'passthrough-policy')],
+    ...[wire, world, scenario('tokens/wire', 'passthrough-policy')],
   ),
   of(23, 'the paths of other clouds are refused within 100 ms', wire),
   // Parameters
@@ -109,7 +115,7 @@ export const cases: readonly ConformanceCase[] = [
   of(
     52,
     '/host/token serves loopback in the nested shape, and no pod',
-    ...[world, scenario('node-surface', 'host-token')],
+    ...[world, scenario('node/node-surface', 'host-token')],
   ),
   // Errors
   of(
@@ -131,8 +137,8 @@ export const cases: readonly ConformanceCase[] = [
   of(
     65,
     'a new pod on an old address never gets the token of the old one',
-    ...[world, scenario('addresses', 'address-reused')],
-    scenario('addresses', 'kept-connection-outlives-pod'),
+    ...[world, scenario('pods/addresses', 'address-reused')],
+    scenario('pods/addresses', 'kept-connection-outlives-pod'),
   ),
   // Concurrency, limits, upstream
   of(66, 'two hundred requests for one token are one upstream', world),
@@ -149,7 +155,7 @@ export const cases: readonly ConformanceCase[] = [
   of(
     73,
     'an outage of the API server does not hurt known pods, and ends',
-    ...[scenario('kube-outage', 'api-away-later')],
+    ...[scenario('pods/kube-outage', 'api-away-later')],
     ...[reflector('outlives every refusal'), reflector('resumes after a cut')],
     reflector('lists again, in one step, when a 410'),
   ),
@@ -162,7 +168,7 @@ export const cases: readonly ConformanceCase[] = [
   of(
     76,
     'logs and metrics have no token and no whole client id',
-    ...[agent('never lets a token into its log'), scenario('upstream', 'no-token-in-logs')],
+    ...[agent('never lets a token into its log'), scenario('tokens/upstream', 'no-token-in-logs')],
   ),
   of(
     77,

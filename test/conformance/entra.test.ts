@@ -4,9 +4,9 @@
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { createEntraApplication } from '../../src/lab/entra-applications.ts';
-import { eventually } from '../../src/lab/eventually.ts';
-import type { EntraFaults, EntraRequest } from '../../src/lab/fake-entra.ts';
+import { createEntraApplication } from '../../lab/fakes/entra/applications.ts';
+import { eventually } from '../../lab/world/eventually.ts';
+import type { EntraFaults, EntraRequest } from '../../lab/fakes/entra/fake-entra.ts';
 import {
   agentAccount,
   bindApplication,

@@ -1,6 +1,6 @@
 /** Asking an agent of our own, on loopback and with the lab's fakes around it. */
 import { mock } from 'node:test';
-import { createPodManifest } from '../../src/lab/manifests.ts';
+import { createPodManifest } from '../../lab/fakes/kube/manifests.ts';
 import type { LoopbackAgent } from '../support/loopback-agent.ts';
 import { exchange, type Place, type RawReply } from './raw-connection.ts';
 import { assertToken, claimsOf } from './reply-rules.ts';

@@ -86,7 +86,7 @@ export async function openTarget(environment: Environment = process.env): Promis
 async function openOwnTarget(): Promise<Target> {
   const { openLoopbackAgent, bindPodToA, identityA, identityB } =
     await import('../support/loopback-agent.ts');
-  const { createPodManifest } = await import('../../src/lab/manifests.ts');
+  const { createPodManifest } = await import('../../lab/fakes/kube/manifests.ts');
   const agent = await openLoopbackAgent({}, (kube) => {
     bindPodToA(kube);
     kube.apply(createPodManifest({ name: 'unbound', nodeName: 'node-1', ips: ['127.0.0.13'] }));

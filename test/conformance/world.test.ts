@@ -5,12 +5,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { eventually } from '../../src/lab/eventually.ts';
+import { eventually } from '../../lab/world/eventually.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
   createPodManifest,
-} from '../../src/lab/manifests.ts';
+} from '../../lab/fakes/kube/manifests.ts';
 import {
   bindPodToA,
   identityA,

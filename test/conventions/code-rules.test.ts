@@ -104,7 +104,7 @@ describe('exit, arguments and signals of the process', () => {
       `process.on('message', take);`,
       'child.exit(); process.pid; process.env;',
     ];
-    assert.deepEqual(checkProcess([file('src/lab/a.ts', ...lines)]), []);
+    assert.deepEqual(checkProcess([file('lab/a.ts', ...lines)]), []);
   });
 });
 

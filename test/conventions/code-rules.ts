@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import { readSyntax, type MemberUse } from './syntax.ts';
 import { typescriptIn, type SourceFile } from './tree.ts';
 
-const codeRoots = ['src', 'test', 'scripts', 'bench'] as const;
+const codeRoots = ['src', 'lab', 'test', 'scripts', 'bench'] as const;
 
 /** File names that say nothing of what is inside. */
 const emptyNames = new Set(['util', 'utils', 'common', 'helper', 'helpers', 'misc']);
@@ -17,7 +17,7 @@ const processUsers: readonly {
   readonly reason: string;
 }[] = [
   {
-    path: 'src/lab/fabric.ts',
+    path: 'lab/fabric/fabric.ts',
     property: 'once',
     reason: 'takes namespaces and links away when the process exits without having closed the lab',
   },
@@ -73,7 +73,7 @@ export function checkMarks(files: readonly SourceFile[]): readonly string[] {
 
 /** Arguments, exit and signals of the process, touched by anything but src/main.ts. */
 export function checkProcess(files: readonly SourceFile[]): readonly string[] {
-  return typescriptIn(files, 'src')
+  return typescriptIn(files, 'src', 'lab')
     .filter(({ path }) => path !== 'src/main.ts')
     .flatMap((file) => {
       const { imports, members } = readSyntax(file);

@@ -1,6 +1,12 @@
 import { describe, it } from 'node:test';
 import assert from 'node:assert/strict';
-import { checkAreas, checkCycles, checkPackages } from './directions.ts';
+import {
+  checkCycles,
+  checkFolderCycles,
+  checkFolderSizes,
+  checkOrder,
+  checkPackages,
+} from './directions.ts';
 import { repositoryFiles, type SourceFile } from './tree.ts';
 
 const repository = repositoryFiles();
@@ -9,48 +15,90 @@ function file(path: string, ...lines: readonly string[]): SourceFile {
   return { path, text: lines.join('\n') };
 }
 
-describe('directions between the areas of src', () => {
-  it('hold in the repository', () => {
-    assert.deepEqual(checkAreas(repository), []);
+describe('the order of folders', () => {
+  it('holds in the repository', () => {
+    assert.deepEqual(checkOrder(repository), []);
   });
 
   const refused: readonly (readonly [path: string, line: string, problem: RegExp])[] = [
-    ['src/cache/a.ts', `import { x } from '../nmi/b.ts';`, /cache may import nothing of ours/],
-    ['src/cache/a.ts', `import type { X } from '../redirect/b.ts';`, /nothing of ours/],
-    ['src/cache/a.ts', `type X = import('../nmi/b.ts').X;`, /nothing of ours/],
-    ['src/cache/a.ts', `import { readFile } from 'node:fs/promises';`, /does no I\/O/],
-    ['src/cache/a.ts', `import { connect, isIP } from 'node:net';`, /does no I\/O/],
-    ['src/cache/a.ts', `import * as net from 'node:net';`, /does no I\/O/],
-    ['src/cache/a.ts', `const net = process.getBuiltinModule('node:net');`, /does no I\/O/],
-    ['src/cache/a.ts', `import { Pool } from 'undici';`, /knows no package/],
-    ['src/redirect/a.ts', `import type { X } from '../cache/b.ts';`, /redirect may import nothing/],
-    ['src/nmi/a.ts', `const b = await import('../lab/b.ts');`, /nmi may import cache, redirect/],
-    ['src/nmi/a.ts', `const b = await import(name);`, /only known at run time/],
-    ['src/nmi/admin/a.ts', `export { x } from '../../cli/b.ts';`, /nmi may import/],
-    ['src/lab/a.ts', `export * from '../cli/b.ts';`, /lab may import nmi, cache, redirect/],
+    ['src/cache/token/a.ts', `import { x } from '../../nmi/base/b.ts';`, /cache stands below nmi/],
+    [
+      'src/cache/token/a.ts',
+      `import type { X } from '../index/b.ts';`,
+      /token stands below index or/,
+    ],
+    ['src/cache/index/a.ts', `import type { X } from '../../redirect/b.ts';`, /beside it/],
+    ['src/cache/index/a.ts', `type X = import('../../nmi/base/b.ts').X;`, /below nmi/],
+    ['src/cache/index/a.ts', `import { readFile } from 'node:fs/promises';`, /does no I\/O/],
+    ['src/cache/index/a.ts', `import { connect, isIP } from 'node:net';`, /does no I\/O/],
+    ['src/cache/index/a.ts', `import * as net from 'node:net';`, /does no I\/O/],
+    ['src/cache/token/a.ts', `const net = process.getBuiltinModule('node:net');`, /does no I\/O/],
+    ['src/cache/token/a.ts', `import { Pool } from 'undici';`, /knows no package/],
+    ['src/redirect/a.ts', `import type { X } from '../cache/clock.ts';`, /redirect stands below/],
+    [
+      'src/nmi/base/a.ts',
+      `const b = await import('../../../lab/fakes/b.ts');`,
+      /src stands below lab/,
+    ],
+    ['src/nmi/base/a.ts', `const b = await import(name);`, /only known at run time/],
+    ['src/nmi/admin/a.ts', `export { x } from '../../cli/b.ts';`, /nmi stands below cli/],
+    ['src/nmi/kube/api/a.ts', `import { x } from '../../grants/b.ts';`, /kube stands below grants/],
+    ['src/nmi/server/a.ts', `import { x } from '../agent.ts';`, /server stands below agent.ts/],
+    ['lab/fakes/a.ts', `export * from '../world/b.ts';`, /fakes stands below world/],
     ['src/cli/a.ts', `import { main } from '../main.ts';`, /nobody may/],
-    ['src/cli/a.ts', `import { x } from '../../test/b.ts';`, /outside src/],
-    ['src/a.ts', `import { x } from './cache/b.ts';`, /no known area/],
+    ['src/cli/a.ts', `import { x } from '../../test/b.ts';`, /outside src and lab/],
   ];
   for (const [path, line, problem] of refused) {
-    it(`refuse in ${path}: ${line}`, () => {
-      const [first, ...rest] = checkAreas([file(path, '', line)]);
+    it(`refuses in ${path}: ${line}`, () => {
+      const [first, ...rest] = checkOrder([file(path, '', line)]);
       assert.match(first ?? 'accepted', problem);
       assert.match(first ?? 'accepted', new RegExp(`^${path}:2 `));
       assert.deepEqual(rest, []);
     });
   }
 
-  it('allow what the order allows', () => {
+  it('names what has no place in it', () => {
+    assert.deepEqual(checkOrder([file('src/nmi/misplaced.ts'), file('src/elsewhere/a.ts')]), [
+      'src/nmi/misplaced.ts has no place in the order of src/nmi',
+      'src/elsewhere/a.ts has no place in the order of src',
+    ]);
+  });
+
+  it('allows what stands below', () => {
     const allowed = [
-      file('src/cache/a.ts', `import { isIP } from 'node:net';`, `import { b } from './b.ts';`),
-      file('src/nmi/a.ts', `import { b } from '../cache/b.ts';`, `import fs from 'node:fs';`),
-      file('src/lab/a.ts', `import { b } from '../nmi/b.ts';`),
-      file('src/cli/a.ts', `import { b } from '../lab/b.ts';`),
+      file('src/cache/index/a.ts', `import { isIP } from 'node:net';`, `import './b.ts';`),
+      file('src/nmi/kube/a.ts', `import { b } from '../../cache/clock.ts';`),
+      file('src/nmi/server/a.ts', `import { b } from '../base/b.ts';`, `import fs from 'node:fs';`),
+      file('lab/world/a.ts', `import { b } from '../../src/nmi/base/b.ts';`),
       file('src/main.ts', `import { b } from './cli/b.ts';`),
       file('test/a.test.ts', `import { b } from '../src/cli/b.ts';`),
     ];
-    assert.deepEqual(checkAreas(allowed), []);
+    assert.deepEqual(checkOrder(allowed), []);
+  });
+});
+
+describe('folders', () => {
+  it('import each other in no ring, at any level', () => {
+    assert.deepEqual(checkFolderCycles(repository), []);
+  });
+
+  it('are caught in a ring of types, and of a file beside a folder', () => {
+    const planted = [
+      file('src/nmi/kube/api/a.ts', `import { b } from '../watch/b.ts';`),
+      file('src/nmi/kube/watch/c.ts', `import type { D } from '../api/d.ts';`),
+      file('src/redirect/x/a.ts', `import { b } from '../b.ts';`),
+      file('src/redirect/b.ts', `import { c } from './x/c.ts';`),
+    ];
+    assert.deepEqual(checkFolderCycles(planted), [
+      'src/nmi/kube: api -> watch -> api',
+      'src/redirect: b.ts -> x -> b.ts',
+    ]);
+  });
+
+  it('hold twenty files at most', () => {
+    assert.deepEqual(checkFolderSizes(repository), []);
+    const planted = Array.from({ length: 21 }, (_, index) => file(`lab/pods/p${index}.ts`));
+    assert.deepEqual(checkFolderSizes(planted), ['lab/pods holds 21 files; 20 is the most']);
   });
 });
 
@@ -76,14 +124,14 @@ describe('third-party packages', () => {
   it('that have one adapter are refused in a second file', () => {
     const planted = [
       file(
-        'src/nmi/logger.ts',
+        'src/nmi/base/logger.ts',
         `import { pino } from 'pino';`,
         `import type { Level } from 'pino';`,
       ),
-      file('src/nmi/other.ts', `import { pino } from 'pino';`),
+      file('src/nmi/base/other.ts', `import { pino } from 'pino';`),
     ];
     assert.deepEqual(checkPackages(planted), [
-      'src/nmi/other.ts:1 imports pino, which src/nmi/logger.ts is the one file for',
+      'src/nmi/base/other.ts:1 imports pino, which src/nmi/base/logger.ts is the one file for',
     ]);
   });
 });

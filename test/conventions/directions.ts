@@ -5,15 +5,32 @@ import { posix } from 'node:path';
 import { readSyntax, type Import } from './syntax.ts';
 import { typescriptIn, type SourceFile } from './tree.ts';
 
-/** What each area of `src` may import besides itself. */
-const areas: Readonly<Record<string, readonly string[]>> = {
-  cache: [],
-  redirect: [],
-  nmi: ['cache', 'redirect'],
-  lab: ['nmi', 'cache', 'redirect'],
-  cli: ['lab', 'nmi', 'cache', 'redirect'],
-  main: ['cli', 'lab', 'nmi', 'cache', 'redirect'],
+/**
+ * The order of what lies in a folder, from the ground: each may import those on earlier lines, and
+ * those of its own line not at all. Folders that are not listed order themselves: they may hold no
+ * cycle between their parts.
+ */
+const orders: Readonly<Record<string, readonly (readonly string[])[]>> = {
+  '': [['src'], ['lab']],
+  src: [['cache', 'redirect'], ['nmi'], ['cli', 'kubectl'], ['main.ts']],
+  'src/cache': [['clock.ts'], ['index', 'token']],
+  'src/nmi': [
+    ['base'],
+    ['kube'],
+    ['sources'],
+    ['config'],
+    ['grants', 'kernel'],
+    ['tokens', 'state'],
+    ['server'],
+    ['telemetry', 'explain'],
+    ['admin'],
+    ['agent.ts', 'redirect-daemon.ts'],
+  ],
+  lab: [['fakes', 'frames', 'fabric'], ['pods'], ['world'], ['scenarios']],
 };
+
+/** A folder with more files than this holds more than one thing. */
+const maxFilesInFolder = 20;
 
 /** Built-in modules that do no I/O, and the pure functions of those that do. */
 const pureBuiltins: Readonly<Record<string, 'all' | readonly string[]>> = {
@@ -24,6 +41,9 @@ const pureBuiltins: Readonly<Record<string, 'all' | readonly string[]>> = {
   'node:util': 'all',
   'node:net': ['isIP', 'isIPv4', 'isIPv6'],
 };
+
+/** The product and its test bed. */
+const roots = ['src', 'lab'] as const;
 
 interface PackageHome {
   /** Files, or folders with a closing slash. */
@@ -38,35 +58,100 @@ interface PackageHome {
 const packages: Readonly<Record<string, PackageHome>> = {
   '@azure/msal-node': { homes: ['src/nmi/sources/entra/'], oneFile: true },
   '@kubernetes/client-node': {
-    homes: ['src/nmi/kube/'],
+    homes: ['src/nmi/kube/api/'],
     module: '@kubernetes/client-node/dist/config.js',
     oneFile: true,
   },
-  'node-forge': { homes: ['src/nmi/sources/entra/', 'src/lab/'] },
-  pino: { homes: ['src/nmi/'], oneFile: true },
-  'prom-client': { homes: ['src/nmi/admin/'] },
-  undici: { homes: ['src/nmi/kube/', 'src/nmi/sources/', 'src/nmi/passthrough.ts'] },
+  'node-forge': { homes: ['src/nmi/sources/entra/credentials/', 'lab/fakes/'] },
+  pino: { homes: ['src/nmi/base/'], oneFile: true },
+  'prom-client': { homes: ['src/nmi/telemetry/'] },
+  undici: {
+    homes: ['src/nmi/kube/api/', 'src/nmi/sources/', 'src/nmi/server/passthrough.ts'],
+  },
   yargs: { homes: ['src/cli/'] },
 };
 
-/** Imports in `src` that go against the order of areas, leave `src`, or do I/O in the cache. */
-export function checkAreas(files: readonly SourceFile[]): readonly string[] {
-  return eachImport(files, (path, { specifier, names }) => {
-    const area = areaOf(path);
-    const allowed = areas[area];
-    if (allowed === undefined) return `lies in no known area of src`;
+/** Imports that go against the order of folders, leave the product, or do I/O in the cache. */
+export function checkOrder(files: readonly SourceFile[]): readonly string[] {
+  const places = typescriptIn(files, ...roots).flatMap(({ path }) => {
+    const problem = placeProblem(path);
+    return problem === undefined ? [] : [`${path} ${problem}`];
+  });
+  const imports = eachImport(files, (path, { specifier, names }) => {
     if (specifier === '?') return 'imports something that is only known at run time';
-    if (specifier.startsWith('.')) {
-      const target = resolve(path, specifier);
-      if (!target.startsWith('src/')) return `imports ${specifier}, which is outside src`;
-      const other = areaOf(target);
-      if (other === 'main') return 'imports src/main.ts, which nobody may';
-      if (other === area || allowed.includes(other)) return undefined;
-      return `imports ${target}: ${area} may import ${allowed.join(', ') || 'nothing of ours'}`;
-    }
-    if (area !== 'cache' || isPure(specifier, names)) return undefined;
+    if (specifier.startsWith('.')) return orderProblem(path, resolve(path, specifier));
+    if (!path.startsWith('src/cache/') || isPure(specifier, names)) return undefined;
     return `imports ${specifier}: the cache does no I/O and knows no package`;
   });
+  return [...places, ...imports];
+}
+
+/** A part of a folder with an order of its own that the order does not name. */
+function placeProblem(path: string): string | undefined {
+  const parts = path.split('/');
+  for (const depth of parts.keys()) {
+    const folder = parts.slice(0, depth).join('/');
+    const part = parts[depth] ?? '';
+    if (orders[folder] !== undefined && rankIn(folder, part) < 0) {
+      return `has no place in the order of ${folder}`;
+    }
+  }
+  return undefined;
+}
+
+function orderProblem(path: string, target: string): string | undefined {
+  if (target === 'src/main.ts') return 'imports src/main.ts, which nobody may';
+  const { folder, from, to } = fork(path, target);
+  if (from === to || orders[folder] === undefined) return undefined;
+  const rank = rankIn(folder, to);
+  if (rank < 0) return `imports ${target}, which is outside src and lab`;
+  if (rank < rankIn(folder, from)) return undefined;
+  return `imports ${target}: ${from} stands below ${to} or beside it`;
+}
+
+function rankIn(folder: string, part: string): number {
+  return orders[folder]?.findIndex((line) => line.includes(part)) ?? -1;
+}
+
+/** Where two paths part: the folder that holds both, and its part on either side. */
+function fork(path: string, target: string): { folder: string; from: string; to: string } {
+  const [one, other] = [path.split('/'), target.split('/')];
+  let depth = 0;
+  while (depth < one.length - 1 && one[depth] === other[depth]) depth++;
+  const folder = one.slice(0, depth).join('/');
+  return { folder, from: one[depth] ?? '', to: other[depth] ?? '' };
+}
+
+/** Folders, and files beside them, that import each other in a ring, at every level. */
+export function checkFolderCycles(files: readonly SourceFile[]): readonly string[] {
+  const levels = new Map<string, Map<string, Set<string>>>();
+  for (const [path, targets] of importGraph(files)) {
+    for (const target of targets) {
+      const { folder, from, to } = fork(path, target);
+      if (from === to) continue;
+      const level = levels.get(folder) ?? new Map<string, Set<string>>();
+      levels.set(folder, level);
+      level.set(from, (level.get(from) ?? new Set()).add(to));
+    }
+  }
+  return [...levels].flatMap(([folder, level]) =>
+    cyclesIn(new Map([...level].map(([from, to]) => [from, [...to]]))).map(
+      (cycle) => `${folder}: ${cycle}`,
+    ),
+  );
+}
+
+/** Folders of the product and the lab that hold too many files, of any kind. */
+export function checkFolderSizes(files: readonly SourceFile[]): readonly string[] {
+  const sizes = new Map<string, number>();
+  for (const { path } of files) {
+    if (!roots.some((root) => path.startsWith(`${root}/`))) continue;
+    const folder = posix.dirname(path);
+    sizes.set(folder, (sizes.get(folder) ?? 0) + 1);
+  }
+  return [...sizes]
+    .filter(([, size]) => size > maxFilesInFolder)
+    .map(([folder, size]) => `${folder} holds ${size} files; ${maxFilesInFolder} is the most`);
 }
 
 /** Imports of third-party packages outside their homes. */
@@ -92,27 +177,35 @@ export function checkPackages(files: readonly SourceFile[]): readonly string[] {
 
 /** Each cycle of imports once, from its first file in alphabetical order; types count too. */
 export function checkCycles(files: readonly SourceFile[]): readonly string[] {
-  const graph = new Map<string, readonly string[]>();
-  for (const file of typescriptIn(files, 'src')) {
-    const own = readSyntax(file).imports.filter(({ specifier }) => specifier.startsWith('.'));
-    graph.set(
-      file.path,
-      own.map(({ specifier }) => resolve(file.path, specifier)),
-    );
-  }
+  return cyclesIn(importGraph(files));
+}
+
+type Graph = ReadonlyMap<string, readonly string[]>;
+
+/** The files that each file imports. */
+function importGraph(files: readonly SourceFile[]): Graph {
+  return new Map(
+    typescriptIn(files, ...roots).map((file) => {
+      const own = readSyntax(file).imports.filter(({ specifier }) => specifier.startsWith('.'));
+      return [file.path, own.map(({ specifier }) => resolve(file.path, specifier))] as const;
+    }),
+  );
+}
+
+function cyclesIn(graph: Graph): readonly string[] {
   const cycles: string[] = [];
   const finished = new Set<string>();
-  const visit = (path: string, trail: readonly string[]): void => {
-    const from = trail.indexOf(path);
+  const visit = (node: string, trail: readonly string[]): void => {
+    const from = trail.indexOf(node);
     if (from >= 0) {
-      cycles.push([...trail.slice(from), path].join(' -> '));
+      cycles.push([...trail.slice(from), node].join(' -> '));
       return;
     }
-    if (finished.has(path)) return;
-    for (const next of graph.get(path) ?? []) visit(next, [...trail, path]);
-    finished.add(path);
+    if (finished.has(node)) return;
+    for (const next of graph.get(node) ?? []) visit(next, [...trail, node]);
+    finished.add(node);
   };
-  for (const path of [...graph.keys()].sort()) visit(path, []);
+  for (const node of [...graph.keys()].sort()) visit(node, []);
   return cycles;
 }
 
@@ -120,16 +213,12 @@ function eachImport(
   files: readonly SourceFile[],
   check: (path: string, found: Import) => string | undefined,
 ): readonly string[] {
-  return typescriptIn(files, 'src').flatMap((file) =>
+  return typescriptIn(files, ...roots).flatMap((file) =>
     readSyntax(file).imports.flatMap((found) => {
       const problem = check(file.path, found);
       return problem === undefined ? [] : [`${file.path}:${found.line} ${problem}`];
     }),
   );
-}
-
-function areaOf(path: string): string {
-  return path === 'src/main.ts' ? 'main' : (/^src\/([^/]+)\//.exec(path)?.[1] ?? '');
 }
 
 function resolve(from: string, specifier: string): string {

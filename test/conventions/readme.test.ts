@@ -4,8 +4,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { renderReadme } from '../../scripts/readme-tables.ts';
-import { scenarios } from '../../src/lab/scenarios/all.ts';
-import { newMetrics, oldMetrics, type MetricRow } from '../../src/nmi/admin/metric-table.ts';
+import { scenarios } from '../../lab/scenarios/all.ts';
+import { newMetrics, oldMetrics, type MetricRow } from '../../src/nmi/telemetry/metric-table.ts';
 
 const root = join(import.meta.dirname, '..', '..');
 const readme = await readFile(join(root, 'README.md'), 'utf8');

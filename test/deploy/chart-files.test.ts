@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { parse } from 'yaml';
 import { chartFolder, renderFlags, renderSchema } from '../../scripts/chart-schema.ts';
 import { crdCopies } from '../../scripts/manifests.ts';
-import { options, type Option } from '../../src/nmi/options.ts';
+import { options, type Option } from '../../src/nmi/config/options.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { chartFolder } from '../../scripts/chart-schema.ts';
 import { renderManifests } from '../../scripts/manifests.ts';
-import { parseConfig, type Config } from '../../src/nmi/config.ts';
+import { parseConfig, type Config } from '../../src/nmi/config/config.ts';
 import { provideClusters, provideHelm } from '../cluster/support/binaries.ts';
 import {
   agentOf,

@@ -4,8 +4,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { parse } from 'yaml';
-import { parseConfig } from '../../src/nmi/config.ts';
-import { options } from '../../src/nmi/options.ts';
+import { parseConfig } from '../../src/nmi/config/config.ts';
+import { options } from '../../src/nmi/config/options.ts';
 import { provideHelm } from '../cluster/support/binaries.ts';
 import { agentOf, daemonSetOf, flagsOf, objectsOf, renderChart, specOf } from './chart-render.ts';
 

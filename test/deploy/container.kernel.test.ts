@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import { freshExecutable } from '../../scripts/build.ts';
-import { openFabric } from '../../src/lab/fabric.ts';
+import { openFabric } from '../../lab/fabric/fabric.ts';
 import { fabricSkip } from '../lab/support/fabric-pod.ts';
 import { whyNoBpfTests } from '../redirect/cgroup-ground.ts';
 import { whyNoKernelTests } from '../redirect/namespaces.ts';

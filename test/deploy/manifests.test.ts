@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { parseConfig } from '../../src/nmi/config.ts';
+import { parseConfig } from '../../src/nmi/config/config.ts';
 
 const deploy = join(import.meta.dirname, '..', '..', 'deploy');
 

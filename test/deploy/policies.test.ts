@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { options } from '../../src/nmi/options.ts';
+import { options } from '../../src/nmi/config/options.ts';
 import { cloudNames, cloudOf } from '../../src/nmi/sources/entra/clouds.ts';
 import { objectsOf, specOf, type KubeObject } from './chart-render.ts';
 

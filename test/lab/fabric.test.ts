@@ -7,13 +7,13 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, test } from 'node:test';
 
-import { attachFabric, fabricAddresses, openFabric, type Fabric } from '../../src/lab/fabric.ts';
+import { attachFabric, fabricAddresses, openFabric, type Fabric } from '../../lab/fabric/fabric.ts';
 import {
   findProcesses,
   listFabricNamespaces,
   listLabNamespaces,
-} from '../../src/lab/namespaces.ts';
-import { openFabricPod } from '../../src/lab/pod-client.ts';
+} from '../../lab/fabric/namespaces.ts';
+import { openFabricPod } from '../../lab/pods/pod-client.ts';
 import { fabricSkip, labPodCommand, supportCommand } from './support/fabric-pod.ts';
 
 async function runIn(fabric: Fabric, space: string, command: string, ...args: string[]) {

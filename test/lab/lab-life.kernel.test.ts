@@ -5,9 +5,9 @@ import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { describe, it } from 'node:test';
-import { parseNamespaceName } from '../../src/lab/fabric-names.ts';
-import { findProcesses, listFabricNamespaces } from '../../src/lab/namespaces.ts';
-import { selfCommand } from '../../src/lab/self-command.ts';
+import { parseNamespaceName } from '../../lab/fabric/names.ts';
+import { findProcesses, listFabricNamespaces } from '../../lab/fabric/namespaces.ts';
+import { selfCommand } from '../../lab/fabric/self-command.ts';
 import { fabricSkip } from './support/fabric-pod.ts';
 
 const limitMs = 60_000;

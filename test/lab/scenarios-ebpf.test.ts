@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
-import { findCgroupRoot } from '../../src/redirect/cgroup-tree.ts';
-import { nativeModule } from '../../src/redirect/native.ts';
+import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
+import { nativeModule } from '../../src/redirect/native/addon.ts';
 import { openExecutableLab, parseLabResult, type ExecutableLab } from './support/executable-lab.ts';
 import { fabricSkip } from './support/fabric-pod.ts';
 

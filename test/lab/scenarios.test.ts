@@ -4,7 +4,7 @@ import { readdirSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 
-import { listFabricNamespaces } from '../../src/lab/namespaces.ts';
+import { listFabricNamespaces } from '../../lab/fabric/namespaces.ts';
 import { openExecutableLab, parseLabResult, type ExecutableLab } from './support/executable-lab.ts';
 import { fabricSkip } from './support/fabric-pod.ts';
 

@@ -7,8 +7,8 @@ import {
   createAzureIdentityBinding,
   createAzurePodIdentityException,
   createPodManifest,
-} from '../../src/lab/manifests.ts';
-import type { PodClient } from '../../src/lab/pod-client.ts';
+} from '../../lab/fakes/kube/manifests.ts';
+import type { PodClient } from '../../lab/pods/pod-client.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import {
   bindPodToA,

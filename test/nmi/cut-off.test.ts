@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../src/cache/clock.ts';
-import { createPodManifest } from '../../src/lab/manifests.ts';
+import { createPodManifest } from '../../lab/fakes/kube/manifests.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { bindPodToA, openLoopbackAgent, type LoopbackAgent } from '../support/loopback-agent.ts';
 

@@ -8,7 +8,7 @@ import {
   createAzureIdentity,
   createAzureIdentityBinding,
   createPodManifest,
-} from '../../src/lab/manifests.ts';
+} from '../../lab/fakes/kube/manifests.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import {
   bindPodToA,

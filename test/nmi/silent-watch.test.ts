@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { createPodManifest } from '../../src/lab/manifests.ts';
+import { createPodManifest } from '../../lab/fakes/kube/manifests.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { bindPodToA, openLoopbackAgent } from '../support/loopback-agent.ts';
 

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../src/cache/clock.ts';
-import { createEntraApplication } from '../../src/lab/entra-applications.ts';
-import { createAzureIdentity, createAzureIdentityBinding } from '../../src/lab/manifests.ts';
+import { createEntraApplication } from '../../lab/fakes/entra/applications.ts';
+import { createAzureIdentity, createAzureIdentityBinding } from '../../lab/fakes/kube/manifests.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import {
   bindApplication,

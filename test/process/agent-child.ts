@@ -3,16 +3,16 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { openFakeImds, type FakeImds } from '../../src/lab/fake-imds.ts';
-import { openFakeKube, type FakeKube } from '../../src/lab/fake-kube.ts';
-import { createLabIdentity, createNodeIdentity } from '../../src/lab/lab-identity.ts';
+import { openFakeImds, type FakeImds } from '../../lab/fakes/imds/fake-imds.ts';
+import { openFakeKube, type FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
+import { createLabIdentity, createNodeIdentity } from '../../lab/fakes/identity.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
   createPodManifest,
-} from '../../src/lab/manifests.ts';
-import { openLoopbackPod, type PodClient } from '../../src/lab/pod-client.ts';
-import { selfCommand } from '../../src/lab/self-command.ts';
+} from '../../lab/fakes/kube/manifests.ts';
+import { openLoopbackPod, type PodClient } from '../../lab/pods/pod-client.ts';
+import { selfCommand } from '../../lab/fabric/self-command.ts';
 import { twoFreePorts } from '../support/free-ports.ts';
 
 export const nodeName = 'node-1';

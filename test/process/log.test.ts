@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { decodeLabToken } from '../../src/lab/lab-token.ts';
+import { decodeLabToken } from '../../lab/fakes/token.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { openSurroundings } from './agent-child.ts';
 

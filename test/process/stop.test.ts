@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { eventually } from '../../src/lab/eventually.ts';
+import { eventually } from '../../lab/world/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { openSurroundings, type Surroundings } from './agent-child.ts';
 

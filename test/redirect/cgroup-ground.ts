@@ -6,8 +6,8 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { findCgroupRoot } from '../../src/redirect/cgroup-tree.ts';
-import { nativeModule } from '../../src/redirect/native.ts';
+import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
+import { nativeModule } from '../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../src/redirect/redirect.ts';
 import { freshNative } from '../../scripts/native.ts';
 

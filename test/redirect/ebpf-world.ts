@@ -8,13 +8,13 @@
  */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { cgroupIdOf } from '../../src/redirect/cgroup-tree.ts';
+import { cgroupIdOf } from '../../src/redirect/cgroup/cgroup-tree.ts';
 import {
   openEbpfRedirect,
   type EbpfRedirect,
   type EbpfRedirectOptions,
-} from '../../src/redirect/ebpf.ts';
-import { openIptablesRedirect } from '../../src/redirect/iptables.ts';
+} from '../../src/redirect/ebpf/ebpf.ts';
+import { openIptablesRedirect } from '../../src/redirect/iptables/iptables.ts';
 import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
 import {
   buildDialler,
@@ -32,7 +32,7 @@ const source = join(import.meta.dirname, '../../src/redirect');
 /** Says for each line it gets whom it sees and, through the map, which cgroup that is. */
 const agentScript = (pinFolder: string, ip: string, port: number) => `
   process.stdin.resume();
-  import('${source}/callers.ts').then(({ Callers }) => {
+  import('${source}/ebpf/callers.ts').then(({ Callers }) => {
     const callers = new Callers('${pinFolder}', { listenIp: '${ip}', listenPort: ${port} });
     const tell = (attestation) => attestation.kind + ' ' + (attestation.cgroupId ?? '-');
     require('node:net').createServer((socket) => {

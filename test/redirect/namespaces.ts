@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
-import { createHost, outputOf, type Host } from '../../src/redirect/command.ts';
+import { createHost, outputOf, type Host } from '../../src/redirect/host/command.ts';
 
 const PREFIX = 'nmi-test-';
 const machine = createHost({ timeoutMs: 20_000 });

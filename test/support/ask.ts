@@ -1,7 +1,7 @@
 /** One request of a pod as a test reads it. */
-import { decodeLabToken } from '../../src/lab/lab-token.ts';
-import { parseRecord } from '../../src/nmi/json-value.ts';
-import type { PodClient } from '../../src/lab/pod-client.ts';
+import { decodeLabToken } from '../../lab/fakes/token.ts';
+import { parseRecord } from '../../src/nmi/base/json-value.ts';
+import type { PodClient } from '../../lab/pods/pod-client.ts';
 
 export const tokenTarget =
   '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';

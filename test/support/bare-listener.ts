@@ -1,7 +1,11 @@
 /** A listener on loopback with nothing behind it but what the test gives. */
 import { systemClock } from '../../src/cache/clock.ts';
-import { refuse } from '../../src/nmi/answers.ts';
-import { openListener, type Listener, type ListenerOptions } from '../../src/nmi/listener.ts';
+import { refuse } from '../../src/nmi/base/answers.ts';
+import {
+  openListener,
+  type Listener,
+  type ListenerOptions,
+} from '../../src/nmi/server/listener.ts';
 
 export function openBareListener(over: Partial<ListenerOptions> = {}): Promise<Listener> {
   return openListener({

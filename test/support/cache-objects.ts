@@ -1,4 +1,4 @@
-import type { Binding, Exception, Identity, Pod } from '../../src/cache/objects.ts';
+import type { Binding, Exception, Identity, Pod } from '../../src/cache/index/objects.ts';
 
 /** Objects with unremarkable values; a test states only what it is about. */
 

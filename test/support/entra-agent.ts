@@ -6,12 +6,15 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock, type Clock } from '../../src/cache/clock.ts';
-import { createEntraApplication, type EntraApplication } from '../../src/lab/entra-applications.ts';
-import { openFakeEntra, type FakeEntra } from '../../src/lab/fake-entra.ts';
-import { fakeIssuer } from '../../src/lab/fake-kube-tokens.ts';
-import type { FakeKube } from '../../src/lab/fake-kube.ts';
-import { createLabAuthority, type LabAuthority } from '../../src/lab/lab-authority.ts';
-import { renderPfx } from '../../src/lab/lab-pfx.ts';
+import {
+  createEntraApplication,
+  type EntraApplication,
+} from '../../lab/fakes/entra/applications.ts';
+import { openFakeEntra, type FakeEntra } from '../../lab/fakes/entra/fake-entra.ts';
+import { fakeIssuer } from '../../lab/fakes/kube/tokens.ts';
+import type { FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
+import { createLabAuthority, type LabAuthority } from '../../lab/fakes/authority.ts';
+import { renderPfx } from '../../lab/fakes/pfx.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
@@ -19,8 +22,8 @@ import {
   createSecret,
   createServiceAccount,
   type AzureIdentityOptions,
-} from '../../src/lab/manifests.ts';
-import { trustCluster } from '../../src/lab/surroundings.ts';
+} from '../../lab/fakes/kube/manifests.ts';
+import { trustCluster } from '../../lab/world/environment.ts';
 import type { EntraCredential } from '../../src/nmi/sources/source.ts';
 import { openLoopbackAgent, type LoopbackAgent } from './loopback-agent.ts';
 

@@ -1,14 +1,14 @@
 /** The agent's knowledge and memory on a hand-driven clock, to be explained; nothing is fetched. */
-import { GrantIndex } from '../../src/cache/grant-index.ts';
-import type { Pod } from '../../src/cache/objects.ts';
-import { PodIndex } from '../../src/cache/pod-index.ts';
-import { parseExplainQuery } from '../../src/nmi/explain-query.ts';
-import { explain, type Sight } from '../../src/nmi/explain.ts';
-import type { Explanation, PodExplanation } from '../../src/nmi/explanation.ts';
+import { GrantIndex } from '../../src/cache/index/grant-index.ts';
+import type { Pod } from '../../src/cache/index/objects.ts';
+import { PodIndex } from '../../src/cache/index/pod-index.ts';
+import { parseExplainQuery } from '../../src/nmi/explain/question.ts';
+import { explain, type Sight } from '../../src/nmi/explain/explain.ts';
+import type { Explanation, PodExplanation } from '../../src/nmi/explain/explanation.ts';
 import type { SourceFailure, SourceResult, TokenRequest } from '../../src/nmi/sources/source.ts';
-import { TokenBroker } from '../../src/nmi/token-broker.ts';
-import { UpstreamDirectory } from '../../src/nmi/upstream-of.ts';
-import { WantedIdentities } from '../../src/nmi/wanted-identities.ts';
+import { TokenBroker } from '../../src/nmi/tokens/broker.ts';
+import { UpstreamDirectory } from '../../src/nmi/grants/resolve-upstream.ts';
+import { WantedIdentities } from '../../src/nmi/grants/identities-in-use.ts';
 import { createPod } from './cache-objects.ts';
 import { HandClock } from './hand-clock.ts';
 import { createToken, hourMs } from './token-stand.ts';

@@ -6,19 +6,19 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock, type Clock } from '../../src/cache/clock.ts';
-import { openFakeImds, type FakeImds } from '../../src/lab/fake-imds.ts';
-import { openFakeKube, type FakeKube } from '../../src/lab/fake-kube.ts';
-import { createLabIdentity, createNodeIdentity } from '../../src/lab/lab-identity.ts';
-import type { LabIdentity } from '../../src/lab/lab-token.ts';
+import { openFakeImds, type FakeImds } from '../../lab/fakes/imds/fake-imds.ts';
+import { openFakeKube, type FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
+import { createLabIdentity, createNodeIdentity } from '../../lab/fakes/identity.ts';
+import type { LabIdentity } from '../../lab/fakes/token.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
   createPodManifest,
-} from '../../src/lab/manifests.ts';
-import { openLoopbackPod, type PodClient } from '../../src/lab/pod-client.ts';
+} from '../../lab/fakes/kube/manifests.ts';
+import { openLoopbackPod, type PodClient } from '../../lab/pods/pod-client.ts';
 import { startAgent } from '../../src/nmi/agent.ts';
-import { parseConfig } from '../../src/nmi/config.ts';
-import { createLogger } from '../../src/nmi/logger.ts';
+import { parseConfig } from '../../src/nmi/config/config.ts';
+import { createLogger } from '../../src/nmi/base/logger.ts';
 import { twoFreePorts } from './free-ports.ts';
 
 export interface LoopbackAgent extends AsyncDisposable {

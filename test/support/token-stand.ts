@@ -1,14 +1,14 @@
 /** A token cache on a hand-driven clock, with an upstream whose answers the test decides. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { Held, Keyed } from '../../src/cache/breakers.ts';
-import { ConcurrencyGate } from '../../src/cache/concurrency-gate.ts';
+import type { Held, Keyed } from '../../src/cache/token/negative-cache.ts';
+import { ConcurrencyGate } from '../../src/cache/token/rate-limiter.ts';
 import {
   TokenCache,
   type Cached,
   type Fetched,
   type TokenCacheOptions,
-} from '../../src/cache/token-cache.ts';
-import type { Token } from '../../src/cache/token.ts';
+} from '../../src/cache/token/cache.ts';
+import type { Token } from '../../src/cache/token/token.ts';
 import { HandClock } from './hand-clock.ts';
 
 export interface Failure extends Held {

@@ -1,7 +1,7 @@
 /** How redirect and watches are, in a form for people, read when asked. */
-import type { NodeHealth } from '../explanation.ts';
-import type { NodeKnowledge } from '../node-knowledge.ts';
-import type { RedirectKeeper } from '../redirect-keeper.ts';
+import type { NodeHealth } from '../explain/explanation.ts';
+import type { NodeKnowledge } from '../state/cluster-state.ts';
+import type { RedirectKeeper } from '../kernel/reconciler.ts';
 
 export interface HealthSources {
   readonly nodeName: string;

@@ -1,5 +1,5 @@
 /** What Azure calls this node, as its own metadata tells: a command about it has to name that. Pure. */
-import { parseRecord, stringAt } from '../json-value.ts';
+import { parseRecord, stringAt } from '../base/json-value.ts';
 
 /** Each is a name that Azure allows, and so a word of a command line. */
 export interface AzureNode {

@@ -2,7 +2,7 @@
  * The port to whatever fetches a token from outside. A source does I/O and nothing else: it does
  * not cache tokens, does not decide who may ask, and turns every failure into a value.
  */
-import type { Token } from '../../cache/token.ts';
+import type { Token } from '../../cache/token/token.ts';
 import type { AzureNode } from './azure-node.ts';
 
 /** An identity as the node's own metadata service knows it. */

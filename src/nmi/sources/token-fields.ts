@@ -1,6 +1,6 @@
 /** What the token answers of IMDS and of Entra ID have in common, read without trusting it. */
-import type { Token } from '../../cache/token.ts';
-import { parseRecord, type JsonRecord } from '../json-value.ts';
+import type { Token } from '../../cache/token/token.ts';
+import { parseRecord, type JsonRecord } from '../base/json-value.ts';
 
 /** `problem` completes "the upstream answered ...". */
 export type ParsedToken =

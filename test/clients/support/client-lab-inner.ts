@@ -3,11 +3,11 @@
  * input asks, many at once, each client in pods of its own: one with two identities, one with none.
  */
 import { createInterface } from 'node:readline';
-import { eventually } from '../../../src/lab/eventually.ts';
-import { attachFabric, fabricAddresses } from '../../../src/lab/fabric.ts';
-import { openFabricGround } from '../../../src/lab/fabric-ground.ts';
-import { createAzureIdentity, createPodManifest } from '../../../src/lab/manifests.ts';
-import { nodeName, World } from '../../../src/lab/world.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
+import { attachFabric, fabricAddresses } from '../../../lab/fabric/fabric.ts';
+import { openFabricGround } from '../../../lab/world/fabric-ground.ts';
+import { createAzureIdentity, createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
+import { nodeName, World } from '../../../lab/world/world.ts';
 import type { ClientRun, ClientRunResult, LabReply, LabRequest } from './client-lab.ts';
 import { openFakeArm } from './fake-arm.ts';
 import { RequestLog } from './request-log.ts';

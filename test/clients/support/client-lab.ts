@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { createInterface } from 'node:readline';
-import { openFabric } from '../../../src/lab/fabric.ts';
+import { openFabric } from '../../../lab/fabric/fabric.ts';
 
 export interface ClientRun {
   /** Names its pods. */

@@ -7,9 +7,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createLabAuthority } from '../../../src/lab/lab-authority.ts';
-import { labSubscriptionId } from '../../../src/lab/lab-identity.ts';
-import { decodeLabToken } from '../../../src/lab/lab-token.ts';
+import { createLabAuthority } from '../../../lab/fakes/authority.ts';
+import { labSubscriptionId } from '../../../lab/fakes/identity.ts';
+import { decodeLabToken } from '../../../lab/fakes/token.ts';
 
 export interface FakeArm extends AsyncDisposable {
   readonly url: string;

@@ -1,6 +1,6 @@
 /** What the agent's debug log says it answered, by the pod that asked. */
-import { eventually } from '../../../src/lab/eventually.ts';
-import type { AgentProcess } from '../../../src/lab/agent-process.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
+import type { AgentProcess } from '../../../lab/world/agent-process.ts';
 
 /** By `route reason`. */
 export type RequestCounts = Readonly<Record<string, number>>;

@@ -2,7 +2,7 @@
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { isAlive } from '../../../src/lab/process-alive.ts';
+import { isAlive } from '../../../lab/fabric/process-alive.ts';
 
 const prefix = 'nmi-cluster-';
 

@@ -5,7 +5,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { createLabAuthority } from '../../../src/lab/lab-authority.ts';
+import { createLabAuthority } from '../../../lab/fakes/authority.ts';
 import { openApi, type Api, type ApiAccess } from './api.ts';
 import type { ClusterBinaries } from './binaries.ts';
 import { startChildServer, type ChildServer } from './child-server.ts';

@@ -7,18 +7,18 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { AgentProcess } from '../../../src/lab/agent-process.ts';
-import { createEntraApplication } from '../../../src/lab/entra-applications.ts';
-import { eventually } from '../../../src/lab/eventually.ts';
-import { attachFabric, fabricAddresses } from '../../../src/lab/fabric.ts';
-import { openFakeEntra, type FakeEntra } from '../../../src/lab/fake-entra.ts';
-import { openFakeImds, type FakeImds } from '../../../src/lab/fake-imds.ts';
-import { createLabAuthority } from '../../../src/lab/lab-authority.ts';
-import { openLabCgroups, type LabCgroups } from '../../../src/lab/lab-cgroups.ts';
-import { createLabIdentity, createNodeIdentity } from '../../../src/lab/lab-identity.ts';
-import { LabPod } from '../../../src/lab/lab-pod.ts';
-import { openFabricPod } from '../../../src/lab/pod-client.ts';
-import { selfCommand } from '../../../src/lab/self-command.ts';
+import { AgentProcess } from '../../../lab/world/agent-process.ts';
+import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
+import { attachFabric, fabricAddresses } from '../../../lab/fabric/fabric.ts';
+import { openFakeEntra, type FakeEntra } from '../../../lab/fakes/entra/fake-entra.ts';
+import { openFakeImds, type FakeImds } from '../../../lab/fakes/imds/fake-imds.ts';
+import { createLabAuthority } from '../../../lab/fakes/authority.ts';
+import { openLabCgroups, type LabCgroups } from '../../../lab/fabric/cgroups.ts';
+import { createLabIdentity, createNodeIdentity } from '../../../lab/fakes/identity.ts';
+import { LabPod } from '../../../lab/pods/pod.ts';
+import { openFabricPod } from '../../../lab/pods/pod-client.ts';
+import { selfCommand } from '../../../lab/fabric/self-command.ts';
 import {
   daemonSetOf,
   objectsOf,

@@ -5,12 +5,15 @@ import { join } from 'node:path';
 import { it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../../src/cache/clock.ts';
-import type { Identity } from '../../../src/cache/objects.ts';
-import { eventually } from '../../../src/lab/eventually.ts';
-import { openKubeClient } from '../../../src/nmi/kube/client.ts';
-import { parseIdentity } from '../../../src/nmi/kube/parse.ts';
-import { openReflector, type Reflector } from '../../../src/nmi/kube/reflector.ts';
-import { createServerMemory, type ServerMemory } from '../../../src/nmi/kube/server-memory.ts';
+import type { Identity } from '../../../src/cache/index/objects.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
+import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';
+import { parseIdentity } from '../../../src/nmi/kube/watch/parse.ts';
+import { openReflector, type Reflector } from '../../../src/nmi/kube/watch/reflector.ts';
+import {
+  createServerMemory,
+  type ServerMemory,
+} from '../../../src/nmi/kube/watch/server-memory.ts';
 import { keptLog, MapStore, quick, temporaryDir } from '../../nmi/kube/kube-world.ts';
 import type { Api, ApiAccess } from './api.ts';
 import { identitiesIn, type ContractServer } from './contract.ts';

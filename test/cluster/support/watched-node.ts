@@ -2,11 +2,11 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from '../../../src/cache/clock.ts';
-import { GrantIndex } from '../../../src/cache/grant-index.ts';
-import { PodIndex } from '../../../src/cache/pod-index.ts';
-import { openKubeClient } from '../../../src/nmi/kube/client.ts';
-import type { ReflectorTiming } from '../../../src/nmi/kube/reflector.ts';
-import { openWatches, type Watches } from '../../../src/nmi/kube/watches.ts';
+import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';
+import type { ReflectorTiming } from '../../../src/nmi/kube/watch/reflector.ts';
+import { openWatches, type Watches } from '../../../src/nmi/kube/watch/watches.ts';
 import { keptLog, temporaryDir, type KeptLine } from '../../nmi/kube/kube-world.ts';
 import type { ApiAccess } from './api.ts';
 import { openFaultProxy, type FaultProxy } from './fault-proxy.ts';

@@ -3,11 +3,11 @@
  * `watching-process.ts KUBECONFIG NODE stream|pages`. Prints what it measured when it is synced.
  */
 import { systemClock } from '../../../src/cache/clock.ts';
-import { GrantIndex } from '../../../src/cache/grant-index.ts';
-import { PodIndex } from '../../../src/cache/pod-index.ts';
-import { openKubeClient, type KubeClient } from '../../../src/nmi/kube/client.ts';
-import { KubeError } from '../../../src/nmi/kube/kube-error.ts';
-import { openWatches } from '../../../src/nmi/kube/watches.ts';
+import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import { openKubeClient, type KubeClient } from '../../../src/nmi/kube/api/client.ts';
+import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
+import { openWatches } from '../../../src/nmi/kube/watch/watches.ts';
 import { keptLog } from '../../nmi/kube/kube-world.ts';
 import { usedHeap } from '../../support/heap.ts';
 

@@ -16,19 +16,19 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { AgentProcess } from '../../../src/lab/agent-process.ts';
-import { eventually } from '../../../src/lab/eventually.ts';
-import { attachFabric, fabricAddresses } from '../../../src/lab/fabric.ts';
-import { openLabCgroups } from '../../../src/lab/lab-cgroups.ts';
-import { createLabIdentity } from '../../../src/lab/lab-identity.ts';
-import { LabPod } from '../../../src/lab/lab-pod.ts';
+import { AgentProcess } from '../../../lab/world/agent-process.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
+import { attachFabric, fabricAddresses } from '../../../lab/fabric/fabric.ts';
+import { openLabCgroups } from '../../../lab/fabric/cgroups.ts';
+import { createLabIdentity } from '../../../lab/fakes/identity.ts';
+import { LabPod } from '../../../lab/pods/pod.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
   createPodManifest,
-} from '../../../src/lab/manifests.ts';
-import { openFabricPod } from '../../../src/lab/pod-client.ts';
-import { openSurroundings } from '../../../src/lab/surroundings.ts';
+} from '../../../lab/fakes/kube/manifests.ts';
+import { openFabricPod } from '../../../lab/pods/pod-client.ts';
+import { openSurroundings } from '../../../lab/world/environment.ts';
 import { containerCommand, readPodSpec, type Container, type PodSpec } from './container.ts';
 
 const [prefix = '', root = ''] = process.argv.slice(2);

@@ -8,9 +8,9 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 
 import { freshExecutable } from '../../../scripts/build.ts';
-import { listFabricNamespaces } from '../../../src/lab/namespaces.ts';
-import type { LabResult } from '../../../src/lab/scenario.ts';
-import { findCgroupRoot } from '../../../src/redirect/cgroup-tree.ts';
+import { listFabricNamespaces } from '../../../lab/fabric/namespaces.ts';
+import type { LabResult } from '../../../lab/world/scenario.ts';
+import { findCgroupRoot } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 
 /** Longer than all scenarios take on a busy machine with two cores. */
 const limitMs = 480_000;

@@ -1,7 +1,7 @@
 /** A process that owns a fabric, prints its prefix and a child's pid, and then ends badly. */
 import { once } from 'node:events';
 
-import { openFabric } from '../../../src/lab/fabric.ts';
+import { openFabric } from '../../../lab/fabric/fabric.ts';
 
 const fabric = await openFabric();
 await fabric.addPod('web');

@@ -1,7 +1,7 @@
 /** For tests that need real namespaces: why they cannot run, and how a pod's process is started. */
 import { fileURLToPath } from 'node:url';
 
-import { findFabricObstacle } from '../../../src/lab/fabric.ts';
+import { findFabricObstacle } from '../../../lab/fabric/fabric.ts';
 
 /** A skip reason for node:test, or false. */
 export const fabricSkip: string | false = findFabricObstacle() ?? false;

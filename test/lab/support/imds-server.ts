@@ -56,8 +56,8 @@ if (import.meta.main) {
   const host = process.argv[2] ?? '';
   await openEcho(host, 8001);
   await openRaw(host, 8002);
-  const { openFakeImds } = await import('../../../src/lab/fake-imds.ts');
-  const { createNodeIdentity } = await import('../../../src/lab/lab-identity.ts');
+  const { openFakeImds } = await import('../../../lab/fakes/imds/fake-imds.ts');
+  const { createNodeIdentity } = await import('../../../lab/fakes/identity.ts');
   const imds = await openFakeImds({
     host,
     port: 80,

@@ -1,7 +1,7 @@
 /** The lab's two processes in small: outer by default, inner when called with `lab-inner`. */
-import { openFakeImds } from '../../../src/lab/fake-imds.ts';
-import { attachFabric } from '../../../src/lab/fabric.ts';
-import { superviseLab } from '../../../src/lab/supervise.ts';
+import { openFakeImds } from '../../../lab/fakes/imds/fake-imds.ts';
+import { attachFabric } from '../../../lab/fabric/fabric.ts';
+import { superviseLab } from '../../../lab/fabric/supervise.ts';
 
 const [verb, , prefix = '', innerBehaviour] = process.argv.slice(2);
 

@@ -1,5 +1,5 @@
 /** What `nmi lab-pod` does, without the command line around it. */
-import { runPodAgent } from '../../../src/lab/pod-agent.ts';
+import { runPodAgent } from '../../../lab/pods/pod-agent.ts';
 
 await runPodAgent(process.stdin, process.stdout);
 process.exit(0);

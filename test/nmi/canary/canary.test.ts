@@ -5,17 +5,17 @@
 import assert from 'node:assert/strict';
 import { createPrivateKey } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
-import { createEntraApplication } from '../../../src/lab/entra-applications.ts';
-import { eventually } from '../../../src/lab/eventually.ts';
-import type { EntraFaults } from '../../../src/lab/fake-entra.ts';
-import { fakeResources } from '../../../src/lab/fake-kube-resources.ts';
-import { renderPfx } from '../../../src/lab/lab-pfx.ts';
-import { decodeLabToken } from '../../../src/lab/lab-token.ts';
+import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
+import type { EntraFaults } from '../../../lab/fakes/entra/fake-entra.ts';
+import { fakeResources } from '../../../lab/fakes/kube/resources.ts';
+import { renderPfx } from '../../../lab/fakes/pfx.ts';
+import { decodeLabToken } from '../../../lab/fakes/token.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
   createSecret,
-} from '../../../src/lab/manifests.ts';
+} from '../../../lab/fakes/kube/manifests.ts';
 import {
   bindApplication,
   bindPod,

@@ -4,10 +4,10 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock, type Clock } from '../../../src/cache/clock.ts';
-import type { ObjectRef, ObjectStore } from '../../../src/cache/objects.ts';
-import type { FakeKube } from '../../../src/lab/fake-kube.ts';
-import { openKubeClient, type KubeClient } from '../../../src/nmi/kube/client.ts';
-import type { KubeLog, ReflectorTiming } from '../../../src/nmi/kube/reflector.ts';
+import type { ObjectRef, ObjectStore } from '../../../src/cache/index/objects.ts';
+import type { FakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
+import { openKubeClient, type KubeClient } from '../../../src/nmi/kube/api/client.ts';
+import type { KubeLog, ReflectorTiming } from '../../../src/nmi/kube/watch/reflector.ts';
 
 /** Short enough that no test waits for a default. */
 export const quick: Partial<ReflectorTiming> = {

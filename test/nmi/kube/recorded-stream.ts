@@ -5,11 +5,11 @@
  */
 import assert from 'node:assert/strict';
 import type { Clock } from '../../../src/cache/clock.ts';
-import type { ObjectRef, ObjectStore } from '../../../src/cache/objects.ts';
-import { KubeError } from '../../../src/nmi/kube/kube-error.ts';
-import type { Parsed } from '../../../src/nmi/kube/parse.ts';
-import { openReflector } from '../../../src/nmi/kube/reflector.ts';
-import { readWatchStream } from '../../../src/nmi/kube/watch-stream.ts';
+import type { ObjectRef, ObjectStore } from '../../../src/cache/index/objects.ts';
+import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
+import type { Parsed } from '../../../src/nmi/kube/watch/parse.ts';
+import { openReflector } from '../../../src/nmi/kube/watch/reflector.ts';
+import { readWatchStream } from '../../../src/nmi/kube/api/watch-stream.ts';
 import { keptLog } from './kube-world.ts';
 
 export interface RawObject {

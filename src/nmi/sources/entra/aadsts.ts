@@ -2,7 +2,7 @@
  * What a refusal of Entra ID means. The codes are data; where Entra ID sends one that is not here,
  * its OAuth error and then the HTTP status decide. Pure.
  */
-import { parseRecord, stringAt, type JsonRecord } from '../../json-value.ts';
+import { parseRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 import type { EntraErrorDetails, FailureReason, SourceFailure } from '../source.ts';
 
 /** One answer of the token endpoint. */

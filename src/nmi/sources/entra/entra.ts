@@ -3,8 +3,8 @@
  * from a provider per kind of credential; the exchange is the same for all.
  */
 import type { Clock } from '../../../cache/clock.ts';
-import { openDeadline, untilAborted } from '../../kube/deadline.ts';
-import { networkCode } from '../../network-code.ts';
+import { openDeadline, untilAborted } from '../../base/deadline.ts';
+import { networkCode } from '../../base/network-code.ts';
 import type {
   EntraCredential,
   EntraIdentity,
@@ -15,9 +15,9 @@ import type {
   TokenSource,
 } from '../source.ts';
 import { entraDown } from './aadsts.ts';
-import { createExchange, type Exchange } from './exchange.ts';
+import { createExchange, type Exchange } from './token-exchange.ts';
 import { openEntraNetwork, type EntraNetworkOptions } from './network.ts';
-import type { IdentityWith, ProofProvider, ProofResult } from './proof.ts';
+import type { IdentityWith, ProofProvider, ProofResult } from './credentials/client-credential.ts';
 
 export type ProofProviders = {
   readonly [K in EntraCredential['kind']]: ProofProvider<K>;

@@ -7,9 +7,9 @@ import { X509Certificate } from 'node:crypto';
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
 import type { Clock } from '../../../cache/clock.ts';
-import { parseRetryAfter } from '../../kube/kube-error.ts';
-import { networkCode } from '../../network-code.ts';
-import { clockAheadMs } from '../server-clock.ts';
+import { parseRetryAfter } from '../../kube/api/kube-error.ts';
+import { networkCode } from '../../base/network-code.ts';
+import { clockAheadMs } from '../clock-skew.ts';
 import type { EntraAnswer } from './aadsts.ts';
 import { parseProxy, type Environment } from './proxy.ts';
 

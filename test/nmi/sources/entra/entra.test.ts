@@ -1,15 +1,18 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../../../src/cache/clock.ts';
-import type { Token } from '../../../../src/cache/token.ts';
+import type { Token } from '../../../../src/cache/token/token.ts';
 import {
   createEntraSource,
   openEntraSource,
   type ProofProviders,
 } from '../../../../src/nmi/sources/entra/entra.ts';
-import type { Exchange } from '../../../../src/nmi/sources/entra/exchange.ts';
+import type { Exchange } from '../../../../src/nmi/sources/entra/token-exchange.ts';
 import { EntraNetworkError } from '../../../../src/nmi/sources/entra/network.ts';
-import type { Proof, ProofResult } from '../../../../src/nmi/sources/entra/proof.ts';
+import type {
+  Proof,
+  ProofResult,
+} from '../../../../src/nmi/sources/entra/credentials/client-credential.ts';
 import type {
   EntraCredential,
   EntraIdentity,

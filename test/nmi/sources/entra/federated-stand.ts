@@ -1,16 +1,19 @@
 /** What the tests of federated proofs share: an API server by hand, its true time, identities. */
 import assert from 'node:assert/strict';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { KubeError } from '../../../../src/nmi/kube/kube-error.ts';
-import type { RequestOptions } from '../../../../src/nmi/kube/client.ts';
-import type { AgentAccount, OwnAccount } from '../../../../src/nmi/kube/own-account.ts';
-import type { JsonPoster } from '../../../../src/nmi/kube/token-request.ts';
+import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
+import type { RequestOptions } from '../../../../src/nmi/kube/api/client.ts';
+import type { AgentAccount, OwnAccount } from '../../../../src/nmi/kube/accounts/own-account.ts';
+import type { JsonPoster } from '../../../../src/nmi/kube/accounts/token-request.ts';
 import {
   openFederatedProofs,
   type FederatedProofs,
   type FederatedProofsOptions,
-} from '../../../../src/nmi/sources/entra/federated.ts';
-import type { IdentityWith, ProofResult } from '../../../../src/nmi/sources/entra/proof.ts';
+} from '../../../../src/nmi/sources/entra/credentials/federated.ts';
+import type {
+  IdentityWith,
+  ProofResult,
+} from '../../../../src/nmi/sources/entra/credentials/client-credential.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 
 export const minuteMs = 60_000;

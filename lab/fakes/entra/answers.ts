@@ -1,0 +1,135 @@
+/**
+ * What Entra ID's v2 token endpoint answers to client credentials, as a function of the request and
+ * of what it knows. Order of the checks:
+ *
+ * 1. a verb other than POST: 900561
+ * 2. the tenant: 90002
+ * 3. the grant type: 900144, 70003
+ * 4. the application: 900144, 700016, 7000112
+ * 5. the `resource` field of the v1 endpoint: 901002
+ * 6. the scope: 900144, 70011, 1002012
+ * 7. the credential: 7000218 and those of entra-assertions.ts
+ * 8. the resource: 500011
+ * 9. Conditional Access: 53003
+ */
+import { stringAt, type JsonRecord } from '../../../src/nmi/base/json-value.ts';
+import type { EntraApplication, EntraDirectory } from './applications.ts';
+import {
+  judgeForeignAssertion,
+  judgeOwnAssertion,
+  judgeSecret,
+  parseAssertion,
+  type IssuerKeys,
+  type Judgement,
+} from './assertions.ts';
+import type { EntraCode, EntraDetails } from './errors.ts';
+
+export interface EntraQuestion {
+  readonly method: string;
+  /** The host that was asked, with its port: part of what a client's own assertion is meant for. */
+  readonly host: string;
+  /** As the path has it. */
+  readonly tenant: string;
+  readonly form: URLSearchParams;
+}
+
+export interface EntraKnowledge {
+  readonly directory: EntraDirectory;
+  readonly keysOf: IssuerKeys;
+  readonly nowWallMs: number;
+}
+
+/** How a client tried to prove itself; never with what. */
+export type CredentialKind = 'secret' | 'certificate' | 'federated' | 'none';
+
+export interface PresentedCredential {
+  readonly kind: CredentialKind;
+  /** The algorithm of an assertion. */
+  readonly algorithm?: string;
+  /** Whose assertion it is, of another issuer. */
+  readonly subject?: string;
+}
+
+export type EntraVerdict =
+  | { readonly ok: true; readonly application: EntraApplication; readonly audience: string }
+  | { readonly ok: false; readonly code: EntraCode; readonly details: EntraDetails };
+
+const assertionType = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer';
+const suffix = '/.default';
+
+export async function answerEntra(
+  question: EntraQuestion,
+  knowledge: EntraKnowledge,
+): Promise<EntraVerdict> {
+  const { method, tenant: tenantId, form } = question;
+  const { directory } = knowledge;
+  const clientId = form.get('client_id') ?? '';
+  const scope = form.get('scope') ?? '';
+  const common = { tenantId, clientId, scope };
+  if (method !== 'POST') return refuse(900561, { method });
+  if (!directory.hasTenant(tenantId)) return refuse(90002, common);
+  const grantType = form.get('grant_type') ?? '';
+  if (grantType === '') return refuse(900144, { parameter: 'grant_type' });
+  if (grantType !== 'client_credentials') return refuse(70003, { grantType });
+  if (clientId === '') return refuse(900144, { parameter: 'client_id' });
+  const application = directory.find(tenantId, clientId);
+  if (application === undefined) return refuse(700016, common);
+  if (application.disabled) return refuse(7000112, common);
+  if (form.has('resource')) return refuse(901002);
+  if (scope === '') return refuse(900144, { parameter: 'scope' });
+  if (/\s/.test(scope)) return refuse(70011, common);
+  if (!scope.endsWith(suffix) || scope === suffix) return refuse(1002012, common);
+  const credential = await judgeCredential(question, application, knowledge);
+  if (!credential.ok) return refuse(credential.code, { ...common, ...credential.details });
+  const audience = scope.slice(0, -suffix.length);
+  if (isUnknownResource(audience)) return refuse(500011, { ...common, resource: audience });
+  if (application.blockedByPolicy) return refuse(53003, common);
+  return { ok: true, application, audience };
+}
+
+/** What the request says of its credential before anybody has judged it. */
+export function readCredential(form: URLSearchParams): PresentedCredential {
+  const text = form.get('client_assertion') ?? '';
+  if (text === '') return { kind: form.has('client_secret') ? 'secret' : 'none' };
+  const assertion = parseAssertion(text);
+  const algorithm = stringAt(assertion?.header, 'alg');
+  if (isOwn(assertion?.claims, form.get('client_id') ?? '')) {
+    return { kind: 'certificate', algorithm };
+  }
+  return { kind: 'federated', algorithm, subject: stringAt(assertion?.claims, 'sub') };
+}
+
+async function judgeCredential(
+  { host, tenant, form }: EntraQuestion,
+  application: EntraApplication,
+  { keysOf, nowWallMs }: EntraKnowledge,
+): Promise<Judgement> {
+  const text = form.get('client_assertion') ?? '';
+  const secret = form.get('client_secret') ?? '';
+  if (text === '' && secret === '') return refuse(7000218);
+  if (text === '') return judgeSecret(secret, application, nowWallMs);
+  if (form.get('client_assertion_type') !== assertionType) {
+    return refuse(900144, { parameter: 'client_assertion_type' });
+  }
+  const assertion = parseAssertion(text);
+  if (assertion === undefined) return refuse(50027);
+  if (!isOwn(assertion.claims, application.clientId)) {
+    return judgeForeignAssertion(assertion, application, keysOf, nowWallMs);
+  }
+  const endpoint = `https://${host}/${tenant}/oauth2/v2.0/token`;
+  return judgeOwnAssertion(assertion, application, endpoint, nowWallMs);
+}
+
+/** Applications name themselves as issuer; anybody else is an issuer of federated tokens. */
+function isOwn(claims: JsonRecord | undefined, clientId: string): boolean {
+  return stringAt(claims, 'iss').toLowerCase() === clientId.toLowerCase();
+}
+
+/** Hosts under `.invalid` are nobody's (RFC 2606); every other resource exists. */
+function isUnknownResource(resource: string): boolean {
+  return /^[a-z]+:\/\/(?:[^/]*\.)?invalid(?::\d+)?(?:\/|$)/i.test(resource);
+}
+
+function refuse(code: EntraCode, details: EntraDetails = {}): Extract<EntraVerdict, { ok: false }> {
+  return { ok: false, code, details };
+}

@@ -1,0 +1,80 @@
+/** The applications a fake Entra ID knows: what they are called and how they may prove themselves. */
+import { createLabIdentity, labTenantId } from '../identity.ts';
+import type { LabIdentity } from '../token.ts';
+
+/** An application in one tenant. Its tokens name it as those of the node's identities do. */
+export interface EntraApplication extends LabIdentity {
+  readonly tenantId: string;
+  readonly secrets: readonly EntraSecret[];
+  /** PEM of each certificate that may sign for it. */
+  readonly certificates: readonly string[];
+  readonly federatedCredentials: readonly FederatedCredential[];
+  readonly disabled: boolean;
+  /** A Conditional Access policy blocks it. */
+  readonly blockedByPolicy: boolean;
+}
+
+export interface EntraSecret {
+  readonly value: string;
+  /** Undefined: never. */
+  readonly expiresAtWallMs?: number;
+}
+
+/** All three are compared as they are, capitals included. */
+export interface FederatedCredential {
+  readonly issuer: string;
+  readonly subject: string;
+  readonly audience: string;
+}
+
+/** Ids follow from the name; without details it has no credential at all, in the lab's own tenant. */
+export function createEntraApplication(
+  name: string,
+  details: Partial<EntraApplication> = {},
+): EntraApplication {
+  return {
+    ...createLabIdentity(name),
+    // An application has no Azure resource.
+    resourceId: '',
+    tenantId: labTenantId,
+    secrets: [],
+    certificates: [],
+    federatedCredentials: [],
+    disabled: false,
+    blockedByPolicy: false,
+    ...details,
+  };
+}
+
+export interface EntraDirectory {
+  /** In place of one with the same tenant and client id; the tenant exists from now on. */
+  register(application: EntraApplication): void;
+  unregister(tenantId: string, clientId: string): void;
+  hasTenant(tenantId: string): boolean;
+  find(tenantId: string, clientId: string): EntraApplication | undefined;
+  /** Takes all applications away, and every tenant but the lab's own. */
+  clear(): void;
+}
+
+export function createEntraDirectory(): EntraDirectory {
+  const tenants = new Map<string, Map<string, EntraApplication>>();
+  const clear = (): void => {
+    tenants.clear();
+    tenants.set(labTenantId, new Map());
+  };
+  clear();
+  return {
+    register: (application) => {
+      const tenantId = application.tenantId.toLowerCase();
+      const applications = tenants.get(tenantId) ?? new Map<string, EntraApplication>();
+      applications.set(application.clientId.toLowerCase(), application);
+      tenants.set(tenantId, applications);
+    },
+    unregister: (tenantId, clientId) => {
+      tenants.get(tenantId.toLowerCase())?.delete(clientId.toLowerCase());
+    },
+    hasTenant: (tenantId) => tenants.has(tenantId.toLowerCase()),
+    find: (tenantId, clientId) => tenants.get(tenantId.toLowerCase())?.get(clientId.toLowerCase()),
+    clear,
+  };
+}

@@ -1,0 +1,192 @@
+/**
+ * Client assertions, judged as Entra ID judges them: really verified, by the certificates of an
+ * application or by the published keys of another issuer.
+ */
+import { constants, createPublicKey, verify, X509Certificate, type KeyObject } from 'node:crypto';
+import { parseRecord, stringAt, type JsonRecord } from '../../../src/nmi/base/json-value.ts';
+import type { EntraApplication, EntraSecret } from './applications.ts';
+import type { EntraCode, EntraDetails } from './errors.ts';
+
+export interface Assertion {
+  readonly header: JsonRecord;
+  readonly claims: JsonRecord;
+  readonly signed: Buffer;
+  readonly signature: Buffer;
+}
+
+export type Judgement =
+  | { readonly ok: true }
+  | { readonly ok: false; readonly code: EntraCode; readonly details: EntraDetails };
+
+/** A JSON Web Key as an issuer publishes it; only RSA keys are of use here. */
+export interface PublishedKey {
+  readonly kty: string;
+  readonly kid?: string;
+  readonly n?: string;
+  readonly e?: string;
+}
+
+/**
+ * The keys an issuer publishes, as they are at this moment.
+ * @throws when they cannot be had.
+ */
+export type IssuerKeys = (issuer: string) => Promise<readonly PublishedKey[]>;
+
+/** Entra ID allows for clocks that differ by this much. */
+const skewSec = 300;
+
+/** Undefined for what is no JWT. */
+export function parseAssertion(text: string): Assertion | undefined {
+  const [header = '', payload = '', signature = '', ...rest] = text.split('.');
+  const parsedHeader = parseRecord(Buffer.from(header, 'base64url').toString());
+  const claims = parseRecord(Buffer.from(payload, 'base64url').toString());
+  if (parsedHeader === undefined || claims === undefined || rest.length > 0) return undefined;
+  return {
+    header: parsedHeader,
+    claims,
+    signed: Buffer.from(`${header}.${payload}`),
+    signature: Buffer.from(signature, 'base64url'),
+  };
+}
+
+export function judgeSecret(
+  value: string,
+  { secrets }: { readonly secrets: readonly EntraSecret[] },
+  nowWallMs: number,
+): Judgement {
+  const known = secrets.find((secret) => secret.value === value);
+  if (known === undefined) return refuse(7000215);
+  return (known.expiresAtWallMs ?? Infinity) > nowWallMs ? { ok: true } : refuse(7000222);
+}
+
+/**
+ * An assertion that the application signed with a certificate of its own. Checked in this order:
+ * issuer and subject, audience, times, the certificate by its thumbprint, the signature.
+ */
+export function judgeOwnAssertion(
+  assertion: Assertion,
+  application: EntraApplication,
+  endpoint: string,
+  nowWallMs: number,
+): Judgement {
+  const { header, claims } = assertion;
+  const clientId = application.clientId.toLowerCase();
+  if (['iss', 'sub'].some((claim) => stringAt(claims, claim).toLowerCase() !== clientId)) {
+    return refuse(700021);
+  }
+  if (stringAt(claims, 'aud').toLowerCase() !== endpoint.toLowerCase()) return refuse(700023);
+  const timely = judgeTimes(claims, nowWallMs);
+  if (!timely.ok) return timely;
+  const thumbprint = readThumbprint(header);
+  const certificate = application.certificates
+    .map((pem) => new X509Certificate(pem))
+    .find((candidate) => thumbprintsOf(candidate).includes(thumbprint));
+  if (certificate === undefined) {
+    return refuse(700027, { reason: 'The key was not found.', thumbprint });
+  }
+  if (certificate.validToDate.getTime() <= nowWallMs) {
+    return refuse(700027, { reason: 'The key used is expired.', thumbprint });
+  }
+  if (verifies(assertion, certificate.publicKey)) return { ok: true };
+  const reason = 'The provided signature value did not match the expected signature value.';
+  return refuse(700027, { reason, thumbprint });
+}
+
+/**
+ * An assertion of another issuer. Checked in this order: a federated credential for its issuer, then
+ * for its subject, then for its audience; times; the key; the signature.
+ */
+export async function judgeForeignAssertion(
+  assertion: Assertion,
+  { federatedCredentials }: EntraApplication,
+  keysOf: IssuerKeys,
+  nowWallMs: number,
+): Promise<Judgement> {
+  const { header, claims } = assertion;
+  const issuer = stringAt(claims, 'iss');
+  const subject = stringAt(claims, 'sub');
+  const audiences = readAudiences(claims);
+  const keyId = stringAt(header, 'kid');
+  const details = { issuer, subject, audience: audiences.join(','), keyId };
+  if (federatedCredentials.length === 0) return refuse(70021, details);
+  const ofIssuer = federatedCredentials.filter((credential) => credential.issuer === issuer);
+  if (ofIssuer.length === 0) return refuse(700211, details);
+  const ofSubject = ofIssuer.filter((credential) => credential.subject === subject);
+  if (ofSubject.length === 0) return refuse(700213, details);
+  if (!ofSubject.some(({ audience }) => audiences.includes(audience))) {
+    return refuse(700212, details);
+  }
+  const timely = judgeTimes(claims, nowWallMs);
+  if (!timely.ok) return timely;
+  let keys: readonly PublishedKey[];
+  try {
+    keys = await keysOf(issuer);
+  } catch {
+    return refuse(90061, details);
+  }
+  const key = keys.find(({ kty, kid }) => kty === 'RSA' && kid === keyId);
+  if (key === undefined) return refuse(7000272, details);
+  const publicKey = createPublicKey({ key: { ...key }, format: 'jwk' });
+  return header['alg'] === 'RS256' && verifies(assertion, publicKey)
+    ? { ok: true }
+    : refuse(50013, details);
+}
+
+function judgeTimes(claims: JsonRecord, nowWallMs: number): Judgement {
+  const { nbf, exp } = claims;
+  const nowSec = nowWallMs / 1000;
+  if (
+    typeof exp === 'number' &&
+    exp + skewSec > nowSec &&
+    (nbf === undefined || (typeof nbf === 'number' && nbf - skewSec <= nowSec))
+  ) {
+    return { ok: true };
+  }
+  return refuse(700024, {
+    now: new Date(nowWallMs).toISOString(),
+    validFrom: renderTime(nbf),
+    validTo: renderTime(exp),
+  });
+}
+
+/** Seconds of a claim; whatever a client put there must not bring the server down. */
+function renderTime(value: unknown): string {
+  const date = new Date(typeof value === 'number' ? value * 1000 : Number.NaN);
+  return Number.isNaN(date.getTime()) ? 'unknown' : date.toISOString();
+}
+
+/** In hex, of whichever kind the header has; both base64 alphabets are in use. */
+function readThumbprint(header: JsonRecord): string {
+  const text = stringAt(header, 'x5t#S256') || stringAt(header, 'x5t');
+  return Buffer.from(text, 'base64').toString('hex').toUpperCase();
+}
+
+function thumbprintsOf(certificate: X509Certificate): readonly string[] {
+  return [certificate.fingerprint256, certificate.fingerprint].map((text) =>
+    text.replaceAll(':', ''),
+  );
+}
+
+function verifies({ header, signed, signature }: Assertion, key: KeyObject): boolean {
+  switch (header['alg']) {
+    case 'RS256':
+      return verify('sha256', signed, key, signature);
+    case 'PS256': {
+      const padding = constants.RSA_PKCS1_PSS_PADDING;
+      const saltLength = constants.RSA_PSS_SALTLEN_DIGEST;
+      return verify('sha256', signed, { key, padding, saltLength }, signature);
+    }
+    default:
+      return false;
+  }
+}
+
+function readAudiences(claims: JsonRecord): readonly string[] {
+  const { aud } = claims;
+  const all: readonly unknown[] = Array.isArray(aud) ? aud : [aud];
+  return all.filter((audience) => typeof audience === 'string');
+}
+
+function refuse(code: EntraCode, details: EntraDetails = {}): Judgement {
+  return { ok: false, code, details };
+}

@@ -1,0 +1,602 @@
+/**
+ * A Kubernetes API server for the lab and the tests: lists, watches and writes over real HTTP, with
+ * the semantics a watching client depends on (versions, resume, 410, bookmarks, paging, selectors),
+ * service account tokens that verify, and faults on purpose. It has no authorization, no admission and no schemas; a status is part of
+ * its object, and a deletion is immediate.
+ */
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createHttpsServer } from 'node:https';
+import { isIPv6, type Socket } from 'node:net';
+import { systemClock, type Clock } from '../../../src/cache/clock.ts';
+import { asRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
+import { createFaultPlan, type FakeKubeFaults } from './faults.ts';
+import {
+  badRequest,
+  expiredContinue,
+  failure,
+  notAllowed,
+  notFound,
+  renderRefusal,
+  tooLargeVersion,
+  unrecognized,
+  wrongPatchType,
+  type Refusal,
+} from './refusals.ts';
+import {
+  apiVersionOf,
+  routeOf,
+  type FakeObject,
+  type FakeRef,
+  type FakeResource,
+  type FakeRoute,
+} from './resources.ts';
+import { parseFieldSelector, parseLabelSelector, type SelectorResult } from './selectors.ts';
+import { createFakeKubeStore, type FakeKubeStore, type WriteResult } from './store.ts';
+import {
+  createTokenIssuer,
+  describeIssuer,
+  reviewUser,
+  type FakeUser,
+  type SigningKeys,
+} from './tokens.ts';
+import { openFakeWatch, type FakeWatch } from './watch.ts';
+
+export interface FakeKubeOptions {
+  /** Default 127.0.0.1. */
+  readonly host?: string;
+  /** 0, the default, takes a free one. */
+  readonly port?: number;
+  readonly clock?: Clock;
+  /** Default 15 s; a real server sends one about every minute. */
+  readonly bookmarkEveryMs?: number;
+  /** PEM; serves https. The certificate goes into the kubeconfig as its own authority. */
+  readonly tls?: { readonly key: string; readonly cert: string };
+}
+
+/** A request that came in, in order of arrival. The last 1000 are kept. */
+export interface SeenRequest {
+  readonly method: string;
+  /** Path and query. */
+  readonly url: string;
+  readonly userAgent: string;
+  readonly authorization: string;
+}
+
+export interface FakeKube extends AsyncDisposable {
+  /** Without a slash at its end. */
+  readonly url: string;
+  readonly host: string;
+  readonly port: number;
+  readonly store: FakeKubeStore;
+  readonly faults: FakeKubeFaults;
+  readonly requests: readonly SeenRequest[];
+  /** Who SelfSubjectReview says its clients are; an administrator until it is set. */
+  user: FakeUser;
+  /** What verifies the service account tokens it makes. */
+  signingKeys(): Promise<SigningKeys>;
+  /** Open sockets. */
+  readonly connections: number;
+  /** Text of a kubeconfig for this server; carries the required token when there is one. */
+  kubeconfig(): string;
+  /** Creates or replaces; keeps an existing uid. Throws a TypeError on an unusable object. */
+  apply(object: unknown): FakeObject;
+  /** JSON merge patch. Throws a TypeError when there is no such object. */
+  patch(ref: FakeRef, mergePatch: unknown): FakeObject;
+  /** False when there was no such object. */
+  delete(ref: FakeRef): boolean;
+  get(ref: FakeRef): FakeObject | undefined;
+  /** Forgets the history: watches that resume from an older version get 410. */
+  compact(): void;
+  /** Open watches, of one resource (plural name) or all. */
+  watches(plural?: string): number;
+  /** Ends all watches in good order. */
+  closeWatches(): void;
+  /** Writes raw text into all watches. */
+  injectIntoWatches(text: string): void;
+  /** Watches that are open now never send another byte and are not closed. */
+  goSilent(): void;
+  /** Destroys all sockets. */
+  cutConnections(): void;
+}
+
+const maxBodyBytes = 3 * 1024 * 1024;
+const maxSeenRequests = 1000;
+const maxSnapshots = 100;
+const keySetType = 'application/jwk-set+json';
+const administrator: FakeUser = {
+  username: 'kubernetes-admin',
+  groups: ['system:masters', 'system:authenticated'],
+};
+
+/** Rejects with the error of `listen`. */
+export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeKube> {
+  const { host = '127.0.0.1', clock = systemClock, bookmarkEveryMs = 15_000, tls } = options;
+  const store = createFakeKubeStore(clock);
+  const faults = createFaultPlan();
+  const tokens = createTokenIssuer(store, clock);
+  let user = administrator;
+  const requests: SeenRequest[] = [];
+  const sockets = new Set<Socket>();
+  const watches = new Set<FakeWatch>();
+  const snapshots = new Map<string, Snapshot>();
+
+  const onRequest: RequestListener = (request, response) => {
+    serve(request, response).catch((error: unknown) => {
+      if (!response.headersSent) refuse(response, failure(500, String(error)));
+      else response.destroy();
+    });
+  };
+  const server: Server =
+    tls === undefined ? createHttpServer(onRequest) : createHttpsServer(tls, onRequest);
+  server.on('connection', (socket) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+  });
+  const { promise: listening, resolve, reject } = Promise.withResolvers<undefined>();
+  server.once('error', reject);
+  server.listen(options.port ?? 0, host, () => {
+    resolve(undefined);
+  });
+  await listening;
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  const url = `${tls === undefined ? 'http' : 'https'}://${isIPv6(host) ? `[${host}]` : host}:${port}`;
+
+  async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const target = request.url ?? '/';
+    const method = request.method ?? 'GET';
+    const authorization = request.headers.authorization ?? '';
+    requests.push({
+      method,
+      url: target,
+      userAgent: request.headers['user-agent'] ?? '',
+      authorization,
+    });
+    if (requests.length > maxSeenRequests) requests.shift();
+    if (faults.hang) return;
+    if (faults.requiredToken !== undefined && authorization !== `Bearer ${faults.requiredToken}`) {
+      refuse(response, failure(401, 'Unauthorized'));
+      return;
+    }
+    if (
+      faults.throttledToken !== undefined &&
+      authorization === `Bearer ${faults.throttledToken}`
+    ) {
+      // As the real server's priority and fairness does: no Status.
+      response.writeHead(429, { 'content-type': 'text/plain; charset=utf-8', 'retry-after': '1' });
+      response.end('Too many requests, please try again later.\n');
+      return;
+    }
+    const planned = faults.takeFailure(target);
+    if (planned !== undefined) {
+      if (planned.retryAfterSec !== undefined) {
+        response.setHeader('retry-after', String(planned.retryAfterSec));
+      }
+      refuse(response, failure(planned.status, 'failed on purpose'));
+      return;
+    }
+    const parsed = new URL(target, url);
+    const route = routeOf(decodeURIComponent(parsed.pathname));
+    if (route.kind === 'none' || !isInstalled(route)) {
+      // As the real server answers where no API is, which need not be JSON.
+      response.writeHead(404, { 'content-type': 'text/plain; charset=utf-8' });
+      response.end('404 page not found\n');
+      return;
+    }
+    switch (route.kind) {
+      case 'discovery':
+        sendJson(response, 200, route.document);
+        return;
+      case 'issuer':
+        if (route.document === 'keys') sendJson(response, 200, await tokens.keys(), keySetType);
+        else sendJson(response, 200, describeIssuer());
+        return;
+      case 'token_request':
+      case 'self_review':
+        await serveReview(route, method, request, response);
+        return;
+      case 'object':
+        await serveObject(route, method, request, response);
+        return;
+      case 'collection':
+        if (method === 'GET') serveCollection(route, parsed.searchParams, response);
+        else await serveCreate(route, method, request, response);
+    }
+  }
+
+  /** What is made for its answer and kept nowhere. */
+  async function serveReview(
+    route: Extract<FakeRoute, { kind: 'token_request' | 'self_review' }>,
+    method: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    const body = await readBody(request);
+    if (method !== 'POST') {
+      refuse(response, notAllowed);
+    } else if (route.kind === 'self_review') {
+      sendJson(response, 201, reviewUser(user, clock.wallMs()));
+    } else {
+      const answer = await tokens.answer(route, body, faults.maxTokenSec);
+      if (answer.ok) sendJson(response, 201, answer.review);
+      else refuse(response, answer);
+    }
+  }
+
+  function isInstalled(route: FakeRoute): boolean {
+    return route.kind === 'collection' || route.kind === 'object'
+      ? !faults.notInstalled.has(route.resource.plural)
+      : true;
+  }
+
+  function serveCollection(
+    { resource, namespace }: Extract<FakeRoute, { kind: 'collection' }>,
+    query: URLSearchParams,
+    response: ServerResponse,
+  ): void {
+    const selector = selectorOf(resource, namespace, query);
+    if (!selector.ok) {
+      refuse(response, badRequest(selector.message));
+      return;
+    }
+    if (isTrue(query.get('watch'))) serveWatch(resource, selector.matches, query, response);
+    else serveList(resource, selector.matches, query, response);
+  }
+
+  function serveList(
+    resource: FakeResource,
+    matches: (object: FakeObject) => boolean,
+    query: URLSearchParams,
+    response: ServerResponse,
+  ): void {
+    const token = query.get('continue') ?? '';
+    const version = query.get('resourceVersion') ?? '';
+    const problem = findListProblem(token, version, query.get('limit') ?? '');
+    if (problem !== undefined) {
+      refuse(response, badRequest(problem));
+      return;
+    }
+    if (Number(version) > store.version) {
+      response.setHeader('retry-after', '1');
+      refuse(response, tooLargeVersion(version, store.version));
+      return;
+    }
+    const snapshot: Snapshot | undefined =
+      token === ''
+        ? { version: store.version, items: store.list(resource).filter(matches) }
+        : snapshots.get(token);
+    if (snapshot === undefined || snapshot.version < store.oldestVersion) {
+      refuse(response, expiredContinue);
+      return;
+    }
+    // A list from memory (`resourceVersion=0`) is not paged, as in the real server.
+    const asked = version === '0' ? 0 : Number(query.get('limit') ?? '0');
+    const limit = asked > 0 ? asked : Infinity;
+    const rest = snapshot.items.slice(limit);
+    const metadata: Record<string, unknown> = { resourceVersion: String(snapshot.version) };
+    if (rest.length > 0) {
+      const next = `${snapshot.version}-${snapshots.size}-${rest.length}-${resource.plural}`;
+      if (snapshots.size >= maxSnapshots) snapshots.clear();
+      snapshots.set(next, { version: snapshot.version, items: rest });
+      metadata['continue'] = next;
+      // The real server does not count what a selector would leave.
+      if (!isSelection(query)) metadata['remainingItemCount'] = rest.length;
+    }
+    sendJson(response, 200, {
+      kind: `${resource.kind}List`,
+      apiVersion: apiVersionOf(resource),
+      metadata,
+      items: snapshot.items.slice(0, limit),
+    });
+  }
+
+  function serveWatch(
+    resource: FakeResource,
+    matches: (object: FakeObject) => boolean,
+    query: URLSearchParams,
+    response: ServerResponse,
+  ): void {
+    const text = query.get('resourceVersion') ?? '';
+    if (!/^\d*$/.test(text)) {
+      // Not a 400, in the real server either.
+      refuse(response, { status: 500, message: unparsableVersion(text) });
+      return;
+    }
+    const from = text === '' || text === '0' ? undefined : Number(text);
+    const changes = from === undefined ? [] : store.since(from);
+    if (changes === undefined) {
+      serveGone(text, response);
+      return;
+    }
+    const timeoutSec = Number(query.get('timeoutSeconds') ?? '0');
+    const watch = openFakeWatch(
+      {
+        response,
+        store,
+        resource,
+        matches,
+        from,
+        marksInitialEvents: isTrue(query.get('sendInitialEvents')),
+        bookmarkEveryMs: isTrue(query.get('allowWatchBookmarks')) ? bookmarkEveryMs : undefined,
+        timeoutMs: (timeoutSec > 0 ? timeoutSec : 1800) * 1000,
+        clock,
+        faults,
+        onEnd: (ended) => {
+          watches.delete(ended);
+        },
+      },
+      changes,
+    );
+    // A planned cut can have ended it among its first events.
+    if (!watch.ended) watches.add(watch);
+  }
+
+  function serveGone(version: string, response: ServerResponse): void {
+    const gone = failure(410, `too old resource version: ${version} (${store.oldestVersion})`);
+    if (faults.goneByStatus) {
+      refuse(response, gone);
+      return;
+    }
+    const object = renderRefusal(gone);
+    response.writeHead(200, { 'content-type': 'application/json' });
+    response.end(`${JSON.stringify({ type: 'ERROR', object })}\n`);
+  }
+
+  async function serveObject(
+    route: Extract<FakeRoute, { kind: 'object' }>,
+    method: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    const { resource, namespace, name } = route;
+    const ref: FakeRef = { kind: resource.kind, namespace, name };
+    switch (method) {
+      case 'GET': {
+        const object = store.get(ref);
+        if (object === undefined) refuse(response, notFound(resource, name));
+        else sendJson(response, 200, object);
+        return;
+      }
+      case 'DELETE':
+        sendWrite(response, 200, store.delete(ref));
+        return;
+      case 'PUT': {
+        const body = await readBody(request);
+        const problem = findBodyProblem(body, resource);
+        if (problem !== undefined) refuse(response, problem);
+        else sendWrite(response, 200, store.replace(placed(body, resource, namespace, name)));
+        return;
+      }
+      case 'PATCH': {
+        const type = request.headers['content-type'] ?? '';
+        // kubectl sends strategic patches for built-in types; without lists they are merge patches.
+        if (!/^application\/(strategic-)?merge-patch\+json/.test(type)) {
+          refuse(response, wrongPatchType());
+          return;
+        }
+        sendWrite(response, 200, store.patch(ref, await readBody(request)));
+        return;
+      }
+      default:
+        refuse(response, notAllowed);
+    }
+  }
+
+  async function serveCreate(
+    { resource, namespace }: Extract<FakeRoute, { kind: 'collection' }>,
+    method: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    if (method !== 'POST') {
+      refuse(response, notAllowed);
+      return;
+    }
+    const body = await readBody(request);
+    const problem = findBodyProblem(body, resource);
+    if (problem !== undefined) refuse(response, problem);
+    else sendWrite(response, 201, store.create(placed(body, resource, namespace, undefined)));
+  }
+
+  function kubeconfig(): string {
+    const token = faults.requiredToken;
+    const trust =
+      tls === undefined
+        ? 'insecure-skip-tls-verify: true'
+        : `certificate-authority-data: ${Buffer.from(tls.cert).toString('base64')}`;
+    return [
+      'apiVersion: v1',
+      'kind: Config',
+      'clusters:',
+      '- name: lab',
+      '  cluster:',
+      `    server: ${url}`,
+      `    ${trust}`,
+      'users:',
+      '- name: lab',
+      token === undefined ? '  user: {}' : `  user: { token: ${JSON.stringify(token)} }`,
+      'contexts:',
+      '- name: lab',
+      '  context: { cluster: lab, user: lab }',
+      'current-context: lab',
+      '',
+    ].join('\n');
+  }
+
+  return {
+    url,
+    host,
+    port,
+    store,
+    faults,
+    requests,
+    get user() {
+      return user;
+    },
+    set user(next) {
+      user = next;
+    },
+    signingKeys: () => tokens.keys(),
+    get connections() {
+      return sockets.size;
+    },
+    kubeconfig,
+    apply: (object) => written(store.apply(object)),
+    patch: (ref, mergePatch) => written(store.patch(ref, mergePatch)),
+    delete: (ref) => store.delete(ref).ok,
+    get: (ref) => store.get(ref),
+    compact: () => {
+      store.compact();
+    },
+    watches: (plural) =>
+      [...watches].filter((watch) => plural === undefined || watch.plural === plural).length,
+    closeWatches() {
+      for (const watch of [...watches]) watch.close();
+    },
+    injectIntoWatches(text) {
+      for (const watch of [...watches]) watch.inject(text);
+    },
+    goSilent() {
+      for (const watch of watches) watch.mute();
+    },
+    cutConnections() {
+      for (const socket of sockets) socket.destroy();
+    },
+    async [Symbol.asyncDispose]() {
+      const { promise: closed, resolve: done } = Promise.withResolvers<undefined>();
+      server.close(() => {
+        done(undefined);
+      });
+      for (const socket of sockets) socket.destroy();
+      await closed;
+    },
+  };
+}
+
+interface Snapshot {
+  readonly version: number;
+  readonly items: readonly FakeObject[];
+}
+
+function selectorOf(
+  resource: FakeResource,
+  namespace: string,
+  query: URLSearchParams,
+): SelectorResult {
+  const fields = parseFieldSelector(query.get('fieldSelector') ?? '', resource);
+  if (!fields.ok) return fields;
+  const labels = parseLabelSelector(query.get('labelSelector') ?? '');
+  if (!labels.ok) return labels;
+  return {
+    ok: true,
+    matches: (object) =>
+      (namespace === '' || object.metadata.namespace === namespace) &&
+      fields.matches(object) &&
+      labels.matches(object),
+  };
+}
+
+function isTrue(value: string | null): boolean {
+  return value === 'true' || value === '1';
+}
+
+function isSelection(query: URLSearchParams): boolean {
+  return ['fieldSelector', 'labelSelector'].some((name) => (query.get(name) ?? '') !== '');
+}
+
+/** What is wrong with the parameters of a list, or undefined. */
+function findListProblem(token: string, version: string, limit: string): string | undefined {
+  if (!/^-?\d*$/.test(limit)) return `strconv.ParseInt: parsing "${limit}": invalid syntax`;
+  if (token !== '' && version !== '') {
+    return 'specifying resource version is not allowed when using continue';
+  }
+  if (token !== '' && !/^\d+-\d+-\d+-[a-z]+$/.test(token)) {
+    return 'invalid continue token: continue key is not valid: illegal base64 data';
+  }
+  return /^\d*$/.test(version)
+    ? undefined
+    : `invalid resource version: ${unparsableVersion(version)}`;
+}
+
+function unparsableVersion(text: string): string {
+  return `resourceVersion: Invalid value: "${text}": strconv.ParseUint: parsing "${text}": invalid syntax`;
+}
+
+/** Only the built-in types know their kind without being told. */
+function findBodyProblem(body: unknown, { group, kind }: FakeResource): Refusal | undefined {
+  const object = asRecord(body);
+  if (object === undefined)
+    return unrecognized(kind, "couldn't get version/kind; json parse error");
+  if (group === '' || stringAt(object, 'kind') !== '') return undefined;
+  return unrecognized(kind, "Object 'Kind' is missing");
+}
+
+/** The body as an object of this path, with what the path says filled in. */
+function placed(
+  body: unknown,
+  resource: FakeResource,
+  namespace: string,
+  name: string | undefined,
+): unknown {
+  if (typeof body !== 'object' || body === null) return body;
+  const metadata = 'metadata' in body && typeof body.metadata === 'object' ? body.metadata : {};
+  return {
+    apiVersion: apiVersionOf(resource),
+    kind: resource.kind,
+    ...body,
+    metadata: {
+      ...metadata,
+      ...(namespace === '' ? {} : { namespace }),
+      ...(name === undefined ? {} : { name }),
+    },
+  };
+}
+
+async function readBody(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > maxBodyBytes) return undefined;
+    chunks.push(chunk);
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+function written(result: WriteResult): FakeObject {
+  if (result.ok) return result.object;
+  throw new TypeError(result.message);
+}
+
+function sendWrite(response: ServerResponse, status: number, result: WriteResult): void {
+  if (result.ok) sendJson(response, status, result.object);
+  else refuse(response, result);
+}
+
+function refuse(response: ServerResponse, refusal: Refusal): void {
+  sendJson(response, refusal.status, renderRefusal(refusal));
+}
+
+function sendJson(
+  response: ServerResponse,
+  status: number,
+  body: unknown,
+  contentType = 'application/json',
+): void {
+  const text = JSON.stringify(body);
+  response.writeHead(status, {
+    'content-type': contentType,
+    'content-length': Buffer.byteLength(text),
+  });
+  response.end(text);
+}

@@ -1,0 +1,250 @@
+/**
+ * The fake Kubernetes API's objects: one version counter over all of them, a bounded history to
+ * resume watches from, and listeners. It does no I/O.
+ */
+import { randomUUID } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
+import type { Clock } from '../../../src/cache/clock.ts';
+import { asRecord, stringAt, type JsonRecord } from '../../../src/nmi/base/json-value.ts';
+import { alreadyExists, badRequest, conflict, notFound, type Refusal } from './refusals.ts';
+import {
+  apiVersionOf,
+  resourceOfKind,
+  type FakeObject,
+  type FakeRef,
+  type FakeResource,
+} from './resources.ts';
+
+/** One write. `previous` is absent for a creation, `current` for a deletion. */
+export interface FakeChange {
+  readonly resource: FakeResource;
+  readonly version: number;
+  readonly previous: FakeObject | undefined;
+  readonly current: FakeObject | undefined;
+}
+
+export type WriteResult =
+  { readonly ok: true; readonly object: FakeObject } | ({ readonly ok: false } & Refusal);
+
+export interface FakeKubeStore {
+  /** Version of the newest write. */
+  readonly version: number;
+  /** Fails with 409 when the object exists. */
+  create(object: unknown): WriteResult;
+  /** Fails with 404 when it does not exist, with 409 when a given resourceVersion is not the stored one. */
+  replace(object: unknown): WriteResult;
+  /** Creates or replaces; an existing uid and creation time stay. */
+  apply(object: unknown): WriteResult;
+  /** JSON merge patch (RFC 7396). */
+  patch(ref: FakeRef, patch: unknown): WriteResult;
+  delete(ref: FakeRef): WriteResult;
+  get(ref: FakeRef): FakeObject | undefined;
+  /** In the order of namespace and name. */
+  list(resource: FakeResource): readonly FakeObject[];
+  /**
+   * Changes after `version`, or `undefined` when they are no longer all known. A version that is
+   * still to come has none.
+   */
+  since(version: number): readonly FakeChange[] | undefined;
+  subscribe(listener: (change: FakeChange) => void): () => void;
+  /** Forgets the history. The version moves on, as it would by writes elsewhere in the cluster. */
+  compact(): void;
+  /** The oldest version a watch can resume from. */
+  readonly oldestVersion: number;
+}
+
+const historyLimit = 10_000;
+
+export function createFakeKubeStore(clock: Clock): FakeKubeStore {
+  const objects = new Map<string, FakeObject>();
+  const listeners = new Set<(change: FakeChange) => void>();
+  let history: FakeChange[] = [];
+  let version = 1;
+  let oldestVersion = 1;
+
+  function commit(
+    resource: FakeResource,
+    previous: FakeObject | undefined,
+    current: FakeObject | undefined,
+  ): void {
+    const change = { resource, version, previous, current };
+    history.push(change);
+    if (history.length > 2 * historyLimit) {
+      history = history.slice(-historyLimit);
+      oldestVersion = (history[0]?.version ?? version) - 1;
+    }
+    for (const listener of [...listeners]) listener(change);
+  }
+
+  function write(
+    input: unknown,
+    check: (previous: FakeObject | undefined, draft: Draft) => WriteResult | undefined,
+  ): WriteResult {
+    const draft = draftOf(input);
+    if (typeof draft === 'string') return invalid(draft);
+    const key = keyOf(draft.resource, draft.namespace, draft.object.metadata.name);
+    const previous = objects.get(key);
+    const refused = check(previous, draft);
+    if (refused !== undefined) return refused;
+    const completed = complete(draft, previous, clock);
+    if (previous !== undefined && isDeepStrictEqual(completed, previous)) {
+      // A write that changes nothing makes no version and no event.
+      return { ok: true, object: previous };
+    }
+    version += 1;
+    const current = withVersion(completed, version);
+    objects.set(key, current);
+    commit(draft.resource, previous, current);
+    return { ok: true, object: current };
+  }
+
+  function find(ref: FakeRef): { readonly key: string; readonly resource: FakeResource } {
+    const resource = resourceOfKind(ref.kind);
+    if (resource === undefined) throw new TypeError(`unknown kind ${ref.kind}`);
+    return { key: keyOf(resource, ref.namespace ?? 'default', ref.name), resource };
+  }
+
+  return {
+    get version() {
+      return version;
+    },
+    get oldestVersion() {
+      return oldestVersion;
+    },
+    create: (object) =>
+      write(object, (previous, draft) =>
+        previous === undefined
+          ? undefined
+          : refuse(alreadyExists(draft.resource, draft.object.metadata.name)),
+      ),
+    replace: (object) =>
+      write(object, (previous, { object: next, resource }) => {
+        const { name } = next.metadata;
+        if (previous === undefined) return refuse(notFound(resource, name));
+        const expected = next.metadata.resourceVersion ?? '';
+        return expected === '' || expected === previous.metadata.resourceVersion
+          ? undefined
+          : refuse(conflict(resource, name));
+      }),
+    apply: (object) => write(object, () => undefined),
+    patch(ref, patch) {
+      const { key, resource } = find(ref);
+      const previous = objects.get(key);
+      if (previous === undefined) return refuse(notFound(resource, ref.name));
+      return write(mergePatch(previous, patch), (_previous, { object: next }) => {
+        const { name } = next.metadata;
+        if (next.kind !== previous.kind) return invalid('a patch cannot change the kind');
+        if (name === ref.name) return undefined;
+        const message = `the name of the object (${name}) does not match the name on the URL (${ref.name})`;
+        return refuse(badRequest(message));
+      });
+    },
+    delete(ref) {
+      const { key, resource } = find(ref);
+      const previous = objects.get(key);
+      if (previous === undefined) return refuse(notFound(resource, ref.name));
+      objects.delete(key);
+      version += 1;
+      commit(resource, previous, undefined);
+      return { ok: true, object: previous };
+    },
+    get: (ref) => objects.get(find(ref).key),
+    list(resource) {
+      const prefix = `${resource.plural}.${resource.group}/`;
+      return [...objects]
+        .filter(([key]) => key.startsWith(prefix))
+        .toSorted(([one], [other]) => (one < other ? -1 : 1))
+        .map(([, object]) => object);
+    },
+    since(from) {
+      if (from < oldestVersion) return undefined;
+      return history.filter((change) => change.version > from);
+    },
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => {
+        listeners.delete(listener);
+      };
+    },
+    compact() {
+      version += 1;
+      history = [];
+      oldestVersion = version;
+    },
+  };
+}
+
+/** The object with another resourceVersion; what a deletion event carries. */
+export function withVersion(object: FakeObject, version: number): FakeObject {
+  return { ...object, metadata: { ...object.metadata, resourceVersion: String(version) } };
+}
+
+interface Draft {
+  readonly resource: FakeResource;
+  readonly namespace: string;
+  readonly object: FakeObject;
+}
+
+/** A copy of the input with its type found, or what is wrong with it. */
+function draftOf(input: unknown): Draft | string {
+  const object: unknown = structuredClone(input);
+  const record = asRecord(object);
+  if (record === undefined) return 'the body is not an object';
+  const kind = stringAt(record, 'kind');
+  const apiVersion = stringAt(record, 'apiVersion');
+  const resource = resourceOfKind(kind);
+  if (resource === undefined || apiVersion !== apiVersionOf(resource)) {
+    return `no matches for kind "${kind}" in version "${apiVersion}"`;
+  }
+  if (!isNamed(record)) return 'metadata.name: Required value';
+  const namespace = resource.namespaced ? (record.metadata.namespace ?? 'default') : '';
+  return { resource, namespace, object: record };
+}
+
+/** The rest of an object's shape is as its author wrote it, wrong types included. */
+function isNamed(record: JsonRecord): record is FakeObject {
+  return stringAt(asRecord(record['metadata']), 'name') !== '';
+}
+
+function complete(draft: Draft, previous: FakeObject | undefined, clock: Clock): FakeObject {
+  const { metadata } = draft.object;
+  const stored = previous?.metadata;
+  return {
+    ...draft.object,
+    metadata: {
+      ...metadata,
+      ...(draft.namespace === '' ? {} : { namespace: draft.namespace }),
+      uid: stored?.uid ?? metadata.uid ?? randomUUID(),
+      creationTimestamp:
+        stored?.creationTimestamp ??
+        metadata.creationTimestamp ??
+        new Date(clock.wallMs()).toISOString().replace(/\.\d+Z$/, 'Z'),
+      ...(stored?.resourceVersion === undefined ? {} : { resourceVersion: stored.resourceVersion }),
+    },
+  };
+}
+
+function keyOf(resource: FakeResource, namespace: string, name: string): string {
+  const scope = resource.namespaced ? `${namespace}/` : '';
+  return `${resource.plural}.${resource.group}/${scope}${name}`;
+}
+
+function mergePatch(target: unknown, patch: unknown): unknown {
+  if (typeof patch !== 'object' || patch === null || Array.isArray(patch)) return patch;
+  const base =
+    typeof target === 'object' && target !== null && !Array.isArray(target) ? target : {};
+  const merged = new Map<string, unknown>(Object.entries(base));
+  for (const [key, value] of Object.entries(patch)) {
+    if (value === null) merged.delete(key);
+    else merged.set(key, mergePatch(merged.get(key), value));
+  }
+  return Object.fromEntries(merged);
+}
+
+function refuse(refusal: Refusal): WriteResult {
+  return { ok: false, ...refusal };
+}
+
+function invalid(message: string): WriteResult {
+  return refuse({ status: 422, reason: 'Invalid', message });
+}

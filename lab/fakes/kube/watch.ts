@@ -1,0 +1,191 @@
+/** One watch connection of the fake Kubernetes API. */
+import type { ServerResponse } from 'node:http';
+import type { Clock } from '../../../src/cache/clock.ts';
+import type { FaultPlan } from './faults.ts';
+import { apiVersionOf, type FakeObject, type FakeResource } from './resources.ts';
+import type { Matches } from './selectors.ts';
+import { withVersion, type FakeChange, type FakeKubeStore } from './store.ts';
+
+export interface FakeWatch {
+  readonly plural: string;
+  /** The stream was ended by either side. */
+  readonly ended: boolean;
+  /** Ends the stream in good order, without a last bookmark. */
+  close(): void;
+  /** Sends nothing more, and does not close either. */
+  mute(): void;
+  /** Writes raw bytes into the stream. */
+  inject(text: string): void;
+}
+
+export interface FakeWatchOptions {
+  readonly response: ServerResponse;
+  readonly store: FakeKubeStore;
+  readonly resource: FakeResource;
+  readonly matches: Matches;
+  /** Events after this version; `undefined` begins with everything there is. */
+  readonly from: number | undefined;
+  /** A bookmark marks the end of what there was. */
+  readonly marksInitialEvents: boolean;
+  readonly bookmarkEveryMs: number | undefined;
+  readonly timeoutMs: number;
+  readonly clock: Clock;
+  readonly faults: FaultPlan;
+  readonly onEnd: (watch: FakeWatch) => void;
+}
+
+interface WatchFrame {
+  readonly type: 'ADDED' | 'MODIFIED' | 'DELETED' | 'BOOKMARK';
+  readonly object: unknown;
+}
+
+/**
+ * What a watch with this selector is told of a change: an object that stops matching is deleted for
+ * it, one that starts to match is added. A deletion carries the last object that matched, with the
+ * version of the change.
+ */
+function frameOf(change: FakeChange, matches: Matches): WatchFrame | undefined {
+  const { previous, current, version } = change;
+  const before = previous !== undefined && matches(previous);
+  if (current !== undefined && matches(current)) {
+    return { type: before ? 'MODIFIED' : 'ADDED', object: current };
+  }
+  return before ? { type: 'DELETED', object: withVersion(previous, version) } : undefined;
+}
+
+/** `changes` are those after `from`; the caller has found that they are still known. */
+export function openFakeWatch(
+  options: FakeWatchOptions,
+  changes: readonly FakeChange[],
+): FakeWatch {
+  const { response, store, resource, matches, clock, faults } = options;
+  const queue: { readonly dueMs: number; readonly text: string }[] = [];
+  const timers = new Set<() => void>();
+  let cutAfterBytes = faults.takeCut();
+  let muted = false;
+  let draining = false;
+  let ended = false;
+
+  function later(delayMs: number, work: () => void): void {
+    if (ended) return;
+    const disarm = clock.schedule(delayMs, () => {
+      timers.delete(disarm);
+      work();
+    });
+    timers.add(disarm);
+  }
+
+  function send(frame: WatchFrame): void {
+    queue.push({
+      dueMs: clock.monotonicMs() + faults.delayEventsMs,
+      text: `${JSON.stringify(frame)}\n`,
+    });
+    if (!draining) drain();
+  }
+
+  /** In order, whatever the delays: a bookmark must not overtake an event. */
+  function drain(): void {
+    draining = false;
+    for (let head = queue[0]; head !== undefined; head = queue[0]) {
+      const waitMs = head.dueMs - clock.monotonicMs();
+      if (waitMs > 0) {
+        draining = true;
+        later(waitMs, drain);
+        return;
+      }
+      queue.shift();
+      write(head.text);
+    }
+  }
+
+  function write(text: string): void {
+    if (muted || ended) return;
+    const bytes = Buffer.from(text);
+    if (cutAfterBytes === undefined || bytes.length < cutAfterBytes) {
+      if (cutAfterBytes !== undefined) cutAfterBytes -= bytes.length;
+      response.write(bytes);
+      return;
+    }
+    const { socket } = response;
+    const part = bytes.subarray(0, cutAfterBytes);
+    end();
+    // Not before the kernel has the bytes: destroySoon() here would drop them.
+    response.write(part, () => socket?.destroy());
+  }
+
+  function bookmark(metadata: object = {}): void {
+    // To a client that is ahead, the real server says nothing at all.
+    if (store.version < (options.from ?? 0)) return;
+    const object: Partial<FakeObject> = {
+      kind: resource.kind,
+      apiVersion: apiVersionOf(resource),
+    };
+    send({
+      type: 'BOOKMARK',
+      object: { ...object, metadata: { resourceVersion: String(store.version), ...metadata } },
+    });
+  }
+
+  function repeatBookmark(everyMs: number): void {
+    later(everyMs, () => {
+      bookmark();
+      repeatBookmark(everyMs);
+    });
+  }
+
+  function end(): void {
+    if (ended) return;
+    ended = true;
+    unsubscribe();
+    for (const disarm of timers) disarm();
+    timers.clear();
+    options.onEnd(self);
+  }
+
+  function close(): void {
+    if (ended || muted) return;
+    end();
+    response.end();
+  }
+
+  const self: FakeWatch = {
+    plural: resource.plural,
+    get ended() {
+      return ended;
+    },
+    close,
+    mute() {
+      muted = true;
+    },
+    inject: write,
+  };
+
+  const unsubscribe = store.subscribe((change) => {
+    if (change.resource !== resource || change.version <= (options.from ?? 0)) return;
+    const frame = frameOf(change, matches);
+    if (frame !== undefined) send(frame);
+  });
+  response.on('close', end);
+  response.writeHead(200, { 'content-type': 'application/json' });
+  response.flushHeaders();
+
+  if (options.from === undefined) {
+    for (const object of store.list(resource)) {
+      if (matches(object)) send({ type: 'ADDED', object });
+    }
+  }
+  if (options.marksInitialEvents) {
+    bookmark({ annotations: { 'k8s.io/initial-events-end': 'true' } });
+  }
+  for (const change of changes) {
+    const frame = change.resource === resource ? frameOf(change, matches) : undefined;
+    if (frame !== undefined) send(frame);
+  }
+  if (options.bookmarkEveryMs !== undefined) repeatBookmark(options.bookmarkEveryMs);
+  later(options.timeoutMs, () => {
+    if (options.bookmarkEveryMs !== undefined && faults.delayEventsMs === 0) bookmark();
+    close();
+  });
+
+  return self;
+}

@@ -1,0 +1,128 @@
+/** A load from one pod: workers that ask as fast as they are answered, counted where they run. */
+import { findTokenIdentity } from '../fakes/token.ts';
+import type {
+  PodAnswer,
+  PodLoad,
+  PodLoadCount,
+  PodLoadReport,
+  PodRequest,
+} from './pod-protocol.ts';
+
+/** After a refused connection, so that a closed port is not asked a hundred thousand times. */
+const failurePauseMs = 2;
+/** Latencies beyond this many are counted and not kept. */
+const maxSamples = 500_000;
+
+let loadNumber = 0;
+
+/** Ends `timeoutMs` after `durationMs` at the latest: requests under way are waited for. */
+export async function runLoad(
+  load: PodLoad,
+  request: (wanted: PodRequest) => Promise<PodAnswer>,
+  closeConnection: (name: string) => void,
+): Promise<PodLoadReport> {
+  loadNumber += 1;
+  const prefix = `load-${String(loadNumber)}`;
+  const tally = createTally();
+  const startMs = performance.now();
+  const endMs = startMs + load.durationMs;
+  let turn = 0;
+
+  const work = async (worker: number): Promise<void> => {
+    const connection = load.newConnectionPerRequest ? 'new' : `${prefix}-${String(worker)}`;
+    while (performance.now() < endMs) {
+      const at = turn % load.targets.length;
+      turn += 1;
+      const target = load.targets[at];
+      if (target === undefined) return;
+      const answer = await request({
+        method: 'GET',
+        target: target.target,
+        headers: target.headers,
+        connection,
+        timeoutMs: load.timeoutMs,
+        ...(load.host === undefined ? {} : { host: load.host }),
+        ...(load.port === undefined ? {} : { port: load.port }),
+      });
+      tally.add(at, answer);
+      if (answer.outcome === 'failed') await pause(failurePauseMs);
+    }
+    if (!load.newConnectionPerRequest) closeConnection(connection);
+  };
+
+  await Promise.all(Array.from({ length: load.concurrency }, (_, worker) => work(worker)));
+  return tally.report(startMs, performance.now());
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+}
+
+interface Tally {
+  add(target: number, answer: PodAnswer): void;
+  report(startMs: number, endMs: number): PodLoadReport;
+}
+
+function createTally(): Tally {
+  const counts = new Map<string, { -readonly [K in keyof PodLoadCount]: PodLoadCount[K] }>();
+  const latencies: number[] = [];
+  let requests = 0;
+  let successes = 0;
+  let lastSuccessAtMs: number | undefined;
+  let firstSuccessAtMs: number | undefined;
+  let maxGapMs = 0;
+
+  const addSuccess = (atMs: number): void => {
+    successes += 1;
+    firstSuccessAtMs ??= atMs;
+    if (lastSuccessAtMs !== undefined) maxGapMs = Math.max(maxGapMs, atMs - lastSuccessAtMs);
+    lastSuccessAtMs = atMs;
+  };
+
+  return {
+    add: (target, answer) => {
+      requests += 1;
+      const answered = answer.outcome === 'answered';
+      const outcome = answered ? String(answer.status) : answer.error;
+      const identity = answered ? findTokenIdentity(answer.body) : undefined;
+      const key = JSON.stringify([target, outcome, identity]);
+      const row = counts.get(key) ?? {
+        target,
+        outcome,
+        count: 0,
+        ...(identity === undefined ? {} : { identity }),
+      };
+      row.count += 1;
+      counts.set(key, row);
+      if (answered && latencies.length < maxSamples) latencies.push(answer.durationMs);
+      if (answered && answer.status === 200) addSuccess(performance.now());
+    },
+    report: (startMs, endMs) => {
+      latencies.sort((a, b) => a - b);
+      const edgeGapMs = Math.max(
+        (firstSuccessAtMs ?? endMs) - startMs,
+        endMs - (lastSuccessAtMs ?? startMs),
+      );
+      return {
+        counts: [...counts.values()],
+        requests,
+        successes,
+        latencyMs: {
+          p50: percentile(latencies, 0.5),
+          p90: percentile(latencies, 0.9),
+          p99: percentile(latencies, 0.99),
+          max: latencies.at(-1) ?? 0,
+        },
+        maxGapMs: Math.max(maxGapMs, edgeGapMs),
+        elapsedMs: endMs - startMs,
+      };
+    },
+  };
+}
+
+/** Nearest rank. */
+function percentile(sorted: readonly number[], fraction: number): number {
+  return sorted[Math.max(0, Math.ceil(sorted.length * fraction) - 1)] ?? 0;
+}

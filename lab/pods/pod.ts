@@ -1,0 +1,174 @@
+/** A pod of the lab: a Kubernetes object, an address, and a client that asks from there. */
+import { parseRecord } from '../../src/nmi/base/json-value.ts';
+import { LabError } from '../fabric/lab-error.ts';
+import { decodeLabToken } from '../fakes/token.ts';
+import type { PodClient } from './pod-client.ts';
+import type { PodAnswer, PodLoad, PodLoadReport, PodRequest } from './pod-protocol.ts';
+
+export interface PodReply {
+  /** 0 when no answer came; then `failure` says why. */
+  readonly status: number;
+  readonly failure: string | undefined;
+  readonly text: string;
+  readonly headers: ReadonlyMap<string, string>;
+  /** The parsed body; empty when it is not a JSON object. */
+  readonly body: Readonly<Record<string, unknown>>;
+  /** Lab name of the identity whose token came; `node` for the node's own. */
+  readonly identity: string | undefined;
+  readonly durationMs: number;
+  /** It came on a connection that was there before. */
+  readonly wasReused: boolean;
+}
+
+export interface AskOptions {
+  /** Further query text, as `client_id=…`. */
+  readonly query?: string;
+  readonly resource?: string;
+  /** The whole request target instead of the token path. */
+  readonly target?: string;
+  readonly method?: string;
+  /** Default `Metadata: true`. */
+  readonly headers?: readonly string[];
+  /** Name of a kept-alive connection; default a new one. */
+  readonly connection?: string;
+  readonly body?: string;
+  readonly timeoutMs?: number;
+  /** Dialled in place of the metadata address. */
+  readonly host?: string;
+  /** The address to dial from. */
+  readonly from?: string;
+}
+
+export interface LabPodOptions {
+  readonly namespace: string;
+  readonly name: string;
+  readonly ip: string;
+  readonly uid: string;
+  readonly client: PodClient;
+  /** Told of every token the pod got. */
+  readonly onIdentity: (identity: string, count: number) => void;
+  readonly tell: (line: string) => void;
+}
+
+export const tokenPath = '/metadata/identity/oauth2/token';
+export const vaultResource = 'https://vault.azure.net';
+const metadataHeader = ['Metadata', 'true'] as const;
+
+export class LabPod implements AsyncDisposable {
+  readonly namespace: string;
+  readonly name: string;
+  readonly ip: string;
+  readonly uid: string;
+  readonly client: PodClient;
+  readonly #options: LabPodOptions;
+
+  constructor(options: LabPodOptions) {
+    this.namespace = options.namespace;
+    this.name = options.name;
+    this.ip = options.ip;
+    this.uid = options.uid;
+    this.client = options.client;
+    this.#options = options;
+  }
+
+  /** One request, told and counted. Never rejects for what came or did not come. */
+  async ask(options: AskOptions = {}): Promise<PodReply> {
+    const target = options.target ?? tokenTarget(options);
+    const answer = await this.#request({
+      method: options.method ?? 'GET',
+      target,
+      headers: options.headers ?? metadataHeader,
+      connection: options.connection ?? 'new',
+      timeoutMs: options.timeoutMs ?? 10_000,
+      ...(options.body === undefined ? {} : { body: options.body }),
+      ...(options.host === undefined ? {} : { host: options.host }),
+      ...(options.from === undefined ? {} : { from: options.from }),
+    });
+    const reply: PodReply =
+      answer.outcome === 'failed'
+        ? {
+            ...{ status: 0, failure: answer.error, text: '', headers: new Map(), body: {} },
+            ...{ identity: undefined, durationMs: answer.durationMs, wasReused: false },
+          }
+        : readReply(answer);
+    if (reply.identity !== undefined) this.#options.onIdentity(reply.identity, 1);
+    this.#options.tell(describe(this, options.method ?? 'GET', target, reply));
+    return reply;
+  }
+
+  /** A pod that ends under a request is a failure like any other: nobody may be waiting for it. */
+  async #request(request: PodRequest): Promise<PodAnswer> {
+    const startedAtMs = performance.now();
+    try {
+      return await this.client.request(request);
+    } catch (error) {
+      if (!(error instanceof LabError)) throw error;
+      const durationMs = performance.now() - startedAtMs;
+      return { outcome: 'failed', error: error.code, durationMs };
+    }
+  }
+
+  /** Requests in a loop inside the pod, counted. */
+  async load(load: Partial<PodLoad> & { readonly durationMs: number }): Promise<PodLoadReport> {
+    const report = await this.client.load({
+      targets: [{ target: tokenTarget({}), headers: metadataHeader }],
+      concurrency: 4,
+      newConnectionPerRequest: true,
+      timeoutMs: 10_000,
+      ...load,
+    });
+    for (const { identity, count } of report.counts) {
+      if (identity !== undefined) this.#options.onIdentity(identity, count);
+    }
+    const counts = report.counts.map(
+      ({ outcome, identity, count }) =>
+        `${count} × ${outcome}${identity === undefined ? '' : ` (${identity})`}`,
+    );
+    this.#options.tell(`pod ${this.name}: ${report.requests} requests: ${counts.join(', ')}`);
+    return report;
+  }
+
+  [Symbol.asyncDispose](): PromiseLike<void> {
+    return this.client[Symbol.asyncDispose]();
+  }
+}
+
+/** The token path with the usual query, for one request or for a load. */
+export function tokenTarget(options: Pick<AskOptions, 'query' | 'resource'>): string {
+  const resource = encodeURIComponent(options.resource ?? vaultResource);
+  const extra = options.query === undefined ? '' : `&${options.query}`;
+  return `${tokenPath}?api-version=2018-02-01&resource=${resource}${extra}`;
+}
+
+function readReply(answer: Extract<PodAnswer, { outcome: 'answered' }>): PodReply {
+  const { status, headers, body: text, durationMs, reusedConnection } = answer;
+  // What is no JSON object: the status speaks.
+  const body = parseRecord(text) ?? {};
+  const token = body['access_token'];
+  return {
+    status,
+    failure: undefined,
+    text,
+    headers: new Map(headers.map(([name, value]) => [name.toLowerCase(), value])),
+    body,
+    identity: typeof token === 'string' ? decodeLabToken(token)?.lab_identity : undefined,
+    durationMs,
+    wasReused: reusedConnection,
+  };
+}
+
+function describe(pod: LabPod, method: string, target: string, reply: PodReply): string {
+  const asked = `pod ${pod.namespace}/${pod.name} (${pod.ip}) ${method} ${shorten(target)}`;
+  if (reply.failure !== undefined) return `${asked} → ${reply.failure}`;
+  if (reply.identity !== undefined) return `${asked} → ${reply.status}, identity ${reply.identity}`;
+  const { error_description: description } = reply.body;
+  const said = typeof description === 'string' ? `: ${shorten(description)}` : '';
+  return `${asked} → ${reply.status}${said}`;
+}
+
+function shorten(text: string): string {
+  const plain = text
+    .replace(`${tokenPath}?api-version=2018-02-01&resource=`, 'token?resource=')
+    .replace('https%3A%2F%2F', 'https://');
+  return plain.length > 160 ? `${plain.slice(0, 157)}...` : plain;
+}

@@ -1,0 +1,31 @@
+/** A load that lasts until it is told to stop, for what takes as long as the machine makes it take. */
+import type { LabPod } from './pod.ts';
+import { beside } from './load-verdict.ts';
+import type { PodLoad, PodLoadReport } from './pod-protocol.ts';
+
+const pieceMs = 500;
+/** Two minutes. A scenario that failed does not stop its load; the end of its pod does. */
+const maxPieces = 240;
+
+export interface SteadyLoad {
+  /** @returns what was seen, in pieces of half a second; the last one ends after this call. */
+  stop(): Promise<readonly PodLoadReport[]>;
+}
+
+export function startSteadyLoad(pod: LabPod, load: Partial<PodLoad> = {}): SteadyLoad {
+  const stopped = new AbortController();
+  const run = async (): Promise<readonly PodLoadReport[]> => {
+    const reports: PodLoadReport[] = [];
+    while (!stopped.signal.aborted && reports.length < maxPieces) {
+      reports.push(await pod.load({ ...load, durationMs: pieceMs }));
+    }
+    return reports;
+  };
+  const running = beside(run());
+  return {
+    stop: () => {
+      stopped.abort();
+      return running;
+    },
+  };
+}

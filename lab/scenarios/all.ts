@@ -1,0 +1,54 @@
+/** Every scenario, in the order they run: those with equal flags of the agent side by side. */
+import type { Scenario } from '../world/scenario.ts';
+import { addressModeScenarios } from './node/address-mode.ts';
+import { addressScenarios } from './pods/addresses.ts';
+import { addressStormScenarios } from './pods/address-storm.ts';
+import { agentLifeScenarios } from './node/agent-life.ts';
+import { agentUpgradeScenarios } from './node/agent-upgrade.ts';
+import { changeScenarios } from './pods/changes.ts';
+import { crowdScenarios } from './pods/crowd.ts';
+import { demoScenarios } from './tokens/demo.ts';
+import { entraScenarios } from './tokens/entra.ts';
+import { exceptedDirectScenarios } from './node/excepted-direct.ts';
+import { exceptionScenarios } from './tokens/exceptions.ts';
+import { gonePodScenarios } from './pods/gone-pods.ts';
+import { identityScenarios } from './tokens/identities.ts';
+import { kubeOutageScenarios } from './pods/kube-outage.ts';
+import { lateObjectScenarios } from './pods/late-objects.ts';
+import { nodeSurfaceScenarios } from './node/node-surface.ts';
+import { privilegeSplitScenarios } from './node/privilege-split.ts';
+import { rawFrameScenarios } from './node/raw-frames.ts';
+import { redirectScenarios } from './node/redirect.ts';
+import { selfTestScenarios } from './node/self-test.ts';
+import { strangerScenarios } from './node/strangers.ts';
+import { attestedScenarios } from './pods/attested.ts';
+import { canaryScenarios, upstreamScenarios } from './tokens/upstream.ts';
+import { wireScenarios } from './tokens/wire.ts';
+
+export const scenarios: readonly Scenario[] = [
+  ...identityScenarios,
+  ...exceptionScenarios,
+  ...lateObjectScenarios,
+  ...addressScenarios,
+  ...wireScenarios,
+  ...demoScenarios,
+  ...upstreamScenarios,
+  ...entraScenarios,
+  ...changeScenarios,
+  ...strangerScenarios,
+  ...agentLifeScenarios,
+  ...agentUpgradeScenarios,
+  ...crowdScenarios,
+  ...redirectScenarios,
+  ...attestedScenarios,
+  ...rawFrameScenarios,
+  ...exceptedDirectScenarios,
+  ...gonePodScenarios,
+  ...addressStormScenarios,
+  ...selfTestScenarios,
+  ...privilegeSplitScenarios,
+  ...addressModeScenarios,
+  ...nodeSurfaceScenarios,
+  ...kubeOutageScenarios,
+  ...canaryScenarios,
+];

@@ -1,0 +1,56 @@
+/** A node without a metadata service of its own, whose agent holds the metadata address itself. */
+import assert from 'node:assert/strict';
+import { createEntraApplication } from '../../fakes/entra/applications.ts';
+import { addApplication, addSecret } from '../../world/entra-objects.ts';
+import { makeBare } from '../../world/node-view.ts';
+import { assertRefused, assertToken, assertUntouched } from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+
+const probePort = 8096;
+
+const addressMode: Scenario = {
+  name: 'address-mode',
+  title: 'Where the node holds the address itself, pods get tokens of types 1 to 3 and no others.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    const value = 'secret-of-the-edge';
+    addSecret(world, 'edge', { clientSecret: value });
+    const application = createEntraApplication('edge', { secrets: [{ value }] });
+    addApplication(world, application, { type: 1, clientPassword: { name: 'edge' } });
+    const assigned = world.bind('assigned', 'edge');
+    world.addException('addon', { addon: 'yes' });
+    await makeBare(world);
+    await using agent = world.ground.openAgent(probePort);
+    const flags = [
+      ...[...world.ground.agentFlags, '--redirect=address'],
+      ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],
+    ];
+    // The lab's node has a metadata service, as every node in Azure.
+    await assert.rejects(agent.start(flags), /this node has a metadata service/);
+    await agent.start([...flags, '--force-address']);
+    try {
+      const pod = await world.addPod({ name: 'app', binding: 'edge' });
+      const addon = await world.addPod({ name: 'addon', labels: { addon: 'yes' } });
+      assertToken(await pod.ask({ query: `client_id=${application.clientId}` }), 'edge');
+      const says =
+        /AzureIdentity default\/assigned .* has the type 0, and this node has no metadata/;
+      const query = `client_id=${assigned.clientId}`;
+      assertRefused(await pod.ask({ query }), { status: 400, says });
+      assertRefused(await addon.ask(), { status: 400, says: /this node has no metadata service/ });
+      const instance = '/metadata/instance?api-version=2021-02-01';
+      assertRefused(await pod.ask({ target: instance }), {
+        status: 404,
+        says: /no instance metadata/,
+      });
+      await agent.kill();
+      assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
+      assertUntouched(world);
+    } finally {
+      await world.ground.runInNode('ip', ['link', 'del', 'nmi0']);
+    }
+    return 'refused in front of a real service; forced, it serves type 1 and refuses type 0';
+  },
+};
+
+export const addressModeScenarios: readonly Scenario[] = [addressMode];

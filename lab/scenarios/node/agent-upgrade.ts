@@ -1,0 +1,84 @@
+/** Another version of the agent takes the place of the one before, several times, while pods ask. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
+import { installPrograms } from '../../../src/redirect/ebpf/programs.ts';
+import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
+import { readPrograms } from '../../../src/redirect/native/native-files.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { absentAgent, judgeLoad, longestGapMs } from '../../pods/load-verdict.ts';
+import { feed, flagOf, hasRedirect, readNode, runRedirect } from '../../world/node-view.ts';
+import { assertToken } from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+import { startSteadyLoad } from '../../pods/steady-load.ts';
+import type { World } from '../../world/world.ts';
+
+const upgrades = 3;
+
+/** What another version might have put into our chain. */
+const otherChain = `*nat
+:aad-metadata - [0:0]
+-A aad-metadata -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579
+COMMIT
+`;
+
+const upgraded: Scenario = {
+  name: 'agent-upgraded',
+  title:
+    'The agent is upgraded under load: what another version left is replaced in place, no leak.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    world.bind('upgrade', 'upgrade');
+    const bound = await world.addPod({ name: 'bound', binding: 'upgrade' });
+    const kept = await world.addPod({ name: 'kept', binding: 'upgrade' });
+    const stranger = await world.addPod({ name: 'stranger' });
+    await world.untilAgentKnows();
+    assertToken(await bound.ask(), 'upgrade');
+    const load = startSteadyLoad(bound);
+    const keptLoad = startSteadyLoad(kept, { newConnectionPerRequest: false });
+    const strange = startSteadyLoad(stranger, { concurrency: 1 });
+    for (let count = 0; count < upgrades; count++) {
+      // The redirect of another version, by what it leaves: its agent is gone, as with every upgrade.
+      assert.equal(await world.agent.stop(), 0);
+      if (world.attests) installOtherPrograms(world);
+      await feed(world, otherChain, 'iptables-restore', '--noflush');
+      const before = await runRedirect(world, 'verify');
+      assert.equal(before.code, 1, before.stdout);
+      assert.match(before.stdout, /rule missing: ! -s 127\.0\.0\.1/);
+      if (world.attests) assert.match(before.stdout, /programs of another version/);
+      assert.equal((await bound.ask()).failure, 'ECONNREFUSED');
+      await world.startAgent();
+      const after = await runRedirect(world, 'verify');
+      assert.equal(after.code, 0, after.stdout);
+      assert.ok(hasRedirect(await readNode(world)));
+      assertToken(await bound.ask(), 'upgrade');
+      assertToken(await kept.ask(), 'upgrade');
+    }
+    const [reports, keptReports] = [await load.stop(), await keptLoad.stop()];
+    const verdicts = [
+      judgeLoad(bound.name, reports, 'upgrade', absentAgent),
+      judgeLoad(kept.name, keptReports, 'upgrade', absentAgent),
+    ];
+    for (const { granted, refused } of verdicts) assert.ok(granted > 0 && refused > 0);
+    judgeLoad(stranger.name, await strange.stop(), 'nobody', ['400', ...absentAgent]);
+    assert.deepEqual(world.uncheckedRequests(), [], 'requests came past the agent');
+    return `${upgrades} upgrades, the longest ${longestGapMs([...reports, ...keptReports])} ms without an answer, none leaked`;
+  },
+};
+
+export const agentUpgradeScenarios: readonly Scenario[] = [upgraded];
+
+/** The same programs under another version's name, in place of those that are there. */
+function installOtherPrograms(world: World): void {
+  const object = readPrograms();
+  const path = join(flagOf(world, 'cgroup-root'), 'kubepods');
+  const id = cgroupIdOf(path);
+  assert.ok(id !== undefined);
+  const changed = installPrograms({
+    ...{ object, pinFolder: flagOf(world, 'bpf-pin-folder'), cgroup: { path, id } },
+    exempt: { own: [], excepted: [] },
+    settings: { ...settingsOf(object, DEFAULT_TARGET), digest: '00'.repeat(32) },
+  });
+  assert.equal(changed.filter((change) => change.endsWith(' replaced')).length, 5, String(changed));
+}

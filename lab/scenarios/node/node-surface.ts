@@ -1,0 +1,155 @@
+/** What the agent offers to the node itself: `/host/token`, probes, metrics. */
+import assert from 'node:assert/strict';
+import { parseRecord } from '../../../src/nmi/base/json-value.ts';
+import { eventually } from '../../world/eventually.ts';
+import type { LabPod } from '../../pods/pod.ts';
+import { findTokenIdentity } from '../../fakes/token.ts';
+import { succeed } from '../../world/node-view.ts';
+import type { PodClient } from '../../pods/pod-client.ts';
+import type { PodAnswer, PodRequest } from '../../pods/pod-protocol.ts';
+import { assertToken, assertUpstream } from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+
+const listenIp = '169.254.25.79';
+const listenPort = 2579;
+const hostTokenTarget = '/host/token/?resource=https://vault.azure.net';
+
+const hostToken: Scenario = {
+  name: 'host-token',
+  title: '/host/token serves a process of the node for a named pod, and never a pod.',
+  needs: 'namespaces',
+  inTour: false,
+  agentFlags: ['--enable-host-token'],
+  run: async (world) => {
+    const identity = world.bind('app-a', 'app-a');
+    const pod = await world.addPod({ name: 'app', binding: 'app-a' });
+    await using host = await world.ground.openHostClient();
+    const served = await askHostToken(host, pod, { host: '127.0.0.1', port: listenPort });
+    assert.equal(served.outcome, 'answered');
+    assert.equal(served.status, 200, served.body);
+    const body = parseRecord(served.body);
+    assert.deepEqual(Object.keys(body ?? {}), ['token', 'clientid']);
+    assert.equal(body?.['clientid'], identity.clientId);
+    assert.equal(findTokenIdentity(JSON.stringify(body?.['token'])), 'app-a');
+
+    const unknown = await askHostToken(
+      host,
+      { namespace: 'default', name: 'nobody' },
+      { host: '127.0.0.1', port: listenPort },
+    );
+    assert.equal(unknown.outcome === 'answered' && unknown.status, 503);
+
+    const places = [
+      {},
+      { host: listenIp, port: listenPort },
+      { host: world.ground.nodeIp, port: listenPort },
+      { host: '127.0.0.1', port: listenPort },
+    ];
+    const seen: string[] = [];
+    for (const place of places) {
+      const answer = await askHostToken(pod.client, pod, place);
+      seen.push(answer.outcome === 'answered' ? String(answer.status) : answer.error);
+      if (answer.outcome === 'failed') continue;
+      assert.equal(findTokenIdentity(answer.body), undefined);
+      assert.doesNotMatch(answer.body, /access_token/, 'a pod got a token by /host/token');
+    }
+    assert.deepEqual(seen, ['403', '403', 'ECONNREFUSED', 'ECONNREFUSED']);
+    assertUpstream(world, ['app-a']);
+    assert.deepEqual(world.uncheckedRequests(), []);
+    return `a host process got the pod's token; the pod itself met ${seen.join(', ')}`;
+  },
+};
+
+const hostTokenOff: Scenario = {
+  name: 'host-token-off',
+  title: 'Without --enable-host-token nobody is served by /host/token.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    world.bind('app-a', 'app-a');
+    const pod = await world.addPod({ name: 'app', binding: 'app-a' });
+    await using host = await world.ground.openHostClient();
+    const onLoopback = await askHostToken(host, pod, { host: '127.0.0.1', port: listenPort });
+    assert.equal(onLoopback.outcome === 'failed' && onLoopback.error, 'ECONNREFUSED');
+    for (const [client, place] of [
+      [host, { host: listenIp, port: listenPort }],
+      [pod.client, {}],
+    ] as const) {
+      const answer = await askHostToken(client, pod, place);
+      assert.equal(answer.outcome === 'answered' && answer.status, 404);
+    }
+    assert.deepEqual(world.imds.requests(), []);
+    return 'nothing on loopback, 404 elsewhere, nothing asked upstream';
+  },
+};
+
+const probes: Scenario = {
+  name: 'probes',
+  title: 'Probes and metrics say how it is; a redirect that cannot be mended is "not ready".',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    world.bind('probe-a', 'probe-a');
+    const pod = await world.addPod({ name: 'app', binding: 'probe-a' });
+    assertToken(await pod.ask(), 'probe-a');
+    const { agent } = world;
+    assert.deepEqual(await agent.page('healthz'), { status: 200, text: 'Active' });
+    assert.equal((await agent.page('livez'))?.status, 200);
+    assert.equal((await agent.page('readyz'))?.status, 200);
+    const metrics = (await agent.page('metrics'))?.text ?? '';
+    for (const [family, type] of oldFamilies) {
+      assert.ok(metrics.includes(`# TYPE aadpodidentity_${family} ${type}\n`), `no ${family}`);
+    }
+    const redirectUp = `nmi_redirect_up{mode="${world.mode}"}`;
+    assert.equal(await agent.metric(redirectUp), 1);
+
+    // A link of our name that is somebody else's: the agent leaves it alone and says so.
+    world.tell('stranger: takes the name nmi0 for a link of another type');
+    await succeed(world, 'ip', 'link', 'del', 'nmi0');
+    await succeed(world, 'ip', 'link', 'add', 'nmi0', 'type', 'veth', 'peer', 'name', 'nmi1');
+    try {
+      const missing = await eventually(async () => {
+        const page = await agent.page('readyz');
+        assert.equal(page?.status, 503, 'still ready without the redirect');
+        return page?.text ?? '';
+      });
+      assert.match(missing, /"redirect":"[^"]*nmi0 is somebody else/);
+      assert.equal(await agent.metric(redirectUp), 0);
+      assert.equal((await agent.page('livez'))?.status, 200);
+      const reply = await pod.ask({ timeoutMs: 500 });
+      assert.equal(reply.status, 0, 'nobody can have answered');
+    } finally {
+      await succeed(world, 'ip', 'link', 'del', 'nmi0');
+    }
+    await agent.untilReady();
+    assert.equal(await agent.metric(redirectUp), 1);
+    assertToken(await pod.ask(), 'probe-a');
+    assert.deepEqual(world.uncheckedRequests(), []);
+    assertUpstream(world, ['probe-a']);
+    return '/readyz named the redirect while it could not be mended; pods met nothing; then ready';
+  },
+};
+
+export const nodeSurfaceScenarios: readonly Scenario[] = [hostTokenOff, probes, hostToken];
+
+const oldFamilies = [
+  ['nmi_operations_duration_seconds', 'histogram'],
+  ['imds_operations_duration_seconds', 'histogram'],
+  ['imds_operations_errors_count', 'counter'],
+  ['kubernetes_api_operations_errors_count', 'counter'],
+] as const;
+
+function askHostToken(
+  client: PodClient,
+  pod: Pick<LabPod, 'namespace' | 'name'>,
+  place: Pick<PodRequest, 'host' | 'port'>,
+): Promise<PodAnswer> {
+  return client.request({
+    method: 'GET',
+    target: hostTokenTarget,
+    headers: ['podname', pod.name, 'podns', pod.namespace],
+    connection: 'new',
+    timeoutMs: 3_000,
+    ...place,
+  });
+}

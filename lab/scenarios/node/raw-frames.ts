@@ -1,0 +1,86 @@
+/**
+ * Packets made by hand, as whoever has NET_RAW can make them: no socket dialled, so no program saw it,
+ * and the source address is whatever was written there. What each mode gives away to them.
+ */
+import assert from 'node:assert/strict';
+import { findTokenIdentity } from '../../fakes/token.ts';
+import { tokenTarget, type LabPod } from '../../pods/pod.ts';
+import { succeed } from '../../world/node-view.ts';
+import { assertToken } from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+import { selfCommand } from '../../fabric/self-command.ts';
+import type { World } from '../../world/world.ts';
+
+const bridge = 'cni0';
+/** Where pods dial, and where the redirect leads to: who makes packets can leave out the redirect. */
+const ways = [
+  { ip: '169.254.169.254', port: 80 },
+  { ip: '169.254.25.79', port: 2579 },
+] as const;
+
+/**
+ * Of no other scenario: a port that a pod before had used would still be remembered where it had dialled,
+ * and a SYN from there with numbers of our own is answered by no SYN.
+ */
+const victimIp = '10.244.0.221';
+
+const rawFrames: Scenario = {
+  name: 'raw-frames',
+  title:
+    'Hand-made packets with another pod’s address get nothing by eBPF; by address alone they are that pod’s.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    world.bind('framed', 'framed');
+    const victim = await world.addPod({ name: 'victim', binding: 'framed', ip: victimIp });
+    const thief = await world.addPod({ name: 'thief' });
+    await world.untilAgentKnows();
+    assertToken(await victim.ask(), 'framed');
+    const gatewayMac = readMac(await succeed(world, 'ip', '-j', 'link', 'show', bridge));
+    const thiefMac = readMac(await runIn(world, thief, 'ip', '-j', 'link', 'show', 'eth0'));
+    // What a forged ARP answer brings about: the node sends the victim's packets to the thief.
+    const entry = [victim.ip, 'lladdr', thiefMac, 'dev', bridge];
+    await succeed(world, 'ip', 'neigh', 'replace', ...entry, 'nud', 'permanent');
+    world.tell(`thief: sends frames as ${victim.ip}, and is sent the answers`);
+    try {
+      for (const { ip, port } of ways) {
+        const path = tokenTarget({});
+        const words = ['lab-forge', 'eth0', victim.ip, gatewayMac, ip, String(port), path];
+        const answer = await runIn(world, thief, ...selfCommand(), ...words);
+        const status = /^HTTP\/1\.1 (\d{3}) /.exec(answer)?.[1];
+        const identity = findTokenIdentity(answer.slice(answer.indexOf('{')));
+        world.tell(`thief → ${ip}:${port}: ${status ?? 'no answer'}, ${identity ?? 'no token'}`);
+        if (world.attests) {
+          assert.equal(identity, undefined, `a token of ${identity ?? ''} for hand-made packets`);
+          assert.equal(status, '403', answer);
+          assert.match(answer, /did not come through the redirect of this node/);
+        } else {
+          assert.equal(status, '200', answer);
+          assert.equal(identity, 'framed');
+        }
+      }
+    } finally {
+      await succeed(world, 'ip', 'neigh', 'del', ...entry);
+    }
+    assert.deepEqual(world.uncheckedRequests(), [], 'hand-made packets came past the agent');
+    assertToken(await victim.ask(), 'framed');
+    return world.attests
+      ? 'refused with 403, redirected or sent to the agent itself; nothing reached the real service'
+      : 'by address alone the thief was taken for the victim, never for the node: see drop-net-raw.yaml';
+  },
+};
+
+export const rawFrameScenarios: readonly Scenario[] = [rawFrames];
+
+async function runIn(world: World, pod: LabPod, ...words: readonly string[]): Promise<string> {
+  const [command = '', ...args] = words;
+  const { code, stdout, stderr } = await world.ground.runInPod(pod.name, command, args);
+  assert.equal(code, 0, `${command}: ${stdout} ${stderr}`);
+  return stdout;
+}
+
+function readMac(links: string): string {
+  const mac = /"address":"([0-9a-f:]{17})"/.exec(links)?.[1];
+  assert.ok(mac !== undefined, `no MAC in ${links}`);
+  return mac;
+}

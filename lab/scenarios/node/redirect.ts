@@ -1,0 +1,363 @@
+/** The redirect of a node: never open by accident, opened only on purpose, taken over in one step. */
+import assert from 'node:assert/strict';
+import { parseRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
+import { eventually } from '../../world/eventually.ts';
+import { absentAgent, judgeLoad, longestGapMs } from '../../pods/load-verdict.ts';
+import {
+  feed,
+  hasRedirect,
+  makeBare,
+  readNode,
+  runRedirect,
+  succeed,
+  type NodeState,
+} from '../../world/node-view.ts';
+import { assertToken, assertUpstream } from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+import { startSteadyLoad } from '../../pods/steady-load.ts';
+import type { World } from '../../world/world.ts';
+
+/** Answered by the real service too, but without a token: reaching it leaks nothing. */
+const harmlessTarget = '/metadata/instance?api-version=2021-02-01';
+const metadataHeader = ['Metadata', 'true'] as const;
+
+/** As the kubelet writes them: the rule with a connection state makes the kernel track all of them. */
+const foreignRules = `*nat
+:KUBE-SERVICES - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.0.0.1/32 -p tcp -m tcp --dport 443 -j ACCEPT
+COMMIT
+*filter
+:KUBE-FORWARD - [0:0]
+-A FORWARD -j KUBE-FORWARD
+-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+`;
+
+const removeForeignRules = `*nat
+-D PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-F KUBE-SERVICES
+-X KUBE-SERVICES
+COMMIT
+*filter
+-D FORWARD -j KUBE-FORWARD
+-F KUBE-FORWARD
+-X KUBE-FORWARD
+COMMIT
+`;
+
+/**
+ * Addresses that no other pod of the lab has had. The kernel remembers closed connections for a
+ * minute or two, by address and port: on a node that is bare again, a pod that comes by such a pair
+ * has its packets judged by a connection to the agent that is long over.
+ */
+const freshIps = ['10.244.0.201', '10.244.0.202', '10.244.0.203', '10.244.0.204'] as const;
+
+const leak: Scenario = {
+  name: 'leak',
+  title: 'A pod without an identity never reaches the real metadata service.',
+  needs: 'namespaces',
+  inTour: true,
+  run: async (world) => {
+    const pod = await world.addPod({ name: 'stranger' });
+    const reply = await pod.ask();
+    assert.equal(reply.identity, undefined, 'the pod holds a token');
+    assert.equal(reply.status, 400);
+    assert.match(String(reply.body['error_description']), /^Identity not found/);
+    assert.deepEqual(world.upstreamTokens(), []);
+    return 'refused with 400, nothing reached the real service';
+  },
+};
+
+const redirectFirst: Scenario = {
+  name: 'redirect-before-agent',
+  title: 'With the redirect installed and no agent yet, connections are refused; then it serves.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    world.bind('early-a', 'early-a');
+    const pod = await world.addPod({ name: 'early', binding: 'early-a', ip: freshIps[0] });
+    await makeBare(world);
+    const { code, stderr } = await runRedirect(world, 'install');
+    assert.equal(code, 0, stderr);
+    const load = startSteadyLoad(pod);
+    const refused = await pod.ask();
+    assert.equal(refused.failure, 'ECONNREFUSED');
+    assert.deepEqual(world.imds.requests(), [], 'the real service was asked before the agent ran');
+    await world.startAgent();
+    const served = await pod.ask();
+    assertToken(served, 'early-a');
+    const verdict = judgeLoad(pod.name, await load.stop(), 'early-a', absentAgent);
+    assert.ok(verdict.refused > 0, 'the load never met the closed node');
+    assert.deepEqual(world.uncheckedRequests(), []);
+    assertUpstream(world, ['early-a']);
+    return `${verdict.refused} requests refused before the start, ${verdict.granted} served after`;
+  },
+};
+
+const coldBoot: Scenario = {
+  name: 'cold-boot',
+  title: 'On a bare node a pod hammers before the first start; once placed, the redirect holds.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    world.bind('boot-a', 'boot-a');
+    const pod = await world.addPod({ name: 'eager', binding: 'boot-a', ip: freshIps[1] });
+    await makeBare(world);
+    const load = startSteadyLoad(pod, {
+      targets: [{ target: harmlessTarget, headers: metadataHeader }],
+    });
+    await eventually(() => {
+      assert.ok(
+        world.uncheckedRequests().length > 20,
+        'a bare node must lead pods to the real service',
+      );
+    });
+    const startedAtWallMs = Date.now();
+    await world.startAgent();
+    const placedAtWallMs = await placedAt(world, startedAtWallMs);
+    await eventually(() => {
+      const { nodeIp } = world.ground;
+      const relayed = world.imds.requests().filter(({ from }) => from === nodeIp);
+      assert.ok(relayed.length > 20, 'the agent relays nothing');
+    });
+    const reports = await load.stop();
+    const direct = world.uncheckedRequests();
+    const late = direct.filter(({ atWallMs }) => atWallMs > placedAtWallMs);
+    assert.deepEqual(late, [], `${late.length} requests came past the redirect`);
+    const relayed = world.imds.requests().length - direct.length;
+    assertToken(await pod.ask(), 'boot-a');
+    assertUpstream(world, ['boot-a']);
+    return (
+      `${direct.length} requests before the redirect, none after it, ${relayed} by way of the agent; ` +
+      `longest gap ${longestGapMs(reports)} ms`
+    );
+  },
+};
+
+const olderConnection: Scenario = {
+  name: 'older-connection',
+  title: 'A connection to the real service that is older than the redirect is cut.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    world.bind('older-a', 'older-a');
+    const pod = await world.addPod({ name: 'holder', binding: 'older-a', ip: freshIps[2] });
+    await makeBare(world);
+    await feed(world, foreignRules, 'iptables-restore', '--noflush');
+    try {
+      const before = await pod.ask({ target: harmlessTarget, connection: 'old' });
+      assert.equal(before.status, 200);
+      assert.equal(
+        world.uncheckedRequests().length,
+        1,
+        'the connection must lead to the real service first',
+      );
+      await world.startAgent();
+      world.imds.clear();
+      // A keep-alive probe may have met the redirect already: then the client has connected again.
+      const cut = await pod.ask({ connection: 'old', timeoutMs: 3_000 });
+      if (cut.identity === undefined) assert.equal(cut.failure, 'ECONNRESET', 'it must be cut');
+      else assertToken(cut, 'older-a');
+      assertToken(await pod.ask({ connection: 'old' }), 'older-a');
+      assert.deepEqual(world.uncheckedRequests(), []);
+      assertUpstream(world, ['older-a']);
+    } finally {
+      await feed(world, removeForeignRules, 'iptables-restore', '--noflush');
+    }
+    return 'the old connection was reset, the next one reached the agent';
+  },
+};
+
+const redirectVerbs: Scenario = {
+  name: 'redirect-verbs',
+  title: 'nmi redirect installs once, says what is broken, and removes all it made.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    const pod = await world.addPod({ name: 'watcher' });
+    await makeBare(world);
+    await feed(world, foreignRules, 'iptables-restore', '--noflush');
+    try {
+      const bare = await readNode(world);
+      const all = `${bare.rules}\n${bare.routing}\n${bare.links}`;
+      assert.doesNotMatch(all, /aad-metadata|169\.254\.169\.254|nmi0/, 'removing left something');
+      const installed = await expectRedirect(world, 'install', 0, /^(?:iptables|ebpf): active /);
+      assert.match(installed, /changed: /);
+      const closed = await readNode(world);
+      assert.ok(hasRedirect(closed), closed.rules);
+      const again = await expectRedirect(world, 'install', 0, /^(?:iptables|ebpf): active /);
+      assert.doesNotMatch(again, /changed: /, 'installing twice changed something');
+      assertSame(await readNode(world), closed, 'installing twice');
+      await expectRedirect(world, 'verify', 0, /^(?:iptables|ebpf): active /);
+      assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
+
+      await succeed(world, ...jump('-D'));
+      const broken = await expectRedirect(world, 'verify', 1, /^(?:iptables|ebpf): broken /);
+      assert.match(broken, /problem: jump to aad-metadata missing/);
+      await expectRedirect(world, 'install', 0, /changed: jump added/);
+      assertSame(await readNode(world), closed, 'mending');
+      assert.deepEqual(world.imds.requests(), []);
+
+      await expectRedirect(world, 'remove', 0, /^removed/);
+      assertSame(await readNode(world), bare, 'removing');
+      await expectRedirect(world, 'remove', 0, /^removed/);
+      assertSame(await readNode(world), bare, 'removing twice');
+      await expectRedirect(world, 'verify', 1, /^(?:iptables|ebpf): absent /);
+      assert.equal((await pod.ask({ target: harmlessTarget })).status, 200);
+      assert.equal(
+        world.uncheckedRequests().length,
+        1,
+        'a removed redirect must leave the node open',
+      );
+      return 'active, broken and absent told apart; nothing left behind, foreign rules untouched';
+    } finally {
+      await feed(world, removeForeignRules, 'iptables-restore', '--noflush');
+    }
+  },
+};
+
+const oldChain = `*nat
+:aad-metadata - [0:0]
+-A PREROUTING -j aad-metadata
+-A aad-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 127.0.0.1:2579
+-A aad-metadata -j RETURN
+COMMIT
+`;
+const oldProbePort = 8095;
+const lanes = 4;
+const cutUnderWay: readonly string[] = ['ECONNRESET', 'EHOSTUNREACH', 'TIMEOUT'];
+
+const takeover: Scenario = {
+  name: 'old-chain-takeover',
+  title: 'The chain of the replaced system, in use, is taken over under load without a gap.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    world.bind('takeover-a', 'takeover-a');
+    const pod = await world.addPod({ name: 'app', binding: 'takeover-a', ip: freshIps[3] });
+    const stranger = await world.addPod({ name: 'stranger' });
+    await makeBare(world);
+    // The old way needs packets to loopback from elsewhere; kube-proxy used to allow them.
+    await allowLoopback(world, true);
+    await feed(world, oldChain, 'iptables-restore', '--noflush');
+    // An agent of ours on the old one's address stands for the old one.
+    await using old = world.ground.openAgent(oldProbePort);
+    try {
+      await old.start([
+        ...world.ground.agentFlags,
+        ...['--redirect=none', '--nmi-listen-address=127.0.0.1', '--late-object-wait-ms=200'],
+        ...[`--http-probe-port=${oldProbePort}`, `--prometheus-port=${oldProbePort}`],
+      ]);
+      // The old chain must work before.
+      assertToken(await pod.ask(), 'takeover-a');
+      const load = startSteadyLoad(pod, { timeoutMs: 1_000, concurrency: lanes });
+      const strange = startSteadyLoad(stranger, { timeoutMs: 1_000, concurrency: 1 });
+      await world.startAgent();
+      const state = await readNode(world);
+      assert.ok(hasRedirect(state), state.rules);
+      assert.ok(!state.rules.includes('127.0.0.1:2579'), 'the old rule is still there');
+      // The flows to the old listener are cut, and the requests under way in them fail.
+      const reports = await load.stop();
+      const verdict = judgeLoad(pod.name, reports, 'takeover-a', cutUnderWay);
+      assert.ok(
+        verdict.refused <= lanes,
+        `${verdict.refused} requests failed, not those under way`,
+      );
+      judgeLoad(stranger.name, await strange.stop(), 'nobody', ['400', ...cutUnderWay]);
+      const gapMs = longestGapMs(reports);
+      assert.ok(gapMs < 1_500, `${gapMs} ms without an answer`);
+      assert.deepEqual(world.uncheckedRequests(), []);
+      await old.kill();
+      assertToken(await pod.ask(), 'takeover-a');
+      // Each of the two agents asked once.
+      assertUpstream(world, ['takeover-a', 'takeover-a']);
+      return (
+        `${verdict.granted} requests served across the change, ${verdict.refused} cut, longest ` +
+        `gap ${gapMs} ms`
+      );
+    } finally {
+      await allowLoopback(world, false);
+    }
+  },
+};
+
+function onBackend(backend: 'legacy' | 'nft'): Scenario {
+  const other = backend === 'nft' ? 'legacy' : 'nft';
+  return {
+    name: `iptables-${backend}`,
+    title: `The redirect works in iptables ${backend} and leaves nothing in the other one.`,
+    needs: 'namespaces',
+    inTour: false,
+    agentFlags: [`--iptables-backend=${backend}`],
+    run: async (world) => {
+      try {
+        world.bind('backend-a', 'backend-a');
+        const pod = await world.addPod({ name: 'app', binding: 'backend-a' });
+        const stranger = await world.addPod({ name: 'stranger' });
+        assert.match(await succeed(world, `iptables-${backend}-save`), /-A PREROUTING -j aad-meta/);
+        assert.doesNotMatch(await succeed(world, `iptables-${other}-save`), /aad-metadata/);
+        assertToken(await pod.ask(), 'backend-a');
+        assert.equal((await stranger.ask()).status, 400);
+        assertUpstream(world, ['backend-a']);
+        assert.deepEqual(world.uncheckedRequests(), []);
+        return `rules in iptables ${backend} only; one pod served, one refused`;
+      } finally {
+        // The next agent finds its backend by an existing chain.
+        await makeBare(world);
+      }
+    },
+  };
+}
+
+export const redirectScenarios: readonly Scenario[] = [
+  leak,
+  redirectFirst,
+  coldBoot,
+  olderConnection,
+  takeover,
+  redirectVerbs,
+  onBackend('legacy'),
+  onBackend('nft'),
+];
+
+async function expectRedirect(
+  world: World,
+  action: 'install' | 'verify' | 'remove',
+  code: number,
+  text: RegExp,
+): Promise<string> {
+  const result = await runRedirect(world, action);
+  assert.equal(result.code, code, `nmi redirect ${action}: ${result.stdout}${result.stderr}`);
+  assert.match(result.stdout, text);
+  return result.stdout;
+}
+
+/**
+ * When the agent that was started then had read its redirect back as wanted. It may be ready before
+ * its line has come through the pipe, behind those of the agents before it.
+ */
+async function placedAt(world: World, startedAtWallMs: number): Promise<number> {
+  let atWallMs = Number.NaN;
+  await eventually(() => {
+    const line = world.agent.lines.findLast((text) =>
+      text.includes('"msg":"redirect is in place"'),
+    );
+    atWallMs = Date.parse(stringAt(parseRecord(line ?? ''), 'time'));
+    assert.ok(atWallMs >= startedAtWallMs, 'the agent did not log that the redirect is in place');
+  });
+  return atWallMs;
+}
+
+function assertSame(actual: NodeState, wanted: NodeState, after: string): void {
+  assert.deepEqual(actual, wanted, `${after} left the node different`);
+}
+
+function jump(action: '-D' | '-A'): [string, ...string[]] {
+  return ['iptables', '-t', 'nat', action, 'PREROUTING', '-j', 'aad-metadata'];
+}
+
+async function allowLoopback(world: World, isAllowed: boolean): Promise<void> {
+  const setting = '/proc/sys/net/ipv4/conf/all/route_localnet';
+  await succeed(world, 'sh', '-c', `echo ${isAllowed ? 1 : 0} > ${setting}`);
+}

@@ -1,0 +1,293 @@
+/**
+ * One address that goes from pod to pod, faster than any cluster does it, while what the agent is
+ * told of it comes late and in any order. By cgroup nobody ever gets what is not his; by address
+ * alone the new pod is the old one for as long as the agent has not heard, and how long is measured.
+ */
+import assert from 'node:assert/strict';
+import { randomInt, randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../world/eventually.ts';
+import type { LabPod, PodReply } from '../../pods/pod.ts';
+import { judgeLoad } from '../../pods/load-verdict.ts';
+import { createPodManifest } from '../../fakes/kube/manifests.ts';
+import { assertRefused, assertToken, sayReply, untilToken } from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+import { startSteadyLoad } from '../../pods/steady-load.ts';
+import { nodeName, type World } from '../../world/world.ts';
+
+const rounds = 200;
+const owners = ['storm-0', 'storm-1', 'storm-2', 'storm-3', 'storm-4'];
+const eventDelaysMs = [0, 0, 5, 30];
+/** One round in so many is waited out until the pod is served. */
+const calmEvery = 8;
+const patienceMs = 10_000;
+
+/** Numbers in [0, 1), the same for the same seed (mulberry32). */
+function createRandom(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** The pod that the processes at the address belong to, one after the other. */
+class Storm {
+  readonly #world: World;
+  readonly #pod: LabPod;
+  readonly #random: () => number;
+  /** Whose identity each pod has, in the order that they had the address. */
+  readonly #identities: string[];
+  readonly #stillAnnounced: string[] = [];
+  readonly #underWay: Promise<void>[] = [];
+  /** Whose each kept connection can be. */
+  readonly #openedBy = new Map<string, readonly string[]>();
+  granted = 0;
+  refused = 0;
+
+  constructor(world: World, pod: LabPod, identity: string, random: () => number) {
+    this.#world = world;
+    this.#pod = pod;
+    this.#random = random;
+    this.#identities = [identity];
+    this.#stillAnnounced.push(pod.name);
+  }
+
+  get #now(): number {
+    return this.#identities.length - 1;
+  }
+
+  #pick<T>(from: readonly T[]): T {
+    const picked = from[Math.floor(this.#random() * from.length)];
+    assert.ok(picked !== undefined);
+    return picked;
+  }
+
+  /** The address goes to another pod, and the news of it go their own ways. */
+  async turn(): Promise<void> {
+    const world = this.#world;
+    const identity = this.#pick(owners.filter((one) => one !== this.#identities[this.#now]));
+    const uid = randomUUID();
+    const name = `storm-pod-${this.#identities.length}`;
+    world.kube.faults.delayEventsMs = this.#pick(eventDelaysMs);
+    const steps = [
+      () => {
+        world.ground.movePod(this.#pod.name, uid);
+        this.#identities.push(identity);
+      },
+      () => {
+        const { ip } = this.#pod;
+        const manifest = { name, uid, nodeName, ips: [ip], binding: identity };
+        world.kube.apply(createPodManifest({ ...manifest, hostIp: world.ground.nodeIp }));
+        this.#stillAnnounced.push(name);
+      },
+      () => {
+        // A deletion may be rounds late: then the address has two owners, or three.
+        if (this.#random() < 0.3) return;
+        this.#forget(name);
+      },
+    ];
+    while (steps.length > 0) {
+      const [step] = steps.splice(Math.floor(this.#random() * steps.length), 1);
+      if (this.#random() < 0.4) this.#underWay.push(this.#ask('new'));
+      step?.();
+      if (this.#random() < 0.4) await this.#ask('new');
+      const since = Math.floor(this.#random() * 3);
+      if (this.#random() < 0.3) await this.#ask(`kept-${Math.max(0, this.#now - since)}`);
+    }
+  }
+
+  /** Everybody has heard everything: the pod that has the address now is served. */
+  async calm(): Promise<void> {
+    const [last] = this.#stillAnnounced.slice(-1);
+    this.#forget(last ?? '');
+    await eventually(async () => {
+      const reply = await this.#checked('new');
+      assert.equal(reply.identity, this.#identities[this.#now], sayReply(reply));
+    }, patienceMs);
+    await Promise.all(this.#underWay.splice(0));
+  }
+
+  #forget(except: string): void {
+    for (const name of this.#stillAnnounced.splice(0)) {
+      if (name === except) this.#stillAnnounced.push(name);
+      else this.#world.deleteObject('Pod', name);
+    }
+  }
+
+  async #ask(connection: string): Promise<void> {
+    await this.#checked(connection);
+  }
+
+  /** A token is that of the pod which the process belonged to when it connected, or there is none. */
+  async #checked(connection: string): Promise<PodReply> {
+    const before = this.#now;
+    const reply = await this.#pod.ask({ connection, timeoutMs: 5_000 });
+    const opened = this.#identities.slice(before, this.#now + 1);
+    const allowed = (reply.wasReused ? this.#openedBy.get(connection) : undefined) ?? opened;
+    this.#openedBy.set(connection, allowed);
+    if (reply.identity === undefined) {
+      this.refused += 1;
+      assert.ok([0, 403, 503].includes(reply.status), sayReply(reply));
+      return reply;
+    }
+    this.granted += 1;
+    const whose = `round ${before}, connection ${connection}: allowed ${allowed.join(', ')}`;
+    assert.ok(allowed.includes(reply.identity), `${whose}; got ${reply.identity}`);
+    return reply;
+  }
+}
+
+const storm: Scenario = {
+  name: 'address-reuse-storm',
+  title: `An address changes hands ${rounds} times under load, news of it late and in any order: nobody gets another’s identity.`,
+  needs: 'namespaces',
+  inTour: false,
+  agentFlags: ['--late-object-wait-ms=20'],
+  run: async (world) => {
+    if (!world.attests) return 'by address alone this does not hold; see address-reuse-window';
+    const given = Number(process.env['NMI_LAB_SEED']);
+    const seed = given > 0 ? given : randomInt(1, 2 ** 31);
+    world.tell(`seed ${seed} (NMI_LAB_SEED=${seed} runs the same again)`);
+    keepTokens(world, owners);
+    const [first = ''] = owners;
+    const pod = await world.addPod({ name: 'storm-pod-0', binding: first });
+    const bystander = await world.addPod({ name: 'bystander', binding: first });
+    await world.untilAgentKnows();
+    const load = startSteadyLoad(bystander);
+    const startMs = performance.now();
+    const running = new Storm(world, pod, first, createRandom(seed));
+    for (let round = 1; round <= rounds; round += 1) {
+      await running.turn();
+      if (round % calmEvery === 0) await running.calm();
+    }
+    await running.calm();
+    const stormMs = performance.now() - startMs;
+    const reports = await load.stop();
+    const beside = judgeLoad('bystander', reports, first);
+    const loadMs = reports.reduce((sum, { elapsedMs }) => sum + elapsedMs, 0);
+    assert.ok(loadMs > stormMs * 0.9, `a load of ${loadMs} ms in a storm of ${stormMs} ms`);
+    const { granted, refused } = running;
+    assert.ok(granted > rounds / 2, `only ${granted} tokens were given`);
+    assert.ok(refused > 0, 'the news were never late');
+    assert.deepEqual(world.uncheckedRequests(), []);
+    return `seed ${seed}: ${granted} tokens, all to their owners; ${refused} requests refused meanwhile; ${beside.granted} of a bystander served`;
+  },
+};
+
+/** Other pods with the same identities keep the tokens in memory: IMDS gives 20 a second. */
+function keepTokens(world: World, identities: readonly string[]): void {
+  for (const [index, identity] of identities.entries()) {
+    world.bind(identity, identity);
+    const ips = [`10.244.0.${240 + index}`];
+    const name = `keeper-of-${identity}`;
+    world.kube.apply(
+      createPodManifest({ name, nodeName, ips, binding: identity, hostIp: world.ground.nodeIp }),
+    );
+  }
+}
+
+const lagsMs = [0, 300, 1_500];
+/** What the agent and this machine may add to the lag. */
+const slackMs = 1_000;
+const staleLimitMs = 10_000;
+/** A right that was worked out is not looked at again within a second. */
+const rightMs = 1_000;
+const outageMs = staleLimitMs + rightMs + slackMs + 1_000;
+const betweenMs = 20;
+
+const window: Scenario = {
+  name: 'address-reuse-window',
+  title:
+    'How long a new pod has the identity of the old one at its address: never by cgroup, by address until the agent has heard, or has not heard for too long.',
+  needs: 'namespaces',
+  inTour: false,
+  agentFlags: ['--late-object-wait-ms=20', `--address-staleness-limit-sec=${staleLimitMs / 1_000}`],
+  run: async (world) => {
+    keepTokens(world, owners.slice(0, 2));
+    const [one = '', two = ''] = owners;
+    const pod = await world.addPod({ name: 'window-0', binding: one });
+    const known = await world.addPod({ name: 'known', binding: one });
+    await world.untilAgentKnows();
+    assertToken(await pod.ask(), one);
+    const seen: string[] = [];
+    let [holder, next, name] = [one, two, pod.name];
+    for (const [index, lagMs] of lagsMs.entries()) {
+      world.kube.faults.delayEventsMs = lagMs;
+      const newName = `window-${index + 1}`;
+      const openMs = await measure(world, pod, { name, newName, holder, next });
+      const limitMs = world.attests ? 0 : lagMs + slackMs;
+      assert.ok(openMs <= limitMs, `open for ${openMs} ms with news ${lagMs} ms late`);
+      seen.push(`${openMs} ms with news ${lagMs} ms late`);
+      [holder, next, name] = [next, holder, newName];
+    }
+    world.kube.faults.delayEventsMs = 0;
+    const last = { name, newName: 'window-last', holder, next };
+    seen.push(await measureOutage(world, pod, known, last));
+    return `the old identity was given for ${seen.join(', ')}`;
+  },
+};
+
+interface Change {
+  readonly name: string;
+  readonly newName: string;
+  readonly holder: string;
+  readonly next: string;
+}
+
+function changeHands(world: World, pod: LabPod, { name, newName, next }: Change): void {
+  const uid = randomUUID();
+  world.ground.movePod(pod.name, uid);
+  world.deleteObject('Pod', name);
+  const manifest = { name: newName, uid, nodeName, ips: [pod.ip], binding: next };
+  world.kube.apply(createPodManifest({ ...manifest, hostIp: world.ground.nodeIp }));
+}
+
+/** Milliseconds from the change until the last token of the former pod. */
+async function measure(world: World, pod: LabPod, change: Change): Promise<number> {
+  const startMs = performance.now();
+  changeHands(world, pod, change);
+  let openMs = 0;
+  await eventually(async () => {
+    const reply = await pod.ask();
+    if (reply.identity === change.holder) openMs = Math.ceil(performance.now() - startMs);
+    assert.equal(reply.identity, change.next, sayReply(reply));
+  }, patienceMs);
+  return openMs;
+}
+
+/** The API is away for longer than an address alone is believed: nobody is the old pod after that. */
+async function measureOutage(
+  world: World,
+  pod: LabPod,
+  known: LabPod,
+  change: Change,
+): Promise<string> {
+  world.kube.faults.hang = true;
+  world.kube.cutConnections();
+  const startMs = performance.now();
+  changeHands(world, pod, change);
+  let openMs = 0;
+  while (performance.now() < startMs + outageMs) {
+    const reply = await pod.ask();
+    if (reply.identity === change.holder) openMs = Math.ceil(performance.now() - startMs);
+    else
+      assertRefused(reply, { status: 503, says: /^No running pod|^The agent has heard nothing/ });
+    await delay(betweenMs);
+  }
+  const limitMs = world.attests ? 0 : staleLimitMs + rightMs + slackMs;
+  assert.ok(openMs <= limitMs, `open for ${openMs} ms of an outage`);
+  // Who was there before is known by its cgroup for as long as the outage lasts.
+  const before = await known.ask();
+  if (world.attests) assertToken(before, owners[0] ?? '');
+  else assertRefused(before, { status: 503, says: /^The agent has heard nothing/ });
+  world.kube.faults.hang = false;
+  world.kube.cutConnections();
+  await untilToken(pod, change.next);
+  await untilToken(known, owners[0] ?? '');
+  return `${openMs} ms of an outage of ${outageMs} ms`;
+}
+
+export const addressStormScenarios: readonly Scenario[] = [storm, window];

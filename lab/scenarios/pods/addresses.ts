@@ -1,0 +1,78 @@
+/** An address outlives its pod: the next one to have it must not inherit anything. */
+import assert from 'node:assert/strict';
+import {
+  assertRefused,
+  assertToken,
+  assertUpstream,
+  untilToken,
+} from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+import { createPodManifest } from '../../fakes/kube/manifests.ts';
+import { nodeName } from '../../world/world.ts';
+
+const addressReused: Scenario = {
+  name: 'address-reused',
+  title: 'A new pod on the address of a deleted one gets its own identity, or none; never the old.',
+  needs: 'namespaces',
+  inTour: true,
+  run: async (world) => {
+    world.bind('reuse-one', 'reuse-one');
+    world.bind('reuse-two', 'reuse-two');
+    const first = await world.addPod({ name: 'first', binding: 'reuse-one' });
+    const { ip } = first;
+    assertToken(await first.ask(), 'reuse-one');
+    await world.removePod(first);
+    world.tell(`pod first is gone, its address ${ip} goes to the next`);
+    const second = await world.addPod({ name: 'second', binding: 'reuse-two', ip });
+    assertToken(await second.ask(), 'reuse-two');
+    await world.removePod(second);
+    const plain = await world.addPod({ name: 'third', ip });
+    const says = /^Identity not found: pod default\/third has no label/;
+    assertRefused(await plain.ask(), { status: 400, says });
+    await world.removePod(plain);
+    // A stateful set's pod comes back under its name, with another uid and another label.
+    const again = await world.addPod({ name: 'first', binding: 'reuse-two', ip });
+    assertToken(await again.ask(), 'reuse-two');
+    // With its last pod an identity's token leaves the memory, so the fourth pod's is fetched anew.
+    assertUpstream(world, ['reuse-one', 'reuse-two', 'reuse-two']);
+    return `four pods in turn on ${ip}, each got its own and nothing else`;
+  },
+};
+
+const connectionOutlived: Scenario = {
+  name: 'kept-connection-outlives-pod',
+  title: 'A connection kept alive from the old pod of an address is closed, not served as the new.',
+  needs: 'any',
+  inTour: false,
+  run: async (world) => {
+    world.bind('kept-one', 'kept-one');
+    world.bind('kept-two', 'kept-two');
+    const pod = await world.addPod({ name: 'before', binding: 'kept-one' });
+    const kept = { connection: 'kept' };
+    assertToken(await pod.ask(kept), 'kept-one');
+    const [ips, hostIp] = [[pod.ip], world.ground.nodeIp];
+    world.deletePodObject(pod);
+    world.tell('the object of pod before gives way to that of pod after, on the same address');
+    world.kube.apply(
+      createPodManifest({ name: 'after', nodeName, ips, hostIp, binding: 'kept-two' }),
+    );
+    if (world.attests) {
+      // The process is still the old pod's, whatever the API says of its address.
+      await world.untilAgentKnows();
+      const refusal = { status: 503, says: /^No running pod of this node/ };
+      assertRefused(await pod.ask(), refusal);
+      assertRefused(await pod.ask(kept), refusal);
+      assertUpstream(world, ['kept-one']);
+      return 'neither the kept connection nor a new one had the identity of the pod it is not';
+    }
+    await untilToken(pod, 'kept-two');
+    const outlived = await pod.ask(kept);
+    assertRefused(outlived, { status: 503, says: /belongs to another pod now/, retryAfterS: 1 });
+    assert.equal(outlived.headers.get('connection'), 'close');
+    assertToken(await pod.ask(kept), 'kept-two');
+    assertUpstream(world, ['kept-one', 'kept-two']);
+    return 'refused with 503 and closed; the next connection had the new pod’s identity';
+  },
+};
+
+export const addressScenarios: readonly Scenario[] = [addressReused, connectionOutlived];

@@ -1,0 +1,160 @@
+/**
+ * Who is asking, when somebody lies about it or is hard to tell: forged addresses, packets that
+ * nobody redirected, IPv4 in IPv6 sockets, pods on the node's own network. What the kernel's word
+ * gives beyond an address is seen by running the same scenario in both modes.
+ */
+import assert from 'node:assert/strict';
+import { eventually } from '../../world/eventually.ts';
+import {
+  assertRefused,
+  assertToken,
+  assertUntouched,
+  untilToken,
+} from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+
+const forgedAddress: Scenario = {
+  name: 'forged-address',
+  title: 'A pod that takes another pod’s address gets nothing where the kernel says who dialled.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    world.bind('victim', 'victim');
+    const victim = await world.addPod({ name: 'victim', binding: 'victim' });
+    const thief = await world.addPod({ name: 'thief' });
+    await world.untilAgentKnows();
+    assertToken(await victim.ask(), 'victim');
+    const run = async (pod: string, line: string): Promise<void> => {
+      const [tool = '', ...args] = line.split(' ');
+      const { code, stderr } = await world.ground.runInPod(pod, tool, args);
+      assert.equal(code, 0, `${line}: ${stderr}`);
+    };
+    // The thief answers for the address on the bridge, as ARP lets whoever may send raw frames.
+    world.tell(`thief: takes the address ${victim.ip} over`);
+    await run('victim', 'ip link set eth0 down');
+    await run('thief', `ip addr add ${victim.ip}/24 dev eth0`);
+    await world.ground.runInNode('ip', ['neigh', 'flush', 'to', victim.ip]);
+    const forged = await thief.ask({ from: victim.ip });
+    const own = await thief.ask();
+    assertRefused(own, { status: 400, says: /pod default\/thief has no label/ });
+    if (!world.attests) {
+      assertToken(forged, 'victim');
+      return 'by address alone the thief was taken for the victim: this is what eBPF mode is for';
+    }
+    assertRefused(forged, { status: 503, says: /^No running pod of this node/ });
+    return 'the forged address was nobody’s, the thief itself was the thief';
+  },
+};
+
+const unrecorded: Scenario = {
+  name: 'unrecorded-connection',
+  title:
+    'A connection that no program redirected reaches the agent without a name, and no further.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    world.bind('recorded', 'recorded');
+    const pod = await world.addPod({ name: 'app', binding: 'recorded' });
+    await world.untilAgentKnows();
+    assertToken(await pod.ask(), 'recorded');
+    // In the pod's network and not in its cgroup: to the programs the same as a packet made by hand.
+    await using outsider = await world.ground.openOutsider('app');
+    const answer = await outsider.request({
+      method: 'GET',
+      target: '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://r.example',
+      headers: ['Metadata', 'true'],
+      connection: 'new',
+      timeoutMs: 5_000,
+    });
+    assert.ok(
+      answer.outcome === 'answered',
+      'netfilter behind the programs brings it to the agent',
+    );
+    assert.deepEqual(world.uncheckedRequests(), []);
+    if (!world.attests) {
+      assert.equal(answer.status, 200);
+      return 'by address alone it is the pod’s';
+    }
+    assert.equal(answer.status, 403, answer.body);
+    assert.match(answer.body, /did not come through the redirect/);
+    await eventually(async () => {
+      assert.ok((await world.agent.metric('nmi_redirect_caught_total')) > 0, 'it was not counted');
+    });
+    assert.ok((await world.agent.metric('nmi_ebpf_connects_total{outcome="redirected"}')) > 0);
+    return 'refused with 403; nothing reached the real service';
+  },
+};
+
+const mappedAddress: Scenario = {
+  name: 'mapped-address',
+  title: 'An IPv6 socket that dials the address in its mapped form, as every JVM does, is served.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    world.bind('mapped', 'mapped');
+    const pod = await world.addPod({ name: 'jvm', binding: 'mapped' });
+    await world.untilAgentKnows();
+    assertToken(await pod.ask({ host: '::ffff:169.254.169.254' }), 'mapped');
+    assertToken(await pod.ask({ host: '::ffff:169.254.169.254', connection: 'kept' }), 'mapped');
+    assertToken(await pod.ask({ host: '::ffff:169.254.169.254', connection: 'kept' }), 'mapped');
+    assert.deepEqual(world.uncheckedRequests(), []);
+    return 'three requests, none past the agent';
+  },
+};
+
+const hostNetwork: Scenario = {
+  name: 'host-network-pods',
+  title: 'Pods on the host network are told apart: one with a binding gets its own identity.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    world.bind('on-host', 'on-host');
+    const bound = await world.addPod({
+      ...{ name: 'bound', binding: 'on-host', hostNetwork: true, excepted: !world.attests },
+    });
+    // What the cluster's own add-ons live on.
+    const addon = await world.addPod({ name: 'addon', hostNetwork: true, excepted: true });
+    await world.untilAgentKnows();
+    assertToken(await addon.ask(), 'node');
+    if (!world.attests) {
+      assertToken(await bound.ask(), 'node');
+      return 'by address alone such pods are not redirected and have the node’s identity';
+    }
+    await untilToken(bound, 'on-host');
+    const instance = await addon.ask({ target: '/metadata/instance?api-version=2021-02-01' });
+    assert.equal(instance.status, 200);
+    const line = world.agent.lines.findLast((each) => each.includes('"by":"host network"'));
+    assert.ok(line !== undefined, 'the log says why the add-on got the node’s token');
+    return 'the bound pod got its own identity, the add-on the node’s, and the log says so';
+  },
+};
+
+const hostNetworkRefused: Scenario = {
+  name: 'host-network-refused',
+  title: 'With --host-network=refuse no pod on the host network gets a token by way of the agent.',
+  needs: 'namespaces',
+  inTour: false,
+  agentFlags: ['--host-network=refuse'],
+  run: async (world) => {
+    if (!world.attests) return 'nothing to refuse: such pods are not redirected in this mode';
+    world.bind('on-host', 'on-host');
+    const pods = [
+      await world.addPod({ name: 'bound', binding: 'on-host', hostNetwork: true }),
+      await world.addPod({ name: 'plain', hostNetwork: true }),
+    ];
+    await world.untilAgentKnows();
+    for (const pod of pods) {
+      assertRefused(await pod.ask(), { status: 403, says: /is on the host network/ });
+    }
+    assertUntouched(world);
+    return 'both refused with 403, nothing reached the real service';
+  },
+};
+
+export const attestedScenarios: readonly Scenario[] = [
+  forgedAddress,
+  unrecorded,
+  mappedAddress,
+  hostNetwork,
+  hostNetworkRefused,
+];

@@ -1,0 +1,261 @@
+/**
+ * The cluster changes under running pods: what an agent remembers must never outlive what allows it.
+ * The agent of these scenarios answers at once where another would wait for late objects.
+ */
+import assert from 'node:assert/strict';
+import type { LabPod } from '../../pods/pod.ts';
+import {
+  assertToken,
+  assertUpstream,
+  untilHeld,
+  untilRefused,
+  untilToken,
+  type Refusal,
+} from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+import { createPodManifest } from '../../fakes/kube/manifests.ts';
+import { nodeName } from '../../world/world.ts';
+
+const holdMs = 600;
+const agentFlags = ['--binding-grace-sec=0', `--late-object-wait-ms=${holdMs}`];
+const noBinding: Refusal = { status: 400, says: /^Identity not found: .*no AzureIdentityBinding/ };
+const noIdentity: Refusal = { status: 400, says: /^Identity not found: .*has no AzureIdentity / };
+const noLabel: Refusal = { status: 400, says: /^Identity not found: .*has no label/ };
+const noPod: Refusal = { status: 503, says: /^No running pod /, retryAfterS: 1 };
+
+const identityEdited: Scenario = {
+  name: 'identity-edited',
+  title: 'An AzureIdentity edited in place counts from the next request on, without a restart.',
+  needs: 'any',
+  inTour: false,
+  agentFlags,
+  run: async (world) => {
+    world.bind('edit-old', 'edit');
+    const next = world.assignIdentity('edit-next');
+    const last = world.assignIdentity('edit-last');
+    const pod = await world.addPod({ name: 'app', binding: 'edit' });
+    await world.untilAgentKnows();
+    const { pid } = world.agent;
+    const kept = { connection: 'kept' };
+    assertToken(await pod.ask(kept), 'edit-old');
+    const ref = { kind: 'AzureIdentity', name: 'edit-old' };
+    const { clientId, resourceId } = next;
+    world.kube.patch(ref, { spec: { clientID: clientId, resourceID: resourceId } });
+    await untilToken(pod, 'edit-next', kept);
+    world.kube.patch(ref, { spec: { clientID: '', resourceID: last.resourceId } });
+    await untilToken(pod, 'edit-last', kept);
+    assert.equal(world.agent.pid, pid, 'the agent was restarted');
+    assertUpstream(world, ['edit-old', 'edit-next', 'edit-last']);
+    return 'client id and then resource id changed, both on the connection that was open before';
+  },
+};
+
+const bindingDeleted: Scenario = {
+  name: 'binding-deleted',
+  title: 'A deleted binding ends the pod’s right to a token that is still cached.',
+  needs: 'any',
+  inTour: false,
+  agentFlags,
+  run: async (world) => {
+    world.bind('unbind', 'unbind');
+    const pod = await world.addPod({ name: 'app', binding: 'unbind' });
+    await world.untilAgentKnows();
+    assertToken(await pod.ask(), 'unbind');
+    world.deleteObject('AzureIdentityBinding', 'unbind');
+    const deletedAtMs = performance.now();
+    await untilRefused(pod, noBinding);
+    const afterMs = performance.now() - deletedAtMs;
+    assert.ok(afterMs < 1_000, `still served ${Math.round(afterMs)} ms later`);
+    world.addBinding('unbind', 'unbind', 'unbind');
+    await untilToken(pod, 'unbind');
+    // The deletion took the token out of memory too: it is fetched anew for the new binding.
+    assertUpstream(world, ['unbind', 'unbind']);
+    return `refused ${Math.round(afterMs)} ms after the deletion, its token dropped from memory`;
+  },
+};
+
+const identityDeleted: Scenario = {
+  name: 'identity-deleted',
+  title: 'A deleted identity is not served, and says which object is missing.',
+  needs: 'any',
+  inTour: false,
+  agentFlags,
+  run: async (world) => {
+    world.bind('gone', 'gone');
+    const pod = await world.addPod({ name: 'app', binding: 'gone' });
+    await world.untilAgentKnows();
+    assertToken(await pod.ask(), 'gone');
+    world.deleteObject('AzureIdentity', 'gone');
+    const reply = await untilRefused(pod, noIdentity);
+    assert.match(reply.text, /AzureIdentity gone\b/);
+    assertUpstream(world, ['gone']);
+    return 'refused with the name of the missing identity';
+  },
+};
+
+interface Tenant {
+  readonly name: string;
+  readonly pod: LabPod;
+}
+
+const fiveDeleted: Scenario = {
+  name: 'five-deleted',
+  title: 'Of five pods one after another loses its identity, binding or life; the others go on.',
+  needs: 'any',
+  inTour: false,
+  agentFlags,
+  run: async (world) => {
+    const tenants: Tenant[] = [];
+    for (let number = 1; number <= 5; number++) {
+      const name = `five-${number}`;
+      world.bind(name, name);
+      tenants.push({ name, pod: await world.addPod({ name, binding: name }) });
+    }
+    await world.untilAgentKnows();
+    for (const { pod, name } of tenants) assertToken(await pod.ask(), name);
+    const order = shuffle(tenants);
+    const ways = shuffle(['AzureIdentity', 'AzureIdentityBinding', 'Pod', 'AzureIdentity', 'Pod']);
+    const steps: string[] = [];
+    const ended: { readonly pod: LabPod; readonly refusal: Refusal }[] = [];
+    for (const [step, { name, pod }] of order.entries()) {
+      const way = ways[step] ?? 'Pod';
+      world.tell(`${way} ${name} is deleted`);
+      world.deleteObject(way, name);
+      await world.untilAgentKnows();
+      ended.push({ pod, refusal: refusals.get(way) ?? noPod });
+      steps.push(`${way} ${name}`);
+      for (const rest of order.slice(step + 1)) assertToken(await rest.pod.ask(), rest.name);
+      await Promise.all(ended.map(({ pod: each, refusal }) => untilRefused(each, refusal)));
+    }
+    assertUpstream(
+      world,
+      tenants.map(({ name }) => name),
+    );
+    return `in the order ${steps.join(', ')}; no token was fetched twice`;
+  },
+};
+
+const refusals: ReadonlyMap<string, Refusal> = new Map([
+  ['AzureIdentity', noIdentity],
+  ['AzureIdentityBinding', noBinding],
+  ['Pod', noPod],
+]);
+
+/** Another order in every run, told in the result. */
+function shuffle<T>(items: readonly T[]): readonly T[] {
+  return items
+    .map((item) => ({ item, at: Math.random() }))
+    .toSorted((one, other) => one.at - other.at)
+    .map(({ item }) => item);
+}
+
+const labelChanged: Scenario = {
+  name: 'label-changed',
+  title: 'Another label on the running pod is another identity; no label is none.',
+  needs: 'any',
+  inTour: false,
+  agentFlags,
+  run: async (world) => {
+    world.bind('label-one', 'label-one');
+    world.bind('label-two', 'label-two');
+    const pod = await world.addPod({ name: 'app', binding: 'label-one' });
+    await world.untilAgentKnows();
+    const kept = { connection: 'kept' };
+    assertToken(await pod.ask(kept), 'label-one');
+    world.relabel(pod, 'label-two');
+    await untilToken(pod, 'label-two', kept);
+    world.relabel(pod, undefined);
+    await untilRefused(pod, noLabel, kept);
+    world.relabel(pod, 'label-one');
+    await untilToken(pod, 'label-one', kept);
+    assertUpstream(world, ['label-one', 'label-two', 'label-one']);
+    return 'switched to the other identity, to none and back, on one connection';
+  },
+};
+
+const phases: Scenario = {
+  name: 'pod-phases',
+  title: 'Init containers of a Pending pod are served, a pod that has ended is not.',
+  needs: 'any',
+  inTour: false,
+  agentFlags,
+  run: async (world) => {
+    world.bind('phases', 'phases');
+    const pod = await world.addPod({ name: 'job', binding: 'phases', phase: 'Pending' });
+    await world.untilAgentKnows();
+    assertToken(await pod.ask(), 'phases');
+    const ref = { kind: 'Pod', name: 'job' };
+    world.kube.patch(ref, { status: { phase: 'Running' } });
+    assertToken(await pod.ask(), 'phases');
+    for (const phase of ['Succeeded', 'Failed']) {
+      world.kube.patch(ref, { status: { phase } });
+      await untilRefused(pod, noPod);
+    }
+    assertUpstream(world, ['phases']);
+    return 'served while Pending and Running, unknown once Succeeded or Failed';
+  },
+};
+
+const unknownAddress: Scenario = {
+  name: 'unknown-address',
+  title: 'An address that no pod of this node has is held for a moment, then sent away to retry.',
+  needs: 'any',
+  inTour: false,
+  agentFlags,
+  run: async (world) => {
+    world.bind('unknown', 'unknown');
+    const pod = await world.addPod({ name: 'ghost', binding: 'unknown', announced: false });
+    const reply = await untilRefused(pod, noPod);
+    assert.ok(reply.text.includes(pod.ip), 'the answer must name the address');
+    assert.ok(reply.durationMs > holdMs - 10, `answered after ${Math.round(reply.durationMs)} ms`);
+    assert.ok(reply.durationMs < 1_500, `answered after ${Math.round(reply.durationMs)} ms`);
+    assert.deepEqual(world.imds.requests(), []);
+    return `503 with Retry-After after ${Math.round(reply.durationMs)} ms, nothing upstream`;
+  },
+};
+
+const sharedAddress: Scenario = {
+  name: 'shared-address',
+  title: 'Two pods on one address get nothing of each other’s; unattested, nothing at all.',
+  needs: 'any',
+  inTour: false,
+  agentFlags,
+  run: async (world) => {
+    world.bind('shared-one', 'shared-one');
+    world.bind('shared-two', 'shared-two');
+    const pod = await world.addPod({ name: 'one', binding: 'shared-one' });
+    await world.untilAgentKnows();
+    assertToken(await pod.ask(), 'shared-one');
+    const [ips, hostIp] = [[pod.ip], world.ground.nodeIp];
+    world.kube.apply(
+      createPodManifest({ name: 'two', nodeName, ips, hostIp, binding: 'shared-two' }),
+    );
+    await world.untilAgentKnows();
+    if (world.attests) {
+      assertToken(await pod.ask(), 'shared-one');
+      assertUpstream(world, ['shared-one']);
+      return 'the cgroup said which of the two had dialled';
+    }
+    const ambiguous = { status: 503, says: /^More than one running pod /, retryAfterS: 1 };
+    await untilRefused(pod, ambiguous);
+    const waiting = pod.ask();
+    await untilHeld(world, 1, 500);
+    world.deleteObject('Pod', 'one');
+    const served = await waiting;
+    assertToken(served, 'shared-two');
+    assert.ok(served.durationMs < holdMs, 'the deletion did not wake the request');
+    assertUpstream(world, ['shared-one', 'shared-two']);
+    return 'refused with 503 while both were there; served the moment only one was left';
+  },
+};
+
+export const changeScenarios: readonly Scenario[] = [
+  identityEdited,
+  bindingDeleted,
+  identityDeleted,
+  fiveDeleted,
+  labelChanged,
+  phases,
+  unknownAddress,
+  sharedAddress,
+];

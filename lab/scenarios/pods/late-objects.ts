@@ -1,0 +1,95 @@
+/** Objects that arrive after the request that needs them, and one that never does. */
+import assert from 'node:assert/strict';
+import type { PodReply } from '../../pods/pod.ts';
+import {
+  assertRefused,
+  assertToken,
+  assertUntouched,
+  assertUpstream,
+  untilHeld,
+  untilRefused,
+} from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+
+/** The agent holds a request for 2 s at most. */
+const holdMs = 2_000;
+
+function assertInTime(reply: PodReply): void {
+  assert.ok(reply.durationMs < holdMs, `answered after ${Math.round(reply.durationMs)} ms`);
+}
+
+const lateObjects: Scenario = {
+  name: 'late-objects',
+  title: 'A request that is there before its pod, binding or identity gets its token all the same.',
+  needs: 'any',
+  inTour: true,
+  run: async (world) => {
+    world.bind('late-a', 'late-a');
+    const latePod = await world.addPod({ name: 'late-pod', binding: 'late-a', announced: false });
+    const unbound = await world.addPod({ name: 'late-binding', binding: 'late-b' });
+    const bare = await world.addPod({ name: 'late-both', binding: 'late-c', announced: false });
+    await world.untilAgentKnows();
+    const durationsMs: number[] = [];
+
+    const beforePod = latePod.ask();
+    await untilHeld(world, 1);
+    world.tell('the pod’s object arrives');
+    world.announce(latePod);
+    const served = await beforePod;
+    assertToken(served, 'late-a');
+
+    const beforeBinding = unbound.ask();
+    await untilHeld(world, 1);
+    world.tell('binding and identity arrive');
+    world.bind('late-b', 'late-b');
+    const bound = await beforeBinding;
+    assertToken(bound, 'late-b');
+
+    const beforeBoth = bare.ask();
+    await untilHeld(world, 1);
+    world.tell('pod, binding and identity arrive, one after the other');
+    world.announce(bare);
+    await world.untilAgentKnows();
+    world.addBinding('late-c', 'late-c', 'late-c');
+    await world.untilAgentKnows();
+    assert.equal(await world.agent.metric('nmi_held_requests'), 1, 'the request was not held on');
+    world.addIdentity('late-c');
+    const both = await beforeBoth;
+    assertToken(both, 'late-c');
+
+    for (const reply of [served, bound, both]) {
+      assertInTime(reply);
+      durationsMs.push(Math.round(reply.durationMs));
+    }
+    assertUpstream(world, ['late-a', 'late-b', 'late-c']);
+    return `served in the same request after ${durationsMs.join(', ')} ms`;
+  },
+};
+
+const bindingNever: Scenario = {
+  name: 'binding-never-comes',
+  title:
+    'A binding that does not come is a passing state while the label is young, then permanent.',
+  needs: 'any',
+  inTour: false,
+  agentFlags: ['--binding-grace-sec=1', '--late-object-wait-ms=100'],
+  run: async (world) => {
+    const pod = await world.addPod({ name: 'app' });
+    await world.untilAgentKnows();
+    assertRefused(await pod.ask(), { status: 400, says: /has no label/ });
+    // A label's age is known to the millisecond, a pod's only to the second.
+    world.relabel(pod, 'never');
+    const says = /^Identity not found: .*label aadpodidbinding=never, and no AzureIdentityBinding/;
+    const labelledAtMs = performance.now();
+    const young = await untilRefused(pod, { status: 503, says, retryAfterS: 2 });
+    assert.ok(young.durationMs >= 90, `held for ${Math.round(young.durationMs)} ms only`);
+    await untilRefused(pod, { status: 400, says });
+    const afterMs = Math.round(performance.now() - labelledAtMs);
+    assert.ok(afterMs >= 900, `permanent after ${afterMs} ms already`);
+    assert.ok(afterMs < 3_000, `permanent after ${afterMs} ms only`);
+    assertUntouched(world);
+    return `503 with Retry-After at first, 400 from ${afterMs} ms on; nothing upstream`;
+  },
+};
+
+export const lateObjectScenarios: readonly Scenario[] = [lateObjects, bindingNever];

@@ -1,0 +1,69 @@
+/** The sample client of the replaced system, run inside a pod as its own program. */
+import assert from 'node:assert/strict';
+import { assertUpstream } from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+import { selfCommand } from '../../fabric/self-command.ts';
+import { labResourceGroup, labSubscriptionId } from '../../fakes/identity.ts';
+import type { RunResult, World } from '../../world/world.ts';
+
+const endpoint = 'http://169.254.169.254/metadata/identity/oauth2/token';
+
+const demoPod: Scenario = {
+  name: 'demo-pod',
+  title: 'The sample client works in a bound pod and fails readably in one without an identity.',
+  needs: 'namespaces',
+  inTour: true,
+  run: async (world) => {
+    const { clientId } = world.bind('demo', 'demo');
+    await world.addPod({ name: 'demo', binding: 'demo' });
+    await world.addPod({ name: 'demo-unbound' });
+    await world.untilAgentKnows();
+    const good = await runDemo(world, 'demo', clientId);
+    assertTokenless(world, good);
+    assert.equal(good.code, 0, good.stderr);
+    assert.deepEqual(good.stdout.trimEnd().split('\n').toSorted(), [
+      `successfully acquired a token using the MSI, msiEndpoint(${endpoint})`,
+      `successfully acquired a token, userAssignedID MSI, msiEndpoint(${endpoint}) clientID(${clientId})`,
+      'successfully made GET on instance metadata',
+    ]);
+    assert.equal(good.stderr, '');
+
+    const bad = await runDemo(world, 'demo-unbound', clientId);
+    assertTokenless(world, bad);
+    assert.equal(bad.code, 1, bad.stdout);
+    assert.equal(bad.stdout, 'successfully made GET on instance metadata\n');
+    const failures = bad.stderr.trimEnd().split('\n');
+    assert.equal(failures.length, 2, bad.stderr);
+    for (const line of failures) {
+      assert.match(
+        line,
+        /^failed to acquire a token.*Identity not found: pod default\/demo-unbound /,
+      );
+    }
+    assertUpstream(world, ['demo']);
+    return 'three lines of success in the bound pod, exit code 1 and the reason in the other';
+  },
+};
+
+/** First of all: a message about anything else would print what the program printed. */
+function assertTokenless(world: World, { stdout, stderr }: RunResult): void {
+  for (const token of world.imds.issuedTokens()) {
+    const [, payload = token, signature = token] = token.split('.');
+    const isPrinted = [payload, signature].some((part) => `${stdout}${stderr}`.includes(part));
+    assert.ok(!isPrinted, 'the sample client printed a token');
+  }
+}
+
+async function runDemo(world: World, pod: string, clientId: string): Promise<RunResult> {
+  const [program, ...leading] = selfCommand();
+  const result = await world.ground.runInPod(pod, program, [
+    ...[...leading, 'demo', '--once', `--clientid=${clientId}`],
+    ...[`--subscriptionid=${labSubscriptionId}`, `--resourcegroup=${labResourceGroup}`],
+  ]);
+  for (const line of `${result.stdout}${result.stderr}`.trimEnd().split('\n')) {
+    world.tell(`pod ${pod}: ${line}`);
+  }
+  return result;
+}
+
+export const demoScenarios: readonly Scenario[] = [demoPod];

@@ -1,0 +1,70 @@
+/** Pods that are excepted get the node's own answer; whoever only looks like one does not. */
+import { assertRefused, assertToken, assertUpstream } from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+
+/** Of its own, so that no token of the node is cached from elsewhere. */
+const resource = 'https://exception.lab';
+
+const exception: Scenario = {
+  name: 'exception',
+  title: 'An excepted pod gets the node’s identity, or any identity of the node by its id.',
+  needs: 'any',
+  inTour: true,
+  run: async (world) => {
+    const named = world.assignIdentity('exc-named');
+    world.addException('infra', { app: 'infra', tier: 'node' });
+    const infra = await world.addPod({
+      ...{ name: 'infra', labels: { app: 'infra' }, excepted: true },
+    });
+    const plain = await world.addPod({ name: 'plain', labels: { app: 'web' } });
+    await world.untilAgentKnows();
+    assertToken(await infra.ask({ resource }), 'node');
+    for (const query of [
+      `client_id=${named.clientId}`,
+      `msi_res_id=${encodeURIComponent(named.resourceId)}`,
+    ]) {
+      assertToken(await infra.ask({ resource, query }), 'exc-named');
+    }
+    const refused = await plain.ask({ resource });
+    assertRefused(refused, { status: 400, says: /^Identity not found: / });
+    world.deleteObject('AzurePodIdentityException', 'infra');
+    await world.untilAgentKnows();
+    const later = await infra.ask({ resource });
+    assertRefused(later, { status: 400, says: /^Identity not found: / });
+    // By client id and by resource id are two questions upstream.
+    assertUpstream(world, ['node', 'exc-named', 'exc-named']);
+    return 'node identity and a named one for the excepted pod, until its exception was deleted';
+  },
+};
+
+const noException: Scenario = {
+  name: 'not-excepted',
+  title: 'Another namespace’s exception, one without labels, and a name like mic except nobody.',
+  needs: 'any',
+  inTour: false,
+  run: async (world) => {
+    world.addException('empty', {});
+    world.addException('infra', { app: 'infra' });
+    const elsewhere = { name: 'elsewhere', namespace: 'other', labels: { app: 'infra' } };
+    const pods = [
+      await world.addPod(elsewhere),
+      await world.addPod({ name: 'plain' }),
+      await world.addPod({ name: 'labelled', labels: { app: 'web' } }),
+      await world.addPod({ name: 'mic-7d9f8-x2x4z', labels: { component: 'mic' } }),
+    ];
+    const infra = await world.addPod({
+      ...{ name: 'infra', labels: { app: 'INFRA' }, excepted: true },
+    });
+    await world.untilAgentKnows();
+    const control = 'https://not-excepted.lab';
+    assertToken(await infra.ask({ resource: control }), 'node');
+    for (const pod of pods) {
+      const reply = await pod.ask({ resource: control });
+      assertRefused(reply, { status: 400, says: /^Identity not found: / });
+    }
+    assertUpstream(world, ['node']);
+    return 'four pods refused beside one that is excepted';
+  },
+};
+
+export const exceptionScenarios: readonly Scenario[] = [exception, noException];

@@ -1,0 +1,253 @@
+/** Which identity a pod gets: one, several, by each selector, none. */
+import assert from 'node:assert/strict';
+import { instanceDocument } from '../../fakes/imds/documents.ts';
+import { createLabIdentity, labSubscriptionId } from '../../fakes/identity.ts';
+import {
+  createAzureIdentity,
+  createAzureIdentityBinding,
+  createPodManifest,
+} from '../../fakes/kube/manifests.ts';
+import {
+  assertRefused,
+  assertToken,
+  assertUntouched,
+  assertUpstream,
+} from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+import { nodeName, type World } from '../../world/world.ts';
+
+const hourMs = 3_600_000;
+
+const oneIdentity: Scenario = {
+  name: 'one-identity',
+  title:
+    'A labelled pod gets the token of its own identity, by default, client id and resource id.',
+  needs: 'any',
+  inTour: true,
+  run: async (world) => {
+    const identity = world.bind('one', 'one');
+    const pod = await world.addPod({ name: 'app', binding: 'one' });
+    for (const query of [
+      undefined,
+      `client_id=${identity.clientId}`,
+      `msi_res_id=${encodeURIComponent(identity.resourceId)}`,
+    ]) {
+      const reply = await pod.ask(query === undefined ? {} : { query });
+      assertToken(reply, 'one');
+      assert.equal(reply.body['resource'], 'https://vault.azure.net');
+      assert.equal(reply.body['client_id'], identity.clientId);
+      assert.match(String(reply.body['expires_in']), /^\d+$/);
+    }
+    assertUpstream(world, ['one']);
+    return 'three requests, one fetch upstream, the pod’s own identity each time';
+  },
+};
+
+/** Two identities on one selector; the older one comes second by name. */
+async function bindTwo(world: World, selector: string) {
+  const older = world.assignIdentity(`${selector}-zeta`);
+  const { name, clientId, resourceId } = older;
+  const createdAtWallMs = Date.now() - hourMs;
+  world.kube.apply(createAzureIdentity({ name, clientId, resourceId, createdAtWallMs }));
+  world.addBinding(name, name, selector);
+  const newer = world.bind(`${selector}-alpha`, selector);
+  const pod = await world.addPod({ name: 'app', binding: selector });
+  await world.untilAgentKnows();
+  return { older, newer, pod };
+}
+
+const twoIdentities: Scenario = {
+  name: 'two-identities',
+  title: 'Of two bound identities the request chooses, by any id in any case; else the older one.',
+  needs: 'any',
+  inTour: true,
+  run: async (world) => {
+    const foreign = world.bind('two-foreign', 'elsewhere');
+    const { older, newer, pod } = await bindTwo(world, 'two');
+    assertToken(await pod.ask(), older.name);
+    assertUpstream(world, [older.name]);
+    for (const { name, clientId, objectId, resourceId } of [newer, older]) {
+      for (const query of [
+        `client_id=${clientId}`,
+        `client_id=${clientId.toUpperCase()}`,
+        `msi_res_id=${encodeURIComponent(resourceId.toUpperCase())}`,
+        `mi_res_id=${encodeURIComponent(resourceId.toLowerCase())}`,
+        `object_id=${objectId}`,
+        `object_id=${objectId.toUpperCase()}`,
+      ]) {
+        assertToken(await pod.ask({ query }), name);
+      }
+    }
+    for (const query of [
+      `client_id=${foreign.clientId}`,
+      `msi_res_id=${encodeURIComponent(foreign.resourceId)}`,
+      `object_id=${foreign.objectId}`,
+    ]) {
+      const reply = await pod.ask({ query });
+      assertRefused(reply, { status: 400, says: /^Identity not found: no identity of pod / });
+    }
+    assertUpstream(world, [older.name, newer.name]);
+    const named = world.imds.requests().filter(({ target }) => target.includes(foreign.clientId));
+    assert.deepEqual(named, [], 'the foreign identity was asked for upstream');
+    return 'each by its four ids in either case, the older one by default, a foreign one never';
+  },
+};
+
+const strictIdentity: Scenario = {
+  name: 'strict-identity',
+  title: 'With --strict-identity a request that names none of several identities is refused.',
+  needs: 'any',
+  inTour: false,
+  agentFlags: ['--strict-identity'],
+  run: async (world) => {
+    const { older, newer, pod } = await bindTwo(world, 'strict');
+    const reply = await pod.ask();
+    assertRefused(reply, { status: 400, says: /^Multiple user assigned identities exist, / });
+    for (const { clientId } of [older, newer]) assert.ok(reply.text.includes(clientId));
+    assertUntouched(world);
+    assertToken(await pod.ask({ query: `client_id=${newer.clientId}` }), newer.name);
+    world.deleteObject('AzureIdentityBinding', older.name);
+    await world.untilAgentKnows();
+    assertToken(await pod.ask(), newer.name);
+    assertUpstream(world, [newer.name]);
+    return 'refused while two are bound, served when one is named or only one is left';
+  },
+};
+
+const resourceIdOnly: Scenario = {
+  name: 'resource-id-only',
+  title:
+    'An AzureIdentity without a client id is fetched by its resource id; one without both never.',
+  needs: 'any',
+  inTour: false,
+  run: async (world) => {
+    const { name, resourceId } = world.assignIdentity('by-resource');
+    world.kube.apply(createAzureIdentity({ name, clientId: '', resourceId }));
+    world.addBinding(name, name, name);
+    world.kube.apply(createAzureIdentity({ name: 'nameless', clientId: ' ', resourceId: '' }));
+    world.addBinding('nameless', 'nameless', 'nameless');
+    const pod = await world.addPod({ name: 'app', binding: name });
+    const nameless = await world.addPod({ name: 'nameless', binding: 'nameless' });
+    const reply = await nameless.ask();
+    assertRefused(reply, { status: 400, says: /^Identity not found: .*neither spec\.clientID/ });
+    assertUntouched(world);
+    assertToken(await pod.ask(), name);
+    assertUpstream(world, [name]);
+    return 'fetched by resource id; the nameless one refused, not asked for as the node’s own';
+  },
+};
+
+const twoNamespaces: Scenario = {
+  name: 'two-namespaces',
+  title: 'Pods, bindings and identities of the same names in two namespaces do not meet.',
+  needs: 'any',
+  inTour: false,
+  run: async (world) => {
+    const teams = await Promise.all(
+      ['team-a', 'team-b'].map(async (namespace) => {
+        const identity = world.addIdentity('shared', namespace, `${namespace}-shared`);
+        world.addBinding('shared', 'shared', 'shared', namespace);
+        const pod = await world.addPod({ name: `${namespace}-web`, namespace, announced: false });
+        const { ip, uid } = pod;
+        const [ips, hostIp] = [[ip], world.ground.nodeIp];
+        world.kube.apply(
+          createPodManifest({
+            ...{ name: 'web', namespace, uid, nodeName, ips, hostIp, binding: 'shared' },
+          }),
+        );
+        return { pod, identity };
+      }),
+    );
+    // A third namespace has the pod and the binding, and must not find the identity elsewhere.
+    world.kube.apply(
+      createAzureIdentityBinding({
+        ...{ name: 'shared', namespace: 'team-c' },
+        ...{ azureIdentity: 'shared', selector: 'shared' },
+      }),
+    );
+    const poor = await world.addPod({ name: 'team-c-web', namespace: 'team-c', binding: 'shared' });
+    const lacking = poor.ask();
+    for (const { pod, identity } of teams) {
+      assertToken(await pod.ask(), identity.name);
+      for (const other of teams) {
+        const reply = await pod.ask({ query: `client_id=${other.identity.clientId}` });
+        if (other.pod === pod) assertToken(reply, identity.name);
+        else assertRefused(reply, { status: 400, says: /^Identity not found: / });
+      }
+    }
+    assertRefused(await lacking, {
+      status: 503,
+      says: /^Identity not found: .*namespace team-c has no AzureIdentity shared/,
+    });
+    assertUpstream(world, ['team-a-shared', 'team-b-shared']);
+    return 'each pod got the identity of its own namespace and not the other’s, even by client id';
+  },
+};
+
+const noIdentity: Scenario = {
+  name: 'no-identity',
+  title: 'A pod without the label, or with an empty one, gets nothing at all.',
+  needs: 'any',
+  inTour: false,
+  run: async (world) => {
+    const identity = world.bind('unlabelled', 'unlabelled');
+    // An empty selector must not match an empty label.
+    world.addBinding('empty', 'unlabelled', '');
+    const pods = [
+      await world.addPod({ name: 'plain' }),
+      await world.addPod({ name: 'empty', binding: '' }),
+      await world.addPod({ name: 'other-label', labels: { app: 'unlabelled' } }),
+    ];
+    await world.untilAgentKnows();
+    for (const pod of pods) {
+      for (const query of ['', `client_id=${identity.clientId}`]) {
+        const reply = await pod.ask({ query });
+        const says = new RegExp(`^Identity not found: pod default/${pod.name} has no label `);
+        assertRefused(reply, { status: 400, says });
+        assert.ok(reply.durationMs < 1_000, 'what cannot change by waiting was held');
+      }
+    }
+    assertUntouched(world);
+    return 'three such pods refused at once with 400, nothing reached the real service';
+  },
+};
+
+const unassigned: Scenario = {
+  name: 'not-assigned',
+  title: 'An identity that is not assigned to the node is refused with the command that mends it.',
+  needs: 'any',
+  inTour: false,
+  run: async (world) => {
+    const { name, clientId, resourceId } = createLabIdentity('unassigned');
+    const { compute } = instanceDocument;
+    world.kube.apply(createAzureIdentity({ name, clientId, resourceId }));
+    world.addBinding(name, name, name);
+    const pod = await world.addPod({ name: 'app', binding: name });
+    const replies = [await pod.ask(), await pod.ask({ query: `client_id=${clientId}` })];
+    for (const reply of replies) {
+      assertRefused(reply, {
+        status: 400,
+        says: /^Identity not found: .*not assigned to this node/,
+      });
+      const command =
+        `az vmss identity assign --subscription ${labSubscriptionId} ` +
+        `--resource-group ${compute.resourceGroupName} --name ${compute.vmScaleSetName} ` +
+        `--identities ${resourceId}`;
+      assert.ok(reply.text.includes(command), reply.text);
+    }
+    assertUpstream(world, []);
+    const asked = world.imds.requests().map(({ target }) => target.includes(clientId));
+    assert.deepEqual(asked, [true, false], 'one question about this identity, one about the node');
+    return 'refused with the az line; one question upstream for two requests';
+  },
+};
+
+export const identityScenarios: readonly Scenario[] = [
+  oneIdentity,
+  twoIdentities,
+  resourceIdOnly,
+  twoNamespaces,
+  noIdentity,
+  unassigned,
+  strictIdentity,
+];

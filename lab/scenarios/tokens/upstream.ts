@@ -1,0 +1,118 @@
+/** Trouble with the real metadata service, and what must never come out of the agent. */
+import assert from 'node:assert/strict';
+import { eventually } from '../../world/eventually.ts';
+import {
+  assertRefused,
+  assertToken,
+  assertUpstream,
+  untilToken,
+} from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+
+const dayMs = 24 * 3_600_000;
+
+const throttled: Scenario = {
+  name: 'upstream-throttled',
+  title:
+    'A 429 of the real service is relayed with its Retry-After and concerns one identity only.',
+  needs: 'any',
+  inTour: false,
+  run: async (world) => {
+    world.bind('throttled', 'throttled');
+    world.bind('spared', 'spared');
+    const pod = await world.addPod({ name: 'app', binding: 'throttled' });
+    const spared = await world.addPod({ name: 'spared', binding: 'spared' });
+    await world.imds.setFaults({ fail: { status: 429, retryAfterSec: 7 }, paths: 'token' });
+    const refusal = { status: 429, says: /throttles/, retryAfterS: 7 };
+    assertRefused(await pod.ask(), refusal);
+    await world.imds.setFaults({});
+    // Asking again within those seconds would only prolong the throttling.
+    assertRefused(await pod.ask(), refusal);
+    assert.equal(world.imds.requests().length, 1, 'the throttling service was asked again');
+    assertToken(await spared.ask(), 'spared');
+    assertUpstream(world, ['spared']);
+    return '429 with Retry-After: 7 twice for one question upstream; the other identity served';
+  },
+};
+
+const down: Scenario = {
+  name: 'upstream-down',
+  title: 'With the real service down, tokens in memory are served to the end of their lives.',
+  needs: 'any',
+  inTour: false,
+  run: async (world) => {
+    for (const name of ['down-fresh', 'down-stale', 'down-none']) world.bind(name, name);
+    const fresh = await world.addPod({ name: 'fresh', binding: 'down-fresh' });
+    const stale = await world.addPod({ name: 'stale', binding: 'down-stale' });
+    const none = await world.addPod({ name: 'none', binding: 'down-none' });
+    assertToken(await fresh.ask(), 'down-fresh');
+    try {
+      // Under five minutes: the agent wants another one before it gives this out.
+      world.imds.setTokenLifetime(240_000);
+      assertToken(await stale.ask(), 'down-stale');
+      world.tell('the real service is gone');
+      await world.imds.setFaults({ closed: true });
+      const remembered = await fresh.ask();
+      assertToken(remembered, 'down-fresh');
+      // Two tries more would take half a second.
+      assert.ok(remembered.durationMs < 400, 'the service was asked for a token in memory');
+      assertToken(await stale.ask(), 'down-stale');
+      const reply = await none.ask();
+      assertRefused(reply, { status: 503, says: /^No token for the moment: .*ECONNREFUSED/ });
+      assert.ok(reply.durationMs < 5_000, `answered after ${Math.round(reply.durationMs)} ms`);
+      world.tell('the real service is back');
+      await world.imds.setFaults({});
+      await untilToken(none, 'down-none');
+      assertUpstream(world, ['down-fresh', 'down-stale', 'down-none']);
+    } finally {
+      world.imds.setTokenLifetime(dayMs);
+    }
+    return 'fresh and nearly expired token served from memory, 503 for what was never fetched';
+  },
+};
+
+const canary: Scenario = {
+  name: 'no-token-in-logs',
+  title: 'No token, nor the part of one that makes it valid, is in the agent’s log or metrics.',
+  needs: 'any',
+  inTour: false,
+  run: async (world) => {
+    const identity = world.bind('canary', 'canary');
+    const pod = await world.addPod({ name: 'app', binding: 'canary' });
+    const got = await pod.ask();
+    assertToken(got, 'canary');
+    const token = String(got.body['access_token']);
+    const bearer = ['Metadata', 'true', 'Authorization', `Bearer ${token}`];
+    // A careless client puts its token where it does not belong.
+    assertToken(await pod.ask({ headers: bearer }), 'canary');
+    await pod.ask({ headers: bearer, target: '/metadata/instance?api-version=2021-02-01' });
+    await pod.ask({ headers: bearer, target: `/${token}` });
+    await pod.ask({ query: `client_id=${token}` });
+    await pod.ask({ query: `access_token=${token}` });
+    await pod.ask({ method: 'POST', headers: bearer, body: `assertion=${token}` });
+    await pod.ask({ resource: 'https://canary.lab', query: `client_id=${identity.clientId}` });
+    // Lines are read as they come; that of the last request says that all are here.
+    await eventually(() => {
+      assert.ok(world.agent.lines.some((line) => line.includes('https://canary.lab')));
+    });
+    const { lines } = world.agent;
+    const page = await world.agent.page('metrics');
+    assert.equal(page?.status, 200);
+    const told = `${lines.join('\n')}\n${page.text}`;
+    const tokens = world.imds.issuedTokens();
+    assert.ok(tokens.includes(token));
+    for (const issued of tokens) {
+      const [, payload = '', signature = ''] = issued.split('.');
+      for (const secret of [payload, signature]) {
+        assert.ok(secret.length > 20);
+        assert.ok(!told.includes(secret), `part of a token of the lab is in log or metrics`);
+      }
+    }
+    assertUpstream(world, ['canary', 'canary']);
+    return `${tokens.length} tokens, ${lines.length} log lines and the metrics page compared`;
+  },
+};
+
+/** The canary is the last one: it looks at all that the agents of the lab have said. */
+export const upstreamScenarios: readonly Scenario[] = [throttled, down];
+export const canaryScenarios: readonly Scenario[] = [canary];

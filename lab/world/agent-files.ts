@@ -1,0 +1,41 @@
+/** What the agent process of the lab reads from files: its kubeconfig and whom to trust as Entra ID. */
+import { chmod, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { isAlive } from '../fabric/process-alive.ts';
+
+const folderPattern = /^nmi-lab-(\d+)-[A-Za-z0-9]{6}$/;
+
+export interface AgentFiles extends AsyncDisposable {
+  readonly kubeconfigPath: string;
+  readonly entraCaPath: string;
+  /** Where the agent is to be asked for explanations. */
+  readonly explainSocketPath: string;
+}
+
+export async function writeAgentFiles(kubeconfig: string, entraCaPem: string): Promise<AgentFiles> {
+  await sweepDeadFolders();
+  const folder = await mkdtemp(join(tmpdir(), `nmi-lab-${process.pid}-`));
+  // An agent may run as somebody else.
+  await chmod(folder, 0o711);
+  const files = {
+    kubeconfigPath: join(folder, 'kubeconfig'),
+    entraCaPath: join(folder, 'entra-ca.pem'),
+    explainSocketPath: join(folder, 'explain.sock'),
+  };
+  await writeFile(files.kubeconfigPath, kubeconfig);
+  await writeFile(files.entraCaPath, entraCaPem);
+  return {
+    ...files,
+    [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
+  };
+}
+
+/** What labs left behind that were killed. */
+async function sweepDeadFolders(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const pid = Number(folderPattern.exec(name)?.[1]);
+    if (Number.isNaN(pid) || isAlive(pid)) continue;
+    await rm(join(tmpdir(), name), { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * What the agent deals with beyond its node: the metadata service, Entra ID and the Kubernetes API,
+ * and how the agent is told where they are.
+ */
+import { writeAgentFiles } from './agent-files.ts';
+import { openFakeEntra, type FakeEntra } from '../fakes/entra/fake-entra.ts';
+import { openFakeImds, type FakeImds } from '../fakes/imds/fake-imds.ts';
+import { fakeIssuer } from '../fakes/kube/tokens.ts';
+import { openFakeKube, type FakeKube } from '../fakes/kube/fake-kube.ts';
+import { createLabAuthority, type LabAuthority } from '../fakes/authority.ts';
+import { createNodeIdentity } from '../fakes/identity.ts';
+
+export interface Surroundings {
+  readonly kube: FakeKube;
+  readonly imds: FakeImds;
+  readonly entra: FakeEntra;
+  /** Signed the certificate of `entra`; signs those of applications. */
+  readonly authority: LabAuthority;
+  /** By which the agent finds all of them but the metadata service. */
+  readonly agentFlags: readonly string[];
+  readonly agentEnvironment: Readonly<Record<string, string>>;
+}
+
+export interface SurroundingsOptions {
+  /** Where the metadata service listens. */
+  readonly imds: { readonly host: string; readonly port: number };
+  /** Where the other two listen. */
+  readonly host: string;
+  /** 0 takes free ones. */
+  readonly kubePort: number;
+  readonly entraPort: number;
+  readonly nodeIp: string;
+}
+
+export async function openSurroundings(
+  options: SurroundingsOptions,
+): Promise<Surroundings & AsyncDisposable> {
+  const { host, kubePort, entraPort, nodeIp } = options;
+  await using opening = new AsyncDisposableStack();
+  const certifying = certify(host);
+  const kube = opening.use(await openFakeKube({ host, port: kubePort }));
+  const imds = opening.use(
+    await openFakeImds({
+      ...options.imds,
+      nodeIps: [nodeIp],
+      systemAssigned: createNodeIdentity(),
+    }),
+  );
+  const { authority, tls } = await certifying;
+  const entra = opening.use(await openFakeEntra({ host, port: entraPort, tls }));
+  trustCluster(entra, kube);
+  const files = opening.use(await writeAgentFiles(kube.kubeconfig(), authority.certificatePem));
+  const owned = opening.move();
+  return {
+    ...{ kube, imds, entra, authority },
+    agentFlags: [`--entra-ca-file=${files.entraCaPath}`, `--entra-authority=${entra.authority}`],
+    agentEnvironment: {
+      KUBECONFIG: files.kubeconfigPath,
+      NMI_EXPLAIN_SOCKET: files.explainSocketPath,
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+async function certify(host: string) {
+  const authority = await createLabAuthority();
+  return { authority, tls: await authority.issueServer([host]) };
+}
+
+/** Federated credentials name the cluster as their issuer. */
+export function trustCluster(entra: FakeEntra, kube: FakeKube): void {
+  entra.trustIssuer(fakeIssuer, async () => (await kube.signingKeys()).keys);
+}

@@ -1,0 +1,123 @@
+/**
+ * The world of network namespaces, seen from inside the azure namespace: fakes on the metadata
+ * address and on the node's uplink, the agent in the node, each pod in a namespace of its own.
+ */
+import type { ChildProcess } from 'node:child_process';
+import { AgentProcess } from './agent-process.ts';
+import { fabricAddresses, type Fabric } from '../fabric/fabric.ts';
+import { openFabricPod } from '../pods/pod-client.ts';
+import { inCgroup, openLabCgroups } from '../fabric/cgroups.ts';
+import { selfCommand } from '../fabric/self-command.ts';
+import { openSurroundings } from './environment.ts';
+import { nodeName, type Ground, type RunResult } from './world.ts';
+
+const kubePort = 6443;
+const entraPort = 8443;
+const probePort = 8085;
+/** Programs of an agent that this machine may have are not the lab's to take away. */
+const strangeFolder = '/sys/fs/bpf/nmi-lab';
+
+/** @param redirect how the agent redirects, as its flag takes it. */
+export async function openFabricGround(
+  fabric: Fabric,
+  redirect: string,
+): Promise<Ground & AsyncDisposable> {
+  await using opening = new AsyncDisposableStack();
+  const { imdsIp, azureIp, nodeIp } = fabricAddresses;
+  const surroundings = opening.use(
+    await openSurroundings({
+      imds: { host: imdsIp, port: 80 },
+      ...{ host: azureIp, kubePort, entraPort, nodeIp },
+    }),
+  );
+  const cgroups = redirect === 'ebpf' ? opening.use(openLabCgroups()) : undefined;
+  const placed = new Map<string, { readonly uid: string; readonly cgroup: string }>();
+  const [program, ...leading] = selfCommand();
+  const openAgent = (adminPort: number, through: readonly string[] = []): AgentProcess =>
+    new AgentProcess({
+      adminUrl: `http://${nodeIp}:${adminPort}`,
+      spawn: (flags) => {
+        const [first = program, ...rest] = [...through, program, ...leading, ...flags];
+        return fabric.exec('node', first, rest, {
+          env: { ...process.env, ...surroundings.agentEnvironment },
+        });
+      },
+    });
+  const agent = opening.use(openAgent(probePort));
+  const redirectFlags = [
+    `--redirect=${redirect}`,
+    ...(cgroups === undefined
+      ? [`--bpf-pin-folder=${strangeFolder}`]
+      : [`--cgroup-root=${cgroups.root}`, `--bpf-pin-folder=${cgroups.pinFolder}`]),
+  ];
+  const owned = opening.move();
+  return {
+    kind: 'namespaces',
+    ...surroundings,
+    agent,
+    redirectFlags,
+    agentFlags: [
+      ...surroundings.agentFlags,
+      // Without a redirect nobody brings up the agent's own address; the node's is there anyway.
+      ...(redirect === 'none' ? [`--nmi-listen-address=${nodeIp}`] : []),
+      ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
+      ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],
+      // Its link would come and go while scenarios compare what is on the node.
+      '--redirect-self-test-interval-sec=0',
+      ...['--ipt-update-interval-sec=1', ...redirectFlags],
+    ],
+    nodeIp,
+    openPod: async ({ name, uid, ip, hostNetwork }) => {
+      const pod = hostNetwork
+        ? undefined
+        : await fabric.addPod(name, ip === undefined ? {} : { ip });
+      const cgroup = cgroups?.addPod(uid);
+      if (cgroup !== undefined) placed.set(name, { uid, cgroup });
+      const space = hostNetwork ? 'node' : name;
+      const client = await openFabricPod({
+        ...{ fabric, space },
+        ...(cgroup === undefined ? {} : { cgroup }),
+      });
+      return { ips: pod?.ips ?? [nodeIp], client };
+    },
+    closePod: async (name) => {
+      await fabric.removePod(name);
+      const place = placed.get(name);
+      if (place !== undefined) cgroups?.removePod(place.uid);
+      placed.delete(name);
+    },
+    movePod: (name, uid) => {
+      const place = placed.get(name);
+      if (place === undefined) return;
+      placed.set(name, { uid, cgroup: cgroups?.movePod(place.cgroup, uid) ?? '' });
+    },
+    openHostClient: () => openFabricPod({ fabric, space: 'node' }),
+    openOutsider: (pod) => openFabricPod({ fabric, space: pod }),
+    openAgent,
+    runInNode: (command, args, input) =>
+      collect(fabric.exec('node', command, args, { stdio: ['pipe', 'pipe', 'pipe'] }), input),
+    runInPod: (pod, command, args) => {
+      const place = placed.get(pod);
+      const words = [command, ...args];
+      const [first = '', ...rest] = place === undefined ? words : inCgroup(place.cgroup, words);
+      return collect(fabric.exec(pod, first, rest, { stdio: ['pipe', 'pipe', 'pipe'] }), undefined);
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function collect(child: ChildProcess, input: string | undefined): Promise<RunResult> {
+  return new Promise((resolve, reject) => {
+    let stdout = '';
+    let stderr = '';
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+    child.once('error', reject);
+    child.once('close', (code) => {
+      resolve({ code: code ?? 1, stdout, stderr });
+    });
+    // A tool may end without reading its input.
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.end(input);
+  });
+}

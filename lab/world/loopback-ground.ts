@@ -1,0 +1,95 @@
+/**
+ * A world without root: everything on 127.0.0.1, pods told apart by source addresses of 127.0.0.0/8.
+ * The whole agent runs, only the redirect does not: pods dial the agent itself.
+ */
+import { spawn } from 'node:child_process';
+import { createServer } from 'node:net';
+import { AgentProcess } from './agent-process.ts';
+import { LabError } from '../fabric/lab-error.ts';
+import { openLoopbackPod } from '../pods/pod-client.ts';
+import { selfCommand } from '../fabric/self-command.ts';
+import { openSurroundings } from './environment.ts';
+import { nodeName, type Ground } from './world.ts';
+
+const host = '127.0.0.1';
+const firstPodHost = 11;
+
+export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
+  await using opening = new AsyncDisposableStack();
+  const surroundings = opening.use(
+    await openSurroundings({
+      imds: { host, port: 0 },
+      ...{ host, kubePort: 0, entraPort: 0, nodeIp: host },
+    }),
+  );
+  const [port, adminPort] = await freePorts();
+  const [program, ...leading] = selfCommand();
+  const agent = opening.use(
+    new AgentProcess({
+      adminUrl: `http://${host}:${adminPort}`,
+      spawn: (flags) =>
+        spawn(program, [...leading, ...flags], {
+          stdio: ['ignore', 'pipe', 'pipe'],
+          env: { ...process.env, ...surroundings.agentEnvironment },
+        }),
+    }),
+  );
+  const owned = opening.move();
+  let nextHost = firstPodHost;
+  return {
+    kind: 'loopback',
+    ...surroundings,
+    agent,
+    redirectFlags: ['--redirect=none'],
+    agentFlags: [
+      ...surroundings.agentFlags,
+      ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
+      ...['--redirect=none', `--nmi-listen-address=${host}`, `--nmi-port=${port}`],
+      // Programs of an agent that this machine may have are not the lab's to tell of.
+      '--bpf-pin-folder=/sys/fs/bpf/nmi-lab',
+      ...[`--metadata-ip=${host}`, `--metadata-port=${surroundings.imds.port}`],
+      ...[`--http-probe-port=${adminPort}`, `--prometheus-port=${adminPort}`],
+      '--allow-network-plugin-kubenet',
+    ],
+    nodeIp: host,
+    openPod: ({ name, ip, hostNetwork }) => {
+      if (hostNetwork) return noNamespaces();
+      const sourceIp = ip ?? `127.0.0.${nextHost++}`;
+      const client = openLoopbackPod({ name, sourceIp, host, port });
+      return Promise.resolve({ ips: [sourceIp], client });
+    },
+    closePod: () => Promise.resolve(),
+    movePod: () => undefined,
+    openHostClient: noNamespaces,
+    openOutsider: noNamespaces,
+    openAgent: () => {
+      throw noNamespace();
+    },
+    runInNode: noNamespaces,
+    runInPod: noNamespaces,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function noNamespaces(): Promise<never> {
+  return Promise.reject(noNamespace());
+}
+
+function noNamespace(): LabError {
+  return new LabError('NAMESPACE_WRONG', 'on loopback there are no namespaces');
+}
+
+async function freePorts(): Promise<readonly [number, number]> {
+  const servers = [createServer(), createServer()];
+  const ports: number[] = [];
+  for (const server of servers) {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(0, host, resolve);
+    });
+    const address = server.address();
+    if (typeof address === 'object' && address !== null) ports.push(address.port);
+  }
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return [ports[0] ?? 0, ports[1] ?? 0];
+}

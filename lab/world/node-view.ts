@@ -1,0 +1,113 @@
+/**
+ * The node of a world of namespaces as its kernel has it: rules, policy routing, links as text that
+ * can be compared; and the verbs of `nmi redirect` in it.
+ */
+import assert from 'node:assert/strict';
+import { selfCommand } from '../fabric/self-command.ts';
+import type { RunResult, World } from './world.ts';
+
+/** Equal texts mean equal state: packet counters and the time of reading are taken out. */
+export interface NodeState {
+  /** All tables of both iptables. */
+  readonly rules: string;
+  readonly routing: string;
+  /** Names, one a line. */
+  readonly links: string;
+}
+
+const ownChain = 'aad-metadata';
+const ownRule = new RegExp(`^(?::${ownChain} |-A ${ownChain} |-A PREROUTING -j ${ownChain}$)`);
+const ownChainRules = [
+  `-A ${ownChain} ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579`,
+  `-A ${ownChain} -j RETURN`,
+].join('\n');
+const ownPreferences = /^(?:78|79|80|81):/;
+
+export async function readNode(world: World): Promise<NodeState> {
+  const [nft, legacy, routing, links] = await Promise.all([
+    succeed(world, 'iptables-nft-save'),
+    // Without a table named it prints those the kernel has and makes none.
+    succeed(world, 'iptables-legacy-save'),
+    succeed(world, 'ip', '-4', 'rule'),
+    succeed(world, 'ip', '-br', 'link'),
+  ]);
+  return {
+    rules: `${plainRules(nft)}\n${plainRules(legacy)}`,
+    routing,
+    // The state beside a name changes by itself while a new port comes up.
+    links: links.replaceAll(/ .*$/gm, ''),
+  };
+}
+
+/** What of the rules and the routing is not the agent's. */
+export function foreignPart(state: NodeState): string {
+  const rules = state.rules.split('\n').filter((line) => !ownRule.test(line));
+  const routing = state.routing.split('\n').filter((line) => !ownPreferences.test(line));
+  return [...rules, ...routing].join('\n');
+}
+
+/** Chain, jump and guard, exactly as the agent wants them. */
+export function hasRedirect({ rules, routing }: NodeState): boolean {
+  const lines = rules.split('\n');
+  const chain = lines.filter((line) => line.startsWith(`-A ${ownChain} `));
+  const firstJump = lines.find((line) => line.startsWith('-A PREROUTING '));
+  return (
+    chain.join('\n') === ownChainRules &&
+    firstJump === `-A PREROUTING -j ${ownChain}` &&
+    ['79', '80', '81'].every((pref) => new RegExp(`^${pref}:`, 'm').test(routing))
+  );
+}
+
+/** The value of a flag that the agent of this world is started with. */
+export function flagOf(world: World, name: string): string {
+  const flag = world.ground.agentFlags.find((each) => each.startsWith(`--${name}=`));
+  assert.ok(flag !== undefined);
+  return flag.slice(flag.indexOf('=') + 1);
+}
+
+export function runRedirect(
+  world: World,
+  action: 'install' | 'verify' | 'remove',
+  flags: readonly string[] = [],
+): Promise<RunResult> {
+  const [program, ...leading] = selfCommand();
+  world.tell(`node: nmi redirect ${action}`);
+  return world.ground.runInNode(program, [
+    ...leading,
+    ...['redirect', action],
+    ...world.ground.redirectFlags,
+    ...flags,
+  ]);
+}
+
+/** A node that never had an agent: none runs, and pods reach the real service. */
+export async function makeBare(world: World): Promise<void> {
+  await world.agent.stop();
+  const { code, stderr } = await runRedirect(world, 'remove');
+  assert.equal(code, 0, `nmi redirect remove failed: ${stderr}`);
+}
+
+/** Runs a tool in the node that must succeed, and returns what it printed. */
+export async function succeed(world: World, command: string, ...args: string[]): Promise<string> {
+  return feed(world, undefined, command, ...args);
+}
+
+/** The same with something to read. */
+export async function feed(
+  world: World,
+  input: string | undefined,
+  command: string,
+  ...args: string[]
+): Promise<string> {
+  const { code, stdout, stderr } = await world.ground.runInNode(command, args, input);
+  assert.equal(code, 0, `${command} ${args.join(' ')} failed: ${stderr}`);
+  return stdout;
+}
+
+function plainRules(text: string): string {
+  return text
+    .split('\n')
+    .filter((line) => !line.startsWith('#'))
+    .map((line) => line.replace(/\[\d+:\d+\]/, '[]'))
+    .join('\n');
+}

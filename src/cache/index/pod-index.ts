@@ -1,0 +1,250 @@
+/**
+ * The pods of this node by address, name and uid.
+ *
+ * 1. Every address of a pod is a key, in canonical form. Host-network pods have the node's address
+ *    and Succeeded or Failed ones no longer own theirs, so neither is found by address; all are
+ *    found by name and uid.
+ * 2. Two pods on one address are both refused until one of them goes: guessing would hand one pod
+ *    the other's identity.
+ * 3. One object per uid and one per name; a late delete of a predecessor changes nothing.
+ * 4. Every step is synchronous and complete before anyone is told, so no reader sees half of it.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import type { Clock } from '../clock.ts';
+import { bindingLabelOf } from './binding-label.ts';
+import { canonicalIp } from './ip.ts';
+import { ignoreListenerError, Listeners } from './observers.ts';
+import type { ObjectRef, ObjectStore, Pod } from './objects.ts';
+
+export type PodLookup =
+  | { readonly kind: 'pod'; readonly pod: Pod }
+  | { readonly kind: 'unknown' }
+  | { readonly kind: 'ambiguous'; readonly pods: readonly Pod[] };
+
+export interface PodIndexStats {
+  readonly pods: number;
+  /** Addresses that lead to at least one pod. */
+  readonly ips: number;
+  readonly ambiguousIps: number;
+  readonly hostNetwork: number;
+  readonly terminal: number;
+}
+
+interface Entry {
+  readonly pod: Pod;
+  /** The answer for each of its addresses, made once so that a hit allocates nothing. */
+  readonly lookup: PodLookup;
+  readonly addresses: readonly string[];
+  readonly labelledSinceWallMs: number;
+}
+
+interface Tables {
+  readonly byName: Map<string, Entry>;
+  readonly byUid: Map<string, Entry>;
+  readonly byIp: Map<string, PodLookup>;
+}
+
+const unknown: PodLookup = { kind: 'unknown' };
+
+export class PodIndex implements ObjectStore<Pod> {
+  readonly #clock: Clock;
+  readonly #listeners: Listeners<[readonly string[]]>;
+  #tables = emptyTables();
+  #generation = 0;
+
+  constructor(clock: Clock, onListenerError: (error: unknown) => void = ignoreListenerError) {
+    this.#clock = clock;
+    this.#listeners = new Listeners(onListenerError);
+  }
+
+  /** Grows with every change that may alter any look-up. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  get size(): number {
+    return this.#tables.byUid.size;
+  }
+
+  /** The whole truth at once; pods that are equal to the stored ones keep their objects. */
+  replace(items: readonly Pod[]): void {
+    const next = emptyTables();
+    for (const pod of items) store(next, this.#entryFor(pod));
+    const uids = differences(this.#tables, next);
+    if (uids.length === 0) return;
+    this.#tables = next;
+    this.#changed(uids);
+  }
+
+  upsert(pod: Pod): void {
+    const entry = this.#entryFor(pod);
+    if (this.#tables.byUid.get(pod.uid) === entry) return;
+    const displaced = this.#tables.byName.get(nameKey(pod.namespace, pod.name))?.pod.uid;
+    store(this.#tables, entry);
+    this.#changed(
+      displaced === undefined || displaced === pod.uid ? [pod.uid] : [displaced, pod.uid],
+    );
+  }
+
+  remove(ref: ObjectRef): void {
+    const entry = this.#tables.byName.get(nameKey(ref.namespace, ref.name));
+    if (entry === undefined || entry.pod.uid !== ref.uid) return;
+    drop(this.#tables, entry);
+    this.#changed([ref.uid]);
+  }
+
+  /** Who owns an address, in `canonicalIp` form. O(1), without allocation. */
+  byIp(ip: string): PodLookup {
+    return this.#tables.byIp.get(ip) ?? unknown;
+  }
+
+  /** The pod of that name, whatever its phase. */
+  byName(namespace: string, name: string): Pod | undefined {
+    return this.#tables.byName.get(nameKey(namespace, name))?.pod;
+  }
+
+  /** The pod of that uid, whatever its phase. */
+  byUid(uid: string): Pod | undefined {
+    return this.#tables.byUid.get(uid)?.pod;
+  }
+
+  /** Every stored pod, each once, in no promised order. */
+  *all(): Iterable<Pod> {
+    for (const entry of this.#tables.byUid.values()) yield entry.pod;
+  }
+
+  /**
+   * Wall milliseconds since when the pod has the binding label it has now: its creation if it was
+   * first seen so, else when the change was seen. 0, long ago, for a pod that is not stored.
+   */
+  labelledSinceWallMs(uid: string): number {
+    return this.#tables.byUid.get(uid)?.labelledSinceWallMs ?? 0;
+  }
+
+  /** Counted when asked: O(pods). */
+  get stats(): PodIndexStats {
+    const { byUid, byIp } = this.#tables;
+    let [ambiguousIps, hostNetwork, terminal] = [0, 0, 0];
+    for (const lookup of byIp.values()) if (lookup.kind === 'ambiguous') ambiguousIps++;
+    for (const { pod } of byUid.values()) {
+      if (pod.hostNetwork) hostNetwork++;
+      if (isTerminal(pod)) terminal++;
+    }
+    return { pods: byUid.size, ips: byIp.size, ambiguousIps, hostNetwork, terminal };
+  }
+
+  /**
+   * Calls `listener` once after each replace, upsert or remove that changed something, when every
+   * look-up already gives the new answer, with the uids of the pods that came, went or are others
+   * now, each once. The returned function unsubscribes.
+   */
+  onChange(listener: (uids: readonly string[]) => void): () => void {
+    return this.#listeners.add(listener);
+  }
+
+  /** The stored entry if the pod is equal to it, else a new one. */
+  #entryFor(pod: Pod): Entry {
+    const stored = this.#tables.byUid.get(pod.uid);
+    if (stored === undefined) return createEntry(pod, pod.createdAtWallMs);
+    if (isDeepStrictEqual(stored.pod, pod)) return stored;
+    const keepsLabel = bindingLabelOf(stored.pod) === bindingLabelOf(pod);
+    return createEntry(pod, keepsLabel ? stored.labelledSinceWallMs : this.#clock.wallMs());
+  }
+
+  #changed(uids: readonly string[]): void {
+    this.#generation++;
+    this.#listeners.notify(uids);
+  }
+}
+
+function emptyTables(): Tables {
+  return { byName: new Map(), byUid: new Map(), byIp: new Map() };
+}
+
+function createEntry(pod: Pod, labelledSinceWallMs: number): Entry {
+  return {
+    pod,
+    lookup: { kind: 'pod', pod },
+    addresses: ownedAddresses(pod),
+    labelledSinceWallMs,
+  };
+}
+
+function ownedAddresses(pod: Pod): readonly string[] {
+  if (pod.hostNetwork || isTerminal(pod)) return [];
+  const addresses = new Set<string>();
+  for (const text of pod.ips) {
+    const ip = canonicalIp(text);
+    if (ip !== undefined) addresses.add(ip);
+  }
+  return [...addresses];
+}
+
+function isTerminal(pod: Pod): boolean {
+  return pod.phase === 'Succeeded' || pod.phase === 'Failed';
+}
+
+function nameKey(namespace: string, name: string): string {
+  return `${namespace}/${name}`;
+}
+
+/** The uids that lead to another entry, or to none any more. */
+function differences(before: Tables, after: Tables): readonly string[] {
+  const uids: string[] = [];
+  for (const uid of before.byUid.keys()) if (!after.byUid.has(uid)) uids.push(uid);
+  for (const [uid, entry] of after.byUid) if (before.byUid.get(uid) !== entry) uids.push(uid);
+  return uids;
+}
+
+/**
+ * Keys that stay are written over: a table whose keys come and go is laid out anew every few hundred
+ * events, and that event pays for it.
+ */
+function store(tables: Tables, entry: Entry): void {
+  const { pod, addresses } = entry;
+  const key = nameKey(pod.namespace, pod.name);
+  const sameName = tables.byName.get(key);
+  if (sameName !== undefined && sameName.pod.uid !== pod.uid) drop(tables, sameName);
+  const before = tables.byUid.get(pod.uid);
+  if (before !== undefined) {
+    const keyBefore = nameKey(before.pod.namespace, before.pod.name);
+    if (keyBefore !== key) tables.byName.delete(keyBefore);
+    for (const ip of before.addresses) if (!addresses.includes(ip)) leave(tables, ip, before.pod);
+  }
+  tables.byName.set(key, entry);
+  tables.byUid.set(pod.uid, entry);
+  for (const ip of addresses) {
+    const others = podsOf(tables.byIp.get(ip) ?? unknown).filter((other) => other !== before?.pod);
+    tables.byIp.set(ip, others.length === 0 ? entry.lookup : withPod(others, pod));
+  }
+}
+
+function drop(tables: Tables, entry: Entry): void {
+  const { pod } = entry;
+  tables.byName.delete(nameKey(pod.namespace, pod.name));
+  tables.byUid.delete(pod.uid);
+  for (const ip of entry.addresses) leave(tables, ip, pod);
+}
+
+/** The address is the pod's no more. */
+function leave(tables: Tables, ip: string, pod: Pod): void {
+  const rest = podsOf(tables.byIp.get(ip) ?? unknown).filter((other) => other !== pod);
+  const [only] = rest;
+  if (only === undefined) tables.byIp.delete(ip);
+  else if (rest.length > 1) tables.byIp.set(ip, { kind: 'ambiguous', pods: rest });
+  else tables.byIp.set(ip, tables.byUid.get(only.uid)?.lookup ?? { kind: 'pod', pod: only });
+}
+
+function withPod(others: readonly Pod[], pod: Pod): PodLookup {
+  return { kind: 'ambiguous', pods: [...others, pod].toSorted(byNameOrder) };
+}
+
+function podsOf(lookup: PodLookup): readonly Pod[] {
+  if (lookup.kind === 'unknown') return [];
+  return lookup.kind === 'pod' ? [lookup.pod] : lookup.pods;
+}
+
+function byNameOrder(a: Pod, b: Pod): number {
+  if (a.namespace !== b.namespace) return a.namespace < b.namespace ? -1 : 1;
+  return a.name < b.name ? -1 : 1;
+}

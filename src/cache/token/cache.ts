@@ -1,0 +1,516 @@
+/**
+ * Tokens by key, in front of every source. Pure: no I/O; time, randomness and the source are given.
+ *
+ * 1. One flight per key, owned by the cache: whoever comes while one is under way waits for it and
+ *    shares its outcome, success or failure. A waiter leaves when its own time is up; the flight
+ *    goes on.
+ * 2. From half of its life on (see `refresh-policy.ts`) a token is fetched again in the background,
+ *    while somebody used it in the last hours and the owner says that it is wanted; else it is left
+ *    to expire, and the next use takes it up again. Failing does not harm the token.
+ * 3. With less than `minLifeMs` left a caller waits for a new token, and gets the old one while it
+ *    is valid if none comes in time. An expired token is never served (see `cache-entry.ts`).
+ * 4. A failure that names a hold time answers at once for that long, for its key alone (see
+ *    `breakers.ts`).
+ * 5. A gate bounds what is asked of each upstream; callers go first. Where too many wait, a caller
+ *    gets what the cache has, or `overloaded`.
+ * 6. Bounded everywhere: tokens (least recently used out first, of one group too), holds, waiters, flights.
+ * 7. `drop` forgets at once, and what a flight brings for a dropped key is not kept. After disposal
+ *    nothing is armed, and whoever waits is told.
+ *
+ * `R` is what the source is asked, `F` its type of failure.
+ */
+import { Alarms } from './timer-queue.ts';
+import { Breakers, type Held, type Keyed } from './negative-cache.ts';
+import { CacheEntry } from './entry.ts';
+import type { Clock } from '../clock.ts';
+import type { ConcurrencyGate, Rank } from './rate-limiter.ts';
+import { Flight, type Landing, type Waiter } from './inflight.ts';
+import { RecencyList } from './lru-list.ts';
+import { refreshDelayMs, retryDelayMs } from './refresh-policy.ts';
+import { endsAtWallMs, RenderedToken, type Token } from './token.ts';
+
+export type Fetched<F extends Held> =
+  { readonly ok: true; readonly token: Token } | { readonly ok: false; readonly failure: F };
+
+/**
+ * How an answer came about: `hit` from memory, `miss` by a flight this caller began, `joined` on
+ * another's, `stale` a valid token kept because refreshing failed or takes too long, `held` a
+ * remembered failure, `late` no outcome in the caller's time, `overloaded` no place to wait.
+ */
+export type CacheOutcome = 'hit' | 'miss' | 'joined' | 'stale' | 'held' | 'late' | 'overloaded';
+
+export type Cached<F extends Held> =
+  | { readonly ok: true; readonly outcome: CacheOutcome; readonly rendered: RenderedToken }
+  | {
+      readonly ok: false;
+      readonly outcome: CacheOutcome;
+      readonly failure: F;
+      /** Milliseconds during which the same will be answered without asking; 0 for none. */
+      readonly heldForMs: number;
+    };
+
+/**
+ * What became of a background refresh that was due: `deferred` no room in the gate, `unwanted`
+ * left to expire.
+ */
+export type RefreshOutcome = 'ok' | 'failed' | 'deferred' | 'unwanted';
+
+/** Of a token only where it stands. */
+export interface TokenStanding {
+  readonly state: 'fresh' | 'refreshing' | 'stale' | 'idle';
+  /** Milliseconds, by the stricter clock; without any left it is not served. */
+  readonly expiresInMs: number;
+  /** It answers without asking the source. */
+  readonly isServed: boolean;
+  /** Milliseconds until it is fetched again in the background; undefined when that is not planned. */
+  readonly refreshInMs: number | undefined;
+  /** Refreshes that failed in a row. */
+  readonly failedRefreshes: number;
+}
+
+/** All that the cache has for one key, for people to read. */
+export interface KeyStanding<R extends Keyed, F extends Held> {
+  readonly request: R;
+  readonly token: TokenStanding | undefined;
+  /** A fetch is under way or waits for its turn. */
+  readonly isFetching: boolean;
+  /** The last one, unless a success came after it or it was forgotten. */
+  readonly failure: F | undefined;
+  /** Milliseconds during which `failure` answers where there is no token. */
+  readonly heldForMs: number;
+}
+
+export interface TokenCacheOptions<R extends Keyed, F extends Held> {
+  readonly clock: Clock;
+  /** From 0 up to 1. */
+  readonly random: () => number;
+  /** What bounds the fetches for this request; always the same gate for the same key. */
+  readonly gateOf: (request: R) => ConcurrencyGate;
+  /** Must end within a time of its own. A rejection is a bug of the source. */
+  readonly fetch: (request: R) => Promise<Fetched<F>>;
+  /** Whether a background refresh is worth its call. */
+  readonly isWanted: (request: R) => boolean;
+  readonly onRefresh: (outcome: RefreshOutcome) => void;
+  /** Gets what `fetch` rejects with. */
+  readonly onBug: (error: unknown) => void;
+  /** The source's words for what the cache itself finds. */
+  readonly failures: {
+    /** Too many wait already. */
+    readonly overloaded: F;
+    /** The caller's time is up, or the cache is closed. */
+    readonly late: F;
+    /** The token that came has no life left. */
+    readonly expired: F;
+  };
+  readonly maxEntries: number;
+  /** Whose tokens a request adds to, and how many one may have; default: no such limit. */
+  readonly groupOf?: (request: R) => string;
+  readonly maxPerGroup?: number;
+  readonly maxWaiters: number;
+  /** Less than this left means: ask again before answering. */
+  readonly minLifeMs: number;
+  /** The longest wait of a caller that has nothing valid. */
+  readonly waitMs: number;
+  /** The longest wait of one for whom there is a valid token. */
+  readonly waitWithTokenMs: number;
+  /** A token not used for so long is not refreshed. */
+  readonly usedWithinMs: number;
+}
+
+/**
+ * More than can be in force: upstreams are asked some 60 times a second, and few holds are longer
+ * than 45 s. Each costs 7 KB where the caller wants it to, and outlives its hold.
+ */
+const maxHolds = 3_000;
+
+export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
+  readonly #options: TokenCacheOptions<R, F>;
+  readonly #clock: Clock;
+  readonly #entries = new Map<string, CacheEntry<R>>();
+  readonly #groups = new Map<string, Set<CacheEntry<R>>>();
+  readonly #recency = new RecencyList<CacheEntry<R>>();
+  readonly #flights = new Map<string, Flight<R, F>>();
+  readonly #breakers: Breakers<R, F>;
+  readonly #alarms: Alarms;
+  #waiting = 0;
+  #isDisposed = false;
+
+  constructor(options: TokenCacheOptions<R, F>) {
+    this.#options = options;
+    this.#clock = options.clock;
+    this.#breakers = new Breakers(options.clock, Math.min(options.maxEntries, maxHolds));
+    this.#alarms = new Alarms(options.clock);
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  get stats(): { readonly holds: number; readonly flights: number; readonly waiting: number } {
+    return {
+      holds: this.#breakers.size,
+      flights: this.#flights.size,
+      waiting: this.#waiting,
+    };
+  }
+
+  /** There is nothing that `drop` could find. */
+  get isEmpty(): boolean {
+    return this.#entries.size + this.#breakers.size + this.#flights.size === 0;
+  }
+
+  /** The synchronous way: a token with enough life left, or `undefined`. O(1), no allocation. */
+  peek(key: string): RenderedToken | undefined {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return undefined;
+    const nowMs = this.#clock.monotonicMs();
+    if (entry.lifeMs(this.#clock.wallMs(), nowMs) < entry.floorMs) return undefined;
+    this.#use(entry, nowMs);
+    return entry.rendered;
+  }
+
+  /**
+   * A token from memory or from the source.
+   *
+   * @param waitMs how long the caller has; never longer than the option of that name.
+   * @throws what `fetch` rejected with, when there is no valid token.
+   */
+  get(request: R, waitMs: number = this.#options.waitMs): Promise<Cached<F>> {
+    const { key } = request;
+    const rendered = this.peek(key);
+    if (rendered !== undefined) return Promise.resolve({ ok: true, outcome: 'hit', rendered });
+
+    const entry = this.#entries.get(key);
+    if (entry !== undefined) this.#use(entry, this.#clock.monotonicMs());
+    return this.#ask(request, waitMs);
+  }
+
+  #ask(request: R, waitMs: number): Promise<Cached<F>> {
+    const { key } = request;
+    const { failures, maxWaiters } = this.#options;
+    if (this.#isDisposed) return Promise.resolve(this.#orStale(key, 'late', failures.late));
+    const held = this.#breakers.heldFailure(key);
+    if (held !== undefined) return Promise.resolve(this.#orStale(key, 'held', held));
+
+    const flying = this.#flights.get(key);
+    const flight =
+      this.#waiting < maxWaiters ? (flying ?? this.#fly(request, 'caller')) : undefined;
+    if (flight === undefined) {
+      return Promise.resolve(this.#orStale(key, 'overloaded', failures.overloaded));
+    }
+    flight.isForCaller = true;
+    this.#gateOf(flight).hurry(flight);
+    return this.#wait(request, flight, flying === undefined ? 'miss' : 'joined', waitMs);
+  }
+
+  /**
+   * A token made anew, for a caller that does not want the one in memory; shared by all who ask
+   * meanwhile. Within `pauseMs` of the last time everybody gets what that brought.
+   */
+  renew(request: R, pauseMs: number): Promise<Cached<F>> {
+    const entry = this.#entries.get(request.key);
+    if (entry === undefined) return this.get(request);
+    const nowMs = this.#clock.monotonicMs();
+    if (!this.#flights.has(request.key)) {
+      if (nowMs - entry.renewedAtMs < pauseMs) return this.get(request);
+      entry.renewedAtMs = nowMs;
+    }
+    this.#use(entry, nowMs);
+    return this.#ask(request, this.#options.waitMs);
+  }
+
+  /** Where the keys stand that `isAsked` says so of. Counts as no use. O(keys). */
+  describe(isAsked: (request: R) => boolean): readonly KeyStanding<R, F>[] {
+    const standings = new Map<string, KeyStanding<R, F>>();
+    const note = (request: R, facts: Partial<KeyStanding<R, F>>): void => {
+      if (!isAsked(request)) return;
+      const none = { token: undefined, isFetching: false, failure: undefined, heldForMs: 0 };
+      const known = standings.get(request.key) ?? { request, ...none };
+      standings.set(request.key, { ...known, ...facts });
+    };
+    for (const entry of this.#entries.values()) note(entry.request, { token: this.#stand(entry) });
+    for (const { request } of this.#flights.values()) note(request, { isFetching: true });
+    for (const { request, failure, heldForMs } of this.#breakers.all()) {
+      note(request, { failure, heldForMs });
+    }
+    return [...standings.values()];
+  }
+
+  /** Forgets at once all that `isDropped` says so of, and what is under way for it. */
+  drop(isDropped: (request: R) => boolean): void {
+    this.dropTokens(isDropped);
+    for (const flight of this.#flights.values()) {
+      if (!isDropped(flight.request)) continue;
+      flight.isDropped = true;
+      if (flight.hasStarted || flight.waiters.size > 0) continue;
+      this.#flights.delete(flight.request.key);
+      this.#gateOf(flight).leave(flight);
+    }
+    this.#breakers.drop(isDropped);
+  }
+
+  /** What the tokens in memory were asked for. */
+  requests(): readonly R[] {
+    return [...this.#entries.values()].map(({ request }) => request);
+  }
+
+  /** Forgets tokens, and leaves alone what is under way or held. */
+  dropTokens(isDropped: (request: R) => boolean): void {
+    for (const entry of this.#entries.values()) {
+      if (isDropped(entry.request)) this.#remove(entry);
+    }
+  }
+
+  /** Answers all who wait. The gates belong to whoever made them. */
+  [Symbol.dispose](): void {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
+    const flights = [...this.#flights.values()];
+    this.#flights.clear();
+    for (const flight of flights) {
+      flight.isDropped = true;
+      if (!flight.hasStarted) this.#gateOf(flight).leave(flight);
+      settleAll(flight, { kind: 'failure', failure: this.#options.failures.late });
+    }
+    for (const entry of this.#entries.values()) this.#remove(entry);
+    this.#breakers.drop(() => true);
+    this.#alarms[Symbol.dispose]();
+  }
+
+  #use(entry: CacheEntry<R>, nowMs: number): void {
+    entry.usedAtMs = nowMs;
+    this.#recency.touch(entry);
+    if (entry.state.kind !== 'idle') return;
+    entry.wake();
+    this.#alarms.set(entry, 0);
+  }
+
+  #wait(
+    request: R,
+    flight: Flight<R, F>,
+    outcome: CacheOutcome,
+    waitMs: number,
+  ): Promise<Cached<F>> {
+    const { promise, resolve, reject } = Promise.withResolvers<Cached<F>>();
+    const boundMs = this.#boundedWaitMs(request.key, waitMs);
+    const leave = (): void => {
+      this.#waiting--;
+      this.#alarms.clear(waiter);
+      flight.waiters.delete(waiter);
+    };
+    const answer = (landing: Landing<F>): void => {
+      if (landing.kind === 'token') {
+        resolve({ ok: true, outcome, rendered: landing.rendered });
+      } else if (landing.kind === 'failure') {
+        resolve(this.#orStale(request.key, outcome, landing.failure));
+      } else {
+        const rendered = this.#validToken(request.key);
+        if (rendered === undefined) reject(landing.error);
+        else resolve({ ok: true, outcome: 'stale', rendered });
+      }
+    };
+    // What was asked after the drop may differ from what was asked before it.
+    const askAgain = (): void => {
+      this.get(request, waiter.dueAtMs - this.#clock.monotonicMs()).then(resolve, reject);
+    };
+    const end = flight.isDropped ? askAgain : answer;
+    const waiter: Waiter<F> = {
+      dueAtMs: 0,
+      heapIndex: -1,
+      settle: (landing) => {
+        leave();
+        end(landing);
+      },
+      ring: () => {
+        leave();
+        resolve(this.#orStale(request.key, 'late', this.#options.failures.late));
+      },
+    };
+    this.#waiting++;
+    flight.waiters.add(waiter);
+    this.#alarms.set(waiter, boundMs);
+    return promise;
+  }
+
+  #boundedWaitMs(key: string, askedMs: number): number {
+    const { waitMs, waitWithTokenMs } = this.#options;
+    const boundMs = this.#validToken(key) === undefined ? waitMs : waitWithTokenMs;
+    return Math.min(askedMs, boundMs);
+  }
+
+  /** Wants a fetch; `undefined` when the gate has no room for it. */
+  #fly(request: R, rank: Rank): Flight<R, F> | undefined {
+    const flight = new Flight<R, F>(request, rank, this.#land);
+    if (!this.#gateOf(flight).enter(flight, rank)) return undefined;
+    this.#flights.set(request.key, flight);
+    const entry = this.#entries.get(request.key);
+    if (entry !== undefined) {
+      entry.beginRefresh();
+      this.#alarms.clear(entry);
+    }
+    return flight;
+  }
+
+  #gateOf(flight: Flight<R, F>): ConcurrencyGate {
+    return this.#options.gateOf(flight.request);
+  }
+
+  readonly #land = (flight: Flight<R, F>): void => {
+    void this.#fetch(flight.request).then((landing) => {
+      try {
+        if (this.#flights.get(flight.request.key) === flight) {
+          this.#flights.delete(flight.request.key);
+        }
+        if (!flight.isDropped) this.#learn(flight, landing);
+        settleAll(flight, landing);
+      } finally {
+        this.#gateOf(flight).leave(flight);
+      }
+    });
+  };
+
+  async #fetch(request: R): Promise<Landing<F>> {
+    try {
+      const fetched = await this.#options.fetch(request);
+      if (!fetched.ok) return { kind: 'failure', failure: fetched.failure };
+      if (endsAtWallMs(fetched.token) <= this.#clock.wallMs()) {
+        return { kind: 'failure', failure: this.#options.failures.expired };
+      }
+      return { kind: 'token', rendered: new RenderedToken(fetched.token) };
+    } catch (error) {
+      this.#options.onBug(error);
+      return { kind: 'bug', error };
+    }
+  }
+
+  #learn(flight: Flight<R, F>, landing: Landing<F>): void {
+    const { request } = flight;
+    if (landing.kind === 'token') {
+      this.#breakers.reset(request.key);
+      this.#keep(flight, landing.rendered);
+    } else {
+      if (landing.kind === 'failure') this.#breakers.fail(request, landing.failure);
+      const entry = this.#entries.get(request.key);
+      if (entry !== undefined) this.#armRetry(entry, entry.failRefresh());
+    }
+    if (flight.rank === 'background') {
+      this.#options.onRefresh(landing.kind === 'token' ? 'ok' : 'failed');
+    }
+  }
+
+  #keep({ request, isForCaller }: Flight<R, F>, rendered: RenderedToken): void {
+    const { minLifeMs, maxEntries, random } = this.#options;
+    const nowWallMs = this.#clock.wallMs();
+    const arrival = { rendered, nowWallMs, nowMs: this.#clock.monotonicMs(), minLifeMs };
+    let entry = this.#entries.get(request.key);
+    if (entry === undefined) {
+      // Evicted while it was refreshed: what is used more comes first.
+      if (!isForCaller) return;
+      entry = new CacheEntry(request, arrival, this.#onDue);
+      this.#entries.set(request.key, entry);
+      this.#recency.add(entry);
+      const { oldest } = this.#recency;
+      if (this.#entries.size > maxEntries && oldest !== undefined) this.#remove(oldest);
+      this.#join(entry);
+    } else {
+      entry.request = request;
+      entry.arrive(arrival);
+    }
+    const { refreshAtWallS } = rendered.token;
+    const namedMs = refreshAtWallS === undefined ? Infinity : refreshAtWallS * 1000 - nowWallMs;
+    this.#arm(entry, refreshDelayMs(entry.lifeMs(nowWallMs, arrival.nowMs), namedMs, random()));
+  }
+
+  /** Its time to be refreshed, tried again or forgotten has come. */
+  readonly #onDue = (entry: CacheEntry<R>): void => {
+    const { usedWithinMs, isWanted, onRefresh } = this.#options;
+    const unusedMs = this.#clock.monotonicMs() - entry.usedAtMs;
+    if (this.#keptForMs(entry) <= 0) {
+      this.#remove(entry);
+    } else if (unusedMs > usedWithinMs || !isWanted(entry.request)) {
+      if (entry.state.kind !== 'idle') onRefresh('unwanted');
+      entry.rest();
+      this.#arm(entry, Infinity);
+    } else if (this.#breakers.heldForMs(entry.key) > 0) {
+      // It was to be forgotten now, and a step of the wall clock has put that off.
+      this.#armRetry(entry, 1);
+    } else if (this.#fly(entry.request, 'background') === undefined) {
+      onRefresh('deferred');
+      this.#armRetry(entry, 1);
+    }
+  };
+
+  /** Never within a hold. */
+  #armRetry(entry: CacheEntry<R>, failures: number): void {
+    const heldForMs = this.#breakers.heldForMs(entry.key);
+    this.#arm(entry, Math.max(heldForMs, retryDelayMs(failures, this.#options.random())));
+  }
+
+  /** Looks at the entry again after `delayMs`, and when it has expired at the latest. */
+  #arm(entry: CacheEntry<R>, delayMs: number): void {
+    this.#alarms.set(entry, Math.min(delayMs, this.#keptForMs(entry)));
+  }
+
+  /** Whoever has too many loses the one it has not used for longest. */
+  #join(entry: CacheEntry<R>): void {
+    const { groupOf, maxPerGroup = Infinity } = this.#options;
+    if (groupOf === undefined) return;
+    const name = groupOf(entry.request);
+    const members = this.#groups.get(name) ?? new Set();
+    this.#groups.set(name, members.add(entry));
+    if (members.size <= maxPerGroup) return;
+    let oldest: CacheEntry<R> | undefined;
+    for (const member of members) {
+      if (member === entry) continue;
+      if (oldest === undefined || member.usedAtMs < oldest.usedAtMs) oldest = member;
+    }
+    if (oldest !== undefined) this.#remove(oldest);
+  }
+
+  #remove(entry: CacheEntry<R>): void {
+    const name = this.#options.groupOf?.(entry.request);
+    const members = name === undefined ? undefined : this.#groups.get(name);
+    members?.delete(entry);
+    if (members?.size === 0 && name !== undefined) this.#groups.delete(name);
+    this.#entries.delete(entry.key);
+    this.#recency.delete(entry);
+    this.#alarms.clear(entry);
+    entry.die();
+  }
+
+  #keptForMs(entry: CacheEntry<R>): number {
+    return entry.keptForMs(this.#clock.wallMs(), this.#clock.monotonicMs());
+  }
+
+  #stand(entry: CacheEntry<R>): TokenStanding | undefined {
+    const { state } = entry;
+    if (state.kind === 'dead') return undefined;
+    const nowMs = this.#clock.monotonicMs();
+    const expiresInMs = entry.lifeMs(this.#clock.wallMs(), nowMs);
+    const isPlanned = state.kind === 'fresh' || state.kind === 'stale';
+    return {
+      state: state.kind,
+      expiresInMs,
+      isServed: expiresInMs >= entry.floorMs,
+      refreshInMs: isPlanned ? Math.max(0, entry.dueAtMs - nowMs) : undefined,
+      failedRefreshes: 'failures' in state ? state.failures : 0,
+    };
+  }
+
+  #validToken(key: string): RenderedToken | undefined {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return undefined;
+    const lifeMs = entry.lifeMs(this.#clock.wallMs(), this.#clock.monotonicMs());
+    return lifeMs > 0 ? entry.rendered : undefined;
+  }
+
+  #orStale(key: string, outcome: CacheOutcome, failure: F): Cached<F> {
+    const rendered = this.#validToken(key);
+    if (rendered !== undefined) return { ok: true, outcome: 'stale', rendered };
+    return { ok: false, outcome, failure, heldForMs: this.#breakers.heldForMs(key) };
+  }
+}
+
+function settleAll<R extends Keyed, F>(flight: Flight<R, F>, landing: Landing<F>): void {
+  for (const waiter of [...flight.waiters]) waiter.settle(landing);
+}

@@ -1,0 +1,43 @@
+/**
+ * One fetch for one key, from when it is wanted until it has ended, and everyone who waits for it.
+ * It belongs to the cache: a waiter that leaves does not end it.
+ */
+import type { Alarm } from './timer-queue.ts';
+import type { Keyed } from './negative-cache.ts';
+import type { Entrant, Rank } from './rate-limiter.ts';
+import type { RenderedToken } from './token.ts';
+
+/** How a flight ends. The token is rendered once for all who wait. */
+export type Landing<F> =
+  | { readonly kind: 'token'; readonly rendered: RenderedToken }
+  | { readonly kind: 'failure'; readonly failure: F }
+  | { readonly kind: 'bug'; readonly error: unknown };
+
+/** Who waits; settled once, by the landing or by the alarm of its own deadline. */
+export interface Waiter<F> extends Alarm {
+  settle(landing: Landing<F>): void;
+}
+
+export class Flight<R extends Keyed, F> implements Entrant {
+  readonly request: R;
+  readonly rank: Rank;
+  readonly waiters = new Set<Waiter<F>>();
+  /** A caller asked for it, if only for a while: its token is kept even where none was. */
+  isForCaller: boolean;
+  /** The right to its token ended meanwhile: what it brings is not kept, and answers nobody new. */
+  isDropped = false;
+  hasStarted = false;
+  readonly #onStart: (flight: Flight<R, F>) => void;
+
+  constructor(request: R, rank: Rank, onStart: (flight: Flight<R, F>) => void) {
+    this.request = request;
+    this.rank = rank;
+    this.isForCaller = rank === 'caller';
+    this.#onStart = onStart;
+  }
+
+  start(): void {
+    this.hasStarted = true;
+    this.#onStart(this);
+  }
+}

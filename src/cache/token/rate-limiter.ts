@@ -1,0 +1,144 @@
+/**
+ * How much may be asked of one upstream: so many at once and so many in any second. Callers go
+ * before background work, each in the order they came. Pure; at most one timer.
+ *
+ * The rate is a window and not a bucket of tokens: a full bucket would let its own size through on
+ * top of a second's refill, and the limit of the upstream is on what it sees within a second.
+ */
+import type { Clock } from '../clock.ts';
+
+export type Rank = 'caller' | 'background';
+
+export interface Entrant {
+  /** Its turn has come: within `enter`, or later. Ends with `leave`; must not throw. */
+  start(): void;
+}
+
+export interface ConcurrencyGateOptions {
+  readonly clock: Clock;
+  readonly maxConcurrent: number;
+  /** Starts within any 1,000 ms. */
+  readonly maxPerSec: number;
+  /** For each rank: background work never takes the place of a caller. */
+  readonly maxQueued: number;
+}
+
+const windowMs = 1_000;
+
+export class ConcurrencyGate implements Disposable {
+  readonly #clock: Clock;
+  readonly #maxConcurrent: number;
+  readonly #maxQueued: number;
+  readonly #running = new Set<Entrant>();
+  readonly #callers = new Set<Entrant>();
+  readonly #background = new Set<Entrant>();
+  /** A ring of the latest starts; the cursor is at the oldest. */
+  readonly #startsAtMs: Float64Array;
+  #cursor = 0;
+  #disarm: (() => void) | undefined;
+  #isDisposed = false;
+
+  constructor(options: ConcurrencyGateOptions) {
+    this.#clock = options.clock;
+    this.#maxConcurrent = options.maxConcurrent;
+    this.#maxQueued = options.maxQueued;
+    this.#startsAtMs = new Float64Array(options.maxPerSec).fill(-Infinity);
+  }
+
+  get running(): number {
+    return this.#running.size;
+  }
+
+  get queued(): number {
+    return this.#callers.size + this.#background.size;
+  }
+
+  /** Starts `entrant` now or when its turn comes. False, and nothing else, when too many wait. */
+  enter(entrant: Entrant, rank: Rank): boolean {
+    if (this.#isDisposed) return false;
+    const queue = rank === 'caller' ? this.#callers : this.#background;
+    if (queue.size >= this.#maxQueued) return false;
+    queue.add(entrant);
+    this.#admit();
+    return true;
+  }
+
+  /** A caller waits now for what began as background work. */
+  hurry(entrant: Entrant): void {
+    if (this.#background.delete(entrant)) this.#callers.add(entrant);
+  }
+
+  /** Gives back the slot, or the place in the queue of one that has not started. */
+  leave(entrant: Entrant): void {
+    this.#callers.delete(entrant);
+    this.#background.delete(entrant);
+    // Leaving the queue is no reason to start another: its own turn comes by slot or timer.
+    if (this.#running.delete(entrant) || this.queued === 0) this.#admit();
+  }
+
+  /**
+   * Room for one more try of an entrant that runs: it counts as a start. False when others wait or
+   * the second is spent.
+   */
+  takeTry(): boolean {
+    if (this.#isDisposed || this.queued > 0 || this.#waitMs() > 0) return false;
+    this.#noteStart();
+    return true;
+  }
+
+  /** Whoever waits will not start any more. */
+  [Symbol.dispose](): void {
+    this.#isDisposed = true;
+    this.#callers.clear();
+    this.#background.clear();
+    this.#stopTimer();
+  }
+
+  #admit(): void {
+    while (this.#running.size < this.#maxConcurrent) {
+      const entrant = firstOf(this.#callers) ?? firstOf(this.#background);
+      if (entrant === undefined) {
+        this.#stopTimer();
+        return;
+      }
+      const waitMs = this.#waitMs();
+      if (waitMs > 0) {
+        this.#admitIn(waitMs);
+        return;
+      }
+      this.#callers.delete(entrant);
+      this.#background.delete(entrant);
+      this.#running.add(entrant);
+      this.#noteStart();
+      entrant.start();
+    }
+  }
+
+  #noteStart(): void {
+    this.#startsAtMs[this.#cursor] = this.#clock.monotonicMs();
+    this.#cursor = (this.#cursor + 1) % this.#startsAtMs.length;
+  }
+
+  /** Until the oldest of the latest starts is out of the window. */
+  #waitMs(): number {
+    const oldestAtMs = this.#startsAtMs[this.#cursor] ?? -Infinity;
+    return oldestAtMs + windowMs - this.#clock.monotonicMs();
+  }
+
+  #admitIn(waitMs: number): void {
+    this.#disarm ??= this.#clock.schedule(waitMs, () => {
+      this.#disarm = undefined;
+      this.#admit();
+    });
+  }
+
+  #stopTimer(): void {
+    this.#disarm?.();
+    this.#disarm = undefined;
+  }
+}
+
+function firstOf(queue: ReadonlySet<Entrant>): Entrant | undefined {
+  for (const entrant of queue) return entrant;
+  return undefined;
+}

@@ -1,0 +1,122 @@
+/**
+ * Probes and metrics, on ports of their own and never on the redirected one.
+ *
+ * `/healthz` keeps the words of the replaced system (always 200, `Active` once the redirect was
+ * installed), `/livez` says that the event loop turns, `/readyz` names what is missing. An outage
+ * of the API server or of the upstream never fails liveness.
+ */
+import { createServer, type Server, type ServerResponse } from 'node:http';
+import type { Metrics } from '../telemetry/metrics.ts';
+import { readiness, type Condition } from '../base/readiness.ts';
+
+export interface AdminOptions {
+  /** 0 is off for either; equal ports share one server. */
+  readonly probePort: number;
+  readonly metricsPort: number;
+  readonly metrics: Metrics;
+  readonly conditions: readonly Condition[];
+  /** The redirect was brought to the wanted state at least once. */
+  readonly hasBeenActive: () => boolean;
+}
+
+export type AdminServers = AsyncDisposable;
+
+export async function openAdminServers(options: AdminOptions): Promise<AdminServers> {
+  const pages = new Map<number, Set<'probes' | 'metrics'>>();
+  const add = (port: number, page: 'probes' | 'metrics') => {
+    if (port === 0) return;
+    pages.set(port, (pages.get(port) ?? new Set()).add(page));
+  };
+  add(options.probePort, 'probes');
+  add(options.metricsPort, 'metrics');
+
+  const servers: Server[] = [];
+  const close = async () => {
+    await Promise.all(servers.map((server) => closeServer(server)));
+  };
+  try {
+    for (const [port, served] of pages) {
+      const server = createServer({ headersTimeout: 5_000, requestTimeout: 5_000 });
+      // Pods can reach these ports too; probes and scrapes need a few connections.
+      server.maxConnections = 64;
+      server.on('request', (request, response) => {
+        const path = (request.url ?? '').split('?', 1)[0] ?? '';
+        void answer(path, served, options, response);
+      });
+      await listen(server, port);
+      servers.push(server);
+    }
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return {
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+async function answer(
+  path: string,
+  served: ReadonlySet<'probes' | 'metrics'>,
+  options: AdminOptions,
+  response: ServerResponse,
+): Promise<void> {
+  if (served.has('metrics') && path === '/metrics') {
+    try {
+      send(response, 200, options.metrics.contentType, await options.metrics.render());
+    } catch {
+      send(response, 500, 'text/plain; charset=utf-8', 'the metrics could not be collected\n');
+    }
+    return;
+  }
+  if (served.has('probes')) {
+    switch (path) {
+      case '/healthz':
+        return send(
+          response,
+          200,
+          'text/plain; charset=utf-8',
+          options.hasBeenActive() ? 'Active' : 'Not Active',
+        );
+      case '/livez':
+        return send(response, 200, 'text/plain; charset=utf-8', 'ok');
+      case '/readyz': {
+        const state = readiness(options.conditions);
+        const status = state.ready ? 200 : 503;
+        return send(response, status, 'application/json; charset=utf-8', JSON.stringify(state));
+      }
+    }
+  }
+  send(response, 404, 'text/plain; charset=utf-8', 'not found\n');
+}
+
+function send(response: ServerResponse, status: number, contentType: string, body: string): void {
+  response.writeHead(status, [
+    'Content-Type',
+    contentType,
+    'Content-Length',
+    String(Buffer.byteLength(body)),
+    'X-Content-Type-Options',
+    'nosniff',
+  ]);
+  response.end(body);
+}
+
+function listen(server: Server, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ port }, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+}
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => {
+      resolve();
+    });
+    server.closeAllConnections();
+  });
+}

@@ -1,0 +1,95 @@
+/**
+ * Takes the startup taint off this node, once: pods that need tokens are kept from a node until its
+ * agent serves. Whoever makes nodes puts the taint on; the agent takes off its own node's, when
+ * everything that `/readyz` asks for holds, and never puts one on.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import { asRecord, stringAt } from '../base/json-value.ts';
+import { backoffMs } from '../kube/api/backoff.ts';
+import type { RequestOptions } from '../kube/api/client.ts';
+import { KubeError } from '../kube/api/kube-error.ts';
+import type { Log } from '../base/log.ts';
+
+export interface NodeClient {
+  getJson(path: string, options?: RequestOptions): Promise<unknown>;
+  /** A JSON patch (RFC 6902). */
+  patchJson(path: string, patch: readonly unknown[], options?: RequestOptions): Promise<unknown>;
+}
+
+export interface StartupTaintOptions {
+  readonly client: NodeClient;
+  readonly node: string;
+  /** Key of the taint, whatever its value and effect. */
+  readonly key: string;
+  readonly isReady: () => boolean;
+  readonly clock: Clock;
+  /** From 0 up to 1. */
+  readonly random: () => number;
+  readonly log: Log;
+}
+
+const readyPollMs = 200;
+const backoff = { baseMs: 500, capMs: 30_000 } as const;
+
+/** Begins at once; disposal ends it. */
+export class StartupTaint implements Disposable {
+  readonly #options: StartupTaintOptions;
+  readonly #ended = new AbortController();
+  #failures = 0;
+  #disarm: () => void;
+
+  constructor(options: StartupTaintOptions) {
+    this.#options = options;
+    this.#disarm = options.clock.schedule(0, this.#tick);
+  }
+
+  [Symbol.dispose](): void {
+    this.#ended.abort();
+    this.#disarm();
+  }
+
+  readonly #tick = (): void => {
+    if (!this.#options.isReady()) {
+      this.#again(readyPollMs);
+      return;
+    }
+    void this.#remove().catch((error: unknown) => {
+      if (this.#ended.signal.aborted) return;
+      this.#failures++;
+      const { log, key, random } = this.#options;
+      const [code, retryAfterMs] =
+        error instanceof KubeError ? [error.code, error.retryAfterMs] : ['UNKNOWN', undefined];
+      log.warn({ key, code, failures: this.#failures }, 'the startup taint could not be removed');
+      this.#again(backoffMs(backoff, this.#failures, random(), retryAfterMs));
+    });
+  };
+
+  #again(ms: number): void {
+    if (this.#ended.signal.aborted) return;
+    this.#disarm = this.#options.clock.schedule(ms, this.#tick);
+  }
+
+  async #remove(): Promise<void> {
+    const { client, node, key, log } = this.#options;
+    const { signal } = this.#ended;
+    const path = `/api/v1/nodes/${node}`;
+    const taints = taintsOf(await client.getJson(path, { signal }));
+    const others = taints.filter((taint) => stringAt(asRecord(taint), 'key') !== key);
+    if (others.length === taints.length) {
+      log.info({ key }, 'this node has no startup taint');
+      return;
+    }
+    // Taints are one list, and others change it too: the patch holds for what was read or fails.
+    const patch = [
+      { op: 'test', path: '/spec/taints', value: taints },
+      { op: 'replace', path: '/spec/taints', value: others },
+    ];
+    await client.patchJson(path, patch, { signal });
+    log.info({ key }, 'startup taint removed');
+  }
+}
+
+function taintsOf(node: unknown): readonly unknown[] {
+  const taints = asRecord(asRecord(node)?.['spec'])?.['taints'];
+  return Array.isArray(taints) ? taints : [];
+}

@@ -1,0 +1,154 @@
+/**
+ * Every answer the metadata address can give, from one closed table. A reason fixes the status,
+ * the OAuth error code and how long to wait; the same word is the metric label and the log field.
+ *
+ * The statuses are chosen for what real clients do with them:
+ * - 400 is permanent: nobody retries it and credential chains move on, so never for a passing state.
+ * - 503 and 429 are retried by every client that retries at all, and by Azure SDKs only with
+ *   `Retry-After`, so they always carry it. Nothing else does: MSAL replays any answer that has it.
+ * - never 410 (some clients wait 70 s), never 404 for identity state, and never the word
+ *   "unreachable" in a 403, which clients take for "no managed identity here".
+ * - every error is JSON: MSAL for Node fails without retry on anything else.
+ */
+import type { EntraErrorDetails } from '../sources/source.ts';
+
+interface Row {
+  readonly status: number;
+  readonly error: string;
+  /** Seconds; present exactly on 429 and 503. */
+  readonly retryAfterS?: number;
+}
+
+/** By which the agent knows its own answer when it has asked itself. */
+export const loopError = 'loop_detected';
+
+const invalid = { status: 400, error: 'invalid_request' } as const;
+const denied = { status: 403, error: 'access_denied' } as const;
+
+export const refusals = {
+  metadata_header_missing: invalid,
+  forwarded: invalid,
+  path_invalid: invalid,
+  request_malformed: invalid,
+  parameter_missing: invalid,
+  parameter_duplicate: invalid,
+  parameter_invalid: invalid,
+  selector_conflict: invalid,
+  not_found: { status: 404, error: 'not_found' },
+  method_not_allowed: { status: 405, error: 'method_not_allowed' },
+  request_timeout: { status: 408, error: 'request_timeout' },
+  headers_too_large: { status: 431, error: 'request_header_fields_too_large' },
+  metadata_blocked: denied,
+  host_only: denied,
+  host_network_refused: denied,
+  caller_unattested: denied,
+  agent_not_synced: { status: 503, error: 'temporarily_unavailable', retryAfterS: 1 },
+  pod_unknown: { status: 503, error: 'temporarily_unavailable', retryAfterS: 1 },
+  pod_ambiguous: { status: 503, error: 'temporarily_unavailable', retryAfterS: 1 },
+  connection_outlived_pod: { status: 503, error: 'temporarily_unavailable', retryAfterS: 1 },
+  no_binding_label: invalid,
+  binding_missing: invalid,
+  binding_pending: { status: 503, error: 'temporarily_unavailable', retryAfterS: 2 },
+  identity_missing: invalid,
+  identity_pending: { status: 503, error: 'temporarily_unavailable', retryAfterS: 2 },
+  identity_invalid: invalid,
+  identity_unsupported: invalid,
+  selector_not_bound: invalid,
+  identity_ambiguous: invalid,
+  identity_not_assigned: invalid,
+  resource_not_allowed: { status: 400, error: 'invalid_resource' },
+  upstream_refused: invalid,
+  resource_refused: { status: 400, error: 'invalid_resource' },
+  identity_refused: { status: 400, error: 'unauthorized_client' },
+  credential_refused: { status: 400, error: 'invalid_client' },
+  credential_invalid: { status: 400, error: 'invalid_client' },
+  credential_missing: { status: 400, error: 'invalid_client' },
+  credential_pending: { status: 503, error: 'temporarily_unavailable', retryAfterS: 2 },
+  federation_refused: { status: 400, error: 'invalid_client' },
+  federation_pending: { status: 503, error: 'temporarily_unavailable', retryAfterS: 5 },
+  policy_refused: denied,
+  upstream_throttled: { status: 429, error: 'too_many_requests', retryAfterS: 5 },
+  upstream_down: { status: 503, error: 'temporarily_unavailable', retryAfterS: 2 },
+  loop_detected: { status: 508, error: loopError },
+  caller_throttled: { status: 429, error: 'too_many_requests', retryAfterS: 1 },
+  internal_error: { status: 500, error: 'server_error' },
+} as const satisfies Record<string, Row>;
+
+export type RefusalReason = keyof typeof refusals;
+/** What happened to a request; `ok` is a token or a relayed answer. */
+export type Reason = RefusalReason | 'ok';
+
+export interface Answer {
+  readonly reason: Reason;
+  readonly status: number;
+  readonly body: string;
+  readonly retryAfterS?: number;
+  /** The `Allow` header of a 405. */
+  readonly allow?: string;
+  /** The connection must not be used again. */
+  readonly close?: boolean;
+}
+
+/** IMDS's own 88 bytes, which probes of several SDKs look for. */
+const metadataHeaderMissing: Answer = {
+  reason: 'metadata_header_missing',
+  status: 400,
+  body: '{"error":"invalid_request","error_description":"Required metadata header not specified"}',
+};
+
+/** Stands in a 403 for the word that clients look for: a policy's text or a pod's name may have it. */
+const gone = 'un-reachable';
+
+export interface RefusalExtra {
+  /** The upstream's own error code instead of the table's. */
+  readonly error?: string;
+  /** A longer wait than the table's, in seconds. Only on reasons that have one. */
+  readonly retryAfterS?: number;
+  readonly allow?: string;
+  readonly close?: boolean;
+  /** What Entra ID says beside error and description. */
+  readonly details?: EntraErrorDetails;
+}
+
+/** @param description text for the caller: what is wrong and the one thing that mends it. */
+export function refuse(
+  reason: Exclude<RefusalReason, 'metadata_header_missing'>,
+  description: string,
+  extra: RefusalExtra = {},
+): Answer {
+  const row: Row = refusals[reason];
+  const body = JSON.stringify({
+    error: extra.error ?? row.error,
+    error_description:
+      row.status === 403 ? description.replaceAll(/unreachable/gi, gone) : description,
+    ...(extra.details === undefined ? {} : renderDetails(extra.details)),
+  });
+  return {
+    reason,
+    status: row.status,
+    body,
+    ...(row.retryAfterS === undefined
+      ? {}
+      : { retryAfterS: Math.max(row.retryAfterS, extra.retryAfterS ?? 0) }),
+    ...(extra.allow === undefined ? {} : { allow: extra.allow }),
+    ...(extra.close === undefined ? {} : { close: extra.close }),
+  };
+}
+
+/** Under the names that Entra ID gives them, so that clients which read them find them. */
+function renderDetails(details: EntraErrorDetails): Readonly<Record<string, unknown>> {
+  return {
+    error_codes: details.errorCodes,
+    timestamp: details.timestamp,
+    trace_id: details.traceId,
+    correlation_id: details.correlationId,
+  };
+}
+
+export function refuseMissingHeader(): Answer {
+  return metadataHeaderMissing;
+}
+
+export function answerToken(body: string): Answer {
+  return { reason: 'ok', status: 200, body };
+}

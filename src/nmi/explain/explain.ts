@@ -1,0 +1,405 @@
+/**
+ * The trail of a request without the request: which pod, what binds it, which identities, and what
+ * it would be answered now. Everything is decided by the functions that answer requests, so the two
+ * cannot differ. Pure: changes nothing, fetches nothing, and counts as no use of a token.
+ */
+import { bindingLabelOf } from '../../cache/index/binding-label.ts';
+import type { PodGrants } from '../../cache/index/grant-index.ts';
+import { normaliseClientId } from '../../cache/index/identifiers.ts';
+import type { Identity, Pod } from '../../cache/index/objects.ts';
+import type { TokenStanding } from '../../cache/token/cache.ts';
+import type { Answer } from '../base/answers.ts';
+import type { Authorisation, Authorised } from '../grants/authorization.ts';
+import { authorise, type GrantKnowledge } from '../grants/authorize.ts';
+import { CallerConnection } from '../grants/caller.ts';
+import { findHints } from './hints.ts';
+import type { ExplainQuery } from './question.ts';
+import {
+  explanationSchema,
+  type AddressView,
+  type BindingView,
+  type Explanation,
+  type IdentityView,
+  type NodeHealth,
+  type Outcome,
+  type PodExplanation,
+  type PodLine,
+  type RefusalView,
+  type RequestView,
+  type TokenView,
+  type UpstreamView,
+} from './explanation.ts';
+import { grantedSinceWallMs } from '../grants/grant-age.ts';
+import type { GrantPolicy, IdentitySelector } from '../grants/grant.ts';
+import { identify, type Identified } from '../grants/identify.ts';
+import { parseRecord, stringAt } from '../base/json-value.ts';
+import { loggableResource } from '../base/log.ts';
+import { explainFailure, explainUnusable } from '../grants/refusal-text.ts';
+import {
+  sourceNameOf,
+  type EntraCredential,
+  type EntraIdentity,
+  type UpstreamIdentity,
+} from '../sources/source.ts';
+import type { BrokeredStanding, TokenBroker } from '../tokens/broker.ts';
+import { identityKey } from '../grants/cache-key.ts';
+
+/** All that an explanation looks at. */
+export interface Sight {
+  readonly knowledge: GrantKnowledge;
+  readonly policy: GrantPolicy;
+  readonly broker: Pick<TokenBroker, 'describe'>;
+  readonly health: () => NodeHealth;
+}
+
+/** A node has 250 pods at most, unless somebody raised that. */
+const maxPods = 1_000;
+const maxListed = 100;
+/** Callers may ask for any text as a resource. */
+const maxTokens = 20;
+const unnamed: IdentitySelector = { kind: 'none' };
+
+/** @param nowWallMs the time, on the clock that stamped the objects. */
+export function explain(query: ExplainQuery, sight: Sight, nowWallMs: number): Explanation {
+  const { who } = query;
+  const { knowledge } = sight;
+  switch (who.kind) {
+    case 'node':
+      return explainNode(sight, nowWallMs);
+    case 'pod': {
+      const pod = knowledge.pods.byName(who.namespace, who.name);
+      if (pod !== undefined) return explainPod(pod, query, sight, nowWallMs);
+      const node = sight.health().name;
+      const problem = knowledge.isSynced()
+        ? `node ${node} has no running pod ${who.namespace}/${who.name}`
+        : `pod ${who.namespace}/${who.name} is not known yet: the agent is still reading the cluster`;
+      return { ...told('no-pod', sight), problem, refusal: undefined };
+    }
+    case 'ip': {
+      const found = knowledge.pods.byIp(who.ip);
+      if (found.kind === 'pod') return explainPod(found.pod, query, sight, nowWallMs);
+      const identified = identifyAt(who.ip, knowledge);
+      const refusal = identified.kind === 'refused' ? viewRefused(identified) : undefined;
+      const names = found.kind === 'ambiguous' ? found.pods.map(nameOf).join(', ') : '';
+      const problem =
+        names === ''
+          ? `no running pod of node ${sight.health().name} has the address ${who.ip}`
+          : `more than one running pod has the address ${who.ip}: ${names}`;
+      return { ...told('no-pod', sight), problem, refusal };
+    }
+  }
+}
+
+function told<K extends Explanation['kind']>(kind: K, { health }: Sight) {
+  return { schema: explanationSchema, kind, node: health() } as const;
+}
+
+function explainNode(sight: Sight, nowWallMs: number): Explanation {
+  const all = [...sight.knowledge.pods.all()].sort(byName);
+  const pods = all.slice(0, maxPods).map((pod): PodLine => {
+    const authorisation = authoriseAs(pod, unnamed, undefined, sight, nowWallMs);
+    const outcome = judge(pod, authorisation, undefined, sight, nowWallMs);
+    const { namespace, name, phase, ips } = pod;
+    const label = bindingLabelOf(pod);
+    return { namespace, name, ip: ips[0] ?? '', phase, label, outcome };
+  });
+  return { ...told('node', sight), pods, omitted: all.length - pods.length };
+}
+
+function explainPod(
+  pod: Pod,
+  query: ExplainQuery,
+  sight: Sight,
+  nowWallMs: number,
+): PodExplanation {
+  const { knowledge } = sight;
+  const grants = knowledge.grants.grantsOf(pod.uid);
+  const byDefault = authoriseAs(pod, unnamed, query.resource, sight, nowWallMs);
+  const selectors = query.selector.kind === 'none' ? [unnamed] : [unnamed, query.selector];
+  const requests = selectors.map((selector): RequestView => {
+    const authorisation =
+      selector === unnamed
+        ? byDefault
+        : authoriseAs(pod, selector, query.resource, sight, nowWallMs);
+    return {
+      selector: selector.kind === 'none' ? '' : `${selector.kind}=${selector.value}`,
+      resource: query.resource,
+      outcome: judge(pod, authorisation, query.resource, sight, nowWallMs),
+    };
+  });
+  const { namespace, name, uid, phase, terminating, hostNetwork, serviceAccount } = pod;
+  return {
+    ...told('pod', sight),
+    pod: {
+      ...{ namespace, name, uid, phase, terminating, hostNetwork, serviceAccount },
+      ...{ ips: pod.ips, labels: pod.labels },
+    },
+    addresses: hostNetwork ? [] : pod.ips.map((ip) => viewAddress(ip, knowledge)),
+    label: bindingLabelOf(pod),
+    exception: grants?.kind === 'exception' ? grants.exception.name : undefined,
+    bindings: bindingsOf(grants),
+    identities: identitiesOf(pod, grants, byDefault, query.resource, sight),
+    requests,
+    hints: findHints(pod, knowledge.grants),
+  };
+}
+
+function authoriseAs(
+  pod: Pod,
+  selector: IdentitySelector,
+  resource: string | undefined,
+  { knowledge, policy }: Sight,
+  nowWallMs: number,
+): Authorisation {
+  return authorise(pod, { resource, selector }, knowledge, policy, nowWallMs);
+}
+
+/** What a request comes to: the caller first, then the grant, then what memory says. */
+function judge(
+  pod: Pod,
+  authorisation: Authorisation,
+  resource: string | undefined,
+  sight: Sight,
+  nowWallMs: number,
+): Outcome {
+  const obstacle = pod.hostNetwork ? obstacleOnNode(sight) : obstacleAt(pod, sight.knowledge);
+  if (obstacle !== undefined) return obstacle;
+  switch (authorisation.kind) {
+    case 'refused':
+      return { kind: 'refused', refusal: viewRefused(authorisation) };
+    case 'by-object-id':
+      throw new TypeError('nobody asks to have an object id explained');
+    case 'authorised':
+      return grant(authorisation, resource, sight, nowWallMs);
+  }
+}
+
+/** Where the kernel says who dialled, a pod on the host network is known by its cgroup. */
+function obstacleOnNode({ health, knowledge }: Sight): Outcome | undefined {
+  if (health().redirect.mode !== 'ebpf') return { kind: 'unreachable', why: 'host-network' };
+  const identified = knowledge.isSynced() ? undefined : identifyAt('', knowledge);
+  if (identified?.kind !== 'refused') return undefined;
+  return { kind: 'refused', refusal: viewRefused(identified) };
+}
+
+function obstacleAt(pod: Pod, knowledge: GrantKnowledge): Outcome | undefined {
+  // The metadata service has no IPv6 address, so that is not where requests come from.
+  const ip = pod.ips.find((each) => !each.includes(':')) ?? pod.ips[0];
+  if (ip === undefined) return { kind: 'unreachable', why: 'no-address' };
+  const identified = identifyAt(ip, knowledge);
+  if (identified.kind !== 'refused') return undefined;
+  return { kind: 'refused', refusal: viewRefused(identified) };
+}
+
+function grant(
+  authorised: Authorised,
+  resource: string | undefined,
+  sight: Sight,
+  nowWallMs: number,
+): Outcome {
+  const { by } = authorised;
+  const granted = { kind: 'granted', identity: nameOfGranted(authorised), by } as const;
+  if (resource === undefined) return { ...granted, from: undefined };
+  const upstreams = [authorised.upstream, ...authorised.auxiliary];
+  const held = sight.broker
+    .describe(upstreams)
+    .filter((each) => each.request.resource === resource);
+  const standings = upstreams.map((upstream) => {
+    const key = identityKey(upstream);
+    return held.find(({ request }) => identityKey(request.identity) === key);
+  });
+  for (const standing of standings) {
+    if (standing?.failure === undefined || standing.heldForMs === 0 || hasLife(standing)) continue;
+    const ageMs = nowWallMs - grantedSinceWallMs(authorised, sight.knowledge.grants);
+    const answer = explainFailure(standing.failure, authorised, ageMs, sight.policy.graceMs);
+    return { kind: 'refused', refusal: viewRefusal(answer, false) };
+  }
+  if (standings.every((standing) => standing?.token?.isServed))
+    return { ...granted, from: 'memory' };
+  return { ...granted, from: standings.every(hasLife) ? 'memory-or-upstream' : 'upstream' };
+}
+
+function hasLife(standing: BrokeredStanding | undefined): boolean {
+  return standing?.token !== undefined && standing.token.expiresInMs > 0;
+}
+
+function bindingsOf(grants: PodGrants | undefined): readonly BindingView[] {
+  if (grants?.kind !== 'bound' && grants?.kind !== 'no-identity') return [];
+  const [existing, dangling] =
+    grants.kind === 'bound' ? [grants.bindings, grants.danglingBindings] : [[], grants.bindings];
+  return [
+    ...existing.map((binding) => ({ binding, identityExists: true })),
+    ...dangling.map((binding) => ({ binding, identityExists: false })),
+  ]
+    .slice(0, maxListed)
+    .map(({ binding: { name, identityName }, identityExists }) => ({
+      ...{ name, identityName, identityExists },
+    }));
+}
+
+/** Bound ones; else the one that an exception or the service account gives. */
+function identitiesOf(
+  pod: Pod,
+  grants: PodGrants | undefined,
+  byDefault: Authorisation,
+  resource: string | undefined,
+  sight: Sight,
+): readonly IdentityView[] {
+  if (grants?.kind === 'bound') {
+    return grants.identities.slice(0, maxListed).map((identity) => {
+      const first = grants.byClientId.get(normaliseClientId(identity.clientId));
+      return viewIdentity(identity, pod, first, resource, sight);
+    });
+  }
+  if (byDefault.kind !== 'authorised') return [];
+  const { upstream, auxiliary } = byDefault;
+  return [
+    {
+      kind: upstream.kind === 'entra' ? 'service-account' : 'node',
+      name: nameOfGranted(byDefault),
+      type: undefined,
+      clientId: upstream.kind === 'entra' ? upstream.clientId : '',
+      resourceId: '',
+      upstream: viewUpstream(upstream, auxiliary),
+      refusal: undefined,
+      shadowedBy: undefined,
+      tokens: tokensOf([upstream, ...auxiliary], resource, sight),
+    },
+  ];
+}
+
+/** @param first of the pod's identities with the same client id. */
+function viewIdentity(
+  identity: Identity,
+  pod: Pod,
+  first: Identity | undefined,
+  resource: string | undefined,
+  sight: Sight,
+): IdentityView {
+  const { name, type, clientId, resourceId } = identity;
+  const shadowedBy = first === undefined || first === identity ? undefined : first.name;
+  const view = { kind: 'azure-identity', name, type, clientId, resourceId, shadowedBy } as const;
+  const choice = sight.knowledge.upstreams.of(identity, pod);
+  if (choice.kind === 'unusable') {
+    const refusal = viewRefusal(explainUnusable(choice, identity, pod), false);
+    return { ...view, upstream: undefined, refusal, tokens: [] };
+  }
+  const { upstream, auxiliary } = choice;
+  return {
+    ...view,
+    upstream: viewUpstream(upstream, auxiliary),
+    refusal: undefined,
+    tokens: tokensOf([upstream, ...auxiliary], resource, sight),
+  };
+}
+
+function viewUpstream(
+  upstream: UpstreamIdentity,
+  auxiliary: readonly EntraIdentity[],
+): UpstreamView {
+  const source = sourceNameOf(upstream);
+  if (upstream.kind !== 'entra') {
+    return { source, authority: '', tenantId: '', auxiliaryTenantIds: [], credential: '' };
+  }
+  const { authority, tenantId, credential } = upstream;
+  return {
+    ...{ source, authority, tenantId },
+    auxiliaryTenantIds: auxiliary.map((each) => each.tenantId),
+    credential: credentialName(credential),
+  };
+}
+
+function credentialName(credential: EntraCredential): string {
+  switch (credential.kind) {
+    case 'secret':
+    case 'certificate':
+      return nameOf(credential.secret);
+    case 'federated_pod':
+      return nameOf(credential.serviceAccount);
+    case 'federated_node':
+      return '';
+  }
+}
+
+function tokensOf(
+  upstreams: readonly UpstreamIdentity[],
+  resource: string | undefined,
+  { broker }: Sight,
+): readonly TokenView[] {
+  return broker
+    .describe(upstreams)
+    .filter(({ request }) => resource === undefined || request.resource === resource)
+    .slice(0, maxTokens)
+    .map(viewToken);
+}
+
+/** Whatever a pod put where a resource belongs, a token of its own included, stays out of this. */
+function viewToken({
+  request,
+  token,
+  isFetching,
+  failure,
+  heldForMs,
+}: BrokeredStanding): TokenView {
+  const { identity } = request;
+  const resource = loggableResource(request.resource);
+  const isUsual = resource === request.resource;
+  return {
+    resource,
+    tenantId: identity.kind === 'entra' ? identity.tenantId : '',
+    token: token === undefined ? undefined : inWholeMs(token),
+    isFetching,
+    failure:
+      failure === undefined
+        ? undefined
+        : {
+            reason: failure.reason,
+            description: isUsual ? failure.description : '',
+            heldForMs: Math.round(heldForMs),
+          },
+  };
+}
+
+function inWholeMs({ expiresInMs, refreshInMs, ...rest }: TokenStanding): TokenStanding {
+  return {
+    ...rest,
+    expiresInMs: Math.round(expiresInMs),
+    refreshInMs: refreshInMs === undefined ? undefined : Math.round(refreshInMs),
+  };
+}
+
+function viewAddress(ip: string, knowledge: GrantKnowledge): AddressView {
+  const identified = identifyAt(ip, knowledge);
+  return { ip, refusal: identified.kind === 'pod' ? undefined : viewRefused(identified) };
+}
+
+/** Who a connection from there, opened now, would be taken for. */
+function identifyAt(ip: string, knowledge: GrantKnowledge): Identified {
+  return identify(new CallerConnection({ remoteAddress: ip }, { kind: 'by-address' }), knowledge);
+}
+
+function viewRefused(refused: { readonly answer: Answer; readonly isPending: boolean }) {
+  return viewRefusal(refused.answer, refused.isPending);
+}
+
+function viewRefusal(answer: Answer, isWaitedFor: boolean): RefusalView {
+  const { reason, status, retryAfterS } = answer;
+  const body = parseRecord(answer.body);
+  const error = stringAt(body, 'error');
+  const description = stringAt(body, 'error_description');
+  return { reason, status, error, description, retryAfterS, isWaitedFor };
+}
+
+function nameOfGranted({ pod, identity, upstream }: Authorised): string {
+  if (identity !== undefined) return identity.name;
+  return upstream.kind === 'entra' ? pod.serviceAccount : 'node';
+}
+
+function nameOf({ namespace, name }: { readonly namespace: string; readonly name: string }) {
+  return `${namespace}/${name}`;
+}
+
+function byName(a: Pod, b: Pod): number {
+  if (a.namespace !== b.namespace) return a.namespace < b.namespace ? -1 : 1;
+  return a.name < b.name ? -1 : 1;
+}

@@ -1,0 +1,61 @@
+/** What `nmi explain` is asked, from the query of a request on the local socket. Pure. */
+import { canonicalIp } from '../../cache/index/ip.ts';
+import type { IdentitySelector } from '../grants/grant.ts';
+import { printable } from '../base/printable.ts';
+import { parseTokenQuery } from '../server/token-query.ts';
+
+export interface ExplainQuery {
+  readonly who:
+    | { readonly kind: 'node' }
+    | { readonly kind: 'pod'; readonly namespace: string; readonly name: string }
+    /** In canonical form. */
+    | { readonly kind: 'ip'; readonly ip: string };
+  /** As a request of the pod would have it. */
+  readonly selector: IdentitySelector;
+  /** Undefined for whatever resource. */
+  readonly resource: string | undefined;
+}
+
+export type ExplainQueryResult =
+  | { readonly ok: true; readonly query: ExplainQuery }
+  | { readonly ok: false; readonly problem: string };
+
+const known = ['pod', 'ip', 'resource', 'client_id'] as const;
+
+/** @param search the part of a URL behind the question mark. */
+export function parseExplainQuery(search: string): ExplainQueryResult {
+  const given = new URLSearchParams(search);
+  for (const name of given.keys()) {
+    if (!known.some((each) => each === name)) return wrong(`${printable(name)} is not known`);
+    if (given.getAll(name).length > 1) return wrong(`${name} is given twice`);
+  }
+  const who = parseWho(given.get('pod'), given.get('ip'));
+  if (typeof who === 'string') return wrong(who);
+  const [resource, clientId] = [given.get('resource'), given.get('client_id')];
+  if (who.kind === 'node' && (resource !== null || clientId !== null)) {
+    return wrong('resource and client_id are of a request of one pod; name it');
+  }
+  // Judged by what judges requests; it wants a resource, which does not matter to a grant.
+  const asked = new URLSearchParams({ resource: resource ?? 'any', client_id: clientId ?? '' });
+  const parsed = parseTokenQuery(asked.toString(), false);
+  if (parsed.kind === 'refused') return wrong(parsed.detail);
+  const { selector } = parsed.query;
+  return { ok: true, query: { who, selector, resource: resource ?? undefined } };
+}
+
+/** A text is what is wrong. */
+function parseWho(pod: string | null, ip: string | null): ExplainQuery['who'] | string {
+  if (pod !== null && ip !== null) return 'pod and ip exclude each other';
+  if (pod !== null) {
+    const [namespace = '', name = '', ...rest] = pod.split('/');
+    if (namespace === '' || name === '' || rest.length > 0) return 'pod is not NAMESPACE/NAME';
+    return { kind: 'pod', namespace, name };
+  }
+  if (ip === null) return { kind: 'node' };
+  const canonical = canonicalIp(ip);
+  return canonical === undefined ? 'ip is no IP address' : { kind: 'ip', ip: canonical };
+}
+
+function wrong(problem: string): ExplainQueryResult {
+  return { ok: false, problem };
+}

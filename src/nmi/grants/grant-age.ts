@@ -1,0 +1,21 @@
+/**
+ * How old the newest object is that a pod's right to an identity rests on. What is applied together
+ * arrives in any order, and a federated credential takes minutes to be known everywhere, so what is
+ * missing behind a young grant may still come.
+ */
+import type { GrantIndex } from '../../cache/index/grant-index.ts';
+import type { Authorised } from './authorization.ts';
+
+/** Wall-clock milliseconds of the newest of pod, binding and identity. */
+export function grantedSinceWallMs(authorised: Authorised, index: GrantIndex): number {
+  const { pod, identity } = authorised;
+  let newestMs = Math.max(pod.createdAtWallMs, identity?.createdAtWallMs ?? 0);
+  const grants = index.grantsOf(pod.uid);
+  if (grants?.kind !== 'bound') return newestMs;
+  for (const binding of grants.bindings) {
+    if (binding.identityName === identity?.name) {
+      newestMs = Math.max(newestMs, binding.createdAtWallMs);
+    }
+  }
+  return newestMs;
+}

@@ -1,0 +1,216 @@
+/**
+ * May this pod have this identity? Pure: a function of the pod's grants, what the request names,
+ * the policy and the time.
+ *
+ * 1. An excepted pod gets the node's own answer, whatever it names.
+ * 2. A named identity must be one of the pod's own; letter case, blanks and slashes do not matter.
+ * 3. With none named the oldest identity is taken, then the first by name; the strict policy
+ *    refuses to choose among several.
+ * 4. A user-assigned identity with neither client id nor resource id is refused: upstream would
+ *    take such a request for the node's own identity.
+ * 5. A missing binding or identity is transient while the pod, its label or its newest binding is
+ *    younger than the grace period: objects that are applied together arrive in any order.
+ */
+import type { BoundGrants, PodGrants } from '../../cache/index/grant-index.ts';
+import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
+import type { Exception, Identity } from '../../cache/index/objects.ts';
+
+/** An identity as a request names it. */
+export type NamedSelector = {
+  readonly kind: 'client_id' | 'object_id' | 'resource_id';
+  readonly value: string;
+};
+
+export type IdentitySelector = { readonly kind: 'none' } | NamedSelector;
+
+export interface GrantPolicy {
+  /** Refuse to choose when a request names none of several identities. */
+  readonly strict: boolean;
+  /** Milliseconds during which something missing may still arrive. */
+  readonly graceMs: number;
+  /** Whether pods on the host network, where they can be told apart, get anything at all. */
+  readonly hostNetwork: 'serve' | 'refuse';
+}
+
+/** The facts an error text needs; names are of objects in the pod's namespace. */
+export type GrantRefusal =
+  | { readonly kind: 'refused'; readonly reason: 'no_binding_label' }
+  | {
+      readonly kind: 'refused';
+      readonly reason: 'binding_missing';
+      readonly transient: boolean;
+      readonly label: string;
+      /** Bindings of the label that are for pods under another service account, by their names. */
+      readonly foreign: readonly { readonly name: string; readonly serviceAccount: string }[];
+    }
+  | {
+      readonly kind: 'refused';
+      readonly reason: 'identity_missing';
+      readonly transient: boolean;
+      readonly label: string;
+      readonly bindingNames: readonly string[];
+      /** What those bindings name and does not exist. */
+      readonly missingIdentityNames: readonly string[];
+    }
+  | {
+      readonly kind: 'refused';
+      readonly reason: 'selector_not_bound';
+      readonly selector: NamedSelector;
+      readonly label: string;
+      readonly bindingNames: readonly string[];
+      readonly identityNames: readonly string[];
+      /** What further bindings of the label name and does not exist. */
+      readonly missingIdentityNames: readonly string[];
+    }
+  | {
+      readonly kind: 'refused';
+      readonly reason: 'identity_ambiguous';
+      readonly label: string;
+      readonly identityNames: readonly string[];
+      /** As written in the identities, without the empty ones. */
+      readonly clientIds: readonly string[];
+    }
+  | {
+      readonly kind: 'refused';
+      readonly reason: 'identity_invalid';
+      readonly label: string;
+      readonly identityName: string;
+    };
+
+export type Grant =
+  /** The node's own answer for what the request names. */
+  | {
+      readonly kind: 'node';
+      readonly exception: Exception;
+      readonly selector: IdentitySelector;
+    }
+  | {
+      readonly kind: 'identity';
+      readonly identity: Identity;
+      readonly by: 'client_id' | 'resource_id' | 'default' | 'only';
+    }
+  /** Objects do not carry object ids: which candidate it is only upstream can say. */
+  | {
+      readonly kind: 'by-object-id';
+      /** Never empty; only identities that name themselves to upstream. */
+      readonly candidates: readonly Identity[];
+      /** Trimmed and in lower case. */
+      readonly objectId: string;
+    }
+  | GrantRefusal;
+
+const userAssigned = 0;
+
+/** @param nowWallMs the time, on the clock that stamped the objects. */
+export function decideGrant(
+  grants: PodGrants,
+  selector: IdentitySelector,
+  policy: GrantPolicy,
+  nowWallMs: number,
+): Grant {
+  // A time further in the future than the grace period is a wrong clock, not a young object.
+  const isTransient = (sinceWallMs: number): boolean =>
+    Math.abs(nowWallMs - sinceWallMs) < policy.graceMs;
+  switch (grants.kind) {
+    case 'exception':
+      return { kind: 'node', exception: grants.exception, selector };
+    case 'no-label':
+      return { kind: 'refused', reason: 'no_binding_label' };
+    case 'no-binding':
+      return {
+        kind: 'refused',
+        reason: 'binding_missing',
+        transient: isTransient(grants.sinceWallMs),
+        label: grants.label,
+        foreign: grants.foreignBindings.map(({ name, serviceAccount }) => ({
+          ...{ name, serviceAccount },
+        })),
+      };
+    case 'no-identity':
+      return {
+        kind: 'refused',
+        reason: 'identity_missing',
+        transient: isTransient(grants.sinceWallMs),
+        label: grants.label,
+        bindingNames: namesOf(grants.bindings),
+        missingIdentityNames: identityNamesOf(grants.bindings),
+      };
+    case 'bound':
+      return choose(grants, selector, policy);
+  }
+}
+
+function choose(grants: BoundGrants, selector: IdentitySelector, policy: GrantPolicy): Grant {
+  switch (selector.kind) {
+    case 'none':
+      return chooseUnnamed(grants, policy);
+    case 'client_id': {
+      const identity = grants.byClientId.get(normaliseClientId(selector.value));
+      if (identity === undefined) return refuseSelector(grants, selector);
+      return { kind: 'identity', identity, by: 'client_id' };
+    }
+    case 'resource_id': {
+      const identity = grants.byResourceId.get(normaliseResourceId(selector.value));
+      if (identity === undefined) return refuseSelector(grants, selector);
+      return { kind: 'identity', identity, by: 'resource_id' };
+    }
+    case 'object_id': {
+      const objectId = normaliseClientId(selector.value);
+      const candidates = grants.identities.filter(isNamed);
+      if (objectId === '' || candidates.length === 0) return refuseSelector(grants, selector);
+      return { kind: 'by-object-id', candidates, objectId };
+    }
+  }
+}
+
+function chooseUnnamed(grants: BoundGrants, policy: GrantPolicy): Grant {
+  const { label, identities } = grants;
+  const [identity] = identities;
+  if (policy.strict && identities.length > 1) {
+    return {
+      kind: 'refused',
+      reason: 'identity_ambiguous',
+      label,
+      identityNames: namesOf(identities),
+      clientIds: clientIdsOf(identities),
+    };
+  }
+  if (identity === undefined) throw new TypeError('bound grants without an identity');
+  if (!isNamed(identity)) {
+    return { kind: 'refused', reason: 'identity_invalid', label, identityName: identity.name };
+  }
+  return { kind: 'identity', identity, by: identities.length === 1 ? 'only' : 'default' };
+}
+
+function refuseSelector(grants: BoundGrants, selector: NamedSelector): GrantRefusal {
+  return {
+    kind: 'refused',
+    reason: 'selector_not_bound',
+    selector,
+    label: grants.label,
+    bindingNames: namesOf(grants.bindings),
+    identityNames: namesOf(grants.identities),
+    missingIdentityNames: identityNamesOf(grants.danglingBindings),
+  };
+}
+
+/** Whether upstream can tell it from the node's own identity. */
+function isNamed(identity: Identity): boolean {
+  if (identity.type !== userAssigned) return true;
+  const { clientId, resourceId } = identity;
+  return normaliseClientId(clientId) !== '' || normaliseResourceId(resourceId) !== '';
+}
+
+function namesOf(objects: readonly { readonly name: string }[]): readonly string[] {
+  return objects.map(({ name }) => name);
+}
+
+function identityNamesOf(
+  bindings: readonly { readonly identityName: string }[],
+): readonly string[] {
+  return [...new Set(bindings.map(({ identityName }) => identityName))];
+}
+
+function clientIdsOf(identities: readonly Identity[]): readonly string[] {
+  return [...new Set(identities.map(({ clientId }) => clientId.trim()))].filter((id) => id !== '');
+}

@@ -1,0 +1,105 @@
+/**
+ * Which upstream identities the pods of this node may have now: worked out from the grants when
+ * asked after a change, over at most the pods of one node, and never when a pod or binding changes.
+ */
+import type { GrantIndex, PodGrants } from '../../cache/index/grant-index.ts';
+import type { Pod } from '../../cache/index/objects.ts';
+import type { PodIndex } from '../../cache/index/pod-index.ts';
+import type { EntraCredential, UpstreamIdentity } from '../sources/source.ts';
+import type { IdentityDemand } from '../tokens/broker.ts';
+import { credentialKey, identityKey } from './cache-key.ts';
+import type { UpstreamChoice, UpstreamDirectory } from './resolve-upstream.ts';
+import type { WorkloadIdentities } from './workload-identities.ts';
+
+interface Wanted {
+  readonly generation: number;
+  readonly granted: ReadonlySet<string>;
+  readonly credentials: ReadonlySet<string>;
+  readonly hasExcepted: boolean;
+}
+
+export interface DemandKnowledge {
+  readonly pods: PodIndex;
+  readonly grants: GrantIndex;
+  readonly upstreams: UpstreamDirectory;
+  readonly workloadIdentities: WorkloadIdentities | undefined;
+}
+
+export class WantedIdentities implements IdentityDemand {
+  readonly #knowledge: DemandKnowledge;
+  #wanted: Wanted = {
+    ...{ generation: -1, granted: new Set(), credentials: new Set(), hasExcepted: false },
+  };
+
+  constructor(knowledge: DemandKnowledge) {
+    this.#knowledge = knowledge;
+  }
+
+  isGranted(identity: UpstreamIdentity): boolean {
+    return this.#current().granted.has(identityKey(identity));
+  }
+
+  /** An identity that a live pod is bound to is proven by it. */
+  isProofNeeded(credential: EntraCredential): boolean {
+    return this.#current().credentials.has(credentialKey(credential));
+  }
+
+  hasExcepted(): boolean {
+    return this.#current().hasExcepted;
+  }
+
+  onChange(listener: () => void): () => void {
+    const { grants, workloadIdentities } = this.#knowledge;
+    const offs = [grants.onChange(listener), workloadIdentities?.onChange(listener)];
+    return () => {
+      for (const off of offs) off?.();
+    };
+  }
+
+  #current(): Wanted {
+    const { grants, workloadIdentities } = this.#knowledge;
+    const generation = grants.generation + (workloadIdentities?.generation ?? 0);
+    if (this.#wanted.generation !== generation) this.#wanted = this.#work(generation);
+    return this.#wanted;
+  }
+
+  #work(generation: number): Wanted {
+    const { pods, grants } = this.#knowledge;
+    const granted = new Set<string>();
+    const credentials = new Set<string>();
+    let hasExcepted = false;
+    // Pods of one label share their grants, and there may be thousands of identities in them.
+    const accountsDone = new Map<PodGrants, Set<string>>();
+    for (const pod of pods.all()) {
+      if (pod.phase === 'Succeeded' || pod.phase === 'Failed') continue;
+      const ofPod = grants.grantsOf(pod.uid);
+      const isNodes =
+        ofPod?.kind === 'exception' || (pod.hostNetwork && ofPod?.kind === 'no-label');
+      if (isNodes) hasExcepted = true;
+      if (ofPod?.kind === 'bound') {
+        const done = accountsDone.get(ofPod) ?? new Set<string>();
+        if (done.has(pod.serviceAccount)) continue;
+        accountsDone.set(ofPod, done.add(pod.serviceAccount));
+      }
+      for (const choice of this.#choicesOf(pod, ofPod)) {
+        if (choice.kind === 'unusable') continue;
+        for (const each of [choice.upstream, ...choice.auxiliary]) {
+          granted.add(identityKey(each));
+          if (each.kind === 'entra') credentials.add(credentialKey(each.credential));
+        }
+      }
+    }
+    return { generation, granted, credentials, hasExcepted };
+  }
+
+  #choicesOf(pod: Pod, grants: PodGrants | undefined): readonly UpstreamChoice[] {
+    const { upstreams, workloadIdentities } = this.#knowledge;
+    if (grants?.kind === 'bound') {
+      return grants.identities.map((identity) => upstreams.of(identity, pod));
+    }
+    if (grants?.kind !== 'no-label') return [];
+    const choice = workloadIdentities?.lastOf(pod);
+    if (choice?.kind !== 'application') return [];
+    return [upstreams.ofServiceAccount(pod, choice.clientId, choice.tenantId)];
+  }
+}

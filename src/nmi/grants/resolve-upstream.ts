@@ -1,0 +1,185 @@
+/**
+ * How upstream is asked for the tokens of an `AzureIdentity`. Only well-formed ids and names go
+ * there: what one side takes for an id and the other for blank (U+0085 to .NET) would be answered
+ * with the node's own identity, and a name with a slash is another path of the Kubernetes API.
+ * Pure.
+ */
+import { isGuid, isResourceId } from '../../cache/index/identifiers.ts';
+import type { EntraSettings, Identity, Pod } from '../../cache/index/objects.ts';
+import type { AuthorityResult } from '../sources/entra/clouds.ts';
+import type { EntraCredential, EntraIdentity, UpstreamIdentity } from '../sources/source.ts';
+
+export type UpstreamChoice =
+  | {
+      readonly kind: 'upstream';
+      readonly upstream: UpstreamIdentity;
+      /** Further tenants whose tokens go into the same answer. */
+      readonly auxiliary: readonly EntraIdentity[];
+    }
+  /** `problem` completes "AzureIdentity x ...". */
+  | {
+      readonly kind: 'unusable';
+      readonly reason: 'identity_invalid' | 'identity_unsupported';
+      readonly problem: string;
+    };
+
+/** @param adEndpoint as the identity names it; empty for the authority of the node's cloud. */
+export type ResolveAuthority = (adEndpoint: string) => AuthorityResult;
+
+const maxAuxiliaryTenants = 3;
+const notHere: UpstreamChoice = {
+  kind: 'unusable',
+  reason: 'identity_unsupported',
+  problem: 'has the type 0, and this node has no metadata service of its own to ask',
+};
+const noTenants: readonly EntraIdentity[] = [];
+
+export class UpstreamDirectory {
+  /** False where the node has no metadata service of its own to ask. */
+  readonly hasImds: boolean;
+  readonly #resolveAuthority: ResolveAuthority;
+  readonly #choices = new WeakMap<Identity, Map<string, UpstreamChoice>>();
+
+  constructor(resolveAuthority: ResolveAuthority, hasImds = true) {
+    this.#resolveAuthority = resolveAuthority;
+    this.hasImds = hasImds;
+  }
+
+  /**
+   * The same object for as long as the identity is: a label may have thousands of identities.
+   * @param pod whose service account is the subject of a pod-federated identity.
+   */
+  of(identity: Identity, pod: Pod): UpstreamChoice {
+    const account = identity.type === 3 ? `${pod.namespace}/${pod.serviceAccount}` : '';
+    const known = this.#choices.get(identity) ?? new Map<string, UpstreamChoice>();
+    const choice = known.get(account) ?? this.#work(identity, pod);
+    this.#choices.set(identity, known.set(account, choice));
+    return choice;
+  }
+
+  #work(identity: Identity, pod: Pod): UpstreamChoice {
+    if (identity.type === 0) return this.hasImds ? ofNode(identity) : notHere;
+    if (identity.type < 0 || identity.type > 3) {
+      const problem =
+        `has the type ${identity.type}; known are 0 (user-assigned identity), 1 (secret), ` +
+        '2 (certificate) and 3 (federated)';
+      return { kind: 'unusable', reason: 'identity_unsupported', problem };
+    }
+    return this.#ofEntra(identity, pod);
+  }
+
+  /** An application whose tokens are got with a token of the pod's service account. */
+  ofServiceAccount(pod: Pod, clientId: string, tenantId: string): UpstreamChoice {
+    if (!isGuid(clientId)) return invalid('has a client id that is no GUID');
+    const authority = this.#resolveAuthority('');
+    if (!authority.ok) return invalid(authority.problem);
+    if (!isTenant(tenantId)) return invalid('has no usable tenant id');
+    const credential = podCredential(pod, authority.audience);
+    return toEntra(authority.authority, tenantId, [], clientId, credential);
+  }
+
+  #ofEntra(identity: Identity, pod: Pod): UpstreamChoice {
+    const { entra, clientId } = identity;
+    if (entra === undefined) throw new TypeError('an identity of Entra ID without its settings');
+    if (!isGuid(clientId)) return invalid('has a spec.clientID that is no GUID');
+    if (!isTenant(entra.tenantId)) {
+      return invalid('has a spec.tenantID that is neither a GUID nor a domain name');
+    }
+    const authority = this.#resolveAuthority(entra.adEndpoint);
+    if (!authority.ok) return invalid(authority.problem);
+    const credential = credentialOf(identity, entra, pod, authority.audience);
+    if (typeof credential === 'string') return invalid(credential);
+    // Only secrets had them in the replaced system, and it refused more than three.
+    const auxiliary = identity.type === 1 ? entra.auxiliaryTenantIds : [];
+    if (auxiliary.length > maxAuxiliaryTenants) {
+      return invalid(`has more than ${maxAuxiliaryTenants} spec.auxiliaryTenantIDs`);
+    }
+    if (!auxiliary.every(isTenant))
+      return invalid('has spec.auxiliaryTenantIDs that are no tenants');
+    return toEntra(authority.authority, entra.tenantId, auxiliary, clientId, credential);
+  }
+}
+
+function ofNode({ clientId, resourceId }: Identity): UpstreamChoice {
+  const problem =
+    'has a spec.clientID that is no GUID, or without one a spec.resourceID that is no Azure ' +
+    'resource id';
+  if (clientId !== '') {
+    return isGuid(clientId) ? named({ kind: 'client_id', value: clientId }) : invalid(problem);
+  }
+  return isResourceId(resourceId)
+    ? named({ kind: 'resource_id', value: resourceId })
+    : invalid(problem);
+}
+
+/** A text is what is wrong. */
+function credentialOf(
+  identity: Identity,
+  entra: EntraSettings,
+  pod: Pod,
+  audience: string,
+): EntraCredential | string {
+  if (identity.type === 3) {
+    switch (entra.federation) {
+      case '':
+      case 'pod':
+        return podCredential(pod, audience);
+      case 'node':
+        return { kind: 'federated_node', audience };
+      default:
+        return 'has a spec.federation that is neither "pod" nor "node"';
+    }
+  }
+  const { secretName, secretNamespace } = entra;
+  if (!isObjectName(secretName)) return 'names no Secret in spec.clientPassword.name';
+  // The agent may read Secrets that the author of an identity may not.
+  if (secretNamespace !== '' && secretNamespace !== identity.namespace) {
+    return 'names a Secret of another namespace in spec.clientPassword.namespace; only its own is used';
+  }
+  const secret = { namespace: identity.namespace, name: secretName };
+  return { kind: identity.type === 1 ? 'secret' : 'certificate', secret };
+}
+
+function podCredential(pod: Pod, audience: string): EntraCredential {
+  const { namespace, serviceAccount } = pod;
+  return { kind: 'federated_pod', serviceAccount: { namespace, name: serviceAccount }, audience };
+}
+
+function toEntra(
+  authority: string,
+  tenantId: string,
+  auxiliaryTenantIds: readonly string[],
+  clientId: string,
+  credential: EntraCredential,
+): UpstreamChoice {
+  const inTenant = (tenant: string): EntraIdentity => ({
+    kind: 'entra',
+    authority,
+    tenantId: tenant.toLowerCase(),
+    clientId: clientId.toLowerCase(),
+    credential,
+  });
+  const auxiliary = auxiliaryTenantIds.length === 0 ? noTenants : auxiliaryTenantIds.map(inTenant);
+  return { kind: 'upstream', upstream: inTenant(tenantId), auxiliary };
+}
+
+function named(upstream: UpstreamIdentity): UpstreamChoice {
+  return { kind: 'upstream', upstream, auxiliary: noTenants };
+}
+
+function invalid(problem: string): UpstreamChoice {
+  return { kind: 'unusable', reason: 'identity_invalid', problem };
+}
+
+/** A GUID or a domain name: one segment of the token endpoint's path. */
+function isTenant(text: string): boolean {
+  if (isGuid(text)) return true;
+  return (
+    text.length <= 253 && /^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$/i.test(text)
+  );
+}
+
+/** A DNS subdomain name, as the API server takes them. */
+function isObjectName(text: string): boolean {
+  return text.length <= 253 && /^[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?$/.test(text);
+}

@@ -1,0 +1,148 @@
+/**
+ * The redirect a configuration asks for, and why it is that one. `auto` is eBPF where it can work
+ * and iptables elsewhere; which of them, and what was missing, is always told.
+ */
+import { openAddressRedirect } from '../../redirect/address.ts';
+import { findPodsRoot, resolveCgroupRoot } from '../../redirect/cgroup/cgroup-tree.ts';
+import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
+import { askKernel } from '../../redirect/ebpf/probe.ts';
+import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
+import {
+  refuseBesidePrograms,
+  replacePrograms,
+  tellOfPrograms,
+} from '../../redirect/ebpf/stale-programs.ts';
+import { openIptablesRedirect, type IptablesRedirect } from '../../redirect/iptables/iptables.ts';
+import { noRedirect } from '../../redirect/none.ts';
+import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
+import { findStraightWay, type StraightWay } from '../../redirect/ebpf/straight-way.ts';
+import type { Config } from '../config/config.ts';
+import { openPinnedRedirect } from './external-redirect.ts';
+
+/** What the kernel side counts by itself. */
+export type KernelCounts = Pick<EbpfRedirect, 'counters' | 'countCaught'>;
+
+export interface RedirectChoice {
+  readonly redirect: Redirect;
+  /** Undefined for modes that have no programs in the kernel. */
+  readonly counts: KernelCounts | undefined;
+  /** Takes the cgroups of excepted pods; undefined where none of them goes straight. */
+  readonly straight: Pick<EbpfRedirect, 'letStraight'> | undefined;
+  /** For the log. */
+  readonly why: string;
+  /** The folder of all pods in the cgroup2 tree, as it is now; undefined without eBPF. */
+  readonly podsRoot: (() => string | undefined) | undefined;
+}
+
+const plain = {
+  why: 'asked for',
+  podsRoot: undefined,
+  counts: undefined,
+  straight: undefined,
+} as const;
+
+export function chooseRedirect(config: Config): RedirectChoice {
+  const { metadataIp, metadataPort } = config;
+  switch (config.redirect) {
+    case 'none':
+      return { redirect: tellOfPrograms(noRedirect(), config.bpfPinFolder), ...plain };
+    case 'address': {
+      const target = { metadataIp, metadataPort };
+      const redirect = openAddressRedirect({ target, force: config.forceAddress });
+      return { redirect: refuseBesidePrograms(redirect, config.bpfPinFolder), ...plain };
+    }
+    case 'iptables':
+      return { redirect: iptablesAlone(config), ...plain };
+    case 'pinned': {
+      const redirect = openPinnedRedirect({
+        pinFolder: config.bpfPinFolder,
+        target: targetOf(config),
+      });
+      return { redirect, ...plain, podsRoot: podsRootOf(config) };
+    }
+    case 'ebpf':
+      return ebpf(config, 'asked for');
+    case 'auto': {
+      const missing = missingForEbpf(config);
+      return missing === undefined
+        ? ebpf(config, 'the kernel has eBPF for cgroups, and pods are in the cgroup2 tree')
+        : { redirect: iptablesAlone(config), ...plain, why: withoutEbpf(config, missing) };
+    }
+  }
+}
+
+function ebpf(config: Config, why: string): RedirectChoice {
+  const { cgroupRoot, podUid, exceptedPods } = config;
+  const redirect = openEbpfRedirect({
+    target: targetOf(config),
+    exceptedPods,
+    behind: iptables(config, () => findStraightWay(config.bpfPinFolder)),
+    guard: config.metadataGuard,
+    pinFolder: config.bpfPinFolder,
+    ...(cgroupRoot === '' ? {} : { cgroupRoot }),
+    ...(podUid === '' ? {} : { ownPodUid: podUid }),
+  });
+  const straight = exceptedPods === 'direct' ? redirect : undefined;
+  return { redirect, why, podsRoot: podsRootOf(config), counts: redirect, straight };
+}
+
+function withoutEbpf({ exceptedPods }: Config, missing: string): string {
+  const why = `no eBPF: ${missing}`;
+  return exceptedPods === 'direct' ? `${why}; excepted pods are relayed` : why;
+}
+
+/** Asked on the way of requests, too: a tree that is not there, or cannot be looked for, has no pods. */
+function podsRootOf(config: Config): () => string | undefined {
+  return () => {
+    try {
+      return findPodsRoot(cgroupRootOf(config));
+    } catch (error) {
+      if (error instanceof RedirectError) return undefined;
+      throw error;
+    }
+  };
+}
+
+/** @throws RedirectError where there is no cgroup2 tree. */
+function cgroupRootOf({ cgroupRoot }: Config): string {
+  return resolveCgroupRoot(cgroupRoot === '' ? undefined : cgroupRoot);
+}
+
+function iptablesAlone(config: Config): Redirect {
+  return replacePrograms(iptables(config), config.bpfPinFolder);
+}
+
+function iptables(config: Config, straightWay?: () => StraightWay | undefined): IptablesRedirect {
+  return openIptablesRedirect({
+    target: targetOf(config),
+    backend: config.iptablesBackend,
+    guard: config.metadataGuard,
+    reversePath: config.reversePathCheck,
+    ...(straightWay === undefined ? {} : { straightWay }),
+  });
+}
+
+function targetOf({ metadataIp, metadataPort, listenIp, listenPort }: Config) {
+  return { metadataIp, metadataPort, listenIp, listenPort };
+}
+
+const EPERM = 1;
+
+/** What eBPF lacks here, in words; undefined when it can work. */
+function missingForEbpf(config: Config): string | undefined {
+  try {
+    const root = cgroupRootOf(config);
+    if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
+    const refused = Object.entries(askKernel()).filter(([, errno]) => errno !== 0);
+    // Capabilities, or the seccomp profile of a container runtime that does not know CAP_BPF.
+    if (refused.some(([, errno]) => errno === -EPERM)) {
+      return 'bpf(2) is not permitted: it takes CAP_BPF, CAP_NET_ADMIN and a seccomp profile with it';
+    }
+    const features = refused.map(([feature]) => feature);
+    if (features.length > 0) return `the kernel refuses ${features.join(', ')}`;
+    return findPinObstacle(config.bpfPinFolder)?.why;
+  } catch (error) {
+    if (error instanceof RedirectError) return error.message;
+    throw error;
+  }
+}

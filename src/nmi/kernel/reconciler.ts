@@ -1,0 +1,142 @@
+/**
+ * Keeps the redirect as wanted: installs, checks at each interval, mends. A failure is a state
+ * that is reported and tried again with growing pauses, never an exit: an agent that dies over a
+ * busy lock serves nobody.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import { kernelAccountOf } from '../../redirect/native/addon.ts';
+import { RedirectError, type Redirect, type RedirectStatus } from '../../redirect/redirect.ts';
+import type { Log } from '../base/log.ts';
+
+export type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
+
+export interface RedirectKeeperOptions {
+  readonly redirect: Redirect;
+  readonly intervalMs: number;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly onCheck: (outcome: CheckOutcome) => void;
+}
+
+const firstRetryMs = 250;
+/** Installs in one check, before it counts as failed. */
+const maxInstalls = 3;
+
+export class RedirectKeeper implements AsyncDisposable {
+  readonly #options: RedirectKeeperOptions;
+  #status: RedirectStatus = { state: 'absent', detail: 'not installed yet', problems: [] };
+  #hasBeenActive = false;
+  #lastProblem = '';
+  #failures = 0;
+  #running: Promise<void> | undefined;
+  #disarm: () => void = () => undefined;
+  #isDisposed = false;
+
+  constructor(options: RedirectKeeperOptions) {
+    this.#options = options;
+  }
+
+  /** The last read-back. */
+  get status(): RedirectStatus {
+    return this.#status;
+  }
+
+  get hasBeenActive(): boolean {
+    return this.#hasBeenActive;
+  }
+
+  /** Why pods are not redirected, or undefined when they are (or are meant not to be). */
+  problem(): string | undefined {
+    if (this.#status.state === 'active' || this.#status.state === 'off') return undefined;
+    return this.#lastProblem || this.#status.problems.join('; ') || this.#status.detail;
+  }
+
+  /** The first check; later ones follow by themselves. */
+  async start(): Promise<void> {
+    await this.#checkAndArm();
+  }
+
+  /** Stops checking. The redirect stays as it is: an absent agent must mean a closed node. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isDisposed = true;
+    this.#disarm();
+    await this.#running;
+  }
+
+  async #checkAndArm(): Promise<void> {
+    this.#running = this.#check();
+    await this.#running;
+    if (this.#isDisposed) return;
+    const { intervalMs, clock } = this.#options;
+    const delayMs =
+      this.#failures === 0
+        ? intervalMs
+        : Math.min(intervalMs, firstRetryMs * 2 ** (this.#failures - 1));
+    this.#disarm = clock.schedule(delayMs, () => void this.#checkAndArm());
+  }
+
+  async #check(): Promise<void> {
+    const { redirect, log, onCheck } = this.#options;
+    try {
+      const before = await redirect.verify();
+      let status = before;
+      // Somebody may break it again while it is being mended; that is worth another try at once.
+      for (let tries = 0; tries < maxInstalls && isWanting(status); tries++) {
+        status = await redirect.install();
+      }
+      this.#status = status;
+      if (isWanting(status)) {
+        this.#fail(status.problems.join('; ') || status.detail);
+        return;
+      }
+      this.#succeed(before, status);
+      onCheck(this.#outcome(before));
+    } catch (error) {
+      this.#status = { state: 'broken', detail: 'the check failed', problems: [messageOf(error)] };
+      this.#fail(messageOf(error));
+      const kernelLog = kernelAccountOf(error);
+      log.debug(
+        { err: messageOf(error), ...(kernelLog === undefined ? {} : { kernelLog }) },
+        'redirect check failed',
+      );
+    }
+  }
+
+  #outcome(before: RedirectStatus): CheckOutcome {
+    if (!isWanting(before)) return 'unchanged';
+    return before.state === 'absent' ? 'installed' : 'repaired';
+  }
+
+  #succeed(before: RedirectStatus, status: RedirectStatus): void {
+    const { redirect, log } = this.#options;
+    const { mode } = redirect;
+    if (!this.#hasBeenActive || this.#failures > 0) {
+      log.info({ mode, detail: status.detail }, 'redirect is in place');
+    } else if (before.problems.length > 0) {
+      log.warn({ mode, problems: before.problems }, 'redirect was changed by others and is mended');
+    }
+    this.#hasBeenActive = true;
+    this.#failures = 0;
+    this.#lastProblem = '';
+  }
+
+  #fail(problem: string): void {
+    this.#failures = Math.min(this.#failures + 1, 30);
+    this.#options.onCheck('failed');
+    if (problem === this.#lastProblem) return;
+    this.#lastProblem = problem;
+    this.#options.log.error(
+      { mode: this.#options.redirect.mode, problem },
+      'redirect is not in place, trying again',
+    );
+  }
+}
+
+function isWanting(status: RedirectStatus): boolean {
+  return status.state === 'broken' || status.state === 'absent' || status.problems.length > 0;
+}
+
+function messageOf(error: unknown): string {
+  if (error instanceof RedirectError) return `${error.code}: ${error.message}`;
+  return error instanceof Error ? error.message : 'unknown error';
+}

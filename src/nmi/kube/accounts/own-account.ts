@@ -1,0 +1,93 @@
+/**
+ * Who the agent itself is at the API server: its service account and its pod, as the server tells
+ * from the credentials it gets. Every authenticated user may ask (SelfSubjectReview, Kubernetes
+ * 1.28), and the token need not be read here.
+ */
+import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
+import type { ObjectName } from '../../sources/source.ts';
+import {
+  malformed,
+  outcomeOfFailure,
+  type Forbidden,
+  type Unavailable,
+} from '../api/call-outcome.ts';
+import { SharedCalls } from '../../base/single-flight.ts';
+import type { JsonPoster, PodName } from './token-request.ts';
+
+export interface AgentAccount {
+  readonly kind: 'ok';
+  readonly serviceAccount: ObjectName;
+  /** Undefined when the agent's token is bound to no pod. */
+  readonly pod: PodName | undefined;
+}
+
+export type OwnAccountOutcome =
+  | AgentAccount
+  /** A user of a kubeconfig, say: it has no tokens that could be asked for. */
+  | { readonly kind: 'no_service_account'; readonly username: string }
+  | Forbidden
+  | Unavailable;
+
+export interface OwnAccount {
+  /** Undefined until `get` has found it out. */
+  readonly known: AgentAccount | undefined;
+  /**
+   * Asks until it is known; once known it is the same for the life of the process. Rejects only
+   * with the signal's reason.
+   */
+  get(signal?: AbortSignal): Promise<OwnAccountOutcome>;
+}
+
+export interface OwnAccountOptions {
+  readonly client: JsonPoster;
+  readonly timeoutMs?: number;
+}
+
+const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
+const review = { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' };
+
+export function createOwnAccount({ client, timeoutMs = 5_000 }: OwnAccountOptions): OwnAccount {
+  const calls = new SharedCalls<OwnAccountOutcome>();
+  let known: AgentAccount | undefined;
+
+  async function ask(): Promise<OwnAccountOutcome> {
+    try {
+      const outcome = accountOf(await client.postJson(path, review, { timeoutMs }));
+      if (outcome.kind === 'ok') known = outcome;
+      return outcome;
+    } catch (error) {
+      return outcomeOfFailure(error);
+    }
+  }
+
+  return {
+    get known() {
+      return known;
+    },
+    get: async (signal) => known ?? calls.share('', ask, signal),
+  };
+}
+
+function accountOf(body: unknown): OwnAccountOutcome {
+  const user = asRecord(asRecord(asRecord(body)?.['status'])?.['userInfo']);
+  const username = stringAt(user, 'username');
+  if (username === '') return malformed;
+  const [system, kind, namespace, name, ...rest] = username.split(':');
+  const isAccount = system === 'system' && kind === 'serviceaccount' && rest.length === 0;
+  if (!isAccount || namespace === undefined || name === undefined) {
+    return { kind: 'no_service_account', username };
+  }
+  return { kind: 'ok', serviceAccount: { namespace, name }, pod: podOf(asRecord(user?.['extra'])) };
+}
+
+function podOf(extra: JsonRecord | undefined): PodName | undefined {
+  const name = onlyText(extra?.['authentication.kubernetes.io/pod-name']);
+  const uid = onlyText(extra?.['authentication.kubernetes.io/pod-uid']);
+  return name === undefined || uid === undefined ? undefined : { name, uid };
+}
+
+function onlyText(values: unknown): string | undefined {
+  const texts: readonly unknown[] = Array.isArray(values) ? values : [];
+  const [text] = texts;
+  return texts.length === 1 && typeof text === 'string' && text !== '' ? text : undefined;
+}

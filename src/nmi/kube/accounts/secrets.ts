@@ -1,0 +1,141 @@
+/**
+ * Secrets, read on demand and never watched or listed: the agent holds only what an identity of
+ * this node needs, for as long as it needs it.
+ */
+import { asRecord } from '../../base/json-value.ts';
+import { printable } from '../../base/printable.ts';
+import type { KubeClient } from '../api/client.ts';
+import { KubeError } from '../api/kube-error.ts';
+
+export interface SecretName {
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** `problem` is a clause that names the Secret and may be shown to a pod. */
+export type SecretResult =
+  /** The entries of `data`, decoded. */
+  | { readonly kind: 'found'; readonly data: ReadonlyMap<string, Buffer> }
+  | { readonly kind: 'missing'; readonly problem: string }
+  /** No object can have this name. */
+  | { readonly kind: 'misnamed'; readonly problem: string }
+  /** The agent's own service account may not read it. */
+  | { readonly kind: 'forbidden'; readonly problem: string }
+  /** Passes by itself: the API server is away, slow, or busy. */
+  | {
+      readonly kind: 'unavailable';
+      readonly problem: string;
+      /** When the server said so. */
+      readonly retryAfterMs: number | undefined;
+    };
+
+export interface SecretReader {
+  /** One request. Never rejects. */
+  read(secret: SecretName): Promise<SecretResult>;
+  /** Whether the server says that there is none; one request for its name alone. Never rejects. */
+  isGone(secret: SecretName): Promise<boolean>;
+}
+
+export interface SecretReaderOptions {
+  /** For one read, credentials and body included. Default 5 s. */
+  readonly timeoutMs?: number;
+}
+
+/** The API server takes 1 MiB of data at most; base64 makes a third more of it. */
+const maxEncodedChars = 1.5 * 1024 * 1024;
+
+/** A server answers with as much as a look at a list shows, and not with what is secret. */
+const nameAlone = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1';
+
+export function createSecretReader(
+  client: KubeClient,
+  { timeoutMs = 5_000 }: SecretReaderOptions = {},
+): SecretReader {
+  return {
+    async read(secret) {
+      const { namespace, name } = secret;
+      if (!isNamespaceName(namespace) || !isObjectName(name)) {
+        return {
+          kind: 'misnamed',
+          problem: `${titleOf(secret)} is not a name that a Secret can have`,
+        };
+      }
+      try {
+        return judge(secret, await client.getJson(pathOf(secret), { timeoutMs }));
+      } catch (error) {
+        return judgeFailure(secret, error);
+      }
+    },
+    async isGone(secret) {
+      if (!isNamespaceName(secret.namespace) || !isObjectName(secret.name)) return false;
+      try {
+        await client.getJson(pathOf(secret), { timeoutMs, accept: nameAlone });
+        return false;
+      } catch (error) {
+        return error instanceof KubeError && error.code === 'NOT_FOUND';
+      }
+    },
+  };
+}
+
+function pathOf({ namespace, name }: SecretName): string {
+  return `/api/v1/namespaces/${namespace}/secrets/${name}`;
+}
+
+/** How a Secret is called in a text that a pod may see. */
+export function titleOf({ namespace, name }: SecretName): string {
+  return `Secret ${printable(namespace)}/${printable(name)}`;
+}
+
+function judge(secret: SecretName, body: unknown): SecretResult {
+  const object = asRecord(body);
+  // A Secret without data has no such field.
+  const data = object?.['data'] === undefined ? {} : asRecord(object['data']);
+  if (object?.['kind'] !== 'Secret' || data === undefined) return unavailable(secret, 'MALFORMED');
+  const decoded = new Map<string, Buffer>();
+  let encodedChars = 0;
+  for (const [key, value] of Object.entries(data)) {
+    if (typeof value !== 'string') return unavailable(secret, 'MALFORMED');
+    encodedChars += value.length;
+    if (encodedChars > maxEncodedChars) return unavailable(secret, 'MALFORMED');
+    decoded.set(key, Buffer.from(value, 'base64'));
+  }
+  return { kind: 'found', data: decoded };
+}
+
+function judgeFailure(secret: SecretName, error: unknown): SecretResult {
+  if (!(error instanceof KubeError)) return unavailable(secret, 'NETWORK');
+  switch (error.code) {
+    case 'NOT_FOUND':
+      return { kind: 'missing', problem: `${titleOf(secret)} does not exist` };
+    case 'FORBIDDEN':
+      return {
+        kind: 'forbidden',
+        problem:
+          `the agent may not read ${titleOf(secret)}: its service account needs a role with the ` +
+          'rule apiGroups [""], resources ["secrets"], verbs ["get"] in that namespace',
+      };
+    default:
+      return unavailable(secret, error.code, error.retryAfterMs);
+  }
+}
+
+function unavailable(secret: SecretName, code: string, retryAfterMs?: number): SecretResult {
+  const problem = `the Kubernetes API did not give ${titleOf(secret)} (${code})`;
+  return { kind: 'unavailable', problem, retryAfterMs };
+}
+
+// Whoever writes an identity chooses these names, and they go into a path.
+
+/** A DNS label, as Kubernetes demands of namespaces. */
+function isNamespaceName(text: string): boolean {
+  return text.length <= 63 && /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$/.test(text);
+}
+
+/** A DNS subdomain, as Kubernetes demands of Secrets. */
+function isObjectName(text: string): boolean {
+  return (
+    text.length <= 253 &&
+    text.split('.').every((part) => /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$/.test(part))
+  );
+}

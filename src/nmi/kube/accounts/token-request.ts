@@ -1,0 +1,116 @@
+/**
+ * A token of a service account, made by the API server for one audience: the TokenRequest API.
+ * Needs the right `create` on `serviceaccounts/token`.
+ */
+import type { ObjectName } from '../../sources/source.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
+import {
+  malformed,
+  outcomeOfFailure,
+  type Forbidden,
+  type Unavailable,
+} from '../api/call-outcome.ts';
+import type { RequestOptions } from '../api/client.ts';
+import { KubeError } from '../api/kube-error.ts';
+import { serviceAccountPath } from './service-account-path.ts';
+
+/** Where objects are posted to; `KubeClient` is one. */
+export interface JsonPoster {
+  postJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
+}
+
+/** A pod as the object a token is bound to. Without a uid a re-created pod would do as well. */
+export interface PodName {
+  readonly name: string;
+  readonly uid: string;
+}
+
+export interface ServiceAccountTokenRequest {
+  readonly serviceAccount: ObjectName;
+  readonly audience: string;
+  /** At least 600. The server may decide for another. */
+  readonly expirationSeconds: number;
+  /** A pod that runs under the service account. */
+  readonly boundTo?: PodName | undefined;
+}
+
+export interface ServiceAccountToken {
+  readonly kind: 'ok';
+  /** A JWT; secret. */
+  readonly token: string;
+  /** By the server's clock. */
+  readonly expiresAtWallMs: number;
+  /** What the server granted, counted from when it made the token: needs no agreement on clocks. */
+  readonly lifeMs: number;
+}
+
+/** `said` holds the API server's own words, if it was asked at all. */
+export type ServiceAccountTokenOutcome =
+  | ServiceAccountToken
+  /** The service account or the pod does not exist. */
+  | { readonly kind: 'missing'; readonly said: string }
+  /** The pod of that name has another uid or service account: it was deleted and created anew. */
+  | { readonly kind: 'pod_replaced'; readonly said: string }
+  /** The request itself is not to the server's liking, or to a policy's. */
+  | { readonly kind: 'refused'; readonly said: string }
+  | Forbidden
+  | Unavailable;
+
+/** Rejects with the reason of `call.signal` when that aborts, and never otherwise. */
+export async function requestServiceAccountToken(
+  client: JsonPoster,
+  request: ServiceAccountTokenRequest,
+  call: RequestOptions = {},
+): Promise<ServiceAccountTokenOutcome> {
+  const path = serviceAccountPath(request.serviceAccount);
+  if (path === undefined) return { kind: 'missing', said: '' };
+  try {
+    return tokenOf(await client.postJson(`${path}/token`, bodyOf(request), call), request);
+  } catch (error) {
+    return judge(error, request);
+  }
+}
+
+function bodyOf({ audience, expirationSeconds, boundTo }: ServiceAccountTokenRequest): unknown {
+  return {
+    apiVersion: 'authentication.k8s.io/v1',
+    kind: 'TokenRequest',
+    spec: {
+      audiences: [audience],
+      expirationSeconds,
+      ...(boundTo === undefined
+        ? {}
+        : {
+            boundObjectRef: { apiVersion: 'v1', kind: 'Pod', name: boundTo.name, uid: boundTo.uid },
+          }),
+    },
+  };
+}
+
+const jwt = /^[\w-]+\.[\w-]+\.[\w-]+$/;
+
+function tokenOf(body: unknown, request: ServiceAccountTokenRequest): ServiceAccountTokenOutcome {
+  const answer = asRecord(body);
+  const status = asRecord(answer?.['status']);
+  const token = stringAt(status, 'token');
+  const expiresAtWallMs = Date.parse(stringAt(status, 'expirationTimestamp'));
+  if (!jwt.test(token) || Number.isNaN(expiresAtWallMs)) return malformed;
+  // The answer repeats the request with what the server made of it.
+  const grantedS = asRecord(answer?.['spec'])?.['expirationSeconds'];
+  const lifeS = typeof grantedS === 'number' ? grantedS : request.expirationSeconds;
+  return { kind: 'ok', token, expiresAtWallMs, lifeMs: lifeS * 1000 };
+}
+
+function judge(
+  error: unknown,
+  { boundTo }: ServiceAccountTokenRequest,
+): ServiceAccountTokenOutcome {
+  if (!(error instanceof KubeError)) return outcomeOfFailure(error);
+  const said = error.message;
+  if (error.code === 'NOT_FOUND') return { kind: 'missing', said };
+  // 409: another uid. 400: another service account. The request is well-formed in either case.
+  const isOtherPod = error.status === 409 || error.status === 400;
+  if (boundTo !== undefined && isOtherPod) return { kind: 'pod_replaced', said };
+  if (isOtherPod || error.status === 422) return { kind: 'refused', said };
+  return outcomeOfFailure(error);
+}

@@ -1,0 +1,262 @@
+/**
+ * The Kubernetes API over one undici pool: get, post, watch. It knows HTTP and credentials and
+ * nothing of lists or objects. Proxy variables of the environment are not looked at: the API server
+ * is reached directly, as every node agent reaches it.
+ */
+import { Pool, type Dispatcher } from 'undici';
+import { systemClock, type Clock } from '../../../cache/clock.ts';
+import { createConnector } from './connector.ts';
+import { loadCredentials, type Access } from './credentials.ts';
+import { openDeadline, untilAborted, type Deadline } from '../../base/deadline.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
+import { KubeError, kubeErrorOfFailure, kubeErrorOfStatus, parseRetryAfter } from './kube-error.ts';
+import { flatten, readWatchChunks } from './watch-stream.ts';
+
+export interface RequestOptions {
+  /** Ends the call; it then rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+  /** For the whole call, credentials and body included. Default 30 s. */
+  readonly timeoutMs?: number;
+  /** The media type that is asked for, some form of JSON. Default: the plain one. */
+  readonly accept?: string;
+}
+
+export interface WatchOptions {
+  readonly signal?: AbortSignal;
+  /** Longest time without a byte; then the watch fails with TIMEOUT. */
+  readonly silenceMs: number;
+  /** Called when the server has accepted the watch, before any event. */
+  readonly onOpen?: () => void;
+}
+
+/**
+ * Every method rejects with `KubeError`, except that an abort by the caller rejects with the
+ * caller's reason. `path` is absolute, query included.
+ */
+export interface KubeClient extends AsyncDisposable {
+  getJson(path: string, options?: RequestOptions): Promise<unknown>;
+  postJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
+  /** A JSON patch (RFC 6902). */
+  patchJson(path: string, patch: readonly unknown[], options?: RequestOptions): Promise<unknown>;
+  /**
+   * The events of a watch as parsed JSON. Ends when the server closes the stream cleanly between
+   * two events. Leaving the loop closes the connection.
+   */
+  watch(path: string, options: WatchOptions): AsyncIterableIterator<unknown, void>;
+}
+
+export interface KubeClientOptions {
+  /** Value of KUBECONFIG; empty or absent means the pod's service account. */
+  readonly kubeconfigPath?: string | undefined;
+  readonly userAgent: string;
+  /** Where the in-cluster variables are looked up; default `process.env`. */
+  readonly environment?: Readonly<Record<string, string | undefined>>;
+  /** Default `/var/run/secrets/kubernetes.io/serviceaccount`. */
+  readonly serviceAccountDir?: string;
+  readonly clock?: Clock;
+  /** From a SYN to its answer. */
+  readonly tcpTimeoutMs?: number;
+  /** For the look-up of the server's name, and again for TLS. */
+  readonly connectTimeoutMs?: number;
+  /** From sending a request to the head of its answer; also the default of `timeoutMs`. */
+  readonly headersTimeoutMs?: number;
+  /** Sockets at most. Each watch holds one for its whole life. */
+  readonly maxConnections?: number;
+}
+
+const maxErrorBytes = 64 * 1024;
+
+/**
+ * Loads the credentials; opens no connection yet.
+ * Rejects with `KubeError` CONFIG when they are missing or unusable.
+ */
+export async function openKubeClient(options: KubeClientOptions): Promise<KubeClient> {
+  const {
+    clock = systemClock,
+    // The slowest network that a node is part of answers in a fraction of it.
+    tcpTimeoutMs = 700,
+    connectTimeoutMs = 10_000,
+    headersTimeoutMs = 30_000,
+    maxConnections = 16,
+  } = options;
+  const credentials = loadCredentials({
+    kubeconfigPath: options.kubeconfigPath,
+    environment: options.environment ?? process.env,
+    serviceAccountDir: options.serviceAccountDir ?? '/var/run/secrets/kubernetes.io/serviceaccount',
+  });
+  await credentials.current();
+
+  const pools = new Set<Pool>();
+  let active: { readonly fingerprint: string; readonly pool: Pool } | undefined;
+
+  function poolOf(access: Access): Pool {
+    if (active?.fingerprint === access.fingerprint) return active.pool;
+    const previous = active?.pool;
+    const pool = new Pool(access.origin, {
+      connections: maxConnections,
+      pipelining: 1,
+      // Watches are idle by nature; the deadline below counts their silence.
+      bodyTimeout: 0,
+      headersTimeout: 0,
+      connect: createConnector({ clock, tls: access.tls, tcpTimeoutMs, connectTimeoutMs }),
+    });
+    pools.add(pool);
+    active = { fingerprint: access.fingerprint, pool };
+    if (previous !== undefined) {
+      // Requests under way on the old pool finish; watches end with their own timeout.
+      void previous.close().then(
+        () => pools.delete(previous),
+        () => pools.delete(previous),
+      );
+    }
+    return pool;
+  }
+
+  async function attempt(
+    access: Access,
+    request: KubeRequest,
+    signal: AbortSignal,
+  ): Promise<Dispatcher.ResponseData> {
+    const response = await poolOf(access).request({
+      method: request.method,
+      path: access.pathPrefix + request.path,
+      headers: {
+        ...access.headers,
+        accept: request.accept ?? 'application/json',
+        'user-agent': options.userAgent,
+        ...(request.body === undefined ? {} : { 'content-type': contentTypes[request.method] }),
+      },
+      body: request.body ?? null,
+      signal,
+    });
+    if (response.statusCode >= 200 && response.statusCode < 300) return response;
+    throw await statusError(response, clock);
+  }
+
+  /** A refused credential is read again at once; a different one gets a second chance. */
+  async function send(request: KubeRequest, signal: AbortSignal): Promise<Dispatcher.ResponseData> {
+    const access = await untilAborted(signal, credentials.current());
+    try {
+      return await attempt(access, request, signal);
+    } catch (error) {
+      if (!(error instanceof KubeError) || error.code !== 'UNAUTHORIZED') throw error;
+      credentials.forget();
+      const renewed = await untilAborted(signal, credentials.current());
+      if (sameIdentity(access, renewed)) throw error;
+      return attempt(renewed, request, signal);
+    }
+  }
+
+  async function exchange(request: KubeRequest, call: RequestOptions = {}): Promise<unknown> {
+    const timeoutMs = call.timeoutMs ?? headersTimeoutMs;
+    using deadline = openDeadline(clock, timeoutMs, call.signal);
+    try {
+      const response = await send(request, deadline.signal);
+      return parseBody(await response.body.text());
+    } catch (error) {
+      throw translate(error, deadline, call.signal, `no answer within ${timeoutMs} ms`);
+    }
+  }
+
+  async function* watchChunks(
+    path: string,
+    { signal, silenceMs, onOpen }: WatchOptions,
+  ): AsyncGenerator<Generator<unknown, void>, void> {
+    using deadline = openDeadline(clock, headersTimeoutMs, signal);
+    let response: Dispatcher.ResponseData | undefined;
+    try {
+      response = await send({ method: 'GET', path }, deadline.signal);
+      deadline.restart(silenceMs);
+      onOpen?.();
+      yield* readWatchChunks(response.body, () => {
+        deadline.restart(silenceMs);
+      });
+    } catch (error) {
+      throw translate(error, deadline, signal, `no byte within ${silenceMs} ms`);
+    } finally {
+      response?.body.destroy();
+    }
+  }
+
+  return {
+    getJson: (path, call) =>
+      exchange(
+        { method: 'GET', path, ...(call?.accept === undefined ? {} : { accept: call.accept }) },
+        call,
+      ),
+    postJson: (path, body, call) =>
+      exchange({ method: 'POST', path, body: JSON.stringify(body) }, call),
+    patchJson: (path, patch, call) =>
+      exchange({ method: 'PATCH', path, body: JSON.stringify(patch) }, call),
+    watch: (path, call) => flatten(watchChunks(path, call)),
+    async [Symbol.asyncDispose]() {
+      await Promise.all([...pools].map((pool) => pool.destroy()));
+    },
+  };
+}
+
+const contentTypes = {
+  GET: 'application/json',
+  POST: 'application/json',
+  PATCH: 'application/json-patch+json',
+} as const;
+
+interface KubeRequest {
+  readonly method: 'GET' | 'POST' | 'PATCH';
+  readonly path: string;
+  readonly body?: string;
+  readonly accept?: string;
+}
+
+function sameIdentity(one: Access, other: Access): boolean {
+  return (
+    one.fingerprint === other.fingerprint &&
+    one.headers['authorization'] === other.headers['authorization']
+  );
+}
+
+/** What the caller sees: its own reason, our deadline, or a coded error. */
+function translate(
+  error: unknown,
+  deadline: Deadline,
+  caller: AbortSignal | undefined,
+  late: string,
+): unknown {
+  if (caller?.aborted === true) return caller.reason;
+  if (deadline.passed) return new KubeError('TIMEOUT', late, { cause: error });
+  return kubeErrorOfFailure(error);
+}
+
+async function statusError(response: Dispatcher.ResponseData, clock: Clock): Promise<KubeError> {
+  const status = response.statusCode;
+  const message = stringAt(asRecord(await readErrorBody(response.body)), 'message');
+  return kubeErrorOfStatus(
+    status,
+    message === '' ? `the API server answered ${status}` : message,
+    parseRetryAfter(response.headers['retry-after'], clock.wallMs()),
+  );
+}
+
+async function readErrorBody(body: Dispatcher.ResponseData['body']): Promise<unknown> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of body as AsyncIterable<Uint8Array>) {
+    bytes += chunk.length;
+    if (bytes > maxErrorBytes) return undefined;
+    chunks.push(chunk);
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+  } catch {
+    // A proxy's HTML page; the status says enough.
+    return undefined;
+  }
+}
+
+function parseBody(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new KubeError('MALFORMED', 'the answer is not JSON', { cause });
+  }
+}

@@ -1,0 +1,61 @@
+/** A whole collection, page by page. */
+import type { RequestOptions } from './client.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
+import { KubeError } from './kube-error.ts';
+import { versionOf } from './watch-event.ts';
+
+export interface ListRequest {
+  /** Collection path without query. */
+  readonly path: string;
+  /** Selectors. */
+  readonly query: Readonly<Record<string, string>>;
+  /** Items per page; 0 asks for everything at once. */
+  readonly pageSize: number;
+  /**
+   * Empty: the newest state, read through to the store. `0`: any state the server has in memory,
+   * which for pods of one node is an indexed look-up instead of a scan of the cluster's pods.
+   */
+  readonly version: string;
+}
+
+/** Where lists and watches come from; `KubeClient` is one. */
+export interface JsonReader {
+  getJson(path: string, options?: RequestOptions): Promise<unknown>;
+}
+
+/**
+ * Gives each page's raw items to `onItems` and resolves to the version of the whole list.
+ * Rejects with `KubeError`: GONE when the server forgot the snapshot between two pages.
+ */
+export async function listPages(
+  reader: JsonReader,
+  list: ListRequest,
+  options: RequestOptions,
+  onItems: (items: readonly unknown[]) => void,
+): Promise<string> {
+  let continueToken = '';
+  do {
+    const page = asRecord(await reader.getJson(pagePath(list, continueToken), options));
+    const items = page?.['items'];
+    const version = page === undefined ? '' : versionOf(page);
+    // Go encodes an empty slice that was never made as null.
+    const none = items === null || items === undefined;
+    if (version === '' || !(none || Array.isArray(items))) {
+      throw new KubeError('MALFORMED', `the answer to ${list.path} is not a list`);
+    }
+    onItems(none ? [] : items);
+    continueToken = stringAt(asRecord(page?.['metadata']), 'continue');
+    if (continueToken === '') return version;
+  } while (options.signal?.aborted !== true);
+  throw options.signal.reason;
+}
+
+function pagePath(list: ListRequest, continueToken: string): string {
+  const query = new URLSearchParams(list.query);
+  if (list.pageSize > 0) query.set('limit', String(list.pageSize));
+  // The two exclude each other: a token carries its own version.
+  if (continueToken !== '') query.set('continue', continueToken);
+  else if (list.version !== '') query.set('resourceVersion', list.version);
+  const text = query.toString();
+  return text === '' ? list.path : `${list.path}?${text}`;
+}

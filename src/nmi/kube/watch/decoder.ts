@@ -1,0 +1,115 @@
+/**
+ * Between the API server's objects and a store: parses and trims each as it comes, keeps what is
+ * unusable out, and says so once for each object and reason.
+ */
+import type { ObjectRef, ObjectStore } from '../../../cache/index/objects.ts';
+import { KubeError } from '../api/kube-error.ts';
+import type { JsonRecord } from '../../base/json-value.ts';
+import type { Parse } from './parse.ts';
+
+export interface IntakeOptions<T extends ObjectRef> {
+  readonly parse: Parse<T>;
+  readonly store: ObjectStore<T>;
+  /** An object, or one whose reason has changed, was skipped. */
+  readonly onSkip: (ref: ObjectRef | undefined, reason: string) => void;
+}
+
+/** Each throws what the store throws, and `KubeError` MALFORMED for a deletion of nothing known. */
+export interface Intake {
+  changed(object: unknown): void;
+  deleted(object: JsonRecord): void;
+  /** Begins a whole new content. Nothing of it is in the store before its `commit`. */
+  gather(): Gathering;
+  /** Objects in the store. */
+  readonly objects: number;
+  /** Versions of objects that were skipped. */
+  readonly rejected: number;
+}
+
+export interface Gathering {
+  put(object: unknown): void;
+  drop(object: JsonRecord): void;
+  /** One step for the store: no reader sees it empty or half-filled. */
+  commit(): void;
+}
+
+export function createIntake<T extends ObjectRef>(options: IntakeOptions<T>): Intake {
+  const { parse, store, onSkip } = options;
+  let rejected = 0;
+  /** Unusable objects by uid, with the reason last told. */
+  const skipped = new Map<string, string>();
+
+  /** The uid it is remembered under. */
+  function skip(ref: ObjectRef | undefined, reason: string): string {
+    rejected += 1;
+    const uid = ref?.uid ?? '';
+    if (skipped.get(uid) !== reason) {
+      skipped.set(uid, reason);
+      onSkip(ref, reason);
+    }
+    return uid;
+  }
+
+  function refOf(object: JsonRecord): ObjectRef {
+    const parsed = parse(object);
+    const ref = parsed.ok ? parsed.value : parsed.ref;
+    if (ref === undefined) throw new KubeError('MALFORMED', 'a deleted object has no name');
+    return ref;
+  }
+
+  return {
+    changed(object) {
+      const parsed = parse(object);
+      if (parsed.ok) {
+        store.upsert(parsed.value);
+        skipped.delete(parsed.value.uid);
+        return;
+      }
+      skip(parsed.ref, parsed.reason);
+      // What it was before must not go on granting.
+      if (parsed.ref !== undefined) store.remove(parsed.ref);
+    },
+    deleted(object) {
+      const ref = refOf(object);
+      store.remove(ref);
+      skipped.delete(ref.uid);
+    },
+    gather() {
+      // A list of 30,000 objects names each once, so no table is made of the names.
+      const items: T[] = [];
+      /** Objects that were taken back, with how many had come until then. */
+      const gone = new Map<string, number>();
+      const unusable = new Set<string>();
+      return {
+        put(object) {
+          const parsed = parse(object);
+          if (parsed.ok) {
+            items.push(parsed.value);
+            return;
+          }
+          unusable.add(skip(parsed.ref, parsed.reason));
+          if (parsed.ref !== undefined) gone.set(keyOf(parsed.ref), items.length);
+        },
+        drop(object) {
+          gone.set(keyOf(refOf(object)), items.length);
+        },
+        commit() {
+          const isLeft = (item: T, index: number) => index >= (gone.get(keyOf(item)) ?? 0);
+          store.replace(gone.size === 0 ? items : items.filter(isLeft));
+          for (const uid of skipped.keys()) if (!unusable.has(uid)) skipped.delete(uid);
+        },
+      };
+    },
+    get objects() {
+      return store.size;
+    },
+    get rejected() {
+      return rejected;
+    },
+  };
+}
+
+/** Two objects of one name cannot be there at once. */
+function keyOf({ namespace, name }: ObjectRef): string {
+  return `${namespace}/${name}`;
+}

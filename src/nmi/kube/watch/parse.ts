@@ -1,0 +1,242 @@
+/**
+ * Raw Kubernetes JSON → the trimmed objects of the cache. Pure and total: nothing here throws.
+ * A field that is absent is empty; a field of a custom resource that is there with the wrong type
+ * makes the object unusable, because guessing what its author meant would grant or hide an
+ * identity.
+ */
+import type {
+  Binding,
+  EntraSettings,
+  Exception,
+  Identity,
+  ObjectRef,
+  Pod,
+  PodPhase,
+} from '../../../cache/index/objects.ts';
+import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
+
+export type Parsed<T> =
+  | { readonly ok: true; readonly value: T }
+  /** `ref` when at least the name is known, so that an older version can be dropped. */
+  | { readonly ok: false; readonly reason: string; readonly ref: ObjectRef | undefined };
+
+export type Parse<T> = (raw: unknown) => Parsed<T>;
+
+export function parsePod(raw: unknown): Parsed<Pod> {
+  return withMetadata(raw, (ref, metadata, object) => {
+    const spec = asRecord(object['spec']);
+    const status = asRecord(object['status']);
+    return usable({
+      ...ref,
+      cgroupUid: staticHash(metadata) ?? ref.uid,
+      ips: podIps(status),
+      labels: stringMap(metadata['labels']),
+      phase: podPhase(status?.['phase']),
+      hostNetwork: spec?.['hostNetwork'] === true,
+      serviceAccount: stringAt(spec, 'serviceAccountName'),
+      terminating: stringAt(metadata, 'deletionTimestamp') !== '',
+      createdAtWallMs: createdAtWallMs(metadata),
+    });
+  });
+}
+
+/**
+ * What the kubelet calls a static pod, from the copy that it puts into the API. Any author of a pod
+ * may write the annotation of the hash; the mark of a copy beside it cannot be added later, and the
+ * kubelet runs no pod that is made with it.
+ */
+function staticHash(metadata: JsonRecord): string | undefined {
+  const annotations = asRecord(metadata['annotations']);
+  const hash = stringAt(annotations, 'kubernetes.io/config.hash');
+  const isCopy = hash !== '' && stringAt(annotations, 'kubernetes.io/config.mirror') === hash;
+  return isCopy ? hash : undefined;
+}
+
+export function parseIdentity(raw: unknown): Parsed<Identity> {
+  return withMetadata(raw, (ref, metadata, object) => {
+    const spec = specOf(object);
+    if (spec === undefined) return unusable(ref, 'spec is not an object');
+    // The Go type omits 0, so an absent type is user-assigned.
+    const type = spec['type'] ?? 0;
+    if (typeof type !== 'number' || !Number.isInteger(type)) {
+      return unusable(ref, 'spec.type is not an integer');
+    }
+    const clientId = optionalString(spec['clientID']);
+    if (clientId === undefined) return unusable(ref, 'spec.clientID is not a string');
+    const resourceId = optionalString(spec['resourceID']);
+    if (resourceId === undefined) return unusable(ref, 'spec.resourceID is not a string');
+    const entra = type === 0 ? undefined : entraSettings(spec);
+    if (typeof entra === 'string') return unusable(ref, `${entra} has the wrong type`);
+    const allowedResources = allowedResourcesOf(spec);
+    if (allowedResources === 'unusable') {
+      return unusable(ref, 'spec.allowedResources is no list of resources');
+    }
+    return usable({
+      ...ref,
+      type,
+      // White space around them comes from pasting; neither can contain any.
+      clientId: clientId.trim(),
+      resourceId: resourceId.trim(),
+      entra,
+      allowedResources,
+      createdAtWallMs: createdAtWallMs(metadata),
+    });
+  });
+}
+
+export function parseBinding(raw: unknown): Parsed<Binding> {
+  return withMetadata(raw, (ref, metadata, object) => {
+    const spec = specOf(object);
+    if (spec === undefined) return unusable(ref, 'spec is not an object');
+    const identityName = optionalString(spec['azureIdentity']);
+    if (identityName === undefined) return unusable(ref, 'spec.azureIdentity is not a string');
+    const selector = optionalString(spec['selector']);
+    if (selector === undefined) return unusable(ref, 'spec.selector is not a string');
+    // Whoever meant to narrow it must not have opened it to all.
+    const serviceAccount = optionalString(spec['serviceAccount']);
+    if (serviceAccount === undefined) return unusable(ref, 'spec.serviceAccount is not a string');
+    return usable({
+      ...{ ...ref, identityName, selector, serviceAccount },
+      createdAtWallMs: createdAtWallMs(metadata),
+    });
+  });
+}
+
+export function parseException(raw: unknown): Parsed<Exception> {
+  return withMetadata(raw, (ref, _metadata, object) => {
+    const spec = specOf(object);
+    if (spec === undefined) return unusable(ref, 'spec is not an object');
+    const podLabels = spec['podLabels'] ?? {};
+    if (asRecord(podLabels) === undefined) return unusable(ref, 'spec.podLabels is not an object');
+    return usable({ ...ref, podLabels: stringMap(podLabels) });
+  });
+}
+
+/** A text names the field that has the wrong type. */
+function entraSettings(spec: JsonRecord): EntraSettings | string {
+  const tenantId = optionalString(spec['tenantID']);
+  if (tenantId === undefined) return 'spec.tenantID';
+  const adEndpoint = optionalString(spec['adEndpoint']);
+  if (adEndpoint === undefined) return 'spec.adEndpoint';
+  const federation = optionalString(spec['federation']);
+  if (federation === undefined) return 'spec.federation';
+  const password = asRecord(spec['clientPassword'] ?? {});
+  const secretName = optionalString(password?.['name']);
+  const secretNamespace = optionalString(password?.['namespace']);
+  if (password === undefined || secretName === undefined || secretNamespace === undefined) {
+    return 'spec.clientPassword';
+  }
+  const auxiliary: unknown = spec['auxiliaryTenantIDs'] ?? [];
+  if (!Array.isArray(auxiliary)) return 'spec.auxiliaryTenantIDs';
+  const auxiliaryTenantIds = auxiliary.flatMap((id: unknown) =>
+    typeof id === 'string' ? [id.trim()] : [],
+  );
+  if (auxiliaryTenantIds.length < auxiliary.length) return 'spec.auxiliaryTenantIDs';
+  return {
+    tenantId: tenantId.trim(),
+    auxiliaryTenantIds,
+    adEndpoint: adEndpoint.trim(),
+    secretNamespace,
+    secretName,
+    federation,
+  };
+}
+
+/** Absent (or null) is anything; a list of nothing is a mistake, and not taken for anything. */
+function allowedResourcesOf(spec: JsonRecord): readonly string[] | 'unusable' | undefined {
+  const listed: unknown = spec['allowedResources'] ?? undefined;
+  if (listed === undefined) return undefined;
+  if (!Array.isArray(listed) || listed.length === 0) return 'unusable';
+  const resources = listed.flatMap((each: unknown) =>
+    typeof each === 'string' && each.trim() !== '' ? [each] : [],
+  );
+  return resources.length < listed.length ? 'unusable' : resources;
+}
+
+function withMetadata<T>(
+  raw: unknown,
+  parse: (ref: ObjectRef, metadata: JsonRecord, object: JsonRecord) => Parsed<T>,
+): Parsed<T> {
+  const object = asRecord(raw);
+  const metadata = asRecord(object?.['metadata']);
+  if (object === undefined || metadata === undefined) {
+    return { ok: false, reason: 'metadata is missing', ref: undefined };
+  }
+  const ref = {
+    namespace: stringAt(metadata, 'namespace'),
+    name: stringAt(metadata, 'name'),
+    uid: stringAt(metadata, 'uid'),
+  };
+  if (ref.namespace === '' || ref.name === '' || ref.uid === '') {
+    return {
+      ok: false,
+      reason: 'metadata.namespace, metadata.name or metadata.uid is missing',
+      ref: undefined,
+    };
+  }
+  return parse(ref, metadata, object);
+}
+
+function usable<T>(value: T): Parsed<T> {
+  return { ok: true, value };
+}
+
+function unusable<T>(ref: ObjectRef, reason: string): Parsed<T> {
+  return { ok: false, reason, ref };
+}
+
+/** An absent spec is an empty one; anything else that is no object is `undefined`. */
+function specOf(object: JsonRecord): JsonRecord | undefined {
+  return asRecord(object['spec'] ?? {});
+}
+
+/** Absent (or null) is empty; a wrong type is `undefined`. */
+function optionalString(value: unknown): string | undefined {
+  if (value === undefined || value === null) return '';
+  return typeof value === 'string' ? value : undefined;
+}
+
+/**
+ * The entries that are strings, on an object without prototype: `constructor` is a valid label
+ * name, and a look-up of it must not find JavaScript's own.
+ */
+function stringMap(value: unknown): Readonly<Record<string, string>> {
+  const map: Record<string, string> = {};
+  Object.setPrototypeOf(map, null);
+  for (const [key, entry] of Object.entries(asRecord(value) ?? {})) {
+    if (typeof entry === 'string') map[key] = entry;
+  }
+  return map;
+}
+
+function podIps(status: JsonRecord | undefined): readonly string[] {
+  const entries: unknown = status?.['podIPs'];
+  const ips = Array.isArray(entries)
+    ? entries.map((entry) => stringAt(asRecord(entry), 'ip')).filter((ip) => ip !== '')
+    : [];
+  if (ips.length > 0) return [...new Set(ips)];
+  const only = stringAt(status, 'podIP');
+  return only === '' ? [] : [only];
+}
+
+const podPhases: ReadonlySet<unknown> = new Set<PodPhase>([
+  'Pending',
+  'Running',
+  'Succeeded',
+  'Failed',
+  'Unknown',
+]);
+
+function podPhase(value: unknown): PodPhase {
+  return isPodPhase(value) ? value : 'Unknown';
+}
+
+function isPodPhase(value: unknown): value is PodPhase {
+  return podPhases.has(value);
+}
+
+/** 0 when absent or unreadable: old enough for every grace period to be over. */
+function createdAtWallMs(metadata: JsonRecord): number {
+  const at = Date.parse(stringAt(metadata, 'creationTimestamp'));
+  return Number.isNaN(at) ? 0 : at;
+}

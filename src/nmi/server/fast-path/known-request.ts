@@ -1,0 +1,59 @@
+/**
+ * Requests that are recognised by an earlier one's bytes. Clients send the same bytes again and again,
+ * but for the name that most SDKs give each request, and sometimes for the target: what was found out
+ * about the rest still holds, and is not read anew. Pure.
+ */
+import { isHeaderText, parseCanonicalRequest, parseTarget, type Span } from './parser.ts';
+
+export interface KnownRequest {
+  /** As it stood in the request line. */
+  readonly target: string;
+  /** The client wants the connection closed after the answer. */
+  readonly isLast: boolean;
+  readonly bytes: Buffer;
+  readonly ids: readonly Span[];
+}
+
+const targetFrom = 'GET '.length;
+
+/**
+ * @param bytes one piece from the socket. They are kept, and must stay as they are.
+ * @param known any request read before; it itself is returned for one that says the same.
+ * @returns undefined when it is no request of the usual shape.
+ */
+export function readRequest(bytes: Buffer, known?: KnownRequest): KnownRequest | undefined {
+  if (known === undefined || !endsAlike(bytes, known)) {
+    const parsed = parseCanonicalRequest(bytes.toString('latin1'));
+    return parsed === undefined ? undefined : { ...parsed, bytes };
+  }
+  const shift = bytes.length - known.bytes.length;
+  const targetEnd = targetEndOf(known) + shift;
+  if (shift === 0 && isEqual(bytes, known.bytes, 0, targetEnd, 0)) return known;
+  // Without a space or line break in it, what is known of the rest begins where it did before.
+  const target = parseTarget(bytes.toString('latin1', 0, targetEnd), bytes.length);
+  if (target === undefined) return undefined;
+  const ids = known.ids.map(({ from, to }) => ({ from: from + shift, to: to + shift }));
+  return { target, isLast: known.isLast, bytes, ids };
+}
+
+function targetEndOf({ target }: KnownRequest): number {
+  return targetFrom + target.length;
+}
+
+/** All behind the target says the same, though it may stand at another place. */
+function endsAlike(bytes: Buffer, known: KnownRequest): boolean {
+  const shift = bytes.length - known.bytes.length;
+  let from = targetEndOf(known);
+  if (from + shift < targetFrom) return false;
+  for (const id of known.ids) {
+    if (!isEqual(bytes, known.bytes, from, id.from, shift)) return false;
+    if (!isHeaderText(bytes, { from: id.from + shift, to: id.to + shift })) return false;
+    from = id.to;
+  }
+  return isEqual(bytes, known.bytes, from, known.bytes.length, shift);
+}
+
+/** @param shift how much later they stand in the one than in the other. */
+function isEqual(one: Buffer, other: Buffer, from: number, to: number, shift: number): boolean {
+  return one.compare(other, from, to, from + shift, to + shift) === 0;
+}

@@ -1,0 +1,73 @@
+/**
+ * `/host/token`: a process of the host (the Key Vault CSI provider) asks on behalf of a pod that
+ * it names in headers. Off by default, and answered on loopback only, because every process that
+ * may dial loopback can name any pod of this node.
+ */
+import { answerToken, refuse, type Answer } from '../base/answers.ts';
+import type { Authorisation } from '../grants/authorization.ts';
+import { authorise, type GrantKnowledge } from '../grants/authorize.ts';
+import type { Exchange } from './request.ts';
+import type { GrantPolicy } from '../grants/grant.ts';
+import type { Clock } from '../../cache/clock.ts';
+import { parseTokenQuery, type TokenQuery } from './token-query.ts';
+import type { TokenEndpoint } from './token-endpoint.ts';
+
+export interface HostTokenOptions {
+  readonly knowledge: GrantKnowledge;
+  readonly policy: GrantPolicy;
+  readonly clock: Clock;
+  readonly endpoint: TokenEndpoint;
+}
+
+export class HostTokenEndpoint {
+  readonly #options: HostTokenOptions;
+
+  constructor(options: HostTokenOptions) {
+    this.#options = options;
+  }
+
+  handle(exchange: Exchange, rawQuery: string): Answer | Promise<Answer> {
+    const { endpoint, clock } = this.#options;
+    const refused = (answer: Answer) => endpoint.refuse(exchange, 'host-token', answer);
+    if (!isLoopback(exchange.caller.ip)) {
+      return refused(
+        refuse('host_only', 'Access denied: /host/token answers processes of this host only.'),
+      );
+    }
+    const [namespace = ''] = exchange.headerValues('podns');
+    const [name = ''] = exchange.headerValues('podname');
+    if (namespace === '' || name === '') {
+      return refused(
+        refuse('parameter_missing', "missing 'podname' and 'podns' from request header"),
+      );
+    }
+    const parsed = parseTokenQuery(rawQuery, false);
+    if (parsed.kind === 'refused') return refused(refuse(parsed.reason, parsed.detail));
+    return endpoint.serve({
+      exchange,
+      route: 'host-token',
+      query: parsed.query,
+      decide: () => this.#decide(namespace, name, parsed.query),
+      // The replaced system gave this route the primary tenant's token only.
+      render: (rendered, _auxiliary, authorised) => {
+        const clientId = authorised.identity?.clientId || rendered.token.clientId;
+        const body = rendered.body(clock.wallMs());
+        return answerToken(`{"token":${body},"clientid":${JSON.stringify(clientId)}}`);
+      },
+    });
+  }
+
+  #decide(namespace: string, name: string, query: TokenQuery): Authorisation {
+    const { knowledge, policy, clock } = this.#options;
+    const pod = knowledge.pods.byName(namespace, name);
+    if (pod === undefined || !knowledge.isSynced()) {
+      const answer = refuse('pod_unknown', 'No such pod on this node. Retry.');
+      return { kind: 'refused', answer, isPending: true, pod: undefined };
+    }
+    return authorise(pod, query, knowledge, policy, clock.wallMs());
+  }
+}
+
+function isLoopback(canonicalIp: string): boolean {
+  return canonicalIp.startsWith('127.') || canonicalIp === '::1';
+}

@@ -1,0 +1,130 @@
+/**
+ * The checks every request passes, in the order of the real service: route, method, forwarding,
+ * `Metadata` header, policy; then the endpoint it is for. Cheap checks come before any look-up, so
+ * that the probes of SDKs (300 ms patience) are answered whatever else is down.
+ */
+import type { PodIndex } from '../../cache/index/pod-index.ts';
+import { refuse, refuseMissingHeader, type Answer } from '../base/answers.ts';
+import type { HttpExchange } from './request.ts';
+import type { HostTokenEndpoint } from './host-token.ts';
+import { identify, type Identified, type Knowledge } from '../grants/identify.ts';
+import type { Handled } from './listener.ts';
+import { relayed } from './listener.ts';
+import { correlationHeader, type LoopMark } from '../sources/imds/loop-detection.ts';
+import { allowedMethods, type Passthrough, type PassthroughRoute } from './passthrough.ts';
+import { settle, type Patience } from './wait-for-object.ts';
+import { parseRoute, type Route } from './route.ts';
+import type { SelfTest } from '../kernel/self-test.ts';
+import type { TokenEndpoint } from './token-endpoint.ts';
+
+export type RouteName = 'token' | 'host-token' | 'passthrough' | 'self-test' | 'refused';
+
+export interface FrontOptions {
+  readonly metadataHeaderRequired: boolean;
+  readonly tokens: TokenEndpoint;
+  /** Undefined while `/host/token` is off. */
+  readonly hostTokens: HostTokenEndpoint | undefined;
+  readonly passthrough: Passthrough;
+  readonly knowledge: Knowledge & { readonly pods: PodIndex };
+  readonly patience: Patience;
+  readonly loopMark: LoopMark;
+  readonly selfTest: Pick<SelfTest, 'answer'>;
+  readonly onHandled: (exchange: HttpExchange, route: RouteName, handled: Handled) => void;
+  readonly onBug: (error: unknown) => void;
+}
+
+export type Handler = (exchange: HttpExchange) => Handled | Promise<Handled>;
+
+export function createFront(options: FrontOptions): Handler {
+  return (exchange) => {
+    const route = parseRoute(exchange.target);
+    const done = (handled: Handled): Handled => {
+      options.onHandled(exchange, route.kind, handled);
+      return handled;
+    };
+    const failed = (error: unknown): Handled => {
+      options.onBug(error);
+      return done(refuse('internal_error', 'The agent failed on this request; its log says why.'));
+    };
+    try {
+      const handled = dispatch(exchange, route, options);
+      return handled instanceof Promise ? handled.then(done).catch(failed) : done(handled);
+    } catch (error) {
+      return failed(error);
+    }
+  };
+}
+
+function dispatch(
+  exchange: HttpExchange,
+  route: Route,
+  options: FrontOptions,
+): Handled | Promise<Handled> {
+  switch (route.kind) {
+    case 'refused':
+      return route.reason === 'path_invalid'
+        ? refuse('path_invalid', 'Invalid request: the path is not in canonical form.')
+        : refuse('not_found', 'There is nothing at this path.');
+    case 'token':
+      return (
+        checkCommon(exchange, ['GET'], options) ??
+        checkLoop(exchange, options) ??
+        options.tokens.handle(exchange, route.query)
+      );
+    case 'host-token':
+      if (options.hostTokens === undefined) {
+        return refuse('not_found', '/host/token is off (--enable-host-token turns it on).');
+      }
+      // Its clients send no Metadata header.
+      return checkMethod(exchange, ['GET']) ?? options.hostTokens.handle(exchange, route.query);
+    case 'self-test':
+      return options.selfTest.answer(route.nonce, exchange.caller.attestation);
+    case 'passthrough':
+      return (
+        checkCommon(exchange, allowedMethods(route.area), options) ??
+        options.passthrough.refusal(route) ??
+        passThrough(exchange, route, options)
+      );
+  }
+}
+
+function checkCommon(
+  exchange: HttpExchange,
+  methods: readonly string[],
+  options: FrontOptions,
+): Answer | undefined {
+  const wrongMethod = checkMethod(exchange, methods);
+  if (wrongMethod !== undefined) return wrongMethod;
+  if (exchange.headerValues('x-forwarded-for').length > 0) {
+    return refuse('forwarded', 'Requests with an X-Forwarded-For header are not served.');
+  }
+  if (!options.metadataHeaderRequired) return undefined;
+  const values = exchange.headerValues('metadata');
+  return values.length === 1 && values[0] === 'true' ? undefined : refuseMissingHeader();
+}
+
+/** Only who is no pod can be the agent itself: for pods nothing more is looked at. */
+function checkLoop(exchange: HttpExchange, options: FrontOptions): Answer | undefined {
+  if (exchange.caller.resolve(options.knowledge.pods).kind === 'pod') return undefined;
+  const [correlationId = ''] = exchange.headerValues(correlationHeader);
+  if (!options.loopMark.isOwn(correlationId)) return undefined;
+  return refuse('loop_detected', 'The agent has asked itself for a token.', { close: true });
+}
+
+function checkMethod(exchange: HttpExchange, methods: readonly string[]): Answer | undefined {
+  if (methods.includes(exchange.method)) return undefined;
+  const allow = methods.join(', ');
+  return refuse('method_not_allowed', `Allowed methods: ${allow}.`, { allow });
+}
+
+async function passThrough(
+  exchange: HttpExchange,
+  route: PassthroughRoute,
+  options: FrontOptions,
+): Promise<Handled> {
+  const decide = () => identify(exchange.caller, options.knowledge);
+  const isPending = (found: Identified) => found.kind === 'refused' && found.isPending;
+  const identified = await settle(options.patience, exchange, decide, isPending);
+  if (identified.kind === 'refused') return identified.answer;
+  return exchange.isGone ? relayed : options.passthrough.relay(exchange, route);
+}

@@ -1,0 +1,25 @@
+/** Authorities that Entra ID's certificate may come from beside the built-in ones. */
+import { X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { StartError } from '../../base/start-error.ts';
+
+/**
+ * The PEM text; undefined when no file is named.
+ * @throws StartError `CONFIG`.
+ */
+export async function readEntraCa(path: string): Promise<string | undefined> {
+  if (path === '') return undefined;
+  try {
+    const pem = await readFile(path, 'utf8');
+    // A file without a certificate would pass for one that trusts nothing more.
+    assertCertificate(pem);
+    return pem;
+  } catch (error) {
+    const text = `--entra-ca-file ${path} has no readable PEM certificate`;
+    throw new StartError('CONFIG', text, error);
+  }
+}
+
+function assertCertificate(pem: string): X509Certificate {
+  return new X509Certificate(pem);
+}

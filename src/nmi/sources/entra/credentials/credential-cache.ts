@@ -1,0 +1,172 @@
+/**
+ * Proofs that are made of a Secret, kept for a moment: the tokens of many resources are often
+ * wanted at once, and one read serves them all. What cannot be used is kept too, for as long as its
+ * failure holds, so that a broken Secret costs one read and not one for every resource.
+ *
+ * A proof depends on nothing but the Secret, so identities that name the same one share it; where
+ * none is left that needs it, it goes at once.
+ */
+import { Alarms, type Alarm } from '../../../../cache/token/timer-queue.ts';
+import type { Clock } from '../../../../cache/clock.ts';
+import { untilAborted } from '../../../base/deadline.ts';
+import type { SecretReader, SecretResult } from '../../../kube/accounts/secrets.ts';
+import type { ObjectName, SourceFailure } from '../../source.ts';
+import type { ProofProvider, ProofResult } from './client-credential.ts';
+
+export interface KeptProofsOptions {
+  readonly reader: Pick<SecretReader, 'read'>;
+  readonly clock: Clock;
+  /** How long a proof is used before its Secret is read again. Default 60 s. */
+  readonly keepMs?: number;
+  /** Secrets at most; the one read longest ago goes first. Default 1000. */
+  readonly maxKept?: number;
+  /** Whether some identity is proven by the Secret now. Default: each always is. */
+  readonly isNeeded?: (secret: ObjectName) => boolean;
+}
+
+/** What the entries of a Secret prove. Must not reject. */
+export type MakeProof = (
+  secret: ObjectName,
+  data: ReadonlyMap<string, Buffer>,
+) => ProofResult | Promise<ProofResult>;
+
+/** Nothing is kept, and nothing armed, after its disposal. */
+export interface SecretProofProvider<K extends 'secret' | 'certificate'>
+  extends ProofProvider<K>, Disposable {
+  /** Forgets what is no longer needed; to be called when that may have changed. */
+  dropUnneeded(): void;
+}
+
+/** How long the pod is told the same about a Secret that cannot be used. */
+const invalidHoldMs = 5_000;
+const unavailableHoldMs = 1_000;
+
+interface Kept extends Alarm {
+  readonly secret: ObjectName;
+  readonly result: ProofResult;
+  /** Somebody got it without a read of his own. */
+  isReused: boolean;
+}
+
+export function openKeptProofs<K extends 'secret' | 'certificate'>(
+  makeProof: MakeProof,
+  { reader, clock, keepMs = 60_000, maxKept = 1_000, isNeeded = () => true }: KeptProofsOptions,
+): SecretProofProvider<K> {
+  const alarms = new Alarms(clock);
+  const kept = new Map<string, Kept>();
+  const reading = new Map<string, Promise<ProofResult>>();
+  let isDisposed = false;
+
+  async function read(secret: ObjectName): Promise<ProofResult> {
+    const found = await reader.read(secret);
+    return found.kind === 'found' ? makeProof(secret, found.data) : unusable(found);
+  }
+
+  /** The read belongs to all who wait for it; it goes on when one of them leaves. */
+  async function startReading(key: string, secret: ObjectName): Promise<ProofResult> {
+    const own = read(secret);
+    reading.set(key, own);
+    try {
+      const result = await own;
+      // What was forgotten meanwhile may be what was refused.
+      if (reading.get(key) === own) keep(key, secret, result);
+      return result;
+    } finally {
+      if (reading.get(key) === own) reading.delete(key);
+    }
+  }
+
+  function keep(key: string, secret: ObjectName, result: ProofResult): void {
+    const holdMs = result.ok ? keepMs : Math.min(keepMs, result.failure.holdMs);
+    if (isDisposed || holdMs <= 0 || !isNeeded(secret)) return;
+    drop(key);
+    const oldest = kept.keys().next();
+    if (kept.size >= maxKept && oldest.done !== true) drop(oldest.value);
+    const entry: Kept = {
+      secret,
+      result,
+      isReused: false,
+      dueAtMs: 0,
+      heapIndex: -1,
+      ring: () => {
+        kept.delete(key);
+      },
+    };
+    kept.set(key, entry);
+    alarms.set(entry, holdMs);
+  }
+
+  function drop(key: string): Kept | undefined {
+    const entry = kept.get(key);
+    if (entry === undefined) return undefined;
+    kept.delete(key);
+    alarms.clear(entry);
+    return entry;
+  }
+
+  return {
+    async get(identity, signal) {
+      signal.throwIfAborted();
+      const { secret } = identity.credential;
+      const key = keyOf(secret);
+      const entry = kept.get(key);
+      if (entry !== undefined) {
+        entry.isReused = true;
+        return entry.result;
+      }
+      return untilAborted(signal, reading.get(key) ?? startReading(key, secret));
+    },
+    forget(identity) {
+      const key = keyOf(identity.credential.secret);
+      reading.delete(key);
+      const entry = drop(key);
+      // One that was read for this very attempt is the newest there is.
+      return entry !== undefined && entry.result.ok && entry.isReused;
+    },
+    dropUnneeded() {
+      for (const [key, { secret }] of kept) if (!isNeeded(secret)) drop(key);
+    },
+    [Symbol.dispose]() {
+      isDisposed = true;
+      alarms[Symbol.dispose]();
+      kept.clear();
+      reading.clear();
+    },
+  };
+}
+
+/** A credential that is there and cannot be used. */
+export function invalidCredential(description: string): ProofResult {
+  return failed({ reason: 'credential_invalid', description, holdMs: invalidHoldMs });
+}
+
+function unusable(result: Exclude<SecretResult, { kind: 'found' }>): ProofResult {
+  switch (result.kind) {
+    case 'missing':
+      return failed({
+        reason: 'credential_missing',
+        description: result.problem,
+        holdMs: invalidHoldMs,
+      });
+    case 'misnamed':
+    case 'forbidden':
+      return invalidCredential(result.problem);
+    case 'unavailable':
+      return failed({
+        reason: 'upstream_down',
+        description: result.problem,
+        holdMs: unavailableHoldMs,
+        ...(result.retryAfterMs === undefined
+          ? {}
+          : { retryAfterS: Math.ceil(result.retryAfterMs / 1000) }),
+      });
+  }
+}
+
+function failed(failure: SourceFailure): ProofResult {
+  return { ok: false, failure };
+}
+
+function keyOf({ namespace, name }: ObjectName): string {
+  return `${namespace}/${name}`;
+}

@@ -1,0 +1,119 @@
+/** Why there is no assertion, in the words of a source: what is wrong and the one thing to do. */
+import type { Unavailable } from '../../../kube/api/call-outcome.ts';
+import type { OwnAccountOutcome } from '../../../kube/accounts/own-account.ts';
+import type { PodName, ServiceAccountTokenOutcome } from '../../../kube/accounts/token-request.ts';
+import { printable } from '../../../base/printable.ts';
+import type { ObjectName, SourceFailure } from '../../source.ts';
+
+/** Soon enough for whoever mends it, and no storm of requests meanwhile. */
+const holdMs = 5_000;
+/** A stampede behind an API server that does not answer is one call and not a thousand. */
+const [downHoldMs, maxHoldMs] = [500, 10_000];
+
+interface Asked {
+  readonly serviceAccount: ObjectName;
+  readonly audience: string;
+  readonly pod: PodName | undefined;
+}
+
+export function noLivePod(serviceAccount: ObjectName): SourceFailure {
+  return {
+    reason: 'credential_missing',
+    description: `No live pod of this node runs under service account ${nameOf(serviceAccount)}`,
+    holdMs,
+  };
+}
+
+export function failureOfToken(
+  outcome: Exclude<ServiceAccountTokenOutcome, { kind: 'ok' }>,
+  { serviceAccount, audience, pod }: Asked,
+): SourceFailure {
+  const account = `service account ${nameOf(serviceAccount)}`;
+  const podName = pod === undefined ? '' : printable(`${serviceAccount.namespace}/${pod.name}`);
+  switch (outcome.kind) {
+    case 'missing':
+      return {
+        reason: 'credential_missing',
+        description:
+          `The ${account}${podName === '' ? '' : ` or pod ${podName}`} does not exist` +
+          wordsOf(outcome.said),
+        holdMs,
+      };
+    case 'forbidden':
+      return {
+        reason: 'credential_invalid',
+        description:
+          `The agent may not have a token of ${account}. Allow its own service account to create ` +
+          `serviceaccounts/token, and see that no admission policy denies it` +
+          wordsOf(outcome.said),
+        holdMs,
+      };
+    case 'refused':
+      return {
+        reason: 'credential_invalid',
+        description:
+          `The API server refuses a token of ${account} for audience ${printable(audience)}` +
+          wordsOf(outcome.said),
+        holdMs,
+      };
+    case 'pod_replaced':
+      // The watch brings the pod's successor, or its end, within the second.
+      return down(`pod ${podName} has just been replaced`, 1_000, undefined);
+    case 'unavailable':
+      return unavailable(`a token of ${account}`, outcome);
+  }
+}
+
+export function failureOfAccount(
+  outcome: Exclude<OwnAccountOutcome, { kind: 'ok' }>,
+): SourceFailure {
+  switch (outcome.kind) {
+    case 'no_service_account':
+      return {
+        reason: 'credential_invalid',
+        description:
+          `With spec.federation node the agent's own service account is the subject, and the API ` +
+          `server knows the agent as ${printable(outcome.username)}, which is none. Run it under ` +
+          'a service account',
+        holdMs,
+      };
+    case 'forbidden':
+      return {
+        reason: 'credential_invalid',
+        description:
+          'The agent may not ask who it is. Allow its service account to create ' +
+          `selfsubjectreviews of authentication.k8s.io${wordsOf(outcome.said)}`,
+        holdMs,
+      };
+    case 'unavailable':
+      return unavailable("the agent's own name", outcome);
+  }
+}
+
+function unavailable(what: string, { problem, retryAfterMs }: Unavailable): SourceFailure {
+  const description = `the Kubernetes API server does not give ${what} (${problem})`;
+  return down(description, Math.max(downHoldMs, retryAfterMs ?? 0), retryAfterMs);
+}
+
+function down(
+  description: string,
+  heldForMs: number,
+  retryAfterMs: number | undefined,
+): SourceFailure {
+  const boundedMs = Math.min(heldForMs, maxHoldMs);
+  return {
+    reason: 'upstream_down',
+    description,
+    holdMs: boundedMs,
+    ...(retryAfterMs === undefined ? {} : { retryAfterS: Math.ceil(boundedMs / 1000) }),
+  };
+}
+
+function nameOf({ namespace, name }: ObjectName): string {
+  return printable(`${namespace}/${name}`);
+}
+
+/** The server's own words, which say more than a status does; quotes would become question marks. */
+function wordsOf(said: string): string {
+  return said === '' ? '' : `. The API server says: ${printable(said.replaceAll(/["'\\]/g, ''))}`;
+}

@@ -1,0 +1,23 @@
+/** Reading the entries of a Secret that people fill by hand. */
+import { printable } from '../../../base/printable.ts';
+
+/** Names of the entries of a Secret, for an error; never what they hold. */
+export function listKeys(data: ReadonlyMap<string, Buffer>): string {
+  const shown = [...data.keys()].slice(0, 10).map((key) => printable(key));
+  const more = data.size > shown.length ? ` and ${data.size - shown.length} more` : '';
+  return `${shown.join(', ')}${more}`;
+}
+
+/** The text, or `undefined` when the bytes are not UTF-8. */
+export function parseUtf8(bytes: Buffer): string | undefined {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Without the line end that `echo` appends before `base64` sees the text. */
+export function withoutLineEnd(text: string): string {
+  return text.replace(/\r?\n$/, '');
+}

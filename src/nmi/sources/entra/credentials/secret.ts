@@ -1,0 +1,50 @@
+/**
+ * Client secrets of `AzureIdentity` type 1. The replaced system took whatever entry of the Secret
+ * came first; here it is the one called `clientSecret`, or the only one there is.
+ */
+import { titleOf } from '../../../kube/accounts/secrets.ts';
+import { printable } from '../../../base/printable.ts';
+import type { ObjectName } from '../../source.ts';
+import {
+  invalidCredential,
+  openKeptProofs,
+  type KeptProofsOptions,
+  type SecretProofProvider,
+} from './credential-cache.ts';
+import type { ProofResult } from './client-credential.ts';
+import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
+
+const secretKey = 'clientSecret';
+
+export function openSecretProofs(options: KeptProofsOptions): SecretProofProvider<'secret'> {
+  return openKeptProofs(makeSecretProof, options);
+}
+
+/** Exported for its tests: no I/O. */
+export function makeSecretProof(
+  secret: ObjectName,
+  data: ReadonlyMap<string, Buffer>,
+): ProofResult {
+  const title = titleOf(secret);
+  const [onlyKey = secretKey] = data.size === 1 ? data.keys() : [];
+  const key = data.has(secretKey) ? secretKey : onlyKey;
+  const bytes = data.get(key);
+  if (bytes === undefined) {
+    return invalidCredential(
+      data.size === 0
+        ? `${title} has no data; put the client secret under the key "${secretKey}"`
+        : `${title} has no key "${secretKey}", and of its keys (${listKeys(data)}) none can be ` +
+            'preferred',
+    );
+  }
+  const text = parseUtf8(bytes);
+  if (text === undefined) {
+    return invalidCredential(`${title} has no UTF-8 text under the key "${printable(key)}"`);
+  }
+  // Entra ID would call the secret with a line end a wrong one.
+  const clientSecret = withoutLineEnd(text);
+  if (clientSecret === '') {
+    return invalidCredential(`${title} has nothing under the key "${printable(key)}"`);
+  }
+  return { ok: true, proof: { kind: 'secret', clientSecret } };
+}

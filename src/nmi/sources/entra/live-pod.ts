@@ -1,0 +1,26 @@
+/**
+ * A pod of this node to speak for a service account: one that lives, and the same one for as long
+ * as it does, since each pod costs a token of its own. Pure.
+ */
+import type { Pod } from '../../../cache/index/objects.ts';
+import type { ObjectName } from '../source.ts';
+
+/** Over at most the pods of one node, and only when a token is fetched. */
+export function livePodOf(pods: Iterable<Pod>, account: ObjectName): Pod | undefined {
+  let best: Pod | undefined;
+  for (const pod of pods) {
+    if (pod.namespace !== account.namespace || pod.serviceAccount !== account.name) continue;
+    if (pod.phase === 'Succeeded' || pod.phase === 'Failed') continue;
+    if (best === undefined || isBetter(pod, best)) best = pod;
+  }
+  return best;
+}
+
+/** The API server gives no token for a pod that is as good as gone. */
+function isBetter(pod: Pod, than: Pod): boolean {
+  if (pod.terminating !== than.terminating) return than.terminating;
+  if (pod.createdAtWallMs !== than.createdAtWallMs) {
+    return pod.createdAtWallMs < than.createdAtWallMs;
+  }
+  return pod.uid < than.uid;
+}

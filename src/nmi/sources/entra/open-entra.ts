@@ -1,0 +1,92 @@
+/**
+ * Tokens of Entra ID itself, put together: where each kind of credential is read, and the exchange.
+ * Nothing is connected to, and no library for it loaded, before the first such token is wanted.
+ */
+import type { Clock } from '../../../cache/clock.ts';
+import type { PodIndex } from '../../../cache/index/pod-index.ts';
+import { userAgent } from '../../base/build-info.ts';
+import type { Config } from '../../config/config.ts';
+import type { KubeClient } from '../../kube/api/client.ts';
+import { createOwnAccount } from '../../kube/accounts/own-account.ts';
+import { createSecretReader } from '../../kube/accounts/secrets.ts';
+import { livePodOf } from './live-pod.ts';
+import { openCertificateProofs } from './credentials/certificate.ts';
+import { openEntraSource, type EntraSource } from './entra.ts';
+import { openFederatedProofs } from './credentials/federated.ts';
+import { openSecretProofs } from './credentials/secret.ts';
+import type { EntraCredential } from '../source.ts';
+
+/** Which proofs are worth a place in memory. */
+export interface ProofDemand {
+  isProofNeeded(credential: EntraCredential): boolean;
+  /** Calls `listener` when that, or a pod, may have changed; the returned function unsubscribes. */
+  onChange(listener: () => void): () => void;
+}
+
+export interface EntraUpstreamOptions {
+  readonly config: Config;
+  /** PEM of authorities to trust beside the built-in ones. */
+  readonly caPem: string | undefined;
+  readonly client: KubeClient;
+  readonly pods: PodIndex;
+  readonly demand: ProofDemand;
+  readonly clock: Clock;
+  /** Where the proxy variables are looked up. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
+}
+
+/** @throws EntraNetworkError `CONFIG`. */
+export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
+  const { config, caPem, client, pods, demand, clock, environment } = options;
+  using opening = new DisposableStack();
+  const reader = createSecretReader(client);
+  const secrets = opening.use(
+    openSecretProofs({
+      ...{ reader, clock },
+      isNeeded: (secret) => demand.isProofNeeded({ kind: 'secret', secret }),
+    }),
+  );
+  const certificates = opening.use(
+    openCertificateProofs({
+      ...{ reader, clock },
+      isNeeded: (secret) => demand.isProofNeeded({ kind: 'certificate', secret }),
+    }),
+  );
+  const federated = opening.use(
+    openFederatedProofs({
+      ...{ client, clock, ownAccount: createOwnAccount({ client }) },
+      livePodOf: (account) => livePodOf(pods.all(), account),
+      isNeeded: (credential) => demand.isProofNeeded(credential),
+    }),
+  );
+  // Objects come in bursts.
+  let disarm: (() => void) | undefined;
+  opening.defer(() => disarm?.());
+  opening.defer(
+    demand.onChange(() => {
+      disarm ??= clock.schedule(0, () => {
+        disarm = undefined;
+        for (const proofs of [secrets, certificates, federated]) proofs.dropUnneeded();
+      });
+    }),
+  );
+  const source = openEntraSource({
+    providers: {
+      secret: secrets,
+      certificate: certificates,
+      federated_pod: federated.pod,
+      federated_node: federated.node,
+    },
+    timeoutMs: config.entraTimeoutMs,
+    userAgent: userAgent(config.customUserAgent),
+    ...{ clock, environment, caPem },
+  });
+  const owned = opening.move();
+  return {
+    fetch: (request, mayRetry) => source.fetch(request, mayRetry),
+    [Symbol.asyncDispose]: async () => {
+      owned.dispose();
+      await source[Symbol.asyncDispose]();
+    },
+  };
+}

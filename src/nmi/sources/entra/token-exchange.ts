@@ -1,0 +1,206 @@
+/**
+ * A proof for a token: one client-credentials request. MSAL makes the request, signatures
+ * included, and sees nothing of the answer: it hides `refresh_in`, `Retry-After` and most error
+ * codes. A fresh application per fetch (1 to 2 ms) keeps no credential, and no throttle that would
+ * refuse the next request by itself for 60 s.
+ */
+import type * as Msal from '@azure/msal-node';
+import type { Clock } from '../../../cache/clock.ts';
+import { parseRecord } from '../../base/json-value.ts';
+import { networkCode } from '../../base/network-code.ts';
+import type { EntraIdentity, SourceFailure, SourceResult } from '../source.ts';
+import { entraDown, judgeEntra, type EntraAnswer } from './aadsts.ts';
+import { parseEntraToken } from './token-response.ts';
+import { EntraNetworkError, type EntraNetwork } from './network.ts';
+import type { Proof } from './credentials/client-credential.ts';
+
+export interface ExchangeRequest {
+  readonly identity: EntraIdentity;
+  /** As the caller spelt it. */
+  readonly resource: string;
+  readonly proof: Proof;
+}
+
+/** Rejects only with the signal's reason, when that aborts. */
+export type Exchange = (request: ExchangeRequest, signal: AbortSignal) => Promise<SourceResult>;
+
+export interface ExchangeOptions {
+  readonly network: Pick<EntraNetwork, 'postForm'>;
+  readonly clock: Clock;
+}
+
+/** What one fetch put on the wire and got back; MSAL shows neither. */
+interface Exchanged {
+  form: string | undefined;
+  answer: EntraAnswer | undefined;
+  error: unknown;
+}
+
+export function createExchange({ network, clock }: ExchangeOptions): Exchange {
+  return async (request, signal) => {
+    const exchanged: Exchanged = { form: undefined, answer: undefined, error: undefined };
+    // 30 to 65 ms of one core and 8 MB (bundled), which agents without such identities never spend.
+    const msal = await import('@azure/msal-node');
+    const { promise: heard, resolve: onHeard } = Promise.withResolvers<undefined>();
+    const reach = { network, endpoint: tokenEndpointOf(request), signal, onHeard };
+    const client = createNetworkClient(reach, exchanged);
+    const failure = await Promise.race([send(msal, request, client), heard]);
+    signal.throwIfAborted();
+    const { answer, error, form } = exchanged;
+    if (answer?.status === 200) {
+      const { identity, resource } = request;
+      const asked = { clientId: identity.clientId, resource };
+      const parsed = parseEntraToken(answer.body, asked, clock.wallMs(), answer.clockAheadMs);
+      if (parsed.ok) return parsed;
+      if (!isRefusal(answer)) return failed(entraDown(`Entra ID answered ${parsed.problem}`));
+    }
+    if (answer !== undefined) return failed(judgeEntra(answer, secretsIn(form)));
+    if (error !== undefined) return failed(entraDown(describe(error)));
+    return failed(unsent(failure));
+  };
+}
+
+/** @returns what MSAL threw, having sent nothing; once something was sent it does not settle. */
+async function send(
+  msal: typeof Msal,
+  request: ExchangeRequest,
+  networkClient: Msal.INetworkModule,
+): Promise<unknown> {
+  try {
+    const application = createApplication(msal, request, networkClient);
+    await application.acquireTokenByClientCredential({
+      scopes: [scopeOf(request.resource)],
+      skipCache: true,
+    });
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
+
+function createApplication(
+  { ConfidentialClientApplication, LogLevel }: typeof Msal,
+  request: ExchangeRequest,
+  networkClient: Msal.INetworkModule,
+): Msal.ConfidentialClientApplication {
+  const { authority, clientId } = request.identity;
+  const base = baseOf(request);
+  return new ConfidentialClientApplication({
+    auth: {
+      clientId,
+      authority: base,
+      ...credentialOf(request.proof),
+      // Both, or MSAL asks the network what it could know.
+      knownAuthorities: [new URL(authority).host],
+      authorityMetadata: JSON.stringify({
+        issuer: `${base}/v2.0`,
+        authorization_endpoint: `${base}/oauth2/v2.0/authorize`,
+        token_endpoint: tokenEndpointOf(request),
+        jwks_uri: `${base}/discovery/v2.0/keys`,
+      }),
+    },
+    system: {
+      networkClient,
+      disableInternalRetries: true,
+      loggerOptions: {
+        loggerCallback: () => undefined,
+        logLevel: LogLevel.Error,
+        piiLoggingEnabled: false,
+      },
+    },
+  });
+}
+
+function credentialOf(proof: Proof): Partial<Msal.Configuration['auth']> {
+  switch (proof.kind) {
+    case 'secret':
+      return { clientSecret: proof.clientSecret };
+    case 'certificate': {
+      const { thumbprintSha256, privateKeyPem, chainPem } = proof;
+      // The chain goes along: applications may trust an issuer instead of one certificate.
+      const clientCertificate = { thumbprintSha256, privateKey: privateKeyPem, x5c: chainPem };
+      return { clientCertificate };
+    }
+    case 'assertion':
+      return { clientAssertion: proof.assertion };
+  }
+}
+
+interface Reach {
+  readonly network: ExchangeOptions['network'];
+  readonly endpoint: string;
+  readonly signal: AbortSignal;
+  readonly onHeard: (nothing: undefined) => void;
+}
+
+/**
+ * The network as MSAL sees it: silent, whatever came back. Nothing more is wanted of MSAL by then,
+ * and it copies tokens into a store; a 429, a 5xx or a `Retry-After` would arm its throttle, and a
+ * body that is no object would break it. Nobody holds on to a MSAL that waits, so it is collected;
+ * an error would be made, wrapped and passed up by it before the token is read.
+ */
+function createNetworkClient(
+  { network, endpoint, signal, onHeard }: Reach,
+  exchanged: Exchanged,
+): Msal.INetworkModule {
+  return {
+    sendGetRequestAsync: () => Promise.reject(new TypeError('there is nothing to discover')),
+    async sendPostRequestAsync(url, { headers = {}, body = '' } = {}) {
+      if (url.split('?')[0] !== endpoint) throw new TypeError('this is not the token endpoint');
+      exchanged.form = body;
+      try {
+        exchanged.answer = await network.postForm(url, body, headers, signal);
+      } catch (error) {
+        exchanged.error = error;
+      }
+      onHeard(undefined);
+      return new Promise<never>(() => undefined);
+    },
+  };
+}
+
+function isRefusal({ body }: EntraAnswer): boolean {
+  return parseRecord(body)?.['error'] !== undefined;
+}
+
+/**
+ * Entra ID takes what stands before the last slash of a scope for the audience, so nothing is
+ * normalised: `https://management.azure.com/` becomes `https://management.azure.com//.default`.
+ */
+export function scopeOf(resource: string): string {
+  return resource.endsWith('/.default') ? resource : `${resource}/.default`;
+}
+
+function baseOf({ identity }: ExchangeRequest): string {
+  return `${identity.authority}/${encodeURIComponent(identity.tenantId)}`;
+}
+
+function tokenEndpointOf(request: ExchangeRequest): string {
+  return `${baseOf(request)}/oauth2/v2.0/token`;
+}
+
+function secretsIn(form: string | undefined): readonly string[] {
+  const fields = new URLSearchParams(form);
+  return ['client_secret', 'client_assertion'].flatMap((name) => fields.getAll(name));
+}
+
+function describe(error: unknown): string {
+  if (error instanceof EntraNetworkError) return error.message;
+  return `Entra ID could not be asked (${networkCode(error)})`;
+}
+
+/** Nothing was sent: what there is to prove the identity with is unfit, a weak key for instance. */
+function unsent(error: unknown): SourceFailure {
+  const word =
+    error instanceof Error && 'errorCode' in error ? String(error.errorCode) : networkCode(error);
+  return {
+    reason: 'credential_invalid',
+    error: 'invalid_client',
+    description: `the credential cannot be used for a request to Entra ID (${word})`,
+    holdMs: 5_000,
+  };
+}
+
+function failed(failure: SourceFailure): SourceResult {
+  return { ok: false, failure };
+}

@@ -1,0 +1,300 @@
+/**
+ * Tokens of identities that are assigned to the node, from the real instance metadata service.
+ *
+ * The agent's own call is not redirected: the redirect takes forwarded traffic only. IMDS serves
+ * at most 5 concurrent identity requests and 20 per second for a whole node, so at most 4 run at
+ * once here and the rest wait their turn inside the time limit. No proxy is ever used, and nothing
+ * of the pod's request but resource and identity is sent on.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { Pool } from 'undici';
+import type { Clock } from '../../../cache/clock.ts';
+import { normaliseClientId, normaliseResourceId } from '../../../cache/index/identifiers.ts';
+import { loopError } from '../../base/answers.ts';
+import { parseRecord, stringAt } from '../../base/json-value.ts';
+import { correlationHeader, type LoopMark } from './loop-detection.ts';
+import { networkCode } from '../../base/network-code.ts';
+import type {
+  MayRetry,
+  NodeIdentity,
+  SourceFailure,
+  SourceResult,
+  TokenRequest,
+  TokenSource,
+} from '../source.ts';
+import { azureNodePath, parseAzureNode, type AzureNode } from '../azure-node.ts';
+import { judgeEntra } from '../entra/aadsts.ts';
+import { identityOf, parseImdsToken } from './token-body.ts';
+import { clockAheadMs } from '../clock-skew.ts';
+import { askWhole, type WholeAnswer } from '../buffered-request.ts';
+
+const apiVersion = '2018-02-01';
+const maxConcurrent = 4;
+const maxBodyBytes = 64 * 1024;
+/** Pauses before the second and third try; a node's IMDS is a local service, long waits help nobody. */
+const retryDelaysMs = [100, 400];
+/** How long a refusal of the upstream is remembered: it will not change within seconds. */
+const refusalHoldMs = 5_000;
+/** A caller waits for it, though for nothing but words. */
+const nodeTimeoutMs = 1_000;
+const nodeRetryMs = 60_000;
+/** One odd header must not take a key out of service for days. */
+const maxRetryAfterS = 120;
+
+export interface ImdsSourceOptions {
+  /** Base URL, for instance `http://169.254.169.254`. */
+  readonly endpoint: string;
+  readonly userAgent: string;
+  /** For one fetch with all its tries and its waiting for a free connection. */
+  readonly timeoutMs: number;
+  readonly clock: Clock;
+  /** What the agent's own listener knows this source by. */
+  readonly loopMark: LoopMark;
+  /** Failures do not tell what Azure calls the node: pods are not to know. */
+  readonly hidesNode?: boolean;
+}
+
+type NodeRequest = TokenRequest<NodeIdentity>;
+
+export interface ImdsSource extends TokenSource<NodeIdentity>, AsyncDisposable {}
+
+export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
+  const pool = new Pool(options.endpoint, {
+    connections: maxConcurrent,
+    pipelining: 1,
+    connect: { timeout: Math.min(2_000, options.timeoutMs) },
+    headersTimeout: options.timeoutMs,
+    bodyTimeout: options.timeoutMs,
+    maxHeaderSize: 16 * 1024,
+  });
+
+  const node = options.hidesNode === true ? undefined : new KnownNode(pool, options);
+
+  return {
+    async fetch(request, mayRetry) {
+      const result = await fetchToken(pool, request, mayRetry, options);
+      if (result.ok || result.failure.reason !== 'identity_not_assigned') return result;
+      const found = await node?.get();
+      return found === undefined ? result : failed({ ...result.failure, node: found });
+    },
+    [Symbol.asyncDispose]: () => pool.destroy(),
+  };
+}
+
+/** What Azure calls this node: asked for when it is first needed, and seldom where nobody tells. */
+class KnownNode {
+  readonly #pool: Pool;
+  readonly #options: ImdsSourceOptions;
+  #asked: Promise<AzureNode | undefined> = Promise.resolve(undefined);
+  #nextTryAtMs = -Infinity;
+
+  constructor(pool: Pool, options: ImdsSourceOptions) {
+    this.#pool = pool;
+    this.#options = options;
+  }
+
+  /** Never rejects. */
+  get(): Promise<AzureNode | undefined> {
+    const nowMs = this.#options.clock.monotonicMs();
+    if (nowMs >= this.#nextTryAtMs) {
+      this.#nextTryAtMs = nowMs + nodeRetryMs;
+      this.#asked = this.#ask();
+    }
+    return this.#asked;
+  }
+
+  async #ask(): Promise<AzureNode | undefined> {
+    const timeoutMs = Math.min(nodeTimeoutMs, this.#options.timeoutMs);
+    try {
+      const { status, body } = await ask(this.#pool, azureNodePath, this.#options, timeoutMs);
+      const node = status === 200 ? parseAzureNode(body) : undefined;
+      if (node !== undefined) this.#nextTryAtMs = Infinity;
+      return node;
+    } catch {
+      // The failure that it would have made clearer is told all the same.
+      return undefined;
+    }
+  }
+}
+
+function ask(
+  pool: Pool,
+  path: string,
+  options: ImdsSourceOptions,
+  timeoutMs: number,
+): Promise<WholeAnswer> {
+  const request = { method: 'GET', path, headers: headersOf(options) } as const;
+  return askWhole(pool, request, { clock: options.clock, timeoutMs, maxBodyBytes });
+}
+
+function headersOf({ userAgent, loopMark }: ImdsSourceOptions): Readonly<Record<string, string>> {
+  return {
+    metadata: 'true',
+    accept: 'application/json',
+    'user-agent': userAgent,
+    [correlationHeader]: loopMark.next(),
+  };
+}
+
+async function fetchToken(
+  pool: Pool,
+  request: NodeRequest,
+  mayRetry: MayRetry,
+  options: ImdsSourceOptions,
+): Promise<SourceResult> {
+  const deadlineMs = options.clock.monotonicMs() + options.timeoutMs;
+  let result = await tryOnce(pool, request, options, deadlineMs);
+  for (const pauseMs of retryDelaysMs) {
+    const leftMs = deadlineMs - options.clock.monotonicMs();
+    if (result.ok || result.failure.reason !== 'upstream_down' || leftMs < 2 * pauseMs) break;
+    // It said when to come back, which is a second from now at the earliest.
+    if (result.failure.retryAfterS !== undefined) break;
+    await delay(pauseMs);
+    if (!mayRetry()) break;
+    result = await tryOnce(pool, request, options, deadlineMs);
+  }
+  return result;
+}
+
+async function tryOnce(
+  pool: Pool,
+  request: NodeRequest,
+  options: ImdsSourceOptions,
+  deadlineMs: number,
+): Promise<SourceResult> {
+  const leftMs = Math.max(1, Math.ceil(deadlineMs - options.clock.monotonicMs()));
+  try {
+    const { status, headers, body } = await ask(pool, renderPath(request), options, leftMs);
+    const { date, 'retry-after': retryAfter } = headers;
+    const nowWallMs = options.clock.wallMs();
+    const aheadMs = clockAheadMs(date, nowWallMs);
+    const retryAfterS = parseRetryAfter(retryAfter);
+    return judge(request, status, body, retryAfterS, nowWallMs, aheadMs);
+  } catch (error) {
+    return down(`the instance metadata service did not answer (${networkCode(error)})`);
+  }
+}
+
+/** One upstream answer as a result. Exported for its tests: no I/O. */
+export function judge(
+  request: NodeRequest,
+  status: number,
+  body: string,
+  retryAfterS: number | undefined,
+  nowWallMs: number,
+  aheadMs = 0,
+): SourceResult {
+  if (status === 200) {
+    return judgeToken(request, body, nowWallMs, aheadMs);
+  }
+  if (status === 429) {
+    return failed({
+      reason: 'upstream_throttled',
+      description: 'The instance metadata service throttles this node. Retry later.',
+      retryAfterS: retryAfterS ?? 5,
+      holdMs: (retryAfterS ?? 5) * 1000,
+    });
+  }
+  if (parseImdsError(body).error === loopError) {
+    return down(
+      'the instance metadata endpoint is this agent itself; --metadata-ip and --metadata-port ' +
+        'must name the real one, and its redirect must not catch the agent',
+    );
+  }
+  // 404 and 410 mean "being updated" on this protocol, not "no such thing".
+  if (status === 404 || status === 410 || status >= 500 || status < 400) {
+    return down(`the instance metadata service answered status ${status}`, retryAfterS);
+  }
+  // What Entra ID said to the service comes through as it was.
+  if (body.includes('AADSTS')) return failed(judgeEntra({ status, body, retryAfterS }, []));
+  return refused(request, status, body);
+}
+
+function judgeToken(
+  request: NodeRequest,
+  body: string,
+  nowWallMs: number,
+  aheadMs: number,
+): SourceResult {
+  const parsed = parseImdsToken(body, request.resource, nowWallMs, aheadMs);
+  if (!parsed.ok) return down(`the instance metadata service answered ${parsed.problem}`);
+  const { identity } = request;
+  if (identity.kind === 'unnamed') return parsed;
+  // Whoever answers with another identity than the one asked for is not to be relayed.
+  const told = identityOf(parsed.token)[identity.kind];
+  if (told !== undefined && told !== normalisers[identity.kind](identity.value)) {
+    return down('the instance metadata service answered with another identity than asked for');
+  }
+  const { clientId } = parsed.token;
+  const known = identity.kind === 'client_id' && clientId === '' ? identity.value : clientId;
+  return { ok: true, token: { ...parsed.token, clientId: known } };
+}
+
+function refused(request: NodeRequest, status: number, body: string): SourceResult {
+  const { error, description } = parseImdsError(body);
+  // To a well-formed request that names an identity, `invalid_request` can only mean that the
+  // identity is not assigned to this node; everything Entra says comes with another code.
+  if (error === 'invalid_request' && request.identity.kind !== 'unnamed') {
+    return failed({ reason: 'identity_not_assigned', description, holdMs: refusalHoldMs });
+  }
+  return failed({
+    reason: 'upstream_refused',
+    error: error === '' ? 'invalid_request' : error,
+    description: description === '' ? `the upstream answered status ${status}` : description,
+    holdMs: refusalHoldMs,
+  });
+}
+
+const normalisers = {
+  client_id: normaliseClientId,
+  object_id: normaliseClientId,
+  resource_id: normaliseResourceId,
+} as const;
+
+const selectorNames = {
+  client_id: 'client_id',
+  object_id: 'object_id',
+  resource_id: 'msi_res_id',
+} as const;
+
+function renderPath({ identity, resource, bypassCache }: NodeRequest): string {
+  const named =
+    identity.kind === 'unnamed'
+      ? ''
+      : `&${selectorNames[identity.kind]}=${encodeURIComponent(identity.value)}`;
+  return (
+    `/metadata/identity/oauth2/token?api-version=${apiVersion}` +
+    `&resource=${encodeURIComponent(resource)}${named}` +
+    (bypassCache === true ? '&bypass_cache=true' : '')
+  );
+}
+
+function down(description: string, retryAfterS?: number): SourceResult {
+  // Held for a moment, so that a stampede behind a dead upstream is one call and not a thousand.
+  return failed({
+    reason: 'upstream_down',
+    description,
+    holdMs: 250,
+    ...(retryAfterS === undefined ? {} : { retryAfterS: Math.min(retryAfterS, 10) }),
+  });
+}
+
+function failed(failure: SourceFailure): SourceResult {
+  return { ok: false, failure };
+}
+
+function parseImdsError(body: string): { error: string; description: string } {
+  // What is no JSON object is shown to nobody.
+  const fields = parseRecord(body);
+  return {
+    error: stringAt(fields, 'error').slice(0, 100),
+    description: stringAt(fields, 'error_description').slice(0, 2000),
+  };
+}
+
+/** Seconds of a `Retry-After` header; the date form is not used by IMDS and is ignored. */
+function parseRetryAfter(header: string | string[] | undefined): number | undefined {
+  const text = Array.isArray(header) ? header[0] : header;
+  if (text === undefined || !/^\d{1,9}$/.test(text)) return undefined;
+  return Math.min(Number(text), maxRetryAfterS);
+}

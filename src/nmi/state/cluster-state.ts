@@ -1,0 +1,122 @@
+/**
+ * What the agent knows of its node: pods, identities, bindings and exceptions, fed by the watches,
+ * and the requests that wait for something to become known.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import { GrantIndex } from '../../cache/index/grant-index.ts';
+import { PodIndex } from '../../cache/index/pod-index.ts';
+import { AddressTrust } from './ip-staleness.ts';
+import { authoritiesOf } from '../grants/authorities.ts';
+import type { GrantKnowledge } from '../grants/authorize.ts';
+import type { Config } from '../config/config.ts';
+import { Holds } from './waiters.ts';
+import type { KubeClient } from '../kube/api/client.ts';
+import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
+import { openWatches, type Watches } from '../kube/watch/watches.ts';
+import type { Logger } from '../base/logger.ts';
+import { UpstreamDirectory } from '../grants/resolve-upstream.ts';
+import { WorkloadIdentities } from '../grants/workload-identities.ts';
+
+export interface NodeKnowledge extends GrantKnowledge, AsyncDisposable {
+  readonly holds: Holds;
+  readonly watches: Watches;
+  /** Holds for ever where the kernel says who calls. */
+  readonly addressTrust: Pick<AddressTrust, 'problem'>;
+}
+
+/** Requests held at once for an object that has not arrived. */
+const maxHeldRequests = 2_000;
+
+export interface NodeKnowledgeOptions {
+  readonly config: Config;
+  readonly client: KubeClient;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** The kernel says who calls: nobody is known by address only. */
+  readonly attests: boolean;
+}
+
+/** Starts the watches; what they bring is there from the first list on. */
+export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge {
+  const { config, client, clock, log, attests } = options;
+  const onListenerError = (error: unknown): void => {
+    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'index listener failed');
+  };
+  const pods = new PodIndex(clock, onListenerError);
+  const grants = new GrantIndex(pods, onListenerError);
+  const holds = new Holds({
+    clock,
+    maxWaiters: maxHeldRequests,
+    // What is missed may be what a watch that died without a word did not tell.
+    onWait: () => {
+      watches.doubt();
+    },
+  });
+  grants.onChange(() => {
+    holds.wake();
+  });
+  const workloadIdentities = config.workloadIdentity ? watchAccounts(options) : undefined;
+  workloadIdentities?.onChange(() => {
+    holds.wake();
+  });
+  const watches = openWatches({
+    client,
+    node: config.node,
+    stores: {
+      pods,
+      identities: grants.identities,
+      bindings: grants.bindings,
+      exceptions: grants.exceptions,
+    },
+    log: log.child({ component: 'kube' }),
+    clock,
+  });
+  void watches.whenSynced().then(
+    () => {
+      holds.wake();
+      const { identities, bindings, exceptions, boundPods } = grants.stats;
+      log.info(
+        { pods: pods.stats.pods, boundPods, identities, bindings, exceptions },
+        'watches are synced',
+      );
+    },
+    // Disposed before the first sync: nobody waits any more.
+    () => undefined,
+  );
+  const addressTrust = new AddressTrust({
+    clock,
+    limitMs: attests ? 0 : config.addressStalenessLimitMs,
+    stalenessMs: () => watches.stalenessMs('pods'),
+    doubt: () => {
+      watches.doubt('pods');
+    },
+    log: log.child({ component: 'pods' }),
+  });
+  return {
+    pods,
+    grants,
+    holds,
+    watches,
+    addressTrust,
+    workloadIdentities,
+    upstreams: new UpstreamDirectory(authoritiesOf(config), config.redirect !== 'address'),
+    isSynced: () => watches.synced,
+    trustsAddresses: () => addressTrust.holds,
+    [Symbol.asyncDispose]: () => {
+      addressTrust[Symbol.dispose]();
+      return watches[Symbol.asyncDispose]();
+    },
+  };
+}
+
+function watchAccounts(options: NodeKnowledgeOptions): WorkloadIdentities {
+  const { config, client, clock, log } = options;
+  // Pods that are known keep working through an outage of the API server of any length.
+  const accounts = createServiceAccounts({ client, clock, staleMs: Infinity });
+  return new WorkloadIdentities(accounts, config.workloadIdentityTenant, (account, outcome) => {
+    log.warn(
+      { serviceAccount: `${account.namespace}/${account.name}`, ...outcome },
+      'a service account could not be read',
+    );
+  });
+}

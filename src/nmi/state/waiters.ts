@@ -1,0 +1,55 @@
+/**
+ * Requests that wait for something the watches have not delivered yet. All waiters are woken by
+ * the change itself, not by a timer; the timer only ends the wait.
+ */
+import type { Clock } from '../../cache/clock.ts';
+
+export interface HoldsOptions {
+  readonly clock: Clock;
+  /** Beyond this many a request is answered at once: waiting must not become a memory leak. */
+  readonly maxWaiters: number;
+  /** A request begins to wait. */
+  readonly onWait?: () => void;
+}
+
+export class Holds {
+  readonly #clock: Clock;
+  readonly #maxWaiters: number;
+  readonly #onWait: () => void;
+  #waiters = new Set<() => void>();
+
+  constructor(options: HoldsOptions) {
+    this.#clock = options.clock;
+    this.#maxWaiters = options.maxWaiters;
+    this.#onWait = options.onWait ?? (() => undefined);
+  }
+
+  get size(): number {
+    return this.#waiters.size;
+  }
+
+  get isFull(): boolean {
+    return this.#waiters.size >= this.#maxWaiters;
+  }
+
+  /** Something changed: every waiter looks again. */
+  wake(): void {
+    const waiters = this.#waiters;
+    this.#waiters = new Set();
+    for (const waiter of waiters) waiter();
+  }
+
+  /** Resolves at the next change or after `maxMs`, whichever is first. */
+  nextChange(maxMs: number): Promise<void> {
+    this.#onWait();
+    return new Promise((resolve) => {
+      const finish = () => {
+        disarm();
+        this.#waiters.delete(finish);
+        resolve();
+      };
+      const disarm = this.#clock.schedule(maxMs, finish);
+      this.#waiters.add(finish);
+    });
+  }
+}

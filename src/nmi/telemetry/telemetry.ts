@@ -1,0 +1,248 @@
+/**
+ * What the agent says about its work: one log line a token decision, and the counters. Nothing
+ * here changes an answer, and nothing secret passes through: of a token only its existence is told.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import type { RefreshOutcome } from '../../cache/token/cache.ts';
+import { BoundedLabel, resourceLabel } from './bounded-label.ts';
+import type { Observe } from './bound-histogram.ts';
+import type { Metrics } from './metrics.ts';
+import type { Authorised } from '../grants/authorization.ts';
+import type { Exchange } from '../server/request.ts';
+import type { RouteName } from '../server/router.ts';
+import { relayed, type Handled } from '../server/listener.ts';
+import type { StandingRight } from '../server/fast-path/lookup.ts';
+import { loggableResource, redactClientId } from '../base/log.ts';
+import type { Logger, PreparedLine } from '../base/logger.ts';
+import { hostTokenPath, tokenPath } from '../server/route.ts';
+import { sourceNameOf, type SourceResult, type UpstreamIdentity } from '../sources/source.ts';
+import type { TokenDecision } from '../server/token-endpoint.ts';
+import type { UpstreamObserver } from '../tokens/broker.ts';
+
+export interface Observer extends UpstreamObserver {
+  onDecision(exchange: Exchange, decision: TokenDecision): void;
+  onHandled(exchange: Exchange, route: RouteName, handled: Handled): void;
+  /** A token request answered on the short way: what the two above would say of it. */
+  onHit(exchange: Exchange, right: StandingRight): void;
+}
+
+/** What is the same for every request of one right: rendered and looked up once. */
+interface PreparedHit {
+  /** Connections of one pod share a right, and may come from several addresses. */
+  readonly podIp: string;
+  readonly log: PreparedLine;
+  readonly observeOperation: Observe;
+  readonly handled: Readonly<Record<string, string>>;
+}
+
+const hitLabels = {
+  handled: { route: 'token', reason: 'ok' },
+  request: { route: 'token', cache: 'hit' },
+  cache: { outcome: 'hit' },
+} as const;
+
+const tokenRequest = 'token request';
+const requestHandled = 'request handled';
+const maxDetail = 500;
+
+/** Reasons that say that the caller is no pod we know; the replaced system counted these. */
+const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguous']);
+
+export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Observer {
+  const namespaces = new BoundedLabel(200);
+  const prepared = new WeakMap<StandingRight, PreparedHit>();
+  const observeHit = metrics.observer('nmi_request_duration_seconds', hitLabels.request);
+  /** Since the last scrape. */
+  let hits = 0;
+
+  /**
+   * An answer is made and written in the microtasks of one turn, and this comes after them: telling of
+   * a miss takes the code that does it, which is never warm, a tenth of a millisecond.
+   */
+  function afterAnswer(tell: () => void): void {
+    process.nextTick(() => {
+      try {
+        tell();
+      } catch (error) {
+        // Nobody is there any more to answer with an error, and it is no reason to end.
+        log.error({ err: stackOf(error) }, 'telling failed');
+      }
+    });
+  }
+
+  metrics.onScrape(() => {
+    metrics.inc('nmi_token_cache_requests_total', hitLabels.cache, hits);
+    metrics.inc('nmi_requests_total', hitLabels.handled, hits);
+    hits = 0;
+  });
+
+  function prepareHit(exchange: Exchange, right: StandingRight): PreparedHit {
+    const { authorised, resource, source } = right;
+    const { pod } = authorised;
+    const fields = {
+      ...{ status: 200, reason: 'ok', method: exchange.method, path: tokenPath },
+      ...{ podIp: exchange.caller.ip, pod: pod.name, namespace: pod.namespace, uid: pod.uid },
+      ...identityFields(authorised),
+      resource: loggableResource(resource),
+      ...{ source, cache: 'hit' },
+    };
+    const hit: PreparedHit = {
+      podIp: exchange.caller.ip,
+      log: log.prepare(fields, tokenRequest),
+      observeOperation: metrics.observer('aadpodidentity_nmi_operations_duration_seconds', {
+        operation_type: tokenPath,
+        status_code: '200',
+        namespace: namespaces.of(pod.namespace),
+        resource: resourceLabel(resource),
+      }),
+      handled: { ...hitLabels.handled, method: exchange.method, podIp: exchange.caller.ip },
+    };
+    prepared.set(right, hit);
+    return hit;
+  }
+
+  function onHit(exchange: Exchange, right: StandingRight): void {
+    const known = prepared.get(right);
+    const hit = known?.podIp === exchange.caller.ip ? known : prepareHit(exchange, right);
+    const durationMs = clock.monotonicMs() - exchange.startedAtMs;
+    const seconds = durationMs / 1000;
+    hit.observeOperation(seconds);
+    observeHit(seconds);
+    hits++;
+    const { requestId } = exchange;
+    hit.log(Math.round(durationMs * 1000) / 1000, requestId);
+    log.debug(hit.handled, requestHandled);
+  }
+
+  function onDecision(exchange: Exchange, decision: TokenDecision): void {
+    const durationMs = clock.monotonicMs() - exchange.startedAtMs;
+    const { isGone } = exchange;
+    afterAnswer(() => {
+      tellDecision(exchange, decision, durationMs, isGone);
+    });
+  }
+
+  function tellDecision(
+    exchange: Exchange,
+    { route, answer, authorisation, cache, resource, source }: TokenDecision,
+    durationMs: number,
+    isGone: boolean,
+  ): void {
+    const pod = authorisation?.pod;
+    const path = route === 'host-token' ? hostTokenPath : tokenPath;
+    metrics.observe('aadpodidentity_nmi_operations_duration_seconds', durationMs / 1000, {
+      operation_type: path,
+      status_code: String(answer.status),
+      namespace: pod === undefined ? '' : namespaces.of(pod.namespace),
+      resource: resourceLabel(resource),
+    });
+    metrics.observe('nmi_request_duration_seconds', durationMs / 1000, { route, cache });
+    if (cache !== 'none') metrics.inc('nmi_token_cache_requests_total', { outcome: cache });
+    if (unknownCallers.has(answer.reason)) {
+      metrics.inc('aadpodidentity_kubernetes_api_operations_errors_count', {
+        operation_type: 'get_pod_list',
+      });
+    }
+    log.info(
+      {
+        status: answer.status,
+        reason: answer.reason,
+        method: exchange.method,
+        path,
+        podIp: exchange.caller.ip,
+        pod: pod?.name,
+        namespace: pod?.namespace,
+        uid: pod?.uid,
+        ...(authorisation?.kind === 'authorised' ? identityFields(authorisation) : {}),
+        resource: resource === '' ? undefined : loggableResource(resource),
+        source: source === '' ? undefined : source,
+        cache,
+        durationMs: Math.round(durationMs * 1000) / 1000,
+        requestId: exchange.requestId,
+        clientGone: isGone ? true : undefined,
+      },
+      tokenRequest,
+    );
+  }
+
+  function onFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void {
+    afterAnswer(() => {
+      tellFetch(identity, result, durationMs);
+    });
+  }
+
+  function tellFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void {
+    const source = sourceNameOf(identity);
+    const outcome = result.ok ? 'ok' : result.failure.reason;
+    metrics.inc('nmi_upstream_requests_total', { source, outcome });
+    metrics.observe('nmi_upstream_duration_seconds', durationMs / 1000, { source });
+    const labels = { operation_type: operationType(identity) };
+    if (result.ok) {
+      metrics.observe('aadpodidentity_imds_operations_duration_seconds', durationMs / 1000, labels);
+    } else {
+      metrics.inc('aadpodidentity_imds_operations_errors_count', labels);
+      const { reason, description, details } = result.failure;
+      log.warn(
+        {
+          ...{ source, reason, durationMs },
+          detail: description.slice(0, maxDetail),
+          correlationId: details?.correlationId,
+        },
+        'token fetch failed',
+      );
+    }
+  }
+
+  function onHandled(exchange: Exchange, route: RouteName, handled: Handled): void {
+    const reason = handled === relayed ? 'ok' : handled.reason;
+    metrics.inc('nmi_requests_total', { route, reason });
+    // Probes of SDKs and of other clouds' clients come all the time and are no errors.
+    log.debug(
+      { route, reason, method: exchange.method, podIp: exchange.caller.ip },
+      requestHandled,
+    );
+  }
+
+  function onRefresh(outcome: RefreshOutcome): void {
+    metrics.inc('nmi_token_refreshes_total', { outcome });
+  }
+
+  function onSourceBug(error: unknown): void {
+    log.error({ err: stackOf(error) }, 'token source failed');
+  }
+
+  return { onHit, onDecision, onFetch, onRefresh, onSourceBug, onHandled };
+}
+
+function stackOf(error: unknown): string | undefined {
+  return error instanceof Error ? error.stack : 'unknown';
+}
+
+/** The old metric's own words: it counted Entra ID under IMDS too. */
+function operationType(identity: UpstreamIdentity): string {
+  switch (identity.kind) {
+    case 'entra':
+      return 'adal_token';
+    case 'unnamed':
+      return 'adal_token_msi';
+    default:
+      return 'adal_token_msi_userassignedid';
+  }
+}
+
+function identityFields(authorised: Authorised): Readonly<Record<string, unknown>> {
+  const { identity, by, upstream, pod } = authorised;
+  const clientId = identity?.clientId ?? clientIdOf(upstream);
+  const owner = upstream.kind === 'entra' ? `${pod.namespace}/${pod.serviceAccount}` : 'node';
+  return {
+    identity: identity === undefined ? owner : `${identity.namespace}/${identity.name}`,
+    identityType: identity?.type,
+    clientId: clientId === '' ? undefined : redactClientId(clientId),
+    by,
+  };
+}
+
+function clientIdOf(upstream: UpstreamIdentity): string {
+  if (upstream.kind === 'entra') return upstream.clientId;
+  return upstream.kind === 'client_id' ? upstream.value : '';
+}

@@ -1,0 +1,333 @@
+/**
+ * Tokens for authorised requests: the cache in front of the sources, kept in step with what the
+ * pods of this node may have, and the object ids learned from tokens on the way. Knows nothing of
+ * HTTP or pods.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import { ConcurrencyGate } from '../../cache/token/rate-limiter.ts';
+import {
+  TokenCache,
+  type Cached,
+  type CacheOutcome,
+  type KeyStanding,
+  type RefreshOutcome,
+} from '../../cache/token/cache.ts';
+import type { RenderedToken, Token } from '../../cache/token/token.ts';
+import { objectIdOf } from '../sources/imds/token-body.ts';
+import type {
+  EntraIdentity,
+  FailureReason,
+  NodeIdentity,
+  ObjectName,
+  SourceFailure,
+  SourceResult,
+  TokenSource,
+  UpstreamIdentity,
+} from '../sources/source.ts';
+import { identityKey, tokenKey } from '../grants/cache-key.ts';
+
+export type CachedToken = Cached<SourceFailure>;
+
+/** Where the token of an identity for a resource stands, and the failure as a caller is told it. */
+export type BrokeredStanding = KeyStanding<BrokerRequest, SourceFailure>;
+
+export interface UpstreamObserver {
+  /** One fetch has ended. */
+  onFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void;
+  /** A background refresh was due. */
+  onRefresh(outcome: RefreshOutcome): void;
+  /** The source threw, which it must not. */
+  onSourceBug(error: unknown): void;
+}
+
+/** Which identities are worth a token in memory. */
+export interface IdentityDemand {
+  /** A live pod is bound to it. */
+  isGranted(identity: UpstreamIdentity): boolean;
+  /** There is a live pod that may ask for any identity by name. */
+  hasExcepted(): boolean;
+  /** Calls `listener` when either may have changed; the returned function unsubscribes. */
+  onChange(listener: () => void): () => void;
+}
+
+/** What one upstream may be asked. */
+export interface UpstreamBudget {
+  readonly maxConcurrent: number;
+  readonly maxPerSec: number;
+  /** Fetches that wait for their turn. */
+  readonly maxQueued: number;
+}
+
+/** A source and how much may be asked of it. */
+export interface Upstream<I extends UpstreamIdentity> {
+  readonly source: TokenSource<I>;
+  readonly budget: UpstreamBudget;
+}
+
+export interface TokenBrokerOptions {
+  readonly imds: Upstream<NodeIdentity>;
+  readonly entra: Upstream<EntraIdentity>;
+  readonly demand: IdentityDemand;
+  readonly clock: Clock;
+  /** From 0 up to 1. */
+  readonly random: () => number;
+  readonly maxEntries: number;
+  /** The longest wait of one request; somewhat longer than a fetch takes at most. */
+  readonly waitMs: number;
+  readonly observer: UpstreamObserver;
+}
+
+export interface BrokerRequest {
+  readonly key: string;
+  readonly identity: UpstreamIdentity;
+  readonly resource: string;
+  /** No pod was bound to it when it was asked for: an excepted pod named it. */
+  readonly isExcepted: boolean;
+}
+
+/** No SDK caches a token with less than five minutes left, so none is handed out if it can be helped. */
+const minLifeMs = 5 * 60_000;
+/** Credential chains give a source a second or so; a valid token must not come later than that. */
+const waitWithTokenMs = 1_000;
+const renewPauseMs = 10_000;
+const maxRenewing = 1_000;
+/** A pod asks for a handful of resources; one that invents them displaces its own tokens only. */
+const maxPerIdentity = 200;
+const usedWithinMs = 3 * 3_600_000;
+/** Requests that wait for fetches: some kilobytes each, with their connections. */
+const maxWaiters = 5_000;
+
+/** Reasons that may be answered with `Retry-After`. */
+const mayPass: ReadonlySet<FailureReason> = new Set([
+  'upstream_throttled',
+  'upstream_down',
+  'credential_missing',
+  'federation_refused',
+]);
+
+/** Outcomes after which no fetch that this caller waited for is still to come. */
+const isOver: ReadonlySet<CacheOutcome> = new Set(['hit', 'held', 'joined']);
+
+const failures = {
+  overloaded: {
+    reason: 'upstream_throttled',
+    description: 'Too many token fetches of this node wait for their turn. Retry later.',
+    retryAfterS: 5,
+    holdMs: 0,
+  },
+  late: {
+    reason: 'upstream_down',
+    description: 'no token came in time',
+    retryAfterS: 2,
+    holdMs: 0,
+  },
+  expired: {
+    reason: 'upstream_down',
+    description: 'the token that came has expired by the clock of this node',
+    holdMs: 1_000,
+  },
+} as const satisfies Record<string, SourceFailure>;
+
+export class TokenBroker implements Disposable {
+  readonly #options: TokenBrokerOptions;
+  readonly #imdsGate: ConcurrencyGate;
+  /**
+   * By authority and kind of credential, of which there are few: one that nothing answers at, or
+   * that is slow to read, would otherwise hold the places of all the others.
+   */
+  readonly #entraGates = new Map<string, ConcurrencyGate>();
+  /** Keys whose next fetch is to go past what the upstream remembers. */
+  readonly #renewing = new Set<string>();
+  /** What such fetches brought. */
+  readonly #made = new WeakSet<Token>();
+  readonly #cache: TokenCache<BrokerRequest, SourceFailure>;
+  /** By identity key; as many as identities are in use. */
+  readonly #objectIds = new Map<
+    string,
+    { readonly identity: UpstreamIdentity; readonly objectId: string }
+  >();
+  readonly #unsubscribe: () => void;
+  #disarmDrop: (() => void) | undefined;
+
+  constructor(options: TokenBrokerOptions) {
+    const { imds, demand, clock, random, maxEntries, waitMs, observer } = options;
+    this.#options = options;
+    this.#imdsGate = new ConcurrencyGate({ clock, ...imds.budget });
+    this.#cache = new TokenCache<BrokerRequest, SourceFailure>({
+      ...{ clock, random, failures },
+      gateOf: ({ identity }) => this.#gateOf(identity),
+      groupOf: ({ identity }) => identityKey(identity),
+      maxPerGroup: maxPerIdentity,
+      ...{ maxEntries, maxWaiters, minLifeMs, waitMs, waitWithTokenMs, usedWithinMs },
+      fetch: (request) => this.#fetch(request),
+      isWanted: (request) => this.#isWanted(request),
+      onRefresh: (outcome) => {
+        observer.onRefresh(outcome);
+      },
+      onBug: (error) => {
+        observer.onSourceBug(error);
+      },
+    });
+    this.#unsubscribe = demand.onChange(() => {
+      this.#demandChanged();
+    });
+  }
+
+  get cachedTokens(): number {
+    return this.#cache.size;
+  }
+
+  /** A token from memory, without waiting. */
+  peek(identity: UpstreamIdentity, resource: string): RenderedToken | undefined {
+    return this.peekKey(tokenKey(identity, resource));
+  }
+
+  /** The same by the name that `tokenKey` gives. */
+  peekKey(key: string): RenderedToken | undefined {
+    return this.#cache.peek(key);
+  }
+
+  async get(identity: UpstreamIdentity, resource: string): Promise<CachedToken> {
+    const key = tokenKey(identity, resource);
+    const isExcepted = !this.#options.demand.isGranted(identity);
+    return withHoldOf(await this.#cache.get({ key, identity, resource, isExcepted }));
+  }
+
+  /**
+   * A token that the upstream has just made, for who says that the one in memory will not do. At
+   * most one in ten seconds for each: between them everybody gets the last one.
+   */
+  async renew(identity: UpstreamIdentity, resource: string): Promise<CachedToken> {
+    const key = tokenKey(identity, resource);
+    if (this.#renewing.size >= maxRenewing) this.#renewing.clear();
+    this.#renewing.add(key);
+    const isExcepted = !this.#options.demand.isGranted(identity);
+    const request = { key, identity, resource, isExcepted };
+    let cached = await this.#cache.renew(request, renewPauseMs);
+    // The fetch that it joined had begun before, and brought what the upstream remembered.
+    if (cached.ok && cached.outcome === 'joined' && !this.#made.has(cached.rendered.token)) {
+      cached = await this.#cache.renew(request, renewPauseMs);
+    }
+    // A fetch that is still to come, though nobody may wait any more, takes the mark along.
+    if (isOver.has(cached.outcome)) this.#renewing.delete(key);
+    return withHoldOf(cached);
+  }
+
+  /** The object id of an identity, as the upstream's tokens told it; undefined until one came. */
+  objectIdOf(identity: UpstreamIdentity): string | undefined {
+    return this.#objectIds.get(identityKey(identity))?.objectId;
+  }
+
+  /** What memory holds for these identities, by resource; of a token only its times. */
+  describe(identities: readonly UpstreamIdentity[]): readonly BrokeredStanding[] {
+    const prefixes = identities.map((identity) => tokenKey(identity, ''));
+    return this.#cache
+      .describe(({ key }) => prefixes.some((prefix) => key.startsWith(prefix)))
+      .map((standing) => {
+        const { failure, heldForMs } = standing;
+        if (failure === undefined) return standing;
+        return { ...standing, failure: withRestOfHold(failure, heldForMs) };
+      });
+  }
+
+  /** The Secrets that tokens in memory were got with, each once. */
+  secretsInUse(): readonly ObjectName[] {
+    const secrets = new Map<string, ObjectName>();
+    for (const { identity } of this.#cache.requests()) {
+      const secret = secretOf(identity);
+      if (secret !== undefined) secrets.set(`${secret.namespace}/${secret.name}`, secret);
+    }
+    return [...secrets.values()];
+  }
+
+  /** Forgets the tokens that were got with a Secret. */
+  dropTokensBySecret({ namespace, name }: ObjectName): void {
+    this.#cache.dropTokens(({ identity }) => {
+      const secret = secretOf(identity);
+      return secret?.name === name && secret.namespace === namespace;
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#unsubscribe();
+    this.#disarmDrop?.();
+    this.#disarmDrop = undefined;
+    this.#cache[Symbol.dispose]();
+    this.#imdsGate[Symbol.dispose]();
+    for (const gate of this.#entraGates.values()) gate[Symbol.dispose]();
+  }
+
+  async #fetch({ key, identity, resource }: BrokerRequest): Promise<SourceResult> {
+    const { imds, entra, clock, observer } = this.#options;
+    const startedAtMs = clock.monotonicMs();
+    const gate = this.#gateOf(identity);
+    const mayRetry = (): boolean => gate.takeTry();
+    const bypassCache = this.#renewing.delete(key);
+    const result =
+      identity.kind === 'entra'
+        ? await entra.source.fetch({ identity, resource, bypassCache }, mayRetry)
+        : await imds.source.fetch({ identity, resource, bypassCache }, mayRetry);
+    if (bypassCache && result.ok) this.#made.add(result.token);
+    observer.onFetch(identity, result, clock.monotonicMs() - startedAtMs);
+    if (!result.ok && result.failure.reason === 'credential_missing') this.#dropTokensOf(identity);
+    const objectId = result.ok ? objectIdOf(result.token.accessToken) : undefined;
+    if (objectId !== undefined) this.#objectIds.set(identityKey(identity), { identity, objectId });
+    return result;
+  }
+
+  /** What proved it was taken away: the tokens it had go with it. */
+  #dropTokensOf(identity: UpstreamIdentity): void {
+    const gone = identityKey(identity);
+    this.#cache.dropTokens((request) => identityKey(request.identity) === gone);
+  }
+
+  #gateOf(identity: UpstreamIdentity): ConcurrencyGate {
+    if (identity.kind !== 'entra') return this.#imdsGate;
+    const key = `${identity.authority} ${identity.credential.kind}`;
+    const known = this.#entraGates.get(key);
+    if (known !== undefined) return known;
+    const { clock, entra } = this.#options;
+    const gate = new ConcurrencyGate({ clock, ...entra.budget });
+    this.#entraGates.set(key, gate);
+    return gate;
+  }
+
+  /** A pod that is bound to it, or was never needed: what no binding gave, none can take away. */
+  #isWanted({ identity, isExcepted }: BrokerRequest): boolean {
+    const { demand } = this.#options;
+    return demand.isGranted(identity) || (isExcepted && demand.hasExcepted());
+  }
+
+  /** Objects come in bursts: what they take away is dropped once, in the next turn of the loop. */
+  #demandChanged(): void {
+    if (this.#cache.isEmpty && this.#objectIds.size === 0) return;
+    this.#disarmDrop ??= this.#options.clock.schedule(0, () => {
+      this.#disarmDrop = undefined;
+      this.#cache.drop((request) => !this.#isWanted(request));
+      for (const [key, { identity }] of this.#objectIds) {
+        if (!this.#options.demand.isGranted(identity)) this.#objectIds.delete(key);
+      }
+    });
+  }
+}
+
+function secretOf(identity: UpstreamIdentity): ObjectName | undefined {
+  if (identity.kind !== 'entra') return undefined;
+  const { credential } = identity;
+  return 'secret' in credential ? credential.secret : undefined;
+}
+
+function withHoldOf(cached: CachedToken): CachedToken {
+  if (cached.ok) return cached;
+  return { ...cached, failure: withRestOfHold(cached.failure, cached.heldForMs) };
+}
+
+/** The caller is told to come back when asking has a point again. */
+function withRestOfHold(failure: SourceFailure, heldForMs: number): SourceFailure {
+  if (heldForMs === 0 || !mayPass.has(failure.reason)) return failure;
+  const heldS = Math.ceil(heldForMs / 1000);
+  const { reason, retryAfterS: askedS = 0 } = failure;
+  // A throttling upstream's wait is the hold, and that runs down; a broken one's is for the caller.
+  const retryAfterS = reason === 'upstream_down' ? Math.max(heldS, askedS) : heldS;
+  return { ...failure, retryAfterS };
+}

@@ -1,0 +1,46 @@
+/**
+ * Who deletes a Secret wants what it proved to end. Secrets are not watched (the agent may read
+ * single ones, not list them), so those that tokens in memory were got with are looked for each
+ * minute, by name alone. Only the server's own word that there is none counts: an outage takes
+ * nothing away.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import { titleOf, type SecretReader } from '../kube/accounts/secrets.ts';
+import type { Log } from '../base/log.ts';
+import type { TokenBroker } from './broker.ts';
+
+export interface GoneSecretsOptions {
+  readonly broker: Pick<TokenBroker, 'secretsInUse' | 'dropTokensBySecret'>;
+  readonly reader: Pick<SecretReader, 'isGone'>;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+const intervalMs = 60_000;
+
+/** Looks, one Secret after the other, until disposed. */
+export function dropWithGoneSecrets(options: GoneSecretsOptions): Disposable {
+  const { broker, reader, clock, log } = options;
+  let isDisposed = false;
+  let disarm: () => void;
+  const look = async (): Promise<void> => {
+    for (const secret of broker.secretsInUse()) {
+      const isGone = await reader.isGone(secret);
+      if (isDisposed) return;
+      if (!isGone) continue;
+      broker.dropTokensBySecret(secret);
+      log.info({ object: titleOf(secret) }, 'is gone, and the tokens with it');
+    }
+    arm();
+  };
+  const arm = (): void => {
+    disarm = clock.schedule(intervalMs, () => void look());
+  };
+  arm();
+  return {
+    [Symbol.dispose]: () => {
+      isDisposed = true;
+      disarm();
+    },
+  };
+}

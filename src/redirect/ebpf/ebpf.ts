@@ -1,0 +1,471 @@
+/**
+ * The redirect by eBPF: connects of pods to the metadata address are rewritten in the system call
+ * itself and written down with the caller's cgroup, so that the agent knows who asks whatever
+ * source address the packets carry. Needs Linux 5.10 and pods in the cgroup2 tree.
+ *
+ * Behind it stands the redirect by netfilter. With the programs in place it meets only what they
+ * could not see: connections older than they are, and packets made by hand. The former are cut as
+ * always, the latter reach an agent that has no record of them and says so; neither gets further
+ * than the node, and its counter tells how many there were. A node without iptables has at least the
+ * guard. Nobody gets a token through it, but nobody waits for an answer to a dropped packet either.
+ *
+ * Everything is pinned: programs, maps and links outlive the process, and a later one takes over.
+ */
+import { createAttempts, createTurns } from '../host/attempts.ts';
+import { Callers } from './callers.ts';
+import {
+  ancestorIds,
+  cgroupIdOf,
+  findPodsRoot,
+  listPodCgroups,
+  ownCgroupId,
+  resolveCgroupRoot,
+} from '../cgroup/cgroup-tree.ts';
+import { createHost, type Host } from '../host/command.ts';
+import { DEFAULT_PIN_FOLDER, ensurePinFolder } from './pins.ts';
+import {
+  cutOlderSockets,
+  diffPrograms,
+  installPrograms,
+  letStraight,
+  readCounters,
+  readPinnedSettings,
+  removePrograms,
+  type ProgramCounters,
+  type WantedPrograms,
+} from './programs.ts';
+import { describeTarget, LAYOUT, settingsOf } from './settings.ts';
+import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
+import { describeLink, diffLink, ensureLink, listLinks, removeLink } from '../host/link.ts';
+import { readPrograms } from '../native/native-files.ts';
+import type { CutExtent, CutOutcome } from '../host/flows.ts';
+import {
+  RedirectError,
+  type ExceptedPods,
+  type Redirect,
+  type RedirectStatus,
+  type RedirectTarget,
+} from '../redirect.ts';
+import { DEFAULT_TARGET, reachableTarget } from '../target.ts';
+
+export interface EbpfRedirectOptions {
+  /** Default: the metadata address, brought to 169.254.25.79:2579. */
+  readonly target?: RedirectTarget;
+  /** The folder of the cgroup2 tree that pods are looked for in, or one above. Default: where it is mounted. */
+  readonly cgroupRoot?: string;
+  /** The cgroup to redirect, with all below. Default: that of all pods in `cgroupRoot`. */
+  readonly attachTo?: string;
+  /** Where everything is pinned. Default `/sys/fs/bpf/nmi`. */
+  readonly pinFolder?: string;
+  /** UID of the pod that the agent is: all of its containers reach the real endpoint. */
+  readonly ownPodUid?: string;
+  /** More cgroups that reach the real endpoint. The agent's own always does. */
+  readonly exemptCgroupIds?: readonly bigint[];
+  /** Default `relay`. `direct` needs `behind` to let excepted pods' connections by. */
+  readonly exceptedPods?: ExceptedPods;
+  /** What stands behind the programs, for the same target. */
+  readonly behind: Behind;
+  /** The link made for a listen address that the node does not hold. Default `nmi0`. */
+  readonly linkName?: string;
+  /** Whether policy routing closes a node where `behind` cannot work. Default true. */
+  readonly guard?: boolean;
+  /** Default: this process's own network namespace. */
+  readonly host?: Host;
+}
+
+/** Attests, and counts what its programs did. */
+export interface EbpfRedirect extends Redirect {
+  readonly mode: 'ebpf';
+  /** Undefined while no programs are installed. @throws RedirectError */
+  counters(): ProgramCounters | undefined;
+  /**
+   * Connections that came to the metadata address without having been redirected, and were caught by
+   * what stands behind. Undefined where that cannot be counted.
+   * @throws RedirectError
+   */
+  countCaught(): Promise<number | undefined>;
+  /**
+   * Lets these cgroups go straight, each with all below it, and no others. Those that no longer may
+   * are stopped before this returns, their connections cut when it resolves.
+   * @throws RedirectError
+   */
+  letStraight(cgroupIds: readonly bigint[]): Promise<StraightOutcome>;
+}
+
+/** What became of the wish that some pods go straight. */
+export type StraightOutcome =
+  | { readonly kind: 'straight' }
+  /** They are relayed as all others; `why` is for people. */
+  | { readonly kind: 'relayed'; readonly why: string };
+
+/** What may stand behind the programs. */
+export interface Behind extends Redirect {
+  /** Absent where it cannot count what it caught. */
+  countBrought?(): Promise<number | undefined>;
+  /** Why nothing can go straight past it; undefined when it can. Absent where nothing ever can. */
+  straightObstacle?(): Promise<string | undefined>;
+  /** Cuts what it does not bring to the agent and what may not go straight, or with it all it brought. */
+  cutFlows?(extent: CutExtent): Promise<CutOutcome>;
+}
+
+interface Settings {
+  readonly target: RedirectTarget;
+  readonly cgroupRoot: string | undefined;
+  readonly attachTo: string | undefined;
+  readonly pinFolder: string;
+  readonly ownPodUid: string | undefined;
+  readonly exemptCgroupIds: readonly bigint[];
+  readonly exceptedPods: ExceptedPods;
+  /** What `letStraight` was told last; undefined leaves alone what an earlier process was told. */
+  straightIds: readonly bigint[] | undefined;
+  /** Some may no longer go straight, and their connections are not known to be cut. */
+  isCutDue: boolean;
+  readonly behind: Behind;
+  readonly linkName: string;
+  readonly guard: boolean;
+  readonly host: Host;
+  /** For mounts: the host above may be in another mount namespace. */
+  readonly machine: Host;
+}
+
+/**
+ * The eBPF mode. Its operations run one after the other, however they are called; each throws
+ * RedirectError when the kernel or a tool refuses, never for a state that `verify` can describe.
+ * @throws RangeError for a target that is not IPv4.
+ */
+export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
+  const machine = createHost({ timeoutMs: 15_000 });
+  const settings: Settings = {
+    target: reachableTarget(options.target ?? DEFAULT_TARGET),
+    cgroupRoot: options.cgroupRoot,
+    attachTo: options.attachTo,
+    pinFolder: options.pinFolder ?? DEFAULT_PIN_FOLDER,
+    ownPodUid: options.ownPodUid,
+    exemptCgroupIds: options.exemptCgroupIds ?? [],
+    exceptedPods: options.exceptedPods ?? 'relay',
+    straightIds: undefined,
+    // An earlier process may have stopped some and ended before it cut them.
+    isCutDue: true,
+    behind: options.behind,
+    linkName: options.linkName ?? 'nmi0',
+    guard: options.guard ?? true,
+    host: options.host ?? machine,
+    machine,
+  };
+  const inTurn = createTurns();
+  const callers = new Callers(settings.pinFolder, settings.target);
+  return {
+    mode: 'ebpf',
+    prepare: () =>
+      inTurn(async () => {
+        await prepare(settings);
+        // Where the programs of an earlier process stand, callers come as soon as somebody listens.
+        refresh(callers);
+      }),
+    install: () =>
+      inTurn(async () => {
+        const status = await install(settings, () => {
+          refresh(callers);
+        });
+        refresh(callers);
+        return status;
+      }),
+    verify: () =>
+      inTurn(async () => {
+        refresh(callers);
+        return readBack(settings);
+      }),
+    remove: () =>
+      inTurn(async () => {
+        callers.close();
+        await remove(settings);
+      }),
+    attest: (peer) => callers.attest(peer),
+    counters: () => readCounters(settings.pinFolder),
+    countCaught: async () => {
+      if (settings.behind.countBrought === undefined) return undefined;
+      const caught = await orUnavailable(settings.behind.countBrought());
+      return caught.kind === 'status' ? caught.status : undefined;
+    },
+    letStraight: async (cgroupIds) => {
+      settings.straightIds = cgroupIds;
+      // Not in turn: who may no longer go straight does not, whatever a tool is waiting for.
+      if (letStraight(settings.pinFolder, cgroupIds)) settings.isCutDue = true;
+      return inTurn(async () => {
+        if (settings.isCutDue) await cutStopped(settings);
+        const why = await straightObstacle(settings);
+        return why === undefined ? { kind: 'straight' } : { kind: 'relayed', why };
+      });
+    },
+  };
+}
+
+async function cutStopped(settings: Settings): Promise<void> {
+  const attempts = createAttempts();
+  await attempts.run(async () => {
+    const wanted = await wantedPrograms(settings);
+    if (wanted.kind === 'programs') closeOlderSockets(wanted.programs);
+  });
+  await attempts.run(async () => {
+    await settings.behind.cutFlows?.('passed-by');
+  });
+  attempts.throwFirst();
+  settings.isCutDue = false;
+}
+
+/** Why excepted pods are relayed; undefined when they go straight. */
+async function straightObstacle({ exceptedPods, behind }: Settings): Promise<string | undefined> {
+  if (exceptedPods === 'relay') return 'asked for';
+  const found = await orUnavailable(
+    behind.straightObstacle?.() ?? Promise.resolve('nothing behind the programs lets them by'),
+  );
+  return found.kind === 'status' ? found.status : found.reason;
+}
+
+/** Without programs there is nothing to open; the status says that they are missing. */
+function refresh(callers: Callers): void {
+  try {
+    callers.refresh();
+  } catch {
+    callers.close();
+  }
+}
+
+async function prepare(settings: Settings): Promise<void> {
+  await ensureLink(settings.host, settings.linkName, settings.target.listenIp);
+}
+
+/** @param onPrograms the programs stand: from now on there are callers to be looked up. */
+async function install(settings: Settings, onPrograms: () => void): Promise<RedirectStatus> {
+  const { host, target } = settings;
+  const changed: string[] = [];
+  const notes: string[] = [];
+  const attempts = createAttempts();
+  await attempts.run(async () => {
+    changed.push(...(await ensureLink(host, settings.linkName, target.listenIp)));
+  });
+  await attempts.run(async () => {
+    const wanted = await wantedPrograms(settings);
+    if (wanted.kind === 'impossible') return;
+    await ensurePinFolder(settings.machine, settings.pinFolder);
+    const problems = diffPrograms(wanted.programs);
+    if (problems === 'absent' || problems.length > 0) {
+      changed.push(...installPrograms(wanted.programs));
+    }
+    onPrograms();
+    const closed = closeOlderSockets(wanted.programs);
+    if (typeof closed === 'string') notes.push(closed);
+    else if (closed > 0) changed.push(`${closed} older sockets closed`);
+  });
+  await attempts.run(async () => {
+    const behind = await orUnavailable(settings.behind.install());
+    if (behind.kind === 'status') changed.push(...(behind.status.changed ?? []));
+    else if (settings.guard) changed.push(...(await ensureGuard(host, target.metadataIp)));
+  });
+  await attempts.run(async () => {
+    changed.push(...(await cutBrought(settings)));
+  });
+  attempts.throwFirst();
+  const status = await readBack(settings);
+  return { ...status, detail: [status.detail, ...notes].join('; '), changed };
+}
+
+/**
+ * What netfilter brought to the agent has, towards it, the port of its client. Until the tracking
+ * forgets it (two minutes after its end), a client that dials from the same port through the programs
+ * is given another one on the way, and that one is on no record.
+ */
+async function cutBrought({ behind }: Settings): Promise<readonly string[]> {
+  const outcome = await orUnavailable(behind.cutFlows?.('all') ?? Promise.resolve(undefined));
+  if (outcome.kind === 'unavailable' || outcome.status?.kind !== 'cut') return [];
+  const { flows } = outcome.status;
+  return flows > 0 ? [`${flows} flows forgotten that iptables brought`] : [];
+}
+
+/** How many, or why none could be: a kernel may be built without the means. */
+function closeOlderSockets(programs: WantedPrograms): number | string {
+  try {
+    return cutOlderSockets(programs);
+  } catch (error) {
+    if (!(error instanceof RedirectError) || error.code !== 'UNSUPPORTED') throw error;
+    return `older sockets not closed: ${error.message}`;
+  }
+}
+
+async function remove(settings: Settings): Promise<void> {
+  const { host, target } = settings;
+  const attempts = createAttempts();
+  await attempts.run(() => {
+    removePrograms(settings.pinFolder);
+    return Promise.resolve();
+  });
+  await attempts.run(async () => {
+    const behind = await orUnavailable(settings.behind.remove());
+    if (behind.kind === 'status') return;
+    await removeGuard(host, target.metadataIp);
+    await removeLink(host, settings.linkName, target.listenIp);
+  });
+  attempts.throwFirst();
+}
+
+async function readBack(settings: Settings): Promise<RedirectStatus> {
+  const { target } = settings;
+  const wanted = await wantedPrograms(settings);
+  const found = wanted.kind === 'impossible' ? [wanted.problem] : diffPrograms(wanted.programs);
+  const behind = await readBehind(settings);
+  const where = wanted.kind === 'impossible' ? 'no cgroup' : wanted.programs.cgroup.path;
+  const detail = [
+    `eBPF on ${where}`,
+    describeTarget(target),
+    ...(await describeStraight(settings)),
+    behind.detail,
+  ].join('; ');
+  const problems = [
+    ...(found === 'absent' ? ['no programs installed'] : found),
+    ...behind.problems,
+  ];
+  if (problems.length === 0) return { state: 'active', detail, problems };
+  return { state: found === 'absent' ? 'absent' : 'broken', detail, problems };
+}
+
+async function describeStraight(settings: Settings): Promise<readonly string[]> {
+  if (settings.exceptedPods === 'relay') return [];
+  const obstacle = await straightObstacle(settings);
+  return [`excepted pods ${obstacle === undefined ? 'go straight' : `are relayed: ${obstacle}`}`];
+}
+
+interface BehindState {
+  readonly detail: string;
+  readonly problems: readonly string[];
+}
+
+async function readBehind(settings: Settings): Promise<BehindState> {
+  const { host, linkName, target } = settings;
+  const behind = await orUnavailable(settings.behind.verify());
+  if (behind.kind === 'status') {
+    return { detail: `behind it ${behind.status.detail}`, problems: behind.status.problems };
+  }
+  const links = await listLinks(host);
+  const problems = [
+    ...(await diffLink(host, links, linkName, target.listenIp)),
+    ...(settings.guard ? await diffGuard(host, target.metadataIp) : []),
+  ];
+  const detail = [
+    describeLink(links, linkName, target.listenIp),
+    `guard ${settings.guard ? 'on' : 'off'}`,
+    `no netfilter behind it: ${behind.reason}`,
+  ];
+  return { detail: detail.join('; '), problems };
+}
+
+type OrUnavailable<T> =
+  | { readonly kind: 'status'; readonly status: T }
+  | { readonly kind: 'unavailable'; readonly reason: string };
+
+/** A node without a working iptables is no reason not to redirect by other means. */
+async function orUnavailable<T>(work: Promise<T>): Promise<OrUnavailable<T>> {
+  try {
+    return { kind: 'status', status: await work };
+  } catch (error) {
+    const isUnavailable =
+      error instanceof RedirectError &&
+      (error.code === 'TOOL_MISSING' || error.code === 'UNSUPPORTED');
+    if (!isUnavailable) throw error;
+    return { kind: 'unavailable', reason: error.message };
+  }
+}
+
+type Wanted =
+  | { readonly kind: 'programs'; readonly programs: WantedPrograms }
+  | { readonly kind: 'impossible'; readonly problem: string };
+
+async function wantedPrograms(settings: Settings): Promise<Wanted> {
+  const cgroupRoot = resolveCgroupRoot(settings.cgroupRoot);
+  const path = settings.attachTo ?? findPodsRoot(cgroupRoot);
+  if (path === undefined) {
+    return { kind: 'impossible', problem: `no cgroup of pods below ${cgroupRoot}` };
+  }
+  const id = cgroupIdOf(path);
+  if (id === undefined) return { kind: 'impossible', problem: `no cgroup ${path}` };
+  const own = wantedExempt(settings, path, id);
+  if (own === 'unknown') {
+    return {
+      kind: 'impossible',
+      problem: 'the agent’s own cgroup is in no mounted part of the tree',
+    };
+  }
+  const object = readPrograms();
+  const isDirect = (await straightObstacle(settings)) === undefined;
+  return {
+    kind: 'programs',
+    programs: {
+      pinFolder: settings.pinFolder,
+      object,
+      settings: settingsOf(object, settings.target, isDirect ? 'direct' : 'relay'),
+      cgroup: { path, id },
+      exempt: { own, excepted: isDirect ? settings.straightIds : [] },
+    },
+  };
+}
+
+/**
+ * The agent's own cgroup, or its whole pod's. Not where it is the redirected cgroup itself or lies
+ * above: there the agent is not redirected, and exempting it would exempt every pod.
+ */
+function wantedExempt(
+  settings: Settings,
+  attachPath: string,
+  attachId: bigint,
+): readonly bigint[] | 'unknown' {
+  const above = new Set([attachId, ...ancestorIds(attachPath)]);
+  const ownPod = settings.ownPodUid;
+  const podCgroup = ownPod === undefined ? undefined : listPodCgroups(attachPath, ownPod)[0]?.id;
+  const own = podCgroup ?? ownCgroupId();
+  if (own === undefined) return 'unknown';
+  const ids = new Set([own, ...settings.exemptCgroupIds]);
+  return [...ids].filter((id) => !above.has(id));
+}
+
+export interface EbpfReaderOptions {
+  /** Where somebody with the rights has pinned everything. Default `/sys/fs/bpf/nmi`. */
+  readonly pinFolder?: string;
+  /** What their programs are expected to redirect. Default as above. */
+  readonly target?: RedirectTarget;
+}
+
+/**
+ * The eBPF mode for an agent without any right: it attests by the pinned map and changes nothing.
+ * Its `verify` sees that the programs' settings are the expected ones, not whether they are
+ * attached; the one who has the rights tells that.
+ */
+export function openEbpfReader(options: EbpfReaderOptions = {}): Redirect {
+  const pinFolder = options.pinFolder ?? DEFAULT_PIN_FOLDER;
+  const target = reachableTarget(options.target ?? DEFAULT_TARGET);
+  const callers = new Callers(pinFolder, target);
+  const detail = `eBPF, installed by another process; ${describeTarget(target)}`;
+  const readBackOnly = (): RedirectStatus => {
+    refresh(callers);
+    const present = readPinnedSettings(pinFolder);
+    if (present === 'absent' || callers.mapId === undefined) {
+      return { state: 'absent', detail, problems: ['no programs installed'] };
+    }
+    // Their map may look like one that can be read, and mean something else, or be left the next moment.
+    if (present?.layout !== LAYOUT) {
+      return { state: 'broken', detail, problems: ['programs of another layout'] };
+    }
+    if (describeTarget(present.target) === describeTarget(target)) {
+      return { state: 'active', detail, problems: [] };
+    }
+    return { state: 'broken', detail, problems: ['programs redirect something else'] };
+  };
+  const verify = async (): Promise<RedirectStatus> => readBackOnly();
+  return {
+    mode: 'ebpf',
+    prepare: () => Promise.resolve(),
+    install: verify,
+    verify,
+    remove: () =>
+      Promise.reject(new RedirectError('NOT_PERMITTED', 'remove', 'this process may only read')),
+    attest: (peer) => callers.attest(peer),
+  };
+}

@@ -1,0 +1,144 @@
+/**
+ * What of the eBPF mode this node has: each part supported, not supported and what it needs, or not
+ * to be told. Changes nothing: programs are loaded for the question and let go of at once.
+ */
+import { release } from 'node:os';
+import { dirname } from 'node:path';
+import { findPodsRoot, ownCgroupId, resolveCgroupRoot } from '../cgroup/cgroup-tree.ts';
+import { DEFAULT_PIN_FOLDER, findPinObstacle, isBpffs } from './pins.ts';
+import { nativeModule, type KernelAnswers } from '../native/addon.ts';
+import { RedirectError } from '../redirect.ts';
+
+export interface Finding {
+  /** What was looked for, for people. */
+  readonly part: string;
+  readonly support: 'supported' | 'unsupported' | 'unknown';
+  /** Where it is, or what is missing. */
+  readonly detail: string;
+}
+
+export interface EbpfProbeOptions {
+  /** As for the redirect itself. */
+  readonly cgroupRoot?: string;
+  readonly pinFolder?: string;
+}
+
+/** Which kernel first had what; the mode as a whole is made for 5.10 and later. */
+const KERNEL_PARTS = {
+  connect: { part: 'programs at connect', since: '4.17' },
+  peername: { part: 'programs at getpeername', since: '5.8' },
+  sockOps: { part: 'programs at the states of TCP', since: '4.13' },
+  socketStorage: { part: 'storage with sockets, at connect', since: '5.10' },
+  cgroupId: { part: 'cgroup ids, at connect', since: '5.7' },
+  cgroupLink: { part: 'links to cgroups', since: '5.7' },
+} satisfies Record<keyof KernelAnswers, { readonly part: string; readonly since: string }>;
+
+const EPERM = 1;
+
+/** All parts, in the order of what depends on what. Never throws for what a node may lack. */
+export function probeEbpf(options: EbpfProbeOptions = {}): readonly Finding[] {
+  const pinFolder = options.pinFolder ?? DEFAULT_PIN_FOLDER;
+  return [...probeKernel(), ...probeCgroups(options.cgroupRoot), probePins(pinFolder)];
+}
+
+/** `supported` when every part is; `unsupported` when one is not. */
+export function summariseFindings(findings: readonly Finding[]): Finding['support'] {
+  if (findings.some(({ support }) => support === 'unsupported')) return 'unsupported';
+  return findings.some(({ support }) => support === 'unknown') ? 'unknown' : 'supported';
+}
+
+/** Times the kernel is asked before no answer is taken for one. */
+const MAX_ASKED = 3;
+
+/**
+ * What the kernel has. A moment without memory must not count as a kernel without eBPF: who takes it
+ * for that goes over to another way of redirecting, for as long as it runs.
+ * @throws RedirectError without the native module.
+ */
+export function askKernel(probe = () => nativeModule().probe()): KernelAnswers {
+  let answers = probe();
+  const isTold = (answer: number): boolean => answer >= 0 || answer === -EPERM;
+  for (let asked = 1; asked < MAX_ASKED && !Object.values(answers).every(isTold); asked += 1) {
+    answers = probe();
+  }
+  return answers;
+}
+
+function probeKernel(): readonly Finding[] {
+  const asked = attempt('native module', () => askKernel());
+  if (asked.kind === 'finding') return [asked.finding];
+  const answers = asked.value;
+  return [
+    { part: 'native module', support: 'supported', detail: 'loaded' },
+    judgeAnswer(KERNEL_PARTS.connect, answers.connect),
+    judgeAnswer(KERNEL_PARTS.peername, answers.peername),
+    judgeAnswer(KERNEL_PARTS.sockOps, answers.sockOps),
+    judgeAnswer(KERNEL_PARTS.socketStorage, answers.socketStorage),
+    judgeAnswer(KERNEL_PARTS.cgroupId, answers.cgroupId),
+    judgeAnswer(KERNEL_PARTS.cgroupLink, answers.cgroupLink),
+  ];
+}
+
+/** @param answer 0: there; an errno: not; a negative errno: the kernel would not say. */
+export function judgeAnswer(
+  { part, since }: { readonly part: string; readonly since: string },
+  answer: number,
+): Finding {
+  if (answer === 0) return { part, support: 'supported', detail: `Linux ${release()}` };
+  if (answer > 0) {
+    const detail = `Linux ${since} or later is needed, this is ${release()} (errno ${answer})`;
+    return { part, support: 'unsupported', detail };
+  }
+  const why = answer === -EPERM ? 'CAP_BPF and CAP_NET_ADMIN are needed' : `errno ${-answer}`;
+  return { part, support: 'unknown', detail: `not to be told: ${why}` };
+}
+
+function probeCgroups(given: string | undefined): readonly Finding[] {
+  const root = attempt('cgroup2 tree', () => resolveCgroupRoot(given));
+  if (root.kind === 'finding') return [root.finding];
+  const podsRoot = findPodsRoot(root.value);
+  const own = attempt('own cgroup', () => ownCgroupId());
+  return [
+    { part: 'cgroup2 tree', support: 'supported', detail: root.value },
+    podsRoot === undefined
+      ? {
+          part: 'pods in the cgroup2 tree',
+          support: 'unsupported',
+          detail: `none below ${root.value}: the kubelet has not started, or uses cgroup version 1`,
+        }
+      : { part: 'pods in the cgroup2 tree', support: 'supported', detail: podsRoot },
+    own.kind === 'finding' ? own.finding : judgeOwnCgroup(own.value),
+  ];
+}
+
+function judgeOwnCgroup(id: bigint | undefined): Finding {
+  return id === undefined
+    ? { part: 'own cgroup', support: 'unsupported', detail: 'in no mounted part of the tree' }
+    : { part: 'own cgroup', support: 'supported', detail: `id ${id}` };
+}
+
+/** By the question that `auto` asks. */
+function probePins(pinFolder: string): Finding {
+  const part = 'BPF file system';
+  const above = dirname(pinFolder);
+  const obstacle = findPinObstacle(pinFolder);
+  if (obstacle !== undefined) {
+    const { why: detail, isWantOfRights } = obstacle;
+    return { part, support: isWantOfRights ? 'unknown' : 'unsupported', detail };
+  }
+  const detail = isBpffs(above) ? above : `not yet at ${above}; one can be mounted there`;
+  return { part, support: 'supported', detail };
+}
+
+type Attempt<T> =
+  | { readonly kind: 'value'; readonly value: T }
+  | { readonly kind: 'finding'; readonly finding: Finding };
+
+function attempt<T>(part: string, work: () => T): Attempt<T> {
+  try {
+    return { kind: 'value', value: work() };
+  } catch (error) {
+    if (!(error instanceof RedirectError)) throw error;
+    return { kind: 'finding', finding: { part, support: 'unsupported', detail: error.message } };
+  }
+}

@@ -1,0 +1,223 @@
+/**
+ * The kernel boundary of this folder: runs a tool with a time limit and without a shell, reads a
+ * file of /proc, and turns what went wrong into one coded error. Above this file nobody looks at
+ * exit codes or message texts.
+ */
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { inKernel, type FlowEnd } from '../native/addon.ts';
+import { RedirectError } from '../redirect.ts';
+
+export interface ToolRunOptions {
+  /** Written to the tool's standard input. */
+  readonly input?: string;
+  /** Bound of standard output and of standard error, each. */
+  readonly maxBytes?: number;
+}
+
+/** How a tool ended. A non-zero exit is a value too: what it means depends on the tool. */
+export type ToolResult =
+  | {
+      readonly kind: 'exited';
+      readonly exitCode: number;
+      readonly stdout: string;
+      readonly stderr: string;
+    }
+  | { readonly kind: 'missing' }
+  | { readonly kind: 'not-executable' }
+  | { readonly kind: 'timeout'; readonly afterMs: number }
+  | { readonly kind: 'overflow'; readonly maxBytes: number }
+  | { readonly kind: 'killed'; readonly signal: string };
+
+/** The node as this folder sees it. Tests put a network namespace or a script behind it. */
+export interface Host {
+  /** Never rejects for anything the tool does. */
+  run(tool: string, args: readonly string[], options?: ToolRunOptions): Promise<ToolResult>;
+  /** The text of a small file, or `undefined` where it is absent or unreadable. */
+  read(path: string): Promise<string | undefined>;
+  /**
+   * Forgets tracked TCP connections by the kernel's own protocol; absent where only tools reach.
+   * @throws RedirectError `UNSUPPORTED` where this program cannot either.
+   */
+  cutFlows?(cut: FlowCut): number;
+}
+
+/** Connections to `dialled` that `answeredBy` does not answer, or whoever does, except from some. */
+export interface FlowCut {
+  readonly dialled: FlowEnd;
+  readonly answeredBy: FlowEnd | undefined;
+  readonly sparedSources: readonly string[];
+  readonly sparedClients: readonly FlowEnd[];
+}
+
+export interface HostOptions {
+  /** After this a tool is killed. */
+  readonly timeoutMs: number;
+  /** Only the search path and the xtables settings of it reach a tool. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+}
+
+const DEFAULT_MAX_BYTES = 1 << 20;
+
+/** The host this process runs on, in its own network namespace. */
+export function createHost(options: HostOptions): Host {
+  const env = toolEnvironment(options.env ?? process.env);
+  return {
+    run: (tool, args, runOptions = {}) =>
+      runTool(tool, args, { ...runOptions, timeoutMs: options.timeoutMs, env }),
+    read: async (path) => {
+      try {
+        return await readFile(path, 'utf8');
+      } catch {
+        return undefined;
+      }
+    },
+    cutFlows: ({ dialled, answeredBy, sparedSources, sparedClients }) =>
+      inKernel((native) => native.cutFlows(dialled, answeredBy, sparedSources, sparedClients)),
+  };
+}
+
+interface BoundRunOptions extends ToolRunOptions {
+  readonly timeoutMs: number;
+  readonly env: Record<string, string>;
+}
+
+/**
+ * Runs one tool to its end.
+ *
+ * SIGKILL on timeout: `iptables-legacy-restore -w` waiting for the lock holds nothing yet, and its
+ * commit is a single system call, so it cannot be killed half way through a change.
+ */
+function runTool(
+  tool: string,
+  args: readonly string[],
+  options: BoundRunOptions,
+): Promise<ToolResult> {
+  const maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES;
+  const { promise, resolve } = Promise.withResolvers<ToolResult>();
+  const child = execFile(
+    tool,
+    args,
+    {
+      encoding: 'utf8',
+      env: options.env,
+      killSignal: 'SIGKILL',
+      maxBuffer: maxBytes,
+      timeout: options.timeoutMs,
+      windowsHide: true,
+    },
+    (error, stdout, stderr) => {
+      if (error === null) {
+        resolve({ kind: 'exited', exitCode: 0, stdout, stderr });
+        return;
+      }
+      if (typeof error.code === 'number') {
+        resolve({ kind: 'exited', exitCode: error.code, stdout, stderr });
+        return;
+      }
+      const code: unknown = error.code;
+      if (code === 'ENOENT') resolve({ kind: 'missing' });
+      else if (code === 'EACCES') resolve({ kind: 'not-executable' });
+      else if (code === 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER') {
+        resolve({ kind: 'overflow', maxBytes });
+      } else if (error.killed === true) {
+        resolve({ kind: 'timeout', afterMs: options.timeoutMs });
+      } else {
+        resolve({ kind: 'killed', signal: error.signal ?? String(code) });
+      }
+    },
+  );
+  // A tool that ends without reading its input closes the pipe; its exit code tells the story.
+  child.stdin?.on('error', () => undefined);
+  // What it said may be cut short then, whatever its exit code is; unheard, it would end this process.
+  for (const output of [child.stdout, child.stderr]) {
+    output?.on('error', (error: NodeJS.ErrnoException) => {
+      resolve({ kind: 'killed', signal: error.code ?? error.message });
+    });
+  }
+  child.stdin?.end(options.input ?? '');
+  return promise;
+}
+
+/** Standard output of a run that succeeded; otherwise throws the RedirectError of `failureOf`. */
+export function outputOf(step: string, tool: string, result: ToolResult): string {
+  const failure = failureOf(step, tool, result);
+  if (failure !== undefined) throw failure;
+  return result.kind === 'exited' ? result.stdout : '';
+}
+
+/** The coded error of a run, or `undefined` when it succeeded. */
+export function failureOf(
+  step: string,
+  tool: string,
+  result: ToolResult,
+): RedirectError | undefined {
+  switch (result.kind) {
+    case 'missing':
+      return new RedirectError('TOOL_MISSING', step, `${tool} is not on the PATH`);
+    case 'not-executable':
+      return new RedirectError('NOT_PERMITTED', step, `${tool} may not be executed`);
+    case 'timeout':
+      return new RedirectError('TIMEOUT', step, `${tool} did not end in ${result.afterMs} ms`);
+    case 'overflow':
+      return new RedirectError(
+        'TOOL_FAILED',
+        step,
+        `${tool} wrote more than ${result.maxBytes} bytes`,
+      );
+    case 'killed':
+      return new RedirectError('TOOL_FAILED', step, `${tool} was ended by ${result.signal}`);
+    case 'exited':
+      if (result.exitCode === 0) return undefined;
+      return new RedirectError(
+        exitErrorCode(tool, result.exitCode, result.stderr),
+        step,
+        `${tool} exited with ${result.exitCode}: ${firstLine(result.stderr)}`,
+      );
+  }
+}
+
+// Texts come first: iptables-nft exits with 4 for a missing capability as well as for a lock.
+const NOT_PERMITTED = /permission denied|operation not permitted|you must be root/i;
+const UNSUPPORTED =
+  /not supported|unknown device type|does not exist \(do you need to insmod|is incompatible/i;
+const CONCURRENT = /file exists|resource temporarily unavailable|device or resource busy/i;
+const IPTABLES_VERSION_PROBLEM = 3;
+const IPTABLES_RESOURCE_PROBLEM = 4;
+
+function exitErrorCode(tool: string, exitCode: number, stderr: string): RedirectError['code'] {
+  if (NOT_PERMITTED.test(stderr)) return 'NOT_PERMITTED';
+  if (UNSUPPORTED.test(stderr)) return 'UNSUPPORTED';
+  if (CONCURRENT.test(stderr)) return 'BUSY';
+  if (!tool.startsWith('iptables')) return 'TOOL_FAILED';
+  if (exitCode === IPTABLES_RESOURCE_PROBLEM) return 'BUSY';
+  if (exitCode === IPTABLES_VERSION_PROBLEM) return 'UNSUPPORTED';
+  return 'TOOL_FAILED';
+}
+
+const MAX_MESSAGE_CHARS = 300;
+
+function firstLine(stderr: string): string {
+  const lines = stderr.split('\n').map((line) => line.trim());
+  // Several tools announce their version alone on a line and give the reason on the next.
+  const reason = lines.find((line) => line !== '' && !/^\S+ v[\d.]+ \([\w-]+\):?$/.test(line));
+  return (reason ?? 'no message').slice(0, MAX_MESSAGE_CHARS);
+}
+
+const SBIN_DIRECTORIES = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
+const PASSED_ON = ['XTABLES_LOCKFILE', 'XTABLES_LIBDIR'];
+
+function toolEnvironment(env: Readonly<Record<string, string | undefined>>) {
+  // iptables and ip live in sbin, which the search path of a plain user or service lacks.
+  const directories = (env['PATH'] ?? '/usr/bin:/bin').split(':');
+  const missing = SBIN_DIRECTORIES.filter((directory) => !directories.includes(directory));
+  const result: Record<string, string> = {
+    LC_ALL: 'C',
+    PATH: [...directories, ...missing].join(':'),
+  };
+  for (const name of PASSED_ON) {
+    const value = env[name];
+    if (value !== undefined) result[name] = value;
+  }
+  return result;
+}

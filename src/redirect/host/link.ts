@@ -1,0 +1,172 @@
+/**
+ * The address the agent listens on, on a link of our own: one stable address that depends on no
+ * interface name and needs no `route_localnet`. A listen address that the node already holds, or a
+ * loopback one, needs no link.
+ */
+import { outputOf, type Host } from './command.ts';
+import { objectOf, parseIpJson, textOf } from './ip-json.ts';
+import { isLoopback } from '../target.ts';
+import { RedirectError } from '../redirect.ts';
+
+/** One interface of the node, as `ip -j -d addr show` tells it. */
+export interface NodeLink {
+  readonly name: string;
+  /** `dummy`, `bridge`, `veth`, ... or `undefined` for hardware. */
+  readonly kind: string | undefined;
+  /** The bridge or bond that this interface is a port of. */
+  readonly master: string | undefined;
+  readonly up: boolean;
+  readonly ipv4: readonly string[];
+}
+
+const MAX_ADDR_BYTES = 16 << 20;
+const OWN_KINDS: readonly (string | undefined)[] = ['dummy', 'bridge'];
+const ROUTE_LOCALNET = '/proc/sys/net/ipv4/conf/all/route_localnet';
+
+/** @throws RedirectError */
+export async function listLinks(host: Host): Promise<readonly NodeLink[]> {
+  const args = ['-j', '-d', 'addr', 'show'];
+  const result = await host.run('ip', args, { maxBytes: MAX_ADDR_BYTES });
+  const links = parseLinks(outputOf('read links', 'ip', result));
+  if (links === undefined) {
+    throw new RedirectError('TOOL_FAILED', 'read links', 'ip printed no JSON (iproute2 needed)');
+  }
+  return links;
+}
+
+/** Reads the JSON of `ip -j -d addr show`; `undefined` when it is something else. Never throws. */
+export function parseLinks(json: string): readonly NodeLink[] | undefined {
+  const entries = parseIpJson(json);
+  return entries?.map((entry) => ({
+    name: textOf(entry['ifname']) ?? '',
+    kind: textOf(objectOf(entry['linkinfo'])?.['info_kind']),
+    master: textOf(entry['master']),
+    up: Array.isArray(entry['flags']) && entry['flags'].includes('UP'),
+    ipv4: (Array.isArray(entry['addr_info']) ? entry['addr_info'] : [])
+      .map(objectOf)
+      .filter((address) => address?.['family'] === 'inet')
+      .map((address) => textOf(address?.['local']) ?? '')
+      .filter((ip) => ip !== ''),
+  }));
+}
+
+/** The node's own IPv4 addresses. */
+export function nodeAddresses(links: readonly NodeLink[]): ReadonlySet<string> {
+  return new Set(links.flatMap((link) => link.ipv4));
+}
+
+/** What a link of ours holds beside this address: another way of redirecting was left behind. */
+export function othersOn(links: readonly NodeLink[], name: string, ip: string): readonly string[] {
+  const own = links.find((link) => link.name === name);
+  if (own === undefined || !isAdoptable(links, own)) return [];
+  return own.ipv4.filter((other) => other !== ip);
+}
+
+/** What is wrong with the listen address, as short sentences. */
+export async function diffLink(
+  host: Host,
+  links: readonly NodeLink[],
+  name: string,
+  ip: string,
+): Promise<readonly string[]> {
+  if (isLoopback(ip)) return diffRouteLocalnet(await host.read(ROUTE_LOCALNET), ip);
+  if (holderOf(links, name, ip) !== undefined) return [];
+  const own = links.find((link) => link.name === name);
+  if (own === undefined) return [`link ${name} missing`];
+  if (!isAdoptable(links, own)) return [`link ${name} is somebody else’s, a ${describeKind(own)}`];
+  const problems: string[] = [];
+  if (!own.ipv4.includes(ip)) problems.push(`address ${ip} missing from ${name}`);
+  if (!own.up) problems.push(`link ${name} is down`);
+  return problems;
+}
+
+/**
+ * Brings the listen address up where it is not yet; returns what it changed. A link of that name
+ * that is not ours is left alone, for `diffLink` to report.
+ * @throws RedirectError
+ */
+export async function ensureLink(host: Host, name: string, ip: string): Promise<readonly string[]> {
+  if (isLoopback(ip)) return [];
+  const links = await listLinks(host);
+  if (holderOf(links, name, ip) !== undefined) return [];
+  const changes: string[] = [];
+  const own = links.find((link) => link.name === name);
+  if (own === undefined) {
+    const kind = await addLink(host, name);
+    changes.push(`link ${name} made, a ${kind}`);
+  } else if (!isAdoptable(links, own)) {
+    return [];
+  }
+  if (own?.ipv4.includes(ip) !== true) {
+    // Scope host keeps the kernel from taking it as the source of traffic that leaves the node:
+    // the node's ends of pod links often have no address, and it would look for any other.
+    await runIp(host, ['addr', 'add', `${ip}/32`, 'dev', name, 'scope', 'host']);
+    changes.push(`address ${ip} added to ${name}`);
+  }
+  if (own?.up !== true) {
+    await runIp(host, ['link', 'set', name, 'up']);
+    if (own !== undefined) changes.push(`link ${name} set up`);
+  }
+  return changes;
+}
+
+/**
+ * Takes our link away: the name, one of our two kinds, and our address on it. Anything else stays.
+ * @throws RedirectError
+ */
+export async function removeLink(host: Host, name: string, ip: string): Promise<void> {
+  const links = await listLinks(host);
+  const own = links.find((link) => link.name === name);
+  if (own === undefined || !isAdoptable(links, own) || !own.ipv4.includes(ip)) return;
+  await runIp(host, ['link', 'del', name]);
+}
+
+/** For people: where the listen address is. */
+export function describeLink(links: readonly NodeLink[], name: string, ip: string): string {
+  if (isLoopback(ip)) return `address ${ip} on loopback`;
+  const holder =
+    holderOf(links, name, ip) ?? links.find((link) => link.name === name && link.ipv4.includes(ip));
+  return holder === undefined
+    ? `address ${ip} on no link`
+    : `address ${ip} on ${holder.name} (${describeKind(holder)})`;
+}
+
+/** The interface that makes the address reachable: ours when up, or any other of the node. */
+function holderOf(links: readonly NodeLink[], name: string, ip: string): NodeLink | undefined {
+  return links.find((link) => {
+    if (!link.ipv4.includes(ip)) return false;
+    return link.name !== name || (link.up && isAdoptable(links, link));
+  });
+}
+
+function isAdoptable(links: readonly NodeLink[], link: NodeLink): boolean {
+  return OWN_KINDS.includes(link.kind) && !links.some((other) => other.master === link.name);
+}
+
+function describeKind(link: NodeLink): string {
+  return link.kind ?? 'device';
+}
+
+function diffRouteLocalnet(setting: string | undefined, ip: string): readonly string[] {
+  if (setting?.trim() === '1') return [];
+  return [
+    `net.ipv4.conf.all.route_localnet is ${setting?.trim() ?? 'unreadable'}: ` +
+      `packets of pods cannot reach ${ip}`,
+  ];
+}
+
+/** Type dummy, or a bridge without ports where the kernel was built without dummy. */
+async function addLink(host: Host, name: string): Promise<'dummy' | 'bridge'> {
+  try {
+    await runIp(host, ['link', 'add', name, 'type', 'dummy']);
+    return 'dummy';
+  } catch (error) {
+    if (!(error instanceof RedirectError) || error.code !== 'UNSUPPORTED') throw error;
+  }
+  await runIp(host, ['link', 'add', name, 'type', 'bridge']);
+  return 'bridge';
+}
+
+async function runIp(host: Host, args: readonly string[]): Promise<void> {
+  outputOf(`ip ${args.slice(0, 2).join(' ')}`, 'ip', await host.run('ip', args));
+}

@@ -1,0 +1,168 @@
+/**
+ * Which of the two iptables of a node is the one in use, and reading and changing table `nat`
+ * through it. Rules in the wrong one work until somebody flushes the other, so we go where the
+ * kubelet is.
+ */
+import { failureOf, outputOf, type Host, type ToolResult } from '../host/command.ts';
+import { CHAIN } from './rules.ts';
+import { RedirectError } from '../redirect.ts';
+
+export type BackendChoice = 'auto' | 'nft' | 'legacy';
+
+export interface Backend {
+  /** `default`: a node whose iptables comes without the suffixed tools (before 1.8). */
+  readonly name: 'nft' | 'legacy' | 'default';
+  readonly save: string;
+  readonly restore: string;
+}
+
+export type Table = 'nat' | 'mangle' | 'raw';
+
+const NFT: Backend = { name: 'nft', save: 'iptables-nft-save', restore: 'iptables-nft-restore' };
+const LEGACY: Backend = {
+  name: 'legacy',
+  save: 'iptables-legacy-save',
+  restore: 'iptables-legacy-restore',
+};
+const DEFAULT: Backend = { name: 'default', save: 'iptables-save', restore: 'iptables-restore' };
+
+// kube-proxy writes tens of thousands of rules on a large cluster, about 150 bytes each.
+const MAX_SAVE_BYTES = 64 << 20;
+const LEGACY_TABLE_NAMES = '/proc/net/ip_tables_names';
+const KUBELET_CHAIN = /^:KUBE-(?:IPTABLES-HINT|KUBELET-CANARY) /m;
+const OWN_CHAIN = new RegExp(`^:${CHAIN} `, 'm');
+
+/**
+ * Chooses the backend.
+ *
+ * 1. An explicit choice is kept.
+ * 2. Where the kubelet's own chains are: nft, then legacy.
+ * 3. Where an `aad-metadata` chain is already: nft, then legacy.
+ * 4. nft if its tool works, else legacy, else the tools without suffix.
+ * @throws RedirectError when no tool is there or the kernel refuses to be read.
+ */
+export async function detectBackend(host: Host, choice: BackendChoice): Promise<Backend> {
+  if (choice === 'nft') return NFT;
+  if (choice === 'legacy') return LEGACY;
+
+  const nftMangle = await probeTable(host, NFT, 'mangle');
+  if (KUBELET_CHAIN.test(nftMangle ?? '')) return NFT;
+  const nftNat = nftMangle === undefined ? undefined : await probeTable(host, NFT, 'nat');
+  if (KUBELET_CHAIN.test(nftNat ?? '')) return NFT;
+  const legacyMangle = await probeTable(host, LEGACY, 'mangle');
+  if (KUBELET_CHAIN.test(legacyMangle ?? '')) return LEGACY;
+  const legacyNat = await probeTable(host, LEGACY, 'nat');
+  if (KUBELET_CHAIN.test(legacyNat ?? '')) return LEGACY;
+
+  if (OWN_CHAIN.test(nftNat ?? '')) return NFT;
+  if (OWN_CHAIN.test(legacyNat ?? '')) return LEGACY;
+
+  if (nftMangle !== undefined) return NFT;
+  if (await isPresent(host, LEGACY)) return LEGACY;
+  if (await isPresent(host, DEFAULT)) return DEFAULT;
+  throw new RedirectError('TOOL_MISSING', 'backend', 'no iptables-save is on the PATH');
+}
+
+/** The backends besides `chosen` in which a chain of ours could stand. */
+export function otherBackends(chosen: Backend): readonly Backend[] {
+  return [NFT, LEGACY].filter((backend) => backend.name !== chosen.name);
+}
+
+/**
+ * The text of table `nat`, for reading back what was asked of this backend.
+ * @throws RedirectError
+ */
+export async function saveNat(host: Host, backend: Backend): Promise<string> {
+  if (await isUnusedLegacy(host, backend, 'nat')) return '';
+  return outputOf('read rules', backend.save, await runSave(host, backend, 'nat'));
+}
+
+/**
+ * The text of a table of a backend that need not be there: `undefined` when its tool is missing or
+ * the kernel has no such backend.
+ * @throws RedirectError for what could be otherwise in a moment, and for a missing capability.
+ */
+export async function probeTable(
+  host: Host,
+  backend: Backend,
+  table: Table,
+): Promise<string | undefined> {
+  if (await isUnusedLegacy(host, backend, table)) return '';
+  const result = await runSave(host, backend, table);
+  const failure = failureOf('find backend', backend.save, result);
+  if (failure === undefined) return outputOf('find backend', backend.save, result);
+  if (failure.code === 'TOOL_MISSING' || failure.code === 'UNSUPPORTED') return undefined;
+  throw failure;
+}
+
+/**
+ * The text of table `mangle` with its counters; empty where nobody has made it.
+ * @throws RedirectError
+ */
+export async function saveMangle(host: Host, backend: Backend): Promise<string> {
+  if (await isUnusedLegacy(host, backend, 'mangle')) return '';
+  const args = ['-c', '-t', 'mangle'];
+  const result = await host.run(backend.save, args, { maxBytes: MAX_SAVE_BYTES });
+  return outputOf('read rules', backend.save, result);
+}
+
+/** The text of table `raw`; empty where nobody has made it. @throws RedirectError */
+export async function saveRaw(host: Host, backend: Backend): Promise<string> {
+  if (await isUnusedLegacy(host, backend, 'raw')) return '';
+  return outputOf('read rules', backend.save, await runSave(host, backend, 'raw'));
+}
+
+/**
+ * How many connections our DNAT has brought since the rule was made: netfilter asks table `nat` for
+ * the first packet of each only. Undefined where there is no such rule.
+ * @throws RedirectError
+ */
+export async function countBrought(host: Host, backend: Backend): Promise<number | undefined> {
+  if (await isUnusedLegacy(host, backend, 'nat')) return undefined;
+  const args = ['-c', '-t', 'nat'];
+  const result = await host.run(backend.save, args, { maxBytes: MAX_SAVE_BYTES });
+  return parseBrought(outputOf('read counters', backend.save, result));
+}
+
+const COUNTED_DNAT = new RegExp(`^\\[(\\d+):\\d+\\] -A ${CHAIN} .* -j DNAT `, 'gm');
+
+/** Reads the output of `iptables-save -c -t nat`. Never throws. */
+function parseBrought(save: string): number | undefined {
+  const counts = [...save.matchAll(COUNTED_DNAT)].map((match) => Number(match[1]));
+  return counts.length === 0 ? undefined : counts.reduce((sum, count) => sum + count, 0);
+}
+
+/**
+ * Commits one transaction.
+ * @param lockWaitSec how long to wait for the lock that all legacy tools share.
+ * @throws RedirectError
+ */
+export async function restoreRules(
+  host: Host,
+  backend: Backend,
+  script: string,
+  lockWaitSec: number,
+): Promise<void> {
+  const args = ['--noflush', '-w', String(lockWaitSec)];
+  const result = await host.run(backend.restore, args, { input: script });
+  outputOf('write rules', backend.restore, result);
+}
+
+function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult> {
+  return host.run(backend.save, ['-t', table], { maxBytes: MAX_SAVE_BYTES });
+}
+
+/**
+ * Asking the legacy tool for a table makes the kernel create it, with its hooks in the way of every
+ * packet; the kernel's own list tells without a trace whether there is anything to ask for.
+ */
+async function isUnusedLegacy(host: Host, backend: Backend, table: Table): Promise<boolean> {
+  if (backend.name !== 'legacy') return false;
+  const names = await host.read(LEGACY_TABLE_NAMES);
+  return names !== undefined && !names.split('\n').includes(table);
+}
+
+async function isPresent(host: Host, backend: Backend): Promise<boolean> {
+  const result = await host.run(backend.save, ['--version']);
+  return result.kind === 'exited' && result.exitCode === 0;
+}

@@ -1,0 +1,385 @@
+/**
+ * The redirect by netfilter: a DNAT in a chain of our own, an address of our own to send to, and a
+ * guard behind it. This file composes; each part reads back, repairs and removes itself.
+ *
+ * 1. Whatever can close the node is done even where another part fails; the first failure is thrown
+ *    at the end.
+ * 2. Rules change in single transactions; the state read back afterwards is the only evidence.
+ * 3. Every connection that the new rules do not see is cut after each installation.
+ */
+import { createAttempts, createTurns } from '../host/attempts.ts';
+import {
+  countBrought,
+  detectBackend,
+  otherBackends,
+  probeTable,
+  restoreRules,
+  saveMangle,
+  saveNat,
+  saveRaw,
+  type Backend,
+  type BackendChoice,
+  type Table,
+} from './backend.ts';
+import { createHost, type Host } from '../host/command.ts';
+import { cutOlderFlows, type CutExtent, type CutOutcome } from '../host/flows.ts';
+import { diffGuard, ensureGuard, removeGuard, type GuardWays } from '../host/guard.ts';
+import {
+  describeLink,
+  diffLink,
+  ensureLink,
+  listLinks,
+  nodeAddresses,
+  removeLink,
+} from '../host/link.ts';
+import { inKernel } from '../native/addon.ts';
+import {
+  RedirectError,
+  type Redirect,
+  type RedirectStatus,
+  type RedirectTarget,
+} from '../redirect.ts';
+import { countDropped, diffReversePath, renderReversePath } from './reverse-path.ts';
+import {
+  CHAIN,
+  diffNat,
+  isAbsent,
+  parseNat,
+  renderInstall,
+  renderRemove,
+  type NatState,
+  type Transaction,
+} from './rules.ts';
+import { diffStraight, renderStraight } from './straight-rules.ts';
+import type { StraightWay } from '../ebpf/straight-way.ts';
+import { DEFAULT_TARGET, reachableTarget } from '../target.ts';
+
+export interface IptablesRedirectOptions {
+  /** Default: the metadata address, brought to 169.254.25.79:2579. */
+  readonly target?: RedirectTarget;
+  /** The link made for a listen address that the node does not hold. Default `nmi0`. */
+  readonly linkName?: string;
+  /** Default `auto`: where the kubelet's chains are. */
+  readonly backend?: BackendChoice;
+  /** Whether policy routing closes the node behind iptables. Default true. */
+  readonly guard?: boolean;
+  /** Whether what comes by another link than its source is reached by is dropped. Default false. */
+  readonly reversePath?: boolean;
+  /** Who knows which connections go straight; undefined while none may. Default: never any. */
+  readonly straightWay?: () => StraightWay | undefined;
+  /** Default: this process's own network namespace. */
+  readonly host?: Host;
+  /** How long a legacy tool waits for the lock that it shares with others. Default 5. */
+  readonly lockWaitSec?: number;
+  /** When a tool is killed; longer than the wait for the lock. Default 15 000. */
+  readonly toolTimeoutMs?: number;
+}
+
+export interface IptablesRedirect extends Redirect {
+  readonly mode: 'iptables';
+  /**
+   * Connections that its rule has brought since it was made; undefined without such a rule.
+   * @throws RedirectError
+   */
+  countBrought(): Promise<number | undefined>;
+  /** Why nothing can go straight past its rules; undefined when it can. @throws RedirectError */
+  straightObstacle(): Promise<string | undefined>;
+  /**
+   * Cuts what goes to the real endpoint and may not (any more), or with it what its rule has brought.
+   * @throws RedirectError
+   */
+  cutFlows(extent: CutExtent): Promise<CutOutcome>;
+}
+
+interface Settings {
+  readonly target: RedirectTarget;
+  readonly linkName: string;
+  readonly backend: BackendChoice;
+  readonly guard: boolean;
+  readonly reversePath: boolean;
+  readonly straightWay: () => StraightWay | undefined;
+  readonly host: Host;
+  readonly lockWaitSec: number;
+}
+
+/**
+ * The iptables mode. Its operations run one after the other, however they are called; each throws
+ * RedirectError when a tool or the kernel refuses, never for a state that `verify` can describe.
+ * @throws RangeError for a target that is not IPv4.
+ */
+export function openIptablesRedirect(options: IptablesRedirectOptions = {}): IptablesRedirect {
+  const settings: Settings = {
+    target: reachableTarget(options.target ?? DEFAULT_TARGET),
+    linkName: options.linkName ?? 'nmi0',
+    backend: options.backend ?? 'auto',
+    guard: options.guard ?? true,
+    reversePath: options.reversePath ?? false,
+    straightWay: options.straightWay ?? (() => undefined),
+    host: options.host ?? createHost({ timeoutMs: options.toolTimeoutMs ?? 15_000 }),
+    lockWaitSec: options.lockWaitSec ?? 5,
+  };
+  const inTurn = createTurns();
+  let known: Backend | undefined;
+  return {
+    mode: 'iptables',
+    prepare: () =>
+      inTurn(async () => {
+        await ensureLink(settings.host, settings.linkName, settings.target.listenIp);
+      }),
+    install: () =>
+      inTurn(async () => {
+        const installed = await install(settings);
+        known = installed.backend;
+        return installed.status;
+      }),
+    verify: () =>
+      inTurn(async () => {
+        // Rules in the iptables that the kubelet has left hold until somebody flushes it: `absent` in
+        // the one it went to, whose installation comes before the old rules go.
+        known = await detectBackend(settings.host, settings.backend);
+        return readBack(settings, known);
+      }),
+    remove: () => inTurn(() => remove(settings)),
+    attest: () => ({ kind: 'by-address' }),
+    countBrought: () =>
+      inTurn(async () => {
+        known ??= await detectBackend(settings.host, settings.backend);
+        return countBrought(settings.host, known);
+      }),
+    straightObstacle: () =>
+      inTurn(async () => {
+        known ??= await detectBackend(settings.host, settings.backend);
+        return settings.guard ? obstacleIn(known) : 'it takes the guard';
+      }),
+    cutFlows: (extent) => inTurn(() => cutFlows(settings, extent)),
+  };
+}
+
+/**
+ * Whoever changes a table of legacy iptables has the kernel check all of its rules anew, in his own
+ * view of the file system: in a container without our pins no table with such a rule could be
+ * changed any more, by nobody.
+ */
+function obstacleIn(backend: Backend): string | undefined {
+  if (backend.name !== 'nft') return `iptables ${backend.name} cannot; it takes iptables-nft`;
+  try {
+    inKernel((native) => {
+      native.probePacketMatch();
+    });
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof RedirectError) || error.code !== 'UNSUPPORTED') throw error;
+    return `iptables has no match by BPF programs (${error.message}); it takes xt_bpf`;
+  }
+}
+
+/** The pin of the program that rules ask; undefined where none does. */
+function straightPinFor(settings: Settings, backend: Backend): string | undefined {
+  return backend.name === 'nft' ? settings.straightWay()?.pin : undefined;
+}
+
+async function cutFlows(settings: Settings, extent: CutExtent): Promise<CutOutcome> {
+  const { host, target, straightWay } = settings;
+  const nodeIps = nodeAddresses(await listLinks(host));
+  const spared = { nodeIps, clients: straightWay()?.clients() ?? [] };
+  return cutOlderFlows(host, target, spared, extent);
+}
+
+interface Installation {
+  readonly backend: Backend;
+  readonly status: RedirectStatus;
+}
+
+async function install(settings: Settings): Promise<Installation> {
+  const { host, target } = settings;
+  const changed: string[] = [];
+  const notes: string[] = [];
+  const attempts = createAttempts();
+
+  await attempts.run(async () => {
+    changed.push(...(await ensureLink(host, settings.linkName, target.listenIp)));
+  });
+  const backend = await attempts.run(async () => {
+    const chosen = await detectBackend(host, settings.backend);
+    const pin = straightPinFor(settings, chosen);
+    changed.push(...(await converge(settings, chosen, 'nat', planInstall(target, pin))));
+    return chosen;
+  });
+  await attempts.run(async () => {
+    if (backend === undefined) return;
+    const check = planCheck(target, settings.reversePath);
+    changed.push(...(await converge(settings, backend, 'mangle', check)));
+    const marks = planStraight(target, straightPinFor(settings, backend));
+    changed.push(...(await converge(settings, backend, 'raw', marks)));
+    for (const other of otherBackends(backend)) {
+      const cleared = await clearBackend(settings, other);
+      if (typeof cleared === 'string') notes.push(cleared);
+      else changed.push(...cleared.map((change) => `${change} from ${other.name}`));
+    }
+  });
+  await attempts.run(async () => {
+    const { metadataIp } = target;
+    const settle = settings.guard
+      ? ensureGuard(host, metadataIp, waysFor(settings, backend))
+      : removeGuard(host, metadataIp);
+    changed.push(...(await settle));
+  });
+  await attempts.run(async () => {
+    const outcome = await cutFlows(settings, 'passed-by');
+    if (outcome.kind === 'skipped') notes.push(outcome.note);
+    else if (outcome.flows > 0) changed.push(`${outcome.flows} older flows cut`);
+  });
+
+  attempts.throwFirst();
+  if (backend === undefined) throw new Error('no backend although nothing failed');
+  const status = await readBack(settings, backend);
+  const detail = [status.detail, ...notes].join('; ');
+  return { backend, status: { ...status, detail, changed } };
+}
+
+/**
+ * Takes away what is ours of a backend that is not the chosen one. A text is why it was not looked at:
+ * legacy tables take a right of their own, which a process for nft alone has no use for.
+ */
+async function clearBackend(
+  settings: Settings,
+  backend: Backend,
+): Promise<readonly string[] | string> {
+  try {
+    const changes = [...(await converge(settings, backend, 'nat', planRemove))];
+    const check = planCheck(settings.target, false);
+    changes.push(...(await converge(settings, backend, 'mangle', check)));
+    const marks = planStraight(settings.target, undefined);
+    return [...changes, ...(await converge(settings, backend, 'raw', marks))];
+  } catch (error) {
+    if (!(error instanceof RedirectError) || error.code !== 'NOT_PERMITTED') throw error;
+    return `iptables ${backend.name} not looked at: ${error.message}`;
+  }
+}
+
+async function remove(settings: Settings): Promise<void> {
+  const { host, target } = settings;
+  const attempts = createAttempts();
+  await attempts.run(async () => {
+    const chosen = await detectBackend(host, settings.backend);
+    for (const backend of [chosen, ...otherBackends(chosen)]) {
+      await converge(settings, backend, 'nat', planRemove);
+      await converge(settings, backend, 'mangle', planCheck(target, false));
+      await converge(settings, backend, 'raw', planStraight(target, undefined));
+    }
+  });
+  await attempts.run(() => removeGuard(host, target.metadataIp));
+  await attempts.run(() => removeLink(host, settings.linkName, target.listenIp));
+  attempts.throwFirst();
+}
+
+/** From the text of a table. */
+type Plan = (save: string) => Transaction | undefined;
+
+function planInstall(target: RedirectTarget, straightPin: string | undefined): Plan {
+  return (save) => renderInstall(parseNat(save), target, straightPin);
+}
+
+function planRemove(save: string): Transaction | undefined {
+  return renderRemove(parseNat(save));
+}
+
+function planCheck(target: RedirectTarget, isWanted: boolean): Plan {
+  return (save) => renderReversePath(save, target, isWanted);
+}
+
+function planStraight(target: RedirectTarget, pin: string | undefined): Plan {
+  return (save) => renderStraight(save, target, pin);
+}
+
+function waysFor(settings: Settings, backend: Backend | undefined): GuardWays {
+  if (backend === undefined) return 'node';
+  return straightPinFor(settings, backend) === undefined ? 'node' : 'node-and-marked';
+}
+
+const MAX_TRANSACTIONS = 3;
+
+/**
+ * Commits what the plan asks for until it asks for nothing. Another writer may come between reading
+ * and committing: then the same plan gives another transaction, and that one is tried.
+ */
+async function converge(
+  settings: Settings,
+  backend: Backend,
+  table: Table,
+  plan: Plan,
+): Promise<readonly string[]> {
+  const { host } = settings;
+  const changes: string[] = [];
+  let failure: RedirectError | undefined;
+  let refusedScript: string | undefined;
+  for (let count = 0; count <= MAX_TRANSACTIONS; count += 1) {
+    const save = await probeTable(host, backend, table);
+    // A backend that is not there holds nothing; for one that is wanted, `saveNat` says why not.
+    const transaction = plan(save ?? '');
+    if (transaction === undefined) return changes;
+    if (transaction.script === refusedScript && failure !== undefined) throw failure;
+    if (count === MAX_TRANSACTIONS) break;
+    try {
+      await restoreRules(host, backend, transaction.script, settings.lockWaitSec);
+      changes.push(...transaction.changes);
+    } catch (error) {
+      if (!(error instanceof RedirectError)) throw error;
+      failure = error;
+      refusedScript = transaction.script;
+    }
+  }
+  // Somebody keeps changing the same rules; reading back tells how it stands.
+  return changes;
+}
+
+async function readBack(settings: Settings, backend: Backend): Promise<RedirectStatus> {
+  const { host, linkName, target } = settings;
+  const pin = straightPinFor(settings, backend);
+  const [links, save, guardProblems, check, raw] = await Promise.all([
+    listLinks(host),
+    saveNat(host, backend),
+    settings.guard ? diffGuard(host, target.metadataIp, waysFor(settings, backend)) : [],
+    readCheck(settings, backend),
+    pin === undefined ? '' : saveRaw(host, backend),
+  ]);
+  const nat = parseNat(save);
+  const problems = [
+    ...(await diffLink(host, links, linkName, target.listenIp)),
+    ...diffNat(nat, target, pin),
+    ...diffStraight(raw, target, pin),
+    ...guardProblems,
+    ...check.problems,
+  ];
+  const detail = [
+    `iptables ${backend.name}`,
+    describeLink(links, linkName, target.listenIp),
+    `${CHAIN}: ${target.metadataIp}:${target.metadataPort} to ${target.listenIp}:${target.listenPort}`,
+    `guard ${settings.guard ? 'on' : 'off'}`,
+    ...check.detail,
+  ].join('; ');
+  return { state: stateOf(nat, problems), detail, problems };
+}
+
+interface CheckState {
+  readonly detail: readonly string[];
+  readonly problems: readonly string[];
+}
+
+async function readCheck(settings: Settings, backend: Backend): Promise<CheckState> {
+  if (!settings.reversePath) return { detail: [], problems: [] };
+  const save = await saveMangle(settings.host, backend);
+  return {
+    detail: [`reverse path checked, ${countDropped(save)} packets dropped`],
+    problems: diffReversePath(withoutCounters(save), settings.target),
+  };
+}
+
+function withoutCounters(save: string): string {
+  return save.replaceAll(/^\[\d+:\d+\] /gm, '');
+}
+
+function stateOf(nat: NatState, problems: readonly string[]): RedirectStatus['state'] {
+  if (problems.length === 0) return 'active';
+  return isAbsent(nat) ? 'absent' : 'broken';
+}

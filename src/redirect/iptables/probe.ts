@@ -1,0 +1,98 @@
+/**
+ * What of the iptables mode this node has, in the words of the other probe. Changes nothing: not
+ * even a table of legacy iptables comes into being by it.
+ */
+import { detectBackend } from './backend.ts';
+import { createHost, failureOf, type Host, type ToolResult } from '../host/command.ts';
+import type { Finding } from '../ebpf/probe.ts';
+import { diffGuard } from '../host/guard.ts';
+import { RedirectError } from '../redirect.ts';
+import { DEFAULT_TARGET } from '../target.ts';
+
+export interface IptablesProbe {
+  /** Whether rules can be written; what stands beside them is nice to have. */
+  readonly support: Finding['support'];
+  readonly findings: readonly Finding[];
+}
+
+const STEP = 'probe';
+const MAX_SAVE_BYTES = 64 << 20;
+const LEGACY_TABLE_NAMES = '/proc/net/ip_tables_names';
+
+/** Never throws for what a node may lack. @param host default: this process's own namespace. */
+export async function probeIptables(
+  host: Host = createHost({ timeoutMs: 15_000 }),
+): Promise<IptablesProbe> {
+  const inUse = await probeBackend(host);
+  const findings = [
+    await probeNft(host),
+    await probeLegacy(host),
+    inUse,
+    judgeRun('conntrack', 'conntrack', await host.run('conntrack', ['-C'])),
+    await probeGuard(host),
+  ];
+  return { support: inUse.support, findings };
+}
+
+async function probeNft(host: Host): Promise<Finding> {
+  const tool = 'iptables-nft-save';
+  const result = await host.run(tool, ['-t', 'nat'], { maxBytes: MAX_SAVE_BYTES });
+  return judgeRun('iptables nft', tool, result);
+}
+
+/** Asking for a table would make it, so the kernel's own list has to do. */
+async function probeLegacy(host: Host): Promise<Finding> {
+  const part = 'iptables legacy';
+  const tool = 'iptables-legacy-save';
+  const found = judgeRun(part, tool, await host.run(tool, ['--version']));
+  if (found.support !== 'supported') return found;
+  const names = await host.read(LEGACY_TABLE_NAMES);
+  if (names === undefined) {
+    return { part, support: 'unknown', detail: 'its kernel module is not loaded' };
+  }
+  const tables = names.split('\n').filter((name) => name !== '');
+  return { part, support: 'supported', detail: `tables: ${tables.join(', ') || 'none'}` };
+}
+
+/** The one that would be written to. */
+async function probeBackend(host: Host): Promise<Finding> {
+  const part = 'iptables in use';
+  try {
+    const { name, save } = await detectBackend(host, 'auto');
+    return { part, support: 'supported', detail: name === 'default' ? save : name };
+  } catch (error) {
+    return judgeFailure(part, error);
+  }
+}
+
+async function probeGuard(host: Host): Promise<Finding> {
+  const part = 'policy routing';
+  try {
+    const problems = await diffGuard(host, DEFAULT_TARGET.metadataIp);
+    const impossible = problems.find((problem) => problem.startsWith('guard impossible'));
+    return impossible === undefined
+      ? { part, support: 'supported', detail: 'for the guard behind the rules' }
+      : { part, support: 'unsupported', detail: impossible };
+  } catch (error) {
+    return judgeFailure(part, error);
+  }
+}
+
+function judgeRun(part: string, tool: string, result: ToolResult): Finding {
+  const failure = failureOf(STEP, tool, result);
+  return failure === undefined
+    ? { part, support: 'supported', detail: tool }
+    : judgeFailure(part, failure);
+}
+
+/** A tool that is not there, or a kernel without the feature, is an answer; the rest is none. */
+function judgeFailure(part: string, error: unknown): Finding {
+  if (!(error instanceof RedirectError)) throw error;
+  const { code, message } = error;
+  if (code === 'NOT_PERMITTED') {
+    const detail = `not to be told: CAP_NET_ADMIN is needed (${message})`;
+    return { part, support: 'unknown', detail };
+  }
+  const isAnswer = code === 'TOOL_MISSING' || code === 'UNSUPPORTED';
+  return { part, support: isAnswer ? 'unsupported' : 'unknown', detail: message };
+}

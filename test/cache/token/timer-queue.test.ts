@@ -1,0 +1,135 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { Alarms, type Alarm } from '../../../src/cache/token/timer-queue.ts';
+import { DeadlineHeap, type Deadline } from '../../../src/cache/token/deadline-heap.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+function createAlarm(ring: () => void): Alarm {
+  return { dueAtMs: 0, heapIndex: -1, ring };
+}
+
+describe('the heap of deadlines', () => {
+  it('always has the soonest first, whatever is set, moved and taken out', () => {
+    const anyStep = fc.record({
+      item: fc.nat(9),
+      dueAtMs: fc.option(fc.nat(20), { nil: undefined }),
+    });
+    fc.assert(
+      fc.property(fc.array(anyStep, { maxLength: 100 }), (steps) => {
+        const heap = new DeadlineHeap<Deadline>();
+        const items = Array.from({ length: 10 }, () => ({ dueAtMs: 0, heapIndex: -1 }));
+        const model = new Map<number, number>();
+        for (const { item, dueAtMs } of steps) {
+          const deadline = items[item];
+          assert.ok(deadline !== undefined);
+          if (dueAtMs === undefined) {
+            heap.delete(deadline);
+            model.delete(item);
+          } else {
+            heap.set(deadline, dueAtMs);
+            model.set(item, dueAtMs);
+          }
+          assert.equal(heap.size, model.size);
+          assert.equal(heap.first?.dueAtMs ?? Infinity, Math.min(...model.values()));
+        }
+        const drained: number[] = [];
+        for (let { first } = heap; first !== undefined; { first } = heap) {
+          drained.push(first.dueAtMs);
+          heap.delete(first);
+        }
+        assert.deepEqual(
+          drained,
+          [...model.values()].sort((a, b) => a - b),
+        );
+        assert.ok(items.every(({ heapIndex }) => heapIndex === -1));
+      }),
+    );
+  });
+});
+
+describe('alarms', () => {
+  it('ring in order of time on one timer', () => {
+    const clock = new HandClock();
+    const alarms = new Alarms(clock);
+    const rung: string[] = [];
+    for (const [name, delayMs] of [
+      ['late', 500],
+      ['soon', 10],
+      ['middle', 100],
+    ] as const) {
+      const alarm = createAlarm(() => rung.push(`${name} ${clock.monotonicMs()}`));
+      alarms.set(alarm, delayMs);
+      assert.equal(clock.armed.length, 1);
+    }
+    clock.advance(1_000);
+    assert.deepEqual(rung, ['soon 10', 'middle 100', 'late 500']);
+    assert.deepEqual(clock.armed, []);
+  });
+
+  it('can be moved and cleared, and leave no timer behind the last one', () => {
+    const clock = new HandClock();
+    const alarms = new Alarms(clock);
+    const rung: number[] = [];
+    const alarm = createAlarm(() => rung.push(clock.monotonicMs()));
+    alarms.set(alarm, 100);
+    alarms.set(alarm, 300);
+    clock.advance(200);
+    assert.deepEqual(rung, []);
+    alarms.set(alarm, 50);
+    clock.advance(50);
+    assert.deepEqual(rung, [250]);
+    alarms.set(alarm, 50);
+    alarms.clear(alarm);
+    alarms.clear(alarm);
+    assert.deepEqual(clock.armed, []);
+  });
+
+  it('do not ring by the timer of one that was cleared', () => {
+    const clock = new HandClock();
+    const alarms = new Alarms(clock);
+    const cleared = createAlarm(() => assert.fail('it was cleared'));
+    const rung: number[] = [];
+    alarms.set(cleared, 10);
+    alarms.set(
+      createAlarm(() => rung.push(clock.monotonicMs())),
+      90,
+    );
+    alarms.clear(cleared);
+    clock.advance(100);
+    assert.deepEqual(rung, [90]);
+  });
+
+  it('keep ringing after one that throws', () => {
+    const clock = new HandClock();
+    const alarms = new Alarms(clock);
+    const rung: string[] = [];
+    alarms.set(
+      createAlarm(() => {
+        throw new Error('bug');
+      }),
+      10,
+    );
+    alarms.set(
+      createAlarm(() => rung.push('other')),
+      10,
+    );
+    assert.throws(() => {
+      clock.advance(10);
+    }, /bug/);
+    clock.advance(0);
+    assert.deepEqual(rung, ['other']);
+  });
+
+  it('arm nothing once they are disposed', () => {
+    const clock = new HandClock();
+    const alarms = new Alarms(clock);
+    const alarm = createAlarm(() => assert.fail('they are disposed'));
+    alarms.set(alarm, 10);
+    alarms[Symbol.dispose]();
+    alarms.set(alarm, 10);
+    assert.deepEqual(clock.armed, []);
+    assert.equal(alarms.size, 0);
+    clock.advance(100);
+  });
+});

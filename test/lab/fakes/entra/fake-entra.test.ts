@@ -1,0 +1,714 @@
+import assert from 'node:assert/strict';
+import {
+  constants,
+  createHash,
+  createPrivateKey,
+  generateKeyPairSync,
+  randomUUID,
+  sign,
+  type KeyObject,
+} from 'node:crypto';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import { AuthError, ConfidentialClientApplication } from '@azure/msal-node';
+import { Agent, request } from 'undici';
+import {
+  createEntraApplication,
+  type EntraApplication,
+} from '../../../../lab/fakes/entra/applications.ts';
+import type { PublishedKey } from '../../../../lab/fakes/entra/assertions.ts';
+import { openFakeEntra, type FakeEntra } from '../../../../lab/fakes/entra/fake-entra.ts';
+import { fakeIssuer } from '../../../../lab/fakes/kube/tokens.ts';
+import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
+import {
+  createLabAuthority,
+  type ClientCertificate,
+  type LabAuthority,
+} from '../../../../lab/fakes/authority.ts';
+import { labTenantId } from '../../../../lab/fakes/identity.ts';
+import { decodeLabToken } from '../../../../lab/fakes/token.ts';
+import { createPodManifest, createServiceAccount } from '../../../../lab/fakes/kube/manifests.ts';
+import { HandClock } from '../../../support/hand-clock.ts';
+
+const clock = new HandClock(Date.now());
+const secret = 'lab-secret-value';
+const resource = 'https://vault.azure.net';
+const scope = `${resource}/.default`;
+const audience = 'api://AzureADTokenExchange';
+const subject = 'system:serviceaccount:shop:web';
+const assertionType = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer';
+
+let authority: LabAuthority;
+let certificate: ClientCertificate;
+let stranger: ClientCertificate;
+let entra: FakeEntra;
+let agent: Agent;
+let web: EntraApplication;
+
+before(async () => {
+  authority = await createLabAuthority(clock);
+  certificate = await authority.issueClient('web');
+  stranger = await authority.issueClient('stranger');
+  entra = await openFakeEntra({ tls: await authority.issueServer(['127.0.0.1']), clock });
+  agent = new Agent({ connect: { ca: authority.certificatePem } });
+});
+after(async () => {
+  await agent.close();
+  await entra[Symbol.asyncDispose]();
+});
+beforeEach(() => {
+  entra.reset();
+  web = createEntraApplication('web', {
+    secrets: [
+      { value: 'lab-secret-expired', expiresAtWallMs: clock.wallMs() },
+      { value: secret, expiresAtWallMs: clock.wallMs() + 1000 },
+    ],
+    certificates: [certificate.certificatePem],
+    federatedCredentials: [
+      { issuer: fakeIssuer, subject: 'system:serviceaccount:shop:other', audience },
+      { issuer: fakeIssuer, subject, audience },
+    ],
+  });
+  entra.register(web);
+});
+
+type Form = Readonly<Record<string, string | undefined>>;
+
+interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, unknown>>;
+  readonly text: string;
+  readonly body: Readonly<Record<string, unknown>>;
+}
+
+/** A request with a good secret, changed where `changes` says; undefined takes a field away. */
+async function ask(changes: Form = {}, tenant = labTenantId, method = 'POST'): Promise<Answer> {
+  const form = new URLSearchParams();
+  const base: Form = {
+    client_id: web.clientId,
+    scope,
+    grant_type: 'client_credentials',
+    client_secret: secret,
+  };
+  for (const [name, value] of Object.entries({ ...base, ...changes })) {
+    if (value !== undefined) form.set(name, value);
+  }
+  const response = await request(`${entra.authority}/${tenant}/oauth2/v2.0/token`, {
+    dispatcher: agent,
+    method,
+    headers: { 'content-type': 'application/x-www-form-urlencoded' },
+    ...(method === 'GET' ? {} : { body: form.toString() }),
+  });
+  const text = await response.body.text();
+  const isJson = String(response.headers['content-type']).startsWith('application/json');
+  const body = (isJson ? JSON.parse(text) : {}) as Answer['body'];
+  return { status: response.statusCode, headers: response.headers, text, body };
+}
+
+function withAssertion(assertion: string): Form {
+  return {
+    client_secret: undefined,
+    client_assertion: assertion,
+    client_assertion_type: assertionType,
+  };
+}
+
+async function assertRefused(changes: Form, status: number, code: number, says = /./) {
+  const answer = await ask(changes);
+  assertRefusal(answer, status, code, says);
+  return answer;
+}
+
+function assertRefusal(answer: Answer, status: number, code: number, says = /./): void {
+  const { error_codes: codes, error_description: description } = answer.body;
+  assert.deepEqual([answer.status, codes], [status, [code]], answer.text);
+  assert.match(String(description), new RegExp(`^AADSTS${code}: `));
+  assert.match(String(description), says);
+  assert.equal(entra.requests().at(-1)?.code, code);
+}
+
+interface Jwt {
+  readonly header: Readonly<Record<string, unknown>>;
+  readonly claims: Readonly<Record<string, unknown>>;
+}
+
+function signJwt({ header, claims }: Jwt, key: KeyObject | string): string {
+  const text = [header, claims]
+    .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+    .join('.');
+  const pss = {
+    padding: constants.RSA_PKCS1_PSS_PADDING,
+    saltLength: constants.RSA_PSS_SALTLEN_DIGEST,
+  };
+  const signer = typeof key === 'string' ? createPrivateKey(key) : key;
+  const options = { key: signer, ...(header['alg'] === 'PS256' ? pss : {}) };
+  return `${text}.${sign('sha256', Buffer.from(text), options).toString('base64url')}`;
+}
+
+/** An assertion as `web` makes it, changed where told. */
+function ownAssertion(
+  claims: Jwt['claims'] = {},
+  header: Jwt['header'] = {},
+  signer: ClientCertificate = certificate,
+): string {
+  const nowSec = Math.floor(clock.wallMs() / 1000);
+  const thumbprint = Buffer.from(signer.thumbprintSha256, 'hex').toString('base64url');
+  return signJwt(
+    {
+      header: { alg: 'PS256', typ: 'JWT', 'x5t#S256': thumbprint, ...header },
+      claims: {
+        iss: web.clientId,
+        sub: web.clientId,
+        aud: `${entra.authority}/${labTenantId}/oauth2/v2.0/token`,
+        jti: randomUUID(),
+        nbf: nowSec,
+        exp: nowSec + 600,
+        ...claims,
+      },
+    },
+    signer.keyPem,
+  );
+}
+
+function client(
+  auth: ConstructorParameters<typeof ConfidentialClientApplication>[0]['auth'],
+): ConfidentialClientApplication {
+  const send = async (
+    url: string,
+    options: { headers?: Record<string, string>; body?: string } = {},
+    method: 'GET' | 'POST' = 'GET',
+  ) => {
+    const response = await request(url, { dispatcher: agent, method, ...options });
+    const headers: Record<string, string> = {};
+    for (const [name, value] of Object.entries(response.headers)) headers[name] = String(value);
+    return { headers, body: (await response.body.json()) as never, status: response.statusCode };
+  };
+  const base = `${entra.authority}/${labTenantId}`;
+  return new ConfidentialClientApplication({
+    auth: {
+      authority: base,
+      knownAuthorities: [new URL(base).host],
+      authorityMetadata: JSON.stringify({
+        token_endpoint: `${base}/oauth2/v2.0/token`,
+        authorization_endpoint: `${base}/oauth2/v2.0/authorize`,
+        issuer: `${base}/v2.0`,
+        jwks_uri: `${base}/discovery/v2.0/keys`,
+      }),
+      ...auth,
+    },
+    system: {
+      networkClient: {
+        sendGetRequestAsync: (url, options) => send(url, options),
+        sendPostRequestAsync: (url, options) => send(url, options, 'POST'),
+      },
+    },
+  });
+}
+
+describe('fake Entra ID and MSAL', () => {
+  it('a secret is exchanged for a token that names the application', async () => {
+    const app = client({ clientId: web.clientId, clientSecret: secret });
+    const result = await app.acquireTokenByClientCredential({ scopes: [scope] });
+    const claims = decodeLabToken(result?.accessToken ?? '');
+    assert.deepEqual(
+      [claims?.lab_identity, claims?.aud, claims?.appid, claims?.oid, claims?.tid],
+      ['web', resource, web.clientId, web.objectId, labTenantId],
+    );
+    assert.ok(claims !== undefined);
+    assert.equal(claims.exp, Math.floor(clock.wallMs() / 1000) + 3599);
+    assert.deepEqual(entra.issuedTokens().slice(-1), [result?.accessToken]);
+    assert.deepEqual(entra.otherRequests(), []);
+  });
+
+  it('so is a certificate, by PS256', async () => {
+    const app = client({
+      clientId: web.clientId,
+      clientCertificate: {
+        thumbprintSha256: certificate.thumbprintSha256,
+        privateKey: certificate.keyPem,
+        x5c: certificate.certificatePem,
+      },
+    });
+    const result = await app.acquireTokenByClientCredential({ scopes: [scope] });
+    assert.equal(decodeLabToken(result?.accessToken ?? '')?.lab_identity, 'web');
+    const [seen] = entra.requests();
+    assert.deepEqual([seen?.credential, seen?.algorithm], ['certificate', 'PS256']);
+  });
+
+  it('so is a service account token of the fake Kubernetes API, bound to a pod', async () => {
+    await using kube = await openFakeKube({ clock });
+    kube.apply(createServiceAccount({ name: 'web', namespace: 'shop' }));
+    kube.apply(
+      createPodManifest({
+        name: 'web-1',
+        namespace: 'shop',
+        uid: 'pod-uid',
+        nodeName: 'node-a',
+        ips: [],
+        serviceAccount: 'web',
+      }),
+    );
+    entra.trustIssuer(fakeIssuer, async () => (await kube.signingKeys()).keys);
+    const path = '/api/v1/namespaces/shop/serviceaccounts/web/token';
+    const boundObjectRef = { kind: 'Pod', apiVersion: 'v1', name: 'web-1', uid: 'pod-uid' };
+    const response = await fetch(kube.url + path, {
+      method: 'POST',
+      body: JSON.stringify({ spec: { audiences: [audience], boundObjectRef } }),
+    });
+    const { status } = (await response.json()) as { status: { token: string } };
+    const app = client({ clientId: web.clientId, clientAssertion: status.token });
+    const result = await app.acquireTokenByClientCredential({ scopes: [scope] });
+    assert.equal(decodeLabToken(result?.accessToken ?? '')?.lab_identity, 'web');
+    const [seen] = entra.requests();
+    assert.deepEqual(
+      [seen?.credential, seen?.subject, seen?.algorithm],
+      ['federated', subject, 'RS256'],
+    );
+  });
+
+  it('refusals arrive with their number, and what asks for a person as such', async () => {
+    const fails = async (clientSecret: string): Promise<AuthError> => {
+      const app = client({ clientId: web.clientId, clientSecret });
+      try {
+        await app.acquireTokenByClientCredential({ scopes: [scope] });
+      } catch (error) {
+        assert.ok(error instanceof AuthError);
+        return error;
+      }
+      assert.fail('there was a token');
+    };
+    const wrong = await fails('nonsense');
+    assert.deepEqual([wrong.name, wrong.errorCode], ['ServerError', 'invalid_client']);
+    assert.match(wrong.errorMessage, /AADSTS7000215: .*Trace ID: /);
+    assert.equal(Number((wrong as AuthError & { errorNo?: string }).errorNo), 7000215);
+    entra.register({ ...web, blockedByPolicy: true });
+    const blocked = await fails(secret);
+    assert.equal(blocked.name, 'InteractionRequiredAuthError');
+    assert.match(blocked.errorMessage, /AADSTS53003/);
+  });
+});
+
+describe('fake Entra ID: the answer', () => {
+  it('is that of the v2 endpoint, and a new token each time', async () => {
+    const one = await ask();
+    assert.deepEqual(Object.keys(one.body), [
+      'token_type',
+      'expires_in',
+      'ext_expires_in',
+      'access_token',
+    ]);
+    assert.deepEqual([one.body['token_type'], one.body['expires_in']], ['Bearer', 3599]);
+    assert.equal(one.headers['content-type'], 'application/json; charset=utf-8');
+    assert.notEqual(one.body['access_token'], (await ask()).body['access_token']);
+  });
+
+  it('says when to refresh a token that lives long', async () => {
+    entra.setTokenLifetime(24 * 3600 * 1000);
+    const { body } = await ask();
+    assert.deepEqual([body['expires_in'], body['refresh_in']], [86_400, 43_200]);
+  });
+
+  const audiences: readonly [string, string][] = [
+    ['https://management.azure.com//.default', 'https://management.azure.com/'],
+    ['https://management.azure.com/.default', 'https://management.azure.com'],
+    ['api://web/.default', 'api://web'],
+    ['00000003-0000-0000-c000-000000000000/.default', '00000003-0000-0000-c000-000000000000'],
+  ];
+  for (const [asked, wanted] of audiences) {
+    it(`has the audience ${wanted} for ${asked}`, async () => {
+      const { body } = await ask({ scope: asked });
+      assert.equal(decodeLabToken(String(body['access_token']))?.aud, wanted);
+    });
+  }
+
+  it('finds tenant and application whatever their capitals', async () => {
+    const { status } = await ask(
+      { client_id: web.clientId.toUpperCase() },
+      labTenantId.toUpperCase(),
+    );
+    assert.equal(status, 200);
+  });
+
+  it('is of the tenant that was asked, where the same application is registered twice', async () => {
+    const tenantId = randomUUID();
+    entra.register({ ...web, name: 'web-elsewhere', tenantId, secrets: [{ value: 'other' }] });
+    const elsewhere = await ask({ client_secret: 'other' }, tenantId);
+    const claims = decodeLabToken(String(elsewhere.body['access_token']));
+    assert.deepEqual([claims?.tid, claims?.lab_identity], [tenantId, 'web-elsewhere']);
+    assertRefusal(await ask({ client_secret: secret }, tenantId), 401, 7000215);
+    entra.unregister({ ...web, tenantId });
+    assertRefusal(await ask({ client_secret: 'other' }, tenantId), 400, 700016);
+  });
+});
+
+describe('fake Entra ID: refusals', () => {
+  it('have the fields and the form of the real ones', async () => {
+    const { headers, body } = await assertRefused({ client_secret: 'nonsense' }, 401, 7000215);
+    assert.equal(headers['content-type'], 'application/json; charset=utf-8');
+    assert.deepEqual(Object.keys(body), [
+      'error',
+      'error_description',
+      'error_codes',
+      'timestamp',
+      'trace_id',
+      'correlation_id',
+      'error_uri',
+    ]);
+    const { timestamp, trace_id: trace, correlation_id: correlation } = body;
+    const description = String(body['error_description']);
+    assert.ok(
+      description.endsWith(
+        ` Trace ID: ${String(trace)} Correlation ID: ${String(correlation)} Timestamp: ${String(timestamp)}`,
+      ),
+    );
+    assert.match(String(timestamp), /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ$/);
+    assert.match(String(trace), /^[0-9a-f-]{36}$/);
+    assert.equal(body['error_uri'], `${entra.authority}/error?code=7000215`);
+    assert.ok(!JSON.stringify(body).includes('nonsense'));
+  });
+
+  it('give back the correlation id that the client sent', async () => {
+    const id = randomUUID();
+    const { body } = await ask({ client_secret: 'nonsense', 'client-request-id': id });
+    assert.equal(body['correlation_id'], id);
+    const other = await ask({ client_secret: 'nonsense', 'client-request-id': 'no guid' });
+    assert.match(String(other.body['correlation_id']), /^[0-9a-f-]{36}$/);
+  });
+
+  const cases: readonly [string, Form, number, number, RegExp][] = [
+    ['no grant type', { grant_type: undefined }, 400, 900144, /'grant_type'/],
+    ['another grant type', { grant_type: 'password' }, 400, 70003, /'password'/],
+    ['no client id', { client_id: undefined }, 400, 900144, /'client_id'/],
+    [
+      'an unknown application',
+      { client_id: randomUUID() },
+      400,
+      700016,
+      /was not found in the dir/,
+    ],
+    ['a v1 resource', { resource }, 400, 901002, /The 'resource' request parameter/],
+    ['no scope', { scope: undefined }, 400, 900144, /'scope'/],
+    ['two scopes', { scope: `${scope} ${scope}` }, 400, 70011, /The scope https.* is not valid/],
+    ['a scope without /.default', { scope: resource }, 400, 1002012, /\/\.default suffixed/],
+    ['a scope of nothing', { scope: '/.default' }, 400, 1002012, /\/\.default suffixed/],
+    ['no credential', { client_secret: undefined }, 401, 7000218, /client_assertion/],
+    ['a wrong secret', { client_secret: 'nonsense' }, 401, 7000215, /Invalid client secret/],
+    ['an expired secret', { client_secret: 'lab-secret-expired' }, 401, 7000222, /are expired/],
+    [
+      'an unknown resource',
+      { scope: 'https://nobody.invalid/.default' },
+      400,
+      500011,
+      /principal named https:\/\/nobody\.invalid was not found/,
+    ],
+    ['no JWT', withAssertion('nonsense'), 400, 50027, /JWT token is invalid/],
+    [
+      'an assertion of no type',
+      { ...withAssertion('a.b.c'), client_assertion_type: undefined },
+      400,
+      900144,
+      /'client_assertion_type'/,
+    ],
+  ];
+  for (const [name, changes, status, code, says] of cases) {
+    it(`${code} for ${name}`, async () => {
+      await assertRefused(changes, status, code, says);
+    });
+  }
+
+  it('90002 for an unknown tenant, 900561 for another verb', async () => {
+    assertRefusal(await ask({}, randomUUID()), 400, 90002, /Tenant '[0-9a-f-]{36}' not found/);
+    assertRefusal(await ask({}, labTenantId, 'GET'), 400, 900561, /Received a GET request/);
+  });
+
+  it('7000222 as soon as a secret expires', async () => {
+    assert.equal((await ask()).status, 200);
+    const later = new HandClock(clock.wallMs());
+    await using other = await openFakeEntra({
+      tls: await authority.issueServer(['127.0.0.1']),
+      clock: later,
+      applications: [web],
+    });
+    later.jumpWall(1000);
+    const response = await request(`${other.authority}/${labTenantId}/oauth2/v2.0/token`, {
+      dispatcher: agent,
+      method: 'POST',
+      body: new URLSearchParams({
+        client_id: web.clientId,
+        scope,
+        grant_type: 'client_credentials',
+        client_secret: secret,
+      }).toString(),
+    });
+    assert.match(await response.body.text(), /AADSTS7000222/);
+  });
+
+  it('7000112 for a disabled application, 53003 for one that a policy blocks', async () => {
+    entra.register({ ...web, disabled: true });
+    await assertRefused({}, 400, 7000112);
+    entra.register({ ...web, blockedByPolicy: true });
+    const { body } = await assertRefused({}, 400, 53003);
+    assert.deepEqual([body['error'], body['suberror']], ['interaction_required', 'message_only']);
+    // The credential is looked at first.
+    await assertRefused({ client_secret: 'nonsense' }, 401, 7000215);
+  });
+});
+
+describe('fake Entra ID: assertions of the application itself', () => {
+  const thumbprint = (hex: string, form: 'base64' | 'base64url'): string =>
+    Buffer.from(hex, 'hex').toString(form);
+
+  it('are taken by PS256 and RS256, by either thumbprint in either alphabet', async () => {
+    const headers: readonly Jwt['header'][] = [
+      { alg: 'PS256' },
+      { alg: 'RS256' },
+      { 'x5t#S256': thumbprint(certificate.thumbprintSha256, 'base64') },
+      { 'x5t#S256': undefined, x5t: thumbprint(certificate.thumbprintSha1, 'base64url') },
+      { 'x5t#S256': undefined, x5t: thumbprint(certificate.thumbprintSha1, 'base64') },
+    ];
+    for (const header of headers) {
+      const answer = await ask(withAssertion(ownAssertion({}, header)));
+      assert.equal(answer.status, 200, `${JSON.stringify(header)}: ${answer.text}`);
+      assert.equal(entra.requests().at(-1)?.algorithm, header['alg'] ?? 'PS256');
+    }
+  });
+
+  it('700021, 700023: for whom and by whom they are', async () => {
+    await assertRefused(withAssertion(ownAssertion({ sub: randomUUID() })), 401, 700021);
+    const elsewhere = 'https://login.microsoftonline.com/common/oauth2/v2.0/token';
+    await assertRefused(withAssertion(ownAssertion({ aud: elsewhere })), 401, 700023);
+  });
+
+  it('700024: five minutes of difference are allowed, more are not', async () => {
+    const nowSec = Math.floor(clock.wallMs() / 1000);
+    for (const claims of [{ exp: nowSec - 299 }, { nbf: nowSec + 300 }, { nbf: undefined }]) {
+      const { status, text } = await ask(withAssertion(ownAssertion(claims)));
+      assert.equal(status, 200, text);
+    }
+    for (const claims of [
+      { exp: nowSec - 301 },
+      { nbf: nowSec + 302 },
+      { exp: undefined },
+      { exp: 1e300 * 1e10 },
+      { nbf: 'x' },
+    ]) {
+      const says = /Current time: \d{4}-.*, assertion valid from .+, expiry time of assertion .+\./;
+      await assertRefused(withAssertion(ownAssertion(claims)), 401, 700024, says);
+    }
+  });
+
+  it('700027: a certificate that is not registered, has expired, or did not sign', async () => {
+    const unknown = withAssertion(ownAssertion({}, {}, stranger));
+    const { body } = await assertRefused(unknown, 401, 700027, /The key was not found/);
+    assert.ok(String(body['error_description']).includes(`'${stranger.thumbprintSha256}'`));
+    const pretending = ownAssertion(
+      {},
+      { 'x5t#S256': thumbprint(certificate.thumbprintSha256, 'base64url') },
+      stranger,
+    );
+    await assertRefused(withAssertion(pretending), 401, 700027, /did not match/);
+    // Signed by one algorithm, declared as the other.
+    const [, payload, signature] = ownAssertion({}, { alg: 'RS256' }).split('.');
+    const [header] = ownAssertion({}, { alg: 'PS256' }).split('.');
+    const mixed = [header, payload, signature].join('.');
+    await assertRefused(withAssertion(mixed), 401, 700027, /did not match/);
+    await assertRefused(withAssertion(ownAssertion({}, { alg: 'none' })), 401, 700027);
+    const old = await authority.issueClient('web', {
+      validity: { fromWallMs: clock.wallMs() - 7_200_000, toWallMs: clock.wallMs() - 3_600_000 },
+    });
+    entra.register({ ...web, certificates: [old.certificatePem] });
+    await assertRefused(withAssertion(ownAssertion({}, {}, old)), 401, 700027, /expired/);
+  });
+});
+
+describe('fake Entra ID: federated assertions', () => {
+  const { publicKey, privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const kid = createHash('sha256').update('a key').digest('base64url');
+  const { n = '', e = '' } = publicKey.export({ format: 'jwk' });
+  const key: PublishedKey = { kty: 'RSA', kid, n, e };
+
+  function foreignAssertion(claims: Jwt['claims'] = {}, header: Jwt['header'] = {}): string {
+    const nowSec = Math.floor(clock.wallMs() / 1000);
+    const base = { iss: fakeIssuer, sub: subject, aud: [audience], nbf: nowSec, exp: nowSec + 600 };
+    const jwt = { header: { alg: 'RS256', kid, ...header }, claims: { ...base, ...claims } };
+    return signJwt(jwt, privateKey);
+  }
+  beforeEach(() => {
+    entra.trustIssuer(fakeIssuer, () => Promise.resolve([{ kty: 'EC', kid }, key]));
+  });
+
+  it('are taken when issuer, subject and audience match one credential', async () => {
+    for (const aud of [audience, [audience], ['x', audience]]) {
+      const { status, text } = await ask(withAssertion(foreignAssertion({ aud })));
+      assert.equal(status, 200, text);
+    }
+    const [seen] = entra.requests();
+    assert.deepEqual([seen?.credential, seen?.subject], ['federated', subject]);
+  });
+
+  const mismatches: readonly [number, Jwt['claims'], RegExp][] = [
+    [700211, { iss: `${fakeIssuer}/` }, /presented assertion issuer 'https:.*\/lab\/'/],
+    [700213, { sub: subject.toUpperCase() }, /presented assertion subject 'SYSTEM:/],
+    [700212, { aud: ['api://AzureADTokenExchangeUSGov'] }, /presented assertion audience 'api:/],
+  ];
+  for (const [code, claims, says] of mismatches) {
+    it(`${code}: ${Object.keys(claims).join()} is another one`, async () => {
+      await assertRefused(withAssertion(foreignAssertion(claims)), 401, code, says);
+    });
+  }
+
+  it('70021: the application has no federated credential at all', async () => {
+    entra.register({ ...web, federatedCredentials: [] });
+    const says = new RegExp(`Assertion Subject: '${subject}'. Assertion Audience: '${audience}'`);
+    await assertRefused(withAssertion(foreignAssertion()), 400, 70021, says);
+  });
+
+  it('700024: an old one', async () => {
+    const exp = Math.floor(clock.wallMs() / 1000) - 301;
+    await assertRefused(withAssertion(foreignAssertion({ exp })), 401, 700024);
+  });
+
+  it('7000272, 50013, 90061: a key nobody published, a wrong signature, no keys to be had', async () => {
+    const unknown = withAssertion(foreignAssertion({}, { kid: 'another' }));
+    await assertRefused(unknown, 401, 7000272, /identifier another used .* provider https:/);
+    const [header, , signature] = foreignAssertion().split('.');
+    const [, payload] = foreignAssertion({ extra: 1 }).split('.');
+    await assertRefused(withAssertion([header, payload, signature].join('.')), 401, 50013);
+    await assertRefused(withAssertion(foreignAssertion({}, { alg: 'PS256' })), 401, 50013);
+    entra.trustIssuer(fakeIssuer, () => Promise.reject(new Error('down')));
+    await assertRefused(withAssertion(foreignAssertion()), 503, 90061);
+  });
+});
+
+describe('fake Entra ID: faults', () => {
+  it('fail so many requests of one application, and those of the others not', async () => {
+    const api = createEntraApplication('api', { secrets: [{ value: secret }] });
+    entra.register(api);
+    entra.setFaults({ fail: { status: 502, times: 2 } }, web.clientId);
+    const first = await ask();
+    assert.deepEqual([first.status, first.headers['content-type']], [502, 'text/html']);
+    assert.match(first.text, /^<html>/);
+    assert.equal((await ask({ client_id: api.clientId })).status, 200);
+    assert.deepEqual([(await ask()).status, (await ask()).status], [502, 200]);
+  });
+
+  it('fail with the body and the wait they are told', async () => {
+    const body = { type: 'text/plain', text: 'busy' };
+    entra.setFaults({ fail: { status: 429, retryAfterSec: 7, body } });
+    const { status, headers, text } = await ask();
+    assert.deepEqual([status, headers['retry-after'], text], [429, '7', 'busy']);
+    entra.setFaults({});
+    assert.equal((await ask()).status, 200);
+  });
+
+  it('refuse with any code of the table', async () => {
+    entra.setFaults({ refuse: { code: 90055, times: 1, retryAfterSec: 3 } });
+    const answer = await ask();
+    assertRefusal(answer, 429, 90055);
+    assert.equal(answer.headers['retry-after'], '3');
+    assert.equal((await ask()).status, 200);
+    entra.setFaults({ refuse: { code: 700016 } });
+    assertRefusal(await ask(), 400, 700016, new RegExp(`'${web.clientId}'`));
+  });
+
+  it('hang and cut', async () => {
+    entra.setFaults({ reset: true });
+    await assert.rejects(ask(), { code: 'UND_ERR_SOCKET' });
+    entra.setFaults({ hang: true });
+    const stop = new AbortController();
+    const hanging = request(`${entra.authority}/${labTenantId}/oauth2/v2.0/token`, {
+      dispatcher: agent,
+      method: 'POST',
+      body: `client_id=${web.clientId}`,
+      signal: stop.signal,
+    });
+    const outcome = assert.rejects(hanging, { name: 'AbortError' });
+    while (entra.requests().length < 2) await new Promise(setImmediate);
+    assert.equal(entra.requests()[1]?.status, undefined);
+    stop.abort();
+    await outcome;
+    entra.setFaults({});
+    assert.equal((await ask()).status, 200);
+  });
+
+  it('delay', async () => {
+    entra.setFaults({ delayMs: 50 });
+    const startMs = performance.now();
+    const answers = await Promise.all([ask(), ask(), ask()]);
+    assert.ok(performance.now() - startMs >= 49);
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [200, 200, 200],
+    );
+    assert.equal(entra.peakConcurrency(), 3);
+  });
+
+  it('present a certificate that clients do not trust', async () => {
+    await using other = await openFakeEntra({ tls: await authority.issueServer(['127.0.0.1']) });
+    const askAnew = async (): Promise<number> => {
+      const fresh = new Agent({ connect: { ca: authority.certificatePem } });
+      try {
+        const response = await request(other.authority, { dispatcher: fresh });
+        await response.body.dump();
+        return response.statusCode;
+      } finally {
+        await fresh.close();
+      }
+    };
+    const unknown = await createLabAuthority();
+    other.presentCertificate(await unknown.issueServer(['127.0.0.1']));
+    await assert.rejects(askAnew(), { code: 'UNABLE_TO_VERIFY_LEAF_SIGNATURE' });
+    other.presentCertificate(await authority.issueServer(['10.0.0.1']));
+    await assert.rejects(askAnew(), { code: 'ERR_TLS_CERT_ALTNAME_INVALID' });
+    other.presentCertificate();
+    assert.equal(await askAnew(), 404);
+  });
+});
+
+describe('fake Entra ID: records', () => {
+  it('say who asked for what and how, and never with what', async () => {
+    const assertion = ownAssertion();
+    await ask();
+    await ask(withAssertion(assertion));
+    await ask({ client_secret: 'nonsense' });
+    const requests = entra.requests();
+    assert.deepEqual(
+      requests.map(({ credential, identity, status, code }) => [
+        credential,
+        identity,
+        status,
+        code,
+      ]),
+      [
+        ['secret', 'web', 200, undefined],
+        ['certificate', 'web', 200, undefined],
+        ['secret', undefined, 401, 7000215],
+      ],
+    );
+    const [first] = requests;
+    assert.deepEqual(
+      [first?.clientId, first?.tenantId, first?.scope, first?.from, first?.atWallMs],
+      [web.clientId, labTenantId, scope, '127.0.0.1', clock.wallMs()],
+    );
+    const text = JSON.stringify(requests);
+    for (const credential of [secret, 'nonsense', ...assertion.split('.')]) {
+      assert.ok(!text.includes(credential));
+    }
+    entra.clear();
+    assert.deepEqual(entra.requests(), []);
+  });
+
+  it('list what is no request for a token apart', async () => {
+    const path = `/${labTenantId}/v2.0/.well-known/openid-configuration`;
+    const response = await request(entra.authority + path, { dispatcher: agent });
+    const document = (await response.body.json()) as Record<string, unknown>;
+    const base = `${entra.authority}/${labTenantId}`;
+    assert.equal(document['token_endpoint'], `${base}/oauth2/v2.0/token`);
+    const unknown = await request(`${entra.authority}/common/discovery/instance?a=b`, {
+      dispatcher: agent,
+    });
+    await unknown.body.dump();
+    assert.equal(unknown.statusCode, 404);
+    assert.deepEqual(entra.otherRequests(), [path, '/common/discovery/instance']);
+    assert.deepEqual(entra.requests(), []);
+  });
+});

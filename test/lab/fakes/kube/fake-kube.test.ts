@@ -1,0 +1,333 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { get, type IncomingMessage } from 'node:http';
+import { describe, it } from 'node:test';
+import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
+
+function pod(name: string, node = 'node-a', labels: Record<string, string> = {}) {
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name, namespace: 'shop', labels },
+    spec: { nodeName: node },
+    status: { phase: 'Running' },
+  };
+}
+
+interface Answer {
+  readonly status: number;
+  readonly body: Body;
+}
+
+/** As far as the tests look into answers. */
+interface Body {
+  readonly kind: string;
+  readonly message?: string;
+  readonly items: readonly { readonly metadata: { readonly name: string } }[];
+  readonly resources: readonly { readonly name: string }[];
+  readonly metadata: {
+    readonly name: string;
+    readonly uid: string;
+    readonly resourceVersion: string;
+    readonly creationTimestamp: string;
+    readonly continue?: string;
+    readonly labels?: Readonly<Record<string, string>>;
+  };
+}
+
+async function ask(fake: FakeKube, path: string, init: RequestInit = {}): Promise<Answer> {
+  const response = await fetch(fake.url + path, init);
+  return { status: response.status, body: (await response.json()) as Body };
+}
+
+function json(method: string, body: unknown, type = 'application/json'): RequestInit {
+  return { method, body: JSON.stringify(body), headers: { 'content-type': type } };
+}
+
+function names({ body }: Answer): string[] {
+  return body.items.map(({ metadata }) => metadata.name);
+}
+
+interface Line {
+  readonly type: string;
+  readonly object: { readonly metadata: { name?: string; resourceVersion: string }; code?: number };
+}
+
+/** The first `count` lines of a watch, as short text; leaving closes it. */
+async function linesOf(
+  fake: FakeKube,
+  path: string,
+  count: number,
+  whenOpen: () => void = () => undefined,
+): Promise<string[]> {
+  const stop = new AbortController();
+  const response = await fetch(fake.url + path, { signal: stop.signal });
+  whenOpen();
+  const lines: string[] = [];
+  let text = '';
+  assert.ok(response.body);
+  for await (const chunk of response.body) {
+    text += Buffer.from(chunk).toString();
+    for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
+      const { type, object } = JSON.parse(text.slice(0, end)) as Line;
+      text = text.slice(end + 1);
+      lines.push(
+        `${type} ${object.code ?? object.metadata.name ?? object.metadata.resourceVersion}`,
+      );
+    }
+    if (lines.length >= count) break;
+  }
+  stop.abort();
+  return lines;
+}
+
+/** What arrived of a body that was cut; `fetch` would drop it. */
+async function rawBody(url: string): Promise<string> {
+  const [response] = (await once(get(url), 'response')) as [IncomingMessage];
+  let text = '';
+  response.setEncoding('utf8');
+  response.on('data', (chunk: string) => (text += chunk));
+  await assert.rejects(once(response, 'end'), { code: 'ECONNRESET' });
+  return text;
+}
+
+const pods = '/api/v1/namespaces/shop/pods';
+
+describe('writes to the fake Kubernetes API', () => {
+  it('create, read, replace, patch and delete over HTTP as kubectl would', async () => {
+    await using fake = await openFakeKube();
+    const created = await ask(fake, pods, json('POST', pod('one')));
+    assert.equal(created.status, 201);
+    assert.match(created.body.metadata.uid, /^[0-9a-f-]{36}$/);
+    assert.match(created.body.metadata.creationTimestamp, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+    assert.equal((await ask(fake, pods, json('POST', pod('one')))).status, 409);
+
+    const patched = await ask(
+      fake,
+      `${pods}/one`,
+      json('PATCH', { metadata: { labels: { a: 'b' } } }, 'application/merge-patch+json'),
+    );
+    assert.deepEqual(patched.body.metadata.labels, { a: 'b' });
+    assert.notEqual(patched.body.metadata.resourceVersion, created.body.metadata.resourceVersion);
+    assert.equal((await ask(fake, `${pods}/one`, json('PATCH', []))).status, 415);
+
+    const stale = { ...pod('one'), metadata: created.body.metadata };
+    assert.equal((await ask(fake, `${pods}/one`, json('PUT', stale))).status, 409);
+    const replaced = await ask(fake, `${pods}/one`, json('PUT', pod('one', 'node-b')));
+    assert.equal(replaced.status, 200);
+    assert.equal(replaced.body.metadata.uid, created.body.metadata.uid);
+
+    assert.equal((await ask(fake, `${pods}/one`)).body.kind, 'Pod');
+    assert.equal((await ask(fake, `${pods}/one`, { method: 'DELETE' })).status, 200);
+    for (const init of [{}, { method: 'DELETE' }, json('PUT', pod('one'))]) {
+      assert.equal((await ask(fake, `${pods}/one`, init)).status, 404);
+    }
+  });
+
+  it('refuse what is no object of the path, with a Status', async () => {
+    await using fake = await openFakeKube();
+    const bodies: readonly [body: unknown, status: number][] = [
+      [7, 400],
+      [null, 400],
+      [[], 400],
+      [{ metadata: {} }, 422],
+      [{ kind: 'Toaster', metadata: { name: 'x' } }, 422],
+    ];
+    for (const [body, expected] of bodies) {
+      const { status, body: answer } = await ask(fake, pods, json('POST', body));
+      assert.equal(status, expected, JSON.stringify(body));
+      assert.equal(answer.kind, 'Status');
+    }
+    for (const path of ['/', '/api/v2/pods', '/api/v1/toasters', '/api/v1/pods/one']) {
+      assert.equal((await fetch(fake.url + path)).status, 404, path);
+    }
+    assert.equal((await ask(fake, pods, { method: 'DELETE' })).status, 405);
+  });
+
+  it('keep the uid of an applied object, give a recreated one another, and ignore no-ops', async () => {
+    await using fake = await openFakeKube();
+    const ref = { kind: 'Pod', namespace: 'shop', name: 'one' };
+    const first = fake.apply(pod('one'));
+    const again = fake.apply(pod('one'));
+    assert.equal(again, first);
+    const moved = fake.apply(pod('one', 'node-b'));
+    assert.equal(moved.metadata.uid, first.metadata.uid);
+    assert.ok(Number(moved.metadata.resourceVersion) > Number(first.metadata.resourceVersion));
+    assert.equal(fake.delete(ref), true);
+    assert.equal(fake.delete(ref), false);
+    assert.equal(fake.get(ref), undefined);
+    assert.notEqual(fake.apply(pod('one')).metadata.uid, first.metadata.uid);
+    const given = { ...pod('two'), metadata: { name: 'two', namespace: 'shop', uid: 'mine' } };
+    assert.equal(fake.apply(given).metadata.uid, 'mine');
+    const labelled = fake.patch(ref, { metadata: { labels: { a: 'b' } }, status: null });
+    assert.deepEqual([labelled.metadata.labels, labelled['status']], [{ a: 'b' }, undefined]);
+    assert.throws(() => fake.patch({ ...ref, name: 'gone' }, {}), TypeError);
+    assert.throws(() => fake.patch(ref, { metadata: { name: 'other' } }), TypeError);
+    assert.throws(() => fake.apply({ kind: 'Pod' }), TypeError);
+  });
+
+  it('tell kubectl what there is', async () => {
+    await using fake = await openFakeKube();
+    assert.equal((await ask(fake, '/api')).body.kind, 'APIVersions');
+    assert.equal((await ask(fake, '/apis')).body.kind, 'APIGroupList');
+    assert.equal((await ask(fake, '/version')).status, 200);
+    const { body } = await ask(fake, '/apis/aadpodidentity.k8s.io/v1');
+    assert.ok(body.resources.some(({ name }) => name === 'azureidentitybindings'));
+  });
+});
+
+describe('lists of the fake Kubernetes API', () => {
+  it('select by namespace, field and label', async () => {
+    await using fake = await openFakeKube();
+    fake.apply(pod('a', 'node-a', { app: 'x' }));
+    fake.apply(pod('b', 'node-b', { app: 'y' }));
+    fake.apply({ ...pod('c'), metadata: { name: 'c' }, status: { phase: 'Failed' } });
+    const cases: readonly [string, string[]][] = [
+      ['/api/v1/pods', ['c', 'a', 'b']],
+      [pods, ['a', 'b']],
+      ['/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-a', ['c', 'a']],
+      ['/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-a,status.phase!%3DFailed', ['a']],
+      ['/api/v1/pods?fieldSelector=metadata.name%3D%3Db', ['b']],
+      ['/api/v1/pods?fieldSelector=metadata.namespace!%3Dshop', ['c']],
+      ['/api/v1/pods?labelSelector=app%3Dx', ['a']],
+      ['/api/v1/pods?labelSelector=app!%3Dx', ['c', 'b']],
+      ['/api/v1/pods?labelSelector=app', ['a', 'b']],
+      ['/api/v1/pods?labelSelector=!app', ['c']],
+    ];
+    for (const [path, expected] of cases) assert.deepEqual(names(await ask(fake, path)), expected);
+    for (const bad of ['fieldSelector=spec.x%3D1', 'fieldSelector=x', 'labelSelector=a in b']) {
+      assert.equal((await ask(fake, `/api/v1/pods?${bad}`)).status, 400);
+    }
+  });
+
+  it('come in pages of one snapshot, and expire with it', async () => {
+    await using fake = await openFakeKube();
+    for (const name of ['a', 'b', 'c', 'd', 'e']) fake.apply(pod(name));
+    const first = await ask(fake, `${pods}?limit=2`);
+    assert.deepEqual(names(first), ['a', 'b']);
+    fake.delete({ kind: 'Pod', namespace: 'shop', name: 'c' });
+    const next = `${pods}?limit=2&continue=${first.body.metadata.continue ?? ''}`;
+    const second = await ask(fake, next);
+    assert.deepEqual(names(second), ['c', 'd']);
+    assert.equal(second.body.metadata.resourceVersion, first.body.metadata.resourceVersion);
+    const third = await ask(
+      fake,
+      `${pods}?limit=2&continue=${second.body.metadata.continue ?? ''}`,
+    );
+    assert.deepEqual([names(third), third.body.metadata.continue], [['e'], undefined]);
+    assert.deepEqual(names(await ask(fake, `${pods}?limit=2&resourceVersion=0`)).length, 4);
+    fake.compact();
+    assert.equal((await ask(fake, next)).status, 410);
+  });
+});
+
+describe('watches of the fake Kubernetes API', () => {
+  it('begin with what there is, or after a version', async () => {
+    await using fake = await openFakeKube();
+    const first = fake.apply(pod('a'));
+    fake.apply(pod('b'));
+    assert.deepEqual(await linesOf(fake, `${pods}?watch=1`, 2), ['ADDED a', 'ADDED b']);
+    const from = `${pods}?watch=true&resourceVersion=${first.metadata.resourceVersion ?? ''}`;
+    const write = (): void => {
+      fake.patch({ kind: 'Pod', namespace: 'shop', name: 'a' }, { spec: { x: 1 } });
+      fake.delete({ kind: 'Pod', namespace: 'shop', name: 'b' });
+    };
+    assert.deepEqual(await linesOf(fake, from, 3, write), ['ADDED b', 'MODIFIED a', 'DELETED b']);
+  });
+
+  it('tell an object that stops matching as deleted and one that starts as added', async () => {
+    await using fake = await openFakeKube();
+    fake.apply(pod('a'));
+    const path = '/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dnode-a,status.phase!%3DFailed';
+    const ref = { kind: 'Pod', namespace: 'shop', name: 'a' };
+    const lines = await linesOf(fake, path, 4, () => {
+      fake.apply(pod('elsewhere', 'node-b'));
+      fake.patch(ref, { status: { phase: 'Failed' } });
+      fake.patch(ref, { status: { reason: 'Evicted' } });
+      fake.patch(ref, { status: { phase: 'Running' } });
+      fake.delete(ref);
+    });
+    assert.deepEqual(lines, ['ADDED a', 'DELETED a', 'ADDED a', 'DELETED a']);
+  });
+
+  it('send bookmarks with the newest version when asked, never before a delayed event', async () => {
+    await using fake = await openFakeKube({ bookmarkEveryMs: 5 });
+    fake.faults.delayEventsMs = 30;
+    const path = `${pods}?watch=1&resourceVersion=${fake.store.version}&allowWatchBookmarks=true`;
+    const startMs = performance.now();
+    const lines = await linesOf(fake, path, 8, () => void fake.apply(pod('a')));
+    assert.ok(performance.now() - startMs >= 30);
+    const added = lines.indexOf('ADDED a');
+    const told = lines.indexOf(`BOOKMARK ${fake.store.version}`);
+    assert.ok(added >= 0 && told > added, lines.join(', '));
+  });
+
+  it('end after timeoutSeconds, with a last bookmark', async () => {
+    await using fake = await openFakeKube();
+    const path = `${pods}?watch=1&resourceVersion=${fake.store.version}&timeoutSeconds=1`;
+    const startMs = performance.now();
+    const lines = await linesOf(fake, `${path}&allowWatchBookmarks=true`, 99);
+    assert.deepEqual(lines, [`BOOKMARK ${fake.store.version}`]);
+    assert.ok(performance.now() - startMs < 3000);
+    assert.equal(fake.watches(), 0);
+  });
+
+  it('answer 410 for a version older than a compaction, by an event or by status', async () => {
+    await using fake = await openFakeKube();
+    fake.apply(pod('a'));
+    const path = `${pods}?watch=1&resourceVersion=${fake.store.version}`;
+    fake.compact();
+    assert.deepEqual(await linesOf(fake, path, 99), ['ERROR 410']);
+    fake.faults.goneByStatus = true;
+    assert.equal((await ask(fake, path)).status, 410);
+  });
+});
+
+describe('the faults of the fake Kubernetes API', () => {
+  it('fail the planned requests and no other', async () => {
+    await using fake = await openFakeKube();
+    fake.faults.failNext(2, 503, { containing: '/pods', retryAfterSec: 3 });
+    assert.equal((await ask(fake, '/api/v1/secrets')).status, 200);
+    const response = await fetch(`${fake.url}/api/v1/pods`);
+    assert.equal(response.headers.get('retry-after'), '3');
+    await response.text();
+    assert.deepEqual([(await ask(fake, pods)).status, (await ask(fake, pods)).status], [503, 200]);
+    fake.faults.notInstalled.add('azureidentities');
+    const path = '/apis/aadpodidentity.k8s.io/v1/azureidentities';
+    assert.equal((await fetch(fake.url + path)).status, 404);
+  });
+
+  it('refuse another token than the required one, which the kubeconfig carries', async () => {
+    await using fake = await openFakeKube();
+    fake.faults.requiredToken = 'lab-token';
+    assert.equal((await ask(fake, pods)).status, 401);
+    const headers = { authorization: 'Bearer lab-token' };
+    assert.equal((await ask(fake, pods, { headers })).status, 200);
+    assert.match(fake.kubeconfig(), /token: "lab-token"/);
+    assert.match(fake.kubeconfig(), new RegExp(`server: ${fake.url}`));
+  });
+
+  it('cut a watch after so many bytes, and all connections at once', async () => {
+    await using fake = await openFakeKube();
+    fake.apply(pod('a'));
+    fake.faults.cutNextWatchAfterBytes = 10;
+    assert.equal(await rawBody(`${fake.url}${pods}?watch=1`), '{"type":"A');
+    assert.equal(fake.watches(), 0);
+
+    const open = await fetch(`${fake.url}${pods}?watch=1`);
+    assert.equal(fake.watches('pods'), 1);
+    fake.cutConnections();
+    await assert.rejects(open.text());
+  });
+
+  it('close everything with the server', async () => {
+    const fake = await openFakeKube();
+    const open = await fetch(`${fake.url}${pods}?watch=1`);
+    fake.faults.hang = true;
+    const hanging = fetch(`${fake.url}${pods}`);
+    hanging.catch(() => undefined);
+    await fake[Symbol.asyncDispose]();
+    await assert.rejects(open.text());
+    await assert.rejects(hanging);
+  });
+});

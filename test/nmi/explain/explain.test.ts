@@ -1,0 +1,492 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Outcome } from '../../../src/nmi/explain/explanation.ts';
+import type { UpstreamIdentity } from '../../../src/nmi/sources/source.ts';
+import { createBinding, createException, createIdentity } from '../../support/cache-objects.ts';
+import { openExplainStand, tokenMark, type ExplainStand } from '../../support/explain-stand.ts';
+import { hourMs, minuteMs, pass } from '../../support/token-stand.ts';
+
+const clientIdA = '11111111-1111-4111-8111-111111111111';
+const clientIdB = '22222222-2222-4222-8222-222222222222';
+const tenantId = '33333333-3333-4333-8333-333333333333';
+const a: UpstreamIdentity = { kind: 'client_id', value: clientIdA };
+const vault = 'https://vault.azure.net';
+const labels = { aadpodidbinding: 'app' };
+const forVault = `pod=default/p&resource=${encodeURIComponent(vault)}`;
+
+function bind(stand: ExplainStand, name: string, clientId: string, createdAtWallMs = 0): void {
+  stand.grants.identities.upsert(createIdentity({ name, clientId, createdAtWallMs }));
+  stand.grants.bindings.upsert(createBinding({ name, identityName: name, selector: 'app' }));
+}
+
+function openBound(): ExplainStand {
+  const stand = openExplainStand();
+  bind(stand, 'a', clientIdA);
+  stand.addPod({ labels });
+  return stand;
+}
+
+/** `200 a by only`, `400 no_binding_label`, `unreachable host-network`. */
+function inWords(outcome: Outcome | undefined): string {
+  switch (outcome?.kind) {
+    case 'granted': {
+      const from = outcome.from === undefined ? '' : ` from ${outcome.from}`;
+      return `200 ${outcome.identity} by ${outcome.by}${from}`;
+    }
+    case 'refused':
+      return `${outcome.refusal.status} ${outcome.refusal.reason}`;
+    case 'unreachable':
+      return `unreachable ${outcome.why}`;
+    case undefined:
+      return 'nothing';
+  }
+}
+
+function outcomesOf(stand: ExplainStand, search = 'pod=default/p'): readonly string[] {
+  return stand.askPod(search).requests.map(({ outcome }) => inWords(outcome));
+}
+
+describe('the explanation of a pod', () => {
+  it('has the whole trail: address, label, bindings, identities, and the one that is taken', () => {
+    const stand = openBound();
+    bind(stand, 'older', clientIdB, -1_000);
+    stand.grants.bindings.upsert(
+      createBinding({ name: 'd', identityName: 'gone', selector: 'app' }),
+    );
+    const told = stand.askPod('pod=default/p');
+    assert.deepEqual(told.addresses, [{ ip: '10.0.0.1', refusal: undefined }]);
+    assert.equal(told.label, 'app');
+    assert.deepEqual(
+      told.bindings.map(({ name, identityExists }) => [name, identityExists]),
+      [
+        ['a', true],
+        ['older', true],
+        ['d', false],
+      ],
+    );
+    assert.deepEqual(
+      told.identities.map(({ name, upstream }) => [name, upstream?.source]),
+      [
+        ['older', 'imds'],
+        ['a', 'imds'],
+      ],
+    );
+    assert.deepEqual(outcomesOf(stand), ['200 older by default']);
+    assert.deepEqual(outcomesOf(stand, `pod=default/p&client_id=${clientIdA}`), [
+      '200 older by default',
+      '200 a by client_id',
+    ]);
+    assert.deepEqual(outcomesOf(stand, 'pod=default/p&client_id=x')[1], '400 selector_not_bound');
+    assert.deepEqual(told.node.watches, { unsynced: [], silentForMs: 1_000 });
+  });
+
+  it('is found by the address as by the name', () => {
+    const stand = openBound();
+    const byIp = stand.askPod('ip=::ffff:10.0.0.1');
+    assert.deepEqual(byIp, stand.askPod('pod=default/p'));
+  });
+
+  it('names the source of each type, and what it is made of, but nothing of that', () => {
+    const stand = openExplainStand();
+    stand.addPod({ labels, serviceAccount: 'robot' });
+    const entra = {
+      ...{ tenantId, auxiliaryTenantIds: [], adEndpoint: '', federation: '' },
+      ...{ secretNamespace: '', secretName: '' },
+    };
+    for (const [name, type, settings] of [
+      ['secret', 1, { secretName: 's', auxiliaryTenantIds: [clientIdB] }],
+      ['certificate', 2, { secretName: 'c' }],
+      ['pod-federated', 3, {}],
+      ['node-federated', 3, { federation: 'node' }],
+      ['elsewhere', 1, { secretName: 's', adEndpoint: 'https://evil.example' }],
+      ['unknown-type', 7, {}],
+    ] as const) {
+      const clientId = name === 'secret' ? clientIdB : clientIdA;
+      const identity = { name, type, clientId, entra: { ...entra, ...settings } };
+      stand.grants.identities.upsert(createIdentity(identity));
+      stand.grants.bindings.upsert(createBinding({ name, identityName: name, selector: 'app' }));
+    }
+    const shown = new Map(
+      stand.askPod('pod=default/p').identities.map((identity) => [identity.name, identity]),
+    );
+    const upstreamOf = (name: string) => shown.get(name)?.upstream;
+    const at = { authority: 'https://login.example', tenantId, auxiliaryTenantIds: [] };
+    assert.deepEqual(upstreamOf('secret'), {
+      ...{ ...at, auxiliaryTenantIds: [clientIdB] },
+      ...{ source: 'secret', credential: 'default/s' },
+    });
+    assert.deepEqual(upstreamOf('certificate'), {
+      ...{ ...at, source: 'certificate', credential: 'default/c' },
+    });
+    assert.deepEqual(upstreamOf('pod-federated'), {
+      ...{ ...at, source: 'federated_pod', credential: 'default/robot' },
+    });
+    assert.deepEqual(upstreamOf('node-federated'), {
+      ...{ ...at, source: 'federated_node', credential: '' },
+    });
+    assert.equal(shown.get('elsewhere')?.refusal?.reason, 'identity_invalid');
+    assert.equal(shown.get('unknown-type')?.refusal?.reason, 'identity_unsupported');
+    assert.equal(shown.get('pod-federated')?.shadowedBy, 'certificate');
+    assert.equal(shown.get('certificate')?.shadowedBy, undefined);
+  });
+
+  const refusals: readonly (readonly [string, string, (stand: ExplainStand) => void])[] = [
+    [
+      'has no label',
+      '400 no_binding_label',
+      (stand) => {
+        stand.addPod();
+      },
+    ],
+    [
+      'has a label that no binding has',
+      '400 binding_missing',
+      (stand) => {
+        stand.grants.bindings.remove(createBinding({ name: 'a' }));
+      },
+    ],
+    [
+      'has had such a label for a moment only',
+      '503 binding_pending',
+      (stand) => {
+        const createdAtWallMs = stand.clock.wallMs();
+        stand.addPod({ labels: { aadpodidbinding: 'other' }, createdAtWallMs });
+      },
+    ],
+    [
+      'is bound to an identity that does not exist',
+      '400 identity_missing',
+      (stand) => {
+        stand.grants.identities.remove(createIdentity({ name: 'a' }));
+      },
+    ],
+    [
+      'shares its address with another pod',
+      '503 pod_ambiguous',
+      (stand) => {
+        stand.addPod({ name: 'twin' });
+      },
+    ],
+    [
+      'has ended',
+      '503 pod_unknown',
+      (stand) => {
+        stand.addPod({ labels, phase: 'Succeeded' });
+      },
+    ],
+    [
+      'is asked about before the watches are in step',
+      '503 agent_not_synced',
+      (stand) => {
+        stand.state.isSynced = false;
+      },
+    ],
+    [
+      'is known by an address that is not believed any more',
+      '503 agent_not_synced',
+      (stand) => {
+        stand.state.trustsAddresses = false;
+      },
+    ],
+    [
+      'is on the host network',
+      'unreachable host-network',
+      (stand) => {
+        stand.addPod({ labels, hostNetwork: true });
+      },
+    ],
+    [
+      'has no address yet',
+      'unreachable no-address',
+      (stand) => {
+        stand.addPod({ labels, ips: [], phase: 'Pending' });
+      },
+    ],
+    [
+      'is excepted',
+      '200 node by exception x',
+      (stand) => {
+        stand.grants.exceptions.upsert(createException({ name: 'x', podLabels: labels }));
+      },
+    ],
+  ];
+  for (const [what, expected, arrange] of refusals) {
+    it(`says what a pod gets that ${what}`, () => {
+      const stand = openBound();
+      // Older than the grace period.
+      stand.clock.advance(hourMs);
+      arrange(stand);
+      assert.deepEqual(outcomesOf(stand), [expected]);
+    });
+  }
+
+  it('knows pods on the host network where the kernel says who dialled', () => {
+    const stand = openExplainStand({ mode: 'ebpf' });
+    bind(stand, 'a', clientIdA);
+    stand.addPod({ labels, hostNetwork: true });
+    assert.deepEqual(outcomesOf(stand), ['200 a by only']);
+    stand.addPod({ labels: {}, hostNetwork: true });
+    assert.deepEqual(outcomesOf(stand), ['200 node by host network']);
+    stand.state.isSynced = false;
+    assert.deepEqual(outcomesOf(stand), ['503 agent_not_synced']);
+  });
+
+  it('says that a strict agent does not choose', () => {
+    const stand = openExplainStand({ strict: true });
+    stand.addPod({ labels });
+    bind(stand, 'a', clientIdA);
+    assert.deepEqual(outcomesOf(stand), ['200 a by only']);
+    bind(stand, 'b', clientIdB);
+    assert.deepEqual(outcomesOf(stand), ['400 identity_ambiguous']);
+  });
+
+  it('has the words and the wait of a refusal', () => {
+    const stand = openExplainStand();
+    stand.addPod({ labels, createdAtWallMs: stand.clock.wallMs() });
+    const [request] = stand.askPod('pod=default/p').requests;
+    assert.ok(request?.outcome.kind === 'refused');
+    const { description, ...rest } = request.outcome.refusal;
+    assert.deepEqual(rest, {
+      ...{ reason: 'binding_pending', status: 503, error: 'temporarily_unavailable' },
+      ...{ retryAfterS: 2, isWaitedFor: true },
+    });
+    assert.match(description, /^Identity not found: pod default\/p has the label/);
+  });
+});
+
+describe('the explanation of nobody', () => {
+  it('says that the node has no such pod, or that it is not known yet', () => {
+    const stand = openBound();
+    const problemOf = (search: string) => {
+      const told = stand.ask(search);
+      assert.ok(told.kind === 'no-pod');
+      return told;
+    };
+    assert.match(problemOf('pod=default/q').problem, /node-1 has no running pod default\/q/);
+    const unknown = problemOf('ip=10.0.0.9');
+    assert.equal(unknown.refusal?.reason, 'pod_unknown');
+    stand.addPod({ name: 'twin' });
+    const ambiguous = problemOf('ip=10.0.0.1');
+    assert.match(ambiguous.problem, /default\/p, default\/twin/);
+    assert.equal(ambiguous.refusal?.reason, 'pod_ambiguous');
+    stand.state.isSynced = false;
+    assert.match(problemOf('pod=default/q').problem, /not known yet/);
+    assert.equal(problemOf('ip=10.0.0.9').refusal?.reason, 'agent_not_synced');
+  });
+});
+
+describe('the explanation of a node', () => {
+  it('has a line for each pod, in order of their names', () => {
+    const stand = openBound();
+    stand.addPod({ name: 'b', namespace: 'z', ips: ['10.0.0.2'] });
+    stand.addPod({ name: 'z', namespace: 'a', ips: [] });
+    const told = stand.ask('');
+    assert.ok(told.kind === 'node');
+    assert.deepEqual(
+      told.pods.map(({ namespace, name, ip, label, outcome }) => [
+        ...[namespace, name, ip, label],
+        inWords(outcome),
+      ]),
+      [
+        ['a', 'z', '', undefined, 'unreachable no-address'],
+        ['default', 'p', '10.0.0.1', 'app', '200 a by only'],
+        ['z', 'b', '10.0.0.2', undefined, '400 no_binding_label'],
+      ],
+    );
+    assert.equal(told.omitted, 0);
+  });
+
+  it('is bounded', () => {
+    const stand = openExplainStand();
+    for (let index = 0; index < 1_010; index++) stand.addPod({ name: `pod-${index}`, ips: [] });
+    const told = stand.ask('');
+    assert.ok(told.kind === 'node');
+    assert.equal(told.pods.length, 1_000);
+    assert.equal(told.omitted, 10);
+  });
+});
+
+describe('what is told of tokens', () => {
+  it('follows a token through its life', async () => {
+    const stand = openBound();
+    const tokensOf = () => stand.askPod(forVault).identities[0]?.tokens;
+    assert.deepEqual(outcomesOf(stand, forVault), ['200 a by only from upstream']);
+    assert.deepEqual(tokensOf(), []);
+    await stand.broker.get(a, vault);
+    assert.deepEqual(outcomesOf(stand, forVault), ['200 a by only from memory']);
+    assert.deepEqual(tokensOf(), [
+      {
+        ...{ resource: vault, tenantId: '', isFetching: false, failure: undefined },
+        token: {
+          ...{ state: 'fresh', isServed: true, failedRefreshes: 0 },
+          ...{ expiresInMs: 24 * hourMs, refreshInMs: 12 * hourMs },
+        },
+      },
+    ]);
+    stand.state.failure = { reason: 'upstream_down', description: 'is away', holdMs: 250 };
+    await pass(stand.clock, 24 * hourMs - 4 * minuteMs);
+    assert.deepEqual(outcomesOf(stand, forVault), ['200 a by only from memory-or-upstream']);
+    await pass(stand.clock, 5 * minuteMs);
+    assert.deepEqual(tokensOf()?.[0]?.token, undefined);
+  });
+
+  it('has a held failure as the answer that a request gets, running down', async () => {
+    const stand = openBound();
+    stand.state.failure = {
+      ...{ reason: 'upstream_throttled', description: 'slow down' },
+      ...{ retryAfterS: 7, holdMs: 7_000 },
+    };
+    await stand.broker.get(a, vault);
+    await pass(stand.clock, 2_500);
+    const told = stand.askPod(forVault);
+    assert.deepEqual(told.identities[0]?.tokens[0]?.failure, {
+      ...{ reason: 'upstream_throttled', description: 'slow down', heldForMs: 4_500 },
+    });
+    const outcome = told.requests[0]?.outcome;
+    assert.equal(inWords(outcome), '429 upstream_throttled');
+    assert.equal(outcome?.kind === 'refused' && outcome.refusal.retryAfterS, 5);
+    await pass(stand.clock, 5_000);
+    assert.deepEqual(outcomesOf(stand, forVault), ['200 a by only from upstream']);
+    assert.equal(stand.calls.length, 1, 'explaining asks nobody');
+  });
+
+  it('is of the resource asked about, else of all of them, as many as can be read', async () => {
+    const stand = openBound();
+    for (let index = 0; index < 30; index++) {
+      await stand.broker.get(a, `https://r${index}.example`);
+      await pass(stand.clock, 1_000);
+    }
+    const resourcesOf = (search: string) =>
+      stand.askPod(search).identities[0]?.tokens.map(({ resource }) => resource);
+    assert.equal(resourcesOf('pod=default/p')?.length, 20);
+    assert.deepEqual(resourcesOf('pod=default/p&resource=https://r29.example'), [
+      'https://r29.example',
+    ]);
+  });
+
+  it('is never the token, nor what a pod put where a resource belongs', async () => {
+    const stand = openBound();
+    const stray = 'eyJhbGciOiJub25lIn0.a-token-of-the-pod.';
+    await stand.broker.get(a, vault);
+    stand.state.failure = { reason: 'resource_refused', description: `no ${stray}`, holdMs: 5_000 };
+    await stand.broker.get(a, stray);
+    const text = JSON.stringify([stand.ask('pod=default/p'), stand.ask(forVault), stand.ask('')]);
+    assert.ok(text.includes('[unusual]') && text.includes('resource_refused'));
+    assert.ok(!text.includes('eyJ'));
+    assert.ok(!text.includes(tokenMark));
+  });
+});
+
+describe('hints', () => {
+  const hintsOf = (arrange: (stand: ExplainStand) => void): string => {
+    const stand = openExplainStand();
+    arrange(stand);
+    return stand.askPod('pod=default/p').hints.join('\n');
+  };
+  const mistakes: readonly (readonly [string, RegExp, (stand: ExplainStand) => void])[] = [
+    [
+      'the label in another letter case',
+      /aadPodIdBinding is not read; its name must be aadpodidbinding/,
+      (stand) => {
+        stand.addPod({ labels: { aadPodIdBinding: 'app' } });
+      },
+    ],
+    [
+      'the label under a prefix',
+      /aad\/aad-pod-id-binding is not read/,
+      (stand) => {
+        stand.addPod({ labels: { 'aad/aad-pod-id-binding': 'app' } });
+      },
+    ],
+    [
+      'an empty label',
+      /aadpodidbinding is empty/,
+      (stand) => {
+        stand.addPod({ labels: { aadpodidbinding: '' } });
+      },
+    ],
+    [
+      'a selector in another letter case',
+      /AzureIdentityBinding b has the selector "App": make it exactly "app"/,
+      (stand) => {
+        stand.grants.bindings.upsert(createBinding({ name: 'b', selector: 'App' }));
+        stand.addPod({ labels });
+      },
+    ],
+    [
+      'a selector with a blank',
+      /AzureIdentityBinding b has the selector "app ": make it exactly "app"/,
+      (stand) => {
+        stand.grants.bindings.upsert(createBinding({ name: 'b', selector: 'app ' }));
+        stand.addPod({ labels });
+      },
+    ],
+    [
+      'a binding in another namespace',
+      /AzureIdentityBinding other\/b has that selector, but only bindings in namespace default/,
+      (stand) => {
+        const binding = { namespace: 'other', name: 'b', selector: 'app' };
+        stand.grants.bindings.upsert(createBinding(binding));
+        stand.addPod({ labels });
+      },
+    ],
+    [
+      'a namespace without bindings',
+      /Namespace default has no AzureIdentityBinding at all/,
+      (stand) => {
+        stand.addPod({ labels });
+      },
+    ],
+    [
+      'a binding that names no identity, as with a field in the wrong letter case',
+      /AzureIdentityBinding b names no AzureIdentity at all: set spec\.azureIdentity/,
+      (stand) => {
+        const binding = { name: 'b', selector: 'app', identityName: '' };
+        stand.grants.bindings.upsert(createBinding(binding));
+        stand.addPod({ labels });
+      },
+    ],
+    [
+      'an identity in another letter case',
+      /names AzureIdentity "App"; the one there is called "app"/,
+      (stand) => {
+        const binding = { name: 'b', selector: 'app', identityName: 'App' };
+        stand.grants.bindings.upsert(createBinding(binding));
+        stand.grants.identities.upsert(createIdentity({ name: 'app' }));
+        stand.addPod({ labels });
+      },
+    ],
+    [
+      'an identity in another namespace',
+      /there is one in namespace other, but only one in namespace default counts/,
+      (stand) => {
+        const binding = { name: 'b', selector: 'app', identityName: 'app' };
+        stand.grants.bindings.upsert(createBinding(binding));
+        stand.grants.identities.upsert(createIdentity({ namespace: 'other', name: 'app' }));
+        stand.addPod({ labels });
+      },
+    ],
+  ];
+  for (const [what, hint, arrange] of mistakes) {
+    it(`name the fix of ${what}`, () => {
+      assert.match(hintsOf(arrange), hint);
+    });
+  }
+
+  it('are none where nothing is wrong, and few where much is alike', () => {
+    assert.equal(
+      hintsOf((stand) => {
+        bind(stand, 'a', clientIdA);
+        stand.addPod({ labels });
+      }),
+      '',
+    );
+    const many = hintsOf((stand) => {
+      for (let index = 0; index < 50; index++) {
+        stand.grants.bindings.upsert(createBinding({ name: `b${index}`, selector: 'APP' }));
+      }
+      stand.addPod({ labels });
+    });
+    assert.equal(many.split('\n').length, 3);
+  });
+});

@@ -1,0 +1,181 @@
+import assert from 'node:assert/strict';
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
+import { request } from 'node:http';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { openExplainServer } from '../../../src/nmi/explain/socket.ts';
+import type { ExplainQuery } from '../../../src/nmi/explain/question.ts';
+import { explanationSchema, type Explanation } from '../../../src/nmi/explain/explanation.ts';
+
+const explanation: Explanation = {
+  schema: explanationSchema,
+  kind: 'no-pod',
+  problem: 'for the test',
+  refusal: undefined,
+  node: {
+    name: 'node-1',
+    redirect: { mode: 'none', detail: 'no redirect', problem: undefined },
+    watches: { unsynced: [], silentForMs: 0 },
+  },
+};
+
+let folder: string;
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'nmi-explain-'));
+});
+after(() => rm(folder, { recursive: true, force: true }));
+
+async function open(
+  t: TestContext,
+  path: string,
+  explain: (query: ExplainQuery) => Explanation = () => explanation,
+) {
+  const warnings: Readonly<Record<string, unknown>>[] = [];
+  const errors: Readonly<Record<string, unknown>>[] = [];
+  const ignore = () => undefined;
+  const server = await openExplainServer({
+    ...{ path, explain },
+    log: {
+      ...{ debug: ignore, info: ignore },
+      warn: (fields) => warnings.push(fields),
+      error: (fields) => errors.push(fields),
+    },
+  });
+  t.after(() => server[Symbol.asyncDispose]());
+  return { server, warnings, errors };
+}
+
+function get(socketPath: string, path: string, method = 'GET') {
+  return new Promise<{ status: number; body: string }>((resolve, reject) => {
+    const asking = request({ socketPath, path, method, agent: false }, (response) => {
+      let body = '';
+      response.setEncoding('utf8').on('data', (chunk: string) => (body += chunk));
+      response.on('end', () => {
+        resolve({ status: response.statusCode ?? 0, body });
+      });
+    });
+    asking.on('error', reject);
+    asking.end();
+  });
+}
+
+async function modeOf(path: string): Promise<number> {
+  return (await stat(path)).mode & 0o777;
+}
+
+describe('the socket of explanations', () => {
+  it('is for its own user alone, in a folder made for it, and goes with the agent', async (t) => {
+    const path = join(folder, 'made', 'explain.sock');
+    const { server, warnings } = await open(t, path);
+    assert.deepEqual(warnings, []);
+    assert.equal(await modeOf(path), 0o600);
+    assert.equal(await modeOf(join(folder, 'made')), 0o700);
+    await server[Symbol.asyncDispose]();
+    await assert.rejects(stat(path), { code: 'ENOENT' });
+  });
+
+  it('answers one thing to one method', async (t) => {
+    const path = join(folder, 'methods.sock');
+    const queries: ExplainQuery[] = [];
+    await open(t, path, (query) => {
+      queries.push(query);
+      return explanation;
+    });
+    const { status, body } = await get(path, '/explain?pod=a%2Fb&client_id=c');
+    assert.equal(status, 200);
+    assert.deepEqual(JSON.parse(body), JSON.parse(JSON.stringify(explanation)));
+    assert.deepEqual(queries, [
+      {
+        who: { kind: 'pod', namespace: 'a', name: 'b' },
+        selector: { kind: 'client_id', value: 'c' },
+        resource: undefined,
+      },
+    ]);
+    assert.equal((await get(path, '/explain?pod=x')).status, 400);
+    assert.equal((await get(path, '/metadata/identity/oauth2/token')).status, 404);
+    for (const method of ['POST', 'DELETE']) {
+      assert.equal((await get(path, '/explain', method)).status, 405);
+    }
+    assert.equal(queries.length, 1);
+  });
+
+  it('survives what it cannot explain, and the log says why', async (t) => {
+    const path = join(folder, 'bug.sock');
+    const { errors } = await open(t, path, () => {
+      throw new TypeError('a bug of ours');
+    });
+    const { status, body } = await get(path, '/explain');
+    assert.equal(status, 500);
+    assert.ok(!body.includes('a bug of ours'));
+    assert.match(String(errors[0]?.['err']), /a bug of ours/);
+    assert.equal((await get(path, '/explain')).status, 500);
+  });
+
+  it('takes the place of one that a killed agent left', async (t) => {
+    const path = join(folder, 'left.sock');
+    // The name is moved away, so that closing does not take it along: a socket nobody listens at.
+    const left = createServer();
+    await new Promise<void>((resolve) =>
+      left.listen({ path: join(folder, 'first.sock') }, resolve),
+    );
+    await rename(join(folder, 'first.sock'), path);
+    await new Promise((resolve) => left.close(resolve));
+    const { warnings } = await open(t, path);
+    assert.deepEqual(warnings, []);
+    assert.equal((await get(path, '/explain')).status, 200);
+  });
+
+  it('is left to an agent that answers there, with one warning', async (t) => {
+    const path = join(folder, 'taken.sock');
+    await open(t, path);
+    const second = await open(t, path);
+    assert.equal(second.warnings.length, 1);
+    assert.match(String(second.warnings[0]?.['problem']), /another process/);
+    await second.server[Symbol.asyncDispose]();
+    assert.equal((await get(path, '/explain')).status, 200, 'the first still answers');
+  });
+
+  it('is never put in the place of a file', async (t) => {
+    const path = join(folder, 'precious');
+    await writeFile(path, 'kept');
+    const { warnings } = await open(t, path);
+    assert.match(String(warnings[0]?.['problem']), /no socket/);
+    assert.equal(await readFile(path, 'utf8'), 'kept');
+  });
+
+  it('is not put where others may write, nor where nobody can', async (t) => {
+    const shared = join(folder, 'shared');
+    await mkdir(shared);
+    await chmod(shared, 0o777);
+    const link = join(folder, 'link');
+    await symlink(shared, link);
+    for (const [path, problem] of [
+      [join(shared, 'a.sock'), /this user alone/],
+      [join(link, 'a.sock'), /this user alone/],
+      ['/proc/nmi/explain.sock', /^E[A-Z]+$/],
+      [join(folder, 'precious', 'explain.sock'), /this user alone|^E[A-Z]+$/],
+      [join(folder, 'no', 'such', 'explain.sock'), /^ENOENT$/],
+    ] as const) {
+      const { warnings } = await open(t, path);
+      assert.equal(warnings.length, 1, path);
+      assert.match(String(warnings[0]?.['problem']), problem, path);
+    }
+  });
+
+  it('is off without a path', async (t) => {
+    const { warnings } = await open(t, '');
+    assert.deepEqual(warnings, []);
+  });
+});

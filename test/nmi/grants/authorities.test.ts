@@ -1,0 +1,38 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { authoritiesOf } from '../../../src/nmi/grants/authorities.ts';
+
+const plain = {
+  cloud: 'public',
+  entraAuthority: '',
+  authorityHosts: [],
+  federationAudience: '',
+} as const;
+
+describe('the operator’s authorities', () => {
+  it('are the cloud’s unless another is named', () => {
+    const public_ = authoritiesOf(plain)('');
+    assert.ok(public_.ok && public_.authority === 'https://login.microsoftonline.com');
+    const china = authoritiesOf({ ...plain, cloud: 'china' })('');
+    assert.ok(china.ok && china.authority === 'https://login.partner.microsoftonline.cn');
+    assert.equal(china.audience, 'api://AzureADTokenExchangeChina');
+  });
+
+  it('may be one that no cloud has, which identities then need not name', () => {
+    const resolve = authoritiesOf({ ...plain, entraAuthority: 'https://login.corp.example:8443/' });
+    const own = resolve('');
+    assert.ok(own.ok && own.authority === 'https://login.corp.example:8443');
+    assert.ok(resolve('https://login.corp.example:8443').ok);
+    assert.ok(resolve('https://login.microsoftonline.us').ok);
+    assert.equal(resolve('https://login.other.example').ok, false);
+    assert.equal(resolve('https://login.corp.example').ok, false, 'another port is another host');
+  });
+
+  it('have the operator’s audience, if there is one', () => {
+    const resolve = authoritiesOf({ ...plain, federationAudience: 'api://own' });
+    for (const adEndpoint of ['', 'https://login.microsoftonline.us']) {
+      const resolved = resolve(adEndpoint);
+      assert.ok(resolved.ok && resolved.audience === 'api://own');
+    }
+  });
+});

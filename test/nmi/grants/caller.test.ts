@@ -1,0 +1,242 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import fc from 'fast-check';
+import type { Pod } from '../../../src/cache/index/objects.ts';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import { CallerConnection, type FindCgroupUid } from '../../../src/nmi/grants/caller.ts';
+import { CgroupIndex } from '../../../src/redirect/cgroup/cgroup-index.ts';
+import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
+import { createPod } from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+const nodeIp = '10.224.0.4';
+
+function indexOf(...pods: readonly Pod[]): PodIndex {
+  const index = new PodIndex(new HandClock());
+  index.replace(pods);
+  return index;
+}
+
+/** The kernel's truth: which pod each cgroup belongs to. */
+function cgroups(truth: Readonly<Record<number, string>>): FindCgroupUid {
+  return (id, candidates) => candidates.find((uid) => truth[Number(id)] === uid);
+}
+
+function attested(
+  remoteAddress: string,
+  cgroupId: number | bigint,
+  find: FindCgroupUid,
+  localAddress = '169.254.25.79',
+): CallerConnection {
+  const attestation = { kind: 'attested', cgroupId: BigInt(cgroupId) } as const;
+  return new CallerConnection({ remoteAddress, localAddress }, attestation, find);
+}
+
+function podNameOf(connection: CallerConnection, pods: PodIndex): string {
+  const caller = connection.resolve(pods);
+  return caller.kind === 'pod' ? caller.pod.name : caller.kind;
+}
+
+describe('an attested caller', () => {
+  const one = createPod({ name: 'one', ips: ['10.0.0.1'] });
+  const two = createPod({ name: 'two', ips: ['10.0.0.2'] });
+  const find = cgroups({ 1: one.uid, 2: two.uid, 3: 'uid-host', 4: 'static-hash' });
+
+  it('is the pod of its cgroup, where the address is that pod’s too', () => {
+    const pods = indexOf(one, two);
+    assert.equal(podNameOf(attested('10.0.0.1', 1, find), pods), 'one');
+    assert.equal(podNameOf(attested('::ffff:10.0.0.2', 2, find), pods), 'two');
+  });
+
+  it('is nobody with the address of another pod, of none, or with an unknown cgroup', () => {
+    const pods = indexOf(one, two);
+    assert.equal(podNameOf(attested('10.0.0.2', 1, find), pods), 'unknown');
+    assert.equal(podNameOf(attested('10.0.0.9', 1, find), pods), 'unknown');
+    assert.equal(podNameOf(attested('10.0.0.1', 99, find), pods), 'unknown');
+  });
+
+  it('is told apart where two pods claim one address', () => {
+    const twin = createPod({ name: 'twin', ips: ['10.0.0.1'] });
+    const both = cgroups({ 1: one.uid, 5: twin.uid });
+    const pods = indexOf(one, twin);
+    assert.equal(podNameOf(attested('10.0.0.1', 5, both), pods), 'twin');
+    assert.equal(podNameOf(attested('10.0.0.1', 1, both), pods), 'one');
+    assert.equal(podNameOf(attested('10.0.0.1', 2, both), pods), 'unknown');
+  });
+
+  it('on the host network is named by its cgroup alone, static pods by the kubelet’s name', () => {
+    const host = createPod({ name: 'host', hostNetwork: true, ips: [nodeIp] });
+    const fixed = createPod({
+      ...{ name: 'static', hostNetwork: true, ips: [nodeIp], cgroupUid: 'static-hash' },
+    });
+    const pods = indexOf(one, host, fixed);
+    for (const [address, local] of [
+      ['169.254.25.79', '169.254.25.79'],
+      [nodeIp, '169.254.25.79'],
+    ] as const) {
+      assert.equal(podNameOf(attested(address, 3, find, local), pods), 'host');
+      assert.equal(podNameOf(attested(address, 4, find, local), pods), 'static');
+      assert.equal(
+        podNameOf(attested(address, 1, find, local), pods),
+        'unknown',
+        'not on the host',
+      );
+    }
+  });
+
+  it('is itself though another pod claims its cgroup, and nobody where two static ones do', () => {
+    const host = createPod({ name: 'host', hostNetwork: true, ips: [nodeIp] });
+    const claimants = ['claimant', 'second'].map((name) =>
+      createPod({ name, hostNetwork: true, ips: [nodeIp], cgroupUid: host.uid }),
+    );
+    const fixed = ['fixed', 'forged'].map((name) =>
+      createPod({ name, hostNetwork: true, ips: [nodeIp], cgroupUid: 'static-hash' }),
+    );
+    // In whatever order they were stored.
+    for (const pods of [
+      indexOf(...claimants, host, ...fixed),
+      indexOf(...fixed, host, ...claimants),
+    ]) {
+      assert.equal(podNameOf(attested(nodeIp, 3, find), pods), 'host');
+      assert.equal(podNameOf(attested(nodeIp, 4, find), pods), 'ambiguous');
+    }
+    // Who is alone to claim the cgroup of another, on an address of its own, is not that other.
+    const alone = createPod({ name: 'alone', ips: ['10.0.0.7'], cgroupUid: one.uid });
+    assert.equal(podNameOf(attested('10.0.0.1', 1, find), indexOf(one, alone)), 'one');
+  });
+
+  it('is refused where this mode records callers and has no record', () => {
+    const connection = new CallerConnection(
+      { remoteAddress: '10.0.0.1' },
+      { kind: 'unattested' },
+      find,
+    );
+    assert.equal(podNameOf(connection, indexOf(one)), 'unattested');
+  });
+
+  it('stays who it was: a new pod on its address is not it', () => {
+    const pods = indexOf(one);
+    const connection = attested('10.0.0.1', 1, find);
+    assert.equal(podNameOf(connection, pods), 'one');
+    const next = createPod({ name: 'next', ips: ['10.0.0.1'] });
+    pods.replace([next]);
+    assert.equal(podNameOf(connection, pods), 'unknown');
+    assert.equal(podNameOf(attested('10.0.0.1', 1, find), pods), 'unknown');
+  });
+});
+
+describe('an attested caller, by the real index of cgroups', () => {
+  const uids = ['a', 'b', 'c', 'd'];
+  /** Each cgroup as the kernel numbers it, and whose it is: what the pods' tree says all the while. */
+  const truth: { readonly id: bigint; readonly uid: string }[] = [];
+  let folder = '';
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'nmi-caller-'));
+    for (const container of ['aaaaaaaaaaaa', 'bbbbbbbbbbbb']) {
+      for (const uid of uids) {
+        const path = join(folder, 'kubepods', 'burstable', `pod${uid}`, container);
+        mkdirSync(path, { recursive: true });
+        truth.push({ id: cgroupIdOf(path) ?? assert.fail(), uid });
+      }
+    }
+  });
+  after(() => {
+    rmSync(folder, { recursive: true });
+  });
+
+  const anyPod = fc
+    .record({
+      uid: fc.constantFrom(...uids),
+      ip: fc.constantFrom('10.0.0.1', '10.0.0.2'),
+      hostNetwork: fc.boolean(),
+    })
+    .map(({ uid, ip, hostNetwork }) =>
+      createPod({ name: uid, uid, hostNetwork, ips: [hostNetwork ? nodeIp : ip] }),
+    );
+  const anyStep = fc.oneof(
+    { weight: 3, arbitrary: anyPod.map((pod) => ({ kind: 'upsert' as const, pod })) },
+    { weight: 2, arbitrary: anyPod.map((pod) => ({ kind: 'remove' as const, pod })) },
+    {
+      weight: 1,
+      arbitrary: fc.record({ kind: fc.constant('pass' as const), ms: fc.nat({ max: 300 }) }),
+    },
+    {
+      weight: 1,
+      arbitrary: fc.record({ kind: fc.constant('forget' as const), uid: fc.constantFrom(...uids) }),
+    },
+    {
+      weight: 4,
+      arbitrary: fc.record({
+        kind: fc.constant('dial' as const),
+        from: fc.constantFrom('10.0.0.1', '10.0.0.2', nodeIp),
+        /** A container, or a cgroup of no pod. */
+        by: fc.nat({ max: 8 }),
+      }),
+    },
+  );
+
+  it('is never another pod, in whatever order the API tells of reused addresses', () => {
+    const outcomes = { right: 0, nobody: 0 };
+    const anySteps = fc.array(anyStep, { minLength: 10, maxLength: 40 });
+    fc.assert(
+      // So few entries that cgroups are forgotten and looked for again, or enough for all.
+      fc.property(anySteps, fc.constantFrom(1, 3, 16_384), (steps, maxEntries) => {
+        const pods = new PodIndex(new HandClock());
+        let nowMs = 0;
+        const index = new CgroupIndex({
+          podsRoot: () => join(folder, 'kubepods'),
+          nowMs: () => nowMs,
+          maxEntries,
+        });
+        const find: FindCgroupUid = (id, candidates) => index.resolve(id, candidates)?.podUid;
+        const open: { readonly by: string | undefined; readonly connection: CallerConnection }[] =
+          [];
+        for (const step of steps) {
+          if (step.kind === 'upsert') pods.upsert(step.pod);
+          else if (step.kind === 'remove') pods.remove(step.pod);
+          else if (step.kind === 'pass') nowMs += step.ms;
+          else if (step.kind === 'forget') index.forget(step.uid);
+          else {
+            const by = truth[step.by];
+            open.push({ by: by?.uid, connection: attested(step.from, by?.id ?? 1n, find) });
+          }
+          for (const { by, connection } of open) {
+            const caller = connection.resolve(pods);
+            if (caller.kind === 'pod') assert.equal(caller.pod.uid, by);
+            outcomes[caller.kind === 'pod' ? 'right' : 'nobody'] += 1;
+          }
+        }
+      }),
+      { numRuns: 10_000 },
+    );
+    // It says something only where many are found.
+    assert.ok(outcomes.right > 10_000, JSON.stringify(outcomes));
+    assert.ok(outcomes.nobody > 10_000, JSON.stringify(outcomes));
+  });
+});
+
+describe('who shares limits with a caller', () => {
+  const sharer = (remoteAddress: string, localAddress: string, cgroupId?: bigint): string =>
+    new CallerConnection(
+      { remoteAddress, localAddress },
+      cgroupId === undefined ? { kind: 'by-address' } : { kind: 'attested', cgroupId },
+    ).sharer;
+  const own = '169.254.25.79';
+
+  it('is whoever has its address, of pods with a network of their own', () => {
+    assert.equal(sharer('10.244.0.5', own), '10.244.0.5');
+    assert.equal(sharer('::ffff:10.244.0.5', own, 7n), '10.244.0.5');
+    // The agent on loopback, as in tests.
+    assert.equal(sharer('127.0.0.11', '127.0.0.1'), '127.0.0.11');
+  });
+
+  it('is the cgroup on the host network, or the node, whichever address is dialled from', () => {
+    assert.equal(sharer(own, own, 7n), 'cgroup 7');
+    assert.equal(sharer('127.0.0.5', own, 7n), 'cgroup 7');
+    assert.equal(sharer('127.0.0.5', own), 'node');
+    assert.equal(sharer('127.8.9.1', own), 'node');
+  });
+});

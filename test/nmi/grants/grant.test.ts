@@ -1,0 +1,243 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
+import type { PodGrants } from '../../../src/cache/index/grant-index.ts';
+import type { Identity } from '../../../src/cache/index/objects.ts';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import { decideGrant } from '../../../src/nmi/grants/grant.ts';
+import type { Grant, GrantPolicy, IdentitySelector } from '../../../src/nmi/grants/grant.ts';
+import {
+  createBinding,
+  createException,
+  createIdentity,
+  createPod,
+} from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+const lenient: GrantPolicy = { strict: false, graceMs: 60_000, hostNetwork: 'serve' };
+const strict: GrantPolicy = { ...lenient, strict: true };
+const none: IdentitySelector = { kind: 'none' };
+const now = 1_000_000;
+
+/** The grants of a pod to which these identities are bound, and nothing else. */
+function bind(...identities: readonly Identity[]): PodGrants {
+  const pods = new PodIndex(new HandClock(now));
+  pods.upsert(createPod({ labels: { aadpodidbinding: 'label' } }));
+  const index = new GrantIndex(pods);
+  index.identities.replace(identities);
+  index.bindings.replace(
+    identities.map(({ name }) => createBinding({ name: `to-${name}`, identityName: name })),
+  );
+  const grants = index.grantsOf('uid-pod');
+  assert.ok(grants);
+  return grants;
+}
+
+function decide(grants: PodGrants, selector: IdentitySelector, policy = lenient): Grant {
+  return decideGrant(grants, selector, policy, now);
+}
+
+function outcome(grant: Grant): string {
+  if (grant.kind === 'identity') return `${grant.identity.name} by ${grant.by}`;
+  return grant.kind === 'refused' ? grant.reason : grant.kind;
+}
+
+const armId = '/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/x/y';
+const older = createIdentity({ name: 'older', createdAtWallMs: 1, clientId: 'AAAA-01' });
+const newer = createIdentity({ name: 'newer', createdAtWallMs: 2, resourceId: armId });
+
+describe('a request that names no identity', () => {
+  it('gets the only one', () => {
+    assert.equal(outcome(decide(bind(newer), none)), 'newer by only');
+    assert.equal(outcome(decide(bind(newer), none, strict)), 'newer by only');
+  });
+
+  it('gets the oldest of several', () => {
+    assert.equal(outcome(decide(bind(newer, older), none)), 'older by default');
+  });
+
+  it('is refused by the strict policy when there are several, with their client ids', () => {
+    const unnamed = createIdentity({ name: 'unnamed', clientId: ' ', createdAtWallMs: 3 });
+    assert.deepEqual(decide(bind(newer, unnamed, older), none, strict), {
+      kind: 'refused',
+      reason: 'identity_ambiguous',
+      label: 'label',
+      identityNames: ['older', 'newer', 'unnamed'],
+      clientIds: ['AAAA-01', 'client-of-newer'],
+    });
+  });
+});
+
+describe('a request that names an identity', () => {
+  const grants = bind(older, newer);
+
+  it('gets it by client id, whatever the letter case', () => {
+    for (const value of ['AAAA-01', 'aaaa-01', ' Aaaa-01 ']) {
+      assert.equal(outcome(decide(grants, { kind: 'client_id', value })), 'older by client_id');
+    }
+  });
+
+  it('gets it by resource id, whatever the letter case and slashes', () => {
+    for (const value of [armId, armId.toUpperCase(), armId.slice(1), `${armId}/`]) {
+      assert.equal(outcome(decide(grants, { kind: 'resource_id', value })), 'newer by resource_id');
+    }
+  });
+
+  it('is served by the strict policy too', () => {
+    const selector = { kind: 'client_id', value: 'aaaa-01' } as const;
+    assert.equal(outcome(decide(grants, selector, strict)), 'older by client_id');
+  });
+
+  it('is refused when the pod has no such identity, with what it has', () => {
+    const selector = { kind: 'client_id', value: 'bbbb' } as const;
+    assert.deepEqual(decide(grants, selector), {
+      kind: 'refused',
+      reason: 'selector_not_bound',
+      selector,
+      label: 'label',
+      bindingNames: ['to-newer', 'to-older'],
+      identityNames: ['older', 'newer'],
+      missingIdentityNames: [],
+    });
+  });
+
+  it('is refused when it names one by the id of the other kind', () => {
+    for (const selector of [
+      { kind: 'resource_id', value: 'AAAA-01' },
+      { kind: 'client_id', value: armId },
+    ] as const) {
+      assert.equal(outcome(decide(grants, selector)), 'selector_not_bound');
+    }
+  });
+
+  it('is refused when the name is empty, though an identity lacks that id as well', () => {
+    for (const kind of ['client_id', 'resource_id', 'object_id'] as const) {
+      for (const value of ['', ' ', ...(kind === 'resource_id' ? ['/'] : [])]) {
+        assert.equal(outcome(decide(grants, { kind, value })), 'selector_not_bound');
+      }
+    }
+  });
+
+  it('by object id leaves the choice among its own to upstream', () => {
+    assert.deepEqual(decide(grants, { kind: 'object_id', value: ' OID ' }), {
+      kind: 'by-object-id',
+      candidates: [older, newer],
+      objectId: 'oid',
+    });
+  });
+});
+
+describe('a user-assigned identity without client id and resource id', () => {
+  const nameless = createIdentity({
+    name: 'nameless',
+    clientId: ' ',
+    resourceId: '/',
+    createdAtWallMs: 0,
+  });
+
+  it('is refused when it would be chosen, rather than becoming the node identity', () => {
+    assert.deepEqual(decide(bind(nameless, older), none), {
+      kind: 'refused',
+      reason: 'identity_invalid',
+      label: 'label',
+      identityName: 'nameless',
+    });
+    assert.equal(outcome(decide(bind(nameless), none, strict)), 'identity_invalid');
+  });
+
+  it('is never what a selector means, nor a candidate for an object id', () => {
+    for (const kind of ['client_id', 'resource_id', 'object_id'] as const) {
+      for (const value of ['', ' ', '/', 'x']) {
+        assert.equal(outcome(decide(bind(nameless), { kind, value })), 'selector_not_bound');
+      }
+    }
+    const grant = decide(bind(nameless, older), { kind: 'object_id', value: 'x' });
+    assert.deepEqual(grant.kind === 'by-object-id' && grant.candidates, [older]);
+  });
+
+  it('is good enough with either id, and no rule for other types', () => {
+    const byResource = createIdentity({ name: 'r', clientId: '', resourceId: armId });
+    assert.equal(outcome(decide(bind(byResource), none)), 'r by only');
+    const federated = createIdentity({ name: 'f', clientId: '', type: 3 });
+    assert.equal(outcome(decide(bind(federated), none)), 'f by only');
+  });
+});
+
+describe('an excepted pod', () => {
+  it("gets the node's answer, whatever it names and whatever the policy", () => {
+    const exception = createException();
+    const grants: PodGrants = { kind: 'exception', exception };
+    for (const selector of [none, { kind: 'client_id', value: 'any' } as const]) {
+      assert.deepEqual(decide(grants, selector, strict), { kind: 'node', exception, selector });
+    }
+  });
+});
+
+describe('a pod without grants', () => {
+  const selector = { kind: 'client_id', value: 'any' } as const;
+  const bindings = [
+    createBinding({ name: 'b1', identityName: 'gone' }),
+    createBinding({ name: 'b2', identityName: 'gone' }),
+  ];
+
+  it('is refused for good without the label', () => {
+    for (const named of [none, selector]) {
+      assert.deepEqual(decide({ kind: 'no-label' }, named), {
+        kind: 'refused',
+        reason: 'no_binding_label',
+      });
+    }
+  });
+
+  it('is told which binding or identity is missing', () => {
+    const sinceWallMs = 0;
+    const foreignBindings = [createBinding({ name: 'b3', serviceAccount: 'robot' })];
+    assert.deepEqual(
+      decide({ kind: 'no-binding', label: 'x', foreignBindings, sinceWallMs }, selector),
+      {
+        kind: 'refused',
+        reason: 'binding_missing',
+        transient: false,
+        label: 'x',
+        foreign: [{ name: 'b3', serviceAccount: 'robot' }],
+      },
+    );
+    assert.deepEqual(decide({ kind: 'no-identity', label: 'x', bindings, sinceWallMs }, none), {
+      kind: 'refused',
+      reason: 'identity_missing',
+      transient: false,
+      label: 'x',
+      bindingNames: ['b1', 'b2'],
+      missingIdentityNames: ['gone'],
+    });
+  });
+
+  it('is refused for now until the grace period is over, to the millisecond', () => {
+    for (const [ageMs, transient] of [
+      [-5, true],
+      [0, true],
+      [59_999, true],
+      [60_000, false],
+    ] as const) {
+      const sinceWallMs = now - ageMs;
+      for (const grants of [
+        { kind: 'no-binding', label: 'x', foreignBindings: [], sinceWallMs },
+        { kind: 'no-identity', label: 'x', bindings, sinceWallMs },
+      ] as const) {
+        const grant = decide(grants, none);
+        assert.equal('transient' in grant && grant.transient, transient, `${ageMs}`);
+      }
+    }
+  });
+
+  it('is told about a dangling binding when it names what another identity does not have', () => {
+    const pods = new PodIndex(new HandClock(now));
+    pods.upsert(createPod({ labels: { aadpodidbinding: 'label' } }));
+    const index = new GrantIndex(pods);
+    index.identities.upsert(older);
+    index.bindings.upsert(createBinding({ name: 'good', identityName: 'older' }));
+    index.bindings.upsert(createBinding({ name: 'dangling', identityName: 'gone' }));
+    const grant = decide(index.grantsOf('uid-pod')!, selector);
+    assert.deepEqual('missingIdentityNames' in grant && grant.missingIdentityNames, ['gone']);
+  });
+});

@@ -1,0 +1,182 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import type { EntraSettings, Identity } from '../../../src/cache/index/objects.ts';
+import { resolveAuthority } from '../../../src/nmi/sources/entra/clouds.ts';
+import type { EntraIdentity } from '../../../src/nmi/sources/source.ts';
+import { identityKey } from '../../../src/nmi/grants/cache-key.ts';
+import {
+  UpstreamDirectory,
+  type UpstreamChoice,
+} from '../../../src/nmi/grants/resolve-upstream.ts';
+import { createIdentity, createPod } from '../../support/cache-objects.ts';
+
+const clientId = 'AAAAAAAA-1111-4111-8111-111111111111';
+const tenantId = 'BBBBBBBB-2222-4222-8222-222222222222';
+const pod = createPod({ namespace: 'team', name: 'web', serviceAccount: 'robot' });
+const directory = new UpstreamDirectory((adEndpoint) =>
+  resolveAuthority({ adEndpoint, cloud: 'public', allowedHosts: ['login.corp.example:8443'] }),
+);
+
+function settings(fields: Partial<EntraSettings> = {}): EntraSettings {
+  return {
+    ...{ tenantId, auxiliaryTenantIds: [], adEndpoint: '', federation: '' },
+    ...{ secretNamespace: '', secretName: 'proof' },
+    ...fields,
+  };
+}
+
+function identityOf(type: number, fields: Partial<EntraSettings> = {}): Identity {
+  return createIdentity({ namespace: 'team', type, clientId, entra: settings(fields) });
+}
+
+function entraOf(choice: UpstreamChoice): EntraIdentity {
+  assert.ok(choice.kind === 'upstream', JSON.stringify(choice));
+  assert.ok(choice.upstream.kind === 'entra');
+  return choice.upstream;
+}
+
+function problemOf(choice: UpstreamChoice): string {
+  assert.ok(choice.kind === 'unusable', JSON.stringify(choice));
+  return choice.problem;
+}
+
+describe('an identity of type 0', () => {
+  it('is asked for by client id, or by resource id where it has none', () => {
+    const resourceId = '/subscriptions/s/resourcegroups/g/providers/p/x';
+    const byClient = directory.of(createIdentity({ clientId, resourceId }), pod);
+    assert.ok(byClient.kind === 'upstream');
+    assert.deepEqual(byClient.upstream, { kind: 'client_id', value: clientId });
+    const byResource = directory.of(createIdentity({ clientId: '', resourceId }), pod);
+    assert.ok(byResource.kind === 'upstream');
+    assert.deepEqual(byResource.upstream, { kind: 'resource_id', value: resourceId });
+  });
+
+  it('is not asked for by anything upstream could take for no id at all', () => {
+    fc.assert(
+      fc.property(fc.string(), fc.string(), (client, resource) => {
+        const choice = directory.of(
+          createIdentity({ clientId: client, resourceId: resource }),
+          pod,
+        );
+        if (choice.kind === 'unusable') return;
+        assert.ok(choice.upstream.kind === 'client_id' || choice.upstream.kind === 'resource_id');
+        assert.match(choice.upstream.value, /^[\x21-\x7e]{10,}$/);
+      }),
+    );
+  });
+});
+
+describe('an identity of Entra ID', () => {
+  it('is asked for in lower case, with the credential of its type', () => {
+    const proofs = [
+      [1, {}, { kind: 'secret', secret: { namespace: 'team', name: 'proof' } }],
+      [2, {}, { kind: 'certificate', secret: { namespace: 'team', name: 'proof' } }],
+      [
+        3,
+        {},
+        {
+          kind: 'federated_pod',
+          serviceAccount: { namespace: 'team', name: 'robot' },
+          audience: 'api://AzureADTokenExchange',
+        },
+      ],
+      [
+        3,
+        { federation: 'node', adEndpoint: 'https://login.microsoftonline.us/' },
+        { kind: 'federated_node', audience: 'api://AzureADTokenExchangeUSGov' },
+      ],
+    ] as const;
+    for (const [type, fields, credential] of proofs) {
+      const identity = entraOf(directory.of(identityOf(type, fields), pod));
+      assert.deepEqual(identity.credential, credential);
+      assert.equal(identity.clientId, clientId.toLowerCase());
+      assert.equal(identity.tenantId, tenantId.toLowerCase());
+    }
+  });
+
+  it('is unusable with what cannot go into a request', () => {
+    const table: readonly (readonly [number, Partial<EntraSettings>, RegExp])[] = [
+      [1, { tenantId: '' }, /spec\.tenantID/],
+      [1, { tenantId: 'a/b' }, /spec\.tenantID/],
+      [1, { tenantId: 'common' }, /spec\.tenantID/],
+      [1, { secretName: '' }, /spec\.clientPassword\.name/],
+      [1, { secretName: '../x' }, /spec\.clientPassword\.name/],
+      [2, { secretNamespace: 'kube-system' }, /another namespace/],
+      [1, { adEndpoint: 'https://evil.example' }, /adEndpoint/],
+      [1, { adEndpoint: 'http://login.microsoftonline.com' }, /adEndpoint/],
+      [3, { federation: 'cluster' }, /neither "pod" nor "node"/],
+      [1, { auxiliaryTenantIds: ['a.example', 'b.example', 'c.example', 'd.example'] }, /than 3/],
+      [1, { auxiliaryTenantIds: ['nowhere'] }, /no tenants/],
+      [4, {}, /the type 4/],
+      [-1, {}, /the type -1/],
+    ];
+    for (const [type, fields, says] of table) {
+      assert.match(problemOf(directory.of(identityOf(type, fields), pod)), says);
+    }
+    const noGuid = { ...identityOf(1), clientId: 'x' };
+    assert.match(problemOf(directory.of(noGuid, pod)), /spec\.clientID/);
+  });
+
+  it('takes an authority of the operator’s list', () => {
+    const fields = { adEndpoint: 'https://login.corp.example:8443' };
+    const identity = entraOf(directory.of(identityOf(1, fields), pod));
+    assert.equal(identity.authority, 'https://login.corp.example:8443');
+  });
+
+  it('has a token of each auxiliary tenant, of the same credential, with a secret only', () => {
+    const fields = { auxiliaryTenantIds: ['One.example', tenantId] };
+    const choice = directory.of(identityOf(1, fields), pod);
+    assert.ok(choice.kind === 'upstream');
+    assert.deepEqual(
+      choice.auxiliary.map((each) => [each.tenantId, each.credential.kind]),
+      [
+        ['one.example', 'secret'],
+        [tenantId.toLowerCase(), 'secret'],
+      ],
+    );
+    const certificate = directory.of(identityOf(2, fields), pod);
+    assert.ok(certificate.kind === 'upstream' && certificate.auxiliary.length === 0);
+  });
+});
+
+describe('the key of an identity', () => {
+  it('differs in whatever could make its token another one', () => {
+    const podOf = (serviceAccount: string) => createPod({ namespace: 'team', serviceAccount });
+    const other = 'cccccccc-3333-4333-8333-333333333333';
+    const choices = [
+      directory.of(createIdentity({ clientId }), pod),
+      directory.of(identityOf(1), pod),
+      directory.of(identityOf(1, { secretName: 'wrong' }), pod),
+      directory.of({ ...identityOf(1), namespace: 'other' }, pod),
+      directory.of({ ...identityOf(1), clientId: other }, pod),
+      directory.of(identityOf(1, { tenantId: other }), pod),
+      directory.of(identityOf(1, { adEndpoint: 'https://login.microsoftonline.us' }), pod),
+      directory.of(identityOf(2), pod),
+      directory.of(identityOf(3), pod),
+      directory.of(identityOf(3), podOf('another')),
+      directory.of(identityOf(3, { federation: 'node' }), pod),
+    ];
+    const keys = choices.map((choice) => {
+      assert.ok(choice.kind === 'upstream');
+      return identityKey(choice.upstream);
+    });
+    assert.equal(new Set(keys).size, keys.length, keys.join('\n'));
+  });
+
+  it('is the same for two pods of one service account, and whatever the case of the ids', () => {
+    const one = entraOf(directory.of(identityOf(3), pod));
+    const lower = { ...identityOf(3), clientId: clientId.toLowerCase() };
+    const two = entraOf(directory.of(lower, createPod({ ...pod, name: 'b', uid: 'b' })));
+    assert.equal(identityKey(one), identityKey(two));
+  });
+});
+
+describe('the application of a service account', () => {
+  it('is federated in the node’s cloud, or unusable', () => {
+    const choice = directory.ofServiceAccount(pod, clientId, tenantId);
+    assert.equal(entraOf(choice).credential.kind, 'federated_pod');
+    assert.match(problemOf(directory.ofServiceAccount(pod, 'x', tenantId)), /GUID/);
+    assert.match(problemOf(directory.ofServiceAccount(pod, clientId, '')), /tenant/);
+  });
+});

@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createServiceAccounts } from '../../../src/nmi/kube/accounts/service-accounts.ts';
+import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
+import { WorkloadIdentities } from '../../../src/nmi/grants/workload-identities.ts';
+import { createPod } from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+import { pass } from '../../support/token-stand.ts';
+
+const clientId = 'AAAAAAAA-1111-4111-8111-111111111111';
+const labels = { 'azure.workload.identity/use': 'true' };
+const pod = createPod({ labels, serviceAccount: 'robot' });
+
+function open(annotations: Record<string, string> | KubeError) {
+  const clock = new HandClock();
+  const answer = { annotations };
+  const paths: string[] = [];
+  const unreadable: string[] = [];
+  const accounts = createServiceAccounts({
+    ...{ clock, staleMs: Infinity },
+    client: {
+      getJson: (path) => {
+        paths.push(path);
+        const { annotations: given } = answer;
+        if (given instanceof KubeError) return Promise.reject(given);
+        return Promise.resolve({ metadata: { annotations: given } });
+      },
+    },
+  });
+  const identities = new WorkloadIdentities(accounts, 'tenant.example', (account, outcome) => {
+    unreadable.push(`${account.namespace}/${account.name} ${outcome.kind}`);
+  });
+  return { clock, answer, paths, unreadable, identities };
+}
+
+async function untilKnown({ identities }: ReturnType<typeof open>): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const off = identities.onChange(resolve);
+  assert.equal(identities.of(pod).kind, 'unknown');
+  await promise;
+  off();
+}
+
+describe('a pod that is set up for Workload Identity', () => {
+  it('is known by its label, and no other pod costs a request', () => {
+    const stand = open({});
+    assert.equal(stand.identities.of(createPod({ serviceAccount: 'robot' })).kind, 'none');
+    const off = createPod({ labels: { 'azure.workload.identity/use': 'false' } });
+    assert.equal(stand.identities.of(off).kind, 'none');
+    assert.deepEqual(stand.paths, []);
+  });
+
+  it('has the application of its service account, in the tenant named there or by default', async () => {
+    const stand = open({
+      'azure.workload.identity/client-id': clientId,
+      'azure.workload.identity/tenant-id': 'other.example',
+    });
+    const before = stand.identities.generation;
+    await untilKnown(stand);
+    assert.notEqual(stand.identities.generation, before);
+    assert.deepEqual(stand.identities.of(pod), {
+      kind: 'application',
+      clientId: clientId.toLowerCase(),
+      tenantId: 'other.example',
+    });
+    assert.deepEqual(stand.paths, ['/api/v1/namespaces/default/serviceaccounts/robot']);
+
+    const plain = open({ 'azure.workload.identity/client-id': clientId });
+    await untilKnown(plain);
+    const choice = plain.identities.of(pod);
+    assert.ok(choice.kind === 'application' && choice.tenantId === 'tenant.example');
+  });
+
+  it('has none while its service account names none', async () => {
+    const stand = open({});
+    await untilKnown(stand);
+    const account = { namespace: 'default', name: 'robot' };
+    assert.deepEqual(stand.identities.of(pod), { kind: 'unannotated', account });
+  });
+
+  it('is not served by what was read long ago, but keeps it while the API is away', async () => {
+    const stand = open({ 'azure.workload.identity/client-id': clientId });
+    await untilKnown(stand);
+    await pass(stand.clock, 6 * 3_600_000);
+    stand.answer.annotations = {};
+    const { promise, resolve } = Promise.withResolvers<void>();
+    stand.identities.onChange(resolve);
+    assert.equal(stand.identities.lastOf(pod).kind, 'application');
+    assert.equal(stand.identities.of(pod).kind, 'unknown');
+    await promise;
+    assert.equal(stand.identities.of(pod).kind, 'unannotated');
+
+    const away = open({ 'azure.workload.identity/client-id': clientId });
+    await untilKnown(away);
+    await pass(away.clock, 6 * 3_600_000);
+    away.answer.annotations = new KubeError('NETWORK', 'gone');
+    assert.equal(away.identities.of(pod).kind, 'unknown', 'it is tried first');
+    await new Promise(setImmediate);
+    assert.equal(away.identities.of(pod).kind, 'application');
+  });
+
+  it('is told when the account may not be read, and once', async () => {
+    const stand = open(new KubeError('FORBIDDEN', 'no right'));
+    assert.equal(stand.identities.of(pod).kind, 'unknown');
+    await new Promise(setImmediate);
+    assert.equal(stand.identities.of(pod).kind, 'unreadable');
+    await new Promise(setImmediate);
+    assert.deepEqual(stand.unreadable, ['default/robot forbidden']);
+    assert.equal(stand.paths.length, 1, 'not asked again at once');
+  });
+});

@@ -1,0 +1,166 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Log } from '../../../src/nmi/base/log.ts';
+import { RedirectKeeper, type CheckOutcome } from '../../../src/nmi/kernel/reconciler.ts';
+import { asRedirectError } from '../../../src/redirect/native/addon.ts';
+import {
+  RedirectError,
+  type Redirect,
+  type RedirectStatus,
+} from '../../../src/redirect/redirect.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+const active: RedirectStatus = { state: 'active', detail: 'nft', problems: [] };
+const absent: RedirectStatus = { state: 'absent', detail: 'nothing', problems: ['no chain'] };
+const broken: RedirectStatus = { state: 'broken', detail: 'nft', problems: ['jump is gone'] };
+
+/** A kernel in one variable: what is there, and whether installing works. */
+function open(initial: RedirectStatus) {
+  const clock = new HandClock();
+  const world = {
+    now: initial,
+    installError: undefined as RedirectError | undefined,
+    installs: 0,
+    /** Installs that a stranger undoes before they are read back. */
+    undone: 0,
+  };
+  const redirect: Redirect = {
+    mode: 'iptables',
+    prepare: () => Promise.resolve(),
+    verify: () => Promise.resolve(world.now),
+    install: () => {
+      world.installs++;
+      if (world.installError !== undefined) return Promise.reject(world.installError);
+      world.now = world.undone > 0 ? broken : active;
+      world.undone--;
+      return Promise.resolve(world.now);
+    },
+    remove: () => Promise.reject(new Error('nobody removes the redirect')),
+    attest: () => ({ kind: 'by-address' }),
+  };
+  const lines: string[] = [];
+  const add = (level: string) => (_fields: unknown, message: string) => {
+    lines.push(`${level} ${message}`);
+  };
+  const details: Readonly<Record<string, unknown>>[] = [];
+  const log: Log = {
+    debug: (fields) => {
+      details.push({ ...fields });
+    },
+    info: add('info'),
+    warn: add('warn'),
+    error: add('error'),
+  };
+  const outcomes: CheckOutcome[] = [];
+  const keeper = new RedirectKeeper({
+    redirect,
+    intervalMs: 10_000,
+    clock,
+    log,
+    onCheck: (outcome) => outcomes.push(outcome),
+  });
+  const pass = async (ms: number) => {
+    clock.advance(ms);
+    for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+  };
+  return { clock, world, keeper, lines, details, outcomes, pass };
+}
+
+describe('the keeper of the redirect', () => {
+  it('installs at start, checks at each interval and mends what others broke', async () => {
+    const { keeper, world, pass, outcomes, lines } = open(absent);
+    await keeper.start();
+    assert.equal(keeper.problem(), undefined);
+    assert.ok(keeper.hasBeenActive);
+    await pass(10_000);
+    world.now = broken;
+    await pass(9_999);
+    assert.equal(world.installs, 1);
+    await pass(1);
+    assert.equal(world.installs, 2);
+    assert.deepEqual(outcomes, ['installed', 'unchanged', 'repaired']);
+    assert.deepEqual(lines, [
+      'info redirect is in place',
+      'warn redirect was changed by others and is mended',
+    ]);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('mends by the very first check after a break, whenever and however often it comes', async () => {
+    const { keeper, world, pass, outcomes } = open(absent);
+    await keeper.start();
+    for (let round = 1; round <= 100; round++) {
+      // At another moment of the interval each time, and after none to three checks without a break.
+      for (let idle = 0; idle < round % 4; idle++) await pass(10_000);
+      const beforeMs = (round * 97) % 10_000;
+      await pass(beforeMs);
+      world.now = round % 2 === 0 ? broken : absent;
+      const checks = outcomes.length;
+      await pass(10_000 - beforeMs - 1);
+      assert.equal(outcomes.length, checks, `round ${round}: a check before its time`);
+      await pass(1);
+      assert.equal(world.now, active, `round ${round}`);
+      assert.deepEqual(outcomes.slice(checks), [round % 2 === 0 ? 'repaired' : 'installed']);
+    }
+    assert.equal(world.installs, 101);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('tries again at once when the repair is undone under its hands, and not for ever', async () => {
+    const { keeper, world, pass, outcomes } = open(active);
+    await keeper.start();
+    world.now = broken;
+    world.undone = 2;
+    await pass(10_000);
+    assert.equal(world.installs, 3);
+    world.now = broken;
+    world.undone = 100;
+    await pass(10_000);
+    assert.equal(world.installs, 6);
+    assert.deepEqual(outcomes, ['unchanged', 'repaired', 'failed']);
+    assert.equal(keeper.problem(), 'jump is gone');
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('stays up over failures, retries with growing pauses and logs the transition once', async () => {
+    const { keeper, world, pass, outcomes, lines } = open(absent);
+    world.installError = new RedirectError('BUSY', 'restore', 'the lock is held');
+    await keeper.start();
+    assert.match(keeper.problem() ?? '', /BUSY: restore: the lock is held/);
+    assert.equal(keeper.hasBeenActive, false);
+    for (const pauseMs of [250, 500, 1000, 2000]) await pass(pauseMs);
+    assert.equal(world.installs, 5);
+    world.installError = undefined;
+    await pass(4_000);
+    assert.equal(keeper.problem(), undefined);
+    assert.deepEqual(outcomes, [...Array<string>(5).fill('failed'), 'installed']);
+    assert.deepEqual(lines, [
+      'error redirect is not in place, trying again',
+      'info redirect is in place',
+    ]);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('keeps the whole of the verifier’s log for those who look closer', async () => {
+    const { keeper, world, lines, details } = open(absent);
+    const detail = 'func#0 @0\n'.repeat(1_000);
+    const refused = Object.assign(new Error('load: Permission denied'), {
+      ...{ code: 'EACCES', errno: 13, step: 'load', detail },
+    });
+    world.installError = asRedirectError(refused) as RedirectError;
+    await keeper.start();
+    assert.ok((keeper.problem() ?? '').length < 700);
+    const err = 'UNSUPPORTED: load: Permission denied (func#0 @0 | func#0 @0 | func#0 @0)';
+    assert.deepEqual(details, [{ err, kernelLog: detail }]);
+    assert.deepEqual(lines, ['error redirect is not in place, trying again']);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('leaves the redirect in place and nothing armed when it is disposed', async () => {
+    const { keeper, clock, world } = open(absent);
+    await keeper.start();
+    await keeper[Symbol.asyncDispose]();
+    assert.deepEqual(clock.armed, []);
+    assert.equal(world.now, active);
+  });
+});

@@ -1,0 +1,276 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { promisify } from 'node:util';
+import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
+import { openKubeClient } from '../../../../src/nmi/kube/api/client.ts';
+import { KubeError, parseRetryAfter } from '../../../../src/nmi/kube/api/kube-error.ts';
+import { asRecord } from '../../../../src/nmi/base/json-value.ts';
+import { clientOf, countingClock, eventually, rawPod, temporaryDir } from '../kube-world.ts';
+
+function isKubeError(code: string, status?: number): (error: unknown) => boolean {
+  return (error) =>
+    error instanceof KubeError &&
+    error.code === code &&
+    (status === undefined || error.status === status);
+}
+
+async function firstOf(events: AsyncIterable<unknown>): Promise<unknown> {
+  for await (const event of events) return event;
+  return undefined;
+}
+
+describe('the credentials library', () => {
+  it('can be imported by file', async () => {
+    const { KubeConfig } = await import('@kubernetes/client-node/dist/config.js');
+    assert.equal(typeof new KubeConfig().applyToHTTPSOptions, 'function');
+  });
+});
+
+describe('a request of the Kubernetes client', () => {
+  it('gets and posts JSON, says who it is, and keeps its connections', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    await client.postJson('/api/v1/namespaces/default/pods', rawPod('one'));
+    const pod = asRecord(await client.getJson('/api/v1/namespaces/default/pods/one'));
+    assert.equal(asRecord(pod?.['metadata'])?.['name'], 'one');
+    assert.deepEqual(
+      fake.requests.map(({ method, userAgent }) => `${method} ${userAgent}`),
+      ['POST nmi-test/1', 'GET nmi-test/1'],
+    );
+    for (let round = 0; round < 20; round += 1) await client.getJson('/api/v1/pods');
+    // The pool opens a second one when asked again in the very turn an answer ended.
+    assert.ok(fake.connections <= 2, `${fake.connections} connections`);
+  });
+
+  it('fails with a code, the status and the words of the server', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const path = '/api/v1/pods';
+    const expected = [
+      [400, 'SERVER'],
+      [401, 'UNAUTHORIZED'],
+      [403, 'FORBIDDEN'],
+      [404, 'NOT_FOUND'],
+      [410, 'GONE'],
+      [429, 'THROTTLED'],
+      [500, 'SERVER'],
+      [503, 'SERVER'],
+    ] as const;
+    for (const [status, code] of expected) {
+      fake.faults.failNext(1, status, { retryAfterSec: 7 });
+      await assert.rejects(client.getJson(path), (error) => {
+        assert.ok(isKubeError(code, status)(error));
+        assert.equal((error as KubeError).message, 'failed on purpose');
+        assert.equal((error as KubeError).retryAfterMs, 7000);
+        return true;
+      });
+    }
+  });
+
+  it('times out on a server that does not answer, and leaves no timer', async () => {
+    await using fake = await openFakeKube();
+    const clock = countingClock();
+    await using client = await clientOf(fake, clock);
+    fake.faults.hang = true;
+    await assert.rejects(client.getJson('/api/v1/pods', { timeoutMs: 20 }), isKubeError('TIMEOUT'));
+    assert.equal(clock.armed, 0);
+  });
+
+  it("rejects with the caller's reason when the caller aborts", async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    fake.faults.hang = true;
+    const stop = new AbortController();
+    const call = client.getJson('/api/v1/pods', { signal: stop.signal });
+    await eventually('the request came in', () => fake.requests.length === 1);
+    stop.abort(new Error('enough'));
+    await assert.rejects(call, /^Error: enough$/);
+    await assert.rejects(client.getJson('/', { signal: stop.signal }), /^Error: enough$/);
+  });
+
+  it('names a refused and a broken connection NETWORK', async () => {
+    const fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    fake.faults.hang = true;
+    const call = client.getJson('/api/v1/pods');
+    await eventually('the request came in', () => fake.requests.length === 1);
+    fake.cutConnections();
+    await assert.rejects(call, isKubeError('NETWORK'));
+    await fake[Symbol.asyncDispose]();
+    await assert.rejects(client.getJson('/api/v1/pods'), isKubeError('NETWORK'));
+  });
+});
+
+describe('a watch of the Kubernetes client', () => {
+  it('gives events as they come and ends with the stream', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const opened = Promise.withResolvers<undefined>();
+    const events: unknown[] = [];
+    const watching = (async () => {
+      const watch = client.watch('/api/v1/pods?watch=1', {
+        silenceMs: 5000,
+        onOpen: () => {
+          opened.resolve(undefined);
+        },
+      });
+      for await (const event of watch) events.push(asRecord(event)?.['type']);
+    })();
+    await opened.promise;
+    fake.apply(rawPod('one'));
+    fake.delete({ kind: 'Pod', name: 'one' });
+    await eventually('two events', () => events.length === 2);
+    fake.closeWatches();
+    await watching;
+    assert.deepEqual(events, ['ADDED', 'DELETED']);
+  });
+
+  it('fails with TIMEOUT when it is silent for too long', async () => {
+    await using fake = await openFakeKube({ bookmarkEveryMs: 10 });
+    const clock = countingClock();
+    await using client = await clientOf(fake, clock);
+    let bookmarks = 0;
+    const path = '/api/v1/pods?watch=1&allowWatchBookmarks=true';
+    const watching = (async () => {
+      for await (const event of client.watch(path, { silenceMs: 60 })) {
+        assert.equal(asRecord(event)?.['type'], 'BOOKMARK');
+        bookmarks += 1;
+        // By then it has lived longer than the deadline.
+        if (bookmarks === 10) fake.goSilent();
+      }
+    })();
+    await assert.rejects(watching, isKubeError('TIMEOUT'));
+    assert.ok(bookmarks >= 10);
+    assert.equal(clock.armed, 0);
+    await eventually('the connection is closed', () => fake.connections === 0);
+  });
+
+  it('closes its connection when the loop is left', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    fake.apply(rawPod('one'));
+    await firstOf(client.watch('/api/v1/pods?watch=1', { silenceMs: 5000 }));
+    await eventually('no connection is left', () => fake.connections === 0);
+  });
+
+  it('names a stream that was cut in an event NETWORK', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    fake.apply(rawPod('one'));
+    fake.faults.cutNextWatchAfterBytes = 20;
+    await assert.rejects(
+      firstOf(client.watch('/api/v1/pods?watch=1', { silenceMs: 5000 })),
+      isKubeError('NETWORK'),
+    );
+  });
+});
+
+describe('the end of a watch', () => {
+  it('inside an event is NETWORK even when the stream ends in good order', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const watch = client.watch('/api/v1/pods?watch=1', {
+      silenceMs: 5000,
+      onOpen: () => {
+        fake.injectIntoWatches('{"type":');
+        fake.closeWatches();
+      },
+    });
+    await assert.rejects(firstOf(watch), isKubeError('NETWORK'));
+  });
+
+  it('by an exception of the listener closes the connection', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const watch = client.watch('/api/v1/pods?watch=1', {
+      silenceMs: 5000,
+      onOpen: () => {
+        throw new Error('listener broke');
+      },
+    });
+    await assert.rejects(firstOf(watch), /listener broke/);
+    await eventually('no connection is left', () => fake.connections === 0);
+  });
+});
+
+describe('credentials that change', () => {
+  it('are read again at a 401, in the same call; a refusal that stays is told', async () => {
+    await using fake = await openFakeKube();
+    await using dir = await temporaryDir();
+    const kubeconfigPath = join(dir.path, 'config');
+    fake.faults.requiredToken = 'old';
+    await writeFile(kubeconfigPath, fake.kubeconfig());
+    await using client = await openKubeClient({ kubeconfigPath, userAgent: 'x' });
+    await client.getJson('/api/v1/pods');
+
+    fake.faults.requiredToken = 'new';
+    await writeFile(kubeconfigPath, fake.kubeconfig());
+    await client.getJson('/api/v1/pods');
+    assert.deepEqual(
+      fake.requests.map(({ authorization }) => authorization),
+      ['Bearer old', 'Bearer old', 'Bearer new'],
+    );
+
+    fake.faults.requiredToken = 'newest';
+    await assert.rejects(client.getJson('/api/v1/pods'), isKubeError('UNAUTHORIZED', 401));
+    assert.equal(fake.requests.length, 4);
+  });
+
+  it('of TLS rebuild the pool when the CA file changes', async (t) => {
+    await using dir = await temporaryDir();
+    const at = (name: string): string => join(dir.path, name);
+    const made = await selfSigned(at('tls.key'), at('ca.crt'));
+    if (!made) {
+      t.skip('openssl is not installed');
+      return;
+    }
+    const cert = await readFile(at('ca.crt'), 'utf8');
+    const tls = { key: await readFile(at('tls.key'), 'utf8'), cert };
+    await using fake = await openFakeKube({ tls });
+    fake.faults.requiredToken = 'token';
+    await writeFile(at('token'), 'token\n');
+    await using client = await openKubeClient({
+      environment: { KUBERNETES_SERVICE_HOST: fake.host, KUBERNETES_SERVICE_PORT: `${fake.port}` },
+      serviceAccountDir: dir.path,
+      userAgent: 'x',
+    });
+    await client.getJson('/api/v1/pods');
+
+    // Another CA must not reach connections that exist, and must be used for new ones.
+    assert.ok(await selfSigned(at('other.key'), at('ca.crt')));
+    await assert.rejects(client.getJson('/api/v1/pods'), isKubeError('NETWORK'));
+    await writeFile(at('ca.crt'), cert);
+    await client.getJson('/api/v1/pods');
+  });
+});
+
+describe('Retry-After', () => {
+  it('is read as seconds or as a date', () => {
+    const now = Date.UTC(2026, 0, 1);
+    assert.equal(parseRetryAfter('3', now), 3000);
+    assert.equal(parseRetryAfter(['4'], now), 4000);
+    assert.equal(parseRetryAfter('Thu, 01 Jan 2026 00:00:05 GMT', now), 5000);
+    assert.equal(parseRetryAfter('Wed, 31 Dec 2025 00:00:00 GMT', now), 0);
+    for (const text of ['', 'soon', undefined]) assert.equal(parseRetryAfter(text, now), undefined);
+  });
+});
+
+/** False when there is no openssl. */
+async function selfSigned(keyFile: string, certFile: string): Promise<boolean> {
+  const request = 'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2';
+  const subject = ['-subj', '/CN=fake', '-addext', 'subjectAltName=IP:127.0.0.1'];
+  try {
+    await promisify(execFile)('openssl', [
+      ...request.split(' '),
+      ...subject,
+      ...['-keyout', keyFile, '-out', certFile],
+    ]);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
+}

@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { createJsonLines } from '../../../../src/nmi/kube/api/json-lines.ts';
+import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
+
+function encode(values: readonly unknown[]): Buffer {
+  return Buffer.from(values.map((value) => `${JSON.stringify(value)}\n`).join(''));
+}
+
+function decode(chunks: readonly Uint8Array[], maxLineBytes = 1_000_000): unknown[] {
+  const lines = createJsonLines(maxLineBytes);
+  const values = chunks.flatMap((chunk) => [...lines.push(chunk)]);
+  assert.equal(lines.pendingBytes, 0);
+  return values;
+}
+
+const json = fc.jsonValue({ stringUnit: 'binary' });
+
+describe('the splitter of a watch stream', () => {
+  it('gives the same values wherever the stream is cut in two', () => {
+    fc.assert(
+      fc.property(fc.array(json, { minLength: 1, maxLength: 4 }), (values) => {
+        const bytes = encode(values);
+        const expected = JSON.parse(JSON.stringify(values)) as unknown;
+        for (let cut = 0; cut <= bytes.length; cut += 1) {
+          assert.deepEqual(decode([bytes.subarray(0, cut), bytes.subarray(cut)]), expected);
+        }
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it('gives the same values in any number of chunks, single bytes included', () => {
+    fc.assert(
+      fc.property(
+        fc.array(json, { maxLength: 5 }),
+        fc.array(fc.nat(4000), { maxLength: 30 }),
+        (values, cuts) => {
+          const bytes = encode(values);
+          const expected = JSON.parse(JSON.stringify(values)) as unknown;
+          const edges = [0, ...cuts.map((cut) => cut % (bytes.length + 1)), bytes.length].sort(
+            (one, other) => one - other,
+          );
+          const chunks = edges.slice(1).map((edge, at) => bytes.subarray(edges[at], edge));
+          assert.deepEqual(decode(chunks), expected);
+          assert.deepEqual(decode([...bytes].map((byte) => Uint8Array.of(byte))), expected);
+        },
+      ),
+    );
+  });
+
+  it('keeps an umlaut and an emoji that were cut in the middle', () => {
+    const bytes = encode([{ name: 'für 🦀' }]);
+    const chunks = [...bytes].map((byte) => Uint8Array.of(byte));
+    assert.deepEqual(decode(chunks), [{ name: 'für 🦀' }]);
+  });
+
+  it('passes over blank lines and carriage returns', () => {
+    assert.deepEqual(decode([Buffer.from('\n{"a":1}\r\n\r\n{"a":2}\n')]), [{ a: 1 }, { a: 2 }]);
+  });
+
+  it('hands out what came before a line that is no JSON, then fails', () => {
+    const lines = createJsonLines(100);
+    const seen: unknown[] = [];
+    assert.throws(
+      () => {
+        for (const value of lines.push(Buffer.from('{"a":1}\nnonsense\n{"a":2}\n'))) {
+          seen.push(value);
+        }
+      },
+      (error) => error instanceof KubeError && error.code === 'MALFORMED',
+    );
+    assert.deepEqual(seen, [{ a: 1 }]);
+  });
+
+  it('refuses a line longer than its bound, finished or not, and takes one of exactly that', () => {
+    const line = JSON.stringify('x'.repeat(98));
+    assert.deepEqual(decode([Buffer.from(`${line}\n`)], 100), ['x'.repeat(98)]);
+    const tooLong = (error: unknown): boolean =>
+      error instanceof KubeError && error.code === 'MALFORMED';
+    assert.throws(() => [...createJsonLines(99).push(Buffer.from(`${line}\n`))], tooLong);
+    const lines = createJsonLines(99);
+    assert.deepEqual([...lines.push(Buffer.alloc(60, 'x'))], []);
+    assert.throws(() => [...lines.push(Buffer.alloc(60, 'x'))], tooLong);
+  });
+
+  it('says how much of an unfinished line it holds', () => {
+    const lines = createJsonLines(100);
+    assert.deepEqual([...lines.push(Buffer.from('{"a":1}\n{"b"'))], [{ a: 1 }]);
+    assert.equal(lines.pendingBytes, 4);
+  });
+});

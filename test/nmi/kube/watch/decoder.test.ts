@@ -1,0 +1,46 @@
+import { describe, it } from 'node:test';
+import assert from 'node:assert/strict';
+import type { Binding } from '../../../../src/cache/index/objects.ts';
+import type { JsonRecord } from '../../../../src/nmi/base/json-value.ts';
+import { createIntake } from '../../../../src/nmi/kube/watch/decoder.ts';
+import { parseBinding } from '../../../../src/nmi/kube/watch/parse.ts';
+import { MapStore } from '../kube-world.ts';
+
+function rawBinding(name: string, uid: string, selector: unknown = 'web'): JsonRecord {
+  return { metadata: { namespace: 'shop', name, uid }, spec: { azureIdentity: 'id', selector } };
+}
+
+function openIntake() {
+  const store = new MapStore<Binding>();
+  const intake = createIntake({ parse: parseBinding, store, onSkip: () => undefined });
+  return { store, intake, uids: () => [...store.items.values()].map(({ uid }) => uid).sort() };
+}
+
+describe('a list that is gathered while objects change', () => {
+  it('holds what came after an object was deleted, and not what came before', () => {
+    const { intake, uids } = openIntake();
+    const gathering = intake.gather();
+    for (const name of ['one', 'two']) gathering.put(rawBinding(name, `${name}-1`));
+    gathering.drop(rawBinding('one', 'one-1'));
+    gathering.put(rawBinding('three', 'three-1'));
+    gathering.put(rawBinding('one', 'one-2'));
+    gathering.drop(rawBinding('three', 'three-1'));
+    gathering.commit();
+    assert.deepEqual(uids(), ['one-2', 'two-1']);
+    assert.equal(intake.objects, 2);
+  });
+
+  it('holds the last of the versions of an object, and none that became unusable', () => {
+    const { store, intake, uids } = openIntake();
+    const gathering = intake.gather();
+    gathering.put(rawBinding('one', 'one-1', 'old'));
+    gathering.put(rawBinding('two', 'two-1'));
+    gathering.put(rawBinding('one', 'one-1', 'new'));
+    gathering.put(rawBinding('two', 'two-1', 7));
+    gathering.commit();
+    assert.deepEqual(uids(), ['one-1']);
+    assert.equal(store.items.get('shop/one')?.selector, 'new');
+    assert.equal(intake.objects, 1);
+    assert.equal(intake.rejected, 1);
+  });
+});

@@ -1,0 +1,237 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import {
+  parseBinding,
+  parseException,
+  parseIdentity,
+  parsePod,
+  type Parsed,
+} from '../../../../src/nmi/kube/watch/parse.ts';
+
+const metadata = {
+  name: 'demo',
+  namespace: 'shop',
+  uid: 'u-1',
+  cgroupUid: 'u-1',
+  creationTimestamp: '2026-01-02T03:04:05Z',
+};
+const ref = { name: 'demo', namespace: 'shop', uid: 'u-1' };
+const createdAtWallMs = Date.UTC(2026, 0, 2, 3, 4, 5);
+
+/** The parsed value as plain data: label maps have no prototype. */
+function valueOf<T>(parsed: Parsed<T>): unknown {
+  assert.ok(parsed.ok, 'unusable');
+  return JSON.parse(JSON.stringify(parsed.value));
+}
+
+function reasonOf(parsed: Parsed<unknown>): string {
+  assert.ok(!parsed.ok, 'usable');
+  return parsed.reason;
+}
+
+describe('a pod from the API', () => {
+  it('is trimmed to the fields the agent uses', () => {
+    const parsed = parsePod({
+      metadata: { ...metadata, labels: { aadpodidbinding: 'x' }, managedFields: [{}] },
+      spec: { hostNetwork: true, serviceAccountName: 'sa', containers: [{}] },
+      status: {
+        phase: 'Pending',
+        podIP: '10.0.0.7',
+        podIPs: [{ ip: '10.0.0.7' }, { ip: 'fd00::7' }],
+      },
+    });
+    assert.deepEqual(valueOf(parsed), {
+      ...ref,
+      cgroupUid: ref.uid,
+      ips: ['10.0.0.7', 'fd00::7'],
+      labels: { aadpodidbinding: 'x' },
+      phase: 'Pending',
+      hostNetwork: true,
+      serviceAccount: 'sa',
+      terminating: false,
+      createdAtWallMs,
+    });
+  });
+
+  it('takes podIP when podIPs is absent, empty or without addresses', () => {
+    for (const podIPs of [undefined, null, [], [{}], 'x', [{ ip: 4 }]]) {
+      const parsed = parsePod({ metadata, status: { podIP: '10.0.0.7', podIPs } });
+      assert.ok(parsed.ok);
+      assert.deepEqual(parsed.value.ips, ['10.0.0.7']);
+    }
+  });
+
+  it('of a static manifest has its cgroup under the hash that the kubelet gave it', () => {
+    const annotations = {
+      'kubernetes.io/config.hash': '0123abcd',
+      'kubernetes.io/config.mirror': '0123abcd',
+    };
+    const parsed = parsePod({ metadata: { ...metadata, annotations } });
+    assert.ok(parsed.ok && parsed.value.cgroupUid === '0123abcd');
+  });
+
+  it('has its cgroup under its uid, whatever its author wrote into annotations', () => {
+    for (const annotations of [
+      { 'kubernetes.io/config.hash': 'uid-of-another' },
+      { 'kubernetes.io/config.mirror': 'uid-of-another' },
+      { 'kubernetes.io/config.hash': 'uid-of-another', 'kubernetes.io/config.mirror': '' },
+      { 'kubernetes.io/config.hash': 'uid-of-another', 'kubernetes.io/config.mirror': 'true' },
+      { 'kubernetes.io/config.hash': '', 'kubernetes.io/config.mirror': '' },
+    ]) {
+      const parsed = parsePod({ metadata: { ...metadata, annotations } });
+      assert.ok(parsed.ok);
+      assert.equal(parsed.value.cgroupUid, ref.uid);
+    }
+  });
+
+  it('is terminating when it has a deletion time', () => {
+    const parsed = parsePod({
+      metadata: { ...metadata, deletionTimestamp: '2026-01-02T03:04:06Z' },
+    });
+    assert.ok(parsed.ok && parsed.value.terminating);
+  });
+
+  it('survives every field with a wrong type', () => {
+    const parsed = parsePod({
+      metadata: { ...metadata, labels: ['x'], creationTimestamp: 'yesterday' },
+      spec: 7,
+      status: { phase: 'Sleeping', podIP: {} },
+    });
+    assert.deepEqual(valueOf(parsed), {
+      ...ref,
+      cgroupUid: ref.uid,
+      ips: [],
+      labels: {},
+      phase: 'Unknown',
+      hostNetwork: false,
+      serviceAccount: '',
+      terminating: false,
+      createdAtWallMs: 0,
+    });
+  });
+
+  it('has no label that JavaScript would bring along', () => {
+    const parsed = parsePod({ metadata: { ...metadata, labels: { a: 'b', n: 1 } } });
+    assert.ok(parsed.ok);
+    assert.equal(parsed.value.labels['constructor'], undefined);
+    assert.deepEqual(Object.entries(parsed.value.labels), [['a', 'b']]);
+  });
+});
+
+describe('an identity from the API', () => {
+  it('has type 0 when the type is omitted, and empty strings for what it does not carry', () => {
+    assert.deepEqual(valueOf(parseIdentity({ metadata, spec: {} })), {
+      ...ref,
+      type: 0,
+      clientId: '',
+      resourceId: '',
+      createdAtWallMs,
+    });
+    assert.equal(parseIdentity({ metadata }).ok, true);
+  });
+
+  it('loses white space around its ids and nothing else', () => {
+    const parsed = parseIdentity({
+      metadata,
+      spec: { type: 3, clientID: '\n ABC \n', resourceID: '/subscriptions/A b\t' },
+    });
+    assert.ok(parsed.ok);
+    assert.equal(parsed.value.type, 3);
+    assert.equal(parsed.value.clientId, 'ABC');
+    assert.equal(parsed.value.resourceId, '/subscriptions/A b');
+  });
+
+  it('is unusable, by name, with a type that is no integer or an id that is no string', () => {
+    for (const spec of [{ type: '0' }, { type: 1.5 }, { clientID: 1 }, { resourceID: {} }, 'x']) {
+      const parsed = parseIdentity({ metadata, spec });
+      assert.ok(!parsed.ok);
+      assert.deepEqual(parsed.ref, ref);
+      assert.match(parsed.reason, /^spec/);
+    }
+  });
+});
+
+describe('the resources an identity is for', () => {
+  it('are anything where it does not say, and else what it says', () => {
+    for (const [allowedResources, found] of [
+      [undefined, undefined],
+      [null, undefined],
+      [['https://a.example'], ['https://a.example']],
+    ] as const) {
+      const parsed = parseIdentity({ metadata, spec: { allowedResources } });
+      assert.ok(parsed.ok);
+      assert.deepEqual(parsed.value.allowedResources, found);
+    }
+  });
+
+  it('are never anything because they are badly said', () => {
+    for (const allowedResources of [[], '', 'https://a.example', {}, [1], ['https://a', ' '], 0]) {
+      assert.match(
+        reasonOf(parseIdentity({ metadata, spec: { allowedResources } })),
+        /spec\.allowedResources/,
+      );
+    }
+  });
+});
+
+describe('a binding and an exception from the API', () => {
+  it('give what they say', () => {
+    const spec = { azureIdentity: 'id', selector: ' as written ', weight: 3 };
+    assert.deepEqual(valueOf(parseBinding({ metadata, spec })), {
+      ...ref,
+      identityName: 'id',
+      selector: ' as written ',
+      serviceAccount: '',
+      createdAtWallMs,
+    });
+    const narrow = parseBinding({ metadata, spec: { ...spec, serviceAccount: 'robot' } });
+    assert.equal(narrow.ok && narrow.value.serviceAccount, 'robot');
+    assert.deepEqual(valueOf(parseException({ metadata, spec: { podLabels: { a: 'b', c: 1 } } })), {
+      ...ref,
+      podLabels: { a: 'b' },
+    });
+    assert.deepEqual(valueOf(parseException({ metadata })), { ...ref, podLabels: {} });
+  });
+
+  it('are unusable with fields of a wrong type', () => {
+    assert.match(
+      reasonOf(parseBinding({ metadata, spec: { azureIdentity: [] } })),
+      /azureIdentity/,
+    );
+    assert.match(reasonOf(parseBinding({ metadata, spec: { selector: 1 } })), /selector/);
+    assert.match(reasonOf(parseBinding({ metadata, spec: { serviceAccount: [] } })), /Account/);
+    assert.match(reasonOf(parseException({ metadata, spec: { podLabels: 'a=b' } })), /podLabels/);
+  });
+});
+
+describe('every parser', () => {
+  const parsers = [parsePod, parseIdentity, parseBinding, parseException];
+
+  it('names what is missing from the metadata', () => {
+    for (const parse of parsers) {
+      assert.match(reasonOf(parse({})), /metadata/);
+      for (const key of ['name', 'namespace', 'uid']) {
+        assert.match(reasonOf(parse({ metadata: { ...metadata, [key]: '' } })), /metadata/);
+      }
+    }
+  });
+
+  it('never throws, whatever it is given', () => {
+    const field = fc.oneof(fc.anything(), fc.string(), fc.constant(undefined));
+    const shaped = fc.record({
+      metadata: fc.oneof(field, fc.constant(metadata), fc.record({ labels: field, uid: field })),
+      spec: fc.oneof(
+        field,
+        fc.record({ type: field, clientID: field, selector: field, podLabels: field }),
+      ),
+      status: fc.oneof(field, fc.record({ phase: field, podIPs: fc.array(field), podIP: field })),
+    });
+    fc.assert(
+      fc.property(fc.oneof(fc.anything(), shaped), (raw) => {
+        for (const parse of parsers) assert.equal(typeof parse(raw).ok, 'boolean');
+      }),
+      { numRuns: 500 },
+    );
+  });
+});

@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { systemClock } from '../../../../src/cache/clock.ts';
+import type { Pod } from '../../../../src/cache/index/objects.ts';
+import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
+import { createPodManifest } from '../../../../lab/fakes/kube/manifests.ts';
+import { parsePod } from '../../../../src/nmi/kube/watch/parse.ts';
+import { openReflector, type ReflectorTiming } from '../../../../src/nmi/kube/watch/reflector.ts';
+import { clientOf, keptLog, MapStore, quick } from '../kube-world.ts';
+
+const podOf = (name: string) => createPodManifest({ name, nodeName: 'n', ips: ['10.0.0.1'] });
+
+/** Follows a server, which then comes back with less than it had, until its store has that. */
+async function followRestored(timing: Partial<ReflectorTiming>, doubtEveryMs?: number) {
+  const kube = await openFakeKube({ bookmarkEveryMs: 3_600_000 });
+  const { port } = kube;
+  for (let count = 0; count < 50; count++) kube.apply(podOf(`lost-${count}`));
+  await using client = await clientOf(kube);
+  const store = new MapStore<Pod>();
+  const log = keptLog();
+  await using reflector = openReflector({
+    ...{ client, name: 'pods', path: '/api/v1/pods', parse: parsePod, store, log },
+    ...{ clock: systemClock, random: Math.random },
+    timing: { ...quick, ...timing },
+  });
+  await store.until('the first list', () => store.items.size === 50);
+  await kube[Symbol.asyncDispose]();
+
+  await using restored = await openFakeKube({ port, bookmarkEveryMs: 3_600_000 });
+  restored.apply(podOf('kept'));
+  const doubting =
+    doubtEveryMs === undefined
+      ? undefined
+      : setInterval(() => {
+          reflector.doubt();
+        }, doubtEveryMs);
+  try {
+    await store.until('what the backup had', () => store.names().join() === 'default/kept');
+  } finally {
+    clearInterval(doubting);
+  }
+  assert.ok(JSON.stringify(log.lines).includes('gone back'));
+  return reflector.stats();
+}
+
+describe('an API server that was restored from a backup', () => {
+  it('is listed again, though watches from the lost versions only stay silent', async () => {
+    const { silences } = await followRestored({ silenceMs: 100 });
+    assert.ok(silences >= 2);
+  });
+
+  it('is listed again when somebody doubts its watches before they are silent for long', async () => {
+    const timing = { silenceMs: 3_600_000, doubtMs: 10, doubtEveryMs: 20 };
+    assert.equal((await followRestored(timing, 30)).silences, 0);
+  });
+});

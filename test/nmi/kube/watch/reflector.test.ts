@@ -1,0 +1,901 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { systemClock } from '../../../../src/cache/clock.ts';
+import type { Binding, Pod } from '../../../../src/cache/index/objects.ts';
+import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
+import type { KubeClient } from '../../../../src/nmi/kube/api/client.ts';
+import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
+import { parseBinding, parsePod } from '../../../../src/nmi/kube/watch/parse.ts';
+import {
+  openReflector,
+  type Reflector,
+  type ReflectorOptions,
+  type ReflectorState,
+} from '../../../../src/nmi/kube/watch/reflector.ts';
+import {
+  createServerMemory,
+  type ServerMemory,
+} from '../../../../src/nmi/kube/watch/server-memory.ts';
+import {
+  clientOf,
+  countingClock,
+  eventually,
+  keptLog,
+  MapStore,
+  quick,
+  rawBinding,
+  rawPod,
+} from '../kube-world.ts';
+
+interface World extends AsyncDisposable {
+  readonly fake: FakeKube;
+  readonly store: MapStore<Pod>;
+  readonly log: ReturnType<typeof keptLog>;
+  readonly states: ReflectorState[];
+  readonly reflector: Reflector;
+  /** Most watches that were open at once on this side. */
+  readonly mostWatches: number;
+  watching(): Promise<void>;
+}
+
+/** A reflector of node-a's pods on a fake API. */
+async function openWorld(
+  over: Partial<ReflectorOptions<Pod>> & {
+    readonly before?: (fake: FakeKube) => void;
+    readonly bookmarkEveryMs?: number;
+  } = {},
+): Promise<World> {
+  const { before, bookmarkEveryMs = 10, ...options } = over;
+  const fake = await openFakeKube({ bookmarkEveryMs });
+  before?.(fake);
+  const client = await clientOf(fake);
+  const counted = countWatches(client);
+  const store = new MapStore<Pod>();
+  const log = keptLog();
+  const states: ReflectorState[] = [];
+  const reflector = openReflector<Pod>({
+    name: 'pods',
+    path: '/api/v1/pods',
+    query: { fieldSelector: 'spec.nodeName=node-a,status.phase!=Succeeded' },
+    parse: parsePod,
+    store,
+    client: counted.reader,
+    clock: systemClock,
+    random: Math.random,
+    log,
+    onState: (state) => states.push(state),
+    timing: quick,
+    ...options,
+  });
+  return {
+    fake,
+    store,
+    log,
+    states,
+    reflector,
+    get mostWatches() {
+      return counted.most();
+    },
+    async watching() {
+      await eventually('a watch is open', () => states.at(-1)?.kind === 'watching');
+    },
+    async [Symbol.asyncDispose]() {
+      await reflector[Symbol.asyncDispose]();
+      await client[Symbol.asyncDispose]();
+      await fake[Symbol.asyncDispose]();
+    },
+  };
+}
+
+function countWatches(client: KubeClient) {
+  let open = 0;
+  let most = 0;
+  return {
+    most: () => most,
+    reader: {
+      getJson: (...args: Parameters<KubeClient['getJson']>) => client.getJson(...args),
+      async *watch(...args: Parameters<KubeClient['watch']>) {
+        open += 1;
+        most = Math.max(most, open);
+        try {
+          yield* client.watch(...args);
+        } finally {
+          open -= 1;
+        }
+      },
+    },
+  };
+}
+
+/** Requests for everything, as a stream or page by page. */
+function lists(fake: FakeKube): string[] {
+  const urls = fake.requests.map(({ url }) => url);
+  return urls.filter((url) => !url.includes('watch=true') || url.includes('sendInitialEvents'));
+}
+
+function rawPodWithUid(): object {
+  const { metadata, ...rest } = rawPod('made-up');
+  return { ...rest, metadata: { ...metadata, uid: 'uid', resourceVersion: '7' } };
+}
+
+async function untilAborted(signal: AbortSignal | undefined): Promise<never> {
+  return await new Promise((_resolve, reject) => {
+    signal?.addEventListener('abort', () => {
+      reject(new Error('aborted'));
+    });
+  });
+}
+
+/** What is remembered of a server that has refused to stream lists. */
+function withoutStreams(): ServerMemory {
+  const server = createServerMemory();
+  server.refuseStreams();
+  return server;
+}
+
+describe('a reflector', () => {
+  it('lists, says that it is synced, and follows every kind of event', async () => {
+    await using world = await openWorld({
+      before: (fake) => {
+        fake.apply(rawPod('one'));
+        fake.apply(rawPod('elsewhere', { node: 'node-b' }));
+      },
+    });
+    const { fake, store, reflector } = world;
+    assert.equal(reflector.synced, false);
+    await reflector.whenSynced();
+    assert.equal(reflector.synced, true);
+    assert.deepEqual(store.names(), ['default/one']);
+    await world.watching();
+
+    fake.apply(rawPod('two'));
+    await store.until('two came', () => store.items.has('default/two'));
+    fake.patch({ kind: 'Pod', name: 'two' }, { status: { podIP: '10.0.0.9', podIPs: null } });
+    await store.until('two changed', () => store.items.get('default/two')?.ips[0] === '10.0.0.9');
+    fake.delete({ kind: 'Pod', name: 'one' });
+    await store.until('one went', () => !store.items.has('default/one'));
+    fake.patch({ kind: 'Pod', name: 'two' }, { status: { phase: 'Succeeded' } });
+    await store.until('two finished', () => store.items.size === 0);
+
+    assert.equal(store.replaced.length, 1);
+    assert.equal(reflector.stats().objects, 0);
+    assert.equal(lists(fake).length, 1);
+    assert.equal(world.mostWatches, 1);
+    assert.deepEqual(
+      world.log.lines.map(({ message }) => message),
+      ['watch synced'],
+    );
+  });
+
+  it('asks for a list as a stream that goes on as the watch', async () => {
+    await using world = await openWorld({
+      random: () => 0.5,
+      before: (fake) => {
+        fake.apply(rawPod('one'));
+      },
+    });
+    const { fake, store } = world;
+    await world.watching();
+    assert.equal(fake.requests.length, 1);
+    const { searchParams } = new URL(fake.requests[0]?.url ?? '', fake.url);
+    assert.deepEqual(Object.fromEntries(searchParams), {
+      fieldSelector: 'spec.nodeName=node-a,status.phase!=Succeeded',
+      watch: 'true',
+      allowWatchBookmarks: 'true',
+      sendInitialEvents: 'true',
+      resourceVersionMatch: 'NotOlderThan',
+      timeoutSeconds: '360',
+    });
+    fake.apply(rawPod('two'));
+    await store.until('two came', () => store.items.has('default/two'));
+    assert.equal(fake.requests.length, 1);
+    assert.deepEqual(
+      world.states.map((state) => state.kind),
+      ['listing', 'watching'],
+    );
+  });
+
+  it('asks for pages and a watch where lists are not streamed', async () => {
+    await using world = await openWorld({ random: () => 0.5, server: withoutStreams() });
+    await world.watching();
+    const [list, watch] = world.fake.requests.map(({ url }) => new URL(url, world.fake.url));
+    assert.equal(list?.searchParams.get('resourceVersion'), null);
+    assert.equal(list?.searchParams.get('limit'), '500');
+    assert.match(list?.searchParams.get('fieldSelector') ?? '', /^spec\.nodeName=node-a,/);
+    assert.equal(watch?.searchParams.get('allowWatchBookmarks'), 'true');
+    assert.equal(watch?.searchParams.get('timeoutSeconds'), '360');
+    assert.equal(watch?.searchParams.get('resourceVersion'), String(world.fake.store.version));
+    assert.equal(watch?.searchParams.get('fieldSelector'), list?.searchParams.get('fieldSelector'));
+    assert.equal(world.reflector.stats().restarts, 0);
+  });
+
+  it('takes its first list from memory where that is an indexed look-up', async () => {
+    const options = { server: withoutStreams(), listsFromMemory: true };
+    await using world = await openWorld(options);
+    await world.watching();
+    assert.match(lists(world.fake)[0] ?? '', /[?&]resourceVersion=0(?:&|$)/);
+    world.fake.faults.failNext(1, 410, { containing: 'watch=true' });
+    world.fake.closeWatches();
+    await eventually('it listed again', () => lists(world.fake).length === 2);
+    // Memory of a server that lags could go back in time.
+    assert.doesNotMatch(lists(world.fake)[1] ?? '', /resourceVersion/);
+  });
+
+  it('reopens at once after a clean close and misses nothing in between', async () => {
+    await using world = await openWorld({
+      timing: {
+        ...quick,
+        backoff: { baseMs: 4000, capMs: 4000 },
+        outage: { baseMs: 4000, capMs: 4000 },
+      },
+    });
+    const { fake, store } = world;
+    await world.watching();
+    for (let round = 0; round < 3; round += 1) {
+      await eventually('it has lived', () => world.states.at(-1)?.kind === 'watching');
+      await new Promise((resolve) => setTimeout(resolve, 40));
+      fake.closeWatches();
+      const name = `pod-${round}`;
+      const startMs = performance.now();
+      fake.apply(rawPod(name));
+      await store.until('the new pod came', () => store.items.has(`default/${name}`));
+      assert.ok(performance.now() - startMs < 500);
+    }
+    assert.equal(lists(fake).length, 1);
+    assert.deepEqual(world.reflector.stats().errors.NETWORK, 0);
+  });
+
+  it('resumes from the newest event or bookmark, not from where it began', async () => {
+    await using world = await openWorld();
+    const { fake, store } = world;
+    const resumedFrom = (): string | null =>
+      new URL(fake.requests.at(-1)?.url ?? '', fake.url).searchParams.get('resourceVersion');
+    await world.watching();
+    fake.apply(rawPod('one'));
+    await store.until('one came', () => store.items.has('default/one'));
+    fake.closeWatches();
+    await eventually('it resumed', () => resumedFrom() === String(fake.store.version));
+    await world.watching();
+    // Only a bookmark tells of a write that the selector hides.
+    fake.apply(rawPod('elsewhere', { node: 'node-b' }));
+    const bookmarked = String(fake.store.version);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    fake.closeWatches();
+    await eventually('it resumed from a bookmark', () => resumedFrom() === bookmarked);
+    assert.equal(lists(fake).length, 1);
+  });
+
+  it('does not spin on a server that closes every watch at once', async () => {
+    await using world = await openWorld({
+      timing: { ...quick, backoff: { baseMs: 30, capMs: 200 } },
+    });
+    const { fake } = world;
+    const closer = setInterval(() => {
+      fake.closeWatches();
+    }, 0);
+    await world.reflector.whenSynced();
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    clearInterval(closer);
+    const { restarts } = world.reflector.stats();
+    assert.ok(restarts >= 2 && restarts <= 12, `${restarts} restarts in 300 ms`);
+  });
+
+  it('resumes after a cut without listing again', async () => {
+    await using world = await openWorld();
+    const { fake, store, reflector } = world;
+    await world.watching();
+    fake.cutConnections();
+    fake.apply(rawPod('late'));
+    await store.until('the pod came', () => store.items.has('default/late'));
+    assert.equal(lists(fake).length, 1);
+    const { errors, restarts, relists } = reflector.stats();
+    assert.ok(errors.NETWORK >= 1 && restarts >= 1);
+    assert.equal(relists, 0);
+    await eventually('it says so', () =>
+      world.log.lines.some(({ message }) => message === 'watch recovered'),
+    );
+  });
+
+  for (const goneByStatus of [false, true]) {
+    const how = goneByStatus ? 'status' : 'event';
+    it(`lists again, in one step, when a 410 ${how} says that its version expired`, async () => {
+      await using world = await openWorld({
+        before: (fake) => {
+          fake.faults.goneByStatus = goneByStatus;
+          fake.apply(rawPod('old'));
+        },
+      });
+      const { fake, store, reflector } = world;
+      await world.watching();
+      fake.faults.hang = true;
+      fake.cutConnections();
+      fake.delete({ kind: 'Pod', name: 'old' });
+      fake.apply(rawPod('new'));
+      fake.compact();
+      assert.deepEqual(store.names(), ['default/old'], 'known objects stay while it is away');
+      fake.faults.hang = false;
+      fake.cutConnections();
+      await store.until('the new state came', () => store.items.has('default/new'));
+      assert.deepEqual(store.names(), ['default/new']);
+      assert.equal(store.replaced.length, 2);
+      assert.equal(reflector.stats().relists, 1);
+      assert.equal(reflector.stats().errors.GONE, 1);
+      // Memory of a server that lags could go back in time.
+      assert.doesNotMatch(lists(fake).at(-1) ?? '', /resourceVersion=/);
+      await world.watching();
+      fake.apply(rawPod('newer'));
+      await store.until('the watch goes on', () => store.items.has('default/newer'));
+    });
+  }
+
+  it('reads a list page by page, and everything at once when the snapshot expires', async () => {
+    await using world = await openWorld({
+      pageSize: 2,
+      server: withoutStreams(),
+      listsFromMemory: true,
+      before: (fake) => {
+        for (let at = 0; at < 5; at += 1) fake.apply(rawPod(`pod-${at}`));
+      },
+    });
+    const { fake, store, reflector } = world;
+    await world.watching();
+    fake.faults.failNext(1, 410, { containing: 'continue=' });
+    fake.faults.failNext(1, 410, { containing: 'watch=true' });
+    fake.closeWatches();
+    await eventually('it listed again', () => reflector.stats().relists === 1);
+    const relists = lists(fake).slice(1);
+    assert.deepEqual(
+      relists.map((url) => ['continue', 'limit'].find((word) => url.includes(word)) ?? 'all'),
+      ['limit', 'continue', 'all'],
+    );
+    await world.watching();
+    fake.faults.failNext(1, 410, { containing: 'watch=true' });
+    fake.closeWatches();
+    await eventually('it listed once more', () => reflector.stats().relists === 2);
+    const pages = lists(fake).slice(1 + relists.length);
+    assert.equal(pages.length, 3);
+    assert.ok(pages.slice(1).every((url) => !url.includes('resourceVersion')));
+    assert.equal(store.items.size, 5);
+    assert.equal(store.replaced.at(-1)?.length, 5);
+  });
+
+  it('notices a connection that went silent, and opens another', async () => {
+    await using world = await openWorld({ timing: { ...quick, silenceMs: 60 } });
+    const { fake, store, reflector } = world;
+    await world.watching();
+    fake.goSilent();
+    fake.apply(rawPod('unseen'));
+    await store.until('it came on another connection', () => store.items.has('default/unseen'));
+    assert.equal(reflector.stats().silences, 1);
+    // A quiet resource may be silent, too.
+    assert.deepEqual(Object.values(reflector.stats().errors).filter(Boolean), []);
+    assert.deepEqual(
+      world.log.lines.map(({ level }) => level),
+      ['info', 'debug'],
+    );
+    assert.equal(lists(fake).length, 1);
+    await eventually('the silent one is closed', () => fake.watches() === 1);
+  });
+
+  it('does not take a quiet resource for a silent connection while bookmarks come', async () => {
+    await using world = await openWorld({ timing: { ...quick, silenceMs: 400 } });
+    await world.watching();
+    await new Promise((resolve) => setTimeout(resolve, 900));
+    assert.equal(world.reflector.stats().restarts, 0);
+    assert.ok(world.reflector.stats().lastContactAgeMs < 400);
+  });
+
+  it('waits as long as a 429 or 503 asks', async () => {
+    await using world = await openWorld({
+      before: (fake) => {
+        fake.faults.failNext(1, 429, { retryAfterSec: 1 });
+      },
+    });
+    await eventually('it waits', () => world.states.at(-1)?.kind === 'waiting');
+    const startMs = performance.now();
+    const waiting = world.states.at(-1);
+    assert.ok(waiting?.kind === 'waiting' && waiting.code === 'THROTTLED');
+    assert.ok(waiting.delayMs >= 1000 && waiting.delayMs <= 1250);
+    await world.reflector.whenSynced();
+    assert.ok(performance.now() - startMs > 900);
+    assert.equal(lists(world.fake).length, 2);
+  });
+
+  it('outlives every refusal, logs it once, and counts each', async () => {
+    await using world = await openWorld({
+      before: (fake) => {
+        for (const status of [401, 403, 404, 500]) fake.faults.failNext(3, status);
+      },
+    });
+    await world.reflector.whenSynced();
+    const { errors } = world.reflector.stats();
+    assert.deepEqual(
+      [errors.UNAUTHORIZED, errors.FORBIDDEN, errors.NOT_FOUND, errors.SERVER],
+      [3, 3, 3, 3],
+    );
+    const told = world.log.lines.filter(({ level }) => level === 'warn' || level === 'error');
+    assert.deepEqual(
+      told.map(({ fields }) => fields['code']),
+      ['UNAUTHORIZED', 'FORBIDDEN', 'NOT_FOUND', 'SERVER'],
+    );
+  });
+
+  it('is not synced while its resource type is not installed, and is when it comes', async () => {
+    await using fake = await openFakeKube();
+    fake.faults.notInstalled.add('azureidentitybindings');
+    await using client = await clientOf(fake);
+    const store = new MapStore<Binding>();
+    const log = keptLog();
+    await using reflector = openReflector<Binding>({
+      name: 'bindings',
+      path: '/apis/aadpodidentity.k8s.io/v1/azureidentitybindings',
+      parse: parseBinding,
+      store,
+      client,
+      clock: systemClock,
+      random: Math.random,
+      log,
+      timing: quick,
+    });
+    await eventually('it tried', () => reflector.stats().errors.NOT_FOUND >= 3);
+    assert.equal(reflector.synced, false);
+    const told = log.lines.filter(({ level }) => level === 'error');
+    assert.deepEqual(
+      told.map(({ message }) => message),
+      ['resource type is not installed, retrying'],
+    );
+    fake.faults.notInstalled.clear();
+    fake.apply(rawBinding('b', 'demo'));
+    await reflector.whenSynced();
+    await store.until('it is there', () => store.items.has('default/b'));
+  });
+
+  it('contains an exception of the store and lists again', async () => {
+    await using world = await openWorld();
+    const { fake, store, reflector } = world;
+    await world.watching();
+    store.poison = new Error('handler broke');
+    fake.apply(rawPod('poisoned'));
+    await store.until('it came by list', () => store.items.has('default/poisoned'));
+    assert.equal(reflector.stats().errors.INTERNAL, 1);
+    assert.equal(store.replaced.length, 2);
+    await world.watching();
+    fake.apply(rawPod('next'));
+    await store.until('the watch goes on', () => store.items.has('default/next'));
+  });
+
+  it('contains an exception of the state listener', async () => {
+    await using world = await openWorld({
+      onState: () => {
+        throw new Error('listener broke');
+      },
+    });
+    await world.reflector.whenSynced();
+    world.fake.apply(rawPod('one'));
+    await world.store.until('events come', () => world.store.items.has('default/one'));
+    assert.ok(world.reflector.stats().errors.INTERNAL >= 2);
+    assert.equal(world.store.replaced.length, 1);
+  });
+
+  it('lists again after a line that makes no sense', async () => {
+    await using world = await openWorld();
+    const { fake, store, reflector } = world;
+    for (const text of [
+      'garbage\n',
+      '{"type":"ADDED"}\n',
+      '{"type":"WHAT","object":{}}\n',
+      '7\n',
+    ]) {
+      await world.watching();
+      const { relists } = reflector.stats();
+      fake.injectIntoWatches(text);
+      await eventually('it listed again', () => reflector.stats().relists === relists + 1);
+    }
+    assert.equal(reflector.stats().errors.MALFORMED, 4);
+    await world.watching();
+    fake.apply(rawPod('after'));
+    await store.until('the watch goes on', () => store.items.has('default/after'));
+  });
+
+  it('skips an unusable object, says so once, and drops what it was before', async () => {
+    await using fake = await openFakeKube();
+    fake.apply(rawBinding('good', 'demo'));
+    fake.apply(rawBinding('turns', 'demo'));
+    fake.apply({ ...rawBinding('bad', 'demo'), spec: { selector: 7 } });
+    await using client = await clientOf(fake);
+    const store = new MapStore<Binding>();
+    const log = keptLog();
+    const states: string[] = [];
+    await using reflector = openReflector<Binding>({
+      name: 'bindings',
+      path: '/apis/aadpodidentity.k8s.io/v1/azureidentitybindings',
+      parse: parseBinding,
+      store,
+      client,
+      clock: systemClock,
+      random: Math.random,
+      log,
+      onState: (state) => states.push(state.kind),
+      timing: quick,
+    });
+    await reflector.whenSynced();
+    await eventually('it watches', () => states.at(-1) === 'watching');
+    assert.deepEqual(store.names(), ['default/good', 'default/turns']);
+    fake.patch({ kind: 'AzureIdentityBinding', name: 'turns' }, { spec: { selector: 7 } });
+    await store.until('the old version went', () => store.items.size === 1);
+    fake.patch({ kind: 'AzureIdentityBinding', name: 'bad' }, { spec: { weight: 1 } });
+    await eventually('all were rejected', () => reflector.stats().rejected === 3);
+    const told = log.lines.filter(({ level }) => level === 'warn');
+    assert.equal(told.length, 2);
+    assert.equal(told[0]?.fields['reason'], 'spec.selector is not a string');
+    fake.patch({ kind: 'AzureIdentityBinding', name: 'bad' }, { spec: { selector: 'demo' } });
+    await store.until('it is usable now', () => store.items.has('default/bad'));
+    assert.equal(reflector.stats().objects, 2);
+  });
+});
+
+describe('a list that is a stream', () => {
+  const two = (fake: FakeKube): void => {
+    fake.apply(rawPod('one'));
+    fake.apply(rawPod('two'));
+  };
+  const streamed = (fake: FakeKube): number =>
+    fake.requests.filter(({ url }) => url.includes('sendInitialEvents')).length;
+
+  it('is put into the store in one step, at its end', async () => {
+    await using world = await openWorld({ before: two });
+    await world.reflector.whenSynced();
+    assert.deepEqual(
+      world.store.replaced.map((items) => items.map(({ name }) => name)),
+      [['one', 'two']],
+    );
+  });
+
+  it('that is cut is asked for again, and the store keeps what it has until then', async () => {
+    await using world = await openWorld({ before: two });
+    const { fake, store, reflector } = world;
+    await world.watching();
+    fake.delete({ kind: 'Pod', name: 'two' });
+    await store.until('two went', () => store.items.size === 1);
+    fake.faults.failNext(1, 410, { containing: 'resourceVersion=' });
+    fake.faults.cutNextWatchAfterBytes = 40;
+    fake.closeWatches();
+    fake.apply(rawPod('three'));
+    await store.until('three came', () => store.items.has('default/three'));
+    assert.deepEqual(store.names(), ['default/one', 'default/three']);
+    assert.deepEqual(
+      store.replaced.map((items) => items.length),
+      [2, 2],
+    );
+    assert.equal(streamed(fake), 3);
+    assert.equal(reflector.stats().errors.NETWORK, 1);
+  });
+
+  for (const status of [400, 422]) {
+    it(`that is refused with ${status} is asked for page by page, from then on and at once`, async () => {
+      const server = createServerMemory();
+      await using world = await openWorld({
+        server,
+        timing: { ...quick, backoff: { baseMs: 60_000, capMs: 60_000 } },
+        before: (fake) => {
+          two(fake);
+          fake.faults.failNext(1, status, { containing: 'sendInitialEvents' });
+        },
+      });
+      const { fake, store, reflector, log } = world;
+      await world.watching();
+      assert.deepEqual(store.names(), ['default/one', 'default/two']);
+      assert.equal(server.streams, false);
+      assert.equal(reflector.stats().errors.SERVER, 0);
+      fake.faults.failNext(1, 410, { containing: 'watch=true' });
+      fake.closeWatches();
+      await eventually('it listed again', () => reflector.stats().relists === 1);
+      assert.equal(streamed(fake), 1);
+      const told = log.lines.filter(({ message }) => message.includes('page by page'));
+      assert.deepEqual(
+        told.map(({ fields }) => fields['reason']),
+        ['failed on purpose'],
+      );
+    });
+  }
+
+  it('that never says where it ends is asked for page by page', async () => {
+    const path = '/api/v1/pods';
+    let asked = 0;
+    await using world = await openWorld({
+      before: two,
+      client: {
+        getJson: () => {
+          asked += 1;
+          return Promise.resolve({ metadata: { resourceVersion: '7' }, items: [rawPodWithUid()] });
+        },
+        async *watch(url, { onOpen, signal }) {
+          onOpen?.();
+          if (url.includes('sendInitialEvents')) {
+            yield { type: 'ADDED', object: rawPodWithUid() };
+            yield { type: 'BOOKMARK', object: { metadata: { resourceVersion: '7' } } };
+          }
+          assert.ok(url.startsWith(path));
+          await untilAborted(signal);
+        },
+      },
+    });
+    await world.watching();
+    assert.equal(asked, 1);
+    assert.equal(world.store.replaced.length, 1);
+  });
+
+  it('that stops before its end is asked for page by page', async () => {
+    await using fake = await openFakeKube();
+    two(fake);
+    fake.faults.delayEventsMs = 60_000;
+    await using client = await clientOf(fake);
+    const store = new MapStore<Pod>();
+    await using reflector = openReflector<Pod>({
+      ...{ name: 'pods', path: '/api/v1/pods', parse: parsePod, store, client },
+      ...{ clock: systemClock, random: Math.random, log: keptLog() },
+      timing: { ...quick, silenceMs: 50 },
+    });
+    await reflector.whenSynced();
+    assert.equal(store.items.size, 2);
+    assert.equal(streamed(fake), 1);
+  });
+
+  it('is still wanted after an outage and after a refusal of something else', async () => {
+    await using world = await openWorld({
+      before: (fake) => {
+        two(fake);
+        for (const status of [500, 503, 403]) fake.faults.failNext(1, status);
+      },
+    });
+    await world.watching();
+    assert.equal(streamed(world.fake), 4);
+    assert.equal(lists(world.fake).length, 4);
+  });
+});
+
+describe('reflectors of one server', () => {
+  it('learn from each other that it streams no lists', async () => {
+    const server = createServerMemory();
+    await using first = await openWorld({
+      server,
+      before: (fake) => {
+        fake.faults.failNext(1, 422);
+      },
+    });
+    await first.watching();
+    await using second = await openWorld({ server });
+    await second.watching();
+    assert.ok(second.fake.requests.every(({ url }) => !url.includes('sendInitialEvents')));
+  });
+
+  it('learn from the first that it is back', async () => {
+    const server = createServerMemory();
+    const late = { baseMs: 60_000, capMs: 60_000 };
+    const refusing = (fake: FakeKube): void => {
+      fake.faults.failNext(1, 503);
+    };
+    await using slow = await openWorld({
+      server,
+      before: refusing,
+      timing: { ...quick, outage: late },
+    });
+    await eventually('it waits', () => slow.states.at(-1)?.kind === 'waiting');
+    await using throttled = await openWorld({
+      server,
+      before: (fake) => {
+        fake.faults.failNext(1, 503, { retryAfterSec: 60 });
+      },
+    });
+    await eventually('it waits', () => throttled.states.at(-1)?.kind === 'waiting');
+    await using quickly = await openWorld({ server, before: refusing });
+    await quickly.watching();
+    await slow.watching();
+    assert.equal(throttled.states.at(-1)?.kind, 'waiting', 'it was told how long to stay away');
+  });
+});
+
+describe('a doubt', () => {
+  const timing = { ...quick, silenceMs: 60_000, doubtMs: 20, doubtEveryMs: 200 };
+  const quiet = { timing, bookmarkEveryMs: 60_000 };
+
+  it('replaces a silent watch long before its deadline, and misses nothing', async () => {
+    await using world = await openWorld(quiet);
+    const { fake, store, reflector } = world;
+    await world.watching();
+    fake.goSilent();
+    fake.apply(rawPod('unseen'));
+    reflector.doubt();
+    await store.until('it came on another watch', () => store.items.has('default/unseen'));
+    await eventually('the silent one is closed', () => fake.watches() === 1);
+    assert.equal(world.mostWatches, 1);
+    assert.equal(lists(fake).length, 1);
+    assert.deepEqual(Object.values(reflector.stats().errors).filter(Boolean), []);
+  });
+
+  it('is over when the watch brings something', async () => {
+    await using world = await openWorld(quiet);
+    const { fake, store, reflector } = world;
+    await world.watching();
+    reflector.doubt();
+    fake.apply(rawPod('late'));
+    await store.until('it came', () => store.items.has('default/late'));
+    await new Promise((resolve) => setTimeout(resolve, 40));
+    assert.equal(reflector.stats().restarts, 0);
+  });
+
+  it('costs the server one watch in a while, however many doubt', async () => {
+    await using world = await openWorld(quiet);
+    const { reflector } = world;
+    await world.watching();
+    const startMs = performance.now();
+    const doubting = setInterval(() => {
+      reflector.doubt();
+    }, 1);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    clearInterval(doubting);
+    const most = 1 + (performance.now() - startMs) / timing.doubtEveryMs;
+    const { restarts } = reflector.stats();
+    assert.ok(restarts >= 2 && restarts <= most, `${restarts} restarts`);
+  });
+
+  it('ends the wait for the end of an outage, but no wait that the server asked for', async () => {
+    const late = { baseMs: 60_000, capMs: 60_000 };
+    for (const [retryAfterSec, isEnded] of [
+      [undefined, true],
+      [60, false],
+    ] as const) {
+      await using world = await openWorld({
+        timing: { ...timing, outage: late },
+        before: (fake) => {
+          const told = retryAfterSec === undefined ? {} : { retryAfterSec };
+          fake.faults.failNext(1, 503, told);
+        },
+      });
+      await eventually('it waits', () => world.states.at(-1)?.kind === 'waiting');
+      world.reflector.doubt();
+      if (isEnded) await world.watching();
+      else await new Promise((resolve) => setTimeout(resolve, 60));
+      assert.equal(world.reflector.synced, isEnded);
+    }
+  });
+
+  it('leaves nothing armed', async () => {
+    const clock = countingClock();
+    const world = await openWorld({ ...quiet, clock, timing: { ...timing, doubtMs: 60_000 } });
+    await world.watching();
+    world.reflector.doubt();
+    await world[Symbol.asyncDispose]();
+    assert.equal(clock.armed, 0);
+  });
+});
+
+describe('the pace of a reflector', () => {
+  it('does not grow from one kind of failure to another', async () => {
+    await using world = await openWorld({
+      timing: { ...quick, backoff: { baseMs: 1, capMs: 60_000 }, outage: { baseMs: 1, capMs: 5 } },
+      before: (fake) => {
+        fake.faults.failNext(20, 500);
+        fake.faults.failNext(1, 403);
+      },
+    });
+    await world.reflector.whenSynced();
+    const delays = world.states.flatMap((state) =>
+      state.kind === 'waiting' ? [[state.code, state.delayMs] as const] : [],
+    );
+    assert.equal(delays.length, 21);
+    for (const [code, delayMs] of delays) assert.ok(delayMs <= 5, `${code} ${delayMs}`);
+  });
+
+  it('counts the time an attempt took as waited', async () => {
+    await using world = await openWorld({
+      timing: { ...quick, outage: { baseMs: 10, capMs: 10 } },
+      client: {
+        getJson: () => Promise.reject(new KubeError('NETWORK', 'not used')),
+        watch: () => ({
+          [Symbol.asyncIterator]: () => ({
+            async next() {
+              await new Promise((resolve) => setTimeout(resolve, 30));
+              throw new KubeError('TIMEOUT', 'the API server did not answer');
+            },
+          }),
+        }),
+      },
+    });
+    await eventually('it tried twice', () => world.reflector.stats().errors.TIMEOUT >= 2);
+    const waiting = world.states.filter((state) => state.kind === 'waiting');
+    assert.ok(waiting.every((state) => state.kind === 'waiting' && state.delayMs === 0));
+  });
+});
+
+describe('the staleness of a store', () => {
+  it('ends with each event, bookmark and list, and grows through all else', async () => {
+    const timing = { ...quick, healthyMs: 60_000 };
+    await using world = await openWorld({ bookmarkEveryMs: 60_000, timing });
+    const { fake, store, reflector } = world;
+    await world.watching();
+    const stale = async (): Promise<void> => {
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      assert.ok(reflector.stats().stalenessMs >= 29);
+    };
+    const fresh = async (what: string): Promise<void> => {
+      await eventually(what, () => reflector.stats().stalenessMs < 25);
+    };
+    await stale();
+    fake.apply(rawPod('one'));
+    await store.until('it came', () => store.items.size === 1);
+    assert.ok(reflector.stats().stalenessMs < 25);
+    await stale();
+    const mark = { metadata: { resourceVersion: String(fake.store.version) } };
+    fake.injectIntoWatches(`${JSON.stringify({ type: 'BOOKMARK', object: mark })}\n`);
+    await fresh('a bookmark');
+    await stale();
+    // A watch that opens says nothing yet.
+    fake.cutConnections();
+    await eventually('another watch', () => reflector.stats().restarts === 1);
+    await world.watching();
+    assert.ok(reflector.stats().stalenessMs >= 29);
+    fake.faults.failNext(1, 410, { containing: 'watch=true' });
+    fake.cutConnections();
+    await fresh('a list');
+    assert.equal(reflector.stats().relists, 1);
+  });
+
+  it('ends also with an end in good order, and with a watch that had nothing to tell', async () => {
+    const timing = { ...quick, healthyMs: 100 };
+    await using world = await openWorld({ bookmarkEveryMs: 60_000, timing });
+    const { fake, reflector } = world;
+    await world.watching();
+    await eventually('the list is old', () => reflector.stats().stalenessMs > 80);
+    await eventually('it told nothing', () => reflector.stats().stalenessMs < 20);
+    await eventually('that is old', () => reflector.stats().stalenessMs > 80);
+    fake.closeWatches();
+    await eventually('it ended in good order', () => reflector.stats().stalenessMs < 20);
+  });
+});
+
+describe('disposing a reflector', () => {
+  const moments: readonly [string, (fake: FakeKube) => void, (fake: FakeKube) => boolean][] = [
+    ['while it lists', (fake) => (fake.faults.hang = true), (fake) => fake.requests.length === 1],
+    [
+      'while it waits',
+      (fake) => fake.faults.failNext(9, 429, { retryAfterSec: 9 }),
+      (fake) => fake.requests.length === 1,
+    ],
+    ['while it watches', () => undefined, (fake) => fake.watches() === 1],
+  ];
+  for (const [moment, prepare, reached] of moments) {
+    it(`${moment} leaves nothing armed and nothing open`, async () => {
+      const sockets = (): number =>
+        process.getActiveResourcesInfo().filter((kind) => kind.startsWith('TCP')).length;
+      const before = sockets();
+      const fake = await openFakeKube();
+      prepare(fake);
+      const clock = countingClock();
+      const client = await clientOf(fake, clock);
+      const reflector = openReflector<Pod>({
+        name: 'pods',
+        path: '/api/v1/pods',
+        parse: parsePod,
+        store: new MapStore<Pod>(),
+        client,
+        clock,
+        random: Math.random,
+        log: keptLog(),
+      });
+      await eventually('the moment came', () => reached(fake));
+      const startMs = performance.now();
+      await reflector[Symbol.asyncDispose]();
+      assert.ok(performance.now() - startMs < 500);
+      assert.equal(clock.armed, 0);
+      if (reflector.synced) await reflector.whenSynced();
+      else await assert.rejects(reflector.whenSynced(), { name: 'AbortError' });
+      const asked = fake.requests.length;
+      await client[Symbol.asyncDispose]();
+      await eventually('no socket is left at the server', () => fake.connections === 0);
+      assert.equal(fake.requests.length, asked);
+      await fake[Symbol.asyncDispose]();
+      await eventually('no socket is left in the process', () => sockets() <= before);
+    });
+  }
+});

@@ -1,0 +1,154 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Binding, Exception, Identity, Pod } from '../../../../src/cache/index/objects.ts';
+import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
+import { openWatches } from '../../../../src/nmi/kube/watch/watches.ts';
+import {
+  clientOf,
+  countingClock,
+  eventually,
+  keptLog,
+  MapStore,
+  quick,
+  rawBinding,
+  rawPod,
+} from '../kube-world.ts';
+
+function createStores() {
+  return {
+    pods: new MapStore<Pod>(),
+    identities: new MapStore<Identity>(),
+    bindings: new MapStore<Binding>(),
+    exceptions: new MapStore<Exception>(),
+  };
+}
+
+function rawCustom(kind: string, name: string, spec: object) {
+  const metadata = { name, namespace: 'default' };
+  return { apiVersion: 'aadpodidentity.k8s.io/v1', kind, metadata, spec };
+}
+
+describe('the four watches', () => {
+  it("fill their stores with this node's live pods and all custom resources", async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    fake.apply(rawPod('mine'));
+    fake.apply(rawPod('other', { node: 'node-b' }));
+    fake.apply(rawPod('done', { phase: 'Succeeded' }));
+    fake.apply(rawPod('broken', { phase: 'Failed' }));
+    fake.apply(rawPod('new', { phase: 'Pending' }));
+    fake.apply(rawCustom('AzureIdentity', 'id', { clientID: 'c' }));
+    fake.apply(rawBinding('b', 'demo'));
+    fake.apply(rawCustom('AzurePodIdentityException', 'x', { podLabels: { app: 'mic' } }));
+    const stores = createStores();
+    await using watches = openWatches({
+      client,
+      node: 'node-a',
+      stores,
+      log: keptLog(),
+      timing: quick,
+    });
+    assert.equal(watches.synced, false);
+    await watches.whenSynced();
+    assert.equal(watches.synced, true);
+    assert.deepEqual(stores.pods.names(), ['default/mine', 'default/new']);
+    assert.equal(stores.identities.items.get('default/id')?.clientId, 'c');
+    assert.equal(stores.bindings.items.get('default/b')?.selector, 'demo');
+    assert.equal(stores.exceptions.items.get('default/x')?.podLabels['app'], 'mic');
+    assert.equal(watches.stats().pods.objects, 2);
+    assert.equal(watches.stats().exceptions.syncedOnce, true);
+    await eventually('each has one watch', () => fake.watches() === 4);
+    for (const plural of ['pods', 'azureidentities']) assert.equal(fake.watches(plural), 1);
+  });
+
+  it('are synced only when all four are, and say which is missing', async () => {
+    await using fake = await openFakeKube();
+    fake.faults.notInstalled.add('azurepodidentityexceptions');
+    await using client = await clientOf(fake);
+    const stores = createStores();
+    const log = keptLog();
+    await using watches = openWatches({ client, node: 'node-a', stores, log, timing: quick });
+    await eventually('three are there', () => watches.unsynced().length === 1);
+    assert.deepEqual(watches.unsynced(), ['exceptions']);
+    assert.equal(watches.synced, false);
+    fake.faults.notInstalled.clear();
+    await watches.whenSynced();
+    assert.deepEqual(watches.unsynced(), []);
+  });
+
+  it('say which of them are stale, and count what went wrong by kind', async () => {
+    await using fake = await openFakeKube({ bookmarkEveryMs: 60_000 });
+    await using client = await clientOf(fake);
+    const stores = createStores();
+    fake.faults.failNext(2, 500, { containing: 'azureidentities' });
+    fake.faults.failNext(1, 403, { containing: 'azureidentitybindings' });
+    const log = keptLog();
+    await using watches = openWatches({ client, node: 'node-a', stores, log, timing: quick });
+    await watches.whenSynced();
+    await eventually('all are older than 60 ms', () => watches.stale(60).length === 4);
+    fake.apply(rawPod('one'));
+    await stores.pods.until('it came', () => stores.pods.items.size === 1);
+    const { pods, identities, bindings, exceptions } = watches.stats();
+    const ages = [identities, bindings, exceptions].map(({ stalenessMs }) => stalenessMs);
+    // However long it took to get here, it lies between them.
+    const limitMs = (pods.stalenessMs + Math.min(...ages)) / 2;
+    assert.deepEqual(watches.stale(limitMs), ['identities', 'bindings', 'exceptions']);
+    assert.deepEqual(identities.errorsByKind, { outage: 2, refusal: 0, expiry: 0, exception: 0 });
+    assert.deepEqual(bindings.errorsByKind, { outage: 0, refusal: 1, expiry: 0, exception: 0 });
+  });
+
+  it('learn together that the server streams no lists', async () => {
+    await using fake = await openFakeKube();
+    fake.faults.failNext(4, 422, { containing: 'sendInitialEvents' });
+    await using client = await clientOf(fake);
+    const log = keptLog();
+    const stores = createStores();
+    await using watches = openWatches({ client, node: 'node-a', stores, log, timing: quick });
+    await watches.whenSynced();
+    const lists = fake.requests.map(({ url }) => url).filter((url) => !url.includes('watch='));
+    assert.equal(lists.length, 4);
+    const fromMemory = lists.filter((url) => url.includes('resourceVersion=0'));
+    assert.deepEqual(
+      fromMemory.map((url) => new URL(url, fake.url).pathname),
+      ['/api/v1/pods'],
+    );
+  });
+
+  it('are all replaced by a doubt, once they are silent', async () => {
+    await using fake = await openFakeKube({ bookmarkEveryMs: 60_000 });
+    await using client = await clientOf(fake);
+    const stores = createStores();
+    const timing = { ...quick, doubtMs: 10 };
+    const log = keptLog();
+    await using watches = openWatches({ client, node: 'node-a', stores, log, timing });
+    await eventually('four watches', () => fake.watches() === 4);
+    fake.goSilent();
+    fake.apply(rawPod('unseen'));
+    fake.apply(rawBinding('unseen', 'demo'));
+    watches.doubt();
+    await stores.pods.until('the pod', () => stores.pods.items.size === 1);
+    await stores.bindings.until('the binding', () => stores.bindings.items.size === 1);
+    await eventually('four watches again', () => fake.watches() === 4);
+  });
+
+  it('stop together and leave nothing', async () => {
+    await using fake = await openFakeKube();
+    const clock = countingClock();
+    await using client = await clientOf(fake, clock);
+    const states: string[] = [];
+    const watches = openWatches({
+      client,
+      node: 'node-a',
+      stores: createStores(),
+      log: keptLog(),
+      clock,
+      onState: (resource, { kind }) => states.push(`${resource} ${kind}`),
+      timing: { ...quick, startJitterMs: 10 },
+    });
+    await eventually('four watches', () => fake.watches() === 4);
+    assert.ok(states.includes('bindings listing'));
+    await watches[Symbol.asyncDispose]();
+    assert.equal(clock.armed, 0);
+    await eventually('no watch is left', () => fake.watches() === 0);
+  });
+});

@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { connectionLimits } from '../../../src/nmi/server/connection-limits.ts';
+
+const limits = (files: number | string): string =>
+  [
+    'Limit                     Soft Limit           Hard Limit           Units     ',
+    'Max processes             95852                95852                processes ',
+    `Max open files            ${files}                 1048576              files     `,
+  ].join('\n');
+
+describe('the limits of connections', () => {
+  it('are those of a large node where there are descriptors enough', () => {
+    for (const files of [1_048_576, 65_536, 'unlimited']) {
+      assert.deepEqual(connectionLimits(1, limits(files)), { total: 20_000, each: 512 });
+    }
+    assert.deepEqual(connectionLimits(1, ''), { total: 20_000, each: 512 });
+  });
+
+  it('leave descriptors for everything else, and connections for more than one caller', () => {
+    assert.deepEqual(connectionLimits(1, limits(4_096)), { total: 3_584, each: 512 });
+    assert.deepEqual(connectionLimits(1, limits(1_024)), { total: 512, each: 128 });
+    assert.deepEqual(connectionLimits(1, limits(256)), { total: 128, each: 32 });
+  });
+
+  it('are shared by listeners', () => {
+    assert.deepEqual(connectionLimits(2, limits(1_024)), { total: 256, each: 64 });
+  });
+
+  it('are read of this process', () => {
+    const { total, each } = connectionLimits(1);
+    assert.ok(total >= each && each > 0);
+  });
+});

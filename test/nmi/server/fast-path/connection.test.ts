@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict';
+import { connect } from 'node:net';
+import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  bindPodToA,
+  openLoopbackAgent,
+  type LoopbackAgent,
+} from '../../../support/loopback-agent.ts';
+
+const target =
+  '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';
+const request = (...lines: readonly string[]): string =>
+  [`GET ${target} HTTP/1.1`, 'Host: 169.254.169.254', 'Metadata: true', ...lines, '', ''].join(
+    '\r\n',
+  );
+/** Usual to any HTTP server, and not to the quick way. */
+const unusual = request('Keep-Alive: 1', 'TE: trailers');
+
+/** A raw connection from the pod's address that reads whole answers. */
+class Raw implements Disposable {
+  readonly #socket;
+  #received = '';
+  ended = false;
+
+  constructor(agent: LoopbackAgent) {
+    this.#socket = connect({ host: '127.0.0.1', port: agent.port, localAddress: '127.0.0.11' });
+    this.#socket.on('data', (chunk) => (this.#received += chunk.toString('latin1')));
+    this.#socket.on('end', () => (this.ended = true)).on('error', () => (this.ended = true));
+  }
+
+  write(text: string): void {
+    this.#socket.write(text, 'latin1');
+  }
+
+  end(): void {
+    this.#socket.end();
+  }
+
+  /** The next whole answer. */
+  async answer(): Promise<string> {
+    for (let tries = 0; tries < 500; tries++) {
+      const headEnd = this.#received.indexOf('\r\n\r\n');
+      const length = Number(/content-length: (\d+)/i.exec(this.#received)?.[1] ?? NaN);
+      const whole = headEnd + 4 + length;
+      if (headEnd > 0 && this.#received.length >= whole) {
+        const answer = this.#received.slice(0, whole);
+        this.#received = this.#received.slice(whole);
+        return answer;
+      }
+      await delay(10);
+    }
+    throw new Error(`no whole answer: ${this.#received.slice(0, 200)}`);
+  }
+
+  async untilEnded(): Promise<void> {
+    for (let tries = 0; tries < 300 && !this.ended; tries++) await delay(10);
+    assert.ok(this.ended, 'the connection was not ended');
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.destroy();
+  }
+}
+
+/** Without what differs between any two answers. */
+function plain(answer: string): string {
+  return answer
+    .replace(/x-ms-request-id: [0-9a-f-]{36}/, 'x-ms-request-id: ID')
+    .replace(/Date: [^\r]+/, 'Date: DATE')
+    .replaceAll(/"(?:ext_)?expires_in":"\d+"/g, '"expires_in":"N"');
+}
+
+async function openWarm(): Promise<LoopbackAgent> {
+  const agent = await openLoopbackAgent({}, bindPodToA);
+  using first = new Raw(agent);
+  first.write(request());
+  assert.match(await first.answer(), /^HTTP\/1\.1 200 OK\r\n/);
+  return agent;
+}
+
+describe('a connection with usual requests', () => {
+  it('gets byte for byte what Node’s HTTP server writes', async () => {
+    await using agent = await openWarm();
+    using quick = new Raw(agent);
+    using slow = new Raw(agent);
+    quick.write(request());
+    slow.write(unusual);
+    assert.equal(plain(await quick.answer()), plain(await slow.answer()));
+    quick.write(request('Connection: close'));
+    slow.write(request('Connection: close', 'TE: trailers'));
+    assert.equal(plain(await quick.answer()), plain(await slow.answer()));
+    await quick.untilEnded();
+    await slow.untilEnded();
+  });
+
+  it('may become unusual at any request, and loses nothing', async () => {
+    await using agent = await openWarm();
+    using raw = new Raw(agent);
+    const texts = [
+      request(),
+      request(),
+      unusual,
+      request(),
+      `${request()}${request()}`,
+      request('X-Forwarded-For: 1.2.3.4'),
+    ];
+    for (const text of texts) raw.write(text);
+    const statuses: string[] = [];
+    for (let count = 0; count < 7; count++) statuses.push((await raw.answer()).slice(9, 12));
+    assert.deepEqual(statuses, ['200', '200', '200', '200', '200', '200', '400']);
+  });
+
+  it('is read across pieces, and in bytes', async () => {
+    await using agent = await openWarm();
+    using raw = new Raw(agent);
+    for (let turn = 0; turn < 2; turn++) {
+      const text = request();
+      for (const piece of [text.slice(0, 1), text.slice(1, 40), text.slice(40)]) {
+        raw.write(piece);
+        await delay(15);
+      }
+      assert.match(await raw.answer(), /^HTTP\/1\.1 200 OK\r\n/);
+    }
+  });
+
+  it('is answered though its client sends no more', async () => {
+    await using agent = await openWarm();
+    using raw = new Raw(agent);
+    raw.write(request());
+    raw.end();
+    assert.match(await raw.answer(), /^HTTP\/1\.1 200 OK\r\n/);
+    await raw.untilEnded();
+  });
+
+  it('is authorised anew at every request', async () => {
+    await using agent = await openWarm();
+    using raw = new Raw(agent);
+    raw.write(request());
+    assert.match(await raw.answer(), /^HTTP\/1\.1 200 OK\r\n/);
+    agent.kube.delete({ kind: 'AzureIdentityBinding', namespace: 'default', name: 'a' });
+    let status = '200';
+    for (let tries = 0; tries < 200 && status === '200'; tries++) {
+      raw.write(request());
+      status = (await raw.answer()).slice(9, 12);
+      await delay(5);
+    }
+    assert.equal(status, '503', 'the binding is gone, and the pod is young');
+  });
+
+  it('is logged and counted like any other', async () => {
+    await using agent = await openWarm();
+    const countOf = async (): Promise<number> => {
+      const page = await (await fetch(`http://127.0.0.1:${agent.adminPort}/metrics`)).text();
+      return Number(/^nmi_requests_total\{route="token",reason="ok"\} (\d+)$/m.exec(page)?.[1]);
+    };
+    const before = await countOf();
+    using raw = new Raw(agent);
+    raw.write(request());
+    const id = /x-ms-request-id: (\S+)/.exec(await raw.answer())?.[1] ?? 'none';
+    raw.write(unusual);
+    const other = /x-ms-request-id: (\S+)/.exec(await raw.answer())?.[1] ?? 'none';
+    assert.equal(await countOf(), before + 2);
+    const fieldsOf = (requestId: string): readonly (readonly [string, unknown])[] => {
+      const line = agent.log.find(
+        (each) => each.includes(requestId) && each.includes('token request'),
+      );
+      assert.ok(line !== undefined);
+      const varying = new Set(['time', 'durationMs', 'requestId']);
+      const fields = JSON.parse(line) as Record<string, unknown>;
+      const entries = Object.entries(fields).filter(([name]) => !varying.has(name));
+      return entries.toSorted(([a], [b]) => a.localeCompare(b));
+    };
+    assert.deepEqual(fieldsOf(id), fieldsOf(other));
+  });
+});

@@ -1,0 +1,139 @@
+/** The short way of a request never gives what the long way would not. */
+import assert from 'node:assert/strict';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { describe, it } from 'node:test';
+import { GrantIndex } from '../../../../src/cache/index/grant-index.ts';
+import { PodIndex } from '../../../../src/cache/index/pod-index.ts';
+import { RenderedToken } from '../../../../src/cache/token/token.ts';
+import { CallerConnection } from '../../../../src/nmi/grants/caller.ts';
+import { HitPath } from '../../../../src/nmi/server/fast-path/lookup.ts';
+import { createServiceAccounts } from '../../../../src/nmi/kube/accounts/service-accounts.ts';
+import { UpstreamDirectory } from '../../../../src/nmi/grants/resolve-upstream.ts';
+import { WorkloadIdentities } from '../../../../src/nmi/grants/workload-identities.ts';
+import type { Attestation } from '../../../../src/redirect/redirect.ts';
+import { createBinding, createIdentity, createPod } from '../../../support/cache-objects.ts';
+import { HandClock } from '../../../support/hand-clock.ts';
+import { pass } from '../../../support/token-stand.ts';
+
+const target =
+  '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';
+const clientId = 'aaaaaaaa-1111-4111-8111-111111111111';
+const rendered = new RenderedToken({
+  ...{ accessToken: 'token', clientId, resource: 'https://vault.azure.net' },
+  ...{ expiresAtWallS: 2_000_000_000, notBeforeWallS: 0, extExpiresAtWallS: undefined },
+});
+
+function open() {
+  const clock = new HandClock();
+  const pods = new PodIndex(clock);
+  const grants = new GrantIndex(pods);
+  const annotations: Record<string, string> = {};
+  const state = { trustsAddresses: true };
+  const accounts = createServiceAccounts({
+    ...{ clock, staleMs: Infinity },
+    client: { getJson: () => Promise.resolve({ metadata: { annotations: { ...annotations } } }) },
+  });
+  const workloadIdentities = new WorkloadIdentities(accounts, 'tenant.example', () => undefined);
+  const upstreams = new UpstreamDirectory(() => ({
+    ...{ ok: true, authority: 'https://login.example', audience: 'api://exchange' },
+  }));
+  const hits = new HitPath({
+    knowledge: {
+      ...{ pods, grants, upstreams, workloadIdentities },
+      isSynced: () => true,
+      trustsAddresses: () => state.trustsAddresses,
+    },
+    policy: { strict: false, graceMs: 0, hostNetwork: 'serve' },
+    broker: { peekKey: () => rendered },
+    clock,
+    onHit: () => undefined,
+  });
+  const caller = new CallerConnection({ remoteAddress: '10.0.0.1' }, { kind: 'by-address' });
+  const connection = hits.open(caller);
+  const isServed = () => connection.find(target, clock.monotonicMs(), 'id') !== undefined;
+  const connect = (attestation: Attestation) => {
+    const other = hits.open(
+      new CallerConnection({ remoteAddress: '10.0.0.1' }, attestation, () => 'uid-p'),
+    );
+    return () => other.find(target, clock.monotonicMs(), 'id') !== undefined;
+  };
+  return { clock, pods, grants, annotations, state, isServed, connect };
+}
+
+describe('the short way on a kept connection', () => {
+  it('ends with each thing that the right rests on', () => {
+    const pod = createPod({ ips: ['10.0.0.1'], labels: { aadpodidbinding: 'label' } });
+    const identity = createIdentity({ clientId });
+    const binding = createBinding();
+    const losses: readonly ((stand: ReturnType<typeof open>) => void)[] = [
+      ({ pods }) => {
+        pods.remove(pod);
+      },
+      ({ pods }) => {
+        pods.upsert({ ...pod, labels: {} });
+      },
+      ({ pods }) => {
+        pods.upsert({ ...pod, ips: ['10.0.0.2'] });
+      },
+      ({ pods }) => {
+        pods.upsert({ ...pod, phase: 'Succeeded' });
+      },
+      ({ grants }) => {
+        grants.bindings.remove(binding);
+      },
+      ({ grants }) => {
+        grants.identities.remove(identity);
+      },
+    ];
+    for (const lose of losses) {
+      const stand = open();
+      stand.pods.upsert(pod);
+      stand.grants.identities.upsert(identity);
+      stand.grants.bindings.upsert(binding);
+      assert.ok(stand.isServed());
+      assert.ok(stand.isServed());
+      lose(stand);
+      assert.equal(stand.isServed(), false, lose.toString());
+    }
+  });
+
+  it('ends within a second when addresses are not believed any more, for who has nothing else', () => {
+    const { clock, pods, grants, state, isServed, connect } = open();
+    pods.upsert(
+      createPod({
+        ...{ uid: 'uid-p', cgroupUid: 'uid-p', ips: ['10.0.0.1'] },
+        labels: { aadpodidbinding: 'label' },
+      }),
+    );
+    grants.identities.upsert(createIdentity({ clientId }));
+    grants.bindings.upsert(createBinding());
+    const isAttestedServed = connect({ kind: 'attested', cgroupId: 7n });
+    assert.ok(isServed());
+    assert.ok(isAttestedServed());
+    state.trustsAddresses = false;
+    assert.equal(connect({ kind: 'by-address' })(), false, 'a new connection is not served at all');
+    clock.advance(1_000);
+    assert.equal(isServed(), false);
+    assert.ok(isAttestedServed(), 'the kernel says who it is');
+    state.trustsAddresses = true;
+    assert.ok(isServed());
+  });
+
+  it('ends when the service account loses its application, though nobody asks but this client', async () => {
+    const stand = open();
+    stand.annotations['azure.workload.identity/client-id'] = clientId;
+    const labels = { 'azure.workload.identity/use': 'true' };
+    stand.pods.upsert(createPod({ ips: ['10.0.0.1'], labels, serviceAccount: 'robot' }));
+    assert.equal(stand.isServed(), false, 'it is being read');
+    await nextTurn();
+    assert.ok(stand.isServed());
+    delete stand.annotations['azure.workload.identity/client-id'];
+    let servedS = 0;
+    while (stand.isServed()) {
+      servedS += 10;
+      assert.ok(servedS <= 180, 'served three minutes after the annotation had gone');
+      await pass(stand.clock, 10_000);
+      await nextTurn();
+    }
+  });
+});

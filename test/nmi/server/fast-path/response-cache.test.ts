@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { HandClock } from '../../../support/hand-clock.ts';
+import { usedHeap } from '../../../support/heap.ts';
+import { RenderedToken } from '../../../../src/cache/token/token.ts';
+import { QuickAnswers } from '../../../../src/nmi/server/fast-path/response-cache.ts';
+
+const ids = ['a', 'b', 'c', 'd'].map((letter) => letter.repeat(36));
+const [a = '', b = '', c = ''] = ids;
+
+/** As a socket whose kernel takes all, or nothing. */
+class Sink {
+  readonly written: Buffer[] = [];
+  readonly writableLength: number;
+
+  constructor(writableLength = 0) {
+    this.writableLength = writableLength;
+  }
+
+  readonly write = (bytes: Buffer | string): boolean => {
+    assert.ok(Buffer.isBuffer(bytes));
+    this.written.push(bytes);
+    return true;
+  };
+}
+
+const idsIn = (sink: Sink): readonly (string | undefined)[] =>
+  sink.written.map((bytes) => /x-ms-request-id: (\S+)\r\n/.exec(bytes.toString())?.[1]);
+
+function open(clientId = 'client') {
+  const clock = new HandClock();
+  const answers = new QuickAnswers({ clock, serverHeader: 'test', keepAliveTimeoutS: 120 });
+  const rendered = new RenderedToken({
+    ...{ accessToken: 'token', clientId, resource: 'https://vault.example' },
+    ...{ expiresAtWallS: Math.floor(clock.wallMs() / 1000) + 3_600, notBeforeWallS: 0 },
+    extExpiresAtWallS: undefined,
+  });
+  return { clock, answers, rendered };
+}
+
+describe('an answer from memory', () => {
+  it('has its own request id, and the length that it says', () => {
+    const { answers, rendered } = open('clíent ');
+    const sink = new Sink();
+    answers.render({ rendered, asked: undefined }, a, false).writeTo(sink);
+    const [head = '', body = ''] = sink.written[0]?.toString().split('\r\n\r\n') ?? [];
+    assert.match(head, /\r\nConnection: keep-alive\r\nKeep-Alive: timeout=120$/);
+    assert.equal(Number(/Content-Length: (\d+)/.exec(head)?.[1]), Buffer.byteLength(body));
+    assert.match(body, /"client_id":"clíent "/);
+    assert.deepEqual(idsIn(sink), [a]);
+  });
+
+  it('leaves what another connection has not sent yet as it is, also of the same turn', () => {
+    const { answers, rendered } = open();
+    const hit = { rendered, asked: undefined };
+    const slow = new Sink(1);
+    const quick = new Sink();
+    const due = ids.slice(0, 3).map((id) => answers.render(hit, id, false));
+    for (const [index, sink] of [slow, quick, slow].entries()) due[index]?.writeTo(sink);
+    answers.render(hit, 'd'.repeat(36), false).writeTo(quick);
+    assert.deepEqual(idsIn(slow), [a, c]);
+    assert.equal(idsIn(quick).at(-1), 'd'.repeat(36));
+  });
+
+  it('tells what is left of the token by the second', () => {
+    const { clock, answers, rendered } = open();
+    const left = () => {
+      const sink = new Sink();
+      answers.render({ rendered, asked: undefined }, a, true).writeTo(sink);
+      return /"expires_in":"(\d+)"/.exec(sink.written[0]?.toString() ?? '')?.[1];
+    };
+    assert.equal(left(), '3600');
+    clock.advance(999);
+    clock.advance(1);
+    assert.equal(left(), '3599');
+  });
+
+  it('is let go of within a second, whether anybody asks again or not', async () => {
+    const { clock, answers, rendered } = open();
+    // In a function of its own, whose variables are gone with it.
+    const ask = (): WeakRef<RenderedToken> => {
+      const other = new RenderedToken({ ...rendered.token, accessToken: 'of nobody' });
+      for (const isLast of [true, false]) {
+        answers.render({ rendered: other, asked: undefined }, a, isLast).writeTo(new Sink());
+      }
+      return new WeakRef(other);
+    };
+    const kept = ask();
+    await usedHeap();
+    assert.ok(kept.deref() !== undefined, 'the test must be able to see one that is kept');
+    clock.advance(1_000);
+    await usedHeap();
+    assert.equal(kept.deref(), undefined);
+    assert.deepEqual(clock.armed, []);
+    answers.render({ rendered, asked: undefined }, b, false);
+  });
+
+  it('is kept for the second, however long it is asked for', () => {
+    const { clock, answers, rendered } = open();
+    let armed = 0;
+    clock.advance(300);
+    for (let turn = 0; turn < 100; turn++) {
+      for (const isLast of [true, false]) answers.render({ rendered, asked: undefined }, a, isLast);
+      armed = Math.max(armed, clock.armed.length);
+      clock.advance(90);
+    }
+    assert.equal(armed, 1);
+  });
+
+  it('repeats the id that it was asked by, and to nobody else', () => {
+    const { answers, rendered } = open();
+    const sink = new Sink();
+    const asked = { kind: 'object_id', value: 'object' } as const;
+    for (const each of [undefined, asked, undefined]) {
+      answers.render({ rendered, asked: each }, b, false).writeTo(sink);
+    }
+    const told = sink.written.map((bytes) => bytes.includes('"object_id":"object"'));
+    assert.deepEqual(told, [false, true, false]);
+  });
+});

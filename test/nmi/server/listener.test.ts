@@ -1,0 +1,188 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { describe, it } from 'node:test';
+import { RenderedToken } from '../../../src/cache/token/token.ts';
+import type { Attestation } from '../../../src/redirect/redirect.ts';
+import { openBareListener } from '../../support/bare-listener.ts';
+
+const usual = (...lines: readonly string[]): string =>
+  ['GET /metadata/identity/oauth2/token?a=b HTTP/1.1', 'Metadata: true', ...lines, '', ''].join(
+    '\r\n',
+  );
+const rendered = new RenderedToken({
+  ...{ accessToken: 'token', clientId: 'client', resource: 'https://vault.example' },
+  ...{ expiresAtWallS: Math.floor(Date.now() / 1000) + 3_600, notBeforeWallS: 0 },
+  extExpiresAtWallS: undefined,
+});
+const hit = { rendered, asked: undefined };
+
+function dial(port: number, localAddress = '127.0.0.11'): Socket {
+  const socket = connect({ host: '127.0.0.1', port, localAddress });
+  return socket.on('error', () => undefined);
+}
+
+/** What comes until the connection ends. */
+async function allOf(socket: Socket): Promise<string> {
+  let text = '';
+  socket.on('data', (bytes) => (text += String(bytes)));
+  await once(socket, 'close');
+  return text;
+}
+
+async function statusOf(socket: Socket, text = usual()): Promise<string> {
+  socket.write(text);
+  const [bytes] = (await once(socket, 'data')) as [Buffer];
+  return bytes.toString('latin1').slice(9, 12);
+}
+
+describe('the listener, when what is behind it fails', () => {
+  it('closes a connection whose caller cannot be found, and serves the next one', async () => {
+    const broken = { attest: true, onConnection: false };
+    const bugs: unknown[] = [];
+    const fail = (what: string): never => {
+      throw new RangeError(what);
+    };
+    await using listener = await openBareListener({
+      attest: () => (broken.attest ? fail('attest') : { kind: 'by-address' }),
+      onConnection: () => (broken.onConnection ? fail('onConnection') : undefined),
+      onBug: (error) => bugs.push(error),
+    });
+    assert.equal(await allOf(dial(listener.port)), '');
+    broken.attest = false;
+    broken.onConnection = true;
+    assert.equal(await allOf(dial(listener.port)), '');
+    broken.onConnection = false;
+    assert.equal(listener.connections, 0);
+    const socket = dial(listener.port);
+    assert.equal(await statusOf(socket), '404');
+    socket.destroy();
+    assert.deepEqual(bugs.map(String), ['RangeError: attest', 'RangeError: onConnection']);
+  });
+
+  it('answers on the other way what the quick one fails on', async () => {
+    const bugs: unknown[] = [];
+    await using listener = await openBareListener({
+      openHits: () => ({
+        find: () => {
+          throw new RangeError('find');
+        },
+      }),
+      onBug: (error) => bugs.push(error),
+    });
+    const socket = dial(listener.port);
+    assert.equal(await statusOf(socket), '404');
+    socket.destroy();
+    assert.deepEqual(bugs.map(String), ['RangeError: find']);
+  });
+});
+
+describe('the listener, when there are too many', () => {
+  it('closes what one caller has too many of, and nobody else’s', async () => {
+    const refused: string[] = [];
+    await using listener = await openBareListener({
+      limits: { total: 100, each: 2 },
+      onTooMany: (whose) => refused.push(whose),
+    });
+    const open = [dial(listener.port), dial(listener.port), dial(listener.port, '127.0.0.12')];
+    for (const socket of open) assert.equal(await statusOf(socket), '404');
+    assert.equal(await allOf(dial(listener.port)), '');
+    assert.deepEqual(refused, ['caller']);
+    open[0]?.destroy();
+    while (listener.connections > 2) await new Promise(setImmediate);
+    const again = dial(listener.port);
+    assert.equal(await statusOf(again), '404');
+    for (const socket of [...open, again]) socket.destroy();
+  });
+
+  it('tells callers on the host network apart, who share an address', async () => {
+    let cgroupId = 1n;
+    await using listener = await openBareListener({
+      limits: { total: 100, each: 1 },
+      attest: (): Attestation => ({ kind: 'attested', cgroupId }),
+    });
+    const one = dial(listener.port, '127.0.0.1');
+    assert.equal(await statusOf(one), '404');
+    assert.equal(await allOf(dial(listener.port, '127.0.0.1')), '');
+    cgroupId = 2n;
+    const other = dial(listener.port, '127.0.0.1');
+    assert.equal(await statusOf(other), '404');
+    for (const socket of [one, other]) socket.destroy();
+  });
+
+  it('accepts no more than it may in all', async () => {
+    const refused: string[] = [];
+    await using listener = await openBareListener({
+      limits: { total: 1, each: 1 },
+      onTooMany: (whose) => refused.push(whose),
+    });
+    const one = dial(listener.port);
+    assert.equal(await statusOf(one), '404');
+    assert.equal(await allOf(dial(listener.port, '127.0.0.12')), '');
+    assert.deepEqual(refused, ['all']);
+    one.destroy();
+  });
+});
+
+describe('the listener', () => {
+  it('tells of every refusal that nothing behind it sees', async () => {
+    const reasons: string[] = [];
+    await using listener = await openBareListener({
+      onRefusal: ({ reason }) => reasons.push(reason),
+    });
+    const texts = [
+      'CONNECT h:80 HTTP/1.1\r\n\r\n',
+      'GET / HTTP/1.1\r\nExpect: x\r\n\r\n',
+      'GET / HTTP/9.9\r\n\r\n',
+    ];
+    const statuses: string[] = [];
+    for (const text of texts) statuses.push(await statusOf(dial(listener.port), text));
+    assert.deepEqual(statuses, ['405', '400', '400']);
+    assert.deepEqual(reasons, ['method_not_allowed', 'request_malformed', 'request_malformed']);
+  });
+
+  it('ends a connection on the quick way that idles when it drains', async () => {
+    await using listener = await openBareListener({ openHits: () => ({ find: () => hit }) });
+    const idle = dial(listener.port);
+    assert.equal(await statusOf(idle), '200');
+    const ended = allOf(idle);
+    await listener.drain(5_000);
+    assert.equal(await ended, '');
+  });
+
+  it('answers on the quick way whoever asks, each on its own connection', async () => {
+    await using listener = await openBareListener({
+      openHits: ({ ip }) => ({ find: () => (ip === '127.0.0.11' ? hit : undefined) }),
+    });
+    const one = dial(listener.port);
+    const other = dial(listener.port, '127.0.0.12');
+    // The same bytes, which are known from the first connection.
+    assert.equal(await statusOf(one), '200');
+    assert.equal(await statusOf(other), '404');
+    assert.equal(await statusOf(one), '200');
+    for (const socket of [one, other]) socket.destroy();
+  });
+
+  it('asks the kernel for the local address only where it listens on more than one', async () => {
+    const seen: [string, number][] = [];
+    for (const host of ['127.0.0.1', '0.0.0.0']) {
+      await using listener = await openBareListener({
+        host,
+        attest: ({ localIp, localPort }) => {
+          seen.push([localIp, localPort - listener.port]);
+          return { kind: 'by-address' };
+        },
+      });
+      const socket = connect({
+        host: host === '0.0.0.0' ? '127.0.0.5' : host,
+        port: listener.port,
+      });
+      assert.equal(await statusOf(socket), '404');
+      socket.destroy();
+    }
+    assert.deepEqual(seen, [
+      ['127.0.0.1', 0],
+      ['127.0.0.5', 0],
+    ]);
+  });
+});

@@ -1,0 +1,115 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { parseTokenQuery } from '../../../src/nmi/server/token-query.ts';
+
+const base = 'api-version=2018-02-01';
+
+function reasonOf(query: string): string {
+  const result = parseTokenQuery(query);
+  return result.kind === 'ok' ? 'ok' : result.reason;
+}
+
+describe('the query of a token request', () => {
+  it('says whether a new token is wanted', () => {
+    for (const [text, wanted] of [
+      ['bypass_cache=true', true],
+      ['bypass_cache=True', true],
+      ['bypass_cache=1', false],
+      ['bypass_cache=', false],
+    ] as const) {
+      const result = parseTokenQuery(`api-version=2018-02-01&resource=r&${text}`);
+      assert.ok(result.kind === 'ok');
+      assert.equal(result.query.bypassCache, wanted, text);
+    }
+  });
+
+  it('keeps the resource byte for byte, raw or encoded', () => {
+    for (const resource of [
+      'https://vault.azure.net',
+      'https://management.azure.com/',
+      'https://x//.default',
+      'api://ABC-def/?q=1&r=2',
+      '00000003-0000-0000-c000-000000000000',
+    ]) {
+      const encoded = parseTokenQuery(`resource=${encodeURIComponent(resource)}&${base}`);
+      assert.deepEqual(encoded, {
+        kind: 'ok',
+        query: { resource, selector: { kind: 'none' }, bypassCache: false },
+      });
+    }
+    const raw = parseTokenQuery(`${base}&resource=https://vault.azure.net`);
+    assert.ok(raw.kind === 'ok' && raw.query.resource === 'https://vault.azure.net');
+  });
+
+  const selectors = [
+    ['client_id=A', { kind: 'client_id', value: 'A' }],
+    ['object_id=B', { kind: 'object_id', value: 'B' }],
+    ['msi_res_id=/subscriptions/s', { kind: 'resource_id', value: '/subscriptions/s' }],
+    ['mi_res_id=%2Fsubscriptions%2Fs', { kind: 'resource_id', value: '/subscriptions/s' }],
+    ['client_id=&msi_res_id=/s', { kind: 'resource_id', value: '/s' }],
+    ['client_id=', { kind: 'none' }],
+    ['xms_cc=CP1&foo=1&bypass_cache=false', { kind: 'none' }],
+  ] as const;
+  for (const [text, selector] of selectors) {
+    it(`takes ${text}`, () => {
+      const result = parseTokenQuery(`${text}&resource=r&${base}`);
+      assert.deepEqual(result, {
+        kind: 'ok',
+        query: { resource: 'r', selector, bypassCache: false },
+      });
+    });
+  }
+
+  const refused = [
+    ['', 'parameter_missing'],
+    ['resource=r', 'parameter_missing'],
+    [base, 'parameter_missing'],
+    [`${base}&resource=`, 'parameter_missing'],
+    ['api-version=&resource=r', 'parameter_missing'],
+    ['api-version=latest&resource=r', 'parameter_invalid'],
+    [`${base}&resource=a%00b`, 'parameter_invalid'],
+    [`${base}&resource=a%zz`, 'parameter_invalid'],
+    [`${base}&resource=${'x'.repeat(3000)}`, 'parameter_invalid'],
+    [`${base}&resource=r&resource=r`, 'parameter_duplicate'],
+    [`${base}&resource=r&foo=1&foo=2`, 'parameter_duplicate'],
+    [`${base}&resource=r&resourc%65=s`, 'parameter_duplicate'],
+    [`${base}&resource=r&client_id=a&msi_res_id=b`, 'selector_conflict'],
+    [`${base}&resource=r&msi_res_id=a&mi_res_id=b`, 'selector_conflict'],
+    [`${base}&resource=r&clientid=a`, 'parameter_invalid'],
+    [`${base}&resource=r&Client_Id=a`, 'parameter_invalid'],
+    [`${base}&resource=r&msi-res-id=a`, 'parameter_invalid'],
+  ] as const;
+  for (const [query, reason] of refused) {
+    it(`refuses ${JSON.stringify(query.slice(0, 70))} as ${reason}`, () => {
+      assert.equal(reasonOf(query), reason);
+    });
+  }
+
+  it('says which name was meant by a misspelt selector', () => {
+    const result = parseTokenQuery(`${base}&resource=r&clientid=a`);
+    assert.ok(result.kind === 'refused' && result.detail.includes("'client_id'"));
+  });
+
+  it('needs no api-version on the host route', () => {
+    assert.equal(parseTokenQuery('resource=r', false).kind, 'ok');
+  });
+
+  it('never throws and shows nothing unprintable, for any text', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary' }), (query) => {
+        const result = parseTokenQuery(query);
+        if (result.kind === 'refused') assert.match(result.detail, /^[\x20-\x7e]*$/);
+      }),
+    );
+  });
+
+  it('does not depend on the order of parameters', () => {
+    const parts = ['resource=r', base, 'client_id=c', 'foo=1'];
+    fc.assert(
+      fc.property(fc.shuffledSubarray(parts, { minLength: parts.length }), (shuffled) => {
+        assert.deepEqual(parseTokenQuery(shuffled.join('&')), parseTokenQuery(parts.join('&')));
+      }),
+    );
+  });
+});

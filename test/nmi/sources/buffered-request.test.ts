@@ -1,0 +1,145 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, type RequestListener } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { describe, it } from 'node:test';
+import { buildConnector, Pool } from 'undici';
+import { askWhole, type WholeAnswer } from '../../../src/nmi/sources/buffered-request.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+const timeoutMs = 1_000;
+const maxBodyBytes = 1_000;
+
+interface Asked {
+  readonly clock: HandClock;
+  /** When a connection has gone before its answer had ended. */
+  readonly lost: Promise<unknown>;
+  readonly ask: () => Promise<WholeAnswer>;
+}
+
+async function withServer(
+  listener: RequestListener,
+  work: (asked: Asked) => Promise<void>,
+  connect?: buildConnector.connector,
+): Promise<void> {
+  const lost = Promise.withResolvers<unknown>();
+  const server = createServer((request, response) => {
+    response.once('close', () => {
+      if (!response.writableEnded) lost.resolve(undefined);
+    });
+    listener(request, response);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const clock = new HandClock();
+  const pool = new Pool(`http://127.0.0.1:${port}`, {
+    connections: 1,
+    ...(connect === undefined ? {} : { connect }),
+  });
+  const request = { method: 'GET', path: '/a?b=c', headers: { x: 'y' } } as const;
+  const ask = () => askWhole(pool, request, { clock, timeoutMs, maxBodyBytes });
+  try {
+    await work({ clock, lost: lost.promise, ask });
+  } finally {
+    await pool.destroy();
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+describe('a whole answer', { timeout: 10_000 }, () => {
+  it('has status, headers and all pieces of the body, and leaves nothing armed', async () => {
+    await withServer(
+      (request, response) => {
+        assert.deepEqual([request.url, request.headers['x']], ['/a?b=c', 'y']);
+        // Two bytes of one letter come apart.
+        const bytes = Buffer.from('grün');
+        response.writeHead(418, { 'Retry-After': '7' }).write(bytes.subarray(0, 3));
+        setImmediate(() => response.end(bytes.subarray(3)));
+      },
+      async ({ clock, ask }) => {
+        const { status, headers, body } = await ask();
+        assert.deepEqual([status, headers['retry-after'], body], [418, '7', 'grün']);
+        assert.deepEqual(clock.armed, []);
+      },
+    );
+  });
+
+  it('without an end is broken off, with its connection', async () => {
+    await withServer(
+      (_, response) => {
+        response.writeHead(200).write('x'.repeat(maxBodyBytes + 1));
+      },
+      async ({ clock, lost, ask }) => {
+        await assert.rejects(ask(), RangeError);
+        assert.deepEqual(clock.armed, []);
+        await lost;
+      },
+    );
+  });
+
+  it('that is late, head or body, is broken off, and the next one comes', async () => {
+    for (const isHeadSent of [false, true]) {
+      let isFirst = true;
+      const asked = Promise.withResolvers<undefined>();
+      await withServer(
+        (_, response) => {
+          if (!isFirst) {
+            response.end('later');
+            return;
+          }
+          isFirst = false;
+          if (isHeadSent) response.write('x');
+          asked.resolve(undefined);
+        },
+        async ({ clock, lost, ask }) => {
+          const answer = ask();
+          await asked.promise;
+          clock.advance(timeoutMs);
+          await assert.rejects(answer, { name: 'TimeoutError' });
+          await lost;
+          assert.equal((await ask()).body, 'later');
+        },
+      );
+    }
+  });
+
+  it('is waited for no longer when there is no connection, and is not asked for later', async () => {
+    let requests = 0;
+    const dial = buildConnector({});
+    const held: (() => void)[] = [];
+    await withServer(
+      (_, response) => {
+        requests++;
+        response.end('x');
+      },
+      async ({ clock, ask }) => {
+        const late = ask();
+        clock.advance(timeoutMs);
+        await assert.rejects(late, { name: 'TimeoutError' });
+        const next = ask();
+        held[0]?.();
+        held.length = 0;
+        // The connection that came went with the question that was late: another one is dialled.
+        while (held.length === 0) await new Promise(setImmediate);
+        held[0]?.();
+        assert.equal((await next).body, 'x');
+        assert.equal(requests, 1);
+      },
+      (target, callback) =>
+        held.push(() => {
+          dial(target, callback);
+        }),
+    );
+  });
+
+  it('that does not come for another reason rejects with that, and leaves nothing armed', async () => {
+    await withServer(
+      (request) => void request.socket.destroy(),
+      async ({ clock, ask }) => {
+        await assert.rejects(ask(), { code: 'UND_ERR_SOCKET' });
+        assert.deepEqual(clock.armed, []);
+      },
+    );
+  });
+});

@@ -1,0 +1,188 @@
+/**
+ * Federated proofs against a model that only knows what must never happen: requests that end in any
+ * order or not at all, pods that come and go, a server that grants little, and a wall
+ * clock that steps or a node that sleeps: what both do together no clock tells.
+ */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import fc from 'fast-check';
+import { KubeError } from '../../../../../src/nmi/kube/api/kube-error.ts';
+import type { ProofResult } from '../../../../../src/nmi/sources/entra/credentials/client-credential.ts';
+import {
+  agentPod,
+  claimsOf,
+  hourMs,
+  minuteMs,
+  nodeIdentity,
+  openStand,
+  podIdentity,
+} from '../federated-stand.ts';
+
+const audiences = ['api://x', 'api://y'] as const;
+const maxKept = 4;
+
+type Step =
+  | {
+      readonly kind: 'ask';
+      /** Undefined: the node's. */
+      readonly account: string | undefined;
+      readonly audience: string;
+      readonly givesUp: boolean;
+    }
+  | { readonly kind: 'land'; readonly at: number; readonly ok: boolean }
+  | { readonly kind: 'pass'; readonly ms: number }
+  | { readonly kind: 'upset'; readonly isForward: boolean }
+  | { readonly kind: 'grant'; readonly seconds: number | undefined }
+  | { readonly kind: 'pod'; readonly account: string; readonly uid: string | undefined }
+  | { readonly kind: 'forget'; readonly account: string | undefined; readonly audience: string }
+  | { readonly kind: 'drop' };
+
+const anyAccount = fc.constantFrom('a', 'b');
+const anySubject = {
+  account: fc.constantFrom('a', 'b', undefined),
+  audience: fc.constantFrom(...audiences),
+};
+
+function step<K extends Step['kind'], T extends object>(
+  kind: K,
+  fields: { readonly [P in keyof T]: fc.Arbitrary<T[P]> },
+): fc.Arbitrary<{ readonly kind: K } & T> {
+  return fc.record(fields).map((made) => ({ kind, ...(made as T) }));
+}
+
+const anyStep: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 6, arbitrary: step('ask', { ...anySubject, givesUp: fc.boolean() }) },
+  {
+    weight: 6,
+    arbitrary: step('land', { at: fc.nat(5), ok: fc.constantFrom(true, true, true, false) }),
+  },
+  {
+    weight: 3,
+    arbitrary: step('pass', {
+      ms: fc.constantFrom(1, 2_000, minuteMs, 5 * minuteMs, 30 * minuteMs, hourMs),
+    }),
+  },
+  { weight: 1, arbitrary: step('upset', { isForward: fc.boolean() }) },
+  { weight: 1, arbitrary: step('grant', { seconds: fc.constantFrom(undefined, 20, 600, 7_200) }) },
+  {
+    weight: 1,
+    arbitrary: step('pod', {
+      account: anyAccount,
+      uid: fc.constantFrom('u1', 'u2', 'u3', undefined),
+    }),
+  },
+  { weight: 1, arbitrary: step('forget', anySubject) },
+  { weight: 1, arbitrary: fc.constant({ kind: 'drop' as const }) },
+);
+
+async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void> {
+  using stand = openStand({ a: 'u1', b: 'u2' }, { maxKept });
+  const { api, clock, pods, proofs } = stand;
+  const asked: Promise<void>[] = [];
+  let waiting = 0;
+  /** Serial numbers from here on are of tokens made after the subject's last one was forgotten. */
+  const forgottenBefore = new Map<string, number>();
+
+  const check = (
+    account: string | undefined,
+    audience: string,
+    uid: string | undefined,
+    firstSerial: number,
+    result: ProofResult,
+  ): void => {
+    if (!result.ok) {
+      if (uid === undefined) assert.equal(result.failure.reason, 'credential_missing');
+      return;
+    }
+    assert.ok(result.proof.kind === 'assertion');
+    const claims = claimsOf(result.proof.assertion);
+    const expected =
+      account === undefined
+        ? { subject: 'kube-system/nmi', audience, podUid: agentPod.uid }
+        : { subject: `ns/${account}`, audience, podUid: uid };
+    assert.deepEqual({ ...claims, ...expected }, claims);
+    assert.ok(claims.expiresAtUpMs > api.upMs, 'the assertion has expired');
+    assert.ok(claims.serial >= firstSerial, 'the assertion had been forgotten');
+  };
+
+  const ask = async ({ account, audience, givesUp }: Extract<Step, { kind: 'ask' }>) => {
+    const stop = new AbortController();
+    const uid = account === undefined ? agentPod.uid : pods.get(account);
+    const firstSerial = forgottenBefore.get(JSON.stringify([account, audience, uid])) ?? 0;
+    const getting =
+      account === undefined
+        ? proofs.node.get(nodeIdentity(audience), stop.signal)
+        : proofs.pod.get(podIdentity(account, { audience }), stop.signal);
+    waiting++;
+    const done = getting.then(
+      (result) => {
+        check(account, audience, uid, firstSerial, result);
+      },
+      (error: unknown) => {
+        assert.equal(error, stop.signal.reason);
+        assert.ok(givesUp);
+      },
+    );
+    asked.push(done.finally(() => waiting--));
+    if (givesUp) stop.abort(new Error('given up'));
+    await nextTurn();
+  };
+
+  const land = async (at: number, ok: boolean): Promise<void> => {
+    if (api.open.length === 0) return;
+    if (!ok) api.failNext(new KubeError('SERVER', 'down', { status: 503 }));
+    api.land(at % api.open.length);
+    await nextTurn();
+  };
+
+  for (const each of steps) {
+    if (each.kind === 'ask') {
+      await ask(each);
+    } else if (each.kind === 'land') {
+      await land(each.at, each.ok);
+    } else if (each.kind === 'pass') {
+      clock.advance(each.ms);
+    } else if (each.kind === 'upset' && isSleepy) {
+      if (api.open.length === 0) api.sleep(hourMs);
+    } else if (each.kind === 'upset') {
+      clock.jumpWall(each.isForward ? hourMs : -hourMs);
+    } else if (each.kind === 'grant') {
+      api.grantS = each.seconds;
+    } else if (each.kind === 'pod') {
+      if (each.uid === undefined) pods.delete(each.account);
+      else pods.set(each.account, `${each.account}-${each.uid}`);
+    } else if (each.kind === 'forget') {
+      const { account, audience } = each;
+      const uid = account === undefined ? agentPod.uid : pods.get(account);
+      const isUnderWay = api.open.length > 0;
+      const isForgotten =
+        account === undefined
+          ? proofs.node.forget(nodeIdentity(audience))
+          : proofs.pod.forget(podIdentity(account, { audience }));
+      if (isForgotten && !isUnderWay) {
+        forgottenBefore.set(JSON.stringify([account, audience, uid]), api.asked);
+      }
+    } else {
+      proofs.dropUnneeded();
+    }
+    await nextTurn();
+    const open = api.open.map(({ what }) => what);
+    assert.equal(new Set(open).size, open.length, 'the same is asked for twice at a time');
+    assert.ok(proofs.kept <= maxKept);
+    assert.ok(api.open.length > 0 || waiting === 0, 'somebody waits for nothing');
+  }
+
+  clock.advance(minuteMs);
+  await Promise.all(asked);
+  stand[Symbol.dispose]();
+  assert.equal(proofs.kept, 0);
+  assert.deepEqual(clock.armed, []);
+}
+
+describe('whatever happens in whatever order', () => {
+  it('an assertion is alive, of the pod and account that asked, and asked for once', async () => {
+    const anySteps = fc.array(anyStep, { maxLength: 80, size: 'max' });
+    await fc.assert(fc.asyncProperty(anySteps, fc.boolean(), runSteps), { numRuns: 300 });
+  });
+});

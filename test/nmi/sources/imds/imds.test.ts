@@ -1,0 +1,311 @@
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { systemClock } from '../../../../src/cache/clock.ts';
+import { openFakeImds } from '../../../../lab/fakes/imds/fake-imds.ts';
+import { createLabIdentity, createNodeIdentity } from '../../../../lab/fakes/identity.ts';
+import { objectIdOf, parseImdsToken } from '../../../../src/nmi/sources/imds/token-body.ts';
+import { judge, openImdsSource, type ImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
+import { LoopMark } from '../../../../src/nmi/sources/imds/loop-detection.ts';
+import type { NodeIdentity, TokenRequest } from '../../../../src/nmi/sources/source.ts';
+import { HandClock } from '../../../support/hand-clock.ts';
+
+const always = () => true;
+const nowWallMs = 1_700_000_000_000;
+const asked: TokenRequest<NodeIdentity> = {
+  identity: { kind: 'client_id', value: 'C-1' },
+  resource: 'r',
+};
+
+function bodyWith(fields: Record<string, unknown>): string {
+  return JSON.stringify({ access_token: 'tok', client_id: 'c-1', ...fields });
+}
+
+describe('a body of the token endpoint', () => {
+  it('is taken with strings or numbers, with either expiry', () => {
+    for (const fields of [
+      { expires_on: '1700003600' },
+      { expires_on: 1_700_003_600 },
+      { expires_in: '3600' },
+      { expires_in: 3600.5 },
+    ]) {
+      const parsed = parseImdsToken(bodyWith(fields), 'r', nowWallMs);
+      assert.ok(parsed.ok);
+      assert.equal(parsed.token.expiresAtWallS, 1_700_003_600);
+      assert.equal(parsed.token.resource, 'r');
+    }
+  });
+
+  it('is refused without a usable token or a live expiry', () => {
+    for (const body of [
+      '',
+      '[]',
+      '<html>',
+      bodyWith({}),
+      bodyWith({ expires_on: '' }),
+      bodyWith({ expires_on: '1699999999' }),
+      bodyWith({ expires_on: 'tomorrow' }),
+      JSON.stringify({ expires_on: '1700003600' }),
+      JSON.stringify({ access_token: '', expires_on: '1700003600' }),
+      JSON.stringify({ access_token: 'a\r\nX: y', expires_on: '1700003600' }),
+    ]) {
+      const parsed = parseImdsToken(body, 'r', nowWallMs);
+      assert.equal(parsed.ok, false, body);
+    }
+  });
+
+  it('is taken by the time that the service told, where the clock is wrong', () => {
+    const hourMs = 3_600_000;
+    const told = (fields: Record<string, unknown>, aheadMs: number) =>
+      parseImdsToken(bodyWith(fields), 'r', nowWallMs, aheadMs);
+    const ahead = told({ expires_on: '1699999999' }, hourMs);
+    assert.ok(ahead.ok && ahead.token.expiresAtWallS === 1_699_999_999);
+    assert.equal(ahead.token.clockAheadMs, hourMs);
+    assert.ok(!told({ expires_on: '1700003600' }, -hourMs).ok);
+    const relative = told({ expires_in: '60' }, hourMs);
+    assert.ok(relative.ok && relative.token.expiresAtWallS === 1_700_000_060 - 3_600);
+  });
+
+  it('never makes the parser throw', () => {
+    fc.assert(
+      fc.property(fc.oneof(fc.string(), fc.json()), (body) => {
+        parseImdsToken(body, 'r', nowWallMs);
+        objectIdOf(body);
+      }),
+    );
+  });
+});
+
+describe('an upstream answer', () => {
+  const table = [
+    [400, '{"error":"invalid_request","error_description":"x"}', 'identity_not_assigned'],
+    [400, '{"error":"invalid_resource","error_description":"AADSTS500011"}', 'resource_refused'],
+    [400, '{"error":"invalid_request","error_description":"AADSTS90002: x"}', 'identity_refused'],
+    [400, '{"error":"unknown_code","error_description":"something"}', 'upstream_refused'],
+    [403, 'text', 'upstream_refused'],
+    [429, 'Temporarily throttled', 'upstream_throttled'],
+    [404, '', 'upstream_down'],
+    [410, '', 'upstream_down'],
+    [500, '', 'upstream_down'],
+    [302, '', 'upstream_down'],
+    [200, 'no json', 'upstream_down'],
+    [200, bodyWith({ expires_in: '60', client_id: 'another' }), 'upstream_down'],
+  ] as const;
+  for (const [status, body, reason] of table) {
+    it(`of ${status} ${body.slice(0, 40)} means ${reason}`, () => {
+      const result = judge(asked, status, body, undefined, nowWallMs);
+      assert.ok(!result.ok);
+      assert.equal(result.failure.reason, reason);
+      assert.ok(result.failure.holdMs > 0);
+    });
+  }
+
+  it('keeps the upstream’s own error code and its Retry-After', () => {
+    const refused = judge(asked, 400, '{"error":"invalid_resource"}', undefined, nowWallMs);
+    assert.ok(!refused.ok && refused.failure.error === 'invalid_resource');
+    const throttled = judge(asked, 429, '', 7, nowWallMs);
+    assert.ok(!throttled.ok && throttled.failure.retryAfterS === 7);
+    assert.equal(throttled.failure.holdMs, 7_000);
+  });
+
+  it('of another identity by the token’s own claims is not relayed', () => {
+    const claims = Buffer.from('{"xms_mirid":"/subscriptions/s/other"}').toString('base64url');
+    const body = JSON.stringify({ access_token: `h.${claims}.s`, expires_in: '60' });
+    const byResource = { kind: 'resource_id', value: '/Subscriptions/S/mine' } as const;
+    const wrong = judge({ identity: byResource, resource: 'r' }, 200, body, undefined, nowWallMs);
+    assert.ok(!wrong.ok && wrong.failure.reason === 'upstream_down');
+    const own = { kind: 'resource_id', value: '/subscriptions/S/OTHER/' } as const;
+    assert.ok(judge({ identity: own, resource: 'r' }, 200, body, undefined, nowWallMs).ok);
+  });
+
+  it('has the client id that was asked for where the upstream names none', () => {
+    const body = JSON.stringify({ access_token: 't', expires_in: '60' });
+    const result = judge(asked, 200, body, undefined, nowWallMs);
+    assert.ok(result.ok && result.token.clientId === 'C-1');
+  });
+});
+
+describe('the IMDS source', () => {
+  it('asks by each kind of id, at most four at once', async () => {
+    const identity = createLabIdentity('x');
+    await using imds = await openFakeImds({
+      host: '127.0.0.1',
+      port: 0,
+      nodeIps: ['127.0.0.1'],
+      systemAssigned: createNodeIdentity(),
+      userAssigned: [identity],
+    });
+    await using source = openImdsSource({
+      endpoint: `http://127.0.0.1:${imds.port}`,
+      userAgent: 'test',
+      timeoutMs: 5_000,
+      clock: systemClock,
+      loopMark: new LoopMark(),
+    });
+    for (const named of [
+      { kind: 'client_id', value: identity.clientId },
+      { kind: 'object_id', value: identity.objectId },
+      { kind: 'resource_id', value: identity.resourceId },
+    ] as const) {
+      const result = await source.fetch({ identity: named, resource: 'https://r' }, always);
+      assert.ok(result.ok);
+      assert.equal(objectIdOf(result.token.accessToken), identity.objectId.toLowerCase());
+    }
+    await imds.setFaults({ delayMs: 20 });
+    const all = await Promise.all(
+      Array.from({ length: 40 }, (_, index) =>
+        source.fetch({ identity: { kind: 'unnamed' }, resource: `https://r${index}` }, always),
+      ),
+    );
+    assert.ok(all.every((result) => result.ok));
+    assert.ok(imds.peakTokenConcurrency() <= 4);
+  });
+
+  it('tries a passing failure again, inside its time limit', async () => {
+    const identity = createLabIdentity('x');
+    await using imds = await openFakeImds({
+      host: '127.0.0.1',
+      port: 0,
+      nodeIps: ['127.0.0.1'],
+      systemAssigned: undefined,
+      userAssigned: [identity],
+    });
+    await using source = openImdsSource({
+      endpoint: `http://127.0.0.1:${imds.port}`,
+      userAgent: 'test',
+      timeoutMs: 2_000,
+      clock: systemClock,
+      loopMark: new LoopMark(),
+    });
+    const request = {
+      identity: { kind: 'client_id', value: identity.clientId },
+      resource: 'r',
+    } as const;
+    await imds.setFaults({ fail: { status: 410, times: 2 } });
+    assert.ok((await source.fetch(request, always)).ok);
+    imds.clear();
+    await imds.setFaults({ fail: { status: 503, times: 1, retryAfterSec: 3 } });
+    const told = await source.fetch(request, always);
+    assert.ok(!told.ok && told.failure.retryAfterS === 3);
+    assert.equal(imds.requests().length, 1, 'not before the time it said');
+    await imds.setFaults({ hang: true });
+    const startedAt = performance.now();
+    const hung = await source.fetch(request, always);
+    assert.ok(!hung.ok && hung.failure.reason === 'upstream_down');
+    assert.ok(performance.now() - startedAt < 3_000);
+  });
+
+  it('says what Azure calls the node that has not the identity, asking once', async () => {
+    await using imds = await openFakeImds({
+      ...{ host: '127.0.0.1', port: 0, nodeIps: ['127.0.0.1'] },
+      ...{ systemAssigned: undefined, userAssigned: [] },
+    });
+    const open = (hidesNode: boolean) =>
+      openImdsSource({
+        ...{ endpoint: `http://127.0.0.1:${imds.port}`, userAgent: 'test', timeoutMs: 2_000 },
+        ...{ clock: new HandClock(), loopMark: new LoopMark(), hidesNode },
+      });
+    const nodesOf = async (source: ImdsSource) => {
+      const results = await Promise.all(
+        [asked, asked].map((request) => source.fetch(request, always)),
+      );
+      return results.map((result) => {
+        assert.ok(!result.ok && result.failure.reason === 'identity_not_assigned');
+        return result.failure.node?.name;
+      });
+    };
+    const isOfNode = ({ target }: { target: string }) => target.startsWith('/metadata/instance');
+    {
+      await using source = open(false);
+      assert.deepEqual(await nodesOf(source), ['aks-lab-vmss', 'aks-lab-vmss']);
+      assert.deepEqual(await nodesOf(source), ['aks-lab-vmss', 'aks-lab-vmss']);
+      assert.equal(imds.requests().filter(isOfNode).length, 1);
+    }
+    imds.clear();
+    {
+      await using source = open(true);
+      assert.deepEqual(await nodesOf(source), [undefined, undefined]);
+      assert.equal(imds.requests().filter(isOfNode).length, 0);
+    }
+  });
+
+  it('refuses without the node’s name where that is not told, and does not wait for it', async () => {
+    let asksOfNode = 0;
+    const server = createServer((request, response) => {
+      if (request.url?.startsWith('/metadata/instance') === true) asksOfNode++;
+      else response.writeHead(400).end('{"error":"invalid_request","error_description":"x"}');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    const clock = new HandClock();
+    await using source = openImdsSource({
+      ...{ endpoint: `http://127.0.0.1:${port}`, userAgent: 'test', timeoutMs: 300 },
+      ...{ clock, loopMark: new LoopMark() },
+    });
+    for (const [passMs, asks] of [
+      [0, 1],
+      [59_999, 1],
+      [1, 2],
+    ] as const) {
+      clock.advance(passMs);
+      const result = await source.fetch(asked, always);
+      assert.ok(!result.ok && result.failure.reason === 'identity_not_assigned');
+      assert.equal(result.failure.node, undefined);
+      assert.equal(asksOfNode, asks);
+    }
+    server.closeAllConnections();
+    server.close();
+  });
+
+  it('does not believe a Retry-After of days', async () => {
+    const server = createServer((_request, response) => {
+      response.writeHead(429, { 'Retry-After': '900000' }).end('throttled');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    await using source = openImdsSource({
+      endpoint: `http://127.0.0.1:${port}`,
+      userAgent: 'test',
+      timeoutMs: 3_000,
+      clock: systemClock,
+      loopMark: new LoopMark(),
+    });
+    const result = await source.fetch(asked, always);
+    assert.ok(!result.ok && result.failure.reason === 'upstream_throttled');
+    assert.equal(result.failure.retryAfterS, 120);
+    assert.equal(result.failure.holdMs, 120_000);
+    server.closeAllConnections();
+    server.close();
+  });
+
+  it('does not read an endless body, and uses no proxy', async () => {
+    process.env['HTTP_PROXY'] = 'http://127.0.0.1:1';
+    try {
+      const server = createServer((_request, response) => {
+        response.writeHead(200);
+        const timer = setInterval(() => response.write('x'.repeat(20_000)), 1);
+        response.on('close', () => {
+          clearInterval(timer);
+        });
+      });
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const { port } = server.address() as AddressInfo;
+      await using source = openImdsSource({
+        endpoint: `http://127.0.0.1:${port}`,
+        userAgent: 'test',
+        timeoutMs: 3_000,
+        clock: systemClock,
+        loopMark: new LoopMark(),
+      });
+      const result = await source.fetch(asked, always);
+      assert.ok(!result.ok && result.failure.reason === 'upstream_down');
+      assert.match(result.failure.description, /RangeError/);
+      server.closeAllConnections();
+      server.close();
+    } finally {
+      delete process.env['HTTP_PROXY'];
+    }
+  });
+});

@@ -1,0 +1,141 @@
+/** For how long an address alone names a pod while nothing is heard of the node's pods. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Pod } from '../../../src/cache/index/objects.ts';
+import { AddressTrust } from '../../../src/nmi/state/ip-staleness.ts';
+import type { WatchOptions } from '../../../src/nmi/kube/api/client.ts';
+import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
+import { parsePod } from '../../../src/nmi/kube/watch/parse.ts';
+import { openReflector } from '../../../src/nmi/kube/watch/reflector.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+import { hourMs, pass } from '../../support/token-stand.ts';
+import { keptLog, MapStore } from '../kube/kube-world.ts';
+
+const listed = {
+  type: 'BOOKMARK',
+  object: {
+    metadata: { resourceVersion: '7', annotations: { 'k8s.io/initial-events-end': 'true' } },
+  },
+};
+
+/** A real watch of a cluster where nothing ever happens: not one bookmark comes. */
+function openQuiet(limitMs: number) {
+  const clock = new HandClock();
+  const state = { isBlackHole: false, opened: 0 };
+
+  /** As the client does it: a silent connection fails, one that is not taken up fails sooner. */
+  async function silence(ms: number, signal: AbortSignal | undefined): Promise<never> {
+    return await new Promise((_resolve, reject) => {
+      const disarm = clock.schedule(ms, () => {
+        reject(new KubeError('TIMEOUT', 'silent'));
+      });
+      signal?.addEventListener('abort', () => {
+        disarm();
+        reject(new Error('aborted'));
+      });
+    });
+  }
+  async function* watch(path: string, options: WatchOptions): AsyncGenerator {
+    if (state.isBlackHole) await silence(5_000, options.signal);
+    state.opened += 1;
+    options.onOpen?.();
+    if (path.includes('sendInitialEvents')) yield listed;
+    await silence(options.silenceMs, options.signal);
+  }
+  const reflector = openReflector<Pod>({
+    ...{ name: 'pods', path: '/api/v1/pods', parse: parsePod, store: new MapStore<Pod>() },
+    client: { watch, getJson: () => Promise.resolve(listed.object) },
+    ...{ clock, random: () => 0.999, log: keptLog() },
+  });
+  const trust = new AddressTrust({
+    ...{ clock, limitMs, log: keptLog() },
+    stalenessMs: () => reflector.stats().stalenessMs,
+    doubt: () => {
+      reflector.doubt();
+    },
+  });
+  return {
+    ...{ clock, state, trust },
+    async [Symbol.asyncDispose]() {
+      trust[Symbol.dispose]();
+      await reflector[Symbol.asyncDispose]();
+      assert.deepEqual(clock.armed, [], 'something is still armed');
+    },
+  };
+}
+
+/** Seconds of the hour in which the address was not believed. */
+async function countLost(stand: ReturnType<typeof openQuiet>, ms: number): Promise<number> {
+  let lost = 0;
+  for (let passedMs = 0; passedMs < ms; passedMs += 1_000) {
+    await pass(stand.clock, 1_000);
+    if (!stand.trust.holds) lost += 1;
+  }
+  return lost;
+}
+
+describe('trust in addresses', () => {
+  for (const limitMs of [10_000, 102_000, 900_000, 0]) {
+    it(`holds for ever in a quiet cluster that is well, with a limit of ${limitMs} ms`, async () => {
+      await using stand = openQuiet(limitMs);
+      assert.equal(await countLost(stand, hourMs), 0);
+    });
+  }
+
+  it('costs a quiet cluster no watch more with the usual limit than with none', async () => {
+    await using usual = openQuiet(900_000);
+    await using none = openQuiet(0);
+    await countLost(usual, hourMs);
+    await countLost(none, hourMs);
+    assert.equal(usual.state.opened, none.state.opened);
+  });
+
+  for (const limitMs of [10_000, 900_000]) {
+    it(`ends after ${limitMs} ms in a black hole, and is there again soon after it`, async () => {
+      await using stand = openQuiet(limitMs);
+      await pass(stand.clock, 2_000);
+      stand.state.isBlackHole = true;
+      // Silence is noticed by then, and whatever was proven was proven before.
+      const heardMs = 101_000;
+      await pass(stand.clock, limitMs + heardMs);
+      assert.equal(stand.trust.holds, false, 'still believed');
+      assert.ok((await countLost(stand, hourMs)) === hourMs / 1_000, 'believed again meanwhile');
+      stand.state.isBlackHole = false;
+      await pass(stand.clock, 20_000);
+      assert.ok(stand.trust.holds, 'not believed again');
+    });
+  }
+
+  it('is kept by an unlimited one whatever happens', async () => {
+    await using stand = openQuiet(0);
+    stand.state.isBlackHole = true;
+    assert.equal(await countLost(stand, hourMs), 0);
+  });
+
+  it('ends to the millisecond, counted from the last proof', () => {
+    const clock = new HandClock();
+    let provenAtMs = 0;
+    const stalenessMs = (): number => clock.monotonicMs() - provenAtMs;
+    const log = keptLog();
+    let doubts = 0;
+    const doubt = (): void => {
+      doubts += 1;
+    };
+    using trust = new AddressTrust({ clock, limitMs: 10_000, stalenessMs, doubt, log });
+    clock.advance(4_999);
+    assert.equal(doubts, 0);
+    clock.advance(1);
+    assert.equal(doubts, 1, 'the watch is asked when half of the time is over');
+    clock.advance(5_000);
+    assert.ok(trust.holds);
+    clock.advance(1);
+    assert.equal(trust.holds, false);
+    assert.equal(
+      trust.problem(),
+      'pods are known by address only, and not proven current for 10 s',
+    );
+    provenAtMs = clock.monotonicMs();
+    assert.ok(trust.holds);
+    assert.equal(trust.problem(), undefined);
+  });
+});

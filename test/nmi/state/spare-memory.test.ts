@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { giveBackSpareMemory } from '../../../src/nmi/state/spare-memory.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+const log = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
+
+function createWorld(giveBack: () => void = () => undefined) {
+  const clock = new HandClock();
+  const synced = Promise.withResolvers<void>();
+  let times = 0;
+  const giving = giveBackSpareMemory({
+    ...{ clock, log, whenSynced: () => synced.promise },
+    giveBack: () => {
+      times += 1;
+      giveBack();
+    },
+  });
+  return {
+    ...{ clock, giving, synced },
+    times: () => times,
+  };
+}
+
+describe('spare memory', () => {
+  it('is given back when the start is over, and once a minute from then on', async () => {
+    const { clock, synced, times } = createWorld();
+    clock.advance(600_000);
+    assert.equal(times(), 0);
+    synced.resolve();
+    await nextTurn();
+    assert.equal(times(), 1);
+    clock.advance(180_000);
+    assert.equal(times(), 4);
+  });
+
+  it('is kept from then on where it cannot be given back', async () => {
+    const { clock, synced, times } = createWorld(() => {
+      throw new Error('no addon');
+    });
+    synced.resolve();
+    await nextTurn();
+    clock.advance(600_000);
+    assert.equal(times(), 1);
+    assert.deepEqual(clock.armed, []);
+  });
+
+  it('is nobody’s matter after the end, nor when the start never ends', async () => {
+    const world = createWorld();
+    world.synced.resolve();
+    await nextTurn();
+    world.giving[Symbol.dispose]();
+    world.clock.advance(600_000);
+    assert.equal(world.times(), 1);
+
+    const early = createWorld();
+    early.giving[Symbol.dispose]();
+    early.synced.resolve();
+    await nextTurn();
+    assert.equal(early.times(), 0);
+
+    const never = createWorld();
+    never.synced.reject(new Error('stopped'));
+    await nextTurn();
+    assert.equal(never.times(), 0);
+    assert.deepEqual(never.clock.armed, []);
+  });
+});

@@ -1,0 +1,28 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { readiness } from '../../../src/nmi/base/readiness.ts';
+import { watchConditions } from '../../../src/nmi/state/watch-conditions.ts';
+
+describe('readiness by the watches', () => {
+  it('is missing while one is not synced', () => {
+    const watches = { unsynced: () => ['pods', 'bindings'] as const, stale: () => [] };
+    assert.deepEqual(readiness(watchConditions(watches, 1000)), {
+      ready: false,
+      missing: { watches: 'waiting for pods, bindings' },
+    });
+  });
+
+  it('is missing while one was not proven current for longer than the limit', () => {
+    const ages = { pods: 300_001, identities: 12, bindings: 300_000, exceptions: 300_002 } as const;
+    const stale = (limitMs: number) =>
+      (['pods', 'identities', 'bindings', 'exceptions'] as const).filter(
+        (name) => ages[name] > limitMs,
+      );
+    const watches = { unsynced: () => [], stale };
+    assert.deepEqual(readiness(watchConditions(watches, 300_000)), {
+      ready: false,
+      missing: { watches_current: 'no proof for 300 s that pods, exceptions are current' },
+    });
+    assert.deepEqual(readiness(watchConditions(watches, 400_000)), { ready: true, missing: {} });
+  });
+});

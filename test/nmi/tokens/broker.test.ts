@@ -1,0 +1,335 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import type {
+  EntraIdentity,
+  SourceFailure,
+  SourceResult,
+  TokenRequest,
+  UpstreamIdentity,
+} from '../../../src/nmi/sources/source.ts';
+import { TokenBroker, type CachedToken } from '../../../src/nmi/tokens/broker.ts';
+import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { WantedIdentities } from '../../../src/nmi/grants/identities-in-use.ts';
+import {
+  createBinding,
+  createException,
+  createIdentity,
+  createPod,
+} from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+import { createToken, hourMs, pass } from '../../support/token-stand.ts';
+
+const clientIdA = '11111111-1111-4111-8111-111111111111';
+const clientIdB = '22222222-2222-4222-8222-222222222222';
+const a: UpstreamIdentity = { kind: 'client_id', value: clientIdA };
+const b: UpstreamIdentity = { kind: 'client_id', value: clientIdB };
+const node: UpstreamIdentity = { kind: 'unnamed' };
+const resource = 'https://vault.azure.net';
+
+function open({ maxEntries = 100 } = {}) {
+  const clock = new HandClock();
+  const pods = new PodIndex(clock);
+  const grants = new GrantIndex(pods);
+  for (const [name, clientId] of [
+    ['a', clientIdA],
+    ['b', clientIdB],
+  ] as const) {
+    grants.identities.upsert(createIdentity({ name, clientId }));
+    grants.bindings.upsert(createBinding({ name, identityName: name, selector: name }));
+    pods.upsert(createPod({ name: `pod-${name}`, labels: { aadpodidbinding: name } }));
+  }
+  const upstreams = new UpstreamDirectory(() => ({ ok: false, problem: 'has none' }));
+  const calls: TokenRequest[] = [];
+  const refreshes: string[] = [];
+  const bugs: unknown[] = [];
+  const upstream: { failure: SourceFailure | undefined; error: Error | undefined } = {
+    failure: undefined,
+    error: undefined,
+  };
+  const fetch = (request: TokenRequest): Promise<SourceResult> => {
+    calls.push(request);
+    const { failure, error } = upstream;
+    if (error !== undefined) return Promise.reject(error);
+    if (failure !== undefined) return Promise.resolve({ ok: false, failure });
+    const claims = { oid: 'OBJECT-ID' };
+    const jwt = `h.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.${calls.length}`;
+    return Promise.resolve({ ok: true, token: createToken(clock, jwt, 24 * hourMs) });
+  };
+  const budget = { maxConcurrent: 4, maxPerSec: 20, maxQueued: 100 };
+  const broker = new TokenBroker({
+    imds: { source: { fetch }, budget },
+    entra: { source: { fetch }, budget },
+    demand: new WantedIdentities({ pods, grants, upstreams, workloadIdentities: undefined }),
+    clock,
+    random: () => 0.5,
+    maxEntries,
+    waitMs: 10_500,
+    observer: {
+      onFetch: () => undefined,
+      onRefresh: (outcome) => refreshes.push(outcome),
+      onSourceBug: (error) => bugs.push(error),
+    },
+  });
+  return { clock, pods, grants, broker, calls, refreshes, bugs, upstream };
+}
+
+function entraIdentity(clientId: string, credential: EntraIdentity['credential']): EntraIdentity {
+  const authority = 'https://login.microsoftonline.com';
+  return { kind: 'entra', authority, tenantId: 'contoso.example', clientId, credential };
+}
+
+function isCached({ broker }: ReturnType<typeof open>, identity: UpstreamIdentity): boolean {
+  return broker.peek(identity, resource) !== undefined;
+}
+
+function failureOf(answer: CachedToken): SourceFailure {
+  assert.ok(!answer.ok);
+  return answer.failure;
+}
+
+describe('the broker', () => {
+  it('knows an identity by its id whatever its case, and a resource by its exact spelling', async () => {
+    const stand = open();
+    await stand.broker.get(a, resource);
+    assert.ok(isCached(stand, { kind: 'client_id', value: clientIdA.toUpperCase() }));
+    assert.equal(stand.broker.peek(a, `${resource}/`), undefined);
+    assert.equal(isCached(stand, b), false);
+    assert.equal(stand.broker.objectIdOf(a), 'object-id');
+  });
+
+  const revocations: readonly (readonly [string, (stand: ReturnType<typeof open>) => void])[] = [
+    [
+      'pod',
+      ({ pods }) => {
+        pods.remove(createPod({ name: 'pod-a' }));
+      },
+    ],
+    [
+      'label of the pod',
+      ({ pods }) => {
+        pods.upsert(createPod({ name: 'pod-a' }));
+      },
+    ],
+    [
+      'running pod',
+      ({ pods }) => {
+        const labels = { aadpodidbinding: 'a' };
+        pods.upsert(createPod({ name: 'pod-a', labels, phase: 'Succeeded' }));
+      },
+    ],
+    [
+      'binding',
+      ({ grants }) => {
+        grants.bindings.remove(createBinding({ name: 'a' }));
+      },
+    ],
+    [
+      'identity',
+      ({ grants }) => {
+        grants.identities.remove(createIdentity({ name: 'a' }));
+      },
+    ],
+    [
+      'client id of the identity',
+      ({ grants }) => {
+        grants.identities.upsert(createIdentity({ name: 'a', clientId: clientIdB }));
+      },
+    ],
+  ];
+  for (const [what, revoke] of revocations) {
+    it(`drops the tokens of an identity whose last ${what} is gone, and no others`, async () => {
+      const stand = open();
+      await stand.broker.get(a, resource);
+      await stand.broker.get(b, resource);
+      revoke(stand);
+      await pass(stand.clock, 0);
+      assert.equal(isCached(stand, a), false);
+      assert.equal(isCached(stand, b), true);
+      assert.equal(stand.broker.cachedTokens, 1);
+      assert.equal(stand.broker.objectIdOf(a), undefined);
+      assert.equal(stand.broker.objectIdOf(b), 'object-id');
+    });
+  }
+
+  it('keeps what another pod of the node still has', async () => {
+    const stand = open();
+    stand.pods.upsert(createPod({ name: 'twin', labels: { aadpodidbinding: 'a' } }));
+    await stand.broker.get(a, resource);
+    stand.pods.remove(createPod({ name: 'pod-a' }));
+    await pass(stand.clock, 0);
+    assert.equal(isCached(stand, a), true);
+  });
+
+  it('drops once for many changes, and looks at nothing when it has nothing', async () => {
+    const stand = open();
+    for (let index = 0; index < 10; index++) {
+      stand.pods.upsert(createPod({ name: `early-${index}` }));
+    }
+    assert.deepEqual(stand.clock.armed, []);
+    await stand.broker.get(a, resource);
+    const before = stand.clock.armed.length;
+    for (let index = 0; index < 10; index++) {
+      stand.pods.upsert(createPod({ name: `late-${index}` }));
+    }
+    assert.equal(stand.clock.armed.length, before + 1);
+  });
+
+  it('renews for bound pods, and not for pods that are gone', async () => {
+    const stand = open();
+    await stand.broker.get(a, resource);
+    await stand.broker.get(b, resource);
+    await pass(stand.clock, 11 * hourMs);
+    assert.ok(isCached(stand, a) && isCached(stand, b));
+    stand.pods.remove(createPod({ name: 'pod-b' }));
+    await pass(stand.clock, 2 * hourMs);
+    assert.deepEqual(
+      stand.calls.map(({ identity }) => identity),
+      [a, b, a],
+    );
+    assert.deepEqual(stand.refreshes, ['ok']);
+  });
+
+  it('keeps what an excepted pod asked for while there is one, and no revoked identity', async () => {
+    const stand = open();
+    stand.pods.upsert(createPod({ name: 'addon', labels: { app: 'addon' } }));
+    stand.grants.exceptions.upsert(createException({ podLabels: { app: 'addon' } }));
+    await stand.broker.get(node, resource);
+    await stand.broker.get(a, resource);
+    stand.pods.remove(createPod({ name: 'pod-a' }));
+    await pass(stand.clock, 0);
+    assert.equal(isCached(stand, a), false, 'it was a bound pod’s');
+    assert.equal(isCached(stand, node), true);
+    await stand.broker.get(a, resource);
+    stand.pods.upsert(createPod({ name: 'another' }));
+    await pass(stand.clock, 0);
+    assert.equal(isCached(stand, a), true, 'the excepted pod named it');
+    stand.pods.remove(createPod({ name: 'addon' }));
+    await pass(stand.clock, 0);
+    assert.equal(stand.broker.cachedTokens, 0);
+  });
+
+  it('tells a throttled caller how long the rest of the hold is', async () => {
+    const stand = open();
+    const failure = { description: 'slow down', retryAfterS: 7, holdMs: 7_000 } as const;
+    stand.upstream.failure = { reason: 'upstream_throttled', ...failure };
+    assert.equal(failureOf(await stand.broker.get(a, resource)).retryAfterS, 7);
+    await pass(stand.clock, 4_500);
+    assert.equal(failureOf(await stand.broker.get(a, resource)).retryAfterS, 3);
+    stand.upstream.failure = { reason: 'upstream_refused', description: 'no', holdMs: 5_000 };
+    assert.equal(failureOf(await stand.broker.get(b, resource)).retryAfterS, undefined);
+    assert.equal(stand.calls.length, 2);
+  });
+
+  it('has a token made anew for who asks for that, once in ten seconds, all others as before', async () => {
+    const stand = open();
+    const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
+    const first = tokenOf(await stand.broker.get(a, resource));
+    const [one, two] = await Promise.all([
+      stand.broker.renew(a, resource),
+      stand.broker.renew(a, resource),
+    ]);
+    assert.notEqual(tokenOf(one), first);
+    assert.equal(tokenOf(one), tokenOf(two));
+    assert.deepEqual(
+      stand.calls.map(({ bypassCache }) => bypassCache),
+      [false, true],
+    );
+    assert.equal(tokenOf(await stand.broker.get(a, resource)), tokenOf(one));
+    assert.equal(tokenOf(await stand.broker.renew(a, resource)), tokenOf(one), 'new enough');
+    await pass(stand.clock, 10_000);
+    stand.upstream.failure = { reason: 'upstream_down', description: 'gone', holdMs: 250 };
+    assert.equal(tokenOf(await stand.broker.renew(a, resource)), tokenOf(one), 'better than none');
+  });
+
+  it('asks once more for who wants one made anew and found another fetch under way', async () => {
+    const stand = open();
+    const [early, one, two] = await Promise.all([
+      stand.broker.get(a, resource),
+      stand.broker.renew(a, resource),
+      stand.broker.renew(a, resource),
+    ]);
+    assert.ok(early.ok && one.ok && two.ok);
+    assert.notEqual(one.rendered, early.rendered);
+    assert.equal(one.rendered, two.rendered);
+    const asked = () => stand.calls.map(({ bypassCache }) => bypassCache);
+    assert.deepEqual(asked(), [false, true]);
+    stand.pods.upsert(createPod({ name: 'another', labels: { aadpodidbinding: 'a' } }));
+    await pass(stand.clock, 24 * hourMs);
+    await stand.broker.get(a, resource);
+    assert.equal(asked().at(-1), false, 'the wish was for that time only');
+  });
+
+  it('passes a broken upstream’s own wait on, however short the hold is', async () => {
+    const stand = open();
+    stand.upstream.failure = {
+      ...{ reason: 'upstream_down', description: 'busy', retryAfterS: 3, holdMs: 250 },
+    };
+    assert.equal(failureOf(await stand.broker.get(a, resource)).retryAfterS, 3);
+  });
+
+  it('lets who invents resources displace no tokens but its own', async () => {
+    const stand = open({ maxEntries: 10_000 });
+    await stand.broker.get(b, resource);
+    await stand.broker.get(a, resource);
+    for (let index = 0; index < 300; index++) {
+      await pass(stand.clock, 100);
+      assert.ok(isCached(stand, a), 'used all the time');
+      await stand.broker.get(a, `${resource}/${index}`);
+    }
+    assert.equal(stand.broker.cachedTokens, 201);
+    assert.ok(isCached(stand, a) && isCached(stand, b));
+    assert.equal(stand.broker.peek(a, `${resource}/0`), undefined);
+    assert.ok(stand.broker.peek(a, `${resource}/299`) !== undefined);
+  });
+
+  it('drops the tokens of an identity whose credential turns out to be gone', async () => {
+    const stand = open();
+    await stand.broker.get(a, resource);
+    await stand.broker.get(b, resource);
+    stand.upstream.failure = { reason: 'credential_missing', description: 'gone', holdMs: 5_000 };
+    await stand.broker.get(a, `${resource}/other`);
+    assert.equal(isCached(stand, a), false);
+    assert.ok(isCached(stand, b));
+  });
+
+  it('knows the Secrets behind its tokens, and drops what one of them gave', async () => {
+    const stand = open();
+    const secret = { namespace: 'default', name: 'shared' };
+    const identities = [
+      entraIdentity('one', { kind: 'secret', secret }),
+      entraIdentity('two', { kind: 'certificate', secret: { ...secret } }),
+      entraIdentity('three', { kind: 'secret', secret: { ...secret, namespace: 'other' } }),
+    ];
+    for (const identity of [...identities, a]) await stand.broker.get(identity, resource);
+    assert.deepEqual(stand.broker.secretsInUse(), [secret, { namespace: 'other', name: 'shared' }]);
+    stand.broker.dropTokensBySecret({ ...secret });
+    assert.deepEqual(
+      identities.map((identity) => isCached(stand, identity)),
+      [false, false, true],
+    );
+    assert.ok(isCached(stand, a));
+    assert.deepEqual(stand.broker.secretsInUse(), [{ namespace: 'other', name: 'shared' }]);
+  });
+
+  it('reports a source that throws, and asks it again', async () => {
+    const stand = open();
+    stand.upstream.error = new Error('bug');
+    await assert.rejects(stand.broker.get(a, resource), /bug/);
+    assert.equal(stand.bugs.length, 1);
+    stand.upstream.error = undefined;
+    assert.ok((await stand.broker.get(a, resource)).ok);
+  });
+
+  it('arms nothing and follows nothing once it is disposed', async () => {
+    const stand = open();
+    await stand.broker.get(a, resource);
+    stand.pods.upsert(createPod({ name: 'another' }));
+    stand.broker[Symbol.dispose]();
+    stand.pods.upsert(createPod({ name: 'yet another' }));
+    assert.deepEqual(stand.clock.armed, []);
+    assert.equal(failureOf(await stand.broker.get(a, resource)).reason, 'upstream_down');
+    assert.equal(stand.calls.length, 1);
+  });
+});

@@ -1,0 +1,134 @@
+/** eBPF on a node without iptables: the programs redirect, and the guard alone stands behind them. */
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { nativeModule } from '../../../src/redirect/native/addon.ts';
+import { RedirectError } from '../../../src/redirect/redirect.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import type { Behind, EbpfRedirect } from '../../../src/redirect/ebpf/ebpf.ts';
+import { whyNoBpfTests } from '../cgroup-ground.ts';
+import { EbpfWorld, type Client } from '../ebpf-world.ts';
+import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
+
+const skip = (await whyNoKernelTests()) || whyNoBpfTests();
+if (skip === false) await sweepDeadNamespaces();
+
+const { metadataIp } = DEFAULT_TARGET;
+const dial = `dial ${metadataIp} 80`;
+
+/** What stands behind the programs on a node that has no iptables: nothing that could. */
+function missing(): Behind {
+  const refuse = () =>
+    Promise.reject(new RedirectError('TOOL_MISSING', 'backend', 'no iptables-save is on the PATH'));
+  return {
+    mode: 'iptables',
+    prepare: refuse,
+    install: refuse,
+    verify: refuse,
+    remove: refuse,
+    countBrought: refuse,
+    straightObstacle: refuse,
+    cutFlows: refuse,
+    attest: () => ({ kind: 'by-address' }),
+  };
+}
+
+describe('the eBPF redirect without iptables', { skip }, () => {
+  let world: EbpfWorld;
+  let redirect: EbpfRedirect;
+  let pod: Client;
+  let host: Client;
+  let untouched = '';
+
+  const nodeState = async () =>
+    (await Promise.all([world.node.run('ip -4 rule'), world.node.run('ip -br link')])).join('\n');
+
+  before(async () => {
+    world = await EbpfWorld.open();
+    await world.startCloud();
+    pod = world.client(world.podA, 'poda/c1');
+    host = world.client(world.node, '/system/kubelet');
+    untouched = await nodeState();
+    redirect = world.redirect({ behind: missing() });
+    await redirect.prepare();
+    await world.startAgent();
+  });
+  after(() => world.close());
+
+  it('is installed with the guard behind it, and says that there is nothing else', async () => {
+    assert.match(await pod.tell(dial), /^cloud sees/, 'the test must be able to see a leak');
+    const status = await redirect.install();
+    assert.deepEqual(status.problems, []);
+    assert.equal(status.state, 'active');
+    for (const pref of [79, 80, 81]) {
+      assert.ok(status.changed?.includes(`guard rule ${pref} added`));
+    }
+    const said = /; guard on; no netfilter behind it: .*no iptables-save is on the PATH$/;
+    assert.match(status.detail, said);
+    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+    assert.match(await host.tell(dial), /^cloud sees 10\.0\.0\.4/);
+    const again = await redirect.install();
+    assert.deepEqual(again.changed, []);
+    assert.equal(await redirect.countCaught(), undefined);
+  });
+
+  it('reads link and guard back itself, and mends them', async () => {
+    assert.equal((await redirect.verify()).state, 'active');
+    await world.node.run('ip rule del pref 80');
+    const { state, problems } = await redirect.verify();
+    assert.equal(state, 'broken');
+    assert.deepEqual(problems, [`guard rule missing: pref 80 to ${metadataIp} prohibit`]);
+    assert.deepEqual((await redirect.install()).changed, ['guard rule 80 added']);
+    await world.node.run('ip link set nmi0 down');
+    assert.deepEqual((await redirect.verify()).problems, ['link nmi0 is down']);
+    assert.equal((await redirect.install()).state, 'active');
+  });
+
+  it('lets nobody past who made his packets by hand: the guard holds them', async () => {
+    const links = JSON.parse(await world.node.run('ip -j link show br0')) as readonly {
+      readonly address: string;
+    }[];
+    const forge = (from: number) =>
+      [
+        `run ${world.dialler.path} forge eth0 10.244.0.77 ${from}`,
+        `${links[0]?.address ?? ''} ${metadataIp} 80`,
+      ].join(' ');
+    await world.node.run(
+      'ip neigh replace 10.244.0.77 lladdr 02:00:00:00:00:00 dev br0 nud permanent',
+    );
+    assert.doesNotMatch(await pod.tell(forge(41_001)), /sees/);
+    // That it is the guard: without its barrier the same packets arrive.
+    await world.node.run('ip rule del pref 80');
+    assert.match(await pod.tell(forge(41_002)), /cloud sees 10\.244\.0\.77/);
+    assert.equal((await redirect.install()).state, 'active');
+  });
+
+  it('is closed when its programs are taken off, and never leads to the cloud', async () => {
+    for (const hook of ['connect4', 'connect6', 'sockops']) {
+      nativeModule().detach(join(world.pinFolder, `link_${hook}`));
+    }
+    assert.equal(await pod.tell(dial), 'EHOSTUNREACH');
+    assert.equal((await redirect.install()).state, 'active');
+    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+  });
+
+  it('leaves nothing when it is removed, the guard and the link included', async () => {
+    await redirect.remove();
+    assert.equal(await nodeState(), untouched);
+    assert.ok(!readdirSync(world.bpf.path).includes('nmi'));
+    assert.match(await pod.tell(dial), /^cloud sees 10\.244\.0\.5/);
+    const status = await redirect.verify();
+    assert.equal(status.state, 'absent');
+    await redirect.remove();
+  });
+
+  it('has no guard where that is switched off', async () => {
+    const open = world.redirect({ behind: missing(), guard: false });
+    const status = await open.install();
+    assert.equal(status.state, 'active');
+    assert.match(status.detail, /; guard off; no netfilter behind it: /);
+    assert.doesNotMatch(await world.node.run('ip -4 rule'), /169\.254/);
+    await open.remove();
+  });
+});

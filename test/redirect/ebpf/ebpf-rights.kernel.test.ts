@@ -1,0 +1,165 @@
+/** Which right each step needs: programs run as somebody with these capabilities and no others. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import { nativeFolder } from '../../../scripts/native.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { whyNoBpfTests } from '../cgroup-ground.ts';
+import { EbpfWorld, type Client } from '../ebpf-world.ts';
+import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
+
+const skip = (await whyNoKernelTests('iptables-nft-save', 'setpriv', 'nsenter')) || whyNoBpfTests();
+if (skip === false) await sweepDeadNamespaces();
+
+const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
+const listen = { localIp: listenIp, localPort: listenPort };
+const nobody = 65532;
+
+interface Rights {
+  readonly uid: 0 | typeof nobody;
+  /** As setpriv takes them: `bpf,net_admin`. */
+  readonly capabilities: readonly string[];
+}
+
+describe('the rights that the eBPF redirect needs', { skip }, () => {
+  let world: EbpfWorld;
+  let pod: Client;
+  /** A copy of the code that everybody can read, wherever this repository lies. */
+  let copy = '';
+
+  before(async () => {
+    copy = mkdtempSync(join(tmpdir(), 'nmi-test-code-'));
+    chmodSync(copy, 0o755);
+    cpSync(join(import.meta.dirname, '../../../src/redirect'), join(copy, 'src/redirect'), {
+      recursive: true,
+    });
+    cpSync(nativeFolder, join(copy, 'dist/native'), { recursive: true });
+    world = await EbpfWorld.open();
+    pod = world.client(world.podA, 'poda/c1');
+    await world.redirect().prepare();
+    await world.startAgent();
+  });
+  after(async () => {
+    await world.close();
+    rmSync(copy, { recursive: true, force: true });
+  });
+  beforeEach(async () => {
+    await world.redirect().remove();
+    await world.redirect().prepare();
+  });
+
+  /** Runs a script in the node's namespace; it prints one line of JSON. */
+  function run({ uid, capabilities }: Rights, script: string): unknown {
+    const set = ['-all', ...capabilities.map((name) => `+${name}`)].join(',');
+    const who = uid === 0 ? [] : ['--reuid=65532', '--regid=65532', '--clear-groups'];
+    const child = spawnSync(
+      'nsenter',
+      [
+        ...[`--net=/run/netns/${world.node.name}`, '--', 'setpriv', ...who],
+        ...[`--bounding-set=${set}`, '--inh-caps=-all', '--no-new-privs', '--'],
+        ...[process.execPath, '-e', script],
+      ],
+      { encoding: 'utf8', timeout: 60_000, cwd: '/' },
+    );
+    assert.equal(child.status, 0, child.stderr);
+    return JSON.parse(child.stdout);
+  }
+
+  const load = (names: readonly string[]) =>
+    `Promise.all(${JSON.stringify(names)}.map((name) => import('${copy}/src/redirect/' + name + '.ts')))`;
+
+  /** An operation of the whole mode: its state, or the code of its error. */
+  const operate = (operation: string) => `
+    ${load(['ebpf/ebpf', 'iptables/iptables'])}.then(([{ openEbpfRedirect }, { openIptablesRedirect }]) =>
+      openEbpfRedirect({
+        cgroupRoot: '${world.tree.path}',
+        pinFolder: '${world.pinFolder}',
+        behind: openIptablesRedirect({ backend: 'nft' }),
+      }).${operation}())
+      .then((status) => status?.state ?? 'done', ({ code, step }) => ({ code, step }))
+      .then((result) => console.log(JSON.stringify(result)));
+  `;
+
+  it('are BPF and NET_ADMIN, as uid 0 with nothing else, for everything', async () => {
+    const rights: Rights = { uid: 0, capabilities: ['bpf', 'net_admin'] };
+    assert.equal(run(rights, operate('install')), 'active');
+    assert.equal(run(rights, operate('verify')), 'active');
+    assert.match(await pod.tell(`dial ${metadataIp} 80`), /attested/);
+    assert.equal(run(rights, operate('install')), 'active');
+    assert.equal(run(rights, operate('remove')), 'done');
+    assert.equal((await world.redirect().verify()).state, 'absent');
+  });
+
+  it('are each needed to load: without one of them nothing is, and the error says so', async () => {
+    for (const capability of ['net_admin', 'bpf']) {
+      const result = run({ uid: 0, capabilities: [capability] }, operate('install'));
+      assert.deepEqual(result, { code: 'NOT_PERMITTED', step: 'load' }, `only ${capability}`);
+    }
+    const status = await world.redirect().verify();
+    assert.match(status.problems.join('; '), /no programs installed|connect4 not attached/);
+  });
+
+  it('are none at all to look callers up, from a pin that is read-only to everybody', async () => {
+    await world.redirect().install();
+    const kept = await pod.tell(`keep ${metadataIp} 80`);
+    const port = Number(/ through (\d+) /.exec(kept)?.[1]);
+    const script = `
+      ${load(['ebpf/ebpf', 'native/addon'])}.then(async ([{ openEbpfReader }, { nativeModule }]) => {
+        const tried = (work) => {
+          try { return work() ?? 'done'; } catch (error) { return error.code; }
+        };
+        const reader = openEbpfReader({ pinFolder: '${world.pinFolder}' });
+        const { state } = await reader.verify();
+        const peer = { remoteIp: '10.244.0.5', remotePort: ${port}, ...${JSON.stringify(listen)} };
+        const found = reader.attest(peer);
+        const native = nativeModule();
+        const pin = (name) => '${world.pinFolder}/' + name;
+        const map = native.openMap(pin('callers'), true);
+        console.log(JSON.stringify({
+          uid: process.getuid(),
+          capabilities: /^CapEff:\\s+(\\w+)$/m.exec(
+            require('node:fs').readFileSync('/proc/self/status', 'utf8'))[1],
+          state,
+          kind: found.kind,
+          cgroupId: String(found.cgroupId),
+          write: tried(() => native.mapSet(map, new Uint8Array(8), new Uint8Array(16))),
+          erase: tried(() => native.mapDelete(map, new Uint8Array(8))),
+          openToWrite: tried(() => native.openMap(pin('callers'), false)),
+          exempt: tried(() => native.openMap(pin('exempt'), true)),
+          detach: tried(() => native.detach(pin('link_connect4'))),
+          unpin: tried(() => require('node:fs').unlinkSync(pin('callers'))),
+          probe: tried(() => native.probe().connect),
+        }));
+      });
+    `;
+    assert.deepEqual(run({ uid: nobody, capabilities: [] }, script), {
+      uid: nobody,
+      capabilities: '0000000000000000',
+      state: 'active',
+      kind: 'attested',
+      cgroupId: String(pod.cgroupId),
+      write: 'EPERM',
+      erase: 'EPERM',
+      openToWrite: 'EACCES',
+      exempt: 'EACCES',
+      detach: 'EACCES',
+      unpin: 'EACCES',
+      // Not "unsupported": it could not tell.
+      probe: -1,
+    });
+    assert.equal(await pod.tell('drop'), 'dropped');
+  });
+
+  it('are none to find the cgroups of pods', () => {
+    const script = `
+      ${load(['cgroup/cgroup-index', 'cgroup/cgroup-tree'])}.then(([{ CgroupIndex }, { findPodsRoot }]) => {
+        const index = new CgroupIndex({ podsRoot: () => findPodsRoot('${world.tree.path}') });
+        console.log(JSON.stringify(index.resolve(${pod.cgroupId}n, ['a'])?.podUid ?? null));
+      });
+    `;
+    assert.equal(run({ uid: nobody, capabilities: [] }, script), 'a');
+  });
+});

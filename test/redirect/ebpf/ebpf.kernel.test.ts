@@ -1,0 +1,554 @@
+import assert from 'node:assert/strict';
+import { linkSync, mkdirSync, readdirSync, unlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import { setTimeout as nextTurn } from 'node:timers/promises';
+import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
+import { installPrograms, type WantedPrograms } from '../../../src/redirect/ebpf/programs.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
+import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
+import { readPrograms } from '../../../src/redirect/native/native-files.ts';
+import { openEbpfReader } from '../../../src/redirect/ebpf/ebpf.ts';
+import { probeEbpf, summariseFindings } from '../../../src/redirect/ebpf/probe.ts';
+import { nativeModule } from '../../../src/redirect/native/addon.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { whyNoBpfTests } from '../cgroup-ground.ts';
+import { EbpfWorld, type Client } from '../ebpf-world.ts';
+import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
+
+const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
+if (skip === false) await sweepDeadNamespaces();
+
+const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
+const dial = `dial ${metadataIp} 80`;
+
+/** A process that installs, says how that went, and waits to be killed. */
+const installer = (world: EbpfWorld) => `
+  process.stdin.resume();
+  const source = '${join(import.meta.dirname, '../../../src/redirect')}/';
+  Promise.all(['ebpf/ebpf', 'iptables/iptables'].map((name) => import(source + name + '.ts')))
+    .then(([{ openEbpfRedirect }, { openIptablesRedirect }]) => openEbpfRedirect({
+      cgroupRoot: '${world.tree.path}',
+      pinFolder: '${world.pinFolder}',
+      behind: openIptablesRedirect({ backend: 'nft' }),
+    }).install())
+    .then(({ state }) => console.log(state), ({ code, message }) => console.log(code, message));
+`;
+
+function fileExempt(pin: string, cgroupId: bigint): void {
+  const native = nativeModule();
+  const map = native.openMap(pin, false);
+  const key = new Uint8Array(new BigUint64Array([cgroupId]).buffer);
+  native.mapSet(map, key, Uint8Array.of(1));
+  native.close(map);
+}
+
+describe('a pod behind the eBPF redirect', { skip }, () => {
+  let world: EbpfWorld;
+  let pod: Client;
+  let other: Client;
+  let host: Client;
+  let exempt: Client;
+  let outsider: Client;
+
+  before(async () => {
+    world = await EbpfWorld.open();
+    await world.startCloud();
+    pod = world.client(world.podA, 'poda/c1');
+    other = world.client(world.podB, 'podb/c1');
+    host = world.client(world.node, 'podhost/c1');
+    exempt = world.client(world.node, 'podagent/c1/nested');
+    outsider = world.client(world.node, '/system/kubelet');
+    const exemptCgroupIds = [cgroupIdOf(join(exempt.cgroup, '../..')) ?? 0n];
+    world.settings = { exemptCgroupIds };
+    await world.redirect().prepare();
+    const status = await world.redirect().install();
+    assert.deepEqual(status.problems, []);
+    assert.equal(status.state, 'active');
+    await world.startAgent();
+  });
+  after(() => world.close());
+
+  const attestedAs = (client: Client, ip: string) =>
+    new RegExp(`agent sees ${ip} attested ${client.cgroupId}( |$)`);
+
+  it('reaches the agent, which knows its cgroup, and sees the address that it dialled', async () => {
+    const answer = await pod.tell(dial);
+    assert.match(answer, attestedAs(pod, '10.244.0.5'));
+    assert.match(answer, new RegExp(` to ${metadataIp}:80$`));
+    assert.match(await other.tell(dial), attestedAs(other, '10.244.0.6'));
+  });
+
+  it('does so on the host network too, where no address could tell it from others', async () => {
+    assert.match(await host.tell(dial), attestedAs(host, '169.254.25.79'));
+  });
+
+  it('does so from an IPv4-mapped IPv6 socket, as every JVM has', async () => {
+    const answer = await pod.tell(`dial ::ffff:${metadataIp} 80`);
+    assert.match(answer, attestedAs(pod, '10.244.0.5'));
+    assert.match(answer, new RegExp(` to ::ffff:${metadataIp}:80$`));
+  });
+
+  for (const kind of ['tcp4', 'tcp6', 'mptcp4', 'mptcp6', 'fastopen4', 'fastopen6']) {
+    it(`does so by ${kind}`, async () => {
+      const answer = await pod.tell(`run ${world.dialler.path} ${kind} ${metadataIp} 80`);
+      assert.match(answer, attestedAs(pod, '10.244.0.5'));
+      const shown = kind.endsWith('6') ? `::ffff:${metadataIp}` : metadataIp;
+      assert.match(answer, new RegExp(` peer=${shown}:80 `));
+    });
+  }
+
+  it('keeps its record for as long as the connection lives, and no longer', async () => {
+    const kept = await pod.tell(`keep ${metadataIp} 80`);
+    const port = Number(/ through (\d+) /.exec(kept)?.[1]);
+    const peer = {
+      remoteIp: '10.244.0.5',
+      remotePort: port,
+      localIp: listenIp,
+      localPort: listenPort,
+    };
+    const redirect = world.redirect();
+    await redirect.verify();
+    assert.deepEqual(redirect.attest(peer), { kind: 'attested', cgroupId: pod.cgroupId });
+    // Of an agent that listens on all addresses: a connection to another one is another connection.
+    for (const elsewhere of [{ localIp: '10.0.0.4' }, { localPort: 2580 }]) {
+      assert.deepEqual(redirect.attest({ ...peer, ...elsewhere }), { kind: 'unattested' });
+    }
+    const mapped = { localIp: `::ffff:${listenIp}`, remoteIp: '::ffff:10.244.0.5' };
+    assert.equal(redirect.attest({ ...peer, ...mapped }).kind, 'attested');
+    assert.match(await pod.tell('ask'), attestedAs(pod, '10.244.0.5'));
+    assert.equal(await pod.tell('drop'), 'dropped');
+    // The agent closes as soon as it sees the end; the record goes with the client's own close.
+    for (let tries = 0; redirect.attest(peer).kind !== 'unattested'; tries += 1) {
+      assert.ok(tries < 200, 'the record is still there');
+      await nextTurn(10);
+    }
+  });
+
+  it('is left alone, on the host network, with UDP and with other ports', async () => {
+    assert.match(
+      await host.tell(`run ${world.dialler.path} udp4 ${metadataIp} 80`),
+      /answer=cloud sees 10\.0\.0\.4/,
+    );
+    assert.match(await host.tell(`dial ${metadataIp} 8080`), /^cloud sees 10\.0\.0\.4 /);
+    assert.match(await host.tell(`dial ::ffff:${metadataIp} 8080`), /^cloud sees \S*10\.0\.0\.4 /);
+  });
+
+  it('goes straight when its cgroup, or one above, is exempt', async () => {
+    assert.match(await exempt.tell(dial), /^cloud sees 10\.0\.0\.4 /);
+    assert.match(await exempt.tell(`dial ::ffff:${metadataIp} 80`), /^cloud sees /);
+  });
+
+  it('is the only one concerned: what is no pod goes straight', async () => {
+    assert.match(await outsider.tell(dial), /^cloud sees 10\.0\.0\.4 /);
+  });
+
+  it('has no record when it dials the agent directly', async () => {
+    assert.match(await pod.tell(`dial ${listenIp} ${listenPort}`), /10\.244\.0\.5 unattested/);
+    // Nor does the address it sees become another.
+    assert.match(
+      await pod.tell(`dial ${listenIp} ${listenPort}`),
+      new RegExp(` to ${listenIp}:${listenPort}$`),
+    );
+  });
+
+  it('is refused, and not led to the cloud, when nobody listens', async () => {
+    const lonely = await EbpfWorld.open();
+    try {
+      await lonely.startCloud();
+      const caller = lonely.client(lonely.podA, 'poda/c1');
+      assert.match(await caller.tell(dial), /^cloud sees/, 'the test must be able to see a leak');
+      await lonely.redirect().prepare();
+      await lonely.redirect().install();
+      assert.equal(await caller.tell(dial), 'ECONNREFUSED');
+      assert.equal(await caller.tell(`dial ::ffff:${metadataIp} 80`), 'ECONNREFUSED');
+    } finally {
+      await lonely.close();
+    }
+  });
+
+  it('counts what it does', async () => {
+    const redirect = world.redirect();
+    const earlier = redirect.counters();
+    await pod.tell(dial);
+    await pod.tell(`dial ::ffff:${metadataIp} 80`);
+    await exempt.tell(dial);
+    const later = redirect.counters();
+    assert.ok(earlier !== undefined && later !== undefined);
+    assert.equal(later.redirected - earlier.redirected, 2n);
+    assert.equal(later.redirectedMapped - earlier.redirectedMapped, 1n);
+    assert.equal(later.filed - earlier.filed, 2n);
+    assert.equal(later.exempt - earlier.exempt, 1n);
+    assert.equal(later.refusedLimit, 0n);
+    assert.equal(later.refusedFull, 0n);
+  });
+
+  describe('with an address that is another pod’s', () => {
+    const forged = '10.244.0.6';
+    const forgery = (port: number, ip: string, toPort: number) =>
+      [
+        `run ${world.dialler.path} forge eth0 ${forged} ${port}`,
+        `${bridgeMac} ${ip} ${toPort}`,
+      ].join(' ');
+    let bridgeMac = '';
+
+    before(async () => {
+      const links = JSON.parse(await world.node.run('ip -j link show br0')) as readonly {
+        readonly address: string;
+      }[];
+      bridgeMac = links[0]?.address ?? '';
+      // What a forged ARP answer brings about: the node sends the other pod's packets to this one.
+      await world.node.run(
+        `ip neigh replace ${forged} lladdr 02:00:00:00:00:00 dev br0 nud permanent`,
+      );
+    });
+    after(() => world.node.run(`ip neigh del ${forged} dev br0`));
+
+    it('gets a connection by hand-made packets, and no record: nobody', async () => {
+      assert.match(
+        await pod.tell(forgery(41_001, listenIp, listenPort)),
+        /answer=agent sees 10\.244\.0\.6 unattested/,
+      );
+    });
+
+    it('does not get past the node with them either: what was not redirected is caught', async () => {
+      const redirect = world.redirect();
+      const earlier = await redirect.countCaught();
+      assert.match(
+        await pod.tell(forgery(41_002, metadataIp, 80)),
+        /answer=agent sees 10\.244\.0\.6 unattested/,
+      );
+      await pod.tell(dial);
+      assert.equal(await redirect.countCaught(), (earlier ?? Number.NaN) + 1);
+    });
+
+    it('does not become who left a connection open that the agent has closed', async () => {
+      const route = `neigh replace ${forged} lladdr 02:00:00:00:00:00 dev br0 nud permanent`;
+      await world.node.run(`ip neigh del ${forged} dev br0`);
+      // The agent's end is gone for good when it has waited so long for the other one.
+      await world.node.run('tee /proc/sys/net/ipv4/tcp_fin_timeout', '1');
+      const left = await other.tell(`cling ${metadataIp} 80`);
+      assert.match(left, new RegExp(`^left alone .* to ${metadataIp}:80$`));
+      const port = Number(/ through (\d+) /.exec(left)?.[1]);
+      await world.node.run(`ip ${route}`);
+      let answer = '';
+      for (let tries = 0; !answer.startsWith('answer') && tries < 20; tries += 1) {
+        await nextTurn(200);
+        answer = await pod.tell(forgery(port, listenIp, listenPort));
+      }
+      assert.match(answer, /^answer=agent sees 10\.244\.0\.6 unattested/);
+      assert.equal(await other.tell('drop'), 'dropped');
+    });
+
+    it('is still itself when it takes the address for its own', async () => {
+      await world.podA.run(`ip addr add ${forged}/32 dev eth0`);
+      const macs = JSON.parse(await world.podA.run('ip -j link show eth0')) as readonly {
+        readonly address: string;
+      }[];
+      await world.node.run(
+        `ip neigh replace ${forged} lladdr ${macs[0]?.address ?? ''} dev br0 nud permanent`,
+      );
+      const answer = await pod.tell(`dial ${metadataIp} 80 ${forged}`);
+      assert.match(answer, attestedAs(pod, forged));
+      assert.notEqual(pod.cgroupId, other.cgroupId);
+      await world.podA.run(`ip addr del ${forged}/32 dev eth0`);
+    });
+  });
+});
+
+describe('the eBPF redirect in the kernel', { skip }, () => {
+  let world: EbpfWorld;
+  let pod: Client;
+
+  before(async () => {
+    world = await EbpfWorld.open();
+    await world.startCloud();
+    pod = world.client(world.podA, 'poda/c1');
+    await world.redirect().prepare();
+    await world.startAgent();
+  });
+  after(() => world.close());
+  beforeEach(async () => {
+    await world.redirect().remove();
+    await world.redirect().prepare();
+  });
+
+  it('is absent before, active after, and not changed by a second installation', async () => {
+    const redirect = world.redirect();
+    const absent = await redirect.verify();
+    assert.equal(absent.state, 'absent');
+    assert.ok(absent.problems.includes('no programs installed'));
+    const first = await redirect.install();
+    assert.equal(first.state, 'active');
+    assert.ok(first.changed?.includes('program connect4 attached'));
+    const second = await world.redirect().install();
+    assert.deepEqual(second.changed, []);
+    assert.match(second.detail, /169\.254\.169\.254:80 to 169\.254\.25\.79:2579/);
+  });
+
+  it('is seen by one who may only read, and not changed', async () => {
+    const { pinFolder } = world;
+    const reader = openEbpfReader({ pinFolder });
+    assert.equal((await reader.verify()).state, 'absent');
+    await world.redirect().install();
+    assert.equal((await reader.verify()).state, 'active');
+    const other = { ...DEFAULT_TARGET, listenPort: 2580 };
+    const strange = await openEbpfReader({ pinFolder, target: other }).verify();
+    assert.equal(strange.state, 'broken');
+    await assert.rejects(reader.remove(), /NOT_PERMITTED|may only read/);
+    assert.match(await pod.tell(dial), /attested/);
+  });
+
+  it('finds all that it needs', () => {
+    const findings = probeEbpf({ cgroupRoot: world.tree.path, pinFolder: world.pinFolder });
+    assert.equal(summariseFindings(findings), 'supported', JSON.stringify(findings));
+    const empty = probeEbpf({ cgroupRoot: world.tree.make('empty'), pinFolder: '/proc/nmi' });
+    assert.deepEqual(
+      empty.filter(({ support }) => support !== 'supported').map(({ part }) => part),
+      ['pods in the cgroup2 tree', 'BPF file system'],
+    );
+  });
+
+  it('opens the node again when it is removed, and leaves nothing', async () => {
+    await world.redirect().install();
+    await world.redirect().remove();
+    assert.match(await pod.tell(dial), /^cloud sees/);
+    assert.ok(!readdirSync(world.bpf.path).includes('nmi'));
+    await world.redirect().remove();
+  });
+
+  it('leaves a stranger’s pin where it is', async () => {
+    await world.redirect().install();
+    linkSync(join(world.pinFolder, 'callers'), join(world.pinFolder, 'strange'));
+    await world.redirect().remove();
+    assert.deepEqual(readdirSync(world.pinFolder), ['strange']);
+    unlinkSync(join(world.pinFolder, 'strange'));
+  });
+
+  it('stays when the process that installed it is killed', async () => {
+    const loader = world.node.start(installer(world));
+    assert.equal(await loader.line(), 'active');
+    await loader.stop();
+    assert.match(await pod.tell(dial), /attested/);
+    assert.deepEqual((await world.redirect().install()).changed, []);
+  });
+
+  it('finds each thing that somebody broke, and mends it', async () => {
+    const redirect = world.redirect();
+    await redirect.install();
+    const native = nativeModule();
+    const pin = (name: string) => join(world.pinFolder, name);
+    const breakages: readonly (readonly [RegExp, () => void])[] = [
+      [/program connect6 detached/, () => native.detach(pin('link_connect6'))],
+      [/program connect4 not attached/, () => unlinkSync(pin('link_connect4'))],
+      [/program sockops is not the one we know/, () => unlinkSync(pin('program_sockops'))],
+      [/settings missing/, () => unlinkSync(pin('settings'))],
+      [/map of callers missing/, () => unlinkSync(pin('callers'))],
+      [/map of exempt cgroups missing/, () => unlinkSync(pin('exempt'))],
+      [/cgroup 77 is exempt/, () => fileExempt(pin('exempt'), 77n)],
+    ];
+    for (const [problem, breakIt] of breakages) {
+      breakIt();
+      const broken = await redirect.verify();
+      assert.equal(broken.state, 'broken', String(problem));
+      assert.ok(
+        broken.problems.some((text) => problem.test(text)),
+        `${problem.source}: ${broken.problems.join('; ')}`,
+      );
+      const mended = await redirect.install();
+      assert.deepEqual(mended.problems, []);
+      assert.match(await pod.tell(dial), /attested/);
+    }
+  });
+
+  it('is closed by what stands behind it when its programs are taken off', async () => {
+    await world.redirect().install();
+    for (const hook of ['connect4', 'connect6', 'sockops']) {
+      nativeModule().detach(join(world.pinFolder, `link_${hook}`));
+    }
+    assert.match(await pod.tell(dial), /agent sees 10\.244\.0\.5 unattested/);
+  });
+
+  const installByTools = async () => {
+    await world.redirect().install();
+  };
+  const installByNetlink = async () => {
+    const loader = world.node.start(installer(world));
+    assert.equal(await loader.line(), 'active');
+    await loader.stop();
+  };
+  for (const [means, port, install] of [
+    ['conntrack(8)', 41_100, installByTools],
+    ['netlink', 41_101, installByNetlink],
+  ] as const) {
+    it(`knows who dials from a port that iptables has just redirected (by ${means})`, async () => {
+      const from = `${dial} 10.244.0.5 ${port}`;
+      await install();
+      for (const hook of ['connect4', 'connect6', 'sockops']) {
+        nativeModule().detach(join(world.pinFolder, `link_${hook}`));
+      }
+      assert.match(await pod.tell(from), new RegExp(` unattested .* through ${port} `));
+      await install();
+      assert.match(await pod.tell(from), new RegExp(` attested .* through ${port} `));
+    });
+  }
+
+  it('goes over to other settings and programs without a failed connect', async () => {
+    await world.redirect().install();
+    assert.equal(await pod.tell('storm'), 'storming');
+    const earlier = world.redirect().counters()?.redirected ?? 0n;
+    for (let round = 0; round < 10; round += 1) {
+      // Wanting it exempt and not exempt in turn makes each installation a whole one.
+      const status = await world
+        .redirect({ exemptCgroupIds: round % 2 === 0 ? [1_000_000n] : [] })
+        .install();
+      assert.equal(status.changed?.filter((text) => text.endsWith(' replaced')).length, 5);
+    }
+    const later = world.redirect().counters()?.redirected ?? 0n;
+    const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
+    assert.deepEqual(Object.keys(seen), ['agent']);
+    assert.ok(later - earlier > 100n, `only ${later - earlier} connects in the meantime`);
+  });
+
+  it('moves to another cgroup without a moment between', async () => {
+    await world.redirect({ attachTo: world.tree.make('kubepods/burstable') }).install();
+    assert.equal(await pod.tell('storm'), 'storming');
+    const status = await world.redirect().install();
+    assert.ok(status.changed?.includes('program connect4 attached'));
+    const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
+    assert.deepEqual(Object.keys(seen), ['agent']);
+  });
+
+  it('keeps the records of living connections over an upgrade', async () => {
+    await world.redirect().install();
+    const kept = await pod.tell(`keep ${metadataIp} 80`);
+    await world.redirect({ exemptCgroupIds: [1_000_000n] }).install();
+    const port = Number(/ through (\d+) /.exec(kept)?.[1]);
+    const redirect = world.redirect();
+    await redirect.verify();
+    const peer = {
+      remoteIp: '10.244.0.5',
+      remotePort: port,
+      localIp: listenIp,
+      localPort: listenPort,
+    };
+    assert.deepEqual(redirect.attest(peer), { kind: 'attested', cgroupId: pod.cgroupId });
+    assert.equal(await pod.tell('drop'), 'dropped');
+  });
+
+  it('is whole after two processes installed it at the same time, or one tries again', async () => {
+    const loaders = [world.node.start(installer(world)), world.node.start(installer(world))];
+    for (const loader of loaders) assert.match(await loader.line(), /^(?:active|broken|BUSY)/);
+    const settled = await world.redirect().install();
+    assert.deepEqual(settled.problems, []);
+    assert.match(await pod.tell(dial), /attested/);
+  });
+
+  it('closes what is older than it and on the host network, and nothing else', async () => {
+    const host = world.client(world.node, 'podhost/c1');
+    const outsider = world.client(world.node, '/system/kubelet');
+    const mapped = world.client(world.node, 'podhost/c2');
+    for (const client of [pod, host, outsider]) {
+      assert.match(await client.tell(`keep ${metadataIp} 80`), /^cloud/);
+    }
+    assert.match(await mapped.tell(`keep ::ffff:${metadataIp} 80`), /^cloud/);
+    const loader = world.node.start(installer(world));
+    assert.equal(await loader.line(), 'active');
+    assert.match(await host.tell('ask'), /^(?:ECONNABORTED|ECONNRESET|EPIPE|CLOSED)$/);
+    assert.match(await mapped.tell('ask'), /^(?:ECONNABORTED|ECONNRESET|EPIPE|CLOSED)$/);
+    assert.match(await outsider.tell('ask'), /^cloud/);
+    assert.match(await host.tell(dial), /attested/);
+    assert.match(await mapped.tell(dial), /attested/);
+    await loader.stop();
+  });
+
+  it('keeps one pod from filling the map for the others', async () => {
+    await world.redirect().install();
+    const other = world.client(world.podB, 'podb/c1');
+    const limit = 1024;
+    const seen = JSON.parse(await pod.tell(`flood ${limit + 100}`)) as Record<string, number>;
+    assert.equal(world.redirect().counters()?.filed, BigInt(limit));
+    assert.deepEqual(seen, { attested: limit, unattested: 100 });
+    assert.match(await other.tell(dial), /attested/);
+    assert.equal(world.redirect().counters()?.refusedLimit, 100n);
+    assert.equal(await pod.tell('ebb'), 'ebbed');
+    // All of its room is there again.
+    assert.deepEqual(JSON.parse(await pod.tell(`flood ${limit}`)), { attested: limit });
+    assert.equal(await pod.tell('ebb'), 'ebbed');
+  });
+
+  it('charges nobody for a record that another pod, which has its fill, took the place of', async () => {
+    await world.redirect().install();
+    const ip = '10.244.0.6';
+    const other = world.client(world.podB, 'podb/c1');
+    const kept = await other.tell(`keep ${metadataIp} 80`);
+    const port = Number(/ through (\d+) /.exec(kept)?.[1]);
+    const load = (): bigint => {
+      const native = nativeModule();
+      const map = native.openMap(join(world.pinFolder, 'loads'), true);
+      const key = new Uint8Array(new BigUint64Array([other.cgroupId]).buffer);
+      const value = native.mapGet(map, key);
+      native.close(map);
+      assert.ok(value !== undefined);
+      return new DataView(value.buffer).getBigInt64(0, true);
+    };
+    assert.equal(load(), 1n);
+    const seen = JSON.parse(await pod.tell('flood 1024')) as Record<string, number>;
+    assert.deepEqual(seen, { attested: 1024 });
+    await world.podA.run(`ip addr add ${ip}/32 dev lo`);
+    // It gets no answer, for that goes to whom the address belongs.
+    const thief = world.client(world.podA, 'poda/c1');
+    const answer = thief.tell(`dial ${metadataIp} 80 ${ip} ${port}`);
+    await eventually(() => {
+      assert.equal(world.redirect().counters()?.refusedLimit, 1n);
+    });
+    assert.equal(await other.tell('drop'), 'dropped');
+    assert.equal(load(), 0n);
+    assert.equal(await pod.tell('ebb'), 'ebbed');
+    await world.podA.run(`ip addr del ${ip}/32 dev lo`);
+    assert.doesNotMatch(await answer, /agent sees/);
+  });
+
+  it('goes over to programs of another layout with maps of their own', async () => {
+    const object = readPrograms();
+    const path = join(world.tree.path, 'kubepods');
+    const stranger: WantedPrograms = {
+      pinFolder: world.pinFolder,
+      object,
+      settings: { ...settingsOf(object, DEFAULT_TARGET), layout: 999 },
+      cgroup: { path, id: cgroupIdOf(path) ?? 0n },
+      exempt: { own: [], excepted: [] },
+    };
+    mkdirSync(world.pinFolder);
+    installPrograms(stranger);
+    assert.equal(await pod.tell('storm'), 'storming');
+    const broken = await world.redirect().verify();
+    assert.ok(broken.problems.includes('programs of another layout'), broken.problems.join('; '));
+    const seenByReader = await openEbpfReader({ pinFolder: world.pinFolder }).verify();
+    assert.deepEqual(
+      [seenByReader.state, seenByReader.problems],
+      ['broken', ['programs of another layout']],
+    );
+    const status = await world.redirect().install();
+    assert.ok(status.changed?.includes('maps of another layout left behind'));
+    assert.deepEqual(status.problems, []);
+    assert.match(await world.client(world.podB, 'podb/c2').tell(dial), /attested/);
+    const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
+    assert.deepEqual(Object.keys(seen), ['agent']);
+  });
+
+  it('says that it cannot while there are no pods, and exempts nothing that holds them', async () => {
+    const empty = world.tree.make('empty');
+    const status = await world.redirect({ cgroupRoot: empty }).install();
+    assert.equal(status.state, 'broken');
+    assert.match(status.problems.join(), /no cgroup of pods below/);
+    const later = world.tree.make('empty/kubelet.slice/kubelet-kubepods.slice');
+    const found = await world.redirect({ cgroupRoot: empty }).install();
+    assert.deepEqual(found.problems, []);
+    assert.ok(found.detail.startsWith(`eBPF on ${later};`), found.detail);
+    const all = cgroupIdOf(join(world.tree.path, 'kubepods')) ?? 0n;
+    const above = cgroupIdOf(world.tree.path) ?? 0n;
+    await world.redirect({ exemptCgroupIds: [all, above] }).install();
+    assert.match(await pod.tell(dial), /attested/);
+  });
+});

@@ -1,0 +1,58 @@
+/** Older connections are cut without conntrack(8), by the program's own netlink. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { createHost, outputOf } from '../../../src/redirect/host/command.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { whyNoBpfTests } from '../cgroup-ground.ts';
+import { EbpfWorld } from '../ebpf-world.ts';
+import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
+
+const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
+if (skip === false) await sweepDeadNamespaces();
+
+const { metadataIp } = DEFAULT_TARGET;
+
+describe('an installation on a node without conntrack(8)', { skip }, () => {
+  let world: EbpfWorld;
+  let tools = '';
+
+  before(async () => {
+    world = await EbpfWorld.open();
+    await world.startCloud();
+    await world.node.run('iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT');
+    tools = mkdtempSync(join(tmpdir(), 'nmi-test-tools-'));
+    const machine = createHost({ timeoutMs: 10_000 });
+    for (const tool of ['ip', 'iptables-nft-save', 'iptables-nft-restore']) {
+      const found = outputOf('which', 'which', await machine.run('which', [tool])).trim();
+      symlinkSync(found, join(tools, tool));
+    }
+  });
+  after(async () => {
+    rmSync(tools, { recursive: true, force: true });
+    await world.close();
+  });
+
+  it('cuts what a pod opened before, and not what the node did', async () => {
+    const pod = world.client(world.podA, 'poda/c1');
+    const host = world.client(world.node, '/system/kubelet');
+    assert.match(await pod.tell(`keep ${metadataIp} 80`), /^cloud/);
+    assert.match(await host.tell(`keep ${metadataIp} 80`), /^cloud/);
+    const source = join(import.meta.dirname, '../../../src/redirect');
+    const installer = world.node.start(`
+      process.stdin.resume();
+      Promise.all([import('${source}/iptables/iptables.ts'), import('${source}/host/command.ts')])
+        .then(([{ openIptablesRedirect }, { createHost }]) => openIptablesRedirect({
+          backend: 'nft',
+          host: createHost({ timeoutMs: 15000, env: { PATH: '${tools}' } }),
+        }).install())
+        .then((status) => console.log(JSON.stringify(status)));
+    `);
+    const status = JSON.parse(await installer.line()) as { readonly changed: readonly string[] };
+    assert.ok(status.changed.includes('1 older flows cut'), JSON.stringify(status));
+    assert.equal(await pod.tell('ask'), 'ECONNRESET');
+    assert.match(await host.tell('ask'), /^cloud/);
+  });
+});

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { parseFlows } from '../../../src/redirect/host/flows.ts';
+import { parseRules } from '../../../src/redirect/host/guard.ts';
+import { nodeAddresses, parseLinks } from '../../../src/redirect/host/link.ts';
+
+describe('reading what the tools print', () => {
+  it('never throws', () => {
+    const text = fc.oneof(
+      fc.string(),
+      fc.json(),
+      fc.json().map((json) => `[${json}]`),
+    );
+    fc.assert(
+      fc.property(text, (some) => {
+        parseFlows(some);
+        parseRules(some);
+        parseLinks(some);
+      }),
+    );
+  });
+
+  it('tells an empty answer from one that is not JSON', () => {
+    assert.deepEqual(parseRules('\n'), []);
+    assert.deepEqual(parseLinks('[{},{}]')?.length, 2);
+    assert.equal(parseRules('0: from all lookup local'), undefined);
+    assert.equal(parseLinks('{"ifname":"lo"}'), undefined);
+  });
+
+  it('knows links by kind, port and address', () => {
+    const links = parseLinks(
+      JSON.stringify([
+        {
+          ifname: 'nmi0',
+          flags: ['BROADCAST', 'UP'],
+          linkinfo: { info_kind: 'bridge' },
+          addr_info: [
+            { family: 'inet', local: '169.254.25.79', prefixlen: 32 },
+            { family: 'inet6', local: 'fe80::1', prefixlen: 64 },
+          ],
+        },
+        { ifname: 'eth0', flags: [], master: 'br0', addr_info: [] },
+      ]),
+    );
+    assert.deepEqual(links, [
+      { name: 'nmi0', kind: 'bridge', master: undefined, up: true, ipv4: ['169.254.25.79'] },
+      { name: 'eth0', kind: undefined, master: 'br0', up: false, ipv4: [] },
+    ]);
+    assert.deepEqual([...nodeAddresses(links ?? [])], ['169.254.25.79']);
+  });
+
+  it('takes a rule with any further selector for somebody else’s', () => {
+    const own = { priority: 80, src: 'all', dst: '192.0.2.1', action: 'prohibit' };
+    assert.deepEqual(parseRules(JSON.stringify([own])), [
+      { pref: 80, dst: '192.0.2.1', iif: undefined, mark: undefined, action: 'prohibit' },
+    ]);
+    const marked = [
+      { ...own, fwmark: '0x40', fwmask: '0x40' },
+      { ...own, fwmark: '0x1' },
+    ];
+    assert.deepEqual(
+      parseRules(JSON.stringify(marked))?.map(({ mark }) => mark),
+      ['0x40/0x40', '0x1/0xffffffff'],
+    );
+    const others = [
+      { not: null },
+      { dstlen: 24 },
+      { src: '10.0.0.1' },
+      { iif: 'eth0' },
+      { oif: 'eth0' },
+      { ipproto: 'tcp' },
+      { dport: 80 },
+      { uid_start: 0 },
+    ];
+    for (const more of others) {
+      assert.deepEqual(parseRules(JSON.stringify([{ ...own, ...more }])), [], JSON.stringify(more));
+    }
+  });
+
+  it('reads both directions of a tracked connection', () => {
+    const text = [
+      'ipv4     2 tcp      6 431999 ESTABLISHED src=10.0.0.2 dst=192.0.2.1 sport=41 dport=80 src=192.0.2.1 dst=10.0.0.2 sport=80 dport=41 [ASSURED] mark=0 use=1',
+      'ipv4     2 tcp      6 100 SYN_SENT src=10.0.0.3 dst=192.0.2.1 sport=42 dport=80 [UNREPLIED] src=127.0.0.1 dst=10.0.0.3 sport=2579 dport=42 mark=0 use=1',
+      'conntrack v1.4.7 (conntrack-tools): 2 flow entries have been shown.',
+    ].join('\n');
+    assert.deepEqual(parseFlows(text), [
+      { source: '10.0.0.2', sourcePort: 41, replySource: '192.0.2.1', replyPort: 80 },
+      { source: '10.0.0.3', sourcePort: 42, replySource: '127.0.0.1', replyPort: 2579 },
+    ]);
+  });
+});

@@ -1,0 +1,455 @@
+/** The redirect against the real kernel: rules, link and guard in a namespace of their own. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import type { Host } from '../../../src/redirect/host/command.ts';
+import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
+import type { Redirect } from '../../../src/redirect/redirect.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import {
+  openNamespace,
+  sweepDeadNamespaces,
+  whyNoKernelTests,
+  type Namespace,
+} from '../namespaces.ts';
+
+const skip = await whyNoKernelTests('iptables-nft-save', 'iptables-legacy-save');
+if (skip === false) await sweepDeadNamespaces();
+
+const DNAT =
+  '-A aad-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579';
+const OURS = ['-A PREROUTING -j aad-metadata', DNAT, '-A aad-metadata -j RETURN'];
+
+const FOREIGN = `*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-POSTROUTING - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A POSTROUTING -m comment --comment aad-metadata -j KUBE-POSTROUTING
+-A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m udp --dport 53 -j DNAT --to-destination 10.0.0.9:53
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MASQUERADE --random-fully
+COMMIT
+`;
+
+const OLD_AGENT = `*nat
+:aad-metadata - [0:0]
+-A aad-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 127.0.0.1:2579
+-A aad-metadata -j RETURN
+-A PREROUTING -j aad-metadata
+COMMIT
+`;
+
+const KUBELET = `*mangle
+:KUBE-KUBELET-CANARY - [0:0]
+COMMIT
+`;
+
+for (const backend of ['nft', 'legacy'] as const) {
+  describe(`rules in iptables ${backend}`, { skip }, () => {
+    let node: Namespace;
+    let redirect: Redirect;
+
+    async function saved(): Promise<string> {
+      const text = await node.run(`iptables-${backend}-save`);
+      return text.replace(/^#.*\n/gm, '').replace(/\[\d+:\d+\]/g, '[0:0]');
+    }
+    const rules = async () => (await saved()).split('\n').filter((line) => line.startsWith('-A '));
+    const foreignRules = async () => (await rules()).filter((rule) => !OURS.includes(rule));
+    const restore = (text: string) => node.run(`iptables-${backend}-restore --noflush`, text);
+    const iptables = (args: string) => node.run(`iptables-${backend} -t nat ${args}`);
+
+    before(async () => {
+      node = await openNamespace();
+      await restore(KUBELET);
+      await restore(FOREIGN);
+      redirect = openIptablesRedirect({ host: node.host });
+    });
+    after(async () => {
+      await node[Symbol.asyncDispose]();
+    });
+
+    it('are absent at first, and removing them succeeds', async () => {
+      const status = await redirect.verify();
+      assert.equal(status.state, 'absent');
+      assert.ok(status.problems.includes('chain aad-metadata missing'));
+      assert.ok(status.problems.includes('link nmi0 missing'));
+      const untouched = await saved();
+      await redirect.remove();
+      assert.equal(await saved(), untouched);
+    });
+
+    it('go where the kubelet is, first in PREROUTING, and nobody else’s change', async () => {
+      const others = await foreignRules();
+      const status = await redirect.install();
+      assert.deepEqual(status.problems, []);
+      assert.equal(status.state, 'active');
+      assert.match(
+        status.detail,
+        new RegExp(`^iptables ${backend}; address 169.254.25.79 on nmi0`),
+      );
+      assert.deepEqual(
+        (await rules()).filter((rule) => OURS.includes(rule)),
+        OURS,
+      );
+      assert.deepEqual(await foreignRules(), others);
+      assert.equal(others.length, 5);
+    });
+
+    it('are left alone by a second installation, also by another process', async () => {
+      const installed = await saved();
+      assert.deepEqual((await redirect.install()).changed, []);
+      const other = openIptablesRedirect({ host: node.host });
+      assert.deepEqual((await other.install()).changed, []);
+      assert.equal((await other.verify()).state, 'active');
+      assert.equal(await saved(), installed);
+    });
+
+    it('come back to the first place after a stranger went above', async () => {
+      const good = await saved();
+      await iptables('-I PREROUTING 1 -p tcp -j ACCEPT');
+      await iptables('-I PREROUTING 1 -p udp -j ACCEPT');
+      assert.deepEqual((await redirect.verify()).problems, ['jump is at position 3, not first']);
+      const status = await redirect.install();
+      assert.equal(status.state, 'active');
+      assert.deepEqual(status.changed, ['jump moved to the first place, once']);
+      await iptables('-D PREROUTING -p tcp -j ACCEPT');
+      await iptables('-D PREROUTING -p udp -j ACCEPT');
+      assert.equal(await saved(), good);
+    });
+
+    it('are repaired after a flush of the whole table', async () => {
+      await iptables('-F');
+      const broken = await redirect.verify();
+      assert.equal(broken.state, 'broken');
+      assert.ok(broken.problems.includes('jump to aad-metadata missing from PREROUTING'));
+      assert.equal((await redirect.install()).state, 'active');
+      assert.deepEqual(await rules(), OURS);
+      await restore(FOREIGN);
+    });
+
+    it('are repaired inside the chain', async () => {
+      const good = await saved();
+      await iptables('-I aad-metadata 1 -s 10.0.0.66 -j RETURN');
+      assert.deepEqual((await redirect.verify()).problems, [
+        'unexpected rule: -s 10.0.0.66/32 -j RETURN',
+      ]);
+      assert.deepEqual((await redirect.install()).changed, ['chain aad-metadata rewritten']);
+      assert.equal(await saved(), good);
+    });
+
+    it('stand once, however often they were added', async () => {
+      const good = await saved();
+      await iptables('-A PREROUTING -j aad-metadata');
+      await iptables('-A PREROUTING -j aad-metadata');
+      assert.deepEqual((await redirect.verify()).problems, ['jump stands 3 times, not once']);
+      await redirect.install();
+      assert.equal(await saved(), good);
+    });
+
+    it('leave nothing behind when removed, twice', async () => {
+      await redirect.remove();
+      await redirect.remove();
+      assert.doesNotMatch(await saved(), /:aad-metadata|-j aad-metadata/);
+      assert.equal((await foreignRules()).length, 5);
+      assert.doesNotMatch(await node.run('ip -4 rule show'), /169\.254/);
+      assert.doesNotMatch(await node.run('ip link show'), /nmi0/);
+      assert.equal((await redirect.verify()).state, 'absent');
+    });
+
+    it('take over the chain of the old agent', async () => {
+      const others = await foreignRules();
+      await restore(OLD_AGENT);
+      const status = await redirect.install();
+      assert.equal(status.state, 'active');
+      assert.ok(status.changed?.includes('chain aad-metadata rewritten'));
+      assert.deepEqual(
+        (await rules()).filter((rule) => OURS.includes(rule)),
+        OURS,
+      );
+      assert.deepEqual(await foreignRules(), others);
+    });
+
+    it('leave a rule of somebody else that uses the chain, and the chain for it', async () => {
+      await iptables('-A KUBE-SERVICES -p udp -j aad-metadata');
+      await redirect.remove();
+      await redirect.remove();
+      assert.deepEqual(
+        (await rules()).filter(
+          (rule) => rule.includes('aad-metadata') && !rule.includes('comment'),
+        ),
+        ['-A KUBE-SERVICES -p udp -j aad-metadata'],
+      );
+    });
+  });
+}
+
+describe('the backend', { skip }, () => {
+  it('is the one that holds the old agent’s chain where no kubelet is', async () => {
+    await using node = await openNamespace();
+    await node.run('iptables-legacy-restore --noflush', OLD_AGENT);
+    const status = await openIptablesRedirect({ host: node.host }).install();
+    assert.match(status.detail, /^iptables legacy;/);
+    assert.deepEqual(status.problems, []);
+  });
+
+  it('is nft on an empty node, and the legacy tables stay unborn', async () => {
+    await using node = await openNamespace();
+    const redirect = openIptablesRedirect({ host: node.host });
+    assert.match((await redirect.install()).detail, /^iptables nft;/);
+    assert.equal((await redirect.verify()).state, 'active');
+    await redirect.remove();
+    assert.equal(await node.run('cat /proc/net/ip_tables_names'), '');
+  });
+
+  it('follows the kubelet from one to the other, and clears the first', async () => {
+    await using node = await openNamespace();
+    const redirect = openIptablesRedirect({ host: node.host });
+    await node.run('iptables-legacy-restore --noflush', KUBELET);
+    assert.match((await redirect.install()).detail, /^iptables legacy;/);
+    await node.run('iptables-legacy -t mangle -X KUBE-KUBELET-CANARY');
+    await node.run('iptables-nft-restore --noflush', KUBELET);
+    const verified = await redirect.verify();
+    assert.match(verified.detail, /^iptables nft;/);
+    assert.equal(verified.state, 'absent');
+    const status = await redirect.install();
+    assert.equal(status.state, 'active');
+    assert.ok(status.changed?.includes('chain aad-metadata removed from legacy'));
+    assert.doesNotMatch(await node.run('iptables-legacy-save -t nat'), /aad-metadata/);
+    const again = await redirect.verify();
+    assert.match(again.detail, /^iptables nft;/);
+    assert.equal(again.state, 'active');
+  });
+
+  it('is the one asked for', async () => {
+    await using node = await openNamespace();
+    await node.run('iptables-nft-restore --noflush', KUBELET);
+    const status = await openIptablesRedirect({ host: node.host, backend: 'legacy' }).install();
+    assert.match(status.detail, /^iptables legacy;/);
+    assert.equal(status.state, 'active');
+  });
+});
+
+describe('the lock that all legacy tools share', { skip }, () => {
+  let folder = '';
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'nmi-lock-'));
+  });
+  after(async () => {
+    await rm(folder, { recursive: true });
+  });
+
+  /** A lock of this test's own, and not the one of the machine. */
+  const hostWithLock = (node: Namespace, lock: string): Host => ({
+    ...node.host,
+    run: (tool, args, options) =>
+      node.host.run('env', [`XTABLES_LOCKFILE=${lock}`, tool, ...args], options),
+  });
+
+  /** Somebody who holds it, for a while or until disposed of. */
+  function hold(lock: string, forSec: number) {
+    const holder = spawn(
+      'flock',
+      ['--no-fork', lock, 'sh', '-c', `echo held; exec sleep ${forSec}`],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      },
+    );
+    const held = once(holder.stdout, 'data');
+    const released = once(holder, 'exit');
+    return { held, released, [Symbol.dispose]: () => holder.kill() };
+  }
+
+  it('is waited for: one installation is enough while somebody holds it', async () => {
+    await using node = await openNamespace();
+    const lock = join(folder, 'short');
+    using holder = hold(lock, 1);
+    await holder.held;
+    const redirect = openIptablesRedirect({ host: hostWithLock(node, lock), backend: 'legacy' });
+    let isReleased = false;
+    void holder.released.then(() => {
+      isReleased = true;
+    });
+    const status = await redirect.install();
+    assert.ok(isReleased, 'nobody held the lock');
+    assert.equal(status.state, 'active');
+    assert.deepEqual(status.problems, []);
+  });
+
+  // Some tools wait of themselves, for ever.
+  it('is waited for no longer than allowed, and then said to be busy', async () => {
+    await using node = await openNamespace();
+    const lock = join(folder, 'long');
+    using holder = hold(lock, 30);
+    await holder.held;
+    const host = hostWithLock(node, lock);
+    const redirect = openIptablesRedirect({ host, backend: 'legacy', lockWaitSec: 1 });
+    await assert.rejects(redirect.install(), { code: 'BUSY', step: 'write rules' });
+  });
+});
+
+describe('the link', { skip }, () => {
+  it('is up before anything is redirected to it, and only once', async () => {
+    await using node = await openNamespace();
+    const redirect = openIptablesRedirect({ host: node.host });
+    await redirect.prepare();
+    await redirect.prepare();
+    assert.match(await node.run('ip -br addr show dev nmi0'), /169\.254\.25\.79\/32/);
+    assert.doesNotMatch(await node.run('iptables-nft-save -t nat'), /aad-metadata/);
+    await node.run('ip link set nmi0 down');
+    assert.ok((await redirect.verify()).problems.includes('link nmi0 is down'));
+    await redirect.prepare();
+    await node.run('ip addr del 169.254.25.79/32 dev nmi0');
+    const status = await redirect.install();
+    assert.equal(status.state, 'active');
+    assert.ok(status.changed?.includes('address 169.254.25.79 added to nmi0'));
+  });
+
+  it('is not needed where the node holds the address already', async () => {
+    await using node = await openNamespace();
+    await node.run('ip addr add 10.9.8.7/32 dev lo');
+    const target = { ...DEFAULT_TARGET, listenIp: '10.9.8.7' };
+    const redirect = openIptablesRedirect({ host: node.host, target });
+    assert.deepEqual((await redirect.install()).problems, []);
+    assert.doesNotMatch(await node.run('ip link show'), /nmi0/);
+    await redirect.remove();
+    assert.match(await node.run('ip addr show dev lo'), /10\.9\.8\.7/);
+  });
+
+  it('carries the redirect of a listener on all addresses', async () => {
+    await using node = await openNamespace();
+    const target = { ...DEFAULT_TARGET, listenIp: '0.0.0.0' };
+    const status = await openIptablesRedirect({ host: node.host, target }).install();
+    assert.equal(status.state, 'active');
+    assert.ok((await node.run('iptables-nft-save -t nat')).includes(DNAT));
+  });
+
+  it('is not needed on loopback, but the kernel’s permission is', async () => {
+    await using node = await openNamespace();
+    const target = { ...DEFAULT_TARGET, listenIp: '127.0.0.1' };
+    const redirect = openIptablesRedirect({ host: node.host, target });
+    const status = await redirect.install();
+    assert.equal(status.state, 'broken');
+    assert.deepEqual(status.problems, [
+      'net.ipv4.conf.all.route_localnet is 0: packets of pods cannot reach 127.0.0.1',
+    ]);
+    await node.run('tee /proc/sys/net/ipv4/conf/all/route_localnet', '1');
+    assert.equal((await redirect.verify()).state, 'active');
+  });
+
+  it('of somebody else under our name is left alone and named', async () => {
+    await using node = await openNamespace();
+    await node.run('ip link add nmi0 type veth peer name other');
+    const redirect = openIptablesRedirect({ host: node.host });
+    const status = await redirect.install();
+    assert.deepEqual(status.problems, ['link nmi0 is somebody else’s, a veth']);
+    assert.equal(status.state, 'broken');
+    await redirect.remove();
+    assert.match(await node.run('ip link show'), /nmi0@other/);
+  });
+});
+
+describe('the guard', { skip }, () => {
+  it('stands beside the rules of others, is repaired, and goes without them', async () => {
+    await using node = await openNamespace();
+    await node.run('ip rule add pref 80 from 10.1.2.3 lookup 100');
+    await node.run('ip rule add pref 81 to 169.254.169.254 ipproto udp prohibit');
+    const strangers = await node.run('ip -4 rule show');
+    const redirect = openIptablesRedirect({ host: node.host });
+    assert.equal((await redirect.install()).state, 'active');
+    await node.run('ip rule del pref 79');
+    await node.run('ip rule del pref 80 to 169.254.169.254');
+    const problems = (await redirect.verify()).problems;
+    assert.deepEqual(problems, [
+      'guard rule missing: pref 79 iif lo to 169.254.169.254 goto 81',
+      'guard rule missing: pref 80 to 169.254.169.254 prohibit',
+    ]);
+    const status = await redirect.install();
+    assert.deepEqual(status.changed, ['guard rule 79 added', 'guard rule 80 added']);
+    assert.equal(status.state, 'active');
+    await redirect.remove();
+    assert.equal(await node.run('ip -4 rule show'), strangers);
+  });
+
+  it('goes when it is switched off', async () => {
+    await using node = await openNamespace();
+    await openIptablesRedirect({ host: node.host }).install();
+    const off = openIptablesRedirect({ host: node.host, guard: false });
+    const status = await off.install();
+    assert.equal(status.state, 'active');
+    assert.match(status.detail, /guard off/);
+    assert.doesNotMatch(await node.run('ip -4 rule show'), /169\.254/);
+  });
+});
+
+for (const backend of ['nft', 'legacy'] as const) {
+  describe(`the check of the reverse path, iptables ${backend}`, { skip }, () => {
+    it('drops an address on a link that does not lead to it, counts it, and lets its owner through', async () => {
+      await using node = await openNamespace();
+      await using owner = await openNamespace();
+      await using thief = await openNamespace();
+      const pods = [
+        ['owner0', owner, '10.244.0.5'],
+        ['thief0', thief, '10.244.0.6'],
+      ] as const;
+      for (const [link, pod, ip] of pods) {
+        await node.run(`ip link add ${link} type veth peer name eth0 netns ${pod.name}`);
+        await node.run(`ip link set ${link} up`);
+        await node.run(`ip route add ${ip}/32 dev ${link}`);
+        await node.run(`tee /proc/sys/net/ipv4/conf/${link}/rp_filter`, '0');
+        await node.run(`ip addr add 10.244.0.1/32 dev ${link}`);
+        await pod.run(`ip addr add ${ip}/32 dev eth0`);
+        await pod.run('ip link set eth0 up');
+        await pod.run('ip route add 10.244.0.1 dev eth0');
+        await pod.run('ip route add default via 10.244.0.1');
+      }
+      await node.run('tee /proc/sys/net/ipv4/conf/all/rp_filter', '0');
+      await node.run('tee /proc/sys/net/ipv4/ip_forward', '1');
+      await thief.run('ip addr add 10.244.0.5/32 dev eth0');
+      const open = (reversePath: boolean) =>
+        openIptablesRedirect({ host: node.host, backend, reversePath });
+      const redirect = open(true);
+      assert.deepEqual((await redirect.install()).problems, []);
+      const agent = node.start(`
+        require('node:net').createServer((socket) => socket.end(socket.remoteAddress))
+          .listen(2579, '169.254.25.79', () => console.log('listening'));
+      `);
+      assert.equal(await agent.line(), 'listening');
+      const dial = (pod: Namespace, from: string, to: string) =>
+        pod.run(`${process.execPath} -e ${dialScript(from, to)}`);
+      for (const to of ['169.254.169.254:80', '169.254.25.79:2579']) {
+        assert.equal(await dial(owner, '10.244.0.5', to), '10.244.0.5\n');
+        assert.equal(await dial(thief, '10.244.0.6', to), '10.244.0.6\n');
+        assert.equal(await dial(thief, '10.244.0.5', to), 'TIMEOUT\n');
+      }
+      const { detail } = await redirect.verify();
+      assert.ok(Number(/, (\d+) packets dropped/.exec(detail)?.[1]) >= 2, detail);
+
+      await node.run(`iptables-${backend} -t mangle -F PREROUTING`);
+      assert.equal((await redirect.verify()).problems.length, 2);
+      assert.deepEqual((await redirect.install()).changed, ['check of the reverse path added']);
+      assert.deepEqual((await redirect.install()).changed, []);
+      assert.deepEqual((await open(false).install()).changed, [
+        'check of the reverse path removed',
+      ]);
+      await redirect.install();
+      await redirect.remove();
+      assert.doesNotMatch(await node.run(`iptables-${backend}-save`), /nmi-reverse-path/);
+    });
+  });
+}
+
+/** Prints the answer, or how it failed; without blanks, to be one word. */
+function dialScript(from: string, to: string): string {
+  const [host = '', port = ''] = to.split(':');
+  return (
+    `s=require('node:net').connect({host:'${host}',port:${port},localAddress:'${from}'});` +
+    `s.setTimeout(1000,()=>{console.log('TIMEOUT');process.exit()});` +
+    `s.on('data',(d)=>{console.log(String(d));process.exit()});` +
+    `s.on('error',(e)=>{console.log(e.code);process.exit()})`
+  );
+}

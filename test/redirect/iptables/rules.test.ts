@@ -1,0 +1,268 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import type { RedirectTarget } from '../../../src/redirect/redirect.ts';
+import {
+  diffNat,
+  parseNat,
+  parseRule,
+  renderInstall,
+  renderRemove,
+  renderRule,
+  wantedChain,
+} from '../../../src/redirect/iptables/rules.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+
+const port = fc.integer({ min: 1, max: 65535 });
+const target: fc.Arbitrary<RedirectTarget> = fc.record({
+  metadataIp: fc.ipV4(),
+  metadataPort: port,
+  listenIp: fc.ipV4(),
+  listenPort: port,
+});
+
+/** Rules as others, an old agent, or an accident may leave them. */
+const preroutingRule = fc.constantFrom(
+  '-j aad-metadata',
+  '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES',
+  '-p tcp -j ACCEPT',
+  '-s 10.0.0.0/8 -m comment --comment aad-metadata -j KUBE-SERVICES',
+);
+const ownRule = fc.oneof(
+  fc.constantFrom('-j RETURN', '-p udp -j ACCEPT'),
+  target.map((some) => renderRule({ kind: 'dnat', ...some })),
+  fc.constant(renderRule({ kind: 'dnat', ...DEFAULT_TARGET })),
+);
+
+interface Table {
+  readonly chains: readonly string[];
+  readonly rules: readonly string[];
+}
+
+const table: fc.Arbitrary<Table> = fc
+  .record({
+    prerouting: fc.array(preroutingRule, { maxLength: 5 }),
+    own: fc.option(fc.array(ownRule, { maxLength: 4 }), { nil: undefined }),
+    conditional: fc.boolean(),
+  })
+  .map(({ prerouting, own, conditional }) => ({
+    chains: ['PREROUTING', 'KUBE-SERVICES', ...(own === undefined ? [] : ['aad-metadata'])],
+    rules: [
+      ...prerouting
+        .filter((rule) => own !== undefined || rule !== '-j aad-metadata')
+        .map((rule) => `-A PREROUTING ${rule}`),
+      '-A KUBE-SERVICES -d 10.96.0.1/32 -j RETURN',
+      ...(conditional && own !== undefined ? ['-A KUBE-SERVICES -p udp -j aad-metadata'] : []),
+      ...(own ?? []).map((rule) => `-A aad-metadata ${rule}`),
+    ],
+  }));
+
+function print({ chains, rules }: Table): string {
+  const declarations = chains.map(
+    (name) => `:${name} ${name === 'PREROUTING' ? 'ACCEPT' : '-'} [3:180]`,
+  );
+  return ['# Generated', '*nat', ...declarations, ...rules, 'COMMIT', '# Completed', ''].join('\n');
+}
+
+/** What `iptables-restore --noflush` does with a transaction, refusals included. */
+function apply(before: Table, script: string): Table {
+  let chains = [...before.chains];
+  let rules = [...before.rules];
+  const lines = script.split('\n');
+  assert.equal(lines[0], '*nat');
+  assert.deepEqual(lines.slice(-2), ['COMMIT', '']);
+  for (const line of lines.slice(1, -2)) {
+    const declared = /^:(\S+) - \[0:0\]$/.exec(line)?.[1];
+    const flushed = /^-F (\S+)$/.exec(line)?.[1] ?? declared;
+    const deleted = /^-D (.+)$/.exec(line)?.[1];
+    const inserted = /^-I PREROUTING 1 (.+)$/.exec(line)?.[1];
+    const dropped = /^-X (\S+)$/.exec(line)?.[1];
+    if (declared !== undefined && !chains.includes(declared)) chains.push(declared);
+    if (flushed !== undefined) {
+      assert.ok(chains.includes(flushed), `no chain ${flushed}`);
+      rules = rules.filter((rule) => !rule.startsWith(`-A ${flushed} `));
+    } else if (deleted !== undefined) {
+      const index = rules.indexOf(`-A ${deleted}`);
+      assert.notEqual(index, -1, `no rule ${deleted}`);
+      rules.splice(index, 1);
+    } else if (inserted !== undefined) rules.unshift(`-A PREROUTING ${inserted}`);
+    else if (dropped !== undefined) {
+      assert.ok(!rules.some((rule) => rule.endsWith(`-j ${dropped}`)), 'chain is in use');
+      assert.ok(!rules.some((rule) => rule.startsWith(`-A ${dropped} `)), 'chain is not empty');
+      chains = chains.filter((name) => name !== dropped);
+    } else if (line.startsWith('-A ')) rules.push(line);
+    else assert.fail(`cannot apply ${line}`);
+  }
+  return { chains, rules };
+}
+
+function foreign({ rules }: Table): readonly string[] {
+  return rules.filter(
+    (rule) => !rule.startsWith('-A aad-metadata ') && rule !== '-A PREROUTING -j aad-metadata',
+  );
+}
+
+describe('the rules of the redirect', () => {
+  it('are the text of the system we replace, with our target', () => {
+    assert.deepEqual(wantedChain(DEFAULT_TARGET).map(renderRule), [
+      '! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579',
+      '-j RETURN',
+    ]);
+  });
+
+  it('read back as what was rendered', () => {
+    fc.assert(
+      fc.property(target, (some) => {
+        const rules = wantedChain(some);
+        assert.deepEqual(rules.map(renderRule).map(parseRule), rules);
+      }),
+    );
+  });
+
+  it('keep the text of a rule they do not know', () => {
+    fc.assert(
+      fc.property(fc.string(), (text) => {
+        assert.equal(renderRule(parseRule(text)), text);
+      }),
+    );
+  });
+
+  it('never throw, whatever the tool prints', () => {
+    const line = fc.oneof(
+      fc.string(),
+      preroutingRule,
+      ownRule,
+      fc.constantFrom('*nat', '*', ':aad-metadata ', '-A aad-metadata '),
+    );
+    fc.assert(
+      fc.property(fc.array(line), target, (lines, some) => {
+        const state = parseNat(lines.join('\n'));
+        diffNat(state, some);
+        renderInstall(state, some);
+        renderRemove(state);
+      }),
+    );
+  });
+
+  it('count only rules of table nat', () => {
+    const other = print({
+      chains: ['PREROUTING', 'aad-metadata'],
+      rules: ['-A PREROUTING -j aad-metadata'],
+    });
+    assert.equal(parseNat(other.replace('*nat', '*mangle')).hasChain, false);
+    assert.deepEqual(parseNat(other.replace('*nat', '*mangle') + other).jumps, [1]);
+  });
+});
+
+describe('one transaction', () => {
+  it('leads from any state to the wanted one, and then nothing is left to do', () => {
+    fc.assert(
+      fc.property(table, target, (before, some) => {
+        const transaction = renderInstall(parseNat(print(before)), some);
+        const after = transaction === undefined ? before : apply(before, transaction.script);
+        const state = parseNat(print(after));
+        assert.deepEqual(diffNat(state, some), []);
+        assert.equal(renderInstall(state, some), undefined);
+        assert.deepEqual(state.jumps, [1]);
+        assert.deepEqual(state.chain, wantedChain(some));
+      }),
+    );
+  });
+
+  it('leaves every rule of others as it is and where it is', () => {
+    fc.assert(
+      fc.property(table, target, (before, some) => {
+        const installed = renderInstall(parseNat(print(before)), some);
+        const after = installed === undefined ? before : apply(before, installed.script);
+        assert.deepEqual(foreign(after), foreign(before));
+        const removed = renderRemove(parseNat(print(after)));
+        assert.ok(removed !== undefined);
+        assert.deepEqual(foreign(apply(after, removed.script)), foreign(before));
+      }),
+    );
+  });
+
+  it('removes everything of ours, once', () => {
+    fc.assert(
+      fc.property(table, (before) => {
+        const state = parseNat(print(before));
+        const transaction = renderRemove(state);
+        const after = transaction === undefined ? before : apply(before, transaction.script);
+        const left = parseNat(print(after));
+        assert.equal(renderRemove(left), undefined);
+        assert.deepEqual(left.jumps, []);
+        assert.deepEqual(left.chain, []);
+        assert.equal(left.hasChain, state.otherReferences.length > 0);
+      }),
+    );
+  });
+
+  it('is needed exactly when a difference is told', () => {
+    fc.assert(
+      fc.property(table, target, (before, some) => {
+        const state = parseNat(print(before));
+        assert.equal(renderInstall(state, some) === undefined, diffNat(state, some).length === 0);
+      }),
+    );
+  });
+});
+
+describe('a difference is told as a short sentence', () => {
+  const [dnat = '', end = ''] = wantedChain(DEFAULT_TARGET).map(
+    (rule) => `-A aad-metadata ${renderRule(rule)}`,
+  );
+  const jump = '-A PREROUTING -j aad-metadata';
+  const accept = '-A PREROUTING -p tcp -j ACCEPT';
+  const chains = ['PREROUTING', 'aad-metadata'];
+  const cases: readonly (readonly [string, Table, readonly string[]])[] = [
+    ['nothing wrong', { chains, rules: [jump, accept, dnat, end] }, []],
+    [
+      'an empty table',
+      { chains: ['PREROUTING'], rules: [] },
+      ['chain aad-metadata missing', 'jump to aad-metadata missing from PREROUTING'],
+    ],
+    [
+      'a jump below others',
+      { chains, rules: [accept, accept, jump, dnat, end] },
+      ['jump is at position 3, not first'],
+    ],
+    ['two jumps', { chains, rules: [jump, jump, dnat, end] }, ['jump stands 2 times, not once']],
+    [
+      'an addition',
+      { chains, rules: [jump, dnat, end, '-A aad-metadata -p udp -j ACCEPT'] },
+      ['unexpected rule: -p udp -j ACCEPT'],
+    ],
+    [
+      'the wrong order',
+      { chains, rules: [jump, end, dnat] },
+      ['rules of aad-metadata are repeated or out of order'],
+    ],
+    [
+      'a repetition',
+      { chains, rules: [jump, dnat, dnat, end] },
+      ['rules of aad-metadata are repeated or out of order'],
+    ],
+    ['a missing rule', { chains, rules: [jump, dnat] }, ['rule missing: -j RETURN']],
+    [
+      'a flood',
+      {
+        chains,
+        rules: [
+          jump,
+          dnat,
+          end,
+          ...Array.from({ length: 9 }, (_, n) => `-A aad-metadata -p ${n} -j DROP`),
+        ],
+      },
+      [
+        ...Array.from({ length: 5 }, (_, n) => `unexpected rule: -p ${n} -j DROP`),
+        '4 more unexpected rules',
+      ],
+    ],
+  ];
+  for (const [name, state, expected] of cases) {
+    it(name, () => {
+      assert.deepEqual(diffNat(parseNat(print(state)), DEFAULT_TARGET), expected);
+    });
+  }
+});

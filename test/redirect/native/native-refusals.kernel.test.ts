@@ -1,0 +1,251 @@
+/** What the native module refuses by itself, and how it tells what the kernel refused, call by call. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { encodeSettings, settingsOf } from '../../../src/redirect/ebpf/settings.ts';
+import { readPrograms } from '../../../src/redirect/native/native-files.ts';
+import {
+  asRedirectError,
+  isMissing,
+  nativeModule,
+  type BpfMap,
+  type FlowEnd,
+  type NativeModule,
+  type Programs,
+} from '../../../src/redirect/native/addon.ts';
+import { RedirectError } from '../../../src/redirect/redirect.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import {
+  openBpfFolder,
+  openCgroupTree,
+  whyNoBpfTests,
+  type BpfFolder,
+  type CgroupTree,
+} from '../cgroup-ground.ts';
+
+const skip = whyNoBpfTests();
+
+describe('the native module refuses', { skip }, () => {
+  let native: NativeModule;
+  /** The same, for another number of arguments. */
+  let counted: Readonly<Record<'cutSockets' | 'socketCgroups', (...all: unknown[]) => unknown>>;
+  let bpf: BpfFolder;
+  let tree: CgroupTree;
+  let programs: Programs;
+  const maps = new Map<string, BpfMap>();
+  const names = ['callers', 'dials', 'counters', '.rodata.nmi'];
+
+  before(() => {
+    native = nativeModule();
+    counted = native as unknown as typeof counted;
+    bpf = openBpfFolder();
+    tree = openCgroupTree();
+    const object = readPrograms();
+    const pins = Object.fromEntries(names.map((name, at) => [name, pin(`map${at}`)]));
+    programs = native.load(object, encodeSettings(settingsOf(object, DEFAULT_TARGET)), pins);
+    for (const [at, name] of names.entries())
+      maps.set(name, native.openMap(pin(`map${at}`), false));
+    native.pinProgram(programs, 'nmi_connect4', pin('program'));
+    native.attach(programs, 'nmi_connect4', tree.path, pin('link'));
+  });
+  after(() => {
+    for (const map of maps.values()) native.close(map);
+    native.close(programs);
+    native.detach(pin('link'));
+    bpf.close();
+    tree.close();
+  });
+
+  const pin = (name: string) => join(bpf.path, name);
+  const map = (name: string) => maps.get(name) ?? assert.fail(name);
+
+  /** Code and step of a call that must fail, as those above see it. */
+  function failureOf(call: () => unknown): Pick<RedirectError, 'code' | 'step' | 'cause'> {
+    try {
+      call();
+    } catch (error) {
+      const known = asRedirectError(error);
+      assert.ok(known instanceof RedirectError, String(error));
+      const { code, step, cause } = known;
+      return { code, step, cause };
+    }
+    return assert.fail('the call succeeded');
+  }
+
+  /** Something of another kind, whatever the types say. */
+  const as = (value: unknown): never => value as never;
+  const end: FlowEnd = { ip: '127.0.0.1', port: 1 };
+  const noTexts: readonly unknown[] = [undefined, 1, {}, '', 'a\0', '/'.repeat(5000)];
+  const noEnds: readonly unknown[] = [
+    ...[undefined, null, 1, 'x', {}, [], { ip: '127.0.0.1' }, { port: 1 }],
+    ...['', 'x', '::1', 1].map((ip) => ({ ip, port: 1 })),
+    ...[0, -1, 65_536, 1.5, Number.NaN, '1', 1n].map((port) => ({ ip: '127.0.0.1', port })),
+  ];
+  const noHandles: readonly unknown[] = [undefined, null, 1, 'x', {}, [], () => undefined];
+
+  const refusals: Readonly<Record<string, () => readonly (() => unknown)[]>> = {
+    cutSockets: () => [
+      ...noEnds.map((wrong) => () => native.cutSockets(as(wrong), [])),
+      ...[undefined, null, 1, 'x', {}, { length: 1 }].map(
+        (wrong) => () => native.cutSockets(end, as(wrong)),
+      ),
+      ...[1, '1', -1n, 2n ** 64n, {}, undefined].map(
+        (wrong) => () => native.cutSockets(end, [1n, as(wrong)]),
+      ),
+      () =>
+        native.cutSockets(
+          end,
+          Array.from({ length: 100_000 }, () => 1n),
+        ),
+      () => counted.cutSockets(end),
+      () => counted.cutSockets(end, [], 1),
+    ],
+    socketCgroups: () => [
+      ...noEnds.map((wrong) => () => native.socketCgroups(as(wrong))),
+      () => counted.socketCgroups(),
+      () => counted.socketCgroups(end, 1),
+    ],
+    replace: () => [
+      ...[...noHandles, map('callers')].map((wrong) => () => {
+        native.replace(as(wrong), 'nmi_connect4', pin('link'));
+      }),
+      ...[...noTexts, 'x'.repeat(64)].map((wrong) => () => {
+        native.replace(programs, as(wrong), pin('link'));
+      }),
+      ...noTexts.map((wrong) => () => {
+        native.replace(programs, 'nmi_connect4', as(wrong));
+      }),
+    ],
+    detach: () =>
+      noTexts.map((wrong) => () => {
+        native.detach(as(wrong));
+      }),
+    linkInfo: () => noTexts.map((wrong) => () => native.linkInfo(as(wrong))),
+    programInfo: () => noTexts.map((wrong) => () => native.programInfo(as(wrong))),
+    mapDelete: () => [
+      ...[...noHandles, programs].map(
+        (wrong) => () => native.mapDelete(as(wrong), new Uint8Array(8)),
+      ),
+      ...[
+        undefined,
+        'x'.repeat(8),
+        {},
+        new Uint8Array(7),
+        new Uint8Array(9),
+        new Uint16Array(4),
+      ].map((wrong) => () => native.mapDelete(map('callers'), as(wrong))),
+    ],
+    close: () =>
+      noHandles.map((wrong) => () => {
+        native.close(as(wrong));
+      }),
+  };
+  for (const [name, calls] of Object.entries(refusals)) {
+    it(`arguments that are none: ${name}`, () => {
+      for (const [at, call] of calls().entries()) assert.throws(call, TypeError, `call ${at}`);
+      // Nothing was done by it, and it goes on.
+      assert.equal(native.linkInfo(pin('link')).programId, native.programInfo(pin('program')).id);
+      assert.deepEqual(native.mapKeys(map('callers')), []);
+    });
+  }
+
+  it('pins that are not there or hold something else, by the step', () => {
+    const calls: Readonly<Record<string, (path: string) => unknown>> = {
+      replace: (path) => {
+        native.replace(programs, 'nmi_connect4', path);
+      },
+      detach: (path) => {
+        native.detach(path);
+      },
+      linkInfo: (path) => native.linkInfo(path),
+      programInfo: (path) => native.programInfo(path),
+      openMap: (path) => native.openMap(path, true),
+    };
+    for (const [name, call] of Object.entries(calls)) {
+      const missing = failureOf(() => call(pin('none')));
+      assert.equal(missing.step, 'open pin', name);
+      assert.ok(isMissing(missing.cause), name);
+      const other = failureOf(() => call(pin(name === 'programInfo' ? 'link' : 'program')));
+      assert.deepEqual(
+        { ...other, cause: 0 },
+        { code: 'KERNEL_REFUSED', step: 'open pin', cause: 0 },
+      );
+    }
+    assert.equal(
+      failureOf(() => {
+        native.replace(programs, 'none', pin('link'));
+      }).step,
+      'find program',
+    );
+  });
+
+  it('a program in the place of one of another type, which stays', () => {
+    const { programId } = native.linkInfo(pin('link'));
+    const other = failureOf(() => {
+      native.replace(programs, 'nmi_sockops', pin('link'));
+    });
+    assert.equal(other.step, 'replace program');
+    assert.equal(other.code, 'KERNEL_REFUSED');
+    assert.equal(native.linkInfo(pin('link')).programId, programId);
+  });
+
+  it('a program in the place of one whose cgroup is gone', () => {
+    const cgroup = tree.make('short');
+    native.attach(programs, 'nmi_connect6', cgroup, pin('detached'));
+    native.detach(pin('detached'));
+    assert.equal(native.linkInfo(pin('detached')).cgroupId, 0n);
+    const gone = failureOf(() => {
+      native.replace(programs, 'nmi_connect6', pin('detached'));
+    });
+    assert.equal(gone.step, 'replace program');
+    // Taking it off once more is no failure.
+    native.detach(pin('detached'));
+  });
+
+  it('reading a map that is asked by sockets, for what is none', () => {
+    const noSocket = new Uint8Array(new Int32Array([-1]).buffer);
+    assert.equal(failureOf(() => native.mapGet(map('dials'), noSocket)).step, 'read map');
+    // It has room for none but its sockets.
+    assert.deepEqual(native.mapKeys(map('dials')), []);
+    assert.equal(failureOf(() => native.mapDelete(map('dials'), noSocket)).step, 'write map');
+  });
+
+  it('writing to a map that is open for reading, is frozen, or has no such place', () => {
+    const key = new Uint8Array(8);
+    const readOnly = native.openMap(pin('map0'), true);
+    try {
+      for (const call of [
+        () => {
+          native.mapSet(readOnly, key, new Uint8Array(16));
+        },
+        () => native.mapDelete(readOnly, key),
+      ]) {
+        assert.deepEqual(
+          { ...failureOf(call), cause: 0 },
+          { code: 'NOT_PERMITTED', step: 'write map', cause: 0 },
+        );
+      }
+      assert.equal(native.mapGet(readOnly, key), undefined);
+    } finally {
+      native.close(readOnly);
+    }
+    const { valueSize } = native.mapInfo(map('.rodata.nmi'));
+    const frozen = failureOf(() => {
+      native.mapSet(map('.rodata.nmi'), new Uint8Array(4), new Uint8Array(valueSize));
+    });
+    assert.deepEqual(
+      { ...frozen, cause: 0 },
+      { code: 'NOT_PERMITTED', step: 'write map', cause: 0 },
+    );
+    const counters = new Uint8Array(native.mapInfo(map('counters')).valueSize);
+    const beyond = Uint8Array.of(1, 0, 0, 0);
+    assert.equal(
+      failureOf(() => {
+        native.mapSet(map('counters'), beyond, counters);
+      }).step,
+      'write map',
+    );
+    assert.equal(failureOf(() => native.mapDelete(map('counters'), beyond)).step, 'write map');
+    assert.equal(native.mapGet(map('counters'), beyond), undefined);
+  });
+});

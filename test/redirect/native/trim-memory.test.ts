@@ -1,0 +1,37 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { it } from 'node:test';
+import { freshNative } from '../../../scripts/native.ts';
+import { nativeModule } from '../../../src/redirect/native/addon.ts';
+import { usedHeap } from '../../support/heap.ts';
+
+const blockBytes = 16 * 1024;
+const blocks = 4_000;
+
+/** Pages that are this process's own, in bytes. */
+function privateBytes(): number {
+  const text = readFileSync('/proc/self/smaps_rollup', 'latin1');
+  return Number(/^Private_Dirty:\s+(\d+) kB/m.exec(text)?.[1]) * 1024;
+}
+
+it('what was freed between blocks that are in use goes back to the kernel', async () => {
+  freshNative();
+  const native = nativeModule();
+  const kept: Buffer[] = [];
+  let freed: Buffer[] = [];
+  for (let index = 0; index < blocks; index++) {
+    // Written to, so that its pages are there; small enough to be cut from the heap.
+    const block = Buffer.allocUnsafeSlow(blockBytes).fill(1);
+    // One in eight stays, so that the heap cannot shrink by itself.
+    (index % 8 === 0 ? kept : freed).push(block);
+  }
+  const freedBytes = freed.length * blockBytes;
+  freed = [];
+  await usedHeap();
+  const before = privateBytes();
+  assert.equal(native.trimMemory(), true);
+  const given = before - privateBytes();
+  assert.ok(given > freedBytes / 2, `${given} of ${freedBytes} bytes`);
+  assert.equal(kept.length, blocks / 8);
+  assert.ok(kept.every((block) => block[0] === 1 && block[blockBytes - 1] === 1));
+});
