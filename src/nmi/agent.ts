@@ -47,7 +47,7 @@ import { SelfTest } from './kernel/self-test.ts';
 import { giveBackSpareMemory } from './state/spare-memory.ts';
 import { StraightPods } from './kernel/straight-pods.ts';
 import { StartError } from './base/start-error.ts';
-import { WantedIdentities } from './grants/identities-in-use.ts';
+import { IdentitiesInUse } from './grants/identities-in-use.ts';
 import { watchConditions } from './state/watch-conditions.ts';
 
 export interface Agent {
@@ -86,7 +86,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const knowledge = starting.use(
     openNodeKnowledge({ config, client, clock, log, attests: redirect.mode === 'ebpf' }),
   );
-  const demand = new WantedIdentities(knowledge);
+  const demand = new IdentitiesInUse(knowledge);
   const entra = starting.use(openEntra(options, client, knowledge.pods, demand, entraCaPem));
   const selfTest = starting.use(openSelfTest(options, redirect, podsRoot));
   const path = starting.use(
@@ -194,7 +194,11 @@ function openEntra(
   caPem: string | undefined,
 ): EntraSource {
   try {
-    return openEntraUpstream({ config, client, pods, demand, clock, environment, caPem });
+    return openEntraUpstream({
+      timeoutMs: config.entraTimeoutMs,
+      userAgent: userAgent(config.customUserAgent),
+      ...{ client, pods, demand, clock, environment, caPem },
+    });
   } catch (error) {
     if (!(error instanceof EntraNetworkError)) throw error;
     throw new StartError('CONFIG', error.message, error);

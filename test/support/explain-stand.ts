@@ -8,7 +8,7 @@ import type { Explanation, PodExplanation } from '../../src/nmi/explain/explanat
 import type { SourceFailure, SourceResult, TokenRequest } from '../../src/nmi/sources/source.ts';
 import { TokenBroker } from '../../src/nmi/tokens/broker.ts';
 import { UpstreamDirectory } from '../../src/nmi/grants/resolve-upstream.ts';
-import { WantedIdentities } from '../../src/nmi/grants/identities-in-use.ts';
+import { IdentitiesInUse } from '../../src/nmi/grants/identities-in-use.ts';
 import { createPod } from './cache-objects.ts';
 import { HandClock } from './hand-clock.ts';
 import { createToken, hourMs } from './token-stand.ts';
@@ -49,7 +49,7 @@ export function openExplainStand({ strict = false, mode = 'iptables' } = {}) {
   const broker = new TokenBroker({
     imds: { source: { fetch }, budget },
     entra: { source: { fetch }, budget },
-    demand: new WantedIdentities({ pods, grants, upstreams, workloadIdentities }),
+    demand: new IdentitiesInUse({ pods, grants, upstreams, workloadIdentities }),
     ...{ clock, random: () => 0.5, maxEntries: 100, waitMs: 10_500 },
     observer: {
       onFetch: () => undefined,

@@ -16,11 +16,12 @@
  * under the same one, so a change of a binding or identity costs one claim and a glance at the pods
  * that carry the label; nothing else is visited.
  */
+import { objectKey } from './object-name.ts';
+import { NamedStore } from './object-store.ts';
 import { bindingLabelOf } from './binding-label.ts';
 import { Groups } from './multimap.ts';
 import { normaliseClientId, normaliseResourceId } from './identifiers.ts';
 import { ignoreListenerError, Listeners } from './observers.ts';
-import { NamedStore, objectKey } from './object-store.ts';
 import type { Binding, Exception, Identity, ObjectStore, Pod } from './objects.ts';
 import type { PodIndex } from './pod-index.ts';
 

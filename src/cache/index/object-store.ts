@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import { objectKey } from './object-name.ts';
 import type { ObjectRef, ObjectStore } from './objects.ts';
 
 /** How a store tells its owner what one step did: each difference, then once that the step ended. */
@@ -66,9 +67,4 @@ export class NamedStore<T extends ObjectRef> implements ObjectStore<T> {
     this.#observer.changed(before, undefined);
     this.#observer.settled();
   }
-}
-
-/** Neither a namespace nor a label value may contain a slash, so the first one separates. */
-export function objectKey(namespace: string, name: string): string {
-  return `${namespace}/${name}`;
 }

@@ -9,6 +9,7 @@
  * 3. One object per uid and one per name; a late delete of a predecessor changes nothing.
  * 4. Every step is synchronous and complete before anyone is told, so no reader sees half of it.
  */
+import { objectKey } from './object-name.ts';
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../clock.ts';
 import { bindingLabelOf } from './binding-label.ts';
@@ -79,7 +80,7 @@ export class PodIndex implements ObjectStore<Pod> {
   upsert(pod: Pod): void {
     const entry = this.#entryFor(pod);
     if (this.#tables.byUid.get(pod.uid) === entry) return;
-    const displaced = this.#tables.byName.get(nameKey(pod.namespace, pod.name))?.pod.uid;
+    const displaced = this.#tables.byName.get(objectKey(pod.namespace, pod.name))?.pod.uid;
     store(this.#tables, entry);
     this.#changed(
       displaced === undefined || displaced === pod.uid ? [pod.uid] : [displaced, pod.uid],
@@ -87,7 +88,7 @@ export class PodIndex implements ObjectStore<Pod> {
   }
 
   remove(ref: ObjectRef): void {
-    const entry = this.#tables.byName.get(nameKey(ref.namespace, ref.name));
+    const entry = this.#tables.byName.get(objectKey(ref.namespace, ref.name));
     if (entry === undefined || entry.pod.uid !== ref.uid) return;
     drop(this.#tables, entry);
     this.#changed([ref.uid]);
@@ -100,7 +101,7 @@ export class PodIndex implements ObjectStore<Pod> {
 
   /** The pod of that name, whatever its phase. */
   byName(namespace: string, name: string): Pod | undefined {
-    return this.#tables.byName.get(nameKey(namespace, name))?.pod;
+    return this.#tables.byName.get(objectKey(namespace, name))?.pod;
   }
 
   /** The pod of that uid, whatever its phase. */
@@ -184,10 +185,6 @@ function isTerminal(pod: Pod): boolean {
   return pod.phase === 'Succeeded' || pod.phase === 'Failed';
 }
 
-function nameKey(namespace: string, name: string): string {
-  return `${namespace}/${name}`;
-}
-
 /** The uids that lead to another entry, or to none any more. */
 function differences(before: Tables, after: Tables): readonly string[] {
   const uids: string[] = [];
@@ -202,12 +199,12 @@ function differences(before: Tables, after: Tables): readonly string[] {
  */
 function store(tables: Tables, entry: Entry): void {
   const { pod, addresses } = entry;
-  const key = nameKey(pod.namespace, pod.name);
+  const key = objectKey(pod.namespace, pod.name);
   const sameName = tables.byName.get(key);
   if (sameName !== undefined && sameName.pod.uid !== pod.uid) drop(tables, sameName);
   const before = tables.byUid.get(pod.uid);
   if (before !== undefined) {
-    const keyBefore = nameKey(before.pod.namespace, before.pod.name);
+    const keyBefore = objectKey(before.pod.namespace, before.pod.name);
     if (keyBefore !== key) tables.byName.delete(keyBefore);
     for (const ip of before.addresses) if (!addresses.includes(ip)) leave(tables, ip, before.pod);
   }
@@ -221,7 +218,7 @@ function store(tables: Tables, entry: Entry): void {
 
 function drop(tables: Tables, entry: Entry): void {
   const { pod } = entry;
-  tables.byName.delete(nameKey(pod.namespace, pod.name));
+  tables.byName.delete(objectKey(pod.namespace, pod.name));
   tables.byUid.delete(pod.uid);
   for (const ip of entry.addresses) leave(tables, ip, pod);
 }

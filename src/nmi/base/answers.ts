@@ -10,7 +10,6 @@
  *   "unreachable" in a 403, which clients take for "no managed identity here".
  * - every error is JSON: MSAL for Node fails without retry on anything else.
  */
-import type { EntraErrorDetails } from '../sources/source.ts';
 
 interface Row {
   readonly status: number;
@@ -98,6 +97,14 @@ const metadataHeaderMissing: Answer = {
 
 /** Stands in a 403 for the word that clients look for: a policy's text or a pod's name may have it. */
 const gone = 'un-reachable';
+
+/** What Entra ID says beside error and description; relayed to the caller as it came. */
+export interface EntraErrorDetails {
+  readonly errorCodes: readonly number[];
+  readonly timestamp: string;
+  readonly traceId: string;
+  readonly correlationId: string;
+}
 
 export interface RefusalExtra {
   /** The upstream's own error code instead of the table's. */

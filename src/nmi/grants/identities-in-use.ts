@@ -6,10 +6,19 @@ import type { GrantIndex, PodGrants } from '../../cache/index/grant-index.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { EntraCredential, UpstreamIdentity } from '../sources/source.ts';
-import type { IdentityDemand } from '../tokens/broker.ts';
 import { credentialKey, identityKey } from './cache-key.ts';
 import type { UpstreamChoice, UpstreamDirectory } from './resolve-upstream.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
+
+/** Which identities are worth a token in memory. */
+export interface IdentityDemand {
+  /** A live pod is bound to it. */
+  isGranted(identity: UpstreamIdentity): boolean;
+  /** There is a live pod that may ask for any identity by name. */
+  hasExcepted(): boolean;
+  /** Calls `listener` when either may have changed; the returned function unsubscribes. */
+  onChange(listener: () => void): () => void;
+}
 
 interface Wanted {
   readonly generation: number;
@@ -25,7 +34,7 @@ export interface DemandKnowledge {
   readonly workloadIdentities: WorkloadIdentities | undefined;
 }
 
-export class WantedIdentities implements IdentityDemand {
+export class IdentitiesInUse implements IdentityDemand {
   readonly #knowledge: DemandKnowledge;
   #wanted: Wanted = {
     ...{ generation: -1, granted: new Set(), credentials: new Set(), hasExcepted: false },

@@ -2,6 +2,7 @@
  * The words of refusals that concern a pod's identity: IMDS's own phrase first, where clients look
  * for it, then pod, label, objects and the one thing that mends it. Facts in, answer out.
  */
+import type { ObjectName } from '../../cache/index/object-name.ts';
 import { bindingLabel } from '../../cache/index/grant-index.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import { refuse, type Answer, type RefusalExtra } from '../base/answers.ts';
@@ -9,7 +10,7 @@ import type { Authorised } from './authorization.ts';
 import type { GrantRefusal, NamedSelector } from './grant.ts';
 import { printable } from '../base/printable.ts';
 import type { AzureNode } from '../sources/azure-node.ts';
-import type { ObjectName, SourceFailure } from '../sources/source.ts';
+import type { SourceFailure } from '../sources/source.ts';
 import type { UpstreamChoice } from './resolve-upstream.ts';
 
 /** Entra ID itself takes minutes until a new federated credential is known everywhere. */

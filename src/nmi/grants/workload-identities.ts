@@ -4,6 +4,7 @@
  * metadata service, gets tokens of the annotated application by federation. An option, off by
  * default: it gives an identity to pods that had none from this agent.
  */
+import { objectKey, type ObjectName } from '../../cache/index/object-name.ts';
 import { normaliseClientId } from '../../cache/index/identifiers.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import type {
@@ -11,7 +12,6 @@ import type {
   ServiceAccountRead,
   ServiceAccounts,
 } from '../kube/accounts/service-accounts.ts';
-import type { ObjectName } from '../sources/source.ts';
 
 export type UnreadableAccount = Exclude<ServiceAccountRead, { kind: 'known' }>;
 
@@ -84,7 +84,9 @@ export class WorkloadIdentities {
     const known = peek(account);
     if (known === undefined) {
       this.#read(account);
-      return this.#forbidden.has(keyOf(account)) ? { kind: 'unreadable', account } : unknown;
+      return this.#forbidden.has(objectKey(account.namespace, account.name))
+        ? { kind: 'unreadable', account }
+        : unknown;
     }
     if (known === 'missing' || known.clientId === '') return { kind: 'unannotated', account };
     const tenantId = known.tenantId === '' ? this.#defaultTenantId : known.tenantId;
@@ -94,16 +96,13 @@ export class WorkloadIdentities {
   #read(account: ObjectName): void {
     void this.#accounts.read(account.namespace, account.name).then((outcome) => {
       if (this.#forbidden.size >= maxForbidden) this.#forbidden.clear();
-      if (outcome.kind === 'forbidden') this.#forbidden.add(keyOf(account));
-      else this.#forbidden.delete(keyOf(account));
+      if (outcome.kind === 'forbidden')
+        this.#forbidden.add(objectKey(account.namespace, account.name));
+      else this.#forbidden.delete(objectKey(account.namespace, account.name));
       // A failure is given again, the same object, until the account may be read anew.
       if (outcome.kind === 'known' || this.#told.has(outcome)) return;
       this.#told.add(outcome);
       this.#onUnreadable(account, outcome);
     });
   }
-}
-
-function keyOf({ namespace, name }: ObjectName): string {
-  return `${namespace}/${name}`;
 }

@@ -9,14 +9,15 @@ import { HitPath } from './fast-path/lookup.ts';
 import { HostTokenEndpoint } from './host-token.ts';
 import type { Log } from '../base/log.ts';
 import type { NodeKnowledge } from '../state/cluster-state.ts';
-import type { Observer } from '../telemetry/telemetry.ts';
+import type { Observer } from './observer.ts';
 import { openPassthrough } from './passthrough.ts';
 import { LoopMark } from '../sources/imds/loop-detection.ts';
 import type { Patience } from './wait-for-object.ts';
 import type { SelfTest } from '../kernel/self-test.ts';
 import { openImdsSource } from '../sources/imds/imds.ts';
 import type { EntraIdentity, TokenSource } from '../sources/source.ts';
-import { TokenBroker, type IdentityDemand, type UpstreamBudget } from '../tokens/broker.ts';
+import type { IdentityDemand } from '../grants/identities-in-use.ts';
+import { TokenBroker, type UpstreamBudget } from '../tokens/broker.ts';
 import { TokenEndpoint } from './token-endpoint.ts';
 
 /**

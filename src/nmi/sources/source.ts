@@ -2,7 +2,9 @@
  * The port to whatever fetches a token from outside. A source does I/O and nothing else: it does
  * not cache tokens, does not decide who may ask, and turns every failure into a value.
  */
+import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Token } from '../../cache/token/token.ts';
+import type { EntraErrorDetails } from '../base/answers.ts';
 import type { AzureNode } from './azure-node.ts';
 
 /** An identity as the node's own metadata service knows it. */
@@ -10,12 +12,6 @@ export type NodeIdentity =
   | { readonly kind: 'client_id' | 'object_id' | 'resource_id'; readonly value: string }
   /** Whatever the upstream gives when nobody is named: the node's own identity. */
   | { readonly kind: 'unnamed' };
-
-/** A named object of Kubernetes, in the identity's own namespace. */
-export interface ObjectName {
-  readonly namespace: string;
-  readonly name: string;
-}
 
 /** What proves to Entra ID that the agent may speak for an application; never the proof itself. */
 export type EntraCredential =
@@ -79,14 +75,6 @@ export type FailureReason =
   | 'federation_refused'
   /** A Conditional Access policy or missing consent. */
   | 'policy_refused';
-
-/** What Entra ID says beside error and description; relayed to the caller as it came. */
-export interface EntraErrorDetails {
-  readonly errorCodes: readonly number[];
-  readonly timestamp: string;
-  readonly traceId: string;
-  readonly correlationId: string;
-}
 
 export interface SourceFailure {
   readonly reason: FailureReason;

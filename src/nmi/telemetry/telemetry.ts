@@ -9,6 +9,7 @@ import type { Observe } from './bound-histogram.ts';
 import type { Metrics } from './metrics.ts';
 import type { Authorised } from '../grants/authorization.ts';
 import type { Exchange } from '../server/request.ts';
+import type { Observer } from '../server/observer.ts';
 import type { RouteName } from '../server/router.ts';
 import { relayed, type Handled } from '../server/listener.ts';
 import type { StandingRight } from '../server/fast-path/lookup.ts';
@@ -17,14 +18,6 @@ import type { Logger, PreparedLine } from '../base/logger.ts';
 import { hostTokenPath, tokenPath } from '../server/route.ts';
 import { sourceNameOf, type SourceResult, type UpstreamIdentity } from '../sources/source.ts';
 import type { TokenDecision } from '../server/token-endpoint.ts';
-import type { UpstreamObserver } from '../tokens/broker.ts';
-
-export interface Observer extends UpstreamObserver {
-  onDecision(exchange: Exchange, decision: TokenDecision): void;
-  onHandled(exchange: Exchange, route: RouteName, handled: Handled): void;
-  /** A token request answered on the short way: what the two above would say of it. */
-  onHit(exchange: Exchange, right: StandingRight): void;
-}
 
 /** What is the same for every request of one right: rendered and looked up once. */
 interface PreparedHit {

@@ -3,6 +3,7 @@
  * pods of this node may have, and the object ids learned from tokens on the way. Knows nothing of
  * HTTP or pods.
  */
+import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Clock } from '../../cache/clock.ts';
 import { ConcurrencyGate } from '../../cache/token/rate-limiter.ts';
 import {
@@ -18,13 +19,13 @@ import type {
   EntraIdentity,
   FailureReason,
   NodeIdentity,
-  ObjectName,
   SourceFailure,
   SourceResult,
   TokenSource,
   UpstreamIdentity,
 } from '../sources/source.ts';
 import { identityKey, tokenKey } from '../grants/cache-key.ts';
+import type { IdentityDemand } from '../grants/identities-in-use.ts';
 
 export type CachedToken = Cached<SourceFailure>;
 
@@ -38,16 +39,6 @@ export interface UpstreamObserver {
   onRefresh(outcome: RefreshOutcome): void;
   /** The source threw, which it must not. */
   onSourceBug(error: unknown): void;
-}
-
-/** Which identities are worth a token in memory. */
-export interface IdentityDemand {
-  /** A live pod is bound to it. */
-  isGranted(identity: UpstreamIdentity): boolean;
-  /** There is a live pod that may ask for any identity by name. */
-  hasExcepted(): boolean;
-  /** Calls `listener` when either may have changed; the returned function unsubscribes. */
-  onChange(listener: () => void): () => void;
 }
 
 /** What one upstream may be asked. */

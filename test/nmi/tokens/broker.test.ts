@@ -11,7 +11,7 @@ import type {
 } from '../../../src/nmi/sources/source.ts';
 import { TokenBroker, type CachedToken } from '../../../src/nmi/tokens/broker.ts';
 import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
-import { WantedIdentities } from '../../../src/nmi/grants/identities-in-use.ts';
+import { IdentitiesInUse } from '../../../src/nmi/grants/identities-in-use.ts';
 import {
   createBinding,
   createException,
@@ -61,7 +61,7 @@ function open({ maxEntries = 100 } = {}) {
   const broker = new TokenBroker({
     imds: { source: { fetch }, budget },
     entra: { source: { fetch }, budget },
-    demand: new WantedIdentities({ pods, grants, upstreams, workloadIdentities: undefined }),
+    demand: new IdentitiesInUse({ pods, grants, upstreams, workloadIdentities: undefined }),
     clock,
     random: () => 0.5,
     maxEntries,

@@ -1,7 +1,7 @@
+import type { ObjectName } from '../../../src/cache/index/object-name.ts';
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { dropWithGoneSecrets } from '../../../src/nmi/tokens/evict-deleted-secrets.ts';
-import type { ObjectName } from '../../../src/nmi/sources/source.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { pass } from '../../support/token-stand.ts';
 

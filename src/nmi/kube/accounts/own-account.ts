@@ -3,8 +3,8 @@
  * from the credentials it gets. Every authenticated user may ask (SelfSubjectReview, Kubernetes
  * 1.28), and the token need not be read here.
  */
+import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
-import type { ObjectName } from '../../sources/source.ts';
 import {
   malformed,
   outcomeOfFailure,

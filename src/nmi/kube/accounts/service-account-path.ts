@@ -1,5 +1,5 @@
 /** The names of service accounts, looked at before they become a part of a path. */
-import type { ObjectName } from '../../sources/source.ts';
+import type { ObjectName } from '../../../cache/index/object-name.ts';
 
 const dnsLabel = /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/;
 const dnsSubdomain = /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/;

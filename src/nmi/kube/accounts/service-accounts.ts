@@ -9,6 +9,7 @@
  * 4. At most one read per account at a time; a failure answers for a moment without asking.
  * 5. At most `max` accounts, least recently used out first.
  */
+import { objectKey } from '../../../cache/index/object-name.ts';
 import type { Clock } from '../../../cache/clock.ts';
 import { ignoreListenerError, Listeners } from '../../../cache/index/observers.ts';
 import { RecencyList, type Linked } from '../../../cache/token/lru-list.ts';
@@ -149,7 +150,7 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
       return entries.size;
     },
     peek(namespace, name) {
-      const entry = entries.get(keyOf(namespace, name));
+      const entry = entries.get(objectKey(namespace, name));
       if (entry === undefined) return undefined;
       recency.touch(entry);
       const nowMs = clock.monotonicMs();
@@ -160,7 +161,7 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
     },
     peekFresh(namespace, name) {
       const known = this.peek(namespace, name);
-      const entry = entries.get(keyOf(namespace, name));
+      const entry = entries.get(objectKey(namespace, name));
       if (known === undefined || entry === undefined) return undefined;
       const isOld = clock.monotonicMs() - entry.readAtMs > 2 * keepMs;
       if (!isOld || entry.failure !== undefined) return known;
@@ -170,7 +171,7 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
     async read(namespace, name, signal) {
       const path = serviceAccountPath({ namespace, name });
       if (path === undefined) return { kind: 'known', account: 'missing' };
-      const key = keyOf(namespace, name);
+      const key = objectKey(namespace, name);
       const entry = entries.get(key);
       if (entry !== undefined) {
         recency.touch(entry);
@@ -209,10 +210,6 @@ async function fetchAccount(
     const isMissing = error instanceof KubeError && error.code === 'NOT_FOUND';
     return isMissing ? { kind: 'known', account: 'missing' } : outcomeOfFailure(error);
   }
-}
-
-function keyOf(namespace: string, name: string): string {
-  return `${namespace}/${name}`;
 }
 
 function isSame(before: KnownServiceAccount | undefined, now: KnownServiceAccount): boolean {

@@ -2,7 +2,7 @@
  * A token of a service account, made by the API server for one audience: the TokenRequest API.
  * Needs the right `create` on `serviceaccounts/token`.
  */
-import type { ObjectName } from '../../sources/source.ts';
+import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import {
   malformed,

@@ -2,8 +2,9 @@
  * What a refusal of Entra ID means. The codes are data; where Entra ID sends one that is not here,
  * its OAuth error and then the HTTP status decide. Pure.
  */
+import type { EntraErrorDetails } from '../../base/answers.ts';
 import { parseRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
-import type { EntraErrorDetails, FailureReason, SourceFailure } from '../source.ts';
+import type { FailureReason, SourceFailure } from '../source.ts';
 
 /** One answer of the token endpoint. */
 export interface EntraAnswer {

@@ -2,8 +2,8 @@
  * A pod of this node to speak for a service account: one that lives, and the same one for as long
  * as it does, since each pod costs a token of its own. Pure.
  */
+import type { ObjectName } from '../../../cache/index/object-name.ts';
 import type { Pod } from '../../../cache/index/objects.ts';
-import type { ObjectName } from '../source.ts';
 
 /** Over at most the pods of one node, and only when a token is fetched. */
 export function livePodOf(pods: Iterable<Pod>, account: ObjectName): Pod | undefined {

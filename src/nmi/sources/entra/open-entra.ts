@@ -4,8 +4,6 @@
  */
 import type { Clock } from '../../../cache/clock.ts';
 import type { PodIndex } from '../../../cache/index/pod-index.ts';
-import { userAgent } from '../../base/build-info.ts';
-import type { Config } from '../../config/config.ts';
 import type { KubeClient } from '../../kube/api/client.ts';
 import { createOwnAccount } from '../../kube/accounts/own-account.ts';
 import { createSecretReader } from '../../kube/accounts/secrets.ts';
@@ -24,7 +22,9 @@ export interface ProofDemand {
 }
 
 export interface EntraUpstreamOptions {
-  readonly config: Config;
+  /** For one token, the reading of its credential included. */
+  readonly timeoutMs: number;
+  readonly userAgent: string;
   /** PEM of authorities to trust beside the built-in ones. */
   readonly caPem: string | undefined;
   readonly client: KubeClient;
@@ -37,7 +37,7 @@ export interface EntraUpstreamOptions {
 
 /** @throws EntraNetworkError `CONFIG`. */
 export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
-  const { config, caPem, client, pods, demand, clock, environment } = options;
+  const { caPem, client, pods, demand, clock, environment } = options;
   using opening = new DisposableStack();
   const reader = createSecretReader(client);
   const secrets = opening.use(
@@ -77,8 +77,8 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
       federated_pod: federated.pod,
       federated_node: federated.node,
     },
-    timeoutMs: config.entraTimeoutMs,
-    userAgent: userAgent(config.customUserAgent),
+    timeoutMs: options.timeoutMs,
+    userAgent: options.userAgent,
     ...{ clock, environment, caPem },
   });
   const owned = opening.move();

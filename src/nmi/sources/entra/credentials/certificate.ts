@@ -3,9 +3,9 @@
  * password under `password`, as the replaced system had them. PEM is taken too, there or under the
  * keys of a Secret of type kubernetes.io/tls.
  */
+import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { X509Certificate, type KeyObject } from 'node:crypto';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
-import type { ObjectName } from '../../source.ts';
 import { KeyFileError } from './key-file-error.ts';
 import { proveKeyPair } from './key-pair.ts';
 import {

@@ -6,11 +6,12 @@
  * A proof depends on nothing but the Secret, so identities that name the same one share it; where
  * none is left that needs it, it goes at once.
  */
+import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
 import { Alarms, type Alarm } from '../../../../cache/token/timer-queue.ts';
 import type { Clock } from '../../../../cache/clock.ts';
 import { untilAborted } from '../../../base/deadline.ts';
 import type { SecretReader, SecretResult } from '../../../kube/accounts/secrets.ts';
-import type { ObjectName, SourceFailure } from '../../source.ts';
+import type { SourceFailure } from '../../source.ts';
 import type { ProofProvider, ProofResult } from './client-credential.ts';
 
 export interface KeptProofsOptions {
@@ -108,7 +109,7 @@ export function openKeptProofs<K extends 'secret' | 'certificate'>(
     async get(identity, signal) {
       signal.throwIfAborted();
       const { secret } = identity.credential;
-      const key = keyOf(secret);
+      const key = objectKey(secret.namespace, secret.name);
       const entry = kept.get(key);
       if (entry !== undefined) {
         entry.isReused = true;
@@ -117,7 +118,7 @@ export function openKeptProofs<K extends 'secret' | 'certificate'>(
       return untilAborted(signal, reading.get(key) ?? startReading(key, secret));
     },
     forget(identity) {
-      const key = keyOf(identity.credential.secret);
+      const key = objectKey(identity.credential.secret.namespace, identity.credential.secret.name);
       reading.delete(key);
       const entry = drop(key);
       // One that was read for this very attempt is the newest there is.
@@ -165,8 +166,4 @@ function unusable(result: Exclude<SecretResult, { kind: 'found' }>): ProofResult
 
 function failed(failure: SourceFailure): ProofResult {
   return { ok: false, failure };
-}
-
-function keyOf({ namespace, name }: ObjectName): string {
-  return `${namespace}/${name}`;
 }

@@ -1,9 +1,10 @@
 /** Why there is no assertion, in the words of a source: what is wrong and the one thing to do. */
+import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import type { Unavailable } from '../../../kube/api/call-outcome.ts';
 import type { OwnAccountOutcome } from '../../../kube/accounts/own-account.ts';
 import type { PodName, ServiceAccountTokenOutcome } from '../../../kube/accounts/token-request.ts';
 import { printable } from '../../../base/printable.ts';
-import type { ObjectName, SourceFailure } from '../../source.ts';
+import type { SourceFailure } from '../../source.ts';
 
 /** Soon enough for whoever mends it, and no storm of requests meanwhile. */
 const holdMs = 5_000;

@@ -9,6 +9,7 @@
  * 3. Kept per service account, audience and pod, within its life (see `kept-assertions.ts`) and while
  *    an identity needs it. One request at a time for each; a failure is not kept here.
  */
+import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import type { Clock } from '../../../../cache/clock.ts';
 import type { AgentAccount, OwnAccount } from '../../../kube/accounts/own-account.ts';
 import { SharedCalls } from '../../../base/single-flight.ts';
@@ -18,7 +19,6 @@ import {
   type PodName,
   type ServiceAccountTokenOutcome,
 } from '../../../kube/accounts/token-request.ts';
-import type { ObjectName } from '../../source.ts';
 import { failureOfAccount, failureOfToken, noLivePod } from './federated-failure.ts';
 import { KeptAssertions, type AssertionOwner } from './assertion-cache.ts';
 import type { IdentityWith, ProofProvider, ProofResult } from './client-credential.ts';

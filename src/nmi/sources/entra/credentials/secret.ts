@@ -2,9 +2,9 @@
  * Client secrets of `AzureIdentity` type 1. The replaced system took whatever entry of the Secret
  * came first; here it is the one called `clientSecret`, or the only one there is.
  */
+import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
 import { printable } from '../../../base/printable.ts';
-import type { ObjectName } from '../../source.ts';
 import {
   invalidCredential,
   openKeptProofs,

@@ -1,0 +1,11 @@
+/** How a namespaced object of Kubernetes is named, and the key that maps keep it under. */
+
+export interface ObjectName {
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** Neither a namespace nor a label value may contain a slash, so the first one separates. */
+export function objectKey(namespace: string, name: string): string {
+  return `${namespace}/${name}`;
+}
