@@ -102,7 +102,7 @@ function agentWords(): readonly string[] {
     ...(plan.redirect === 'none' ? [`--nmi-listen-address=${nodeIp}`] : []),
     ...[`--redirect=${plan.redirect}`, `--nmi-port=${nodePorts.agent}`, ...around.agentFlags],
     ...[`--http-probe-port=${nodePorts.probe}`, `--prometheus-port=${nodePorts.metrics}`],
-    ...['--allow-network-plugin-kubenet', '--redirect-self-test-interval-sec=0'],
+    '--allow-network-plugin-kubenet',
     ...(cgroups === undefined
       ? []
       : [`--cgroup-root=${cgroups.root}`, `--bpf-pin-folder=${cgroups.pinFolder}`]),

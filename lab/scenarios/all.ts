@@ -19,7 +19,6 @@ import { nodeSurfaceScenarios } from './node/node-surface.ts';
 import { privilegeSplitScenarios } from './node/privilege-split.ts';
 import { rawFrameScenarios } from './node/raw-frames.ts';
 import { redirectScenarios } from './node/redirect.ts';
-import { selfTestScenarios } from './node/self-test.ts';
 import { strangerScenarios } from './node/strangers.ts';
 import { attestedScenarios } from './pods/attested.ts';
 import { canaryScenarios, upstreamScenarios } from './tokens/upstream.ts';
@@ -45,7 +44,6 @@ export const scenarios: readonly Scenario[] = [
   ...exceptedDirectScenarios,
   ...gonePodScenarios,
   ...addressStormScenarios,
-  ...selfTestScenarios,
   ...privilegeSplitScenarios,
   ...addressModeScenarios,
   ...nodeSurfaceScenarios,

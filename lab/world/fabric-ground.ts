@@ -62,8 +62,6 @@ export async function openFabricGround(
       ...(redirect === 'none' ? [`--nmi-listen-address=${nodeIp}`] : []),
       ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
       ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],
-      // Its link would come and go while scenarios compare what is on the node.
-      '--redirect-self-test-interval-sec=0',
       ...['--ipt-update-interval-sec=1', ...redirectFlags],
     ],
     nodeIp,

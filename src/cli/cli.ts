@@ -135,16 +135,6 @@ const verbs: Readonly<Record<string, Verb>> = {
       return Promise.resolve(exitCodes.ok);
     },
   },
-  'self-dial': {
-    summary: 'the other end of the self-test',
-    hidden: true,
-    flags: {},
-    isBoolean: () => false,
-    start: async (words, outside) => {
-      const { selfDial } = await import('./self-dial.ts');
-      return selfDial(words, outside);
-    },
-  },
   'lab-inner': {
     summary: 'the lab inside its own namespace',
     hidden: true,

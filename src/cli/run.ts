@@ -6,7 +6,6 @@ import { parseConfig, renderProblem, type Config } from '../nmi/config/config.ts
 import { findKubenet } from '../nmi/kernel/kubenet.ts';
 import { createLogger } from '../nmi/base/logger.ts';
 import { StartError } from '../nmi/base/start-error.ts';
-import { selfCommand } from '../../lab/fabric/self-command.ts';
 import { exitCodes, untilStopped, type Outside } from './outside.ts';
 
 export async function run(
@@ -38,7 +37,6 @@ export async function run(
       clock: systemClock,
       log,
       environment: outside.environment,
-      self: selfCommand(),
     });
     await untilStopped(outside);
     log.info({ drainTimeoutMs: config.drainTimeoutMs }, 'shutting down, the redirect stays');

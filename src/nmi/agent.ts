@@ -12,7 +12,6 @@ import { CgroupIndex } from '../redirect/cgroup/cgroup-index.ts';
 import { podCgroupId } from '../redirect/cgroup/cgroup-tree.ts';
 import { nativeModule } from '../redirect/native/addon.ts';
 import type { Redirect } from '../redirect/redirect.ts';
-import { createSelfDial } from '../redirect/self-dial.ts';
 import { openAdminServers, type AdminServers } from './admin/pages.ts';
 import { openExplainServer } from './explain/socket.ts';
 import { describeAtScrape } from './telemetry/gauges.ts';
@@ -43,7 +42,6 @@ import { openRequestPath, type RequestPath } from './server/server.ts';
 import type { EntraSource } from './sources/entra/entra.ts';
 import { EntraNetworkError } from './sources/entra/network.ts';
 import { StartupTaint } from './admin/startup-taint.ts';
-import { SelfTest } from './kernel/self-test.ts';
 import { giveBackSpareMemory } from './state/spare-memory.ts';
 import { StraightPods } from './kernel/straight-pods.ts';
 import { StartError } from './base/start-error.ts';
@@ -61,8 +59,6 @@ export interface AgentOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly environment: Readonly<Record<string, string | undefined>>;
-  /** Starts this program again, with a verb behind it; without it there is no self-test. */
-  readonly self?: readonly [string, ...string[]];
 }
 
 /** @throws StartError when the agent cannot run at all, with what to do about it. */
@@ -88,9 +84,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   );
   const demand = new IdentitiesInUse(knowledge);
   const entra = starting.use(openEntra(options, client, knowledge.pods, demand, entraCaPem));
-  const selfTest = starting.use(openSelfTest(options, redirect, podsRoot));
   const path = starting.use(
-    openRequestPath({ config, knowledge, demand, observer, clock, log, entra, selfTest }),
+    openRequestPath({ config, knowledge, demand, observer, clock, log, entra }),
   );
   const listeners: Listener[] = [];
   const hosts = listenHosts(config);
@@ -159,10 +154,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       ...{ clock, log: log.child({ component: 'memory' }) },
     }),
   );
-  selfTest.start();
-  const conditions = conditionsOf(keeper, selfTest, knowledge, config.watchStalenessLimitMs);
+  const conditions = conditionsOf(keeper, knowledge, config.watchStalenessLimitMs);
   describeAtScrape(metrics, {
-    ...{ knowledge, broker: path.broker, listeners, keeper, selfTest, redirectMode, conditions },
+    ...{ knowledge, broker: path.broker, listeners, keeper, redirectMode, conditions },
   });
   if (counts !== undefined) describeKernelAtScrape(metrics, counts);
   starting.use(await openAdmin(config, metrics, conditions, keeper));
@@ -278,32 +272,13 @@ async function openAt(
   }
 }
 
-/** By cgroup where programs are, else by a link of its own. */
-function openSelfTest(
-  { config, clock, log, self }: AgentOptions,
-  redirect: Redirect,
-  podsRoot: (() => string | undefined) | undefined,
-): SelfTest {
-  const { metadataIp, metadataPort, listenIp, listenPort } = config;
-  const target = { metadataIp, metadataPort, listenIp, listenPort };
-  const isPossible = self !== undefined && redirect.mode !== 'none';
-  return new SelfTest({
-    dial: isPossible ? createSelfDial({ target, self, podsRoot }) : undefined,
-    intervalMs: config.selfTestIntervalMs,
-    clock,
-    log: log.child({ component: 'redirect' }),
-  });
-}
-
 function conditionsOf(
   keeper: RedirectKeeper,
-  selfTest: SelfTest,
   knowledge: NodeKnowledge,
   stalenessLimitMs: number,
 ): readonly Condition[] {
   return [
     { name: 'redirect', problem: () => keeper.problem() },
-    { name: 'redirect_self_test', problem: () => selfTest.problem() },
     ...watchConditions(knowledge.watches, stalenessLimitMs),
     { name: 'addresses_believed', problem: () => knowledge.addressTrust.problem() },
   ];

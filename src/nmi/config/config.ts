@@ -64,8 +64,6 @@ export interface Config {
   readonly metadataGuard: boolean;
   readonly reversePathCheck: boolean;
   readonly redirectIntervalMs: number;
-  /** 0 for never. */
-  readonly selfTestIntervalMs: number;
   readonly metadataHeaderRequired: boolean;
   readonly blockInstanceMetadata: boolean;
   readonly allowedAreas: readonly (typeof metadataAreas)[number][];
@@ -336,7 +334,6 @@ function build(
     metadataGuard: flag('metadata-guard'),
     reversePathCheck: flag('reverse-path-check'),
     redirectIntervalMs: number('ipt-update-interval-sec') * 1000,
-    selfTestIntervalMs: number('redirect-self-test-interval-sec') * 1000,
     metadataHeaderRequired: flag('metadata-header-required'),
     blockInstanceMetadata: flag('block-instance-metadata'),
     allowedAreas: metadataAreas.filter((area) => listed.includes(area)),

@@ -443,18 +443,6 @@ export const options = [
     help: 'Seconds between two checks of the redirect.',
   },
   {
-    name: 'redirect-self-test-interval-sec',
-    group: 'Redirect',
-    type: 'integer',
-    default: 60,
-    min: 0,
-    max: 3600,
-    isNew: true,
-    help:
-      'Seconds between two dials through the redirect, as a pod would, that must arrive here; 0 for ' +
-      'never. Needs CAP_SYS_ADMIN, or with eBPF a cgroup2 tree to write to; reports where it cannot.',
-  },
-  {
     name: 'enable-conntrack-deletion',
     group: 'Redirect',
     type: 'boolean',

@@ -36,7 +36,6 @@ export type Route =
       /** The query as sent, without the question mark; empty when there is none. */
       readonly query: string;
     }
-  | { readonly kind: 'self-test'; readonly nonce: string }
   | { readonly kind: 'refused'; readonly reason: 'path_invalid' | 'not_found' };
 
 export const tokenPath = '/metadata/identity/oauth2/token';
@@ -81,10 +80,6 @@ function decide(segments: readonly string[], trailingSlash: boolean, query: stri
   if (second === 'identity') {
     const isToken = rest.length === 2 && rest[0] === 'oauth2' && rest[1] === 'token';
     return isToken ? { kind: 'token', query } : notFound;
-  }
-  const [nonce] = rest;
-  if (second === 'nmi-self-test' && nonce !== undefined && rest.length === 1) {
-    return { kind: 'self-test', nonce };
   }
   const area = passthroughAreas.find((known) => known === second.toLowerCase());
   if (area === undefined) return notFound;

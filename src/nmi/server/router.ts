@@ -14,10 +14,9 @@ import { correlationHeader, type LoopMark } from '../sources/imds/loop-detection
 import { allowedMethods, type Passthrough, type PassthroughRoute } from './passthrough.ts';
 import { settle, type Patience } from './wait-for-object.ts';
 import { parseRoute, type Route } from './route.ts';
-import type { SelfTest } from '../kernel/self-test.ts';
 import type { TokenEndpoint } from './token-endpoint.ts';
 
-export type RouteName = 'token' | 'host-token' | 'passthrough' | 'self-test' | 'refused';
+export type RouteName = 'token' | 'host-token' | 'passthrough' | 'refused';
 
 export interface FrontOptions {
   readonly metadataHeaderRequired: boolean;
@@ -28,7 +27,6 @@ export interface FrontOptions {
   readonly knowledge: Knowledge & { readonly pods: PodIndex };
   readonly patience: Patience;
   readonly loopMark: LoopMark;
-  readonly selfTest: Pick<SelfTest, 'answer'>;
   readonly onHandled: (exchange: HttpExchange, route: RouteName, handled: Handled) => void;
   readonly onBug: (error: unknown) => void;
 }
@@ -77,8 +75,6 @@ function dispatch(
       }
       // Its clients send no Metadata header.
       return checkMethod(exchange, ['GET']) ?? options.hostTokens.handle(exchange, route.query);
-    case 'self-test':
-      return options.selfTest.answer(route.nonce, exchange.caller.attestation);
     case 'passthrough':
       return (
         checkCommon(exchange, allowedMethods(route.area), options) ??

@@ -13,7 +13,6 @@ import type { Observer } from './observer.ts';
 import { openPassthrough } from './passthrough.ts';
 import { LoopMark } from '../sources/imds/loop-detection.ts';
 import type { Patience } from './wait-for-object.ts';
-import type { SelfTest } from '../kernel/self-test.ts';
 import { openImdsSource } from '../sources/imds/imds.ts';
 import type { EntraIdentity, TokenSource } from '../sources/source.ts';
 import type { IdentityDemand } from '../grants/identities-in-use.ts';
@@ -42,7 +41,6 @@ export interface RequestPathOptions {
   readonly log: Log;
   /** Belongs to whoever opened it. */
   readonly entra: TokenSource<EntraIdentity>;
-  readonly selfTest: SelfTest;
 }
 
 /** IMDS answers at most 5 identity requests at once and 20 a second, for the node as a whole. */
@@ -99,7 +97,6 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
   const handle = createFront({
     metadataHeaderRequired: config.metadataHeaderRequired,
     ...{ tokens, hostTokens, passthrough, knowledge, patience, loopMark },
-    selfTest: options.selfTest,
     onHandled: (exchange, route, handled) => {
       observer.onHandled(exchange, route, handled);
     },

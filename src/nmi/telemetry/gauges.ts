@@ -2,7 +2,6 @@
 import type { Listener } from '../server/listener.ts';
 import type { NodeKnowledge } from '../state/cluster-state.ts';
 import type { RedirectKeeper } from '../kernel/reconciler.ts';
-import { selfTestResults, type SelfTest } from '../kernel/self-test.ts';
 import type { TokenBroker } from '../tokens/broker.ts';
 import { createCountUp } from './count-up.ts';
 import type { Metrics } from './metrics.ts';
@@ -13,13 +12,12 @@ export interface Described {
   readonly broker: TokenBroker;
   readonly listeners: readonly Listener[];
   readonly keeper: RedirectKeeper;
-  readonly selfTest: Pick<SelfTest, 'result'>;
   readonly redirectMode: string;
   readonly conditions: readonly Condition[];
 }
 
 export function describeAtScrape(metrics: Metrics, described: Described): void {
-  const { knowledge, broker, listeners, keeper, selfTest, redirectMode, conditions } = described;
+  const { knowledge, broker, listeners, keeper, redirectMode, conditions } = described;
   const countUp = createCountUp(metrics);
 
   metrics.onScrape(() => {
@@ -31,9 +29,6 @@ export function describeAtScrape(metrics: Metrics, described: Described): void {
     describeWatches();
     const isUp = keeper.problem() === undefined;
     metrics.set('nmi_redirect_up', isUp ? 1 : 0, { mode: redirectMode });
-    for (const result of selfTestResults) {
-      metrics.set('nmi_redirect_self_test', result === selfTest.result ? 1 : 0, { result });
-    }
     for (const { name, problem } of conditions) {
       metrics.set('nmi_ready', problem() === undefined ? 1 : 0, { condition: name });
     }

@@ -145,11 +145,6 @@ export const newMetrics = {
     labels: ['mode'],
     help: '1 while the redirect was read back as wanted.',
   },
-  nmi_redirect_self_test: {
-    type: 'gauge',
-    labels: ['result'],
-    help: '1 for what the last self-test gave: passed, failed, impossible (no right to dial as a pod), pending, off.',
-  },
   nmi_redirect_installs_total: {
     type: 'counter',
     labels: ['outcome'],

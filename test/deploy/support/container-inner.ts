@@ -87,8 +87,7 @@ const withoutPins = { spec: withReadOnly(manifest, 'bpf') };
 await serves(withoutPins, /"mode":"iptables".*nothing can be pinned in \/host\/bpf: EROFS/);
 
 cgroupFolder = hybrid;
-// Read-only is the folder, not what is mounted in it: there the agent can dial as a pod would.
-await serves({}, /"mode":"ebpf"/, /"result":"passed"/);
+await serves({}, /"mode":"ebpf"/);
 await servesSplit();
 await openNode();
 
@@ -104,10 +103,9 @@ interface Difference {
 }
 
 /** The agent starts, tells of its redirect what it should, and a pod gets the token of its identity. */
-async function serves(difference: Difference, says: RegExp, tested?: RegExp): Promise<void> {
+async function serves(difference: Difference, says: RegExp): Promise<void> {
   await using agent = openAgent(8085, difference);
-  const often = '--redirect-self-test-interval-sec=1';
-  await agent.start([...surroundings.agentFlags, '--log-format=json', often]);
+  await agent.start([...surroundings.agentFlags, '--log-format=json']);
   const chosen = agent.lines.find((line) => line.includes('redirect chosen')) ?? '';
   assert.match(chosen, says);
   process.stdout.write(`${chosen}\n`);
@@ -116,15 +114,6 @@ async function serves(difference: Difference, says: RegExp, tested?: RegExp): Pr
   });
   const { from } = imds.requests().findLast((each) => each.identity !== undefined) ?? {};
   assert.equal(from, nodeIp);
-  // As deploy/README.md and the limits in README.md say: not with what the manifests give.
-  const told = await eventually(() => {
-    const line = agent.lines.find((each) => each.includes('"msg":"redirect self-test"'));
-    assert.ok(line !== undefined, 'no self-test');
-    return line;
-  });
-  const byEbpf = chosen.includes('"mode":"ebpf"');
-  const lacks = byEbpf ? 'needs a cgroup2 tree .*EROFS' : 'netns.*Read-only file system';
-  assert.match(told, tested ?? new RegExp(`"result":"impossible".*${lacks}`));
   imds.clear();
   assert.equal(await agent.stop(), 0, agent.lines.slice(-5).join('\n'));
 }

@@ -61,10 +61,6 @@ describe('route of a request target', () => {
     ['/host/token', { kind: 'host-token', query: '' }],
     ['/host/token/?resource=r', { kind: 'host-token', query: 'resource=r' }],
     ['/host/tokens', notFound],
-    ['/metadata/nmi-self-test/a1', { kind: 'self-test', nonce: 'a1' }],
-    ['/metadata/nmi-self-test', notFound],
-    ['/metadata/nmi-self-test/a1/b', notFound],
-    ['/metadata/NMI-self-test/a1', notFound],
     [
       '/metadata/instance/compute?api-version=2021-02-01',
       {
@@ -129,8 +125,6 @@ function reference(target: string): Route {
   if (match === null) return notFound;
   const [, second = '', tail = ''] = match;
   if (second === 'identity') return tail === '/oauth2/token' ? token(query) : notFound;
-  const nonce = /^\/([^/]+)$/.exec(tail)?.[1];
-  if (second === 'nmi-self-test' && nonce !== undefined) return { kind: 'self-test', nonce };
   const area = passthroughAreas.find((known) => known === second.toLowerCase());
   if (area === undefined) return notFound;
   if (
