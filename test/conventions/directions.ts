@@ -39,7 +39,7 @@ const pureBuiltins: Readonly<Record<string, 'all' | readonly string[]>> = {
   'node:buffer': 'all',
   'node:crypto': 'all',
   'node:util': 'all',
-  'node:net': ['isIP', 'isIPv4', 'isIPv6'],
+  'node:net': ['SocketAddress', 'isIP', 'isIPv4', 'isIPv6'],
 };
 
 /** The product and its test bed. */
