@@ -9,6 +9,7 @@ import { backoffMs } from '../kube/api/backoff.ts';
 import type { RequestOptions } from '../kube/api/client.ts';
 import { KubeError } from '../kube/api/kube-error.ts';
 import type { Log } from '../base/log.ts';
+import { startPeriodicJob } from '../base/periodic-job.ts';
 
 export interface NodeClient {
   getJson(path: string, options?: RequestOptions): Promise<unknown>;
@@ -36,37 +37,32 @@ export class StartupTaint implements Disposable {
   readonly #options: StartupTaintOptions;
   readonly #ended = new AbortController();
   #failures = 0;
-  #disarm: () => void;
+  readonly #job: Disposable;
 
   constructor(options: StartupTaintOptions) {
     this.#options = options;
-    this.#disarm = options.clock.schedule(0, this.#tick);
+    this.#job = startPeriodicJob(options.clock, 0, () => this.#tick());
   }
 
   [Symbol.dispose](): void {
     this.#ended.abort();
-    this.#disarm();
+    this.#job[Symbol.dispose]();
   }
 
-  readonly #tick = (): void => {
-    if (!this.#options.isReady()) {
-      this.#again(readyPollMs);
-      return;
-    }
-    void this.#remove().catch((error: unknown) => {
-      if (this.#ended.signal.aborted) return;
+  async #tick(): Promise<number | undefined> {
+    if (!this.#options.isReady()) return readyPollMs;
+    try {
+      await this.#remove();
+      return undefined;
+    } catch (error) {
+      if (this.#ended.signal.aborted) return undefined;
       this.#failures++;
       const { log, key, random } = this.#options;
       const [code, retryAfterMs] =
         error instanceof KubeError ? [error.code, error.retryAfterMs] : ['UNKNOWN', undefined];
       log.warn({ key, code, failures: this.#failures }, 'the startup taint could not be removed');
-      this.#again(backoffMs(backoff, this.#failures, random(), retryAfterMs));
-    });
-  };
-
-  #again(ms: number): void {
-    if (this.#ended.signal.aborted) return;
-    this.#disarm = this.#options.clock.schedule(ms, this.#tick);
+      return backoffMs(backoff, this.#failures, random(), retryAfterMs);
+    }
   }
 
   async #remove(): Promise<void> {

@@ -4,6 +4,7 @@
  * with the node's own identity, and a name with a slash is another path of the Kubernetes API.
  * Pure.
  */
+import { isDnsSubdomain } from '../base/dns-name.ts';
 import { isGuid, isResourceId } from '../../cache/index/identifiers.ts';
 import type { EntraSettings, Identity, Pod } from '../../cache/index/objects.ts';
 import type { AuthorityResult } from '../sources/entra/clouds.ts';
@@ -131,7 +132,7 @@ function credentialOf(
     }
   }
   const { secretName, secretNamespace } = entra;
-  if (!isObjectName(secretName)) return 'names no Secret in spec.clientPassword.name';
+  if (!isDnsSubdomain(secretName)) return 'names no Secret in spec.clientPassword.name';
   // The agent may read Secrets that the author of an identity may not.
   if (secretNamespace !== '' && secretNamespace !== identity.namespace) {
     return 'names a Secret of another namespace in spec.clientPassword.namespace; only its own is used';
@@ -177,9 +178,4 @@ function isTenant(text: string): boolean {
   return (
     text.length <= 253 && /^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$/i.test(text)
   );
-}
-
-/** A DNS subdomain name, as the API server takes them. */
-function isObjectName(text: string): boolean {
-  return text.length <= 253 && /^[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?$/.test(text);
 }

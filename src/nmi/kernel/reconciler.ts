@@ -7,6 +7,7 @@ import type { Clock } from '../../cache/clock.ts';
 import { kernelAccountOf } from '../../redirect/native/addon.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../../redirect/redirect.ts';
 import type { Log } from '../base/log.ts';
+import { startPeriodicJob } from '../base/periodic-job.ts';
 
 export type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
 
@@ -29,7 +30,7 @@ export class RedirectKeeper implements AsyncDisposable {
   #lastProblem = '';
   #failures = 0;
   #running: Promise<void> | undefined;
-  #disarm: () => void = () => undefined;
+  #job: Disposable | undefined;
   #isDisposed = false;
 
   constructor(options: RedirectKeeperOptions) {
@@ -53,26 +54,25 @@ export class RedirectKeeper implements AsyncDisposable {
 
   /** The first check; later ones follow by themselves. */
   async start(): Promise<void> {
-    await this.#checkAndArm();
+    const firstMs = await this.#checkNow();
+    if (this.#isDisposed) return;
+    this.#job = startPeriodicJob(this.#options.clock, firstMs, () => this.#checkNow());
   }
 
   /** Stops checking. The redirect stays as it is: an absent agent must mean a closed node. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isDisposed = true;
-    this.#disarm();
+    this.#job?.[Symbol.dispose]();
     await this.#running;
   }
 
-  async #checkAndArm(): Promise<void> {
+  /** Milliseconds until the next check. */
+  async #checkNow(): Promise<number> {
     this.#running = this.#check();
     await this.#running;
-    if (this.#isDisposed) return;
-    const { intervalMs, clock } = this.#options;
-    const delayMs =
-      this.#failures === 0
-        ? intervalMs
-        : Math.min(intervalMs, firstRetryMs * 2 ** (this.#failures - 1));
-    this.#disarm = clock.schedule(delayMs, () => void this.#checkAndArm());
+    const { intervalMs } = this.#options;
+    if (this.#failures === 0) return intervalMs;
+    return Math.min(intervalMs, firstRetryMs * 2 ** (this.#failures - 1));
   }
 
   async #check(): Promise<void> {

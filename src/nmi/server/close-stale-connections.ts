@@ -6,6 +6,7 @@
 import type { Clock } from '../../cache/clock.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { Listener } from './listener.ts';
+import { debounce } from '../base/debounce.ts';
 import type { Log } from '../base/log.ts';
 
 export interface GonePodsOptions {
@@ -19,22 +20,20 @@ const afterMs = 2_000;
 
 /** Resets connections some time after their pod has gone, until disposed. */
 export function resetGonePods({ pods, listeners, clock, log }: GonePodsOptions): Disposable {
-  let disarm: (() => void) | undefined;
-  const sweep = (): void => {
-    disarm = undefined;
+  const sweep = debounce(clock, afterMs, () => {
     let connections = 0;
     for (const listener of listeners) {
       connections += listener.reset((caller) => caller.hasOutlived(pods));
     }
     if (connections > 0) log.info({ connections }, 'connections of pods that are gone were reset');
-  };
+  });
   const unsubscribe = pods.onChange(() => {
-    disarm ??= clock.schedule(afterMs, sweep);
+    sweep.trigger();
   });
   return {
     [Symbol.dispose]: () => {
       unsubscribe();
-      disarm?.();
+      sweep[Symbol.dispose]();
     },
   };
 }

@@ -12,6 +12,7 @@
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { Log } from '../base/log.ts';
+import { startPeriodicJob } from '../base/periodic-job.ts';
 
 export interface AddressTrustOptions {
   readonly clock: Clock;
@@ -29,12 +30,13 @@ const lookEvery = 1 / 10;
 
 export class AddressTrust implements Disposable {
   readonly #options: AddressTrustOptions;
-  #disarm: () => void = () => undefined;
+  readonly #job: Disposable | undefined;
   #wasLost = false;
 
   constructor(options: AddressTrustOptions) {
     this.#options = options;
-    if (options.limitMs > 0) this.#arm(options.limitMs / 2);
+    const { clock, limitMs } = options;
+    if (limitMs > 0) this.#job = startPeriodicJob(clock, limitMs / 2, () => this.#look());
   }
 
   get holds(): boolean {
@@ -50,21 +52,16 @@ export class AddressTrust implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#disarm();
+    this.#job?.[Symbol.dispose]();
   }
 
-  #arm(delayMs: number): void {
-    this.#disarm = this.#options.clock.schedule(delayMs, () => {
-      this.#look();
-    });
-  }
-
-  #look(): void {
+  /** Milliseconds until the next look. */
+  #look(): number {
     const { limitMs, stalenessMs, doubt } = this.#options;
     this.#report();
     const restMs = limitMs / 2 - stalenessMs();
     if (restMs <= 0) doubt();
-    this.#arm(Math.max(restMs, limitMs * lookEvery));
+    return Math.max(restMs, limitMs * lookEvery);
   }
 
   #report(): void {

@@ -6,6 +6,7 @@
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { Log } from '../base/log.ts';
+import { startPeriodicJob } from '../base/periodic-job.ts';
 
 export interface SpareMemoryOptions {
   /** Resolves when the start is over; rejects when that will never be. */
@@ -21,26 +22,22 @@ const everyMs = 60_000;
 /** From the end of the start on, once a minute, until it fails or is disposed. */
 export function giveBackSpareMemory(options: SpareMemoryOptions): Disposable {
   const { whenSynced, giveBack, clock, log } = options;
-  let isDisposed = false;
-  let disarm: (() => void) | undefined;
-
-  function step(): void {
-    if (isDisposed) return;
+  const job = new DisposableStack();
+  const step = (): number | undefined => {
     try {
       giveBack();
+      return everyMs;
     } catch (err) {
       log.debug({ err }, 'spare memory is kept');
-      return;
+      return undefined;
     }
-    disarm = clock.schedule(everyMs, step);
-  }
-
-  // Disposed before: there is nothing left to do.
-  whenSynced().then(step, () => undefined);
-  return {
-    [Symbol.dispose]: () => {
-      isDisposed = true;
-      disarm?.();
-    },
   };
+  whenSynced().then(
+    () => {
+      if (!job.disposed) job.use(startPeriodicJob(clock, 0, step));
+    },
+    // Disposed before: there is nothing left to do.
+    () => undefined,
+  );
+  return job;
 }

@@ -13,6 +13,7 @@ import {
   type KeyStanding,
   type RefreshOutcome,
 } from '../../cache/token/cache.ts';
+import { debounce, type Debounced } from '../base/debounce.ts';
 import type { RenderedToken, Token } from '../../cache/token/token.ts';
 import { objectIdOf } from '../sources/imds/token-body.ts';
 import type {
@@ -138,7 +139,8 @@ export class TokenBroker implements Disposable {
     { readonly identity: UpstreamIdentity; readonly objectId: string }
   >();
   readonly #unsubscribe: () => void;
-  #disarmDrop: (() => void) | undefined;
+  /** Objects come in bursts: what they take away is dropped once, in the next turn of the loop. */
+  readonly #dropUnwanted: Debounced;
 
   constructor(options: TokenBrokerOptions) {
     const { imds, demand, clock, random, maxEntries, waitMs, observer } = options;
@@ -159,8 +161,14 @@ export class TokenBroker implements Disposable {
         observer.onSourceBug(error);
       },
     });
+    this.#dropUnwanted = debounce(clock, 0, () => {
+      this.#cache.drop((request) => !this.#isWanted(request));
+      for (const [key, { identity }] of this.#objectIds) {
+        if (!demand.isGranted(identity)) this.#objectIds.delete(key);
+      }
+    });
     this.#unsubscribe = demand.onChange(() => {
-      this.#demandChanged();
+      if (!this.#cache.isEmpty || this.#objectIds.size > 0) this.#dropUnwanted.trigger();
     });
   }
 
@@ -241,8 +249,7 @@ export class TokenBroker implements Disposable {
 
   [Symbol.dispose](): void {
     this.#unsubscribe();
-    this.#disarmDrop?.();
-    this.#disarmDrop = undefined;
+    this.#dropUnwanted[Symbol.dispose]();
     this.#cache[Symbol.dispose]();
     this.#imdsGate[Symbol.dispose]();
     for (const gate of this.#entraGates.values()) gate[Symbol.dispose]();
@@ -287,18 +294,6 @@ export class TokenBroker implements Disposable {
   #isWanted({ identity, isExcepted }: BrokerRequest): boolean {
     const { demand } = this.#options;
     return demand.isGranted(identity) || (isExcepted && demand.hasExcepted());
-  }
-
-  /** Objects come in bursts: what they take away is dropped once, in the next turn of the loop. */
-  #demandChanged(): void {
-    if (this.#cache.isEmpty && this.#objectIds.size === 0) return;
-    this.#disarmDrop ??= this.#options.clock.schedule(0, () => {
-      this.#disarmDrop = undefined;
-      this.#cache.drop((request) => !this.#isWanted(request));
-      for (const [key, { identity }] of this.#objectIds) {
-        if (!this.#options.demand.isGranted(identity)) this.#objectIds.delete(key);
-      }
-    });
   }
 }
 

@@ -7,6 +7,7 @@
 import type { Clock } from '../../cache/clock.ts';
 import { titleOf, type SecretReader } from '../kube/accounts/secrets.ts';
 import type { Log } from '../base/log.ts';
+import { startPeriodicJob } from '../base/periodic-job.ts';
 import type { TokenBroker } from './broker.ts';
 
 export interface GoneSecretsOptions {
@@ -22,25 +23,21 @@ const intervalMs = 60_000;
 export function dropWithGoneSecrets(options: GoneSecretsOptions): Disposable {
   const { broker, reader, clock, log } = options;
   let isDisposed = false;
-  let disarm: () => void;
-  const look = async (): Promise<void> => {
+  const check = async (): Promise<number | undefined> => {
     for (const secret of broker.secretsInUse()) {
       const isGone = await reader.isGone(secret);
-      if (isDisposed) return;
+      if (isDisposed) return undefined;
       if (!isGone) continue;
       broker.dropTokensBySecret(secret);
       log.info({ object: titleOf(secret) }, 'is gone, and the tokens with it');
     }
-    arm();
+    return intervalMs;
   };
-  const arm = (): void => {
-    disarm = clock.schedule(intervalMs, () => void look());
-  };
-  arm();
+  const job = startPeriodicJob(clock, intervalMs, check);
   return {
     [Symbol.dispose]: () => {
       isDisposed = true;
-      disarm();
+      job[Symbol.dispose]();
     },
   };
 }

@@ -35,6 +35,7 @@ describe('spare memory', () => {
     assert.equal(times(), 0);
     synced.resolve();
     await nextTurn();
+    clock.advance(0);
     assert.equal(times(), 1);
     clock.advance(180_000);
     assert.equal(times(), 4);
@@ -55,6 +56,7 @@ describe('spare memory', () => {
     const world = createWorld();
     world.synced.resolve();
     await nextTurn();
+    world.clock.advance(0);
     world.giving[Symbol.dispose]();
     world.clock.advance(600_000);
     assert.equal(world.times(), 1);

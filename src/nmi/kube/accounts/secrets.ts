@@ -3,6 +3,7 @@
  * this node needs, for as long as it needs it.
  */
 import { asRecord } from '../../base/json-value.ts';
+import { isDnsLabel, isDnsSubdomain } from '../../base/dns-name.ts';
 import { printable } from '../../base/printable.ts';
 import type { KubeClient } from '../api/client.ts';
 import { KubeError } from '../api/kube-error.ts';
@@ -54,7 +55,7 @@ export function createSecretReader(
   return {
     async read(secret) {
       const { namespace, name } = secret;
-      if (!isNamespaceName(namespace) || !isObjectName(name)) {
+      if (!isDnsLabel(namespace) || !isDnsSubdomain(name)) {
         return {
           kind: 'misnamed',
           problem: `${titleOf(secret)} is not a name that a Secret can have`,
@@ -67,7 +68,7 @@ export function createSecretReader(
       }
     },
     async isGone(secret) {
-      if (!isNamespaceName(secret.namespace) || !isObjectName(secret.name)) return false;
+      if (!isDnsLabel(secret.namespace) || !isDnsSubdomain(secret.name)) return false;
       try {
         await client.getJson(pathOf(secret), { timeoutMs, accept: nameAlone });
         return false;
@@ -123,19 +124,4 @@ function judgeFailure(secret: SecretName, error: unknown): SecretResult {
 function unavailable(secret: SecretName, code: string, retryAfterMs?: number): SecretResult {
   const problem = `the Kubernetes API did not give ${titleOf(secret)} (${code})`;
   return { kind: 'unavailable', problem, retryAfterMs };
-}
-
-// Whoever writes an identity chooses these names, and they go into a path.
-
-/** A DNS label, as Kubernetes demands of namespaces. */
-function isNamespaceName(text: string): boolean {
-  return text.length <= 63 && /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$/.test(text);
-}
-
-/** A DNS subdomain, as Kubernetes demands of Secrets. */
-function isObjectName(text: string): boolean {
-  return (
-    text.length <= 253 &&
-    text.split('.').every((part) => /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$/.test(part))
-  );
 }

@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../../../cache/clock.ts';
 import type { PodIndex } from '../../../cache/index/pod-index.ts';
+import { debounce } from '../../base/debounce.ts';
 import type { KubeClient } from '../../kube/api/client.ts';
 import { createOwnAccount } from '../../kube/accounts/own-account.ts';
 import { createSecretReader } from '../../kube/accounts/secrets.ts';
@@ -60,14 +61,14 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
     }),
   );
   // Objects come in bursts.
-  let disarm: (() => void) | undefined;
-  opening.defer(() => disarm?.());
+  const dropUnneeded = opening.use(
+    debounce(clock, 0, () => {
+      for (const proofs of [secrets, certificates, federated]) proofs.dropUnneeded();
+    }),
+  );
   opening.defer(
     demand.onChange(() => {
-      disarm ??= clock.schedule(0, () => {
-        disarm = undefined;
-        for (const proofs of [secrets, certificates, federated]) proofs.dropUnneeded();
-      });
+      dropUnneeded.trigger();
     }),
   );
   const source = openEntraSource({

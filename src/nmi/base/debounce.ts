@@ -1,0 +1,23 @@
+/** Work for a burst of events, done once for all of them. */
+import type { Clock } from '../../cache/clock.ts';
+
+export interface Debounced extends Disposable {
+  /** Runs the work after the delay, unless it is due already. */
+  trigger(): void;
+}
+
+/** @param delayMs from the first trigger after the last run; 0 is the next turn of the event loop. */
+export function debounce(clock: Clock, delayMs: number, run: () => void): Debounced {
+  let disarm: (() => void) | undefined;
+  return {
+    trigger: () => {
+      disarm ??= clock.schedule(delayMs, () => {
+        disarm = undefined;
+        run();
+      });
+    },
+    [Symbol.dispose]: () => {
+      disarm?.();
+    },
+  };
+}
