@@ -9,7 +9,6 @@ import { changeScenarios } from './pods/changes.ts';
 import { crowdScenarios } from './pods/crowd.ts';
 import { demoScenarios } from './tokens/demo.ts';
 import { entraScenarios } from './tokens/entra.ts';
-import { exceptedDirectScenarios } from './node/excepted-direct.ts';
 import { exceptionScenarios } from './tokens/exceptions.ts';
 import { gonePodScenarios } from './pods/gone-pods.ts';
 import { identityScenarios } from './tokens/identities.ts';
@@ -41,7 +40,6 @@ export const scenarios: readonly Scenario[] = [
   ...redirectScenarios,
   ...attestedScenarios,
   ...rawFrameScenarios,
-  ...exceptedDirectScenarios,
   ...gonePodScenarios,
   ...addressStormScenarios,
   ...privilegeSplitScenarios,

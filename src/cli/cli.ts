@@ -33,7 +33,6 @@ const redirectOptions: ReadonlySet<string> = new Set([
   'cgroup-root',
   'bpf-pin-folder',
   'pod-uid',
-  'excepted-pods',
   'force-address',
   'ipt-update-interval-sec',
   'http-probe-port',

@@ -6,8 +6,7 @@ import { chooseRedirect } from '../nmi/kernel/choose-redirect.ts';
 import type { Config } from '../nmi/config/config.ts';
 import { probeEbpf, summariseFindings, type Finding } from '../redirect/ebpf/probe.ts';
 import { probeIptables } from '../redirect/iptables/probe.ts';
-import { openIptablesRedirect } from '../redirect/iptables/iptables.ts';
-import { RedirectError, type RedirectMode } from '../redirect/redirect.ts';
+import type { RedirectMode } from '../redirect/redirect.ts';
 import { exitCodes, type Outside } from './outside.ts';
 
 interface ModeReport {
@@ -33,11 +32,7 @@ export async function probeRedirect(
     ...(cgroupRoot === '' ? {} : { cgroupRoot }),
   });
   const modes: readonly ModeReport[] = [
-    {
-      mode: 'ebpf',
-      support: summariseFindings(ebpf),
-      findings: [...ebpf, await probeStraight(config)],
-    },
+    { mode: 'ebpf', support: summariseFindings(ebpf), findings: ebpf },
     { mode: 'iptables', ...(await probeIptables()) },
   ];
   const { redirect, why } = chooseRedirect({ ...config, redirect: 'auto' });
@@ -48,21 +43,6 @@ export async function probeRedirect(
   };
   outside.stdout(output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : render(report));
   return report.works ? exitCodes.ok : exitCodes.failed;
-}
-
-/** An option that eBPF goes without, so it does not count for the mode. */
-async function probeStraight(config: Config): Promise<Finding> {
-  const { iptablesBackend: backend, metadataGuard: guard } = config;
-  const part = 'excepted pods straight';
-  try {
-    const obstacle = await openIptablesRedirect({ backend, guard }).straightObstacle();
-    return obstacle === undefined
-      ? { part, support: 'supported', detail: 'for --excepted-pods=direct' }
-      : { part, support: 'unsupported', detail: obstacle };
-  } catch (error) {
-    if (!(error instanceof RedirectError)) throw error;
-    return { part, support: 'unknown', detail: `not to be told: ${error.message}` };
-  }
 }
 
 function render({ works, auto, modes }: ProbeReport): string {

@@ -15,9 +15,6 @@ const actions = ['install', 'verify', 'remove', 'run', 'probe'] as const;
 /** The table asks for a node. The ports of the environment are those of the agent beside it. */
 const presets = { node: 'unnamed', 'http-probe-port': '0', 'prometheus-port': '0' };
 
-const directNeedsOneProcess =
-  '--excepted-pods=direct needs nmi run in the same process: this one does not know the pods';
-
 export async function redirect(words: Words, outside: Outside): Promise<number> {
   const [action, ...stray] = words.rest;
   const known = actions.find((name) => name === action);
@@ -39,10 +36,6 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
   }
   try {
     if (known === 'probe') return await probeRedirect(parsed.config, output, outside);
-    if (known === 'run' && parsed.config.exceptedPods === 'direct') {
-      outside.stderr(`nmi redirect run: ${directNeedsOneProcess}\n`);
-      return exitCodes.usage;
-    }
     if (known === 'run') return await keepRedirect(parsed.config, outside);
     if (known === 'remove') return await remove(parsed.config, outside);
     return await act(known, chooseRedirect(parsed.config), outside);

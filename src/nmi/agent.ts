@@ -9,7 +9,6 @@
 import type { Clock } from '../cache/clock.ts';
 import type { PodIndex } from '../cache/index/pod-index.ts';
 import { CgroupIndex } from '../redirect/cgroup/cgroup-index.ts';
-import { podCgroupId } from '../redirect/cgroup/cgroup-tree.ts';
 import { nativeModule } from '../redirect/native/addon.ts';
 import type { Redirect } from '../redirect/redirect.ts';
 import { openAdminServers, type AdminServers } from './admin/pages.ts';
@@ -43,7 +42,6 @@ import type { EntraSource } from './sources/entra/entra.ts';
 import { EntraNetworkError } from './sources/entra/network.ts';
 import { StartupTaint } from './admin/startup-taint.ts';
 import { giveBackSpareMemory } from './state/spare-memory.ts';
-import { StraightPods } from './kernel/straight-pods.ts';
 import { StartError } from './base/start-error.ts';
 import { IdentitiesInUse } from './grants/identities-in-use.ts';
 import { watchConditions } from './state/watch-conditions.ts';
@@ -72,7 +70,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const entraCaPem = await readEntraCa(config.entraCaFile);
   const client = starting.use(await openClient(options));
-  const { redirect, why, podsRoot, counts, straight } = chooseRedirect(config);
+  const { redirect, why, podsRoot, counts } = chooseRedirect(config);
   log.info({ mode: redirect.mode, why }, 'redirect chosen');
   const findCgroupUid = podsRoot === undefined ? noCgroups : cgroupFinder(podsRoot);
   await redirect.prepare().catch((error: unknown) => {
@@ -135,17 +133,6 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     }),
   );
   await keeper.start();
-  if (straight !== undefined && podsRoot !== undefined) {
-    starting.use(
-      new StraightPods({
-        ...{ pods: knowledge.pods, grants: knowledge.grants, clock },
-        letStraight: (cgroupIds) => straight.letStraight(cgroupIds),
-        whenSynced: () => knowledge.watches.whenSynced(),
-        cgroupOf: (uid) => podCgroupIn(podsRoot(), uid),
-        log: log.child({ component: 'redirect' }),
-      }),
-    );
-  }
 
   starting.use(
     giveBackSpareMemory({
@@ -224,10 +211,6 @@ interface Callers {
   readonly redirect: Redirect;
   readonly findCgroupUid: FindCgroupUid;
   readonly pods: PodIndex;
-}
-
-function podCgroupIn(podsRoot: string | undefined, uid: string): bigint | undefined {
-  return podsRoot === undefined ? undefined : podCgroupId(podsRoot, uid);
 }
 
 function cgroupFinder(podsRoot: () => string | undefined): FindCgroupUid {

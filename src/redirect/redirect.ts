@@ -18,9 +18,6 @@ export interface RedirectTarget {
   readonly listenPort: number;
 }
 
-/** Whether pods that are excepted are relayed as others are, or go straight to the real endpoint. */
-export type ExceptedPods = 'relay' | 'direct';
-
 /** A read-back of the kernel. `problems` is empty exactly when `state` is `active`. */
 export interface RedirectStatus {
   readonly state: 'active' | 'broken' | 'absent' | 'off';

@@ -22,12 +22,6 @@ async function cli(...words: string[]) {
 }
 
 describe('the command line', () => {
-  it('keeps no redirect alone that would have to know the pods', async () => {
-    const { code, stderr } = await cli('redirect', 'run', '--excepted-pods=direct');
-    assert.equal(code, 2);
-    assert.match(stderr, /--excepted-pods=direct needs nmi run in the same process/);
-  });
-
   it('reports all problems of an old-style start together and exits 2', async () => {
     const { code, stdout, stderr } = await cli(
       ...['--operation-mode=standard', '--forceNamespaced', '--nmi-port', 'abc', '--bogus'],

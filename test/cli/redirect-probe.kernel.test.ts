@@ -51,13 +51,7 @@ describe('nmi redirect probe', { skip }, async () => {
     const found = report(',+net_admin,+net_raw,+bpf');
     assert.equal(found.works, true);
     assert.equal(found.modes.find(({ mode }) => mode === 'iptables')?.support, 'supported');
-    for (const part of [
-      'iptables nft',
-      'iptables legacy',
-      'conntrack',
-      'policy routing',
-      'excepted pods straight',
-    ]) {
+    for (const part of ['iptables nft', 'iptables legacy', 'conntrack', 'policy routing']) {
       assert.equal(supportOf(found, part), 'supported', part);
     }
     assert.equal(await space.run('iptables-nft-save'), before);
@@ -112,18 +106,10 @@ describe('nmi redirect probe', { skip }, async () => {
     assert.equal(blind.works, false);
     assert.equal(supportOf(blind, 'iptables nft'), 'unknown');
     assert.equal(supportOf(blind, 'programs at connect'), 'unknown');
-    assert.equal(supportOf(blind, 'excepted pods straight'), 'unknown');
     const text = probe('', []);
     assert.equal(text.status, 1);
     assert.match(text.stdout, /iptables in use +unknown +not to be told: CAP_NET_ADMIN is needed/);
     assert.match(text.stdout, /no way of redirecting is known to work here\n$/);
-  });
-
-  it('says why excepted pods would be relayed', () => {
-    const legacy = probe(',+net_admin,+net_raw,+bpf', ['--iptables-backend=legacy']).stdout;
-    assert.match(legacy, /excepted pods straight +unsupported iptables legacy cannot/);
-    const open = probe(',+net_admin,+net_raw,+bpf', ['--metadata-guard=false']).stdout;
-    assert.match(open, /excepted pods straight +unsupported it takes the guard/);
   });
 
   it('takes no other output than two', () => {

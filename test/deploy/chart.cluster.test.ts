@@ -459,10 +459,6 @@ describe('the chart', { skip }, () => {
       /maxSurge must be 0: two agents cannot hold the ports of one node/,
     ],
     [{ nmi: { privilegeSplit: true, redirect: 'iptables' } }, /nmi\.privilegeSplit is for eBPF/],
-    [
-      { nmi: { privilegeSplit: true, exceptedPods: 'direct' } },
-      /nmi\.exceptedPods=direct cannot be had with nmi\.privilegeSplit/,
-    ],
     [{ nmi: { privilegeSplit: true, bpfPinFolder: '/sys/fs/bpf/x' } }, /nmi\.bpfPinFolder cannot/],
     [
       { nmi: { privilegeSplit: true, redirectSide: { probePort: 8085 } } },

@@ -120,13 +120,6 @@ describe('with the privileges of the table', { skip }, () => {
     assert.match(ends, /iptables legacy not looked at: /);
   });
 
-  it('nmi run needs no more to let excepted pods go straight', async () => {
-    const flags = ['--redirect=ebpf', '--iptables-backend=nft', '--excepted-pods=direct'];
-    const { ends } = await start('nmi run', flags, ['NET_ADMIN', 'BPF']);
-    assert.match(ends, /"msg":"redirect is in place"/);
-    assert.match(ends, /excepted pods go straight/);
-  });
-
   /** Runs it as uid 0 on a node of its own, until it says how its redirect is. */
   async function start(
     command: Command,

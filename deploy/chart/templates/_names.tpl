@@ -113,9 +113,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if not (has (include "nmi.redirect" .) (list "auto" "ebpf")) }}
 {{- fail "nmi.privilegeSplit is for eBPF: without it nothing is pinned that a container without rights could read; nmi.redirect must be empty or ebpf" }}
 {{- end }}
-{{- if eq (toString .Values.nmi.exceptedPods) "direct" }}
-{{- fail "nmi.exceptedPods=direct cannot be had with nmi.privilegeSplit: the container with the rights does not know the pods" }}
-{{- end }}
 {{- if .Values.nmi.bpfPinFolder }}
 {{- fail "nmi.bpfPinFolder cannot be chosen with nmi.privilegeSplit: both containers have to find the same folder, at different mounts" }}
 {{- end }}

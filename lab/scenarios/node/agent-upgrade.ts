@@ -77,7 +77,7 @@ function installOtherPrograms(world: World): void {
   assert.ok(id !== undefined);
   const changed = installPrograms({
     ...{ object, pinFolder: flagOf(world, 'bpf-pin-folder'), cgroup: { path, id } },
-    exempt: { own: [], excepted: [] },
+    exempt: [],
     settings: { ...settingsOf(object, DEFAULT_TARGET), digest: '00'.repeat(32) },
   });
   assert.equal(changed.filter((change) => change.endsWith(' replaced')).length, 5, String(changed));

@@ -6,7 +6,6 @@ import { isIP, isIPv4 } from 'node:net';
 import {
   backendChoices,
   environmentName,
-  exceptedPodsChoices,
   hostNetworkChoices,
   logFormats,
   logLevels,
@@ -56,8 +55,6 @@ export interface Config {
   readonly bpfPinFolder: string;
   /** Empty for what is told by this process's own cgroup. */
   readonly podUid: string;
-  /** `direct` only with a redirect that is or may become eBPF. */
-  readonly exceptedPods: (typeof exceptedPodsChoices)[number];
   readonly hostNetwork: (typeof hostNetworkChoices)[number];
   /** Take the metadata address where something answers there. */
   readonly forceAddress: boolean;
@@ -180,16 +177,6 @@ export function parseConfig(
       given.get('address-staleness-limit-sec')?.shown ?? '--address-staleness-limit-sec';
     const allowed = '0 for no limit, or a whole number from 10 to 86400';
     problems.push({ flag: shown, value: String(addressLimitS), allowed });
-  }
-  const redirect = values.get('redirect');
-  if (values.get('excepted-pods') === 'direct' && redirect !== 'auto' && redirect !== 'ebpf') {
-    const shown = given.get('excepted-pods')?.shown ?? '--excepted-pods';
-    const why =
-      redirect === 'pinned'
-        ? 'who may go straight is told to the kernel by a process that has the rights'
-        : 'only eBPF can tell such a pod from one that forges its address';
-    const allowed = `relay with --redirect=${String(redirect)}: ${why}`;
-    problems.push({ flag: shown, value: 'direct', allowed });
   }
   // A port beyond 65535, an address with a part beyond 255: nothing that a pattern sees.
   const authority = values.get('entra-authority');
@@ -328,7 +315,6 @@ function build(
     cgroupRoot: text('cgroup-root'),
     bpfPinFolder: text('bpf-pin-folder'),
     podUid: text('pod-uid'),
-    exceptedPods: choice('excepted-pods', exceptedPodsChoices),
     hostNetwork: choice('host-network', hostNetworkChoices),
     forceAddress: flag('force-address'),
     metadataGuard: flag('metadata-guard'),

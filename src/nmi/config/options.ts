@@ -56,7 +56,6 @@ export type Option =
   StringOption | IpOption | IntegerOption | BooleanOption | ChoiceOption | ListOption;
 
 export const redirectChoices = ['auto', 'ebpf', 'iptables', 'address', 'pinned', 'none'] as const;
-export const exceptedPodsChoices = ['relay', 'direct'] as const;
 export const hostNetworkChoices = ['serve', 'refuse'] as const;
 export const backendChoices = ['auto', 'nft', 'legacy'] as const;
 /** Parts of the metadata service that are closed to pods unless opened. */
@@ -385,18 +384,6 @@ export const options = [
     help:
       'With eBPF, pods on the host network: `serve` gives one with a binding its identity and any ' +
       'other the node’s own, as ever.',
-  },
-  {
-    name: 'excepted-pods',
-    group: 'Redirect',
-    type: 'choice',
-    default: 'relay',
-    choices: exceptedPodsChoices,
-    isNew: true,
-    help:
-      'Pods that an AzurePodIdentityException covers: `relay` answers them as others, with the ' +
-      'node’s own identities; `direct` lets them go straight to the real service. Only with eBPF in ' +
-      'one process, iptables-nft and xt_bpf; where one is missing, the log says so and relays.',
   },
   {
     name: 'force-address',

@@ -15,7 +15,6 @@ import {
 import { openIptablesRedirect, type IptablesRedirect } from '../../redirect/iptables/iptables.ts';
 import { noRedirect } from '../../redirect/none.ts';
 import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
-import { findStraightWay, type StraightWay } from '../../redirect/ebpf/straight-way.ts';
 import type { Config } from '../config/config.ts';
 import { openPinnedRedirect } from './external-redirect.ts';
 
@@ -26,8 +25,6 @@ export interface RedirectChoice {
   readonly redirect: Redirect;
   /** Undefined for modes that have no programs in the kernel. */
   readonly counts: KernelCounts | undefined;
-  /** Takes the cgroups of excepted pods; undefined where none of them goes straight. */
-  readonly straight: Pick<EbpfRedirect, 'letStraight'> | undefined;
   /** For the log. */
   readonly why: string;
   /** The folder of all pods in the cgroup2 tree, as it is now; undefined without eBPF. */
@@ -38,7 +35,6 @@ const plain = {
   why: 'asked for',
   podsRoot: undefined,
   counts: undefined,
-  straight: undefined,
 } as const;
 
 export function chooseRedirect(config: Config): RedirectChoice {
@@ -66,29 +62,22 @@ export function chooseRedirect(config: Config): RedirectChoice {
       const missing = missingForEbpf(config);
       return missing === undefined
         ? ebpf(config, 'the kernel has eBPF for cgroups, and pods are in the cgroup2 tree')
-        : { redirect: iptablesAlone(config), ...plain, why: withoutEbpf(config, missing) };
+        : { redirect: iptablesAlone(config), ...plain, why: `no eBPF: ${missing}` };
     }
   }
 }
 
 function ebpf(config: Config, why: string): RedirectChoice {
-  const { cgroupRoot, podUid, exceptedPods } = config;
+  const { cgroupRoot, podUid } = config;
   const redirect = openEbpfRedirect({
     target: targetOf(config),
-    exceptedPods,
-    behind: iptables(config, () => findStraightWay(config.bpfPinFolder)),
+    behind: iptables(config),
     guard: config.metadataGuard,
     pinFolder: config.bpfPinFolder,
     ...(cgroupRoot === '' ? {} : { cgroupRoot }),
     ...(podUid === '' ? {} : { ownPodUid: podUid }),
   });
-  const straight = exceptedPods === 'direct' ? redirect : undefined;
-  return { redirect, why, podsRoot: podsRootOf(config), counts: redirect, straight };
-}
-
-function withoutEbpf({ exceptedPods }: Config, missing: string): string {
-  const why = `no eBPF: ${missing}`;
-  return exceptedPods === 'direct' ? `${why}; excepted pods are relayed` : why;
+  return { redirect, why, podsRoot: podsRootOf(config), counts: redirect };
 }
 
 /** Asked on the way of requests, too: a tree that is not there, or cannot be looked for, has no pods. */
@@ -112,13 +101,12 @@ function iptablesAlone(config: Config): Redirect {
   return replacePrograms(iptables(config), config.bpfPinFolder);
 }
 
-function iptables(config: Config, straightWay?: () => StraightWay | undefined): IptablesRedirect {
+function iptables(config: Config): IptablesRedirect {
   return openIptablesRedirect({
     target: targetOf(config),
     backend: config.iptablesBackend,
     guard: config.metadataGuard,
     reversePath: config.reversePathCheck,
-    ...(straightWay === undefined ? {} : { straightWay }),
   });
 }
 

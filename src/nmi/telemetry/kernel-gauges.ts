@@ -12,7 +12,6 @@ export function describeKernelAtScrape(metrics: Metrics, kernel: KernelCounts): 
     for (const [outcome, total] of [
       ['redirected', counts.redirected],
       ['exempt', counts.exempt],
-      ['straight', counts.straight],
       ['limit', counts.refusedLimit],
       ['full', counts.refusedFull],
     ] as const) {

@@ -133,7 +133,7 @@ export const newMetrics = {
   nmi_ebpf_connects_total: {
     type: 'counter',
     labels: ['outcome'],
-    help: 'Connects to the metadata address that the eBPF programs saw: redirected, exempt, straight (of excepted pods, with `--excepted-pods=direct`), or refused because too many are open (limit, full).',
+    help: 'Connects to the metadata address that the eBPF programs saw: redirected, exempt, or refused because too many are open (limit, full).',
   },
   nmi_redirect_caught_total: {
     type: 'counter',

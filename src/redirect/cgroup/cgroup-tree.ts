@@ -176,15 +176,6 @@ export function listPodCgroups(podsRoot: string, podUid: string): readonly Found
   return [];
 }
 
-/** The id of a pod's own cgroup, above all of its containers'; undefined for an unknown pod. */
-export function podCgroupId(podsRoot: string, podUid: string): bigint | undefined {
-  for (const path of podCgroupPaths(basename(podsRoot), podUid)) {
-    const id = cgroupIdOf(join(podsRoot, path));
-    if (id !== undefined) return id;
-  }
-  return undefined;
-}
-
 function listBelow(podsRoot: string, podPath: string, podId: bigint): readonly FoundCgroup[] {
   const found: FoundCgroup[] = [];
   let level: readonly { readonly path: string; readonly id: bigint }[] = [

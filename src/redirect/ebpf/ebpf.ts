@@ -27,7 +27,6 @@ import {
   cutOlderSockets,
   diffPrograms,
   installPrograms,
-  letStraight,
   readCounters,
   readPinnedSettings,
   removePrograms,
@@ -38,10 +37,9 @@ import { describeTarget, LAYOUT, settingsOf } from './settings.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
 import { describeLink, diffLink, ensureLink, listLinks, removeLink } from '../host/link.ts';
 import { readPrograms } from '../native/native-files.ts';
-import type { CutExtent, CutOutcome } from '../host/flows.ts';
+import type { CutOutcome } from '../host/flows.ts';
 import {
   RedirectError,
-  type ExceptedPods,
   type Redirect,
   type RedirectStatus,
   type RedirectTarget,
@@ -61,8 +59,6 @@ export interface EbpfRedirectOptions {
   readonly ownPodUid?: string;
   /** More cgroups that reach the real endpoint. The agent's own always does. */
   readonly exemptCgroupIds?: readonly bigint[];
-  /** Default `relay`. `direct` needs `behind` to let excepted pods' connections by. */
-  readonly exceptedPods?: ExceptedPods;
   /** What stands behind the programs, for the same target. */
   readonly behind: Behind;
   /** The link made for a listen address that the node does not hold. Default `nmi0`. */
@@ -84,28 +80,14 @@ export interface EbpfRedirect extends Redirect {
    * @throws RedirectError
    */
   countCaught(): Promise<number | undefined>;
-  /**
-   * Lets these cgroups go straight, each with all below it, and no others. Those that no longer may
-   * are stopped before this returns, their connections cut when it resolves.
-   * @throws RedirectError
-   */
-  letStraight(cgroupIds: readonly bigint[]): Promise<StraightOutcome>;
 }
-
-/** What became of the wish that some pods go straight. */
-export type StraightOutcome =
-  | { readonly kind: 'straight' }
-  /** They are relayed as all others; `why` is for people. */
-  | { readonly kind: 'relayed'; readonly why: string };
 
 /** What may stand behind the programs. */
 export interface Behind extends Redirect {
   /** Absent where it cannot count what it caught. */
   countBrought?(): Promise<number | undefined>;
-  /** Why nothing can go straight past it; undefined when it can. Absent where nothing ever can. */
-  straightObstacle?(): Promise<string | undefined>;
-  /** Cuts what it does not bring to the agent and what may not go straight, or with it all it brought. */
-  cutFlows?(extent: CutExtent): Promise<CutOutcome>;
+  /** Cuts all connections to the metadata address but the node's own, those it brought included. */
+  cutFlows?(): Promise<CutOutcome>;
 }
 
 interface Settings {
@@ -115,11 +97,6 @@ interface Settings {
   readonly pinFolder: string;
   readonly ownPodUid: string | undefined;
   readonly exemptCgroupIds: readonly bigint[];
-  readonly exceptedPods: ExceptedPods;
-  /** What `letStraight` was told last; undefined leaves alone what an earlier process was told. */
-  straightIds: readonly bigint[] | undefined;
-  /** Some may no longer go straight, and their connections are not known to be cut. */
-  isCutDue: boolean;
   readonly behind: Behind;
   readonly linkName: string;
   readonly guard: boolean;
@@ -142,10 +119,6 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     pinFolder: options.pinFolder ?? DEFAULT_PIN_FOLDER,
     ownPodUid: options.ownPodUid,
     exemptCgroupIds: options.exemptCgroupIds ?? [],
-    exceptedPods: options.exceptedPods ?? 'relay',
-    straightIds: undefined,
-    // An earlier process may have stopped some and ended before it cut them.
-    isCutDue: true,
     behind: options.behind,
     linkName: options.linkName ?? 'nmi0',
     guard: options.guard ?? true,
@@ -187,39 +160,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
       const caught = await orUnavailable(settings.behind.countBrought());
       return caught.kind === 'status' ? caught.status : undefined;
     },
-    letStraight: async (cgroupIds) => {
-      settings.straightIds = cgroupIds;
-      // Not in turn: who may no longer go straight does not, whatever a tool is waiting for.
-      if (letStraight(settings.pinFolder, cgroupIds)) settings.isCutDue = true;
-      return inTurn(async () => {
-        if (settings.isCutDue) await cutStopped(settings);
-        const why = await straightObstacle(settings);
-        return why === undefined ? { kind: 'straight' } : { kind: 'relayed', why };
-      });
-    },
   };
-}
-
-async function cutStopped(settings: Settings): Promise<void> {
-  const attempts = createAttempts();
-  await attempts.run(async () => {
-    const wanted = await wantedPrograms(settings);
-    if (wanted.kind === 'programs') closeOlderSockets(wanted.programs);
-  });
-  await attempts.run(async () => {
-    await settings.behind.cutFlows?.('passed-by');
-  });
-  attempts.throwFirst();
-  settings.isCutDue = false;
-}
-
-/** Why excepted pods are relayed; undefined when they go straight. */
-async function straightObstacle({ exceptedPods, behind }: Settings): Promise<string | undefined> {
-  if (exceptedPods === 'relay') return 'asked for';
-  const found = await orUnavailable(
-    behind.straightObstacle?.() ?? Promise.resolve('nothing behind the programs lets them by'),
-  );
-  return found.kind === 'status' ? found.status : found.reason;
 }
 
 /** Without programs there is nothing to open; the status says that they are missing. */
@@ -245,7 +186,7 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
     changed.push(...(await ensureLink(host, settings.linkName, target.listenIp)));
   });
   await attempts.run(async () => {
-    const wanted = await wantedPrograms(settings);
+    const wanted = wantedPrograms(settings);
     if (wanted.kind === 'impossible') return;
     await ensurePinFolder(settings.machine, settings.pinFolder);
     const problems = diffPrograms(wanted.programs);
@@ -276,7 +217,7 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
  * is given another one on the way, and that one is on no record.
  */
 async function cutBrought({ behind }: Settings): Promise<readonly string[]> {
-  const outcome = await orUnavailable(behind.cutFlows?.('all') ?? Promise.resolve(undefined));
+  const outcome = await orUnavailable(behind.cutFlows?.() ?? Promise.resolve(undefined));
   if (outcome.kind === 'unavailable' || outcome.status?.kind !== 'cut') return [];
   const { flows } = outcome.status;
   return flows > 0 ? [`${flows} flows forgotten that iptables brought`] : [];
@@ -310,28 +251,17 @@ async function remove(settings: Settings): Promise<void> {
 
 async function readBack(settings: Settings): Promise<RedirectStatus> {
   const { target } = settings;
-  const wanted = await wantedPrograms(settings);
+  const wanted = wantedPrograms(settings);
   const found = wanted.kind === 'impossible' ? [wanted.problem] : diffPrograms(wanted.programs);
   const behind = await readBehind(settings);
   const where = wanted.kind === 'impossible' ? 'no cgroup' : wanted.programs.cgroup.path;
-  const detail = [
-    `eBPF on ${where}`,
-    describeTarget(target),
-    ...(await describeStraight(settings)),
-    behind.detail,
-  ].join('; ');
+  const detail = [`eBPF on ${where}`, describeTarget(target), behind.detail].join('; ');
   const problems = [
     ...(found === 'absent' ? ['no programs installed'] : found),
     ...behind.problems,
   ];
   if (problems.length === 0) return { state: 'active', detail, problems };
   return { state: found === 'absent' ? 'absent' : 'broken', detail, problems };
-}
-
-async function describeStraight(settings: Settings): Promise<readonly string[]> {
-  if (settings.exceptedPods === 'relay') return [];
-  const obstacle = await straightObstacle(settings);
-  return [`excepted pods ${obstacle === undefined ? 'go straight' : `are relayed: ${obstacle}`}`];
 }
 
 interface BehindState {
@@ -379,7 +309,7 @@ type Wanted =
   | { readonly kind: 'programs'; readonly programs: WantedPrograms }
   | { readonly kind: 'impossible'; readonly problem: string };
 
-async function wantedPrograms(settings: Settings): Promise<Wanted> {
+function wantedPrograms(settings: Settings): Wanted {
   const cgroupRoot = resolveCgroupRoot(settings.cgroupRoot);
   const path = settings.attachTo ?? findPodsRoot(cgroupRoot);
   if (path === undefined) {
@@ -387,23 +317,22 @@ async function wantedPrograms(settings: Settings): Promise<Wanted> {
   }
   const id = cgroupIdOf(path);
   if (id === undefined) return { kind: 'impossible', problem: `no cgroup ${path}` };
-  const own = wantedExempt(settings, path, id);
-  if (own === 'unknown') {
+  const exempt = wantedExempt(settings, path, id);
+  if (exempt === 'unknown') {
     return {
       kind: 'impossible',
       problem: 'the agent’s own cgroup is in no mounted part of the tree',
     };
   }
   const object = readPrograms();
-  const isDirect = (await straightObstacle(settings)) === undefined;
   return {
     kind: 'programs',
     programs: {
       pinFolder: settings.pinFolder,
       object,
-      settings: settingsOf(object, settings.target, isDirect ? 'direct' : 'relay'),
+      settings: settingsOf(object, settings.target),
       cgroup: { path, id },
-      exempt: { own, excepted: isDirect ? settings.straightIds : [] },
+      exempt,
     },
   };
 }

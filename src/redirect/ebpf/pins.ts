@@ -2,11 +2,10 @@
  * The folder in the BPF file system that holds everything of ours: what is pinned there stays in
  * the kernel when the process ends, and only what is pinned there is ours.
  *
- *     callers counters settings              readable by everybody: an agent without rights attests
- *     dials exempt loads straight parting    maps that only the programs and this side use
- *     link_HOOK program_HOOK                 what is attached, and the program that should be
- *     program_straight_ID                    what rules ask about packets; see straight-way.ts
- *     next_...                               under way; renamed over the former, or left by a crash
+ *     callers counters settings   readable by everybody: an agent without rights attests
+ *     dials exempt loads          maps that only the programs and this side use
+ *     link_HOOK program_HOOK      what is attached, and the program that should be
+ *     next_...                    under way; renamed over the former, or left by a crash
  */
 import {
   chmodSync,
@@ -25,15 +24,7 @@ import { RedirectError } from '../redirect.ts';
 export const DEFAULT_PIN_FOLDER = '/sys/fs/bpf/nmi';
 
 /** The maps that outlive their programs. */
-export const SHARED_MAPS = [
-  'callers',
-  'counters',
-  'dials',
-  'exempt',
-  'loads',
-  'straight',
-  'parting',
-] as const;
+export const SHARED_MAPS = ['callers', 'counters', 'dials', 'exempt', 'loads'] as const;
 
 const READABLE_BY_ALL = ['callers', 'counters', 'settings'] as const;
 const BPF_FS_MAGIC = 0xcafe4a11;
@@ -139,10 +130,10 @@ export function unpin(folder: string, name: string): boolean {
   }
 }
 
-/** Puts `next_NAME` in the place of `NAME`, or of another, in one step. @throws RedirectError */
-export function promotePin(folder: string, name: string, as = name): void {
+/** Puts `next_NAME` in the place of `NAME` in one step. @throws RedirectError */
+export function promotePin(folder: string, name: string): void {
   try {
-    renameSync(join(folder, `next_${name}`), join(folder, as));
+    renameSync(join(folder, `next_${name}`), join(folder, name));
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') throw fileError(error);
     throw new RedirectError('BUSY', STEP, 'another process installs at the same time', error);

@@ -21,7 +21,7 @@ import {
   SHARED_MAPS,
   unpin,
 } from './pins.ts';
-import { diffExempt, readExempt, syncExempt, type WantedExempt } from './exempt-cgroups.ts';
+import { diffExempt, readExempt, syncExempt } from './exempt-cgroups.ts';
 import {
   inKernel,
   isMissing,
@@ -30,7 +30,6 @@ import {
   type Programs,
 } from '../native/addon.ts';
 import { RedirectError } from '../redirect.ts';
-import { listStraightPins, straightPinName } from './straight-way.ts';
 
 /** What the kernel is to hold. */
 export interface WantedPrograms {
@@ -41,7 +40,7 @@ export interface WantedPrograms {
   /** The cgroup whose processes are redirected, with all below it. */
   readonly cgroup: { readonly path: string; readonly id: bigint };
   /** Cgroups that are not, each with all below it. */
-  readonly exempt: WantedExempt;
+  readonly exempt: readonly bigint[];
 }
 
 interface Hook {
@@ -65,7 +64,6 @@ const LINKS = HOOKS.toReversed().map(({ name }) => `link_${name}`);
 
 const CGROUP_LINK = 3;
 const SETTINGS_MAP = '.rodata.nmi';
-const STRAIGHT_PROGRAM = 'nmi_straight';
 
 /**
  * Loads the programs and puts them in place; returns what it changed.
@@ -80,7 +78,6 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
     const { programs, changes } = load(native, wanted);
     try {
       changes.push(...syncExempt(native, pinFolder, wanted.exempt));
-      changes.push(...pinStraight(native, programs, wanted));
       for (const hook of HOOKS) {
         native.pinProgram(programs, hook.program, join(pinFolder, `next_program_${hook.name}`));
         const link = join(pinFolder, `link_${hook.name}`);
@@ -102,24 +99,6 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
     }
     return changes;
   });
-}
-
-/** Anew with every installation: what an earlier program's maps and settings were is not asked. */
-function pinStraight(
-  native: NativeModule,
-  programs: Programs,
-  { pinFolder, settings }: WantedPrograms,
-): readonly string[] {
-  const former = listStraightPins(listPins(pinFolder));
-  if (settings.exceptedPods === 'direct') {
-    const next = join(pinFolder, 'next_program_straight');
-    native.pinProgram(programs, STRAIGHT_PROGRAM, next);
-    const name = straightPinName(native.programInfo(next).id);
-    promotePin(pinFolder, 'program_straight', name);
-  }
-  for (const name of former) unpin(pinFolder, name);
-  if (settings.exceptedPods === 'direct') return ['program straight pinned'];
-  return former.map(() => 'program straight taken away');
 }
 
 /** Pinned maps of another shape make way: their records are of no use to these programs. */
@@ -157,48 +136,14 @@ export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string
       ...missing,
       ...(present === 'absent' ? [] : diffSettings(present, wanted.settings)),
       ...HOOKS.flatMap((hook) => diffHook(native, wanted, hook, settings, callers)),
-      ...diffStraight(native, wanted, settings),
       ...diffExemptMap(native, wanted),
     ];
   });
 }
 
-function diffStraight(
-  native: NativeModule,
-  { pinFolder, settings: wanted }: WantedPrograms,
-  settings: MapInfo | undefined,
-): readonly string[] {
-  const pins = listStraightPins(listPins(pinFolder));
-  if (wanted.exceptedPods === 'relay') return pins.map((name) => `${name} is not wanted`);
-  const [name, ...more] = pins;
-  if (name === undefined) return ['program straight not pinned'];
-  if (more.length > 0) return ['program straight pinned several times'];
-  const records = mapInfoOf(native, join(pinFolder, 'straight'));
-  const program = unlessMissing(() => native.programInfo(join(pinFolder, name)));
-  const uses = (map: MapInfo | undefined) =>
-    map !== undefined && program?.mapIds.includes(map.id) === true;
-  return uses(settings) && uses(records) ? [] : ['program straight has other maps'];
-}
-
 function diffExemptMap(native: NativeModule, { pinFolder, exempt }: WantedPrograms) {
   const present = unlessMissing(() => readExempt(native, pinFolder));
   return present === undefined ? ['map of exempt cgroups missing'] : diffExempt(present, exempt);
-}
-
-/**
- * Lets these cgroups go straight, and no others, if the programs that are there do so at all.
- * Returns whether one lost the right to it.
- * @throws RedirectError
- */
-export function letStraight(pinFolder: string, excepted: readonly bigint[]): boolean {
-  return inKernel((native) => {
-    const settings = readSettings(native, pinFolder);
-    if (settings === 'absent' || settings?.exceptedPods !== 'direct') return false;
-    const present = readExempt(native, pinFolder);
-    const own = [...present].flatMap(([id, reason]) => (reason === 'own' ? [id] : []));
-    syncExempt(native, pinFolder, { own, excepted });
-    return [...present].some(([id, reason]) => reason === 'excepted' && !excepted.includes(id));
-  });
 }
 
 function diffHook(
@@ -245,9 +190,7 @@ export function cutOlderSockets(wanted: WantedPrograms): number {
     const dialled = { ip: metadataIp, port: metadataPort };
     const users = native.socketCgroups(dialled);
     if (users.length === 0) return 0;
-    const redirected = listCgroupIds(wanted.cgroup.path, [
-      ...readExempt(native, wanted.pinFolder).keys(),
-    ]);
+    const redirected = listCgroupIds(wanted.cgroup.path, readExempt(native, wanted.pinFolder));
     const meant = users.filter((id) => redirected.has(id));
     return meant.length === 0 ? 0 : native.cutSockets(dialled, meant);
   });
@@ -295,7 +238,6 @@ export function listOwnPins(pinFolder: string): readonly string[] {
 
 function isOurs(name: string): boolean {
   const bare = name.replace(/^next_/, '');
-  if (bare === 'program_straight' || listStraightPins([name]).length > 0) return true;
   if (bare === 'settings' || SHARED_MAPS.some((map) => map === bare)) return true;
   return HOOKS.some((hook) => bare === `link_${hook.name}` || bare === `program_${hook.name}`);
 }
@@ -347,8 +289,6 @@ export interface ProgramCounters {
   readonly refusedLimit: bigint;
   /** Not written down, so refused: the map is full. */
   readonly refusedFull: bigint;
-  /** Of excepted pods, let go straight to the real endpoint. */
-  readonly straight: bigint;
 }
 
 /** Undefined while no programs are installed. @throws RedirectError */
@@ -373,7 +313,6 @@ export function readCounters(pinFolder: string): ProgramCounters | undefined {
       forgotten: at(4),
       refusedLimit: at(5),
       refusedFull: at(6),
-      straight: at(7),
     };
   });
 }

@@ -1,20 +1,18 @@
 /**
  * What is fixed when the programs are loaded, as the bytes of `struct nmi_settings` (native/nmi.h):
  *
- *     0 layout | 4 metadata ip | 8 listen ip | 12 metadata port | 14 listen port | 16 limit | 20 digest |
- *     52 straight
+ *     0 layout | 4 metadata ip | 8 listen ip | 12 metadata port | 14 listen port | 16 limit | 20 digest
  *
  * Addresses and ports are in network order, the other numbers in the machine's own, which is little
  * endian wherever this program runs.
  */
 import { createHash } from 'node:crypto';
-import type { ExceptedPods, RedirectTarget } from '../redirect.ts';
+import type { RedirectTarget } from '../redirect.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
-export const LAYOUT = 2;
+export const LAYOUT = 3;
 const DIGEST_AT = 20;
-const STRAIGHT_AT = 52;
-const SETTINGS_BYTES = 56;
+const SETTINGS_BYTES = 52;
 
 /** Records of one container’s cgroup: 64 of them would have to fill theirs to leave no room for others. */
 const MAX_CALLERS_PER_CGROUP = 1024;
@@ -24,17 +22,12 @@ export interface ProgramSettings {
   readonly target: RedirectTarget;
   /** SHA-256 of the object file, hexadecimal. */
   readonly digest: string;
-  readonly exceptedPods: ExceptedPods;
 }
 
 /** The settings of a set of programs. @param programs their object file. */
-export function settingsOf(
-  programs: Uint8Array,
-  target: RedirectTarget,
-  exceptedPods: ExceptedPods = 'relay',
-): ProgramSettings {
+export function settingsOf(programs: Uint8Array, target: RedirectTarget): ProgramSettings {
   const digest = createHash('sha256').update(programs).digest('hex');
-  return { layout: LAYOUT, target, digest, exceptedPods };
+  return { layout: LAYOUT, target, digest };
 }
 
 export function encodeSettings(settings: ProgramSettings): Uint8Array {
@@ -47,7 +40,6 @@ export function encodeSettings(settings: ProgramSettings): Uint8Array {
   view.setUint16(14, settings.target.listenPort);
   view.setUint32(16, MAX_CALLERS_PER_CGROUP, true);
   bytes.set(Buffer.from(settings.digest, 'hex').subarray(0, 32), DIGEST_AT);
-  view.setUint32(STRAIGHT_AT, settings.exceptedPods === 'direct' ? 1 : 0, true);
   return bytes;
 }
 
@@ -63,8 +55,7 @@ export function decodeSettings(bytes: Uint8Array): ProgramSettings | undefined {
       listenIp: bytes.subarray(8, 12).join('.'),
       listenPort: view.getUint16(14),
     },
-    digest: Buffer.from(bytes.subarray(DIGEST_AT, STRAIGHT_AT)).toString('hex'),
-    exceptedPods: view.getUint32(STRAIGHT_AT, true) === 0 ? 'relay' : 'direct',
+    digest: Buffer.from(bytes.subarray(DIGEST_AT)).toString('hex'),
   };
 }
 
@@ -77,10 +68,6 @@ export function diffSettings(
   const problems: string[] = [];
   if (describeTarget(present.target) !== describeTarget(wanted.target)) {
     problems.push(`programs redirect ${describeTarget(present.target)}`);
-  }
-  if (present.exceptedPods !== wanted.exceptedPods) {
-    const way = { relay: 'to the agent', direct: 'straight' }[present.exceptedPods];
-    problems.push(`programs bring excepted pods ${way}`);
   }
   if (present.digest !== wanted.digest) problems.push('programs of another version');
   return problems;

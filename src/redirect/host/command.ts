@@ -47,7 +47,6 @@ export interface FlowCut {
   readonly dialled: FlowEnd;
   readonly answeredBy: FlowEnd | undefined;
   readonly sparedSources: readonly string[];
-  readonly sparedClients: readonly FlowEnd[];
 }
 
 export interface HostOptions {
@@ -72,8 +71,8 @@ export function createHost(options: HostOptions): Host {
         return undefined;
       }
     },
-    cutFlows: ({ dialled, answeredBy, sparedSources, sparedClients }) =>
-      inKernel((native) => native.cutFlows(dialled, answeredBy, sparedSources, sparedClients)),
+    cutFlows: ({ dialled, answeredBy, sparedSources }) =>
+      inKernel((native) => native.cutFlows(dialled, answeredBy, sparedSources)),
   };
 }
 

@@ -8,13 +8,11 @@
  * was cut are not redirected, and a FIN may carry a request: it takes the guard to stop them.
  */
 import { failureOf, outputOf, type Host } from './command.ts';
-import type { FlowEnd } from '../native/addon.ts';
 import { RedirectError, type RedirectTarget } from '../redirect.ts';
 
 /** A tracked connection: where it came from and who answers it. */
 export interface Flow {
   readonly source: string;
-  readonly sourcePort: number;
   readonly replySource: string;
   readonly replyPort: number;
 }
@@ -29,42 +27,34 @@ const MAX_LIST_BYTES = 16 << 20;
 /** Cut what was not brought to the agent, or what was as well. */
 export type CutExtent = 'passed-by' | 'all';
 
-/** Whose connections stay. */
-export interface Spared {
-  readonly nodeIps: ReadonlySet<string>;
-  /** Of excepted pods: sockets that were let go straight. */
-  readonly clients: readonly FlowEnd[];
-}
-
 /**
- * Cuts connections to the metadata address, except those of the node itself and those that go
- * straight: by netlink, or by conntrack(8) where this program has no way of its own.
+ * Cuts connections to the metadata address, except those of the node itself: by netlink, or by
+ * conntrack(8) where this program has no way of its own.
  * Never throws for what kernel or tool answer: the guard holds such a connection as well, if less
  * politely.
  */
 export async function cutOlderFlows(
   host: Host,
   target: RedirectTarget,
-  spared: Spared,
+  nodeIps: ReadonlySet<string>,
   extent: CutExtent,
 ): Promise<CutOutcome> {
-  const cut = { target, spared, extent };
+  const cut = { target, nodeIps, extent };
   return cutByNetlink(host, cut) ?? cutByTool(host, cut);
 }
 
 interface Cut {
   readonly target: RedirectTarget;
-  readonly spared: Spared;
+  readonly nodeIps: ReadonlySet<string>;
   readonly extent: CutExtent;
 }
 
-function cutByNetlink(host: Host, { target, spared, extent }: Cut): CutOutcome | undefined {
+function cutByNetlink(host: Host, { target, nodeIps, extent }: Cut): CutOutcome | undefined {
   try {
     const flows = host.cutFlows?.({
       dialled: { ip: target.metadataIp, port: target.metadataPort },
       answeredBy: extent === 'all' ? undefined : { ip: target.listenIp, port: target.listenPort },
-      sparedSources: [...spared.nodeIps],
-      sparedClients: spared.clients,
+      sparedSources: [...nodeIps],
     });
     return flows === undefined ? undefined : { kind: 'cut', flows };
   } catch (error) {
@@ -76,7 +66,7 @@ function cutByNetlink(host: Host, { target, spared, extent }: Cut): CutOutcome |
 }
 
 async function cutByTool(host: Host, cut: Cut): Promise<CutOutcome> {
-  const { target, spared } = cut;
+  const { target } = cut;
   const toMetadata = [
     ...['-p', 'tcp', '--orig-dst', target.metadataIp],
     ...['--orig-port-dst', String(target.metadataPort)],
@@ -90,11 +80,9 @@ async function cutByTool(host: Host, cut: Cut): Promise<CutOutcome> {
   }
   const flows = parseFlows(outputOf('list flows', 'conntrack', listed));
   const meant = flows.filter((flow) => isMeant(flow, cut));
-  const stays = new Set(spared.clients.map(({ ip }) => ip));
-  for (const flow of distinct(meant, stays)) {
-    const port = stays.has(flow.source) ? ['--orig-port-src', String(flow.sourcePort)] : [];
+  for (const flow of distinct(meant)) {
     const result = await host.run('conntrack', [
-      ...['-D', ...toMetadata, '--orig-src', flow.source, ...port],
+      ...['-D', ...toMetadata, '--orig-src', flow.source],
       ...['--reply-src', flow.replySource, '--reply-port-src', String(flow.replyPort)],
     ]);
     // Exit code 1 says that nothing matched: the connection ended by itself in between.
@@ -115,34 +103,25 @@ export function parseFlows(text: string): readonly Flow[] {
   for (const line of text.split('\n')) {
     const [original, reply] = [...line.matchAll(TUPLE)];
     const source = original?.[1];
-    const sourcePort = Number(/ sport=(\d+)/.exec(original?.[0] ?? '')?.[1]);
     const replySource = reply?.[1];
     const replyPort = Number(/ sport=(\d+)/.exec(reply?.[0] ?? '')?.[1]);
     if (source === undefined || replySource === undefined || Number.isNaN(replyPort)) continue;
-    flows.push({ source, sourcePort, replySource, replyPort });
+    flows.push({ source, replySource, replyPort });
   }
   return flows;
 }
 
-function isMeant(flow: Flow, { target, spared, extent }: Cut): boolean {
-  const { nodeIps, clients } = spared;
+function isMeant(flow: Flow, { target, nodeIps, extent }: Cut): boolean {
   const isBrought = flow.replySource === target.listenIp && flow.replyPort === target.listenPort;
   if (isBrought && extent === 'passed-by') return false;
-  if (clients.some(({ ip, port }) => flow.source === ip && flow.sourcePort === port)) return false;
   // 127.0.0.0/8 as a whole is the node, its interface list has 127.0.0.1 only.
   return !nodeIps.has(flow.source) && !flow.source.startsWith('127.');
 }
 
-/**
- * One deletion serves all connections of a pod, of which there may be thousands in TIME_WAIT, unless
- * some of them stay.
- */
-function distinct(flows: readonly Flow[], stays: ReadonlySet<string>): readonly Flow[] {
+/** One deletion serves all connections of a pod, of which there may be thousands in TIME_WAIT. */
+function distinct(flows: readonly Flow[]): readonly Flow[] {
   const byKey = new Map(
-    flows.map((flow) => {
-      const port = stays.has(flow.source) ? flow.sourcePort : '';
-      return [`${flow.source} ${port} ${flow.replySource} ${flow.replyPort}`, flow];
-    }),
+    flows.map((flow) => [`${flow.source} ${flow.replySource} ${flow.replyPort}`, flow]),
   );
   return [...byKey.values()];
 }

@@ -6,7 +6,6 @@
  * error and the caller's connect fails at once (the kernel sends a source a few such errors in a
  * row and then about one in two seconds; beyond that a connect fails at a later SYN or in its time).
  *
- *     78: to METADATA fwmark   goto 81      so does what goes straight, where excepted pods may
  *     79: to METADATA iif lo   goto 81      what the node itself sends goes round
  *     80: to METADATA          prohibit     what it would forward ends here
  *     81: to METADATA          nop          where rule 79 lands
@@ -17,35 +16,19 @@
 import { failureOf, outputOf, type Host } from './command.ts';
 import { parseIpJson, textOf, type JsonObject } from './ip-json.ts';
 import { RedirectError } from '../redirect.ts';
-import { STRAIGHT_MARK } from '../iptables/straight-rules.ts';
 
 interface GuardRule {
   readonly pref: number;
   readonly iif: 'lo' | undefined;
-  /** `VALUE/MASK` */
-  readonly mark: string | undefined;
   readonly action: string;
 }
 
-/** Whom the guard lets by: the node alone, or also what is marked as going straight. */
-export type GuardWays = 'node' | 'node-and-marked';
-
 // In the order of adding: the way round stands before the barrier does, so the node's own traffic
 // is never cut. Taking away goes backwards.
-const LANDING: GuardRule = { pref: 81, iif: undefined, mark: undefined, action: 'nop' };
-const BYPASS: GuardRule = { pref: 79, iif: 'lo', mark: undefined, action: 'goto 81' };
-const BARRIER: GuardRule = { pref: 80, iif: undefined, mark: undefined, action: 'prohibit' };
-const MARKED: GuardRule = {
-  pref: 78,
-  iif: undefined,
-  mark: `${STRAIGHT_MARK.value}/${STRAIGHT_MARK.mask}`,
-  action: 'goto 81',
-};
-const ALL: readonly GuardRule[] = [LANDING, BYPASS, MARKED, BARRIER];
-
-function isWanted(rule: GuardRule, ways: GuardWays): boolean {
-  return rule !== MARKED || ways === 'node-and-marked';
-}
+const LANDING: GuardRule = { pref: 81, iif: undefined, action: 'nop' };
+const BYPASS: GuardRule = { pref: 79, iif: 'lo', action: 'goto 81' };
+const BARRIER: GuardRule = { pref: 80, iif: undefined, action: 'prohibit' };
+const ALL: readonly GuardRule[] = [LANDING, BYPASS, BARRIER];
 
 /** A rule of the node that leads to one address and selects by nothing else than ours do. */
 export interface ListedRule extends GuardRule {
@@ -53,38 +36,25 @@ export interface ListedRule extends GuardRule {
 }
 
 /** What is wrong with the guard, as short sentences. @throws RedirectError */
-export async function diffGuard(
-  host: Host,
-  metadataIp: string,
-  ways: GuardWays = 'node',
-): Promise<readonly string[]> {
+export async function diffGuard(host: Host, metadataIp: string): Promise<readonly string[]> {
   const listed = await listRules(host);
   if (listed === undefined) return ['guard impossible: the kernel has no policy routing'];
-  return ALL.filter((rule) => isListed(listed, rule, metadataIp) !== isWanted(rule, ways)).map(
-    (rule) => {
-      const what = isWanted(rule, ways) ? 'missing' : 'not wanted';
-      return `guard rule ${what}: pref ${rule.pref} ${selectorOf(rule, metadataIp).join(' ')}`;
-    },
+  return ALL.filter((rule) => !isListed(listed, rule, metadataIp)).map(
+    (rule) => `guard rule missing: pref ${rule.pref} ${selectorOf(rule, metadataIp).join(' ')}`,
   );
 }
 
 /**
- * Adds what is missing of the guard and takes away what is not wanted; returns what it changed. A
- * kernel that cannot do it is not a failure here: `diffGuard` reports it.
+ * Adds what is missing of the guard; returns what it changed. A kernel that cannot do it is not a
+ * failure here: `diffGuard` reports it.
  * @throws RedirectError
  */
-export async function ensureGuard(
-  host: Host,
-  metadataIp: string,
-  ways: GuardWays = 'node',
-): Promise<readonly string[]> {
+export async function ensureGuard(host: Host, metadataIp: string): Promise<readonly string[]> {
   const listed = await listRules(host);
   if (listed === undefined) return [];
   const changes: string[] = [];
   for (const rule of ALL) {
-    const isThere = isListed(listed, rule, metadataIp);
-    if (isThere && !isWanted(rule, ways)) changes.push(await takeAway(host, rule, metadataIp));
-    if (isThere || !isWanted(rule, ways)) continue;
+    if (isListed(listed, rule, metadataIp)) continue;
     const result = await host.run('ip', argumentsOf('add', rule, metadataIp));
     const failure = failureOf('add guard', 'ip', result);
     // Without the way round the barrier would cut the node itself: stop at the first refusal.
@@ -103,14 +73,10 @@ export async function removeGuard(host: Host, metadataIp: string): Promise<reado
   const changes: string[] = [];
   for (const rule of ALL.toReversed()) {
     if (!isListed(listed, rule, metadataIp)) continue;
-    changes.push(await takeAway(host, rule, metadataIp));
+    outputOf('remove guard', 'ip', await host.run('ip', argumentsOf('del', rule, metadataIp)));
+    changes.push(`guard rule ${rule.pref} removed`);
   }
   return changes;
-}
-
-async function takeAway(host: Host, rule: GuardRule, metadataIp: string): Promise<string> {
-  outputOf('remove guard', 'ip', await host.run('ip', argumentsOf('del', rule, metadataIp)));
-  return `guard rule ${rule.pref} removed`;
 }
 
 /** The node's rules that could be ours; `undefined` where the kernel has no policy routing. */
@@ -128,6 +94,7 @@ const OTHER_SELECTORS = [
   'srclen',
   'dstlen',
   'oif',
+  'fwmark',
   'tos',
   'dscp',
   'ipproto',
@@ -160,13 +127,7 @@ function parseListedRule(entry: JsonObject): ListedRule | undefined {
   if (dst === undefined || typeof pref !== 'number' || entry['src'] !== 'all') return undefined;
   if (iif !== undefined && iif !== 'lo') return undefined;
   if (OTHER_SELECTORS.some((name) => name in entry)) return undefined;
-  return { pref, dst, iif, mark: markOf(entry), action: actionOf(entry) };
-}
-
-/** A mask of all bits is not printed. */
-function markOf(entry: JsonObject): string | undefined {
-  const value = textOf(entry['fwmark']);
-  return value === undefined ? undefined : `${value}/${textOf(entry['fwmask']) ?? '0xffffffff'}`;
+  return { pref, dst, iif, action: actionOf(entry) };
 }
 
 function actionOf(entry: JsonObject): string {
@@ -181,15 +142,13 @@ function isListed(listed: readonly ListedRule[], rule: GuardRule, metadataIp: st
       other.pref === rule.pref &&
       other.dst === metadataIp &&
       other.iif === rule.iif &&
-      other.mark === rule.mark &&
       other.action === rule.action,
   );
 }
 
 function selectorOf(rule: GuardRule, metadataIp: string): readonly string[] {
   const iif = rule.iif === undefined ? [] : ['iif', rule.iif];
-  const mark = rule.mark === undefined ? [] : ['fwmark', rule.mark];
-  return [...iif, ...mark, 'to', metadataIp, ...rule.action.split(' ')];
+  return [...iif, 'to', metadataIp, ...rule.action.split(' ')];
 }
 
 function argumentsOf(verb: 'add' | 'del', rule: GuardRule, metadataIp: string): readonly string[] {

@@ -16,7 +16,7 @@ export interface Backend {
   readonly restore: string;
 }
 
-export type Table = 'nat' | 'mangle' | 'raw';
+export type Table = 'nat' | 'mangle';
 
 const NFT: Backend = { name: 'nft', save: 'iptables-nft-save', restore: 'iptables-nft-restore' };
 const LEGACY: Backend = {
@@ -104,12 +104,6 @@ export async function saveMangle(host: Host, backend: Backend): Promise<string> 
   const args = ['-c', '-t', 'mangle'];
   const result = await host.run(backend.save, args, { maxBytes: MAX_SAVE_BYTES });
   return outputOf('read rules', backend.save, result);
-}
-
-/** The text of table `raw`; empty where nobody has made it. @throws RedirectError */
-export async function saveRaw(host: Host, backend: Backend): Promise<string> {
-  if (await isUnusedLegacy(host, backend, 'raw')) return '';
-  return outputOf('read rules', backend.save, await runSave(host, backend, 'raw'));
 }
 
 /**

@@ -16,14 +16,13 @@ import {
   restoreRules,
   saveMangle,
   saveNat,
-  saveRaw,
   type Backend,
   type BackendChoice,
   type Table,
 } from './backend.ts';
 import { createHost, type Host } from '../host/command.ts';
 import { cutOlderFlows, type CutExtent, type CutOutcome } from '../host/flows.ts';
-import { diffGuard, ensureGuard, removeGuard, type GuardWays } from '../host/guard.ts';
+import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
 import {
   describeLink,
   diffLink,
@@ -32,7 +31,6 @@ import {
   nodeAddresses,
   removeLink,
 } from '../host/link.ts';
-import { inKernel } from '../native/addon.ts';
 import {
   RedirectError,
   type Redirect,
@@ -50,8 +48,6 @@ import {
   type NatState,
   type Transaction,
 } from './rules.ts';
-import { diffStraight, renderStraight } from './straight-rules.ts';
-import type { StraightWay } from '../ebpf/straight-way.ts';
 import { DEFAULT_TARGET, reachableTarget } from '../target.ts';
 
 export interface IptablesRedirectOptions {
@@ -65,8 +61,6 @@ export interface IptablesRedirectOptions {
   readonly guard?: boolean;
   /** Whether what comes by another link than its source is reached by is dropped. Default false. */
   readonly reversePath?: boolean;
-  /** Who knows which connections go straight; undefined while none may. Default: never any. */
-  readonly straightWay?: () => StraightWay | undefined;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
   /** How long a legacy tool waits for the lock that it shares with others. Default 5. */
@@ -82,13 +76,11 @@ export interface IptablesRedirect extends Redirect {
    * @throws RedirectError
    */
   countBrought(): Promise<number | undefined>;
-  /** Why nothing can go straight past its rules; undefined when it can. @throws RedirectError */
-  straightObstacle(): Promise<string | undefined>;
   /**
-   * Cuts what goes to the real endpoint and may not (any more), or with it what its rule has brought.
+   * Cuts all connections to the metadata address but the node's own, those it brought included.
    * @throws RedirectError
    */
-  cutFlows(extent: CutExtent): Promise<CutOutcome>;
+  cutFlows(): Promise<CutOutcome>;
 }
 
 interface Settings {
@@ -97,7 +89,6 @@ interface Settings {
   readonly backend: BackendChoice;
   readonly guard: boolean;
   readonly reversePath: boolean;
-  readonly straightWay: () => StraightWay | undefined;
   readonly host: Host;
   readonly lockWaitSec: number;
 }
@@ -114,7 +105,6 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
     backend: options.backend ?? 'auto',
     guard: options.guard ?? true,
     reversePath: options.reversePath ?? false,
-    straightWay: options.straightWay ?? (() => undefined),
     host: options.host ?? createHost({ timeoutMs: options.toolTimeoutMs ?? 15_000 }),
     lockWaitSec: options.lockWaitSec ?? 5,
   };
@@ -146,43 +136,13 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
         known ??= await detectBackend(settings.host, settings.backend);
         return countBrought(settings.host, known);
       }),
-    straightObstacle: () =>
-      inTurn(async () => {
-        known ??= await detectBackend(settings.host, settings.backend);
-        return settings.guard ? obstacleIn(known) : 'it takes the guard';
-      }),
-    cutFlows: (extent) => inTurn(() => cutFlows(settings, extent)),
+    cutFlows: () => inTurn(() => cutFlows(settings, 'all')),
   };
 }
 
-/**
- * Whoever changes a table of legacy iptables has the kernel check all of its rules anew, in his own
- * view of the file system: in a container without our pins no table with such a rule could be
- * changed any more, by nobody.
- */
-function obstacleIn(backend: Backend): string | undefined {
-  if (backend.name !== 'nft') return `iptables ${backend.name} cannot; it takes iptables-nft`;
-  try {
-    inKernel((native) => {
-      native.probePacketMatch();
-    });
-    return undefined;
-  } catch (error) {
-    if (!(error instanceof RedirectError) || error.code !== 'UNSUPPORTED') throw error;
-    return `iptables has no match by BPF programs (${error.message}); it takes xt_bpf`;
-  }
-}
-
-/** The pin of the program that rules ask; undefined where none does. */
-function straightPinFor(settings: Settings, backend: Backend): string | undefined {
-  return backend.name === 'nft' ? settings.straightWay()?.pin : undefined;
-}
-
 async function cutFlows(settings: Settings, extent: CutExtent): Promise<CutOutcome> {
-  const { host, target, straightWay } = settings;
-  const nodeIps = nodeAddresses(await listLinks(host));
-  const spared = { nodeIps, clients: straightWay()?.clients() ?? [] };
-  return cutOlderFlows(host, target, spared, extent);
+  const { host, target } = settings;
+  return cutOlderFlows(host, target, nodeAddresses(await listLinks(host)), extent);
 }
 
 interface Installation {
@@ -201,16 +161,13 @@ async function install(settings: Settings): Promise<Installation> {
   });
   const backend = await attempts.run(async () => {
     const chosen = await detectBackend(host, settings.backend);
-    const pin = straightPinFor(settings, chosen);
-    changed.push(...(await converge(settings, chosen, 'nat', planInstall(target, pin))));
+    changed.push(...(await converge(settings, chosen, 'nat', planInstall(target))));
     return chosen;
   });
   await attempts.run(async () => {
     if (backend === undefined) return;
     const check = planCheck(target, settings.reversePath);
     changed.push(...(await converge(settings, backend, 'mangle', check)));
-    const marks = planStraight(target, straightPinFor(settings, backend));
-    changed.push(...(await converge(settings, backend, 'raw', marks)));
     for (const other of otherBackends(backend)) {
       const cleared = await clearBackend(settings, other);
       if (typeof cleared === 'string') notes.push(cleared);
@@ -219,9 +176,7 @@ async function install(settings: Settings): Promise<Installation> {
   });
   await attempts.run(async () => {
     const { metadataIp } = target;
-    const settle = settings.guard
-      ? ensureGuard(host, metadataIp, waysFor(settings, backend))
-      : removeGuard(host, metadataIp);
+    const settle = settings.guard ? ensureGuard(host, metadataIp) : removeGuard(host, metadataIp);
     changed.push(...(await settle));
   });
   await attempts.run(async () => {
@@ -246,11 +201,9 @@ async function clearBackend(
   backend: Backend,
 ): Promise<readonly string[] | string> {
   try {
-    const changes = [...(await converge(settings, backend, 'nat', planRemove))];
+    const changes = await converge(settings, backend, 'nat', planRemove);
     const check = planCheck(settings.target, false);
-    changes.push(...(await converge(settings, backend, 'mangle', check)));
-    const marks = planStraight(settings.target, undefined);
-    return [...changes, ...(await converge(settings, backend, 'raw', marks))];
+    return [...changes, ...(await converge(settings, backend, 'mangle', check))];
   } catch (error) {
     if (!(error instanceof RedirectError) || error.code !== 'NOT_PERMITTED') throw error;
     return `iptables ${backend.name} not looked at: ${error.message}`;
@@ -265,7 +218,6 @@ async function remove(settings: Settings): Promise<void> {
     for (const backend of [chosen, ...otherBackends(chosen)]) {
       await converge(settings, backend, 'nat', planRemove);
       await converge(settings, backend, 'mangle', planCheck(target, false));
-      await converge(settings, backend, 'raw', planStraight(target, undefined));
     }
   });
   await attempts.run(() => removeGuard(host, target.metadataIp));
@@ -276,8 +228,8 @@ async function remove(settings: Settings): Promise<void> {
 /** From the text of a table. */
 type Plan = (save: string) => Transaction | undefined;
 
-function planInstall(target: RedirectTarget, straightPin: string | undefined): Plan {
-  return (save) => renderInstall(parseNat(save), target, straightPin);
+function planInstall(target: RedirectTarget): Plan {
+  return (save) => renderInstall(parseNat(save), target);
 }
 
 function planRemove(save: string): Transaction | undefined {
@@ -286,15 +238,6 @@ function planRemove(save: string): Transaction | undefined {
 
 function planCheck(target: RedirectTarget, isWanted: boolean): Plan {
   return (save) => renderReversePath(save, target, isWanted);
-}
-
-function planStraight(target: RedirectTarget, pin: string | undefined): Plan {
-  return (save) => renderStraight(save, target, pin);
-}
-
-function waysFor(settings: Settings, backend: Backend | undefined): GuardWays {
-  if (backend === undefined) return 'node';
-  return straightPinFor(settings, backend) === undefined ? 'node' : 'node-and-marked';
 }
 
 const MAX_TRANSACTIONS = 3;
@@ -335,19 +278,16 @@ async function converge(
 
 async function readBack(settings: Settings, backend: Backend): Promise<RedirectStatus> {
   const { host, linkName, target } = settings;
-  const pin = straightPinFor(settings, backend);
-  const [links, save, guardProblems, check, raw] = await Promise.all([
+  const [links, save, guardProblems, check] = await Promise.all([
     listLinks(host),
     saveNat(host, backend),
-    settings.guard ? diffGuard(host, target.metadataIp, waysFor(settings, backend)) : [],
+    settings.guard ? diffGuard(host, target.metadataIp) : [],
     readCheck(settings, backend),
-    pin === undefined ? '' : saveRaw(host, backend),
   ]);
   const nat = parseNat(save);
   const problems = [
     ...(await diffLink(host, links, linkName, target.listenIp)),
-    ...diffNat(nat, target, pin),
-    ...diffStraight(raw, target, pin),
+    ...diffNat(nat, target),
     ...guardProblems,
     ...check.problems,
   ];

@@ -12,13 +12,6 @@ export const CHAIN = 'aad-metadata';
 
 export type ChainRule =
   | ({ readonly kind: 'dnat' } & RedirectTarget)
-  /** Lets by what the program pinned there knows to go straight. */
-  | {
-      readonly kind: 'straight';
-      readonly metadataIp: string;
-      readonly metadataPort: number;
-      readonly pin: string;
-    }
   | { readonly kind: 'return' }
   /** Not one of those we make; its text as printed. */
   | { readonly kind: 'other'; readonly text: string };
@@ -35,25 +28,9 @@ export interface NatState {
 
 const JUMP = `-j ${CHAIN}`;
 
-/**
- * The rules of our chain for a target, in order.
- * @param straightPin the program that knows what goes straight; undefined when nothing does.
- */
-export function wantedChain(target: RedirectTarget, straightPin?: string): readonly ChainRule[] {
-  const { metadataIp, metadataPort } = target;
-  const straight: readonly ChainRule[] =
-    straightPin === undefined
-      ? []
-      : [{ kind: 'straight', metadataIp, metadataPort, pin: straightPin }];
-  return [...straight, { kind: 'dnat', ...target }, { kind: 'return' }];
-}
-
-/** How a rule selects packets of connections that go straight, as `iptables-save` prints it. */
-export function straightSelector(
-  { metadataIp, metadataPort }: Pick<RedirectTarget, 'metadataIp' | 'metadataPort'>,
-  pin: string,
-): string {
-  return `-d ${metadataIp}/32 -p tcp -m tcp --dport ${metadataPort} -m bpf --object-pinned ${pin}`;
+/** The rules of our chain for a target, in order. */
+export function wantedChain(target: RedirectTarget): readonly ChainRule[] {
+  return [{ kind: 'dnat', ...target }, { kind: 'return' }];
 }
 
 /** The text of a rule after `-A aad-metadata `, exactly as `iptables-save` prints it. */
@@ -64,8 +41,6 @@ export function renderRule(rule: ChainRule): string {
         `! -s 127.0.0.1/32 -d ${rule.metadataIp}/32 -p tcp -m tcp --dport ${rule.metadataPort} ` +
         `-j DNAT --to-destination ${rule.listenIp}:${rule.listenPort}`
       );
-    case 'straight':
-      return `${straightSelector(rule, rule.pin)} -j RETURN`;
     case 'return':
       return '-j RETURN';
     case 'other':
@@ -76,17 +51,9 @@ export function renderRule(rule: ChainRule): string {
 const DNAT_RULE =
   /^! -s 127\.0\.0\.1\/32 -d ([\d.]+)\/32 -p tcp -m tcp --dport (\d{1,5}) -j DNAT --to-destination ([\d.]+):(\d{1,5})$/;
 
-const STRAIGHT_RULE =
-  /^-d ([\d.]+)\/32 -p tcp -m tcp --dport (\d{1,5}) -m bpf --object-pinned (\S+) -j RETURN$/;
-
 /** Reads one rule of our chain. Never throws: anything unknown is `other`. */
 export function parseRule(text: string): ChainRule {
   if (text === '-j RETURN') return { kind: 'return' };
-  const straight = STRAIGHT_RULE.exec(text);
-  if (straight !== null) {
-    const [, metadataIp = '', port, pin = ''] = straight;
-    return orOther({ kind: 'straight', metadataIp, metadataPort: Number(port), pin }, text);
-  }
   const match = DNAT_RULE.exec(text);
   if (match === null) return { kind: 'other', text };
   const [, metadataIp, metadataPort, listenIp, listenPort] = match;
@@ -98,11 +65,7 @@ export function parseRule(text: string): ChainRule {
     listenIp,
     listenPort: Number(listenPort),
   };
-  return orOther(rule, text);
-}
-
-/** A text that we would not have printed ("dport 0080") is not our rule. */
-function orOther(rule: ChainRule, text: string): ChainRule {
+  // A text that we would not have printed ("dport 0080") is not our rule.
   return renderRule(rule) === text ? rule : { kind: 'other', text };
 }
 
@@ -135,12 +98,8 @@ export function isAbsent(state: NatState): boolean {
 const MAX_SENTENCES = 5;
 
 /** What differs from the wanted state, as short sentences; empty when nothing does. */
-export function diffNat(
-  state: NatState,
-  target: RedirectTarget,
-  straightPin?: string,
-): readonly string[] {
-  return [...diffChain(state, wantedChain(target, straightPin)), ...diffJumps(state)];
+export function diffNat(state: NatState, target: RedirectTarget): readonly string[] {
+  return [...diffChain(state, wantedChain(target)), ...diffJumps(state)];
 }
 
 function diffChain(state: NatState, wantedRules: readonly ChainRule[]): readonly string[] {
@@ -183,14 +142,10 @@ export interface Transaction {
  * Declaring the chain empties it, and the new rules take effect in the same commit: a chain of
  * ours or of the system we replace is exchanged without a moment in between.
  */
-export function renderInstall(
-  state: NatState,
-  target: RedirectTarget,
-  straightPin?: string,
-): Transaction | undefined {
+export function renderInstall(state: NatState, target: RedirectTarget): Transaction | undefined {
   const lines: string[] = [];
   const changes: string[] = [];
-  const wanted = wantedChain(target, straightPin);
+  const wanted = wantedChain(target);
   if (diffChain(state, wanted).length > 0) {
     lines.push(`:${CHAIN} - [0:0]`);
     for (const rule of wanted) lines.push(`-A ${CHAIN} ${renderRule(rule)}`);

@@ -730,71 +730,29 @@ static bool end_argument(napi_env env, napi_value value, struct flow_end *end)
 	return true;
 }
 
-/* probePacketMatch(): throws where rules of nft cannot ask a program about a packet */
-static napi_value probe_packet_match_call(napi_env env, napi_callback_info info)
-{
-	napi_value values[MAX_ARGUMENTS];
-	struct fault fault = {};
-
-	if (!arguments(env, info, 0, values))
-		return NULL;
-	return probe_packet_match(&fault) ? throw_fault(env, &fault) : NULL;
-}
-
-/* An array of ends, allocated into `ends`. */
-static bool ends_argument(napi_env env, napi_value value, struct flow_end **ends, size_t *count)
-{
-	uint32_t length = 0, index;
-	napi_value item;
-
-	if (napi_get_array_length(env, value, &length) || length > NMI_MAX_CALLERS) {
-		throw_argument(env, "an array of few ends is wanted");
-		return false;
-	}
-	*ends = calloc(length + 1, sizeof(**ends));
-	if (!*ends) {
-		throw_errno(env, "cut flows", ENOMEM);
-		return false;
-	}
-	for (index = 0; index < length; index++) {
-		if (napi_get_element(env, value, index, &item)) {
-			broken(env);
-			return false;
-		}
-		if (!end_argument(env, item, &(*ends)[index]))
-			return false;
-	}
-	*count = length;
-	return true;
-}
-
-/* cutFlows(dialled, answeredBy or undefined, sparedSources, sparedClients): how many were forgotten */
+/* cutFlows(dialled, answeredBy or undefined, sparedSources): how many were forgotten */
 static napi_value cut_flows_call(napi_env env, napi_callback_info info)
 {
 	struct flow_filter filter = {};
 	struct fault fault = {};
 	napi_value values[MAX_ARGUMENTS], result = NULL;
 	__be32 *spared = calloc(MAX_SPARED, sizeof(*spared));
-	struct flow_end *clients = NULL;
 	int cut;
 
 	if (!spared)
 		return throw_errno(env, "cut flows", ENOMEM);
-	if (!arguments(env, info, 4, values) || !end_argument(env, values[0], &filter.dialled) ||
+	if (!arguments(env, info, 3, values) || !end_argument(env, values[0], &filter.dialled) ||
 	    (!is_undefined(env, values[1]) &&
 	     !end_argument(env, values[1], &filter.answered_by)) ||
-	    !spared_argument(env, values[2], spared, &filter.spared_count) ||
-	    !ends_argument(env, values[3], &clients, &filter.client_count))
+	    !spared_argument(env, values[2], spared, &filter.spared_count))
 		goto cleanup;
 	filter.spared = spared;
-	filter.clients = clients;
 	cut = cut_flows(&filter, &fault);
 	if (cut < 0)
 		throw_fault(env, &fault);
 	else if (napi_create_int32(env, cut, &result))
 		result = broken(env);
 cleanup:
-	free(clients);
 	free(spared);
 	return result;
 }
@@ -915,7 +873,6 @@ NAPI_MODULE_INIT()
 	const napi_property_descriptor functions[] = {
 #define FUNCTION(name, call) { name, NULL, call, NULL, NULL, NULL, napi_enumerable, NULL }
 		FUNCTION("probe", probe),
-		FUNCTION("probePacketMatch", probe_packet_match_call),
 		FUNCTION("load", load),
 		FUNCTION("close", close_handle),
 		FUNCTION("pinProgram", pin_program_call),

@@ -68,8 +68,6 @@ export interface FlowEnd {
  */
 export interface NativeModule {
   probe(): KernelAnswers;
-  /** Throws where rules of nft cannot ask a pinned program about a packet. */
-  probePacketMatch(): void;
   /** Maps named in `pins` are shared through these paths: reused where pinned, else pinned. */
   load(object: Uint8Array, settings: Uint8Array, pins: Readonly<Record<string, string>>): Programs;
   close(handle: Programs | BpfMap): void;
@@ -90,13 +88,12 @@ export interface NativeModule {
   lookupCaller(map: BpfMap, clientIp: string, clientPort: number): bigint | undefined;
   /**
    * Forgets tracked TCP connections to `dialled` that `answeredBy` does not answer, or whoever
-   * answers them, except from these sources and these clients.
+   * answers them, except from these sources.
    */
   cutFlows(
     dialled: FlowEnd,
     answeredBy: FlowEnd | undefined,
     sparedSources: readonly string[],
-    sparedClients: readonly FlowEnd[],
   ): number;
   /** The cgroups of this namespace's TCP sockets that are connected to `dialled`. */
   socketCgroups(dialled: FlowEnd): readonly bigint[];
@@ -113,7 +110,6 @@ export interface NativeModule {
 
 const FUNCTIONS = {
   probe: true,
-  probePacketMatch: true,
   load: true,
   close: true,
   pinProgram: true,
@@ -208,15 +204,13 @@ function codeOf({ code, step }: NativeFailure): RedirectError['code'] {
       return step === 'load' ? 'UNSUPPORTED' : 'NOT_PERMITTED';
     case 'ENOENT':
       // No such netlink family: a module that is not there.
-      return step === 'list sockets' || step === 'find match' ? 'UNSUPPORTED' : 'KERNEL_REFUSED';
+      return step === 'list sockets' ? 'UNSUPPORTED' : 'KERNEL_REFUSED';
     case 'ENOSYS':
     case 'EOPNOTSUPP':
     case 'EPROTONOSUPPORT':
       return 'UNSUPPORTED';
     case 'EINVAL':
-      return ['load', 'attach', 'list flows', 'find match'].includes(step)
-        ? 'UNSUPPORTED'
-        : 'KERNEL_REFUSED';
+      return ['load', 'attach', 'list flows'].includes(step) ? 'UNSUPPORTED' : 'KERNEL_REFUSED';
     case 'EBUSY':
     case 'EAGAIN':
     case 'EEXIST':

@@ -12,7 +12,6 @@
 #include <sys/socket.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
-#include <linux/netfilter/nf_tables_compat.h>
 #include "flows.h"
 #include "netlink.h"
 
@@ -128,11 +127,6 @@ static bool is_meant(const struct flow *flow, const struct flow_filter *filter)
 		if (flow->source == filter->spared[index])
 			return false;
 	}
-	for (index = 0; index < filter->client_count; index++) {
-		if (flow->source == filter->clients[index].ip &&
-		    flow->source_port == filter->clients[index].port)
-			return false;
-	}
 	return true;
 }
 
@@ -169,30 +163,6 @@ static int list_flow(const struct nlmsghdr *message, void *context)
 		return -EBADMSG;
 	flow = read_flow(at, end);
 	return is_meant(&flow, listing->filter) ? keep_flow(listing->flows, &flow) : 0;
-}
-
-/* Revision 1 of the match is the one that takes a pinned program. */
-int probe_packet_match(struct fault *fault)
-{
-	static const char name[] = "bpf";
-	const __be32 revision = htonl(1), is_target = htonl(0);
-	struct nfgenmsg *netfilter;
-	struct channel channel;
-	struct request request;
-	int error;
-
-	if (open_channel(&channel, NETLINK_NETFILTER, fault))
-		return -1;
-	netfilter = start_request(&request, NFNL_SUBSYS_NFT_COMPAT << 8 | NFNL_MSG_COMPAT_GET,
-				  NLM_F_ACK, sizeof(*netfilter));
-	netfilter->nfgen_family = AF_INET;
-	netfilter->version = NFNETLINK_V0;
-	put(&request, NFTA_COMPAT_NAME, name, sizeof(name));
-	put(&request, NFTA_COMPAT_REV, &revision, sizeof(revision));
-	put(&request, NFTA_COMPAT_TYPE, &is_target, sizeof(is_target));
-	error = ask(&channel, &request, NULL, NULL);
-	close_channel(&channel);
-	return error ? fail(fault, "find match", error) : 0;
 }
 
 static void start_flow_request(struct request *request, int operation, int flags)

@@ -14,19 +14,14 @@ struct flow_end {
 
 /*
  * TCP connections to `dialled` that `answered_by` does not answer (all of them when that is zero),
- * except from these sources and these clients.
+ * except from these sources.
  */
 struct flow_filter {
 	struct flow_end dialled;
 	struct flow_end answered_by;
 	const __be32 *spared;
 	size_t spared_count;
-	const struct flow_end *clients;
-	size_t client_count;
 };
-
-/* 0 where rules of nft can ask a program about a packet; -1 with a fault. */
-int probe_packet_match(struct fault *fault);
 
 /* How many tracked connections of this network namespace were forgotten; -1 with a fault. */
 int cut_flows(const struct flow_filter *filter, struct fault *fault);

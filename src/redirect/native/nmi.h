@@ -9,18 +9,12 @@
 
 #include <linux/types.h>
 
-#define NMI_LAYOUT 2
+#define NMI_LAYOUT 3
 
 /* Live redirected sockets of a node: bounded, and more than 200 pods with 300 connections each. */
 #define NMI_MAX_CALLERS 65536
 #define NMI_MAX_EXEMPT 1024
 #define NMI_MAX_LOADS 8192
-/* Sockets that closed a moment ago; what is forgotten early is closed less politely. */
-#define NMI_MAX_PARTING 2048
-
-/* Why a cgroup is not redirected: values of the map `exempt`. */
-#define NMI_EXEMPT 1 /* the agent's own: its sockets are nobody's business */
-#define NMI_EXCEPTED 2 /* an excepted pod's: goes straight, each socket on record */
 
 /* Read-only to the programs: the verifier folds them in as constants. */
 struct nmi_settings {
@@ -33,8 +27,6 @@ struct nmi_settings {
 	__u32 max_callers_per_cgroup;
 	/* SHA-256 of the object file: which programs these are. */
 	__u8 digest[32];
-	/* Whether excepted pods go straight to the real endpoint; else they are as all others. */
-	__u32 lets_straight;
 };
 
 /* The client's end of a redirected connection. */
@@ -44,27 +36,18 @@ struct nmi_client {
 	__u16 zero;
 };
 
-/* Records of both kinds begin with the cgroup that they are charged to. */
 struct nmi_caller {
-	__u64 cgroup_id;
+	__u64 cgroup_id; /* also what the record is charged to */
 	/* The socket that the record belongs to: nobody else's close takes it away. */
 	__u64 cookie;
 };
 
-/* The client's end of a connection that goes straight. */
-struct nmi_straight {
-	__u64 excepted_id; /* the cgroup in `exempt` for whose sake */
-	__u64 cookie; /* as above */
-	__u32 is_opening; /* its SYN is still on the way */
-	__u32 zero;
-};
-
 /* Kept with a socket from its dialling on: who dialled, and where its record stands. */
 struct nmi_dial {
-	__u64 cgroup_id; /* of a straight one, the excepted cgroup that it belongs to */
+	__u64 cgroup_id;
 	struct nmi_client client;
 	__u32 is_filed;
-	__u32 is_straight;
+	__u32 zero;
 };
 
 struct nmi_counters {
@@ -75,7 +58,6 @@ struct nmi_counters {
 	__u64 forgotten;
 	__u64 refused_limit; /* not filed: the cgroup holds too many records */
 	__u64 refused_full; /* not filed: the map is full, or there was no memory */
-	__u64 straight; /* let go straight to the real endpoint */
 };
 
 #endif

@@ -138,26 +138,6 @@ describe('the configuration', () => {
     for (const seconds of ['0', '10', '86400']) assert.ok(parseConfig(limited(seconds), {}).ok);
   });
 
-  it('lets excepted pods go straight only where eBPF may tell them from others', () => {
-    assert.equal(accepted({}).exceptedPods, 'relay');
-    for (const redirect of ['auto', 'ebpf']) {
-      assert.equal(accepted({ redirect, 'excepted-pods': 'direct' }).exceptedPods, 'direct');
-    }
-    for (const [redirect, why] of [
-      ['iptables', /direct"; allowed: relay with --redirect=iptables: only eBPF can tell/],
-      ['address', /relay with --redirect=address: only eBPF/],
-      ['none', /relay with --redirect=none: only eBPF/],
-      ['pinned', /relay with --redirect=pinned: .* a process that has the rights$/],
-    ] as const) {
-      const result = parseConfig({ node: 'n', redirect }, { NMI_EXCEPTED_PODS: 'direct' });
-      assert.ok(!result.ok);
-      const [problem, ...more] = result.problems;
-      assert.ok(problem !== undefined && more.length === 0);
-      assert.match(renderProblem(problem), /^NMI_EXCEPTED_PODS has the value/);
-      assert.match(renderProblem(problem), why);
-    }
-  });
-
   it('turns -v into a level only where no level is set', () => {
     assert.equal(accepted({ v: '5' }).logLevel, 'debug');
     assert.equal(accepted({ v: '6' }).logLevel, 'trace');

@@ -28,7 +28,6 @@ function missing(): Behind {
     verify: refuse,
     remove: refuse,
     countBrought: refuse,
-    straightObstacle: refuse,
     cutFlows: refuse,
     attest: () => ({ kind: 'by-address' }),
   };

@@ -517,7 +517,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
       object,
       settings: { ...settingsOf(object, DEFAULT_TARGET), layout: 999 },
       cgroup: { path, id: cgroupIdOf(path) ?? 0n },
-      exempt: { own: [], excepted: [] },
+      exempt: [],
     };
     mkdirSync(world.pinFolder);
     installPrograms(stranger);
