@@ -28,7 +28,6 @@ const redirectOptions: ReadonlySet<string> = new Set([
   'metadata-port',
   'iptables-backend',
   'metadata-guard',
-  'reverse-path-check',
   'redirect',
   'cgroup-root',
   'bpf-pin-folder',

@@ -64,7 +64,6 @@ describe('the command line', () => {
       '--node',
       '--force-namespaced',
       '--metadata-guard',
-      '--reverse-path-check',
       'Also --forceNamespaced',
     ]) {
       assert.ok(stdout.includes(flag), flag);

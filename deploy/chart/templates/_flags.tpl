@@ -30,7 +30,6 @@
 {{- include "nmi.flag" (dict "flag" "--force-address" "type" "boolean" "value" .Values.nmi.forceAddress) }}
 {{- include "nmi.flag" (dict "flag" "--iptables-backend" "type" "choice" "value" .Values.nmi.iptablesBackend) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-guard" "type" "boolean" "value" .Values.nmi.metadataGuard) }}
-{{- include "nmi.flag" (dict "flag" "--reverse-path-check" "type" "boolean" "value" .Values.nmi.reversePathCheck) }}
 {{- include "nmi.flag" (dict "flag" "--ipt-update-interval-sec" "type" "integer" "value" .Values.nmi.ipTableUpdateTimeIntervalInSeconds) }}
 {{- include "nmi.flag" (dict "flag" "--enable-conntrack-deletion" "type" "boolean" "value" .Values.nmi.enableConntrackDeletion) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-header-required" "type" "boolean" "value" .Values.nmi.metadataHeaderRequired) }}

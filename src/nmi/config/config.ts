@@ -59,7 +59,6 @@ export interface Config {
   /** Take the metadata address where something answers there. */
   readonly forceAddress: boolean;
   readonly metadataGuard: boolean;
-  readonly reversePathCheck: boolean;
   readonly redirectIntervalMs: number;
   readonly metadataHeaderRequired: boolean;
   readonly blockInstanceMetadata: boolean;
@@ -318,7 +317,6 @@ function build(
     hostNetwork: choice('host-network', hostNetworkChoices),
     forceAddress: flag('force-address'),
     metadataGuard: flag('metadata-guard'),
-    reversePathCheck: flag('reverse-path-check'),
     redirectIntervalMs: number('ipt-update-interval-sec') * 1000,
     metadataHeaderRequired: flag('metadata-header-required'),
     blockInstanceMetadata: flag('block-instance-metadata'),

@@ -411,16 +411,6 @@ export const options = [
     help: 'Policy routing rules that keep pods off the real endpoint even when every iptables rule is flushed.',
   },
   {
-    name: 'reverse-path-check',
-    group: 'Redirect',
-    type: 'boolean',
-    default: false,
-    isNew: true,
-    help:
-      'iptables rules that drop what comes by another link than its source address is reached by. ' +
-      'Not where a data path brings pods’ packets by one link and routes to them by another.',
-  },
-  {
     name: 'ipt-update-interval-sec',
     group: 'Redirect',
     type: 'integer',

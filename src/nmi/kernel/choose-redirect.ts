@@ -106,7 +106,6 @@ function iptables(config: Config): IptablesRedirect {
     target: targetOf(config),
     backend: config.iptablesBackend,
     guard: config.metadataGuard,
-    reversePath: config.reversePathCheck,
   });
 }
 

@@ -16,7 +16,7 @@ export interface Backend {
   readonly restore: string;
 }
 
-export type Table = 'nat' | 'mangle';
+type Table = 'nat' | 'mangle';
 
 const NFT: Backend = { name: 'nft', save: 'iptables-nft-save', restore: 'iptables-nft-restore' };
 const LEGACY: Backend = {
@@ -93,17 +93,6 @@ export async function probeTable(
   if (failure === undefined) return outputOf('find backend', backend.save, result);
   if (failure.code === 'TOOL_MISSING' || failure.code === 'UNSUPPORTED') return undefined;
   throw failure;
-}
-
-/**
- * The text of table `mangle` with its counters; empty where nobody has made it.
- * @throws RedirectError
- */
-export async function saveMangle(host: Host, backend: Backend): Promise<string> {
-  if (await isUnusedLegacy(host, backend, 'mangle')) return '';
-  const args = ['-c', '-t', 'mangle'];
-  const result = await host.run(backend.save, args, { maxBytes: MAX_SAVE_BYTES });
-  return outputOf('read rules', backend.save, result);
 }
 
 /**

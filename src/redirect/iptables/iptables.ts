@@ -14,11 +14,9 @@ import {
   otherBackends,
   probeTable,
   restoreRules,
-  saveMangle,
   saveNat,
   type Backend,
   type BackendChoice,
-  type Table,
 } from './backend.ts';
 import { createHost, type Host } from '../host/command.ts';
 import { cutOlderFlows, type CutExtent, type CutOutcome } from '../host/flows.ts';
@@ -37,7 +35,6 @@ import {
   type RedirectStatus,
   type RedirectTarget,
 } from '../redirect.ts';
-import { countDropped, diffReversePath, renderReversePath } from './reverse-path.ts';
 import {
   CHAIN,
   diffNat,
@@ -59,8 +56,6 @@ export interface IptablesRedirectOptions {
   readonly backend?: BackendChoice;
   /** Whether policy routing closes the node behind iptables. Default true. */
   readonly guard?: boolean;
-  /** Whether what comes by another link than its source is reached by is dropped. Default false. */
-  readonly reversePath?: boolean;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
   /** How long a legacy tool waits for the lock that it shares with others. Default 5. */
@@ -88,7 +83,6 @@ interface Settings {
   readonly linkName: string;
   readonly backend: BackendChoice;
   readonly guard: boolean;
-  readonly reversePath: boolean;
   readonly host: Host;
   readonly lockWaitSec: number;
 }
@@ -104,7 +98,6 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
     linkName: options.linkName ?? 'nmi0',
     backend: options.backend ?? 'auto',
     guard: options.guard ?? true,
-    reversePath: options.reversePath ?? false,
     host: options.host ?? createHost({ timeoutMs: options.toolTimeoutMs ?? 15_000 }),
     lockWaitSec: options.lockWaitSec ?? 5,
   };
@@ -161,13 +154,11 @@ async function install(settings: Settings): Promise<Installation> {
   });
   const backend = await attempts.run(async () => {
     const chosen = await detectBackend(host, settings.backend);
-    changed.push(...(await converge(settings, chosen, 'nat', planInstall(target))));
+    changed.push(...(await converge(settings, chosen, planInstall(target))));
     return chosen;
   });
   await attempts.run(async () => {
     if (backend === undefined) return;
-    const check = planCheck(target, settings.reversePath);
-    changed.push(...(await converge(settings, backend, 'mangle', check)));
     for (const other of otherBackends(backend)) {
       const cleared = await clearBackend(settings, other);
       if (typeof cleared === 'string') notes.push(cleared);
@@ -201,9 +192,7 @@ async function clearBackend(
   backend: Backend,
 ): Promise<readonly string[] | string> {
   try {
-    const changes = await converge(settings, backend, 'nat', planRemove);
-    const check = planCheck(settings.target, false);
-    return [...changes, ...(await converge(settings, backend, 'mangle', check))];
+    return await converge(settings, backend, renderRemove);
   } catch (error) {
     if (!(error instanceof RedirectError) || error.code !== 'NOT_PERMITTED') throw error;
     return `iptables ${backend.name} not looked at: ${error.message}`;
@@ -216,8 +205,7 @@ async function remove(settings: Settings): Promise<void> {
   await attempts.run(async () => {
     const chosen = await detectBackend(host, settings.backend);
     for (const backend of [chosen, ...otherBackends(chosen)]) {
-      await converge(settings, backend, 'nat', planRemove);
-      await converge(settings, backend, 'mangle', planCheck(target, false));
+      await converge(settings, backend, renderRemove);
     }
   });
   await attempts.run(() => removeGuard(host, target.metadataIp));
@@ -225,19 +213,10 @@ async function remove(settings: Settings): Promise<void> {
   attempts.throwFirst();
 }
 
-/** From the text of a table. */
-type Plan = (save: string) => Transaction | undefined;
+type Plan = (nat: NatState) => Transaction | undefined;
 
 function planInstall(target: RedirectTarget): Plan {
-  return (save) => renderInstall(parseNat(save), target);
-}
-
-function planRemove(save: string): Transaction | undefined {
-  return renderRemove(parseNat(save));
-}
-
-function planCheck(target: RedirectTarget, isWanted: boolean): Plan {
-  return (save) => renderReversePath(save, target, isWanted);
+  return (nat) => renderInstall(nat, target);
 }
 
 const MAX_TRANSACTIONS = 3;
@@ -249,7 +228,6 @@ const MAX_TRANSACTIONS = 3;
 async function converge(
   settings: Settings,
   backend: Backend,
-  table: Table,
   plan: Plan,
 ): Promise<readonly string[]> {
   const { host } = settings;
@@ -257,9 +235,9 @@ async function converge(
   let failure: RedirectError | undefined;
   let refusedScript: string | undefined;
   for (let count = 0; count <= MAX_TRANSACTIONS; count += 1) {
-    const save = await probeTable(host, backend, table);
+    const save = await probeTable(host, backend, 'nat');
     // A backend that is not there holds nothing; for one that is wanted, `saveNat` says why not.
-    const transaction = plan(save ?? '');
+    const transaction = plan(parseNat(save ?? ''));
     if (transaction === undefined) return changes;
     if (transaction.script === refusedScript && failure !== undefined) throw failure;
     if (count === MAX_TRANSACTIONS) break;
@@ -278,45 +256,24 @@ async function converge(
 
 async function readBack(settings: Settings, backend: Backend): Promise<RedirectStatus> {
   const { host, linkName, target } = settings;
-  const [links, save, guardProblems, check] = await Promise.all([
+  const [links, save, guardProblems] = await Promise.all([
     listLinks(host),
     saveNat(host, backend),
     settings.guard ? diffGuard(host, target.metadataIp) : [],
-    readCheck(settings, backend),
   ]);
   const nat = parseNat(save);
   const problems = [
     ...(await diffLink(host, links, linkName, target.listenIp)),
     ...diffNat(nat, target),
     ...guardProblems,
-    ...check.problems,
   ];
   const detail = [
     `iptables ${backend.name}`,
     describeLink(links, linkName, target.listenIp),
     `${CHAIN}: ${target.metadataIp}:${target.metadataPort} to ${target.listenIp}:${target.listenPort}`,
     `guard ${settings.guard ? 'on' : 'off'}`,
-    ...check.detail,
   ].join('; ');
   return { state: stateOf(nat, problems), detail, problems };
-}
-
-interface CheckState {
-  readonly detail: readonly string[];
-  readonly problems: readonly string[];
-}
-
-async function readCheck(settings: Settings, backend: Backend): Promise<CheckState> {
-  if (!settings.reversePath) return { detail: [], problems: [] };
-  const save = await saveMangle(settings.host, backend);
-  return {
-    detail: [`reverse path checked, ${countDropped(save)} packets dropped`],
-    problems: diffReversePath(withoutCounters(save), settings.target),
-  };
-}
-
-function withoutCounters(save: string): string {
-  return save.replaceAll(/^\[\d+:\d+\] /gm, '');
 }
 
 function stateOf(nat: NatState, problems: readonly string[]): RedirectStatus['state'] {
