@@ -2,7 +2,7 @@
 import { systemClock } from '../cache/clock.ts';
 import type { Config } from '../nmi/config/config.ts';
 import { createLogger } from '../nmi/base/logger.ts';
-import { startRedirectSide } from '../nmi/redirect-daemon.ts';
+import { startRedirectDaemon } from '../nmi/redirect-daemon.ts';
 import { StartError } from '../nmi/base/start-error.ts';
 import { exitCodes, untilStopped, type Outside } from './outside.ts';
 
@@ -10,7 +10,7 @@ export async function keepRedirect(config: Config, outside: Outside): Promise<nu
   const { logFormat: format, logLevel: level } = config;
   const log = createLogger({ format, level, write: outside.stdout });
   try {
-    await using _ = await startRedirectSide({ config, clock: systemClock, log });
+    await using _ = await startRedirectDaemon({ config, clock: systemClock, log });
     await untilStopped(outside);
     log.info({}, 'shutting down, the redirect stays');
     return exitCodes.ok;

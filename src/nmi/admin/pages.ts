@@ -7,21 +7,22 @@
  */
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { readiness, type Condition } from '../base/readiness.ts';
+import type { Part } from '../base/part.ts';
+import { portError } from '../base/port-error.ts';
+import { readiness } from '../base/readiness.ts';
 
 export interface AdminOptions {
   /** 0 is off for either; equal ports share one server. */
   readonly probePort: number;
   readonly metricsPort: number;
   readonly metrics: Metrics;
-  readonly conditions: readonly Condition[];
+  readonly parts: readonly Part[];
   /** The redirect was brought to the wanted state at least once. */
   readonly hasBeenActive: () => boolean;
 }
 
-export type AdminServers = AsyncDisposable;
-
-export async function openAdminServers(options: AdminOptions): Promise<AdminServers> {
+/** @throws StartError when a port cannot be bound. */
+export async function openAdminPages(options: AdminOptions): Promise<AsyncDisposable> {
   const pages = new Map<number, Set<'probes' | 'metrics'>>();
   const add = (port: number, page: 'probes' | 'metrics') => {
     if (port === 0) return;
@@ -48,7 +49,8 @@ export async function openAdminServers(options: AdminOptions): Promise<AdminServ
     }
   } catch (error) {
     await close();
-    throw error;
+    const where = `one of the ports ${options.probePort} and ${options.metricsPort}`;
+    throw portError(error, where, '--http-probe-port or --prometheus-port');
   }
   return {
     [Symbol.asyncDispose]: close,
@@ -81,7 +83,7 @@ async function answer(
       case '/livez':
         return send(response, 200, 'text/plain; charset=utf-8', 'ok');
       case '/readyz': {
-        const state = readiness(options.conditions);
+        const state = readiness(options.parts);
         const status = state.ready ? 200 : 503;
         return send(response, status, 'application/json; charset=utf-8', JSON.stringify(state));
       }

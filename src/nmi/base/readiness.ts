@@ -13,11 +13,14 @@ export interface Readiness {
   readonly missing: Readonly<Record<string, string>>;
 }
 
-export function readiness(conditions: readonly Condition[]): Readiness {
+/** @param parts of the agent, each with the conditions that it knows of. */
+export function readiness(
+  parts: readonly { readonly conditions?: readonly Condition[] }[],
+): Readiness {
   const missing: Record<string, string> = {};
-  for (const condition of conditions) {
-    const problem = condition.problem();
-    if (problem !== undefined) missing[condition.name] = problem;
+  for (const { name, problem } of parts.flatMap(({ conditions = [] }) => conditions)) {
+    const text = problem();
+    if (text !== undefined) missing[name] = text;
   }
   return { ready: Object.keys(missing).length === 0, missing };
 }

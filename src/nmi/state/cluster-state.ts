@@ -10,18 +10,18 @@ import { authoritiesOf } from '../grants/authorities.ts';
 import type { GrantKnowledge } from '../grants/authorize.ts';
 import type { Config } from '../config/config.ts';
 import { Holds } from './waiters.ts';
+import { watchConditions } from './watch-conditions.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
 import { openWatches, type Watches } from '../kube/watch/watches.ts';
+import type { Part, Sample } from '../base/part.ts';
 import type { Logger } from '../base/logger.ts';
 import { UpstreamDirectory } from '../grants/resolve-upstream.ts';
 import { WorkloadIdentities } from '../grants/workload-identities.ts';
 
-export interface NodeKnowledge extends GrantKnowledge, AsyncDisposable {
+export interface NodeKnowledge extends GrantKnowledge, Required<Part>, AsyncDisposable {
   readonly holds: Holds;
   readonly watches: Watches;
-  /** Holds for ever where the kernel says who calls. */
-  readonly addressTrust: Pick<AddressTrust, 'problem'>;
 }
 
 /** Requests held at once for an object that has not arrived. */
@@ -97,7 +97,15 @@ export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge 
     grants,
     holds,
     watches,
-    addressTrust,
+    conditions: [
+      ...watchConditions(watches, config.watchStalenessLimitMs),
+      { name: 'addresses_believed', problem: () => addressTrust.problem() },
+    ],
+    samples: () => [
+      { metric: 'nmi_held_requests', value: holds.size },
+      ...indexSamples(pods, grants),
+      ...watchSamples(watches),
+    ],
     workloadIdentities,
     upstreams: new UpstreamDirectory(authoritiesOf(config), config.redirect !== 'address'),
     isSynced: () => watches.synced,
@@ -107,6 +115,35 @@ export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge 
       return watches[Symbol.asyncDispose]();
     },
   };
+}
+
+function indexSamples(pods: PodIndex, grants: GrantIndex): readonly Sample[] {
+  const { pods: all, hostNetwork, ambiguousIps } = pods.stats;
+  const { boundPods, identities, bindings, exceptions } = grants.stats;
+  const byKind = (metric: Sample['metric'], values: Readonly<Record<string, number>>) =>
+    Object.entries(values).map(([kind, value]) => ({ metric, labels: { kind }, value }));
+  return [
+    ...byKind('nmi_index_pods', { all, host_network: hostNetwork, bound: boundPods }),
+    { metric: 'nmi_index_ambiguous_ips', value: ambiguousIps },
+    ...byKind('nmi_index_objects', { identities, bindings, exceptions }),
+  ];
+}
+
+function watchSamples(watches: Watches): readonly Sample[] {
+  return Object.entries(watches.stats()).flatMap(([resource, watch]): readonly Sample[] => {
+    const labels = { resource };
+    return [
+      { metric: 'nmi_watch_synced', labels, value: watch.syncedOnce ? 1 : 0 },
+      { metric: 'nmi_watch_age_seconds', labels, value: watch.lastContactAgeMs / 1000 },
+      { metric: 'nmi_watch_staleness_seconds', labels, value: watch.stalenessMs / 1000 },
+      { metric: 'nmi_watch_relists_total', labels, value: watch.relists },
+      ...Object.entries(watch.errorsByKind).map(([kind, value]) => ({
+        metric: 'nmi_watch_errors_total' as const,
+        labels: { resource, kind },
+        value,
+      })),
+    ];
+  });
 }
 
 function watchAccounts(options: NodeKnowledgeOptions): WorkloadIdentities {

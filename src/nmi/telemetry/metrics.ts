@@ -5,6 +5,7 @@
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, Gauge, Registry } from 'prom-client';
+import { buildInfo } from '../base/build-info.ts';
 import { BoundHistogram, type Observe } from './bound-histogram.ts';
 import { newMetrics, oldMetrics, type MetricRow } from './metric-table.ts';
 
@@ -17,6 +18,11 @@ export interface Metrics {
   observe(name: Name, value: number, labels?: Labels): void;
   /** For labels that are observed often: the same as `observe`, looked up once. */
   observer(name: Name, labels: Labels): Observe;
+  /**
+   * A gauge's value, or a counter's total as it is kept elsewhere.
+   * @throws TypeError for a name that is neither in the metric table.
+   */
+  export(name: string, value: number, labels?: Labels): void;
   /** Runs before every scrape, to fill gauges from what they describe. */
   onScrape(fill: () => void): void;
   /** The text a scrape gets. */
@@ -53,6 +59,15 @@ export function createMetrics(): Metrics {
     }
   }
 
+  const totals = new Map<string, number>();
+  /** What the kernel has made anew begins at zero again. */
+  const countTo = (counter: Counter, name: string, total: number, labels: Labels): void => {
+    const key = [name, ...Object.values(labels)].join(' ');
+    counter.inc(labels, Math.max(0, total - (totals.get(key) ?? 0)));
+    totals.set(key, total);
+  };
+
+  gauges.get('nmi_build_info')?.set({ version: buildInfo.version, commit: buildInfo.commit }, 1);
   const fills: (() => void)[] = [];
   const loopDelay = monitorEventLoopDelay({ resolution: 10 });
   loopDelay.enable();
@@ -74,6 +89,13 @@ export function createMetrics(): Metrics {
       observer(name, labels)(value);
     },
     observer,
+    export: (name, value, labels = {}) => {
+      const counter = counters.get(name);
+      const gauge = gauges.get(name);
+      if (gauge !== undefined) gauge.set(labels, value);
+      else if (counter !== undefined) countTo(counter, name, value, labels);
+      else throw new TypeError(`the metric table has no gauge or counter ${name}`);
+    },
     onScrape: (fill) => fills.push(fill),
     render: async () => {
       for (const fill of fills) fill();

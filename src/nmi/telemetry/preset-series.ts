@@ -13,7 +13,6 @@ const upstreamOutcomes = [
   'upstream_throttled',
   'upstream_down',
 ];
-const checkOutcomes = ['unchanged', 'installed', 'repaired', 'failed'];
 const imdsOperations = ['adal_token_msi', 'adal_token_msi_userassignedid'];
 
 export function presetSeries(metrics: Metrics): void {
@@ -26,7 +25,6 @@ export function presetSeries(metrics: Metrics): void {
   for (const whose of ['caller', 'all']) {
     metrics.inc('nmi_connections_refused_total', { whose }, 0);
   }
-  for (const outcome of checkOutcomes) metrics.inc('nmi_redirect_installs_total', { outcome }, 0);
   for (const operation of imdsOperations) {
     const labels = { operation_type: operation };
     metrics.inc('aadpodidentity_imds_operations_errors_count', labels, 0);

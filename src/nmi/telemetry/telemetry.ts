@@ -6,7 +6,8 @@ import type { Clock } from '../../cache/clock.ts';
 import type { RefreshOutcome } from '../../cache/token/cache.ts';
 import { BoundedLabel, resourceLabel } from './bounded-label.ts';
 import type { Observe } from './bound-histogram.ts';
-import type { Metrics } from './metrics.ts';
+import { createMetrics, type Metrics } from './metrics.ts';
+import { presetSeries } from './preset-series.ts';
 import type { Authorised } from '../grants/authorization.ts';
 import type { Exchange } from '../server/request.ts';
 import type { Observer } from '../server/observer.ts';
@@ -40,6 +41,18 @@ const maxDetail = 500;
 
 /** Reasons that say that the caller is no pod we know; the replaced system counted these. */
 const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguous']);
+
+export interface Telemetry {
+  readonly metrics: Metrics;
+  readonly observer: Observer;
+}
+
+/** The agent's metrics, and what fills them from the way of a request. */
+export function createTelemetry(log: Logger, clock: Clock): Telemetry {
+  const metrics = createMetrics();
+  presetSeries(metrics);
+  return { metrics, observer: createObserver(metrics, log, clock) };
+}
 
 export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Observer {
   const namespaces = new BoundedLabel(200);

@@ -13,6 +13,7 @@ import {
   type KeyStanding,
   type RefreshOutcome,
 } from '../../cache/token/cache.ts';
+import type { Part, Sample } from '../base/part.ts';
 import { debounce, type Debounced } from '../base/debounce.ts';
 import type { RenderedToken, Token } from '../../cache/token/token.ts';
 import { objectIdOf } from '../sources/imds/token-body.ts';
@@ -120,7 +121,7 @@ const failures = {
   },
 } as const satisfies Record<string, SourceFailure>;
 
-export class TokenBroker implements Disposable {
+export class TokenBroker implements Part, Disposable {
   readonly #options: TokenBrokerOptions;
   readonly #imdsGate: ConcurrencyGate;
   /**
@@ -174,6 +175,10 @@ export class TokenBroker implements Disposable {
 
   get cachedTokens(): number {
     return this.#cache.size;
+  }
+
+  samples(): readonly Sample[] {
+    return [{ metric: 'nmi_token_cache_entries', value: this.cachedTokens }];
   }
 
   /** A token from memory, without waiting. */

@@ -6,7 +6,7 @@ import { watchConditions } from '../../../src/nmi/state/watch-conditions.ts';
 describe('readiness by the watches', () => {
   it('is missing while one is not synced', () => {
     const watches = { unsynced: () => ['pods', 'bindings'] as const, stale: () => [] };
-    assert.deepEqual(readiness(watchConditions(watches, 1000)), {
+    assert.deepEqual(readiness([{ conditions: watchConditions(watches, 1000) }]), {
       ready: false,
       missing: { watches: 'waiting for pods, bindings' },
     });
@@ -19,10 +19,13 @@ describe('readiness by the watches', () => {
         (name) => ages[name] > limitMs,
       );
     const watches = { unsynced: () => [], stale };
-    assert.deepEqual(readiness(watchConditions(watches, 300_000)), {
+    assert.deepEqual(readiness([{ conditions: watchConditions(watches, 300_000) }]), {
       ready: false,
       missing: { watches_current: 'no proof for 300 s that pods, exceptions are current' },
     });
-    assert.deepEqual(readiness(watchConditions(watches, 400_000)), { ready: true, missing: {} });
+    assert.deepEqual(readiness([{ conditions: watchConditions(watches, 400_000) }]), {
+      ready: true,
+      missing: {},
+    });
   });
 });

@@ -1,26 +1,20 @@
 /** How redirect and watches are, in a form for people, read when asked. */
 import type { NodeHealth } from '../explain/explanation.ts';
 import type { NodeKnowledge } from '../state/cluster-state.ts';
-import type { RedirectKeeper } from '../kernel/reconciler.ts';
+import type { Kernel } from '../kernel/kernel.ts';
 
 export interface HealthSources {
   readonly nodeName: string;
-  readonly redirectMode: string;
-  readonly keeper: RedirectKeeper;
+  readonly kernel: Pick<Kernel, 'mode' | 'status' | 'problem'>;
   readonly knowledge: Pick<NodeKnowledge, 'watches'>;
 }
 
-export function readHealth({
-  nodeName,
-  redirectMode,
-  keeper,
-  knowledge,
-}: HealthSources): NodeHealth {
+export function readHealth({ nodeName, kernel, knowledge }: HealthSources): NodeHealth {
   const { watches } = knowledge;
   const ages = Object.values(watches.stats()).map(({ lastContactAgeMs }) => lastContactAgeMs);
   return {
     name: nodeName,
-    redirect: { mode: redirectMode, detail: keeper.status.detail, problem: keeper.problem() },
+    redirect: { mode: kernel.mode, detail: kernel.status().detail, problem: kernel.problem() },
     watches: { unsynced: watches.unsynced(), silentForMs: Math.round(Math.max(...ages)) },
   };
 }

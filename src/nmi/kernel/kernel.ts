@@ -1,0 +1,130 @@
+/**
+ * The kernel's side of a node as one part: the redirect that the configuration asks for, kept in
+ * place, what it knows of callers, and what it counts.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import { CgroupIndex } from '../../redirect/cgroup/cgroup-index.ts';
+import { nativeModule } from '../../redirect/native/addon.ts';
+import type { Attestation, Peer, RedirectStatus } from '../../redirect/redirect.ts';
+import type { Logger } from '../base/logger.ts';
+import type { Part, Sample } from '../base/part.ts';
+import { StartError } from '../base/start-error.ts';
+import type { Config } from '../config/config.ts';
+import { chooseRedirect, type KernelCounts } from './choose-redirect.ts';
+import { RedirectKeeper, type CheckOutcome } from './reconciler.ts';
+
+export interface Kernel extends Required<Part>, AsyncDisposable {
+  readonly mode: string;
+  /**
+   * Brings up the address that the agent listens on.
+   * @throws StartError when it cannot be.
+   */
+  prepare(): Promise<void>;
+  /** Installs the redirect, and checks it from then on; a failure is a state, not an exception. */
+  start(): Promise<void>;
+  attest(peer: Peer): Attestation;
+  /** Which of these pod UIDs a cgroup belongs to. */
+  findCgroupUid(cgroupId: bigint, candidates: readonly string[]): string | undefined;
+  status(): RedirectStatus;
+  /** Why pods are not redirected, or undefined when they are (or are meant not to be). */
+  problem(): string | undefined;
+  /** The redirect was brought to the wanted state at least once. */
+  hasBeenActive(): boolean;
+  /** Gives memory back that the C library keeps and nobody uses. Throws where it cannot be done. */
+  trimMemory(): void;
+}
+
+export interface KernelOptions {
+  readonly config: Config;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export function openKernel({ config, clock, log }: KernelOptions): Kernel {
+  const { redirect, why, podsRoot, counts } = chooseRedirect(config);
+  const { mode } = redirect;
+  log.info({ mode, why }, 'redirect chosen');
+  const cgroups = podsRoot === undefined ? undefined : new CgroupIndex({ podsRoot });
+  const checks: Record<CheckOutcome, number> = {
+    unchanged: 0,
+    installed: 0,
+    repaired: 0,
+    failed: 0,
+  };
+  const keeper = new RedirectKeeper({
+    redirect,
+    intervalMs: config.redirectIntervalMs,
+    clock,
+    log: log.child({ component: 'redirect' }),
+    onCheck: (outcome) => checks[outcome]++,
+  });
+  const programSamples = counts === undefined ? () => [] : programSampler(counts);
+  return {
+    mode,
+    prepare: () =>
+      redirect.prepare().catch((error: unknown) => {
+        throw new StartError('UNAVAILABLE', 'the listen address could not be brought up', error);
+      }),
+    start: () => keeper.start(),
+    attest: (peer) => redirect.attest(peer),
+    findCgroupUid: (cgroupId, candidates) => cgroups?.resolve(cgroupId, candidates)?.podUid,
+    status: () => keeper.status,
+    problem: () => keeper.problem(),
+    hasBeenActive: () => keeper.hasBeenActive,
+    trimMemory: () => {
+      nativeModule().trimMemory();
+    },
+    conditions: [{ name: 'redirect', problem: () => keeper.problem() }],
+    samples: () => [
+      {
+        metric: 'nmi_redirect_up',
+        labels: { mode },
+        value: keeper.problem() === undefined ? 1 : 0,
+      },
+      ...Object.entries(checks).map(([outcome, value]) => ({
+        metric: 'nmi_redirect_installs_total' as const,
+        labels: { outcome },
+        value,
+      })),
+      ...programSamples(),
+    ],
+    [Symbol.asyncDispose]: () => keeper[Symbol.asyncDispose](),
+  };
+}
+
+/** What the programs in the kernel count by themselves. */
+function programSampler(counts: KernelCounts): () => readonly Sample[] {
+  let caught = 0;
+  return () => {
+    const totals = countersOf(counts);
+    if (totals === undefined) return [];
+    // It takes a tool of the node's: the next scrape has it.
+    void counts.countCaught().then(
+      (total) => (caught = total ?? caught),
+      () => undefined,
+    );
+    const connects = {
+      redirected: totals.redirected,
+      exempt: totals.exempt,
+      limit: totals.refusedLimit,
+      full: totals.refusedFull,
+    };
+    return [
+      ...Object.entries(connects).map(([outcome, total]) => ({
+        metric: 'nmi_ebpf_connects_total' as const,
+        labels: { outcome },
+        value: Number(total),
+      })),
+      { metric: 'nmi_redirect_caught_total', value: caught },
+    ];
+  };
+}
+
+/** Undefined where nothing can be read: a scrape is worth more than a counter. */
+function countersOf(counts: KernelCounts): ReturnType<KernelCounts['counters']> {
+  try {
+    return counts.counters();
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,17 @@
+/** States and totals that the parts keep are read from them at every scrape, not kept beside them. */
+import type { Part } from '../base/part.ts';
+import type { Metrics } from './metrics.ts';
+
+/** Readiness is exported with the samples: one series for each condition. */
+export function exportParts(metrics: Metrics, parts: readonly Part[]): void {
+  metrics.onScrape(() => {
+    for (const part of parts) {
+      for (const { metric, labels, value } of part.samples?.() ?? []) {
+        metrics.export(metric, value, labels);
+      }
+      for (const { name, problem } of part.conditions ?? []) {
+        metrics.set('nmi_ready', problem() === undefined ? 1 : 0, { condition: name });
+      }
+    }
+  });
+}
