@@ -32,7 +32,6 @@ const redirectOptions: ReadonlySet<string> = new Set([
   'cgroup-root',
   'bpf-pin-folder',
   'pod-uid',
-  'force-address',
   'ipt-update-interval-sec',
   'http-probe-port',
   'prometheus-port',

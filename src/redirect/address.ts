@@ -4,7 +4,7 @@
  * packet finds a local address before any route or policy rule.
  *
  * Where a real service answers, taking its address would cut the node and its add-ons off from
- * it, so that is refused unless forced.
+ * it, so that is refused.
  */
 import { connect } from 'node:net';
 import { createHost, type Host } from './host/command.ts';
@@ -28,8 +28,6 @@ import {
 export interface AddressRedirectOptions {
   /** The address that pods dial, and the port. */
   readonly target: Pick<RedirectTarget, 'metadataIp' | 'metadataPort'>;
-  /** Take the address even where something answers there. Default false. */
-  readonly force?: boolean;
   /** Default `nmi0`. */
   readonly linkName?: string;
   /** Default: this process's own network namespace. */
@@ -43,7 +41,7 @@ const probeTimeoutMs = 1_000;
 
 export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
   const { metadataIp, metadataPort } = options.target;
-  const { force = false, linkName = 'nmi0', isAnswered = isReachable } = options;
+  const { linkName = 'nmi0', isAnswered = isReachable } = options;
   const host = options.host ?? createHost({ timeoutMs: 15_000 });
 
   /** Its rules lead pods to where nobody listens now, before they could find the node's own address. */
@@ -61,13 +59,13 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
     const [left] = leftBehind(links);
     if (left !== undefined) throw new RedirectError('CONFLICT', 'take address', left);
     // What answers at an address that the node holds is the node: an agent before this one.
-    if (!force && !nodeAddresses(links).has(metadataIp)) {
+    if (!nodeAddresses(links).has(metadataIp)) {
       if (await isAnswered(metadataIp, metadataPort)) {
         throw new RedirectError(
           'CONFLICT',
           'take address',
           `something answers at ${metadataIp}:${metadataPort}: this node has a metadata service, ` +
-            'for which another redirect is meant (--force-address takes its address all the same)',
+            'for which another redirect is meant',
         );
       }
     }

@@ -86,7 +86,7 @@ const byAddress: ModeUnderTest = {
       target: { metadataIp, metadataPort },
       host: node.host,
       // The cloud of this world stands for whatever else the packets could come to.
-      force: true,
+      isAnswered: () => Promise.resolve(false),
     }),
   age: ({ node }) => node.run('ip link set nmi0 down'),
 };

@@ -27,7 +27,6 @@
 {{- include "nmi.flag" (dict "flag" "--cgroup-root" "type" "string" "value" .Values.nmi.cgroupRoot) }}
 {{- include "nmi.flag" (dict "flag" "--bpf-pin-folder" "type" "string" "value" .Values.nmi.bpfPinFolder) }}
 {{- include "nmi.flag" (dict "flag" "--host-network" "type" "choice" "value" .Values.nmi.hostNetwork) }}
-{{- include "nmi.flag" (dict "flag" "--force-address" "type" "boolean" "value" .Values.nmi.forceAddress) }}
 {{- include "nmi.flag" (dict "flag" "--iptables-backend" "type" "choice" "value" .Values.nmi.iptablesBackend) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-guard" "type" "boolean" "value" .Values.nmi.metadataGuard) }}
 {{- include "nmi.flag" (dict "flag" "--ipt-update-interval-sec" "type" "integer" "value" .Values.nmi.ipTableUpdateTimeIntervalInSeconds) }}

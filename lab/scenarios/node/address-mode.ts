@@ -2,11 +2,12 @@
 import assert from 'node:assert/strict';
 import { createEntraApplication } from '../../fakes/entra/applications.ts';
 import { addApplication, addSecret } from '../../world/entra-objects.ts';
-import { makeBare } from '../../world/node-view.ts';
+import { makeBare, succeed } from '../../world/node-view.ts';
 import { assertRefused, assertToken, assertUntouched } from '../../world/reply-checks.ts';
 import type { Scenario } from '../../world/scenario.ts';
 
 const probePort = 8096;
+const noService = ['unreachable', '169.254.169.254/32'];
 
 const addressMode: Scenario = {
   name: 'address-mode',
@@ -28,8 +29,10 @@ const addressMode: Scenario = {
     ];
     // The lab's node has a metadata service, as every node in Azure.
     await assert.rejects(agent.start(flags), /this node has a metadata service/);
-    await agent.start([...flags, '--force-address']);
+    // A route that leads nowhere takes it away; an address of the node's own comes before any route.
+    await succeed(world, 'ip', 'route', 'add', ...noService);
     try {
+      await agent.start(flags);
       const pod = await world.addPod({ name: 'app', binding: 'edge' });
       const addon = await world.addPod({ name: 'addon', labels: { addon: 'yes' } });
       assertToken(await pod.ask({ query: `client_id=${application.clientId}` }), 'edge');
@@ -48,8 +51,9 @@ const addressMode: Scenario = {
       assertUntouched(world);
     } finally {
       await world.ground.runInNode('ip', ['link', 'del', 'nmi0']);
+      await succeed(world, 'ip', 'route', 'del', ...noService);
     }
-    return 'refused in front of a real service; forced, it serves type 1 and refuses type 0';
+    return 'refused in front of a real service; without one it serves type 1 and refuses type 0';
   },
 };
 

@@ -56,8 +56,6 @@ export interface Config {
   /** Empty for what is told by this process's own cgroup. */
   readonly podUid: string;
   readonly hostNetwork: (typeof hostNetworkChoices)[number];
-  /** Take the metadata address where something answers there. */
-  readonly forceAddress: boolean;
   readonly metadataGuard: boolean;
   readonly redirectIntervalMs: number;
   readonly metadataHeaderRequired: boolean;
@@ -315,7 +313,6 @@ function build(
     bpfPinFolder: text('bpf-pin-folder'),
     podUid: text('pod-uid'),
     hostNetwork: choice('host-network', hostNetworkChoices),
-    forceAddress: flag('force-address'),
     metadataGuard: flag('metadata-guard'),
     redirectIntervalMs: number('ipt-update-interval-sec') * 1000,
     metadataHeaderRequired: flag('metadata-header-required'),

@@ -386,14 +386,6 @@ export const options = [
       'other the node’s own, as ever.',
   },
   {
-    name: 'force-address',
-    group: 'Redirect',
-    type: 'boolean',
-    default: false,
-    isNew: true,
-    help: 'With `--redirect=address`: even where a real metadata service answers.',
-  },
-  {
     name: 'iptables-backend',
     group: 'Redirect',
     type: 'choice',

@@ -43,8 +43,7 @@ export function chooseRedirect(config: Config): RedirectChoice {
     case 'none':
       return { redirect: tellOfPrograms(noRedirect(), config.bpfPinFolder), ...plain };
     case 'address': {
-      const target = { metadataIp, metadataPort };
-      const redirect = openAddressRedirect({ target, force: config.forceAddress });
+      const redirect = openAddressRedirect({ target: { metadataIp, metadataPort } });
       return { redirect: refuseBesidePrograms(redirect, config.bpfPinFolder), ...plain };
     }
     case 'iptables':
