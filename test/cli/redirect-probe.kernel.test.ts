@@ -51,7 +51,7 @@ describe('nmi redirect probe', { skip }, async () => {
     const found = report(',+net_admin,+net_raw,+bpf');
     assert.equal(found.works, true);
     assert.equal(found.modes.find(({ mode }) => mode === 'iptables')?.support, 'supported');
-    for (const part of ['iptables nft', 'iptables legacy', 'conntrack', 'policy routing']) {
+    for (const part of ['iptables nft', 'iptables legacy', 'policy routing']) {
       assert.equal(supportOf(found, part), 'supported', part);
     }
     assert.equal(await space.run('iptables-nft-save'), before);

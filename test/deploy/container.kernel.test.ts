@@ -14,7 +14,7 @@ import { whyNoKernelTests } from '../redirect/namespaces.ts';
 
 const repository = join(import.meta.dirname, '../..');
 const inner = join(import.meta.dirname, 'support/container-inner.ts');
-const tools = ['conntrack', 'iptables-nft', 'setpriv', 'unshare', 'chroot'];
+const tools = ['iptables-nft', 'setpriv', 'unshare', 'chroot'];
 const skip = fabricSkip || (await whyNoKernelTests(...tools)) || whyNoBpfTests();
 const limitMs = 120_000;
 

@@ -13,7 +13,7 @@ import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../redirec
 
 const repository = join(import.meta.dirname, '../..');
 const dist = join(repository, 'dist');
-const tools = ['conntrack', 'iptables-nft', 'iptables-legacy', 'setpriv', 'nsenter', 'unshare'];
+const tools = ['iptables-nft', 'iptables-legacy', 'setpriv', 'nsenter', 'unshare'];
 const skip =
   (await whyNoKernelTests(...tools)) ||
   (existsSync(join(dist, 'nmi')) ? false : 'dist/nmi is not built');
@@ -55,7 +55,6 @@ describe('the files of the image', { skip }, async () => {
     for (const words of [
       ['nmi', '--version'],
       ['ip', '-V'],
-      ['conntrack', '--version'],
       ['iptables-save', '--version'],
       ['iptables-nft-restore', '--version'],
       ['iptables-legacy-restore', '--version'],
@@ -70,7 +69,7 @@ describe('the files of the image', { skip }, async () => {
     const docs = join(root, 'usr/share/doc');
     assert.match(await readFile(join(docs, 'nmi/THIRD-PARTY-NOTICES.txt'), 'utf8'), /libelf/);
     const packages = await readdir(docs);
-    for (const name of ['iptables', 'iproute2', 'conntrack', 'libc6']) {
+    for (const name of ['iptables', 'iproute2', 'libc6']) {
       assert.ok(packages.includes(name), `${name} of ${packages.join(', ')}`);
       assert.match(await readFile(join(docs, name, 'copyright'), 'utf8'), /licen[cs]e|GPL/i);
     }

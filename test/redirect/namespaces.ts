@@ -5,10 +5,12 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { createHost, outputOf, type Host } from '../../src/redirect/host/command.ts';
 
 const PREFIX = 'nmi-test-';
+const native = join(import.meta.dirname, '../../src/redirect/native/addon.ts');
 const machine = createHost({ timeoutMs: 20_000 });
 let made = 0;
 
@@ -57,6 +59,17 @@ function hostIn(name: string): Host {
     read: async (path) => {
       const result = await machine.run('ip', [...enter, 'cat', path]);
       return result.kind === 'exited' && result.exitCode === 0 ? result.stdout : undefined;
+    },
+    // By a process of its own: this one does not change its namespace.
+    cutFlows: async ({ dialled, answeredBy, sparedSources }) => {
+      const answered = answeredBy === undefined ? 'undefined' : JSON.stringify(answeredBy);
+      const words = [JSON.stringify(dialled), answered, JSON.stringify(sparedSources)];
+      const script =
+        `import('${native}').then(({ nativeModule }) => ` +
+        `console.log(nativeModule().cutFlows(${words.join()})));`;
+      const tool = 'nsenter';
+      const args = [`--net=/run/netns/${name}`, '--', process.execPath, '-e', script];
+      return Number(outputOf('cut flows', tool, await machine.run(tool, args)));
     },
   };
 }

@@ -36,10 +36,10 @@ export interface Host {
   /** The text of a small file, or `undefined` where it is absent or unreadable. */
   read(path: string): Promise<string | undefined>;
   /**
-   * Forgets tracked TCP connections by the kernel's own protocol; absent where only tools reach.
-   * @throws RedirectError `UNSUPPORTED` where this program cannot either.
+   * Forgets tracked TCP connections by netlink; returns how many.
+   * @throws RedirectError
    */
-  cutFlows?(cut: FlowCut): number;
+  cutFlows(cut: FlowCut): Promise<number>;
 }
 
 /** Connections to `dialled` that `answeredBy` does not answer, or whoever does, except from some. */
@@ -71,7 +71,7 @@ export function createHost(options: HostOptions): Host {
         return undefined;
       }
     },
-    cutFlows: ({ dialled, answeredBy, sparedSources }) =>
+    cutFlows: async ({ dialled, answeredBy, sparedSources }) =>
       inKernel((native) => native.cutFlows(dialled, answeredBy, sparedSources)),
   };
 }

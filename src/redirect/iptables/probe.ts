@@ -24,13 +24,7 @@ export async function probeIptables(
   host: Host = createHost({ timeoutMs: 15_000 }),
 ): Promise<IptablesProbe> {
   const inUse = await probeBackend(host);
-  const findings = [
-    await probeNft(host),
-    await probeLegacy(host),
-    inUse,
-    judgeRun('conntrack', 'conntrack', await host.run('conntrack', ['-C'])),
-    await probeGuard(host),
-  ];
+  const findings = [await probeNft(host), await probeLegacy(host), inUse, await probeGuard(host)];
   return { support: inUse.support, findings };
 }
 

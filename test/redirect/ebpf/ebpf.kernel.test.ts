@@ -369,29 +369,17 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.match(await pod.tell(dial), /agent sees 10\.244\.0\.5 unattested/);
   });
 
-  const installByTools = async () => {
+  it('knows who dials from a port that iptables has just redirected', async () => {
+    const port = 41_100;
+    const from = `${dial} 10.244.0.5 ${port}`;
     await world.redirect().install();
-  };
-  const installByNetlink = async () => {
-    const loader = world.node.start(installer(world));
-    assert.equal(await loader.line(), 'active');
-    await loader.stop();
-  };
-  for (const [means, port, install] of [
-    ['conntrack(8)', 41_100, installByTools],
-    ['netlink', 41_101, installByNetlink],
-  ] as const) {
-    it(`knows who dials from a port that iptables has just redirected (by ${means})`, async () => {
-      const from = `${dial} 10.244.0.5 ${port}`;
-      await install();
-      for (const hook of ['connect4', 'connect6', 'sockops']) {
-        nativeModule().detach(join(world.pinFolder, `link_${hook}`));
-      }
-      assert.match(await pod.tell(from), new RegExp(` unattested .* through ${port} `));
-      await install();
-      assert.match(await pod.tell(from), new RegExp(` attested .* through ${port} `));
-    });
-  }
+    for (const hook of ['connect4', 'connect6', 'sockops']) {
+      nativeModule().detach(join(world.pinFolder, `link_${hook}`));
+    }
+    assert.match(await pod.tell(from), new RegExp(` unattested .* through ${port} `));
+    await world.redirect().install();
+    assert.match(await pod.tell(from), new RegExp(` attested .* through ${port} `));
+  });
 
   it('goes over to other settings and programs without a failed connect', async () => {
     await world.redirect().install();

@@ -1,10 +1,7 @@
-/** Older connections are cut without conntrack(8), by the program's own netlink. */
+/** Older connections are cut by the program's own netlink. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { createHost, outputOf } from '../../../src/redirect/host/command.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests } from '../cgroup-ground.ts';
 import { EbpfWorld } from '../ebpf-world.ts';
@@ -15,23 +12,15 @@ if (skip === false) await sweepDeadNamespaces();
 
 const { metadataIp } = DEFAULT_TARGET;
 
-describe('an installation on a node without conntrack(8)', { skip }, () => {
+describe('an installation by a process in the node', { skip }, () => {
   let world: EbpfWorld;
-  let tools = '';
 
   before(async () => {
     world = await EbpfWorld.open();
     await world.startCloud();
     await world.node.run('iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT');
-    tools = mkdtempSync(join(tmpdir(), 'nmi-test-tools-'));
-    const machine = createHost({ timeoutMs: 10_000 });
-    for (const tool of ['ip', 'iptables-nft-save', 'iptables-nft-restore']) {
-      const found = outputOf('which', 'which', await machine.run('which', [tool])).trim();
-      symlinkSync(found, join(tools, tool));
-    }
   });
   after(async () => {
-    rmSync(tools, { recursive: true, force: true });
     await world.close();
   });
 
@@ -43,11 +32,8 @@ describe('an installation on a node without conntrack(8)', { skip }, () => {
     const source = join(import.meta.dirname, '../../../src/redirect');
     const installer = world.node.start(`
       process.stdin.resume();
-      Promise.all([import('${source}/iptables/iptables.ts'), import('${source}/host/command.ts')])
-        .then(([{ openIptablesRedirect }, { createHost }]) => openIptablesRedirect({
-          backend: 'nft',
-          host: createHost({ timeoutMs: 15000, env: { PATH: '${tools}' } }),
-        }).install())
+      import('${source}/iptables/iptables.ts')
+        .then(({ openIptablesRedirect }) => openIptablesRedirect({ backend: 'nft' }).install())
         .then((status) => console.log(JSON.stringify(status)));
     `);
     const status = JSON.parse(await installer.line()) as { readonly changed: readonly string[] };

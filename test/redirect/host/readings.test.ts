@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { parseFlows } from '../../../src/redirect/host/flows.ts';
 import { parseRules } from '../../../src/redirect/host/guard.ts';
 import { nodeAddresses, parseLinks } from '../../../src/redirect/host/link.ts';
 
@@ -14,7 +13,6 @@ describe('reading what the tools print', () => {
     );
     fc.assert(
       fc.property(text, (some) => {
-        parseFlows(some);
         parseRules(some);
         parseLinks(some);
       }),
@@ -69,17 +67,5 @@ describe('reading what the tools print', () => {
     for (const more of others) {
       assert.deepEqual(parseRules(JSON.stringify([{ ...own, ...more }])), [], JSON.stringify(more));
     }
-  });
-
-  it('reads both directions of a tracked connection', () => {
-    const text = [
-      'ipv4     2 tcp      6 431999 ESTABLISHED src=10.0.0.2 dst=192.0.2.1 sport=41 dport=80 src=192.0.2.1 dst=10.0.0.2 sport=80 dport=41 [ASSURED] mark=0 use=1',
-      'ipv4     2 tcp      6 100 SYN_SENT src=10.0.0.3 dst=192.0.2.1 sport=42 dport=80 [UNREPLIED] src=127.0.0.1 dst=10.0.0.3 sport=2579 dport=42 mark=0 use=1',
-      'conntrack v1.4.7 (conntrack-tools): 2 flow entries have been shown.',
-    ].join('\n');
-    assert.deepEqual(parseFlows(text), [
-      { source: '10.0.0.2', replySource: '192.0.2.1', replyPort: 80 },
-      { source: '10.0.0.3', replySource: '127.0.0.1', replyPort: 2579 },
-    ]);
   });
 });

@@ -4,6 +4,7 @@ import { describe, it } from 'node:test';
 import type { Host, ToolResult } from '../../../src/redirect/host/command.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { noRedirect } from '../../../src/redirect/none.ts';
+import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
 
 const ok = (stdout = ''): ToolResult => ({ kind: 'exited', exitCode: 0, stdout, stderr: '' });
@@ -50,6 +51,8 @@ function scripted(answers: Readonly<Record<string, Answer>>): Host & { readonly 
       return Promise.resolve(answers[tool]?.(args.join(' '), options?.input ?? '') ?? MISSING);
     },
     read: (path) => Promise.resolve(path.endsWith('ip_tables_names') ? '' : undefined),
+    cutFlows: () =>
+      Promise.reject(new RedirectError('UNSUPPORTED', 'list flows', 'Protocol not supported')),
   };
 }
 
@@ -79,7 +82,7 @@ describe('the iptables redirect on a node that refuses', () => {
     const status = await redirect.install();
     assert.equal(status.state, 'active');
     assert.deepEqual(status.changed, ['chain aad-metadata made', 'jump added']);
-    assert.match(status.detail, /older flows not cut: .*conntrack is not on the PATH/);
+    assert.match(status.detail, /older flows not cut: list flows: Protocol not supported/);
   });
 
   it('tries again when another writer came between reading and writing', async () => {
