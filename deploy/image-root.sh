@@ -18,7 +18,6 @@ readonly root dist=$2
 # `sleep` keeps the pod there that has opened its node.
 readonly tools=(
   ip sleep
-  iptables-save iptables-restore
   iptables-nft-save iptables-nft-restore
   iptables-legacy-save iptables-legacy-restore
 )

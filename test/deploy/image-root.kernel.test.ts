@@ -55,7 +55,6 @@ describe('the files of the image', { skip }, async () => {
     for (const words of [
       ['nmi', '--version'],
       ['ip', '-V'],
-      ['iptables-save', '--version'],
       ['iptables-nft-restore', '--version'],
       ['iptables-legacy-restore', '--version'],
       ['sleep', '0'],

@@ -10,8 +10,7 @@ import { RedirectError } from '../redirect.ts';
 export type BackendChoice = 'auto' | 'nft' | 'legacy';
 
 export interface Backend {
-  /** `default`: a node whose iptables comes without the suffixed tools (before 1.8). */
-  readonly name: 'nft' | 'legacy' | 'default';
+  readonly name: 'nft' | 'legacy';
   readonly save: string;
   readonly restore: string;
 }
@@ -24,7 +23,6 @@ const LEGACY: Backend = {
   save: 'iptables-legacy-save',
   restore: 'iptables-legacy-restore',
 };
-const DEFAULT: Backend = { name: 'default', save: 'iptables-save', restore: 'iptables-restore' };
 
 // kube-proxy writes tens of thousands of rules on a large cluster, about 150 bytes each.
 const MAX_SAVE_BYTES = 64 << 20;
@@ -38,7 +36,7 @@ const OWN_CHAIN = new RegExp(`^:${CHAIN} `, 'm');
  * 1. An explicit choice is kept.
  * 2. Where the kubelet's own chains are: nft, then legacy.
  * 3. Where an `aad-metadata` chain is already: nft, then legacy.
- * 4. nft if its tool works, else legacy, else the tools without suffix.
+ * 4. nft if its tool works, else legacy.
  * @throws RedirectError when no tool is there or the kernel refuses to be read.
  */
 export async function detectBackend(host: Host, choice: BackendChoice): Promise<Backend> {
@@ -58,9 +56,20 @@ export async function detectBackend(host: Host, choice: BackendChoice): Promise<
   if (OWN_CHAIN.test(legacyNat ?? '')) return LEGACY;
 
   if (nftMangle !== undefined) return NFT;
-  if (await isPresent(host, LEGACY)) return LEGACY;
-  if (await isPresent(host, DEFAULT)) return DEFAULT;
-  throw new RedirectError('TOOL_MISSING', 'backend', 'no iptables-save is on the PATH');
+  if ((await versionOf(host, LEGACY.save)) !== undefined) return LEGACY;
+  throw await noBackend(host);
+}
+
+/** Before 1.8 iptables had no tools that name their backend. */
+async function noBackend(host: Host): Promise<RedirectError> {
+  if ((await versionOf(host, NFT.save)) !== undefined) {
+    const why = `the kernel refuses ${NFT.save}, and ${LEGACY.save} is not on the PATH`;
+    return new RedirectError('UNSUPPORTED', 'backend', `${why}; install it`);
+  }
+  const version = await versionOf(host, 'iptables');
+  const found = version ?? 'no iptables';
+  const why = `found ${found}, without ${NFT.save} and ${LEGACY.save}`;
+  return new RedirectError('TOOL_MISSING', 'backend', `${why}; install iptables 1.8 or later`);
 }
 
 /** The backends besides `chosen` in which a chain of ours could stand. */
@@ -145,7 +154,8 @@ async function isUnusedLegacy(host: Host, backend: Backend, table: Table): Promi
   return names !== undefined && !names.split('\n').includes(table);
 }
 
-async function isPresent(host: Host, backend: Backend): Promise<boolean> {
-  const result = await host.run(backend.save, ['--version']);
-  return result.kind === 'exited' && result.exitCode === 0;
+/** As it prints it; undefined where it does not start. */
+async function versionOf(host: Host, tool: string): Promise<string | undefined> {
+  const result = await host.run(tool, ['--version']);
+  return result.kind === 'exited' && result.exitCode === 0 ? result.stdout.trim() : undefined;
 }

@@ -52,8 +52,8 @@ async function probeLegacy(host: Host): Promise<Finding> {
 async function probeBackend(host: Host): Promise<Finding> {
   const part = 'iptables in use';
   try {
-    const { name, save } = await detectBackend(host, 'auto');
-    return { part, support: 'supported', detail: name === 'default' ? save : name };
+    const { name } = await detectBackend(host, 'auto');
+    return { part, support: 'supported', detail: name };
   } catch (error) {
     return judgeFailure(part, error);
   }

@@ -156,19 +156,32 @@ describe('the iptables redirect on a node that refuses', () => {
     await assert.rejects(openIptablesRedirect({ host }).install(), { code: 'NOT_PERMITTED' });
   });
 
-  it('uses the tools without suffix where there are no others', async () => {
-    let nat = EMPTY_NAT;
+  it('says what to install where iptables is older than 1.8', async () => {
     const host = scripted({
       ip: goodIp,
-      'iptables-save': (args) => ok(args === '--version' ? 'iptables-save v1.6.1' : nat),
-      'iptables-restore': () => {
-        nat = GOOD_NAT;
-        return ok();
-      },
+      iptables: () => ok('iptables v1.6.1\n'),
+      'iptables-save': () => ok(EMPTY_NAT),
     });
-    const status = await openIptablesRedirect({ host }).install();
-    assert.equal(status.state, 'active');
-    assert.match(status.detail, /^iptables default;/);
+    await assert.rejects(openIptablesRedirect({ host }).install(), {
+      code: 'TOOL_MISSING',
+      message:
+        'backend: found iptables v1.6.1, without iptables-nft-save and iptables-legacy-save; ' +
+        'install iptables 1.8 or later',
+    });
+  });
+
+  it('says what to install where the kernel has no nftables and there is no legacy tool', async () => {
+    const host = scripted({
+      ip: goodIp,
+      'iptables-nft-save': (args) =>
+        args === '--version'
+          ? ok('iptables-nft-save v1.8.9 (nf_tables)')
+          : refuse(1, 'Protocol not supported'),
+    });
+    await assert.rejects(openIptablesRedirect({ host }).install(), {
+      code: 'UNSUPPORTED',
+      message: /^backend: .*, and iptables-legacy-save is not on the PATH; install it$/,
+    });
   });
 
   it('reports a kernel without policy routing as a problem of an installed redirect', async () => {
