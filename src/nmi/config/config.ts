@@ -77,7 +77,8 @@ export interface ConfigProblem {
   readonly flag: string;
   /** The value given; undefined when it is missing. */
   readonly value: string | undefined;
-  readonly allowed: string;
+  /** Undefined for a flag that does not exist. */
+  readonly allowed: string | undefined;
 }
 
 export type ConfigResult =
@@ -115,7 +116,7 @@ export function parseConfig(
     const option = byFlag.get(spelling);
     const shown = spelling.length === 1 ? `-${spelling}` : `--${spelling}`;
     if (option === undefined) {
-      problems.push({ flag: shown, value: text, allowed: 'no such flag; see nmi run --help' });
+      problems.push({ flag: shown, value: text, allowed: undefined });
     } else if (given.has(option.name)) {
       problems.push({ flag: shown, value: text, allowed: `one of its spellings, not both` });
     } else {
@@ -191,6 +192,8 @@ export function parseConfig(
 
 /** One line for a person. */
 export function renderProblem(problem: ConfigProblem): string {
+  if (problem.allowed === undefined)
+    return `${problem.flag} is an unknown flag; see nmi run --help`;
   const value = problem.value === undefined ? 'is missing' : `has the value "${problem.value}"`;
   return `${problem.flag} ${value}; allowed: ${problem.allowed}`;
 }

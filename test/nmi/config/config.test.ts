@@ -82,7 +82,7 @@ describe('the configuration', () => {
     const expected = [
       '--nmi-port has the value "NaN"; allowed: a whole number from 1 to 65535',
       '--http-probe-port has the value "70000"; allowed: a whole number from 0 to 65535',
-      '--no-such-flag has the value "x"; allowed: no such flag; see nmi run --help',
+      '--no-such-flag is an unknown flag; see nmi run --help',
       '--node is missing; allowed: the name of this Kubernetes node; set it from spec.nodeName',
       '--forceNamespaced has the value "false"; allowed: true: matching is always namespaced',
       'NMI_TOKEN_CACHE_SIZE has the value "0"; allowed: a whole number from 1 to 1000000',
