@@ -1,6 +1,7 @@
 /** A plain GET on the metadata service with its header, for programs that act as a pod would. */
 import { get } from 'node:http';
 import { parseRecord } from '../nmi/base/json-value.ts';
+import { parseRetryAfter } from '../nmi/base/retry-after.ts';
 
 export type MetadataReply =
   | {
@@ -34,12 +35,11 @@ export function getJson(url: string): Promise<MetadataReply> {
         });
         response.on('error', fail);
         response.on('end', () => {
-          const retryAfterS = Number(response.headers['retry-after'] ?? Number.NaN);
           resolve({
             kind: 'answered',
             status: response.statusCode ?? 0,
             body: parseRecord(text) ?? {},
-            retryAfterS: Number.isFinite(retryAfterS) ? retryAfterS : undefined,
+            retryAfterS: parseRetryAfter(response.headers['retry-after'], Date.now()),
           });
         });
       },

@@ -151,7 +151,7 @@ describeOnClusters('the watches of a node', (cluster) => {
     const fresh = wish('asking');
     await runPod(admin(), fresh);
     const askedMs = performance.now();
-    node.watches.doubt();
+    node.watches.checkNow();
     const tookMs = (await node.servable(fresh.ip)) - askedMs;
     assert.ok(tookMs < 1000, `${tookMs} ms`);
     await deletePod(admin(), fresh);
@@ -185,6 +185,36 @@ describeOnClusters('the watches of a node', (cluster) => {
       assert.ok(identities.relists >= 1 && identities.stalenessMs < 5000);
     });
     for (const pod of [kept, came]) await deletePod(admin(), pod);
+  });
+
+  it('list anew when a server restored from a backup only stays silent', async () => {
+    const timing = { silenceMs: 5_000 };
+    await using node = await openWatchedNode({
+      access: cluster().adminAccess,
+      node: 'node-a',
+      timing,
+    });
+    const { pods, watches, log } = node;
+    const kept = wish('restored');
+    await runPod(admin(), kept);
+    await node.servable(kept.ip);
+    await cluster().backUp();
+    const lost = wish('lost');
+    await eventually(() => setPodStatus(admin(), kept, { message: 'backed up' }), 30_000);
+    await runPod(admin(), lost);
+    // The restored server makes versions of its own, which must not reach ours meanwhile.
+    for (let count = 0; count < 300; count += 1) {
+      await setPodStatus(admin(), lost, { message: `${count}` });
+    }
+    await node.servable(lost.ip);
+    await cluster().restore();
+    await eventually(() => assert.equal(pods.byIp(lost.ip).kind, 'unknown'), 30_000);
+    assert.equal(pods.byIp(kept.ip).kind, 'pod');
+    const { relists, silences, errors } = watches.stats().pods;
+    assert.ok(relists >= 1 && silences >= 1);
+    assert.equal(errors.GONE, 0);
+    assert.ok(log.some(({ message }) => message.includes('went backwards')));
+    await deletePod(admin(), kept);
   });
 
   it('go on from a cut at any byte of the wire, without another list', async () => {

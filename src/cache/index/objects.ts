@@ -26,6 +26,11 @@ export interface Pod extends ObjectRef {
   readonly createdAtWallMs: number;
 }
 
+/** All its containers have terminated, and none starts again. */
+export function hasEnded({ phase }: Pick<Pod, 'phase'>): boolean {
+  return phase === 'Succeeded' || phase === 'Failed';
+}
+
 /** `AzureIdentity`. Strings the object does not carry are empty. */
 export interface Identity extends ObjectRef {
   /** 0 user-assigned, 1 secret, 2 certificate, 3 federated; any other number is refused later. */

@@ -15,7 +15,7 @@ import type { Clock } from '../clock.ts';
 import { bindingLabelOf } from './binding-label.ts';
 import { canonicalIp } from './ip.ts';
 import { ignoreListenerError, Listeners } from './observers.ts';
-import type { ObjectRef, ObjectStore, Pod } from './objects.ts';
+import { hasEnded, type ObjectRef, type ObjectStore, type Pod } from './objects.ts';
 
 export type PodLookup =
   | { readonly kind: 'pod'; readonly pod: Pod }
@@ -129,7 +129,7 @@ export class PodIndex implements ObjectStore<Pod> {
     for (const lookup of byIp.values()) if (lookup.kind === 'ambiguous') ambiguousIps++;
     for (const { pod } of byUid.values()) {
       if (pod.hostNetwork) hostNetwork++;
-      if (isTerminal(pod)) terminal++;
+      if (hasEnded(pod)) terminal++;
     }
     return { pods: byUid.size, ips: byIp.size, ambiguousIps, hostNetwork, terminal };
   }
@@ -172,17 +172,13 @@ function createEntry(pod: Pod, labelledSinceWallMs: number): Entry {
 }
 
 function ownedAddresses(pod: Pod): readonly string[] {
-  if (pod.hostNetwork || isTerminal(pod)) return [];
+  if (pod.hostNetwork || hasEnded(pod)) return [];
   const addresses = new Set<string>();
   for (const text of pod.ips) {
     const ip = canonicalIp(text);
     if (ip !== undefined) addresses.add(ip);
   }
   return [...addresses];
-}
-
-function isTerminal(pod: Pod): boolean {
-  return pod.phase === 'Succeeded' || pod.phase === 'Failed';
 }
 
 /** The uids that lead to another entry, or to none any more. */

@@ -169,7 +169,7 @@ export function parseConfig(
     problems.push({ flag: shown, value: String(port), allowed });
   }
   const addressLimitS = values.get('address-staleness-limit-sec');
-  // A watch in doubt needs a second or two to prove itself, and may be doubted once in 5 s.
+  // A check of the watch takes a second or two, and there is one in 5 s at most.
   if (typeof addressLimitS === 'number' && addressLimitS > 0 && addressLimitS < 10) {
     const shown =
       given.get('address-staleness-limit-sec')?.shown ?? '--address-staleness-limit-sec';

@@ -3,7 +3,7 @@
  * asked after a change, over at most the pods of one node, and never when a pod or binding changes.
  */
 import type { GrantIndex, PodGrants } from '../../cache/index/grant-index.ts';
-import type { Pod } from '../../cache/index/objects.ts';
+import { hasEnded, type Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { EntraCredential, UpstreamIdentity } from '../sources/source.ts';
 import { credentialKey, identityKey } from './cache-key.ts';
@@ -80,7 +80,7 @@ export class IdentitiesInUse implements IdentityDemand {
     // Pods of one label share their grants, and there may be thousands of identities in them.
     const accountsDone = new Map<PodGrants, Set<string>>();
     for (const pod of pods.all()) {
-      if (pod.phase === 'Succeeded' || pod.phase === 'Failed') continue;
+      if (hasEnded(pod)) continue;
       const ofPod = grants.grantsOf(pod.uid);
       const isNodes =
         ofPod?.kind === 'exception' || (pod.hostNetwork && ofPod?.kind === 'no-label');

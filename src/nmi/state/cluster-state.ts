@@ -49,7 +49,7 @@ export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge 
     maxWaiters: maxHeldRequests,
     // What is missed may be what a watch that died without a word did not tell.
     onWait: () => {
-      watches.doubt();
+      watches.checkNow();
     },
   });
   grants.onChange(() => {
@@ -87,8 +87,8 @@ export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge 
     clock,
     limitMs: attests ? 0 : config.addressStalenessLimitMs,
     stalenessMs: () => watches.stalenessMs('pods'),
-    doubt: () => {
-      watches.doubt('pods');
+    checkNow: () => {
+      watches.checkNow('pods');
     },
     log: log.child({ component: 'pods' }),
   });
@@ -148,8 +148,7 @@ function watchSamples(watches: Watches): readonly Sample[] {
 
 function watchAccounts(options: NodeKnowledgeOptions): WorkloadIdentities {
   const { config, client, clock, log } = options;
-  // Pods that are known keep working through an outage of the API server of any length.
-  const accounts = createServiceAccounts({ client, clock, staleMs: Infinity });
+  const accounts = createServiceAccounts({ client, clock });
   return new WorkloadIdentities(accounts, config.workloadIdentityTenant, (account, outcome) => {
     log.warn(
       { serviceAccount: `${account.namespace}/${account.name}`, ...outcome },

@@ -6,7 +6,7 @@
  *
  * 1. A watch that is well proves every 101 s at the latest that it is current, in the quietest of
  *    clusters, too. Where the limit leaves less time than that, it is asked for a proof: from half of
- *    the limit on the watch is doubted, and replaced if it stays silent.
+ *    the limit on the watch is checked, and replaced if it stays silent.
  * 2. Whether an address is believed is worked out when somebody asks; with the right to a token it is
  *    remembered for a second.
  */
@@ -21,7 +21,7 @@ export interface AddressTrustOptions {
   /** Since the last proof that the pods known are those of the node. */
   readonly stalenessMs: () => number;
   /** Asks the watch for a proof: it comes, or the watch is replaced. */
-  readonly doubt: () => void;
+  readonly checkNow: () => void;
   readonly log: Log;
 }
 
@@ -57,10 +57,10 @@ export class AddressTrust implements Disposable {
 
   /** Milliseconds until the next look. */
   #look(): number {
-    const { limitMs, stalenessMs, doubt } = this.#options;
+    const { limitMs, stalenessMs, checkNow } = this.#options;
     this.#report();
     const restMs = limitMs / 2 - stalenessMs();
-    if (restMs <= 0) doubt();
+    if (restMs <= 0) checkNow();
     return Math.max(restMs, limitMs * lookEvery);
   }
 

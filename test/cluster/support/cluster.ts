@@ -81,6 +81,9 @@ export interface Cluster extends AsyncDisposable {
   restart(): Promise<void>;
   /** Drops etcd's history up to now. The server's memory still has what it has. */
   compact(): Promise<void>;
+  backUp(): Promise<void>;
+  /** The servers start again with what they had at the last {@link backUp}. */
+  restore(): Promise<void>;
 }
 
 /** Rejects with the last words of the server that did not come up; nothing is left then. */
@@ -176,6 +179,8 @@ export async function startCluster(
       const { revision } = range['header'] as { readonly revision: string };
       await plane.etcd.expect('POST', '/v3/kv/compaction', { revision, physical: true });
     },
+    backUp: () => plane.backUp(),
+    restore: () => plane.restore(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }

@@ -11,9 +11,9 @@ import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';
 import { parseIdentity } from '../../../src/nmi/kube/watch/parse.ts';
 import { openReflector, type Reflector } from '../../../src/nmi/kube/watch/reflector.ts';
 import {
-  createServerMemory,
-  type ServerMemory,
-} from '../../../src/nmi/kube/watch/server-memory.ts';
+  createApiServerCapabilities,
+  type ApiServerCapabilities,
+} from '../../../src/nmi/kube/watch/api-server-capabilities.ts';
 import { keptLog, MapStore, quick, temporaryDir } from '../../nmi/kube/kube-world.ts';
 import type { Api, ApiAccess } from './api.ts';
 import { identitiesIn, type ContractServer } from './contract.ts';
@@ -25,7 +25,7 @@ const silenceMs = 1500;
 
 interface Stand extends AsyncDisposable {
   readonly network: FaultProxy;
-  readonly memory: ServerMemory;
+  readonly memory: ApiServerCapabilities;
   readonly reflector: Reflector;
   /** Creates an identity, or deletes it. */
   create(name: string): Promise<void>;
@@ -50,7 +50,7 @@ export function reflectorTests(server: () => ContractServer): void {
     listBy: 'stream' | 'pages' = 'stream',
     options: StandOptions = {},
   ): Promise<Stand> {
-    const memory = createServerMemory();
+    const memory = createApiServerCapabilities();
     if (listBy === 'pages') memory.refuseStreams();
     await using opening = new AsyncDisposableStack();
     await server().createNamespace(namespace);
@@ -100,7 +100,7 @@ export function reflectorTests(server: () => ContractServer): void {
       await stand.remove('a');
       await stand.holds('b', 'c', 'd', 'e', 'f');
       assert.equal(stand.lists().length, 1);
-      assert.equal(stand.memory.streams, how === 'stream');
+      assert.equal(stand.memory.streamsLists, how === 'stream');
     });
   }
 

@@ -5,7 +5,7 @@ import { systemClock } from '../../../src/cache/clock.ts';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';
-import type { ReflectorTiming } from '../../../src/nmi/kube/watch/reflector.ts';
+import type { ReflectorTiming } from '../../../src/nmi/kube/watch/reflector-state.ts';
 import { openWatches, type Watches } from '../../../src/nmi/kube/watch/watches.ts';
 import { keptLog, temporaryDir, type KeptLine } from '../../nmi/kube/kube-world.ts';
 import type { ApiAccess } from './api.ts';

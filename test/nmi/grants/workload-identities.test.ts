@@ -17,7 +17,7 @@ function open(annotations: Record<string, string> | KubeError) {
   const paths: string[] = [];
   const unreadable: string[] = [];
   const accounts = createServiceAccounts({
-    ...{ clock, staleMs: Infinity },
+    clock,
     client: {
       getJson: (path) => {
         paths.push(path);

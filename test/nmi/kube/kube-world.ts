@@ -7,7 +7,8 @@ import { systemClock, type Clock } from '../../../src/cache/clock.ts';
 import type { ObjectRef, ObjectStore } from '../../../src/cache/index/objects.ts';
 import type { FakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
 import { openKubeClient, type KubeClient } from '../../../src/nmi/kube/api/client.ts';
-import type { KubeLog, ReflectorTiming } from '../../../src/nmi/kube/watch/reflector.ts';
+import type { ReflectorTiming } from '../../../src/nmi/kube/watch/reflector-state.ts';
+import type { Log } from '../../../src/nmi/base/log.ts';
 
 /** Short enough that no test waits for a default. */
 export const quick: Partial<ReflectorTiming> = {
@@ -16,7 +17,6 @@ export const quick: Partial<ReflectorTiming> = {
   relistJitterMs: 5,
   healthyMs: 30,
   silenceMs: 5000,
-  listTimeoutMs: 2000,
 };
 
 /** Resolves when the condition holds; asks again on every turn of a 2 ms timer. Fails after 5 s. */
@@ -88,7 +88,7 @@ export interface KeptLine {
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
-export function keptLog(): KubeLog & { readonly lines: KeptLine[] } {
+export function keptLog(): Log & { readonly lines: KeptLine[] } {
   const lines: KeptLine[] = [];
   const at = (level: KeptLine['level']) => (fields: object, message: string) => {
     lines.push({ level, message, fields: { ...fields } });

@@ -9,7 +9,7 @@ import type { ObjectRef, ObjectStore } from '../../../src/cache/index/objects.ts
 import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import type { Parsed } from '../../../src/nmi/kube/watch/parse.ts';
 import { openReflector } from '../../../src/nmi/kube/watch/reflector.ts';
-import { readWatchStream } from '../../../src/nmi/kube/api/watch-stream.ts';
+import { flatten, readWatchChunks } from '../../../src/nmi/kube/api/watch-stream.ts';
 import { keptLog } from './kube-world.ts';
 
 export interface RawObject {
@@ -83,7 +83,8 @@ export async function replayCut(
         const from = new URL(path, 'http://recorded').searchParams.get('resourceVersion');
         if (from === null) lists += 1;
         onOpen?.();
-        yield* readWatchStream(chunksOf(bytesAfter(recording, from), isFirst ? cutAt : undefined));
+        const chunks = chunksOf(bytesAfter(recording, from), isFirst ? cutAt : undefined);
+        yield* flatten(readWatchChunks(chunks, () => undefined));
         if (isFirst) return;
         done.resolve(undefined);
         await ended(signal);
@@ -120,12 +121,12 @@ const hastyClock: Clock = {
 
 function serverThat(listBy: ListBy) {
   return {
-    streams: listBy === 'stream',
+    streamsLists: listBy === 'stream',
     refuseStreams() {
       throw new Error('nobody refused');
     },
-    tellBack: () => undefined,
-    onBack: () => () => undefined,
+    notifyRecovery: () => undefined,
+    onRecovery: () => () => undefined,
   };
 }
 

@@ -50,8 +50,8 @@ function openQuiet(limitMs: number) {
   const trust = new AddressTrust({
     ...{ clock, limitMs, log: keptLog() },
     stalenessMs: () => reflector.stats().stalenessMs,
-    doubt: () => {
-      reflector.doubt();
+    checkNow: () => {
+      reflector.checkNow();
     },
   });
   return {
@@ -117,15 +117,15 @@ describe('trust in addresses', () => {
     let provenAtMs = 0;
     const stalenessMs = (): number => clock.monotonicMs() - provenAtMs;
     const log = keptLog();
-    let doubts = 0;
-    const doubt = (): void => {
-      doubts += 1;
+    let checks = 0;
+    const checkNow = (): void => {
+      checks += 1;
     };
-    using trust = new AddressTrust({ clock, limitMs: 10_000, stalenessMs, doubt, log });
+    using trust = new AddressTrust({ clock, limitMs: 10_000, stalenessMs, checkNow, log });
     clock.advance(4_999);
-    assert.equal(doubts, 0);
+    assert.equal(checks, 0);
     clock.advance(1);
-    assert.equal(doubts, 1, 'the watch is asked when half of the time is over');
+    assert.equal(checks, 1, 'the watch is checked when half of the time is over');
     clock.advance(5_000);
     assert.ok(trust.holds);
     clock.advance(1);

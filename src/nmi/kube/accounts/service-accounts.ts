@@ -3,7 +3,7 @@
  *
  * 1. `peek` never waits: what is known answers, and what is known for longer than `keepMs` is read
  *    again behind it.
- * 2. What cannot be read again stays known for `staleMs` after it was read last.
+ * 2. What cannot be read again stays known: pods keep working through an outage of any length.
  * 3. An account without a client id, or none at all, is asked for again soon: whoever uses it is
  *    likely to be setting it up.
  * 4. At most one read per account at a time; a failure answers for a moment without asking.
@@ -40,7 +40,7 @@ export interface ServiceAccounts {
   /** Grows with every change of what `peek` says, except by age or for want of room. */
   readonly generation: number;
   readonly size: number;
-  /** What is known, without waiting; `undefined` when nothing is, or it is too old. */
+  /** What is known, without waiting; `undefined` when nothing is. */
   peek(namespace: string, name: string): KnownServiceAccount | undefined;
   /**
    * The same, but only what was read in the last two `keepMs`, or could not be read anew since.
@@ -57,8 +57,6 @@ export interface ServiceAccountsOptions {
   readonly client: JsonReader;
   readonly clock: Clock;
   readonly keepMs?: number;
-  /** Infinity: for as long as the API server cannot be asked. */
-  readonly staleMs?: number;
   readonly max?: number;
   readonly timeoutMs?: number;
   readonly onListenerError?: (error: unknown) => void;
@@ -87,7 +85,7 @@ class Entry implements Linked<Entry> {
 }
 
 export function createServiceAccounts(options: ServiceAccountsOptions): ServiceAccounts {
-  const { client, clock, keepMs = 60_000, staleMs = 600_000, max = 1024 } = options;
+  const { client, clock, keepMs = 60_000, max = 1024 } = options;
   const { timeoutMs = 5_000, onListenerError = ignoreListenerError } = options;
   const entries = new Map<string, Entry>();
   const recency = new RecencyList<Entry>();
@@ -109,21 +107,17 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
     return entry;
   }
 
-  function usable(entry: Entry | undefined, nowMs: number): KnownServiceAccount | undefined {
-    return entry !== undefined && nowMs - entry.readAtMs <= staleMs ? entry.known : undefined;
-  }
-
   function learn(key: string, outcome: ServiceAccountRead): void {
     const entry = entryOf(key);
     const nowMs = clock.monotonicMs();
     if (outcome.kind !== 'known') {
-      const leastMs = usable(entry, nowMs) === undefined ? firstRetryMs : retryMs;
+      const leastMs = entry.known === undefined ? firstRetryMs : retryMs;
       const askedMs = outcome.kind === 'unavailable' ? (outcome.retryAfterMs ?? 0) : 0;
       entry.failure = outcome;
       entry.nextReadAtMs = nowMs + Math.max(leastMs, Math.min(askedMs, maxRetryAfterMs));
       return;
     }
-    const before = usable(entry, nowMs);
+    const before = entry.known;
     const isEmpty = outcome.account === 'missing' || outcome.account.clientId === '';
     entry.known = outcome.account;
     entry.readAtMs = nowMs;
@@ -153,11 +147,10 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
       const entry = entries.get(objectKey(namespace, name));
       if (entry === undefined) return undefined;
       recency.touch(entry);
-      const nowMs = clock.monotonicMs();
-      const path =
-        nowMs >= entry.nextReadAtMs ? serviceAccountPath({ namespace, name }) : undefined;
+      const isOld = clock.monotonicMs() >= entry.nextReadAtMs;
+      const path = isOld ? serviceAccountPath({ namespace, name }) : undefined;
       if (path !== undefined) void calls.share(entry.key, () => readNow(entry.key, path));
-      return usable(entry, nowMs);
+      return entry.known;
     },
     peekFresh(namespace, name) {
       const known = this.peek(namespace, name);
@@ -175,16 +168,14 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
       const entry = entries.get(key);
       if (entry !== undefined) {
         recency.touch(entry);
-        const nowMs = clock.monotonicMs();
-        const account = usable(entry, nowMs);
-        if (nowMs < entry.nextReadAtMs) {
-          if (account !== undefined) return { kind: 'known', account };
+        if (clock.monotonicMs() < entry.nextReadAtMs) {
+          if (entry.known !== undefined) return { kind: 'known', account: entry.known };
           if (entry.failure !== undefined) return entry.failure;
         }
       }
       const outcome = await calls.share(key, () => readNow(key, path), signal);
       if (outcome.kind === 'known') return outcome;
-      const account = usable(entries.get(key), clock.monotonicMs());
+      const account = entries.get(key)?.known;
       return account === undefined ? outcome : { kind: 'known', account };
     },
     onChange: (listener) => listeners.add(listener),

@@ -9,7 +9,8 @@ import { createConnector } from './connector.ts';
 import { loadCredentials, type Access } from './credentials.ts';
 import { openDeadline, untilAborted, type Deadline } from '../../base/deadline.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
-import { KubeError, kubeErrorOfFailure, kubeErrorOfStatus, parseRetryAfter } from './kube-error.ts';
+import { parseRetryAfter } from '../../base/retry-after.ts';
+import { KubeError, kubeErrorOfFailure, kubeErrorOfStatus } from './kube-error.ts';
 import { flatten, readWatchChunks } from './watch-stream.ts';
 
 export interface RequestOptions {
@@ -230,10 +231,11 @@ function translate(
 async function statusError(response: Dispatcher.ResponseData, clock: Clock): Promise<KubeError> {
   const status = response.statusCode;
   const message = stringAt(asRecord(await readErrorBody(response.body)), 'message');
+  const retryAfterS = parseRetryAfter(response.headers['retry-after'], clock.wallMs());
   return kubeErrorOfStatus(
     status,
     message === '' ? `the API server answered ${status}` : message,
-    parseRetryAfter(response.headers['retry-after'], clock.wallMs()),
+    retryAfterS === undefined ? undefined : retryAfterS * 1000,
   );
 }
 

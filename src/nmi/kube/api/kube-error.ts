@@ -92,17 +92,3 @@ function errnoOf(failure: unknown): string {
   if (typeof failure !== 'object' || failure === null || !('code' in failure)) return '';
   return typeof failure.code === 'string' ? failure.code : '';
 }
-
-/**
- * `Retry-After` in milliseconds: seconds or an HTTP date. `undefined` when absent or unreadable.
- */
-export function parseRetryAfter(
-  header: string | readonly string[] | undefined,
-  nowWallMs: number,
-): number | undefined {
-  const text = (typeof header === 'string' ? header : header?.[0])?.trim();
-  if (text === undefined || text === '') return undefined;
-  if (/^\d{1,9}$/.test(text)) return Number(text) * 1000;
-  const at = Date.parse(text);
-  return Number.isNaN(at) ? undefined : Math.max(0, at - nowWallMs);
-}

@@ -37,7 +37,7 @@ export async function listPages(
   do {
     const page = asRecord(await reader.getJson(pagePath(list, continueToken), options));
     const items = page?.['items'];
-    const version = page === undefined ? '' : versionOf(page);
+    const version = versionOf(page);
     // Go encodes an empty slice that was never made as null.
     const none = items === null || items === undefined;
     if (version === '' || !(none || Array.isArray(items))) {

@@ -32,8 +32,8 @@ export function readWatchEvent(raw: unknown): WatchEvent {
 }
 
 /** `metadata.resourceVersion` of an object or a list; empty when it has none. */
-export function versionOf(object: JsonRecord): string {
-  return stringAt(asRecord(object['metadata']), 'resourceVersion');
+export function versionOf(object: JsonRecord | undefined): string {
+  return stringAt(asRecord(object?.['metadata']), 'resourceVersion');
 }
 
 function endsList(bookmark: JsonRecord): boolean {

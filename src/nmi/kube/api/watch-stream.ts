@@ -13,18 +13,10 @@ const maxLineBytes = 8 * 1024 * 1024;
 const maxBusyMs = 5;
 
 /**
- * The values in order, each as soon as its line is whole. `onBytes` is called for every chunk,
- * before its values. Throws what the body throws, and `KubeError` NETWORK when it ends in good
- * order but inside an event.
+ * The values of one chunk after those of another, each as soon as its line is whole. `onBytes` is
+ * called for every chunk, before its values. Throws what the body throws, and `KubeError` NETWORK
+ * when it ends in good order but inside an event.
  */
-export function readWatchStream(
-  body: AsyncIterable<Uint8Array>,
-  onBytes: () => void = () => undefined,
-): AsyncIterableIterator<unknown, void> {
-  return flatten(readWatchChunks(body, onBytes));
-}
-
-/** The same, as the values of one chunk after those of another. */
 export async function* readWatchChunks(
   body: AsyncIterable<Uint8Array>,
   onBytes: () => void,

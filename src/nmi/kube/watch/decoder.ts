@@ -15,9 +15,12 @@ export interface IntakeOptions<T extends ObjectRef> {
 }
 
 /** Each throws what the store throws, and `KubeError` MALFORMED for a deletion of nothing known. */
-export interface Intake {
+interface Changes {
   changed(object: unknown): void;
   deleted(object: JsonRecord): void;
+}
+
+export interface Intake extends Changes {
   /** Begins a whole new content. Nothing of it is in the store before its `commit`. */
   gather(): Gathering;
   /** Objects in the store. */
@@ -26,9 +29,7 @@ export interface Intake {
   readonly rejected: number;
 }
 
-export interface Gathering {
-  put(object: unknown): void;
-  drop(object: JsonRecord): void;
+export interface Gathering extends Changes {
   /** One step for the store: no reader sees it empty or half-filled. */
   commit(): void;
 }
@@ -81,7 +82,7 @@ export function createIntake<T extends ObjectRef>(options: IntakeOptions<T>): In
       const gone = new Map<string, number>();
       const unusable = new Set<string>();
       return {
-        put(object) {
+        changed(object) {
           const parsed = parse(object);
           if (parsed.ok) {
             items.push(parsed.value);
@@ -90,7 +91,7 @@ export function createIntake<T extends ObjectRef>(options: IntakeOptions<T>): In
           unusable.add(skip(parsed.ref, parsed.reason));
           if (parsed.ref !== undefined) gone.set(keyOf(parsed.ref), items.length);
         },
-        drop(object) {
+        deleted(object) {
           gone.set(keyOf(refOf(object)), items.length);
         },
         commit() {

@@ -8,30 +8,21 @@ import type {
   ObjectStore,
   Pod,
 } from '../../../cache/index/objects.ts';
-import { parseBinding, parseException, parseIdentity, parsePod, type Parse } from './parse.ts';
+import { parseBinding, parseException, parseIdentity, parsePod } from './parse.ts';
+import type { Log } from '../../base/log.ts';
+import { createApiServerCapabilities } from './api-server-capabilities.ts';
 import {
   openReflector,
-  type KubeLog,
   type KubeReader,
   type Reflector,
-  type ReflectorState,
+  type ReflectorOptions,
   type ReflectorStats,
-  type ReflectorTiming,
 } from './reflector.ts';
-import { createServerMemory } from './server-memory.ts';
+import type { ReflectorTiming } from './reflector-state.ts';
 
 export type WatchedResource = 'pods' | 'identities' | 'bindings' | 'exceptions';
 
-interface WatchSpec<T> {
-  readonly path: string;
-  readonly query: (node: string) => Readonly<Record<string, string>>;
-  readonly parse: Parse<T>;
-  readonly timing: Partial<ReflectorTiming>;
-  readonly listsFromMemory: boolean;
-}
-
 const group = '/apis/aadpodidentity.k8s.io/v1';
-const everything = (): Readonly<Record<string, string>> => ({});
 
 /**
  * How soon an outage is over for new pods: the longest wait, at most `tcpTimeoutMs` of the client
@@ -39,37 +30,6 @@ const everything = (): Readonly<Record<string, string>> => ({});
  * second knock at a server that is away. The other watches wait longer and are woken by this one.
  */
 const podTiming = { outage: { baseMs: 100, capMs: 500 }, relistJitterMs: 600 };
-/** From memory they would come in one piece, of some 20 MB where there are 20,000 bindings. */
-const custom = { timing: {}, listsFromMemory: false };
-
-const podSpec: WatchSpec<Pod> = {
-  path: '/api/v1/pods',
-  // Finished pods keep their address in the status, and pile up in clusters with many jobs.
-  query: (node) => ({
-    fieldSelector: `spec.nodeName=${node},status.phase!=Succeeded,status.phase!=Failed`,
-  }),
-  parse: parsePod,
-  timing: podTiming,
-  listsFromMemory: true,
-};
-const identitySpec: WatchSpec<Identity> = {
-  path: `${group}/azureidentities`,
-  query: everything,
-  parse: parseIdentity,
-  ...custom,
-};
-const bindingSpec: WatchSpec<Binding> = {
-  path: `${group}/azureidentitybindings`,
-  query: everything,
-  parse: parseBinding,
-  ...custom,
-};
-const exceptionSpec: WatchSpec<Exception> = {
-  path: `${group}/azurepodidentityexceptions`,
-  query: everything,
-  parse: parseException,
-  ...custom,
-};
 
 export interface WatchStores {
   readonly pods: ObjectStore<Pod>;
@@ -83,10 +43,9 @@ export interface WatchesOptions {
   /** Name of the node whose pods are watched. */
   readonly node: string;
   readonly stores: WatchStores;
-  readonly log: KubeLog;
+  readonly log: Log;
   readonly clock?: Clock;
   readonly random?: () => number;
-  readonly onState?: (resource: WatchedResource, state: ReflectorState) => void;
   readonly timing?: Partial<ReflectorTiming>;
 }
 
@@ -102,50 +61,38 @@ export interface Watches extends AsyncDisposable {
   stale(limitMs: number): readonly WatchedResource[];
   /** Since the last proof that it is current. */
   stalenessMs(name: WatchedResource): number;
-  /** Somebody misses an object: watches that are silent are looked after, or one of them. */
-  doubt(name?: WatchedResource): void;
+  /** Somebody misses an object: watches that are silent are replaced, or the one named. */
+  checkNow(name?: WatchedResource): void;
   stats(): Readonly<Record<WatchedResource, ReflectorStats>>;
 }
 
-/** Starts all four at once; `timing.startJitterMs` spreads them. */
+/** Starts all four at once. */
 export function openWatches(options: WatchesOptions): Watches {
   const { client, node, stores, log, clock = systemClock, random = Math.random } = options;
-  const server = createServerMemory();
+  const server = createApiServerCapabilities();
 
   function open<T extends ObjectRef>(
     name: WatchedResource,
-    spec: WatchSpec<T>,
-    store: ObjectStore<T>,
+    spec: Pick<ReflectorOptions<T>, 'path' | 'query' | 'parse' | 'store' | 'listsFromMemory'>,
+    timing?: Partial<ReflectorTiming>,
   ): Reflector {
-    const { onState } = options;
-    return openReflector({
-      name,
-      path: spec.path,
-      query: spec.query(node),
-      parse: spec.parse,
-      store,
-      client,
-      clock,
-      random,
-      log,
-      server,
-      listsFromMemory: spec.listsFromMemory,
-      timing: { ...spec.timing, ...options.timing },
-      ...(onState === undefined
-        ? {}
-        : {
-            onState: (state) => {
-              onState(name, state);
-            },
-          }),
-    });
+    const parts = { name, client, clock, random, log, server };
+    return openReflector({ ...parts, ...spec, timing: { ...timing, ...options.timing } });
   }
 
+  const { pods, identities, bindings, exceptions } = stores;
+  // Finished pods keep their address in the status, and pile up in clusters with many jobs.
+  const fieldSelector = `spec.nodeName=${node},status.phase!=Succeeded,status.phase!=Failed`;
+  const podSpec = { path: '/api/v1/pods', query: { fieldSelector }, parse: parsePod, store: pods };
+  // Custom resources would come from memory in one piece, of some 20 MB for 20,000 bindings.
+  const identitySpec = { path: `${group}/azureidentities`, parse: parseIdentity };
+  const bindingSpec = { path: `${group}/azureidentitybindings`, parse: parseBinding };
+  const exceptionSpec = { path: `${group}/azurepodidentityexceptions`, parse: parseException };
   const reflectors = {
-    pods: open('pods', podSpec, stores.pods),
-    identities: open('identities', identitySpec, stores.identities),
-    bindings: open('bindings', bindingSpec, stores.bindings),
-    exceptions: open('exceptions', exceptionSpec, stores.exceptions),
+    pods: open('pods', { ...podSpec, listsFromMemory: true }, podTiming),
+    identities: open('identities', { ...identitySpec, store: identities }),
+    bindings: open('bindings', { ...bindingSpec, store: bindings }),
+    exceptions: open('exceptions', { ...exceptionSpec, store: exceptions }),
   } satisfies Record<WatchedResource, Reflector>;
   const all = Object.values(reflectors);
   const names: readonly WatchedResource[] = ['pods', 'identities', 'bindings', 'exceptions'];
@@ -160,8 +107,8 @@ export function openWatches(options: WatchesOptions): Watches {
     unsynced: () => names.filter((name) => !reflectors[name].synced),
     stale: (limitMs) => names.filter((name) => reflectors[name].stats().stalenessMs > limitMs),
     stalenessMs: (name) => reflectors[name].stats().stalenessMs,
-    doubt: (name) => {
-      for (const reflector of name === undefined ? all : [reflectors[name]]) reflector.doubt();
+    checkNow: (name) => {
+      for (const reflector of name === undefined ? all : [reflectors[name]]) reflector.checkNow();
     },
     stats: () => ({
       pods: reflectors.pods.stats(),

@@ -3,14 +3,14 @@
  * as it does, since each pod costs a token of its own. Pure.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
-import type { Pod } from '../../../cache/index/objects.ts';
+import { hasEnded, type Pod } from '../../../cache/index/objects.ts';
 
 /** Over at most the pods of one node, and only when a token is fetched. */
 export function livePodOf(pods: Iterable<Pod>, account: ObjectName): Pod | undefined {
   let best: Pod | undefined;
   for (const pod of pods) {
     if (pod.namespace !== account.namespace || pod.serviceAccount !== account.name) continue;
-    if (pod.phase === 'Succeeded' || pod.phase === 'Failed') continue;
+    if (hasEnded(pod)) continue;
     if (best === undefined || isBetter(pod, best)) best = pod;
   }
   return best;

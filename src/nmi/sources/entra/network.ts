@@ -7,7 +7,7 @@ import { X509Certificate } from 'node:crypto';
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
 import type { Clock } from '../../../cache/clock.ts';
-import { parseRetryAfter } from '../../kube/api/kube-error.ts';
+import { parseRetryAfter } from '../../base/retry-after.ts';
 import { networkCode } from '../../base/network-code.ts';
 import { clockAheadMs } from '../clock-skew.ts';
 import type { EntraAnswer } from './aadsts.ts';
@@ -103,15 +103,11 @@ async function post(
   });
   const { date, 'retry-after': retryAfter } = response.headers;
   const nowWallMs = clock.wallMs();
-  const retryAfterMs = parseRetryAfter(retryAfter, nowWallMs);
   return {
     status: response.statusCode,
     body: await readText(response.body),
     clockAheadMs: clockAheadMs(date, nowWallMs),
-    retryAfterS:
-      retryAfterMs === undefined
-        ? undefined
-        : Math.min(Math.ceil(retryAfterMs / 1000), maxRetryAfterS),
+    retryAfterS: parseRetryAfter(retryAfter, nowWallMs, maxRetryAfterS),
   };
 }
 

@@ -14,6 +14,7 @@ import { loopError } from '../../base/answers.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { correlationHeader, type LoopMark } from './loop-detection.ts';
 import { networkCode } from '../../base/network-code.ts';
+import { parseRetryAfter } from '../../base/retry-after.ts';
 import type {
   MayRetry,
   NodeIdentity,
@@ -168,7 +169,7 @@ async function tryOnce(
     const { date, 'retry-after': retryAfter } = headers;
     const nowWallMs = options.clock.wallMs();
     const aheadMs = clockAheadMs(date, nowWallMs);
-    const retryAfterS = parseRetryAfter(retryAfter);
+    const retryAfterS = parseRetryAfter(retryAfter, nowWallMs, maxRetryAfterS);
     return judge(request, status, body, retryAfterS, nowWallMs, aheadMs);
   } catch (error) {
     return down(`the instance metadata service did not answer (${networkCode(error)})`);
@@ -290,11 +291,4 @@ function parseImdsError(body: string): { error: string; description: string } {
     error: stringAt(fields, 'error').slice(0, 100),
     description: stringAt(fields, 'error_description').slice(0, 2000),
   };
-}
-
-/** Seconds of a `Retry-After` header; the date form is not used by IMDS and is ignored. */
-function parseRetryAfter(header: string | string[] | undefined): number | undefined {
-  const text = Array.isArray(header) ? header[0] : header;
-  if (text === undefined || !/^\d{1,9}$/.test(text)) return undefined;
-  return Math.min(Number(text), maxRetryAfterS);
 }

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { promisify } from 'node:util';
 import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { openKubeClient } from '../../../../src/nmi/kube/api/client.ts';
-import { KubeError, parseRetryAfter } from '../../../../src/nmi/kube/api/kube-error.ts';
+import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 import { asRecord } from '../../../../src/nmi/base/json-value.ts';
 import { clientOf, countingClock, eventually, rawPod, temporaryDir } from '../kube-world.ts';
 
@@ -244,17 +244,6 @@ describe('credentials that change', () => {
     await assert.rejects(client.getJson('/api/v1/pods'), isKubeError('NETWORK'));
     await writeFile(at('ca.crt'), cert);
     await client.getJson('/api/v1/pods');
-  });
-});
-
-describe('Retry-After', () => {
-  it('is read as seconds or as a date', () => {
-    const now = Date.UTC(2026, 0, 1);
-    assert.equal(parseRetryAfter('3', now), 3000);
-    assert.equal(parseRetryAfter(['4'], now), 4000);
-    assert.equal(parseRetryAfter('Thu, 01 Jan 2026 00:00:05 GMT', now), 5000);
-    assert.equal(parseRetryAfter('Wed, 31 Dec 2025 00:00:00 GMT', now), 0);
-    for (const text of ['', 'soon', undefined]) assert.equal(parseRetryAfter(text, now), undefined);
   });
 });
 

@@ -20,11 +20,11 @@ describe('a list that is gathered while objects change', () => {
   it('holds what came after an object was deleted, and not what came before', () => {
     const { intake, uids } = openIntake();
     const gathering = intake.gather();
-    for (const name of ['one', 'two']) gathering.put(rawBinding(name, `${name}-1`));
-    gathering.drop(rawBinding('one', 'one-1'));
-    gathering.put(rawBinding('three', 'three-1'));
-    gathering.put(rawBinding('one', 'one-2'));
-    gathering.drop(rawBinding('three', 'three-1'));
+    for (const name of ['one', 'two']) gathering.changed(rawBinding(name, `${name}-1`));
+    gathering.deleted(rawBinding('one', 'one-1'));
+    gathering.changed(rawBinding('three', 'three-1'));
+    gathering.changed(rawBinding('one', 'one-2'));
+    gathering.deleted(rawBinding('three', 'three-1'));
     gathering.commit();
     assert.deepEqual(uids(), ['one-2', 'two-1']);
     assert.equal(intake.objects, 2);
@@ -33,10 +33,10 @@ describe('a list that is gathered while objects change', () => {
   it('holds the last of the versions of an object, and none that became unusable', () => {
     const { store, intake, uids } = openIntake();
     const gathering = intake.gather();
-    gathering.put(rawBinding('one', 'one-1', 'old'));
-    gathering.put(rawBinding('two', 'two-1'));
-    gathering.put(rawBinding('one', 'one-1', 'new'));
-    gathering.put(rawBinding('two', 'two-1', 7));
+    gathering.changed(rawBinding('one', 'one-1', 'old'));
+    gathering.changed(rawBinding('two', 'two-1'));
+    gathering.changed(rawBinding('one', 'one-1', 'new'));
+    gathering.changed(rawBinding('two', 'two-1', 7));
     gathering.commit();
     assert.deepEqual(uids(), ['one-1']);
     assert.equal(store.items.get('shop/one')?.selector, 'new');

@@ -7,7 +7,7 @@ import { PodIndex } from '../../../../src/cache/index/pod-index.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 import { parsePod } from '../../../../src/nmi/kube/watch/parse.ts';
 import { openReflector } from '../../../../src/nmi/kube/watch/reflector.ts';
-import { readWatchStream } from '../../../../src/nmi/kube/api/watch-stream.ts';
+import { flatten, readWatchChunks } from '../../../../src/nmi/kube/api/watch-stream.ts';
 import { usedHeap } from '../../../support/heap.ts';
 import { keptLog } from '../kube-world.ts';
 
@@ -75,13 +75,12 @@ describe('a reflector under churn', () => {
       client: {
         getJson: () => Promise.reject(new KubeError('SERVER', 'not used')),
         async *watch(_path, { signal }) {
-          yield* readWatchStream(
-            churn(events, async (at) => {
-              if (at < nextSizeAt) return;
-              nextSizeAt += events / 10;
-              sizes.push(await usedHeap());
-            }),
-          );
+          const chunks = churn(events, async (at) => {
+            if (at < nextSizeAt) return;
+            nextSizeAt += events / 10;
+            sizes.push(await usedHeap());
+          });
+          yield* flatten(readWatchChunks(chunks, () => undefined));
           over.resolve(undefined);
           await new Promise((resolve) => signal?.addEventListener('abort', resolve));
         },

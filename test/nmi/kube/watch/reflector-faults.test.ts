@@ -5,7 +5,7 @@ import { systemClock } from '../../../../src/cache/clock.ts';
 import type { Pod } from '../../../../src/cache/index/objects.ts';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { parsePod } from '../../../../src/nmi/kube/watch/parse.ts';
-import { openReflector, type ReflectorState } from '../../../../src/nmi/kube/watch/reflector.ts';
+import { openReflector } from '../../../../src/nmi/kube/watch/reflector.ts';
 import { clientOf, eventually, keptLog, MapStore, quick, rawPod } from '../kube-world.ts';
 
 interface Step {
@@ -101,7 +101,6 @@ async function openWorld(silenceMs: number, eager: 'eager' | 'quick') {
   const fake = await openFakeKube({ bookmarkEveryMs: 10 });
   const client = await clientOf(fake);
   const store = new MapStore<Pod>();
-  const states: ReflectorState[] = [];
   const reflector = openReflector<Pod>({
     name: 'pods',
     path: '/api/v1/pods',
@@ -112,7 +111,6 @@ async function openWorld(silenceMs: number, eager: 'eager' | 'quick') {
     clock: systemClock,
     random: Math.random,
     log: keptLog(),
-    onState: (state) => states.push(state),
     pageSize: 2,
     timing: {
       ...quick,
@@ -123,7 +121,6 @@ async function openWorld(silenceMs: number, eager: 'eager' | 'quick') {
   return {
     fake,
     store,
-    states,
     reflector,
     async [Symbol.asyncDispose]() {
       await reflector[Symbol.asyncDispose]();
@@ -159,8 +156,9 @@ describe('a reflector under faults', () => {
 
   it('loses and repeats nothing wherever the stream is cut', async () => {
     await using world = await openWorld(5000, 'eager');
-    const { fake, store, states, reflector } = world;
-    const watching = (): boolean => states.at(-1)?.kind === 'watching' && fake.watches() === 1;
+    const { fake, store, reflector } = world;
+    const watching = (): boolean =>
+      reflector.stats().phase.kind === 'watching' && fake.watches() === 1;
     fake.apply(rawPod('a'));
     await eventually('it watches', watching);
     // The events of one round are about this long.

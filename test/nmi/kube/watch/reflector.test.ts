@@ -10,12 +10,11 @@ import {
   openReflector,
   type Reflector,
   type ReflectorOptions,
-  type ReflectorState,
 } from '../../../../src/nmi/kube/watch/reflector.ts';
 import {
-  createServerMemory,
-  type ServerMemory,
-} from '../../../../src/nmi/kube/watch/server-memory.ts';
+  createApiServerCapabilities,
+  type ApiServerCapabilities,
+} from '../../../../src/nmi/kube/watch/api-server-capabilities.ts';
 import {
   clientOf,
   countingClock,
@@ -31,7 +30,6 @@ interface World extends AsyncDisposable {
   readonly fake: FakeKube;
   readonly store: MapStore<Pod>;
   readonly log: ReturnType<typeof keptLog>;
-  readonly states: ReflectorState[];
   readonly reflector: Reflector;
   /** Most watches that were open at once on this side. */
   readonly mostWatches: number;
@@ -52,7 +50,6 @@ async function openWorld(
   const counted = countWatches(client);
   const store = new MapStore<Pod>();
   const log = keptLog();
-  const states: ReflectorState[] = [];
   const reflector = openReflector<Pod>({
     name: 'pods',
     path: '/api/v1/pods',
@@ -63,7 +60,6 @@ async function openWorld(
     clock: systemClock,
     random: Math.random,
     log,
-    onState: (state) => states.push(state),
     timing: quick,
     ...options,
   });
@@ -71,13 +67,12 @@ async function openWorld(
     fake,
     store,
     log,
-    states,
     reflector,
     get mostWatches() {
       return counted.most();
     },
     async watching() {
-      await eventually('a watch is open', () => states.at(-1)?.kind === 'watching');
+      await eventually('a watch is open', () => reflector.stats().phase.kind === 'watching');
     },
     async [Symbol.asyncDispose]() {
       await reflector[Symbol.asyncDispose]();
@@ -107,15 +102,26 @@ function countWatches(client: KubeClient) {
   };
 }
 
-/** Requests for everything, as a stream or page by page. */
+/** Requests for everything, as a stream or page by page; one object is asked for in a check. */
 function lists(fake: FakeKube): string[] {
-  const urls = fake.requests.map(({ url }) => url);
+  const urls = fake.requests.map(({ url }) => url).filter((url) => !/[?&]limit=1(?:&|$)/.test(url));
   return urls.filter((url) => !url.includes('watch=true') || url.includes('sendInitialEvents'));
 }
 
 function rawPodWithUid(): object {
   const { metadata, ...rest } = rawPod('made-up');
   return { ...rest, metadata: { ...metadata, uid: 'uid', resourceVersion: '7' } };
+}
+
+function phaseOf({ reflector }: World): string {
+  return reflector.stats().phase.kind;
+}
+
+/** How long it waited after each failure, in milliseconds. */
+function waits({ log }: World): number[] {
+  return log.lines.flatMap(({ fields }) =>
+    'retryInMs' in fields ? Number(fields['retryInMs']) : [],
+  );
 }
 
 async function untilAborted(signal: AbortSignal | undefined): Promise<never> {
@@ -127,8 +133,8 @@ async function untilAborted(signal: AbortSignal | undefined): Promise<never> {
 }
 
 /** What is remembered of a server that has refused to stream lists. */
-function withoutStreams(): ServerMemory {
-  const server = createServerMemory();
+function withoutStreams(): ApiServerCapabilities {
+  const server = createApiServerCapabilities();
   server.refuseStreams();
   return server;
 }
@@ -189,10 +195,6 @@ describe('a reflector', () => {
     fake.apply(rawPod('two'));
     await store.until('two came', () => store.items.has('default/two'));
     assert.equal(fake.requests.length, 1);
-    assert.deepEqual(
-      world.states.map((state) => state.kind),
-      ['listing', 'watching'],
-    );
   });
 
   it('asks for pages and a watch where lists are not streamed', async () => {
@@ -232,7 +234,7 @@ describe('a reflector', () => {
     const { fake, store } = world;
     await world.watching();
     for (let round = 0; round < 3; round += 1) {
-      await eventually('it has lived', () => world.states.at(-1)?.kind === 'watching');
+      await world.watching();
       await new Promise((resolve) => setTimeout(resolve, 40));
       fake.closeWatches();
       const name = `pod-${round}`;
@@ -391,10 +393,10 @@ describe('a reflector', () => {
         fake.faults.failNext(1, 429, { retryAfterSec: 1 });
       },
     });
-    await eventually('it waits', () => world.states.at(-1)?.kind === 'waiting');
+    await eventually('it waits', () => phaseOf(world) === 'waiting');
     const startMs = performance.now();
-    const waiting = world.states.at(-1);
-    assert.ok(waiting?.kind === 'waiting' && waiting.code === 'THROTTLED');
+    const waiting = world.reflector.stats().phase;
+    assert.ok(waiting.kind === 'waiting' && waiting.code === 'THROTTLED');
     assert.ok(waiting.delayMs >= 1000 && waiting.delayMs <= 1250);
     await world.reflector.whenSynced();
     assert.ok(performance.now() - startMs > 900);
@@ -464,19 +466,6 @@ describe('a reflector', () => {
     await store.until('the watch goes on', () => store.items.has('default/next'));
   });
 
-  it('contains an exception of the state listener', async () => {
-    await using world = await openWorld({
-      onState: () => {
-        throw new Error('listener broke');
-      },
-    });
-    await world.reflector.whenSynced();
-    world.fake.apply(rawPod('one'));
-    await world.store.until('events come', () => world.store.items.has('default/one'));
-    assert.ok(world.reflector.stats().errors.INTERNAL >= 2);
-    assert.equal(world.store.replaced.length, 1);
-  });
-
   it('lists again after a line that makes no sense', async () => {
     await using world = await openWorld();
     const { fake, store, reflector } = world;
@@ -505,7 +494,6 @@ describe('a reflector', () => {
     await using client = await clientOf(fake);
     const store = new MapStore<Binding>();
     const log = keptLog();
-    const states: string[] = [];
     await using reflector = openReflector<Binding>({
       name: 'bindings',
       path: '/apis/aadpodidentity.k8s.io/v1/azureidentitybindings',
@@ -515,11 +503,10 @@ describe('a reflector', () => {
       clock: systemClock,
       random: Math.random,
       log,
-      onState: (state) => states.push(state.kind),
       timing: quick,
     });
     await reflector.whenSynced();
-    await eventually('it watches', () => states.at(-1) === 'watching');
+    await eventually('it watches', () => reflector.stats().phase.kind === 'watching');
     assert.deepEqual(store.names(), ['default/good', 'default/turns']);
     fake.patch({ kind: 'AzureIdentityBinding', name: 'turns' }, { spec: { selector: 7 } });
     await store.until('the old version went', () => store.items.size === 1);
@@ -573,7 +560,7 @@ describe('a list that is a stream', () => {
 
   for (const status of [400, 422]) {
     it(`that is refused with ${status} is asked for page by page, from then on and at once`, async () => {
-      const server = createServerMemory();
+      const server = createApiServerCapabilities();
       await using world = await openWorld({
         server,
         timing: { ...quick, backoff: { baseMs: 60_000, capMs: 60_000 } },
@@ -585,7 +572,7 @@ describe('a list that is a stream', () => {
       const { fake, store, reflector, log } = world;
       await world.watching();
       assert.deepEqual(store.names(), ['default/one', 'default/two']);
-      assert.equal(server.streams, false);
+      assert.equal(server.streamsLists, false);
       assert.equal(reflector.stats().errors.SERVER, 0);
       fake.faults.failNext(1, 410, { containing: 'watch=true' });
       fake.closeWatches();
@@ -656,7 +643,7 @@ describe('a list that is a stream', () => {
 
 describe('reflectors of one server', () => {
   it('learn from each other that it streams no lists', async () => {
-    const server = createServerMemory();
+    const server = createApiServerCapabilities();
     await using first = await openWorld({
       server,
       before: (fake) => {
@@ -670,7 +657,7 @@ describe('reflectors of one server', () => {
   });
 
   it('learn from the first that it is back', async () => {
-    const server = createServerMemory();
+    const server = createApiServerCapabilities();
     const late = { baseMs: 60_000, capMs: 60_000 };
     const refusing = (fake: FakeKube): void => {
       fake.faults.failNext(1, 503);
@@ -680,23 +667,23 @@ describe('reflectors of one server', () => {
       before: refusing,
       timing: { ...quick, outage: late },
     });
-    await eventually('it waits', () => slow.states.at(-1)?.kind === 'waiting');
+    await eventually('it waits', () => phaseOf(slow) === 'waiting');
     await using throttled = await openWorld({
       server,
       before: (fake) => {
         fake.faults.failNext(1, 503, { retryAfterSec: 60 });
       },
     });
-    await eventually('it waits', () => throttled.states.at(-1)?.kind === 'waiting');
+    await eventually('it waits', () => phaseOf(throttled) === 'waiting');
     await using quickly = await openWorld({ server, before: refusing });
     await quickly.watching();
     await slow.watching();
-    assert.equal(throttled.states.at(-1)?.kind, 'waiting', 'it was told how long to stay away');
+    assert.equal(phaseOf(throttled), 'waiting', 'it was told how long to stay away');
   });
 });
 
-describe('a doubt', () => {
-  const timing = { ...quick, silenceMs: 60_000, doubtMs: 20, doubtEveryMs: 200 };
+describe('a check', () => {
+  const timing = { ...quick, silenceMs: 60_000, checkGraceMs: 20, checkEveryMs: 200 };
   const quiet = { timing, bookmarkEveryMs: 60_000 };
 
   it('replaces a silent watch long before its deadline, and misses nothing', async () => {
@@ -705,7 +692,7 @@ describe('a doubt', () => {
     await world.watching();
     fake.goSilent();
     fake.apply(rawPod('unseen'));
-    reflector.doubt();
+    reflector.checkNow();
     await store.until('it came on another watch', () => store.items.has('default/unseen'));
     await eventually('the silent one is closed', () => fake.watches() === 1);
     assert.equal(world.mostWatches, 1);
@@ -717,24 +704,24 @@ describe('a doubt', () => {
     await using world = await openWorld(quiet);
     const { fake, store, reflector } = world;
     await world.watching();
-    reflector.doubt();
+    reflector.checkNow();
     fake.apply(rawPod('late'));
     await store.until('it came', () => store.items.has('default/late'));
     await new Promise((resolve) => setTimeout(resolve, 40));
     assert.equal(reflector.stats().restarts, 0);
   });
 
-  it('costs the server one watch in a while, however many doubt', async () => {
+  it('costs the server one watch in a while, however many ask for it', async () => {
     await using world = await openWorld(quiet);
     const { reflector } = world;
     await world.watching();
     const startMs = performance.now();
-    const doubting = setInterval(() => {
-      reflector.doubt();
+    const asking = setInterval(() => {
+      reflector.checkNow();
     }, 1);
     await new Promise((resolve) => setTimeout(resolve, 500));
-    clearInterval(doubting);
-    const most = 1 + (performance.now() - startMs) / timing.doubtEveryMs;
+    clearInterval(asking);
+    const most = 1 + (performance.now() - startMs) / timing.checkEveryMs;
     const { restarts } = reflector.stats();
     assert.ok(restarts >= 2 && restarts <= most, `${restarts} restarts`);
   });
@@ -752,8 +739,8 @@ describe('a doubt', () => {
           fake.faults.failNext(1, 503, told);
         },
       });
-      await eventually('it waits', () => world.states.at(-1)?.kind === 'waiting');
-      world.reflector.doubt();
+      await eventually('it waits', () => phaseOf(world) === 'waiting');
+      world.reflector.checkNow();
       if (isEnded) await world.watching();
       else await new Promise((resolve) => setTimeout(resolve, 60));
       assert.equal(world.reflector.synced, isEnded);
@@ -762,9 +749,9 @@ describe('a doubt', () => {
 
   it('leaves nothing armed', async () => {
     const clock = countingClock();
-    const world = await openWorld({ ...quiet, clock, timing: { ...timing, doubtMs: 60_000 } });
+    const world = await openWorld({ ...quiet, clock, timing: { ...timing, checkGraceMs: 60_000 } });
     await world.watching();
-    world.reflector.doubt();
+    world.reflector.checkNow();
     await world[Symbol.asyncDispose]();
     assert.equal(clock.armed, 0);
   });
@@ -780,11 +767,9 @@ describe('the pace of a reflector', () => {
       },
     });
     await world.reflector.whenSynced();
-    const delays = world.states.flatMap((state) =>
-      state.kind === 'waiting' ? [[state.code, state.delayMs] as const] : [],
-    );
-    assert.equal(delays.length, 21);
-    for (const [code, delayMs] of delays) assert.ok(delayMs <= 5, `${code} ${delayMs}`);
+    const delaysMs = waits(world);
+    assert.equal(delaysMs.length, 21);
+    for (const delayMs of delaysMs) assert.ok(delayMs <= 5, `${delayMs}`);
   });
 
   it('counts the time an attempt took as waited', async () => {
@@ -803,8 +788,7 @@ describe('the pace of a reflector', () => {
       },
     });
     await eventually('it tried twice', () => world.reflector.stats().errors.TIMEOUT >= 2);
-    const waiting = world.states.filter((state) => state.kind === 'waiting');
-    assert.ok(waiting.every((state) => state.kind === 'waiting' && state.delayMs === 0));
+    assert.ok(waits(world).every((delayMs) => delayMs === 0));
   });
 });
 

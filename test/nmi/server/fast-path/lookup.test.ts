@@ -30,7 +30,7 @@ function open() {
   const annotations: Record<string, string> = {};
   const state = { trustsAddresses: true };
   const accounts = createServiceAccounts({
-    ...{ clock, staleMs: Infinity },
+    clock,
     client: { getJson: () => Promise.resolve({ metadata: { annotations: { ...annotations } } }) },
   });
   const workloadIdentities = new WorkloadIdentities(accounts, 'tenant.example', () => undefined);

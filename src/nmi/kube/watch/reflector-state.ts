@@ -1,0 +1,352 @@
+/**
+ * The decisions of a reflector as a state machine. Pure: no I/O, no timer, no clock, no chance.
+ * `next` is the only writer of the state. The reflector performs what the phase names, reports
+ * what happens as events, and carries out the effects.
+ *
+ *     listing → watching              a list as a stream goes on as the watch
+ *     listing → opening → watching    a list by pages does not
+ *     watching → opening              the server closed the watch
+ *     watching → checking → opening or listing    the watch stayed silent
+ *     any → waiting → opening or listing          failed
+ *
+ * 1. Without a version to watch from, nothing but a list follows.
+ * 2. A failure resumes from the last version, unless that is of no use: expired, or followed by a
+ *    line that makes no sense or an exception in the store.
+ * 3. A silent watch may be dead, and the next one no better: a server that was restored from a
+ *    backup accepts a watch from a version that it has not reached, and sends nothing until it has.
+ *    So after each silence the server is asked for its version; if that is below ours, all is
+ *    listed again.
+ */
+import type { Log, LogFields } from '../../base/log.ts';
+import { KubeError } from '../api/kube-error.ts';
+import {
+  closeDelayMs,
+  noErrors,
+  noFailures,
+  retryAfterFailure,
+  type ErrorCounts,
+  type Failures,
+  type ReflectorErrorCode,
+  type RetryTiming,
+} from './retry-policy.ts';
+
+export interface ReflectorTiming extends RetryTiming {
+  /** A watch that lived this long ends a row of failures. */
+  readonly healthyMs: number;
+  /** Longest time without a byte on an open watch; up to a quarter of it more, by chance. */
+  readonly silenceMs: number;
+  /** A watch that is to be checked is replaced unless it brings something within this time. */
+  readonly checkGraceMs: number;
+  /** Requests for a check sooner after the last one are ignored. */
+  readonly checkEveryMs: number;
+}
+
+export const defaultTiming: ReflectorTiming = {
+  backoff: { baseMs: 200, capMs: 10_000 },
+  outage: { baseMs: 200, capMs: 10_000 },
+  relistJitterMs: 2_000,
+  healthyMs: 1000,
+  // Measured: bookmarks come 60 s apart, by the server's source up to 75 s. But none comes while
+  // the server's version of the resource is that which the watch began with: in a quiet cluster
+  // whose etcd does not report progress, silence is health, and must cost no list.
+  silenceMs: 80_000,
+  // Events are there within some milliseconds of the change, on a loaded server some tens.
+  checkGraceMs: 300,
+  checkEveryMs: 5_000,
+};
+
+export type Phase = Readonly<
+  | { kind: 'listing'; by: 'pages' | 'stream' }
+  /** `checking`: a list of one object, for the server's version. */
+  | { kind: 'opening' | 'watching' | 'checking' }
+  /** `code`: of the failure, if it was one. */
+  | { kind: 'waiting'; code?: ReflectorErrorCode; delayMs: number; isWakeable: boolean }
+>;
+
+export interface ReflectorState {
+  readonly phase: Phase;
+  readonly sinceMs: number;
+  /** Where to watch from; `undefined` asks for a list. */
+  readonly version: string | undefined;
+  /** The snapshot of a paged list expired: the next one asks for everything at once. */
+  readonly isUnpaged: boolean;
+  /** Complete lists, opened watches, and watches that stayed silent until their time was over. */
+  readonly lists: number;
+  readonly watches: number;
+  readonly silences: number;
+  readonly errors: ErrorCounts;
+  readonly contactAtMs: number;
+  /** When the store was last known to be current. */
+  readonly provenAtMs: number;
+  /** When a check was last requested, and not ignored. */
+  readonly checkAtMs: number;
+  readonly failures: Failures;
+  /** The failure last logged, while it lasts. */
+  readonly failing: ReflectorErrorCode | undefined;
+  /** The server could not be reached or was not well when last asked. */
+  readonly isAway: boolean;
+  /** Watches that the server closed in order since one was healthy. */
+  readonly closes: number;
+  /** What the last event asks the reflector to do. */
+  readonly effects: readonly Effect[];
+}
+
+export type ReflectorEvent = Readonly<
+  /** A part of a list that is not complete yet. */
+  | { kind: 'heard' }
+  /** The server has accepted the watch; ended it in order; does not mark the end of its list. */
+  | { kind: 'opened' | 'ended' | 'unmarked' }
+  /** The store holds the complete list; an event or bookmark of the watch; the server's version. */
+  | { kind: 'listed' | 'changed' | 'checked'; version: string }
+  | { kind: 'failed'; error: unknown }
+  /** The wait is over; another reflector found that the server has recovered. */
+  | { kind: 'waited' | 'recovered' }
+  /** Somebody misses an object; `checkGraceMs` later. The watch has been open for `healthyMs`. */
+  | { kind: 'check-requested' | 'check-due' | 'healthy' }
+>;
+
+export type Effect = Readonly<
+  | { kind: 'log'; level: keyof Log; message: string; fields: LogFields }
+  /** Reports the event after a while, unless the call under way has ended by then. */
+  | { kind: 'arm'; delayMs: number; event: ReflectorEvent }
+  | { kind: 'synced' | 'refuse-streams' | 'notify-recovery' }
+>;
+
+export interface Surroundings {
+  readonly timing: ReflectorTiming;
+  readonly nowMs: number;
+  /** From 0 up to 1. */
+  readonly chance: number;
+  /** The server is not known to refuse lists as streams. */
+  readonly streamsLists: boolean;
+}
+
+type Draft = { -readonly [Field in keyof ReflectorState]: ReflectorState[Field] } & {
+  effects: Effect[];
+};
+
+export function initialState(nowMs: number, streamsLists: boolean): ReflectorState {
+  return {
+    phase: { kind: 'listing', by: streamsLists ? 'stream' : 'pages' },
+    sinceMs: nowMs,
+    version: undefined,
+    isUnpaged: false,
+    lists: 0,
+    watches: 0,
+    silences: 0,
+    errors: noErrors,
+    contactAtMs: nowMs,
+    provenAtMs: nowMs,
+    checkAtMs: -Infinity,
+    failures: noFailures,
+    failing: undefined,
+    isAway: false,
+    closes: 0,
+    effects: [],
+  };
+}
+
+/** An event that does not fit the phase comes late, and changes nothing. */
+export function next(
+  before: ReflectorState,
+  event: ReflectorEvent,
+  around: Surroundings,
+): ReflectorState {
+  const { phase } = before;
+  const state: Draft = { ...before, effects: [] };
+  switch (event.kind) {
+    case 'heard':
+    case 'opened':
+      state.contactAtMs = around.nowMs;
+      if (event.kind === 'opened' && phase.kind === 'opening') watch(state, around);
+      break;
+    case 'listed':
+      if (phase.kind === 'listing') listed(state, phase.by, event.version, around);
+      break;
+    case 'changed':
+      if (phase.kind === 'watching') prove(state, event.version, around);
+      break;
+    case 'unmarked':
+      if (phase.kind === 'listing') refuseStreams(state, 'the list has no end mark', around);
+      break;
+    case 'ended':
+      if (phase.kind !== 'waiting' && phase.kind !== 'checking') ended(state, around);
+      break;
+    case 'failed':
+      if (phase.kind !== 'waiting') failed(state, event.error, around);
+      break;
+    case 'healthy':
+      if (phase.kind === 'watching') healthy(state, around);
+      break;
+    case 'waited':
+      if (phase.kind === 'waiting') proceed(state, around, phase.delayMs);
+      break;
+    case 'recovered':
+      wake(state, around);
+      break;
+    case 'check-requested':
+      requestCheck(state, around);
+      break;
+    case 'check-due':
+      if (phase.kind === 'watching' && state.contactAtMs <= state.checkAtMs) check(state, around);
+      break;
+    case 'checked':
+      if (phase.kind === 'checking') checked(state, event.version, around);
+  }
+  return state;
+}
+
+function enter(state: Draft, phase: Phase, { nowMs }: Surroundings): void {
+  state.phase = phase;
+  state.sinceMs = nowMs;
+}
+
+/** To the next request. */
+function proceed(state: Draft, around: Surroundings, waitedMs = 0): void {
+  state.failures = { ...state.failures, waitedMs };
+  if (state.version !== undefined) enter(state, { kind: 'opening' }, around);
+  else enter(state, { kind: 'listing', by: around.streamsLists ? 'stream' : 'pages' }, around);
+}
+
+/** The store is as new as what just came. */
+function prove(state: Draft, version: string, { nowMs }: Surroundings): void {
+  state.version = version;
+  state.contactAtMs = nowMs;
+  state.provenAtMs = nowMs;
+}
+
+function listed(state: Draft, by: 'pages' | 'stream', version: string, around: Surroundings): void {
+  prove(state, version, around);
+  state.isUnpaged = false;
+  state.lists += 1;
+  if (state.lists === 1) state.effects.push({ kind: 'synced' });
+  if (by === 'stream') watch(state, around);
+  else proceed(state, around);
+  answered(state);
+}
+
+function watch(state: Draft, around: Surroundings): void {
+  enter(state, { kind: 'watching' }, around);
+  state.watches += 1;
+  const delayMs = around.timing.healthyMs;
+  state.effects.push({ kind: 'arm', delayMs, event: { kind: 'healthy' } });
+  answered(state);
+}
+
+function answered(state: Draft): void {
+  if (state.isAway) state.effects.push({ kind: 'notify-recovery' });
+  state.isAway = false;
+}
+
+/** What the watch missed would have been the first that it brought. */
+function healthy(state: Draft, { nowMs }: Surroundings): void {
+  const { count } = state.failures;
+  if (state.failing !== undefined) log(state, 'info', 'watch recovered', { failures: count });
+  state.failures = noFailures;
+  state.failing = undefined;
+  state.closes = 0;
+  state.provenAtMs = nowMs;
+}
+
+function ended(state: Draft, around: Surroundings): void {
+  const { version } = state;
+  if (version === undefined) {
+    failed(state, new KubeError('NETWORK', 'the list ended too early'), around);
+    return;
+  }
+  prove(state, version, around);
+  state.closes += 1;
+  const delayMs = closeDelayMs(around.timing, state.closes, around.chance);
+  if (delayMs === 0) proceed(state, around);
+  else enter(state, { kind: 'waiting', delayMs, isWakeable: false }, around);
+}
+
+function failed(state: Draft, error: unknown, around: Surroundings): void {
+  const { phase, sinceMs, version } = state;
+  const { timing, nowMs, chance } = around;
+  const isReached = phase.kind === 'watching' || state.contactAtMs > sinceMs;
+  if (phase.kind === 'watching' && error instanceof KubeError && error.code === 'TIMEOUT') {
+    state.silences += 1;
+    check(state, around);
+    return;
+  }
+  if (phase.kind === 'listing' && phase.by === 'stream' && isRefusal(error, isReached)) {
+    refuseStreams(state, error.message, around);
+    return;
+  }
+  const triedMs = isReached ? 0 : nowMs - sinceMs;
+  const retry = retryAfterFailure(error, state.failures, timing, triedMs, chance);
+  const { code, failures, isRelist, delayMs, isWakeable } = retry;
+  enter(state, { kind: 'waiting', code, delayMs, isWakeable }, around);
+  if (version === undefined) state.isUnpaged ||= code === 'GONE';
+  if (isRelist) state.version = undefined;
+  state.errors = { ...state.errors, [code]: state.errors[code] + 1 };
+  state.failures = failures;
+  state.isAway ||= failures.kind === 'outage';
+  const retryInMs = Math.round(delayMs);
+  report(state, code, { code, err: error, failures: failures.count, retryInMs });
+  state.failing = code;
+}
+
+/** 422 where the feature is off or unknown. */
+function isRefusal(error: unknown, isReached: boolean): error is KubeError {
+  if (!(error instanceof KubeError)) return false;
+  return error.status === 422 || error.status === 400 || (isReached && error.code === 'TIMEOUT');
+}
+
+function refuseStreams(state: Draft, reason: string, around: Surroundings): void {
+  enter(state, { kind: 'listing', by: 'pages' }, around);
+  state.effects.push({ kind: 'refuse-streams' });
+  log(state, 'info', 'the server streams no lists, listing page by page', { reason });
+}
+
+function report(state: Draft, code: ReflectorErrorCode, fields: LogFields): void {
+  if (state.failing === code) log(state, 'debug', 'watch still failing', fields);
+  else if (code === 'GONE') log(state, 'info', 'watch version expired, listing again', fields);
+  else if (code === 'NOT_FOUND')
+    log(state, 'error', 'resource type is not installed, retrying', fields);
+  else if (code === 'INTERNAL')
+    log(state, 'error', 'exception in a watch handler, listing again', fields);
+  else log(state, 'warn', 'watch failed, retrying', fields);
+}
+
+/** Ends the wait for the end of an outage. */
+function wake(state: Draft, around: Surroundings): void {
+  if (state.phase.kind === 'waiting' && state.phase.isWakeable) proceed(state, around);
+}
+
+function requestCheck(state: Draft, around: Surroundings): void {
+  const { timing, nowMs } = around;
+  const { kind } = state.phase;
+  if (kind !== 'watching' && kind !== 'waiting') return;
+  if (nowMs - state.checkAtMs < timing.checkEveryMs) return;
+  state.checkAtMs = nowMs;
+  wake(state, around);
+  if (kind === 'waiting') return;
+  state.effects.push({ kind: 'arm', delayMs: timing.checkGraceMs, event: { kind: 'check-due' } });
+}
+
+function check(state: Draft, around: Surroundings): void {
+  enter(state, { kind: 'checking' }, around);
+  log(state, 'debug', 'watch is silent, opening another', {});
+}
+
+function checked(state: Draft, newest: string, around: Surroundings): void {
+  const { version } = state;
+  if (version !== undefined && isBefore(newest, version)) {
+    state.version = undefined;
+    const fields = { newest, version };
+    log(state, 'warn', 'API server resourceVersion went backwards, listing again', fields);
+  }
+  state.contactAtMs = around.nowMs;
+  proceed(state, around);
+}
+
+/** Versions of one server are numbers that grow. */
+function isBefore(one: string, other: string): boolean {
+  return /^\d+$/.test(one) && /^\d+$/.test(other) && BigInt(one) < BigInt(other);
+}
+
+function log(state: Draft, level: keyof Log, message: string, fields: LogFields): void {
+  state.effects.push({ kind: 'log', level, message, fields });
+}

@@ -1,0 +1,120 @@
+/** After which failure of a list or watch what is retried, and when. Pure; chance is a parameter. */
+import { backoffMs, type Backoff } from '../api/backoff.ts';
+import { KubeError, type KubeErrorCode } from '../api/kube-error.ts';
+
+/** `INTERNAL`: an exception in the store, contained by the reflector. */
+export type ReflectorErrorCode = KubeErrorCode | 'INTERNAL';
+
+/**
+ * Few enough to be the labels of a metric.
+ * - `outage`: may end at any moment, and new pods wait for that.
+ * - `refusal`: repeats until somebody changes something.
+ * - `expiry`: nothing is wrong, but a whole cluster may have met it at once.
+ * - `exception`: a bug of ours.
+ */
+export type ErrorKind = 'outage' | 'refusal' | 'expiry' | 'exception';
+
+export interface RetryTiming {
+  readonly backoff: Backoff;
+  readonly outage: Backoff;
+  /** Spread of a relist after an expired version, against a whole cluster relisting at once. */
+  readonly relistJitterMs: number;
+}
+
+/** Consecutive failures of one kind. */
+export interface Failures {
+  readonly kind: ErrorKind | undefined;
+  readonly count: number;
+  /** The last wait, 0 when it was cut short. It was random, too. */
+  readonly waitedMs: number;
+}
+
+export const noFailures: Failures = { kind: undefined, count: 0, waitedMs: 0 };
+
+export interface Retry {
+  readonly code: ReflectorErrorCode;
+  readonly failures: Failures;
+  /** The version to watch from is of no use any more. */
+  readonly isRelist: boolean;
+  readonly delayMs: number;
+  /** The wait may end early: the outage may be over, and the server named no time. */
+  readonly isWakeable: boolean;
+}
+
+const kinds: Readonly<Record<ReflectorErrorCode, ErrorKind>> = {
+  NETWORK: 'outage',
+  TIMEOUT: 'outage',
+  SERVER: 'outage',
+  THROTTLED: 'refusal',
+  UNAUTHORIZED: 'refusal',
+  FORBIDDEN: 'refusal',
+  NOT_FOUND: 'refusal',
+  CONFIG: 'refusal',
+  MALFORMED: 'refusal',
+  GONE: 'expiry',
+  INTERNAL: 'exception',
+};
+
+/** `triedMs`: how long the server was given to be reached at all. `chance`: from 0 up to 1. */
+export function retryAfterFailure(
+  error: unknown,
+  before: Failures,
+  timing: RetryTiming,
+  triedMs: number,
+  chance: number,
+): Retry {
+  const { code = 'INTERNAL', status, retryAfterMs } = error instanceof KubeError ? error : {};
+  // 400: the server cannot read the version; only a list gives another.
+  const kind = status === 400 ? 'refusal' : kinds[code];
+  const isRelist = status === 400 || ['GONE', 'MALFORMED', 'INTERNAL'].includes(code);
+  const count = kind === before.kind ? before.count + 1 : 1;
+  const isWakeable = kind === 'outage' && retryAfterMs === undefined;
+  let delayMs = backoffMs(
+    timing[kind === 'outage' ? kind : 'backoff'],
+    count,
+    chance,
+    retryAfterMs,
+  );
+  if (isWakeable) delayMs = Math.max(0, delayMs - triedMs);
+  // Nodes that come from a wait are spread already.
+  if (kind === 'expiry' && count === 1) {
+    delayMs = Math.max(0, chance * timing.relistJitterMs - before.waitedMs);
+  }
+  return { code, failures: { ...before, kind, count }, isRelist, delayMs, isWakeable };
+}
+
+/**
+ * After `closes` watches that the server closed in order since one was healthy: it must not be
+ * asked in a tight loop.
+ */
+export function closeDelayMs({ backoff }: RetryTiming, closes: number, chance: number): number {
+  if (closes <= 2) return 0;
+  return backoffMs({ ...backoff, capMs: Math.min(1000, backoff.capMs) }, closes - 2, chance);
+}
+
+export type ErrorCounts = Readonly<Record<ReflectorErrorCode, number>>;
+
+export const noErrors: ErrorCounts = {
+  NETWORK: 0,
+  TIMEOUT: 0,
+  SERVER: 0,
+  THROTTLED: 0,
+  UNAUTHORIZED: 0,
+  FORBIDDEN: 0,
+  NOT_FOUND: 0,
+  CONFIG: 0,
+  MALFORMED: 0,
+  GONE: 0,
+  INTERNAL: 0,
+};
+
+export function errorsByKind(errors: ErrorCounts): Readonly<Record<ErrorKind, number>> {
+  const { NETWORK, TIMEOUT, SERVER, THROTTLED, GONE, MALFORMED, INTERNAL } = errors;
+  const { UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFIG } = errors;
+  return {
+    outage: NETWORK + TIMEOUT + SERVER,
+    refusal: UNAUTHORIZED + FORBIDDEN + NOT_FOUND + THROTTLED + CONFIG + MALFORMED,
+    expiry: GONE,
+    exception: INTERNAL,
+  };
+}
