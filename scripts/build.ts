@@ -14,7 +14,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join, relative } from 'node:path';
-import { bundle, type BuildStamp } from './bundle.ts';
+import { bundleProgram, type BuildStamp } from './bundle.ts';
 import { makeCodeCache, renderEntry, wrapBundle } from './code-cache.ts';
 import { digestOfInputs } from './freshness.ts';
 import { freshNative, nativeFolder, nativeProducts } from './native.ts';
@@ -33,6 +33,8 @@ const executable = join(dist, 'nmi');
 const execArgv = ['--max-semi-space-size=2'];
 const bundleAsset = 'bundle';
 const cacheAsset = 'code-cache';
+/** Where `key-file-opener.ts` looks for it. */
+const workerAsset = 'key-file-worker.cjs';
 const digestFile = join(dist, '.inputs');
 
 /** The path of an executable made from the sources as they are, building it only if need be. */
@@ -53,10 +55,11 @@ async function build(digest: string): Promise<void> {
   mkdirSync(dist, { recursive: true });
   const work = mkdtempSync(join(dist, '.build-'));
   try {
-    const { script, modules } = await bundle(join(repositoryRoot, 'src/main.ts'), buildStamp());
+    const { script, worker, modules } = await bundleProgram(repositoryRoot, buildStamp());
     const wrapped = wrapBundle(script);
     writeFileSync(join(work, 'nmi.cjs'), script);
     writeFileSync(join(work, bundleAsset), wrapped);
+    writeFileSync(join(work, workerAsset), worker);
     writeFileSync(join(work, cacheAsset), await makeCodeCache(wrapped));
     writeFileSync(join(work, 'entry.cjs'), renderEntry(bundleAsset, cacheAsset));
     writeFileSync(join(work, noticesFile), renderNotices(repositoryRoot, modules));
@@ -82,6 +85,7 @@ function embed(work: string): void {
     assets: {
       [bundleAsset]: bundleAsset,
       [cacheAsset]: cacheAsset,
+      [workerAsset]: workerAsset,
       ...Object.fromEntries(
         nativeProducts.map((name) => [name, relative(work, join(nativeFolder, name))]),
       ),

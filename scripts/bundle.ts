@@ -9,6 +9,7 @@
  * await in anything that src/main.ts reaches; the bundler refuses it with the place.
  */
 import { isBuiltin } from 'node:module';
+import { join } from 'node:path';
 import { rolldown, type OutputChunk, type Plugin, type RolldownLog } from 'rolldown';
 import { lateHttp2, lazyPackages, noGeneratedModels } from './facades.ts';
 
@@ -67,6 +68,22 @@ export interface Bundle {
   readonly script: string;
   /** What it was made of: paths, and the bundler's own parts under names that are none. */
   readonly modules: readonly string[];
+}
+
+export interface Program extends Bundle {
+  /** The script of the thread that opens key files. */
+  readonly worker: string;
+}
+
+/** All that the executable runs; `modules` are those of both scripts. */
+export async function bundleProgram(root: string, stamp: BuildStamp): Promise<Program> {
+  const main = await bundle(join(root, 'src/main.ts'), stamp);
+  const worker = await bundle(join(root, 'src/nmi/sources/entra/credentials/key-file-worker.ts'), stamp);
+  return {
+    script: main.script,
+    worker: worker.script,
+    modules: [...main.modules, ...worker.modules],
+  };
 }
 
 /**

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { bundle } from '../../scripts/bundle.ts';
+import { bundleProgram } from '../../scripts/bundle.ts';
 import { archives, bundledPackages, renderNotices } from '../../scripts/notices.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 
@@ -15,7 +15,7 @@ describe('the notices of third parties', () => {
   let folder = '';
 
   before(async () => {
-    ({ modules } = await bundle(join(repositoryRoot, 'src/main.ts'), stamp));
+    ({ modules } = await bundleProgram(repositoryRoot, stamp));
     const text = renderNotices(repositoryRoot, modules);
     listed = [...text.matchAll(/^- (.+?)(?: \d[\w.-]*)?: /gm)].map(([, name = '']) => name);
     folder = mkdtempSync(join(tmpdir(), 'nmi-test-notices-'));

@@ -254,7 +254,7 @@ describe('trouble of Entra ID', { skip }, () => {
     it(`${caseTitle(60)}: ${name}`, async () => {
       using time = new MovedTime();
       await using agent = await openEntraAgent(
-        { ...inMovedTime, 'entra-timeout-ms': '1000' },
+        { ...inMovedTime, 'entra-timeout-ms': '2500' },
         bindAllKinds,
       );
       agent.entra.setFaults(faults);
@@ -271,7 +271,7 @@ describe('trouble of Entra ID', { skip }, () => {
   it(caseTitle(61), async () => {
     using time = new MovedTime();
     await using agent = await openEntraAgent(
-      { ...inMovedTime, 'entra-timeout-ms': '1000' },
+      { ...inMovedTime, 'entra-timeout-ms': '2500' },
       bindAllKinds,
     );
     const first = new Map<string, string | undefined>();

@@ -105,7 +105,7 @@ export async function openCanaryAgent(
       ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],
       ...[`--entra-authority=${entra.authority}`, `--entra-ca-file=${ca}`],
       `--explain-socket=${explainSocket}`,
-      ...['--entra-timeout-ms=1000', '--imds-timeout-ms=1000', '--drain-timeout-sec=1'],
+      ...['--entra-timeout-ms=5000', '--imds-timeout-ms=1000', '--drain-timeout-sec=1'],
     ],
     {
       silent: true,

@@ -141,6 +141,11 @@ export function invalidCredential(description: string): ProofResult {
   return failed({ reason: 'credential_invalid', description, holdMs: invalidHoldMs });
 }
 
+/** One that may be used later. */
+export function unavailableCredential(description: string): ProofResult {
+  return failed({ reason: 'upstream_down', description, holdMs: unavailableHoldMs });
+}
+
 function unusable(result: Exclude<SecretResult, { kind: 'found' }>): ProofResult {
   switch (result.kind) {
     case 'missing':

@@ -3,6 +3,8 @@ import { X509Certificate, type KeyObject } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
 import type { Proof } from './client-credential.ts';
 
+export type CertificateProof = Extract<Proof, { kind: 'certificate' }>;
+
 /** An assertion is signed on the thread that answers pods: 2 ms with 4096 bits, 54 with 8192. */
 const maxKeyBits = 8192;
 /** Everybody's is 65537. One of 480,000 bits holds the thread for 13 s at each signature. */
@@ -18,7 +20,7 @@ export function proveKeyPair(
   keys: readonly KeyObject[],
   certificates: readonly Buffer[],
   nowWallMs: number,
-): Proof {
+): CertificateProof {
   const [key] = keys;
   if (key === undefined) throw unsuitable('has no private key');
   if (keys.length > 1) throw unsuitable('has several private keys');

@@ -1,16 +1,88 @@
-/** The parts of node-forge that are loaded by file; the package has types for the whole only. */
-declare module 'node-forge/lib/asn1.js' {
-  import type forge from 'node-forge';
-  const asn1: typeof forge.asn1;
-  export = asn1;
+/** What is used of node-forge, by file, and what is replaced in it; its own types know the whole only. */
+declare module 'node-forge/lib/forge.js' {
+  import type library from 'node-forge';
+  namespace forge {
+    type Asn1 = library.asn1.Asn1;
+    type Bytes = library.util.ByteStringBuffer;
+    type Password = string | null;
+
+    interface DigestShape {
+      readonly algorithm: string;
+      readonly digestLength: number;
+      readonly blockLength: number;
+    }
+    interface Digest extends DigestShape {
+      start(): Digest;
+      update(bytes: string): Digest;
+      digest(): Bytes;
+    }
+    type DeriveKey = (
+      password: Password,
+      salt: Bytes,
+      purpose: number,
+      rounds: number,
+      length: number,
+      digest?: Digest,
+    ) => Bytes;
+    interface Decryption {
+      start(iv: string): void;
+      update(data: Bytes): void;
+      finish(): boolean;
+      readonly output: Bytes;
+    }
+    interface SafeBag {
+      readonly type: string;
+      readonly asn1?: Asn1;
+    }
+    interface Digests {
+      readonly sha1: { create(): Digest };
+      readonly sha512: { sha224?: { create(): Digest } };
+      md5: { create(): Digest };
+    }
+    interface Pkcs12 {
+      generateKey: DeriveKey;
+      pkcs12FromAsn1(
+        file: Asn1,
+        strict: boolean,
+        password: Password,
+      ): { readonly safeContents: readonly { readonly safeBags: readonly SafeBag[] }[] };
+    }
+    interface Forge {
+      readonly asn1: typeof library.asn1;
+      readonly util: typeof library.util;
+      readonly des: { createDecryptionCipher(key: string): Decryption };
+      readonly rc2: { createDecryptionCipher(key: string, bits: number): Decryption };
+      readonly pkcs5: {
+        pbkdf2(
+          password: Password,
+          salt: string,
+          rounds: number,
+          length: number,
+          digest: Digest,
+        ): string;
+      };
+      readonly pki: {
+        readonly oids: Record<string, string>;
+        readonly pbe: {
+          generatePkcs12Key: DeriveKey;
+          getCipher: (oid: string, parameters: Asn1, password: Password) => Decryption;
+        };
+        readonly privateKeyFromAsn1: unknown;
+        readonly certificateFromAsn1: unknown;
+        decryptPrivateKeyInfo(encrypted: Asn1, password: Password): Asn1 | null;
+      };
+    }
+  }
+  const forge: forge.Forge;
+  export = forge;
 }
-declare module 'node-forge/lib/rc2.js' {
-  import type forge from 'node-forge';
-  const rc2: typeof forge.rc2;
-  export = rc2;
+declare module 'node-forge/lib/md.all.js' {
+  import type { Digests } from 'node-forge/lib/forge.js';
+  const digests: Digests;
+  export = digests;
 }
-declare module 'node-forge/lib/util.js' {
-  import type forge from 'node-forge';
-  const util: typeof forge.util;
-  export = util;
+declare module 'node-forge/lib/pkcs12.js' {
+  import type { Pkcs12 } from 'node-forge/lib/forge.js';
+  const pkcs12: Pkcs12;
+  export = pkcs12;
 }

@@ -3,7 +3,6 @@ import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
 import { readEncryptedKey } from './pfx.ts';
 import { openPkcs1, openPkcs8 } from './private-key.ts';
-import type { Turns } from './turns.ts';
 
 export interface PemContent {
   readonly keys: readonly KeyObject[];
@@ -24,27 +23,19 @@ export function isPem(text: string): boolean {
 
 /**
  * @param passwords for an encrypted key, tried in their order.
- * Rejects with `KeyFileError`.
+ * Throws `KeyFileError`.
  */
-export async function readPem(
-  text: string,
-  passwords: readonly string[],
-  turns: Turns,
-): Promise<PemContent> {
+export function readPem(text: string, passwords: readonly string[]): PemContent {
   const blocks = [...blocksOf(text)];
   const certificates = blocks.filter(({ label }) => certificateLabels.has(label)).map(decodeBody);
   const [key, ...more] = blocks.filter(({ label }) => label.endsWith('PRIVATE KEY'));
   if (key === undefined) return { keys: [], certificates };
   // Said before any is opened: each may ask for as much work as a whole file.
   if (more.length > 0) throw new KeyFileError('UNSUITABLE', 'has several private keys');
-  return { keys: [await readKey(key, passwords, turns)], certificates };
+  return { keys: [readKey(key, passwords)], certificates };
 }
 
-async function readKey(
-  block: Block,
-  passwords: readonly string[],
-  turns: Turns,
-): Promise<KeyObject> {
+function readKey(block: Block, passwords: readonly string[]): KeyObject {
   switch (block.label) {
     case 'PRIVATE KEY':
       return openPkcs8(decodeBody(block));
@@ -52,7 +43,7 @@ async function readKey(
       if (isOldEncryption(block)) return openOldEncryption(block, passwords);
       return openPkcs1(decodeBody(block));
     case 'ENCRYPTED PRIVATE KEY':
-      return openPkcs8(await readEncryptedKey(decodeBody(block), passwords, turns));
+      return openPkcs8(readEncryptedKey(decodeBody(block), passwords));
     default:
       throw new KeyFileError(
         'UNSUITABLE',

@@ -1,18 +1,25 @@
 /**
- * PKCS#12 files (RFC 7292): old and new ciphers, with and without a MAC, with and without a password.
- * What is inside is given as it is; what it is good for is judged elsewhere.
+ * PKCS#12 files (RFC 7292) and encrypted PKCS#8, by node-forge: old and new ciphers, with and without
+ * a MAC, with and without a password. It works on the thread that calls it, for seconds if the file
+ * wants that: for the worker only.
+ *
+ * node-forge is extended where real files need more, by replacing functions that it calls through its
+ * own objects.
  */
-import { loadBer, type BerNode } from './ber.ts';
+import { hash, pbkdf2Sync } from 'node:crypto';
+import forge, {
+  type Asn1,
+  type Digest,
+  type DigestShape,
+  type Password,
+} from 'node-forge/lib/forge.js';
+import md from 'node-forge/lib/md.all.js';
+import pkcs12 from 'node-forge/lib/pkcs12.js';
+import { asRecord } from '../../../base/json-value.ts';
 import { KeyFileError } from './key-file-error.ts';
-import { createStretching } from './key-stretching.ts';
-import {
-  decrypt,
-  formsOf,
-  verifyMac,
-  type PasswordForm,
-  type Unlocking,
-} from './password-encryption.ts';
-import type { Turns } from './turns.ts';
+
+const { asn1, pkcs5, pki, util } = forge;
+const { oids, pbe } = pki;
 
 export interface PfxContent {
   /** DER of PKCS#8. */
@@ -21,155 +28,220 @@ export interface PfxContent {
   readonly certificates: readonly Buffer[];
 }
 
-const dataOid = '1.2.840.113549.1.7.1';
-const signedDataOid = '1.2.840.113549.1.7.2';
-const encryptedDataOid = '1.2.840.113549.1.7.6';
-const keyBagOid = '1.2.840.113549.1.12.10.1.1';
-const shroudedKeyBagOid = '1.2.840.113549.1.12.10.1.2';
-const certificateBagOid = '1.2.840.113549.1.12.10.1.3';
-const nestedBagOid = '1.2.840.113549.1.12.10.1.6';
-const x509Oid = '1.2.840.113549.1.9.22.1';
-
+/** NSS writes 600,000, OpenSSL 2,048, Windows 2,000, Java 10,000. */
+const maxRounds = 1_000_000;
 /**
- * @param passwords tried in their order.
- * Rejects with `KeyFileError`.
+ * Of one file and password, in rounds of PBKDF2, which OpenSSL does: 0.8 µs each, and no deadline
+ * interrupts them. A round of PKCS#12's own derivation, in JavaScript, counts as three. NSS takes
+ * 600,000 for its MAC and each of two parts.
  */
-export async function readPfx(
-  bytes: Buffer,
-  passwords: readonly string[],
-  turns: Turns,
-): Promise<PfxContent> {
-  const ber = await loadBer();
-  const unlocking: Unlocking = { ber, stretching: createStretching(turns) };
-  const [version, authenticated, mac] = ber.childrenOf(ber.parse(bytes));
-  if (ber.integerOf(version) !== 3) throw new KeyFileError('MALFORMED', 'is not PKCS#12');
-  const [typeNode, contentNode] = ber.childrenOf(authenticated);
-  const type = ber.oidOf(typeNode);
-  if (type === signedDataOid) {
-    throw new KeyFileError('UNSUPPORTED', 'is signed instead of protected by a password');
-  }
-  if (type !== dataOid) throw new KeyFileError('MALFORMED', 'is not PKCS#12');
-  const content = ber.bytesOf(ber.childrenOf(contentNode)[0]);
-  const forms = passwords.flatMap((password) => formsOf(password));
-  if (mac === undefined) return readWithAny(unlocking, content, forms);
-  for (const form of forms) {
-    if (await verifyMac(unlocking, mac, content, form)) return readSafes(unlocking, content, form);
-  }
-  throw wrongPassword();
+const maxCost = 3_500_000;
+let cost = 0;
+
+function spend(rounds: number, times: number): void {
+  cost += rounds * times;
+  if (!(rounds >= 0 && rounds <= maxRounds && cost <= maxCost)) throw tooCostly();
 }
 
-/** Without a MAC, only what comes of the decryption tells whether the password was right. */
-async function readWithAny(
-  unlocking: Unlocking,
-  content: Buffer,
-  forms: readonly PasswordForm[],
-): Promise<PfxContent> {
-  let isLocked = false;
-  for (const form of forms) {
-    try {
-      return await readSafes(unlocking, content, form);
-    } catch (error) {
-      if (!isMaybePassword(error)) throw error;
-      isLocked ||= error instanceof KeyFileError && error.code === 'WRONG_PASSWORD';
-    }
-  }
-  // One wrong password in 256 leaves something that looks decrypted.
-  throw isLocked
-    ? wrongPassword()
-    : new KeyFileError('MALFORMED', 'is damaged, or protected by another password');
-}
-
-async function readSafes(
-  unlocking: Unlocking,
-  content: Buffer,
-  password: PasswordForm,
-): Promise<PfxContent> {
-  const { ber } = unlocking;
-  const keys: Buffer[] = [];
-  const certificates: Buffer[] = [];
-  for (const info of ber.childrenOf(ber.parse(content))) {
-    const plain = await openSafe(unlocking, info, password);
-    const bags = plain.length === 0 ? [] : ber.childrenOf(ber.parse(plain));
-    for (const bag of bags) await readBag(bag);
-  }
-  return { keys, certificates };
-
-  async function readBag(bag: BerNode): Promise<void> {
-    const [typeNode, valueNode] = ber.childrenOf(bag);
-    const type = ber.oidOf(typeNode);
-    const [value] = ber.childrenOf(valueNode);
-    if (value === undefined) throw new KeyFileError('MALFORMED', 'is damaged');
-    if (type === keyBagOid) keys.push(ber.encode(value));
-    else if (type === shroudedKeyBagOid) keys.push(await openKey(unlocking, value, password));
-    else if (type === certificateBagOid) {
-      const [format, wrapped] = ber.childrenOf(value);
-      if (ber.oidOf(format) !== x509Oid) return;
-      certificates.push(ber.bytesOf(ber.childrenOf(wrapped)[0]));
-    } else if (type === nestedBagOid) {
-      for (const inner of ber.childrenOf(value)) await readBag(inner);
-    }
-    // Revocation lists and other secrets are of no use here.
-  }
-}
-
-async function openSafe(
-  unlocking: Unlocking,
-  info: BerNode,
-  password: PasswordForm,
-): Promise<Buffer> {
-  const { ber } = unlocking;
-  const [typeNode, contentNode] = ber.childrenOf(info);
-  const [content] = ber.childrenOf(contentNode);
-  const type = ber.oidOf(typeNode);
-  if (type === dataOid) return ber.bytesOf(content);
-  if (type !== encryptedDataOid) {
-    throw new KeyFileError('UNSUPPORTED', 'is encrypted for a key instead of by a password');
-  }
-  const [, encrypted] = ber.childrenOf(content);
-  const [, algorithm, data] = ber.childrenOf(encrypted);
-  return decrypt(unlocking, algorithm, ber.bytesOf(data), password);
-}
-
-/** @param node an EncryptedPrivateKeyInfo. */
-function openKey(unlocking: Unlocking, node: BerNode, password: PasswordForm): Promise<Buffer> {
-  const [algorithm, data] = unlocking.ber.childrenOf(node);
-  return decrypt(unlocking, algorithm, unlocking.ber.bytesOf(data), password);
-}
-
-/**
- * The PKCS#8 in what PEM calls ENCRYPTED PRIVATE KEY. Node would open it too, but with as many
- * rounds on this thread as the file demands.
- * @param passwords tried in their order.
- * Rejects with `KeyFileError`.
- */
-export async function readEncryptedKey(
-  bytes: Buffer,
-  passwords: readonly string[],
-  turns: Turns,
-): Promise<Buffer> {
-  const ber = await loadBer();
-  const unlocking: Unlocking = { ber, stretching: createStretching(turns) };
-  const node = ber.parse(bytes);
-  ber.childrenOf(node);
-  for (const form of passwords.flatMap((password) => formsOf(password))) {
-    try {
-      const key = await openKey(unlocking, node, form);
-      ber.childrenOf(ber.parse(key));
-      return key;
-    } catch (error) {
-      if (!isMaybePassword(error)) throw error;
-    }
-  }
-  throw wrongPassword();
-}
-
-/** Whether another password may do better. */
-function isMaybePassword(error: unknown): boolean {
-  return (
-    error instanceof KeyFileError && (error.code === 'WRONG_PASSWORD' || error.code === 'MALFORMED')
+function tooCostly(): KeyFileError {
+  return new KeyFileError(
+    'TOO_COSTLY',
+    'stretches its password by too many iterations; export it again with 10000 or fewer',
   );
 }
 
-function wrongPassword(): KeyFileError {
-  return new KeyFileError('WRONG_PASSWORD', 'is protected by another password');
+// By OpenSSL, of the password as UTF-8: node-forge takes 6 s for 600,000 rounds, and bytes for text.
+pkcs5.pbkdf2 = (password, salt, rounds, length, { algorithm, digestLength }) => {
+  spend(rounds, Math.ceil(length / digestLength));
+  const saltBytes = Buffer.from(salt, 'latin1');
+  return pbkdf2Sync(password ?? '', saltBytes, rounds, length, algorithm).toString('latin1');
+};
+
+// node-forge has no SHA-224. For a MAC it takes the place of MD5, which no PKCS#12 file has.
+md.sha512.sha224 = {
+  create: () => createDigest({ algorithm: 'sha224', digestLength: 28, blockLength: 64 }),
+};
+md.md5 = md.sha512.sha224;
+oids['md5'] = '2.16.840.1.101.3.4.2.4';
+
+const { generatePkcs12Key } = pbe;
+pbe.generatePkcs12Key = (password, salt, purpose, rounds, length, digest = md.sha1.create()) => {
+  // 3 is for the MAC.
+  const wanted = purpose === 3 ? digest.digestLength : length;
+  spend(rounds, 3 * Math.ceil(wanted / digest.digestLength));
+  return generatePkcs12Key(password, salt, purpose, rounds, wanted, createDigest(digest));
+};
+pkcs12.generateKey = pbe.generatePkcs12Key;
+
+// 3DES with two keys and RC2 with 128 bits, beside the 3DES with three and RC2 with 40 that it knows.
+const tripleDesOid = '1.2.840.113549.1.12.1.4';
+const rc2Oid = '1.2.840.113549.1.12.1.5';
+const { getCipher } = pbe;
+pbe.getCipher = (oid, parameters, password) => {
+  if (hasHugeNumber(parameters)) throw tooCostly();
+  if (oid !== tripleDesOid && oid !== rc2Oid) return getCipher(oid, parameters, password);
+  const [salt, rounds] = childrenOf(parameters).map(textOf);
+  const derive = (purpose: number, length: number): string =>
+    pbe
+      .generatePkcs12Key(
+        password,
+        util.createBuffer(salt ?? ''),
+        purpose,
+        asn1.derToInteger(rounds ?? ''),
+        length,
+        md.sha1.create(),
+      )
+      .getBytes();
+  const key = derive(1, 16);
+  const cipher =
+    oid === rc2Oid
+      ? forge.rc2.createDecryptionCipher(key, 128)
+      : forge.des.createDecryptionCipher(key + key.slice(0, 8));
+  cipher.start(derive(2, 8));
+  return cipher;
+};
+
+// BER may cut a string into pieces, and node-forge joins few of them.
+const { fromDer } = asn1;
+Object.assign(asn1, { fromDer: (...args: Parameters<typeof fromDer>) => join(fromDer(...args)) });
+
+function join(node: Asn1): Asn1 {
+  if (typeof node.value === 'string') return node;
+  const parts = node.value.map(join);
+  return node.tagClass === asn1.Class.UNIVERSAL && node.type === asn1.Type.OCTETSTRING
+    ? asn1.create(node.tagClass, node.type, false, parts.map(textOf).join(''))
+    : Object.assign(node, { value: parts });
+}
+
+const macOids: ReadonlySet<string | undefined> = new Set(
+  ['sha1', 'md5', 'sha256', 'sha384', 'sha512'].map((name) => oids[name]),
+);
+
+const bagOids = ' 1.2.840.113549.1.12.10.1.';
+
+/**
+ * @param passwords tried in their order.
+ * Throws `KeyFileError`.
+ */
+export function readPfx(bytes: Buffer, passwords: readonly string[]): PfxContent {
+  const file = parseDer(bytes);
+  return openWithAny(passwords, (password) => {
+    const [algorithm] = childrenOf(childrenOf(childrenOf(childrenOf(file)[2])[0])[0]);
+    const macOid = asn1.derToOid(textOf(algorithm));
+    if (algorithm !== undefined && !macOids.has(macOid)) throw unsupported(macOid);
+    const { safeContents } = readSafes(file, password);
+    const keys: Buffer[] = [];
+    const certificates: Buffer[] = [];
+    for (const bag of safeContents.flatMap(({ safeBags }) => safeBags)) {
+      if (bag.asn1 === undefined) continue;
+      (bag.type === oids['certBag'] ? certificates : keys).push(toDer(bag.asn1));
+    }
+    return { keys, certificates };
+  });
+}
+
+/** Keys and certificates are left as they are: OpenSSL reads them. */
+function readSafes(file: Asn1, password: Password): ReturnType<typeof pkcs12.pkcs12FromAsn1> {
+  const { privateKeyFromAsn1, certificateFromAsn1 } = pki;
+  Object.assign(pki, { privateKeyFromAsn1: undefined, certificateFromAsn1: undefined });
+  try {
+    return pkcs12.pkcs12FromAsn1(file, false, password);
+  } finally {
+    Object.assign(pki, { privateKeyFromAsn1, certificateFromAsn1 });
+  }
+}
+
+/**
+ * The PKCS#8 in what PEM calls ENCRYPTED PRIVATE KEY. OpenSSL would open it too, but with as many
+ * rounds as the file demands, and nothing could end them.
+ * @param passwords tried in their order.
+ * Throws `KeyFileError`.
+ */
+export function readEncryptedKey(bytes: Buffer, passwords: readonly string[]): Buffer {
+  const encrypted = parseDer(bytes);
+  return openWithAny(passwords, (password) => {
+    const key = pki.decryptPrivateKeyInfo(encrypted, password);
+    if (key === null) throw new Error('wrong password');
+    return toDer(key);
+  });
+}
+
+/** @throws KeyFileError */
+export function parseDer(bytes: Buffer): Asn1 {
+  try {
+    return asn1.fromDer(bytes.toString('latin1'));
+  } catch {
+    // The library's errors may quote what it read.
+    throw new KeyFileError('MALFORMED', 'is damaged');
+  }
+}
+
+export function toDer(node: Asn1): Buffer {
+  return Buffer.from(asn1.toDer(node).getBytes(), 'latin1');
+}
+
+/** What is in a sequence, a set, or an explicit tag; nothing in anything else. */
+export function childrenOf(node: Asn1 | undefined): readonly Asn1[] {
+  return typeof node?.value === 'object' ? node.value : [];
+}
+
+/** node-forge reads no more than 32 bits of a number of rounds, and takes the 32nd for a sign. */
+function hasHugeNumber({ type, value }: Asn1): boolean {
+  if (typeof value !== 'string') return value.some(hasHugeNumber);
+  return type === asn1.Type.INTEGER && value.length > 4;
+}
+
+/** The contents of a string, a number or an identifier, one character to a byte; else none. */
+export function textOf(node: Asn1 | undefined): string {
+  return typeof node?.value === 'string' ? node.value : '';
+}
+
+function openWithAny<T>(passwords: readonly string[], open: (password: Password) => T): T {
+  let isMisshapen = true;
+  // An empty password may be that, or none at all: they are stretched to different keys.
+  for (const password of passwords.includes('') ? [...passwords, null] : passwords) {
+    cost = 0;
+    try {
+      return open(password);
+    } catch (error) {
+      if (error instanceof KeyFileError) throw error;
+      // The library's errors tell what they are about in fields.
+      const { oid, contentType = oid, version, errors = version } = asRecord(error) ?? {};
+      if (contentType !== undefined) throw unsupported(contentType);
+      isMisshapen &&= errors !== undefined;
+    }
+  }
+  if (isMisshapen) throw new KeyFileError('MALFORMED', 'is damaged, or not PKCS#12');
+  throw new KeyFileError('WRONG_PASSWORD', 'is protected by another password');
+}
+
+function unsupported(oid: unknown): KeyFileError {
+  // It may be as long as its file, and in bytes.
+  const named = typeof oid === 'string' && /^[\d.]{1,64}$/.test(oid) ? ` ${oid}` : '';
+  return new KeyFileError(
+    'UNSUPPORTED',
+    named.startsWith(bagOids)
+      ? `holds more than keys and certificates (a bag of type${named}); export it again without that`
+      : `uses the encryption${named}, which is not supported; export it again with AES-256, PBKDF2 ` +
+          'and a MAC by SHA-256',
+  );
+}
+
+/** By OpenSSL: node-forge takes 11 s for 600,000 rounds of SHA-512, and 40 ms to warm up for 2,048 of any. */
+function createDigest({ algorithm, digestLength, blockLength }: DigestShape): Digest {
+  let text = '';
+  return {
+    algorithm,
+    digestLength,
+    blockLength,
+    start() {
+      text = '';
+      return this;
+    },
+    update(bytes) {
+      text += bytes;
+      return this;
+    },
+    digest: () => util.createBuffer(hash(algorithm, Buffer.from(text, 'latin1'), 'latin1')),
+  };
 }

@@ -1,11 +1,12 @@
 /**
- * Private keys from DER. The library works on a key while it reads it (the public half of a DSA key
- * of 12 KB takes it 10 s, of 60 KB twenty minutes), on the thread that answers pods, and whoever
+ * Private keys from PKCS#8 and PKCS#1. OpenSSL works on a key while it reads it (the public half of a
+ * DSA key of 12 KB takes it 10 s, of 60 KB twenty minutes), no deadline interrupts it, and whoever
  * writes an identity chooses the key. So what kind it is, is seen before it is opened.
  */
 import { createPrivateKey, type KeyObject } from 'node:crypto';
-import { loadBer, type Ber } from './ber.ts';
+import forge from 'node-forge/lib/forge.js';
 import { KeyFileError } from './key-file-error.ts';
+import { childrenOf, parseDer, textOf, toDer } from './pfx.ts';
 
 const rsaOid = '1.2.840.113549.1.1.1';
 
@@ -19,23 +20,23 @@ const otherKinds: ReadonlyMap<string, string> = new Map([
 
 /**
  * @param der PKCS#8.
- * Rejects with `KeyFileError`.
+ * Throws `KeyFileError`.
  */
-export async function openPkcs8(der: Buffer): Promise<KeyObject> {
-  const { oid, plain } = readKind(await loadBer(), der);
+export function openPkcs8(der: Buffer): KeyObject {
+  const { oid, plain } = readKind(der);
   if (oid !== rsaOid) {
     const kind = otherKinds.get(oid) ?? 'unknown';
     throw new KeyFileError('UNSUITABLE', `has a private key of type ${kind}; Entra ID needs RSA`);
   }
-  // Written anew: what the library opens is what was looked at.
+  // Written anew: what OpenSSL opens is what was looked at.
   return open(plain, 'pkcs8');
 }
 
-function readKind(ber: Ber, der: Buffer): { readonly oid: string; readonly plain: Buffer } {
+function readKind(der: Buffer): { readonly oid: string; readonly plain: Buffer } {
   try {
-    const node = ber.parse(der);
-    const [, algorithm] = ber.childrenOf(node);
-    return { oid: ber.oidOf(ber.childrenOf(algorithm)[0]), plain: ber.encode(node) };
+    const key = parseDer(der);
+    const [oid] = childrenOf(childrenOf(key)[1]);
+    return { oid: forge.asn1.derToOid(textOf(oid)), plain: toDer(key) };
   } catch {
     throw damaged();
   }

@@ -9,12 +9,10 @@ import {
   makeCertificateProof,
   openCertificateProofs,
 } from '../../../../../src/nmi/sources/entra/credentials/certificate.ts';
-import type {
-  IdentityWith,
-  Proof,
-  ProofResult,
-} from '../../../../../src/nmi/sources/entra/credentials/client-credential.ts';
-import { Turns } from '../../../../../src/nmi/sources/entra/credentials/turns.ts';
+import { KeyFileError } from '../../../../../src/nmi/sources/entra/credentials/key-file-error.ts';
+import type { KeyFileOpener } from '../../../../../src/nmi/sources/entra/credentials/key-file-opener.ts';
+import { openKeyFile } from '../../../../../src/nmi/sources/entra/credentials/key-file.ts';
+import type { IdentityWith, Proof, ProofResult } from '../../../../../src/nmi/sources/entra/credentials/client-credential.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 import { clientOf } from '../../../kube/kube-world.ts';
 import { openKeyFiles, withoutLegacy, withoutOpenssl, type KeyFiles } from '../key-files.ts';
@@ -29,7 +27,9 @@ type Entries = Readonly<Record<string, string | Buffer>>;
 
 function make(entries: Entries, nowWallMs = Date.now()): Promise<ProofResult> {
   const data = Object.entries(entries).map(([key, value]) => [key, Buffer.from(value)] as const);
-  return makeCertificateProof(name, new Map(data), nowWallMs, new Turns());
+  // On this thread: what is opened is the matter here, and a thousand threads would take minutes.
+  const open: KeyFileOpener = async (_owner, file) => openKeyFile(file);
+  return makeCertificateProof(name, new Map(data), nowWallMs, open);
 }
 
 function proofIn(result: ProofResult): Extract<Proof, { kind: 'certificate' }> {
@@ -326,6 +326,19 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
       // Some take 20 ms; what is excluded is time that grows with the square of the length.
       assert.ok(performance.now() - startedMs < 2_000);
     }
+  });
+
+  it('that waits behind too many others is a matter of time', async () => {
+    const open: KeyFileOpener = () =>
+      Promise.reject(new KeyFileError('BUSY', 'waits behind too many others'));
+    const data = new Map([['certificate', Buffer.from('x')]]);
+    const result = await makeCertificateProof(name, data, Date.now(), open);
+    assert.ok(!result.ok);
+    assert.equal(result.failure.reason, 'upstream_down');
+    assert.equal(
+      result.failure.description,
+      'key "certificate" of Secret default/sp waits behind too many others',
+    );
   });
 
   it('is read from the API server, and anew after a minute', async () => {

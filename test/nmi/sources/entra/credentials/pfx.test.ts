@@ -6,9 +6,7 @@ import {
   KeyFileError,
   type KeyFileErrorCode,
 } from '../../../../../src/nmi/sources/entra/credentials/key-file-error.ts';
-import { createStretching } from '../../../../../src/nmi/sources/entra/credentials/key-stretching.ts';
-import { readPfx } from '../../../../../src/nmi/sources/entra/credentials/pfx.ts';
-import { Turns } from '../../../../../src/nmi/sources/entra/credentials/turns.ts';
+import { readEncryptedKey, readPfx } from '../../../../../src/nmi/sources/entra/credentials/pfx.ts';
 import { openKeyFiles, withoutLegacy, withoutOpenssl, type KeyFiles } from '../key-files.ts';
 
 const { asn1 } = forge;
@@ -17,18 +15,21 @@ type Asn1 = forge.asn1.Asn1;
 /** `-nomac` takes the encryption of the certificates away too, unless that is said after it. */
 const withoutMac = ['-nomac', '-certpbe', 'AES-256-CBC'];
 
-function rejectsWith(
+function throwsWith(
   code: KeyFileErrorCode,
   bytes: Buffer,
   passwords: readonly string[],
   message = /./,
-): Promise<void> {
-  return assert.rejects(readPfx(bytes, passwords, new Turns()), (error) => {
-    assert.ok(error instanceof KeyFileError, String(error));
-    assert.equal(error.code, code);
-    assert.match(error.message, message);
-    return true;
-  });
+): void {
+  assert.throws(
+    () => readPfx(bytes, passwords),
+    (error) => {
+      assert.ok(error instanceof KeyFileError, String(error));
+      assert.equal(error.code, code);
+      assert.match(error.message, message);
+      return true;
+    },
+  );
 }
 
 describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
@@ -41,8 +42,8 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
   });
 
   /** The key, and all three certificates in whatever order. */
-  async function assertWhole(bytes: Buffer, passwords: readonly string[]): Promise<void> {
-    const { keys, certificates } = await readPfx(bytes, passwords, new Turns());
+  function assertWhole(bytes: Buffer, passwords: readonly string[]): void {
+    const { keys, certificates } = readPfx(bytes, passwords);
     assert.equal(keys.length, 1);
     const key = createPrivateKey({ key: keys[0]!, format: 'der', type: 'pkcs8' });
     assert.ok(key.equals(files.key));
@@ -51,6 +52,11 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
       'CN=intermediate',
       'CN=root',
     ]);
+    // To the byte: Entra ID knows a certificate by its hash.
+    assert.deepEqual(
+      certificates.map(toHex).sort(),
+      [files.leaf, files.intermediate, files.root].map((pem) => toHex(derOf(pem))).sort(),
+    );
   }
 
   const table: readonly {
@@ -113,13 +119,13 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
   ];
   for (const { title, args, password = 'correct horse', needsLegacy } of table) {
     it(`${title} is read`, { skip: needsLegacy === true && withoutLegacy }, async () => {
-      await assertWhole(await files.pfx(...args, '-passout', `pass:${password}`), [password]);
+      assertWhole(await files.pfx(...args, '-passout', `pass:${password}`), [password]);
     });
   }
 
   it('is opened by the second password when the first is wrong', async () => {
     for (const args of [[], withoutMac]) {
-      await assertWhole(await files.pfx(...args, '-passout', 'pass:pw'), ['pw\n', 'pw']);
+      assertWhole(await files.pfx(...args, '-passout', 'pass:pw'), ['pw\n', 'pw']);
     }
   });
 
@@ -130,24 +136,24 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     );
     const absent = null as unknown as string;
     const bytes = encode(forge.pkcs12.toPkcs12Asn1(key, chain, absent));
-    await assertWhole(bytes, ['']);
+    assertWhole(bytes, ['']);
   });
 
   it('in BER, with open ends and cut strings, is read', async () => {
     const bytes = await files.pfx('-passout', 'pass:pw');
     const open = toOpenBer(asn1.fromDer(bytes.toString('latin1')), 3);
     assert.ok(open.includes('\x30\x80'));
-    await assertWhole(Buffer.from(open, 'latin1'), ['pw']);
+    assertWhole(Buffer.from(open, 'latin1'), ['pw']);
   });
 
   it('with another password is told from a damaged one', { skip: withoutLegacy }, async () => {
     for (const args of [[], ['-legacy'], withoutMac]) {
       const bytes = await files.pfx(...args, '-passout', 'pass:pw');
       for (const passwords of [['wrong', 'Pw'], ['']]) {
-        await rejectsWith('WRONG_PASSWORD', bytes, passwords);
+        throwsWith('WRONG_PASSWORD', bytes, passwords);
       }
-      await rejectsWith('MALFORMED', bytes.subarray(0, -1), ['pw']);
-      await rejectsWith('MALFORMED', Buffer.concat([bytes, Buffer.from('\n')]), ['pw']);
+      throwsWith('MALFORMED', bytes.subarray(0, -1), ['pw']);
+      throwsWith('MALFORMED', Buffer.concat([bytes, Buffer.from('\n')]), ['pw']);
     }
   });
 
@@ -156,7 +162,7 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     const changed = Buffer.from(bytes);
     const at = changed.indexOf('application');
     changed.write('administrat', at);
-    await rejectsWith('WRONG_PASSWORD', changed, ['pw']);
+    throwsWith('WRONG_PASSWORD', changed, ['pw']);
   });
 
   it(
@@ -164,7 +170,7 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     { skip: withoutLegacy },
     async () => {
       const rc4 = await files.pfx('-legacy', '-keypbe', 'PBE-SHA1-RC4-128', '-passout', 'pass:pw');
-      await rejectsWith(
+      throwsWith(
         'UNSUPPORTED',
         rc4,
         ['pw'],
@@ -173,103 +179,72 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     },
   );
 
+  it('that holds a secret, a list or bags in bags is named by that', async () => {
+    const open = await files.pfx(
+      '-certpbe',
+      'NONE',
+      '-keypbe',
+      'NONE',
+      '-nomac',
+      '-passout',
+      'pass:',
+    );
+    for (const bag of [5, 6, 4]) {
+      const changed = open
+        .toString('latin1')
+        .replace('\x0c\x0a\x01\x03', `\x0c\x0a\x01${String.fromCharCode(bag)}`);
+      const says = new RegExp(`more than keys and certificates .*12\\.10\\.1\\.${bag}\\)`);
+      throwsWith('UNSUPPORTED', Buffer.from(changed, 'latin1'), [''], says);
+    }
+  });
+
   it('that asks for too much work is refused before the work', async () => {
     const costly = ['-iter', '1000001', '-passout', 'pass:pw'];
     const pools = await files.pfx(...costly, '-nomac');
-    await rejectsWith('TOO_COSTLY', pools, ['pw'], /too many iterations/);
+    throwsWith('TOO_COSTLY', pools, ['pw'], /too many iterations/);
     const old = ['-iter', '600000', '-nomac', '-certpbe', 'PBE-SHA1-3DES', '-passout', 'pass:pw'];
     const own = await files.pfx(...old);
-    await rejectsWith('TOO_COSTLY', own, ['pw'], /too many iterations/);
+    throwsWith('TOO_COSTLY', own, ['pw'], /too many iterations/);
+  });
+
+  it('that claims 2^31 iterations, of its MAC or its key, is refused before the work', async () => {
+    const claimed = (node: Asn1): Asn1 => {
+      const { tagClass, type, constructed, value } = node;
+      if (typeof value !== 'string') {
+        return asn1.create(tagClass, type, constructed, value.map(claimed));
+      }
+      const claim = type === asn1.Type.INTEGER && value === '\x08\0' ? '\0\x80\0\0\0' : value;
+      return asn1.create(tagClass, type, constructed, claim);
+    };
+    const claim = (bytes: Buffer): Buffer =>
+      encode(claimed(asn1.fromDer(bytes.toString('latin1'))));
+    const startedMs = performance.now();
+    const pfx = claim(await files.pfx('-iter', '2048', '-passout', 'pass:pw'));
+    throwsWith('TOO_COSTLY', pfx, ['pw'], /too many iterations/);
+    for (const scheme of [
+      ['-v2', 'aes-256-cbc'],
+      ['-v1', 'PBE-SHA1-3DES'],
+      ['-v1', 'PBE-SHA1-2DES'],
+    ]) {
+      const args = ['-topk8', ...scheme, '-passout', 'pass:pw'];
+      const der = derOf(await files.openssl(files.keyPem, 'pkcs8', ...args));
+      assert.throws(() => readEncryptedKey(claim(der), ['pw']), { code: 'TOO_COSTLY' });
+    }
+    assert.ok(performance.now() - startedMs < 5_000);
   });
 
   it('with as many iterations as NSS writes is read', async () => {
-    await assertWhole(await files.pfx('-iter', '600000', '-nomaciter', '-passout', 'pass:pw'), [
-      'pw',
-    ]);
+    assertWhole(await files.pfx('-iter', '600000', '-nomaciter', '-passout', 'pass:pw'), ['pw']);
   });
 });
 
-describe('keys stretched as PKCS#12 does', () => {
-  it('let the event loop go round once for every thousand iterations', async () => {
-    let rounds = 0;
-    let isDone = false;
-    const goRound = (): void => {
-      rounds += 1;
-      if (!isDone) setImmediate(goRound);
-    };
-    goRound();
-    await createStretching(new Turns()).pkcs12({
-      hashName: 'sha1',
-      password: Buffer.alloc(0),
-      salt: Buffer.alloc(8),
-      rounds: 20_001,
-      length: 20,
-      purpose: 1,
-    });
-    isDone = true;
-    assert.ok(rounds >= 20, `${rounds} rounds`);
-  });
+function toHex(bytes: Buffer): string {
+  return bytes.toString('hex');
+}
 
-  it('are those of another implementation', async () => {
-    for (const [hashName, md] of [
-      ['sha1', forge.md.sha1],
-      ['sha256', forge.md.sha256],
-      ['sha512', forge.md.sha512],
-    ] as const) {
-      for (const password of ['', 'pw', 'x'.repeat(100)]) {
-        for (const [rounds, length] of [
-          [1, 8],
-          [1001, 100],
-          [2048, 24],
-        ] as const) {
-          const salt = Buffer.from('salt and more');
-          const theirs = generateKey(password, salt, rounds, length, md.create());
-          const ours = await createStretching(new Turns()).pkcs12({
-            hashName,
-            password: Buffer.from(`${password}\0`, 'utf16le').swap16(),
-            salt,
-            rounds,
-            length,
-            purpose: 1,
-          });
-          assert.equal(ours.toString('hex'), theirs, `${hashName} ${rounds} ${length}`);
-        }
-      }
-    }
-  });
-});
-
-describe('turns', () => {
-  it('go to each of many in the order they asked, one at a time', async () => {
-    const turns = new Turns();
-    const seen: string[] = [];
-    const work = async (name: string): Promise<void> => {
-      for (let piece = 0; piece < 3; piece += 1) {
-        await turns.take(async () => {
-          seen.push(`${name}${piece} begins`);
-          await Promise.resolve();
-          seen.push(`${name}${piece} ends`);
-        });
-      }
-    };
-    await Promise.all([work('a'), work('b')]);
-    const order = ['a0', 'b0', 'a1', 'b1', 'a2', 'b2'];
-    assert.deepEqual(
-      seen,
-      order.flatMap((piece) => [`${piece} begins`, `${piece} ends`]),
-    );
-  });
-
-  it('go on after a piece that failed', async () => {
-    const turns = new Turns();
-    const failing = turns.take(() => {
-      throw new RangeError('on purpose');
-    });
-    const next = turns.take(() => 'done');
-    await assert.rejects(failing, RangeError);
-    assert.equal(await next, 'done');
-  });
-});
+function derOf(pem: string): Buffer {
+  return Buffer.from(forge.pem.decode(pem)[0]!.body, 'latin1');
+}
 
 function encode(node: Asn1): Buffer {
   return Buffer.from(asn1.toDer(node).getBytes(), 'latin1');
@@ -289,26 +264,4 @@ function toOpenBer({ tagClass, type, constructed, value }: Asn1, depth: number):
     encode(asn1.create(tagClass, type, false, piece)).toString('latin1'),
   );
   return `${String.fromCharCode(tag, 0x80)}${pieces.join('')}\0\0`;
-}
-
-/** The library's own, which its types do not tell completely. */
-function generateKey(
-  password: string,
-  salt: Buffer,
-  rounds: number,
-  length: number,
-  md: forge.md.MessageDigest,
-): string {
-  const library = forge.pkcs12 as unknown as {
-    generateKey(
-      password: string,
-      salt: forge.util.ByteStringBuffer,
-      id: number,
-      rounds: number,
-      length: number,
-      md: forge.md.MessageDigest,
-    ): forge.util.ByteStringBuffer;
-  };
-  const saltBuffer = forge.util.createBuffer(salt.toString('latin1'));
-  return library.generateKey(password, saltBuffer, 1, rounds, length, md).toHex();
 }

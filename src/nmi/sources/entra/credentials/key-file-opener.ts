@@ -1,0 +1,132 @@
+/**
+ * Opens key files on a thread of its own, since a file may take seconds and whoever writes an identity
+ * chooses the file. Files are opened one at a time, and those of each namespace in turn. The worker is
+ * started for the first file and ends after the last that waits; one that a file breaks is replaced.
+ * The file and its password go there by message and nowhere else.
+ */
+import { once } from 'node:events';
+import { getAsset, isSea } from 'node:sea';
+import { Worker } from 'node:worker_threads';
+import { asRecord, stringAt } from '../../../base/json-value.ts';
+import { KeyFileError, keyFileErrorCodes } from './key-file-error.ts';
+import type { KeyFile } from './key-file.ts';
+import type { CertificateProof } from './key-pair.ts';
+
+/** @param owner a namespace. Rejects with `KeyFileError`. */
+export type KeyFileOpener = (owner: string, file: KeyFile) => Promise<CertificateProof>;
+
+export interface KeyFileOpenerOptions {
+  /** The thread. Default: the worker of key files. */
+  readonly start?: () => Worker;
+  /** For one file. Default 10 s: the most that `pfx.ts` takes on takes 4 s of an idle processor. */
+  readonly timeoutMs?: number;
+  /** Files of one owner that wait. Default 100. */
+  readonly maxWaiting?: number;
+}
+
+interface Job {
+  readonly file: KeyFile;
+  readonly opened: PromiseWithResolvers<CertificateProof>;
+}
+
+export function createKeyFileOpener({
+  start = startWorker,
+  timeoutMs = 10_000,
+  maxWaiting = 100,
+}: KeyFileOpenerOptions = {}): KeyFileOpener {
+  const waiting = new Map<string, Job[]>();
+  let isWorking = false;
+
+  async function work(): Promise<void> {
+    isWorking = true;
+    let worker: Worker | undefined;
+    for (const [owner, queue] of waiting) {
+      const job = queue.shift();
+      // Its next file goes behind those of all others; the loop comes to that too.
+      waiting.delete(owner);
+      if (queue.length > 0) waiting.set(owner, queue);
+      if (job === undefined) continue;
+      try {
+        worker ??= start().on('error', ignore);
+        // A copy: what else lies in the same memory stays here.
+        worker.postMessage({ ...job.file, bytes: Uint8Array.from(job.file.bytes) });
+        const signal = AbortSignal.timeout(timeoutMs);
+        const replies: unknown[] = await once(worker, 'message', { signal });
+        job.opened.resolve(readReply(replies[0]));
+      } catch (error) {
+        job.opened.reject(error instanceof KeyFileError ? error : explain(error));
+        if (error instanceof KeyFileError) continue;
+        void worker?.terminate();
+        worker = undefined;
+      }
+    }
+    void worker?.terminate();
+    isWorking = false;
+  }
+
+  return async (owner, file) => {
+    const queue = waiting.get(owner) ?? [];
+    if (queue.length >= maxWaiting) {
+      throw new KeyFileError('BUSY', 'waits behind too many others of its namespace');
+    }
+    const opened = Promise.withResolvers<CertificateProof>();
+    waiting.set(owner, [...queue, { file, opened }]);
+    if (!isWorking) void work();
+    return opened.promise;
+  };
+}
+
+/**
+ * Measured in the executable with a file of OpenSSL 3: 110 ms of processor from a start to the first
+ * reply, 15 for each further file; 22 MB more while it runs, of which the C library keeps 15 to 18 for
+ * the next one (Node 26.10, 2 cores under load, November 2026). Most of it is Node's own thread and
+ * node-forge, whatever the file.
+ */
+function startWorker(): Worker {
+  const options = {
+    argv: [],
+    env: {},
+    execArgv: [],
+    resourceLimits: { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 8 },
+  };
+  return isSea()
+    ? new Worker(getAsset('key-file-worker.cjs', 'utf8'), { ...options, eval: true })
+    : new Worker(new URL('./key-file-worker.ts', import.meta.url), options);
+}
+
+/** @throws KeyFileError the one that was sent. @throws Error for what the worker never sends. */
+function readReply(reply: unknown): CertificateProof {
+  const record = asRecord(reply);
+  const code = keyFileErrorCodes.find((each) => each === record?.['code']);
+  if (code !== undefined) throw new KeyFileError(code, stringAt(record, 'message'));
+  const [thumbprintSha256, privateKeyPem, chainPem] = [
+    stringAt(record, 'thumbprintSha256'),
+    stringAt(record, 'privateKeyPem'),
+    stringAt(record, 'chainPem'),
+  ];
+  if (thumbprintSha256 === '' || privateKeyPem === '' || chainPem === '') {
+    throw new Error('not a reply');
+  }
+  return { kind: 'certificate', thumbprintSha256, privateKeyPem, chainPem };
+}
+
+/** Why there is no reply. The error itself is not shown: it may quote what the file holds. */
+function explain(error: unknown): KeyFileError {
+  switch (error instanceof Error && 'code' in error ? error.code : undefined) {
+    case 'ABORT_ERR':
+      return new KeyFileError(
+        'TOO_COSTLY',
+        'takes too much time to open; export it again with 10000 iterations or fewer',
+      );
+    case 'ERR_WORKER_OUT_OF_MEMORY':
+      return new KeyFileError('TOO_COSTLY', 'takes too much memory to open');
+    case 'ERR_WORKER_INIT_FAILED':
+      return new KeyFileError('BUSY', 'waits for a thread that it can be opened on');
+    default:
+      return new KeyFileError('MALFORMED', 'cannot be read');
+  }
+}
+
+function ignore(): void {
+  // Whoever waits for a reply hears of it; when nobody does, it must not end the process.
+}

@@ -1,0 +1,15 @@
+/** The whole program of the worker that opens key files: a bundle of its own in the executable. */
+import { parentPort } from 'node:worker_threads';
+import { KeyFileError } from './key-file-error.ts';
+import { openKeyFile, type KeyFile } from './key-file.ts';
+
+parentPort?.on('message', (file: KeyFile) => {
+  try {
+    parentPort?.postMessage(openKeyFile(file));
+  } catch (error) {
+    // Any other error quotes what it stumbled over.
+    const { code, message } =
+      error instanceof KeyFileError ? error : new KeyFileError('MALFORMED', 'cannot be read');
+    parentPort?.postMessage({ code, message });
+  }
+});

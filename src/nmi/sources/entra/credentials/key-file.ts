@@ -1,0 +1,79 @@
+/**
+ * A file with a certificate and its key, in whichever of the formats it is: PKCS#12 or PEM, or either
+ * in base64. It works on the thread that calls it, for seconds if the file wants that: for the worker.
+ */
+import { X509Certificate, type KeyObject } from 'node:crypto';
+import { KeyFileError } from './key-file-error.ts';
+import { proveKeyPair, type CertificateProof } from './key-pair.ts';
+import { isPem, readPem } from './pem.ts';
+import { readPfx } from './pfx.ts';
+import { openPkcs8 } from './private-key.ts';
+
+/** Chains of real authorities take 10 KB; what is read grows to many small objects. */
+const maxFileBytes = 64 * 1024;
+
+export interface KeyFile {
+  readonly bytes: Uint8Array;
+  /** Tried in their order. */
+  readonly passwords: readonly string[];
+  readonly nowWallMs: number;
+}
+
+interface Content {
+  readonly keys: readonly KeyObject[];
+  /** DER. */
+  readonly certificates: readonly Buffer[];
+}
+
+/** Throws `KeyFileError`. */
+export function openKeyFile({ bytes, passwords, nowWallMs }: KeyFile): CertificateProof {
+  const { keys, certificates } = readContent(Buffer.from(bytes), passwords);
+  return proveKeyPair(keys, certificates, nowWallMs);
+}
+
+function readContent(bytes: Buffer, passwords: readonly string[]): Content {
+  if (bytes.length === 0) throw new KeyFileError('MALFORMED', 'is empty');
+  if (bytes.length > maxFileBytes) {
+    throw new KeyFileError('MALFORMED', `is longer than ${maxFileBytes} bytes`);
+  }
+  const text = bytes.toString('latin1');
+  if (isPem(text)) return readPem(text, passwords);
+  if (isDer(bytes)) return readDer(bytes, passwords);
+  const inner = decodeBase64(text);
+  if (inner === undefined) {
+    throw new KeyFileError('MALFORMED', 'is neither PKCS#12 nor PEM');
+  }
+  const innerText = inner.toString('latin1');
+  return isPem(innerText) ? readPem(innerText, passwords) : readDer(inner, passwords);
+}
+
+function readDer(bytes: Buffer, passwords: readonly string[]): Content {
+  if (isCertificate(bytes)) {
+    throw new KeyFileError('UNSUITABLE', 'is a certificate without its private key');
+  }
+  const { keys, certificates } = readPfx(bytes, passwords);
+  // Said before any is opened: there may be hundreds.
+  if (keys.length > 1) throw new KeyFileError('UNSUITABLE', 'has several private keys');
+  return { keys: keys.map(openPkcs8), certificates };
+}
+
+function isCertificate(bytes: Buffer): boolean {
+  try {
+    return new X509Certificate(bytes).raw.length > 0;
+  } catch {
+    return false;
+  }
+}
+
+/** A sequence, which both PKCS#12 and certificates are. */
+function isDer(bytes: Buffer): boolean {
+  return bytes[0] === 0x30;
+}
+
+/** Key Vault gives files as base64, which then is encoded a second time for the Secret. */
+function decodeBase64(text: string): Buffer | undefined {
+  const packed = text.replaceAll(/\s/g, '');
+  if (!/^[A-Za-z0-9+/]+={0,2}$/.test(packed)) return undefined;
+  const bytes = Buffer.from(packed, 'base64');
+  return isDer(bytes) || isPem(bytes.toString('latin1')) ? bytes : undefined;
+}

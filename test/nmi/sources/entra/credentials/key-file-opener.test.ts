@@ -1,0 +1,197 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { after, before, describe, it } from 'node:test';
+import { Worker } from 'node:worker_threads';
+import {
+  KeyFileError,
+  type KeyFileErrorCode,
+} from '../../../../../src/nmi/sources/entra/credentials/key-file-error.ts';
+import {
+  createKeyFileOpener,
+  type KeyFileOpener,
+} from '../../../../../src/nmi/sources/entra/credentials/key-file-opener.ts';
+import type { KeyFile } from '../../../../../src/nmi/sources/entra/credentials/key-file.ts';
+import { openKeyFiles, withoutOpenssl, type KeyFiles } from '../key-files.ts';
+
+const password = 'canary-password-7c1e';
+
+function fileOf(bytes: Uint8Array, passwords: readonly string[] = [password]): KeyFile {
+  return { bytes, passwords, nowWallMs: Date.now() };
+}
+
+async function rejectsWith(
+  code: KeyFileErrorCode,
+  opening: Promise<unknown>,
+  message = /./,
+): Promise<void> {
+  await assert.rejects(opening, (error) => {
+    assert.ok(error instanceof KeyFileError, String(error));
+    assert.equal(error.code, code);
+    assert.match(error.message, message);
+    assert.ok(!error.message.includes(password));
+    return true;
+  });
+}
+
+describe('the worker of key files', { skip: withoutOpenssl }, () => {
+  let files: KeyFiles;
+  const open = createKeyFileOpener({ timeoutMs: 60_000 });
+  before(async () => {
+    files = await openKeyFiles();
+  });
+  after(async () => {
+    await files[Symbol.asyncDispose]();
+  });
+
+  it('opens a file, and tells why it does not open another', async () => {
+    const bytes = await files.pfx('-passout', `pass:${password}`);
+    const [proof] = await Promise.all([
+      open('one', fileOf(bytes)),
+      rejectsWith('WRONG_PASSWORD', open('one', fileOf(bytes, ['other'])), /another password/),
+      rejectsWith('MALFORMED', open('two', fileOf(bytes.subarray(1))), /neither PKCS#12 nor PEM/),
+    ]);
+    assert.equal(proof.privateKeyPem, files.keyPem);
+    assert.ok(proof.chainPem.startsWith(files.leaf.slice(0, 100)));
+    assert.match(proof.thumbprintSha256, /^[0-9a-f]{64}$/);
+  });
+
+  it('leaves the event loop free during 600,000 iterations of each of its derivations', async () => {
+    const bytes = await files.pfx('-iter', '600000', '-passout', `pass:${password}`);
+    let rounds = 0;
+    let isDone = false;
+    const goRound = (): void => {
+      rounds += 1;
+      if (!isDone) setImmediate(goRound);
+    };
+    goRound();
+    const proof = await open('one', fileOf(bytes));
+    isDone = true;
+    assert.equal(proof.privateKeyPem, files.keyPem);
+    // On the same thread it would be a few.
+    assert.ok(rounds > 1_000, `${rounds} rounds`);
+  });
+});
+
+describe('a worker that', () => {
+  /** Does what `code` says with its first file, and answers the others. */
+  function openerWith(code: string, timeoutMs = 30_000): KeyFileOpener {
+    let starts = 0;
+    return createKeyFileOpener({
+      timeoutMs,
+      start() {
+        starts += 1;
+        return startWith(starts === 1 ? code : answer);
+      },
+    });
+  }
+
+  const cases: readonly {
+    readonly title: string;
+    readonly code: string;
+    readonly timeoutMs?: number;
+    readonly expected: readonly [KeyFileErrorCode, RegExp];
+  }[] = [
+    {
+      title: 'does not come to an end is ended',
+      code: 'for (;;);',
+      timeoutMs: 500,
+      expected: ['TOO_COSTLY', /too much time .* iterations/],
+    },
+    {
+      title: 'ends itself is noticed',
+      code: 'process.exit(0);',
+      timeoutMs: 500,
+      expected: ['TOO_COSTLY', /too much time .* iterations/],
+    },
+    {
+      title: 'fills its memory is ended',
+      code: 'const all = []; for (;;) all.push({ all: [all.length] });',
+      expected: ['TOO_COSTLY', /too much memory/],
+    },
+    {
+      title: 'throws says nothing of what it threw',
+      code: 'throw new Error(file.passwords[0]);',
+      expected: ['MALFORMED', /^cannot be read$/],
+    },
+    ...['undefined', '1', '{}', '[{}]', '{ code: "X", message: "m" }', '{ chainPem: 1 }'].map(
+      (reply) => ({
+        title: `answers ${reply} is not believed`,
+        code: `parentPort.postMessage(${reply});`,
+        expected: ['MALFORMED', /^cannot be read$/] as const,
+      }),
+    ),
+  ];
+  for (const { title, code, timeoutMs, expected } of cases) {
+    it(`${title}, and the next file gets another`, async () => {
+      const open = openerWith(code, timeoutMs);
+      const broken = rejectsWith(expected[0], open('one', fileOf(Buffer.alloc(1))), expected[1]);
+      const next = rejectsWith('UNSUITABLE', open('one', fileOf(Buffer.alloc(1), ['x'])), /^x$/);
+      await Promise.all([broken, next]);
+    });
+  }
+
+  it('cannot be started makes its file wait for another time', async () => {
+    const open = createKeyFileOpener({
+      start() {
+        throw Object.assign(new Error('no thread'), { code: 'ERR_WORKER_INIT_FAILED' });
+      },
+    });
+    await rejectsWith('BUSY', open('one', fileOf(Buffer.alloc(1))), /thread/);
+  });
+
+  it('has no more to do ends, and one thread serves all that wait', async () => {
+    const workers: Worker[] = [];
+    const open = createKeyFileOpener({
+      start() {
+        const worker = startWith(answer);
+        workers.push(worker);
+        return worker;
+      },
+    });
+    const names = ['a', 'b', 'c'];
+    await Promise.allSettled(names.map((name) => open('one', fileOf(Buffer.alloc(1), [name]))));
+    assert.equal(workers.length, 1);
+    await once(workers[0]!, 'exit');
+  });
+});
+
+describe('files that wait', () => {
+  it('are opened in the turn of their owners', async () => {
+    const open = createKeyFileOpener({ start: () => startWith(answer) });
+    const order: string[] = [];
+    const opening = ['a1', 'a2', 'a3', 'b1', 'b2', 'c1'].map(async (name) => {
+      await assert.rejects(open(name.slice(0, 1), fileOf(Buffer.alloc(1), [name])));
+      order.push(name);
+    });
+    await Promise.all(opening);
+    // The first does not wait, so that the second is the first of its owner that does.
+    assert.deepEqual(order, ['a1', 'a2', 'b1', 'c1', 'a3', 'b2']);
+  });
+
+  it('are so many of each owner, and no more', async () => {
+    const open = createKeyFileOpener({ start: () => startWith(answer), maxWaiting: 2 });
+    const codes = async (owner: string, name: string): Promise<KeyFileErrorCode | undefined> => {
+      const outcome = await open(owner, fileOf(Buffer.alloc(1), [name])).catch(
+        (error: unknown) => error,
+      );
+      return outcome instanceof KeyFileError ? outcome.code : undefined;
+    };
+    // The first is being opened, so it waits no more.
+    const told = await Promise.all([
+      ...['1', '2', '3', '4'].map((name) => codes('one', name)),
+      codes('two', '1'),
+    ]);
+    assert.deepEqual(told, ['UNSUITABLE', 'UNSUITABLE', 'UNSUITABLE', 'BUSY', 'UNSUITABLE']);
+  });
+});
+
+/** Tells the first password as if that were what is wrong with the file. */
+const answer = `parentPort.postMessage({ code: 'UNSUITABLE', message: file.passwords[0] });`;
+
+function startWith(code: string): Worker {
+  const program = `
+    const { parentPort } = require('node:worker_threads');
+    parentPort.on('message', (file) => { ${code} });`;
+  const resourceLimits = { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 4 };
+  return new Worker(program, { eval: true, resourceLimits });
+}
