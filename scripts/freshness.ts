@@ -8,7 +8,8 @@ import { join } from 'node:path';
 
 const inputs = [
   'src/**/*',
-  'lab/**/*',
+  // Beside these it serves while its code is compiled.
+  'lab/fakes/**/*',
   'scripts/{build,bundle,code-cache,facades,freshness,native,notices}.ts',
   'package.json',
   'package-lock.json',

@@ -1,5 +1,6 @@
 /**
- * Makes `dist/native`: the addon and the BPF programs, by the Makefile beside their sources.
+ * Makes what is compiled, each part by the Makefile beside its sources: `dist/native`, the product's
+ * addon and BPF programs, and `dist/lab`, the addon of the lab, which is no part of the executable.
  * `node scripts/native.ts`
  */
 import { spawnSync } from 'node:child_process';
@@ -12,40 +13,68 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { digestOfFiles } from './freshness.ts';
 
 const root = join(import.meta.dirname, '..');
-const sources = join(root, 'src/redirect/native');
 const dist = join(root, 'dist');
 
-/** Where the products lie; sources that run unbundled find them here. */
+/** Where the product's lie; sources that run unbundled find them here. */
 export const nativeFolder = join(dist, 'native');
 
-/** The names of the products, in the folder and as assets of the executable. */
+/** The names of the product's, in the folder and as assets of the executable. */
 export const nativeProducts = ['nmi.node', 'nmi.bpf.o'] as const;
 
-const inputs = ['src/redirect/native/*', 'scripts/native.ts'];
-const digestFile = join(nativeFolder, '.inputs');
+interface NativePart {
+  /** Where sources and Makefile lie, from the root. */
+  readonly sources: string;
+  /** Where the products go. */
+  readonly folder: string;
+  readonly addon: string;
+  readonly products: readonly string[];
+}
+
+const parts: readonly NativePart[] = [
+  {
+    sources: 'src/redirect/native',
+    folder: nativeFolder,
+    addon: 'nmi.node',
+    products: nativeProducts,
+  },
+  {
+    sources: 'lab/frames/native',
+    folder: join(dist, 'lab'),
+    addon: 'frames.node',
+    products: ['frames.node'],
+  },
+];
 
 /**
- * Builds the products if they are missing or older than their sources.
+ * Builds the products of both parts if they are missing or older than their sources.
  * @throws Error with what the compilers said.
  */
 export function freshNative(): void {
-  const digest = digestOfFiles(root, inputs);
-  const isThere = [...nativeProducts, '.inputs'].every((name) =>
-    existsSync(join(nativeFolder, name)),
-  );
-  if (!isThere || readFileSync(digestFile, 'utf8') !== digest) build(digest);
+  for (const part of parts) {
+    const digest = digestOfFiles(root, [`${part.sources}/*`, 'scripts/native.ts']);
+    const isThere = [...part.products, '.inputs'].every((name) =>
+      existsSync(join(part.folder, name)),
+    );
+    if (!isThere || readFileSync(digestFile(part), 'utf8') !== digest) build(part, digest);
+  }
+}
+
+function digestFile({ folder }: NativePart): string {
+  return join(folder, '.inputs');
 }
 
 /** Made aside and renamed file by file: a process that has the old addon open keeps it whole. */
-function build(digest: string): void {
+function build(part: NativePart, digest: string): void {
+  const { folder, addon, products } = part;
   const startedMs = performance.now();
-  mkdirSync(nativeFolder, { recursive: true });
+  mkdirSync(folder, { recursive: true });
   const work = mkdtempSync(join(dist, '.native-'));
   try {
+    const sources = join(root, part.sources);
     const made = spawnSync(
       'make',
       ['--no-print-directory', '-C', sources, `OUT=${work}`, `NODE_INCLUDE=${nodeHeaders()}`],
@@ -53,14 +82,14 @@ function build(digest: string): void {
     );
     if (made.error !== undefined) throw new Error(`make does not start: ${made.error.message}`);
     if (made.status !== 0) throw new Error(`make failed:\n${made.stdout}${made.stderr}`);
-    mustLoad(join(work, 'nmi.node'));
-    for (const name of nativeProducts) renameSync(join(work, name), join(nativeFolder, name));
-    writeFileSync(digestFile, digest);
+    mustLoad(join(work, addon));
+    for (const name of products) renameSync(join(work, name), join(folder, name));
+    writeFileSync(digestFile(part), digest);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
-  process.stderr.write(`built dist/native in ${seconds} s\n`);
+  process.stderr.write(`built ${relative(root, folder)} in ${seconds} s\n`);
 }
 
 /** The linker lets names pass that Node might have; only loading it shows that it has them. */
@@ -78,7 +107,7 @@ function nodeHeaders(): string {
 }
 
 if (import.meta.main) {
-  rmSync(digestFile, { force: true });
+  for (const part of parts) rmSync(digestFile(part), { force: true });
   try {
     freshNative();
   } catch (err) {

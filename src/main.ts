@@ -20,7 +20,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 }
 const output = createBatchedOutput((text) => process.stdout.write(text));
 process.on('exit', output.flush);
-// A reader that went away (`nmi lab | head`) is not worth a crash.
+// A reader that went away (`nmi explain | head`) is not worth a crash.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(exitCodes.ok);
 });

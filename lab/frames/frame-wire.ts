@@ -1,15 +1,27 @@
 /** Frames of one interface of this network namespace. */
 import { closeSync, readSync, writeSync } from 'node:fs';
-import { inKernel } from '../../src/redirect/native/addon.ts';
+import { constants } from 'node:os';
+import { fileURLToPath } from 'node:url';
 import type { Wire } from './forged-request.ts';
 import { readSegment, renderSegment } from './tcp-frame.ts';
+
+const addonFile = fileURLToPath(new URL('../../dist/lab/frames.node', import.meta.url));
 
 /** A frame of the lab's links, and one that offloading made of several. */
 const maxFrameBytes = 65_536;
 
-/** @throws RedirectError where frames may not be sent: it takes CAP_NET_RAW. */
+/** What `frames.c` exports. */
+interface FramesAddon {
+  /**
+   * A descriptor to read and write whole Ethernet frames with IPv4 in them, which is the caller's to
+   * close. A read fails with EAGAIN when none has come for 3 s.
+   */
+  openFrames(interfaceName: string): number;
+}
+
+/** @throws Error with the kernel's code: it takes CAP_NET_RAW; or when the addon is not built. */
 export function openFrameWire(interfaceName: string): Wire & Disposable {
-  const frames = inKernel((native) => native.openFrames(interfaceName));
+  const frames = loadAddon().openFrames(interfaceName);
   const buffer = Buffer.alloc(maxFrameBytes);
   const readFrame = (): Buffer | undefined => {
     try {
@@ -35,4 +47,20 @@ export function openFrameWire(interfaceName: string): Wire & Disposable {
       closeSync(frames);
     },
   };
+}
+
+function loadAddon(): FramesAddon {
+  const loaded: { exports: unknown } = { exports: {} };
+  process.dlopen(loaded, addonFile, constants.dlopen.RTLD_NOW);
+  if (isFramesAddon(loaded.exports)) return loaded.exports;
+  throw new Error(`${addonFile} is of another version; ./dev lab builds it`);
+}
+
+function isFramesAddon(value: unknown): value is FramesAddon {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    'openFrames' in value &&
+    typeof value.openFrames === 'function'
+  );
 }

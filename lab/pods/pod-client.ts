@@ -18,7 +18,7 @@ import type {
   PodRequest,
 } from './pod-protocol.ts';
 import { openPodSession } from './pod-session.ts';
-import { selfCommand } from '../fabric/self-command.ts';
+import { compileCache, labCommand, type Command } from '../fabric/lab-command.ts';
 
 export interface PodClient extends AsyncDisposable {
   readonly name: string;
@@ -66,8 +66,8 @@ export interface FabricPodOptions {
   readonly space: string;
   /** Where it runs in the cgroup2 tree; default: where its parent does. */
   readonly cgroup?: string;
-  /** Default: {@link selfCommand} with the verb `lab-pod`. */
-  readonly command?: readonly [string, ...string[]];
+  /** Default: {@link labCommand} with the verb `pod`. */
+  readonly command?: Command;
 }
 
 const startLimitMs = 20_000;
@@ -78,11 +78,12 @@ const stopLimitMs = 2_000;
  * @throws LabError `POD_GONE` when it ends instead, or is not ready in 20 s.
  */
 export async function openFabricPod(options: FabricPodOptions): Promise<PodClient> {
-  const own = options.command ?? [...selfCommand(), 'lab-pod'];
+  const own = options.command ?? [...labCommand, 'pod'];
   const [program, ...args] = options.cgroup === undefined ? own : inCgroup(options.cgroup, own);
   if (program === undefined) throw new LabError('TOOL_MISSING', 'no program for the pod');
   const child = options.fabric.exec(options.space, program, args, {
     stdio: ['pipe', 'pipe', 'pipe'],
+    env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
   });
   const link = openLink(child, options.space);
   const late = setTimeout(() => child.kill('SIGKILL'), startLimitMs);

@@ -7,7 +7,7 @@ import { AgentProcess } from './agent-process.ts';
 import { fabricAddresses, type Fabric } from '../fabric/fabric.ts';
 import { openFabricPod } from '../pods/pod-client.ts';
 import { inCgroup, openLabCgroups } from '../fabric/cgroups.ts';
-import { selfCommand } from '../fabric/self-command.ts';
+import type { Command } from '../fabric/lab-command.ts';
 import { openSurroundings } from './environment.ts';
 import { nodeName, type Ground, type RunResult } from './world.ts';
 
@@ -17,10 +17,14 @@ const probePort = 8085;
 /** Programs of an agent that this machine may have are not the lab's to take away. */
 const strangeFolder = '/sys/fs/bpf/nmi-lab';
 
-/** @param redirect how the agent redirects, as its flag takes it. */
+/**
+ * @param redirect how the agent redirects, as its flag takes it.
+ * @param agentCommand starts `nmi`.
+ */
 export async function openFabricGround(
   fabric: Fabric,
   redirect: string,
+  agentCommand: Command,
 ): Promise<Ground & AsyncDisposable> {
   await using opening = new AsyncDisposableStack();
   const { imdsIp, azureIp, nodeIp } = fabricAddresses;
@@ -32,7 +36,7 @@ export async function openFabricGround(
   );
   const cgroups = redirect === 'ebpf' ? opening.use(openLabCgroups()) : undefined;
   const placed = new Map<string, { readonly uid: string; readonly cgroup: string }>();
-  const [program, ...leading] = selfCommand();
+  const [program, ...leading] = agentCommand;
   const openAgent = (adminPort: number, through: readonly string[] = []): AgentProcess =>
     new AgentProcess({
       adminUrl: `http://${nodeIp}:${adminPort}`,
@@ -55,6 +59,7 @@ export async function openFabricGround(
     kind: 'namespaces',
     ...surroundings,
     agent,
+    agentCommand,
     redirectFlags,
     agentFlags: [
       ...surroundings.agentFlags,

@@ -7,14 +7,15 @@ import { createServer } from 'node:net';
 import { AgentProcess } from './agent-process.ts';
 import { LabError } from '../fabric/lab-error.ts';
 import { openLoopbackPod } from '../pods/pod-client.ts';
-import { selfCommand } from '../fabric/self-command.ts';
+import type { Command } from '../fabric/lab-command.ts';
 import { openSurroundings } from './environment.ts';
 import { nodeName, type Ground } from './world.ts';
 
 const host = '127.0.0.1';
 const firstPodHost = 11;
 
-export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
+/** @param agentCommand starts `nmi`. */
+export async function openLoopbackGround(agentCommand: Command): Promise<Ground & AsyncDisposable> {
   await using opening = new AsyncDisposableStack();
   const surroundings = opening.use(
     await openSurroundings({
@@ -23,7 +24,7 @@ export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
     }),
   );
   const [port, adminPort] = await freePorts();
-  const [program, ...leading] = selfCommand();
+  const [program, ...leading] = agentCommand;
   const agent = opening.use(
     new AgentProcess({
       adminUrl: `http://${host}:${adminPort}`,
@@ -40,6 +41,7 @@ export async function openLoopbackGround(): Promise<Ground & AsyncDisposable> {
     kind: 'loopback',
     ...surroundings,
     agent,
+    agentCommand,
     redirectFlags: ['--redirect=none'],
     agentFlags: [
       ...surroundings.agentFlags,

@@ -3,7 +3,6 @@
  * can be compared; and the verbs of `nmi redirect` in it.
  */
 import assert from 'node:assert/strict';
-import { selfCommand } from '../fabric/self-command.ts';
 import type { RunResult, World } from './world.ts';
 
 /** Equal texts mean equal state: packet counters and the time of reading are taken out. */
@@ -70,7 +69,7 @@ export function runRedirect(
   action: 'install' | 'verify' | 'remove',
   flags: readonly string[] = [],
 ): Promise<RunResult> {
-  const [program, ...leading] = selfCommand();
+  const [program, ...leading] = world.ground.agentCommand;
   world.tell(`node: nmi redirect ${action}`);
   return world.ground.runInNode(program, [
     ...leading,

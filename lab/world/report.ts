@@ -37,7 +37,7 @@ function textReport(write: (text: string) => void): Report {
         kind === 'namespaces'
           ? 'node and pods are network namespaces'
           : 'on loopback, WITHOUT namespaces and WITHOUT the redirect';
-      write(`nmi lab: ${where}; redirect: ${redirect}; scenarios: ${scenarios}\n`);
+      write(`lab: ${where}; redirect: ${redirect}; scenarios: ${scenarios}\n`);
       write(
         'Azure (IMDS and Entra ID) and the Kubernetes API are fakes in this process; kernel and agent are real.\n',
       );

@@ -1,6 +1,5 @@
 /** `--keep`: a standing cluster of three pods, and how to try it by hand. */
 import { tokenPath, vaultResource } from '../pods/pod.ts';
-import { selfCommand } from '../fabric/self-command.ts';
 import type { World } from './world.ts';
 
 /** @param namespaceOf undefined on loopback. @returns the instructions. */
@@ -31,7 +30,7 @@ export async function prepareStay(
   const socket = world.ground.agentEnvironment['NMI_EXPLAIN_SOCKET'];
   lines.push(
     'What the agent says of one of them, and why:',
-    `  NMI_EXPLAIN_SOCKET=${socket ?? ''} ${selfCommand().join(' ')} explain --pod default/two`,
+    `  NMI_EXPLAIN_SOCKET=${socket ?? ''} ${world.ground.agentCommand.join(' ')} explain --pod default/two`,
   );
   if (namespaceOf !== undefined) {
     const node = namespaceOf('node');

@@ -26,6 +26,7 @@ import {
   createPodManifest,
   type PodManifest,
 } from '../fakes/kube/manifests.ts';
+import type { Command } from '../fabric/lab-command.ts';
 import type { PodClient } from '../pods/pod-client.ts';
 import { trustCluster, type Surroundings } from './environment.ts';
 
@@ -35,6 +36,8 @@ export type WorldKind = 'namespaces' | 'loopback';
 export interface Ground extends Surroundings {
   readonly kind: WorldKind;
   readonly agent: AgentProcess;
+  /** Starts `nmi`; a verb or flags follow. */
+  readonly agentCommand: Command;
   /** Those of the agent's flags that `nmi redirect` takes too. */
   readonly redirectFlags: readonly string[];
   readonly nodeIp: string;

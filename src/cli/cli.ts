@@ -39,7 +39,7 @@ const redirectOptions: ReadonlySet<string> = new Set([
   'log-level',
 ]);
 
-/** Verbs load when they are called: the agent does not carry the lab, nor the lab's caller yargs. */
+/** Verbs load when they are called: the agent carries none of the others. */
 const verbs: Readonly<Record<string, Verb>> = {
   run: {
     summary: 'run the agent of this node (also without a verb)',
@@ -66,26 +66,6 @@ const verbs: Readonly<Record<string, Verb>> = {
     start: async (words, outside) => {
       const { redirect } = await import('./redirect.ts');
       return redirect(words, outside);
-    },
-  },
-  lab: {
-    summary: 'a whole node with pods, Azure and Kubernetes on this machine, to try and to test',
-    flags: {
-      scenario: { describe: 'Name of a scenario, "tour" or "all".', default: 'tour' },
-      redirect: {
-        describe: 'How pods are redirected: ebpf, iptables or none.',
-        default: 'iptables',
-      },
-      times: { describe: 'How often to run all of that, 1 to 1000.', default: '1' },
-      output: { describe: 'text or json (one object on standard output).', default: 'text' },
-      keep: { describe: 'Leave the lab running, to try it by hand.' },
-      list: { describe: 'List the scenarios.' },
-      loopback: { describe: 'No namespaces and no redirect, as without root.' },
-    },
-    isBoolean: (flag) => flag === 'keep' || flag === 'list' || flag === 'loopback',
-    start: async (words, outside) => {
-      const { lab } = await import('./lab.ts');
-      return lab(words, outside);
     },
   },
   demo: {
@@ -130,36 +110,6 @@ const verbs: Readonly<Record<string, Verb>> = {
     start: (_words, outside) => {
       outside.stdout(renderVersion());
       return Promise.resolve(exitCodes.ok);
-    },
-  },
-  'lab-inner': {
-    summary: 'the lab inside its own namespace',
-    hidden: true,
-    flags: {},
-    isBoolean: (flag) => flag === 'keep',
-    start: async (words, outside) => {
-      const { labInner } = await import('./lab.ts');
-      return labInner(words, outside);
-    },
-  },
-  'lab-pod': {
-    summary: 'the client inside a pod of the lab',
-    hidden: true,
-    flags: {},
-    isBoolean: () => false,
-    start: async () => {
-      const { labPod } = await import('./lab.ts');
-      return labPod();
-    },
-  },
-  'lab-forge': {
-    summary: 'a request of frames made by hand, inside a pod of the lab',
-    hidden: true,
-    flags: {},
-    isBoolean: () => false,
-    start: async (words, outside) => {
-      const { labForge } = await import('./lab-forge.ts');
-      return labForge(words, outside);
     },
   },
 };

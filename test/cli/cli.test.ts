@@ -55,11 +55,11 @@ describe('the command line', () => {
 
   it('has help for itself and for each verb', async () => {
     const { stdout } = await cli('--help');
-    for (const verb of ['run', 'redirect', 'lab', 'demo', 'explain', 'version']) {
+    for (const verb of ['run', 'redirect', 'demo', 'explain', 'version']) {
       assert.match(stdout, new RegExp(`^  ${verb} `, 'm'));
       assert.equal((await cli(verb, '--help')).code, 0);
     }
-    assert.ok(!stdout.includes('lab-inner'));
+    assert.ok(!stdout.includes('self-dial'));
     for (const flag of [
       '--node',
       '--force-namespaced',
@@ -87,6 +87,7 @@ describe('the command line', () => {
 
   it('refuses stray words', async () => {
     assert.equal((await cli('rnu')).code, 2);
+    assert.match((await cli('lab')).stderr, /^nmi: unknown verb or word "lab"; see nmi --help\n$/);
     assert.equal((await cli('redirect')).code, 2);
     assert.equal((await cli('redirect', 'explode')).code, 2);
     assert.equal((await cli('demo', '--nope')).code, 2);

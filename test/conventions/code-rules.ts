@@ -10,7 +10,7 @@ const emptyNames = new Set(['util', 'utils', 'common', 'helper', 'helpers', 'mis
 
 const testFunctions = new Set(['describe', 'it', 'test', 'suite']);
 
-/** Besides src/main.ts, which owns the process: file, what it may touch, why. */
+/** Besides the files that own a process: file, what it may touch, why. */
 const processUsers: readonly {
   readonly path: string;
   readonly property: string;
@@ -22,6 +22,9 @@ const processUsers: readonly {
     reason: 'takes namespaces and links away when the process exits without having closed the lab',
   },
 ];
+
+/** Each owns the process that it is the start of. */
+const mains: ReadonlySet<string> = new Set(['src/main.ts', 'lab/main.ts']);
 
 const ownedByMain = new Set(['abort', 'argv', 'exit', 'exitCode', 'reallyExit']);
 const subscriptions = new Set(['addListener', 'on', 'once', 'prependListener']);
@@ -71,10 +74,10 @@ export function checkMarks(files: readonly SourceFile[]): readonly string[] {
     );
 }
 
-/** Arguments, exit and signals of the process, touched by anything but src/main.ts. */
+/** Arguments, exit and signals of the process, touched by anything but the files that own it. */
 export function checkProcess(files: readonly SourceFile[]): readonly string[] {
   return typescriptIn(files, 'src', 'lab')
-    .filter(({ path }) => path !== 'src/main.ts')
+    .filter(({ path }) => !mains.has(path))
     .flatMap((file) => {
       const { imports, members } = readSyntax(file);
       const touched = members

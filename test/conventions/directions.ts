@@ -26,7 +26,14 @@ const orders: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['admin'],
     ['agent.ts', 'redirect-daemon.ts'],
   ],
-  lab: [['fakes', 'frames', 'fabric'], ['pods'], ['world'], ['scenarios']],
+  lab: [
+    ['fakes', 'frames', 'fabric'],
+    ['pods'],
+    ['world'],
+    ['scenarios'],
+    ['command.ts'],
+    ['main.ts'],
+  ],
 };
 
 /** A folder with more files than this holds more than one thing. */
@@ -68,7 +75,7 @@ const packages: Readonly<Record<string, PackageHome>> = {
   undici: {
     homes: ['src/nmi/kube/api/', 'src/nmi/sources/', 'src/nmi/server/passthrough.ts'],
   },
-  yargs: { homes: ['src/cli/'] },
+  yargs: { homes: ['src/cli/', 'lab/command.ts'] },
 };
 
 /** Imports that go against the order of folders, leave the product, or do I/O in the cache. */
@@ -100,7 +107,7 @@ function placeProblem(path: string): string | undefined {
 }
 
 function orderProblem(path: string, target: string): string | undefined {
-  if (target === 'src/main.ts') return 'imports src/main.ts, which nobody may';
+  if (/^(?:src|lab)\/main\.ts$/.test(target)) return `imports ${target}, which nobody may`;
   const { folder, from, to } = fork(path, target);
   if (from === to || orders[folder] === undefined) return undefined;
   const rank = rankIn(folder, to);

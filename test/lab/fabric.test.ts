@@ -14,7 +14,7 @@ import {
   listLabNamespaces,
 } from '../../lab/fabric/namespaces.ts';
 import { openFabricPod } from '../../lab/pods/pod-client.ts';
-import { fabricSkip, labPodCommand, supportCommand } from './support/fabric-pod.ts';
+import { fabricSkip, supportCommand } from './support/fabric-pod.ts';
 
 async function runIn(fabric: Fabric, space: string, command: string, ...args: string[]) {
   const child = fabric.exec(space, command, args);
@@ -55,7 +55,7 @@ describe('fabric', { skip: fabricSkip }, () => {
     });
     const listening = readLine(imds);
     const { ip } = await fabric.addPod('web');
-    await using pod = await openFabricPod({ fabric, space: 'web', command: labPodCommand });
+    await using pod = await openFabricPod({ fabric, space: 'web' });
     assert.equal(await listening, 'listening');
     const answer = await pod.request({
       method: 'GET',
@@ -96,7 +96,7 @@ describe('fabric', { skip: fabricSkip }, () => {
     await readLine(imds);
     for (const name of ['first', 'second']) {
       await fabric.addPod(name, { ip: '10.244.0.9' });
-      await using pod = await openFabricPod({ fabric, space: name, command: labPodCommand });
+      await using pod = await openFabricPod({ fabric, space: name });
       const answer = await pod.request({
         method: 'GET',
         target: '/metadata/versions',

@@ -1,13 +1,14 @@
-/** `nmi lab` as a person uses it: what it prints, how it ends, and that nothing of it stays. */
+/** `./dev lab` as a person uses it: what it prints, how it ends, and that nothing of it stays. */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { describe, it } from 'node:test';
+import { before, describe, it } from 'node:test';
 import { parseNamespaceName } from '../../lab/fabric/names.ts';
 import { findProcesses, listFabricNamespaces } from '../../lab/fabric/namespaces.ts';
-import { selfCommand } from '../../lab/fabric/self-command.ts';
+import { labCommand } from '../../lab/fabric/lab-command.ts';
+import { freshExecutable } from '../../scripts/build.ts';
 import { fabricSkip } from './support/fabric-pod.ts';
 
 const limitMs = 60_000;
@@ -24,8 +25,8 @@ interface Lab {
 }
 
 function startLab(...words: readonly string[]): Lab {
-  const [program, ...leading] = selfCommand();
-  const child = spawn(program, [...leading, 'lab', ...words], {
+  const [program, ...leading] = labCommand;
+  const child = spawn(program, [...leading, ...words], {
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout: limitMs,
     killSignal: 'SIGKILL',
@@ -63,7 +64,9 @@ function assertGone(prefix: string, pids: readonly number[]): void {
   }
 }
 
-describe('nmi lab', { skip: fabricSkip, timeout: 4 * limitMs }, () => {
+describe('./dev lab', { skip: fabricSkip, timeout: 4 * limitMs }, () => {
+  before(freshExecutable);
+
   it('prints one object with --output json and leaves nothing', async () => {
     const lab = startLab('--scenario=leak', '--output=json');
     assert.equal(await lab.ended, 0, lab.stderr());

@@ -18,7 +18,7 @@ function whyNoEbpf(): string | false {
   }
 }
 
-describe('the executable, as nmi lab by eBPF', () => {
+describe('the executable in the lab by eBPF', () => {
   let lab: ExecutableLab;
 
   before(async () => {

@@ -8,7 +8,7 @@ import { listFabricNamespaces } from '../../lab/fabric/namespaces.ts';
 import { openExecutableLab, parseLabResult, type ExecutableLab } from './support/executable-lab.ts';
 import { fabricSkip } from './support/fabric-pod.ts';
 
-describe('the executable, as nmi lab', () => {
+describe('the executable in the lab', () => {
   let lab: ExecutableLab;
 
   before(async () => {

@@ -12,7 +12,7 @@ import {
   createPodManifest,
 } from '../../lab/fakes/kube/manifests.ts';
 import { openLoopbackPod, type PodClient } from '../../lab/pods/pod-client.ts';
-import { selfCommand } from '../../lab/fabric/self-command.ts';
+import { agentCommand } from '../support/agent-command.ts';
 import { twoFreePorts } from '../support/free-ports.ts';
 
 export const nodeName = 'node-1';
@@ -32,7 +32,7 @@ export interface Child {
 
 /** `nmi` with these words. No environment but a search path and what is given. */
 export function startNmi(words: readonly string[], env: NodeJS.ProcessEnv = {}): Child {
-  const [program, ...leading] = selfCommand();
+  const [program, ...leading] = agentCommand;
   const child: ChildProcess = spawn(program, [...leading, ...words], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { PATH: process.env['PATH'], ...env },

@@ -8,7 +8,7 @@ import { tokenTarget, type LabPod } from '../../pods/pod.ts';
 import { succeed } from '../../world/node-view.ts';
 import { assertToken } from '../../world/reply-checks.ts';
 import type { Scenario } from '../../world/scenario.ts';
-import { selfCommand } from '../../fabric/self-command.ts';
+import { labCommand } from '../../fabric/lab-command.ts';
 import type { World } from '../../world/world.ts';
 
 const bridge = 'cni0';
@@ -45,8 +45,8 @@ const rawFrames: Scenario = {
     try {
       for (const { ip, port } of ways) {
         const path = tokenTarget({});
-        const words = ['lab-forge', 'eth0', victim.ip, gatewayMac, ip, String(port), path];
-        const answer = await runIn(world, thief, ...selfCommand(), ...words);
+        const words = ['forge', 'eth0', victim.ip, gatewayMac, ip, String(port), path];
+        const answer = await runIn(world, thief, ...labCommand, ...words);
         const status = /^HTTP\/1\.1 (\d{3}) /.exec(answer)?.[1];
         const identity = findTokenIdentity(answer.slice(answer.indexOf('{')));
         world.tell(`thief → ${ip}:${port}: ${status ?? 'no answer'}, ${identity ?? 'no token'}`);

@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict';
 import { assertUpstream } from '../../world/reply-checks.ts';
 import type { Scenario } from '../../world/scenario.ts';
-import { selfCommand } from '../../fabric/self-command.ts';
 import { labResourceGroup, labSubscriptionId } from '../../fakes/identity.ts';
 import type { RunResult, World } from '../../world/world.ts';
 
@@ -55,7 +54,7 @@ function assertTokenless(world: World, { stdout, stderr }: RunResult): void {
 }
 
 async function runDemo(world: World, pod: string, clientId: string): Promise<RunResult> {
-  const [program, ...leading] = selfCommand();
+  const [program, ...leading] = world.ground.agentCommand;
   const result = await world.ground.runInPod(pod, program, [
     ...[...leading, 'demo', '--once', `--clientid=${clientId}`],
     ...[`--subscriptionid=${labSubscriptionId}`, `--resourcegroup=${labResourceGroup}`],

@@ -9,7 +9,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
-#include <net/if.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +18,6 @@
 #include <node_api.h>
 #include "bpf-side.h"
 #include "flows.h"
-#include "frames.h"
 #include "nmi.h"
 #include "sockets.h"
 
@@ -28,8 +26,6 @@
 /* With IPVS a node holds the address of every service of the cluster. */
 #define MAX_SPARED 65536
 #define MAX_CGROUPS 65536
-/* Of a read of frames that do not come. */
-#define FRAME_PATIENCE_S 3
 
 enum handle_kind { HANDLE_PROGRAMS, HANDLE_MAP };
 
@@ -835,27 +831,6 @@ cleanup:
 	return result;
 }
 
-/* openFrames(interface): a descriptor, which is the caller's to close */
-static napi_value open_frames_call(napi_env env, napi_callback_info info)
-{
-	char interface[IF_NAMESIZE];
-	struct fault fault = {};
-	napi_value values[MAX_ARGUMENTS], result;
-	int frames;
-
-	if (!arguments(env, info, 1, values) ||
-	    !text_argument(env, values[0], interface, sizeof(interface)))
-		return NULL;
-	frames = open_frames(interface, FRAME_PATIENCE_S, &fault);
-	if (frames < 0)
-		return throw_fault(env, &fault);
-	if (napi_create_int32(env, frames, &result)) {
-		close(frames);
-		return broken(env);
-	}
-	return result;
-}
-
 /* trimMemory(): whether any page of the allocator went back to the kernel */
 static napi_value trim_memory(napi_env env, napi_callback_info info)
 {
@@ -891,7 +866,6 @@ NAPI_MODULE_INIT()
 		FUNCTION("cutFlows", cut_flows_call),
 		FUNCTION("socketCgroups", socket_cgroups_call),
 		FUNCTION("cutSockets", cut_sockets_call),
-		FUNCTION("openFrames", open_frames_call),
 		FUNCTION("trimMemory", trim_memory),
 #undef FUNCTION
 	};

@@ -99,11 +99,6 @@ export interface NativeModule {
   socketCgroups(dialled: FlowEnd): readonly bigint[];
   /** Closes those that are of one of these cgroups. */
   cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
-  /**
-   * A descriptor to read and write whole Ethernet frames with IPv4 in them, which is the caller's to
-   * close. A read fails with EAGAIN when none has come for 3 s. For the lab; it needs CAP_NET_RAW.
-   */
-  openFrames(interfaceName: string): number;
   /** Gives what the C library's allocator keeps of freed memory back to the kernel, if anything. */
   trimMemory(): boolean;
 }
@@ -128,7 +123,6 @@ const FUNCTIONS = {
   cutFlows: true,
   socketCgroups: true,
   cutSockets: true,
-  openFrames: true,
   trimMemory: true,
 } satisfies Record<keyof NativeModule, true>;
 

@@ -8,6 +8,7 @@ import { attachFabric, fabricAddresses } from '../../../lab/fabric/fabric.ts';
 import { openFabricGround } from '../../../lab/world/fabric-ground.ts';
 import { createAzureIdentity, createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
 import { nodeName, World } from '../../../lab/world/world.ts';
+import { agentCommand } from '../../support/agent-command.ts';
 import type { ClientRun, ClientRunResult, LabReply, LabRequest } from './client-lab.ts';
 import { openFakeArm } from './fake-arm.ts';
 import { RequestLog } from './request-log.ts';
@@ -21,7 +22,7 @@ interface ClientPod {
 }
 
 const fabric = attachFabric(process.argv[2] ?? '');
-await using ground = await openFabricGround(fabric, 'iptables');
+await using ground = await openFabricGround(fabric, 'iptables', agentCommand);
 await using arm = await openFakeArm(fabricAddresses.azureIp);
 await using world = new World(ground, () => undefined);
 await world.reset(['--log-level=debug']);

@@ -18,7 +18,7 @@ import { openLabCgroups, type LabCgroups } from '../../../lab/fabric/cgroups.ts'
 import { createLabIdentity, createNodeIdentity } from '../../../lab/fakes/identity.ts';
 import { LabPod } from '../../../lab/pods/pod.ts';
 import { openFabricPod } from '../../../lab/pods/pod-client.ts';
-import { selfCommand } from '../../../lab/fabric/self-command.ts';
+import { agentCommand } from '../../support/agent-command.ts';
 import {
   daemonSetOf,
   objectsOf,
@@ -217,7 +217,7 @@ async function openAgent(): Promise<AgentProcess> {
   entry.cluster['tls-server-name'] = 'localhost';
   const path = join(cluster.folder, `kubeconfig-${name}`);
   await writeFile(path, JSON.stringify(kubeconfig), { mode: 0o600 });
-  const [program, ...leading] = selfCommand();
+  const [program, ...leading] = agentCommand;
   const env = { ...process.env, KUBECONFIG: path };
   return new AgentProcess({
     adminUrl: `http://${nodeIp}:${probePort}`,

@@ -9,7 +9,7 @@ import { fabricAddresses, openFabric } from '../../../lab/fabric/fabric.ts';
 import { createNodeIdentity } from '../../../lab/fakes/identity.ts';
 import { openFabricPod, openLoopbackPod, type PodClient } from '../../../lab/pods/pod-client.ts';
 import { findHeader, type PodAnswer, type PodRequest } from '../../../lab/pods/pod-protocol.ts';
-import { fabricSkip, labPodCommand, supportCommand } from '../support/fabric-pod.ts';
+import { fabricSkip, supportCommand } from '../support/fabric-pod.ts';
 import { openEcho, openRaw } from '../support/imds-server.ts';
 
 interface Peer {
@@ -66,7 +66,7 @@ async function openFabricWorld(stack: AsyncDisposableStack): Promise<World> {
   });
   assert.ok(server.stdout !== null);
   const listening = once(createInterface({ input: server.stdout }), 'line');
-  const pod = stack.use(await openFabricPod({ fabric, space: 'web', command: labPodCommand }));
+  const pod = stack.use(await openFabricPod({ fabric, space: 'web' }));
   await listening;
   return {
     pod,
@@ -261,7 +261,7 @@ describe('a pod whose process ends', { skip: fabricSkip }, () => {
   test('tells whoever waits, and whoever asks later', async () => {
     await using fabric = await openFabric({ name: 'gone' });
     await fabric.addPod('web');
-    await using pod = await openFabricPod({ fabric, space: 'web', command: labPodCommand });
+    await using pod = await openFabricPod({ fabric, space: 'web' });
     const hanging = pod.load({
       targets: [{ target: '/', headers: [] }],
       durationMs: 60_000,

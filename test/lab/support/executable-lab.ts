@@ -1,4 +1,4 @@
-/** The executable as `nmi lab`, run to its end in a folder of its own. */
+/** `./dev lab` with a fresh executable, run to its end in a folder of its own. */
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 
 import { freshExecutable } from '../../../scripts/build.ts';
+import { labCommand } from '../../../lab/fabric/lab-command.ts';
 import { listFabricNamespaces } from '../../../lab/fabric/namespaces.ts';
 import type { LabResult } from '../../../lab/world/scenario.ts';
 import { findCgroupRoot } from '../../../src/redirect/cgroup/cgroup-tree.ts';
@@ -31,12 +32,13 @@ export interface ExecutableLab extends Disposable {
 }
 
 export async function openExecutableLab(): Promise<ExecutableLab> {
-  const nmi = await freshExecutable();
+  await freshExecutable();
+  const [program, ...leading] = labCommand;
   const folder = mkdtempSync(join(tmpdir(), 'nmi-lab-test-'));
   // An agent without rights has to get at what the lab gives it.
   chmodSync(folder, 0o711);
   const start = (args: readonly string[]) =>
-    spawn(nmi, ['lab', ...args], {
+    spawn(program, [...leading, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, TMPDIR: folder },
       timeout: limitMs,

@@ -1,11 +1,11 @@
-/** The lab's two processes in small: outer by default, inner when called with `lab-inner`. */
+/** The lab's two processes in small: outer by default, inner when called with `inner`. */
 import { openFakeImds } from '../../../lab/fakes/imds/fake-imds.ts';
 import { attachFabric } from '../../../lab/fabric/fabric.ts';
 import { superviseLab } from '../../../lab/fabric/supervise.ts';
 
-const [verb, , prefix = '', innerBehaviour] = process.argv.slice(2);
+const [verb, prefix = '', innerBehaviour] = process.argv.slice(2);
 
-if (verb === 'lab-inner') {
+if (verb === 'inner') {
   const fabric = attachFabric(prefix);
   await fabric.addPod('web');
   fabric.exec('web', 'sleep', ['600']);

@@ -1,17 +1,16 @@
 /**
- * The hidden verb of a pod that lies: asks for a token by frames made by hand, as who it is not, and
- * prints the answer. Words: interface, address to come from, MAC of the gateway, address and port to
- * go to, request target.
+ * A pod that lies: requests a token by frames made by hand, as who it is not, and prints the answer.
+ * Words: interface, address to come from, MAC of the gateway, address and port to go to, request
+ * target.
  */
 import { randomInt } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
-import { forgeRequest } from '../../lab/frames/forged-request.ts';
-import { openFrameWire } from '../../lab/frames/frame-wire.ts';
-import type { Words } from './flags.ts';
-import { exitCodes, type Outside } from './outside.ts';
+import { exitCodes, type Outside } from '../../src/cli/outside.ts';
+import { forgeRequest } from './forged-request.ts';
+import { openFrameWire } from './frame-wire.ts';
 
-export function labForge({ rest }: Words, outside: Outside): number {
-  const [name = '', fromIp = '', toMac = '', toIp = '', toPort = '', target = '/'] = rest;
+export function forge(words: readonly string[], outside: Outside): number {
+  const [name = '', fromIp = '', toMac = '', toIp = '', toPort = '', target = '/'] = words;
   const fromMac = networkInterfaces()[name]?.[0]?.mac ?? '';
   using wire = openFrameWire(name);
   const fromPort = randomInt(40_000, 60_000);

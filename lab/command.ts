@@ -1,0 +1,181 @@
+/**
+ * `./dev lab`: chooses where the lab runs (namespaces with root, else loopback, said aloud), runs
+ * scenarios and reports. The agent that it examines is the executable that the build made.
+ */
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import yargs from 'yargs';
+import { exitCodes, untilStopped, type Outside } from '../src/cli/outside.ts';
+import { attachFabric, findFabricObstacle } from './fabric/fabric.ts';
+import { LabError } from './fabric/lab-error.ts';
+import { superviseLab } from './fabric/supervise.ts';
+import { scenarios } from './scenarios/all.ts';
+import { openFabricGround } from './world/fabric-ground.ts';
+import { openLoopbackGround } from './world/loopback-ground.ts';
+import { createReport } from './world/report.ts';
+import { runScenarios, type Scenario } from './world/scenario.ts';
+import { prepareStay } from './world/stay.ts';
+import { World, type Ground } from './world/world.ts';
+
+const executable = fileURLToPath(new URL('../dist/nmi', import.meta.url));
+
+/** Enough for a night. */
+const maxTimes = 1_000;
+
+const options = {
+  scenario: {
+    type: 'string',
+    requiresArg: true,
+    describe: 'Name of a scenario, "tour" or "all".',
+    default: 'tour',
+  },
+  redirect: {
+    choices: ['ebpf', 'iptables', 'none'],
+    requiresArg: true,
+    describe: 'How pods are redirected.',
+    default: 'iptables',
+  },
+  times: {
+    type: 'string',
+    requiresArg: true,
+    describe: `How often to run all of that, 1 to ${maxTimes}.`,
+    default: '1',
+  },
+  output: {
+    choices: ['text', 'json'],
+    requiresArg: true,
+    describe: 'json is one object on standard output.',
+    default: 'text',
+  },
+  keep: { type: 'boolean', describe: 'Leave the lab running, to try it by hand.' },
+  list: { type: 'boolean', describe: 'List the scenarios.' },
+  loopback: { type: 'boolean', describe: 'No namespaces and no redirect, as without root.' },
+  help: { type: 'boolean', alias: 'h', describe: 'Show this.' },
+} as const;
+
+type LabFlags = ReturnType<typeof parseFlags>;
+
+export async function lab(words: readonly string[], outside: Outside): Promise<number> {
+  return reporting(outside, async () => {
+    const flags = parseFlags(words);
+    if (flags.help === true) {
+      outside.stdout(`${await createParser(words).getHelp()}\n`);
+      return exitCodes.ok;
+    }
+    if (flags.list === true) {
+      for (const { name, title } of scenarios) outside.stdout(`${name.padEnd(26)} ${title}\n`);
+      return exitCodes.ok;
+    }
+    if (!existsSync(executable)) {
+      throw new LabError('AGENT_FAILED', `${executable} is not built; ./dev lab builds it`);
+    }
+    const obstacle = flags.loopback === true ? 'asked for by --loopback' : findFabricObstacle();
+    if (obstacle === undefined) return await superviseLab({ args: words, stop: outside.stop });
+    outside.stderr(`lab: on loopback and WITHOUT the redirect: ${obstacle}\n`);
+    await using ground = await openLoopbackGround([executable]);
+    return await runLab(ground, { ...flags, redirect: 'none' }, undefined, outside);
+  });
+}
+
+/** The lab's main process, inside the azure namespace. */
+export async function labInner(
+  [prefix = '', ...words]: readonly string[],
+  outside: Outside,
+): Promise<number> {
+  return reporting(outside, async () => {
+    const flags = parseFlags(words);
+    const fabric = attachFabric(prefix);
+    await using ground = await openFabricGround(fabric, flags.redirect, [executable]);
+    return await runLab(ground, flags, (space) => fabric.namespaceOf(space), outside);
+  });
+}
+
+async function runLab(
+  ground: Ground,
+  flags: LabFlags,
+  namespaceOf: ((space: string) => string) | undefined,
+  outside: Outside,
+): Promise<number> {
+  const report = createReport(flags.output, outside.stdout);
+  await using world = new World(ground, report.line);
+  const { chosen, left } = choose(flags.scenario, ground);
+  const all = Array.from({ length: flags.times }, () => chosen).flat();
+  report.begin(ground.kind, flags.redirect, all.length);
+  for (const scenario of left) report.skipped(scenario);
+  const result = await runScenarios({
+    world,
+    redirect: flags.redirect,
+    scenarios: all,
+    stop: outside.stop,
+    onStart: report.start,
+    onEnd: report.end,
+  });
+  report.summary(result);
+  if (flags.keep === true && !outside.stop.aborted) {
+    outside.stderr(await prepareStay(world, namespaceOf));
+    await untilStopped(outside);
+  }
+  return result.ok ? exitCodes.ok : exitCodes.failed;
+}
+
+function choose(name: string, ground: Ground) {
+  const named = scenarios.filter((scenario) => {
+    if (name === 'all') return true;
+    return name === 'tour' ? scenario.inTour : scenario.name === name;
+  });
+  const isPossible = (scenario: Scenario) =>
+    scenario.needs === 'any' || ground.kind === 'namespaces';
+  return {
+    chosen: named.filter(isPossible),
+    left: named.filter((scenario) => !isPossible(scenario)),
+  };
+}
+
+class UsageError extends Error {}
+
+function createParser(words: readonly string[]) {
+  return yargs([...words])
+    .scriptName('./dev lab')
+    .usage('A whole node with pods, Azure and Kubernetes on this machine, to try and to test.')
+    .usage('\nUsage: $0 [flags]')
+    .options(options)
+    .parserConfiguration({ 'duplicate-arguments-array': false, 'boolean-negation': false })
+    .strict()
+    .version(false)
+    .help(false)
+    .wrap(100)
+    .exitProcess(false)
+    .fail((message: string | null, error?: Error) => {
+      throw message === null && error !== undefined ? error : new UsageError(message ?? '');
+    });
+}
+
+/** @throws UsageError */
+function parseFlags(words: readonly string[]) {
+  const flags = createParser(words).parseSync();
+  const { scenario, times } = flags;
+  const names = ['tour', 'all', ...scenarios.map(({ name }) => name)];
+  if (!names.includes(scenario)) {
+    throw new UsageError(`--scenario has the value "${scenario}"; allowed: ${names.join(', ')}`);
+  }
+  if (!/^[1-9]\d{0,3}$/.test(times) || Number(times) > maxTimes) {
+    throw new UsageError(
+      `--times has the value "${times}"; allowed: a whole number from 1 to ${maxTimes}`,
+    );
+  }
+  return { ...flags, times: Number(times) };
+}
+
+async function reporting(outside: Outside, work: () => Promise<number>): Promise<number> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof UsageError) {
+      outside.stderr(`lab: ${error.message}; see ./dev lab --help\n`);
+      return exitCodes.usage;
+    }
+    if (!(error instanceof LabError)) throw error;
+    outside.stderr(`lab: ${error.code}: ${error.message}\n`);
+    return exitCodes.unavailable;
+  }
+}

@@ -1,0 +1,62 @@
+/**
+ * The lab's process: its arguments, its signals and its end. Besides the lab itself this starts its
+ * own processes in other namespaces: `inner`, `pod`, `forge`. A pod loads nothing but its client.
+ */
+import { enableCompileCache } from 'node:module';
+import { exitCodes, type Outside } from '../src/cli/outside.ts';
+import { compileCache } from './fabric/lab-command.ts';
+
+enableCompileCache(compileCache);
+
+const stop = new AbortController();
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  process.on(signal, () => {
+    // A second signal means it: whoever sent it does not want to wait.
+    if (stop.signal.aborted) process.exit(exitCodes.failed);
+    stop.abort();
+  });
+}
+// A reader that went away (`./dev lab | head`) is not worth a crash.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(exitCodes.ok);
+});
+for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
+  process.on(event, (error: unknown) => {
+    process.stderr.write(`lab: bug: ${error instanceof Error ? (error.stack ?? '') : 'unknown'}\n`);
+    process.exit(exitCodes.bug);
+  });
+}
+
+void start(process.argv.slice(2), {
+  environment: process.env,
+  stdout: (text) => process.stdout.write(text),
+  stderr: (text) => process.stderr.write(text),
+  stop: stop.signal,
+}).then((code) => {
+  process.exitCode = code;
+  // Everything is closed by now. What a library still holds open must not keep the process.
+  setTimeout(() => process.exit(), 2_000).unref();
+});
+
+async function start(words: readonly string[], outside: Outside): Promise<number> {
+  const [verb, ...rest] = words;
+  switch (verb) {
+    case 'pod': {
+      const { runPodAgent } = await import('./pods/pod-agent.ts');
+      await runPodAgent(process.stdin, process.stdout);
+      return exitCodes.ok;
+    }
+    case 'forge': {
+      const { forge } = await import('./frames/forge.ts');
+      return forge(rest, outside);
+    }
+    case 'inner': {
+      const { labInner } = await import('./command.ts');
+      return labInner(rest, outside);
+    }
+    default: {
+      const { lab } = await import('./command.ts');
+      return lab(words, outside);
+    }
+  }
+}
