@@ -135,18 +135,19 @@ class UsageError extends Error {}
 
 function createParser(words: readonly string[]) {
   return yargs([...words])
+    .help(false)
+    .version(false)
     .scriptName('./dev lab')
     .usage('A whole node with pods, Azure and Kubernetes on this machine, to try and to test.')
     .usage('\nUsage: $0 [flags]')
     .options(options)
     .parserConfiguration({ 'duplicate-arguments-array': false, 'boolean-negation': false })
     .strict()
-    .version(false)
-    .help(false)
     .wrap(100)
     .exitProcess(false)
-    .fail((message: string | null, error?: Error) => {
-      throw message === null && error !== undefined ? error : new UsageError(message ?? '');
+    .fail((message: string) => {
+      // Of a wrong value it makes several lines.
+      throw new UsageError(message.replaceAll(/\s*\n\s*/g, ' '));
     });
 }
 

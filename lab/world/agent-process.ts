@@ -1,5 +1,5 @@
 /**
- * The agent under examination: this same program as `nmi run`, in a process of its own that can be
+ * The agent under examination: `nmi run` in a process of its own that can be
  * stopped, killed and started again. Its log lines are kept, so that scenarios can read them.
  */
 import type { ChildProcess } from 'node:child_process';
