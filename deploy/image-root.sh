@@ -54,9 +54,11 @@ copy_terms() {
     # The package has it in /lib or in /usr/lib, whatever the loader says.
     paths+=("$path" "$(readlink -f "$path")" "/usr$path" "${path#/usr}")
   done
+  # Lines are `package:arch, package: path`, or tell of a diversion.
   while read -r package; do
     install -D -m 644 "/usr/share/doc/$package/copyright" "$root/usr/share/doc/$package/copyright"
-  done < <(dpkg-query -S "${paths[@]}" 2>/dev/null | sed -n 's/:.*//p' | sort -u)
+  done < <(dpkg-query -S "${paths[@]}" 2>/dev/null |
+    sed '/^diversion by /d; s/: .*//; s/, /\n/g' | sed 's/:.*//' | sort -u)
   install -d "$root/usr/share/common-licenses"
   cp -P /usr/share/common-licenses/* "$root/usr/share/common-licenses"
 }

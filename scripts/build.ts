@@ -128,7 +128,15 @@ function packageVersion(): string {
 function commitId(): string {
   const commit = git('rev-parse', '--short=12', 'HEAD');
   if (commit === undefined) return 'unknown';
-  const changes = git('status', '--porcelain', '--', 'src', 'scripts', 'package-lock.json');
+  const changes = git(
+    'status',
+    '--porcelain',
+    '--',
+    'src',
+    'scripts',
+    'package-lock.json',
+    'toolchain',
+  );
   return changes === '' ? commit : `${commit}+changes`;
 }
 

@@ -97,6 +97,8 @@ export async function bundle(entry: string, stamp: BuildStamp): Promise<Bundle> 
     plugins: [lazyPackages, lateHttp2, noGeneratedModels, lazyBuiltins],
     transform: { define: { __NMI_BUILD__: JSON.stringify(stamp) } },
     treeshake: { moduleSideEffects: (id) => !pureModules.test(id) },
+    // Whether plugins are slow depends on the machine, and must not fail a build.
+    checks: { bundlerTimings: false },
     onLog(level, log) {
       if (level !== 'warn' || isHarmless(log)) return;
       throw new Error(`the bundler warns (${log.code ?? 'no code'}): ${log.message}`);

@@ -101,7 +101,7 @@ function mustLoad(addon: string): void {
 
 /** The headers of the very Node that will load the addon. */
 function nodeHeaders(): string {
-  const folder = join(root, `node_modules/node-linux-${process.arch}/include/node`);
+  const folder = join(process.execPath, '../../include/node');
   if (!existsSync(folder)) throw new Error(`the headers of Node are not in ${folder}`);
   return folder;
 }

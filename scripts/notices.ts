@@ -75,7 +75,7 @@ const commonLicences = '/usr/share/common-licenses';
 export function renderNotices(root: string, modules: readonly string[]): string {
   const notices = [
     packageNotice(root),
-    nodeNotice(root),
+    nodeNotice(),
     ...bundledPackages(modules).map((folder) => packageNotice(folder)),
     // Part of it is in every bundle.
     packageNotice(join(root, 'node_modules/rolldown')),
@@ -103,9 +103,9 @@ export function bundledPackages(modules: readonly string[]): readonly string[] {
   return [...new Set(folders)].toSorted();
 }
 
-function nodeNotice(root: string): Notice {
-  const folder = join(root, `node_modules/node-linux-${process.arch}`);
-  const text = readFileSync(join(folder, 'LICENSE'), 'utf8');
+/** Of the Node that runs this, which is the body of the executable. */
+function nodeNotice(): Notice {
+  const text = readFileSync(join(process.execPath, '../../LICENSE'), 'utf8');
   return {
     name: 'Node.js',
     version: process.version.slice(1),

@@ -10,11 +10,17 @@ export function isCluster(file: string): boolean {
   return file.endsWith('.cluster.test.ts');
 }
 
+/** Makes a Debian system and sets this project up in it: many minutes and downloads, so only when asked for. */
+export function isDebian(file: string): boolean {
+  return file.endsWith('.debian.test.ts');
+}
+
 /** Makes namespaces, links and rules, keeps the machine busy, or measures time under load: one at a time. */
 export function isExclusive(file: string): boolean {
   return (
     isLab(file) ||
     isCluster(file) ||
+    isDebian(file) ||
     file.endsWith('.kernel.test.ts') ||
     /(?:^|\/)test\/lab\/fabric\.test\.ts$/.test(file)
   );

@@ -1,6 +1,6 @@
 /**
- * Runs the tests: `node scripts/test.ts [all|unit|cluster|conformance|kernel|lab|FILE...]`.
- * `all` checks the sources first. The last thing printed is the summary of Node's test runner.
+ * Runs the tests: `node scripts/test.ts [all|unit|cluster|conformance|debian|kernel|lab|FILE...]`.
+ * `all` checks the sources first, and leaves out what only `debian` runs. The last thing printed is the summary of Node's test runner.
  */
 import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';
@@ -8,12 +8,13 @@ import { join } from 'node:path';
 import { freshExecutable } from './build.ts';
 import { checkSources } from './check.ts';
 import { prepareBinaries } from '../test/cluster/support/binaries.ts';
-import { isCluster, isExclusive, isLab } from './test-kinds.ts';
+import { isCluster, isDebian, isExclusive, isLab } from './test-kinds.ts';
 
 const root = join(import.meta.dirname, '..');
 
 /** No test may take longer, so that a hang ends as a failure with a name. */
 const timeoutMs = 600_000;
+const debianTimeoutMs = 3_600_000;
 
 const [kind = 'all', ...more] = process.argv.slice(2);
 
@@ -30,15 +31,19 @@ function select(wanted: string, others: readonly string[]): readonly string[] {
   const files = globSync('test/**/*.test.ts', { cwd: root }).sort();
   switch (wanted) {
     case 'all':
-      return files;
+      return files.filter((file) => !isDebian(file));
     case 'unit':
       return files.filter((file) => !isExclusive(file));
     case 'cluster':
       return files.filter(isCluster);
     case 'conformance':
       return files.filter((file) => file.startsWith('test/conformance/'));
+    case 'debian':
+      return files.filter(isDebian);
     case 'kernel':
-      return files.filter((file) => isExclusive(file) && !isLab(file) && !isCluster(file));
+      return files.filter(
+        (file) => isExclusive(file) && !isLab(file) && !isCluster(file) && !isDebian(file),
+      );
     case 'lab':
       return files.filter(isLab);
     default:
@@ -55,7 +60,7 @@ function runTests(files: readonly string[]): number {
     '--test',
     '--test-reporter=spec',
     '--test-concurrency=2',
-    `--test-timeout=${timeoutMs}`,
+    `--test-timeout=${files.some(isDebian) ? debianTimeoutMs : timeoutMs}`,
     `--import=${join(root, 'scripts/take-turns.ts')}`,
   ];
   const run = spawnSync(process.execPath, [...options, ...files], { cwd: root, stdio: 'inherit' });

@@ -17,7 +17,6 @@ interface Verb {
   readonly flags: Readonly<Record<string, Options>>;
   readonly isBoolean: (flag: string) => boolean;
   readonly positional?: string;
-  readonly hidden?: true;
   readonly start: (words: Words, outside: Outside) => Promise<number>;
 }
 
@@ -206,9 +205,7 @@ async function renderHelp(named: string | undefined, verb: Verb): Promise<string
 }
 
 function verbList(): readonly string[] {
-  return Object.entries(verbs)
-    .filter(([, verb]) => verb.hidden !== true)
-    .map(([name, verb]) => `  ${name.padEnd(10)} ${verb.summary}`);
+  return Object.entries(verbs).map(([name, verb]) => `  ${name.padEnd(10)} ${verb.summary}`);
 }
 
 function runFlags(isShown: (option: Option) => boolean): Readonly<Record<string, Options>> {

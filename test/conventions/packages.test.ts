@@ -4,7 +4,13 @@ import { checkReadme, checkVersions } from './packages.ts';
 import { repositoryFiles } from './tree.ts';
 
 const texts = new Map(repositoryFiles().map(({ path, text }) => [path, text]));
-const packageJson = texts.get('package.json') ?? '';
+const manifests = ['package.json', 'toolchain/package.json'].map((path) => texts.get(path) ?? '');
+
+interface ToolchainLock {
+  readonly packages: Readonly<
+    Record<string, { readonly version: string; readonly integrity: string }>
+  >;
+}
 
 const planted = JSON.stringify({
   dependencies: { exact: '1.2.3', '@scope/caret': '^1.2.3' },
@@ -14,7 +20,16 @@ const planted = JSON.stringify({
 
 describe('versions of packages', () => {
   it('are exact', () => {
-    assert.deepEqual(checkVersions(packageJson), []);
+    assert.deepEqual(manifests.flatMap(checkVersions), []);
+  });
+
+  it('are one of Node for all architectures, and each is locked with its digest', () => {
+    const lock = JSON.parse(texts.get('toolchain/package-lock.json') ?? '') as ToolchainLock;
+    const nodes = ['arm64', 'x64'].map((arch) => lock.packages[`node_modules/node-linux-${arch}`]);
+    assert.equal(new Set(nodes.map((node) => node?.version)).size, 1);
+    for (const locked of [...nodes, lock.packages['node_modules/npm']]) {
+      assert.match(locked?.integrity ?? '', /^sha512-/);
+    }
   });
 
   it('are refused as a range, a tag or a place', () => {
@@ -28,7 +43,11 @@ describe('versions of packages', () => {
 
 describe('the list of packages in the README', () => {
   it('has a line for every package', () => {
-    assert.deepEqual(checkReadme(packageJson, texts.get('README.md')), []);
+    const readme = texts.get('README.md');
+    assert.deepEqual(
+      manifests.flatMap((manifest) => checkReadme(manifest, readme)),
+      [],
+    );
   });
 
   it('is missed when the file or the heading is not there', () => {

@@ -41,12 +41,12 @@ describe('registry hosts', () => {
     const host = ['registry', 'npmjs', 'org'].join('.');
     const planted = [
       { path: 'deploy/Dockerfile', text: `RUN npm config set registry https://${host}/` },
-      { path: 'package-lock.json', text: '{\n"resolved": "https://example.com/x.tgz"}' },
+      { path: 'some/package-lock.json', text: '{\n"resolved": "https://example.com/x.tgz"}' },
       { path: 'README.md', text: 'a registry of flags' },
     ];
     assert.deepEqual(checkRegistryHosts(planted), [
       'deploy/Dockerfile:1 names the host of a registry',
-      'package-lock.json:2 names where a package was fetched',
+      'some/package-lock.json:2 names where a package was fetched',
     ]);
   });
 });

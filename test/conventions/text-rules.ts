@@ -36,7 +36,7 @@ export function checkMachinePaths(
 export function checkRegistryHosts(files: readonly SourceFile[]): readonly string[] {
   return eachLine(files, (line, path) => {
     if (registryHosts.some((host) => host.test(line))) return 'names the host of a registry';
-    return path === 'package-lock.json' && line.includes('"resolved"')
+    return path.endsWith('package-lock.json') && line.includes('"resolved"')
       ? 'names where a package was fetched'
       : undefined;
   });

@@ -42,8 +42,11 @@ function closureOf(names: readonly string[]): ReadonlySet<string> {
 
 describe('the Dockerfile', () => {
   it('copies files of the clone that are there', () => {
-    const copied = [...dockerfile.matchAll(/^COPY (?!--from)(\S+)/gm)].map(([, path = '']) => path);
-    assert.deepEqual(copied, ['.', 'deploy/image-root.sh']);
+    const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(
+      ([, paths = '']) => paths.split(' '),
+    );
+    const setUp = ['dev', 'package.json', 'package-lock.json', '.npmrc', 'toolchain'];
+    assert.deepEqual(copied, [...setUp, '.', 'deploy/image-root.sh']);
     for (const path of copied) assert.ok(existsSync(join(root, path)), path);
     assert.match(dockerfile, /^COPY --from=build \/src\/dist \/dist$/m);
   });

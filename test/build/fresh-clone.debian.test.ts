@@ -1,0 +1,161 @@
+/**
+ * The README's first commands on plain Debian systems: a root with Debian's own Node, npm, git and
+ * ca-certificates, a clone of what is committed here, and nothing else. Packages come from where
+ * this machine gets its own, so its settings of apt and npm are copied into the root at run time.
+ */
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { repositoryRoot } from '../conventions/tree.ts';
+
+const releases = ['bookworm', 'trixie'];
+const packages = 'nodejs,npm,git,ca-certificates';
+const localCertificates = '/usr/local/share/ca-certificates';
+
+function whyNoDebian(): string | false {
+  if (process.getuid?.() !== 0) return 'not root';
+  for (const tool of ['mmdebstrap', 'setpriv', 'unshare']) {
+    if (spawnSync(tool, ['--version']).error !== undefined) return `${tool} is not installed`;
+  }
+  return existsSync(join(repositoryRoot, '.git')) ? false : 'not a clone';
+}
+
+/** What a tool prints; nothing where it is not there. */
+function output(tool: string, ...args: readonly string[]): string {
+  return spawnSync(tool, args, { encoding: 'utf8' }).stdout ?? '';
+}
+
+function run(tool: string, ...args: readonly string[]): void {
+  const { status, error, stdout, stderr } = spawnSync(tool, args, { encoding: 'utf8' });
+  assert.equal(status, 0, `${tool} ${args.join(' ')}: ${error?.message ?? `${stdout}${stderr}`}`);
+}
+
+/** The lines of sources.list for a release where this machine has Debian from; without any, mmdebstrap knows some. */
+function sourcesOf(release: string): readonly string[] {
+  const [, ours = ''] =
+    /^VERSION_CODENAME=(.+)$/m.exec(readFileSync('/etc/os-release', 'utf8')) ?? [];
+  const format = 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)';
+  const targets = ['Identifier: Packages', 'Origin: Debian', 'Component: main'];
+  return output('apt-get', 'indextargets', '--format', format, ...targets)
+    .split('\n')
+    .filter((line) => line.split(' ')[2]?.startsWith(ours) === true)
+    .map((line) => line.replace(` ${ours}`, ` ${release}`));
+}
+
+/** Proxies, certificates, and whether old mirrors are fine. */
+function aptOptions(): readonly string[] {
+  return output('apt-config', 'dump', 'Acquire')
+    .split('\n')
+    .filter((line) => /^Acquire::(?:Check-|https?::).* ".+";$/.test(line));
+}
+
+function makeRoot(release: string, root: string): void {
+  run(
+    // What it mounts goes with it, however it ends.
+    ...(['unshare', '--mount', '--', 'mmdebstrap'] as const),
+    ...['--quiet', '--mode=root', '--variant=apt', `--include=${packages}`],
+    ...aptOptions().map((option) => `--aptopt=${option}`),
+    ...[release, root, ...sourcesOf(release)],
+  );
+  const npmConfig = (key: string) => output('npm', 'config', 'get', key).trim();
+  for (const [from, to] of [
+    ['/etc/resolv.conf', '/etc/resolv.conf'],
+    ['/etc/hosts', '/etc/hosts'],
+    [localCertificates, localCertificates],
+    [npmConfig('userconfig'), '/srv/.npmrc'],
+    [npmConfig('globalconfig'), '/etc/npmrc'],
+  ] as const) {
+    if (existsSync(from)) cpSync(from, join(root, to), { recursive: true, dereference: true });
+  }
+  run('chroot', root, 'update-ca-certificates');
+  run('git', 'clone', '--quiet', '--no-hardlinks', repositoryRoot, join(root, 'clone'));
+}
+
+/** Of this machine, what leads to a registry. */
+const environment = Object.entries(process.env).filter(([name]) =>
+  /^(?:npm_config_registry|(?:https?|no)_proxy|NODE_EXTRA_CA_CERTS|SSL_CERT_FILE)$/i.test(name),
+);
+
+/** The mounts are in a namespace that ends with the command, and so does all that it started. */
+const enter = `set -e
+  root=$1; shift
+  mount --bind "$root" "$root"
+  mount -t proc proc "$root/proc"
+  mount -t tmpfs run "$root/run"
+  mount --rbind /sys "$root/sys"
+  mount --rbind /dev "$root/dev"
+  exec chroot "$root" env --chdir=/clone "$@"`;
+
+interface Ran {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+async function inRoot(root: string, ...command: readonly string[]): Promise<Ran> {
+  const isolated = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--'];
+  const script = ['sh', '-c', enter, 'sh', root, ...command];
+  const child = spawn('setpriv', ['--pdeathsig=KILL', ...isolated, ...script], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: {
+      PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+      HOME: '/srv',
+      LANG: 'C.UTF-8',
+      ...Object.fromEntries(environment),
+    },
+  });
+  let [out, err] = ['', ''];
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text));
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, out, err };
+}
+
+for (const release of releases) {
+  describe(`a fresh clone on plain Debian ${release}`, { skip: whyNoDebian() }, () => {
+    let root = '';
+
+    before(() => {
+      root = join(mkdtempSync(join(tmpdir(), 'nmi-debian-')), 'root');
+      makeRoot(release, root);
+    });
+    after(() => {
+      rmSync(dirname(root), { recursive: true, force: true });
+    });
+
+    it('sets itself up for ./dev lab, and the lab holds', async () => {
+      const { code, out, err } = await inRoot(root, './dev', 'lab');
+      assert.equal(code, 0, `${err}${out}`);
+      assert.match(out, /^OK: (\d+) of \1 scenarios hold/m);
+    });
+
+    it('does nothing more, says nothing, and needs no network the second time', async () => {
+      const ran = await inRoot(root, 'unshare', '--net', './dev', 'build');
+      assert.deepEqual(ran, { code: 0, out: '', err: '' });
+    });
+
+    it('fills the root of an image', async () => {
+      const { code, err } = await inRoot(
+        root,
+        'sh',
+        '-c',
+        'mkdir /tmp/image && deploy/image-root.sh /tmp/image dist',
+      );
+      assert.equal(code, 0, err);
+      for (const path of ['bin/nmi', 'usr/share/doc/libc6/copyright']) {
+        assert.ok(existsSync(join(root, 'tmp/image', path)), path);
+      }
+    });
+
+    it('checks its sources by Debian’s npm, and runs tests', async () => {
+      const checks = await inRoot(root, 'npm', 'run', 'check');
+      assert.equal(checks.code, 0, `${checks.err}${checks.out}`);
+      const tests = await inRoot(root, './dev', 'test', 'test/conventions/packages.test.ts');
+      assert.equal(tests.code, 0, `${tests.err}${tests.out}`);
+    });
+  });
+}
