@@ -78,7 +78,10 @@ export interface Program extends Bundle {
 /** All that the executable runs; `modules` are those of both scripts. */
 export async function bundleProgram(root: string, stamp: BuildStamp): Promise<Program> {
   const main = await bundle(join(root, 'src/main.ts'), stamp);
-  const worker = await bundle(join(root, 'src/nmi/sources/entra/credentials/key-file-worker.ts'), stamp);
+  const worker = await bundle(
+    join(root, 'src/nmi/sources/entra/credentials/key-file-worker.ts'),
+    stamp,
+  );
   return {
     script: main.script,
     worker: worker.script,

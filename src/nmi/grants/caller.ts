@@ -39,7 +39,7 @@ const outlived: Caller = { kind: 'outlived' };
 const unattested: Caller = { kind: 'unattested' };
 
 /** For modes that attest nothing. */
-export const noCgroups: FindCgroupUid = () => undefined;
+const noCgroups: FindCgroupUid = () => undefined;
 
 function isOnLoopback(ip: string): boolean {
   return ip.startsWith('127.');

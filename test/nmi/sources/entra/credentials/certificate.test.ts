@@ -12,7 +12,11 @@ import {
 import { KeyFileError } from '../../../../../src/nmi/sources/entra/credentials/key-file-error.ts';
 import type { KeyFileOpener } from '../../../../../src/nmi/sources/entra/credentials/key-file-opener.ts';
 import { openKeyFile } from '../../../../../src/nmi/sources/entra/credentials/key-file.ts';
-import type { IdentityWith, Proof, ProofResult } from '../../../../../src/nmi/sources/entra/credentials/client-credential.ts';
+import type {
+  IdentityWith,
+  Proof,
+  ProofResult,
+} from '../../../../../src/nmi/sources/entra/credentials/client-credential.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 import { clientOf } from '../../../kube/kube-world.ts';
 import { openKeyFiles, withoutLegacy, withoutOpenssl, type KeyFiles } from '../key-files.ts';
