@@ -6,8 +6,8 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { format, resolveConfig } from 'prettier';
-import { allowedText } from '../src/nmi/config/config.ts';
-import { options, type Option } from '../src/nmi/config/options.ts';
+import type { OptionType } from '../src/nmi/config/option-types.ts';
+import { environmentName, ignoredFlags, options, type Option } from '../src/nmi/config/options.ts';
 
 /** Where the chart lies. */
 export const chartFolder = join(import.meta.dirname, '../deploy/chart');
@@ -22,34 +22,44 @@ const oldPaths: Readonly<Record<string, readonly string[]>> = {
   'http-probe-port': ['nmi', 'probePort'],
   'log-format': ['nmi', 'loggingFormat'],
   v: ['nmi', 'logVerbosity'],
-  'find-identity-retry-interval': ['nmi', 'findIdentityRetryIntervalInSeconds'],
 };
 
 /** Flags without effect that had a value in the replaced system's chart all the same. */
-const oldWithoutEffect = new Set([
-  'enable-conntrack-deletion',
-  'enable-scale-features',
-  'find-identity-retry-interval',
-  'mic-namespace',
-  'retry-attempts-for-assigned',
-  'retry-attempts-for-created',
-  'set-retry-after-header',
-]);
+const ignoredPaths: Readonly<Record<string, readonly string[]>> = {
+  'enable-conntrack-deletion': ['nmi', 'enableConntrackDeletion'],
+  'set-retry-after-header': ['nmi', 'setRetryAfterHeader'],
+  MICNamespace: ['nmi', 'micNamespace'],
+  enableScaleFeatures: ['nmi', 'enableScaleFeatures'],
+  'retry-attempts-for-created': ['nmi', 'retryAttemptsForCreated'],
+  'retry-attempts-for-assigned': ['nmi', 'retryAttemptsForAssigned'],
+  'find-identity-retry-interval': ['nmi', 'findIdentityRetryIntervalInSeconds'],
+};
 
 /** What the DaemonSet decides itself, or a pod has no use for. */
 const notValues = new Set(['force-namespaced', 'kubeconfig', 'node', 'operation-mode', 'pod-uid']);
 
-interface ChartFlag {
-  readonly option: Option;
-  /** Of the value, from the root of values.yaml. */
+interface ChartValue {
+  /** From the root of values.yaml. */
   readonly path: readonly string[];
+  /** Without dashes; undefined where a template sets an environment variable. */
+  readonly flag: string | undefined;
+  readonly schema: Schema;
 }
 
-function chartFlags(): readonly ChartFlag[] {
-  return (options as readonly Option[])
+function chartValues(): readonly ChartValue[] {
+  const values = (options as readonly Option[])
     .filter(({ name }) => !notValues.has(name))
-    .filter(({ name, noEffect }) => noEffect === undefined || oldWithoutEffect.has(name))
-    .map((option) => ({ option, path: oldPaths[option.name] ?? ['nmi', valueName(option.name)] }));
+    .map((option) => ({
+      path: oldPaths[option.name] ?? ['nmi', valueName(option.name)],
+      flag: option.isVariable === true ? undefined : option.name,
+      schema: schemaOf(option),
+    }));
+  const ignored = ignoredFlags.flatMap(({ name, reason }) => {
+    const path = ignoredPaths[name];
+    const description = `--${name}: no effect, ${reason}.`;
+    return path === undefined ? [] : [{ path, flag: name, schema: { ...scalar, description } }];
+  });
+  return [...values, ...ignored];
 }
 
 /** `nmi-port` stands below `nmi` already. */
@@ -61,10 +71,10 @@ function valueName(flag: string): string {
 
 /** The template that turns the values into arguments; a value that is empty is not passed. */
 export function renderFlags(): string {
-  const lines = chartFlags().map(({ option, path }) => {
-    const dashes = option.name.length === 1 ? '-' : '--';
-    const argument = `dict "flag" "${dashes}${option.name}" "type" "${option.type}"`;
-    return `{{- include "nmi.flag" (${argument} "value" .Values.${path.join('.')}) }}`;
+  const lines = chartValues().flatMap(({ flag, path }) => {
+    if (flag === undefined) return [];
+    const argument = `dict "flag" "${flag.length === 1 ? '-' : '--'}${flag}"`;
+    return [`{{- include "nmi.flag" (${argument} "value" .Values.${path.join('.')}) }}`];
   });
   return [
     '{{/* Made by scripts/chart-schema.ts from the options table; not to be edited. */}}',
@@ -85,10 +95,10 @@ export async function renderSchema(): Promise<string> {
 function valuesSchema(): Schema {
   const own = { ...topLevel };
   const ofNmi: Record<string, Schema> = { ...nmiValues };
-  for (const { option, path } of chartFlags()) {
+  for (const { path, schema } of chartValues()) {
     const [first = '', second] = path;
-    if (second === undefined) own[first] = schemaOf(option);
-    else ofNmi[second] = schemaOf(option);
+    if (second === undefined) own[first] = schema;
+    else ofNmi[second] = schema;
   }
   return {
     $schema: 'http://json-schema.org/draft-07/schema#',
@@ -108,6 +118,7 @@ const map: Schema = { type: ['object', 'null'] };
 const mapOfText: Schema = { ...map, additionalProperties: { type: 'string' } };
 /** The replaced system's values were texts as often as not. */
 const flag: Schema = { enum: [true, false, 'true', 'false', '', null] };
+const scalar: Schema = { type: ['string', 'number', 'boolean', 'null'] };
 const namespaces: Schema = { ...list, items: { type: 'string', minLength: 1 } };
 const monitor = closed({
   enabled: flag,
@@ -209,29 +220,32 @@ const nmiValues: Readonly<Record<string, Schema>> = {
 const ipv4 = '[0-9]{1,3}(\\.[0-9]{1,3}){3}';
 
 function schemaOf(option: Option): Schema {
-  const description = `--${option.name}: ${option.help} Takes ${allowedText(option)}.`;
-  return { ...typeOf(option), description };
+  const { name, help, type, isVariable } = option;
+  const place = isVariable === true ? environmentName(option) : `--${name}`;
+  return { ...typeOf(type), description: `${place}: ${help} Takes ${type.allowed}.` };
 }
 
-function typeOf(option: Option): Schema {
-  switch (option.type) {
+function typeOf({ kind, range, choices = [], pattern }: OptionType<unknown>): Schema {
+  switch (kind) {
     case 'boolean':
       return flag;
     case 'integer':
       return {
         type: ['integer', 'string', 'null'],
-        minimum: option.min,
-        maximum: option.max,
+        minimum: range?.min,
+        maximum: range?.max,
         pattern: '^[0-9]*$',
       };
     case 'choice':
-      return { enum: [...option.choices, '', null] };
+      return { enum: [...choices, '', null] };
     case 'list':
       return { type: ['array', 'string', 'null'], items: { type: 'string' } };
     case 'ip':
       return { ...text, pattern: `^(${ipv4})?$` };
+    case 'duration':
+      return { type: ['string', 'integer', 'null'], pattern: '^(0|([0-9.]+(ms|h|m|s))+)?$' };
     case 'string':
-      return { ...text, ...patternOf(option.pattern?.test) };
+      return { ...text, ...patternOf(pattern) };
   }
 }
 

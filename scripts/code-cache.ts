@@ -104,12 +104,11 @@ async function learn(folder: string): Promise<void> {
     ...[`--node=${nodeName}`, '--redirect=none', `--nmi-listen-address=${host}`],
     ...[`--nmi-port=${port}`, `--metadata-ip=${host}`, `--metadata-port=${imds.port}`],
     ...[`--http-probe-port=${adminPort}`, `--prometheus-port=${adminPort}`],
-    `--explain-socket=${join(folder, 'explain.sock')}`,
   ];
   const words = ['pupil.cjs', 'bundle.cjs', 'cache'].map((name) => join(folder, name));
   const agent = spawn(process.execPath, [...words, ...flags], {
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-    env: { KUBECONFIG: kubeconfig },
+    env: { KUBECONFIG: kubeconfig, NMI_EXPLAIN_SOCKET: join(folder, 'explain.sock') },
   });
   const ended = once(agent, 'exit');
   try {

@@ -6,8 +6,13 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { newMetrics, oldMetrics, type MetricRow } from '../src/nmi/telemetry/metric-table.ts';
 import { refusals } from '../src/nmi/base/answers.ts';
-import { allowedText } from '../src/nmi/config/config.ts';
-import { environmentName, options, type Option } from '../src/nmi/config/options.ts';
+import {
+  environmentName,
+  ignoredFlags,
+  options,
+  spellings,
+  type Option,
+} from '../src/nmi/config/options.ts';
 import { cloudNames, cloudOf } from '../src/nmi/sources/entra/clouds.ts';
 import { scenarios } from '../lab/scenarios/all.ts';
 import { clientTable } from '../test/clients/support/client-table.ts';
@@ -17,7 +22,8 @@ const readmePath = join(import.meta.dirname, '..', 'README.md');
 /** The README with every generated part fresh. @throws when a marker is missing. */
 export function renderReadme(readme: string): string {
   const parts: Readonly<Record<string, string>> = {
-    flags: flagTable(),
+    flags: optionTable(false),
+    variables: optionTable(true),
     'flags without effect': noEffectTable(),
     metrics: metricTable(),
     reasons: reasonTable(),
@@ -46,32 +52,32 @@ function escapeCell(text: string): string {
   return text.replaceAll('|', '\\|');
 }
 
-function flagTable(): string {
+/** @param isVariable the options that have no flag, or those that have one. */
+function optionTable(isVariable: boolean): string {
   const rows = (options as readonly Option[])
-    .filter((option) => option.noEffect === undefined)
+    .filter((option) => (option.isVariable === true) === isVariable)
     .map((option) => [
-      spellings(option),
+      ...(isVariable ? [] : [flagCell(spellings(option))]),
       `\`${environmentName(option)}\``,
-      allowedText(option),
-      option.default === '' || option.default.toString() === ''
-        ? ''
-        : `\`${option.default.toString()}\``,
+      option.type.allowed,
+      option.default === '' ? '' : `\`${option.default}\``,
       option.help + (option.isNew === true ? ' *(new)*' : ''),
     ]);
-  return table(['flag', 'environment', 'takes', 'default', 'meaning'], rows);
+  const head = ['environment', 'takes', 'default', 'meaning'];
+  return table(isVariable ? head : ['flag', ...head], rows);
 }
 
 function noEffectTable(): string {
-  const rows = (options as readonly Option[])
-    .filter((option) => option.noEffect !== undefined)
-    .map((option) => [spellings(option), option.noEffect ?? '']);
-  return table(['flag', 'no effect, because'], rows);
+  const reasons = new Set(ignoredFlags.map(({ reason }) => reason));
+  const rows = [...reasons].map((reason) => {
+    const names = ignoredFlags.filter((flag) => flag.reason === reason).map(({ name }) => name);
+    return [flagCell(names), reason];
+  });
+  return table(['flags', 'no effect, because'], rows);
 }
 
-function spellings(option: Option): string {
-  const dashes = option.name.length === 1 ? '-' : '--';
-  const own = `\`${dashes}${option.name}\``;
-  return option.old === undefined ? own : `${own} \`--${option.old}\``;
+function flagCell(names: readonly string[]): string {
+  return names.map((name) => `\`${name.length === 1 ? '-' : '--'}${name}\``).join(' ');
 }
 
 function metricTable(): string {

@@ -103,9 +103,6 @@ function agentWords(): readonly string[] {
     ...[`--redirect=${plan.redirect}`, `--nmi-port=${nodePorts.agent}`, ...around.agentFlags],
     ...[`--http-probe-port=${nodePorts.probe}`, `--prometheus-port=${nodePorts.metrics}`],
     '--allow-network-plugin-kubenet',
-    ...(cgroups === undefined
-      ? []
-      : [`--cgroup-root=${cgroups.root}`, `--bpf-pin-folder=${cgroups.pinFolder}`]),
     ...plan.agentFlags,
   ];
 }
@@ -133,7 +130,11 @@ function startInNode(words: readonly string[], stdout: 'pipe' | number = 'pipe')
   const [program, ...args] = onCore('server', words as [string, ...string[]]);
   const child = fabric.exec('node', program, args, {
     stdio: ['ignore', stdout, plan.rival === undefined ? 'inherit' : 'ignore'],
-    env: { ...process.env, ...around.agentEnvironment },
+    env: {
+      ...process.env,
+      ...around.agentEnvironment,
+      ...(cgroups && { NMI_CGROUP_ROOT: cgroups.root, NMI_BPF_PIN_FOLDER: cgroups.pinFolder }),
+    },
   });
   child.stdout?.resume();
   stack.defer(() => stop(child));

@@ -35,6 +35,13 @@ export async function openFabricGround(
     }),
   );
   const cgroups = redirect === 'ebpf' ? opening.use(openLabCgroups()) : undefined;
+  const agentEnvironment = {
+    ...surroundings.agentEnvironment,
+    ...(cgroups === undefined
+      ? { NMI_BPF_PIN_FOLDER: strangeFolder }
+      : { NMI_CGROUP_ROOT: cgroups.root, NMI_BPF_PIN_FOLDER: cgroups.pinFolder }),
+  };
+  const redirectFlags = [`--redirect=${redirect}`];
   const placed = new Map<string, { readonly uid: string; readonly cgroup: string }>();
   const [program, ...leading] = agentCommand;
   const openAgent = (adminPort: number, through: readonly string[] = []): AgentProcess =>
@@ -43,23 +50,18 @@ export async function openFabricGround(
       spawn: (flags) => {
         const [first = program, ...rest] = [...through, program, ...leading, ...flags];
         return fabric.exec('node', first, rest, {
-          env: { ...process.env, ...surroundings.agentEnvironment },
+          env: { ...process.env, ...agentEnvironment },
         });
       },
     });
   const agent = opening.use(openAgent(probePort));
-  const redirectFlags = [
-    `--redirect=${redirect}`,
-    ...(cgroups === undefined
-      ? [`--bpf-pin-folder=${strangeFolder}`]
-      : [`--cgroup-root=${cgroups.root}`, `--bpf-pin-folder=${cgroups.pinFolder}`]),
-  ];
   const owned = opening.move();
   return {
     kind: 'namespaces',
     ...surroundings,
     agent,
     agentCommand,
+    agentEnvironment,
     redirectFlags,
     agentFlags: [
       ...surroundings.agentFlags,

@@ -23,6 +23,11 @@ export async function openLoopbackGround(agentCommand: Command): Promise<Ground 
       ...{ host, kubePort: 0, entraPort: 0, nodeIp: host },
     }),
   );
+  const agentEnvironment = {
+    ...surroundings.agentEnvironment,
+    // Programs of an agent that this machine may have are not the lab's to report.
+    NMI_BPF_PIN_FOLDER: '/sys/fs/bpf/nmi-lab',
+  };
   const [port, adminPort] = await freePorts();
   const [program, ...leading] = agentCommand;
   const agent = opening.use(
@@ -31,7 +36,7 @@ export async function openLoopbackGround(agentCommand: Command): Promise<Ground 
       spawn: (flags) =>
         spawn(program, [...leading, ...flags], {
           stdio: ['ignore', 'pipe', 'pipe'],
-          env: { ...process.env, ...surroundings.agentEnvironment },
+          env: { ...process.env, ...agentEnvironment },
         }),
     }),
   );
@@ -42,13 +47,12 @@ export async function openLoopbackGround(agentCommand: Command): Promise<Ground 
     ...surroundings,
     agent,
     agentCommand,
+    agentEnvironment,
     redirectFlags: ['--redirect=none'],
     agentFlags: [
       ...surroundings.agentFlags,
       ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
       ...['--redirect=none', `--nmi-listen-address=${host}`, `--nmi-port=${port}`],
-      // Programs of an agent that this machine may have are not the lab's to tell of.
-      '--bpf-pin-folder=/sys/fs/bpf/nmi-lab',
       ...[`--metadata-ip=${host}`, `--metadata-port=${surroundings.imds.port}`],
       ...[`--http-probe-port=${adminPort}`, `--prometheus-port=${adminPort}`],
       '--allow-network-plugin-kubenet',

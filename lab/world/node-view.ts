@@ -64,6 +64,13 @@ export function flagOf(world: World, name: string): string {
   return flag.slice(flag.indexOf('=') + 1);
 }
 
+/** The value of a variable that the agent of this world is started with. */
+export function variableOf(world: World, name: string): string {
+  const value = world.ground.agentEnvironment[name];
+  assert.ok(value !== undefined);
+  return value;
+}
+
 export function runRedirect(
   world: World,
   action: 'install' | 'verify' | 'remove',
@@ -71,8 +78,10 @@ export function runRedirect(
 ): Promise<RunResult> {
   const [program, ...leading] = world.ground.agentCommand;
   world.tell(`node: nmi redirect ${action}`);
-  return world.ground.runInNode(program, [
-    ...leading,
+  const variables = Object.entries(world.ground.agentEnvironment);
+  return world.ground.runInNode('env', [
+    ...variables.map(([name, value]) => `${name}=${value}`),
+    ...[program, ...leading],
     ...['redirect', action],
     ...world.ground.redirectFlags,
     ...flags,

@@ -13,6 +13,8 @@ export interface Scenario {
   readonly inTour: boolean;
   /** Flags of the agent beyond the world's own. */
   readonly agentFlags?: readonly string[];
+  /** Of the objects that `World` makes. Default: they are new. */
+  readonly objectAgeMs?: number;
   /**
    * Acts and asserts; throws AssertionError when something does not hold. What the pods got and
    * what the fake IMDS saw are both to be judged.
@@ -77,7 +79,7 @@ async function runOne(
   stop: AbortSignal,
 ): Promise<ScenarioResult> {
   const act = async (): Promise<string> => {
-    await world.reset(scenario.agentFlags);
+    await world.reset(scenario.agentFlags, scenario.objectAgeMs);
     return scenario.run(world);
   };
   try {

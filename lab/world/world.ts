@@ -120,6 +120,7 @@ export class World implements AsyncDisposable {
   readonly #manifests = new Map<LabPod, PodManifest>();
   readonly #assigned = new Map<string, LabIdentity>();
   #flags: readonly string[] = [];
+  #objectAgeMs = 0;
   /** Node tokens that came to pods by way of the agent; direct ones the fake IMDS counts. */
   #handedOut = 0;
 
@@ -169,7 +170,8 @@ export class World implements AsyncDisposable {
   }
 
   /** Takes everything away that a scenario made, and has an agent with the given flags running. */
-  async reset(flags: readonly string[] = []): Promise<void> {
+  async reset(flags: readonly string[] = [], objectAgeMs = 0): Promise<void> {
+    this.#objectAgeMs = objectAgeMs;
     for (const pod of this.pods) await this.removePod(pod);
     for (const resource of fakeResources) {
       for (const { kind, metadata } of this.kube.store.list(resource)) {
@@ -240,12 +242,22 @@ export class World implements AsyncDisposable {
   addIdentity(name: string, namespace = 'default', as = name): LabIdentity {
     const identity = this.assignIdentity(as);
     const { clientId, resourceId } = identity;
-    this.kube.apply(createAzureIdentity({ name, namespace, clientId, resourceId }));
+    const createdAtWallMs = this.#createdAtWallMs;
+    this.kube.apply(
+      createAzureIdentity({ name, namespace, clientId, resourceId, createdAtWallMs }),
+    );
     return identity;
   }
 
   addBinding(name: string, azureIdentity: string, selector: string, namespace = 'default'): void {
-    this.kube.apply(createAzureIdentityBinding({ name, namespace, azureIdentity, selector }));
+    const createdAtWallMs = this.#createdAtWallMs;
+    this.kube.apply(
+      createAzureIdentityBinding({ name, namespace, azureIdentity, selector, createdAtWallMs }),
+    );
+  }
+
+  get #createdAtWallMs(): number {
+    return Date.now() - this.#objectAgeMs;
   }
 
   addException(
@@ -285,6 +297,7 @@ export class World implements AsyncDisposable {
       hostIp: this.ground.nodeIp,
       phase: options.phase ?? 'Running',
       serviceAccount: options.serviceAccount ?? 'default',
+      createdAtWallMs: this.#createdAtWallMs,
       ...(options.binding === undefined ? {} : { binding: options.binding }),
       ...(options.labels === undefined ? {} : { labels: options.labels }),
     });

@@ -42,7 +42,7 @@ function describeFailure(code: string, socketPath: string): SocketReply {
     case 'ENOENT':
       return unavailable(
         `there is no socket ${socketPath}: the agent is not running here, cannot write there (its ` +
-          'log says so) or has another --explain-socket',
+          'log says so) or has another NMI_EXPLAIN_SOCKET',
       );
     case 'ECONNREFUSED':
       return unavailable(`nobody answers at ${socketPath}: the agent is not running`);

@@ -5,9 +5,15 @@
  */
 import type { Options } from 'yargs';
 import { Parser } from 'yargs/helpers';
-import { allowedText, findOption } from '../nmi/config/config.ts';
-import { environmentName, options, type Option } from '../nmi/config/options.ts';
-import { completeBooleans, flagTexts, type Words } from './flags.ts';
+import {
+  environmentName,
+  findIgnored,
+  findOption,
+  ignoredFlags,
+  options,
+  type Option,
+} from '../nmi/config/options.ts';
+import { completeBooleans, flagTexts, flagsWithoutValue, type Words } from './flags.ts';
 import { exitCodes, type Outside } from './outside.ts';
 import { renderVersion } from './version.ts';
 
@@ -28,9 +34,6 @@ const redirectOptions: ReadonlySet<string> = new Set([
   'iptables-backend',
   'metadata-guard',
   'redirect',
-  'cgroup-root',
-  'bpf-pin-folder',
-  'pod-uid',
   'ipt-update-interval-sec',
   'http-probe-port',
   'prometheus-port',
@@ -94,7 +97,6 @@ const verbs: Readonly<Record<string, Verb>> = {
       resource: { describe: 'As a request for a token of this resource.' },
       'client-id': { describe: 'As a request that names this identity.' },
       output: { describe: 'text or json.', default: 'text' },
-      ...runFlags((option) => option.name === 'explain-socket'),
     },
     isBoolean: () => false,
     start: async (words, outside) => {
@@ -121,10 +123,10 @@ export async function runCli(words: readonly string[], outside: Outside): Promis
   const verb = verbs[name];
   if (verb === undefined) throw new Error(`the verb table has no row "${name}"`);
   const rest = named === undefined ? words : words.slice(1);
-  const completed = completeBooleans(
-    rest,
-    (flag) => flag === 'help' || flag === 'version' || verb.isBoolean(flag),
-  );
+  const isBoolean = (flag: string) => flag === 'help' || flag === 'version' || verb.isBoolean(flag);
+  const [bare] = flagsWithoutValue(rest, (flag) => isKnown(verb, flag) && !isBoolean(flag));
+  if (bare !== undefined) return usage(outside, `${bare} has no value; write ${bare}=VALUE`);
+  const completed = completeBooleans(rest, isBoolean);
   const parsed = parseWords(completed, verb);
   if (parsed.error !== null) return usage(outside, parsed.error.message);
   const text = flagTexts(parsed.argv);
@@ -180,7 +182,7 @@ async function renderHelp(named: string | undefined, verb: Verb): Promise<string
     .help(false)
     .wrap(100);
   for (const [flag, shape] of Object.entries(verb.flags)) {
-    const isNumber = findOption(flag)?.type === 'integer';
+    const isNumber = findOption(flag)?.type.kind === 'integer';
     parser.option(flag, {
       ...shape,
       default: undefined,
@@ -201,7 +203,8 @@ async function renderHelp(named: string | undefined, verb: Verb): Promise<string
   const place = verb.positional === undefined ? '' : ` ${verb.positional}`;
   const usageLine = named === undefined ? 'Usage: $0 [verb] [flags]' : `Usage: $0${place} [flags]`;
   const text = await parser.usage(usageLine).getHelp();
-  return `${about.join('\n')}\n${text}\n`;
+  const variables = named === undefined || named === 'run' ? environmentHelp() : '';
+  return `${about.join('\n')}\n${text}\n${variables}`;
 }
 
 function verbList(): readonly string[] {
@@ -211,26 +214,38 @@ function verbList(): readonly string[] {
 function runFlags(isShown: (option: Option) => boolean): Readonly<Record<string, Options>> {
   const flags: Record<string, Options> = {};
   for (const option of options as readonly Option[]) {
-    if (!isShown(option)) continue;
-    const isCompatibility = option.noEffect !== undefined;
+    if (option.isVariable === true || !isShown(option)) continue;
     flags[option.name] = {
-      describe: isCompatibility ? `No effect: ${option.noEffect}.` : describeOption(option),
-      group: isCompatibility ? 'Accepted without effect:' : `${option.group}:`,
-      ...(option.default === '' ? {} : { default: String(option.default) }),
-      ...(isCompatibility && option.type === 'string' ? { hidden: true } : {}),
+      describe: describeOption(option),
+      group: `${option.group}:`,
+      ...(option.default === '' ? {} : { default: option.default }),
     };
   }
+  // The README lists them.
+  for (const { name } of ignoredFlags) flags[name] = { hidden: true };
   return flags;
 }
 
 function describeOption(option: Option): string {
-  const allowed = option.type === 'boolean' ? '' : ` Takes ${allowedText(option)}.`;
-  const old = option.old === undefined ? '' : ` Also --${option.old}.`;
-  return `${option.help}${allowed}${old} [${environmentName(option)}]`;
+  const { help, type, old } = option;
+  const allowed = type.kind === 'boolean' ? '' : ` Takes ${type.allowed}.`;
+  const alias = old === undefined ? '' : ` Also --${old}.`;
+  return `${help}${allowed}${alias} [${environmentName(option)}]`;
+}
+
+function environmentHelp(): string {
+  const rows = (options as readonly Option[])
+    .filter(({ isVariable }) => isVariable === true)
+    .map((option) => `  ${environmentName(option).padEnd(20)} ${option.help}`);
+  return `\nSet by the manifest, environment only:\n${rows.join('\n')}\n`;
 }
 
 function isRunBoolean(flag: string): boolean {
-  return findOption(flag)?.type === 'boolean';
+  return findOption(flag)?.type.kind === 'boolean' || findIgnored(flag)?.isBoolean === true;
+}
+
+function isKnown({ flags }: Verb, flag: string): boolean {
+  return Object.hasOwn(flags, flag) || Object.values(flags).some(({ alias }) => alias === flag);
 }
 
 function usage(outside: Outside, problem: string): number {

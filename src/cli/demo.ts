@@ -4,6 +4,7 @@
  * A line of success is printed when the thing really happened; a token is never printed.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { parseDuration } from '../nmi/config/duration.ts';
 import type { Words } from './flags.ts';
 import { getJson, type MetadataReply } from './metadata-client.ts';
 import { exitCodes, type Outside } from './outside.ts';
@@ -66,22 +67,6 @@ function parseFlags(words: Words, outside: Outside): DemoFlags | string {
     once: texts['once'] === 'true',
     host: outside.environment['AZURE_POD_IDENTITY_AUTHORITY_HOST'] ?? defaultHost,
   };
-}
-
-/** A Go duration of hours, minutes, seconds and milliseconds, in milliseconds. */
-export function parseDuration(text: string): number | undefined {
-  if (!/^(?:\d+(?:\.\d+)?(?:ms|h|m|s))+$/.test(text)) return undefined;
-  const units = new Map([
-    ['h', 3_600_000],
-    ['m', 60_000],
-    ['s', 1_000],
-    ['ms', 1],
-  ]);
-  let totalMs = 0;
-  for (const [, amount, unit = ''] of text.matchAll(/(\d+(?:\.\d+)?)(ms|h|m|s)/g)) {
-    totalMs += Number(amount) * (units.get(unit) ?? 0);
-  }
-  return totalMs <= 0x7fff_ffff ? totalMs : undefined;
 }
 
 async function round(flags: DemoFlags, outside: Outside): Promise<boolean> {

@@ -2,10 +2,9 @@
  * `nmi explain`: asks the agent in the same container what a pod's requests get, and why. Exit
  * code 0 says that the pod was explained, not that it gets a token.
  */
-import { findOption } from '../nmi/config/config.ts';
+import { parseConfig } from '../nmi/config/config.ts';
 import { explanationSchema, type Explanation } from '../nmi/explain/explanation.ts';
 import { parseRecord, stringAt } from '../nmi/base/json-value.ts';
-import { environmentName } from '../nmi/config/options.ts';
 import { askAgent } from './agent-socket.ts';
 import { renderExplanation } from './explain-text.ts';
 import type { Words } from './flags.ts';
@@ -50,27 +49,21 @@ function parse(words: Words, outside: Outside): Question | string {
   if (stray !== undefined) return `unknown word "${stray}"; name a pod with --pod NAMESPACE/NAME`;
   const query = new URLSearchParams();
   let output = 'text';
-  let socketPath: string | undefined;
   for (const [flag, text] of Object.entries(words.flags)) {
     const name = asked.get(flag);
     if (name !== undefined) query.set(name, text);
     else if (flag === 'output') output = text;
-    else if (flag === 'explain-socket') socketPath = text;
     else return `unknown flag --${flag}; see nmi explain --help`;
   }
   if (output !== 'text' && output !== 'json') {
     return `--output has the value "${output}"; allowed: text, json`;
   }
-  socketPath ??= defaultSocketPath(outside);
-  if (socketPath === '') return 'the agent has no socket: --explain-socket is empty';
+  // What an agent with the same environment listens at.
+  const parsed = parseConfig({ node: 'unnamed' }, outside.environment);
+  if (!parsed.ok) return parsed.problems.join('\n');
+  const { explainSocket: socketPath } = parsed.config;
+  if (socketPath === '') return 'the agent has no socket: NMI_EXPLAIN_SOCKET is off';
   return { target: `/explain?${query.toString()}`, output, socketPath };
-}
-
-/** What an agent with the same environment listens at. */
-function defaultSocketPath({ environment }: Outside): string {
-  const option = findOption('explain-socket');
-  if (option === undefined) throw new Error('the options table has no row "explain-socket"');
-  return environment[environmentName(option)] || String(option.default);
 }
 
 /** The agent is this program too, and tells when it speaks otherwise. */

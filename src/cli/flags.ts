@@ -27,6 +27,21 @@ export function completeBooleans(
   });
 }
 
+/**
+ * Those that take a value and stand at the end or before another flag, as written. A negative
+ * number is a value.
+ */
+export function flagsWithoutValue(
+  words: readonly string[],
+  takesValue: (flag: string) => boolean,
+): readonly string[] {
+  return words.filter((word, index) => {
+    const flag = /^--?([A-Za-z][\w-]*)$/.exec(word)?.[1];
+    if (flag === undefined || !takesValue(flag)) return false;
+    return /^--?[A-Za-z]|^--$/.test(words[index + 1] ?? '--');
+  });
+}
+
 /** What yargs parsed, with its own entries and its `undefined`s taken out. */
 export function flagTexts(parsed: Readonly<Record<string, unknown>>): Words {
   const flags: Record<string, string> = {};

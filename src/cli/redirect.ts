@@ -2,7 +2,7 @@
  * `nmi redirect install|verify|remove|run|probe`: the kernel side alone, for an init container, a check
  * by hand, and the one way to open a node again.
  */
-import { parseConfig, renderProblem, type Config } from '../nmi/config/config.ts';
+import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/choose-redirect.ts';
 import { listOwnPins } from '../redirect/ebpf/programs.ts';
 import { RedirectError, type RedirectStatus } from '../redirect/redirect.ts';
@@ -29,11 +29,10 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
   }
   const parsed = parseConfig({ ...presets, ...flags }, outside.environment);
   if (!parsed.ok) {
-    for (const problem of parsed.problems) {
-      outside.stderr(`nmi redirect: ${renderProblem(problem)}\n`);
-    }
+    for (const problem of parsed.problems) outside.stderr(`nmi redirect: ${problem}\n`);
     return exitCodes.usage;
   }
+  for (const warning of parsed.warnings) outside.stderr(`nmi redirect: warning: ${warning}\n`);
   try {
     if (known === 'probe') return await probeRedirect(parsed.config, output, outside);
     if (known === 'run') return await keepRedirect(parsed.config, outside);

@@ -2,7 +2,8 @@
 import { systemClock } from '../cache/clock.ts';
 import { startAgent } from '../nmi/agent.ts';
 import { buildInfo } from '../nmi/base/build-info.ts';
-import { parseConfig, renderProblem, type Config } from '../nmi/config/config.ts';
+import { parseConfig, type Config } from '../nmi/config/config.ts';
+import { tuning } from '../nmi/config/tuning.ts';
 import { findKubenet } from '../nmi/kernel/kubenet.ts';
 import { createLogger } from '../nmi/base/logger.ts';
 import { StartError } from '../nmi/base/start-error.ts';
@@ -14,7 +15,7 @@ export async function run(
 ): Promise<number> {
   const parsed = parseConfig(flags, outside.environment);
   if (!parsed.ok) {
-    for (const problem of parsed.problems) outside.stderr(`nmi: ${renderProblem(problem)}\n`);
+    for (const problem of parsed.problems) outside.stderr(`nmi: ${problem}\n`);
     return exitCodes.usage;
   }
   const { config, warnings } = parsed;
@@ -30,7 +31,7 @@ export async function run(
     write: outside.stdout,
   });
   log.info({ ...buildInfo, node: config.node, mode: 'managed' }, 'starting nmi process');
-  for (const warning of warnings) log.warn({ warning }, 'a flag has no effect');
+  for (const warning of warnings) log.warn({ warning }, 'setting ignored');
   try {
     const agent = await startAgent({
       config,
@@ -39,7 +40,7 @@ export async function run(
       environment: outside.environment,
     });
     await untilStopped(outside);
-    log.info({ drainTimeoutMs: config.drainTimeoutMs }, 'shutting down, the redirect stays');
+    log.info({ drainTimeoutMs: tuning.drainTimeoutMs }, 'shutting down, the redirect stays');
     await agent.stop();
     log.info({ code: exitCodes.ok }, 'stopped');
     return exitCodes.ok;

@@ -19,6 +19,7 @@ import { readHealth } from './explain/node-health.ts';
 import { openKernel, type Kernel } from './kernel/kernel.ts';
 import { exportParts } from './telemetry/export-parts.ts';
 import type { Config } from './config/config.ts';
+import { tuning as defaultTuning, type Tuning } from './config/tuning.ts';
 import { readEntraCa } from './sources/entra/ca-file.ts';
 import { openEntraUpstream, type ProofDemand } from './sources/entra/open-entra.ts';
 import { explain, type Sight } from './explain/explain.ts';
@@ -50,11 +51,14 @@ export interface AgentOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Other limits than those of the product, for tests. */
+  readonly tuning?: Partial<Tuning>;
 }
 
 /** @throws StartError when the agent cannot run at all, with what to do about it. */
 export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { config, clock, log } = options;
+  const tuning: Tuning = { ...defaultTuning, ...options.tuning };
   await using starting = new AsyncDisposableStack();
   const { metrics, observer } = createTelemetry(log.child({ component: 'token' }), clock);
 
@@ -64,12 +68,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await kernel.prepare();
   // The watches begin while the kernel side is still coming up: nothing is served before both.
   const knowledge = starting.use(
-    openNodeKnowledge({ config, client, clock, log, attests: kernel.mode === 'ebpf' }),
+    openNodeKnowledge({ config, tuning, client, clock, log, attests: kernel.mode === 'ebpf' }),
   );
   const demand = new IdentitiesInUse(knowledge);
-  const entra = starting.use(openEntra(options, client, knowledge.pods, demand, entraCaPem));
+  const entra = starting.use(
+    openEntra(options, tuning.entraTimeoutMs, client, knowledge.pods, demand, entraCaPem),
+  );
   const path = starting.use(
-    openRequestPath({ config, knowledge, demand, observer, clock, log, entra }),
+    openRequestPath({ config, tuning, knowledge, demand, observer, clock, log, entra }),
   );
   const listeners: Listener[] = [];
   const hosts = listenHosts(config);
@@ -151,7 +157,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   return {
     listenPort: listeners[0]?.port ?? 0,
     stop: async () => {
-      await Promise.all(listeners.map((listener) => listener.drain(config.drainTimeoutMs)));
+      await Promise.all(listeners.map((listener) => listener.drain(tuning.drainTimeoutMs)));
       await running.disposeAsync();
     },
   };
@@ -159,6 +165,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
 function openEntra(
   { config, clock, environment }: AgentOptions,
+  timeoutMs: number,
   client: KubeClient,
   pods: PodIndex,
   demand: ProofDemand,
@@ -166,7 +173,7 @@ function openEntra(
 ): EntraSource {
   try {
     return openEntraUpstream({
-      timeoutMs: config.entraTimeoutMs,
+      timeoutMs,
       userAgent: userAgent(config.customUserAgent),
       ...{ client, pods, demand, clock, environment, caPem },
     });

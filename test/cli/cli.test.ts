@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
-import { parseDuration } from '../../src/cli/demo.ts';
-import { completeBooleans } from '../../src/cli/flags.ts';
+import { completeBooleans, flagsWithoutValue } from '../../src/cli/flags.ts';
 import { options } from '../../src/nmi/config/options.ts';
 
 async function cli(...words: string[]) {
@@ -24,7 +23,7 @@ async function cli(...words: string[]) {
 describe('the command line', () => {
   it('reports all problems of an old-style start together and exits 2', async () => {
     const { code, stdout, stderr } = await cli(
-      ...['--operation-mode=standard', '--forceNamespaced', '--nmi-port', 'abc', '--bogus'],
+      ...['--operation-mode=standard', '--forceNamespaced', '--nmi-port', 'abc', '-bogus'],
       ...['--http-probe-port=-1', '-v=2'],
     );
     assert.equal(code, 2);
@@ -34,7 +33,7 @@ describe('the command line', () => {
     for (const flag of [
       '--operation-mode',
       '--nmi-port',
-      '--bogus',
+      'unknown flag --bogus;',
       '--http-probe-port',
       '--node',
     ]) {
@@ -73,7 +72,8 @@ describe('the command line', () => {
   it('shows with the redirect alone whatever changes what is installed', async () => {
     const { stdout } = await cli('redirect', '--help');
     for (const { name, group } of options) {
-      if (group !== 'Redirect' || name === 'enable-conntrack-deletion') continue;
+      const isOfRedirect = group === 'Redirect' || group === 'Advanced';
+      if (!isOfRedirect) continue;
       assert.match(stdout, new RegExp(`^ +--${name} `, 'm'));
     }
   });
@@ -104,12 +104,33 @@ describe('the command line', () => {
     );
   });
 
-  it('reads durations as Go writes them', () => {
-    assert.equal(parseDuration('100s'), 100_000);
-    assert.equal(parseDuration('1m30s'), 90_000);
-    assert.equal(parseDuration('1.5h'), 5_400_000);
-    assert.equal(parseDuration('250ms'), 250);
-    for (const bad of ['', '5', 's', '1d', '-1s', '1s x'])
-      assert.equal(parseDuration(bad), undefined);
+  it('refuses a flag that takes a value and has none', async () => {
+    for (const words of [
+      ['--node'],
+      ['--node', '--v=2'],
+      ['-v', '--node=n'],
+      ['--node', '--'],
+      ['redirect', 'verify', '--output'],
+      ['demo', '--clientid', '--once'],
+    ]) {
+      const { code, stderr } = await cli(...words);
+      assert.equal(code, 2, words.join(' '));
+      assert.match(stderr, /^nmi: --?\w+ has no value; write --?\w+=VALUE; see nmi --help\n$/);
+    }
+    const takesValue = (flag: string) => flag !== 'unknown';
+    const words = ['--a', '-1', '--b', 'x', '--c=', '--unknown', '-d'];
+    assert.deepEqual(flagsWithoutValue(words, takesValue), ['-d']);
+  });
+
+  it('lists in its help the variables that have no flag', async () => {
+    const { stdout } = await cli('--help');
+    for (const { name } of options.filter((row) => 'isVariable' in row)) {
+      assert.match(stdout, new RegExp(`^  NMI_${name.replaceAll('-', '_').toUpperCase()} `, 'm'));
+      assert.ok(!stdout.includes(`--${name}`));
+      const { code, stderr } = await cli('--node=n', `--${name}=/x/y`);
+      assert.equal(code, 2);
+      assert.match(stderr, new RegExp(`^nmi: unknown flag --${name};`));
+    }
+    assert.match(stdout, /^Advanced:\n +--iptables-backend /m);
   });
 });

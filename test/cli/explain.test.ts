@@ -19,6 +19,7 @@ import {
   openEntraAgent,
   putSecret,
   type EntraAgent,
+  type EntraWorld,
 } from '../support/entra-agent.ts';
 import { identityA, identityB, idsOf } from '../support/loopback-agent.ts';
 
@@ -44,8 +45,8 @@ describe('nmi explain beside an agent', () => {
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), 'nmi-explain-'));
     path = join(folder, 'explain.sock');
-    const flags = { 'explain-socket': path, 'binding-grace-sec': '0' };
-    agent = await openEntraAgent(flags, async (world) => {
+    const own = { explainSocket: path, tuning: { bindingGraceMs: 0 } };
+    const prepare = async (world: EntraWorld) => {
       const { kube } = world;
       bindPod(kube);
       for (const kind of credentialKinds) {
@@ -79,7 +80,8 @@ describe('nmi explain beside an agent', () => {
         );
       }
       kube.apply(createAzurePodIdentityException({ name: 'x', podLabels: { app: 'addon' } }));
-    });
+    };
+    agent = await openEntraAgent({}, prepare, own);
   });
   after(async () => {
     await agent[Symbol.asyncDispose]();
@@ -210,13 +212,14 @@ describe('nmi explain beside an agent', () => {
       [['--output=yaml'], /allowed: text, json/],
       [['--nope=1'], /unknown flag --nope/],
       [['default/p'], /--pod NAMESPACE\/NAME/],
-      [['--explain-socket='], /is empty/],
+      [['--explain-socket=/x'], /unknown flag --explain-socket/],
+      [['--pod'], /--pod has no value/],
     ] as const) {
       const { code, stdout, stderr } = await cli(words, path);
       assert.equal(code, 2, words.join(' '));
       assert.equal(stdout, '');
       assert.match(stderr, problem);
-      assert.match(stderr, /^nmi explain: [^\n]+\n$/);
+      assert.match(stderr, /^nmi(?: explain)?: [^\n]+\n$/);
     }
   });
 });
@@ -234,9 +237,20 @@ describe('nmi explain without an agent', () => {
     assert.equal(none.code, 69);
     assert.match(none.stderr, /there is no socket .*none\.sock: the agent is not running here/);
     await writeFile(path, '');
-    const nobody = await cli([`--explain-socket=${path}`]);
+    const nobody = await cli([], path);
     assert.equal(nobody.code, 69);
     assert.match(nobody.stderr, /nobody answers at/);
+  });
+
+  it('says that the socket is off, or what is wrong with its variable', async () => {
+    for (const [value, problem] of [
+      ['off', /NMI_EXPLAIN_SOCKET is off/],
+      ['relative.sock', /NMI_EXPLAIN_SOCKET has the value "relative\.sock"; allowed: an absolute/],
+    ] as const) {
+      const { code, stderr } = await cli([], value);
+      assert.equal(code, 2);
+      assert.match(stderr, problem);
+    }
   });
 
   it('does not take what another program says for an explanation', async (t) => {

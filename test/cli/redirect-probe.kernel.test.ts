@@ -26,7 +26,11 @@ describe('nmi redirect probe', { skip }, async () => {
   const space = await openNamespace();
   after(() => space[Symbol.asyncDispose]());
 
-  function probe(capabilities: string, words: readonly string[], path = process.env['PATH']) {
+  function probe(
+    capabilities: string,
+    words: readonly string[],
+    environment: NodeJS.ProcessEnv = {},
+  ) {
     return spawnSync(
       'nsenter',
       [
@@ -34,11 +38,11 @@ describe('nmi redirect probe', { skip }, async () => {
         ...[`--bounding-set=-all${capabilities}`, '--inh-caps=-all', '--'],
         ...[process.execPath, main, 'redirect', 'probe', ...words],
       ],
-      { encoding: 'utf8', timeout: 60_000, env: { ...process.env, PATH: path } },
+      { encoding: 'utf8', timeout: 60_000, env: { ...process.env, ...environment } },
     );
   }
-  function report(capabilities: string, words: readonly string[] = []): Report {
-    const { stdout, stderr } = probe(capabilities, ['--output=json', ...words]);
+  function report(capabilities: string, environment: NodeJS.ProcessEnv = {}): Report {
+    const { stdout, stderr } = probe(capabilities, ['--output=json'], environment);
     assert.equal(stderr, '');
     return JSON.parse(stdout) as Report;
   }
@@ -62,13 +66,13 @@ describe('nmi redirect probe', { skip }, async () => {
   it('says what auto takes and why, without pods or tree', { skip: whyNoBpfTests() }, () => {
     const tree = openCgroupTree();
     try {
-      const { auto } = report(',+net_admin,+bpf', [`--cgroup-root=${tree.path}`]);
+      const { auto } = report(',+net_admin,+bpf', { NMI_CGROUP_ROOT: tree.path });
       assert.equal(auto.mode, 'iptables');
       assert.equal(auto.why, `no eBPF: no pods in the cgroup2 tree at ${tree.path}`);
     } finally {
       tree.close();
     }
-    const { auto } = report(',+net_admin,+bpf', ['--cgroup-root=/proc']);
+    const { auto } = report(',+net_admin,+bpf', { NMI_CGROUP_ROOT: '/proc' });
     assert.equal(auto.mode, 'iptables');
     assert.match(auto.why, /^no eBPF: .*: no cgroup2 tree is at \/proc or mounted below it$/);
   });
@@ -79,7 +83,7 @@ describe('nmi redirect probe', { skip }, async () => {
       rmSync(plain, { recursive: true });
     });
     for (const folder of ['/proc', plain]) {
-      const found = report(',+net_admin,+bpf', [`--cgroup-root=${folder}`]);
+      const found = report(',+net_admin,+bpf', { NMI_CGROUP_ROOT: folder });
       assert.equal(supportOf(found, 'cgroup2 tree'), 'unsupported', folder);
     }
   });
@@ -90,14 +94,14 @@ describe('nmi redirect probe', { skip }, async () => {
       rmSync(folder, { recursive: true });
     });
     const part = 'BPF file system';
-    const words = [`--bpf-pin-folder=${folder}/nmi`];
-    assert.equal(supportOf(report(',+sys_admin', words), part), 'supported');
-    assert.equal(supportOf(report('', words), part), 'unknown');
+    const inside = { NMI_BPF_PIN_FOLDER: `${folder}/nmi` };
+    assert.equal(supportOf(report(',+sys_admin', inside), part), 'supported');
+    assert.equal(supportOf(report('', inside), part), 'unknown');
     // A mount would hide what is in it.
     writeFileSync(join(folder, 'file'), '');
-    assert.equal(supportOf(report(',+sys_admin', words), part), 'unsupported');
-    assert.equal(supportOf(report('', words), part), 'unsupported');
-    const nowhere = [`--bpf-pin-folder=${folder}/none/nmi`];
+    assert.equal(supportOf(report(',+sys_admin', inside), part), 'unsupported');
+    assert.equal(supportOf(report('', inside), part), 'unsupported');
+    const nowhere = { NMI_BPF_PIN_FOLDER: `${folder}/none/nmi` };
     assert.equal(supportOf(report(',+sys_admin', nowhere), part), 'unsupported');
   });
 

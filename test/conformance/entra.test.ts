@@ -253,10 +253,9 @@ describe('trouble of Entra ID', { skip }, () => {
   for (const [name, faults] of Object.entries(troubles)) {
     it(`${caseTitle(60)}: ${name}`, async () => {
       using time = new MovedTime();
-      await using agent = await openEntraAgent(
-        { ...inMovedTime, 'entra-timeout-ms': '2500' },
-        bindAllKinds,
-      );
+      await using agent = await openEntraAgent(inMovedTime, bindAllKinds, {
+        tuning: { entraTimeoutMs: 2_500 },
+      });
       agent.entra.setFaults(faults);
       const replies = await Promise.all(credentialKinds.map((kind) => askAs(agent, kind)));
       for (const reply of replies) assertRefused(reply, { status: 503 });
@@ -270,10 +269,9 @@ describe('trouble of Entra ID', { skip }, () => {
 
   it(caseTitle(61), async () => {
     using time = new MovedTime();
-    await using agent = await openEntraAgent(
-      { ...inMovedTime, 'entra-timeout-ms': '2500' },
-      bindAllKinds,
-    );
+    await using agent = await openEntraAgent(inMovedTime, bindAllKinds, {
+      tuning: { entraTimeoutMs: 2_500 },
+    });
     const first = new Map<string, string | undefined>();
     for (const kind of credentialKinds) {
       first.set(kind, assertToken(await askAs(agent, kind), vault)['access_token']);

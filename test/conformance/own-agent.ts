@@ -57,7 +57,7 @@ export async function aheadBy<T>(ms: number, work: () => Promise<T>): Promise<T>
 let aheadMs = 0;
 
 /** Flags of an agent whose time is moved: for its watches that is as long a silence. */
-export const inMovedTime = { 'address-staleness-limit-sec': '0' } as const;
+export const inMovedTime = { 'address-staleness-limit': '0' } as const;
 
 /** Both clocks of this process, which a test moves ahead; timers stay as they were armed. */
 export class MovedTime implements Disposable {

@@ -252,7 +252,9 @@ describe('/host/token', { skip }, () => {
 
 describe('errors', { skip }, () => {
   it(caseTitle(54), async () => {
-    await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '300' }, bindPodToA);
+    await using agent = await openLoopbackAgent({}, bindPodToA, {
+      tuning: { imdsTimeoutMs: 300 },
+    });
     await agent.imds.setFaults({ hang: true });
     assertRefused(await askToken(from(agent)), { status: 503 });
     assertRefused(await ask(from(agent), instancePath), { status: 503 });
@@ -269,7 +271,9 @@ describe('errors', { skip }, () => {
     [{ fail: { status: 429, retryAfterSec: 7 } }, 429, 7],
   ] as const) {
     it(`${caseTitle(62)}: ${JSON.stringify(faults.fail)}`, async () => {
-      await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '400' }, bindPodToA);
+      await using agent = await openLoopbackAgent({}, bindPodToA, {
+        tuning: { imdsTimeoutMs: 400 },
+      });
       await agent.imds.setFaults({ ...faults, paths: 'token' });
       const reply = await askToken(from(agent));
       assertRefused(reply, { status });
@@ -279,7 +283,9 @@ describe('errors', { skip }, () => {
   }
 
   it(caseTitle(63), async () => {
-    await using agent = await openLoopbackAgent({ 'late-object-wait-ms': '2000' }, bindPodToA);
+    await using agent = await openLoopbackAgent({}, bindPodToA, {
+      tuning: { lateObjectWaitMs: 2_000 },
+    });
     const reply = await askToken(from(agent, '127.0.0.77'));
     assertRefused(reply, { status: 503 });
     assert.ok(reply.durationMs < 3_000, `${reply.durationMs} ms`);
@@ -288,7 +294,9 @@ describe('errors', { skip }, () => {
   });
 
   it(caseTitle(64), async () => {
-    await using agent = await openLoopbackAgent({ 'late-object-wait-ms': '2000' }, bindPodToA);
+    await using agent = await openLoopbackAgent({}, bindPodToA, {
+      tuning: { lateObjectWaitMs: 2_000 },
+    });
     agent.kube.faults.delayEventsMs = 1_000;
     announce(agent, 'late', '127.0.0.22', 'app');
     const reply = await askToken(from(agent, '127.0.0.22'));
@@ -317,7 +325,9 @@ describe('errors', { skip }, () => {
 
 describe('concurrency, limits, upstream', { skip }, () => {
   it(caseTitle(66), async () => {
-    await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '10000' }, bindPodToA);
+    await using agent = await openLoopbackAgent({}, bindPodToA, {
+      tuning: { imdsTimeoutMs: 10_000 },
+    });
     await agent.imds.setFaults({ delayMs: 100 });
     const replies = await Promise.all(Array.from({ length: 200 }, () => askToken(from(agent))));
     assert.deepEqual(new Set(replies.map((reply) => identityOf(reply))), new Set(['a']));
@@ -325,7 +335,9 @@ describe('concurrency, limits, upstream', { skip }, () => {
   });
 
   it(caseTitle(67), async () => {
-    await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '20000' }, bindPodToA);
+    await using agent = await openLoopbackAgent({}, bindPodToA, {
+      tuning: { imdsTimeoutMs: 20_000 },
+    });
     const ips = ['127.0.0.31', '127.0.0.32', '127.0.0.33', '127.0.0.34', '127.0.0.35'];
     for (const ip of ips) announce(agent, `pod-${ip.slice(8)}`, ip, 'app');
     await agent.imds.setFaults({ delayMs: 20 });
@@ -347,12 +359,21 @@ describe('concurrency, limits, upstream', { skip }, () => {
   });
 
   it(caseTitle(68), async () => {
-    await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '10000' }, (kube) => {
-      bindOther(kube);
-      kube.apply(
-        createPodManifest({ name: 'q', nodeName: 'node-1', ips: ['127.0.0.12'], binding: 'other' }),
-      );
-    });
+    await using agent = await openLoopbackAgent(
+      {},
+      (kube) => {
+        bindOther(kube);
+        kube.apply(
+          createPodManifest({
+            name: 'q',
+            nodeName: 'node-1',
+            ips: ['127.0.0.12'],
+            binding: 'other',
+          }),
+        );
+      },
+      { tuning: { imdsTimeoutMs: 10_000 } },
+    );
     const quiet = from(agent, '127.0.0.12');
     assert.equal(identityOf(await askToken(quiet)), 'b');
     await agent.imds.setFaults({ delayMs: 50 });
@@ -426,7 +447,9 @@ describe('concurrency, limits, upstream', { skip }, () => {
   });
 
   it(caseTitle(74), async () => {
-    await using agent = await openLoopbackAgent({ 'late-object-wait-ms': '3000' }, bindPodToA);
+    await using agent = await openLoopbackAgent({}, bindPodToA, {
+      tuning: { lateObjectWaitMs: 3_000 },
+    });
     for (let turn = 0; turn < 6; turn++) {
       await delay(100);
       agent.kube.closeWatches();

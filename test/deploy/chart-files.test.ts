@@ -20,16 +20,10 @@ describe('the files of the chart', () => {
   });
 
   it('have a value for every flag that does something', () => {
-    const decidedByTheDaemonSet = [
-      'node',
-      'operation-mode',
-      'force-namespaced',
-      'kubeconfig',
-      'pod-uid',
-    ];
+    const decidedByTheDaemonSet = ['node', 'operation-mode', 'force-namespaced', 'kubeconfig'];
     const flags = renderFlags();
-    for (const { name, noEffect } of options as readonly Option[]) {
-      if (noEffect !== undefined || decidedByTheDaemonSet.includes(name)) continue;
+    for (const { name, isVariable } of options as readonly Option[]) {
+      if (isVariable === true || decidedByTheDaemonSet.includes(name)) continue;
       assert.match(flags, new RegExp(`"--?${name}"`), name);
     }
   });

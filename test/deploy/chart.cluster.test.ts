@@ -119,8 +119,8 @@ const newValues = {
     cloud: 'usgovernment',
     workloadIdentity: true,
     allowMetadata: ['attested', 'loadbalancer'],
-    tokenCacheSize: 1_000_000,
-    drainTimeoutSec: 25,
+    addressStalenessLimit: '30m',
+    explainSocket: '/run/nmi.sock',
     allowNetworkPluginKubenet: true,
     entraCaFile: '/etc/entra/ca.pem',
     env: [{ name: 'HTTPS_PROXY', value: 'http://proxy.example:3128' }],
@@ -219,8 +219,8 @@ describe('the chart', { skip }, () => {
     assert.equal(config.cloud, 'usgovernment');
     assert.equal(config.workloadIdentity, true);
     assert.deepEqual(config.allowedAreas, ['attested', 'loadbalancer']);
-    assert.equal(config.tokenCacheSize, 1_000_000);
-    assert.equal(config.drainTimeoutMs, 25_000);
+    assert.equal(config.addressStalenessLimitMs, 1_800_000);
+    assert.equal(config.explainSocket, '/run/nmi.sock');
     const old = parse(oldValues);
     assert.equal(old.config.metricsPort, 9091);
     assert.equal(old.config.redirectIntervalMs, 60_000);
@@ -229,10 +229,10 @@ describe('the chart', { skip }, () => {
     assert.equal(old.config.logLevel, 'debug');
     const noEffect = old.warnings.map((text) => /^--?([\w-]+)/.exec(text)?.[1]).toSorted();
     assert.deepEqual(noEffect, [
+      'MICNamespace',
       'enable-conntrack-deletion',
-      'enable-scale-features',
+      'enableScaleFeatures',
       'find-identity-retry-interval',
-      'mic-namespace',
       'retry-attempts-for-created',
       'set-retry-after-header',
     ]);
@@ -425,14 +425,6 @@ describe('the chart', { skip }, () => {
     assert.equal(agent.livenessProbe, undefined);
     assert.equal(agent.readinessProbe, undefined);
     assert.equal(agent.ports, undefined);
-  });
-
-  it('waits for the drain before it kills', () => {
-    const grace = (nmi: object) =>
-      daemonSetOf(objects({ nmi })).template.spec.terminationGracePeriodSeconds;
-    assert.equal(grace({}), 30);
-    assert.equal(grace({ drainTimeoutSec: 100 }), 120);
-    assert.equal(grace({ drainTimeoutSec: '0' }), 20);
   });
 
   const refused: readonly (readonly [values: object, says: RegExp])[] = [

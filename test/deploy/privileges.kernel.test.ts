@@ -137,8 +137,7 @@ describe('with the privileges of the table', { skip }, () => {
     const set = ['-all', ...granted.map((name) => `+${name.toLowerCase()}`)].join(',');
     const words = [
       ...command.split(' ').slice(1),
-      ...[...flags, '--pod-uid=agent', `--cgroup-root=${tree.path}`],
-      ...[`--bpf-pin-folder=${bpf.path}/nmi`, '--http-probe-port=0', '--prometheus-port=0'],
+      ...[...flags, '--http-probe-port=0', '--prometheus-port=0'],
       ...(command === 'nmi run' ? ['--node=n', '--allow-network-plugin-kubenet'] : []),
     ];
     const child = spawn(
@@ -154,6 +153,9 @@ describe('with the privileges of the table', { skip }, () => {
         env: {
           PATH: process.env['PATH'],
           KUBECONFIG: join(files, 'kubeconfig'),
+          NMI_POD_UID: 'agent',
+          NMI_CGROUP_ROOT: tree.path,
+          NMI_BPF_PIN_FOLDER: `${bpf.path}/nmi`,
           NMI_EXPLAIN_SOCKET: join(files, 'explain.sock'),
         },
       },

@@ -420,7 +420,9 @@ describe('passthrough', () => {
   });
 
   it('ends in time when the real service hangs or is gone', async () => {
-    await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '300' }, bindPodToA);
+    await using agent = await openLoopbackAgent({}, bindPodToA, {
+      tuning: { imdsTimeoutMs: 300 },
+    });
     const pod = agent.client('127.0.0.11');
     await agent.imds.setFaults({ hang: true });
     const hung = await ask(pod, '/metadata/versions');
@@ -472,7 +474,9 @@ describe('trouble upstream', () => {
   ] as const;
   for (const [faults, status] of cases) {
     it(`answers ${status} to ${JSON.stringify(faults)} and recovers`, async () => {
-      await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '400' }, bindPodToA);
+      await using agent = await openLoopbackAgent({}, bindPodToA, {
+        tuning: { imdsTimeoutMs: 400 },
+      });
       const pod = agent.client('127.0.0.11');
       await agent.imds.setFaults(faults);
       const reply = await ask(pod, tokenTarget);
@@ -486,7 +490,9 @@ describe('trouble upstream', () => {
   }
 
   it('serves a cached token through an outage', async () => {
-    await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '400' }, bindPodToA);
+    await using agent = await openLoopbackAgent({}, bindPodToA, {
+      tuning: { imdsTimeoutMs: 400 },
+    });
     const pod = agent.client('127.0.0.11');
     await ask(pod, tokenTarget);
     await agent.imds.setFaults({ closed: true });
@@ -507,11 +513,15 @@ describe('trouble upstream', () => {
 
 describe('objects that arrive late or change', () => {
   it('serves a pod and a binding that arrive while the request waits', async () => {
-    await using agent = await openLoopbackAgent({ 'late-object-wait-ms': '2000' }, (kube) => {
-      bindPodToA(kube);
-      kube.delete({ kind: 'Pod', namespace: 'default', name: 'p' });
-      kube.delete({ kind: 'AzureIdentityBinding', namespace: 'default', name: 'a' });
-    });
+    await using agent = await openLoopbackAgent(
+      {},
+      (kube) => {
+        bindPodToA(kube);
+        kube.delete({ kind: 'Pod', namespace: 'default', name: 'p' });
+        kube.delete({ kind: 'AzureIdentityBinding', namespace: 'default', name: 'a' });
+      },
+      { tuning: { lateObjectWaitMs: 2_000 } },
+    );
     const early = ask(agent.client('127.0.0.11'), tokenTarget);
     await delay(200);
     const pod = createPodManifest({
@@ -528,7 +538,9 @@ describe('objects that arrive late or change', () => {
   });
 
   it('revokes at once what is in the cache, also while the fetch is under way', async () => {
-    await using agent = await openLoopbackAgent({ 'binding-grace-sec': '0' }, bindPodToA);
+    await using agent = await openLoopbackAgent({}, bindPodToA, {
+      tuning: { bindingGraceMs: 0 },
+    });
     const pod = agent.client('127.0.0.11');
     assert.equal((await ask(pod, tokenTarget)).identity, 'a');
     await agent.imds.setFaults({ delayMs: 300 });

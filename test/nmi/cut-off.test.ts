@@ -13,7 +13,7 @@ async function readReady(agent: LoopbackAgent): Promise<string> {
 async function openCutOff(flags: Readonly<Record<string, string>>) {
   let aheadMs = 0;
   const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + aheadMs };
-  const agent = await openLoopbackAgent(flags, bindPodToA, clock);
+  const agent = await openLoopbackAgent(flags, bindPodToA, { clock });
   const pod = agent.client('127.0.0.11');
   assert.equal((await ask(pod, tokenTarget)).identity, 'a');
   agent.kube.faults.hang = true;
@@ -69,7 +69,7 @@ describe('an agent that is cut off from the API', () => {
   });
 
   it('goes on serving where that was asked for', async () => {
-    const { agent, pod, pass } = await openCutOff({ 'address-staleness-limit-sec': '0' });
+    const { agent, pod, pass } = await openCutOff({ 'address-staleness-limit': '0' });
     await using _ = agent;
     pass(100_000_000);
     assert.equal((await ask(pod, tokenTarget)).status, 200);

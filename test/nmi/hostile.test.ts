@@ -77,8 +77,9 @@ describe('a hostile pod', () => {
 
   it('cannot hold connections to the real service with bodies that never come', async () => {
     await using agent = await openLoopbackAgent(
-      { 'allow-metadata': 'scheduledevents', 'imds-timeout-ms': '1500' },
+      { 'allow-metadata': 'scheduledevents' },
       bindPodToA,
+      { tuning: { imdsTimeoutMs: 1_500 } },
     );
     const sockets: Socket[] = [];
     for (let index = 0; index < 8; index++) {
@@ -96,12 +97,16 @@ describe('a hostile pod', () => {
   });
 
   it('is told to slow down when it wants many tokens at once, and delays nobody else', async () => {
-    await using agent = await openLoopbackAgent({ 'imds-timeout-ms': '10000' }, (kube) => {
-      bindPodToA(kube);
-      kube.apply(
-        createPodManifest({ name: 'q', nodeName: 'node-1', ips: ['127.0.0.12'], binding: 'app' }),
-      );
-    });
+    await using agent = await openLoopbackAgent(
+      {},
+      (kube) => {
+        bindPodToA(kube);
+        kube.apply(
+          createPodManifest({ name: 'q', nodeName: 'node-1', ips: ['127.0.0.12'], binding: 'app' }),
+        );
+      },
+      { tuning: { imdsTimeoutMs: 10_000 } },
+    );
     await agent.imds.setFaults({ delayMs: 50 });
     const noisy = agent.client(ip);
     const many = Array.from({ length: 200 }, (_, index) =>
@@ -202,7 +207,9 @@ describe('an object id', () => {
 
 describe('the drain', () => {
   it('does not wait for half a request or for a relayed answer’s idle connection', async () => {
-    await using agent = await openLoopbackAgent({ 'drain-timeout-sec': '8' }, bindPodToA);
+    await using agent = await openLoopbackAgent({}, bindPodToA, {
+      tuning: { drainTimeoutMs: 8_000 },
+    });
     const half = await dial(agent.port);
     half.write('GET /metadata/inst');
     await agent.imds.setFaults({ delayMs: 300 });
@@ -215,5 +222,22 @@ describe('the drain', () => {
     await stopped;
     assert.ok(performance.now() - startedAtMs < 2_000);
     half.destroy();
+  });
+
+  it('ends at its limit when a request does not', async () => {
+    await using agent = await openLoopbackAgent({}, bindPodToA, {
+      tuning: { drainTimeoutMs: 1_000, imdsTimeoutMs: 10_000 },
+    });
+    await agent.imds.setFaults({ hang: true, paths: 'token' });
+    const answer = ask(agent.client(ip), tokenTarget).then(
+      ({ status }) => `answered ${status}`,
+      (error: unknown) => String(error),
+    );
+    await delay(200);
+    const startedAtMs = performance.now();
+    await agent.stop();
+    const tookMs = performance.now() - startedAtMs;
+    assert.ok(tookMs > 900 && tookMs < 4_000, `${Math.round(tookMs)} ms`);
+    assert.match(await answer, /ECONNRESET/);
   });
 });

@@ -6,7 +6,9 @@ import { bindPodToA, openLoopbackAgent } from '../support/loopback-agent.ts';
 
 describe('an agent whose watches went silent without a word', () => {
   it('serves a new pod within a second of its first request', async () => {
-    await using agent = await openLoopbackAgent({ 'late-object-wait-ms': '2000' }, bindPodToA);
+    await using agent = await openLoopbackAgent({}, bindPodToA, {
+      tuning: { lateObjectWaitMs: 2_000 },
+    });
     agent.kube.goSilent();
     const pod = { name: 'new', nodeName: 'node-1', ips: ['127.0.0.12'], binding: 'app' };
     agent.kube.apply(createPodManifest(pod));

@@ -34,7 +34,7 @@ describe('a node whose clock is an hour', () => {
           const binding = { name: 'a', azureIdentity: 'a', selector: 'app' };
           world.kube.apply(createAzureIdentityBinding(binding));
         },
-        clock,
+        { clock },
       );
       agent.imds.setTokenLifetime(hourMs);
       const pod = agent.client('127.0.0.11');

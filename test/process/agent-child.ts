@@ -127,7 +127,6 @@ export async function openSurroundings(): Promise<Surroundings> {
     ...[`--node=${nodeName}`, '--redirect=none', '--nmi-listen-address=127.0.0.1'],
     ...[`--nmi-port=${listenPort}`, '--metadata-ip=127.0.0.1', `--metadata-port=${imds.port}`],
     ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],
-    ...['--late-object-wait-ms=100', `--explain-socket=${join(folder, 'explain.sock')}`],
   ];
   const page = async (path: string) => {
     try {
@@ -141,7 +140,8 @@ export async function openSurroundings(): Promise<Surroundings> {
   return {
     ...{ kube, imds, listenPort, probePort, kubeconfig, folder, flags, pod, page },
     start: (words = flags, env = { KUBECONFIG: kubeconfig }) => {
-      const child = startNmi(words, env);
+      const explainSocket = join(folder, 'explain.sock');
+      const child = startNmi(words, { NMI_EXPLAIN_SOCKET: explainSocket, ...env });
       children.add(child);
       return child;
     },

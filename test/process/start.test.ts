@@ -16,18 +16,19 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
   it('ends with 2 on wrong flags and lists all of them, each with what is allowed', async () => {
     const child = startNmi(
       ['--nmi-port=NaN', '--operation-mode=standard', '--no-such-flag=1', '--prometheus-port=-1'],
-      { NMI_TOKEN_CACHE_SIZE: '0' },
+      { NMI_METADATA_PORT: '0' },
     );
     assert.equal(await child.exited, usage);
     assert.equal(child.stdout(), '');
     const lines = child.stderr().trimEnd().split('\n');
     for (const name of [
-      ...['--nmi-port', '--operation-mode', '--no-such-flag', '--prometheus-port', '--node'],
-      'NMI_TOKEN_CACHE_SIZE',
+      ...['--nmi-port', '--operation-mode', '--prometheus-port', '--node'],
+      'NMI_METADATA_PORT',
     ]) {
       const line = lines.find((text) => text.includes(`${name} `));
       assert.match(line ?? '', /; allowed: ./, `${name} in:\n${child.stderr()}`);
     }
+    assert.ok(lines.includes('nmi: unknown flag --no-such-flag; see nmi --help'), child.stderr());
     assert.equal(lines.length, 6);
   });
 
@@ -97,7 +98,7 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
         FORCENAMESPACED: 'true',
         // What a manifest on loopback needs besides.
         NMI_REDIRECT: 'none',
-        NMI_NMI_LISTEN_ADDRESS: '127.0.0.1',
+        NMI_LISTEN_ADDRESS: '127.0.0.1',
         NMI_NMI_PORT: String(world.listenPort),
         NMI_METADATA_IP: '127.0.0.1',
         NMI_METADATA_PORT: String(world.imds.port),

@@ -40,9 +40,9 @@ describe('the agent process at its end', { timeout: 120_000 }, () => {
     });
   }
 
-  it('ends with 0 at the end of its patience when a request never finishes', async () => {
+  it('ends with 0 within its drain limit when a request upstream never finishes', async () => {
     await using world = await openSurroundings();
-    const child = world.start([...world.flags, '--drain-timeout-sec=1']);
+    const child = world.start();
     await world.untilReady();
     await world.imds.setFaults({ hang: true, paths: 'token' });
     const answer = askLater(world, 'never');
@@ -51,13 +51,14 @@ describe('the agent process at its end', { timeout: 120_000 }, () => {
     child.signal('SIGTERM');
     assert.equal(await child.exited, 0);
     const tookMs = performance.now() - startMs;
-    assert.ok(tookMs > 900 && tookMs < 4_000, `${Math.round(tookMs)} ms`);
-    assert.match(await answer, /ECONNRESET/);
+    assert.ok(tookMs > 9_000 && tookMs < 14_000, `${Math.round(tookMs)} ms`);
+    // The limits of the fetch and of this client are as long, so any of the three may come first.
+    assert.match(await answer, /^503$|ECONNRESET|TIMEOUT/);
   });
 
   it('ends at once on a second signal', async () => {
     await using world = await openSurroundings();
-    const child = world.start([...world.flags, '--drain-timeout-sec=60']);
+    const child = world.start();
     await world.untilReady();
     await world.imds.setFaults({ hang: true, paths: 'token' });
     const answer = askLater(world, 'never');

@@ -46,24 +46,6 @@ describe('a node that was redirected by eBPF', { skip }, () => {
 
   /** `nmi redirect` on that node, as uid 0 with these capabilities alone. */
   function nmi(capabilities: string, action: string, ...flags: readonly string[]) {
-    const places = [`--bpf-pin-folder=${world.pinFolder}`, `--cgroup-root=${world.tree.path}`];
-    return start(capabilities, action, [...places, ...flags], {});
-  }
-
-  /** As somebody types it in the agent's container. */
-  function nmiByEnvironment(action: string) {
-    return start(all, action, [], {
-      NMI_BPF_PIN_FOLDER: world.pinFolder,
-      NMI_CGROUP_ROOT: world.tree.path,
-    });
-  }
-
-  function start(
-    capabilities: string,
-    action: string,
-    flags: readonly string[],
-    environment: Readonly<Record<string, string>>,
-  ) {
     const bounding = capabilities === '' ? '-all' : `-all,+${capabilities}`;
     const run = spawnSync(
       'nsenter',
@@ -72,7 +54,15 @@ describe('a node that was redirected by eBPF', { skip }, () => {
         ...['--inh-caps=-all', '--', process.execPath, main, 'redirect', action],
         ...['--iptables-backend=nft', ...flags],
       ],
-      { encoding: 'utf8', timeout: 60_000, env: { ...process.env, ...environment } },
+      {
+        encoding: 'utf8',
+        timeout: 60_000,
+        env: {
+          ...process.env,
+          NMI_BPF_PIN_FOLDER: world.pinFolder,
+          NMI_CGROUP_ROOT: world.tree.path,
+        },
+      },
     );
     return { ...run, said: `${run.stdout}${run.stderr}` };
   }
@@ -220,10 +210,10 @@ describe('a node that was redirected by eBPF', { skip }, () => {
   });
 
   it('is read back by a verb that finds the places in its environment', async () => {
-    const found = nmiByEnvironment('verify');
+    const found = nmi(all, 'verify');
     assert.match(found.said, /^ebpf: active .*\n  why this one: the kernel has eBPF/);
     assert.equal(found.status, 0);
-    assert.equal(nmiByEnvironment('remove').status, 0);
+    assert.equal(nmi(all, 'remove').status, 0);
     assert.ok(!existsSync(world.pinFolder));
   });
 });

@@ -5,7 +5,6 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { systemClock, type Clock } from '../../src/cache/clock.ts';
 import {
   createEntraApplication,
   type EntraApplication,
@@ -25,7 +24,7 @@ import {
 } from '../../lab/fakes/kube/manifests.ts';
 import { trustCluster } from '../../lab/world/environment.ts';
 import type { EntraCredential } from '../../src/nmi/sources/source.ts';
-import { openLoopbackAgent, type LoopbackAgent } from './loopback-agent.ts';
+import { openLoopbackAgent, type AgentOwn, type LoopbackAgent } from './loopback-agent.ts';
 
 export type CredentialKind = EntraCredential['kind'];
 
@@ -54,12 +53,12 @@ let sharedAuthority: Promise<LabAuthority> | undefined;
 
 /**
  * @param prepare runs before the agent starts, so that it knows all of it from the beginning.
- * @param clock the agent's own.
+ * @param own the agent's clock and limits.
  */
 export async function openEntraAgent(
   flags: Readonly<Record<string, string>> = {},
   prepare: (world: EntraWorld) => void | Promise<void> = () => undefined,
-  clock: Clock = systemClock,
+  own: AgentOwn = {},
 ): Promise<EntraAgent> {
   await using opening = new AsyncDisposableStack();
   const authority = await (sharedAuthority ??= createLabAuthority());
@@ -76,7 +75,7 @@ export async function openEntraAgent(
         populate({ kube, entra });
         await prepare({ kube, entra, authority });
       },
-      clock,
+      own,
     ),
   );
   const owned = opening.move();

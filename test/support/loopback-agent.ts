@@ -18,8 +18,16 @@ import {
 import { openLoopbackPod, type PodClient } from '../../lab/pods/pod-client.ts';
 import { startAgent } from '../../src/nmi/agent.ts';
 import { parseConfig } from '../../src/nmi/config/config.ts';
+import type { Tuning } from '../../src/nmi/config/tuning.ts';
 import { createLogger } from '../../src/nmi/base/logger.ts';
 import { twoFreePorts } from './free-ports.ts';
+
+export interface AgentOwn {
+  readonly clock?: Clock;
+  readonly tuning?: Partial<Tuning>;
+  /** Default: none. */
+  readonly explainSocket?: string;
+}
 
 export interface LoopbackAgent extends AsyncDisposable {
   readonly kube: FakeKube;
@@ -38,12 +46,12 @@ export const identityB = createLabIdentity('b');
 
 /**
  * @param flags command-line flags beyond those that put the agent on loopback.
- * @param clock the agent's own.
+ * @param own the agent's clock, and its limits beyond shorter waits.
  */
 export async function openLoopbackAgent(
   flags: Readonly<Record<string, string>> = {},
   prepare: (kube: FakeKube) => void | Promise<void> = () => undefined,
-  clock: Clock = systemClock,
+  { clock = systemClock, tuning = {}, explainSocket = 'off' }: AgentOwn = {},
 ): Promise<LoopbackAgent> {
   await using stack = new AsyncDisposableStack();
   const kube = stack.use(await openFakeKube());
@@ -73,14 +81,10 @@ export async function openLoopbackAgent(
       'metadata-port': String(imds.port),
       'http-probe-port': String(probePort),
       'prometheus-port': '0',
-      'explain-socket': '',
-      'late-object-wait-ms': '300',
-      'imds-timeout-ms': '2000',
-      'drain-timeout-sec': '2',
       'log-level': 'trace',
       ...flags,
     },
-    {},
+    { NMI_EXPLAIN_SOCKET: explainSocket },
   );
   if (!parsed.ok) throw new Error(JSON.stringify(parsed.problems));
   const { config } = parsed;
@@ -90,6 +94,7 @@ export async function openLoopbackAgent(
     clock,
     log: createLogger({ format: 'json', level: 'trace', write: (line) => log.push(line) }),
     environment: {},
+    tuning: { lateObjectWaitMs: 300, imdsTimeoutMs: 2_000, drainTimeoutMs: 2_000, ...tuning },
   });
   let stopping: Promise<void> | undefined;
   const stop = () => (stopping ??= agent.stop());

@@ -116,6 +116,9 @@ env:
       fieldRef:
         fieldPath: spec.nodeName
   {{- include "nmi.places" . | trim | nindent 2 }}
+  {{- with .Values.nmi.explainSocket }}
+  - { name: NMI_EXPLAIN_SOCKET, value: {{ . | quote }} }
+  {{- end }}
   {{- with .Values.nmi.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

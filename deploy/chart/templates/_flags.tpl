@@ -1,51 +1,40 @@
 {{/* Made by scripts/chart-schema.ts from the options table; not to be edited. */}}
 {{- define "nmi.flags" -}}
-{{- include "nmi.flag" (dict "flag" "--allow-network-plugin-kubenet" "type" "boolean" "value" .Values.nmi.allowNetworkPluginKubenet) }}
-{{- include "nmi.flag" (dict "flag" "--kubelet-config" "type" "string" "value" .Values.nmi.kubeletConfig) }}
-{{- include "nmi.flag" (dict "flag" "--custom-user-agent" "type" "string" "value" .Values.customUserAgent) }}
-{{- include "nmi.flag" (dict "flag" "--watch-staleness-limit-sec" "type" "integer" "value" .Values.nmi.watchStalenessLimitSec) }}
-{{- include "nmi.flag" (dict "flag" "--address-staleness-limit-sec" "type" "integer" "value" .Values.nmi.addressStalenessLimitSec) }}
-{{- include "nmi.flag" (dict "flag" "--nmi-listen-address" "type" "ip" "value" .Values.nmi.listenAddress) }}
-{{- include "nmi.flag" (dict "flag" "--nmi-port" "type" "integer" "value" .Values.nmi.port) }}
-{{- include "nmi.flag" (dict "flag" "--enable-host-token" "type" "boolean" "value" .Values.nmi.enableHostToken) }}
-{{- include "nmi.flag" (dict "flag" "--http-probe-port" "type" "integer" "value" .Values.nmi.probePort) }}
-{{- include "nmi.flag" (dict "flag" "--prometheus-port" "type" "integer" "value" .Values.nmi.prometheusPort) }}
-{{- include "nmi.flag" (dict "flag" "--explain-socket" "type" "string" "value" .Values.nmi.explainSocket) }}
-{{- include "nmi.flag" (dict "flag" "--metadata-ip" "type" "ip" "value" .Values.nmi.metadataIp) }}
-{{- include "nmi.flag" (dict "flag" "--metadata-port" "type" "integer" "value" .Values.nmi.metadataPort) }}
-{{- include "nmi.flag" (dict "flag" "--imds-timeout-ms" "type" "integer" "value" .Values.nmi.imdsTimeoutMs) }}
-{{- include "nmi.flag" (dict "flag" "--cloud" "type" "choice" "value" .Values.nmi.cloud) }}
-{{- include "nmi.flag" (dict "flag" "--entra-authority" "type" "string" "value" .Values.nmi.entraAuthority) }}
-{{- include "nmi.flag" (dict "flag" "--federation-audience" "type" "string" "value" .Values.nmi.federationAudience) }}
-{{- include "nmi.flag" (dict "flag" "--authority-hosts" "type" "list" "value" .Values.nmi.authorityHosts) }}
-{{- include "nmi.flag" (dict "flag" "--entra-ca-file" "type" "string" "value" .Values.nmi.entraCaFile) }}
-{{- include "nmi.flag" (dict "flag" "--entra-timeout-ms" "type" "integer" "value" .Values.nmi.entraTimeoutMs) }}
-{{- include "nmi.flag" (dict "flag" "--workload-identity" "type" "boolean" "value" .Values.nmi.workloadIdentity) }}
-{{- include "nmi.flag" (dict "flag" "--workload-identity-tenant" "type" "string" "value" .Values.nmi.workloadIdentityTenant) }}
-{{- include "nmi.flag" (dict "flag" "--token-cache-size" "type" "integer" "value" .Values.nmi.tokenCacheSize) }}
-{{- include "nmi.flag" (dict "flag" "--redirect" "type" "choice" "value" .Values.nmi.redirect) }}
-{{- include "nmi.flag" (dict "flag" "--cgroup-root" "type" "string" "value" .Values.nmi.cgroupRoot) }}
-{{- include "nmi.flag" (dict "flag" "--bpf-pin-folder" "type" "string" "value" .Values.nmi.bpfPinFolder) }}
-{{- include "nmi.flag" (dict "flag" "--host-network" "type" "choice" "value" .Values.nmi.hostNetwork) }}
-{{- include "nmi.flag" (dict "flag" "--iptables-backend" "type" "choice" "value" .Values.nmi.iptablesBackend) }}
-{{- include "nmi.flag" (dict "flag" "--metadata-guard" "type" "boolean" "value" .Values.nmi.metadataGuard) }}
-{{- include "nmi.flag" (dict "flag" "--ipt-update-interval-sec" "type" "integer" "value" .Values.nmi.ipTableUpdateTimeIntervalInSeconds) }}
-{{- include "nmi.flag" (dict "flag" "--enable-conntrack-deletion" "type" "boolean" "value" .Values.nmi.enableConntrackDeletion) }}
-{{- include "nmi.flag" (dict "flag" "--metadata-header-required" "type" "boolean" "value" .Values.nmi.metadataHeaderRequired) }}
-{{- include "nmi.flag" (dict "flag" "--block-instance-metadata" "type" "boolean" "value" .Values.nmi.blockInstanceMetadata) }}
-{{- include "nmi.flag" (dict "flag" "--allow-metadata" "type" "list" "value" .Values.nmi.allowMetadata) }}
-{{- include "nmi.flag" (dict "flag" "--strict-identity" "type" "boolean" "value" .Values.nmi.strictIdentity) }}
-{{- include "nmi.flag" (dict "flag" "--binding-grace-sec" "type" "integer" "value" .Values.nmi.bindingGraceSec) }}
-{{- include "nmi.flag" (dict "flag" "--late-object-wait-ms" "type" "integer" "value" .Values.nmi.lateObjectWaitMs) }}
-{{- include "nmi.flag" (dict "flag" "--set-retry-after-header" "type" "boolean" "value" .Values.nmi.setRetryAfterHeader) }}
-{{- include "nmi.flag" (dict "flag" "--log-format" "type" "choice" "value" .Values.nmi.loggingFormat) }}
-{{- include "nmi.flag" (dict "flag" "--log-level" "type" "choice" "value" .Values.nmi.logLevel) }}
-{{- include "nmi.flag" (dict "flag" "-v" "type" "integer" "value" .Values.nmi.logVerbosity) }}
-{{- include "nmi.flag" (dict "flag" "--startup-taint" "type" "string" "value" .Values.nmi.startupTaint) }}
-{{- include "nmi.flag" (dict "flag" "--drain-timeout-sec" "type" "integer" "value" .Values.nmi.drainTimeoutSec) }}
-{{- include "nmi.flag" (dict "flag" "--mic-namespace" "type" "string" "value" .Values.nmi.micNamespace) }}
-{{- include "nmi.flag" (dict "flag" "--enable-scale-features" "type" "boolean" "value" .Values.nmi.enableScaleFeatures) }}
-{{- include "nmi.flag" (dict "flag" "--retry-attempts-for-created" "type" "integer" "value" .Values.nmi.retryAttemptsForCreated) }}
-{{- include "nmi.flag" (dict "flag" "--retry-attempts-for-assigned" "type" "integer" "value" .Values.nmi.retryAttemptsForAssigned) }}
-{{- include "nmi.flag" (dict "flag" "--find-identity-retry-interval" "type" "integer" "value" .Values.nmi.findIdentityRetryIntervalInSeconds) }}
+{{- include "nmi.flag" (dict "flag" "--allow-network-plugin-kubenet" "value" .Values.nmi.allowNetworkPluginKubenet) }}
+{{- include "nmi.flag" (dict "flag" "--kubelet-config" "value" .Values.nmi.kubeletConfig) }}
+{{- include "nmi.flag" (dict "flag" "--custom-user-agent" "value" .Values.customUserAgent) }}
+{{- include "nmi.flag" (dict "flag" "--address-staleness-limit" "value" .Values.nmi.addressStalenessLimit) }}
+{{- include "nmi.flag" (dict "flag" "--nmi-listen-address" "value" .Values.nmi.listenAddress) }}
+{{- include "nmi.flag" (dict "flag" "--nmi-port" "value" .Values.nmi.port) }}
+{{- include "nmi.flag" (dict "flag" "--enable-host-token" "value" .Values.nmi.enableHostToken) }}
+{{- include "nmi.flag" (dict "flag" "--http-probe-port" "value" .Values.nmi.probePort) }}
+{{- include "nmi.flag" (dict "flag" "--prometheus-port" "value" .Values.nmi.prometheusPort) }}
+{{- include "nmi.flag" (dict "flag" "--metadata-ip" "value" .Values.nmi.metadataIp) }}
+{{- include "nmi.flag" (dict "flag" "--metadata-port" "value" .Values.nmi.metadataPort) }}
+{{- include "nmi.flag" (dict "flag" "--workload-identity" "value" .Values.nmi.workloadIdentity) }}
+{{- include "nmi.flag" (dict "flag" "--workload-identity-tenant" "value" .Values.nmi.workloadIdentityTenant) }}
+{{- include "nmi.flag" (dict "flag" "--cloud" "value" .Values.nmi.cloud) }}
+{{- include "nmi.flag" (dict "flag" "--entra-authority" "value" .Values.nmi.entraAuthority) }}
+{{- include "nmi.flag" (dict "flag" "--entra-audience" "value" .Values.nmi.entraAudience) }}
+{{- include "nmi.flag" (dict "flag" "--entra-ca-file" "value" .Values.nmi.entraCaFile) }}
+{{- include "nmi.flag" (dict "flag" "--redirect" "value" .Values.nmi.redirect) }}
+{{- include "nmi.flag" (dict "flag" "--host-network" "value" .Values.nmi.hostNetwork) }}
+{{- include "nmi.flag" (dict "flag" "--iptables-backend" "value" .Values.nmi.iptablesBackend) }}
+{{- include "nmi.flag" (dict "flag" "--metadata-guard" "value" .Values.nmi.metadataGuard) }}
+{{- include "nmi.flag" (dict "flag" "--ipt-update-interval-sec" "value" .Values.nmi.ipTableUpdateTimeIntervalInSeconds) }}
+{{- include "nmi.flag" (dict "flag" "--metadata-header-required" "value" .Values.nmi.metadataHeaderRequired) }}
+{{- include "nmi.flag" (dict "flag" "--block-instance-metadata" "value" .Values.nmi.blockInstanceMetadata) }}
+{{- include "nmi.flag" (dict "flag" "--allow-metadata" "value" .Values.nmi.allowMetadata) }}
+{{- include "nmi.flag" (dict "flag" "--strict-identity" "value" .Values.nmi.strictIdentity) }}
+{{- include "nmi.flag" (dict "flag" "--log-format" "value" .Values.nmi.loggingFormat) }}
+{{- include "nmi.flag" (dict "flag" "--log-level" "value" .Values.nmi.logLevel) }}
+{{- include "nmi.flag" (dict "flag" "-v" "value" .Values.nmi.logVerbosity) }}
+{{- include "nmi.flag" (dict "flag" "--startup-taint" "value" .Values.nmi.startupTaint) }}
+{{- include "nmi.flag" (dict "flag" "--enable-conntrack-deletion" "value" .Values.nmi.enableConntrackDeletion) }}
+{{- include "nmi.flag" (dict "flag" "--set-retry-after-header" "value" .Values.nmi.setRetryAfterHeader) }}
+{{- include "nmi.flag" (dict "flag" "--MICNamespace" "value" .Values.nmi.micNamespace) }}
+{{- include "nmi.flag" (dict "flag" "--enableScaleFeatures" "value" .Values.nmi.enableScaleFeatures) }}
+{{- include "nmi.flag" (dict "flag" "--retry-attempts-for-created" "value" .Values.nmi.retryAttemptsForCreated) }}
+{{- include "nmi.flag" (dict "flag" "--retry-attempts-for-assigned" "value" .Values.nmi.retryAttemptsForAssigned) }}
+{{- include "nmi.flag" (dict "flag" "--find-identity-retry-interval" "value" .Values.nmi.findIdentityRetryIntervalInSeconds) }}
 {{- end -}}

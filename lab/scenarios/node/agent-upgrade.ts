@@ -7,7 +7,7 @@ import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
 import { readPrograms } from '../../../src/redirect/native/native-files.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
 import { absentAgent, judgeLoad, longestGapMs } from '../../pods/load-verdict.ts';
-import { feed, flagOf, hasRedirect, readNode, runRedirect } from '../../world/node-view.ts';
+import { feed, hasRedirect, readNode, runRedirect, variableOf } from '../../world/node-view.ts';
 import { assertToken } from '../../world/reply-checks.ts';
 import type { Scenario } from '../../world/scenario.ts';
 import { startSteadyLoad } from '../../pods/steady-load.ts';
@@ -72,11 +72,11 @@ export const agentUpgradeScenarios: readonly Scenario[] = [upgraded];
 /** The same programs under another version's name, in place of those that are there. */
 function installOtherPrograms(world: World): void {
   const object = readPrograms();
-  const path = join(flagOf(world, 'cgroup-root'), 'kubepods');
+  const path = join(variableOf(world, 'NMI_CGROUP_ROOT'), 'kubepods');
   const id = cgroupIdOf(path);
   assert.ok(id !== undefined);
   const changed = installPrograms({
-    ...{ object, pinFolder: flagOf(world, 'bpf-pin-folder'), cgroup: { path, id } },
+    ...{ object, pinFolder: variableOf(world, 'NMI_BPF_PIN_FOLDER'), cgroup: { path, id } },
     exempt: [],
     settings: { ...settingsOf(object, DEFAULT_TARGET), digest: '00'.repeat(32) },
   });

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import type { AgentProcess } from '../../world/agent-process.ts';
 import { eventually } from '../../world/eventually.ts';
 import { inCgroup } from '../../fabric/cgroups.ts';
-import { flagOf, makeBare, succeed } from '../../world/node-view.ts';
+import { makeBare, succeed, variableOf } from '../../world/node-view.ts';
 import {
   assertRefused,
   assertToken,
@@ -40,7 +40,7 @@ const privilegeSplit: Scenario = {
     // The serving side comes first here, and waits for its address.
     await using serving = await openServingSide(world, uid);
     serving.launch(servingFlags(world));
-    kernel.launch(kernelFlags(world, uid));
+    kernel.launch(kernelFlags(world));
     await kernel.untilReady();
     await serving.untilReady();
     assertRights(kernel, '0', rightsOfKernelSide);
@@ -53,7 +53,7 @@ const privilegeSplit: Scenario = {
 
     world.tell('a stranger takes a program away, the kernel’s side puts it back');
     const before = await kernel.metric('nmi_redirect_installs_total{outcome="repaired"}');
-    await succeed(world, 'rm', `${flagOf(world, 'bpf-pin-folder')}/link_connect4`);
+    await succeed(world, 'rm', `${variableOf(world, 'NMI_BPF_PIN_FOLDER')}/link_connect4`);
     await eventually(async () => {
       const now = await kernel.metric('nmi_redirect_installs_total{outcome="repaired"}');
       assert.ok(now > before, `nothing was repaired: ${kernel.lines.slice(-3).join(' ')}`);
@@ -78,7 +78,7 @@ export const privilegeSplitScenarios: readonly Scenario[] = [privilegeSplit];
 async function assertNeeded(world: World, uid: string, missing: string): Promise<void> {
   const rights = ['bpf', 'net_admin'].filter((right) => right !== missing);
   await using kernel = await openKernelSide(world, uid, rights);
-  kernel.launch(kernelFlags(world, uid));
+  kernel.launch(kernelFlags(world));
   const step = missing === 'bpf' ? /NOT_PERMITTED: load: / : /NOT_PERMITTED: read rules: /;
   await eventually(() => {
     assert.ok(
@@ -99,7 +99,7 @@ async function openKernelSide(
     kernelPort,
     inCgroup(await makeContainer(world, uid), [
       ...['setpriv', '--pdeathsig', 'KILL', `--bounding-set=${set}`, '--inh-caps=-all'],
-      ...['--no-new-privs', '--'],
+      ...['--no-new-privs', '--', 'env', `NMI_POD_UID=${uid}`],
     ]),
   );
 }
@@ -115,9 +115,9 @@ async function openServingSide(world: World, uid: string): Promise<AgentProcess>
   );
 }
 
-function kernelFlags(world: World, uid: string): readonly string[] {
+function kernelFlags(world: World): readonly string[] {
   return [
-    ...['redirect', 'run', ...world.ground.redirectFlags, `--pod-uid=${uid}`],
+    ...['redirect', 'run', ...world.ground.redirectFlags],
     ...['--ipt-update-interval-sec=1', '--iptables-backend=nft'],
     ...[`--http-probe-port=${kernelPort}`, `--prometheus-port=${kernelPort}`],
   ];
@@ -133,7 +133,7 @@ function servingFlags(world: World): readonly string[] {
 
 /** A container of the agent's own pod: what it dials would be redirected, were it not exempt. */
 async function makeContainer(world: World, uid: string): Promise<string> {
-  const pod = `${flagOf(world, 'cgroup-root')}/kubepods/pod${uid}`;
+  const pod = `${variableOf(world, 'NMI_CGROUP_ROOT')}/kubepods/pod${uid}`;
   const folder = `${pod}/${randomBytes(32).toString('hex')}`;
   await succeed(world, 'mkdir', '-p', folder);
   return folder;

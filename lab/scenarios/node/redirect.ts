@@ -246,7 +246,7 @@ const takeover: Scenario = {
     try {
       await old.start([
         ...world.ground.agentFlags,
-        ...['--redirect=none', '--nmi-listen-address=127.0.0.1', '--late-object-wait-ms=200'],
+        ...['--redirect=none', '--nmi-listen-address=127.0.0.1'],
         ...[`--http-probe-port=${oldProbePort}`, `--prometheus-port=${oldProbePort}`],
       ]);
       // The old chain must work before.

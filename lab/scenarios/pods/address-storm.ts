@@ -21,6 +21,8 @@ const eventDelaysMs = [0, 0, 5, 30];
 /** One round in so many is waited out until the pod is served. */
 const calmEvery = 8;
 const patienceMs = 10_000;
+/** The agent lets a request wait for late news; the storm does not wait with it. */
+const impatienceMs = 150;
 
 /** Numbers in [0, 1), the same for the same seed (mulberry32). */
 function createRandom(seed: number): () => number {
@@ -118,13 +120,13 @@ class Storm {
   }
 
   async #ask(connection: string): Promise<void> {
-    await this.#checked(connection);
+    await this.#checked(connection, impatienceMs);
   }
 
   /** A token is that of the pod which the process belonged to when it connected, or there is none. */
-  async #checked(connection: string): Promise<PodReply> {
+  async #checked(connection: string, timeoutMs = 5_000): Promise<PodReply> {
     const before = this.#now;
-    const reply = await this.#pod.ask({ connection, timeoutMs: 5_000 });
+    const reply = await this.#pod.ask({ connection, timeoutMs });
     const opened = this.#identities.slice(before, this.#now + 1);
     const allowed = (reply.wasReused ? this.#openedBy.get(connection) : undefined) ?? opened;
     this.#openedBy.set(connection, allowed);
@@ -145,7 +147,6 @@ const storm: Scenario = {
   title: `An address changes hands ${rounds} times under load, news of it late and in any order: nobody gets another’s identity.`,
   needs: 'namespaces',
   inTour: false,
-  agentFlags: ['--late-object-wait-ms=20'],
   run: async (world) => {
     if (!world.attests) return 'by address alone this does not hold; see address-reuse-window';
     const given = Number(process.env['NMI_LAB_SEED']);
@@ -204,7 +205,7 @@ const window: Scenario = {
     'How long a new pod has the identity of the old one at its address: never by cgroup, by address until the agent has heard, or has not heard for too long.',
   needs: 'namespaces',
   inTour: false,
-  agentFlags: ['--late-object-wait-ms=20', `--address-staleness-limit-sec=${staleLimitMs / 1_000}`],
+  agentFlags: [`--address-staleness-limit=${staleLimitMs}ms`],
   run: async (world) => {
     keepTokens(world, owners.slice(0, 2));
     const [one = '', two = ''] = owners;

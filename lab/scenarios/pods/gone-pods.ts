@@ -27,7 +27,6 @@ const gonePods: Scenario = {
     'The connections of a pod that is gone are reset and the kernel forgets them; those of others stay.',
   needs: 'namespaces',
   inTour: false,
-  agentFlags: ['--late-object-wait-ms=20'],
   run: async (world) => {
     world.bind('cut', 'cut');
     const [fallen, lingering, staying] = [

@@ -8,14 +8,12 @@ import type { World } from '../../world/world.ts';
 
 /** Longer than this the reflector would not wait between two tries after a short outage. */
 const recoveryMs = 15_000;
-const agentFlags = ['--late-object-wait-ms=200'];
 
 const awayAtStart: Scenario = {
   name: 'api-away-at-start',
   title: 'Without the Kubernetes API the agent says 503 and retry; when it is back, it serves.',
   needs: 'any',
   inTour: false,
-  agentFlags,
   run: async (world) => {
     world.bind('start-a', 'start-a');
     const pod = await world.addPod({ name: 'app', binding: 'start-a' });
@@ -58,7 +56,6 @@ const awayLater: Scenario = {
   title: 'The Kubernetes API goes away: known pods keep working, news arrive when it is back.',
   needs: 'any',
   inTour: false,
-  agentFlags,
   run: async (world) => {
     world.bind('later-a', 'later-a');
     const pod = await world.addPod({ name: 'known', binding: 'later-a' });

@@ -4,15 +4,15 @@ import { resolveAuthority } from '../sources/entra/clouds.ts';
 import type { ResolveAuthority } from './resolve-upstream.ts';
 
 export function authoritiesOf(
-  config: Pick<Config, 'cloud' | 'entraAuthority' | 'authorityHosts' | 'federationAudience'>,
+  config: Pick<Config, 'cloud' | 'entraAuthorities' | 'entraAudience'>,
 ): ResolveAuthority {
-  const { cloud, entraAuthority, federationAudience } = config;
-  const own = URL.parse(entraAuthority)?.host;
-  const allowedHosts = own === undefined ? config.authorityHosts : [...config.authorityHosts, own];
+  const { cloud, entraAuthorities, entraAudience } = config;
+  const [own = ''] = entraAuthorities;
+  const allowedHosts = entraAuthorities.map((origin) => new URL(origin).host);
   return (adEndpoint) => {
-    const named = adEndpoint === '' ? entraAuthority : adEndpoint;
+    const named = adEndpoint === '' ? own : adEndpoint;
     const resolved = resolveAuthority({ adEndpoint: named, cloud, allowedHosts });
-    if (!resolved.ok || federationAudience === '') return resolved;
-    return { ...resolved, audience: federationAudience };
+    if (!resolved.ok || entraAudience === '') return resolved;
+    return { ...resolved, audience: entraAudience };
   };
 }

@@ -3,6 +3,7 @@ import type { Clock } from '../../cache/clock.ts';
 import { userAgent } from '../base/build-info.ts';
 import { CallerShare } from './caller-limits.ts';
 import type { Config } from '../config/config.ts';
+import type { Tuning } from '../config/tuning.ts';
 import { createFront, type Handler } from './router.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import { HitPath } from './fast-path/lookup.ts';
@@ -34,6 +35,7 @@ export interface RequestPath extends AsyncDisposable {
 
 export interface RequestPathOptions {
   readonly config: Config;
+  readonly tuning: Tuning;
   readonly knowledge: NodeKnowledge;
   readonly demand: IdentityDemand;
   readonly observer: Observer;
@@ -50,18 +52,18 @@ const imdsBudget: UpstreamBudget = { maxConcurrent: 4, maxPerSec: 20, maxQueued:
 const entraBudget: UpstreamBudget = { maxConcurrent: 8, maxPerSec: 40, maxQueued: 1_000 };
 
 export function openRequestPath(options: RequestPathOptions): RequestPath {
-  const { config, knowledge, observer, clock, log } = options;
+  const { config, tuning, knowledge, observer, clock, log } = options;
   const endpoint = `http://${config.metadataIp}:${config.metadataPort}`;
-  const timeoutMs = config.imdsTimeoutMs;
+  const timeoutMs = tuning.imdsTimeoutMs;
   const patience: Patience = {
     clock,
     holds: knowledge.holds,
     share: new CallerShare(callerLimits),
-    maxWaitMs: config.lateObjectWaitMs,
+    maxWaitMs: tuning.lateObjectWaitMs,
   };
   const policy: GrantPolicy = {
     strict: config.strictIdentity,
-    graceMs: config.bindingGraceMs,
+    graceMs: tuning.bindingGraceMs,
     hostNetwork: config.hostNetwork,
   };
 
@@ -82,8 +84,8 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
     imds: { source, budget: imdsBudget },
     entra: { source: options.entra, budget: entraBudget },
     demand: options.demand,
-    maxEntries: config.tokenCacheSize,
-    waitMs: Math.max(timeoutMs, config.entraTimeoutMs) + 500,
+    maxEntries: tuning.tokenCacheSize,
+    waitMs: Math.max(timeoutMs, tuning.entraTimeoutMs) + 500,
   });
   const tokens = new TokenEndpoint({
     ...{ knowledge, broker, policy, patience, clock },

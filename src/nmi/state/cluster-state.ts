@@ -9,6 +9,7 @@ import { AddressTrust } from './ip-staleness.ts';
 import { authoritiesOf } from '../grants/authorities.ts';
 import type { GrantKnowledge } from '../grants/authorize.ts';
 import type { Config } from '../config/config.ts';
+import type { Tuning } from '../config/tuning.ts';
 import { Holds } from './waiters.ts';
 import { watchConditions } from './watch-conditions.ts';
 import type { KubeClient } from '../kube/api/client.ts';
@@ -29,6 +30,7 @@ const maxHeldRequests = 2_000;
 
 export interface NodeKnowledgeOptions {
   readonly config: Config;
+  readonly tuning: Tuning;
   readonly client: KubeClient;
   readonly clock: Clock;
   readonly log: Logger;
@@ -38,7 +40,7 @@ export interface NodeKnowledgeOptions {
 
 /** Starts the watches; what they bring is there from the first list on. */
 export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge {
-  const { config, client, clock, log, attests } = options;
+  const { config, tuning, client, clock, log, attests } = options;
   const onListenerError = (error: unknown): void => {
     log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'index listener failed');
   };
@@ -98,7 +100,7 @@ export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge 
     holds,
     watches,
     conditions: [
-      ...watchConditions(watches, config.watchStalenessLimitMs),
+      ...watchConditions(watches, tuning.watchStalenessLimitMs),
       { name: 'addresses_believed', problem: () => addressTrust.problem() },
     ],
     samples: () => [

@@ -110,15 +110,11 @@ async function tryRedirect(redirect: string): Promise<void> {
   await using opened = new AsyncDisposableStack();
   const cgroups = redirect === 'ebpf' ? opened.use(openLabCgroups()) : undefined;
   const pods = opened.use(createPods(cgroups));
-  const agent = opened.use(await openAgent());
+  const agent = opened.use(await openAgent(cgroups));
   await agent.start([
     ...(await agentArguments()),
     ...[`--entra-ca-file=${entraCaPath}`, `--entra-authority=${entra.authority}`],
     ...[`--redirect=${redirect}`, `--prometheus-port=${probePort}`],
-    ...[`--explain-socket=${join(cluster.folder, 'explain.sock')}`],
-    ...(cgroups === undefined
-      ? []
-      : [`--cgroup-root=${cgroups.root}`, `--bpf-pin-folder=${cgroups.pinFolder}`]),
   ]);
   const leaksBefore = imds.leaks();
 
@@ -199,7 +195,7 @@ function lastCredential(service: FakeEntra): object {
 }
 
 /** With a token of its service account that is bound to its pod, and no other right at all. */
-async function openAgent(): Promise<AgentProcess> {
+async function openAgent(cgroups: LabCgroups | undefined): Promise<AgentProcess> {
   const name = `nmi-${Math.random().toString(36).slice(2, 8)}`;
   const pod = { namespace: agentAccount.namespace, name, node: 'elsewhere', ip: nodeIp };
   const { metadata } = await runPod(cluster.admin, {
@@ -218,7 +214,12 @@ async function openAgent(): Promise<AgentProcess> {
   const path = join(cluster.folder, `kubeconfig-${name}`);
   await writeFile(path, JSON.stringify(kubeconfig), { mode: 0o600 });
   const [program, ...leading] = agentCommand;
-  const env = { ...process.env, KUBECONFIG: path };
+  const env = {
+    ...process.env,
+    KUBECONFIG: path,
+    NMI_EXPLAIN_SOCKET: join(cluster.folder, 'explain.sock'),
+    ...(cgroups && { NMI_CGROUP_ROOT: cgroups.root, NMI_BPF_PIN_FOLDER: cgroups.pinFolder }),
+  };
   return new AgentProcess({
     adminUrl: `http://${nodeIp}:${probePort}`,
     spawn: (flags) => fabric.exec('node', program, [...leading, ...flags], { env }),

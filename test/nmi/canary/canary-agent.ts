@@ -101,11 +101,9 @@ export async function openCanaryAgent(
     [
       ...['run', '--node=node-1', '--redirect=none', '--log-level=trace'],
       ...['--nmi-listen-address=127.0.0.1', `--nmi-port=${listenPort}`],
-      ...['--metadata-ip=127.0.0.1', `--metadata-port=${imds.port}`, '--late-object-wait-ms=100'],
+      ...['--metadata-ip=127.0.0.1', `--metadata-port=${imds.port}`],
       ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],
       ...[`--entra-authority=${entra.authority}`, `--entra-ca-file=${ca}`],
-      `--explain-socket=${explainSocket}`,
-      ...['--entra-timeout-ms=5000', '--imds-timeout-ms=1000', '--drain-timeout-sec=1'],
     ],
     {
       silent: true,
@@ -114,6 +112,7 @@ export async function openCanaryAgent(
       env: {
         PATH: process.env['PATH'],
         KUBECONFIG: kubeconfig,
+        NMI_EXPLAIN_SOCKET: explainSocket,
         // For everybody who would take one.
         ...{ HTTPS_PROXY: proxy.url, HTTP_PROXY: proxy.url, ALL_PROXY: proxy.url },
         ...{ https_proxy: proxy.url, http_proxy: proxy.url, all_proxy: proxy.url },

@@ -7,6 +7,7 @@ import { appendFileSync } from 'node:fs';
 import { Session } from 'node:inspector/promises';
 import { writeHeapSnapshot } from 'node:v8';
 import { systemClock } from '../../../src/cache/clock.ts';
+import { tuning } from '../../../src/nmi/config/tuning.ts';
 
 export type Command =
   | { readonly kind: 'snapshot'; readonly path: string }
@@ -37,6 +38,12 @@ const armed = new Set<Armed>();
 let aheadMs = 0;
 let crash: 'exception' | 'rejection' | undefined;
 
+Object.assign(tuning, {
+  lateObjectWaitMs: 100,
+  entraTimeoutMs: 5_000,
+  imdsTimeoutMs: 1_000,
+  drainTimeoutMs: 1_000,
+});
 Object.assign(systemClock, {
   wallMs: () => real.wallMs() + aheadMs,
   monotonicMs: () => real.monotonicMs() + aheadMs,

@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { parseConfig, type Config } from '../../../src/nmi/config/config.ts';
 import {
+  environmentNames,
+  findIgnored,
   findOption,
-  parseConfig,
-  renderProblem,
-  type Config,
-} from '../../../src/nmi/config/config.ts';
-import { environmentName, options, type Option } from '../../../src/nmi/config/options.ts';
+  ignoredFlags,
+  options,
+  spellings,
+  type Option,
+} from '../../../src/nmi/config/options.ts';
 
 const rows: readonly Option[] = options;
 
@@ -16,10 +19,17 @@ function accepted(flags: Record<string, string>, environment: Record<string, str
   return result.config;
 }
 
+/** Flags or variables, as they are written in the problems. */
 function problemsOf(flags: Record<string, string>, environment: Record<string, string> = {}) {
   const result = parseConfig(flags, environment);
   assert.ok(!result.ok);
-  return result.problems.map((problem) => problem.flag);
+  return result.problems.map((problem) => problem.split(' ')[0]);
+}
+
+function warningsOf(flags: Record<string, string>, environment: Record<string, string> = {}) {
+  const result = parseConfig({ node: 'n', ...flags }, environment);
+  assert.ok(result.ok, JSON.stringify(result));
+  return result.warnings;
 }
 
 describe('the configuration', () => {
@@ -56,11 +66,11 @@ describe('the configuration', () => {
     ...['one_output', 'log_backtrace_at'],
   ];
   for (const flag of oldFlags) {
-    it(`knows the old flag ${flag}, with its default as a value`, () => {
+    it(`accepts the old flag ${flag}`, () => {
       const option = findOption(flag);
-      assert.ok(option !== undefined);
+      assert.ok(option !== undefined || findIgnored(flag) !== undefined);
       if (flag === 'node') return;
-      accepted({ [flag]: String(option.default) });
+      accepted({ [flag]: option?.default ?? 'x' });
     });
   }
 
@@ -75,17 +85,17 @@ describe('the configuration', () => {
         'no-such-flag': 'x',
         'ipt-update-interval-sec': '0',
       },
-      { NMI_TOKEN_CACHE_SIZE: '0' },
+      { NMI_METADATA_PORT: '0' },
     );
     assert.ok(!result.ok);
-    const lines = result.problems.map(renderProblem);
+    const lines = result.problems;
     const expected = [
       '--nmi-port has the value "NaN"; allowed: a whole number from 1 to 65535',
       '--http-probe-port has the value "70000"; allowed: a whole number from 0 to 65535',
-      '--no-such-flag is an unknown flag; see nmi run --help',
+      'unknown flag --no-such-flag; see nmi --help',
       '--node is missing; allowed: the name of this Kubernetes node; set it from spec.nodeName',
       '--forceNamespaced has the value "false"; allowed: true: matching is always namespaced',
-      'NMI_TOKEN_CACHE_SIZE has the value "0"; allowed: a whole number from 1 to 1000000',
+      'NMI_METADATA_PORT has the value "0"; allowed: a whole number from 1 to 65535',
     ];
     for (const line of expected) assert.ok(lines.includes(line), `${line}\n${lines.join('\n')}`);
     assert.ok(lines.some((line) => line.startsWith('--operation-mode has the value "standard"')));
@@ -105,8 +115,70 @@ describe('the configuration', () => {
 
   it('prefers a flag to the environment and the environment to the default', () => {
     assert.equal(accepted({}, {}).listenPort, 2579);
-    assert.equal(accepted({}, { NMI_NMI_PORT: '2600' }).listenPort, 2600);
-    assert.equal(accepted({ 'nmi-port': '2700' }, { NMI_NMI_PORT: 'x' }).listenPort, 2700);
+    assert.equal(accepted({}, { NMI_PORT: '2600' }).listenPort, 2600);
+    assert.equal(accepted({ 'nmi-port': '2700' }, { NMI_PORT: 'x' }).listenPort, 2700);
+    assert.equal(accepted({}, { KUBECONFIG: '/a' }).kubeconfigPath, '/a');
+    assert.equal(accepted({}, { KUBECONFIG: '/a', NMI_KUBECONFIG: '/b' }).kubeconfigPath, '/b');
+  });
+
+  it('still takes the variables that had the prefix twice', () => {
+    const old = { NMI_NMI_PORT: '2600', NMI_NMI_LISTEN_ADDRESS: '10.0.0.1' };
+    const { listenPort, listenIp } = accepted({}, old);
+    assert.deepEqual([listenPort, listenIp], [2600, '10.0.0.1']);
+    assert.deepEqual(warningsOf({}, old), []);
+    assert.equal(accepted({}, { ...old, NMI_PORT: '2601' }).listenPort, 2601);
+  });
+
+  it('warns of a variable that nobody knows, and names the nearest', () => {
+    assert.deepEqual(warningsOf({}, { NMI_METADATA_IPS: '10.0.0.1', OTHER: 'x' }), [
+      'NMI_METADATA_IPS is unknown; the nearest is NMI_METADATA_IP',
+    ]);
+    const [removed, ...more] = warningsOf({}, { NMI_TOKEN_CACHE_SIZE: 'secret' });
+    assert.match(removed ?? '', /^NMI_TOKEN_CACHE_SIZE is unknown; the nearest is NMI_[A-Z_]+$/);
+    assert.deepEqual(more, []);
+  });
+
+  it('refuses a flag that nobody knows, and names one that is near', () => {
+    for (const [flag, says] of [
+      ['strict-identiy', /^unknown flag --strict-identiy; did you mean --strict-identity\?; see/],
+      [
+        'address-staleness-limit-sec',
+        /^unknown flag --address-staleness-limit-sec; did you mean --address-staleness-limit\?; see/,
+      ],
+      ['drain-timeout-sec', /^unknown flag --drain-timeout-sec; see nmi --help$/],
+      ['pod-uid', /^unknown flag --pod-uid; see nmi --help$/],
+      ['constructor', /^unknown flag --constructor; see nmi --help$/],
+    ] as const) {
+      const result = parseConfig({ node: 'n', [flag]: 'secret' }, {});
+      assert.ok(!result.ok);
+      assert.equal(result.problems.length, 1);
+      assert.match(result.problems[0] ?? '', says);
+    }
+  });
+
+  it('takes what only the manifest sets from variables', () => {
+    const { podUid, cgroupRoot, bpfPinFolder, explainSocket } = accepted(
+      {},
+      { NMI_POD_UID: 'u-1', NMI_CGROUP_ROOT: '/c', NMI_BPF_PIN_FOLDER: '/host/bpf/nmi' },
+    );
+    assert.deepEqual([podUid, cgroupRoot, bpfPinFolder], ['u-1', '/c', '/host/bpf/nmi']);
+    assert.equal(explainSocket, '/dev/shm/nmi/explain.sock');
+    assert.equal(accepted({}, { NMI_EXPLAIN_SOCKET: 'off' }).explainSocket, '');
+    const wrong = { NMI_POD_UID: 'A', NMI_CGROUP_ROOT: 'c', NMI_BPF_PIN_FOLDER: '/nmi' };
+    assert.deepEqual(problemsOf({ node: 'n' }, { ...wrong, NMI_EXPLAIN_SOCKET: 'x' }), [
+      'NMI_POD_UID',
+      'NMI_CGROUP_ROOT',
+      'NMI_BPF_PIN_FOLDER',
+      'NMI_EXPLAIN_SOCKET',
+    ]);
+  });
+
+  it('takes the origins of a cloud of its own, the first being the default', () => {
+    const config = accepted({ 'entra-authority': 'https://Login.corp.example/,https://b:8443' });
+    assert.deepEqual(config.entraAuthorities, ['https://login.corp.example', 'https://b:8443']);
+    for (const wrong of ['login.corp.example', 'http://a', 'https://a/b', 'https://a:99999']) {
+      assert.deepEqual(problemsOf({ node: 'n', 'entra-authority': wrong }), ['--entra-authority']);
+    }
   });
 
   it('does not take the variables of a Kubernetes service named nmi for settings', () => {
@@ -114,9 +186,21 @@ describe('the configuration', () => {
       NMI_PORT: 'tcp://10.0.0.7:80',
       NMI_SERVICE_HOST: '10.0.0.7',
       NMI_SERVICE_PORT: '80',
+      NMI_SERVICE_PORT_HTTP: '80',
       NMI_PORT_80_TCP: 'tcp://10.0.0.7:80',
+      NMI_PORT_80_TCP_ADDR: '10.0.0.7',
+      // Of services named nmi-prometheus, nmi-metadata, nmi-http-probe.
+      NMI_PROMETHEUS_PORT: 'tcp://10.0.0.8:9090',
+      NMI_PROMETHEUS_SERVICE_PORT: '9090',
+      NMI_METADATA_PORT: 'udp://10.0.0.9:80',
+      NMI_METADATA_SERVICE_HOST: '10.0.0.9',
+      NMI_HTTP_PROBE_PORT: 'tcp://10.0.0.9:8080',
+      NMI_OTHER_PORT: 'tcp://10.0.0.9:1',
     };
-    assert.equal(accepted({}, injected).listenPort, 2579);
+    const config = accepted({}, injected);
+    assert.deepEqual(config, accepted({}));
+    assert.deepEqual(warningsOf({}, injected), []);
+    assert.equal(accepted({}, { ...injected, NMI_NMI_PORT: '2600' }).listenPort, 2600);
   });
 
   it('takes both spellings of a flag, but not at once', () => {
@@ -131,11 +215,20 @@ describe('the configuration', () => {
   });
 
   it('takes no limit that a watch could not keep, and 0 for no limit', () => {
-    const limited = (seconds: string) => ({ node: 'n', 'address-staleness-limit-sec': seconds });
-    for (const seconds of ['1', '9']) {
-      assert.deepEqual(problemsOf(limited(seconds)), ['--address-staleness-limit-sec']);
+    const limited = (limit: string) => ({ node: 'n', 'address-staleness-limit': limit });
+    for (const limit of ['1s', '9999ms', '25h', '900', '-1m', '15', '15 m', '']) {
+      assert.deepEqual(problemsOf(limited(limit)), ['--address-staleness-limit'], limit);
     }
-    for (const seconds of ['0', '10', '86400']) assert.ok(parseConfig(limited(seconds), {}).ok);
+    for (const [limit, ms] of [
+      ['0', 0],
+      ['0s', 0],
+      ['10s', 10_000],
+      ['1m30s', 90_000],
+      ['24h', 86_400_000],
+    ] as const) {
+      assert.equal(accepted(limited(limit)).addressStalenessLimitMs, ms);
+    }
+    assert.equal(accepted({}).addressStalenessLimitMs, 900_000);
   });
 
   it('turns -v into a level only where no level is set', () => {
@@ -145,17 +238,24 @@ describe('the configuration', () => {
   });
 
   it('names every option once, in kebab case, with an environment name of its own', () => {
-    const names = rows.flatMap((row) => (row.old === undefined ? [row.name] : [row.name, row.old]));
+    const names = [...rows.flatMap(spellings), ...ignoredFlags.map(({ name }) => name)];
     assert.equal(new Set(names).size, names.length);
     for (const row of rows) assert.match(row.name, /^[a-z]+(-[a-z]+)*$/);
-    const variables = rows.map(environmentName);
+    const variables = rows.flatMap(environmentNames);
     assert.equal(new Set(variables).size, variables.length);
+    const keys = rows.map(({ key }) => key);
+    assert.equal(new Set(keys).size, keys.length);
   });
 
   it('has a default that its own row accepts', () => {
-    for (const row of rows) {
-      if (row.default === '' || row.name === 'node') continue;
-      accepted({ [row.name]: String(row.default) });
+    for (const { name, type, default: text } of rows) {
+      assert.equal(type.parse(text) === undefined, name === 'node', name);
+    }
+  });
+
+  it('takes any value of a flag without effect, and says why it has none', () => {
+    for (const { name, reason } of ignoredFlags) {
+      assert.deepEqual(warningsOf({ [name]: 'x' }), [`--${name} has no effect: ${reason}`]);
     }
   });
 });

@@ -4,9 +4,8 @@ import { authoritiesOf } from '../../../src/nmi/grants/authorities.ts';
 
 const plain = {
   cloud: 'public',
-  entraAuthority: '',
-  authorityHosts: [],
-  federationAudience: '',
+  entraAuthorities: [],
+  entraAudience: '',
 } as const;
 
 describe('the operator’s authorities', () => {
@@ -19,17 +18,19 @@ describe('the operator’s authorities', () => {
   });
 
   it('may be one that no cloud has, which identities then need not name', () => {
-    const resolve = authoritiesOf({ ...plain, entraAuthority: 'https://login.corp.example:8443/' });
+    const entraAuthorities = ['https://login.corp.example:8443', 'https://login.next.example'];
+    const resolve = authoritiesOf({ ...plain, entraAuthorities });
     const own = resolve('');
     assert.ok(own.ok && own.authority === 'https://login.corp.example:8443');
     assert.ok(resolve('https://login.corp.example:8443').ok);
+    assert.ok(resolve('https://login.next.example').ok, 'a further one may be named');
     assert.ok(resolve('https://login.microsoftonline.us').ok);
     assert.equal(resolve('https://login.other.example').ok, false);
     assert.equal(resolve('https://login.corp.example').ok, false, 'another port is another host');
   });
 
   it('have the operator’s audience, if there is one', () => {
-    const resolve = authoritiesOf({ ...plain, federationAudience: 'api://own' });
+    const resolve = authoritiesOf({ ...plain, entraAudience: 'api://own' });
     for (const adEndpoint of ['', 'https://login.microsoftonline.us']) {
       const resolved = resolve(adEndpoint);
       assert.ok(resolved.ok && resolved.audience === 'api://own');

@@ -36,11 +36,11 @@ describe('the executable', { skip }, () => {
       (path) => `mount -t tmpfs -o ${mountOptions} x ${path}`,
     );
     const command = [...mounts, 'exec "$0" redirect verify --redirect=auto "$@"'].join(' && ');
-    const run = spawnSync(
-      'unshare',
-      ['--net', '--mount', 'sh', '-c', command, nmi, `--cgroup-root=${tree.path}`],
-      { encoding: 'utf8', timeout: 60_000, env: { PATH: process.env['PATH'], TMPDIR: '/run' } },
-    );
+    const run = spawnSync('unshare', ['--net', '--mount', 'sh', '-c', command, nmi], {
+      encoding: 'utf8',
+      timeout: 60_000,
+      env: { PATH: process.env['PATH'], TMPDIR: '/run', NMI_CGROUP_ROOT: tree.path },
+    });
     assert.equal(run.stderr, '');
     return run.stdout.split(':')[0] ?? '';
   }

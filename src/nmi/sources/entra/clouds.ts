@@ -65,24 +65,10 @@ export function cloudOf(name: CloudName): Cloud {
   return { name, authority: originOf(rows[name].hosts[0]), audience: rows[name].audience };
 }
 
-export type AuthorityHosts =
-  | { readonly ok: true; readonly hosts: readonly string[] }
-  | { readonly ok: false; readonly problems: readonly string[] };
-
-/**
- * The operator's list of further authorities, each a host name or address with an optional port;
- * in lower case and without the port 443 that https means anyway. All problems are told at once.
- */
-export function parseAuthorityHosts(texts: readonly string[]): AuthorityHosts {
-  const hosts: string[] = [];
-  const problems: string[] = [];
-  for (const text of texts) {
-    const url = isHost(text) ? parseUrl(originOf(text)) : undefined;
-    if (url === undefined)
-      problems.push(`"${printable(text)}" is not a host name with optional port`);
-    else hosts.push(url.host);
-  }
-  return problems.length === 0 ? { ok: true, hosts } : { ok: false, problems };
+/** The origin that a text is: https, host and optional port, and nothing behind but one slash. */
+export function parseOrigin(text: string): string | undefined {
+  const host = /^https:\/\/([^/?#@\\]+)\/?$/i.exec(text)?.[1];
+  return host !== undefined && isHost(host) ? URL.parse(text)?.origin : undefined;
 }
 
 export interface AuthorityQuestion {
@@ -90,7 +76,7 @@ export interface AuthorityQuestion {
   readonly adEndpoint: string;
   /** The node's. */
   readonly cloud: CloudName;
-  /** As {@link parseAuthorityHosts} returned them. */
+  /** Lower case, with a port where it is not 443. */
   readonly allowedHosts: readonly string[];
 }
 
@@ -115,10 +101,8 @@ export function resolveAuthority(question: AuthorityQuestion): AuthorityResult {
   const { cloud, allowedHosts } = question;
   const adEndpoint = question.adEndpoint.trim();
   if (adEndpoint === '') return resolved(cloudOf(cloud));
-  const url = parseUrl(adEndpoint);
-  if (url === undefined || !/^https:\/\/[^/?#@\\]+\/?$/i.test(adEndpoint)) {
-    return misshapen(adEndpoint);
-  }
+  const url = /^https:\/\/[^/?#@\\]+\/?$/i.test(adEndpoint) ? URL.parse(adEndpoint) : null;
+  if (url === null) return misshapen(adEndpoint);
   const known = knownHosts.get(url.host);
   if (known !== undefined) return resolved(known);
   if (allowedHosts.includes(url.host)) {
@@ -129,7 +113,7 @@ export function resolveAuthority(question: AuthorityQuestion): AuthorityResult {
     ok: false,
     problem:
       `has the spec.adEndpoint ${printable(adEndpoint).slice(0, 80)}, which is not allowed ` +
-      `(see --authority-hosts); allowed are ${allowed.join(', ')}`,
+      `(see --entra-authority); allowed are ${allowed.join(', ')}`,
   };
 }
 
@@ -164,8 +148,4 @@ function originOf(host: string): string {
 /** A name or IPv4 address, or an IPv6 address in brackets. */
 function isHost(text: string): boolean {
   return /^(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::\d{1,5})?$/i.test(text);
-}
-
-function parseUrl(text: string): URL | undefined {
-  return URL.parse(text) ?? undefined;
 }

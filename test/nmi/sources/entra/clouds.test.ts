@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import {
   cloudNames,
   cloudOf,
-  parseAuthorityHosts,
+  parseOrigin,
   resolveAuthority,
   type CloudName,
 } from '../../../../src/nmi/sources/entra/clouds.ts';
@@ -135,34 +135,35 @@ describe('the authority of an identity', () => {
   });
 });
 
-describe('the list of further authorities', () => {
-  it('takes names and addresses with and without a port', () => {
-    const texts = ['Login.Contoso.example', 'a:443', 'b:8443', '10.0.0.1', '[::1]:8443', '[::1]'];
-    const hosts = ['login.contoso.example', 'a', 'b:8443', '10.0.0.1', '[::1]:8443', '[::1]'];
-    assert.deepEqual(parseAuthorityHosts(texts), { ok: true, hosts });
-    assert.deepEqual(parseAuthorityHosts([]), { ok: true, hosts: [] });
+describe('the origin of an authority', () => {
+  it('is a name or an address with and without a port', () => {
+    for (const [text, origin] of [
+      ['https://Login.Contoso.example', 'https://login.contoso.example'],
+      ['https://a:443/', 'https://a'],
+      ['HTTPS://b:8443', 'https://b:8443'],
+      ['https://10.0.0.1', 'https://10.0.0.1'],
+      ['https://[::1]:8443', 'https://[::1]:8443'],
+    ] as const) {
+      assert.equal(parseOrigin(text), origin);
+    }
   });
 
-  it('tells everything that is wrong with it', () => {
-    const wrong = ['', '*.example', 'https://a', 'a/b', 'a@b', 'a:', 'a:99999', 'a b', '::1', '.a'];
-    const result = parseAuthorityHosts([...wrong, 'login.contoso.example']);
-    assert.ok(!result.ok);
-    assert.equal(result.problems.length, wrong.length);
-    assert.match(result.problems[2]!, /^"https:\/\/a" is not a host name/);
+  it('is nothing else', () => {
+    const hosts = ['', '*.example', 'a/b', 'a@b', 'a:', 'a:99999', '1.2.3.999', 'a b', '::1', '.a'];
+    const others = ['a', 'http://a', 'https://a?b', 'https://a#b'];
+    for (const text of [...hosts.map((host) => `https://${host}`), ...others]) {
+      assert.equal(parseOrigin(text), undefined, text);
+    }
   });
 
-  it('allows what it lists', () => {
+  it('is allowed in an identity when the operator lists it', () => {
     fc.assert(
       fc.property(fc.domain(), fc.integer({ min: 1, max: 65_535 }), (domain, port) => {
-        const parsed = parseAuthorityHosts([`${domain}:${port}`]);
-        assert.ok(parsed.ok);
         const adEndpoint = `https://${domain}:${port}/`;
-        const result = resolveAuthority({
-          adEndpoint,
-          cloud: 'public',
-          allowedHosts: parsed.hosts,
-        });
-        assert.ok(result.ok);
+        const origin = parseOrigin(adEndpoint);
+        assert.ok(origin !== undefined);
+        const allowedHosts = [new URL(origin).host];
+        assert.ok(resolveAuthority({ adEndpoint, cloud: 'public', allowedHosts }).ok);
       }),
     );
   });

@@ -1,0 +1,126 @@
+/** What options take: each type reads a text, and tells help, errors and the chart what is allowed. */
+import { isIPv4 } from 'node:net';
+import { parseDuration } from './duration.ts';
+
+export interface OptionType<T> {
+  readonly kind: 'boolean' | 'integer' | 'duration' | 'ip' | 'choice' | 'list' | 'string';
+  /** In words. */
+  readonly allowed: string;
+  /** Undefined: not allowed. */
+  readonly parse: (text: string) => T | undefined;
+  /** Of an integer. */
+  readonly range?: { readonly min: number; readonly max: number };
+  /** Of a choice. */
+  readonly choices?: readonly string[];
+  /** Of a string. */
+  readonly pattern?: RegExp;
+}
+
+/** What Go's strconv.ParseBool takes, since existing manifests were written for it. */
+export const boolean: OptionType<boolean> = {
+  kind: 'boolean',
+  allowed: 'true or false',
+  parse: (text) => {
+    if (/^(?:1|t|T|TRUE|true|True)$/.test(text)) return true;
+    return /^(?:0|f|F|FALSE|false|False)$/.test(text) ? false : undefined;
+  },
+};
+
+/** @param why completes "true: ...". */
+export function alwaysTrue(why: string): OptionType<true> {
+  const parse = (text: string) => boolean.parse(text) || undefined;
+  return { kind: 'boolean', allowed: `true: ${why}`, parse };
+}
+
+export function integer(min: number, max: number): OptionType<number> {
+  return {
+    kind: 'integer',
+    allowed: `a whole number from ${min} to ${max}`,
+    range: { min, max },
+    parse: (text) => {
+      const value = /^[+-]?\d{1,15}$/.test(text) ? Number(text) : NaN;
+      return value >= min && value <= max ? value : undefined;
+    },
+  };
+}
+
+export const port = integer(1, 65_535);
+export const portOrOff = integer(0, 65_535);
+
+/** Whole seconds as a bare number, in milliseconds. */
+export function seconds(min: number, max: number): OptionType<number> {
+  const type = integer(min, max);
+  return {
+    ...type,
+    parse: (text) => {
+      const value = type.parse(text);
+      return value === undefined ? undefined : value * 1000;
+    },
+  };
+}
+
+/** In milliseconds; 0 for never. */
+export function durationOrNever(min: string, max: string): OptionType<number> {
+  const [minMs = 0, maxMs = 0] = [parseDuration(min), parseDuration(max)];
+  return {
+    kind: 'duration',
+    allowed: `a duration from ${min} to ${max}, or 0`,
+    parse: (text) => {
+      const value = text === '0' ? 0 : parseDuration(text);
+      if (value === undefined || value === 0) return value;
+      return value >= minMs && value <= maxMs ? value : undefined;
+    },
+  };
+}
+
+export const ipv4: OptionType<string> = {
+  kind: 'ip',
+  allowed: 'an IPv4 address',
+  parse: (text) => (isIPv4(text) ? text : undefined),
+};
+
+export function choice<const T extends string>(
+  choices: readonly T[],
+  allowed: string = choices.join(', '),
+): OptionType<T> {
+  const parse = (text: string) => choices.find((each) => each === text.toLowerCase());
+  return { kind: 'choice', allowed, choices, parse };
+}
+
+/** @param allowed what the items may be, in words. */
+export function list<T>(
+  allowed: string,
+  parseItem: (text: string) => T | undefined,
+): OptionType<readonly T[]> {
+  return {
+    kind: 'list',
+    allowed: `${allowed}, comma separated`,
+    parse: (text) => {
+      const values = new Set<T>();
+      for (const item of text.split(',').map((each) => each.trim())) {
+        if (item === '') continue;
+        const value = parseItem(item);
+        if (value === undefined) return undefined;
+        values.add(value);
+      }
+      return [...values];
+    },
+  };
+}
+
+export const anyText: OptionType<string> = {
+  kind: 'string',
+  allowed: 'any text',
+  parse: (text) => text,
+};
+
+export function matching(pattern: RegExp, allowed: string): OptionType<string> {
+  const parse = (text: string) => (pattern.test(text) ? text : undefined);
+  return { kind: 'string', allowed, pattern, parse };
+}
+
+/** @param pattern matches `off` too, which is read as empty. */
+export function pathOrOff(pattern: RegExp, allowed: string): OptionType<string> {
+  const type = matching(pattern, allowed);
+  return { ...type, parse: (text) => (text === 'off' ? '' : type.parse(text)) };
+}
