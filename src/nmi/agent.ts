@@ -10,7 +10,7 @@ import type { Clock } from '../cache/clock.ts';
 import type { PodIndex } from '../cache/index/pod-index.ts';
 import { openExplainServer } from './explain/socket.ts';
 import type { Metrics } from './telemetry/metrics.ts';
-import { buildInfo, userAgent } from './base/build-info.ts';
+import { userAgent } from './base/build-info.ts';
 import { openAdminPages } from './admin/pages.ts';
 import type { Part } from './base/part.ts';
 import { portError } from './base/port-error.ts';
@@ -209,7 +209,7 @@ async function openAt(
   kernel: Kernel,
   pods: PodIndex,
   limits: ConnectionLimits,
-  { handle, hits }: RequestPath,
+  { handle, fastPath }: RequestPath,
   metrics: Metrics,
 ): Promise<Listener> {
   try {
@@ -217,13 +217,12 @@ async function openAt(
       host,
       port: config.listenPort,
       clock,
-      serverHeader: `IMDS/150.870.65.0 nmi/${buildInfo.version}`,
       attest: (peer) => kernel.attest(peer),
       findCgroupUid: (cgroupId, candidates) => kernel.findCgroupUid(cgroupId, candidates),
       // A connection belongs to the pod that has the address when it is opened.
       onConnection: (caller) => caller.resolve(pods),
       handle,
-      openHits: (caller) => hits.open(caller),
+      fastPath,
       limits,
       onTooMany: (whose) => {
         metrics.inc('nmi_connections_refused_total', { whose });

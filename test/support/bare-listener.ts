@@ -9,14 +9,16 @@ import {
 
 export function openBareListener(over: Partial<ListenerOptions> = {}): Promise<Listener> {
   return openListener({
-    ...{ host: '127.0.0.1', port: 0, clock: systemClock, serverHeader: 'test' },
+    host: '127.0.0.1',
+    port: 0,
+    clock: systemClock,
     limits: { total: 100, each: 100 },
     attest: () => ({ kind: 'by-address' }),
     findCgroupUid: () => undefined,
     onConnection: () => undefined,
     onTooMany: () => undefined,
     handle: () => refuse('not_found', 'nothing'),
-    openHits: () => ({ find: () => undefined }),
+    fastPath: undefined,
     onRefusal: () => undefined,
     onBug: (error) => {
       throw error;

@@ -21,6 +21,7 @@
 {{- include "nmi.flag" (dict "flag" "--host-network" "value" .Values.nmi.hostNetwork) }}
 {{- include "nmi.flag" (dict "flag" "--iptables-backend" "value" .Values.nmi.iptablesBackend) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-guard" "value" .Values.nmi.metadataGuard) }}
+{{- include "nmi.flag" (dict "flag" "--fast-path" "value" .Values.nmi.fastPath) }}
 {{- include "nmi.flag" (dict "flag" "--ipt-update-interval-sec" "value" .Values.nmi.ipTableUpdateTimeIntervalInSeconds) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-header-required" "value" .Values.nmi.metadataHeaderRequired) }}
 {{- include "nmi.flag" (dict "flag" "--block-instance-metadata" "value" .Values.nmi.blockInstanceMetadata) }}

@@ -288,6 +288,15 @@ export const options = [
     help: 'Policy routing rules that keep pods off the real endpoint even when every iptables rule is flushed.',
   },
   {
+    name: 'fast-path',
+    key: 'fastPath',
+    group: 'Advanced',
+    type: boolean,
+    default: 'true',
+    isNew: true,
+    help: 'Answer usual requests for cached tokens without the HTTP parser of Node. `false` makes them slower.',
+  },
+  {
     name: 'ipt-update-interval-sec',
     key: 'redirectIntervalMs',
     group: 'Redirect',

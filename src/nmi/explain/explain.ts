@@ -9,8 +9,8 @@ import { normaliseClientId } from '../../cache/index/identifiers.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { TokenStanding } from '../../cache/token/cache.ts';
 import type { Answer } from '../base/answers.ts';
-import type { Authorisation, Authorised } from '../grants/authorization.ts';
-import { authorise, type GrantKnowledge } from '../grants/authorize.ts';
+import type { Authorization, Authorized, Identified, Refused } from '../grants/authorization.ts';
+import { authorize, refuseUnusable, type GrantKnowledge } from '../grants/authorize.ts';
 import { CallerConnection } from '../grants/caller.ts';
 import { findHints } from './hints.ts';
 import type { ExplainQuery } from './question.ts';
@@ -31,10 +31,10 @@ import {
 } from './explanation.ts';
 import { grantedSinceWallMs } from '../grants/grant-age.ts';
 import type { GrantPolicy, IdentitySelector } from '../grants/grant.ts';
-import { identify, type Identified } from '../grants/identify.ts';
+import { identify } from '../grants/identify.ts';
 import { parseRecord, stringAt } from '../base/json-value.ts';
 import { loggableResource } from '../base/log.ts';
-import { explainFailure, explainUnusable } from '../grants/refusal-text.ts';
+import { renderFailure, renderRefusal } from '../grants/refusal-text.ts';
 import {
   sourceNameOf,
   type EntraCredential,
@@ -97,8 +97,8 @@ function told<K extends Explanation['kind']>(kind: K, { health }: Sight) {
 function explainNode(sight: Sight, nowWallMs: number): Explanation {
   const all = [...sight.knowledge.pods.all()].sort(byName);
   const pods = all.slice(0, maxPods).map((pod): PodLine => {
-    const authorisation = authoriseAs(pod, unnamed, undefined, sight, nowWallMs);
-    const outcome = judge(pod, authorisation, undefined, sight, nowWallMs);
+    const authorization = authorizeAs(pod, unnamed, undefined, sight, nowWallMs);
+    const outcome = judge(pod, authorization, undefined, sight, nowWallMs);
     const { namespace, name, phase, ips } = pod;
     const label = bindingLabelOf(pod);
     return { namespace, name, ip: ips[0] ?? '', phase, label, outcome };
@@ -114,17 +114,17 @@ function explainPod(
 ): PodExplanation {
   const { knowledge } = sight;
   const grants = knowledge.grants.grantsOf(pod.uid);
-  const byDefault = authoriseAs(pod, unnamed, query.resource, sight, nowWallMs);
+  const byDefault = authorizeAs(pod, unnamed, query.resource, sight, nowWallMs);
   const selectors = query.selector.kind === 'none' ? [unnamed] : [unnamed, query.selector];
   const requests = selectors.map((selector): RequestView => {
-    const authorisation =
+    const authorization =
       selector === unnamed
         ? byDefault
-        : authoriseAs(pod, selector, query.resource, sight, nowWallMs);
+        : authorizeAs(pod, selector, query.resource, sight, nowWallMs);
     return {
       selector: selector.kind === 'none' ? '' : `${selector.kind}=${selector.value}`,
       resource: query.resource,
-      outcome: judge(pod, authorisation, query.resource, sight, nowWallMs),
+      outcome: judge(pod, authorization, query.resource, sight, nowWallMs),
     };
   });
   const { namespace, name, uid, phase, terminating, hostNetwork, serviceAccount } = pod;
@@ -144,33 +144,33 @@ function explainPod(
   };
 }
 
-function authoriseAs(
+function authorizeAs(
   pod: Pod,
   selector: IdentitySelector,
   resource: string | undefined,
   { knowledge, policy }: Sight,
   nowWallMs: number,
-): Authorisation {
-  return authorise(pod, { resource, selector }, knowledge, policy, nowWallMs);
+): Authorization {
+  return authorize(pod, { resource, selector }, knowledge, policy, nowWallMs);
 }
 
 /** What a request comes to: the caller first, then the grant, then what memory says. */
 function judge(
   pod: Pod,
-  authorisation: Authorisation,
+  authorization: Authorization,
   resource: string | undefined,
   sight: Sight,
   nowWallMs: number,
 ): Outcome {
   const obstacle = pod.hostNetwork ? obstacleOnNode(sight) : obstacleAt(pod, sight.knowledge);
   if (obstacle !== undefined) return obstacle;
-  switch (authorisation.kind) {
+  switch (authorization.kind) {
     case 'refused':
-      return { kind: 'refused', refusal: viewRefused(authorisation) };
+      return { kind: 'refused', refusal: viewRefused(authorization) };
     case 'by-object-id':
       throw new TypeError('nobody asks to have an object id explained');
-    case 'authorised':
-      return grant(authorisation, resource, sight, nowWallMs);
+    case 'authorized':
+      return grant(authorization, resource, sight, nowWallMs);
   }
 }
 
@@ -192,15 +192,15 @@ function obstacleAt(pod: Pod, knowledge: GrantKnowledge): Outcome | undefined {
 }
 
 function grant(
-  authorised: Authorised,
+  authorized: Authorized,
   resource: string | undefined,
   sight: Sight,
   nowWallMs: number,
 ): Outcome {
-  const { by } = authorised;
-  const granted = { kind: 'granted', identity: nameOfGranted(authorised), by } as const;
+  const { by } = authorized;
+  const granted = { kind: 'granted', identity: nameOfGranted(authorized), by } as const;
   if (resource === undefined) return { ...granted, from: undefined };
-  const upstreams = [authorised.upstream, ...authorised.auxiliary];
+  const upstreams = [authorized.upstream, ...authorized.auxiliary];
   const held = sight.broker
     .describe(upstreams)
     .filter((each) => each.request.resource === resource);
@@ -210,8 +210,8 @@ function grant(
   });
   for (const standing of standings) {
     if (standing?.failure === undefined || standing.heldForMs === 0 || hasLife(standing)) continue;
-    const ageMs = nowWallMs - grantedSinceWallMs(authorised, sight.knowledge.grants);
-    const answer = explainFailure(standing.failure, authorised, ageMs, sight.policy.graceMs);
+    const ageMs = nowWallMs - grantedSinceWallMs(authorized, sight.knowledge.grants);
+    const answer = renderFailure(standing.failure, authorized, ageMs, sight.policy.graceMs);
     return { kind: 'refused', refusal: viewRefusal(answer, false) };
   }
   if (standings.every((standing) => standing?.token?.isServed))
@@ -241,7 +241,7 @@ function bindingsOf(grants: PodGrants | undefined): readonly BindingView[] {
 function identitiesOf(
   pod: Pod,
   grants: PodGrants | undefined,
-  byDefault: Authorisation,
+  byDefault: Authorization,
   resource: string | undefined,
   sight: Sight,
 ): readonly IdentityView[] {
@@ -251,7 +251,7 @@ function identitiesOf(
       return viewIdentity(identity, pod, first, resource, sight);
     });
   }
-  if (byDefault.kind !== 'authorised') return [];
+  if (byDefault.kind !== 'authorized') return [];
   const { upstream, auxiliary } = byDefault;
   return [
     {
@@ -281,7 +281,7 @@ function viewIdentity(
   const view = { kind: 'azure-identity', name, type, clientId, resourceId, shadowedBy } as const;
   const choice = sight.knowledge.upstreams.of(identity, pod);
   if (choice.kind === 'unusable') {
-    const refusal = viewRefusal(explainUnusable(choice, identity, pod), false);
+    const refusal = viewRefused(refuseUnusable(choice, identity, pod));
     return { ...view, upstream: undefined, refusal, tokens: [] };
   }
   const { upstream, auxiliary } = choice;
@@ -378,8 +378,8 @@ function identifyAt(ip: string, knowledge: GrantKnowledge): Identified {
   return identify(new CallerConnection({ remoteAddress: ip }, { kind: 'by-address' }), knowledge);
 }
 
-function viewRefused(refused: { readonly answer: Answer; readonly isPending: boolean }) {
-  return viewRefusal(refused.answer, refused.isPending);
+function viewRefused(refused: Refused): RefusalView {
+  return viewRefusal(renderRefusal(refused), refused.isPending);
 }
 
 function viewRefusal(answer: Answer, isWaitedFor: boolean): RefusalView {
@@ -390,7 +390,7 @@ function viewRefusal(answer: Answer, isWaitedFor: boolean): RefusalView {
   return { reason, status, error, description, retryAfterS, isWaitedFor };
 }
 
-function nameOfGranted({ pod, identity, upstream }: Authorised): string {
+function nameOfGranted({ pod, identity, upstream }: Authorized): string {
   if (identity !== undefined) return identity.name;
   return upstream.kind === 'entra' ? pod.serviceAccount : 'node';
 }

@@ -1,11 +1,13 @@
-/** The outcome of asking whether a pod may have a token, and of which identity. */
+/** The outcome of asking who a caller is, whether a pod may have a token, and of which identity. */
+import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
-import type { Refused } from './identify.ts';
+import type { RefusalReason } from '../base/answers.ts';
 import type { EntraIdentity, UpstreamIdentity } from '../sources/source.ts';
+import type { GrantRefusal, NamedSelector } from './grant.ts';
 
 /** A pod's right to a token, in the upstream's terms. */
-export interface Authorised {
-  readonly kind: 'authorised';
+export interface Authorized {
+  readonly kind: 'authorized';
   readonly pod: Pod;
   readonly upstream: UpstreamIdentity;
   /** Further tenants whose tokens go into the same answer; nearly always none. */
@@ -23,8 +25,44 @@ export interface Authorised {
 export interface ByObjectId {
   readonly kind: 'by-object-id';
   readonly pod: Pod;
-  readonly candidates: readonly Authorised[];
+  readonly candidates: readonly Authorized[];
   readonly objectId: string;
 }
 
-export type Authorisation = Authorised | ByObjectId | Refused;
+/** What the text of a refusal names: of a caller that is no known pod. */
+export type CallerFacts =
+  | { readonly about: 'unattested' | 'outlived' | 'agent-starting' | 'unknown-name' }
+  | {
+      readonly about: 'stale-addresses' | 'shared-address' | 'unknown-address';
+      readonly ip: string;
+    };
+
+/** The same of a known pod. */
+export type PodFacts =
+  | { readonly about: 'pod-gone' | 'host-network' | 'no-imds' | 'account-pending' }
+  | { readonly about: 'account-unreadable' | 'account-unannotated'; readonly account: ObjectName }
+  | { readonly about: 'account-selector'; readonly selector: NamedSelector }
+  | { readonly about: 'object-id'; readonly objectId: string }
+  | { readonly about: 'resource'; readonly identity: Identity; readonly resource: string }
+  | {
+      readonly about: 'unusable';
+      /** Undefined for the application of a service account. */
+      readonly identity: Identity | undefined;
+      readonly problem: string;
+    }
+  | { readonly about: 'grant'; readonly grant: GrantRefusal };
+
+interface RefusedWith<F, P> {
+  readonly kind: 'refused';
+  readonly reason: Exclude<RefusalReason, 'metadata_header_missing'>;
+  readonly facts: F;
+  /** A watch event may turn it: the request is worth holding for a moment. */
+  readonly isPending: boolean;
+  readonly pod: P;
+}
+export type RefusedCaller = RefusedWith<CallerFacts, undefined>;
+export type RefusedPod = RefusedWith<PodFacts, Pod>;
+export type Refused = RefusedCaller | RefusedPod;
+
+export type Identified = { readonly kind: 'pod'; readonly pod: Pod } | RefusedCaller;
+export type Authorization = Authorized | ByObjectId | Refused;

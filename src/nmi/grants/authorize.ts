@@ -5,22 +5,16 @@
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
 import { normaliseClientId, normaliseResource } from '../../cache/index/identifiers.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
-import { refuse, type Answer } from '../base/answers.ts';
-import type { Authorisation, Authorised } from './authorization.ts';
-import { decideGrant, type GrantPolicy, type IdentitySelector } from './grant.ts';
-import type { Knowledge, Refused } from './identify.ts';
+import type { Authorization, Authorized, PodFacts, RefusedPod } from './authorization.ts';
 import {
-  explainForeignSelector,
-  explainHostNetwork,
-  explainNoImds,
-  explainRefusal,
-  explainResource,
-  explainUnannotated,
-  explainUnreadable,
-  explainUnusable,
-} from './refusal-text.ts';
+  decideGrant,
+  type GrantPolicy,
+  type GrantRefusal,
+  type IdentitySelector,
+} from './grant.ts';
+import type { Knowledge } from './identify.ts';
 import type { UpstreamIdentity } from '../sources/source.ts';
-import type { UpstreamDirectory } from './resolve-upstream.ts';
+import type { UpstreamChoice, UpstreamDirectory } from './resolve-upstream.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
 
 export interface GrantKnowledge extends Knowledge {
@@ -31,25 +25,22 @@ export interface GrantKnowledge extends Knowledge {
 }
 
 /** What is asked for; without a resource, what any token depends on. */
-export interface AuthoriseQuery {
+export interface AuthorizeQuery {
   readonly selector: IdentitySelector;
   readonly resource: string | undefined;
 }
 
-export function authorise(
+export function authorize(
   pod: Pod,
-  query: AuthoriseQuery,
+  query: AuthorizeQuery,
   knowledge: GrantKnowledge,
   policy: GrantPolicy,
   nowWallMs: number,
-): Authorisation {
+): Authorization {
   const grants = knowledge.grants.grantsOf(pod.uid);
-  if (grants === undefined) {
-    const answer = refuse('pod_unknown', `Pod ${pod.namespace}/${pod.name} is gone. Retry.`);
-    return refused(pod, answer, true);
-  }
+  if (grants === undefined) return refused(pod, 'pod_unknown', { about: 'pod-gone' }, true);
   if (pod.hostNetwork && policy.hostNetwork === 'refuse') {
-    return refused(pod, explainHostNetwork(pod), false);
+    return refused(pod, 'host_network_refused', { about: 'host-network' });
   }
   if (grants.kind === 'no-label') {
     const found = ofServiceAccount(pod, query.selector, knowledge);
@@ -68,12 +59,12 @@ export function authorise(
       const candidates = grant.candidates.flatMap((identity) => {
         const { upstreams } = knowledge;
         const candidate = ofIdentity(pod, identity, query.resource, 'object_id', upstreams);
-        return candidate.kind === 'authorised' ? [candidate] : [];
+        return candidate.kind === 'authorized' ? [candidate] : [];
       });
       return { kind: 'by-object-id', pod, candidates, objectId: grant.objectId };
     }
     case 'refused':
-      return refused(pod, explainRefusal(grant, pod), 'transient' in grant && grant.transient);
+      return refused(pod, reasonOf(grant), { about: 'grant', grant }, isTransient(grant));
   }
 }
 
@@ -83,10 +74,10 @@ function ofNode(
   selector: IdentitySelector,
   by: string,
   { upstreams }: GrantKnowledge,
-): Authorised | Refused {
-  if (!upstreams.hasImds) return refused(pod, explainNoImds(pod), false);
+): Authorized | RefusedPod {
+  if (!upstreams.hasImds) return refused(pod, 'identity_unsupported', { about: 'no-imds' });
   const upstream: UpstreamIdentity = selector.kind === 'none' ? { kind: 'unnamed' } : selector;
-  return { kind: 'authorised', pod, upstream, auxiliary: [], identity: undefined, by };
+  return { kind: 'authorized', pod, upstream, auxiliary: [], identity: undefined, by };
 }
 
 function ofIdentity(
@@ -95,16 +86,14 @@ function ofIdentity(
   resource: string | undefined,
   by: string,
   upstreams: UpstreamDirectory,
-): Authorised | Refused {
+): Authorized | RefusedPod {
   if (resource !== undefined && !isFor(identity, resource)) {
-    return refused(pod, explainResource(identity, resource, pod), false);
+    return refused(pod, 'resource_not_allowed', { about: 'resource', identity, resource });
   }
   const choice = upstreams.of(identity, pod);
-  if (choice.kind === 'unusable') {
-    return refused(pod, explainUnusable(choice, identity, pod), false);
-  }
+  if (choice.kind === 'unusable') return refuseUnusable(choice, identity, pod);
   const { upstream, auxiliary } = choice;
-  return { kind: 'authorised', pod, upstream, auxiliary, identity, by };
+  return { kind: 'authorized', pod, upstream, auxiliary, identity, by };
 }
 
 /** What an identity is not limited to it is for. */
@@ -119,37 +108,62 @@ function ofServiceAccount(
   pod: Pod,
   selector: IdentitySelector,
   knowledge: GrantKnowledge,
-): Authorised | Refused | undefined {
+): Authorized | RefusedPod | undefined {
   const choice = knowledge.workloadIdentities?.of(pod);
   switch (choice?.kind) {
     case undefined:
     case 'none':
       return undefined;
-    case 'unknown': {
-      const text = 'The service account of this pod is being read. Retry.';
-      return refused(pod, refuse('agent_not_synced', text), true);
+    case 'unknown':
+      return refused(pod, 'agent_not_synced', { about: 'account-pending' }, true);
+    case 'unreadable': {
+      const { account } = choice;
+      return refused(pod, 'credential_invalid', { about: 'account-unreadable', account });
     }
-    case 'unreadable':
-      return refused(pod, explainUnreadable(pod, choice.account), false);
-    case 'unannotated':
-      return refused(pod, explainUnannotated(pod, choice.account), false);
+    case 'unannotated': {
+      const { account } = choice;
+      return refused(pod, 'no_binding_label', { about: 'account-unannotated', account });
+    }
     case 'application': {
       const { clientId, tenantId } = choice;
       const isOther =
         selector.kind !== 'none' &&
         (selector.kind !== 'client_id' || normaliseClientId(selector.value) !== clientId);
-      if (isOther) return refused(pod, explainForeignSelector(pod, selector), false);
-      const resolved = knowledge.upstreams.ofServiceAccount(pod, clientId, tenantId);
-      if (resolved.kind === 'unusable') {
-        return refused(pod, explainUnusable(resolved, undefined, pod), false);
+      if (isOther) {
+        return refused(pod, 'selector_not_bound', { about: 'account-selector', selector });
       }
+      const resolved = knowledge.upstreams.ofServiceAccount(pod, clientId, tenantId);
+      if (resolved.kind === 'unusable') return refuseUnusable(resolved, undefined, pod);
       const { upstream, auxiliary } = resolved;
       const by = 'service account';
-      return { kind: 'authorised', pod, upstream, auxiliary, identity: undefined, by };
+      return { kind: 'authorized', pod, upstream, auxiliary, identity: undefined, by };
     }
   }
 }
 
-function refused(pod: Pod, answer: Answer, isPending: boolean): Refused {
-  return { kind: 'refused', answer, isPending, pod };
+/** An identity that says something upstream cannot be asked with. */
+export function refuseUnusable(
+  { reason, problem }: Extract<UpstreamChoice, { kind: 'unusable' }>,
+  identity: Identity | undefined,
+  pod: Pod,
+): RefusedPod {
+  return refused(pod, reason, { about: 'unusable', identity, problem });
+}
+
+function isTransient(grant: GrantRefusal): boolean {
+  return 'transient' in grant && grant.transient;
+}
+
+function reasonOf(grant: GrantRefusal): RefusedPod['reason'] {
+  if (!isTransient(grant)) return grant.reason;
+  return grant.reason === 'binding_missing' ? 'binding_pending' : 'identity_pending';
+}
+
+function refused(
+  pod: Pod,
+  reason: RefusedPod['reason'],
+  facts: PodFacts,
+  isPending = false,
+): RefusedPod {
+  return { kind: 'refused', reason, facts, isPending, pod };
 }

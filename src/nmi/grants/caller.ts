@@ -41,6 +41,11 @@ const unattested: Caller = { kind: 'unattested' };
 /** For modes that attest nothing. */
 const noCgroups: FindCgroupUid = () => undefined;
 
+/** What limits count a pod under. */
+export function limitKeyOf({ uid }: Pod): string {
+  return `pod ${uid}`;
+}
+
 function isOnLoopback(ip: string): boolean {
   return ip.startsWith('127.');
 }
@@ -52,13 +57,9 @@ export class CallerConnection {
   /** Both ends have one address: the peer is a process on the node's own network. */
   readonly #isLocal: boolean;
   readonly attestation: Attestation;
-  /**
-   * Who shares limits with it: all of one address, but on the host network, where a process has many to
-   * choose from, all of one cgroup, or of the node where that is not known.
-   */
-  readonly sharer: string;
   readonly #findCgroupUid: FindCgroupUid;
   #ownerUid: string | undefined;
+  #limitKey: string;
   #generation = -1;
   #caller: Caller = unknown;
 
@@ -72,9 +73,18 @@ export class CallerConnection {
     this.attestation = attestation;
     const isOfNode =
       this.#isLocal || (isLoopback && localAddress !== undefined && !isOnLoopback(localAddress));
-    const nodeSharer = attestation.kind === 'attested' ? `cgroup ${attestation.cgroupId}` : 'node';
-    this.sharer = isOfNode ? nodeSharer : this.ip;
+    const nodeKey = attestation.kind === 'attested' ? `cgroup ${attestation.cgroupId}` : 'node';
+    this.#limitKey = isOfNode ? nodeKey : this.ip;
     this.#findCgroupUid = findCgroupUid;
+  }
+
+  /**
+   * What limits count it under: its pod, once that is known. Before, all of one address share limits;
+   * on the host network, where a process has many to choose from, all of one cgroup, or of the node
+   * where that is not known.
+   */
+  get limitKey(): string {
+    return this.#limitKey;
   }
 
   /** The caller by the present index; looked up again only when the index has changed. */
@@ -94,7 +104,10 @@ export class CallerConnection {
   #lookUp(pods: PodIndex): Caller {
     const found = this.#find(pods);
     if (found.kind !== 'pod') return found;
-    this.#ownerUid ??= found.pod.uid;
+    if (this.#ownerUid === undefined) {
+      this.#ownerUid = found.pod.uid;
+      this.#limitKey = limitKeyOf(found.pod);
+    }
     return found.pod.uid === this.#ownerUid ? found : outlived;
   }
 

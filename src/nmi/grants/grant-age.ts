@@ -4,11 +4,11 @@
  * missing behind a young grant may still come.
  */
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
-import type { Authorised } from './authorization.ts';
+import type { Authorized } from './authorization.ts';
 
 /** Wall-clock milliseconds of the newest of pod, binding and identity. */
-export function grantedSinceWallMs(authorised: Authorised, index: GrantIndex): number {
-  const { pod, identity } = authorised;
+export function grantedSinceWallMs(authorized: Authorized, index: GrantIndex): number {
+  const { pod, identity } = authorized;
   let newestMs = Math.max(pod.createdAtWallMs, identity?.createdAtWallMs ?? 0);
   const grants = index.grantsOf(pod.uid);
   if (grants?.kind !== 'bound') return newestMs;

@@ -2,9 +2,8 @@
  * The caller's pod, or why there is none. A request may wait for a pod the watch has not
  * delivered yet; what cannot change by waiting is refused at once.
  */
-import type { Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
-import { refuse, type Answer } from '../base/answers.ts';
+import type { CallerFacts, Identified, RefusedCaller } from './authorization.ts';
 import type { CallerConnection } from './caller.ts';
 
 /** What the watches have delivered. */
@@ -16,74 +15,34 @@ export interface Knowledge {
   trustsAddresses(): boolean;
 }
 
-export interface Refused {
-  readonly kind: 'refused';
-  readonly answer: Answer;
-  /** A watch event may turn it: the request is worth holding for a moment. */
-  readonly isPending: boolean;
-  /** Known when the refusal is about a known pod. */
-  readonly pod: Pod | undefined;
-}
-
-export type Identified = { readonly kind: 'pod'; readonly pod: Pod } | Refused;
-
 export function identify(connection: CallerConnection, knowledge: Knowledge): Identified {
+  const { ip } = connection;
   const caller = connection.resolve(knowledge.pods);
   switch (caller.kind) {
     case 'unattested':
-      return refused(
-        refuse(
-          'caller_unattested',
-          'Access denied: this connection did not come through the redirect of this node.',
-          { close: true },
-        ),
-        false,
-      );
+      return refused('caller_unattested', { about: 'unattested' }, false);
     case 'outlived':
-      return refused(
-        refuse(
-          'connection_outlived_pod',
-          'The address of this connection belongs to another pod now. Connect again.',
-          { close: true },
-        ),
-        false,
-      );
+      return refused('connection_outlived_pod', { about: 'outlived' }, false);
     case 'pod':
       if (!knowledge.isSynced()) break;
       if (connection.attestation.kind === 'by-address' && !knowledge.trustsAddresses()) {
-        return refused(
-          refuse(
-            'agent_not_synced',
-            'The agent has heard nothing of the pods of this node for so long that it cannot tell ' +
-              `whether ${connection.ip} is still the same pod’s. It asks the Kubernetes API. Retry.`,
-          ),
-          true,
-        );
+        return refused('agent_not_synced', { about: 'stale-addresses', ip }, true);
       }
       return { kind: 'pod', pod: caller.pod };
     case 'ambiguous':
-      return refused(
-        refuse(
-          'pod_ambiguous',
-          `More than one running pod of this node has the address ${connection.ip}. Retry later.`,
-        ),
-        true,
-      );
+      return refused('pod_ambiguous', { about: 'shared-address', ip }, true);
     case 'unknown':
       break;
   }
-  if (!knowledge.isSynced()) {
-    return refused(
-      refuse('agent_not_synced', 'The agent is starting and does not know the pods yet. Retry.'),
-      true,
-    );
-  }
-  return refused(
-    refuse('pod_unknown', `No running pod of this node has the address ${connection.ip}. Retry.`),
-    true,
-  );
+  return knowledge.isSynced()
+    ? refused('pod_unknown', { about: 'unknown-address', ip }, true)
+    : refused('agent_not_synced', { about: 'agent-starting' }, true);
 }
 
-function refused(answer: Answer, isPending: boolean): Refused {
-  return { kind: 'refused', answer, isPending, pod: undefined };
+function refused(
+  reason: RefusedCaller['reason'],
+  facts: CallerFacts,
+  isPending: boolean,
+): RefusedCaller {
+  return { kind: 'refused', reason, facts, isPending, pod: undefined };
 }

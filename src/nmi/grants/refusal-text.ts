@@ -6,61 +6,134 @@ import type { ObjectName } from '../../cache/index/object-name.ts';
 import { bindingLabel } from '../../cache/index/grant-index.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import { refuse, type Answer, type RefusalExtra } from '../base/answers.ts';
-import type { Authorised } from './authorization.ts';
-import type { GrantRefusal, NamedSelector } from './grant.ts';
+import type { Authorized, CallerFacts, PodFacts, Refused } from './authorization.ts';
+import type { GrantRefusal } from './grant.ts';
 import { printable } from '../base/printable.ts';
 import type { AzureNode } from '../sources/azure-node.ts';
 import type { SourceFailure } from '../sources/source.ts';
-import type { UpstreamChoice } from './resolve-upstream.ts';
 
 /** Entra ID itself takes minutes until a new federated credential is known everywhere. */
 const federationGraceMs = 5 * 60_000;
 
-export function explainRefusal(grant: GrantRefusal, pod: Pod): Answer {
-  const who = `pod ${pod.namespace}/${pod.name}`;
+/** The answer to a refusal, wherever it was decided. */
+export function renderRefusal(refusal: Refused): Answer {
+  if (refusal.pod !== undefined) {
+    return refuse(refusal.reason, textOfPod(refusal.facts, refusal.pod));
+  }
+  const { reason, facts } = refusal;
+  // Nothing that comes on this connection can be served.
+  const close = facts.about === 'unattested' || facts.about === 'outlived';
+  return refuse(reason, textOfCaller(facts), close ? { close } : {});
+}
+
+function textOfCaller(facts: CallerFacts): string {
+  switch (facts.about) {
+    case 'unattested':
+      return 'Access denied: this connection did not come through the redirect of this node.';
+    case 'outlived':
+      return 'The address of this connection belongs to another pod now. Connect again.';
+    case 'agent-starting':
+      return 'The agent is starting and does not know the pods yet. Retry.';
+    case 'stale-addresses':
+      return (
+        'The agent has heard nothing of the pods of this node for so long that it cannot tell ' +
+        `whether ${facts.ip} is still the same pod’s. It asks the Kubernetes API. Retry.`
+      );
+    case 'shared-address':
+      return `More than one running pod of this node has the address ${facts.ip}. Retry later.`;
+    case 'unknown-address':
+      return `No running pod of this node has the address ${facts.ip}. Retry.`;
+    case 'unknown-name':
+      return 'No such pod on this node. Retry.';
+  }
+}
+
+function textOfPod(facts: PodFacts, pod: Pod): string {
+  const who = nameOf(pod);
+  switch (facts.about) {
+    case 'pod-gone':
+      return `Pod ${pod.namespace}/${pod.name} is gone. Retry.`;
+    case 'account-pending':
+      return 'The service account of this pod is being read. Retry.';
+    case 'host-network':
+      return (
+        `Access denied: ${who} is on the host network, and such pods get no tokens on this node ` +
+        '(--host-network=refuse).'
+      );
+    case 'no-imds':
+      return (
+        `Identity not found: ${who} is to have the node's own identities, and this node has no ` +
+        'metadata service of its own.'
+      );
+    case 'account-unreadable':
+      return (
+        `Identity not found: the agent may not read service account ${fullName(facts.account)} of ` +
+        `${who}. Give it the right "get" on serviceaccounts.`
+      );
+    case 'account-unannotated':
+      return (
+        `Identity not found: ${who} has no label "${bindingLabel}", and its service account ` +
+        `${fullName(facts.account)} has no annotation "azure.workload.identity/client-id". Set one ` +
+        'of them.'
+      );
+    case 'account-selector':
+      return (
+        `Identity not found: the service account of ${who} does not name the ` +
+        `${facts.selector.kind} "${printable(facts.selector.value)}".`
+      );
+    case 'object-id':
+      return `Identity not found: no identity of ${who} has the object_id "${printable(facts.objectId)}".`;
+    case 'resource':
+      return (
+        `Identity not found: ${whose(facts.identity, pod)} is not for the resource ` +
+        `"${printable(facts.resource)}". Add it to spec.allowedResources.`
+      );
+    case 'unusable':
+      return `Identity not found: ${whose(facts.identity, pod)} ${printable(facts.problem)}. Correct it.`;
+    case 'grant':
+      return textOfGrant(facts.grant, pod);
+  }
+}
+
+function textOfGrant(grant: GrantRefusal, pod: Pod): string {
+  const who = nameOf(pod);
   switch (grant.reason) {
     case 'no_binding_label':
-      return refuse(
-        'no_binding_label',
+      return (
         `Identity not found: ${who} has no label "${bindingLabel}". Set it to the selector of an ` +
-          'AzureIdentityBinding in the same namespace.',
+        'AzureIdentityBinding in the same namespace.'
       );
     case 'binding_missing':
-      return refuse(
-        grant.transient ? 'binding_pending' : 'binding_missing',
+      return (
         `Identity not found: ${who} has the label ${bindingLabel}=${grant.label}, and ` +
-          whyUnbound(grant.foreign, pod),
+        whyUnbound(grant.foreign, pod)
       );
     case 'identity_missing':
-      return refuse(
-        grant.transient ? 'identity_pending' : 'identity_missing',
+      return (
         `Identity not found: ${who} is bound by ${list(grant.bindingNames)}, but namespace ` +
-          `${pod.namespace} has no AzureIdentity ${list(grant.missingIdentityNames)}. Create it.`,
+        `${pod.namespace} has no AzureIdentity ${list(grant.missingIdentityNames)}. Create it.`
       );
     case 'selector_not_bound': {
       const missing =
         grant.missingIdentityNames.length === 0
           ? ''
           : ` AzureIdentity ${list(grant.missingIdentityNames)} is bound too but does not exist.`;
-      return refuse(
-        'selector_not_bound',
+      return (
         `Identity not found: no identity of ${who} has the ${grant.selector.kind} ` +
-          `"${printable(grant.selector.value)}"; bound by label ${bindingLabel}=${grant.label}: ` +
-          `${list(grant.identityNames)}.${missing}`,
+        `"${printable(grant.selector.value)}"; bound by label ${bindingLabel}=${grant.label}: ` +
+        `${list(grant.identityNames)}.${missing}`
       );
     }
     case 'identity_ambiguous':
-      return refuse(
-        'identity_ambiguous',
+      return (
         'Multiple user assigned identities exist, please specify the clientId / resourceId of the ' +
-          `identity in the token request; ${who} is bound to ${list(grant.identityNames)} with ` +
-          `client ids ${list(grant.clientIds)}.`,
+        `identity in the token request; ${who} is bound to ${list(grant.identityNames)} with ` +
+        `client ids ${list(grant.clientIds)}.`
       );
     case 'identity_invalid':
-      return refuse(
-        'identity_invalid',
+      return (
         `Identity not found: AzureIdentity ${pod.namespace}/${grant.identityName} names neither ` +
-          'spec.clientID nor spec.resourceID. Set one of them.',
+        'spec.clientID nor spec.resourceID. Set one of them.'
       );
   }
 }
@@ -80,99 +153,26 @@ function whyUnbound(
   );
 }
 
-/** An identity whose tokens are for something else. */
-export function explainResource(identity: Identity, resource: string, pod: Pod): Answer {
-  return refuse(
-    'resource_not_allowed',
-    `Identity not found: ${whose(identity, pod)} is not for the resource ` +
-      `"${printable(resource)}". Add it to spec.allowedResources.`,
-  );
-}
-
-/** An identity that says something upstream cannot be asked with. */
-export function explainUnusable(
-  { reason, problem }: Extract<UpstreamChoice, { kind: 'unusable' }>,
-  identity: Identity | undefined,
-  pod: Pod,
-): Answer {
-  const text = `${whose(identity, pod)} ${printable(problem)}. Correct it.`;
-  return refuse(reason, `Identity not found: ${text}`);
-}
-
-/** A pod set up for Workload Identity on a node whose agent has not the right it takes. */
-export function explainUnreadable(pod: Pod, account: ObjectName): Answer {
-  return refuse(
-    'credential_invalid',
-    `Identity not found: the agent may not read service account ${account.namespace}/` +
-      `${account.name} of pod ${pod.namespace}/${pod.name}. Give it the right "get" on serviceaccounts.`,
-  );
-}
-
-/** A pod set up for Workload Identity whose service account names no application. */
-export function explainUnannotated(pod: Pod, account: ObjectName): Answer {
-  return refuse(
-    'no_binding_label',
-    `Identity not found: pod ${pod.namespace}/${pod.name} has no label "${bindingLabel}", and its ` +
-      `service account ${account.namespace}/${account.name} has no annotation ` +
-      '"azure.workload.identity/client-id". Set one of them.',
-  );
-}
-
-/** A pod on the host network where such pods get nothing. */
-export function explainHostNetwork(pod: Pod): Answer {
-  return refuse(
-    'host_network_refused',
-    `Access denied: pod ${pod.namespace}/${pod.name} is on the host network, and such pods get no ` +
-      'tokens on this node (--host-network=refuse).',
-  );
-}
-
-/** A pod with the node's own answer where the node has none. */
-export function explainNoImds(pod: Pod): Answer {
-  return refuse(
-    'identity_unsupported',
-    `Identity not found: pod ${pod.namespace}/${pod.name} is to have the ` +
-      "node's own identities, and this node has no metadata service of its own.",
-  );
-}
-
-/** The application of a service account is the only identity its pods may name. */
-export function explainForeignSelector(pod: Pod, selector: NamedSelector): Answer {
-  return refuse(
-    'selector_not_bound',
-    `Identity not found: the service account of pod ${pod.namespace}/${pod.name} does not name the ` +
-      `${selector.kind} "${printable(selector.value)}".`,
-  );
-}
-
-export function explainUnknownObjectId(pod: Pod, objectId: string): Answer {
-  return refuse(
-    'selector_not_bound',
-    `Identity not found: no identity of pod ${pod.namespace}/${pod.name} has the object_id ` +
-      `"${printable(objectId)}".`,
-  );
-}
-
 /**
  * What the upstream's failure means for the pod that asked.
  * @param grantAgeMs age of the newest object that the pod's right rests on.
  * @param graceMs during which something missing may still arrive.
  */
-export function explainFailure(
+export function renderFailure(
   failure: SourceFailure,
-  authorised: Authorised,
+  authorized: Authorized,
   grantAgeMs: number,
   graceMs: number,
 ): Answer {
-  const { identity, pod } = authorised;
+  const { identity, pod } = authorized;
   const extra: RefusalExtra = {
     ...(failure.error === undefined ? {} : { error: failure.error }),
     ...(failure.retryAfterS === undefined ? {} : { retryAfterS: failure.retryAfterS }),
     ...(failure.details === undefined ? {} : { details: failure.details }),
   };
   const owner =
-    identity === undefined && authorised.upstream.kind !== 'entra'
-      ? `the node's identities for pod ${pod.namespace}/${pod.name}`
+    identity === undefined && authorized.upstream.kind !== 'entra'
+      ? `the node's identities for ${nameOf(pod)}`
       : whose(identity, pod);
   const told = `${failure.description} (${owner})`;
   switch (failure.reason) {
@@ -181,8 +181,7 @@ export function explainFailure(
       const id = identity.resourceId === '' ? '<its resource id>' : identity.resourceId;
       return refuse(
         'identity_not_assigned',
-        `Identity not found: AzureIdentity ${identity.namespace}/${identity.name} of pod ` +
-          `${pod.namespace}/${pod.name} is not assigned to this node. Assign it: ` +
+        `Identity not found: ${whose(identity, pod)} is not assigned to this node. Assign it: ` +
           `${assignCommand(failure.node)} --identities ${id}`,
       );
     }
@@ -225,10 +224,17 @@ function assignCommand(node: AzureNode | undefined): string {
 }
 
 function whose(identity: Identity | undefined, pod: Pod): string {
-  const who = `pod ${pod.namespace}/${pod.name}`;
   return identity === undefined
-    ? `service account ${pod.namespace}/${pod.serviceAccount} of ${who}`
-    : `AzureIdentity ${identity.namespace}/${identity.name} of ${who}`;
+    ? `service account ${pod.namespace}/${pod.serviceAccount} of ${nameOf(pod)}`
+    : `AzureIdentity ${fullName(identity)} of ${nameOf(pod)}`;
+}
+
+function nameOf(pod: Pod): string {
+  return `pod ${fullName(pod)}`;
+}
+
+function fullName({ namespace, name }: ObjectName): string {
+  return `${namespace}/${name}`;
 }
 
 function list(names: readonly string[]): string {

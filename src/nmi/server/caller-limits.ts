@@ -4,7 +4,7 @@
  * else notices. Requests that join a fetch the caller already waits for cost no fetch, but a place to
  * wait, and those are limited for the node as a whole.
  */
-export interface CallerShareLimits {
+export interface CallerMaxima {
   /** Different tokens one caller may wait for at the same time. */
   readonly fetches: number;
   /** Requests of one caller that may wait for tokens, the same or different ones. */
@@ -19,12 +19,12 @@ interface Share {
   held: number;
 }
 
-export class CallerShare {
-  readonly #limits: CallerShareLimits;
+export class CallerLimits {
+  readonly #max: CallerMaxima;
   readonly #shares = new Map<string, Share>();
 
-  constructor(limits: CallerShareLimits) {
-    this.#limits = limits;
+  constructor(max: CallerMaxima) {
+    this.#max = max;
   }
 
   /** Callers that wait for something now. */
@@ -33,15 +33,12 @@ export class CallerShare {
   }
 
   /** @returns what to call at the end, or undefined when the share is used up. */
-  beginFetch(caller: string, token: string): (() => void) | undefined {
-    const share = this.#shareOf(caller);
+  beginFetch(limitKey: string, token: string): (() => void) | undefined {
+    const share = this.#shareOf(limitKey);
     const waiting = share.fetches.get(token) ?? 0;
     const isNew = waiting === 0;
-    if (
-      share.waiting >= this.#limits.waiting ||
-      (isNew && share.fetches.size >= this.#limits.fetches)
-    ) {
-      this.#tidy(caller, share);
+    if (share.waiting >= this.#max.waiting || (isNew && share.fetches.size >= this.#max.fetches)) {
+      this.#tidy(limitKey, share);
       return undefined;
     }
     share.fetches.set(token, waiting + 1);
@@ -51,33 +48,33 @@ export class CallerShare {
       const left = (share.fetches.get(token) ?? 1) - 1;
       if (left === 0) share.fetches.delete(token);
       else share.fetches.set(token, left);
-      this.#tidy(caller, share);
+      this.#tidy(limitKey, share);
     };
   }
 
   /** @returns what to call at the end, or undefined when the share is used up. */
-  beginHold(caller: string): (() => void) | undefined {
-    const share = this.#shareOf(caller);
-    if (share.held >= this.#limits.held) {
-      this.#tidy(caller, share);
+  beginWait(limitKey: string): (() => void) | undefined {
+    const share = this.#shareOf(limitKey);
+    if (share.held >= this.#max.held) {
+      this.#tidy(limitKey, share);
       return undefined;
     }
     share.held++;
     return () => {
       share.held--;
-      this.#tidy(caller, share);
+      this.#tidy(limitKey, share);
     };
   }
 
-  #shareOf(caller: string): Share {
-    const known = this.#shares.get(caller);
+  #shareOf(limitKey: string): Share {
+    const known = this.#shares.get(limitKey);
     if (known !== undefined) return known;
     const share = { fetches: new Map<string, number>(), waiting: 0, held: 0 };
-    this.#shares.set(caller, share);
+    this.#shares.set(limitKey, share);
     return share;
   }
 
-  #tidy(caller: string, share: Share): void {
-    if (share.held === 0 && share.fetches.size === 0) this.#shares.delete(caller);
+  #tidy(limitKey: string, share: Share): void {
+    if (share.held === 0 && share.fetches.size === 0) this.#shares.delete(limitKey);
   }
 }

@@ -29,27 +29,3 @@ export function connectionLimits(
   const total = Math.floor(all / listeners);
   return { total, each: Math.min(enough.each, Math.ceil(total / greediest)) };
 }
-
-/** Connections by caller. */
-export class ConnectionShare {
-  readonly #each: number;
-  readonly #open = new Map<string, number>();
-
-  constructor(each: number) {
-    this.#each = each;
-  }
-
-  /** @returns false when this caller has its fill; else `leave` is to be called for it once. */
-  enter(caller: string): boolean {
-    const open = this.#open.get(caller) ?? 0;
-    if (open >= this.#each) return false;
-    this.#open.set(caller, open + 1);
-    return true;
-  }
-
-  leave(caller: string): void {
-    const left = (this.#open.get(caller) ?? 1) - 1;
-    if (left === 0) this.#open.delete(caller);
-    else this.#open.set(caller, left);
-  }
-}

@@ -4,13 +4,13 @@
  * may dial loopback can name any pod of this node.
  */
 import { answerToken, refuse, type Answer } from '../base/answers.ts';
-import type { Authorisation } from '../grants/authorization.ts';
-import { authorise, type GrantKnowledge } from '../grants/authorize.ts';
+import type { Authorization } from '../grants/authorization.ts';
+import { authorize, type GrantKnowledge } from '../grants/authorize.ts';
 import type { Exchange } from './request.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import type { Clock } from '../../cache/clock.ts';
 import { parseTokenQuery, type TokenQuery } from './token-query.ts';
-import type { TokenEndpoint } from './token-endpoint.ts';
+import type { TokenEndpoint, TokenJob } from './token-endpoint.ts';
 
 export interface HostTokenOptions {
   readonly knowledge: GrantKnowledge;
@@ -43,28 +43,35 @@ export class HostTokenEndpoint {
     }
     const parsed = parseTokenQuery(rawQuery, false);
     if (parsed.kind === 'refused') return refused(refuse(parsed.reason, parsed.detail));
-    return endpoint.serve({
+    const decide = () => this.#decide(namespace, name, parsed.query);
+    const job: TokenJob = {
       exchange,
       route: 'host-token',
       query: parsed.query,
-      decide: () => this.#decide(namespace, name, parsed.query),
+      decide,
       // The replaced system gave this route the primary tenant's token only.
-      render: (rendered, _auxiliary, authorised) => {
-        const clientId = authorised.identity?.clientId || rendered.token.clientId;
+      render: (rendered, _auxiliary, authorized) => {
+        const clientId = authorized.identity?.clientId || rendered.token.clientId;
         const body = rendered.body(clock.wallMs());
         return answerToken(`{"token":${body},"clientid":${JSON.stringify(clientId)}}`);
       },
-    });
+    };
+    return endpoint.serve(job, decide());
   }
 
-  #decide(namespace: string, name: string, query: TokenQuery): Authorisation {
+  #decide(namespace: string, name: string, query: TokenQuery): Authorization {
     const { knowledge, policy, clock } = this.#options;
     const pod = knowledge.pods.byName(namespace, name);
     if (pod === undefined || !knowledge.isSynced()) {
-      const answer = refuse('pod_unknown', 'No such pod on this node. Retry.');
-      return { kind: 'refused', answer, isPending: true, pod: undefined };
+      return {
+        kind: 'refused',
+        reason: 'pod_unknown',
+        facts: { about: 'unknown-name' },
+        isPending: true,
+        pod: undefined,
+      };
     }
-    return authorise(pod, query, knowledge, policy, clock.wallMs());
+    return authorize(pod, query, knowledge, policy, clock.wallMs());
   }
 }
 

@@ -1,14 +1,30 @@
 /** What the way of a request reports of its work; whoever listens changes no answer. */
+import type { CacheOutcome } from '../../cache/token/cache.ts';
+import type { Answer } from '../base/answers.ts';
+import type { Authorization } from '../grants/authorization.ts';
 import type { UpstreamObserver } from '../tokens/broker.ts';
-import type { StandingRight } from './fast-path/lookup.ts';
-import type { Handled } from './listener.ts';
-import type { Exchange } from './request.ts';
-import type { RouteName } from './router.ts';
-import type { TokenDecision } from './token-endpoint.ts';
+import type { Exchange, Handled } from './request.ts';
+import type { StandingRight } from './standing-rights.ts';
+
+export type RouteName = 'token' | 'host-token' | 'passthrough' | 'refused';
+export type TokenRoute = Extract<RouteName, 'token' | 'host-token'>;
+
+/** All that the log line and the metrics say about one token request. */
+export interface TokenDecision {
+  readonly route: TokenRoute;
+  readonly answer: Answer;
+  readonly authorization: Authorization | undefined;
+  readonly resource: string;
+  readonly source: string;
+  readonly cache: CacheOutcome | 'none';
+}
+
+/** A request that the fast path answered. */
+export type Hit = Pick<Exchange, 'caller' | 'startedAtMs' | 'requestId'>;
 
 export interface Observer extends UpstreamObserver {
   onDecision(exchange: Exchange, decision: TokenDecision): void;
   onHandled(exchange: Exchange, route: RouteName, handled: Handled): void;
-  /** A token request answered on the short way: what the two above would say of it. */
-  onHit(exchange: Exchange, right: StandingRight): void;
+  /** What the two above would say of it. */
+  onHit(hit: Hit, right: StandingRight): void;
 }

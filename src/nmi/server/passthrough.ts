@@ -10,8 +10,7 @@ import { addAbortSignal } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { Pool } from 'undici';
 import { refuse, type Answer } from '../base/answers.ts';
-import type { HttpExchange } from './request.ts';
-import { relayed, type Handled } from './listener.ts';
+import { relayed, type Handled, type HttpExchange } from './request.ts';
 import { networkCode } from '../base/network-code.ts';
 import type { PassthroughArea, Route } from './route.ts';
 

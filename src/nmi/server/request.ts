@@ -3,7 +3,13 @@
  * handlers need, in one place.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Answer } from '../base/answers.ts';
 import type { CallerConnection } from '../grants/caller.ts';
+import type { Decision } from './standing-rights.ts';
+
+/** An answer that is already on its way, written by the handler itself. */
+export const relayed = Symbol('relayed');
+export type Handled = Answer | typeof relayed;
 
 export interface Exchange {
   readonly caller: CallerConnection;
@@ -24,6 +30,8 @@ export class HttpExchange implements Exchange {
   readonly caller: CallerConnection;
   readonly startedAtMs: number;
   readonly requestId: string;
+  /** What the fast path decided before it gave the connection away; for a target of its own. */
+  readonly handed: Decision | undefined;
 
   constructor(
     request: IncomingMessage,
@@ -31,12 +39,14 @@ export class HttpExchange implements Exchange {
     caller: CallerConnection,
     startedAtMs: number,
     requestId: string,
+    handed?: Decision,
   ) {
     this.request = request;
     this.response = response;
     this.caller = caller;
     this.startedAtMs = startedAtMs;
     this.requestId = requestId;
+    this.handed = handed;
   }
 
   get method(): string {

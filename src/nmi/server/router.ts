@@ -5,39 +5,37 @@
  */
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import { refuse, refuseMissingHeader, type Answer } from '../base/answers.ts';
-import type { HttpExchange } from './request.ts';
+import type { Observer } from './observer.ts';
+import { relayed, type Handled, type HttpExchange } from './request.ts';
 import type { HostTokenEndpoint } from './host-token.ts';
-import { identify, type Identified, type Knowledge } from '../grants/identify.ts';
-import type { Handled } from './listener.ts';
-import { relayed } from './listener.ts';
+import { identify, type Knowledge } from '../grants/identify.ts';
+import { renderRefusal } from '../grants/refusal-text.ts';
 import { correlationHeader, type LoopMark } from '../sources/imds/loop-detection.ts';
 import { allowedMethods, type Passthrough, type PassthroughRoute } from './passthrough.ts';
-import { settle, type Patience } from './wait-for-object.ts';
+import { waitForObject, type ObjectWait } from './wait-for-object.ts';
 import { parseRoute, type Route } from './route.ts';
 import type { TokenEndpoint } from './token-endpoint.ts';
 
-export type RouteName = 'token' | 'host-token' | 'passthrough' | 'refused';
-
-export interface FrontOptions {
+export interface RouterOptions {
   readonly metadataHeaderRequired: boolean;
   readonly tokens: TokenEndpoint;
   /** Undefined while `/host/token` is off. */
   readonly hostTokens: HostTokenEndpoint | undefined;
   readonly passthrough: Passthrough;
   readonly knowledge: Knowledge & { readonly pods: PodIndex };
-  readonly patience: Patience;
+  readonly objectWait: ObjectWait;
   readonly loopMark: LoopMark;
-  readonly onHandled: (exchange: HttpExchange, route: RouteName, handled: Handled) => void;
+  readonly observer: Pick<Observer, 'onHandled'>;
   readonly onBug: (error: unknown) => void;
 }
 
 export type Handler = (exchange: HttpExchange) => Handled | Promise<Handled>;
 
-export function createFront(options: FrontOptions): Handler {
+export function createRouter(options: RouterOptions): Handler {
   return (exchange) => {
     const route = parseRoute(exchange.target);
     const done = (handled: Handled): Handled => {
-      options.onHandled(exchange, route.kind, handled);
+      options.observer.onHandled(exchange, route.kind, handled);
       return handled;
     };
     const failed = (error: unknown): Handled => {
@@ -56,7 +54,7 @@ export function createFront(options: FrontOptions): Handler {
 function dispatch(
   exchange: HttpExchange,
   route: Route,
-  options: FrontOptions,
+  options: RouterOptions,
 ): Handled | Promise<Handled> {
   switch (route.kind) {
     case 'refused':
@@ -87,7 +85,7 @@ function dispatch(
 function checkCommon(
   exchange: HttpExchange,
   methods: readonly string[],
-  options: FrontOptions,
+  options: RouterOptions,
 ): Answer | undefined {
   const wrongMethod = checkMethod(exchange, methods);
   if (wrongMethod !== undefined) return wrongMethod;
@@ -100,7 +98,7 @@ function checkCommon(
 }
 
 /** Only who is no pod can be the agent itself: for pods nothing more is looked at. */
-function checkLoop(exchange: HttpExchange, options: FrontOptions): Answer | undefined {
+function checkLoop(exchange: HttpExchange, options: RouterOptions): Answer | undefined {
   if (exchange.caller.resolve(options.knowledge.pods).kind === 'pod') return undefined;
   const [correlationId = ''] = exchange.headerValues(correlationHeader);
   if (!options.loopMark.isOwn(correlationId)) return undefined;
@@ -116,11 +114,10 @@ function checkMethod(exchange: HttpExchange, methods: readonly string[]): Answer
 async function passThrough(
   exchange: HttpExchange,
   route: PassthroughRoute,
-  options: FrontOptions,
+  options: RouterOptions,
 ): Promise<Handled> {
   const decide = () => identify(exchange.caller, options.knowledge);
-  const isPending = (found: Identified) => found.kind === 'refused' && found.isPending;
-  const identified = await settle(options.patience, exchange, decide, isPending);
-  if (identified.kind === 'refused') return identified.answer;
+  const identified = await waitForObject(options.objectWait, exchange, decide(), decide);
+  if (identified.kind === 'refused') return renderRefusal(identified);
   return exchange.isGone ? relayed : options.passthrough.relay(exchange, route);
 }

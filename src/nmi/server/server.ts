@@ -1,21 +1,22 @@
-/** The way of a request, put together: front, endpoints, broker, source. */
+/** The way of a request, put together: router, endpoints, broker, source. */
 import type { Clock } from '../../cache/clock.ts';
 import { userAgent } from '../base/build-info.ts';
-import { CallerShare } from './caller-limits.ts';
+import { CallerLimits } from './caller-limits.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
-import { createFront, type Handler } from './router.ts';
+import { createRouter, type Handler } from './router.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
-import { HitPath } from './fast-path/lookup.ts';
+import { TokenFastPath } from './fast-path/fast-path.ts';
 import { HostTokenEndpoint } from './host-token.ts';
 import type { Log } from '../base/log.ts';
 import type { NodeKnowledge } from '../state/cluster-state.ts';
+import type { FastPath } from './listener.ts';
 import type { Observer } from './observer.ts';
 import { openPassthrough } from './passthrough.ts';
 import { LoopMark } from '../sources/imds/loop-detection.ts';
-import type { Patience } from './wait-for-object.ts';
+import type { ObjectWait } from './wait-for-object.ts';
 import { openImdsSource } from '../sources/imds/imds.ts';
-import type { EntraIdentity, TokenSource } from '../sources/source.ts';
+import type { EntraIdentity, NodeIdentity, TokenSource } from '../sources/source.ts';
 import type { IdentityDemand } from '../grants/identities-in-use.ts';
 import { TokenBroker, type UpstreamBudget } from '../tokens/broker.ts';
 import { TokenEndpoint } from './token-endpoint.ts';
@@ -24,11 +25,12 @@ import { TokenEndpoint } from './token-endpoint.ts';
  * Of the four fetches that run upstream at once, 16 queued ones of one pod delay another pod's by
  * four fetches' time. Azure SDKs ask for a handful of resources.
  */
-const callerLimits = { fetches: 16, waiting: 512, held: 64 };
+const callerMaxima = { fetches: 16, waiting: 512, held: 64 };
 
 export interface RequestPath extends AsyncDisposable {
   readonly handle: Handler;
-  readonly hits: HitPath;
+  /** Undefined while it is turned off. */
+  readonly fastPath: FastPath | undefined;
   readonly broker: TokenBroker;
   readonly policy: GrantPolicy;
 }
@@ -55,10 +57,10 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
   const { config, tuning, knowledge, observer, clock, log } = options;
   const endpoint = `http://${config.metadataIp}:${config.metadataPort}`;
   const timeoutMs = tuning.imdsTimeoutMs;
-  const patience: Patience = {
+  const objectWait: ObjectWait = {
     clock,
     holds: knowledge.holds,
-    share: new CallerShare(callerLimits),
+    limits: new CallerLimits(callerMaxima),
     maxWaitMs: tuning.lateObjectWaitMs,
   };
   const policy: GrantPolicy = {
@@ -66,12 +68,14 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
     graceMs: tuning.bindingGraceMs,
     hostNetwork: config.hostNetwork,
   };
-
-  const agent = userAgent(config.customUserAgent);
   const loopMark = new LoopMark();
   const { blockInstanceMetadata, allowedAreas } = config;
   const source = openImdsSource({
-    ...{ endpoint, userAgent: agent, timeoutMs, clock, loopMark },
+    endpoint,
+    userAgent: userAgent(config.customUserAgent),
+    timeoutMs,
+    clock,
+    loopMark,
     hidesNode: blockInstanceMetadata,
   });
   const passthrough = openPassthrough({
@@ -79,42 +83,35 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
     timeoutMs,
     policy: { blockInstanceMetadata, allowedAreas, hasImds: config.redirect !== 'address' },
   });
-  const broker = new TokenBroker({
-    ...{ clock, observer, random: Math.random },
-    imds: { source, budget: imdsBudget },
-    entra: { source: options.entra, budget: entraBudget },
-    demand: options.demand,
-    maxEntries: tuning.tokenCacheSize,
-    waitMs: Math.max(timeoutMs, tuning.entraTimeoutMs) + 500,
-  });
+  const broker = openBroker(options, source);
   const tokens = new TokenEndpoint({
-    ...{ knowledge, broker, policy, patience, clock },
-    onDecision: (exchange, decision) => {
-      observer.onDecision(exchange, decision);
-    },
+    knowledge,
+    broker,
+    policy,
+    objectWait,
+    clock,
+    observer,
   });
   const hostTokens = config.hostToken
     ? new HostTokenEndpoint({ knowledge, policy, clock, endpoint: tokens })
     : undefined;
-  const handle = createFront({
+  const onBug = (error: unknown): void => {
+    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'request failed');
+  };
+  const handle = createRouter({
     metadataHeaderRequired: config.metadataHeaderRequired,
-    ...{ tokens, hostTokens, passthrough, knowledge, patience, loopMark },
-    onHandled: (exchange, route, handled) => {
-      observer.onHandled(exchange, route, handled);
-    },
-    onBug: (error) => {
-      log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'request failed');
-    },
-  });
-  const hits = new HitPath({
-    ...{ knowledge, broker, policy, clock },
-    onHit: (exchange, right) => {
-      observer.onHit(exchange, right);
-    },
+    tokens,
+    hostTokens,
+    passthrough,
+    knowledge,
+    objectWait,
+    loopMark,
+    observer,
+    onBug,
   });
   return {
     handle,
-    hits,
+    fastPath: config.fastPath ? new TokenFastPath({ tokens, clock, observer, onBug }) : undefined,
     broker,
     policy,
     [Symbol.asyncDispose]: async () => {
@@ -122,4 +119,20 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
       await Promise.all([source[Symbol.asyncDispose](), passthrough[Symbol.asyncDispose]()]);
     },
   };
+}
+
+function openBroker(
+  { tuning, observer, clock, demand, entra }: RequestPathOptions,
+  imds: TokenSource<NodeIdentity>,
+): TokenBroker {
+  return new TokenBroker({
+    imds: { source: imds, budget: imdsBudget },
+    entra: { source: entra, budget: entraBudget },
+    demand,
+    clock,
+    observer,
+    random: Math.random,
+    maxEntries: tuning.tokenCacheSize,
+    waitMs: Math.max(tuning.imdsTimeoutMs, tuning.entraTimeoutMs) + 500,
+  });
 }

@@ -2,49 +2,36 @@
  * `/metadata/identity/oauth2/token`: from a checked request to an answer.
  *
  * A hit is synchronous: query, caller, grant, cache, answer in one turn. Whatever has to wait, for
- * a watch event or for the upstream, is authorised again afterwards: the world may have changed.
+ * a watch event or for the upstream, is decided again afterwards: the world may have changed. A
+ * decision that still stands is not worked out again.
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { AskedId, RenderedToken } from '../../cache/token/token.ts';
 import { answerToken, refuse, type Answer } from '../base/answers.ts';
-import type { Authorisation, Authorised, ByObjectId } from '../grants/authorization.ts';
-import { authorise, type GrantKnowledge } from '../grants/authorize.ts';
-import type { Exchange } from './request.ts';
+import type { Authorization, Authorized, ByObjectId } from '../grants/authorization.ts';
+import type { GrantKnowledge } from '../grants/authorize.ts';
+import { limitKeyOf, type CallerConnection } from '../grants/caller.ts';
+import type { Observer, TokenRoute } from './observer.ts';
+import type { Exchange, HttpExchange } from './request.ts';
 import { grantedSinceWallMs } from '../grants/grant-age.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
-import { identify, type Refused } from '../grants/identify.ts';
-import { settle, type Patience } from './wait-for-object.ts';
-import { explainFailure, explainUnknownObjectId } from '../grants/refusal-text.ts';
+import { StandingRights, type Decision, type StandingRight } from './standing-rights.ts';
+import { waitForObject, type ObjectWait } from './wait-for-object.ts';
+import { renderFailure, renderRefusal } from '../grants/refusal-text.ts';
+import { tokenPath } from './route.ts';
 import { sourceNameOf, type SourceFailure, type UpstreamIdentity } from '../sources/source.ts';
-import {
-  askedIdOf,
-  parseTokenQuery,
-  type TokenQuery,
-  type TokenQueryResult,
-} from './token-query.ts';
+import { askedIdOf, parseTokenQuery, type RefusedQuery, type TokenQuery } from './token-query.ts';
 import type { CachedToken, TokenBroker } from '../tokens/broker.ts';
 import { identityKey } from '../grants/cache-key.ts';
 
-export type TokenRoute = 'token' | 'host-token';
-
-/** All that the log line and the metrics say about one token request. */
-export interface TokenDecision {
-  readonly route: TokenRoute;
-  readonly answer: Answer;
-  readonly authorisation: Authorisation | undefined;
-  readonly resource: string;
-  readonly source: string;
-  readonly cache: CacheOutcome | 'none';
-}
-
 export interface TokenEndpointOptions {
   readonly knowledge: GrantKnowledge;
-  readonly broker: TokenBroker;
+  readonly broker: Pick<TokenBroker, 'peek' | 'peekKey' | 'get' | 'renew' | 'objectIdOf'>;
   readonly policy: GrantPolicy;
-  readonly patience: Patience;
+  readonly objectWait: ObjectWait;
   readonly clock: Clock;
-  readonly onDecision: (exchange: Exchange, decision: TokenDecision) => void;
+  readonly observer: Pick<Observer, 'onDecision'>;
 }
 
 /** One request that names a pod, by its connection or otherwise, and how its answer looks. */
@@ -53,11 +40,11 @@ export interface TokenJob {
   readonly route: TokenRoute;
   readonly query: TokenQuery;
   /** The caller's right by what is known now; asked again whenever that may have changed. */
-  readonly decide: () => Authorisation;
+  readonly decide: () => Authorization;
   readonly render: (
     rendered: RenderedToken,
     auxiliary: readonly RenderedToken[],
-    authorised: Authorised,
+    authorized: Authorized,
   ) => Answer;
 }
 
@@ -66,98 +53,112 @@ const noTokens: readonly RenderedToken[] = [];
 /** How often one request may find the world changed under its feet before it is sent away. */
 const maxTurns = 4;
 
-/** Parsed queries that are kept: half a megabyte at most. */
-const maxMemos = 512;
-const maxMemoLength = 512;
-
 export class TokenEndpoint {
   readonly #options: TokenEndpointOptions;
-  readonly #parsed = new Map<string, TokenQueryResult>();
+  readonly #rights: StandingRights;
 
   constructor(options: TokenEndpointOptions) {
     this.#options = options;
+    this.#rights = new StandingRights(options);
   }
 
   /** @param rawQuery the query as sent; the route, method and header checks have passed. */
-  handle(exchange: Exchange, rawQuery: string): Answer | Promise<Answer> {
-    const parsed = this.#parse(rawQuery);
-    if (parsed.kind === 'refused') {
-      return this.refuse(exchange, 'token', refuse(parsed.reason, parsed.detail));
+  handle(exchange: HttpExchange, rawQuery: string): Answer | Promise<Answer> {
+    const { caller, target, startedAtMs, handed } = exchange;
+    const decided = this.#decide(caller, target, rawQuery, startedAtMs, handed);
+    if ('kind' in decided) {
+      return this.refuse(exchange, 'token', refuse(decided.reason, decided.detail));
     }
-    const decide = () => this.#decide(exchange, parsed.query);
-    const render = (rendered: RenderedToken, auxiliary: readonly RenderedToken[]) => {
-      const nowWallMs = this.#options.clock.wallMs();
-      return answerToken(bodyOf(rendered, auxiliary, nowWallMs, askedIdOf(parsed.query)));
+    const { query, authorization } = decided;
+    const { clock } = this.#options;
+    const job: TokenJob = {
+      exchange,
+      route: 'token',
+      query,
+      decide: () => this.#rights.decide(caller, target, query, clock.monotonicMs()).authorization,
+      render: (rendered, auxiliary) =>
+        answerToken(bodyOf(rendered, auxiliary, clock.wallMs(), askedIdOf(query))),
     };
-    return this.serve({ exchange, route: 'token', query: parsed.query, decide, render });
+    return this.serve(job, authorization);
   }
 
-  /** Parsing is pure and a pod asks for the same few things again and again. */
-  #parse(rawQuery: string): TokenQueryResult {
-    const known = this.#parsed.get(rawQuery);
+  /** For a request of the usual form; undefined when it is refused for its parameters. */
+  decide(caller: CallerConnection, target: string, nowMs: number): Decision | undefined {
+    const decided = this.#decide(caller, target, target.slice(tokenPath.length + 1), nowMs);
+    return 'kind' in decided ? undefined : decided;
+  }
+
+  #decide(
+    caller: CallerConnection,
+    target: string,
+    rawQuery: string,
+    nowMs: number,
+    handed?: Decision,
+  ): Decision | RefusedQuery {
+    const known = this.#rights.find(caller, target, nowMs, handed);
     if (known !== undefined) return known;
     const parsed = parseTokenQuery(rawQuery);
-    if (rawQuery.length > maxMemoLength) return parsed;
-    if (this.#parsed.size >= maxMemos) this.#parsed.clear();
-    this.#parsed.set(rawQuery, parsed);
-    return parsed;
+    if (parsed.kind === 'refused') return parsed;
+    return this.#rights.decide(caller, target, parsed.query, nowMs);
+  }
+
+  isStanding(decision: Decision, nowMs: number): boolean {
+    return this.#rights.isStanding(decision, nowMs);
+  }
+
+  /** The token of a right that stands, from memory. */
+  peekToken(right: StandingRight): RenderedToken | undefined {
+    return this.#options.broker.peekKey(right.cacheKey);
   }
 
   /** Ends a request that got no further than its parameters. */
   refuse(exchange: Exchange, route: TokenRoute, answer: Answer): Answer {
-    const decision = { route, answer, authorisation: undefined, resource: '', source: '' };
-    this.#options.onDecision(exchange, { ...decision, cache: 'none' });
+    const decision = { route, answer, authorization: undefined, resource: '', source: '' };
+    this.#options.observer.onDecision(exchange, { ...decision, cache: 'none' });
     return answer;
   }
 
-  /** Serves one request: at once where memory has the token, else after waiting for it. */
-  serve(job: TokenJob): Answer | Promise<Answer> {
-    const decision = job.decide();
-    if (decision.kind === 'authorised') {
+  /**
+   * Serves one request: at once where memory has the token, else after waiting for it.
+   * @param decision made just now.
+   */
+  serve(job: TokenJob, decision: Authorization): Answer | Promise<Answer> {
+    if (decision.kind === 'authorized') {
       const answer = this.#peek(job, decision);
       if (answer !== undefined) return this.#close(job, decision, answer, 'hit');
     } else if (decision.kind === 'refused' && !decision.isPending) {
-      return this.#close(job, decision, decision.answer);
+      return this.#close(job, decision, renderRefusal(decision));
     }
     return this.#serveSlowly(job, decision);
   }
 
   /** The answer from memory alone. */
-  #peek(job: TokenJob, authorised: Authorised): Answer | undefined {
+  #peek(job: TokenJob, authorized: Authorized): Answer | undefined {
     const { broker } = this.#options;
     const { resource, bypassCache } = job.query;
     if (bypassCache) return undefined;
-    const rendered = broker.peek(authorised.upstream, resource);
+    const rendered = broker.peek(authorized.upstream, resource);
     if (rendered === undefined) return undefined;
-    if (authorised.auxiliary.length === 0) return job.render(rendered, noTokens, authorised);
+    if (authorized.auxiliary.length === 0) return job.render(rendered, noTokens, authorized);
     const auxiliary: RenderedToken[] = [];
-    for (const identity of authorised.auxiliary) {
+    for (const identity of authorized.auxiliary) {
       const other = broker.peek(identity, resource);
       if (other === undefined) return undefined;
       auxiliary.push(other);
     }
-    return job.render(rendered, auxiliary, authorised);
-  }
-
-  #decide(exchange: Exchange, query: TokenQuery): Authorisation {
-    const { knowledge, policy, clock } = this.#options;
-    const identified = identify(exchange.caller, knowledge);
-    if (identified.kind === 'refused') return identified;
-    return authorise(identified.pod, query, knowledge, policy, clock.wallMs());
+    return job.render(rendered, auxiliary, authorized);
   }
 
   /** @param latest decision, made just now. */
-  async #serveSlowly(job: TokenJob, latest: Authorisation): Promise<Answer> {
-    const { patience } = this.#options;
+  async #serveSlowly(job: TokenJob, latest: Authorization): Promise<Answer> {
+    const { objectWait } = this.#options;
     const { resource } = job.query;
     let decision = latest;
     for (let turn = 0; turn < maxTurns; turn++) {
-      if (isPending(decision)) {
-        decision = await settle(patience, job.exchange, job.decide, isPending);
-      }
-      if (decision.kind === 'refused') return this.#close(job, decision, decision.answer);
-      const endFetch = patience.share.beginFetch(
-        job.exchange.caller.ip,
+      decision = await waitForObject(objectWait, job.exchange, decision, job.decide);
+      if (decision.kind === 'refused') return this.#close(job, decision, renderRefusal(decision));
+      const endFetch = objectWait.limits.beginFetch(
+        limitKeyOf(decision.pod),
         `${describeWanted(decision)}\n${resource}`,
       );
       if (endFetch === undefined) return this.#close(job, decision, throttled());
@@ -170,19 +171,17 @@ export class TokenEndpoint {
       // The pod, its label, a binding or the identity may be gone since: the cache never grants.
       const decisionNow = job.decide();
       if (isSame(decision, decisionNow)) {
-        return this.#close(job, found.authorisation, found.answer, found.cache);
+        return this.#close(job, found.authorization, found.answer, found.cache);
       }
       decision = decisionNow;
     }
     return this.#close(job, decision, changing());
   }
 
-  async #find(job: TokenJob, decision: Authorised | ByObjectId): Promise<Found> {
+  async #find(job: TokenJob, decision: Authorized | ByObjectId): Promise<Found> {
     const { resource, bypassCache } = job.query;
     const chosen = decision.kind === 'by-object-id' ? await this.#resolve(job, decision) : decision;
-    if (chosen.kind === 'refused') {
-      return { authorisation: chosen, answer: chosen.answer, cache: 'none' };
-    }
+    if (!('kind' in chosen)) return { authorization: decision, answer: chosen, cache: 'none' };
     const { broker } = this.#options;
     const get = (identity: UpstreamIdentity): Promise<CachedToken> =>
       bypassCache ? broker.renew(identity, resource) : broker.get(identity, resource);
@@ -193,20 +192,20 @@ export class TokenEndpoint {
     const auxiliary: RenderedToken[] = [];
     for (const each of [cached, ...others]) {
       if (!each.ok) {
-        const answer = this.#explain(each.failure, chosen);
-        return { authorisation: chosen, answer, cache: each.outcome };
+        const answer = this.#renderFailure(each.failure, chosen);
+        return { authorization: chosen, answer, cache: each.outcome };
       }
       if (each !== cached) auxiliary.push(each.rendered);
     }
     if (!cached.ok) throw new TypeError('a failure was passed over');
     const answer = job.render(cached.rendered, auxiliary, chosen);
-    return { authorisation: chosen, answer, cache: cached.outcome };
+    return { authorization: chosen, answer, cache: cached.outcome };
   }
 
-  #explain(failure: SourceFailure, authorised: Authorised): Answer {
+  #renderFailure(failure: SourceFailure, authorized: Authorized): Answer {
     const { knowledge, clock, policy } = this.#options;
-    const ageMs = clock.wallMs() - grantedSinceWallMs(authorised, knowledge.grants);
-    return explainFailure(failure, authorised, ageMs, policy.graceMs);
+    const ageMs = clock.wallMs() - grantedSinceWallMs(authorized, knowledge.grants);
+    return renderFailure(failure, authorized, ageMs, policy.graceMs);
   }
 
   /**
@@ -214,35 +213,40 @@ export class TokenEndpoint {
    * is entitled to anyway. No identity it is not bound to is ever asked for. Ends with the first
    * candidate that cannot be asked now: the answer may change, and the others would fail alike.
    */
-  async #resolve(job: TokenJob, decision: ByObjectId): Promise<Authorised | Refused> {
+  async #resolve(job: TokenJob, decision: ByObjectId): Promise<Authorized | Answer> {
     const { broker } = this.#options;
     for (const candidate of decision.candidates) {
       if (broker.objectIdOf(candidate.upstream) === undefined) {
         const cached = await broker.get(candidate.upstream, job.query.resource);
         const isPassing = !cached.ok && isPassingFailure(cached.failure);
         if (isPassing || job.exchange.isGone) {
-          const answer = cached.ok ? changing() : this.#explain(cached.failure, candidate);
-          return { kind: 'refused', answer, isPending: false, pod: decision.pod };
+          return cached.ok ? changing() : this.#renderFailure(cached.failure, candidate);
         }
       }
       if (broker.objectIdOf(candidate.upstream) === decision.objectId) return candidate;
     }
-    const answer = explainUnknownObjectId(decision.pod, decision.objectId);
-    return { kind: 'refused', answer, isPending: false, pod: decision.pod };
+    const { pod, objectId } = decision;
+    return renderRefusal({
+      kind: 'refused',
+      reason: 'selector_not_bound',
+      facts: { about: 'object-id', objectId },
+      isPending: false,
+      pod,
+    });
   }
 
   #close(
     job: TokenJob,
-    authorisation: Authorisation | undefined,
+    authorization: Authorization | undefined,
     answer: Answer,
     cache: CacheOutcome | 'none' = 'none',
   ): Answer {
-    this.#options.onDecision(job.exchange, {
+    this.#options.observer.onDecision(job.exchange, {
       route: job.route,
       answer,
-      authorisation,
+      authorization,
       resource: job.query.resource,
-      source: authorisation?.kind === 'authorised' ? sourceNameOf(authorisation.upstream) : '',
+      source: authorization?.kind === 'authorized' ? sourceNameOf(authorization.upstream) : '',
       cache,
     });
     return answer;
@@ -251,12 +255,12 @@ export class TokenEndpoint {
 
 /** What a request came to, before it is known whether the right to it still stands. */
 interface Found {
-  readonly authorisation: Authorised | Refused;
+  readonly authorization: Authorized | ByObjectId;
   readonly answer: Answer;
   readonly cache: CacheOutcome | 'none';
 }
 
-function describeWanted(decision: Authorised | ByObjectId): string {
+function describeWanted(decision: Authorized | ByObjectId): string {
   if (decision.kind === 'by-object-id') return `object ${decision.objectId}`;
   return `identity ${identityKey(decision.upstream)}`;
 }
@@ -276,12 +280,9 @@ function changing(): Answer {
   return refuse('agent_not_synced', 'The objects of this pod keep changing. Retry.');
 }
 
-function isPending(decision: Authorisation): boolean {
-  return decision.kind === 'refused' && decision.isPending;
-}
-
 /** The same pod still has the same right. */
-function isSame(before: Authorisation, after: Authorisation): boolean {
+function isSame(before: Authorization, after: Authorization): boolean {
+  if (before === after) return true;
   if (before.kind === 'refused' || after.kind === 'refused') return false;
   if (before.pod.uid !== after.pod.uid) return false;
   if (before.kind === 'by-object-id') {
@@ -295,12 +296,12 @@ function isSame(before: Authorisation, after: Authorisation): boolean {
       })
     );
   }
-  return after.kind === 'authorised' && isSameUpstream(before, after);
+  return after.kind === 'authorized' && isSameUpstream(before, after);
 }
 
-function isSameUpstream(before: Authorised, after: Authorised): boolean {
+function isSameUpstream(before: Authorized, after: Authorized): boolean {
   if (before.identity?.uid !== after.identity?.uid) return false;
-  const keys = ({ upstream, auxiliary }: Authorised): string =>
+  const keys = ({ upstream, auxiliary }: Authorized): string =>
     [upstream, ...auxiliary].map(identityKey).join('\n');
   return keys(before) === keys(after);
 }

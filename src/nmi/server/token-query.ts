@@ -20,15 +20,15 @@ export interface TokenQuery {
   readonly bypassCache: boolean;
 }
 
-export type TokenQueryResult =
-  | { readonly kind: 'ok'; readonly query: TokenQuery }
-  | {
-      readonly kind: 'refused';
-      readonly reason:
-        'parameter_missing' | 'parameter_duplicate' | 'parameter_invalid' | 'selector_conflict';
-      /** Names the parameter and what is wrong with it. */
-      readonly detail: string;
-    };
+export interface RefusedQuery {
+  readonly kind: 'refused';
+  readonly reason:
+    'parameter_missing' | 'parameter_duplicate' | 'parameter_invalid' | 'selector_conflict';
+  /** Names the parameter and what is wrong with it. */
+  readonly detail: string;
+}
+
+export type TokenQueryResult = { readonly kind: 'ok'; readonly query: TokenQuery } | RefusedQuery;
 
 /** What the answer repeats of the question, as the real service does: ids but the client id. */
 export function askedIdOf({ selector }: TokenQuery): AskedId | undefined {
@@ -129,10 +129,7 @@ function checkSelectors(
   return { kind: 'ok', query: { resource, selector, bypassCache } };
 }
 
-function refuse(
-  reason: Extract<TokenQueryResult, { kind: 'refused' }>['reason'],
-  detail: string,
-): TokenQueryResult {
+function refuse(reason: RefusedQuery['reason'], detail: string): RefusedQuery {
   return { kind: 'refused', reason, detail };
 }
 

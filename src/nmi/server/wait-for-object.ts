@@ -1,43 +1,50 @@
 /**
- * Holding a request for an object that is about to arrive. The decision is made again at every
- * change of what is known, and stands when it can no longer turn, the time is up, the client has
- * gone, or too many requests wait already, of all callers or of this one.
+ * Waiting for an object that is about to arrive. The decision is made again at every change of what
+ * is known, and stands when it can no longer turn, the time is up, the client has gone, or too many
+ * requests wait already, of all callers or of this one.
  */
 import type { Clock } from '../../cache/clock.ts';
-import type { Exchange } from './request.ts';
-import type { CallerShare } from './caller-limits.ts';
+import type { Pod } from '../../cache/index/objects.ts';
+import { limitKeyOf } from '../grants/caller.ts';
 import type { Holds } from '../state/waiters.ts';
+import type { CallerLimits } from './caller-limits.ts';
+import type { Exchange } from './request.ts';
 
-export interface Patience {
+export interface ObjectWait {
   readonly clock: Clock;
   readonly holds: Holds;
-  readonly share: CallerShare;
+  readonly limits: CallerLimits;
   readonly maxWaitMs: number;
 }
 
-/** @param isPending says of a decision whether a watch event may turn it. */
-export async function settle<D>(
-  patience: Patience,
+interface Decided {
+  readonly pod: Pod | undefined;
+  /** A watch event may turn it. */
+  readonly isPending?: boolean;
+}
+
+/** @param first decision, made just now. */
+export async function waitForObject<D extends Decided>(
+  { clock, holds, limits, maxWaitMs }: ObjectWait,
   exchange: Exchange,
+  first: D,
   decide: () => D,
-  isPending: (decision: D) => boolean,
 ): Promise<D> {
-  const { clock, holds, share } = patience;
-  const first = decide();
-  if (!isPending(first)) return first;
-  const endHold = share.beginHold(exchange.caller.ip);
-  if (endHold === undefined) return first;
+  if (first.isPending !== true) return first;
+  const { pod } = first;
+  const endWait = limits.beginWait(pod === undefined ? exchange.caller.limitKey : limitKeyOf(pod));
+  if (endWait === undefined) return first;
   try {
-    const deadlineMs = exchange.startedAtMs + patience.maxWaitMs;
+    const deadlineMs = exchange.startedAtMs + maxWaitMs;
     let decision = first;
     for (;;) {
       const leftMs = deadlineMs - clock.monotonicMs();
       if (leftMs <= 0 || exchange.isGone || holds.isFull) return decision;
       await holds.nextChange(leftMs);
       decision = decide();
-      if (!isPending(decision)) return decision;
+      if (decision.isPending !== true) return decision;
     }
   } finally {
-    endHold();
+    endWait();
   }
 }

@@ -8,17 +8,14 @@ import { BoundedLabel, resourceLabel } from './bounded-label.ts';
 import type { Observe } from './bound-histogram.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { presetSeries } from './preset-series.ts';
-import type { Authorised } from '../grants/authorization.ts';
-import type { Exchange } from '../server/request.ts';
-import type { Observer } from '../server/observer.ts';
-import type { RouteName } from '../server/router.ts';
-import { relayed, type Handled } from '../server/listener.ts';
-import type { StandingRight } from '../server/fast-path/lookup.ts';
+import type { Authorized } from '../grants/authorization.ts';
+import { relayed, type Exchange, type Handled } from '../server/request.ts';
+import type { Hit, Observer, RouteName, TokenDecision } from '../server/observer.ts';
+import type { StandingRight } from '../server/standing-rights.ts';
 import { loggableResource, redactClientId } from '../base/log.ts';
 import type { Logger, PreparedLine } from '../base/logger.ts';
 import { hostTokenPath, tokenPath } from '../server/route.ts';
 import { sourceNameOf, type SourceResult, type UpstreamIdentity } from '../sources/source.ts';
-import type { TokenDecision } from '../server/token-endpoint.ts';
 
 /** What is the same for every request of one right: rendered and looked up once. */
 interface PreparedHit {
@@ -62,16 +59,16 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
   let hits = 0;
 
   /**
-   * An answer is made and written in the microtasks of one turn, and this comes after them: telling of
+   * An answer is made and written in the microtasks of one turn, and this comes after them: recording
    * a miss takes the code that does it, which is never warm, a tenth of a millisecond.
    */
-  function afterAnswer(tell: () => void): void {
+  function afterAnswer(record: () => void): void {
     process.nextTick(() => {
       try {
-        tell();
+        record();
       } catch (error) {
         // Nobody is there any more to answer with an error, and it is no reason to end.
-        log.error({ err: stackOf(error) }, 'telling failed');
+        log.error({ err: stackOf(error) }, 'failed to record request telemetry');
       }
     });
   }
@@ -82,18 +79,26 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     hits = 0;
   });
 
-  function prepareHit(exchange: Exchange, right: StandingRight): PreparedHit {
-    const { authorised, resource, source } = right;
-    const { pod } = authorised;
+  function prepareHit(podIp: string, right: StandingRight): PreparedHit {
+    const { authorization, query } = right;
+    const { pod } = authorization;
+    const { resource } = query;
     const fields = {
-      ...{ status: 200, reason: 'ok', method: exchange.method, path: tokenPath },
-      ...{ podIp: exchange.caller.ip, pod: pod.name, namespace: pod.namespace, uid: pod.uid },
-      ...identityFields(authorised),
+      status: 200,
+      reason: 'ok',
+      method: 'GET',
+      path: tokenPath,
+      podIp,
+      pod: pod.name,
+      namespace: pod.namespace,
+      uid: pod.uid,
+      ...identityFields(authorization),
       resource: loggableResource(resource),
-      ...{ source, cache: 'hit' },
+      source: sourceNameOf(authorization.upstream),
+      cache: 'hit',
     };
     const hit: PreparedHit = {
-      podIp: exchange.caller.ip,
+      podIp,
       log: log.prepare(fields, tokenRequest),
       observeOperation: metrics.observer('aadpodidentity_nmi_operations_duration_seconds', {
         operation_type: tokenPath,
@@ -101,21 +106,20 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
         namespace: namespaces.of(pod.namespace),
         resource: resourceLabel(resource),
       }),
-      handled: { ...hitLabels.handled, method: exchange.method, podIp: exchange.caller.ip },
+      handled: { ...hitLabels.handled, method: 'GET', podIp },
     };
     prepared.set(right, hit);
     return hit;
   }
 
-  function onHit(exchange: Exchange, right: StandingRight): void {
+  function onHit({ caller, startedAtMs, requestId }: Hit, right: StandingRight): void {
     const known = prepared.get(right);
-    const hit = known?.podIp === exchange.caller.ip ? known : prepareHit(exchange, right);
-    const durationMs = clock.monotonicMs() - exchange.startedAtMs;
+    const hit = known?.podIp === caller.ip ? known : prepareHit(caller.ip, right);
+    const durationMs = clock.monotonicMs() - startedAtMs;
     const seconds = durationMs / 1000;
     hit.observeOperation(seconds);
     observeHit(seconds);
     hits++;
-    const { requestId } = exchange;
     hit.log(Math.round(durationMs * 1000) / 1000, requestId);
     log.debug(hit.handled, requestHandled);
   }
@@ -124,17 +128,17 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     const durationMs = clock.monotonicMs() - exchange.startedAtMs;
     const { isGone } = exchange;
     afterAnswer(() => {
-      tellDecision(exchange, decision, durationMs, isGone);
+      recordDecision(exchange, decision, durationMs, isGone);
     });
   }
 
-  function tellDecision(
+  function recordDecision(
     exchange: Exchange,
-    { route, answer, authorisation, cache, resource, source }: TokenDecision,
+    { route, answer, authorization, cache, resource, source }: TokenDecision,
     durationMs: number,
     isGone: boolean,
   ): void {
-    const pod = authorisation?.pod;
+    const pod = authorization?.pod;
     const path = route === 'host-token' ? hostTokenPath : tokenPath;
     metrics.observe('aadpodidentity_nmi_operations_duration_seconds', durationMs / 1000, {
       operation_type: path,
@@ -159,7 +163,7 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
         pod: pod?.name,
         namespace: pod?.namespace,
         uid: pod?.uid,
-        ...(authorisation?.kind === 'authorised' ? identityFields(authorisation) : {}),
+        ...(authorization?.kind === 'authorized' ? identityFields(authorization) : {}),
         resource: resource === '' ? undefined : loggableResource(resource),
         source: source === '' ? undefined : source,
         cache,
@@ -173,11 +177,11 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
 
   function onFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void {
     afterAnswer(() => {
-      tellFetch(identity, result, durationMs);
+      recordFetch(identity, result, durationMs);
     });
   }
 
-  function tellFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void {
+  function recordFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void {
     const source = sourceNameOf(identity);
     const outcome = result.ok ? 'ok' : result.failure.reason;
     metrics.inc('nmi_upstream_requests_total', { source, outcome });
@@ -190,7 +194,9 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
       const { reason, description, details } = result.failure;
       log.warn(
         {
-          ...{ source, reason, durationMs },
+          source,
+          reason,
+          durationMs,
           detail: description.slice(0, maxDetail),
           correlationId: details?.correlationId,
         },
@@ -236,8 +242,8 @@ function operationType(identity: UpstreamIdentity): string {
   }
 }
 
-function identityFields(authorised: Authorised): Readonly<Record<string, unknown>> {
-  const { identity, by, upstream, pod } = authorised;
+function identityFields(authorized: Authorized): Readonly<Record<string, unknown>> {
+  const { identity, by, upstream, pod } = authorized;
   const clientId = identity?.clientId ?? clientIdOf(upstream);
   const owner = upstream.kind === 'entra' ? `${pod.namespace}/${pod.serviceAccount}` : 'node';
   return {

@@ -1,5 +1,5 @@
 /**
- * Tokens for authorised requests: the cache in front of the sources, kept in step with what the
+ * Tokens for authorized requests: the cache in front of the sources, kept in step with what the
  * pods of this node may have, and the object ids learned from tokens on the way. Knows nothing of
  * HTTP or pods.
  */

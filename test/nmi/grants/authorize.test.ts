@@ -3,9 +3,10 @@ import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import type { Identity, Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { authorise, type GrantKnowledge } from '../../../src/nmi/grants/authorize.ts';
-import type { Authorisation } from '../../../src/nmi/grants/authorization.ts';
+import { authorize, type GrantKnowledge } from '../../../src/nmi/grants/authorize.ts';
+import type { Authorization } from '../../../src/nmi/grants/authorization.ts';
 import type { IdentitySelector } from '../../../src/nmi/grants/grant.ts';
+import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
 import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
@@ -28,7 +29,7 @@ function decide(
   resource: string | undefined,
   selector: IdentitySelector = { kind: 'none' },
   asked: Pod = pod,
-): Authorisation {
+): Authorization {
   const pods = new PodIndex(new HandClock(now));
   pods.upsert(asked);
   const grants = new GrantIndex(pods);
@@ -45,12 +46,13 @@ function decide(
     upstreams: new UpstreamDirectory(() => ({ ok: false, problem: 'nobody asks' })),
   };
   const policy = { strict: false, graceMs: 60_000, hostNetwork: 'serve' } as const;
-  return authorise(asked, { resource, selector }, knowledge, policy, now);
+  return authorize(asked, { resource, selector }, knowledge, policy, now);
 }
 
-function bodyOf(decision: Authorisation): string {
+function bodyOf(decision: Authorization): string {
   assert.ok(decision.kind === 'refused', decision.kind);
-  return `${decision.answer.status} ${decision.answer.reason} ${decision.answer.body}`;
+  const { status, reason, body } = renderRefusal(decision);
+  return `${status} ${reason} ${body}`;
 }
 
 describe('an identity with allowed resources', () => {
@@ -63,7 +65,7 @@ describe('an identity with allowed resources', () => {
       'HTTPS://VAULT.azure.net',
       'https://storage.azure.com',
     ]) {
-      assert.equal(decide({ identity }, resource).kind, 'authorised', resource);
+      assert.equal(decide({ identity }, resource).kind, 'authorized', resource);
     }
   });
 
@@ -86,7 +88,7 @@ describe('an identity with allowed resources', () => {
 
   it('is for no other when it is named, by whatever id', () => {
     const byClient = { kind: 'client_id', value: clientId } as const;
-    assert.equal(decide({ identity }, vault, byClient).kind, 'authorised');
+    assert.equal(decide({ identity }, vault, byClient).kind, 'authorized');
     assert.match(bodyOf(decide({ identity }, 'https://graph.example', byClient)), /^400 resource_/);
     const byObject = { kind: 'object_id', value: 'any' } as const;
     const candidates = (resource: string): number => {
@@ -99,17 +101,17 @@ describe('an identity with allowed resources', () => {
   });
 
   it('is the identity all the same where no resource is spoken of', () => {
-    assert.equal(decide({ identity }, undefined).kind, 'authorised');
+    assert.equal(decide({ identity }, undefined).kind, 'authorized');
   });
 
   it('is for anything when it says nothing', () => {
-    assert.equal(decide({}, 'https://whatever.example').kind, 'authorised');
+    assert.equal(decide({}, 'https://whatever.example').kind, 'authorized');
   });
 });
 
 describe('a binding for a service account', () => {
   it('is for pods under it', () => {
-    assert.equal(decide({ serviceAccount: 'robot' }, vault).kind, 'authorised');
+    assert.equal(decide({ serviceAccount: 'robot' }, vault).kind, 'authorized');
   });
 
   it('is for no other pod, which is told whose it is', () => {

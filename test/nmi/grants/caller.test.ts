@@ -218,25 +218,25 @@ describe('an attested caller, by the real index of cgroups', () => {
   });
 });
 
-describe('who shares limits with a caller', () => {
-  const sharer = (remoteAddress: string, localAddress: string, cgroupId?: bigint): string =>
+describe('what limits count a caller under', () => {
+  const keyOf = (remoteAddress: string, localAddress: string, cgroupId?: bigint): string =>
     new CallerConnection(
       { remoteAddress, localAddress },
       cgroupId === undefined ? { kind: 'by-address' } : { kind: 'attested', cgroupId },
-    ).sharer;
+    ).limitKey;
   const own = '169.254.25.79';
 
   it('is whoever has its address, of pods with a network of their own', () => {
-    assert.equal(sharer('10.244.0.5', own), '10.244.0.5');
-    assert.equal(sharer('::ffff:10.244.0.5', own, 7n), '10.244.0.5');
+    assert.equal(keyOf('10.244.0.5', own), '10.244.0.5');
+    assert.equal(keyOf('::ffff:10.244.0.5', own, 7n), '10.244.0.5');
     // The agent on loopback, as in tests.
-    assert.equal(sharer('127.0.0.11', '127.0.0.1'), '127.0.0.11');
+    assert.equal(keyOf('127.0.0.11', '127.0.0.1'), '127.0.0.11');
   });
 
   it('is the cgroup on the host network, or the node, whichever address is dialled from', () => {
-    assert.equal(sharer(own, own, 7n), 'cgroup 7');
-    assert.equal(sharer('127.0.0.5', own, 7n), 'cgroup 7');
-    assert.equal(sharer('127.0.0.5', own), 'node');
-    assert.equal(sharer('127.8.9.1', own), 'node');
+    assert.equal(keyOf(own, own, 7n), 'cgroup 7');
+    assert.equal(keyOf('127.0.0.5', own, 7n), 'cgroup 7');
+    assert.equal(keyOf('127.0.0.5', own), 'node');
+    assert.equal(keyOf('127.8.9.1', own), 'node');
   });
 });

@@ -2,20 +2,50 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
-import { RenderedToken } from '../../../src/cache/token/token.ts';
+import { systemClock } from '../../../src/cache/clock.ts';
+import type { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { TokenFastPath } from '../../../src/nmi/server/fast-path/fast-path.ts';
+import type { StandingRight } from '../../../src/nmi/server/standing-rights.ts';
 import type { Attestation } from '../../../src/redirect/redirect.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
+import { createPod } from '../../support/cache-objects.ts';
+import { longLived } from '../../support/token-endpoint-stand.ts';
 
 const usual = (...lines: readonly string[]): string =>
   ['GET /metadata/identity/oauth2/token?a=b HTTP/1.1', 'Metadata: true', ...lines, '', ''].join(
     '\r\n',
   );
-const rendered = new RenderedToken({
-  ...{ accessToken: 'token', clientId: 'client', resource: 'https://vault.example' },
-  ...{ expiresAtWallS: Math.floor(Date.now() / 1000) + 3_600, notBeforeWallS: 0 },
-  extExpiresAtWallS: undefined,
-});
-const hit = { rendered, asked: undefined };
+/** Answers callers who have a right from memory. */
+function openFastPath(
+  hasRight: (caller: CallerConnection) => boolean,
+  onBug: (error: unknown) => void = assert.ifError,
+): TokenFastPath {
+  const rightTo = (target: string): StandingRight => ({
+    target,
+    query: { resource: 'r', selector: { kind: 'none' }, bypassCache: false },
+    authorization: {
+      kind: 'authorized',
+      pod: createPod(),
+      upstream: { kind: 'unnamed' },
+      auxiliary: [],
+      identity: undefined,
+      by: 'test',
+    },
+    generation: 0,
+    madeAtMs: 0,
+    cacheKey: '',
+  });
+  return new TokenFastPath({
+    tokens: {
+      decide: (caller, target) => (hasRight(caller) ? rightTo(target) : undefined),
+      isStanding: () => true,
+      peekToken: () => longLived,
+    },
+    clock: systemClock,
+    observer: { onHit: () => undefined },
+    onBug,
+  });
+}
 
 function dial(port: number, localAddress = '127.0.0.11'): Socket {
   const socket = connect({ host: '127.0.0.1', port, localAddress });
@@ -60,20 +90,20 @@ describe('the listener, when what is behind it fails', () => {
     assert.deepEqual(bugs.map(String), ['RangeError: attest', 'RangeError: onConnection']);
   });
 
-  it('answers on the other way what the quick one fails on', async () => {
+  it('answers on the other way what the fast path fails on', async () => {
     const bugs: unknown[] = [];
     await using listener = await openBareListener({
-      openHits: () => ({
-        find: () => {
-          throw new RangeError('find');
+      fastPath: openFastPath(
+        () => {
+          throw new RangeError('decide');
         },
-      }),
-      onBug: (error) => bugs.push(error),
+        (error) => bugs.push(error),
+      ),
     });
     const socket = dial(listener.port);
     assert.equal(await statusOf(socket), '404');
     socket.destroy();
-    assert.deepEqual(bugs.map(String), ['RangeError: find']);
+    assert.deepEqual(bugs.map(String), ['RangeError: decide']);
   });
 });
 
@@ -141,8 +171,8 @@ describe('the listener', () => {
     assert.deepEqual(reasons, ['method_not_allowed', 'request_malformed', 'request_malformed']);
   });
 
-  it('ends a connection on the quick way that idles when it drains', async () => {
-    await using listener = await openBareListener({ openHits: () => ({ find: () => hit }) });
+  it('ends a connection on the fast path that idles when it drains', async () => {
+    await using listener = await openBareListener({ fastPath: openFastPath(() => true) });
     const idle = dial(listener.port);
     assert.equal(await statusOf(idle), '200');
     const ended = allOf(idle);
@@ -150,9 +180,9 @@ describe('the listener', () => {
     assert.equal(await ended, '');
   });
 
-  it('answers on the quick way whoever asks, each on its own connection', async () => {
+  it('answers on the fast path whoever asks, each on its own connection', async () => {
     await using listener = await openBareListener({
-      openHits: ({ ip }) => ({ find: () => (ip === '127.0.0.11' ? hit : undefined) }),
+      fastPath: openFastPath(({ ip }) => ip === '127.0.0.11'),
     });
     const one = dial(listener.port);
     const other = dial(listener.port, '127.0.0.12');

@@ -6,6 +6,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { refuse } from '../../../src/nmi/base/answers.ts';
 import type { Caller } from '../../../src/nmi/grants/caller.ts';
+import { TokenFastPath } from '../../../src/nmi/server/fast-path/fast-path.ts';
 import type { Listener } from '../../../src/nmi/server/listener.ts';
 import type { Peer } from '../../../src/redirect/redirect.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
@@ -13,7 +14,7 @@ import { createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 const usual = 'GET /metadata/identity/oauth2/token?a=b HTTP/1.1\r\nMetadata: true\r\n\r\n';
-/** Nothing that the quick way takes. */
+/** Nothing that the fast path takes. */
 const unusual = 'HEAD /x HTTP/1.1\r\nhost:x\r\nX-Other: 1\r\n\r\n';
 
 describe('a connection of an attested caller', () => {
@@ -41,11 +42,18 @@ describe('a connection of an attested caller', () => {
         callers.push(caller.resolve(pods).kind);
         return refuse('not_found', 'nothing');
       },
-      openHits: (caller) => ({
-        find: () => {
-          callers.push(caller.resolve(pods).kind);
-          return undefined;
+      fastPath: new TokenFastPath({
+        tokens: {
+          decide: (caller) => {
+            callers.push(caller.resolve(pods).kind);
+            return undefined;
+          },
+          isStanding: () => false,
+          peekToken: () => undefined,
         },
+        clock,
+        observer: { onHit: () => undefined },
+        onBug: assert.ifError,
       }),
     });
   });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
-import type { StandingRight } from '../../../src/nmi/server/fast-path/lookup.ts';
+import type { StandingRight } from '../../../src/nmi/server/standing-rights.ts';
 import { createLogger } from '../../../src/nmi/base/logger.ts';
 import { createObserver } from '../../../src/nmi/telemetry/telemetry.ts';
 import { createPod } from '../../support/cache-objects.ts';
@@ -26,17 +26,23 @@ describe('what is told of a hit', () => {
     const { lines, metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
     const right: StandingRight = {
-      ...{ target: '/', generation: 1, workedOutAtMs: 0, resource: 'r', key: 'k', source: 'imds' },
-      asked: undefined,
-      authorised: {
-        ...{ kind: 'authorised', pod: createPod({}), identity: undefined, by: 'binding' },
-        ...{ upstream: identity, auxiliary: [] },
+      target: '/',
+      generation: 1,
+      madeAtMs: 0,
+      query: { resource: 'r', selector: { kind: 'none' }, bypassCache: false },
+      cacheKey: 'k',
+      authorization: {
+        kind: 'authorized',
+        pod: createPod({}),
+        identity: undefined,
+        by: 'binding',
+        upstream: identity,
+        auxiliary: [],
       },
     };
     for (const ip of ['10.0.0.1', '10.0.0.2', '10.0.0.1']) {
       const caller = new CallerConnection({ remoteAddress: ip }, { kind: 'by-address' });
-      const exchange = { caller, method: 'GET', startedAtMs: 0, requestId: 'id', isGone: false };
-      observer.onHit({ ...exchange, headerValues: () => [] }, right);
+      observer.onHit({ caller, startedAtMs: 0, requestId: 'id' }, right);
     }
     const told = lines.join('').matchAll(/"podIp":"([^"]+)"/g);
     assert.deepEqual(
@@ -65,6 +71,9 @@ describe('what is told of a fetch', () => {
     };
     createObserver(broken, log, clock).onFetch(identity, failure, 20);
     await new Promise(setImmediate);
-    assert.match(lines.join(''), /RangeError: no such series.*"telling failed"/);
+    assert.match(
+      lines.join(''),
+      /RangeError: no such series.*"failed to record request telemetry"/,
+    );
   });
 });

@@ -4,20 +4,23 @@
  * to `node:http` with the connection, which then stays there.
  */
 import type { Socket } from 'node:net';
-import type { AnswerBatch } from './write-batch.ts';
 import { readRequest, type KnownRequest } from './known-request.ts';
-import type { QuickAnswer } from './response-cache.ts';
+import type { CachedResponse } from './response-cache.ts';
+import type { WriteBatch } from './write-batch.ts';
 
-export interface QuickConnectionOptions {
+export interface ServeOptions {
   readonly socket: Socket;
   /** When answers are written. */
-  readonly batch: Pick<AnswerBatch, 'add'>;
+  readonly batch: Pick<WriteBatch, 'add'>;
   /** The last request that was answered: a new connection mostly begins with the same. */
   readonly shared: { last: KnownRequest | undefined };
   /** The whole answer to a target, or undefined when this is not the place for it. */
-  readonly answer: (target: string, isLast: boolean) => QuickAnswer | undefined;
-  /** Gives the connection, with what was read of it, to the HTTP server. */
-  readonly handOver: () => void;
+  readonly answer: (target: string, isLast: boolean) => CachedResponse | undefined;
+  /**
+   * Gives the connection, with what was read of it, to the HTTP server.
+   * @param target that `answer` had no answer to; undefined for a request that it was not asked.
+   */
+  readonly handOver: (target: string | undefined) => void;
   /** Nothing came within the time for a first request. */
   readonly onSilent: () => void;
   /** How long a connection may stay without a first byte, and between two requests. */
@@ -25,12 +28,12 @@ export interface QuickConnectionOptions {
   readonly idleMs: number;
 }
 
-export function serveQuickly(options: QuickConnectionOptions): void {
+export function serveConnection(options: ServeOptions): void {
   const { socket, batch, shared, answer } = options;
   let hasAnswered = false;
   let last = shared.last;
   /** Not written yet. */
-  let due: QuickAnswer | undefined;
+  let due: CachedResponse | undefined;
   let isLast = false;
 
   const writeDue = (): void => {
@@ -46,15 +49,14 @@ export function serveQuickly(options: QuickConnectionOptions): void {
     // A request that did not wait for its answer must not overtake it.
     writeDue();
     if (isLast) return;
-    const request = readRequest(chunk, last);
-    // A peer that does not read its answers is a matter for the server behind.
-    const isFree = request !== undefined && socket.writableLength === 0;
-    const reply = isFree ? answer(request.target, request.isLast) : undefined;
+    // Slow readers are left to node:http, which handles back-pressure.
+    const request = socket.writableLength === 0 ? readRequest(chunk, last) : undefined;
+    const reply = request === undefined ? undefined : answer(request.target, request.isLast);
     if (request === undefined || reply === undefined) {
       leave();
       socket.pause();
       socket.unshift(chunk);
-      options.handOver();
+      options.handOver(request?.target);
       socket.resume();
       return;
     }

@@ -6,15 +6,10 @@
 import type { Socket } from 'node:net';
 import type { Clock } from '../../../cache/clock.ts';
 import type { AskedId, RenderedToken } from '../../../cache/token/token.ts';
+import { serverHeader } from '../answer-writer.ts';
+import { keepAliveTimeoutMs } from '../listener.ts';
 
-/** What memory has for a request. */
-export interface TokenHit {
-  readonly rendered: RenderedToken;
-  /** What the answer repeats of the question. */
-  readonly asked: AskedId | undefined;
-}
-
-export interface QuickAnswer {
+export interface CachedResponse {
   writeTo(socket: Pick<Socket, 'write' | 'writableLength'>): void;
 }
 
@@ -26,21 +21,14 @@ interface Whole {
   isHeld: boolean;
 }
 
-export interface QuickAnswersOptions {
-  readonly clock: Clock;
-  readonly serverHeader: string;
-  readonly keepAliveTimeoutS: number;
-}
-
 /** Two kilobytes each. */
 const maxKept = 1_024;
 const keptMs = 1_000;
+const keptAlive = `Connection: keep-alive\r\nKeep-Alive: timeout=${keepAliveTimeoutMs / 1000}`;
 const noId = '-'.repeat(36);
 
-export class QuickAnswers {
+export class ResponseCache {
   readonly #clock: Clock;
-  readonly #server: string;
-  readonly #keptAlive: string;
   /** Of this second, by token: those after which the connection goes on, and those after which not. */
   readonly #kept = new Map<RenderedToken, Whole>();
   readonly #last = new Map<RenderedToken, Whole>();
@@ -48,14 +36,20 @@ export class QuickAnswers {
   #isClearing = false;
   #date = '';
 
-  constructor({ clock, serverHeader, keepAliveTimeoutS }: QuickAnswersOptions) {
+  constructor(clock: Clock) {
     this.#clock = clock;
-    this.#server = serverHeader;
-    this.#keptAlive = `Connection: keep-alive\r\nKeep-Alive: timeout=${keepAliveTimeoutS}`;
   }
 
-  /** @param requestId 36 characters, as `randomUUID` makes them. */
-  render({ rendered, asked }: TokenHit, requestId: string, isLast: boolean): QuickAnswer {
+  /**
+   * @param asked what the answer repeats of the question.
+   * @param requestId 36 characters, as `randomUUID` makes them.
+   */
+  render(
+    rendered: RenderedToken,
+    asked: AskedId | undefined,
+    requestId: string,
+    isLast: boolean,
+  ): CachedResponse {
     const wallMs = this.#clock.wallMs();
     this.#turnTo(Math.floor(wallMs / 1000), wallMs);
     const known = isLast ? this.#last : this.#kept;
@@ -104,8 +98,8 @@ export class QuickAnswers {
   #put(body: string, isLast: boolean): Whole {
     const beforeId =
       'HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n' +
-      `Content-Length: ${Buffer.byteLength(body)}\r\nServer: ${this.#server}\r\nx-ms-request-id: `;
-    const rest = isLast ? 'Connection: close' : this.#keptAlive;
+      `Content-Length: ${Buffer.byteLength(body)}\r\nServer: ${serverHeader}\r\nx-ms-request-id: `;
+    const rest = isLast ? 'Connection: close' : keptAlive;
     const bytes = Buffer.from(
       `${beforeId}${noId}\r\nDate: ${this.#date}\r\n${rest}\r\n\r\n${body}`,
     );

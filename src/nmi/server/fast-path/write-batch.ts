@@ -11,13 +11,13 @@
  * while turns bring one, which is looked at now and then.
  */
 const lookEvery = 16;
-/** Of the latest turn that was looked at, in what is usual. */
+/** Smoothing factor of the moving average. */
 const weight = 1 / 8;
 const severalFrom = 1.25;
 
-export class AnswerBatch {
+export class WriteBatch {
   #due: (() => void)[] = [];
-  /** Answers of a turn. */
+  /** Answers of a turn, on average. */
   #usual = 1;
   #isLooking = false;
   #notLookedAt = 0;

@@ -133,7 +133,7 @@ describe('a connection with usual requests', () => {
     await raw.untilEnded();
   });
 
-  it('is authorised anew at every request', async () => {
+  it('is authorized anew at every request', async () => {
     await using agent = await openWarm();
     using raw = new Raw(agent);
     raw.write(request());

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { HandClock } from '../../../support/hand-clock.ts';
 import { usedHeap } from '../../../support/heap.ts';
 import { RenderedToken } from '../../../../src/cache/token/token.ts';
-import { QuickAnswers } from '../../../../src/nmi/server/fast-path/response-cache.ts';
+import { ResponseCache } from '../../../../src/nmi/server/fast-path/response-cache.ts';
 
 const ids = ['a', 'b', 'c', 'd'].map((letter) => letter.repeat(36));
 const [a = '', b = '', c = ''] = ids;
@@ -29,7 +29,7 @@ const idsIn = (sink: Sink): readonly (string | undefined)[] =>
 
 function open(clientId = 'client') {
   const clock = new HandClock();
-  const answers = new QuickAnswers({ clock, serverHeader: 'test', keepAliveTimeoutS: 120 });
+  const answers = new ResponseCache(clock);
   const rendered = new RenderedToken({
     ...{ accessToken: 'token', clientId, resource: 'https://vault.example' },
     ...{ expiresAtWallS: Math.floor(clock.wallMs() / 1000) + 3_600, notBeforeWallS: 0 },
@@ -42,7 +42,7 @@ describe('an answer from memory', () => {
   it('has its own request id, and the length that it says', () => {
     const { answers, rendered } = open('clíent ');
     const sink = new Sink();
-    answers.render({ rendered, asked: undefined }, a, false).writeTo(sink);
+    answers.render(rendered, undefined, a, false).writeTo(sink);
     const [head = '', body = ''] = sink.written[0]?.toString().split('\r\n\r\n') ?? [];
     assert.match(head, /\r\nConnection: keep-alive\r\nKeep-Alive: timeout=120$/);
     assert.equal(Number(/Content-Length: (\d+)/.exec(head)?.[1]), Buffer.byteLength(body));
@@ -52,12 +52,11 @@ describe('an answer from memory', () => {
 
   it('leaves what another connection has not sent yet as it is, also of the same turn', () => {
     const { answers, rendered } = open();
-    const hit = { rendered, asked: undefined };
     const slow = new Sink(1);
     const quick = new Sink();
-    const due = ids.slice(0, 3).map((id) => answers.render(hit, id, false));
+    const due = ids.slice(0, 3).map((id) => answers.render(rendered, undefined, id, false));
     for (const [index, sink] of [slow, quick, slow].entries()) due[index]?.writeTo(sink);
-    answers.render(hit, 'd'.repeat(36), false).writeTo(quick);
+    answers.render(rendered, undefined, 'd'.repeat(36), false).writeTo(quick);
     assert.deepEqual(idsIn(slow), [a, c]);
     assert.equal(idsIn(quick).at(-1), 'd'.repeat(36));
   });
@@ -66,7 +65,7 @@ describe('an answer from memory', () => {
     const { clock, answers, rendered } = open();
     const left = () => {
       const sink = new Sink();
-      answers.render({ rendered, asked: undefined }, a, true).writeTo(sink);
+      answers.render(rendered, undefined, a, true).writeTo(sink);
       return /"expires_in":"(\d+)"/.exec(sink.written[0]?.toString() ?? '')?.[1];
     };
     assert.equal(left(), '3600');
@@ -81,7 +80,7 @@ describe('an answer from memory', () => {
     const ask = (): WeakRef<RenderedToken> => {
       const other = new RenderedToken({ ...rendered.token, accessToken: 'of nobody' });
       for (const isLast of [true, false]) {
-        answers.render({ rendered: other, asked: undefined }, a, isLast).writeTo(new Sink());
+        answers.render(other, undefined, a, isLast).writeTo(new Sink());
       }
       return new WeakRef(other);
     };
@@ -92,7 +91,7 @@ describe('an answer from memory', () => {
     await usedHeap();
     assert.equal(kept.deref(), undefined);
     assert.deepEqual(clock.armed, []);
-    answers.render({ rendered, asked: undefined }, b, false);
+    answers.render(rendered, undefined, b, false);
   });
 
   it('is kept for the second, however long it is asked for', () => {
@@ -100,7 +99,7 @@ describe('an answer from memory', () => {
     let armed = 0;
     clock.advance(300);
     for (let turn = 0; turn < 100; turn++) {
-      for (const isLast of [true, false]) answers.render({ rendered, asked: undefined }, a, isLast);
+      for (const isLast of [true, false]) answers.render(rendered, undefined, a, isLast);
       armed = Math.max(armed, clock.armed.length);
       clock.advance(90);
     }
@@ -112,7 +111,7 @@ describe('an answer from memory', () => {
     const sink = new Sink();
     const asked = { kind: 'object_id', value: 'object' } as const;
     for (const each of [undefined, asked, undefined]) {
-      answers.render({ rendered, asked: each }, b, false).writeTo(sink);
+      answers.render(rendered, each, b, false).writeTo(sink);
     }
     const told = sink.written.map((bytes) => bytes.includes('"object_id":"object"'));
     assert.deepEqual(told, [false, true, false]);

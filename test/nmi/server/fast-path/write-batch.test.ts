@@ -2,14 +2,14 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
-import { AnswerBatch } from '../../../../src/nmi/server/fast-path/write-batch.ts';
-import { serveQuickly } from '../../../../src/nmi/server/fast-path/connection.ts';
+import { WriteBatch } from '../../../../src/nmi/server/fast-path/write-batch.ts';
+import { serveConnection } from '../../../../src/nmi/server/fast-path/connection.ts';
 
 const request = 'GET /metadata/identity/oauth2/token?a=b HTTP/1.1\r\nMetadata: true\r\n\r\n';
 
 /** Turns with as many answers each; which of them were written before their turn was over. */
 async function run(
-  batch: AnswerBatch,
+  batch: WriteBatch,
   answersOfTurn: readonly number[],
 ): Promise<readonly number[]> {
   const atOnce: number[] = [];
@@ -26,14 +26,14 @@ async function run(
 describe('answers of one turn', () => {
   it('are written at once while turns bring one, but for some that are looked at', async () => {
     const atOnce = await run(
-      new AnswerBatch(),
+      new WriteBatch(),
       Array.from({ length: 340 }, () => 1),
     );
     assert.equal(atOnce.filter((written) => written === 1).length, 320);
   });
 
   it('are written at its end when turns bring several, in their order', async () => {
-    const batch = new AnswerBatch();
+    const batch = new WriteBatch();
     const atOnce = await run(
       batch,
       Array.from({ length: 40 }, () => 8),
@@ -56,7 +56,7 @@ describe('answers of one turn', () => {
   });
 
   it('are written at once again when there is only one client left', async () => {
-    const batch = new AnswerBatch();
+    const batch = new WriteBatch();
     await run(
       batch,
       Array.from({ length: 40 }, () => 8),
@@ -77,7 +77,7 @@ async function receive(
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     socket.on('error', () => undefined);
     let count = 0;
-    serveQuickly({
+    serveConnection({
       socket,
       shared: { last: undefined },
       batch: {

@@ -1,66 +1,39 @@
-/** The short way of a request never gives what the long way would not. */
+/** The fast path never gives what `node:http` and the checks behind it would not. */
 import assert from 'node:assert/strict';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, it } from 'node:test';
-import { GrantIndex } from '../../../../src/cache/index/grant-index.ts';
-import { PodIndex } from '../../../../src/cache/index/pod-index.ts';
-import { RenderedToken } from '../../../../src/cache/token/token.ts';
 import { CallerConnection } from '../../../../src/nmi/grants/caller.ts';
-import { HitPath } from '../../../../src/nmi/server/fast-path/lookup.ts';
-import { createServiceAccounts } from '../../../../src/nmi/kube/accounts/service-accounts.ts';
-import { UpstreamDirectory } from '../../../../src/nmi/grants/resolve-upstream.ts';
 import { WorkloadIdentities } from '../../../../src/nmi/grants/workload-identities.ts';
+import { createServiceAccounts } from '../../../../src/nmi/kube/accounts/service-accounts.ts';
 import type { Attestation } from '../../../../src/redirect/redirect.ts';
 import { createBinding, createIdentity, createPod } from '../../../support/cache-objects.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
+import { FastConnection, openEndpointStand } from '../../../support/token-endpoint-stand.ts';
 import { pass } from '../../../support/token-stand.ts';
 
 const target =
   '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';
 const clientId = 'aaaaaaaa-1111-4111-8111-111111111111';
-const rendered = new RenderedToken({
-  ...{ accessToken: 'token', clientId, resource: 'https://vault.azure.net' },
-  ...{ expiresAtWallS: 2_000_000_000, notBeforeWallS: 0, extExpiresAtWallS: undefined },
-});
 
 function open() {
   const clock = new HandClock();
-  const pods = new PodIndex(clock);
-  const grants = new GrantIndex(pods);
   const annotations: Record<string, string> = {};
-  const state = { trustsAddresses: true };
   const accounts = createServiceAccounts({
     clock,
     client: { getJson: () => Promise.resolve({ metadata: { annotations: { ...annotations } } }) },
   });
   const workloadIdentities = new WorkloadIdentities(accounts, 'tenant.example', () => undefined);
-  const upstreams = new UpstreamDirectory(() => ({
-    ...{ ok: true, authority: 'https://login.example', audience: 'api://exchange' },
-  }));
-  const hits = new HitPath({
-    knowledge: {
-      ...{ pods, grants, upstreams, workloadIdentities },
-      isSynced: () => true,
-      trustsAddresses: () => state.trustsAddresses,
-    },
-    policy: { strict: false, graceMs: 0, hostNetwork: 'serve' },
-    broker: { peekKey: () => rendered },
-    clock,
-    onHit: () => undefined,
-  });
-  const caller = new CallerConnection({ remoteAddress: '10.0.0.1' }, { kind: 'by-address' });
-  const connection = hits.open(caller);
-  const isServed = () => connection.find(target, clock.monotonicMs(), 'id') !== undefined;
+  const stand = openEndpointStand(clock, workloadIdentities);
   const connect = (attestation: Attestation) => {
-    const other = hits.open(
-      new CallerConnection({ remoteAddress: '10.0.0.1' }, attestation, () => 'uid-p'),
-    );
-    return () => other.find(target, clock.monotonicMs(), 'id') !== undefined;
+    const caller = new CallerConnection({ remoteAddress: '10.0.0.1' }, attestation, () => 'uid-p');
+    const connection = new FastConnection(stand.fastPath, caller);
+    return () => connection.ask(target);
   };
-  return { clock, pods, grants, annotations, state, isServed, connect };
+  const isServed = connect({ kind: 'by-address' });
+  return { ...stand, clock, annotations, isServed, connect };
 }
 
-describe('the short way on a kept connection', () => {
+describe('the fast path on a kept connection', () => {
   it('ends with each thing that the right rests on', () => {
     const pod = createPod({ ips: ['10.0.0.1'], labels: { aadpodidbinding: 'label' } });
     const identity = createIdentity({ clientId });

@@ -1,13 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { GrantIndex } from '../../../../src/cache/index/grant-index.ts';
-import { PodIndex } from '../../../../src/cache/index/pod-index.ts';
-import { RenderedToken } from '../../../../src/cache/token/token.ts';
-import { CallerConnection } from '../../../../src/nmi/grants/caller.ts';
-import { HitPath, type StandingRight } from '../../../../src/nmi/server/fast-path/lookup.ts';
-import { UpstreamDirectory } from '../../../../src/nmi/grants/resolve-upstream.ts';
-import { createBinding, createIdentity, createPod } from '../../../support/cache-objects.ts';
-import { HandClock } from '../../../support/hand-clock.ts';
+import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import type { StandingRight } from '../../../src/nmi/server/standing-rights.ts';
+import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+import { FastConnection, openEndpointStand } from '../../support/token-endpoint-stand.ts';
 
 const nodeIp = '10.224.0.4';
 const clientIds = {
@@ -21,8 +18,7 @@ const vault = '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=h
 /** Two pods on the host network, which share the node's address, each bound to an identity. */
 function openStand() {
   const clock = new HandClock(1_000_000);
-  const pods = new PodIndex(clock);
-  const grants = new GrantIndex(pods);
+  const { pods, grants, fastPath, hits } = openEndpointStand(clock);
   for (const name of ['one', 'two'] as const) {
     pods.upsert(
       createPod({
@@ -33,27 +29,6 @@ function openStand() {
     grants.identities.upsert(createIdentity({ name, uid: name, clientId: clientIds[name] }));
     grants.bindings.upsert(createBinding({ name, uid: name, identityName: name, selector: name }));
   }
-  const token = new RenderedToken({
-    ...{ accessToken: 't', clientId: '', resource: '', expiresAtWallS: 5_000 },
-    ...{ notBeforeWallS: 0, extExpiresAtWallS: undefined },
-  });
-  const rights: StandingRight[] = [];
-  const hits = new HitPath({
-    knowledge: {
-      ...{
-        pods,
-        grants,
-        isSynced: () => true,
-        trustsAddresses: () => true,
-        workloadIdentities: undefined,
-      },
-      upstreams: new UpstreamDirectory(() => ({ ok: false, problem: 'nobody asks' })),
-    },
-    broker: { peekKey: () => token },
-    policy: { strict: false, graceMs: 60_000, hostNetwork: 'serve' },
-    clock,
-    onHit: (_exchange, right) => rights.push(right),
-  });
   /** A new connection of the process in the pod's cgroup asks once; its right. */
   function ask(pod: string, asked = target): StandingRight | undefined {
     const attestation = { kind: 'attested', cgroupId: 1n } as const;
@@ -62,9 +37,9 @@ function openStand() {
       attestation,
       () => pod,
     );
-    rights.length = 0;
-    hits.open(caller).find(asked, clock.monotonicMs(), 'id');
-    return rights[0];
+    hits.length = 0;
+    new FastConnection(fastPath, caller).ask(asked);
+    return hits[0];
   }
   return { clock, pods, grants, ask };
 }
@@ -73,16 +48,16 @@ describe('a right that was worked out for another connection', () => {
   it('is found by those of the same pod that ask the same', () => {
     const { ask } = openStand();
     const first = ask('one');
-    assert.equal(first?.authorised.identity?.name, 'one');
+    assert.equal(first?.authorization.identity?.name, 'one');
     assert.equal(ask('one'), first);
-    assert.equal(ask('one', vault)?.resource, 'https://two.example');
+    assert.equal(ask('one', vault)?.query.resource, 'https://two.example');
     assert.equal(ask('one'), first);
   });
 
   it('is never given to another pod of the same address', () => {
     const { ask } = openStand();
     for (const pod of ['one', 'two', 'one', 'two']) {
-      assert.equal(ask(pod)?.authorised.identity?.name, pod);
+      assert.equal(ask(pod)?.authorization.identity?.name, pod);
     }
   });
 

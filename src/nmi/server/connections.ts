@@ -1,0 +1,73 @@
+/** The open connections of one listener, and how they end. */
+import type { ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { CallerConnection } from '../grants/caller.ts';
+import type { Decision } from './standing-rights.ts';
+
+export interface Connection {
+  readonly caller: CallerConnection;
+  /** Responses that are not finished. */
+  readonly open: Set<ServerResponse>;
+  /** What the fast path decided for the first request that `node:http` reads; that one takes it. */
+  handed: Decision | undefined;
+}
+
+export class Connections {
+  readonly #bySocket = new Map<Socket, Connection>();
+  readonly #each: number;
+  /** How many there are by limit key. */
+  readonly #counts = new Map<string, number>();
+
+  /** @param each how many one caller may have. */
+  constructor(each: number) {
+    this.#each = each;
+  }
+
+  get size(): number {
+    return this.#bySocket.size;
+  }
+
+  get(socket: Socket): Connection | undefined {
+    return this.#bySocket.get(socket);
+  }
+
+  /** @returns the connection, which is forgotten when it closes; undefined when its caller has too many. */
+  add(socket: Socket, caller: CallerConnection): Connection | undefined {
+    // Who it is may become known later; it leaves as what it came.
+    const { limitKey } = caller;
+    const count = this.#counts.get(limitKey) ?? 0;
+    if (count >= this.#each) return undefined;
+    this.#counts.set(limitKey, count + 1);
+    const connection: Connection = { caller, open: new Set(), handed: undefined };
+    this.#bySocket.set(socket, connection);
+    socket.once('close', () => {
+      this.#bySocket.delete(socket);
+      const left = (this.#counts.get(limitKey) ?? 1) - 1;
+      if (left === 0) this.#counts.delete(limitKey);
+      else this.#counts.set(limitKey, left);
+    });
+    return connection;
+  }
+
+  /** Ends the connections of these callers at once; returns how many there were. */
+  reset(isMeant: (caller: CallerConnection) => boolean): number {
+    const meant = [...this.#bySocket].filter(([, { caller }]) => isMeant(caller));
+    for (const [socket] of meant) socket.resetAndDestroy();
+    return meant.length;
+  }
+
+  /** Answers under way are the last of their connections. */
+  endAfterAnswers(): void {
+    for (const { open } of this.#bySocket.values()) {
+      for (const response of open) response.shouldKeepAlive = false;
+    }
+  }
+
+  destroyIdle(): void {
+    for (const [socket, { open }] of this.#bySocket) if (open.size === 0) socket.destroy();
+  }
+
+  destroyAll(): void {
+    for (const socket of this.#bySocket.keys()) socket.destroy();
+  }
+}

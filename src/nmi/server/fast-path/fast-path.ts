@@ -1,0 +1,82 @@
+/**
+ * The way of a request with a cheaper parser and a cheaper writer: usual token requests whose right
+ * stands and whose token is in memory. Whatever needs more than that goes to `node:http`, with what
+ * was decided for it.
+ */
+import { randomUUID } from 'node:crypto';
+import type { Clock } from '../../../cache/clock.ts';
+import type { CallerConnection } from '../../grants/caller.ts';
+import { headersTimeoutMs, idleMs, type FastPath, type FastPathConnection } from '../listener.ts';
+import type { Observer } from '../observer.ts';
+import { isRight, type Decision, type StandingRight } from '../standing-rights.ts';
+import type { TokenEndpoint } from '../token-endpoint.ts';
+import { askedIdOf } from '../token-query.ts';
+import { serveConnection } from './connection.ts';
+import { ResponseCache, type CachedResponse } from './response-cache.ts';
+import { WriteBatch } from './write-batch.ts';
+
+export interface FastPathOptions {
+  readonly tokens: Pick<TokenEndpoint, 'decide' | 'isStanding' | 'peekToken'>;
+  readonly clock: Clock;
+  readonly observer: Pick<Observer, 'onHit'>;
+  /** One of the above threw: the request goes to `node:http`. */
+  readonly onBug: (error: unknown) => void;
+}
+
+export class TokenFastPath implements FastPath {
+  readonly #options: FastPathOptions;
+  readonly #responses: ResponseCache;
+  readonly #batch = new WriteBatch();
+  readonly #shared = { last: undefined };
+
+  constructor(options: FastPathOptions) {
+    this.#options = options;
+    this.#responses = new ResponseCache(options.clock);
+  }
+
+  accept({ socket, caller, isDraining, handOver, onSilent }: FastPathConnection): void {
+    const { tokens, clock, onBug } = this.#options;
+    /** Clients nearly always ask for the same thing again. */
+    let decision: Decision | undefined;
+    serveConnection({
+      socket,
+      batch: this.#batch,
+      shared: this.#shared,
+      firstByteMs: headersTimeoutMs,
+      idleMs,
+      answer: (target, isLast) => {
+        if (isDraining()) return undefined;
+        try {
+          const nowMs = clock.monotonicMs();
+          if (decision?.target !== target || !tokens.isStanding(decision, nowMs)) {
+            decision = tokens.decide(caller, target, nowMs);
+          }
+          if (decision === undefined || !isRight(decision)) return undefined;
+          return this.#answer(caller, decision, nowMs, isLast);
+        } catch (error) {
+          // The other way finds the same, and answers that the agent failed.
+          onBug(error);
+          return undefined;
+        }
+      },
+      handOver: (target) => {
+        handOver(decision?.target === target ? decision : undefined);
+      },
+      onSilent,
+    });
+  }
+
+  #answer(
+    caller: CallerConnection,
+    right: StandingRight,
+    nowMs: number,
+    isLast: boolean,
+  ): CachedResponse | undefined {
+    const { tokens, observer } = this.#options;
+    const rendered = tokens.peekToken(right);
+    if (rendered === undefined) return undefined;
+    const requestId = randomUUID();
+    observer.onHit({ caller, startedAtMs: nowMs, requestId }, right);
+    return this.#responses.render(rendered, askedIdOf(right.query), requestId, isLast);
+  }
+}

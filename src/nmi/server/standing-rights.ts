@@ -1,0 +1,147 @@
+/**
+ * What was decided for a pod's request, for as long as it stands: what the target asks for, and the
+ * pod's right to it, are worked out once for all its connections, whichever parser reads them.
+ *
+ * A decision stands while nothing that it rests on has changed: the generation of the indexes says
+ * so, and it is compared at every request. It is made anew after a second, since what is read on
+ * demand changes no generation until it is read. Nothing is granted by memory alone.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import type { Pod } from '../../cache/index/objects.ts';
+import type { Authorization, Authorized } from '../grants/authorization.ts';
+import { authorize, type GrantKnowledge } from '../grants/authorize.ts';
+import { tokenKey } from '../grants/cache-key.ts';
+import type { CallerConnection } from '../grants/caller.ts';
+import type { GrantPolicy } from '../grants/grant.ts';
+import { identify } from '../grants/identify.ts';
+import type { TokenQuery } from './token-query.ts';
+
+/** What a target asks for, and whether its caller may have it, at one generation of what is known. */
+export interface Decision {
+  readonly target: string;
+  readonly query: TokenQuery;
+  readonly authorization: Authorization;
+  /** NaN, which equals none, where it is not the indexes that say why not. */
+  readonly generation: number;
+  readonly madeAtMs: number;
+  /** Of the one token that answers it; undefined when it takes more than a look into the cache. */
+  readonly cacheKey: string | undefined;
+}
+
+/** A right to one token; the same object for as long as it stands. */
+export interface StandingRight extends Decision {
+  readonly authorization: Authorized;
+  readonly cacheKey: string;
+}
+
+const maxAgeMs = 1_000;
+/**
+ * Rights that are remembered of a pod and of all pods, a kilobyte or two each. Without them working
+ * one out is a seventh of the cost of a new connection, and most of that of one that asks for many
+ * things in turn.
+ */
+const maxOfPod = 512;
+const maxOfAll = 4_096;
+const maxRememberedTarget = 512;
+
+export interface StandingRightsOptions {
+  readonly knowledge: GrantKnowledge;
+  readonly policy: GrantPolicy;
+  readonly clock: Clock;
+}
+
+export class StandingRights {
+  readonly #options: StandingRightsOptions;
+  /** By target. */
+  readonly #byPod = new Map<Pod, Map<string, StandingRight>>();
+  #size = 0;
+  #generation = Number.NaN;
+
+  constructor(options: StandingRightsOptions) {
+    this.#options = options;
+  }
+
+  isStanding(decision: Decision, nowMs: number): boolean {
+    return (
+      decision.generation === this.#currentGeneration() && nowMs - decision.madeAtMs < maxAgeMs
+    );
+  }
+
+  /**
+   * What was decided before, for whichever connection of the same pod.
+   * @param handed a decision that may be for another request. Target, pod and generation are all
+   *   that one depends on: it is found only by what would be decided alike.
+   */
+  find(
+    caller: CallerConnection,
+    target: string,
+    nowMs: number,
+    handed?: Decision,
+  ): Decision | undefined {
+    // Who calls is always found by the connection itself: pods can share an address.
+    const { pod } = identify(caller, this.#options.knowledge);
+    if (pod === undefined) return undefined;
+    const isMeant = handed?.target === target && handed.authorization.pod === pod;
+    const known = isMeant ? handed : this.#byPod.get(pod)?.get(target);
+    return known !== undefined && this.isStanding(known, nowMs) ? known : undefined;
+  }
+
+  /** As it is decided now, worked out anew only where nothing stands. */
+  decide(caller: CallerConnection, target: string, query: TokenQuery, nowMs: number): Decision {
+    const known = this.find(caller, target, nowMs);
+    if (known !== undefined) return known;
+    const { knowledge, policy, clock } = this.#options;
+    const identified = identify(caller, knowledge);
+    const isRefused = identified.kind === 'refused';
+    const authorization = isRefused
+      ? identified
+      : authorize(identified.pod, query, knowledge, policy, clock.wallMs());
+    const decision: Decision = {
+      target,
+      query,
+      authorization,
+      generation: isRefused ? Number.NaN : this.#currentGeneration(),
+      madeAtMs: nowMs,
+      cacheKey: cacheKeyOf(authorization, query),
+    };
+    if (isRight(decision)) this.#remember(decision);
+    return decision;
+  }
+
+  /** Grows whenever a right may have changed. */
+  #currentGeneration(): number {
+    const { grants, workloadIdentities } = this.#options.knowledge;
+    return grants.generation + (workloadIdentities?.generation ?? 0);
+  }
+
+  #remember(right: StandingRight): void {
+    const { target, generation } = right;
+    const { pod } = right.authorization;
+    if (target.length > maxRememberedTarget) return;
+    // What is of another generation does not stand, and would keep old objects.
+    if (generation !== this.#generation || this.#size >= maxOfAll) this.#clear();
+    this.#generation = generation;
+    const known = this.#byPod.get(pod);
+    const rights = known ?? new Map<string, StandingRight>();
+    if (known === undefined) this.#byPod.set(pod, rights);
+    const before = rights.size;
+    // A pod that invents targets displaces its own rights only.
+    if (before >= maxOfPod && !rights.has(target)) rights.clear();
+    rights.set(target, right);
+    this.#size += rights.size - before;
+  }
+
+  #clear(): void {
+    this.#byPod.clear();
+    this.#size = 0;
+  }
+}
+
+export function isRight(decision: Decision): decision is StandingRight {
+  return decision.cacheKey !== undefined;
+}
+
+function cacheKeyOf(authorization: Authorization, query: TokenQuery): string | undefined {
+  if (authorization.kind !== 'authorized' || authorization.auxiliary.length > 0) return undefined;
+  return query.bypassCache ? undefined : tokenKey(authorization.upstream, query.resource);
+}

@@ -1,0 +1,134 @@
+/** A token endpoint whose token cache a test fills, and the fast path in front of it. */
+import { EventEmitter } from 'node:events';
+import type { Socket } from 'node:net';
+import { GrantIndex } from '../../src/cache/index/grant-index.ts';
+import { PodIndex } from '../../src/cache/index/pod-index.ts';
+import { RenderedToken } from '../../src/cache/token/token.ts';
+import type { CallerConnection } from '../../src/nmi/grants/caller.ts';
+import { UpstreamDirectory } from '../../src/nmi/grants/resolve-upstream.ts';
+import type { WorkloadIdentities } from '../../src/nmi/grants/workload-identities.ts';
+import { CallerLimits } from '../../src/nmi/server/caller-limits.ts';
+import { TokenFastPath } from '../../src/nmi/server/fast-path/fast-path.ts';
+import type { TokenDecision } from '../../src/nmi/server/observer.ts';
+import type { Decision, StandingRight } from '../../src/nmi/server/standing-rights.ts';
+import { TokenEndpoint, type TokenEndpointOptions } from '../../src/nmi/server/token-endpoint.ts';
+import { Holds } from '../../src/nmi/state/waiters.ts';
+import type { HandClock } from './hand-clock.ts';
+
+/** Far ahead of any clock that a test begins with. */
+export const longLived = new RenderedToken({
+  accessToken: 'token',
+  clientId: 'client',
+  resource: 'https://vault.example',
+  expiresAtWallS: 4_000_000_000,
+  notBeforeWallS: 0,
+  extExpiresAtWallS: undefined,
+});
+
+export function openEndpointStand(
+  clock: HandClock,
+  workloadIdentities?: WorkloadIdentities,
+  over: Partial<TokenEndpointOptions['broker']> = {},
+) {
+  const pods = new PodIndex(clock);
+  const grants = new GrantIndex(pods);
+  const upstreams = new UpstreamDirectory(() => ({
+    ok: true,
+    authority: 'https://login.example',
+    audience: 'api://exchange',
+  }));
+  const state = { isSynced: true, trustsAddresses: true };
+  const hits: StandingRight[] = [];
+  const decisions: TokenDecision[] = [];
+  const bugs: unknown[] = [];
+  const observer = {
+    onHit: (_hit: unknown, right: StandingRight) => hits.push(right),
+    onDecision: (_exchange: unknown, decision: TokenDecision) => decisions.push(decision),
+  };
+  const tokens = new TokenEndpoint({
+    knowledge: {
+      pods,
+      grants,
+      upstreams,
+      workloadIdentities,
+      isSynced: () => state.isSynced,
+      trustsAddresses: () => state.trustsAddresses,
+    },
+    policy: { strict: false, graceMs: 0, hostNetwork: 'serve' },
+    broker: {
+      peek: () => longLived,
+      peekKey: () => longLived,
+      get: () => Promise.reject(new TypeError('nobody fetches')),
+      renew: () => Promise.reject(new TypeError('nobody fetches')),
+      objectIdOf: () => undefined,
+      ...over,
+    },
+    objectWait: {
+      clock,
+      holds: new Holds({ clock, maxWaiters: 10 }),
+      limits: new CallerLimits({ fetches: 16, waiting: 16, held: 16 }),
+      maxWaitMs: 1_000,
+    },
+    clock,
+    observer,
+  });
+  const fastPath = new TokenFastPath({
+    tokens,
+    clock,
+    observer,
+    onBug: (error) => bugs.push(error),
+  });
+  return { pods, grants, state, tokens, fastPath, hits, decisions, bugs };
+}
+
+/** As much of a socket as the fast path uses; its kernel takes all. */
+class FakeSocket extends EventEmitter {
+  readonly writableLength = 0;
+  readonly destroyed = false;
+  readonly setTimeout = (): this => this;
+  readonly pause = (): this => this;
+  readonly resume = (): this => this;
+  readonly unshift = (): void => undefined;
+  readonly write = (): boolean => true;
+}
+
+/** A caller's connection that begins anew on the fast path when that has given it away. */
+export class FastConnection {
+  readonly #fastPath: TokenFastPath;
+  readonly #caller: CallerConnection;
+  #socket: FakeSocket | undefined;
+  #handed: Decision | undefined;
+
+  constructor(fastPath: TokenFastPath, caller: CallerConnection) {
+    this.#fastPath = fastPath;
+    this.#caller = caller;
+  }
+
+  /** What was handed over when the latest request was not answered. */
+  get handed(): Decision | undefined {
+    return this.#handed;
+  }
+
+  /** @returns whether the fast path answered. */
+  ask(target: string): boolean {
+    this.#socket ??= this.#open();
+    const request = `GET ${target} HTTP/1.1\r\nMetadata: true\r\n\r\n`;
+    this.#socket.emit('data', Buffer.from(request));
+    return this.#socket !== undefined;
+  }
+
+  #open(): FakeSocket {
+    const socket = new FakeSocket();
+    this.#fastPath.accept({
+      socket: socket as unknown as Socket,
+      caller: this.#caller,
+      isDraining: () => false,
+      handOver: (decision) => {
+        this.#socket = undefined;
+        this.#handed = decision;
+      },
+      onSilent: () => undefined,
+    });
+    return socket;
+  }
+}
