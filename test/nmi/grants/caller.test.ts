@@ -239,4 +239,18 @@ describe('what limits count a caller under', () => {
     assert.equal(keyOf('127.0.0.5', own), 'node');
     assert.equal(keyOf('127.8.9.1', own), 'node');
   });
+
+  it('is the pod once that is known, and stays it', () => {
+    const pods = new PodIndex(new HandClock());
+    const connection = new CallerConnection({ remoteAddress: '10.0.0.1' }, { kind: 'by-address' });
+    connection.resolve(pods);
+    assert.equal(connection.limitKey, '10.0.0.1');
+    const pod = createPod({ uid: 'uid-1', ips: ['10.0.0.1'] });
+    pods.upsert(pod);
+    connection.resolve(pods);
+    assert.equal(connection.limitKey, 'pod uid-1');
+    pods.remove(pod);
+    connection.resolve(pods);
+    assert.equal(connection.limitKey, 'pod uid-1');
+  });
 });

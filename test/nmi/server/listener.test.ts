@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { systemClock } from '../../../src/cache/clock.ts';
 import type { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import { TokenFastPath } from '../../../src/nmi/server/fast-path/fast-path.ts';
@@ -138,6 +139,19 @@ describe('the listener, when there are too many', () => {
     const other = dial(listener.port, '127.0.0.1');
     assert.equal(await statusOf(other), '404');
     for (const socket of [one, other]) socket.destroy();
+  });
+
+  it('counts the connections of a pod that is known, whichever of its addresses they come from', async () => {
+    const pods = new PodIndex(systemClock);
+    pods.upsert(createPod({ ips: ['127.0.0.11', '127.0.0.12'] }));
+    await using listener = await openBareListener({
+      limits: { total: 100, each: 1 },
+      onConnection: (caller) => caller.resolve(pods),
+    });
+    const one = dial(listener.port);
+    assert.equal(await statusOf(one), '404');
+    assert.equal(await allOf(dial(listener.port, '127.0.0.12')), '');
+    one.destroy();
   });
 
   it('accepts no more than it may in all', async () => {

@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
+import { ask, type Reply } from '../../support/ask.ts';
+import { bindPodToA, openLoopbackAgent, type LoopbackAgent } from '../../support/loopback-agent.ts';
+
+const flags = { 'enable-host-token': 'true', 'imds-timeout-ms': '10000' };
+
+function askFor(agent: LoopbackAgent, pod: string, resource: string): Promise<Reply> {
+  return ask(agent.client('127.0.0.1'), `/host/token/?resource=https://${resource}.example`, {
+    headers: ['podns', 'default', 'podname', pod],
+  });
+}
+
+describe('/host/token', () => {
+  it('counts the fetches of the pods that are named, not those of the process that names them', async () => {
+    const names = Array.from({ length: 24 }, (_, index) => `pod-${index}`);
+    await using agent = await openLoopbackAgent(flags, (kube) => {
+      bindPodToA(kube);
+      for (const [index, name] of names.entries()) {
+        const ips = [`127.0.1.${index + 1}`];
+        kube.apply(createPodManifest({ name, nodeName: 'node-1', ips, binding: 'app' }));
+      }
+    });
+    await agent.imds.setFaults({ delayMs: 100 });
+    const replies = await Promise.all(names.map((name) => askFor(agent, name, name)));
+    assert.deepEqual(
+      replies.map(({ status }) => status),
+      names.map(() => 200),
+    );
+  });
+
+  it('tells to slow down for a pod that waits for too many tokens', async () => {
+    await using agent = await openLoopbackAgent(flags, bindPodToA);
+    await agent.imds.setFaults({ delayMs: 100 });
+    const resources = Array.from({ length: 24 }, (_, index) => `resource-${index}`);
+    const replies = await Promise.all(resources.map((resource) => askFor(agent, 'p', resource)));
+    const served = replies.filter(({ status }) => status === 200);
+    const throttled = replies.filter(({ status }) => status === 429);
+    assert.deepEqual([served.length, throttled.length], [16, 8]);
+  });
+});

@@ -1,0 +1,215 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { connect } from 'node:net';
+import { describe, it, mock } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Answer } from '../../../src/nmi/base/answers.ts';
+import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { HttpExchange } from '../../../src/nmi/server/request.ts';
+import type { Decision } from '../../../src/nmi/server/standing-rights.ts';
+import { openBareListener } from '../../support/bare-listener.ts';
+import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+import {
+  FastConnection,
+  longLived,
+  openEndpointStand,
+} from '../../support/token-endpoint-stand.ts';
+
+const path = '/metadata/identity/oauth2/token';
+const vault = 'api-version=2018-02-01&resource=https://vault.example';
+const other = 'api-version=2018-02-01&resource=https://other.example';
+const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
+
+/** Pods `one` and `two`, each bound to an identity of its name. */
+function openStand() {
+  const clock = new HandClock();
+  const memory = { hasTokens: false, whileFetching: (): unknown => undefined };
+  const peek = () => (memory.hasTokens ? longLived : undefined);
+  const stand = openEndpointStand(clock, undefined, {
+    peek,
+    peekKey: peek,
+    get: async () => {
+      await nextTurn();
+      await memory.whileFetching();
+      return { ok: true, rendered: longLived, outcome: 'miss' };
+    },
+  });
+  for (const [index, name] of ['one', 'two'].entries()) {
+    stand.pods.upsert(
+      createPod({
+        name,
+        uid: name,
+        cgroupUid: name,
+        ips: [`127.0.0.1${index + 1}`],
+        labels: { aadpodidbinding: name },
+      }),
+    );
+    stand.grants.identities.upsert(createIdentity({ name, uid: name, clientId }));
+    stand.grants.bindings.upsert(
+      createBinding({ name, uid: name, identityName: name, selector: name }),
+    );
+  }
+  return { ...stand, clock, memory };
+}
+
+function callerAt(remoteAddress: string): CallerConnection {
+  return new CallerConnection({ remoteAddress }, { kind: 'by-address' });
+}
+
+function exchangeOf(caller: CallerConnection, query: string, handed?: Decision): HttpExchange {
+  const request = { method: 'GET', url: `${path}?${query}` } as IncomingMessage;
+  const response = { destroyed: false, closed: false } as ServerResponse;
+  return new HttpExchange(request, response, caller, 0, 'id', handed);
+}
+
+describe('how often a request is authorized', () => {
+  for (const hasFastPath of [true, false]) {
+    const way = hasFastPath ? 'with the fast path' : 'by node:http alone';
+
+    it(`is never for a hit, and twice at most for a miss, ${way}`, async () => {
+      const stand = openStand();
+      const { tokens, memory, grants, pods } = stand;
+      const exchanges: HttpExchange[] = [];
+      await using listener = await openBareListener({
+        clock: stand.clock,
+        fastPath: hasFastPath ? stand.fastPath : undefined,
+        handle: (exchange) => {
+          exchanges.push(exchange);
+          return tokens.handle(exchange, exchange.target.slice(path.length + 1));
+        },
+      });
+      const socket = connect({
+        host: '127.0.0.1',
+        port: listener.port,
+        localAddress: '127.0.0.11',
+      });
+      const authorize = mock.method(grants, 'grantsOf');
+      const ask = async (query: string): Promise<number> => {
+        const before = authorize.mock.callCount();
+        socket.write(`GET ${path}?${query} HTTP/1.1\r\nMetadata: true\r\n\r\n`);
+        const [bytes] = (await once(socket, 'data')) as [Buffer];
+        assert.match(bytes.toString(), /^HTTP\/1\.1 200 /);
+        return authorize.mock.callCount() - before;
+      };
+      memory.hasTokens = true;
+      await ask(vault);
+      assert.equal(await ask(vault), 0, 'a hit');
+      memory.hasTokens = false;
+      assert.equal(await ask(other), 1, 'a miss while nothing changes');
+      memory.whileFetching = () => pods.upsert(createPod({ name: 'new', uid: 'new' }));
+      assert.equal(await ask(`${other}2`), 2, 'a miss while something changes');
+      // Node's parser read the first miss, which the fast path had decided, and all behind it.
+      const handed = exchanges.map((exchange) => exchange.handed?.query.resource);
+      const expected = hasFastPath
+        ? ['https://other.example', undefined]
+        : [undefined, undefined, undefined, undefined];
+      assert.deepEqual(handed, expected);
+      assert.deepEqual(stand.bugs, []);
+      socket.destroy();
+    });
+  }
+});
+
+describe('a decision that the fast path hands over', () => {
+  const uidOf = ({ decisions }: ReturnType<typeof openStand>): string | undefined =>
+    decisions.at(-1)?.authorization?.pod?.uid;
+
+  /** What the fast path decides for pod `one` and cannot answer. */
+  function handOver(stand: ReturnType<typeof openStand>, query = vault): Decision {
+    const connection = new FastConnection(stand.fastPath, callerAt('127.0.0.11'));
+    assert.equal(connection.ask(`${path}?${query}`), false);
+    assert.ok(connection.handed !== undefined);
+    return connection.handed;
+  }
+
+  it('is taken for the same target, pod and generation', () => {
+    const stand = openStand();
+    const unbound = 'api-version=2018-02-01&resource=r&client_id=another';
+    const handed = handOver(stand, unbound);
+    const authorize = mock.method(stand.grants, 'grantsOf');
+    const exchange = exchangeOf(callerAt('127.0.0.11'), unbound, handed);
+    const answer = stand.tokens.handle(exchange, unbound) as Answer;
+    assert.equal(answer.reason, 'selector_not_bound');
+    assert.equal(authorize.mock.callCount(), 0);
+  });
+
+  it('is never taken for another target', async () => {
+    const stand = openStand();
+    const handed = handOver(stand);
+    await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), other, handed), other);
+    assert.equal(stand.decisions.at(-1)?.resource, 'https://other.example');
+  });
+
+  it('is never taken for another pod', async () => {
+    const stand = openStand();
+    const handed = handOver(stand);
+    await stand.tokens.handle(exchangeOf(callerAt('127.0.0.12'), vault, handed), vault);
+    assert.equal(uidOf(stand), 'two');
+    const nobody = exchangeOf(callerAt('127.0.0.99'), vault, handed);
+    const answer = stand.tokens.handle(nobody, vault);
+    await nextTurn();
+    stand.clock.advance(2_000);
+    assert.equal((await answer).reason, 'pod_unknown');
+  });
+
+  it('is never taken when what it rests on has changed, or a second later', async () => {
+    const stand = openStand();
+    const handed = handOver(stand);
+    stand.grants.bindings.remove({ namespace: 'default', name: 'one', uid: 'one' });
+    const exchange = exchangeOf(callerAt('127.0.0.11'), vault, handed);
+    assert.equal((await stand.tokens.handle(exchange, vault)).reason, 'binding_missing');
+
+    const later = openStand();
+    const old = handOver(later);
+    later.clock.advance(1_000);
+    const authorize = mock.method(later.grants, 'grantsOf');
+    const caller = callerAt('127.0.0.11');
+    const request = { method: 'GET', url: `${path}?${vault}` } as IncomingMessage;
+    const response = { destroyed: false, closed: false } as ServerResponse;
+    await later.tokens.handle(
+      new HttpExchange(request, response, caller, later.clock.monotonicMs(), 'id', old),
+      vault,
+    );
+    assert.ok(authorize.mock.callCount() > 0);
+  });
+});
+
+describe('the fetches of one caller', () => {
+  it('are counted by pod, also of pods that share the address of the node', async () => {
+    const nodeIp = '10.224.0.4';
+    const stand = openStand();
+    for (const name of ['one', 'two']) {
+      stand.pods.upsert(
+        createPod({
+          name,
+          uid: name,
+          cgroupUid: name,
+          ips: [nodeIp],
+          hostNetwork: true,
+          labels: { aadpodidbinding: name },
+        }),
+      );
+    }
+    const fetched = Promise.withResolvers<void>();
+    stand.memory.whileFetching = () => fetched.promise;
+    const answers = { one: [] as Promise<Answer>[], two: [] as Promise<Answer>[] };
+    for (const name of ['one', 'two'] as const) {
+      const caller = new CallerConnection(
+        { remoteAddress: nodeIp, localAddress: nodeIp },
+        { kind: 'attested', cgroupId: 7n },
+        () => name,
+      );
+      for (let index = 0; index < 16; index++) {
+        const query = `${vault}/${index}`;
+        answers[name].push(Promise.resolve(stand.tokens.handle(exchangeOf(caller, query), query)));
+      }
+      const oneMore = await stand.tokens.handle(exchangeOf(caller, other), other);
+      assert.equal(oneMore.reason, 'caller_throttled', name);
+    }
+    fetched.resolve();
+    const all = await Promise.all([...answers.one, ...answers.two]);
+    assert.deepEqual(new Set(all.map(({ status }) => status)), new Set([200]));
+  });
+});
