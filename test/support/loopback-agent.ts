@@ -84,7 +84,11 @@ export async function openLoopbackAgent(
       'log-level': 'trace',
       ...flags,
     },
-    { NMI_EXPLAIN_SOCKET: explainSocket },
+    {
+      NMI_EXPLAIN_SOCKET: explainSocket,
+      // So that whole suites can be run without it.
+      NMI_FAST_PATH: process.env['NMI_FAST_PATH'],
+    },
   );
   if (!parsed.ok) throw new Error(JSON.stringify(parsed.problems));
   const { config } = parsed;
