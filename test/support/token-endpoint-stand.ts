@@ -10,8 +10,13 @@ import type { WorkloadIdentities } from '../../src/nmi/grants/workload-identitie
 import { CallerLimits } from '../../src/nmi/server/caller-limits.ts';
 import { TokenFastPath } from '../../src/nmi/server/fast-path/fast-path.ts';
 import type { TokenDecision } from '../../src/nmi/server/observer.ts';
-import type { Decision, StandingRight } from '../../src/nmi/server/standing-rights.ts';
-import { TokenEndpoint, type TokenEndpointOptions } from '../../src/nmi/server/token-endpoint.ts';
+import {
+  StandingRights,
+  type Decision,
+  type StandingRight,
+} from '../../src/nmi/server/standing-rights.ts';
+import type { TokenBroker } from '../../src/nmi/tokens/broker.ts';
+import { TokenEndpoint } from '../../src/nmi/server/token-endpoint.ts';
 import { Holds } from '../../src/nmi/state/waiters.ts';
 import type { HandClock } from './hand-clock.ts';
 
@@ -28,7 +33,7 @@ export const longLived = new RenderedToken({
 export function openEndpointStand(
   clock: HandClock,
   workloadIdentities?: WorkloadIdentities,
-  over: Partial<TokenEndpointOptions['broker']> = {},
+  over: Partial<Pick<TokenBroker, 'peek' | 'peekKey' | 'get'>> = {},
 ) {
   const pods = new PodIndex(clock);
   const grants = new GrantIndex(pods);
@@ -45,24 +50,29 @@ export function openEndpointStand(
     onHit: (_hit: unknown, right: StandingRight) => hits.push(right),
     onDecision: (_exchange: unknown, decision: TokenDecision) => decisions.push(decision),
   };
+  const knowledge = {
+    pods,
+    grants,
+    upstreams,
+    workloadIdentities,
+    isSynced: () => state.isSynced,
+    trustsAddresses: () => state.trustsAddresses,
+  };
+  const policy = { strict: false, graceMs: 0, hostNetwork: 'serve' } as const;
+  const broker = {
+    peek: () => longLived,
+    peekKey: () => longLived,
+    get: () => Promise.reject(new TypeError('nobody fetches')),
+    renew: () => Promise.reject(new TypeError('nobody fetches')),
+    objectIdOf: () => undefined,
+    ...over,
+  };
+  const rights = new StandingRights({ knowledge, policy, clock });
   const tokens = new TokenEndpoint({
-    knowledge: {
-      pods,
-      grants,
-      upstreams,
-      workloadIdentities,
-      isSynced: () => state.isSynced,
-      trustsAddresses: () => state.trustsAddresses,
-    },
-    policy: { strict: false, graceMs: 0, hostNetwork: 'serve' },
-    broker: {
-      peek: () => longLived,
-      peekKey: () => longLived,
-      get: () => Promise.reject(new TypeError('nobody fetches')),
-      renew: () => Promise.reject(new TypeError('nobody fetches')),
-      objectIdOf: () => undefined,
-      ...over,
-    },
+    knowledge,
+    rights,
+    policy,
+    broker,
     objectWait: {
       clock,
       holds: new Holds({ clock, maxWaiters: 10 }),
@@ -73,7 +83,8 @@ export function openEndpointStand(
     observer,
   });
   const fastPath = new TokenFastPath({
-    tokens,
+    rights,
+    broker,
     clock,
     observer,
     onBug: (error) => bugs.push(error),

@@ -375,7 +375,7 @@ function viewAddress(ip: string, knowledge: GrantKnowledge): AddressView {
 
 /** Who a connection from there, opened now, would be taken for. */
 function identifyAt(ip: string, knowledge: GrantKnowledge): Identified {
-  return identify(new CallerConnection({ remoteAddress: ip }, { kind: 'by-address' }), knowledge);
+  return identify(new CallerConnection({ remoteIp: ip }, { kind: 'by-address' }), knowledge);
 }
 
 function viewRefused(refused: Refused): RefusalView {

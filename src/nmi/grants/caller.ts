@@ -30,8 +30,9 @@ export type Caller =
 export type FindCgroupUid = (cgroupId: bigint, candidates: readonly string[]) => string | undefined;
 
 export interface CallerEnd {
-  readonly remoteAddress: string | undefined;
-  readonly localAddress?: string | undefined;
+  /** Empty when the kernel gave none. */
+  readonly remoteIp: string;
+  readonly localIp?: string;
 }
 
 const unknown: Caller = { kind: 'unknown' };
@@ -64,11 +65,11 @@ export class CallerConnection {
   #caller: Caller = unknown;
 
   constructor(end: CallerEnd, attestation: Attestation, findCgroupUid: FindCgroupUid = noCgroups) {
-    this.ip = canonicalIp(end.remoteAddress ?? '') ?? '';
+    this.ip = canonicalIp(end.remoteIp) ?? '';
     const isLoopback = isOnLoopback(this.ip);
     // Of use to attested and local callers only, and a system call for a socket.
     const isAsked = attestation.kind === 'attested' || isLoopback;
-    const localAddress = isAsked ? canonicalIp(end.localAddress ?? '') : undefined;
+    const localAddress = isAsked ? canonicalIp(end.localIp ?? '') : undefined;
     this.#isLocal = localAddress === this.ip;
     this.attestation = attestation;
     const isOfNode =

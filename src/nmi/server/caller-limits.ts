@@ -4,77 +4,68 @@
  * else notices. Requests that join a fetch the caller already waits for cost no fetch, but a place to
  * wait, and those are limited for the node as a whole.
  */
+
+/** How much is in use, by key. */
+export class Counts {
+  readonly #counts = new Map<string, number>();
+
+  get(key: string): number {
+    return this.#counts.get(key) ?? 0;
+  }
+
+  add(key: string): void {
+    this.#counts.set(key, this.get(key) + 1);
+  }
+
+  remove(key: string): void {
+    const left = this.get(key) - 1;
+    if (left > 0) this.#counts.set(key, left);
+    else this.#counts.delete(key);
+  }
+}
+
 export interface CallerMaxima {
   /** Different tokens one caller may wait for at the same time. */
   readonly fetches: number;
   /** Requests of one caller that may wait for tokens, the same or different ones. */
   readonly waiting: number;
-  /** Requests of one caller that may be held at the same time. */
+  /** Requests of one caller that may wait for an object at the same time. */
   readonly held: number;
 }
 
-interface Share {
-  readonly fetches: Map<string, number>;
-  waiting: number;
-  held: number;
-}
-
+/** Each `begin` returns what to call at the end, or undefined when the share is used up. */
 export class CallerLimits {
   readonly #max: CallerMaxima;
-  readonly #shares = new Map<string, Share>();
+  readonly #fetches = new Counts();
+  readonly #waiting = new Counts();
+  readonly #held = new Counts();
+  /** Requests by caller and token. */
+  readonly #sharing = new Counts();
 
   constructor(max: CallerMaxima) {
     this.#max = max;
   }
 
-  /** Callers that wait for something now. */
-  get size(): number {
-    return this.#shares.size;
-  }
-
-  /** @returns what to call at the end, or undefined when the share is used up. */
   beginFetch(limitKey: string, token: string): (() => void) | undefined {
-    const share = this.#shareOf(limitKey);
-    const waiting = share.fetches.get(token) ?? 0;
-    const isNew = waiting === 0;
-    if (share.waiting >= this.#max.waiting || (isNew && share.fetches.size >= this.#max.fetches)) {
-      this.#tidy(limitKey, share);
-      return undefined;
-    }
-    share.fetches.set(token, waiting + 1);
-    share.waiting++;
+    const fetch = `${limitKey}\n${token}`;
+    const isNew = this.#sharing.get(fetch) === 0;
+    if (this.#waiting.get(limitKey) >= this.#max.waiting) return undefined;
+    if (isNew && this.#fetches.get(limitKey) >= this.#max.fetches) return undefined;
+    this.#waiting.add(limitKey);
+    this.#sharing.add(fetch);
+    if (isNew) this.#fetches.add(limitKey);
     return () => {
-      share.waiting--;
-      const left = (share.fetches.get(token) ?? 1) - 1;
-      if (left === 0) share.fetches.delete(token);
-      else share.fetches.set(token, left);
-      this.#tidy(limitKey, share);
+      this.#waiting.remove(limitKey);
+      this.#sharing.remove(fetch);
+      if (this.#sharing.get(fetch) === 0) this.#fetches.remove(limitKey);
     };
   }
 
-  /** @returns what to call at the end, or undefined when the share is used up. */
   beginWait(limitKey: string): (() => void) | undefined {
-    const share = this.#shareOf(limitKey);
-    if (share.held >= this.#max.held) {
-      this.#tidy(limitKey, share);
-      return undefined;
-    }
-    share.held++;
+    if (this.#held.get(limitKey) >= this.#max.held) return undefined;
+    this.#held.add(limitKey);
     return () => {
-      share.held--;
-      this.#tidy(limitKey, share);
+      this.#held.remove(limitKey);
     };
-  }
-
-  #shareOf(limitKey: string): Share {
-    const known = this.#shares.get(limitKey);
-    if (known !== undefined) return known;
-    const share = { fetches: new Map<string, number>(), waiting: 0, held: 0 };
-    this.#shares.set(limitKey, share);
-    return share;
-  }
-
-  #tidy(limitKey: string, share: Share): void {
-    if (share.held === 0 && share.fetches.size === 0) this.#shares.delete(limitKey);
   }
 }

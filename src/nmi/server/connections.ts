@@ -2,6 +2,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { CallerConnection } from '../grants/caller.ts';
+import { Counts } from './caller-limits.ts';
 import type { Decision } from './standing-rights.ts';
 
 export interface Connection {
@@ -15,8 +16,8 @@ export interface Connection {
 export class Connections {
   readonly #bySocket = new Map<Socket, Connection>();
   readonly #each: number;
-  /** How many there are by limit key. */
-  readonly #counts = new Map<string, number>();
+  /** By limit key. */
+  readonly #counts = new Counts();
 
   /** @param each how many one caller may have. */
   constructor(each: number) {
@@ -35,16 +36,13 @@ export class Connections {
   add(socket: Socket, caller: CallerConnection): Connection | undefined {
     // Who it is may become known later; it leaves as what it came.
     const { limitKey } = caller;
-    const count = this.#counts.get(limitKey) ?? 0;
-    if (count >= this.#each) return undefined;
-    this.#counts.set(limitKey, count + 1);
+    if (this.#counts.get(limitKey) >= this.#each) return undefined;
+    this.#counts.add(limitKey);
     const connection: Connection = { caller, open: new Set(), handed: undefined };
     this.#bySocket.set(socket, connection);
     socket.once('close', () => {
       this.#bySocket.delete(socket);
-      const left = (this.#counts.get(limitKey) ?? 1) - 1;
-      if (left === 0) this.#counts.delete(limitKey);
-      else this.#counts.set(limitKey, left);
+      this.#counts.remove(limitKey);
     });
     return connection;
   }

@@ -9,7 +9,7 @@ import type { Duplex } from 'node:stream';
 import type { Clock } from '../../cache/clock.ts';
 import type { Attestation, Peer } from '../../redirect/redirect.ts';
 import { refuse, type Answer } from '../base/answers.ts';
-import { CallerConnection, type CallerEnd, type FindCgroupUid } from '../grants/caller.ts';
+import { CallerConnection, type FindCgroupUid } from '../grants/caller.ts';
 import { writeAnswer, writeRawAnswer } from './answer-writer.ts';
 import type { ConnectionLimits } from './connection-limits.ts';
 import { Connections, type Connection } from './connections.ts';
@@ -305,21 +305,13 @@ interface Bound {
 }
 
 /** Of a connection; the kernel is asked only for what is looked at and not known. */
-class SocketEnds implements Peer, CallerEnd {
+class SocketEnds implements Peer {
   readonly #socket: Socket;
   readonly #bound: Bound | undefined;
 
   constructor(socket: Socket, bound: Bound | undefined) {
     this.#socket = socket;
     this.#bound = bound;
-  }
-
-  get remoteAddress(): string {
-    return this.remoteIp;
-  }
-
-  get localAddress(): string {
-    return this.localIp;
   }
 
   get remoteIp(): string {

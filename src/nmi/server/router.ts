@@ -65,7 +65,7 @@ function dispatch(
       return (
         checkCommon(exchange, ['GET'], options) ??
         checkLoop(exchange, options) ??
-        options.tokens.handle(exchange, route.query)
+        options.tokens.handle(exchange)
       );
     case 'host-token':
       if (options.hostTokens === undefined) {

@@ -12,6 +12,7 @@ import type { Log } from '../base/log.ts';
 import type { NodeKnowledge } from '../state/cluster-state.ts';
 import type { FastPath } from './listener.ts';
 import type { Observer } from './observer.ts';
+import { StandingRights } from './standing-rights.ts';
 import { openPassthrough } from './passthrough.ts';
 import { LoopMark } from '../sources/imds/loop-detection.ts';
 import type { ObjectWait } from './wait-for-object.ts';
@@ -84,8 +85,10 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
     policy: { blockInstanceMetadata, allowedAreas, hasImds: config.redirect !== 'address' },
   });
   const broker = openBroker(options, source);
+  const rights = new StandingRights({ knowledge, policy, clock });
   const tokens = new TokenEndpoint({
     knowledge,
+    rights,
     broker,
     policy,
     objectWait,
@@ -111,7 +114,9 @@ export function openRequestPath(options: RequestPathOptions): RequestPath {
   });
   return {
     handle,
-    fastPath: config.fastPath ? new TokenFastPath({ tokens, clock, observer, onBug }) : undefined,
+    fastPath: config.fastPath
+      ? new TokenFastPath({ rights, broker, clock, observer, onBug })
+      : undefined,
     broker,
     policy,
     [Symbol.asyncDispose]: async () => {

@@ -14,7 +14,8 @@ import { tokenKey } from '../grants/cache-key.ts';
 import type { CallerConnection } from '../grants/caller.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import { identify } from '../grants/identify.ts';
-import type { TokenQuery } from './token-query.ts';
+import { parseRoute } from './route.ts';
+import { parseTokenQuery, type RefusedQuery, type TokenQuery } from './token-query.ts';
 
 /** What a target asks for, and whether its caller may have it, at one generation of what is known. */
 export interface Decision {
@@ -68,30 +69,33 @@ export class StandingRights {
   }
 
   /**
-   * What was decided before, for whichever connection of the same pod.
+   * What a target asks for, and whether its caller may have it.
+   * @param target of a token request.
    * @param handed a decision that may be for another request. Target, pod and generation are all
-   *   that one depends on: it is found only by what would be decided alike.
+   *   that one depends on: it is taken only for what would be decided alike.
    */
-  find(
+  decide(
     caller: CallerConnection,
     target: string,
     nowMs: number,
     handed?: Decision,
-  ): Decision | undefined {
+  ): Decision | RefusedQuery {
     // Who calls is always found by the connection itself: pods can share an address.
     const { pod } = identify(caller, this.#options.knowledge);
-    if (pod === undefined) return undefined;
     const isMeant = handed?.target === target && handed.authorization.pod === pod;
-    const known = isMeant ? handed : this.#byPod.get(pod)?.get(target);
-    return known !== undefined && this.isStanding(known, nowMs) ? known : undefined;
+    const known = isMeant ? handed : this.#get(pod, target);
+    if (known !== undefined && this.isStanding(known, nowMs)) return known;
+    const route = parseRoute(target);
+    const parsed = parseTokenQuery(route.kind === 'token' ? route.query : '');
+    return parsed.kind === 'refused' ? parsed : this.authorize(caller, target, parsed.query, nowMs);
   }
 
-  /** As it is decided now, worked out anew only where nothing stands. */
-  decide(caller: CallerConnection, target: string, query: TokenQuery, nowMs: number): Decision {
-    const known = this.find(caller, target, nowMs);
-    if (known !== undefined) return known;
+  /** The same where it is known what the target asks for. */
+  authorize(caller: CallerConnection, target: string, query: TokenQuery, nowMs: number): Decision {
     const { knowledge, policy, clock } = this.#options;
     const identified = identify(caller, knowledge);
+    const known = this.#get(identified.pod, target);
+    if (known !== undefined && this.isStanding(known, nowMs)) return known;
     const isRefused = identified.kind === 'refused';
     const authorization = isRefused
       ? identified
@@ -106,6 +110,10 @@ export class StandingRights {
     };
     if (isRight(decision)) this.#remember(decision);
     return decision;
+  }
+
+  #get(pod: Pod | undefined, target: string): StandingRight | undefined {
+    return pod === undefined ? undefined : this.#byPod.get(pod)?.get(target);
   }
 
   /** Grows whenever a right may have changed. */

@@ -11,23 +11,23 @@ import type { AskedId, RenderedToken } from '../../cache/token/token.ts';
 import { answerToken, refuse, type Answer } from '../base/answers.ts';
 import type { Authorization, Authorized, ByObjectId } from '../grants/authorization.ts';
 import type { GrantKnowledge } from '../grants/authorize.ts';
-import { limitKeyOf, type CallerConnection } from '../grants/caller.ts';
+import { limitKeyOf } from '../grants/caller.ts';
 import type { Observer, TokenRoute } from './observer.ts';
 import type { Exchange, HttpExchange } from './request.ts';
 import { grantedSinceWallMs } from '../grants/grant-age.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
-import { StandingRights, type Decision, type StandingRight } from './standing-rights.ts';
+import type { StandingRights } from './standing-rights.ts';
 import { waitForObject, type ObjectWait } from './wait-for-object.ts';
 import { renderFailure, renderRefusal } from '../grants/refusal-text.ts';
-import { tokenPath } from './route.ts';
 import { sourceNameOf, type SourceFailure, type UpstreamIdentity } from '../sources/source.ts';
-import { askedIdOf, parseTokenQuery, type RefusedQuery, type TokenQuery } from './token-query.ts';
+import { askedIdOf, type TokenQuery } from './token-query.ts';
 import type { CachedToken, TokenBroker } from '../tokens/broker.ts';
 import { identityKey } from '../grants/cache-key.ts';
 
 export interface TokenEndpointOptions {
-  readonly knowledge: GrantKnowledge;
-  readonly broker: Pick<TokenBroker, 'peek' | 'peekKey' | 'get' | 'renew' | 'objectIdOf'>;
+  readonly knowledge: Pick<GrantKnowledge, 'grants'>;
+  readonly rights: StandingRights;
+  readonly broker: Pick<TokenBroker, 'peek' | 'get' | 'renew' | 'objectIdOf'>;
   readonly policy: GrantPolicy;
   readonly objectWait: ObjectWait;
   readonly clock: Clock;
@@ -55,60 +55,29 @@ const maxTurns = 4;
 
 export class TokenEndpoint {
   readonly #options: TokenEndpointOptions;
-  readonly #rights: StandingRights;
 
   constructor(options: TokenEndpointOptions) {
     this.#options = options;
-    this.#rights = new StandingRights(options);
   }
 
-  /** @param rawQuery the query as sent; the route, method and header checks have passed. */
-  handle(exchange: HttpExchange, rawQuery: string): Answer | Promise<Answer> {
+  /** The route, method and header checks have passed. */
+  handle(exchange: HttpExchange): Answer | Promise<Answer> {
     const { caller, target, startedAtMs, handed } = exchange;
-    const decided = this.#decide(caller, target, rawQuery, startedAtMs, handed);
+    const { rights, clock } = this.#options;
+    const decided = rights.decide(caller, target, startedAtMs, handed);
     if ('kind' in decided) {
       return this.refuse(exchange, 'token', refuse(decided.reason, decided.detail));
     }
     const { query, authorization } = decided;
-    const { clock } = this.#options;
     const job: TokenJob = {
       exchange,
       route: 'token',
       query,
-      decide: () => this.#rights.decide(caller, target, query, clock.monotonicMs()).authorization,
+      decide: () => rights.authorize(caller, target, query, clock.monotonicMs()).authorization,
       render: (rendered, auxiliary) =>
         answerToken(bodyOf(rendered, auxiliary, clock.wallMs(), askedIdOf(query))),
     };
     return this.serve(job, authorization);
-  }
-
-  /** For a request of the usual form; undefined when it is refused for its parameters. */
-  decide(caller: CallerConnection, target: string, nowMs: number): Decision | undefined {
-    const decided = this.#decide(caller, target, target.slice(tokenPath.length + 1), nowMs);
-    return 'kind' in decided ? undefined : decided;
-  }
-
-  #decide(
-    caller: CallerConnection,
-    target: string,
-    rawQuery: string,
-    nowMs: number,
-    handed?: Decision,
-  ): Decision | RefusedQuery {
-    const known = this.#rights.find(caller, target, nowMs, handed);
-    if (known !== undefined) return known;
-    const parsed = parseTokenQuery(rawQuery);
-    if (parsed.kind === 'refused') return parsed;
-    return this.#rights.decide(caller, target, parsed.query, nowMs);
-  }
-
-  isStanding(decision: Decision, nowMs: number): boolean {
-    return this.#rights.isStanding(decision, nowMs);
-  }
-
-  /** The token of a right that stands, from memory. */
-  peekToken(right: StandingRight): RenderedToken | undefined {
-    return this.#options.broker.peekKey(right.cacheKey);
   }
 
   /** Ends a request that got no further than its parameters. */

@@ -26,13 +26,13 @@ function cgroups(truth: Readonly<Record<number, string>>): FindCgroupUid {
 }
 
 function attested(
-  remoteAddress: string,
+  remoteIp: string,
   cgroupId: number | bigint,
   find: FindCgroupUid,
   localAddress = '169.254.25.79',
 ): CallerConnection {
   const attestation = { kind: 'attested', cgroupId: BigInt(cgroupId) } as const;
-  return new CallerConnection({ remoteAddress, localAddress }, attestation, find);
+  return new CallerConnection({ remoteIp, localIp: localAddress }, attestation, find);
 }
 
 function podNameOf(connection: CallerConnection, pods: PodIndex): string {
@@ -109,11 +109,7 @@ describe('an attested caller', () => {
   });
 
   it('is refused where this mode records callers and has no record', () => {
-    const connection = new CallerConnection(
-      { remoteAddress: '10.0.0.1' },
-      { kind: 'unattested' },
-      find,
-    );
+    const connection = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'unattested' }, find);
     assert.equal(podNameOf(connection, indexOf(one)), 'unattested');
   });
 
@@ -219,9 +215,9 @@ describe('an attested caller, by the real index of cgroups', () => {
 });
 
 describe('what limits count a caller under', () => {
-  const keyOf = (remoteAddress: string, localAddress: string, cgroupId?: bigint): string =>
+  const keyOf = (remoteIp: string, localAddress: string, cgroupId?: bigint): string =>
     new CallerConnection(
-      { remoteAddress, localAddress },
+      { remoteIp, localIp: localAddress },
       cgroupId === undefined ? { kind: 'by-address' } : { kind: 'attested', cgroupId },
     ).limitKey;
   const own = '169.254.25.79';
@@ -242,7 +238,7 @@ describe('what limits count a caller under', () => {
 
   it('is the pod once that is known, and stays it', () => {
     const pods = new PodIndex(new HandClock());
-    const connection = new CallerConnection({ remoteAddress: '10.0.0.1' }, { kind: 'by-address' });
+    const connection = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
     connection.resolve(pods);
     assert.equal(connection.limitKey, '10.0.0.1');
     const pod = createPod({ uid: 'uid-1', ips: ['10.0.0.1'] });

@@ -16,6 +16,8 @@ const usual = (...lines: readonly string[]): string =>
   ['GET /metadata/identity/oauth2/token?a=b HTTP/1.1', 'Metadata: true', ...lines, '', ''].join(
     '\r\n',
   );
+const refused = { kind: 'refused', reason: 'parameter_missing', detail: 'test' } as const;
+
 /** Answers callers who have a right from memory. */
 function openFastPath(
   hasRight: (caller: CallerConnection) => boolean,
@@ -37,11 +39,11 @@ function openFastPath(
     cacheKey: '',
   });
   return new TokenFastPath({
-    tokens: {
-      decide: (caller, target) => (hasRight(caller) ? rightTo(target) : undefined),
+    rights: {
+      decide: (caller, target) => (hasRight(caller) ? rightTo(target) : refused),
       isStanding: () => true,
-      peekToken: () => longLived,
     },
+    broker: { peekKey: () => longLived },
     clock: systemClock,
     observer: { onHit: () => undefined },
     onBug,

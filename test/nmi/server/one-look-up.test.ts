@@ -43,14 +43,14 @@ describe('a connection of an attested caller', () => {
         return refuse('not_found', 'nothing');
       },
       fastPath: new TokenFastPath({
-        tokens: {
+        rights: {
           decide: (caller) => {
             callers.push(caller.resolve(pods).kind);
-            return undefined;
+            return { kind: 'refused', reason: 'parameter_missing', detail: 'test' };
           },
           isStanding: () => false,
-          peekToken: () => undefined,
         },
+        broker: { peekKey: () => undefined },
         clock,
         observer: { onHit: () => undefined },
         onBug: assert.ifError,

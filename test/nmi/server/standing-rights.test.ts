@@ -33,7 +33,7 @@ function openStand() {
   function ask(pod: string, asked = target): StandingRight | undefined {
     const attestation = { kind: 'attested', cgroupId: 1n } as const;
     const caller = new CallerConnection(
-      { remoteAddress: nodeIp, localAddress: nodeIp },
+      { remoteIp: nodeIp, localIp: nodeIp },
       attestation,
       () => pod,
     );

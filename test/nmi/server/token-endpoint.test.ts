@@ -54,8 +54,8 @@ function openStand() {
   return { ...stand, clock, memory };
 }
 
-function callerAt(remoteAddress: string): CallerConnection {
-  return new CallerConnection({ remoteAddress }, { kind: 'by-address' });
+function callerAt(remoteIp: string): CallerConnection {
+  return new CallerConnection({ remoteIp }, { kind: 'by-address' });
 }
 
 function exchangeOf(caller: CallerConnection, query: string, handed?: Decision): HttpExchange {
@@ -77,7 +77,7 @@ describe('how often a request is authorized', () => {
         fastPath: hasFastPath ? stand.fastPath : undefined,
         handle: (exchange) => {
           exchanges.push(exchange);
-          return tokens.handle(exchange, exchange.target.slice(path.length + 1));
+          return tokens.handle(exchange);
         },
       });
       const socket = connect({
@@ -130,7 +130,7 @@ describe('a decision that the fast path hands over', () => {
     const handed = handOver(stand, unbound);
     const authorize = mock.method(stand.grants, 'grantsOf');
     const exchange = exchangeOf(callerAt('127.0.0.11'), unbound, handed);
-    const answer = stand.tokens.handle(exchange, unbound) as Answer;
+    const answer = stand.tokens.handle(exchange) as Answer;
     assert.equal(answer.reason, 'selector_not_bound');
     assert.equal(authorize.mock.callCount(), 0);
   });
@@ -138,17 +138,17 @@ describe('a decision that the fast path hands over', () => {
   it('is never taken for another target', async () => {
     const stand = openStand();
     const handed = handOver(stand);
-    await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), other, handed), other);
+    await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), other, handed));
     assert.equal(stand.decisions.at(-1)?.resource, 'https://other.example');
   });
 
   it('is never taken for another pod', async () => {
     const stand = openStand();
     const handed = handOver(stand);
-    await stand.tokens.handle(exchangeOf(callerAt('127.0.0.12'), vault, handed), vault);
+    await stand.tokens.handle(exchangeOf(callerAt('127.0.0.12'), vault, handed));
     assert.equal(uidOf(stand), 'two');
     const nobody = exchangeOf(callerAt('127.0.0.99'), vault, handed);
-    const answer = stand.tokens.handle(nobody, vault);
+    const answer = stand.tokens.handle(nobody);
     await nextTurn();
     stand.clock.advance(2_000);
     assert.equal((await answer).reason, 'pod_unknown');
@@ -159,7 +159,7 @@ describe('a decision that the fast path hands over', () => {
     const handed = handOver(stand);
     stand.grants.bindings.remove({ namespace: 'default', name: 'one', uid: 'one' });
     const exchange = exchangeOf(callerAt('127.0.0.11'), vault, handed);
-    assert.equal((await stand.tokens.handle(exchange, vault)).reason, 'binding_missing');
+    assert.equal((await stand.tokens.handle(exchange)).reason, 'binding_missing');
 
     const later = openStand();
     const old = handOver(later);
@@ -170,7 +170,6 @@ describe('a decision that the fast path hands over', () => {
     const response = { destroyed: false, closed: false } as ServerResponse;
     await later.tokens.handle(
       new HttpExchange(request, response, caller, later.clock.monotonicMs(), 'id', old),
-      vault,
     );
     assert.ok(authorize.mock.callCount() > 0);
   });
@@ -197,15 +196,15 @@ describe('the fetches of one caller', () => {
     const answers = { one: [] as Promise<Answer>[], two: [] as Promise<Answer>[] };
     for (const name of ['one', 'two'] as const) {
       const caller = new CallerConnection(
-        { remoteAddress: nodeIp, localAddress: nodeIp },
+        { remoteIp: nodeIp, localIp: nodeIp },
         { kind: 'attested', cgroupId: 7n },
         () => name,
       );
       for (let index = 0; index < 16; index++) {
         const query = `${vault}/${index}`;
-        answers[name].push(Promise.resolve(stand.tokens.handle(exchangeOf(caller, query), query)));
+        answers[name].push(Promise.resolve(stand.tokens.handle(exchangeOf(caller, query))));
       }
-      const oneMore = await stand.tokens.handle(exchangeOf(caller, other), other);
+      const oneMore = await stand.tokens.handle(exchangeOf(caller, other));
       assert.equal(oneMore.reason, 'caller_throttled', name);
     }
     fetched.resolve();

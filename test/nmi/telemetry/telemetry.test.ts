@@ -41,7 +41,7 @@ describe('what is told of a hit', () => {
       },
     };
     for (const ip of ['10.0.0.1', '10.0.0.2', '10.0.0.1']) {
-      const caller = new CallerConnection({ remoteAddress: ip }, { kind: 'by-address' });
+      const caller = new CallerConnection({ remoteIp: ip }, { kind: 'by-address' });
       observer.onHit({ caller, startedAtMs: 0, requestId: 'id' }, right);
     }
     const told = lines.join('').matchAll(/"podIp":"([^"]+)"/g);

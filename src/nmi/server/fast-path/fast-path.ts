@@ -8,15 +8,21 @@ import type { Clock } from '../../../cache/clock.ts';
 import type { CallerConnection } from '../../grants/caller.ts';
 import { headersTimeoutMs, idleMs, type FastPath, type FastPathConnection } from '../listener.ts';
 import type { Observer } from '../observer.ts';
-import { isRight, type Decision, type StandingRight } from '../standing-rights.ts';
-import type { TokenEndpoint } from '../token-endpoint.ts';
+import {
+  isRight,
+  type Decision,
+  type StandingRight,
+  type StandingRights,
+} from '../standing-rights.ts';
 import { askedIdOf } from '../token-query.ts';
+import type { TokenBroker } from '../../tokens/broker.ts';
 import { serveConnection } from './connection.ts';
 import { ResponseCache, type CachedResponse } from './response-cache.ts';
 import { WriteBatch } from './write-batch.ts';
 
 export interface FastPathOptions {
-  readonly tokens: Pick<TokenEndpoint, 'decide' | 'isStanding' | 'peekToken'>;
+  readonly rights: Pick<StandingRights, 'decide' | 'isStanding'>;
+  readonly broker: Pick<TokenBroker, 'peekKey'>;
   readonly clock: Clock;
   readonly observer: Pick<Observer, 'onHit'>;
   /** One of the above threw: the request goes to `node:http`. */
@@ -35,7 +41,7 @@ export class TokenFastPath implements FastPath {
   }
 
   accept({ socket, caller, isDraining, handOver, onSilent }: FastPathConnection): void {
-    const { tokens, clock, onBug } = this.#options;
+    const { rights, clock, onBug } = this.#options;
     /** Clients nearly always ask for the same thing again. */
     let decision: Decision | undefined;
     serveConnection({
@@ -48,8 +54,9 @@ export class TokenFastPath implements FastPath {
         if (isDraining()) return undefined;
         try {
           const nowMs = clock.monotonicMs();
-          if (decision?.target !== target || !tokens.isStanding(decision, nowMs)) {
-            decision = tokens.decide(caller, target, nowMs);
+          if (decision?.target !== target || !rights.isStanding(decision, nowMs)) {
+            const decided = rights.decide(caller, target, nowMs);
+            decision = 'kind' in decided ? undefined : decided;
           }
           if (decision === undefined || !isRight(decision)) return undefined;
           return this.#answer(caller, decision, nowMs, isLast);
@@ -72,8 +79,8 @@ export class TokenFastPath implements FastPath {
     nowMs: number,
     isLast: boolean,
   ): CachedResponse | undefined {
-    const { tokens, observer } = this.#options;
-    const rendered = tokens.peekToken(right);
+    const { broker, observer } = this.#options;
+    const rendered = broker.peekKey(right.cacheKey);
     if (rendered === undefined) return undefined;
     const requestId = randomUUID();
     observer.onHit({ caller, startedAtMs: nowMs, requestId }, right);

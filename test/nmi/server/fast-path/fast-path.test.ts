@@ -25,7 +25,7 @@ function open() {
   const workloadIdentities = new WorkloadIdentities(accounts, 'tenant.example', () => undefined);
   const stand = openEndpointStand(clock, workloadIdentities);
   const connect = (attestation: Attestation) => {
-    const caller = new CallerConnection({ remoteAddress: '10.0.0.1' }, attestation, () => 'uid-p');
+    const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, attestation, () => 'uid-p');
     const connection = new FastConnection(stand.fastPath, caller);
     return () => connection.ask(target);
   };
