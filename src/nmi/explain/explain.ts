@@ -131,8 +131,15 @@ function explainPod(
   return {
     ...told('pod', sight),
     pod: {
-      ...{ namespace, name, uid, phase, terminating, hostNetwork, serviceAccount },
-      ...{ ips: pod.ips, labels: pod.labels },
+      namespace,
+      name,
+      uid,
+      phase,
+      terminating,
+      hostNetwork,
+      serviceAccount,
+      ips: pod.ips,
+      labels: pod.labels,
     },
     addresses: hostNetwork ? [] : pod.ips.map((ip) => viewAddress(ip, knowledge)),
     label: bindingLabelOf(pod),
@@ -232,9 +239,9 @@ function bindingsOf(grants: PodGrants | undefined): readonly BindingView[] {
     ...dangling.map((binding) => ({ binding, identityExists: false })),
   ]
     .slice(0, maxListed)
-    .map(({ binding: { name, identityName }, identityExists }) => ({
-      ...{ name, identityName, identityExists },
-    }));
+    .map(({ binding: { name, identityName }, identityExists }) => {
+      return { name, identityName, identityExists };
+    });
 }
 
 /** Bound ones; else the one that an exception or the service account gives. */
@@ -303,7 +310,9 @@ function viewUpstream(
   }
   const { authority, tenantId, credential } = upstream;
   return {
-    ...{ source, authority, tenantId },
+    source,
+    authority,
+    tenantId,
     auxiliaryTenantIds: auxiliary.map((each) => each.tenantId),
     credential: credentialName(credential),
   };

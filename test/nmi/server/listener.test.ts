@@ -16,7 +16,7 @@ const usual = (...lines: readonly string[]): string =>
   ['GET /metadata/identity/oauth2/token?a=b HTTP/1.1', 'Metadata: true', ...lines, '', ''].join(
     '\r\n',
   );
-const refused = { kind: 'refused', reason: 'parameter_missing', detail: 'test' } as const;
+const noRight = { kind: 'refused', reason: 'parameter_missing', detail: 'test' } as const;
 
 /** Answers callers who have a right from memory. */
 function openFastPath(
@@ -40,7 +40,7 @@ function openFastPath(
   });
   return new TokenFastPath({
     rights: {
-      decide: (caller, target) => (hasRight(caller) ? rightTo(target) : refused),
+      decide: (caller, target) => (hasRight(caller) ? rightTo(target) : noRight),
       isStanding: () => true,
     },
     broker: { peekKey: () => longLived },

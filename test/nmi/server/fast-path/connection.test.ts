@@ -14,7 +14,7 @@ const request = (...lines: readonly string[]): string =>
   [`GET ${target} HTTP/1.1`, 'Host: 169.254.169.254', 'Metadata: true', ...lines, '', ''].join(
     '\r\n',
   );
-/** Usual to any HTTP server, and not to the quick way. */
+/** Usual to any HTTP server, and not to the fast path. */
 const unusual = request('Keep-Alive: 1', 'TE: trailers');
 
 /** A raw connection from the pod's address that reads whole answers. */
@@ -82,15 +82,15 @@ async function openWarm(): Promise<LoopbackAgent> {
 describe('a connection with usual requests', () => {
   it('gets byte for byte what Node’s HTTP server writes', async () => {
     await using agent = await openWarm();
-    using quick = new Raw(agent);
+    using fast = new Raw(agent);
     using slow = new Raw(agent);
-    quick.write(request());
+    fast.write(request());
     slow.write(unusual);
-    assert.equal(plain(await quick.answer()), plain(await slow.answer()));
-    quick.write(request('Connection: close'));
+    assert.equal(plain(await fast.answer()), plain(await slow.answer()));
+    fast.write(request('Connection: close'));
     slow.write(request('Connection: close', 'TE: trailers'));
-    assert.equal(plain(await quick.answer()), plain(await slow.answer()));
-    await quick.untilEnded();
+    assert.equal(plain(await fast.answer()), plain(await slow.answer()));
+    await fast.untilEnded();
     await slow.untilEnded();
   });
 

@@ -1,5 +1,7 @@
 /** The fast path never gives what `node:http` and the checks behind it would not. */
 import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, it } from 'node:test';
 import { CallerConnection } from '../../../../src/nmi/grants/caller.ts';
@@ -108,5 +110,15 @@ describe('the fast path on a kept connection', () => {
       await pass(stand.clock, 10_000);
       await nextTurn();
     }
+  });
+});
+
+describe('the files of the fast path', () => {
+  it('are imported by one other file, which puts the server together', () => {
+    const root = join(import.meta.dirname, '../../../../src');
+    const importers = readdirSync(root, { recursive: true, encoding: 'utf8' })
+      .filter((path) => path.endsWith('.ts') && !path.includes('/fast-path/'))
+      .filter((path) => /from '[^']*\/fast-path\//.test(readFileSync(join(root, path), 'utf8')));
+    assert.deepEqual(importers, ['nmi/server/server.ts']);
   });
 });

@@ -1,0 +1,37 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
+
+describe('the limits of one caller', () => {
+  it('count different tokens, and let requests for the same one share', () => {
+    const limits = new CallerLimits({ fetches: 2, waiting: 10, held: 1 });
+    const first = limits.beginFetch('a', 'one');
+    const joined = limits.beginFetch('a', 'one');
+    assert.ok(first !== undefined && joined !== undefined);
+    assert.ok(limits.beginFetch('a', 'two') !== undefined);
+    assert.equal(limits.beginFetch('a', 'three'), undefined);
+    assert.ok(limits.beginFetch('b', 'three') !== undefined, 'of another caller');
+    first();
+    assert.equal(limits.beginFetch('a', 'three'), undefined, 'the other request still waits');
+    joined();
+    assert.ok(limits.beginFetch('a', 'three') !== undefined);
+  });
+
+  it('count the requests that wait for tokens, the same ones too', () => {
+    const limits = new CallerLimits({ fetches: 2, waiting: 2, held: 1 });
+    const first = limits.beginFetch('a', 'one');
+    assert.ok(limits.beginFetch('a', 'one') !== undefined);
+    assert.equal(limits.beginFetch('a', 'one'), undefined);
+    first?.();
+    assert.ok(limits.beginFetch('a', 'one') !== undefined);
+  });
+
+  it('count the requests that wait for an object', () => {
+    const limits = new CallerLimits({ fetches: 1, waiting: 1, held: 1 });
+    const end = limits.beginWait('a');
+    assert.equal(limits.beginWait('a'), undefined);
+    assert.ok(limits.beginWait('b') !== undefined);
+    end?.();
+    assert.ok(limits.beginWait('a') !== undefined);
+  });
+});
