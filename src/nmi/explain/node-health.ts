@@ -1,12 +1,12 @@
 /** How redirect and watches are, in a form for people, read when asked. */
 import type { NodeHealth } from '../explain/explanation.ts';
-import type { NodeKnowledge } from '../state/cluster-state.ts';
+import type { ClusterState } from '../state/cluster-state.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 
 export interface HealthSources {
   readonly nodeName: string;
   readonly kernel: Pick<Kernel, 'mode' | 'status' | 'problem'>;
-  readonly knowledge: Pick<NodeKnowledge, 'watches'>;
+  readonly knowledge: Pick<ClusterState, 'watches'>;
 }
 
 export function readHealth({ nodeName, kernel, knowledge }: HealthSources): NodeHealth {

@@ -1,6 +1,6 @@
 /** What the way of a request reports of its work; whoever listens changes no answer. */
 import type { CacheOutcome } from '../../cache/token/cache.ts';
-import type { Answer } from '../base/answers.ts';
+import type { Answer, Reason } from '../base/answers.ts';
 import type { Authorization } from '../grants/authorization.ts';
 import type { UpstreamObserver } from '../tokens/broker.ts';
 import type { Exchange, Handled } from './request.ts';
@@ -25,6 +25,8 @@ export type Hit = Pick<Exchange, 'caller' | 'startedAtMs' | 'requestId'>;
 export interface Observer extends UpstreamObserver {
   onDecision(exchange: Exchange, decision: TokenDecision): void;
   onHandled(exchange: Exchange, route: RouteName, handled: Handled): void;
-  /** What the two above would say of it. */
+  /** A request that was refused before it came to the router. */
+  onRefusal(reason: Reason): void;
+  /** What the first two would say of it. */
   onHit(hit: Hit, right: StandingRight): void;
 }

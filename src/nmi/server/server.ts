@@ -1,26 +1,27 @@
-/** The way of a request, put together: router, endpoints, broker, source. */
+/** The way of a request, put together: listeners, router, endpoints. */
 import type { Clock } from '../../cache/clock.ts';
-import { userAgent } from '../base/build-info.ts';
-import { CallerLimits } from './caller-limits.ts';
+import type { Logger } from '../base/logger.ts';
+import type { Part } from '../base/part.ts';
+import { portError } from '../base/port-error.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
-import { createRouter, type Handler } from './router.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
+import type { Kernel } from '../kernel/kernel.ts';
+import type { LoopMark } from '../sources/imds/loop-detection.ts';
+import type { ClusterState } from '../state/cluster-state.ts';
+import type { TokenBroker } from '../tokens/broker.ts';
+import { CallerLimits } from './caller-limits.ts';
+import { resetGonePods } from './close-stale-connections.ts';
+import { connectionLimits } from './connection-limits.ts';
 import { TokenFastPath } from './fast-path/fast-path.ts';
 import { HostTokenEndpoint } from './host-token.ts';
-import type { Log } from '../base/log.ts';
-import type { NodeKnowledge } from '../state/cluster-state.ts';
-import type { FastPath } from './listener.ts';
+import { openListener, type Listener, type ListenerOptions } from './listener.ts';
 import type { Observer } from './observer.ts';
+import { openPassthrough, type Passthrough } from './passthrough.ts';
+import { createRouter } from './router.ts';
 import { StandingRights } from './standing-rights.ts';
-import { openPassthrough } from './passthrough.ts';
-import { LoopMark } from '../sources/imds/loop-detection.ts';
-import type { ObjectWait } from './wait-for-object.ts';
-import { openImdsSource } from '../sources/imds/imds.ts';
-import type { EntraIdentity, NodeIdentity, TokenSource } from '../sources/source.ts';
-import type { IdentityDemand } from '../grants/identities-in-use.ts';
-import { TokenBroker, type UpstreamBudget } from '../tokens/broker.ts';
 import { TokenEndpoint } from './token-endpoint.ts';
+import type { ObjectWait } from './wait-for-object.ts';
 
 /**
  * Of the four fetches that run upstream at once, 16 queued ones of one pod delay another pod's by
@@ -28,116 +29,156 @@ import { TokenEndpoint } from './token-endpoint.ts';
  */
 const callerMaxima = { fetches: 16, waiting: 512, held: 64 };
 
-export interface RequestPath extends AsyncDisposable {
-  readonly handle: Handler;
-  /** Undefined while it is turned off. */
-  readonly fastPath: FastPath | undefined;
-  readonly broker: TokenBroker;
+export interface Server extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
+  /** Of the first listener. */
+  readonly port: number;
   readonly policy: GrantPolicy;
+  /** Stops accepting, lets requests under way finish for at most `maxMs`, then cuts the rest. */
+  drain(maxMs: number): Promise<void>;
 }
 
-export interface RequestPathOptions {
+export interface ServerOptions {
   readonly config: Config;
   readonly tuning: Tuning;
-  readonly knowledge: NodeKnowledge;
-  readonly demand: IdentityDemand;
+  readonly kernel: Pick<Kernel, 'attest' | 'findCgroupUid'>;
+  readonly state: ClusterState;
+  readonly broker: TokenBroker;
   readonly observer: Observer;
+  readonly loopMark: LoopMark;
   readonly clock: Clock;
-  readonly log: Log;
-  /** Belongs to whoever opened it. */
-  readonly entra: TokenSource<EntraIdentity>;
+  readonly log: Logger;
 }
 
-/** IMDS answers at most 5 identity requests at once and 20 a second, for the node as a whole. */
-const imdsBudget: UpstreamBudget = { maxConcurrent: 4, maxPerSec: 20, maxQueued: 1_000 };
-
-/** Entra ID names no limit for one client; a node that starts asks for all its identities at once. */
-const entraBudget: UpstreamBudget = { maxConcurrent: 8, maxPerSec: 40, maxQueued: 1_000 };
-
-export function openRequestPath(options: RequestPathOptions): RequestPath {
-  const { config, tuning, knowledge, observer, clock, log } = options;
-  const endpoint = `http://${config.metadataIp}:${config.metadataPort}`;
-  const timeoutMs = tuning.imdsTimeoutMs;
-  const objectWait: ObjectWait = {
-    clock,
-    holds: knowledge.holds,
-    limits: new CallerLimits(callerMaxima),
-    maxWaitMs: tuning.lateObjectWaitMs,
-  };
+/** @throws StartError when an address or port cannot be bound. */
+export async function openServer(options: ServerOptions): Promise<Server> {
+  const { config, tuning, state, clock, log } = options;
+  await using opening = new AsyncDisposableStack();
+  const passthrough = opening.use(
+    openPassthrough({
+      endpoint: `http://${config.metadataIp}:${config.metadataPort}`,
+      timeoutMs: tuning.imdsTimeoutMs,
+      policy: {
+        blockInstanceMetadata: config.blockInstanceMetadata,
+        allowedAreas: config.allowedAreas,
+        hasImds: config.redirect !== 'address',
+      },
+    }),
+  );
   const policy: GrantPolicy = {
     strict: config.strictIdentity,
     graceMs: tuning.bindingGraceMs,
     hostNetwork: config.hostNetwork,
   };
-  const loopMark = new LoopMark();
-  const { blockInstanceMetadata, allowedAreas } = config;
-  const source = openImdsSource({
-    endpoint,
-    userAgent: userAgent(config.customUserAgent),
-    timeoutMs,
+  const refused = { caller: 0, all: 0 };
+  const listeners: Listener[] = [];
+  const shared = createHandlers(options, passthrough, policy);
+  const hosts = listenHosts(config);
+  const limits = connectionLimits(hosts.length);
+  for (const host of hosts) {
+    const listener = await listenAt(host, {
+      ...shared,
+      port: config.listenPort,
+      limits,
+      onTooMany: (whose) => refused[whose]++,
+    });
+    opening.use(listener);
+    listeners.push(listener);
+    log.info({ host, port: listener.port }, 'listening');
+  }
+  opening.use(
+    resetGonePods({ pods: state.pods, listeners, clock, log: log.child({ component: 'pods' }) }),
+  );
+  const opened = opening.move();
+  return {
+    port: listeners[0]?.port ?? 0,
+    policy,
+    samples: () => [
+      {
+        metric: 'nmi_connections',
+        value: listeners.reduce((sum, { connections }) => sum + connections, 0),
+      },
+      ...Object.entries(refused).map(([whose, value]) => ({
+        metric: 'nmi_connections_refused_total' as const,
+        labels: { whose },
+        value,
+      })),
+    ],
+    drain: async (maxMs) => {
+      await Promise.all(listeners.map((listener) => listener.drain(maxMs)));
+    },
+    [Symbol.asyncDispose]: () => opened.disposeAsync(),
+  };
+}
+
+type Handlers = Omit<ListenerOptions, 'host' | 'port' | 'limits' | 'onTooMany'>;
+
+/** What answers requests, the same for every listener. */
+function createHandlers(
+  { config, tuning, kernel, state, broker, observer, loopMark, clock, log }: ServerOptions,
+  passthrough: Passthrough,
+  policy: GrantPolicy,
+): Handlers {
+  const objectWait: ObjectWait = {
     clock,
-    loopMark,
-    hidesNode: blockInstanceMetadata,
-  });
-  const passthrough = openPassthrough({
-    endpoint,
-    timeoutMs,
-    policy: { blockInstanceMetadata, allowedAreas, hasImds: config.redirect !== 'address' },
-  });
-  const broker = openBroker(options, source);
-  const rights = new StandingRights({ knowledge, policy, clock });
+    holds: state.holds,
+    limits: new CallerLimits(callerMaxima),
+    maxWaitMs: tuning.lateObjectWaitMs,
+  };
+  const rights = new StandingRights({ knowledge: state, policy, clock });
   const tokens = new TokenEndpoint({
-    knowledge,
     rights,
+    knowledge: state,
     broker,
     policy,
     objectWait,
     clock,
     observer,
   });
-  const hostTokens = config.hostToken
-    ? new HostTokenEndpoint({ knowledge, policy, clock, endpoint: tokens })
-    : undefined;
   const onBug = (error: unknown): void => {
     log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'request failed');
   };
   const handle = createRouter({
     metadataHeaderRequired: config.metadataHeaderRequired,
     tokens,
-    hostTokens,
+    hostTokens: config.hostToken
+      ? new HostTokenEndpoint({ knowledge: state, policy, clock, endpoint: tokens })
+      : undefined,
     passthrough,
-    knowledge,
+    knowledge: state,
     objectWait,
     loopMark,
     observer,
     onBug,
   });
   return {
+    clock,
+    attest: (peer) => kernel.attest(peer),
+    findCgroupUid: (cgroupId, candidates) => kernel.findCgroupUid(cgroupId, candidates),
+    // A connection belongs to the pod that has the address when it is opened.
+    onConnection: (caller) => caller.resolve(state.pods),
     handle,
     fastPath: config.fastPath
       ? new TokenFastPath({ rights, broker, clock, observer, onBug })
       : undefined,
-    broker,
-    policy,
-    [Symbol.asyncDispose]: async () => {
-      broker[Symbol.dispose]();
-      await Promise.all([source[Symbol.asyncDispose](), passthrough[Symbol.asyncDispose]()]);
+    onRefusal: ({ reason }) => {
+      observer.onRefusal(reason);
+    },
+    onBug: (error) => {
+      log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'connection failed');
     },
   };
 }
 
-function openBroker(
-  { tuning, observer, clock, demand, entra }: RequestPathOptions,
-  imds: TokenSource<NodeIdentity>,
-): TokenBroker {
-  return new TokenBroker({
-    imds: { source: imds, budget: imdsBudget },
-    entra: { source: entra, budget: entraBudget },
-    demand,
-    clock,
-    observer,
-    random: Math.random,
-    maxEntries: tuning.tokenCacheSize,
-    waitMs: Math.max(tuning.imdsTimeoutMs, tuning.entraTimeoutMs) + 500,
-  });
+/** Where to listen. `/host/token` needs loopback, which the redirect's own address is not. */
+function listenHosts({ listenIp, hostToken }: Config): readonly string[] {
+  const hasLoopback = listenIp === '0.0.0.0' || listenIp === '127.0.0.1';
+  return hostToken && !hasLoopback ? [listenIp, '127.0.0.1'] : [listenIp];
+}
+
+async function listenAt(host: string, options: Omit<ListenerOptions, 'host'>): Promise<Listener> {
+  try {
+    return await openListener({ ...options, host });
+  } catch (error) {
+    throw portError(error, `${host}:${options.port}`, '--nmi-port or --nmi-listen-address');
+  }
 }

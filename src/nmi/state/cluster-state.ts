@@ -20,7 +20,7 @@ import type { Logger } from '../base/logger.ts';
 import { UpstreamDirectory } from '../grants/resolve-upstream.ts';
 import { WorkloadIdentities } from '../grants/workload-identities.ts';
 
-export interface NodeKnowledge extends GrantKnowledge, Required<Part>, AsyncDisposable {
+export interface ClusterState extends GrantKnowledge, Required<Part>, AsyncDisposable {
   readonly holds: Holds;
   readonly watches: Watches;
 }
@@ -28,7 +28,7 @@ export interface NodeKnowledge extends GrantKnowledge, Required<Part>, AsyncDisp
 /** Requests held at once for an object that has not arrived. */
 const maxHeldRequests = 2_000;
 
-export interface NodeKnowledgeOptions {
+export interface ClusterStateOptions {
   readonly config: Config;
   readonly tuning: Tuning;
   readonly client: KubeClient;
@@ -39,7 +39,7 @@ export interface NodeKnowledgeOptions {
 }
 
 /** Starts the watches; what they bring is there from the first list on. */
-export function openNodeKnowledge(options: NodeKnowledgeOptions): NodeKnowledge {
+export function openClusterState(options: ClusterStateOptions): ClusterState {
   const { config, tuning, client, clock, log, attests } = options;
   const onListenerError = (error: unknown): void => {
     log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'index listener failed');
@@ -148,7 +148,7 @@ function watchSamples(watches: Watches): readonly Sample[] {
   });
 }
 
-function watchAccounts(options: NodeKnowledgeOptions): WorkloadIdentities {
+function watchAccounts(options: ClusterStateOptions): WorkloadIdentities {
   const { config, client, clock, log } = options;
   const accounts = createServiceAccounts({ client, clock });
   return new WorkloadIdentities(accounts, config.workloadIdentityTenant, (account, outcome) => {

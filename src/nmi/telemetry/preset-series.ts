@@ -22,9 +22,6 @@ export function presetSeries(metrics: Metrics): void {
   for (const outcome of upstreamOutcomes) {
     metrics.inc('nmi_upstream_requests_total', { source: 'imds', outcome }, 0);
   }
-  for (const whose of ['caller', 'all']) {
-    metrics.inc('nmi_connections_refused_total', { whose }, 0);
-  }
   for (const operation of imdsOperations) {
     const labels = { operation_type: operation };
     metrics.inc('aadpodidentity_imds_operations_errors_count', labels, 0);

@@ -2,6 +2,7 @@
  * What the agent says about its work: one log line a token decision, and the counters. Nothing
  * here changes an answer, and nothing secret passes through: of a token only its existence is told.
  */
+import type { Reason } from '../base/answers.ts';
 import type { Clock } from '../../cache/clock.ts';
 import type { RefreshOutcome } from '../../cache/token/cache.ts';
 import { BoundedLabel, resourceLabel } from './bounded-label.ts';
@@ -215,6 +216,10 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     );
   }
 
+  function onRefusal(reason: Reason): void {
+    metrics.inc('nmi_requests_total', { route: 'refused', reason });
+  }
+
   function onRefresh(outcome: RefreshOutcome): void {
     metrics.inc('nmi_token_refreshes_total', { outcome });
   }
@@ -223,7 +228,7 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     log.error({ err: stackOf(error) }, 'token source failed');
   }
 
-  return { onHit, onDecision, onFetch, onRefresh, onSourceBug, onHandled };
+  return { onHit, onDecision, onFetch, onRefresh, onSourceBug, onHandled, onRefusal };
 }
 
 function stackOf(error: unknown): string | undefined {

@@ -1,0 +1,106 @@
+/** Where tokens come from, put together: the sources, the cache in front of them, what empties it. */
+import type { Clock } from '../../cache/clock.ts';
+import type { PodIndex } from '../../cache/index/pod-index.ts';
+import { userAgent } from '../base/build-info.ts';
+import type { Logger } from '../base/logger.ts';
+import { StartError } from '../base/start-error.ts';
+import type { Config } from '../config/config.ts';
+import type { Tuning } from '../config/tuning.ts';
+import { IdentitiesInUse, type DemandKnowledge } from '../grants/identities-in-use.ts';
+import { createSecretReader } from '../kube/accounts/secrets.ts';
+import type { KubeClient } from '../kube/api/client.ts';
+import { readEntraCa } from '../sources/entra/ca-file.ts';
+import type { EntraSource } from '../sources/entra/entra.ts';
+import { EntraNetworkError } from '../sources/entra/network.ts';
+import { openEntraUpstream } from '../sources/entra/open-entra.ts';
+import { openImdsSource } from '../sources/imds/imds.ts';
+import type { LoopMark } from '../sources/imds/loop-detection.ts';
+import { TokenBroker, type UpstreamBudget, type UpstreamObserver } from './broker.ts';
+import { dropWithGoneSecrets } from './evict-deleted-secrets.ts';
+
+/** IMDS answers at most 5 identity requests at once and 20 a second, for the node as a whole. */
+const imdsBudget: UpstreamBudget = { maxConcurrent: 4, maxPerSec: 20, maxQueued: 1_000 };
+
+/** Entra ID names no limit for one client; a node that starts asks for all its identities at once. */
+const entraBudget: UpstreamBudget = { maxConcurrent: 8, maxPerSec: 40, maxQueued: 1_000 };
+
+export interface TokensOptions {
+  readonly config: Config;
+  readonly tuning: Tuning;
+  readonly client: KubeClient;
+  readonly knowledge: DemandKnowledge & { readonly pods: PodIndex };
+  readonly observer: UpstreamObserver;
+  /** Marks the agent's own requests to IMDS. */
+  readonly loopMark: LoopMark;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Where the proxy variables are looked up. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
+}
+
+export interface Tokens extends AsyncDisposable {
+  readonly broker: TokenBroker;
+}
+
+/** @throws StartError `CONFIG` for a certificate file or proxy that cannot be used. */
+export async function openTokens(options: TokensOptions): Promise<Tokens> {
+  const { config, tuning, client, clock, observer } = options;
+  const caPem = await readEntraCa(config.entraCaFile);
+  await using opening = new AsyncDisposableStack();
+  const demand = new IdentitiesInUse(options.knowledge);
+  const entra = opening.use(openEntra(options, demand, caPem));
+  const imds = opening.use(
+    openImdsSource({
+      endpoint: `http://${config.metadataIp}:${config.metadataPort}`,
+      userAgent: userAgent(config.customUserAgent),
+      timeoutMs: tuning.imdsTimeoutMs,
+      clock,
+      loopMark: options.loopMark,
+      hidesNode: config.blockInstanceMetadata,
+    }),
+  );
+  const broker = opening.use(
+    new TokenBroker({
+      imds: { source: imds, budget: imdsBudget },
+      entra: { source: entra, budget: entraBudget },
+      demand,
+      clock,
+      observer,
+      random: Math.random,
+      maxEntries: tuning.tokenCacheSize,
+      waitMs: Math.max(tuning.imdsTimeoutMs, tuning.entraTimeoutMs) + 500,
+    }),
+  );
+  opening.use(
+    dropWithGoneSecrets({
+      broker,
+      reader: createSecretReader(client),
+      clock,
+      log: options.log.child({ component: 'token' }),
+    }),
+  );
+  const opened = opening.move();
+  return { broker, [Symbol.asyncDispose]: () => opened.disposeAsync() };
+}
+
+function openEntra(
+  { config, tuning, client, knowledge, clock, environment }: TokensOptions,
+  demand: IdentitiesInUse,
+  caPem: string | undefined,
+): EntraSource {
+  try {
+    return openEntraUpstream({
+      timeoutMs: tuning.entraTimeoutMs,
+      userAgent: userAgent(config.customUserAgent),
+      client,
+      pods: knowledge.pods,
+      demand,
+      clock,
+      environment,
+      caPem,
+    });
+  } catch (error) {
+    if (!(error instanceof EntraNetworkError)) throw error;
+    throw new StartError('CONFIG', error.message, error);
+  }
+}
