@@ -4,7 +4,8 @@ import { createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
 import { ask, type Reply } from '../../support/ask.ts';
 import { bindPodToA, openLoopbackAgent, type LoopbackAgent } from '../../support/loopback-agent.ts';
 
-const flags = { 'enable-host-token': 'true', 'imds-timeout-ms': '10000' };
+const flags = { 'enable-host-token': 'true' };
+const own = { tuning: { imdsTimeoutMs: 10_000 } };
 
 function askFor(agent: LoopbackAgent, pod: string, resource: string): Promise<Reply> {
   return ask(agent.client('127.0.0.1'), `/host/token/?resource=https://${resource}.example`, {
@@ -15,13 +16,17 @@ function askFor(agent: LoopbackAgent, pod: string, resource: string): Promise<Re
 describe('/host/token', () => {
   it('counts the fetches of the pods that are named, not those of the process that names them', async () => {
     const names = Array.from({ length: 24 }, (_, index) => `pod-${index}`);
-    await using agent = await openLoopbackAgent(flags, (kube) => {
-      bindPodToA(kube);
-      for (const [index, name] of names.entries()) {
-        const ips = [`127.0.1.${index + 1}`];
-        kube.apply(createPodManifest({ name, nodeName: 'node-1', ips, binding: 'app' }));
-      }
-    });
+    await using agent = await openLoopbackAgent(
+      flags,
+      (kube) => {
+        bindPodToA(kube);
+        for (const [index, name] of names.entries()) {
+          const ips = [`127.0.1.${index + 1}`];
+          kube.apply(createPodManifest({ name, nodeName: 'node-1', ips, binding: 'app' }));
+        }
+      },
+      own,
+    );
     await agent.imds.setFaults({ delayMs: 100 });
     const replies = await Promise.all(names.map((name) => askFor(agent, name, name)));
     assert.deepEqual(
@@ -31,7 +36,7 @@ describe('/host/token', () => {
   });
 
   it('tells to slow down for a pod that waits for too many tokens', async () => {
-    await using agent = await openLoopbackAgent(flags, bindPodToA);
+    await using agent = await openLoopbackAgent(flags, bindPodToA, own);
     await agent.imds.setFaults({ delayMs: 500 });
     const resources = Array.from({ length: 24 }, (_, index) => `resource-${index}`);
     const replies = await Promise.all(resources.map((resource) => askFor(agent, 'p', resource)));

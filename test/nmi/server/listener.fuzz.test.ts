@@ -62,7 +62,10 @@ function plain(answers: string): string {
   return answers
     .replaceAll(/x-ms-request-id: [0-9a-f-]{36}/g, 'x-ms-request-id: ID')
     .replaceAll(/Date: [^\r]+/g, 'Date: DATE')
-    .replaceAll(/"(access_token|(?:ext_)?expires_in|expires_on|not_before)":"[^"]+"/g, '"$1":"VARIES"');
+    .replaceAll(
+      /"(access_token|(?:ext_)?expires_in|expires_on|not_before)":"[^"]+"/g,
+      '"$1":"VARIES"',
+    );
 }
 
 describe('the listener, given any bytes', () => {
