@@ -16,7 +16,7 @@ import { readiness } from './base/readiness.ts';
 import { StartError } from './base/start-error.ts';
 import type { Config } from './config/config.ts';
 import { tuning as defaultTuning, type Tuning } from './config/tuning.ts';
-import { openExplain } from './explain/socket.ts';
+import { openExplain } from './explain/agent-explain.ts';
 import { openKernel } from './kernel/kernel.ts';
 import { openKubeClient, type KubeClient } from './kube/api/client.ts';
 import { openServer } from './server/server.ts';

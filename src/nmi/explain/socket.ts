@@ -9,16 +9,7 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { parseExplainQuery, type ExplainQuery } from './question.ts';
 import type { Explanation } from './explanation.ts';
-import type { Clock } from '../../cache/clock.ts';
 import type { Log } from '../base/log.ts';
-import type { Logger } from '../base/logger.ts';
-import type { Config } from '../config/config.ts';
-import type { GrantPolicy } from '../grants/grant.ts';
-import type { Kernel } from '../kernel/kernel.ts';
-import type { ClusterState } from '../state/cluster-state.ts';
-import type { TokenBroker } from '../tokens/broker.ts';
-import { explain, type Sight } from './explain.ts';
-import { readHealth } from './node-health.ts';
 import { networkCode } from '../base/network-code.ts';
 
 export interface ExplainServerOptions {
@@ -30,32 +21,6 @@ export interface ExplainServerOptions {
 
 const maxConnections = 8;
 const timeoutMs = 5_000;
-
-export interface ExplainOptions {
-  readonly config: Config;
-  readonly kernel: Kernel;
-  readonly state: ClusterState;
-  readonly policy: GrantPolicy;
-  readonly broker: TokenBroker;
-  readonly clock: Clock;
-  readonly log: Logger;
-}
-
-/** The socket of an agent, asked about what it knows now. Never rejects. */
-export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
-  const { config, kernel, state, policy, broker, clock, log } = options;
-  const sight: Sight = {
-    knowledge: state,
-    policy,
-    broker,
-    health: () => readHealth({ nodeName: config.node, kernel, knowledge: state }),
-  };
-  return openExplainServer({
-    path: config.explainSocket,
-    explain: (query) => explain(query, sight, clock.wallMs()),
-    log: log.child({ component: 'explain' }),
-  });
-}
 
 /** Never rejects. */
 export async function openExplainServer(options: ExplainServerOptions): Promise<AsyncDisposable> {

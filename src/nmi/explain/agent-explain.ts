@@ -1,0 +1,37 @@
+/** `nmi explain` of a running agent: its socket, asked about what the agent knows now. */
+import type { Clock } from '../../cache/clock.ts';
+import type { Logger } from '../base/logger.ts';
+import type { Config } from '../config/config.ts';
+import type { GrantPolicy } from '../grants/grant.ts';
+import type { Kernel } from '../kernel/kernel.ts';
+import type { ClusterState } from '../state/cluster-state.ts';
+import type { TokenBroker } from '../tokens/broker.ts';
+import { explain, type Sight } from './explain.ts';
+import { readHealth } from './node-health.ts';
+import { openExplainServer } from './socket.ts';
+
+export interface ExplainOptions {
+  readonly config: Config;
+  readonly kernel: Kernel;
+  readonly state: ClusterState;
+  readonly policy: GrantPolicy;
+  readonly broker: TokenBroker;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/** Never rejects. */
+export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
+  const { config, kernel, state, policy, broker, clock, log } = options;
+  const sight: Sight = {
+    knowledge: state,
+    policy,
+    broker,
+    health: () => readHealth({ nodeName: config.node, kernel, knowledge: state }),
+  };
+  return openExplainServer({
+    path: config.explainSocket,
+    explain: (query) => explain(query, sight, clock.wallMs()),
+    log: log.child({ component: 'explain' }),
+  });
+}
