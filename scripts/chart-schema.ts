@@ -7,7 +7,13 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { format, resolveConfig } from 'prettier';
 import type { OptionType } from '../src/nmi/config/option-types.ts';
-import { environmentName, ignoredFlags, options, type Option } from '../src/nmi/config/options.ts';
+import {
+  environmentName,
+  hasFlag,
+  ignoredFlags,
+  options,
+  type Option,
+} from '../src/nmi/config/options.ts';
 
 /** Where the chart lies. */
 export const chartFolder = join(import.meta.dirname, '../deploy/chart');
@@ -51,7 +57,7 @@ function chartValues(): readonly ChartValue[] {
     .filter(({ name }) => !notValues.has(name))
     .map((option) => ({
       path: oldPaths[option.name] ?? ['nmi', valueName(option.name)],
-      flag: option.isVariable === true ? undefined : option.name,
+      flag: hasFlag(option) ? option.name : undefined,
       schema: schemaOf(option),
     }));
   const ignored = ignoredFlags.flatMap(({ name, reason }) => {
@@ -220,8 +226,8 @@ const nmiValues: Readonly<Record<string, Schema>> = {
 const ipv4 = '[0-9]{1,3}(\\.[0-9]{1,3}){3}';
 
 function schemaOf(option: Option): Schema {
-  const { name, help, type, isVariable } = option;
-  const place = isVariable === true ? environmentName(option) : `--${name}`;
+  const { name, help, type } = option;
+  const place = hasFlag(option) ? `--${name}` : environmentName(option);
   return { ...typeOf(type), description: `${place}: ${help} Takes ${type.allowed}.` };
 }
 

@@ -8,6 +8,7 @@ import { newMetrics, oldMetrics, type MetricRow } from '../src/nmi/telemetry/met
 import { refusals } from '../src/nmi/base/answers.ts';
 import {
   environmentName,
+  hasFlag,
   ignoredFlags,
   options,
   spellings,
@@ -55,13 +56,13 @@ function escapeCell(text: string): string {
 /** @param isVariable the options that have no flag, or those that have one. */
 function optionTable(isVariable: boolean): string {
   const rows = (options as readonly Option[])
-    .filter((option) => (option.isVariable === true) === isVariable)
+    .filter((option) => hasFlag(option) !== isVariable)
     .map((option) => [
       ...(isVariable ? [] : [flagCell(spellings(option))]),
       `\`${environmentName(option)}\``,
       option.type.allowed,
       option.default === '' ? '' : `\`${option.default}\``,
-      option.help + (option.isNew === true ? ' *(new)*' : ''),
+      option.help,
     ]);
   const head = ['environment', 'takes', 'default', 'meaning'];
   return table(isVariable ? head : ['flag', ...head], rows);

@@ -9,6 +9,7 @@ import {
   environmentName,
   findIgnored,
   findOption,
+  hasFlag,
   ignoredFlags,
   options,
   type Option,
@@ -25,21 +26,6 @@ interface Verb {
   readonly positional?: string;
   readonly start: (words: Words, outside: Outside) => Promise<number>;
 }
-
-const redirectOptions: ReadonlySet<string> = new Set([
-  'nmi-listen-address',
-  'nmi-port',
-  'metadata-ip',
-  'metadata-port',
-  'iptables-backend',
-  'metadata-guard',
-  'redirect',
-  'ipt-update-interval-sec',
-  'http-probe-port',
-  'prometheus-port',
-  'log-format',
-  'log-level',
-]);
 
 /** Verbs load when they are called: the agent carries none of the others. */
 const verbs: Readonly<Record<string, Verb>> = {
@@ -61,7 +47,7 @@ const verbs: Readonly<Record<string, Verb>> = {
     summary: 'install, verify, keep or remove the redirect of this node; probe what it can be',
     positional: '<install|verify|remove|run|probe>',
     flags: {
-      ...runFlags((option) => redirectOptions.has(option.name)),
+      ...runFlags(({ isOfRedirect }) => isOfRedirect === true),
       output: { describe: 'Of a probe: text or json.', default: 'text' },
     },
     isBoolean: isRunBoolean,
@@ -214,7 +200,7 @@ function verbList(): readonly string[] {
 function runFlags(isShown: (option: Option) => boolean): Readonly<Record<string, Options>> {
   const flags: Record<string, Options> = {};
   for (const option of options as readonly Option[]) {
-    if (option.isVariable === true || !isShown(option)) continue;
+    if (!hasFlag(option) || !isShown(option)) continue;
     flags[option.name] = {
       describe: describeOption(option),
       group: `${option.group}:`,
@@ -235,7 +221,7 @@ function describeOption(option: Option): string {
 
 function environmentHelp(): string {
   const rows = (options as readonly Option[])
-    .filter(({ isVariable }) => isVariable === true)
+    .filter((option) => !hasFlag(option))
     .map((option) => `  ${environmentName(option).padEnd(20)} ${option.help}`);
   return `\nSet by the manifest, environment only:\n${rows.join('\n')}\n`;
 }

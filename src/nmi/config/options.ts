@@ -37,15 +37,14 @@ export interface Option {
     | 'Answers'
     | 'Operation'
     | 'Advanced'
+    /** No flags: the manifest sets them. */
     | 'Environment only';
   readonly type: OptionType<unknown>;
   /** As a user would write it. */
   readonly default: string;
   readonly help: string;
-  /** The replaced system has no such option. */
-  readonly isNew?: true;
-  /** No flag: the manifest sets it. */
-  readonly isVariable?: true;
+  /** It matters to `nmi redirect` too. */
+  readonly isOfRedirect?: true;
   /** Further environment variables; the first that is set counts. */
   readonly otherVariables?: readonly string[];
 }
@@ -88,7 +87,6 @@ export const options = [
     group: 'Kubernetes',
     type: anyText,
     default: '',
-    isNew: true,
     otherVariables: ['KUBECONFIG'],
     help: 'Path of a kubeconfig file; else `KUBECONFIG`, else the in-cluster configuration.',
   },
@@ -124,7 +122,6 @@ export const options = [
     type: durationOrNever('10s', '24h'),
     // An outage of the API server is over by then as a rule, and readiness has been false for long.
     default: '15m',
-    isNew: true,
     help:
       'Pods known by address only (any mode but eBPF) get 503 once the pods of this node were not ' +
       'proven current for so long, for the address may be another pod’s by now; 0 for never.',
@@ -133,6 +130,7 @@ export const options = [
     name: 'nmi-listen-address',
     key: 'listenIp',
     group: 'Listener',
+    isOfRedirect: true,
     type: ipv4,
     default: '169.254.25.79',
     help: 'Address the agent listens on and the redirect leads to; held by a link of our own.',
@@ -141,6 +139,7 @@ export const options = [
     name: 'nmi-port',
     key: 'listenPort',
     group: 'Listener',
+    isOfRedirect: true,
     type: port,
     default: '2579',
     help: 'Port of that address.',
@@ -151,13 +150,13 @@ export const options = [
     group: 'Listener',
     type: boolean,
     default: 'false',
-    isNew: true,
     help: 'Serve `/host/token` on 127.0.0.1: any process of the host can then ask for any pod of this node.',
   },
   {
     name: 'http-probe-port',
     key: 'probePort',
     group: 'Operation',
+    isOfRedirect: true,
     type: portOrOff,
     default: '8080',
     help: 'Port of `/healthz`, `/livez` and `/readyz` on all interfaces; 0 turns it off.',
@@ -166,6 +165,7 @@ export const options = [
     name: 'prometheus-port',
     key: 'metricsPort',
     group: 'Operation',
+    isOfRedirect: true,
     type: portOrOff,
     default: '9090',
     help: 'Port of `/metrics` on all interfaces; 0 turns it off; may equal the probe port.',
@@ -174,6 +174,7 @@ export const options = [
     name: 'metadata-ip',
     key: 'metadataIp',
     group: 'Upstream',
+    isOfRedirect: true,
     type: ipv4,
     default: '169.254.169.254',
     help: 'Address of the instance metadata service: what pods dial and what the agent asks.',
@@ -182,6 +183,7 @@ export const options = [
     name: 'metadata-port',
     key: 'metadataPort',
     group: 'Upstream',
+    isOfRedirect: true,
     type: port,
     default: '80',
     help: 'Port of that address.',
@@ -192,7 +194,6 @@ export const options = [
     group: 'Upstream',
     type: boolean,
     default: 'false',
-    isNew: true,
     help: 'Serve pods without a binding that are set up for Workload Identity, by federation.',
   },
   {
@@ -204,7 +205,6 @@ export const options = [
       'a tenant id or domain name',
     ),
     default: '',
-    isNew: true,
     help: 'Tenant of service accounts without the annotation `azure.workload.identity/tenant-id`.',
   },
   {
@@ -213,7 +213,6 @@ export const options = [
     group: 'Cloud',
     type: choice(cloudNames),
     default: 'public',
-    isNew: true,
     help: 'Azure cloud of this cluster: gives authority and audience where the next two do not.',
   },
   {
@@ -222,7 +221,6 @@ export const options = [
     group: 'Cloud',
     type: list('origins like https://login.example.com', parseOrigin),
     default: '',
-    isNew: true,
     help:
       'Entra ID of a cloud that --cloud has no name for. The first is that of identities without ' +
       '`adEndpoint`; `adEndpoint` may name any of them, and those of Microsoft’s clouds.',
@@ -233,7 +231,6 @@ export const options = [
     group: 'Cloud',
     type: matching(/^[\x21-\x7e]{0,512}$/, 'visible ASCII without blanks'),
     default: '',
-    isNew: true,
     help: 'Audience of the service account tokens for federation, instead of the cloud’s.',
   },
   {
@@ -242,16 +239,15 @@ export const options = [
     group: 'Cloud',
     type: anyText,
     default: '',
-    isNew: true,
     help: 'PEM file of certificate authorities to trust for Entra ID beside the built-in ones.',
   },
   {
     name: 'redirect',
     key: 'redirect',
     group: 'Redirect',
+    isOfRedirect: true,
     type: choice(['auto', 'ebpf', 'iptables', 'address', 'pinned', 'none']),
     default: 'auto',
-    isNew: true,
     help:
       'How pods’ connections are brought here. `auto`: by eBPF where this kernel has it and pods are ' +
       'in the cgroup2 tree, else by iptables. `address`: the node has no metadata service of its ' +
@@ -264,7 +260,6 @@ export const options = [
     group: 'Answers',
     type: choice(['serve', 'refuse']),
     default: 'serve',
-    isNew: true,
     help:
       'With eBPF, pods on the host network: `serve` gives one with a binding its identity and any ' +
       'other the node’s own, as ever.',
@@ -273,18 +268,18 @@ export const options = [
     name: 'iptables-backend',
     key: 'iptablesBackend',
     group: 'Advanced',
+    isOfRedirect: true,
     type: choice(['auto', 'nft', 'legacy']),
     default: 'auto',
-    isNew: true,
     help: 'Which iptables; `auto` follows the kubelet’s own chains.',
   },
   {
     name: 'metadata-guard',
     key: 'metadataGuard',
     group: 'Advanced',
+    isOfRedirect: true,
     type: boolean,
     default: 'true',
-    isNew: true,
     help: 'Policy routing rules that keep pods off the real endpoint even when every iptables rule is flushed.',
   },
   {
@@ -293,13 +288,13 @@ export const options = [
     group: 'Advanced',
     type: boolean,
     default: 'true',
-    isNew: true,
     help: 'Answer usual requests for cached tokens without the HTTP parser of Node. `false` makes them slower.',
   },
   {
     name: 'ipt-update-interval-sec',
     key: 'redirectIntervalMs',
     group: 'Redirect',
+    isOfRedirect: true,
     type: seconds(1, 3600),
     default: '10',
     help: 'Seconds between two checks of the redirect.',
@@ -326,7 +321,6 @@ export const options = [
     group: 'Answers',
     type: list(`any of ${metadataAreas.allowed}`, metadataAreas.parse),
     default: '',
-    isNew: true,
     help: 'Further parts of the metadata service to pass through, comma separated.',
   },
   {
@@ -335,13 +329,13 @@ export const options = [
     group: 'Answers',
     type: boolean,
     default: 'false',
-    isNew: true,
     help: 'Refuse a request that names no identity when several are bound, instead of taking the oldest.',
   },
   {
     name: 'log-format',
     key: 'logFormat',
     group: 'Operation',
+    isOfRedirect: true,
     type: choice(['json', 'text']),
     default: 'json',
     help: 'Log lines as JSON, or as text in the shape of the replaced system.',
@@ -350,9 +344,9 @@ export const options = [
     name: 'log-level',
     key: 'logLevel',
     group: 'Operation',
+    isOfRedirect: true,
     type: choice(['error', 'warn', 'info', 'debug', 'trace']),
     default: 'info',
-    isNew: true,
     help: 'Minimum log level.',
   },
   {
@@ -372,7 +366,6 @@ export const options = [
       'the key of a taint',
     ),
     default: '',
-    isNew: true,
     help: 'Taint that the agent takes off its own node when it is ready. Needs get and patch of nodes.',
   },
   {
@@ -381,8 +374,6 @@ export const options = [
     group: 'Environment only',
     type: matching(/^(?:[0-9a-z][0-9a-z-]{0,62})?$/, 'the UID of a pod'),
     default: '',
-    isNew: true,
-    isVariable: true,
     help:
       'With eBPF: the pod that the agent is, all of whose containers reach the real endpoint; else ' +
       'this container alone.',
@@ -393,8 +384,6 @@ export const options = [
     group: 'Environment only',
     type: matching(/^(?:\/[^\0]*)?$/, 'an absolute path'),
     default: '',
-    isNew: true,
-    isVariable: true,
     help:
       'With eBPF: path of the cgroup2 mount that contains the kubelet’s cgroups, or of a parent of ' +
       'it; else it is looked for.',
@@ -405,8 +394,6 @@ export const options = [
     group: 'Environment only',
     type: matching(/^\/[^\0]+\/[^\0/]+$/, 'an absolute path of two parts or more'),
     default: '/sys/fs/bpf/nmi',
-    isNew: true,
-    isVariable: true,
     help: 'With eBPF: the folder of the BPF file system that programs and maps are pinned in.',
   },
   {
@@ -420,8 +407,6 @@ export const options = [
     ),
     // Of what a container with a read-only root always has, the one place that can be written.
     default: '/dev/shm/nmi/explain.sock',
-    isNew: true,
-    isVariable: true,
     help: 'Unix socket that `nmi explain` asks, for the agent’s own user alone; `off` for none.',
   },
 ] as const satisfies readonly Option[];
@@ -493,12 +478,16 @@ function ignored(
 /** By spelling, without dashes. */
 const byFlag: ReadonlyMap<string, Option> = new Map(
   (options as readonly Option[])
-    .filter(({ isVariable }) => isVariable !== true)
+    .filter(hasFlag)
     .flatMap((option) => spellings(option).map((spelling) => [spelling, option] as const)),
 );
 const ignoredByFlag = new Map(ignoredFlags.map((flag) => [flag.name, flag]));
 
 export const flagNames: readonly string[] = [...byFlag.keys()];
+
+export function hasFlag({ group }: Option): boolean {
+  return group !== 'Environment only';
+}
 
 export function findOption(flag: string): Option | undefined {
   return byFlag.get(flag);
