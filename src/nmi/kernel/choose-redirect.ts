@@ -5,7 +5,7 @@
 import { openAddressRedirect } from '../../redirect/address.ts';
 import { findPodsRoot, resolveCgroupRoot } from '../../redirect/cgroup/cgroup-tree.ts';
 import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
-import { askKernel } from '../../redirect/ebpf/probe.ts';
+import { askKernel, NOT_PERMITTED } from '../../redirect/ebpf/probe.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
 import {
   refuseBesidePrograms,
@@ -112,8 +112,6 @@ function targetOf({ metadataIp, metadataPort, listenIp, listenPort }: Config) {
   return { metadataIp, metadataPort, listenIp, listenPort };
 }
 
-const EPERM = 1;
-
 /** What eBPF lacks here, in words; undefined when it can work. */
 function missingForEbpf(config: Config): string | undefined {
   try {
@@ -121,7 +119,7 @@ function missingForEbpf(config: Config): string | undefined {
     if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
     const refused = Object.entries(askKernel()).filter(([, errno]) => errno !== 0);
     // Capabilities, or the seccomp profile of a container runtime that does not know CAP_BPF.
-    if (refused.some(([, errno]) => errno === -EPERM)) {
+    if (refused.some(([, errno]) => errno === NOT_PERMITTED)) {
       return 'bpf(2) is not permitted: it takes CAP_BPF, CAP_NET_ADMIN and a seccomp profile with it';
     }
     const features = refused.map(([feature]) => feature);

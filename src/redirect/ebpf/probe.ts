@@ -2,8 +2,9 @@
  * What of the eBPF mode this node has: each part supported, not supported and what it needs, or not
  * to be told. Changes nothing: programs are loaded for the question and let go of at once.
  */
-import { release } from 'node:os';
+import { constants, release } from 'node:os';
 import { dirname } from 'node:path';
+import { getSystemErrorName } from 'node:util';
 import { findPodsRoot, ownCgroupId, resolveCgroupRoot } from '../cgroup/cgroup-tree.ts';
 import { DEFAULT_PIN_FOLDER, findPinObstacle, isBpffs } from './pins.ts';
 import { nativeModule, type KernelAnswers } from '../native/addon.ts';
@@ -33,7 +34,8 @@ const KERNEL_PARTS = {
   cgroupLink: { part: 'links to cgroups', since: '5.7' },
 } satisfies Record<keyof KernelAnswers, { readonly part: string; readonly since: string }>;
 
-const EPERM = 1;
+/** The answer of one who may not ask. */
+export const NOT_PERMITTED = -constants.errno.EPERM;
 
 /** All parts, in the order of what depends on what. Never throws for what a node may lack. */
 export function probeEbpf(options: EbpfProbeOptions = {}): readonly Finding[] {
@@ -57,7 +59,7 @@ const MAX_ASKED = 3;
  */
 export function askKernel(probe = () => nativeModule().probe()): KernelAnswers {
   let answers = probe();
-  const isTold = (answer: number): boolean => answer >= 0 || answer === -EPERM;
+  const isTold = (answer: number): boolean => answer >= 0 || answer === NOT_PERMITTED;
   for (let asked = 1; asked < MAX_ASKED && !Object.values(answers).every(isTold); asked += 1) {
     answers = probe();
   }
@@ -86,10 +88,11 @@ export function judgeAnswer(
 ): Finding {
   if (answer === 0) return { part, support: 'supported', detail: `Linux ${release()}` };
   if (answer > 0) {
-    const detail = `Linux ${since} or later is needed, this is ${release()} (errno ${answer})`;
+    const detail = `Linux ${since} or later is needed, this is ${release()} (${getSystemErrorName(-answer)})`;
     return { part, support: 'unsupported', detail };
   }
-  const why = answer === -EPERM ? 'CAP_BPF and CAP_NET_ADMIN are needed' : `errno ${-answer}`;
+  const isRefused = answer === NOT_PERMITTED;
+  const why = isRefused ? 'CAP_BPF and CAP_NET_ADMIN are needed' : getSystemErrorName(answer);
   return { part, support: 'unknown', detail: `not to be told: ${why}` };
 }
 

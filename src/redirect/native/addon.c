@@ -333,26 +333,19 @@ static void note(struct call *call, napi_status status)
 		call->is_broken = true;
 }
 
-#define MAKER(name, type, create)                                 \
-	static napi_value name(struct call *call, type from)      \
-	{                                                         \
-		napi_value value = NULL;                          \
-                                                                  \
-		note(call, create(call->env, from, &value));      \
-		return value;                                     \
+#define MAKER(name, type, create, ...)                                      \
+	static napi_value name(struct call *call, type from)                \
+	{                                                                   \
+		napi_value value = NULL;                                    \
+                                                                            \
+		note(call, create(call->env, from, ##__VA_ARGS__, &value)); \
+		return value;                                               \
 	}
 MAKER(number, double, napi_create_double)
 MAKER(big, __u64, napi_create_bigint_uint64)
 MAKER(boolean, bool, napi_get_boolean)
+MAKER(text, const char *, napi_create_string_utf8, NAPI_AUTO_LENGTH)
 #undef MAKER
-
-static napi_value text(struct call *call, const char *from, size_t length)
-{
-	napi_value value = NULL;
-
-	note(call, napi_create_string_utf8(call->env, from, length, &value));
-	return value;
-}
 
 static napi_value bytes(struct call *call, const void *from, size_t length)
 {
@@ -508,22 +501,16 @@ static void link_info(struct call *call)
 static void program_info(struct call *call)
 {
 	struct program_facts facts = {};
-	char tag[2 * sizeof(facts.tag) + 1];
 	napi_value ids;
-	size_t index;
+	__u32 index;
 
 	if (program_facts(call->in[0].text, &facts, &call->fault))
 		return;
-	for (index = 0; index < sizeof(facts.tag); index++)
-		snprintf(tag + 2 * index, 3, "%02x", facts.tag[index]);
 	ids = array(call);
 	for (index = 0; index < facts.map_count; index++)
 		put_at(call, ids, index, number(call, facts.map_ids[index]));
 	call->result = object(call);
 	put(call, call->result, "id", number(call, facts.id));
-	put(call, call->result, "type", number(call, facts.type));
-	put(call, call->result, "name", text(call, facts.name, strnlen(facts.name, sizeof(facts.name))));
-	put(call, call->result, "tag", text(call, tag, sizeof(tag) - 1));
 	put(call, call->result, "mapIds", ids);
 }
 
@@ -556,12 +543,7 @@ static void map_info(struct call *call)
 
 	call->result = object(call);
 	put(call, call->result, "id", number(call, facts->id));
-	put(call, call->result, "type", number(call, facts->type));
-	put(call, call->result, "keySize", number(call, facts->key_size));
 	put(call, call->result, "valueSize", number(call, facts->value_size));
-	put(call, call->result, "maxEntries", number(call, facts->max_entries));
-	put(call, call->result, "name",
-	    text(call, facts->name, strnlen(facts->name, sizeof(facts->name))));
 }
 
 static void map_get(struct call *call)
@@ -703,16 +685,15 @@ static void throw_fault(struct call *call)
 {
 	const struct fault *fault = &call->fault;
 	const char *name = strerrorname_np(fault->error);
-	napi_value code, error = NULL;
-	char message[256];
+	napi_value code = text(call, name ? name : "EUNKNOWN");
+	napi_value message = text(call, strerror(fault->error));
+	napi_value error = NULL;
 
-	snprintf(message, sizeof(message), "%s: %s", fault->step, strerror(fault->error));
-	code = text(call, name ? name : "EUNKNOWN", NAPI_AUTO_LENGTH);
-	note(call, napi_create_error(call->env, code, text(call, message, NAPI_AUTO_LENGTH), &error));
+	note(call, napi_create_error(call->env, code, message, &error));
 	put(call, error, "errno", number(call, fault->error));
-	put(call, error, "step", text(call, fault->step, NAPI_AUTO_LENGTH));
+	put(call, error, "step", text(call, fault->step));
 	if (fault->detail)
-		put(call, error, "detail", text(call, fault->detail, NAPI_AUTO_LENGTH));
+		put(call, error, "detail", text(call, fault->detail));
 	if (!call->is_broken)
 		napi_throw(call->env, error);
 	free(fault->detail);

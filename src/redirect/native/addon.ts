@@ -32,19 +32,12 @@ export interface LinkInfo {
 
 export interface ProgramInfo {
   readonly id: number;
-  readonly type: number;
-  readonly name: string;
-  readonly tag: string;
   readonly mapIds: readonly number[];
 }
 
 export interface MapInfo {
   readonly id: number;
-  readonly type: number;
-  readonly keySize: number;
   readonly valueSize: number;
-  readonly maxEntries: number;
-  readonly name: string;
 }
 
 /** For each feature 0: supported; positive: not, with this errno; negative: could not tell. */
@@ -179,8 +172,7 @@ export function isMissing(error: unknown): boolean {
 export function asRedirectError(error: unknown): unknown {
   if (!isNativeFailure(error)) return error;
   const log = error.detail === undefined ? '' : ` (${summariseVerifierLog(error.detail)})`;
-  const message = `${error.message.replace(`${error.step}: `, '')}${log}`;
-  return new RedirectError(codeOf(error), error.step, message, error);
+  return new RedirectError(codeOf(error), error.step, `${error.message}${log}`, error);
 }
 
 /** All that the kernel wrote down of a failure, as the verifier does; a message has its summary. */
@@ -224,8 +216,6 @@ export function inKernel<T>(work: (native: NativeModule) => T): T {
   try {
     return work(nativeModule());
   } catch (error) {
-    const known = asRedirectError(error);
-    if (known instanceof RedirectError) throw known;
-    throw error;
+    throw asRedirectError(error);
   }
 }

@@ -345,9 +345,6 @@ int program_facts(const char *pin, struct program_facts *facts, struct fault *fa
 	if (error)
 		return fail(fault, "read program", error);
 	facts->id = info.id;
-	facts->type = info.type;
-	memcpy(facts->name, info.name, sizeof(facts->name));
-	memcpy(facts->tag, info.tag, sizeof(facts->tag));
 	facts->map_count = info.nr_map_ids < MAX_PROGRAM_MAPS ? info.nr_map_ids : MAX_PROGRAM_MAPS;
 	return 0;
 }
@@ -365,6 +362,5 @@ int map_facts(int map, struct map_facts *facts, struct fault *fault)
 	facts->key_size = info.key_size;
 	facts->value_size = info.value_size;
 	facts->max_entries = info.max_entries;
-	memcpy(facts->name, info.name, sizeof(facts->name));
 	return 0;
 }

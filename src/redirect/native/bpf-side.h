@@ -29,9 +29,6 @@ struct link_facts {
 
 struct program_facts {
 	__u32 id;
-	__u32 type;
-	char name[16];
-	__u8 tag[8];
 	__u32 map_ids[MAX_PROGRAM_MAPS];
 	__u32 map_count;
 };
@@ -42,7 +39,6 @@ struct map_facts {
 	__u32 key_size;
 	__u32 value_size;
 	__u32 max_entries;
-	char name[16];
 };
 
 enum pin_kind { PIN_LINK, PIN_PROGRAM, PIN_MAP };

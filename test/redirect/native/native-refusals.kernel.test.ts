@@ -149,6 +149,31 @@ describe('the native module refuses', { skip }, () => {
     });
   }
 
+  it('an argument by its name, and one too many by how many there may be', () => {
+    const expected: readonly (readonly [call: () => unknown, message: RegExp])[] = [
+      [() => native.openMap(pin('map0'), as(0)), /^readOnly: a boolean is wanted$/],
+      [
+        () => native.mapGet(map('callers'), new Uint8Array(7)),
+        /^key: .* the map's keys is wanted$/,
+      ],
+      [() => native.cutFlows(end, { ip: 'x', port: 1 }, []), /^answeredBy: an IPv4 address is/],
+      [() => native.cutFlows(end, undefined, as([end])), /^sparedSources: an IPv4 address is/],
+      [
+        () => native.cutFlows(end, undefined, as(1)),
+        /^sparedSources: an array of at most 65536 is/,
+      ],
+      [
+        () => native.load(new Uint8Array(), new Uint8Array(), { a: '' }),
+        /^pins: a text of 1 to 4095/,
+      ],
+      [() => counted.cutSockets(end), /^cgroupIds: an array/],
+      [() => counted.cutSockets(end, [], 1), /^at most 2 arguments are wanted$/],
+    ];
+    for (const [call, message] of expected) {
+      assert.throws(call, { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE', message });
+    }
+  });
+
   it('pins that are not there or hold something else, by the step', () => {
     const calls: Readonly<Record<string, (path: string) => unknown>> = {
       replace: (path) => {

@@ -2,6 +2,7 @@
  * What can go wrong between the agent and the Kubernetes API, as codes. HTTP status, errno and
  * library exceptions are translated here and nowhere else; above, nobody reads message text.
  */
+import { networkCode } from '../../base/network-code.ts';
 
 export type KubeErrorCode =
   /** 404: the object, or the whole resource type, does not exist. */
@@ -82,13 +83,8 @@ const codesByErrno: ReadonlyMap<string, KubeErrorCode> = new Map([
 /** A thrown value of the HTTP client, as an error; a `KubeError` passes unchanged. */
 export function kubeErrorOfFailure(failure: unknown): KubeError {
   if (failure instanceof KubeError) return failure;
-  const errno = errnoOf(failure);
-  const code = timeoutErrnos.has(errno) ? 'TIMEOUT' : (codesByErrno.get(errno) ?? 'NETWORK');
+  const word = networkCode(failure);
+  const code = timeoutErrnos.has(word) ? 'TIMEOUT' : (codesByErrno.get(word) ?? 'NETWORK');
   const text = failure instanceof Error ? failure.message : String(failure);
-  return new KubeError(code, text === '' ? errno : text, { cause: failure });
-}
-
-function errnoOf(failure: unknown): string {
-  if (typeof failure !== 'object' || failure === null || !('code' in failure)) return '';
-  return typeof failure.code === 'string' ? failure.code : '';
+  return new KubeError(code, text === '' ? word : text, { cause: failure });
 }
