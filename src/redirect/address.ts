@@ -12,9 +12,10 @@ import {
   describeLink,
   diffLink,
   ensureLink,
+  LINK,
   listLinks,
   nodeAddresses,
-  othersOn,
+  othersBeside,
   removeLink,
   type NodeLink,
 } from './host/link.ts';
@@ -28,8 +29,6 @@ import {
 export interface AddressRedirectOptions {
   /** The address that pods dial, and the port. */
   readonly target: Pick<RedirectTarget, 'metadataIp' | 'metadataPort'>;
-  /** Default `nmi0`. */
-  readonly linkName?: string;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
   /** Whether something answers at the address; default: a connection is tried. */
@@ -41,15 +40,15 @@ const probeTimeoutMs = 1_000;
 
 export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
   const { metadataIp, metadataPort } = options.target;
-  const { linkName = 'nmi0', isAnswered = isReachable } = options;
-  const host = options.host ?? createHost({ timeoutMs: 15_000 });
+  const { isAnswered = isReachable } = options;
+  const host = options.host ?? createHost();
 
   /** Its rules lead pods to where nobody listens now, before they could find the node's own address. */
   function leftBehind(links: readonly NodeLink[]): readonly string[] {
-    const others = othersOn(links, linkName, metadataIp);
+    const others = othersBeside(links, metadataIp);
     if (others.length === 0) return [];
     return [
-      `${linkName} holds ${others.join(', ')}: another redirect was left behind, which ` +
+      `${LINK} holds ${others.join(', ')}: another redirect was left behind, which ` +
         'nmi redirect remove takes away',
     ];
   }
@@ -69,17 +68,17 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
         );
       }
     }
-    return ensureLink(host, linkName, metadataIp);
+    return ensureLink(host, metadataIp);
   }
 
   async function verify(): Promise<RedirectStatus> {
     const links = await listLinks(host);
-    const problems = [...(await diffLink(host, links, linkName, metadataIp)), ...leftBehind(links)];
-    const isAbsent = links.every((link) => link.name !== linkName);
+    const problems = [...(await diffLink(host, links, metadataIp)), ...leftBehind(links)];
+    const isAbsent = links.every((link) => link.name !== LINK);
     const broken = isAbsent ? 'absent' : 'broken';
     return {
       state: problems.length === 0 ? 'active' : broken,
-      detail: describeLink(links, linkName, metadataIp),
+      detail: describeLink(links, metadataIp),
       problems,
     };
   }
@@ -94,7 +93,7 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
       return { ...(await verify()), changed };
     },
     verify,
-    remove: () => removeLink(host, linkName, metadataIp),
+    remove: () => removeLink(host, metadataIp),
     attest: () => ({ kind: 'by-address' }),
   };
 }

@@ -61,13 +61,6 @@ export class CgroupIndex {
     return undefined;
   }
 
-  /** For a pod that is gone: its entries need no room any more. */
-  forget(podUid: string): void {
-    for (const [id, pod] of this.#found) {
-      if (pod.podUid === podUid) this.#found.delete(id);
-    }
-  }
-
   /** Files all cgroups of a pod, unless this one was missing there a moment ago. */
   #search(cgroupId: bigint, podUid: string): void {
     const miss = `${cgroupId} ${podUid}`;

@@ -61,8 +61,6 @@ export interface EbpfRedirectOptions {
   readonly exemptCgroupIds?: readonly bigint[];
   /** What stands behind the programs, for the same target. */
   readonly behind: Behind;
-  /** The link made for a listen address that the node does not hold. Default `nmi0`. */
-  readonly linkName?: string;
   /** Whether policy routing closes a node where `behind` cannot work. Default true. */
   readonly guard?: boolean;
   /** Default: this process's own network namespace. */
@@ -98,7 +96,6 @@ interface Settings {
   readonly ownPodUid: string | undefined;
   readonly exemptCgroupIds: readonly bigint[];
   readonly behind: Behind;
-  readonly linkName: string;
   readonly guard: boolean;
   readonly host: Host;
   /** For mounts: the host above may be in another mount namespace. */
@@ -111,7 +108,7 @@ interface Settings {
  * @throws RangeError for a target that is not IPv4.
  */
 export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
-  const machine = createHost({ timeoutMs: 15_000 });
+  const machine = createHost();
   const settings: Settings = {
     target: reachableTarget(options.target ?? DEFAULT_TARGET),
     cgroupRoot: options.cgroupRoot,
@@ -120,7 +117,6 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     ownPodUid: options.ownPodUid,
     exemptCgroupIds: options.exemptCgroupIds ?? [],
     behind: options.behind,
-    linkName: options.linkName ?? 'nmi0',
     guard: options.guard ?? true,
     host: options.host ?? machine,
     machine,
@@ -173,7 +169,7 @@ function refresh(callers: Callers): void {
 }
 
 async function prepare(settings: Settings): Promise<void> {
-  await ensureLink(settings.host, settings.linkName, settings.target.listenIp);
+  await ensureLink(settings.host, settings.target.listenIp);
 }
 
 /** @param onPrograms the programs stand: from now on there are callers to be looked up. */
@@ -183,7 +179,7 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
   const notes: string[] = [];
   const attempts = createAttempts();
   await attempts.run(async () => {
-    changed.push(...(await ensureLink(host, settings.linkName, target.listenIp)));
+    changed.push(...(await ensureLink(host, target.listenIp)));
   });
   await attempts.run(async () => {
     const wanted = wantedPrograms(settings);
@@ -244,7 +240,7 @@ async function remove(settings: Settings): Promise<void> {
     const behind = await orUnavailable(settings.behind.remove());
     if (behind.kind === 'status') return;
     await removeGuard(host, target.metadataIp);
-    await removeLink(host, settings.linkName, target.listenIp);
+    await removeLink(host, target.listenIp);
   });
   attempts.throwFirst();
 }
@@ -270,18 +266,18 @@ interface BehindState {
 }
 
 async function readBehind(settings: Settings): Promise<BehindState> {
-  const { host, linkName, target } = settings;
+  const { host, target } = settings;
   const behind = await orUnavailable(settings.behind.verify());
   if (behind.kind === 'status') {
     return { detail: `behind it ${behind.status.detail}`, problems: behind.status.problems };
   }
   const links = await listLinks(host);
   const problems = [
-    ...(await diffLink(host, links, linkName, target.listenIp)),
+    ...(await diffLink(host, links, target.listenIp)),
     ...(settings.guard ? await diffGuard(host, target.metadataIp) : []),
   ];
   const detail = [
-    describeLink(links, linkName, target.listenIp),
+    describeLink(links, target.listenIp),
     `guard ${settings.guard ? 'on' : 'off'}`,
     `no netfilter behind it: ${behind.reason}`,
   ];

@@ -50,8 +50,8 @@ export interface FlowCut {
 }
 
 export interface HostOptions {
-  /** After this a tool is killed. */
-  readonly timeoutMs: number;
+  /** After this a tool is killed; longer than any waits for a lock. Default 15 000. */
+  readonly timeoutMs?: number;
   /** Only the search path and the xtables settings of it reach a tool. */
   readonly env?: Readonly<Record<string, string | undefined>>;
 }
@@ -59,11 +59,10 @@ export interface HostOptions {
 const DEFAULT_MAX_BYTES = 1 << 20;
 
 /** The host this process runs on, in its own network namespace. */
-export function createHost(options: HostOptions): Host {
-  const env = toolEnvironment(options.env ?? process.env);
+export function createHost({ timeoutMs = 15_000, env: given }: HostOptions = {}): Host {
+  const env = toolEnvironment(given ?? process.env);
   return {
-    run: (tool, args, runOptions = {}) =>
-      runTool(tool, args, { ...runOptions, timeoutMs: options.timeoutMs, env }),
+    run: (tool, args, runOptions = {}) => runTool(tool, args, { ...runOptions, timeoutMs, env }),
     read: async (path) => {
       try {
         return await readFile(path, 'utf8');

@@ -19,6 +19,9 @@ export interface NodeLink {
   readonly ipv4: readonly string[];
 }
 
+/** The link of ours. */
+export const LINK = 'nmi0';
+
 const MAX_ADDR_BYTES = 16 << 20;
 const OWN_KINDS: readonly (string | undefined)[] = ['dummy', 'bridge'];
 const ROUTE_LOCALNET = '/proc/sys/net/ipv4/conf/all/route_localnet';
@@ -55,9 +58,9 @@ export function nodeAddresses(links: readonly NodeLink[]): ReadonlySet<string> {
   return new Set(links.flatMap((link) => link.ipv4));
 }
 
-/** What a link of ours holds beside this address: another way of redirecting was left behind. */
-export function othersOn(links: readonly NodeLink[], name: string, ip: string): readonly string[] {
-  const own = links.find((link) => link.name === name);
+/** What our link holds beside this address: another way of redirecting was left behind. */
+export function othersBeside(links: readonly NodeLink[], ip: string): readonly string[] {
+  const own = findOwn(links);
   if (own === undefined || !isAdoptable(links, own)) return [];
   return own.ipv4.filter((other) => other !== ip);
 }
@@ -66,17 +69,16 @@ export function othersOn(links: readonly NodeLink[], name: string, ip: string): 
 export async function diffLink(
   host: Host,
   links: readonly NodeLink[],
-  name: string,
   ip: string,
 ): Promise<readonly string[]> {
   if (isLoopback(ip)) return diffRouteLocalnet(await host.read(ROUTE_LOCALNET), ip);
-  if (holderOf(links, name, ip) !== undefined) return [];
-  const own = links.find((link) => link.name === name);
-  if (own === undefined) return [`link ${name} missing`];
-  if (!isAdoptable(links, own)) return [`link ${name} is somebody else’s, a ${describeKind(own)}`];
+  if (holderOf(links, ip) !== undefined) return [];
+  const own = findOwn(links);
+  if (own === undefined) return [`link ${LINK} missing`];
+  if (!isAdoptable(links, own)) return [`link ${LINK} is somebody else’s, a ${describeKind(own)}`];
   const problems: string[] = [];
-  if (!own.ipv4.includes(ip)) problems.push(`address ${ip} missing from ${name}`);
-  if (!own.up) problems.push(`link ${name} is down`);
+  if (!own.ipv4.includes(ip)) problems.push(`address ${ip} missing from ${LINK}`);
+  if (!own.up) problems.push(`link ${LINK} is down`);
   return problems;
 }
 
@@ -85,27 +87,27 @@ export async function diffLink(
  * that is not ours is left alone, for `diffLink` to report.
  * @throws RedirectError
  */
-export async function ensureLink(host: Host, name: string, ip: string): Promise<readonly string[]> {
+export async function ensureLink(host: Host, ip: string): Promise<readonly string[]> {
   if (isLoopback(ip)) return [];
   const links = await listLinks(host);
-  if (holderOf(links, name, ip) !== undefined) return [];
+  if (holderOf(links, ip) !== undefined) return [];
   const changes: string[] = [];
-  const own = links.find((link) => link.name === name);
+  const own = findOwn(links);
   if (own === undefined) {
-    const kind = await addLink(host, name);
-    changes.push(`link ${name} made, a ${kind}`);
+    const kind = await addLink(host);
+    changes.push(`link ${LINK} made, a ${kind}`);
   } else if (!isAdoptable(links, own)) {
     return [];
   }
   if (own?.ipv4.includes(ip) !== true) {
     // Scope host keeps the kernel from taking it as the source of traffic that leaves the node:
     // the node's ends of pod links often have no address, and it would look for any other.
-    await runIp(host, ['addr', 'add', `${ip}/32`, 'dev', name, 'scope', 'host']);
-    changes.push(`address ${ip} added to ${name}`);
+    await runIp(host, ['addr', 'add', `${ip}/32`, 'dev', LINK, 'scope', 'host']);
+    changes.push(`address ${ip} added to ${LINK}`);
   }
   if (own?.up !== true) {
-    await runIp(host, ['link', 'set', name, 'up']);
-    if (own !== undefined) changes.push(`link ${name} set up`);
+    await runIp(host, ['link', 'set', LINK, 'up']);
+    if (own !== undefined) changes.push(`link ${LINK} set up`);
   }
   return changes;
 }
@@ -114,29 +116,33 @@ export async function ensureLink(host: Host, name: string, ip: string): Promise<
  * Takes our link away: the name, one of our two kinds, and our address on it. Anything else stays.
  * @throws RedirectError
  */
-export async function removeLink(host: Host, name: string, ip: string): Promise<void> {
+export async function removeLink(host: Host, ip: string): Promise<void> {
   const links = await listLinks(host);
-  const own = links.find((link) => link.name === name);
+  const own = findOwn(links);
   if (own === undefined || !isAdoptable(links, own) || !own.ipv4.includes(ip)) return;
-  await runIp(host, ['link', 'del', name]);
+  await runIp(host, ['link', 'del', LINK]);
 }
 
 /** For people: where the listen address is. */
-export function describeLink(links: readonly NodeLink[], name: string, ip: string): string {
+export function describeLink(links: readonly NodeLink[], ip: string): string {
   if (isLoopback(ip)) return `address ${ip} on loopback`;
   const holder =
-    holderOf(links, name, ip) ?? links.find((link) => link.name === name && link.ipv4.includes(ip));
+    holderOf(links, ip) ?? links.find((link) => link.name === LINK && link.ipv4.includes(ip));
   return holder === undefined
     ? `address ${ip} on no link`
     : `address ${ip} on ${holder.name} (${describeKind(holder)})`;
 }
 
 /** The interface that makes the address reachable: ours when up, or any other of the node. */
-function holderOf(links: readonly NodeLink[], name: string, ip: string): NodeLink | undefined {
+function holderOf(links: readonly NodeLink[], ip: string): NodeLink | undefined {
   return links.find((link) => {
     if (!link.ipv4.includes(ip)) return false;
-    return link.name !== name || (link.up && isAdoptable(links, link));
+    return link.name !== LINK || (link.up && isAdoptable(links, link));
   });
+}
+
+function findOwn(links: readonly NodeLink[]): NodeLink | undefined {
+  return links.find((link) => link.name === LINK);
 }
 
 function isAdoptable(links: readonly NodeLink[], link: NodeLink): boolean {
@@ -156,14 +162,14 @@ function diffRouteLocalnet(setting: string | undefined, ip: string): readonly st
 }
 
 /** Type dummy, or a bridge without ports where the kernel was built without dummy. */
-async function addLink(host: Host, name: string): Promise<'dummy' | 'bridge'> {
+async function addLink(host: Host): Promise<'dummy' | 'bridge'> {
   try {
-    await runIp(host, ['link', 'add', name, 'type', 'dummy']);
+    await runIp(host, ['link', 'add', LINK, 'type', 'dummy']);
     return 'dummy';
   } catch (error) {
     if (!(error instanceof RedirectError) || error.code !== 'UNSUPPORTED') throw error;
   }
-  await runIp(host, ['link', 'add', name, 'type', 'bridge']);
+  await runIp(host, ['link', 'add', LINK, 'type', 'bridge']);
   return 'bridge';
 }
 

@@ -17,8 +17,12 @@ export interface Backend {
 
 type Table = 'nat' | 'mangle';
 
-const NFT: Backend = { name: 'nft', save: 'iptables-nft-save', restore: 'iptables-nft-restore' };
-const LEGACY: Backend = {
+export const NFT: Backend = {
+  name: 'nft',
+  save: 'iptables-nft-save',
+  restore: 'iptables-nft-restore',
+};
+export const LEGACY: Backend = {
   name: 'legacy',
   save: 'iptables-legacy-save',
   restore: 'iptables-legacy-restore',
@@ -26,7 +30,6 @@ const LEGACY: Backend = {
 
 // kube-proxy writes tens of thousands of rules on a large cluster, about 150 bytes each.
 const MAX_SAVE_BYTES = 64 << 20;
-const LEGACY_TABLE_NAMES = '/proc/net/ip_tables_names';
 const KUBELET_CHAIN = /^:KUBE-(?:IPTABLES-HINT|KUBELET-CANARY) /m;
 const OWN_CHAIN = new RegExp(`^:${CHAIN} `, 'm');
 
@@ -140,7 +143,7 @@ export async function restoreRules(
   outputOf('write rules', backend.restore, result);
 }
 
-function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult> {
+export function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult> {
   return host.run(backend.save, ['-t', table], { maxBytes: MAX_SAVE_BYTES });
 }
 
@@ -150,8 +153,13 @@ function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult
  */
 async function isUnusedLegacy(host: Host, backend: Backend, table: Table): Promise<boolean> {
   if (backend.name !== 'legacy') return false;
-  const names = await host.read(LEGACY_TABLE_NAMES);
-  return names !== undefined && !names.split('\n').includes(table);
+  return (await listLegacyTables(host))?.includes(table) === false;
+}
+
+/** Undefined where the kernel's module for them is not loaded. */
+export async function listLegacyTables(host: Host): Promise<readonly string[] | undefined> {
+  const names = await host.read('/proc/net/ip_tables_names');
+  return names?.split('\n').filter((name) => name !== '');
 }
 
 /** As it prints it; undefined where it does not start. */

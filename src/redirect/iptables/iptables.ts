@@ -50,8 +50,6 @@ import { DEFAULT_TARGET, reachableTarget } from '../target.ts';
 export interface IptablesRedirectOptions {
   /** Default: the metadata address, brought to 169.254.25.79:2579. */
   readonly target?: RedirectTarget;
-  /** The link made for a listen address that the node does not hold. Default `nmi0`. */
-  readonly linkName?: string;
   /** Default `auto`: where the kubelet's chains are. */
   readonly backend?: BackendChoice;
   /** Whether policy routing closes the node behind iptables. Default true. */
@@ -60,8 +58,6 @@ export interface IptablesRedirectOptions {
   readonly host?: Host;
   /** How long a legacy tool waits for the lock that it shares with others. Default 5. */
   readonly lockWaitSec?: number;
-  /** When a tool is killed; longer than the wait for the lock. Default 15 000. */
-  readonly toolTimeoutMs?: number;
 }
 
 export interface IptablesRedirect extends Redirect {
@@ -80,7 +76,6 @@ export interface IptablesRedirect extends Redirect {
 
 interface Settings {
   readonly target: RedirectTarget;
-  readonly linkName: string;
   readonly backend: BackendChoice;
   readonly guard: boolean;
   readonly host: Host;
@@ -95,10 +90,9 @@ interface Settings {
 export function openIptablesRedirect(options: IptablesRedirectOptions = {}): IptablesRedirect {
   const settings: Settings = {
     target: reachableTarget(options.target ?? DEFAULT_TARGET),
-    linkName: options.linkName ?? 'nmi0',
     backend: options.backend ?? 'auto',
     guard: options.guard ?? true,
-    host: options.host ?? createHost({ timeoutMs: options.toolTimeoutMs ?? 15_000 }),
+    host: options.host ?? createHost(),
     lockWaitSec: options.lockWaitSec ?? 5,
   };
   const inTurn = createTurns();
@@ -107,7 +101,7 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
     mode: 'iptables',
     prepare: () =>
       inTurn(async () => {
-        await ensureLink(settings.host, settings.linkName, settings.target.listenIp);
+        await ensureLink(settings.host, settings.target.listenIp);
       }),
     install: () =>
       inTurn(async () => {
@@ -150,7 +144,7 @@ async function install(settings: Settings): Promise<Installation> {
   const attempts = createAttempts();
 
   await attempts.run(async () => {
-    changed.push(...(await ensureLink(host, settings.linkName, target.listenIp)));
+    changed.push(...(await ensureLink(host, target.listenIp)));
   });
   const backend = await attempts.run(async () => {
     const chosen = await detectBackend(host, settings.backend);
@@ -209,7 +203,7 @@ async function remove(settings: Settings): Promise<void> {
     }
   });
   await attempts.run(() => removeGuard(host, target.metadataIp));
-  await attempts.run(() => removeLink(host, settings.linkName, target.listenIp));
+  await attempts.run(() => removeLink(host, target.listenIp));
   attempts.throwFirst();
 }
 
@@ -255,7 +249,7 @@ async function converge(
 }
 
 async function readBack(settings: Settings, backend: Backend): Promise<RedirectStatus> {
-  const { host, linkName, target } = settings;
+  const { host, target } = settings;
   const [links, save, guardProblems] = await Promise.all([
     listLinks(host),
     saveNat(host, backend),
@@ -263,13 +257,13 @@ async function readBack(settings: Settings, backend: Backend): Promise<RedirectS
   ]);
   const nat = parseNat(save);
   const problems = [
-    ...(await diffLink(host, links, linkName, target.listenIp)),
+    ...(await diffLink(host, links, target.listenIp)),
     ...diffNat(nat, target),
     ...guardProblems,
   ];
   const detail = [
     `iptables ${backend.name}`,
-    describeLink(links, linkName, target.listenIp),
+    describeLink(links, target.listenIp),
     `${CHAIN}: ${target.metadataIp}:${target.metadataPort} to ${target.listenIp}:${target.listenPort}`,
     `guard ${settings.guard ? 'on' : 'off'}`,
   ].join('; ');

@@ -2,7 +2,7 @@
  * What of the iptables mode this node has, in the words of the other probe. Changes nothing: not
  * even a table of legacy iptables comes into being by it.
  */
-import { detectBackend } from './backend.ts';
+import { detectBackend, LEGACY, listLegacyTables, NFT, runSave } from './backend.ts';
 import { createHost, failureOf, type Host, type ToolResult } from '../host/command.ts';
 import type { Finding } from '../ebpf/probe.ts';
 import { diffGuard } from '../host/guard.ts';
@@ -16,35 +16,27 @@ export interface IptablesProbe {
 }
 
 const STEP = 'probe';
-const MAX_SAVE_BYTES = 64 << 20;
-const LEGACY_TABLE_NAMES = '/proc/net/ip_tables_names';
 
 /** Never throws for what a node may lack. @param host default: this process's own namespace. */
-export async function probeIptables(
-  host: Host = createHost({ timeoutMs: 15_000 }),
-): Promise<IptablesProbe> {
+export async function probeIptables(host: Host = createHost()): Promise<IptablesProbe> {
   const inUse = await probeBackend(host);
   const findings = [await probeNft(host), await probeLegacy(host), inUse, await probeGuard(host)];
   return { support: inUse.support, findings };
 }
 
 async function probeNft(host: Host): Promise<Finding> {
-  const tool = 'iptables-nft-save';
-  const result = await host.run(tool, ['-t', 'nat'], { maxBytes: MAX_SAVE_BYTES });
-  return judgeRun('iptables nft', tool, result);
+  return judgeRun('iptables nft', NFT.save, await runSave(host, NFT, 'nat'));
 }
 
 /** Asking for a table would make it, so the kernel's own list has to do. */
 async function probeLegacy(host: Host): Promise<Finding> {
   const part = 'iptables legacy';
-  const tool = 'iptables-legacy-save';
-  const found = judgeRun(part, tool, await host.run(tool, ['--version']));
+  const found = judgeRun(part, LEGACY.save, await host.run(LEGACY.save, ['--version']));
   if (found.support !== 'supported') return found;
-  const names = await host.read(LEGACY_TABLE_NAMES);
-  if (names === undefined) {
+  const tables = await listLegacyTables(host);
+  if (tables === undefined) {
     return { part, support: 'unknown', detail: 'its kernel module is not loaded' };
   }
-  const tables = names.split('\n').filter((name) => name !== '');
   return { part, support: 'supported', detail: `tables: ${tables.join(', ') || 'none'}` };
 }
 

@@ -160,10 +160,6 @@ describe('an attested caller, by the real index of cgroups', () => {
       arbitrary: fc.record({ kind: fc.constant('pass' as const), ms: fc.nat({ max: 300 }) }),
     },
     {
-      weight: 1,
-      arbitrary: fc.record({ kind: fc.constant('forget' as const), uid: fc.constantFrom(...uids) }),
-    },
-    {
       weight: 4,
       arbitrary: fc.record({
         kind: fc.constant('dial' as const),
@@ -194,7 +190,6 @@ describe('an attested caller, by the real index of cgroups', () => {
           if (step.kind === 'upsert') pods.upsert(step.pod);
           else if (step.kind === 'remove') pods.remove(step.pod);
           else if (step.kind === 'pass') nowMs += step.ms;
-          else if (step.kind === 'forget') index.forget(step.uid);
           else {
             const by = truth[step.by];
             open.push({ by: by?.uid, connection: attested(step.from, by?.id ?? 1n, find) });
