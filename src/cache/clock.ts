@@ -17,8 +17,6 @@ export const systemClock: Clock = {
   schedule: (delayMs, work) => {
     const timer = setTimeout(work, delayMs);
     timer.unref();
-    return () => {
-      clearTimeout(timer);
-    };
+    return () => clearTimeout(timer);
   },
 };

@@ -14,9 +14,7 @@ const maxBodyBytes = 16 << 20;
 /** Never rejects. */
 export function askAgent(socketPath: string, target: string): Promise<SocketReply> {
   return new Promise((resolve) => {
-    const fail = (error: unknown) => {
-      resolve(describeFailure(networkCode(error), socketPath));
-    };
+    const fail = (error: unknown) => resolve(describeFailure(networkCode(error), socketPath));
     const signal = AbortSignal.timeout(timeoutMs);
     const asking = request({ socketPath, path: target, agent: false, signal }, (response) => {
       const chunks: Buffer[] = [];

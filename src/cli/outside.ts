@@ -25,12 +25,6 @@ export const exitCodes = {
 export function untilStopped({ stop }: Outside): Promise<void> {
   if (stop.aborted) return Promise.resolve();
   return new Promise((resolve) => {
-    stop.addEventListener(
-      'abort',
-      () => {
-        resolve();
-      },
-      { once: true },
-    );
+    stop.addEventListener('abort', () => resolve(), { once: true });
   });
 }

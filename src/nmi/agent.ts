@@ -66,9 +66,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   starting.use(
     giveBackSpareMemory({
       whenSynced: () => state.watches.whenSynced(),
-      giveBack: () => {
-        kernel.trimMemory();
-      },
+      giveBack: () => kernel.trimMemory(),
       clock,
       log: log.child({ component: 'memory' }),
     }),

@@ -105,14 +105,8 @@ function isReachable(ip: string, port: number): Promise<boolean> {
       socket.destroy();
       resolve(answered);
     };
-    socket.setTimeout(probeTimeoutMs, () => {
-      end(false);
-    });
-    socket.once('connect', () => {
-      end(true);
-    });
-    socket.once('error', () => {
-      end(false);
-    });
+    socket.setTimeout(probeTimeoutMs, () => end(false));
+    socket.once('connect', () => end(true));
+    socket.once('error', () => end(false));
   });
 }

@@ -120,28 +120,16 @@ export class GrantIndex {
   readonly #touched = new Set<Member>();
 
   readonly #bindings = new NamedStore<Binding>({
-    changed: (before, after) => {
-      this.#bindingChanged(before, after);
-    },
-    settled: () => {
-      this.#settle('grants');
-    },
+    changed: (before, after) => this.#bindingChanged(before, after),
+    settled: () => this.#settle('grants'),
   });
   readonly #identities = new NamedStore<Identity>({
-    changed: (before, after) => {
-      this.#identityChanged(before, after);
-    },
-    settled: () => {
-      this.#settle('grants');
-    },
+    changed: (before, after) => this.#identityChanged(before, after),
+    settled: () => this.#settle('grants'),
   });
   readonly #exceptions = new NamedStore<Exception>({
-    changed: (before, after) => {
-      this.#exceptionChanged(before, after);
-    },
-    settled: () => {
-      this.#settle('grants');
-    },
+    changed: (before, after) => this.#exceptionChanged(before, after),
+    settled: () => this.#settle('grants'),
   });
 
   #generation = 0;
@@ -152,9 +140,7 @@ export class GrantIndex {
     this.#pods = pods;
     this.#listeners = new Listeners(onListenerError);
     this.#podsChanged([...pods.all()].map(({ uid }) => uid));
-    pods.onChange((uids) => {
-      this.#podsChanged(uids);
-    });
+    pods.onChange((uids) => this.#podsChanged(uids));
   }
 
   get bindings(): ObjectStore<Binding> {

@@ -12,9 +12,7 @@ export class Listeners<Args extends readonly unknown[] = []> {
   add(listener: (...args: Args) => void): () => void {
     const subscription = { listener };
     this.#subscriptions.add(subscription);
-    return () => {
-      this.#subscriptions.delete(subscription);
-    };
+    return () => this.#subscriptions.delete(subscription);
   }
 
   /** Calls those subscribed now; one that another unsubscribes meanwhile is not called. */

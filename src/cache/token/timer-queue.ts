@@ -54,9 +54,7 @@ export class Alarms implements Disposable {
     const nowMs = this.#clock.monotonicMs();
     const delayMs = Math.min(longestArmMs, Math.max(0, first.dueAtMs - nowMs));
     this.#armedForMs = nowMs + delayMs;
-    this.#disarm = this.#clock.schedule(delayMs, () => {
-      this.#fire();
-    });
+    this.#disarm = this.#clock.schedule(delayMs, () => this.#fire());
   }
 
   #fire(): void {

@@ -50,9 +50,7 @@ export function openDeadline(clock: Clock, ms: number, caller?: AbortSignal): De
 /** The promise's outcome, or the signal's reason as soon as it aborts, whichever is first. */
 export async function untilAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
   const { promise, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => {
-    reject(signal.reason);
-  };
+  const onAbort = (): void => reject(signal.reason);
   if (signal.aborted) onAbort();
   signal.addEventListener('abort', onAbort, { once: true });
   try {
@@ -66,9 +64,7 @@ export async function untilAborted<T>(signal: AbortSignal, work: Promise<T>): Pr
 export async function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
   const { promise, resolve } = Promise.withResolvers<undefined>();
-  const wake = (): void => {
-    resolve(undefined);
-  };
+  const wake = (): void => resolve(undefined);
   const disarm = clock.schedule(delayMs, wake);
   signal.addEventListener('abort', wake, { once: true });
   await promise;

@@ -16,8 +16,6 @@ export function debounce(clock: Clock, delayMs: number, run: () => void): Deboun
         run();
       });
     },
-    [Symbol.dispose]: () => {
-      disarm?.();
-    },
+    [Symbol.dispose]: () => disarm?.(),
   };
 }

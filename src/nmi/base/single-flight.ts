@@ -21,9 +21,7 @@ export class SharedCalls<T> {
   }
 
   #begin(key: string, begin: () => Promise<T>): Promise<T> {
-    const call = begin().finally(() => {
-      this.#calls.delete(key);
-    });
+    const call = begin().finally(() => this.#calls.delete(key));
     this.#calls.set(key, call);
     return call;
   }

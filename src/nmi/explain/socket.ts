@@ -27,9 +27,7 @@ export async function openExplainServer(options: ExplainServerOptions): Promise<
   const { path, log } = options;
   const server = createServer(
     { headersTimeout: timeoutMs, requestTimeout: timeoutMs, maxHeaderSize: 8 * 1024 },
-    (request, response) => {
-      answer(request.method ?? '', request.url ?? '', response, options);
-    },
+    (request, response) => answer(request.method ?? '', request.url ?? '', response, options),
   );
   server.maxConnections = maxConnections;
   if (path !== '') {
@@ -133,9 +131,7 @@ function isAnswered(path: string): Promise<boolean> {
 
 function close(server: Server): Promise<void> {
   return new Promise((resolve) => {
-    server.close(() => {
-      resolve();
-    });
+    server.close(() => resolve());
     server.closeAllConnections();
   });
 }

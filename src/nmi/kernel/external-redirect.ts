@@ -34,13 +34,9 @@ export function openPinnedRedirect(options: EbpfReaderOptions): Redirect {
 function isHeld(host: string): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer();
-    server.once('error', () => {
-      resolve(false);
-    });
+    server.once('error', () => resolve(false));
     server.listen({ host, port: 0 }, () => {
-      server.close(() => {
-        resolve(true);
-      });
+      server.close(() => resolve(true));
     });
   });
 }

@@ -71,9 +71,7 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
     status: () => keeper.status,
     problem: () => keeper.problem(),
     hasBeenActive: () => keeper.hasBeenActive,
-    trimMemory: () => {
-      nativeModule().trimMemory();
-    },
+    trimMemory: () => nativeModule().trimMemory(),
     conditions: [{ name: 'redirect', problem: () => keeper.problem() }],
     samples: () => [
       {

@@ -64,8 +64,6 @@ export class CallerLimits {
   beginWait(limitKey: string): (() => void) | undefined {
     if (this.#held.get(limitKey) >= this.#max.held) return undefined;
     this.#held.add(limitKey);
-    return () => {
-      this.#held.remove(limitKey);
-    };
+    return () => this.#held.remove(limitKey);
   }
 }

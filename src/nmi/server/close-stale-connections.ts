@@ -27,9 +27,7 @@ export function resetGonePods({ pods, listeners, clock, log }: GonePodsOptions):
     }
     if (connections > 0) log.info({ connections }, 'connections of pods that are gone were reset');
   });
-  const unsubscribe = pods.onChange(() => {
-    sweep.trigger();
-  });
+  const unsubscribe = pods.onChange(() => sweep.trigger());
   return {
     [Symbol.dispose]: () => {
       unsubscribe();

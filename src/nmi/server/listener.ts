@@ -117,12 +117,8 @@ class HttpListener implements Listener {
     const [parseHttp] = server.listeners('connection');
     this.#parseHttp = (socket) => parseHttp?.call(server, socket);
     server.removeAllListeners('connection');
-    server.on('connection', (socket: Socket) => {
-      this.#accept(socket);
-    });
-    server.on('request', (request, response) => {
-      this.#serve(request, response);
-    });
+    server.on('connection', (socket: Socket) => this.#accept(socket));
+    server.on('request', (request, response) => this.#serve(request, response));
     this.#refuseUnserved();
   }
 
@@ -152,9 +148,7 @@ class HttpListener implements Listener {
   /** What `node:http` has for other listeners than that of requests. */
   #refuseUnserved(): void {
     const { onTooMany, onRefusal, clock } = this.#options;
-    this.#server.on('drop', () => {
-      onTooMany('all');
-    });
+    this.#server.on('drop', () => onTooMany('all'));
     this.#server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
       const answer = refuse('request_malformed', 'Expectations are not supported.', {
         close: true,
@@ -209,9 +203,7 @@ class HttpListener implements Listener {
         connection.handed = decision;
         this.#parseHttp(socket);
       },
-      onSilent: () => {
-        this.#refuseUnparsed('ERR_HTTP_REQUEST_TIMEOUT', socket);
-      },
+      onSilent: () => this.#refuseUnparsed('ERR_HTTP_REQUEST_TIMEOUT', socket),
     });
   }
 
@@ -234,9 +226,7 @@ class HttpListener implements Listener {
     const exchange = new HttpExchange(request, response, caller, startedAtMs, randomUUID(), handed);
     const handled = handle(exchange);
     if (handled instanceof Promise) {
-      void handled.then((later) => {
-        this.#write(exchange, later);
-      });
+      void handled.then((later) => this.#write(exchange, later));
     } else {
       this.#write(exchange, handled);
     }
@@ -276,15 +266,11 @@ class HttpListener implements Listener {
     const server = this.#server;
     if (!server.listening) return;
     const closed = new Promise<void>((resolve) => {
-      server.close(() => {
-        resolve();
-      });
+      server.close(() => resolve());
     });
     this.#connections.endAfterAnswers();
     // Node closes what is idle now; what becomes idle later, or never sent a whole head, is ours.
-    const tick = setInterval(() => {
-      this.#connections.destroyIdle();
-    }, drainTickMs);
+    const tick = setInterval(() => this.#connections.destroyIdle(), drainTickMs);
     const disarm = this.#options.clock.schedule(maxMs, () => {
       server.closeAllConnections();
       this.#connections.destroyAll();

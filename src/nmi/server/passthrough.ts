@@ -71,9 +71,7 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
   async function relay(exchange: HttpExchange, route: PassthroughRoute): Promise<Handled> {
     const { request, response } = exchange;
     const leave = new AbortController();
-    response.once('close', () => {
-      leave.abort();
-    });
+    response.once('close', () => leave.abort());
     const signal = AbortSignal.any([leave.signal, AbortSignal.timeout(options.timeoutMs)]);
     // Read before a connection upstream is taken: a body that never comes must not hold one.
     const body = await readBody(request, exchange.method, signal);

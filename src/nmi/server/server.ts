@@ -160,9 +160,7 @@ function createHandlers(
     fastPath: config.fastPath
       ? new TokenFastPath({ rights, broker, clock, observer, onBug })
       : undefined,
-    onRefusal: ({ reason }) => {
-      observer.onRefusal(reason);
-    },
+    onRefusal: ({ reason }) => observer.onRefusal(reason),
     onBug: (error) => {
       log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'connection failed');
     },

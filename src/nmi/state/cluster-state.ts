@@ -50,17 +50,11 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     clock,
     maxWaiters: maxHeldRequests,
     // What is missed may be what a watch that died without a word did not tell.
-    onWait: () => {
-      watches.checkNow();
-    },
+    onWait: () => watches.checkNow(),
   });
-  grants.onChange(() => {
-    holds.wake();
-  });
+  grants.onChange(() => holds.wake());
   const workloadIdentities = config.workloadIdentity ? watchAccounts(options) : undefined;
-  workloadIdentities?.onChange(() => {
-    holds.wake();
-  });
+  workloadIdentities?.onChange(() => holds.wake());
   const watches = openWatches({
     client,
     node: config.node,
@@ -89,9 +83,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     clock,
     limitMs: attests ? 0 : config.addressStalenessLimitMs,
     stalenessMs: () => watches.stalenessMs('pods'),
-    checkNow: () => {
-      watches.checkNow('pods');
-    },
+    checkNow: () => watches.checkNow('pods'),
     log: log.child({ component: 'pods' }),
   });
   return {

@@ -85,9 +85,7 @@ export function createMetrics(): Metrics {
   return {
     inc: (name, labels = {}, by = 1) => counters.get(name)?.inc(labels, by),
     set: (name, value, labels = {}) => gauges.get(name)?.set(labels, value),
-    observe: (name, value, labels = {}) => {
-      observer(name, labels)(value);
-    },
+    observe: (name, value, labels = {}) => observer(name, labels)(value),
     observer,
     export: (name, value, labels = {}) => {
       const counter = counters.get(name);

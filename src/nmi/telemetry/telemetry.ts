@@ -128,9 +128,7 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
   function onDecision(exchange: Exchange, decision: TokenDecision): void {
     const durationMs = clock.monotonicMs() - exchange.startedAtMs;
     const { isGone } = exchange;
-    afterAnswer(() => {
-      recordDecision(exchange, decision, durationMs, isGone);
-    });
+    afterAnswer(() => recordDecision(exchange, decision, durationMs, isGone));
   }
 
   function recordDecision(
@@ -177,9 +175,7 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
   }
 
   function onFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void {
-    afterAnswer(() => {
-      recordFetch(identity, result, durationMs);
-    });
+    afterAnswer(() => recordFetch(identity, result, durationMs));
   }
 
   function recordFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void {

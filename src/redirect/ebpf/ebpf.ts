@@ -133,9 +133,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
       }),
     install: () =>
       inTurn(async () => {
-        const status = await install(settings, () => {
-          refresh(callers);
-        });
+        const status = await install(settings, () => refresh(callers));
         refresh(callers);
         return status;
       }),
@@ -178,9 +176,7 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
   const changed: string[] = [];
   const notes: string[] = [];
   const attempts = createAttempts();
-  await attempts.run(async () => {
-    changed.push(...(await ensureLink(host, target.listenIp)));
-  });
+  await attempts.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
   await attempts.run(async () => {
     const wanted = wantedPrograms(settings);
     if (wanted.kind === 'impossible') return;
@@ -199,9 +195,7 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
     if (behind.kind === 'status') changed.push(...(behind.status.changed ?? []));
     else if (settings.guard) changed.push(...(await ensureGuard(host, target.metadataIp)));
   });
-  await attempts.run(async () => {
-    changed.push(...(await cutBrought(settings)));
-  });
+  await attempts.run(async () => changed.push(...(await cutBrought(settings))));
   attempts.throwFirst();
   const status = await readBack(settings);
   return { ...status, detail: [status.detail, ...notes].join('; '), changed };

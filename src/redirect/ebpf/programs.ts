@@ -208,9 +208,7 @@ export function removePrograms(pinFolder: string): void {
 /** Taking the pin away detaches too, but only when the kernel comes round to it. */
 function detachAtOnce(pin: string): void {
   try {
-    inKernel((native) => {
-      native.detach(pin);
-    });
+    inKernel((native) => native.detach(pin));
   } catch (error) {
     // It takes CAP_BPF, which somebody who only cleans up may not have.
     if (!(error instanceof RedirectError) || error.code !== 'NOT_PERMITTED') throw error;

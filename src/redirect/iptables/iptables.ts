@@ -143,9 +143,7 @@ async function install(settings: Settings): Promise<Installation> {
   const notes: string[] = [];
   const attempts = createAttempts();
 
-  await attempts.run(async () => {
-    changed.push(...(await ensureLink(host, target.listenIp)));
-  });
+  await attempts.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
   const backend = await attempts.run(async () => {
     const chosen = await detectBackend(host, settings.backend);
     changed.push(...(await converge(settings, chosen, planInstall(target))));

@@ -169,9 +169,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
       response = await send({ method: 'GET', path }, deadline.signal);
       deadline.restart(silenceMs);
       onOpen?.();
-      yield* readWatchChunks(response.body, () => {
-        deadline.restart(silenceMs);
-      });
+      yield* readWatchChunks(response.body, () => deadline.restart(silenceMs));
     } catch (error) {
       throw translate(error, deadline, signal, `no byte within ${silenceMs} ms`);
     } finally {

@@ -22,9 +22,7 @@ export function createApiServerCapabilities(): ApiServerCapabilities {
     refuseStreams() {
       streamsLists = false;
     },
-    notifyRecovery: () => {
-      recovery.notify();
-    },
+    notifyRecovery: () => recovery.notify(),
     onRecovery: (listener) => recovery.add(listener),
   };
 }

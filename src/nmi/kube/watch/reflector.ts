@@ -195,9 +195,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   }
 
   #report(event: ReflectorEvent): () => void {
-    return () => {
-      this.#dispatch(event);
-    };
+    return () => this.#dispatch(event);
   }
 
   #carryOut(effect: Effect): void {

@@ -66,9 +66,7 @@ export class TokenFastPath implements FastPath {
           return undefined;
         }
       },
-      handOver: (target) => {
-        handOver(decision?.target === target ? decision : undefined);
-      },
+      handOver: (target) => handOver(decision?.target === target ? decision : undefined),
       onSilent,
     });
   }
