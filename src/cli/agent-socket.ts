@@ -1,6 +1,6 @@
 /** One question to the agent beside us, by HTTP over its Unix socket. */
-import { request } from 'node:http';
 import { networkCode } from '../nmi/base/network-code.ts';
+import { httpGet } from './http-get.ts';
 
 export type SocketReply =
   | { readonly kind: 'answered'; readonly status: number; readonly body: string }
@@ -12,27 +12,13 @@ const timeoutMs = 10_000;
 const maxBodyBytes = 16 << 20;
 
 /** Never rejects. */
-export function askAgent(socketPath: string, target: string): Promise<SocketReply> {
-  return new Promise((resolve) => {
-    const fail = (error: unknown) => resolve(describeFailure(networkCode(error), socketPath));
-    const signal = AbortSignal.timeout(timeoutMs);
-    const asking = request({ socketPath, path: target, agent: false, signal }, (response) => {
-      const chunks: Buffer[] = [];
-      let length = 0;
-      response.on('data', (chunk: Buffer) => {
-        chunks.push(chunk);
-        length += chunk.length;
-        if (length > maxBodyBytes) response.destroy(new RangeError('the answer is too long'));
-      });
-      response.on('error', fail);
-      response.on('end', () => {
-        const body = Buffer.concat(chunks).toString('utf8');
-        resolve({ kind: 'answered', status: response.statusCode ?? 0, body });
-      });
-    });
-    asking.on('error', fail);
-    asking.end();
-  });
+export async function askAgent(socketPath: string, target: string): Promise<SocketReply> {
+  try {
+    const reply = await httpGet({ socketPath, path: target }, { timeoutMs, maxBodyBytes });
+    return { kind: 'answered', status: reply.status, body: reply.body };
+  } catch (error) {
+    return describeFailure(networkCode(error), socketPath);
+  }
 }
 
 function describeFailure(code: string, socketPath: string): SocketReply {

@@ -1,7 +1,8 @@
 /** A plain GET on the metadata service with its header, for programs that act as a pod would. */
-import { get } from 'node:http';
 import { parseRecord } from '../nmi/base/json-value.ts';
+import { networkCode } from '../nmi/base/network-code.ts';
 import { parseRetryAfter } from '../nmi/base/retry-after.ts';
+import { httpGet } from './http-get.ts';
 
 export type MetadataReply =
   | {
@@ -17,33 +18,16 @@ const timeoutMs = 80_000;
 const maxBodyBytes = 1 << 20;
 
 /** Never rejects; no proxy is used. */
-export function getJson(url: string): Promise<MetadataReply> {
-  return new Promise((resolve) => {
-    const fail = (error: NodeJS.ErrnoException) => {
-      resolve({ kind: 'failed', code: error.code ?? error.name });
-    };
-    const signal = AbortSignal.timeout(timeoutMs);
-    const request = get(
-      url,
-      { headers: { Metadata: 'true' }, agent: false, signal },
-      (response) => {
-        let text = '';
-        response.setEncoding('utf8');
-        response.on('data', (chunk: string) => {
-          text += chunk;
-          if (text.length > maxBodyBytes) response.destroy(new RangeError('body too large'));
-        });
-        response.on('error', fail);
-        response.on('end', () => {
-          resolve({
-            kind: 'answered',
-            status: response.statusCode ?? 0,
-            body: parseRecord(text) ?? {},
-            retryAfterS: parseRetryAfter(response.headers['retry-after'], Date.now()),
-          });
-        });
-      },
+export async function getJson(url: string): Promise<MetadataReply> {
+  try {
+    const { hostname, port, pathname, search } = new URL(url);
+    const { status, headers, body } = await httpGet(
+      { hostname, port, path: pathname + search, headers: { Metadata: 'true' } },
+      { timeoutMs, maxBodyBytes },
     );
-    request.on('error', fail);
-  });
+    const retryAfterS = parseRetryAfter(headers['retry-after'], Date.now());
+    return { kind: 'answered', status, body: parseRecord(body) ?? {}, retryAfterS };
+  } catch (error) {
+    return { kind: 'failed', code: networkCode(error) };
+  }
 }

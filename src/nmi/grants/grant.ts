@@ -32,50 +32,45 @@ export interface GrantPolicy {
   readonly hostNetwork: 'serve' | 'refuse';
 }
 
+interface Refusal<R extends string> {
+  readonly kind: 'refused';
+  readonly reason: R;
+}
+
 /** The facts an error text needs; names are of objects in the pod's namespace. */
 export type GrantRefusal =
-  | { readonly kind: 'refused'; readonly reason: 'no_binding_label' }
-  | {
-      readonly kind: 'refused';
-      readonly reason: 'binding_missing';
+  | Refusal<'no_binding_label'>
+  | (Refusal<'binding_missing'> & {
       readonly transient: boolean;
       readonly label: string;
       /** Bindings of the label that are for pods under another service account, by their names. */
       readonly foreign: readonly { readonly name: string; readonly serviceAccount: string }[];
-    }
-  | {
-      readonly kind: 'refused';
-      readonly reason: 'identity_missing';
+    })
+  | (Refusal<'identity_missing'> & {
       readonly transient: boolean;
       readonly label: string;
       readonly bindingNames: readonly string[];
       /** What those bindings name and does not exist. */
       readonly missingIdentityNames: readonly string[];
-    }
-  | {
-      readonly kind: 'refused';
-      readonly reason: 'selector_not_bound';
+    })
+  | (Refusal<'selector_not_bound'> & {
       readonly selector: NamedSelector;
       readonly label: string;
       readonly bindingNames: readonly string[];
       readonly identityNames: readonly string[];
       /** What further bindings of the label name and does not exist. */
       readonly missingIdentityNames: readonly string[];
-    }
-  | {
-      readonly kind: 'refused';
-      readonly reason: 'identity_ambiguous';
+    })
+  | (Refusal<'identity_ambiguous'> & {
       readonly label: string;
       readonly identityNames: readonly string[];
       /** As written in the identities, without the empty ones. */
       readonly clientIds: readonly string[];
-    }
-  | {
-      readonly kind: 'refused';
-      readonly reason: 'identity_invalid';
+    })
+  | (Refusal<'identity_invalid'> & {
       readonly label: string;
       readonly identityName: string;
-    };
+    });
 
 export type Grant =
   /** The node's own answer for what the request names. */

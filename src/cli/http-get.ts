@@ -1,0 +1,39 @@
+/** One GET with a short answer, for verbs that ask an agent or the metadata service. */
+import {
+  get,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type RequestOptions,
+} from 'node:http';
+
+export interface Reply {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: string;
+}
+
+export interface Bounds {
+  readonly timeoutMs: number;
+  readonly maxBodyBytes: number;
+}
+
+/** Uses no proxy and no kept connection. Rejects with what Node says, or for a broken bound. */
+export async function httpGet(
+  options: RequestOptions,
+  { timeoutMs, maxBodyBytes }: Bounds,
+): Promise<Reply> {
+  const request = get({ ...options, agent: false, signal: AbortSignal.timeout(timeoutMs) });
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+  // What breaks off the body is an error of the request too, and thrown below.
+  request.once('response', resolve).on('error', reject);
+  const response = await promise;
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    chunks.push(chunk);
+    length += chunk.length;
+    if (length > maxBodyBytes) throw new RangeError('the answer is too long');
+  }
+  const body = Buffer.concat(chunks).toString('utf8');
+  return { status: response.statusCode ?? 0, headers: response.headers, body };
+}
