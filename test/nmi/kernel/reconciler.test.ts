@@ -144,7 +144,7 @@ describe('the keeper of the redirect', () => {
   it('keeps the whole of the verifier’s log for those who look closer', async () => {
     const { keeper, world, lines, details } = open(absent);
     const detail = 'func#0 @0\n'.repeat(1_000);
-    const refused = Object.assign(new Error('load: Permission denied'), {
+    const refused = Object.assign(new Error('Permission denied'), {
       ...{ code: 'EACCES', errno: 13, step: 'load', detail },
     });
     world.installError = asRedirectError(refused) as RedirectError;
