@@ -29,6 +29,11 @@ export function reachableTarget(target: RedirectTarget): RedirectTarget {
   return reachable;
 }
 
+/** For people: `169.254.169.254:80 to 169.254.25.79:2579`. */
+export function describeTarget(target: RedirectTarget): string {
+  return `${target.metadataIp}:${target.metadataPort} to ${target.listenIp}:${target.listenPort}`;
+}
+
 export function isLoopback(ip: string): boolean {
   return ip.startsWith('127.');
 }

@@ -19,16 +19,16 @@ export interface CgroupIndexOptions {
   readonly podsRoot: () => string | undefined;
   /** Milliseconds that only grow. Default `performance.now`. */
   readonly nowMs?: () => number;
-  /** How long a cgroup that a pod does not have is not looked for there again. Default 250. */
-  readonly missPauseMs?: number;
   /** Cgroups that are remembered, and misses. Default 16 384 each. */
   readonly maxEntries?: number;
 }
 
+/** How long a cgroup that a pod does not have is not looked for there again. */
+const missPauseMs = 250;
+
 export class CgroupIndex {
   readonly #podsRoot: () => string | undefined;
   readonly #nowMs: () => number;
-  readonly #missPauseMs: number;
   readonly #maxEntries: number;
   /** Both in the order of filing; the oldest goes first. */
   readonly #found = new Map<bigint, PodCgroup>();
@@ -37,7 +37,6 @@ export class CgroupIndex {
   constructor(options: CgroupIndexOptions) {
     this.#podsRoot = options.podsRoot;
     this.#nowMs = options.nowMs ?? (() => performance.now());
-    this.#missPauseMs = options.missPauseMs ?? 250;
     this.#maxEntries = options.maxEntries ?? 16_384;
   }
 
@@ -65,7 +64,7 @@ export class CgroupIndex {
   #search(cgroupId: bigint, podUid: string): void {
     const miss = `${cgroupId} ${podUid}`;
     const missedAtMs = this.#missedAtMs.get(miss);
-    if (missedAtMs !== undefined && this.#nowMs() - missedAtMs < this.#missPauseMs) return;
+    if (missedAtMs !== undefined && this.#nowMs() - missedAtMs < missPauseMs) return;
     const podsRoot = this.#podsRoot();
     const found = podsRoot === undefined ? [] : listPodCgroups(podsRoot, podUid);
     for (const cgroup of found) {

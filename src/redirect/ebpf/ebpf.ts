@@ -33,7 +33,7 @@ import {
   type ProgramCounters,
   type WantedPrograms,
 } from './programs.ts';
-import { describeTarget, LAYOUT, settingsOf } from './settings.ts';
+import { LAYOUT, settingsOf } from './settings.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
 import { describeLink, diffLink, ensureLink, listLinks, removeLink } from '../host/link.ts';
 import { readPrograms } from '../native/native-files.ts';
@@ -44,7 +44,7 @@ import {
   type RedirectStatus,
   type RedirectTarget,
 } from '../redirect.ts';
-import { DEFAULT_TARGET, reachableTarget } from '../target.ts';
+import { DEFAULT_TARGET, describeTarget, reachableTarget } from '../target.ts';
 
 export interface EbpfRedirectOptions {
   /** Default: the metadata address, brought to 169.254.25.79:2579. */
@@ -74,18 +74,24 @@ export interface EbpfRedirect extends Redirect {
   counters(): ProgramCounters | undefined;
   /**
    * Connections that came to the metadata address without having been redirected, and were caught by
-   * what stands behind. Undefined where that cannot be counted.
+   * what stands behind. Undefined where that is not there.
    * @throws RedirectError
    */
   countCaught(): Promise<number | undefined>;
 }
 
-/** What may stand behind the programs. */
+/** What stands behind the programs. */
 export interface Behind extends Redirect {
-  /** Absent where it cannot count what it caught. */
-  countBrought?(): Promise<number | undefined>;
-  /** Cuts all connections to the metadata address but the node's own, those it brought included. */
-  cutFlows?(): Promise<CutOutcome>;
+  /**
+   * Connections that its rule has brought since it was made; undefined without such a rule.
+   * @throws RedirectError
+   */
+  countBrought(): Promise<number | undefined>;
+  /**
+   * Cuts all connections to the metadata address but the node's own, those it brought included.
+   * @throws RedirectError
+   */
+  cutFlows(): Promise<CutOutcome>;
 }
 
 interface Settings {
@@ -127,7 +133,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     mode: 'ebpf',
     prepare: () =>
       inTurn(async () => {
-        await prepare(settings);
+        await ensureLink(settings.host, settings.target.listenIp);
         // Where the programs of an earlier process stand, callers come as soon as somebody listens.
         refresh(callers);
       }),
@@ -150,7 +156,6 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     attest: (peer) => callers.attest(peer),
     counters: () => readCounters(settings.pinFolder),
     countCaught: async () => {
-      if (settings.behind.countBrought === undefined) return undefined;
       const caught = await orUnavailable(settings.behind.countBrought());
       return caught.kind === 'status' ? caught.status : undefined;
     },
@@ -164,10 +169,6 @@ function refresh(callers: Callers): void {
   } catch {
     callers.close();
   }
-}
-
-async function prepare(settings: Settings): Promise<void> {
-  await ensureLink(settings.host, settings.target.listenIp);
 }
 
 /** @param onPrograms the programs stand: from now on there are callers to be looked up. */
@@ -207,8 +208,8 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
  * is given another one on the way, and that one is on no record.
  */
 async function cutBrought({ behind }: Settings): Promise<readonly string[]> {
-  const outcome = await orUnavailable(behind.cutFlows?.() ?? Promise.resolve(undefined));
-  if (outcome.kind === 'unavailable' || outcome.status?.kind !== 'cut') return [];
+  const outcome = await orUnavailable(behind.cutFlows());
+  if (outcome.kind === 'unavailable' || outcome.status.kind !== 'cut') return [];
   const { flows } = outcome.status;
   return flows > 0 ? [`${flows} flows forgotten that iptables brought`] : [];
 }

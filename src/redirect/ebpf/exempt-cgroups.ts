@@ -3,14 +3,15 @@
  * below it.
  */
 import { join } from 'node:path';
-import type { BpfMap, NativeModule } from '../native/addon.ts';
+import { withMap, type NativeModule } from '../native/addon.ts';
 
 /** Values say nothing. */
 const PRESENT = Uint8Array.of(1);
 
 /** @throws what the native module throws, also where there is no such map. */
 export function readExempt(native: NativeModule, pinFolder: string): readonly bigint[] {
-  return withMap(native, pinFolder, (map) => native.mapKeys(map).map(decodeId));
+  const pin = join(pinFolder, 'exempt');
+  return withMap(native, pin, 'read', (map) => native.mapKeys(map).map(decodeId));
 }
 
 /** What differs from what is wanted, as short sentences. */
@@ -30,7 +31,7 @@ export function syncExempt(
   pinFolder: string,
   wanted: readonly bigint[],
 ): readonly string[] {
-  return withMap(native, pinFolder, (map) => {
+  return withMap(native, join(pinFolder, 'exempt'), 'write', (map) => {
     const present = native.mapKeys(map).map(decodeId);
     for (const id of present) if (!wanted.includes(id)) native.mapDelete(map, encodeId(id));
     for (const id of wanted) {
@@ -38,15 +39,6 @@ export function syncExempt(
     }
     return diffExempt(present, wanted).map((problem) => `mended: ${problem}`);
   });
-}
-
-function withMap<T>(native: NativeModule, pinFolder: string, use: (map: BpfMap) => T): T {
-  const map = native.openMap(join(pinFolder, 'exempt'), false);
-  try {
-    return use(map);
-  } finally {
-    native.close(map);
-  }
 }
 
 function encodeId(id: bigint): Uint8Array {

@@ -25,6 +25,7 @@ import { diffExempt, readExempt, syncExempt } from './exempt-cgroups.ts';
 import {
   inKernel,
   isMissing,
+  withMap,
   type MapInfo,
   type NativeModule,
   type Programs,
@@ -241,14 +242,13 @@ function isOurs(name: string): boolean {
 }
 
 function mapInfoOf(native: NativeModule, pin: string): MapInfo | undefined {
-  return unlessMissing(() => {
-    const map = native.openMap(pin, true);
-    try {
-      return native.mapInfo(map);
-    } finally {
-      native.close(map);
-    }
-  });
+  return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapInfo(map)));
+}
+
+/** The one value of an array. */
+function readFirst(native: NativeModule, pin: string): Uint8Array | undefined {
+  const first = new Uint8Array(4);
+  return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapGet(map, first)));
 }
 
 /** The settings of the programs that are there; undefined when they cannot be understood. */
@@ -256,14 +256,7 @@ function readSettings(
   native: NativeModule,
   pinFolder: string,
 ): ProgramSettings | 'absent' | undefined {
-  const bytes = unlessMissing(() => {
-    const map = native.openMap(join(pinFolder, 'settings'), true);
-    try {
-      return native.mapGet(map, new Uint8Array(4));
-    } finally {
-      native.close(map);
-    }
-  });
+  const bytes = readFirst(native, join(pinFolder, 'settings'));
   return bytes === undefined ? 'absent' : decodeSettings(bytes);
 }
 
@@ -292,14 +285,7 @@ export interface ProgramCounters {
 /** Undefined while no programs are installed. @throws RedirectError */
 export function readCounters(pinFolder: string): ProgramCounters | undefined {
   return inKernel((native) => {
-    const bytes = unlessMissing(() => {
-      const map = native.openMap(join(pinFolder, 'counters'), true);
-      try {
-        return native.mapGet(map, new Uint8Array(4));
-      } finally {
-        native.close(map);
-      }
-    });
+    const bytes = readFirst(native, join(pinFolder, 'counters'));
     if (bytes === undefined) return undefined;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     const at = (index: number) => view.getBigUint64(8 * index, true);

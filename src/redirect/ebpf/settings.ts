@@ -8,6 +8,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { RedirectTarget } from '../redirect.ts';
+import { describeTarget } from '../target.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
 export const LAYOUT = 3;
@@ -71,11 +72,6 @@ export function diffSettings(
   }
   if (present.digest !== wanted.digest) problems.push('programs of another version');
   return problems;
-}
-
-/** For people: `169.254.169.254:80 to 169.254.25.79:2579`. */
-export function describeTarget(target: RedirectTarget): string {
-  return `${target.metadataIp}:${target.metadataPort} to ${target.listenIp}:${target.listenPort}`;
 }
 
 function ipBytes(ip: string): readonly number[] {

@@ -102,7 +102,6 @@ function runTool(
       killSignal: 'SIGKILL',
       maxBuffer: maxBytes,
       timeout: options.timeoutMs,
-      windowsHide: true,
     },
     (error, stdout, stderr) => {
       if (error === null) {

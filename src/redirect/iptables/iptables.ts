@@ -18,6 +18,7 @@ import {
   type Backend,
   type BackendChoice,
 } from './backend.ts';
+import type { Behind } from '../ebpf/ebpf.ts';
 import { createHost, type Host } from '../host/command.ts';
 import { cutOlderFlows, type CutExtent, type CutOutcome } from '../host/flows.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
@@ -29,12 +30,7 @@ import {
   nodeAddresses,
   removeLink,
 } from '../host/link.ts';
-import {
-  RedirectError,
-  type Redirect,
-  type RedirectStatus,
-  type RedirectTarget,
-} from '../redirect.ts';
+import { RedirectError, type RedirectStatus, type RedirectTarget } from '../redirect.ts';
 import {
   CHAIN,
   diffNat,
@@ -45,7 +41,7 @@ import {
   type NatState,
   type Transaction,
 } from './rules.ts';
-import { DEFAULT_TARGET, reachableTarget } from '../target.ts';
+import { DEFAULT_TARGET, describeTarget, reachableTarget } from '../target.ts';
 
 export interface IptablesRedirectOptions {
   /** Default: the metadata address, brought to 169.254.25.79:2579. */
@@ -60,18 +56,8 @@ export interface IptablesRedirectOptions {
   readonly lockWaitSec?: number;
 }
 
-export interface IptablesRedirect extends Redirect {
+export interface IptablesRedirect extends Behind {
   readonly mode: 'iptables';
-  /**
-   * Connections that its rule has brought since it was made; undefined without such a rule.
-   * @throws RedirectError
-   */
-  countBrought(): Promise<number | undefined>;
-  /**
-   * Cuts all connections to the metadata address but the node's own, those it brought included.
-   * @throws RedirectError
-   */
-  cutFlows(): Promise<CutOutcome>;
 }
 
 interface Settings {
@@ -146,7 +132,7 @@ async function install(settings: Settings): Promise<Installation> {
   await attempts.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
   const backend = await attempts.run(async () => {
     const chosen = await detectBackend(host, settings.backend);
-    changed.push(...(await converge(settings, chosen, planInstall(target))));
+    changed.push(...(await converge(settings, chosen, (nat) => renderInstall(nat, target))));
     return chosen;
   });
   await attempts.run(async () => {
@@ -205,12 +191,6 @@ async function remove(settings: Settings): Promise<void> {
   attempts.throwFirst();
 }
 
-type Plan = (nat: NatState) => Transaction | undefined;
-
-function planInstall(target: RedirectTarget): Plan {
-  return (nat) => renderInstall(nat, target);
-}
-
 const MAX_TRANSACTIONS = 3;
 
 /**
@@ -220,7 +200,7 @@ const MAX_TRANSACTIONS = 3;
 async function converge(
   settings: Settings,
   backend: Backend,
-  plan: Plan,
+  plan: (nat: NatState) => Transaction | undefined,
 ): Promise<readonly string[]> {
   const { host } = settings;
   const changes: string[] = [];
@@ -262,13 +242,9 @@ async function readBack(settings: Settings, backend: Backend): Promise<RedirectS
   const detail = [
     `iptables ${backend.name}`,
     describeLink(links, target.listenIp),
-    `${CHAIN}: ${target.metadataIp}:${target.metadataPort} to ${target.listenIp}:${target.listenPort}`,
+    `${CHAIN}: ${describeTarget(target)}`,
     `guard ${settings.guard ? 'on' : 'off'}`,
   ].join('; ');
-  return { state: stateOf(nat, problems), detail, problems };
-}
-
-function stateOf(nat: NatState, problems: readonly string[]): RedirectStatus['state'] {
-  if (problems.length === 0) return 'active';
-  return isAbsent(nat) ? 'absent' : 'broken';
+  if (problems.length === 0) return { state: 'active', detail, problems };
+  return { state: isAbsent(nat) ? 'absent' : 'broken', detail, problems };
 }

@@ -10,16 +10,11 @@ import type { RedirectTarget } from '../redirect.ts';
 /** The name the system we replace uses too: its chain is taken over in place, without a gap. */
 export const CHAIN = 'aad-metadata';
 
-export type ChainRule =
-  | ({ readonly kind: 'dnat' } & RedirectTarget)
-  | { readonly kind: 'return' }
-  /** Not one of those we make; its text as printed. */
-  | { readonly kind: 'other'; readonly text: string };
-
 /** What table `nat` holds of ours. */
 export interface NatState {
   readonly hasChain: boolean;
-  readonly chain: readonly ChainRule[];
+  /** The text of each rule of our chain, after `-A aad-metadata `. */
+  readonly chain: readonly string[];
   /** Positions in PREROUTING, from 1, of the unconditional jumps to our chain. */
   readonly jumps: readonly number[];
   /** Rules of others that lead into our chain: they keep it from being deleted. */
@@ -28,45 +23,13 @@ export interface NatState {
 
 const JUMP = `-j ${CHAIN}`;
 
-/** The rules of our chain for a target, in order. */
-export function wantedChain(target: RedirectTarget): readonly ChainRule[] {
-  return [{ kind: 'dnat', ...target }, { kind: 'return' }];
-}
-
-/** The text of a rule after `-A aad-metadata `, exactly as `iptables-save` prints it. */
-export function renderRule(rule: ChainRule): string {
-  switch (rule.kind) {
-    case 'dnat':
-      return (
-        `! -s 127.0.0.1/32 -d ${rule.metadataIp}/32 -p tcp -m tcp --dport ${rule.metadataPort} ` +
-        `-j DNAT --to-destination ${rule.listenIp}:${rule.listenPort}`
-      );
-    case 'return':
-      return '-j RETURN';
-    case 'other':
-      return rule.text;
-  }
-}
-
-const DNAT_RULE =
-  /^! -s 127\.0\.0\.1\/32 -d ([\d.]+)\/32 -p tcp -m tcp --dport (\d{1,5}) -j DNAT --to-destination ([\d.]+):(\d{1,5})$/;
-
-/** Reads one rule of our chain. Never throws: anything unknown is `other`. */
-export function parseRule(text: string): ChainRule {
-  if (text === '-j RETURN') return { kind: 'return' };
-  const match = DNAT_RULE.exec(text);
-  if (match === null) return { kind: 'other', text };
-  const [, metadataIp, metadataPort, listenIp, listenPort] = match;
-  if (metadataIp === undefined || listenIp === undefined) return { kind: 'other', text };
-  const rule: ChainRule = {
-    kind: 'dnat',
-    metadataIp,
-    metadataPort: Number(metadataPort),
-    listenIp,
-    listenPort: Number(listenPort),
-  };
-  // A text that we would not have printed ("dport 0080") is not our rule.
-  return renderRule(rule) === text ? rule : { kind: 'other', text };
+/** The rules of our chain for a target, in order, exactly as `iptables-save` prints them. */
+export function wantedChain(target: RedirectTarget): readonly string[] {
+  return [
+    `! -s 127.0.0.1/32 -d ${target.metadataIp}/32 -p tcp -m tcp --dport ${target.metadataPort} ` +
+      `-j DNAT --to-destination ${target.listenIp}:${target.listenPort}`,
+    '-j RETURN',
+  ];
 }
 
 /** Reads the output of `iptables-save -t nat`. Never throws; linear in the text. */
@@ -74,7 +37,7 @@ export function parseNat(save: string): NatState {
   let inNat = false;
   let hasChain = false;
   let position = 0;
-  const chain: ChainRule[] = [];
+  const chain: string[] = [];
   const jumps: number[] = [];
   const otherReferences: string[] = [];
   for (const line of save.split('\n')) {
@@ -84,7 +47,7 @@ export function parseNat(save: string): NatState {
     if (!line.startsWith('-A ')) continue;
     if (line.startsWith('-A PREROUTING ')) position += 1;
     if (line === `-A PREROUTING ${JUMP}`) jumps.push(position);
-    else if (line.startsWith(`-A ${CHAIN} `)) chain.push(parseRule(line.slice(CHAIN.length + 4)));
+    else if (line.startsWith(`-A ${CHAIN} `)) chain.push(line.slice(CHAIN.length + 4));
     else if (line.endsWith(` ${JUMP}`) || line.endsWith(` -g ${CHAIN}`)) otherReferences.push(line);
   }
   return { hasChain, chain, jumps, otherReferences };
@@ -102,14 +65,12 @@ export function diffNat(state: NatState, target: RedirectTarget): readonly strin
   return [...diffChain(state, wantedChain(target)), ...diffJumps(state)];
 }
 
-function diffChain(state: NatState, wantedRules: readonly ChainRule[]): readonly string[] {
-  if (!state.hasChain) return [`chain ${CHAIN} missing`];
-  const wanted = wantedRules.map(renderRule);
-  const actual = state.chain.map(renderRule);
-  if (sameLines(actual, wanted)) return [];
+function diffChain({ hasChain, chain }: NatState, wanted: readonly string[]): readonly string[] {
+  if (!hasChain) return [`chain ${CHAIN} missing`];
+  if (chain.join('\n') === wanted.join('\n')) return [];
   const problems = [
-    ...wanted.filter((text) => !actual.includes(text)).map((text) => `rule missing: ${text}`),
-    ...actual.filter((text) => !wanted.includes(text)).map((text) => `unexpected rule: ${text}`),
+    ...wanted.filter((text) => !chain.includes(text)).map((text) => `rule missing: ${text}`),
+    ...chain.filter((text) => !wanted.includes(text)).map((text) => `unexpected rule: ${text}`),
   ];
   if (problems.length === 0) return [`rules of ${CHAIN} are repeated or out of order`];
   if (problems.length <= MAX_SENTENCES) return problems;
@@ -124,10 +85,6 @@ function diffJumps(state: NatState): readonly string[] {
   if (first !== 1) problems.push(`jump is at position ${first}, not first`);
   if (state.jumps.length > 1) problems.push(`jump stands ${state.jumps.length} times, not once`);
   return problems;
-}
-
-function sameLines(left: readonly string[], right: readonly string[]): boolean {
-  return left.length === right.length && left.every((text, index) => text === right[index]);
 }
 
 /** One transaction and, for people, what it changes. */
@@ -148,7 +105,7 @@ export function renderInstall(state: NatState, target: RedirectTarget): Transact
   const wanted = wantedChain(target);
   if (diffChain(state, wanted).length > 0) {
     lines.push(`:${CHAIN} - [0:0]`);
-    for (const rule of wanted) lines.push(`-A ${CHAIN} ${renderRule(rule)}`);
+    for (const rule of wanted) lines.push(`-A ${CHAIN} ${rule}`);
     changes.push(state.hasChain ? `chain ${CHAIN} rewritten` : `chain ${CHAIN} made`);
   }
   if (diffJumps(state).length > 0) {

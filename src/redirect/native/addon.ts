@@ -163,6 +163,21 @@ function isNativeFailure(error: unknown): error is NativeFailure {
   );
 }
 
+/** What `use` makes of a map that is open for that moment. @throws what the native module throws. */
+export function withMap<T>(
+  native: NativeModule,
+  pin: string,
+  access: 'read' | 'write',
+  use: (map: BpfMap) => T,
+): T {
+  const map = native.openMap(pin, access === 'read');
+  try {
+    return use(map);
+  } finally {
+    native.close(map);
+  }
+}
+
 /** Whether a call failed because there is nothing at that path. */
 export function isMissing(error: unknown): boolean {
   return isNativeFailure(error) && error.code === 'ENOENT';

@@ -15,7 +15,6 @@
 #include "flows.h"
 #include "netlink.h"
 
-#define MAX_FLOWS 65536
 #define LOOPBACK_NET 127
 
 struct flow {
@@ -25,11 +24,6 @@ struct flow {
 	__be16 zone;
 	bool has_id, has_zone, has_original, has_reply;
 	__u8 protocol;
-};
-
-struct flows {
-	struct flow *all;
-	size_t count, room;
 };
 
 struct tuple {
@@ -130,27 +124,9 @@ static bool is_meant(const struct flow *flow, const struct flow_filter *filter)
 	return true;
 }
 
-static int keep_flow(struct flows *flows, const struct flow *flow)
-{
-	if (flows->count == flows->room) {
-		size_t room = flows->room ? 2 * flows->room : 64;
-		struct flow *all;
-
-		if (room > MAX_FLOWS)
-			return 0;
-		all = realloc(flows->all, room * sizeof(*all));
-		if (!all)
-			return -ENOMEM;
-		flows->all = all;
-		flows->room = room;
-	}
-	flows->all[flows->count++] = *flow;
-	return 0;
-}
-
 struct listing {
 	const struct flow_filter *filter;
-	struct flows *flows;
+	struct kept *flows;
 };
 
 static int list_flow(const struct nlmsghdr *message, void *context)
@@ -162,7 +138,7 @@ static int list_flow(const struct nlmsghdr *message, void *context)
 	if (!at)
 		return -EBADMSG;
 	flow = read_flow(at, end);
-	return is_meant(&flow, listing->filter) ? keep_flow(listing->flows, &flow) : 0;
+	return is_meant(&flow, listing->filter) ? keep(listing->flows, &flow) : 0;
 }
 
 static void start_flow_request(struct request *request, int operation, int flags)
@@ -199,13 +175,14 @@ static int delete_flow(struct channel *channel, const struct flow *flow)
 	return ask(channel, &request, NULL, NULL);
 }
 
-static int delete_flows(struct channel *channel, const struct flows *flows, struct fault *fault)
+static int delete_flows(struct channel *channel, const struct kept *flows, struct fault *fault)
 {
+	const struct flow *flow = flows->all;
 	size_t index;
 	int cut = 0, error;
 
 	for (index = 0; index < flows->count; index++) {
-		error = delete_flow(channel, &flows->all[index]);
+		error = delete_flow(channel, &flow[index]);
 		/* It ended by itself in between. */
 		if (error == -ENOENT)
 			continue;
@@ -218,7 +195,7 @@ static int delete_flows(struct channel *channel, const struct flows *flows, stru
 
 int cut_flows(const struct flow_filter *filter, struct fault *fault)
 {
-	struct flows flows = {};
+	struct kept flows = { .size = sizeof(struct flow) };
 	struct listing listing = { filter, &flows };
 	struct channel channel;
 	struct request request;

@@ -11,6 +11,24 @@
 #define RECEIVE_BYTES (64 * 1024)
 #define WAIT_SEC 10
 
+int keep(struct kept *kept, const void *item)
+{
+	if (kept->count == kept->room) {
+		size_t room = kept->room ? 2 * kept->room : 64;
+		void *all;
+
+		if (room > MAX_KEPT)
+			return 0;
+		all = realloc(kept->all, room * kept->size);
+		if (!all)
+			return -ENOMEM;
+		kept->all = all;
+		kept->room = room;
+	}
+	memcpy((char *)kept->all + kept->count++ * kept->size, item, kept->size);
+	return 0;
+}
+
 int open_channel(struct channel *channel, int protocol, struct fault *fault)
 {
 	struct timeval patience = { .tv_sec = WAIT_SEC };

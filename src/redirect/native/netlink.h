@@ -19,6 +19,17 @@ struct request {
 	char body[4096];
 };
 
+/* Items that a dump told of; `all` is for the owner to free. Beyond MAX_KEPT no more are kept. */
+struct kept {
+	size_t size, count, room;
+	void *all;
+};
+
+#define MAX_KEPT 65536
+
+/* Copies one item: 0, or -ENOMEM. */
+int keep(struct kept *kept, const void *item);
+
 /* Nonzero, a negative errno, ends the reading. */
 typedef int message_reader(const struct nlmsghdr *message, void *context);
 

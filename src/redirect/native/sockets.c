@@ -17,7 +17,6 @@
 #include "netlink.h"
 #include "sockets.h"
 
-#define MAX_SOCKETS 65536
 /*
  * States that are a connection, by the kernel's numbers: established, SYN sent and received, both
  * FIN waits, close wait, last ACK, closing. Not closed, listening, in time wait or a new request.
@@ -32,8 +31,7 @@ struct found_socket {
 
 struct found_sockets {
 	const struct flow_end *dialled;
-	struct found_socket *all;
-	size_t count, room;
+	struct kept sockets;
 };
 
 static bool is_dialled(const struct inet_diag_msg *found, const struct flow_end *dialled)
@@ -65,20 +63,7 @@ static int list_socket(const struct nlmsghdr *message, void *context)
 		if (type_of(attribute) == INET_DIAG_CGROUP_ID)
 			read_attribute(attribute, &socket.cgroup_id, sizeof(socket.cgroup_id));
 	}
-	if (found->count == found->room) {
-		size_t room = found->room ? 2 * found->room : 64;
-		struct found_socket *all;
-
-		if (room > MAX_SOCKETS)
-			return 0;
-		all = realloc(found->all, room * sizeof(*all));
-		if (!all)
-			return -ENOMEM;
-		found->all = all;
-		found->room = room;
-	}
-	found->all[found->count++] = socket;
-	return 0;
+	return keep(&found->sockets, &socket);
 }
 
 static int list_family(struct channel *channel, int family, struct found_sockets *found)
@@ -97,6 +82,7 @@ static int find_sockets(struct channel *channel, struct found_sockets *found, st
 {
 	int error;
 
+	found->sockets.size = sizeof(struct found_socket);
 	if (open_channel(channel, NETLINK_SOCK_DIAG, fault))
 		return -1;
 	error = list_family(channel, AF_INET, found);
@@ -104,7 +90,7 @@ static int find_sockets(struct channel *channel, struct found_sockets *found, st
 		error = list_family(channel, AF_INET6, found);
 	if (!error)
 		return 0;
-	free(found->all);
+	free(found->sockets.all);
 	close_channel(channel);
 	return fail(fault, "list sockets", error);
 }
@@ -123,22 +109,24 @@ static bool is_among(__u64 id, const __u64 *ids, size_t count)
 int socket_cgroups(const struct flow_end *dialled, __u64 **ids, struct fault *fault)
 {
 	struct found_sockets found = { .dialled = dialled };
+	const struct found_socket *socket;
 	struct channel channel;
 	size_t index;
 	int count = 0;
 
 	if (find_sockets(&channel, &found, fault))
 		return -1;
-	*ids = calloc(found.count + 1, sizeof(**ids));
+	socket = found.sockets.all;
+	*ids = calloc(found.sockets.count + 1, sizeof(**ids));
 	if (*ids) {
-		for (index = 0; index < found.count; index++) {
-			if (!is_among(found.all[index].cgroup_id, *ids, count))
-				(*ids)[count++] = found.all[index].cgroup_id;
+		for (index = 0; index < found.sockets.count; index++) {
+			if (!is_among(socket[index].cgroup_id, *ids, count))
+				(*ids)[count++] = socket[index].cgroup_id;
 		}
 	} else {
 		count = fail(fault, "list sockets", ENOMEM);
 	}
-	free(found.all);
+	free(found.sockets.all);
 	close_channel(&channel);
 	return count;
 }
@@ -159,16 +147,18 @@ int cut_sockets(const struct flow_end *dialled, const __u64 *ids, size_t count,
 		struct fault *fault)
 {
 	struct found_sockets found = { .dialled = dialled };
+	const struct found_socket *socket;
 	struct channel channel;
 	size_t index;
 	int cut = 0, error;
 
 	if (find_sockets(&channel, &found, fault))
 		return -1;
-	for (index = 0; index < found.count; index++) {
-		if (!is_among(found.all[index].cgroup_id, ids, count))
+	socket = found.sockets.all;
+	for (index = 0; index < found.sockets.count; index++) {
+		if (!is_among(socket[index].cgroup_id, ids, count))
 			continue;
-		error = close_socket(&channel, &found.all[index]);
+		error = close_socket(&channel, &socket[index]);
 		if (!error) {
 			cut++;
 		} else if (error != -ENOENT) {
@@ -176,7 +166,7 @@ int cut_sockets(const struct flow_end *dialled, const __u64 *ids, size_t count,
 			break;
 		}
 	}
-	free(found.all);
+	free(found.sockets.all);
 	close_channel(&channel);
 	return cut;
 }

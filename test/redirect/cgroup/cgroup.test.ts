@@ -234,7 +234,6 @@ for (const { driver, root, pod, container } of [
           return findPodsRoot(folder);
         },
         nowMs: () => nowMs,
-        missPauseMs: 250,
         maxEntries: 8,
       });
     });

@@ -5,10 +5,8 @@ import type { RedirectTarget } from '../../../src/redirect/redirect.ts';
 import {
   diffNat,
   parseNat,
-  parseRule,
   renderInstall,
   renderRemove,
-  renderRule,
   wantedChain,
 } from '../../../src/redirect/iptables/rules.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
@@ -30,8 +28,8 @@ const preroutingRule = fc.constantFrom(
 );
 const ownRule = fc.oneof(
   fc.constantFrom('-j RETURN', '-p udp -j ACCEPT'),
-  target.map((some) => renderRule({ kind: 'dnat', ...some })),
-  fc.constant(renderRule({ kind: 'dnat', ...DEFAULT_TARGET })),
+  target.map((some) => wantedChain(some)[0] ?? ''),
+  fc.constant(wantedChain(DEFAULT_TARGET)[0] ?? ''),
 );
 
 interface Table {
@@ -104,27 +102,10 @@ function foreign({ rules }: Table): readonly string[] {
 
 describe('the rules of the redirect', () => {
   it('are the text of the system we replace, with our target', () => {
-    assert.deepEqual(wantedChain(DEFAULT_TARGET).map(renderRule), [
+    assert.deepEqual(wantedChain(DEFAULT_TARGET), [
       '! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579',
       '-j RETURN',
     ]);
-  });
-
-  it('read back as what was rendered', () => {
-    fc.assert(
-      fc.property(target, (some) => {
-        const rules = wantedChain(some);
-        assert.deepEqual(rules.map(renderRule).map(parseRule), rules);
-      }),
-    );
-  });
-
-  it('keep the text of a rule they do not know', () => {
-    fc.assert(
-      fc.property(fc.string(), (text) => {
-        assert.equal(renderRule(parseRule(text)), text);
-      }),
-    );
   });
 
   it('never throw, whatever the tool prints', () => {
@@ -209,7 +190,7 @@ describe('one transaction', () => {
 
 describe('a difference is told as a short sentence', () => {
   const [dnat = '', end = ''] = wantedChain(DEFAULT_TARGET).map(
-    (rule) => `-A aad-metadata ${renderRule(rule)}`,
+    (rule) => `-A aad-metadata ${rule}`,
   );
   const jump = '-A PREROUTING -j aad-metadata';
   const accept = '-A PREROUTING -p tcp -j ACCEPT';
