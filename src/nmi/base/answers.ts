@@ -77,6 +77,9 @@ export type RefusalReason = keyof typeof refusals;
 /** What happened to a request; `ok` is a token or a relayed answer. */
 export type Reason = RefusalReason | 'ok';
 
+/** All but the one whose body is IMDS's own. */
+export type DescribedReason = Exclude<RefusalReason, 'metadata_header_missing'>;
+
 export interface Answer {
   readonly reason: Reason;
   readonly status: number;
@@ -119,7 +122,7 @@ export interface RefusalExtra {
 
 /** @param description text for the caller: what is wrong and the one thing that mends it. */
 export function refuse(
-  reason: Exclude<RefusalReason, 'metadata_header_missing'>,
+  reason: DescribedReason,
   description: string,
   extra: RefusalExtra = {},
 ): Answer {

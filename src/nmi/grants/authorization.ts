@@ -1,7 +1,7 @@
 /** The outcome of asking who a caller is, whether a pod may have a token, and of which identity. */
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
-import type { RefusalReason } from '../base/answers.ts';
+import type { DescribedReason } from '../base/answers.ts';
 import type { EntraIdentity, UpstreamIdentity } from '../sources/source.ts';
 import type { GrantRefusal, NamedSelector } from './grant.ts';
 
@@ -54,7 +54,7 @@ export type PodFacts =
 
 interface RefusedWith<F, P> {
   readonly kind: 'refused';
-  readonly reason: Exclude<RefusalReason, 'metadata_header_missing'>;
+  readonly reason: DescribedReason;
   readonly facts: F;
   /** A watch event may turn it: the request is worth holding for a moment. */
   readonly isPending: boolean;
