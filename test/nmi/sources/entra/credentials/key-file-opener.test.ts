@@ -94,13 +94,13 @@ describe('a worker that', () => {
     {
       title: 'does not come to an end is ended',
       code: 'for (;;);',
-      timeoutMs: 500,
+      timeoutMs: 3_000,
       expected: ['TOO_COSTLY', /too much time .* iterations/],
     },
     {
       title: 'ends itself is noticed',
       code: 'process.exit(0);',
-      timeoutMs: 500,
+      timeoutMs: 3_000,
       expected: ['TOO_COSTLY', /too much time .* iterations/],
     },
     {
