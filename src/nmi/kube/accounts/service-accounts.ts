@@ -12,7 +12,7 @@
 import { objectKey } from '../../../cache/index/object-name.ts';
 import type { Clock } from '../../../cache/clock.ts';
 import { ignoreListenerError, Listeners } from '../../../cache/index/observers.ts';
-import { RecencyList, type Linked } from '../../../cache/token/lru-list.ts';
+import { ExpiringMap } from '../../base/expiring-map.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import {
   malformed,
@@ -67,28 +67,20 @@ const emptyKeepMs = 5_000;
 const [retryMs, firstRetryMs] = [5_000, 1_000];
 const maxRetryAfterMs = 60_000;
 
-class Entry implements Linked<Entry> {
-  readonly key: string;
-  known: KnownServiceAccount | undefined = undefined;
+interface Entry {
+  known: KnownServiceAccount | undefined;
   /** Monotonic milliseconds of the last success. */
-  readAtMs = -Infinity;
-  failure: Forbidden | Unavailable | undefined = undefined;
-  nextReadAtMs = -Infinity;
+  readAtMs: number;
+  failure: Forbidden | Unavailable | undefined;
+  nextReadAtMs: number;
   /** Somebody was told that it is being read. */
-  isAwaited = false;
-  newer: Entry | undefined = undefined;
-  older: Entry | undefined = undefined;
-
-  constructor(key: string) {
-    this.key = key;
-  }
+  isAwaited: boolean;
 }
 
 export function createServiceAccounts(options: ServiceAccountsOptions): ServiceAccounts {
   const { client, clock, keepMs = 60_000, max = 1024 } = options;
   const { timeoutMs = 5_000, onListenerError = ignoreListenerError } = options;
-  const entries = new Map<string, Entry>();
-  const recency = new RecencyList<Entry>();
+  const entries = new ExpiringMap<Entry>(clock, max);
   const calls = new SharedCalls<ServiceAccountRead>();
   const listeners = new Listeners(onListenerError);
   let generation = 0;
@@ -96,14 +88,14 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
   function entryOf(key: string): Entry {
     const present = entries.get(key);
     if (present !== undefined) return present;
-    const entry = new Entry(key);
+    const entry: Entry = {
+      known: undefined,
+      readAtMs: -Infinity,
+      failure: undefined,
+      nextReadAtMs: -Infinity,
+      isAwaited: false,
+    };
     entries.set(key, entry);
-    recency.add(entry);
-    const { oldest } = recency;
-    if (entries.size > max && oldest !== undefined) {
-      entries.delete(oldest.key);
-      recency.delete(oldest);
-    }
     return entry;
   }
 
@@ -144,12 +136,12 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
       return entries.size;
     },
     peek(namespace, name) {
-      const entry = entries.get(objectKey(namespace, name));
+      const key = objectKey(namespace, name);
+      const entry = entries.get(key);
       if (entry === undefined) return undefined;
-      recency.touch(entry);
       const isOld = clock.monotonicMs() >= entry.nextReadAtMs;
       const path = isOld ? serviceAccountPath({ namespace, name }) : undefined;
-      if (path !== undefined) void calls.share(entry.key, () => readNow(entry.key, path));
+      if (path !== undefined) void calls.share(key, () => readNow(key, path));
       return entry.known;
     },
     peekFresh(namespace, name) {
@@ -166,12 +158,9 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
       if (path === undefined) return { kind: 'known', account: 'missing' };
       const key = objectKey(namespace, name);
       const entry = entries.get(key);
-      if (entry !== undefined) {
-        recency.touch(entry);
-        if (clock.monotonicMs() < entry.nextReadAtMs) {
-          if (entry.known !== undefined) return { kind: 'known', account: entry.known };
-          if (entry.failure !== undefined) return entry.failure;
-        }
+      if (entry !== undefined && clock.monotonicMs() < entry.nextReadAtMs) {
+        if (entry.known !== undefined) return { kind: 'known', account: entry.known };
+        if (entry.failure !== undefined) return entry.failure;
       }
       const outcome = await calls.share(key, () => readNow(key, path), signal);
       if (outcome.kind === 'known') return outcome;

@@ -7,9 +7,9 @@
  * none is left that needs it, it goes at once.
  */
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
-import { Alarms, type Alarm } from '../../../../cache/token/timer-queue.ts';
 import type { Clock } from '../../../../cache/clock.ts';
 import { untilAborted } from '../../../base/deadline.ts';
+import { ExpiringMap } from '../../../base/expiring-map.ts';
 import type { SecretReader, SecretResult } from '../../../kube/accounts/secrets.ts';
 import type { SourceFailure } from '../../source.ts';
 import type { ProofProvider, ProofResult } from './client-credential.ts';
@@ -19,7 +19,7 @@ export interface KeptProofsOptions {
   readonly clock: Clock;
   /** How long a proof is used before its Secret is read again. Default 60 s. */
   readonly keepMs?: number;
-  /** Secrets at most; the one read longest ago goes first. Default 1000. */
+  /** Secrets at most; the one used longest ago goes first. Default 1000. */
   readonly maxKept?: number;
   /** Whether some identity is proven by the Secret now. Default: each always is. */
   readonly isNeeded?: (secret: ObjectName) => boolean;
@@ -42,7 +42,7 @@ export interface SecretProofProvider<K extends 'secret' | 'certificate'>
 const invalidHoldMs = 5_000;
 const unavailableHoldMs = 1_000;
 
-interface Kept extends Alarm {
+interface Kept {
   readonly secret: ObjectName;
   readonly result: ProofResult;
   /** Somebody got it without a read of his own. */
@@ -53,10 +53,8 @@ export function openKeptProofs<K extends 'secret' | 'certificate'>(
   makeProof: MakeProof,
   { reader, clock, keepMs = 60_000, maxKept = 1_000, isNeeded = () => true }: KeptProofsOptions,
 ): SecretProofProvider<K> {
-  const alarms = new Alarms(clock);
-  const kept = new Map<string, Kept>();
+  const kept = new ExpiringMap<Kept>(clock, maxKept);
   const reading = new Map<string, Promise<ProofResult>>();
-  let isDisposed = false;
 
   async function read(secret: ObjectName): Promise<ProofResult> {
     const found = await reader.read(secret);
@@ -79,30 +77,7 @@ export function openKeptProofs<K extends 'secret' | 'certificate'>(
 
   function keep(key: string, secret: ObjectName, result: ProofResult): void {
     const holdMs = result.ok ? keepMs : Math.min(keepMs, result.failure.holdMs);
-    if (isDisposed || holdMs <= 0 || !isNeeded(secret)) return;
-    drop(key);
-    const oldest = kept.keys().next();
-    if (kept.size >= maxKept && oldest.done !== true) drop(oldest.value);
-    const entry: Kept = {
-      secret,
-      result,
-      isReused: false,
-      dueAtMs: 0,
-      heapIndex: -1,
-      ring: () => {
-        kept.delete(key);
-      },
-    };
-    kept.set(key, entry);
-    alarms.set(entry, holdMs);
-  }
-
-  function drop(key: string): Kept | undefined {
-    const entry = kept.get(key);
-    if (entry === undefined) return undefined;
-    kept.delete(key);
-    alarms.clear(entry);
-    return entry;
+    if (isNeeded(secret)) kept.set(key, { secret, result, isReused: false }, holdMs);
   }
 
   return {
@@ -120,17 +95,16 @@ export function openKeptProofs<K extends 'secret' | 'certificate'>(
     forget(identity) {
       const key = objectKey(identity.credential.secret.namespace, identity.credential.secret.name);
       reading.delete(key);
-      const entry = drop(key);
+      const entry = kept.get(key);
+      kept.delete(key);
       // One that was read for this very attempt is the newest there is.
       return entry !== undefined && entry.result.ok && entry.isReused;
     },
     dropUnneeded() {
-      for (const [key, { secret }] of kept) if (!isNeeded(secret)) drop(key);
+      kept.deleteWhere(({ secret }) => !isNeeded(secret));
     },
     [Symbol.dispose]() {
-      isDisposed = true;
-      alarms[Symbol.dispose]();
-      kept.clear();
+      kept[Symbol.dispose]();
       reading.clear();
     },
   };
