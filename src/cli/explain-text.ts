@@ -13,6 +13,7 @@ import type {
   UpstreamView,
 } from '../nmi/explain/explanation.ts';
 import { printable } from '../nmi/base/printable.ts';
+import { credentialKinds } from '../nmi/sources/entra/credentials/kinds.ts';
 
 export function renderExplanation(explanation: Explanation): string {
   const lines = [...bodyOf(explanation), renderHealth(explanation.node)];
@@ -95,10 +96,10 @@ function renderIdentity(identity: IdentityView): readonly string[] {
 
 function renderUpstream(upstream: UpstreamView): string {
   const { source, credential, tenantId, auxiliaryTenantIds, authority } = upstream;
-  const credentialWord = source === 'federated_pod' ? 'service account' : 'Secret';
+  const { objectKind = 'Secret' } = credentialKinds.find(({ kind }) => kind === source) ?? {};
   return [
     `from ${source}`,
-    ...named(credentialWord, credential),
+    ...named(objectKind, credential),
     ...named('tenant', tenantId),
     ...(auxiliaryTenantIds.length === 0 ? [] : [`further tenants ${list(auxiliaryTenantIds)}`]),
     ...named('at', authority),

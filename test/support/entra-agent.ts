@@ -23,7 +23,7 @@ import {
   type AzureIdentityOptions,
 } from '../../lab/fakes/kube/manifests.ts';
 import { trustCluster } from '../../lab/world/environment.ts';
-import type { EntraCredential } from '../../src/nmi/sources/source.ts';
+import type { EntraCredential } from '../../src/nmi/sources/entra/credentials/kinds.ts';
 import { openLoopbackAgent, type AgentOwn, type LoopbackAgent } from './loopback-agent.ts';
 
 export type CredentialKind = EntraCredential['kind'];

@@ -6,6 +6,7 @@ import { parseExplainQuery } from '../../src/nmi/explain/question.ts';
 import { explain, type Sight } from '../../src/nmi/explain/explain.ts';
 import type { Explanation, PodExplanation } from '../../src/nmi/explain/explanation.ts';
 import type { SourceFailure, SourceResult, TokenRequest } from '../../src/nmi/sources/source.ts';
+import type { UpstreamIdentity } from '../../src/nmi/sources/upstream-identity.ts';
 import { TokenBroker } from '../../src/nmi/tokens/broker.ts';
 import { UpstreamDirectory } from '../../src/nmi/grants/resolve-upstream.ts';
 import { IdentitiesInUse } from '../../src/nmi/grants/identities-in-use.ts';
@@ -37,8 +38,8 @@ export function openExplainStand({ strict = false, mode = 'iptables' } = {}) {
     trustsAddresses: true,
     lifeMs: 24 * hourMs,
   };
-  const calls: TokenRequest[] = [];
-  const fetch = (request: TokenRequest): Promise<SourceResult> => {
+  const calls: TokenRequest<UpstreamIdentity>[] = [];
+  const fetch = (request: TokenRequest<UpstreamIdentity>): Promise<SourceResult> => {
     const number = calls.push(request);
     const { failure, lifeMs } = state;
     if (failure !== undefined) return Promise.resolve({ ok: false, failure });

@@ -35,12 +35,9 @@ import { identify } from '../grants/identify.ts';
 import { parseRecord, stringAt } from '../base/json-value.ts';
 import { loggableResource } from '../base/log.ts';
 import { renderFailure, renderRefusal } from '../grants/refusal-text.ts';
-import {
-  sourceNameOf,
-  type EntraCredential,
-  type EntraIdentity,
-  type UpstreamIdentity,
-} from '../sources/source.ts';
+import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
+import { objectOf } from '../sources/entra/credentials/kinds.ts';
+import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import type { BrokeredStanding, TokenBroker } from '../tokens/broker.ts';
 import { identityKey } from '../grants/cache-key.ts';
 
@@ -308,26 +305,15 @@ function viewUpstream(
   if (upstream.kind !== 'entra') {
     return { source, authority: '', tenantId: '', auxiliaryTenantIds: [], credential: '' };
   }
-  const { authority, tenantId, credential } = upstream;
+  const { authority, tenantId } = upstream;
+  const object = objectOf(upstream.credential);
   return {
     source,
     authority,
     tenantId,
     auxiliaryTenantIds: auxiliary.map((each) => each.tenantId),
-    credential: credentialName(credential),
+    credential: object === undefined ? '' : nameOf(object),
   };
-}
-
-function credentialName(credential: EntraCredential): string {
-  switch (credential.kind) {
-    case 'secret':
-    case 'certificate':
-      return nameOf(credential.secret);
-    case 'federated_pod':
-      return nameOf(credential.serviceAccount);
-    case 'federated_node':
-      return '';
-  }
 }
 
 function tokensOf(

@@ -2,7 +2,8 @@
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { DescribedReason } from '../base/answers.ts';
-import type { EntraIdentity, UpstreamIdentity } from '../sources/source.ts';
+import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
+import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { GrantRefusal, NamedSelector } from './grant.ts';
 
 /** A pod's right to a token, in the upstream's terms. */

@@ -13,7 +13,7 @@ import {
   type IdentitySelector,
 } from './grant.ts';
 import type { Knowledge } from './identify.ts';
-import type { UpstreamIdentity } from '../sources/source.ts';
+import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { UpstreamChoice, UpstreamDirectory } from './resolve-upstream.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
 

@@ -1,10 +1,7 @@
 /** Names of upstream identities and of what is asked of them, for maps. Nothing in them is secret. */
-import {
-  sourceNameOf,
-  type EntraCredential,
-  type EntraIdentity,
-  type UpstreamIdentity,
-} from '../sources/source.ts';
+import { credentialKey } from '../sources/entra/credentials/kinds.ts';
+import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
+import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
 /**
  * Ids compare without regard to letter case. Of an identity of Entra ID the credential is part of
@@ -28,22 +25,4 @@ export function tokenKey(identity: UpstreamIdentity, resource: string): string {
 
 function entraKey({ authority, tenantId, clientId, credential }: EntraIdentity): string {
   return `${authority}/${tenantId}/${clientId} ${credentialKey(credential)}`;
-}
-
-/** What proves an identity; several may be proven by the same. */
-export function credentialKey(credential: EntraCredential): string {
-  return `${credential.kind} ${proofName(credential)}`;
-}
-
-/** Kubernetes names contain neither blanks nor slashes. */
-function proofName(credential: EntraCredential): string {
-  switch (credential.kind) {
-    case 'secret':
-    case 'certificate':
-      return `${credential.secret.namespace}/${credential.secret.name}`;
-    case 'federated_pod':
-      return `${credential.serviceAccount.namespace}/${credential.serviceAccount.name} ${credential.audience}`;
-    case 'federated_node':
-      return credential.audience;
-  }
 }

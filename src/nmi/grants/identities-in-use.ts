@@ -5,8 +5,9 @@
 import type { GrantIndex, PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
-import type { EntraCredential, UpstreamIdentity } from '../sources/source.ts';
-import { credentialKey, identityKey } from './cache-key.ts';
+import { credentialKey, type EntraCredential } from '../sources/entra/credentials/kinds.ts';
+import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
+import { identityKey } from './cache-key.ts';
 import type { UpstreamChoice, UpstreamDirectory } from './resolve-upstream.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
 

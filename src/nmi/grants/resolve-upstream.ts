@@ -4,11 +4,19 @@
  * with the node's own identity, and a name with a slash is another path of the Kubernetes API.
  * Pure.
  */
-import { isDnsSubdomain } from '../base/dns-name.ts';
 import { isGuid, isResourceId } from '../../cache/index/identifiers.ts';
-import type { EntraSettings, Identity, Pod } from '../../cache/index/objects.ts';
+import type { ObjectName } from '../../cache/index/object-name.ts';
+import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { AuthorityResult } from '../sources/entra/clouds.ts';
-import type { EntraCredential, EntraIdentity, UpstreamIdentity } from '../sources/source.ts';
+import {
+  credentialKinds,
+  credentialOfPod,
+  kindsOfType,
+  parseCredential,
+  type EntraCredential,
+} from '../sources/entra/credentials/kinds.ts';
+import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
+import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 
 export type UpstreamChoice =
   | {
@@ -51,7 +59,8 @@ export class UpstreamDirectory {
    * @param pod whose service account is the subject of a pod-federated identity.
    */
   of(identity: Identity, pod: Pod): UpstreamChoice {
-    const account = identity.type === 3 ? `${pod.namespace}/${pod.serviceAccount}` : '';
+    const isOfPod = kindsOfType(identity.type).some((kind) => kind.isOfPod);
+    const account = isOfPod ? `${pod.namespace}/${pod.serviceAccount}` : '';
     const known = this.#choices.get(identity) ?? new Map<string, UpstreamChoice>();
     const choice = known.get(account) ?? this.#work(identity, pod);
     this.#choices.set(identity, known.set(account, choice));
@@ -60,10 +69,8 @@ export class UpstreamDirectory {
 
   #work(identity: Identity, pod: Pod): UpstreamChoice {
     if (identity.type === 0) return this.hasImds ? ofNode(identity) : notHere;
-    if (identity.type < 0 || identity.type > 3) {
-      const problem =
-        `has the type ${identity.type}; known are 0 (user-assigned identity), 1 (secret), ` +
-        '2 (certificate) and 3 (federated)';
+    if (kindsOfType(identity.type).length === 0) {
+      const problem = `has the type ${identity.type}; known are ${knownTypes()}`;
       return { kind: 'unusable', reason: 'identity_unsupported', problem };
     }
     return this.#ofEntra(identity, pod);
@@ -75,7 +82,7 @@ export class UpstreamDirectory {
     const authority = this.#resolveAuthority('');
     if (!authority.ok) return invalid(authority.problem);
     if (!isTenant(tenantId)) return invalid('has no usable tenant id');
-    const credential = podCredential(pod, authority.audience);
+    const credential = credentialOfPod(accountOf(pod), authority.audience);
     return toEntra(authority.authority, tenantId, [], clientId, credential);
   }
 
@@ -88,10 +95,15 @@ export class UpstreamDirectory {
     }
     const authority = this.#resolveAuthority(entra.adEndpoint);
     if (!authority.ok) return invalid(authority.problem);
-    const credential = credentialOf(identity, entra, pod, authority.audience);
+    const kinds = kindsOfType(identity.type);
+    const { namespace } = identity;
+    const { audience } = authority;
+    const serviceAccount = accountOf(pod);
+    const credential = parseCredential(kinds, { namespace, entra, serviceAccount, audience });
     if (typeof credential === 'string') return invalid(credential);
     // Only secrets had them in the replaced system, and it refused more than three.
-    const auxiliary = identity.type === 1 ? entra.auxiliaryTenantIds : [];
+    const hasAuxiliary = kinds.some((kind) => kind.hasAuxiliaryTenants);
+    const auxiliary = hasAuxiliary ? entra.auxiliaryTenantIds : [];
     if (auxiliary.length > maxAuxiliaryTenants) {
       return invalid(`has more than ${maxAuxiliaryTenants} spec.auxiliaryTenantIDs`);
     }
@@ -113,37 +125,15 @@ function ofNode({ clientId, resourceId }: Identity): UpstreamChoice {
     : invalid(problem);
 }
 
-/** A text is what is wrong. */
-function credentialOf(
-  identity: Identity,
-  entra: EntraSettings,
-  pod: Pod,
-  audience: string,
-): EntraCredential | string {
-  if (identity.type === 3) {
-    switch (entra.federation) {
-      case '':
-      case 'pod':
-        return podCredential(pod, audience);
-      case 'node':
-        return { kind: 'federated_node', audience };
-      default:
-        return 'has a spec.federation that is neither "pod" nor "node"';
-    }
-  }
-  const { secretName, secretNamespace } = entra;
-  if (!isDnsSubdomain(secretName)) return 'names no Secret in spec.clientPassword.name';
-  // The agent may read Secrets that the author of an identity may not.
-  if (secretNamespace !== '' && secretNamespace !== identity.namespace) {
-    return 'names a Secret of another namespace in spec.clientPassword.namespace; only its own is used';
-  }
-  const secret = { namespace: identity.namespace, name: secretName };
-  return { kind: identity.type === 1 ? 'secret' : 'certificate', secret };
+function accountOf({ namespace, serviceAccount }: Pod): ObjectName {
+  return { namespace, name: serviceAccount };
 }
 
-function podCredential(pod: Pod, audience: string): EntraCredential {
-  const { namespace, serviceAccount } = pod;
-  return { kind: 'federated_pod', serviceAccount: { namespace, name: serviceAccount }, audience };
+/** Of `spec.type`, with what each means. */
+function knownTypes(): string {
+  const texts = credentialKinds.map(({ type, typeTitle }) => `${type} (${typeTitle})`);
+  const [last = '', ...others] = [...new Set(texts)].toReversed();
+  return `${['0 (user-assigned identity)', ...others.toReversed()].join(', ')} and ${last}`;
 }
 
 function toEntra(

@@ -2,7 +2,6 @@
  * The port to whatever fetches a token from outside. A source does I/O and nothing else: it does
  * not cache tokens, does not decide who may ask, and turns every failure into a value.
  */
-import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Token } from '../../cache/token/token.ts';
 import type { EntraErrorDetails } from '../base/answers.ts';
 import type { AzureNode } from './azure-node.ts';
@@ -13,36 +12,7 @@ export type NodeIdentity =
   /** Whatever the upstream gives when nobody is named: the node's own identity. */
   | { readonly kind: 'unnamed' };
 
-/** What proves to Entra ID that the agent may speak for an application; never the proof itself. */
-export type EntraCredential =
-  /** `AzureIdentity` type 1 and 2: a Kubernetes Secret. */
-  | { readonly kind: 'secret'; readonly secret: ObjectName }
-  | { readonly kind: 'certificate'; readonly secret: ObjectName }
-  /** Type 3, pod mode: a token of the pod's own service account. */
-  | {
-      readonly kind: 'federated_pod';
-      readonly serviceAccount: ObjectName;
-      readonly audience: string;
-    }
-  /** Type 3, node mode: a token of the agent's own service account. */
-  | { readonly kind: 'federated_node'; readonly audience: string };
-
-/** An application (or identity) that Entra ID itself is asked for. */
-export interface EntraIdentity {
-  readonly kind: 'entra';
-  /** Origin of an authority on the allow list, for instance `https://login.microsoftonline.com`. */
-  readonly authority: string;
-  /** GUID or domain name, in lower case. */
-  readonly tenantId: string;
-  /** GUID, in lower case. */
-  readonly clientId: string;
-  readonly credential: EntraCredential;
-}
-
-/** Whose token is wanted, in the upstream's own terms. */
-export type UpstreamIdentity = NodeIdentity | EntraIdentity;
-
-export interface TokenRequest<I extends UpstreamIdentity = UpstreamIdentity> {
+export interface TokenRequest<I> {
   readonly identity: I;
   /** As the caller spelt it. */
   readonly resource: string;
@@ -98,12 +68,7 @@ export type SourceResult =
 /** Asked before a fetch goes to its upstream once more: the upstream counts every try. */
 export type MayRetry = () => boolean;
 
-export interface TokenSource<I extends UpstreamIdentity = UpstreamIdentity> {
+export interface TokenSource<I> {
   /** Never rejects; ends within the source's own time limit. A delivered token is alive. */
   fetch(request: TokenRequest<I>, mayRetry: MayRetry): Promise<SourceResult>;
-}
-
-/** A short constant word for metrics and logs: `imds`, or the kind of the credential. */
-export function sourceNameOf(identity: UpstreamIdentity): string {
-  return identity.kind === 'entra' ? identity.credential.kind : 'imds';
 }

@@ -16,7 +16,8 @@ import type { StandingRight } from '../server/standing-rights.ts';
 import { loggableResource, redactClientId } from '../base/log.ts';
 import type { Logger, PreparedLine } from '../base/logger.ts';
 import { hostTokenPath, tokenPath } from '../server/route.ts';
-import { sourceNameOf, type SourceResult, type UpstreamIdentity } from '../sources/source.ts';
+import type { SourceResult } from '../sources/source.ts';
+import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
 /** What is the same for every request of one right: rendered and looked up once. */
 interface PreparedHit {

@@ -17,15 +17,16 @@ import type { Part, Sample } from '../base/part.ts';
 import { debounce, type Debounced } from '../base/debounce.ts';
 import type { RenderedToken, Token } from '../../cache/token/token.ts';
 import { objectIdOf } from '../sources/imds/token-body.ts';
+import { secretOf } from '../sources/entra/credentials/kinds.ts';
+import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import type {
-  EntraIdentity,
   FailureReason,
   NodeIdentity,
   SourceFailure,
   SourceResult,
   TokenSource,
-  UpstreamIdentity,
 } from '../sources/source.ts';
+import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { identityKey, tokenKey } from '../grants/cache-key.ts';
 import type { IdentityDemand } from '../grants/identities-in-use.ts';
 
@@ -238,7 +239,7 @@ export class TokenBroker implements Part, Disposable {
   secretsInUse(): readonly ObjectName[] {
     const secrets = new Map<string, ObjectName>();
     for (const { identity } of this.#cache.requests()) {
-      const secret = secretOf(identity);
+      const secret = secretBehind(identity);
       if (secret !== undefined) secrets.set(`${secret.namespace}/${secret.name}`, secret);
     }
     return [...secrets.values()];
@@ -247,7 +248,7 @@ export class TokenBroker implements Part, Disposable {
   /** Forgets the tokens that were got with a Secret. */
   dropTokensBySecret({ namespace, name }: ObjectName): void {
     this.#cache.dropTokens(({ identity }) => {
-      const secret = secretOf(identity);
+      const secret = secretBehind(identity);
       return secret?.name === name && secret.namespace === namespace;
     });
   }
@@ -302,10 +303,8 @@ export class TokenBroker implements Part, Disposable {
   }
 }
 
-function secretOf(identity: UpstreamIdentity): ObjectName | undefined {
-  if (identity.kind !== 'entra') return undefined;
-  const { credential } = identity;
-  return 'secret' in credential ? credential.secret : undefined;
+function secretBehind(identity: UpstreamIdentity): ObjectName | undefined {
+  return identity.kind === 'entra' ? secretOf(identity.credential) : undefined;
 }
 
 function withHoldOf(cached: CachedToken): CachedToken {

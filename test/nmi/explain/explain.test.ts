@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Outcome } from '../../../src/nmi/explain/explanation.ts';
-import type { UpstreamIdentity } from '../../../src/nmi/sources/source.ts';
+import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
 import { createBinding, createException, createIdentity } from '../../support/cache-objects.ts';
 import { openExplainStand, tokenMark, type ExplainStand } from '../../support/explain-stand.ts';
 import { hourMs, minuteMs, pass } from '../../support/token-stand.ts';

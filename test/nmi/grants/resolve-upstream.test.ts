@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import type { EntraSettings, Identity } from '../../../src/cache/index/objects.ts';
 import { resolveAuthority } from '../../../src/nmi/sources/entra/clouds.ts';
-import type { EntraIdentity } from '../../../src/nmi/sources/source.ts';
+import type { EntraIdentity } from '../../../src/nmi/sources/entra/entra-identity.ts';
 import { identityKey } from '../../../src/nmi/grants/cache-key.ts';
 import {
   UpstreamDirectory,

@@ -2,13 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import type {
-  EntraIdentity,
-  SourceFailure,
-  SourceResult,
-  TokenRequest,
-  UpstreamIdentity,
-} from '../../../src/nmi/sources/source.ts';
+import type { EntraIdentity } from '../../../src/nmi/sources/entra/entra-identity.ts';
+import type { SourceFailure, SourceResult, TokenRequest } from '../../../src/nmi/sources/source.ts';
+import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
 import { TokenBroker, type CachedToken } from '../../../src/nmi/tokens/broker.ts';
 import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { IdentitiesInUse } from '../../../src/nmi/grants/identities-in-use.ts';
@@ -41,14 +37,14 @@ function open({ maxEntries = 100 } = {}) {
     pods.upsert(createPod({ name: `pod-${name}`, labels: { aadpodidbinding: name } }));
   }
   const upstreams = new UpstreamDirectory(() => ({ ok: false, problem: 'has none' }));
-  const calls: TokenRequest[] = [];
+  const calls: TokenRequest<UpstreamIdentity>[] = [];
   const refreshes: string[] = [];
   const bugs: unknown[] = [];
   const upstream: { failure: SourceFailure | undefined; error: Error | undefined } = {
     failure: undefined,
     error: undefined,
   };
-  const fetch = (request: TokenRequest): Promise<SourceResult> => {
+  const fetch = (request: TokenRequest<UpstreamIdentity>): Promise<SourceResult> => {
     calls.push(request);
     const { failure, error } = upstream;
     if (error !== undefined) return Promise.reject(error);

@@ -1,13 +1,11 @@
 /**
- * Tokens of applications and federated identities, from Entra ID. What proves an identity comes
- * from a provider per kind of credential; the exchange is the same for all.
+ * Tokens of applications and federated identities, from Entra ID. What proves an identity
+ * depends on the kind of its credential; the exchange is the same for all.
  */
 import type { Clock } from '../../../cache/clock.ts';
 import { openDeadline, untilAborted } from '../../base/deadline.ts';
 import { networkCode } from '../../base/network-code.ts';
 import type {
-  EntraCredential,
-  EntraIdentity,
   MayRetry,
   SourceFailure,
   SourceResult,
@@ -15,16 +13,14 @@ import type {
   TokenSource,
 } from '../source.ts';
 import { entraDown } from './aadsts.ts';
+import type { EntraIdentity } from './entra-identity.ts';
 import { createExchange, type Exchange } from './token-exchange.ts';
 import { openEntraNetwork, type EntraNetworkOptions } from './network.ts';
-import type { IdentityWith, ProofProvider, ProofResult } from './credentials/client-credential.ts';
-
-export type ProofProviders = {
-  readonly [K in EntraCredential['kind']]: ProofProvider<K>;
-};
+import type { ProofProvider } from './credentials/descriptor.ts';
+import type { EntraCredential } from './credentials/kinds.ts';
 
 interface Composition {
-  readonly providers: ProofProviders;
+  readonly proofs: Pick<ProofProvider<EntraCredential>, 'get' | 'forget'>;
   /** For one fetch: proof, exchange and all of it once more after a refused credential. */
   readonly timeoutMs: number;
   readonly clock: Clock;
@@ -71,45 +67,15 @@ async function fetchToken(
   { identity, resource }: TokenRequest<EntraIdentity>,
   mayRetry: MayRetry,
   signal: AbortSignal,
-  { providers, exchange }: Composition & { readonly exchange: Exchange },
+  { proofs, exchange }: Composition & { readonly exchange: Exchange },
 ): Promise<SourceResult> {
-  const prover = proverOf(providers, identity);
   const attempt = async (): Promise<SourceResult> => {
-    const got = await prover.get(signal);
+    const got = await proofs.get(identity.credential, signal);
     return got.ok ? exchange({ identity, resource, proof: got.proof }, signal) : got;
   };
   const result = await attempt();
   if (result.ok || result.failure.reason !== 'credential_refused') return result;
-  return prover.forget() && mayRetry() ? attempt() : result;
-}
-
-interface Prover {
-  get(signal: AbortSignal): Promise<ProofResult>;
-  forget(): boolean;
-}
-
-function proverOf(providers: ProofProviders, identity: EntraIdentity): Prover {
-  const { credential } = identity;
-  switch (credential.kind) {
-    case 'secret':
-      return bind(providers.secret, { ...identity, credential });
-    case 'certificate':
-      return bind(providers.certificate, { ...identity, credential });
-    case 'federated_pod':
-      return bind(providers.federated_pod, { ...identity, credential });
-    case 'federated_node':
-      return bind(providers.federated_node, { ...identity, credential });
-  }
-}
-
-function bind<K extends EntraCredential['kind']>(
-  provider: ProofProvider<K>,
-  identity: IdentityWith<K>,
-): Prover {
-  return {
-    get: (signal) => provider.get(identity, signal),
-    forget: () => provider.forget(identity),
-  };
+  return proofs.forget(identity.credential) && mayRetry() ? attempt() : result;
 }
 
 function late({ timeoutMs }: Composition): SourceFailure {

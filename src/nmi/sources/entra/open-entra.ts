@@ -6,14 +6,9 @@ import type { Clock } from '../../../cache/clock.ts';
 import type { PodIndex } from '../../../cache/index/pod-index.ts';
 import { debounce } from '../../base/debounce.ts';
 import type { KubeClient } from '../../kube/api/client.ts';
-import { createOwnAccount } from '../../kube/accounts/own-account.ts';
-import { createSecretReader } from '../../kube/accounts/secrets.ts';
-import { livePodOf } from './live-pod.ts';
-import { openCertificateProofs } from './credentials/certificate.ts';
+import { openProofs, type EntraCredential } from './credentials/kinds.ts';
 import { openEntraSource, type EntraSource } from './entra.ts';
-import { openFederatedProofs } from './credentials/federated.ts';
-import { openSecretProofs } from './credentials/secret.ts';
-import type { EntraCredential } from '../source.ts';
+import { livePodOf } from './live-pod.ts';
 
 /** Which proofs are worth a place in memory. */
 export interface ProofDemand {
@@ -40,22 +35,10 @@ export interface EntraUpstreamOptions {
 export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
   const { caPem, client, pods, demand, clock, environment } = options;
   using opening = new DisposableStack();
-  const reader = createSecretReader(client);
-  const secrets = opening.use(
-    openSecretProofs({
-      ...{ reader, clock },
-      isNeeded: (secret) => demand.isProofNeeded({ kind: 'secret', secret }),
-    }),
-  );
-  const certificates = opening.use(
-    openCertificateProofs({
-      ...{ reader, clock },
-      isNeeded: (secret) => demand.isProofNeeded({ kind: 'certificate', secret }),
-    }),
-  );
-  const federated = opening.use(
-    openFederatedProofs({
-      ...{ client, clock, ownAccount: createOwnAccount({ client }) },
+  const proofs = opening.use(
+    openProofs({
+      client,
+      clock,
       livePodOf: (account) => livePodOf(pods.all(), account),
       isNeeded: (credential) => demand.isProofNeeded(credential),
     }),
@@ -63,7 +46,7 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
   // Objects come in bursts.
   const dropUnneeded = opening.use(
     debounce(clock, 0, () => {
-      for (const proofs of [secrets, certificates, federated]) proofs.dropUnneeded();
+      proofs.dropUnneeded();
     }),
   );
   opening.defer(
@@ -72,12 +55,7 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
     }),
   );
   const source = openEntraSource({
-    providers: {
-      secret: secrets,
-      certificate: certificates,
-      federated_pod: federated.pod,
-      federated_node: federated.node,
-    },
+    proofs,
     timeoutMs: options.timeoutMs,
     userAgent: options.userAgent,
     ...{ clock, environment, caPem },

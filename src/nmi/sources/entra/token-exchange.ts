@@ -8,11 +8,12 @@ import type * as Msal from '@azure/msal-node';
 import type { Clock } from '../../../cache/clock.ts';
 import { parseRecord } from '../../base/json-value.ts';
 import { networkCode } from '../../base/network-code.ts';
-import type { EntraIdentity, SourceFailure, SourceResult } from '../source.ts';
+import type { SourceFailure, SourceResult } from '../source.ts';
 import { entraDown, judgeEntra, type EntraAnswer } from './aadsts.ts';
+import type { EntraIdentity } from './entra-identity.ts';
 import { parseEntraToken } from './token-response.ts';
 import { EntraNetworkError, type EntraNetwork } from './network.ts';
-import type { Proof } from './credentials/client-credential.ts';
+import type { Proof } from './credentials/descriptor.ts';
 
 export interface ExchangeRequest {
   readonly identity: EntraIdentity;
@@ -89,7 +90,8 @@ function createApplication(
     auth: {
       clientId,
       authority: base,
-      ...credentialOf(request.proof),
+      // The chain of a certificate goes along: applications may trust an issuer instead of one certificate.
+      ...request.proof,
       // Both, or MSAL asks the network what it could know.
       knownAuthorities: [new URL(authority).host],
       authorityMetadata: JSON.stringify({
@@ -109,21 +111,6 @@ function createApplication(
       },
     },
   });
-}
-
-function credentialOf(proof: Proof): Partial<Msal.Configuration['auth']> {
-  switch (proof.kind) {
-    case 'secret':
-      return { clientSecret: proof.clientSecret };
-    case 'certificate': {
-      const { thumbprintSha256, privateKeyPem, chainPem } = proof;
-      // The chain goes along: applications may trust an issuer instead of one certificate.
-      const clientCertificate = { thumbprintSha256, privateKey: privateKeyPem, x5c: chainPem };
-      return { clientCertificate };
-    }
-    case 'assertion':
-      return { clientAssertion: proof.assertion };
-  }
 }
 
 interface Reach {

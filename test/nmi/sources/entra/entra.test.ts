@@ -2,23 +2,16 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../../../src/cache/clock.ts';
 import type { Token } from '../../../../src/cache/token/token.ts';
-import {
-  createEntraSource,
-  openEntraSource,
-  type ProofProviders,
-} from '../../../../src/nmi/sources/entra/entra.ts';
+import { createEntraSource, openEntraSource } from '../../../../src/nmi/sources/entra/entra.ts';
 import type { Exchange } from '../../../../src/nmi/sources/entra/token-exchange.ts';
 import { EntraNetworkError } from '../../../../src/nmi/sources/entra/network.ts';
 import type {
   Proof,
   ProofResult,
-} from '../../../../src/nmi/sources/entra/credentials/client-credential.ts';
-import type {
-  EntraCredential,
-  EntraIdentity,
-  FailureReason,
-  SourceResult,
-} from '../../../../src/nmi/sources/source.ts';
+} from '../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import type { FailureReason, SourceResult } from '../../../../src/nmi/sources/source.ts';
+import type { EntraCredential } from '../../../../src/nmi/sources/entra/credentials/kinds.ts';
+import type { EntraIdentity } from '../../../../src/nmi/sources/entra/entra-identity.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 import { createCertificate, json, jwtOf, openTokenServer } from './token-server.ts';
 
@@ -52,7 +45,7 @@ function failure(reason: FailureReason): SourceResult {
 }
 
 function proofOf(clientSecret: string): ProofResult {
-  return { ok: true, proof: { kind: 'secret', clientSecret } };
+  return { ok: true, proof: { clientSecret } };
 }
 
 interface Script {
@@ -69,40 +62,34 @@ function play({
   forgets = true,
 }: Script) {
   const did: string[] = [];
-  const proofs: Proof[] = [];
+  const exchangedProofs: Proof[] = [];
   const next = <T>(list: readonly T[], index: number): T => list[Math.min(index, list.length - 1)]!;
   let got = 0;
   let exchanged = 0;
-  const providerOf = (kind: string) => ({
-    get(_identity: unknown, signal: AbortSignal) {
+  const proofs = {
+    get({ kind }: EntraCredential, signal: AbortSignal) {
       did.push(`get ${kind}`);
       const step = next(gets, got++);
       return typeof step === 'function' ? step(signal) : Promise.resolve(step);
     },
-    forget() {
+    forget({ kind }: EntraCredential) {
       did.push(`forget ${kind}`);
       return forgets;
     },
-  });
-  const providers: ProofProviders = {
-    secret: providerOf('secret'),
-    certificate: providerOf('certificate'),
-    federated_pod: providerOf('federated_pod'),
-    federated_node: providerOf('federated_node'),
   };
   const clock = new HandClock();
   const source = createEntraSource({
-    providers,
+    proofs,
     timeoutMs: 10_000,
     clock,
     exchange(asked, signal) {
       did.push('exchange');
-      proofs.push(asked.proof);
+      exchangedProofs.push(asked.proof);
       const step = next(exchanges, exchanged++);
       return typeof step === 'function' ? step(asked, signal) : Promise.resolve(step);
     },
   });
-  return { source, did, proofs, clock };
+  return { source, did, proofs: exchangedProofs, clock };
 }
 
 function untilAbort(signal: AbortSignal): Promise<never> {
@@ -115,7 +102,7 @@ function untilAbort(signal: AbortSignal): Promise<never> {
 
 describe('a fetch from Entra ID', () => {
   for (const credential of credentials) {
-    it(`asks the provider of ${credential.kind}, and exchanges what it gives`, async () => {
+    it(`asks for the proof of ${credential.kind}, and exchanges what it gives`, async () => {
       const { source, did } = play({});
       const asked = { identity: identityWith(credential), resource: 'r' };
       assert.deepEqual(await source.fetch(asked, mayRetry), { ok: true, token });
@@ -139,7 +126,7 @@ describe('a fetch from Entra ID', () => {
     assert.deepEqual(await source.fetch(request, mayRetry), { ok: true, token });
     assert.deepEqual(did, ['get secret', 'exchange', 'forget secret', 'get secret', 'exchange']);
     assert.deepEqual(
-      proofs.map((proof) => proof.kind === 'secret' && proof.clientSecret),
+      proofs.map((proof) => 'clientSecret' in proof && proof.clientSecret),
       ['old', 'new'],
     );
   });
@@ -236,10 +223,11 @@ describe('the source of Entra ID', () => {
   it('gets a token over the network, after a rotation too, and closes its connections', async () => {
     await using server = await openTokenServer();
     const { certificatePem, privateKeyPem, thumbprintSha256 } = createCertificate();
-    const proof = { kind: 'certificate', thumbprintSha256, privateKeyPem } as const;
-    const { providers, did } = providersOf({ ...proof, chainPem: certificatePem });
+    const { proofs, did } = proofsOf({
+      clientCertificate: { thumbprintSha256, privateKey: privateKeyPem, x5c: certificatePem },
+    });
     const source = openEntraSource({
-      providers,
+      proofs,
       timeoutMs: 5_000,
       userAgent: 'nmi/test',
       caPem: server.caPem,
@@ -262,9 +250,9 @@ describe('the source of Entra ID', () => {
 
   it('ends in time when Entra ID hangs', async () => {
     await using server = await openTokenServer();
-    const { providers } = providersOf({ kind: 'secret', clientSecret: 's' });
+    const { proofs } = proofsOf({ clientSecret: 's' });
     await using source = openEntraSource({
-      providers,
+      proofs,
       timeoutMs: 500,
       userAgent: 'nmi/test',
       caPem: server.caPem,
@@ -280,8 +268,8 @@ describe('the source of Entra ID', () => {
   });
 
   it('is not opened with a proxy or authorities that cannot be used', () => {
-    const { providers } = providersOf({ kind: 'secret', clientSecret: 's' });
-    const base = { providers, timeoutMs: 1, userAgent: 'u', clock: systemClock };
+    const { proofs } = proofsOf({ clientSecret: 's' });
+    const base = { proofs, timeoutMs: 1, userAgent: 'u', clock: systemClock };
     for (const wrong of [
       { environment: { HTTPS_PROXY: 'nonsense://' } },
       { environment: {}, caPem: 'nonsense' },
@@ -291,9 +279,9 @@ describe('the source of Entra ID', () => {
   });
 });
 
-function providersOf(proof: Proof): { providers: ProofProviders; did: string[] } {
+function proofsOf(proof: Proof) {
   const did: string[] = [];
-  const provider = {
+  const proofs = {
     get() {
       did.push('get');
       return Promise.resolve({ ok: true, proof } as const);
@@ -303,11 +291,5 @@ function providersOf(proof: Proof): { providers: ProofProviders; did: string[] }
       return true;
     },
   };
-  const providers = {
-    secret: provider,
-    certificate: provider,
-    federated_pod: provider,
-    federated_node: provider,
-  };
-  return { providers, did };
+  return { proofs, did };
 }

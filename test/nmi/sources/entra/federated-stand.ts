@@ -6,14 +6,16 @@ import type { RequestOptions } from '../../../../src/nmi/kube/api/client.ts';
 import type { AgentAccount, OwnAccount } from '../../../../src/nmi/kube/accounts/own-account.ts';
 import type { JsonPoster } from '../../../../src/nmi/kube/accounts/token-request.ts';
 import {
-  openFederatedProofs,
-  type FederatedProofs,
-  type FederatedProofsOptions,
+  openNodeProofs,
+  openPodProofs,
+  type NodeCredential,
+  type PodCredential,
 } from '../../../../src/nmi/sources/entra/credentials/federated.ts';
 import type {
-  IdentityWith,
+  ProofProvider,
   ProofResult,
-} from '../../../../src/nmi/sources/entra/credentials/client-credential.ts';
+} from '../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import type { EntraIdentity } from '../../../../src/nmi/sources/entra/entra-identity.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 
 export const minuteMs = 60_000;
@@ -28,8 +30,8 @@ const application = {
   clientId: '00000000-0000-0000-0000-00000000000b',
 } as const;
 
-type PodIdentity = IdentityWith<'federated_pod'>;
-type NodeIdentity = IdentityWith<'federated_node'>;
+type PodIdentity = Omit<EntraIdentity, 'credential'> & { readonly credential: PodCredential };
+type NodeIdentity = Omit<EntraIdentity, 'credential'> & { readonly credential: NodeCredential };
 
 export function podIdentity(
   name: string,
@@ -46,8 +48,8 @@ export function nodeIdentity(named: string = audience): NodeIdentity {
 
 export function assertionOf(result: ProofResult): string {
   assert.ok(result.ok, result.ok ? '' : result.failure.description);
-  assert.ok(result.proof.kind === 'assertion');
-  return result.proof.assertion;
+  assert.ok('clientAssertion' in result.proof);
+  return result.proof.clientAssertion;
 }
 
 /** What the server by hand writes into its tokens. */
@@ -185,15 +187,32 @@ interface TokenRequestBody {
 }
 
 export interface StandOptions {
-  readonly isNeeded?: FederatedProofsOptions['isNeeded'];
+  readonly isNeeded?: (credential: PodCredential | NodeCredential) => boolean;
+  /** Of each mode. */
   readonly maxKept?: number;
   readonly account?: Partial<AgentAccount>;
+}
+
+/** The provider of a mode, by identity. */
+interface Mode<I> {
+  get(identity: I, signal: AbortSignal): Promise<ProofResult>;
+  forget(identity: I): boolean;
+}
+
+/** Both modes together. */
+interface Proofs extends Disposable {
+  readonly pod: Mode<PodIdentity>;
+  readonly node: Mode<NodeIdentity>;
+  readonly kept: number;
+  /** Assertions of the mode that keeps more. */
+  readonly mostKept: number;
+  dropUnneeded(): void;
 }
 
 export interface Stand extends Disposable {
   readonly clock: HandClock;
   readonly api: HandApi;
-  readonly proofs: FederatedProofs;
+  readonly proofs: Proofs;
   /** Uid of the live pod by name of its service account, in every namespace. */
   readonly pods: Map<string, string>;
   readonly signal: AbortSignal;
@@ -206,7 +225,7 @@ export interface Stand extends Disposable {
 
 export function openStand(
   live: Readonly<Record<string, string>>,
-  { maxKept, account, isNeeded }: StandOptions = {},
+  { maxKept, account, isNeeded = () => true }: StandOptions = {},
 ): Stand {
   const clock = new HandClock();
   // Long enough for no test to hold only at the start of time.
@@ -220,17 +239,36 @@ export function openStand(
     ...account,
   };
   const ownAccount: OwnAccount = { known: agent, get: () => Promise.resolve(agent) };
-  const proofs = openFederatedProofs({
+  const options = {
     client: api,
     clock,
-    ownAccount,
+    isNeeded,
+    ...(maxKept === undefined ? {} : { maxKept }),
+  };
+  const pod = openPodProofs({
+    ...options,
     livePodOf: ({ name }) => {
       const uid = pods.get(name);
       return uid === undefined ? undefined : { name: `pod-${uid}`, uid };
     },
-    ...(maxKept === undefined ? {} : { maxKept }),
-    ...(isNeeded === undefined ? {} : { isNeeded }),
   });
+  const node = openNodeProofs({ ...options, ownAccount });
+  const proofs: Proofs = {
+    pod: byIdentity(pod),
+    node: byIdentity(node),
+    get kept() {
+      return pod.kept + node.kept;
+    },
+    get mostKept() {
+      return Math.max(pod.kept, node.kept);
+    },
+    dropUnneeded() {
+      for (const mode of [pod, node]) mode.dropUnneeded();
+    },
+    [Symbol.dispose]() {
+      for (const mode of [pod, node]) mode[Symbol.dispose]();
+    },
+  };
   const { signal } = new AbortController();
 
   async function get(identity: PodIdentity | NodeIdentity): Promise<ProofResult> {
@@ -247,6 +285,13 @@ export function openStand(
     [Symbol.dispose]: () => {
       proofs[Symbol.dispose]();
     },
+  };
+}
+
+function byIdentity<C>(proofs: ProofProvider<C>): Mode<{ readonly credential: C }> {
+  return {
+    get: ({ credential }, signal) => proofs.get(credential, signal),
+    forget: ({ credential }) => proofs.forget(credential),
   };
 }
 

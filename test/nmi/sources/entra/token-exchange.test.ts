@@ -10,8 +10,9 @@ import {
   type ExchangeRequest,
 } from '../../../../src/nmi/sources/entra/token-exchange.ts';
 import { openEntraNetwork, type EntraNetwork } from '../../../../src/nmi/sources/entra/network.ts';
-import type { Proof } from '../../../../src/nmi/sources/entra/credentials/client-credential.ts';
-import type { EntraIdentity, SourceResult } from '../../../../src/nmi/sources/source.ts';
+import type { Proof } from '../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import type { EntraIdentity } from '../../../../src/nmi/sources/entra/entra-identity.ts';
+import type { SourceResult } from '../../../../src/nmi/sources/source.ts';
 import {
   createCertificate,
   json,
@@ -24,18 +25,18 @@ import {
 
 const clientId = '11111111-2222-3333-4444-555555555555';
 const tenantId = 'aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee';
-const secretProof: Proof = { kind: 'secret', clientSecret: 'p~Q8 ca/na+ry' };
+const secretProof: Proof = { clientSecret: 'p~Q8 ca/na+ry' };
 const assertionProof = {
-  kind: 'assertion',
-  assertion: jwtOf({ sub: 'system:serviceaccount:a:b' }),
+  clientAssertion: jwtOf({ sub: 'system:serviceaccount:a:b' }),
 } as const satisfies Proof;
 const { certificatePem, privateKeyPem, thumbprintSha256 } = createCertificate();
 const issuerPem = createCertificate().certificatePem;
 const certificateProof = {
-  kind: 'certificate',
-  thumbprintSha256,
-  privateKeyPem,
-  chainPem: `${certificatePem}${issuerPem}`,
+  clientCertificate: {
+    thumbprintSha256,
+    privateKey: privateKeyPem,
+    x5c: `${certificatePem}${issuerPem}`,
+  },
 } as const satisfies Proof;
 
 const proofs: readonly Proof[] = [secretProof, assertionProof, certificateProof];
@@ -138,7 +139,7 @@ describe('a request for a token', () => {
     stand.server.answerWith(token());
     assert.ok((await stand.fetch({ proof: assertionProof })).ok);
     const form = stand.server.received[0]?.form;
-    assert.equal(form?.get('client_assertion'), assertionProof.assertion);
+    assert.equal(form?.get('client_assertion'), assertionProof.clientAssertion);
     assert.equal(
       form.get('client_assertion_type'),
       'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
@@ -215,16 +216,20 @@ describe('a request for a token', () => {
   it('is not made with a key that cannot sign', async () => {
     await using stand = await openStand();
     const short = createCertificate(1024);
+    const { clientCertificate } = certificateProof;
     const unfit: readonly Proof[] = [
-      { ...certificateProof, privateKeyPem: short.privateKeyPem },
-      { ...certificateProof, privateKeyPem: 'PEM canary' },
-      { ...certificateProof, thumbprintSha256: '' },
-      { kind: 'secret', clientSecret: '' },
-      { kind: 'assertion', assertion: '' },
+      { clientCertificate: { ...clientCertificate, privateKey: short.privateKeyPem } },
+      { clientCertificate: { ...clientCertificate, privateKey: 'PEM canary' } },
+      { clientCertificate: { ...clientCertificate, thumbprintSha256: '' } },
+      { clientSecret: '' },
+      { clientAssertion: '' },
     ];
     for (const proof of unfit) {
       const result = await stand.fetch({ proof });
-      assert.ok(!result.ok && result.failure.reason === 'credential_invalid', proof.kind);
+      assert.ok(
+        !result.ok && result.failure.reason === 'credential_invalid',
+        String(Object.keys(proof)),
+      );
       assert.match(result.failure.description, /cannot be used.*\([A-Za-z_]+\)$/);
     }
     assert.equal(stand.server.received.length, 0);
@@ -318,7 +323,7 @@ describe('a failing request', () => {
         const form = stand.server.received.at(-1)!.form;
         const sent = form.get('client_secret') ?? form.get('client_assertion')!;
         for (const part of [sent, sent.slice(-30), privateKeyPem.slice(60, 100)]) {
-          assert.equal(told.includes(part), false, `${proof.kind} ${status}`);
+          assert.equal(told.includes(part), false, `${String(Object.keys(proof))} ${status}`);
         }
         assert.match(result.failure.description, /withheld$/);
       }

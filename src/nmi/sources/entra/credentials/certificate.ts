@@ -12,9 +12,10 @@ import {
   openKeptProofs,
   unavailableCredential,
   type KeptProofsOptions,
-  type SecretProofProvider,
+  type SecretProofs,
 } from './credential-cache.ts';
-import type { ProofResult } from './client-credential.ts';
+import type { ProofResult } from './descriptor.ts';
+import { describeSecretKind } from './secret-credential.ts';
 import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
 
 interface FoundFile {
@@ -23,9 +24,13 @@ interface FoundFile {
   readonly bytes: Buffer;
 }
 
-export function openCertificateProofs(
-  options: KeptProofsOptions,
-): SecretProofProvider<'certificate'> {
+export const certificateKind = describeSecretKind(
+  { kind: 'certificate', type: 2, typeTitle: 'certificate', hasAuxiliaryTenants: false },
+  openCertificateProofs,
+);
+
+/** Exported for its tests. */
+export function openCertificateProofs(options: KeptProofsOptions): SecretProofs {
   const open = createKeyFileOpener();
   return openKeptProofs(
     (secret, data) => makeCertificateProof(secret, data, options.clock.wallMs(), open),
@@ -54,7 +59,8 @@ export async function makeCertificateProof(
   }
   try {
     const { bytes } = file;
-    return { ok: true, proof: await open(secret.namespace, { bytes, passwords, nowWallMs }) };
+    const clientCertificate = await open(secret.namespace, { bytes, passwords, nowWallMs });
+    return { ok: true, proof: { clientCertificate } };
   } catch (error) {
     if (error instanceof KeyFileError && error.code === 'BUSY') {
       return unavailableCredential(`${about} ${error.message}`);

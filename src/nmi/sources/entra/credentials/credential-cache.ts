@@ -12,7 +12,7 @@ import { untilAborted } from '../../../base/deadline.ts';
 import { ExpiringMap } from '../../../base/expiring-map.ts';
 import type { SecretReader, SecretResult } from '../../../kube/accounts/secrets.ts';
 import type { SourceFailure } from '../../source.ts';
-import type { ProofProvider, ProofResult } from './client-credential.ts';
+import type { ProofProvider, ProofResult } from './descriptor.ts';
 
 export interface KeptProofsOptions {
   readonly reader: Pick<SecretReader, 'read'>;
@@ -31,12 +31,7 @@ export type MakeProof = (
   data: ReadonlyMap<string, Buffer>,
 ) => ProofResult | Promise<ProofResult>;
 
-/** Nothing is kept, and nothing armed, after its disposal. */
-export interface SecretProofProvider<K extends 'secret' | 'certificate'>
-  extends ProofProvider<K>, Disposable {
-  /** Forgets what is no longer needed; to be called when that may have changed. */
-  dropUnneeded(): void;
-}
+export type SecretProofs = ProofProvider<{ readonly secret: ObjectName }>;
 
 /** How long the pod is told the same about a Secret that cannot be used. */
 const invalidHoldMs = 5_000;
@@ -49,10 +44,10 @@ interface Kept {
   isReused: boolean;
 }
 
-export function openKeptProofs<K extends 'secret' | 'certificate'>(
+export function openKeptProofs(
   makeProof: MakeProof,
   { reader, clock, keepMs = 60_000, maxKept = 1_000, isNeeded = () => true }: KeptProofsOptions,
-): SecretProofProvider<K> {
+): SecretProofs {
   const kept = new ExpiringMap<Kept>(clock, maxKept);
   const reading = new Map<string, Promise<ProofResult>>();
 
@@ -81,9 +76,8 @@ export function openKeptProofs<K extends 'secret' | 'certificate'>(
   }
 
   return {
-    async get(identity, signal) {
+    async get({ secret }, signal) {
       signal.throwIfAborted();
-      const { secret } = identity.credential;
       const key = objectKey(secret.namespace, secret.name);
       const entry = kept.get(key);
       if (entry !== undefined) {
@@ -92,8 +86,8 @@ export function openKeptProofs<K extends 'secret' | 'certificate'>(
       }
       return untilAborted(signal, reading.get(key) ?? startReading(key, secret));
     },
-    forget(identity) {
-      const key = objectKey(identity.credential.secret.namespace, identity.credential.secret.name);
+    forget({ secret }) {
+      const key = objectKey(secret.namespace, secret.name);
       reading.delete(key);
       const entry = kept.get(key);
       kept.delete(key);

@@ -6,12 +6,12 @@
  *    of this node that runs under it. Without such a pod there is none, kept or not: the agent
  *    speaks for pods that are here, and for nobody else.
  * 2. Node mode: the subject is the agent's own service account; the token is bound to its pod.
- * 3. Kept per service account, audience and pod, within its life (see `kept-assertions.ts`) and while
+ * 3. Kept per service account, audience and pod, within its life (see `assertion-cache.ts`) and while
  *    an identity needs it. One request at a time for each; a failure is not kept here.
  */
-import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import type { Clock } from '../../../../cache/clock.ts';
-import type { AgentAccount, OwnAccount } from '../../../kube/accounts/own-account.ts';
+import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
+import { createOwnAccount, type OwnAccount } from '../../../kube/accounts/own-account.ts';
 import { SharedCalls } from '../../../base/single-flight.ts';
 import {
   requestServiceAccountToken,
@@ -19,152 +19,195 @@ import {
   type PodName,
   type ServiceAccountTokenOutcome,
 } from '../../../kube/accounts/token-request.ts';
+import type { SourceFailure } from '../../source.ts';
 import { failureOfAccount, failureOfToken, noLivePod } from './federated-failure.ts';
 import { KeptAssertions, type AssertionOwner } from './assertion-cache.ts';
-import type { IdentityWith, ProofProvider, ProofResult } from './client-credential.ts';
+import type { CredentialKind, ProofContext, ProofProvider, ProofResult } from './descriptor.ts';
 
-/** A pod of this node that has not ended. */
-export type LivePod = PodName;
+export interface PodCredential {
+  readonly kind: 'federated_pod';
+  readonly serviceAccount: ObjectName;
+  readonly audience: string;
+}
 
-export interface FederatedProofsOptions {
+export interface NodeCredential {
+  readonly kind: 'federated_node';
+  readonly audience: string;
+}
+
+const federated = { type: 3, typeTitle: 'federated', hasAuxiliaryTenants: false } as const;
+
+export const federatedPodKind: CredentialKind<PodCredential> = {
+  ...federated,
+  kind: 'federated_pod',
+  isOfPod: true,
+  objectKind: 'service account',
+  parse: ({ entra: { federation }, serviceAccount, audience }) =>
+    federation === '' || federation === 'pod' ? podCredential(serviceAccount, audience) : undefined,
+  key: keyOfPod,
+  objectOf: ({ serviceAccount }) => serviceAccount,
+  open: openPodProofs,
+};
+
+export const federatedNodeKind: CredentialKind<NodeCredential> = {
+  ...federated,
+  kind: 'federated_node',
+  isOfPod: false,
+  objectKind: undefined,
+  parse: ({ entra: { federation }, audience }) =>
+    federation === 'node'
+      ? { kind: 'federated_node', audience }
+      : 'has a spec.federation that is neither "pod" nor "node"',
+  key: keyOfNode,
+  objectOf: () => undefined,
+  open: (context) =>
+    openNodeProofs({ ...context, ownAccount: createOwnAccount({ client: context.client }) }),
+};
+
+export function podCredential(serviceAccount: ObjectName, audience: string): PodCredential {
+  return { kind: 'federated_pod', serviceAccount, audience };
+}
+
+function keyOfPod({ serviceAccount, audience }: PodCredential): string {
+  return `${objectKey(serviceAccount.namespace, serviceAccount.name)} ${audience}`;
+}
+
+function keyOfNode({ audience }: NodeCredential): string {
+  return audience;
+}
+
+export interface AssertionsOptions<C> {
   readonly client: JsonPoster;
   readonly clock: Clock;
-  readonly ownAccount: OwnAccount;
-  /**
-   * One that runs under the service account: best the same one for as long as it lives, as another
-   * pod costs another token.
-   */
-  readonly livePodOf: (serviceAccount: ObjectName) => LivePod | undefined;
-  /** Whether some identity is proven by it now. Default: always. */
-  readonly isNeeded?: (credential: FederatedCredential) => boolean;
+  readonly isNeeded: ProofContext<C>['isNeeded'];
   /** Of one request to the API server. */
   readonly timeoutMs?: number;
   readonly maxKept?: number;
 }
 
-export interface FederatedProofs extends Disposable {
-  readonly pod: ProofProvider<'federated_pod'>;
-  readonly node: ProofProvider<'federated_node'>;
-  /** For metrics and tests. */
+export interface AssertionProofs<C> extends ProofProvider<C> {
+  /** For tests. */
   readonly kept: number;
-  /**
-   * Forgets what is bound to pods that are gone and what no identity needs; to be called when either
-   * may have changed.
-   */
-  dropUnneeded(): void;
 }
 
-type FederatedCredential = IdentityWith<'federated_pod' | 'federated_node'>['credential'];
+/** Whose token an assertion is, and the pod that it is bound to. */
+interface Subject {
+  readonly serviceAccount: ObjectName;
+  readonly pod: PodName | undefined;
+}
+
+interface Owner<C> extends AssertionOwner {
+  readonly credential: C;
+}
+
+/** How a mode finds its subjects. */
+interface Subjects<C> {
+  key(credential: C): string;
+  find(
+    credential: C,
+    signal: AbortSignal,
+  ): Subject | SourceFailure | Promise<Subject | SourceFailure>;
+  /** The pod that a token is bound to now; undefined for none. */
+  podOf(credential: C): PodName | undefined;
+}
 
 /** What is asked for; the server decides. An hour is Kubernetes' own default. */
 const expirationSeconds = 3600;
 
-interface Subject extends AssertionOwner {
-  readonly serviceAccount: ObjectName;
-  readonly audience: string;
-  readonly pod: PodName | undefined;
-  /** The pod has to be the live one; the agent's own always is. */
-  readonly isOfPod: boolean;
+/** Exported for its tests, as `openNodeProofs`. */
+export function openPodProofs(
+  options: AssertionsOptions<PodCredential> & Pick<ProofContext<PodCredential>, 'livePodOf'>,
+): AssertionProofs<PodCredential> {
+  const podOf = ({ serviceAccount }: PodCredential): PodName | undefined =>
+    options.livePodOf(serviceAccount);
+  return openAssertions(options, {
+    key: keyOfPod,
+    podOf,
+    find(credential) {
+      const { serviceAccount } = credential;
+      const pod = podOf(credential);
+      return pod === undefined ? noLivePod(serviceAccount) : { serviceAccount, pod };
+    },
+  });
 }
 
-export function openFederatedProofs(options: FederatedProofsOptions): FederatedProofs {
-  const { client, clock, ownAccount, livePodOf, isNeeded = () => true } = options;
-  const { timeoutMs = 5_000, maxKept = 256 } = options;
-  const kept = new KeptAssertions<Subject>(clock, maxKept);
+export function openNodeProofs(
+  options: AssertionsOptions<NodeCredential> & { readonly ownAccount: OwnAccount },
+): AssertionProofs<NodeCredential> {
+  const { ownAccount } = options;
+  return openAssertions(options, {
+    key: keyOfNode,
+    podOf: () => ownAccount.known?.pod,
+    async find(_credential, signal) {
+      const account = await ownAccount.get(signal);
+      return account.kind === 'ok' ? account : failureOfAccount(account);
+    },
+  });
+}
+
+function openAssertions<C extends { readonly audience: string }>(
+  { client, clock, isNeeded, timeoutMs = 5_000, maxKept = 256 }: AssertionsOptions<C>,
+  subjects: Subjects<C>,
+): AssertionProofs<C> {
+  const kept = new KeptAssertions<Owner<C>>(clock, maxKept);
   const calls = new SharedCalls<ServiceAccountTokenOutcome>();
 
-  function mayBeKept({ isOfPod, serviceAccount, audience, podUid }: Subject): boolean {
-    if (!isOfPod) return isNeeded({ kind: 'federated_node', audience });
-    return (
-      livePodOf(serviceAccount)?.uid === podUid &&
-      isNeeded({ kind: 'federated_pod', serviceAccount, audience })
-    );
+  function ownerOf(credential: C, pod: PodName | undefined): Owner<C> {
+    return { key: subjects.key(credential), podUid: pod?.uid ?? '', credential };
   }
 
-  async function ask(subject: Subject): Promise<ServiceAccountTokenOutcome> {
-    const { serviceAccount, audience, pod } = subject;
+  function mayBeKept({ credential, podUid }: Owner<C>): boolean {
+    return (subjects.podOf(credential)?.uid ?? '') === podUid && isNeeded(credential);
+  }
+
+  async function ask(owner: Owner<C>, { serviceAccount, pod }: Subject) {
     const sentAtMs = clock.monotonicMs();
+    const { audience } = owner.credential;
     const request = { serviceAccount, audience, expirationSeconds, boundTo: pod };
     const outcome = await requestServiceAccountToken(client, request, { timeoutMs });
-    if (outcome.kind === 'ok' && mayBeKept(subject)) kept.put(subject, outcome, sentAtMs);
+    if (outcome.kind === 'ok' && mayBeKept(owner)) kept.put(owner, outcome, sentAtMs);
     return outcome;
   }
 
-  async function proofOf(subject: Subject, signal: AbortSignal): Promise<ProofResult> {
-    const assertion = kept.get(subject);
-    if (assertion !== undefined) return { ok: true, proof: { kind: 'assertion', assertion } };
-    const outcome = await calls.share(callKeyOf(subject), () => ask(subject), signal);
-    if (outcome.kind === 'ok') {
-      return { ok: true, proof: { kind: 'assertion', assertion: outcome.token } };
+  /** Up to its request to the API server it is one step: no pod comes or goes in between. */
+  async function proofOf(
+    credential: C,
+    subject: Subject | SourceFailure,
+    signal: AbortSignal,
+  ): Promise<ProofResult> {
+    if ('reason' in subject) {
+      kept.drop(subjects.key(credential));
+      return { ok: false, failure: subject };
     }
-    return { ok: false, failure: failureOfToken(outcome, subject) };
+    const owner = ownerOf(credential, subject.pod);
+    const assertion = kept.get(owner);
+    if (assertion !== undefined) return { ok: true, proof: { clientAssertion: assertion } };
+    const outcome = await calls.share(callKeyOf(owner), () => ask(owner, subject), signal);
+    if (outcome.kind === 'ok') return { ok: true, proof: { clientAssertion: outcome.token } };
+    const { audience } = credential;
+    return { ok: false, failure: failureOfToken(outcome, { ...subject, audience }) };
   }
-
-  /** A call under way will bring another than the one that was refused. */
-  function forget(key: string, podUid: string): boolean {
-    return kept.drop(key) || calls.has(callKeyOf({ key, podUid }));
-  }
-
-  const pod: ProofProvider<'federated_pod'> = {
-    async get({ credential }, signal) {
-      const subject = subjectOfPod(credential, livePodOf(credential.serviceAccount));
-      if (subject !== undefined) return proofOf(subject, signal);
-      kept.drop(podKeyOf(credential));
-      return { ok: false, failure: noLivePod(credential.serviceAccount) };
-    },
-    forget({ credential }) {
-      const uid = livePodOf(credential.serviceAccount)?.uid ?? '';
-      return forget(podKeyOf(credential), uid);
-    },
-  };
-
-  const node: ProofProvider<'federated_node'> = {
-    async get({ credential: { audience } }, signal) {
-      const account = await ownAccount.get(signal);
-      if (account.kind !== 'ok') return { ok: false, failure: failureOfAccount(account) };
-      return proofOf(subjectOfNode(account, audience), signal);
-    },
-    forget({ credential: { audience } }) {
-      return forget(nodeKeyOf(audience), ownAccount.known?.pod?.uid ?? '');
-    },
-  };
 
   return {
-    pod,
-    node,
+    async get(credential, signal) {
+      const found = subjects.find(credential, signal);
+      return proofOf(credential, found instanceof Promise ? await found : found, signal);
+    },
+    /** A call under way will bring another than the one that was refused. */
+    forget(credential) {
+      const owner = ownerOf(credential, subjects.podOf(credential));
+      return kept.drop(owner.key) || calls.has(callKeyOf(owner));
+    },
     get kept() {
       return kept.size;
     },
     dropUnneeded() {
-      kept.dropAll((subject) => !mayBeKept(subject));
+      kept.dropAll((owner) => !mayBeKept(owner));
     },
     [Symbol.dispose]() {
       kept[Symbol.dispose]();
     },
   };
-}
-
-type PodCredential = IdentityWith<'federated_pod'>['credential'];
-
-function subjectOfPod(credential: PodCredential, pod: LivePod | undefined): Subject | undefined {
-  if (pod === undefined) return undefined;
-  const { serviceAccount, audience } = credential;
-  const key = podKeyOf(credential);
-  return { key, podUid: pod.uid, serviceAccount, audience, pod, isOfPod: true };
-}
-
-function subjectOfNode({ serviceAccount, pod }: AgentAccount, audience: string): Subject {
-  const podUid = pod?.uid ?? '';
-  return { key: nodeKeyOf(audience), podUid, serviceAccount, audience, pod, isOfPod: false };
-}
-
-// As JSON no two lists of texts read the same, whatever the texts hold.
-function podKeyOf({ serviceAccount, audience }: PodCredential): string {
-  return JSON.stringify([serviceAccount.namespace, serviceAccount.name, audience]);
-}
-
-function nodeKeyOf(audience: string): string {
-  return JSON.stringify([audience]);
 }
 
 function callKeyOf({ key, podUid }: AssertionOwner): string {

@@ -8,9 +8,9 @@ import { once } from 'node:events';
 import { getAsset, isSea } from 'node:sea';
 import { Worker } from 'node:worker_threads';
 import { asRecord, stringAt } from '../../../base/json-value.ts';
+import type { CertificateProof } from './descriptor.ts';
 import { KeyFileError, keyFileErrorCodes } from './key-file-error.ts';
 import type { KeyFile } from './key-file.ts';
-import type { CertificateProof } from './key-pair.ts';
 
 /** @param owner a namespace. Rejects with `KeyFileError`. */
 export type KeyFileOpener = (owner: string, file: KeyFile) => Promise<CertificateProof>;
@@ -99,15 +99,15 @@ function readReply(reply: unknown): CertificateProof {
   const record = asRecord(reply);
   const code = keyFileErrorCodes.find((each) => each === record?.['code']);
   if (code !== undefined) throw new KeyFileError(code, stringAt(record, 'message'));
-  const [thumbprintSha256, privateKeyPem, chainPem] = [
+  const [thumbprintSha256, privateKey, x5c] = [
     stringAt(record, 'thumbprintSha256'),
-    stringAt(record, 'privateKeyPem'),
-    stringAt(record, 'chainPem'),
+    stringAt(record, 'privateKey'),
+    stringAt(record, 'x5c'),
   ];
-  if (thumbprintSha256 === '' || privateKeyPem === '' || chainPem === '') {
+  if (thumbprintSha256 === '' || privateKey === '' || x5c === '') {
     throw new Error('not a reply');
   }
-  return { kind: 'certificate', thumbprintSha256, privateKeyPem, chainPem };
+  return { thumbprintSha256, privateKey, x5c };
 }
 
 /** Why there is no reply. The error itself is not shown: it may quote what the file holds. */

@@ -4,7 +4,8 @@
  */
 import { X509Certificate, type KeyObject } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
-import { proveKeyPair, type CertificateProof } from './key-pair.ts';
+import type { CertificateProof } from './descriptor.ts';
+import { proveKeyPair } from './key-pair.ts';
 import { isPem, readPem } from './pem.ts';
 import { readPfx } from './pfx.ts';
 import { openPkcs8 } from './private-key.ts';

@@ -1,9 +1,7 @@
 /** Which of the certificates in a file is the application's, and whether Entra ID can take it. */
 import { X509Certificate, type KeyObject } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
-import type { Proof } from './client-credential.ts';
-
-export type CertificateProof = Extract<Proof, { kind: 'certificate' }>;
+import type { CertificateProof } from './descriptor.ts';
 
 /** An assertion is signed on the thread that answers pods: 2 ms with 4096 bits, 54 with 8192. */
 const maxKeyBits = 8192;
@@ -40,10 +38,9 @@ export function proveKeyPair(
     throw unsuitable('has a private key that none of its certificates is for');
   checkValidity(leaf, nowWallMs);
   return {
-    kind: 'certificate',
     thumbprintSha256: leaf.fingerprint256.replaceAll(':', '').toLowerCase(),
-    privateKeyPem: key.export({ type: 'pkcs8', format: 'pem' }),
-    chainPem: chainOf(leaf, parsed).map(String).join(''),
+    privateKey: key.export({ type: 'pkcs8', format: 'pem' }),
+    x5c: chainOf(leaf, parsed).map(String).join(''),
   };
 }
 

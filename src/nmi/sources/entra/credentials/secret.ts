@@ -9,14 +9,21 @@ import {
   invalidCredential,
   openKeptProofs,
   type KeptProofsOptions,
-  type SecretProofProvider,
+  type SecretProofs,
 } from './credential-cache.ts';
-import type { ProofResult } from './client-credential.ts';
+import type { ProofResult } from './descriptor.ts';
+import { describeSecretKind } from './secret-credential.ts';
 import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
 
 const secretKey = 'clientSecret';
 
-export function openSecretProofs(options: KeptProofsOptions): SecretProofProvider<'secret'> {
+export const secretKind = describeSecretKind(
+  { kind: 'secret', type: 1, typeTitle: 'secret', hasAuxiliaryTenants: true },
+  openSecretProofs,
+);
+
+/** Exported for its tests. */
+export function openSecretProofs(options: KeptProofsOptions): SecretProofs {
   return openKeptProofs(makeSecretProof, options);
 }
 
@@ -46,5 +53,5 @@ export function makeSecretProof(
   if (clientSecret === '') {
     return invalidCredential(`${title} has nothing under the key "${printable(key)}"`);
   }
-  return { ok: true, proof: { kind: 'secret', clientSecret } };
+  return { ok: true, proof: { clientSecret } };
 }

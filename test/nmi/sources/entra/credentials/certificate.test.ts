@@ -13,10 +13,9 @@ import { KeyFileError } from '../../../../../src/nmi/sources/entra/credentials/k
 import type { KeyFileOpener } from '../../../../../src/nmi/sources/entra/credentials/key-file-opener.ts';
 import { openKeyFile } from '../../../../../src/nmi/sources/entra/credentials/key-file.ts';
 import type {
-  IdentityWith,
-  Proof,
+  CertificateProof,
   ProofResult,
-} from '../../../../../src/nmi/sources/entra/credentials/client-credential.ts';
+} from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 import { clientOf } from '../../../kube/kube-world.ts';
 import { openKeyFiles, withoutLegacy, withoutOpenssl, type KeyFiles } from '../key-files.ts';
@@ -36,9 +35,9 @@ function make(entries: Entries, nowWallMs = Date.now()): Promise<ProofResult> {
   return makeCertificateProof(name, new Map(data), nowWallMs, open);
 }
 
-function proofIn(result: ProofResult): Extract<Proof, { kind: 'certificate' }> {
-  assert.ok(result.ok && result.proof.kind === 'certificate', JSON.stringify(result));
-  return result.proof;
+function proofIn(result: ProofResult): CertificateProof {
+  assert.ok(result.ok && 'clientCertificate' in result.proof, JSON.stringify(result));
+  return result.proof.clientCertificate;
 }
 
 async function refusal(entries: Entries, nowWallMs?: number): Promise<string> {
@@ -67,10 +66,10 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
 
   /** The application's key, its certificate and, after it, its issuers in order. */
   function assertProof(result: ProofResult, subjects = ['application', 'intermediate', 'root']) {
-    const { privateKeyPem, thumbprintSha256, chainPem } = proofIn(result);
-    assert.ok(createPrivateKey(privateKeyPem).equals(files.key));
-    assert.match(privateKeyPem, /^-----BEGIN PRIVATE KEY-----\n/);
-    const chain = certificatesIn(chainPem);
+    const { privateKey, thumbprintSha256, x5c } = proofIn(result);
+    assert.ok(createPrivateKey(privateKey).equals(files.key));
+    assert.match(privateKey, /^-----BEGIN PRIVATE KEY-----\n/);
+    const chain = certificatesIn(x5c);
     assert.deepEqual(
       chain.map(({ subject }) => subject.replace('CN=', '')),
       subjects,
@@ -350,14 +349,8 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     await using client = await clientOf(fake);
     const clock = new HandClock(Date.now());
     using proofs = openCertificateProofs({ reader: createSecretReader(client), clock });
-    const identity: IdentityWith<'certificate'> = {
-      kind: 'entra',
-      authority: 'https://login.microsoftonline.com',
-      tenantId: 'contoso.example',
-      clientId: '00000000-0000-0000-0000-000000000001',
-      credential: { kind: 'certificate', secret: name },
-    };
-    const get = (): Promise<ProofResult> => proofs.get(identity, new AbortController().signal);
+    const get = (): Promise<ProofResult> =>
+      proofs.get({ secret: name }, new AbortController().signal);
     const apply = (bytes: Buffer): void => {
       fake.apply({
         apiVersion: 'v1',
@@ -378,7 +371,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     assert.equal(await get(), one);
     clock.advance(60_000);
     const next = proofIn(await get());
-    assert.equal(next.chainPem, renewed);
+    assert.equal(next.x5c, renewed);
     assert.equal(fake.requests.length, 2);
   });
 });

@@ -6,8 +6,11 @@ import { openFakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
 import { asRecord, parseRecord } from '../../../../../src/nmi/base/json-value.ts';
 import { KubeError } from '../../../../../src/nmi/kube/api/kube-error.ts';
 import { createOwnAccount } from '../../../../../src/nmi/kube/accounts/own-account.ts';
-import { openFederatedProofs } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
-import type { ProofResult } from '../../../../../src/nmi/sources/entra/credentials/client-credential.ts';
+import {
+  openNodeProofs,
+  openPodProofs,
+} from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
+import type { ProofResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import type { SourceFailure } from '../../../../../src/nmi/sources/source.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 import { clientOf, rawPod } from '../../../kube/kube-world.ts';
@@ -34,14 +37,14 @@ describe('the assertion of a pod', () => {
     await using client = await clientOf(fake);
     fake.apply({ apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'demo' } });
     const uid = fake.apply(rawPod('one')).metadata.uid!;
-    using proofs = openFederatedProofs({
+    using proofs = openPodProofs({
       client,
       clock: new HandClock(Date.now()),
-      ownAccount: createOwnAccount({ client }),
+      isNeeded: () => true,
       livePodOf: () => ({ name: 'one', uid }),
     });
-    const identity = podIdentity('demo', { namespace: 'default' });
-    const assertion = assertionOf(await proofs.pod.get(identity, AbortSignal.timeout(5_000)));
+    const { credential } = podIdentity('demo', { namespace: 'default' });
+    const assertion = assertionOf(await proofs.get(credential, AbortSignal.timeout(5_000)));
     const [, payload = ''] = assertion.split('.');
     const claims = parseRecord(Buffer.from(payload, 'base64url').toString('utf8'));
     assert.deepEqual(claims?.['aud'], [audience]);
@@ -323,8 +326,8 @@ describe('the assertion of the node', () => {
     await using client = await clientOf(fake);
     const clock = new HandClock(Date.now());
     const ownAccount = createOwnAccount({ client });
-    using proofs = openFederatedProofs({ client, clock, ownAccount, livePodOf: () => undefined });
-    const get = () => proofs.node.get(nodeIdentity(), AbortSignal.timeout(5_000));
+    using proofs = openNodeProofs({ client, clock, ownAccount, isNeeded: () => true });
+    const get = () => proofs.get(nodeIdentity().credential, AbortSignal.timeout(5_000));
     const failure = failureOf(await get());
     assert.equal(failure.reason, 'credential_invalid');
     assert.match(failure.description, /knows the agent as kubernetes-admin, which is none/);

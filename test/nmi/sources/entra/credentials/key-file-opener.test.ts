@@ -50,8 +50,8 @@ describe('the worker of key files', { skip: withoutOpenssl }, () => {
       rejectsWith('WRONG_PASSWORD', open('one', fileOf(bytes, ['other'])), /another password/),
       rejectsWith('MALFORMED', open('two', fileOf(bytes.subarray(1))), /neither PKCS#12 nor PEM/),
     ]);
-    assert.equal(proof.privateKeyPem, files.keyPem);
-    assert.ok(proof.chainPem.startsWith(files.leaf.slice(0, 100)));
+    assert.equal(proof.privateKey, files.keyPem);
+    assert.ok(proof.x5c.startsWith(files.leaf.slice(0, 100)));
     assert.match(proof.thumbprintSha256, /^[0-9a-f]{64}$/);
   });
 
@@ -66,7 +66,7 @@ describe('the worker of key files', { skip: withoutOpenssl }, () => {
     goRound();
     const proof = await open('one', fileOf(bytes));
     isDone = true;
-    assert.equal(proof.privateKeyPem, files.keyPem);
+    assert.equal(proof.privateKey, files.keyPem);
     // On the same thread it would be a few.
     assert.ok(rounds > 1_000, `${rounds} rounds`);
   });
@@ -113,7 +113,7 @@ describe('a worker that', () => {
       code: 'throw new Error(file.passwords[0]);',
       expected: ['MALFORMED', /^cannot be read$/],
     },
-    ...['undefined', '1', '{}', '[{}]', '{ code: "X", message: "m" }', '{ chainPem: 1 }'].map(
+    ...['undefined', '1', '{}', '[{}]', '{ code: "X", message: "m" }', '{ x5c: 1 }'].map(
       (reply) => ({
         title: `answers ${reply} is not believed`,
         code: `parentPort.postMessage(${reply});`,

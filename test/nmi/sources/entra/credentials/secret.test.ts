@@ -4,14 +4,10 @@ import fc from 'fast-check';
 import { openFakeKube, type FakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
 import {
   createSecretReader,
-  type SecretName,
   type SecretReader,
   type SecretResult,
 } from '../../../../../src/nmi/kube/accounts/secrets.ts';
-import type {
-  IdentityWith,
-  ProofResult,
-} from '../../../../../src/nmi/sources/entra/credentials/client-credential.ts';
+import type { ProofResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import {
   makeSecretProof,
   openSecretProofs,
@@ -21,16 +17,6 @@ import { clientOf } from '../../../kube/kube-world.ts';
 
 const never = new AbortController().signal;
 const name = { namespace: 'default', name: 'sp' };
-
-function identityOf(secret: SecretName = name): IdentityWith<'secret'> {
-  return {
-    kind: 'entra',
-    authority: 'https://login.microsoftonline.com',
-    tenantId: 'contoso.example',
-    clientId: '00000000-0000-0000-0000-000000000001',
-    credential: { kind: 'secret', secret },
-  };
-}
 
 function apply(fake: FakeKube, data: Readonly<Record<string, string>>): void {
   fake.apply({
@@ -44,7 +30,7 @@ function apply(fake: FakeKube, data: Readonly<Record<string, string>>): void {
 }
 
 function secretIn(result: ProofResult): string {
-  assert.ok(result.ok && result.proof.kind === 'secret', JSON.stringify(result));
+  assert.ok(result.ok && 'clientSecret' in result.proof, JSON.stringify(result));
   return result.proof.clientSecret;
 }
 
@@ -137,16 +123,16 @@ describe('proofs by client secret', () => {
     using proofs = openSecretProofs({ reader: createSecretReader(client), clock });
     apply(fake, { clientSecret: 'one' });
     const firsts = await Promise.all(
-      Array.from({ length: 20 }, () => proofs.get(identityOf(), never)),
+      Array.from({ length: 20 }, () => proofs.get({ secret: name }, never)),
     );
     assert.deepEqual(new Set(firsts.map(secretIn)), new Set(['one']));
     apply(fake, { clientSecret: 'two' });
     clock.advance(59_999);
-    assert.equal(secretIn(await proofs.get(identityOf(), never)), 'one');
+    assert.equal(secretIn(await proofs.get({ secret: name }, never)), 'one');
     assert.equal(fake.requests.length, 1);
     clock.advance(1);
     assert.deepEqual(clock.armed, []);
-    assert.equal(secretIn(await proofs.get(identityOf(), never)), 'two');
+    assert.equal(secretIn(await proofs.get({ secret: name }, never)), 'two');
     assert.equal(fake.requests.length, 2);
   });
 
@@ -157,16 +143,16 @@ describe('proofs by client secret', () => {
       reader: createSecretReader(client),
       clock: new HandClock(),
     });
-    assert.equal(proofs.forget(identityOf()), false);
+    assert.equal(proofs.forget({ secret: name }), false);
     apply(fake, { clientSecret: 'one' });
-    await proofs.get(identityOf(), never);
+    await proofs.get({ secret: name }, never);
     apply(fake, { clientSecret: 'two' });
-    assert.equal(secretIn(await proofs.get(identityOf(), never)), 'one');
-    assert.equal(proofs.forget(identityOf()), true);
-    assert.equal(secretIn(await proofs.get(identityOf(), never)), 'two');
+    assert.equal(secretIn(await proofs.get({ secret: name }, never)), 'one');
+    assert.equal(proofs.forget({ secret: name }), true);
+    assert.equal(secretIn(await proofs.get({ secret: name }, never)), 'two');
     // Nobody got it twice: another read would bring the same.
-    assert.equal(proofs.forget(identityOf()), false);
-    assert.equal(secretIn(await proofs.get(identityOf(), never)), 'two');
+    assert.equal(proofs.forget({ secret: name }), false);
+    assert.equal(secretIn(await proofs.get({ secret: name }, never)), 'two');
     assert.equal(fake.requests.length, 3);
   });
 
@@ -176,14 +162,14 @@ describe('proofs by client secret', () => {
     const clock = new HandClock();
     using proofs = openSecretProofs({ reader: createSecretReader(client), clock });
     const failure = async (): Promise<string> => {
-      const result = await proofs.get(identityOf(), never);
+      const result = await proofs.get({ secret: name }, never);
       return result.ok ? 'none' : `${result.failure.reason} ${result.failure.retryAfterS ?? ''}`;
     };
     assert.equal(await failure(), 'credential_missing ');
     apply(fake, { clientSecret: 'one' });
     assert.equal(await failure(), 'credential_missing ');
     assert.equal(fake.requests.length, 1);
-    assert.equal(proofs.forget(identityOf()), false);
+    assert.equal(proofs.forget({ secret: name }), false);
     fake.faults.failNext(1, 403);
     assert.equal(await failure(), 'credential_invalid ');
     clock.advance(5_000);
@@ -197,7 +183,7 @@ describe('proofs by client secret', () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     using proofs = openSecretProofs({ reader: createSecretReader(client), clock: new HandClock() });
-    const result = await proofs.get(identityOf({ namespace: 'default', name: '../pods/x' }), never);
+    const result = await proofs.get({ secret: { namespace: 'default', name: '../pods/x' } }, never);
     assert.ok(!result.ok && result.failure.reason === 'credential_invalid');
     assert.equal(fake.requests.length, 0);
   });
@@ -205,15 +191,15 @@ describe('proofs by client secret', () => {
   it('do not come from a read that began before they were forgotten', async () => {
     const reader = heldReader();
     using proofs = openSecretProofs({ reader, clock: new HandClock() });
-    const before = proofs.get(identityOf(), never);
-    proofs.forget(identityOf());
-    const after = proofs.get(identityOf(), never);
+    const before = proofs.get({ secret: name }, never);
+    proofs.forget({ secret: name });
+    const after = proofs.get({ secret: name }, never);
     assert.equal(reader.asked.length, 2);
     reader.answer(foundIn('old'));
     assert.equal(secretIn(await before), 'old');
-    const meanwhile = proofs.get(identityOf(), never);
+    const meanwhile = proofs.get({ secret: name }, never);
     reader.answer(foundIn('new'));
-    for (const got of [after, meanwhile, proofs.get(identityOf(), never)]) {
+    for (const got of [after, meanwhile, proofs.get({ secret: name }, never)]) {
       assert.equal(secretIn(await got), 'new');
     }
     assert.equal(reader.asked.length, 2);
@@ -228,13 +214,13 @@ describe('proofs by client secret', () => {
       isNeeded: (secret) => isNeeded || secret.name === 'other',
     });
     const get = async (secret: string): Promise<string> => {
-      const got = proofs.get(identityOf({ namespace: 'default', name: secret }), never);
+      const got = proofs.get({ secret: { namespace: 'default', name: secret } }, never);
       reader.answer(foundIn(secret));
       return secretIn(await got);
     };
     await get('sp');
     await get('other');
-    const late = proofs.get(identityOf({ namespace: 'default', name: 'late' }), never);
+    const late = proofs.get({ secret: { namespace: 'default', name: 'late' } }, never);
     isNeeded = false;
     proofs.dropUnneeded();
     reader.answer(foundIn('late'));
@@ -249,11 +235,11 @@ describe('proofs by client secret', () => {
     const reader = heldReader();
     using proofs = openSecretProofs({ reader, clock: new HandClock() });
     const leaving = new AbortController();
-    const left = proofs.get(identityOf(), leaving.signal);
-    const stays = proofs.get(identityOf(), never);
+    const left = proofs.get({ secret: name }, leaving.signal);
+    const stays = proofs.get({ secret: name }, never);
     leaving.abort(new Error('enough'));
     await assert.rejects(left, /^Error: enough$/);
-    await assert.rejects(proofs.get(identityOf(), leaving.signal), /^Error: enough$/);
+    await assert.rejects(proofs.get({ secret: name }, leaving.signal), /^Error: enough$/);
     reader.answer(foundIn('s'));
     assert.equal(secretIn(await stays), 's');
     assert.equal(reader.asked.length, 1);
@@ -270,7 +256,7 @@ describe('proofs by client secret', () => {
     const clock = new HandClock();
     const proofs = openSecretProofs({ reader, clock, maxKept: 3 });
     const get = (index: number): Promise<ProofResult> =>
-      proofs.get(identityOf({ namespace: 'default', name: `sp-${index}` }), never);
+      proofs.get({ secret: { namespace: 'default', name: `sp-${index}` } }, never);
     for (let index = 0; index < 10; index += 1) await get(index);
     for (const index of [7, 8, 9]) await get(index);
     assert.equal(reader.reads, 10);

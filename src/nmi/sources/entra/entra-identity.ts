@@ -1,0 +1,13 @@
+import type { EntraCredential } from './credentials/kinds.ts';
+
+/** An application (or identity) that Entra ID itself is asked for. */
+export interface EntraIdentity {
+  readonly kind: 'entra';
+  /** Origin of an authority on the allow list, for instance `https://login.microsoftonline.com`. */
+  readonly authority: string;
+  /** GUID or domain name, in lower case. */
+  readonly tenantId: string;
+  /** GUID, in lower case. */
+  readonly clientId: string;
+  readonly credential: EntraCredential;
+}

@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import { posix } from 'node:path';
+import { describe, it } from 'node:test';
+import type { KubeClient } from '../../../../../src/nmi/kube/api/client.ts';
+import { KubeError } from '../../../../../src/nmi/kube/api/kube-error.ts';
+import {
+  credentialKey,
+  credentialKinds,
+  objectOf,
+  openProofs,
+  secretOf,
+  type EntraCredential,
+} from '../../../../../src/nmi/sources/entra/credentials/kinds.ts';
+import { readSyntax } from '../../../../conventions/syntax.ts';
+import { repositoryFiles, typescriptIn, type SourceFile } from '../../../../conventions/tree.ts';
+import { HandClock } from '../../../../support/hand-clock.ts';
+
+const folder = 'src/nmi/sources/entra/credentials';
+const secret = { namespace: 'team', name: 'proof' };
+const serviceAccount = { namespace: 'team', name: 'robot' };
+const audience = 'api://AzureADTokenExchange';
+
+/** One of each kind, and what of the API server makes its proof. */
+const samples = {
+  secret: {
+    credential: { kind: 'secret', secret },
+    asks: 'GET /api/v1/namespaces/team/secrets/proof',
+  },
+  certificate: {
+    credential: { kind: 'certificate', secret },
+    asks: 'GET /api/v1/namespaces/team/secrets/proof',
+  },
+  federated_pod: {
+    credential: { kind: 'federated_pod', serviceAccount, audience },
+    asks: 'POST /api/v1/namespaces/team/serviceaccounts/robot/token',
+  },
+  federated_node: {
+    credential: { kind: 'federated_node', audience },
+    asks: 'POST /apis/authentication.k8s.io/v1/selfsubjectreviews',
+  },
+} as const satisfies {
+  [K in EntraCredential['kind']]: { credential: EntraCredential & { kind: K }; asks: string };
+};
+const credentials: readonly EntraCredential[] = Object.values(samples).map(
+  (each) => each.credential,
+);
+
+describe('the kinds of credentials', () => {
+  it('each have a word of their own, and share a type with others that do', () => {
+    const words = credentialKinds.map(({ kind }) => kind);
+    assert.deepEqual(words.toSorted(), Object.keys(samples).toSorted());
+    for (const one of credentialKinds) {
+      const sameType = credentialKinds.filter(({ type }) => type === one.type);
+      assert.deepEqual(
+        new Set(sameType.map(({ typeTitle }) => typeTitle)),
+        new Set([one.typeTitle]),
+      );
+    }
+  });
+
+  it('have keys that differ, and the objects that they are made of', () => {
+    assert.equal(new Set(credentials.map(credentialKey)).size, credentials.length);
+    assert.deepEqual(credentials.map(objectOf), [secret, secret, serviceAccount, undefined]);
+    assert.deepEqual(credentials.map(secretOf), [secret, secret, undefined, undefined]);
+  });
+
+  for (const { credential, asks } of Object.values(samples)) {
+    it(`${credential.kind} is proven by what ${asks} returns`, async () => {
+      const asked: string[] = [];
+      const refuse = (method: string, path: string): Promise<never> => {
+        asked.push(`${method} ${path}`);
+        return Promise.reject(new KubeError('FORBIDDEN', 'no', { status: 403 }));
+      };
+      const client = {
+        getJson: (path: string) => refuse('GET', path),
+        postJson: (path: string) => refuse('POST', path),
+      } as Partial<KubeClient> as KubeClient;
+      using proofs = openProofs({
+        client,
+        clock: new HandClock(),
+        livePodOf: () => ({ name: 'web', uid: 'u1' }),
+        isNeeded: () => true,
+      });
+      const result = await proofs.get(credential, AbortSignal.timeout(5_000));
+      assert.ok(!result.ok && result.failure.reason === 'credential_invalid');
+      assert.deepEqual(asked, [asks]);
+      assert.equal(proofs.forget(credential), false);
+    });
+  }
+});
+
+/** A new kind is its file and one line of the list, for as long as nothing else knows of any. */
+describe('the list of credential kinds', () => {
+  const files = typescriptIn(repositoryFiles(), 'src');
+  /** Files that the list takes descriptors from. */
+  const homes = importsOf(`${folder}/kinds.ts`).filter(
+    (path) => path !== `${folder}/descriptor.ts`,
+  );
+
+  function importsOf(path: string): readonly string[] {
+    const file = files.find((each) => each.path === path);
+    assert.ok(file !== undefined);
+    return targetsOf(file).filter((target) => target.startsWith(`${folder}/`));
+  }
+
+  it('is the one file that imports a descriptor', () => {
+    assert.deepEqual(homes.toSorted(), [
+      `${folder}/certificate.ts`,
+      `${folder}/federated.ts`,
+      `${folder}/secret.ts`,
+    ]);
+    const importers = files.filter((file) => targetsOf(file).some((each) => homes.includes(each)));
+    assert.deepEqual(
+      importers.map(({ path }) => path),
+      [`${folder}/kinds.ts`],
+    );
+  });
+
+  it('names no kind itself, and neither does anything outside its folder', () => {
+    const quoted = credentialKinds.map(({ kind }) => new RegExp(`['"\`]${kind}['"\`]`));
+    const knowing = files.filter(
+      ({ path, text }) =>
+        (path === `${folder}/kinds.ts` || !path.startsWith(`${folder}/`)) &&
+        quoted.some((pattern) => pattern.test(text)),
+    );
+    assert.deepEqual(
+      knowing.map(({ path }) => path),
+      [],
+    );
+  });
+
+  it('and the interface are all of the folder that others import, but for the worker', () => {
+    const taken = files
+      .filter(({ path }) => !path.startsWith(`${folder}/`))
+      .flatMap(targetsOf)
+      .filter((target) => target.startsWith(`${folder}/`));
+    assert.deepEqual([...new Set(taken)].toSorted(), [
+      `${folder}/descriptor.ts`,
+      `${folder}/kinds.ts`,
+    ]);
+  });
+});
+
+function targetsOf(file: SourceFile): readonly string[] {
+  return readSyntax(file)
+    .imports.filter(({ specifier }) => specifier.startsWith('.'))
+    .map(({ specifier }) => posix.join(posix.dirname(file.path), specifier));
+}
