@@ -12,7 +12,6 @@ import {
   credentialKinds,
   credentialOfPod,
   kindsOfType,
-  parseCredential,
   type EntraCredential,
 } from '../sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
@@ -99,7 +98,9 @@ export class UpstreamDirectory {
     const { namespace } = identity;
     const { audience } = authority;
     const serviceAccount = accountOf(pod);
-    const credential = parseCredential(kinds, { namespace, entra, serviceAccount, audience });
+    const settings = { namespace, entra, serviceAccount, audience };
+    const credential = kinds.map((kind) => kind.parse(settings)).find((each) => each !== undefined);
+    if (credential === undefined) return invalid('names no credential');
     if (typeof credential === 'string') return invalid(credential);
     // Only secrets had them in the replaced system, and it refused more than three.
     const hasAuxiliary = kinds.some((kind) => kind.hasAuxiliaryTenants);
@@ -132,8 +133,7 @@ function accountOf({ namespace, serviceAccount }: Pod): ObjectName {
 /** Of `spec.type`, with what each means. */
 function knownTypes(): string {
   const texts = credentialKinds.map(({ type, typeTitle }) => `${type} (${typeTitle})`);
-  const [last = '', ...others] = [...new Set(texts)].toReversed();
-  return `${['0 (user-assigned identity)', ...others.toReversed()].join(', ')} and ${last}`;
+  return new Intl.ListFormat('en-GB').format(new Set(['0 (user-assigned identity)', ...texts]));
 }
 
 function toEntra(

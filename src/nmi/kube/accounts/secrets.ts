@@ -2,16 +2,12 @@
  * Secrets, read on demand and never watched or listed: the agent holds only what an identity of
  * this node needs, for as long as it needs it.
  */
+import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { asRecord } from '../../base/json-value.ts';
 import { isDnsLabel, isDnsSubdomain } from '../../base/dns-name.ts';
 import { printable } from '../../base/printable.ts';
 import type { KubeClient } from '../api/client.ts';
 import { KubeError } from '../api/kube-error.ts';
-
-export interface SecretName {
-  readonly namespace: string;
-  readonly name: string;
-}
 
 /** `problem` is a clause that names the Secret and may be shown to a pod. */
 export type SecretResult =
@@ -32,9 +28,9 @@ export type SecretResult =
 
 export interface SecretReader {
   /** One request. Never rejects. */
-  read(secret: SecretName): Promise<SecretResult>;
+  read(secret: ObjectName): Promise<SecretResult>;
   /** Whether the server says that there is none; one request for its name alone. Never rejects. */
-  isGone(secret: SecretName): Promise<boolean>;
+  isGone(secret: ObjectName): Promise<boolean>;
 }
 
 export interface SecretReaderOptions {
@@ -79,16 +75,16 @@ export function createSecretReader(
   };
 }
 
-function pathOf({ namespace, name }: SecretName): string {
+function pathOf({ namespace, name }: ObjectName): string {
   return `/api/v1/namespaces/${namespace}/secrets/${name}`;
 }
 
 /** How a Secret is called in a text that a pod may see. */
-export function titleOf({ namespace, name }: SecretName): string {
+export function titleOf({ namespace, name }: ObjectName): string {
   return `Secret ${printable(namespace)}/${printable(name)}`;
 }
 
-function judge(secret: SecretName, body: unknown): SecretResult {
+function judge(secret: ObjectName, body: unknown): SecretResult {
   const object = asRecord(body);
   // A Secret without data has no such field.
   const data = object?.['data'] === undefined ? {} : asRecord(object['data']);
@@ -104,7 +100,7 @@ function judge(secret: SecretName, body: unknown): SecretResult {
   return { kind: 'found', data: decoded };
 }
 
-function judgeFailure(secret: SecretName, error: unknown): SecretResult {
+function judgeFailure(secret: ObjectName, error: unknown): SecretResult {
   if (!(error instanceof KubeError)) return unavailable(secret, 'NETWORK');
   switch (error.code) {
     case 'NOT_FOUND':
@@ -121,7 +117,7 @@ function judgeFailure(secret: SecretName, error: unknown): SecretResult {
   }
 }
 
-function unavailable(secret: SecretName, code: string, retryAfterMs?: number): SecretResult {
+function unavailable(secret: ObjectName, code: string, retryAfterMs?: number): SecretResult {
   const problem = `the Kubernetes API did not give ${titleOf(secret)} (${code})`;
   return { kind: 'unavailable', problem, retryAfterMs };
 }

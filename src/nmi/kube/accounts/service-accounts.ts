@@ -67,14 +67,14 @@ const emptyKeepMs = 5_000;
 const [retryMs, firstRetryMs] = [5_000, 1_000];
 const maxRetryAfterMs = 60_000;
 
-interface Entry {
-  known: KnownServiceAccount | undefined;
+class Entry {
+  known: KnownServiceAccount | undefined = undefined;
   /** Monotonic milliseconds of the last success. */
-  readAtMs: number;
-  failure: Forbidden | Unavailable | undefined;
-  nextReadAtMs: number;
+  readAtMs = -Infinity;
+  failure: Forbidden | Unavailable | undefined = undefined;
+  nextReadAtMs = -Infinity;
   /** Somebody was told that it is being read. */
-  isAwaited: boolean;
+  isAwaited = false;
 }
 
 export function createServiceAccounts(options: ServiceAccountsOptions): ServiceAccounts {
@@ -88,13 +88,7 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
   function entryOf(key: string): Entry {
     const present = entries.get(key);
     if (present !== undefined) return present;
-    const entry: Entry = {
-      known: undefined,
-      readAtMs: -Infinity,
-      failure: undefined,
-      nextReadAtMs: -Infinity,
-      isAwaited: false,
-    };
+    const entry = new Entry();
     entries.set(key, entry);
     return entry;
   }

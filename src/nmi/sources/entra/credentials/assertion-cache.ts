@@ -1,5 +1,6 @@
 /**
- * Assertions in memory, each for as long as it is sure to be accepted.
+ * Assertions, made by the API server and kept in memory, each for as long as it is sure to be
+ * accepted. One request at a time for each; a failure is not kept here.
  *
  * Two clocks: the monotonic one counts the life that was granted, from before it was asked for; the
  * wall clock is compared with the expiry the token itself names. Both must allow it. So neither a
@@ -7,14 +8,54 @@
  * ahead costs a request and no more.
  */
 import type { Clock } from '../../../../cache/clock.ts';
+import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { ExpiringMap } from '../../../base/expiring-map.ts';
-import type { ServiceAccountToken } from '../../../kube/accounts/token-request.ts';
+import { SharedCalls } from '../../../base/single-flight.ts';
+import {
+  requestServiceAccountToken,
+  type JsonPoster,
+  type PodName,
+  type ServiceAccountToken,
+  type ServiceAccountTokenOutcome,
+} from '../../../kube/accounts/token-request.ts';
+import type { SourceFailure } from '../../source.ts';
+import type { ProofContext, ProofProvider, ProofResult } from './descriptor.ts';
+import { failureOfToken } from './federated-failure.ts';
 
-/** Whose assertion it is. */
-export interface AssertionOwner {
-  readonly key: string;
-  /** The pod it is bound to; empty for none. */
+/** Whose token an assertion is, and the pod that it is bound to. */
+interface Subject {
+  readonly serviceAccount: ObjectName;
+  readonly pod: PodName | undefined;
+}
+
+type Found = Subject | SourceFailure;
+
+/** How the subject of a credential is found. */
+export interface Subjects<C> {
+  readonly key: (credential: C) => string;
+  readonly find: (credential: C, signal: AbortSignal) => Found | Promise<Found>;
+  /** The pod that a token is bound to now; undefined for none. */
+  readonly podOf: (credential: C) => PodName | undefined;
+}
+
+export interface AssertionsOptions<C> {
+  readonly client: JsonPoster;
+  readonly clock: Clock;
+  readonly isNeeded: ProofContext<C>['isNeeded'];
+  readonly maxKept?: number;
+}
+
+export interface AssertionProofs<C> extends ProofProvider<C> {
+  /** For tests. */
+  readonly kept: number;
+}
+
+interface Kept<C> {
+  readonly credential: C;
+  /** Empty for none. */
   readonly podUid: string;
+  readonly assertion: string;
+  readonly usableUntilWallMs: number;
 }
 
 /**
@@ -23,54 +64,88 @@ export interface AssertionOwner {
  * leave a token. A short-lived one serves half of its life.
  */
 const marginMs = 5 * 60_000;
+/** What is asked for; the server decides. An hour is Kubernetes' own default. */
+const expirationSeconds = 3600;
+/** Of one request to the API server. */
+const timeoutMs = 5_000;
 
-interface KeptAssertion<O> {
-  readonly owner: O;
-  readonly assertion: string;
-  readonly usableUntilWallMs: number;
-}
+/** One assertion per key. */
+export function openAssertions<C extends { readonly audience: string }>(
+  { client, clock, isNeeded, maxKept = 256 }: AssertionsOptions<C>,
+  { key: keyOf, find, podOf }: Subjects<C>,
+): AssertionProofs<C> {
+  const kept = new ExpiringMap<Kept<C>>(clock, maxKept);
+  const calls = new SharedCalls<ServiceAccountTokenOutcome>();
 
-/** One assertion per key, at most `max`, least recently used out first. */
-export class KeptAssertions<O extends AssertionOwner> implements Disposable {
-  readonly #clock: Clock;
-  readonly #kept: ExpiringMap<KeptAssertion<O>>;
-
-  constructor(clock: Clock, max: number) {
-    this.#clock = clock;
-    this.#kept = new ExpiringMap(clock, max);
-  }
-
-  get size(): number {
-    return this.#kept.size;
-  }
-
-  /** Only what was put for the same key and pod, and is usable now. */
-  get({ key, podUid }: AssertionOwner): string | undefined {
-    const kept = this.#kept.get(key);
-    const isUsable = kept?.owner.podUid === podUid && this.#clock.wallMs() < kept.usableUntilWallMs;
-    return isUsable ? kept.assertion : undefined;
+  function mayBeKept({ credential, podUid }: Pick<Kept<C>, 'credential' | 'podUid'>): boolean {
+    return uidOf(podOf(credential)) === podUid && isNeeded(credential);
   }
 
   /** @param sentAtMs monotonic milliseconds of when the token was asked for. */
-  put(owner: O, token: ServiceAccountToken, sentAtMs: number): void {
+  function keep(credential: C, podUid: string, token: ServiceAccountToken, sentAtMs: number): void {
     const spareMs = Math.min(marginMs, token.lifeMs / 2);
     const usableUntilWallMs = token.expiresAtWallMs - spareMs;
-    const usableForMs = sentAtMs + token.lifeMs - spareMs - this.#clock.monotonicMs();
-    if (usableForMs <= 0 || this.#clock.wallMs() >= usableUntilWallMs) return;
-    const kept = { owner, assertion: token.token, usableUntilWallMs };
-    this.#kept.set(owner.key, kept, usableForMs);
+    const usableForMs = sentAtMs + token.lifeMs - spareMs - clock.monotonicMs();
+    if (usableForMs <= 0 || clock.wallMs() >= usableUntilWallMs) return;
+    const entry = { credential, podUid, assertion: token.token, usableUntilWallMs };
+    if (mayBeKept(entry)) kept.set(keyOf(credential), entry, usableForMs);
   }
 
-  /** Returns whether there was one. */
-  drop(key: string): boolean {
-    return this.#kept.delete(key);
+  async function ask(credential: C, { serviceAccount, pod }: Subject) {
+    const sentAtMs = clock.monotonicMs();
+    const { audience } = credential;
+    const request = { serviceAccount, audience, expirationSeconds, boundTo: pod };
+    const outcome = await requestServiceAccountToken(client, request, { timeoutMs });
+    if (outcome.kind === 'ok') keep(credential, uidOf(pod), outcome, sentAtMs);
+    return outcome;
   }
 
-  dropAll(isDropped: (owner: O) => boolean): void {
-    this.#kept.deleteWhere(({ owner }) => isDropped(owner));
+  /** Up to its request to the API server it is one step: no pod comes or goes in between. */
+  async function prove(credential: C, found: Found, signal: AbortSignal): Promise<ProofResult> {
+    const key = keyOf(credential);
+    if ('reason' in found) {
+      kept.delete(key);
+      return { ok: false, failure: found };
+    }
+    const podUid = uidOf(found.pod);
+    const entry = kept.get(key);
+    if (entry?.podUid === podUid && clock.wallMs() < entry.usableUntilWallMs) {
+      return { ok: true, proof: { clientAssertion: entry.assertion } };
+    }
+    const call = callKey(key, podUid);
+    const outcome = await calls.share(call, () => ask(credential, found), signal);
+    if (outcome.kind === 'ok') return { ok: true, proof: { clientAssertion: outcome.token } };
+    const { audience } = credential;
+    return { ok: false, failure: failureOfToken(outcome, { ...found, audience }) };
   }
 
-  [Symbol.dispose](): void {
-    this.#kept[Symbol.dispose]();
-  }
+  return {
+    async get(credential, signal) {
+      const found = find(credential, signal);
+      return prove(credential, found instanceof Promise ? await found : found, signal);
+    },
+    /** A call under way will bring another than the one that was refused. */
+    forget(credential) {
+      const key = keyOf(credential);
+      return kept.delete(key) || calls.has(callKey(key, uidOf(podOf(credential))));
+    },
+    get kept() {
+      return kept.size;
+    },
+    dropUnneeded() {
+      kept.deleteWhere((entry) => !mayBeKept(entry));
+    },
+    [Symbol.dispose]() {
+      kept[Symbol.dispose]();
+    },
+  };
+}
+
+function uidOf(pod: PodName | undefined): string {
+  return pod?.uid ?? '';
+}
+
+// As JSON no two lists of texts read the same, whatever the texts hold.
+function callKey(key: string, podUid: string): string {
+  return JSON.stringify([key, podUid]);
 }

@@ -25,7 +25,7 @@ interface FoundFile {
 }
 
 export const certificateKind = describeSecretKind(
-  { kind: 'certificate', type: 2, typeTitle: 'certificate', hasAuxiliaryTenants: false },
+  { kind: 'certificate', type: 2, typeTitle: 'certificate' },
   openCertificateProofs,
 );
 

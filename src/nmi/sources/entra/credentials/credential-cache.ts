@@ -110,8 +110,13 @@ export function invalidCredential(description: string): ProofResult {
 }
 
 /** One that may be used later. */
-export function unavailableCredential(description: string): ProofResult {
-  return failed({ reason: 'upstream_down', description, holdMs: unavailableHoldMs });
+export function unavailableCredential(description: string, retryAfterMs?: number): ProofResult {
+  return failed({
+    reason: 'upstream_down',
+    description,
+    holdMs: unavailableHoldMs,
+    ...(retryAfterMs === undefined ? {} : { retryAfterS: Math.ceil(retryAfterMs / 1000) }),
+  });
 }
 
 function unusable(result: Exclude<SecretResult, { kind: 'found' }>): ProofResult {
@@ -126,14 +131,7 @@ function unusable(result: Exclude<SecretResult, { kind: 'found' }>): ProofResult
     case 'forbidden':
       return invalidCredential(result.problem);
     case 'unavailable':
-      return failed({
-        reason: 'upstream_down',
-        description: result.problem,
-        holdMs: unavailableHoldMs,
-        ...(result.retryAfterMs === undefined
-          ? {}
-          : { retryAfterS: Math.ceil(result.retryAfterMs / 1000) }),
-      });
+      return unavailableCredential(result.problem, result.retryAfterMs);
   }
 }
 

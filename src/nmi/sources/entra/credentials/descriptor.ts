@@ -77,11 +77,11 @@ export interface CredentialKind<C extends { readonly kind: string }> {
   /** What `type` means, for a text. */
   readonly typeTitle: string;
   /** `spec.auxiliaryTenantIDs` counts. */
-  readonly hasAuxiliaryTenants: boolean;
+  readonly hasAuxiliaryTenants?: true;
   /** Pods under different service accounts have different credentials of one identity. */
-  readonly isOfPod: boolean;
-  /** What its credentials are made of; undefined where that has no name in the identity. */
-  readonly objectKind: 'Secret' | 'service account' | undefined;
+  readonly isOfPod?: true;
+  /** What its credentials are made of, where that is an object with a name. */
+  readonly objectKind?: 'Secret' | 'service account';
   /**
    * A text is what is wrong, as it completes "AzureIdentity x ..."; undefined: this is another kind
    * of the same type.

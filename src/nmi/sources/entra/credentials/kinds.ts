@@ -1,13 +1,8 @@
 /** The kinds of credentials that prove an identity to Entra ID. A new one is its file and a line. */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { certificateKind } from './certificate.ts';
-import type {
-  CredentialKind,
-  CredentialSettings,
-  ProofContext,
-  ProofProvider,
-} from './descriptor.ts';
-import { federatedNodeKind, federatedPodKind, podCredential } from './federated.ts';
+import type { CredentialKind, ProofContext, ProofProvider } from './descriptor.ts';
+import { federatedNodeKind, federatedPodKind } from './federated.ts';
 import { secretKind } from './secret.ts';
 
 const list = [secretKind, certificateKind, federatedPodKind, federatedNodeKind] as const;
@@ -24,62 +19,45 @@ export function kindsOfType(type: number): readonly CredentialKind<EntraCredenti
   return credentialKinds.filter((each) => each.type === type);
 }
 
-/** @param kinds of one type. A text is what is wrong, as it completes "AzureIdentity x ...". */
-export function parseCredential(
-  kinds: readonly CredentialKind<EntraCredential>[],
-  settings: CredentialSettings,
-): EntraCredential | string {
-  for (const kind of kinds) {
-    const parsed = kind.parse(settings);
-    if (parsed !== undefined) return parsed;
-  }
-  return 'names no credential';
-}
-
 /** Of a pod's application that no `AzureIdentity` stands for. */
-export const credentialOfPod: (serviceAccount: ObjectName, audience: string) => EntraCredential =
-  podCredential;
+export { podCredential as credentialOfPod } from './federated.ts';
 
 /** What proves an identity; several may be proven by the same. */
 export function credentialKey(credential: EntraCredential): string {
-  return `${credential.kind} ${kindOf(credential).key(credential)}`;
+  return `${credential.kind} ${ofKind(credentialKinds, credential).key(credential)}`;
 }
 
 /** What it is made of, where that is an object with a name. */
 export function objectOf(credential: EntraCredential): ObjectName | undefined {
-  return kindOf(credential).objectOf(credential);
+  return ofKind(credentialKinds, credential).objectOf(credential);
 }
 
 export function secretOf(credential: EntraCredential): ObjectName | undefined {
-  return kindOf(credential).objectKind === 'Secret' ? objectOf(credential) : undefined;
+  return ofKind(credentialKinds, credential).objectKind === 'Secret'
+    ? objectOf(credential)
+    : undefined;
 }
 
 /** One provider for all kinds. */
 export function openProofs(context: ProofContext<EntraCredential>): ProofProvider<EntraCredential> {
-  const providers = new Map(credentialKinds.map((each) => [each, each.open(context)]));
-  const providerOf = (credential: EntraCredential): ProofProvider<EntraCredential> => {
-    const provider = providers.get(kindOf(credential));
-    if (provider === undefined) throw unlisted(credential);
-    return provider;
-  };
+  const opened = credentialKinds.map((each) => ({ kind: each.kind, proofs: each.open(context) }));
   return {
-    get: (credential, signal) => providerOf(credential).get(credential, signal),
-    forget: (credential) => providerOf(credential).forget(credential),
+    get: (credential, signal) => ofKind(opened, credential).proofs.get(credential, signal),
+    forget: (credential) => ofKind(opened, credential).proofs.forget(credential),
     dropUnneeded() {
-      for (const provider of providers.values()) provider.dropUnneeded();
+      for (const { proofs } of opened) proofs.dropUnneeded();
     },
     [Symbol.dispose]() {
-      for (const provider of providers.values()) provider[Symbol.dispose]();
+      for (const { proofs } of opened) proofs[Symbol.dispose]();
     },
   };
 }
 
-function kindOf(credential: EntraCredential): CredentialKind<EntraCredential> {
-  const kind = credentialKinds.find((each) => each.kind === credential.kind);
-  if (kind === undefined) throw unlisted(credential);
-  return kind;
-}
-
-function unlisted({ kind }: EntraCredential): TypeError {
-  return new TypeError(`no credential is of the kind ${kind}`);
+function ofKind<T extends { readonly kind: string }>(
+  among: readonly T[],
+  { kind }: EntraCredential,
+): T {
+  const found = among.find((each) => each.kind === kind);
+  if (found === undefined) throw new TypeError(`no credential is of the kind ${kind}`);
+  return found;
 }

@@ -11,15 +11,15 @@ export interface SecretCredential<K extends string> {
 }
 
 export function describeSecretKind<K extends string>(
-  own: Pick<CredentialKind<SecretCredential<K>>, 'kind' | 'type' | 'typeTitle'> & {
-    readonly hasAuxiliaryTenants: boolean;
-  },
+  own: Pick<
+    CredentialKind<SecretCredential<K>>,
+    'kind' | 'type' | 'typeTitle' | 'hasAuxiliaryTenants'
+  >,
   open: (options: KeptProofsOptions) => SecretProofs,
 ): CredentialKind<SecretCredential<K>> {
   const { kind } = own;
   return {
     ...own,
-    isOfPod: false,
     objectKind: 'Secret',
     parse(settings) {
       const secret = parseSecretName(settings);
