@@ -24,7 +24,5 @@ export const exitCodes = {
 /** Resolves at the first signal, at once when it came already. */
 export function untilStopped({ stop }: Outside): Promise<void> {
   if (stop.aborted) return Promise.resolve();
-  return new Promise((resolve) => {
-    stop.addEventListener('abort', () => resolve(), { once: true });
-  });
+  return new Promise((resolve) => stop.addEventListener('abort', () => resolve(), { once: true }));
 }

@@ -35,8 +35,6 @@ function isHeld(host: string): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer();
     server.once('error', () => resolve(false));
-    server.listen({ host, port: 0 }, () => {
-      server.close(() => resolve(true));
-    });
+    server.listen({ host, port: 0 }, () => server.close(() => resolve(true)));
   });
 }

@@ -265,9 +265,7 @@ class HttpListener implements Listener {
     this.#isDraining = true;
     const server = this.#server;
     if (!server.listening) return;
-    const closed = new Promise<void>((resolve) => {
-      server.close(() => resolve());
-    });
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     this.#connections.endAfterAnswers();
     // Node closes what is idle now; what becomes idle later, or never sent a whole head, is ours.
     const tick = setInterval(() => this.#connections.destroyIdle(), drainTickMs);

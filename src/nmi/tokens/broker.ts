@@ -156,12 +156,8 @@ export class TokenBroker implements Part, Disposable {
       ...{ maxEntries, maxWaiters, minLifeMs, waitMs, waitWithTokenMs, usedWithinMs },
       fetch: (request) => this.#fetch(request),
       isWanted: (request) => this.#isWanted(request),
-      onRefresh: (outcome) => {
-        observer.onRefresh(outcome);
-      },
-      onBug: (error) => {
-        observer.onSourceBug(error);
-      },
+      onRefresh: (outcome) => observer.onRefresh(outcome),
+      onBug: (error) => observer.onSourceBug(error),
     });
     this.#dropUnwanted = debounce(clock, 0, () => {
       this.#cache.drop((request) => !this.#isWanted(request));

@@ -44,16 +44,8 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
     }),
   );
   // Objects come in bursts.
-  const dropUnneeded = opening.use(
-    debounce(clock, 0, () => {
-      proofs.dropUnneeded();
-    }),
-  );
-  opening.defer(
-    demand.onChange(() => {
-      dropUnneeded.trigger();
-    }),
-  );
+  const dropUnneeded = opening.use(debounce(clock, 0, () => proofs.dropUnneeded()));
+  opening.defer(demand.onChange(() => dropUnneeded.trigger()));
   const source = openEntraSource({
     proofs,
     timeoutMs: options.timeoutMs,
