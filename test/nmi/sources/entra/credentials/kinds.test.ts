@@ -100,7 +100,7 @@ describe('the list of credential kinds', () => {
   function importsOf(path: string): readonly string[] {
     const file = files.find((each) => each.path === path);
     assert.ok(file !== undefined);
-    return targetsOf(file).filter((target) => target.startsWith(`${folder}/`));
+    return [...new Set(targetsOf(file))].filter((target) => target.startsWith(`${folder}/`));
   }
 
   it('is the one file that imports a descriptor', () => {
