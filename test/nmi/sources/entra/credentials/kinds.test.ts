@@ -129,7 +129,7 @@ describe('the list of credential kinds', () => {
     );
   });
 
-  it('and the interface are all of the folder that others import, but for the worker', () => {
+  it('and the interface are all of the folder that others import', () => {
     const taken = files
       .filter(({ path }) => !path.startsWith(`${folder}/`))
       .flatMap(targetsOf)
