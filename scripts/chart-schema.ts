@@ -53,7 +53,7 @@ interface ChartValue {
 }
 
 function chartValues(): readonly ChartValue[] {
-  const values = (options as readonly Option[])
+  const values = options
     .filter(({ name }) => !notValues.has(name))
     .map((option) => ({
       path: oldPaths[option.name] ?? ['nmi', valueName(option.name)],

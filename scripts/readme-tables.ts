@@ -12,7 +12,6 @@ import {
   ignoredFlags,
   options,
   spellings,
-  type Option,
 } from '../src/nmi/config/options.ts';
 import { cloudNames, cloudOf } from '../src/nmi/sources/entra/clouds.ts';
 import { scenarios } from '../lab/scenarios/all.ts';
@@ -55,7 +54,7 @@ function escapeCell(text: string): string {
 
 /** @param isVariable the options that have no flag, or those that have one. */
 function optionTable(isVariable: boolean): string {
-  const rows = (options as readonly Option[])
+  const rows = options
     .filter((option) => hasFlag(option) !== isVariable)
     .map((option) => [
       ...(isVariable ? [] : [flagCell(spellings(option))]),

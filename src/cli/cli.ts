@@ -199,7 +199,7 @@ function verbList(): readonly string[] {
 
 function runFlags(isShown: (option: Option) => boolean): Readonly<Record<string, Options>> {
   const flags: Record<string, Options> = {};
-  for (const option of options as readonly Option[]) {
+  for (const option of options) {
     if (!hasFlag(option) || !isShown(option)) continue;
     flags[option.name] = {
       describe: describeOption(option),
@@ -220,7 +220,7 @@ function describeOption(option: Option): string {
 }
 
 function environmentHelp(): string {
-  const rows = (options as readonly Option[])
+  const rows = options
     .filter((option) => !hasFlag(option))
     .map((option) => `  ${environmentName(option).padEnd(20)} ${option.help}`);
   return `\nSet by the manifest, environment only:\n${rows.join('\n')}\n`;

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { parse } from 'yaml';
 import { chartFolder, renderFlags, renderSchema } from '../../scripts/chart-schema.ts';
 import { crdCopies } from '../../scripts/manifests.ts';
-import { hasFlag, options, type Option } from '../../src/nmi/config/options.ts';
+import { hasFlag, options } from '../../src/nmi/config/options.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');
@@ -22,7 +22,7 @@ describe('the files of the chart', () => {
   it('have a value for every flag that does something', () => {
     const decidedByTheDaemonSet = ['node', 'operation-mode', 'force-namespaced', 'kubeconfig'];
     const flags = renderFlags();
-    for (const option of options as readonly Option[]) {
+    for (const option of options) {
       const { name } = option;
       if (!hasFlag(option) || decidedByTheDaemonSet.includes(name)) continue;
       assert.match(flags, new RegExp(`"--?${name}"`), name);

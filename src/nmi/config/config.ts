@@ -43,7 +43,7 @@ export function parseConfig(
   const warnings = unknownVariables(environment);
   const given = new Map<Option, Given>();
 
-  for (const option of options as readonly Option[]) {
+  for (const option of options) {
     const entry = fromEnvironment(option, environment);
     if (entry !== undefined) given.set(option, entry);
   }
@@ -65,7 +65,7 @@ export function parseConfig(
   }
 
   const values: Record<string, unknown> = {};
-  for (const option of options as readonly Option[]) {
+  for (const option of options) {
     const entry = given.get(option);
     const value = option.type.parse(entry?.text ?? option.default);
     const { allowed } = option.type;
@@ -81,7 +81,7 @@ export function parseConfig(
 
 /** Each row has filled its key with what its type parsed. */
 function isComplete(values: object): values is Config {
-  return (options as readonly Option[]).every(({ key }) => key in values);
+  return options.every(({ key }) => key in values);
 }
 
 function fromEnvironment(option: Option, environment: Environment): Given | undefined {
@@ -135,10 +135,10 @@ function suggestFlag(spelling: string): string {
     : '';
 }
 
-const variableNames = new Set((options as readonly Option[]).flatMap(environmentNames));
+const variableNames = new Set(options.flatMap(environmentNames));
 
 function unknownVariables(environment: Environment): string[] {
-  const ownNames = (options as readonly Option[]).map(environmentName);
+  const ownNames = options.map(environmentName);
   return Object.entries(environment)
     .filter(([name, text]) => name.startsWith('NMI_') && !variableNames.has(name) && text !== '')
     .filter(([name, text = '']) => !isServiceLink(name, text))

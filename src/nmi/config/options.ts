@@ -21,24 +21,13 @@ import {
   type OptionType,
 } from './option-types.ts';
 
-export interface Option {
+interface OptionRow {
   /** Kebab-case; gives the names of flag and environment variable. */
   readonly name: string;
   /** The spelling of the replaced system where it is another one. */
   readonly old?: string;
   /** What it fills in `Config`. */
   readonly key: string;
-  readonly group:
-    | 'Kubernetes'
-    | 'Listener'
-    | 'Upstream'
-    | 'Cloud'
-    | 'Redirect'
-    | 'Answers'
-    | 'Operation'
-    | 'Advanced'
-    /** No flags: the manifest sets them. */
-    | 'Environment only';
   readonly type: OptionType<unknown>;
   /** As a user would write it. */
   readonly default: string;
@@ -49,369 +38,358 @@ export interface Option {
   readonly otherVariables?: readonly string[];
 }
 
+export interface Option extends OptionRow {
+  /** Under which help and README show it. */
+  readonly group: string;
+}
+
 /** Parts of the metadata service that are closed to pods unless opened. */
 const metadataAreas = choice(['attested', 'scheduledevents', 'loadbalancer']);
 
-export const options = [
-  {
-    name: 'node',
-    key: 'node',
-    group: 'Kubernetes',
-    type: matching(
-      /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/,
-      'the name of this Kubernetes node; set it from spec.nodeName',
-    ),
-    default: '',
-    help: 'Name of this Kubernetes node: only its pods are watched and served. Mandatory.',
-  },
-  {
-    name: 'operation-mode',
-    key: 'operationMode',
-    group: 'Kubernetes',
-    type: choice(['managed'], 'managed (there is no standard mode: only NMI runs)'),
-    default: 'managed',
-    help: 'Mode of operation.',
-  },
-  {
-    name: 'force-namespaced',
-    old: 'forceNamespaced',
-    key: 'forceNamespaced',
-    group: 'Kubernetes',
-    type: alwaysTrue('matching is always namespaced'),
-    default: 'true',
-    help: 'A pod uses identities of its own namespace only. Always so; `false` is refused.',
-  },
-  {
-    name: 'kubeconfig',
-    key: 'kubeconfigPath',
-    group: 'Kubernetes',
-    type: anyText,
-    default: '',
-    otherVariables: ['KUBECONFIG'],
-    help: 'Path of a kubeconfig file; else `KUBECONFIG`, else the in-cluster configuration.',
-  },
-  {
-    name: 'allow-network-plugin-kubenet',
-    key: 'allowKubenet',
-    group: 'Kubernetes',
-    type: boolean,
-    default: 'false',
-    help: 'Start on a kubenet node, where a pod can take over another pod’s address by ARP.',
-  },
-  {
-    name: 'kubelet-config',
-    key: 'kubeletConfigPath',
-    group: 'Kubernetes',
-    type: anyText,
-    default: '/etc/default/kubelet',
-    help: 'File that the kubenet check reads.',
-  },
-  {
-    name: 'custom-user-agent',
-    key: 'customUserAgent',
-    group: 'Kubernetes',
-    type: matching(/^[\x20-\x7e]{0,200}$/, 'up to 200 printable ASCII characters'),
-    default: '',
-    help: 'Text appended to the user agent of all outgoing calls.',
-  },
-  {
-    name: 'address-staleness-limit',
-    key: 'addressStalenessLimitMs',
-    group: 'Kubernetes',
-    // A watch in doubt needs a second or two to prove itself, and may be doubted once in 5 s.
-    type: durationOrNever('10s', '24h'),
-    // An outage of the API server is over by then as a rule, and readiness has been false for long.
-    default: '15m',
-    help:
-      'Pods known by address only (any mode but eBPF) get 503 once the pods of this node were not ' +
-      'proven current for so long, for the address may be another pod’s by now; 0 for never.',
-  },
-  {
-    name: 'nmi-listen-address',
-    key: 'listenIp',
-    group: 'Listener',
-    isOfRedirect: true,
-    type: ipv4,
-    default: '169.254.25.79',
-    help: 'Address the agent listens on and the redirect leads to; held by a link of our own.',
-  },
-  {
-    name: 'nmi-port',
-    key: 'listenPort',
-    group: 'Listener',
-    isOfRedirect: true,
-    type: port,
-    default: '2579',
-    help: 'Port of that address.',
-  },
-  {
-    name: 'enable-host-token',
-    key: 'hostToken',
-    group: 'Listener',
-    type: boolean,
-    default: 'false',
-    help: 'Serve `/host/token` on 127.0.0.1: any process of the host can then ask for any pod of this node.',
-  },
-  {
-    name: 'http-probe-port',
-    key: 'probePort',
-    group: 'Operation',
-    isOfRedirect: true,
-    type: portOrOff,
-    default: '8080',
-    help: 'Port of `/healthz`, `/livez` and `/readyz` on all interfaces; 0 turns it off.',
-  },
-  {
-    name: 'prometheus-port',
-    key: 'metricsPort',
-    group: 'Operation',
-    isOfRedirect: true,
-    type: portOrOff,
-    default: '9090',
-    help: 'Port of `/metrics` on all interfaces; 0 turns it off; may equal the probe port.',
-  },
-  {
-    name: 'metadata-ip',
-    key: 'metadataIp',
-    group: 'Upstream',
-    isOfRedirect: true,
-    type: ipv4,
-    default: '169.254.169.254',
-    help: 'Address of the instance metadata service: what pods dial and what the agent asks.',
-  },
-  {
-    name: 'metadata-port',
-    key: 'metadataPort',
-    group: 'Upstream',
-    isOfRedirect: true,
-    type: port,
-    default: '80',
-    help: 'Port of that address.',
-  },
-  {
-    name: 'workload-identity',
-    key: 'workloadIdentity',
-    group: 'Upstream',
-    type: boolean,
-    default: 'false',
-    help: 'Serve pods without a binding that are set up for Workload Identity, by federation.',
-  },
-  {
-    name: 'workload-identity-tenant',
-    key: 'workloadIdentityTenant',
-    group: 'Upstream',
-    type: matching(
-      /^(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?:[a-z0-9][a-z0-9-]{0,62}\.)+[a-z]{2,63})?$/i,
-      'a tenant id or domain name',
-    ),
-    default: '',
-    help: 'Tenant of service accounts without the annotation `azure.workload.identity/tenant-id`.',
-  },
-  {
-    name: 'cloud',
-    key: 'cloud',
-    group: 'Cloud',
-    type: choice(cloudNames),
-    default: 'public',
-    help: 'Azure cloud of this cluster: gives authority and audience where the next two do not.',
-  },
-  {
-    name: 'entra-authority',
-    key: 'entraAuthorities',
-    group: 'Cloud',
-    type: list('origins like https://login.example.com', parseOrigin),
-    default: '',
-    help:
-      'Entra ID of a cloud that --cloud has no name for. The first is that of identities without ' +
-      '`adEndpoint`; `adEndpoint` may name any of them, and those of Microsoft’s clouds.',
-  },
-  {
-    name: 'entra-audience',
-    key: 'entraAudience',
-    group: 'Cloud',
-    type: matching(/^[\x21-\x7e]{0,512}$/, 'visible ASCII without blanks'),
-    default: '',
-    help: 'Audience of the service account tokens for federation, instead of the cloud’s.',
-  },
-  {
-    name: 'entra-ca-file',
-    key: 'entraCaFile',
-    group: 'Cloud',
-    type: anyText,
-    default: '',
-    help: 'PEM file of certificate authorities to trust for Entra ID beside the built-in ones.',
-  },
-  {
-    name: 'redirect',
-    key: 'redirect',
-    group: 'Redirect',
-    isOfRedirect: true,
-    type: choice(['auto', 'ebpf', 'iptables', 'address', 'pinned', 'none']),
-    default: 'auto',
-    help:
-      'How pods’ connections are brought here. `auto`: by eBPF where this kernel has it and pods are ' +
-      'in the cgroup2 tree, else by iptables. `address`: the node has no metadata service of its ' +
-      'own and holds the metadata address itself. `pinned`: by eBPF, kept by `nmi redirect run` in ' +
-      'another container, so that this one needs no rights. `none` leaves the node alone.',
-  },
-  {
-    name: 'host-network',
-    key: 'hostNetwork',
-    group: 'Answers',
-    type: choice(['serve', 'refuse']),
-    default: 'serve',
-    help:
-      'With eBPF, pods on the host network: `serve` gives one with a binding its identity and any ' +
-      'other the node’s own, as ever.',
-  },
-  {
-    name: 'iptables-backend',
-    key: 'iptablesBackend',
-    group: 'Advanced',
-    isOfRedirect: true,
-    type: choice(['auto', 'nft', 'legacy']),
-    default: 'auto',
-    help: 'Which iptables; `auto` follows the kubelet’s own chains.',
-  },
-  {
-    name: 'metadata-guard',
-    key: 'metadataGuard',
-    group: 'Advanced',
-    isOfRedirect: true,
-    type: boolean,
-    default: 'true',
-    help: 'Policy routing rules that keep pods off the real endpoint even when every iptables rule is flushed.',
-  },
-  {
-    name: 'fast-path',
-    key: 'fastPath',
-    group: 'Advanced',
-    type: boolean,
-    default: 'true',
-    help: 'Answer usual requests for cached tokens without the HTTP parser of Node. `false` makes them slower.',
-  },
-  {
-    name: 'ipt-update-interval-sec',
-    key: 'redirectIntervalMs',
-    group: 'Redirect',
-    isOfRedirect: true,
-    type: seconds(1, 3600),
-    default: '10',
-    help: 'Seconds between two checks of the redirect.',
-  },
-  {
-    name: 'metadata-header-required',
-    key: 'metadataHeaderRequired',
-    group: 'Answers',
-    type: boolean,
-    default: 'true',
-    help: 'Refuse requests without `Metadata: true`, as the real service does.',
-  },
-  {
-    name: 'block-instance-metadata',
-    key: 'blockInstanceMetadata',
-    group: 'Answers',
-    type: boolean,
-    default: 'false',
-    help: 'Refuse `/metadata/instance` to all pods.',
-  },
-  {
-    name: 'allow-metadata',
-    key: 'allowedAreas',
-    group: 'Answers',
-    type: list(`any of ${metadataAreas.allowed}`, metadataAreas.parse),
-    default: '',
-    help: 'Further parts of the metadata service to pass through, comma separated.',
-  },
-  {
-    name: 'strict-identity',
-    key: 'strictIdentity',
-    group: 'Answers',
-    type: boolean,
-    default: 'false',
-    help: 'Refuse a request that names no identity when several are bound, instead of taking the oldest.',
-  },
-  {
-    name: 'log-format',
-    key: 'logFormat',
-    group: 'Operation',
-    isOfRedirect: true,
-    type: choice(['json', 'text']),
-    default: 'json',
-    help: 'Log lines as JSON, or as text in the shape of the replaced system.',
-  },
-  {
-    name: 'log-level',
-    key: 'logLevel',
-    group: 'Operation',
-    isOfRedirect: true,
-    type: choice(['error', 'warn', 'info', 'debug', 'trace']),
-    default: 'info',
-    help: 'Minimum log level.',
-  },
-  {
-    name: 'v',
-    key: 'verbosity',
-    group: 'Operation',
-    type: integer(0, 10),
-    default: '0',
-    help: 'Verbosity in the old way: 4 and up means debug, 6 and up trace.',
-  },
-  {
-    name: 'startup-taint',
-    key: 'startupTaint',
-    group: 'Operation',
-    type: matching(
-      /^(?:[a-z0-9A-Z](?:[-a-zA-Z0-9._/]{0,315}[a-zA-Z0-9])?)?$/,
-      'the key of a taint',
-    ),
-    default: '',
-    help: 'Taint that the agent takes off its own node when it is ready. Needs get and patch of nodes.',
-  },
-  {
-    name: 'pod-uid',
-    key: 'podUid',
-    group: 'Environment only',
-    type: matching(/^(?:[0-9a-z][0-9a-z-]{0,62})?$/, 'the UID of a pod'),
-    default: '',
-    help:
-      'With eBPF: the pod that the agent is, all of whose containers reach the real endpoint; else ' +
-      'this container alone.',
-  },
-  {
-    name: 'cgroup-root',
-    key: 'cgroupRoot',
-    group: 'Environment only',
-    type: matching(/^(?:\/[^\0]*)?$/, 'an absolute path'),
-    default: '',
-    help:
-      'With eBPF: path of the cgroup2 mount that contains the kubelet’s cgroups, or of a parent of ' +
-      'it; else it is looked for.',
-  },
-  {
-    name: 'bpf-pin-folder',
-    key: 'bpfPinFolder',
-    group: 'Environment only',
-    type: matching(/^\/[^\0]+\/[^\0/]+$/, 'an absolute path of two parts or more'),
-    default: '/sys/fs/bpf/nmi',
-    help: 'With eBPF: the folder of the BPF file system that programs and maps are pinned in.',
-  },
-  {
-    name: 'explain-socket',
-    key: 'explainSocket',
-    group: 'Environment only',
-    // Longer ones have no room in the address of a socket.
-    type: pathOrOff(
-      /^(?:off|\/[\x21-\x7e]{1,106})$/,
-      'an absolute path of at most 107 characters, or off',
-    ),
-    // Of what a container with a read-only root always has, the one place that can be written.
-    default: '/dev/shm/nmi/explain.sock',
-    help: 'Unix socket that `nmi explain` asks, for the agent’s own user alone; `off` for none.',
-  },
-] as const satisfies readonly Option[];
+const table = {
+  Kubernetes: [
+    {
+      name: 'node',
+      key: 'node',
+      type: matching(
+        /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/,
+        'the name of this Kubernetes node; set it from spec.nodeName',
+      ),
+      default: '',
+      help: 'Name of this Kubernetes node: only its pods are watched and served. Mandatory.',
+    },
+    {
+      name: 'operation-mode',
+      key: 'operationMode',
+      type: choice(['managed'], 'managed (there is no standard mode: only NMI runs)'),
+      default: 'managed',
+      help: 'Mode of operation.',
+    },
+    {
+      name: 'force-namespaced',
+      old: 'forceNamespaced',
+      key: 'forceNamespaced',
+      type: alwaysTrue('matching is always namespaced'),
+      default: 'true',
+      help: 'A pod uses identities of its own namespace only. Always so; `false` is refused.',
+    },
+    {
+      name: 'kubeconfig',
+      key: 'kubeconfigPath',
+      type: anyText,
+      default: '',
+      otherVariables: ['KUBECONFIG'],
+      help: 'Path of a kubeconfig file; else `KUBECONFIG`, else the in-cluster configuration.',
+    },
+    {
+      name: 'allow-network-plugin-kubenet',
+      key: 'allowKubenet',
+      type: boolean,
+      default: 'false',
+      help: 'Start on a kubenet node, where a pod can take over another pod’s address by ARP.',
+    },
+    {
+      name: 'kubelet-config',
+      key: 'kubeletConfigPath',
+      type: anyText,
+      default: '/etc/default/kubelet',
+      help: 'File that the kubenet check reads.',
+    },
+    {
+      name: 'custom-user-agent',
+      key: 'customUserAgent',
+      type: matching(/^[\x20-\x7e]{0,200}$/, 'up to 200 printable ASCII characters'),
+      default: '',
+      help: 'Text appended to the user agent of all outgoing calls.',
+    },
+    {
+      name: 'address-staleness-limit',
+      key: 'addressStalenessLimitMs',
+      // A watch in doubt needs a second or two to prove itself, and may be doubted once in 5 s.
+      type: durationOrNever('10s', '24h'),
+      // An outage of the API server is over by then as a rule, and readiness has been false for long.
+      default: '15m',
+      help:
+        'Pods known by address only (any mode but eBPF) get 503 once the pods of this node were not ' +
+        'proven current for so long, for the address may be another pod’s by now; 0 for never.',
+    },
+  ],
+  Listener: [
+    {
+      name: 'nmi-listen-address',
+      key: 'listenIp',
+      isOfRedirect: true,
+      type: ipv4,
+      default: '169.254.25.79',
+      help: 'Address the agent listens on and the redirect leads to; held by a link of our own.',
+    },
+    {
+      name: 'nmi-port',
+      key: 'listenPort',
+      isOfRedirect: true,
+      type: port,
+      default: '2579',
+      help: 'Port of that address.',
+    },
+    {
+      name: 'enable-host-token',
+      key: 'hostToken',
+      type: boolean,
+      default: 'false',
+      help: 'Serve `/host/token` on 127.0.0.1: any process of the host can then ask for any pod of this node.',
+    },
+  ],
+  Redirect: [
+    {
+      name: 'redirect',
+      key: 'redirect',
+      isOfRedirect: true,
+      type: choice(['auto', 'ebpf', 'iptables', 'address', 'pinned', 'none']),
+      default: 'auto',
+      help:
+        'How pods’ connections are brought here. `auto`: by eBPF where this kernel has it and pods are ' +
+        'in the cgroup2 tree, else by iptables. `address`: the node has no metadata service of its ' +
+        'own and holds the metadata address itself. `pinned`: by eBPF, kept by `nmi redirect run` in ' +
+        'another container, so that this one needs no rights. `none` leaves the node alone.',
+    },
+    {
+      name: 'ipt-update-interval-sec',
+      key: 'redirectIntervalMs',
+      isOfRedirect: true,
+      type: seconds(1, 3600),
+      default: '10',
+      help: 'Seconds between two checks of the redirect.',
+    },
+  ],
+  Answers: [
+    {
+      name: 'host-network',
+      key: 'hostNetwork',
+      type: choice(['serve', 'refuse']),
+      default: 'serve',
+      help:
+        'With eBPF, pods on the host network: `serve` gives one with a binding its identity and any ' +
+        'other the node’s own, as ever.',
+    },
+    {
+      name: 'metadata-header-required',
+      key: 'metadataHeaderRequired',
+      type: boolean,
+      default: 'true',
+      help: 'Refuse requests without `Metadata: true`, as the real service does.',
+    },
+    {
+      name: 'block-instance-metadata',
+      key: 'blockInstanceMetadata',
+      type: boolean,
+      default: 'false',
+      help: 'Refuse `/metadata/instance` to all pods.',
+    },
+    {
+      name: 'allow-metadata',
+      key: 'allowedAreas',
+      type: list(`any of ${metadataAreas.allowed}`, metadataAreas.parse),
+      default: '',
+      help: 'Further parts of the metadata service to pass through, comma separated.',
+    },
+    {
+      name: 'strict-identity',
+      key: 'strictIdentity',
+      type: boolean,
+      default: 'false',
+      help: 'Refuse a request that names no identity when several are bound, instead of taking the oldest.',
+    },
+  ],
+  Upstream: [
+    {
+      name: 'metadata-ip',
+      key: 'metadataIp',
+      isOfRedirect: true,
+      type: ipv4,
+      default: '169.254.169.254',
+      help: 'Address of the instance metadata service: what pods dial and what the agent asks.',
+    },
+    {
+      name: 'metadata-port',
+      key: 'metadataPort',
+      isOfRedirect: true,
+      type: port,
+      default: '80',
+      help: 'Port of that address.',
+    },
+    {
+      name: 'workload-identity',
+      key: 'workloadIdentity',
+      type: boolean,
+      default: 'false',
+      help: 'Serve pods without a binding that are set up for Workload Identity, by federation.',
+    },
+    {
+      name: 'workload-identity-tenant',
+      key: 'workloadIdentityTenant',
+      type: matching(
+        /^(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?:[a-z0-9][a-z0-9-]{0,62}\.)+[a-z]{2,63})?$/i,
+        'a tenant id or domain name',
+      ),
+      default: '',
+      help: 'Tenant of service accounts without the annotation `azure.workload.identity/tenant-id`.',
+    },
+  ],
+  Cloud: [
+    {
+      name: 'cloud',
+      key: 'cloud',
+      type: choice(cloudNames),
+      default: 'public',
+      help: 'Azure cloud of this cluster: gives authority and audience where the next two do not.',
+    },
+    {
+      name: 'entra-authority',
+      key: 'entraAuthorities',
+      type: list('origins like https://login.example.com', parseOrigin),
+      default: '',
+      help:
+        'Entra ID of a cloud that --cloud has no name for. The first is that of identities without ' +
+        '`adEndpoint`; `adEndpoint` may name any of them, and those of Microsoft’s clouds.',
+    },
+    {
+      name: 'entra-audience',
+      key: 'entraAudience',
+      type: matching(/^[\x21-\x7e]{0,512}$/, 'visible ASCII without blanks'),
+      default: '',
+      help: 'Audience of the service account tokens for federation, instead of the cloud’s.',
+    },
+    {
+      name: 'entra-ca-file',
+      key: 'entraCaFile',
+      type: anyText,
+      default: '',
+      help: 'PEM file of certificate authorities to trust for Entra ID beside the built-in ones.',
+    },
+  ],
+  Operation: [
+    {
+      name: 'http-probe-port',
+      key: 'probePort',
+      isOfRedirect: true,
+      type: portOrOff,
+      default: '8080',
+      help: 'Port of `/healthz`, `/livez` and `/readyz` on all interfaces; 0 turns it off.',
+    },
+    {
+      name: 'prometheus-port',
+      key: 'metricsPort',
+      isOfRedirect: true,
+      type: portOrOff,
+      default: '9090',
+      help: 'Port of `/metrics` on all interfaces; 0 turns it off; may equal the probe port.',
+    },
+    {
+      name: 'log-format',
+      key: 'logFormat',
+      isOfRedirect: true,
+      type: choice(['json', 'text']),
+      default: 'json',
+      help: 'Log lines as JSON, or as text in the shape of the replaced system.',
+    },
+    {
+      name: 'log-level',
+      key: 'logLevel',
+      isOfRedirect: true,
+      type: choice(['error', 'warn', 'info', 'debug', 'trace']),
+      default: 'info',
+      help: 'Minimum log level.',
+    },
+    {
+      name: 'v',
+      key: 'verbosity',
+      type: integer(0, 10),
+      default: '0',
+      help: 'Verbosity in the old way: 4 and up means debug, 6 and up trace.',
+    },
+    {
+      name: 'startup-taint',
+      key: 'startupTaint',
+      type: matching(
+        /^(?:[a-z0-9A-Z](?:[-a-zA-Z0-9._/]{0,315}[a-zA-Z0-9])?)?$/,
+        'the key of a taint',
+      ),
+      default: '',
+      help: 'Taint that the agent takes off its own node when it is ready. Needs get and patch of nodes.',
+    },
+  ],
+  Advanced: [
+    {
+      name: 'iptables-backend',
+      key: 'iptablesBackend',
+      isOfRedirect: true,
+      type: choice(['auto', 'nft', 'legacy']),
+      default: 'auto',
+      help: 'Which iptables; `auto` follows the kubelet’s own chains.',
+    },
+    {
+      name: 'metadata-guard',
+      key: 'metadataGuard',
+      isOfRedirect: true,
+      type: boolean,
+      default: 'true',
+      help: 'Policy routing rules that keep pods off the real endpoint even when every iptables rule is flushed.',
+    },
+    {
+      name: 'fast-path',
+      key: 'fastPath',
+      type: boolean,
+      default: 'true',
+      help: 'Answer usual requests for cached tokens without the HTTP parser of Node. `false` makes them slower.',
+    },
+  ],
+  /** No flags: the manifest sets them. */
+  'Environment only': [
+    {
+      name: 'pod-uid',
+      key: 'podUid',
+      type: matching(/^(?:[0-9a-z][0-9a-z-]{0,62})?$/, 'the UID of a pod'),
+      default: '',
+      help:
+        'With eBPF: the pod that the agent is, all of whose containers reach the real endpoint; else ' +
+        'this container alone.',
+    },
+    {
+      name: 'cgroup-root',
+      key: 'cgroupRoot',
+      type: matching(/^(?:\/[^\0]*)?$/, 'an absolute path'),
+      default: '',
+      help:
+        'With eBPF: path of the cgroup2 mount that contains the kubelet’s cgroups, or of a parent of ' +
+        'it; else it is looked for.',
+    },
+    {
+      name: 'bpf-pin-folder',
+      key: 'bpfPinFolder',
+      type: matching(/^\/[^\0]+\/[^\0/]+$/, 'an absolute path of two parts or more'),
+      default: '/sys/fs/bpf/nmi',
+      help: 'With eBPF: the folder of the BPF file system that programs and maps are pinned in.',
+    },
+    {
+      name: 'explain-socket',
+      key: 'explainSocket',
+      // Longer ones have no room in the address of a socket.
+      type: pathOrOff(
+        /^(?:off|\/[\x21-\x7e]{1,106})$/,
+        'an absolute path of at most 107 characters, or off',
+      ),
+      // Of what a container with a read-only root always has, the one place that can be written.
+      default: '/dev/shm/nmi/explain.sock',
+      help: 'Unix socket that `nmi explain` asks, for the agent’s own user alone; `off` for none.',
+    },
+  ],
+} as const satisfies Readonly<Record<string, readonly OptionRow[]>>;
 
-type Row = (typeof options)[number];
+export const options: readonly Option[] = Object.entries(table).flatMap(([group, rows]) =>
+  rows.map((row: OptionRow) => ({ ...row, group })),
+);
+
+type Row = (typeof table)[keyof typeof table][number];
 
 /** One readonly value in base units for each row: milliseconds, choices as unions. */
 export type Config = {
@@ -477,7 +455,7 @@ function ignored(
 
 /** By spelling, without dashes. */
 const byFlag: ReadonlyMap<string, Option> = new Map(
-  (options as readonly Option[])
+  options
     .filter(hasFlag)
     .flatMap((option) => spellings(option).map((spelling) => [spelling, option] as const)),
 );
