@@ -81,14 +81,12 @@ function flagCell(names: readonly string[]): string {
 }
 
 function metricTable(): string {
-  const rows = (Object.entries({ ...oldMetrics, ...newMetrics }) as [string, MetricRow][]).map(
-    ([name, row]) => [
-      `\`${name}\``,
-      row.type,
-      row.labels.map((l) => `\`${l}\``).join(' '),
-      row.help,
-    ],
-  );
+  const rows = Object.entries<MetricRow>({ ...oldMetrics, ...newMetrics }).map(([name, row]) => [
+    `\`${name}\``,
+    row.type,
+    row.labels.map((l) => `\`${l}\``).join(' '),
+    row.help,
+  ]);
   return table(['metric', 'type', 'labels', 'meaning'], rows);
 }
 

@@ -5,6 +5,7 @@
  */
 import type { Options } from 'yargs';
 import { Parser } from 'yargs/helpers';
+import { buildInfo } from '../nmi/base/build-info.ts';
 import {
   environmentName,
   findIgnored,
@@ -16,7 +17,6 @@ import {
 } from '../nmi/config/options.ts';
 import { completeBooleans, flagTexts, flagsWithoutValue, type Words } from './flags.ts';
 import { exitCodes, type Outside } from './outside.ts';
-import { renderVersion } from './version.ts';
 
 interface Verb {
   readonly summary: string;
@@ -100,6 +100,12 @@ const verbs: Readonly<Record<string, Verb>> = {
     },
   },
 };
+
+/** In the shape that the replaced system's scripts read. */
+function renderVersion(): string {
+  const { version, commit, date } = buildInfo;
+  return `MIC Version: none - NMI Version: ${version} - Commit: ${commit} - Date: ${date}\n`;
+}
 
 /** @param words the command line without the program. @returns the exit code. */
 export async function runCli(words: readonly string[], outside: Outside): Promise<number> {

@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+
 /**
  * What a verb may touch of the process it runs in, as values: `main.ts` fills them in, tests put
  * their own there.
@@ -22,7 +24,6 @@ export const exitCodes = {
 } as const;
 
 /** Resolves at the first signal, at once when it came already. */
-export function untilStopped({ stop }: Outside): Promise<void> {
-  if (stop.aborted) return Promise.resolve();
-  return new Promise((resolve) => stop.addEventListener('abort', () => resolve(), { once: true }));
+export async function untilStopped({ stop }: Outside): Promise<void> {
+  if (!stop.aborted) await once(stop, 'abort');
 }

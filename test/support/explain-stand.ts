@@ -3,7 +3,7 @@ import { GrantIndex } from '../../src/cache/index/grant-index.ts';
 import type { Pod } from '../../src/cache/index/objects.ts';
 import { PodIndex } from '../../src/cache/index/pod-index.ts';
 import { parseExplainQuery } from '../../src/nmi/explain/question.ts';
-import { explain, type Sight } from '../../src/nmi/explain/explain.ts';
+import { explain, type ExplainContext } from '../../src/nmi/explain/explain.ts';
 import type { Explanation, PodExplanation } from '../../src/nmi/explain/explanation.ts';
 import type { SourceFailure, SourceResult, TokenRequest } from '../../src/nmi/sources/source.ts';
 import type { UpstreamIdentity } from '../../src/nmi/sources/upstream-identity.ts';
@@ -60,7 +60,7 @@ export function openExplainStand({ strict = false, mode = 'iptables' } = {}) {
   });
   const isSynced = () => state.isSynced;
   const trustsAddresses = () => state.trustsAddresses;
-  const sight: Sight = {
+  const sight: ExplainContext = {
     knowledge: { pods, grants, upstreams, workloadIdentities, isSynced, trustsAddresses },
     policy: { strict, graceMs: 60_000, hostNetwork: 'serve' },
     broker,

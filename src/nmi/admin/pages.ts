@@ -5,6 +5,7 @@
  * installed), `/livez` says that the event loop turns, `/readyz` names what is missing. An outage
  * of the API server or of the upstream never fails liveness.
  */
+import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Part } from '../base/part.ts';
@@ -44,7 +45,8 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
         const path = (request.url ?? '').split('?', 1)[0] ?? '';
         void answer(path, served, options, response);
       });
-      await listen(server, port);
+      server.listen({ port });
+      await once(server, 'listening');
       servers.push(server);
     }
   } catch (error) {
@@ -102,16 +104,6 @@ function send(response: ServerResponse, status: number, contentType: string, bod
     'nosniff',
   ]);
   response.end(body);
-}
-
-function listen(server: Server, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen({ port }, () => {
-      server.off('error', reject);
-      resolve();
-    });
-  });
 }
 
 function closeServer(server: Server): Promise<void> {

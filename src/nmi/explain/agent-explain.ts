@@ -6,7 +6,7 @@ import type { GrantPolicy } from '../grants/grant.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
 import type { TokenBroker } from '../tokens/broker.ts';
-import { explain, type Sight } from './explain.ts';
+import { explain, type ExplainContext } from './explain.ts';
 import { readHealth } from './node-health.ts';
 import { openExplainServer } from './socket.ts';
 
@@ -23,7 +23,7 @@ export interface ExplainOptions {
 /** Never rejects. */
 export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
   const { config, kernel, state, policy, broker, clock, log } = options;
-  const sight: Sight = {
+  const sight: ExplainContext = {
     knowledge: state,
     policy,
     broker,

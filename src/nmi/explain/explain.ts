@@ -42,11 +42,18 @@ import type { BrokeredStanding, TokenBroker } from '../tokens/broker.ts';
 import { identityKey } from '../grants/cache-key.ts';
 
 /** All that an explanation looks at. */
-export interface Sight {
+export interface ExplainContext {
   readonly knowledge: GrantKnowledge;
   readonly policy: GrantPolicy;
   readonly broker: Pick<TokenBroker, 'describe'>;
   readonly health: () => NodeHealth;
+}
+
+/** The same for one question. */
+interface Asked extends ExplainContext {
+  readonly resource: string | undefined;
+  /** The time, on the clock that stamped the objects. */
+  readonly nowWallMs: number;
 }
 
 /** A node has 250 pods at most, unless somebody raised that. */
@@ -57,15 +64,20 @@ const maxTokens = 20;
 const unnamed: IdentitySelector = { kind: 'none' };
 
 /** @param nowWallMs the time, on the clock that stamped the objects. */
-export function explain(query: ExplainQuery, sight: Sight, nowWallMs: number): Explanation {
-  const { who } = query;
-  const { knowledge } = sight;
+export function explain(
+  query: ExplainQuery,
+  context: ExplainContext,
+  nowWallMs: number,
+): Explanation {
+  const { who, resource } = query;
+  const { knowledge } = context;
+  const sight: Asked = { ...context, resource, nowWallMs };
   switch (who.kind) {
     case 'node':
-      return explainNode(sight, nowWallMs);
+      return explainNode({ ...sight, resource: undefined });
     case 'pod': {
       const pod = knowledge.pods.byName(who.namespace, who.name);
-      if (pod !== undefined) return explainPod(pod, query, sight, nowWallMs);
+      if (pod !== undefined) return explainPod(pod, query, sight);
       const node = sight.health().name;
       const problem = knowledge.isSynced()
         ? `node ${node} has no running pod ${who.namespace}/${who.name}`
@@ -74,7 +86,7 @@ export function explain(query: ExplainQuery, sight: Sight, nowWallMs: number): E
     }
     case 'ip': {
       const found = knowledge.pods.byIp(who.ip);
-      if (found.kind === 'pod') return explainPod(found.pod, query, sight, nowWallMs);
+      if (found.kind === 'pod') return explainPod(found.pod, query, sight);
       const identified = identifyAt(who.ip, knowledge);
       const refusal = identified.kind === 'refused' ? viewRefused(identified) : undefined;
       const names = found.kind === 'ambiguous' ? found.pods.map(nameOf).join(', ') : '';
@@ -87,15 +99,15 @@ export function explain(query: ExplainQuery, sight: Sight, nowWallMs: number): E
   }
 }
 
-function told<K extends Explanation['kind']>(kind: K, { health }: Sight) {
+function told<K extends Explanation['kind']>(kind: K, { health }: ExplainContext) {
   return { schema: explanationSchema, kind, node: health() } as const;
 }
 
-function explainNode(sight: Sight, nowWallMs: number): Explanation {
+function explainNode(sight: Asked): Explanation {
   const all = [...sight.knowledge.pods.all()].sort(byName);
   const pods = all.slice(0, maxPods).map((pod): PodLine => {
-    const authorization = authorizeAs(pod, unnamed, undefined, sight, nowWallMs);
-    const outcome = judge(pod, authorization, undefined, sight, nowWallMs);
+    const authorization = authorizeAs(pod, unnamed, sight);
+    const outcome = judge(pod, authorization, sight);
     const { namespace, name, phase, ips } = pod;
     const label = bindingLabelOf(pod);
     return { namespace, name, ip: ips[0] ?? '', phase, label, outcome };
@@ -103,25 +115,17 @@ function explainNode(sight: Sight, nowWallMs: number): Explanation {
   return { ...told('node', sight), pods, omitted: all.length - pods.length };
 }
 
-function explainPod(
-  pod: Pod,
-  query: ExplainQuery,
-  sight: Sight,
-  nowWallMs: number,
-): PodExplanation {
+function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation {
   const { knowledge } = sight;
   const grants = knowledge.grants.grantsOf(pod.uid);
-  const byDefault = authorizeAs(pod, unnamed, query.resource, sight, nowWallMs);
+  const byDefault = authorizeAs(pod, unnamed, sight);
   const selectors = query.selector.kind === 'none' ? [unnamed] : [unnamed, query.selector];
   const requests = selectors.map((selector): RequestView => {
-    const authorization =
-      selector === unnamed
-        ? byDefault
-        : authorizeAs(pod, selector, query.resource, sight, nowWallMs);
+    const authorization = selector === unnamed ? byDefault : authorizeAs(pod, selector, sight);
     return {
       selector: selector.kind === 'none' ? '' : `${selector.kind}=${selector.value}`,
       resource: query.resource,
-      outcome: judge(pod, authorization, query.resource, sight, nowWallMs),
+      outcome: judge(pod, authorization, sight),
     };
   });
   const { namespace, name, uid, phase, terminating, hostNetwork, serviceAccount } = pod;
@@ -142,7 +146,7 @@ function explainPod(
     label: bindingLabelOf(pod),
     exception: grants?.kind === 'exception' ? grants.exception.name : undefined,
     bindings: bindingsOf(grants),
-    identities: identitiesOf(pod, grants, byDefault, query.resource, sight),
+    identities: identitiesOf(pod, grants, byDefault, sight),
     requests,
     hints: findHints(pod, knowledge.grants),
   };
@@ -151,21 +155,13 @@ function explainPod(
 function authorizeAs(
   pod: Pod,
   selector: IdentitySelector,
-  resource: string | undefined,
-  { knowledge, policy }: Sight,
-  nowWallMs: number,
+  { knowledge, policy, resource, nowWallMs }: Asked,
 ): Authorization {
   return authorize(pod, { resource, selector }, knowledge, policy, nowWallMs);
 }
 
 /** What a request comes to: the caller first, then the grant, then what memory says. */
-function judge(
-  pod: Pod,
-  authorization: Authorization,
-  resource: string | undefined,
-  sight: Sight,
-  nowWallMs: number,
-): Outcome {
+function judge(pod: Pod, authorization: Authorization, sight: Asked): Outcome {
   const obstacle = pod.hostNetwork ? obstacleOnNode(sight) : obstacleAt(pod, sight.knowledge);
   if (obstacle !== undefined) return obstacle;
   switch (authorization.kind) {
@@ -174,12 +170,12 @@ function judge(
     case 'by-object-id':
       throw new TypeError('nobody asks to have an object id explained');
     case 'authorized':
-      return grant(authorization, resource, sight, nowWallMs);
+      return grant(authorization, sight);
   }
 }
 
 /** Where the kernel says who dialled, a pod on the host network is known by its cgroup. */
-function obstacleOnNode({ health, knowledge }: Sight): Outcome | undefined {
+function obstacleOnNode({ health, knowledge }: ExplainContext): Outcome | undefined {
   if (health().redirect.mode !== 'ebpf') return { kind: 'unreachable', why: 'host-network' };
   const identified = knowledge.isSynced() ? undefined : identifyAt('', knowledge);
   if (identified?.kind !== 'refused') return undefined;
@@ -195,13 +191,9 @@ function obstacleAt(pod: Pod, knowledge: GrantKnowledge): Outcome | undefined {
   return { kind: 'refused', refusal: viewRefused(identified) };
 }
 
-function grant(
-  authorized: Authorized,
-  resource: string | undefined,
-  sight: Sight,
-  nowWallMs: number,
-): Outcome {
+function grant(authorized: Authorized, sight: Asked): Outcome {
   const { by } = authorized;
+  const { resource, nowWallMs } = sight;
   const granted = { kind: 'granted', identity: nameOfGranted(authorized), by } as const;
   if (resource === undefined) return { ...granted, from: undefined };
   const upstreams = [authorized.upstream, ...authorized.auxiliary];
@@ -246,13 +238,12 @@ function identitiesOf(
   pod: Pod,
   grants: PodGrants | undefined,
   byDefault: Authorization,
-  resource: string | undefined,
-  sight: Sight,
+  sight: Asked,
 ): readonly IdentityView[] {
   if (grants?.kind === 'bound') {
     return grants.identities.slice(0, maxListed).map((identity) => {
       const first = grants.byClientId.get(normaliseClientId(identity.clientId));
-      return viewIdentity(identity, pod, first, resource, sight);
+      return viewIdentity(identity, pod, first, sight);
     });
   }
   if (byDefault.kind !== 'authorized') return [];
@@ -267,7 +258,7 @@ function identitiesOf(
       upstream: viewUpstream(upstream, auxiliary),
       refusal: undefined,
       shadowedBy: undefined,
-      tokens: tokensOf([upstream, ...auxiliary], resource, sight),
+      tokens: tokensOf([upstream, ...auxiliary], sight),
     },
   ];
 }
@@ -277,8 +268,7 @@ function viewIdentity(
   identity: Identity,
   pod: Pod,
   first: Identity | undefined,
-  resource: string | undefined,
-  sight: Sight,
+  sight: Asked,
 ): IdentityView {
   const { name, type, clientId, resourceId } = identity;
   const shadowedBy = first === undefined || first === identity ? undefined : first.name;
@@ -293,7 +283,7 @@ function viewIdentity(
     ...view,
     upstream: viewUpstream(upstream, auxiliary),
     refusal: undefined,
-    tokens: tokensOf([upstream, ...auxiliary], resource, sight),
+    tokens: tokensOf([upstream, ...auxiliary], sight),
   };
 }
 
@@ -318,8 +308,7 @@ function viewUpstream(
 
 function tokensOf(
   upstreams: readonly UpstreamIdentity[],
-  resource: string | undefined,
-  { broker }: Sight,
+  { broker, resource }: Asked,
 ): readonly TokenView[] {
   return broker
     .describe(upstreams)

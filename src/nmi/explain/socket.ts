@@ -3,6 +3,7 @@
  * for its own user alone. Whoever may run a program beside the agent as its user may ask; pods and
  * the network cannot. The agent works without it, so what is wrong with it is one warning.
  */
+import { once } from 'node:events';
 import { chmod, lstat, mkdir, unlink } from 'node:fs/promises';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
@@ -101,32 +102,28 @@ async function makeFolder(path: string): Promise<void> {
 }
 
 /** False when the path is taken. */
-function tryListen(server: Server, path: string): Promise<boolean> {
-  return new Promise((resolve, reject) => {
-    const fail = (error: NodeJS.ErrnoException) => {
-      if (error.code === 'EADDRINUSE') resolve(false);
-      else reject(error);
-    };
-    server.once('error', fail);
-    server.listen({ path }, () => {
-      server.off('error', fail);
-      resolve(true);
-    });
-  });
+async function tryListen(server: Server, path: string): Promise<boolean> {
+  try {
+    server.listen({ path });
+    await once(server, 'listening');
+    return true;
+  } catch (error) {
+    if (networkCode(error) === 'EADDRINUSE') return false;
+    throw error;
+  }
 }
 
-function isAnswered(path: string): Promise<boolean> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ path });
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ECONNREFUSED') resolve(false);
-      else reject(error);
-    });
-  });
+async function isAnswered(path: string): Promise<boolean> {
+  const socket = connect({ path });
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch (error) {
+    if (networkCode(error) === 'ECONNREFUSED') return false;
+    throw error;
+  } finally {
+    socket.destroy();
+  }
 }
 
 function close(server: Server): Promise<void> {

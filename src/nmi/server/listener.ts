@@ -3,6 +3,7 @@
  * request on and writes the answer; every error path, the parser's own included, is JSON.
  */
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIPv4, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -131,18 +132,12 @@ class HttpListener implements Listener {
     return this.#connections.size;
   }
 
-  listen(): Promise<void> {
+  async listen(): Promise<void> {
     const { host, port } = this.#options;
-    const server = this.#server;
-    return new Promise((resolve, reject) => {
-      server.once('error', reject);
-      server.listen({ host, port, backlog: 1024 }, () => {
-        server.off('error', reject);
-        // A socket that listens on one address accepts nothing on another.
-        if (isIPv4(host) && host !== '0.0.0.0') this.#bound = { ip: host, port: this.port };
-        resolve();
-      });
-    });
+    this.#server.listen({ host, port, backlog: 1024 });
+    await once(this.#server, 'listening');
+    // A socket that listens on one address accepts nothing on another.
+    if (isIPv4(host) && host !== '0.0.0.0') this.#bound = { ip: host, port: this.port };
   }
 
   /** What `node:http` has for other listeners than that of requests. */

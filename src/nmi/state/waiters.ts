@@ -13,15 +13,11 @@ export interface HoldsOptions {
 }
 
 export class Holds {
-  readonly #clock: Clock;
-  readonly #maxWaiters: number;
-  readonly #onWait: () => void;
+  readonly #options: HoldsOptions;
   #waiters = new Set<() => void>();
 
   constructor(options: HoldsOptions) {
-    this.#clock = options.clock;
-    this.#maxWaiters = options.maxWaiters;
-    this.#onWait = options.onWait ?? (() => undefined);
+    this.#options = options;
   }
 
   get size(): number {
@@ -29,7 +25,7 @@ export class Holds {
   }
 
   get isFull(): boolean {
-    return this.#waiters.size >= this.#maxWaiters;
+    return this.#waiters.size >= this.#options.maxWaiters;
   }
 
   /** Something changed: every waiter looks again. */
@@ -41,14 +37,14 @@ export class Holds {
 
   /** Resolves at the next change or after `maxMs`, whichever is first. */
   nextChange(maxMs: number): Promise<void> {
-    this.#onWait();
+    this.#options.onWait?.();
     return new Promise((resolve) => {
       const finish = () => {
         disarm();
         this.#waiters.delete(finish);
         resolve();
       };
-      const disarm = this.#clock.schedule(maxMs, finish);
+      const disarm = this.#options.clock.schedule(maxMs, finish);
       this.#waiters.add(finish);
     });
   }

@@ -3,15 +3,12 @@ import type { Clock } from '../../cache/clock.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import { userAgent } from '../base/build-info.ts';
 import type { Logger } from '../base/logger.ts';
-import { StartError } from '../base/start-error.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import { IdentitiesInUse, type DemandKnowledge } from '../grants/identities-in-use.ts';
 import { createSecretReader } from '../kube/accounts/secrets.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { readEntraCa } from '../sources/entra/ca-file.ts';
-import type { EntraSource } from '../sources/entra/entra.ts';
-import { EntraNetworkError } from '../sources/entra/network.ts';
 import { openEntraUpstream } from '../sources/entra/open-entra.ts';
 import { openImdsSource } from '../sources/imds/imds.ts';
 import type { LoopMark } from '../sources/imds/loop-detection.ts';
@@ -48,7 +45,18 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
   const caPem = await readEntraCa(config.entraCaFile);
   await using opening = new AsyncDisposableStack();
   const demand = new IdentitiesInUse(options.knowledge);
-  const entra = opening.use(openEntra(options, demand, caPem));
+  const entra = opening.use(
+    openEntraUpstream({
+      timeoutMs: tuning.entraTimeoutMs,
+      userAgent: userAgent(config.customUserAgent),
+      client,
+      pods: options.knowledge.pods,
+      demand,
+      clock,
+      environment: options.environment,
+      caPem,
+    }),
+  );
   const imds = opening.use(
     openImdsSource({
       endpoint: `http://${config.metadataIp}:${config.metadataPort}`,
@@ -81,26 +89,4 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
   );
   const opened = opening.move();
   return { broker, [Symbol.asyncDispose]: () => opened.disposeAsync() };
-}
-
-function openEntra(
-  { config, tuning, client, knowledge, clock, environment }: TokensOptions,
-  demand: IdentitiesInUse,
-  caPem: string | undefined,
-): EntraSource {
-  try {
-    return openEntraUpstream({
-      timeoutMs: tuning.entraTimeoutMs,
-      userAgent: userAgent(config.customUserAgent),
-      client,
-      pods: knowledge.pods,
-      demand,
-      clock,
-      environment,
-      caPem,
-    });
-  } catch (error) {
-    if (!(error instanceof EntraNetworkError)) throw error;
-    throw new StartError('CONFIG', error.message, error);
-  }
 }

@@ -5,9 +5,12 @@
 import type { Clock } from '../../../cache/clock.ts';
 import type { PodIndex } from '../../../cache/index/pod-index.ts';
 import { debounce } from '../../base/debounce.ts';
+import { StartError } from '../../base/start-error.ts';
 import type { KubeClient } from '../../kube/api/client.ts';
 import { openProofs, type EntraCredential } from './credentials/kinds.ts';
+import type { ProofProvider } from './credentials/descriptor.ts';
 import { openEntraSource, type EntraSource } from './entra.ts';
+import { EntraNetworkError } from './network.ts';
 import { livePodOf } from './live-pod.ts';
 
 /** Which proofs are worth a place in memory. */
@@ -31,9 +34,9 @@ export interface EntraUpstreamOptions {
   readonly environment: Readonly<Record<string, string | undefined>>;
 }
 
-/** @throws EntraNetworkError `CONFIG`. */
+/** @throws StartError `CONFIG` for a proxy or certificates that cannot be used. */
 export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
-  const { caPem, client, pods, demand, clock, environment } = options;
+  const { client, pods, demand, clock } = options;
   using opening = new DisposableStack();
   const proofs = opening.use(
     openProofs({
@@ -46,12 +49,7 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
   // Objects come in bursts.
   const dropUnneeded = opening.use(debounce(clock, 0, () => proofs.dropUnneeded()));
   opening.defer(demand.onChange(() => dropUnneeded.trigger()));
-  const source = openEntraSource({
-    proofs,
-    timeoutMs: options.timeoutMs,
-    userAgent: options.userAgent,
-    ...{ clock, environment, caPem },
-  });
+  const source = openSource(proofs, options);
   const owned = opening.move();
   return {
     fetch: (request, mayRetry) => source.fetch(request, mayRetry),
@@ -60,4 +58,13 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
       await source[Symbol.asyncDispose]();
     },
   };
+}
+
+function openSource(proofs: ProofProvider<EntraCredential>, options: EntraUpstreamOptions) {
+  try {
+    return openEntraSource({ ...options, proofs });
+  } catch (error) {
+    if (!(error instanceof EntraNetworkError)) throw error;
+    throw new StartError('CONFIG', error.message, error);
+  }
 }
