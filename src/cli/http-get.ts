@@ -12,17 +12,12 @@ export interface Reply {
   readonly body: string;
 }
 
-export interface Bounds {
-  readonly timeoutMs: number;
-  readonly maxBodyBytes: number;
-}
-
 /** Uses no proxy and no kept connection. Rejects with what Node says, or for a broken bound. */
 export async function httpGet(
   options: RequestOptions,
-  { timeoutMs, maxBodyBytes }: Bounds,
+  bounds: { readonly timeoutMs: number; readonly maxBodyBytes: number },
 ): Promise<Reply> {
-  const request = get({ ...options, agent: false, signal: AbortSignal.timeout(timeoutMs) });
+  const request = get({ ...options, agent: false, signal: AbortSignal.timeout(bounds.timeoutMs) });
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   // What breaks off the body is an error of the request too, and thrown below.
   request.once('response', resolve).on('error', reject);
@@ -32,7 +27,7 @@ export async function httpGet(
   for await (const chunk of response as AsyncIterable<Buffer>) {
     chunks.push(chunk);
     length += chunk.length;
-    if (length > maxBodyBytes) throw new RangeError('the answer is too long');
+    if (length > bounds.maxBodyBytes) throw new RangeError('the answer is too long');
   }
   const body = Buffer.concat(chunks).toString('utf8');
   return { status: response.statusCode ?? 0, headers: response.headers, body };

@@ -2,13 +2,16 @@
  * `nmi redirect install|verify|remove|run|probe`: the kernel side alone, for an init container, a check
  * by hand, and the one way to open a node again.
  */
+import { systemClock } from '../cache/clock.ts';
+import { createLogger } from '../nmi/base/logger.ts';
+import { startRedirectDaemon } from '../nmi/redirect-daemon.ts';
+import { StartError } from '../nmi/base/start-error.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/choose-redirect.ts';
 import { listOwnPins } from '../redirect/ebpf/programs.ts';
 import { RedirectError, type RedirectStatus } from '../redirect/redirect.ts';
 import type { Words } from './flags.ts';
-import { exitCodes, type Outside } from './outside.ts';
-import { keepRedirect } from './redirect-run.ts';
+import { exitCodes, untilStopped, type Outside } from './outside.ts';
 import { probeRedirect } from './redirect-probe.ts';
 
 const actions = ['install', 'verify', 'remove', 'run', 'probe'] as const;
@@ -44,6 +47,22 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
     return error.code === 'NOT_PERMITTED' || error.code === 'TOOL_MISSING'
       ? exitCodes.unavailable
       : exitCodes.failed;
+  }
+}
+
+/** Keeps the redirect of this node until a signal ends it, and leaves it there. */
+async function keepRedirect(config: Config, outside: Outside): Promise<number> {
+  const { logFormat: format, logLevel: level } = config;
+  const log = createLogger({ format, level, write: outside.stdout });
+  try {
+    await using _ = await startRedirectDaemon({ config, clock: systemClock, log });
+    await untilStopped(outside);
+    log.info({}, 'shutting down, the redirect stays');
+    return exitCodes.ok;
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error;
+    log.error({ code: error.code, problem: error.message }, 'the redirect cannot be kept');
+    return exitCodes.unavailable;
   }
 }
 

@@ -6,6 +6,7 @@
  * Where a real service answers, taking its address would cut the node and its add-ons off from
  * it, so that is refused.
  */
+import { once } from 'node:events';
 import { connect } from 'node:net';
 import { createHost, type Host } from './host/command.ts';
 import {
@@ -98,15 +99,14 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
   };
 }
 
-function isReachable(ip: string, port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect({ host: ip, port });
-    const end = (answered: boolean): void => {
-      socket.destroy();
-      resolve(answered);
-    };
-    socket.setTimeout(probeTimeoutMs, () => end(false));
-    socket.once('connect', () => end(true));
-    socket.once('error', () => end(false));
-  });
+async function isReachable(host: string, port: number): Promise<boolean> {
+  const socket = connect({ host, port });
+  try {
+    await once(socket, 'connect', { signal: AbortSignal.timeout(probeTimeoutMs) });
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
 }

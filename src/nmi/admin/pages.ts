@@ -34,7 +34,9 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
 
   const servers: Server[] = [];
   const close = async () => {
-    await Promise.all(servers.map((server) => closeServer(server)));
+    const closed = servers.map((server) => server[Symbol.asyncDispose]());
+    for (const server of servers) server.closeAllConnections();
+    await Promise.all(closed);
   };
   try {
     for (const [port, served] of pages) {
@@ -104,11 +106,4 @@ function send(response: ServerResponse, status: number, contentType: string, bod
     'nosniff',
   ]);
   response.end(body);
-}
-
-function closeServer(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-    server.closeAllConnections();
-  });
 }

@@ -5,14 +5,8 @@
 
 import { parseRecord } from './json-value.ts';
 
-const severities: Readonly<Record<string, string>> = {
-  fatal: 'F',
-  error: 'E',
-  warn: 'W',
-  info: 'I',
-  debug: 'I',
-  trace: 'I',
-};
+/** Of levels; all others are information. */
+const severities: Readonly<Record<string, string>> = { fatal: 'F', error: 'E', warn: 'W' };
 
 const headerFields = new Set(['level', 'time', 'component', 'msg']);
 

@@ -1,13 +1,10 @@
 /** Why the agent cannot run: the configuration's fault, or the machine's. */
+import { CodedError } from './coded-error.ts';
+
 export type StartErrorCode = 'CONFIG' | 'UNAVAILABLE';
 
-export class StartError extends Error {
-  readonly code: StartErrorCode;
-
+export class StartError extends CodedError<StartErrorCode> {
   constructor(code: StartErrorCode, message: string, cause?: unknown) {
-    const why = cause instanceof Error ? `${message}: ${cause.message}` : message;
-    super(why, cause === undefined ? undefined : { cause });
-    this.name = 'StartError';
-    this.code = code;
+    super(code, cause instanceof Error ? `${message}: ${cause.message}` : message, cause);
   }
 }

@@ -29,8 +29,8 @@ interface OptionRow {
   /** What it fills in `Config`. */
   readonly key: string;
   readonly type: OptionType<unknown>;
-  /** As a user would write it. */
-  readonly default: string;
+  /** As a user would write it; nothing is the empty text. */
+  readonly default?: string;
   readonly help: string;
   /** It matters to `nmi redirect` too. */
   readonly isOfRedirect?: true;
@@ -39,6 +39,7 @@ interface OptionRow {
 }
 
 export interface Option extends OptionRow {
+  readonly default: string;
   /** Under which help and README show it. */
   readonly group: string;
 }
@@ -55,7 +56,6 @@ const table = {
         /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/,
         'the name of this Kubernetes node; set it from spec.nodeName',
       ),
-      default: '',
       help: 'Name of this Kubernetes node: only its pods are watched and served. Mandatory.',
     },
     {
@@ -77,7 +77,6 @@ const table = {
       name: 'kubeconfig',
       key: 'kubeconfigPath',
       type: anyText,
-      default: '',
       otherVariables: ['KUBECONFIG'],
       help: 'Path of a kubeconfig file; else `KUBECONFIG`, else the in-cluster configuration.',
     },
@@ -99,7 +98,6 @@ const table = {
       name: 'custom-user-agent',
       key: 'customUserAgent',
       type: matching(/^[\x20-\x7e]{0,200}$/, 'up to 200 printable ASCII characters'),
-      default: '',
       help: 'Text appended to the user agent of all outgoing calls.',
     },
     {
@@ -189,7 +187,6 @@ const table = {
       name: 'allow-metadata',
       key: 'allowedAreas',
       type: list(`any of ${metadataAreas.allowed}`, metadataAreas.parse),
-      default: '',
       help: 'Further parts of the metadata service to pass through, comma separated.',
     },
     {
@@ -231,7 +228,6 @@ const table = {
         /^(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?:[a-z0-9][a-z0-9-]{0,62}\.)+[a-z]{2,63})?$/i,
         'a tenant id or domain name',
       ),
-      default: '',
       help: 'Tenant of service accounts without the annotation `azure.workload.identity/tenant-id`.',
     },
   ],
@@ -247,7 +243,6 @@ const table = {
       name: 'entra-authority',
       key: 'entraAuthorities',
       type: list('origins like https://login.example.com', parseOrigin),
-      default: '',
       help:
         'Entra ID of a cloud that --cloud has no name for. The first is that of identities without ' +
         '`adEndpoint`; `adEndpoint` may name any of them, and those of Microsoft’s clouds.',
@@ -256,14 +251,12 @@ const table = {
       name: 'entra-audience',
       key: 'entraAudience',
       type: matching(/^[\x21-\x7e]{0,512}$/, 'visible ASCII without blanks'),
-      default: '',
       help: 'Audience of the service account tokens for federation, instead of the cloud’s.',
     },
     {
       name: 'entra-ca-file',
       key: 'entraCaFile',
       type: anyText,
-      default: '',
       help: 'PEM file of certificate authorities to trust for Entra ID beside the built-in ones.',
     },
   ],
@@ -314,7 +307,6 @@ const table = {
         /^(?:[a-z0-9A-Z](?:[-a-zA-Z0-9._/]{0,315}[a-zA-Z0-9])?)?$/,
         'the key of a taint',
       ),
-      default: '',
       help: 'Taint that the agent takes off its own node when it is ready. Needs get and patch of nodes.',
     },
   ],
@@ -349,7 +341,6 @@ const table = {
       name: 'pod-uid',
       key: 'podUid',
       type: matching(/^(?:[0-9a-z][0-9a-z-]{0,62})?$/, 'the UID of a pod'),
-      default: '',
       help:
         'With eBPF: the pod that the agent is, all of whose containers reach the real endpoint; else ' +
         'this container alone.',
@@ -358,7 +349,6 @@ const table = {
       name: 'cgroup-root',
       key: 'cgroupRoot',
       type: matching(/^(?:\/[^\0]*)?$/, 'an absolute path'),
-      default: '',
       help:
         'With eBPF: path of the cgroup2 mount that contains the kubelet’s cgroups, or of a parent of ' +
         'it; else it is looked for.',
@@ -386,7 +376,7 @@ const table = {
 } as const satisfies Readonly<Record<string, readonly OptionRow[]>>;
 
 export const options: readonly Option[] = Object.entries(table).flatMap(([group, rows]) =>
-  rows.map((row: OptionRow) => ({ ...row, group })),
+  rows.map((row: OptionRow) => ({ default: '', ...row, group })),
 );
 
 type Row = (typeof table)[keyof typeof table][number];

@@ -6,7 +6,7 @@ import type { GrantPolicy } from '../grants/grant.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
 import type { TokenBroker } from '../tokens/broker.ts';
-import { explain, type ExplainContext } from './explain.ts';
+import { explain } from './explain.ts';
 import { readHealth } from './node-health.ts';
 import { openExplainServer } from './socket.ts';
 
@@ -23,15 +23,11 @@ export interface ExplainOptions {
 /** Never rejects. */
 export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
   const { config, kernel, state, policy, broker, clock, log } = options;
-  const sight: ExplainContext = {
-    knowledge: state,
-    policy,
-    broker,
-    health: () => readHealth({ nodeName: config.node, kernel, knowledge: state }),
-  };
+  const health = () => readHealth({ nodeName: config.node, kernel, knowledge: state });
+  const context = { knowledge: state, policy, broker, health };
   return openExplainServer({
     path: config.explainSocket,
-    explain: (query) => explain(query, sight, clock.wallMs()),
+    explain: (query) => explain(query, context, clock.wallMs()),
     log: log.child({ component: 'explain' }),
   });
 }

@@ -37,7 +37,14 @@ export async function openExplainServer(options: ExplainServerOptions): Promise<
       log.warn({ path, problem }, 'nmi explain has no socket to ask, all else works');
     }
   }
-  return { [Symbol.asyncDispose]: () => close(server) };
+  return {
+    [Symbol.asyncDispose]: () => {
+      const { promise, resolve } = Promise.withResolvers<undefined>();
+      server.close(() => resolve(undefined));
+      server.closeAllConnections();
+      return promise;
+    },
+  };
 }
 
 function answer(
@@ -124,11 +131,4 @@ async function isAnswered(path: string): Promise<boolean> {
   } finally {
     socket.destroy();
   }
-}
-
-function close(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-    server.closeAllConnections();
-  });
 }

@@ -5,33 +5,26 @@
 import type { Metrics } from './metrics.ts';
 
 const cacheOutcomes = ['hit', 'miss', 'joined', 'stale', 'held', 'late', 'overloaded'];
-const refreshOutcomes = ['ok', 'failed', 'deferred', 'unwanted'];
-const upstreamOutcomes = [
-  'ok',
-  'identity_not_assigned',
-  'upstream_refused',
-  'upstream_throttled',
-  'upstream_down',
-];
+const upstreamOutcomes = ['ok', 'identity_not_assigned', 'upstream_refused', 'upstream_throttled'];
 const imdsOperations = ['adal_token_msi', 'adal_token_msi_userassignedid'];
 
+/** A metric, a label with its values, and the other labels. */
+const presets = [
+  ['nmi_token_cache_requests_total', 'outcome', cacheOutcomes, {}],
+  ['nmi_token_refreshes_total', 'outcome', ['ok', 'failed', 'deferred', 'unwanted'], {}],
+  [
+    'nmi_upstream_requests_total',
+    'outcome',
+    [...upstreamOutcomes, 'upstream_down'],
+    { source: 'imds' },
+  ],
+  ['aadpodidentity_imds_operations_errors_count', 'operation_type', imdsOperations, {}],
+  ['aadpodidentity_kubernetes_api_operations_errors_count', 'operation_type', ['get_pod_list'], {}],
+  ['nmi_requests_total', 'reason', ['ok', 'pod_unknown', 'upstream_down'], { route: 'token' }],
+] as const;
+
 export function presetSeries(metrics: Metrics): void {
-  for (const outcome of cacheOutcomes)
-    metrics.inc('nmi_token_cache_requests_total', { outcome }, 0);
-  for (const outcome of refreshOutcomes) metrics.inc('nmi_token_refreshes_total', { outcome }, 0);
-  for (const outcome of upstreamOutcomes) {
-    metrics.inc('nmi_upstream_requests_total', { source: 'imds', outcome }, 0);
-  }
-  for (const operation of imdsOperations) {
-    const labels = { operation_type: operation };
-    metrics.inc('aadpodidentity_imds_operations_errors_count', labels, 0);
-  }
-  metrics.inc(
-    'aadpodidentity_kubernetes_api_operations_errors_count',
-    { operation_type: 'get_pod_list' },
-    0,
-  );
-  for (const reason of ['ok', 'pod_unknown', 'upstream_down']) {
-    metrics.inc('nmi_requests_total', { route: 'token', reason }, 0);
+  for (const [metric, label, values, others] of presets) {
+    for (const value of values) metrics.inc(metric, { ...others, [label]: value }, 0);
   }
 }

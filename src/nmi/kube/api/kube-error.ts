@@ -2,6 +2,7 @@
  * What can go wrong between the agent and the Kubernetes API, as codes. HTTP status, errno and
  * library exceptions are translated here and nowhere else; above, nobody reads message text.
  */
+import { CodedError } from '../../base/coded-error.ts';
 import { networkCode } from '../../base/network-code.ts';
 
 export type KubeErrorCode =
@@ -33,15 +34,12 @@ export interface KubeErrorDetails {
 }
 
 /** The one error of this folder. Messages carry no credential. */
-export class KubeError extends Error {
-  readonly code: KubeErrorCode;
+export class KubeError extends CodedError<KubeErrorCode> {
   readonly status: number | undefined;
   readonly retryAfterMs: number | undefined;
 
   constructor(code: KubeErrorCode, message: string, details: KubeErrorDetails = {}) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
-    this.name = 'KubeError';
-    this.code = code;
+    super(code, message, details.cause);
     this.status = details.status;
     this.retryAfterMs = details.retryAfterMs;
   }

@@ -3,6 +3,7 @@
  * Connections are kept for the next request; proxies are honoured here and nowhere else in the
  * agent. Redirects are not followed: the form holds a credential.
  */
+import { CodedError } from '../../base/coded-error.ts';
 import { X509Certificate } from 'node:crypto';
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
@@ -26,15 +27,7 @@ export type EntraNetworkErrorCode =
   | 'TOO_LONG';
 
 /** The one error of this file. Messages carry neither a credential nor a proxy's URL. */
-export class EntraNetworkError extends Error {
-  readonly code: EntraNetworkErrorCode;
-
-  constructor(code: EntraNetworkErrorCode, message: string, cause?: unknown) {
-    super(message, cause === undefined ? undefined : { cause });
-    this.name = 'EntraNetworkError';
-    this.code = code;
-  }
-}
+export class EntraNetworkError extends CodedError<EntraNetworkErrorCode> {}
 
 export interface EntraNetwork extends AsyncDisposable {
   /**

@@ -1,4 +1,5 @@
 /** Why a file with a certificate and its key cannot be used. */
+import { CodedError } from '../../../base/coded-error.ts';
 
 export const keyFileErrorCodes = [
   /** Not opened: too many others wait, or there is no thread. */
@@ -20,12 +21,4 @@ export type KeyFileErrorCode = (typeof keyFileErrorCodes)[number];
  * The one error of the readers of key files. The message is a clause about the file; it never holds
  * anything the file or its password holds.
  */
-export class KeyFileError extends Error {
-  readonly code: KeyFileErrorCode;
-
-  constructor(code: KeyFileErrorCode, message: string) {
-    super(message);
-    this.name = 'KeyFileError';
-    this.code = code;
-  }
-}
+export class KeyFileError extends CodedError<KeyFileErrorCode> {}
