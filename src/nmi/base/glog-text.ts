@@ -2,7 +2,6 @@
  * A JSON log line as the text the replaced system printed (glog's header), so that operators'
  * `grep ^E` and `grep "status ("` keep working.
  */
-
 import { parseRecord } from './json-value.ts';
 
 /** Of levels; all others are information. */
