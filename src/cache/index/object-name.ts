@@ -9,3 +9,8 @@ export interface ObjectName {
 export function objectKey(namespace: string, name: string): string {
   return `${namespace}/${name}`;
 }
+
+/** Of an object, as people and log lines name it; a key, too. */
+export function fullName({ namespace, name }: ObjectName): string {
+  return objectKey(namespace, name);
+}

@@ -3,6 +3,7 @@
  * command line, the `NMI_*` environment variables, `--help`, the tables of the README and the values
  * of the chart.
  */
+import { isDnsSubdomain } from '../base/dns-name.ts';
 import { cloudNames, parseOrigin } from '../sources/entra/clouds.ts';
 import {
   alwaysTrue,
@@ -52,10 +53,11 @@ const table = {
     {
       name: 'node',
       key: 'node',
-      type: matching(
-        /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/,
-        'the name of this Kubernetes node; set it from spec.nodeName',
-      ),
+      type: {
+        kind: 'string',
+        allowed: 'the name of this Kubernetes node; set it from spec.nodeName',
+        parse: (text: string) => (isDnsSubdomain(text) ? text : undefined),
+      },
       help: 'Name of this Kubernetes node: only its pods are watched and served. Mandatory.',
     },
     {

@@ -3,6 +3,7 @@
  * it would be answered now. Everything is decided by the functions that answer requests, so the two
  * cannot differ. Pure: changes nothing, fetches nothing, and counts as no use of a token.
  */
+import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabelOf } from '../../cache/index/binding-label.ts';
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { normaliseClientId } from '../../cache/index/identifiers.ts';
@@ -89,7 +90,7 @@ export function explain(
       if (found.kind === 'pod') return explainPod(found.pod, query, sight);
       const identified = identifyAt(who.ip, knowledge);
       const refusal = identified.kind === 'refused' ? viewRefused(identified) : undefined;
-      const names = found.kind === 'ambiguous' ? found.pods.map(nameOf).join(', ') : '';
+      const names = found.kind === 'ambiguous' ? found.pods.map(fullName).join(', ') : '';
       const problem =
         names === ''
           ? `no running pod of node ${sight.health().name} has the address ${who.ip}`
@@ -302,7 +303,7 @@ function viewUpstream(
     authority,
     tenantId,
     auxiliaryTenantIds: auxiliary.map((each) => each.tenantId),
-    credential: object === undefined ? '' : nameOf(object),
+    credential: object === undefined ? '' : fullName(object),
   };
 }
 
@@ -377,10 +378,6 @@ function viewRefusal(answer: Answer, isWaitedFor: boolean): RefusalView {
 function nameOfGranted({ pod, identity, upstream }: Authorized): string {
   if (identity !== undefined) return identity.name;
   return upstream.kind === 'entra' ? pod.serviceAccount : 'node';
-}
-
-function nameOf({ namespace, name }: { readonly namespace: string; readonly name: string }) {
-  return `${namespace}/${name}`;
 }
 
 function byName(a: Pod, b: Pod): number {

@@ -2,6 +2,7 @@
  * What looks like a mistake in the objects of a pod that gets nothing: names that are right but for
  * their letter case or their namespace. Pure; looks at every binding or identity of the cluster.
  */
+import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabel, type GrantIndex } from '../../cache/index/grant-index.ts';
 import type { Binding, ObjectRef, Pod } from '../../cache/index/objects.ts';
 import { printable } from '../base/printable.ts';
@@ -106,9 +107,5 @@ function isNearly(text: string, wanted: string): boolean {
 }
 
 function nameFew<T extends ObjectRef>(objects: readonly T[]): readonly T[] {
-  return objects.toSorted((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1)).slice(0, maxNamed);
-}
-
-function nameOf({ namespace, name }: ObjectRef): string {
-  return `${namespace}/${name}`;
+  return objects.toSorted((a, b) => (fullName(a) < fullName(b) ? -1 : 1)).slice(0, maxNamed);
 }

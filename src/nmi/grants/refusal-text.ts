@@ -2,7 +2,7 @@
  * The words of refusals that concern a pod's identity: IMDS's own phrase first, where clients look
  * for it, then pod, label, objects and the one thing that mends it. Facts in, answer out.
  */
-import type { ObjectName } from '../../cache/index/object-name.ts';
+import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabel } from '../../cache/index/grant-index.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import { refuse, type Answer, type RefusalExtra } from '../base/answers.ts';
@@ -231,10 +231,6 @@ function whose(identity: Identity | undefined, pod: Pod): string {
 
 function nameOf(pod: Pod): string {
   return `pod ${fullName(pod)}`;
-}
-
-function fullName({ namespace, name }: ObjectName): string {
-  return `${namespace}/${name}`;
 }
 
 function list(names: readonly string[]): string {

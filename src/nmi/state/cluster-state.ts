@@ -2,6 +2,7 @@
  * What the agent knows of its node: pods, identities, bindings and exceptions, fed by the watches,
  * and the requests that wait for something to become known.
  */
+import { fullName } from '../../cache/index/object-name.ts';
 import type { Clock } from '../../cache/clock.ts';
 import { GrantIndex } from '../../cache/index/grant-index.ts';
 import { PodIndex } from '../../cache/index/pod-index.ts';
@@ -145,7 +146,7 @@ function watchAccounts(options: ClusterStateOptions): WorkloadIdentities {
   const accounts = createServiceAccounts({ client, clock });
   return new WorkloadIdentities(accounts, config.workloadIdentityTenant, (account, outcome) => {
     log.warn(
-      { serviceAccount: `${account.namespace}/${account.name}`, ...outcome },
+      { serviceAccount: fullName(account), ...outcome },
       'a service account could not be read',
     );
   });

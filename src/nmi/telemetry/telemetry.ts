@@ -2,6 +2,7 @@
  * What the agent says about its work: one log line a token decision, and the counters. Nothing
  * here changes an answer, and nothing secret passes through: of a token only its existence is told.
  */
+import { fullName } from '../../cache/index/object-name.ts';
 import type { Reason } from '../base/answers.ts';
 import type { Clock } from '../../cache/clock.ts';
 import type { RefreshOutcome } from '../../cache/token/cache.ts';
@@ -249,7 +250,7 @@ function identityFields(authorized: Authorized): Readonly<Record<string, unknown
   const clientId = identity?.clientId ?? clientIdOf(upstream);
   const owner = upstream.kind === 'entra' ? `${pod.namespace}/${pod.serviceAccount}` : 'node';
   return {
-    identity: identity === undefined ? owner : `${identity.namespace}/${identity.name}`,
+    identity: identity === undefined ? owner : fullName(identity),
     identityType: identity?.type,
     clientId: clientId === '' ? undefined : redactClientId(clientId),
     by,

@@ -3,7 +3,7 @@
  * pods of this node may have, and the object ids learned from tokens on the way. Knows nothing of
  * HTTP or pods.
  */
-import type { ObjectName } from '../../cache/index/object-name.ts';
+import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
 import type { Clock } from '../../cache/clock.ts';
 import { ConcurrencyGate } from '../../cache/token/rate-limiter.ts';
 import {
@@ -236,7 +236,7 @@ export class TokenBroker implements Part, Disposable {
     const secrets = new Map<string, ObjectName>();
     for (const { identity } of this.#cache.requests()) {
       const secret = secretBehind(identity);
-      if (secret !== undefined) secrets.set(`${secret.namespace}/${secret.name}`, secret);
+      if (secret !== undefined) secrets.set(fullName(secret), secret);
     }
     return [...secrets.values()];
   }

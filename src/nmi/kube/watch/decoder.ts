@@ -2,6 +2,7 @@
  * Between the API server's objects and a store: parses and trims each as it comes, keeps what is
  * unusable out, and says so once for each object and reason.
  */
+import { fullName } from '../../../cache/index/object-name.ts';
 import type { ObjectRef, ObjectStore } from '../../../cache/index/objects.ts';
 import { KubeError } from '../api/kube-error.ts';
 import type { JsonRecord } from '../../base/json-value.ts';
@@ -89,13 +90,13 @@ export function createIntake<T extends ObjectRef>(options: IntakeOptions<T>): In
             return;
           }
           unusable.add(skip(parsed.ref, parsed.reason));
-          if (parsed.ref !== undefined) gone.set(keyOf(parsed.ref), items.length);
+          if (parsed.ref !== undefined) gone.set(fullName(parsed.ref), items.length);
         },
         deleted(object) {
-          gone.set(keyOf(refOf(object)), items.length);
+          gone.set(fullName(refOf(object)), items.length);
         },
         commit() {
-          const isLeft = (item: T, index: number) => index >= (gone.get(keyOf(item)) ?? 0);
+          const isLeft = (item: T, index: number) => index >= (gone.get(fullName(item)) ?? 0);
           store.replace(gone.size === 0 ? items : items.filter(isLeft));
           for (const uid of skipped.keys()) if (!unusable.has(uid)) skipped.delete(uid);
         },
@@ -108,9 +109,4 @@ export function createIntake<T extends ObjectRef>(options: IntakeOptions<T>): In
       return rejected;
     },
   };
-}
-
-/** Two objects of one name cannot be there at once. */
-function keyOf({ namespace, name }: ObjectRef): string {
-  return `${namespace}/${name}`;
 }

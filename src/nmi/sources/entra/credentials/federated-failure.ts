@@ -1,5 +1,5 @@
 /** Why there is no assertion, in the words of a source: what is wrong and the one thing to do. */
-import type { ObjectName } from '../../../../cache/index/object-name.ts';
+import { fullName, type ObjectName } from '../../../../cache/index/object-name.ts';
 import type { Unavailable } from '../../../kube/api/call-outcome.ts';
 import type { OwnAccountOutcome } from '../../../kube/accounts/own-account.ts';
 import type { PodName, ServiceAccountTokenOutcome } from '../../../kube/accounts/token-request.ts';
@@ -20,7 +20,7 @@ interface Asked {
 export function noLivePod(serviceAccount: ObjectName): SourceFailure {
   return {
     reason: 'credential_missing',
-    description: `No live pod of this node runs under service account ${nameOf(serviceAccount)}`,
+    description: `No live pod of this node runs under service account ${printable(fullName(serviceAccount))}`,
     holdMs,
   };
 }
@@ -29,7 +29,7 @@ export function failureOfToken(
   outcome: Exclude<ServiceAccountTokenOutcome, { kind: 'ok' }>,
   { serviceAccount, audience, pod }: Asked,
 ): SourceFailure {
-  const account = `service account ${nameOf(serviceAccount)}`;
+  const account = `service account ${printable(fullName(serviceAccount))}`;
   const podName = pod === undefined ? '' : printable(`${serviceAccount.namespace}/${pod.name}`);
   switch (outcome.kind) {
     case 'missing':
@@ -108,10 +108,6 @@ function down(
     holdMs: boundedMs,
     ...(retryAfterMs === undefined ? {} : { retryAfterS: Math.ceil(boundedMs / 1000) }),
   };
-}
-
-function nameOf({ namespace, name }: ObjectName): string {
-  return printable(`${namespace}/${name}`);
 }
 
 /** The server's own words, which say more than a status does; quotes would become question marks. */
