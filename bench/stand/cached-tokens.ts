@@ -28,6 +28,7 @@ export async function fillCache(
   });
   const cache: BenchCache = new TokenCache<Asked, Refused>({
     ...{ clock, random: Math.random, gateOf: () => gate, isWanted: () => false },
+    partyOf: () => ({ namespace: 'default', pod: 'pod' }),
     fetch: ({ key }) => Promise.resolve({ ok: true, token: createToken(key) }),
     onRefresh: () => undefined,
     onBug: (error) => {

@@ -175,6 +175,8 @@ export const cases: readonly ConformanceCase[] = [
     'slow and half-open connections end, and their number is bounded',
     ...[world, hostile('cannot take all connections'), hostile('cannot pile up pipelined')],
   ),
+  // Revoked tokens
+  of(78, 'token_sha256_to_refresh replaces the token with that hash, once for all', world, entra),
 ];
 
 /** The title of a test that proves a case. */

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { cases, type Proof } from './cases.ts';
 
 const root = join(import.meta.dirname, '../..');
-const caseCount = 77;
+const caseCount = 78;
 const suites = {
   wire: 'wire.test.ts',
   world: 'world.test.ts',

@@ -3,6 +3,7 @@
  * an identity there. An agent of our own, with the lab's Entra ID, and nothing else.
  */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { createEntraApplication } from '../../lab/fakes/entra/applications.ts';
 import { eventually } from '../../lab/world/eventually.ts';
@@ -291,6 +292,26 @@ describe('trouble of Entra ID', { skip }, () => {
         assert.equal(assertToken(reply, vault)['access_token'], first.get(kind), kind);
       }
       assert.ok(agent.entra.requests().length >= before + credentialKinds.length);
+    }
+  });
+});
+
+describe('a token that its resource has revoked', { skip }, () => {
+  it(caseTitle(78), async () => {
+    await using agent = await openEntraAgent({}, bindAllKinds);
+    for (const kind of credentialKinds) {
+      const bad = assertToken(await askAs(agent, kind), vault)['access_token'] ?? '';
+      const hash = createHash('sha256').update(bad).digest('hex');
+      const replies = await Promise.all(
+        Array.from({ length: 20 }, () =>
+          askAs(agent, kind, vault, `&token_sha256_to_refresh=${hash}`),
+        ),
+      );
+      const tokens = new Set(
+        replies.map((reply) => assertToken(reply, vault)['access_token'] ?? ''),
+      );
+      assert.ok(tokens.size === 1 && !tokens.has(bad), kind);
+      assert.equal(requestsOf(agent, kind).length, 2, kind);
     }
   });
 });

@@ -3,6 +3,7 @@
  * pods that come and go. An agent of our own, with the lab's fakes, and nothing else.
  */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../lab/world/eventually.ts';
@@ -55,6 +56,10 @@ function bindOther(kube: LoopbackAgent['kube']): void {
 function percentile(durationsMs: readonly number[], share: number): number {
   const sorted = durationsMs.toSorted((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
+}
+
+function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
 }
 
 describe('probe and paths', { skip }, () => {
@@ -171,6 +176,28 @@ describe('tokens and their times', { skip }, () => {
       assertToken(await askToken(place, vault, 'bypass_cache=true'), vault);
     }
     assert.ok(agent.imds.requests().length <= 3, 'a loop does not reach upstream each time');
+  });
+
+  it(caseTitle(78), async () => {
+    await using agent = await openLoopbackAgent({}, bindPodToA);
+    const place = from(agent);
+    const bad = assertToken(await askToken(place), vault)['access_token'] ?? '';
+    const ask = async (hash: string) =>
+      assertToken(await askToken(place, vault, `token_sha256_to_refresh=${hash}`), vault)[
+        'access_token'
+      ];
+    agent.imds.clear();
+    assert.equal(await ask(sha256('another')), bad, 'the one in memory is another already');
+    assert.equal(await ask(sha256(bad).slice(1)), bad, 'this is no hash');
+    assert.equal(agent.imds.requests().length, 0);
+    await agent.imds.setFaults({ delayMs: 100 });
+    const tokens = await Promise.all(Array.from({ length: 50 }, () => ask(sha256(bad))));
+    assert.equal(new Set(tokens).size, 1);
+    assert.notEqual(tokens[0], bad);
+    assert.equal(await ask(sha256(bad)), tokens[0]);
+    const requests = agent.imds.requests();
+    assert.equal(requests.length, 1, 'asked upstream once');
+    assert.doesNotMatch(requests[0]?.target ?? '', /sha256/);
   });
 
   it(caseTitle(43), async () => {
@@ -379,7 +406,7 @@ describe('concurrency, limits, upstream', { skip }, () => {
     await agent.imds.setFaults({ delayMs: 50 });
     const calm = new AbortController();
     const statuses: number[] = [];
-    const flood = Array.from({ length: 24 }, async (_, lane) => {
+    const flood = Array.from({ length: 80 }, async (_, lane) => {
       for (let turn = 0; !calm.signal.aborted; turn++) {
         const reply = await askToken(from(agent), `https://noise-${lane}-${turn}.example`);
         if (reply.status !== 200) assertRefused(reply, { status: 429 });

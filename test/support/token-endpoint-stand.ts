@@ -64,6 +64,7 @@ export function openEndpointStand(
     peekKey: () => longLived,
     get: () => Promise.reject(new TypeError('nobody fetches')),
     renew: () => Promise.reject(new TypeError('nobody fetches')),
+    replace: () => Promise.reject(new TypeError('nobody fetches')),
     objectIdOf: () => undefined,
     ...over,
   };

@@ -93,6 +93,7 @@ export function openTokenStand(tuning: Tuning = {}): TokenStand {
     clock,
     random: () => 0.5,
     gateOf: () => gate,
+    partyOf: () => ({ namespace: 'default', pod: 'pod' }),
     fetch,
     isWanted: ({ key }) => !unwanted.has(key),
     onRefresh: (outcome) => refreshes.push(outcome),

@@ -11,11 +11,14 @@
  *    is valid if none comes in time. An expired token is never served (see `cache-entry.ts`).
  * 4. A failure that names a hold time answers at once for that long, for its key alone (see
  *    `breakers.ts`).
- * 5. A gate bounds what is asked of each upstream; callers go first. Where too many wait, a caller
- *    gets what the cache has, or `overloaded`.
+ * 5. A gate bounds what is asked of each upstream; callers go first, pod by pod in turn. Where too
+ *    many wait, a caller gets what the cache has, or `overloaded`.
  * 6. Bounded everywhere: tokens (least recently used out first, of one group too), holds, waiters, flights.
  * 7. `drop` forgets at once, and what a flight brings for a dropped key is not kept. After disposal
  *    nothing is armed, and whoever waits is told.
+ * 8. A request of one key may differ from another in what `drop` goes by. A token in memory and the
+ *    fetch of its successor are of one request, so that `drop` judges both alike. What goes wrong
+ *    for one key in spite of that costs the callers of that key an error, and the token its place.
  *
  * `R` is what the source is asked, `F` its type of failure.
  */
@@ -23,7 +26,8 @@ import { Alarms } from './timer-queue.ts';
 import { Breakers, type Held, type Keyed } from './negative-cache.ts';
 import { CacheEntry } from './entry.ts';
 import type { Clock } from '../clock.ts';
-import type { ConcurrencyGate, Rank } from './rate-limiter.ts';
+import type { ConcurrencyGate } from './rate-limiter.ts';
+import type { Party } from './fair-queue.ts';
 import { Flight, type Landing, type Waiter } from './inflight.ts';
 import { RecencyList } from './lru-list.ts';
 import { refreshDelayMs, retryDelayMs } from './refresh-policy.ts';
@@ -86,12 +90,14 @@ export interface TokenCacheOptions<R extends Keyed, F extends Held> {
   readonly random: () => number;
   /** What bounds the fetches for this request; always the same gate for the same key. */
   readonly gateOf: (request: R) => ConcurrencyGate;
+  /** On whose behalf it is asked. */
+  readonly partyOf: (request: R) => Party;
   /** Must end within a time of its own. A rejection is a bug of the source. */
   readonly fetch: (request: R) => Promise<Fetched<F>>;
   /** Whether a background refresh is worth its call. */
   readonly isWanted: (request: R) => boolean;
   readonly onRefresh: (outcome: RefreshOutcome) => void;
-  /** Gets what `fetch` rejects with. */
+  /** Gets what `fetch` rejects with, and what the cache itself throws. */
   readonly onBug: (error: unknown) => void;
   /** The source's words for what the cache itself finds. */
   readonly failures: {
@@ -193,13 +199,13 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     if (held !== undefined) return Promise.resolve(this.#orStale(key, 'held', held));
 
     const flying = this.#flights.get(key);
-    const flight =
-      this.#waiting < maxWaiters ? (flying ?? this.#fly(request, 'caller')) : undefined;
+    const party = this.#options.partyOf(request);
+    const flight = this.#waiting < maxWaiters ? (flying ?? this.#fly(request, party)) : undefined;
     if (flight === undefined) {
       return Promise.resolve(this.#orStale(key, 'overloaded', failures.overloaded));
     }
     flight.isForCaller = true;
-    this.#gateOf(flight).hurry(flight);
+    this.#gateOf(flight).hurry(flight, party);
     return this.#wait(request, flight, flying === undefined ? 'miss' : 'joined', waitMs);
   }
 
@@ -318,8 +324,13 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       dueAtMs: 0,
       heapIndex: -1,
       settle: (landing) => {
-        leave();
-        end(landing);
+        try {
+          leave();
+          end(landing);
+        } catch (error) {
+          this.#options.onBug(error);
+          reject(error);
+        }
       },
       ring: () => {
         leave();
@@ -338,12 +349,16 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     return Math.min(askedMs, boundMs);
   }
 
-  /** Wants a fetch; `undefined` when the gate has no room for it. */
-  #fly(request: R, rank: Rank): Flight<R, F> | undefined {
-    const flight = new Flight<R, F>(request, rank, this.#land);
-    if (!this.#gateOf(flight).enter(flight, rank)) return undefined;
-    this.#flights.set(request.key, flight);
+  /**
+   * Wants a fetch; `undefined` when the gate has no room for it.
+   *
+   * @param party that waits for it; undefined for a refresh in the background.
+   */
+  #fly(request: R, party: Party | undefined): Flight<R, F> | undefined {
     const entry = this.#entries.get(request.key);
+    const flight = new Flight<R, F>(entry?.request ?? request, party === undefined, this.#land);
+    if (!this.#gateOf(flight).enter(flight, party)) return undefined;
+    this.#flights.set(request.key, flight);
     if (entry !== undefined) {
       entry.beginRefresh();
       this.#alarms.clear(entry);
@@ -357,17 +372,26 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
 
   readonly #land = (flight: Flight<R, F>): void => {
     void this.#fetch(flight.request).then((landing) => {
-      try {
-        if (this.#flights.get(flight.request.key) === flight) {
-          this.#flights.delete(flight.request.key);
-        }
+      const { key } = flight.request;
+      if (this.#flights.get(key) === flight) this.#flights.delete(key);
+      this.#guard(key, () => {
         if (!flight.isDropped) this.#learn(flight, landing);
-        settleAll(flight, landing);
-      } finally {
-        this.#gateOf(flight).leave(flight);
-      }
+      });
+      settleAll(flight, landing);
+      this.#gateOf(flight).leave(flight);
     });
   };
+
+  /** A bug in the handling of one key costs its token, and nothing of others. */
+  #guard(key: string, deed: () => void): void {
+    try {
+      deed();
+    } catch (error) {
+      this.#options.onBug(error);
+      const entry = this.#entries.get(key);
+      if (entry !== undefined) this.#remove(entry);
+    }
+  }
 
   async #fetch(request: R): Promise<Landing<F>> {
     try {
@@ -393,7 +417,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       const entry = this.#entries.get(request.key);
       if (entry !== undefined) this.#armRetry(entry, entry.failRefresh());
     }
-    if (flight.rank === 'background') {
+    if (flight.isRefresh) {
       this.#options.onRefresh(landing.kind === 'token' ? 'ok' : 'failed');
     }
   }
@@ -413,16 +437,20 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       if (this.#entries.size > maxEntries && oldest !== undefined) this.#remove(oldest);
       this.#join(entry);
     } else {
-      entry.request = request;
       entry.arrive(arrival);
     }
     const { refreshAtWallS } = rendered.token;
     const namedMs = refreshAtWallS === undefined ? Infinity : refreshAtWallS * 1000 - nowWallMs;
-    this.#arm(entry, refreshDelayMs(entry.lifeMs(nowWallMs, arrival.nowMs), namedMs, random()));
+    const lifeMs = entry.lifeMs(nowWallMs, arrival.nowMs);
+    this.#arm(entry, refreshDelayMs(lifeMs, namedMs, entry.short, random()));
   }
 
   /** Its time to be refreshed, tried again or forgotten has come. */
   readonly #onDue = (entry: CacheEntry<R>): void => {
+    this.#guard(entry.key, () => this.#lookAt(entry));
+  };
+
+  #lookAt(entry: CacheEntry<R>): void {
     const { usedWithinMs, isWanted, onRefresh } = this.#options;
     const unusedMs = this.#clock.monotonicMs() - entry.usedAtMs;
     if (this.#keptForMs(entry) <= 0) {
@@ -434,11 +462,11 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     } else if (this.#breakers.heldForMs(entry.key) > 0) {
       // It was to be forgotten now, and a step of the wall clock has put that off.
       this.#armRetry(entry, 1);
-    } else if (this.#fly(entry.request, 'background') === undefined) {
+    } else if (this.#fly(entry.request, undefined) === undefined) {
       onRefresh('deferred');
       this.#armRetry(entry, 1);
     }
-  };
+  }
 
   /** Never within a hold. */
   #armRetry(entry: CacheEntry<R>, failures: number): void {

@@ -49,8 +49,8 @@ export interface Arrival {
 
 export class CacheEntry<R extends Keyed> implements Alarm, Linked<CacheEntry<R>> {
   readonly key: string;
-  /** Asked like this last; a refresh asks the same. */
-  request: R;
+  /** What brought the first token; a refresh asks the same. */
+  readonly request: R;
   rendered: RenderedToken;
   expiresAtWallMs: number;
   expiresAtMs: number;
@@ -59,6 +59,8 @@ export class CacheEntry<R extends Keyed> implements Alarm, Linked<CacheEntry<R>>
    * have serves down to half of that, or a source that has no better would be asked every time.
    */
   floorMs: number;
+  /** Tokens in a row that arrived with less life than they should have. */
+  short = 0;
   /** When a caller last had it made anew. */
   renewedAtMs = -Infinity;
   usedAtMs: number;
@@ -93,7 +95,9 @@ export class CacheEntry<R extends Keyed> implements Alarm, Linked<CacheEntry<R>>
     const lifeMs = livesForS === undefined ? this.expiresAtWallMs - nowWallMs : livesForS * 1000;
     this.expiresAtMs = nowMs + lifeMs;
     const servedForMs = this.lifeMs(nowWallMs, nowMs);
-    this.floorMs = servedForMs > minLifeMs ? minLifeMs : servedForMs / 2;
+    const isShort = servedForMs <= minLifeMs;
+    this.floorMs = isShort ? servedForMs / 2 : minLifeMs;
+    this.short = isShort ? this.short + 1 : 0;
     this.#moveTo({ kind: 'fresh' });
   }
 

@@ -4,7 +4,7 @@
  */
 import type { Alarm } from './timer-queue.ts';
 import type { Keyed } from './negative-cache.ts';
-import type { Entrant, Rank } from './rate-limiter.ts';
+import type { Entrant } from './rate-limiter.ts';
 import type { RenderedToken } from './token.ts';
 
 /** How a flight ends. The token is rendered once for all who wait. */
@@ -20,7 +20,8 @@ export interface Waiter<F> extends Alarm {
 
 export class Flight<R extends Keyed, F> implements Entrant {
   readonly request: R;
-  readonly rank: Rank;
+  /** It began as a refresh that nobody waited for. */
+  readonly isRefresh: boolean;
   readonly waiters = new Set<Waiter<F>>();
   /** A caller asked for it, if only for a while: its token is kept even where none was. */
   isForCaller: boolean;
@@ -29,10 +30,10 @@ export class Flight<R extends Keyed, F> implements Entrant {
   hasStarted = false;
   readonly #onStart: (flight: Flight<R, F>) => void;
 
-  constructor(request: R, rank: Rank, onStart: (flight: Flight<R, F>) => void) {
+  constructor(request: R, isRefresh: boolean, onStart: (flight: Flight<R, F>) => void) {
     this.request = request;
-    this.rank = rank;
-    this.isForCaller = rank === 'caller';
+    this.isRefresh = isRefresh;
+    this.isForCaller = !isRefresh;
     this.#onStart = onStart;
   }
 

@@ -1,13 +1,13 @@
 /**
  * How much may be asked of one upstream: so many at once and so many in any second. Callers go
- * before background work, each in the order they came. Pure; at most one timer.
+ * before background work, pod by pod in turn (see `fair-queue.ts`); background work goes in the
+ * order it came. Pure; at most one timer.
  *
  * The rate is a window and not a bucket of tokens: a full bucket would let its own size through on
  * top of a second's refill, and the limit of the upstream is on what it sees within a second.
  */
 import type { Clock } from '../clock.ts';
-
-export type Rank = 'caller' | 'background';
+import { FairQueue, type Party } from './fair-queue.ts';
 
 export interface Entrant {
   /** Its turn has come: within `enter`, or later. Ends with `leave`; must not throw. */
@@ -19,7 +19,7 @@ export interface ConcurrencyGateOptions {
   readonly maxConcurrent: number;
   /** Starts within any 1,000 ms. */
   readonly maxPerSec: number;
-  /** For each rank: background work never takes the place of a caller. */
+  /** For callers and for background work alike: neither takes the place of the other. */
   readonly maxQueued: number;
 }
 
@@ -30,7 +30,7 @@ export class ConcurrencyGate implements Disposable {
   readonly #maxConcurrent: number;
   readonly #maxQueued: number;
   readonly #running = new Set<Entrant>();
-  readonly #callers = new Set<Entrant>();
+  readonly #callers = new FairQueue<Entrant>();
   readonly #background = new Set<Entrant>();
   /** A ring of the latest starts; the cursor is at the oldest. */
   readonly #startsAtMs: Float64Array;
@@ -53,19 +53,26 @@ export class ConcurrencyGate implements Disposable {
     return this.#callers.size + this.#background.size;
   }
 
-  /** Starts `entrant` now or when its turn comes. False, and nothing else, when too many wait. */
-  enter(entrant: Entrant, rank: Rank): boolean {
+  /**
+   * Starts `entrant` now or when its turn comes. False, and nothing else, when too many wait.
+   *
+   * @param party that waits for it; undefined for background work.
+   */
+  enter(entrant: Entrant, party: Party | undefined): boolean {
     if (this.#isDisposed) return false;
-    const queue = rank === 'caller' ? this.#callers : this.#background;
+    const queue = party === undefined ? this.#background : this.#callers;
     if (queue.size >= this.#maxQueued) return false;
-    queue.add(entrant);
+    if (party === undefined) this.#background.add(entrant);
+    else this.#callers.add(entrant, party);
     this.#admit();
     return true;
   }
 
-  /** A caller waits now for what began as background work. */
-  hurry(entrant: Entrant): void {
-    if (this.#background.delete(entrant)) this.#callers.add(entrant);
+  /** `party` waits for it too: if it has not started, it starts at the turn of that party at the latest. */
+  hurry(entrant: Entrant, party: Party): void {
+    if (this.#background.delete(entrant) || this.#callers.has(entrant)) {
+      this.#callers.add(entrant, party);
+    }
   }
 
   /** Gives back the slot, or the place in the queue of one that has not started. */
@@ -96,8 +103,7 @@ export class ConcurrencyGate implements Disposable {
 
   #admit(): void {
     while (this.#running.size < this.#maxConcurrent) {
-      const entrant = firstOf(this.#callers) ?? firstOf(this.#background);
-      if (entrant === undefined) {
+      if (this.queued === 0) {
         this.#stopTimer();
         return;
       }
@@ -106,7 +112,8 @@ export class ConcurrencyGate implements Disposable {
         this.#admitIn(waitMs);
         return;
       }
-      this.#callers.delete(entrant);
+      const entrant = this.#callers.shift() ?? firstOf(this.#background);
+      if (entrant === undefined) return;
       this.#background.delete(entrant);
       this.#running.add(entrant);
       this.#noteStart();

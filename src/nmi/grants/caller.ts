@@ -17,6 +17,7 @@
 import { canonicalIp } from '../../cache/index/ip.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
+import type { Party } from '../../cache/token/fair-queue.ts';
 import type { Attestation } from '../../redirect/redirect.ts';
 
 export type Caller =
@@ -45,6 +46,11 @@ const noCgroups: FindCgroupUid = () => undefined;
 /** What limits count a pod under. */
 export function limitKeyOf({ uid }: Pod): string {
   return `pod ${uid}`;
+}
+
+/** Whose turn it is when what a pod asks for waits. */
+export function partyOf(pod: Pod): Party {
+  return { namespace: pod.namespace, pod: limitKeyOf(pod) };
 }
 
 function isOnLoopback(ip: string): boolean {

@@ -15,7 +15,12 @@ import type { CallerConnection } from '../grants/caller.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import { identify } from '../grants/identify.ts';
 import { parseRoute } from './route.ts';
-import { parseTokenQuery, type RefusedQuery, type TokenQuery } from './token-query.ts';
+import {
+  parseTokenQuery,
+  wantsOtherToken,
+  type RefusedQuery,
+  type TokenQuery,
+} from './token-query.ts';
 
 /** What a target asks for, and whether its caller may have it, at one generation of what is known. */
 export interface Decision {
@@ -151,5 +156,5 @@ export function isRight(decision: Decision): decision is StandingRight {
 
 function cacheKeyOf(authorization: Authorization, query: TokenQuery): string | undefined {
   if (authorization.kind !== 'authorized' || authorization.auxiliary.length > 0) return undefined;
-  return query.bypassCache ? undefined : tokenKey(authorization.upstream, query.resource);
+  return wantsOtherToken(query) ? undefined : tokenKey(authorization.upstream, query.resource);
 }

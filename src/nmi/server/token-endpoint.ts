@@ -11,7 +11,7 @@ import type { AskedId, RenderedToken } from '../../cache/token/token.ts';
 import { answerToken, refuse, type Answer } from '../base/answers.ts';
 import type { Authorization, Authorized, ByObjectId } from '../grants/authorization.ts';
 import type { GrantKnowledge } from '../grants/authorize.ts';
-import { limitKeyOf } from '../grants/caller.ts';
+import { limitKeyOf, partyOf } from '../grants/caller.ts';
 import type { Observer, TokenRoute } from './observer.ts';
 import type { Exchange, HttpExchange } from './request.ts';
 import { grantedSinceWallMs } from '../grants/grant-age.ts';
@@ -21,14 +21,14 @@ import { waitForObject, type ObjectWait } from './wait-for-object.ts';
 import { renderFailure, renderRefusal } from '../grants/refusal-text.ts';
 import type { SourceFailure } from '../sources/source.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
-import { askedIdOf, type TokenQuery } from './token-query.ts';
+import { askedIdOf, wantsOtherToken, type TokenQuery } from './token-query.ts';
 import type { CachedToken, TokenBroker } from '../tokens/broker.ts';
 import { identityKey } from '../grants/cache-key.ts';
 
 export interface TokenEndpointOptions {
   readonly knowledge: Pick<GrantKnowledge, 'grants'>;
   readonly rights: StandingRights;
-  readonly broker: Pick<TokenBroker, 'peek' | 'get' | 'renew' | 'objectIdOf'>;
+  readonly broker: Pick<TokenBroker, 'peek' | 'get' | 'renew' | 'replace' | 'objectIdOf'>;
   readonly policy: GrantPolicy;
   readonly objectWait: ObjectWait;
   readonly clock: Clock;
@@ -53,6 +53,9 @@ const noTokens: readonly RenderedToken[] = [];
 
 /** How often one request may find the world changed under its feet before it is sent away. */
 const maxTurns = 4;
+
+/** How long one request looks for an identity by its object id: as long as one fetch may take. */
+const maxResolveMs = 10_000;
 
 export class TokenEndpoint {
   readonly #options: TokenEndpointOptions;
@@ -105,8 +108,8 @@ export class TokenEndpoint {
   /** The answer from memory alone. */
   #peek(job: TokenJob, authorized: Authorized): Answer | undefined {
     const { broker } = this.#options;
-    const { resource, bypassCache } = job.query;
-    if (bypassCache) return undefined;
+    const { resource } = job.query;
+    if (wantsOtherToken(job.query)) return undefined;
     const rendered = broker.peek(authorized.upstream, resource);
     if (rendered === undefined) return undefined;
     if (authorized.auxiliary.length === 0) return job.render(rendered, noTokens, authorized);
@@ -149,12 +152,16 @@ export class TokenEndpoint {
   }
 
   async #find(job: TokenJob, decision: Authorized | ByObjectId): Promise<Found> {
-    const { resource, bypassCache } = job.query;
+    const { resource, bypassCache, badTokenSha256 } = job.query;
     const chosen = decision.kind === 'by-object-id' ? await this.#resolve(job, decision) : decision;
     if (!('kind' in chosen)) return { authorization: decision, answer: chosen, cache: 'none' };
     const { broker } = this.#options;
-    const get = (identity: UpstreamIdentity): Promise<CachedToken> =>
-      bypassCache ? broker.renew(identity, resource) : broker.get(identity, resource);
+    const party = partyOf(decision.pod);
+    const get = (identity: UpstreamIdentity): Promise<CachedToken> => {
+      if (bypassCache) return broker.renew(identity, resource, party);
+      if (badTokenSha256 === undefined) return broker.get(identity, resource, party);
+      return broker.replace(identity, resource, party, badTokenSha256);
+    };
     const [cached, ...others] = await Promise.all([
       get(chosen.upstream),
       ...chosen.auxiliary.map(get),
@@ -181,13 +188,17 @@ export class TokenEndpoint {
   /**
    * Finds which of the pod's own identities has an object id, by the `oid` claim of tokens the pod
    * is entitled to anyway. No identity it is not bound to is ever asked for. Ends with the first
-   * candidate that cannot be asked now: the answer may change, and the others would fail alike.
+   * candidate that cannot be asked now: the answer may change, and the others would fail alike. Ends
+   * when its time is up, too: the next request goes on from what is known by then.
    */
   async #resolve(job: TokenJob, decision: ByObjectId): Promise<Authorized | Answer> {
-    const { broker } = this.#options;
+    const { broker, clock } = this.#options;
+    const party = partyOf(decision.pod);
+    const deadlineMs = job.exchange.startedAtMs + maxResolveMs;
     for (const candidate of decision.candidates) {
       if (broker.objectIdOf(candidate.upstream) === undefined) {
-        const cached = await broker.get(candidate.upstream, job.query.resource);
+        if (clock.monotonicMs() >= deadlineMs) return unresolved();
+        const cached = await broker.get(candidate.upstream, job.query.resource, party);
         const isPassing = !cached.ok && isPassingFailure(cached.failure);
         if (isPassing || job.exchange.isGone) {
           return cached.ok ? changing() : this.#renderFailure(cached.failure, candidate);
@@ -243,6 +254,13 @@ function throttled(): Answer {
   return refuse(
     'caller_throttled',
     'This pod waits for too many different tokens at once. Retry when some have come.',
+  );
+}
+
+function unresolved(): Answer {
+  return refuse(
+    'agent_not_synced',
+    "The object ids of this pod's identities are not all known yet. Retry.",
   );
 }
 

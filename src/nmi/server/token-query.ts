@@ -18,6 +18,13 @@ export interface TokenQuery {
   readonly selector: IdentitySelector;
   /** The token must be a new one of the upstream's. */
   readonly bypassCache: boolean;
+  /** SHA-256 of a token that must not be the answer, in lower-case hex. */
+  readonly badTokenSha256: string | undefined;
+}
+
+/** It takes more than a look into the cache. */
+export function wantsOtherToken({ bypassCache, badTokenSha256 }: TokenQuery): boolean {
+  return bypassCache || badTokenSha256 !== undefined;
 }
 
 export interface RefusedQuery {
@@ -126,7 +133,13 @@ function checkSelectors(
     selector = { kind, value };
   }
   const bypassCache = parameters.get('bypass_cache')?.toLowerCase() === 'true';
-  return { kind: 'ok', query: { resource, selector, bypassCache } };
+  const badTokenSha256 = parseSha256(parameters.get('token_sha256_to_refresh'));
+  return { kind: 'ok', query: { resource, selector, bypassCache, badTokenSha256 } };
+}
+
+/** What is no hash is ignored, as IMDS ignores the whole parameter. */
+function parseSha256(text: string | undefined): string | undefined {
+  return text !== undefined && /^[0-9a-f]{64}$/i.test(text) ? text.toLowerCase() : undefined;
 }
 
 function refuse(reason: RefusedQuery['reason'], detail: string): RefusedQuery {

@@ -3,8 +3,10 @@
  * pods of this node may have, and the object ids learned from tokens on the way. Knows nothing of
  * HTTP or pods.
  */
+import { createHash } from 'node:crypto';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
 import type { Clock } from '../../cache/clock.ts';
+import type { Party } from '../../cache/token/fair-queue.ts';
 import { ConcurrencyGate } from '../../cache/token/rate-limiter.ts';
 import {
   TokenCache,
@@ -75,6 +77,8 @@ export interface BrokerRequest {
   readonly key: string;
   readonly identity: UpstreamIdentity;
   readonly resource: string;
+  /** The pod that asks. */
+  readonly party: Party;
   /** No pod was bound to it when it was asked for: an excepted pod named it. */
   readonly isExcepted: boolean;
 }
@@ -151,6 +155,7 @@ export class TokenBroker implements Part, Disposable {
     this.#cache = new TokenCache<BrokerRequest, SourceFailure>({
       ...{ clock, random, failures },
       gateOf: ({ identity }) => this.#gateOf(identity),
+      partyOf: ({ party }) => party,
       groupOf: ({ identity }) => identityKey(identity),
       maxPerGroup: maxPerIdentity,
       ...{ maxEntries, maxWaiters, minLifeMs, waitMs, waitWithTokenMs, usedWithinMs },
@@ -188,22 +193,19 @@ export class TokenBroker implements Part, Disposable {
     return this.#cache.peek(key);
   }
 
-  async get(identity: UpstreamIdentity, resource: string): Promise<CachedToken> {
-    const key = tokenKey(identity, resource);
-    const isExcepted = !this.#options.demand.isGranted(identity);
-    return withHoldOf(await this.#cache.get({ key, identity, resource, isExcepted }));
+  async get(identity: UpstreamIdentity, resource: string, party: Party): Promise<CachedToken> {
+    return withHoldOf(await this.#cache.get(this.#request(identity, resource, party)));
   }
 
   /**
    * A token that the upstream has just made, for who says that the one in memory will not do. At
    * most one in ten seconds for each: between them everybody gets the last one.
    */
-  async renew(identity: UpstreamIdentity, resource: string): Promise<CachedToken> {
-    const key = tokenKey(identity, resource);
+  async renew(identity: UpstreamIdentity, resource: string, party: Party): Promise<CachedToken> {
+    const request = this.#request(identity, resource, party);
+    const { key } = request;
     if (this.#renewing.size >= maxRenewing) this.#renewing.clear();
     this.#renewing.add(key);
-    const isExcepted = !this.#options.demand.isGranted(identity);
-    const request = { key, identity, resource, isExcepted };
     let cached = await this.#cache.renew(request, renewPauseMs);
     // The fetch that it joined had begun before, and brought what the upstream remembered.
     if (cached.ok && cached.outcome === 'joined' && !this.#made.has(cached.rendered.token)) {
@@ -212,6 +214,23 @@ export class TokenBroker implements Part, Disposable {
     // A fetch that is still to come, though nobody may wait any more, takes the mark along.
     if (isOver.has(cached.outcome)) this.#renewing.delete(key);
     return withHoldOf(cached);
+  }
+
+  /**
+   * A token other than a bad one, for a client whose token a resource has revoked: the one in memory
+   * where it is another already, else one made anew for all who ask. So a bad token costs one fetch.
+   *
+   * @param badSha256 of the token, in lower-case hex.
+   */
+  async replace(
+    identity: UpstreamIdentity,
+    resource: string,
+    party: Party,
+    badSha256: string,
+  ): Promise<CachedToken> {
+    const cached = await this.get(identity, resource, party);
+    if (!cached.ok || sha256(cached.rendered.token.accessToken) !== badSha256) return cached;
+    return this.renew(identity, resource, party);
   }
 
   /** The object id of an identity, as the upstream's tokens told it; undefined until one came. */
@@ -257,6 +276,11 @@ export class TokenBroker implements Part, Disposable {
     for (const gate of this.#entraGates.values()) gate[Symbol.dispose]();
   }
 
+  #request(identity: UpstreamIdentity, resource: string, party: Party): BrokerRequest {
+    const isExcepted = !this.#options.demand.isGranted(identity);
+    return { key: tokenKey(identity, resource), identity, resource, party, isExcepted };
+  }
+
   async #fetch({ key, identity, resource }: BrokerRequest): Promise<SourceResult> {
     const { imds, entra, clock, observer } = this.#options;
     const startedAtMs = clock.monotonicMs();
@@ -297,6 +321,10 @@ export class TokenBroker implements Part, Disposable {
     const { demand } = this.#options;
     return demand.isGranted(identity) || (isExcepted && demand.hasExcepted());
   }
+}
+
+function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
 }
 
 function secretBehind(identity: UpstreamIdentity): ObjectName | undefined {

@@ -15,11 +15,14 @@ import type { LoopMark } from '../sources/imds/loop-detection.ts';
 import { TokenBroker, type UpstreamBudget, type UpstreamObserver } from './broker.ts';
 import { dropWithGoneSecrets } from './evict-deleted-secrets.ts';
 
+/** As many as requests may wait for: each is small, and limits of single pods come long before. */
+const maxQueued = 5_000;
+
 /** IMDS answers at most 5 identity requests at once and 20 a second, for the node as a whole. */
-const imdsBudget: UpstreamBudget = { maxConcurrent: 4, maxPerSec: 20, maxQueued: 1_000 };
+const imdsBudget: UpstreamBudget = { maxConcurrent: 4, maxPerSec: 20, maxQueued };
 
 /** Entra ID names no limit for one client; a node that starts asks for all its identities at once. */
-const entraBudget: UpstreamBudget = { maxConcurrent: 8, maxPerSec: 40, maxQueued: 1_000 };
+const entraBudget: UpstreamBudget = { maxConcurrent: 8, maxPerSec: 40, maxQueued };
 
 export interface TokensOptions {
   readonly config: Config;

@@ -122,6 +122,7 @@ class World {
       clock: this.clock,
       random: () => (random = (random + 0.37) % 1),
       gateOf: () => this.gate,
+      partyOf: ({ key }) => ({ namespace: 'default', pod: key }),
       fetch: ({ key }) => this.#fetch(key),
       isWanted: () => this.isWanted,
       onRefresh: () => undefined,

@@ -69,13 +69,17 @@ describe('an entry of the cache', () => {
 
 describe('the times to ask again', () => {
   it('are half of the life give or take a tenth, or earlier if the source said so', () => {
-    assert.equal(refreshDelayMs(24 * hourMs, Infinity, 0), 10.8 * hourMs);
-    assert.equal(refreshDelayMs(24 * hourMs, Infinity, 0.5), 12 * hourMs);
-    assert.ok(Math.abs(refreshDelayMs(24 * hourMs, Infinity, 1) - 13.2 * hourMs) < 1);
-    assert.equal(refreshDelayMs(24 * hourMs, 2 * hourMs, 0.5), 2 * hourMs);
-    assert.equal(refreshDelayMs(24 * hourMs, 20 * hourMs, 0.5), 12 * hourMs);
-    assert.equal(refreshDelayMs(24 * hourMs, -hourMs, 0.5), 10_000);
-    assert.equal(refreshDelayMs(1_000, Infinity, 0.5), 10_000);
+    assert.equal(refreshDelayMs(24 * hourMs, Infinity, 0, 0), 10.8 * hourMs);
+    assert.equal(refreshDelayMs(24 * hourMs, Infinity, 0, 0.5), 12 * hourMs);
+    assert.ok(Math.abs(refreshDelayMs(24 * hourMs, Infinity, 0, 1) - 13.2 * hourMs) < 1);
+    assert.equal(refreshDelayMs(24 * hourMs, 2 * hourMs, 0, 0.5), 2 * hourMs);
+    assert.equal(refreshDelayMs(24 * hourMs, 20 * hourMs, 0, 0.5), 12 * hourMs);
+    assert.equal(refreshDelayMs(24 * hourMs, -hourMs, 0, 0.5), 10_000);
+    assert.equal(refreshDelayMs(1_000, Infinity, 0, 0.5), 10_000);
+    // Three times within a second, when a token comes with too little life.
+    assert.equal(refreshDelayMs(200_000, Infinity, 1, 0), 400);
+    assert.equal(refreshDelayMs(200_000, Infinity, 3, 0.999), 799.6);
+    assert.equal(refreshDelayMs(200_000, Infinity, 4, 0.5), 100_000);
   });
 
   it('grow with failures up to five minutes, half of each by chance', () => {

@@ -4,6 +4,9 @@ import fc from 'fast-check';
 import { ConcurrencyGate, type Entrant } from '../../../src/cache/token/rate-limiter.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
+const pod = { namespace: 'n', pod: 'a' };
+const other = { namespace: 'n', pod: 'b' };
+
 function open(limits = { maxConcurrent: 2, maxPerSec: 100, maxQueued: 3 }) {
   const clock = new HandClock();
   const gate = new ConcurrencyGate({ clock, ...limits });
@@ -16,7 +19,7 @@ describe('the gate', () => {
   it('starts at once while there is room, then in the order of arrival', () => {
     const { gate, started, entrant } = open();
     const [a, b, c, d] = [entrant('a'), entrant('b'), entrant('c'), entrant('d')];
-    for (const each of [a, b, c, d]) assert.ok(gate.enter(each, 'caller'));
+    for (const each of [a, b, c, d]) assert.ok(gate.enter(each, pod));
     assert.deepEqual(started, ['a', 'b']);
     gate.leave(b);
     assert.deepEqual(started, ['a', 'b', 'c']);
@@ -30,27 +33,39 @@ describe('the gate', () => {
   it('lets callers go before background work, and background work become a caller’s', () => {
     const { gate, started, entrant } = open({ maxConcurrent: 1, maxPerSec: 100, maxQueued: 3 });
     const running = entrant('running');
-    gate.enter(running, 'background');
+    gate.enter(running, undefined);
     const [back1, back2] = [entrant('back 1'), entrant('back 2')];
-    gate.enter(back1, 'background');
-    gate.enter(back2, 'background');
+    gate.enter(back1, undefined);
+    gate.enter(back2, undefined);
     const caller = entrant('caller');
-    gate.enter(caller, 'caller');
-    gate.hurry(back2);
+    gate.enter(caller, pod);
+    gate.hurry(back2, pod);
     for (const each of [running, caller, back2]) gate.leave(each);
     assert.deepEqual(started, ['running', 'caller', 'back 2', 'back 1']);
   });
 
+  it('lets pods go in turn, and a start that two wait for at the first of their turns', () => {
+    const { gate, started, entrant } = open({ maxConcurrent: 1, maxPerSec: 100, maxQueued: 10 });
+    const entrants = ['running', 'a1', 'a2', 'a3'].map(entrant);
+    for (const each of entrants) gate.enter(each, pod);
+    const [running, a1, a2, a3] = entrants;
+    const b1 = entrant('b1');
+    gate.enter(b1, other);
+    if (a3 !== undefined) gate.hurry(a3, other);
+    for (const each of [running, a1, b1, a2]) if (each !== undefined) gate.leave(each);
+    assert.deepEqual(started, ['running', 'a1', 'b1', 'a2', 'a3']);
+  });
+
   it('refuses beyond its queue, each rank for itself', () => {
     const { gate, started, entrant } = open({ maxConcurrent: 1, maxPerSec: 100, maxQueued: 1 });
-    assert.ok(gate.enter(entrant('running'), 'caller'));
-    assert.ok(gate.enter(entrant('back'), 'background'));
-    assert.ok(!gate.enter(entrant('back 2'), 'background'));
+    assert.ok(gate.enter(entrant('running'), pod));
+    assert.ok(gate.enter(entrant('back'), undefined));
+    assert.ok(!gate.enter(entrant('back 2'), undefined));
     const waiting = entrant('waiting');
-    assert.ok(gate.enter(waiting, 'caller'));
-    assert.ok(!gate.enter(entrant('too many'), 'caller'));
+    assert.ok(gate.enter(waiting, pod));
+    assert.ok(!gate.enter(entrant('too many'), pod));
     gate.leave(waiting);
-    assert.ok(gate.enter(entrant('another'), 'caller'), 'who leaves makes room');
+    assert.ok(gate.enter(entrant('another'), pod), 'who leaves makes room');
     assert.deepEqual(started, ['running']);
     assert.equal(gate.queued, 2);
   });
@@ -79,7 +94,7 @@ describe('the gate', () => {
               });
             },
           };
-          clock.schedule(atMs, () => gate.enter(entrant, 'caller'));
+          clock.schedule(atMs, () => gate.enter(entrant, pod));
         }
         clock.advance(atMs + 60 * 1_000);
         assert.equal(startsAtMs.length, arrivals.length);
@@ -101,7 +116,7 @@ describe('the gate', () => {
       maxQueued: 9,
     });
     const waiting = ['a', 'b', 'c', 'd'].map(entrant);
-    for (const each of waiting) gate.enter(each, 'caller');
+    for (const each of waiting) gate.enter(each, pod);
     assert.deepEqual(clock.armed, [1_000]);
     clock.advance(999);
     assert.deepEqual(started, ['a', 'b']);
@@ -116,12 +131,12 @@ describe('the gate', () => {
       maxQueued: 9,
     });
     const running = entrant('running');
-    gate.enter(running, 'caller');
+    gate.enter(running, pod);
     gate.leave(running);
-    gate.enter(entrant('waiting'), 'caller');
+    gate.enter(entrant('waiting'), pod);
     assert.equal(clock.armed.length, 1);
     gate[Symbol.dispose]();
-    assert.ok(!gate.enter(entrant('late'), 'caller'));
+    assert.ok(!gate.enter(entrant('late'), pod));
     assert.deepEqual(clock.armed, []);
     clock.advance(10_000);
     assert.deepEqual(started, ['running']);

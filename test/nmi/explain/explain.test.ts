@@ -10,6 +10,7 @@ const clientIdA = '11111111-1111-4111-8111-111111111111';
 const clientIdB = '22222222-2222-4222-8222-222222222222';
 const tenantId = '33333333-3333-4333-8333-333333333333';
 const a: UpstreamIdentity = { kind: 'client_id', value: clientIdA };
+const party = { namespace: 'default', pod: 'pod-a' };
 const vault = 'https://vault.azure.net';
 const labels = { aadpodidbinding: 'app' };
 const forVault = `pod=default/p&resource=${encodeURIComponent(vault)}`;
@@ -312,7 +313,7 @@ describe('what is told of tokens', () => {
     const tokensOf = () => stand.askPod(forVault).identities[0]?.tokens;
     assert.deepEqual(outcomesOf(stand, forVault), ['200 a by only from upstream']);
     assert.deepEqual(tokensOf(), []);
-    await stand.broker.get(a, vault);
+    await stand.broker.get(a, vault, party);
     assert.deepEqual(outcomesOf(stand, forVault), ['200 a by only from memory']);
     assert.deepEqual(tokensOf(), [
       {
@@ -336,7 +337,7 @@ describe('what is told of tokens', () => {
       ...{ reason: 'upstream_throttled', description: 'slow down' },
       ...{ retryAfterS: 7, holdMs: 7_000 },
     };
-    await stand.broker.get(a, vault);
+    await stand.broker.get(a, vault, party);
     await pass(stand.clock, 2_500);
     const told = stand.askPod(forVault);
     assert.deepEqual(told.identities[0]?.tokens[0]?.failure, {
@@ -353,7 +354,7 @@ describe('what is told of tokens', () => {
   it('is of the resource asked about, else of all of them, as many as can be read', async () => {
     const stand = openBound();
     for (let index = 0; index < 30; index++) {
-      await stand.broker.get(a, `https://r${index}.example`);
+      await stand.broker.get(a, `https://r${index}.example`, party);
       await pass(stand.clock, 1_000);
     }
     const resourcesOf = (search: string) =>
@@ -367,9 +368,9 @@ describe('what is told of tokens', () => {
   it('is never the token, nor what a pod put where a resource belongs', async () => {
     const stand = openBound();
     const stray = 'eyJhbGciOiJub25lIn0.a-token-of-the-pod.';
-    await stand.broker.get(a, vault);
+    await stand.broker.get(a, vault, party);
     stand.state.failure = { reason: 'resource_refused', description: `no ${stray}`, holdMs: 5_000 };
-    await stand.broker.get(a, stray);
+    await stand.broker.get(a, stray, party);
     const text = JSON.stringify([stand.ask('pod=default/p'), stand.ask(forVault), stand.ask('')]);
     assert.ok(text.includes('[unusual]') && text.includes('resource_refused'));
     assert.ok(!text.includes('eyJ'));

@@ -25,7 +25,12 @@ function openFastPath(
 ): TokenFastPath {
   const rightTo = (target: string): StandingRight => ({
     target,
-    query: { resource: 'r', selector: { kind: 'none' }, bypassCache: false },
+    query: {
+      resource: 'r',
+      selector: { kind: 'none' },
+      bypassCache: false,
+      badTokenSha256: undefined,
+    },
     authorization: {
       kind: 'authorized',
       pod: createPod(),

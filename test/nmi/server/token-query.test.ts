@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { parseTokenQuery } from '../../../src/nmi/server/token-query.ts';
+import { parseTokenQuery, wantsOtherToken } from '../../../src/nmi/server/token-query.ts';
 
 const base = 'api-version=2018-02-01';
 
@@ -24,6 +24,23 @@ describe('the query of a token request', () => {
     }
   });
 
+  it('says which token must not be the answer, by a SHA-256 in hex, and ignores what is none', () => {
+    const hash = 'cc0af97287543b65da2c7e1476426021826cab166f1e063ed012b855ff819656';
+    for (const [text, wanted] of [
+      [hash, hash],
+      [hash.toUpperCase(), hash],
+      [hash.slice(1), undefined],
+      [`${hash}0`, undefined],
+      [`g${hash.slice(1)}`, undefined],
+      ['', undefined],
+    ] as const) {
+      const result = parseTokenQuery(`${base}&resource=r&token_sha256_to_refresh=${text}`);
+      assert.ok(result.kind === 'ok');
+      assert.equal(result.query.badTokenSha256, wanted, text);
+      assert.equal(wantsOtherToken(result.query), wanted !== undefined, text);
+    }
+  });
+
   it('keeps the resource byte for byte, raw or encoded', () => {
     for (const resource of [
       'https://vault.azure.net',
@@ -35,7 +52,12 @@ describe('the query of a token request', () => {
       const encoded = parseTokenQuery(`resource=${encodeURIComponent(resource)}&${base}`);
       assert.deepEqual(encoded, {
         kind: 'ok',
-        query: { resource, selector: { kind: 'none' }, bypassCache: false },
+        query: {
+          resource,
+          selector: { kind: 'none' },
+          bypassCache: false,
+          badTokenSha256: undefined,
+        },
       });
     }
     const raw = parseTokenQuery(`${base}&resource=https://vault.azure.net`);
@@ -56,7 +78,7 @@ describe('the query of a token request', () => {
       const result = parseTokenQuery(`${text}&resource=r&${base}`);
       assert.deepEqual(result, {
         kind: 'ok',
-        query: { resource: 'r', selector, bypassCache: false },
+        query: { resource: 'r', selector, bypassCache: false, badTokenSha256: undefined },
       });
     });
   }

@@ -29,7 +29,12 @@ describe('what is told of a hit', () => {
       target: '/',
       generation: 1,
       madeAtMs: 0,
-      query: { resource: 'r', selector: { kind: 'none' }, bypassCache: false },
+      query: {
+        resource: 'r',
+        selector: { kind: 'none' },
+        bypassCache: false,
+        badTokenSha256: undefined,
+      },
       cacheKey: 'k',
       authorization: {
         kind: 'authorized',

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
@@ -23,6 +24,7 @@ const a: UpstreamIdentity = { kind: 'client_id', value: clientIdA };
 const b: UpstreamIdentity = { kind: 'client_id', value: clientIdB };
 const node: UpstreamIdentity = { kind: 'unnamed' };
 const resource = 'https://vault.azure.net';
+const party = { namespace: 'default', pod: 'pod-a' };
 
 function open({ maxEntries = 100 } = {}) {
   const clock = new HandClock();
@@ -85,10 +87,14 @@ function failureOf(answer: CachedToken): SourceFailure {
   return answer.failure;
 }
 
+function hashOf(token: string): string {
+  return createHash('sha256').update(token).digest('hex');
+}
+
 describe('the broker', () => {
   it('knows an identity by its id whatever its case, and a resource by its exact spelling', async () => {
     const stand = open();
-    await stand.broker.get(a, resource);
+    await stand.broker.get(a, resource, party);
     assert.ok(isCached(stand, { kind: 'client_id', value: clientIdA.toUpperCase() }));
     assert.equal(stand.broker.peek(a, `${resource}/`), undefined);
     assert.equal(isCached(stand, b), false);
@@ -137,8 +143,8 @@ describe('the broker', () => {
   for (const [what, revoke] of revocations) {
     it(`drops the tokens of an identity whose last ${what} is gone, and no others`, async () => {
       const stand = open();
-      await stand.broker.get(a, resource);
-      await stand.broker.get(b, resource);
+      await stand.broker.get(a, resource, party);
+      await stand.broker.get(b, resource, party);
       revoke(stand);
       await pass(stand.clock, 0);
       assert.equal(isCached(stand, a), false);
@@ -152,7 +158,7 @@ describe('the broker', () => {
   it('keeps what another pod of the node still has', async () => {
     const stand = open();
     stand.pods.upsert(createPod({ name: 'twin', labels: { aadpodidbinding: 'a' } }));
-    await stand.broker.get(a, resource);
+    await stand.broker.get(a, resource, party);
     stand.pods.remove(createPod({ name: 'pod-a' }));
     await pass(stand.clock, 0);
     assert.equal(isCached(stand, a), true);
@@ -164,7 +170,7 @@ describe('the broker', () => {
       stand.pods.upsert(createPod({ name: `early-${index}` }));
     }
     assert.deepEqual(stand.clock.armed, []);
-    await stand.broker.get(a, resource);
+    await stand.broker.get(a, resource, party);
     const before = stand.clock.armed.length;
     for (let index = 0; index < 10; index++) {
       stand.pods.upsert(createPod({ name: `late-${index}` }));
@@ -174,8 +180,8 @@ describe('the broker', () => {
 
   it('renews for bound pods, and not for pods that are gone', async () => {
     const stand = open();
-    await stand.broker.get(a, resource);
-    await stand.broker.get(b, resource);
+    await stand.broker.get(a, resource, party);
+    await stand.broker.get(b, resource, party);
     await pass(stand.clock, 11 * hourMs);
     assert.ok(isCached(stand, a) && isCached(stand, b));
     stand.pods.remove(createPod({ name: 'pod-b' }));
@@ -191,13 +197,13 @@ describe('the broker', () => {
     const stand = open();
     stand.pods.upsert(createPod({ name: 'addon', labels: { app: 'addon' } }));
     stand.grants.exceptions.upsert(createException({ podLabels: { app: 'addon' } }));
-    await stand.broker.get(node, resource);
-    await stand.broker.get(a, resource);
+    await stand.broker.get(node, resource, party);
+    await stand.broker.get(a, resource, party);
     stand.pods.remove(createPod({ name: 'pod-a' }));
     await pass(stand.clock, 0);
     assert.equal(isCached(stand, a), false, 'it was a bound pod’s');
     assert.equal(isCached(stand, node), true);
-    await stand.broker.get(a, resource);
+    await stand.broker.get(a, resource, party);
     stand.pods.upsert(createPod({ name: 'another' }));
     await pass(stand.clock, 0);
     assert.equal(isCached(stand, a), true, 'the excepted pod named it');
@@ -210,21 +216,21 @@ describe('the broker', () => {
     const stand = open();
     const failure = { description: 'slow down', retryAfterS: 7, holdMs: 7_000 } as const;
     stand.upstream.failure = { reason: 'upstream_throttled', ...failure };
-    assert.equal(failureOf(await stand.broker.get(a, resource)).retryAfterS, 7);
+    assert.equal(failureOf(await stand.broker.get(a, resource, party)).retryAfterS, 7);
     await pass(stand.clock, 4_500);
-    assert.equal(failureOf(await stand.broker.get(a, resource)).retryAfterS, 3);
+    assert.equal(failureOf(await stand.broker.get(a, resource, party)).retryAfterS, 3);
     stand.upstream.failure = { reason: 'upstream_refused', description: 'no', holdMs: 5_000 };
-    assert.equal(failureOf(await stand.broker.get(b, resource)).retryAfterS, undefined);
+    assert.equal(failureOf(await stand.broker.get(b, resource, party)).retryAfterS, undefined);
     assert.equal(stand.calls.length, 2);
   });
 
   it('has a token made anew for who asks for that, once in ten seconds, all others as before', async () => {
     const stand = open();
     const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
-    const first = tokenOf(await stand.broker.get(a, resource));
+    const first = tokenOf(await stand.broker.get(a, resource, party));
     const [one, two] = await Promise.all([
-      stand.broker.renew(a, resource),
-      stand.broker.renew(a, resource),
+      stand.broker.renew(a, resource, party),
+      stand.broker.renew(a, resource, party),
     ]);
     assert.notEqual(tokenOf(one), first);
     assert.equal(tokenOf(one), tokenOf(two));
@@ -232,19 +238,23 @@ describe('the broker', () => {
       stand.calls.map(({ bypassCache }) => bypassCache),
       [false, true],
     );
-    assert.equal(tokenOf(await stand.broker.get(a, resource)), tokenOf(one));
-    assert.equal(tokenOf(await stand.broker.renew(a, resource)), tokenOf(one), 'new enough');
+    assert.equal(tokenOf(await stand.broker.get(a, resource, party)), tokenOf(one));
+    assert.equal(tokenOf(await stand.broker.renew(a, resource, party)), tokenOf(one), 'new enough');
     await pass(stand.clock, 10_000);
     stand.upstream.failure = { reason: 'upstream_down', description: 'gone', holdMs: 250 };
-    assert.equal(tokenOf(await stand.broker.renew(a, resource)), tokenOf(one), 'better than none');
+    assert.equal(
+      tokenOf(await stand.broker.renew(a, resource, party)),
+      tokenOf(one),
+      'better than none',
+    );
   });
 
   it('asks once more for who wants one made anew and found another fetch under way', async () => {
     const stand = open();
     const [early, one, two] = await Promise.all([
-      stand.broker.get(a, resource),
-      stand.broker.renew(a, resource),
-      stand.broker.renew(a, resource),
+      stand.broker.get(a, resource, party),
+      stand.broker.renew(a, resource, party),
+      stand.broker.renew(a, resource, party),
     ]);
     assert.ok(early.ok && one.ok && two.ok);
     assert.notEqual(one.rendered, early.rendered);
@@ -253,8 +263,55 @@ describe('the broker', () => {
     assert.deepEqual(asked(), [false, true]);
     stand.pods.upsert(createPod({ name: 'another', labels: { aadpodidbinding: 'a' } }));
     await pass(stand.clock, 24 * hourMs);
-    await stand.broker.get(a, resource);
+    await stand.broker.get(a, resource, party);
     assert.equal(asked().at(-1), false, 'the wish was for that time only');
+  });
+
+  it('replaces a token that its resource has revoked, once for all who say so', async () => {
+    const stand = open();
+    const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
+    const bad = tokenOf(await stand.broker.get(a, resource, party));
+    const replace = async (token: string) =>
+      tokenOf(await stand.broker.replace(a, resource, party, hashOf(token)));
+    assert.equal(await replace('another token'), bad, 'the one in memory is not the bad one');
+    assert.equal(stand.calls.length, 1);
+    const replaced = new Set(await Promise.all(Array.from({ length: 200 }, () => replace(bad))));
+    assert.equal(replaced.size, 1);
+    assert.ok(!replaced.has(bad));
+    assert.deepEqual(
+      stand.calls.map(({ bypassCache }) => bypassCache),
+      [false, true],
+    );
+    const [newer = ''] = replaced;
+    assert.equal(await replace(bad), newer, 'for who comes later');
+    assert.equal(stand.calls.length, 2);
+    assert.equal(await replace(newer), newer, 'one in ten seconds');
+    await pass(stand.clock, 10_000);
+    assert.notEqual(await replace(newer), newer);
+    assert.equal(stand.calls.length, 3);
+  });
+
+  it('serves fifty resources of one pod at the upstream’s rate, and another pod in between', async () => {
+    const stand = open();
+    const startedAtMs = stand.clock.monotonicMs();
+    const endedAfterMs: number[] = [];
+    const ask = async (asked: string, by: typeof party): Promise<number> => {
+      const answer = await stand.broker.get(a, asked, by);
+      assert.ok(answer.ok, asked);
+      return stand.clock.monotonicMs() - startedAtMs;
+    };
+    const many = Array.from({ length: 50 }, async (_, index) => {
+      endedAfterMs.push(await ask(`${resource}/${index}`, party));
+    });
+    await pass(stand.clock, 500);
+    const other = ask(`${resource}/other`, { namespace: 'other', pod: 'pod-b' });
+    const shared = ask(`${resource}/49`, { namespace: 'other', pod: 'pod-c' });
+    await pass(stand.clock, 3_000);
+    await Promise.all(many);
+    assert.ok(Math.max(...endedAfterMs) <= 3_000);
+    assert.ok((await other) <= 1_050, 'its turn comes first');
+    assert.ok((await shared) <= 1_050, 'and takes what another pod queued along');
+    assert.equal(stand.calls.length, 51);
   });
 
   it('passes a broken upstream’s own wait on, however short the hold is', async () => {
@@ -262,17 +319,17 @@ describe('the broker', () => {
     stand.upstream.failure = {
       ...{ reason: 'upstream_down', description: 'busy', retryAfterS: 3, holdMs: 250 },
     };
-    assert.equal(failureOf(await stand.broker.get(a, resource)).retryAfterS, 3);
+    assert.equal(failureOf(await stand.broker.get(a, resource, party)).retryAfterS, 3);
   });
 
   it('lets who invents resources displace no tokens but its own', async () => {
     const stand = open({ maxEntries: 10_000 });
-    await stand.broker.get(b, resource);
-    await stand.broker.get(a, resource);
+    await stand.broker.get(b, resource, party);
+    await stand.broker.get(a, resource, party);
     for (let index = 0; index < 300; index++) {
       await pass(stand.clock, 100);
       assert.ok(isCached(stand, a), 'used all the time');
-      await stand.broker.get(a, `${resource}/${index}`);
+      await stand.broker.get(a, `${resource}/${index}`, party);
     }
     assert.equal(stand.broker.cachedTokens, 201);
     assert.ok(isCached(stand, a) && isCached(stand, b));
@@ -282,10 +339,10 @@ describe('the broker', () => {
 
   it('drops the tokens of an identity whose credential turns out to be gone', async () => {
     const stand = open();
-    await stand.broker.get(a, resource);
-    await stand.broker.get(b, resource);
+    await stand.broker.get(a, resource, party);
+    await stand.broker.get(b, resource, party);
     stand.upstream.failure = { reason: 'credential_missing', description: 'gone', holdMs: 5_000 };
-    await stand.broker.get(a, `${resource}/other`);
+    await stand.broker.get(a, `${resource}/other`, party);
     assert.equal(isCached(stand, a), false);
     assert.ok(isCached(stand, b));
   });
@@ -298,7 +355,7 @@ describe('the broker', () => {
       entraIdentity('two', { kind: 'certificate', secret: { ...secret } }),
       entraIdentity('three', { kind: 'secret', secret: { ...secret, namespace: 'other' } }),
     ];
-    for (const identity of [...identities, a]) await stand.broker.get(identity, resource);
+    for (const identity of [...identities, a]) await stand.broker.get(identity, resource, party);
     assert.deepEqual(stand.broker.secretsInUse(), [secret, { namespace: 'other', name: 'shared' }]);
     stand.broker.dropTokensBySecret({ ...secret });
     assert.deepEqual(
@@ -312,20 +369,20 @@ describe('the broker', () => {
   it('reports a source that throws, and asks it again', async () => {
     const stand = open();
     stand.upstream.error = new Error('bug');
-    await assert.rejects(stand.broker.get(a, resource), /bug/);
+    await assert.rejects(stand.broker.get(a, resource, party), /bug/);
     assert.equal(stand.bugs.length, 1);
     stand.upstream.error = undefined;
-    assert.ok((await stand.broker.get(a, resource)).ok);
+    assert.ok((await stand.broker.get(a, resource, party)).ok);
   });
 
   it('arms nothing and follows nothing once it is disposed', async () => {
     const stand = open();
-    await stand.broker.get(a, resource);
+    await stand.broker.get(a, resource, party);
     stand.pods.upsert(createPod({ name: 'another' }));
     stand.broker[Symbol.dispose]();
     stand.pods.upsert(createPod({ name: 'yet another' }));
     assert.deepEqual(stand.clock.armed, []);
-    assert.equal(failureOf(await stand.broker.get(a, resource)).reason, 'upstream_down');
+    assert.equal(failureOf(await stand.broker.get(a, resource, party)).reason, 'upstream_down');
     assert.equal(stand.calls.length, 1);
   });
 });
