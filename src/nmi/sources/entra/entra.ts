@@ -61,7 +61,7 @@ export function createEntraSource(
  * 1. A failing provider ends it.
  * 2. A refused credential is given up, and if it was one that the provider had kept, the next one
  *    may be another: the secret was rotated, or the assertion outlived what it says (700024). That
- *    is tried once.
+ *    is tried once; where the budget has no room for it, it is the caller's next request that tries.
  */
 async function fetchToken(
   { identity, resource }: TokenRequest<EntraIdentity>,
@@ -69,14 +69,23 @@ async function fetchToken(
   signal: AbortSignal,
   { proofs, exchange }: Composition & { readonly exchange: Exchange },
 ): Promise<SourceResult> {
-  const attempt = async (): Promise<SourceResult> => {
-    const got = await proofs.get(identity.credential, signal);
-    return got.ok ? exchange({ identity, resource, proof: got.proof }, signal) : got;
-  };
-  const result = await attempt();
+  const { credential } = identity;
+  const got = await proofs.get(credential, signal);
+  if (!got.ok) return got;
+  const result = await exchange({ identity, resource, proof: got.proof }, signal);
   if (result.ok || result.failure.reason !== 'credential_refused') return result;
-  return proofs.forget(identity.credential) && mayRetry() ? attempt() : result;
+  if (!proofs.forget(credential, got.proof)) return result;
+  if (!mayRetry()) return failed(untried);
+  const next = await proofs.get(credential, signal);
+  return next.ok ? exchange({ identity, resource, proof: next.proof }, signal) : next;
 }
+
+const untried: SourceFailure = {
+  reason: 'upstream_throttled',
+  description: 'Entra ID refused a credential that may have been replaced since. Retry.',
+  retryAfterS: 1,
+  holdMs: 0,
+};
 
 function late({ timeoutMs }: Composition): SourceFailure {
   return entraDown(`there is no token of Entra ID after ${timeoutMs} ms`, 1_000);

@@ -143,7 +143,12 @@ describe('a fetch from Entra ID', () => {
     await fresh.source.fetch(request, mayRetry);
     assert.deepEqual(fresh.did, ['get secret', 'exchange', 'forget secret']);
     const late = play({ exchanges: [failure('credential_refused')] });
-    await late.source.fetch(request, () => false);
+    const untried = await late.source.fetch(request, () => false);
+    assert.ok(
+      !untried.ok && untried.failure.reason === 'upstream_throttled',
+      'not held as refused',
+    );
+    assert.equal(untried.failure.holdMs, 0);
     assert.deepEqual(late.did, ['get secret', 'exchange', 'forget secret']);
   });
 

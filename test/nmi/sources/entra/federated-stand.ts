@@ -12,6 +12,7 @@ import {
   type PodCredential,
 } from '../../../../src/nmi/sources/entra/credentials/federated.ts';
 import type {
+  Proof,
   ProofProvider,
   ProofResult,
 } from '../../../../src/nmi/sources/entra/credentials/descriptor.ts';
@@ -196,7 +197,10 @@ export interface StandOptions {
 /** The provider of a mode, by identity. */
 interface Mode<I> {
   get(identity: I, signal: AbortSignal): Promise<ProofResult>;
-  forget(identity: I): boolean;
+  /** The proof that it gave last. */
+  latest(identity: I): Proof | undefined;
+  /** @param refused default: the one it gave last. */
+  forget(identity: I, refused?: Proof): boolean;
 }
 
 /** Both modes together. */
@@ -289,9 +293,17 @@ export function openStand(
 }
 
 function byIdentity<C>(proofs: ProofProvider<C>): Mode<{ readonly credential: C }> {
+  const given = new Map<string, Proof>();
+  const keyOf = (credential: C): string => JSON.stringify(credential);
   return {
-    get: ({ credential }, signal) => proofs.get(credential, signal),
-    forget: ({ credential }) => proofs.forget(credential),
+    get: async ({ credential }, signal) => {
+      const result = await proofs.get(credential, signal);
+      if (result.ok) given.set(keyOf(credential), result.proof);
+      return result;
+    },
+    latest: ({ credential }) => given.get(keyOf(credential)),
+    forget: ({ credential }, refused = given.get(keyOf(credential))) =>
+      proofs.forget(credential, refused ?? { clientAssertion: 'never given' }),
   };
 }
 

@@ -19,7 +19,7 @@ import {
   type ServiceAccountTokenOutcome,
 } from '../../../kube/accounts/token-request.ts';
 import type { SourceFailure } from '../../source.ts';
-import type { ProofContext, ProofProvider, ProofResult } from './descriptor.ts';
+import type { Proof, ProofContext, ProofProvider, ProofResult } from './descriptor.ts';
 import { failureOfToken } from './federated-failure.ts';
 
 /** Whose token an assertion is, and the pod that it is bound to. */
@@ -50,11 +50,15 @@ export interface AssertionProofs<C> extends ProofProvider<C> {
   readonly kept: number;
 }
 
+type Asked =
+  | { readonly kind: 'proof'; readonly proof: Proof }
+  | Exclude<ServiceAccountTokenOutcome, { kind: 'ok' }>;
+
 interface Kept<C> {
   readonly credential: C;
   /** Empty for none. */
   readonly podUid: string;
-  readonly assertion: string;
+  readonly proof: Proof;
   readonly usableUntilWallMs: number;
 }
 
@@ -75,29 +79,40 @@ export function openAssertions<C extends { readonly audience: string }>(
   { key: keyOf, find, podOf }: Subjects<C>,
 ): AssertionProofs<C> {
   const kept = new ExpiringMap<Kept<C>>(clock, maxKept);
-  const calls = new SharedCalls<ServiceAccountTokenOutcome>();
+  const calls = new SharedCalls<Asked>();
+  /** Refused, they may have outlived what they say. */
+  const everKept = new WeakSet<Proof>();
 
   function mayBeKept({ credential, podUid }: Pick<Kept<C>, 'credential' | 'podUid'>): boolean {
     return uidOf(podOf(credential)) === podUid && isNeeded(credential);
   }
 
   /** @param sentAtMs monotonic milliseconds of when the token was asked for. */
-  function keep(credential: C, podUid: string, token: ServiceAccountToken, sentAtMs: number): void {
+  function keep(
+    credential: C,
+    podUid: string,
+    { token, proof }: { readonly token: ServiceAccountToken; readonly proof: Proof },
+    sentAtMs: number,
+  ): void {
     const spareMs = Math.min(marginMs, token.lifeMs / 2);
     const usableUntilWallMs = token.expiresAtWallMs - spareMs;
     const usableForMs = sentAtMs + token.lifeMs - spareMs - clock.monotonicMs();
     if (usableForMs <= 0 || clock.wallMs() >= usableUntilWallMs) return;
-    const entry = { credential, podUid, assertion: token.token, usableUntilWallMs };
-    if (mayBeKept(entry)) kept.set(keyOf(credential), entry, usableForMs);
+    const entry = { credential, podUid, proof, usableUntilWallMs };
+    if (!mayBeKept(entry)) return;
+    kept.set(keyOf(credential), entry, usableForMs);
+    everKept.add(proof);
   }
 
-  async function ask(credential: C, { serviceAccount, pod }: Subject) {
+  async function ask(credential: C, { serviceAccount, pod }: Subject): Promise<Asked> {
     const sentAtMs = clock.monotonicMs();
     const { audience } = credential;
     const request = { serviceAccount, audience, expirationSeconds, boundTo: pod };
     const outcome = await requestServiceAccountToken(client, request, { timeoutMs });
-    if (outcome.kind === 'ok') keep(credential, uidOf(pod), outcome, sentAtMs);
-    return outcome;
+    if (outcome.kind !== 'ok') return outcome;
+    const proof = { clientAssertion: outcome.token };
+    keep(credential, uidOf(pod), { token: outcome, proof }, sentAtMs);
+    return { kind: 'proof', proof };
   }
 
   /** Up to its request to the API server it is one step: no pod comes or goes in between. */
@@ -110,11 +125,11 @@ export function openAssertions<C extends { readonly audience: string }>(
     const podUid = uidOf(found.pod);
     const entry = kept.get(key);
     if (entry?.podUid === podUid && clock.wallMs() < entry.usableUntilWallMs) {
-      return { ok: true, proof: { clientAssertion: entry.assertion } };
+      return { ok: true, proof: entry.proof };
     }
     const call = callKey(key, podUid);
     const outcome = await calls.share(call, () => ask(credential, found), signal);
-    if (outcome.kind === 'ok') return { ok: true, proof: { clientAssertion: outcome.token } };
+    if (outcome.kind === 'proof') return { ok: true, proof: outcome.proof };
     const { audience } = credential;
     return { ok: false, failure: failureOfToken(outcome, { ...found, audience }) };
   }
@@ -124,10 +139,11 @@ export function openAssertions<C extends { readonly audience: string }>(
       const found = find(credential, signal);
       return prove(credential, found instanceof Promise ? await found : found, signal);
     },
-    /** A call under way will bring another than the one that was refused. */
-    forget(credential) {
+    forget(credential, refused) {
       const key = keyOf(credential);
-      return kept.delete(key) || calls.has(callKey(key, uidOf(podOf(credential))));
+      const entry = kept.get(key);
+      if (entry?.proof === refused) kept.delete(key);
+      return everKept.has(refused) || calls.has(callKey(key, uidOf(podOf(credential))));
     },
     get kept() {
       return kept.size;

@@ -12,7 +12,7 @@ import { untilAborted } from '../../../base/deadline.ts';
 import { ExpiringMap } from '../../../base/expiring-map.ts';
 import type { SecretReader, SecretResult } from '../../../kube/accounts/secrets.ts';
 import type { SourceFailure } from '../../source.ts';
-import type { ProofProvider, ProofResult } from './descriptor.ts';
+import type { Proof, ProofProvider, ProofResult } from './descriptor.ts';
 
 export interface KeptProofsOptions {
   readonly reader: Pick<SecretReader, 'read'>;
@@ -40,8 +40,6 @@ const unavailableHoldMs = 1_000;
 interface Kept {
   readonly secret: ObjectName;
   readonly result: ProofResult;
-  /** Somebody got it without a read of his own. */
-  isReused: boolean;
 }
 
 export function openKeptProofs(
@@ -50,6 +48,8 @@ export function openKeptProofs(
 ): SecretProofs {
   const kept = new ExpiringMap<Kept>(clock, maxKept);
   const reading = new Map<string, Promise<ProofResult>>();
+  /** Given to a fetch that did not wait for its read: the Secret may have changed since. */
+  const reused = new WeakSet<Proof>();
 
   async function read(secret: ObjectName): Promise<ProofResult> {
     const found = await reader.read(secret);
@@ -62,17 +62,16 @@ export function openKeptProofs(
     reading.set(key, own);
     try {
       const result = await own;
-      // What was forgotten meanwhile may be what was refused.
-      if (reading.get(key) === own) keep(key, secret, result);
+      keep(key, secret, result);
       return result;
     } finally {
-      if (reading.get(key) === own) reading.delete(key);
+      reading.delete(key);
     }
   }
 
   function keep(key: string, secret: ObjectName, result: ProofResult): void {
     const holdMs = result.ok ? keepMs : Math.min(keepMs, result.failure.holdMs);
-    if (isNeeded(secret)) kept.set(key, { secret, result, isReused: false }, holdMs);
+    if (isNeeded(secret)) kept.set(key, { secret, result }, holdMs);
   }
 
   return {
@@ -81,18 +80,19 @@ export function openKeptProofs(
       const key = objectKey(secret.namespace, secret.name);
       const entry = kept.get(key);
       if (entry !== undefined) {
-        entry.isReused = true;
+        if (entry.result.ok) reused.add(entry.result.proof);
         return entry.result;
       }
       return untilAborted(signal, reading.get(key) ?? startReading(key, secret));
     },
-    forget({ secret }) {
+    forget({ secret }, refused) {
       const key = objectKey(secret.namespace, secret.name);
-      reading.delete(key);
-      const entry = kept.get(key);
-      kept.delete(key);
+      const result = kept.get(key)?.result;
+      const isKept = result?.ok === true && result.proof === refused;
+      if (isKept) kept.delete(key);
+      const hasNewer = reading.has(key) || (result !== undefined && !isKept);
       // One that was read for this very attempt is the newest there is.
-      return entry !== undefined && entry.result.ok && entry.isReused;
+      return hasNewer || reused.has(refused);
     },
     dropUnneeded() {
       kept.deleteWhere(({ secret }) => !isNeeded(secret));

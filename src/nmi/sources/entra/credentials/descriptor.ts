@@ -37,10 +37,11 @@ export interface ProofProvider<C> extends Disposable {
   /** Never rejects, except with the signal's reason when that aborts. */
   get(credential: C, signal: AbortSignal): Promise<ProofResult>;
   /**
-   * Entra ID refused what `get` gave. Forgets it, so that the next `get` reads anew.
-   * @returns whether a kept proof was forgotten: only then can the next one differ.
+   * Entra ID refused a proof that `get` gave. Forgets it, so that the next `get` reads anew.
+   * @returns whether the next one can differ, to each whose proof was refused: of several fetches
+   *   under way with a rotated secret all are worth another try.
    */
-  forget(credential: C): boolean;
+  forget(credential: C, refused: Proof): boolean;
   /** Forgets what is no longer needed; to be called when that, or a pod, may have changed. */
   dropUnneeded(): void;
 }

@@ -43,7 +43,7 @@ export function openProofs(context: ProofContext<EntraCredential>): ProofProvide
   const opened = credentialKinds.map((each) => ({ kind: each.kind, proofs: each.open(context) }));
   return {
     get: (credential, signal) => ofKind(opened, credential).proofs.get(credential, signal),
-    forget: (credential) => ofKind(opened, credential).proofs.forget(credential),
+    forget: (credential, refused) => ofKind(opened, credential).proofs.forget(credential, refused),
     dropUnneeded() {
       for (const { proofs } of opened) proofs.dropUnneeded();
     },

@@ -82,7 +82,7 @@ async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void
   const { api, clock, pods, proofs } = stand;
   const asked: Promise<void>[] = [];
   let waiting = 0;
-  /** Serial numbers from here on are of tokens made after the subject's last one was forgotten. */
+  /** The serial number after that of the subject's last one that was refused. */
   const forgottenBefore = new Map<string, number>();
 
   const check = (
@@ -155,13 +155,19 @@ async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void
     } else if (each.kind === 'forget') {
       const { account, audience } = each;
       const uid = account === undefined ? agentPod.uid : pods.get(account);
-      const isUnderWay = api.open.length > 0;
-      const isForgotten =
+      const refused =
         account === undefined
-          ? proofs.node.forget(nodeIdentity(audience))
-          : proofs.pod.forget(podIdentity(account, { audience }));
-      if (isForgotten && !isUnderWay) {
-        forgottenBefore.set(JSON.stringify([account, audience, uid]), api.asked);
+          ? proofs.node.latest(nodeIdentity(audience))
+          : proofs.pod.latest(podIdentity(account, { audience }));
+      if (refused !== undefined) {
+        const isWorthRetry =
+          account === undefined
+            ? proofs.node.forget(nodeIdentity(audience))
+            : proofs.pod.forget(podIdentity(account, { audience }));
+        const { serial, podUid } = claimsOf(assertionOf({ ok: true, proof: refused }));
+        if (podUid === uid && isWorthRetry) {
+          forgottenBefore.set(JSON.stringify([account, audience, uid]), serial + 1);
+        }
       }
     } else {
       proofs.dropUnneeded();
