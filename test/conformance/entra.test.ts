@@ -427,6 +427,19 @@ describe('what Entra ID is sent', { skip }, () => {
     );
   });
 
+  it(`${caseTitle(72)}: secret, of which many tokens are fetched at once`, async () => {
+    await using agent = await openEntraAgent({}, bindAllKinds);
+    assert.equal(identityOf(await askAs(agent, 'secret')), 'secret');
+    putSecret(agent.kube, 'secret', 'second');
+    agent.entra.register(createEntraApplication('secret', { secrets: [{ value: 'second' }] }));
+    agent.entra.setFaults({ delayMs: 100 });
+    const resources = Array.from({ length: 6 }, (_, index) => `${vault}/${index}`);
+    const replies = await Promise.all(resources.map((each) => askAs(agent, 'secret', each)));
+    for (const [index, reply] of replies.entries()) {
+      assert.equal(identityOf(reply, resources[index]), 'secret');
+    }
+  });
+
   it(`${caseTitle(72)}: certificate`, async () => {
     await using agent = await openEntraAgent({}, bindAllKinds);
     assert.equal(identityOf(await askAs(agent, 'certificate')), 'certificate');
