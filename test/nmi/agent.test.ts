@@ -9,6 +9,7 @@ import {
   createPodManifest,
 } from '../../lab/fakes/kube/manifests.ts';
 import type { PodClient } from '../../lab/pods/pod-client.ts';
+import { eventually } from '../../lab/world/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import {
   bindPodToA,
@@ -417,6 +418,38 @@ describe('passthrough', () => {
     const events = await ask(pod, '/metadata/scheduledevents?api-version=2020-10-01');
     assert.equal(events.status, 200);
     assert.equal((await ask(pod, '/metadata/loadbalancer')).status, 403);
+  });
+
+  it('serves other pods while one asks for all it can', async () => {
+    await using agent = await openLoopbackAgent(
+      {},
+      (kube) => {
+        bindPodToA(kube);
+        const ips = ['127.0.0.12'];
+        kube.apply(createPodManifest({ name: 'quiet', nodeName: 'node-1', ips }));
+      },
+      { tuning: { imdsTimeoutMs: 10_000 } },
+    );
+    await agent.imds.setFaults({ delayMs: 100 });
+    const calm = new AbortController();
+    const statuses = new Set<number>();
+    const flood = Array.from({ length: 100 }, async (_, lane) => {
+      for (let turn = 0; !calm.signal.aborted; turn++) {
+        const target = `/metadata/instance?api-version=2021-02-01&lane=${lane}&turn=${turn}`;
+        statuses.add((await ask(agent.client('127.0.0.11'), target)).status);
+        await delay(20);
+      }
+    });
+    await eventually(() => assert.ok(statuses.has(429)));
+    for (let turn = 0; turn < 3; turn++) {
+      const target = `/metadata/instance?api-version=2021-02-01&quiet=${turn}`;
+      const reply = await ask(agent.client('127.0.0.12'), target);
+      assert.equal(reply.status, 200);
+      assert.ok(reply.durationMs < 2_000, `${reply.durationMs} ms`);
+    }
+    calm.abort();
+    await Promise.all(flood);
+    assert.deepEqual([...statuses].sort(), [200, 429]);
   });
 
   it('ends in time when the real service hangs or is gone', async () => {

@@ -2,14 +2,18 @@
  * Parts of the real metadata service that are no tokens: relayed to the caller under a policy.
  *
  * The path sent upstream is the one the route decided on, not the caller's spelling; of the
- * caller's headers only harmless ones go along, and no identifying header is added. Answers are
- * streamed within a time limit.
+ * caller's headers only harmless ones go along, and no identifying header is added. An answer is
+ * read whole before it is written: a pod that does not read holds no connection of the others.
  */
 import type { IncomingMessage } from 'node:http';
 import { addAbortSignal } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
-import { Pool } from 'undici';
+import { Pool, type Dispatcher } from 'undici';
+import type { Clock } from '../../cache/clock.ts';
+import type { Pod } from '../../cache/index/objects.ts';
 import { refuse, type Answer } from '../base/answers.ts';
+import { limitKeyOf, partyOf } from '../grants/caller.ts';
+import type { CallerLimits } from './caller-limits.ts';
+import { MetadataCalls, NoTurnError, type MetadataAnswer } from './metadata-calls.ts';
 import { relayed, type Handled, type HttpExchange } from './request.ts';
 import { networkCode } from '../base/network-code.ts';
 import type { PassthroughArea, Route } from './route.ts';
@@ -25,14 +29,17 @@ export interface PassthroughPolicy {
 export interface PassthroughOptions {
   /** Base URL of the real service. */
   readonly endpoint: string;
+  /** For one answer, the wait for its turn included. */
   readonly timeoutMs: number;
   readonly policy: PassthroughPolicy;
+  readonly limits: CallerLimits;
+  readonly clock: Clock;
 }
 
 export interface Passthrough extends AsyncDisposable {
   /** Why this area is refused to everybody, or undefined when it is not. Pure. */
   refusal(route: PassthroughRoute): Answer | undefined;
-  relay(exchange: HttpExchange, route: PassthroughRoute): Promise<Handled>;
+  relay(exchange: HttpExchange, route: PassthroughRoute, pod: Pod): Promise<Handled>;
 }
 
 export type PassthroughRoute = Extract<Route, { kind: 'passthrough' }>;
@@ -58,6 +65,8 @@ const hopByHop = new Set([
 ]);
 
 const maxRequestBytes = 64 * 1024;
+/** The largest is an instance's document with 64 KB of user data in it. */
+const maxAnswerBytes = 256 * 1024;
 
 export function openPassthrough(options: PassthroughOptions): Passthrough {
   const pool = new Pool(options.endpoint, {
@@ -68,48 +77,104 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
     bodyTimeout: options.timeoutMs,
   });
 
-  async function relay(exchange: HttpExchange, route: PassthroughRoute): Promise<Handled> {
+  const calls = new MetadataCalls(options.clock, options.timeoutMs);
+
+  async function relay(
+    exchange: HttpExchange,
+    route: PassthroughRoute,
+    pod: Pod,
+  ): Promise<Handled> {
     const { request, response } = exchange;
     const leave = new AbortController();
     response.once('close', () => leave.abort());
     const signal = AbortSignal.any([leave.signal, AbortSignal.timeout(options.timeoutMs)]);
-    // Read before a connection upstream is taken: a body that never comes must not hold one.
+    // Read before its turn comes: a body that never comes must not hold one.
     const body = await readBody(request, exchange.method, signal);
     if (body === undefined) {
       return refuse('request_malformed', 'The request body is not acceptable here.', {
         close: true,
       });
     }
+    const path = route.query === '' ? route.path : `${route.path}?${route.query}`;
+    const headers = requestHeaders(exchange);
+    const sharedKey = exchange.method === 'GET' ? sharedKeyOf(path, headers) : undefined;
+    const endCall = options.limits.beginFetch(
+      limitKeyOf(pod),
+      `metadata ${sharedKey ?? exchange.requestId}`,
+    );
+    if (endCall === undefined) {
+      return refuse('caller_throttled', 'This pod waits for too much metadata at once. Retry.');
+    }
     try {
-      const upstream = await pool.request({
-        method: exchange.method === 'POST' ? 'POST' : 'GET',
-        path: route.query === '' ? route.path : `${route.path}?${route.query}`,
-        headers: requestHeaders(exchange),
-        body: body.byteLength === 0 ? null : body,
-        signal,
+      const answer = await calls.make({
+        sharedKey,
+        isKept: route.area === 'instance' || route.area === 'versions',
+        party: partyOf(pod),
+        send: async (callSignal) =>
+          readAnswer(
+            await pool.request({
+              method: exchange.method === 'POST' ? 'POST' : 'GET',
+              path,
+              headers,
+              body: body.byteLength === 0 ? null : body,
+              signal: callSignal,
+            }),
+          ),
       });
-      response.writeHead(upstream.statusCode, responseHeaders(upstream.headers));
-      await pipeline(upstream.body, response);
+      if (exchange.isGone) return relayed;
+      response.writeHead(answer.status, [...answer.headers]);
+      response.end(answer.body);
       return relayed;
     } catch (error) {
-      if (leave.signal.aborted && !response.writableEnded) return relayed;
-      if (!response.headersSent) {
-        return refuse(
-          'upstream_down',
-          `The instance metadata service did not answer (${networkCode(error)}).`,
-        );
-      }
-      // Half an answer is out: the only honest end is a cut connection.
-      response.destroy();
-      return relayed;
+      return refusalOf(error);
+    } finally {
+      endCall();
     }
   }
 
   return {
     refusal: (route) => policyRefusal(route.area, options.policy),
     relay,
-    [Symbol.asyncDispose]: () => pool.destroy(),
+    [Symbol.asyncDispose]: () => {
+      calls[Symbol.dispose]();
+      return pool.destroy();
+    },
   };
+}
+
+/** What decides an answer: the rest of the headers names the client. */
+function sharedKeyOf(path: string, { accept, metadata }: Record<string, string>): string {
+  return JSON.stringify([path, accept, metadata]);
+}
+
+async function readAnswer({
+  statusCode,
+  headers,
+  body,
+}: Dispatcher.ResponseData): Promise<MetadataAnswer> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of body) {
+    if (!Buffer.isBuffer(chunk)) continue;
+    bytes += chunk.byteLength;
+    // Leaving the loop destroys the body and with it the connection.
+    if (bytes > maxAnswerBytes) throw new Error('the answer is too large');
+    chunks.push(chunk);
+  }
+  return { status: statusCode, headers: responseHeaders(headers), body: Buffer.concat(chunks) };
+}
+
+function refusalOf(error: unknown): Answer {
+  if (error instanceof NoTurnError) {
+    return refuse(
+      'upstream_throttled',
+      'Too many requests for metadata wait for their turn on this node. Retry later.',
+    );
+  }
+  return refuse(
+    'upstream_down',
+    `The instance metadata service did not answer (${networkCode(error)}).`,
+  );
 }
 
 /**

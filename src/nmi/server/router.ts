@@ -119,5 +119,5 @@ async function passThrough(
   const decide = () => identify(exchange.caller, options.knowledge);
   const identified = await waitForObject(options.objectWait, exchange, decide(), decide);
   if (identified.kind === 'refused') return renderRefusal(identified);
-  return exchange.isGone ? relayed : options.passthrough.relay(exchange, route);
+  return exchange.isGone ? relayed : options.passthrough.relay(exchange, route, identified.pod);
 }

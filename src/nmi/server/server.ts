@@ -29,6 +29,9 @@ import type { ObjectWait } from './wait-for-object.ts';
  */
 const callerMaxima = { fetches: 64, waiting: 512, held: 64 };
 
+/** At five calls of the metadata service a second, 16 take three seconds. */
+const relayMaxima = { fetches: 16, waiting: 128, held: 0 };
+
 export interface Server extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
   /** Of the first listener. */
   readonly port: number;
@@ -62,6 +65,8 @@ export async function openServer(options: ServerOptions): Promise<Server> {
         allowedAreas: config.allowedAreas,
         hasImds: config.redirect !== 'address',
       },
+      limits: new CallerLimits(relayMaxima),
+      clock,
     }),
   );
   const policy: GrantPolicy = {

@@ -1,0 +1,97 @@
+/**
+ * Calls of the real metadata service that are no token requests. The service answers five of them a
+ * second for the whole node, so pods take turns, requests for the same thing share one call, and
+ * instance metadata, which every SDK of a node asks for alike, is kept for a few seconds.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import type { Party } from '../../cache/token/fair-queue.ts';
+import { ConcurrencyGate, type Entrant } from '../../cache/token/rate-limiter.ts';
+import { openDeadline } from '../base/deadline.ts';
+import { ExpiringMap } from '../base/expiring-map.ts';
+import { SharedCalls } from '../base/single-flight.ts';
+
+export interface MetadataAnswer {
+  readonly status: number;
+  /** A flat list of names and values. */
+  readonly headers: readonly string[];
+  readonly body: Buffer;
+}
+
+export interface MetadataCall {
+  /** Equal for calls that are answered alike; undefined for one that must be made. */
+  readonly sharedKey: string | undefined;
+  /** What it brings holds for a few seconds. */
+  readonly isKept: boolean;
+  readonly party: Party;
+  /** Aborts when the time is up. */
+  readonly send: (signal: AbortSignal) => Promise<MetadataAnswer>;
+}
+
+/** No turn came in time. */
+export class NoTurnError extends Error {}
+
+const budget = { maxConcurrent: 4, maxPerSec: 5, maxQueued: 5_000 };
+const keptMs = 3_000;
+/** 4 MB at most: a document of a node is some kilobytes, with its user data 64. */
+const maxKept = 64;
+const maxKeptBytes = 64 * 1024;
+
+export class MetadataCalls implements Disposable {
+  readonly #clock: Clock;
+  readonly #timeoutMs: number;
+  readonly #gate: ConcurrencyGate;
+  readonly #shared = new SharedCalls<MetadataAnswer>();
+  readonly #kept: ExpiringMap<MetadataAnswer>;
+
+  /** @param timeoutMs of one call, the wait for its turn included. */
+  constructor(clock: Clock, timeoutMs: number) {
+    this.#clock = clock;
+    this.#timeoutMs = timeoutMs;
+    this.#gate = new ConcurrencyGate({ clock, ...budget });
+    this.#kept = new ExpiringMap(clock, maxKept);
+  }
+
+  /**
+   * The call goes on when its caller leaves: it may be others' too, and its place in the queue is the
+   * caller's share.
+   *
+   * @throws NoTurnError, or what `send` rejects with.
+   */
+  make(call: MetadataCall): Promise<MetadataAnswer> {
+    const { sharedKey } = call;
+    if (sharedKey === undefined) return this.#send(call);
+    const kept = this.#kept.get(sharedKey);
+    if (kept !== undefined) return Promise.resolve(kept);
+    return this.#shared.share(sharedKey, () => this.#send(call));
+  }
+
+  [Symbol.dispose](): void {
+    this.#gate[Symbol.dispose]();
+    this.#kept[Symbol.dispose]();
+  }
+
+  async #send({ sharedKey, isKept, party, send }: MetadataCall): Promise<MetadataAnswer> {
+    using deadline = openDeadline(this.#clock, this.#timeoutMs);
+    const { promise: turn, resolve: start, reject } = Promise.withResolvers<void>();
+    const entrant: Entrant = { start };
+    deadline.signal.addEventListener('abort', () => reject(new NoTurnError()));
+    if (!this.#gate.enter(entrant, party)) throw new NoTurnError();
+    try {
+      await turn;
+      const answer = await send(deadline.signal);
+      const isSmall = answer.body.byteLength <= maxKeptBytes;
+      if (isKept && sharedKey !== undefined && answer.status === 200 && isSmall) {
+        this.#kept.set(sharedKey, answer, keptMs);
+      }
+      return answer;
+    } catch (error) {
+      throw deadline.passed && !(error instanceof NoTurnError) ? timedOut() : error;
+    } finally {
+      this.#gate.leave(entrant);
+    }
+  }
+}
+
+function timedOut(): Error {
+  return new DOMException('the metadata service did not answer in time', 'TimeoutError');
+}
