@@ -76,6 +76,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   exportParts(metrics, parts);
   starting.use(
     await openAdminPages({
+      clock,
       probePort: config.probePort,
       metricsPort: config.metricsPort,
       metrics,

@@ -23,7 +23,7 @@ export interface RedirectDaemonOptions {
 export async function startRedirectDaemon(
   options: RedirectDaemonOptions,
 ): Promise<AsyncDisposable> {
-  const { config } = options;
+  const { config, clock } = options;
   await using starting = new AsyncDisposableStack();
   const metrics = createMetrics();
   const kernel = starting.use(openKernel(options));
@@ -31,6 +31,7 @@ export async function startRedirectDaemon(
   await kernel.start();
   starting.use(
     await openAdminPages({
+      clock,
       probePort: config.probePort,
       metricsPort: config.metricsPort,
       metrics,

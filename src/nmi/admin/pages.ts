@@ -4,23 +4,34 @@
  * `/healthz` keeps the words of the replaced system (always 200, `Active` once the redirect was
  * installed), `/livez` says that the event loop turns, `/readyz` names what is missing. An outage
  * of the API server or of the upstream never fails liveness.
+ *
+ * Pods can reach these ports too. A connection is for one request, and the metrics are rendered for
+ * all who ask.
  */
 import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
+import type { Clock } from '../../cache/clock.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Part } from '../base/part.ts';
 import { portError } from '../base/port-error.ts';
+import { PageConnections } from './page-connections.ts';
 import { readiness } from '../base/readiness.ts';
 
 export interface AdminOptions {
   /** 0 is off for either; equal ports share one server. */
   readonly probePort: number;
   readonly metricsPort: number;
-  readonly metrics: Metrics;
+  readonly metrics: Pick<Metrics, 'contentType' | 'render'>;
+  readonly clock: Clock;
   readonly parts: readonly Part[];
   /** The redirect was brought to the wanted state at least once. */
   readonly hasBeenActive: () => boolean;
 }
+
+/** Clients that are slower than this are none of ours: they ask as soon as they have connected. */
+const requestMs = 2_000;
+/** How many times as long as it took a rendering of the metrics is kept. */
+const pausesPerRender = 20;
 
 /** @throws StartError when a port cannot be bound. */
 export async function openAdminPages(options: AdminOptions): Promise<AsyncDisposable> {
@@ -32,6 +43,9 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
   add(options.probePort, 'probes');
   add(options.metricsPort, 'metrics');
 
+  const connections = new PageConnections();
+  const asked = new WeakSet<object>();
+  const renderMetrics = shareRenders(options);
   const servers: Server[] = [];
   const close = async () => {
     const closed = servers.map((server) => server[Symbol.asyncDispose]());
@@ -40,12 +54,20 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
   };
   try {
     for (const [port, served] of pages) {
-      const server = createServer({ headersTimeout: 5_000, requestTimeout: 5_000 });
-      // Pods can reach these ports too; probes and scrapes need a few connections.
-      server.maxConnections = 64;
+      const server = createServer({
+        headersTimeout: requestMs,
+        requestTimeout: requestMs,
+        connectionsCheckingInterval: 500,
+        keepAlive: false,
+      });
+      server.on('connection', (socket) => connections.add(socket));
       server.on('request', (request, response) => {
+        // One that is sent behind another is answered by the end of the connection.
+        if (asked.has(request.socket)) return void request.socket.destroy();
+        asked.add(request.socket);
+        response.shouldKeepAlive = false;
         const path = (request.url ?? '').split('?', 1)[0] ?? '';
-        void answer(path, served, options, response);
+        void answer(path, served, options, renderMetrics, response);
       });
       server.listen({ port });
       await once(server, 'listening');
@@ -65,11 +87,12 @@ async function answer(
   path: string,
   served: ReadonlySet<'probes' | 'metrics'>,
   options: AdminOptions,
+  renderMetrics: () => Promise<Buffer>,
   response: ServerResponse,
 ): Promise<void> {
   if (served.has('metrics') && path === '/metrics') {
     try {
-      send(response, 200, options.metrics.contentType, await options.metrics.render());
+      send(response, 200, options.metrics.contentType, await renderMetrics());
     } catch {
       send(response, 500, 'text/plain; charset=utf-8', 'the metrics could not be collected\n');
     }
@@ -96,7 +119,37 @@ async function answer(
   send(response, 404, 'text/plain; charset=utf-8', 'not found\n');
 }
 
-function send(response: ServerResponse, status: number, contentType: string, body: string): void {
+/**
+ * Takes a twentieth of the time at most, however often it is asked for. All who ask meanwhile share
+ * the bytes: one that does not read them keeps no copy.
+ */
+function shareRenders({ metrics, clock }: AdminOptions): () => Promise<Buffer> {
+  let rendered: Promise<Buffer> | undefined;
+  let keptUntilMs = -Infinity;
+
+  async function render(): Promise<Buffer> {
+    const startedAtMs = clock.monotonicMs();
+    keptUntilMs = Infinity;
+    try {
+      return Buffer.from(await metrics.render());
+    } finally {
+      const nowMs = clock.monotonicMs();
+      keptUntilMs = nowMs + (nowMs - startedAtMs) * pausesPerRender;
+    }
+  }
+
+  return () => {
+    if (rendered === undefined || clock.monotonicMs() >= keptUntilMs) rendered = render();
+    return rendered;
+  };
+}
+
+function send(
+  response: ServerResponse,
+  status: number,
+  contentType: string,
+  body: string | Buffer,
+): void {
   response.writeHead(status, [
     'Content-Type',
     contentType,

@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict';
+import { EventEmitter } from 'node:events';
+import type { Socket } from 'node:net';
+import { describe, it } from 'node:test';
+import { PageConnections } from '../../../src/nmi/admin/page-connections.ts';
+
+class FakeSocket extends EventEmitter {
+  readonly remoteAddress: string | undefined;
+  readonly localAddress = '10.0.0.4';
+  destroyed = false;
+
+  constructor(remoteAddress: string | undefined) {
+    super();
+    this.remoteAddress = remoteAddress;
+  }
+
+  destroy(): void {
+    this.destroyed = true;
+    this.emit('close');
+  }
+}
+
+function add(connections: PageConnections, remoteAddress: string | undefined): FakeSocket {
+  const socket = new FakeSocket(remoteAddress);
+  connections.add(socket as unknown as Socket);
+  return socket;
+}
+
+describe('the connections of the pages', () => {
+  it('make room for a new one by the end of the oldest', () => {
+    const connections = new PageConnections();
+    const all = Array.from({ length: 40 }, () => add(connections, '10.1.0.7'));
+    assert.deepEqual(
+      all.map(({ destroyed }) => destroyed),
+      all.map((_, index) => index < 8),
+    );
+    all[20]?.destroy();
+    add(connections, '10.1.0.7');
+    assert.equal(all[8]?.destroyed, false, 'one that has ended has left its place');
+  });
+
+  it('of others take no place of the node’s own', () => {
+    const connections = new PageConnections();
+    const probe = add(connections, '10.0.0.4');
+    for (let index = 0; index < 100; index++) {
+      add(connections, index % 2 === 0 ? '10.1.0.7' : undefined);
+    }
+    assert.equal(probe.destroyed, false);
+  });
+});

@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { systemClock } from '../../../src/cache/clock.ts';
+import { openAdminPages } from '../../../src/nmi/admin/pages.ts';
+import { twoFreePorts } from '../../support/free-ports.ts';
+
+async function open(render = () => Promise.resolve('nmi_up 1\n')) {
+  const [probePort, metricsPort] = await twoFreePorts();
+  const pages = await openAdminPages({
+    probePort,
+    metricsPort,
+    clock: systemClock,
+    metrics: { contentType: 'text/plain', render },
+    parts: [],
+    hasBeenActive: () => true,
+  });
+  const sockets: Socket[] = [];
+  return {
+    probePort,
+    metricsPort,
+    /** @param from another loopback address than the page's is a pod's. */
+    dial: async (port: number, from: string): Promise<Socket> => {
+      const socket = connect({ host: '127.0.0.1', port, localAddress: from });
+      socket.on('error', () => undefined);
+      sockets.push(socket);
+      await Promise.race([once(socket, 'connect'), once(socket, 'close')]);
+      return socket;
+    },
+    [Symbol.asyncDispose]: async () => {
+      for (const socket of sockets) socket.destroy();
+      await pages[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** All that comes until the end. */
+async function readAll(socket: Socket): Promise<string> {
+  let text = '';
+  socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
+  await once(socket, 'close');
+  return text;
+}
+
+describe('the pages', () => {
+  for (const from of ['127.0.0.9', '127.0.0.1']) {
+    it(`answer every probe while ${from} keeps all the connections it can`, async () => {
+      await using stand = await open();
+      const silent = await Promise.all(
+        Array.from({ length: 300 }, () => stand.dial(stand.probePort, from)),
+      );
+      for (let turn = 0; turn < 10; turn++) {
+        const probe = await stand.dial(stand.probePort, '127.0.0.1');
+        probe.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n');
+        assert.match(await readAll(probe), /^HTTP\/1\.1 200 [^]*\r\n\r\nok$/);
+      }
+      await delay(0);
+      assert.ok(silent.filter(({ destroyed }) => !destroyed).length <= 32);
+    });
+  }
+
+  it('serve one request for each connection, and do no more for what is pipelined', async () => {
+    let renders = 0;
+    await using stand = await open(() => {
+      renders++;
+      return Promise.resolve('nmi_up 1\n');
+    });
+    const greedy = await stand.dial(stand.metricsPort, '127.0.0.9');
+    greedy.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(1_500));
+    assert.ok((await readAll(greedy)).split('HTTP/1.1 ').length <= 2);
+    assert.ok(renders <= 1);
+    const polite = await stand.dial(stand.metricsPort, '127.0.0.9');
+    polite.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
+    const answer = await readAll(polite);
+    assert.match(answer, /^HTTP\/1\.1 200 [^]*\r\n\r\nnmi_up 1\n$/);
+    assert.match(answer, /\r\nConnection: close\r\n/i);
+  });
+
+  it('render the metrics for a twentieth of the time at most, and once for all who ask', async () => {
+    let renders = 0;
+    await using stand = await open(async () => {
+      renders++;
+      await delay(20);
+      return `nmi_renders ${renders}\n`;
+    });
+    const scrape = async (): Promise<string> => {
+      const socket = await stand.dial(stand.metricsPort, '127.0.0.1');
+      socket.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
+      return readAll(socket);
+    };
+    const startedAtMs = performance.now();
+    while (performance.now() - startedAtMs < 900) await Promise.all([scrape(), scrape()]);
+    assert.ok(renders >= 1 && renders <= 3, `${renders} renders`);
+    await delay(500);
+    assert.match(await scrape(), new RegExp(`nmi_renders ${renders}\n$`));
+  });
+
+  it('keep no copy of the metrics for each that does not read them', async () => {
+    const text = `nmi_text ${'x'.repeat(8 * 1024 * 1024)}\n`;
+    await using stand = await open(() => Promise.resolve(text));
+    const before = process.memoryUsage().rss;
+    for (let index = 0; index < 30; index++) {
+      const socket = await stand.dial(stand.metricsPort, '127.0.0.9');
+      socket.pause();
+      socket.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
+      await delay(5);
+    }
+    await delay(200);
+    const grownMb = (process.memoryUsage().rss - before) / 1024 / 1024;
+    assert.ok(grownMb < 150, `${grownMb} MB for 30 times 8 MB`);
+  });
+});
