@@ -212,3 +212,29 @@ describe('the fetches of one caller', () => {
     assert.deepEqual(new Set(all.map(({ status }) => status)), new Set([200]));
   });
 });
+
+describe('an object id that none of many identities is known to have', () => {
+  it('is looked for no longer than a client waits, and further at the next request', async () => {
+    const stand = openStand();
+    const labels = { aadpodidbinding: 'one' };
+    stand.pods.upsert(
+      createPod({ name: 'one', uid: 'one', cgroupUid: 'one', ips: ['127.0.0.11'], labels }),
+    );
+    for (let index = 0; index < 20; index++) {
+      const name = `more-${index}`;
+      const more = `${index}`.padStart(8, '0') + clientId.slice(8);
+      stand.grants.identities.upsert(createIdentity({ name, uid: name, clientId: more }));
+      const binding = { name, uid: name, identityName: name, selector: 'one' };
+      stand.grants.bindings.upsert(createBinding(binding));
+    }
+    let fetches = 0;
+    stand.memory.whileFetching = () => {
+      fetches++;
+      stand.clock.advance(1_500);
+    };
+    const query = `${vault}&object_id=44444444-4444-4444-8444-444444444444`;
+    const answer = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), query));
+    assert.deepEqual([answer.status, answer.reason], [503, 'agent_not_synced']);
+    assert.equal(fetches, 7);
+  });
+});
