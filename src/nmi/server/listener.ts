@@ -102,7 +102,7 @@ class HttpListener implements Listener {
   constructor(options: ListenerOptions) {
     this.#options = options;
     this.#connections = new Connections(options.limits.each);
-    const server = createServer({
+    const server: Server & { httpAllowHalfOpen?: boolean } = createServer({
       headersTimeout: headersTimeoutMs,
       requestTimeout: requestTimeoutMs,
       keepAliveTimeout: keepAliveTimeoutMs,
@@ -113,6 +113,10 @@ class HttpListener implements Listener {
       requireHostHeader: false,
       noDelay: true,
     });
+    // A client that ends its half after the request (`nc -N`) is answered, as Go's net/http does. One
+    // that has gone altogether looks the same until a write fails, so its request runs to its end.
+    // Node's documentation does not name this property.
+    server.httpAllowHalfOpen = true;
     this.#server = server;
     server.maxConnections = options.limits.total;
     const [parseHttp] = server.listeners('connection');
