@@ -38,17 +38,20 @@ export async function run(
       clock: systemClock,
       log,
       environment: outside.environment,
+      stop: outside.stop,
     });
     await untilStopped(outside);
     log.info({ drainTimeoutMs: tuning.drainTimeoutMs }, 'shutting down, the redirect stays');
     await agent.stop();
-    log.info({ code: exitCodes.ok }, 'stopped');
-    return exitCodes.ok;
   } catch (error) {
-    if (!(error instanceof StartError)) throw error;
-    log.error({ code: error.code, problem: error.message }, 'the agent cannot start');
-    return error.code === 'CONFIG' ? exitCodes.config : exitCodes.unavailable;
+    if (error instanceof StartError) {
+      log.error({ code: error.code, problem: error.message }, 'the agent cannot start');
+      return error.code === 'CONFIG' ? exitCodes.config : exitCodes.unavailable;
+    }
+    if (error !== outside.stop.reason) throw error;
   }
+  log.info({ code: exitCodes.ok }, 'stopped');
+  return exitCodes.ok;
 }
 
 async function kubenetProblem(config: Config): Promise<string | undefined> {

@@ -38,19 +38,23 @@ export interface AgentOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Ends the start: it then rejects with the signal's reason. What was installed stays. */
+  readonly stop?: AbortSignal;
   /** Other limits than those of the product, for tests. */
   readonly tuning?: Partial<Tuning>;
 }
 
 /** @throws StartError when the agent cannot run at all, with what to do about it. */
 export async function startAgent(options: AgentOptions): Promise<Agent> {
-  const { config, clock, log } = options;
+  const { config, clock, log, stop } = options;
   const tuning: Tuning = { ...defaultTuning, ...options.tuning };
   await using starting = new AsyncDisposableStack();
   const { metrics, observer } = createTelemetry(log.child({ component: 'token' }), clock);
   const client = starting.use(await openClient(options));
+  stop?.throwIfAborted();
   const kernel = starting.use(openKernel(options));
-  await kernel.prepare();
+  await kernel.prepare(stop);
+  stop?.throwIfAborted();
   // The watches begin while the kernel side is still coming up: nothing is served before both.
   const state = starting.use(
     openClusterState({ config, tuning, client, clock, log, attests: kernel.mode === 'ebpf' }),

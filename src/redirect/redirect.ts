@@ -50,8 +50,11 @@ export type Attestation =
 
 export interface Redirect {
   readonly mode: RedirectMode;
-  /** Brings up the address the listener binds, before anything is redirected to it. */
-  prepare(): Promise<void>;
+  /**
+   * Brings up the address the listener binds, before anything is redirected to it. A mode that has to
+   * wait for others gives up, without an error, when the signal aborts.
+   */
+  prepare(signal?: AbortSignal): Promise<void>;
   /** Brings the kernel to the wanted state, in one step without a gap, and reads it back. */
   install(): Promise<RedirectStatus>;
   /** Reads back only. */

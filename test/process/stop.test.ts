@@ -72,6 +72,23 @@ describe('the agent process at its end', { timeout: 120_000 }, () => {
     assert.match(await answer, /ECONNRESET/);
   });
 
+  for (const printed of ['starting nmi process', 'redirect chosen']) {
+    it(`stops at once after "${printed}", though it waits for the redirect of another container`, async () => {
+      await using world = await openSurroundings();
+      // 192.0.2.0/24 is for documentation: no machine has it.
+      const pinned = ['--redirect=pinned', '--nmi-listen-address=192.0.2.1'];
+      const child = world.start([...world.flags, ...pinned]);
+      await child.untilPrinted(new RegExp(`"msg":"${printed}"`));
+      const startMs = performance.now();
+      child.signal('SIGTERM');
+      assert.equal(await child.exited, 0);
+      const tookMs = performance.now() - startMs;
+      assert.ok(tookMs < 1_000, `${Math.round(tookMs)} ms`);
+      assert.match(child.stdout(), /"code":0,"msg":"stopped"/);
+      assert.equal(child.stderr(), '');
+    });
+  }
+
   it('stops before it was ready', async () => {
     await using world = await openSurroundings();
     world.kube.faults.hang = true;

@@ -12,14 +12,14 @@ import { DEFAULT_TARGET } from '../../redirect/target.ts';
 const patienceMs = 30_000;
 const pollMs = 200;
 
-/** Waits in `prepare` until the address is there to listen on. */
+/** Waits in `prepare` until the address is there to listen on, or the signal aborts. */
 export function openPinnedRedirect(options: EbpfReaderOptions): Redirect {
   const { listenIp } = options.target ?? DEFAULT_TARGET;
   return {
     ...openEbpfReader(options),
-    prepare: async () => {
+    prepare: async (signal) => {
       const deadlineMs = performance.now() + patienceMs;
-      while (!(await isHeld(listenIp))) {
+      while (signal?.aborted !== true && !(await isHeld(listenIp))) {
         if (performance.now() > deadlineMs) {
           const message = `${listenIp} is on no link: nmi redirect run has to make it`;
           throw new RedirectError('TIMEOUT', 'wait for the address', message);

@@ -16,10 +16,10 @@ import { RedirectKeeper, type CheckOutcome } from './reconciler.ts';
 export interface Kernel extends Required<Part>, AsyncDisposable {
   readonly mode: string;
   /**
-   * Brings up the address that the agent listens on.
+   * Brings up the address that the agent listens on, or gives up waiting for it when the signal aborts.
    * @throws StartError when it cannot be.
    */
-  prepare(): Promise<void>;
+  prepare(signal?: AbortSignal): Promise<void>;
   /** Installs the redirect, and checks it from then on; a failure is a state, not an exception. */
   start(): Promise<void>;
   attest(peer: Peer): Attestation;
@@ -61,8 +61,8 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
   const programSamples = counts === undefined ? () => [] : programSampler(counts);
   return {
     mode,
-    prepare: () =>
-      redirect.prepare().catch((error: unknown) => {
+    prepare: (signal) =>
+      redirect.prepare(signal).catch((error: unknown) => {
         throw new StartError('UNAVAILABLE', 'the listen address could not be brought up', error);
       }),
     start: () => keeper.start(),
