@@ -124,6 +124,55 @@ describe('the gate', () => {
     assert.deepEqual(clock.armed, []);
   });
 
+  it('gives a running fetch another try only when nobody waits and the second has room', () => {
+    const { clock, gate, started, entrant } = open({
+      maxConcurrent: 1,
+      maxPerSec: 3,
+      maxQueued: 9,
+    });
+    const [running, waiting] = [entrant('running'), entrant('waiting')];
+    gate.enter(running, pod);
+    assert.ok(gate.takeTry(), 'nobody waits');
+    for (const rank of ['caller', 'background'] as const) {
+      gate.enter(waiting, rank);
+      assert.ok(!gate.takeTry(), `a ${rank} waits`);
+      gate.leave(waiting);
+    }
+    assert.ok(gate.takeTry(), 'nobody waits any more');
+    assert.ok(!gate.takeTry(), 'three starts are the most in a second, tries among them');
+    clock.advance(999);
+    assert.ok(!gate.takeTry());
+    clock.advance(1);
+    assert.ok(gate.takeTry());
+    gate[Symbol.dispose]();
+    clock.advance(1_000);
+    assert.ok(!gate.takeTry(), 'disposed');
+    assert.deepEqual(started, ['running']);
+  });
+
+  it('counts tries as starts for those that come after', () => {
+    const { clock, gate, started, entrant } = open({
+      maxConcurrent: 9,
+      maxPerSec: 2,
+      maxQueued: 9,
+    });
+    gate.enter(entrant('first'), pod);
+    assert.ok(gate.takeTry());
+    gate.enter(entrant('second'), pod);
+    assert.deepEqual(started, ['first']);
+    clock.advance(1_000);
+    assert.deepEqual(started, ['first', 'second']);
+  });
+
+  it('makes no caller of what runs already or does not wait', () => {
+    const { gate, entrant } = open({ maxConcurrent: 1, maxPerSec: 100, maxQueued: 3 });
+    const running = entrant('running');
+    gate.enter(running, undefined);
+    gate.hurry(running);
+    gate.hurry(entrant('unknown'));
+    assert.equal(gate.queued, 0);
+  });
+
   it('starts nothing once it is disposed', () => {
     const { clock, gate, started, entrant } = open({
       maxConcurrent: 1,
@@ -134,8 +183,10 @@ describe('the gate', () => {
     gate.enter(running, pod);
     gate.leave(running);
     gate.enter(entrant('waiting'), pod);
+    gate.enter(entrant('waiting in the background'), undefined);
     assert.equal(clock.armed.length, 1);
     gate[Symbol.dispose]();
+    assert.equal(gate.queued, 0);
     assert.ok(!gate.enter(entrant('late'), pod));
     assert.deepEqual(clock.armed, []);
     clock.advance(10_000);
