@@ -1,0 +1,159 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Pod } from '../../../src/cache/index/objects.ts';
+import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
+import type { Exchange } from '../../../src/nmi/server/request.ts';
+import { waitForObject } from '../../../src/nmi/server/wait-for-object.ts';
+import { Holds } from '../../../src/nmi/state/waiters.ts';
+import { createPod } from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+interface Decision {
+  readonly name: string;
+  readonly pod: Pod | undefined;
+  readonly isPending?: boolean;
+}
+
+interface Client {
+  readonly ip?: string;
+  /** When the request came. */
+  readonly startedAtMs?: number;
+}
+
+function open({ maxWaiters = 10, held = 10 } = {}) {
+  const clock = new HandClock();
+  const holds = new Holds({ clock, maxWaiters });
+  const limits = new CallerLimits({ fetches: 1, waiting: 1, held });
+  const objectWait = { clock, holds, limits, maxWaitMs: 1_000 };
+  const state = { isPending: true, isGone: false, decisions: 0 };
+  /** A request that is decided by `state`; what it came to, undefined while it waits. */
+  function begin(pod?: Pod, { ip = '127.0.0.11', startedAtMs = 0 }: Client = {}) {
+    const caller = new CallerConnection({ remoteIp: ip }, { kind: 'by-address' });
+    const exchange = {
+      caller,
+      startedAtMs,
+      get isGone() {
+        return state.isGone;
+      },
+    } as unknown as Exchange;
+    const decide = (): Decision => {
+      state.decisions++;
+      return { name: 'later', pod, isPending: state.isPending };
+    };
+    const first: Decision = { name: 'first', pod, isPending: true };
+    const request = { decision: undefined as Decision | undefined, error: undefined as unknown };
+    waitForObject(objectWait, exchange, first, decide).then(
+      (decision) => (request.decision = decision),
+      (error: unknown) => (request.error = error),
+    );
+    return request;
+  }
+  return { clock, holds, limits, objectWait, state, begin };
+}
+
+describe('a request that waits for an object', () => {
+  it('does not wait where nothing can turn its decision', async () => {
+    const { holds, objectWait } = open();
+    for (const first of [{ pod: undefined }, { pod: undefined, isPending: false }]) {
+      const decided = waitForObject<typeof first>(objectWait, {} as Exchange, first, () =>
+        assert.fail('decided again'),
+      );
+      assert.equal(holds.size, 0);
+      assert.equal(await decided, first);
+    }
+  });
+
+  it('is decided again at every change, until the decision stands', async () => {
+    const { clock, holds, state, begin } = open();
+    const request = begin();
+    holds.wake();
+    await nextTurn();
+    assert.deepEqual([state.decisions, request.decision, holds.size], [1, undefined, 1]);
+    state.isPending = false;
+    holds.wake();
+    await nextTurn();
+    assert.equal(request.decision?.name, 'later');
+    assert.deepEqual([state.decisions, holds.size, clock.armed.length], [2, 0, 0]);
+  });
+
+  it('gets the latest decision when its time is up, counted from when it came', async () => {
+    const { clock, begin } = open();
+    clock.advance(700);
+    const [early, late] = [begin(), begin(undefined, { startedAtMs: 700 })];
+    clock.advance(300);
+    await nextTurn();
+    assert.equal(early.decision?.name, 'later');
+    assert.equal(late.decision, undefined);
+    clock.advance(700);
+    await nextTurn();
+    assert.equal(late.decision?.name, 'later');
+  });
+
+  it('does not wait at all when its time is up already', async () => {
+    const { clock, holds, begin } = open();
+    clock.advance(1_000);
+    const request = begin();
+    assert.equal(holds.size, 0);
+    await nextTurn();
+    assert.equal(request.decision?.name, 'first');
+  });
+
+  it('is let go when its client has gone, at once or at the next change', async () => {
+    const { holds, state, begin } = open();
+    const waiting = begin();
+    state.isGone = true;
+    const gone = begin();
+    await nextTurn();
+    assert.equal(gone.decision?.name, 'first');
+    assert.equal(holds.size, 1);
+    holds.wake();
+    await nextTurn();
+    assert.equal(waiting.decision?.name, 'later');
+    assert.equal(holds.size, 0);
+  });
+
+  it('is answered at once where too many wait already, of all callers', async () => {
+    const { holds, begin } = open({ maxWaiters: 2 });
+    begin();
+    begin(undefined, { ip: '127.0.0.12' });
+    const oneMore = begin(undefined, { ip: '127.0.0.13' });
+    assert.equal(holds.size, 2);
+    await nextTurn();
+    assert.equal(oneMore.decision?.name, 'first');
+  });
+
+  it('is answered at once where too many of its pod wait, and those of others wait on', async () => {
+    const { holds, begin } = open({ held: 1 });
+    const [one, two] = [createPod({ uid: 'one' }), createPod({ uid: 'two' })];
+    begin(one);
+    const oneMore = begin(one, { ip: '127.0.0.12' });
+    const other = begin(two);
+    const nobody = begin();
+    const sameAddress = begin();
+    await nextTurn();
+    assert.equal(oneMore.decision?.name, 'first', 'of one pod, whatever the address');
+    assert.equal(sameAddress.decision?.name, 'first', 'of one address');
+    assert.deepEqual([other.decision, nobody.decision, holds.size], [undefined, undefined, 3]);
+  });
+
+  it('gives its place back however it ends', async () => {
+    const { clock, holds, state, begin } = open({ held: 1 });
+    begin();
+    clock.advance(1_000);
+    await nextTurn();
+    const failing = begin(undefined, { startedAtMs: 1_000 });
+    assert.equal(holds.size, 1, 'after a wait to the end');
+    Object.defineProperty(state, 'isPending', {
+      get: () => {
+        throw new RangeError('decide');
+      },
+    });
+    holds.wake();
+    await nextTurn();
+    assert.match(String(failing.error), /RangeError: decide/);
+    begin(undefined, { startedAtMs: 1_000 });
+    assert.equal(holds.size, 1, 'after a failure');
+  });
+});
