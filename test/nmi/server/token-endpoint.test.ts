@@ -176,6 +176,28 @@ describe('a decision that the fast path hands over', () => {
 });
 
 describe('the fetches of one caller', () => {
+  it('give their places back when they end, by an error too', async () => {
+    const stand = openStand();
+    const fetchSixteen = (): Promise<PromiseSettledResult<Answer>[]> => {
+      const answers = Array.from({ length: 16 }, (_, index) =>
+        Promise.resolve(
+          stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), `${vault}/${index}`)),
+        ),
+      );
+      return Promise.allSettled(answers);
+    };
+    stand.memory.whileFetching = () => {
+      throw new RangeError('source');
+    };
+    for (const { status } of await fetchSixteen()) assert.equal(status, 'rejected');
+    stand.memory.whileFetching = () => undefined;
+    for (const round of ['after errors', 'after tokens']) {
+      const settled = await fetchSixteen();
+      const statuses = settled.map((each) => each.status === 'fulfilled' && each.value.status);
+      assert.deepEqual(new Set(statuses), new Set([200]), round);
+    }
+  });
+
   it('are counted by pod, also of pods that share the address of the node', async () => {
     const nodeIp = '10.224.0.4';
     const stand = openStand();

@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import { EventEmitter } from 'node:events';
+import type { ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import { describe, it } from 'node:test';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { Connections } from '../../../src/nmi/server/connections.ts';
+import { createPod } from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+class FakeSocket extends EventEmitter {
+  ended: 'reset' | 'destroyed' | undefined;
+
+  resetAndDestroy(): void {
+    this.#end('reset');
+  }
+
+  destroy(): void {
+    this.#end('destroyed');
+  }
+
+  #end(how: 'reset' | 'destroyed'): void {
+    this.ended = how;
+    this.emit('close');
+  }
+}
+
+function callerAt(remoteIp: string): CallerConnection {
+  return new CallerConnection({ remoteIp }, { kind: 'by-address' });
+}
+
+function open(each = 2) {
+  const connections = new Connections(each);
+  const add = (caller: CallerConnection) => {
+    const socket = new FakeSocket();
+    const asSocket = socket as unknown as Socket;
+    return { socket, asSocket, connection: connections.add(asSocket, caller) };
+  };
+  return { connections, add };
+}
+
+describe('the open connections', () => {
+  it('are found by their socket, until that closes', () => {
+    const { connections, add } = open();
+    const caller = callerAt('127.0.0.11');
+    const { socket, asSocket, connection } = add(caller);
+    assert.equal(connection?.caller, caller);
+    assert.equal(connections.get(asSocket), connection);
+    assert.equal(connections.size, 1);
+    socket.destroy();
+    assert.equal(connections.get(asSocket), undefined);
+    assert.equal(connections.size, 0);
+  });
+
+  it('of one caller are so many at most, and who closes one may open one', () => {
+    const { connections, add } = open(2);
+    const first = add(callerAt('127.0.0.11'));
+    assert.ok(add(callerAt('127.0.0.11')).connection !== undefined);
+    const tooMany = add(callerAt('127.0.0.11'));
+    assert.equal(tooMany.connection, undefined);
+    assert.equal(connections.size, 2, 'one that is refused is not kept');
+    assert.ok(add(callerAt('127.0.0.12')).connection !== undefined, 'of another caller');
+    first.socket.destroy();
+    assert.ok(add(callerAt('127.0.0.11')).connection !== undefined);
+    assert.equal(add(callerAt('127.0.0.11')).connection, undefined);
+  });
+
+  it('leave the count that they came under, though their pod has become known since', () => {
+    const { add } = open(1);
+    const pods = new PodIndex(new HandClock());
+    const caller = callerAt('127.0.0.11');
+    const { socket } = add(caller);
+    pods.upsert(createPod({ ips: ['127.0.0.11'] }));
+    caller.resolve(pods);
+    socket.destroy();
+    assert.ok(add(callerAt('127.0.0.11')).connection !== undefined);
+  });
+
+  it('of the callers that are meant are reset, and no others', () => {
+    const { connections, add } = open();
+    const sockets = ['127.0.0.11', '127.0.0.12', '127.0.0.11'].map(
+      (ip) => add(callerAt(ip)).socket,
+    );
+    assert.equal(
+      connections.reset(({ ip }) => ip === '127.0.0.11'),
+      2,
+    );
+    assert.deepEqual(
+      sockets.map(({ ended }) => ended),
+      ['reset', undefined, 'reset'],
+    );
+    assert.equal(connections.size, 1);
+  });
+
+  it('end with the answers that are under way, or at once', () => {
+    const { connections, add } = open();
+    const [idle, busy] = [add(callerAt('127.0.0.11')), add(callerAt('127.0.0.12'))];
+    const response = { shouldKeepAlive: true } as ServerResponse;
+    busy.connection?.open.add(response);
+    connections.endAfterAnswers();
+    assert.equal(response.shouldKeepAlive, false);
+    connections.destroyIdle();
+    assert.deepEqual([idle.socket.ended, busy.socket.ended], ['destroyed', undefined]);
+    connections.destroyAll();
+    assert.equal(busy.socket.ended, 'destroyed');
+    assert.equal(connections.size, 0);
+  });
+});
