@@ -1,0 +1,260 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, request, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { describe, it } from 'node:test';
+import type { Answer } from '../../../src/nmi/base/answers.ts';
+import {
+  allowedMethods,
+  openPassthrough,
+  type PassthroughPolicy,
+  type PassthroughRoute,
+} from '../../../src/nmi/server/passthrough.ts';
+import type { PassthroughArea } from '../../../src/nmi/server/route.ts';
+import { openBareListener } from '../../support/bare-listener.ts';
+
+const open: PassthroughPolicy = {
+  blockInstanceMetadata: false,
+  allowedAreas: ['scheduledevents'],
+  hasImds: true,
+};
+
+function routeTo(area: PassthroughArea, query = 'api-version=2021-02-01'): PassthroughRoute {
+  return { kind: 'passthrough', area, path: `/metadata/${area}`, query };
+}
+
+interface Seen {
+  readonly method: string | undefined;
+  readonly url: string | undefined;
+  readonly headers: Readonly<Record<string, unknown>>;
+  readonly body: string;
+}
+
+type Upstream = (request: IncomingMessage, response: ServerResponse) => void;
+
+/** A listener that relays everything by `route` to a server that answers with `upstream`. */
+async function openRelay(
+  upstream: Upstream,
+  { route = routeTo('instance'), timeoutMs = 5_000, endpoint = '' } = {},
+) {
+  const stack = new AsyncDisposableStack();
+  const seen: Seen[] = [];
+  const server = createServer((incoming, response) => {
+    let body = '';
+    incoming.on('data', (chunk) => (body += String(chunk)));
+    incoming.on('end', () => {
+      const { method, url, headers } = incoming;
+      seen.push({ method, url, headers, body });
+      upstream(incoming, response);
+    });
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  stack.defer(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const { port } = server.address() as AddressInfo;
+  const passthrough = stack.use(
+    openPassthrough({
+      endpoint: endpoint === '' ? `http://127.0.0.1:${port}` : endpoint,
+      timeoutMs,
+      policy: open,
+    }),
+  );
+  const listener = stack.use(
+    await openBareListener({ handle: (exchange) => passthrough.relay(exchange, route) }),
+  );
+
+  function send(method = 'GET', headers: Record<string, string> = {}, body = '') {
+    const sent = request({ port: listener.port, host: '127.0.0.1', method, headers });
+    sent.end(body);
+    return sent;
+  }
+
+  async function ask(method = 'GET', headers: Record<string, string> = {}, body = '') {
+    const [response] = (await once(send(method, headers, body), 'response')) as [IncomingMessage];
+    let text = '';
+    for await (const chunk of response) text += String(chunk);
+    return { status: response.statusCode, headers: response.headers, text };
+  }
+
+  return { seen, send, ask, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+describe('relaying to the metadata service', () => {
+  it('sends the path of the route and harmless headers, and nothing that names the caller', async () => {
+    await using relay = await openRelay((_request, response) => response.end('{}'));
+    const answer = await relay.ask('GET', {
+      Metadata: 'false',
+      Accept: 'text/plain',
+      'User-Agent': 'sdk/1',
+      'X-Forwarded-For': '10.0.0.1',
+      Authorization: 'Bearer x',
+      Cookie: 'a=b',
+    });
+    assert.deepEqual([answer.status, answer.text], [200, '{}']);
+    const [{ method, url, headers } = { headers: {} } as Seen] = relay.seen;
+    assert.deepEqual([method, url], ['GET', '/metadata/instance?api-version=2021-02-01']);
+    const { host: _host, connection: _connection, ...rest } = headers;
+    assert.deepEqual(rest, { metadata: 'true', accept: 'text/plain', 'user-agent': 'sdk/1' });
+  });
+
+  it('sends no question mark without a query', async () => {
+    const route = routeTo('versions', '');
+    await using relay = await openRelay((_request, response) => response.end(), { route });
+    await relay.ask();
+    assert.equal(relay.seen[0]?.url, '/metadata/versions');
+  });
+
+  it('passes status, headers and body on', async () => {
+    await using relay = await openRelay((_request, response) => {
+      response.writeHead(410, { 'Content-Type': 'text/x', 'Set-Cookie': ['a=1', 'b=2'] });
+      response.end('gone');
+    });
+    const { status, headers, text } = await relay.ask();
+    assert.deepEqual([status, text], [410, 'gone']);
+    assert.equal(headers['content-type'], 'text/x');
+    assert.deepEqual(headers['set-cookie'], ['a=1', 'b=2']);
+  });
+
+  it('drops the headers that Connection names', async () => {
+    await using relay = await openRelay((_request, response) => {
+      response.writeHead(200, {
+        Connection: 'close, X-Hop ,x-Other',
+        'Keep-Alive': 'timeout=999',
+        'Proxy-Authenticate': 'Basic',
+        'X-Hop': 'of this connection',
+        'X-Other': 'of this connection',
+        'X-Kept': 'of the answer',
+      });
+      response.end();
+    });
+    const { headers } = await relay.ask();
+    const names = ['x-hop', 'x-other', 'proxy-authenticate', 'x-kept'];
+    assert.deepEqual(
+      names.map((name) => headers[name]),
+      [undefined, undefined, undefined, 'of the answer'],
+    );
+    assert.notEqual(headers['keep-alive'], 'timeout=999');
+  });
+
+  it('sends the body of a POST, and refuses one that is too large', async () => {
+    const route = routeTo('scheduledevents');
+    await using relay = await openRelay((_request, response) => response.end(), { route });
+    const headers = { 'Content-Type': 'application/json' };
+    assert.equal((await relay.ask('POST', headers, '{"a":1}')).status, 200);
+    assert.equal((await relay.ask('POST', headers, 'x'.repeat(64 * 1024))).status, 200);
+    assert.equal((await relay.ask('POST', headers, 'x'.repeat(64 * 1024 + 1))).status, 400);
+    assert.equal((await relay.ask('POST')).status, 200);
+    assert.deepEqual(
+      relay.seen.map(({ method, body }) => [method, body.length]),
+      [
+        ['POST', 7],
+        ['POST', 64 * 1024],
+        ['POST', 0],
+      ],
+    );
+    assert.equal(relay.seen[0]?.headers['content-type'], 'application/json');
+  });
+
+  it('never sends the body of a GET, nor one of unknown length', async () => {
+    await using relay = await openRelay((_request, response) => response.end());
+    const hidden = 'GET /metadata/identity/oauth2/token HTTP/1.1\r\n\r\n';
+    const answer = await relay.ask('GET', { 'Content-Length': String(hidden.length) }, hidden);
+    assert.equal(answer.status, 400);
+    assert.match(answer.text, /request body is not acceptable/);
+    assert.equal(answer.headers.connection, 'close');
+    const chunked = await relay.ask('POST', { 'Transfer-Encoding': 'chunked' }, hidden);
+    assert.equal(chunked.status, 400);
+    assert.deepEqual(relay.seen, []);
+  });
+
+  it('is answered with a reason when the service cannot be reached or takes too long', async () => {
+    await using down = await openRelay(() => undefined, { endpoint: 'http://127.0.0.1:1' });
+    const refused = await down.ask();
+    assert.equal(refused.status, 503);
+    assert.match(refused.text, /did not answer \(ECONNREFUSED\)/);
+    await using slow = await openRelay(() => undefined, { timeoutMs: 100 });
+    assert.equal((await slow.ask()).status, 503);
+  });
+
+  it('ends a connection whose body does not come in time, and asks nobody', async () => {
+    const route = routeTo('scheduledevents');
+    await using relay = await openRelay(() => undefined, { route, timeoutMs: 100 });
+    const sent = relay.send('POST', { 'Content-Length': '9' }, 'half');
+    await assert.rejects(once(sent, 'response'), /socket hang up/);
+    assert.deepEqual(relay.seen, []);
+  });
+
+  it('cuts the connection when the service ends in the middle of an answer', async () => {
+    await using relay = await openRelay((_request, response) => {
+      response.writeHead(200, { 'Content-Length': '100' });
+      response.write('half');
+      setImmediate(() => response.destroy());
+    });
+    await assert.rejects(relay.ask(), /aborted|ECONNRESET/);
+  });
+
+  it('gives the service up when the client has gone', { timeout: 10_000 }, async () => {
+    const left = Promise.withResolvers<void>();
+    const asked = Promise.withResolvers<void>();
+    await using relay = await openRelay(
+      (_request, response) => {
+        response.once('close', () => left.resolve());
+        asked.resolve();
+      },
+      { timeoutMs: 60_000 },
+    );
+    const sent = relay.send();
+    sent.on('error', () => undefined);
+    await asked.promise;
+    sent.destroy();
+    await left.promise;
+  });
+});
+
+describe('the policy of what is relayed', () => {
+  function refusalOf(
+    area: PassthroughArea,
+    policy: Partial<PassthroughPolicy>,
+  ): Answer | undefined {
+    const passthrough = openPassthrough({
+      endpoint: 'http://127.0.0.1:1',
+      timeoutMs: 100,
+      policy: { ...open, ...policy },
+    });
+    return passthrough.refusal(routeTo(area));
+  }
+
+  it('lets instance metadata and versions through, and other areas when they are named', () => {
+    for (const area of ['instance', 'versions', 'scheduledevents'] as const) {
+      assert.equal(refusalOf(area, {}), undefined, area);
+    }
+    for (const area of ['attested', 'loadbalancer'] as const) {
+      const refusal = refusalOf(area, {});
+      assert.equal(refusal?.reason, 'metadata_blocked', area);
+      assert.ok(refusal.body.includes(`--allow-metadata=${area}`));
+      assert.equal(refusalOf(area, { allowedAreas: [area] }), undefined);
+    }
+  });
+
+  it('closes instance metadata when it is told to, and versions never', () => {
+    const blocked = { blockInstanceMetadata: true };
+    assert.equal(refusalOf('instance', blocked)?.reason, 'metadata_blocked');
+    assert.equal(refusalOf('versions', blocked), undefined);
+  });
+
+  it('has nothing to relay on a node without the service', () => {
+    for (const area of ['instance', 'versions', 'scheduledevents'] as const) {
+      assert.equal(refusalOf(area, { hasImds: false })?.reason, 'not_found');
+    }
+  });
+
+  it('allows POST for scheduled events alone', () => {
+    assert.deepEqual(allowedMethods('scheduledevents'), ['GET', 'POST']);
+    for (const area of ['instance', 'versions', 'attested', 'loadbalancer'] as const) {
+      assert.deepEqual(allowedMethods(area), ['GET']);
+    }
+  });
+});
