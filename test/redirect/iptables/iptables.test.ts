@@ -1,77 +1,22 @@
 /** What the composition does when tools are missing, refuse, or are beaten by another writer. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Host, ToolResult } from '../../../src/redirect/host/command.ts';
+import type { Host } from '../../../src/redirect/host/command.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
-import { noRedirect } from '../../../src/redirect/none.ts';
-import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-
-const ok = (stdout = ''): ToolResult => ({ kind: 'exited', exitCode: 0, stdout, stderr: '' });
-const refuse = (exitCode: number, stderr: string): ToolResult => ({
-  kind: 'exited',
-  exitCode,
-  stdout: '',
-  stderr,
-});
-const MISSING: ToolResult = { kind: 'missing' };
-
-const EMPTY_NAT = '*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n';
-const GOOD_NAT = `*nat
-:PREROUTING ACCEPT [0:0]
-:aad-metadata - [0:0]
--A PREROUTING -j aad-metadata
--A aad-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579
--A aad-metadata -j RETURN
-COMMIT
-`;
-const GOOD_LINKS = JSON.stringify([
-  {
-    ifname: 'nmi0',
-    flags: ['UP'],
-    linkinfo: { info_kind: 'dummy' },
-    addr_info: [{ family: 'inet', local: '169.254.25.79' }],
-  },
-]);
-const GOOD_RULES = JSON.stringify([
-  { priority: 79, src: 'all', dst: '169.254.169.254', iif: 'lo', goto: 81 },
-  { priority: 80, src: 'all', dst: '169.254.169.254', action: 'prohibit' },
-  { priority: 81, src: 'all', dst: '169.254.169.254', nop: null },
-]);
-
-type Answer = (args: string, input: string) => ToolResult;
-
-/** A node that is made of answers; keeps what it was asked to do. */
-function scripted(answers: Readonly<Record<string, Answer>>): Host & { readonly log: string[] } {
-  const log: string[] = [];
-  return {
-    log,
-    run: (tool, args, options) => {
-      log.push([tool, ...args].join(' '));
-      return Promise.resolve(answers[tool]?.(args.join(' '), options?.input ?? '') ?? MISSING);
-    },
-    read: (path) => Promise.resolve(path.endsWith('ip_tables_names') ? '' : undefined),
-    cutFlows: () =>
-      Promise.reject(new RedirectError('UNSUPPORTED', 'list flows', 'Protocol not supported')),
-  };
-}
-
-const goodIp: Answer = (args) => {
-  if (args.includes('addr show')) return ok(GOOD_LINKS);
-  return args.includes('rule show') ? ok(GOOD_RULES) : ok();
-};
+import { emptyNat, goodIp, goodNat, ok, refuse, scripted } from '../scripted-host.ts';
 
 describe('the iptables redirect on a node that refuses', () => {
   it('says BUSY while another program holds the lock, and works right afterwards', async () => {
     let refusals = 3;
-    let nat = EMPTY_NAT;
+    let nat = emptyNat;
     const host = scripted({
       ip: goodIp,
       'iptables-nft-save': () => ok(nat),
       'iptables-nft-restore': () => {
         refusals -= 1;
         if (refusals >= 0) return refuse(4, 'Another app is currently holding the xtables lock.');
-        nat = GOOD_NAT;
+        nat = goodNat;
         return ok();
       },
     });
@@ -88,7 +33,7 @@ describe('the iptables redirect on a node that refuses', () => {
   it('tries again when another writer came between reading and writing', async () => {
     const others = '-A PREROUTING -p tcp -j ACCEPT\n';
     const jumps = (count: number) =>
-      GOOD_NAT.replace(
+      goodNat.replace(
         '-A PREROUTING -j aad-metadata\n',
         others + '-A PREROUTING -j aad-metadata\n'.repeat(count),
       );
@@ -100,7 +45,7 @@ describe('the iptables redirect on a node that refuses', () => {
       'iptables-nft-restore': (_, script) => {
         scripts.push(script);
         if (scripts.length > 1) {
-          nat = GOOD_NAT;
+          nat = goodNat;
           return ok();
         }
         nat = jumps(1);
@@ -160,7 +105,7 @@ describe('the iptables redirect on a node that refuses', () => {
     const host = scripted({
       ip: goodIp,
       iptables: () => ok('iptables v1.6.1\n'),
-      'iptables-save': () => ok(EMPTY_NAT),
+      'iptables-save': () => ok(emptyNat),
     });
     await assert.rejects(openIptablesRedirect({ host }).install(), {
       code: 'TOOL_MISSING',
@@ -190,7 +135,7 @@ describe('the iptables redirect on a node that refuses', () => {
         args.includes('rule')
           ? refuse(2, 'RTNETLINK answers: Operation not supported')
           : goodIp(args, ''),
-      'iptables-nft-save': () => ok(GOOD_NAT),
+      'iptables-nft-save': () => ok(goodNat),
     });
     const status = await openIptablesRedirect({ host }).install();
     assert.deepEqual(status.problems, ['guard impossible: the kernel has no policy routing']);
@@ -204,7 +149,7 @@ describe('the iptables redirect on a node that refuses', () => {
         if (args.includes('goto')) return refuse(2, 'RTNETLINK answers: Operation not supported');
         return goodIp(args, '');
       },
-      'iptables-nft-save': () => ok(GOOD_NAT),
+      'iptables-nft-save': () => ok(goodNat),
     });
     const status = await openIptablesRedirect({ host }).install();
     assert.equal(status.problems.length, 3);
@@ -213,7 +158,7 @@ describe('the iptables redirect on a node that refuses', () => {
 
   it('runs one operation after the other', async () => {
     let running = 0;
-    const host = scripted({ ip: goodIp, 'iptables-nft-save': () => ok(GOOD_NAT) });
+    const host = scripted({ ip: goodIp, 'iptables-nft-save': () => ok(goodNat) });
     const slow: Host = {
       ...host,
       run: async (tool, args, options) => {
@@ -250,16 +195,5 @@ describe('the iptables redirect on a node that refuses', () => {
     const peer = { remoteIp: '10.0.0.2', remotePort: 1, localIp: '10.0.0.1', localPort: 2 };
     const redirect = openIptablesRedirect({ host: scripted({}) });
     assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
-  });
-});
-
-describe('no redirect', () => {
-  it('is off, whatever is asked of it', async () => {
-    const redirect = noRedirect();
-    await redirect.prepare();
-    assert.equal((await redirect.install()).state, 'off');
-    assert.equal((await redirect.verify()).state, 'off');
-    await redirect.remove();
-    assert.deepEqual(redirect.mode, 'none');
   });
 });

@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { cutOlderFlows } from '../../../src/redirect/host/flows.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { scripted } from '../scripted-host.ts';
+
+const nodeIps = new Set(['10.224.0.4', '169.254.25.79']);
+const dialled = { ip: '169.254.169.254', port: 80 };
+
+describe('cutting connections that are older than the redirect', () => {
+  it('spares those of the node itself, and those that the agent answers', async () => {
+    const host = scripted({}, { cutFlows: () => 3 });
+    const outcome = await cutOlderFlows(host, DEFAULT_TARGET, nodeIps, 'passed-by');
+    assert.deepEqual(outcome, { kind: 'cut', flows: 3 });
+    assert.deepEqual(host.cuts, [
+      {
+        dialled,
+        answeredBy: { ip: '169.254.25.79', port: 2579 },
+        sparedSources: ['10.224.0.4', '169.254.25.79'],
+      },
+    ]);
+  });
+
+  it('spares only the node’s where all are meant', async () => {
+    const host = scripted({}, { cutFlows: () => 0 });
+    await cutOlderFlows(host, DEFAULT_TARGET, nodeIps, 'all');
+    assert.deepEqual(host.cuts, [
+      { dialled, answeredBy: undefined, sparedSources: ['10.224.0.4', '169.254.25.79'] },
+    ]);
+  });
+
+  it('is skipped with a note where the kernel cannot do it', async () => {
+    const outcome = await cutOlderFlows(scripted({}), DEFAULT_TARGET, nodeIps, 'all');
+    assert.deepEqual(outcome, {
+      kind: 'skipped',
+      note: 'older flows not cut: list flows: Protocol not supported',
+    });
+  });
+
+  it('hides no bug', async () => {
+    const host = scripted(
+      {},
+      {
+        cutFlows: () => {
+          throw new TypeError('bug');
+        },
+      },
+    );
+    await assert.rejects(cutOlderFlows(host, DEFAULT_TARGET, nodeIps, 'all'), TypeError);
+  });
+});

@@ -1,0 +1,24 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { objectOf, parseIpJson, textOf } from '../../../src/redirect/host/ip-json.ts';
+
+describe('what ip prints', () => {
+  it('is the objects of a list; nothing at all is an empty one', () => {
+    assert.deepEqual(parseIpJson('[{"a":1},{}]'), [{ a: 1 }, {}]);
+    assert.deepEqual(parseIpJson(' \n'), []);
+    assert.deepEqual(parseIpJson('[{"a":1},null,"b",[2],3]'), [{ a: 1 }]);
+  });
+
+  it('is nothing where it is no list', () => {
+    for (const text of ['{"a":1}', 'null', '7', '2: eth0', '[']) {
+      assert.equal(parseIpJson(text), undefined, text);
+    }
+  });
+
+  it('is read without trust in its shape', () => {
+    assert.deepEqual(objectOf({ a: 1 }), { a: 1 });
+    for (const value of [null, [], 'a', 1, undefined]) assert.equal(objectOf(value), undefined);
+    assert.equal(textOf('a'), 'a');
+    for (const value of [null, [], {}, 1, undefined]) assert.equal(textOf(value), undefined);
+  });
+});

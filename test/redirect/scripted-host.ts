@@ -1,0 +1,88 @@
+/** A node that is made of answers, for what the redirect does by tools. */
+import type { FlowCut, Host, ToolResult } from '../../src/redirect/host/command.ts';
+import { RedirectError } from '../../src/redirect/redirect.ts';
+
+export const ok = (stdout = ''): ToolResult => ({
+  kind: 'exited',
+  exitCode: 0,
+  stdout,
+  stderr: '',
+});
+
+export const refuse = (exitCode: number, stderr: string): ToolResult => ({
+  kind: 'exited',
+  exitCode,
+  stdout: '',
+  stderr,
+});
+
+export type Answer = (args: string, input: string) => ToolResult;
+
+export interface ScriptedHost extends Host {
+  /** Every run of a tool, with its arguments. */
+  readonly log: string[];
+  readonly cuts: FlowCut[];
+}
+
+export interface ScriptedOptions {
+  /** Contents by path; a path that is not there cannot be read. */
+  readonly files?: Readonly<Record<string, string>>;
+  /** Default: this kernel tracks no connections. */
+  readonly cutFlows?: () => number;
+}
+
+/** @param answers by tool; one without an answer is not on the PATH. */
+export function scripted(
+  answers: Readonly<Record<string, Answer>>,
+  { files = { '/proc/net/ip_tables_names': '' }, cutFlows }: ScriptedOptions = {},
+): ScriptedHost {
+  const log: string[] = [];
+  const cuts: FlowCut[] = [];
+  return {
+    log,
+    cuts,
+    run: (tool, args, options) => {
+      log.push([tool, ...args].join(' '));
+      const answer = answers[tool]?.(args.join(' '), options?.input ?? '');
+      return Promise.resolve(answer ?? { kind: 'missing' });
+    },
+    read: (path) => Promise.resolve(files[path]),
+    cutFlows: async (cut) => {
+      cuts.push(cut);
+      if (cutFlows !== undefined) return cutFlows();
+      throw new RedirectError('UNSUPPORTED', 'list flows', 'Protocol not supported');
+    },
+  };
+}
+
+export const emptyNat = '*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n';
+
+export const goodNat = `*nat
+:PREROUTING ACCEPT [0:0]
+:aad-metadata - [0:0]
+-A PREROUTING -j aad-metadata
+-A aad-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579
+-A aad-metadata -j RETURN
+COMMIT
+`;
+
+export const goodLinks = JSON.stringify([
+  {
+    ifname: 'nmi0',
+    flags: ['UP'],
+    linkinfo: { info_kind: 'dummy' },
+    addr_info: [{ family: 'inet', local: '169.254.25.79' }],
+  },
+]);
+
+export const goodRules = JSON.stringify([
+  { priority: 79, src: 'all', dst: '169.254.169.254', iif: 'lo', goto: 81 },
+  { priority: 80, src: 'all', dst: '169.254.169.254', action: 'prohibit' },
+  { priority: 81, src: 'all', dst: '169.254.169.254', nop: null },
+]);
+
+/** Link, address and guard are as they should be. */
+export const goodIp: Answer = (args) => {
+  if (args.includes('addr show')) return ok(goodLinks);
+  return args.includes('rule show') ? ok(goodRules) : ok();
+};

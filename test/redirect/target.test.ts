@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  DEFAULT_TARGET,
+  describeTarget,
+  isLoopback,
+  reachableTarget,
+} from '../../src/redirect/target.ts';
+
+describe('the target of a redirect', () => {
+  it('is the address of our own link where the agent listens on all addresses', () => {
+    for (const listenIp of ['0.0.0.0', '::']) {
+      const target = { ...DEFAULT_TARGET, listenIp, listenPort: 4000 };
+      assert.deepEqual(reachableTarget(target), { ...DEFAULT_TARGET, listenPort: 4000 });
+    }
+  });
+
+  it('is otherwise what was asked for', () => {
+    const target = { ...DEFAULT_TARGET, listenIp: '10.0.0.4', metadataPort: 1, listenPort: 65535 };
+    assert.deepEqual(reachableTarget(target), target);
+  });
+
+  it('must be of IPv4 and have ports that exist', () => {
+    for (const wrong of [
+      { listenIp: 'fd00::1' },
+      { metadataIp: '::' },
+      { metadataIp: 'metadata' },
+      { listenPort: 0 },
+      { listenPort: 1.5 },
+      { metadataPort: 65536 },
+    ]) {
+      assert.throws(() => reachableTarget({ ...DEFAULT_TARGET, ...wrong }), RangeError);
+    }
+  });
+
+  it('is described from end to end', () => {
+    assert.equal(describeTarget(DEFAULT_TARGET), '169.254.169.254:80 to 169.254.25.79:2579');
+  });
+
+  it('is on loopback in the whole of 127.0.0.0/8', () => {
+    assert.ok(isLoopback('127.0.0.1') && isLoopback('127.255.0.9'));
+    assert.ok(!isLoopback('128.0.0.1') && !isLoopback('1.127.0.0'));
+  });
+});
