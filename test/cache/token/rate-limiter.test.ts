@@ -133,9 +133,9 @@ describe('the gate', () => {
     const [running, waiting] = [entrant('running'), entrant('waiting')];
     gate.enter(running, pod);
     assert.ok(gate.takeTry(), 'nobody waits');
-    for (const rank of ['caller', 'background'] as const) {
-      gate.enter(waiting, rank);
-      assert.ok(!gate.takeTry(), `a ${rank} waits`);
+    for (const party of [pod, undefined]) {
+      gate.enter(waiting, party);
+      assert.ok(!gate.takeTry(), `${party?.pod} waits`);
       gate.leave(waiting);
     }
     assert.ok(gate.takeTry(), 'nobody waits any more');
@@ -168,8 +168,8 @@ describe('the gate', () => {
     const { gate, entrant } = open({ maxConcurrent: 1, maxPerSec: 100, maxQueued: 3 });
     const running = entrant('running');
     gate.enter(running, undefined);
-    gate.hurry(running);
-    gate.hurry(entrant('unknown'));
+    gate.hurry(running, pod);
+    gate.hurry(entrant('unknown'), pod);
     assert.equal(gate.queued, 0);
   });
 

@@ -85,7 +85,7 @@ describe('a request that waits for an object', () => {
     clock.advance(300);
     await nextTurn();
     assert.equal(early.decision?.name, 'later');
-    assert.equal(late.decision, undefined);
+    assert.deepEqual([late.decision], [undefined]);
     clock.advance(700);
     await nextTurn();
     assert.equal(late.decision?.name, 'later');
