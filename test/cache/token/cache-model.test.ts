@@ -1,6 +1,7 @@
 /**
  * The cache against a model that only knows what must never happen, with fetches that end in any
- * order, clocks that step, rights that end and room for very little.
+ * order, clocks that step, rights that end and room for very little. Requests of one key differ in
+ * the right they come by, and a right that ends takes only the requests that came by it.
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -13,8 +14,14 @@ import { HandClock } from '../../support/hand-clock.ts';
 import { createToken, hourMs, minuteMs, pass, type Failure } from '../../support/token-stand.ts';
 
 const keys = ['a', 'b', 'c', 'd'] as const;
+const rights = ['binding', 'exception'] as const;
+type Right = (typeof rights)[number];
+interface Request extends Keyed {
+  readonly right: Right;
+}
 const limits = { maxConcurrent: 2, maxPerSec: 5, maxQueued: 2 };
-const [maxWaiters, waitMs, minLifeMs] = [6, 10_000, 5 * minuteMs];
+const [maxWaiters, waitMs, waitWithTokenMs, minLifeMs] = [6, 10_000, 1_000, 5 * minuteMs];
+const [renewPauseMs, longestLifeMs] = [10_000, 24 * hourMs];
 
 type Ending =
   | { readonly kind: 'token'; readonly lifeMs: number }
@@ -22,21 +29,27 @@ type Ending =
   | { readonly kind: 'bug' };
 
 type Step =
-  | { readonly kind: 'ask'; readonly key: string; readonly waitMs: number }
+  | { readonly kind: 'ask'; readonly request: Request; readonly waitMs: number }
+  | { readonly kind: 'renew'; readonly request: Request }
   | { readonly kind: 'land' }
   | { readonly kind: 'pass'; readonly ms: number }
   | { readonly kind: 'jump'; readonly ms: number }
-  | { readonly kind: 'drop'; readonly key: string }
+  | { readonly kind: 'drop'; readonly key: string; readonly rights: readonly Right[] }
+  | { readonly kind: 'dropTokens'; readonly key: string }
   | { readonly kind: 'want'; readonly isWanted: boolean };
 
 const anyKey = fc.constantFrom(...keys);
+const anyRequest: fc.Arbitrary<Request> = fc.record({
+  key: anyKey,
+  right: fc.constantFrom(...rights),
+});
 
 const anyEnding: fc.Arbitrary<Ending> = fc.oneof(
   {
     weight: 4,
     arbitrary: fc.record({
       kind: fc.constant('token' as const),
-      lifeMs: fc.constantFrom(-1_000, 1_000, minuteMs, 6 * minuteMs, hourMs, 24 * hourMs),
+      lifeMs: fc.constantFrom(-1_000, 1_000, minuteMs, 6 * minuteMs, hourMs, longestLifeMs),
     }),
   },
   {
@@ -54,16 +67,21 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
     weight: 6,
     arbitrary: fc.record({
       kind: fc.constant('ask' as const),
-      key: anyKey,
+      request: anyRequest,
       waitMs: fc.constantFrom(0, 500, waitMs),
     }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({ kind: fc.constant('renew' as const), request: anyRequest }),
   },
   { weight: 5, arbitrary: fc.constant({ kind: 'land' as const }) },
   {
     weight: 4,
     arbitrary: fc.record({
       kind: fc.constant('pass' as const),
-      ms: fc.constantFrom(1, 250, 1_000, 7_000, 30 * minuteMs, 2 * hourMs, 12 * hourMs),
+      // After 40 s a token of a minute is still valid, and has too little life for a hit.
+      ms: fc.constantFrom(1, 250, 1_000, 7_000, 40_000, 30 * minuteMs, 2 * hourMs, 12 * hourMs),
     }),
   },
   {
@@ -73,7 +91,15 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
       ms: fc.constantFrom(-hourMs, hourMs),
     }),
   },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('drop' as const), key: anyKey }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant('drop' as const),
+      key: anyKey,
+      rights: fc.constantFrom(rights, ...rights.map((right) => [right])),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant('dropTokens' as const), key: anyKey }) },
   {
     weight: 1,
     arbitrary: fc.record({ kind: fc.constant('want' as const), isWanted: fc.boolean() }),
@@ -82,8 +108,8 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
 
 /** What the model knows of a token. */
 interface Minted {
-  readonly key: string;
-  /** How often the key had been dropped when its fetch began. */
+  readonly request: Request;
+  /** How often what it was fetched for had been dropped when its fetch began. */
   readonly epoch: number;
   readonly endsAtWallMs: number;
   readonly endsAtMs: number;
@@ -93,7 +119,7 @@ interface Minted {
 class World {
   readonly clock = new HandClock();
   readonly gate = new ConcurrencyGate({ clock: this.clock, ...limits });
-  readonly cache: TokenCache<Keyed, Failure>;
+  readonly cache: TokenCache<Request, Failure>;
   readonly maxEntries: number;
   readonly scheduler: fc.Scheduler;
   readonly endings: readonly Ending[];
@@ -103,12 +129,15 @@ class World {
   /** What the cache must still have, unless it had to make room. */
   readonly kept = new Map<string, Minted>();
   readonly heldUntilMs = new Map<string, number>();
-  /** Dropped, and perhaps while a fetch waited for its turn, which then is not kept either. */
+  /** Dropped while a fetch was under way or waited for its turn. */
   readonly unsure = new Set<string>();
+  /** By key and right. */
   readonly epochs = new Map<string, number>();
   /** Found where nobody would see an exception. */
   readonly violations: unknown[] = [];
   isWanted = true;
+  /** How far the two clocks can be apart. */
+  jumpedMs = 0;
   asked = 0;
   answered = 0;
   #isDisposed = false;
@@ -118,12 +147,12 @@ class World {
     this.endings = endings;
     this.maxEntries = maxEntries;
     let random = 0;
-    this.cache = new TokenCache<Keyed, Failure>({
+    this.cache = new TokenCache<Request, Failure>({
       clock: this.clock,
       random: () => (random = (random + 0.37) % 1),
       gateOf: () => this.gate,
       partyOf: ({ key }) => ({ namespace: 'default', pod: key }),
-      fetch: ({ key }) => this.#fetch(key),
+      fetch: (request) => this.#fetch(request),
       isWanted: () => this.isWanted,
       onRefresh: () => undefined,
       onBug: (error) => {
@@ -134,25 +163,37 @@ class World {
         late: { name: 'late', holdMs: 0 },
         expired: { name: 'expired', holdMs: 1_000 },
       },
-      ...{ maxEntries, maxWaiters, minLifeMs, waitMs, waitWithTokenMs: 1_000 },
+      ...{ maxEntries, maxWaiters, minLifeMs, waitMs, waitWithTokenMs },
       usedWithinMs: 3 * hourMs,
     });
   }
 
-  ask(key: string, boundMs: number): void {
+  ask(request: Request, boundMs: number): void {
+    this.#await(request, boundMs, this.cache.get(request, boundMs));
+  }
+
+  renew(request: Request): void {
+    this.#await(request, waitMs, this.cache.renew(request, renewPauseMs));
+  }
+
+  #await({ key }: Request, boundMs: number, asked: Promise<Cached<Failure>>): void {
     this.asked++;
-    const epoch = this.#epochOf(key);
-    void this.cache
-      .get({ key }, boundMs)
+    const longestMs = this.#mustHave(key) ? Math.min(boundMs, waitWithTokenMs) : boundMs;
+    const lateAtMs = this.clock.monotonicMs() + longestMs;
+    const epochs = new Map(this.epochs);
+    void asked
       .then(
         (answer) => {
-          this.#check(key, epoch, answer);
+          this.#check(key, epochs, answer);
         },
         (error: unknown) => {
           assert.match(String(error), /bug/);
           assert.ok(!this.#mustHave(key), 'a valid token and yet an error');
         },
       )
+      .then(() => {
+        assert.ok(this.clock.monotonicMs() <= lateAtMs, 'an answer after its time');
+      })
       .catch((error: unknown) => this.violations.push(error))
       .finally(() => this.answered++);
   }
@@ -165,12 +206,25 @@ class World {
     this.#isDisposed = true;
   }
 
-  drop(key: string): void {
-    this.epochs.set(key, this.#epochOf(key) + 1);
-    this.kept.delete(key);
+  drop(key: string, dropped: readonly Right[]): void {
+    for (const right of dropped) {
+      const name = nameOf({ key, right });
+      this.epochs.set(name, (this.epochs.get(name) ?? 0) + 1);
+    }
+    const right = this.kept.get(key)?.request.right;
+    if (right !== undefined && dropped.includes(right)) this.kept.delete(key);
+    this.#doubtFetch(key);
     this.heldUntilMs.delete(key);
-    this.unsure.add(key);
-    this.cache.drop((request) => request.key === key);
+    this.cache.drop((request) => request.key === key && dropped.includes(request.right));
+  }
+
+  dropTokens(key: string): void {
+    for (const [accessToken, { request }] of this.minted) {
+      if (request.key === key) this.minted.delete(accessToken);
+    }
+    this.kept.delete(key);
+    this.#doubtFetch(key);
+    this.cache.dropTokens((request) => request.key === key);
   }
 
   checkBounds(): void {
@@ -181,18 +235,34 @@ class World {
     assert.ok(waiting <= maxWaiters);
     assert.ok(flights <= limits.maxConcurrent + 2 * limits.maxQueued);
     assert.ok(this.clock.armed.length <= 2, 'a timer of the cache and one of the gate');
+    for (const { token, isFetching } of this.cache.describe(() => true)) {
+      assert.ok(isFetching || token?.state !== 'refreshing', 'a refresh without a fetch');
+    }
   }
 
-  #check(key: string, epoch: number, answer: Cached<Failure>): void {
+  /** Nothing waits, runs or is kept any more, and no timer is armed for it. */
+  checkEmpty(): void {
+    const { flights, waiting } = this.cache.stats;
+    const { running, queued } = this.gate;
+    assert.equal(this.answered, this.asked);
+    const nothing = { flights: 0, waiting: 0, running: 0, queued: 0 };
+    assert.deepEqual({ flights, waiting, running, queued }, nothing);
+    assert.equal(this.cache.size, 0, 'a token that is kept for ever');
+    assert.deepEqual(this.clock.armed, []);
+    assert.deepEqual(this.violations, []);
+  }
+
+  #check(key: string, epochs: ReadonlyMap<string, number>, answer: Cached<Failure>): void {
     const [nowWallMs, nowMs] = [this.clock.wallMs(), this.clock.monotonicMs()];
     if (!answer.ok) {
       assert.ok(!this.#mustHave(key), `a valid token and yet ${answer.failure.name}`);
       return;
     }
     const token = this.minted.get(answer.rendered.token.accessToken);
-    assert.ok(token !== undefined);
-    assert.equal(token.key, key, 'another key’s token');
+    assert.ok(token !== undefined, 'a token that was forgotten');
+    assert.equal(token.request.key, key, 'another key’s token');
     assert.ok(token.endsAtWallMs > nowWallMs && token.endsAtMs > nowMs, 'an expired token');
+    const epoch = epochs.get(nameOf(token.request)) ?? 0;
     assert.ok(token.epoch >= epoch, 'a token from before the drop');
     if (answer.outcome !== 'hit') return;
     const lifeMs = Math.min(token.endsAtWallMs - nowWallMs, token.endsAtMs - nowMs);
@@ -205,7 +275,16 @@ class World {
     return token.endsAtWallMs > this.clock.wallMs() && token.endsAtMs > this.clock.monotonicMs();
   }
 
-  async #fetch(key: string): Promise<Fetched<Failure>> {
+  /** What a fetch under way brings may be kept or not, and so may the token that it renews. */
+  #doubtFetch(key: string): void {
+    const [standing] = this.cache.describe((request) => request.key === key);
+    if (standing?.isFetching !== true) return;
+    this.kept.delete(key);
+    this.unsure.add(key);
+  }
+
+  async #fetch(request: Request): Promise<Fetched<Failure>> {
+    const { key } = request;
     const startMs = this.clock.monotonicMs();
     assert.ok(!this.running.has(key), 'two flights for one key');
     this.running.add(key);
@@ -214,11 +293,11 @@ class World {
     const earlierMs = this.startsAtMs[number - 1 - limits.maxPerSec] ?? -Infinity;
     assert.ok(startMs - earlierMs >= 1_000, 'too many in a second');
     assert.ok(startMs >= (this.heldUntilMs.get(key) ?? 0), 'a call within the hold');
-    const epoch = this.#epochOf(key);
+    const epoch = this.#epochOf(request);
 
     await this.scheduler.schedule(Promise.resolve(), key);
     this.running.delete(key);
-    const isDropped = this.#isDisposed || epoch !== this.#epochOf(key);
+    const isDropped = this.#isDisposed || epoch !== this.#epochOf(request);
     const isUnsure = this.unsure.delete(key);
     const ending = this.endings[number % this.endings.length] ?? { kind: 'bug' };
     if (ending.kind === 'bug') throw new Error('bug');
@@ -229,7 +308,7 @@ class World {
     const { lifeMs } = ending;
     const token = createToken(this.clock, `${key}#${number}`, lifeMs);
     const minted = {
-      ...{ key, epoch, lifeMs },
+      ...{ request, epoch, lifeMs },
       endsAtWallMs: this.clock.wallMs() + lifeMs,
       endsAtMs: this.clock.monotonicMs() + lifeMs,
     };
@@ -249,16 +328,23 @@ class World {
     if (this.maxEntries < keys.length) this.heldUntilMs.clear();
   }
 
-  #epochOf(key: string): number {
-    return this.epochs.get(key) ?? 0;
+  #epochOf(request: Request): number {
+    return this.epochs.get(nameOf(request)) ?? 0;
   }
+}
+
+function nameOf({ key, right }: Request): string {
+  return `${key} ${right}`;
 }
 
 async function take(world: World, step: Step): Promise<void> {
   const { clock, scheduler } = world;
   switch (step.kind) {
     case 'ask':
-      world.ask(step.key, step.waitMs);
+      world.ask(step.request, step.waitMs);
+      break;
+    case 'renew':
+      world.renew(step.request);
       break;
     case 'land':
       if (scheduler.count() > 0) await scheduler.waitNext(1);
@@ -268,9 +354,13 @@ async function take(world: World, step: Step): Promise<void> {
       break;
     case 'jump':
       clock.jumpWall(step.ms);
+      world.jumpedMs += Math.abs(step.ms);
       break;
     case 'drop':
-      world.drop(step.key);
+      world.drop(step.key, step.rights);
+      break;
+    case 'dropTokens':
+      world.dropTokens(step.key);
       break;
     case 'want':
       world.isWanted = step.isWanted;
@@ -285,9 +375,20 @@ async function landAll({ scheduler }: World): Promise<void> {
   await nextTurn();
 }
 
+/** Every fetch ends, nobody asks any more, and every token comes to its end by both clocks. */
+async function outlive(world: World): Promise<void> {
+  world.isWanted = false;
+  const stepMs = longestLifeMs / 2;
+  for (let leftMs = world.jumpedMs + 3 * longestLifeMs; leftMs > 0; leftMs -= stepMs) {
+    await landAll(world);
+    await pass(world.clock, stepMs);
+    world.checkBounds();
+  }
+}
+
 const anyRun = [
   fc.scheduler(),
-  fc.array(anyStep, { minLength: 1, maxLength: 80 }),
+  fc.array(anyStep, { minLength: 1, maxLength: 80, size: 'max' }),
   fc.array(anyEnding, { minLength: 1, maxLength: 12 }),
   fc.constantFrom(2, 100),
 ] as const;
@@ -302,10 +403,9 @@ describe('the token cache under any order of events', () => {
         await pass(world.clock, waitMs);
         assert.equal(world.answered, world.asked);
         assert.equal(world.cache.stats.waiting, 0);
+        await outlive(world);
+        world.checkEmpty();
         await world.dispose();
-        await landAll(world);
-        assert.deepEqual(world.clock.armed, []);
-        assert.deepEqual(world.violations, []);
       }),
       { numRuns: 1_000 },
     );
@@ -318,7 +418,7 @@ describe('the token cache under any order of events', () => {
       { kind: 'failure', holdMs: 7_000 },
     ] as const;
     const steps: readonly Step[] = [
-      { kind: 'ask', key: 'a', waitMs },
+      { kind: 'ask', request: { key: 'a', right: 'binding' }, waitMs },
       { kind: 'land' },
       // Its refresh fails when the token has ended, and the clock steps before it is forgotten.
       { kind: 'pass', ms: 30 * minuteMs },
@@ -350,7 +450,7 @@ describe('the token cache under any order of events', () => {
         assert.equal(world.answered, world.asked);
         assert.deepEqual(world.clock.armed, []);
         await landAll(world);
-        world.ask('a', waitMs);
+        world.ask({ key: 'a', right: 'binding' }, waitMs);
         await nextTurn();
         assert.equal(world.answered, world.asked);
         assert.deepEqual(world.clock.armed, []);
