@@ -1,0 +1,171 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, createServer, type Socket } from 'node:net';
+import { describe, it } from 'node:test';
+import { openAdminPages, type AdminOptions } from '../../../src/nmi/admin/pages.ts';
+import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
+import { twoFreePorts } from '../../support/free-ports.ts';
+
+interface Page {
+  readonly status: number;
+  readonly type: string | null;
+  readonly text: string;
+}
+
+async function get(port: number, path: string): Promise<Page> {
+  const response = await fetch(`http://127.0.0.1:${port}${path}`);
+  const type = response.headers.get('content-type');
+  return { status: response.status, type, text: await response.text() };
+}
+
+async function open(over: Partial<AdminOptions> = {}) {
+  const [probePort, metricsPort] = await twoFreePorts();
+  const options: AdminOptions = {
+    probePort,
+    metricsPort,
+    metrics: createMetrics(),
+    parts: [],
+    hasBeenActive: () => true,
+    ...over,
+  };
+  const pages = await openAdminPages(options);
+  return { ...options, [Symbol.asyncDispose]: () => pages[Symbol.asyncDispose]() };
+}
+
+async function countListening(): Promise<number> {
+  await new Promise(setImmediate);
+  return process.getActiveResourcesInfo().filter((name) => name === 'TCPServerWrap').length;
+}
+
+const probes = ['/healthz', '/livez', '/readyz'];
+
+describe('the pages for probes and scrapes', () => {
+  it('are on their own port each, and on no other', async () => {
+    await using admin = await open();
+    for (const path of probes) {
+      assert.equal((await get(admin.probePort, path)).status, 200, path);
+      assert.equal((await get(admin.metricsPort, path)).status, 404, path);
+    }
+    assert.equal((await get(admin.metricsPort, '/metrics')).status, 200);
+    assert.equal((await get(admin.probePort, '/metrics')).status, 404);
+    for (const port of [admin.probePort, admin.metricsPort]) {
+      assert.equal((await get(port, '/')).status, 404);
+    }
+  });
+
+  it('share a port where both are given the same', async () => {
+    const [port] = await twoFreePorts();
+    await using admin = await open({ probePort: port, metricsPort: port });
+    for (const path of [...probes, '/metrics']) {
+      assert.equal((await get(admin.probePort, path)).status, 200, path);
+    }
+  });
+
+  it('are off for port 0', async () => {
+    await using admin = await open({ metricsPort: 0 });
+    assert.equal((await get(admin.probePort, '/livez')).status, 200);
+    const { metrics, parts, hasBeenActive } = admin;
+    const before = await countListening();
+    await using _none = await openAdminPages({
+      probePort: 0,
+      metricsPort: 0,
+      metrics,
+      parts,
+      hasBeenActive,
+    });
+    assert.equal(await countListening(), before);
+  });
+
+  it('end with the agent, though an answer is under way', { timeout: 10_000 }, async () => {
+    const asked = Promise.withResolvers<void>();
+    const render = (): Promise<string> => {
+      asked.resolve();
+      return new Promise(() => undefined);
+    };
+    const admin = await open({ metrics: { ...createMetrics(), render } });
+    const answer = get(admin.metricsPort, '/metrics');
+    const ended = assert.rejects(answer);
+    await asked.promise;
+    await admin[Symbol.asyncDispose]();
+    await ended;
+  });
+
+  it('say by /healthz whether the redirect was ever there, with 200 in either case', async () => {
+    let hasBeenActive = false;
+    await using admin = await open({ hasBeenActive: () => hasBeenActive });
+    assert.deepEqual(await get(admin.probePort, '/healthz'), {
+      status: 200,
+      type: 'text/plain; charset=utf-8',
+      text: 'Not Active',
+    });
+    hasBeenActive = true;
+    assert.equal((await get(admin.probePort, '/healthz?verbose')).text, 'Active');
+  });
+
+  it('say by /readyz what is missing, and live on without it', async () => {
+    let problem: string | undefined = 'waiting for pods';
+    const conditions = [{ name: 'watches', problem: () => problem }];
+    await using admin = await open({ parts: [{ conditions }, {}] });
+    const waiting = await get(admin.probePort, '/readyz');
+    assert.equal(waiting.status, 503);
+    assert.equal(waiting.type, 'application/json; charset=utf-8');
+    assert.deepEqual(JSON.parse(waiting.text), {
+      ready: false,
+      missing: { watches: 'waiting for pods' },
+    });
+    assert.deepEqual((await get(admin.probePort, '/livez')).text, 'ok');
+    problem = undefined;
+    assert.equal((await get(admin.probePort, '/readyz')).status, 200);
+  });
+
+  it('render the metrics, and say so where that fails', async () => {
+    const metrics = createMetrics();
+    await using admin = await open({ metrics });
+    const page = await get(admin.metricsPort, '/metrics');
+    assert.equal(page.type, metrics.contentType);
+    assert.match(page.text, /^nmi_build_info\{/m);
+    metrics.onScrape(() => {
+      throw new RangeError('private');
+    });
+    assert.deepEqual(await get(admin.metricsPort, '/metrics'), {
+      status: 500,
+      type: 'text/plain; charset=utf-8',
+      text: 'the metrics could not be collected\n',
+    });
+  });
+
+  it('take a few dozen connections at once, whoever makes them', async () => {
+    await using admin = await open();
+    const sockets: Socket[] = [];
+    const closed = new Set<Socket>();
+    for (let count = 0; count < 70; count++) {
+      const socket = connect(admin.probePort, '127.0.0.1');
+      socket.on('error', () => undefined).once('close', () => closed.add(socket));
+      sockets.push(socket);
+    }
+    while (closed.size < 6) await new Promise(setImmediate);
+    // What the server took answers; the others were closed unasked.
+    const served = sockets.filter((socket) => !closed.has(socket));
+    const answers = served.map((socket) => once(socket, 'data'));
+    for (const socket of served) socket.write('GET /livez HTTP/1.1\r\nHost: h\r\n\r\n');
+    await Promise.all(answers);
+    assert.deepEqual([served.length, closed.size], [64, 6]);
+    for (const socket of served) socket.destroy();
+  });
+
+  it('name the options where a port is taken, and leave no other port open', async () => {
+    const [probePort, metricsPort] = await twoFreePorts();
+    const taken = createServer().listen(metricsPort);
+    await once(taken, 'listening');
+    await assert.rejects(open({ probePort, metricsPort }), (error: unknown) => {
+      const text = String(error);
+      assert.match(text, new RegExp(`one of the ports ${probePort} and ${metricsPort} is in use`));
+      assert.match(text, /--http-probe-port or --prometheus-port/);
+      return true;
+    });
+    const again = createServer().listen(probePort);
+    await once(again, 'listening');
+    taken.close();
+    again.close();
+  });
+});
