@@ -90,7 +90,7 @@ export function openEndpointStand(
     observer,
     onBug: (error) => bugs.push(error),
   });
-  return { pods, grants, state, tokens, fastPath, hits, decisions, bugs };
+  return { pods, grants, knowledge, policy, state, tokens, fastPath, hits, decisions, bugs };
 }
 
 /** As much of a socket as the fast path uses; its kernel takes all. */

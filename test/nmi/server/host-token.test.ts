@@ -1,7 +1,20 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
+import type { Answer } from '../../../src/nmi/base/answers.ts';
+import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { HostTokenEndpoint } from '../../../src/nmi/server/host-token.ts';
+import type { Exchange } from '../../../src/nmi/server/request.ts';
 import { ask, type Reply } from '../../support/ask.ts';
+import {
+  createBinding,
+  createException,
+  createIdentity,
+  createPod,
+} from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+import { longLived, openEndpointStand } from '../../support/token-endpoint-stand.ts';
 import { bindPodToA, openLoopbackAgent, type LoopbackAgent } from '../../support/loopback-agent.ts';
 
 const flags = { 'enable-host-token': 'true' };
@@ -12,6 +25,106 @@ function askFor(agent: LoopbackAgent, pod: string, resource: string): Promise<Re
     headers: ['podns', 'default', 'podname', pod],
   });
 }
+
+/** Pod `default/p` is bound to an identity; memory has its token. */
+function openStand() {
+  const clock = new HandClock();
+  const stand = openEndpointStand(clock, undefined, {
+    get: () => Promise.resolve({ ok: true, rendered: longLived, outcome: 'miss' }),
+  });
+  stand.pods.upsert(createPod({ name: 'p', uid: 'p', labels: { aadpodidbinding: 'label' } }));
+  stand.grants.identities.upsert(createIdentity({ clientId }));
+  stand.grants.bindings.upsert(createBinding());
+  const endpoint = new HostTokenEndpoint({
+    knowledge: stand.knowledge,
+    policy: stand.policy,
+    clock,
+    endpoint: stand.tokens,
+  });
+  async function handle(
+    ip: string,
+    headers: Readonly<Record<string, string>>,
+    query = 'resource=https://vault.example',
+    whileWaiting: () => void = () => undefined,
+  ): Promise<Answer> {
+    const exchange = {
+      caller: new CallerConnection({ remoteIp: ip }, { kind: 'by-address' }),
+      startedAtMs: clock.monotonicMs(),
+      isGone: false,
+      headerValues: (name: string) => (headers[name] === undefined ? [] : [headers[name]]),
+    } as unknown as Exchange;
+    const answer = endpoint.handle(exchange, query);
+    if (answer instanceof Promise) {
+      await nextTurn();
+      whileWaiting();
+      clock.advance(60_000);
+    }
+    return answer;
+  }
+  return { ...stand, handle };
+}
+
+const headers = { podns: 'default', podname: 'p' };
+const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
+
+describe('the answers of /host/token', () => {
+  it('are for processes of this host alone', async () => {
+    const { handle } = openStand();
+    for (const ip of ['127.0.0.1', '127.9.9.9', '::1', '::ffff:127.0.0.1']) {
+      assert.equal((await handle(ip, headers)).reason, 'ok', ip);
+    }
+    for (const ip of ['10.224.0.4', '128.0.0.1', '::2', '::ffff:10.0.0.1', '']) {
+      const answer = await handle(ip, headers);
+      assert.deepEqual([answer.status, answer.reason], [403, 'host_only'], ip);
+    }
+  });
+
+  it('have the token of the pod that is named, with the client id of its identity', async () => {
+    const { handle, decisions } = openStand();
+    const { status, body } = await handle('127.0.0.1', headers);
+    assert.equal(status, 200);
+    const { token, clientid } = JSON.parse(body) as Record<string, Record<string, unknown>>;
+    assert.equal(token?.['access_token'], 'token');
+    assert.equal(clientid, clientId);
+    assert.equal(decisions.at(-1)?.route, 'host-token');
+  });
+
+  it('have the client id that came with the token where the identity has none', async () => {
+    const { handle, grants } = openStand();
+    grants.identities.upsert(createIdentity({ clientId: '', resourceId: '/subscriptions/x' }));
+    const { body } = await handle('127.0.0.1', headers);
+    assert.equal((JSON.parse(body) as Record<string, unknown>)['clientid'], 'client');
+    grants.exceptions.upsert(createException({ podLabels: { aadpodidbinding: 'label' } }));
+    const ofNode = await handle('127.0.0.1', headers);
+    assert.equal((JSON.parse(ofNode.body) as Record<string, unknown>)['clientid'], 'client');
+  });
+
+  it('wait for a pod that is about to be known', async () => {
+    const { handle, pods } = openStand();
+    const named = { podns: 'default', podname: 'new' };
+    const answer = await handle('127.0.0.1', named, undefined, () =>
+      pods.upsert(createPod({ name: 'new', uid: 'new', labels: { aadpodidbinding: 'label' } })),
+    );
+    assert.equal(answer.reason, 'ok');
+  });
+
+  it('want both names, and a resource', async () => {
+    const { handle, decisions } = openStand();
+    for (const some of [{}, { podns: 'default' }, { podname: 'p' }, { podns: '', podname: 'p' }]) {
+      assert.equal((await handle('127.0.0.1', some)).reason, 'parameter_missing');
+    }
+    assert.equal((await handle('127.0.0.1', headers, '')).reason, 'parameter_missing');
+    assert.deepEqual(new Set(decisions.map(({ route }) => route)), new Set(['host-token']));
+  });
+
+  it('say that a pod is not known, or not yet, after a wait', async () => {
+    const { handle, state } = openStand();
+    const other = await handle('127.0.0.1', { podns: 'other', podname: 'p' });
+    assert.deepEqual([other.status, other.reason], [503, 'pod_unknown']);
+    state.isSynced = false;
+    assert.equal((await handle('127.0.0.1', headers)).reason, 'pod_unknown');
+  });
+});
 
 describe('/host/token', () => {
   it('counts the fetches of the pods that are named, not those of the process that names them', async () => {
