@@ -1,14 +1,20 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
-import type { Identity, Pod } from '../../../src/cache/index/objects.ts';
+import type { Exception, Identity, Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { authorize, type GrantKnowledge } from '../../../src/nmi/grants/authorize.ts';
 import type { Authorization } from '../../../src/nmi/grants/authorization.ts';
 import type { IdentitySelector } from '../../../src/nmi/grants/grant.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
 import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
-import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
+import type { WorkloadIdentities } from '../../../src/nmi/grants/workload-identities.ts';
+import {
+  createBinding,
+  createException,
+  createIdentity,
+  createPod,
+} from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073309';
@@ -22,30 +28,44 @@ interface World {
   readonly identity?: Partial<Identity>;
   /** Of the one binding. */
   readonly serviceAccount?: string;
+  readonly exception?: Partial<Exception>;
+  readonly hostNetwork?: 'serve' | 'refuse';
+  /** Default: the node has a metadata service. */
+  readonly hasImds?: boolean;
+  /** What service accounts give, where that is on. */
+  readonly account?: ReturnType<WorkloadIdentities['of']>;
 }
 
 function decide(
-  { identity, serviceAccount = '' }: World,
+  world: World,
   resource: string | undefined,
   selector: IdentitySelector = { kind: 'none' },
   asked: Pod = pod,
 ): Authorization {
+  const { identity, serviceAccount = '', exception, hostNetwork = 'serve', account } = world;
   const pods = new PodIndex(new HandClock(now));
   pods.upsert(asked);
   const grants = new GrantIndex(pods);
   grants.identities.upsert(createIdentity({ clientId, ...identity }));
   grants.bindings.upsert(createBinding({ serviceAccount }));
+  if (exception !== undefined) grants.exceptions.upsert(createException(exception));
   const knowledge: GrantKnowledge = {
     ...{
       pods,
       grants,
       isSynced: () => true,
       trustsAddresses: () => true,
-      workloadIdentities: undefined,
+      workloadIdentities:
+        account === undefined
+          ? undefined
+          : ({ of: () => account } as unknown as WorkloadIdentities),
     },
-    upstreams: new UpstreamDirectory(() => ({ ok: false, problem: 'nobody asks' })),
+    upstreams: new UpstreamDirectory(
+      () => ({ ok: true, authority: 'https://login.example', audience: 'api://exchange' }),
+      world.hasImds ?? true,
+    ),
   };
-  const policy = { strict: false, graceMs: 60_000, hostNetwork: 'serve' } as const;
+  const policy = { strict: false, graceMs: 60_000, hostNetwork } as const;
   return authorize(asked, { resource, selector }, knowledge, policy, now);
 }
 
@@ -109,6 +129,17 @@ describe('an identity with allowed resources', () => {
   });
 });
 
+describe('an identity that says something upstream cannot be asked with', () => {
+  it('is refused with what is wrong', () => {
+    const identity = { clientId: 'no GUID' };
+    assert.match(bodyOf(decide({ identity }, vault)), /^400 identity_invalid .*no GUID/);
+    const account = { kind: 'application', clientId: 'x', tenantId: 'y' } as const;
+    const unbound = { ...pod, labels: {} };
+    const ofAccount = bodyOf(decide({ account }, vault, undefined, unbound));
+    assert.match(ofAccount, /^400 identity_invalid .*no GUID/);
+  });
+});
+
 describe('a binding for a service account', () => {
   it('is for pods under it', () => {
     assert.equal(decide({ serviceAccount: 'robot' }, vault).kind, 'authorized');
@@ -124,5 +155,144 @@ describe('a binding for a service account', () => {
     const nameless = { ...pod, serviceAccount: '' };
     const decision = decide({ serviceAccount: 'robot' }, vault, undefined, nameless);
     assert.match(bodyOf(decision), /^503 binding_pending /);
+  });
+});
+
+describe('a pod on the host network', () => {
+  const host = { ...pod, hostNetwork: true };
+  const unbound = { ...host, labels: {} };
+  const exempt = { podLabels: { aadpodidbinding: 'label' } };
+
+  it('is refused whatever it is bound to or excepted by, where that is the policy', () => {
+    const hostNetwork = 'refuse';
+    for (const [asked, world] of [
+      [host, {}],
+      [host, { exception: exempt }],
+      [unbound, {}],
+    ] as const) {
+      const said = bodyOf(decide({ ...world, hostNetwork }, vault, undefined, asked));
+      assert.match(said, /^403 host_network_refused /);
+    }
+    assert.equal(decide({ hostNetwork }, vault).kind, 'authorized', 'of another network');
+  });
+
+  it('is served otherwise: its identity where it has a label, else the node’s own', () => {
+    const bound = decide({}, vault, undefined, host);
+    assert.equal(bound.kind === 'authorized' && bound.identity?.name, 'identity');
+    const ofNode = decide({}, vault, undefined, unbound);
+    assert.ok(ofNode.kind === 'authorized');
+    assert.deepEqual([ofNode.upstream, ofNode.by], [{ kind: 'unnamed' }, 'host network']);
+    const named = decide({}, vault, { kind: 'client_id', value: 'x' }, unbound);
+    assert.deepEqual(named.kind === 'authorized' && named.upstream, {
+      kind: 'client_id',
+      value: 'x',
+    });
+  });
+
+  it('gets nothing of a node that has no metadata service', () => {
+    const said = bodyOf(decide({ hasImds: false }, vault, undefined, unbound));
+    assert.match(said, /^400 identity_unsupported /);
+  });
+});
+
+describe('an excepted pod', () => {
+  it('gets the node’s own answer for what it names', () => {
+    const exception = { name: 'add-on', podLabels: { aadpodidbinding: 'label' } };
+    const decision = decide({ exception }, vault, { kind: 'resource_id', value: '/x' });
+    assert.ok(decision.kind === 'authorized');
+    assert.deepEqual(decision.upstream, { kind: 'resource_id', value: '/x' });
+    assert.deepEqual([decision.identity, decision.by], [undefined, 'exception add-on']);
+  });
+});
+
+describe('a pod that is not known any more', () => {
+  it('is refused, and may be back in a moment', () => {
+    const pods = new PodIndex(new HandClock(now));
+    const knowledge = { grants: new GrantIndex(pods) } as unknown as GrantKnowledge;
+    const query = { resource: vault, selector: { kind: 'none' } } as const;
+    const policy = { strict: false, graceMs: 60_000, hostNetwork: 'serve' } as const;
+    const decision = authorize(pod, query, knowledge, policy, now);
+    assert.deepEqual(decision.kind === 'refused' && [decision.reason, decision.isPending], [
+      'pod_unknown',
+      true,
+    ]);
+  });
+});
+
+describe('a pod without the label', () => {
+  const unbound = { ...pod, labels: {} };
+  const account = {
+    namespace: 'default',
+    name: 'robot',
+  };
+
+  it('is refused where service accounts give nothing', () => {
+    for (const world of [{}, { account: { kind: 'none' } as const }]) {
+      assert.match(bodyOf(decide(world, vault, undefined, unbound)), /^400 no_binding_label /);
+    }
+  });
+
+  it('waits for its service account, and is refused where that gives no identity', () => {
+    const unknown = decide({ account: { kind: 'unknown' } }, vault, undefined, unbound);
+    assert.deepEqual(unknown.kind === 'refused' && [unknown.reason, unknown.isPending], [
+      'agent_not_synced',
+      true,
+    ]);
+    for (const [kind, reason] of [
+      ['unreadable', 'credential_invalid'],
+      ['unannotated', 'no_binding_label'],
+    ] as const) {
+      const decision = decide({ account: { kind, account } }, vault, undefined, unbound);
+      assert.deepEqual(decision.kind === 'refused' && [decision.reason, decision.isPending], [
+        reason,
+        false,
+      ]);
+    }
+  });
+
+  it('gets the application of its service account, and no other', () => {
+    const application = {
+      kind: 'application',
+      clientId,
+      tenantId: '72f988bf-86f1-41af-91ab-2d7cd011db47',
+    } as const;
+    const ask = (selector: IdentitySelector) =>
+      decide({ account: application }, vault, selector, unbound);
+    for (const selector of [
+      { kind: 'none' },
+      { kind: 'client_id', value: clientId },
+      { kind: 'client_id', value: ` ${clientId.toUpperCase()}` },
+    ] as const) {
+      const decision = ask(selector);
+      assert.ok(decision.kind === 'authorized', selector.kind);
+      assert.deepEqual([decision.by, decision.identity], ['service account', undefined]);
+      assert.equal(decision.upstream.kind, 'entra');
+    }
+    for (const selector of [
+      { kind: 'client_id', value: 'other' },
+      { kind: 'object_id', value: clientId },
+      { kind: 'resource_id', value: clientId },
+    ] as const) {
+      assert.match(bodyOf(ask(selector)), /^400 selector_not_bound /);
+    }
+  });
+});
+
+describe('an object that is missing', () => {
+  it('may still come while the pod is young', () => {
+    const young = { ...pod, labels: { aadpodidbinding: 'other' } };
+    const old = { ...young, createdAtWallMs: now - 60_000 };
+    for (const [asked, reason, isPending] of [
+      [young, 'binding_pending', true],
+      [old, 'binding_missing', false],
+    ] as const) {
+      const decision = decide({}, vault, undefined, asked);
+      assert.deepEqual(decision.kind === 'refused' && [decision.reason, decision.isPending], [
+        reason,
+        isPending,
+      ]);
+    }
+    const unnamed = decide({ identity: { name: 'elsewhere' } }, vault);
+    assert.equal(unnamed.kind === 'refused' && unnamed.reason, 'identity_pending');
   });
 });
