@@ -66,7 +66,7 @@ export const goodNat = `*nat
 COMMIT
 `;
 
-export const goodLinks = JSON.stringify([
+const goodLinks = JSON.stringify([
   {
     ifname: 'nmi0',
     flags: ['UP'],
