@@ -182,19 +182,19 @@ describe('tokens and their times', { skip }, () => {
     await using agent = await openLoopbackAgent({}, bindPodToA);
     const place = from(agent);
     const bad = assertToken(await askToken(place), vault)['access_token'] ?? '';
-    const ask = async (hash: string) =>
+    const askWith = async (hash: string) =>
       assertToken(await askToken(place, vault, `token_sha256_to_refresh=${hash}`), vault)[
         'access_token'
       ];
     agent.imds.clear();
-    assert.equal(await ask(sha256('another')), bad, 'the one in memory is another already');
-    assert.equal(await ask(sha256(bad).slice(1)), bad, 'this is no hash');
+    assert.equal(await askWith(sha256('another')), bad, 'the one in memory is another already');
+    assert.equal(await askWith(sha256(bad).slice(1)), bad, 'this is no hash');
     assert.equal(agent.imds.requests().length, 0);
     await agent.imds.setFaults({ delayMs: 100 });
-    const tokens = await Promise.all(Array.from({ length: 50 }, () => ask(sha256(bad))));
+    const tokens = await Promise.all(Array.from({ length: 50 }, () => askWith(sha256(bad))));
     assert.equal(new Set(tokens).size, 1);
     assert.notEqual(tokens[0], bad);
-    assert.equal(await ask(sha256(bad)), tokens[0]);
+    assert.equal(await askWith(sha256(bad)), tokens[0]);
     const requests = agent.imds.requests();
     assert.equal(requests.length, 1, 'asked upstream once');
     assert.doesNotMatch(requests[0]?.target ?? '', /sha256/);

@@ -135,7 +135,7 @@ describe('the gate', () => {
     assert.ok(gate.takeTry(), 'nobody waits');
     for (const party of [pod, undefined]) {
       gate.enter(waiting, party);
-      assert.ok(!gate.takeTry(), `${party?.pod} waits`);
+      assert.ok(!gate.takeTry(), `${party?.pod ?? 'background work'} waits`);
       gate.leave(waiting);
     }
     assert.ok(gate.takeTry(), 'nobody waits any more');
