@@ -16,6 +16,8 @@ const entraPort = 8443;
 const probePort = 8085;
 /** Programs of an agent that this machine may have are not the lab's to take away. */
 const strangeFolder = '/sys/fs/bpf/nmi-lab';
+/** Of the agent, which is a pod on the host network: each start is another container of it. */
+const agentUid = 'a9e27000-0000-4000-8000-000000000001';
 
 /**
  * @param redirect how the agent redirects, as its flag takes it.
@@ -48,7 +50,9 @@ export async function openFabricGround(
     new AgentProcess({
       adminUrl: `http://${nodeIp}:${adminPort}`,
       spawn: (flags) => {
-        const [first = program, ...rest] = [...through, program, ...leading, ...flags];
+        const own = [...through, program, ...leading, ...flags];
+        const words = cgroups === undefined ? own : inCgroup(cgroups.addPod(agentUid), own);
+        const [first = program, ...rest] = words;
         return fabric.exec('node', first, rest, {
           env: { ...process.env, ...agentEnvironment },
         });

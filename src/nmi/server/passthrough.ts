@@ -7,11 +7,13 @@
  */
 import type { IncomingMessage } from 'node:http';
 import { addAbortSignal } from 'node:stream';
-import { Pool, type Dispatcher } from 'undici';
+import type { Dispatcher } from 'undici';
 import type { Clock } from '../../cache/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
-import { refuse, type Answer } from '../base/answers.ts';
+import { refusals, refuse, type Answer } from '../base/answers.ts';
 import { limitKeyOf, partyOf } from '../grants/caller.ts';
+import { ImdsConnections } from '../sources/imds/imds-connections.ts';
+import { correlationHeader, type LoopMark } from '../sources/imds/loop-detection.ts';
 import type { CallerLimits } from './caller-limits.ts';
 import { MetadataCalls, NoTurnError, type MetadataAnswer } from './metadata-calls.ts';
 import { relayed, type Handled, type HttpExchange } from './request.ts';
@@ -33,6 +35,7 @@ export interface PassthroughOptions {
   readonly timeoutMs: number;
   readonly policy: PassthroughPolicy;
   readonly limits: CallerLimits;
+  readonly loopMark: LoopMark;
   readonly clock: Clock;
 }
 
@@ -49,7 +52,7 @@ export function allowedMethods(area: PassthroughArea): readonly string[] {
   return area === 'scheduledevents' ? ['GET', 'POST'] : ['GET'];
 }
 
-const sentHeaders = ['accept', 'content-type', 'user-agent', 'x-ms-client-request-id'];
+const sentHeaders = ['accept', 'content-type', 'user-agent'];
 
 /** RFC 9110 7.6.1, and those that name the connection's own framing. */
 const hopByHop = new Set([
@@ -69,14 +72,8 @@ const maxRequestBytes = 64 * 1024;
 const maxAnswerBytes = 256 * 1024;
 
 export function openPassthrough(options: PassthroughOptions): Passthrough {
-  const pool = new Pool(options.endpoint, {
-    connections: 4,
-    pipelining: 1,
-    connect: { timeout: Math.min(2_000, options.timeoutMs) },
-    headersTimeout: options.timeoutMs,
-    bodyTimeout: options.timeoutMs,
-  });
-
+  const { endpoint, timeoutMs, loopMark } = options;
+  const connections = new ImdsConnections({ endpoint, maxConnections: 4, timeoutMs });
   const calls = new MetadataCalls(options.clock, options.timeoutMs);
 
   async function relay(
@@ -110,16 +107,17 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
         sharedKey,
         isKept: route.area === 'instance' || route.area === 'versions',
         party: partyOf(pod),
-        send: async (callSignal) =>
-          readAnswer(
-            await pool.request({
-              method: exchange.method === 'POST' ? 'POST' : 'GET',
-              path,
-              headers,
-              body: body.byteLength === 0 ? null : body,
-              signal: callSignal,
-            }),
-          ),
+        send: async (callSignal) => {
+          const answer = await connections.pool.request({
+            method: exchange.method === 'POST' ? 'POST' : 'GET',
+            path,
+            headers: { ...headers, [correlationHeader]: loopMark.next() },
+            body: body.byteLength === 0 ? null : body,
+            signal: callSignal,
+          });
+          if (answer.statusCode === refusals.loop_detected.status) connections.reopen();
+          return readAnswer(answer);
+        },
       });
       if (exchange.isGone) return relayed;
       response.writeHead(answer.status, [...answer.headers]);
@@ -137,7 +135,7 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
     relay,
     [Symbol.asyncDispose]: () => {
       calls[Symbol.dispose]();
-      return pool.destroy();
+      return connections[Symbol.asyncDispose]();
     },
   };
 }

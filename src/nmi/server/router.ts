@@ -76,6 +76,7 @@ function dispatch(
     case 'passthrough':
       return (
         checkCommon(exchange, allowedMethods(route.area), options) ??
+        checkLoop(exchange, options) ??
         options.passthrough.refusal(route) ??
         passThrough(exchange, route, options)
       );
@@ -97,9 +98,8 @@ function checkCommon(
   return values.length === 1 && values[0] === 'true' ? undefined : refuseMissingHeader();
 }
 
-/** Only who is no pod can be the agent itself: for pods nothing more is looked at. */
+/** The agent is a pod too, and on the host network it may be taken for another. */
 function checkLoop(exchange: HttpExchange, options: RouterOptions): Answer | undefined {
-  if (exchange.caller.resolve(options.knowledge.pods).kind === 'pod') return undefined;
   const [correlationId = ''] = exchange.headerValues(correlationHeader);
   if (!options.loopMark.isOwn(correlationId)) return undefined;
   return refuse('loop_detected', 'The agent has asked itself for a token.', { close: true });

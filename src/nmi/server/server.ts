@@ -66,6 +66,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
         hasImds: config.redirect !== 'address',
       },
       limits: new CallerLimits(relayMaxima),
+      loopMark: options.loopMark,
       clock,
     }),
   );

@@ -26,6 +26,7 @@ import { DEFAULT_PIN_FOLDER, ensurePinFolder } from './pins.ts';
 import {
   cutOlderSockets,
   diffPrograms,
+  exemptFromPinned,
   installPrograms,
   readCounters,
   readPinnedSettings,
@@ -134,6 +135,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     prepare: () =>
       inTurn(async () => {
         await ensureLink(settings.host, settings.target.listenIp);
+        exemptSelf(settings);
         // Where the programs of an earlier process stand, callers come as soon as somebody listens.
         refresh(callers);
       }),
@@ -160,6 +162,20 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
       return caught.kind === 'status' ? caught.status : undefined;
     },
   };
+}
+
+/**
+ * Where the programs of an earlier process stand, they know its cgroup and not this one's: a call of
+ * the agent to the real service would come back to the agent. Before anything dials.
+ */
+function exemptSelf(settings: Settings): void {
+  try {
+    const wanted = wantedPrograms(settings);
+    if (wanted.kind === 'programs') exemptFromPinned(wanted.programs);
+  } catch (error) {
+    // What is wrong with them is found again, and told, by the first check.
+    if (!(error instanceof RedirectError)) throw error;
+  }
 }
 
 /** Without programs there is nothing to open; the status says that they are missing. */

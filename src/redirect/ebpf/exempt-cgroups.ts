@@ -41,6 +41,13 @@ export function syncExempt(
   });
 }
 
+/** Adds to what a process before this one filed, and takes nothing away: it may still run. */
+export function addExempt(native: NativeModule, pinFolder: string, ids: readonly bigint[]): void {
+  withMap(native, join(pinFolder, 'exempt'), 'write', (map) => {
+    for (const id of ids) native.mapSet(map, encodeId(id), PRESENT);
+  });
+}
+
 function encodeId(id: bigint): Uint8Array {
   const bytes = new Uint8Array(8);
   new DataView(bytes.buffer).setBigUint64(0, id, true);

@@ -21,7 +21,7 @@ import {
   SHARED_MAPS,
   unpin,
 } from './pins.ts';
-import { diffExempt, readExempt, syncExempt } from './exempt-cgroups.ts';
+import { addExempt, diffExempt, readExempt, syncExempt } from './exempt-cgroups.ts';
 import {
   inKernel,
   isMissing,
@@ -100,6 +100,16 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
     }
     return changes;
   });
+}
+
+/**
+ * Exempts what is to be exempt from programs that an earlier process pinned; nothing where there are
+ * none.
+ * @throws RedirectError
+ */
+export function exemptFromPinned({ pinFolder, exempt }: WantedPrograms): void {
+  if (!listPins(pinFolder).includes('exempt')) return;
+  inKernel((native) => addExempt(native, pinFolder, exempt));
 }
 
 /** Pinned maps of another shape make way: their records are of no use to these programs. */

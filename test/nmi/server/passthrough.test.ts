@@ -14,6 +14,7 @@ import {
 } from '../../../src/nmi/server/passthrough.ts';
 import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
 import type { PassthroughArea } from '../../../src/nmi/server/route.ts';
+import { LoopMark } from '../../../src/nmi/sources/imds/loop-detection.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
 
@@ -70,6 +71,7 @@ async function openRelay(
       timeoutMs,
       policy: open,
       limits,
+      loopMark: new LoopMark(),
       clock: systemClock,
     }),
   );
@@ -108,7 +110,12 @@ describe('relaying to the metadata service', () => {
     assert.deepEqual([answer.status, answer.text], [200, '{}']);
     const [{ method, url, headers } = { headers: {} } as Seen] = relay.seen;
     assert.deepEqual([method, url], ['GET', '/metadata/instance?api-version=2021-02-01']);
-    const { host: _host, connection: _connection, ...rest } = headers;
+    const {
+      host: _host,
+      connection: _connection,
+      'x-ms-client-request-id': _correlationId,
+      ...rest
+    } = headers;
     assert.deepEqual(rest, { metadata: 'true', accept: 'text/plain', 'user-agent': 'sdk/1' });
   });
 
@@ -244,6 +251,7 @@ describe('the policy of what is relayed', () => {
       timeoutMs: 100,
       policy: { ...open, ...policy },
       limits: new CallerLimits({ fetches: 2, waiting: 10, held: 0 }),
+      loopMark: new LoopMark(),
       clock: systemClock,
     });
     return passthrough.refusal(routeTo(area));

@@ -134,6 +134,16 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     assert.match(await host.tell(`dial ::ffff:${metadataIp} 8080`), /^cloud sees \S*10\.0\.0\.4 /);
   });
 
+  it('is exempt as soon as it prepares, where it is the next agent, beside the former one', async () => {
+    const next = world.client(world.node, 'podnext/c1');
+    assert.match(await next.tell(dial), /^agent sees /);
+    await world.redirect({ exemptCgroupIds: [next.cgroupId] }).prepare();
+    assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4 /);
+    assert.match(await exempt.tell(dial), /^cloud sees 10\.0\.0\.4 /);
+    await world.redirect().install();
+    assert.match(await next.tell(dial), /^agent sees /);
+  });
+
   it('goes straight when its cgroup, or one above, is exempt', async () => {
     assert.match(await exempt.tell(dial), /^cloud sees 10\.0\.0\.4 /);
     assert.match(await exempt.tell(`dial ::ffff:${metadataIp} 80`), /^cloud sees /);

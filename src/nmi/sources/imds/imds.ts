@@ -7,7 +7,6 @@
  * of the pod's request but resource and identity is sent on.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { Pool } from 'undici';
 import type { Clock } from '../../../cache/clock.ts';
 import { normaliseClientId, normaliseResourceId } from '../../../cache/index/identifiers.ts';
 import { loopError } from '../../base/answers.ts';
@@ -25,6 +24,7 @@ import type {
 } from '../source.ts';
 import { azureNodePath, parseAzureNode, type AzureNode } from '../azure-node.ts';
 import { judgeEntra } from '../entra/aadsts.ts';
+import { ImdsConnections } from './imds-connections.ts';
 import { identityOf, parseImdsToken } from './token-body.ts';
 import { clockAheadMs } from '../clock-skew.ts';
 import { askWhole, type WholeAnswer } from '../buffered-request.ts';
@@ -60,37 +60,30 @@ type NodeRequest = TokenRequest<NodeIdentity>;
 export interface ImdsSource extends TokenSource<NodeIdentity>, AsyncDisposable {}
 
 export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
-  const pool = new Pool(options.endpoint, {
-    connections: maxConcurrent,
-    pipelining: 1,
-    connect: { timeout: Math.min(2_000, options.timeoutMs) },
-    headersTimeout: options.timeoutMs,
-    bodyTimeout: options.timeoutMs,
-    maxHeaderSize: 16 * 1024,
-  });
-
-  const node = options.hidesNode === true ? undefined : new KnownNode(pool, options);
+  const { endpoint, timeoutMs } = options;
+  const connections = new ImdsConnections({ endpoint, maxConnections: maxConcurrent, timeoutMs });
+  const node = options.hidesNode === true ? undefined : new KnownNode(connections, options);
 
   return {
     async fetch(request, mayRetry) {
-      const result = await fetchToken(pool, request, mayRetry, options);
+      const result = await fetchToken(connections, request, mayRetry, options);
       if (result.ok || result.failure.reason !== 'identity_not_assigned') return result;
       const found = await node?.get();
       return found === undefined ? result : failed({ ...result.failure, node: found });
     },
-    [Symbol.asyncDispose]: () => pool.destroy(),
+    [Symbol.asyncDispose]: () => connections[Symbol.asyncDispose](),
   };
 }
 
 /** What Azure calls this node: asked for when it is first needed, and seldom where nobody tells. */
 class KnownNode {
-  readonly #pool: Pool;
+  readonly #connections: ImdsConnections;
   readonly #options: ImdsSourceOptions;
   #asked: Promise<AzureNode | undefined> = Promise.resolve(undefined);
   #nextTryAtMs = -Infinity;
 
-  constructor(pool: Pool, options: ImdsSourceOptions) {
-    this.#pool = pool;
+  constructor(connections: ImdsConnections, options: ImdsSourceOptions) {
+    this.#connections = connections;
     this.#options = options;
   }
 
@@ -107,7 +100,12 @@ class KnownNode {
   async #ask(): Promise<AzureNode | undefined> {
     const timeoutMs = Math.min(nodeTimeoutMs, this.#options.timeoutMs);
     try {
-      const { status, body } = await ask(this.#pool, azureNodePath, this.#options, timeoutMs);
+      const { status, body } = await ask(
+        this.#connections,
+        azureNodePath,
+        this.#options,
+        timeoutMs,
+      );
       const node = status === 200 ? parseAzureNode(body) : undefined;
       if (node !== undefined) this.#nextTryAtMs = Infinity;
       return node;
@@ -118,14 +116,17 @@ class KnownNode {
   }
 }
 
-function ask(
-  pool: Pool,
+async function ask(
+  connections: ImdsConnections,
   path: string,
   options: ImdsSourceOptions,
   timeoutMs: number,
 ): Promise<WholeAnswer> {
   const request = { method: 'GET', path, headers: headersOf(options) } as const;
-  return askWhole(pool, request, { clock: options.clock, timeoutMs, maxBodyBytes });
+  const limits = { clock: options.clock, timeoutMs, maxBodyBytes };
+  const answer = await askWhole(connections.pool, request, limits);
+  if (isLoop(answer.status, answer.body)) connections.reopen();
+  return answer;
 }
 
 function headersOf({ userAgent, loopMark }: ImdsSourceOptions): Readonly<Record<string, string>> {
@@ -138,13 +139,13 @@ function headersOf({ userAgent, loopMark }: ImdsSourceOptions): Readonly<Record<
 }
 
 async function fetchToken(
-  pool: Pool,
+  connections: ImdsConnections,
   request: NodeRequest,
   mayRetry: MayRetry,
   options: ImdsSourceOptions,
 ): Promise<SourceResult> {
   const deadlineMs = options.clock.monotonicMs() + options.timeoutMs;
-  let result = await tryOnce(pool, request, options, deadlineMs);
+  let result = await tryOnce(connections, request, options, deadlineMs);
   for (const pauseMs of retryDelaysMs) {
     const leftMs = deadlineMs - options.clock.monotonicMs();
     if (result.ok || result.failure.reason !== 'upstream_down' || leftMs < 2 * pauseMs) break;
@@ -152,20 +153,20 @@ async function fetchToken(
     if (result.failure.retryAfterS !== undefined) break;
     await delay(pauseMs);
     if (!mayRetry()) break;
-    result = await tryOnce(pool, request, options, deadlineMs);
+    result = await tryOnce(connections, request, options, deadlineMs);
   }
   return result;
 }
 
 async function tryOnce(
-  pool: Pool,
+  connections: ImdsConnections,
   request: NodeRequest,
   options: ImdsSourceOptions,
   deadlineMs: number,
 ): Promise<SourceResult> {
   const leftMs = Math.max(1, Math.ceil(deadlineMs - options.clock.monotonicMs()));
   try {
-    const { status, headers, body } = await ask(pool, renderPath(request), options, leftMs);
+    const { status, headers, body } = await ask(connections, renderPath(request), options, leftMs);
     const { date, 'retry-after': retryAfter } = headers;
     const nowWallMs = options.clock.wallMs();
     const aheadMs = clockAheadMs(date, nowWallMs);
@@ -196,7 +197,7 @@ export function judge(
       holdMs: (retryAfterS ?? 5) * 1000,
     });
   }
-  if (parseImdsError(body).error === loopError) {
+  if (isLoop(status, body)) {
     return down(
       'the instance metadata endpoint is this agent itself; --metadata-ip and --metadata-port ' +
         'must name the real one, and its redirect must not catch the agent',
@@ -209,6 +210,10 @@ export function judge(
   // What Entra ID said to the service comes through as it was.
   if (body.includes('AADSTS')) return failed(judgeEntra({ status, body, retryAfterS }, []));
   return refused(request, status, body);
+}
+
+function isLoop(status: number, body: string): boolean {
+  return status !== 200 && parseImdsError(body).error === loopError;
 }
 
 function judgeToken(

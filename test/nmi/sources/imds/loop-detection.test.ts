@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
+import { createPodManifest } from '../../../../lab/fakes/kube/manifests.ts';
 import { systemClock } from '../../../../src/cache/clock.ts';
 import { LoopMark } from '../../../../src/nmi/sources/imds/loop-detection.ts';
 import { openImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
+import { ask, tokenTarget } from '../../../support/ask.ts';
 import { freePort } from '../../../support/free-ports.ts';
 import { bindPodToA, openLoopbackAgent } from '../../../support/loopback-agent.ts';
 
@@ -26,6 +31,56 @@ describe('a metadata address that leads back to the agent', () => {
     // The agent's own request has no pod, and it is not held for one.
     assert.ok(reply.durationMs < 1_500, `${reply.durationMs} ms`);
     assert.equal(agent.imds.requests().length, 0);
+  });
+
+  it(
+    'is reported alike where the agent is a pod that is bound itself',
+    { timeout: 20_000 },
+    async () => {
+      const port = String(await freePort());
+      await using agent = await openLoopbackAgent(
+        { 'nmi-port': port, 'metadata-port': port },
+        (kube) => {
+          bindPodToA(kube);
+          const ips = ['127.0.0.1'];
+          kube.apply(createPodManifest({ name: 'nmi', nodeName: 'node-1', ips, binding: 'app' }));
+        },
+      );
+      const pod = agent.client('127.0.0.11');
+      const token = await ask(pod, tokenTarget);
+      assert.equal(token.status, 503);
+      assert.match(token.text, /the instance metadata endpoint is this agent itself/);
+      assert.ok(token.durationMs < 1_500, `${token.durationMs} ms`);
+      const instance = await ask(pod, '/metadata/instance?api-version=2021-02-01');
+      assert.equal(instance.status, 503);
+      assert.ok(instance.durationMs < 1_000, `${instance.durationMs} ms`);
+    },
+  );
+
+  it('is left with its connections, once the redirect lets the agent through', async () => {
+    const loops = new WeakSet<object>();
+    await using server = createServer((request, response) => {
+      response.shouldKeepAlive = true;
+      if (loops.has(request.socket)) {
+        response.writeHead(508, { 'Content-Type': 'application/json' });
+        response.end('{"error":"loop_detected","error_description":"x"}');
+      } else {
+        const expiresOn = Math.floor(Date.now() / 1000) + 3_600;
+        response.end(JSON.stringify({ access_token: 'token', expires_on: String(expiresOn) }));
+      }
+    });
+    // The first connection leads back to the agent for as long as it lives.
+    server.once('connection', (socket) => loops.add(socket));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    await using source = openImdsSource({
+      endpoint: `http://127.0.0.1:${port}`,
+      ...{ userAgent: 'test', timeoutMs: 5_000, clock: systemClock, loopMark: new LoopMark() },
+    });
+    const request = { identity: { kind: 'unnamed' }, resource: 'r' } as const;
+    const result = await source.fetch(request, () => true);
+    assert.ok(result.ok && result.token.accessToken === 'token');
   });
 
   it('is told apart from another agent in front of this one', async () => {
