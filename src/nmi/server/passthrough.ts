@@ -115,7 +115,10 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
             body: body.byteLength === 0 ? null : body,
             signal: callSignal,
           });
-          if (answer.statusCode === refusals.loop_detected.status) connections.reopen();
+          if (answer.statusCode === refusals.loop_detected.status) {
+            connections.reopen();
+            throw new LoopError();
+          }
           return readAnswer(answer);
         },
       });
@@ -162,7 +165,13 @@ async function readAnswer({
   return { status: statusCode, headers: responseHeaders(headers), body: Buffer.concat(chunks) };
 }
 
+/** The metadata service is this agent. */
+class LoopError extends Error {}
+
 function refusalOf(error: unknown): Answer {
+  if (error instanceof LoopError) {
+    return refuse('upstream_down', 'The instance metadata endpoint is this agent itself.');
+  }
   if (error instanceof NoTurnError) {
     return refuse(
       'upstream_throttled',
