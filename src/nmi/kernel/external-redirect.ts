@@ -19,8 +19,8 @@ export function openPinnedRedirect(options: EbpfReaderOptions): Redirect {
     ...openEbpfReader(options),
     prepare: async (signal) => {
       const deadlineMs = performance.now() + patienceMs;
-      const isStopped = (): boolean => signal?.aborted === true;
-      while (!isStopped() && !(await isHeld(listenIp))) {
+      for (;;) {
+        if (signal?.aborted === true || (await isHeld(listenIp))) return;
         if (performance.now() > deadlineMs) {
           const message = `${listenIp} is on no link: nmi redirect run has to make it`;
           throw new RedirectError('TIMEOUT', 'wait for the address', message);
