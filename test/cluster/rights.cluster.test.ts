@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { stringify } from 'yaml';
 import { systemClock } from '../../src/cache/clock.ts';
+import type { ObjectName } from '../../src/cache/index/object-name.ts';
 import type { Binding, Exception, Identity, Pod } from '../../src/cache/index/objects.ts';
 import { eventually } from '../../lab/world/eventually.ts';
 import { openKubeClient, type KubeClient } from '../../src/nmi/kube/api/client.ts';
@@ -188,7 +189,6 @@ async function whatWorks(
   namespace: string,
   podUid: string | undefined,
 ): Promise<readonly string[]> {
-  const accounts = createServiceAccounts({ client, clock: systemClock });
   const kinds = {
     secret: (await createSecretReader(client).read({ namespace, name: objectName })).kind,
     token: (
@@ -198,12 +198,23 @@ async function whatWorks(
         ...(podUid === undefined ? {} : { boundTo: { name: objectName, uid: podUid } }),
       })
     ).kind,
-    account: (await accounts.read(namespace, 'default')).kind,
+    account: await readAccount(client, { namespace, name: 'default' }),
   };
   for (const kind of Object.values(kinds)) {
     assert.ok(['found', 'ok', 'known', 'forbidden'].includes(kind), kind);
   }
   return Object.entries(kinds).flatMap(([what, kind]) => (kind === 'forbidden' ? [] : [what]));
+}
+
+async function readAccount(client: KubeClient, account: ObjectName): Promise<string> {
+  const accounts = createServiceAccounts({ client, clock: systemClock, staleLimitMs: 0 });
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  accounts.onChange(() => {
+    resolve(undefined);
+  });
+  accounts.peekFresh(account);
+  await promise;
+  return accounts.peekFresh(account)?.kind ?? 'not read';
 }
 
 /** Makes them all. What is not granted is refused by the authorizer, before anything else. */

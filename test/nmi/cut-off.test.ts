@@ -1,10 +1,23 @@
 /** An agent that hears nothing of its pods, and knows them by their addresses only. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../src/cache/clock.ts';
-import { createPodManifest } from '../../lab/fakes/kube/manifests.ts';
+import { createEntraApplication } from '../../lab/fakes/entra/applications.ts';
+import { createPodManifest, createServiceAccount } from '../../lab/fakes/kube/manifests.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
-import { bindPodToA, openLoopbackAgent, type LoopbackAgent } from '../support/loopback-agent.ts';
+import {
+  federatedTo,
+  openEntraAgent,
+  podAccount,
+  type EntraAgent,
+} from '../support/entra-agent.ts';
+import {
+  bindPodToA,
+  openLoopbackAgent,
+  type AgentOwn,
+  type LoopbackAgent,
+} from '../support/loopback-agent.ts';
 
 async function readReady(agent: LoopbackAgent): Promise<string> {
   return await (await fetch(`http://127.0.0.1:${agent.adminPort}/readyz`)).text();
@@ -25,6 +38,27 @@ async function openCutOff(flags: Readonly<Record<string, string>>) {
       aheadMs += ms;
     },
   };
+}
+
+/** Beside one pod that is set up for Workload Identity, with the application `w`. */
+function openWorkloadAgent(own: AgentOwn = {}): Promise<EntraAgent> {
+  return openEntraAgent(
+    { 'workload-identity': 'true' },
+    ({ kube, entra }) => {
+      const application = createEntraApplication('w', federatedTo(podAccount));
+      entra.register(application);
+      const annotations = {
+        'azure.workload.identity/client-id': application.clientId,
+        'azure.workload.identity/tenant-id': application.tenantId,
+      };
+      kube.apply(createServiceAccount({ ...podAccount, annotations }));
+      const labels = { 'azure.workload.identity/use': 'true' };
+      const serviceAccount = podAccount.name;
+      const pod = { name: 'p', nodeName: 'node-1', ips: ['127.0.0.11'], labels, serviceAccount };
+      kube.apply(createPodManifest(pod));
+    },
+    { ...own, tuning: { lateObjectWaitMs: 3_000 } },
+  );
 }
 
 describe('an agent that is cut off from the API', () => {
@@ -74,4 +108,45 @@ describe('an agent that is cut off from the API', () => {
     pass(100_000_000);
     assert.equal((await ask(pod, tokenTarget)).status, 200);
   });
+
+  it('serves a pod by what its service account said for five minutes, also after a rest', async () => {
+    let aheadMs = 0;
+    const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + aheadMs };
+    await using agent = await openWorkloadAgent({ clock });
+    const pod = agent.client('127.0.0.11');
+    assert.equal((await ask(pod, tokenTarget)).identity, 'w');
+    agent.kube.faults.hang = true;
+    agent.kube.cutConnections();
+    for (const restMs of [130_000, 0, 160_000]) {
+      aheadMs += restMs;
+      const reply = await ask(pod, tokenTarget);
+      assert.equal(reply.identity, 'w', reply.text);
+      assert.ok(reply.durationMs < 2_500, `${reply.durationMs} ms`);
+    }
+    aheadMs += 10_000;
+    const reply = await ask(pod, tokenTarget);
+    assert.equal(reply.status, 503, reply.text);
+    assert.equal(reply.headers.get('retry-after'), '1');
+    assert.match(String(reply.body['error_description']), /^The service account of this pod/);
+  });
+});
+
+describe('a pod whose service account cannot be read', () => {
+  for (const [failure, status, reason] of [
+    [500, 503, /^The service account of this pod, default\/robot, cannot be read: .* Retry\.$/],
+    [403, 400, /^Identity not found: the agent may not read service account default\/robot /],
+  ] as const) {
+    it(`is answered ${status} as soon as the API server has answered ${failure}`, async () => {
+      await using agent = await openWorkloadAgent();
+      agent.kube.faults.failNext(1, failure, { containing: '/serviceaccounts/robot' });
+      const pod = agent.client('127.0.0.11');
+      const reply = await ask(pod, tokenTarget);
+      assert.equal(reply.status, status, reply.text);
+      assert.match(String(reply.body['error_description']), reason);
+      assert.ok(reply.durationMs < 2_000, `${reply.durationMs} ms`);
+      assert.ok(agent.log.some((line) => line.includes('a service account could not be read')));
+      await delay(1_100);
+      assert.equal((await ask(pod, tokenTarget)).identity, 'w');
+    });
+  }
 });

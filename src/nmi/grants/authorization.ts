@@ -41,7 +41,10 @@ export type CallerFacts =
 /** The same of a known pod. */
 export type PodFacts =
   | { readonly about: 'pod-gone' | 'host-network' | 'no-imds' | 'account-pending' }
-  | { readonly about: 'account-unreadable' | 'account-unannotated'; readonly account: ObjectName }
+  | {
+      readonly about: 'account-unavailable' | 'account-unreadable' | 'account-unannotated';
+      readonly account: ObjectName;
+    }
   | { readonly about: 'account-selector'; readonly selector: NamedSelector }
   | { readonly about: 'object-id'; readonly objectId: string }
   | { readonly about: 'resource'; readonly identity: Identity; readonly resource: string }

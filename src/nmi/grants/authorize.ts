@@ -116,6 +116,11 @@ function ofServiceAccount(
       return undefined;
     case 'unknown':
       return refused(pod, 'agent_not_synced', { about: 'account-pending' }, true);
+    case 'unavailable': {
+      const { account } = choice;
+      // Its failed read is what a request waits for: another comes when the caller retries.
+      return refused(pod, 'agent_not_synced', { about: 'account-unavailable', account });
+    }
     case 'unreadable': {
       const { account } = choice;
       return refused(pod, 'credential_invalid', { about: 'account-unreadable', account });

@@ -65,6 +65,11 @@ function textOfPod(facts: PodFacts, pod: Pod): string {
         `Identity not found: ${who} is to have the node's own identities, and this node has no ` +
         'metadata service of its own.'
       );
+    case 'account-unavailable':
+      return (
+        `The service account of this pod, ${fullName(facts.account)}, cannot be read: the ` +
+        'Kubernetes API is not available. Retry.'
+      );
     case 'account-unreadable':
       return (
         `Identity not found: the agent may not read service account ${fullName(facts.account)} of ` +

@@ -142,12 +142,17 @@ function watchSamples(watches: Watches): readonly Sample[] {
 }
 
 function watchAccounts(options: ClusterStateOptions): WorkloadIdentities {
-  const { config, client, clock, log } = options;
-  const accounts = createServiceAccounts({ client, clock });
-  return new WorkloadIdentities(accounts, config.workloadIdentityTenant, (account, outcome) => {
-    log.warn(
-      { serviceAccount: fullName(account), ...outcome },
-      'a service account could not be read',
-    );
+  const { config, tuning, client, clock, log } = options;
+  const accounts = createServiceAccounts({
+    client,
+    clock,
+    staleLimitMs: tuning.watchStalenessLimitMs,
+    onUnreadable: (account, failure) => {
+      log.warn(
+        { serviceAccount: fullName(account), ...failure },
+        'a service account could not be read',
+      );
+    },
   });
+  return new WorkloadIdentities(accounts, config.workloadIdentityTenant);
 }

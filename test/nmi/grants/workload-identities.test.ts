@@ -18,6 +18,10 @@ function open(annotations: Record<string, string> | KubeError) {
   const unreadable: string[] = [];
   const accounts = createServiceAccounts({
     clock,
+    staleLimitMs: 300_000,
+    onUnreadable: ({ namespace, name }, { kind }) => {
+      unreadable.push(`${namespace}/${name} ${kind}`);
+    },
     client: {
       getJson: (path) => {
         paths.push(path);
@@ -27,9 +31,7 @@ function open(annotations: Record<string, string> | KubeError) {
       },
     },
   });
-  const identities = new WorkloadIdentities(accounts, 'tenant.example', (account, outcome) => {
-    unreadable.push(`${account.namespace}/${account.name} ${outcome.kind}`);
-  });
+  const identities = new WorkloadIdentities(accounts, 'tenant.example');
   return { clock, answer, paths, unreadable, identities };
 }
 
@@ -78,7 +80,7 @@ describe('a pod that is set up for Workload Identity', () => {
     assert.deepEqual(stand.identities.of(pod), { kind: 'unannotated', account });
   });
 
-  it('is not served by what was read long ago, but keeps it while the API is away', async () => {
+  it('is not served by what was read long ago, nor for long while the API is away', async () => {
     const stand = open({ 'azure.workload.identity/client-id': clientId });
     await untilKnown(stand);
     await pass(stand.clock, 6 * 3_600_000);
@@ -92,11 +94,17 @@ describe('a pod that is set up for Workload Identity', () => {
 
     const away = open({ 'azure.workload.identity/client-id': clientId });
     await untilKnown(away);
-    await pass(away.clock, 6 * 3_600_000);
+    await pass(away.clock, 290_000);
     away.answer.annotations = new KubeError('NETWORK', 'gone');
     assert.equal(away.identities.of(pod).kind, 'unknown', 'it is tried first');
     await new Promise(setImmediate);
     assert.equal(away.identities.of(pod).kind, 'application');
+    away.clock.advance(10_001);
+    assert.equal(away.identities.of(pod).kind, 'unknown', 'it is tried again');
+    await new Promise(setImmediate);
+    const account = { namespace: 'default', name: 'robot' };
+    assert.deepEqual(away.identities.of(pod), { kind: 'unavailable', account });
+    assert.equal(away.identities.lastOf(pod).kind, 'application', 'its tokens are kept');
   });
 
   it('is told when the account may not be read, and once', async () => {

@@ -1,15 +1,17 @@
 /**
  * What service accounts say in Workload Identity's annotations, read one by one when asked for.
  *
- * 1. `peek` never waits: what is known answers, and what is known for longer than `keepMs` is read
- *    again behind it.
- * 2. What cannot be read again stays known: pods keep working through an outage of any length.
+ * 1. Nobody waits in here: what is not known, or was read more than `keepMs` ago, is read behind the
+ *    look at it.
+ * 2. A decision rests on what was read in the last two `keepMs`. What is older is read first, unless
+ *    the API server cannot be asked, which a failed read or a late one shows: then what was read in the
+ *    last `staleLimitMs` goes on serving. After that there is nothing to decide by.
  * 3. An account without a client id, or none at all, is asked for again soon: whoever uses it is
  *    likely to be setting it up.
  * 4. At most one read per account at a time; a failure answers for a moment without asking.
  * 5. At most `max` accounts, least recently used out first.
  */
-import { objectKey } from '../../../cache/index/object-name.ts';
+import { fullName, type ObjectName } from '../../../cache/index/object-name.ts';
 import type { Clock } from '../../../cache/clock.ts';
 import { ignoreListenerError, Listeners } from '../../../cache/index/observers.ts';
 import { ExpiringMap } from '../../base/expiring-map.ts';
@@ -23,7 +25,6 @@ import {
 import { KubeError } from '../api/kube-error.ts';
 import type { JsonReader } from '../api/list-pages.ts';
 import { serviceAccountPath } from './service-account-path.ts';
-import { SharedCalls } from '../../base/single-flight.ts';
 
 /** Trimmed; empty when absent. */
 export interface WorkloadIdentityAnnotations {
@@ -40,25 +41,27 @@ export interface ServiceAccounts {
   /** Grows with every change of what `peek` says, except by age or for want of room. */
   readonly generation: number;
   readonly size: number;
-  /** What is known, without waiting; `undefined` when nothing is. */
-  peek(namespace: string, name: string): KnownServiceAccount | undefined;
+  /** What was read last, however long ago; `undefined` when nothing was. */
+  peek(account: ObjectName): KnownServiceAccount | undefined;
   /**
-   * The same, but only what was read in the last two `keepMs`, or could not be read anew since.
-   * After `undefined` a read is under way, and `onChange` fires when it has ended well.
+   * What a decision may rest on, or why there is nothing. After `undefined` a read is under way, and
+   * `onChange` fires when it has ended or is late.
    */
-  peekFresh(namespace: string, name: string): KnownServiceAccount | undefined;
-  /** What is known, read anew when it is old. Rejects only with the signal's reason. */
-  read(namespace: string, name: string, signal?: AbortSignal): Promise<ServiceAccountRead>;
-  /** Calls `listener` after each change of `generation`; the returned function unsubscribes. */
+  peekFresh(account: ObjectName): ServiceAccountRead | undefined;
+  /** Calls `listener` as said above; the returned function unsubscribes. */
   onChange(listener: () => void): () => void;
 }
 
 export interface ServiceAccountsOptions {
   readonly client: JsonReader;
   readonly clock: Clock;
+  /** For how long what is known serves while the API server cannot be asked. */
+  readonly staleLimitMs: number;
   readonly keepMs?: number;
   readonly max?: number;
   readonly timeoutMs?: number;
+  /** The first failed read of an account after one that did not fail. */
+  readonly onUnreadable?: (account: ObjectName, failure: Forbidden | Unavailable) => void;
   readonly onListenerError?: (error: unknown) => void;
 }
 
@@ -66,22 +69,28 @@ const emptyKeepMs = 5_000;
 /** Before a failed read is tried again: while something is known, and while nothing is. */
 const [retryMs, firstRetryMs] = [5_000, 1_000];
 const maxRetryAfterMs = 60_000;
+/** A server that is well answers in milliseconds, and clients wait for a token for a second or more. */
+const lateMs = 500;
 
 class Entry {
   known: KnownServiceAccount | undefined = undefined;
   /** Monotonic milliseconds of the last success. */
   readAtMs = -Infinity;
+  /** Of the last read, if it failed. */
   failure: Forbidden | Unavailable | undefined = undefined;
   nextReadAtMs = -Infinity;
-  /** Somebody was told that it is being read. */
+  /** The read under way takes longer than it does while the server is well. */
+  isLate = false;
+  /** Somebody was told that it is being read, or has to be told what was. */
   isAwaited = false;
 }
 
 export function createServiceAccounts(options: ServiceAccountsOptions): ServiceAccounts {
-  const { client, clock, keepMs = 60_000, max = 1024 } = options;
-  const { timeoutMs = 5_000, onListenerError = ignoreListenerError } = options;
+  const { client, clock, staleLimitMs, keepMs = 60_000, max = 1024 } = options;
+  const { timeoutMs = 5_000, onUnreadable, onListenerError = ignoreListenerError } = options;
   const entries = new ExpiringMap<Entry>(clock, max);
-  const calls = new SharedCalls<ServiceAccountRead>();
+  /** Keys; an entry may leave while it is read. */
+  const reading = new Set<string>();
   const listeners = new Listeners(onListenerError);
   let generation = 0;
 
@@ -93,33 +102,60 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
     return entry;
   }
 
-  function learn(key: string, outcome: ServiceAccountRead): void {
+  /** Begins a read where it is time for one. Undefined for a name that no account can have. */
+  function look(account: ObjectName): Entry | undefined {
+    const path = serviceAccountPath(account);
+    if (path === undefined) return undefined;
+    const key = fullName(account);
     const entry = entryOf(key);
+    if (!reading.has(key) && clock.monotonicMs() >= entry.nextReadAtMs) void read(account, path);
+    return entry;
+  }
+
+  async function read(account: ObjectName, path: string): Promise<void> {
+    const key = fullName(account);
+    reading.add(key);
+    const disarm = clock.schedule(lateMs, () => {
+      const entry = entryOf(key);
+      entry.isLate = true;
+      wake(entry);
+    });
+    const outcome = await fetchAccount(client, path, timeoutMs);
+    disarm();
+    reading.delete(key);
+    const entry = entryOf(key);
+    entry.isLate = false;
+    if (outcome.kind === 'known') learn(entry, outcome.account);
+    else fail(entry, account, outcome);
+    wake(entry);
+  }
+
+  function learn(entry: Entry, account: KnownServiceAccount): void {
     const nowMs = clock.monotonicMs();
-    if (outcome.kind !== 'known') {
-      const leastMs = entry.known === undefined ? firstRetryMs : retryMs;
-      const askedMs = outcome.kind === 'unavailable' ? (outcome.retryAfterMs ?? 0) : 0;
-      entry.failure = outcome;
-      entry.nextReadAtMs = nowMs + Math.max(leastMs, Math.min(askedMs, maxRetryAfterMs));
-      return;
+    const isEmpty = account === 'missing' || account.clientId === '';
+    if (!isSame(entry.known, account)) {
+      generation++;
+      entry.isAwaited = true;
     }
-    const before = entry.known;
-    const isEmpty = outcome.account === 'missing' || outcome.account.clientId === '';
-    entry.known = outcome.account;
+    entry.known = account;
     entry.readAtMs = nowMs;
     entry.failure = undefined;
     entry.nextReadAtMs = nowMs + (isEmpty ? Math.min(emptyKeepMs, keepMs) : keepMs);
-    const { isAwaited } = entry;
-    entry.isAwaited = false;
-    const isOther = !isSame(before, outcome.account);
-    if (isOther) generation++;
-    if (isOther || isAwaited) listeners.notify();
   }
 
-  async function readNow(key: string, path: string): Promise<ServiceAccountRead> {
-    const outcome = await fetchAccount(client, path, timeoutMs);
-    learn(key, outcome);
-    return outcome;
+  function fail(entry: Entry, account: ObjectName, failure: Forbidden | Unavailable): void {
+    const leastMs = entry.known === undefined ? firstRetryMs : retryMs;
+    const askedMs = failure.kind === 'unavailable' ? (failure.retryAfterMs ?? 0) : 0;
+    const pauseMs = Math.max(leastMs, Math.min(askedMs, maxRetryAfterMs));
+    if (entry.failure?.kind !== failure.kind) onUnreadable?.(account, failure);
+    entry.failure = failure;
+    entry.nextReadAtMs = clock.monotonicMs() + pauseMs;
+  }
+
+  function wake(entry: Entry): void {
+    const { isAwaited } = entry;
+    entry.isAwaited = false;
+    if (isAwaited) listeners.notify();
   }
 
   return {
@@ -129,37 +165,20 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
     get size() {
       return entries.size;
     },
-    peek(namespace, name) {
-      const key = objectKey(namespace, name);
-      const entry = entries.get(key);
-      if (entry === undefined) return undefined;
-      const isOld = clock.monotonicMs() >= entry.nextReadAtMs;
-      const path = isOld ? serviceAccountPath({ namespace, name }) : undefined;
-      if (path !== undefined) void calls.share(key, () => readNow(key, path));
-      return entry.known;
+    peek(account) {
+      const entry = look(account);
+      return entry === undefined ? 'missing' : entry.known;
     },
-    peekFresh(namespace, name) {
-      const known = this.peek(namespace, name);
-      const entry = entries.get(objectKey(namespace, name));
-      if (known === undefined || entry === undefined) return undefined;
-      const isOld = clock.monotonicMs() - entry.readAtMs > 2 * keepMs;
-      if (!isOld || entry.failure !== undefined) return known;
+    peekFresh(account) {
+      const entry = look(account);
+      if (entry === undefined) return { kind: 'known', account: 'missing' };
+      const { known, failure, isLate } = entry;
+      const servesMs = failure !== undefined || isLate ? staleLimitMs : 2 * keepMs;
+      const ageMs = clock.monotonicMs() - entry.readAtMs;
+      if (known !== undefined && ageMs <= servesMs) return { kind: 'known', account: known };
+      if (failure !== undefined && !reading.has(fullName(account))) return failure;
       entry.isAwaited = true;
       return undefined;
-    },
-    async read(namespace, name, signal) {
-      const path = serviceAccountPath({ namespace, name });
-      if (path === undefined) return { kind: 'known', account: 'missing' };
-      const key = objectKey(namespace, name);
-      const entry = entries.get(key);
-      if (entry !== undefined && clock.monotonicMs() < entry.nextReadAtMs) {
-        if (entry.known !== undefined) return { kind: 'known', account: entry.known };
-        if (entry.failure !== undefined) return entry.failure;
-      }
-      const outcome = await calls.share(key, () => readNow(key, path), signal);
-      if (outcome.kind === 'known') return outcome;
-      const account = entries.get(key)?.known;
-      return account === undefined ? outcome : { kind: 'known', account };
     },
     onChange: (listener) => listeners.add(listener),
   };

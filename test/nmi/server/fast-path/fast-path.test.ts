@@ -22,9 +22,10 @@ function open() {
   const annotations: Record<string, string> = {};
   const accounts = createServiceAccounts({
     clock,
+    staleLimitMs: 300_000,
     client: { getJson: () => Promise.resolve({ metadata: { annotations: { ...annotations } } }) },
   });
-  const workloadIdentities = new WorkloadIdentities(accounts, 'tenant.example', () => undefined);
+  const workloadIdentities = new WorkloadIdentities(accounts, 'tenant.example');
   const stand = openEndpointStand(clock, workloadIdentities);
   const connect = (attestation: Attestation) => {
     const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, attestation, () => 'uid-p');
