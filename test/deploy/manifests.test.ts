@@ -23,6 +23,7 @@ async function load(name: string): Promise<readonly Manifest[]> {
 }
 
 interface PodSpec {
+  readonly enableServiceLinks?: boolean;
   readonly hostNetwork: boolean;
   readonly dnsPolicy: string;
   readonly tolerations: readonly unknown[];
@@ -36,8 +37,8 @@ interface PodSpec {
   }[];
 }
 
-async function loadPodSpec(): Promise<PodSpec> {
-  const daemonSet = (await load('nmi.yaml')).find(({ kind }) => kind === 'DaemonSet');
+async function loadPodSpec(file = 'nmi.yaml'): Promise<PodSpec> {
+  const daemonSet = (await load(file)).find(({ kind }) => kind === 'DaemonSet');
   assert.ok(daemonSet !== undefined);
   return (daemonSet.spec as { template: { spec: PodSpec } }).template.spec;
 }
@@ -72,6 +73,12 @@ describe('the manifests', () => {
       add: ['NET_ADMIN', 'NET_RAW', 'BPF'],
     });
     assert.deepEqual(Object.keys(container?.resources.limits ?? {}), ['memory']);
+  });
+
+  it('keep Services of the namespace out of the environment, where options are read', async () => {
+    for (const file of ['nmi.yaml', 'nmi-split.yaml', 'open-nodes.yaml']) {
+      assert.equal((await loadPodSpec(file)).enableServiceLinks, false, file);
+    }
   });
 
   it('give the agent the right to list and watch what it watches, and nothing else', async () => {

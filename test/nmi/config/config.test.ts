@@ -181,7 +181,7 @@ describe('the configuration', () => {
     }
   });
 
-  it('does not take the variables of a Kubernetes service named nmi for settings', () => {
+  it('does not take the variables of a Kubernetes service named nmi or nmi-nmi for settings', () => {
     const injected = {
       NMI_PORT: 'tcp://10.0.0.7:80',
       NMI_SERVICE_HOST: '10.0.0.7',
@@ -196,6 +196,9 @@ describe('the configuration', () => {
       NMI_METADATA_SERVICE_HOST: '10.0.0.9',
       NMI_HTTP_PROBE_PORT: 'tcp://10.0.0.9:8080',
       NMI_OTHER_PORT: 'tcp://10.0.0.9:1',
+      NMI_NMI_PORT: 'tcp://[fd00::7]:80',
+      NMI_NMI_PORT_80_TCP_PROTO: 'tcp',
+      NMI_NMI_PORT_80_TCP_PORT: '80',
     };
     const config = accepted({}, injected);
     assert.deepEqual(config, accepted({}));
