@@ -144,7 +144,7 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
 }
 
 /** What decides an answer: the rest of the headers names the client. */
-function sharedKeyOf(path: string, { accept, metadata }: Record<string, string>): string {
+function sharedKeyOf(path: string, { accept, metadata }: SentHeaders): string {
   return JSON.stringify([path, accept, metadata]);
 }
 
@@ -228,8 +228,13 @@ function policyRefusal(area: PassthroughArea, policy: PassthroughPolicy): Answer
   );
 }
 
-function requestHeaders(exchange: HttpExchange): Record<string, string> {
-  const headers: Record<string, string> = { metadata: 'true' };
+type SentHeaders = Record<string, string | string[]>;
+
+function requestHeaders(exchange: HttpExchange): SentHeaders {
+  // As the caller sent it: one of the agent's own would undo the service's protection against forged
+  // requests (SSRF) where the agent is told not to ask for it.
+  const metadata = [...exchange.headerValues('metadata')];
+  const headers: SentHeaders = metadata.length === 0 ? {} : { metadata };
   for (const name of sentHeaders) {
     const [value] = exchange.headerValues(name);
     if (value !== undefined) headers[name] = value;

@@ -15,8 +15,10 @@ import {
 import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
 import type { PassthroughArea } from '../../../src/nmi/server/route.ts';
 import { LoopMark } from '../../../src/nmi/sources/imds/loop-detection.ts';
+import { ask } from '../../support/ask.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
+import { bindPodToA, openLoopbackAgent } from '../../support/loopback-agent.ts';
 
 const open: PassthroughPolicy = {
   blockInstanceMetadata: false,
@@ -116,7 +118,18 @@ describe('relaying to the metadata service', () => {
       'x-ms-client-request-id': _correlationId,
       ...rest
     } = headers;
-    assert.deepEqual(rest, { metadata: 'true', accept: 'text/plain', 'user-agent': 'sdk/1' });
+    assert.deepEqual(rest, { metadata: 'false', accept: 'text/plain', 'user-agent': 'sdk/1' });
+  });
+
+  it('leaves a missing Metadata header to the service, where the agent does not ask for it', async () => {
+    const flags = { 'metadata-header-required': 'false' };
+    await using agent = await openLoopbackAgent(flags, bindPodToA);
+    const target = '/metadata/instance?api-version=2021-02-01';
+    const pod = agent.client('127.0.0.11');
+    assert.equal((await ask(pod, target, { headers: [] })).status, 400);
+    assert.equal(agent.imds.requests().at(-1)?.headers['metadata'], undefined);
+    assert.equal((await ask(pod, target)).status, 200);
+    assert.equal(agent.imds.requests().at(-1)?.headers['metadata'], 'true');
   });
 
   it('sends no question mark without a query', async () => {
