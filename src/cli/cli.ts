@@ -206,10 +206,11 @@ function verbList(): readonly string[] {
 function runFlags(isShown: (option: Option) => boolean): Readonly<Record<string, Options>> {
   const flags: Record<string, Options> = {};
   for (const option of options) {
-    if (!hasFlag(option) || !isShown(option)) continue;
+    if (!hasFlag(option)) continue;
     flags[option.name] = {
       describe: describeOption(option),
       group: `${option.group}:`,
+      hidden: !isShown(option),
       ...(option.default === '' ? {} : { default: option.default }),
     };
   }

@@ -55,14 +55,15 @@ function parseFlags(words: Words, outside: Outside): DemoFlags | string {
   for (const [flag, text] of Object.entries(words.flags)) {
     const meaning = known.get(flag);
     if (meaning === undefined) return `unknown flag --${flag}; see nmi demo --help`;
-    if (text !== '') texts[meaning] = text;
+    texts[meaning] = text;
   }
-  const { period = '100s' } = texts;
+  const { period = '100s', resource = 'https://management.azure.com/' } = texts;
   const periodMs = parseDuration(period);
   if (periodMs === undefined) return `--period has the value "${period}"; allowed: as 100s`;
+  if (resource === '') return '--resource-name has the value ""; allowed: a resource to ask for';
   return {
     periodMs,
-    resource: texts['resource'] ?? 'https://management.azure.com/',
+    resource,
     clientId: texts['clientId'] ?? '',
     once: texts['once'] === 'true',
     host: outside.environment['AZURE_POD_IDENTITY_AUTHORITY_HOST'] ?? defaultHost,

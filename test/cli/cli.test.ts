@@ -8,7 +8,8 @@ async function cli(...words: string[]) {
   let stdout = '';
   let stderr = '';
   const code = await runCli(words, {
-    environment: {},
+    // Where nobody listens: a demo that starts must not ask the metadata service of this machine.
+    environment: { AZURE_POD_IDENTITY_AUTHORITY_HOST: 'http://127.0.0.1:1' },
     stdout: (text) => {
       stdout += text;
     },
@@ -109,6 +110,7 @@ describe('the command line', () => {
       ['-v', '--node=n'],
       ['--node', '--'],
       ['redirect', 'verify', '--output'],
+      ['redirect', 'verify', '--kubeconfig'],
       ['demo', '--clientid', '--once'],
     ]) {
       const { code, stderr } = await cli(...words);
@@ -118,6 +120,24 @@ describe('the command line', () => {
     const takesValue = (flag: string) => flag !== 'unknown';
     const words = ['--a', '-1', '--b', 'x', '--c=', '--unknown', '-d'];
     assert.deepEqual(flagsWithoutValue(words, takesValue), ['-d']);
+  });
+
+  it('refuses an empty value where there has to be one, naming the flag', async () => {
+    for (const [words, flag] of [
+      [['--node='], '--node'],
+      [['--node', ''], '--node'],
+      [['--node=n', '--http-probe-port='], '--http-probe-port'],
+      [['--node=n', '--cloud='], '--cloud'],
+      [['--node=n', '--fast-path='], '--fast-path'],
+      [['--node=n', '--kubelet-config='], '--kubelet-config'],
+      [['redirect', 'verify', '--redirect='], '--redirect'],
+      [['demo', '--period='], '--period'],
+      [['demo', '--resource-name='], '--resource-name'],
+    ] as const) {
+      const { code, stderr } = await cli(...words);
+      assert.equal(code, 2, words.join(' '));
+      assert.ok(stderr.includes(`${flag} has the value ""; allowed: `), stderr);
+    }
   });
 
   it('lists in its help the variables that have no flag', async () => {

@@ -114,6 +114,12 @@ export const anyText: OptionType<string> = {
   parse: (text) => text,
 };
 
+export const path: OptionType<string> = {
+  kind: 'string',
+  allowed: 'a path',
+  parse: (text) => text || undefined,
+};
+
 export function matching(pattern: RegExp, allowed: string): OptionType<string> {
   const parse = (text: string) => (pattern.test(text) ? text : undefined);
   return { kind: 'string', allowed, pattern, parse };

@@ -15,6 +15,7 @@ import {
   ipv4,
   list,
   matching,
+  path,
   pathOrOff,
   port,
   portOrOff,
@@ -92,7 +93,8 @@ const table = {
     {
       name: 'kubelet-config',
       key: 'kubeletConfigPath',
-      type: anyText,
+      // Not empty: the check would find nothing, and say nothing.
+      type: path,
       default: '/etc/default/kubelet',
       help: 'File that the kubenet check reads.',
     },

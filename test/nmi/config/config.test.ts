@@ -2,9 +2,11 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseConfig, type Config } from '../../../src/nmi/config/config.ts';
 import {
+  environmentName,
   environmentNames,
   findIgnored,
   findOption,
+  hasFlag,
   ignoredFlags,
   options,
   spellings,
@@ -254,6 +256,18 @@ describe('the configuration', () => {
     for (const { name, type, default: text } of rows) {
       assert.equal(type.parse(text) === undefined, name === 'node', name);
     }
+  });
+
+  it('takes an empty flag for a wrong value where nothing is no value, and an empty variable for none', () => {
+    const mandatory = options.filter((option) => hasFlag(option) && option.default !== '');
+    for (const option of mandatory) {
+      assert.deepEqual(problemsOf({ node: 'n', [option.name]: '' }), [
+        `${option.name.length === 1 ? '-' : '--'}${option.name}`,
+      ]);
+    }
+    assert.deepEqual(problemsOf({ node: '' }), ['--node']);
+    const empty = Object.fromEntries(options.map((option) => [environmentName(option), '']));
+    assert.deepEqual(accepted({}, empty), accepted({}));
   });
 
   it('takes any value of a flag without effect, and says why it has none', () => {
