@@ -1,10 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
-import { Breakers, type Held, type Keyed } from '../../../src/cache/token/negative-cache.ts';
+import type { Keyed } from '../../../src/cache/token/negative-cache.ts';
 import { CacheEntry } from '../../../src/cache/token/entry.ts';
-import { RecencyList, type Linked } from '../../../src/cache/token/lru-list.ts';
-import { refreshDelayMs, retryDelayMs } from '../../../src/cache/token/refresh-policy.ts';
 import { RenderedToken } from '../../../src/cache/token/token.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { createToken, hourMs, minuteMs } from '../../support/token-stand.ts';
@@ -63,93 +60,34 @@ describe('an entry of the cache', () => {
 
   it('is served down to five minutes, or to half of a life that was shorter', () => {
     assert.equal(open(5 * minuteMs + 1_000).entry.floorMs, 5 * minuteMs);
+    assert.equal(open(5 * minuteMs).entry.floorMs, 2.5 * minuteMs);
     assert.equal(open(4 * minuteMs).entry.floorMs, 2 * minuteMs);
   });
-});
 
-describe('the times to ask again', () => {
-  it('are half of the life give or take a tenth, or earlier if the source said so', () => {
-    assert.equal(refreshDelayMs(24 * hourMs, Infinity, 0, 0), 10.8 * hourMs);
-    assert.equal(refreshDelayMs(24 * hourMs, Infinity, 0, 0.5), 12 * hourMs);
-    assert.ok(Math.abs(refreshDelayMs(24 * hourMs, Infinity, 0, 1) - 13.2 * hourMs) < 1);
-    assert.equal(refreshDelayMs(24 * hourMs, 2 * hourMs, 0, 0.5), 2 * hourMs);
-    assert.equal(refreshDelayMs(24 * hourMs, 20 * hourMs, 0, 0.5), 12 * hourMs);
-    assert.equal(refreshDelayMs(24 * hourMs, -hourMs, 0, 0.5), 10_000);
-    assert.equal(refreshDelayMs(1_000, Infinity, 0, 0.5), 10_000);
-    // Three times within a second, when a token comes with too little life.
-    assert.equal(refreshDelayMs(200_000, Infinity, 1, 0), 400);
-    assert.equal(refreshDelayMs(200_000, Infinity, 3, 0.999), 799.6);
-    assert.equal(refreshDelayMs(200_000, Infinity, 4, 0.5), 100_000);
+  it('lives as long as its source says, whatever the wall clock is when it comes', () => {
+    const { clock, entry, arrival } = open(hourMs);
+    clock.advance(minuteMs);
+    const { rendered, ...rest } = arrival();
+    const lives = new RenderedToken({ ...rendered.token, livesForS: 600 });
+    entry.arrive({ ...rest, rendered: lives });
+    assert.equal(entry.lifeMs(clock.wallMs(), clock.monotonicMs()), 10 * minuteMs);
+    assert.equal(entry.keptForMs(clock.wallMs(), clock.monotonicMs()), hourMs);
   });
 
-  it('grow with failures up to five minutes, half of each by chance', () => {
-    assert.deepEqual([retryDelayMs(1, 0), retryDelayMs(1, 1)], [2_500, 5_000]);
-    assert.deepEqual([retryDelayMs(3, 0), retryDelayMs(3, 1)], [10_000, 20_000]);
-    for (const failures of [7, 100, 5_000]) {
-      assert.equal(retryDelayMs(failures, 1), 5 * minuteMs);
-    }
-  });
-});
-
-describe('a remembered failure', () => {
-  const request = { key: 'k' };
-  const holdsOf = (breakers: Breakers<Keyed, Held>, clock: HandClock, holdMs: number) => {
-    breakers.fail(request, { holdMs });
-    const heldMs = breakers.heldForMs('k');
-    clock.advance(heldMs);
-    assert.equal(breakers.heldFailure('k'), undefined);
-    return heldMs;
-  };
-
-  it('is held longer in a row, up to ten seconds or what it asks for itself', () => {
-    const clock = new HandClock();
-    const breakers = new Breakers<Keyed, Held>(clock, 10);
-    const held = Array.from({ length: 8 }, () => holdsOf(breakers, clock, 250));
-    assert.deepEqual(held, [250, 500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000]);
-    assert.equal(holdsOf(breakers, clock, 60_000), 60_000);
-    breakers.reset('k');
-    assert.equal(holdsOf(breakers, clock, 250), 250);
-    assert.equal(holdsOf(breakers, clock, 250), 500);
-    clock.advance(5 * minuteMs);
-    assert.equal(holdsOf(breakers, clock, 250), 250, 'nobody asked for a while');
+  it('may rest twice, and is due with its owner', () => {
+    const due: unknown[] = [];
+    const { arrival } = open();
+    const entry = new CacheEntry<Keyed>({ key: 'k' }, arrival(), (each) => due.push(each));
+    entry.rest();
+    entry.rest();
+    assert.equal(entry.state.kind, 'idle');
+    entry.ring();
+    assert.deepEqual(due, [entry]);
   });
 
-  it('that asks for no hold is not remembered', () => {
-    const breakers = new Breakers<Keyed, Held>(new HandClock(), 10);
-    breakers.fail(request, { holdMs: 0 });
-    assert.equal(breakers.size, 0);
-  });
-});
-
-describe('the order of use', () => {
-  it('is that of a list in which whatever is used goes to the end', () => {
-    interface Item extends Linked<Item> {
-      readonly name: number;
-    }
-    const anyStep = fc.record({ name: fc.nat(5), isDeleted: fc.boolean() });
-    fc.assert(
-      fc.property(fc.array(anyStep, { maxLength: 60 }), (steps) => {
-        const list = new RecencyList<Item>();
-        const items = Array.from({ length: 6 }, (_, name): Item => {
-          return { name, newer: undefined, older: undefined };
-        });
-        let model: number[] = [];
-        for (const { name, isDeleted } of steps) {
-          const item = items[name];
-          assert.ok(item !== undefined);
-          const isIn = model.includes(name);
-          model = model.filter((other) => other !== name);
-          if (isDeleted && isIn) list.delete(item);
-          else if (!isDeleted) {
-            if (isIn) list.touch(item);
-            else list.add(item);
-            model.push(name);
-          }
-          const order: number[] = [];
-          for (let each = list.oldest; each !== undefined; each = each.newer) order.push(each.name);
-          assert.deepEqual(order, model);
-        }
-      }),
-    );
+  it('counts the failures of a row from the first, also when it was not refreshing before', () => {
+    const { entry } = open();
+    entry.rest();
+    assert.equal(entry.failRefresh(), 1);
   });
 });

@@ -1,52 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import { Alarms, type Alarm } from '../../../src/cache/token/timer-queue.ts';
-import { DeadlineHeap, type Deadline } from '../../../src/cache/token/deadline-heap.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 function createAlarm(ring: () => void): Alarm {
   return { dueAtMs: 0, heapIndex: -1, ring };
 }
-
-describe('the heap of deadlines', () => {
-  it('always has the soonest first, whatever is set, moved and taken out', () => {
-    const anyStep = fc.record({
-      item: fc.nat(9),
-      dueAtMs: fc.option(fc.nat(20), { nil: undefined }),
-    });
-    fc.assert(
-      fc.property(fc.array(anyStep, { maxLength: 100 }), (steps) => {
-        const heap = new DeadlineHeap<Deadline>();
-        const items = Array.from({ length: 10 }, () => ({ dueAtMs: 0, heapIndex: -1 }));
-        const model = new Map<number, number>();
-        for (const { item, dueAtMs } of steps) {
-          const deadline = items[item];
-          assert.ok(deadline !== undefined);
-          if (dueAtMs === undefined) {
-            heap.delete(deadline);
-            model.delete(item);
-          } else {
-            heap.set(deadline, dueAtMs);
-            model.set(item, dueAtMs);
-          }
-          assert.equal(heap.size, model.size);
-          assert.equal(heap.first?.dueAtMs ?? Infinity, Math.min(...model.values()));
-        }
-        const drained: number[] = [];
-        for (let { first } = heap; first !== undefined; { first } = heap) {
-          drained.push(first.dueAtMs);
-          heap.delete(first);
-        }
-        assert.deepEqual(
-          drained,
-          [...model.values()].sort((a, b) => a - b),
-        );
-        assert.ok(items.every(({ heapIndex }) => heapIndex === -1));
-      }),
-    );
-  });
-});
 
 describe('alarms', () => {
   it('ring in order of time on one timer', () => {

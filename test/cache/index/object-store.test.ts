@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { ObjectRef } from '../../../src/cache/index/objects.ts';
+import { NamedStore } from '../../../src/cache/index/object-store.ts';
+
+interface Item extends ObjectRef {
+  readonly value: number;
+}
+
+function createItem(name: string, value = 0, uid = `uid-${name}`): Item {
+  return { namespace: 'default', name, uid, value };
+}
+
+function open() {
+  const steps: string[] = [];
+  const nameOf = (item: Item | undefined): string =>
+    item === undefined ? '-' : `${item.name}${item.value}`;
+  const store = new NamedStore<Item>({
+    changed: (before, after) => steps.push(`${nameOf(before)} to ${nameOf(after)}`),
+    settled: () => steps.push('settled'),
+  });
+  /** What the owner was told since the last time. */
+  const take = (): readonly string[] => steps.splice(0);
+  return { store, take };
+}
+
+describe('a store of objects', () => {
+  it('tells its owner each difference of a list, and once that it has ended', () => {
+    const { store, take } = open();
+    store.replace([createItem('a'), createItem('b')]);
+    assert.deepEqual(take(), ['- to a0', '- to b0', 'settled']);
+    store.replace([createItem('b', 1), createItem('c')]);
+    assert.deepEqual(take(), ['a0 to -', 'b0 to b1', '- to c0', 'settled']);
+    assert.deepEqual(
+      [...store.all()].map(({ name }) => name),
+      ['b', 'c'],
+    );
+    assert.deepEqual([store.size, store.get('default', 'a')], [2, undefined]);
+  });
+
+  it('keeps the object that it has where an equal one comes', () => {
+    const { store, take } = open();
+    const first = createItem('a');
+    store.upsert(first);
+    take();
+    store.upsert(createItem('a'));
+    assert.deepEqual(take(), []);
+    store.replace([createItem('a')]);
+    assert.deepEqual(take(), ['settled']);
+    assert.equal(store.get('default', 'a'), first);
+  });
+
+  it('tells one change by one object', () => {
+    const { store, take } = open();
+    store.upsert(createItem('a'));
+    store.upsert(createItem('a', 1));
+    assert.deepEqual(take(), ['- to a0', 'settled', 'a0 to a1', 'settled']);
+    store.remove(createItem('a', 7));
+    assert.deepEqual(take(), ['a1 to -', 'settled']);
+    assert.equal(store.size, 0);
+  });
+
+  it('is not harmed by the late delete of a predecessor, nor of what it does not have', () => {
+    const { store, take } = open();
+    store.upsert(createItem('a', 0, 'second'));
+    take();
+    store.remove(createItem('a', 0, 'first'));
+    store.remove(createItem('b'));
+    assert.deepEqual(take(), []);
+    assert.equal(store.size, 1);
+  });
+});
