@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { normaliseClientId, normaliseResourceId } from '../../../src/cache/index/identifiers.ts';
+import {
+  isGuid,
+  isResourceId,
+  normaliseClientId,
+  normaliseResource,
+  normaliseResourceId,
+} from '../../../src/cache/index/identifiers.ts';
 
 const resourceId =
   '/subscriptions/0000/resourceGroups/rg/providers/Microsoft.ManagedIdentity/' +
@@ -32,6 +38,56 @@ describe('identifiers', () => {
 
   it('make nothing of a resource id without segments', () => {
     for (const text of ['', ' ', '/', '///', ' / ']) assert.equal(normaliseResourceId(text), '');
+  });
+
+  it('compare resources whatever their case, blanks and slashes at the end', () => {
+    for (const text of [
+      'https://Vault.azure.net',
+      ' https://vault.azure.net/ ',
+      'https://vault.azure.net///',
+    ]) {
+      assert.equal(normaliseResource(text), 'https://vault.azure.net');
+    }
+    assert.equal(normaliseResource('/a//b'), '/a//b');
+  });
+
+  it('are client ids only as GUIDs, without anything before or behind', () => {
+    const guid = '22729e47-74ce-4b43-8eea-aab5f2073301';
+    assert.ok(isGuid(guid) && isGuid(guid.toUpperCase()));
+    for (const text of [
+      '',
+      ` ${guid}`,
+      `${guid}\n`,
+      `${guid}0`,
+      guid.slice(1),
+      guid.replaceAll('-', ''),
+      guid.replace('2', 'g'),
+      guid.replace('-74ce', ''),
+      guid.replace('-74ce', '-74c'),
+      `x${guid}`,
+    ]) {
+      assert.ok(!isGuid(text), JSON.stringify(text));
+    }
+  });
+
+  it('are resource ids only below a subscription, in visible ASCII', () => {
+    for (const text of [resourceId, resourceId.slice(1), resourceId.toUpperCase()]) {
+      assert.ok(isResourceId(text), text);
+    }
+    for (const text of [
+      '',
+      '/subscriptions/',
+      `x${resourceId}`,
+      `/${resourceId}`,
+      '/resourceGroups/subscriptions/a',
+      `${resourceId} x`,
+      `${resourceId}\u0085`,
+      `${resourceId}\n`,
+    ]) {
+      assert.ok(!isResourceId(text), JSON.stringify(text));
+    }
+    const long = '/subscriptions/'.padEnd(1_024, 'x');
+    assert.ok(isResourceId(long) && !isResourceId(`${long}x`));
   });
 
   it('have a normal form that is stable under random case and slashes', () => {

@@ -27,6 +27,13 @@ describe('a rendered token', () => {
     assert.deepEqual(Object.keys(body), Object.keys(body).sort());
   });
 
+  it('has no client id where its source said none, and no extended life but its own', () => {
+    const bare = new RenderedToken({ ...token, clientId: '', extExpiresAtWallS: undefined });
+    const body = JSON.parse(bare.body(1_000_000)) as Record<string, unknown>;
+    assert.ok(!('client_id' in body));
+    assert.deepEqual([body['expires_in'], body['ext_expires_in']], ['1000', '1000']);
+  });
+
   it('repeats the id that it was asked by, in its place', () => {
     const rendered = new RenderedToken(token);
     for (const [kind, name] of [

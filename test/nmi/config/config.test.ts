@@ -216,7 +216,28 @@ describe('the configuration', () => {
 
   it('refuses two listeners on one port', () => {
     assert.deepEqual(problemsOf({ node: 'n', 'http-probe-port': '2579' }), ['--http-probe-port']);
-    assert.deepEqual(problemsOf({ node: 'n', 'prometheus-port': '2579' }), ['--prometheus-port']);
+    const result = parseConfig({ node: 'n', 'prometheus-port': '2579' }, {});
+    assert.ok(!result.ok);
+    assert.deepEqual(result.problems, [
+      '--prometheus-port has the value "2579"; allowed: another port than --nmi-port',
+    ]);
+  });
+
+  it('listens where pods dial in the address mode, and keeps that port free', () => {
+    const flags = { redirect: 'address', 'metadata-ip': '192.0.2.1', 'metadata-port': '8099' };
+    const { listenIp, listenPort } = accepted(flags);
+    assert.deepEqual([listenIp, listenPort], ['192.0.2.1', 8099]);
+    const result = parseConfig({ node: 'n', ...flags, 'prometheus-port': '8099' }, {});
+    assert.ok(!result.ok);
+    assert.deepEqual(result.problems, [
+      '--prometheus-port has the value "8099"; allowed: another port than --metadata-port',
+    ]);
+    assert.equal(accepted({ 'metadata-ip': '192.0.2.1' }).listenIp, accepted({}).listenIp);
+  });
+
+  it('takes an empty variable for one that is not set', () => {
+    assert.deepEqual(accepted({}, { NMI_REDIRECT: '' }), accepted({}));
+    assert.deepEqual(warningsOf({}, { NMI_UNKNOWN: '' }), []);
   });
 
   it('takes no limit that a watch could not keep, and 0 for no limit', () => {
@@ -237,6 +258,8 @@ describe('the configuration', () => {
   });
 
   it('turns -v into a level only where no level is set', () => {
+    assert.equal(accepted({ v: '3' }).logLevel, 'info');
+    assert.equal(accepted({ v: '4' }).logLevel, 'debug');
     assert.equal(accepted({ v: '5' }).logLevel, 'debug');
     assert.equal(accepted({ v: '6' }).logLevel, 'trace');
     assert.equal(accepted({ v: '6', 'log-level': 'warn' }).logLevel, 'warn');

@@ -3,7 +3,7 @@ import { it } from 'node:test';
 import { nearest } from '../../../src/nmi/config/nearest.ts';
 
 it('finds the name with the fewest insertions, deletions and replacements', () => {
-  assert.deepEqual(nearest('kitten', ['mitten', 'sitting', 'kitchen']), {
+  assert.deepEqual(nearest('kitten', ['sitting', 'kitchen', 'mitten']), {
     name: 'mitten',
     edits: 1,
   });

@@ -1,0 +1,14 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { buildInfo, userAgent } from '../../../src/nmi/base/build-info.ts';
+
+describe('what runs', () => {
+  it('says that it was not built', () => {
+    assert.deepEqual(buildInfo, { version: '0.0.0-source', commit: 'unknown', date: 'unknown' });
+  });
+
+  it('calls itself what the replaced system did, with a text of its own behind', () => {
+    assert.equal(userAgent(''), 'aad-pod-identity/NMI/0.0.0-source/unknown/unknown');
+    assert.equal(userAgent('team'), 'aad-pod-identity/NMI/0.0.0-source/unknown/unknown team');
+  });
+});

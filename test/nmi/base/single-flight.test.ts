@@ -1,0 +1,53 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { SharedCalls } from '../../../src/nmi/base/single-flight.ts';
+
+function open() {
+  const calls = new SharedCalls<string>();
+  const begun: PromiseWithResolvers<string>[] = [];
+  const begin = (): Promise<string> => {
+    const call = Promise.withResolvers<string>();
+    begun.push(call);
+    return call.promise;
+  };
+  return { calls, begun, begin };
+}
+
+describe('calls that are shared', () => {
+  it('are one for a key at a time, and another afterwards', async () => {
+    const { calls, begun, begin } = open();
+    const [first, second, other] = [
+      calls.share('a', begin),
+      calls.share('a', begin),
+      calls.share('b', begin),
+    ];
+    assert.equal(begun.length, 2);
+    assert.ok(calls.has('a') && calls.has('b') && !calls.has('c'));
+    begun[0]?.resolve('one');
+    begun[1]?.resolve('other');
+    assert.deepEqual(await Promise.all([first, second, other]), ['one', 'one', 'other']);
+    assert.ok(!calls.has('a'));
+    void calls.share('a', begin);
+    assert.equal(begun.length, 3);
+  });
+
+  it('fail for everybody, and are begun anew', async () => {
+    const { calls, begun, begin } = open();
+    const both = [calls.share('a', begin), calls.share('a', begin)];
+    begun[0]?.reject(new RangeError('why'));
+    for (const each of both) await assert.rejects(each, /why/);
+    assert.ok(!calls.has('a'));
+  });
+
+  it('go on for the others when one leaves', async () => {
+    const { calls, begun, begin } = open();
+    const leave = new AbortController();
+    const leaving = calls.share('a', begin, leave.signal);
+    const staying = calls.share('a', begin);
+    leave.abort(new RangeError('left'));
+    await assert.rejects(leaving, /left/);
+    assert.ok(calls.has('a'));
+    begun[0]?.resolve('one');
+    assert.equal(await staying, 'one');
+  });
+});

@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  alwaysTrue,
+  anyText,
+  boolean,
+  choice,
+  durationOrNever,
+  integer,
+  ipv4,
+  list,
+  matching,
+  pathOrOff,
+  seconds,
+  type OptionType,
+} from '../../../src/nmi/config/option-types.ts';
+
+/** What each text is read as. */
+function read<T>(type: OptionType<T>, texts: readonly string[]): readonly (T | undefined)[] {
+  return texts.map((text) => type.parse(text));
+}
+
+describe('what options take', () => {
+  it('booleans as Go reads them', () => {
+    for (const text of ['1', 't', 'T', 'TRUE', 'true', 'True'])
+      assert.equal(boolean.parse(text), true);
+    for (const text of ['0', 'f', 'F', 'FALSE', 'false', 'False']) {
+      assert.equal(boolean.parse(text), false);
+    }
+    for (const text of ['', 'yes', 'tRUE', '10', ' 1', 'falsey', 'untrue']) {
+      assert.equal(boolean.parse(text), undefined, text);
+    }
+  });
+
+  it('only true where nothing else is possible, with the reason', () => {
+    const type = alwaysTrue('so it is');
+    assert.deepEqual(read(type, ['true', '1', 'false', '0', 'x']), [
+      true,
+      true,
+      undefined,
+      undefined,
+      undefined,
+    ]);
+    assert.equal(type.allowed, 'true: so it is');
+  });
+
+  it('whole numbers within their range', () => {
+    const type = integer(-1, 10);
+    assert.deepEqual(read(type, ['-1', '10', '+7', '007']), [-1, 10, 7, 7]);
+    for (const text of ['-2', '11', '', '1.5', '1e1', '0x1', ' 1', '1 ', '9'.repeat(16)]) {
+      assert.equal(type.parse(text), undefined, text);
+    }
+    assert.equal(type.allowed, 'a whole number from -1 to 10');
+  });
+
+  it('seconds in milliseconds', () => {
+    assert.deepEqual(read(seconds(1, 60), ['1', '60', '0', '61']), [
+      1_000,
+      60_000,
+      undefined,
+      undefined,
+    ]);
+  });
+
+  it('durations within their range, or 0 for never', () => {
+    const type = durationOrNever('10s', '1m');
+    assert.deepEqual(read(type, ['0', '0s', '10s', '1m', '9.9s', '60001ms', '10', '']), [
+      0,
+      0,
+      10_000,
+      60_000,
+      undefined,
+      undefined,
+      undefined,
+      undefined,
+    ]);
+  });
+
+  it('addresses of IPv4 alone', () => {
+    assert.deepEqual(read(ipv4, ['10.0.0.1', '::1', '10.0.0', '']), [
+      '10.0.0.1',
+      undefined,
+      undefined,
+      undefined,
+    ]);
+  });
+
+  it('one of some words, in any letter case', () => {
+    const type = choice(['auto', 'none']);
+    assert.deepEqual(read(type, ['auto', 'NONE', 'aut', '']), [
+      'auto',
+      'none',
+      undefined,
+      undefined,
+    ]);
+    assert.equal(type.allowed, 'auto, none');
+    assert.equal(choice(['a'], 'in words').allowed, 'in words');
+  });
+
+  it('lists without blanks, empty items and repetitions, as a whole or not at all', () => {
+    const type = list('of some words', choice(['a', 'b']).parse);
+    assert.deepEqual(read(type, ['a, b,,a', '', ' , ']), [['a', 'b'], [], []]);
+    assert.equal(type.parse('a,c'), undefined);
+    assert.equal(type.allowed, 'of some words, comma separated');
+  });
+
+  it('texts, any or those of a pattern', () => {
+    assert.deepEqual(read(anyText, ['', ' x']), ['', ' x']);
+    assert.deepEqual(read(matching(/^\d+$/, 'digits'), ['12', 'x']), ['12', undefined]);
+  });
+
+  it('paths, or off for none', () => {
+    const type = pathOrOff(/^(?:off|\/.+)$/, 'a path');
+    assert.deepEqual(read(type, ['off', '/a', 'a']), ['', '/a', undefined]);
+  });
+});

@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  environmentName,
+  environmentNames,
+  findIgnored,
+  findOption,
+  flagNames,
+  hasFlag,
+  options,
+  spellings,
+} from '../../../src/nmi/config/options.ts';
+
+describe('the table of options', () => {
+  const node = findOption('node');
+  const listenAddress = findOption('nmi-listen-address');
+
+  it('finds an option by every spelling of its flag', () => {
+    assert.equal(node?.key, 'node');
+    for (const option of options.filter(hasFlag)) {
+      for (const spelling of spellings(option)) assert.equal(findOption(spelling), option);
+    }
+    assert.equal(findOption('Node'), undefined);
+    assert.equal(findOption('enable-conntrack-deletion'), undefined);
+    assert.ok(options.some(({ old }) => old !== undefined && flagNames.includes(old)));
+  });
+
+  it('has no flag for what only the manifest sets', () => {
+    const without = options.filter((option) => !hasFlag(option));
+    assert.ok(without.length > 0);
+    for (const { name, group } of without) {
+      assert.equal(group, 'Environment only');
+      assert.equal(findOption(name), undefined);
+    }
+  });
+
+  it('knows the flags that change nothing any more, and whether they stand alone', () => {
+    assert.equal(findIgnored('logtostderr')?.isBoolean, true);
+    assert.equal(findIgnored('log_file')?.isBoolean, false);
+    assert.match(findIgnored('MICNamespace')?.reason ?? '', /AzurePodIdentityException/);
+    assert.equal(findIgnored('node'), undefined);
+  });
+
+  it('names variables after flags, with the prefix once or twice', () => {
+    assert.ok(node !== undefined && listenAddress !== undefined);
+    assert.equal(environmentName(listenAddress), 'NMI_LISTEN_ADDRESS');
+    assert.deepEqual(environmentNames(listenAddress), [
+      'NMI_LISTEN_ADDRESS',
+      'NMI_NMI_LISTEN_ADDRESS',
+    ]);
+    const [own, ...others] = environmentNames(node);
+    assert.equal(own, 'NMI_NODE');
+    assert.deepEqual(others, node.otherVariables ?? []);
+  });
+
+  it('takes the name of a node, and no text that is none', () => {
+    assert.equal(node?.type.parse('aks-pool-1'), 'aks-pool-1');
+    for (const text of ['', 'Node', 'a_b', '../x']) assert.equal(node?.type.parse(text), undefined);
+  });
+});
