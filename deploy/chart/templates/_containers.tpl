@@ -184,6 +184,8 @@ livenessProbe:
   httpGet: { path: /livez, port: {{ include "nmi.probePort" . }} }
   initialDelaySeconds: 10
   periodSeconds: 5
+  # An agent that hangs does not hear SIGTERM: the grace of the pod would be waited for in vain.
+  terminationGracePeriodSeconds: 3
 readinessProbe:
   httpGet: { path: /readyz, port: {{ include "nmi.probePort" . }} }
   periodSeconds: 5
@@ -212,6 +214,9 @@ exempt.
 # To take away what an agent by eBPF left.
 - { name: bpf, mountPath: /host/bpf }
 {{- end }}
+{{- if and .Values.nmi.bootGuardFolder (include "nmi.mayUseIptables" .) }}
+- { name: boot-guard, mountPath: {{ .Values.nmi.bootGuardFolder | quote }} }
+{{- end }}
 {{- end -}}
 
 {{- define "nmi.mounts" -}}
@@ -235,6 +240,10 @@ exempt.
 {{- if include "nmi.mayUseEbpf" . }}
 - name: cgroup
   hostPath: { path: /sys/fs/cgroup, type: Directory }
+{{- end }}
+{{- if .Values.nmi.bootGuardFolder }}
+- name: boot-guard
+  hostPath: { path: /etc/systemd/system, type: Directory }
 {{- end }}
 {{- if and (include "nmi.isSplit" .) (not (include "nmi.isOn" .Values.uninstall.openNodes)) }}
 # A mount of its own: on most nodes nobody but root gets past the folder above.

@@ -332,6 +332,15 @@ const table = {
       help: 'Policy routing rules that keep pods off the real endpoint even when every iptables rule is flushed.',
     },
     {
+      name: 'boot-guard-folder',
+      key: 'bootGuardFolder',
+      isOfRedirect: true,
+      type: matching(/^(?:\/[^\0]+)?$/, 'an absolute path'),
+      help:
+        'Where the host’s `/etc/systemd/system` is mounted: a unit is kept there that closes the ' +
+        'metadata service to pods from boot until the agent has started. `nmi redirect remove` takes it away.',
+    },
+    {
       name: 'fast-path',
       key: 'fastPath',
       type: boolean,

@@ -12,6 +12,7 @@ import {
   replacePrograms,
   tellOfPrograms,
 } from '../../redirect/ebpf/stale-programs.ts';
+import { withBootGuard } from '../../redirect/host/boot-guard.ts';
 import { openIptablesRedirect, type IptablesRedirect } from '../../redirect/iptables/iptables.ts';
 import { noRedirect } from '../../redirect/none.ts';
 import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
@@ -66,6 +67,11 @@ export function chooseRedirect(config: Config): RedirectChoice {
   }
 }
 
+function withGuardAtBoot(redirect: Redirect, config: Config): Redirect {
+  const { bootGuardFolder, metadataIp } = config;
+  return bootGuardFolder === '' ? redirect : withBootGuard(redirect, bootGuardFolder, metadataIp);
+}
+
 function ebpf(config: Config, why: string): RedirectChoice {
   const { cgroupRoot, podUid } = config;
   const redirect = openEbpfRedirect({
@@ -76,7 +82,12 @@ function ebpf(config: Config, why: string): RedirectChoice {
     ...(cgroupRoot === '' ? {} : { cgroupRoot }),
     ...(podUid === '' ? {} : { ownPodUid: podUid }),
   });
-  return { redirect, why, podsRoot: podsRootOf(config), counts: redirect };
+  return {
+    redirect: withGuardAtBoot(redirect, config),
+    why,
+    podsRoot: podsRootOf(config),
+    counts: redirect,
+  };
 }
 
 /** Asked on the way of requests, too: a tree that is not there, or cannot be looked for, has no pods. */
@@ -97,7 +108,7 @@ function cgroupRootOf({ cgroupRoot }: Config): string {
 }
 
 function iptablesAlone(config: Config): Redirect {
-  return replacePrograms(iptables(config), config.bpfPinFolder);
+  return withGuardAtBoot(replacePrograms(iptables(config), config.bpfPinFolder), config);
 }
 
 function iptables(config: Config): IptablesRedirect {

@@ -66,6 +66,11 @@ export async function ensureGuard(host: Host, metadataIp: string): Promise<reado
   return changes;
 }
 
+/** What `ip` is told to add the guard, in the order that cuts nothing of the node's own. */
+export function guardArguments(metadataIp: string): readonly (readonly string[])[] {
+  return ALL.map((rule) => argumentsOf('add', rule, metadataIp));
+}
+
 /** Takes the guard away, the barrier first; returns what it changed. @throws RedirectError */
 export async function removeGuard(host: Host, metadataIp: string): Promise<readonly string[]> {
   const listed = await listRules(host);
