@@ -293,7 +293,9 @@ function failed(state: Draft, error: unknown, around: Surroundings): void {
   state.failures = failures;
   state.isAway ||= failures.kind === 'outage';
   const retryInMs = Math.round(delayMs);
-  report(state, code, { code, err: error, failures: failures.count, retryInMs });
+  // An exception of ours is worth its stack; what a server or a network does has none to tell.
+  const err = code === 'INTERNAL' || !(error instanceof Error) ? error : error.message;
+  report(state, code, { code, err, failures: failures.count, retryInMs });
   state.failing = code;
 }
 

@@ -209,6 +209,17 @@ describe('the state of a reflector', () => {
     assert.equal(silences, 0);
   });
 
+  it('tells what a server or a network did without a stack, and an exception of ours with it', () => {
+    const errOf = (event: ReflectorEvent): unknown => {
+      const [effect] = step(initialState(0, true), event, 0).effects;
+      assert.ok(effect?.kind === 'log');
+      return effect.fields['err'];
+    };
+    assert.equal(errOf(failure('NETWORK')), 'NETWORK');
+    const bug = new RangeError('ours');
+    assert.equal(errOf({ kind: 'failed', error: bug }), bug);
+  });
+
   it('checks less and less often while requests go on, and as before after a pause', () => {
     const { checkEveryMs, longestCheckEveryMs } = defaultTiming;
     let state = step(initialState(0, true), listed('7'), 0);
