@@ -42,7 +42,7 @@ describe('the logger', () => {
       const { time, ...rest } = JSON.parse(lines.pop() ?? '{}') as Record<string, string>;
       assert.deepEqual(rest, { level, msg: 'message' });
       const atMs = Date.parse(time ?? '');
-      assert.ok(atMs >= startMs && atMs <= Date.now(), time);
+      assert.ok(atMs >= startMs && atMs <= Date.now(), time ?? 'no time');
     }
   });
 });
