@@ -9,6 +9,8 @@
  *    A binding that names a service account is for pods under that one alone.
  * 3. An exception matches a pod by any one of its labels, the key exactly and the value whatever
  *    its case, and wins over bindings. One without labels matches nothing.
+ *    Of the bindings that match a label the 200 oldest count, which is what the old system took too:
+ *    who may create bindings decides how many there are.
  * 4. Where several match, order is by creation and then name for identities, by name for the rest,
  *    never by arrival.
  *
@@ -41,6 +43,8 @@ export interface BoundGrants {
   readonly bindings: readonly Binding[];
   /** Those that match as well but name an identity that does not exist, by name. */
   readonly danglingBindings: readonly Binding[];
+  /** How many bindings of the label do not count, since there are too many. */
+  readonly surplusBindings: number;
 }
 
 export type PodGrants =
@@ -94,12 +98,15 @@ type Claim =
     };
 
 const noLabel: PodGrants = { kind: 'no-label' };
+/** Of one label in one namespace. */
+export const maxBindingsOfLabel = 200;
 const unbound: Claim = { kind: 'unbound', foreignBindings: [] };
 
 /** What a label value of a namespace stands for, by the service account of the pod. */
 interface LabelClaims {
-  /** All that match the label, by name. */
+  /** Those that match the label and count, by name. */
   readonly matching: readonly Binding[];
+  readonly surplus: number;
   /** Under the empty name where no binding asks for a service account. */
   readonly byAccount: Map<string, Claim>;
   readonly asksForAccount: boolean;
@@ -340,25 +347,29 @@ export class GrantIndex {
     const account = claims.asksForAccount ? pod.serviceAccount : '';
     const known = claims.byAccount.get(account);
     if (known !== undefined) return known;
-    const claim = this.#createClaim(claims.matching, pod, label);
+    const claim = this.#createClaim(claims, pod, label);
     claims.byAccount.set(account, claim);
     return claim;
   }
 
   #createClaims(claimKey: string): LabelClaims {
-    const matching = [...this.#bindingsByClaim.of(claimKey)].sort(byName);
+    const all = [...this.#bindingsByClaim.of(claimKey)];
+    const matching = oldest(all, maxBindingsOfLabel).sort(byName);
+    const surplus = all.length - matching.length;
     const asksForAccount = matching.some(({ serviceAccount }) => serviceAccount !== '');
-    const claims = { matching, asksForAccount, byAccount: new Map<string, Claim>() };
+    const claims = { matching, surplus, asksForAccount, byAccount: new Map<string, Claim>() };
     this.#claims.set(claimKey, claims);
     return claims;
   }
 
-  #createClaim(ofLabel: readonly Binding[], { namespace, serviceAccount }: Pod, label: string) {
+  #createClaim(
+    { matching: ofLabel, surplus }: LabelClaims,
+    { namespace, serviceAccount }: Pod,
+    label: string,
+  ): Claim {
     const matching = ofLabel.filter((each) => ['', serviceAccount].includes(each.serviceAccount));
     if (matching.length === 0) {
-      return ofLabel.length === 0
-        ? unbound
-        : { kind: 'unbound' as const, foreignBindings: ofLabel };
+      return ofLabel.length === 0 ? unbound : { kind: 'unbound', foreignBindings: ofLabel };
     }
 
     const identities = new Set<Identity>();
@@ -370,13 +381,14 @@ export class GrantIndex {
       (identity === undefined ? danglingBindings : bindings).push(binding);
     }
     if (identities.size > 0) {
-      return createBound(label, [...identities].sort(byAge), bindings, danglingBindings);
+      const bound = createBound(label, [...identities].sort(byAge), bindings, danglingBindings);
+      return { ...bound, surplusBindings: surplus };
     }
     let newestBindingWallMs = 0;
     for (const { createdAtWallMs } of matching) {
       newestBindingWallMs = Math.max(newestBindingWallMs, createdAtWallMs);
     }
-    return { kind: 'dangling' as const, bindings: matching, newestBindingWallMs };
+    return { kind: 'dangling', bindings: matching, newestBindingWallMs };
   }
 }
 
@@ -394,7 +406,7 @@ function createBound(
   identities: readonly Identity[],
   bindings: readonly Binding[],
   danglingBindings: readonly Binding[],
-): BoundGrants {
+): Omit<BoundGrants, 'surplusBindings'> {
   const byClientId = new Map<string, Identity>();
   const byResourceId = new Map<string, Identity>();
   for (const identity of identities) {
@@ -431,7 +443,8 @@ function isSame(a: PodGrants, b: PodGrants): boolean {
   if (a.kind === 'bound' && b.kind === 'bound') {
     // Worked out anew for a binding that is for pods under another service account.
     const isSameIdentities = a.label === b.label && areSame(a.identities, b.identities);
-    const isSameBindings = areSame(a.bindings, b.bindings);
+    const isSameBindings =
+      a.surplusBindings === b.surplusBindings && areSame(a.bindings, b.bindings);
     return isSameIdentities && isSameBindings && areSame(a.danglingBindings, b.danglingBindings);
   }
   if (a.kind === 'no-binding' && b.kind === 'no-binding') {
@@ -455,6 +468,25 @@ function byName(a: { readonly name: string }, b: { readonly name: string }): num
   return a.name < b.name ? -1 : 1;
 }
 
-function byAge(a: Identity, b: Identity): number {
+interface Aged {
+  readonly name: string;
+  readonly createdAtWallMs: number;
+}
+
+function byAge(a: Aged, b: Aged): number {
   return a.createdAtWallMs - b.createdAtWallMs || byName(a, b);
+}
+
+/** In one pass, however many there are: the rest is not sorted. */
+function oldest<T extends Aged>(all: readonly T[], count: number): T[] {
+  if (all.length <= count) return [...all];
+  const chosen: T[] = [];
+  for (const each of all) {
+    const last = chosen[count - 1];
+    if (last !== undefined && byAge(last, each) <= 0) continue;
+    if (last !== undefined) chosen.pop();
+    const place = chosen.findLastIndex((other) => byAge(other, each) <= 0);
+    chosen.splice(place + 1, 0, each);
+  }
+  return chosen;
 }

@@ -23,7 +23,11 @@ export function normaliseResourceId(text: string): string {
 
 /** What a token is for: in lower case and without slashes at its end, which say nothing. */
 export function normaliseResource(text: string): string {
-  return text.trim().toLowerCase().replace(/\/+$/, '');
+  const trimmed = text.trim().toLowerCase();
+  let end = trimmed.length;
+  // An expression for them would look at each row of slashes from each of its slashes.
+  while (trimmed.endsWith('/', end)) end--;
+  return trimmed.slice(0, end);
 }
 
 /** A client id as Entra writes it: a GUID, in any letter case. */

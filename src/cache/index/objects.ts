@@ -39,7 +39,7 @@ export interface Identity extends ObjectRef {
   readonly resourceId: string;
   /** Undefined for type 0, of which a cluster has thousands. */
   readonly entra: EntraSettings | undefined;
-  /** `spec.allowedResources`: what tokens may be for; undefined means anything, never empty. */
+  /** `spec.allowedResources`, each by `normaliseResource`; undefined means anything, never empty. */
   readonly allowedResources: readonly string[] | undefined;
   readonly createdAtWallMs: number;
 }

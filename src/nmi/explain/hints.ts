@@ -3,7 +3,12 @@
  * their letter case or their namespace. Pure; looks at every binding or identity of the cluster.
  */
 import { fullName } from '../../cache/index/object-name.ts';
-import { bindingLabel, type GrantIndex } from '../../cache/index/grant-index.ts';
+import {
+  bindingLabel,
+  maxBindingsOfLabel,
+  type BoundGrants,
+  type GrantIndex,
+} from '../../cache/index/grant-index.ts';
 import type { Binding, ObjectRef, Pod } from '../../cache/index/objects.ts';
 import { printable } from '../base/printable.ts';
 
@@ -23,11 +28,22 @@ export function findHints(pod: Pod, index: GrantIndex): readonly string[] {
     case 'no-identity':
       return grants.bindings.flatMap((binding) => hintsOfIdentity(binding, index));
     case 'bound':
-      return grants.danglingBindings.flatMap((binding) => hintsOfIdentity(binding, index));
+      return [
+        ...hintsOfSurplus(grants),
+        ...grants.danglingBindings.flatMap((binding) => hintsOfIdentity(binding, index)),
+      ];
     case 'exception':
     case undefined:
       return [];
   }
+}
+
+function hintsOfSurplus({ label, surplusBindings }: BoundGrants): readonly string[] {
+  if (surplusBindings === 0) return [];
+  return [
+    `Of the AzureIdentityBindings with the selector "${printable(label)}" the ${maxBindingsOfLabel} oldest count; ` +
+      `${surplusBindings} more do not.`,
+  ];
 }
 
 function hintsOfLabels(pod: Pod): readonly string[] {

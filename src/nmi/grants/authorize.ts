@@ -100,7 +100,7 @@ function ofIdentity(
 function isFor({ allowedResources }: Identity, resource: string): boolean {
   if (allowedResources === undefined) return true;
   const wanted = normaliseResource(resource);
-  return allowedResources.some((allowed) => normaliseResource(allowed) === wanted);
+  return allowedResources.includes(wanted);
 }
 
 /** Undefined when the pod is not one that its service account gives an identity to. */

@@ -51,6 +51,7 @@ describe('the grants of a pod', () => {
       byResourceId: new Map(),
       bindings: [binding],
       danglingBindings: [],
+      surplusBindings: 0,
     });
     assert.equal(grants.grantsOf('other'), undefined);
   });
@@ -118,6 +119,34 @@ describe('the grants of a pod', () => {
     assert.equal(summary(found), 'identity');
     assert.deepEqual(found?.kind === 'bound' && found.bindings, [good]);
     assert.deepEqual(found?.kind === 'bound' && found.danglingBindings, [dangling]);
+  });
+
+  it('take the 200 oldest bindings of a label, and cost little for each that is beyond them', () => {
+    const { pods, grants } = createIndexes();
+    pods.upsert(labelled('label'));
+    grants.identities.upsert(createIdentity());
+    for (let index = 0; index < 10_000; index++) {
+      const name = `b${String(9_999 - index).padStart(4, '0')}`;
+      grants.bindings.upsert(createBinding({ name, uid: name, createdAtWallMs: index }));
+    }
+    const found = grants.grantsOf('uid-pod');
+    assert.ok(found?.kind === 'bound');
+    assert.equal(found.surplusBindings, 9_800);
+    assert.equal(found.bindings[0]?.name, 'b9800');
+    assert.equal(found.bindings.at(-1)?.name, 'b9999');
+    const startedAtMs = performance.now();
+    for (let turn = 0; turn < 20; turn++) {
+      const late = createBinding({ name: 'late', uid: 'late', createdAtWallMs: 1e6 + turn });
+      grants.bindings.upsert(late);
+    }
+    const eachMs = (performance.now() - startedAtMs) / 20;
+    assert.ok(eachMs < 30, `${eachMs} ms for a change`);
+    grants.bindings.remove(createBinding({ name: 'b9999', uid: 'b9999', createdAtWallMs: 0 }));
+    const after = grants.grantsOf('uid-pod');
+    assert.ok(
+      after?.kind === 'bound' && after.bindings[0]?.name === 'b9799',
+      'the next one counts',
+    );
   });
 
   it('come from a binding for a service account to pods under it alone', () => {
@@ -663,6 +692,7 @@ function grantsByRules(world: World, pod: Pod, labelledSince: number): PodGrants
     byResourceId: firstBy(({ resourceId }) => (resourceId === '' ? '' : '/r')),
     bindings: bindings.filter(exists),
     danglingBindings: bindings.filter((binding) => !exists(binding)),
+    surplusBindings: 0,
   };
 }
 

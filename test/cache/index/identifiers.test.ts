@@ -49,6 +49,11 @@ describe('identifiers', () => {
       assert.equal(normaliseResource(text), 'https://vault.azure.net');
     }
     assert.equal(normaliseResource('/a//b'), '/a//b');
+    assert.equal(normaliseResource('///'), '');
+    const slashes = '/'.repeat(1_000_000);
+    const startedAtMs = performance.now();
+    assert.equal(normaliseResource(`${slashes}x${slashes}`), `${slashes}x`);
+    assert.ok(performance.now() - startedAtMs < 500, 'in time that grows with the length alone');
   });
 
   it('are client ids only as GUIDs, without anything before or behind', () => {

@@ -76,7 +76,7 @@ function bodyOf(decision: Authorization): string {
 }
 
 describe('an identity with allowed resources', () => {
-  const identity = { allowedResources: [vault, 'https://Storage.azure.com/'] };
+  const identity = { allowedResources: [vault, 'https://storage.azure.com'] };
 
   it('is for those, letter case and slashes at the end aside', () => {
     for (const resource of [

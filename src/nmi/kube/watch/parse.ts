@@ -3,6 +3,9 @@
  * A field that is absent is empty; a field of a custom resource that is there with the wrong type
  * makes the object unusable, because guessing what its author meant would grant or hide an
  * identity.
+ *
+ * Whoever may write a pod or a custom resource decides how large it is, and the agent of every node
+ * keeps it: of each at most 16 KB of text, many times what an honest one has.
  */
 import type {
   Binding,
@@ -13,6 +16,7 @@ import type {
   Pod,
   PodPhase,
 } from '../../../cache/index/objects.ts';
+import { normaliseResource } from '../../../cache/index/identifiers.ts';
 import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 
 export type Parsed<T> =
@@ -21,6 +25,8 @@ export type Parsed<T> =
   | { readonly ok: false; readonly reason: string; readonly ref: ObjectRef | undefined };
 
 export type Parse<T> = (raw: unknown) => Parsed<T>;
+
+const maxKeptLength = 16_384;
 
 export function parsePod(raw: unknown): Parsed<Pod> {
   return withMetadata(raw, (ref, metadata, object) => {
@@ -148,7 +154,7 @@ function allowedResourcesOf(spec: JsonRecord): readonly string[] | 'unusable' | 
   if (listed === undefined) return undefined;
   if (!Array.isArray(listed) || listed.length === 0) return 'unusable';
   const resources = listed.flatMap((each: unknown) =>
-    typeof each === 'string' && each.trim() !== '' ? [each] : [],
+    typeof each === 'string' && each.trim() !== '' ? [normaliseResource(each)] : [],
   );
   return resources.length < listed.length ? 'unusable' : resources;
 }
@@ -174,7 +180,19 @@ function withMetadata<T>(
       ref: undefined,
     };
   }
-  return parse(ref, metadata, object);
+  const parsed = parse(ref, metadata, object);
+  if (!parsed.ok || lengthOf(parsed.value) <= maxKeptLength) return parsed;
+  return unusable(ref, `more than ${maxKeptLength} characters of it would have to be kept`);
+}
+
+/** Characters of all texts and keys in it. */
+function lengthOf(value: unknown): number {
+  if (typeof value === 'string') return value.length;
+  if (Array.isArray(value)) return value.reduce((sum: number, each) => sum + lengthOf(each), 0);
+  if (typeof value !== 'object' || value === null) return 0;
+  let length = 0;
+  for (const [key, each] of Object.entries(value)) length += key.length + lengthOf(each);
+  return length;
 }
 
 function usable<T>(value: T): Parsed<T> {

@@ -158,6 +158,8 @@ describe('the resources an identity is for', () => {
       [undefined, undefined],
       [null, undefined],
       [['https://a.example'], ['https://a.example']],
+      // As resources compare.
+      [[' HTTPS://A.example//'], ['https://a.example']],
     ] as const) {
       const parsed = parseIdentity({ metadata, spec: { allowedResources } });
       assert.ok(parsed.ok);
@@ -202,6 +204,33 @@ describe('a binding and an exception from the API', () => {
     assert.match(reasonOf(parseBinding({ metadata, spec: { selector: 1 } })), /selector/);
     assert.match(reasonOf(parseBinding({ metadata, spec: { serviceAccount: [] } })), /Account/);
     assert.match(reasonOf(parseException({ metadata, spec: { podLabels: 'a=b' } })), /podLabels/);
+  });
+});
+
+describe('an object of any size', () => {
+  const metadata = { name: 'large', namespace: 'default', uid: 'u' };
+  const large = 'x'.repeat(20_000);
+  const many = Object.fromEntries(
+    Array.from({ length: 400 }, (_, at) => [`label-${at}`, large.slice(0, 60)]),
+  );
+
+  for (const [what, parse, object] of [
+    ['an identity', parseIdentity, { metadata, spec: { clientID: large } }],
+    ['a binding', parseBinding, { metadata, spec: { azureIdentity: 'a', selector: large } }],
+    ['an exception', parseException, { metadata, spec: { podLabels: many } }],
+    ['a pod', parsePod, { metadata: { ...metadata, labels: many } }],
+  ] as const) {
+    it(`is unusable and named where too much of ${what} would have to be kept`, () => {
+      const parsed = parse(object);
+      assert.ok(!parsed.ok);
+      assert.match(parsed.reason, /more than 16384 characters of it would have to be kept/);
+      assert.equal(parsed.ref?.name, 'large');
+    });
+  }
+
+  it('is usable where what is kept is small', () => {
+    const annotations = { note: large };
+    assert.ok(parsePod({ metadata: { ...metadata, annotations }, spec: { note: large } }).ok);
   });
 });
 
