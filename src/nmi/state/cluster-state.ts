@@ -6,6 +6,7 @@ import { fullName } from '../../cache/index/object-name.ts';
 import type { Clock } from '../../cache/clock.ts';
 import { GrantIndex } from '../../cache/index/grant-index.ts';
 import { PodIndex } from '../../cache/index/pod-index.ts';
+import { GrowingPause } from './growing-pause.ts';
 import { AddressTrust } from './ip-staleness.ts';
 import { authoritiesOf } from '../grants/authorities.ts';
 import type { GrantKnowledge } from '../grants/authorize.ts';
@@ -29,6 +30,9 @@ export interface ClusterState extends GrantKnowledge, Required<Part>, AsyncDispo
 /** Requests held at once for an object that has not arrived. */
 const maxHeldRequests = 2_000;
 
+/** A check costs the API server a list and a watch of each resource, and any pod can ask for one. */
+const checkPausesMs = [5_000, 60_000] as const;
+
 export interface ClusterStateOptions {
   readonly config: Config;
   readonly tuning: Tuning;
@@ -47,11 +51,14 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   };
   const pods = new PodIndex(clock, onListenerError);
   const grants = new GrantIndex(pods, onListenerError);
+  const checkPause = new GrowingPause(clock, ...checkPausesMs);
   const holds = new Holds({
     clock,
     maxWaiters: maxHeldRequests,
     // What is missed may be what a watch that died without a word did not tell.
-    onWait: () => watches.checkNow(),
+    onWait: () => {
+      if (checkPause.take()) watches.checkNow();
+    },
   });
   grants.onChange(() => holds.wake());
   const workloadIdentities = config.workloadIdentity ? watchAccounts(options) : undefined;

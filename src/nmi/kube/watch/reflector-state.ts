@@ -37,13 +37,8 @@ export interface ReflectorTiming extends RetryTiming {
   readonly silenceMs: number;
   /** A watch that is to be checked is replaced unless it brings something within this time. */
   readonly checkGraceMs: number;
-  /**
-   * Requests for a check sooner after the last one are ignored. Pods can make the agent ask for one
-   * all the time, and each costs the API server a list and a watch: while they go on, the pause
-   * doubles up to the longest.
-   */
+  /** Requests for a check sooner after the last one are ignored. */
   readonly checkEveryMs: number;
-  readonly longestCheckEveryMs: number;
 }
 
 export const defaultTiming: ReflectorTiming = {
@@ -58,7 +53,6 @@ export const defaultTiming: ReflectorTiming = {
   // Events are there within some milliseconds of the change, on a loaded server some tens.
   checkGraceMs: 300,
   checkEveryMs: 5_000,
-  longestCheckEveryMs: 60_000,
 };
 
 export type Phase = Readonly<
@@ -86,8 +80,6 @@ export interface ReflectorState {
   readonly provenAtMs: number;
   /** When a check was last requested, and not ignored. */
   readonly checkAtMs: number;
-  /** Requests within this time of it are ignored. */
-  readonly checkPauseMs: number;
   readonly failures: Failures;
   /** The failure last logged, while it lasts. */
   readonly failing: ReflectorErrorCode | undefined;
@@ -146,7 +138,6 @@ export function initialState(nowMs: number, streamsLists: boolean): ReflectorSta
     contactAtMs: nowMs,
     provenAtMs: nowMs,
     checkAtMs: -Infinity,
-    checkPauseMs: 0,
     failures: noFailures,
     failing: undefined,
     isAway: false,
@@ -330,14 +321,8 @@ function requestCheck(state: Draft, around: Surroundings): void {
   const { timing, nowMs } = around;
   const { kind } = state.phase;
   if (kind !== 'watching' && kind !== 'waiting') return;
-  const sinceLastMs = nowMs - state.checkAtMs;
-  if (sinceLastMs < state.checkPauseMs) return;
-  const isInRow = sinceLastMs < 2 * state.checkPauseMs;
-  const { checkEveryMs, longestCheckEveryMs } = timing;
+  if (nowMs - state.checkAtMs < timing.checkEveryMs) return;
   state.checkAtMs = nowMs;
-  state.checkPauseMs = isInRow
-    ? Math.min(longestCheckEveryMs, 2 * state.checkPauseMs)
-    : checkEveryMs;
   wake(state, around);
   if (kind === 'waiting') return;
   state.effects.push({ kind: 'arm', delayMs: timing.checkGraceMs, event: { kind: 'check-due' } });

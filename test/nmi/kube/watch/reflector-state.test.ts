@@ -220,20 +220,6 @@ describe('the state of a reflector', () => {
     assert.equal(errOf({ kind: 'failed', error: bug }), bug);
   });
 
-  it('checks less and less often while requests go on, and as before after a pause', () => {
-    const { checkEveryMs, longestCheckEveryMs } = defaultTiming;
-    let state = step(initialState(0, true), listed('7'), 0);
-    const checksAtMs: number[] = [];
-    for (let nowMs = 100_000; nowMs < 500_000; nowMs += 100) {
-      state = step(state, checkRequested, nowMs);
-      if (state.checkAtMs === nowMs) checksAtMs.push(nowMs - 100_000);
-    }
-    assert.deepEqual(checksAtMs.slice(0, 6), [0, 5_000, 15_000, 35_000, 75_000, 135_000]);
-    assert.equal(state.checkPauseMs, longestCheckEveryMs);
-    state = step(state, checkRequested, 700_000);
-    assert.deepEqual([state.checkAtMs, state.checkPauseMs], [700_000, checkEveryMs]);
-  });
-
   it('ends a wait in an outage early, but none that the server asked for', () => {
     const failed = 'warn: watch failed, retrying';
     for (const event of [recovered, checkRequested]) {

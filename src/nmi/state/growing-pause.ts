@@ -1,0 +1,30 @@
+/**
+ * How often something may be done that anybody can ask for all the time: with a pause that doubles
+ * while requests go on, and is as short as at first once they have paused themselves.
+ */
+import type { Clock } from '../../cache/clock.ts';
+
+export class GrowingPause {
+  readonly #clock: Clock;
+  readonly #shortestMs: number;
+  readonly #longestMs: number;
+  #pauseMs = 0;
+  #takenAtMs = -Infinity;
+
+  constructor(clock: Clock, shortestMs: number, longestMs: number) {
+    this.#clock = clock;
+    this.#shortestMs = shortestMs;
+    this.#longestMs = longestMs;
+  }
+
+  /** Whether it may be done now; if so, the pause begins. */
+  take(): boolean {
+    const nowMs = this.#clock.monotonicMs();
+    const sinceMs = nowMs - this.#takenAtMs;
+    if (sinceMs < this.#pauseMs) return false;
+    const isInRow = sinceMs < 2 * this.#pauseMs;
+    this.#pauseMs = isInRow ? Math.min(this.#longestMs, 2 * this.#pauseMs) : this.#shortestMs;
+    this.#takenAtMs = nowMs;
+    return true;
+  }
+}
