@@ -176,13 +176,17 @@ export function failureOf(
 
 // Texts come first: iptables-nft exits with 4 for a missing capability as well as for a lock.
 const NOT_PERMITTED = /permission denied|operation not permitted|you must be root/i;
+// A kernel without nf_tables has no rule set, and so no generation of it.
 const UNSUPPORTED =
-  /not supported|unknown device type|does not exist \(do you need to insmod|is incompatible/i;
+  /not supported|unknown device type|\(do you need to insmod|is incompatible|generation id: invalid argument/i;
+// What legacy iptables runs for a module that is not loaded; its own line says what that means.
+const OF_MODPROBE = /^modprobe: .*$/gm;
 const CONCURRENT = /file exists|resource temporarily unavailable|device or resource busy/i;
 const IPTABLES_VERSION_PROBLEM = 3;
 const IPTABLES_RESOURCE_PROBLEM = 4;
 
-function exitErrorCode(tool: string, exitCode: number, stderr: string): RedirectError['code'] {
+function exitErrorCode(tool: string, exitCode: number, printed: string): RedirectError['code'] {
+  const stderr = printed.replaceAll(OF_MODPROBE, '');
   if (NOT_PERMITTED.test(stderr)) return 'NOT_PERMITTED';
   if (UNSUPPORTED.test(stderr)) return 'UNSUPPORTED';
   if (CONCURRENT.test(stderr)) return 'BUSY';

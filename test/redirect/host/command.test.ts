@@ -106,6 +106,32 @@ describe('what a tool answered becomes a code', () => {
       ),
       'UNSUPPORTED',
     ],
+    // No modprobe in the image, none that may load, none that finds a file: iptables 1.8.9.
+    [
+      'iptables-legacy-save',
+      exited(
+        1,
+        'iptables-legacy-save v1.8.9 (legacy): Cannot initialize: iptables who? (do you need to insmod?)\nPerhaps iptables or your kernel needs to be upgraded.',
+      ),
+      'UNSUPPORTED',
+    ],
+    [
+      'iptables-legacy-restore',
+      exited(
+        1,
+        "modprobe: ERROR: could not insert 'ip_tables': Operation not permitted\niptables-legacy-restore v1.8.9 (legacy): Cannot initialize: iptables who? (do you need to insmod?)",
+      ),
+      'UNSUPPORTED',
+    ],
+    // A kernel without nf_tables.
+    [
+      'iptables-nft-save',
+      exited(
+        4,
+        'iptables-nft-save v1.8.9 (nf_tables): Could not fetch rule set generation id: Invalid argument',
+      ),
+      'UNSUPPORTED',
+    ],
     ['iptables-legacy-restore', exited(1, 'iptables-restore: line 4 failed'), 'TOOL_FAILED'],
     ['ip', { kind: 'not-executable' }, 'NOT_PERMITTED'],
     ['ip', { kind: 'killed', signal: 'SIGTERM' }, 'TOOL_FAILED'],
