@@ -94,3 +94,13 @@ export type RedirectErrorCode =
   | 'KERNEL_REFUSED'
   /** A tool did not end in time. */
   | 'TIMEOUT';
+
+type Unavailable = RedirectError & { readonly code: 'TOOL_MISSING' | 'UNSUPPORTED' };
+
+/** Whether this node lacks a tool or a feature of the kernel: trying again changes nothing. */
+export function isUnavailable(error: unknown): error is Unavailable {
+  return (
+    error instanceof RedirectError &&
+    (error.code === 'TOOL_MISSING' || error.code === 'UNSUPPORTED')
+  );
+}

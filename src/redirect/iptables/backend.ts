@@ -5,7 +5,7 @@
  */
 import { failureOf, outputOf, type Host, type ToolResult } from '../host/command.ts';
 import { CHAIN } from './rules.ts';
-import { RedirectError } from '../redirect.ts';
+import { isUnavailable, RedirectError } from '../redirect.ts';
 
 export type BackendChoice = 'auto' | 'nft' | 'legacy';
 
@@ -63,6 +63,24 @@ export async function detectBackend(host: Host, choice: BackendChoice): Promise<
   throw await noBackend(host);
 }
 
+/**
+ * The backend to take where the kernel refuses rules through the one that {@link detectBackend} chose: it
+ * can be read without nft_compat or a nat chain for IPv4, and not written. Undefined where the choice was
+ * somebody's, or the kubelet's.
+ * @throws RedirectError
+ */
+export async function findFallback(
+  host: Host,
+  choice: BackendChoice,
+  refused: Backend,
+): Promise<Backend | undefined> {
+  if (choice !== 'auto' || refused !== NFT) return undefined;
+  for (const table of ['mangle', 'nat'] as const) {
+    if (KUBELET_CHAIN.test((await probeTable(host, NFT, table)) ?? '')) return undefined;
+  }
+  return LEGACY;
+}
+
 /** Before 1.8 iptables had no tools that name their backend. */
 async function noBackend(host: Host): Promise<RedirectError> {
   if ((await versionOf(host, NFT.save)) !== undefined) {
@@ -103,7 +121,7 @@ export async function probeTable(
   const result = await runSave(host, backend, table);
   const failure = failureOf('find backend', backend.save, result);
   if (failure === undefined) return outputOf('find backend', backend.save, result);
-  if (failure.code === 'TOOL_MISSING' || failure.code === 'UNSUPPORTED') return undefined;
+  if (isUnavailable(failure)) return undefined;
   throw failure;
 }
 
@@ -148,12 +166,14 @@ export function runSave(host: Host, backend: Backend, table: Table): Promise<Too
 }
 
 /**
- * Asking the legacy tool for a table makes the kernel create it, with its hooks in the way of every
- * packet; the kernel's own list tells without a trace whether there is anything to ask for.
+ * Asking the legacy tool for a table makes the kernel load the modules for it and create it, with its
+ * hooks in the way of every packet; the kernel's own list shows without a trace whether there is anything
+ * to ask for. Where the module is not loaded, as on a fresh Debian 11 to 13, there is no list and no table.
  */
 async function isUnusedLegacy(host: Host, backend: Backend, table: Table): Promise<boolean> {
   if (backend.name !== 'legacy') return false;
-  return (await listLegacyTables(host))?.includes(table) === false;
+  const tables = (await listLegacyTables(host)) ?? [];
+  return !tables.includes(table);
 }
 
 /** Undefined where the kernel's module for them is not loaded. */

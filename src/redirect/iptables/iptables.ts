@@ -11,6 +11,7 @@ import { createAttempts, createTurns } from '../host/attempts.ts';
 import {
   countBrought,
   detectBackend,
+  findFallback,
   otherBackends,
   probeTable,
   restoreRules,
@@ -30,7 +31,12 @@ import {
   nodeAddresses,
   removeLink,
 } from '../host/link.ts';
-import { RedirectError, type RedirectStatus, type RedirectTarget } from '../redirect.ts';
+import {
+  isUnavailable,
+  RedirectError,
+  type RedirectStatus,
+  type RedirectTarget,
+} from '../redirect.ts';
 import {
   CHAIN,
   diffNat,
@@ -131,9 +137,9 @@ async function install(settings: Settings): Promise<Installation> {
 
   await attempts.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
   const backend = await attempts.run(async () => {
-    const chosen = await detectBackend(host, settings.backend);
-    changed.push(...(await converge(settings, chosen, (nat) => renderInstall(nat, target))));
-    return chosen;
+    const written = await writeRules(settings);
+    changed.push(...written.changes);
+    return written.backend;
   });
   await attempts.run(async () => {
     if (backend === undefined) return;
@@ -159,6 +165,31 @@ async function install(settings: Settings): Promise<Installation> {
   const status = await readBack(settings, backend);
   const detail = [status.detail, ...notes].join('; ');
   return { backend, status: { ...status, detail, changed } };
+}
+
+interface Written {
+  readonly backend: Backend;
+  readonly changes: readonly string[];
+}
+
+/** Where the first backend refuses, a later process finds the chain in the other one and stays there. */
+async function writeRules(settings: Settings): Promise<Written> {
+  const { host, target } = settings;
+  const write = async (backend: Backend): Promise<Written> => {
+    const changes = await converge(settings, backend, (nat) => renderInstall(nat, target));
+    return { backend, changes };
+  };
+  const chosen = await detectBackend(host, settings.backend);
+  try {
+    return await write(chosen);
+  } catch (refusal) {
+    if (!isUnavailable(refusal)) throw refusal;
+    const fallback = await findFallback(host, settings.backend, chosen);
+    if (fallback === undefined) throw refusal;
+    return await write(fallback).catch((error: unknown) => {
+      throw isUnavailable(error) ? refusal : error;
+    });
+  }
 }
 
 /**

@@ -1,12 +1,12 @@
 /**
- * What of the iptables mode this node has, in the words of the other probe. Changes nothing: not
- * even a table of legacy iptables comes into being by it.
+ * What of the iptables mode this node has, in the words of the other probe. Changes nothing: no table
+ * of legacy iptables comes into being by it, and no module of it is loaded.
  */
 import { detectBackend, LEGACY, listLegacyTables, NFT, runSave } from './backend.ts';
 import { createHost, failureOf, type Host, type ToolResult } from '../host/command.ts';
 import type { Finding } from '../ebpf/probe.ts';
 import { diffGuard } from '../host/guard.ts';
-import { RedirectError } from '../redirect.ts';
+import { isUnavailable, RedirectError } from '../redirect.ts';
 import { DEFAULT_TARGET } from '../target.ts';
 
 export interface IptablesProbe {
@@ -79,6 +79,5 @@ function judgeFailure(part: string, error: unknown): Finding {
     const detail = `not to be told: CAP_NET_ADMIN is needed (${message})`;
     return { part, support: 'unknown', detail };
   }
-  const isAnswer = code === 'TOOL_MISSING' || code === 'UNSUPPORTED';
-  return { part, support: isAnswer ? 'unsupported' : 'unknown', detail: message };
+  return { part, support: isUnavailable(error) ? 'unsupported' : 'unknown', detail: message };
 }

@@ -1,0 +1,136 @@
+/** Kernels that have one iptables, or neither, or one that can be read and not written. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
+import { probeIptables } from '../../../src/redirect/iptables/probe.ts';
+import type { ToolResult } from '../../../src/redirect/host/command.ts';
+import { emptyNat, goodIp, goodNat, ok, refuse, scripted, type Answer } from '../scripted-host.ts';
+
+/** The tools of iptables 1.8.9 over one backend of the kernel. */
+function backend(name: 'nft' | 'legacy', nat: ToolResult, isWritable: boolean, onWrite = () => {}) {
+  let rules = nat;
+  const save: Answer = (args) => {
+    if (args === '--version') return ok(`iptables v1.8.9 (${name})\n`);
+    return args.includes('mangle') ? ok(mangle) : rules;
+  };
+  const restore: Answer = () => {
+    if (!isWritable) return refuse(1, 'line 2: TABLE_ADD failed (Operation not supported)');
+    rules = ok(goodNat);
+    onWrite();
+    return ok();
+  };
+  return { [`iptables-${name}-save`]: save, [`iptables-${name}-restore`]: restore };
+}
+const mangle = '*mangle\nCOMMIT\n';
+const ofKubelet = '*mangle\n:KUBE-IPTABLES-HINT - [0:0]\nCOMMIT\n';
+
+/** Legacy iptables whose module is not there, in the image: no modprobe, and the kernel's list is absent. */
+const noLegacyModule: Readonly<Record<string, Answer>> = {
+  'iptables-legacy-save': (args) =>
+    args === '--version' ? ok('iptables-legacy-save v1.8.9 (legacy)\n') : refuse(1, who),
+  'iptables-legacy-restore': () => refuse(1, who),
+};
+const who =
+  'iptables-legacy-save v1.8.9 (legacy): Cannot initialize: iptables who? (do you need to insmod?)';
+const moduleNotLoaded = { files: {} };
+
+/** nf_tables is not there. */
+const noNft: Readonly<Record<string, Answer>> = {
+  'iptables-nft-save': (args) =>
+    args === '--version' ? ok('iptables-nft-save v1.8.9 (nf_tables)\n') : refuse(4, noRuleSet),
+  'iptables-nft-restore': () => refuse(4, noRuleSet),
+};
+const noRuleSet =
+  'iptables-nft-save v1.8.9 (nf_tables): Could not fetch rule set generation id: Invalid argument';
+
+describe('a node whose legacy iptables is a module that is not loaded', () => {
+  for (const kubelet of ['has chains in nft', 'has no chains']) {
+    const nft = backend('nft', ok(emptyNat), true);
+    const save: Answer = (args) => {
+      const isHint = kubelet === 'has chains in nft' && args.includes('mangle');
+      return isHint ? ok(ofKubelet) : nft['iptables-nft-save']!(args, '');
+    };
+    it(`is redirected by nft and opened again, where the kubelet ${kubelet}`, async () => {
+      const tools = { ip: goodIp, ...noLegacyModule, ...nft, 'iptables-nft-save': save };
+      const host = scripted(tools, moduleNotLoaded);
+      const redirect = openIptablesRedirect({ host });
+      assert.equal((await redirect.install()).state, 'active');
+      assert.equal((await redirect.verify()).state, 'active');
+      await redirect.remove();
+      const asked = host.log.filter((line) => line.startsWith('iptables-legacy'));
+      assert.deepEqual(asked, [], 'asking would load the module, and make a table');
+    });
+  }
+
+  it('has no way of iptables where nf_tables is not there either, and says so', async () => {
+    const host = scripted({ ip: goodIp, ...noLegacyModule, ...noNft }, moduleNotLoaded);
+    const redirect = openIptablesRedirect({ host });
+    await assert.rejects(redirect.install(), { code: 'UNSUPPORTED', message: /insmod/ });
+    await redirect.remove();
+  });
+
+  it('is probed without loading it', async () => {
+    const nft = backend('nft', ok(emptyNat), true);
+    const host = scripted({ ip: goodIp, ...noLegacyModule, ...nft }, moduleNotLoaded);
+    const { support, findings } = await probeIptables(host);
+    assert.equal(support, 'supported');
+    assert.deepEqual(
+      findings.map(({ support: of }) => of),
+      ['supported', 'unknown', 'supported', 'supported'],
+    );
+    const asked = host.log.filter((line) => line.startsWith('iptables-legacy'));
+    assert.deepEqual(asked, ['iptables-legacy-save --version']);
+  });
+});
+
+describe('a node whose kernel has no nf_tables', () => {
+  it('is redirected by legacy iptables', async () => {
+    const files: Record<string, string> = { '/proc/net/ip_tables_names': '' };
+    const legacy = backend('legacy', ok(emptyNat), true, () => {
+      files['/proc/net/ip_tables_names'] = 'nat\n';
+    });
+    const host = scripted({ ip: goodIp, ...noNft, ...legacy }, { files });
+    const redirect = openIptablesRedirect({ host });
+    assert.equal((await redirect.install()).state, 'active');
+    assert.match((await redirect.verify()).detail, /^iptables legacy;/);
+  });
+});
+
+describe('a node whose nft can be read and not written', () => {
+  const tables = { files: { '/proc/net/ip_tables_names': 'nat\n' } };
+
+  it('is redirected by legacy iptables, by every later agent too', async () => {
+    const nft = backend('nft', ok(emptyNat), false);
+    const legacy = backend('legacy', ok(emptyNat), true);
+    const host = scripted({ ip: goodIp, ...nft, ...legacy }, tables);
+    const status = await openIptablesRedirect({ host }).install();
+    assert.equal(status.state, 'active');
+    assert.match(status.detail, /^iptables legacy;/);
+    assert.equal((await openIptablesRedirect({ host }).verify()).state, 'active');
+  });
+
+  it('has no way of iptables where legacy is not there, and says what nft said', async () => {
+    const nft = backend('nft', ok(emptyNat), false);
+    const host = scripted({ ip: goodIp, ...nft, ...noLegacyModule }, moduleNotLoaded);
+    const refused = { code: 'UNSUPPORTED', message: /iptables-nft-restore .*TABLE_ADD failed/ };
+    await assert.rejects(openIptablesRedirect({ host }).install(), refused);
+  });
+
+  it('stays with nft where the kubelet is, or where it was asked for', async () => {
+    const nft = backend('nft', ok(emptyNat), false);
+    const save: Answer = (args) =>
+      args.includes('mangle') ? ok(ofKubelet) : nft['iptables-nft-save']!(args, '');
+    const legacy = backend('legacy', ok(emptyNat), true);
+    const withKubelet = scripted(
+      { ip: goodIp, ...legacy, ...nft, 'iptables-nft-save': save },
+      tables,
+    );
+    const asked = scripted({ ip: goodIp, ...legacy, ...nft }, tables);
+    const refused = { code: 'UNSUPPORTED', message: /TABLE_ADD failed/ };
+    await assert.rejects(openIptablesRedirect({ host: withKubelet }).install(), refused);
+    await assert.rejects(openIptablesRedirect({ host: asked, backend: 'nft' }).install(), refused);
+    for (const { log } of [withKubelet, asked]) {
+      assert.ok(!log.some((line) => line.startsWith('iptables-legacy-restore')), log.join('\n'));
+    }
+  });
+});
