@@ -40,6 +40,7 @@ import { describeLink, diffLink, ensureLink, listLinks, removeLink } from '../ho
 import { readPrograms } from '../native/native-files.ts';
 import type { CutOutcome } from '../host/flows.ts';
 import {
+  isUnavailable,
   RedirectError,
   type Redirect,
   type RedirectStatus,
@@ -123,7 +124,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     pinFolder: options.pinFolder ?? DEFAULT_PIN_FOLDER,
     ownPodUid: options.ownPodUid,
     exemptCgroupIds: options.exemptCgroupIds ?? [],
-    behind: options.behind,
+    behind: rememberRefusal(options.behind),
     guard: options.guard ?? true,
     host: options.host ?? machine,
     machine,
@@ -160,6 +161,31 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     countCaught: async () => {
       const caught = await orUnavailable(settings.behind.countBrought());
       return caught.kind === 'status' ? caught.status : undefined;
+    },
+  };
+}
+
+/**
+ * That rules can be read and not written shows in an installation only. What it met holds until the
+ * next one: a chain that cannot be made is no damage to be repaired.
+ */
+function rememberRefusal(behind: Behind): Behind {
+  let refusal: Error | undefined;
+  return {
+    ...behind,
+    install: async () => {
+      try {
+        const status = await behind.install();
+        refusal = undefined;
+        return status;
+      } catch (error) {
+        refusal = isUnavailable(error) ? error : undefined;
+        throw error;
+      }
+    },
+    verify: async () => {
+      if (refusal !== undefined) throw refusal;
+      return behind.verify();
     },
   };
 }
@@ -304,10 +330,7 @@ async function orUnavailable<T>(work: Promise<T>): Promise<OrUnavailable<T>> {
   try {
     return { kind: 'status', status: await work };
   } catch (error) {
-    const isUnavailable =
-      error instanceof RedirectError &&
-      (error.code === 'TOOL_MISSING' || error.code === 'UNSUPPORTED');
-    if (!isUnavailable) throw error;
+    if (!isUnavailable(error)) throw error;
     return { kind: 'unavailable', reason: error.message };
   }
 }

@@ -33,6 +33,19 @@ function missing(): Behind {
   };
 }
 
+/** And on one whose rules can be read, but for want of nft_compat not written. */
+function unwritable(): Behind {
+  const problems = ['chain aad-metadata missing'];
+  return {
+    ...missing(),
+    install: () =>
+      Promise.reject(new RedirectError('UNSUPPORTED', 'write rules', 'TABLE_ADD failed')),
+    verify: () => Promise.resolve({ state: 'absent', detail: 'iptables nft', problems }),
+    remove: () => Promise.resolve(),
+    cutFlows: () => Promise.resolve({ kind: 'cut', flows: 0 }),
+  };
+}
+
 describe('the eBPF redirect without iptables', { skip }, () => {
   let world: EbpfWorld;
   let redirect: EbpfRedirect;
@@ -120,6 +133,20 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     const status = await redirect.verify();
     assert.equal(status.state, 'absent');
     await redirect.remove();
+  });
+
+  it('is active where rules can be read and not written, with the guard behind it', async () => {
+    const open = world.redirect({ behind: unwritable() });
+    const status = await open.install();
+    assert.deepEqual(status.problems, []);
+    assert.match(status.detail, /; no netfilter behind it: write rules: TABLE_ADD failed$/);
+    assert.equal((await open.verify()).state, 'active');
+    await world.node.run('ip rule del pref 80');
+    assert.equal((await open.verify()).state, 'broken');
+    assert.equal((await open.install()).state, 'active');
+    await open.remove();
+    await redirect.remove();
+    assert.equal(await nodeState(), untouched);
   });
 
   it('has no guard where that is switched off', async () => {
