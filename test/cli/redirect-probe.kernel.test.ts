@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { cpSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { openCgroupTree, whyNoBpfTests } from '../redirect/cgroup-ground.ts';
+import { compileRefusedPrograms } from '../redirect/refused-programs.ts';
 import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../redirect/namespaces.ts';
 
 const main = join(import.meta.dirname, '..', '..', 'src', 'main.ts');
@@ -30,19 +31,29 @@ describe('nmi redirect probe', { skip }, async () => {
     capabilities: string,
     words: readonly string[],
     environment: NodeJS.ProcessEnv = {},
+    through: readonly string[] = [],
+    sources = main,
   ) {
     return spawnSync(
       'nsenter',
       [
         ...[`--net=/run/netns/${space.name}`, '--', 'setpriv'],
-        ...[`--bounding-set=-all${capabilities}`, '--inh-caps=-all', '--'],
-        ...[process.execPath, main, 'redirect', 'probe', ...words],
+        ...[`--bounding-set=-all${capabilities}`, '--inh-caps=-all', '--', ...through],
+        ...[process.execPath, sources, 'redirect', 'probe', ...words],
       ],
       { encoding: 'utf8', timeout: 60_000, env: { ...process.env, ...environment } },
     );
   }
   function report(capabilities: string, environment: NodeJS.ProcessEnv = {}): Report {
-    const { stdout, stderr } = probe(capabilities, ['--output=json'], environment);
+    return reportOf(probe(capabilities, ['--output=json'], environment));
+  }
+  function reportOf({
+    stdout,
+    stderr,
+  }: {
+    readonly stdout: string;
+    readonly stderr: string;
+  }): Report {
     assert.equal(stderr, '');
     return JSON.parse(stdout) as Report;
   }
@@ -75,6 +86,52 @@ describe('nmi redirect probe', { skip }, async () => {
     const { auto } = report(',+net_admin,+bpf', { NMI_CGROUP_ROOT: '/proc' });
     assert.equal(auto.mode, 'iptables');
     assert.match(auto.why, /^no eBPF: .*: no cgroup2 tree is at \/proc or mounted below it$/);
+  });
+
+  it(
+    'finds programs that the kernel refuses, and auto takes iptables',
+    { skip: whyNoBpfTests() },
+    () => {
+      const work = mkdtempSync(join(tmpdir(), 'nmi-test-refused-'));
+      const tree = openCgroupTree();
+      try {
+        tree.make('kubepods');
+        const environment = { NMI_CGROUP_ROOT: tree.path };
+        const given = probe(',+net_admin,+bpf,+sys_admin', ['--output=json'], environment);
+        assert.equal(supportOf(reportOf(given), 'programs of this version'), 'supported');
+        assert.equal(reportOf(given).auto.mode, 'ebpf');
+        const sources = copyWithRefusedPrograms(work);
+        const rights = ',+net_admin,+bpf,+sys_admin';
+        const found = reportOf(probe(rights, ['--output=json'], environment, [], sources));
+        assert.equal(supportOf(found, 'programs at connect'), 'supported');
+        assert.equal(supportOf(found, 'programs of this version'), 'unsupported');
+        assert.equal(found.auto.mode, 'iptables');
+        assert.match(
+          found.auto.why,
+          /^no eBPF: the kernel refuses the programs: .*invalid mem access/,
+        );
+      } finally {
+        tree.close();
+        rmSync(work, { recursive: true });
+      }
+    },
+  );
+
+  it('finds nothing of eBPF where the kernel has no bpf(2)', () => {
+    const work = mkdtempSync(join(tmpdir(), 'nmi-test-nobpf-'));
+    after(() => {
+      rmSync(work, { recursive: true });
+    });
+    const withoutBpf = join(work, 'without-bpf');
+    writeFileSync(`${withoutBpf}.c`, WITHOUT_BPF);
+    execFileSync('cc', ['-o', withoutBpf, `${withoutBpf}.c`]);
+    const found = reportOf(probe(',+net_admin,+sys_admin', ['--output=json'], {}, [withoutBpf]));
+    const ebpf = found.modes.find(({ mode }) => mode === 'ebpf');
+    assert.equal(ebpf?.support, 'unsupported');
+    const ofKernel = ebpf.findings.filter(({ part }) => / at |^links/.test(part));
+    assert.equal(ofKernel.length, 6);
+    for (const { part, support } of ofKernel) assert.equal(support, 'unsupported', part);
+    assert.equal(found.auto.mode, 'iptables');
   });
 
   it('takes no folder for a cgroup2 tree that is none', () => {
@@ -122,3 +179,40 @@ describe('nmi redirect probe', { skip }, async () => {
     assert.match(run.stderr, /allowed: text, json/);
   });
 });
+
+/** Runs a program as on a kernel that was built without bpf(2). */
+const WITHOUT_BPF = `
+  #include <errno.h>
+  #include <linux/audit.h>
+  #include <linux/filter.h>
+  #include <linux/seccomp.h>
+  #include <stddef.h>
+  #include <sys/prctl.h>
+  #include <sys/syscall.h>
+  #include <unistd.h>
+  int main(int argc, char **argv)
+  {
+    struct sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = { sizeof(filter) / sizeof(*filter), filter };
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 1;
+    execv(argv[1], argv + 1);
+    return 1;
+  }
+`;
+
+/** The product with programs that the kernel refuses; returns its entry. */
+function copyWithRefusedPrograms(folder: string): string {
+  const repository = join(import.meta.dirname, '../..');
+  cpSync(join(repository, 'src'), join(folder, 'src'), { recursive: true });
+  cpSync(join(repository, 'package.json'), join(folder, 'package.json'));
+  symlinkSync(join(repository, 'node_modules'), join(folder, 'node_modules'));
+  const native = join(folder, 'dist/native');
+  cpSync(join(repository, 'dist/native'), native, { recursive: true });
+  writeFileSync(join(native, 'nmi.bpf.o'), compileRefusedPrograms(folder));
+  return join(folder, 'src/main.ts');
+}

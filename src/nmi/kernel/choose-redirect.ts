@@ -5,7 +5,7 @@
 import { openAddressRedirect } from '../../redirect/address.ts';
 import { findPodsRoot, resolveCgroupRoot } from '../../redirect/cgroup/cgroup-tree.ts';
 import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
-import { askKernel, NOT_PERMITTED } from '../../redirect/ebpf/probe.ts';
+import { askKernel, findRefusal, NOT_PERMITTED } from '../../redirect/ebpf/probe.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
 import {
   refuseBesidePrograms,
@@ -135,7 +135,10 @@ function missingForEbpf(config: Config): string | undefined {
     }
     const features = refused.map(([feature]) => feature);
     if (features.length > 0) return `the kernel refuses ${features.join(', ')}`;
-    return findPinObstacle(config.bpfPinFolder)?.why;
+    const obstacle = findPinObstacle(config.bpfPinFolder);
+    if (obstacle !== undefined) return obstacle.why;
+    const refusal = findRefusal();
+    return refusal && `the kernel refuses the programs: ${refusal.message}`;
   } catch (error) {
     if (error instanceof RedirectError) return error.message;
     throw error;

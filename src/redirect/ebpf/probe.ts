@@ -7,8 +7,11 @@ import { dirname } from 'node:path';
 import { getSystemErrorName } from 'node:util';
 import { findPodsRoot, ownCgroupId, resolveCgroupRoot } from '../cgroup/cgroup-tree.ts';
 import { DEFAULT_PIN_FOLDER, findPinObstacle, isBpffs } from './pins.ts';
-import { nativeModule, type KernelAnswers } from '../native/addon.ts';
+import { inKernel, nativeModule, type KernelAnswers } from '../native/addon.ts';
+import { readPrograms } from '../native/native-files.ts';
 import { RedirectError } from '../redirect.ts';
+import { encodeSettings, settingsOf } from './settings.ts';
+import { DEFAULT_TARGET } from '../target.ts';
 
 export interface Finding {
   /** What was looked for, for people. */
@@ -40,7 +43,14 @@ export const NOT_PERMITTED = -constants.errno.EPERM;
 /** All parts, in the order of what depends on what. Never throws for what a node may lack. */
 export function probeEbpf(options: EbpfProbeOptions = {}): readonly Finding[] {
   const pinFolder = options.pinFolder ?? DEFAULT_PIN_FOLDER;
-  return [...probeKernel(), ...probeCgroups(options.cgroupRoot), probePins(pinFolder)];
+  const ofKernel = probeKernel();
+  return [
+    ...ofKernel,
+    // A kernel without the parts refuses them too, and says less of it.
+    ...(summariseFindings(ofKernel) === 'supported' ? [probePrograms()] : []),
+    ...probeCgroups(options.cgroupRoot),
+    probePins(pinFolder),
+  ];
 }
 
 /** `supported` when every part is; `unsupported` when one is not. */
@@ -64,6 +74,38 @@ export function askKernel(probe = () => nativeModule().probe()): KernelAnswers {
     answers = probe();
   }
   return answers;
+}
+
+/**
+ * Why the kernel refuses the programs themselves; undefined where it takes them. The last question: a
+ * kernel can have each part and refuse their types (5.10) or what its verifier makes of them. They are
+ * loaded without pins and let go of at once. As above, a moment without memory must not count.
+ */
+export function findRefusal(): RedirectError | undefined {
+  let refusal: RedirectError | undefined;
+  for (let asked = 0; asked < MAX_ASKED; asked += 1) {
+    try {
+      inKernel((native) => {
+        const object = readPrograms();
+        const settings = encodeSettings(settingsOf(object, DEFAULT_TARGET));
+        native.close(native.load(object, settings, {}));
+      });
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof RedirectError)) throw error;
+      refusal = error;
+      if (error.code === 'UNSUPPORTED' || error.code === 'NOT_PERMITTED') break;
+    }
+  }
+  return refusal;
+}
+
+function probePrograms(): Finding {
+  const part = 'programs of this version';
+  const refusal = findRefusal();
+  if (refusal === undefined) return { part, support: 'supported', detail: 'the kernel loads them' };
+  const support = refusal.code === 'NOT_PERMITTED' ? 'unknown' : 'unsupported';
+  return { part, support, detail: refusal.message };
 }
 
 function probeKernel(): readonly Finding[] {

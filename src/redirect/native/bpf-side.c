@@ -115,8 +115,11 @@ void probe_kernel(struct kernel_support *support)
 	support->peername = probe_program(sock_addr, BPF_CGROUP_INET4_GETPEERNAME);
 	support->sock_ops = probe_program(BPF_PROG_TYPE_SOCK_OPS, 0);
 	support->cgroup_link = probe_link();
-	/* The library takes every refusal for "not there", the one for want of a capability too. */
-	if (support->connect < 0) {
+	/*
+	 * The library asks for a helper by a program that calls it. Where such a program cannot be loaded at
+	 * all it takes a refusal for want of a capability for "not there", and any other for "there".
+	 */
+	if (support->connect) {
 		support->socket_storage = support->connect;
 		support->cgroup_id = support->connect;
 		return;

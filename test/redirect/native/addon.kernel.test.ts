@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
@@ -20,6 +19,7 @@ import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
 import { openBpfFolder, whyNoBpfTests, type BpfFolder } from '../cgroup-ground.ts';
 import { EbpfWorld } from '../ebpf-world.ts';
+import { compileRefusedPrograms } from '../refused-programs.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
@@ -183,24 +183,7 @@ describe('the native module', { skip }, () => {
   });
 
   it('says in a few words why the verifier refused a program', () => {
-    const text = `
-      #include <linux/bpf.h>
-      #include <bpf/bpf_helpers.h>
-      const volatile char settings[52] SEC(".rodata.nmi") = {};
-      SEC("cgroup/connect4") int refused(struct bpf_sock_addr *ctx)
-      {
-        long *nowhere = (long *)(long)ctx->user_ip4;
-        return *nowhere + settings[0];
-      }
-      char LICENSE[] SEC("license") = "Apache-2.0";
-    `;
-    writeFileSync(join(work, 'refused.bpf.c'), text);
-    const multiarch = execFileSync('cc', ['-print-multiarch'], { encoding: 'utf8' }).trim();
-    execFileSync('clang', [
-      ...['-target', 'bpf', '-O2', '-g', `-I/usr/include/${multiarch}`],
-      ...['-c', join(work, 'refused.bpf.c'), '-o', join(work, 'refused.bpf.o')],
-    ]);
-    const refused = failureOf(() => load({}, readFileSync(join(work, 'refused.bpf.o'))));
+    const refused = failureOf(() => load({}, compileRefusedPrograms(work)));
     assert.equal(refused.code, 'UNSUPPORTED');
     assert.match(refused.message, /^load: Permission denied \(.*invalid mem access/);
     assert.ok(refused.message.length < 700, `${refused.message.length} characters`);
