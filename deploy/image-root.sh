@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # Fills an empty folder with all that the image holds, from a Debian system that has it installed:
 #
-#   deploy/image-root.sh FOLDER DIST
+#   deploy/image-root.sh FOLDER DIST [SYSTEM]
 #
 # DIST is what the build made: the executable, its addon, the licences of what is in them. With them
 # come the tools that the agent runs, the libraries they load, and nothing else: no shell, no package
-# manager. What is not installed fails here, not on a node.
+# manager. What is not installed fails here, not on a node. SYSTEM is the root of that Debian system, by
+# default this one; nothing of it is run, so it may be one of another architecture.
 set -euo pipefail
+umask 022
 
-(($# == 2)) || {
-  sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+(($# == 2 || $# == 3)) || {
+  sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 }
 root=$(readlink -f "$1")
-readonly root dist=$2
+system=$(readlink -f "${3:-/}")
+readonly root dist=$2 system=${system%/}
 
 # `sleep` keeps the pod there that has opened its node.
 readonly tools=(
@@ -27,21 +30,30 @@ fail() {
   exit 1
 }
 
+# What `readelf` names is looked for where the loader does; what a library needs is needed too.
 copy_libraries_of() {
-  local line
-  while read -r line; do
-    case $line in
-      *'not found'*) fail "$1 lacks a library: $line" ;;
-      *'=> /'*) copy_library "$(awk '{ print $3 }' <<<"$line")" ;;
-      /*) copy_library "${line%% *}" ;;
-    esac
-  done < <(ldd "$1")
+  local name
+  while read -r name; do
+    [[ -z ${libraries[${name##*/}]:-} ]] || continue
+    libraries[${name##*/}]=copied
+    copy_library "$name" "$1"
+  done < <(LC_ALL=C readelf -d -l -W "$1" |
+    sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p; s/.*program interpreter: \(.*\)\]/\1/p')
 }
+declare -A libraries=()
 
-# Where the loader looks, whether or not /lib is a link to /usr/lib.
 copy_library() {
-  copied+=("$1")
-  [[ -e $root$1 ]] || install -D -m 755 "$1" "$root$1"
+  local path folder
+  for folder in "/lib/$triplet" "/usr/lib/$triplet" ''; do
+    path=$folder/${1#/}
+    if [[ -e $system$path ]]; then
+      copied+=("$path")
+      install -D -m 755 "$system$path" "$root$path"
+      copy_libraries_of "$system$path"
+      return
+    fi
+  done
+  fail "$2 lacks a library: $1"
 }
 
 # What of the system is in the image.
@@ -52,16 +64,36 @@ copy_terms() {
   local paths=() path package
   for path in "${copied[@]}"; do
     # The package has it in /lib or in /usr/lib, whatever the loader says.
-    paths+=("$path" "$(readlink -f "$path")" "/usr$path" "${path#/usr}")
+    paths+=("$path" "$(resolve "$path")" "/usr$path" "${path#/usr}")
   done
   # Lines are `package:arch, package: path`, or tell of a diversion.
   while read -r package; do
-    install -D -m 644 "/usr/share/doc/$package/copyright" "$root/usr/share/doc/$package/copyright"
-  done < <(dpkg-query -S "${paths[@]}" 2>/dev/null |
-    sed '/^diversion by /d; s/: .*//; s/, /\n/g' | sed 's/:.*//' | sort -u)
+    install -D -m 644 "$system/usr/share/doc/${package%:*}/copyright" \
+      "$root/usr/share/doc/${package%:*}/copyright"
+    # Where scanners for vulnerabilities look in an image without a package manager.
+    install -d "$root/var/lib/dpkg/status.d"
+    query -s "$package" >"$root/var/lib/dpkg/status.d/${package%:*}"
+  done < <({ query -S "${paths[@]}" 2>/dev/null || true; } |
+    sed '/^diversion by /d; s/: .*//; s/, /\n/g' | sort -u)
   install -d "$root/usr/share/common-licenses"
-  cp -P /usr/share/common-licenses/* "$root/usr/share/common-licenses"
+  cp -P "$system"/usr/share/common-licenses/* "$root/usr/share/common-licenses"
 }
+
+query() { dpkg-query --admindir="$system/var/lib/dpkg" "$@"; }
+
+# The path in the system that links lead to.
+resolve() {
+  local path
+  path=$(readlink -f "$system$1")
+  [[ $path == "$system"/* ]] || fail "$1 leads out of $system"
+  printf '%s\n' "${path#"$system"}"
+}
+
+# iptables loads a module for every match and target that a rule names, also in rules of others.
+modules=$(find "$system/usr/lib" -path '*/xtables/libxt_tcp.so' -print -quit)
+[[ -n $modules ]] || fail 'the modules of iptables are not where they are looked for'
+modules=${modules#"$system"} modules=${modules%/*}
+triplet=$(basename "${modules%/*}")
 
 mkdir -p "$root"/{bin,dev,etc,proc,run,sys,tmp}
 chmod 1777 "$root/tmp"
@@ -74,26 +106,28 @@ copy_libraries_of "$root/bin/nmi.node"
 
 # Programs of several names tell by the name which they are, so each name is a link of its own.
 for tool in "${tools[@]}"; do
-  path=$(command -v "$tool") || fail "$tool is not installed"
-  program=$(readlink -f "$path")
+  program=
+  for folder in /usr/sbin /usr/bin /sbin /bin; do
+    [[ ! -e $system$folder/$tool ]] || program=$(resolve "$folder/$tool")
+  done
+  [[ -n $program ]] || fail "$tool is not installed"
   copied+=("$program")
-  [[ -e $root$program ]] || install -D -m 755 "$program" "$root$program"
-  [[ $program == "/bin/$tool" ]] || ln -s "$program" "$root/bin/$tool"
-  copy_libraries_of "$program"
+  [[ -e $root$program ]] || install -D -m 755 "$system$program" "$root$program"
+  [[ $program == "/bin/$tool" ]] || ln -sr "$root$program" "$root/bin/$tool"
+  copy_libraries_of "$system$program"
 done
 
-# iptables loads a module for every match and target that a rule names, also in rules of others.
-modules=$(dirname "$(find /usr/lib -name libxt_tcp.so -print -quit)")
-[[ $modules != . ]] || fail 'the modules of iptables are not where they are looked for'
 install -d "$root$modules"
-cp -P "$modules"/lib{xt,ipt}_*.so "$root$modules"
+cp -P "$system$modules"/lib{xt,ipt}_*.so "$root$modules"
 for module in "$root$modules"/*.so; do copy_libraries_of "$module"; done
-copy_terms
 
-# Names of protocols and of routing tables, where the tools look for them.
-for names in /etc/protocols /etc/ethertypes /etc/iproute2 /usr/share/iproute2; do
-  [[ ! -e $names ]] || cp -a --parents "$names" "$root"
+# Names of protocols and of routing tables, where the tools look for them; which Debian this is of.
+for names in etc/protocols etc/ethertypes etc/iproute2 usr/share/iproute2 etc/os-release; do
+  [[ -e $system/$names ]] || continue
+  copied+=("/$names")
+  (cd "$system/" && cp -RL --parents "$names" "$root")
 done
+copy_terms
 
 cat >"$root/etc/passwd" <<'END'
 root:x:0:0:root:/:/bin/false

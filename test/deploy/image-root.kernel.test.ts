@@ -76,6 +76,16 @@ describe('the files of the image', { skip }, async () => {
     assert.match(await readFile(join(root, 'usr/share/common-licenses/GPL-2'), 'utf8'), /GNU/);
   });
 
+  it('name their packages where scanners for vulnerabilities look', async () => {
+    const status = join(root, 'var/lib/dpkg/status.d');
+    for (const name of ['iptables', 'iproute2', 'libc6', 'libstdc++6']) {
+      const text = await readFile(join(status, name), 'utf8');
+      assert.match(text, new RegExp(`^Package: ${name.replaceAll('+', '\\+')}$`, 'm'));
+      assert.match(text, /^Version: \d/m);
+    }
+    assert.match(await readFile(join(root, 'etc/os-release'), 'utf8'), /^ID=debian$/m);
+  });
+
   it('hold no shell and no package manager', () => {
     for (const name of ['sh', 'bash', 'dpkg', 'apt-get', 'perl']) {
       assert.equal(inImage(name).status, 127, name);
