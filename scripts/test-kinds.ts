@@ -10,7 +10,7 @@ export function isCluster(file: string): boolean {
   return file.endsWith('.cluster.test.ts');
 }
 
-/** Makes a Debian system and sets this project up in it: three minutes and downloads. */
+/** Makes a Debian system or an image, with this project set up in it: minutes and downloads. */
 export function isDebian(file: string): boolean {
   return file.endsWith('.debian.test.ts');
 }

@@ -6,10 +6,11 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { aptOptions, sourcesOf } from '../../scripts/image/apt-settings.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 
 const releases = ['bookworm', 'trixie'];
@@ -32,25 +33,6 @@ function output(tool: string, ...args: readonly string[]): string {
 function run(tool: string, ...args: readonly string[]): void {
   const { status, error, stdout, stderr } = spawnSync(tool, args, { encoding: 'utf8' });
   assert.equal(status, 0, `${tool} ${args.join(' ')}: ${error?.message ?? `${stdout}${stderr}`}`);
-}
-
-/** The lines of sources.list for a release where this machine has Debian from; without any, mmdebstrap knows some. */
-function sourcesOf(release: string): readonly string[] {
-  const [, ours = ''] =
-    /^VERSION_CODENAME=(.+)$/m.exec(readFileSync('/etc/os-release', 'utf8')) ?? [];
-  const format = 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)';
-  const targets = ['Identifier: Packages', 'Origin: Debian', 'Component: main'];
-  return output('apt-get', 'indextargets', '--format', format, ...targets)
-    .split('\n')
-    .filter((line) => line.split(' ')[2]?.startsWith(ours) === true)
-    .map((line) => line.replace(` ${ours}`, ` ${release}`));
-}
-
-/** Proxies, certificates, and whether old mirrors are fine. */
-function aptOptions(): readonly string[] {
-  return output('apt-config', 'dump', 'Acquire')
-    .split('\n')
-    .filter((line) => /^Acquire::(?:Check-|https?::).* ".+";$/.test(line));
 }
 
 function makeRoot(release: string, root: string): void {

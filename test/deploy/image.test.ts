@@ -46,9 +46,21 @@ describe('the Dockerfile', () => {
       ([, paths = '']) => paths.split(' '),
     );
     const setUp = ['dev', 'package.json', 'package-lock.json', '.npmrc', 'toolchain'];
-    assert.deepEqual(copied, [...setUp, '.', 'deploy/image-root.sh']);
+    assert.deepEqual(copied, ['deploy/with-build-ca.sh', ...setUp, '.', 'deploy/image-root.sh']);
     for (const path of copied) assert.ok(existsSync(join(root, path)), path);
     assert.match(dockerfile, /^COPY --from=build \/src\/dist \/dist$/m);
+  });
+
+  it('takes packages from the snapshot that the base was made from, when asked', () => {
+    const [, script = ''] = /sed -Ei '(.+)' \S+debian\.sources/.exec(dockerfile) ?? [];
+    const input =
+      'Types: deb\n# http://old.example/archive/debian/20260102T000000Z\n' +
+      'URIs: http://new.example/debian\nSuites: trixie trixie-updates\n';
+    const sed = spawnSync('sed', ['-E', script], { encoding: 'utf8', input });
+    assert.equal(
+      sed.stdout,
+      'Types: deb\nURIs: http://old.example/archive/debian/20260102T000000Z\nSuites: trixie trixie-updates\n',
+    );
   });
 
   it('starts each program of the image before there is one', async () => {
@@ -60,7 +72,7 @@ describe('the Dockerfile', () => {
 
   it('installs every library that the executable loads', { skip: whyNoDebian() }, () => {
     const [, list = ''] =
-      /FROM debian:\S+ AS root\n[\s\S]*?--no-install-recommends ([^\n]+)/.exec(dockerfile) ?? [];
+      /FROM debian AS root\n[\s\S]*?--no-install-recommends ([^\n]+)/.exec(dockerfile) ?? [];
     const installed = list
       .split(' ')
       .filter((name) => spawnSync('dpkg', ['-s', name]).status === 0);
