@@ -15,7 +15,7 @@ import {
 } from 'node:fs';
 import { join, relative } from 'node:path';
 import { bundleProgram, type BuildStamp } from './bundle.ts';
-import { makeCodeCache, renderEntry, wrapBundle } from './code-cache.ts';
+import { makeCodeCache, renderEntry, wrapBundle, type Command } from './code-cache.ts';
 import { digestOfInputs } from './freshness.ts';
 import { freshNative, nativeFolder, nativeProducts } from './native.ts';
 import { noticesFile, renderNotices } from './notices.ts';
@@ -55,15 +55,7 @@ async function build(digest: string): Promise<void> {
   mkdirSync(dist, { recursive: true });
   const work = mkdtempSync(join(dist, '.build-'));
   try {
-    const { script, worker, modules } = await bundleProgram(repositoryRoot, buildStamp());
-    const wrapped = wrapBundle(script);
-    writeFileSync(join(work, 'nmi.cjs'), script);
-    writeFileSync(join(work, bundleAsset), wrapped);
-    writeFileSync(join(work, workerAsset), worker);
-    writeFileSync(join(work, cacheAsset), await makeCodeCache(wrapped));
-    writeFileSync(join(work, 'entry.cjs'), renderEntry(bundleAsset, cacheAsset));
-    writeFileSync(join(work, noticesFile), renderNotices(repositoryRoot, modules));
-    embed(work);
+    await makeExecutable(work, ownMachine, buildStamp());
     renameSync(join(work, noticesFile), join(dist, noticesFile));
     renameSync(join(work, 'nmi.cjs'), join(dist, 'nmi.cjs'));
     renameSync(join(work, 'nmi'), executable);
@@ -75,11 +67,49 @@ async function build(digest: string): Promise<void> {
   process.stderr.write(`built dist/nmi in ${seconds} s\n`);
 }
 
+/** What an executable is made for, and with. */
+export interface BuildTarget {
+  /** Node's program, which becomes the executable. */
+  readonly node: string;
+  /** Runs it, here. */
+  readonly runNode: Command;
+  /** Where the native products lie. */
+  readonly native: string;
+  /** The root of the system whose libraries are linked into them; empty for this one. */
+  readonly system: string;
+}
+
+const ownMachine: BuildTarget = {
+  node: process.execPath,
+  runNode: [process.execPath],
+  native: nativeFolder,
+  system: '',
+};
+
+/** Fills a folder with `nmi`, the script in it and the notices; returns the modules it is made of. */
+export async function makeExecutable(
+  folder: string,
+  target: BuildTarget,
+  stamp: BuildStamp,
+): Promise<readonly string[]> {
+  const { script, worker, modules } = await bundleProgram(repositoryRoot, stamp);
+  const wrapped = wrapBundle(script);
+  writeFileSync(join(folder, 'nmi.cjs'), script);
+  writeFileSync(join(folder, bundleAsset), wrapped);
+  writeFileSync(join(folder, workerAsset), worker);
+  writeFileSync(join(folder, cacheAsset), await makeCodeCache(wrapped, target.runNode));
+  writeFileSync(join(folder, 'entry.cjs'), renderEntry(bundleAsset, cacheAsset));
+  writeFileSync(join(folder, noticesFile), renderNotices(repositoryRoot, modules, target));
+  embed(folder, target);
+  return modules;
+}
+
 /** Relative names, so that no path of the building machine shows in stack traces. */
-function embed(work: string): void {
+function embed(work: string, target: BuildTarget): void {
   const config = {
     main: 'entry.cjs',
     output: 'nmi.made',
+    executable: target.node,
     disableExperimentalSEAWarning: true,
     execArgv,
     assets: {
@@ -87,7 +117,7 @@ function embed(work: string): void {
       [cacheAsset]: cacheAsset,
       [workerAsset]: workerAsset,
       ...Object.fromEntries(
-        nativeProducts.map((name) => [name, relative(work, join(nativeFolder, name))]),
+        nativeProducts.map((name) => [name, relative(work, join(target.native, name))]),
       ),
     },
   };
@@ -102,8 +132,8 @@ function embed(work: string): void {
   copyFileSync(join(work, 'nmi.made'), join(work, 'nmi'));
 }
 
-function buildStamp(): BuildStamp {
-  const epoch = process.env['SOURCE_DATE_EPOCH'];
+/** @param epoch seconds since 1970; now, if it is not given. */
+export function buildStamp(epoch = process.env['SOURCE_DATE_EPOCH']): BuildStamp {
   const date = epoch === undefined ? new Date() : new Date(Number(epoch) * 1000);
   if (Number.isNaN(date.getTime())) {
     throw new Error(`SOURCE_DATE_EPOCH must be seconds since 1970, not ${JSON.stringify(epoch)}`);

