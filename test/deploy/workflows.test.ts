@@ -1,0 +1,74 @@
+/** The workflows of a forge, which nothing here can run: that they parse, and name what is there. */
+import assert from 'node:assert/strict';
+import { existsSync, globSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { parse } from 'yaml';
+import { repositoryRoot } from '../conventions/tree.ts';
+
+interface Step {
+  readonly uses?: string;
+  readonly run?: string;
+}
+
+interface Workflow {
+  readonly permissions: Readonly<Record<string, string>>;
+  readonly jobs: Readonly<
+    Record<
+      string,
+      { readonly permissions?: Readonly<Record<string, string>>; readonly steps: readonly Step[] }
+    >
+  >;
+}
+
+/** What a workflow may run besides this project's commands: of the runner, or installed by a step. */
+const otherTools = new Set(['apt-get', 'cosign', 'git', 'jq', 'skopeo']);
+
+const read = (path: string): string => readFileSync(join(repositoryRoot, path), 'utf8');
+const paths = globSync('.github/workflows/*.yml', { cwd: repositoryRoot });
+const dev = read('dev');
+const { scripts } = JSON.parse(read('package.json')) as {
+  readonly scripts: Readonly<Record<string, string>>;
+};
+
+function problemOf(command: string): string | undefined {
+  const [tool = '', verb = '', file = ''] = command.split(/\s+/);
+  if (otherTools.has(tool)) return undefined;
+  if (tool === 'npm' && verb === 'run') return file in scripts ? undefined : `no script ${file}`;
+  if (tool !== './dev') return `no tool ${tool}`;
+  if (!dev.includes(`\n  ${verb})`)) return `no ./dev ${verb}`;
+  return verb !== 'node' || existsSync(join(repositoryRoot, file)) ? undefined : `no ${file}`;
+}
+
+assert.ok(paths.length > 0);
+
+for (const path of paths) {
+  describe(path, () => {
+    const workflow = parse(read(path)) as Workflow;
+    const steps = Object.values(workflow.jobs).flatMap((job) => job.steps);
+
+    it('runs commands that exist', () => {
+      const commands = steps.flatMap(({ run = '' }) =>
+        run.split('\n').filter((line) => line !== ''),
+      );
+      assert.ok(commands.some((command) => command.startsWith('./dev ')));
+      assert.deepEqual(
+        commands.flatMap((command) => problemOf(command) ?? []),
+        [],
+      );
+    });
+
+    it('takes actions by their commits', () => {
+      const actions = steps.flatMap(({ uses }) => uses ?? []);
+      assert.ok(actions.length > 0);
+      for (const action of actions) assert.match(action, /^[\w-]+\/[\w-]+@[0-9a-f]{40}$/);
+    });
+
+    it('may write only in the job that publishes', () => {
+      assert.deepEqual(workflow.permissions, { contents: 'read' });
+      for (const [name, { permissions }] of Object.entries(workflow.jobs)) {
+        assert.equal(permissions !== undefined, name === 'publish', name);
+      }
+    });
+  });
+}
