@@ -22,6 +22,10 @@ a redirect has no right to open a node that had one before.
 {{- else if and (include "nmi.isOn" .Values.uninstall.openNodes) (eq (include "nmi.redirect" .) "none") -}}
 {{- $_ := mergeOverwrite $values (dict "nmi" (dict "redirect" "auto")) -}}
 {{- end -}}
+{{- if include "nmi.isOn" .Values.uninstall.openNodes -}}
+{{- /* The unit of an agent that was told to keep one closes the node at its next boot. */ -}}
+{{- $_ := mergeOverwrite $values (dict "nmi" (dict "bootGuardFolder" (.Values.nmi.bootGuardFolder | default "/host/systemd"))) -}}
+{{- end -}}
 {{- toYaml $values -}}
 {{- end -}}
 
@@ -243,7 +247,7 @@ exempt.
 {{- end }}
 {{- if .Values.nmi.bootGuardFolder }}
 - name: boot-guard
-  hostPath: { path: /etc/systemd/system, type: Directory }
+  hostPath: { path: /etc/systemd/system, type: DirectoryOrCreate }
 {{- end }}
 {{- if and (include "nmi.isSplit" .) (not (include "nmi.isOn" .Values.uninstall.openNodes)) }}
 # A mount of its own: on most nodes nobody but root gets past the folder above.

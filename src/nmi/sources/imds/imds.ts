@@ -200,7 +200,8 @@ export function judge(
   if (isLoop(status, body)) {
     return down(
       'the instance metadata endpoint is this agent itself; --metadata-ip and --metadata-port ' +
-        'must name the real one, and its redirect must not catch the agent',
+        'must name the real one, and no redirect may catch the agent: programs of an earlier one ' +
+        'that are still pinned on the node are taken away by nmi redirect remove',
     );
   }
   // 404 and 410 mean "being updated" on this protocol, not "no such thing".
