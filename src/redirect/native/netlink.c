@@ -103,6 +103,13 @@ static int done_error(const struct nlmsghdr *message)
 	return error < 0 ? error : 0;
 }
 
+/* NLMSG_OK without its comparison of a signed with an unsigned number, which clang warns of. */
+static bool holds_message(const struct nlmsghdr *message, int left)
+{
+	return left >= (int)sizeof(*message) && message->nlmsg_len >= sizeof(*message) &&
+	       message->nlmsg_len <= (unsigned int)left;
+}
+
 int ask(struct channel *channel, const struct request *request, message_reader *reader,
 	void *context)
 {
@@ -127,7 +134,7 @@ int ask(struct channel *channel, const struct request *request, message_reader *
 		/* Only the kernel has an answer; anybody with NET_ADMIN can send one. */
 		if (from.nl_pid != 0)
 			continue;
-		for (; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
+		for (; holds_message(message, left); message = NLMSG_NEXT(message, left)) {
 			int result;
 
 			/* A dump that broke off says so at its end. */
