@@ -157,7 +157,7 @@ export async function openFabric(options: { readonly name?: string } = {}): Prom
     await close();
     throw error;
   }
-  return { ...createFabric(prefix), close, [Symbol.asyncDispose]: close };
+  return { ...attachFabric(prefix), close, [Symbol.asyncDispose]: close };
 }
 
 /**
@@ -170,16 +170,15 @@ export function attachFabric(prefix: string): Fabric {
   if (!isFabricPrefix(prefix) || !wanted.every(hasNamespace)) {
     throw new LabError('NAMESPACE_WRONG', `no fabric is called ${prefix}`);
   }
-  return createFabric(prefix);
+  return createFabric(prefix, hasIpv6());
 }
 
+/**
+ * Only to be asked where a bridge was made: where ipv6 is a module, making one loads it, and a fabric that
+ * was asked for before and after would have half of its addresses.
+ */
 function hasIpv6(): boolean {
   return existsSync('/proc/net/if_inet6');
-}
-
-/** `nodad`: an address that duplicate detection still holds tentative refuses binds for a second. */
-function ifIpv6(...lines: readonly string[]): readonly string[] {
-  return hasIpv6() ? lines : [];
 }
 
 async function layFabric(prefix: string): Promise<void> {
@@ -187,6 +186,10 @@ async function layFabric(prefix: string): Promise<void> {
   const node = renderNamespaceName(prefix, 'node');
   const { imdsIp, azureIp, nodeIp, podGatewayIp, podCidr } = fabricAddresses;
   await runIpBatch([`netns add ${azure}`, `netns add ${node}`], undefined);
+  await runIpBatch([`link add cni0 address ${gatewayMac} type bridge`], node);
+  const withIpv6 = hasIpv6();
+  // `nodad`: an address that duplicate detection still holds tentative refuses binds for a second.
+  const ifIpv6 = (...lines: readonly string[]): readonly string[] => (withIpv6 ? lines : []);
   await runIpBatch(
     [
       'link set lo up',
@@ -206,7 +209,6 @@ async function layFabric(prefix: string): Promise<void> {
       ...ifIpv6(`address add ${nodeIpv6}/64 dev eth0 nodad`),
       'link set eth0 up',
       `route add default via ${azureIp}`,
-      `link add cni0 address ${gatewayMac} type bridge`,
       `address add ${podGatewayIp}/24 dev cni0`,
       ...ifIpv6(`address add ${podGatewayIpv6}/64 dev cni0 nodad`),
       'link set cni0 up',
@@ -214,16 +216,16 @@ async function layFabric(prefix: string): Promise<void> {
     ],
     node,
   );
-  if (hasIpv6()) await runIpBatch([`route add ${podCidrIpv6} via ${nodeIpv6}`], azure);
-  await enableForwarding(node);
+  if (withIpv6) await runIpBatch([`route add ${podCidrIpv6} via ${nodeIpv6}`], azure);
+  await enableForwarding(node, withIpv6);
 }
 
 /** /proc/sys/net shows the namespace of whoever opens it, so a process inside has to write. */
-async function enableForwarding(namespace: string): Promise<void> {
+async function enableForwarding(namespace: string, withIpv6: boolean): Promise<void> {
   const folder = '/proc/sys/net';
   const script = [
     `echo 1 > ${folder}/ipv4/ip_forward`,
-    ...ifIpv6(`echo 1 > ${folder}/ipv6/conf/all/forwarding`),
+    ...(withIpv6 ? [`echo 1 > ${folder}/ipv6/conf/all/forwarding`] : []),
   ].join(' && ');
   const child = spawnInside(namespace, 'sh', ['-c', script], {
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -262,7 +264,7 @@ function spawnInside(
   });
 }
 
-function createFabric(prefix: string): Fabric {
+function createFabric(prefix: string, withIpv6: boolean): Fabric {
   const node = renderNamespaceName(prefix, 'node');
   const pods = new Map<string, FabricPod>();
 
@@ -275,7 +277,7 @@ function createFabric(prefix: string): Fabric {
       throw new LabError('NAME_REFUSED', `"${name}" is taken`);
     }
     const host = choosePodHost(pods, options.ip);
-    const pod = createPod(name, host);
+    const pod = createPod(name, host, withIpv6);
     pods.set(name, pod);
     try {
       await layPod(node, namespace, pod, host);
@@ -324,9 +326,9 @@ function choosePodHost(pods: ReadonlyMap<string, FabricPod>, wanted: string | un
   throw new LabError('ADDRESS_TAKEN', 'every pod address is in use');
 }
 
-function createPod(name: string, host: number): FabricPod {
+function createPod(name: string, host: number, withIpv6: boolean): FabricPod {
   const ip = `${podIpBase}${String(host)}`;
-  const ipv6 = hasIpv6() ? `fd10:244::${host.toString(16)}` : undefined;
+  const ipv6 = withIpv6 ? `fd10:244::${host.toString(16)}` : undefined;
   return { name, ip, ipv6, ips: ipv6 === undefined ? [ip] : [ip, ipv6] };
 }
 
