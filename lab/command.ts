@@ -30,7 +30,7 @@ const options = {
     default: 'tour',
   },
   redirect: {
-    choices: ['ebpf', 'iptables', 'none'],
+    choices: ['auto', 'ebpf', 'iptables', 'none'],
     requiresArg: true,
     describe: 'How pods are redirected.',
     default: 'iptables',
@@ -100,11 +100,11 @@ async function runLab(
   await using world = new World(ground, report.line);
   const { chosen, left } = choose(flags.scenario, ground);
   const all = Array.from({ length: flags.times }, () => chosen).flat();
-  report.begin(ground.kind, flags.redirect, all.length);
+  const redirect = flags.redirect === 'auto' ? `auto, here ${world.mode}` : world.mode;
+  report.begin(ground.kind, redirect, all.length);
   for (const scenario of left) report.skipped(scenario);
   const result = await runScenarios({
     world,
-    redirect: flags.redirect,
     scenarios: all,
     stop: outside.stop,
     onStart: report.start,

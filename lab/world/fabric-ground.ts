@@ -8,6 +8,9 @@ import { fabricAddresses, type Fabric } from '../fabric/fabric.ts';
 import { openFabricPod } from '../pods/pod-client.ts';
 import { inCgroup, openLabCgroups } from '../fabric/cgroups.ts';
 import type { Command } from '../fabric/lab-command.ts';
+import { LabError } from '../fabric/lab-error.ts';
+import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
+import { RedirectError } from '../../src/redirect/redirect.ts';
 import { openSurroundings } from './environment.ts';
 import { nodeName, type Ground, type RunResult } from './world.ts';
 
@@ -36,7 +39,8 @@ export async function openFabricGround(
       ...{ host: azureIp, kubePort, entraPort, nodeIp },
     }),
   );
-  const cgroups = redirect === 'ebpf' ? opening.use(openLabCgroups()) : undefined;
+  const needsCgroups = redirect === 'ebpf' || (redirect === 'auto' && hasCgroupTree());
+  const cgroups = needsCgroups ? opening.use(openLabCgroups()) : undefined;
   const agentEnvironment = {
     ...surroundings.agentEnvironment,
     ...(cgroups === undefined
@@ -58,6 +62,8 @@ export async function openFabricGround(
         });
       },
     });
+  const mode =
+    redirect === 'auto' ? await askForMode(fabric, agentCommand, agentEnvironment) : redirect;
   const agent = opening.use(openAgent(probePort));
   const owned = opening.move();
   return {
@@ -67,6 +73,7 @@ export async function openFabricGround(
     agentCommand,
     agentEnvironment,
     redirectFlags,
+    mode,
     agentFlags: [
       ...surroundings.agentFlags,
       // Without a redirect nobody brings up the agent's own address; the node's is there anyway.
@@ -113,6 +120,31 @@ export async function openFabricGround(
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+/** Without one there are no cgroups of pods, and `auto` has nothing to attach to. */
+function hasCgroupTree(): boolean {
+  try {
+    findCgroupRoot();
+    return true;
+  } catch (error) {
+    if (error instanceof RedirectError) return false;
+    throw error;
+  }
+}
+
+/** What `auto` takes on this node, as the product reports it. */
+async function askForMode(
+  fabric: Fabric,
+  [program, ...leading]: Command,
+  environment: Readonly<Record<string, string>>,
+): Promise<string> {
+  const words = [...leading, 'redirect', 'probe', '--output=json'];
+  const env = { ...process.env, ...environment };
+  const { stdout, stderr } = await collect(fabric.exec('node', program, words, { env }), undefined);
+  const mode: unknown = /"auto": \{\s*"mode": "(\w+)"/.exec(stdout)?.[1];
+  if (typeof mode === 'string') return mode;
+  throw new LabError('AGENT_FAILED', `nmi redirect probe says no mode: ${stderr}`);
 }
 
 function collect(child: ChildProcess, input: string | undefined): Promise<RunResult> {

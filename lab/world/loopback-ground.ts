@@ -49,6 +49,7 @@ export async function openLoopbackGround(agentCommand: Command): Promise<Ground 
     agentCommand,
     agentEnvironment,
     redirectFlags: ['--redirect=none'],
+    mode: 'none',
     agentFlags: [
       ...surroundings.agentFlags,
       ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],

@@ -31,6 +31,7 @@ export interface ScenarioResult {
 
 export interface LabResult {
   readonly ok: boolean;
+  /** The mode that the agent ran in. */
   readonly redirect: string;
   /** Node tokens handed to pods that are not excepted, over all scenarios. */
   readonly leaks: number;
@@ -39,7 +40,6 @@ export interface LabResult {
 
 export interface RunOptions {
   readonly world: World;
-  readonly redirect: string;
   readonly scenarios: readonly Scenario[];
   readonly stop: AbortSignal;
   readonly onStart: (scenario: Scenario) => void;
@@ -69,7 +69,7 @@ export async function runScenarios(options: RunOptions): Promise<LabResult> {
   }
   const isComplete = results.length === options.scenarios.length;
   const ok = isComplete && results.every((result) => result.ok) && world.leaks === 0;
-  return { ok, redirect: options.redirect, leaks: world.leaks, scenarios: results };
+  return { ok, redirect: world.mode, leaks: world.leaks, scenarios: results };
 }
 
 /** A stop ends it at once; what it still tries meets a world that is being taken down. */

@@ -40,6 +40,8 @@ export interface Ground extends Surroundings {
   readonly agentCommand: Command;
   /** Those of the agent's flags that `nmi redirect` takes too. */
   readonly redirectFlags: readonly string[];
+  /** The mode that the agent runs in with them. */
+  readonly mode: string;
   readonly nodeIp: string;
   /** An address and a client that asks from it. */
   openPod(pod: GroundPod): Promise<{ ips: readonly string[]; client: PodClient }>;
@@ -154,9 +156,9 @@ export class World implements AsyncDisposable {
     return this.mode === 'ebpf';
   }
 
-  /** How pods are redirected, as the agent's flag takes it. */
+  /** How pods are redirected. */
   get mode(): string {
-    return this.ground.redirectFlags[0]?.split('=')[1] ?? '';
+    return this.ground.mode;
   }
 
   /** Tokens of the node's identity handed to pods that are not excepted, since the start. */

@@ -47,7 +47,10 @@ describe('the command line of the lab', () => {
     [['--bogus'], /Unknown argument: bogus/],
     [['stray'], /Unknown argument: stray/],
     [['--constructor=y'], /Unknown argument: constructor/],
-    [['--redirect=x'], /Argument: redirect, Given: "x", Choices: "ebpf", "iptables", "none"/],
+    [
+      ['--redirect=x'],
+      /Argument: redirect, Given: "x", Choices: "auto", "ebpf", "iptables", "none"/,
+    ],
     [['--output', 'xml'], /Argument: output, Given: "xml", Choices: "text", "json"/],
     [['--scenario=nothing'], /--scenario has the value "nothing"; allowed: tour, all, /],
     [['--scenario'], /Not enough arguments following: scenario/],

@@ -37,6 +37,20 @@ describe('the executable in the lab', () => {
     assert.equal(run.code, 0, run.stderr);
   });
 
+  test(
+    'auto runs in the mode that the node has, and says which',
+    { skip: fabricSkip },
+    async () => {
+      const flags = ['--redirect', 'auto', '--scenario', 'one-identity'];
+      const run = await lab.run(...flags, '--output', 'json');
+      const result = parseLabResult(run);
+      assert.equal(result.ok, true, run.stdout);
+      assert.match(result.redirect, /^(?:ebpf|iptables)$/);
+      const told = await lab.run(...flags);
+      assert.match(told.stdout, new RegExp(`; redirect: auto, here ${result.redirect};`));
+    },
+  );
+
   test('every scenario that needs no kernel between holds on loopback, which is said', async (t) => {
     const run = await lab.run('--loopback', '--scenario', 'all', '--output', 'json');
     const result = parseLabResult(run);
