@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { CgroupIndex } from '../../../src/redirect/cgroup/cgroup-index.ts';
+import { cgroupIdOf, findPodsRoot } from '../../../src/redirect/cgroup/cgroup-tree.ts';
+
+const uid = '0f7e2b1a-9c44-4d1e-8a53-3b1c2d4e5f60';
+const id = 'a1b2c3d4e5f6'.repeat(6).slice(0, 64);
+
+/** Folders stand for cgroups: an inode is an inode. */
+for (const { driver, root, pod, container } of [
+  {
+    driver: 'systemd',
+    root: 'kubepods.slice',
+    pod: (podUid: string) =>
+      `kubepods-burstable.slice/kubepods-burstable-pod${podUid.replaceAll('-', '_')}.slice`,
+    container: `cri-containerd-${id}.scope`,
+  },
+  {
+    driver: 'systemd of kind',
+    root: 'kubelet.slice/kubelet-kubepods.slice',
+    pod: (podUid: string) => `kubelet-kubepods-pod${podUid.replaceAll('-', '_')}.slice`,
+    container: `crio-${id}.scope`,
+  },
+  {
+    driver: 'cgroupfs',
+    root: 'kubepods',
+    pod: (podUid: string) => `besteffort/pod${podUid}`,
+    container: id,
+  },
+]) {
+  describe(`the index of cgroups, driver ${driver}`, () => {
+    let folder = '';
+    let nowMs = 0;
+    let index: CgroupIndex;
+    let searches = 0;
+
+    beforeEach(() => {
+      folder = mkdtempSync(join(tmpdir(), 'nmi-cgroup-'));
+      mkdirSync(join(folder, root), { recursive: true });
+      nowMs = 0;
+      searches = 0;
+      index = new CgroupIndex({
+        podsRoot: () => {
+          searches += 1;
+          return findPodsRoot(folder);
+        },
+        nowMs: () => nowMs,
+        maxEntries: 8,
+      });
+    });
+    afterEach(() => {
+      rmSync(folder, { recursive: true });
+    });
+
+    function make(podUid: string, ...below: readonly string[]): bigint {
+      const path = join(folder, root, pod(podUid), ...below);
+      mkdirSync(path, { recursive: true });
+      return cgroupIdOf(path) ?? assert.fail();
+    }
+
+    it('finds a container, and what it made itself, by one search of one pod', () => {
+      const own = make(uid, container);
+      const nested = make(uid, container, 'nested');
+      assert.deepEqual(index.resolve(own, [uid]), { podUid: uid, containerId: id });
+      assert.deepEqual(index.resolve(nested, [uid]), { podUid: uid, containerId: id });
+      assert.deepEqual(index.resolve(own, [uid]), { podUid: uid, containerId: id });
+      assert.equal(searches, 1);
+    });
+
+    it('says nothing when the caller is another than it claims to be', () => {
+      const other = uid.replace('0f7e', 'beef');
+      const own = make(uid, container);
+      make(other, container);
+      assert.equal(index.resolve(own, [other]), undefined);
+      assert.equal(index.resolve(own, [uid])?.podUid, uid);
+      assert.equal(index.resolve(own, [other]), undefined);
+      assert.equal(index.resolve(own, []), undefined);
+    });
+
+    it('finds the one of several candidates', () => {
+      const uids = ['aa', 'bb', 'cc'].map((start) => uid.replace('0f', start));
+      const ids = uids.map((podUid) => make(podUid, container));
+      assert.deepEqual(
+        ids.map((own) => index.resolve(own, uids)?.podUid),
+        uids,
+      );
+    });
+
+    it('looks for an unknown cgroup at most once in a while, and for a new one at once', () => {
+      make(uid, container);
+      const stranger = 99_999_999_999n;
+      for (let tries = 0; tries < 100; tries += 1) {
+        assert.equal(index.resolve(stranger, [uid]), undefined);
+      }
+      assert.equal(searches, 1);
+      const sidecar = make(uid, id.replace('a1', 'ff'));
+      assert.equal(index.resolve(sidecar, [uid])?.podUid, uid);
+      assert.equal(searches, 2);
+      nowMs = 250;
+      assert.equal(index.resolve(stranger, [uid]), undefined);
+      assert.equal(searches, 3);
+    });
+
+    it('finds nothing while there are no pods', () => {
+      rmSync(join(folder, root), { recursive: true });
+      assert.equal(index.resolve(1n, [uid]), undefined);
+    });
+
+    it('is bounded', () => {
+      for (let made = 0; made < 20; made += 1) make(uid, container, `nested${made}`);
+      const last = make(uid, container, 'nested19');
+      index.resolve(last, [uid]);
+      assert.equal(index.size, 8);
+      for (let missed = 0n; missed < 50n; missed += 1n) index.resolve(missed, ['unknown']);
+      assert.equal(index.size, 8);
+    });
+  });
+}

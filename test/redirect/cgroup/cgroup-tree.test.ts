@@ -1,0 +1,212 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import fc from 'fast-check';
+import {
+  ancestorIds,
+  cgroupIdOf,
+  findCgroupRoot,
+  findPodsRoot,
+  listCgroupIds,
+  listPodCgroups,
+  ownCgroupId,
+  parseCgroupMounts,
+  resolveCgroupRoot,
+} from '../../../src/redirect/cgroup/cgroup-tree.ts';
+import { pretendFileSystem, refusal, replaceFs } from '../../support/replaced-fs.ts';
+
+describe('the mounts of the cgroup2 tree', () => {
+  const hybrid = [
+    '24 1 0:21 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw',
+    '25 24 0:22 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory',
+    '26 24 0:23 / /sys/fs/cgroup/unified rw,relatime shared:10 - cgroup2 cgroup2 rw',
+  ].join('\n');
+  const container = [
+    '40 1 0:30 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw',
+    '41 1 0:30 /../../../.. /host/sys/fs/cgroup\\040x ro - cgroup2 cgroup2 rw',
+  ].join('\n');
+
+  it('are found beside those of version 1', () => {
+    assert.deepEqual(parseCgroupMounts(hybrid), [{ path: '/sys/fs/cgroup/unified', root: '/' }]);
+    for (const cut of ['26 24 0:23 / - cgroup2 x', '26 24 0:23 - cgroup2 x', ' - cgroup2 x']) {
+      assert.deepEqual(parseCgroupMounts(cut), []);
+    }
+  });
+
+  it('are found with the part of the tree that a container sees', () => {
+    assert.deepEqual(parseCgroupMounts(container), [
+      { path: '/sys/fs/cgroup', root: '/' },
+      { path: '/host/sys/fs/cgroup x', root: '/../../../..' },
+    ]);
+  });
+
+  it('are none in any other text, which never throws', () => {
+    fc.assert(fc.property(fc.string(), (text) => parseCgroupMounts(text).length === 0));
+  });
+});
+
+describe('the root of the cgroup2 tree', () => {
+  const mount = (path: string, type = 'cgroup2') => `1 2 0:3 / ${path} rw - ${type} ${type} rw`;
+  /** Any folder with the id of a real root: that of procfs has it too. */
+  const whole = '/proc';
+
+  it('is the mount of the whole tree, else the first, and none without a mount', () => {
+    assert.equal(findCgroupRoot([mount('/a'), mount(whole), mount('/b')].join('\n')), whole);
+    assert.equal(findCgroupRoot([mount('/a'), mount('/b')].join('\n')), '/a');
+    assert.throws(() => findCgroupRoot(mount('/a', 'cgroup')), /no cgroup2 tree is mounted/);
+    assert.equal(resolveCgroupRoot(undefined, [mount('/a'), mount(whole)].join('\n')), whole);
+  });
+
+  it('is the folder that is named where that is of the tree itself', () => {
+    using tree = pretendFileSystem('cgroup2');
+    assert.equal(resolveCgroupRoot(tree.path, mount(whole)), tree.path);
+  });
+
+  it('cannot be found where /proc cannot be read', () => {
+    using _refusing = replaceFs({
+      readFileSync: () => {
+        throw refusal('EACCES');
+      },
+    });
+    assert.throws(() => findCgroupRoot(), { code: 'UNSUPPORTED', step: 'find cgroups' });
+  });
+
+  it('is below the folder that is named, where versions 1 and 2 are side by side', () => {
+    const mounts = [
+      ...[mount('/sys/fs/cgroup/unified'), mount('/host/cgroup', 'tmpfs')],
+      ...[mount('/host/cgroup/memory', 'cgroup'), mount('/host/cgroup/unified')],
+    ].join('\n');
+    assert.equal(resolveCgroupRoot('/host/cgroup', mounts), '/host/cgroup/unified');
+    assert.equal(resolveCgroupRoot('/host/cgroup/', mounts), '/host/cgroup/unified');
+    for (const elsewhere of ['/host/cgroup/memory', '/host/cg', '/host/cgroup/unified2']) {
+      assert.throws(() => resolveCgroupRoot(elsewhere, mounts), {
+        name: 'RedirectError',
+        code: 'UNSUPPORTED',
+        message: `find cgroups: no cgroup2 tree is at ${elsewhere} or mounted below it`,
+      });
+    }
+  });
+});
+
+describe('the own cgroup', () => {
+  let folder = '';
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'nmi-cgroup-'));
+    mkdirSync(join(folder, 'a/b'), { recursive: true });
+  });
+  after(() => {
+    rmSync(folder, { recursive: true });
+  });
+  const mount = (root: string, path: string) => `1 2 0:3 ${root} ${path} rw - cgroup2 cgroup2 rw`;
+
+  it('is found below the mount of the whole tree', () => {
+    assert.equal(ownCgroupId('0::/a/b\n', mount('/', folder)), cgroupIdOf(join(folder, 'a/b')));
+  });
+
+  it('is found below the mount of a part of the tree', () => {
+    const part = mount('/a', join(folder, 'a'));
+    assert.equal(ownCgroupId('1:cpu:/x\n0::/a/b\n', part), cgroupIdOf(join(folder, 'a/b')));
+  });
+
+  it('is a container’s own mount, not the node’s that it has besides', () => {
+    const mounts = [mount('/../..', folder), mount('/', join(folder, 'a/b'))].join('\n');
+    assert.equal(ownCgroupId('0::/\n', mounts), cgroupIdOf(join(folder, 'a/b')));
+  });
+
+  it('is unknown when only other parts of the tree are mounted', () => {
+    assert.equal(ownCgroupId('0::/\n', mount('/../..', folder)), undefined);
+    assert.equal(ownCgroupId('1:cpu:/x\n', mount('/', folder)), undefined);
+    assert.equal(ownCgroupId('10::/a/b\n', mount('/', folder)), undefined, 'another hierarchy');
+    assert.equal(ownCgroupId('0::/abc\n', mount('/a', folder)), undefined, 'not below it');
+    const own = cgroupIdOf(join(folder, 'a'));
+    assert.equal(ownCgroupId('0::/a\n', mount('/a', join(folder, 'a'))), own, 'the very part');
+  });
+});
+
+/** Folders stand for cgroups: an inode is an inode. */
+describe('the tree of cgroups', () => {
+  const uid = '0f7e2b1a-9c44-4d1e-8a53-3b1c2d4e5f60';
+  const container = 'a1b2c3d4e5f6';
+  let folder = '';
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'nmi-cgroup-'));
+  });
+  after(() => {
+    rmSync(folder, { recursive: true });
+  });
+
+  function make(...path: readonly string[]): bigint {
+    const made = join(folder, ...path);
+    mkdirSync(made, { recursive: true });
+    return cgroupIdOf(made) ?? assert.fail();
+  }
+
+  it('has no id where there is nothing', () => {
+    assert.equal(cgroupIdOf(join(folder, 'nothing')), undefined);
+    assert.equal(typeof make('something'), 'bigint');
+  });
+
+  it('has its pods in the first of the usual places that is there', () => {
+    assert.equal(findPodsRoot(folder), undefined);
+    make('kubelet/kubepods');
+    assert.equal(findPodsRoot(folder), join(folder, 'kubelet/kubepods'));
+    make('kubepods');
+    assert.equal(findPodsRoot(folder), join(folder, 'kubepods'));
+  });
+
+  it('lists a pod, its containers, and what these made, and nothing of another pod', () => {
+    const ids = [
+      make('kubepods/burstable', `pod${uid}`),
+      make('kubepods/burstable', `pod${uid}`, container),
+      make('kubepods/burstable', `pod${uid}`, container, 'own'),
+    ];
+    make('kubepods/burstable/podother', container);
+    writeFileSync(join(folder, 'kubepods/burstable', `pod${uid}`, 'cgroup.procs'), '');
+    assert.deepEqual(
+      listPodCgroups(join(folder, 'kubepods'), uid).map(({ id, containerId }) => [id, containerId]),
+      [
+        [ids[0], undefined],
+        [ids[1], container],
+        [ids[2], container],
+      ],
+    );
+    assert.deepEqual(listPodCgroups(join(folder, 'kubepods'), 'unknown'), []);
+  });
+
+  it('is looked at no deeper and no wider below a pod than is sane', () => {
+    const pod = ['kubepods', `pod${uid}`] as const;
+    make(...pod, container, ...Array.from({ length: 12 }, (_, depth) => `l${depth}`));
+    assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 3, 'of the first found');
+    rmSync(join(folder, 'kubepods/burstable'), { recursive: true });
+    assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 6);
+    for (let made = 0; made < 600; made++) make(...pod, `wide${made}`);
+    assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 512);
+  });
+
+  it('lists all below a cgroup, except those below an exempt one', () => {
+    const [a, b, c, d] = [make('w/a'), make('w/a/b'), make('w/a/b/c'), make('w/d')];
+    const whole = make('w');
+    const path = join(folder, 'w');
+    assert.deepEqual(listCgroupIds(path, []), new Set([whole, a, d, b, c]));
+    assert.deepEqual(listCgroupIds(path, [b]), new Set([whole, a, d]));
+    assert.deepEqual(listCgroupIds(path, [whole]), new Set());
+    assert.deepEqual(listCgroupIds(join(folder, 'nothing'), []), new Set());
+  });
+
+  it('is walked no deeper than is sane', () => {
+    const levels = Array.from({ length: 30 }, (_, depth) => `l${depth}`);
+    make('deep', ...levels);
+    assert.equal(listCgroupIds(join(folder, 'deep'), []).size, 17);
+  });
+
+  it('has the ids of a folder’s parents, nearest first', () => {
+    const [outer, inner] = [make('p'), make('p/q')];
+    make('p/q/r');
+    const ids = ancestorIds(join(folder, 'p/q/r'));
+    assert.deepEqual(ids.slice(0, 3), [inner, outer, cgroupIdOf(folder)]);
+    const up = folder.split('/').length - 1;
+    assert.ok(ids.length >= 3 && ids.length <= 3 + up, 'ends at the root');
+  });
+});

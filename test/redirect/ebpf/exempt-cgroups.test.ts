@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { diffExempt, readExempt, syncExempt } from '../../../src/redirect/ebpf/exempt-cgroups.ts';
+import type { NativeModule } from '../../../src/redirect/native/addon.ts';
+
+/** A map of the kernel with these keys, by what its bytes say. */
+function nativeWith(...ids: readonly bigint[]) {
+  const keyOf = (bytes: Uint8Array): bigint => Buffer.from(bytes).readBigUInt64LE();
+  const bytesOf = (id: bigint): Uint8Array => {
+    const bytes = Buffer.alloc(8);
+    bytes.writeBigUInt64LE(id);
+    return bytes;
+  };
+  const map = new Set(ids);
+  const opened: unknown[] = [];
+  let open = 0;
+  const native = {
+    openMap: (pin: string, readOnly: boolean) => {
+      open++;
+      opened.push([pin, readOnly]);
+      return {};
+    },
+    close: () => open--,
+    mapKeys: () => [...map].map(bytesOf),
+    mapSet: (_map: unknown, key: Uint8Array) => map.add(keyOf(key)),
+    mapDelete: (_map: unknown, key: Uint8Array) => map.delete(keyOf(key)),
+  } as unknown as NativeModule;
+  return { native, map, opened, open: () => open };
+}
+
+const large = 2n ** 63n + 5n;
+
+describe('cgroups that are not redirected', () => {
+  it('are the keys of the map, which is opened for reading only', () => {
+    const { native, opened, open } = nativeWith(1n, large);
+    assert.deepEqual(readExempt(native, '/pins'), [1n, large]);
+    assert.deepEqual(opened, [['/pins/exempt', true]]);
+    assert.equal(open(), 0);
+  });
+
+  it('become those that are wanted, and no others', () => {
+    const { native, map, opened, open } = nativeWith(1n, 2n);
+    assert.deepEqual(syncExempt(native, '/pins', [2n, large]), [
+      `mended: cgroup ${large} is not exempt`,
+      'mended: cgroup 1 is exempt',
+    ]);
+    assert.deepEqual(map, new Set([2n, large]));
+    assert.deepEqual(opened, [['/pins/exempt', false]]);
+    assert.equal(open(), 0);
+    assert.deepEqual(syncExempt(native, '/pins', [large, 2n]), []);
+  });
+
+  it('differ one by one', () => {
+    assert.deepEqual(diffExempt([], []), []);
+    assert.deepEqual(diffExempt([1n, 2n], [2n, 3n]), [
+      'cgroup 3 is not exempt',
+      'cgroup 1 is exempt',
+    ]);
+  });
+});

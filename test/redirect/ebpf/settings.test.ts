@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  decodeSettings,
+  diffSettings,
+  encodeSettings,
+  LAYOUT,
+  settingsOf,
+} from '../../../src/redirect/ebpf/settings.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+
+const settings = settingsOf(Buffer.from('programs'), DEFAULT_TARGET);
+
+describe('the settings of the programs', () => {
+  it('are bytes in the order of the C structure, addresses and ports in network order', () => {
+    const bytes = encodeSettings(settings);
+    assert.equal(bytes.length, 52);
+    assert.deepEqual(
+      [...bytes.subarray(0, 20)],
+      [
+        ...[LAYOUT, 0, 0, 0],
+        ...[169, 254, 169, 254],
+        ...[169, 254, 25, 79],
+        ...[0, 80],
+        ...[2579 >> 8, 2579 & 255],
+        ...[0, 4, 0, 0],
+      ],
+    );
+    assert.equal(Buffer.from(bytes.subarray(20)).toString('hex'), settings.digest);
+  });
+
+  it('are read back as they were written, wherever their bytes lie', () => {
+    assert.deepEqual(decodeSettings(encodeSettings(settings)), settings);
+    const within = new Uint8Array(100);
+    within.set(encodeSettings(settings), 7);
+    assert.deepEqual(decodeSettings(within.subarray(7, 59)), settings);
+  });
+
+  it('are none in bytes of another length', () => {
+    for (const length of [0, 51, 53]) {
+      assert.equal(decodeSettings(new Uint8Array(length)), undefined);
+    }
+  });
+
+  it('differ by layout first, then by what they redirect and by their version', () => {
+    assert.deepEqual(diffSettings(settings, settings), []);
+    const otherLayout = ['programs of another layout'];
+    assert.deepEqual(diffSettings(undefined, settings), otherLayout);
+    assert.deepEqual(
+      diffSettings({ ...settings, layout: LAYOUT - 1, digest: '' }, settings),
+      otherLayout,
+    );
+    const target = { ...DEFAULT_TARGET, listenPort: 1 };
+    assert.deepEqual(diffSettings({ ...settings, target, digest: 'x' }, settings), [
+      'programs redirect 169.254.169.254:80 to 169.254.25.79:1',
+      'programs of another version',
+    ]);
+    assert.notEqual(settingsOf(Buffer.from('others'), DEFAULT_TARGET).digest, settings.digest);
+  });
+});

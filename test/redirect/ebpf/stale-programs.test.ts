@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import {
+  refuseBesidePrograms,
+  replacePrograms,
+  tellOfPrograms,
+} from '../../../src/redirect/ebpf/stale-programs.ts';
+import type { Redirect, RedirectStatus } from '../../../src/redirect/redirect.ts';
+import { pretendFileSystem, type PretendedFileSystem } from '../../support/replaced-fs.ts';
+
+const active: RedirectStatus = { state: 'active', detail: 'nft', problems: [] };
+const broken: RedirectStatus = { state: 'broken', detail: 'nft', problems: ['no jump'] };
+
+let bpffs: PretendedFileSystem;
+let folder = '';
+beforeEach(() => {
+  bpffs = pretendFileSystem('bpf');
+  folder = join(bpffs.path, 'nmi');
+});
+afterEach(() => bpffs[Symbol.dispose]());
+
+function pin(): void {
+  mkdirSync(folder);
+  for (const name of ['link_connect4', 'settings']) writeFileSync(join(folder, name), '');
+}
+
+function pinned(): readonly string[] {
+  return statSync(folder, { throwIfNoEntry: false })?.isDirectory() ? readdirSync(folder) : [];
+}
+
+function openMode(status = active) {
+  const calls: string[] = [];
+  const step = (name: string) => async () => {
+    calls.push(`${name}, ${pinned().length} pins`);
+    return status;
+  };
+  const redirect: Redirect = {
+    mode: 'iptables',
+    prepare: async () => void (await step('prepare')()),
+    install: step('install'),
+    verify: step('verify'),
+    remove: async () => void (await step('remove')()),
+    attest: () => ({ kind: 'by-address' }),
+  };
+  return { redirect, calls };
+}
+
+const there = () => `programs of the eBPF mode are pinned in ${folder}`;
+const toRemove = () => `${there()}: nmi redirect remove takes them away`;
+
+describe('the mode that replaces programs of eBPF', () => {
+  it('takes them away once its own redirect is active', async () => {
+    pin();
+    const { redirect, calls } = openMode({ ...active, changed: ['jump added'] });
+    const status = await replacePrograms(redirect, folder).install();
+    assert.deepEqual(status, {
+      ...active,
+      changed: ['jump added', 'programs of the eBPF mode taken away'],
+    });
+    assert.deepEqual(calls, ['install, 2 pins'], 'they stood until then');
+    assert.deepEqual(pinned(), []);
+  });
+
+  it('leaves them while its own redirect is not, and reports them', async () => {
+    pin();
+    const { redirect } = openMode(broken);
+    const status = await replacePrograms(redirect, folder).install();
+    assert.deepEqual(status, { ...broken, problems: ['no jump', there()] });
+    assert.equal(pinned().length, 2);
+  });
+
+  it('reports what keeps them', async () => {
+    mkdirSync(folder);
+    mkdirSync(join(folder, 'settings'));
+    const status = await replacePrograms(openMode().redirect, folder).install();
+    assert.equal(status.state, 'broken');
+    assert.match(status.problems[0] ?? '', new RegExp(`^${there()}: BPF file system: `));
+  });
+
+  it('is itself without them, and reports them when it reads back', async () => {
+    const { redirect } = openMode();
+    const replacing = replacePrograms(redirect, folder);
+    assert.deepEqual(await replacing.install(), active);
+    assert.deepEqual(await replacing.verify(), active);
+    pin();
+    assert.deepEqual(await replacing.verify(), { ...active, state: 'broken', problems: [there()] });
+  });
+
+  it('removes them before itself', async () => {
+    pin();
+    const { redirect, calls } = openMode();
+    await replacePrograms(redirect, folder).remove();
+    assert.deepEqual(calls, ['remove, 0 pins']);
+    await replacePrograms(redirect, folder).remove();
+    assert.equal(calls.length, 2);
+  });
+
+  it('notes that it could not look for them', async () => {
+    writeFileSync(folder, 'no folder');
+    const status = await replacePrograms(openMode().redirect, folder).verify();
+    assert.equal(status.state, 'active');
+    assert.match(
+      status.detail,
+      /^nft; not looked for programs of the eBPF mode: BPF file system: /,
+    );
+  });
+});
+
+describe('the mode that tells of programs of eBPF', () => {
+  it('changes nothing, and reports who takes them away', async () => {
+    pin();
+    const telling = tellOfPrograms(openMode().redirect, folder);
+    for (const status of [await telling.install(), await telling.verify()]) {
+      assert.deepEqual(status, { ...active, state: 'broken', problems: [toRemove()] });
+    }
+    const absent = { ...broken, state: 'absent' } as const;
+    const missing = await tellOfPrograms(openMode(absent).redirect, folder).verify();
+    assert.equal(missing.state, 'absent');
+    assert.equal(pinned().length, 2);
+  });
+
+  it('is itself without them', async () => {
+    assert.deepEqual(await tellOfPrograms(openMode().redirect, folder).install(), active);
+  });
+});
+
+describe('the mode that does not start beside programs of eBPF', () => {
+  it('refuses to prepare and to install', async () => {
+    pin();
+    const { redirect, calls } = openMode();
+    const refusing = refuseBesidePrograms(redirect, folder);
+    for (const refused of [refusing.prepare(), refusing.install()]) {
+      await assert.rejects(refused, { code: 'CONFLICT', message: `take address: ${toRemove()}` });
+    }
+    assert.deepEqual(calls, []);
+    assert.deepEqual((await refusing.verify()).problems, [toRemove()]);
+  });
+
+  it('is itself without them', async () => {
+    const { redirect, calls } = openMode();
+    const refusing = refuseBesidePrograms(redirect, folder);
+    await refusing.prepare();
+    assert.deepEqual(await refusing.install(), active);
+    assert.deepEqual(calls, ['prepare, 0 pins', 'install, 0 pins']);
+  });
+});

@@ -1,0 +1,192 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  countBrought,
+  detectBackend,
+  LEGACY,
+  listLegacyTables,
+  NFT,
+  otherBackends,
+  probeTable,
+  restoreRules,
+  saveNat,
+} from '../../../src/redirect/iptables/backend.ts';
+import { emptyNat, goodNat, ok, refuse, scripted, type Answer } from '../scripted-host.ts';
+
+const kubelet = ':KUBE-KUBELET-CANARY - [0:0]\n';
+const hint = ':KUBE-IPTABLES-HINT - [0:0]\n';
+const empty = { nat: '', mangle: '' };
+
+/** A tool that prints these tables. */
+function printing(tables: Readonly<Record<string, string>>): Answer {
+  return (args) => {
+    if (args === '--version') return ok('iptables v1.8.9\n');
+    const table = /-t (\w+)/.exec(args)?.[1] ?? '';
+    return ok(`*${table}\n${tables[table] ?? ''}COMMIT\n`);
+  };
+}
+
+interface Node {
+  readonly nft?: Answer;
+  readonly legacy?: Answer;
+  /** Undefined where the kernel's module is not loaded. */
+  readonly legacyTables?: string | undefined;
+}
+
+function nodeOf({ nft, legacy, legacyTables }: Node) {
+  const tools = {
+    ...(nft === undefined ? {} : { 'iptables-nft-save': nft }),
+    ...(legacy === undefined ? {} : { 'iptables-legacy-save': legacy }),
+  };
+  const files = legacyTables === undefined ? {} : { '/proc/net/ip_tables_names': legacyTables };
+  return scripted(tools, { files: files as Record<string, string> });
+}
+
+async function detected(node: Node): Promise<string> {
+  return (await detectBackend(nodeOf(node), 'auto')).name;
+}
+
+const bothTables = 'nat\nmangle\n';
+
+describe('the iptables that is in use', () => {
+  it('is the one that was chosen, without a look', async () => {
+    const host = scripted({});
+    assert.equal(await detectBackend(host, 'nft'), NFT);
+    assert.equal(await detectBackend(host, 'legacy'), LEGACY);
+    assert.deepEqual(host.log, []);
+  });
+
+  it('is where the chains of the kubelet are, in either table', async () => {
+    for (const chain of [kubelet, hint]) {
+      for (const table of ['mangle', 'nat']) {
+        const has = printing({ ...empty, [table]: chain });
+        const own = printing({ ...empty, nat: ':aad-metadata - [0:0]\n' });
+        assert.equal(await detected({ nft: has, legacy: own, legacyTables: bothTables }), 'nft');
+        assert.equal(await detected({ nft: own, legacy: has, legacyTables: bothTables }), 'legacy');
+      }
+    }
+  });
+
+  it('is nft where both have them', async () => {
+    const has = printing({ ...empty, nat: kubelet });
+    assert.equal(await detected({ nft: has, legacy: has, legacyTables: bothTables }), 'nft');
+  });
+
+  it('is where our chain is, without a kubelet', async () => {
+    const own = printing({ ...empty, nat: ':aad-metadata - [0:0]\n' });
+    const none = printing(empty);
+    assert.equal(await detected({ nft: own, legacy: none, legacyTables: bothTables }), 'nft');
+    assert.equal(await detected({ nft: none, legacy: own, legacyTables: bothTables }), 'legacy');
+    const similar = printing({
+      ...empty,
+      nat: ':aad-metadata-2 - [0:0]\n:x-aad-metadata - [0:0]\n',
+    });
+    assert.equal(await detected({ nft: none, legacy: similar, legacyTables: bothTables }), 'nft');
+  });
+
+  it('is nft where it works, else legacy', async () => {
+    const none = printing(empty);
+    assert.equal(await detected({ nft: none, legacy: none, legacyTables: '' }), 'nft');
+    assert.equal(await detected({ legacy: none, legacyTables: '' }), 'legacy');
+    const unsupported: Answer = (args) =>
+      args === '--version' ? ok('v1.8.9') : refuse(1, 'Protocol not supported');
+    assert.equal(await detected({ nft: unsupported, legacy: none, legacyTables: '' }), 'legacy');
+  });
+
+  it('is not decided while a tool is refused', async () => {
+    const locked: Answer = () => refuse(4, 'Another app is currently holding the xtables lock.');
+    await assert.rejects(detected({ nft: locked }), { code: 'BUSY' });
+    const forbidden: Answer = () => refuse(4, 'Permission denied (you must be root)');
+    await assert.rejects(detected({ nft: forbidden }), { code: 'NOT_PERMITTED' });
+  });
+
+  it('is none where no tool is there, with what to install', async () => {
+    await assert.rejects(detected({}), {
+      code: 'TOOL_MISSING',
+      message: /found no iptables, without .*; install iptables 1\.8 or later$/,
+    });
+  });
+
+  it('leaves the other one over', () => {
+    assert.deepEqual(otherBackends(NFT), [LEGACY]);
+    assert.deepEqual(otherBackends(LEGACY), [NFT]);
+  });
+});
+
+describe('a table of legacy iptables', () => {
+  it('is not asked for where the kernel does not have it: asking would make it', async () => {
+    const host = nodeOf({ legacy: printing(empty), legacyTables: 'filter\n' });
+    assert.equal(await probeTable(host, LEGACY, 'nat'), '');
+    assert.equal(await saveNat(host, LEGACY), '');
+    assert.equal(await countBrought(host, LEGACY), undefined);
+    assert.deepEqual(host.log, []);
+  });
+
+  it('is asked for where it is there, or where that is not known', async () => {
+    for (const legacyTables of ['nat\n', undefined]) {
+      const host = nodeOf({ legacy: () => ok(goodNat), legacyTables });
+      assert.equal(await probeTable(host, LEGACY, 'nat'), goodNat);
+      assert.equal(await saveNat(host, LEGACY), goodNat);
+      assert.equal(host.log.length, 2);
+    }
+  });
+
+  it('is listed by the kernel, or not known', async () => {
+    const list = (legacyTables: string | undefined) => listLegacyTables(nodeOf({ legacyTables }));
+    assert.deepEqual(await list('nat\nmangle\n'), ['nat', 'mangle']);
+    assert.deepEqual(await list(''), []);
+    assert.equal(await list(undefined), undefined);
+  });
+});
+
+describe('reading and writing rules', () => {
+  it('takes a tool or kernel without the backend for nothing, where it need not be there', async () => {
+    assert.equal(await probeTable(nodeOf({}), NFT, 'nat'), undefined);
+    const host = nodeOf({ nft: () => refuse(3, 'Table does not exist') });
+    assert.equal(await probeTable(host, NFT, 'nat'), undefined);
+    await assert.rejects(saveNat(host, NFT), { code: 'UNSUPPORTED', step: 'read rules' });
+  });
+
+  it('reads as many rules as a large cluster has', async () => {
+    const limits: (number | undefined)[] = [];
+    const host = nodeOf({ nft: () => ok(emptyNat) });
+    const noting = {
+      ...host,
+      run: (tool: string, args: readonly string[], options?: { readonly maxBytes?: number }) => {
+        limits.push(options?.maxBytes);
+        return host.run(tool, args, options);
+      },
+    };
+    await saveNat(noting, NFT);
+    await countBrought(noting, NFT);
+    assert.deepEqual(limits, [64 << 20, 64 << 20]);
+  });
+
+  it('commits one script, and waits for the lock', async () => {
+    const scripts: string[] = [];
+    const host = scripted({
+      'iptables-nft-restore': (_args, input) => {
+        scripts.push(input);
+        return scripts.length === 1 ? ok() : refuse(1, 'line 1 failed');
+      },
+    });
+    await restoreRules(host, NFT, 'script', 5);
+    assert.deepEqual(host.log, ['iptables-nft-restore --noflush -w 5']);
+    assert.deepEqual(scripts, ['script']);
+    await assert.rejects(restoreRules(host, NFT, 'script', 5), { step: 'write rules' });
+  });
+
+  it('counts what our rules have brought, and no others’', async () => {
+    const rule = '-A aad-metadata -d 169.254.169.254/32 -p tcp -j DNAT --to-destination 1.2.3.4:5';
+    const save = [
+      '*nat',
+      `[3:180] ${rule}`,
+      `[40:180] ${rule}`,
+      '[500:1] -A aad-metadata -j RETURN',
+      '[600:1] -A KUBE-SERVICES -p tcp -j DNAT --to-destination 1.2.3.4:5',
+      'COMMIT',
+    ].join('\n');
+    assert.equal(await countBrought(nodeOf({ nft: () => ok(save) }), NFT), 43);
+    assert.equal(await countBrought(nodeOf({ nft: () => ok(emptyNat) }), NFT), undefined);
+  });
+});

@@ -1,0 +1,50 @@
+/** File systems that a test cannot make or break for real: `node:fs` with other functions in it. */
+import fs, { mkdtempSync, rmSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+/** Also for modules that imported the functions by name; until disposed. */
+export function replaceFs(replaced: Partial<typeof fs>): Disposable {
+  const names = Object.keys(replaced) as (keyof typeof fs)[];
+  const former = Object.fromEntries(names.map((name) => [name, fs[name]]));
+  Object.assign(fs, replaced);
+  syncBuiltinESMExports();
+  return {
+    [Symbol.dispose]: () => {
+      Object.assign(fs, former);
+      syncBuiltinESMExports();
+    },
+  };
+}
+
+/** What the kernel refuses with. */
+export function refusal(code: string): NodeJS.ErrnoException {
+  return Object.assign(new Error(`${code}: refused`), { code });
+}
+
+export interface PretendedFileSystem extends Disposable {
+  readonly path: string;
+}
+
+/** By the number that `statfs` knows it by. */
+const types = { bpf: 0xcafe4a11, cgroup2: 0x63677270 } as const;
+
+/** A new folder; itself and all below it is of that type until it is disposed, which removes it. */
+export function pretendFileSystem(type: keyof typeof types): PretendedFileSystem {
+  const path = mkdtempSync(join(tmpdir(), 'nmi-pretended-'));
+  const { statfsSync } = fs;
+  const pretended = replaceFs({
+    statfsSync: ((asked: string) => {
+      const real = statfsSync(asked);
+      return asked.startsWith(path) ? { ...real, type: types[type] } : real;
+    }) as typeof statfsSync,
+  });
+  return {
+    path,
+    [Symbol.dispose]: () => {
+      pretended[Symbol.dispose]();
+      rmSync(path, { recursive: true, force: true });
+    },
+  };
+}
