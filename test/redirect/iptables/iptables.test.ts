@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import type { Host } from '../../../src/redirect/host/command.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { emptyNat, goodIp, goodNat, ok, refuse, scripted } from '../scripted-host.ts';
+import { emptyNat, goodIp, goodNat, ok, refuse, scripted, type Answer } from '../scripted-host.ts';
 
 describe('the iptables redirect on a node that refuses', () => {
   it('says BUSY while another program holds the lock, and works right afterwards', async () => {
@@ -195,5 +195,169 @@ describe('the iptables redirect on a node that refuses', () => {
     const peer = { remoteIp: '10.0.0.2', remotePort: 1, localIp: '10.0.0.1', localPort: 2 };
     const redirect = openIptablesRedirect({ host: scripted({}) });
     assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
+  });
+});
+
+/** The rules of one backend, as its own tools would keep them. */
+function keeping(nat: string) {
+  const table = { nat, scripts: [] as string[] };
+  const save: Answer = (args) =>
+    args.startsWith('-c') ? ok(table.nat.replace('-A aad', '[4:9] -A aad')) : ok(table.nat);
+  const restore: Answer = (_args, script) => {
+    table.scripts.push(script);
+    table.nat = script.includes('DNAT') ? goodNat : emptyNat;
+    return ok();
+  };
+  return { table, save, restore };
+}
+
+describe('the iptables redirect', () => {
+  it('brings up the address before the listener binds it', async () => {
+    const host = scripted({ ip: (args) => ok(args.includes('show') ? '[]' : '') });
+    await openIptablesRedirect({ host }).prepare();
+    assert.ok(host.log.includes('ip link add nmi0 type dummy'), host.log.join('\n'));
+    assert.ok(host.log.includes('ip addr add 169.254.25.79/32 dev nmi0 scope host'));
+  });
+
+  it('cuts older connections, and says how many there were', async () => {
+    const { save, restore } = keeping(emptyNat);
+    const tools = { ip: goodIp, 'iptables-nft-save': save, 'iptables-nft-restore': restore };
+    const host = scripted(tools, { cutFlows: () => 2 });
+    const redirect = openIptablesRedirect({ host });
+    const { changed } = await redirect.install();
+    assert.ok(changed?.includes('2 older flows cut'), changed?.join());
+    assert.deepEqual(host.cuts[0]?.answeredBy, { ip: '169.254.25.79', port: 2579 });
+    assert.deepEqual(host.cuts[0]?.sparedSources, ['169.254.25.79']);
+    assert.deepEqual(await redirect.cutFlows(), { kind: 'cut', flows: 2 });
+    assert.equal(host.cuts[1]?.answeredBy, undefined, 'whoever answers them');
+    const quiet = scripted(tools, { cutFlows: () => 0 });
+    const again = await openIptablesRedirect({ host: quiet }).install();
+    assert.deepEqual(again.changed, []);
+  });
+
+  it('takes rules of ours away from the backend that is not in use', async () => {
+    const [nft, legacy] = [keeping(emptyNat), keeping(goodNat)];
+    const host = scripted(
+      {
+        ip: goodIp,
+        'iptables-nft-save': nft.save,
+        'iptables-nft-restore': nft.restore,
+        'iptables-legacy-save': legacy.save,
+        'iptables-legacy-restore': legacy.restore,
+      },
+      { files: { '/proc/net/ip_tables_names': 'nat\n' } },
+    );
+    const { changed } = await openIptablesRedirect({ host, backend: 'nft' }).install();
+    assert.equal(legacy.table.nat, emptyNat);
+    assert.ok(
+      changed?.some((change) => change.endsWith(' from legacy')),
+      changed?.join(),
+    );
+  });
+
+  it('notes that it may not look at the other backend, and fails at any other refusal', async () => {
+    const { save, restore } = keeping(goodNat);
+    const nodeWith = (legacy: Answer) =>
+      scripted(
+        {
+          ip: goodIp,
+          'iptables-nft-save': save,
+          'iptables-nft-restore': restore,
+          'iptables-legacy-save': legacy,
+        },
+        { files: { '/proc/net/ip_tables_names': 'nat\n' } },
+      );
+    const forbidden = nodeWith(() => refuse(4, 'Permission denied (you must be root)'));
+    const status = await openIptablesRedirect({ host: forbidden, backend: 'nft' }).install();
+    assert.equal(status.state, 'active');
+    assert.match(status.detail, /; iptables legacy not looked at: .*Permission denied/);
+    const locked = nodeWith(() => refuse(4, 'holding the xtables lock'));
+    const failing = openIptablesRedirect({ host: locked, backend: 'nft' });
+    await assert.rejects(failing.install(), { code: 'BUSY' });
+  });
+
+  it('reads back what is there, in one line and with every problem', async () => {
+    const nodeWith = (nat: string) => scripted({ ip: goodIp, 'iptables-nft-save': () => ok(nat) });
+    const right = await openIptablesRedirect({ host: nodeWith(goodNat) }).verify();
+    assert.deepEqual(right, {
+      state: 'active',
+      detail:
+        'iptables nft; address 169.254.25.79 on nmi0 (dummy); ' +
+        'aad-metadata: 169.254.169.254:80 to 169.254.25.79:2579; guard on',
+      problems: [],
+    });
+    const absent = await openIptablesRedirect({ host: nodeWith(emptyNat) }).verify();
+    assert.equal(absent.state, 'absent');
+    assert.ok(absent.problems.length > 0);
+    const half = goodNat.replace('-A PREROUTING -j aad-metadata\n', '');
+    const broken = await openIptablesRedirect({ host: nodeWith(half) }).verify();
+    assert.equal(broken.state, 'broken');
+    const unguarded = openIptablesRedirect({ host: nodeWith(goodNat), guard: false });
+    assert.match((await unguarded.verify()).detail, /; guard off$/);
+  });
+
+  it('has no guard where that is off, and takes an earlier one away', async () => {
+    const { save, restore } = keeping(goodNat);
+    const host = scripted({
+      ip: goodIp,
+      'iptables-nft-save': save,
+      'iptables-nft-restore': restore,
+    });
+    const { changed } = await openIptablesRedirect({ host, guard: false }).install();
+    assert.deepEqual(changed, [
+      'guard rule 80 removed',
+      'guard rule 79 removed',
+      'guard rule 81 removed',
+    ]);
+  });
+
+  it('waits for the lock as long as it may', async () => {
+    const { save, restore } = keeping(emptyNat);
+    const tools = { ip: goodIp, 'iptables-nft-save': save, 'iptables-nft-restore': restore };
+    for (const [options, args] of [
+      [{}, '-w 5'],
+      [{ lockWaitSec: 1 }, '-w 1'],
+    ] as const) {
+      const host = scripted(tools);
+      await openIptablesRedirect({ host, ...options }).remove();
+      await openIptablesRedirect({ host, ...options }).install();
+      assert.ok(
+        host.log.some((line) => line.endsWith(args)),
+        host.log.join('\n'),
+      );
+    }
+  });
+
+  it('counts what its rules have brought', async () => {
+    const { save } = keeping(goodNat);
+    const host = scripted({ ip: goodIp, 'iptables-nft-save': save });
+    assert.equal(await openIptablesRedirect({ host }).countBrought(), 4);
+  });
+
+  it('opens the node when it is removed: rules, guard and link', async () => {
+    const { table, save, restore } = keeping(goodNat);
+    const host = scripted({
+      ip: goodIp,
+      'iptables-nft-save': save,
+      'iptables-nft-restore': restore,
+    });
+    await openIptablesRedirect({ host }).remove();
+    assert.equal(table.nat, emptyNat);
+    const removed = host.log.filter((line) => line.includes(' del '));
+    assert.deepEqual(removed, [
+      'ip rule del pref 80 to 169.254.169.254 prohibit',
+      'ip rule del pref 79 iif lo to 169.254.169.254 goto 81',
+      'ip rule del pref 81 to 169.254.169.254 nop',
+      'ip link del nmi0',
+    ]);
+  });
+
+  it('takes guard and link away although the rules could not be', async () => {
+    const host = scripted({
+      ip: goodIp,
+      'iptables-nft-save': () => refuse(4, 'holding the xtables lock'),
+    });
+    await assert.rejects(openIptablesRedirect({ host }).remove(), { code: 'BUSY' });
+    assert.ok(host.log.includes('ip link del nmi0'));
   });
 });
