@@ -225,7 +225,7 @@ describe('the iptables redirect', () => {
     const host = scripted(tools, { cutFlows: () => 2 });
     const redirect = openIptablesRedirect({ host });
     const { changed } = await redirect.install();
-    assert.ok(changed?.includes('2 older flows cut'), changed?.join());
+    assert.ok(changed?.includes('2 older flows cut'), String(changed));
     assert.deepEqual(host.cuts[0]?.answeredBy, { ip: '169.254.25.79', port: 2579 });
     assert.deepEqual(host.cuts[0]?.sparedSources, ['169.254.25.79']);
     assert.deepEqual(await redirect.cutFlows(), { kind: 'cut', flows: 2 });
@@ -251,7 +251,7 @@ describe('the iptables redirect', () => {
     assert.equal(legacy.table.nat, emptyNat);
     assert.ok(
       changed?.some((change) => change.endsWith(' from legacy')),
-      changed?.join(),
+      String(changed),
     );
   });
 
