@@ -4,11 +4,11 @@ import { beside } from './load-verdict.ts';
 import type { PodLoad, PodLoadReport } from './pod-protocol.ts';
 
 const pieceMs = 500;
-/** Two minutes. A scenario that failed does not stop its load; the end of its pod does. */
+/** Two minutes at least. A scenario that failed does not stop its load; the end of its pod does. */
 const maxPieces = 240;
 
 export interface SteadyLoad {
-  /** @returns what was seen, in pieces of half a second; the last one ends after this call. */
+  /** @returns what was seen, in pieces of half a second or `durationMs`; the last one ends after this call. */
   stop(): Promise<readonly PodLoadReport[]>;
 }
 
@@ -17,7 +17,7 @@ export function startSteadyLoad(pod: LabPod, load: Partial<PodLoad> = {}): Stead
   const run = async (): Promise<readonly PodLoadReport[]> => {
     const reports: PodLoadReport[] = [];
     while (!stopped.signal.aborted && reports.length < maxPieces) {
-      reports.push(await pod.load({ ...load, durationMs: pieceMs }));
+      reports.push(await pod.load({ durationMs: pieceMs, ...load }));
     }
     return reports;
   };

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { eventually } from '../../world/eventually.ts';
 import type { LabPod } from '../../pods/pod.ts';
-import { beside, judgeLoad } from '../../pods/load-verdict.ts';
+import { judgeLoad } from '../../pods/load-verdict.ts';
+import { startSteadyLoad } from '../../pods/steady-load.ts';
 import {
   feed,
   flagOf,
@@ -64,14 +65,14 @@ const onGuard: readonly Attack[] = [command('ip rule del pref 80'), command('ip 
  */
 const heldByGuard: readonly string[] = ['EHOSTUNREACH', 'ECONNRESET', 'TIMEOUT'];
 
-const roundMs = 1_500;
 /** What a machine of few cores adds while two pods ask without a pause. */
 const slackMs = 500;
 
-function flushes(name: string, durationMs: number, inTour: boolean): Scenario {
+/** Rounds and not seconds: a machine that is slow has as many of them as a quick one. */
+function flushes(name: string, rounds: number, inTour: boolean): Scenario {
   return {
     name,
-    title: `Rules are flushed by a stranger under load for ${durationMs / 1000} s: mended, no leak.`,
+    title: `Rules are flushed by a stranger under load, in ${rounds} rounds: mended, no leak.`,
     needs: 'namespaces',
     inTour,
     run: async (world) => {
@@ -87,27 +88,24 @@ function flushes(name: string, durationMs: number, inTour: boolean): Scenario {
       assertToken(await one.ask(), identityA);
       assertToken(await two.ask(), identityB);
       const before = await countMended(world);
-      const endMs = performance.now() + durationMs;
-      const load = { durationMs, timeoutMs: 2_000 };
-      const loads = beside(Promise.all([one.load(load), two.load(load)]));
+      const load = { durationMs: 2_000, timeoutMs: 2_000 };
+      const loads = [one, two].map((pod) => startSteadyLoad(pod, load));
       const maxMs = intervalMs(world) + 2 * (await timeRepair(world)) + slackMs;
-      let rounds = 0;
       let settled = 0;
       let slowestMs = 0;
-      while (performance.now() < endMs - roundMs) {
+      for (let round = 0; round < rounds; round += 1) {
         const mended = await countMended(world);
-        const tookMs = await attack(world, rounds % 3 === 2 ? [pick(onGuard)] : burst());
+        const tookMs = await attack(world, round % 3 === 2 ? [pick(onGuard)] : burst());
         assert.ok(tookMs <= maxMs, `mended after ${tookMs} ms, and ${maxMs} are allowed`);
         slowestMs = Math.max(slowestMs, tookMs);
-        rounds += 1;
         // Every other time the next attack comes while the agent is still at the last one.
-        if (rounds % 2 === 0) continue;
+        if (round % 2 === 1) continue;
         await eventually(async () => {
           assert.ok((await countMended(world)) > mended, 'the agent counted no repair');
         });
         settled += 1;
       }
-      const reports = await loads;
+      const reports = await Promise.all(loads.map((load) => load.stop()));
       await forgetStranger(world);
       const pods: readonly [LabPod, string][] = [
         [one, identityA],
@@ -116,9 +114,7 @@ function flushes(name: string, durationMs: number, inTour: boolean): Scenario {
       let served = 0;
       let held = 0;
       for (const [index, [pod, identity]] of pods.entries()) {
-        const report = reports[index];
-        assert.ok(report !== undefined);
-        const verdict = judgeLoad(pod.name, [report], identity, heldByGuard);
+        const verdict = judgeLoad(pod.name, reports[index] ?? [], identity, heldByGuard);
         served += verdict.granted;
         held += verdict.refused;
         assertToken(await pod.ask(), identity);
@@ -132,7 +128,6 @@ function flushes(name: string, durationMs: number, inTour: boolean): Scenario {
       const mended = (await countMended(world)) - before;
       assert.ok(mended >= settled, `${mended} repairs counted in ${rounds} rounds`);
       assert.ok((await world.agent.metric(seriesOf('repaired'))) > 0, 'nothing was repaired');
-      assert.ok(rounds >= 2, 'the machine is too slow: fewer than two rounds');
       return [
         `${rounds} rounds of attacks mended, the slowest after ${Math.round(slowestMs)} ms of`,
         `${Math.round(maxMs)} allowed; ${served} requests served, ${held} held back`,
@@ -142,8 +137,8 @@ function flushes(name: string, durationMs: number, inTour: boolean): Scenario {
 }
 
 export const strangerScenarios: readonly Scenario[] = [
-  flushes('rules-flushed', 4_500, true),
-  flushes('rules-flushed-long', 14_000, false),
+  flushes('rules-flushed', 4, true),
+  flushes('rules-flushed-long', 15, false),
 ];
 
 const checkOutcomes = ['unchanged', 'installed', 'repaired', 'failed'] as const;
