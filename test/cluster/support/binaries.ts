@@ -4,21 +4,15 @@
  * from the locked modules in `test/cluster/go` into `.cache/cluster`. Without either there are
  * none, which is no failure.
  */
-import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-} from 'node:fs';
+import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
+import { providePrograms, type GoRecipe, type Provided } from './go-programs.ts';
 
 /** The newest supported minor version, and the one three minors older. */
 const versions = ['1.37', '1.34'] as const;
+
+/** Folder below `.cache`. */
+const cache = 'cluster';
 
 export interface ClusterBinaries {
   /** Minor version of Kubernetes. */
@@ -27,18 +21,6 @@ export interface ClusterBinaries {
   readonly kubeApiserver: string;
   readonly kubectl: string;
 }
-
-/** Programs, or why there are none. */
-export type Provided<T> =
-  | { readonly name: string; readonly programs: T; readonly missing: undefined }
-  | { readonly name: string; readonly programs: undefined; readonly missing: string };
-
-const modules = join(import.meta.dirname, '../go');
-const cache = join(import.meta.dirname, '../../../.cache/cluster');
-
-/** A cold build takes 15 minutes on two cores. */
-const buildTimeoutMs = 3_600_000;
-const loadTimeoutMs = 600_000;
 
 /** Builds all that is not there yet, and says loudly which tests there will not be. */
 export function prepareBinaries(): void {
@@ -52,7 +34,7 @@ export function provideClusters(): readonly Provided<ClusterBinaries>[] {
   const assets = process.env['KUBEBUILDER_ASSETS'] ?? '';
   if (assets !== '') return [given(assets)];
   return versions.map((version) =>
-    built(`Kubernetes ${version}`, kubernetesRecipe(version), (folder) =>
+    providePrograms(`Kubernetes ${version}`, kubernetesRecipe(version), cache, (folder) =>
       programsIn(folder, version),
     ),
   );
@@ -60,7 +42,7 @@ export function provideClusters(): readonly Provided<ClusterBinaries>[] {
 
 /** Its path. It is not among KUBEBUILDER_ASSETS, so always built. */
 export function provideHelm(): Provided<string> {
-  return built('helm', helmRecipe, (folder) => join(folder, 'helm'));
+  return providePrograms('helm', helmRecipe, cache, (folder) => join(folder, 'helm'));
 }
 
 function given(folder: string): Provided<ClusterBinaries> {
@@ -85,16 +67,7 @@ function programsIn(folder: string, version: string): ClusterBinaries {
   };
 }
 
-interface Recipe {
-  /** Folder below `test/cluster/go`. */
-  readonly module: string;
-  /** Main packages by the names their programs get. */
-  readonly programs: Readonly<Record<string, string>>;
-  /** Variables that the linker sets, of the version as `go.mod` has it. */
-  readonly stamps: (goMod: string) => readonly string[];
-}
-
-function kubernetesRecipe(version: string): Recipe {
+function kubernetesRecipe(version: string): GoRecipe {
   return {
     module: `kubernetes-${version}`,
     programs: {
@@ -102,20 +75,24 @@ function kubernetesRecipe(version: string): Recipe {
       'kube-apiserver': 'k8s.io/kubernetes/cmd/kube-apiserver',
       kubectl: 'k8s.io/kubernetes/cmd/kubectl',
     },
-    // Without them the server calls itself v0.0.0, and clients compare versions.
-    stamps(goMod) {
-      const full = /k8s\.io\/kubernetes (v\S+)/.exec(goMod)?.[1] ?? '';
-      const [major = '', minor = ''] = version.split('.');
-      return ['k8s.io/component-base/version', 'k8s.io/client-go/pkg/version'].flatMap((path) => [
-        `${path}.gitVersion=${full}`,
-        `${path}.gitMajor=${major}`,
-        `${path}.gitMinor=${minor}`,
-      ]);
-    },
+    stamps: kubernetesStamps(version),
   };
 }
 
-const helmRecipe: Recipe = {
+/** Without them a server calls itself v0.0.0, and clients compare versions. */
+export function kubernetesStamps(version: string): GoRecipe['stamps'] {
+  return (goMod) => {
+    const full = /k8s\.io\/kubernetes (v\S+)/.exec(goMod)?.[1] ?? '';
+    const [major = '', minor = ''] = version.split('.');
+    return ['k8s.io/component-base/version', 'k8s.io/client-go/pkg/version'].flatMap((path) => [
+      `${path}.gitVersion=${full}`,
+      `${path}.gitMajor=${major}`,
+      `${path}.gitMinor=${minor}`,
+    ]);
+  };
+}
+
+const helmRecipe: GoRecipe = {
   module: 'helm',
   programs: { helm: 'helm.sh/helm/v4/cmd/helm' },
   stamps: (goMod) => {
@@ -123,75 +100,3 @@ const helmRecipe: Recipe = {
     return [`helm.sh/helm/v4/internal/version.version=${version}`];
   },
 };
-
-function built<T>(name: string, recipe: Recipe, place: (folder: string) => T): Provided<T> {
-  const sources = join(modules, recipe.module);
-  const [goMod, goSum] = ['go.mod', 'go.sum'].map((file) =>
-    readFileSync(join(sources, file), 'utf8'),
-  );
-  const stamps = recipe.stamps(goMod ?? '').map((stamp) => `-X ${stamp}`);
-  const flags = [
-    ...['-mod=readonly', '-trimpath', '-buildvcs=false'],
-    `-ldflags=${['-s', '-w', ...stamps].join(' ')}`,
-  ];
-  const key = createHash('sha256')
-    .update([goMod, goSum, ...flags, process.platform, process.arch].join('\0'))
-    .digest('hex');
-  const folder = join(cache, `${recipe.module}-${key.slice(0, 12)}`);
-  const missing = existsSync(folder) ? undefined : build(recipe, flags, folder);
-  return missing === undefined
-    ? { name, programs: place(folder), missing }
-    : { name, programs: undefined, missing };
-}
-
-/** Returns why nothing can be built here; throws when what was downloaded does not build. */
-function build({ module, programs }: Recipe, flags: readonly string[], folder: string) {
-  const sources = ['-C', join(modules, module)];
-  const packages = Object.values(programs);
-  if (spawnSync('go', ['version']).error !== undefined) return 'go is not installed';
-  const loaded = go(['list', ...sources, '-mod=readonly', '-deps', ...packages], loadTimeoutMs);
-  if (loaded.status !== 0) return `go cannot load the modules of ${module}: ${reasonOf(loaded)}`;
-  const names = `${Object.keys(programs).join(', ')} (${module})`;
-  process.stderr.write(`building ${names}; this takes minutes, once\n`);
-  const startedMs = performance.now();
-  mkdirSync(cache, { recursive: true });
-  const work = mkdtempSync(join(cache, `.${module}-`));
-  try {
-    for (const [name, path] of Object.entries(programs)) {
-      const made = go(
-        ['build', ...sources, ...flags, '-o', join(work, name), path],
-        buildTimeoutMs,
-      );
-      if (made.status !== 0) throw new Error(`go cannot build ${path}: ${reasonOf(made)}`);
-    }
-    for (const name of readdirSync(cache)) {
-      if (name.startsWith(`${module}-`)) rmSync(join(cache, name), { recursive: true });
-    }
-    // Made aside and renamed, so that what is there is whole.
-    renameSync(work, folder);
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
-  const seconds = ((performance.now() - startedMs) / 1000).toFixed(0);
-  process.stderr.write(`built ${names} in ${seconds} s\n`);
-  return undefined;
-}
-
-/** With the lowest priority: all cores are busy for minutes. */
-function go(args: readonly string[], timeout: number): SpawnSyncReturns<string> {
-  return spawnSync('nice', ['-n', '19', 'go', ...args], {
-    encoding: 'utf8',
-    timeout,
-    maxBuffer: 64 * 1024 * 1024,
-    env: { ...process.env, CGO_ENABLED: '0' },
-  });
-}
-
-function reasonOf({ error, stderr }: SpawnSyncReturns<string>): string {
-  if (error !== undefined) return error.message;
-  const lines = stderr.trim().split('\n');
-  return lines
-    .filter((line) => !line.startsWith('go: downloading'))
-    .slice(0, 3)
-    .join('; ');
-}

@@ -3,7 +3,7 @@
  * hold ours against. Nothing of theirs is kept here but a version and its checksum.
  */
 import { spawnSync } from 'node:child_process';
-import type { Provided } from './binaries.ts';
+import type { Provided } from './go-programs.ts';
 
 export interface GoModule {
   readonly path: string;

@@ -1,0 +1,190 @@
+/**
+ * Programs that are built once from the Go modules in `test/cluster/go`, pinned by `go.sum`. One folder
+ * per recipe is kept below `.cache`, under a hash of `go.mod`, `go.sum`, the flags and the patches.
+ */
+import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { isAlive } from '../../../lab/fabric/process-alive.ts';
+
+/** Programs, or why there are none. */
+export type Provided<T> =
+  | { readonly name: string; readonly programs: T; readonly missing: undefined }
+  | { readonly name: string; readonly programs: undefined; readonly missing: string };
+
+/** A change of a module of others, made in a copy. */
+export interface GoPatch {
+  readonly module: string;
+  readonly file: string;
+  /** Occurs exactly once. */
+  readonly before: string;
+  readonly after: string;
+}
+
+export interface GoRecipe {
+  /** Folder below `test/cluster/go`. */
+  readonly module: string;
+  /** Main packages by the names their programs get. */
+  readonly programs: Readonly<Record<string, string>>;
+  /** Variables that the linker sets, of the version as `go.mod` has it. */
+  readonly stamps: (goMod: string) => readonly string[];
+  readonly patches?: readonly GoPatch[];
+}
+
+const modules = join(import.meta.dirname, '../go');
+
+/** Where all programs are kept. */
+export const programCache = join(import.meta.dirname, '../../../.cache');
+
+/** A cold build takes 15 minutes on two cores. */
+const buildTimeoutMs = 3_600_000;
+const loadTimeoutMs = 600_000;
+
+/** The folder of a recipe's programs, there or not. */
+interface Place {
+  readonly folder: string;
+  readonly cache: string;
+  readonly flags: readonly string[];
+}
+
+function placeOf(recipe: GoRecipe, cacheName: string): Place {
+  const sources = join(modules, recipe.module);
+  const [goMod = '', goSum = ''] = ['go.mod', 'go.sum'].map((file) =>
+    readFileSync(join(sources, file), 'utf8'),
+  );
+  const stamps = recipe.stamps(goMod).map((stamp) => `-X ${stamp}`);
+  const flags = [
+    ...['-mod=readonly', '-trimpath', '-buildvcs=false'],
+    `-ldflags=${['-s', '-w', ...stamps].join(' ')}`,
+  ];
+  const patches = recipe.patches === undefined ? [] : [JSON.stringify(recipe.patches)];
+  const key = createHash('sha256')
+    .update([goMod, goSum, ...flags, ...patches, process.platform, process.arch].join('\0'))
+    .digest('hex');
+  const cache = join(programCache, cacheName);
+  return { cache, flags, folder: join(cache, `${recipe.module}-${key.slice(0, 12)}`) };
+}
+
+/** Whether they are built. */
+export function hasPrograms(recipe: GoRecipe, cacheName: string): boolean {
+  return existsSync(placeOf(recipe, cacheName).folder);
+}
+
+/** Built if need be, which takes minutes and is reported on standard error. */
+export function providePrograms<T>(
+  name: string,
+  recipe: GoRecipe,
+  cacheName: string,
+  locate: (folder: string) => T,
+): Provided<T> {
+  const place = placeOf(recipe, cacheName);
+  const missing = existsSync(place.folder) ? undefined : build(recipe, place);
+  return missing === undefined
+    ? { name, programs: locate(place.folder), missing }
+    : { name, programs: undefined, missing };
+}
+
+/** Returns why nothing can be built here; throws when what was downloaded does not build. */
+function build(recipe: GoRecipe, { cache, folder, flags }: Place): string | undefined {
+  const { module, programs, patches = [] } = recipe;
+  const sources = ['-C', join(modules, module)];
+  const packages = Object.values(programs);
+  if (spawnSync('go', ['version']).error !== undefined) return 'go is not installed';
+  const loaded = go(['list', ...sources, '-mod=readonly', '-deps', ...packages], loadTimeoutMs);
+  if (loaded.status !== 0) return `go cannot load the modules of ${module}: ${reasonOf(loaded)}`;
+  const names = `${Object.keys(programs).join(', ')} (${module})`;
+  process.stderr.write(`building ${names}; this takes minutes, once\n`);
+  const startedMs = performance.now();
+  mkdirSync(cache, { recursive: true });
+  removeDeadWork(cache);
+  const work = mkdtempSync(join(cache, `.work-${process.pid}-`));
+  try {
+    const made = join(work, 'programs');
+    mkdirSync(made);
+    const patched = patches.length === 0 ? [] : applyPatches(patches, join(modules, module), work);
+    for (const [name, path] of Object.entries(programs)) {
+      const run = go(
+        ['build', ...sources, ...flags, ...patched, '-o', join(made, name), path],
+        buildTimeoutMs,
+      );
+      if (run.status !== 0) throw new Error(`go cannot build ${path}: ${reasonOf(run)}`);
+    }
+    for (const name of readdirSync(cache)) {
+      if (name.startsWith(`${module}-`)) rmSync(join(cache, name), { recursive: true });
+    }
+    // Made aside and renamed, so that what is there is whole.
+    renameSync(made, folder);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+  const seconds = ((performance.now() - startedMs) / 1000).toFixed(0);
+  process.stderr.write(`built ${names} in ${seconds} s\n`);
+  return undefined;
+}
+
+/** Half-made work of processes that were killed. */
+export function removeDeadWork(folder: string): void {
+  for (const name of readdirSync(folder)) {
+    const pid = /^\.work-(\d+)-/.exec(name)?.[1];
+    if (pid !== undefined && !isAlive(Number(pid))) {
+      rmSync(join(folder, name), { recursive: true, force: true });
+    }
+  }
+}
+
+/**
+ * Go takes a module from a folder only if `go.mod` says so, and does not overlay files of its module
+ * cache (Go 1.26): copies of `go.mod` and of the modules. Returns the flags that name them.
+ */
+function applyPatches(
+  patches: readonly GoPatch[],
+  sources: string,
+  work: string,
+): readonly string[] {
+  for (const file of ['go.mod', 'go.sum']) cpSync(join(sources, file), join(work, file));
+  const modFile = join(work, 'go.mod');
+  for (const [at, { module, file, before, after }] of patches.entries()) {
+    const from = go(['list', '-C', sources, '-m', '-f', '{{.Dir}}', module], loadTimeoutMs);
+    if (from.status !== 0) throw new Error(`go does not have ${module}: ${reasonOf(from)}`);
+    const copy = join(work, `module-${at}`);
+    cpSync(from.stdout.trim(), copy, { recursive: true, mode: 0 });
+    const text = readFileSync(join(copy, file), 'utf8');
+    const parts = text.split(before);
+    if (parts.length !== 2) throw new Error(`the patch of ${module}/${file} does not fit`);
+    // The module cache is read-only.
+    rmSync(join(copy, file), { force: true });
+    writeFileSync(join(copy, file), parts.join(after));
+    writeFileSync(modFile, `\nreplace ${module} => ${copy}\n`, { flag: 'a' });
+  }
+  return [`-modfile=${modFile}`];
+}
+
+/** With the lowest priority: all cores are busy for minutes. */
+function go(args: readonly string[], timeout: number): SpawnSyncReturns<string> {
+  return spawnSync('nice', ['-n', '19', 'go', ...args], {
+    encoding: 'utf8',
+    timeout,
+    maxBuffer: 64 * 1024 * 1024,
+    env: { ...process.env, CGO_ENABLED: '0' },
+  });
+}
+
+function reasonOf({ error, stderr }: SpawnSyncReturns<string>): string {
+  if (error !== undefined) return error.message;
+  const lines = stderr.trim().split('\n');
+  return lines
+    .filter((line) => !line.startsWith('go: downloading'))
+    .slice(0, 3)
+    .join('; ');
+}
