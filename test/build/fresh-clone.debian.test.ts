@@ -4,63 +4,37 @@
  * this machine gets its own, so its settings of apt and npm are copied into the root at run time.
  */
 import assert from 'node:assert/strict';
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { aptOptions, sourcesOf } from '../../scripts/image/apt-settings.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
+import {
+  copyRegistrySettings,
+  findMissingTool,
+  makeDebianSystem,
+  registryEnvironment,
+  runTool,
+} from '../support/debian-system.ts';
 
 const releases = ['bookworm', 'trixie'];
-const packages = 'nodejs,npm,git,ca-certificates';
-const localCertificates = '/usr/local/share/ca-certificates';
+const packages = ['nodejs', 'npm', 'git', 'ca-certificates'];
 
 function whyNoDebian(): string | false {
   if (process.getuid?.() !== 0) return 'not root';
-  for (const tool of ['mmdebstrap', 'setpriv', 'unshare']) {
-    if (spawnSync(tool, ['--version']).error !== undefined) return `${tool} is not installed`;
-  }
+  const missing = findMissingTool('mmdebstrap', 'setpriv', 'unshare');
+  if (missing !== undefined) return `${missing} is not installed`;
   return existsSync(join(repositoryRoot, '.git')) ? false : 'not a clone';
 }
 
-/** What a tool prints; nothing where it is not there. */
-function output(tool: string, ...args: readonly string[]): string {
-  return spawnSync(tool, args, { encoding: 'utf8' }).stdout ?? '';
-}
-
-function run(tool: string, ...args: readonly string[]): void {
-  const { status, error, stdout, stderr } = spawnSync(tool, args, { encoding: 'utf8' });
-  assert.equal(status, 0, `${tool} ${args.join(' ')}: ${error?.message ?? `${stdout}${stderr}`}`);
-}
-
 function makeRoot(release: string, root: string): void {
-  run(
-    // What it mounts goes with it, however it ends.
-    ...(['unshare', '--mount', '--', 'mmdebstrap'] as const),
-    ...['--quiet', '--mode=root', '--variant=apt', `--include=${packages}`],
-    ...aptOptions().map((option) => `--aptopt=${option}`),
-    ...[release, root, ...sourcesOf(release)],
-  );
-  const npmConfig = (key: string) => output('npm', 'config', 'get', key).trim();
-  for (const [from, to] of [
-    ['/etc/resolv.conf', '/etc/resolv.conf'],
-    ['/etc/hosts', '/etc/hosts'],
-    [localCertificates, localCertificates],
-    [npmConfig('userconfig'), '/srv/.npmrc'],
-    [npmConfig('globalconfig'), '/etc/npmrc'],
-  ] as const) {
-    if (existsSync(from)) cpSync(from, join(root, to), { recursive: true, dereference: true });
-  }
-  run('chroot', root, 'update-ca-certificates');
-  run('git', 'clone', '--quiet', '--no-hardlinks', repositoryRoot, join(root, 'clone'));
+  makeDebianSystem({ release, root, variant: 'apt', packages });
+  copyRegistrySettings(root);
+  runTool('chroot', root, 'update-ca-certificates');
+  runTool('git', 'clone', '--quiet', '--no-hardlinks', repositoryRoot, join(root, 'clone'));
 }
-
-/** Of this machine, what leads to a registry. */
-const environment = Object.entries(process.env).filter(([name]) =>
-  /^(?:npm_config_registry|(?:https?|no)_proxy|NODE_EXTRA_CA_CERTS|SSL_CERT_FILE)$/i.test(name),
-);
 
 /** The mounts are in a namespace that ends with the command, and so does all that it started. */
 const enter = `set -e
@@ -87,7 +61,7 @@ async function inRoot(root: string, ...command: readonly string[]): Promise<Ran>
       PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
       HOME: '/srv',
       LANG: 'C.UTF-8',
-      ...Object.fromEntries(environment),
+      ...registryEnvironment(),
     },
   });
   let [out, err] = ['', ''];
