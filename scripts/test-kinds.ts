@@ -15,12 +15,18 @@ export function isDebian(file: string): boolean {
   return file.endsWith('.debian.test.ts');
 }
 
+/** Boots a node with a real kubelet. */
+export function isNode(file: string): boolean {
+  return file.endsWith('.node.test.ts');
+}
+
 /** Makes namespaces, links and rules, keeps the machine busy, or measures time under load: one at a time. */
 export function isExclusive(file: string): boolean {
   return (
     isLab(file) ||
     isCluster(file) ||
     isDebian(file) ||
+    isNode(file) ||
     file.endsWith('.kernel.test.ts') ||
     /(?:^|\/)test\/lab\/fabric\.test\.ts$/.test(file)
   );

@@ -1,5 +1,5 @@
 /**
- * Runs the tests: `node scripts/test.ts [all|unit|cluster|conformance|debian|kernel|lab|FILE...]`.
+ * Runs the tests: `node scripts/test.ts [all|unit|cluster|conformance|debian|kernel|lab|node|FILE...]`.
  * `all` checks the sources first. The last thing printed is the summary of Node's test runner.
  */
 import { spawnSync } from 'node:child_process';
@@ -8,7 +8,9 @@ import { join } from 'node:path';
 import { freshExecutable } from './build.ts';
 import { checkSources } from './check.ts';
 import { prepareBinaries } from '../test/cluster/support/binaries.ts';
-import { isCluster, isDebian, isExclusive, isLab } from './test-kinds.ts';
+import { provideGround } from '../test/node/support/ground.ts';
+import { hasNodePrograms } from '../test/node/support/node-programs.ts';
+import { isCluster, isDebian, isExclusive, isLab, isNode } from './test-kinds.ts';
 
 const root = join(import.meta.dirname, '..');
 
@@ -24,13 +26,14 @@ if (kind === 'all' && !(await checkSources())) {
 await freshExecutable();
 const selected = select(kind, more);
 if (selected.some(isCluster)) prepareBinaries();
+if (selected.some(isNode)) prepareGround();
 process.exit(runTests(selected));
 
 function select(wanted: string, others: readonly string[]): readonly string[] {
   const files = globSync('test/**/*.test.ts', { cwd: root }).sort();
   switch (wanted) {
     case 'all':
-      return files;
+      return canBootNode() ? files : files.filter((file) => !isNode(file));
     case 'unit':
       return files.filter((file) => !isExclusive(file));
     case 'cluster':
@@ -41,13 +44,28 @@ function select(wanted: string, others: readonly string[]): readonly string[] {
       return files.filter(isDebian);
     case 'kernel':
       return files.filter(
-        (file) => isExclusive(file) && !isLab(file) && !isCluster(file) && !isDebian(file),
+        (file) => isExclusive(file) && ![isLab, isCluster, isDebian, isNode].some((is) => is(file)),
       );
     case 'lab':
       return files.filter(isLab);
+    case 'node':
+      return files.filter(isNode);
     default:
       return [wanted, ...others];
   }
+}
+
+/** Building a kubelet takes longer than all other tests: only who asks for it by name waits for it. */
+function canBootNode(): boolean {
+  if (hasNodePrograms()) return true;
+  process.stderr.write('SKIPPED: all tests on a real node: run `npm run test:node` once\n');
+  return false;
+}
+
+/** Before any test: it may take longer than a test may. */
+function prepareGround(): void {
+  const { name, missing } = provideGround();
+  if (missing !== undefined) process.stderr.write(`SKIPPED: all tests on ${name}: ${missing}\n`);
 }
 
 function runTests(files: readonly string[]): number {

@@ -108,7 +108,7 @@ function removeMounted(folder: string): void {
 }
 
 /** Cgroups are folders that only `rmdir` takes away, from the innermost out. */
-function removeCgroup(path: string): void {
+export function removeCgroup(path: string): void {
   for (let left = removeTries; ; left--) {
     try {
       for (const entry of readdirSync(path, { withFileTypes: true })) {

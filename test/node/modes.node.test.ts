@@ -1,0 +1,184 @@
+/**
+ * The agent on a real node, installed by the chart, in eBPF mode and then, by an upgrade, in iptables
+ * mode: every kind of pod, and what happens to an agent and to a node, under load.
+ */
+import assert from 'node:assert/strict';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { clientPod, untilPodsReady } from './support/client-pods.ts';
+import { provideGround } from './support/ground.ts';
+import {
+  agentPid,
+  agentPod,
+  assertNothingLeft,
+  bootGuardFolder,
+  inAgent,
+  installChart,
+  untilRolledOut,
+} from './support/install.ts';
+import { assertClosed, describeLoad, startLoad, type Load } from './support/load.ts';
+import { openNode, type TestNode } from './support/node.ts';
+import {
+  assertEarlyPods,
+  assertGets,
+  assertPodKinds,
+  startPodKinds,
+  type Mode,
+} from './support/pod-kinds.ts';
+
+const ground = provideGround();
+const byIptables = { redirect: 'iptables', bootGuardFolder };
+
+describe('the agent on a real node', { skip: ground.missing ?? false }, () => {
+  let node: TestNode;
+  let load: Load;
+
+  before(async () => {
+    assert.ok(ground.programs !== undefined);
+    node = await openNode(ground.programs, { cgroupDriver: 'systemd' });
+  });
+  after(() => node?.[Symbol.asyncDispose]());
+
+  const agent = ['--namespace=kube-system'] as const;
+  const signalAgent = async (signal: string): Promise<void> => {
+    await node.machine.run(['kill', `-${signal}`, String(await agentPid(node))]);
+  };
+  const systemctl = (...words: readonly string[]) => node.machine.run(['systemctl', ...words]);
+
+  /** A pod comes up and gets its token: API server, kubelet, runtime, network and agent work. */
+  async function untilPodsStart(): Promise<void> {
+    await node.apply(clientPod({ name: 'next', labels: { aadpodidbinding: 'two' } }));
+    await untilPodsReady(node, 'next');
+    await assertGets(node, 'next', 'two');
+    await node.kubectl(['delete', 'pod', 'next']);
+  }
+
+  /**
+   * What may happen, and the longest time that a pod may be without an answer meanwhile. A new agent
+   * starts within two seconds on an idle machine; the limits are for a busy one.
+   */
+  const events: readonly {
+    readonly name: string;
+    readonly happen: () => Promise<unknown>;
+    readonly limitMs: number;
+  }[] = [
+    {
+      name: 'a rollout',
+      happen: async () => {
+        await node.kubectl(['rollout', 'restart', 'daemonset/nmi', ...agent]);
+        await untilRolledOut(node);
+      },
+      limitMs: 9_000,
+    },
+    {
+      name: 'a deleted agent',
+      happen: async () => {
+        await node.kubectl(['delete', 'pod', await agentPod(node), ...agent]);
+        await untilRolledOut(node);
+      },
+      limitMs: 9_000,
+    },
+    {
+      name: 'a killed agent',
+      happen: () => signalAgent('KILL'),
+      limitMs: 9_000,
+    },
+    {
+      name: 'an agent that hangs',
+      happen: () => signalAgent('STOP'),
+      // Three probes fail, 5 s each; then the probe's own grace of 3 s.
+      limitMs: 35_000,
+    },
+    {
+      name: 'a restart of the kubelet',
+      happen: async () => {
+        await systemctl('restart', 'kubelet');
+        await untilPodsStart();
+      },
+      limitMs: 3_000,
+    },
+    {
+      name: 'a restart of containerd',
+      happen: async () => {
+        await systemctl('restart', 'containerd');
+        await untilPodsStart();
+      },
+      limitMs: 3_000,
+    },
+    {
+      name: 'a cleanup by kube-proxy',
+      happen: async () => {
+        await systemctl('stop', 'kube-proxy');
+        await node.machine.run(['kube-proxy', '--cleanup']);
+        await systemctl('start', 'kube-proxy');
+        await untilPodsStart();
+      },
+      limitMs: 3_000,
+    },
+  ];
+
+  function itStaysClosed(mode: Mode): void {
+    for (const { name, happen, limitMs } of events) {
+      it(`stays closed through ${name}, and answers again`, async (t: TestContext) => {
+        const report = await load.during(happen, 90_000);
+        t.diagnostic(describeLoad(report));
+        assertClosed(report, mode === 'ebpf' ? ['app'] : ['node']);
+        for (const { silentMs } of Object.values(report)) {
+          assert.ok(silentMs <= limitMs, describeLoad(report));
+        }
+      });
+    }
+  }
+
+  describe('by eBPF', () => {
+    before(async () => {
+      await installChart(node, { redirect: 'ebpf' });
+    });
+
+    it('serves every kind of pod', async () => {
+      await startPodKinds(node);
+      await assertPodKinds(node, 'ebpf');
+      await assertEarlyPods(node);
+      load = await startLoad(node);
+    });
+
+    itStaysClosed('ebpf');
+
+    it('explains itself by kubectl exec', async () => {
+      const bound = await inAgent(node, 'explain', '--pod=default/burstable');
+      assert.match(bound, /two/, bound);
+      const host = await inAgent(node, 'redirect', 'verify');
+      assert.match(host, /ebpf/i, host);
+    });
+  });
+
+  describe('by iptables, after an upgrade', () => {
+    it('stays closed through the upgrade', async (t) => {
+      const report = await load.during(() => installChart(node, byIptables));
+      t.diagnostic(describeLoad(report));
+      // Only eBPF sees pods on the host network.
+      assertClosed(report, ['app', 'node']);
+    });
+
+    it('serves every kind of pod', async () => {
+      await assertPodKinds(node, 'iptables');
+    });
+
+    itStaysClosed('iptables');
+  });
+
+  describe('about to be uninstalled', () => {
+    it('opens the node when it is asked to', async (t) => {
+      await assertGets(node, 'unbound', '400');
+      const report = await load.during(async () => {
+        await installChart(node, byIptables, { uninstall: { openNodes: true } });
+      });
+      t.diagnostic(describeLoad(report));
+      await assertGets(node, 'unbound', 'node');
+    });
+
+    it('leaves nothing of it on the node', async () => {
+      await node.helm(['uninstall', 'nmi', ...agent, '--wait']);
+      await assertNothingLeft(node);
+    });
+  });
+});

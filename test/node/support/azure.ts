@@ -1,0 +1,41 @@
+/** The metadata service and Entra ID of a test node, as a process in a namespace of their own. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import type { AzureReport, AzureStart, FromAzure, ToAzure } from './azure-protocol.ts';
+
+export interface Azure extends AsyncDisposable {
+  /** The requests since the last call. */
+  take(): Promise<AzureReport>;
+}
+
+const program = join(import.meta.dirname, 'azure-process.ts');
+
+export async function startAzure(namespace: string, start: AzureStart): Promise<Azure> {
+  const tie = ['setpriv', '--pdeathsig', 'KILL', '--', process.execPath, program];
+  const child = spawn('nsenter', [`--net=${namespace}`, '--', ...tie], {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  });
+  const ended = once(child, 'exit');
+
+  async function ask(message: ToAzure): Promise<FromAzure> {
+    const answered = once(child, 'message') as Promise<[FromAzure]>;
+    child.send(message);
+    const first = await Promise.race([answered, ended]);
+    if (child.exitCode !== null) throw new Error(`Azure's side ended with ${child.exitCode}`);
+    return first[0] as FromAzure;
+  }
+
+  await ask({ start });
+  return {
+    async take() {
+      const report = await ask({ take: true });
+      if (report === 'ready') throw new TypeError('a report was expected');
+      return report;
+    },
+    async [Symbol.asyncDispose]() {
+      child.kill('SIGKILL');
+      await ended;
+    },
+  };
+}

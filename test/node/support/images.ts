@@ -1,0 +1,176 @@
+/**
+ * The images of a test node, as archives that containerd imports: ours as deploy/Dockerfile makes it, the
+ * pods' client, and the sandbox's process. No registry of images is asked: the Dockerfile's base is
+ * a Debian system of our own making under that name.
+ */
+import { spawnSync } from 'node:child_process';
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { repositoryRoot } from '../../conventions/tree.ts';
+import {
+  copyRegistrySettings,
+  makeDebianSystem,
+  registryEnvironment,
+  runTool,
+} from '../../support/debian-system.ts';
+import { nodeCache, provideCached } from './cached.ts';
+
+/** Names that no registry answers to. */
+const registry = 'registry.test';
+export const productImage = {
+  repository: registry,
+  name: `${registry}/entra-pod-identity:0.1.0`,
+} as const;
+export const clientImage = `${registry}/client:1`;
+const pauseImage = `${registry}/pause:1`;
+
+const release = 'trixie';
+const dockerfile = 'deploy/Dockerfile';
+/** What {@link dockerfile} starts from. */
+const baseImage = 'docker.io/library/debian:trixie-slim';
+
+/** Builds leave layers behind, 0.7 GB each; a first one makes 3 GB. */
+const maxStorageGb = 12;
+const storage = join(nodeCache, 'storage');
+
+/** Where the client's program is in its image. */
+export const clientProgram = '/test/node/client/client.ts';
+const clientSources = ['test/node/client/client.ts', 'lab/fakes/token.ts'];
+
+/** Paths of the archives. Cold, this takes some minutes; then what changed. */
+export function provideImages(): readonly string[] {
+  return [providePause(), provideClient(), provideProduct()];
+}
+
+function providePause(): string {
+  const source = join(import.meta.dirname, '../system/pause.c');
+  return provideArchive('pause', pauseImage, [readFileSync(source, 'utf8')], (root) => {
+    runTool('gcc', '-static', '-Os', '-o', join(root, 'pause'), source);
+    return ['ENTRYPOINT ["/pause"]'];
+  });
+}
+
+/** Node with its libraries and nothing else. */
+function provideClient(): string {
+  const texts = clientSources.map((path) => readFileSync(join(repositoryRoot, path), 'utf8'));
+  return provideArchive('client', clientImage, [process.version, ...texts], (root) => {
+    const { stdout } = spawnSync('ldd', [process.execPath], { encoding: 'utf8' });
+    const libraries = [...stdout.matchAll(/(\/\S+) \(0x/g)].map(([, path = '']) => path);
+    for (const path of libraries) place(path, join(root, path));
+    place(process.execPath, join(root, 'bin/node'));
+    for (const path of clientSources) place(join(repositoryRoot, path), join(root, path));
+    writeFileSync(join(root, 'package.json'), '{"type":"module"}');
+    return ['ENV PATH=/bin', `ENTRYPOINT ["node", "${clientProgram}"]`, 'CMD ["idle"]'];
+  });
+}
+
+function place(from: string, to: string): void {
+  mkdirSync(dirname(to), { recursive: true });
+  copyFileSync(from, to);
+}
+
+/** An image of one folder, which `fill` fills; it returns the image's other instructions. */
+function provideArchive(
+  name: string,
+  image: string,
+  inputs: readonly string[],
+  fill: (root: string) => readonly string[],
+): string {
+  return provideCached(`${name}.tar`, inputs, (archive) => {
+    const folder = join(dirname(archive), 'context');
+    mkdirSync(join(folder, 'root'), { recursive: true });
+    const instructions = fill(join(folder, 'root'));
+    const text = ['FROM scratch', 'COPY root /', ...instructions].join('\n');
+    writeFileSync(join(folder, 'Containerfile'), text);
+    buildah('bud', '--quiet', `--tag=${image}`, `--file=${join(folder, 'Containerfile')}`, folder);
+    exportImage(image, archive);
+  });
+}
+
+/** Built at every call; buildah finds the layers whose inputs are the same. */
+function provideProduct(): string {
+  provideBase();
+  const work = mkdtempSync(join(nodeCache, `.work-${process.pid}-`));
+  try {
+    const idFile = join(work, 'id');
+    buildah(
+      ...['bud', '--quiet', '--isolation=chroot', '--pull-never', '--layers'],
+      ...[`--file=${join(repositoryRoot, dockerfile)}`, `--tag=${productImage.name}`],
+      ...[`--iidfile=${idFile}`, repositoryRoot],
+    );
+    const id = readFileSync(idFile, 'utf8').trim();
+    return provideCached('product.tar', [id], (archive) => {
+      exportImage(productImage.name, archive);
+    });
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+/** The Dockerfile's base, which leads apt and npm to where this machine has its packages from. */
+function provideBase(): void {
+  limitStorage();
+  const variables = JSON.stringify(registryEnvironment());
+  provideCached('base', [release, baseImage, variables], (stamp) => {
+    const folder = join(dirname(stamp), 'context');
+    const root = join(folder, 'root');
+    mkdirSync(folder, { recursive: true });
+    makeDebianSystem({ release, root, variant: 'minbase', packages: [] });
+    copyRegistrySettings(root);
+    // The image itself starts from nothing and has none of these.
+    const lines = Object.entries(registryEnvironment()).map(
+      ([name, value]) => `ENV ${name}=${JSON.stringify(value)}`,
+    );
+    const text = ['FROM scratch', 'COPY root /', ...lines].join('\n');
+    writeFileSync(join(folder, 'Containerfile'), text);
+    buildah(
+      'bud',
+      '--quiet',
+      `--tag=${baseImage}`,
+      `--file=${join(folder, 'Containerfile')}`,
+      folder,
+    );
+    writeFileSync(stamp, '');
+  });
+}
+
+/** Too large, the storage is made anew: buildah cannot tell layers that are still used from others. */
+function limitStorage(): void {
+  const { stdout } = spawnSync('du', ['--summarize', '--block-size=1G', storage], {
+    encoding: 'utf8',
+  });
+  if (!(Number.parseInt(stdout, 10) > maxStorageGb)) return;
+  rmSync(storage, { recursive: true, force: true });
+  for (const name of readdirSync(nodeCache)) {
+    if (name.startsWith('base-')) rmSync(join(nodeCache, name));
+  }
+}
+
+function exportImage(image: string, archive: string): void {
+  buildah('push', '--quiet', image, `docker-archive:${archive}:${image}`);
+}
+
+/**
+ * With a storage of our own, in a mount namespace of its own, so that a build that is killed leaves no
+ * mount; and with a new folder for its state of this boot, which counts mounts.
+ */
+function buildah(...args: readonly string[]): void {
+  const state = mkdtempSync(join(nodeCache, `.work-${process.pid}-`));
+  try {
+    runTool(
+      ...(['env', `TMPDIR=${state}`, 'unshare', '--mount', '--', 'buildah'] as const),
+      ...['--storage-driver=overlay', `--root=${storage}`],
+      ...[`--runroot=${join(state, 'run')}`, ...args],
+    );
+  } finally {
+    rmSync(state, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,112 @@
+/** The agent on a test node: installed as the README says, and what is done to it there. */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { fabricAddresses } from '../../../lab/fabric/fabric.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
+import { repositoryRoot } from '../../conventions/tree.ts';
+import { productImage } from './images.ts';
+import type { TestNode } from './node.ts';
+
+const namespace = 'kube-system';
+const inNamespace = `--namespace=${namespace}`;
+const chart = join(repositoryRoot, 'deploy/chart');
+const entraCa = 'entra-ca';
+const entraFolder = '/etc/entra';
+/** Where the agent finds the node's units, if it may keep one there. */
+export const bootGuardFolder = '/host/systemd';
+
+/** By the chart, with identities federated with the cluster; `nmi` as the chart has it. */
+export async function installChart(
+  node: TestNode,
+  nmi: Readonly<Record<string, unknown>>,
+  more: Readonly<Record<string, unknown>> = {},
+): Promise<void> {
+  await node.apply({
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name: entraCa, namespace },
+    data: { 'ca.pem': node.caPem },
+  });
+  const values = {
+    image: { repository: productImage.repository, imagePullPolicy: 'Never' },
+    nmi: {
+      entraAuthority: `https://${fabricAddresses.azureIp}:8443`,
+      entraCaFile: `${entraFolder}/ca.pem`,
+      extraVolumes: [{ name: entraCa, configMap: { name: entraCa } }],
+      extraVolumeMounts: [{ name: entraCa, mountPath: entraFolder, readOnly: true }],
+      ...nmi,
+    },
+    rbac: { allowFederation: true },
+    ...more,
+  };
+  const words = ['upgrade', '--install', 'nmi', chart, inNamespace, '--values=-'];
+  await node.helm(words, { input: JSON.stringify(values) });
+  await untilRolledOut(node);
+}
+
+/** Fails with the log of the agent. */
+export async function untilRolledOut(node: TestNode): Promise<void> {
+  const status = ['rollout', 'status', 'daemonset/nmi', inNamespace, '--timeout=120s'];
+  try {
+    await node.kubectl(status, { timeoutMs: 130_000 });
+  } catch (err) {
+    const pods = await node.kubectl(['describe', 'pods', inNamespace, '--selector=component=nmi']);
+    throw new Error(`${pods.slice(-3000)}\n${await agentLog(node)}`, { cause: err });
+  }
+}
+
+function agentLog(node: TestNode, lines = 20): Promise<string> {
+  return node.kubectl([
+    ...['logs', inNamespace, '--selector=component=nmi', '--container=nmi'],
+    ...['--prefix=false', `--tail=${lines}`],
+  ]);
+}
+
+/** Of the agent's pod that is not about to end. */
+export async function agentPod(node: TestNode): Promise<string> {
+  return eventually(async () => {
+    const list = await node.kubectl([
+      ...['get', 'pods', inNamespace, '--selector=component=nmi', '--output=json'],
+    ]);
+    const { items } = JSON.parse(list) as {
+      readonly items: readonly {
+        readonly metadata: { readonly name: string; readonly deletionTimestamp?: string };
+      }[];
+    };
+    const [pod] = items.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
+    assert.ok(pod !== undefined, 'there is no agent');
+    return pod.metadata.name;
+  }, 30_000);
+}
+
+/** The agent's process, as the node counts. */
+export async function agentPid(node: TestNode): Promise<number> {
+  const found = await node.machine.run(['pgrep', '--full', '^nmi --node=']);
+  const pids = found.trim().split('\n');
+  assert.equal(pids.length, 1, `agents: ${pids.join(' ')}`);
+  return Number(pids[0]);
+}
+
+/** Deleted objects are gone before the processes are. */
+export async function untilAgentEnded(node: TestNode): Promise<void> {
+  const running = "pgrep --full '^nmi --node=' >&2 && exit 1 || exit 0";
+  await eventually(() => node.machine.run(['sh', '-c', running]), 40_000);
+}
+
+/** A command in the agent's container. */
+export async function inAgent(node: TestNode, ...words: readonly string[]): Promise<string> {
+  const exec = ['exec', inNamespace, await agentPod(node), '--container=nmi', '--', 'nmi'];
+  return node.kubectl([...exec, ...words]);
+}
+
+/** No rule, link or pin of the agent is on the node. */
+export async function assertNothingLeft(node: TestNode): Promise<void> {
+  const rules = await node.machine.run(['sh', '-c', 'iptables-save; ip6tables-save; ip rule']);
+  assert.doesNotMatch(rules, /nmi|169\.254\./);
+  assert.doesNotMatch(await node.machine.run(['ip', '-brief', 'link']), /nmi/);
+  assert.ok(!existsSync(node.machine.path('/etc/systemd/system/nmi-guard.service')));
+  // The kernel has files of its own there.
+  const pinned = ['find', '/sys/fs/bpf', '-mindepth', '1', '!', '-name', '*.debug'];
+  assert.equal(await node.machine.run(pinned), '');
+}

@@ -1,0 +1,134 @@
+/**
+ * Three pods that ask for a token each 20 ms on new connections: one with an identity, one without,
+ * and one with an identity on the host network. What they see is read from the node's disk, so that it
+ * survives whatever is done to the node.
+ */
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { eventually } from '../../../lab/world/eventually.ts';
+import { clientPod } from './client-pods.ts';
+import type { TestNode } from './node.ts';
+
+export const loadPods = ['bound', 'unbound', 'host'] as const;
+export type LoadPod = (typeof loadPods)[number];
+
+/** What one pod saw. */
+export interface Seen {
+  /** Requests by status or error, and by the identity whose token came: `200 app`, `ECONNREFUSED`. */
+  readonly outcomes: Readonly<Record<string, number>>;
+  /** The longest time in which no request got an answer that is final: a status below 500. */
+  readonly silentMs: number;
+}
+
+export type LoadReport = Readonly<Record<LoadPod, Seen>>;
+
+interface Line {
+  readonly at: number;
+  readonly tookMs: number;
+  readonly outcome: string;
+  readonly identity?: string;
+}
+
+export interface Load {
+  /**
+   * What the pods see from the start of `work` until each has a final answer again after its end.
+   * Fails when one has none for `recoveryMs`.
+   */
+  during(work: () => Promise<unknown>, recoveryMs?: number): Promise<LoadReport>;
+  /** From a moment on, in milliseconds since the epoch. */
+  since(startMs: number): LoadReport;
+}
+
+const folder = '/var/lib/load';
+
+export async function startLoad(node: TestNode): Promise<Load> {
+  const at = node.machine.state('load');
+  mkdirSync(at, { recursive: true });
+  const volume = { name: 'load', hostPath: { path: folder } };
+  const mount = { name: 'load', mountPath: folder };
+  await node.apply(
+    ...loadPods.map((name) =>
+      clientPod({
+        name: `load-${name}`,
+        args: ['load', `${folder}/${name}`],
+        labels: name === 'unbound' ? {} : { aadpodidbinding: 'app' },
+        spec: { hostNetwork: name === 'host', restartPolicy: 'Always', volumes: [volume] },
+        container: { volumeMounts: [mount] },
+      }),
+    ),
+  );
+
+  const read = (name: LoadPod): readonly Line[] =>
+    readFileSync(join(at, name), 'utf8')
+      .split('\n')
+      // The last line may be half written, also where the power was cut.
+      .flatMap((line) => (line.endsWith('}') ? [JSON.parse(line) as Line] : []));
+  const since = (startMs: number): LoadReport => {
+    const reports = loadPods.map((name) => [name, summarize(read(name), startMs)] as const);
+    return Object.fromEntries(reports) as LoadReport;
+  };
+  const hasAnswerAfter = (startMs: number): void => {
+    for (const name of loadPods) {
+      const found = read(name).some((line) => line.at > startMs && isFinal(line));
+      assert.ok(found, `pod load-${name} has no answer: ${JSON.stringify(since(startMs)[name])}`);
+    }
+  };
+
+  await eventually(() => {
+    hasAnswerAfter(0);
+  }, 60_000);
+  return {
+    since,
+    async during(work, recoveryMs = 60_000) {
+      const startMs = Date.now();
+      await work();
+      const endMs = Date.now();
+      await eventually(() => {
+        hasAnswerAfter(endMs);
+      }, recoveryMs);
+      return since(startMs);
+    },
+  };
+}
+
+function isFinal({ outcome }: Line): boolean {
+  return /^[1-4]\d\d$/.test(outcome);
+}
+
+function summarize(lines: readonly Line[], startMs: number): Seen {
+  const outcomes: Record<string, number> = {};
+  let [silentMs, lastMs] = [0, startMs];
+  for (const line of lines) {
+    const endMs = line.at + line.tookMs;
+    if (endMs < startMs) continue;
+    const key = line.identity === undefined ? line.outcome : `${line.outcome} ${line.identity}`;
+    outcomes[key] = (outcomes[key] ?? 0) + 1;
+    silentMs = Math.max(silentMs, endMs - lastMs);
+    if (isFinal(line)) lastMs = endMs;
+  }
+  return { outcomes, silentMs };
+}
+
+/** No pod had a token of another identity than its own; the one on the host network may have those of `host`. */
+export function assertClosed(report: LoadReport, host: readonly string[]): void {
+  const identities = (name: LoadPod): readonly string[] =>
+    Object.keys(report[name].outcomes).flatMap((key) => /^\d+ (.+)$/.exec(key)?.[1] ?? []);
+  const others = {
+    bound: identities('bound').filter((identity) => identity !== 'app'),
+    unbound: identities('unbound'),
+    host: identities('host').filter((identity) => !host.includes(identity)),
+  };
+  assert.deepEqual(others, { bound: [], unbound: [], host: [] }, JSON.stringify(report));
+}
+
+/** One line for a test's report. */
+export function describeLoad(report: LoadReport): string {
+  return loadPods
+    .map((name) => {
+      const { outcomes, silentMs } = report[name];
+      const counts = Object.entries(outcomes).map(([key, count]) => `${count} × ${key}`);
+      return `${name}: ${silentMs} ms without an answer (${counts.join(', ')})`;
+    })
+    .join('; ');
+}

@@ -1,0 +1,81 @@
+/** The programs of a Kubernetes node, of the newest supported version. */
+import { kubernetesStamps, provideClusters, provideHelm } from '../../cluster/support/binaries.ts';
+import {
+  hasPrograms,
+  providePrograms,
+  type GoRecipe,
+  type Provided,
+} from '../../cluster/support/go-programs.ts';
+import { dirname } from 'node:path';
+
+export interface NodePrograms {
+  /** Folder with etcd, kube-apiserver and kubectl. */
+  readonly cluster: string;
+  /** Folder with kubelet, kube-controller-manager, kube-scheduler and kube-proxy. */
+  readonly kubernetes: string;
+  readonly kubectl: string;
+  readonly helm: string;
+}
+
+const version = '1.37';
+const cache = 'node';
+
+const recipe: GoRecipe = {
+  module: `kubernetes-${version}`,
+  programs: {
+    kubelet: 'k8s.io/kubernetes/cmd/kubelet',
+    'kube-controller-manager': 'k8s.io/kubernetes/cmd/kube-controller-manager',
+    'kube-scheduler': 'k8s.io/kubernetes/cmd/kube-scheduler',
+    'kube-proxy': 'k8s.io/kubernetes/cmd/kube-proxy',
+  },
+  stamps: kubernetesStamps(version),
+  patches: [
+    {
+      // Where the controllers are on cgroup v1, the cgroup2 tree has none of their files.
+      module: 'github.com/opencontainers/cgroups',
+      file: 'file.go',
+      before: `	fd, err := OpenFile(dir, file, unix.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	defer fd.Close()
+	if _, err := fd.WriteString(data); err != nil {`,
+      after: `	fd, err := OpenFile(dir, file, unix.O_WRONLY)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer fd.Close()
+	if _, err := fd.WriteString(data); err != nil {`,
+    },
+  ],
+};
+
+/** Whether they are built: cold, that takes more than 10 minutes. */
+export function hasNodePrograms(): boolean {
+  return hasPrograms(recipe, cache);
+}
+
+export function provideNodePrograms(): Provided<NodePrograms> {
+  const name = 'a Kubernetes node';
+  const [cluster] = provideClusters().filter((each) => each.programs?.version === version);
+  const helm = provideHelm();
+  const own = providePrograms(name, recipe, cache, (folder) => folder);
+  const missing = own.missing ?? helm.missing ?? cluster?.missing;
+  if (missing !== undefined || cluster?.programs === undefined) {
+    return { name, programs: undefined, missing: missing ?? `there is no Kubernetes ${version}` };
+  }
+  const { kubectl } = cluster.programs;
+  return {
+    name,
+    missing: undefined,
+    programs: {
+      cluster: dirname(kubectl),
+      kubernetes: own.programs ?? '',
+      kubectl,
+      helm: helm.programs ?? '',
+    },
+  };
+}

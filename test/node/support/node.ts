@@ -1,0 +1,216 @@
+/**
+ * A cluster of one real node: etcd, API server, controller manager, scheduler, kube-proxy, kubelet,
+ * containerd and runc as units of systemd, with a bridge for the pods, and Azure's side beyond the
+ * node's default route.
+ */
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
+import { createLabIdentity } from '../../../lab/fakes/identity.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
+import { renderKubeconfig } from '../../cluster/support/kubeconfig.ts';
+import { repositoryRoot } from '../../conventions/tree.ts';
+import { startAzure, type Azure } from './azure.ts';
+import type { Ground } from './ground.ts';
+import { openMachine, runProcess, type Machine, type RunOptions } from './machine.ts';
+import { createClusterPki } from './pki.ts';
+
+export interface NodeOptions {
+  readonly cgroupDriver: 'systemd' | 'cgroupfs';
+  /** Key of a taint that the kubelet registers the node with. */
+  readonly startupTaint?: string;
+}
+
+export interface TestNode extends AsyncDisposable {
+  readonly machine: Machine;
+  readonly azure: Azure;
+  /** PEM of the authority that Entra ID's certificate is from. */
+  readonly caPem: string;
+  /** As an administrator, from outside the node. */
+  kubectl(args: readonly string[], options?: RunOptions): Promise<string>;
+  helm(args: readonly string[], options?: RunOptions): Promise<string>;
+  /** `kubectl apply`. */
+  apply(...objects: readonly object[]): Promise<void>;
+  /** Boots and waits until the API server answers and the kubelet reports the node ready. */
+  boot(): Promise<void>;
+  /** The last lines of a unit's log. */
+  journal(unit: string): Promise<string>;
+}
+
+const serviceIp = '10.96.0.1';
+const system = join(import.meta.dirname, '../system');
+const readyLimitMs = 180_000;
+
+/** Nothing may change the machine's devices or sysctls, or wait for a console. */
+const maskedUnits = [
+  ...['systemd-udevd.service', 'systemd-udev-trigger.service', 'systemd-udevd-control.socket'],
+  ...['systemd-udevd-kernel.socket', 'systemd-sysctl.service', 'systemd-modules-load.service'],
+  ...['systemd-tmpfiles-setup-dev.service', 'systemd-tmpfiles-setup-dev-early.service'],
+  ...['kmod-static-nodes.service', 'modprobe@.service', 'systemd-binfmt.service'],
+  ...['systemd-logind.service', 'getty.target', 'console-getty.service', 'systemd-pstore.service'],
+  ...['proc-sys-fs-binfmt_misc.automount', 'sys-kernel-debug.mount', 'sys-kernel-tracing.mount'],
+  ...['sys-kernel-config.mount', 'sys-fs-fuse-connections.mount', 'dev-hugepages.mount'],
+  ...['apt-daily.timer', 'apt-daily-upgrade.timer', 'dpkg-db-backup.timer', 'fstrim.timer'],
+];
+
+/** Identities of the metadata service, each with a binding for the pods labeled like it. */
+const identityNames = ['app', 'two'] as const;
+/** Of the identity that is federated with the cluster. */
+const federated = createEntraApplication('fed', {
+  federatedCredentials: [
+    {
+      issuer: 'https://kubernetes.default.svc',
+      subject: 'system:serviceaccount:default:default',
+      audience: 'api://AzureADTokenExchange',
+    },
+  ],
+});
+
+export async function openNode(ground: Ground, options: NodeOptions): Promise<TestNode> {
+  await using opening = new AsyncDisposableStack();
+  const pki = await createClusterPki(serviceIp);
+  const images = dirname(ground.images[0] ?? '');
+  const machine = opening.use(
+    await openMachine({
+      root: ground.root,
+      binds: {
+        '/opt/cluster': ground.programs.cluster,
+        '/opt/kubernetes': ground.programs.kubernetes,
+        '/opt/images': images,
+      },
+      states: ['containerd', 'kubelet', 'etcd', 'load'],
+    }),
+  );
+  configure(machine, options);
+  for (const [file, text] of Object.entries(pki.files)) machine.write(file, text, 0o600);
+
+  const home = machine.path('/root');
+  mkdirSync(home, { recursive: true });
+  const kubeconfig = join(home, 'kubeconfig');
+  writeFileSync(kubeconfig, renderKubeconfig(pki.admin), { mode: 0o600 });
+  const env = { PATH: process.env['PATH'], HOME: home, KUBECONFIG: kubeconfig };
+  const inAzure = (program: string, args: readonly string[], more: RunOptions = {}) =>
+    runProcess('nsenter', [`--net=${machine.azurePath}`, '--', program, ...args], { ...more, env });
+  const kubectl: TestNode['kubectl'] = (args, more) => inAzure(ground.programs.kubectl, args, more);
+  const apply: TestNode['apply'] = async (...objects) => {
+    const input = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects });
+    await kubectl(['apply', '-f', '-'], { input });
+  };
+  const journal: TestNode['journal'] = (unit) =>
+    machine.run(['journalctl', '--no-pager', '--output=cat', '--lines=30', '--unit', unit]);
+
+  async function boot(): Promise<void> {
+    await machine.boot();
+    await eventually(() => kubectl(['get', '--raw', '/readyz']), readyLimitMs);
+    const ready = ['--for=condition=Ready', 'node/node-1', `--timeout=${readyLimitMs / 1000}s`];
+    await eventually(() => kubectl(['get', 'node/node-1']), readyLimitMs);
+    await kubectl(['wait', ...ready], { timeoutMs: readyLimitMs });
+  }
+
+  try {
+    await boot();
+  } catch (err) {
+    const journals = await Promise.all(['kubelet', 'containerd', 'kube-apiserver'].map(journal));
+    throw new Error(journals.join('\n'), { cause: err });
+  }
+  const azure = opening.use(
+    await startAzure(machine.azurePath, {
+      identities: identityNames.map(createLabIdentity),
+      applications: [federated],
+      entraTls: pki.entraTls,
+      api: pki.admin,
+      issuer: 'https://kubernetes.default.svc',
+    }),
+  );
+  for (const image of ground.images) {
+    const from = `/opt/images/${basename(image)}`;
+    await machine.run(['ctr', '--namespace=k8s.io', 'images', 'import', from], {
+      timeoutMs: 180_000,
+    });
+  }
+  await kubectl(['apply', '-f', join(repositoryRoot, 'deploy/crds.yaml')]);
+  await kubectl(['wait', '--for=condition=Established', 'crd', '--all', '--timeout=60s']);
+  await apply(...identities());
+  await eventually(() => kubectl(['get', 'serviceaccount', 'default']), readyLimitMs);
+
+  const owned = opening.move();
+  return {
+    machine,
+    azure,
+    caPem: pki.caPem,
+    kubectl,
+    helm: (args, more) => inAzure(ground.programs.helm, args, more),
+    apply,
+    boot,
+    journal,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+function configure(machine: Machine, { cgroupDriver, startupTaint }: NodeOptions): void {
+  const read = (file: string): string => readFileSync(join(system, file), 'utf8');
+  const units = '/etc/systemd/system';
+  const link = (target: string, at: string): void => {
+    mkdirSync(dirname(machine.path(at)), { recursive: true });
+    symlinkSync(target, machine.path(at));
+  };
+  for (const unit of readdirSync(join(system, 'units'))) {
+    machine.write(`${units}/${unit}`, read(`units/${unit}`));
+    link(`../${unit}`, `${units}/multi-user.target.wants/${unit}`);
+  }
+  for (const unit of maskedUnits) link('/dev/null', `${units}/${unit}`);
+  const isSystemd = cgroupDriver === 'systemd';
+  machine.write(
+    '/etc/containerd/node.toml',
+    read('containerd.toml').replace('@SYSTEMD@', String(isSystemd)),
+  );
+  const taints = [{ key: startupTaint, effect: 'NoSchedule' }];
+  const registration =
+    startupTaint === undefined ? '' : `registerWithTaints: ${JSON.stringify(taints)}\n`;
+  machine.write(
+    '/etc/kubernetes/kubelet.yaml',
+    read('kubelet.yaml').replace('@DRIVER@', cgroupDriver) + registration,
+  );
+  machine.write('/etc/kubernetes/manifests/.keep', '');
+  machine.write('/etc/cni/net.d/10-pod-network.conflist', read('pod-network.conflist'));
+  machine.write('/usr/local/bin/runc-node', read('runc-node'), 0o755);
+  machine.write('/etc/resolv.conf', '');
+  machine.write('/etc/machine-id', '');
+}
+
+function identities(): readonly object[] {
+  const apiVersion = 'aadpodidentity.k8s.io/v1';
+  const bind = (name: string): object => ({
+    apiVersion,
+    kind: 'AzureIdentityBinding',
+    metadata: { name, namespace: 'default' },
+    spec: { azureIdentity: name, selector: name },
+  });
+  const assigned = identityNames.flatMap((name) => {
+    const { clientId, resourceId } = createLabIdentity(name);
+    const spec = { type: 0, resourceID: resourceId, clientID: clientId };
+    const metadata = { name, namespace: 'default' };
+    return [{ apiVersion, kind: 'AzureIdentity', metadata, spec }, bind(name)];
+  });
+  return [
+    ...assigned,
+    {
+      apiVersion,
+      kind: 'AzureIdentity',
+      metadata: { name: federated.name, namespace: 'default' },
+      spec: {
+        type: 3,
+        tenantID: federated.tenantId,
+        clientID: federated.clientId,
+        federation: 'pod',
+      },
+    },
+    bind(federated.name),
+    {
+      apiVersion,
+      kind: 'AzurePodIdentityException',
+      metadata: { name: 'excepted', namespace: 'default' },
+      spec: { podLabels: { excepted: 'yes' } },
+    },
+  ];
+}
