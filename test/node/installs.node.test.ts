@@ -1,0 +1,164 @@
+/**
+ * A node whose cgroups the kubelet names itself: its startup taint, addresses that are used again, a
+ * power cut, and the other ways of installation.
+ */
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../lab/world/eventually.ts';
+import { aadPodIdentity, provideModule } from '../cluster/support/go-module.ts';
+import { repositoryRoot } from '../conventions/tree.ts';
+import { askFrom, clientPod, describeAnswer, untilPodsReady } from './support/client-pods.ts';
+import { provideGround } from './support/ground.ts';
+import { productImage } from './support/images.ts';
+import {
+  assertNothingLeft,
+  bootGuardFolder,
+  installChart,
+  untilAgentEnded,
+  untilRolledOut,
+} from './support/install.ts';
+import { assertClosed, describeLoad, loadPods, startLoad, type Load } from './support/load.ts';
+import { openNode, type TestNode } from './support/node.ts';
+import { assertGets } from './support/pod-kinds.ts';
+
+const ground = provideGround();
+const old = provideModule(aadPodIdentity);
+const startupTaint = 'nmi.example/starting';
+const podNetwork = '/etc/cni/net.d/10-pod-network.conflist';
+const reusedIp = '10.244.0.200';
+describe('a real node with cgroupfs', { skip: ground.missing ?? false }, () => {
+  let node: TestNode;
+  let load: Load;
+
+  before(async () => {
+    assert.ok(ground.programs !== undefined);
+    node = await openNode(ground.programs, { cgroupDriver: 'cgroupfs', startupTaint });
+  });
+  after(() => node?.[Symbol.asyncDispose]());
+
+  /** A file of `deploy` with the image's registry, as the README's `sed` has it. */
+  async function manifest(file: string): Promise<string> {
+    const text = await readFile(join(repositoryRoot, 'deploy', file), 'utf8');
+    return text.replaceAll('image: ', `image: ${productImage.repository}/`);
+  }
+  const applyText = (text: string): Promise<string> =>
+    node.kubectl(['apply', '-f', '-'], { input: text });
+  async function install(file: string): Promise<void> {
+    await applyText(await manifest(file));
+    await untilRolledOut(node);
+  }
+  const inSystem = '--namespace=kube-system';
+
+  it('keeps pods off a node until its agent is ready', async () => {
+    await node.apply(clientPod({ name: 'waiting', labels: { aadpodidbinding: 'app' } }));
+    const waiting = ['wait', '--for=condition=PodScheduled=False', 'pod/waiting', '--timeout=30s'];
+    await node.kubectl(waiting);
+    await installChart(node, { redirect: 'ebpf', startupTaint, bootGuardFolder });
+    await untilPodsReady(node, 'waiting');
+    await assertGets(node, 'waiting', 'app');
+  });
+
+  it('gives an address that is used again the token of its new pod', async () => {
+    const wide = await readFile(node.machine.path(podNetwork), 'utf8');
+    const narrow = `"rangeStart": "${reusedIp}", "rangeEnd": "${reusedIp}", "subnet"`;
+    node.machine.write(podNetwork, wide.replace('"subnet"', narrow));
+    try {
+      for (const [at, owner] of ['app', 'two', '', 'app', 'two'].entries()) {
+        const name = `reuse-${at}`;
+        const labels = owner === '' ? {} : { aadpodidbinding: owner };
+        await node.apply(clientPod({ name, labels, args: ['ask-and-idle'] }));
+        await untilPodsReady(node, name);
+        const ip = ['get', 'pod', name, '--output=jsonpath={.status.podIP}'];
+        assert.equal(await node.kubectl(ip), reusedIp);
+        await assertGets(node, name, owner === '' ? '400' : owner);
+        const first = await node.kubectl(['logs', name]);
+        const identity = /"identity":"(\w+)"/.exec(first)?.[1] ?? '';
+        assert.ok(identity === owner || identity === '', `pod ${name} first got ${first}`);
+        // Half of them are gone from the API server before they are gone from the node.
+        const force = at % 2 === 0 ? [] : ['--grace-period=0', '--force'];
+        await node.kubectl(['delete', 'pod', name, ...force]);
+      }
+    } finally {
+      node.machine.write(podNetwork, wide);
+    }
+  });
+
+  it('is closed to pods from its boot on after a power cut', async (t) => {
+    load = await startLoad(node);
+    await node.machine.powerCut();
+    const bootMs = Date.now();
+    await node.boot();
+    // The DaemonSet's status is from before the cut until the kubelet has reported.
+    await eventually(() => assertGets(node, 'waiting', 'app'), 120_000);
+    await untilRolledOut(node);
+    await load.during(() => assertGets(node, 'waiting', 'app'));
+    const report = load.since(bootMs);
+    t.diagnostic(describeLoad(report));
+    // To policy routing a pod on the host network is the node, until the agent has started.
+    assertClosed(report, ['app', 'node']);
+  });
+
+  it('opens by the chart, and takes the unit of the guard away', async () => {
+    const uninstall = { uninstall: { openNodes: true } };
+    await installChart(node, { redirect: 'ebpf', bootGuardFolder }, uninstall);
+    await assertGets(node, 'load-unbound', 'node');
+    await node.helm(['uninstall', 'nmi', inSystem, '--wait']);
+    await assertNothingLeft(node);
+  });
+
+  it('serves pods installed by nmi.yaml', async () => {
+    await install('nmi.yaml');
+    await assertGets(node, 'load-bound', 'app');
+    await assertGets(node, 'load-unbound', '400');
+    await assertGets(node, 'load-host', 'app');
+  });
+
+  it('names the missing right of federation', async () => {
+    await node.apply(clientPod({ name: 'federated', labels: { aadpodidbinding: 'fed' } }));
+    await untilPodsReady(node, 'federated');
+    await eventually(async () => {
+      const answer = describeAnswer(await askFrom(node, 'federated'));
+      assert.match(answer, /^400 .*serviceaccounts\/token/, answer);
+    }, 30_000);
+  });
+
+  it('stays closed when the agent is deleted without being asked to open it', async (t) => {
+    await node.kubectl(['delete', '-f', '-', '--wait'], { input: await manifest('nmi.yaml') });
+    await untilAgentEnded(node);
+    const startMs = Date.now();
+    await delay(3_000);
+    const report = load.since(startMs);
+    t.diagnostic(describeLoad(report));
+    for (const name of loadPods) {
+      assert.deepEqual(Object.keys(report[name].outcomes), ['ECONNREFUSED'], describeLoad(report));
+    }
+  });
+
+  it('opens by open-nodes.yaml, and nothing is left of it', async () => {
+    await install('open-nodes.yaml');
+    await assertGets(node, 'load-unbound', 'node');
+    await node.kubectl(['delete', '-f', '-', '--wait', '--ignore-not-found'], {
+      input: await manifest('nmi.yaml'),
+    });
+    await assertNothingLeft(node);
+  });
+
+  it('runs by the manifest of the old agent', { skip: old.missing ?? false }, async () => {
+    const path = join(old.programs ?? '', 'deploy/infra/managed-mode-deployment.yaml');
+    const text = await readFile(path, 'utf8');
+    await applyText(text.replaceAll(/image: .*/g, `image: ${productImage.name}`));
+    await untilRolledOut(node);
+    await assertGets(node, 'load-bound', 'app');
+    await assertGets(node, 'load-unbound', '400');
+  });
+
+  it('stays closed when nmi.yaml replaces that manifest', async (t) => {
+    const report = await load.during(() => install('nmi.yaml'));
+    t.diagnostic(describeLoad(report));
+    // By the old manifest it is iptables, which does not see pods on the host network.
+    assertClosed(report, ['app', 'node']);
+  });
+});
