@@ -129,6 +129,15 @@ describe('the agent on a real node', { skip: ground.missing ?? false }, () => {
     }
   }
 
+  async function assertExplains(mode: Mode): Promise<void> {
+    for (const pod of ['burstable', 'static-node-1']) {
+      const explained = await inAgent(node, 'explain', `--pod=default/${pod}`);
+      assert.match(explained, /AzureIdentity default\/two/, explained);
+    }
+    const verified = await inAgent(node, 'redirect', 'verify', `--redirect=${mode}`);
+    assert.ok(verified.startsWith(`${mode}: active (`), verified);
+  }
+
   describe('by eBPF', () => {
     before(async () => {
       await installChart(node, { redirect: 'ebpf' });
@@ -138,17 +147,20 @@ describe('the agent on a real node', { skip: ground.missing ?? false }, () => {
       await startPodKinds(node);
       await assertPodKinds(node, 'ebpf');
       await assertEarlyPods(node);
+      const { entra } = await node.azure.take();
+      const exchanges = entra.map(({ credential, subject, status }) => ({
+        credential,
+        subject,
+        status,
+      }));
+      const subject = 'system:serviceaccount:default:default';
+      assert.deepEqual(exchanges[0], { credential: 'federated', subject, status: 200 });
       load = await startLoad(node);
     });
 
     itStaysClosed('ebpf');
 
-    it('explains itself by kubectl exec', async () => {
-      const bound = await inAgent(node, 'explain', '--pod=default/burstable');
-      assert.match(bound, /two/, bound);
-      const host = await inAgent(node, 'redirect', 'verify');
-      assert.match(host, /ebpf/i, host);
-    });
+    it('explains itself by kubectl exec', () => assertExplains('ebpf'));
   });
 
   describe('by iptables, after an upgrade', () => {
@@ -164,6 +176,8 @@ describe('the agent on a real node', { skip: ground.missing ?? false }, () => {
     });
 
     itStaysClosed('iptables');
+
+    it('explains itself by kubectl exec', () => assertExplains('iptables'));
   });
 
   describe('about to be uninstalled', () => {
