@@ -161,4 +161,12 @@ describe('a real node with cgroupfs', { skip: ground.missing ?? false }, () => {
     // By the old manifest it is iptables, which does not see pods on the host network.
     assertClosed(report, ['app', 'node']);
   });
+
+  it('serves pods with split privileges', async (t) => {
+    const report = await load.during(() => install('nmi-split.yaml'));
+    t.diagnostic(describeLoad(report));
+    assertClosed(report, ['app']);
+    await assertGets(node, 'load-bound', 'app');
+    await assertGets(node, 'load-unbound', '400');
+  });
 });
