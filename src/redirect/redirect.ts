@@ -42,11 +42,17 @@ export interface Peer {
  * `by-address`: this mode attests nothing, the source address is all there is.
  * `attested`: the caller's cgroup was recorded when it dialled.
  * `unattested`: this mode records callers and has no record of this one; refuse it.
+ * `unavailable`: this mode records callers, and its records cannot be read now; ask to try again.
  */
 export type Attestation =
   | { readonly kind: 'by-address' }
   | { readonly kind: 'attested'; readonly cgroupId: bigint }
-  | { readonly kind: 'unattested' };
+  | { readonly kind: 'unattested' }
+  | {
+      readonly kind: 'unavailable';
+      /** What is missing, as a clause. */
+      readonly why: string;
+    };
 
 export interface Redirect {
   readonly mode: RedirectMode;

@@ -33,6 +33,7 @@ export interface ByObjectId {
 /** What the text of a refusal names: of a caller that is no known pod. */
 export type CallerFacts =
   | { readonly about: 'unattested' | 'outlived' | 'agent-starting' | 'unknown-name' }
+  | { readonly about: 'unavailable'; readonly why: string }
   | {
       readonly about: 'stale-addresses' | 'shared-address' | 'unknown-address';
       readonly ip: string;

@@ -25,7 +25,7 @@ export type Caller =
   | { readonly kind: 'unknown' }
   | { readonly kind: 'ambiguous'; readonly pods: readonly Pod[] }
   | { readonly kind: 'outlived' }
-  | { readonly kind: 'unattested' };
+  | Extract<Attestation, { kind: 'unattested' | 'unavailable' }>;
 
 /** Which of these pods a cgroup belongs to, by what the kubelet calls their cgroups. */
 export type FindCgroupUid = (cgroupId: bigint, candidates: readonly string[]) => string | undefined;
@@ -38,7 +38,6 @@ export interface CallerEnd {
 
 const unknown: Caller = { kind: 'unknown' };
 const outlived: Caller = { kind: 'outlived' };
-const unattested: Caller = { kind: 'unattested' };
 
 /** For modes that attest nothing. */
 const noCgroups: FindCgroupUid = () => undefined;
@@ -121,7 +120,8 @@ export class CallerConnection {
   #find(pods: PodIndex): Caller {
     switch (this.attestation.kind) {
       case 'unattested':
-        return unattested;
+      case 'unavailable':
+        return this.attestation;
       case 'by-address':
         return pods.byIp(this.ip);
       case 'attested':

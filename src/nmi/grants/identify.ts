@@ -21,6 +21,9 @@ export function identify(connection: CallerConnection, knowledge: Knowledge): Id
   switch (caller.kind) {
     case 'unattested':
       return refused('caller_unattested', { about: 'unattested' }, false);
+    case 'unavailable':
+      // What this connection lacks does not come later: the next one is looked up anew.
+      return refused('agent_not_synced', { about: 'unavailable', why: caller.why }, false);
     case 'outlived':
       return refused('connection_outlived_pod', { about: 'outlived' }, false);
     case 'pod':

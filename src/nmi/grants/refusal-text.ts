@@ -21,15 +21,23 @@ export function renderRefusal(refusal: Refused): Answer {
     return refuse(refusal.reason, textOfPod(refusal.facts, refusal.pod));
   }
   const { reason, facts } = refusal;
-  // Nothing that comes on this connection can be served.
-  const close = facts.about === 'unattested' || facts.about === 'outlived';
+  const close = endsConnection.has(facts.about);
   return refuse(reason, textOfCaller(facts), close ? { close } : {});
 }
+
+/** What holds for all requests of a connection. */
+const endsConnection: ReadonlySet<CallerFacts['about']> = new Set([
+  'unattested',
+  'unavailable',
+  'outlived',
+]);
 
 function textOfCaller(facts: CallerFacts): string {
   switch (facts.about) {
     case 'unattested':
       return 'Access denied: this connection did not come through the redirect of this node.';
+    case 'unavailable':
+      return `The agent cannot look up which pod opened this connection: ${facts.why}. Retry.`;
     case 'outlived':
       return 'The address of this connection belongs to another pod now. Connect again.';
     case 'agent-starting':

@@ -1,16 +1,15 @@
-/**
- * Who opened a connection, from the map that the programs keep: one look-up, synchronous. Opened
- * read-only, which needs no right but to read the pin: whoever answers requests can go without any.
- */
+/** The process that opened a connection, from the map that the programs keep: one look-up, synchronous. */
 import { isIPv4 } from 'node:net';
 import { join } from 'node:path';
 import { nativeModule, type BpfMap, type NativeModule } from '../native/addon.ts';
 import type { Attestation, Peer, RedirectTarget } from '../redirect.ts';
 
 const UNATTESTED: Attestation = { kind: 'unattested' };
+const UNAVAILABLE: Attestation = { kind: 'unavailable', why: 'the map of callers cannot be read' };
 const MAPPED = '::ffff:';
 
-type Listen = Pick<RedirectTarget, 'listenIp' | 'listenPort'>;
+/** Where redirected connections arrive. */
+export type Listen = Pick<RedirectTarget, 'listenIp' | 'listenPort'>;
 
 export class Callers {
   readonly #pin: string;
@@ -26,7 +25,7 @@ export class Callers {
 
   /**
    * Opens the map that is pinned now: the first time, and after programs of another layout took
-   * the place of those before. Where it cannot be opened nobody is attested.
+   * the place of those before. Where it cannot be opened nobody can be looked up.
    * @throws what the native module throws.
    */
   refresh(): void {
@@ -45,21 +44,16 @@ export class Callers {
     return this.#map === undefined ? undefined : this.#native?.mapInfo(this.#map).id;
   }
 
-  /**
-   * Never throws: who cannot be looked up is nobody. A record says who dialled from an address and a
-   * port, not where to; elsewhere than where it led somebody else may come from the same.
-   */
+  /** Never throws. */
   attest(peer: Peer): Attestation {
-    if (this.#map === undefined || this.#native === undefined) return UNATTESTED;
-    const { listenIp, listenPort } = this.#listen;
-    if (plainIp(peer.localIp) !== listenIp || peer.localPort !== listenPort) return UNATTESTED;
-    const ip = plainIp(peer.remoteIp);
-    if (!isIPv4(ip)) return UNATTESTED;
+    if (this.#map === undefined || this.#native === undefined) return UNAVAILABLE;
+    const ip = recordedIp(peer, this.#listen);
+    if (ip === undefined) return UNATTESTED;
     try {
       const cgroupId = this.#native.lookupCaller(this.#map, ip, peer.remotePort);
       return cgroupId === undefined ? UNATTESTED : { kind: 'attested', cgroupId };
     } catch {
-      return UNATTESTED;
+      return UNAVAILABLE;
     }
   }
 
@@ -67,6 +61,17 @@ export class Callers {
     if (this.#map !== undefined) this.#native?.close(this.#map);
     this.#map = undefined;
   }
+}
+
+/**
+ * The address under which this connection's caller is recorded, if it is. A record names the caller at
+ * an address and a port, not the destination: at another one than `listen`, another process may use
+ * the same port.
+ */
+export function recordedIp(peer: Peer, { listenIp, listenPort }: Listen): string | undefined {
+  if (plainIp(peer.localIp) !== listenIp || peer.localPort !== listenPort) return undefined;
+  const ip = plainIp(peer.remoteIp);
+  return isIPv4(ip) ? ip : undefined;
 }
 
 /** Of a socket that listens on all addresses of both kinds. */
