@@ -13,11 +13,21 @@ export interface Connection {
   handed: Decision | undefined;
 }
 
+/**
+ * Held at once: as many as the listener's backlog, all of which one turn may accept. Node reads ahead
+ * what clients send meanwhile, 64 KiB each at most.
+ */
+export const maxHeld = 1_024;
+
 export class Connections {
   readonly #bySocket = new Map<Socket, Connection>();
+  /** Whose caller is being looked up, with their address. */
+  readonly #held = new Map<Socket, string>();
   readonly #each: number;
   /** By limit key. */
   readonly #counts = new Counts();
+  /** Of those held, by address. */
+  readonly #heldCounts = new Counts();
 
   /** @param each how many one caller may have. */
   constructor(each: number) {
@@ -30,6 +40,27 @@ export class Connections {
 
   get(socket: Socket): Connection | undefined {
     return this.#bySocket.get(socket);
+  }
+
+  /**
+   * Keeps a connection whose caller is being looked up, until it is released or closed.
+   * @returns who has too many of them, if so.
+   */
+  hold(socket: Socket, ip: string): 'caller' | 'all' | undefined {
+    if (this.#held.size >= maxHeld) return 'all';
+    if (this.#heldCounts.get(ip) >= this.#each) return 'caller';
+    this.#held.set(socket, ip);
+    this.#heldCounts.add(ip);
+    socket.once('close', () => this.release(socket));
+    return undefined;
+  }
+
+  /** @returns whether it was still held. */
+  release(socket: Socket): boolean {
+    const ip = this.#held.get(socket);
+    if (ip === undefined) return false;
+    this.#heldCounts.remove(ip);
+    return this.#held.delete(socket);
   }
 
   /** @returns the connection, which is forgotten when it closes; undefined when its caller has too many. */
@@ -66,6 +97,6 @@ export class Connections {
   }
 
   destroyAll(): void {
-    for (const socket of this.#bySocket.keys()) socket.destroy();
+    for (const socket of [...this.#held.keys(), ...this.#bySocket.keys()]) socket.destroy();
   }
 }

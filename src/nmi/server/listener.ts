@@ -42,7 +42,8 @@ export interface ListenerOptions {
   /** 0 lets the kernel choose. */
   readonly port: number;
   readonly clock: Clock;
-  readonly attest: (peer: Peer) => Attestation;
+  /** Nothing of a connection is read before its attestation is there. */
+  readonly attest: (peer: Peer) => Attestation | Promise<Attestation>;
   /** For attested callers. */
   readonly findCgroupUid: FindCgroupUid;
   /** A connection was accepted; its caller is to be looked up now. */
@@ -169,23 +170,47 @@ class HttpListener implements Listener {
     // Without a listener of our own a reset after CONNECT, when Node has taken its own away, would
     // be an uncaught exception: any pod could end the agent.
     socket.on('error', () => socket.destroy());
-    const { attest, findCgroupUid, onConnection, onTooMany, onBug } = this.#options;
     try {
       const ends = new SocketEnds(socket, this.#bound);
-      const caller = new CallerConnection(ends, attest(ends), findCgroupUid);
-      // Before it is counted: it is its pod's, if that is known.
-      onConnection(caller);
-      const connection = this.#connections.add(socket, caller);
-      if (connection === undefined) {
-        socket.destroy();
-        onTooMany('caller');
-      } else {
-        this.#read(socket, connection);
-      }
+      const attestation = this.#options.attest(ends);
+      if (attestation instanceof Promise) this.#awaitAttestation(socket, ends, attestation);
+      else this.#admit(socket, ends, attestation);
     } catch (error) {
-      socket.destroy();
-      onBug(error);
+      this.#fail(socket, error);
     }
+  }
+
+  #awaitAttestation(socket: Socket, ends: SocketEnds, attestation: Promise<Attestation>): void {
+    const whose = this.#connections.hold(socket, ends.remoteIp);
+    if (whose !== undefined) {
+      socket.destroy();
+      this.#options.onTooMany(whose);
+    }
+    attestation
+      .then((attested) => {
+        const isWaiting = this.#connections.release(socket) && !socket.destroyed;
+        if (isWaiting) this.#admit(socket, ends, attested);
+      })
+      .catch((error: unknown) => this.#fail(socket, error));
+  }
+
+  #admit(socket: Socket, ends: SocketEnds, attestation: Attestation): void {
+    const { findCgroupUid, onConnection, onTooMany } = this.#options;
+    const caller = new CallerConnection(ends, attestation, findCgroupUid);
+    // Before it is counted: it is its pod's, if that is known.
+    onConnection(caller);
+    const connection = this.#connections.add(socket, caller);
+    if (connection === undefined) {
+      socket.destroy();
+      onTooMany('caller');
+    } else {
+      this.#read(socket, connection);
+    }
+  }
+
+  #fail(socket: Socket, error: unknown): void {
+    socket.destroy();
+    this.#options.onBug(error);
   }
 
   #read(socket: Socket, connection: Connection): void {

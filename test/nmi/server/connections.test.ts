@@ -5,7 +5,7 @@ import type { Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
-import { Connections } from '../../../src/nmi/server/connections.ts';
+import { Connections, maxHeld } from '../../../src/nmi/server/connections.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
@@ -75,6 +75,29 @@ describe('the open connections', () => {
     caller.resolve(pods);
     socket.destroy();
     assert.ok(add(callerAt('127.0.0.11')).connection !== undefined);
+  });
+
+  it('are held while their caller is looked up, so many of an address and of all', () => {
+    const { connections } = open(2);
+    const hold = (ip: string) => {
+      const socket = new FakeSocket();
+      const asSocket = socket as unknown as Socket;
+      return { socket, asSocket, whose: connections.hold(asSocket, ip) };
+    };
+    const [first, second] = [hold('10.0.0.1'), hold('10.0.0.1')];
+    assert.equal(hold('10.0.0.1').whose, 'caller');
+    assert.equal(connections.release(first.asSocket), true);
+    assert.equal(connections.release(first.asSocket), false);
+    assert.equal(hold('10.0.0.1').whose, undefined);
+    assert.equal(hold('10.0.0.1').whose, 'caller');
+    second.socket.destroy();
+    assert.equal(connections.release(second.asSocket), false);
+    for (let count = 1; count < maxHeld; count++) {
+      assert.equal(hold(`10.1.${count >> 8}.${count & 255}`).whose, undefined);
+    }
+    assert.equal(hold('10.2.0.1').whose, 'all');
+    connections.destroyAll();
+    assert.equal(hold('10.2.0.1').whose, undefined);
   });
 
   it('of the callers that are meant are reset, and no others', () => {

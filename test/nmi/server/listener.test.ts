@@ -115,6 +115,101 @@ describe('the listener, when what is behind it fails', () => {
   });
 });
 
+describe('the listener, while callers are being looked up', () => {
+  const byAddress: Attestation = { kind: 'by-address' };
+
+  for (const way of ['the fast path', 'node:http']) {
+    it(`answers a request by ${way} when its caller is known, and not before`, async () => {
+      const lookUp = Promise.withResolvers<Attestation>();
+      const dialled = Promise.withResolvers<void>();
+      const callers: CallerConnection[] = [];
+      await using listener = await openBareListener({
+        attest: () => {
+          dialled.resolve();
+          return lookUp.promise;
+        },
+        onConnection: (caller) => callers.push(caller),
+        ...(way === 'node:http' ? {} : { fastPath: openFastPath(() => true) }),
+      });
+      const socket = dial(listener.port);
+      const status = statusOf(socket);
+      await dialled.promise;
+      // The request has come, and stays where it is.
+      for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+      assert.equal(listener.connections, 0);
+      assert.deepEqual(callers, []);
+      lookUp.resolve({ kind: 'attested', cgroupId: 7n });
+      assert.equal(await status, way === 'node:http' ? '404' : '200');
+      assert.deepEqual(callers[0]?.attestation, { kind: 'attested', cgroupId: 7n });
+      assert.equal(await statusOf(socket), way === 'node:http' ? '404' : '200');
+      socket.destroy();
+    });
+  }
+
+  for (const [whose, limits] of [
+    ['caller', { total: 100, each: 2 }],
+    ['all', { total: 2, each: 100 }],
+  ] as const) {
+    it(`counts them among those of ${whose === 'all' ? 'the node' : 'their address'}`, async () => {
+      const lookUps: PromiseWithResolvers<Attestation>[] = [];
+      const refused: string[] = [];
+      await using listener = await openBareListener({
+        limits,
+        attest: () => {
+          const lookUp = Promise.withResolvers<Attestation>();
+          lookUps.push(lookUp);
+          return lookUp.promise;
+        },
+        onTooMany: (of) => refused.push(of),
+      });
+      const open = [dial(listener.port), dial(listener.port)];
+      while (lookUps.length < 2) await new Promise(setImmediate);
+      assert.equal(await allOf(dial(listener.port)), '');
+      assert.deepEqual(refused, [whose]);
+      for (const { resolve } of lookUps) resolve(byAddress);
+      for (const socket of open) {
+        assert.equal(await statusOf(socket), '404');
+        socket.destroy();
+      }
+    });
+  }
+
+  it('forgets a client that goes away meanwhile, and ends the others when it is disposed', async () => {
+    const lookUps: PromiseWithResolvers<Attestation>[] = [];
+    const callers: CallerConnection[] = [];
+    const listener = await openBareListener({
+      attest: () => {
+        const lookUp = Promise.withResolvers<Attestation>();
+        lookUps.push(lookUp);
+        return lookUp.promise;
+      },
+      onConnection: (caller) => callers.push(caller),
+    });
+    const gone = dial(listener.port);
+    const kept = dial(listener.port, '127.0.0.12');
+    while (lookUps.length < 2) await new Promise(setImmediate);
+    const closed = once(gone, 'close');
+    gone.resetAndDestroy();
+    await closed;
+    const ended = allOf(kept);
+    await listener[Symbol.asyncDispose]();
+    assert.equal(await ended, '');
+    for (const { resolve } of lookUps) resolve(byAddress);
+    await new Promise(setImmediate);
+    assert.deepEqual(callers, []);
+  });
+
+  it('closes a connection whose look-up fails', async () => {
+    const bugs: unknown[] = [];
+    await using listener = await openBareListener({
+      attest: () => Promise.reject(new RangeError('attest')),
+      onBug: (error) => bugs.push(error),
+    });
+    assert.equal(await allOf(dial(listener.port)), '');
+    assert.deepEqual(bugs.map(String), ['RangeError: attest']);
+  });
+});
+
 describe('the listener, when there are too many', () => {
   it('closes what one caller has too many of, and nobody else’s', async () => {
     const refused: string[] = [];
