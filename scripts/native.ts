@@ -1,6 +1,6 @@
 /**
  * Makes what is compiled, each part by the Makefile beside its sources: `dist/native`, the product's
- * addon and BPF programs, and `dist/lab`, the addon of the lab, which is no part of the executable.
+ * addon and BPF programs, and `dist/lab`, what the lab has of its own, which is no part of the executable.
  * `node scripts/native.ts`
  */
 import { spawnSync } from 'node:child_process';
@@ -30,7 +30,8 @@ interface NativePart {
   readonly sources: string;
   /** Where the products go. */
   readonly folder: string;
-  readonly addon: string;
+  /** Undefined for a part that is a program. */
+  readonly addon?: string;
   readonly products: readonly string[];
 }
 
@@ -47,10 +48,15 @@ const parts: readonly NativePart[] = [
     addon: 'frames.node',
     products: ['frames.node'],
   },
+  {
+    sources: 'lab/fabric/native',
+    folder: join(dist, 'lab/fabric'),
+    products: ['without-bpf'],
+  },
 ];
 
 /**
- * Builds the products of both parts if they are missing or older than their sources.
+ * Builds the products of every part if they are missing or older than their sources.
  * @throws Error with what the compilers said.
  */
 export function freshNative(): void {
@@ -82,7 +88,7 @@ function build(part: NativePart, digest: string): void {
     );
     if (made.error !== undefined) throw new Error(`make does not start: ${made.error.message}`);
     if (made.status !== 0) throw new Error(`make failed:\n${made.stdout}${made.stderr}`);
-    mustLoad(join(work, addon));
+    if (addon !== undefined) mustLoad(join(work, addon));
     for (const name of products) renameSync(join(work, name), join(folder, name));
     writeFileSync(digestFile(part), digest);
   } finally {

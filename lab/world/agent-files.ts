@@ -11,6 +11,8 @@ export interface AgentFiles extends AsyncDisposable {
   readonly entraCaPath: string;
   /** Where the agent is to be asked for explanations. */
   readonly explainSocketPath: string;
+  /** Where `nmi redirect run` looks callers up for another process. */
+  readonly callerSocketPath: string;
 }
 
 export async function writeAgentFiles(kubeconfig: string, entraCaPem: string): Promise<AgentFiles> {
@@ -22,6 +24,7 @@ export async function writeAgentFiles(kubeconfig: string, entraCaPem: string): P
     kubeconfigPath: join(folder, 'kubeconfig'),
     entraCaPath: join(folder, 'entra-ca.pem'),
     explainSocketPath: join(folder, 'explain.sock'),
+    callerSocketPath: join(folder, 'callers.sock'),
   };
   await writeFile(files.kubeconfigPath, kubeconfig);
   await writeFile(files.entraCaPath, entraCaPem);

@@ -57,6 +57,7 @@ export async function openSurroundings(
     agentEnvironment: {
       KUBECONFIG: files.kubeconfigPath,
       NMI_EXPLAIN_SOCKET: files.explainSocketPath,
+      NMI_CALLER_SOCKET: files.callerSocketPath,
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

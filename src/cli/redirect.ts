@@ -40,7 +40,12 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
     if (known === 'probe') return await probeRedirect(parsed.config, output, outside);
     if (known === 'run') return await keepRedirect(parsed.config, outside);
     if (known === 'remove') return await remove(parsed.config, outside);
-    return await act(known, chooseRedirect(parsed.config), outside);
+    const choice = chooseRedirect(parsed.config);
+    try {
+      return await act(known, choice, outside);
+    } finally {
+      choice.close();
+    }
   } catch (error) {
     if (!(error instanceof RedirectError)) throw error;
     outside.stderr(`nmi redirect: ${error.code}: ${error.message}\n`);

@@ -1,12 +1,17 @@
 /**
- * The kernel's side alone: installs the redirect, checks it at each interval, repairs it. For a
- * node where the process that answers pods has no right to touch the kernel.
+ * The kernel's side alone: installs the redirect, checks it at each interval, repairs it, and looks
+ * callers up. For a node where the process that answers pods has no right to touch the kernel.
  */
 import type { Clock } from '../cache/clock.ts';
 import { openAdminPages } from './admin/pages.ts';
 import type { Logger } from './base/logger.ts';
 import type { Config } from './config/config.ts';
-import { openKernel } from './kernel/kernel.ts';
+import { LAYOUT } from '../redirect/ebpf/settings.ts';
+import type { Attestation } from '../redirect/redirect.ts';
+import { reachableTarget } from '../redirect/target.ts';
+import type { KeptMode } from './kernel/caller-frames.ts';
+import { openCallerServer, type CallerServerOptions } from './kernel/caller-server.ts';
+import { openKernel, type Kernel } from './kernel/kernel.ts';
 import { exportParts } from './telemetry/export-parts.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 
@@ -29,6 +34,10 @@ export async function startRedirectDaemon(
   const kernel = starting.use(openKernel(options));
   exportParts(metrics, [kernel]);
   await kernel.start();
+  const { mode } = kernel;
+  if (mode === 'ebpf' || mode === 'iptables') {
+    starting.use(await openCallerServer(lookUps(config, kernel, mode)));
+  }
   starting.use(
     await openAdminPages({
       clock,
@@ -41,3 +50,22 @@ export async function startRedirectDaemon(
   );
   return starting.move();
 }
+
+/** For an agent that may not look callers up itself. */
+function lookUps(config: Config, kernel: Kernel, mode: KeptMode): CallerServerOptions {
+  const { metadataIp, metadataPort, listenIp, listenPort } = config;
+  const target = reachableTarget({ metadataIp, metadataPort, listenIp, listenPort });
+  const here = { localIp: target.listenIp, localPort: target.listenPort };
+  return {
+    path: config.callerSocket,
+    report: () => ({ mode, isActive: kernel.problem() === undefined, layout: LAYOUT, target }),
+    lookUp: (remoteIp, remotePort) => {
+      // What was there before may have another agent's meaning.
+      if (!kernel.hasBeenActive()) return notInstalled;
+      const attestation = kernel.attest({ remoteIp, remotePort, ...here });
+      return attestation instanceof Promise ? notInstalled : attestation;
+    },
+  };
+}
+
+const notInstalled: Attestation = { kind: 'unavailable', why: 'the redirect is not installed' };

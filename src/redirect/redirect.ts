@@ -6,7 +6,8 @@
  * touched; only `remove` opens the node again, never a stop of the process.
  */
 
-export type RedirectMode = 'ebpf' | 'iptables' | 'address' | 'none';
+/** `pinned` is another process's, as long as it is not known which mode that process has. */
+export type RedirectMode = 'ebpf' | 'iptables' | 'address' | 'pinned' | 'none';
 
 /** What is intercepted and where it is brought. */
 export interface RedirectTarget {
@@ -67,8 +68,8 @@ export interface Redirect {
   verify(): Promise<RedirectStatus>;
   /** Opens the node again: takes away all this mode ever made, and only that. */
   remove(): Promise<void>;
-  /** One look-up per connection; must not block. */
-  attest(peer: Peer): Attestation;
+  /** One look-up per connection; must not block. A mode that asks another process answers later. */
+  attest(peer: Peer): Attestation | Promise<Attestation>;
 }
 
 /** A failure at the kernel boundary: which step, and what the tool or kernel answered. */

@@ -83,7 +83,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     const seen = await pod.tell('calm');
     assert.deepEqual(Object.keys(JSON.parse(seen) as object), ['agent'], seen);
     assert.ok(!existsSync(world.pinFolder));
-    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unattested/);
+    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unavailable/);
     assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4/);
   });
 
@@ -93,7 +93,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.equal(over.status, 0, over.said);
     assert.match(over.said, /changed: programs of the eBPF mode taken away\n/);
     assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4/);
-    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unattested/);
+    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unavailable/);
     const back = nmi(all, 'install', '--redirect=ebpf');
     assert.equal(back.status, 0, back.said);
     assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
@@ -155,7 +155,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
       /problem: nmi0 holds 169\.254\.25\.79/,
     );
     assert.equal(await world.node.run('ip -br addr show'), links);
-    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unattested/);
+    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unavailable/);
   });
 
   it('is freed of the address mode, too, without a word about the way', async () => {

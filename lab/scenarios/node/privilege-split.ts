@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import type { AgentProcess } from '../../world/agent-process.ts';
 import { eventually } from '../../world/eventually.ts';
 import { inCgroup } from '../../fabric/cgroups.ts';
+import { withoutBpf } from '../../fabric/without-bpf.ts';
 import { makeBare, succeed, variableOf } from '../../world/node-view.ts';
 import {
   assertRefused,
@@ -18,75 +19,107 @@ import type { World } from '../../world/world.ts';
 const kernelPort = 8097;
 const servingPort = 8096;
 const nobody = '65532';
-/** The numbers of these two in `linux/capability.h`. */
-const rightsOfKernelSide = (1n << 12n) | (1n << 39n);
+/** In `linux/capability.h`. */
+const numbers: ReadonlyMap<string, bigint> = new Map([
+  ['net_admin', 12n],
+  ['bpf', 39n],
+]);
 
 const privilegeSplit: Scenario = {
   name: 'privilege-split',
   title:
-    'With `nmi redirect run` beside it the agent runs as nobody, without a capability, on a read-only root.',
+    'With `nmi redirect run` beside it the agent runs as nobody, without a capability or bpf(2), on a read-only root.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
-    if (!world.attests) return 'nothing is pinned in this mode';
     world.bind('split', 'split');
     const pod = await world.addPod({ name: 'app', binding: 'split' });
     const plain = await world.addPod({ name: 'plain' });
     await makeBare(world);
     const uid = randomUUID();
-    for (const missing of ['bpf', 'net_admin']) await assertNeeded(world, uid, missing);
+    const rights = world.attests ? ['bpf', 'net_admin'] : ['net_admin'];
+    for (const missing of rights) await assertNeeded(world, uid, rights, missing);
 
-    await using kernel = await openKernelSide(world, uid, ['bpf', 'net_admin']);
-    // The serving side comes first here, and waits for its address.
+    await using kernel = await openKernelSide(world, uid, rights);
+    // The serving side comes first here, and waits for the other one.
     await using serving = await openServingSide(world, uid);
     serving.launch(servingFlags(world));
     kernel.launch(kernelFlags(world));
     await kernel.untilReady();
     await serving.untilReady();
-    assertRights(kernel, '0', rightsOfKernelSide);
-    assertRights(serving, nobody, 0n);
+    assertRights(kernel, '0', rights);
+    assertRights(serving, nobody, []);
     assert.match(mountsOf(serving), /^\d+ \d+ \S+ \S+ \/ ro[ ,]/m, 'the root can be written to');
     await untilToken(pod, 'split');
-    const redirected = await kernel.metric('nmi_ebpf_connects_total{outcome="redirected"}');
-    assert.ok(redirected > 0, 'the kernel’s side does not count');
+    if (world.attests) {
+      const redirected = await kernel.metric('nmi_ebpf_connects_total{outcome="redirected"}');
+      assert.ok(redirected > 0, 'the kernel’s side does not count');
+    }
     assertRefused(await plain.ask(), { status: 400, says: /pod default\/plain has no label/ });
 
-    world.tell('a stranger takes a program away, the kernel’s side puts it back');
+    world.tell('a stranger breaks the redirect, the kernel’s side repairs it');
     const before = await kernel.metric('nmi_redirect_installs_total{outcome="repaired"}');
-    await succeed(world, 'rm', `${variableOf(world, 'NMI_BPF_PIN_FOLDER')}/link_connect4`);
+    await breakRedirect(world);
     await eventually(async () => {
       const now = await kernel.metric('nmi_redirect_installs_total{outcome="repaired"}');
       assert.ok(now > before, `nothing was repaired: ${kernel.lines.slice(-3).join(' ')}`);
     });
-    assertToken(await pod.ask(), 'split');
+    assertToken(await pod.ask({ connection: 'kept' }), 'split');
 
-    world.tell('the kernel’s side is killed: nothing changes');
+    world.tell('the kernel’s side is killed: who is known stays known, the others are to retry');
     await kernel.kill();
-    assertToken(await pod.ask(), 'split');
+    assertToken(await pod.ask({ connection: 'kept' }), 'split');
+    if (world.attests) {
+      assertRefused(await pod.ask(), { status: 503, says: /nmi redirect run.* does not answer/ });
+    } else {
+      assertToken(await pod.ask(), 'split');
+    }
+    await eventually(async () => {
+      assert.match((await serving.page('readyz'))?.text ?? '', /nmi redirect run does not answer/);
+    }, 15_000);
+    world.tell('the kernel’s side is back: as before');
+    kernel.launch(kernelFlags(world));
+    await kernel.untilReady();
+    await untilToken(pod, 'split');
+    await serving.untilReady();
     world.tell('the serving side is killed: closed');
     await serving.kill();
     assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
     assert.deepEqual(world.uncheckedRequests(), []);
     assertUpstream(world, ['split']);
-    return 'BPF and NET_ADMIN on one side, each needed; nothing on the other; closed without both';
+    const needed = rights.map((right) => right.toUpperCase()).join(' and ');
+    return `${needed} on one side, each needed; nothing on the other; closed without both`;
   },
 };
 
 export const privilegeSplitScenarios: readonly Scenario[] = [privilegeSplit];
 
 /** With one right less nothing is installed, and the log says why. */
-async function assertNeeded(world: World, uid: string, missing: string): Promise<void> {
-  const rights = ['bpf', 'net_admin'].filter((right) => right !== missing);
+async function assertNeeded(
+  world: World,
+  uid: string,
+  all: readonly string[],
+  missing: string,
+): Promise<void> {
+  const rights = all.filter((right) => right !== missing);
   await using kernel = await openKernelSide(world, uid, rights);
   kernel.launch(kernelFlags(world));
-  const step = missing === 'bpf' ? /NOT_PERMITTED: load: / : /NOT_PERMITTED: read rules: /;
-  await eventually(() => {
+  const step = missing === 'bpf' ? /NOT_PERMITTED: load: / : /NOT_PERMITTED: /;
+  await eventually(async () => {
     assert.ok(
       kernel.lines.some((line) => step.test(line)),
       `without ${missing} it does not say that it may not: ${kernel.lines.slice(-3).join('\n')}`,
     );
+    assert.equal((await kernel.page('readyz'))?.status, 503);
   }, 10_000);
-  assert.equal((await kernel.page('readyz'))?.status, 503);
+}
+
+async function breakRedirect(world: World): Promise<void> {
+  if (world.attests) {
+    await succeed(world, 'rm', `${variableOf(world, 'NMI_BPF_PIN_FOLDER')}/link_connect4`);
+  } else {
+    await succeed(world, 'iptables-nft', '-t', 'nat', '-F', 'PREROUTING');
+  }
 }
 
 async function openKernelSide(
@@ -97,7 +130,7 @@ async function openKernelSide(
   const set = ['-all', ...rights.map((right) => `+${right}`)].join(',');
   return world.ground.openAgent(
     kernelPort,
-    inCgroup(await makeContainer(world, uid), [
+    await inContainer(world, uid, [
       ...['setpriv', '--pdeathsig', 'KILL', `--bounding-set=${set}`, '--inh-caps=-all'],
       ...['--no-new-privs', '--', 'env', `NMI_POD_UID=${uid}`],
     ]),
@@ -107,8 +140,17 @@ async function openKernelSide(
 async function openServingSide(world: World, uid: string): Promise<AgentProcess> {
   return world.ground.openAgent(
     servingPort,
-    inCgroup(await makeContainer(world, uid), [
-      ...['unshare', '--mount', '--', 'sh', '-c', 'mount -o remount,bind,ro / && exec "$@"', 'sh'],
+    await inContainer(world, uid, [
+      ...[
+        withoutBpf,
+        'unshare',
+        '--mount',
+        '--',
+        'sh',
+        '-c',
+        'mount -o remount,bind,ro / && exec "$@"',
+        'sh',
+      ],
       ...['setpriv', '--pdeathsig', 'KILL', `--reuid=${nobody}`, `--regid=${nobody}`],
       ...['--clear-groups', '--bounding-set=-all', '--inh-caps=-all', '--no-new-privs', '--'],
     ]),
@@ -131,20 +173,29 @@ function servingFlags(world: World): readonly string[] {
   ];
 }
 
-/** A container of the agent's own pod: what it dials would be redirected, were it not exempt. */
-async function makeContainer(world: World, uid: string): Promise<string> {
+/**
+ * In a container of the agent's own pod: what it dials would be redirected, were it not exempt. By
+ * iptables what the node itself dials is not, whatever cgroup it comes from.
+ */
+async function inContainer(
+  world: World,
+  uid: string,
+  words: readonly string[],
+): Promise<readonly string[]> {
+  if (!world.attests) return words;
   const pod = `${variableOf(world, 'NMI_CGROUP_ROOT')}/kubepods/pod${uid}`;
   const folder = `${pod}/${randomBytes(32).toString('hex')}`;
   await succeed(world, 'mkdir', '-p', folder);
-  return folder;
+  return inCgroup(folder, words);
 }
 
-function assertRights({ pid = 0 }: AgentProcess, uid: string, rights: bigint): void {
+function assertRights({ pid = 0 }: AgentProcess, uid: string, rights: readonly string[]): void {
   const status = readFileSync(`/proc/${pid}/status`, 'latin1');
   const valueOf = (name: string) => new RegExp(`^${name}:\\s+(\\w+)`, 'm').exec(status)?.[1] ?? '';
   assert.equal(valueOf('Uid'), uid);
+  const bits = rights.reduce((sum, right) => sum | (1n << (numbers.get(right) ?? 0n)), 0n);
   for (const set of ['CapEff', 'CapPrm', 'CapBnd']) {
-    assert.equal(BigInt(`0x${valueOf(set)}`), rights, set);
+    assert.equal(BigInt(`0x${valueOf(set)}`), bits, set);
   }
   assert.equal(valueOf('NoNewPrivs'), '1');
 }

@@ -151,8 +151,8 @@ const table = {
       help:
         'How pods’ connections are brought here. `auto`: by eBPF where this kernel has it and pods are ' +
         'in the cgroup2 tree, else by iptables. `address`: the node has no metadata service of its ' +
-        'own and holds the metadata address itself. `pinned`: by eBPF, kept by `nmi redirect run` in ' +
-        'another container, so that this one needs no rights. `none` leaves the node alone.',
+        'own and holds the metadata address itself. `pinned`: as `nmi redirect run` in another container ' +
+        'keeps it, so that this one needs no rights. `none` leaves the node alone.',
     },
     {
       name: 'ipt-update-interval-sec',
@@ -372,6 +372,16 @@ const table = {
       type: matching(/^\/[^\0]+\/[^\0/]+$/, 'an absolute path of two parts or more'),
       default: '/sys/fs/bpf/nmi',
       help: 'With eBPF: the folder of the BPF file system that programs and maps are pinned in.',
+    },
+    {
+      name: 'caller-socket',
+      key: 'callerSocket',
+      // Longer ones have no room in the address of a socket.
+      type: matching(/^\/[\x21-\x7e]{1,106}$/, 'an absolute path of at most 107 characters'),
+      default: '/run/nmi/callers.sock',
+      help:
+        'Unix socket at which `nmi redirect run` looks callers up for an agent with `--redirect=pinned`, ' +
+        'in a folder that only these two share.',
     },
     {
       name: 'explain-socket',

@@ -3,13 +3,12 @@
  * for its own user alone. Whoever may run a program beside the agent as its user may ask; pods and
  * the network cannot. The agent works without it, so what is wrong with it is one warning.
  */
-import { once } from 'node:events';
-import { chmod, lstat, mkdir, unlink } from 'node:fs/promises';
+import { lstat } from 'node:fs/promises';
 import { createServer, type Server, type ServerResponse } from 'node:http';
-import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { parseExplainQuery, type ExplainQuery } from './question.ts';
 import type { Explanation } from './explanation.ts';
+import { listenAt, makeFolder } from '../kernel/local-socket.ts';
 import type { Log } from '../base/log.ts';
 import { networkCode } from '../base/network-code.ts';
 
@@ -32,7 +31,7 @@ export async function openExplainServer(options: ExplainServerOptions): Promise<
   );
   server.maxConnections = maxConnections;
   if (path !== '') {
-    const problem = await listenAt(server, path);
+    const problem = await listenAlone(server, path);
     if (problem !== undefined) {
       log.warn({ path, problem }, 'nmi explain has no socket to ask, all else works');
     }
@@ -76,59 +75,17 @@ function send(response: ServerResponse, status: number, value: object): void {
 }
 
 /** @returns why it does not listen, or undefined when it does. */
-async function listenAt(server: Server, path: string): Promise<string | undefined> {
+async function listenAlone(server: Server, path: string): Promise<string | undefined> {
   try {
     const folder = dirname(path);
-    await makeFolder(folder);
+    await makeFolder(folder, 0o700);
     const { uid, mode } = await lstat(folder);
     // Another user could put a socket of its own there, and answer in the agent's name.
     if (uid !== process.geteuid?.() || (mode & 0o022) !== 0) {
       return `${folder} is no folder that this user alone can write to`;
     }
-    if (!(await tryListen(server, path))) {
-      if (!(await lstat(path)).isSocket()) return 'something that is no socket is there';
-      if (await isAnswered(path)) return 'another process answers there';
-      // Left by an agent that was killed.
-      await unlink(path);
-      if (!(await tryListen(server, path))) return 'another process has just taken it';
-    }
-    await chmod(path, 0o600);
-    return undefined;
+    return await listenAt(server, path, 0o600);
   } catch (error) {
     return networkCode(error);
-  }
-}
-
-/** Not the folders above it: under /proc Node 26 tries those for ever. */
-async function makeFolder(path: string): Promise<void> {
-  try {
-    await mkdir(path, { mode: 0o700 });
-  } catch (error) {
-    if (networkCode(error) !== 'EEXIST') throw error;
-  }
-}
-
-/** False when the path is taken. */
-async function tryListen(server: Server, path: string): Promise<boolean> {
-  try {
-    server.listen({ path });
-    await once(server, 'listening');
-    return true;
-  } catch (error) {
-    if (networkCode(error) === 'EADDRINUSE') return false;
-    throw error;
-  }
-}
-
-async function isAnswered(path: string): Promise<boolean> {
-  const socket = connect({ path });
-  try {
-    await once(socket, 'connect');
-    return true;
-  } catch (error) {
-    if (networkCode(error) === 'ECONNREFUSED') return false;
-    throw error;
-  } finally {
-    socket.destroy();
   }
 }

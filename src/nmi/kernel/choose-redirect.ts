@@ -16,8 +16,9 @@ import { withBootGuard } from '../../redirect/host/boot-guard.ts';
 import { openIptablesRedirect, type IptablesRedirect } from '../../redirect/iptables/iptables.ts';
 import { noRedirect } from '../../redirect/none.ts';
 import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
+import { systemClock, type Clock } from '../../cache/clock.ts';
 import type { Config } from '../config/config.ts';
-import { openPinnedRedirect } from './external-redirect.ts';
+import { openExternalRedirect } from './external-redirect.ts';
 
 /** What the kernel side counts by itself. */
 export type KernelCounts = Pick<EbpfRedirect, 'counters' | 'countCaught'>;
@@ -30,15 +31,18 @@ export interface RedirectChoice {
   readonly why: string;
   /** The folder of all pods in the cgroup2 tree, as it is now; undefined without eBPF. */
   readonly podsRoot: (() => string | undefined) | undefined;
+  /** Lets go of what the redirect holds in this process; the kernel's side stays. */
+  readonly close: () => void;
 }
 
 const plain = {
   why: 'asked for',
   podsRoot: undefined,
   counts: undefined,
+  close: () => undefined,
 } as const;
 
-export function chooseRedirect(config: Config): RedirectChoice {
+export function chooseRedirect(config: Config, clock: Clock = systemClock): RedirectChoice {
   const { metadataIp, metadataPort } = config;
   switch (config.redirect) {
     case 'none':
@@ -50,11 +54,12 @@ export function chooseRedirect(config: Config): RedirectChoice {
     case 'iptables':
       return { redirect: iptablesAlone(config), ...plain };
     case 'pinned': {
-      const redirect = openPinnedRedirect({
-        pinFolder: config.bpfPinFolder,
+      const redirect = openExternalRedirect({
+        path: config.callerSocket,
         target: targetOf(config),
+        clock,
       });
-      return { redirect, ...plain, podsRoot: podsRootOf(config) };
+      return { redirect, ...plain, podsRoot: podsRootOf(config), close: () => redirect.close() };
     }
     case 'ebpf':
       return ebpf(config, 'asked for');
@@ -83,6 +88,7 @@ function ebpf(config: Config, why: string): RedirectChoice {
     ...(podUid === '' ? {} : { ownPodUid: podUid }),
   });
   return {
+    ...plain,
     redirect: withGuardAtBoot(redirect, config),
     why,
     podsRoot: podsRootOf(config),

@@ -1,34 +1,133 @@
 /**
- * The redirect of an agent that has no right to make one: `nmi redirect run` in another container
- * keeps the kernel's side, and this one reads what it pinned.
+ * The redirect of an agent that has no right to make one: `nmi redirect run` in another container of
+ * the pod keeps the kernel's side, reports how it is and looks callers up.
+ *
+ * The agent goes by the mode that is reported first. Who serves callers by address and who looks them
+ * up differ in more than that, so another mode takes another start of the pod.
  */
 import { createServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { openEbpfReader, type EbpfReaderOptions } from '../../redirect/ebpf/ebpf.ts';
-import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
-import { DEFAULT_TARGET } from '../../redirect/target.ts';
+import type { Clock } from '../../cache/clock.ts';
+import { recordedIp } from '../../redirect/ebpf/callers.ts';
+import { LAYOUT } from '../../redirect/ebpf/settings.ts';
+import {
+  RedirectError,
+  type Attestation,
+  type Redirect,
+  type RedirectStatus,
+  type RedirectTarget,
+} from '../../redirect/redirect.ts';
+import { describeTarget, reachableTarget } from '../../redirect/target.ts';
+import { CallerClient, noAnswer } from './caller-client.ts';
+import type { KeptMode, RedirectReport } from './caller-frames.ts';
+
+export interface ExternalRedirectOptions {
+  /** Of the socket that `nmi redirect run` answers at. */
+  readonly path: string;
+  /** What it is expected to redirect. */
+  readonly target: RedirectTarget;
+  readonly clock: Clock;
+}
+
+export interface ExternalRedirect extends Redirect {
+  /** Lets go of the connection to the other process. */
+  close(): void;
+}
 
 /** The two containers start at the same time. */
 const patienceMs = 30_000;
 const pollMs = 200;
 
-/** Waits in `prepare` until the address is there to listen on, or the signal aborts. */
-export function openPinnedRedirect(options: EbpfReaderOptions): Redirect {
-  const { listenIp } = options.target ?? DEFAULT_TARGET;
+const byAddress: Attestation = { kind: 'by-address' };
+const unattested: Attestation = { kind: 'unattested' };
+
+export function openExternalRedirect(options: ExternalRedirectOptions): ExternalRedirect {
+  const { path, clock } = options;
+  const target = reachableTarget(options.target);
+  let mode: KeptMode | undefined;
+  /** Nobody can be attested while it is defined, by whatever mode. */
+  let mismatch: Attestation | undefined;
+  let isAnswered = false;
+  const client = new CallerClient({ path, clock, onReport });
+
+  function onReport(report: RedirectReport | undefined): void {
+    isAnswered = report !== undefined;
+    if (report === undefined) return;
+    const why = findMismatch(report, target, mode);
+    mismatch = why === undefined ? undefined : { kind: 'unavailable', why };
+    if (why === undefined && report.isActive) mode ??= report.mode;
+  }
+
+  function describe(report: RedirectReport | undefined): RedirectStatus {
+    const detail = `kept by nmi redirect run; ${describeTarget(target)}`;
+    if (report === undefined) {
+      const problems = [`nmi redirect run does not answer at ${path}`];
+      return { state: 'absent', detail, problems };
+    }
+    const problem =
+      findMismatch(report, target, mode) ??
+      (report.isActive
+        ? undefined
+        : 'nmi redirect run has not brought the redirect up; see its log');
+    if (problem === undefined) return { state: 'active', detail, problems: [] };
+    return { state: 'broken', detail, problems: [problem] };
+  }
+
+  const verify = async (): Promise<RedirectStatus> => describe(await client.report());
+
+  /** What is not there yet, or undefined. */
+  async function findMissing(): Promise<string | undefined> {
+    const { problems } = await verify();
+    const [problem] = problems;
+    if (problem !== undefined) return problem;
+    const { listenIp } = options.target;
+    return (await isHeld(listenIp)) ? undefined : `${listenIp} is on no link`;
+  }
+
   return {
-    ...openEbpfReader(options),
+    get mode() {
+      return mode ?? 'pinned';
+    },
     prepare: async (signal) => {
       const deadlineMs = performance.now() + patienceMs;
       for (;;) {
-        if (signal?.aborted === true || (await isHeld(listenIp))) return;
+        const missing = await unlessAborted(findMissing(), signal);
+        if (missing === undefined) return;
         if (performance.now() > deadlineMs) {
-          const message = `${listenIp} is on no link: nmi redirect run has to make it`;
-          throw new RedirectError('TIMEOUT', 'wait for the address', message);
+          throw new RedirectError('TIMEOUT', 'wait for nmi redirect run', missing);
         }
-        await delay(pollMs);
+        await unlessAborted(delay(pollMs), signal);
       }
     },
+    install: verify,
+    verify,
+    remove: () =>
+      Promise.reject(new RedirectError('NOT_PERMITTED', 'remove', 'nmi redirect run keeps it')),
+    attest: (peer) => {
+      if (mismatch !== undefined) return mismatch;
+      if (mode === 'iptables') return byAddress;
+      if (mode === undefined || !isAnswered) return noAnswer;
+      const ip = recordedIp(peer, target);
+      return ip === undefined ? unattested : client.lookUp(ip, peer.remotePort);
+    },
+    close: () => client.close(),
   };
+}
+
+/** Why callers are not what this agent takes them for. */
+function findMismatch(
+  report: RedirectReport,
+  target: RedirectTarget,
+  mode: KeptMode | undefined,
+): string | undefined {
+  if (report.layout !== LAYOUT) return 'nmi redirect run is of another version';
+  if (describeTarget(report.target) !== describeTarget(target)) {
+    return `nmi redirect run redirects ${describeTarget(report.target)}`;
+  }
+  if (mode !== undefined && report.mode !== mode) {
+    return `the redirect is by ${report.mode} now and was by ${mode}: restart this pod`;
+  }
+  return undefined;
 }
 
 /** A link without ports or carrier is not among what Node lists as interfaces; binding tells. */
@@ -38,4 +137,21 @@ function isHeld(host: string): Promise<boolean> {
     server.once('error', () => resolve(false));
     server.listen({ host, port: 0 }, () => server.close(() => resolve(true)));
   });
+}
+
+/** What is awaited, or undefined as soon as the signal aborts. */
+async function unlessAborted<T>(
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+): Promise<T | undefined> {
+  if (signal === undefined) return work;
+  if (signal.aborted) return undefined;
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  const onAbort = (): void => resolve(undefined);
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
 }

@@ -5,7 +5,7 @@
 import type { Clock } from '../../cache/clock.ts';
 import { CgroupIndex } from '../../redirect/cgroup/cgroup-index.ts';
 import { nativeModule } from '../../redirect/native/addon.ts';
-import type { Attestation, Peer, RedirectStatus } from '../../redirect/redirect.ts';
+import type { Attestation, Peer, RedirectMode, RedirectStatus } from '../../redirect/redirect.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Part, Sample } from '../base/part.ts';
 import { StartError } from '../base/start-error.ts';
@@ -14,7 +14,8 @@ import { chooseRedirect, type KernelCounts } from './choose-redirect.ts';
 import { RedirectKeeper, type CheckOutcome } from './reconciler.ts';
 
 export interface Kernel extends Required<Part>, AsyncDisposable {
-  readonly mode: string;
+  /** Known once `prepare` has come to its end. */
+  readonly mode: RedirectMode;
   /**
    * Brings up the address that the agent listens on, or gives up waiting for it when the signal aborts.
    * @throws StartError when it cannot be.
@@ -22,7 +23,7 @@ export interface Kernel extends Required<Part>, AsyncDisposable {
   prepare(signal?: AbortSignal): Promise<void>;
   /** Installs the redirect, and checks it from then on; a failure is a state, not an exception. */
   start(): Promise<void>;
-  attest(peer: Peer): Attestation;
+  attest(peer: Peer): Attestation | Promise<Attestation>;
   /** Which of these pod UIDs a cgroup belongs to. */
   findCgroupUid(cgroupId: bigint, candidates: readonly string[]): string | undefined;
   status(): RedirectStatus;
@@ -41,9 +42,8 @@ export interface KernelOptions {
 }
 
 export function openKernel({ config, clock, log }: KernelOptions): Kernel {
-  const { redirect, why, podsRoot, counts } = chooseRedirect(config);
-  const { mode } = redirect;
-  log.info({ mode, why }, 'redirect chosen');
+  const { redirect, why, podsRoot, counts, close } = chooseRedirect(config, clock);
+  log.info({ mode: redirect.mode, why }, 'redirect chosen');
   const cgroups = podsRoot === undefined ? undefined : new CgroupIndex({ podsRoot });
   const checks: Record<CheckOutcome, number> = {
     unchanged: 0,
@@ -60,7 +60,9 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
   });
   const programSamples = counts === undefined ? () => [] : programSampler(counts);
   return {
-    mode,
+    get mode() {
+      return redirect.mode;
+    },
     prepare: (signal) =>
       redirect.prepare(signal).catch((error: unknown) => {
         throw new StartError('UNAVAILABLE', 'the listen address could not be brought up', error);
@@ -76,7 +78,7 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
     samples: () => [
       {
         metric: 'nmi_redirect_up',
-        labels: { mode },
+        labels: { mode: redirect.mode },
         value: keeper.problem() === undefined ? 1 : 0,
       },
       ...Object.entries(checks).map(([outcome, value]) => ({
@@ -86,7 +88,10 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
       })),
       ...programSamples(),
     ],
-    [Symbol.asyncDispose]: () => keeper[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: async () => {
+      close();
+      await keeper[Symbol.asyncDispose]();
+    },
   };
 }
 

@@ -39,11 +39,6 @@ export class Callers {
     }
   }
 
-  /** The id of the open map, to be compared with that of the programs. */
-  get mapId(): number | undefined {
-    return this.#map === undefined ? undefined : this.#native?.mapInfo(this.#map).id;
-  }
-
   /** Never throws. */
   attest(peer: Peer): Attestation {
     if (this.#map === undefined || this.#native === undefined) return UNAVAILABLE;

@@ -29,12 +29,11 @@ import {
   exemptFromPinned,
   installPrograms,
   readCounters,
-  readPinnedSettings,
   removePrograms,
   type ProgramCounters,
   type WantedPrograms,
 } from './programs.ts';
-import { LAYOUT, settingsOf } from './settings.ts';
+import { settingsOf } from './settings.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
 import { describeLink, diffLink, ensureLink, listLinks, removeLink } from '../host/link.ts';
 import { readPrograms } from '../native/native-files.ts';
@@ -42,6 +41,8 @@ import type { CutOutcome } from '../host/flows.ts';
 import {
   isUnavailable,
   RedirectError,
+  type Attestation,
+  type Peer,
   type Redirect,
   type RedirectStatus,
   type RedirectTarget,
@@ -72,6 +73,7 @@ export interface EbpfRedirectOptions {
 /** Attests, and counts what its programs did. */
 export interface EbpfRedirect extends Redirect {
   readonly mode: 'ebpf';
+  attest(peer: Peer): Attestation;
   /** Undefined while no programs are installed. @throws RedirectError */
   counters(): ProgramCounters | undefined;
   /**
@@ -348,12 +350,7 @@ function wantedPrograms(settings: Settings): Wanted {
   const id = cgroupIdOf(path);
   if (id === undefined) return { kind: 'impossible', problem: `no cgroup ${path}` };
   const exempt = wantedExempt(settings, path, id);
-  if (exempt === 'unknown') {
-    return {
-      kind: 'impossible',
-      problem: 'the agent’s own cgroup is in no mounted part of the tree',
-    };
-  }
+  if (typeof exempt === 'string') return { kind: 'impossible', problem: exempt };
   const object = readPrograms();
   return {
     kind: 'programs',
@@ -368,63 +365,23 @@ function wantedPrograms(settings: Settings): Wanted {
 }
 
 /**
- * The agent's own cgroup, or its whole pod's. Not where it is the redirected cgroup itself or lies
+ * The agent's own cgroup, or its whole pod's; or why that is not known. Another container of the pod
+ * may fetch the tokens: what exempted this one alone would let its calls come back to it. Not where it is the redirected cgroup itself or lies
  * above: there the agent is not redirected, and exempting it would exempt every pod.
  */
 function wantedExempt(
   settings: Settings,
   attachPath: string,
   attachId: bigint,
-): readonly bigint[] | 'unknown' {
+): readonly bigint[] | string {
   const above = new Set([attachId, ...ancestorIds(attachPath)]);
   const ownPod = settings.ownPodUid;
-  const podCgroup = ownPod === undefined ? undefined : listPodCgroups(attachPath, ownPod)[0]?.id;
-  const own = podCgroup ?? ownCgroupId();
-  if (own === undefined) return 'unknown';
+  const own = ownPod === undefined ? ownCgroupId() : listPodCgroups(attachPath, ownPod)[0]?.id;
+  if (own === undefined) {
+    return ownPod === undefined
+      ? 'the agent’s own cgroup is in no mounted part of the tree'
+      : `the agent’s pod ${ownPod} has no cgroup below ${attachPath}`;
+  }
   const ids = new Set([own, ...settings.exemptCgroupIds]);
   return [...ids].filter((id) => !above.has(id));
-}
-
-export interface EbpfReaderOptions {
-  /** Where somebody with the rights has pinned everything. Default `/sys/fs/bpf/nmi`. */
-  readonly pinFolder?: string;
-  /** What their programs are expected to redirect. Default as above. */
-  readonly target?: RedirectTarget;
-}
-
-/**
- * The eBPF mode for an agent without any right: it attests by the pinned map and changes nothing.
- * Its `verify` sees that the programs' settings are the expected ones, not whether they are
- * attached; the one who has the rights tells that.
- */
-export function openEbpfReader(options: EbpfReaderOptions = {}): Redirect {
-  const pinFolder = options.pinFolder ?? DEFAULT_PIN_FOLDER;
-  const target = reachableTarget(options.target ?? DEFAULT_TARGET);
-  const callers = new Callers(pinFolder, target);
-  const detail = `eBPF, installed by another process; ${describeTarget(target)}`;
-  const readBackOnly = (): RedirectStatus => {
-    refresh(callers);
-    const present = readPinnedSettings(pinFolder);
-    if (present === 'absent' || callers.mapId === undefined) {
-      return { state: 'absent', detail, problems: ['no programs installed'] };
-    }
-    // Their map may look like one that can be read, and mean something else, or be left the next moment.
-    if (present?.layout !== LAYOUT) {
-      return { state: 'broken', detail, problems: ['programs of another layout'] };
-    }
-    if (describeTarget(present.target) === describeTarget(target)) {
-      return { state: 'active', detail, problems: [] };
-    }
-    return { state: 'broken', detail, problems: ['programs redirect something else'] };
-  };
-  const verify = async (): Promise<RedirectStatus> => readBackOnly();
-  return {
-    mode: 'ebpf',
-    prepare: () => Promise.resolve(),
-    install: verify,
-    verify,
-    remove: () =>
-      Promise.reject(new RedirectError('NOT_PERMITTED', 'remove', 'this process may only read')),
-    attest: (peer) => callers.attest(peer),
-  };
 }

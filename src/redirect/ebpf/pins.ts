@@ -2,13 +2,11 @@
  * The folder in the BPF file system that holds everything of ours: what is pinned there stays in
  * the kernel when the process ends, and only what is pinned there is ours.
  *
- *     callers counters settings   readable by everybody: an agent without rights attests
- *     dials exempt loads          maps that only the programs and this side use
- *     link_HOOK program_HOOK      what is attached, and the program that should be
- *     next_...                    under way; renamed over the former, or left by a crash
+ *     callers counters dials exempt loads settings   maps
+ *     link_HOOK program_HOOK                         what is attached, and the program that should be
+ *     next_...                                       under way; renamed over the former, or left by a crash
  */
 import {
-  chmodSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -26,7 +24,6 @@ export const DEFAULT_PIN_FOLDER = '/sys/fs/bpf/nmi';
 /** The maps that outlive their programs. */
 export const SHARED_MAPS = ['callers', 'counters', 'dials', 'exempt', 'loads'] as const;
 
-const READABLE_BY_ALL = ['callers', 'counters', 'settings'] as const;
 const BPF_FS_MAGIC = 0xcafe4a11;
 const STEP = 'BPF file system';
 
@@ -137,15 +134,6 @@ export function promotePin(folder: string, name: string): void {
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') throw fileError(error);
     throw new RedirectError('BUSY', STEP, 'another process installs at the same time', error);
-  }
-}
-
-/** Lets everybody read what an agent without rights needs. @throws RedirectError */
-export function publishPins(folder: string): void {
-  try {
-    for (const name of READABLE_BY_ALL) chmodSync(join(folder, name), 0o644);
-  } catch (error) {
-    throw fileError(error);
   }
 }
 

@@ -12,15 +12,7 @@
 import { join } from 'node:path';
 import { listCgroupIds } from '../cgroup/cgroup-tree.ts';
 import { decodeSettings, diffSettings, encodeSettings, type ProgramSettings } from './settings.ts';
-import {
-  isBpffs,
-  listPins,
-  promotePin,
-  publishPins,
-  removePinFolder,
-  SHARED_MAPS,
-  unpin,
-} from './pins.ts';
+import { isBpffs, listPins, promotePin, removePinFolder, SHARED_MAPS, unpin } from './pins.ts';
 import { addExempt, diffExempt, readExempt, syncExempt } from './exempt-cgroups.ts';
 import {
   inKernel,
@@ -94,7 +86,6 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
         promotePin(pinFolder, `program_${hook.name}`);
       }
       promotePin(pinFolder, 'settings');
-      publishPins(pinFolder);
     } finally {
       native.close(programs);
     }
@@ -268,14 +259,6 @@ function readSettings(
 ): ProgramSettings | 'absent' | undefined {
   const bytes = readFirst(native, join(pinFolder, 'settings'));
   return bytes === undefined ? 'absent' : decodeSettings(bytes);
-}
-
-/**
- * The settings that are pinned, for one who may only read.
- * @throws RedirectError
- */
-export function readPinnedSettings(pinFolder: string): ProgramSettings | 'absent' | undefined {
-  return inKernel((native) => readSettings(native, pinFolder));
 }
 
 /** What the programs have counted since their maps were made. */

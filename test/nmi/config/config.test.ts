@@ -159,18 +159,21 @@ describe('the configuration', () => {
   });
 
   it('takes what only the manifest sets from variables', () => {
-    const { podUid, cgroupRoot, bpfPinFolder, explainSocket } = accepted(
+    const { podUid, cgroupRoot, bpfPinFolder, callerSocket, explainSocket } = accepted(
       {},
       { NMI_POD_UID: 'u-1', NMI_CGROUP_ROOT: '/c', NMI_BPF_PIN_FOLDER: '/host/bpf/nmi' },
     );
     assert.deepEqual([podUid, cgroupRoot, bpfPinFolder], ['u-1', '/c', '/host/bpf/nmi']);
+    assert.equal(callerSocket, '/run/nmi/callers.sock');
     assert.equal(explainSocket, '/dev/shm/nmi/explain.sock');
     assert.equal(accepted({}, { NMI_EXPLAIN_SOCKET: 'off' }).explainSocket, '');
     const wrong = { NMI_POD_UID: 'A', NMI_CGROUP_ROOT: 'c', NMI_BPF_PIN_FOLDER: '/nmi' };
-    assert.deepEqual(problemsOf({ node: 'n' }, { ...wrong, NMI_EXPLAIN_SOCKET: 'x' }), [
+    const sockets = { NMI_CALLER_SOCKET: 'off', NMI_EXPLAIN_SOCKET: 'x' };
+    assert.deepEqual(problemsOf({ node: 'n' }, { ...wrong, ...sockets }), [
       'NMI_POD_UID',
       'NMI_CGROUP_ROOT',
       'NMI_BPF_PIN_FOLDER',
+      'NMI_CALLER_SOCKET',
       'NMI_EXPLAIN_SOCKET',
     ]);
   });

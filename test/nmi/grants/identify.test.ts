@@ -27,7 +27,10 @@ describe('a caller without an attestation', () => {
     assert.equal(answer.retryAfterS, 1);
     assert.equal(answer.close, true);
     assert.equal(answer.isPending, false);
-    assert.match(answer.body, /which pod opened this connection: the map of callers cannot be read/);
+    assert.match(
+      answer.body,
+      /which pod opened this connection: the map of callers cannot be read/,
+    );
   });
 
   it('is refused for good where there is no record of it', () => {

@@ -1,0 +1,167 @@
+/**
+ * Asks the process that keeps the redirect: pipelined, in order, over one connection that is made
+ * again when it is lost. An answer that does not come in time ends the connection, and with it every
+ * request on it: what is asked then is answered "unavailable", never late.
+ */
+import { connect, type Socket } from 'node:net';
+import type { Clock } from '../../cache/clock.ts';
+import type { Attestation } from '../../redirect/redirect.ts';
+import {
+  FrameReader,
+  answerBytes,
+  readAnswer,
+  requestBytes,
+  writeRequest,
+  type Answer,
+  type RedirectReport,
+  type Request,
+} from './caller-frames.ts';
+
+export interface CallerClientOptions {
+  readonly path: string;
+  readonly clock: Clock;
+  /** What the other process has just reported; undefined when the connection to it is lost. */
+  readonly onReport: (report: RedirectReport | undefined) => void;
+}
+
+const answerMs = 1_000;
+const reconnectMs = 100;
+/** More than the connections that a listener holds for one. */
+const maxPending = 4_096;
+
+export const noAnswer: Attestation = {
+  kind: 'unavailable',
+  why: '`nmi redirect run` does not answer',
+};
+const refused: Attestation = {
+  kind: 'unavailable',
+  why: '`nmi redirect run` cannot read the map of callers',
+};
+const unattested: Attestation = { kind: 'unattested' };
+
+interface Pending {
+  readonly kind: Request['kind'];
+  readonly deadlineMs: number;
+  readonly settle: (answer: Answer | undefined) => void;
+}
+
+export class CallerClient {
+  readonly #options: CallerClientOptions;
+  #socket: Socket | undefined;
+  #pending: Pending[] = [];
+  /** Requests of this turn of the event loop, which go in one write. */
+  readonly #due = Buffer.alloc(maxPending * requestBytes);
+  #dueBytes = 0;
+  /** Of what is armed: the end of patience on a connection, or the next one. */
+  #disarm: (() => void) | undefined;
+  #isClosed = false;
+
+  constructor(options: CallerClientOptions) {
+    this.#options = options;
+  }
+
+  /** What the other process reports now, or undefined when it does not answer. */
+  async report(): Promise<RedirectReport | undefined> {
+    if (this.#isClosed) return undefined;
+    this.#socket ??= this.#connect();
+    const answer = await this.#ask(this.#socket, { kind: 'status' });
+    return answer?.kind === 'status' ? answer.report : undefined;
+  }
+
+  /** Who dialled from there. Only what is asked when a report has come can be answered. */
+  lookUp(ip: string, port: number): Attestation | Promise<Attestation> {
+    if (this.#socket === undefined) return noAnswer;
+    return this.#ask(this.#socket, { kind: 'look-up', ip, port }).then(attestationOf);
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#disarm?.();
+    this.#socket?.destroy();
+  }
+
+  #connect(): Socket {
+    this.#disarm?.();
+    this.#disarm = undefined;
+    const socket = connect({ path: this.#options.path });
+    const frames = new FrameReader(answerBytes);
+    socket.on('data', (chunk: Buffer) => {
+      if (!this.#take(frames.take(chunk))) socket.destroy();
+    });
+    socket.on('error', () => socket.destroy());
+    socket.once('close', () => this.#lose());
+    return socket;
+  }
+
+  #ask(socket: Socket, request: Request): Promise<Answer | undefined> {
+    if (this.#pending.length >= maxPending) return Promise.resolve(undefined);
+    const { promise, resolve } = Promise.withResolvers<Answer | undefined>();
+    const deadlineMs = this.#options.clock.monotonicMs() + answerMs;
+    // A process that waits for nothing else, as a verb does, waits for the answer.
+    if (this.#pending.push({ kind: request.kind, deadlineMs, settle: resolve }) === 1) socket.ref();
+    if (this.#disarm === undefined) this.#watch(answerMs);
+    if (this.#dueBytes === 0) setImmediate(this.#send);
+    this.#due.fill(0, this.#dueBytes, this.#dueBytes + requestBytes);
+    writeRequest(request, this.#due, this.#dueBytes);
+    this.#dueBytes += requestBytes;
+    return promise;
+  }
+
+  readonly #send = (): void => {
+    if (this.#dueBytes === 0) return;
+    this.#socket?.write(Buffer.from(this.#due.subarray(0, this.#dueBytes)));
+    this.#dueBytes = 0;
+  };
+
+  /** Ends the connection when its oldest request has waited for too long. */
+  #watch(delayMs: number): void {
+    this.#disarm = this.#options.clock.schedule(delayMs, () => {
+      this.#disarm = undefined;
+      const [oldest] = this.#pending;
+      if (oldest === undefined) return;
+      const leftMs = oldest.deadlineMs - this.#options.clock.monotonicMs();
+      if (leftMs > 0) this.#watch(leftMs);
+      else this.#socket?.destroy();
+    });
+  }
+
+  /** @returns false for bytes that nobody asked for. */
+  #take(answers: Buffer): boolean {
+    for (let at = 0; at < answers.length; at += answerBytes) {
+      const answer = readAnswer(answers, at);
+      const asked = this.#pending.shift();
+      if (answer === undefined || answer.kind !== asked?.kind) {
+        asked?.settle(undefined);
+        return false;
+      }
+      if (answer.kind === 'status') this.#options.onReport(answer.report);
+      asked.settle(answer);
+    }
+    if (this.#pending.length === 0) this.#socket?.unref();
+    return true;
+  }
+
+  #lose(): void {
+    this.#socket = undefined;
+    this.#dueBytes = 0;
+    const pending = this.#pending;
+    this.#pending = [];
+    for (const { settle } of pending) settle(undefined);
+    this.#options.onReport(undefined);
+    if (this.#isClosed) return;
+    this.#disarm?.();
+    this.#disarm = this.#options.clock.schedule(reconnectMs, () => void this.report());
+  }
+}
+
+function attestationOf(answer: Answer | undefined): Attestation {
+  if (answer?.kind !== 'look-up') return noAnswer;
+  switch (answer.outcome) {
+    case 'attested':
+      return { kind: 'attested', cgroupId: answer.cgroupId };
+    case 'unattested':
+      return unattested;
+    case 'unavailable':
+      return refused;
+  }
+}

@@ -1,0 +1,136 @@
+/**
+ * What the two processes of a split agent say to each other, as frames of a fixed size. Answers come in
+ * the order of the requests. Ports are in network order, the other numbers little endian.
+ *
+ *     status   1 ·······
+ *     look-up  2 · port(2) ip(4)
+ *
+ *     status   1 mode active · layout(4) metadata-ip(4) listen-ip(4) metadata-port(2) listen-port(2)
+ *     look-up  2 outcome ···· ·· cgroup-id(8) at byte 8
+ */
+import type { Attestation, RedirectMode, RedirectTarget } from '../../redirect/redirect.ts';
+
+export const requestBytes = 8;
+export const answerBytes = 20;
+
+/** The modes that one process can keep for another. */
+export type KeptMode = Extract<RedirectMode, 'ebpf' | 'iptables'>;
+
+/** How the redirect is that the other process keeps. */
+export interface RedirectReport {
+  readonly mode: KeptMode;
+  /** It is as wanted; with eBPF the pod of both processes is exempt from it. */
+  readonly isActive: boolean;
+  /** Of the programs' maps: grows with what a record means. */
+  readonly layout: number;
+  readonly target: RedirectTarget;
+}
+
+export type Request =
+  | { readonly kind: 'status' }
+  | { readonly kind: 'look-up'; readonly ip: string; readonly port: number };
+
+export type LookUpOutcome = Extract<
+  Attestation,
+  { kind: 'attested' | 'unattested' | 'unavailable' }
+>['kind'];
+
+export type Answer =
+  | { readonly kind: 'status'; readonly report: RedirectReport }
+  | { readonly kind: 'look-up'; readonly outcome: LookUpOutcome; readonly cgroupId: bigint };
+
+const kinds = { status: 1, 'look-up': 2 } as const;
+const modes: readonly KeptMode[] = ['ebpf', 'iptables'];
+const outcomes: readonly LookUpOutcome[] = ['unavailable', 'unattested', 'attested'];
+
+/** Writes a request at an offset of bytes that are zero there. */
+export function writeRequest(request: Request, bytes: Buffer, at: number): void {
+  bytes[at] = kinds[request.kind];
+  if (request.kind === 'status') return;
+  bytes.writeUInt16BE(request.port, at + 2);
+  writeIp(request.ip, bytes, at + 4);
+}
+
+/** Undefined for bytes that are no request. */
+export function readRequest(bytes: Buffer, at: number): Request | undefined {
+  switch (bytes[at]) {
+    case kinds.status:
+      return { kind: 'status' };
+    case kinds['look-up']:
+      return {
+        kind: 'look-up',
+        ip: readIp(bytes, at + 4),
+        port: bytes.readUInt16BE(at + 2),
+      };
+    default:
+      return undefined;
+  }
+}
+
+/** Writes an answer at an offset of bytes that are zero there. */
+export function writeAnswer(answer: Answer, bytes: Buffer, at: number): void {
+  bytes[at] = kinds[answer.kind];
+  if (answer.kind === 'look-up') {
+    bytes[at + 1] = outcomes.indexOf(answer.outcome);
+    bytes.writeBigUInt64LE(answer.cgroupId, at + 8);
+    return;
+  }
+  const { mode, isActive, layout, target } = answer.report;
+  bytes[at + 1] = modes.indexOf(mode);
+  bytes[at + 2] = isActive ? 1 : 0;
+  bytes.writeUInt32LE(layout, at + 4);
+  writeIp(target.metadataIp, bytes, at + 8);
+  writeIp(target.listenIp, bytes, at + 12);
+  bytes.writeUInt16BE(target.metadataPort, at + 16);
+  bytes.writeUInt16BE(target.listenPort, at + 18);
+}
+
+/** Undefined for bytes that are no answer. */
+export function readAnswer(bytes: Buffer, at: number): Answer | undefined {
+  const word = bytes[at + 1] ?? 0;
+  if (bytes[at] === kinds['look-up']) {
+    const outcome = outcomes[word];
+    const cgroupId = bytes.readBigUInt64LE(at + 8);
+    return outcome === undefined ? undefined : { kind: 'look-up', outcome, cgroupId };
+  }
+  const mode = modes[word];
+  if (bytes[at] !== kinds.status || mode === undefined) return undefined;
+  const target: RedirectTarget = {
+    metadataIp: readIp(bytes, at + 8),
+    listenIp: readIp(bytes, at + 12),
+    metadataPort: bytes.readUInt16BE(at + 16),
+    listenPort: bytes.readUInt16BE(at + 18),
+  };
+  const isActive = bytes[at + 2] === 1;
+  return {
+    kind: 'status',
+    report: { mode, isActive, layout: bytes.readUInt32LE(at + 4), target },
+  };
+}
+
+/** Cuts what arrives into whole frames; keeps less than one of them. */
+export class FrameReader {
+  readonly #frameBytes: number;
+  #rest: Buffer = Buffer.alloc(0);
+
+  constructor(frameBytes: number) {
+    this.#frameBytes = frameBytes;
+  }
+
+  /** Whole frames, one behind the other, as far as they have come. */
+  take(chunk: Buffer): Buffer {
+    const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    const whole = bytes.length - (bytes.length % this.#frameBytes);
+    this.#rest = Buffer.from(bytes.subarray(whole));
+    return bytes.subarray(0, whole);
+  }
+}
+
+function writeIp(ip: string, bytes: Buffer, at: number): void {
+  let offset = at;
+  for (const part of ip.split('.')) bytes[offset++] = Number(part);
+}
+
+function readIp(bytes: Buffer, at: number): string {
+  return bytes.subarray(at, at + 4).join('.');
+}

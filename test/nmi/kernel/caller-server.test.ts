@@ -1,0 +1,194 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { connect, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import {
+  answerBytes,
+  readAnswer,
+  requestBytes,
+  writeRequest,
+  type Answer,
+  type RedirectReport,
+  type Request,
+} from '../../../src/nmi/kernel/caller-frames.ts';
+import {
+  openCallerServer,
+  type CallerServerOptions,
+} from '../../../src/nmi/kernel/caller-server.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+
+const report: RedirectReport = {
+  mode: 'ebpf',
+  isActive: true,
+  layout: 3,
+  target: DEFAULT_TARGET,
+};
+
+let folder = '';
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'nmi-test-callers-'));
+});
+after(() => rm(folder, { recursive: true, force: true }));
+
+async function open(t: TestContext, path: string, over: Partial<CallerServerOptions> = {}) {
+  const server = await openCallerServer({
+    path,
+    report: () => report,
+    // The cgroup is the port, and an odd one has no record.
+    lookUp: (_, port) =>
+      port % 2 === 1 ? { kind: 'unattested' } : { kind: 'attested', cgroupId: BigInt(port) },
+    ...over,
+  });
+  t.after(() => server[Symbol.asyncDispose]());
+  return server;
+}
+
+function dial(path: string): Socket {
+  return connect({ path }).on('error', () => undefined);
+}
+
+function encode(...requests: readonly Request[]): Buffer {
+  const bytes = Buffer.alloc(requests.length * requestBytes);
+  for (const [index, request] of requests.entries()) {
+    writeRequest(request, bytes, index * requestBytes);
+  }
+  return bytes;
+}
+
+function closeOf(socket: Socket): Promise<void> {
+  return new Promise((resolve) => socket.once('close', () => resolve()));
+}
+
+/** As many answers as are wanted; fewer when the connection ends before. */
+async function answersFrom(socket: Socket, count: number): Promise<(Answer | undefined)[]> {
+  let bytes = Buffer.alloc(0);
+  const closed = closeOf(socket);
+  socket.on('data', (chunk: Buffer) => (bytes = Buffer.concat([bytes, chunk])));
+  while (bytes.length < count * answerBytes) {
+    await Promise.race([closed, new Promise(setImmediate)]);
+    if (socket.destroyed) break;
+  }
+  const whole = Math.floor(bytes.length / answerBytes);
+  return Array.from({ length: whole }, (_, index) => readAnswer(bytes, index * answerBytes));
+}
+
+describe('the socket at which callers are looked up', () => {
+  it('is for every user, in a folder made for it, and goes with the process', async (t) => {
+    const path = join(folder, 'made', 'callers.sock');
+    const server = await open(t, path);
+    assert.equal((await stat(path)).mode & 0o777, 0o666);
+    assert.equal((await stat(join(folder, 'made'))).mode & 0o022, 0);
+    // What it takes to make the socket so does not last.
+    const file = join(folder, 'file-of-after');
+    await writeFile(file, '');
+    assert.equal((await stat(file)).mode & 0o111, 0);
+    assert.equal((await stat(file)).mode & 0o600, 0o600);
+    await server[Symbol.asyncDispose]();
+    await assert.rejects(stat(path), { code: 'ENOENT' });
+  });
+
+  it('answers in order, however many are asked at once and however they are cut', async (t) => {
+    const path = join(folder, 'order.sock');
+    await open(t, path);
+    const socket = dial(path);
+    const ports = Array.from({ length: 3_000 }, (_, index) => index);
+    const bytes = encode(
+      { kind: 'status' },
+      ...ports.map((port) => ({ kind: 'look-up' as const, ip: '10.0.0.1', port })),
+    );
+    const answers = answersFrom(socket, ports.length + 1);
+    socket.write(bytes.subarray(0, 11));
+    await new Promise(setImmediate);
+    socket.write(bytes.subarray(11));
+    const [first, ...rest] = await answers;
+    assert.deepEqual(first, { kind: 'status', report });
+    assert.deepEqual(
+      rest,
+      ports.map((port) => ({
+        kind: 'look-up',
+        outcome: port % 2 === 1 ? 'unattested' : 'attested',
+        cgroupId: port % 2 === 1 ? 0n : BigInt(port),
+      })),
+    );
+    socket.destroy();
+  });
+
+  it('says that nobody can be looked up by a mode that does not record callers', async (t) => {
+    const path = join(folder, 'address.sock');
+    await open(t, path, { lookUp: () => ({ kind: 'by-address' }) });
+    const socket = dial(path);
+    socket.write(encode({ kind: 'look-up', ip: '10.0.0.1', port: 2 }));
+    const [answer] = await answersFrom(socket, 1);
+    assert.deepEqual(answer, { kind: 'look-up', outcome: 'unavailable', cgroupId: 0n });
+    socket.destroy();
+  });
+
+  it('closes what is no request, and serves the others', async (t) => {
+    const path = join(folder, 'strange.sock');
+    await open(t, path);
+    const strange = dial(path);
+    strange.write('GET / HTTP/1.1\r\n\r\n');
+    assert.deepEqual(await answersFrom(strange, 1), []);
+    const socket = dial(path);
+    socket.write(encode({ kind: 'status' }));
+    assert.equal((await answersFrom(socket, 1)).length, 1);
+    socket.destroy();
+  });
+
+  it('closes a client that does not read its answers', async (t) => {
+    const path = join(folder, 'unread.sock');
+    await open(t, path);
+    const socket = dial(path).pause();
+    const closed = closeOf(socket);
+    const many = encode(...Array.from({ length: 8_000 }, () => ({ kind: 'status' as const })));
+    while (!socket.destroyed) {
+      socket.write(many);
+      await Promise.race([closed, new Promise(setImmediate)]);
+    }
+  });
+
+  it('takes eight clients, and another when one has gone', async (t) => {
+    const path = join(folder, 'many.sock');
+    await open(t, path);
+    const ask = async () => {
+      const socket = dial(path);
+      socket.write(encode({ kind: 'status' }));
+      return { socket, answers: await answersFrom(socket, 1) };
+    };
+    const clients: Awaited<ReturnType<typeof ask>>[] = [];
+    for (let count = 0; count < 8; count++) clients.push(await ask());
+    assert.ok(clients.every(({ answers }) => answers.length === 1));
+    assert.deepEqual((await ask()).answers, []);
+    clients[0]?.socket.destroy();
+    let last = await ask();
+    while (last.answers.length === 0) last = await ask();
+    for (const { socket } of [...clients, last]) socket.destroy();
+  });
+
+  it('takes the place of one that was killed, and of nothing else', async (t) => {
+    const path = join(folder, 'left.sock');
+    await open(t, path);
+    await assert.rejects(open(t, path), /callers at .*left\.sock: another process answers there/);
+    const file = join(folder, 'file');
+    await writeFile(file, 'kept');
+    await assert.rejects(open(t, file), /something that is no socket is there/);
+    const link = join(folder, 'link.sock');
+    await symlink(file, link);
+    await assert.rejects(open(t, link), /something that is no socket is there/);
+    assert.notEqual((await stat(file)).mode & 0o777, 0o666);
+    await assert.rejects(open(t, join(folder, 'no', 'folder', 'x.sock')), /: ENOENT/);
+
+    const dead = join(folder, 'dead');
+    await mkdir(dead);
+    const server = createServer().listen({ path: join(dead, 'x.sock') });
+    await once(server, 'listening');
+    const [from, to] = [join(dead, 'x.sock'), join(dead, 'y.sock')];
+    // Under another name it stays when its process ends.
+    await rename(from, to);
+    await new Promise((resolve) => server.close(resolve));
+    await open(t, to);
+  });
+});

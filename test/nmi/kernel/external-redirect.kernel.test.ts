@@ -1,0 +1,234 @@
+/**
+ * The agent of two processes, as the manifest splits it: `nmi redirect run` with the rights, and
+ * `nmi run` without a capability under the rule of container runtimes' default seccomp profile, by which
+ * bpf(2) is not permitted. There is no API server, so a pod that is known is told that the agent is starting.
+ */
+import assert from 'node:assert/strict';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, before, describe, it } from 'node:test';
+import { systemClock } from '../../../src/cache/clock.ts';
+import { CallerClient } from '../../../src/nmi/kernel/caller-client.ts';
+import { withoutBpf } from '../../../lab/fabric/without-bpf.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
+import { whyNoBpfTests } from '../../redirect/cgroup-ground.ts';
+import { EbpfWorld } from '../../redirect/ebpf-world.ts';
+import {
+  sweepDeadNamespaces,
+  whyNoKernelTests,
+  type Namespace,
+} from '../../redirect/namespaces.ts';
+
+const skip =
+  (await whyNoKernelTests('iptables-nft-save', 'setpriv', 'nsenter', 'cc')) || whyNoBpfTests();
+if (skip === false) await sweepDeadNamespaces();
+
+const main = join(import.meta.dirname, '../../../src/main.ts');
+const patienceMs = 20_000;
+const agentUid = 'agent';
+const probePort = 8085;
+
+const fetchText = (url: string) => `
+  fetch('${url}', { headers: { Metadata: 'true' }, signal: AbortSignal.timeout(10_000) })
+    .then(async (response) => console.log(response.status + ' ' + await response.text()),
+      (error) => console.log(error.cause?.code ?? error.name));
+`;
+const tokenUrl =
+  'http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=r';
+
+for (const mode of ['ebpf', 'iptables'] as const) {
+  describe(`an agent without rights beside nmi redirect run (${mode})`, { skip }, () => {
+    let world: EbpfWorld;
+    let files = '';
+    let kernelSide: Side;
+    let servingSide: Side;
+
+    before(async () => {
+      world = await EbpfWorld.open();
+      await world.startCloud();
+      files = mkdtempSync(join(tmpdir(), 'nmi-test-split-'));
+      mkdirSync(join(files, 'run'));
+      const named = { name: 'c', context: { cluster: 'c', user: 'u' } };
+      const kubeconfig = {
+        ...{ apiVersion: 'v1', kind: 'Config', 'current-context': 'c', contexts: [named] },
+        clusters: [{ name: 'c', cluster: { server: 'http://127.0.0.1:1' } }],
+        users: [{ name: 'u', user: { token: 'none' } }],
+      };
+      writeFileSync(join(files, 'kubeconfig'), JSON.stringify(kubeconfig));
+      kernelSide = new Side(() => start('c1', '-all,+bpf,+net_admin', [], kernelWords));
+      servingSide = new Side(() => start('c2', '-all', [withoutBpf], servingWords));
+    });
+    after(async () => {
+      await servingSide.kill();
+      await kernelSide.kill();
+      await world.close();
+      rmSync(files, { recursive: true, force: true });
+    });
+
+    const kernelWords = [
+      ...['redirect', 'run', `--redirect=${mode}`, '--iptables-backend=nft'],
+      ...['--http-probe-port=0', '--prometheus-port=0', '--ipt-update-interval-sec=1'],
+    ];
+    const servingWords = [
+      ...['run', '--redirect=pinned', '--node=n', '--allow-network-plugin-kubenet'],
+      ...[`--http-probe-port=${probePort}`, '--prometheus-port=0', '--ipt-update-interval-sec=1'],
+    ];
+
+    /** In a container of the agent's own pod. */
+    function start(
+      container: string,
+      capabilities: string,
+      through: readonly string[],
+      words: readonly string[],
+      uid = agentUid,
+    ): ChildProcess {
+      return spawn(
+        'sh',
+        [
+          ...inside(world.node, `kubepods/pod${agentUid}/${container}`),
+          ...[...through, 'setpriv', '--pdeathsig', 'KILL', `--bounding-set=${capabilities}`],
+          ...['--inh-caps=-all', '--no-new-privs', '--', process.execPath, main, ...words],
+        ],
+        {
+          stdio: ['ignore', 'pipe', 'inherit'],
+          env: {
+            PATH: process.env['PATH'],
+            KUBECONFIG: join(files, 'kubeconfig'),
+            NMI_POD_UID: uid,
+            NMI_CGROUP_ROOT: world.tree.path,
+            NMI_BPF_PIN_FOLDER: world.pinFolder,
+            NMI_CALLER_SOCKET: socket(),
+            NMI_EXPLAIN_SOCKET: 'off',
+          },
+        },
+      );
+    }
+
+    function inside(space: Namespace, cgroup: string): readonly string[] {
+      const enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"';
+      return ['-c', enter, world.tree.make(cgroup), 'nsenter', `--net=/run/netns/${space.name}`];
+    }
+
+    function get(space: Namespace, cgroup: string, url: string): string {
+      const words = [...inside(space, cgroup), process.execPath, '-e', fetchText(url)];
+      return spawnSync('sh', words, { encoding: 'utf8', timeout: patienceMs }).stdout.trim();
+    }
+
+    /** What a pod's request on a connection of its own is answered. */
+    function ask(): string {
+      return get(world.podA, 'kubepods/burstable/poda/c1', tokenUrl);
+    }
+
+    function readiness(): string {
+      return get(world.node, 'node', `http://127.0.0.1:${probePort}/readyz`);
+    }
+
+    function socket(): string {
+      return join(files, 'run/callers.sock');
+    }
+
+    const known = /^503 .*The agent is starting and does not know the pods yet/;
+
+    it('waits until the other one has installed the redirect', async () => {
+      servingSide.start();
+      await servingSide.untilPrinted(/"msg":"redirect chosen"/);
+      kernelSide.start();
+      await kernelSide.untilPrinted(/"msg":"redirect is in place"/);
+      await servingSide.untilPrinted(/"msg":"listening"/);
+      await servingSide.untilPrinted(/"msg":"redirect is in place"/);
+    });
+
+    it('knows callers though bpf(2) is not permitted', () => {
+      assert.match(ask(), known);
+      assert.doesNotMatch(readiness(), /"redirect"/);
+    });
+
+    it('says 503 and not 403 while the other one is away, and why', async () => {
+      await kernelSide.kill();
+      if (mode === 'ebpf') {
+        assert.match(ask(), /^503 .*nmi redirect run.* does not answer/);
+      } else {
+        // By address nobody has to be looked up.
+        assert.match(ask(), known);
+      }
+      await eventually(() => {
+        assert.match(readiness(), /^503 .*"redirect":"[^"]*nmi redirect run.* does not answer/);
+      }, patienceMs);
+    });
+
+    it('goes on with the successor of the other one', async () => {
+      kernelSide.start();
+      await kernelSide.untilPrinted(/"msg":"redirect is in place"/);
+      await eventually(() => {
+        assert.match(ask(), known);
+        assert.doesNotMatch(readiness(), /"redirect"/);
+      }, patienceMs);
+    });
+
+    // By iptables the node itself is not redirected.
+    if (mode === 'iptables') return;
+
+    it('has nobody looked up by one that cannot exempt the pod of both', async (t) => {
+      await servingSide.kill();
+      await kernelSide.kill();
+      const other = new Side(() => start('c1', '-all,+bpf,+net_admin', [], kernelWords, 'other'));
+      t.after(() => other.kill());
+      other.start();
+      await other.untilPrinted(
+        /"problem":"the agent’s pod other has no cgroup below [^"]*kubepods"/,
+      );
+      const clock = systemClock;
+      const client = new CallerClient({ path: socket(), clock, onReport: () => undefined });
+      t.after(() => client.close());
+      const report = await eventually(async () => {
+        const reported = await client.report();
+        assert.ok(reported !== undefined);
+        return reported;
+      });
+      assert.equal(report.isActive, false);
+      assert.equal(ask(), 'ECONNREFUSED');
+      assert.equal((await client.lookUp('10.244.0.5', 40_000)).kind, 'unavailable');
+    });
+  });
+}
+
+/** One of the two processes, in all its lives. */
+class Side {
+  readonly #spawn: () => ChildProcess;
+  #child: ChildProcess | undefined;
+  #lines: string[] = [];
+
+  constructor(spawnIt: () => ChildProcess) {
+    this.#spawn = spawnIt;
+  }
+
+  start(): void {
+    const lines: string[] = [];
+    this.#lines = lines;
+    this.#child = this.#spawn();
+    const { stdout } = this.#child;
+    assert.ok(stdout !== null);
+    createInterface({ input: stdout }).on('line', (line) => lines.push(line));
+  }
+
+  /** In its present life. */
+  async untilPrinted(pattern: RegExp): Promise<void> {
+    await eventually(() => {
+      const isThere = this.#lines.some((line) => pattern.test(line));
+      assert.ok(isThere, `${pattern.source} is not in\n${this.#lines.slice(-5).join('\n')}`);
+    }, patienceMs);
+  }
+
+  async kill(): Promise<void> {
+    const child = this.#child;
+    this.#child = undefined;
+    if (child === undefined || child.exitCode !== null) return;
+    const exited = once(child, 'exit');
+    child.kill('SIGKILL');
+    await exited;
+  }
+}

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import type { RedirectReport } from '../../../src/nmi/kernel/caller-frames.ts';
+import { openCallerServer } from '../../../src/nmi/kernel/caller-server.ts';
+import { openExternalRedirect } from '../../../src/nmi/kernel/external-redirect.ts';
+import { LAYOUT } from '../../../src/redirect/ebpf/settings.ts';
+import type { Attestation, RedirectTarget } from '../../../src/redirect/redirect.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+const target: RedirectTarget = {
+  metadataIp: '169.254.169.254',
+  metadataPort: 80,
+  listenIp: '127.0.0.1',
+  listenPort: 2579,
+};
+const peer = {
+  remoteIp: '10.0.0.1',
+  remotePort: 40_000,
+  localIp: target.listenIp,
+  localPort: target.listenPort,
+};
+
+let folder = '';
+let made = 0;
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'nmi-test-external-'));
+});
+after(() => rm(folder, { recursive: true, force: true }));
+
+async function open(t: TestContext, first: Partial<RedirectReport> = {}) {
+  const path = join(folder, `${(made += 1)}.sock`);
+  const side = {
+    report: { mode: 'ebpf', isActive: true, layout: LAYOUT, target, ...first } as RedirectReport,
+    found: { kind: 'attested', cgroupId: 7n } as Attestation,
+  };
+  const listen = () =>
+    openCallerServer({ path, report: () => side.report, lookUp: () => side.found });
+  let server = await listen();
+  const clock = new HandClock();
+  const redirect = openExternalRedirect({ path, target, clock });
+  t.after(async () => {
+    redirect.close();
+    await server[Symbol.asyncDispose]();
+  });
+  return {
+    side,
+    redirect,
+    stop: () => server[Symbol.asyncDispose](),
+    restart: async () => (server = await listen()),
+  };
+}
+
+describe('the redirect that another process keeps', () => {
+  it('has the mode of that process, and its callers', async (t) => {
+    const { side, redirect } = await open(t);
+    assert.equal(redirect.mode, 'pinned');
+    assert.equal((await redirect.attest(peer)).kind, 'unavailable');
+    await redirect.prepare();
+    assert.equal(redirect.mode, 'ebpf');
+    const status = await redirect.install();
+    assert.deepEqual([status.state, status.problems], ['active', []]);
+    assert.deepEqual(await redirect.attest(peer), side.found);
+    side.found = { kind: 'unattested' };
+    assert.deepEqual(await redirect.attest(peer), side.found);
+    side.found = { kind: 'unavailable', why: 'of the other side' };
+    assert.equal((await redirect.attest(peer)).kind, 'unavailable');
+    assert.deepEqual(redirect.attest({ ...peer, localPort: 80 }), { kind: 'unattested' });
+    await assert.rejects(redirect.remove(), { code: 'NOT_PERMITTED', step: 'remove' });
+  });
+
+  it('takes callers by address where that process has iptables, asking nobody', async (t) => {
+    const { redirect, stop } = await open(t, { mode: 'iptables' });
+    await redirect.prepare();
+    assert.equal(redirect.mode, 'iptables');
+    assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
+    await stop();
+    assert.equal((await redirect.verify()).state, 'absent');
+    assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
+  });
+
+  it('is absent while that process is away, and nobody is a stranger then', async (t) => {
+    const { side, redirect, stop, restart } = await open(t);
+    await redirect.prepare();
+    await stop();
+    const status = await redirect.verify();
+    assert.equal(status.state, 'absent');
+    assert.match(status.problems.join(), /^nmi redirect run does not answer at \//);
+    assert.deepEqual(redirect.attest(peer), {
+      kind: 'unavailable',
+      why: '`nmi redirect run` does not answer',
+    });
+    await restart();
+    assert.equal((await redirect.verify()).state, 'active');
+    assert.deepEqual(await redirect.attest(peer), side.found);
+  });
+
+  const mismatches: readonly (readonly [Partial<RedirectReport>, RegExp])[] = [
+    [{ mode: 'iptables' }, /by iptables now and was by ebpf: restart this pod/],
+    [{ layout: LAYOUT + 1 }, /of another version/],
+    [
+      { target: { ...target, listenPort: 2580 } },
+      /redirects 169\.254\.169\.254:80 to 127\.0\.0\.1:2580/,
+    ],
+  ];
+  for (const [change, says] of mismatches) {
+    it(`serves nobody by a process whose report says ${says.source}`, async (t) => {
+      const { side, redirect } = await open(t);
+      await redirect.prepare();
+      const { report } = side;
+      side.report = { ...report, ...change };
+      const status = await redirect.verify();
+      assert.equal(status.state, 'broken');
+      assert.match(status.problems.join(), says);
+      const attestation = await redirect.attest(peer);
+      assert.ok(attestation.kind === 'unavailable');
+      assert.match(attestation.why, says);
+      assert.equal(redirect.mode, 'ebpf');
+      side.report = report;
+      assert.equal((await redirect.verify()).state, 'active');
+      assert.deepEqual(await redirect.attest(peer), side.found);
+    });
+  }
+
+  it('does not take an agent that went by address for one that looks callers up', async (t) => {
+    const { side, redirect } = await open(t, { mode: 'iptables' });
+    await redirect.prepare();
+    side.report = { ...side.report, mode: 'ebpf' };
+    assert.equal((await redirect.verify()).state, 'broken');
+    assert.equal((await redirect.attest(peer)).kind, 'unavailable');
+  });
+
+  it('is not prepared before it is active, and gives up when the signal aborts', async (t) => {
+    const { side, redirect } = await open(t, { isActive: false });
+    const stop = new AbortController();
+    let isPrepared = false;
+    const preparing = redirect.prepare(stop.signal).then(() => (isPrepared = true));
+    assert.match((await redirect.verify()).problems.join(), /has not brought the redirect up/);
+    assert.equal(redirect.mode, 'pinned');
+    assert.equal(isPrepared, false);
+    stop.abort();
+    await preparing;
+    side.report = { ...side.report, isActive: true };
+    await redirect.prepare();
+    assert.equal(redirect.mode, 'ebpf');
+  });
+
+  it('goes on looking callers up while that process repairs what others broke', async (t) => {
+    const { side, redirect } = await open(t);
+    await redirect.prepare();
+    side.report = { ...side.report, isActive: false };
+    assert.equal((await redirect.verify()).state, 'broken');
+    assert.deepEqual(await redirect.attest(peer), side.found);
+  });
+});
