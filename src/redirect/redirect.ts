@@ -70,6 +70,8 @@ export interface Redirect {
   remove(): Promise<void>;
   /** One look-up per connection; must not block. A mode that asks another process answers later. */
   attest(peer: Peer): Attestation | Promise<Attestation>;
+  /** Why nobody can be looked up now, or undefined. Modes that look nobody up have none. */
+  whyUnavailable?(): string | undefined;
 }
 
 /** A failure at the kernel boundary: which step, and what the tool or kernel answered. */

@@ -32,11 +32,13 @@ export function openExplainStand({ strict = false, mode = 'iptables' } = {}) {
     isSynced: boolean;
     trustsAddresses: boolean;
     lifeMs: number;
+    whyUnavailable: string | undefined;
   } = {
     failure: undefined,
     isSynced: true,
     trustsAddresses: true,
     lifeMs: 24 * hourMs,
+    whyUnavailable: undefined,
   };
   const calls: TokenRequest<UpstreamIdentity>[] = [];
   const fetch = (request: TokenRequest<UpstreamIdentity>): Promise<SourceResult> => {
@@ -69,6 +71,7 @@ export function openExplainStand({ strict = false, mode = 'iptables' } = {}) {
       redirect: { mode, detail: 'as wanted', problem: undefined },
       watches: { unsynced: [], silentForMs: 1_000 },
     }),
+    whyUnavailable: () => state.whyUnavailable,
   };
 
   /** @param search as on the socket. */

@@ -24,7 +24,8 @@ export interface ExplainOptions {
 export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
   const { config, kernel, state, policy, broker, clock, log } = options;
   const health = () => readHealth({ nodeName: config.node, kernel, knowledge: state });
-  const context = { knowledge: state, policy, broker, health };
+  const whyUnavailable = () => kernel.whyUnavailable();
+  const context = { knowledge: state, policy, broker, health, whyUnavailable };
   return openExplainServer({
     path: config.explainSocket,
     explain: (query) => explain(query, context, clock.wallMs()),

@@ -9,6 +9,7 @@ import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { normaliseClientId } from '../../cache/index/identifiers.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { TokenStanding } from '../../cache/token/cache.ts';
+import type { Attestation } from '../../redirect/redirect.ts';
 import type { Answer } from '../base/answers.ts';
 import type { Authorization, Authorized, Identified, Refused } from '../grants/authorization.ts';
 import { authorize, refuseUnusable, type GrantKnowledge } from '../grants/authorize.ts';
@@ -48,6 +49,8 @@ export interface ExplainContext {
   readonly policy: GrantPolicy;
   readonly broker: Pick<TokenBroker, 'describe'>;
   readonly health: () => NodeHealth;
+  /** Why no caller can be looked up now, or undefined. */
+  readonly whyUnavailable: () => string | undefined;
 }
 
 /** The same for one question. */
@@ -88,7 +91,7 @@ export function explain(
     case 'ip': {
       const found = knowledge.pods.byIp(who.ip);
       if (found.kind === 'pod') return explainPod(found.pod, query, sight);
-      const identified = identifyAt(who.ip, knowledge);
+      const identified = identifyAt(who.ip, context);
       const refusal = identified.kind === 'refused' ? viewRefused(identified) : undefined;
       const names = found.kind === 'ambiguous' ? found.pods.map(fullName).join(', ') : '';
       const problem =
@@ -143,7 +146,7 @@ function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation
       ips: pod.ips,
       labels: pod.labels,
     },
-    addresses: hostNetwork ? [] : pod.ips.map((ip) => viewAddress(ip, knowledge)),
+    addresses: hostNetwork ? [] : pod.ips.map((ip) => viewAddress(ip, sight)),
     label: bindingLabelOf(pod),
     exception: grants?.kind === 'exception' ? grants.exception.name : undefined,
     bindings: bindingsOf(grants),
@@ -163,7 +166,7 @@ function authorizeAs(
 
 /** What a request comes to: the caller first, then the grant, then what memory says. */
 function judge(pod: Pod, authorization: Authorization, sight: Asked): Outcome {
-  const obstacle = pod.hostNetwork ? obstacleOnNode(sight) : obstacleAt(pod, sight.knowledge);
+  const obstacle = pod.hostNetwork ? obstacleOnNode(sight) : obstacleAt(pod, sight);
   if (obstacle !== undefined) return obstacle;
   switch (authorization.kind) {
     case 'refused':
@@ -176,18 +179,21 @@ function judge(pod: Pod, authorization: Authorization, sight: Asked): Outcome {
 }
 
 /** Where the kernel says who dialled, a pod on the host network is known by its cgroup. */
-function obstacleOnNode({ health, knowledge }: ExplainContext): Outcome | undefined {
-  if (health().redirect.mode !== 'ebpf') return { kind: 'unreachable', why: 'host-network' };
-  const identified = knowledge.isSynced() ? undefined : identifyAt('', knowledge);
+function obstacleOnNode(context: ExplainContext): Outcome | undefined {
+  if (context.health().redirect.mode !== 'ebpf') {
+    return { kind: 'unreachable', why: 'host-network' };
+  }
+  const isKnown = context.knowledge.isSynced() && context.whyUnavailable() === undefined;
+  const identified = isKnown ? undefined : identifyAt('', context);
   if (identified?.kind !== 'refused') return undefined;
   return { kind: 'refused', refusal: viewRefused(identified) };
 }
 
-function obstacleAt(pod: Pod, knowledge: GrantKnowledge): Outcome | undefined {
+function obstacleAt(pod: Pod, context: ExplainContext): Outcome | undefined {
   // The metadata service has no IPv6 address, so that is not where requests come from.
   const ip = pod.ips.find((each) => !each.includes(':')) ?? pod.ips[0];
   if (ip === undefined) return { kind: 'unreachable', why: 'no-address' };
-  const identified = identifyAt(ip, knowledge);
+  const identified = identifyAt(ip, context);
   if (identified.kind !== 'refused') return undefined;
   return { kind: 'refused', refusal: viewRefused(identified) };
 }
@@ -353,14 +359,17 @@ function inWholeMs({ expiresInMs, refreshInMs, ...rest }: TokenStanding): TokenS
   };
 }
 
-function viewAddress(ip: string, knowledge: GrantKnowledge): AddressView {
-  const identified = identifyAt(ip, knowledge);
+function viewAddress(ip: string, context: ExplainContext): AddressView {
+  const identified = identifyAt(ip, context);
   return { ip, refusal: identified.kind === 'pod' ? undefined : viewRefused(identified) };
 }
 
 /** Who a connection from there, opened now, would be taken for. */
-function identifyAt(ip: string, knowledge: GrantKnowledge): Identified {
-  return identify(new CallerConnection({ remoteIp: ip }, { kind: 'by-address' }), knowledge);
+function identifyAt(ip: string, { knowledge, whyUnavailable }: ExplainContext): Identified {
+  const why = whyUnavailable();
+  const attestation: Attestation =
+    why === undefined ? { kind: 'by-address' } : { kind: 'unavailable', why };
+  return identify(new CallerConnection({ remoteIp: ip }, attestation), knowledge);
 }
 
 function viewRefused(refused: Refused): RefusalView {

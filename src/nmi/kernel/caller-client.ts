@@ -29,10 +29,10 @@ const reconnectMs = 100;
 /** More than the connections that a listener holds for one. */
 const maxPending = 4_096;
 
-export const noAnswer: Attestation = {
+export const noAnswer = {
   kind: 'unavailable',
   why: '`nmi redirect run` does not answer',
-};
+} as const satisfies Attestation;
 const refused: Attestation = {
   kind: 'unavailable',
   why: '`nmi redirect run` cannot read the map of callers',

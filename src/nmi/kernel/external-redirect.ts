@@ -46,7 +46,7 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
   const target = reachableTarget(options.target);
   let mode: KeptMode | undefined;
   /** Nobody can be attested while it is defined, by whatever mode. */
-  let mismatch: Attestation | undefined;
+  let mismatch: Extract<Attestation, { kind: 'unavailable' }> | undefined;
   let isAnswered = false;
   const client = new CallerClient({ path, clock, onReport });
 
@@ -71,6 +71,11 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
         : 'nmi redirect run has not brought the redirect up; see its log');
     if (problem === undefined) return { state: 'active', detail, problems: [] };
     return { state: 'broken', detail, problems: [problem] };
+  }
+
+  function findObstacle(): Extract<Attestation, { kind: 'unavailable' }> | undefined {
+    if (mismatch !== undefined || mode === 'iptables') return mismatch;
+    return mode === undefined || !isAnswered ? noAnswer : undefined;
   }
 
   const verify = async (): Promise<RedirectStatus> => describe(await client.report());
@@ -104,12 +109,13 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
     remove: () =>
       Promise.reject(new RedirectError('NOT_PERMITTED', 'remove', 'nmi redirect run keeps it')),
     attest: (peer) => {
-      if (mismatch !== undefined) return mismatch;
+      const obstacle = findObstacle();
+      if (obstacle !== undefined) return obstacle;
       if (mode === 'iptables') return byAddress;
-      if (mode === undefined || !isAnswered) return noAnswer;
       const ip = recordedIp(peer, target);
       return ip === undefined ? unattested : client.lookUp(ip, peer.remotePort);
     },
+    whyUnavailable: () => findObstacle()?.why,
     close: () => client.close(),
   };
 }

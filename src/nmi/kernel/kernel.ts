@@ -24,6 +24,8 @@ export interface Kernel extends Required<Part>, AsyncDisposable {
   /** Installs the redirect, and checks it from then on; a failure is a state, not an exception. */
   start(): Promise<void>;
   attest(peer: Peer): Attestation | Promise<Attestation>;
+  /** Why nobody can be looked up now, or undefined. */
+  whyUnavailable(): string | undefined;
   /** Which of these pod UIDs a cgroup belongs to. */
   findCgroupUid(cgroupId: bigint, candidates: readonly string[]): string | undefined;
   status(): RedirectStatus;
@@ -69,6 +71,7 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
       }),
     start: () => keeper.start(),
     attest: (peer) => redirect.attest(peer),
+    whyUnavailable: () => redirect.whyUnavailable?.(),
     findCgroupUid: (cgroupId, candidates) => cgroups?.resolve(cgroupId, candidates)?.podUid,
     status: () => keeper.status,
     problem: () => keeper.problem(),

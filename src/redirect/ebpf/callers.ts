@@ -5,7 +5,7 @@ import { nativeModule, type BpfMap, type NativeModule } from '../native/addon.ts
 import type { Attestation, Peer, RedirectTarget } from '../redirect.ts';
 
 const UNATTESTED: Attestation = { kind: 'unattested' };
-const UNAVAILABLE: Attestation = { kind: 'unavailable', why: 'the map of callers cannot be read' };
+const UNAVAILABLE = { kind: 'unavailable', why: 'the map of callers cannot be read' } as const;
 const MAPPED = '::ffff:';
 
 /** Where redirected connections arrive. */
@@ -37,6 +37,11 @@ export class Callers {
     } finally {
       if (former !== undefined) native.close(former);
     }
+  }
+
+  /** Why nobody can be looked up now, or undefined. */
+  whyUnavailable(): string | undefined {
+    return this.#map === undefined ? UNAVAILABLE.why : undefined;
   }
 
   /** Never throws. */

@@ -159,6 +159,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
         await remove(settings);
       }),
     attest: (peer) => callers.attest(peer),
+    whyUnavailable: () => callers.whyUnavailable(),
     counters: () => readCounters(settings.pinFolder),
     countCaught: async () => {
       const caught = await orUnavailable(settings.behind.countBrought());

@@ -190,6 +190,13 @@ describe('the explanation of a pod', () => {
       },
     ],
     [
+      'cannot be looked up now',
+      '503 agent_not_synced',
+      (stand) => {
+        stand.state.whyUnavailable = 'nobody answers';
+      },
+    ],
+    [
       'is on the host network',
       'unreachable host-network',
       (stand) => {
@@ -229,6 +236,9 @@ describe('the explanation of a pod', () => {
     stand.addPod({ labels: {}, hostNetwork: true });
     assert.deepEqual(outcomesOf(stand), ['200 node by host network']);
     stand.state.isSynced = false;
+    assert.deepEqual(outcomesOf(stand), ['503 agent_not_synced']);
+    stand.state.isSynced = true;
+    stand.state.whyUnavailable = 'nobody answers';
     assert.deepEqual(outcomesOf(stand), ['503 agent_not_synced']);
   });
 

@@ -58,8 +58,10 @@ describe('the redirect that another process keeps', () => {
     const { side, redirect } = await open(t);
     assert.equal(redirect.mode, 'pinned');
     assert.equal((await redirect.attest(peer)).kind, 'unavailable');
+    assert.match(redirect.whyUnavailable?.() ?? '', /does not answer/);
     await redirect.prepare();
     assert.equal(redirect.mode, 'ebpf');
+    assert.equal(redirect.whyUnavailable?.(), undefined);
     const status = await redirect.install();
     assert.deepEqual([status.state, status.problems], ['active', []]);
     assert.deepEqual(await redirect.attest(peer), side.found);
@@ -76,6 +78,7 @@ describe('the redirect that another process keeps', () => {
     await redirect.prepare();
     assert.equal(redirect.mode, 'iptables');
     assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
+    assert.equal(redirect.whyUnavailable?.(), undefined);
     await stop();
     assert.equal((await redirect.verify()).state, 'absent');
     assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
@@ -117,6 +120,7 @@ describe('the redirect that another process keeps', () => {
       const attestation = await redirect.attest(peer);
       assert.ok(attestation.kind === 'unavailable');
       assert.match(attestation.why, says);
+      assert.equal(redirect.whyUnavailable?.(), attestation.why);
       assert.equal(redirect.mode, 'ebpf');
       side.report = report;
       assert.equal((await redirect.verify()).state, 'active');
