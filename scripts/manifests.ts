@@ -30,9 +30,8 @@ the old DaemonSet's place.`,
   },
   {
     paths: ['nmi-split.yaml'],
-    about: `The same with its rights split: a container that keeps the kernel's side, by eBPF, and
-answers no pod, and one that answers pods as uid 65532 without a capability. For nodes with Linux
-5.19 or later.`,
+    about: `The same with its rights split: a container that keeps the kernel's side and answers no pod,
+and one that answers pods as uid 65532 without a capability.`,
     flags: ['--set=nmi.privilegeSplit=true'],
   },
   {

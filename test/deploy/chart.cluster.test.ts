@@ -365,15 +365,21 @@ describe('the chart', { skip }, () => {
       configOf({ ...kernel, args: [...kernel.args.slice(2), '--node=any'] }),
       configOf(serving),
     ];
-    assert.equal(side.redirect, 'ebpf');
+    assert.equal(side.redirect, 'auto');
     assert.equal(server.redirect, 'pinned');
-    assert.equal(server.bpfPinFolder, side.bpfPinFolder);
     assert.equal(server.cgroupRoot, side.cgroupRoot);
     assert.equal(side.podUid, '7e570000-1ab0-4000-8000-000000000001');
     assert.deepEqual([server.probePort, server.metricsPort], [8085, 9090]);
     assert.deepEqual([side.probePort, side.metricsPort], [8086, 9091]);
     const writable = (serving.volumeMounts ?? []).filter(({ readOnly }) => readOnly !== true);
     assert.deepEqual(writable, []);
+    // One folder, in which both have the same socket, and nothing else of eBPF on the serving side.
+    assert.equal(server.callerSocket, side.callerSocket);
+    const mountOf = ({ volumeMounts = [] }: typeof serving) =>
+      volumeMounts.find(({ mountPath }) => server.callerSocket.startsWith(`${mountPath}/`))?.name;
+    assert.equal(mountOf(serving), 'callers');
+    assert.equal(mountOf(kernel), 'callers');
+    assert.ok(!(serving.volumeMounts ?? []).some(({ mountPath }) => mountPath.includes('bpf')));
     const { podMetricsEndpoints } = specOf(all, 'PodMonitor') as {
       readonly podMetricsEndpoints: readonly { readonly port: string }[];
     };
@@ -381,6 +387,21 @@ describe('the chart', { skip }, () => {
       podMetricsEndpoints.map(({ port }) => port),
       ['metrics', 'kernel-metrics'],
     );
+  });
+
+  it('splits the rights of iptables alone too', () => {
+    const all = objects({ nmi: { privilegeSplit: true, redirect: 'iptables' } });
+    const { containers, volumes = [] } = daemonSetOf(all).template.spec;
+    const [serving, kernel] = containers;
+    assert.ok(serving !== undefined && kernel !== undefined);
+    assert.deepEqual(serving.securityContext.capabilities, { drop: ['ALL'] });
+    assert.deepEqual(kernel.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW']);
+    const side = configOf({ ...kernel, args: [...(kernel.args ?? []).slice(2), '--node=any'] });
+    assert.deepEqual([side.redirect, configOf(serving).redirect], ['iptables', 'pinned']);
+    const names = new Set(volumes.map(({ name }) => name));
+    for (const { name } of [...(serving.volumeMounts ?? []), ...(kernel.volumeMounts ?? [])]) {
+      assert.ok(names.has(name), name);
+    }
   });
 
   it('leaves paths of the container to who names them', () => {
@@ -450,8 +471,10 @@ describe('the chart', { skip }, () => {
       { nmi: { updateStrategy: { rollingUpdate: { maxSurge: '10%' } } } },
       /maxSurge must be 0: two agents cannot hold the ports of one node/,
     ],
-    [{ nmi: { privilegeSplit: true, redirect: 'iptables' } }, /nmi\.privilegeSplit is for eBPF/],
-    [{ nmi: { privilegeSplit: true, bpfPinFolder: '/sys/fs/bpf/x' } }, /nmi\.bpfPinFolder cannot/],
+    [
+      { nmi: { privilegeSplit: true, redirect: 'address' } },
+      /nmi\.privilegeSplit needs a redirect that another container can keep/,
+    ],
     [
       { nmi: { privilegeSplit: true, redirectSide: { probePort: 8085 } } },
       /port 8085 is given to both containers/,

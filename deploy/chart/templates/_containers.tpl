@@ -18,7 +18,7 @@ a redirect has no right to open a node that had one before.
 {{- $values := deepCopy .Values -}}
 {{- if include "nmi.isSplit" . -}}
 {{- $ports := dict "probePort" .Values.nmi.redirectSide.probePort "prometheusPort" .Values.nmi.redirectSide.prometheusPort -}}
-{{- $_ := mergeOverwrite $values (dict "nmi" (merge (dict "redirect" "ebpf") $ports)) -}}
+{{- $_ := mergeOverwrite $values (dict "nmi" $ports) -}}
 {{- else if and (include "nmi.isOn" .Values.uninstall.openNodes) (eq (include "nmi.redirect" .) "none") -}}
 {{- $_ := mergeOverwrite $values (dict "nmi" (dict "redirect" "auto")) -}}
 {{- end -}}
@@ -47,9 +47,13 @@ a redirect has no right to open a node that had one before.
 {{- if has (include "nmi.redirect" .) (list "auto" "ebpf" "iptables") }}true{{ end -}}
 {{- end -}}
 
-{{/* What eBPF keeps of callers, written by this container or by the other one. */}}
-{{- define "nmi.readsPins" -}}
+{{/* Which pod a caller's cgroup is of, whichever container records callers. */}}
+{{- define "nmi.readsCgroups" -}}
 {{- if has (include "nmi.redirect" .) (list "auto" "ebpf" "pinned") }}true{{ end -}}
+{{- end -}}
+
+{{- define "nmi.isServingSide" -}}
+{{- if eq (include "nmi.redirect" .) "pinned" }}true{{ end -}}
 {{- end -}}
 
 {{- define "nmi.readsKubeletConfig" -}}
@@ -96,10 +100,12 @@ Where the host's file systems are in the container, by variables: a verb that so
 them too.
 */}}
 {{- define "nmi.places" -}}
-{{- if include "nmi.readsPins" . }}
+{{- if include "nmi.readsCgroups" . }}
 - { name: NMI_CGROUP_ROOT, value: {{ .Values.nmi.cgroupRoot | default "/host/cgroup" | quote }} }
 {{- end }}
+{{- if not (include "nmi.isServingSide" .) }}
 - { name: NMI_BPF_PIN_FOLDER, value: {{ .Values.nmi.bpfPinFolder | default "/host/bpf/nmi" | quote }} }
+{{- end }}
 {{- end -}}
 
 {{/* The agent: with privilegeSplit the server alone, else the kernel's side too, in one process. */}}
@@ -180,6 +186,7 @@ securityContext:
   {{- include "nmi.kernelSecurityContext" . | nindent 2 }}
 volumeMounts:
   {{- include "nmi.kernelMounts" . | trim | nindent 2 }}
+  - { name: callers, mountPath: /run/nmi }
 {{- end -}}
 
 {{- define "nmi.probes" -}}
@@ -208,8 +215,8 @@ exempt.
 {{- if include "nmi.mayUseEbpf" . }}
 - { name: bpf, mountPath: /host/bpf }
 - { name: cgroup, mountPath: /host/cgroup, readOnly: true }
-{{- else if include "nmi.readsPins" . }}
-- { name: pins, mountPath: /host/bpf/nmi, readOnly: true }
+{{- else if include "nmi.isServingSide" . }}
+- { name: callers, mountPath: /run/nmi, readOnly: true }
 - { name: cgroup, mountPath: /host/cgroup, readOnly: true }
 {{- else if eq (include "nmi.redirect" .) "none" }}
 # To tell of what an agent by eBPF left.
@@ -241,7 +248,8 @@ exempt.
 # The kernel's own folder, there whether a BPF file system is mounted or not.
 - name: bpf
   hostPath: { path: /sys/fs/bpf, type: Directory }
-{{- if include "nmi.mayUseEbpf" . }}
+{{- $isSplit := and (include "nmi.isSplit" .) (not (include "nmi.isOn" .Values.uninstall.openNodes)) }}
+{{- if or (include "nmi.mayUseEbpf" .) $isSplit }}
 - name: cgroup
   hostPath: { path: /sys/fs/cgroup, type: Directory }
 {{- end }}
@@ -249,10 +257,10 @@ exempt.
 - name: boot-guard
   hostPath: { path: /etc/systemd/system, type: DirectoryOrCreate }
 {{- end }}
-{{- if and (include "nmi.isSplit" .) (not (include "nmi.isOn" .Values.uninstall.openNodes)) }}
-# A mount of its own: on most nodes nobody but root gets past the folder above.
-- name: pins
-  hostPath: { path: /sys/fs/bpf/nmi, type: DirectoryOrCreate }
+{{- if $isSplit }}
+# The socket at which one container looks callers up for the other.
+- name: callers
+  emptyDir: {}
 {{- end }}
 {{- if not (include "nmi.isOn" .Values.uninstall.openNodes) }}
 {{- if include "nmi.readsKubeletConfig" . }}

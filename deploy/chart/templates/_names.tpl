@@ -110,11 +110,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- fail "nmi.probePort must differ from nmi.port, which every pod can reach" }}
 {{- end }}
 {{- if include "nmi.isSplit" . }}
-{{- if not (has (include "nmi.redirect" .) (list "auto" "ebpf")) }}
-{{- fail "nmi.privilegeSplit is for eBPF: without it nothing is pinned that a container without rights could read; nmi.redirect must be empty or ebpf" }}
-{{- end }}
-{{- if .Values.nmi.bpfPinFolder }}
-{{- fail "nmi.bpfPinFolder cannot be chosen with nmi.privilegeSplit: both containers have to find the same folder, at different mounts" }}
+{{- if not (has (include "nmi.redirect" .) (list "auto" "ebpf" "iptables")) }}
+{{- fail "nmi.privilegeSplit needs a redirect that another container can keep: nmi.redirect must be empty, auto, ebpf or iptables" }}
 {{- end }}
 {{- $kernel := dict "Values" (include "nmi.kernelValues" . | fromYaml) }}
 {{- range $port := list (include "nmi.probePort" $kernel) (include "nmi.metricsPort" $kernel) }}
@@ -123,7 +120,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 {{- else if eq (include "nmi.redirect" .) "pinned" }}
-{{- fail "nmi.redirect=pinned is what nmi.privilegeSplit sets: something has to pin" }}
+{{- fail "nmi.redirect=pinned is what nmi.privilegeSplit sets: another container has to keep it" }}
 {{- end }}
 {{- if and (eq (include "nmi.metricsPort" .) "0") (or (include "nmi.isOn" .Values.podMonitor.enabled) (include "nmi.isOn" .Values.serviceMonitor.enabled)) }}
 {{- fail "podMonitor and serviceMonitor need the metrics page: nmi.prometheusPort is 0" }}

@@ -121,9 +121,10 @@ async function serves(difference: Difference, says: RegExp): Promise<void> {
 /** Both containers of one pod: neither has the other's part, and the server is nobody with nothing. */
 async function servesSplit(): Promise<void> {
   const [serving, kernel] = split.containers;
-  // As systemd mounts it, and as the kubelet makes a folder that is to be mounted.
+  // As systemd mounts it, and as the kubelet makes an empty folder of a pod.
   chmodSync(bpffs, 0o700);
-  mkdirSync(join(bpffs, 'nmi'), { mode: 0o755, recursive: true });
+  mkdirSync(join(files, 'callers'));
+  chmodSync(join(files, 'callers'), 0o777);
   assert.ok(serving !== undefined && kernel !== undefined);
   const uid = randomUUID();
   await using server = openAgent(8085, { spec: split, container: serving, uid });
@@ -138,7 +139,12 @@ async function servesSplit(): Promise<void> {
   });
   imds.clear();
   await keeper.stop();
-  assert.equal((await pod.ask()).identity, 'checkout');
+  assert.equal((await pod.ask()).status, 503);
+  await keeper.start(['--log-format=json']);
+  await eventually(async () => {
+    assert.equal((await pod.ask()).identity, 'checkout');
+  });
+  imds.clear();
   assert.equal(await server.stop(), 0, server.lines.slice(-5).join('\n'));
   assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
 }
@@ -189,10 +195,10 @@ async function openNode(): Promise<void> {
 function host(): Readonly<Record<string, string>> {
   return {
     '/sys/fs/bpf': `${bpffs}/`,
-    '/sys/fs/bpf/nmi': `${bpffs}/nmi/`,
     '/sys/fs/cgroup': `${cgroupFolder}/`,
     '/run/xtables.lock': join(files, 'xtables.lock'),
     '/etc/default/kubelet': join(files, 'kubelet'),
+    callers: `${join(files, 'callers')}/`,
   };
 }
 

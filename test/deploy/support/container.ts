@@ -1,13 +1,14 @@
 /**
  * A container as a runtime would make it from the manifest, without one: the files of the image as a
- * read-only root, the mounts, arguments and capabilities that the DaemonSet names, the node's
- * network, and a cgroup namespace with the container's own part of the tree at its usual place.
+ * read-only root, the mounts, arguments and capabilities that the DaemonSet names, without bpf(2) where
+ * CAP_BPF is not among these, the node's network, and a cgroup namespace with the container's own part of the tree at its usual place.
  */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { parseAllDocuments } from 'yaml';
+import { withoutBpf } from '../../../lab/fabric/without-bpf.ts';
 
 interface Mount {
   readonly name: string;
@@ -38,7 +39,8 @@ export interface PodSpec {
   readonly containers: readonly Container[];
   readonly volumes: readonly {
     readonly name: string;
-    readonly hostPath: { readonly path: string };
+    /** Absent for an empty folder of the pod. */
+    readonly hostPath?: { readonly path: string };
   }[];
 }
 
@@ -63,7 +65,7 @@ export interface ContainerOptions {
   readonly root: string;
   /** The cgroup that the kubelet made for the container. */
   readonly cgroup: string;
-  /** What stands for a path of the host. */
+  /** What stands for a path of the host, and by its name for an empty folder of the pod. */
   readonly host: Readonly<Record<string, string>>;
   /** Folders that keep their path inside, for what the manifest does not know of. */
   readonly shared?: readonly string[];
@@ -106,9 +108,9 @@ export function containerCommand(options: ContainerOptions): readonly [string, .
   assert.equal(securityContext.readOnlyRootFilesystem, true);
   assert.deepEqual(securityContext.capabilities.drop, ['ALL']);
   const binds = container.volumeMounts.map(({ name, mountPath, readOnly = false }) => {
-    const path = spec.volumes.find((volume) => volume.name === name)?.hostPath.path ?? '';
+    const path = spec.volumes.find((volume) => volume.name === name)?.hostPath?.path ?? name;
     const source = host[path];
-    assert.ok(source !== undefined, `nothing stands for ${path} of the host`);
+    assert.ok(source !== undefined, `nothing stands for ${path}`);
     return { source, path: mountPath, readOnly };
   });
   const all = [...binds, ...shared.map((path) => ({ source: path, path, readOnly: false }))];
@@ -131,6 +133,8 @@ export function containerCommand(options: ContainerOptions): readonly [string, .
     word.replaceAll(/\$\((\w+)\)/g, (_, name: string) => variables[name] ?? ''),
   );
   return [
+    // Of the profile that the manifest asks for, the rule that depends on a capability.
+    ...(granted.includes('BPF') ? ([] as const) : ([withoutBpf] as const)),
     ...(['env', '-i', ...Object.entries(variables).map(([k, v]) => `${k}=${v}`)] as const),
     ...[
       'sh',
