@@ -9,7 +9,6 @@ import {
   isBpffs,
   listPins,
   promotePin,
-  publishPins,
   removePinFolder,
   unpin,
 } from '../../../src/redirect/ebpf/pins.ts';
@@ -152,19 +151,6 @@ describe('pins', () => {
     assert.throws(() => promotePin(work, 'link'), { code: 'KERNEL_REFUSED' });
   });
 
-  it('that an agent without rights needs can be read by everybody, and no others', () => {
-    for (const name of ['callers', 'counters', 'settings', 'exempt']) {
-      writeFileSync(join(work, name), '', { mode: 0o600 });
-    }
-    publishPins(work);
-    const modes = ['callers', 'counters', 'settings', 'exempt'].map(
-      (name) => statSync(join(work, name)).mode & 0o777,
-    );
-    assert.deepEqual(modes, [0o644, 0o644, 0o644, 0o600]);
-    unpin(work, 'counters');
-    assert.throws(() => publishPins(work), { code: 'KERNEL_REFUSED' });
-  });
-
   it('that may not be touched are a want of rights', () => {
     for (const code of ['EPERM', 'EACCES', 'EROFS', 'EIO']) {
       const refuseAll = (): never => {
@@ -184,7 +170,6 @@ describe('pins', () => {
       assert.throws(() => listPins(work), expected);
       assert.throws(() => unpin(work, 'callers'), expected);
       assert.throws(() => promotePin(work, 'callers'), expected);
-      assert.throws(() => publishPins(work), expected);
       assert.throws(() => removePinFolder(work), expected);
     }
   });

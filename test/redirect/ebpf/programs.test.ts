@@ -16,7 +16,6 @@ import {
   installPrograms,
   listOwnPins,
   readCounters,
-  readPinnedSettings,
   removePrograms,
   unpinPrograms,
   type WantedPrograms,
@@ -178,7 +177,6 @@ describe('installing the programs', () => {
       ].toSorted(),
     );
     assert.equal(state.open, 0, 'nothing is left open');
-    assert.equal(statSync(join(folder, 'callers')).mode & 0o777, 0o644, 'for everybody to read');
   });
 
   it('replaces programs of links that are right, and makes the others anew', () => {
@@ -291,12 +289,10 @@ describe('reading the programs back', () => {
     assert.throws(() => diffPrograms(wanted()), { code: 'NOT_PERMITTED' });
   });
 
-  it('gives settings and counters, and neither where nothing is installed', () => {
+  it('gives counters, and none where nothing is installed', () => {
     openKernel();
-    assert.equal(readPinnedSettings(folder), 'absent');
     assert.equal(readCounters(folder), undefined);
     openInstalled();
-    assert.deepEqual(readPinnedSettings(folder), settings);
     assert.deepEqual(readCounters(folder), {
       redirected: 0n,
       redirectedMapped: 1n,
