@@ -8,8 +8,8 @@
  * (Node 26.10, 2 cores, November 2026). Compiling every function ahead costs no more at a start and is the
  * same each time, but leaves 12 MB more resident.
  *
- * The same bundle gives the same bytes, so that an image can be built again and compared. What would
- * make them differ: V8's hash seed, the order in which functions were compiled, machine code and
+ * The same bundle gives the same bytes, so that an image can be built again and compared. These
+ * made them differ: V8's hash seed, the order in which functions were compiled, machine code and
  * garbage collection, and the kinds of numbers that were compared, which bytecode remembers.
  */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
@@ -65,9 +65,9 @@ const learnFlags = [
 ];
 
 /**
- * Runs the script as the agent's process would, until it is told to write what was compiled. Its time
- * stands still and its slow timers never fire: which functions run, and with which kinds of numbers,
- * must not depend on how long this takes.
+ * Runs the script as the agent's process would, until it is told to write what was compiled. Its clock
+ * is frozen and its slow timers never fire: which functions run, and with which kinds of numbers, must
+ * not depend on how long this takes.
  */
 const pupil = `
   const { readFileSync, writeFileSync } = require('node:fs');
@@ -93,10 +93,10 @@ const pupil = `
  * in the order of the script instead of that of their compilation; the second time, without any flag,
  * it makes sure that a process of the product takes it.
  *
- * V8 notes the flags of its process, the seed among them, in bytes 12 to 15 (V8 14.6,
- * SerializedCodeData). The seed is each process's own anyway: V8 hashes anew what it reads.
+ * V8 writes a hash of its process's flags, the seed among them, into bytes 12 to 15 (V8 14.6,
+ * SerializedCodeData). Each process has a seed of its own anyway: V8 rehashes what it reads.
  */
-const scribe = `
+const rewriter = `
   const { readFileSync, writeFileSync } = require('node:fs');
   const { Script } = require('node:vm');
   const [scriptFile, cacheFile, again] = process.argv.slice(2);
@@ -121,7 +121,7 @@ export async function makeCodeCache(
     const file = (name: string) => join(folder, name);
     writeFileSync(file('bundle.cjs'), wrapped);
     writeFileSync(file('pupil.cjs'), pupil);
-    writeFileSync(file('scribe.cjs'), scribe);
+    writeFileSync(file('rewriter.cjs'), rewriter);
     // A burst of load may still let something else run; what two runs agree on is what runs.
     const seen: Buffer[] = [];
     while (seen.length < maxRuns) {
@@ -140,7 +140,7 @@ export async function makeCodeCache(
 
 function rewrite(folder: string, node: Command, flags: readonly string[], how: string): void {
   const [program, ...words] = node;
-  const files = ['scribe.cjs', 'bundle.cjs', 'cache'].map((name) => join(folder, name));
+  const files = ['rewriter.cjs', 'bundle.cjs', 'cache'].map((name) => join(folder, name));
   const run = spawnSync(program, [...words, ...flags, ...files, how], { encoding: 'utf8' });
   if (run.status !== 0)
     throw new Error(`compiled code that was just made is refused ${run.stderr}`);

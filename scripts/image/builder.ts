@@ -76,7 +76,7 @@ export interface Builder extends BuildTarget {
 
 /**
  * @param sources lines of sources.list instead of this machine's.
- * @throws Error with what apt, npm or the compilers complained about.
+ * @throws Error with the output of apt, npm or the compilers.
  */
 export function prepareBuilder(
   architecture: Architecture,
@@ -104,13 +104,12 @@ export function prepareBuilder(
     sources,
   });
   const node = isOwn ? process.execPath : provideNode(folder, architecture);
-  const emulate = (root: string): readonly string[] => [
+  const emulate = (root: string): Command => [
     join(tools.folder, 'usr/bin', processor.qemu),
     '-L',
     root,
   ];
-  const [program = node, ...args] = isOwn ? [node] : [...emulate(runtime.folder), node];
-  const runNode: Command = [program, ...args];
+  const runNode: Command = isOwn ? [node] : [...emulate(runtime.folder), node];
   const native = join(folder, 'native');
   compileNative({ tools, node, native, gcc: processor.gcc });
   // The C library may be older here.

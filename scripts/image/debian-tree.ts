@@ -1,7 +1,7 @@
 /**
  * Debian packages of one release, unpacked into a folder: what an image is made of and with. Nothing of
- * them is run, so that the processor may be another, and needs no right of root. apt chooses the
- * packages, checks them against Debian's signatures and says their digests.
+ * them is run, so the processor may be another and no root is needed. apt chooses the packages, checks
+ * them against Debian's signatures and reports their digests.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -35,7 +35,7 @@ export interface DebianTreeOptions {
   readonly sources: readonly string[] | undefined;
 }
 
-/** @throws Error with what apt or dpkg complained about. */
+/** @throws Error with the error of apt or dpkg. */
 export function unpackDebian(options: DebianTreeOptions): DebianTree {
   const { folder } = options;
   const apt = prepareApt(options);
@@ -100,7 +100,7 @@ function prepareApt(options: DebianTreeOptions): (...args: readonly string[]) =>
   return (...args) => run('apt-get', args, { ...process.env, APT_CONFIG: config });
 }
 
-/** Where apt has no keys of its own for all sources, it finds Debian's here. */
+/** For systems whose apt has no keys that count for all sources. */
 function signed(sources: readonly string[]): readonly string[] {
   if (!existsSync(keyring)) return sources;
   return sources.map((line) => line.replace(/^deb /, `deb [signed-by=${keyring}] `));

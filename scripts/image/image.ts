@@ -35,6 +35,7 @@ import {
   componentOfStanza,
   debianComponent,
   debianPurl,
+  isNpmLock,
   npmComponent,
   renderSbom,
   type Component,
@@ -93,7 +94,6 @@ async function makeImage(
       version,
       labels: {
         'org.opencontainers.image.title': name,
-        'org.opencontainers.image.description': descriptionHere(),
         'org.opencontainers.image.version': version,
         'org.opencontainers.image.revision': commit.id,
         'org.opencontainers.image.created': created,
@@ -147,10 +147,10 @@ function componentsOf(
   modules: readonly string[],
   { architecture, tools, system, node }: Builder,
 ): readonly Component[] {
-  const [lock, toolchain] = lockFiles.map(
-    (file) => JSON.parse(readFileSync(join(repositoryRoot, file), 'utf8')) as NpmLock,
-  );
-  if (lock === undefined || toolchain === undefined) throw new Error('there are two lock files');
+  const [lock, toolchain] = [
+    readLock('package-lock.json'),
+    readLock('toolchain/package-lock.json'),
+  ];
   const status = join(root, 'var/lib/dpkg/status.d');
   const linked = linkedArchives({ system, node }).flatMap(({ debianPackage }) =>
     tools.packages.filter((each) => each.name === debianPackage && each.architecture !== 'all'),
@@ -194,11 +194,10 @@ function commitHere(): Commit {
   return { id: changes === '' ? id : `${id}+changes`, epoch: Number(epoch) };
 }
 
-function descriptionHere(): string {
-  const manifest = JSON.parse(readFileSync(join(repositoryRoot, 'package.json'), 'utf8')) as {
-    readonly description: string;
-  };
-  return manifest.description;
+function readLock(file: string): NpmLock {
+  const lock: unknown = JSON.parse(readFileSync(join(repositoryRoot, file), 'utf8'));
+  if (!isNpmLock(lock)) throw new Error(`${file} is no lock file of npm`);
+  return lock;
 }
 
 function run(tool: string, ...args: readonly string[]): string {
@@ -217,6 +216,8 @@ function isArchitecture(word: string): word is Architecture {
   return Object.hasOwn(processors, word);
 }
 
+// Of what is unpacked and copied, some keeps its mode.
+process.umask(0o022);
 try {
   const { values, positionals } = parseArgs({
     options: { out: { type: 'string' }, sources: { type: 'string' } },

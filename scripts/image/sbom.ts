@@ -64,6 +64,11 @@ export function npmComponent(lock: NpmLock, place: string): Component {
   };
 }
 
+/** What npm writes; only `packages` is looked at. */
+export function isNpmLock(value: unknown): value is NpmLock {
+  return typeof value === 'object' && value !== null && 'packages' in value;
+}
+
 export interface NpmLock {
   readonly packages: Readonly<
     Partial<
@@ -90,8 +95,8 @@ export function debianPurl(
   architecture: string,
   release: string,
 ): string {
-  const [encodedName, encodedVersion] = [name, version].map(encodeURIComponent);
-  return `pkg:deb/debian/${encodedName}@${encodedVersion}?arch=${architecture}&distro=${release}`;
+  const what = `${encodeURIComponent(name)}@${encodeURIComponent(version)}`;
+  return `pkg:deb/debian/${what}?arch=${architecture}&distro=${release}`;
 }
 
 /** Stanzas as `dpkg-query -s` writes them. */
