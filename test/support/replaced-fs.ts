@@ -37,7 +37,7 @@ export function pretendFileSystem(type: keyof typeof types): PretendedFileSystem
   const pretended = replaceFs({
     statfsSync: ((asked: string) => {
       const real = statfsSync(asked);
-      return asked.startsWith(path) ? { ...real, type: types[type] } : real;
+      return asked.startsWith(path) ? Object.assign(real, { type: types[type] }) : real;
     }) as typeof statfsSync,
   });
   return {

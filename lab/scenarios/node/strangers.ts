@@ -105,7 +105,7 @@ function flushes(name: string, rounds: number, inTour: boolean): Scenario {
         });
         settled += 1;
       }
-      const reports = await Promise.all(loads.map((load) => load.stop()));
+      const reports = await Promise.all(loads.map((each) => each.stop()));
       await forgetStranger(world);
       const pods: readonly [LabPod, string][] = [
         [one, identityA],

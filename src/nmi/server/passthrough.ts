@@ -108,18 +108,18 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
         isKept: route.area === 'instance' || route.area === 'versions',
         party: partyOf(pod),
         send: async (callSignal) => {
-          const answer = await connections.pool.request({
+          const sent = await connections.pool.request({
             method: exchange.method === 'POST' ? 'POST' : 'GET',
             path,
             headers: { ...headers, [correlationHeader]: loopMark.next() },
             body: body.byteLength === 0 ? null : body,
             signal: callSignal,
           });
-          if (answer.statusCode === refusals.loop_detected.status) {
+          if (sent.statusCode === refusals.loop_detected.status) {
             connections.reopen();
             throw new LoopError();
           }
-          return readAnswer(answer);
+          return readAnswer(sent);
         },
       });
       if (exchange.isGone) return relayed;

@@ -15,7 +15,7 @@ import {
 import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
 import type { PassthroughArea } from '../../../src/nmi/server/route.ts';
 import { LoopMark } from '../../../src/nmi/sources/imds/loop-detection.ts';
-import { ask } from '../../support/ask.ts';
+import { ask as askFor } from '../../support/ask.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { bindPodToA, openLoopbackAgent } from '../../support/loopback-agent.ts';
@@ -126,9 +126,9 @@ describe('relaying to the metadata service', () => {
     await using agent = await openLoopbackAgent(flags, bindPodToA);
     const target = '/metadata/instance?api-version=2021-02-01';
     const pod = agent.client('127.0.0.11');
-    assert.equal((await ask(pod, target, { headers: [] })).status, 400);
+    assert.equal((await askFor(pod, target, { headers: [] })).status, 400);
     assert.equal(agent.imds.requests().at(-1)?.headers['metadata'], undefined);
-    assert.equal((await ask(pod, target)).status, 200);
+    assert.equal((await askFor(pod, target)).status, 200);
     assert.equal(agent.imds.requests().at(-1)?.headers['metadata'], 'true');
   });
 

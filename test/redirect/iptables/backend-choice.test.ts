@@ -39,7 +39,7 @@ function nodeOf({ nft, legacy, legacyTables }: Node) {
     ...(legacy === undefined ? {} : { 'iptables-legacy-save': legacy }),
   };
   const files = legacyTables === undefined ? {} : { '/proc/net/ip_tables_names': legacyTables };
-  return scripted(tools, { files: files as Record<string, string> });
+  return scripted(tools, { files });
 }
 
 async function detected(node: Node): Promise<string> {

@@ -208,17 +208,17 @@ describe('a binding and an exception from the API', () => {
 });
 
 describe('an object of any size', () => {
-  const metadata = { name: 'large', namespace: 'default', uid: 'u' };
+  const named = { name: 'large', namespace: 'default', uid: 'u' };
   const large = 'x'.repeat(20_000);
   const many = Object.fromEntries(
     Array.from({ length: 400 }, (_, at) => [`label-${at}`, large.slice(0, 60)]),
   );
 
   for (const [what, parse, object] of [
-    ['an identity', parseIdentity, { metadata, spec: { clientID: large } }],
-    ['a binding', parseBinding, { metadata, spec: { azureIdentity: 'a', selector: large } }],
-    ['an exception', parseException, { metadata, spec: { podLabels: many } }],
-    ['a pod', parsePod, { metadata: { ...metadata, labels: many } }],
+    ['an identity', parseIdentity, { metadata: named, spec: { clientID: large } }],
+    ['a binding', parseBinding, { metadata: named, spec: { azureIdentity: 'a', selector: large } }],
+    ['an exception', parseException, { metadata: named, spec: { podLabels: many } }],
+    ['a pod', parsePod, { metadata: { ...named, labels: many } }],
   ] as const) {
     it(`is unusable and named where too much of ${what} would have to be kept`, () => {
       const parsed = parse(object);
@@ -230,7 +230,7 @@ describe('an object of any size', () => {
 
   it('is usable where what is kept is small', () => {
     const annotations = { note: large };
-    assert.ok(parsePod({ metadata: { ...metadata, annotations }, spec: { note: large } }).ok);
+    assert.ok(parsePod({ metadata: { ...named, annotations }, spec: { note: large } }).ok);
   });
 });
 
