@@ -40,3 +40,69 @@ describe('a caller without an attestation', () => {
     assert.equal(answer.close, true);
   });
 });
+
+const ip = '10.0.0.5';
+
+function open() {
+  const pods = new PodIndex(new HandClock());
+  const state = { isSynced: true, trustsAddresses: true };
+  const knowledge = {
+    pods,
+    isSynced: () => state.isSynced,
+    trustsAddresses: () => state.trustsAddresses,
+  };
+  const connect = (attestation: Attestation = { kind: 'by-address' }) =>
+    new CallerConnection({ remoteIp: ip }, attestation, () => 'cgroup-uid');
+  /** In a word or two, with a mark where waiting may help. */
+  const ask = (connection = connect()): string => {
+    const found = identify(connection, knowledge);
+    if (found.kind === 'pod') return `pod ${found.pod.name}`;
+    return `${found.reason}, ${found.facts.about}${found.isPending ? ', pending' : ''}`;
+  };
+  return { pods, state, connect, ask };
+}
+
+describe('the pod of a caller', () => {
+  it('is the one that has its address, once all is known', () => {
+    const { pods, state, ask } = open();
+    pods.upsert(createPod({ name: 'p', ips: [ip] }));
+    assert.equal(ask(), 'pod p');
+    state.isSynced = false;
+    assert.equal(ask(), 'agent_not_synced, agent-starting, pending');
+  });
+
+  it('may still become known', () => {
+    const { state, ask } = open();
+    assert.equal(ask(), 'pod_unknown, unknown-address, pending');
+    state.isSynced = false;
+    assert.equal(ask(), 'agent_not_synced, agent-starting, pending');
+  });
+
+  it('is not told by its address where that may be another pod’s by now', () => {
+    const { pods, state, connect, ask } = open();
+    pods.upsert(createPod({ name: 'p', cgroupUid: 'cgroup-uid', ips: [ip] }));
+    state.trustsAddresses = false;
+    assert.equal(ask(), 'agent_not_synced, stale-addresses, pending');
+    assert.equal(ask(connect({ kind: 'attested', cgroupId: 1n })), 'pod p', 'by its cgroup');
+  });
+
+  it('is nobody while two have its address', () => {
+    const { pods, ask } = open();
+    for (const name of ['a', 'b']) pods.upsert(createPod({ name, ips: [ip] }));
+    assert.equal(ask(), 'pod_ambiguous, shared-address, pending');
+  });
+
+  it('is nobody for good where the kernel has no record of it', () => {
+    const { connect, ask } = open();
+    assert.equal(ask(connect({ kind: 'unattested' })), 'caller_unattested, unattested');
+  });
+
+  it('is nobody for good on a connection that has outlived its pod', () => {
+    const { pods, connect, ask } = open();
+    const connection = connect();
+    pods.upsert(createPod({ name: 'a', ips: [ip] }));
+    assert.equal(ask(connection), 'pod a');
+    pods.replace([createPod({ name: 'b', ips: [ip] })]);
+    assert.equal(ask(connection), 'connection_outlived_pod, outlived');
+  });
+});

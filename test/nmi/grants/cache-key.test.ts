@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { identityKey, tokenKey } from '../../../src/nmi/grants/cache-key.ts';
+import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { createPod } from '../../support/cache-objects.ts';
+
+describe('the name of an upstream identity', () => {
+  it('is its id without regard to letter case, apart by kind', () => {
+    const one = identityKey({ kind: 'client_id', value: 'AB-c' });
+    assert.equal(one, identityKey({ kind: 'client_id', value: 'ab-C' }));
+    assert.notEqual(one, identityKey({ kind: 'object_id', value: 'ab-c' }));
+    assert.notEqual(one, identityKey({ kind: 'client_id', value: 'ab-d' }));
+    assert.equal(identityKey({ kind: 'unnamed' }), '');
+  });
+
+  it('leaves letters of other alphabets as they are: the Kelvin sign is no k', () => {
+    const key = (value: string): string => identityKey({ kind: 'resource_id', value });
+    assert.notEqual(key('/\u212a'), key('/k'));
+    assert.notEqual(key('/A\u212a'), key('/ak'));
+    assert.notEqual(key('/É'), key('/é'));
+  });
+});
+
+describe('the name of an identity of Entra ID', () => {
+  const guid = '22729e47-74ce-4b43-8eea-aab5f2073301';
+  const upstreams = new UpstreamDirectory(() => ({
+    ok: true,
+    authority: 'https://login.example',
+    audience: 'api://exchange',
+  }));
+  const keyFor = (account: string, clientId = guid, tenantId = 'a.example'): string => {
+    const pod = createPod({ serviceAccount: account });
+    const choice = upstreams.ofServiceAccount(pod, clientId, tenantId);
+    assert.ok(choice.kind === 'upstream');
+    return identityKey(choice.upstream);
+  };
+
+  it('has authority, tenant, application and credential in it', () => {
+    const key = keyFor('robot');
+    assert.equal(key, keyFor('robot', guid.toUpperCase(), 'A.example'));
+    assert.ok(key.startsWith(`https://login.example/a.example/${guid} `), key);
+    const others = [
+      keyFor('other'),
+      keyFor('robot', guid.replace('1', '2')),
+      keyFor('robot', guid, 'b.example'),
+    ];
+    assert.equal(new Set([key, ...others]).size, 4);
+  });
+});
+
+describe('the name of a token', () => {
+  it('has its source, its identity and its resource exactly as it was asked for', () => {
+    const unnamed = { kind: 'unnamed' } as const;
+    assert.equal(tokenKey(unnamed, 'https://X/'), 'imds\n\nhttps://X/');
+    assert.notEqual(tokenKey(unnamed, 'https://X/'), tokenKey(unnamed, 'https://x/'));
+    const named = tokenKey({ kind: 'client_id', value: 'A' }, 'r');
+    assert.equal(named, 'imds\nclient_id=a\nr');
+  });
+});

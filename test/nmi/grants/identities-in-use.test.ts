@@ -1,0 +1,162 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
+import type { Pod } from '../../../src/cache/index/objects.ts';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import { IdentitiesInUse } from '../../../src/nmi/grants/identities-in-use.ts';
+import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
+import type {
+  WorkloadChoice,
+  WorkloadIdentities,
+} from '../../../src/nmi/grants/workload-identities.ts';
+import {
+  createBinding,
+  createException,
+  createIdentity,
+  createPod,
+} from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
+const otherId = '22729e47-74ce-4b43-8eea-aab5f2073302';
+const tenantId = '72f988bf-86f1-41af-91ab-2d7cd011db47';
+const labels = { aadpodidbinding: 'label' };
+
+function open(choice?: WorkloadChoice) {
+  const pods = new PodIndex(new HandClock());
+  const grants = new GrantIndex(pods);
+  const upstreams = new UpstreamDirectory(() => ({
+    ok: true,
+    authority: 'https://login.example',
+    audience: 'api://exchange',
+  }));
+  const accounts = { generation: 0, choice, listeners: new Set<() => void>() };
+  const workloadIdentities =
+    choice === undefined
+      ? undefined
+      : ({
+          get generation() {
+            return accounts.generation;
+          },
+          onChange: (listener: () => void) => {
+            accounts.listeners.add(listener);
+            return () => accounts.listeners.delete(listener);
+          },
+          lastOf: () => accounts.choice,
+        } as unknown as WorkloadIdentities);
+  const inUse = new IdentitiesInUse({ pods, grants, upstreams, workloadIdentities });
+  const isGranted = (id = clientId): boolean => inUse.isGranted({ kind: 'client_id', value: id });
+  const bind = (fields: Partial<Pod> = {}): void => {
+    grants.identities.upsert(createIdentity({ clientId }));
+    grants.bindings.upsert(createBinding());
+    pods.upsert(createPod({ labels, ...fields }));
+  };
+  const upstreamOf = (account: string) =>
+    upstreams.ofServiceAccount(createPod({ serviceAccount: account }), clientId, tenantId);
+  return { pods, grants, accounts, inUse, isGranted, bind, upstreamOf };
+}
+
+describe('an identity', () => {
+  it('is in use while a live pod is bound to it', () => {
+    const { pods, grants, isGranted, bind } = open();
+    assert.ok(!isGranted());
+    bind();
+    assert.ok(isGranted() && !isGranted(otherId));
+    assert.ok(isGranted(clientId.toUpperCase()), 'whatever its letter case');
+    pods.upsert(createPod({ labels, phase: 'Succeeded' }));
+    assert.ok(!isGranted(), 'its pod has ended');
+    pods.upsert(createPod({ labels }));
+    assert.ok(isGranted());
+    grants.bindings.remove(createBinding());
+    assert.ok(!isGranted(), 'its binding is gone');
+  });
+
+  it('is in use by the second pod of a label, when the first has another account', () => {
+    const { grants, inUse, bind, pods } = open();
+    const entra = {
+      tenantId,
+      auxiliaryTenantIds: [],
+      adEndpoint: '',
+      secretNamespace: '',
+      secretName: '',
+      federation: 'pod',
+    };
+    bind({ serviceAccount: 'one' });
+    grants.identities.upsert(createIdentity({ type: 3, clientId, entra }));
+    pods.upsert(createPod({ name: 'second', labels, serviceAccount: 'two' }));
+    pods.upsert(createPod({ name: 'third', labels, serviceAccount: 'two' }));
+    for (const [account, isUsed] of [
+      ['one', true],
+      ['two', true],
+      ['three', false],
+    ] as const) {
+      const choice = openUpstream(account);
+      assert.equal(inUse.isGranted(choice), isUsed, account);
+      assert.ok(choice.kind === 'entra');
+      assert.equal(inUse.isProofNeeded(choice.credential), isUsed, account);
+    }
+  });
+
+  function openUpstream(account: string) {
+    const choice = open().upstreamOf(account);
+    assert.ok(choice.kind === 'upstream');
+    return choice.upstream;
+  }
+
+  it('that cannot be used is not in use', () => {
+    const { grants, isGranted, bind } = open();
+    bind();
+    grants.identities.upsert(createIdentity({ clientId: 'no GUID' }));
+    assert.ok(!isGranted('no GUID'));
+  });
+
+  it('of a service account is in use by its pods, by what was read last', () => {
+    const application = { kind: 'application', clientId, tenantId } as const;
+    const { pods, accounts, inUse } = open(application);
+    const upstream = openUpstream('default');
+    pods.upsert(createPod());
+    assert.ok(inUse.isGranted(upstream));
+    accounts.choice = { kind: 'unknown' };
+    assert.ok(inUse.isGranted(upstream), 'nothing has changed yet');
+    accounts.generation++;
+    assert.ok(!inUse.isGranted(upstream));
+    accounts.choice = application;
+    accounts.generation++;
+    pods.upsert(createPod({ labels: { aadpodidbinding: 'unbound' } }));
+    assert.ok(!inUse.isGranted(upstream), 'a pod with the label is not one of those');
+  });
+});
+
+describe('pods that may name any identity', () => {
+  it('are excepted ones, and those on the host network without the label', () => {
+    const { pods, grants, inUse } = open();
+    pods.upsert(createPod());
+    assert.ok(!inUse.hasExcepted());
+    pods.upsert(createPod({ hostNetwork: true }));
+    assert.ok(inUse.hasExcepted());
+    pods.upsert(createPod({ hostNetwork: true, labels }));
+    assert.ok(!inUse.hasExcepted(), 'bound by its label');
+    grants.exceptions.upsert(createException({ podLabels: labels }));
+    assert.ok(inUse.hasExcepted());
+    pods.upsert(createPod({ hostNetwork: true, labels, phase: 'Failed' }));
+    assert.ok(!inUse.hasExcepted(), 'it has ended');
+  });
+});
+
+describe('who listens', () => {
+  it('is told of grants and of service accounts, until they stop', () => {
+    const { accounts, inUse, bind, pods } = open({ kind: 'unknown' });
+    let calls = 0;
+    const stop = inUse.onChange(() => calls++);
+    bind();
+    const before = calls;
+    assert.ok(before > 0);
+    for (const listener of accounts.listeners) listener();
+    assert.equal(calls, before + 1);
+    stop();
+    pods.remove(createPod());
+    assert.deepEqual([calls, accounts.listeners.size], [before + 1, 0]);
+    const without = open();
+    without.inUse.onChange(() => calls++)();
+  });
+});

@@ -1,0 +1,259 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type {
+  Authorized,
+  CallerFacts,
+  PodFacts,
+  RefusedCaller,
+} from '../../../src/nmi/grants/authorization.ts';
+import type { GrantRefusal } from '../../../src/nmi/grants/grant.ts';
+import { renderFailure, renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
+import type { SourceFailure } from '../../../src/nmi/sources/source.ts';
+import { createIdentity, createPod } from '../../support/cache-objects.ts';
+
+const pod = createPod({ name: 'p', serviceAccount: 'robot' });
+const identity = createIdentity({ name: 'i', resourceId: '/subscriptions/s/x' });
+
+function textOf(body: string): string {
+  return (JSON.parse(body) as Record<string, string>)['error_description'] ?? '';
+}
+
+function textOfCaller(facts: CallerFacts): string {
+  const refusal: RefusedCaller = {
+    kind: 'refused',
+    reason: 'pod_unknown',
+    facts,
+    isPending: true,
+    pod: undefined,
+  };
+  const { body, close } = renderRefusal(refusal);
+  return close === true ? `${textOf(body)} [close]` : textOf(body);
+}
+
+function textOfPod(facts: PodFacts): string {
+  const reason = 'identity_missing';
+  return textOf(renderRefusal({ kind: 'refused', reason, facts, isPending: false, pod }).body);
+}
+
+describe('a refusal of somebody who is no known pod', () => {
+  it('says why, and ends a connection on which nothing can be served', () => {
+    const ip = '10.0.0.5';
+    const texts: readonly (readonly [CallerFacts, RegExp])[] = [
+      [{ about: 'unattested' }, /did not come through the redirect of this node\. \[close\]$/],
+      [{ about: 'outlived' }, /belongs to another pod now\. Connect again\. \[close\]$/],
+      [{ about: 'agent-starting' }, /^The agent is starting .* Retry\.$/],
+      [{ about: 'stale-addresses', ip }, / 10\.0\.0\.5 is still the same pod’s.*Retry\.$/],
+      [
+        { about: 'shared-address', ip },
+        /^More than one running pod .* 10\.0\.0\.5\. Retry later\.$/,
+      ],
+      [{ about: 'unknown-address', ip }, /^No running pod .* 10\.0\.0\.5\. Retry\.$/],
+      [{ about: 'unknown-name' }, /^No such pod on this node\. Retry\.$/],
+    ];
+    for (const [facts, text] of texts) assert.match(textOfCaller(facts), text);
+  });
+});
+
+describe('a refusal of a pod', () => {
+  it('begins as the real service does, and names what to change', () => {
+    const account = { namespace: 'default', name: 'robot' };
+    const hostile = 'x"\n<b>';
+    const selector = { kind: 'client_id', value: hostile } as const;
+    const texts: readonly (readonly [PodFacts, RegExp])[] = [
+      [{ about: 'pod-gone' }, /^Pod default\/p is gone\. Retry\.$/],
+      [{ about: 'account-pending' }, /is being read\. Retry\.$/],
+      [{ about: 'host-network' }, /^Access denied: pod default\/p .*--host-network=refuse/],
+      [{ about: 'no-imds' }, /^Identity not found: pod default\/p .*no metadata service/],
+      [
+        { about: 'account-unreadable', account },
+        /service account default\/robot .*"get" on service/,
+      ],
+      [{ about: 'account-unannotated', account }, /no label "aadpodidbinding".*azure\.workload/],
+      [{ about: 'account-selector', selector }, /does not name the client_id "x\?\?\?b\?"\.$/],
+      [{ about: 'object-id', objectId: hostile }, /has the object_id "x\?\?\?b\?"\.$/],
+      [
+        { about: 'resource', identity, resource: hostile },
+        /AzureIdentity default\/i of pod default\/p is not for the resource "x\?\?\?b\?"\. Add it/,
+      ],
+      [
+        { about: 'unusable', identity, problem: 'has a' },
+        /AzureIdentity default\/i .* has a\. Correct/,
+      ],
+      [
+        { about: 'unusable', identity: undefined, problem: 'has a' },
+        /^Identity not found: service account default\/robot of pod default\/p has a\. Correct it\.$/,
+      ],
+    ];
+    for (const [facts, text] of texts) assert.match(textOfPod(facts), text);
+  });
+
+  it('names the objects that its grants lack', () => {
+    const grants: readonly (readonly [GrantRefusal, RegExp])[] = [
+      [{ kind: 'refused', reason: 'no_binding_label' }, /has no label "aadpodidbinding"\. Set it/],
+      [
+        { kind: 'refused', reason: 'binding_missing', transient: false, label: 'l', foreign: [] },
+        /label aadpodidbinding=l, and no AzureIdentityBinding in namespace default .*Create one/,
+      ],
+      [
+        {
+          kind: 'refused',
+          reason: 'binding_missing',
+          transient: false,
+          label: 'l',
+          foreign: [
+            { name: 'b1', serviceAccount: 'one' },
+            { name: 'b2', serviceAccount: 'two' },
+          ],
+        },
+        /AzureIdentityBinding b1, b2 .* account "robot"\. Run the pod under "one"/,
+      ],
+      [
+        {
+          kind: 'refused',
+          reason: 'identity_missing',
+          transient: false,
+          label: 'l',
+          bindingNames: ['b'],
+          missingIdentityNames: ['gone'],
+        },
+        /bound by b, but namespace default has no AzureIdentity gone\. Create it\.$/,
+      ],
+      [
+        {
+          kind: 'refused',
+          reason: 'selector_not_bound',
+          selector: { kind: 'client_id', value: 'x' },
+          label: 'l',
+          bindingNames: ['b'],
+          identityNames: ['i'],
+          missingIdentityNames: [],
+        },
+        /has the client_id "x"; bound by label aadpodidbinding=l: i\.$/,
+      ],
+      [
+        {
+          kind: 'refused',
+          reason: 'selector_not_bound',
+          selector: { kind: 'client_id', value: 'x' },
+          label: 'l',
+          bindingNames: ['b'],
+          identityNames: [],
+          missingIdentityNames: ['gone'],
+        },
+        /: \(none\)\. AzureIdentity gone is bound too but does not exist\.$/,
+      ],
+      [
+        {
+          kind: 'refused',
+          reason: 'identity_ambiguous',
+          label: 'l',
+          identityNames: ['i', 'j'],
+          clientIds: ['c'],
+        },
+        /^Multiple user assigned identities exist, please specify .* to i, j with client ids c\.$/,
+      ],
+      [
+        { kind: 'refused', reason: 'identity_invalid', label: 'l', identityName: 'i' },
+        /AzureIdentity default\/i names neither spec\.clientID nor spec\.resourceID/,
+      ],
+    ];
+    for (const [grant, text] of grants) assert.match(textOfPod({ about: 'grant', grant }), text);
+  });
+
+  it('names ten objects of many', () => {
+    const names = Array.from({ length: 12 }, (_, index) => `n${index}`);
+    const grantWith = (missingIdentityNames: readonly string[]): GrantRefusal => ({
+      kind: 'refused',
+      reason: 'identity_missing',
+      transient: false,
+      label: 'l',
+      bindingNames: ['b'],
+      missingIdentityNames,
+    });
+    const text = textOfPod({ about: 'grant', grant: grantWith(names) });
+    assert.ok(text.includes(`${names.slice(0, 10).join(', ')} and 2 more.`), text);
+    const ten = textOfPod({ about: 'grant', grant: grantWith(names.slice(0, 10)) });
+    assert.ok(ten.includes('n9. Create'), ten);
+  });
+});
+
+describe('a failure of the upstream', () => {
+  const authorized: Authorized = {
+    kind: 'authorized',
+    pod,
+    upstream: { kind: 'client_id', value: 'c' },
+    auxiliary: [],
+    identity,
+    by: 'test',
+  };
+  const render = (
+    failure: Partial<SourceFailure> & Pick<SourceFailure, 'reason'>,
+    { ageMs = 1e9, over = {} }: { ageMs?: number; over?: Partial<Authorized> } = {},
+  ) => {
+    const whole = { description: 'it said so', holdMs: 0, ...failure };
+    const answer = renderFailure(whole, { ...authorized, ...over }, ageMs, 60_000);
+    return { ...answer, text: textOf(answer.body) };
+  };
+
+  it('keeps its reason, what it says, and whose identity it was', () => {
+    for (const reason of [
+      'resource_refused',
+      'identity_refused',
+      'credential_refused',
+      'credential_invalid',
+      'policy_refused',
+      'credential_missing',
+      'federation_refused',
+    ] as const) {
+      const answer = render({ reason });
+      assert.equal(answer.reason, reason);
+      assert.equal(answer.text, 'it said so (AzureIdentity default/i of pod default/p)');
+    }
+    const ofNode = render({ reason: 'policy_refused' }, { over: { identity: undefined } });
+    assert.match(ofNode.text, /\(the node's identities for pod default\/p\)$/);
+    const upstream = { kind: 'entra' } as Authorized['upstream'];
+    const ofAccount = render(
+      { reason: 'policy_refused' },
+      { over: { identity: undefined, upstream } },
+    );
+    assert.match(ofAccount.text, /\(service account default\/robot of pod default\/p\)$/);
+  });
+
+  it('relays error, details and a longer wait', () => {
+    const details = { errorCodes: [7], timestamp: 't', traceId: 'i', correlationId: 'c' };
+    const answer = render({ reason: 'upstream_throttled', error: 'own', retryAfterS: 99, details });
+    const { error, error_codes: codes } = JSON.parse(answer.body) as Record<string, unknown>;
+    assert.deepEqual([error, codes, answer.retryAfterS], ['own', [7], 99]);
+    assert.equal(
+      render({ reason: 'upstream_down' }).text,
+      'No token for the moment: it said so. Retry.',
+    );
+    assert.equal(render({ reason: 'upstream_refused' }).text, 'it said so');
+  });
+
+  it('says how to assign what is not assigned to the node', () => {
+    const node = { kind: 'vmss', subscriptionId: 's', resourceGroup: 'g', name: 'pool' } as const;
+    assert.match(
+      render({ reason: 'identity_not_assigned', node }).text,
+      /Assign it: az vmss identity assign --subscription s --resource-group g --name pool --identities \/subscriptions\/s\/x$/,
+    );
+    const bare = createIdentity({ name: 'i' });
+    assert.match(
+      render({ reason: 'identity_not_assigned' }, { over: { identity: bare } }).text,
+      /az vmss identity assign --resource-group <node resource group> .* <its resource id>$/,
+    );
+    const ofNode = render({ reason: 'identity_not_assigned' }, { over: { identity: undefined } });
+    assert.deepEqual([ofNode.reason, ofNode.text], ['upstream_refused', 'it said so']);
+  });
+
+  it('may pass while the right is young, for a federated credential longer', () => {
+    const reasonAt = (reason: 'credential_missing' | 'federation_refused', ageMs: number) =>
+      render({ reason }, { ageMs }).reason;
+    assert.equal(reasonAt('credential_missing', 59_999), 'credential_pending');
+    assert.equal(reasonAt('credential_missing', -59_999), 'credential_pending');
+    assert.equal(reasonAt('credential_missing', 60_000), 'credential_missing');
+    assert.equal(reasonAt('credential_missing', -60_000), 'credential_missing', 'a wrong clock');
+    assert.equal(reasonAt('federation_refused', 299_999), 'federation_pending');
+    assert.equal(reasonAt('federation_refused', 300_000), 'federation_refused');
+  });
+});

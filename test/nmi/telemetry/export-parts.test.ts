@@ -1,0 +1,27 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Part } from '../../../src/nmi/base/part.ts';
+import { exportParts } from '../../../src/nmi/telemetry/export-parts.ts';
+import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
+
+describe('what the parts show', () => {
+  it('is read at every scrape: samples, and a series for each condition', async () => {
+    const metrics = createMetrics();
+    let value = 1;
+    let problem: string | undefined = 'why';
+    const parts: readonly Part[] = [
+      {},
+      { samples: () => [{ metric: 'nmi_connections', value }] },
+      { conditions: [{ name: 'watches', problem: () => problem }] },
+    ];
+    exportParts(metrics, parts);
+    const first = await metrics.render();
+    assert.match(first, /^nmi_connections 1$/m);
+    assert.match(first, /^nmi_ready\{condition="watches"\} 0$/m);
+    value = 2;
+    problem = undefined;
+    const second = await metrics.render();
+    assert.match(second, /^nmi_connections 2$/m);
+    assert.match(second, /^nmi_ready\{condition="watches"\} 1$/m);
+  });
+});

@@ -1,0 +1,22 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
+import { presetSeries } from '../../../src/nmi/telemetry/preset-series.ts';
+
+describe('series that exist before anything has happened', () => {
+  it('are zero, for every outcome that an alert looks at', async () => {
+    const metrics = createMetrics();
+    presetSeries(metrics);
+    const page = await metrics.render();
+    for (const series of [
+      'nmi_token_cache_requests_total{outcome="hit"}',
+      'nmi_token_cache_requests_total{outcome="overloaded"}',
+      'nmi_token_refreshes_total{outcome="failed"}',
+      'nmi_upstream_requests_total{source="imds",outcome="upstream_down"}',
+      'aadpodidentity_imds_operations_errors_count{operation_type="adal_token_msi"}',
+      'nmi_requests_total{route="token",reason="ok"}',
+    ]) {
+      assert.ok(page.includes(`\n${series} 0\n`), series);
+    }
+  });
+});
