@@ -43,11 +43,27 @@ function readKind(der: Buffer): { readonly oid: string; readonly plain: Buffer }
 }
 
 /**
- * @param der the RSAPrivateKey of PKCS#1, which is of no other kind.
+ * @param der the RSAPrivateKey of PKCS#1. OpenSSL takes PKCS#8 of any kind for it, too.
  * Throws `KeyFileError`.
  */
 export function openPkcs1(der: Buffer): KeyObject {
-  return open(der, 'pkcs1');
+  return open(readRsa(der), 'pkcs1');
+}
+
+/** A version and the eight numbers of a key, and nothing else. */
+function readRsa(der: Buffer): Buffer {
+  try {
+    const key = parseDer(der);
+    const parts = childrenOf(key);
+    if (parts.length === 9 && parts.every(isInteger)) return toDer(key);
+  } catch {
+    // Told below.
+  }
+  throw damaged();
+}
+
+function isInteger({ type }: forge.Asn1): boolean {
+  return type === forge.asn1.Type.INTEGER;
 }
 
 /** The library's errors are not shown: they are not written to be. */
