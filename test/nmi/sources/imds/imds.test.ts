@@ -2,11 +2,10 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
-import fc from 'fast-check';
 import { systemClock } from '../../../../src/cache/clock.ts';
 import { openFakeImds } from '../../../../lab/fakes/imds/fake-imds.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../../lab/fakes/identity.ts';
-import { objectIdOf, parseImdsToken } from '../../../../src/nmi/sources/imds/token-body.ts';
+import { objectIdOf } from '../../../../src/nmi/sources/imds/token-body.ts';
 import { judge, openImdsSource, type ImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
 import { LoopMark } from '../../../../src/nmi/sources/imds/loop-detection.ts';
 import type { NodeIdentity, TokenRequest } from '../../../../src/nmi/sources/source.ts';
@@ -22,61 +21,6 @@ const asked: TokenRequest<NodeIdentity> = {
 function bodyWith(fields: Record<string, unknown>): string {
   return JSON.stringify({ access_token: 'tok', client_id: 'c-1', ...fields });
 }
-
-describe('a body of the token endpoint', () => {
-  it('is taken with strings or numbers, with either expiry', () => {
-    for (const fields of [
-      { expires_on: '1700003600' },
-      { expires_on: 1_700_003_600 },
-      { expires_in: '3600' },
-      { expires_in: 3600.5 },
-    ]) {
-      const parsed = parseImdsToken(bodyWith(fields), 'r', nowWallMs);
-      assert.ok(parsed.ok);
-      assert.equal(parsed.token.expiresAtWallS, 1_700_003_600);
-      assert.equal(parsed.token.resource, 'r');
-    }
-  });
-
-  it('is refused without a usable token or a live expiry', () => {
-    for (const body of [
-      '',
-      '[]',
-      '<html>',
-      bodyWith({}),
-      bodyWith({ expires_on: '' }),
-      bodyWith({ expires_on: '1699999999' }),
-      bodyWith({ expires_on: 'tomorrow' }),
-      JSON.stringify({ expires_on: '1700003600' }),
-      JSON.stringify({ access_token: '', expires_on: '1700003600' }),
-      JSON.stringify({ access_token: 'a\r\nX: y', expires_on: '1700003600' }),
-    ]) {
-      const parsed = parseImdsToken(body, 'r', nowWallMs);
-      assert.equal(parsed.ok, false, body);
-    }
-  });
-
-  it('is taken by the time that the service told, where the clock is wrong', () => {
-    const hourMs = 3_600_000;
-    const told = (fields: Record<string, unknown>, aheadMs: number) =>
-      parseImdsToken(bodyWith(fields), 'r', nowWallMs, aheadMs);
-    const ahead = told({ expires_on: '1699999999' }, hourMs);
-    assert.ok(ahead.ok && ahead.token.expiresAtWallS === 1_699_999_999);
-    assert.equal(ahead.token.clockAheadMs, hourMs);
-    assert.ok(!told({ expires_on: '1700003600' }, -hourMs).ok);
-    const relative = told({ expires_in: '60' }, hourMs);
-    assert.ok(relative.ok && relative.token.expiresAtWallS === 1_700_000_060 - 3_600);
-  });
-
-  it('never makes the parser throw', () => {
-    fc.assert(
-      fc.property(fc.oneof(fc.string(), fc.json()), (body) => {
-        parseImdsToken(body, 'r', nowWallMs);
-        objectIdOf(body);
-      }),
-    );
-  });
-});
 
 describe('an upstream answer', () => {
   const table = [

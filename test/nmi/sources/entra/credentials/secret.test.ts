@@ -1,36 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { openFakeKube, type FakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
-import {
-  createSecretReader,
-  type SecretReader,
-  type SecretResult,
-} from '../../../../../src/nmi/kube/accounts/secrets.ts';
-import type {
-  Proof,
-  ProofResult,
-} from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
-import {
-  makeSecretProof,
-  openSecretProofs,
-} from '../../../../../src/nmi/sources/entra/credentials/secret.ts';
-import { HandClock } from '../../../../support/hand-clock.ts';
-import { clientOf } from '../../../kube/kube-world.ts';
+import type { ProofResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import { makeSecretProof } from '../../../../../src/nmi/sources/entra/credentials/secret.ts';
 
-const never = new AbortController().signal;
 const name = { namespace: 'default', name: 'sp' };
-
-function apply(fake: FakeKube, data: Readonly<Record<string, string>>): void {
-  fake.apply({
-    apiVersion: 'v1',
-    kind: 'Secret',
-    metadata: name,
-    data: Object.fromEntries(
-      Object.entries(data).map(([key, text]) => [key, Buffer.from(text).toString('base64')]),
-    ),
-  });
-}
 
 function secretIn(result: ProofResult): string {
   assert.ok(result.ok && 'clientSecret' in result.proof, JSON.stringify(result));
@@ -40,31 +14,6 @@ function secretIn(result: ProofResult): string {
 function make(entries: Readonly<Record<string, string | Buffer>>): ProofResult {
   const data = Object.entries(entries).map(([key, value]) => [key, Buffer.from(value)] as const);
   return makeSecretProof(name, new Map(data));
-}
-
-/** Answers each read when the test says so. */
-function heldReader(): Pick<SecretReader, 'read'> & {
-  readonly asked: string[];
-  answer(result: SecretResult): void;
-} {
-  const asked: string[] = [];
-  const waiting: ((result: SecretResult) => void)[] = [];
-  return {
-    asked,
-    answer(result) {
-      waiting.shift()?.(result);
-    },
-    read: (secret) => {
-      asked.push(`${secret.namespace}/${secret.name}`);
-      const { promise, resolve } = Promise.withResolvers<SecretResult>();
-      waiting.push(resolve);
-      return promise;
-    },
-  };
-}
-
-function foundIn(text: string): SecretResult {
-  return { kind: 'found', data: new Map([['clientSecret', Buffer.from(text)]]) };
 }
 
 describe('the client secret of a Secret', () => {
@@ -115,154 +64,5 @@ describe('the client secret of a Secret', () => {
         },
       ),
     );
-  });
-});
-
-describe('proofs by client secret', () => {
-  it('are read once, kept for a minute, and then read anew', async () => {
-    await using fake = await openFakeKube();
-    await using client = await clientOf(fake);
-    const clock = new HandClock();
-    using proofs = openSecretProofs({ reader: createSecretReader(client), clock });
-    apply(fake, { clientSecret: 'one' });
-    const firsts = await Promise.all(
-      Array.from({ length: 20 }, () => proofs.get({ secret: name }, never)),
-    );
-    assert.deepEqual(new Set(firsts.map(secretIn)), new Set(['one']));
-    apply(fake, { clientSecret: 'two' });
-    clock.advance(59_999);
-    assert.equal(secretIn(await proofs.get({ secret: name }, never)), 'one');
-    assert.equal(fake.requests.length, 1);
-    clock.advance(1);
-    assert.deepEqual(clock.armed, []);
-    assert.equal(secretIn(await proofs.get({ secret: name }, never)), 'two');
-    assert.equal(fake.requests.length, 2);
-  });
-
-  it('that were refused are forgotten, so that a rotated one is seen at once', async () => {
-    await using fake = await openFakeKube();
-    await using client = await clientOf(fake);
-    using proofs = openSecretProofs({
-      reader: createSecretReader(client),
-      clock: new HandClock(),
-    });
-    const get = async (): Promise<Proof> => {
-      const result = await proofs.get({ secret: name }, never);
-      assert.ok(result.ok);
-      return result.proof;
-    };
-    apply(fake, { clientSecret: 'one' });
-    const first = await get();
-    assert.equal(proofs.forget({ secret: name }, first), false, 'another read brings the same');
-    assert.deepEqual(await get(), { clientSecret: 'one' });
-    apply(fake, { clientSecret: 'two' });
-    const [one, other] = [await get(), await get()];
-    assert.deepEqual(one, { clientSecret: 'one' });
-    // Two fetches under way with the old one: both are worth another try, by one read.
-    assert.equal(proofs.forget({ secret: name }, one), true);
-    const reading = get();
-    assert.equal(proofs.forget({ secret: name }, other), true);
-    const next = await reading;
-    assert.deepEqual(next, { clientSecret: 'two' });
-    assert.equal(proofs.forget({ secret: name }, other), true, 'there is a newer one');
-    assert.equal(await get(), next, 'which stays');
-    assert.equal(fake.requests.length, 3);
-  });
-
-  it('fail as the Secret does, for a moment', async () => {
-    await using fake = await openFakeKube();
-    await using client = await clientOf(fake);
-    const clock = new HandClock();
-    using proofs = openSecretProofs({ reader: createSecretReader(client), clock });
-    const failure = async (): Promise<string> => {
-      const result = await proofs.get({ secret: name }, never);
-      return result.ok ? 'none' : `${result.failure.reason} ${result.failure.retryAfterS ?? ''}`;
-    };
-    assert.equal(await failure(), 'credential_missing ');
-    apply(fake, { clientSecret: 'one' });
-    assert.equal(await failure(), 'credential_missing ');
-    assert.equal(fake.requests.length, 1);
-    clock.advance(5_000);
-    fake.faults.failNext(1, 403);
-    assert.equal(await failure(), 'credential_invalid ');
-    clock.advance(5_000);
-    fake.faults.failNext(1, 429, { retryAfterSec: 7 });
-    assert.equal(await failure(), 'upstream_down 7');
-    clock.advance(1_000);
-    assert.equal(await failure(), 'none');
-  });
-
-  it('of a name that no Secret can have are refused without a request', async () => {
-    await using fake = await openFakeKube();
-    await using client = await clientOf(fake);
-    using proofs = openSecretProofs({ reader: createSecretReader(client), clock: new HandClock() });
-    const result = await proofs.get({ secret: { namespace: 'default', name: '../pods/x' } }, never);
-    assert.ok(!result.ok && result.failure.reason === 'credential_invalid');
-    assert.equal(fake.requests.length, 0);
-  });
-
-  it('are forgotten when no identity needs them, those that are still read too', async () => {
-    const reader = heldReader();
-    const clock = new HandClock();
-    let isNeeded = true;
-    using proofs = openSecretProofs({
-      ...{ reader, clock },
-      isNeeded: (secret) => isNeeded || secret.name === 'other',
-    });
-    const get = async (secret: string): Promise<string> => {
-      const got = proofs.get({ secret: { namespace: 'default', name: secret } }, never);
-      reader.answer(foundIn(secret));
-      return secretIn(await got);
-    };
-    await get('sp');
-    await get('other');
-    const late = proofs.get({ secret: { namespace: 'default', name: 'late' } }, never);
-    isNeeded = false;
-    proofs.dropUnneeded();
-    reader.answer(foundIn('late'));
-    assert.equal(secretIn(await late), 'late', 'who asked when it was needed');
-    assert.equal(clock.armed.length, 1);
-    assert.equal(reader.asked.length, 3);
-    for (const secret of ['sp', 'late', 'other']) await get(secret);
-    assert.deepEqual(reader.asked.slice(3), ['default/sp', 'default/late'], 'other is still kept');
-  });
-
-  it('are given to those who wait although one of them leaves', async () => {
-    const reader = heldReader();
-    using proofs = openSecretProofs({ reader, clock: new HandClock() });
-    const leaving = new AbortController();
-    const left = proofs.get({ secret: name }, leaving.signal);
-    const stays = proofs.get({ secret: name }, never);
-    leaving.abort(new Error('enough'));
-    await assert.rejects(left, /^Error: enough$/);
-    await assert.rejects(proofs.get({ secret: name }, leaving.signal), /^Error: enough$/);
-    reader.answer(foundIn('s'));
-    assert.equal(secretIn(await stays), 's');
-    assert.equal(reader.asked.length, 1);
-  });
-
-  it('are kept for a bounded number of Secrets, and for none after the end', async () => {
-    const reader: Pick<SecretReader, 'read'> & { reads: number } = {
-      reads: 0,
-      read() {
-        this.reads += 1;
-        return Promise.resolve(foundIn('s'));
-      },
-    };
-    const clock = new HandClock();
-    const proofs = openSecretProofs({ reader, clock, maxKept: 3 });
-    const get = (index: number): Promise<ProofResult> =>
-      proofs.get({ secret: { namespace: 'default', name: `sp-${index}` } }, never);
-    for (let index = 0; index < 10; index += 1) await get(index);
-    for (const index of [7, 8, 9]) await get(index);
-    assert.equal(reader.reads, 10);
-    await get(6);
-    assert.equal(reader.reads, 11);
-    proofs[Symbol.dispose]();
-    assert.deepEqual(clock.armed, []);
-    await get(9);
-    await get(9);
-    assert.equal(reader.reads, 13);
-    assert.deepEqual(clock.armed, []);
   });
 });

@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { KubeError } from '../../../../../src/nmi/kube/api/kube-error.ts';
+import type { ProofResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import type { SourceFailure } from '../../../../../src/nmi/sources/source.ts';
+import { openStand, podIdentity } from '../federated-stand.ts';
+
+function failureOf(result: ProofResult): SourceFailure {
+  assert.ok(!result.ok);
+  return result.failure;
+}
+
+describe('an assertion that the API server does not give', () => {
+  const table = [
+    [
+      404,
+      'NOT_FOUND',
+      'credential_missing',
+      /service account ns\/a or pod ns\/pod-u1 does not exist/,
+    ],
+    [
+      403,
+      'FORBIDDEN',
+      'credential_invalid',
+      /create serviceaccounts\/token.* says: no such thing\?$/,
+    ],
+    [
+      422,
+      'SERVER',
+      'credential_invalid',
+      /refuses a token of service account ns\/a for audience api:/,
+    ],
+    [400, 'SERVER', 'upstream_down', /^pod ns\/pod-u1 has just been replaced$/],
+    [409, 'SERVER', 'upstream_down', /^pod ns\/pod-u1 has just been replaced$/],
+    [
+      500,
+      'SERVER',
+      'upstream_down',
+      /does not give a token of service account ns\/a \(status 500\)$/,
+    ],
+    [undefined, 'TIMEOUT', 'upstream_down', /\(TIMEOUT\)$/],
+    [undefined, 'NETWORK', 'upstream_down', /\(NETWORK\)$/],
+    [401, 'UNAUTHORIZED', 'upstream_down', /\(UNAUTHORIZED\)$/],
+  ] as const;
+  for (const [status, code, reason, text] of table) {
+    it(`with ${status ?? code} means ${reason}, and is asked for again`, async () => {
+      using stand = openStand({ a: 'u1' });
+      stand.api.failNext(new KubeError(code, '"no" such \'thing\'\u0000', { status }));
+      const failure = failureOf(await stand.get(podIdentity('a')));
+      assert.equal(failure.reason, reason);
+      assert.match(failure.description, text);
+      assert.ok(failure.holdMs > 0 && failure.holdMs <= 5_000);
+      assert.equal(stand.proofs.kept, 0);
+      await stand.ask('a');
+    });
+  }
+
+  it('is left alone for as long as the server asks, within reason', async () => {
+    using stand = openStand({ a: 'u1' });
+    for (const [retryAfterMs, retryAfterS] of [
+      [7_000, 7],
+      [1, 1],
+      [3_600_000, 10],
+    ] as const) {
+      stand.api.failNext(new KubeError('THROTTLED', 'busy', { status: 429, retryAfterMs }));
+      const failure = failureOf(await stand.get(podIdentity('a')));
+      assert.equal(failure.reason, 'upstream_down');
+      assert.equal(failure.retryAfterS, retryAfterS);
+      assert.ok(failure.holdMs >= Math.min(retryAfterMs, 10_000));
+    }
+  });
+
+  it('fails all who wait for it, with one request', async () => {
+    using stand = openStand({ a: 'u1' });
+    stand.api.failNext(new KubeError('SERVER', 'down', { status: 503 }));
+    const gets = Array.from({ length: 1_000 }, () =>
+      stand.proofs.pod.get(podIdentity('a'), stand.signal),
+    );
+    await stand.api.landAll();
+    for (const result of await Promise.all(gets)) failureOf(result);
+    assert.equal(stand.api.asked, 1);
+  });
+
+  it('is not asked for under a name that no service account can have', async () => {
+    using stand = openStand({ a: 'u1' });
+    stand.pods.set('../a', 'u9');
+    const failure = failureOf(await stand.get(podIdentity('../a')));
+    assert.equal(failure.reason, 'credential_missing');
+    assert.equal(stand.api.asked, 0);
+  });
+});

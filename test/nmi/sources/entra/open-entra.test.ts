@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { PodIndex } from '../../../../src/cache/index/pod-index.ts';
+import type { KubeClient } from '../../../../src/nmi/kube/api/client.ts';
+import { openEntraUpstream } from '../../../../src/nmi/sources/entra/open-entra.ts';
+import { HandClock } from '../../../support/hand-clock.ts';
+
+function open(environment: Readonly<Record<string, string>> = {}, caPem?: string) {
+  const clock = new HandClock();
+  const listeners = new Set<() => void>();
+  const source = openEntraUpstream({
+    timeoutMs: 1_000,
+    userAgent: 'test',
+    caPem,
+    client: {} as KubeClient,
+    pods: new PodIndex(clock),
+    demand: {
+      isProofNeeded: () => false,
+      onChange: (listener) => {
+        listeners.add(listener);
+        return () => listeners.delete(listener);
+      },
+    },
+    clock,
+    environment,
+  });
+  return { clock, listeners, source };
+}
+
+describe('tokens of Entra ID itself', () => {
+  it('are not got through a proxy or authorities that cannot be used', () => {
+    const refused = { name: 'StartError', code: 'CONFIG' };
+    assert.throws(() => open({ HTTPS_PROXY: 'no URL' }), refused);
+    assert.throws(() => open({}, '-----BEGIN CERTIFICATE-----\nAA==\n'), refused);
+  });
+
+  it('listen to what is needed, a burst at once, until the end', async () => {
+    const { clock, listeners, source } = open();
+    assert.equal(listeners.size, 1);
+    for (const listener of [...listeners, ...listeners]) listener();
+    assert.deepEqual(clock.armed, [0]);
+    clock.advance(0);
+    assert.deepEqual(clock.armed, []);
+    for (const listener of listeners) listener();
+    await source[Symbol.asyncDispose]();
+    assert.deepEqual([listeners.size, clock.armed.length], [0, 0]);
+  });
+});
