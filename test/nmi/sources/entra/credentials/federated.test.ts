@@ -37,7 +37,6 @@ describe('the assertion of the node', () => {
     assert.equal(assertionOf(await stand.get(other)), first);
     assert.equal(stand.api.asked, 1);
     assert.equal(stand.proofs.node.forget(nodeIdentity()), true);
-    assert.equal(stand.proofs.node.forget(nodeIdentity()), false);
     assert.notEqual(await stand.askNode(), first);
   });
 
