@@ -86,9 +86,13 @@ struct {
  *
  * The root cgroup, level 0, is never asked for: exempting it would open the node. Level by level
  * because an exempt cgroup is known, but not how deep below it a process lives.
+ *
+ * Unrolled: for an agent without CAP_PERFMON the verifier also follows what a CPU may speculate, and in
+ * there a loop has no end. Linux 5.10 to 6.12 refuse it ("The sequence of 8193 jumps is too complex").
  */
 static __always_inline int is_exempt(void)
 {
+#pragma unroll
 	for (int level = 1; level <= MAX_DEPTH; level++) {
 		__u64 id = bpf_get_current_ancestor_cgroup_id(level);
 
@@ -162,19 +166,29 @@ int nmi_connect6(struct bpf_sock_addr *ctx)
 }
 
 /*
+ * Field by field: zeroed as a whole it would be a spilled register to Linux before 6.8, in parts of which
+ * nobody without CAP_PERFMON may write ("attempt to corrupt spilled pointer on stack").
+ */
+static __always_inline void fill_client(struct nmi_client *client, __be32 ip, __u16 port)
+{
+	client->ip = ip;
+	client->port = port;
+	client->zero = 0;
+}
+
+/*
  * MPTCP asks with another socket than the one that dialled, so the record is found by address; when
  * the agent has closed, only the socket itself still knows.
  */
 static __always_inline int is_redirected_peer(struct bpf_sock_addr *ctx, __be32 ip)
 {
-	struct nmi_client client = {};
+	struct nmi_client client;
 
 	if (ip != settings.listen_ip || (__be16)ctx->user_port != settings.listen_port || !ctx->sk)
 		return 0;
 	if (bpf_sk_storage_get(&dials, ctx->sk, 0, 0))
 		return 1;
-	client.ip = ctx->sk->src_ip4;
-	client.port = (__u16)ctx->sk->src_port;
+	fill_client(&client, ctx->sk->src_ip4, (__u16)ctx->sk->src_port);
 	return bpf_map_lookup_elem(&callers, &client) != 0;
 }
 
@@ -242,14 +256,13 @@ static __always_inline __s64 *load_of(__u64 cgroup_id)
 static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
 {
 	struct nmi_caller caller = {};
-	struct nmi_client client = {};
+	struct nmi_client client;
 	__s64 *load;
 
 	caller.cgroup_id = dial->cgroup_id;
 	caller.cookie = bpf_get_socket_cookie(ops);
 	/* Mapped sockets have family AF_INET6 and both of these fields filled all the same. */
-	client.ip = ops->local_ip4;
-	client.port = (__u16)ops->local_port;
+	fill_client(&client, ops->local_ip4, (__u16)ops->local_port);
 
 	drop_record(&client);
 	load = load_of(dial->cgroup_id);
