@@ -6,7 +6,7 @@ describe('the fields of a token answer', () => {
   it('are whole seconds, as a number or as digits', () => {
     assert.deepEqual([3600, 3600.9, '3600', '0'].map(seconds), [3600, 3600, 3600, 0]);
     for (const value of [Infinity, NaN, '', '1.5', '-1', ' 1', '1e3', '1'.repeat(13), null, {}]) {
-      assert.equal(seconds(value), undefined, String(value));
+      assert.equal(seconds(value), undefined, JSON.stringify(value));
     }
     assert.equal(seconds('9'.repeat(12)), 999_999_999_999);
   });

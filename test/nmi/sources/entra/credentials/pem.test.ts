@@ -11,7 +11,7 @@ function exported(type: 'pkcs1' | 'pkcs8', passphrase?: string): string {
     passphrase === undefined
       ? { type, format: 'pem' as const }
       : { type, format: 'pem' as const, cipher: 'aes-128-cbc', passphrase };
-  return String(made.key.export(options));
+  return made.key.export(options);
 }
 
 function refused(text: string, passwords: readonly string[] = []): string {

@@ -36,11 +36,14 @@ describe('a kind of credential that is made of a Secret', () => {
   it('is none where no Secret can have the name, or of another namespace', () => {
     const { kind } = describeKind();
     for (const name of ['', '../x', 'a/b', 'A', 'a_b']) {
-      assert.match(String(kind.parse(settings(name))), /^names no Secret in spec\.clientPassword/);
+      assert.match(
+        JSON.stringify(kind.parse(settings(name))),
+        /^"names no Secret in spec\.clientPassword/,
+      );
     }
     for (const namespace of ['kube-system', 'NS', 'n']) {
-      const problem = String(kind.parse(settings('sp', namespace)));
-      assert.match(problem, /^names a Secret of another namespace .* only its own is used$/);
+      const problem = JSON.stringify(kind.parse(settings('sp', namespace)));
+      assert.match(problem, /^"names a Secret of another namespace .* only its own is used"$/);
     }
   });
 
