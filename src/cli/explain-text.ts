@@ -38,7 +38,8 @@ function renderPod(explanation: PodExplanation): readonly string[] {
   const { pod, label, exception, identities, requests } = explanation;
   const state = pod.terminating ? `${pod.phase}, terminating` : pod.phase;
   return [
-    `pod ${pod.namespace}/${pod.name}: ${state}, service account ${printable(pod.serviceAccount)}`,
+    // A static pod has none.
+    `pod ${pod.namespace}/${pod.name}: ${state}, service account ${printable(pod.serviceAccount) || 'none'}`,
     row('uid', pod.uid),
     ...renderAddresses(explanation),
     ...block('labels', Object.entries(pod.labels).map(renderLabel)),

@@ -105,6 +105,9 @@ them too.
 {{- end }}
 {{- if not (include "nmi.isServingSide" .) }}
 - { name: NMI_BPF_PIN_FOLDER, value: {{ .Values.nmi.bpfPinFolder | default "/host/bpf/nmi" | quote }} }
+{{- with .Values.nmi.redirect }}
+- { name: NMI_REDIRECT, value: {{ . | quote }} }
+{{- end }}
 {{- end }}
 {{- end -}}
 

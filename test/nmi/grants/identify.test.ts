@@ -93,8 +93,11 @@ describe('the pod of a caller', () => {
   });
 
   it('is nobody for good where the kernel has no record of it', () => {
-    const { connect, ask } = open();
+    const { state, connect, ask } = open();
     assert.equal(ask(connect({ kind: 'unattested' })), 'caller_unattested, unattested');
+    // It may be older than the programs are, and another one is not.
+    state.isSynced = false;
+    assert.equal(ask(connect({ kind: 'unattested' })), 'agent_not_synced, unavailable');
   });
 
   it('is nobody for good on a connection that has outlived its pod', () => {
