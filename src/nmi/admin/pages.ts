@@ -32,6 +32,8 @@ export interface AdminOptions {
 const requestMs = 2_000;
 /** How many times as long as it took a rendering of the metrics is kept. */
 const pausesPerRender = 20;
+/** Scrapes are 10 s apart or more. What holds a rendering up, a busy machine, must not hold them up. */
+const longestKeptMs = 5_000;
 
 /** @throws StartError when a port cannot be bound. */
 export async function openAdminPages(options: AdminOptions): Promise<AsyncDisposable> {
@@ -120,8 +122,8 @@ async function answer(
 }
 
 /**
- * Takes a twentieth of the time at most, however often it is asked for. All who ask meanwhile share
- * the bytes: one that does not read them keeps no copy.
+ * However often it is asked for, a rendering takes a twentieth of the time at most, while each takes
+ * less than 250 ms. All who ask meanwhile share the bytes: one that does not read them keeps no copy.
  */
 function shareRenders({ metrics, clock }: AdminOptions): () => Promise<Buffer> {
   let rendered: Promise<Buffer> | undefined;
@@ -134,7 +136,7 @@ function shareRenders({ metrics, clock }: AdminOptions): () => Promise<Buffer> {
       return Buffer.from(await metrics.render());
     } finally {
       const nowMs = clock.monotonicMs();
-      keptUntilMs = nowMs + (nowMs - startedAtMs) * pausesPerRender;
+      keptUntilMs = nowMs + Math.min(longestKeptMs, (nowMs - startedAtMs) * pausesPerRender);
     }
   }
 

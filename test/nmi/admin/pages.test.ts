@@ -5,6 +5,7 @@ import { describe, it } from 'node:test';
 import { systemClock } from '../../../src/cache/clock.ts';
 import { openAdminPages, type AdminOptions } from '../../../src/nmi/admin/pages.ts';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
+import { HandClock } from '../../support/hand-clock.ts';
 import { twoFreePorts } from '../../support/free-ports.ts';
 
 interface Page {
@@ -136,6 +137,25 @@ describe('the pages for probes and scrapes', () => {
       type: 'text/plain; charset=utf-8',
       text: 'the metrics could not be collected\n',
     });
+  });
+
+  it('show new metrics to the next scrape after one that the machine held up', async () => {
+    const clock = new HandClock();
+    const { contentType } = createMetrics();
+    let renders = 0;
+    const render = (): Promise<string> => {
+      if (++renders === 1) clock.advance(3_000);
+      return Promise.resolve(`nmi_renders ${renders}\n`);
+    };
+    await using admin = await open({ clock, metrics: { contentType, render } });
+    for (const [text, laterMs] of [
+      ['nmi_renders 1\n', 0],
+      ['nmi_renders 1\n', 5_000],
+      ['nmi_renders 2\n', 0],
+    ] as const) {
+      assert.equal((await get(admin.metricsPort, '/metrics')).text, text);
+      clock.advance(laterMs);
+    }
   });
 
   it('name the options where a port is taken, and leave no other port open', async () => {
