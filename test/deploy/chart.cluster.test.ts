@@ -343,9 +343,10 @@ describe('the chart', { skip }, () => {
         names,
       );
       const told = Object.entries(environmentOf(agent)).filter(([name]) => name.startsWith('NMI_'));
+      const asked = redirect === '' ? [] : [`NMI_REDIRECT=${redirect}`];
       assert.deepEqual(
         told.map((words) => words.join('=')),
-        variables,
+        [...(variables ?? []), ...asked],
       );
     });
   }
