@@ -132,7 +132,7 @@ describe('the agent on a real node', { skip: ground.missing ?? false }, () => {
   async function assertExplains(mode: Mode): Promise<void> {
     for (const pod of ['burstable', 'static-node-1']) {
       const explained = await inAgent(node, 'explain', `--pod=default/${pod}`);
-      assert.match(explained, /AzureIdentity default\/two/, explained);
+      assert.match(explained, /gets a token of AzureIdentity two /, explained);
     }
     const verified = await inAgent(node, 'redirect', 'verify', `--redirect=${mode}`);
     assert.ok(verified.startsWith(`${mode}: active (`), verified);
