@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
-import { completeBooleans, flagsWithoutValue } from '../../src/cli/flags.ts';
 import { hasFlag, options } from '../../src/nmi/config/options.ts';
 
 async function cli(...words: string[]) {
@@ -92,17 +91,6 @@ describe('the command line', () => {
     assert.equal((await cli('demo', '--nope')).code, 2);
   });
 
-  it('does not let a bare boolean swallow the next word', () => {
-    assert.deepEqual(
-      completeBooleans(['--forceNamespaced', '--node', 'true', '-v'], (flag) => flag !== 'node'),
-      ['--forceNamespaced=true', '--node', 'true', '-v=true'],
-    );
-    assert.deepEqual(
-      completeBooleans(['-v2'], () => false),
-      ['-v=2'],
-    );
-  });
-
   it('refuses a flag that takes a value and has none', async () => {
     for (const words of [
       ['--node'],
@@ -117,9 +105,6 @@ describe('the command line', () => {
       assert.equal(code, 2, words.join(' '));
       assert.match(stderr, /^nmi: --?\w+ has no value; write --?\w+=VALUE; see nmi --help\n$/);
     }
-    const takesValue = (flag: string) => flag !== 'unknown';
-    const words = ['--a', '-1', '--b', 'x', '--c=', '--unknown', '-d'];
-    assert.deepEqual(flagsWithoutValue(words, takesValue), ['-d']);
   });
 
   it('refuses an empty value where there has to be one, naming the flag', async () => {

@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { redirect } from '../../src/cli/redirect.ts';
+
+async function run(rest: readonly string[], flags: Readonly<Record<string, string>> = {}) {
+  let stdout = '';
+  let stderr = '';
+  const code = await redirect(
+    { rest, flags: { redirect: 'none', ...flags } },
+    {
+      environment: {},
+      stdout: (text) => (stdout += text),
+      stderr: (text) => (stderr += text),
+      stop: AbortSignal.abort(),
+    },
+  );
+  return { code, stdout, stderr };
+}
+
+describe('nmi redirect', () => {
+  it('ends with 2 on wrong usage, and says what is wanted', async () => {
+    for (const words of [[], ['explode'], ['verify', 'now']]) {
+      const { code, stderr } = await run(words);
+      assert.equal(code, 2);
+      assert.match(stderr, /one of install, verify, remove, run, probe is wanted\n$/);
+    }
+    const output = await run(['verify'], { output: 'xml' });
+    assert.equal(output.code, 2);
+    assert.match(output.stderr, /--output has the value "xml"; allowed: text, json/);
+    const flags = await run(['verify'], { 'nmi-port': 'x', nope: '1' });
+    assert.equal(flags.code, 2);
+    assert.equal(flags.stderr.trim().split('\n').length, 2);
+  });
+
+  it('reports what is there, with a mode that is off', async () => {
+    for (const action of ['install', 'verify']) {
+      const { code, stdout, stderr } = await run([action], { enableProfile: 'true' });
+      assert.equal(code, 0);
+      assert.match(stdout, /^none: off \(.*\)\n {2}why this one: asked for\n/);
+      assert.match(stderr, /^nmi redirect: warning: --enableProfile has no effect/);
+    }
+  });
+
+  it('keeps the redirect until it is stopped, and leaves it there', async () => {
+    const { code, stdout } = await run(['run']);
+    assert.equal(code, 0);
+    assert.match(stdout, /shutting down, the redirect stays/);
+  });
+});

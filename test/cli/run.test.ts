@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { run } from '../../src/cli/run.ts';
+
+async function start(flags: Readonly<Record<string, string>>) {
+  let stdout = '';
+  let stderr = '';
+  const code = await run(
+    { node: 'n', redirect: 'none', 'http-probe-port': '0', 'prometheus-port': '0', ...flags },
+    {
+      environment: { NMI_EXPLAIN_SOCKET: 'off' },
+      stdout: (text) => (stdout += text),
+      stderr: (text) => (stderr += text),
+      stop: AbortSignal.abort(),
+    },
+  );
+  const lines = stdout
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  return { code, lines, stderr };
+}
+
+describe('nmi run', () => {
+  it('ends with 2 on flags that are wrong, each on a line of its own', async () => {
+    const { code, stderr, lines } = await start({ nope: '1', 'nmi-port': 'x' });
+    assert.equal(code, 2);
+    assert.equal(stderr.trim().split('\n').length, 2);
+    assert.match(stderr, /^nmi: unknown flag --nope/m);
+    assert.deepEqual(lines, []);
+  });
+
+  it('ends with 78 on a kubenet node, unless that is allowed', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'nmi-run-'));
+    try {
+      const path = join(folder, 'kubelet');
+      await writeFile(path, '--network-plugin=kubenet');
+      const flags = { 'kubelet-config': path, kubeconfig: join(folder, 'nothing') };
+      const refused = await start(flags);
+      assert.equal(refused.code, 78);
+      assert.match(
+        refused.stderr,
+        /^nmi: AAD Pod Identity is not supported for Kubenet: .*CVE-2021-1677/,
+      );
+      const allowed = await start({ ...flags, 'allow-network-plugin-kubenet': 'true' });
+      assert.equal(allowed.stderr, '', 'it got further');
+      assert.ok(allowed.lines.length > 0);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  it('logs what cannot be, and ends with 78 where it is the configuration’s fault', async () => {
+    const { code, lines } = await start({
+      kubeconfig: '/nothing/here',
+      'kubelet-config': '/nothing/here',
+      enableProfile: 'true',
+    });
+    assert.equal(code, 78);
+    assert.deepEqual(
+      lines.map(({ msg }) => msg).filter((msg) => msg !== 'redirect chosen'),
+      ['starting nmi process', 'setting ignored', 'the agent cannot start'],
+    );
+    assert.equal(lines.at(-1)?.['code'], 'CONFIG');
+  });
+});

@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { mock } from 'node:test';
+import { parseConfig, type Config } from '../../../src/nmi/config/config.ts';
+import { chooseRedirect } from '../../../src/nmi/kernel/choose-redirect.ts';
+import { nativeModule, type KernelAnswers } from '../../../src/redirect/native/addon.ts';
+import { pretendFileSystem } from '../../support/replaced-fs.ts';
+
+const able: KernelAnswers = {
+  connect: 0,
+  peername: 0,
+  sockOps: 0,
+  socketStorage: 0,
+  cgroupId: 0,
+  cgroupLink: 0,
+};
+
+function configOf(flags: Readonly<Record<string, string>>): Config {
+  const parsed = parseConfig({ node: 'n', ...flags }, {});
+  assert.ok(parsed.ok, JSON.stringify(parsed));
+  return parsed.config;
+}
+
+/** A node with these answers of the kernel, a tree of cgroups, and a place for pins. */
+function choose(
+  redirect: string,
+  { answers = able, hasPods = true, hasTree = true, canPin = true } = {},
+) {
+  using tree = pretendFileSystem('cgroup2');
+  using pins = pretendFileSystem('bpf');
+  if (hasPods) mkdirSync(join(tree.path, 'kubepods.slice'));
+  mock.method(nativeModule(), 'probe', () => answers);
+  try {
+    const config = {
+      ...configOf({ redirect }),
+      cgroupRoot: hasTree ? tree.path : '/nothing/here',
+      bpfPinFolder: canPin ? join(pins.path, 'nmi') : '/nothing/here/nmi',
+    };
+    const { redirect: chosen, why, counts, podsRoot } = chooseRedirect(config);
+    const shown = podsRoot?.()?.slice(tree.path.length);
+    return { mode: chosen.mode, why, counts: counts !== undefined, podsRoot: shown };
+  } finally {
+    mock.restoreAll();
+  }
+}
+
+describe('the redirect of a configuration', () => {
+  it('is the one that is asked for', () => {
+    for (const mode of ['none', 'address', 'iptables'] as const) {
+      const plain = { mode, why: 'asked for', counts: false, podsRoot: undefined };
+      assert.deepEqual(choose(mode), plain);
+    }
+    const ebpf = { mode: 'ebpf', why: 'asked for', counts: true, podsRoot: '/kubepods.slice' };
+    assert.deepEqual(choose('ebpf'), ebpf);
+    assert.deepEqual(choose('pinned'), { ...ebpf, counts: false });
+  });
+
+  it('has no pods where there is no tree of cgroups, which is no failure', () => {
+    assert.equal(choose('ebpf', { hasTree: false }).podsRoot, undefined);
+    assert.equal(choose('pinned', { hasPods: false }).podsRoot, undefined);
+  });
+});
+
+describe('the redirect that is chosen', () => {
+  const iptables = (why: string) => ({
+    mode: 'iptables',
+    why: `no eBPF: ${why}`,
+    counts: false,
+    podsRoot: undefined,
+  });
+
+  it('is eBPF where all is there', () => {
+    const { mode, why, counts } = choose('auto');
+    assert.deepEqual([mode, counts], ['ebpf', true]);
+    assert.match(why, /^the kernel has eBPF for cgroups/);
+  });
+
+  it('is iptables elsewhere, with what was missing', () => {
+    const tree = choose('auto', { hasTree: false });
+    assert.match(tree.why, /^no eBPF: find cgroups: no cgroup2 tree is at \/nothing\/here/);
+    assert.equal(tree.mode, 'iptables');
+    const pods = choose('auto', { hasPods: false });
+    assert.match(pods.why, /^no eBPF: no pods in the cgroup2 tree at /);
+    assert.deepEqual(
+      choose('auto', { answers: { ...able, connect: 22, sockOps: 95 } }),
+      iptables('the kernel refuses connect, sockOps'),
+    );
+    const forbidden = choose('auto', { answers: { ...able, connect: -1 } });
+    assert.match(forbidden.why, /^no eBPF: bpf\(2\) is not permitted: it takes CAP_BPF/);
+    const pins = choose('auto', { canPin: false });
+    assert.match(pins.why, /^no eBPF: no BPF file system at \/nothing\/here, nor a folder/);
+  });
+});

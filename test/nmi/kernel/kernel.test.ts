@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { parseConfig } from '../../../src/nmi/config/config.ts';
+import { openKernel } from '../../../src/nmi/kernel/kernel.ts';
+import { createLogger } from '../../../src/nmi/base/logger.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+function open(flags: Readonly<Record<string, string>>) {
+  const parsed = parseConfig({ node: 'n', ...flags }, {});
+  assert.ok(parsed.ok, JSON.stringify(parsed));
+  const lines: string[] = [];
+  const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
+  const clock = new HandClock();
+  return { clock, lines, kernel: openKernel({ config: parsed.config, clock, log }) };
+}
+
+const peer = { remoteIp: '10.0.0.5', remotePort: 1, localIp: '10.0.0.1', localPort: 2 };
+
+describe('the kernel side of a node', () => {
+  it('says which redirect was chosen and why', async () => {
+    const { kernel, lines } = open({ redirect: 'none' });
+    await using _kernel = kernel;
+    const [line = '{}'] = lines;
+    const { mode, why, msg } = JSON.parse(line) as Record<string, unknown>;
+    assert.deepEqual([mode, why, msg], ['none', 'asked for', 'redirect chosen']);
+    assert.equal(kernel.mode, 'none');
+  });
+
+  it('is one part: a condition and samples, of what was checked', async () => {
+    const { kernel, clock } = open({ redirect: 'none', 'ipt-update-interval-sec': '60' });
+    await using _kernel = kernel;
+    const sampleOf = (metric: string, outcome?: string): number | undefined =>
+      kernel
+        .samples()
+        .find(
+          (each) => each.metric === metric && (outcome ?? '') === (each.labels?.['outcome'] ?? ''),
+        )?.value;
+    const [condition] = kernel.conditions;
+    assert.equal(condition?.name, 'redirect');
+    assert.match(condition.problem() ?? '', /not installed yet/);
+    assert.match(kernel.problem() ?? '', /not installed yet/);
+    assert.equal(sampleOf('nmi_redirect_up'), 0);
+    assert.ok(!kernel.hasBeenActive());
+    await kernel.prepare();
+    await kernel.start();
+    assert.deepEqual([condition.problem(), kernel.problem()], [undefined, undefined]);
+    assert.equal(sampleOf('nmi_redirect_up'), 1);
+    assert.equal(sampleOf('nmi_redirect_installs_total', 'failed'), 0);
+    assert.equal(kernel.status().state, 'off');
+    assert.equal(clock.armed.length, 1, 'the next check');
+    assert.equal(sampleOf('nmi_ebpf_connects_total', 'redirected'), undefined, 'no programs');
+  });
+
+  it('attests and finds nobody where the redirect does not', async () => {
+    const { kernel } = open({ redirect: 'none' });
+    await using _kernel = kernel;
+    assert.deepEqual(kernel.attest(peer), { kind: 'by-address' });
+    assert.equal(kernel.findCgroupUid(1n, ['uid']), undefined);
+  });
+
+  it('checks no more once it is disposed', async () => {
+    const { kernel, clock } = open({ redirect: 'none' });
+    await kernel.start();
+    await kernel[Symbol.asyncDispose]();
+    assert.deepEqual(clock.armed, []);
+  });
+});

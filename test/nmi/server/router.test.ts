@@ -1,0 +1,231 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import { answerToken, refuse, type Answer } from '../../../src/nmi/base/answers.ts';
+import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
+import type { HostTokenEndpoint } from '../../../src/nmi/server/host-token.ts';
+import { HttpExchange, relayed, type Handled } from '../../../src/nmi/server/request.ts';
+import { createRouter, type RouterOptions } from '../../../src/nmi/server/router.ts';
+import type { TokenEndpoint } from '../../../src/nmi/server/token-endpoint.ts';
+import { LoopMark } from '../../../src/nmi/sources/imds/loop-detection.ts';
+import { Holds } from '../../../src/nmi/state/waiters.ts';
+import { createPod } from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+const podIp = '10.0.0.5';
+const token = '/metadata/identity/oauth2/token?resource=r';
+const instance = '/metadata/instance';
+
+interface Ask {
+  readonly method?: string;
+  readonly headers?: readonly string[];
+  readonly ip?: string;
+  readonly isGone?: boolean;
+}
+
+function open(over: Partial<RouterOptions> = {}) {
+  const clock = new HandClock();
+  const pods = new PodIndex(clock);
+  pods.upsert(createPod({ ips: [podIp] }));
+  const knowledge = { pods, isSynced: () => true, trustsAddresses: () => true };
+  const calls: string[] = [];
+  const handledAs: string[] = [];
+  const bugs: unknown[] = [];
+  const loopMark = new LoopMark();
+  const holds = new Holds({ clock, maxWaiters: 10 });
+  const route = createRouter({
+    metadataHeaderRequired: true,
+    tokens: {
+      handle: () => {
+        calls.push('token');
+        return answerToken('{}');
+      },
+    } as unknown as TokenEndpoint,
+    hostTokens: {
+      handle: (_exchange: unknown, query: string) => {
+        calls.push(`host token ${query}`);
+        return answerToken('{}');
+      },
+    } as unknown as HostTokenEndpoint,
+    passthrough: {
+      refusal: ({ area }) =>
+        area === 'attested' ? refuse('metadata_blocked', 'closed') : undefined,
+      relay: (_exchange, { path }) => {
+        calls.push(`relay ${path}`);
+        return Promise.resolve(relayed);
+      },
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    },
+    knowledge,
+    objectWait: {
+      clock,
+      holds,
+      limits: new CallerLimits({ fetches: 1, waiting: 1, held: 10 }),
+      maxWaitMs: 1_000,
+    },
+    loopMark,
+    observer: {
+      onHandled: (_exchange, name, handled) =>
+        handledAs.push(`${name} ${handled === relayed ? 'relayed' : handled.reason}`),
+    },
+    onBug: (error) => bugs.push(error),
+    ...over,
+  });
+  function handle(target: string, ask: Ask = {}): Handled | Promise<Handled> {
+    const { method = 'GET', headers = ['Metadata', 'true'], ip = podIp, isGone = false } = ask;
+    const exchange = new HttpExchange(
+      { method, url: target, rawHeaders: [...headers] } as unknown as IncomingMessage,
+      { destroyed: isGone, closed: false } as ServerResponse,
+      new CallerConnection({ remoteIp: ip }, { kind: 'by-address' }),
+      clock.monotonicMs(),
+      'id',
+    );
+    return route(exchange);
+  }
+  /** The reason of the answer, or that it was relayed. */
+  async function ask(target: string, options: Ask = {}): Promise<string> {
+    const handled = await handle(target, options);
+    return handled === relayed ? 'relayed' : handled.reason;
+  }
+  return { clock, holds, pods, calls, handledAs, bugs, loopMark, handle, ask };
+}
+
+describe('the checks of every request', () => {
+  it('come in the order of the real service: path, method, forwarding, header, policy', async () => {
+    const { ask, calls } = open();
+    const post: Ask = { method: 'POST', headers: ['X-Forwarded-For', '1.2.3.4'] };
+    assert.equal(await ask('/metadata/../x', post), 'path_invalid');
+    assert.equal(await ask('/nothing', post), 'not_found');
+    for (const target of [token, instance, '/metadata/attested']) {
+      assert.equal(await ask(target, post), 'method_not_allowed');
+      assert.equal(await ask(target, { headers: ['x-forwarded-for', ''] }), 'forwarded');
+      for (const headers of [
+        [],
+        ['Metadata', 'True'],
+        ['Metadata', 'false'],
+        ['Metadata', 'true', 'Metadata', 'true'],
+      ]) {
+        assert.equal(await ask(target, { headers }), 'metadata_header_missing');
+      }
+    }
+    assert.equal(await ask('/metadata/attested'), 'metadata_blocked');
+    assert.deepEqual(calls, []);
+  });
+
+  it('want no header where that is off, and none of /host/token', async () => {
+    const { ask, calls } = open({ metadataHeaderRequired: false });
+    assert.equal(await ask(token, { headers: [] }), 'ok');
+    const strict = open();
+    assert.equal(await strict.ask('/host/token?resource=r', { headers: [] }), 'ok');
+    assert.equal(await strict.ask('/host/token', { method: 'POST' }), 'method_not_allowed');
+    assert.deepEqual([...calls, ...strict.calls], ['token', 'host token resource=r']);
+  });
+
+  it('name the methods that are allowed, POST for scheduled events among them', async () => {
+    const { handle, ask } = open();
+    const answer = (await handle(token, { method: 'PUT' })) as Answer;
+    assert.equal(answer.allow, 'GET');
+    const events = '/metadata/scheduledevents';
+    assert.equal(await ask(events, { method: 'POST' }), 'relayed');
+    const other = (await handle(events, { method: 'PUT' })) as Answer;
+    assert.equal(other.allow, 'GET, POST');
+  });
+});
+
+describe('the routes', () => {
+  it('lead to the endpoint that they name, and are observed', async () => {
+    const { ask, calls, handledAs } = open();
+    assert.equal(await ask(token), 'ok');
+    assert.equal(await ask(instance), 'relayed');
+    assert.equal(await ask('/host/token?resource=r'), 'ok');
+    assert.equal(await ask('/nothing'), 'not_found');
+    assert.deepEqual(calls, ['token', 'relay /metadata/instance', 'host token resource=r']);
+    assert.deepEqual(handledAs, [
+      'token ok',
+      'passthrough relayed',
+      'host-token ok',
+      'refused not_found',
+    ]);
+  });
+
+  it('have no /host/token where it is off', async () => {
+    const { handle } = open({ hostTokens: undefined });
+    const answer = (await handle('/host/token')) as Answer;
+    assert.equal(answer.reason, 'not_found');
+    assert.match(answer.body, /--enable-host-token turns it on/);
+  });
+});
+
+describe('the agent’s own call that comes back to it', () => {
+  it('is refused, and ends its connection', async () => {
+    const { handle, ask, loopMark } = open();
+    const own = ['Metadata', 'true', 'x-ms-client-request-id', loopMark.next()];
+    const answer = (await handle(token, { headers: own, ip: '10.224.0.4' })) as Answer;
+    assert.deepEqual([answer.reason, answer.close], ['loop_detected', true]);
+    const others = ['Metadata', 'true', 'x-ms-client-request-id', new LoopMark().next()];
+    assert.equal(await ask(token, { headers: others, ip: '10.224.0.4' }), 'ok');
+    assert.equal(await ask(token, { ip: '10.224.0.4' }), 'ok');
+  });
+
+  it('is not looked for in what a pod asks', async () => {
+    const { ask, loopMark } = open();
+    const own = ['Metadata', 'true', 'x-ms-client-request-id', loopMark.next()];
+    assert.equal(await ask(token, { headers: own }), 'ok');
+  });
+});
+
+describe('what is relayed', () => {
+  it('is for known pods alone, which it waits for', async () => {
+    const { clock, holds, pods, handle, calls } = open();
+    const unknown = handle(instance, { ip: '10.0.0.9' });
+    await nextTurn();
+    assert.equal(holds.size, 1);
+    clock.advance(1_000);
+    assert.equal(((await unknown) as Answer).reason, 'pod_unknown');
+    const late = handle(instance, { ip: '10.0.0.9' });
+    await nextTurn();
+    pods.upsert(createPod({ name: 'late', ips: ['10.0.0.9'] }));
+    holds.wake();
+    assert.equal(await late, relayed);
+    assert.deepEqual(calls, ['relay /metadata/instance']);
+  });
+
+  it('is not asked for when the client has gone', async () => {
+    const { ask, calls } = open();
+    assert.equal(await ask(instance, { isGone: true }), 'relayed');
+    assert.deepEqual(calls, []);
+  });
+});
+
+describe('a bug', () => {
+  it('is an answer of its own, and reported, at once or later', async () => {
+    const bug = new RangeError('bug');
+    const broken = (handle: () => unknown) =>
+      open({ tokens: { handle } as unknown as TokenEndpoint });
+    const now = broken(() => {
+      throw bug;
+    });
+    const later = broken(() => Promise.reject(bug));
+    for (const { ask, bugs, handledAs } of [now, later]) {
+      assert.equal(await ask(token), 'internal_error');
+      assert.deepEqual(bugs, [bug]);
+      assert.deepEqual(handledAs, ['token internal_error']);
+    }
+  });
+
+  it('of the observer is a bug like any other', async () => {
+    let calls = 0;
+    const { handle, bugs } = open({
+      observer: {
+        onHandled: () => {
+          if (++calls === 1) throw new RangeError('observer');
+        },
+      },
+    });
+    assert.equal(((await handle('/nothing')) as Answer).reason, 'internal_error');
+    assert.match(String(bugs[0]), /observer/);
+  });
+});

@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { openFakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
+import { createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
+import { createLogger } from '../../../src/nmi/base/logger.ts';
+import { parseConfig } from '../../../src/nmi/config/config.ts';
+import { tuning } from '../../../src/nmi/config/tuning.ts';
+import { readiness } from '../../../src/nmi/base/readiness.ts';
+import { openClusterState } from '../../../src/nmi/state/cluster-state.ts';
+import { systemClock } from '../../../src/cache/clock.ts';
+import { clientOf, eventually } from '../kube/kube-world.ts';
+
+async function open(flags: Readonly<Record<string, string>> = {}, attests = false) {
+  await using stack = new AsyncDisposableStack();
+  const kube = stack.use(await openFakeKube());
+  const client = stack.use(await clientOf(kube));
+  kube.apply(createPodManifest({ name: 'p', nodeName: 'n', ips: ['10.0.0.5'], binding: 'app' }));
+  kube.apply(createPodManifest({ name: 'other', nodeName: 'elsewhere', ips: ['10.0.0.6'] }));
+  const parsed = parseConfig({ node: 'n', ...flags }, {});
+  assert.ok(parsed.ok);
+  const lines: string[] = [];
+  const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
+  const state = stack.use(
+    openClusterState({ config: parsed.config, tuning, client, clock: systemClock, log, attests }),
+  );
+  const stop = stack.move();
+  return { kube, state, lines, [Symbol.asyncDispose]: () => stop.disposeAsync() };
+}
+
+describe('what the agent knows of its node', () => {
+  it('is ready with the first lists, and has the pods of this node alone', async () => {
+    await using world = await open();
+    const { state, lines } = world;
+    assert.ok(!state.isSynced());
+    assert.match(readiness([state]).missing['watches'] ?? '', /^waiting for /);
+    await eventually('synced', () => state.isSynced());
+    assert.deepEqual(readiness([state]), { ready: true, missing: {} });
+    assert.deepEqual(
+      [...state.pods.all()].map(({ name }) => name),
+      ['p'],
+    );
+    const synced = lines.map((line) => JSON.parse(line) as Record<string, unknown>).at(-1);
+    assert.deepEqual([synced?.['msg'], synced?.['pods']], ['watches are synced', 1]);
+  });
+
+  it('wakes the requests that wait when something of it changes', async () => {
+    await using world = await open();
+    const { state, kube } = world;
+    await eventually('synced', () => state.isSynced());
+    const waiting = state.holds.nextChange(60_000);
+    kube.apply(createPodManifest({ name: 'q', nodeName: 'n', ips: ['10.0.0.7'] }));
+    await waiting;
+    assert.equal(state.pods.byIp('10.0.0.7').kind, 'pod');
+  });
+
+  it('wakes the requests that wait for the first lists', async () => {
+    await using world = await open();
+    await world.state.holds.nextChange(60_000);
+    await eventually('synced', () => world.state.isSynced());
+  });
+
+  it('is shown as samples', async () => {
+    await using world = await open();
+    const { state } = world;
+    await eventually('synced', () => state.isSynced());
+    const valueOf = (metric: string, labels: Readonly<Record<string, string>> = {}) =>
+      state
+        .samples()
+        .find(
+          (each) =>
+            each.metric === metric &&
+            Object.entries(labels).every(([name, value]) => each.labels?.[name] === value),
+        )?.value;
+    assert.equal(valueOf('nmi_index_pods', { kind: 'all' }), 1);
+    assert.equal(valueOf('nmi_index_pods', { kind: 'bound' }), 0);
+    assert.equal(valueOf('nmi_index_objects', { kind: 'identities' }), 0);
+    assert.equal(valueOf('nmi_watch_synced', { resource: 'pods' }), 1);
+    assert.equal(valueOf('nmi_watch_errors_total', { resource: 'pods', kind: 'outage' }), 0);
+    assert.ok((valueOf('nmi_watch_age_seconds', { resource: 'pods' }) ?? 99) < 60, 'seconds');
+    assert.equal(valueOf('nmi_held_requests'), 0);
+    const waiting = state.holds.nextChange(1);
+    assert.equal(valueOf('nmi_held_requests'), 1);
+    await waiting;
+  });
+
+  it('reads service accounts only where that is on, and has no node’s service by address', async () => {
+    await using plain = await open();
+    assert.equal(plain.state.workloadIdentities, undefined);
+    assert.ok(plain.state.upstreams.hasImds);
+    await using other = await open({ 'workload-identity': 'true', redirect: 'address' });
+    assert.ok(other.state.workloadIdentities !== undefined);
+    assert.ok(!other.state.upstreams.hasImds);
+  });
+
+  it('believes addresses for as long as it may, and for ever where the kernel attests', async () => {
+    await using world = await open({ 'address-staleness-limit': '10s' });
+    await eventually('synced', () => world.state.isSynced());
+    assert.ok(world.state.trustsAddresses());
+    await using attesting = await open({ 'address-staleness-limit': '10s' }, true);
+    assert.ok(attesting.state.trustsAddresses(), 'before the first list');
+  });
+});
