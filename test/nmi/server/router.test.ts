@@ -170,10 +170,12 @@ describe('the agent’s own call that comes back to it', () => {
     assert.equal(await ask(token, { ip: '10.224.0.4' }), 'ok');
   });
 
-  it('is not looked for in what a pod asks', async () => {
+  it('is refused though the agent is a pod that may have a token, and where it is relayed', async () => {
     const { ask, loopMark } = open();
     const own = ['Metadata', 'true', 'x-ms-client-request-id', loopMark.next()];
-    assert.equal(await ask(token, { headers: own }), 'ok');
+    for (const target of [token, instance]) {
+      assert.equal(await ask(target, { headers: own }), 'loop_detected');
+    }
   });
 });
 
