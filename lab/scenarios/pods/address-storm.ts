@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { randomInt, randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../world/eventually.ts';
+import { createRandom } from '../../world/random.ts';
 import type { LabPod, PodReply } from '../../pods/pod.ts';
 import { judgeLoad } from '../../pods/load-verdict.ts';
 import { createPodManifest } from '../../fakes/kube/manifests.ts';
@@ -23,17 +24,6 @@ const calmEvery = 8;
 const patienceMs = 10_000;
 /** The agent lets a request wait for late news; the storm does not wait with it. */
 const impatienceMs = 150;
-
-/** Numbers in [0, 1), the same for the same seed (mulberry32). */
-function createRandom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 /** The pod that the processes at the address belong to, one after the other. */
 class Storm {
