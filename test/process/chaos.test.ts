@@ -1,0 +1,95 @@
+/**
+ * The whole agent while everything happens at once: pods that ask well and badly, objects that
+ * change, and trouble with all that it depends on. `NMI_CHAOS_SECONDS` makes it last, and
+ * `NMI_CHAOS_SEED` makes the choices of each actor those of an earlier run.
+ */
+import assert from 'node:assert/strict';
+import { randomInt } from 'node:crypto';
+import { describe, it } from 'node:test';
+import { eventually } from '../../lab/world/eventually.ts';
+import { openChaos, type Chaos } from './chaos/chaos.ts';
+import { addresses, exceptedAddress, unknownAddress } from './chaos/objects.ts';
+
+const givenSeconds = Number(process.env['NMI_CHAOS_SECONDS']);
+const usualSeconds = process.env['CI'] === 'true' ? 30 : 15;
+const seconds = givenSeconds > 0 ? givenSeconds : usualSeconds;
+const givenSeed = Number(process.env['NMI_CHAOS_SEED']);
+const seed = givenSeed > 0 ? givenSeed : randomInt(1, 2 ** 31);
+
+/** What one pod may have under way, and what all of them together at the metadata service. */
+const [fetchesOfPod, heldOfPod, fetchesAtOnce] = [64, 64, 4];
+const tooMany = 8;
+
+describe('the agent process in chaos', { timeout: (seconds + 180) * 1_000 }, () => {
+  it('gives nobody another’s token, ends nothing but connections, and keeps nothing', async (t) => {
+    await using chaos = await openChaos(seed);
+    t.diagnostic(`seed ${seed}, ${seconds} s`);
+    await chaos.run(seconds * 1_000);
+    for (const line of chaos.report()) t.diagnostic(line);
+    assert.equal(chaos.findings.length, 0, [`seed ${seed}`, ...chaos.explain()].join('\n'));
+
+    await chaos.calm();
+    // A request whose client has gone runs to its end.
+    await eventually(() => assertNothingLeft(chaos), 20_000);
+    await eventually(() => assertServed(chaos), 30_000);
+    await assertSharesGivenBack(chaos);
+    await assertNoBugs(chaos);
+    chaos.agent.signal('SIGTERM');
+    assert.equal(await chaos.agent.exited, 0);
+    assert.equal(chaos.agent.stderr() + chaos.agent.stdout(), '');
+  });
+});
+
+/** Of connections and of requests that wait. */
+async function assertNothingLeft(chaos: Chaos): Promise<void> {
+  const metrics = await chaos.metrics();
+  assert.equal(metrics.get('nmi_connections'), 0, 'open connections');
+  assert.equal(metrics.get('nmi_held_requests'), 0, 'requests that wait');
+}
+
+/** Everybody is served as the objects say, now that they change no more. */
+async function assertServed(chaos: Chaos): Promise<void> {
+  for (const ip of addresses) {
+    const { identity, status } = await chaos.ask(ip, 'https://vault.azure.net');
+    assert.equal(identity, chaos.expectedAt(ip), `${ip}: status ${status}`);
+  }
+}
+
+/** Of more requests at once than a pod has places for, no more are refused than are too many. */
+async function assertSharesGivenBack(chaos: Chaos): Promise<void> {
+  chaos.exceptAll();
+  await eventually(() => assertServed(chaos));
+  await chaos.imds.setFaults({ delayMs: 200 });
+  chaos.imds.clear();
+  for (const ip of [exceptedAddress, addresses[0]]) {
+    const replies = await askAtOnce(chaos, ip, fetchesOfPod + tooMany);
+    const refused = replies.filter(({ status }) => status === 429);
+    assertBetween(refused.length, 1, tooMany, `fetches for ${ip} that were refused`);
+    const served = replies.filter(({ status }) => status === 200);
+    assert.equal(served.length + refused.length, replies.length);
+  }
+  assert.equal(chaos.imds.peakTokenConcurrency(), fetchesAtOnce);
+  const unknown = await askAtOnce(chaos, unknownAddress, heldOfPod + tooMany);
+  assert.ok(unknown.every(({ status }) => status === 503));
+  const notHeld = unknown.filter(({ durationMs }) => durationMs < 1_500);
+  assertBetween(notHeld.length, 1, tooMany, 'requests that were not held');
+}
+
+/** Each for a token of its own. */
+function askAtOnce(chaos: Chaos, ip: string, count: number) {
+  const all = Array.from({ length: count }, (_, index) => chaos.ask(ip, `https://${ip}/${index}`));
+  return Promise.all(all);
+}
+
+function assertBetween(value: number, low: number, high: number, what: string): void {
+  assert.ok(value >= low && value <= high, `${what}: ${value}, not ${low} to ${high}`);
+}
+
+async function assertNoBugs(chaos: Chaos): Promise<void> {
+  const metrics = await chaos.metrics();
+  assert.ok(metrics.has('nmi_watch_errors_total{resource="pods",kind="exception"}'));
+  const bugs = [...metrics].filter(
+    ([series, value]) => /reason="internal_error"|kind="exception"/.test(series) && value > 0,
+  );
+  assert.deepEqual(bugs, []);
+}
