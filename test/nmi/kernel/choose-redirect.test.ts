@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { mock } from 'node:test';
+import { describe, it, mock } from 'node:test';
 import { parseConfig, type Config } from '../../../src/nmi/config/config.ts';
 import { chooseRedirect } from '../../../src/nmi/kernel/choose-redirect.ts';
 import { nativeModule, type KernelAnswers } from '../../../src/redirect/native/addon.ts';

@@ -74,8 +74,8 @@ function open(over: Partial<RouterOptions> = {}) {
     onBug: (error) => bugs.push(error),
     ...over,
   });
-  function handle(target: string, ask: Ask = {}): Handled | Promise<Handled> {
-    const { method = 'GET', headers = ['Metadata', 'true'], ip = podIp, isGone = false } = ask;
+  function handle(target: string, options: Ask = {}): Handled | Promise<Handled> {
+    const { method = 'GET', headers = ['Metadata', 'true'], ip = podIp, isGone = false } = options;
     const exchange = new HttpExchange(
       { method, url: target, rawHeaders: [...headers] } as unknown as IncomingMessage,
       { destroyed: isGone, closed: false } as ServerResponse,

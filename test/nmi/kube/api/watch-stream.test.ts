@@ -25,7 +25,7 @@ async function read(body: AsyncIterable<Uint8Array>, take = Infinity) {
 describe('the body of a watch', () => {
   it('is the values of its lines, wherever its chunks are cut', async () => {
     const whole = '{"a":1}\n{"a":2}\n{"a":3}\n';
-    for (const cut of [[whole], [...whole], [whole.slice(0, 10), whole.slice(10)]]) {
+    for (const cut of [[whole], Array.from(whole), [whole.slice(0, 10), whole.slice(10)]]) {
       const { values, chunks, error } = await read(bodyOf(...cut));
       assert.deepEqual([values, error], [[{ a: 1 }, { a: 2 }, { a: 3 }], undefined]);
       assert.equal(chunks, cut.length);
