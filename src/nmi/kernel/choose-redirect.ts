@@ -143,7 +143,7 @@ function missingForEbpf(config: Config): string | undefined {
     if (features.length > 0) return `the kernel refuses ${features.join(', ')}`;
     const obstacle = findPinObstacle(config.bpfPinFolder);
     if (obstacle !== undefined) return obstacle.why;
-    const refusal = findRefusal();
+    const refusal = findRefusal(config.bpfPinFolder);
     return refusal && `the kernel refuses the programs: ${refusal.message}`;
   } catch (error) {
     if (error instanceof RedirectError) return error.message;

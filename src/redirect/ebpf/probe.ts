@@ -7,10 +7,11 @@ import { dirname } from 'node:path';
 import { getSystemErrorName } from 'node:util';
 import { findPodsRoot, ownCgroupId, resolveCgroupRoot } from '../cgroup/cgroup-tree.ts';
 import { DEFAULT_PIN_FOLDER, findPinObstacle, isBpffs } from './pins.ts';
-import { inKernel, nativeModule, type KernelAnswers } from '../native/addon.ts';
+import { nativeModule, type KernelAnswers } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
 import { RedirectError } from '../redirect.ts';
-import { encodeSettings, settingsOf } from './settings.ts';
+import { tryPrograms } from './programs.ts';
+import { settingsOf } from './settings.ts';
 import { DEFAULT_TARGET } from '../target.ts';
 
 export interface Finding {
@@ -47,7 +48,7 @@ export function probeEbpf(options: EbpfProbeOptions = {}): readonly Finding[] {
   return [
     ...ofKernel,
     // A kernel without the parts refuses them too, and says less of it.
-    ...(summariseFindings(ofKernel) === 'supported' ? [probePrograms()] : []),
+    ...(summariseFindings(ofKernel) === 'supported' ? [probePrograms(pinFolder)] : []),
     ...probeCgroups(options.cgroupRoot),
     probePins(pinFolder),
   ];
@@ -78,18 +79,15 @@ export function askKernel(probe = () => nativeModule().probe()): KernelAnswers {
 
 /**
  * Why the kernel refuses the programs themselves; undefined where it takes them. The last question: a
- * kernel can have each part and refuse their types (5.10) or what its verifier makes of them. They are
- * loaded without pins and let go of at once. As above, a moment without memory must not count.
+ * kernel can have each part and refuse their types (5.10) or what its verifier makes of them. As above,
+ * a moment without memory must not count.
  */
-export function findRefusal(): RedirectError | undefined {
+export function findRefusal(pinFolder: string): RedirectError | undefined {
   let refusal: RedirectError | undefined;
   for (let asked = 0; asked < MAX_ASKED; asked += 1) {
     try {
-      inKernel((native) => {
-        const object = readPrograms();
-        const settings = encodeSettings(settingsOf(object, DEFAULT_TARGET));
-        native.close(native.load(object, settings, {}));
-      });
+      const object = readPrograms();
+      tryPrograms(pinFolder, object, settingsOf(object, DEFAULT_TARGET));
       return undefined;
     } catch (error) {
       if (!(error instanceof RedirectError)) throw error;
@@ -100,9 +98,9 @@ export function findRefusal(): RedirectError | undefined {
   return refusal;
 }
 
-function probePrograms(): Finding {
+function probePrograms(pinFolder: string): Finding {
   const part = 'programs of this version';
-  const refusal = findRefusal();
+  const refusal = findRefusal(pinFolder);
   if (refusal === undefined) return { part, support: 'supported', detail: 'the kernel loads them' };
   const support = refusal.code === 'NOT_PERMITTED' ? 'unknown' : 'unsupported';
   return { part, support, detail: refusal.message };

@@ -103,6 +103,25 @@ export function exemptFromPinned({ pinFolder, exempt }: WantedPrograms): void {
   inKernel((native) => addExempt(native, pinFolder, exempt));
 }
 
+/**
+ * Loads the programs for the question whether this kernel takes them, and lets go of them. With the maps
+ * that are pinned: before Linux 5.11 a second set of them is more than systemd lets a service lock (8 MiB).
+ * @throws RedirectError
+ */
+export function tryPrograms(
+  pinFolder: string,
+  object: Uint8Array,
+  settings: ProgramSettings,
+): void {
+  inKernel((native) => {
+    const present = readSettings(native, pinFolder);
+    const isShared = present !== 'absent' && present?.layout === settings.layout;
+    const pinned = isShared ? SHARED_MAPS.filter((name) => listPins(pinFolder).includes(name)) : [];
+    const pins = Object.fromEntries(pinned.map((name) => [name, join(pinFolder, name)]));
+    native.close(native.load(object, encodeSettings(settings), pins));
+  });
+}
+
 /** Pinned maps of another shape make way: their records are of no use to these programs. */
 function load(
   native: NativeModule,
