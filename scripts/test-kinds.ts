@@ -20,6 +20,16 @@ export function isNode(file: string): boolean {
   return file.endsWith('.node.test.ts');
 }
 
+/** Starts virtual machines with other kernels, emulated: minutes for each. */
+export function isVm(file: string): boolean {
+  return file.endsWith('.vm.test.ts');
+}
+
+/** Takes more than an hour for all kernels, so it is run by hand. */
+export function isLong(file: string): boolean {
+  return file.startsWith('test/kernels/long/');
+}
+
 /** Makes namespaces, links and rules, keeps the machine busy, or measures time under load: one at a time. */
 export function isExclusive(file: string): boolean {
   return (
@@ -27,6 +37,7 @@ export function isExclusive(file: string): boolean {
     isCluster(file) ||
     isDebian(file) ||
     isNode(file) ||
+    isVm(file) ||
     file.endsWith('.kernel.test.ts') ||
     /(?:^|\/)test\/lab\/fabric\.test\.ts$/.test(file)
   );

@@ -1,6 +1,7 @@
 /**
- * Runs the tests: `node scripts/test.ts [all|unit|cluster|conformance|debian|kernel|lab|node|FILE...]`.
- * `all` checks the sources first. The last thing printed is the summary of Node's test runner.
+ * Runs the tests: `node scripts/test.ts [all|unit|cluster|conformance|debian|kernel|kernels|lab|node|FILE...]`.
+ * `all` checks the sources first, and tries two other kernels; `kernels` tries all of them. The last thing
+ * printed is the summary of Node's test runner.
  */
 import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';
@@ -10,7 +11,7 @@ import { checkSources } from './check.ts';
 import { prepareBinaries } from '../test/cluster/support/binaries.ts';
 import { provideGround } from '../test/node/support/ground.ts';
 import { hasNodePrograms } from '../test/node/support/node-programs.ts';
-import { isCluster, isDebian, isExclusive, isLab, isNode } from './test-kinds.ts';
+import { isCluster, isDebian, isExclusive, isLab, isLong, isNode, isVm } from './test-kinds.ts';
 
 const root = join(import.meta.dirname, '..');
 
@@ -31,9 +32,10 @@ process.exit(runTests(selected));
 
 function select(wanted: string, others: readonly string[]): readonly string[] {
   const files = globSync('test/**/*.test.ts', { cwd: root }).sort();
+  const canBoot = wanted === 'all' && canBootNode();
   switch (wanted) {
     case 'all':
-      return canBootNode() ? files : files.filter((file) => !isNode(file));
+      return files.filter((file) => !isLong(file) && (!isNode(file) || canBoot));
     case 'unit':
       return files.filter((file) => !isExclusive(file));
     case 'cluster':
@@ -44,8 +46,11 @@ function select(wanted: string, others: readonly string[]): readonly string[] {
       return files.filter(isDebian);
     case 'kernel':
       return files.filter(
-        (file) => isExclusive(file) && ![isLab, isCluster, isDebian, isNode].some((is) => is(file)),
+        (file) =>
+          isExclusive(file) && ![isLab, isCluster, isDebian, isNode, isVm].some((is) => is(file)),
       );
+    case 'kernels':
+      return files.filter(isVm);
     case 'lab':
       return files.filter(isLab);
     case 'node':
@@ -80,6 +85,11 @@ function runTests(files: readonly string[]): number {
     `--test-timeout=${timeoutMs}`,
     `--import=${join(root, 'scripts/take-turns.ts')}`,
   ];
-  const run = spawnSync(process.execPath, [...options, ...files], { cwd: root, stdio: 'inherit' });
+  const environment = kind === 'kernels' ? { TEST_KERNELS: 'all' } : {};
+  const run = spawnSync(process.execPath, [...options, ...files], {
+    cwd: root,
+    stdio: 'inherit',
+    env: { ...process.env, ...environment },
+  });
   return run.status ?? 1;
 }

@@ -1,0 +1,106 @@
+/**
+ * The redirect on other kernels: what `probe` reports, each mode installed, read back and removed, by
+ * root of the node and by the image with the DaemonSet's capabilities.
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { readPodSpec } from '../deploy/support/container.ts';
+import { findKernel, kernelNames, makeImageRoot, outputOf, runWhole } from './support/suite.ts';
+import type { GuestRun } from './support/machine.ts';
+
+interface Report {
+  readonly auto: { readonly mode: string; readonly why: string };
+  readonly modes: readonly { readonly mode: string; readonly support: string }[];
+}
+
+const actions = ['install', 'verify', 'remove'] as const;
+const modes = ['auto', 'iptables'] as const;
+/** With and without the chains that tell where the kubelet is. */
+const kubelets = ['no kubelet', 'a kubelet in nft'] as const;
+
+/** Nobody but a test of legacy iptables loads its module; a fresh node has none. */
+const script = (root: string, capabilities: string) => `
+  nmi() { dist/nmi redirect "$@"; }
+  # Before Linux 5.11 maps count as locked memory; this is what systemd lets a service have.
+  ulimit -l 8192
+  in_image() {
+    env -i PATH=/bin:/sbin:/usr/bin:/usr/sbin setpriv --bounding-set='-all,${capabilities}' \\
+      --inh-caps=-all -- chroot '${root}' nmi redirect "$@"
+  }
+  no_legacy_module() { [[ ! -e /proc/net/ip_tables_names ]]; }
+  check 'probe' nmi probe --output=json
+  for mode in ${modes.join(' ')}; do
+    for action in ${actions.join(' ')}; do
+      check "$action $mode" nmi "$action" --redirect="$mode"
+    done
+  done
+  mount -t proc proc '${root}/proc'
+  mount --rbind /sys '${root}/sys'
+  for kubelet in 'no kubelet' 'a kubelet in nft'; do
+    [[ $kubelet == no* ]] || iptables-nft -t mangle -N KUBE-IPTABLES-HINT
+    check "probe in the image, $kubelet" in_image probe
+    for action in ${actions.join(' ')}; do
+      check "$action in the image, $kubelet" in_image "$action"
+    done
+  done
+  check 'legacy module' no_legacy_module
+  check 'link' ip link show
+  check 'nat' iptables-nft-save -t nat
+`;
+
+for (const name of kernelNames) {
+  const kernel = findKernel(name);
+  const skip = typeof kernel === 'string' ? kernel : false;
+  const title = typeof kernel === 'string' ? name : `${name} (${kernel.version})`;
+  describe(`the redirect on Linux ${title}`, { skip }, () => {
+    let root = '';
+    let run: GuestRun;
+
+    before(async () => {
+      assert.ok(typeof kernel !== 'string');
+      root = mkdtempSync(join(tmpdir(), 'nmi-test-image-'));
+      makeImageRoot(root);
+      const { containers } = await readPodSpec('nmi.yaml');
+      const granted = containers[0]?.securityContext.capabilities.add ?? [];
+      // chroot itself takes the last.
+      const capabilities = [...granted, 'sys_chroot'].map((each) => `+${each.toLowerCase()}`);
+      run = await runWhole(kernel, script(root, capabilities.join(',')));
+    });
+    after(() => {
+      rmSync(root, { recursive: true, force: true });
+    });
+
+    it('is found possible by eBPF, which auto takes, and by iptables', () => {
+      const { auto, modes: found } = JSON.parse(outputOf(run, 'probe')) as Report;
+      assert.equal(auto.mode, 'ebpf', auto.why);
+      const support = found.map(({ mode, support: of }) => `${mode} ${of}`);
+      assert.deepEqual(support, ['ebpf supported', 'iptables supported']);
+    });
+
+    for (const mode of modes) {
+      it(`is installed, read back and removed with --redirect=${mode}`, () => {
+        const [installed] = actions.map((action) => outputOf(run, `${action} ${mode}`));
+        assert.match(installed ?? '', mode === 'iptables' ? /^iptables: active/ : /^ebpf: active/);
+      });
+    }
+
+    for (const kubelet of kubelets) {
+      it(`is installed, read back and removed by the image, with ${kubelet}`, () => {
+        outputOf(run, `probe in the image, ${kubelet}`);
+        const [installed] = actions.map((action) =>
+          outputOf(run, `${action} in the image, ${kubelet}`),
+        );
+        assert.match(installed ?? '', /^ebpf: active .*behind it iptables nft;/);
+      });
+    }
+
+    it('leaves the node as it was, without the module of legacy iptables', () => {
+      outputOf(run, 'legacy module');
+      assert.doesNotMatch(outputOf(run, 'link'), /nmi0/);
+      assert.doesNotMatch(outputOf(run, 'nat'), /aad-metadata/);
+    });
+  });
+}

@@ -1,0 +1,175 @@
+/**
+ * Kernels of Debian's packages, unpacked and never installed, below `.cache/kernels`. apt fetches them
+ * with lists and a state of its own; this machine's are not touched. What is in the cache is used as it
+ * is: to have a newer one, delete its folder.
+ */
+import { execFileSync, spawnSync, type ExecFileSyncOptions } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { repositoryRoot } from '../../conventions/tree.ts';
+import { extractVmlinux } from './vmlinux.ts';
+
+const cache = join(repositoryRoot, '.cache/kernels');
+
+/** In order of age. Each suite's newest build for clouds: no drivers, and everything that a node of Kubernetes needs. */
+export const kernelSources = [
+  { name: '5.10', suite: 'bullseye-security' },
+  { name: '6.1', suite: 'bookworm-security' },
+  { name: '6.12', suite: 'trixie' },
+  { name: 'newest', suite: 'trixie-backports' },
+] as const;
+
+export type KernelName = (typeof kernelSources)[number]['name'];
+
+export interface Kernel {
+  /** As `uname -r` prints it. */
+  readonly version: string;
+  /** Uncompressed, for QEMU to start without its own decompressor. */
+  readonly image: string;
+  readonly modules: string;
+}
+
+export interface GuestTools {
+  /** Linked statically. */
+  readonly busybox: string;
+  readonly kmod: string;
+}
+
+/** @throws Error where the suite cannot be had. */
+export function prepareKernel(wanted: KernelName): Kernel {
+  const folder = join(cache, wanted);
+  if (!existsSync(join(folder, 'vmlinux'))) fetchKernel(wanted, folder);
+  const [version = ''] = readdirSync(join(folder, 'modules'));
+  return { version, image: join(folder, 'vmlinux'), modules: join(folder, 'modules', version) };
+}
+
+/** @throws Error where their packages cannot be had. */
+export function prepareTools(): GuestTools {
+  const folder = join(cache, 'tools');
+  if (!existsSync(folder)) fetchTools(folder);
+  return { busybox: join(folder, 'bin/busybox'), kmod: join(folder, 'bin/kmod') };
+}
+
+function fetchTools(folder: string): void {
+  inWork((work) => {
+    const names = ['busybox-static', 'kmod'];
+    const download = () => spawnSync('apt-get', ['-qq', 'download', ...names], { cwd: work });
+    if (download().status !== 0) {
+      run('apt-get', ['-qq', 'update']);
+      if (download().status !== 0) throw new Error(`apt-get download ${names.join(' ')} failed`);
+    }
+    unpackAll(work, join(work, 'root'));
+    // Its name says which of its programs it is.
+    symlinkSync('kmod', join(work, 'root/bin/depmod'));
+    renameSync(join(work, 'root'), folder);
+  });
+}
+
+function fetchKernel(wanted: KernelName, folder: string): void {
+  const suite = kernelSources.find(({ name }) => name === wanted)?.suite ?? '';
+  const { kmod } = prepareTools();
+  inWork((work) => {
+    const apt = privateApt(work, suite);
+    apt('apt-get', '-qq', 'update');
+    const image = dependencies(apt, 'linux-image-cloud-amd64', /^linux-image-\d/)[0];
+    if (image === undefined) throw new Error(`${suite} has no linux-image-cloud-amd64`);
+    // Newer kernels come in several packages.
+    const parts = dependencies(apt, image, /^linux-(?:base|binary|modules)-\d/);
+    apt('apt-get', '-qq', 'download', image, ...parts);
+    const root = join(work, 'root');
+    unpackAll(work, root);
+    const lib = existsSync(join(root, 'lib/modules')) ? 'lib' : 'usr/lib';
+    const [version = ''] = readdirSync(join(root, lib, 'modules'));
+    if (lib === 'usr/lib') symlinkSync('usr/lib', join(root, 'lib'));
+    run(join(kmod, '../depmod'), ['-b', root, version]);
+    const images = [
+      join(root, 'boot', `vmlinuz-${version}`),
+      join(root, lib, 'modules', version, 'vmlinuz'),
+    ];
+    const compressed = images.find((path) => existsSync(path));
+    if (compressed === undefined) throw new Error(`${image} has no vmlinuz`);
+    const made = join(work, 'made');
+    mkdirSync(made);
+    writeFileSync(join(made, 'vmlinux'), extractVmlinux(readFileSync(compressed)));
+    renameSync(join(root, lib, 'modules'), join(made, 'modules'));
+    renameSync(made, folder);
+  });
+}
+
+/** Made aside in the cache and renamed, so that what is there is whole. */
+function inWork(make: (work: string) => void): void {
+  mkdirSync(cache, { recursive: true });
+  const work = mkdtempSync(join(cache, '.new-'));
+  try {
+    make(work);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+type Apt = (tool: string, ...args: readonly string[]) => string;
+
+/** apt with one suite and nothing installed; its settings of proxies are this machine's. */
+function privateApt(work: string, suite: string): Apt {
+  for (const folder of ['lists/partial', 'cache/archives/partial', 'etc/preferences.d']) {
+    mkdirSync(join(work, folder), { recursive: true });
+  }
+  writeFileSync(join(work, 'status'), '');
+  const keys = '/usr/share/keyrings/debian-archive-keyring.gpg';
+  const sources = join(work, 'etc/sources.list');
+  writeFileSync(sources, `deb [signed-by=${keys}] ${archiveOf(suite)} ${suite} main\n`);
+  const settings = {
+    'Dir::State': work,
+    'Dir::State::status': join(work, 'status'),
+    'Dir::State::lists': join(work, 'lists'),
+    'Dir::Cache': join(work, 'cache'),
+    'Dir::Etc::sourcelist': sources,
+    'Dir::Etc::sourceparts': '-',
+    'Dir::Etc::preferencesparts': join(work, 'etc/preferences.d'),
+    'APT::Sandbox::User': 'root',
+    'Acquire::Languages': 'none',
+  };
+  const config = join(work, 'apt.conf');
+  const lines = Object.entries(settings).map(([name, value]) => `${name} "${value}";\n`);
+  writeFileSync(config, lines.join(''));
+  return (tool, ...args) =>
+    run(tool, args, { cwd: work, env: { ...process.env, APT_CONFIG: config } });
+}
+
+/** Where this machine has its own packages from. */
+function archiveOf(suite: string): string {
+  const found = run('apt-get', ['update', '--print-uris']).matchAll(/^'(.+?)\/dists\/([^/]+)\//gm);
+  const isSecurity = (name: string) => name.endsWith('-security');
+  for (const [, archive = '', release = ''] of found) {
+    if (isSecurity(suite) ? isSecurity(release) : !release.includes('-')) return archive;
+  }
+  throw new Error(`this machine has no Debian archive to take ${suite} from`);
+}
+
+function dependencies(apt: Apt, name: string, wanted: RegExp): readonly string[] {
+  const lines = apt('apt-cache', 'depends', name).matchAll(/^ *Depends: (\S+)$/gm);
+  return [...lines].map(([, other = '']) => other).filter((other) => wanted.test(other));
+}
+
+function unpackAll(folder: string, root: string): void {
+  const packages = readdirSync(folder).filter((name) => name.endsWith('.deb'));
+  for (const name of packages) run('dpkg', ['-x', join(folder, name), root]);
+}
+
+function run(tool: string, args: readonly string[], options: ExecFileSyncOptions = {}): string {
+  return execFileSync(tool, args, {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    ...options,
+    encoding: 'utf8',
+  });
+}

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Makes a node of the virtual machine, pure cgroup v2, and runs what the test gave: its output goes to the
+# second serial port, its exit code to the third. The variables come before these lines.
+#
+#   modules version   where the kernel's modules lie on the host, and their version
+#   folder script     where the script runs, and itself
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+export TMPDIR=/run/tmp
+
+mkdir -p "/usr/lib/modules/$version" /run /dev/pts /dev/shm
+mount --bind "/.host$modules" "/usr/lib/modules/$version"
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -m 1777 "$TMPDIR"
+mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+for name in fd:/proc/self/fd stdin:fd/0 stdout:fd/1 stderr:fd/2; do
+  [[ -e /dev/${name%%:*} ]] || ln -s "${name#*:}" "/dev/${name%%:*}"
+done
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+ip link set lo up
+hostname vm
+# As a service of systemd would run: not in the root cgroup, and not in that of pods.
+mkdir -p /sys/fs/cgroup/system.slice/test.service /sys/fs/cgroup/kubepods.slice
+echo $$ >/sys/fs/cgroup/system.slice/test.service/cgroup.procs
+for line in 1 2; do stty -F /dev/ttyS$line raw -echo 115200; done
+
+# Runs a command and tells the test how it ended: `check NAME COMMAND...`
+check() {
+  local name=$1 code=0
+  shift
+  printf '\n##begin %s\n' "$name"
+  "$@" </dev/null 2>&1 || code=$?
+  printf '\n##end %s\n' "$code"
+}
+
+cd "$folder" || exit
+{
+  (eval "$script") </dev/null 2>&1
+  echo $? >/run/code
+} | cat >/dev/ttyS1
+cat /run/code >/dev/ttyS2
+read -r up _ </proc/uptime
+echo "guest: ended after $up s"
+echo o >/proc/sysrq-trigger
+sleep 60

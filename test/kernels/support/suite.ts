@@ -1,0 +1,57 @@
+/** What the suites of all kernels share: which kernels, why not, and how a check is judged. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { repositoryRoot } from '../../conventions/tree.ts';
+import { kernelSources, prepareKernel, type Kernel, type KernelName } from './debian-kernels.ts';
+import { runInMachine, whyNoMachine, type GuestRun, type MachineOptions } from './machine.ts';
+
+/** The variable is set by `npm run test:kernels`. */
+export const kernelNames: readonly KernelName[] =
+  process.env['TEST_KERNELS'] === 'all'
+    ? kernelSources.map(({ name }) => name)
+    : ['5.10', 'newest'];
+
+/** Why a kernel cannot be tried here, or the kernel. What is left out is also said beside the report. */
+export function findKernel(name: KernelName): Kernel | string {
+  const obstacle = whyNoMachine() || whyNotKernel(name);
+  if (obstacle === false) return prepareKernel(name);
+  process.stderr.write(`Linux ${name} is NOT TESTED: ${obstacle}\n`);
+  return obstacle;
+}
+
+function whyNotKernel(name: KernelName): string | false {
+  try {
+    prepareKernel(name);
+    return false;
+  } catch (error) {
+    return error instanceof Error ? error.message : 'its package cannot be had';
+  }
+}
+
+/** The run of a script that came to its end; what each check made of it is the caller's to judge. */
+export async function runWhole(
+  kernel: Kernel,
+  script: string,
+  options?: MachineOptions,
+): Promise<GuestRun> {
+  const run = await runInMachine(kernel, script, options);
+  assert.notEqual(run.code, undefined, `the machine ended early\n${run.output}\n${run.console}`);
+  return run;
+}
+
+export function outputOf(run: GuestRun, name: string): string {
+  const check = run.checks.get(name);
+  assert.ok(check !== undefined, `${name} was not run\n${run.output}\n${run.console}`);
+  assert.equal(check.code, 0, `${name}\n${check.output}`);
+  return check.output;
+}
+
+/** The files of the image in a folder that the guest sees too. */
+export function makeImageRoot(folder: string): void {
+  const script = join(repositoryRoot, 'deploy/image-root.sh');
+  const { status, stderr } = spawnSync(script, [folder, join(repositoryRoot, 'dist')], {
+    encoding: 'utf8',
+  });
+  assert.equal(status, 0, stderr);
+}
