@@ -119,7 +119,8 @@ const coldBoot: Scenario = {
     await eventually(() => {
       const { nodeIp } = world.ground;
       const relayed = world.imds.requests().filter(({ from }) => from === nodeIp);
-      assert.ok(relayed.length > 20, 'the agent relays nothing');
+      // One answer serves all who ask for the same within three seconds.
+      assert.ok(relayed.length > 0, 'the agent relays nothing');
     });
     const reports = await load.stop();
     const direct = world.uncheckedRequests();
