@@ -50,12 +50,15 @@ export async function openFabricGround(
   const redirectFlags = [`--redirect=${redirect}`];
   const placed = new Map<string, { readonly uid: string; readonly cgroup: string }>();
   const [program, ...leading] = agentCommand;
+  /** Of its latest start. */
+  let agentCgroup: string | undefined;
   const openAgent = (adminPort: number, through: readonly string[] = []): AgentProcess =>
     new AgentProcess({
       adminUrl: `http://${nodeIp}:${adminPort}`,
       spawn: (flags) => {
         const own = [...through, program, ...leading, ...flags];
-        const words = cgroups === undefined ? own : inCgroup(cgroups.addPod(agentUid), own);
+        agentCgroup = cgroups?.addPod(agentUid);
+        const words = agentCgroup === undefined ? own : inCgroup(agentCgroup, own);
         const [first = program, ...rest] = words;
         return fabric.exec('node', first, rest, {
           env: { ...process.env, ...agentEnvironment },
@@ -110,6 +113,7 @@ export async function openFabricGround(
     openHostClient: () => openFabricPod({ fabric, space: 'node' }),
     openOutsider: (pod) => openFabricPod({ fabric, space: pod }),
     openAgent,
+    agentCgroup: () => (agentCgroup ??= cgroups?.addPod(agentUid)),
     runInNode: (command, args, input) =>
       collect(fabric.exec('node', command, args, { stdio: ['pipe', 'pipe', 'pipe'] }), input),
     runInPod: (pod, command, args) => {

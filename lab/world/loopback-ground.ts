@@ -47,6 +47,7 @@ export async function openLoopbackGround(agentCommand: Command): Promise<Ground 
     ...surroundings,
     agent,
     agentCommand,
+    agentCgroup: () => undefined,
     agentEnvironment,
     redirectFlags: ['--redirect=none'],
     mode: 'none',

@@ -2,6 +2,7 @@
  * The node of a world of namespaces as its kernel has it: rules, policy routing, links as text that
  * can be compared; and the verbs of `nmi redirect` in it.
  */
+import { inCgroup } from '../fabric/cgroups.ts';
 import assert from 'node:assert/strict';
 import type { RunResult, World } from './world.ts';
 
@@ -79,13 +80,17 @@ export function runRedirect(
   const [program, ...leading] = world.ground.agentCommand;
   world.tell(`node: nmi redirect ${action}`);
   const variables = Object.entries(world.ground.agentEnvironment);
-  return world.ground.runInNode('env', [
-    ...variables.map(([name, value]) => `${name}=${value}`),
+  const words = [
+    ...['env', ...variables.map(([name, value]) => `${name}=${value}`)],
     ...[program, ...leading],
     ...['redirect', action],
     ...world.ground.redirectFlags,
     ...flags,
-  ]);
+  ];
+  // As in the agent's container: what is exempt is the cgroup that asks.
+  const cgroup = world.ground.agentCgroup();
+  const [first = '', ...rest] = cgroup === undefined ? words : inCgroup(cgroup, words);
+  return world.ground.runInNode(first, rest);
 }
 
 /** A node that never had an agent: none runs, and pods reach the real service. */

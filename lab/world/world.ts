@@ -38,6 +38,8 @@ export interface Ground extends Surroundings {
   readonly agent: AgentProcess;
   /** Starts `nmi`; a verb or flags follow. */
   readonly agentCommand: Command;
+  /** Where the agent runs, and what is typed in its container; undefined where there are no cgroups of pods. */
+  agentCgroup(): string | undefined;
   /** Those of the agent's flags that `nmi redirect` takes too. */
   readonly redirectFlags: readonly string[];
   /** The mode that the agent runs in with them. */
