@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { describe, it, mock } from 'node:test';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { openKernel } from '../../../src/nmi/kernel/kernel.ts';
 import { createLogger } from '../../../src/nmi/base/logger.ts';
@@ -46,6 +46,7 @@ describe('the kernel side of a node', () => {
     assert.deepEqual([condition.problem(), kernel.problem()], [undefined, undefined]);
     assert.equal(sampleOf('nmi_redirect_up'), 1);
     assert.equal(sampleOf('nmi_redirect_installs_total', 'failed'), 0);
+    assert.equal(sampleOf('nmi_redirect_installs_total', 'unchanged'), 1);
     assert.equal(kernel.status().state, 'off');
     assert.equal(clock.armed.length, 1, 'the next check');
     assert.equal(sampleOf('nmi_ebpf_connects_total', 'redirected'), undefined, 'no programs');
@@ -56,6 +57,20 @@ describe('the kernel side of a node', () => {
     await using _kernel = kernel;
     assert.deepEqual(kernel.attest(peer), { kind: 'by-address' });
     assert.equal(kernel.findCgroupUid(1n, ['uid']), undefined);
+  });
+
+  it('brings up the address, or says why the agent cannot start', async () => {
+    const flags = { redirect: 'pinned', 'nmi-listen-address': '192.0.2.1' };
+    const { kernel } = open(flags);
+    await using _kernel = kernel;
+    mock.method(performance, 'now', () => (nowMs += 31_000));
+    let nowMs = 0;
+    await assert.rejects(kernel.prepare(), {
+      name: 'StartError',
+      code: 'UNAVAILABLE',
+      message: /^the listen address could not be brought up: wait for the address: /,
+    });
+    mock.restoreAll();
   });
 
   it('checks no more once it is disposed', async () => {

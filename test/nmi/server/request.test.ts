@@ -11,7 +11,19 @@ function open(request: Partial<IncomingMessage>, response: Partial<ServerRespons
 
 describe('a request', () => {
   it('has every value of a header, whatever its letter case, in order', () => {
-    const rawHeaders = ['Metadata', 'true', 'X', 'y', 'METADATA', 'false', 'metadat', 'no', 'odd'];
+    const rawHeaders = [
+      'Metadata',
+      'true',
+      'X',
+      'y',
+      'METADATA',
+      'false',
+      'Metadatb',
+      'no',
+      'metadat',
+      'no',
+      'odd',
+    ];
     const exchange = open({ rawHeaders });
     assert.deepEqual(exchange.headerValues('metadata'), ['true', 'false']);
     assert.deepEqual(exchange.headerValues('x'), ['y']);

@@ -1,0 +1,197 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, connect } from 'node:net';
+import { describe, it } from 'node:test';
+import { systemClock } from '../../../src/cache/clock.ts';
+import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import { createLogger } from '../../../src/nmi/base/logger.ts';
+import { parseConfig } from '../../../src/nmi/config/config.ts';
+import { tuning } from '../../../src/nmi/config/tuning.ts';
+import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
+import type { Observer } from '../../../src/nmi/server/observer.ts';
+import { openServer } from '../../../src/nmi/server/server.ts';
+import { LoopMark } from '../../../src/nmi/sources/imds/loop-detection.ts';
+import type { ClusterState } from '../../../src/nmi/state/cluster-state.ts';
+import { Holds } from '../../../src/nmi/state/waiters.ts';
+import type { TokenBroker } from '../../../src/nmi/tokens/broker.ts';
+import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
+import { freePort } from '../../support/free-ports.ts';
+import { longLived } from '../../support/token-endpoint-stand.ts';
+
+const podIp = '127.0.0.11';
+const token =
+  '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.example';
+
+/** The way of a request around one pod that is bound to an identity; memory has its token. */
+async function open(flags: Readonly<Record<string, string>> = {}) {
+  const port = await freePort();
+  const parsed = parseConfig(
+    { node: 'n', 'nmi-listen-address': '127.0.0.1', 'nmi-port': String(port), ...flags },
+    {},
+  );
+  assert.ok(parsed.ok, JSON.stringify(parsed));
+  const pods = new PodIndex(systemClock);
+  const grants = new GrantIndex(pods);
+  const labels = { aadpodidbinding: 'label' };
+  pods.upsert(createPod({ name: 'p', ips: [podIp], labels }));
+  grants.identities.upsert(createIdentity({ clientId: '22729e47-74ce-4b43-8eea-aab5f2073301' }));
+  grants.bindings.upsert(createBinding());
+  const seen: string[] = [];
+  const lines: string[] = [];
+  const server = await openServer({
+    config: parsed.config,
+    tuning,
+    kernel: { attest: () => ({ kind: 'by-address' }), findCgroupUid: () => undefined },
+    state: {
+      pods,
+      grants,
+      holds: new Holds({ clock: systemClock, maxWaiters: 10 }),
+      upstreams: new UpstreamDirectory(() => ({ ok: false, problem: 'nobody asks' })),
+      workloadIdentities: undefined,
+      isSynced: () => true,
+      trustsAddresses: () => true,
+    } as unknown as ClusterState,
+    broker: { peek: () => longLived, peekKey: () => longLived } as unknown as TokenBroker,
+    observer: {
+      onHandled: () => seen.push('handled'),
+      onDecision: () => seen.push('decision'),
+      onRefusal: (reason: string) => seen.push(`refusal ${reason}`),
+      onHit: () => seen.push('hit'),
+    } as unknown as Observer,
+    loopMark: new LoopMark(),
+    clock: systemClock,
+    log: createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) }),
+  });
+  function dial(localAddress = podIp, host = '127.0.0.1') {
+    return connect({ host, port, localAddress }).on('error', () => undefined);
+  }
+  /** Status of the answer to one request on a connection of its own; empty where there is none. */
+  async function ask(target: string, { from = podIp, host = '127.0.0.1', headers = '' } = {}) {
+    const socket = dial(from, host);
+    socket.end(`GET ${target} HTTP/1.1\r\nMetadata: true\r\nConnection: close\r\n${headers}\r\n`);
+    let text = '';
+    socket.on('data', (bytes) => (text += String(bytes)));
+    await once(socket, 'close');
+    return text.slice(9, 12);
+  }
+  return {
+    server,
+    port,
+    pods,
+    seen,
+    lines,
+    dial,
+    ask,
+    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
+  };
+}
+
+describe('the way of a request, put together', () => {
+  it('answers a pod on the port of the configuration, and knows it by its address', async () => {
+    await using stand = await open();
+    assert.equal(stand.server.port, stand.port);
+    assert.equal(await stand.ask(token), '200');
+    assert.equal(await stand.ask('/nothing'), '404');
+    assert.deepEqual(stand.seen, ['hit', 'handled']);
+    const bound = stand.lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+    assert.deepEqual([bound[0]?.['msg'], bound[0]?.['port']], ['listening', stand.port]);
+  });
+
+  it('answers usual requests on the fast path, unless that is off', async () => {
+    const usual = `GET ${token} HTTP/1.1\r\nMetadata: true\r\n\r\n`;
+    for (const [fastPath, reported] of [
+      ['true', 'hit'],
+      ['false', 'decision'],
+    ] as const) {
+      await using stand = await open({ 'fast-path': fastPath });
+      const socket = stand.dial();
+      socket.write(usual);
+      const [bytes] = (await once(socket, 'data')) as [Buffer];
+      assert.match(bytes.toString(), /^HTTP\/1\.1 200 /);
+      assert.equal(stand.seen[0], reported);
+      socket.destroy();
+    }
+  });
+
+  it('has /host/token where it is on, on loopback beside another address', async () => {
+    const host = '/host/token?resource=https://vault.example';
+    const named = { headers: 'podns: default\r\npodname: p\r\n', from: '127.0.0.1' };
+    await using off = await open();
+    assert.equal(await off.ask(host, named), '404');
+    await using on = await open({ 'enable-host-token': 'true' });
+    assert.equal(await on.ask(host, named), '200');
+    assert.equal(on.lines.length, 1, 'one listener is enough');
+    await using beside = await open({
+      'enable-host-token': 'true',
+      'nmi-listen-address': '127.0.0.2',
+    });
+    assert.equal(await beside.ask(host, named), '200');
+    assert.equal(await beside.ask(token, { host: '127.0.0.2' }), '200');
+    assert.equal(beside.lines.length, 2);
+  });
+
+  it('takes its policies from the configuration', async () => {
+    await using plain = await open();
+    assert.deepEqual(plain.server.policy, {
+      strict: false,
+      graceMs: tuning.bindingGraceMs,
+      hostNetwork: 'serve',
+    });
+    await using strict = await open({
+      'strict-identity': 'true',
+      'host-network': 'refuse',
+      'block-instance-metadata': 'true',
+    });
+    const { strict: isStrict, hostNetwork } = strict.server.policy;
+    assert.deepEqual([isStrict, hostNetwork], [true, 'refuse']);
+    assert.equal(await strict.ask('/metadata/instance'), '403');
+  });
+
+  it('counts its connections, and those that it refuses', async () => {
+    await using stand = await open();
+    const valueOf = (metric: string, whose?: string): number | undefined =>
+      stand.server
+        .samples()
+        .find((each) => each.metric === metric && each.labels?.['whose'] === whose)?.value;
+    assert.equal(valueOf('nmi_connections'), 0);
+    assert.equal(valueOf('nmi_connections_refused_total', 'caller'), 0);
+    const socket = stand.dial();
+    socket.write(`GET ${token} HTTP/1.1\r\nMetadata: true\r\n\r\n`);
+    await once(socket, 'data');
+    assert.equal(valueOf('nmi_connections'), 1);
+    socket.destroy();
+  });
+
+  it('reports what is refused before it is a request', async () => {
+    await using stand = await open();
+    const socket = stand.dial();
+    socket.write('no request\r\n\r\n');
+    await once(socket, 'data');
+    assert.deepEqual(stand.seen, ['refusal method_not_allowed']);
+    socket.destroy();
+  });
+
+  it('drains: no new connection, and idle ones end', async () => {
+    await using stand = await open();
+    const socket = stand.dial();
+    socket.write(`GET ${token} HTTP/1.1\r\nMetadata: true\r\n\r\n`);
+    await once(socket, 'data');
+    const closed = once(socket, 'close');
+    await stand.server.drain(5_000);
+    await closed;
+    const refused = connect({ host: '127.0.0.1', port: stand.port });
+    await assert.rejects(once(refused, 'connect'), { code: 'ECONNREFUSED' });
+  });
+
+  it('does not start where its port is taken, and names the options', async () => {
+    const port = await freePort();
+    const taken = createServer().listen(port, '127.0.0.1');
+    await once(taken, 'listening');
+    await assert.rejects(open({ 'nmi-port': String(port) }), {
+      name: 'StartError',
+      message: new RegExp(`127\\.0\\.0\\.1:${port} is in use .*--nmi-port or --nmi-listen-address`),
+    });
+    taken.close();
+  });
+});
