@@ -1,4 +1,4 @@
-/** What a TypeScript file imports, exports and touches, read from its syntax tree. */
+/** What a TypeScript file imports, exports, touches and decides, read from its syntax tree. */
 import { parseSync, Visitor } from 'rolldown/utils';
 import type { SourceFile } from './tree.ts';
 
@@ -25,6 +25,8 @@ export interface Syntax {
   readonly defaultExports: readonly number[];
   /** Lines of `only: true`. */
   readonly onlyOptions: readonly number[];
+  /** Lines of branches and loops: what code decides when it runs, types left out. */
+  readonly decisions: readonly number[];
 }
 
 /** @throws Error with the place if the file does not parse. */
@@ -37,9 +39,25 @@ export function readSyntax({ path, text }: SourceFile): Syntax {
   const members: MemberUse[] = [];
   const defaultExports: number[] = [];
   const onlyOptions: number[] = [];
+  const decisions: number[] = [];
+  const decide = ({ start }: { readonly start: number }): void => {
+    decisions.push(lineAt(start));
+  };
   const firstTexts = new Map<number, string>();
 
   new Visitor({
+    IfStatement: decide,
+    SwitchStatement: decide,
+    ConditionalExpression: decide,
+    LogicalExpression: decide,
+    ForStatement: decide,
+    ForInStatement: decide,
+    ForOfStatement: decide,
+    WhileStatement: decide,
+    DoWhileStatement: decide,
+    AssignmentExpression(assignment) {
+      if (/^(?:&&|\|\||\?\?)=$/.test(assignment.operator)) decide(assignment);
+    },
     ImportDeclaration({ source, specifiers, start }) {
       const names = specifiers.map((specifier) =>
         specifier.type === 'ImportSpecifier' ? nameOf(specifier.imported) : '*',
@@ -98,7 +116,7 @@ export function readSyntax({ path, text }: SourceFile): Syntax {
       }
     },
   }).visit(program);
-  return { imports, members, defaultExports, onlyOptions };
+  return { imports, members, defaultExports, onlyOptions, decisions };
 }
 
 function nameOf(node: { readonly type: string }): string {

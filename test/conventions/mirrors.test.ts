@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { checkMirrors, mirrorsOf } from './mirrors.ts';
+import { repositoryFiles, type SourceFile } from './tree.ts';
+
+function file(path: string, ...lines: readonly string[]): SourceFile {
+  return { path, text: lines.join('\n') };
+}
+
+describe('the test of a file', () => {
+  it('is there under its name for everything in the repository that decides something', () => {
+    assert.deepEqual(checkMirrors(repositoryFiles()), []);
+  });
+
+  it('may be of the unit, the kernel or the cluster', () => {
+    const [unit, kernel, cluster] = mirrorsOf('src/nmi/base/a.ts');
+    assert.equal(unit, 'test/nmi/base/a.test.ts');
+    const source = file('src/nmi/base/a.ts', 'if (a) b();');
+    for (const mirror of [unit, kernel, cluster]) {
+      assert.deepEqual(checkMirrors([source, file(mirror ?? '')], []), []);
+    }
+    for (const other of ['test/nmi/a.test.ts', 'test/nmi/base/a.ts', 'test/nmi/base/a-b.test.ts']) {
+      assert.equal(checkMirrors([source, file(other)], []).length, 1, other);
+    }
+  });
+
+  const decisions = [
+    'if (a) b();',
+    'switch (a) { default: }',
+    'const c = a ? 1 : 2;',
+    'const c = a && b;',
+    'const c = a || b;',
+    'const c = a ?? b;',
+    'a ??= b;',
+    'a ||= b;',
+    'a &&= b;',
+    'for (;;) b();',
+    'for (const c in a) b(c);',
+    'for (const c of a) b(c);',
+    'while (a) b();',
+    'do b(); while (a);',
+  ];
+  for (const line of decisions) {
+    it(`is wanted for: ${line}`, () => {
+      assert.deepEqual(checkMirrors([file('src/nmi/a.ts', '', line)], []), [
+        'src/nmi/a.ts:2 decides something, and there is no test/nmi/a.test.ts',
+      ]);
+    });
+  }
+
+  it('is not wanted for types, calls and constants, nor outside the product', () => {
+    const lines = [
+      'export type A<T> = T extends string ? 1 : 2;',
+      'export type B = 1 | 2;',
+      "export const c = 'if (a) b(); ' + f(1 | 2);",
+      '// if (a) b();',
+      'export function d(a?: E): number { return a?.b.c(() => a.d); }',
+    ];
+    const elsewhere = file('lab/a.ts', 'if (a) b();');
+    assert.deepEqual(checkMirrors([file('src/nmi/a.ts', ...lines), elsewhere], []), []);
+  });
+
+  it('may be elsewhere for a reason, while there is one and a test', () => {
+    const exempt = [{ path: 'src/a.ts', tests: 'test/process/', reason: 'owns the process' }];
+    const source = file('src/a.ts', 'if (a) b();');
+    const test = file('test/process/start.test.ts');
+    assert.deepEqual(checkMirrors([source, test], exempt), []);
+    assert.deepEqual(checkMirrors([source, file('test/process/start.ts')], exempt), [
+      'src/a.ts is to be tested in test/process/, where no test is',
+    ]);
+    for (const idle of [
+      [test],
+      [file('src/a.ts', 'b();'), test],
+      [source, test, file('test/a.test.ts')],
+    ]) {
+      assert.deepEqual(checkMirrors(idle, exempt), ['src/a.ts needs no exemption']);
+    }
+  });
+});
