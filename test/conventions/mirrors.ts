@@ -40,7 +40,7 @@ export function checkMirrors(
     .filter(({ path }) => !exempt.some((each) => each.path === path))
     .map((file) => {
       const [line = 0] = readSyntax(file).decisions;
-      return `${file.path}:${line} decides something, and there is no ${mirrorsOf(file.path)[0]}`;
+      return `${file.path}:${line} decides something, and there is no ${mirrorsOf(file.path)[0] ?? 'test'}`;
     });
   const idle = exempt.flatMap(({ path, tests }) => {
     if (!untested.some((file) => file.path === path)) return [`${path} needs no exemption`];

@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { listenAt, makeFolder } from '../../../src/nmi/kernel/local-socket.ts';
+
+describe('listening at a path', () => {
+  let folder: string;
+  let path: string;
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'nmi-local-socket-'));
+    path = join(folder, 'socket');
+  });
+  afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+  it('gives the socket its mode, whatever the umask is, and leaves the umask as it was', async () => {
+    const before = process.umask(0o077);
+    try {
+      await using server = createServer();
+      assert.equal(await listenAt(server, path, 0o666), undefined);
+      assert.equal(statSync(path).mode & 0o777, 0o666);
+      assert.equal(process.umask(0o077), 0o077);
+    } finally {
+      process.umask(before);
+    }
+  });
+
+  it('takes the place of a socket that nobody answers', async () => {
+    const leave = `require('node:net').createServer().listen(${JSON.stringify(path)}, () =>
+      process.kill(process.pid, 'SIGKILL'))`;
+    spawnSync(process.execPath, ['--eval', leave]);
+    assert.ok(existsSync(path));
+    await using server = createServer();
+    assert.equal(await listenAt(server, path, 0o600), undefined);
+  });
+
+  it('leaves one alone that another process answers', async () => {
+    await using first = createServer();
+    await using second = createServer();
+    assert.equal(await listenAt(first, path, 0o600), undefined);
+    assert.equal(await listenAt(second, path, 0o600), 'another process answers there');
+    assert.ok(first.listening);
+  });
+
+  it('leaves alone what is no socket, and throws what is another failure', async () => {
+    writeFileSync(path, '');
+    await using server = createServer();
+    assert.equal(await listenAt(server, path, 0o600), 'something that is no socket is there');
+    assert.ok(existsSync(path));
+    await assert.rejects(listenAt(server, join(folder, 'none', 'socket'), 0o600));
+  });
+
+  it('makes a folder that is not there, and none above it', async () => {
+    const made = join(folder, 'made');
+    await makeFolder(made, 0o700);
+    await makeFolder(made, 0o700);
+    assert.equal(statSync(made).mode & 0o777, 0o700);
+    await assert.rejects(makeFolder(join(folder, 'one', 'two'), 0o700), { code: 'ENOENT' });
+  });
+});

@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { systemClock } from '../../src/cache/clock.ts';
+import { createLogger } from '../../src/nmi/base/logger.ts';
+import { StartError } from '../../src/nmi/base/start-error.ts';
+import { parseConfig } from '../../src/nmi/config/config.ts';
+import { startRedirectDaemon } from '../../src/nmi/redirect-daemon.ts';
+import { twoFreePorts } from '../support/free-ports.ts';
+
+async function open() {
+  const folder = mkdtempSync(join(tmpdir(), 'nmi-redirect-daemon-'));
+  const [probePort, metricsPort] = await twoFreePorts();
+  const socket = join(folder, 'callers.sock');
+  const parsed = parseConfig(
+    {
+      node: 'node-1',
+      redirect: 'none',
+      'http-probe-port': String(probePort),
+      'prometheus-port': String(metricsPort),
+    },
+    { NMI_CALLER_SOCKET: socket },
+  );
+  assert.ok(parsed.ok);
+  const log = createLogger({ format: 'json', level: 'error', write: () => undefined });
+  return {
+    ...{ probePort, metricsPort, socket },
+    start: () => startRedirectDaemon({ config: parsed.config, clock: systemClock, log }),
+    [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }),
+  };
+}
+
+describe('the kernel’s side alone', () => {
+  it('has pages of its own, and looks nobody up where it keeps no redirect', async () => {
+    using stand = await open();
+    await using _daemon = await stand.start();
+    const live = await fetch(`http://127.0.0.1:${stand.probePort}/livez`);
+    assert.equal(live.status, 200);
+    const metrics = await fetch(`http://127.0.0.1:${stand.metricsPort}/metrics`);
+    assert.match(await metrics.text(), /^nmi_redirect_up\{mode="none"\} /m);
+    assert.equal(existsSync(stand.socket), false);
+  });
+
+  it('does not start where a port of its own is taken, and leaves no other open', async () => {
+    using stand = await open();
+    const taken = createServer().listen(stand.metricsPort);
+    await once(taken, 'listening');
+    await assert.rejects(stand.start(), StartError);
+    taken.close();
+    await once(taken, 'close');
+    await using _daemon = await stand.start();
+  });
+});
