@@ -204,9 +204,11 @@ const port: Schema = {
   pattern: '^[0-9]+$',
 };
 
+const portOrEmpty: Schema = { ...port, pattern: '^[0-9]*$' };
+
 const nmiValues: Readonly<Record<string, Schema>> = {
   privilegeSplit: flag,
-  redirectSide: closed({ probePort: port, prometheusPort: port, resources: map }),
+  redirectSide: closed({ probePort: portOrEmpty, prometheusPort: portOrEmpty, resources: map }),
   image: { type: 'string', minLength: 1 },
   tag: text,
   priorityClassName: text,

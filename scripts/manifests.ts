@@ -26,13 +26,13 @@ const manifests: readonly Manifest[] = [
     about: `The agent on every Linux node. Apply crds.yaml first where the cluster has never had
 aad-pod-identity. Names are those of its managed-mode manifest, so that applying this file takes
 the old DaemonSet's place.`,
-    flags: [],
+    flags: ['--set=nmi.privilegeSplit=false'],
   },
   {
     paths: ['nmi-split.yaml'],
-    about: `The same with its rights split: a container that keeps the kernel's side and answers no pod,
-and one that answers pods as uid 65532 without a capability.`,
-    flags: ['--set=nmi.privilegeSplit=true'],
+    about: `The same with its rights split, as the chart has it: a container that keeps the kernel's side
+and answers no pod, and one that answers pods as uid 65532 without a capability.`,
+    flags: [],
   },
   {
     paths: ['rights-secrets.yaml', 'kustomize/secrets/rights-secrets.yaml'],

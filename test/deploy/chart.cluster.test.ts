@@ -196,7 +196,7 @@ describe('the chart', { skip }, () => {
     const rbac = { allowAccessToSecrets: true, allowFederation: true };
     // Only the rights are of more than the defaults.
     const charted = [
-      ...objects({}, { flags: ['--include-crds'] }),
+      ...objects({ nmi: { privilegeSplit: false } }, { flags: ['--include-crds'] }),
       ...objects({ rbac, nmi: { workloadIdentity: true } }).filter(({ metadata: { name } }) =>
         /-(?:secrets|federation)$/.test(name),
       ),
@@ -303,7 +303,7 @@ describe('the chart', { skip }, () => {
     assert.equal(environmentOf(opener)['NMI_BPF_PIN_FOLDER'], '/host/bpf/nmi');
     const [idle] = template.spec.containers;
     assert.deepEqual(idle?.command, ['sleep', 'infinity']);
-    assert.equal(idle?.securityContext.capabilities.add, undefined);
+    assert.deepEqual(idle?.securityContext.capabilities.add, []);
     assert.equal(updateStrategy.rollingUpdate['maxUnavailable'], '100%');
   });
 
@@ -329,7 +329,8 @@ describe('the chart', { skip }, () => {
   for (const redirect of ['', 'auto', 'ebpf', 'iptables', 'address', 'none']) {
     const [capabilities, mounts, variables] = needs[redirect] ?? needs['auto'] ?? [];
     it(`gives what the redirect "${redirect}" needs, and no more`, () => {
-      const all = objects({ nmi: { redirect, allowNetworkPluginKubenet: true } });
+      const nmi = { redirect, privilegeSplit: false, allowNetworkPluginKubenet: true };
+      const all = objects({ nmi });
       const agent = agentOf(all);
       assert.deepEqual(agent.securityContext.capabilities.add ?? [], capabilities);
       const found = (agent.volumeMounts ?? []).map(({ name, mountPath, readOnly = false }) =>
@@ -351,14 +352,12 @@ describe('the chart', { skip }, () => {
     });
   }
 
-  it('splits the rights between two containers where it is asked to', () => {
-    const all = objects({
-      ...{ nmi: { privilegeSplit: true, logLevel: 'debug' }, podMonitor: { enabled: true } },
-    });
+  it('splits the rights between two containers', () => {
+    const all = objects({ nmi: { logLevel: 'debug' }, podMonitor: { enabled: true } });
     const [serving, kernel, ...others] = daemonSetOf(all).template.spec.containers;
     assert.ok(serving !== undefined && kernel !== undefined);
     assert.deepEqual(others, []);
-    assert.deepEqual(serving.securityContext.capabilities, { drop: ['ALL'] });
+    assert.deepEqual(serving.securityContext.capabilities, { drop: ['ALL'], add: [] });
     assert.equal(serving.securityContext.runAsUser, 65532);
     assert.deepEqual(kernel.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'BPF']);
     assert.deepEqual(kernel.args?.slice(0, 2), ['redirect', 'run']);
@@ -391,11 +390,11 @@ describe('the chart', { skip }, () => {
   });
 
   it('splits the rights of iptables alone too', () => {
-    const all = objects({ nmi: { privilegeSplit: true, redirect: 'iptables' } });
+    const all = objects({ nmi: { redirect: 'iptables' } });
     const { containers, volumes = [] } = daemonSetOf(all).template.spec;
     const [serving, kernel] = containers;
     assert.ok(serving !== undefined && kernel !== undefined);
-    assert.deepEqual(serving.securityContext.capabilities, { drop: ['ALL'] });
+    assert.deepEqual(serving.securityContext.capabilities, { drop: ['ALL'], add: [] });
     assert.deepEqual(kernel.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW']);
     const side = configOf({ ...kernel, args: [...(kernel.args ?? []).slice(2), '--node=any'] });
     assert.deepEqual([side.redirect, configOf(serving).redirect], ['iptables', 'pinned']);
@@ -406,14 +405,51 @@ describe('the chart', { skip }, () => {
   });
 
   it('leaves paths of the container to who names them', () => {
-    const nmi = { cgroupRoot: '/host/cgroup/kubelet', bpfPinFolder: '/host/bpf/other' };
-    const agent = agentOf(objects({ nmi }));
-    const typed = parseConfig({ node: 'any' }, environmentOf(agent));
-    assert.ok(typed.ok);
-    for (const { cgroupRoot, bpfPinFolder } of [configOf(agent), typed.config]) {
-      assert.equal(cgroupRoot, '/host/cgroup/kubelet');
-      assert.equal(bpfPinFolder, '/host/bpf/other');
+    const paths = { cgroupRoot: '/host/cgroup/kubelet', bpfPinFolder: '/host/bpf/other' };
+    for (const privilegeSplit of [true, false]) {
+      const all = objects({ nmi: { ...paths, privilegeSplit } });
+      const { containers } = daemonSetOf(all).template.spec;
+      const [agent, kernel = agent] = containers;
+      assert.ok(agent !== undefined && kernel !== undefined);
+      const typed = parseConfig({ node: 'any' }, environmentOf(kernel));
+      assert.ok(typed.ok);
+      assert.equal(typed.config.bpfPinFolder, paths.bpfPinFolder);
+      for (const { cgroupRoot } of [configOf(agent), typed.config]) {
+        assert.equal(cgroupRoot, paths.cgroupRoot);
+      }
     }
+  });
+
+  it('is one container where there is no redirect that another could keep', () => {
+    for (const redirect of ['address', 'none']) {
+      const { containers, volumes = [] } = daemonSetOf(objects({ nmi: { redirect } })).template
+        .spec;
+      assert.deepEqual(
+        containers.map(({ name }) => name),
+        ['nmi'],
+      );
+      assert.equal(configOf(containers[0] ?? assert.fail()).redirect, redirect);
+      assert.ok(!volumes.some(({ name }) => name === 'callers'));
+    }
+  });
+
+  it('gives the second container ports that the values of one container leave', () => {
+    const portsOf = (nmi: object) => {
+      const [, kernel] = daemonSetOf(objects({ nmi })).template.spec.containers;
+      assert.ok(kernel !== undefined);
+      const side = configOf({ ...kernel, args: [...(kernel.args ?? []).slice(2), '--node=any'] });
+      return [side.probePort, side.metricsPort];
+    };
+    assert.deepEqual(portsOf({}), [8086, 9091]);
+    assert.deepEqual(portsOf({ probePort: 8086, prometheusPort: '9091' }), [8087, 9092]);
+    assert.deepEqual(portsOf({ port: 8086, prometheusPort: 8087 }), [8088, 9091]);
+    assert.deepEqual(portsOf({ probePort: 9091 }), [8086, 9092]);
+    const off = { probePort: 0, prometheusPort: 0 };
+    assert.deepEqual(portsOf({ redirectSide: off }), [0, 0]);
+    assert.deepEqual(
+      portsOf({ ...off, redirectSide: { probePort: 9, prometheusPort: 10 } }),
+      [9, 10],
+    );
   });
 
   it('opens the nodes also where the agent of today has no redirect', () => {
@@ -472,14 +508,7 @@ describe('the chart', { skip }, () => {
       { nmi: { updateStrategy: { rollingUpdate: { maxSurge: '10%' } } } },
       /maxSurge must be 0: two agents cannot hold the ports of one node/,
     ],
-    [
-      { nmi: { privilegeSplit: true, redirect: 'address' } },
-      /nmi\.privilegeSplit needs a redirect that another container can keep/,
-    ],
-    [
-      { nmi: { privilegeSplit: true, redirectSide: { probePort: 8085 } } },
-      /port 8085 is given to both containers/,
-    ],
+    [{ nmi: { redirectSide: { probePort: 8085 } } }, /port 8085 is given to both containers/],
     [{ nmi: { redirect: 'pinned' } }, /nmi\.redirect=pinned is what nmi\.privilegeSplit sets/],
     [{ nmi: { probePort: 2579 } }, /nmi\.probePort must differ from nmi\.port/],
     [

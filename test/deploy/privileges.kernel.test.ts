@@ -57,7 +57,8 @@ describe('the table of containers', () => {
         const { runAsUser, capabilities } = securityContext;
         const verb = args.filter((word) => !word.startsWith('-')).join(' ');
         const runs = args.length === 0 ? 'nothing' : `\`nmi ${verb === '' ? 'run' : verb}\``;
-        const granted = capabilities.add?.toSorted().join(', ') ?? 'none';
+        const { add = [] } = capabilities;
+        const granted = add.length === 0 ? 'none' : add.toSorted().join(', ');
         rows.push(`| [${file}](${file}) | \`${name}\` | ${runs} | ${runAsUser} | ${granted} |`);
       }
     }

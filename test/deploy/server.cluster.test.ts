@@ -35,7 +35,7 @@ const renderings: Readonly<Record<string, Omit<RenderOptions, 'helm'>>> = {
       },
     },
   },
-  'rights split': { values: { nmi: { privilegeSplit: true } } },
+  'all rights in one': { values: { nmi: { privilegeSplit: false } } },
   'opening nodes': { values: { uninstall: { openNodes: true } } },
 };
 
@@ -72,21 +72,26 @@ describeOnClusters('the manifests', (cluster) => {
   const daemonSetPath = '/apis/apps/v1/namespaces/kube-system/daemonsets/nmi';
 
   /** What its pods run, nothing of what was there before among it. */
-  async function podsRun(): Promise<'the agent' | 'what opens nodes'> {
+  async function podsRun(): Promise<'the agent' | 'the agent in two' | 'what opens nodes'> {
     const daemonSet = await cluster().admin.expect('GET', daemonSetPath);
     const { template } = daemonSet['spec'] as DaemonSetSpec;
     const { initContainers = [], containers } = template.spec;
-    assert.deepEqual(
-      containers.map(({ name }) => name),
-      ['nmi'],
-    );
-    const [container] = containers;
+    const [container, second, ...others] = containers;
+    assert.deepEqual([container?.name, others.length], ['nmi', 0]);
     if (initContainers.length === 0) {
       assert.equal(container?.command, undefined);
       assert.equal(container?.args?.[0], '--node=$(NODE_NAME)');
       assert.notEqual(container?.livenessProbe, undefined);
-      return 'the agent';
+      const rights = container?.securityContext.capabilities.add;
+      if (second === undefined) {
+        assert.deepEqual(rights, ['NET_ADMIN', 'NET_RAW', 'BPF']);
+        return 'the agent';
+      }
+      assert.equal(rights, undefined);
+      assert.deepEqual(second.args?.slice(0, 2), ['redirect', 'run']);
+      return 'the agent in two';
     }
+    assert.equal(second, undefined);
     assert.deepEqual(initContainers[0]?.args?.slice(0, 2), ['redirect', 'remove']);
     assert.deepEqual(container?.command, ['sleep', 'infinity']);
     assert.equal(container?.args, undefined);
@@ -101,6 +106,7 @@ describeOnClusters('the manifests', (cluster) => {
     const { metadata: old } = await cluster().admin.expect('GET', daemonSetPath);
     for (const [file, runs] of [
       ['nmi.yaml', 'the agent'],
+      ['nmi-split.yaml', 'the agent in two'],
       ['open-nodes.yaml', 'what opens nodes'],
       ['nmi.yaml', 'the agent'],
     ] as const) {
@@ -129,10 +135,12 @@ describeOnClusters('the manifests', (cluster) => {
       };
       await cluster().apply(await read('nmi.yaml'));
       run('upgrade', chartFolder, '--install', '--take-ownership', '--server-side=false');
-      assert.equal(await podsRun(), 'the agent');
+      assert.equal(await podsRun(), 'the agent in two');
       run('upgrade', chartFolder, '--reuse-values', '--set=uninstall.openNodes=true');
       assert.equal(await podsRun(), 'what opens nodes');
       run('rollback');
+      assert.equal(await podsRun(), 'the agent in two');
+      run('upgrade', chartFolder, '--reuse-values', '--set=nmi.privilegeSplit=false');
       assert.equal(await podsRun(), 'the agent');
       run('uninstall');
       assert.equal((await cluster().admin.request('GET', daemonSetPath)).status, 404);

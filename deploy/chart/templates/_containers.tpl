@@ -6,8 +6,19 @@
 {{- .Values.nmi.redirect | default "auto" -}}
 {{- end -}}
 
+{{/* Where there is a redirect that another container can keep: "pinned" is the serving side's own. */}}
 {{- define "nmi.isSplit" -}}
-{{- include "nmi.isOn" .Values.nmi.privilegeSplit -}}
+{{- if has (include "nmi.redirect" .) (list "auto" "ebpf" "iptables" "pinned") }}{{ include "nmi.isOn" .Values.nmi.privilegeSplit }}{{ end -}}
+{{- end -}}
+
+{{/* What is given, or the first port that the agent, whose values are older, does not have. */}}
+{{- define "nmi.sidePort" -}}
+{{- $port := include "nmi.given" .given -}}
+{{- range $offset := until 4 -}}
+{{- $next := add $.first $offset | toString -}}
+{{- if and (eq $port "") (not (has $next $.taken)) }}{{ $port = $next }}{{ end -}}
+{{- end -}}
+{{- $port -}}
 {{- end -}}
 
 {{/*
@@ -17,8 +28,11 @@ a redirect has no right to open a node that had one before.
 {{- define "nmi.kernelValues" -}}
 {{- $values := deepCopy .Values -}}
 {{- if include "nmi.isSplit" . -}}
-{{- $ports := dict "probePort" .Values.nmi.redirectSide.probePort "prometheusPort" .Values.nmi.redirectSide.prometheusPort -}}
-{{- $_ := mergeOverwrite $values (dict "nmi" $ports) -}}
+{{- $side := .Values.nmi.redirectSide -}}
+{{- $taken := list (include "nmi.probePort" .) (include "nmi.metricsPort" .) (include "nmi.given" .Values.nmi.port | default "2579") -}}
+{{- $probe := include "nmi.sidePort" (dict "given" $side.probePort "first" 8086 "taken" $taken) -}}
+{{- $metrics := include "nmi.sidePort" (dict "given" $side.prometheusPort "first" 9091 "taken" (append $taken $probe)) -}}
+{{- $_ := mergeOverwrite $values (dict "nmi" (dict "probePort" $probe "prometheusPort" $metrics)) -}}
 {{- else if and (include "nmi.isOn" .Values.uninstall.openNodes) (eq (include "nmi.redirect" .) "none") -}}
 {{- $_ := mergeOverwrite $values (dict "nmi" (dict "redirect" "auto")) -}}
 {{- end -}}
@@ -71,7 +85,8 @@ runAsNonRoot: true
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 seccompProfile: { type: RuntimeDefault }
-capabilities: { drop: [ALL] }
+# The empty list takes away what an object that Helm takes over had.
+capabilities: { drop: [ALL], add: [] }
 {{- end -}}
 
 {{/* Of whatever touches links, rules and chains. */}}

@@ -109,18 +109,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- else if eq (include "nmi.probePort" .) (include "nmi.given" .Values.nmi.port | default "2579") }}
 {{- fail "nmi.probePort must differ from nmi.port, which every pod can reach" }}
 {{- end }}
-{{- if include "nmi.isSplit" . }}
-{{- if not (has (include "nmi.redirect" .) (list "auto" "ebpf" "iptables")) }}
-{{- fail "nmi.privilegeSplit needs a redirect that another container can keep: nmi.redirect must be empty, auto, ebpf or iptables" }}
+{{- if eq (include "nmi.redirect" .) "pinned" }}
+{{- fail "nmi.redirect=pinned is what nmi.privilegeSplit sets: another container has to keep it" }}
 {{- end }}
+{{- if include "nmi.isSplit" . }}
 {{- $kernel := dict "Values" (include "nmi.kernelValues" . | fromYaml) }}
 {{- range $port := list (include "nmi.probePort" $kernel) (include "nmi.metricsPort" $kernel) }}
 {{- if and (ne $port "0") (has $port (list (include "nmi.probePort" $) (include "nmi.metricsPort" $) (include "nmi.given" $.Values.nmi.port | default "2579"))) }}
 {{- fail (printf "port %s is given to both containers of nmi.privilegeSplit" $port) }}
 {{- end }}
 {{- end }}
-{{- else if eq (include "nmi.redirect" .) "pinned" }}
-{{- fail "nmi.redirect=pinned is what nmi.privilegeSplit sets: another container has to keep it" }}
 {{- end }}
 {{- if and (eq (include "nmi.metricsPort" .) "0") (or (include "nmi.isOn" .Values.podMonitor.enabled) (include "nmi.isOn" .Values.serviceMonitor.enabled)) }}
 {{- fail "podMonitor and serviceMonitor need the metrics page: nmi.prometheusPort is 0" }}
