@@ -131,10 +131,11 @@ describe('the agent on a real node', { skip: ground.missing ?? false }, () => {
 
   async function assertExplains(mode: Mode): Promise<void> {
     for (const pod of ['burstable', 'static-node-1']) {
-      const explained = await inAgent(node, 'explain', `--pod=default/${pod}`);
+      const explained = await inAgent(node, 'nmi', 'explain', `--pod=default/${pod}`);
       assert.match(explained, /gets a token of AzureIdentity two /, explained);
     }
-    const verified = await inAgent(node, 'redirect', 'verify', `--redirect=${mode}`);
+    // The container with the rights that it takes; it was told the mode by a variable.
+    const verified = await inAgent(node, 'redirect', 'redirect', 'verify');
     assert.ok(verified.startsWith(`${mode}: active (`), verified);
   }
 

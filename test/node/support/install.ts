@@ -95,8 +95,12 @@ export async function untilAgentEnded(node: TestNode): Promise<void> {
 }
 
 /** A command in the agent's container. */
-export async function inAgent(node: TestNode, ...words: readonly string[]): Promise<string> {
-  const exec = ['exec', inNamespace, await agentPod(node), '--container=nmi', '--', 'nmi'];
+export async function inAgent(
+  node: TestNode,
+  container: 'nmi' | 'redirect',
+  ...words: readonly string[]
+): Promise<string> {
+  const exec = ['exec', inNamespace, await agentPod(node), `--container=${container}`, '--', 'nmi'];
   return node.kubectl([...exec, ...words]);
 }
 
