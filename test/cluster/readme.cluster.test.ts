@@ -27,10 +27,8 @@ const skipOld = helm.missing ?? old.missing ?? false;
 const oldChart = join(old.programs ?? '', 'charts/aad-pod-identity');
 const oldManifest = join(old.programs ?? '', 'deploy/infra/managed-mode-deployment.yaml');
 
-const [image = '', installByHelm = '', installByKubectl = '', ...otherInstalls] = shellBlocksOf(
-  readme,
-  'Install',
-);
+const [image = '', archive = '', installByHelm = '', installByKubectl = '', ...otherInstalls] =
+  shellBlocksOf(readme, 'Install');
 const [upgrade = '', ...otherUpgrades] = shellBlocksOf(readme, 'Upgrade from aad-pod-identity');
 const [uninstallByHelm = '', uninstallByKubectl = '', ...otherUninstalls] = shellBlocksOf(
   readme,
@@ -168,6 +166,8 @@ describeOnClusters('the README', (cluster) => {
 
   it('has no command that is not typed here', () => {
     assert.match(image, /^docker build .*\ndocker push .*\n$/);
+    // What it makes is looked at in oci-archive.debian.test.ts.
+    assert.match(archive, /^\.\/dev image amd64 arm64\nskopeo copy .*\n$/);
     assert.deepEqual([...otherInstalls, ...otherUpgrades, ...otherUninstalls, ...others], []);
     assert.ok(readme.includes(`\`${definitions}\``));
   });
