@@ -43,8 +43,8 @@ export interface GuestRun {
 export interface MachineOptions {
   /** Of the kernel's command line. */
   readonly parameters?: readonly string[];
-  /** Of the host's clock. */
-  readonly limitMs?: number;
+  /** By the host's clock: then the machine is ended. */
+  readonly limitMs: number;
 }
 
 const qemu = 'qemu-system-x86_64';
@@ -69,7 +69,7 @@ export function whyNoMachine(): string | false {
 export async function runInMachine(
   kernel: Kernel,
   script: string,
-  { parameters = [], limitMs = 1_150_000 }: MachineOptions = {},
+  { parameters = [], limitMs }: MachineOptions,
 ): Promise<GuestRun> {
   sweepDead();
   const work = mkdtempSync(join(tmpdir(), `nmi-vm-${process.pid}-`));
