@@ -108,12 +108,14 @@ class FakeSocket extends EventEmitter {
 export class FastConnection {
   readonly #fastPath: TokenFastPath;
   readonly #caller: CallerConnection;
+  readonly #isDraining: () => boolean;
   #socket: FakeSocket | undefined;
   #handed: Decision | undefined;
 
-  constructor(fastPath: TokenFastPath, caller: CallerConnection) {
+  constructor(fastPath: TokenFastPath, caller: CallerConnection, isDraining = () => false) {
     this.#fastPath = fastPath;
     this.#caller = caller;
+    this.#isDraining = isDraining;
   }
 
   /** What was handed over when the latest request was not answered. */
@@ -134,7 +136,7 @@ export class FastConnection {
     this.#fastPath.accept({
       socket: socket as unknown as Socket,
       caller: this.#caller,
-      isDraining: () => false,
+      isDraining: this.#isDraining,
       handOver: (decision) => {
         this.#socket = undefined;
         this.#handed = decision;

@@ -615,6 +615,22 @@ describe('the bounds of the cache', () => {
     assert.ok(stand.cache.peek('a') === undefined && stand.cache.peek('b') !== undefined);
   });
 
+  it('let one group displace its own tokens only, the one used longest ago first', async () => {
+    const groupOf = ({ key }: { readonly key: string }): string => key[0] ?? '';
+    const stand = openTokenStand({ groupOf, maxPerGroup: 2 });
+    for (const key of ['a1', 'b1', 'a2']) {
+      await stand.ask(key);
+      await pass(stand.clock, 1_000);
+    }
+    stand.cache.peek('a1');
+    await stand.ask('a3');
+    const kept = ['a1', 'a2', 'a3', 'b1'].filter((key) => stand.cache.peek(key) !== undefined);
+    assert.deepEqual(kept, ['a1', 'a3', 'b1']);
+    stand.cache.drop(({ key }) => key === 'a3');
+    await stand.ask('a2');
+    assert.ok(stand.cache.peek('a1') !== undefined, 'one that was dropped does not count');
+  });
+
   it('hold the failures of many keys', async () => {
     const stand = openTokenStand({ maxEntries: 3 });
     stand.upstream.failure = throttled;

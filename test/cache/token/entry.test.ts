@@ -42,6 +42,7 @@ describe('an entry of the cache', () => {
     entry.beginRefresh();
     assert.equal(entry.failRefresh(), 1, 'a token ends the row');
     entry.die();
+    assert.throws(() => entry.arrive(arrival()), /from dead to fresh/);
     for (const next of ['beginRefresh', 'failRefresh', 'rest', 'wake', 'die'] as const) {
       assert.throws(() => entry[next](), /from dead/);
     }

@@ -214,6 +214,8 @@ describe('a pod without grants', () => {
 
   it('is refused for now until the grace period is over, to the millisecond', () => {
     for (const [ageMs, transient] of [
+      [-60_000, false],
+      [-59_999, true],
       [-5, true],
       [0, true],
       [59_999, true],

@@ -122,13 +122,13 @@ describe('a refusal of a pod', () => {
         {
           kind: 'refused',
           reason: 'selector_not_bound',
-          selector: { kind: 'client_id', value: 'x' },
+          selector: { kind: 'client_id', value: 'x"\n' },
           label: 'l',
           bindingNames: ['b'],
           identityNames: ['i'],
           missingIdentityNames: [],
         },
-        /has the client_id "x"; bound by label aadpodidbinding=l: i\.$/,
+        /has the client_id "x\?\?"; bound by label aadpodidbinding=l: i\.$/,
       ],
       [
         {

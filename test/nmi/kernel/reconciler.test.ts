@@ -128,8 +128,12 @@ describe('the keeper of the redirect', () => {
     await keeper.start();
     assert.match(keeper.problem() ?? '', /BUSY: restore: the lock is held/);
     assert.equal(keeper.hasBeenActive, false);
-    for (const pauseMs of [250, 500, 1000, 2000]) await pass(pauseMs);
-    assert.equal(world.installs, 5);
+    for (const [tries, pauseMs] of [250, 500, 1000, 2000].entries()) {
+      await pass(pauseMs - 1);
+      assert.equal(world.installs, tries + 1, 'not before its time');
+      await pass(1);
+      assert.equal(world.installs, tries + 2);
+    }
     world.installError = undefined;
     await pass(4_000);
     assert.equal(keeper.problem(), undefined);
@@ -154,6 +158,15 @@ describe('the keeper of the redirect', () => {
     assert.deepEqual(details, [{ err, kernelLog: detail }]);
     assert.deepEqual(lines, ['error redirect is not in place, trying again']);
     await keeper[Symbol.asyncDispose]();
+  });
+
+  it('checks no more when it is disposed during its first check', async () => {
+    const { keeper, clock, outcomes } = open(active);
+    const started = keeper.start();
+    await keeper[Symbol.asyncDispose]();
+    await started;
+    assert.deepEqual(clock.armed, []);
+    assert.deepEqual(outcomes, ['unchanged']);
   });
 
   it('leaves the redirect in place and nothing armed when it is disposed', async () => {

@@ -42,13 +42,19 @@ function open({ maxEntries = 100 } = {}) {
   const calls: TokenRequest<UpstreamIdentity>[] = [];
   const refreshes: string[] = [];
   const bugs: unknown[] = [];
-  const upstream: { failure: SourceFailure | undefined; error: Error | undefined } = {
-    failure: undefined,
-    error: undefined,
+  const upstream = {
+    failure: undefined as SourceFailure | undefined,
+    error: undefined as Error | undefined,
+    /** The authority that nothing answers at. */
+    hanging: undefined as string | undefined,
   };
   const fetch = (request: TokenRequest<UpstreamIdentity>): Promise<SourceResult> => {
     calls.push(request);
-    const { failure, error } = upstream;
+    const { failure, error, hanging } = upstream;
+    const { identity } = request;
+    if (identity.kind === 'entra' && identity.authority === hanging) {
+      return new Promise(() => undefined);
+    }
     if (error !== undefined) return Promise.reject(error);
     if (failure !== undefined) return Promise.resolve({ ok: false, failure });
     const claims = { oid: 'OBJECT-ID' };
@@ -364,6 +370,20 @@ describe('the broker', () => {
     );
     assert.ok(isCached(stand, a));
     assert.deepEqual(stand.broker.secretsInUse(), [{ namespace: 'other', name: 'shared' }]);
+  });
+
+  it('lets an authority that does not answer, or a kind of credential, hold up no other', async () => {
+    const { broker, upstream } = open();
+    const secret = { kind: 'secret', secret: { namespace: 'n', name: 's' } } as const;
+    const at = (authority: string, clientId: string): EntraIdentity => ({
+      ...entraIdentity(clientId, secret),
+      authority,
+    });
+    upstream.hanging = 'https://one.example';
+    for (let count = 0; count < 10; count++) void broker.get(at(upstream.hanging, `${count}`), 'r');
+    void broker.get(at(upstream.hanging, 'other'), 'r');
+    assert.ok((await broker.get(at('https://two.example', '1'), 'r')).ok);
+    assert.ok((await broker.get(a, 'r')).ok);
   });
 
   it('reports a source that throws, and asks it again', async () => {

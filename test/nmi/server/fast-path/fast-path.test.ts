@@ -36,7 +36,36 @@ function open() {
   return { ...stand, clock, annotations, isServed, connect };
 }
 
+function serve(stand: ReturnType<typeof open>): void {
+  stand.pods.upsert(createPod({ ips: ['10.0.0.1'], labels: { aadpodidbinding: 'label' } }));
+  stand.grants.identities.upsert(createIdentity({ clientId }));
+  stand.grants.bindings.upsert(createBinding());
+}
+
 describe('the fast path on a kept connection', () => {
+  it('answers each request by what it asks for, whatever was asked before', () => {
+    const stand = open();
+    serve(stand);
+    const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
+    const connection = new FastConnection(stand.fastPath, caller);
+    const other = target.replace('vault', 'storage');
+    for (const asked of [target, other, other, target]) {
+      assert.ok(connection.ask(asked));
+      assert.equal(stand.hits.at(-1)?.target, asked);
+    }
+  });
+
+  it('gives a connection away that drains, since its answer must say so', () => {
+    const stand = open();
+    serve(stand);
+    const state = { isDraining: false };
+    const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
+    const connection = new FastConnection(stand.fastPath, caller, () => state.isDraining);
+    assert.ok(connection.ask(target));
+    state.isDraining = true;
+    assert.ok(!connection.ask(target));
+  });
+
   it('ends with each thing that the right rests on', () => {
     const pod = createPod({ ips: ['10.0.0.1'], labels: { aadpodidbinding: 'label' } });
     const identity = createIdentity({ clientId });

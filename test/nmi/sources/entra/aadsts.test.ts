@@ -264,6 +264,15 @@ describe('what was sent to prove the identity', () => {
     });
   }
 
+  it('is not relayed when it is the token of somebody else', () => {
+    const other = assertion.replace('eyJzdWIiOiJhIn0', 'eyJzdWIiOiJiIn0').slice(0, -9);
+    for (const field of fields) {
+      const failure = judgeEntra(answerOf({ [field]: `got ${other}` }), [secret]);
+      assert.equal(failure.description, 'Entra ID answered status 400; its text is withheld');
+      assert.ok(!JSON.stringify(failure).includes(other));
+    }
+  });
+
   it('does not hide an answer that does not hold it', () => {
     const answer = answerOf({ error_description: 'AADSTS7000215: no' });
     assert.equal(judgeEntra(answer, [secret, '']).description, 'AADSTS7000215: no');

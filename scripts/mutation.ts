@@ -1,0 +1,182 @@
+/**
+ * How much the unit tests hold: `node scripts/mutation.ts [FILTER]` makes each fault of
+ * `test/mutation`, or those whose file or text contains FILTER, in a copy of the tree and looks
+ * whether a test fails. Exits with 1 when a fault is not found, when one is found that the list
+ * says no test can find, and when the place of one is not in its file.
+ */
+import { spawn } from 'node:child_process';
+import {
+  cpSync,
+  globSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { allMutations } from '../test/mutation/all.ts';
+import {
+  mutate,
+  testsFor,
+  unexpected,
+  type Mutation,
+  type Verdict,
+} from '../test/mutation/mutation.ts';
+import { freshNative } from './native.ts';
+
+const root = join(import.meta.dirname, '..');
+/** A fault may make an endless loop, or one that takes all memory; either is found. */
+const timeoutMs = 60_000;
+const maxHeapMb = 1_024;
+/** Made by builds and installations; linked where tests need them. */
+const linked = ['node_modules', 'dist'];
+const leftOut = new Set([...linked, '.git', '.cache']);
+
+async function run(mutations: readonly Mutation[]): Promise<number> {
+  if (mutations.length === 0) {
+    process.stderr.write('there is no such mutation\n');
+    return 1;
+  }
+  freshNative();
+  const startedMs = performance.now();
+  const folder = mkdtempSync(join(tmpdir(), 'nmi-mutation-'));
+  try {
+    const queue = [...mutations];
+    const workers = Math.min(availableParallelism(), 4, queue.length);
+    const copies = Array.from(
+      { length: workers },
+      (_, index) => new Copy(join(folder, `${index}`)),
+    );
+    const found = await Promise.all(copies.map((copy) => work(copy, queue)));
+    const results = found.flat();
+    const wrong = results.filter(({ problem }) => problem !== undefined);
+    const killed = results.filter(({ verdict }) => verdict === 'killed').length;
+    const seconds = Math.round((performance.now() - startedMs) / 1000);
+    process.stdout.write(
+      `${killed} of ${mutations.length} faults found in ${seconds} s` +
+        `${wrong.length === 0 ? '' : `; ${wrong.length} not as the list says:`}\n`,
+    );
+    for (const { mutation, problem } of wrong) {
+      process.stdout.write(`  ${mutation.file}: ${mutation.wrong}: ${problem}\n`);
+    }
+    return wrong.length === 0 ? 0 : 1;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+interface Result {
+  readonly mutation: Mutation;
+  readonly verdict: Verdict | undefined;
+  /** What is not as the list says. */
+  readonly problem: string | undefined;
+}
+
+async function work(copy: Copy, queue: Mutation[]): Promise<readonly Result[]> {
+  const results: Result[] = [];
+  for (let mutation = queue.shift(); mutation !== undefined; mutation = queue.shift()) {
+    const startedMs = performance.now();
+    const { verdict, note } = await copy.judge(mutation);
+    const problem = verdict === undefined ? note : unexpected(mutation, verdict);
+    results.push({ mutation, verdict, problem });
+    const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
+    const mark = problem === undefined ? ' ' : '!';
+    const line = `${verdict ?? 'unknown'} ${mutation.file}: ${mutation.wrong} (${note}, ${seconds} s)`;
+    process.stdout.write(`${mark} ${line}\n`);
+  }
+  return results;
+}
+
+interface Judgement {
+  /** Undefined when nothing can be said. */
+  readonly verdict: Verdict | undefined;
+  readonly note: string;
+}
+
+/** A copy of the tree that faults are made in. */
+class Copy {
+  readonly #folder: string;
+  readonly #tests: readonly string[];
+  /** Whether a test passes without a fault. */
+  readonly #passes = new Map<string, boolean>();
+
+  constructor(folder: string) {
+    this.#folder = folder;
+    const filter = (path: string): boolean => !leftOut.has(path.slice(root.length + 1));
+    cpSync(root, folder, { recursive: true, filter });
+    for (const name of linked) symlinkSync(join(root, name), join(folder, name));
+    this.#tests = globSync('test/**/*.test.ts', { cwd: folder });
+  }
+
+  async judge(mutation: Mutation): Promise<Judgement> {
+    const path = join(this.#folder, mutation.file);
+    const text = readFileSync(path, 'utf8');
+    const mutated = mutate(text, mutation);
+    if (mutated === undefined) {
+      return { verdict: undefined, note: 'its place is not in the file exactly once' };
+    }
+    const { own, others } = testsFor(mutation.file, this.#tests);
+    for (const test of [...own, ...others]) {
+      writeFileSync(path, mutated);
+      const failure = await this.#fails(test);
+      writeFileSync(path, text);
+      if (failure === undefined) continue;
+      if (await this.#passesAlone(test)) {
+        return { verdict: 'killed', note: `${failure} ${basename(test)}` };
+      }
+      return { verdict: undefined, note: `${test} fails without a fault` };
+    }
+    return { verdict: 'survived', note: `${own.length + others.length} tests` };
+  }
+
+  async #passesAlone(test: string): Promise<boolean> {
+    const known = this.#passes.get(test);
+    if (known !== undefined) return known;
+    // Once more: a machine that is busy may fail a test by its time.
+    const passes =
+      (await this.#fails(test)) === undefined || (await this.#fails(test)) === undefined;
+    this.#passes.set(test, passes);
+    return passes;
+  }
+
+  /** How a test fails; undefined when it passes. */
+  #fails(test: string): Promise<'by' | 'by the time of' | undefined> {
+    const child = spawn(process.execPath, [`--max-old-space-size=${maxHeapMb}`, test], {
+      cwd: this.#folder,
+      stdio: 'ignore',
+      // A group of its own: what a test starts ends with it.
+      detached: true,
+    });
+    return new Promise((resolve, reject) => {
+      let isLate = false;
+      const end = (): void => {
+        if (child.pid === undefined) return;
+        try {
+          process.kill(-child.pid, 'SIGKILL');
+        } catch {
+          // It has ended.
+        }
+      };
+      const timer = setTimeout(() => {
+        isLate = true;
+        end();
+      }, timeoutMs);
+      child.once('error', reject);
+      child.once('close', (code) => {
+        clearTimeout(timer);
+        end();
+        if (isLate) resolve('by the time of');
+        else resolve(code === 0 ? undefined : 'by');
+      });
+    });
+  }
+}
+
+if (import.meta.main) {
+  const [filter = ''] = process.argv.slice(2);
+  process.exitCode = await run(
+    allMutations.filter(({ file, wrong }) => `${file}: ${wrong}`.includes(filter)),
+  );
+}

@@ -1,0 +1,298 @@
+/** Pods, grants, identifiers; tokens and when they are fetched. */
+import type { Faults } from '../mutation.ts';
+
+export const cache: Faults = {
+  'src/cache/index/binding-label.ts': [
+    [
+      'a label that a pod inherits counts',
+      'Object.hasOwn(pod.labels, bindingLabel)',
+      'bindingLabel in pod.labels',
+    ],
+  ],
+  'src/cache/index/grant-index.ts': [
+    [
+      'a binding counts in every namespace',
+      'objectKey(after.namespace, after.selector)',
+      'objectKey("", after.selector)',
+    ],
+    ['a binding that is gone still grants', 'this.#bindingsByClaim.delete(claimKey, before);', ''],
+    [
+      'a binding for one service account is for all pods',
+      "['', serviceAccount].includes(each.serviceAccount)",
+      'true',
+    ],
+    [
+      'the claim of one service account is another’s',
+      "claims.asksForAccount ? pod.serviceAccount : ''",
+      "''",
+    ],
+    [
+      'a binding with an empty selector matches pods',
+      "after !== undefined && after.selector !== ''",
+      'after !== undefined',
+      'a pod with an empty label stands for no label at all',
+    ],
+    [
+      'an exception needs all its labels',
+      'if (!Object.hasOwn(pod.labels, key)) continue;',
+      'if (!Object.hasOwn(pod.labels, key)) return false;',
+    ],
+    [
+      'an exception compares labels in their letter case',
+      'pod.labels[key]?.toLowerCase() === value.toLowerCase()',
+      'pod.labels[key] === value',
+    ],
+    [
+      'the newest identity is the default',
+      'return a.createdAtWallMs - b.createdAtWallMs ||',
+      'return b.createdAtWallMs - a.createdAtWallMs ||',
+    ],
+    [
+      'the last of two identities answers for a client id',
+      "if (key !== '' && !map.has(key))",
+      "if (key !== '')",
+    ],
+    [
+      'an identity is found by an empty client id',
+      "if (key !== '' && !map.has(key))",
+      'if (!map.has(key))',
+    ],
+    [
+      'an edited identity keeps its old grants',
+      'this.#touchClaim(objectKey(binding.namespace, binding.selector));',
+      '',
+    ],
+    [
+      'claims of labels that no pod has are kept',
+      'if (!this.#membersByClaim.has(claimKey)) this.#claims.delete(claimKey);',
+      '',
+    ],
+    [
+      'the grants of a pod outlive its label',
+      'this.#leaveClaim(member);\n    member.claimKey = claimKey;',
+      'member.claimKey = claimKey;',
+    ],
+    [
+      'nobody is told of a change',
+      'this.#generation++;\n    this.#listeners.notify();',
+      'this.#listeners.notify();',
+    ],
+    [
+      'grace counts from the creation of the pod alone',
+      'Math.max(pod.createdAtWallMs, this.#pods.labelledSinceWallMs(pod.uid))',
+      'pod.createdAtWallMs',
+    ],
+  ],
+  'src/cache/index/identifiers.ts': [
+    [
+      'a client id in another letter case is another',
+      'return text.trim().toLowerCase();',
+      'return text.trim();',
+    ],
+    ['a bare slash equals no resource id', "segments.length === 0 ? '' : ", ''],
+    ['text in front of a GUID is passed upstream', '/^[0-9a-f]{8}', '/[0-9a-f]{8}'],
+    ['blanks in a resource id are passed upstream', '[\\x21-\\x7e]+$', '[\\x20-\\x7e]+$'],
+    ['a resource id of any length is passed upstream', 'text.length <= 1024 && ', ''],
+  ],
+  'src/cache/index/ip.ts': [
+    [
+      'an IPv4 address has two spellings',
+      'return isMapped ? address.slice(mappedPrefix.length) : address;',
+      'return address;',
+    ],
+    [
+      'an address has one for each zone',
+      "const [withoutZone = ''] = text.split('%');",
+      'const withoutZone = text;',
+    ],
+  ],
+  'src/cache/index/multimap.ts': [
+    [
+      'the second value takes the place of the first',
+      'new Set([group, value])',
+      'new Set([value])',
+    ],
+    ['an emptied group is kept', 'if (group.size === 0) this.#groups.delete(key);', ''],
+  ],
+  'src/cache/index/object-store.ts': [
+    ['the late delete of a predecessor takes the successor', ' || before.uid !== ref.uid', ''],
+    [
+      'an object that a list lacks stays',
+      'if (!next.has(key)) this.#observer.changed(stored, undefined);',
+      '',
+    ],
+    [
+      'an equal object is a change',
+      'if (before !== undefined && isDeepStrictEqual(before, item)) return;',
+      '',
+    ],
+  ],
+  'src/cache/index/objects.ts': [['a failed pod lives', " || phase === 'Failed'", '']],
+  'src/cache/index/observers.ts': [
+    [
+      'a listener that was unsubscribed is called',
+      'if (!this.#subscriptions.has(subscription)) continue;',
+      '',
+    ],
+    ['one listener’s failure is hidden', 'this.#onError(error);', ''],
+  ],
+  'src/cache/index/pod-index.ts': [
+    [
+      'two pods share one address and both are served',
+      "if (lookup.kind === 'unknown') return [];",
+      'return [];',
+    ],
+    [
+      'a pod that has ended keeps its address',
+      'if (pod.hostNetwork || hasEnded(pod)) return [];',
+      'if (pod.hostNetwork) return [];',
+    ],
+    [
+      'the address of the node is a pod’s',
+      'if (pod.hostNetwork || hasEnded(pod)) return [];',
+      'if (hasEnded(pod)) return [];',
+    ],
+    [
+      'an address that a pod has lost stays its own',
+      'if (!addresses.includes(ip)) leave(tables, ip, before.pod);',
+      'if (addresses.includes(ip)) continue;',
+    ],
+    ['the late delete of a predecessor takes the successor', ' || entry.pod.uid !== ref.uid', ''],
+    [
+      'of two names for a uid both are found',
+      'if (keyBefore !== key) tables.byName.delete(keyBefore);',
+      '',
+    ],
+    [
+      'a new label begins no grace',
+      'keepsLabel ? stored.labelledSinceWallMs : this.#clock.wallMs()',
+      'stored.labelledSinceWallMs',
+    ],
+    ['look-ups are not known to have changed', 'this.#generation++;', ''],
+  ],
+  'src/cache/token/cache.ts': [
+    [
+      'a token that is nearly over is served',
+      '< entry.floorMs) return undefined',
+      '< 0) return undefined',
+    ],
+    ['every caller begins a fetch of its own', 'this.#flights.set(request.key, flight);', ''],
+    ['more callers wait than may', 'this.#waiting < maxWaiters ? ', 'true ? '],
+    ['a dead token is kept', '<= this.#clock.wallMs()) {', '< 0) {'],
+    ['what a dropped fetch brings is kept', 'if (!flight.isDropped) this.#learn', 'this.#learn'],
+    [
+      'the cache grows without end',
+      'this.#entries.size > maxEntries && ',
+      'this.#entries.size > maxEntries * 10 && ',
+    ],
+    ['one identity displaces all others', 'if (members.size <= maxPerGroup) return;', 'return;'],
+    [
+      'a failure does not answer for its key',
+      'this.#breakers.fail(request, landing.failure);',
+      ';',
+    ],
+    ['a token is fetched anew that nobody wants', ' || !isWanted(entry.request)', ''],
+    ['a token is fetched anew that nobody uses', 'unusedMs > usedWithinMs || ', ''],
+  ],
+  'src/cache/token/deadline-heap.ts': [
+    [
+      'the later of two deadlines comes first',
+      'right.dueAtMs < left.dueAtMs ? right',
+      'right.dueAtMs > left.dueAtMs ? right',
+    ],
+    ['a deadline that was taken out is in', 'item.heapIndex = -1;\n    const last', 'const last'],
+  ],
+  'src/cache/token/entry.ts': [
+    [
+      'a token is served by the clock that gives it more life',
+      'return Math.min(this.expiresAtWallMs',
+      'return Math.max(this.expiresAtWallMs',
+    ],
+    [
+      'a token is dropped by the clock that gives it less life',
+      'return Math.max(this.expiresAtWallMs',
+      'return Math.min(this.expiresAtWallMs',
+    ],
+    ['a token that was dropped comes back', 'dead: [],', "dead: ['fresh'],"],
+    ['failures in a row do not add up', 'this.#state.failures + 1 : 1', '1 : 1'],
+  ],
+  'src/cache/token/lru-list.ts': [
+    ['what was used stays the next to go', 'this.delete(item);\n    this.add(item);', ''],
+  ],
+  'src/cache/token/negative-cache.ts': [
+    ['failures are held no longer in a row', '2 ** (failures - 1)', '1'],
+    [
+      'a failure is held for an hour',
+      'const longestGrownHoldMs = 10_000;',
+      'const longestGrownHoldMs = 3_600_000;',
+    ],
+    [
+      'failures are kept without end',
+      'if (this.#breakers.size <= this.#maxKeys) return;',
+      'return;',
+    ],
+    [
+      'a success is followed by the failure before it',
+      'reset(key: string): void {\n    this.#breakers.delete(key);',
+      'reset(key: string): void {\n    void key;',
+    ],
+  ],
+  'src/cache/token/rate-limiter.ts': [
+    ['a retry overtakes fetches that wait', 'this.queued > 0 || ', ''],
+    ['a retry is on top of the rate', 'this.#noteStart();\n    return true;', 'return true;'],
+    [
+      'background work goes before callers',
+      'firstOf(this.#callers) ?? firstOf(this.#background)',
+      'firstOf(this.#background) ?? firstOf(this.#callers)',
+    ],
+    ['the queue has no bound', 'if (queue.size >= this.#maxQueued) return false;', ''],
+    ['a second has no limit', 'return oldestAtMs + windowMs', 'return oldestAtMs'],
+    [
+      'more run at once than may',
+      'while (this.#running.size < this.#maxConcurrent)',
+      'while (this.#running.size <= this.#maxConcurrent)',
+    ],
+  ],
+  'src/cache/token/refresh-policy.ts': [
+    [
+      'tokens that came together are fetched together',
+      'dueMs * (1 - dueSpread + 2 * dueSpread * random)',
+      'dueMs',
+    ],
+    [
+      'a source that repeats itself is asked in a loop',
+      'Math.max(shortestPauseMs, ',
+      'Math.max(0, ',
+    ],
+    [
+      'a failing source is asked every five seconds',
+      'firstRetryMs * 2 ** (failures - 1)',
+      'firstRetryMs',
+    ],
+  ],
+  'src/cache/token/timer-queue.ts': [
+    [
+      'a token of years is due at once',
+      'const longestArmMs = 24 * 3_600_000;',
+      'const longestArmMs = Infinity;',
+    ],
+    [
+      'what was cleared is due',
+      'clear(alarm: Alarm): void {\n    this.#heap.delete(alarm);',
+      'clear(alarm: Alarm): void {\n    void alarm;',
+    ],
+    [
+      'one that fails stops the others',
+      '} finally {\n      this.#arm();\n    }',
+      '} finally {\n      void 0;\n    }',
+    ],
+  ],
+  'src/cache/token/token.ts': [
+    [
+      'a token is said to live longer than it does',
+      'Math.max(0, this.#leftS(nowS))',
+      'this.#leftS(nowS) + 3600',
+    ],
+    ['a token is printed by accident', "return '[token]';", 'return this.token.accessToken;'],
+  ],
+};

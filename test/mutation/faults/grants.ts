@@ -1,0 +1,206 @@
+/** Who calls, and what that pod may have. */
+import type { Faults } from '../mutation.ts';
+
+export const grants: Faults = {
+  'src/nmi/grants/authorize.ts': [
+    ['--host-network=refuse does nothing', "policy.hostNetwork === 'refuse'", 'false'],
+    [
+      'every pod on the host network is refused',
+      "pod.hostNetwork && policy.hostNetwork === 'refuse'",
+      'pod.hostNetwork',
+    ],
+    [
+      'a pod without the label gets the node’s identity',
+      "if (pod.hostNetwork) return ofNode(pod, query.selector, 'host network', knowledge);",
+      "return ofNode(pod, query.selector, 'host network', knowledge);",
+    ],
+    [
+      'an identity is for any resource',
+      'return allowedResources.some(',
+      'return true || allowedResources.some(',
+    ],
+    [
+      'candidates by object id are not limited to their resources',
+      'const candidate = ofIdentity(pod, identity, query.resource,',
+      'const candidate = ofIdentity(pod, identity, undefined,',
+    ],
+    ['a pod of a service account names any application', 'if (isOther) {', 'if (false) {'],
+    [
+      'a node without a metadata service is asked for its identity',
+      "if (!upstreams.hasImds) return refused(pod, 'identity_unsupported', { about: 'no-imds' });",
+      '',
+    ],
+    [
+      'what may still come is refused for good',
+      "return refused(pod, reasonOf(grant), { about: 'grant', grant }, isTransient(grant));",
+      "return refused(pod, reasonOf(grant), { about: 'grant', grant }, false);",
+    ],
+  ],
+  'src/nmi/grants/cache-key.ts': [
+    ['a token that one Secret got is another’s', ' ${credentialKey(credential)}`', '`'],
+    ['a token of another resource is given', '\\n${resource}`', '`'],
+    [
+      'the Kelvin sign is a k',
+      'text.replaceAll(/[A-Z]+/g, (part) => part.toLowerCase())',
+      'text.toLowerCase()',
+    ],
+  ],
+  'src/nmi/grants/caller.ts': [
+    [
+      'a kept connection gets the token of the next pod at its address',
+      'return found.pod.uid === this.#ownerUid ? found : outlived;',
+      'return found;',
+    ],
+    [
+      'a caller without a record is known by its address',
+      "case 'unattested':\n        return unattested;",
+      "case 'unattested':\n        return pods.byIp(this.ip);",
+    ],
+    [
+      'a cgroup is believed from another pod’s address',
+      "if (owner.kind === 'pod') return [owner.pod];",
+      '',
+    ],
+    [
+      'a static pod takes the cgroup of another',
+      'claimants.find((each) => each.uid === uid) ?? claimants[0]',
+      'claimants[0]',
+    ],
+    [
+      'a caller is looked up once and for all',
+      'if (this.#generation !== pods.generation) {',
+      'if (this.#generation === -1) {',
+    ],
+  ],
+  'src/nmi/grants/grant-age.ts': [
+    [
+      'a young binding gives no grace',
+      'newestMs = Math.max(newestMs, binding.createdAtWallMs);',
+      '',
+    ],
+    [
+      'a binding of another identity gives grace',
+      'if (binding.identityName === identity?.name) {',
+      'if (true) {',
+    ],
+  ],
+  'src/nmi/grants/grant.ts': [
+    ['strict identity chooses', 'if (policy.strict && identities.length > 1) {', 'if (false) {'],
+    ['upstream is asked for the node’s own identity', 'if (!isNamed(identity)) {', 'if (false) {'],
+    [
+      'a named identity need not be the pod’s',
+      "if (identity === undefined) return refuseSelector(grants, selector);\n      return { kind: 'identity', identity, by: 'client_id' };",
+      "return { kind: 'identity', identity: identity ?? grants.identities[0]!, by: 'client_id' };",
+    ],
+    [
+      'an excepted pod is refused',
+      "case 'exception':\n      return { kind: 'node', exception: grants.exception, selector };",
+      "case 'exception':\n      return { kind: 'refused', reason: 'no_binding_label' };",
+    ],
+    [
+      'a wrong clock gives grace for ever',
+      'Math.abs(nowWallMs - sinceWallMs) < policy.graceMs',
+      'nowWallMs - sinceWallMs < policy.graceMs',
+    ],
+    [
+      'an identity without an id is a candidate',
+      'grants.identities.filter(isNamed)',
+      'grants.identities',
+    ],
+  ],
+  'src/nmi/grants/identify.ts': [
+    [
+      'an address is believed that may be another pod’s by now',
+      ' && !knowledge.trustsAddresses()',
+      ' && false',
+    ],
+    ['pods are served before all is known', 'if (!knowledge.isSynced()) break;', ''],
+    [
+      'a connection that outlived its pod may be waited for',
+      "{ about: 'outlived' }, false)",
+      "{ about: 'outlived' }, true)",
+    ],
+  ],
+  'src/nmi/grants/identities-in-use.ts': [
+    ['a pod that has ended keeps its tokens', 'if (hasEnded(pod)) continue;', ''],
+    ['tokens of excepted pods are dropped', 'if (isNodes) hasExcepted = true;', ''],
+    [
+      'the second service account of a label has no tokens',
+      'if (done.has(pod.serviceAccount)) continue;',
+      'if (done.size > 0) continue;',
+    ],
+    [
+      'what is in use is worked out once',
+      'if (this.#wanted.generation !== generation)',
+      'if (this.#wanted.generation === -1)',
+    ],
+    [
+      'an assertion is dropped that is needed',
+      "if (each.kind === 'entra') credentials.add(credentialKey(each.credential));",
+      '',
+    ],
+    [
+      'nobody hears that a service account has changed',
+      'const offs = [grants.onChange(listener), workloadIdentities?.onChange(listener)];',
+      'const offs = [grants.onChange(listener)];',
+    ],
+  ],
+  'src/nmi/grants/refusal-text.ts': [
+    [
+      'a connection that cannot be served is kept',
+      "facts.about === 'unattested' || facts.about === 'outlived'",
+      'false',
+    ],
+    [
+      'a pod writes into the answer',
+      '"${printable(grant.selector.value)}"',
+      '"${grant.selector.value}"',
+    ],
+    [
+      'a Secret that is about to come is refused for good',
+      "isYoung ? 'credential_pending'",
+      "false ? 'credential_pending'",
+    ],
+    [
+      'a federated credential has a minute to be known',
+      'Math.max(graceMs, federationGraceMs)',
+      'graceMs',
+    ],
+    ['the wait that the upstream asked for is lost', '{ retryAfterS: failure.retryAfterS }', '{}'],
+  ],
+  'src/nmi/grants/resolve-upstream.ts': [
+    [
+      'an authority is asked that is not allowed',
+      'const authority = this.#resolveAuthority(entra.adEndpoint);\n    if (!authority.ok) return invalid(authority.problem);',
+      "const authority = this.#resolveAuthority('');\n    if (!authority.ok) return invalid(authority.problem);",
+    ],
+    [
+      'a client id that is no GUID goes upstream',
+      "return isGuid(clientId) ? named({ kind: 'client_id', value: clientId }) : invalid(problem);",
+      "return named({ kind: 'client_id', value: clientId });",
+    ],
+    ['a tenant is a path', 'if (isGuid(text)) return true;', 'return true;'],
+    [
+      'pods of two service accounts share an assertion',
+      "const account = isOfPod ? `${pod.namespace}/${pod.serviceAccount}` : '';",
+      "const account = '';",
+    ],
+    [
+      'an answer carries any number of tenants',
+      'if (auxiliary.length > maxAuxiliaryTenants) {',
+      'if (false) {',
+    ],
+  ],
+  'src/nmi/grants/workload-identities.ts': [
+    [
+      'every pod is one of Workload Identity',
+      "if (pod.labels[useLabel] !== 'true' || pod.serviceAccount === '') return none;",
+      '',
+    ],
+    [
+      'an account without an annotation is waited for',
+      "if (known === 'missing' || known.clientId === '') return { kind: 'unannotated', account };",
+      "if (known === 'missing' || known.clientId === '') return unknown;",
+    ],
+  ],
+};

@@ -1,0 +1,188 @@
+/** The API server: what it says, when it is asked again. */
+import type { Faults } from '../mutation.ts';
+
+export const kube: Faults = {
+  'src/nmi/kube/accounts/own-account.ts': [
+    ['a user is taken for a service account', ' && rest.length === 0', ''],
+  ],
+  'src/nmi/kube/accounts/service-account-path.ts': [
+    ['a name is a path', '!isDnsLabel(namespace) || !isDnsSubdomain(name)', 'false'],
+  ],
+  'src/nmi/kube/api/backoff.ts': [
+    ['nodes that failed together come back together', 'ceiling * (0.5 + random / 2)', 'ceiling'],
+    [
+      'a pause grows for ever',
+      'Math.min(backoff.capMs, backoff.baseMs * 2 ** Math.min(failures - 1, 30))',
+      'backoff.baseMs * 2 ** Math.min(failures - 1, 30)',
+    ],
+    [
+      'a server asks for a day and gets it',
+      'Math.min(retryAfterMs, maxRetryAfterMs)',
+      'retryAfterMs',
+    ],
+    ['a server asks to be left alone in vain', 'if (retryAfterMs > 0) {', 'if (false) {'],
+  ],
+  'src/nmi/kube/api/call-outcome.ts': [
+    [
+      'a bug is taken for an outage',
+      'if (!(failure instanceof KubeError)) throw failure;',
+      'if (!(failure instanceof KubeError)) return malformed;',
+    ],
+    [
+      'a missing right passes by itself',
+      "if (failure.code === 'FORBIDDEN') return",
+      "if (failure.code === 'GONE') return",
+    ],
+  ],
+  'src/nmi/kube/api/json-lines.ts': [
+    ['a line takes all memory', 'if (pendingBytes > maxLineBytes) {', 'if (false) {'],
+    ['a cut stream looks whole', 'pendingBytes += part.length;', ''],
+    ['an event is lost between two chunks', 'keep(bytes.subarray(start));', ''],
+  ],
+  'src/nmi/kube/api/kube-error.ts': [
+    ['a list that has expired is tried again', "[410, 'GONE'],\n", ''],
+    ['a server writes any text into the log', 'message.slice(0, 512)', 'message'],
+  ],
+  'src/nmi/kube/api/list-pages.ts': [
+    ['only the first page is read', "if (continueToken === '') return version;", 'return version;'],
+    [
+      'an answer that is no list empties the store',
+      "if (version === '' || !(none || Array.isArray(items))) {",
+      'if (false) {',
+    ],
+    [
+      'a version is asked for beside a continuation',
+      "else if (list.version !== '') query.set",
+      "if (list.version !== '') query.set",
+    ],
+  ],
+  'src/nmi/kube/api/watch-event.ts': [
+    [
+      'a deletion is a change',
+      "case 'DELETED':\n      return { kind: 'deleted', object, version };",
+      "case 'DELETED':\n      return { kind: 'changed', object, version };",
+    ],
+    [
+      'every bookmark ends the list',
+      "'k8s.io/initial-events-end') === 'true'",
+      "'k8s.io/initial-events-end') !== 'x'",
+    ],
+    [
+      'an error of the server is an object',
+      "if (type === 'ERROR') return { kind: 'error', error: statusObjectError(object) };",
+      '',
+    ],
+    ['a wait is a thousand times too short', 'retryAfterSec * 1000', 'retryAfterSec'],
+  ],
+  'src/nmi/kube/api/watch-stream.ts': [
+    [
+      'a cut event is lost in silence',
+      "if (lines.pendingBytes > 0) throw new KubeError('NETWORK', 'the stream was cut in an event');",
+      '',
+    ],
+    ['pods wait while a list is read', 'await nextTurn();', ''],
+    ['a stream that nobody reads goes on', 'await batches.return();', ''],
+  ],
+  'src/nmi/kube/watch/decoder.ts': [
+    [
+      'an object that became unusable goes on granting',
+      'if (parsed.ref !== undefined) store.remove(parsed.ref);',
+      '',
+    ],
+    [
+      'a deleted object stays',
+      'const ref = refOf(object);\n      store.remove(ref);',
+      'const ref = refOf(object);',
+    ],
+    [
+      'an object that was deleted within a list is in it',
+      'store.replace(gone.size === 0 ? items : items.filter(isLeft));',
+      'store.replace(items);',
+    ],
+    ['the log is filled with one object', 'if (skipped.get(uid) !== reason) {', 'if (true) {'],
+  ],
+  'src/nmi/kube/watch/parse.ts': [
+    [
+      'a pod takes the cgroup of another by an annotation',
+      "hash !== '' && stringAt(annotations, 'kubernetes.io/config.mirror') === hash",
+      "hash !== ''",
+    ],
+    [
+      'a binding that was to be narrowed is for all',
+      "if (serviceAccount === undefined) return unusable(ref, 'spec.serviceAccount is not a string');",
+      '',
+    ],
+    [
+      'a list of no resources is for all',
+      'if (!Array.isArray(listed) || listed.length === 0) return',
+      'if (!Array.isArray(listed)) return',
+    ],
+    ['a label called constructor is there', 'Object.setPrototypeOf(map, null);', ''],
+    ['an object without a uid is taken', " || ref.uid === ''", ''],
+    [
+      'an object of no age is young',
+      'Number.isNaN(at) ? 0 : at',
+      'Number.isNaN(at) ? Date.now() : at',
+    ],
+    [
+      'a pod has one of its two addresses',
+      'if (ips.length > 0) return [...new Set(ips)];',
+      'if (ips.length > 0) return ips.slice(0, 1);',
+    ],
+  ],
+  'src/nmi/kube/watch/reflector-state.ts': [
+    [
+      'a watch goes on from a version that has expired',
+      'if (isRelist) state.version = undefined;',
+      '',
+    ],
+    [
+      'a restored server is watched from the future',
+      'return /^\\d+$/.test(one) && /^\\d+$/.test(other) && BigInt(one) < BigInt(other);',
+      'return false;',
+    ],
+    ['versions are compared as texts', 'BigInt(one) < BigInt(other)', 'one < other'],
+    ['a server that closes watches is asked in a loop', 'state.closes += 1;', ''],
+    [
+      'a list that has ended early is complete',
+      'if (version === undefined) {\n    failed(',
+      'if (false) {\n    failed(',
+    ],
+    [
+      'checks are asked for without end',
+      'if (nowMs - state.checkAtMs < timing.checkEveryMs) return;',
+      '',
+    ],
+    [
+      'a watch is healthy at once',
+      'const delayMs = around.timing.healthyMs;',
+      'const delayMs = 0;',
+    ],
+    [
+      'the first list is not noted',
+      "if (state.lists === 1) state.effects.push({ kind: 'synced' });",
+      '',
+    ],
+    [
+      'the others are not told that the server is back',
+      "if (state.isAway) state.effects.push({ kind: 'notify-recovery' });",
+      '',
+    ],
+    ['a snapshot that expired is paged again', "state.isUnpaged ||= code === 'GONE';", ';'],
+  ],
+  'src/nmi/kube/watch/retry-policy.ts': [
+    ['a whole cluster lists at once', 'chance * timing.relistJitterMs - before.waitedMs', '0'],
+    ['failures do not add up', 'kind === before.kind ? before.count + 1 : 1', '1'],
+    [
+      'a wait ends that the server asked for',
+      "kind === 'outage' && retryAfterMs === undefined",
+      "kind === 'outage'",
+    ],
+    [
+      'a version that cannot be read is watched from',
+      'const isRelist = status === 400 || [',
+      'const isRelist = [',
+    ],
+    ['a server that closes watches is asked in a loop', 'if (closes <= 2) return 0;', 'return 0;'],
+  ],
+};

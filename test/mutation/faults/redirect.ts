@@ -1,0 +1,319 @@
+/** The kernel's side: what is ours, what is whose. */
+import type { Faults } from '../mutation.ts';
+
+export const redirect: Faults = {
+  'src/redirect/target.ts': [
+    ['a target is of IPv6', 'if (!isIPv4(ip)) throw', 'if (false) throw'],
+    ['a port is 0', 'port < 1 || ', ''],
+  ],
+  'src/redirect/cgroup/cgroup.ts': [
+    [
+      'a pod within a pod is taken for its name',
+      "QUALITY.test(segments[0] ?? '') ? 1 : 0",
+      'segments.length - 2',
+    ],
+    ['any text is the uid of a pod', 'if (!POD_UID.test(podUid)) return [];', ''],
+    ['a name is that of a pod by its end', '/^pod([0-9a-z]', '/pod([0-9a-z]'],
+  ],
+  'src/redirect/cgroup/cgroup-index.ts': [
+    [
+      'a cgroup of another pod is this one’s',
+      'if (pod?.podUid === podUid) return pod;',
+      'if (pod !== undefined) return pod;',
+    ],
+    [
+      'a caller makes the agent search without end',
+      'if (missedAtMs !== undefined && this.#nowMs() - missedAtMs < missPauseMs) return;',
+      '',
+    ],
+    ['cgroups are kept without end', 'dropOldest(this.#found, this.#maxEntries);', ''],
+  ],
+  'src/redirect/cgroup/cgroup-tree.ts': [
+    ['a pod makes any number of cgroups', 'if (found.length === MAX_CGROUPS) return found;', ''],
+    ['a pod makes cgroups of any depth', 'depth <= MAX_DEPTH', 'depth <= 1e9'],
+    [
+      'a cgroup below an exempt one is redirected',
+      'level = level.filter(({ id }) => !except.includes(id));',
+      '',
+    ],
+    [
+      'the part of a container is taken for the whole tree',
+      'mounts.find(({ path }) => cgroupIdOf(path) === ROOT_CGROUP_ID) ?? mounts[0]',
+      'mounts[0]',
+    ],
+    [
+      'a folder beside is taken for one below',
+      "named.endsWith('/') ? named : `${named}/`",
+      'named',
+    ],
+  ],
+  'src/redirect/ebpf/callers.ts': [
+    [
+      'a record of another connection attests',
+      'plainIp(peer.localIp) !== listenIp || peer.localPort !== listenPort',
+      'false',
+    ],
+    ['a map that is gone is looked into', 'this.#map = undefined;\n    try {', 'try {'],
+    ['former maps stay open', 'if (former !== undefined) native.close(former);', ''],
+    [
+      'a look-up that fails ends the agent',
+      '} catch {\n      return UNATTESTED;\n    }',
+      '} finally {\n      void 0;\n    }',
+    ],
+  ],
+  'src/redirect/ebpf/exempt-cgroups.ts': [
+    [
+      'a cgroup stays exempt',
+      'if (!wanted.includes(id)) native.mapDelete(map, encodeId(id));',
+      'continue;',
+    ],
+    ['the agent’s own calls come back to it', 'native.mapSet(map, encodeId(id), PRESENT);', ';'],
+  ],
+  'src/redirect/ebpf/pins.ts': [
+    [
+      'a folder that is full is mounted over',
+      'readdirSync(path).length === 0 ? undefined',
+      'true ? undefined',
+    ],
+    [
+      'a pin of somebody else is removed with the folder',
+      "if (code !== 'ENOENT' && code !== 'ENOTEMPTY') throw fileError(error);",
+      'throw fileError(error);',
+    ],
+    [
+      'an agent without rights cannot read',
+      'chmodSync(join(folder, name), 0o644)',
+      'chmodSync(join(folder, name), 0o600)',
+    ],
+  ],
+  'src/redirect/ebpf/programs.ts': [
+    [
+      'files of an ordinary folder are taken for pins',
+      'names.length > 0 && isBpffs(pinFolder) ? names : []',
+      'names',
+    ],
+    [
+      'a pin of somebody else is taken away',
+      'listPins(pinFolder).filter(isOurs)',
+      'listPins(pinFolder)',
+    ],
+    [
+      'maps of another layout are shared',
+      'for (const name of SHARED_MAPS) unpin(wanted.pinFolder, name);',
+      '',
+    ],
+    ['what a crash left stays', "if (name.startsWith('next_')) unpin(pinFolder, name);", ''],
+    [
+      'a link to another cgroup is right',
+      'if (link.cgroupId !== wanted.cgroup.id) {',
+      'if (false) {',
+    ],
+    [
+      'a program of somebody else is right',
+      'if (program?.id !== link.programId) return',
+      'if (program === undefined) return',
+    ],
+    [
+      'sockets of the node are closed',
+      'const meant = users.filter((id) => redirected.has(id));',
+      'const meant = users;',
+    ],
+    ['programs stay open', 'native.close(programs);', ''],
+  ],
+  'src/redirect/ebpf/settings.ts': [
+    [
+      'ports are in the order of the machine',
+      'view.setUint16(14, settings.target.listenPort);',
+      'view.setUint16(14, settings.target.listenPort, true);',
+    ],
+    [
+      'one container takes all records',
+      'view.setUint32(16, MAX_CALLERS_PER_CGROUP, true);',
+      'view.setUint32(16, 10 * MAX_CALLERS_PER_CGROUP, true);',
+    ],
+    [
+      'programs that redirect something else are right',
+      'if (describeTarget(present.target) !== describeTarget(wanted.target)) {',
+      'if (false) {',
+    ],
+  ],
+  'src/redirect/ebpf/stale-programs.ts': [
+    [
+      'a node is open for a moment',
+      " || status.state !== 'active') return withSight",
+      ') return withSight',
+    ],
+    [
+      'programs stay behind when they are removed',
+      "if (lookFor(pinFolder).kind === 'pinned') unpinPrograms(pinFolder);",
+      '',
+    ],
+    ['the address mode starts beside programs', "if (sight.kind !== 'pinned') return;", 'return;'],
+    ['programs are not reported', 'return withProblem(status, sight.problem);', 'return status;'],
+  ],
+  'src/redirect/host/attempts.ts': [
+    [
+      'what follows a failure is not done',
+      'failures.push(error);\n        return undefined;',
+      'throw error;',
+    ],
+    ['a failure is hidden', 'if (failures.length > 0) throw failures[0];', ''],
+    ['two operations run at once', 'const turn = last.then(work, work);', 'const turn = work();'],
+  ],
+  'src/redirect/host/command.ts': [
+    [
+      'a tool gets the secrets of the environment',
+      'if (value !== undefined) result[name] = value;\n  }',
+      'if (value !== undefined) result[name] = value;\n  }\n  Object.assign(result, env);',
+    ],
+    ['a tool hangs for ever', 'timeout: options.timeoutMs,', ''],
+  ],
+  'src/redirect/host/flows.ts': [
+    ['the node’s own flows are cut', 'sparedSources: [...nodeIps],', 'sparedSources: [],'],
+    [
+      'flows of the agent are cut at each installation',
+      "answeredBy: extent === 'all' ? undefined : ",
+      'answeredBy: true ? undefined : ',
+    ],
+    [
+      'flows that lead past the agent are spared',
+      "answeredBy: extent === 'all' ? undefined : ",
+      'answeredBy: ',
+    ],
+    ['a bug is taken for an old kernel', 'if (!(error instanceof RedirectError)) throw error;', ''],
+  ],
+  'src/redirect/host/guard.ts': [
+    [
+      'the barrier cuts the node itself',
+      'const ALL: readonly GuardRule[] = [LANDING, BYPASS, BARRIER];',
+      'const ALL: readonly GuardRule[] = [BARRIER, LANDING, BYPASS];',
+    ],
+    [
+      'a barrier stands without the way round it',
+      "if (failure?.code === 'UNSUPPORTED') return changes;",
+      "if (failure?.code === 'UNSUPPORTED') continue;",
+    ],
+    [
+      'a rule of somebody else is ours',
+      'if (OTHER_SELECTORS.some((name) => name in entry)) return undefined;',
+      '',
+    ],
+    ['a rule to another address is the guard', 'other.dst === metadataIp &&\n', ''],
+    [
+      'the way round goes before the barrier',
+      'for (const rule of ALL.toReversed()) {',
+      'for (const rule of ALL) {',
+    ],
+  ],
+  'src/redirect/host/link.ts': [
+    [
+      'a bridge with ports is deleted',
+      ' && !links.some((other) => other.master === link.name)',
+      '',
+    ],
+    ['a link of any kind is deleted', 'OWN_KINDS.includes(link.kind) && ', ''],
+    [
+      'a link is deleted that is not ours by its address',
+      ' || !own.ipv4.includes(ip)) return;',
+      ') return;',
+    ],
+    [
+      'our address is the source of the node’s traffic',
+      "'dev', LINK, 'scope', 'host'",
+      "'dev', LINK",
+    ],
+    [
+      'a bridge is made where nothing may be',
+      "if (!(error instanceof RedirectError) || error.code !== 'UNSUPPORTED') throw error;",
+      '',
+    ],
+    ['a link that is down is right', 'if (!own.up) problems.push(', 'if (false) problems.push('],
+  ],
+  'src/redirect/iptables/backend.ts': [
+    [
+      'rules are written where the kubelet is not',
+      "if (KUBELET_CHAIN.test(legacyNat ?? '')) return LEGACY;",
+      '',
+    ],
+    [
+      'asking for a table of legacy iptables makes it',
+      'return (await listLegacyTables(host))?.includes(table) === false;',
+      'return false;',
+    ],
+    [
+      'a lock is taken for a missing backend',
+      "if (failure.code === 'TOOL_MISSING' || failure.code === 'UNSUPPORTED') return undefined;\n  throw failure;",
+      'return undefined;',
+    ],
+  ],
+  'src/redirect/iptables/iptables.ts': [
+    [
+      'rules of ours stay in the other backend',
+      'for (const other of otherBackends(backend)) {',
+      'for (const other of otherBackends(backend).slice(1)) {',
+    ],
+    [
+      'older flows are not cut',
+      "const outcome = await cutFlows(settings, 'passed-by');",
+      "const outcome = { kind: 'skipped', note: '' } as const;",
+    ],
+    [
+      'the guard stays where it is off',
+      'settings.guard ? ensureGuard(host, metadataIp) : removeGuard(host, metadataIp)',
+      'ensureGuard(host, metadataIp)',
+    ],
+    ['a transaction is tried for ever', 'if (count === MAX_TRANSACTIONS) break;', ''],
+    [
+      'a node stays closed after a removal that failed in part',
+      'await attempts.run(() => removeLink(host, target.listenIp));\n  attempts.throwFirst();',
+      'attempts.throwFirst();\n  await removeLink(host, target.listenIp);',
+    ],
+  ],
+  'src/redirect/iptables/rules.ts': [
+    [
+      'somebody else’s rule stands before the jump',
+      "if (line.startsWith('-A PREROUTING ')) position += 1;",
+      '',
+    ],
+  ],
+  'src/redirect/native/verifier-log.ts': [
+    ['statistics are taken for the reason', '!STATISTICS.test(line) && ', ''],
+  ],
+  'src/nmi/kernel/choose-redirect.ts': [
+    [
+      'eBPF is chosen where the kernel refuses it',
+      'if (features.length > 0) return',
+      'if (false) return',
+    ],
+    [
+      'eBPF is chosen where nothing can be pinned',
+      'return findPinObstacle(config.bpfPinFolder)?.why;',
+      'return undefined;',
+    ],
+  ],
+  'src/nmi/kernel/external-redirect.ts': [
+    [
+      'an address is waited for without end',
+      'if (performance.now() > deadlineMs) {',
+      'if (false) {',
+    ],
+  ],
+  'src/nmi/kernel/kernel.ts': [
+    [
+      'a redirect that is not there is up',
+      'value: keeper.problem() === undefined ? 1 : 0',
+      'value: 1',
+    ],
+  ],
+  'src/nmi/kernel/kubenet.ts': [
+    [
+      'a kubenet node is not known',
+      "if (text.includes('--network-plugin=kubenet')) {",
+      'if (false) {',
+    ],
+  ],
+  'src/nmi/kernel/reconciler.ts': [
+    ['a failure is tried again in a loop', 'firstRetryMs * 2 ** (this.#failures - 1)', '0'],
+    ['a check goes on after the end', 'if (this.#isDisposed) return;\n    this.#job', 'this.#job'],
+  ],
+};

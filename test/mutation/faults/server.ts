@@ -1,0 +1,358 @@
+/** From a connection to an answer. */
+import type { Faults } from '../mutation.ts';
+
+export const server: Faults = {
+  'src/nmi/server/answer-writer.ts': [
+    [
+      'a peer that does not read keeps its socket',
+      'clock.schedule(closeAfterMs, () => socket.destroy())',
+      'clock.schedule(closeAfterMs, () => undefined)',
+    ],
+    [
+      'a length is counted in characters',
+      'String(Buffer.byteLength(answer.body))',
+      'String(answer.body.length)',
+    ],
+    ['a connection goes on that was to end', 'isLast || answer.close === true', 'isLast'],
+  ],
+  'src/nmi/server/caller-limits.ts': [
+    [
+      'one pod waits for any number of tokens',
+      '>= this.#max.fetches) return undefined',
+      '>= 1e9) return undefined',
+    ],
+    [
+      'one pod makes any number of requests wait',
+      '>= this.#max.waiting) return undefined',
+      '>= 1e9) return undefined',
+    ],
+    [
+      'one pod holds any number of requests',
+      '>= this.#max.held) return undefined',
+      '>= 1e9) return undefined',
+    ],
+    [
+      'a place to wait is never given back',
+      'return () => this.#held.remove(limitKey);',
+      'return () => undefined;',
+    ],
+  ],
+  'src/nmi/server/close-stale-connections.ts': [
+    ['connections of pods that are gone stay', 'caller.hasOutlived(pods)', 'false'],
+    ['a pod that is gone is listened for after the end', 'unsubscribe();\n      sweep', 'sweep'],
+  ],
+  'src/nmi/server/connection-limits.ts': [
+    ['no descriptor is left for the watches', 'Math.max(files - reserved, files / 2)', 'files'],
+    [
+      'one pod takes every connection',
+      'Math.min(enough.each, Math.ceil(total / greediest))',
+      'total',
+    ],
+  ],
+  'src/nmi/server/connections.ts': [
+    [
+      'one pod opens any number of connections',
+      'if (this.#counts.get(limitKey) >= this.#each) return undefined;',
+      '',
+    ],
+    ['a closed connection counts for ever', 'this.#counts.remove(limitKey);', ''],
+    ['a closed connection is kept', 'this.#bySocket.delete(socket);', ''],
+    [
+      'a drain cuts answers that are under way',
+      'if (open.size === 0) socket.destroy();',
+      'socket.destroy();',
+    ],
+  ],
+  'src/nmi/server/fast-path/fast-path.ts': [
+    ['a right is used that does not stand', ' || !rights.isStanding(decision, nowMs)', ''],
+    [
+      'the last answer is given to another target',
+      'decision?.target !== target || ',
+      'decision === undefined || ',
+    ],
+    ['a connection is kept that drains', 'if (isDraining()) return undefined;', ''],
+  ],
+  'src/nmi/server/fast-path/known-request.ts': [
+    [
+      'other headers are taken for known ones',
+      'return isEqual(bytes, known.bytes, from, known.bytes.length, shift);',
+      'return true;',
+    ],
+    [
+      'an id breaks the head of a request',
+      'if (!isHeaderText(bytes, { from: id.from + shift, to: id.to + shift })) return false;',
+      '',
+    ],
+  ],
+  'src/nmi/server/fast-path/parser.ts': [
+    ['a forwarded request is served', "'x-forwarded-for',\n", ''],
+    ['a body is taken for the next request', "'content-length',\n", ''],
+    [
+      'a request without the header is served',
+      'return metadata === 1 ? ',
+      'return metadata <= 1 ? ',
+    ],
+    ['the header is given twice', 'return metadata === 1 ? ', 'return metadata >= 1 ? '],
+    [
+      'a second request is swallowed',
+      'if (text.indexOf(headEnd) !== text.length - headEnd.length) return undefined;',
+      '',
+    ],
+    [
+      'a control character stands in a header',
+      'const headerValue = /^[\\t\\x20-\\x7e]*$/;',
+      'const headerValue = /^[^\\r\\n]*$/;',
+    ],
+  ],
+  'src/nmi/server/fast-path/response-cache.ts': [
+    [
+      'what a token has left stands still',
+      'this.#second = second;\n',
+      'this.#second = second;\n    if (this.#date !== "") return;\n',
+    ],
+    [
+      'tokens that nobody asks for stay in memory',
+      'this.#isClearing = false;\n      this.#clear();',
+      'this.#isClearing = false;',
+    ],
+    ['two clients get one request id', "bytes.write(requestId, whole.idAt, 'latin1');", ''],
+    [
+      'the id of one answer is written into another’s bytes',
+      'const bytes = whole.isHeld ? Buffer.from(whole.bytes) : whole.bytes;',
+      'const { bytes } = whole;',
+    ],
+  ],
+  'src/nmi/server/fast-path/write-batch.ts': [
+    ['an answer is written twice', 'this.#due = [];\n    this.#isLooking', 'this.#isLooking'],
+  ],
+  'src/nmi/server/host-token.ts': [
+    ['/host/token answers any address', 'if (!isLoopback(exchange.caller.ip)) {', 'if (false) {'],
+    ['128.0.0.1 is loopback', "canonicalIp.startsWith('127.')", "canonicalIp.startsWith('12')"],
+    ['a pod need not be named', "if (namespace === '' || name === '') {", 'if (false) {'],
+    ['a pod that is about to come is refused at once', 'isPending: true,', 'isPending: false,'],
+  ],
+  'src/nmi/server/passthrough.ts': [
+    [
+      'headers of this connection are relayed',
+      "for (const name of listed(upstream['connection'])) dropped.add(name);",
+      '',
+    ],
+    ['a request is smuggled in a body', "if (method !== 'POST') return undefined;", ''],
+    [
+      'instance metadata is open that is to be closed',
+      'if (!policy.blockInstanceMetadata) return undefined;',
+      'return undefined;',
+    ],
+    [
+      'an area is open that nobody opened',
+      'if (policy.allowedAreas.includes(area)) return undefined;',
+      'return undefined;',
+    ],
+    [
+      'the caller names itself upstream',
+      "'user-agent', 'x-ms-client-request-id'",
+      "'user-agent', 'x-ms-client-request-id', 'authorization'",
+    ],
+    [
+      'a body has no bound',
+      'const maxRequestBytes = 64 * 1024;',
+      'const maxRequestBytes = 64 * 1024 * 1024;',
+    ],
+  ],
+  'src/nmi/server/request.ts': [
+    ['a header is found by its length', ' || name.toLowerCase() !== lowerCaseName', ''],
+    [
+      'an answer is made that nobody reads',
+      'this.response.destroyed || this.response.closed',
+      'this.response.destroyed',
+    ],
+  ],
+  'src/nmi/server/route.ts': [
+    [
+      'a backslash slips through (CVE-2022-23551)',
+      "_~!$&'()*+,;=:@/]*$/",
+      "_~!$&'()*+,;=:@/\\\\]*$/",
+    ],
+    ['an escaped slash slips through', 'if (/%(?:2f|5c|25)/i.test(raw)) return undefined;', ''],
+    ['a path climbs', "segment === '.' || segment.startsWith('..')", "segment === '.'"],
+    [
+      'path parameters are forwarded',
+      'if (!rest.every((segment) => plainSegment.test(segment))) return invalid;',
+      '',
+    ],
+    [
+      'a fragment ends the query of who parses it next',
+      'const forwardableQuery = /^[\\x21-\\x22\\x24-\\x7e]*$/;',
+      'const forwardableQuery = /^[\\x21-\\x7e]*$/;',
+    ],
+    [
+      'a token path is passed through',
+      "if (second === 'identity') {",
+      "if (second === 'identity' && rest.length === 2) {",
+      'identity is none of the areas that are forwarded: it is not found either way',
+    ],
+  ],
+  'src/nmi/server/router.ts': [
+    [
+      'a forwarded request is served',
+      "if (exchange.headerValues('x-forwarded-for').length > 0) {",
+      'if (false) {',
+    ],
+    [
+      'two Metadata headers are one',
+      "values.length === 1 && values[0] === 'true'",
+      "values[0] === 'true'",
+    ],
+    [
+      'a token is posted for',
+      "checkCommon(exchange, ['GET'], options) ??",
+      "checkCommon(exchange, ['GET', 'POST'], options) ??",
+    ],
+    ['the agent asks itself without end', 'checkLoop(exchange, options) ??', ''],
+    [
+      'an unknown pod reads instance metadata',
+      "if (identified.kind === 'refused') return renderRefusal(identified);",
+      '',
+    ],
+    ['a closed area is relayed', 'options.passthrough.refusal(route) ??', ''],
+  ],
+  'src/nmi/server/standing-rights.ts': [
+    [
+      'a right outlives what it rests on',
+      'decision.generation === this.#currentGeneration() && ',
+      '',
+    ],
+    ['a right stands for ever', ' && nowMs - decision.madeAtMs < maxAgeMs', ''],
+    ['a right that was handed over is for any pod', ' && handed.authorization.pod === pod', ''],
+    ['rights are kept without end', 'this.#size >= maxOfAll', 'this.#size >= Infinity'],
+    [
+      'one pod displaces the rights of all others',
+      'if (before >= maxOfPod && !rights.has(target)) rights.clear();',
+      '',
+    ],
+    [
+      'a new token is asked for and an old one given',
+      'return query.bypassCache ? undefined : tokenKey(',
+      'return tokenKey(',
+    ],
+  ],
+  'src/nmi/server/token-endpoint.ts': [
+    [
+      'a place for a fetch is never given back',
+      '} finally {\n        endFetch();\n      }',
+      '} finally {\n        void endFetch;\n      }',
+    ],
+    [
+      'one pod is never told to slow down',
+      'if (endFetch === undefined) return this.#close(job, decision, throttled());',
+      '',
+    ],
+    [
+      'a hit is not observed',
+      "if (answer !== undefined) return this.#close(job, decision, answer, 'hit');",
+      'if (answer !== undefined) return answer;',
+    ],
+  ],
+  'src/nmi/server/token-query.ts': [
+    [
+      'a misspelt selector hands out another identity',
+      'if (meant === undefined) continue;',
+      'continue;',
+    ],
+    ['of two values of a name one is taken', 'if (parameters.has(name)) {', 'if (false) {'],
+    ['of two identities one is taken', 'if (chosen !== undefined) {', 'if (false) {'],
+    ['a resource has any length', 'resource.length > maxResourceLength || ', ''],
+    [
+      'a line break is in a resource',
+      'resource.length > maxResourceLength || hasControlCharacter(resource)',
+      'resource.length > maxResourceLength',
+    ],
+    [
+      'a version is any text',
+      "apiVersion !== '' && !/^\\d{4}-\\d{2}-\\d{2}$/.test(apiVersion)",
+      'false',
+    ],
+  ],
+  'src/nmi/server/wait-for-object.ts': [
+    ['clients that have gone are held', 'exchange.isGone || ', ''],
+    ['any number of requests is held', ' || holds.isFull', ''],
+    [
+      'a request waits again from the start',
+      'exchange.startedAtMs + maxWaitMs',
+      'clock.monotonicMs() + maxWaitMs',
+    ],
+    [
+      'a place to wait is never given back',
+      '} finally {\n    endWait();\n  }',
+      '} finally {\n    void endWait;\n  }',
+    ],
+    [
+      'one pod holds all requests of the node',
+      'if (endWait === undefined) return first;',
+      'if (endWait === undefined) throw new Error();',
+    ],
+  ],
+  'src/nmi/server/server.ts': [
+    ['/host/token is on', 'hostTokens: config.hostToken\n      ?', 'hostTokens: true\n      ?'],
+    [
+      '/host/token is reached from no loopback',
+      "return hostToken && !hasLoopback ? [listenIp, '127.0.0.1'] : [listenIp];",
+      'return [listenIp];',
+    ],
+  ],
+  'src/nmi/state/waiters.ts': [
+    [
+      'any number of requests waits',
+      'return this.#waiters.size >= this.#options.maxWaiters;',
+      'return false;',
+    ],
+    ['a timer is left behind each request', 'disarm();\n        this.#waiters', 'this.#waiters'],
+    ['a request that has left is kept', 'this.#waiters.delete(finish);', ''],
+  ],
+  'src/nmi/state/ip-staleness.ts': [
+    [
+      'addresses are believed for ever',
+      'return limitMs === 0 || stalenessMs() <= limitMs;',
+      'return true;',
+    ],
+    ['no proof is asked for', 'if (restMs <= 0) checkNow();', ''],
+  ],
+  'src/nmi/state/watch-conditions.ts': [
+    [
+      'an agent is ready without its lists',
+      'unsynced.length === 0 ? undefined :',
+      'true ? undefined :',
+    ],
+  ],
+  'src/nmi/state/spare-memory.ts': [
+    ['memory is given back once', 'return everyMs;', 'return undefined;'],
+  ],
+  'src/nmi/admin/pages.ts': [
+    [
+      '/metrics is on the port of the probes',
+      "if (served.has('metrics') && path === '/metrics') {",
+      "if (path === '/metrics') {",
+    ],
+    ['probes are on the port of the metrics', "if (served.has('probes')) {", 'if (true) {'],
+    ['pods open any number of connections', 'server.maxConnections = 64;', ''],
+    [
+      'an agent is ready that is not',
+      'const status = state.ready ? 200 : 503;',
+      'const status = 200;',
+    ],
+    ['a port is open that is off', 'if (port === 0) return;', ''],
+  ],
+  'src/nmi/admin/startup-taint.ts': [
+    [
+      'pods come before the agent is ready',
+      'if (!this.#options.isReady()) return readyPollMs;',
+      '',
+    ],
+    ['taints of others are taken off', "stringAt(asRecord(taint), 'key') !== key", 'false'],
+    [
+      'a taint comes back that another took off',
+      "{ op: 'test', path: '/spec/taints', value: taints },\n",
+      '',
+    ],
+  ],
+};

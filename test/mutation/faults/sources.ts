@@ -1,0 +1,232 @@
+/** What IMDS and Entra ID answer, and what is sent to prove an identity. */
+import type { Faults } from '../mutation.ts';
+
+export const sources: Faults = {
+  'src/nmi/sources/azure-node.ts': [
+    ['a command has another in it', 'return /^\\w[\\w.-]{0,89}$/.test(text);', 'return true;'],
+  ],
+  'src/nmi/sources/clock-skew.ts': [
+    ['the way of an answer is taken for a wrong clock', 'size > toleranceMs && ', ''],
+    ['a header of nonsense moves the clock', ' && size <= longestMs', ''],
+  ],
+  'src/nmi/sources/token-fields.ts': [
+    [
+      'a token breaks the header of the next call',
+      'return /^[\\x21-\\x7e]+$/.test(text);',
+      'return true;',
+    ],
+    [
+      'a time is infinite',
+      'Number.isFinite(value) ? Math.floor(value) : undefined',
+      'Math.floor(value)',
+    ],
+  ],
+  'src/nmi/sources/upstream-identity.ts': [
+    [
+      'tokens of two sources share a name',
+      "identity.kind === 'entra' ? identity.credential.kind : 'imds'",
+      "'imds'",
+    ],
+  ],
+  'src/nmi/sources/imds/token-body.ts': [
+    [
+      'a token without an end is taken',
+      "if (expiresAtWallS === undefined) return badToken('without an expiry');",
+      "if (expiresAtWallS === undefined) return badToken('');",
+    ],
+    [
+      'a dead token is taken',
+      'if (expiresAtWallS <= theirNowS) return badToken',
+      'if (false) return badToken',
+    ],
+    [
+      'a clock that is ahead shortens a life',
+      'undefined : theirNowS + expiresIn',
+      'undefined : nowS + expiresIn',
+    ],
+    [
+      'a token is not valid yet',
+      "Math.min(seconds(fields['not_before']) ?? nowS, nowS)",
+      "seconds(fields['not_before']) ?? nowS",
+    ],
+    [
+      'the resource is the upstream’s spelling',
+      'resource,\n      expiresAtWallS,',
+      "resource: stringAt(fields, 'resource'),\n      expiresAtWallS,",
+    ],
+  ],
+  'src/nmi/sources/entra/aadsts.ts': [
+    [
+      'a secret that Entra ID repeats is shown',
+      'if (!tellsAny(fields, secrets)) return failure;',
+      'return failure;',
+    ],
+    [
+      'a token that Entra ID repeats is shown',
+      'if (told.some((text) => jwt.test(text))) return true;',
+      '',
+    ],
+    [
+      'a throttled node is refused for good',
+      "if (status === 429) return 'upstream_throttled';",
+      '',
+    ],
+    ['a proxy’s error page refuses for good', ' || fields === undefined;', ';'],
+    [
+      'an answer writes lines into the log',
+      "text.replaceAll(/[\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}]+/gu, ' ').trim()",
+      'text.trim()',
+    ],
+    [
+      'Entra ID makes a pod wait for a day',
+      'Math.min(Math.max(1, retryAfterS), 10)',
+      'Math.max(1, retryAfterS)',
+    ],
+  ],
+  'src/nmi/sources/entra/ca-file.ts': [
+    ['a file without a certificate trusts nothing more, in silence', 'assertCertificate(pem);', ''],
+  ],
+  'src/nmi/sources/entra/clouds.ts': [
+    [
+      'a host is asked that is not allowed',
+      'if (allowedHosts.includes(url.host)) {',
+      'if (true) {',
+    ],
+    ['a password in an endpoint is shown', "adEndpoint.includes('@') ? '' : ", ''],
+    [
+      'a credential goes by http',
+      '/^https:\\/\\/[^/?#@\\\\]+\\/?$/i.test(adEndpoint)',
+      '/^https?:\\/\\/[^/?#@\\\\]+\\/?$/i.test(adEndpoint)',
+    ],
+  ],
+  'src/nmi/sources/entra/live-pod.ts': [
+    ['a pod that has ended speaks for an account', 'if (hasEnded(pod)) continue;', ''],
+    [
+      'a pod of another namespace speaks for an account',
+      'pod.namespace !== account.namespace || ',
+      '',
+    ],
+    [
+      'a pod that goes is taken before one that stays',
+      'return than.terminating;',
+      'return pod.terminating;',
+    ],
+  ],
+  'src/nmi/sources/entra/open-entra.ts': [
+    [
+      'a proxy that cannot be used is a bug',
+      "throw new StartError('CONFIG', error.message, error);",
+      'throw error;',
+    ],
+  ],
+  'src/nmi/sources/entra/proxy.ts': [
+    [
+      'the value of a proxy variable is shown',
+      'problem: `${name} is not',
+      'problem: `${text} is not',
+    ],
+  ],
+  'src/nmi/sources/entra/token-response.ts': [
+    [
+      'a dead token is taken',
+      'if (expiresAtWallS <= theirNowS) return badToken',
+      'if (false) return badToken',
+    ],
+    [
+      'a token is not valid yet',
+      "Math.min(seconds(claims?.['nbf']) ?? nowS, nowS)",
+      "seconds(claims?.['nbf']) ?? nowS",
+    ],
+  ],
+  'src/nmi/sources/entra/credentials/credential-cache.ts': [
+    [
+      'a Secret is read for every resource',
+      'reading.get(key) ?? startReading(key, secret)',
+      'startReading(key, secret)',
+    ],
+    ['a proof is kept that nobody needs', 'if (isNeeded(secret)) kept.set', 'kept.set'],
+    ['what was refused is kept', 'if (reading.get(key) === own) keep(', 'keep('],
+  ],
+  'src/nmi/sources/entra/credentials/key-file.ts': [
+    ['a file has any length', 'if (bytes.length > maxFileBytes) {', 'if (false) {'],
+    ['a certificate alone is damaged', 'if (isCertificate(bytes)) {', 'if (false) {'],
+  ],
+  'src/nmi/sources/entra/credentials/key-pair.ts': [
+    [
+      'a key takes minutes to sign with',
+      "if (!isOfUsualShape(key)) throw unsuitable('has an RSA key of an unusual shape');",
+      '',
+    ],
+    ['a key is of any length', '> maxKeyBits) {', '> 1e9) {'],
+    [
+      'a certificate of another key is sent',
+      'parsed.find((certificate) => isOfKey(certificate, key))',
+      'parsed[0]',
+    ],
+    [
+      'a certificate is sent that has expired',
+      'if (isValidAt(certificate, nowWallMs)) return;',
+      'return;',
+    ],
+    ['every certificate of a file is sent', 'chain.length < maxChain', 'chain.length < 1e9'],
+  ],
+  'src/nmi/sources/entra/credentials/pem.ts': [
+    [
+      'many keys are opened',
+      "if (more.length > 0) throw new KeyFileError('UNSUITABLE', 'has several private keys');",
+      '',
+    ],
+    ['a block hides another', " || body.includes('-----')", ''],
+    [
+      'a block has no end',
+      "if (bodyEnd < 0) throw new KeyFileError('MALFORMED', 'has a block of PEM without its end');",
+      'if (bodyEnd < 0) return;',
+    ],
+  ],
+  'src/nmi/sources/entra/credentials/private-key.ts': [
+    ['a key is opened before its kind is seen', 'if (oid !== rsaOid) {', 'if (false) {'],
+    [
+      'a key of another kind is passed off as PKCS#1',
+      'return open(readRsa(der), ',
+      'return open(der, ',
+    ],
+  ],
+  'src/nmi/sources/entra/credentials/secret-credential.ts': [
+    [
+      'a Secret of another namespace is read',
+      "secretNamespace !== '' && secretNamespace !== namespace",
+      'false',
+    ],
+    [
+      'a name is a path',
+      'if (!isDnsSubdomain(secretName)) return',
+      "if (secretName === '') return",
+    ],
+  ],
+  'src/nmi/sources/entra/credentials/secret-entries.ts': [
+    ['the line end of echo is a part of the secret', "text.replace(/\\r?\\n$/, '')", 'text'],
+    ['bytes that are no text are a secret', 'fatal: true', 'fatal: false'],
+  ],
+  'src/nmi/tokens/evict-deleted-secrets.ts': [
+    ['an outage takes tokens away', 'if (!isGone) continue;', ''],
+    ['the tokens of a deleted Secret are served', 'broker.dropTokensBySecret(secret);', ''],
+  ],
+  'src/nmi/tokens/broker.ts': [
+    [
+      'tokens are kept that no pod may have',
+      'this.#cache.drop((request) => !this.#isWanted(request));',
+      '',
+    ],
+    ['an excepted pod’s tokens are for ever', 'isExcepted && demand.hasExcepted()', 'isExcepted'],
+    [
+      'a slow authority holds the places of all others',
+      'const key = `${identity.authority} ${identity.credential.kind}`;',
+      "const key = '';",
+    ],
+    [
+      'a refused credential keeps its tokens',
+      "=== 'credential_missing') this.#dropTokensOf(identity);",
+      "=== 'credential_missing') void 0;",
+    ],
+  ],
+};
