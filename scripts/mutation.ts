@@ -59,7 +59,7 @@ async function run(mutations: readonly Mutation[]): Promise<number> {
         `${wrong.length === 0 ? '' : `; ${wrong.length} not as the list says:`}\n`,
     );
     for (const { mutation, problem } of wrong) {
-      process.stdout.write(`  ${mutation.file}: ${mutation.wrong}: ${problem}\n`);
+      process.stdout.write(`  ${mutation.file}: ${mutation.wrong}: ${String(problem)}\n`);
     }
     return wrong.length === 0 ? 0 : 1;
   } finally {

@@ -240,11 +240,6 @@ export const cache: Faults = {
   'src/cache/token/rate-limiter.ts': [
     ['a retry overtakes fetches that wait', 'this.queued > 0 || ', ''],
     ['a retry is on top of the rate', 'this.#noteStart();\n    return true;', 'return true;'],
-    [
-      'background work goes before callers',
-      'firstOf(this.#callers) ?? firstOf(this.#background)',
-      'firstOf(this.#background) ?? firstOf(this.#callers)',
-    ],
     ['the queue has no bound', 'if (queue.size >= this.#maxQueued) return false;', ''],
     ['a second has no limit', 'return oldestAtMs + windowMs', 'return oldestAtMs'],
     [

@@ -15,11 +15,6 @@ export const grants: Faults = {
       "return ofNode(pod, query.selector, 'host network', knowledge);",
     ],
     [
-      'an identity is for any resource',
-      'return allowedResources.some(',
-      'return true || allowedResources.some(',
-    ],
-    [
       'candidates by object id are not limited to their resources',
       'const candidate = ofIdentity(pod, identity, query.resource,',
       'const candidate = ofIdentity(pod, identity, undefined,',
@@ -50,11 +45,6 @@ export const grants: Faults = {
       'a kept connection gets the token of the next pod at its address',
       'return found.pod.uid === this.#ownerUid ? found : outlived;',
       'return found;',
-    ],
-    [
-      'a caller without a record is known by its address',
-      "case 'unattested':\n        return unattested;",
-      "case 'unattested':\n        return pods.byIp(this.ip);",
     ],
     [
       'a cgroup is believed from another pod’s address',
@@ -147,11 +137,6 @@ export const grants: Faults = {
   ],
   'src/nmi/grants/refusal-text.ts': [
     [
-      'a connection that cannot be served is kept',
-      "facts.about === 'unattested' || facts.about === 'outlived'",
-      'false',
-    ],
-    [
       'a pod writes into the answer',
       '"${printable(grant.selector.value)}"',
       '"${grant.selector.value}"',
@@ -192,11 +177,6 @@ export const grants: Faults = {
     ],
   ],
   'src/nmi/grants/workload-identities.ts': [
-    [
-      'every pod is one of Workload Identity',
-      "if (pod.labels[useLabel] !== 'true' || pod.serviceAccount === '') return none;",
-      '',
-    ],
     [
       'an account without an annotation is waited for',
       "if (known === 'missing' || known.clientId === '') return { kind: 'unannotated', account };",

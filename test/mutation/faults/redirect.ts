@@ -55,11 +55,6 @@ export const redirect: Faults = {
     ],
     ['a map that is gone is looked into', 'this.#map = undefined;\n    try {', 'try {'],
     ['former maps stay open', 'if (former !== undefined) native.close(former);', ''],
-    [
-      'a look-up that fails ends the agent',
-      '} catch {\n      return UNATTESTED;\n    }',
-      '} finally {\n      void 0;\n    }',
-    ],
   ],
   'src/redirect/ebpf/exempt-cgroups.ts': [
     [
@@ -67,7 +62,6 @@ export const redirect: Faults = {
       'if (!wanted.includes(id)) native.mapDelete(map, encodeId(id));',
       'continue;',
     ],
-    ['the agent’s own calls come back to it', 'native.mapSet(map, encodeId(id), PRESENT);', ';'],
   ],
   'src/redirect/ebpf/pins.ts': [
     [
@@ -79,11 +73,6 @@ export const redirect: Faults = {
       'a pin of somebody else is removed with the folder',
       "if (code !== 'ENOENT' && code !== 'ENOTEMPTY') throw fileError(error);",
       'throw fileError(error);',
-    ],
-    [
-      'an agent without rights cannot read',
-      'chmodSync(join(folder, name), 0o644)',
-      'chmodSync(join(folder, name), 0o600)',
     ],
   ],
   'src/redirect/ebpf/programs.ts': [
@@ -235,16 +224,6 @@ export const redirect: Faults = {
       "if (KUBELET_CHAIN.test(legacyNat ?? '')) return LEGACY;",
       '',
     ],
-    [
-      'asking for a table of legacy iptables makes it',
-      'return (await listLegacyTables(host))?.includes(table) === false;',
-      'return false;',
-    ],
-    [
-      'a lock is taken for a missing backend',
-      "if (failure.code === 'TOOL_MISSING' || failure.code === 'UNSUPPORTED') return undefined;\n  throw failure;",
-      'return undefined;',
-    ],
   ],
   'src/redirect/iptables/iptables.ts': [
     [
@@ -284,11 +263,6 @@ export const redirect: Faults = {
       'eBPF is chosen where the kernel refuses it',
       'if (features.length > 0) return',
       'if (false) return',
-    ],
-    [
-      'eBPF is chosen where nothing can be pinned',
-      'return findPinObstacle(config.bpfPinFolder)?.why;',
-      'return undefined;',
     ],
   ],
   'src/nmi/kernel/external-redirect.ts': [

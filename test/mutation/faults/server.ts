@@ -149,11 +149,6 @@ export const server: Faults = {
       'return undefined;',
     ],
     [
-      'the caller names itself upstream',
-      "'user-agent', 'x-ms-client-request-id'",
-      "'user-agent', 'x-ms-client-request-id', 'authorization'",
-    ],
-    [
       'a body has no bound',
       'const maxRequestBytes = 64 * 1024;',
       'const maxRequestBytes = 64 * 1024 * 1024;',
@@ -208,7 +203,6 @@ export const server: Faults = {
       "checkCommon(exchange, ['GET'], options) ??",
       "checkCommon(exchange, ['GET', 'POST'], options) ??",
     ],
-    ['the agent asks itself without end', 'checkLoop(exchange, options) ??', ''],
     [
       'an unknown pod reads instance metadata',
       "if (identified.kind === 'refused') return renderRefusal(identified);",
@@ -229,11 +223,6 @@ export const server: Faults = {
       'one pod displaces the rights of all others',
       'if (before >= maxOfPod && !rights.has(target)) rights.clear();',
       '',
-    ],
-    [
-      'a new token is asked for and an old one given',
-      'return query.bypassCache ? undefined : tokenKey(',
-      'return tokenKey(',
     ],
   ],
   'src/nmi/server/token-endpoint.ts': [
@@ -334,7 +323,6 @@ export const server: Faults = {
       "if (path === '/metrics') {",
     ],
     ['probes are on the port of the metrics', "if (served.has('probes')) {", 'if (true) {'],
-    ['pods open any number of connections', 'server.maxConnections = 64;', ''],
     [
       'an agent is ready that is not',
       'const status = state.ready ? 200 : 503;',

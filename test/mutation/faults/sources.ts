@@ -145,7 +145,6 @@ export const sources: Faults = {
       'startReading(key, secret)',
     ],
     ['a proof is kept that nobody needs', 'if (isNeeded(secret)) kept.set', 'kept.set'],
-    ['what was refused is kept', 'if (reading.get(key) === own) keep(', 'keep('],
   ],
   'src/nmi/sources/entra/credentials/key-file.ts': [
     ['a file has any length', 'if (bytes.length > maxFileBytes) {', 'if (false) {'],

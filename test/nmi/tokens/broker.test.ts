@@ -380,10 +380,11 @@ describe('the broker', () => {
       authority,
     });
     upstream.hanging = 'https://one.example';
-    for (let count = 0; count < 10; count++) void broker.get(at(upstream.hanging, `${count}`), 'r');
-    void broker.get(at(upstream.hanging, 'other'), 'r');
-    assert.ok((await broker.get(at('https://two.example', '1'), 'r')).ok);
-    assert.ok((await broker.get(a, 'r')).ok);
+    for (let count = 0; count < 10; count++)
+      void broker.get(at(upstream.hanging, `${count}`), 'r', party);
+    void broker.get(at(upstream.hanging, 'other'), 'r', party);
+    assert.ok((await broker.get(at('https://two.example', '1'), 'r', party)).ok);
+    assert.ok((await broker.get(a, 'r', party)).ok);
   });
 
   it('reports a source that throws, and asks it again', async () => {
