@@ -81,7 +81,12 @@ export class Connections {
   /** Ends the connections of these callers at once; returns how many there were. */
   reset(isMeant: (caller: CallerConnection) => boolean): number {
     const meant = [...this.#bySocket].filter(([, { caller }]) => isMeant(caller));
-    for (const [socket] of meant) socket.resetAndDestroy();
+    for (const [socket] of meant) {
+      // libuv resets no socket whose end is on its way to the kernel, and Node then never closes it:
+      // neither the event nor the descriptor would come back.
+      if (socket.writableEnded) socket.destroy();
+      else socket.resetAndDestroy();
+    }
     return meant.length;
   }
 

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { EventEmitter } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import type { ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import { Connections, maxHeld } from '../../../src/nmi/server/connections.ts';
@@ -114,6 +115,27 @@ describe('the open connections', () => {
       ['reset', undefined, 'reset'],
     );
     assert.equal(connections.size, 1);
+  });
+
+  it('are closed by a reset in the turn that ends them', async () => {
+    const connections = new Connections(1);
+    const server = createServer().unref();
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const { port } = server.address() as AddressInfo;
+    const client = connect({ host: '127.0.0.1', port });
+    client.on('error', () => undefined).unref();
+    const [socket] = (await once(server, 'connection')) as [Socket];
+    socket.on('error', () => undefined).unref();
+    connections.add(socket, callerAt('127.0.0.1'));
+    socket.end('the last answer');
+    // The kernel is told of the end by now, in the next turn of the loop.
+    while (socket.writableLength > 0) await new Promise(process.nextTick);
+    await new Promise(process.nextTick);
+    connections.reset(() => true);
+    await Promise.race([once(socket, 'close'), delay(1_000)]);
+    client.destroy();
+    server.close();
+    assert.equal(connections.size, 0);
   });
 
   it('end with the answers that are under way, or at once', () => {
