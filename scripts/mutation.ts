@@ -51,16 +51,16 @@ async function run(mutations: readonly Mutation[]): Promise<number> {
     );
     const found = await Promise.all(copies.map((copy) => work(copy, queue)));
     const results = found.flat();
-    const wrong = results.filter(({ problem }) => problem !== undefined);
+    const wrong = results.flatMap(({ mutation: { file, wrong: fault }, problem }) =>
+      problem === undefined ? [] : [`  ${file}: ${fault}: ${problem}\n`],
+    );
     const killed = results.filter(({ verdict }) => verdict === 'killed').length;
     const seconds = Math.round((performance.now() - startedMs) / 1000);
     process.stdout.write(
       `${killed} of ${mutations.length} faults found in ${seconds} s` +
         `${wrong.length === 0 ? '' : `; ${wrong.length} not as the list says:`}\n`,
     );
-    for (const { mutation, problem } of wrong) {
-      process.stdout.write(`  ${mutation.file}: ${mutation.wrong}: ${String(problem)}\n`);
-    }
+    for (const line of wrong) process.stdout.write(line);
     return wrong.length === 0 ? 0 : 1;
   } finally {
     rmSync(folder, { recursive: true, force: true });

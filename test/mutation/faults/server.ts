@@ -97,6 +97,7 @@ export const server: Faults = {
       'a second request is swallowed',
       'if (text.indexOf(headEnd) !== text.length - headEnd.length) return undefined;',
       '',
+      'a blank line is no header either, so that nothing behind one is read',
     ],
     [
       'a control character stands in a header',

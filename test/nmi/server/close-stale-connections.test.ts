@@ -64,6 +64,15 @@ describe('the connections of a pod that is gone', () => {
     }
   });
 
+  it('are not looked for any more once that is disposed', () => {
+    pods.replace([one]);
+    const resetting = resetGonePods({ pods, listeners: [listener], clock, log });
+    pods.replace([]);
+    resetting[Symbol.dispose]();
+    pods.replace([one]);
+    assert.deepEqual(clock.armed, []);
+  });
+
   it('are left alone while the pod is there, whatever else changes of it', async () => {
     pods.replace([two]);
     using _ = resetGonePods({ pods, listeners: [listener], clock, log });

@@ -72,6 +72,28 @@ describe('a right that was worked out for another connection', () => {
     assert.equal(ask('two'), others, 'the other pod lost its own');
   });
 
+  it('is kept for a bounded number of requests, of all pods together', () => {
+    const { ask, pods } = openStand();
+    const first = ask('one');
+    const labels = { aadpodidbinding: 'one' };
+    for (let pod = 0; pod < 9; pod++) {
+      const name = `pod-${pod}`;
+      const own = { name, uid: name, cgroupUid: name, ips: [nodeIp], hostNetwork: true, labels };
+      pods.upsert(createPod(own));
+    }
+    const kept = ask('one');
+    assert.notEqual(kept, first, 'pods have come since');
+    for (let pod = 0; pod < 7; pod++) {
+      for (let number = 0; number < 500; number++) ask(`pod-${pod}`, `${target}/${number}`);
+    }
+    assert.equal(ask('one'), kept);
+    for (let number = 0; number < 500; number++) {
+      ask('pod-7', `${target}/${number}`);
+      ask('pod-8', `${target}/${number}`);
+    }
+    assert.notEqual(ask('one'), kept, 'there were more than 4,096');
+  });
+
   it('ends with a change of what it rests on, and with its second', () => {
     const { ask, grants, clock } = openStand();
     const first = ask('one');

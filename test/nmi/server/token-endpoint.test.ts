@@ -147,6 +147,9 @@ describe('a decision that the fast path hands over', () => {
     const handed = handOver(stand);
     await stand.tokens.handle(exchangeOf(callerAt('127.0.0.12'), vault, handed));
     assert.equal(uidOf(stand), 'two');
+    stand.memory.hasTokens = true;
+    await stand.tokens.handle(exchangeOf(callerAt('127.0.0.12'), vault, handed));
+    assert.equal(uidOf(stand), 'two', 'of a token in memory');
     const nobody = exchangeOf(callerAt('127.0.0.99'), vault, handed);
     const answer = stand.tokens.handle(nobody);
     await nextTurn();

@@ -55,6 +55,15 @@ describe('the fast path on a kept connection', () => {
     }
   });
 
+  it('gives no token from memory to a request for a new one', () => {
+    const stand = open();
+    serve(stand);
+    const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
+    const connection = new FastConnection(stand.fastPath, caller);
+    assert.ok(!connection.ask(`${target}&bypass_cache=true`));
+    assert.ok(connection.ask(`${target}&bypass_cache=false`));
+  });
+
   it('gives a connection away that drains, since its answer must say so', () => {
     const stand = open();
     serve(stand);

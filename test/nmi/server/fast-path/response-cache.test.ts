@@ -72,6 +72,23 @@ describe('an answer from memory', () => {
     clock.advance(999);
     clock.advance(1);
     assert.equal(left(), '3599');
+    clock.advance(600);
+    assert.equal(left(), '3599');
+    clock.advance(500);
+    assert.equal(left(), '3598', 'of another second, half a second later');
+  });
+
+  it('has the date of its second', () => {
+    const { clock, answers, rendered } = open();
+    const date = () => {
+      const sink = new Sink();
+      answers.render(rendered, undefined, a, false).writeTo(sink);
+      return /^Date: (.*)\r$/m.exec(sink.written[0]?.toString() ?? '')?.[1];
+    };
+    clock.advance(600);
+    assert.equal(date(), 'Thu, 01 Jan 2026 00:00:00 GMT');
+    clock.advance(500);
+    assert.equal(date(), 'Thu, 01 Jan 2026 00:00:01 GMT');
   });
 
   it('is let go of within a second, whether anybody asks again or not', async () => {
