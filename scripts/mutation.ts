@@ -27,9 +27,15 @@ import {
 import { freshNative } from './native.ts';
 
 const root = join(import.meta.dirname, '..');
-/** A fault may make an endless loop, or one that takes all memory; either is found. */
-const timeoutMs = 60_000;
-const maxHeapMb = 1_024;
+/** Of one test. A fault may make it wait for ever, loop, or take all memory; each is a failure. */
+const testTimeoutMs = 30_000;
+/** Of one file, for a loop that nothing in its own process can end. */
+const fileTimeoutMs = 180_000;
+const nodeOptions = [
+  '--max-old-space-size=1024',
+  `--test-timeout=${testTimeoutMs}`,
+  '--test-force-exit',
+];
 /** Made by builds and installations; linked where tests need them. */
 const linked = ['node_modules', 'dist'];
 const leftOut = new Set([...linked, '.git', '.cache']);
@@ -143,7 +149,7 @@ class Copy {
 
   /** How a test fails; undefined when it passes. */
   #fails(test: string): Promise<'by' | 'by the time of' | undefined> {
-    const child = spawn(process.execPath, [`--max-old-space-size=${maxHeapMb}`, test], {
+    const child = spawn(process.execPath, [...nodeOptions, test], {
       cwd: this.#folder,
       stdio: 'ignore',
       // A group of its own: what a test starts ends with it.
@@ -162,7 +168,7 @@ class Copy {
       const timer = setTimeout(() => {
         isLate = true;
         end();
-      }, timeoutMs);
+      }, fileTimeoutMs);
       child.once('error', reject);
       child.once('close', (code) => {
         clearTimeout(timer);

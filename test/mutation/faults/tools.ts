@@ -22,7 +22,6 @@ export const tools: Faults = {
       'a counter goes down',
       'Math.max(0, total - (totals.get(key) ?? 0))',
       'total - (totals.get(key) ?? 0)',
-      'the counter of the library refuses to go down by an error',
     ],
     ['a total is counted again at every scrape', 'totals.set(key, total);', ''],
   ],
