@@ -91,4 +91,20 @@ describe('alarms', () => {
     assert.equal(alarms.size, 0);
     clock.advance(100);
   });
+
+  it('of years are looked at once a day: a timer of the platform holds no more', () => {
+    const clock = new HandClock();
+    const alarms = new Alarms(clock);
+    let rung = 0;
+    const dayMs = 24 * 3_600_000;
+    alarms.set(
+      createAlarm(() => rung++),
+      3.5 * dayMs,
+    );
+    assert.deepEqual(clock.armed, [dayMs]);
+    clock.advance(3 * dayMs);
+    assert.deepEqual([clock.armed, rung], [[dayMs / 2], 0]);
+    clock.advance(dayMs);
+    assert.deepEqual([clock.armed, rung], [[], 1]);
+  });
 });

@@ -104,6 +104,7 @@ export const cache: Faults = {
       'an address has one for each zone',
       "const [withoutZone = ''] = text.split('%');",
       'const withoutZone = text;',
+      'the platform drops the zone itself',
     ],
   ],
   'src/cache/index/multimap.ts': [

@@ -228,6 +228,12 @@ export const server: Faults = {
   ],
   'src/nmi/server/token-endpoint.ts': [
     [
+      'a token is given whose right has ended meanwhile',
+      'if (isSame(decision, decisionNow)) {',
+      'if (true) {',
+    ],
+    ['a request goes round for ever', 'turn < maxTurns; turn++', 'turn < 1e9; turn++'],
+    [
       'a place for a fetch is never given back',
       '} finally {\n        endFetch();\n      }',
       '} finally {\n        void endFetch;\n      }',

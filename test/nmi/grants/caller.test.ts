@@ -113,6 +113,16 @@ describe('an attested caller', () => {
     assert.equal(podNameOf(connection, indexOf(one)), 'unattested');
   });
 
+  it('by its address stays who it was, and has outlived its pod once that is gone', () => {
+    const pods = indexOf(one);
+    const connection = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
+    assert.equal(podNameOf(connection, pods), 'one');
+    assert.ok(!connection.hasOutlived(pods));
+    pods.replace([createPod({ name: 'next', ips: ['10.0.0.1'] })]);
+    assert.equal(podNameOf(connection, pods), 'outlived');
+    assert.ok(connection.hasOutlived(pods));
+  });
+
   it('stays who it was: a new pod on its address is not it', () => {
     const pods = indexOf(one);
     const connection = attested('10.0.0.1', 1, find);

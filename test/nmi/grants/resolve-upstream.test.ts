@@ -41,6 +41,25 @@ function problemOf(choice: UpstreamChoice): string {
   return choice.problem;
 }
 
+describe('what an identity is asked for with', () => {
+  it('is the same object for as long as the identity is, and for one account where pods prove it', () => {
+    const robot = pod;
+    const other = createPod({ namespace: 'team', name: 'other', serviceAccount: 'other' });
+    const same = createPod({ namespace: 'team', name: 'same', serviceAccount: 'robot' });
+    const federated = identityOf(3, { federation: 'pod' });
+    const first = directory.of(federated, robot);
+    assert.equal(directory.of(federated, same), first);
+    assert.notEqual(directory.of(federated, other), first);
+    assert.notEqual(
+      identityKey(entraOf(directory.of(federated, other))),
+      identityKey(entraOf(first)),
+    );
+    const secret = identityOf(1);
+    assert.equal(directory.of(secret, robot), directory.of(secret, other));
+    assert.notEqual(directory.of(identityOf(1), robot), directory.of(secret, robot));
+  });
+});
+
 describe('an identity of type 0', () => {
   it('is asked for by client id, or by resource id where it has none', () => {
     const resourceId = '/subscriptions/s/resourcegroups/g/providers/p/x';

@@ -64,6 +64,64 @@ function exchangeOf(caller: CallerConnection, query: string, handed?: Decision):
   return new HttpExchange(request, response, caller, 0, 'id', handed);
 }
 
+describe('an answer from memory', () => {
+  it('is made at once, and observed with where it came from', () => {
+    const stand = openStand();
+    stand.memory.hasTokens = true;
+    const answer = stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault)) as Answer;
+    assert.equal(answer.status, 200);
+    const { route, cache, source, resource } = stand.decisions[0] ?? assert.fail();
+    assert.deepEqual(
+      [route, cache, source, resource],
+      ['token', 'hit', 'imds', 'https://vault.example'],
+    );
+    assert.equal(stand.decisions.length, 1);
+  });
+
+  it('is none for a request that is refused, which is observed as well', () => {
+    const stand = openStand();
+    const answer = stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), 'resource=r')) as Answer;
+    assert.equal(answer.reason, 'parameter_missing');
+    assert.equal(stand.decisions[0]?.authorization, undefined);
+  });
+});
+
+describe('a right that ends while its token is fetched', () => {
+  it('gives no token, whatever came', async () => {
+    const stand = openStand();
+    stand.memory.whileFetching = () => {
+      stand.grants.bindings.remove({ namespace: 'default', name: 'one', uid: 'one' });
+    };
+    const answer = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+    assert.equal(answer.reason, 'binding_missing');
+  });
+
+  it('is followed to another identity, and given up when it keeps changing', async () => {
+    const stand = openStand();
+    const bind = (identityName: string): void => {
+      stand.grants.bindings.upsert(
+        createBinding({ name: 'one', uid: 'one', identityName, selector: 'one' }),
+      );
+    };
+    stand.grants.identities.upsert(
+      createIdentity({ name: 'other', uid: 'other', clientId: clientId.replace('1', '2') }),
+    );
+    let turns = 0;
+    stand.memory.whileFetching = () => {
+      turns++;
+      if (turns === 1) bind('other');
+    };
+    const moved = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+    assert.equal(moved.reason, 'ok');
+    const { authorization } = stand.decisions.at(-1) ?? assert.fail();
+    assert.equal(authorization?.kind === 'authorized' && authorization.identity?.name, 'other');
+    stand.memory.whileFetching = () => bind(turns++ % 2 === 0 ? 'one' : 'other');
+    const restless = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+    assert.equal(restless.reason, 'agent_not_synced');
+    assert.match(restless.body, /keep changing/);
+  });
+});
+
 describe('how often a request is authorized', () => {
   for (const hasFastPath of [true, false]) {
     const way = hasFastPath ? 'with the fast path' : 'by node:http alone';

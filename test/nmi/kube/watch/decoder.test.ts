@@ -12,9 +12,57 @@ function rawBinding(name: string, uid: string, selector: unknown = 'web'): JsonR
 
 function openIntake() {
   const store = new MapStore<Binding>();
-  const intake = createIntake({ parse: parseBinding, store, onSkip: () => undefined });
-  return { store, intake, uids: () => [...store.items.values()].map(({ uid }) => uid).sort() };
+  const skips: string[] = [];
+  const intake = createIntake({
+    parse: parseBinding,
+    store,
+    onSkip: (ref, reason) => skips.push(`${ref?.name ?? 'nobody'}: ${reason}`),
+  });
+  return {
+    skips,
+    store,
+    intake,
+    uids: () => [...store.items.values()].map(({ uid }) => uid).sort(),
+  };
 }
+
+describe('an object of a watch', () => {
+  const unusable = 'spec.selector is not a string';
+
+  it('is stored, changed and taken away', () => {
+    const { store, intake, uids } = openIntake();
+    intake.changed(rawBinding('one', 'one-1', 'old'));
+    intake.changed(rawBinding('two', 'two-1'));
+    intake.changed(rawBinding('one', 'one-1', 'new'));
+    assert.equal(store.items.get('shop/one')?.selector, 'new');
+    intake.deleted(rawBinding('one', 'one-1'));
+    assert.deepEqual(uids(), ['two-1']);
+    assert.equal(intake.objects, 1);
+  });
+
+  it('that became unusable is taken away, and reported once until the reason is another', () => {
+    const { intake, skips, uids } = openIntake();
+    intake.changed(rawBinding('one', 'one-1'));
+    for (const selector of [7, 8]) intake.changed(rawBinding('one', 'one-1', selector));
+    assert.deepEqual(uids(), []);
+    assert.deepEqual([skips, intake.rejected], [[`one: ${unusable}`], 2]);
+    intake.changed({ ...rawBinding('one', 'one-1'), spec: 7 });
+    assert.deepEqual(skips, [`one: ${unusable}`, 'one: spec is not an object']);
+    intake.changed(rawBinding('one', 'one-1'));
+    intake.changed(rawBinding('one', 'one-1', 7));
+    assert.equal(skips.length, 3, 'it was usable in between');
+  });
+
+  it('that is deleted may be unusable, but has to have a name', () => {
+    const { intake, skips, uids } = openIntake();
+    intake.changed(rawBinding('one', 'one-1'));
+    intake.deleted(rawBinding('one', 'one-1', 7));
+    assert.deepEqual([uids(), skips], [[], []]);
+    assert.throws(() => intake.deleted({ metadata: {} }), { code: 'MALFORMED' });
+    intake.changed({ metadata: {} });
+    assert.match(skips[0] ?? '', /^nobody: metadata\.namespace/);
+  });
+});
 
 describe('a list that is gathered while objects change', () => {
   it('holds what came after an object was deleted, and not what came before', () => {

@@ -305,6 +305,21 @@ function success({ phase }: ReflectorState): ReflectorEvent {
   }
 }
 
+describe('a list by pages whose snapshot expires', () => {
+  it('is made anew in one piece, and by pages again after that', () => {
+    const first = initialState(0, false);
+    assert.ok(!first.isUnpaged);
+    const expired = step(first, failure('GONE', 410), 10, false);
+    assert.ok(expired.isUnpaged);
+    const failed = step(step(expired, waited, 20, false), failure('SERVER', 500), 30, false);
+    assert.ok(failed.isUnpaged, 'another failure in between');
+    const whole = step(step(failed, waited, 40, false), listed('7'), 50, false);
+    assert.ok(!whole.isUnpaged);
+    const other = step(step(initialState(0, false), failure('SERVER', 500), 10, false), waited, 20);
+    assert.ok(!other.isUnpaged);
+  });
+});
+
 describe('the state of a reflector, after any events in any order', () => {
   /** Calls `look` for each step. */
   function live(
