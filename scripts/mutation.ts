@@ -2,7 +2,7 @@
  * How much the unit tests hold: `node scripts/mutation.ts [FILTER]` makes each fault of
  * `test/mutation`, or those whose file or text contains FILTER, in a copy of the tree and looks
  * whether a test fails. Exits with 1 when a fault is not found, when one is found that the list
- * says no test can find, and when the place of one is not in its file.
+ * calls impossible to find, and when the place of one is not in its file.
  */
 import { spawn } from 'node:child_process';
 import {
@@ -64,7 +64,7 @@ async function run(mutations: readonly Mutation[]): Promise<number> {
     const seconds = Math.round((performance.now() - startedMs) / 1000);
     process.stdout.write(
       `${killed} of ${mutations.length} faults found in ${seconds} s` +
-        `${wrong.length === 0 ? '' : `; ${wrong.length} not as the list says:`}\n`,
+        `${wrong.length === 0 ? '' : `; ${wrong.length} unexpected:`}\n`,
     );
     for (const line of wrong) process.stdout.write(line);
     return wrong.length === 0 ? 0 : 1;
@@ -76,7 +76,7 @@ async function run(mutations: readonly Mutation[]): Promise<number> {
 interface Result {
   readonly mutation: Mutation;
   readonly verdict: Verdict | undefined;
-  /** What is not as the list says. */
+  /** What differs from the list. */
   readonly problem: string | undefined;
 }
 

@@ -34,13 +34,13 @@ describe('a question to the agent beside us', () => {
     assert.deepEqual(reply, { kind: 'answered', status: 404, body: '/x?y' });
   });
 
-  it('says that nobody is there', async () => {
+  it('reports that there is no socket', async () => {
     const reply = await ask();
     assert.ok(reply.kind === 'unavailable');
     assert.match(reply.problem, /^there is no socket .* has another NMI_EXPLAIN_SOCKET$/);
   });
 
-  it('says that the answer broke off', async () => {
+  it('reports that the answer broke off', async () => {
     const reply = await ask((request) => request.socket.destroy());
     assert.deepEqual(reply, {
       kind: 'failed',

@@ -18,7 +18,7 @@ async function run(rest: readonly string[], flags: Readonly<Record<string, strin
 }
 
 describe('nmi redirect', () => {
-  it('ends with 2 on wrong usage, and says what is wanted', async () => {
+  it('ends with 2 on wrong usage, and names what is allowed', async () => {
     for (const words of [[], ['explode'], ['verify', 'now']]) {
       const { code, stderr } = await run(words);
       assert.equal(code, 2);

@@ -58,11 +58,11 @@ export function testsFor(file: string, tests: readonly string[]): ChosenTests {
 
 export type Verdict = 'killed' | 'survived';
 
-/** What is wrong with a verdict; undefined when it is as the list says. */
+/** What differs from the list; undefined when nothing does. */
 export function unexpected({ survives }: Mutation, verdict: Verdict): string | undefined {
   if (verdict === 'survived' && survives === undefined) return 'no unit test finds it';
   if (verdict === 'killed' && survives !== undefined) {
-    return `a test finds it, and the list says that none can: ${survives}`;
+    return `a test finds it, which the list calls impossible: ${survives}`;
   }
   return undefined;
 }

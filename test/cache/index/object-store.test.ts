@@ -19,13 +19,13 @@ function open() {
     changed: (before, after) => steps.push(`${nameOf(before)} to ${nameOf(after)}`),
     settled: () => steps.push('settled'),
   });
-  /** What the owner was told since the last time. */
+  /** What the owner was notified of since the last time. */
   const take = (): readonly string[] => steps.splice(0);
   return { store, take };
 }
 
 describe('a store of objects', () => {
-  it('tells its owner each difference of a list, and once that it has ended', () => {
+  it('notifies its owner of each difference of a list, and once of its end', () => {
     const { store, take } = open();
     store.replace([createItem('a'), createItem('b')]);
     assert.deepEqual(take(), ['- to a0', '- to b0', 'settled']);
@@ -50,7 +50,7 @@ describe('a store of objects', () => {
     assert.equal(store.get('default', 'a'), first);
   });
 
-  it('tells one change by one object', () => {
+  it('notifies of one change for one object', () => {
     const { store, take } = open();
     store.upsert(createItem('a'));
     store.upsert(createItem('a', 1));

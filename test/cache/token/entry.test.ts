@@ -65,7 +65,7 @@ describe('an entry of the cache', () => {
     assert.equal(open(4 * minuteMs).entry.floorMs, 2 * minuteMs);
   });
 
-  it('lives as long as its source says, whatever the wall clock is when it comes', () => {
+  it('lives as long as its source granted, whatever the wall clock is when it comes', () => {
     const { clock, entry, arrival } = open(hourMs);
     clock.advance(minuteMs);
     const { rendered, ...rest } = arrival();

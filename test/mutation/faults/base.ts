@@ -1,4 +1,4 @@
-/** What everything stands on, and the configuration. */
+/** The shared foundation, and the configuration. */
 import type { Faults } from '../mutation.ts';
 
 export const base: Faults = {

@@ -30,7 +30,7 @@ export const cache: Faults = {
       'a binding with an empty selector matches pods',
       "after !== undefined && after.selector !== ''",
       'after !== undefined',
-      'a pod with an empty label stands for no label at all',
+      'an empty label counts as no label, so no pod asks for that selector',
     ],
     [
       'an exception needs all its labels',
@@ -73,7 +73,7 @@ export const cache: Faults = {
       'member.claimKey = claimKey;',
     ],
     [
-      'nobody is told of a change',
+      'the generation does not change with the grants',
       'this.#generation++;\n    this.#listeners.notify();',
       'this.#listeners.notify();',
     ],

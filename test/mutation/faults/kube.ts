@@ -1,4 +1,4 @@
-/** The API server: what it says, when it is asked again. */
+/** The API server: how its answers are read, and when it is asked again. */
 import type { Faults } from '../mutation.ts';
 
 export const kube: Faults = {
@@ -164,7 +164,7 @@ export const kube: Faults = {
       '',
     ],
     [
-      'the others are not told that the server is back',
+      'the other watches are not notified that the server is back',
       "if (state.isAway) state.effects.push({ kind: 'notify-recovery' });",
       '',
     ],

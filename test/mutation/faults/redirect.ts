@@ -178,7 +178,7 @@ export const redirect: Faults = {
       'const ALL: readonly GuardRule[] = [BARRIER, LANDING, BYPASS];',
     ],
     [
-      'a barrier stands without the way round it',
+      'a barrier is added without the bypass',
       "if (failure?.code === 'UNSUPPORTED') return changes;",
       "if (failure?.code === 'UNSUPPORTED') continue;",
     ],
@@ -250,7 +250,7 @@ export const redirect: Faults = {
   ],
   'src/redirect/iptables/rules.ts': [
     [
-      'somebody else’s rule stands before the jump',
+      'a rule of somebody else before the jump is not noticed',
       "if (line.startsWith('-A PREROUTING ')) position += 1;",
       '',
     ],

@@ -64,7 +64,7 @@ export const server: Faults = {
     ],
   ],
   'src/nmi/server/fast-path/fast-path.ts': [
-    ['a right is used that does not stand', ' || !rights.isStanding(decision, nowMs)', ''],
+    ['a right is used that is no longer valid', ' || !rights.isStanding(decision, nowMs)', ''],
     [
       'the last answer is given to another target',
       'decision?.target !== target || ',
@@ -100,14 +100,14 @@ export const server: Faults = {
       'a blank line is no header either, so that nothing behind one is read',
     ],
     [
-      'a control character stands in a header',
+      'a control character in a header is accepted',
       'const headerValue = /^[\\t\\x20-\\x7e]*$/;',
       'const headerValue = /^[^\\r\\n]*$/;',
     ],
   ],
   'src/nmi/server/fast-path/response-cache.ts': [
     [
-      'what a token has left stands still',
+      'expires_in does not count down',
       'this.#second = second;\n',
       'this.#second = second;\n    if (this.#date !== "") return;\n',
     ],
@@ -217,7 +217,7 @@ export const server: Faults = {
       'decision.generation === this.#currentGeneration() && ',
       '',
     ],
-    ['a right stands for ever', ' && nowMs - decision.madeAtMs < maxAgeMs', ''],
+    ['a right is never worked out again', ' && nowMs - decision.madeAtMs < maxAgeMs', ''],
     ['a right that was handed over is for any pod', ' && handed.authorization.pod === pod', ''],
     ['rights are kept without end', 'this.#size >= maxOfAll', 'this.#size >= Infinity'],
     [
@@ -239,7 +239,7 @@ export const server: Faults = {
       '} finally {\n        void endFetch;\n      }',
     ],
     [
-      'one pod is never told to slow down',
+      'one pod is never throttled',
       'if (endFetch === undefined) return this.#close(job, decision, throttled());',
       '',
     ],

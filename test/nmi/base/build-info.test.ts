@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { buildInfo, userAgent } from '../../../src/nmi/base/build-info.ts';
 
 describe('what runs', () => {
-  it('says that it was not built', () => {
+  it('is marked as not built', () => {
     assert.deepEqual(buildInfo, { version: '0.0.0-source', commit: 'unknown', date: 'unknown' });
   });
 

@@ -31,7 +31,7 @@ describe('the logger', () => {
     }
   });
 
-  it('says of every line how bad it is and when it was written', () => {
+  it('writes level and time into every line', () => {
     const lines: string[] = [];
     const log = createLogger({ format: 'json', level: 'trace', write: (line) => lines.push(line) });
     for (const level of ['debug', 'info', 'warn', 'error'] as const) {

@@ -34,7 +34,7 @@ describe('the table of options', () => {
     }
   });
 
-  it('knows the flags that change nothing any more, and whether they stand alone', () => {
+  it('knows the flags that change nothing any more, and which of them take no value', () => {
     assert.equal(findIgnored('logtostderr')?.isBoolean, true);
     assert.equal(findIgnored('log_file')?.isBoolean, false);
     assert.match(findIgnored('MICNamespace')?.reason ?? '', /AzurePodIdentityException/);

@@ -129,7 +129,7 @@ describe('an identity with allowed resources', () => {
   });
 });
 
-describe('an identity that says something upstream cannot be asked with', () => {
+describe('an identity with fields that cannot be used', () => {
   it('is refused with what is wrong', () => {
     const identity = { clientId: 'no GUID' };
     assert.match(bodyOf(decide({ identity }, vault)), /^400 identity_invalid .*no GUID/);

@@ -37,7 +37,7 @@ function grantedAt(
 }
 
 describe('how old the right to an identity is', () => {
-  it('is told by the newest of pod, identity and the binding between them', () => {
+  it('is that of the newest of pod, identity and the binding between them', () => {
     assert.equal(grantedAt(3, 2, { identity: 1 }), 3);
     assert.equal(grantedAt(1, 3, { identity: 2 }), 3);
     assert.equal(grantedAt(1, 2, { identity: 3 }), 3);

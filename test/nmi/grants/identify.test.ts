@@ -78,7 +78,7 @@ describe('the pod of a caller', () => {
     assert.equal(ask(), 'agent_not_synced, agent-starting, pending');
   });
 
-  it('is not told by its address where that may be another pod’s by now', () => {
+  it('is not found by an address that may be another pod’s by now', () => {
     const { pods, state, connect, ask } = open();
     pods.upsert(createPod({ name: 'p', cgroupUid: 'cgroup-uid', ips: [ip] }));
     state.trustsAddresses = false;

@@ -143,8 +143,8 @@ describe('pods that may name any identity', () => {
   });
 });
 
-describe('who listens', () => {
-  it('is told of grants and of service accounts, until they stop', () => {
+describe('a listener', () => {
+  it('is notified of grants and of service accounts, until it unsubscribes', () => {
     const { accounts, inUse, bind, pods } = open({ kind: 'unknown' });
     let calls = 0;
     const stop = inUse.onChange(() => calls++);

@@ -36,7 +36,7 @@ function textOfPod(facts: PodFacts): string {
 }
 
 describe('a refusal of somebody who is no known pod', () => {
-  it('says why, and ends a connection on which nothing can be served', () => {
+  it('gives the reason, and ends a connection on which nothing can be served', () => {
     const ip = '10.0.0.5';
     const texts: readonly (readonly [CallerFacts, RegExp])[] = [
       [{ about: 'unattested' }, /did not come through the redirect of this node\. \[close\]$/],
@@ -195,7 +195,7 @@ describe('a failure of the upstream', () => {
     return { ...answer, text: textOf(answer.body) };
   };
 
-  it('keeps its reason, what it says, and whose identity it was', () => {
+  it('keeps its reason, its description, and the name of the identity', () => {
     for (const reason of [
       'resource_refused',
       'identity_refused',
@@ -231,7 +231,7 @@ describe('a failure of the upstream', () => {
     assert.equal(render({ reason: 'upstream_refused' }).text, 'it said so');
   });
 
-  it('says how to assign what is not assigned to the node', () => {
+  it('explains how to assign what is not assigned to the node', () => {
     const node = { kind: 'vmss', subscriptionId: 's', resourceGroup: 'g', name: 'pool' } as const;
     assert.match(
       render({ reason: 'identity_not_assigned', node }).text,

@@ -17,7 +17,7 @@ function open(flags: Readonly<Record<string, string>>) {
 const peer = { remoteIp: '10.0.0.5', remotePort: 1, localIp: '10.0.0.1', localPort: 2 };
 
 describe('the kernel side of a node', () => {
-  it('says which redirect was chosen and why', async () => {
+  it('logs which redirect was chosen and why', async () => {
     const { kernel, lines } = open({ redirect: 'none' });
     await using _kernel = kernel;
     const [line = '{}'] = lines;
@@ -59,7 +59,7 @@ describe('the kernel side of a node', () => {
     assert.equal(kernel.findCgroupUid(1n, ['uid']), undefined);
   });
 
-  it('brings up the address, or says why the agent cannot start', async () => {
+  it('brings up the address, or fails with the reason why the agent cannot start', async () => {
     const flags = { redirect: 'pinned', 'nmi-listen-address': '192.0.2.1' };
     const { kernel } = open(flags);
     await using _kernel = kernel;

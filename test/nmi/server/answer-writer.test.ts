@@ -41,7 +41,7 @@ describe('an answer to a request', () => {
     assert.deepEqual(write(method)[1], [...common(method.body.length), 'Allow', 'GET']);
   });
 
-  it('ends its connection where it is the last, or says so itself', () => {
+  it('ends its connection where it is the last one, or demands that itself', () => {
     const answer = refuse('not_found', 'x');
     const ended = [...common(answer.body.length), 'Connection', 'close'];
     assert.deepEqual(write(answer, true)[1], ended);

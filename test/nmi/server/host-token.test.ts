@@ -117,7 +117,7 @@ describe('the answers of /host/token', () => {
     assert.deepEqual(new Set(decisions.map(({ route }) => route)), new Set(['host-token']));
   });
 
-  it('say that a pod is not known, or not yet, after a wait', async () => {
+  it('report that a pod is not known, or not yet, after a wait', async () => {
     const { handle, state } = openStand();
     const other = await handle('127.0.0.1', { podns: 'other', podname: 'p' });
     assert.deepEqual([other.status, other.reason], [503, 'pod_unknown']);

@@ -282,7 +282,7 @@ describe('the policy of what is relayed', () => {
     }
   });
 
-  it('closes instance metadata when it is told to, and versions never', () => {
+  it('closes instance metadata where that is configured, and versions never', () => {
     const blocked = { blockInstanceMetadata: true };
     assert.equal(refusalOf('instance', blocked)?.reason, 'metadata_blocked');
     assert.equal(refusalOf('versions', blocked), undefined);

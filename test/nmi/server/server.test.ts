@@ -88,7 +88,7 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
 }
 
 describe('the way of a request, put together', () => {
-  it('answers a pod on the port of the configuration, and knows it by its address', async () => {
+  it('answers a pod on the port of the configuration, and identifies it by its address', async () => {
     await using stand = await open();
     assert.equal(stand.server.port, stand.port);
     assert.equal(await stand.ask(token), '200');

@@ -64,7 +64,7 @@ function open({ maxWaiters = 10, held = 10 } = {}) {
 }
 
 describe('a request that waits for an object', () => {
-  it('does not wait where nothing can turn its decision', async () => {
+  it('does not wait where no event can change its decision', async () => {
     const { holds, objectWait } = open();
     for (const first of [{ pod: undefined }, { pod: undefined, isPending: false }]) {
       const decided = waitForObject<typeof first>(objectWait, {} as Exchange, first, () =>
@@ -75,7 +75,7 @@ describe('a request that waits for an object', () => {
     }
   });
 
-  it('is decided again at every change, until the decision stands', async () => {
+  it('is decided again at every change, until the decision is final', async () => {
     const { clock, holds, state, begin } = open();
     const request = begin();
     holds.wake();

@@ -56,7 +56,7 @@ function missing(path: string): Error {
   return Object.assign(new Error(`no ${path}`), { code: 'ENOENT', errno: 2, step: 'open' });
 }
 
-/** A kernel whose pins are files, and whose links and programs are what the test says. */
+/** A kernel whose pins are files, with links and programs of the test. */
 function openKernel() {
   const calls: string[] = [];
   const links: Record<string, LinkInfo> = {};

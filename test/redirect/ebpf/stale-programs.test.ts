@@ -108,7 +108,7 @@ describe('the mode that replaces programs of eBPF', () => {
   });
 });
 
-describe('the mode that tells of programs of eBPF', () => {
+describe('the mode that reports programs of eBPF', () => {
   it('changes nothing, and reports who takes them away', async () => {
     pin();
     const telling = tellOfPrograms(openMode().redirect, folder);

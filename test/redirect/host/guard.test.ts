@@ -12,7 +12,7 @@ import { goodRules, ok, refuse, scripted, type ScriptedHost } from '../scripted-
 const metadataIp = '169.254.169.254';
 const all = JSON.parse(goodRules) as readonly Record<string, unknown>[];
 
-/** A node with these rules, which refuses one command if told so. */
+/** A node with these rules, which can refuse one command. */
 function nodeOf(
   rules: string,
   refusal?: { readonly of: string; readonly stderr: string },
@@ -42,7 +42,7 @@ describe('reading the policy rules of a node', () => {
     fc.assert(fc.property(text, (some) => void parseRules(some)));
   });
 
-  it('tells an empty answer from one that is not JSON', async () => {
+  it('distinguishes an empty answer from one that is not JSON', async () => {
     assert.deepEqual(parseRules('\n'), []);
     assert.equal(parseRules('0: from all lookup local'), undefined);
     await assert.rejects(diffGuard(nodeOf('0: from all lookup local'), metadataIp), {
@@ -73,7 +73,7 @@ describe('reading the policy rules of a node', () => {
     }
   });
 
-  it('knows actions by their own fields, and a look-up when there is none', () => {
+  it('reads actions from their own fields, and a look-up when there is none', () => {
     const rule = { priority: 7, src: 'all', dst: '192.0.2.1' };
     const actions = [{ goto: 81 }, { nop: null }, { action: 'unreachable' }, {}].map(
       (action) => parseRules(JSON.stringify([{ ...rule, ...action }]))?.[0]?.action,

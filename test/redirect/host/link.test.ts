@@ -61,14 +61,14 @@ describe('reading the links of a node', () => {
     fc.assert(fc.property(text, (some) => void parseLinks(some)));
   });
 
-  it('tells an empty answer from one that is not JSON', async () => {
+  it('distinguishes an empty answer from one that is not JSON', async () => {
     assert.deepEqual(parseLinks('[{},{}]')?.length, 2);
     assert.equal(parseLinks('{"ifname":"lo"}'), undefined);
     const old = scripted({ ip: () => ok('1: lo: <LOOPBACK,UP>') });
     await assert.rejects(listLinks(old), { code: 'TOOL_FAILED', step: 'read links' });
   });
 
-  it('knows links by kind, port and address', () => {
+  it('reads kind, port and address of links', () => {
     const links = parseLinks(
       JSON.stringify([
         {

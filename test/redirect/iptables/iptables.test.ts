@@ -219,7 +219,7 @@ describe('the iptables redirect', () => {
     assert.ok(host.log.includes('ip addr add 169.254.25.79/32 dev nmi0 scope host'));
   });
 
-  it('cuts older connections, and says how many there were', async () => {
+  it('cuts older connections, and reports how many there were', async () => {
     const { save, restore } = keeping(emptyNat);
     const tools = { ip: goodIp, 'iptables-nft-save': save, 'iptables-nft-restore': restore };
     const host = scripted(tools, { cutFlows: () => 2 });

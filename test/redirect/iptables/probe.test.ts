@@ -38,7 +38,7 @@ describe('what of the iptables mode a node has', () => {
     });
   });
 
-  it('lists the tables of legacy, or says that its module is not loaded', async () => {
+  it('lists the tables of legacy, or reports that its module is not loaded', async () => {
     const tools = { ip: goodIp, 'iptables-legacy-save': legacy };
     const files = { '/proc/net/ip_tables_names': 'nat\nfilter\n' };
     const loaded = await probe(tools, { files });

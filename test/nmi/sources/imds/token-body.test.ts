@@ -97,7 +97,7 @@ describe('a body of the token endpoint', () => {
     assert.equal(later.ok && later.token.notBeforeWallS, 1_700_000_000, 'valid from now on');
   });
 
-  it('says what is wrong with it', () => {
+  it('names what is wrong with it', () => {
     const problemOf = (body: string) => {
       const parsed = parseImdsToken(body, 'r', nowWallMs);
       return parsed.ok ? 'nothing' : parsed.problem;

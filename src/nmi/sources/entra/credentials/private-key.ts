@@ -57,7 +57,7 @@ function readRsa(der: Buffer): Buffer {
     const parts = childrenOf(key);
     if (parts.length === 9 && parts.every(isInteger)) return toDer(key);
   } catch {
-    // Told below.
+    // Reported below.
   }
   throw damaged();
 }

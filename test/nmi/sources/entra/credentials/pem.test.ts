@@ -26,7 +26,7 @@ function refused(text: string, passwords: readonly string[] = []): string {
 }
 
 describe('PEM', () => {
-  it('is told by its first mark', () => {
+  it('is recognized by its first mark', () => {
     assert.ok(isPem(`text before\n${certificate.pem}`));
     assert.ok(!isPem('MIIB') && !isPem('-----END X-----'));
   });
