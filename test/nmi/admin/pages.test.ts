@@ -94,7 +94,7 @@ describe('the pages for probes and scrapes', () => {
     await ended;
   });
 
-  it('say by /healthz whether the redirect was ever there, with 200 in either case', async () => {
+  it('report at /healthz whether the redirect was ever there, with 200 in either case', async () => {
     let hasBeenActive = false;
     await using admin = await open({ hasBeenActive: () => hasBeenActive });
     assert.deepEqual(await get(admin.probePort, '/healthz'), {
@@ -106,7 +106,7 @@ describe('the pages for probes and scrapes', () => {
     assert.equal((await get(admin.probePort, '/healthz?verbose')).text, 'Active');
   });
 
-  it('say by /readyz what is missing, and live on without it', async () => {
+  it('report at /readyz what is missing, and stay alive without it', async () => {
     let problem: string | undefined = 'waiting for pods';
     const conditions = [{ name: 'watches', problem: () => problem }];
     await using admin = await open({ parts: [{ conditions }, {}] });
