@@ -39,6 +39,8 @@ const nodeOptions = [
 /** Made by builds and installations; linked where tests need them. */
 const linked = ['node_modules', 'dist'];
 const leftOut = new Set([...linked, '.git', '.cache']);
+/** Ends the test of a copy; they are in groups of their own, which no signal of a terminal comes to. */
+const running = new Set<() => void>();
 
 async function run(mutations: readonly Mutation[]): Promise<number> {
   if (mutations.length === 0) {
@@ -48,6 +50,14 @@ async function run(mutations: readonly Mutation[]): Promise<number> {
   freshNative();
   const startedMs = performance.now();
   const folder = mkdtempSync(join(tmpdir(), 'nmi-mutation-'));
+  const clear = (): void => rmSync(folder, { recursive: true, force: true });
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      for (const end of running) end();
+      clear();
+      process.exit(1);
+    });
+  }
   try {
     const queue = [...mutations];
     const workers = Math.min(availableParallelism(), 4, queue.length);
@@ -69,7 +79,7 @@ async function run(mutations: readonly Mutation[]): Promise<number> {
     for (const line of wrong) process.stdout.write(line);
     return wrong.length === 0 ? 0 : 1;
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    clear();
   }
 }
 
@@ -168,6 +178,7 @@ class Copy {
           // It has ended.
         }
       };
+      running.add(end);
       const timer = setTimeout(() => {
         isLate = true;
         end();
@@ -176,6 +187,7 @@ class Copy {
       child.once('close', (code) => {
         clearTimeout(timer);
         end();
+        running.delete(end);
         if (isLate) resolve('by the time of');
         else resolve(code === 0 ? undefined : 'by');
       });

@@ -28,6 +28,7 @@ export const LEGACY: Backend = {
   restore: 'iptables-legacy-restore',
 };
 
+const WRITE = 'write rules';
 // kube-proxy writes tens of thousands of rules on a large cluster, about 150 bytes each.
 const MAX_SAVE_BYTES = 64 << 20;
 const KUBELET_CHAIN = /^:KUBE-(?:IPTABLES-HINT|KUBELET-CANARY) /m;
@@ -158,7 +159,11 @@ export async function restoreRules(
 ): Promise<void> {
   const args = ['--noflush', '-w', String(lockWaitSec)];
   const result = await host.run(backend.restore, args, { input: script });
-  outputOf('write rules', backend.restore, result);
+  const failure = failureOf(WRITE, backend.restore, result);
+  if (failure === undefined) return;
+  if (backend.name !== 'legacy' || failure.code !== 'TOOL_FAILED') throw failure;
+  // Of a table that it cannot get it says no more; to read one takes the same module and the same right.
+  throw failureOf(WRITE, backend.save, await runSave(host, backend, 'nat')) ?? failure;
 }
 
 export function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult> {

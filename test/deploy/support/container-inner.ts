@@ -123,6 +123,7 @@ async function servesSplit(): Promise<void> {
   const [serving, kernel] = split.containers;
   // As systemd mounts it, and as the kubelet makes an empty folder of a pod.
   chmodSync(bpffs, 0o700);
+  mkdirSync(join(files, 'systemd'));
   mkdirSync(join(files, 'callers'));
   chmodSync(join(files, 'callers'), 0o777);
   assert.ok(serving !== undefined && kernel !== undefined);
@@ -198,6 +199,7 @@ function host(): Readonly<Record<string, string>> {
     '/sys/fs/cgroup': `${cgroupFolder}/`,
     '/run/xtables.lock': join(files, 'xtables.lock'),
     '/etc/default/kubelet': join(files, 'kubelet'),
+    '/etc/systemd/system': `${join(files, 'systemd')}/`,
     callers: `${join(files, 'callers')}/`,
   };
 }

@@ -248,6 +248,21 @@ export const cache: Faults = {
       'while (this.#running.size < this.#maxConcurrent)',
       'while (this.#running.size <= this.#maxConcurrent)',
     ],
+    [
+      'background work goes before callers',
+      'this.#callers.shift() ?? firstOf(this.#background)',
+      'firstOf(this.#background) ?? this.#callers.shift()',
+    ],
+    [
+      'what callers wait for twice starts twice',
+      'this.#background.delete(entrant);\n      this.#running.add(entrant);',
+      'this.#running.add(entrant);',
+    ],
+    [
+      'one that a caller waits for stays behind in the background',
+      'if (this.#background.delete(entrant) || this.#callers.has(entrant)) {',
+      'if (this.#callers.has(entrant)) {',
+    ],
   ],
   'src/cache/token/refresh-policy.ts': [
     [
@@ -290,5 +305,20 @@ export const cache: Faults = {
       'this.#leftS(nowS) + 3600',
     ],
     ['a token is printed by accident', "return '[token]';", 'return this.token.accessToken;'],
+  ],
+  'src/cache/token/fair-queue.ts': [
+    [
+      'a namespace keeps its turn',
+      'this.#lanes.delete(namespace);\n          this.#lanes.set(namespace, pods);',
+      '',
+    ],
+    ['a pod keeps its turn', 'pods.delete(pod);\n          pods.set(pod, lane);', ''],
+    [
+      'what two pods wait for comes out twice',
+      'for (const { namespace, pod } of parties) {',
+      'for (const { namespace, pod } of parties.slice(0, 1)) {',
+    ],
+    ['pods that wait for nothing are kept', 'if (lane?.size === 0) pods?.delete(pod);', ''],
+    ['the second pod that waits for an entry is forgotten', 'else parties.push(party);', ''],
   ],
 };

@@ -30,6 +30,11 @@ export const grants: Faults = {
       "return refused(pod, reasonOf(grant), { about: 'grant', grant }, isTransient(grant));",
       "return refused(pod, reasonOf(grant), { about: 'grant', grant }, false);",
     ],
+    [
+      'an identity is for any resource',
+      'return allowedResources.includes(wanted);',
+      'return true;',
+    ],
   ],
   'src/nmi/grants/cache-key.ts': [
     ['a token that one Secret got is another’s', ' ${credentialKey(credential)}`', '`'],
@@ -60,6 +65,11 @@ export const grants: Faults = {
       'a caller is looked up once and for all',
       'if (this.#generation !== pods.generation) {',
       'if (this.#generation === -1) {',
+    ],
+    [
+      'a caller without a record is known by its address',
+      "case 'unavailable':\n        return this.attestation;",
+      "case 'unavailable':\n        return pods.byIp(this.ip);",
     ],
   ],
   'src/nmi/grants/grant-age.ts': [
@@ -152,6 +162,11 @@ export const grants: Faults = {
       'graceMs',
     ],
     ['the wait that the upstream asked for is lost', '{ retryAfterS: failure.retryAfterS }', '{}'],
+    [
+      'a connection that cannot be served is kept',
+      'const close = endsConnection.has(facts.about);',
+      'const close = false;',
+    ],
   ],
   'src/nmi/grants/resolve-upstream.ts': [
     [
@@ -181,6 +196,11 @@ export const grants: Faults = {
       'an account without an annotation is waited for',
       "if (known === 'missing' || known.clientId === '') return { kind: 'unannotated', account };",
       "if (known === 'missing' || known.clientId === '') return unknown;",
+    ],
+    [
+      'every pod is one of Workload Identity',
+      "if (labels[useLabel] !== 'true' || serviceAccount === '') return undefined;",
+      '',
     ],
   ],
 };

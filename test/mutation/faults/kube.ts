@@ -185,4 +185,156 @@ export const kube: Faults = {
     ],
     ['a server that closes watches is asked in a loop', 'if (closes <= 2) return 0;', 'return 0;'],
   ],
+  'src/nmi/kube/accounts/secrets.ts': [
+    [
+      'a name leads out of its namespace',
+      'if (!isDnsLabel(namespace) || !isDnsSubdomain(name)) {',
+      'if (false) {',
+    ],
+    ['a Secret has any size', 'if (encodedChars > maxEncodedChars)', 'if (false)'],
+    [
+      'whether a Secret is gone is asked with its contents',
+      '{ timeoutMs, accept: nameAlone }',
+      '{ timeoutMs }',
+    ],
+    [
+      'a Secret that cannot be read counts as gone',
+      "return error instanceof KubeError && error.code === 'NOT_FOUND';",
+      'return true;',
+    ],
+    [
+      'another object is taken for a Secret',
+      "object?.['kind'] !== 'Secret' || data === undefined",
+      'data === undefined',
+    ],
+  ],
+  'src/nmi/kube/accounts/service-accounts.ts': [
+    [
+      'what was read once serves for ever',
+      'const servesMs = failure !== undefined || isLate ? staleLimitMs : 2 * keepMs;',
+      'const servesMs = Infinity;',
+    ],
+    [
+      'an outage of the API server takes the identity away',
+      'const servesMs = failure !== undefined || isLate ? staleLimitMs : 2 * keepMs;',
+      'const servesMs = 2 * keepMs;',
+    ],
+    [
+      'one account is read many times at once',
+      'if (!reading.has(key) && clock.monotonicMs()',
+      'if (clock.monotonicMs()',
+    ],
+    [
+      'an account that has just been annotated is asked for late',
+      'nowMs + (isEmpty ? Math.min(emptyKeepMs, keepMs) : keepMs)',
+      'nowMs + keepMs',
+    ],
+    ['the server’s own pause has no bound', 'Math.min(askedMs, maxRetryAfterMs)', 'askedMs'],
+    [
+      'another application is taken without a word',
+      'generation++;\n      entry.isAwaited = true;',
+      'entry.isAwaited = true;',
+    ],
+    [
+      'a failure outlives the next success',
+      'entry.failure = undefined;\n    entry.nextReadAtMs',
+      'entry.nextReadAtMs',
+    ],
+    ['a late read is waited for', 'entry.isLate = true;', ''],
+  ],
+  'src/nmi/kube/accounts/token-request.ts': [
+    [
+      'a token is bound to no pod',
+      '...(boundTo === undefined\n        ? {}',
+      '...(true\n        ? {}',
+    ],
+    [
+      'a pod that was replaced is a refusal',
+      "if (boundTo !== undefined && isOtherPod) return { kind: 'pod_replaced', said };",
+      '',
+    ],
+  ],
+  'src/nmi/kube/api/client.ts': [
+    ['a renewed token is not tried', 'return attempt(renewed, request, signal);', 'throw error;'],
+    [
+      'a refused credential is sent again and again',
+      'if (sameIdentity(access, renewed)) throw error;',
+      '',
+    ],
+    [
+      'a watch that went silent is kept',
+      'deadline.restart(silenceMs);\n      onOpen?.();',
+      'deadline.restart(1e9);\n      onOpen?.();',
+    ],
+    [
+      'each byte of a watch brings its end nearer',
+      '() => deadline.restart(silenceMs)',
+      '() => undefined',
+    ],
+    [
+      'another certificate is not used before the next start',
+      'if (active?.fingerprint === access.fingerprint) return active.pool;',
+      'if (active !== undefined) return active.pool;',
+    ],
+    ['leaving a watch leaves its connection', 'response?.body.destroy();', ''],
+  ],
+  'src/nmi/kube/api/credentials.ts': [
+    ['a refused token is kept', 'config = undefined;', ''],
+    [
+      'a line end makes the token unusable',
+      'headers[name.toLowerCase()] = value.trim();',
+      'headers[name.toLowerCase()] = value;',
+    ],
+    ['the server’s certificate is not looked at', 'skipTLSVerify: false,', 'skipTLSVerify: true,'],
+    ['an IPv6 address is no URL', 'isIPv6(host) ? `[${host}]` : host', 'host'],
+    ['a new authority is not used', "tls.ca ?? '',", ''],
+  ],
+  'src/nmi/kube/watch/reflector.ts': [
+    [
+      'a relist empties the store for a while',
+      'gathering.commit();\n    this.#dispatch',
+      'this.#dispatch',
+    ],
+    [
+      'a relist is older than what expired',
+      "version: listsFromMemory && lists === 0 ? '0' : '',",
+      "version: listsFromMemory ? '0' : '',",
+    ],
+    [
+      'an error in a watch is passed over',
+      "if (event.kind === 'error') throw event.error;",
+      "if (event.kind === 'error') continue;",
+    ],
+    [
+      'a call goes on after its phase',
+      "if (after !== phase && after.kind !== 'watching') this.#call.abort();",
+      '',
+    ],
+    ['timers of an ended call fire', 'for (const disarm of this.#timers.splice(0)) disarm();', ''],
+    [
+      'a disposed reflector goes on',
+      'if (this.#stop.signal.aborted) return;\n    const { clock, random }',
+      'const { clock, random }',
+    ],
+    [
+      'a bookmark in a list ends it',
+      'gathering !== undefined && event.endsList',
+      'gathering !== undefined',
+    ],
+    [
+      'who waits for the first list is not released by the end',
+      'this.#synced.reject(new DOMException(',
+      'void (new DOMException(',
+    ],
+  ],
+  'src/nmi/kube/watch/watches.ts': [
+    ['finished pods keep their addresses', ',status.phase!=Succeeded,status.phase!=Failed', ''],
+    ['every node’s pods are watched', 'spec.nodeName=${node},', ''],
+    [
+      'one watch counts for all',
+      'return all.every((reflector) => reflector.synced);',
+      'return all.some((reflector) => reflector.synced);',
+    ],
+    ['a stale watch is not told', 'reflectors[name].stats().stalenessMs > limitMs', 'false'],
+  ],
 };

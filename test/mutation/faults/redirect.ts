@@ -55,12 +55,27 @@ export const redirect: Faults = {
     ],
     ['a map that is gone is looked into', 'this.#map = undefined;\n    try {', 'try {'],
     ['former maps stay open', 'if (former !== undefined) native.close(former);', ''],
+    [
+      'a look-up that fails ends the agent',
+      '} catch {\n      return UNAVAILABLE;\n    }',
+      '} finally {\n      void 0;\n    }',
+    ],
   ],
   'src/redirect/ebpf/exempt-cgroups.ts': [
     [
       'a cgroup stays exempt',
       'if (!wanted.includes(id)) native.mapDelete(map, encodeId(id));',
       'continue;',
+    ],
+    [
+      'the agent’s own calls come back to it',
+      'if (!present.includes(id)) native.mapSet(map, encodeId(id), PRESENT);',
+      'void 0;',
+    ],
+    [
+      'a second process takes the exemption of the first away',
+      'for (const id of ids) native.mapSet(map, encodeId(id), PRESENT);',
+      'for (const id of native.mapKeys(map)) native.mapDelete(map, id);\n    for (const id of ids) native.mapSet(map, encodeId(id), PRESENT);',
     ],
   ],
   'src/redirect/ebpf/pins.ts': [
@@ -224,6 +239,26 @@ export const redirect: Faults = {
       "if (KUBELET_CHAIN.test(legacyNat ?? '')) return LEGACY;",
       '',
     ],
+    [
+      'asking for a table of legacy iptables makes it',
+      'return !tables.includes(table);',
+      'return false;',
+    ],
+    [
+      'a lock is taken for a missing backend',
+      'if (isUnavailable(failure)) return undefined;\n  throw failure;',
+      'return undefined;',
+    ],
+    [
+      'the backend of the kubelet is left',
+      "if (KUBELET_CHAIN.test((await probeTable(host, NFT, table)) ?? '')) return undefined;",
+      '',
+    ],
+    [
+      'a backend that somebody chose is left',
+      "if (choice !== 'auto' || refused !== NFT) return undefined;",
+      '',
+    ],
   ],
   'src/redirect/iptables/iptables.ts': [
     [
@@ -264,6 +299,11 @@ export const redirect: Faults = {
       'if (features.length > 0) return',
       'if (false) return',
     ],
+    [
+      'eBPF is chosen where nothing can be pinned',
+      'if (obstacle !== undefined) return obstacle.why;',
+      '',
+    ],
   ],
   'src/nmi/kernel/external-redirect.ts': [
     [
@@ -289,5 +329,148 @@ export const redirect: Faults = {
   'src/nmi/kernel/reconciler.ts': [
     ['a failure is tried again in a loop', 'firstRetryMs * 2 ** (this.#failures - 1)', '0'],
     ['a check goes on after the end', 'if (this.#isDisposed) return;\n    this.#job', 'this.#job'],
+  ],
+  'src/redirect/address.ts': [
+    [
+      'the address of a real service is taken',
+      'if (await isAnswered(metadataIp, metadataPort)) {',
+      'if (false) {',
+    ],
+    [
+      'another redirect that was left behind is passed over',
+      'if (left !== undefined) throw',
+      'if (false) throw',
+    ],
+    [
+      'an agent after another finds its own address taken',
+      'if (!nodeAddresses(links).has(metadataIp)) {',
+      'if (true) {',
+    ],
+  ],
+  'src/redirect/ebpf/probe.ts': [
+    [
+      'a moment without memory is a kernel without eBPF',
+      'const MAX_ASKED = 3;',
+      'const MAX_ASKED = 1;',
+    ],
+    [
+      'a kernel that would not say is taken for one that lacks it',
+      'if (answer > 0) {',
+      'if (answer !== 0) {',
+    ],
+    [
+      'one missing part goes unnoticed',
+      "if (findings.some(({ support }) => support === 'unsupported')) return 'unsupported';",
+      '',
+    ],
+  ],
+  'src/redirect/host/boot-guard.ts': [
+    ['the guard is written and never started', "symlinkSync(join('..', unit), link);", ''],
+    [
+      'a guard for another address is taken for ours',
+      "readFileSync(join(folder, unit), 'utf8') === renderBootGuard(metadataIp) &&",
+      '',
+    ],
+    [
+      'a missing guard is no problem',
+      "const state = status.state === 'active' ? 'broken' : status.state;",
+      'const { state } = status;',
+    ],
+    [
+      'the guard stays after the redirect is removed',
+      'rmSync(join(folder, unit), { force: true });',
+      '',
+    ],
+  ],
+  'src/nmi/kernel/caller-client.ts': [
+    [
+      'an answer of another kind is taken',
+      'if (answer === undefined || answer.kind !== asked?.kind) {',
+      'if (answer === undefined || asked === undefined) {',
+    ],
+    [
+      'requests wait without bound',
+      'if (this.#pending.length >= maxPending) return Promise.resolve(undefined);',
+      '',
+    ],
+    ['a process that does not answer is waited for', 'else this.#socket?.destroy();', ''],
+    [
+      'a request on a lost connection never ends',
+      'for (const { settle } of pending) settle(undefined);',
+      '',
+    ],
+    [
+      'a lost connection is not made again',
+      'this.#disarm = this.#options.clock.schedule(reconnectMs, () => void this.report());',
+      '',
+    ],
+    [
+      'the bytes of an earlier request are sent with the next',
+      'this.#due.fill(0, this.#dueBytes, this.#dueBytes + requestBytes);',
+      '',
+    ],
+    [
+      'the process’s old report holds after it is gone',
+      'this.#options.onReport(undefined);\n    if (this.#isClosed)',
+      'if (this.#isClosed)',
+    ],
+  ],
+  'src/nmi/kernel/caller-frames.ts': [
+    ['half a frame is lost', 'this.#rest = Buffer.from(bytes.subarray(whole));', ''],
+    [
+      'ports are in the order of the machine',
+      'bytes.writeUInt16BE(request.port, at + 2);',
+      'bytes.writeUInt16LE(request.port, at + 2);',
+    ],
+    [
+      'a cgroup loses its upper half',
+      'const cgroupId = bytes.readBigUInt64LE(at + 8);',
+      'const cgroupId = BigInt(bytes.readUInt32LE(at + 8));',
+    ],
+    [
+      'a redirect that is down is reported active',
+      'bytes[at + 2] = isActive ? 1 : 0;',
+      'bytes[at + 2] = 1;',
+    ],
+    [
+      'unknown outcomes are taken for an answer',
+      "return outcome === undefined ? undefined : { kind: 'look-up', outcome, cgroupId };",
+      "return { kind: 'look-up', outcome: outcome ?? 'attested', cgroupId };",
+    ],
+  ],
+  'src/nmi/kernel/caller-server.ts': [
+    ['any number of clients hold connections', 'server.maxConnections = maxClients;', ''],
+    [
+      'a client that does not read takes memory',
+      'if (socket.writableLength > maxUnreadBytes) socket.destroy();',
+      '',
+    ],
+    [
+      'bytes that are no request are answered',
+      'if (request === undefined) {\n        socket.destroy();\n        return;\n      }',
+      'if (request === undefined) continue;',
+    ],
+  ],
+  'src/nmi/kernel/local-socket.ts': [
+    [
+      'a socket that another process answers is taken',
+      "if (await isAnswered(path)) return 'another process answers there';",
+      '',
+    ],
+    [
+      'a file that is no socket is deleted',
+      "if (!(await lstat(path)).isSocket()) return 'something that is no socket is there';",
+      '',
+    ],
+    [
+      'a socket is open to others for a moment',
+      'process.umask(0o777 & ~mode)',
+      'process.umask(0o022)',
+    ],
+    [
+      'the whole process keeps the mask',
+      '} finally {\n    process.umask(umask);\n  }',
+      '} finally {\n    void umask;\n  }',
+    ],
   ],
 };

@@ -154,6 +154,11 @@ export const server: Faults = {
       'const maxRequestBytes = 64 * 1024;',
       'const maxRequestBytes = 64 * 1024 * 1024;',
     ],
+    [
+      'the caller names itself upstream',
+      "const sentHeaders = ['accept', 'content-type', 'user-agent'];",
+      "const sentHeaders = ['accept', 'content-type', 'user-agent', 'authorization'];",
+    ],
   ],
   'src/nmi/server/request.ts': [
     ['a header is found by its length', ' || name.toLowerCase() !== lowerCaseName', ''],
@@ -210,6 +215,11 @@ export const server: Faults = {
       '',
     ],
     ['a closed area is relayed', 'options.passthrough.refusal(route) ??', ''],
+    [
+      'the agent asks itself without end',
+      'if (!options.loopMark.isOwn(correlationId)) return undefined;',
+      'return undefined;',
+    ],
   ],
   'src/nmi/server/standing-rights.ts': [
     [
@@ -224,6 +234,11 @@ export const server: Faults = {
       'one pod displaces the rights of all others',
       'if (before >= maxOfPod && !rights.has(target)) rights.clear();',
       '',
+    ],
+    [
+      'a new token is asked for and an old one given',
+      'return wantsOtherToken(query) ? undefined : tokenKey(',
+      'return tokenKey(',
     ],
   ],
   'src/nmi/server/token-endpoint.ts': [
@@ -248,6 +263,16 @@ export const server: Faults = {
       "if (answer !== undefined) return this.#close(job, decision, answer, 'hit');",
       'if (answer !== undefined) return answer;',
     ],
+    [
+      'a client that wants a new token gets the old one',
+      'if (bypassCache) return broker.renew(identity, resource, party);',
+      '',
+    ],
+    [
+      'auxiliary tokens are of nobody’s failure',
+      'if (!each.ok) {',
+      'if (!each.ok && each === cached) {',
+    ],
   ],
   'src/nmi/server/token-query.ts': [
     [
@@ -267,6 +292,11 @@ export const server: Faults = {
       'a version is any text',
       "apiVersion !== '' && !/^\\d{4}-\\d{2}-\\d{2}$/.test(apiVersion)",
       'false',
+    ],
+    [
+      'a token that a service refused is given again',
+      'return bypassCache || badTokenSha256 !== undefined;',
+      'return bypassCache;',
     ],
   ],
   'src/nmi/server/wait-for-object.ts': [
@@ -349,5 +379,121 @@ export const server: Faults = {
       "{ op: 'test', path: '/spec/taints', value: taints },\n",
       '',
     ],
+  ],
+  'src/nmi/server/metadata-calls.ts': [
+    ['an error is kept', 'answer.status === 200 && isSmall', 'isSmall'],
+    ['a large document is kept', 'answer.status === 200 && isSmall', 'answer.status === 200'],
+    [
+      'a call keeps its slot',
+      '} finally {\n      this.#gate.leave(entrant);\n    }',
+      '} finally {\n      void entrant;\n    }',
+    ],
+    [
+      'a call waits for its turn without end',
+      "deadline.signal.addEventListener('abort', () => reject(new NoTurnError()));",
+      '',
+    ],
+    [
+      'what must be made anew is shared',
+      'if (sharedKey === undefined) return this.#send(call);',
+      '',
+    ],
+    [
+      'the node’s share of calls is one pod’s',
+      'if (!this.#gate.enter(entrant, party)) throw new NoTurnError();',
+      'start();',
+    ],
+  ],
+  'src/nmi/server/fast-path/connection.ts': [
+    [
+      'two requests in one go are answered in the wrong order',
+      'writeDue();\n    if (isLast) return;',
+      'if (isLast) return;',
+    ],
+    ['what was read is lost on the way to node:http', 'socket.unshift(chunk);', ''],
+    ['a connection that was to end stays', 'if (isLast) end();', ''],
+    [
+      'a slow reader is answered without bound',
+      'socket.writableLength === 0 ? readRequest(chunk, last) : undefined',
+      'readRequest(chunk, last)',
+    ],
+    [
+      'an idle connection stays for ever',
+      'if (hasAnswered) socket.destroy();\n    else options.onSilent();',
+      'if (!hasAnswered) options.onSilent();',
+    ],
+    [
+      'a slow first byte has the time of an idle client',
+      'socket.setTimeout(options.firstByteMs);',
+      'socket.setTimeout(options.idleMs);',
+    ],
+  ],
+  'src/nmi/server/listener.ts': [
+    ['a reset after CONNECT ends the agent', "socket.on('error', () => socket.destroy());", ''],
+    [
+      'requests on one connection are held without bound',
+      'connection === undefined || connection.open.size >= maxPipelined',
+      'connection === undefined',
+    ],
+    [
+      'a body that nobody reads is the next request',
+      "if (this.#isDraining || hasBody !== '0') response.shouldKeepAlive = false;",
+      'if (this.#isDraining) response.shouldKeepAlive = false;',
+    ],
+    [
+      'an error of the parser overtakes an answer',
+      "last.shouldKeepAlive = false;\n      last.once('close', () => socket.destroySoon());\n      return;",
+      '',
+    ],
+    ['a decision for one request answers another', 'connection.handed = undefined;', ''],
+    [
+      'connections without a look-up are held without bound',
+      'if (whose !== undefined) {\n      socket.destroy();\n      this.#options.onTooMany(whose);\n    }',
+      '',
+    ],
+    [
+      'a caller over its share is read',
+      'if (connection === undefined) {\n      socket.destroy();',
+      'if (connection === undefined) {',
+    ],
+    ['the drain has no end', 'this.#connections.destroyAll();\n    });', '});'],
+    [
+      'a method that is unknown has no answer',
+      "case 'HPE_INVALID_METHOD':\n      return methodNotAllowed();",
+      '',
+    ],
+    ['clients wait after they have ended their half', 'server.httpAllowHalfOpen = true;', ''],
+  ],
+  'src/nmi/state/cluster-state.ts': [
+    ['held requests sleep through a new binding', 'grants.onChange(() => holds.wake());', ''],
+    [
+      'held requests sleep through a new annotation',
+      'workloadIdentities?.onChange(() => holds.wake());',
+      '',
+    ],
+    [
+      'pods make the API server list at will',
+      'if (checkPause.take()) watches.checkNow();',
+      'watches.checkNow();',
+    ],
+    [
+      'addresses are believed that may be another pod’s',
+      'limitMs: attests ? 0 : config.addressStalenessLimitMs',
+      'limitMs: 0',
+    ],
+  ],
+  'src/nmi/admin/page-connections.ts': [
+    ['pods keep the kubelet from its probe', 'oldest.destroy();', ''],
+    [
+      'the newest connection ends for the oldest',
+      'const [oldest] = open;',
+      'const oldest = [...open].at(-1);',
+    ],
+    [
+      'connections of pods end those of the node',
+      'remoteAddress !== undefined && remoteAddress === localAddress',
+      'false',
+    ],
+    ['closed connections count', "socket.once('close', () => open.delete(socket));", ''],
   ],
 };

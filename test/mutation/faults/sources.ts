@@ -145,6 +145,13 @@ export const sources: Faults = {
       'startReading(key, secret)',
     ],
     ['a proof is kept that nobody needs', 'if (isNeeded(secret)) kept.set', 'kept.set'],
+    ['a refused proof is kept', 'if (isKept) kept.delete(key);', ''],
+    [
+      'a rotated Secret is not tried again',
+      'return hasNewer || reused.has(refused);',
+      'return false;',
+    ],
+    ['a wrong secret is sent twice', 'return hasNewer || reused.has(refused);', 'return true;'],
   ],
   'src/nmi/sources/entra/credentials/key-file.ts': [
     ['a file has any length', 'if (bytes.length > maxFileBytes) {', 'if (false) {'],
@@ -227,5 +234,202 @@ export const sources: Faults = {
       "=== 'credential_missing') this.#dropTokensOf(identity);",
       "=== 'credential_missing') void 0;",
     ],
+    [
+      'Entra ID or IMDS is asked for an old token again',
+      'const bypassCache = this.#renewing.delete(key);',
+      'const bypassCache = false;',
+    ],
+  ],
+  'src/nmi/sources/imds/imds.ts': [
+    [
+      'a token of another identity is relayed',
+      'if (told !== undefined && told !== normalisers[identity.kind](identity.value)) {',
+      'if (false) {',
+    ],
+    [
+      'the agent goes on with a connection to itself',
+      'if (isLoop(answer.status, answer.body)) connections.reopen();',
+      '',
+    ],
+    [
+      'a service that asks for a pause is asked at once',
+      'if (result.failure.retryAfterS !== undefined) break;',
+      '',
+    ],
+    ['tries are on top of the budget', 'if (!mayRetry()) break;', ''],
+    [
+      'a service that is being updated refuses for good',
+      'status === 404 || status === 410 || ',
+      '',
+    ],
+    [
+      'an odd header holds a key for days',
+      'const maxRetryAfterS = 120;',
+      'const maxRetryAfterS = 1e9;',
+    ],
+    [
+      'a new token is asked for and not passed on',
+      "(bypassCache === true ? '&bypass_cache=true' : '')",
+      "''",
+    ],
+    ['a resource ends the query', 'encodeURIComponent(resource)}${named}', 'resource}${named}'],
+    [
+      'an identity writes parameters of its own',
+      'encodeURIComponent(identity.value)',
+      'identity.value',
+    ],
+    [
+      'the node’s name is asked for by every failure',
+      'this.#nextTryAtMs = nowMs + nodeRetryMs;',
+      '',
+    ],
+    [
+      'a missing assignment is a failure of the service',
+      "if (error === 'invalid_request' && request.identity.kind !== 'unnamed') {",
+      'if (false) {',
+    ],
+  ],
+  'src/nmi/sources/entra/entra.ts': [
+    [
+      'a rotated secret fails until it is read again',
+      'if (!proofs.forget(credential, got.proof)) return result;',
+      'return result;',
+    ],
+    [
+      'a refused credential is asked about twice',
+      'if (!proofs.forget(credential, got.proof)) return result;',
+      'proofs.forget(credential, got.proof);',
+    ],
+    ['a second try is on top of the budget', 'if (!mayRetry()) return failed(untried);', ''],
+    [
+      'an error says what it holds',
+      'deadline.passed ? late(options) : broken(error)',
+      'entraDown(String(error), 1_000)',
+    ],
+  ],
+  'src/nmi/sources/entra/network.ts': [
+    ['an answer takes all memory', 'if (bytes > maxBodyBytes) throw', 'if (false) throw'],
+    ['any certificate will do', 'rejectUnauthorized: true', 'rejectUnauthorized: false'],
+    ['the system’s authorities are given up', "ca: [...getCACertificates('default'), ...ca]", 'ca'],
+    ['a file without a certificate is taken', 'if (own.length === 0) {', 'if (false) {'],
+  ],
+  'src/nmi/sources/entra/token-exchange.ts': [
+    [
+      'a slash of the resource is lost',
+      "return resource.endsWith('/.default') ? resource : `${resource}/.default`;",
+      "return `${resource.replace(/\\/$/, '')}/.default`;",
+    ],
+    ['the tenant writes the path', 'encodeURIComponent(identity.tenantId)', 'identity.tenantId'],
+    [
+      'the secret comes back in a failure',
+      'judgeEntra(answer, secretsIn(form))',
+      'judgeEntra(answer, [])',
+    ],
+    [
+      'an abort is a failure of Entra ID',
+      'signal.throwIfAborted();\n    const { answer',
+      'const { answer',
+    ],
+    [
+      'the form goes where MSAL wants',
+      "if (url.split('?')[0] !== endpoint) throw",
+      'if (false) throw',
+    ],
+  ],
+  'src/nmi/sources/entra/credentials/assertion-cache.ts': [
+    [
+      'an assertion is used to its last second',
+      'const marginMs = 5 * 60_000;',
+      'const marginMs = 0;',
+    ],
+    [
+      'a clock that was set back lends it life',
+      'entry?.podUid === podUid && clock.wallMs() < entry.usableUntilWallMs',
+      'entry?.podUid === podUid',
+    ],
+    [
+      'an assertion outlives its pod',
+      'entry?.podUid === podUid && clock',
+      'entry !== undefined && clock',
+    ],
+    ['an assertion is kept that nobody needs', 'if (!mayBeKept(entry)) return;', ''],
+    ['a refused assertion is sent again', 'if (entry?.proof === refused) kept.delete(key);', ''],
+    ['two pods share one assertion', 'return JSON.stringify([key, podUid]);', 'return key;'],
+    [
+      'an assertion of a pod that is gone is kept',
+      'kept.delete(key);\n      return { ok: false, failure: found };',
+      'return { ok: false, failure: found };',
+    ],
+  ],
+  'src/nmi/sources/entra/credentials/federated.ts': [
+    [
+      'an account without a live pod has assertions',
+      'pod === undefined ? noLivePod(serviceAccount) : { serviceAccount, pod }',
+      '({ serviceAccount, pod })',
+    ],
+    [
+      'accounts share assertions for one audience',
+      'return `${objectKey(serviceAccount.namespace, serviceAccount.name)} ${audience}`;',
+      'return audience;',
+    ],
+    ['an unknown spec.federation is the node’s', "federation === 'node'\n", 'true\n'],
+  ],
+  'src/nmi/sources/entra/credentials/federated-failure.ts': [
+    [
+      'an API server holds an identity for hours',
+      'const boundedMs = Math.min(heldForMs, maxHoldMs);',
+      'const boundedMs = heldForMs;',
+    ],
+  ],
+  'src/nmi/sources/entra/credentials/pfx.ts': [
+    ['a file takes a core for minutes', 'cost <= maxCost', 'true'],
+    ['each password has a budget of its own spent by the last', 'cost = 0;\n    try', 'try'],
+    [
+      'a number of rounds overflows',
+      'return type === asn1.Type.INTEGER && value.length > 4;',
+      'return false;',
+    ],
+    [
+      'no password is not tried',
+      "passwords.includes('') ? [...passwords, null] : passwords",
+      'passwords',
+    ],
+    [
+      'a file writes into the answer',
+      "typeof oid === 'string' && /^[\\d.]{1,64}$/.test(oid)",
+      "typeof oid === 'string'",
+    ],
+  ],
+  'src/nmi/sources/entra/credentials/key-file-opener.ts': [
+    ['one namespace keeps the thread', 'waiting.delete(owner);\n      if', 'if'],
+    [
+      'one namespace’s files wait without bound',
+      'if (queue.length >= maxWaiting) {',
+      'if (false) {',
+    ],
+    [
+      'a file holds the thread for ever',
+      'AbortSignal.timeout(timeoutMs)',
+      'AbortSignal.timeout(1e9)',
+    ],
+    [
+      'a thread that a file broke is used again',
+      'void worker?.terminate();\n        worker = undefined;',
+      '',
+    ],
+    [
+      'the agent’s memory goes to the thread',
+      'bytes: Uint8Array.from(job.file.bytes)',
+      'bytes: new Uint8Array(job.file.bytes.buffer)',
+    ],
+  ],
+  'src/nmi/sources/entra/credentials/secret.ts': [
+    [
+      'a line end is part of the secret',
+      'const clientSecret = withoutLineEnd(text);',
+      'const clientSecret = text;',
+    ],
+    ['any entry will do', 'data.size === 1 ? data.keys() : []', 'data.keys()'],
+    ['an empty secret is sent', "if (clientSecret === '') {", 'if (false) {'],
   ],
 };

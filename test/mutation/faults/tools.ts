@@ -82,4 +82,73 @@ export const tools: Faults = {
   'src/cli/run.ts': [
     ['the agent starts on a kubenet node', 'if (kubenet !== undefined) {', 'if (false) {'],
   ],
+  'src/nmi/telemetry/telemetry.ts': [
+    ['hits are counted again at every scrape', 'hits = 0;\n  });', '});'],
+    [
+      'a line of the log names another pod’s address',
+      'known?.podIp === caller.ip ? known',
+      'known !== undefined ? known',
+    ],
+    [
+      'a fault of the telemetry ends the agent',
+      "log.error({ err: stackOf(error) }, 'failed to record request telemetry');",
+      'throw error;',
+    ],
+    ['a client id is written in full', 'redactClientId(clientId)', 'clientId'],
+    [
+      'a token in place of a resource is logged',
+      'loggableResource(resource),\n        source: source',
+      'resource,\n        source: source',
+    ],
+  ],
+  'src/nmi/explain/explain.ts': [
+    [
+      'a token that a pod put for a resource is shown',
+      'const resource = loggableResource(request.resource);',
+      'const { resource } = request;',
+    ],
+    [
+      'every failure is told as it came',
+      "description: isUsual ? failure.description : '',",
+      'description: failure.description,',
+    ],
+    ['a node of many pods is explained without end', 'all.slice(0, maxPods)', 'all'],
+    [
+      'a pod without a looked-up caller is granted',
+      'const obstacle = pod.hostNetwork ? obstacleOnNode(sight) : obstacleAt(pod, sight);',
+      'const obstacle = undefined;',
+    ],
+    [
+      'a failure with a token in hand is an answer',
+      'standing.heldForMs === 0 || hasLife(standing)',
+      'standing.heldForMs === 0',
+    ],
+    [
+      'a failure that is over is an answer',
+      'standing.heldForMs === 0 || hasLife(standing)',
+      'hasLife(standing)',
+    ],
+    [
+      'a token that has ended counts',
+      'standing?.token !== undefined && standing.token.expiresInMs > 0',
+      'standing?.token !== undefined',
+    ],
+  ],
+  'src/nmi/explain/socket.ts': [
+    ['anybody on the node asks', 'uid !== process.geteuid?.() || (mode & 0o022) !== 0', 'false'],
+    ['anything is an explanation', "if (path !== '/explain') return", 'if (false) return'],
+  ],
+  'src/cli/explain.ts': [
+    ['the text of an object moves a terminal', '/[^\\n\\x20-\\x7e]/g', '/[^\\n\\x00-\\x7e]/g'],
+    [
+      'an agent of another version is explained wrongly',
+      'value.schema === explanationSchema',
+      'true',
+    ],
+    [
+      'a pod that is not there is a success',
+      "body.kind === 'no-pod' ? exitCodes.failed : exitCodes.ok",
+      'exitCodes.ok',
+    ],
+  ],
 };

@@ -68,7 +68,7 @@ describe('the kernel side of a node', () => {
     await assert.rejects(kernel.prepare(), {
       name: 'StartError',
       code: 'UNAVAILABLE',
-      message: /^the listen address could not be brought up: wait for the address: /,
+      message: /^the listen address could not be brought up: wait for nmi redirect run: /,
     });
     mock.restoreAll();
   });

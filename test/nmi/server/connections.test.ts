@@ -4,6 +4,7 @@ import type { ServerResponse } from 'node:http';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import { Connections, maxHeld } from '../../../src/nmi/server/connections.ts';
@@ -40,6 +41,10 @@ function open(each = 2) {
   };
   return { connections, add };
 }
+
+const nextTick = promisify((done: () => void) => {
+  process.nextTick(done);
+});
 
 describe('the open connections', () => {
   it('are found by their socket, until that closes', () => {
@@ -129,8 +134,8 @@ describe('the open connections', () => {
     connections.add(socket, callerAt('127.0.0.1'));
     socket.end('the last answer');
     // The kernel is told of the end by now, in the next turn of the loop.
-    while (socket.writableLength > 0) await new Promise(process.nextTick);
-    await new Promise(process.nextTick);
+    while (socket.writableLength > 0) await nextTick();
+    await nextTick();
     connections.reset(() => true);
     await Promise.race([once(socket, 'close'), delay(1_000)]);
     client.destroy();

@@ -189,6 +189,8 @@ export class Chaos implements AsyncDisposable {
   /** No fault any more, and one pod at each address with what it may be given in place. */
   async calm(): Promise<void> {
     const { kube } = this.#parts.world;
+    // What hangs goes on to hang, and keeps a place at the metadata service for ten seconds.
+    await this.imds.setFaults({ closed: true });
     await this.imds.setFaults({});
     this.#parts.entra.setFaults({});
     kube.faults.clear();

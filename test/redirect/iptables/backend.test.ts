@@ -28,10 +28,15 @@ const ofKubelet = '*mangle\n:KUBE-IPTABLES-HINT - [0:0]\nCOMMIT\n';
 const noLegacyModule: Readonly<Record<string, Answer>> = {
   'iptables-legacy-save': (args) =>
     args === '--version' ? ok('iptables-legacy-save v1.8.9 (legacy)\n') : refuse(1, who),
-  'iptables-legacy-restore': () => refuse(1, who),
+  'iptables-legacy-restore': () => refuse(2, noTable),
 };
 const who =
   'iptables-legacy-save v1.8.9 (legacy): Cannot initialize: iptables who? (do you need to insmod?)';
+/** For want of the module, and for want of CAP_NET_RAW too. */
+const noTable = [
+  "iptables-legacy-restore v1.8.9 (legacy): iptables-legacy-restore: unable to initialize table 'nat'",
+  'Error occurred at line: 1',
+].join('\n');
 const moduleNotLoaded = { files: {} };
 
 /** nf_tables is not there. */
@@ -80,6 +85,19 @@ describe('a node whose legacy iptables is a module that is not loaded', () => {
     );
     const asked = host.log.filter((line) => line.startsWith('iptables-legacy'));
     assert.deepEqual(asked, ['iptables-legacy-save --version']);
+  });
+});
+
+describe('a node whose legacy iptables takes a right that the agent lacks', () => {
+  it('says so before there is a table too', async () => {
+    const noRight = 'iptables-legacy-save v1.8.9 (legacy): Cannot initialize: Permission denied';
+    const host = scripted({
+      ip: goodIp,
+      'iptables-legacy-save': () => refuse(1, noRight),
+      'iptables-legacy-restore': () => refuse(2, noTable),
+    });
+    const redirect = openIptablesRedirect({ host, backend: 'legacy' });
+    await assert.rejects(redirect.install(), { code: 'NOT_PERMITTED' });
   });
 });
 
