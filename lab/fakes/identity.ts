@@ -5,7 +5,7 @@ import type { LabIdentity } from './token.ts';
 
 export const labTenantId = '7e570000-1ab0-4000-8000-000000000001';
 export const labSubscriptionId = '7e570000-1ab0-4000-8000-000000000002';
-export const labResourceGroup = 'rg-lab';
+const labResourceGroup = 'rg-lab';
 const nodeResourceGroup = 'MC_rg-lab_lab_westeurope';
 
 /** A user-assigned identity; the same name gives the same ids in every run. */

@@ -65,8 +65,11 @@ const verbs: Readonly<Record<string, Verb>> = {
         default: 'https://management.azure.com/',
       },
       'identity-client-id': { alias: 'clientid', describe: 'Client id of the identity.' },
-      'subscription-id': { alias: 'subscriptionid', describe: 'Accepted, unused.' },
-      'resource-group': { alias: 'resourcegroup', describe: 'Accepted, unused.' },
+      'subscription-id': {
+        alias: 'subscriptionid',
+        describe: 'With --resource-group: count its virtual machines with the token.',
+      },
+      'resource-group': { alias: 'resourcegroup', describe: 'See --subscription-id.' },
       once: { describe: 'One round, then exit with its result.' },
     },
     isBoolean: (flag) => flag === 'once',

@@ -4,18 +4,29 @@
  * A line of success is printed when the thing really happened; a token is never printed.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { asRecord, parseRecord, stringAt } from '../nmi/base/json-value.ts';
+import { networkCode } from '../nmi/base/network-code.ts';
 import { parseDuration } from '../nmi/config/duration.ts';
 import type { Words } from './flags.ts';
 import { getJson, type MetadataReply } from './metadata-client.ts';
 import { exitCodes, type Outside } from './outside.ts';
 
 const defaultHost = 'http://169.254.169.254';
+const defaultResource = 'https://management.azure.com/';
 const maxTries = 5;
+const armTimeoutMs = 30_000;
+
+interface ResourceGroup {
+  readonly subscription: string;
+  readonly name: string;
+}
 
 interface DemoFlags {
   readonly periodMs: number;
   readonly resource: string;
   readonly clientId: string;
+  /** The resource group whose virtual machines are counted; undefined unless both names are given. */
+  readonly group: ResourceGroup | undefined;
   readonly once: boolean;
   /** The variable Azure SDKs know for another metadata host. */
   readonly host: string;
@@ -43,10 +54,10 @@ const known = new Map([
   ['resource-name', 'resource'],
   ['identity-client-id', 'clientId'],
   ['clientid', 'clientId'],
-  ['subscription-id', ''],
-  ['subscriptionid', ''],
-  ['resource-group', ''],
-  ['resourcegroup', ''],
+  ['subscription-id', 'subscription'],
+  ['subscriptionid', 'subscription'],
+  ['resource-group', 'group'],
+  ['resourcegroup', 'group'],
   ['once', 'once'],
 ]);
 
@@ -57,7 +68,8 @@ function parseFlags(words: Words, outside: Outside): DemoFlags | string {
     if (meaning === undefined) return `unknown flag --${flag}; see nmi demo --help`;
     texts[meaning] = text;
   }
-  const { period = '100s', resource = 'https://management.azure.com/' } = texts;
+  const { period = '100s', resource = defaultResource } = texts;
+  const { subscription = '', group: name = '' } = texts;
   const periodMs = parseDuration(period);
   if (periodMs === undefined) return `--period has the value "${period}"; allowed: as 100s`;
   if (resource === '') return '--resource-name has the value ""; allowed: a resource to ask for';
@@ -65,16 +77,52 @@ function parseFlags(words: Words, outside: Outside): DemoFlags | string {
     periodMs,
     resource,
     clientId: texts['clientId'] ?? '',
+    group: subscription === '' || name === '' ? undefined : { subscription, name },
     once: texts['once'] === 'true',
     host: outside.environment['AZURE_POD_IDENTITY_AUTHORITY_HOST'] ?? defaultHost,
   };
 }
 
 async function round(flags: DemoFlags, outside: Outside): Promise<boolean> {
-  const metadata = await getInstanceMetadata(flags, outside);
+  const machines = flags.group === undefined || (await countMachines(flags, flags.group, outside));
   const token = await getToken(flags, '', outside);
   const named = flags.clientId === '' || (await getToken(flags, flags.clientId, outside));
-  return metadata && token && named;
+  const metadata = await getInstanceMetadata(flags, outside);
+  return machines && token !== undefined && named !== undefined && metadata;
+}
+
+/** One request to Azure Resource Manager with the identity's token, which takes the role Reader. */
+async function countMachines(
+  flags: DemoFlags,
+  group: ResourceGroup,
+  outside: Outside,
+): Promise<boolean> {
+  const { resource } = flags;
+  const arm = resource.startsWith('https://management.') ? resource : defaultResource;
+  const token = await requestToken({ ...flags, resource: arm }, flags.clientId, outside);
+  const scope = `/subscriptions/${encodeURIComponent(group.subscription)}/resourceGroups/${encodeURIComponent(group.name)}`;
+  const path = `${scope}/providers/Microsoft.Compute/virtualMachines`;
+  let problem = describe(token.reply);
+  if (token.text !== undefined) {
+    try {
+      const response = await fetch(new URL(`${path}?api-version=2024-07-01`, arm), {
+        headers: { authorization: `Bearer ${token.text}` },
+        redirect: 'error',
+        signal: AbortSignal.timeout(armTimeoutMs),
+      });
+      const { value, error } = parseRecord(await response.text()) ?? {};
+      if (response.status === 200 && Array.isArray(value)) {
+        outside.stdout(`successfully doARMOperations vm count ${value.length}\n`);
+        return true;
+      }
+      problem = `status ${response.status} ${stringAt(asRecord(error), 'message')}`.trim();
+    } catch (error) {
+      // `fetch` wraps what the network said.
+      problem = networkCode(error instanceof TypeError ? (error.cause ?? error) : error);
+    }
+  }
+  outside.stderr(`failed doARMOperations, error: ${problem}\n`);
+  return false;
 }
 
 async function getInstanceMetadata(flags: DemoFlags, outside: Outside): Promise<boolean> {
@@ -88,25 +136,35 @@ async function getInstanceMetadata(flags: DemoFlags, outside: Outside): Promise<
   return false;
 }
 
-async function getToken(flags: DemoFlags, clientId: string, outside: Outside): Promise<boolean> {
+/** The token, or undefined after a line that says why there is none. */
+async function getToken(
+  flags: DemoFlags,
+  clientId: string,
+  outside: Outside,
+): Promise<string | undefined> {
+  const { endpoint, reply, text } = await requestToken(flags, clientId, outside);
+  const what =
+    clientId === ''
+      ? `a token using the MSI, msiEndpoint(${endpoint})`
+      : `a token, userAssignedID MSI, msiEndpoint(${endpoint}) clientID(${clientId})`;
+  if (text !== undefined) outside.stdout(`successfully acquired ${what}\n`);
+  else outside.stderr(`failed to acquire ${what}, error: ${describe(reply)}\n`);
+  return text;
+}
+
+async function requestToken(
+  flags: DemoFlags,
+  clientId: string,
+  outside: Outside,
+): Promise<{ endpoint: string; reply: MetadataReply; text: string | undefined }> {
   const endpoint = `${flags.host}/metadata/identity/oauth2/token`;
   const named = clientId === '' ? '' : `&client_id=${encodeURIComponent(clientId)}`;
   const resource = encodeURIComponent(flags.resource);
   const url = `${endpoint}?api-version=2018-02-01&resource=${resource}${named}`;
   const reply = await retry(() => getJson(url), outside);
-  const what =
-    clientId === ''
-      ? `a token using the MSI, msiEndpoint(${endpoint})`
-      : `a token, userAssignedID MSI, msiEndpoint(${endpoint}) clientID(${clientId})`;
-  if (reply.kind === 'answered' && reply.status === 200) {
-    const { access_token: token } = reply.body;
-    if (typeof token === 'string' && token !== '') {
-      outside.stdout(`successfully acquired ${what}\n`);
-      return true;
-    }
-  }
-  outside.stderr(`failed to acquire ${what}, error: ${describe(reply)}\n`);
-  return false;
+  const isGiven = reply.kind === 'answered' && reply.status === 200;
+  const text = isGiven ? stringAt(reply.body, 'access_token') : '';
+  return { endpoint, reply, text: text === '' ? undefined : text };
 }
 
 /** As the client library of its day: some statuses and every network error are tried again. */

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { afterEach, describe, it, mock } from 'node:test';
 import { demo } from '../../src/cli/demo.ts';
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void;
@@ -42,24 +44,76 @@ describe('nmi demo', () => {
     const { code, stdout, stderr, seen } = await run({ clientid: 'c d' });
     assert.deepEqual([code, stderr], [0, '']);
     assert.deepEqual(seen, [
-      '/metadata/instance?api-version=2017-08-01',
       '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fmanagement.azure.com%2F',
       '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fmanagement.azure.com%2F&client_id=c%20d',
+      '/metadata/instance?api-version=2017-08-01',
     ]);
     const lines = stdout.trim().split('\n');
-    assert.equal(lines[0], 'successfully made GET on instance metadata');
-    assert.match(lines[1] ?? '', /^successfully acquired a token using the MSI, msiEndpoint\(/);
+    assert.match(lines[0] ?? '', /^successfully acquired a token using the MSI, msiEndpoint\(/);
     assert.match(
-      lines[2] ?? '',
+      lines[1] ?? '',
       /^successfully acquired a token, userAssignedID MSI.*clientID\(c d\)$/,
     );
+    assert.equal(lines[2], 'successfully made GET on instance metadata');
     assert.ok(!stdout.includes('canary'));
   });
 
   it('asks by no client id where none is given, for the resource that is', async () => {
     const { seen } = await run({ 'resource-name': 'https://x', 'subscription-id': 'ignored' });
     assert.equal(seen.length, 2);
-    assert.ok(seen[1]?.endsWith('resource=https%3A%2F%2Fx'));
+    assert.ok(seen[0]?.endsWith('resource=https%3A%2F%2Fx'));
+  });
+
+  describe('with a subscription and a resource group', () => {
+    const flags = { 'subscription-id': 'a/b', 'resource-group': 'g', 'identity-client-id': 'c' };
+    const armAnswers = (answer: () => Promise<Response>) =>
+      mock.method(globalThis, 'fetch', answer).mock;
+    afterEach(() => {
+      mock.restoreAll();
+    });
+
+    it('counts its virtual machines by one request with the token, as the quick start shows', async () => {
+      const arm = armAnswers(() => Promise.resolve(Response.json({ value: [{}, {}] })));
+      const { code, stdout } = await run(flags);
+      assert.equal(code, 0);
+      assert.match(stdout, /^successfully doARMOperations vm count 2\n/);
+      assert.equal(arm.callCount(), 1);
+      const [call] = arm.calls as unknown as [{ arguments: [URL, RequestInit] }];
+      const [url, { headers }] = call.arguments;
+      assert.deepEqual(headers, { authorization: 'Bearer canary-token' });
+      assert.equal(url.origin, 'https://management.azure.com');
+      assert.match(
+        url.pathname,
+        /^\/subscriptions\/a%2Fb\/resourceGroups\/g\/providers\/Microsoft.Compute\/virtualMachines$/,
+      );
+      assert.ok(!stdout.includes('canary'));
+      const page = await readFile(join(import.meta.dirname, '../../docs/quickstart.md'), 'utf8');
+      const shown = /<!-- output: demo -->\s+```text\n([^`]+)```/.exec(page)?.[1] ?? '';
+      const plain = (text: string) =>
+        text
+          .replaceAll(/http:\/\/[\d.:]+/g, 'HOST')
+          .replaceAll(/count \d+|clientID\([^)]*\)/g, 'X')
+          .trimEnd();
+      assert.equal(plain(shown), plain(stdout));
+    });
+
+    it('says why it could not, and never asks without a token', async () => {
+      const refused = { error: { message: 'does not have authorization' } };
+      armAnswers(() => Promise.resolve(Response.json(refused, { status: 403 })));
+      const forbidden = await run(flags);
+      assert.equal(forbidden.code, 1);
+      assert.match(
+        forbidden.stderr,
+        /^failed doARMOperations, error: status 403 does not have authorization$/m,
+      );
+      mock.restoreAll();
+      armAnswers(() => Promise.reject(new TypeError('fetch failed')));
+      assert.match((await run(flags)).stderr, /^failed doARMOperations, error: TypeError$/m);
+      mock.restoreAll();
+      const arm = armAnswers(() => Promise.resolve(Response.json({ value: [] })));
+      const without = await run(flags, (_request, response) => response.end('{}'));
+      assert.deepEqual([without.code, arm.callCount()], [1, 0]);
+    });
   });
 
   it('fails when any of it does, with what was said', async () => {

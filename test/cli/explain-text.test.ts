@@ -105,9 +105,9 @@ const shown = createExplanation({
 });
 
 describe('the text of an explanation', () => {
-  it('is as the README shows it', async () => {
-    const readme = await readFile(join(import.meta.dirname, '..', '..', 'README.md'), 'utf8');
-    const [, part = ''] = readme.split('<!-- output: explain -->');
+  it('is as the page of troubleshooting shows it', async () => {
+    const page = await readFile(join(import.meta.dirname, '../../docs/troubleshooting.md'), 'utf8');
+    const [, part = ''] = page.split('<!-- output: explain -->');
     assert.equal(/```text\n([^`]+)```/.exec(part)?.[1], renderExplanation(shown));
   });
 

@@ -1,6 +1,6 @@
 import { describe, it } from 'node:test';
 import assert from 'node:assert/strict';
-import { checkReadme, checkVersions } from './packages.ts';
+import { checkReasons, checkVersions } from './packages.ts';
 import { repositoryFiles } from './tree.ts';
 
 const texts = new Map(repositoryFiles().map(({ path, text }) => [path, text]));
@@ -41,22 +41,24 @@ describe('versions of packages', () => {
   });
 });
 
-describe('the list of packages in the README', () => {
+describe('the list of packages in CONTRIBUTING.md', () => {
   it('has a line for every package', () => {
-    const readme = texts.get('README.md');
+    const page = texts.get('CONTRIBUTING.md');
     assert.deepEqual(
-      manifests.flatMap((manifest) => checkReadme(manifest, readme)),
+      manifests.flatMap((manifest) => checkReasons(manifest, page)),
       [],
     );
   });
 
   it('is missed when the file or the heading is not there', () => {
-    assert.deepEqual(checkReadme(planted, undefined), ['README.md is missing']);
-    assert.deepEqual(checkReadme(planted, '# Nothing'), ['README.md has no heading "Packages"']);
+    assert.deepEqual(checkReasons(planted, undefined), ['CONTRIBUTING.md is missing']);
+    assert.deepEqual(checkReasons(planted, '# Nothing'), [
+      'CONTRIBUTING.md has no heading "Packages"',
+    ]);
   });
 
   it('is missed for a package that is only mentioned elsewhere', () => {
-    const readme = [
+    const page = [
       '# Project',
       '- `tag` does this',
       '## Packages',
@@ -66,9 +68,9 @@ describe('the list of packages in the README', () => {
       '## After',
       '- `place`',
     ];
-    assert.deepEqual(checkReadme(planted, readme.join('\n')), [
-      'README.md has no line for `tag` under "Packages"',
-      'README.md has no line for `place` under "Packages"',
+    assert.deepEqual(checkReasons(planted, page.join('\n')), [
+      'CONTRIBUTING.md has no line for `tag` under "Packages"',
+      'CONTRIBUTING.md has no line for `place` under "Packages"',
     ]);
   });
 });

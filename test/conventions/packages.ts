@@ -1,4 +1,4 @@
-/** What package.json promises: exact versions, and a line in the README for every package. */
+/** What package.json promises: exact versions, and a line in CONTRIBUTING.md for every package. */
 
 const sections = ['dependencies', 'devDependencies', 'optionalDependencies'] as const;
 
@@ -10,17 +10,17 @@ export function checkVersions(packageJson: string): readonly string[] {
 }
 
 /** Packages without a line of their own (a list item or a table row) under a heading `Packages`. */
-export function checkReadme(packageJson: string, readme: string | undefined): readonly string[] {
-  if (readme === undefined) return ['README.md is missing'];
-  const lines = packageLines(readme);
-  if (lines === undefined) return ['README.md has no heading "Packages"'];
+export function checkReasons(packageJson: string, page: string | undefined): readonly string[] {
+  if (page === undefined) return ['CONTRIBUTING.md is missing'];
+  const lines = packageLines(page);
+  if (lines === undefined) return ['CONTRIBUTING.md has no heading "Packages"'];
   return packagesOf(packageJson)
     .filter(([name]) => !lines.some((line) => line.includes(`\`${name}\``)))
-    .map(([name]) => `README.md has no line for \`${name}\` under "Packages"`);
+    .map(([name]) => `CONTRIBUTING.md has no line for \`${name}\` under "Packages"`);
 }
 
-function packageLines(readme: string): readonly string[] | undefined {
-  const lines = readme.split('\n');
+function packageLines(page: string): readonly string[] | undefined {
+  const lines = page.split('\n');
   const start = lines.findIndex((line) => /^#+\s+Packages\s*$/.test(line));
   if (start < 0) return undefined;
   const after = lines.slice(start + 1);

@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict';
 import { assertUpstream } from '../../world/reply-checks.ts';
 import type { Scenario } from '../../world/scenario.ts';
-import { labResourceGroup, labSubscriptionId } from '../../fakes/identity.ts';
 import type { RunResult, World } from '../../world/world.ts';
 
 const endpoint = 'http://169.254.169.254/metadata/identity/oauth2/token';
@@ -55,10 +54,8 @@ function assertTokenless(world: World, { stdout, stderr }: RunResult): void {
 
 async function runDemo(world: World, pod: string, clientId: string): Promise<RunResult> {
   const [program, ...leading] = world.ground.agentCommand;
-  const result = await world.ground.runInPod(pod, program, [
-    ...[...leading, 'demo', '--once', `--clientid=${clientId}`],
-    ...[`--subscriptionid=${labSubscriptionId}`, `--resourcegroup=${labResourceGroup}`],
-  ]);
+  const words = [...leading, 'demo', '--once', `--clientid=${clientId}`];
+  const result = await world.ground.runInPod(pod, program, words);
   for (const line of `${result.stdout}${result.stderr}`.trimEnd().split('\n')) {
     world.tell(`pod ${pod}: ${line}`);
   }

@@ -44,6 +44,7 @@ const binaries = provideClusters().find(({ programs }) => programs?.version === 
 const helm = provideHelm().programs;
 assert.ok(binaries !== undefined && helm !== undefined);
 const readme = await readFile(join(root, 'README.md'), 'utf8');
+const install = await readFile(join(root, 'docs/install.md'), 'utf8');
 
 let lastLine = '';
 
@@ -66,12 +67,12 @@ const checkout = createLabIdentity('checkout');
 imds.assign(checkout);
 const vault = createEntraApplication('vault', { secrets: [{ value: 'a secret' }] });
 entra.register(vault);
-await install();
+await installAgent();
 for (const redirect of redirects) await tryRedirect(redirect);
 
-/** As the README and the chart have it, by the programs that people use. */
-async function install(): Promise<void> {
-  runShell(firstMatch(readme, /```sh\n(kubectl apply -f deploy\/crds\.yaml\n.*?)```/s));
+/** As the documentation and the chart have it, by the programs that people use. */
+async function installAgent(): Promise<void> {
+  runShell(firstMatch(install, /```sh\n(kubectl apply -f deploy\/crds\.yaml\n.*?)```/s));
   await cluster.kubectl(['apply', '-f', join(root, 'deploy/rights-federation.yaml')]);
   for (const namespace of ['shop', 'team-a']) await cluster.createNamespace(namespace);
 

@@ -1,10 +1,14 @@
-/** What the README tells people to type, for tests that type it. */
+/** What README and docs have people type, for tests that type it. */
 
 /** The shell blocks below a heading of the second level, in order and without their indentation. */
-export function shellBlocksOf(readme: string, heading: string): readonly string[] {
-  const section = readme.split(/^## /m).find((text) => text.startsWith(`${heading}\n`));
+export function shellBlocksOf(page: string, heading: string): readonly string[] {
+  const section = page.split(/^## /m).find((text) => text.startsWith(`${heading}\n`));
   if (section === undefined) throw new TypeError(`there is no section ${heading}`);
-  return [...section.matchAll(/^( *)```sh\n(.*?)^\1```$/gms)].map(([, indent = '', block = '']) =>
+  return allShellBlocks(section);
+}
+
+export function allShellBlocks(page: string): readonly string[] {
+  return [...page.matchAll(/^( *)```sh\n(.*?)^\1```$/gms)].map(([, indent = '', block = '']) =>
     block.replaceAll(new RegExp(`^${indent}`, 'gm'), ''),
   );
 }

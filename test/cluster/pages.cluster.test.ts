@@ -1,5 +1,5 @@
 /**
- * Install, Upgrade and Uninstall as the README has them, followed to the letter with the real kubectl
+ * Install, upgrade and uninstall as README and docs have them, followed to the letter with the real kubectl
  * and helm, from what the replaced project really installed. Building and pushing the image is left
  * out: there is nothing here to do it with.
  */
@@ -15,10 +15,14 @@ import { provideClusters, provideHelm } from './support/binaries.ts';
 import { playDaemonSets } from './support/daemon-set-player.ts';
 import { aadPodIdentity, provideModule } from './support/go-module.ts';
 import { describeOnClusters } from './support/on-clusters.ts';
-import { alternativesOf, shellBlocksOf } from './support/readme-commands.ts';
+import { allShellBlocks, alternativesOf, shellBlocksOf } from './support/page-commands.ts';
 
 const root = join(import.meta.dirname, '../..');
-const readme = await readFile(join(root, 'README.md'), 'utf8');
+const [readme = '', install = '', upgradePage = ''] = await Promise.all(
+  ['README.md', 'docs/install.md', 'docs/upgrade.md'].map((page) =>
+    readFile(join(root, page), 'utf8'),
+  ),
+);
 const registry = 'registry.example/team';
 const helm = provideHelm();
 const old = provideModule(aadPodIdentity);
@@ -27,13 +31,12 @@ const skipOld = helm.missing ?? old.missing ?? false;
 const oldChart = join(old.programs ?? '', 'charts/aad-pod-identity');
 const oldManifest = join(old.programs ?? '', 'deploy/infra/managed-mode-deployment.yaml');
 
-const [image = '', archive = '', installByHelm = '', installByKubectl = '', ...otherInstalls] =
-  shellBlocksOf(readme, 'Install');
-const [upgrade = '', ...otherUpgrades] = shellBlocksOf(readme, 'Upgrade from aad-pod-identity');
-const [uninstallByHelm = '', uninstallByKubectl = '', ...otherUninstalls] = shellBlocksOf(
-  readme,
-  'Uninstall',
-);
+const [image = '', archive = ''] = shellBlocksOf(install, 'Build the image');
+const [installByHelm = ''] = shellBlocksOf(install, 'Install with Helm');
+const [installByKubectl = ''] = shellBlocksOf(install, 'Install with kubectl');
+const [canary = ''] = shellBlocksOf(install, 'Try it on one node pool first');
+const [upgrade = ''] = shellBlocksOf(upgradePage, 'Switch');
+const [uninstallByHelm = '', uninstallByKubectl = ''] = shellBlocksOf(install, 'Uninstall');
 const [upgradeOfChart, upgradeOfManifest, ownership, ...others] = alternativesOf(upgrade).values();
 const definitions = 'kubectl apply -f deploy/crds.yaml';
 
@@ -168,8 +171,15 @@ describeOnClusters('the README', (cluster) => {
     assert.match(image, /^docker build .*\ndocker push .*\n$/);
     // What it makes is looked at in oci-archive.debian.test.ts.
     assert.match(archive, /^\.\/dev image amd64 arm64\nskopeo copy .*\n$/);
-    assert.deepEqual([...otherInstalls, ...otherUpgrades, ...otherUninstalls, ...others], []);
-    assert.ok(readme.includes(`\`${definitions}\``));
+    const typed = [installByHelm, installByKubectl, canary, uninstallByHelm, uninstallByKubectl];
+    assert.deepEqual(allShellBlocks(install), [
+      ...[image, archive, ...typed.slice(0, 3)],
+      ...[uninstallByHelm, uninstallByKubectl],
+    ]);
+    assert.deepEqual(allShellBlocks(upgradePage), [upgrade]);
+    assert.deepEqual(others, []);
+    assert.equal(shellBlocksOf(readme, 'Install')[0], installByHelm);
+    assert.ok(upgradePage.includes(`\`${definitions}\``));
   });
 
   it('installs, shows that it did, opens the nodes and uninstalls, by helm', { skip }, async () => {
@@ -197,6 +207,25 @@ describeOnClusters('the README', (cluster) => {
     await type(lines.slice(0, 2).join('\n'));
     await assertOpener('kube-system/nmi');
     await type(lines.slice(2).join('\n'));
+    await assertNothingLeft();
+  });
+
+  it('installs a second release on one node pool, beside the first', { skip }, async () => {
+    await type(installByHelm);
+    assert.match(await type(canary), /successfully rolled out/);
+    await assertAgent('kube-system/canary-nmi');
+    const poolOf = async (name: string): Promise<unknown> => {
+      const { affinity, nodeSelector } = daemonSetOf([(await find(name)) as KubeObject]).template
+        .spec as unknown as Record<string, unknown>;
+      return [JSON.stringify(affinity).includes('"agentpool"'), nodeSelector];
+    };
+    assert.deepEqual(await poolOf('kube-system/nmi'), [true, { 'kubernetes.io/os': 'linux' }]);
+    assert.deepEqual(await poolOf('kube-system/canary-nmi'), [
+      false,
+      { 'kubernetes.io/os': 'linux', agentpool: 'canary' },
+    ]);
+    await type('helm uninstall nmi-canary --namespace kube-system');
+    await type(uninstallByHelm);
     await assertNothingLeft();
   });
 

@@ -1,6 +1,6 @@
 /**
- * Writes the generated parts of README.md: `node scripts/readme-tables.ts`. A test compares them,
- * so a table cannot drift from the code it describes.
+ * Writes the generated parts of README.md and docs/: `npm run docs`. A test compares them, so a table
+ * cannot drift from the code it describes.
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,30 +17,37 @@ import { cloudNames, cloudOf } from '../src/nmi/sources/entra/clouds.ts';
 import { scenarios } from '../lab/scenarios/all.ts';
 import { clientTable } from '../test/clients/support/client-table.ts';
 
-const readmePath = join(import.meta.dirname, '..', 'README.md');
+const root = join(import.meta.dirname, '..');
 
-/** The README with every generated part fresh. @throws when a marker is missing. */
-export function renderReadme(readme: string): string {
-  const parts: Readonly<Record<string, string>> = {
-    flags: optionTable(false),
-    variables: optionTable(true),
-    'flags without effect': noEffectTable(),
-    metrics: metricTable(),
-    reasons: reasonTable(),
-    scenarios: scenarioList(),
-    clients: clientTable(),
-    clouds: cloudTable(),
-  };
-  return Object.entries(parts).reduce((text, [name, part]) => fill(text, name, part), readme);
+/** The generated parts of each page, by the name in their markers. */
+const pages: Readonly<Record<string, Readonly<Record<string, () => string>>>> = {
+  'docs/flags.md': {
+    flags: () => optionTable(false),
+    variables: () => optionTable(true),
+    'flags without effect': noEffectTable,
+  },
+  'docs/identities.md': { clouds: cloudTable },
+  'docs/metrics.md': { metrics: metricTable },
+  'docs/reasons.md': { reasons: reasonTable },
+  'docs/lab.md': { scenarios: scenarioList },
+  'docs/clients.md': { clients: clientTable },
+};
+
+export const generatedPages: readonly string[] = Object.keys(pages);
+
+/** The page with every generated part fresh. @throws Error when a marker is missing. */
+export function renderPage(page: string, text: string): string {
+  const parts = Object.entries(pages[page] ?? {});
+  return parts.reduce((filled, [name, part]) => fill(page, filled, name, part()), text);
 }
 
-function fill(readme: string, name: string, part: string): string {
+function fill(page: string, text: string, name: string, part: string): string {
   const begin = `<!-- generated: ${name} -->`;
   const end = `<!-- end: ${name} -->`;
-  const from = readme.indexOf(begin);
-  const to = readme.indexOf(end);
-  if (from < 0 || to < from) throw new Error(`README.md lacks the markers of "${name}"`);
-  return `${readme.slice(0, from + begin.length)}\n\n${part}\n\n${readme.slice(to)}`;
+  const from = text.indexOf(begin);
+  const to = text.indexOf(end);
+  if (from < 0 || to < from) throw new Error(`${page} lacks the markers of "${name}"`);
+  return `${text.slice(0, from + begin.length)}\n\n${part}\n\n${text.slice(to)}`;
 }
 
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -115,6 +122,8 @@ function scenarioList(): string {
 }
 
 if (import.meta.main) {
-  const readme = await readFile(readmePath, 'utf8');
-  await writeFile(readmePath, renderReadme(readme));
+  for (const page of generatedPages) {
+    const path = join(root, page);
+    await writeFile(path, renderPage(page, await readFile(path, 'utf8')));
+  }
 }
