@@ -7,6 +7,7 @@ import { findTokenIdentity } from '../../fakes/token.ts';
 import { tokenTarget, type LabPod } from '../../pods/pod.ts';
 import { succeed } from '../../world/node-view.ts';
 import { assertToken } from '../../world/reply-checks.ts';
+import { eventually } from '../../world/eventually.ts';
 import type { Scenario } from '../../world/scenario.ts';
 import { labCommand } from '../../fabric/lab-command.ts';
 import type { World } from '../../world/world.ts';
@@ -46,7 +47,12 @@ const rawFrames: Scenario = {
       for (const { ip, port } of ways) {
         const path = tokenTarget({});
         const words = ['forge', 'eth0', victim.ip, gatewayMac, ip, String(port), path];
-        const answer = await runIn(world, thief, ...labCommand, ...words);
+        // For seconds after the start a packet may be older than the programs, and gets 503.
+        const answer = await eventually(async () => {
+          const text = await runIn(world, thief, ...labCommand, ...words);
+          assert.ok(!world.attests || !text.startsWith('HTTP/1.1 503 '), text);
+          return text;
+        }, 10_000);
         const status = /^HTTP\/1\.1 (\d{3}) /.exec(answer)?.[1];
         const identity = findTokenIdentity(answer.slice(answer.indexOf('{')));
         world.tell(`thief → ${ip}:${port}: ${status ?? 'no answer'}, ${identity ?? 'no token'}`);

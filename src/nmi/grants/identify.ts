@@ -20,15 +20,7 @@ export function identify(connection: CallerConnection, knowledge: Knowledge): Id
   const caller = connection.resolve(knowledge.pods);
   switch (caller.kind) {
     case 'unattested':
-      // Opened before the programs were attached, as it may be while the agent starts: a client that is
-      // told to try again opens another.
-      return knowledge.isSynced()
-        ? refused('caller_unattested', { about: 'unattested' }, false)
-        : refused(
-            'agent_not_synced',
-            { about: 'unavailable', why: 'the agent is starting' },
-            false,
-          );
+      return refused('caller_unattested', { about: 'unattested' }, false);
     case 'unavailable':
       // What this connection lacks does not come later: the next one is looked up anew.
       return refused('agent_not_synced', { about: 'unavailable', why: caller.why }, false);

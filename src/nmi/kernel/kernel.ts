@@ -12,6 +12,7 @@ import { StartError } from '../base/start-error.ts';
 import type { Config } from '../config/config.ts';
 import { chooseRedirect, type KernelCounts } from './choose-redirect.ts';
 import { RedirectKeeper, type CheckOutcome } from './reconciler.ts';
+import { whileSettling } from './settling.ts';
 
 export interface Kernel extends Required<Part>, AsyncDisposable {
   /** Known once `prepare` has come to its end. */
@@ -61,6 +62,10 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
     onCheck: (outcome) => checks[outcome]++,
   });
   const programSamples = counts === undefined ? () => [] : programSampler(counts);
+  const settled = (attestation: Attestation): Attestation => {
+    const nowMs = clock.monotonicMs();
+    return whileSettling(attestation, nowMs - (keeper.activeSinceMs ?? nowMs));
+  };
   return {
     get mode() {
       return redirect.mode;
@@ -70,7 +75,10 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
         throw new StartError('UNAVAILABLE', 'the listen address could not be brought up', error);
       }),
     start: () => keeper.start(),
-    attest: (peer) => redirect.attest(peer),
+    attest: (peer) => {
+      const attestation = redirect.attest(peer);
+      return 'then' in attestation ? attestation.then(settled) : settled(attestation);
+    },
     whyUnavailable: () => redirect.whyUnavailable?.(),
     findCgroupUid: (cgroupId, candidates) => cgroups?.resolve(cgroupId, candidates)?.podUid,
     status: () => keeper.status,

@@ -26,7 +26,7 @@ const maxInstalls = 3;
 export class RedirectKeeper implements AsyncDisposable {
   readonly #options: RedirectKeeperOptions;
   #status: RedirectStatus = { state: 'absent', detail: 'not installed yet', problems: [] };
-  #hasBeenActive = false;
+  #activeSinceMs: number | undefined;
   #lastProblem = '';
   #failures = 0;
   #running: Promise<void> | undefined;
@@ -43,7 +43,12 @@ export class RedirectKeeper implements AsyncDisposable {
   }
 
   get hasBeenActive(): boolean {
-    return this.#hasBeenActive;
+    return this.#activeSinceMs !== undefined;
+  }
+
+  /** Monotonic time of the first check that found the redirect as wanted. */
+  get activeSinceMs(): number | undefined {
+    return this.#activeSinceMs;
   }
 
   /** Why pods are not redirected, or undefined when they are (or are meant not to be). */
@@ -108,14 +113,14 @@ export class RedirectKeeper implements AsyncDisposable {
   }
 
   #succeed(before: RedirectStatus, status: RedirectStatus): void {
-    const { redirect, log } = this.#options;
+    const { redirect, log, clock } = this.#options;
     const { mode } = redirect;
-    if (!this.#hasBeenActive || this.#failures > 0) {
+    if (!this.hasBeenActive || this.#failures > 0) {
       log.info({ mode, detail: status.detail }, 'redirect is in place');
     } else if (before.problems.length > 0) {
       log.warn({ mode, problems: before.problems }, 'redirect was changed by others and is mended');
     }
-    this.#hasBeenActive = true;
+    this.#activeSinceMs ??= clock.monotonicMs();
     this.#failures = 0;
     this.#lastProblem = '';
   }

@@ -95,9 +95,8 @@ describe('the pod of a caller', () => {
   it('is nobody for good where the kernel has no record of it', () => {
     const { state, connect, ask } = open();
     assert.equal(ask(connect({ kind: 'unattested' })), 'caller_unattested, unattested');
-    // It may be older than the programs are, and another one is not.
     state.isSynced = false;
-    assert.equal(ask(connect({ kind: 'unattested' })), 'agent_not_synced, unavailable');
+    assert.equal(ask(connect({ kind: 'unattested' })), 'caller_unattested, unattested');
   });
 
   it('is nobody for good on a connection that has outlived its pod', () => {

@@ -1,0 +1,22 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { whileSettling } from '../../../src/nmi/kernel/settling.ts';
+
+describe('a connection without a record', () => {
+  it('may be older than the redirect for five seconds, and is told to try again', () => {
+    for (const activeForMs of [0, 4_999]) {
+      assert.equal(whileSettling({ kind: 'unattested' }, activeForMs).kind, 'unavailable');
+    }
+    assert.deepEqual(whileSettling({ kind: 'unattested' }, 5_000), { kind: 'unattested' });
+  });
+
+  it('is the only one that this changes', () => {
+    for (const attestation of [
+      { kind: 'by-address' },
+      { kind: 'attested', cgroupId: 1n },
+      { kind: 'unavailable', why: 'x' },
+    ] as const) {
+      assert.equal(whileSettling(attestation, 0), attestation);
+    }
+  });
+});
