@@ -91,7 +91,7 @@ export function untilRefused(
 /** Waits until the agent holds so many requests, waiting for an object to arrive. */
 export function untilHeld(world: World, requests: number, maxMs = 1_500): Promise<void> {
   return eventually(async () => {
-    const held = await world.agent.metric('nmi_held_requests');
+    const held = await world.agent.metric('nmi_waiting_requests');
     assert.equal(held, requests, `the agent holds ${held} requests, not ${requests}`);
   }, maxMs);
 }

@@ -62,11 +62,11 @@ async function keepRedirect(config: Config, outside: Outside): Promise<number> {
   try {
     await using _ = await startRedirectDaemon({ config, clock: systemClock, log });
     await untilStopped(outside);
-    log.info({}, 'shutting down, the redirect stays');
+    log.info({}, 'shutting down, redirect stays installed');
     return exitCodes.ok;
   } catch (error) {
     if (!(error instanceof StartError)) throw error;
-    log.error({ code: error.code, problem: error.message }, 'the redirect cannot be kept');
+    log.error({ code: error.code, problem: error.message }, 'redirect cannot be maintained');
     return exitCodes.unavailable;
   }
 }

@@ -41,11 +41,11 @@ export async function run(
       stop: outside.stop,
     });
     await untilStopped(outside);
-    log.info({ drainTimeoutMs: tuning.drainTimeoutMs }, 'shutting down, the redirect stays');
+    log.info({ drainTimeoutMs: tuning.drainTimeoutMs }, 'shutting down, redirect stays installed');
     await agent.stop();
   } catch (error) {
     if (error instanceof StartError) {
-      log.error({ code: error.code, problem: error.message }, 'the agent cannot start');
+      log.error({ code: error.code, problem: error.message }, 'agent cannot start');
       return error.code === 'CONFIG' ? exitCodes.config : exitCodes.unavailable;
     }
     if (error !== outside.stop.reason) throw error;

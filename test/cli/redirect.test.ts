@@ -44,6 +44,6 @@ describe('nmi redirect', () => {
   it('keeps the redirect until it is stopped, and leaves it there', async () => {
     const { code, stdout } = await run(['run']);
     assert.equal(code, 0);
-    assert.match(stdout, /shutting down, the redirect stays/);
+    assert.match(stdout, /shutting down, redirect stays installed/);
   });
 });

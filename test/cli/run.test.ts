@@ -62,7 +62,7 @@ describe('nmi run', () => {
     assert.equal(code, 78);
     assert.deepEqual(
       lines.map(({ msg }) => msg).filter((msg) => msg !== 'redirect chosen'),
-      ['starting nmi process', 'setting ignored', 'the agent cannot start'],
+      ['starting nmi process', 'setting ignored', 'agent cannot start'],
     );
     assert.equal(lines.at(-1)?.['code'], 'CONFIG');
   });

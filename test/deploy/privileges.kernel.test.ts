@@ -97,7 +97,7 @@ describe('with the privileges of the table', { skip }, () => {
       const capabilities = needs.map(({ capability }) => capability);
       it(`${command} ${flags.join(' ')} is content`, async () => {
         const { ends, bounding } = await start(command, flags, capabilities);
-        assert.match(ends, /"msg":"redirect is in place"/);
+        assert.match(ends, /"msg":"redirect installed"/);
         assert.equal(bounding, setOf(capabilities));
       });
 
@@ -105,7 +105,7 @@ describe('with the privileges of the table', { skip }, () => {
         it(`${command} ${flags.join(' ')} does not without ${capability}, and says where`, async () => {
           const rest = capabilities.filter((name) => name !== capability);
           const { ends } = await start(command, flags, rest);
-          assert.match(ends, /"msg":"(?:redirect is not in place|the agent cannot start)/);
+          assert.match(ends, /"msg":"(?:redirect not in place|agent cannot start)/);
           assert.ok(ends.includes(says[command]), `${ends} instead of ${says[command]}`);
         });
       }
@@ -117,7 +117,7 @@ describe('with the privileges of the table', { skip }, () => {
     const { ends } = await start('nmi redirect run', flags, ['NET_ADMIN'], async (node) => {
       for (const table of ['nat', 'mangle']) await node.run(`iptables-legacy -t ${table} -S`);
     });
-    assert.match(ends, /"msg":"redirect is in place"/);
+    assert.match(ends, /"msg":"redirect installed"/);
     assert.match(ends, /iptables legacy not looked at: /);
   });
 

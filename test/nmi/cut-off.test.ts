@@ -144,7 +144,7 @@ describe('a pod whose service account cannot be read', () => {
       assert.equal(reply.status, status, reply.text);
       assert.match(String(reply.body['error_description']), reason);
       assert.ok(reply.durationMs < 2_000, `${reply.durationMs} ms`);
-      assert.ok(agent.log.some((line) => line.includes('a service account could not be read')));
+      assert.ok(agent.log.some((line) => line.includes('failed to read service account')));
       await delay(1_100);
       assert.equal((await ask(pod, tokenTarget)).identity, 'w');
     });

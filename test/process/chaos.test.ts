@@ -44,7 +44,7 @@ describe('the agent process in chaos', { timeout: (seconds + 300) * 1_000 }, () 
 async function assertNothingLeft(chaos: Chaos): Promise<void> {
   const metrics = await chaos.metrics();
   assert.equal(metrics.get('nmi_connections'), 0, 'open connections');
-  assert.equal(metrics.get('nmi_held_requests'), 0, 'requests that wait');
+  assert.equal(metrics.get('nmi_waiting_requests'), 0, 'requests that wait');
 }
 
 /** Everybody is served as the objects say, now that they change no more. */

@@ -29,7 +29,7 @@ describe('the agent process at its end', { timeout: 120_000 }, () => {
       const answers = [askLater(world, 'one'), askLater(world, 'two'), askLater(world, 'three')];
       await untilUpstream(world, 3);
       child.signal(signal);
-      await child.untilPrinted(/shutting down, the redirect stays/);
+      await child.untilPrinted(/shutting down, redirect stays installed/);
       await eventually(async () => {
         await assert.rejects(ask(world.pod, tokenTarget), /ECONNREFUSED/);
       });

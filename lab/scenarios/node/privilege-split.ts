@@ -58,10 +58,10 @@ const privilegeSplit: Scenario = {
     assertRefused(await plain.ask(), { status: 400, says: /pod default\/plain has no label/ });
 
     world.tell('a stranger breaks the redirect, the kernel’s side repairs it');
-    const before = await kernel.metric('nmi_redirect_installs_total{outcome="repaired"}');
+    const before = await kernel.metric('nmi_redirect_reconciles_total{outcome="repaired"}');
     await breakRedirect(world);
     await eventually(async () => {
-      const now = await kernel.metric('nmi_redirect_installs_total{outcome="repaired"}');
+      const now = await kernel.metric('nmi_redirect_reconciles_total{outcome="repaired"}');
       assert.ok(now > before, `nothing was repaired: ${kernel.lines.slice(-3).join(' ')}`);
     });
     assertToken(await pod.ask({ connection: 'kept' }), 'split');

@@ -341,11 +341,9 @@ async function expectRedirect(
 async function placedAt(world: World, startedAtWallMs: number): Promise<number> {
   let atWallMs = Number.NaN;
   await eventually(() => {
-    const line = world.agent.lines.findLast((text) =>
-      text.includes('"msg":"redirect is in place"'),
-    );
+    const line = world.agent.lines.findLast((text) => text.includes('"msg":"redirect installed"'));
     atWallMs = Date.parse(stringAt(parseRecord(line ?? ''), 'time'));
-    assert.ok(atWallMs >= startedAtWallMs, 'the agent did not log that the redirect is in place');
+    assert.ok(atWallMs >= startedAtWallMs, 'the agent did not log that the redirect is installed');
   });
   return atWallMs;
 }

@@ -144,7 +144,7 @@ export const strangerScenarios: readonly Scenario[] = [
 const checkOutcomes = ['unchanged', 'installed', 'repaired', 'failed'] as const;
 
 function seriesOf(outcome: (typeof checkOutcomes)[number]): string {
-  return `nmi_redirect_installs_total{outcome="${outcome}"}`;
+  return `nmi_redirect_reconciles_total{outcome="${outcome}"}`;
 }
 
 /** A chain that was gone altogether counts as installed. */

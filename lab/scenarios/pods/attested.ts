@@ -83,7 +83,10 @@ const unrecorded: Scenario = {
     assert.equal(answer.status, 403, answer.body);
     assert.match(answer.body, /did not come through the redirect/);
     await eventually(async () => {
-      assert.ok((await world.agent.metric('nmi_redirect_caught_total')) > 0, 'it was not counted');
+      assert.ok(
+        (await world.agent.metric('nmi_redirect_fallback_connections_total')) > 0,
+        'it was not counted',
+      );
     });
     assert.ok((await world.agent.metric('nmi_ebpf_connects_total{outcome="redirected"}')) > 0);
     return 'refused with 403; nothing reached the real service';

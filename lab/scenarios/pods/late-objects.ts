@@ -52,7 +52,11 @@ const lateObjects: Scenario = {
     await world.untilAgentKnows();
     world.addBinding('late-c', 'late-c', 'late-c');
     await world.untilAgentKnows();
-    assert.equal(await world.agent.metric('nmi_held_requests'), 1, 'the request was not held on');
+    assert.equal(
+      await world.agent.metric('nmi_waiting_requests'),
+      1,
+      'the request was not held on',
+    );
     world.addIdentity('late-c');
     const both = await beforeBoth;
     assertToken(both, 'late-c');

@@ -41,7 +41,8 @@ export type Fetched<F extends Held> =
  * another's, `stale` a valid token kept because refreshing failed or takes too long, `held` a
  * remembered failure, `late` no outcome in the caller's time, `overloaded` no place to wait.
  */
-export type CacheOutcome = 'hit' | 'miss' | 'joined' | 'stale' | 'held' | 'late' | 'overloaded';
+export type CacheOutcome =
+  'hit' | 'miss' | 'coalesced' | 'stale' | 'negative' | 'timeout' | 'overloaded';
 
 export type Cached<F extends Held> =
   | { readonly ok: true; readonly outcome: CacheOutcome; readonly rendered: RenderedToken }
@@ -57,7 +58,7 @@ export type Cached<F extends Held> =
  * What became of a background refresh that was due: `deferred` no room in the gate, `unwanted`
  * left to expire.
  */
-export type RefreshOutcome = 'ok' | 'failed' | 'deferred' | 'unwanted';
+export type RefreshOutcome = 'ok' | 'failed' | 'deferred' | 'skipped';
 
 /** Of a token only where it stands. */
 export interface TokenStanding {
@@ -194,9 +195,9 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
   #ask(request: R, waitMs: number): Promise<Cached<F>> {
     const { key } = request;
     const { failures, maxWaiters } = this.#options;
-    if (this.#isDisposed) return Promise.resolve(this.#orStale(key, 'late', failures.late));
+    if (this.#isDisposed) return Promise.resolve(this.#orStale(key, 'timeout', failures.late));
     const held = this.#breakers.heldFailure(key);
-    if (held !== undefined) return Promise.resolve(this.#orStale(key, 'held', held));
+    if (held !== undefined) return Promise.resolve(this.#orStale(key, 'negative', held));
 
     const flying = this.#flights.get(key);
     const party = this.#options.partyOf(request);
@@ -206,7 +207,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     }
     flight.isForCaller = true;
     this.#gateOf(flight).hurry(flight, party);
-    return this.#wait(request, flight, flying === undefined ? 'miss' : 'joined', waitMs);
+    return this.#wait(request, flight, flying === undefined ? 'miss' : 'coalesced', waitMs);
   }
 
   /**
@@ -334,7 +335,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       },
       ring: () => {
         leave();
-        resolve(this.#orStale(request.key, 'late', this.#options.failures.late));
+        resolve(this.#orStale(request.key, 'timeout', this.#options.failures.late));
       },
     };
     this.#waiting++;
@@ -456,7 +457,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     if (this.#keptForMs(entry) <= 0) {
       this.#remove(entry);
     } else if (unusedMs > usedWithinMs || !isWanted(entry.request)) {
-      if (entry.state.kind !== 'idle') onRefresh('unwanted');
+      if (entry.state.kind !== 'idle') onRefresh('skipped');
       entry.rest();
       this.#arm(entry, Infinity);
     } else if (this.#breakers.heldForMs(entry.key) > 0) {

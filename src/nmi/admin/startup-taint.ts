@@ -60,7 +60,7 @@ export class StartupTaint implements Disposable {
       const { log, key, random } = this.#options;
       const [code, retryAfterMs] =
         error instanceof KubeError ? [error.code, error.retryAfterMs] : ['UNKNOWN', undefined];
-      log.warn({ key, code, failures: this.#failures }, 'the startup taint could not be removed');
+      log.warn({ key, code, failures: this.#failures }, 'failed to remove startup taint');
       return backoffMs(backoff, this.#failures, random(), retryAfterMs);
     }
   }
@@ -72,7 +72,7 @@ export class StartupTaint implements Disposable {
     const taints = taintsOf(await client.getJson(path, { signal }));
     const others = taints.filter((taint) => stringAt(asRecord(taint), 'key') !== key);
     if (others.length === taints.length) {
-      log.info({ key }, 'this node has no startup taint');
+      log.info({ key }, 'startup taint not found on this node');
       return;
     }
     // Taints are one list, and others change it too: the patch holds for what was read or fails.

@@ -110,7 +110,7 @@ export function list<T>(
 
 export const anyText: OptionType<string> = {
   kind: 'string',
-  allowed: 'any text',
+  allowed: 'text',
   parse: (text) => text,
 };
 

@@ -59,7 +59,7 @@ const table = {
         allowed: 'the name of this Kubernetes node; set it from spec.nodeName',
         parse: (text: string) => (isDnsSubdomain(text) ? text : undefined),
       },
-      help: 'Name of this Kubernetes node: only its pods are watched and served. Mandatory.',
+      help: 'Name of this Kubernetes node. The agent watches and serves only its pods. Required.',
     },
     {
       name: 'operation-mode',
@@ -74,14 +74,14 @@ const table = {
       key: 'forceNamespaced',
       type: alwaysTrue('matching is always namespaced'),
       default: 'true',
-      help: 'A pod uses identities of its own namespace only. Always so; `false` is refused.',
+      help: 'Pods use identities of their own namespace only. Always on; `false` is refused.',
     },
     {
       name: 'kubeconfig',
       key: 'kubeconfigPath',
       type: anyText,
       otherVariables: ['KUBECONFIG'],
-      help: 'Path of a kubeconfig file; else `KUBECONFIG`, else the in-cluster configuration.',
+      help: 'Path of a kubeconfig file. Default: `KUBECONFIG`, then the in-cluster configuration.',
     },
     {
       name: 'allow-network-plugin-kubenet',
@@ -102,7 +102,7 @@ const table = {
       name: 'custom-user-agent',
       key: 'customUserAgent',
       type: matching(/^[\x20-\x7e]{0,200}$/, 'up to 200 printable ASCII characters'),
-      help: 'Text appended to the user agent of all outgoing calls.',
+      help: 'Text to append to the user agent of all outgoing requests.',
     },
     {
       name: 'address-staleness-limit',
@@ -111,9 +111,7 @@ const table = {
       type: durationOrNever('10s', '24h'),
       // An outage of the API server is over by then as a rule, and readiness has been false for long.
       default: '15m',
-      help:
-        'Pods known by address only (any mode but eBPF) get 503 once the pods of this node were not ' +
-        'proven current for so long, for the address may be another pod’s by now; 0 for never.',
+      help: 'Maximum age of pod information when callers are known by address only (all modes but eBPF). When it is older, these pods get 503, because the address may belong to another pod by now. 0 turns the limit off.',
     },
   ],
   Listener: [
@@ -123,7 +121,7 @@ const table = {
       isOfRedirect: true,
       type: ipv4,
       default: '169.254.25.79',
-      help: 'Address the agent listens on and the redirect leads to; held by a link of our own.',
+      help: 'Listen address and target of the redirect. The agent adds it to a link of its own.',
     },
     {
       name: 'nmi-port',
@@ -131,14 +129,14 @@ const table = {
       isOfRedirect: true,
       type: port,
       default: '2579',
-      help: 'Port of that address.',
+      help: 'Port of the listen address.',
     },
     {
       name: 'enable-host-token',
       key: 'hostToken',
       type: boolean,
       default: 'false',
-      help: 'Serve `/host/token` on 127.0.0.1: any process of the host can then ask for any pod of this node.',
+      help: 'Serve `/host/token` on 127.0.0.1. Any process on the host can then get tokens of any pod of this node.',
     },
   ],
   Redirect: [
@@ -148,11 +146,7 @@ const table = {
       isOfRedirect: true,
       type: choice(['auto', 'ebpf', 'iptables', 'address', 'pinned', 'none']),
       default: 'auto',
-      help:
-        'How pods’ connections are brought here. `auto`: by eBPF where this kernel has it and pods are ' +
-        'in the cgroup2 tree, else by iptables. `address`: the node has no metadata service of its ' +
-        'own and holds the metadata address itself. `pinned`: as `nmi redirect run` in another container ' +
-        'keeps it, so that this one needs no rights. `none` leaves the node alone.',
+      help: 'How pods’ connections reach the agent. `auto`: eBPF if the kernel supports it and pods are in the cgroup2 tree, iptables otherwise. `address`: the node has no metadata service, and holds the metadata address itself. `pinned`: `nmi redirect run` in another container maintains the redirect, and this one needs no rights. `none`: no redirect.',
     },
     {
       name: 'ipt-update-interval-sec',
@@ -160,7 +154,7 @@ const table = {
       isOfRedirect: true,
       type: seconds(1, 3600),
       default: '10',
-      help: 'Seconds between two checks of the redirect.',
+      help: 'Interval between checks of the redirect, in seconds.',
     },
   ],
   Answers: [
@@ -169,36 +163,34 @@ const table = {
       key: 'hostNetwork',
       type: choice(['serve', 'refuse']),
       default: 'serve',
-      help:
-        'With eBPF, pods on the host network: `serve` gives one with a binding its identity and any ' +
-        'other the node’s own, as ever.',
+      help: 'Pods on the host network, with eBPF. `serve`: a pod with a binding gets its own identity, any other the node’s. `refuse`: none gets a token.',
     },
     {
       name: 'metadata-header-required',
       key: 'metadataHeaderRequired',
       type: boolean,
       default: 'true',
-      help: 'Refuse requests without `Metadata: true`, as the real service does.',
+      help: 'Refuse requests without `Metadata: true`, as IMDS does.',
     },
     {
       name: 'block-instance-metadata',
       key: 'blockInstanceMetadata',
       type: boolean,
       default: 'false',
-      help: 'Refuse `/metadata/instance` to all pods.',
+      help: 'Refuse `/metadata/instance` for all pods.',
     },
     {
       name: 'allow-metadata',
       key: 'allowedAreas',
       type: list(`any of ${metadataAreas.allowed}`, metadataAreas.parse),
-      help: 'Further parts of the metadata service to pass through, comma separated.',
+      help: 'More areas of the metadata service to relay.',
     },
     {
       name: 'strict-identity',
       key: 'strictIdentity',
       type: boolean,
       default: 'false',
-      help: 'Refuse a request that names no identity when several are bound, instead of taking the oldest.',
+      help: 'Refuse a request that names no identity when the pod has several, instead of using the oldest.',
     },
   ],
   Upstream: [
@@ -208,7 +200,7 @@ const table = {
       isOfRedirect: true,
       type: ipv4,
       default: '169.254.169.254',
-      help: 'Address of the instance metadata service: what pods dial and what the agent asks.',
+      help: 'Address of the instance metadata service.',
     },
     {
       name: 'metadata-port',
@@ -216,14 +208,14 @@ const table = {
       isOfRedirect: true,
       type: port,
       default: '80',
-      help: 'Port of that address.',
+      help: 'Port of the instance metadata service.',
     },
     {
       name: 'workload-identity',
       key: 'workloadIdentity',
       type: boolean,
       default: 'false',
-      help: 'Serve pods without a binding that are set up for Workload Identity, by federation.',
+      help: 'Serve pods that are set up for Workload Identity and have no binding, by federation.',
     },
     {
       name: 'workload-identity-tenant',
@@ -241,27 +233,25 @@ const table = {
       key: 'cloud',
       type: choice(cloudNames),
       default: 'public',
-      help: 'Azure cloud of this cluster: gives authority and audience where the next two do not.',
+      help: 'Azure cloud of this cluster. Sets authority and audience, unless the next two options do.',
     },
     {
       name: 'entra-authority',
       key: 'entraAuthorities',
       type: list('origins like https://login.example.com', parseOrigin),
-      help:
-        'Entra ID of a cloud that --cloud has no name for. The first is that of identities without ' +
-        '`adEndpoint`; `adEndpoint` may name any of them, and those of Microsoft’s clouds.',
+      help: 'Origins of Entra ID, for a cloud that --cloud does not know. Identities without `adEndpoint` use the first. `adEndpoint` may name any of them, and those of Microsoft’s clouds.',
     },
     {
       name: 'entra-audience',
       key: 'entraAudience',
       type: matching(/^[\x21-\x7e]{0,512}$/, 'visible ASCII without blanks'),
-      help: 'Audience of the service account tokens for federation, instead of the cloud’s.',
+      help: 'Audience of service account tokens for federation, instead of the cloud’s.',
     },
     {
       name: 'entra-ca-file',
       key: 'entraCaFile',
       type: anyText,
-      help: 'PEM file of certificate authorities to trust for Entra ID beside the built-in ones.',
+      help: 'PEM file of certificate authorities for Entra ID, in addition to the built-in ones.',
     },
   ],
   Operation: [
@@ -271,7 +261,7 @@ const table = {
       isOfRedirect: true,
       type: portOrOff,
       default: '8080',
-      help: 'Port of `/healthz`, `/livez` and `/readyz` on all interfaces; 0 turns it off.',
+      help: 'Port of `/healthz`, `/livez` and `/readyz` on all interfaces. 0 turns it off.',
     },
     {
       name: 'prometheus-port',
@@ -279,7 +269,7 @@ const table = {
       isOfRedirect: true,
       type: portOrOff,
       default: '9090',
-      help: 'Port of `/metrics` on all interfaces; 0 turns it off; may equal the probe port.',
+      help: 'Port of `/metrics` on all interfaces. 0 turns it off. May equal the probe port.',
     },
     {
       name: 'log-format',
@@ -287,7 +277,7 @@ const table = {
       isOfRedirect: true,
       type: choice(['json', 'text']),
       default: 'json',
-      help: 'Log lines as JSON, or as text in the shape of the replaced system.',
+      help: 'Log format. `text` has the shape of the replaced system’s log.',
     },
     {
       name: 'log-level',
@@ -302,7 +292,7 @@ const table = {
       key: 'verbosity',
       type: integer(0, 10),
       default: '0',
-      help: 'Verbosity in the old way: 4 and up means debug, 6 and up trace.',
+      help: 'Log verbosity as in the replaced system: 4 and up means debug, 6 and up trace.',
     },
     {
       name: 'startup-taint',
@@ -311,7 +301,7 @@ const table = {
         /^(?:[a-z0-9A-Z](?:[-a-zA-Z0-9._/]{0,315}[a-zA-Z0-9])?)?$/,
         'the key of a taint',
       ),
-      help: 'Taint that the agent takes off its own node when it is ready. Needs get and patch of nodes.',
+      help: 'Taint that the agent removes from its node when it is ready. Needs the rights to get and patch nodes.',
     },
   ],
   Advanced: [
@@ -321,7 +311,7 @@ const table = {
       isOfRedirect: true,
       type: choice(['auto', 'nft', 'legacy']),
       default: 'auto',
-      help: 'Which iptables; `auto` follows the kubelet’s own chains.',
+      help: 'iptables backend. `auto` uses that of the kubelet’s own chains.',
     },
     {
       name: 'metadata-guard',
@@ -329,23 +319,21 @@ const table = {
       isOfRedirect: true,
       type: boolean,
       default: 'true',
-      help: 'Policy routing rules that keep pods off the real endpoint even when every iptables rule is flushed.',
+      help: 'Policy routing rules that keep pods off the real metadata service even if all iptables rules are flushed.',
     },
     {
       name: 'boot-guard-folder',
       key: 'bootGuardFolder',
       isOfRedirect: true,
       type: matching(/^(?:\/[^\0]+)?$/, 'an absolute path'),
-      help:
-        'Where the host’s `/etc/systemd/system` is mounted: a unit is kept there that closes the ' +
-        'metadata service to pods from boot until the agent has started. `nmi redirect remove` takes it away.',
+      help: 'Mount of the host’s `/etc/systemd/system`. The agent maintains a unit there that blocks the metadata service for pods from boot until the agent has started. `nmi redirect remove` deletes it.',
     },
     {
       name: 'fast-path',
       key: 'fastPath',
       type: boolean,
       default: 'true',
-      help: 'Answer usual requests for cached tokens without the HTTP parser of Node. `false` makes them slower.',
+      help: 'Answer usual requests for cached tokens without Node’s HTTP parser. `false` makes them slower.',
     },
   ],
   /** No flags: the manifest sets them. */
@@ -354,24 +342,20 @@ const table = {
       name: 'pod-uid',
       key: 'podUid',
       type: matching(/^(?:[0-9a-z][0-9a-z-]{0,62})?$/, 'the UID of a pod'),
-      help:
-        'With eBPF: the pod that the agent is, all of whose containers reach the real endpoint; else ' +
-        'this container alone.',
+      help: 'UID of the agent’s own pod, with eBPF. All its containers reach the real metadata service. Default: only the agent’s own container does.',
     },
     {
       name: 'cgroup-root',
       key: 'cgroupRoot',
       type: matching(/^(?:\/[^\0]*)?$/, 'an absolute path'),
-      help:
-        'With eBPF: path of the cgroup2 mount that contains the kubelet’s cgroups, or of a parent of ' +
-        'it; else it is looked for.',
+      help: 'Path of the cgroup2 mount that contains the kubelet’s cgroups, or of a parent of it, with eBPF. Default: detected.',
     },
     {
       name: 'bpf-pin-folder',
       key: 'bpfPinFolder',
       type: matching(/^\/[^\0]+\/[^\0/]+$/, 'an absolute path of two parts or more'),
       default: '/sys/fs/bpf/nmi',
-      help: 'With eBPF: the folder of the BPF file system that programs and maps are pinned in.',
+      help: 'Folder of the BPF file system for pinned programs and maps, with eBPF.',
     },
     {
       name: 'caller-socket',
@@ -379,9 +363,7 @@ const table = {
       // Longer ones have no room in the address of a socket.
       type: matching(/^\/[\x21-\x7e]{1,106}$/, 'an absolute path of at most 107 characters'),
       default: '/run/nmi/callers.sock',
-      help:
-        'Unix socket at which `nmi redirect run` looks callers up for an agent with `--redirect=pinned`, ' +
-        'in a folder that only these two share.',
+      help: 'Unix socket at which `nmi redirect run` looks up callers for an agent with `--redirect=pinned`. Its folder must be shared by these two containers only.',
     },
     {
       name: 'explain-socket',
@@ -393,7 +375,7 @@ const table = {
       ),
       // Of what a container with a read-only root always has, the one place that can be written.
       default: '/dev/shm/nmi/explain.sock',
-      help: 'Unix socket that `nmi explain` asks, for the agent’s own user alone; `off` for none.',
+      help: 'Unix socket for `nmi explain`; only the agent’s own user can open it. `off` for none.',
     },
   ],
 } as const satisfies Readonly<Record<string, readonly OptionRow[]>>;

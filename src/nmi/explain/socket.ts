@@ -33,7 +33,7 @@ export async function openExplainServer(options: ExplainServerOptions): Promise<
   if (path !== '') {
     const problem = await listenAlone(server, path);
     if (problem !== undefined) {
-      log.warn({ path, problem }, 'nmi explain has no socket to ask, all else works');
+      log.warn({ path, problem }, 'explain socket unavailable');
     }
   }
   return {
@@ -60,7 +60,7 @@ function answer(
   try {
     send(response, 200, explain(parsed.query));
   } catch (error) {
-    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'explaining failed');
+    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'explain request failed');
     send(response, 500, { problem: 'the agent failed to explain it; its log says why' });
   }
 }

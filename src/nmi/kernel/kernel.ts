@@ -93,7 +93,7 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
         value: keeper.problem() === undefined ? 1 : 0,
       },
       ...Object.entries(checks).map(([outcome, value]) => ({
-        metric: 'nmi_redirect_installs_total' as const,
+        metric: 'nmi_redirect_reconciles_total' as const,
         labels: { outcome },
         value,
       })),
@@ -129,7 +129,7 @@ function programSampler(counts: KernelCounts): () => readonly Sample[] {
         labels: { outcome },
         value: Number(total),
       })),
-      { metric: 'nmi_redirect_caught_total', value: caught },
+      { metric: 'nmi_redirect_fallback_connections_total', value: caught },
     ];
   };
 }

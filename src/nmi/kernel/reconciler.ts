@@ -116,9 +116,9 @@ export class RedirectKeeper implements AsyncDisposable {
     const { redirect, log, clock } = this.#options;
     const { mode } = redirect;
     if (!this.hasBeenActive || this.#failures > 0) {
-      log.info({ mode, detail: status.detail }, 'redirect is in place');
+      log.info({ mode, detail: status.detail }, 'redirect installed');
     } else if (before.problems.length > 0) {
-      log.warn({ mode, problems: before.problems }, 'redirect was changed by others and is mended');
+      log.warn({ mode, problems: before.problems }, 'redirect drift detected and repaired');
     }
     this.#activeSinceMs ??= clock.monotonicMs();
     this.#failures = 0;
@@ -132,7 +132,7 @@ export class RedirectKeeper implements AsyncDisposable {
     this.#lastProblem = problem;
     this.#options.log.error(
       { mode: this.#options.redirect.mode, problem },
-      'redirect is not in place, trying again',
+      'redirect not in place, retrying',
     );
   }
 }

@@ -25,7 +25,7 @@ export function resetGonePods({ pods, listeners, clock, log }: GonePodsOptions):
     for (const listener of listeners) {
       connections += listener.reset((caller) => caller.hasOutlived(pods));
     }
-    if (connections > 0) log.info({ connections }, 'connections of pods that are gone were reset');
+    if (connections > 0) log.info({ connections }, 'connections of deleted pods reset');
   });
   const unsubscribe = pods.onChange(() => sweep.trigger());
   return {

@@ -46,9 +46,9 @@ export class Connections {
    * Keeps a connection whose caller is being looked up, until it is released or closed.
    * @returns who has too many of them, if so.
    */
-  hold(socket: Socket, ip: string): 'caller' | 'all' | undefined {
-    if (this.#held.size >= maxHeld) return 'all';
-    if (this.#heldCounts.get(ip) >= this.#each) return 'caller';
+  hold(socket: Socket, ip: string): 'per_caller' | 'total' | undefined {
+    if (this.#held.size >= maxHeld) return 'total';
+    if (this.#heldCounts.get(ip) >= this.#each) return 'per_caller';
     this.#held.set(socket, ip);
     this.#heldCounts.add(ip);
     socket.once('close', () => this.release(socket));

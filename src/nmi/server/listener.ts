@@ -50,7 +50,7 @@ export interface ListenerOptions {
   readonly onConnection: (caller: CallerConnection) => void;
   readonly limits: ConnectionLimits;
   /** A connection was closed at once: its caller has its fill, or there are too many. */
-  readonly onTooMany: (whose: 'caller' | 'all') => void;
+  readonly onTooMany: (limit: 'per_caller' | 'total') => void;
   /** Must not throw; a synchronous answer is written in the same turn. */
   readonly handle: (exchange: HttpExchange) => Handled | Promise<Handled>;
   /** Without it everything is read and written by `node:http`. */
@@ -148,7 +148,7 @@ class HttpListener implements Listener {
   /** What `node:http` has for other listeners than that of requests. */
   #refuseUnserved(): void {
     const { onTooMany, onRefusal, clock } = this.#options;
-    this.#server.on('drop', () => onTooMany('all'));
+    this.#server.on('drop', () => onTooMany('total'));
     this.#server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
       const answer = refuse('request_malformed', 'Expectations are not supported.', {
         close: true,
@@ -202,7 +202,7 @@ class HttpListener implements Listener {
     const connection = this.#connections.add(socket, caller);
     if (connection === undefined) {
       socket.destroy();
-      onTooMany('caller');
+      onTooMany('per_caller');
     } else {
       this.#read(socket, connection);
     }

@@ -75,7 +75,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     graceMs: tuning.bindingGraceMs,
     hostNetwork: config.hostNetwork,
   };
-  const refused = { caller: 0, all: 0 };
+  const refused = { per_caller: 0, total: 0 };
   const listeners: Listener[] = [];
   const shared = createHandlers(options, passthrough, policy);
   const hosts = listenHosts(config);
@@ -85,7 +85,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
       ...shared,
       port: config.listenPort,
       limits,
-      onTooMany: (whose) => refused[whose]++,
+      onTooMany: (limit) => refused[limit]++,
     });
     opening.use(listener);
     listeners.push(listener);
@@ -103,9 +103,9 @@ export async function openServer(options: ServerOptions): Promise<Server> {
         metric: 'nmi_connections',
         value: listeners.reduce((sum, { connections }) => sum + connections, 0),
       },
-      ...Object.entries(refused).map(([whose, value]) => ({
+      ...Object.entries(refused).map(([limit, value]) => ({
         metric: 'nmi_connections_refused_total' as const,
-        labels: { whose },
+        labels: { limit },
         value,
       })),
     ],

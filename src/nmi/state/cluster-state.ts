@@ -81,7 +81,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       const { identities, bindings, exceptions, boundPods } = grants.stats;
       log.info(
         { pods: pods.stats.pods, boundPods, identities, bindings, exceptions },
-        'watches are synced',
+        'all watches synced',
       );
     },
     // Disposed before the first sync: nobody waits any more.
@@ -104,7 +104,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       { name: 'addresses_believed', problem: () => addressTrust.problem() },
     ],
     samples: () => [
-      { metric: 'nmi_held_requests', value: holds.size },
+      { metric: 'nmi_waiting_requests', value: holds.size },
       ...indexSamples(pods, grants),
       ...watchSamples(watches),
     ],
@@ -136,7 +136,7 @@ function watchSamples(watches: Watches): readonly Sample[] {
     const labels = { resource };
     return [
       { metric: 'nmi_watch_synced', labels, value: watch.syncedOnce ? 1 : 0 },
-      { metric: 'nmi_watch_age_seconds', labels, value: watch.lastContactAgeMs / 1000 },
+      { metric: 'nmi_watch_last_event_seconds', labels, value: watch.lastContactAgeMs / 1000 },
       { metric: 'nmi_watch_staleness_seconds', labels, value: watch.stalenessMs / 1000 },
       { metric: 'nmi_watch_relists_total', labels, value: watch.relists },
       ...Object.entries(watch.errorsByKind).map(([kind, value]) => ({
@@ -155,10 +155,7 @@ function watchAccounts(options: ClusterStateOptions): WorkloadIdentities {
     clock,
     staleLimitMs: tuning.watchStalenessLimitMs,
     onUnreadable: (account, failure) => {
-      log.warn(
-        { serviceAccount: fullName(account), ...failure },
-        'a service account could not be read',
-      );
+      log.warn({ serviceAccount: fullName(account), ...failure }, 'failed to read service account');
     },
   });
   return new WorkloadIdentities(accounts, config.workloadIdentityTenant);

@@ -70,7 +70,8 @@ export class AddressTrust implements Disposable {
     const isLost = problem !== undefined;
     if (isLost === this.#wasLost) return;
     this.#wasLost = isLost;
-    if (isLost) log.error({ problem }, 'pods are refused until their watch is current');
-    else log.info({}, 'the watch of pods is current, they are served again');
+    if (isLost)
+      log.error({ problem }, 'pod watch is stale, refusing pods that are known by address only');
+    else log.info({}, 'pod watch is current again, serving pods that are known by address only');
   }
 }

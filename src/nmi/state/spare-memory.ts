@@ -28,7 +28,7 @@ export function giveBackSpareMemory(options: SpareMemoryOptions): Disposable {
       giveBack();
       return everyMs;
     } catch (err) {
-      log.debug({ err }, 'spare memory is kept');
+      log.debug({ err }, 'failed to return spare memory to the kernel');
       return undefined;
     }
   };

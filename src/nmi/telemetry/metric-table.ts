@@ -29,17 +29,17 @@ const histogram = row('histogram');
 export const oldMetrics = {
   aadpodidentity_nmi_operations_duration_seconds: histogram(
     ['namespace', 'operation_type', 'resource', 'status_code'],
-    'Duration of token requests. Labels are bounded: unusual resources and namespaces are "other".',
+    'Duration of token requests. Unusual resources and namespaces are "other".',
     [0.5, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100],
   ),
   aadpodidentity_imds_operations_duration_seconds: histogram(
     ['operation_type'],
-    'Duration of successful token fetches upstream.',
+    'Duration of successful token requests to IMDS or Entra ID.',
     [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 2, 3, 4, 5, 10],
   ),
   aadpodidentity_imds_operations_errors_count: counter(
     ['operation_type'],
-    'Failed token fetches upstream.',
+    'Failed token requests to IMDS or Entra ID.',
   ),
   aadpodidentity_kubernetes_api_operations_errors_count: counter(
     ['operation_type'],
@@ -54,70 +54,70 @@ export const newMetrics = {
   ),
   nmi_request_duration_seconds: histogram(
     ['route', 'cache'],
-    'Time from the parsed request until its answer is made, by how a token was found ("none" where none was). Answers from memory are written at the end of the event loop’s turn.',
+    'Time from the parsed request to its answer, by cache outcome ("none" without a token look-up).',
     [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10],
   ),
   nmi_token_cache_requests_total: counter(
     ['outcome'],
-    'Token look-ups by outcome: hit, miss, joined, stale, held, late, overloaded.',
+    'Token look-ups by outcome: hit, miss, coalesced (waited for the fetch of another request), stale, negative (a recent failure), timeout, overloaded.',
   ),
   nmi_token_refreshes_total: counter(
     ['outcome'],
-    'Background refreshes that were due: ok, failed, deferred (no budget now), unwanted (left to expire).',
+    'Background refreshes that were due: ok, failed, deferred (rate limit), skipped (no pod uses the token any more).',
   ),
   nmi_token_cache_entries: gauge([], 'Tokens kept in memory.'),
   nmi_upstream_requests_total: counter(
     ['source', 'outcome'],
-    'Token fetches by source and outcome.',
+    'Token requests to IMDS or Entra ID by source and outcome.',
   ),
   nmi_upstream_duration_seconds: histogram(
     ['source'],
-    'Duration of token fetches, failed ones included.',
+    'Duration of token requests to IMDS or Entra ID, including failed ones.',
     [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10],
   ),
-  nmi_held_requests: gauge([], 'Requests that wait for a pod or binding to become known.'),
+  nmi_waiting_requests: gauge([], 'Requests that wait for their pod, binding or identity.'),
   nmi_connections: gauge([], 'Open connections of pods.'),
   nmi_connections_refused_total: counter(
-    ['whose'],
-    'Connections closed at once because there are too many: of this caller, or of all.',
+    ['limit'],
+    'Connections closed because of a limit: per_caller or total.',
   ),
-  nmi_watch_synced: gauge(['resource'], '1 once the resource was listed.'),
-  nmi_watch_age_seconds: gauge(
+  nmi_watch_synced: gauge(['resource'], '1 if the resource has been listed.'),
+  nmi_watch_last_event_seconds: gauge(
     ['resource'],
-    'Seconds since the API server was last heard on this watch.',
+    'Seconds since the last event or bookmark of this watch.',
   ),
   nmi_watch_staleness_seconds: gauge(
     ['resource'],
-    'Seconds since what is known of the resource was last proven current; up to 101 when all is well.',
+    'Seconds since the cached objects were last proven current; at most 101 in normal operation.',
   ),
   nmi_watch_errors_total: counter(
     ['resource', 'kind'],
-    'Failures of lists and watches: outage, refusal, expiry (of the version), exception (of ours).',
+    'Failed lists and watches: outage, refusal (no right), expiry (version too old), exception (a bug).',
   ),
-  nmi_watch_relists_total: counter(['resource'], 'Lists of the resource after the first one.'),
+  nmi_watch_relists_total: counter(['resource'], 'Lists of the resource after the first.'),
   nmi_index_pods: gauge(['kind'], 'Pods of this node: all, bound, host_network.'),
   nmi_index_ambiguous_ips: gauge(
     [],
-    'Addresses that more than one running pod has; none of those pods is served.',
+    'Addresses that several running pods have; none of these pods is served.',
   ),
-  nmi_index_objects: gauge(['kind'], 'Custom resources known: identities, bindings, exceptions.'),
+  nmi_index_objects: gauge(['kind'], 'Cached custom resources: identities, bindings, exceptions.'),
   nmi_ebpf_connects_total: counter(
     ['outcome'],
-    'Connects to the metadata address that the eBPF programs saw: redirected, exempt, or refused because too many are open (limit, full).',
+    'Connects to the metadata address, counted by the eBPF programs: redirected, exempt, limit (refused, too many of this pod), full (refused, too many of all pods).',
   ),
-  nmi_redirect_caught_total: counter(
+  nmi_redirect_fallback_connections_total: counter(
     [],
-    'Connections that the eBPF programs did not redirect and that netfilter behind them did, as of the scrape before.',
+    'Connections that netfilter redirected behind the eBPF programs, as of the previous scrape.',
   ),
-  nmi_redirect_up: gauge(['mode'], '1 while the redirect was read back as wanted.'),
-  nmi_redirect_installs_total: counter(
+  nmi_redirect_up: gauge(['mode'], '1 if the last check found the redirect in place.'),
+  nmi_redirect_reconciles_total: counter(
     ['outcome'],
-    'Checks of the redirect: unchanged, installed, repaired, failed.',
+    'Checks of the redirect: unchanged, installed, repaired (drift), failed.',
   ),
-  nmi_ready: gauge(['condition'], '1 while the readiness condition holds.'),
+  nmi_ready: gauge(['condition'], '1 if the readiness condition is met.'),
   nmi_event_loop_delay_seconds: gauge(
-    ['quantile'],
-    'Delay of the event loop since the last scrape.',
+    ['stat'],
+    'Delay of the event loop since the last scrape: p50, p99, max.',
   ),
-  nmi_build_info: gauge(['version', 'commit'], 'Always 1; the labels say what runs.'),
+  nmi_build_info: gauge(['version', 'commit'], 'Always 1; version and commit of the agent.'),
 } as const satisfies Record<string, MetricRow>;

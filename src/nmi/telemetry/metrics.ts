@@ -73,9 +73,9 @@ export function createMetrics(): Metrics {
   loopDelay.enable();
   fills.push(() => {
     const gauge = gauges.get('nmi_event_loop_delay_seconds');
-    gauge?.set({ quantile: '0.5' }, loopDelay.percentile(50) / 1e9);
-    gauge?.set({ quantile: '0.99' }, loopDelay.percentile(99) / 1e9);
-    gauge?.set({ quantile: '1' }, loopDelay.max / 1e9);
+    gauge?.set({ stat: 'p50' }, loopDelay.percentile(50) / 1e9);
+    gauge?.set({ stat: 'p99' }, loopDelay.percentile(99) / 1e9);
+    gauge?.set({ stat: 'max' }, loopDelay.max / 1e9);
     loopDelay.reset();
   });
 

@@ -4,14 +4,14 @@
  */
 import type { Metrics } from './metrics.ts';
 
-const cacheOutcomes = ['hit', 'miss', 'joined', 'stale', 'held', 'late', 'overloaded'];
+const cacheOutcomes = ['hit', 'miss', 'coalesced', 'stale', 'negative', 'timeout', 'overloaded'];
 const upstreamOutcomes = ['ok', 'identity_not_assigned', 'upstream_refused', 'upstream_throttled'];
 const imdsOperations = ['adal_token_msi', 'adal_token_msi_userassignedid'];
 
 /** A metric, a label with its values, and the other labels. */
 const presets = [
   ['nmi_token_cache_requests_total', 'outcome', cacheOutcomes, {}],
-  ['nmi_token_refreshes_total', 'outcome', ['ok', 'failed', 'deferred', 'unwanted'], {}],
+  ['nmi_token_refreshes_total', 'outcome', ['ok', 'failed', 'deferred', 'skipped'], {}],
   [
     'nmi_upstream_requests_total',
     'outcome',

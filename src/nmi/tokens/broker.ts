@@ -104,7 +104,7 @@ const mayPass: ReadonlySet<FailureReason> = new Set([
 ]);
 
 /** Outcomes after which no fetch that this caller waited for is still to come. */
-const isOver: ReadonlySet<CacheOutcome> = new Set(['hit', 'held', 'joined']);
+const isOver: ReadonlySet<CacheOutcome> = new Set(['hit', 'negative', 'coalesced']);
 
 const failures = {
   overloaded: {
@@ -208,7 +208,7 @@ export class TokenBroker implements Part, Disposable {
     this.#renewing.add(key);
     let cached = await this.#cache.renew(request, renewPauseMs);
     // The fetch that it joined had begun before, and brought what the upstream remembered.
-    if (cached.ok && cached.outcome === 'joined' && !this.#made.has(cached.rendered.token)) {
+    if (cached.ok && cached.outcome === 'coalesced' && !this.#made.has(cached.rendered.token)) {
       cached = await this.#cache.renew(request, renewPauseMs);
     }
     // A fetch that is still to come, though nobody may wait any more, takes the mark along.

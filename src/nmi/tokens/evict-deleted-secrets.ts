@@ -29,7 +29,7 @@ export function dropWithGoneSecrets(options: GoneSecretsOptions): Disposable {
       if (isDisposed) return undefined;
       if (!isGone) continue;
       broker.dropTokensBySecret(secret);
-      log.info({ object: titleOf(secret) }, 'is gone, and the tokens with it');
+      log.info({ object: titleOf(secret) }, 'secret deleted, cached tokens dropped');
     }
     return intervalMs;
   };

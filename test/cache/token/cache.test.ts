@@ -213,7 +213,7 @@ describe('a clock that is stepped', () => {
     { at: '1 min', do: 'down' },
     { at: '1 min', do: 'clock +1 h' },
     { at: '1 min', do: 'ask', expect: 'miss failed down', calls: 2 },
-    { at: '2 min', do: 'ask', expect: 'held failed down' },
+    { at: '2 min', do: 'ask', expect: 'negative failed down' },
     { at: '3 min', do: 'clock -1 h' },
     { at: '3 min', do: 'ask', expect: 'hit k#1' },
   ]);
@@ -295,28 +295,28 @@ describe('a failure', () => {
     { at: '0 s', do: 'ask', expect: 'miss failed throttled', calls: 1 },
     { at: '0 s', do: 'up' },
     { at: '1 s', do: 'ask other', expect: 'miss other#2', calls: 2 },
-    { at: '6.999 s', do: 'ask', expect: 'held failed throttled', calls: 2 },
+    { at: '6.999 s', do: 'ask', expect: 'negative failed throttled', calls: 2 },
     { at: '7 s', do: 'ask', expect: 'miss k#3', calls: 3 },
   ]);
 
   timeline('after failures is held longer each time, up to 10 s, and a success ends that', [
     { at: '0 s', do: 'down' },
     { at: '0 s', do: 'ask', expect: 'miss failed down', calls: 1 },
-    { at: '0.249 s', do: 'ask', expect: 'held failed down', calls: 1 },
+    { at: '0.249 s', do: 'ask', expect: 'negative failed down', calls: 1 },
     { at: '0.25 s', do: 'ask', expect: 'miss failed down', calls: 2 },
-    { at: '0.749 s', do: 'ask', expect: 'held failed down', calls: 2 },
+    { at: '0.749 s', do: 'ask', expect: 'negative failed down', calls: 2 },
     { at: '0.75 s', do: 'ask', expect: 'miss failed down', calls: 3 },
     { at: '2 s', do: 'ask', expect: 'miss failed down' },
     { at: '10 s', do: 'ask', expect: 'miss failed down' },
     { at: '20 s', do: 'ask', expect: 'miss failed down' },
     { at: '30 s', do: 'ask', expect: 'miss failed down', calls: 7 },
-    { at: '39.999 s', do: 'ask', expect: 'held failed down', calls: 7 },
+    { at: '39.999 s', do: 'ask', expect: 'negative failed down', calls: 7 },
     { at: '40 s', do: 'up' },
     { at: '40 s', do: 'live 2 s' },
     { at: '40 s', do: 'ask', expect: 'miss k#8' },
     { at: '40 s', do: 'down' },
     { at: '42 s', do: 'ask', expect: 'miss failed down', calls: 10 },
-    { at: '42.499 s', do: 'ask', expect: 'held failed down', calls: 10 },
+    { at: '42.499 s', do: 'ask', expect: 'negative failed down', calls: 10 },
     { at: '42.5 s', do: 'ask', expect: 'miss failed down', calls: 11 },
   ]);
 
@@ -376,7 +376,7 @@ describe('callers that come together', () => {
     assert.ok(answeredAtMs.every((atMs) => atMs === 50));
     const told = await Promise.all(answers);
     assert.equal(told.filter((text) => text === 'miss k#1').length, 1);
-    assert.equal(told.filter((text) => text === 'joined k#1').length, 999);
+    assert.equal(told.filter((text) => text === 'coalesced k#1').length, 999);
     assert.equal(stand.calls.length, 1);
   });
 
@@ -428,7 +428,7 @@ describe('callers that come together', () => {
     const joined = stand.tell('f');
     await pass(stand.clock, 1_000);
     assert.equal(await caller, `miss new#${before + 1}`);
-    assert.equal(await joined, `joined f#${before + 2}`);
+    assert.equal(await joined, `coalesced f#${before + 2}`);
     assert.deepEqual(
       stand.calls.slice(before).map(({ key }) => key),
       ['new', 'f', 'e'],
@@ -447,7 +447,7 @@ describe('callers that come together', () => {
     const joined = [stand.tell('k0'), stand.tell('k0'), stand.tell('k0')];
     assert.equal(await joined[2], 'overloaded failed overloaded');
     await pass(stand.clock, 300);
-    assert.equal(await joined[1], 'joined k0#1');
+    assert.equal(await joined[1], 'coalesced k0#1');
     assert.equal(await answers[5], 'miss k5#6');
     assert.deepEqual(stand.cache.stats, { holds: 0, flights: 0, waiting: 0 });
   });
@@ -462,9 +462,9 @@ describe('a caller', () => {
     await pass(stand.clock, 499);
     assert.equal(stand.cache.stats.waiting, 2);
     await pass(stand.clock, 1);
-    assert.equal(await hasty, 'late failed late');
+    assert.equal(await hasty, 'timeout failed late');
     await pass(stand.clock, 2_500);
-    assert.equal(await patient, 'joined k#1');
+    assert.equal(await patient, 'coalesced k#1');
     assert.equal(await stand.tell('k'), 'hit k#1');
   });
 
@@ -473,7 +473,7 @@ describe('a caller', () => {
     stand.upstream.latencyMs = 3_000;
     const hasty = stand.tell('k', 500);
     await pass(stand.clock, 3_000);
-    assert.equal(await hasty, 'late failed late');
+    assert.equal(await hasty, 'timeout failed late');
     assert.equal(await stand.tell('k'), 'hit k#1');
   });
 
@@ -520,7 +520,11 @@ describe('dropping', () => {
     assert.equal(stand.cache.size, 0);
     assert.equal(stand.calls.length, 2, 'never two at once for one key');
     await pass(stand.clock, 100);
-    assert.deepEqual(await Promise.all(after), ['miss k#2', 'joined k#2', 'late failed late']);
+    assert.deepEqual(await Promise.all(after), [
+      'miss k#2',
+      'coalesced k#2',
+      'timeout failed late',
+    ]);
     assert.equal(stand.cache.peek('k')?.token.accessToken, 'k#2');
   });
 
@@ -543,7 +547,7 @@ describe('dropping', () => {
       cache.drop((each) => 'isExcepted' in each && each.isExcepted === false);
       await pass(stand.clock, 100);
       const tokens = await Promise.all(waiting);
-      assert.deepEqual(tokens.map(describeAnswer), ['miss k#2', 'joined k#2']);
+      assert.deepEqual(tokens.map(describeAnswer), ['miss k#2', 'coalesced k#2']);
       assert.deepEqual(stand.bugs, []);
       assert.equal(await stand.tell('k'), 'hit k#2');
       await pass(stand.clock, 2 * hourMs);
@@ -667,7 +671,7 @@ describe('a disposed cache', () => {
     assert.deepEqual(stand.clock.armed, []);
     assert.equal(stand.calls.length, 5);
     assert.equal(stand.cache.size, 0);
-    assert.equal(await stand.tell('kept'), 'late failed late');
+    assert.equal(await stand.tell('kept'), 'timeout failed late');
     assert.deepEqual(stand.clock.armed, []);
   });
 });

@@ -58,7 +58,7 @@ describe('the startup taint', () => {
       stand.isReady = true;
       await pass(clock, 300);
       assert.deepEqual(patches, []);
-      assert.deepEqual(lines, ['this node has no startup taint']);
+      assert.deepEqual(lines, ['startup taint not found on this node']);
     }
   });
 

@@ -137,9 +137,9 @@ for (const mode of ['ebpf', 'iptables'] as const) {
       servingSide.start();
       await servingSide.untilPrinted(/"msg":"redirect chosen"/);
       kernelSide.start();
-      await kernelSide.untilPrinted(/"msg":"redirect is in place"/);
+      await kernelSide.untilPrinted(/"msg":"redirect installed"/);
       await servingSide.untilPrinted(/"msg":"listening"/);
-      await servingSide.untilPrinted(/"msg":"redirect is in place"/);
+      await servingSide.untilPrinted(/"msg":"redirect installed"/);
     });
 
     it('knows callers though bpf(2) is not permitted', () => {
@@ -162,7 +162,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
 
     it('goes on with the successor of the other one', async () => {
       kernelSide.start();
-      await kernelSide.untilPrinted(/"msg":"redirect is in place"/);
+      await kernelSide.untilPrinted(/"msg":"redirect installed"/);
       await eventually(() => {
         assert.match(ask(), known);
         assert.doesNotMatch(readiness(), /"redirect"/);

@@ -45,8 +45,8 @@ describe('the kernel side of a node', () => {
     await kernel.start();
     assert.deepEqual([condition.problem(), kernel.problem()], [undefined, undefined]);
     assert.equal(sampleOf('nmi_redirect_up'), 1);
-    assert.equal(sampleOf('nmi_redirect_installs_total', 'failed'), 0);
-    assert.equal(sampleOf('nmi_redirect_installs_total', 'unchanged'), 1);
+    assert.equal(sampleOf('nmi_redirect_reconciles_total', 'failed'), 0);
+    assert.equal(sampleOf('nmi_redirect_reconciles_total', 'unchanged'), 1);
     assert.equal(kernel.status().state, 'off');
     assert.equal(clock.armed.length, 1, 'the next check');
     assert.equal(sampleOf('nmi_ebpf_connects_total', 'redirected'), undefined, 'no programs');

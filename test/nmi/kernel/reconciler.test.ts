@@ -80,8 +80,8 @@ describe('the keeper of the redirect', () => {
     assert.equal(world.installs, 2);
     assert.deepEqual(outcomes, ['installed', 'unchanged', 'repaired']);
     assert.deepEqual(lines, [
-      'info redirect is in place',
-      'warn redirect was changed by others and is mended',
+      'info redirect installed',
+      'warn redirect drift detected and repaired',
     ]);
     await keeper[Symbol.asyncDispose]();
   });
@@ -138,10 +138,7 @@ describe('the keeper of the redirect', () => {
     await pass(4_000);
     assert.equal(keeper.problem(), undefined);
     assert.deepEqual(outcomes, [...Array<string>(5).fill('failed'), 'installed']);
-    assert.deepEqual(lines, [
-      'error redirect is not in place, trying again',
-      'info redirect is in place',
-    ]);
+    assert.deepEqual(lines, ['error redirect not in place, retrying', 'info redirect installed']);
     await keeper[Symbol.asyncDispose]();
   });
 
@@ -156,7 +153,7 @@ describe('the keeper of the redirect', () => {
     assert.ok((keeper.problem() ?? '').length < 700);
     const err = 'UNSUPPORTED: load: Permission denied (func#0 @0 | func#0 @0 | func#0 @0)';
     assert.deepEqual(details, [{ err, kernelLog: detail }]);
-    assert.deepEqual(lines, ['error redirect is not in place, trying again']);
+    assert.deepEqual(lines, ['error redirect not in place, retrying']);
     await keeper[Symbol.asyncDispose]();
   });
 

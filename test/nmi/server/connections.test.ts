@@ -91,17 +91,17 @@ describe('the open connections', () => {
       return { socket, asSocket, whose: connections.hold(asSocket, ip) };
     };
     const [first, second] = [hold('10.0.0.1'), hold('10.0.0.1')];
-    assert.equal(hold('10.0.0.1').whose, 'caller');
+    assert.equal(hold('10.0.0.1').whose, 'per_caller');
     assert.equal(connections.release(first.asSocket), true);
     assert.equal(connections.release(first.asSocket), false);
     assert.equal(hold('10.0.0.1').whose, undefined);
-    assert.equal(hold('10.0.0.1').whose, 'caller');
+    assert.equal(hold('10.0.0.1').whose, 'per_caller');
     second.socket.destroy();
     assert.equal(connections.release(second.asSocket), false);
     for (let count = 1; count < maxHeld; count++) {
       assert.equal(hold(`10.1.${count >> 8}.${count & 255}`).whose, undefined);
     }
-    assert.equal(hold('10.2.0.1').whose, 'all');
+    assert.equal(hold('10.2.0.1').whose, 'total');
     connections.destroyAll();
     assert.equal(hold('10.2.0.1').whose, undefined);
   });

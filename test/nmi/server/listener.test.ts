@@ -147,10 +147,10 @@ describe('the listener, while callers are being looked up', () => {
   }
 
   for (const [whose, limits] of [
-    ['caller', { total: 100, each: 2 }],
-    ['all', { total: 2, each: 100 }],
+    ['per_caller', { total: 100, each: 2 }],
+    ['total', { total: 2, each: 100 }],
   ] as const) {
-    it(`counts them among those of ${whose === 'all' ? 'the node' : 'their address'}`, async () => {
+    it(`counts them among those of ${whose === 'total' ? 'the node' : 'their address'}`, async () => {
       const lookUps: PromiseWithResolvers<Attestation>[] = [];
       const refused: string[] = [];
       await using listener = await openBareListener({
@@ -220,7 +220,7 @@ describe('the listener, when there are too many', () => {
     const open = [dial(listener.port), dial(listener.port), dial(listener.port, '127.0.0.12')];
     for (const socket of open) assert.equal(await statusOf(socket), '404');
     assert.equal(await allOf(dial(listener.port)), '');
-    assert.deepEqual(refused, ['caller']);
+    assert.deepEqual(refused, ['per_caller']);
     open[0]?.destroy();
     while (listener.connections > 2) await new Promise(setImmediate);
     const again = dial(listener.port);
@@ -265,7 +265,7 @@ describe('the listener, when there are too many', () => {
     const one = dial(listener.port);
     assert.equal(await statusOf(one), '404');
     assert.equal(await allOf(dial(listener.port, '127.0.0.12')), '');
-    assert.deepEqual(refused, ['all']);
+    assert.deepEqual(refused, ['total']);
     one.destroy();
   });
 });

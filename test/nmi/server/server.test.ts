@@ -150,12 +150,12 @@ describe('the way of a request, put together', () => {
 
   it('counts its connections, and those that it refuses', async () => {
     await using stand = await open();
-    const valueOf = (metric: string, whose?: string): number | undefined =>
+    const valueOf = (metric: string, limit?: string): number | undefined =>
       stand.server
         .samples()
-        .find((each) => each.metric === metric && each.labels?.['whose'] === whose)?.value;
+        .find((each) => each.metric === metric && each.labels?.['limit'] === limit)?.value;
     assert.equal(valueOf('nmi_connections'), 0);
-    assert.equal(valueOf('nmi_connections_refused_total', 'caller'), 0);
+    assert.equal(valueOf('nmi_connections_refused_total', 'per_caller'), 0);
     const socket = stand.dial();
     socket.write(`GET ${token} HTTP/1.1\r\nMetadata: true\r\n\r\n`);
     await once(socket, 'data');

@@ -40,7 +40,7 @@ describe('what the agent knows of its node', () => {
       ['p'],
     );
     const synced = lines.map((line) => JSON.parse(line) as Record<string, unknown>).at(-1);
-    assert.deepEqual([synced?.['msg'], synced?.['pods']], ['watches are synced', 1]);
+    assert.deepEqual([synced?.['msg'], synced?.['pods']], ['all watches synced', 1]);
   });
 
   it('wakes the requests that wait when something of it changes', async () => {
@@ -76,10 +76,13 @@ describe('what the agent knows of its node', () => {
     assert.equal(valueOf('nmi_index_objects', { kind: 'identities' }), 0);
     assert.equal(valueOf('nmi_watch_synced', { resource: 'pods' }), 1);
     assert.equal(valueOf('nmi_watch_errors_total', { resource: 'pods', kind: 'outage' }), 0);
-    assert.ok((valueOf('nmi_watch_age_seconds', { resource: 'pods' }) ?? 99) < 60, 'seconds');
-    assert.equal(valueOf('nmi_held_requests'), 0);
+    assert.ok(
+      (valueOf('nmi_watch_last_event_seconds', { resource: 'pods' }) ?? 99) < 60,
+      'seconds',
+    );
+    assert.equal(valueOf('nmi_waiting_requests'), 0);
     const waiting = state.holds.nextChange(1);
-    assert.equal(valueOf('nmi_held_requests'), 1);
+    assert.equal(valueOf('nmi_waiting_requests'), 1);
     await waiting;
   });
 

@@ -5,13 +5,13 @@ import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 describe('the metrics', () => {
   it('count, set and observe by name and labels', async () => {
     const metrics = createMetrics();
-    metrics.inc('nmi_connections_refused_total', { whose: 'all' });
-    metrics.inc('nmi_connections_refused_total', { whose: 'all' }, 4);
+    metrics.inc('nmi_connections_refused_total', { limit: 'total' });
+    metrics.inc('nmi_connections_refused_total', { limit: 'total' }, 4);
     metrics.set('nmi_connections', 7);
     metrics.observe('nmi_upstream_duration_seconds', 0.015, { source: 'imds' });
     metrics.observer('nmi_upstream_duration_seconds', { source: 'imds' })(2);
     const page = await metrics.render();
-    assert.match(page, /^nmi_connections_refused_total\{whose="all"\} 5$/m);
+    assert.match(page, /^nmi_connections_refused_total\{limit="total"\} 5$/m);
     assert.match(page, /^nmi_connections 7$/m);
     assert.match(page, /^nmi_upstream_duration_seconds_bucket\{.*le="0\.02".*\} 1$/m);
     assert.match(page, /^nmi_upstream_duration_seconds_count\{source="imds"\} 2$/m);
@@ -52,11 +52,8 @@ describe('the metrics', () => {
     await metrics.render();
     const page = await metrics.render();
     assert.equal(scrapes, 2);
-    for (const quantile of ['0.5', '0.99', '1']) {
-      assert.match(
-        page,
-        new RegExp(`^nmi_event_loop_delay_seconds\\{quantile="${quantile}"\\} \\d`, 'm'),
-      );
+    for (const stat of ['p50', 'p99', 'max']) {
+      assert.match(page, new RegExp(`^nmi_event_loop_delay_seconds\\{stat="${stat}"\\} \\d`, 'm'));
     }
   });
 });

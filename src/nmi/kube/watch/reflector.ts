@@ -134,7 +134,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       parse: options.parse,
       store: options.store,
       onSkip: (ref, reason) => {
-        log.warn({ resource: name, object: ref, reason }, 'unusable object skipped');
+        log.warn({ resource: name, object: ref, reason }, 'unusable object ignored');
       },
     });
     this.#state = initialState(clock.monotonicMs(), server.streamsLists);
