@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { queryObjects } from 'node:v8';
 import { FairQueue } from '../../../src/cache/token/fair-queue.ts';
 
 const party = (name: string) => {
@@ -59,5 +60,16 @@ describe('the fair queue', () => {
     queue.add('x', party('n/a'));
     queue.clear();
     assert.deepEqual([queue.size, queue.shift()], [0, undefined]);
+  });
+
+  it('keeps nothing of pods that have nothing in it, while others of their namespace do', () => {
+    const queue = fill('n/stays 1');
+    const before = queryObjects(Set, { format: 'count' });
+    for (let pod = 0; pod < 1_000; pod++) {
+      queue.add(`n/${pod} 1`, party(`n/${pod}`));
+      queue.delete(`n/${pod} 1`);
+    }
+    assert.ok(queryObjects(Set, { format: 'count' }) - before < 100);
+    assert.equal(queue.size, 1);
   });
 });

@@ -319,7 +319,12 @@ export const sources: Faults = {
       "return resource.endsWith('/.default') ? resource : `${resource}/.default`;",
       "return `${resource.replace(/\\/$/, '')}/.default`;",
     ],
-    ['the tenant writes the path', 'encodeURIComponent(identity.tenantId)', 'identity.tenantId'],
+    [
+      'the tenant writes the path',
+      'encodeURIComponent(identity.tenantId)',
+      'identity.tenantId',
+      'resolve-upstream.ts lets tenant ids and domain names through, and nothing else',
+    ],
     [
       'the secret comes back in a failure',
       'judgeEntra(answer, secretsIn(form))',
@@ -334,6 +339,7 @@ export const sources: Faults = {
       'the form goes where MSAL wants',
       "if (url.split('?')[0] !== endpoint) throw",
       'if (false) throw',
+      'the pinned MSAL posts to the endpoint that it was given; the check is for the next one',
     ],
   ],
   'src/nmi/sources/entra/credentials/assertion-cache.ts': [

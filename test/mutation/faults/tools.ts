@@ -57,8 +57,8 @@ export const tools: Faults = {
     ],
     [
       'an empty token is one',
-      "if (typeof token === 'string' && token !== '') {",
-      "if (typeof token === 'string') {",
+      "text: text === '' ? undefined : text }",
+      'text }',
     ],
   ],
   'src/cli/flags.ts': [

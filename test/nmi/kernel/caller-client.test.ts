@@ -37,6 +37,7 @@ after(() => rm(folder, { recursive: true, force: true }));
 
 interface Asked {
   readonly request: Request;
+  readonly bytes: string;
   readonly socket: Socket;
 }
 
@@ -54,7 +55,8 @@ async function openSide(path: string) {
       for (let at = 0; at < bytes.length; at += requestBytes) {
         const request = readRequest(bytes, at);
         assert.ok(request !== undefined);
-        asked.push({ request, socket });
+        const frame = bytes.subarray(at, at + requestBytes).toString('hex');
+        asked.push({ request, bytes: frame, socket });
       }
     });
   });
@@ -103,6 +105,16 @@ async function open(t: TestContext) {
 }
 
 describe('who asks another process for callers', () => {
+  it('sends nothing of an earlier request with the next', async (t) => {
+    const { side, client } = await open(t);
+    const { bytes } = side.asked[0]!;
+    void client.lookUp('10.0.0.1', 65_535);
+    await side.until(2);
+    void client.report();
+    await side.until(3);
+    assert.equal(side.asked[2]?.bytes, bytes, 'another request about nothing');
+  });
+
   it('has answers in order, whatever was asked first', async (t) => {
     const { side, client } = await open(t);
     const first = client.lookUp('10.0.0.1', 1);

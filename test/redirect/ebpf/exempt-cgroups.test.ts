@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { diffExempt, readExempt, syncExempt } from '../../../src/redirect/ebpf/exempt-cgroups.ts';
+import {
+  addExempt,
+  diffExempt,
+  readExempt,
+  syncExempt,
+} from '../../../src/redirect/ebpf/exempt-cgroups.ts';
 import type { NativeModule } from '../../../src/redirect/native/addon.ts';
 
 /** A map of the kernel with these keys, by what its bytes say. */
@@ -48,6 +53,14 @@ describe('cgroups that are not redirected', () => {
     assert.deepEqual(opened, [['/pins/exempt', false]]);
     assert.equal(open(), 0);
     assert.deepEqual(syncExempt(native, '/pins', [large, 2n]), []);
+  });
+
+  it('of a process before this one stay, for it may still run', () => {
+    const { native, map, opened, open } = nativeWith(1n);
+    addExempt(native, '/pins', [2n, large]);
+    assert.deepEqual(map, new Set([1n, 2n, large]));
+    assert.deepEqual(opened, [['/pins/exempt', false]]);
+    assert.equal(open(), 0);
   });
 
   it('differ one by one', () => {

@@ -19,15 +19,20 @@ function apply(fake: FakeKube, data: unknown): void {
 }
 
 /** A client that answers every path with this, and remembers the paths. */
-function answering(body: unknown): KubeClient & { readonly paths: string[] } {
+function answering(
+  body: unknown,
+): KubeClient & { readonly paths: string[]; readonly accepted: (string | undefined)[] } {
   const paths: string[] = [];
+  const accepted: (string | undefined)[] = [];
   const unexpected = (): never => {
     throw new Error('not to be called');
   };
   return {
     paths,
-    getJson: (path) => {
+    accepted,
+    getJson: (path, options) => {
       paths.push(path);
+      accepted.push(options?.accept);
       return Promise.resolve(body);
     },
     postJson: unexpected,
@@ -68,6 +73,12 @@ describe('a Secret', () => {
     assert.equal(await reader.isGone(secret), true);
     await fake[Symbol.asyncDispose]();
     assert.equal(await reader.isGone(secret), false, 'nobody said so');
+  });
+
+  it('is asked for by its name alone where only that is wanted', async () => {
+    const client = answering({});
+    assert.equal(await createSecretReader(client).isGone(secret), false);
+    assert.match(client.accepted[0] ?? '', /as=PartialObjectMetadata/);
   });
 
   it('without data is found empty', async () => {

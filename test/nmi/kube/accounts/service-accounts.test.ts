@@ -347,6 +347,10 @@ describe('the annotations of a service account', () => {
     });
     assert.deepEqual(peekFresh(), says('c-1'));
     assert.equal(changes(), 3);
+    clock.advance(10 * minuteMs);
+    peek();
+    await land(refuse);
+    assert.deepEqual(failures, ['demo forbidden', 'demo forbidden'], 'told again after a success');
   });
 
   it('are left alone for as long as the server asks, within reason', async () => {

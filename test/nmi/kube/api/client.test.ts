@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { openKubeClient } from '../../../../src/nmi/kube/api/client.ts';
@@ -126,6 +127,21 @@ describe('a watch of the Kubernetes client', () => {
     fake.closeWatches();
     await watching;
     assert.deepEqual(events, ['ADDED', 'DELETED']);
+  });
+
+  it('fails with TIMEOUT when it is silent from its first byte on', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    let isOpen = false;
+    const onOpen = (): void => {
+      isOpen = true;
+    };
+    const watching = firstOf(client.watch('/api/v1/pods?watch=1', { silenceMs: 300, onOpen }));
+    const outcome = await Promise.race([
+      watching.catch((error: unknown) => error),
+      delay(5_000, 'none'),
+    ]);
+    assert.ok(isOpen && isKubeError('TIMEOUT')(outcome), String(outcome));
   });
 
   it('fails with TIMEOUT when it is silent for too long', async () => {

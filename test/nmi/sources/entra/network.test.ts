@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
+import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { systemClock } from '../../../../src/cache/clock.ts';
 import {
   EntraNetworkError,
@@ -10,7 +11,14 @@ import {
   type EntraNetworkErrorCode,
   type EntraNetworkOptions,
 } from '../../../../src/nmi/sources/entra/network.ts';
-import { json, openTokenServer, raw, type Answer, type TokenServer } from './token-server.ts';
+import {
+  createCertificate,
+  json,
+  openTokenServer,
+  raw,
+  type Answer,
+  type TokenServer,
+} from './token-server.ts';
 import { openTunnelProxy } from './tunnel-proxy.ts';
 
 function open(server: TokenServer, options: Partial<EntraNetworkOptions> = {}): EntraNetwork {
@@ -179,6 +187,19 @@ describe('trust on the way to Entra ID', () => {
     await using stranger = open(server, { caPem: undefined });
     assert.equal(await codeOf(post(stranger, server.authority)), 'UNTRUSTED');
     assert.equal(server.received.length, 0);
+  });
+
+  it('is in those of the system still where there is a file', async () => {
+    await using server = await openTokenServer();
+    server.answerWith(json(200, {}));
+    const system = getCACertificates('default');
+    setDefaultCACertificates([server.caPem]);
+    try {
+      await using network = open(server, { caPem: createCertificate().certificatePem });
+      assert.equal((await post(network, server.authority)).status, 200);
+    } finally {
+      setDefaultCACertificates(system);
+    }
   });
 
   it('is in the name, too', async () => {

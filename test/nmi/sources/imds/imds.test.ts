@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
@@ -201,6 +202,40 @@ describe('the IMDS source', () => {
     }
     server.closeAllConnections();
     server.close();
+  });
+
+  it('writes what it is asked for into the query, and nothing beside it', async () => {
+    const seen: string[] = [];
+    const server = createServer((request, response) => {
+      seen.push(request.url ?? '');
+      response.statusCode = 500;
+      response.end();
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    {
+      await using source = openImdsSource({
+        ...{ endpoint: `http://127.0.0.1:${port}`, userAgent: 'test', timeoutMs: 2_000 },
+        ...{ clock: systemClock, loopMark: new LoopMark() },
+      });
+      const identity = { kind: 'client_id', value: 'c&msi_res_id=other' } as const;
+      const resource = 'https://r/?a=b&client_id=other#x';
+      // Nor a second time where the budget has nothing left.
+      const result = await source.fetch({ identity, resource, bypassCache: true }, () => false);
+      assert.ok(!result.ok && result.failure.reason === 'upstream_down');
+    }
+    server.close();
+    assert.equal(seen.length, 1);
+    const { searchParams } = new URL(seen[0] ?? '', 'http://x');
+    searchParams.delete('api-version');
+    assert.deepEqual(
+      [...searchParams],
+      [
+        ['resource', 'https://r/?a=b&client_id=other#x'],
+        ['client_id', 'c&msi_res_id=other'],
+        ['bypass_cache', 'true'],
+      ],
+    );
   });
 
   it('does not believe a Retry-After of days', async () => {
