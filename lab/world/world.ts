@@ -115,6 +115,7 @@ const indexSeries: ReadonlyMap<string, string> = new Map([
   ['azureidentities', 'nmi_index_objects{kind="identities"}'],
   ['azureidentitybindings', 'nmi_index_objects{kind="bindings"}'],
   ['azurepodidentityexceptions', 'nmi_index_objects{kind="exceptions"}'],
+  ['azureidentitygrants', 'nmi_index_objects{kind="grants"}'],
 ]);
 
 export class World implements AsyncDisposable {

@@ -6,7 +6,13 @@ import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, it } from 'node:test';
-import type { Binding, Exception, Identity, Pod } from '../../src/cache/index/objects.ts';
+import type {
+  Binding,
+  Exception,
+  Identity,
+  IdentityGrant,
+  Pod,
+} from '../../src/cache/index/objects.ts';
 import { eventually } from '../../lab/world/eventually.ts';
 import { openKubeClient, type KubeClient } from '../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../src/nmi/kube/api/kube-error.ts';
@@ -82,6 +88,7 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
       identities: new MapStore<Identity>(),
       bindings: new MapStore<Binding>(),
       exceptions: new MapStore<Exception>(),
+      grants: new MapStore<IdentityGrant>(),
     };
     const on = (node: string, name: string, ip: string) => ({
       ...{ namespace: 'shop', name, node, ip },

@@ -82,6 +82,7 @@ describeOnClusters('a cluster of the tests', (cluster) => {
       'azureidentities.aadpodidentity.k8s.io',
       'azureidentitybindings.aadpodidentity.k8s.io',
       'azurepodidentityexceptions.aadpodidentity.k8s.io',
+      'azureidentitygrants.aadpodidentity.k8s.io',
     ];
     const dry = await cluster().applyOverHttp(crds, { dryRun: true });
     assert.deepEqual(

@@ -459,6 +459,48 @@ describeOnClusters('the custom resources', (cluster) => {
     assert.match(explained, /tenantID\s+<string>\s+Types 1 to 3\. A GUID or a domain name\./);
   });
 
+  it('take grants, and refuse those that say nothing or too much', async () => {
+    const { admin } = cluster();
+    const path = `${root}/azureidentitygrants`;
+    const grant = (name: string, spec: unknown) => ({
+      ...{ apiVersion: `${group}/v1`, kind: 'AzureIdentityGrant', metadata: { name }, spec },
+    });
+    await admin.expect(
+      'POST',
+      path,
+      grant('shop', {
+        ...{ namespaces: ['shop', '*'], clientIDs: [client, client.toUpperCase()] },
+        ...{ resourceIDs: [resource], nodeIdentities: true },
+      }),
+    );
+    const wrong: readonly (readonly [spec: unknown, said: RegExp])[] = [
+      [undefined, /spec: Required value/],
+      [{ clientIDs: [client] }, /spec\.namespaces: Required value/],
+      [{ namespaces: [], clientIDs: [client] }, /should have at least 1 items/],
+      [{ namespaces: ['shop'] }, /grants nothing; name clientIDs, resourceIDs or nodeIdentities/],
+      [{ namespaces: ['shop'], clientIDs: [], nodeIdentities: false }, /grants nothing/],
+      [{ namespaces: ['shop-*'], clientIDs: [client] }, /spec\.namespaces\[0\]: Invalid value/],
+      [{ namespaces: ['shop'], clientIDs: ['mine'] }, /spec\.clientIDs\[0\]: Invalid value/],
+      [{ namespaces: ['shop'], resourceIDs: ['/x'] }, /spec\.resourceIDs\[0\]: Invalid value/],
+      [{ namespaces: ['shop', 'shop'], clientIDs: [client] }, /spec\.namespaces\[1\]: Duplicate/],
+      [
+        { namespaces: Array.from({ length: 65 }, (_, n) => `n-${n}`), clientIDs: [client] },
+        /spec\.namespaces: Too many: 65: must have at most 64 items/,
+      ],
+    ];
+    for (const [spec, said] of wrong) {
+      const { status, body } = await admin.request('POST', path, grant('wrong', spec));
+      assert.equal(status, 422, JSON.stringify(spec));
+      assert.match(body.message ?? '', said);
+    }
+    const rows = (await cluster().kubectl(['get', 'azidg'])).split('\n');
+    assert.match(rows[0] ?? '', /^NAME +NAMESPACES +CLIENTIDS +NODE +AGE *$/);
+    assert.match(rows[1] ?? '', /^shop +\["shop","\*"\] +\["431054d5-.* +true +/);
+    const all = await cluster().kubectl(['get', 'podidentity', '--output=name']);
+    assert.match(all, /^azureidentitygrant\.aadpodidentity\.k8s\.io\/shop$/m);
+    await admin.expect('DELETE', `${path}/shop`);
+  });
+
   it('of the fourth old kind are left alone, by an installation and by its removal', async () => {
     const { admin } = cluster();
     const path = crdPath('azureassignedidentities');

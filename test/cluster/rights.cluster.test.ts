@@ -8,7 +8,13 @@ import { before, describe, it } from 'node:test';
 import { stringify } from 'yaml';
 import { systemClock } from '../../src/cache/clock.ts';
 import type { ObjectName } from '../../src/cache/index/object-name.ts';
-import type { Binding, Exception, Identity, Pod } from '../../src/cache/index/objects.ts';
+import type {
+  Binding,
+  Exception,
+  Identity,
+  IdentityGrant,
+  Pod,
+} from '../../src/cache/index/objects.ts';
 import { eventually } from '../../lab/world/eventually.ts';
 import { openKubeClient, type KubeClient } from '../../src/nmi/kube/api/client.ts';
 import { createSecretReader } from '../../src/nmi/kube/accounts/secrets.ts';
@@ -148,6 +154,7 @@ describeOnClusters('the rights of the chart', (cluster) => {
             identities: new MapStore<Identity>(),
             bindings: new MapStore<Binding>(),
             exceptions: new MapStore<Exception>(),
+            grants: new MapStore<IdentityGrant>(),
           },
         });
         await watches.whenSynced();

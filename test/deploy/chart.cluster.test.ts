@@ -266,7 +266,7 @@ describe('the chart', { skip }, () => {
   it('grants what is on, and nothing else', () => {
     const base = [
       'list+watch pods',
-      'list+watch azureidentities+azureidentitybindings+azurepodidentityexceptions',
+      'list+watch azureidentities+azureidentitybindings+azureidentitygrants+azurepodidentityexceptions',
     ];
     const granted = (rbac: object, nmi: object = {}) =>
       rightsOf(objects({ rbac, nmi })).filter((right) => !base.includes(right));

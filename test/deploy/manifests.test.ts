@@ -87,6 +87,7 @@ describe('the manifests', () => {
     assert.deepEqual(rules.flatMap(({ resources }) => resources).sort(), [
       'azureidentities',
       'azureidentitybindings',
+      'azureidentitygrants',
       'azurepodidentityexceptions',
       'pods',
     ]);
@@ -105,12 +106,13 @@ describe('the manifests', () => {
     ]);
   });
 
-  it('define the three kinds under their old names', async () => {
+  it('define the three kinds under their old names, and that of grants', async () => {
     const names = (await load('crds.yaml')).map(({ metadata }) => metadata.name);
     assert.deepEqual(names, [
       'azureidentities.aadpodidentity.k8s.io',
       'azureidentitybindings.aadpodidentity.k8s.io',
       'azurepodidentityexceptions.aadpodidentity.k8s.io',
+      'azureidentitygrants.aadpodidentity.k8s.io',
     ]);
   });
 });

@@ -1,4 +1,10 @@
-import type { Binding, Exception, Identity, Pod } from '../../src/cache/index/objects.ts';
+import type {
+  Binding,
+  Exception,
+  Identity,
+  IdentityGrant,
+  Pod,
+} from '../../src/cache/index/objects.ts';
 
 /** Objects with unremarkable values; a test states only what it is about. */
 
@@ -54,6 +60,20 @@ export function createException(fields: Partial<Exception> = {}): Exception {
     name: 'exception',
     uid: `uid-${fields.name ?? 'exception'}`,
     podLabels: {},
+    ...fields,
+  };
+}
+
+export function createIdentityGrant(fields: Partial<IdentityGrant> = {}): IdentityGrant {
+  const name = fields.name ?? 'grant';
+  return {
+    namespace: '',
+    name,
+    uid: `uid-${name}`,
+    namespaces: [],
+    clientIds: [],
+    resourceIds: [],
+    nodeIdentities: false,
     ...fields,
   };
 }

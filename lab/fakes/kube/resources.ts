@@ -60,6 +60,7 @@ export const fakeResources: readonly FakeResource[] = [
   custom('azureidentities', 'AzureIdentity'),
   custom('azureidentitybindings', 'AzureIdentityBinding'),
   custom('azurepodidentityexceptions', 'AzurePodIdentityException'),
+  { ...custom('azureidentitygrants', 'AzureIdentityGrant'), namespaced: false },
   custom('azureassignedidentities', 'AzureAssignedIdentity'),
 ];
 

@@ -72,6 +72,18 @@ export interface Exception extends ObjectRef {
   readonly podLabels: Readonly<Record<string, string>>;
 }
 
+/** `AzureIdentityGrant`: of the cluster, so its namespace is empty. Absent lists are empty. */
+export interface IdentityGrant extends ObjectRef {
+  /** Exact names; `*` is every namespace. */
+  readonly namespaces: readonly string[];
+  /** `spec.clientIDs`, each by `normaliseClientId`. */
+  readonly clientIds: readonly string[];
+  /** `spec.resourceIDs`, each by `normaliseResourceId`. */
+  readonly resourceIds: readonly string[];
+  /** Pods of these namespaces that an exception names may have what the node itself has. */
+  readonly nodeIdentities: boolean;
+}
+
 /**
  * Where a watch puts what it learns. `replace` is one atomic step: no reader sees an empty or
  * half-filled store. `remove` ignores a uid that is not the stored one (a late delete of a

@@ -5,6 +5,7 @@
 import { fullName } from '../../cache/index/object-name.ts';
 import type { Clock } from '../../cache/clock.ts';
 import { GrantIndex } from '../../cache/index/grant-index.ts';
+import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { PodIndex } from '../../cache/index/pod-index.ts';
 import { GrowingPause } from './growing-pause.ts';
 import { AddressTrust } from './ip-staleness.ts';
@@ -51,6 +52,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   };
   const pods = new PodIndex(clock, onListenerError);
   const grants = new GrantIndex(pods, onListenerError);
+  const owners = new OwnerIndex(onListenerError);
   const checkPause = new GrowingPause(clock, ...checkPausesMs);
   const holds = new Holds({
     clock,
@@ -61,6 +63,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     },
   });
   grants.onChange(() => holds.wake());
+  owners.onChange(() => holds.wake());
   const workloadIdentities = config.workloadIdentity ? watchAccounts(options) : undefined;
   workloadIdentities?.onChange(() => holds.wake());
   const watches = openWatches({
@@ -71,6 +74,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       identities: grants.identities,
       bindings: grants.bindings,
       exceptions: grants.exceptions,
+      grants: owners.grants,
     },
     log: log.child({ component: 'kube' }),
     clock,
@@ -80,7 +84,14 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       holds.wake();
       const { identities, bindings, exceptions, boundPods } = grants.stats;
       log.info(
-        { pods: pods.stats.pods, boundPods, identities, bindings, exceptions },
+        {
+          pods: pods.stats.pods,
+          boundPods,
+          identities,
+          bindings,
+          exceptions,
+          grants: owners.grants.size,
+        },
         'all watches synced',
       );
     },
@@ -105,7 +116,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     ],
     samples: () => [
       { metric: 'nmi_waiting_requests', value: holds.size },
-      ...indexSamples(pods, grants),
+      ...indexSamples(pods, grants, owners),
       ...watchSamples(watches),
     ],
     workloadIdentities,
@@ -119,7 +130,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   };
 }
 
-function indexSamples(pods: PodIndex, grants: GrantIndex): readonly Sample[] {
+function indexSamples(pods: PodIndex, grants: GrantIndex, owners: OwnerIndex): readonly Sample[] {
   const { pods: all, hostNetwork, ambiguousIps } = pods.stats;
   const { boundPods, identities, bindings, exceptions } = grants.stats;
   const byKind = (metric: Sample['metric'], values: Readonly<Record<string, number>>) =>
@@ -127,7 +138,12 @@ function indexSamples(pods: PodIndex, grants: GrantIndex): readonly Sample[] {
   return [
     ...byKind('nmi_index_pods', { all, host_network: hostNetwork, bound: boundPods }),
     { metric: 'nmi_index_ambiguous_ips', value: ambiguousIps },
-    ...byKind('nmi_index_objects', { identities, bindings, exceptions }),
+    ...byKind('nmi_index_objects', {
+      identities,
+      bindings,
+      exceptions,
+      grants: owners.grants.size,
+    }),
   ];
 }
 

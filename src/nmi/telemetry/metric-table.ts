@@ -100,7 +100,10 @@ export const newMetrics = {
     [],
     'Addresses that several running pods have; none of these pods is served.',
   ),
-  nmi_index_objects: gauge(['kind'], 'Cached custom resources: identities, bindings, exceptions.'),
+  nmi_index_objects: gauge(
+    ['kind'],
+    'Cached custom resources: identities, bindings, exceptions, grants.',
+  ),
   nmi_ebpf_connects_total: counter(
     ['outcome'],
     'Connects to the metadata address, counted by the eBPF programs: redirected, exempt, limit (refused, too many of this pod), full (refused, too many of all pods).',

@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from '../../../src/cache/clock.ts';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
+import { OwnerIndex } from '../../../src/cache/index/owner-index.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';
 import type { ReflectorTiming } from '../../../src/nmi/kube/watch/reflector-state.ts';
@@ -45,10 +46,16 @@ export async function openWatchedNode(options: WatchedNodeOptions): Promise<Watc
   const pods = new PodIndex(systemClock);
   const grants = new GrantIndex(pods);
   const { identities, bindings, exceptions } = grants;
+  const owners = new OwnerIndex();
   const log = keptLog();
   const watches = opening.use(
     openWatches({
-      ...{ client, node, log, stores: { pods, identities, bindings, exceptions } },
+      ...{
+        client,
+        node,
+        log,
+        stores: { pods, identities, bindings, exceptions, grants: owners.grants },
+      },
       ...(timing === undefined ? {} : { timing }),
     }),
   );

@@ -4,6 +4,7 @@
  */
 import { systemClock } from '../../../src/cache/clock.ts';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
+import { OwnerIndex } from '../../../src/cache/index/owner-index.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { openKubeClient, type KubeClient } from '../../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
@@ -44,7 +45,7 @@ const ticks = setInterval(() => {
 }, 1);
 await using watches = openWatches({
   ...{ client, node, log: keptLog() },
-  stores: { pods, identities, bindings, exceptions },
+  stores: { pods, identities, bindings, exceptions, grants: new OwnerIndex().grants },
 });
 await watches.whenSynced();
 clearInterval(ticks);

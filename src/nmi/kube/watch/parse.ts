@@ -12,11 +12,16 @@ import type {
   EntraSettings,
   Exception,
   Identity,
+  IdentityGrant,
   ObjectRef,
   Pod,
   PodPhase,
 } from '../../../cache/index/objects.ts';
-import { normaliseResource } from '../../../cache/index/identifiers.ts';
+import {
+  normaliseClientId,
+  normaliseResource,
+  normaliseResourceId,
+} from '../../../cache/index/identifiers.ts';
 import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 
 export type Parsed<T> =
@@ -27,6 +32,8 @@ export type Parsed<T> =
 export type Parse<T> = (raw: unknown) => Parsed<T>;
 
 const maxKeptLength = 16_384;
+/** Of a grant, which only an administrator writes: more than its schema allows. */
+const maxGrantLength = 65_536;
 
 export function parsePod(raw: unknown): Parsed<Pod> {
   return withMetadata(raw, (ref, metadata, object) => {
@@ -118,6 +125,35 @@ export function parseException(raw: unknown): Parsed<Exception> {
   });
 }
 
+/** One entry that is wrong makes all of it unusable: an identity without a grant is refused. */
+export function parseIdentityGrant(raw: unknown): Parsed<IdentityGrant> {
+  return withMetadata(
+    raw,
+    (ref, _metadata, object) => {
+      const spec = specOf(object);
+      if (spec === undefined) return unusable(ref, 'spec is not an object');
+      const namespaces = optionalStrings(spec['namespaces']);
+      if (namespaces === undefined) return unusable(ref, 'spec.namespaces is no list of names');
+      const clientIds = optionalStrings(spec['clientIDs']);
+      if (clientIds === undefined) return unusable(ref, 'spec.clientIDs is no list of ids');
+      const resourceIds = optionalStrings(spec['resourceIDs']);
+      if (resourceIds === undefined) return unusable(ref, 'spec.resourceIDs is no list of ids');
+      const nodeIdentities = spec['nodeIdentities'] ?? false;
+      if (typeof nodeIdentities !== 'boolean') {
+        return unusable(ref, 'spec.nodeIdentities is neither true nor false');
+      }
+      return usable({
+        ...ref,
+        namespaces,
+        clientIds: clientIds.map(normaliseClientId),
+        resourceIds: resourceIds.map(normaliseResourceId),
+        nodeIdentities,
+      });
+    },
+    'cluster',
+  );
+}
+
 /** A text names the field that has the wrong type. */
 function entraSettings(spec: JsonRecord): EntraSettings | string {
   const tenantId = optionalString(spec['tenantID']);
@@ -162,6 +198,7 @@ function allowedResourcesOf(spec: JsonRecord): readonly string[] | 'unusable' | 
 function withMetadata<T>(
   raw: unknown,
   parse: (ref: ObjectRef, metadata: JsonRecord, object: JsonRecord) => Parsed<T>,
+  scope: 'namespace' | 'cluster' = 'namespace',
 ): Parsed<T> {
   const object = asRecord(raw);
   const metadata = asRecord(object?.['metadata']);
@@ -173,16 +210,16 @@ function withMetadata<T>(
     name: stringAt(metadata, 'name'),
     uid: stringAt(metadata, 'uid'),
   };
-  if (ref.namespace === '' || ref.name === '' || ref.uid === '') {
-    return {
-      ok: false,
-      reason: 'metadata.namespace, metadata.name or metadata.uid is missing',
-      ref: undefined,
-    };
+  const isNamed = (ref.namespace !== '') === (scope === 'namespace') && ref.name !== '';
+  if (!isNamed || ref.uid === '') {
+    const fields = scope === 'cluster' ? '' : 'metadata.namespace, ';
+    const reason = `${fields}metadata.name or metadata.uid is missing`;
+    return { ok: false, reason, ref: undefined };
   }
   const parsed = parse(ref, metadata, object);
-  if (!parsed.ok || lengthOf(parsed.value) <= maxKeptLength) return parsed;
-  return unusable(ref, `more than ${maxKeptLength} characters of it would have to be kept`);
+  const maxLength = scope === 'cluster' ? maxGrantLength : maxKeptLength;
+  if (!parsed.ok || lengthOf(parsed.value) <= maxLength) return parsed;
+  return unusable(ref, `more than ${maxLength} characters of it would have to be kept`);
 }
 
 /** Characters of all texts and keys in it. */
@@ -212,6 +249,16 @@ function specOf(object: JsonRecord): JsonRecord | undefined {
 function optionalString(value: unknown): string | undefined {
   if (value === undefined || value === null) return '';
   return typeof value === 'string' ? value : undefined;
+}
+
+/** Absent (or null) is empty; anything but a list of texts that are not blank is `undefined`. */
+function optionalStrings(value: unknown): readonly string[] | undefined {
+  const listed: unknown = value ?? [];
+  if (!Array.isArray(listed)) return undefined;
+  const texts = listed.flatMap((each: unknown) =>
+    typeof each === 'string' && each.trim() !== '' ? [each.trim()] : [],
+  );
+  return texts.length < listed.length ? undefined : texts;
 }
 
 /**

@@ -8,6 +8,7 @@
  *     watching → opening              the server closed the watch
  *     watching → checking → opening or listing    the watch stayed silent
  *     any → waiting → opening or listing          failed
+ *     any → waiting → listing         there is no such collection
  *
  * 1. Without a version to watch from, nothing but a list follows.
  * 2. A failure resumes from the last version, unless that is of no use: expired, or followed by a
@@ -39,6 +40,8 @@ export interface ReflectorTiming extends RetryTiming {
   readonly checkGraceMs: number;
   /** Requests for a check sooner after the last one are ignored. */
   readonly checkEveryMs: number;
+  /** Longest time between two looks for a collection that the server does not have. */
+  readonly absentEveryMs: number;
 }
 
 export const defaultTiming: ReflectorTiming = {
@@ -53,6 +56,8 @@ export const defaultTiming: ReflectorTiming = {
   // Events are there within some milliseconds of the change, on a loaded server some tens.
   checkGraceMs: 300,
   checkEveryMs: 5_000,
+  // One small request a minute from each node, for as long as nobody installs the kind.
+  absentEveryMs: 60_000,
 };
 
 export type Phase = Readonly<
@@ -99,6 +104,8 @@ export type ReflectorEvent = Readonly<
   /** The store holds the complete list; an event or bookmark of the watch; the server's version. */
   | { kind: 'listed' | 'changed' | 'checked'; version: string }
   | { kind: 'failed'; error: unknown }
+  /** There is no such collection; the store is empty. */
+  | { kind: 'absent'; error: KubeError }
   /** The wait is over; another reflector found that the server has recovered. */
   | { kind: 'waited' | 'recovered' }
   /** Somebody misses an object; `checkGraceMs` later. The watch has been open for `healthyMs`. */
@@ -174,6 +181,9 @@ export function next(
       break;
     case 'failed':
       if (phase.kind !== 'waiting') failed(state, event.error, around);
+      break;
+    case 'absent':
+      if (phase.kind !== 'waiting') absent(state, event.error, around);
       break;
     case 'healthy':
       if (phase.kind === 'watching') healthy(state, around);
@@ -288,6 +298,23 @@ function failed(state: Draft, error: unknown, around: Surroundings): void {
   const err = code === 'INTERNAL' || !(error instanceof Error) ? error : error.message;
   report(state, code, { code, err, failures: failures.count, retryInMs });
   state.failing = code;
+}
+
+/** That there is nothing is as good as a list, and repeats until somebody installs the kind. */
+function absent(state: Draft, { code, message }: KubeError, around: Surroundings): void {
+  const { timing, nowMs, chance } = around;
+  if (state.lists === 0) state.effects.push({ kind: 'synced' });
+  state.lists = Math.max(1, state.lists);
+  state.version = undefined;
+  state.contactAtMs = nowMs;
+  state.provenAtMs = nowMs;
+  const delayMs = (timing.absentEveryMs * (1 + chance)) / 2;
+  enter(state, { kind: 'waiting', code, delayMs, isWakeable: false }, around);
+  if (state.failing !== code) {
+    log(state, 'warn', 'resource type is not available, taken as empty', { code, err: message });
+  }
+  state.failing = code;
+  answered(state);
 }
 
 /** 422 where the feature is off or unknown. */

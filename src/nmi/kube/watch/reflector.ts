@@ -20,6 +20,7 @@ import {
   type ApiServerCapabilities,
 } from './api-server-capabilities.ts';
 import type { WatchOptions } from '../api/client.ts';
+import { KubeError } from '../api/kube-error.ts';
 import { pause } from '../../base/deadline.ts';
 import { createIntake, type Intake } from './decoder.ts';
 import { listPages, type JsonReader } from '../api/list-pages.ts';
@@ -69,6 +70,11 @@ export interface ReflectorOptions<T extends ObjectRef> {
    * an indexed look-up instead of a scan of the cluster's pods.
    */
   readonly listsFromMemory?: boolean;
+  /**
+   * A cluster may have no such kind, or the agent no right to it: that is an empty collection, which
+   * is looked for once a minute.
+   */
+  readonly mayBeAbsent?: boolean;
   /** Shared by all reflectors of one server; default one of its own. */
   readonly server?: ApiServerCapabilities;
 }
@@ -227,11 +233,21 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       try {
         await this.#perform(signal);
       } catch (error) {
-        if (!signal.aborted) this.#dispatch({ kind: 'failed', error });
+        if (!signal.aborted) this.#fail(error);
       }
       for (const disarm of this.#timers.splice(0)) disarm();
     }
     unsubscribe();
+  }
+
+  #fail(error: unknown): void {
+    const { mayBeAbsent = false } = this.#options;
+    if (!mayBeAbsent || !isAbsence(error, this.#state.version)) {
+      this.#dispatch({ kind: 'failed', error });
+      return;
+    }
+    this.#intake.gather().commit();
+    this.#dispatch({ kind: 'absent', error });
   }
 
   /** What the phase names; at the end of it the phase is another. */
@@ -317,4 +333,10 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     const { path, query } = this.#options;
     return `${path}?${new URLSearchParams({ ...query, ...search }).toString()}`;
   }
+}
+
+/** A right that was lost is no absence: what was listed by it stays, as in any other failure. */
+function isAbsence(error: unknown, version: string | undefined): error is KubeError {
+  if (!(error instanceof KubeError)) return false;
+  return error.code === 'NOT_FOUND' || (error.code === 'FORBIDDEN' && version === undefined);
 }

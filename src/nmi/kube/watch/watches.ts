@@ -1,14 +1,21 @@
-/** What the agent watches: this node's pods and the three custom resources, as data. */
+/** What the agent watches: this node's pods and the four custom resources, as data. */
 import { systemClock, type Clock } from '../../../cache/clock.ts';
 import type {
   Binding,
   Exception,
   Identity,
+  IdentityGrant,
   ObjectRef,
   ObjectStore,
   Pod,
 } from '../../../cache/index/objects.ts';
-import { parseBinding, parseException, parseIdentity, parsePod } from './parse.ts';
+import {
+  parseBinding,
+  parseException,
+  parseIdentity,
+  parseIdentityGrant,
+  parsePod,
+} from './parse.ts';
 import type { Log } from '../../base/log.ts';
 import { createApiServerCapabilities } from './api-server-capabilities.ts';
 import {
@@ -20,7 +27,7 @@ import {
 } from './reflector.ts';
 import type { ReflectorTiming } from './reflector-state.ts';
 
-export type WatchedResource = 'pods' | 'identities' | 'bindings' | 'exceptions';
+export type WatchedResource = 'pods' | 'identities' | 'bindings' | 'exceptions' | 'grants';
 
 const group = '/apis/aadpodidentity.k8s.io/v1';
 
@@ -36,6 +43,7 @@ export interface WatchStores {
   readonly identities: ObjectStore<Identity>;
   readonly bindings: ObjectStore<Binding>;
   readonly exceptions: ObjectStore<Exception>;
+  readonly grants: ObjectStore<IdentityGrant>;
 }
 
 export interface WatchesOptions {
@@ -49,9 +57,9 @@ export interface WatchesOptions {
   readonly timing?: Partial<ReflectorTiming>;
 }
 
-/** The four watches. The client stays the caller's. */
+/** The five watches. The client stays the caller's. */
 export interface Watches extends AsyncDisposable {
-  /** All four stores have held a complete list. */
+  /** All stores have held a complete list. */
   readonly synced: boolean;
   /** Rejects with an AbortError when disposed before. */
   whenSynced(): Promise<void>;
@@ -66,21 +74,24 @@ export interface Watches extends AsyncDisposable {
   stats(): Readonly<Record<WatchedResource, ReflectorStats>>;
 }
 
-/** Starts all four at once. */
+/** Starts all at once. */
 export function openWatches(options: WatchesOptions): Watches {
   const { client, node, stores, log, clock = systemClock, random = Math.random } = options;
   const server = createApiServerCapabilities();
 
   function open<T extends ObjectRef>(
     name: WatchedResource,
-    spec: Pick<ReflectorOptions<T>, 'path' | 'query' | 'parse' | 'store' | 'listsFromMemory'>,
+    spec: Pick<
+      ReflectorOptions<T>,
+      'path' | 'query' | 'parse' | 'store' | 'listsFromMemory' | 'mayBeAbsent'
+    >,
     timing?: Partial<ReflectorTiming>,
   ): Reflector {
     const parts = { name, client, clock, random, log, server };
     return openReflector({ ...parts, ...spec, timing: { ...timing, ...options.timing } });
   }
 
-  const { pods, identities, bindings, exceptions } = stores;
+  const { pods, identities, bindings, exceptions, grants } = stores;
   // Finished pods keep their address in the status, and pile up in clusters with many jobs.
   const fieldSelector = `spec.nodeName=${node},status.phase!=Succeeded,status.phase!=Failed`;
   const podSpec = { path: '/api/v1/pods', query: { fieldSelector }, parse: parsePod, store: pods };
@@ -88,14 +99,23 @@ export function openWatches(options: WatchesOptions): Watches {
   const identitySpec = { path: `${group}/azureidentities`, parse: parseIdentity };
   const bindingSpec = { path: `${group}/azureidentitybindings`, parse: parseBinding };
   const exceptionSpec = { path: `${group}/azurepodidentityexceptions`, parse: parseException };
+  const grantSpec = { path: `${group}/azureidentitygrants`, parse: parseIdentityGrant };
   const reflectors = {
     pods: open('pods', { ...podSpec, listsFromMemory: true }, podTiming),
     identities: open('identities', { ...identitySpec, store: identities }),
     bindings: open('bindings', { ...bindingSpec, store: bindings }),
     exceptions: open('exceptions', { ...exceptionSpec, store: exceptions }),
+    // A cluster whose agent's image was exchanged has neither the kind nor the right to list it.
+    grants: open('grants', { ...grantSpec, store: grants, mayBeAbsent: true }),
   } satisfies Record<WatchedResource, Reflector>;
   const all = Object.values(reflectors);
-  const names: readonly WatchedResource[] = ['pods', 'identities', 'bindings', 'exceptions'];
+  const names: readonly WatchedResource[] = [
+    'pods',
+    'identities',
+    'bindings',
+    'exceptions',
+    'grants',
+  ];
 
   return {
     get synced() {
@@ -115,6 +135,7 @@ export function openWatches(options: WatchesOptions): Watches {
       identities: reflectors.identities.stats(),
       bindings: reflectors.bindings.stats(),
       exceptions: reflectors.exceptions.stats(),
+      grants: reflectors.grants.stats(),
     }),
     async [Symbol.asyncDispose]() {
       await Promise.all(all.map((reflector) => reflector[Symbol.asyncDispose]()));

@@ -5,6 +5,7 @@ import {
   parseBinding,
   parseException,
   parseIdentity,
+  parseIdentityGrant,
   parsePod,
   type Parsed,
 } from '../../../../src/nmi/kube/watch/parse.ts';
@@ -262,5 +263,67 @@ describe('every parser', () => {
       }),
       { numRuns: 500 },
     );
+  });
+});
+
+describe('a grant from the API', () => {
+  const named = { name: 'shop', uid: 'u-1' };
+
+  it('belongs to the cluster, and has its ids as they compare', () => {
+    const parsed = parseIdentityGrant({
+      metadata: named,
+      spec: {
+        namespaces: ['shop', '*'],
+        clientIDs: [' AB '],
+        resourceIDs: ['/Subscriptions/S//x/'],
+        nodeIdentities: true,
+      },
+    });
+    assert.deepEqual(valueOf(parsed), {
+      ...{ namespace: '', name: 'shop', uid: 'u-1', namespaces: ['shop', '*'] },
+      ...{ clientIds: ['ab'], resourceIds: ['/subscriptions/s/x'], nodeIdentities: true },
+    });
+  });
+
+  it('grants nothing where it names nothing', () => {
+    const empty = { namespaces: [], clientIds: [], resourceIds: [], nodeIdentities: false };
+    for (const spec of [undefined, null, {}, { namespaces: null, clientIDs: [] }]) {
+      assert.deepEqual(valueOf(parseIdentityGrant({ metadata: named, spec })), {
+        ...{ namespace: '', ...named, ...empty },
+      });
+    }
+  });
+
+  it('is unusable as a whole when a part of it is wrong', () => {
+    const wrong: readonly (readonly [spec: unknown, reason: RegExp])[] = [
+      ['x', /spec is not an object/],
+      [{ namespaces: 'shop' }, /spec\.namespaces/],
+      [{ namespaces: ['shop', 1] }, /spec\.namespaces/],
+      [{ namespaces: ['shop', ' '] }, /spec\.namespaces/],
+      [{ clientIDs: [null] }, /spec\.clientIDs/],
+      [{ resourceIDs: {} }, /spec\.resourceIDs/],
+      [{ nodeIdentities: 'true' }, /spec\.nodeIdentities/],
+      [{ resourceIDs: ['x'.repeat(65_537)] }, /more than 65536 characters/],
+    ];
+    for (const [spec, reason] of wrong) {
+      const parsed = parseIdentityGrant({ metadata: named, spec });
+      assert.match(reasonOf(parsed), reason);
+      assert.ok(!parsed.ok && parsed.ref?.name === 'shop');
+    }
+  });
+
+  it('of a namespace is none, as an identity of no namespace is none', () => {
+    assert.match(reasonOf(parseIdentityGrant({ metadata })), /metadata\.name or metadata\.uid/);
+    assert.match(reasonOf(parseIdentityGrant({ metadata: { uid: 'u' } })), /metadata\.name/);
+    assert.match(reasonOf(parseIdentity({ metadata: named })), /metadata\.namespace/);
+  });
+
+  it('may be as large as its schema allows', () => {
+    const spec = {
+      namespaces: Array.from({ length: 64 }, () => 'n'.repeat(63)),
+      clientIDs: Array.from({ length: 256 }, () => 'c'.repeat(36)),
+      resourceIDs: Array.from({ length: 64 }, () => `/subscriptions/${'r'.repeat(497)}`),
+    };
+    assert.ok(parseIdentityGrant({ metadata: named, spec }).ok);
   });
 });

@@ -253,6 +253,25 @@ describe('the state of a reflector', () => {
     ]);
   });
 
+  it('is synced by the word that there is no such collection, and looks for it once a minute', () => {
+    const notThere: ReflectorEvent = {
+      kind: 'absent',
+      error: new KubeError('NOT_FOUND', 'not installed', { status: 404 }),
+    };
+    const said = 'warn: resource type is not available, taken as empty';
+    const { lists, errors, provenAtMs } = follow([
+      [10, notThere, 'waiting 45000', undefined, 'synced', said],
+      [20, notThere, 'waiting 45000', undefined],
+      [45_010, waited, 'listing by stream', undefined],
+      [45_020, notThere, 'waiting 45000', undefined],
+      [90_020, waited, 'listing by stream', undefined],
+      [90_030, listed('3'), 'watching', '3', 'healthy in 1000'],
+      [91_030, healthy, 'watching', '3', 'info: watch recovered'],
+      [95_000, notThere, 'waiting 45000', undefined, said],
+    ]);
+    assert.deepEqual([lists, errors.NOT_FOUND, provenAtMs], [2, 0, 95_000]);
+  });
+
   it('takes a list that ends too early for a failure', () => {
     const { lists, errors } = follow([
       [10, opened, 'listing by stream', undefined],

@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Binding, Exception, Identity, Pod } from '../../../../src/cache/index/objects.ts';
-import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
+import type {
+  Binding,
+  Exception,
+  Identity,
+  IdentityGrant,
+  Pod,
+} from '../../../../src/cache/index/objects.ts';
+import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { openWatches } from '../../../../src/nmi/kube/watch/watches.ts';
 import {
   clientOf,
@@ -20,6 +26,7 @@ function createStores() {
     identities: new MapStore<Identity>(),
     bindings: new MapStore<Binding>(),
     exceptions: new MapStore<Exception>(),
+    grants: new MapStore<IdentityGrant>(),
   };
 }
 
@@ -28,7 +35,20 @@ function rawCustom(kind: string, name: string, spec: object) {
   return { apiVersion: 'aadpodidentity.k8s.io/v1', kind, metadata, spec };
 }
 
-describe('the four watches', () => {
+function rawGrant(name: string, spec: object) {
+  return {
+    apiVersion: 'aadpodidentity.k8s.io/v1',
+    kind: 'AzureIdentityGrant',
+    metadata: { name },
+    spec,
+  };
+}
+
+function askedForGrants(fake: FakeKube): number {
+  return fake.requests.filter(({ url }) => url.includes('azureidentitygrants')).length;
+}
+
+describe('the five watches', () => {
   it("fill their stores with this node's live pods and all custom resources", async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
@@ -40,6 +60,7 @@ describe('the four watches', () => {
     fake.apply(rawCustom('AzureIdentity', 'id', { clientID: 'c' }));
     fake.apply(rawBinding('b', 'demo'));
     fake.apply(rawCustom('AzurePodIdentityException', 'x', { podLabels: { app: 'mic' } }));
+    fake.apply(rawGrant('shop', { namespaces: ['shop'], clientIDs: ['C'] }));
     const stores = createStores();
     await using watches = openWatches({
       client,
@@ -55,25 +76,74 @@ describe('the four watches', () => {
     assert.equal(stores.identities.items.get('default/id')?.clientId, 'c');
     assert.equal(stores.bindings.items.get('default/b')?.selector, 'demo');
     assert.equal(stores.exceptions.items.get('default/x')?.podLabels['app'], 'mic');
+    assert.deepEqual(stores.grants.items.get('/shop')?.clientIds, ['c']);
     assert.equal(watches.stats().pods.objects, 2);
     assert.equal(watches.stats().exceptions.syncedOnce, true);
-    await eventually('each has one watch', () => fake.watches() === 4);
+    await eventually('each has one watch', () => fake.watches() === 5);
     for (const plural of ['pods', 'azureidentities']) assert.equal(fake.watches(plural), 1);
   });
 
-  it('are synced only when all four are, and say which is missing', async () => {
+  it('are synced only when all are, and say which is missing', async () => {
     await using fake = await openFakeKube();
     fake.faults.notInstalled.add('azurepodidentityexceptions');
     await using client = await clientOf(fake);
     const stores = createStores();
     const log = keptLog();
     await using watches = openWatches({ client, node: 'node-a', stores, log, timing: quick });
-    await eventually('three are there', () => watches.unsynced().length === 1);
+    await eventually('four are there', () => watches.unsynced().length === 1);
     assert.deepEqual(watches.unsynced(), ['exceptions']);
     assert.equal(watches.synced, false);
     fake.faults.notInstalled.clear();
     await watches.whenSynced();
     assert.deepEqual(watches.unsynced(), []);
+  });
+
+  it('are synced in a cluster that has no grants, without an error in the count', async () => {
+    await using fake = await openFakeKube();
+    fake.faults.notInstalled.add('azureidentitygrants');
+    await using client = await clientOf(fake);
+    const stores = createStores();
+    const log = keptLog();
+    const timing = { ...quick, absentEveryMs: 20 };
+    await using watches = openWatches({ client, node: 'node-a', stores, log, timing });
+    await watches.whenSynced();
+    await eventually('it looked again', () => askedForGrants(fake) >= 3);
+    assert.deepEqual(watches.stats().grants.errorsByKind.refusal, 0);
+    const said = log.lines.filter(({ message }) => message.includes('taken as empty'));
+    assert.equal(said.length, 1, 'it is logged once');
+    fake.faults.notInstalled.clear();
+    fake.apply(rawGrant('shop', { namespaces: ['shop'] }));
+    await stores.grants.until('the kind is installed', () => stores.grants.items.size === 1);
+  });
+
+  it('have no grants when the agent may not list them, and keep those that it listed', async () => {
+    await using fake = await openFakeKube();
+    fake.faults.failNext(3, 403, { containing: 'azureidentitygrants' });
+    await using client = await clientOf(fake);
+    const stores = createStores();
+    const timing = { ...quick, absentEveryMs: 20 };
+    const log = keptLog();
+    fake.apply(rawGrant('shop', { namespaces: ['shop'] }));
+    await using watches = openWatches({ client, node: 'node-a', stores, log, timing });
+    await watches.whenSynced();
+    await stores.grants.until('the right is given', () => stores.grants.items.size === 1);
+    fake.faults.failNext(3, 403, { containing: 'azureidentitygrants' });
+    fake.closeWatches();
+    await eventually('it is refused', () => watches.stats().grants.errors.FORBIDDEN > 0);
+    assert.equal(stores.grants.items.size, 1);
+  });
+
+  it('lose all grants with their kind', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const stores = createStores();
+    fake.apply(rawGrant('shop', { namespaces: ['shop'] }));
+    const timing = { ...quick, absentEveryMs: 20 };
+    await using _watches = openWatches({ client, node: 'node-a', stores, log: keptLog(), timing });
+    await stores.grants.until('it is listed', () => stores.grants.items.size === 1);
+    fake.faults.notInstalled.add('azureidentitygrants');
+    fake.closeWatches();
+    await stores.grants.until('it is gone', () => stores.grants.items.size === 0);
   });
 
   it('say which of them are stale, and count what went wrong by kind', async () => {
@@ -85,14 +155,14 @@ describe('the four watches', () => {
     const log = keptLog();
     await using watches = openWatches({ client, node: 'node-a', stores, log, timing: quick });
     await watches.whenSynced();
-    await eventually('all are older than 60 ms', () => watches.stale(60).length === 4);
+    await eventually('all are older than 60 ms', () => watches.stale(60).length === 5);
     fake.apply(rawPod('one'));
     await stores.pods.until('it came', () => stores.pods.items.size === 1);
-    const { pods, identities, bindings, exceptions } = watches.stats();
-    const ages = [identities, bindings, exceptions].map(({ stalenessMs }) => stalenessMs);
+    const { pods, identities, bindings, exceptions, grants } = watches.stats();
+    const ages = [identities, bindings, exceptions, grants].map(({ stalenessMs }) => stalenessMs);
     // However long it took to get here, it lies between them.
     const limitMs = (pods.stalenessMs + Math.min(...ages)) / 2;
-    assert.deepEqual(watches.stale(limitMs), ['identities', 'bindings', 'exceptions']);
+    assert.deepEqual(watches.stale(limitMs), ['identities', 'bindings', 'exceptions', 'grants']);
     assert.deepEqual(identities.errorsByKind, { outage: 2, refusal: 0, expiry: 0, exception: 0 });
     assert.deepEqual(bindings.errorsByKind, { outage: 0, refusal: 1, expiry: 0, exception: 0 });
   });
@@ -121,14 +191,14 @@ describe('the four watches', () => {
     const timing = { ...quick, checkGraceMs: 10 };
     const log = keptLog();
     await using watches = openWatches({ client, node: 'node-a', stores, log, timing });
-    await eventually('four watches', () => fake.watches() === 4);
+    await eventually('five watches', () => fake.watches() === 5);
     fake.goSilent();
     fake.apply(rawPod('unseen'));
     fake.apply(rawBinding('unseen', 'demo'));
     watches.checkNow();
     await stores.pods.until('the pod', () => stores.pods.items.size === 1);
     await stores.bindings.until('the binding', () => stores.bindings.items.size === 1);
-    await eventually('four watches again', () => fake.watches() === 4);
+    await eventually('five watches again', () => fake.watches() === 5);
   });
 
   it('stop together and leave nothing', async () => {
@@ -143,7 +213,7 @@ describe('the four watches', () => {
       clock,
       timing: quick,
     });
-    await eventually('four watches', () => fake.watches() === 4);
+    await eventually('five watches', () => fake.watches() === 5);
     await watches[Symbol.asyncDispose]();
     assert.equal(clock.armed, 0);
     await eventually('no watch is left', () => fake.watches() === 0);

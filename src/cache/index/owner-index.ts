@@ -1,0 +1,87 @@
+/**
+ * Which namespaces may use which Azure identities, by the `AzureIdentityGrant`s of the cluster. A
+ * namespace that no grant names owns nothing.
+ */
+import { normaliseClientId, normaliseResourceId } from './identifiers.ts';
+import { Groups } from './multimap.ts';
+import { NamedStore } from './object-store.ts';
+import type { IdentityGrant, ObjectStore } from './objects.ts';
+import { ignoreListenerError, Listeners } from './observers.ts';
+
+const everyNamespace = '*';
+
+export class OwnerIndex {
+  readonly #listeners: Listeners;
+  readonly #byClientId = new Groups<IdentityGrant>();
+  readonly #byResourceId = new Groups<IdentityGrant>();
+  readonly #ofNode = new Set<IdentityGrant>();
+  readonly #grants = new NamedStore<IdentityGrant>({
+    changed: (before, after) => {
+      if (before !== undefined) this.#remove(before);
+      if (after !== undefined) this.#add(after);
+      this.#isChanged = true;
+    },
+    settled: () => this.#settle(),
+  });
+  #isChanged = false;
+  #generation = 0;
+
+  constructor(onListenerError: (error: unknown) => void = ignoreListenerError) {
+    this.#listeners = new Listeners(onListenerError);
+  }
+
+  get grants(): ObjectStore<IdentityGrant> {
+    return this.#grants;
+  }
+
+  /** Grows with every change of a grant. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** @param clientId in any letter case. */
+  ownsClientId(namespace: string, clientId: string): boolean {
+    return isForAny(this.#byClientId.of(normaliseClientId(clientId)), namespace);
+  }
+
+  /** @param resourceId as somebody wrote it. */
+  ownsResourceId(namespace: string, resourceId: string): boolean {
+    return isForAny(this.#byResourceId.of(normaliseResourceId(resourceId)), namespace);
+  }
+
+  /** Whether exceptions of the namespace count. */
+  ownsNodeIdentities(namespace: string): boolean {
+    return isForAny(this.#ofNode, namespace);
+  }
+
+  /** Calls `listener` once after each step that changed a grant. The returned function unsubscribes. */
+  onChange(listener: () => void): () => void {
+    return this.#listeners.add(listener);
+  }
+
+  #add(grant: IdentityGrant): void {
+    for (const id of grant.clientIds) this.#byClientId.add(id, grant);
+    for (const id of grant.resourceIds) this.#byResourceId.add(id, grant);
+    if (grant.nodeIdentities) this.#ofNode.add(grant);
+  }
+
+  #remove(grant: IdentityGrant): void {
+    for (const id of grant.clientIds) this.#byClientId.delete(id, grant);
+    for (const id of grant.resourceIds) this.#byResourceId.delete(id, grant);
+    this.#ofNode.delete(grant);
+  }
+
+  #settle(): void {
+    if (!this.#isChanged) return;
+    this.#isChanged = false;
+    this.#generation++;
+    this.#listeners.notify();
+  }
+}
+
+function isForAny(grants: Iterable<IdentityGrant>, namespace: string): boolean {
+  for (const { namespaces } of grants) {
+    if (namespaces.includes(namespace) || namespaces.includes(everyNamespace)) return true;
+  }
+  return false;
+}
