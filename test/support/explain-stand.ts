@@ -11,13 +11,18 @@ import { TokenBroker } from '../../src/nmi/tokens/broker.ts';
 import { UpstreamDirectory } from '../../src/nmi/grants/resolve-upstream.ts';
 import { IdentitiesInUse } from '../../src/nmi/grants/identities-in-use.ts';
 import { createPod } from './cache-objects.ts';
+import { createOwners } from './owners.ts';
 import { HandClock } from './hand-clock.ts';
 import { createToken, hourMs } from './token-stand.ts';
 
 /** What an access token of the stand contains, and no other text does. */
 export const tokenMark = 'canary-access-token';
 
-export function openExplainStand({ strict = false, mode = 'iptables' } = {}) {
+export function openExplainStand({
+  strict = false,
+  mode = 'iptables',
+  owners = createOwners('off').owners,
+} = {}) {
   const clock = new HandClock();
   const pods = new PodIndex(clock);
   const grants = new GrantIndex(pods);
@@ -52,7 +57,7 @@ export function openExplainStand({ strict = false, mode = 'iptables' } = {}) {
   const broker = new TokenBroker({
     imds: { source: { fetch }, budget },
     entra: { source: { fetch }, budget },
-    demand: new IdentitiesInUse({ pods, grants, upstreams, workloadIdentities }),
+    demand: new IdentitiesInUse({ pods, grants, owners, upstreams, workloadIdentities }),
     ...{ clock, random: () => 0.5, maxEntries: 100, waitMs: 10_500 },
     observer: {
       onFetch: () => undefined,
@@ -63,7 +68,7 @@ export function openExplainStand({ strict = false, mode = 'iptables' } = {}) {
   const isSynced = () => state.isSynced;
   const trustsAddresses = () => state.trustsAddresses;
   const sight: ExplainContext = {
-    knowledge: { pods, grants, upstreams, workloadIdentities, isSynced, trustsAddresses },
+    knowledge: { pods, grants, owners, upstreams, workloadIdentities, isSynced, trustsAddresses },
     policy: { strict, graceMs: 60_000, hostNetwork: 'serve' },
     broker,
     health: () => ({

@@ -19,6 +19,7 @@ import type { TokenBroker } from '../../src/nmi/tokens/broker.ts';
 import { TokenEndpoint } from '../../src/nmi/server/token-endpoint.ts';
 import { Holds } from '../../src/nmi/state/waiters.ts';
 import type { HandClock } from './hand-clock.ts';
+import { createOwners } from './owners.ts';
 
 /** Far ahead of any clock that a test begins with. */
 export const longLived = new RenderedToken({
@@ -34,6 +35,7 @@ export function openEndpointStand(
   clock: HandClock,
   workloadIdentities?: WorkloadIdentities,
   over: Partial<Pick<TokenBroker, 'peek' | 'peekKey' | 'get'>> = {},
+  { index, owners } = createOwners('off'),
 ) {
   const pods = new PodIndex(clock);
   const grants = new GrantIndex(pods);
@@ -53,6 +55,7 @@ export function openEndpointStand(
   const knowledge = {
     pods,
     grants,
+    owners,
     upstreams,
     workloadIdentities,
     isSynced: () => state.isSynced,
@@ -90,7 +93,7 @@ export function openEndpointStand(
     observer,
     onBug: (error) => bugs.push(error),
   });
-  return { pods, grants, knowledge, policy, state, tokens, fastPath, hits, decisions, bugs };
+  return { pods, grants, index, knowledge, policy, state, tokens, fastPath, hits, decisions, bugs };
 }
 
 /** As much of a socket as the fast path uses; its kernel takes all. */

@@ -14,6 +14,7 @@
 {{- include "nmi.flag" (dict "flag" "--block-instance-metadata" "value" .Values.nmi.blockInstanceMetadata) }}
 {{- include "nmi.flag" (dict "flag" "--allow-metadata" "value" .Values.nmi.allowMetadata) }}
 {{- include "nmi.flag" (dict "flag" "--strict-identity" "value" .Values.nmi.strictIdentity) }}
+{{- include "nmi.flag" (dict "flag" "--identity-owners" "value" .Values.nmi.identityOwners) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-ip" "value" .Values.nmi.metadataIp) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-port" "value" .Values.nmi.metadataPort) }}
 {{- include "nmi.flag" (dict "flag" "--workload-identity" "value" .Values.nmi.workloadIdentity) }}

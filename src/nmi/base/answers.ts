@@ -54,6 +54,7 @@ export const refusals = {
   identity_unsupported: invalid,
   selector_not_bound: invalid,
   identity_ambiguous: invalid,
+  identity_not_owned: invalid,
   identity_not_assigned: invalid,
   resource_not_allowed: { status: 400, error: 'invalid_resource' },
   upstream_refused: invalid,

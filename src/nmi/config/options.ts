@@ -192,6 +192,16 @@ const table = {
       default: 'false',
       help: 'Refuse a request that names no identity when the pod has several, instead of using the oldest.',
     },
+    {
+      name: 'identity-owners',
+      key: 'identityOwners',
+      type: choice(['off', 'warn', 'enforce']),
+      default: 'warn',
+      help:
+        'Identities that no AzureIdentityGrant gives to the namespace that names them: `enforce` refuses ' +
+        'them, `warn` serves and reports them. Whoever may write an AzureIdentity gets any identity of ' +
+        'the node otherwise.',
+    },
   ],
   Upstream: [
     {

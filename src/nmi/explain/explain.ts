@@ -12,9 +12,14 @@ import type { TokenStanding } from '../../cache/token/cache.ts';
 import type { Attestation } from '../../redirect/redirect.ts';
 import type { Answer } from '../base/answers.ts';
 import type { Authorization, Authorized, Identified, Refused } from '../grants/authorization.ts';
-import { authorize, refuseUnusable, type GrantKnowledge } from '../grants/authorize.ts';
+import {
+  authorize,
+  refuseUnowned,
+  refuseUnusable,
+  type GrantKnowledge,
+} from '../grants/authorize.ts';
 import { CallerConnection } from '../grants/caller.ts';
-import { findHints } from './hints.ts';
+import { findHints, findOwnerHints } from './hints.ts';
 import type { ExplainQuery } from './question.ts';
 import {
   explanationSchema,
@@ -152,7 +157,7 @@ function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation
     bindings: bindingsOf(grants),
     identities: identitiesOf(pod, grants, byDefault, sight),
     requests,
-    hints: findHints(pod, knowledge.grants),
+    hints: [...findHints(pod, knowledge.grants), ...findOwnerHints(pod, knowledge)],
   };
 }
 
@@ -286,10 +291,16 @@ function viewIdentity(
     return { ...view, upstream: undefined, refusal, tokens: [] };
   }
   const { upstream, auxiliary } = choice;
+  const { owners } = sight.knowledge;
+  const entry = owners.mode === 'enforce' ? owners.lacking(pod.namespace, upstream) : undefined;
+  const refusal =
+    entry === undefined
+      ? undefined
+      : viewRefused(refuseUnowned({ kind: 'AzureIdentity', name }, entry, pod));
   return {
     ...view,
     upstream: viewUpstream(upstream, auxiliary),
-    refusal: undefined,
+    refusal,
     tokens: tokensOf([upstream, ...auxiliary], sight),
   };
 }

@@ -11,6 +11,8 @@ import {
 } from '../../cache/index/grant-index.ts';
 import type { Binding, ObjectRef, Pod } from '../../cache/index/objects.ts';
 import { printable } from '../base/printable.ts';
+import { textOfUnowned } from '../grants/refusal-text.ts';
+import { unownedOfPod } from '../grants/unowned.ts';
 
 const maxNamed = 3;
 
@@ -36,6 +38,17 @@ export function findHints(pod: Pod, index: GrantIndex): readonly string[] {
     case undefined:
       return [];
   }
+}
+
+/** What would be refused by `enforce`; where that is the mode, the refusal itself is shown. */
+export function findOwnerHints(
+  pod: Pod,
+  knowledge: Parameters<typeof unownedOfPod>[1],
+): readonly string[] {
+  if (knowledge.owners.mode !== 'warn') return [];
+  return unownedOfPod(pod, knowledge).flatMap(([, { by, entry }], index) =>
+    index < maxNamed ? [`${textOfUnowned(by, entry, pod)} --identity-owners=warn serves it.`] : [],
+  );
 }
 
 function hintsOfSurplus({ label, surplusBindings }: BoundGrants): readonly string[] {

@@ -5,6 +5,7 @@ import type { DescribedReason } from '../base/answers.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { GrantRefusal, NamedSelector } from './grant.ts';
+import type { GrantEntry } from './identity-owners.ts';
 
 /** A pod's right to a token, in the upstream's terms. */
 export interface Authorized {
@@ -55,7 +56,19 @@ export type PodFacts =
       readonly identity: Identity | undefined;
       readonly problem: string;
     }
+  | {
+      readonly about: 'not-owned';
+      /** The object of the pod's namespace that asks for it. */
+      readonly by: OwnedBy;
+      /** What an `AzureIdentityGrant` would have to name. */
+      readonly entry: GrantEntry;
+    }
   | { readonly about: 'grant'; readonly grant: GrantRefusal };
+
+export interface OwnedBy {
+  readonly kind: 'AzureIdentity' | 'AzurePodIdentityException';
+  readonly name: string;
+}
 
 interface RefusedWith<F, P> {
   readonly kind: 'refused';

@@ -5,23 +5,35 @@
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
 import { normaliseClientId, normaliseResource } from '../../cache/index/identifiers.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
-import type { Authorization, Authorized, PodFacts, RefusedPod } from './authorization.ts';
+import type { Authorization, Authorized, OwnedBy, PodFacts, RefusedPod } from './authorization.ts';
 import {
   decideGrant,
+  type Grant,
   type GrantPolicy,
   type GrantRefusal,
   type IdentitySelector,
 } from './grant.ts';
 import type { Knowledge } from './identify.ts';
+import type { GrantEntry, IdentityOwners } from './identity-owners.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { UpstreamChoice, UpstreamDirectory } from './resolve-upstream.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
 
 export interface GrantKnowledge extends Knowledge {
   readonly grants: GrantIndex;
+  readonly owners: IdentityOwners;
   readonly upstreams: UpstreamDirectory;
   /** Undefined while the option is off. */
   readonly workloadIdentities: WorkloadIdentities | undefined;
+}
+
+/** Grows whenever a right may have changed: of each part it only grows. */
+export function generationOf({
+  grants,
+  owners,
+  workloadIdentities,
+}: Pick<GrantKnowledge, 'grants' | 'owners' | 'workloadIdentities'>): number {
+  return grants.generation + owners.generation + (workloadIdentities?.generation ?? 0);
 }
 
 /** What is asked for; without a resource, what any token depends on. */
@@ -50,22 +62,67 @@ export function authorize(
     if (pod.hostNetwork) return ofNode(pod, query.selector, 'host network', knowledge);
   }
   const grant = decideGrant(grants, query.selector, policy, nowWallMs);
+  const owned = (decision: Authorized | RefusedPod): Authorized | RefusedPod =>
+    holdToOwners(decision, knowledge.owners, policy, nowWallMs);
   switch (grant.kind) {
     case 'node':
-      return ofNode(pod, grant.selector, `exception ${grant.exception.name}`, knowledge);
+      return ofException(pod, grant, knowledge);
     case 'identity':
-      return ofIdentity(pod, grant.identity, query.resource, grant.by, knowledge.upstreams);
+      return owned(ofIdentity(pod, grant.identity, query.resource, grant.by, knowledge.upstreams));
     case 'by-object-id': {
-      const candidates = grant.candidates.flatMap((identity) => {
-        const { upstreams } = knowledge;
-        const candidate = ofIdentity(pod, identity, query.resource, 'object_id', upstreams);
-        return candidate.kind === 'authorized' ? [candidate] : [];
-      });
+      const all = grant.candidates.map((identity) =>
+        owned(ofIdentity(pod, identity, query.resource, 'object_id', knowledge.upstreams)),
+      );
+      const candidates = all.filter((each) => each.kind === 'authorized');
+      const unowned = all.find(
+        (each) => each.kind === 'refused' && each.reason === 'identity_not_owned',
+      );
+      // Which of those without a grant has the object id nobody will ask: the first stands for them.
+      if (candidates.length === 0 && unowned?.kind === 'refused') return unowned;
       return { kind: 'by-object-id', pod, candidates, objectId: grant.objectId };
     }
     case 'refused':
       return refused(pod, reasonOf(grant), { about: 'grant', grant }, isTransient(grant));
   }
+}
+
+function ofException(
+  pod: Pod,
+  { selector, exception }: Extract<Grant, { kind: 'node' }>,
+  knowledge: GrantKnowledge,
+): Authorized | RefusedPod {
+  const { owners } = knowledge;
+  const entry = owners.lackingForException(pod.namespace);
+  if (owners.mode === 'enforce' && entry !== undefined) {
+    return refuseUnowned({ kind: 'AzurePodIdentityException', name: exception.name }, entry, pod);
+  }
+  return ofNode(pod, selector, `exception ${exception.name}`, knowledge);
+}
+
+/** What is applied together arrives in any order: the grant of a young identity may still come. */
+function holdToOwners(
+  decision: Authorized | RefusedPod,
+  owners: IdentityOwners,
+  { graceMs }: GrantPolicy,
+  nowWallMs: number,
+): Authorized | RefusedPod {
+  if (owners.mode !== 'enforce' || decision.kind === 'refused') return decision;
+  const { pod, identity, upstream } = decision;
+  if (identity === undefined) return decision;
+  const entry = owners.lacking(identity.namespace, upstream);
+  if (entry === undefined) return decision;
+  const isYoung = Math.abs(nowWallMs - identity.createdAtWallMs) < graceMs;
+  return refuseUnowned({ kind: 'AzureIdentity', name: identity.name }, entry, pod, isYoung);
+}
+
+/** An identity that belongs to another namespace, as far as anybody said. */
+export function refuseUnowned(
+  by: OwnedBy,
+  entry: GrantEntry,
+  pod: Pod,
+  isPending = false,
+): RefusedPod {
+  return refused(pod, 'identity_not_owned', { about: 'not-owned', by, entry }, isPending);
 }
 
 /** Whatever the node's own service gives for what is named. */

@@ -7,7 +7,9 @@ import { hasEnded, type Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import { credentialKey, type EntraCredential } from '../sources/entra/credentials/kinds.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
+import { generationOf } from './authorize.ts';
 import { identityKey } from './cache-key.ts';
+import type { IdentityOwners } from './identity-owners.ts';
 import type { UpstreamChoice, UpstreamDirectory } from './resolve-upstream.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
 
@@ -31,6 +33,7 @@ interface Wanted {
 export interface DemandKnowledge {
   readonly pods: PodIndex;
   readonly grants: GrantIndex;
+  readonly owners: IdentityOwners;
   readonly upstreams: UpstreamDirectory;
   readonly workloadIdentities: WorkloadIdentities | undefined;
 }
@@ -59,16 +62,19 @@ export class IdentitiesInUse implements IdentityDemand {
   }
 
   onChange(listener: () => void): () => void {
-    const { grants, workloadIdentities } = this.#knowledge;
-    const offs = [grants.onChange(listener), workloadIdentities?.onChange(listener)];
+    const { grants, owners, workloadIdentities } = this.#knowledge;
+    const offs = [
+      grants.onChange(listener),
+      owners.onChange(listener),
+      workloadIdentities?.onChange(listener),
+    ];
     return () => {
       for (const off of offs) off?.();
     };
   }
 
   #current(): Wanted {
-    const { grants, workloadIdentities } = this.#knowledge;
-    const generation = grants.generation + (workloadIdentities?.generation ?? 0);
+    const generation = generationOf(this.#knowledge);
     if (this.#wanted.generation !== generation) this.#wanted = this.#work(generation);
     return this.#wanted;
   }
@@ -83,9 +89,7 @@ export class IdentitiesInUse implements IdentityDemand {
     for (const pod of pods.all()) {
       if (hasEnded(pod)) continue;
       const ofPod = grants.grantsOf(pod.uid);
-      const isNodes =
-        ofPod?.kind === 'exception' || (pod.hostNetwork && ofPod?.kind === 'no-label');
-      if (isNodes) hasExcepted = true;
+      if (this.#isNodes(pod, ofPod)) hasExcepted = true;
       if (ofPod?.kind === 'bound') {
         const done = accountsDone.get(ofPod) ?? new Set<string>();
         if (done.has(pod.serviceAccount)) continue;
@@ -102,10 +106,23 @@ export class IdentitiesInUse implements IdentityDemand {
     return { generation, granted, credentials, hasExcepted };
   }
 
+  #isNodes({ namespace, hostNetwork }: Pod, grants: PodGrants | undefined): boolean {
+    const { owners } = this.#knowledge;
+    if (grants?.kind === 'no-label') return hostNetwork;
+    if (grants?.kind !== 'exception') return false;
+    return owners.mode !== 'enforce' || owners.lackingForException(namespace) === undefined;
+  }
+
   #choicesOf(pod: Pod, grants: PodGrants | undefined): readonly UpstreamChoice[] {
-    const { upstreams, workloadIdentities } = this.#knowledge;
+    const { owners, upstreams, workloadIdentities } = this.#knowledge;
     if (grants?.kind === 'bound') {
-      return grants.identities.map((identity) => upstreams.of(identity, pod));
+      const choices = grants.identities.map((identity) => upstreams.of(identity, pod));
+      if (owners.mode !== 'enforce') return choices;
+      return choices.filter(
+        (choice) =>
+          choice.kind === 'upstream' &&
+          owners.lacking(pod.namespace, choice.upstream) === undefined,
+      );
     }
     if (grants?.kind !== 'no-label') return [];
     const choice = workloadIdentities?.lastOf(pod);

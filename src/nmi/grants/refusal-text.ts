@@ -6,8 +6,9 @@ import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabel } from '../../cache/index/grant-index.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import { refuse, type Answer, type RefusalExtra } from '../base/answers.ts';
-import type { Authorized, CallerFacts, PodFacts, Refused } from './authorization.ts';
+import type { Authorized, CallerFacts, OwnedBy, PodFacts, Refused } from './authorization.ts';
 import type { GrantRefusal } from './grant.ts';
+import type { GrantEntry } from './identity-owners.ts';
 import { printable } from '../base/printable.ts';
 import type { AzureNode } from '../sources/azure-node.ts';
 import type { SourceFailure } from '../sources/source.ts';
@@ -103,9 +104,28 @@ function textOfPod(facts: PodFacts, pod: Pod): string {
       );
     case 'unusable':
       return `Identity not found: ${whose(facts.identity, pod)} ${printable(facts.problem)}. Correct it.`;
+    case 'not-owned':
+      return `Identity not found: ${textOfUnowned(facts.by, facts.entry, pod)}`;
     case 'grant':
       return textOfGrant(facts.grant, pod);
   }
+}
+
+/** Sentences: what no grant gives to the namespace of the pod, and which grant would. */
+export function textOfUnowned(by: OwnedBy, entry: GrantEntry, pod: Pod): string {
+  const { namespace } = pod;
+  const object = `${by.kind} ${fullName({ namespace, name: by.name })} of ${nameOf(pod)}`;
+  if (entry.field === 'nodeIdentities') {
+    return (
+      `${object} gives it the identities of the node, and no AzureIdentityGrant gives them to namespace ` +
+      `${namespace}. An administrator of the cluster may set spec.nodeIdentities in one.`
+    );
+  }
+  const word = entry.field === 'clientIDs' ? 'client id' : 'resource id';
+  return (
+    `${object} has the ${word} ${printable(entry.id)}, and no AzureIdentityGrant gives it to namespace ` +
+    `${namespace}. An administrator of the cluster may add it to spec.${entry.field} of one.`
+  );
 }
 
 function textOfGrant(grant: GrantRefusal, pod: Pod): string {

@@ -9,7 +9,7 @@
 import type { Clock } from '../../cache/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import type { Authorization, Authorized } from '../grants/authorization.ts';
-import { authorize, type GrantKnowledge } from '../grants/authorize.ts';
+import { authorize, generationOf, type GrantKnowledge } from '../grants/authorize.ts';
 import { tokenKey } from '../grants/cache-key.ts';
 import type { CallerConnection } from '../grants/caller.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
@@ -121,10 +121,8 @@ export class StandingRights {
     return pod === undefined ? undefined : this.#byPod.get(pod)?.get(target);
   }
 
-  /** Grows whenever a right may have changed. */
   #currentGeneration(): number {
-    const { grants, workloadIdentities } = this.#options.knowledge;
-    return grants.generation + (workloadIdentities?.generation ?? 0);
+    return generationOf(this.#options.knowledge);
   }
 
   #remember(right: StandingRight): void {

@@ -9,7 +9,9 @@ import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { PodIndex } from '../../cache/index/pod-index.ts';
 import { GrowingPause } from './growing-pause.ts';
 import { AddressTrust } from './ip-staleness.ts';
+import { openOwnerReport } from './owner-report.ts';
 import { authoritiesOf } from '../grants/authorities.ts';
+import { IdentityOwners } from '../grants/identity-owners.ts';
 import type { GrantKnowledge } from '../grants/authorize.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
@@ -52,7 +54,8 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   };
   const pods = new PodIndex(clock, onListenerError);
   const grants = new GrantIndex(pods, onListenerError);
-  const owners = new OwnerIndex(onListenerError);
+  const ownerIndex = new OwnerIndex(onListenerError);
+  const owners = new IdentityOwners(ownerIndex, config.identityOwners);
   const checkPause = new GrowingPause(clock, ...checkPausesMs);
   const holds = new Holds({
     clock,
@@ -74,7 +77,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       identities: grants.identities,
       bindings: grants.bindings,
       exceptions: grants.exceptions,
-      grants: owners.grants,
+      grants: ownerIndex.grants,
     },
     log: log.child({ component: 'kube' }),
     clock,
@@ -90,7 +93,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
           identities,
           bindings,
           exceptions,
-          grants: owners.grants.size,
+          grants: ownerIndex.grants.size,
         },
         'all watches synced',
       );
@@ -105,9 +108,21 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     checkNow: () => watches.checkNow('pods'),
     log: log.child({ component: 'pods' }),
   });
-  return {
+  const knowledge: GrantKnowledge = {
     pods,
     grants,
+    owners,
+    workloadIdentities,
+    upstreams: new UpstreamDirectory(authoritiesOf(config), config.redirect !== 'address'),
+    isSynced: () => watches.synced,
+    trustsAddresses: () => addressTrust.holds,
+  };
+  const report =
+    owners.mode === 'off'
+      ? undefined
+      : openOwnerReport({ knowledge, clock, log: log.child({ component: 'owners' }) });
+  return {
+    ...knowledge,
     holds,
     watches,
     conditions: [
@@ -116,14 +131,14 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     ],
     samples: () => [
       { metric: 'nmi_waiting_requests', value: holds.size },
-      ...indexSamples(pods, grants, owners),
+      ...indexSamples(pods, grants, ownerIndex),
       ...watchSamples(watches),
+      ...(report === undefined
+        ? []
+        : [{ metric: 'nmi_identities_not_owned' as const, value: report.unowned }]),
     ],
-    workloadIdentities,
-    upstreams: new UpstreamDirectory(authoritiesOf(config), config.redirect !== 'address'),
-    isSynced: () => watches.synced,
-    trustsAddresses: () => addressTrust.holds,
     [Symbol.asyncDispose]: () => {
+      report?.[Symbol.dispose]();
       addressTrust[Symbol.dispose]();
       return watches[Symbol.asyncDispose]();
     },

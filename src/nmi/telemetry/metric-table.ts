@@ -104,6 +104,10 @@ export const newMetrics = {
     ['kind'],
     'Cached custom resources: identities, bindings, exceptions, grants.',
   ),
+  nmi_identities_not_owned: gauge(
+    [],
+    'Objects that give pods of this node an identity without an AzureIdentityGrant; --identity-owners=enforce refuses them.',
+  ),
   nmi_ebpf_connects_total: counter(
     ['outcome'],
     'Connects to the metadata address, counted by the eBPF programs: redirected, exempt, limit (refused, too many of this pod), full (refused, too many of all pods).',

@@ -137,6 +137,22 @@ export const cache: Faults = {
     ],
     ['one listener’s failure is hidden', 'this.#onError(error);', ''],
   ],
+  'src/cache/index/owner-index.ts': [
+    ['a grant is for every namespace', 'namespaces.includes(namespace) || ', 'true || '],
+    ['a star is a name', ' || namespaces.includes(everyNamespace)', ''],
+    [
+      'a client id is granted in one letter case only',
+      'this.#byClientId.of(normaliseClientId(clientId))',
+      'this.#byClientId.of(clientId)',
+    ],
+    [
+      'a grant that is gone still gives the identities of the node',
+      'this.#ofNode.delete(grant);',
+      '',
+    ],
+    ['any grant gives the identities of the node', 'if (grant.nodeIdentities) ', ''],
+    ['a decision outlives its grant', 'this.#generation++;', ''],
+  ],
   'src/cache/index/pod-index.ts': [
     [
       'two pods share one address and both are served',

@@ -16,9 +16,30 @@ export const grants: Faults = {
     ],
     [
       'candidates by object id are not limited to their resources',
-      'const candidate = ofIdentity(pod, identity, query.resource,',
-      'const candidate = ofIdentity(pod, identity, undefined,',
+      "ofIdentity(pod, identity, query.resource, 'object_id',",
+      "ofIdentity(pod, identity, undefined, 'object_id',",
     ],
+    [
+      'an identity that no grant gives is served',
+      "if (owners.mode !== 'enforce' || decision.kind === 'refused') return decision;",
+      'return decision;',
+    ],
+    [
+      'an identity is refused where that is only warned of',
+      "if (owners.mode !== 'enforce' || decision.kind === 'refused') return decision;",
+      "if (decision.kind === 'refused') return decision;",
+    ],
+    [
+      'an exception without a grant gives the identities of the node',
+      "if (owners.mode === 'enforce' && entry !== undefined) {",
+      'if (false) {',
+    ],
+    [
+      'a candidate by object id needs no grant',
+      "owned(ofIdentity(pod, identity, query.resource, 'object_id', knowledge.upstreams)),",
+      "ofIdentity(pod, identity, query.resource, 'object_id', knowledge.upstreams),",
+    ],
+    ['a grant that is taken away changes no decision', 'owners.generation', '0'],
     ['a pod of a service account names any application', 'if (isOther) {', 'if (false) {'],
     [
       'a node without a metadata service is asked for its identity',
@@ -123,7 +144,11 @@ export const grants: Faults = {
   ],
   'src/nmi/grants/identities-in-use.ts': [
     ['a pod that has ended keeps its tokens', 'if (hasEnded(pod)) continue;', ''],
-    ['tokens of excepted pods are dropped', 'if (isNodes) hasExcepted = true;', ''],
+    [
+      'tokens of excepted pods are dropped',
+      'if (this.#isNodes(pod, ofPod)) hasExcepted = true;',
+      '',
+    ],
     [
       'the second service account of a label has no tokens',
       'if (done.has(pod.serviceAccount)) continue;',
@@ -141,9 +166,32 @@ export const grants: Faults = {
     ],
     [
       'nobody hears that a service account has changed',
-      'const offs = [grants.onChange(listener), workloadIdentities?.onChange(listener)];',
-      'const offs = [grants.onChange(listener)];',
+      'workloadIdentities?.onChange(listener),',
+      '',
     ],
+    [
+      'tokens stay when the grant of their identity is taken away',
+      "if (owners.mode !== 'enforce') return choices;",
+      'return choices;',
+    ],
+    ['nobody hears that a grant is taken away', 'owners.onChange(listener),', ''],
+  ],
+  'src/nmi/grants/identity-owners.ts': [
+    [
+      'an application of the agent’s service account is everybody’s',
+      'return isOfAgent(upstream.credential)',
+      'return false',
+    ],
+    [
+      'a grant for one identity gives all of the node',
+      'return this.#index.ownsNodeIdentities(namespace);',
+      'return true;',
+    ],
+  ],
+  'src/nmi/grants/unowned.ts': [
+    ['an object is counted for each pod', 'if (seen.has(object)) continue;', ''],
+    ['who makes identities fills the log', 'if (found.length >= maxUnowned) return found;', ''],
+    ['pods that have ended are reported', 'if (hasEnded(pod)) continue;', ''],
   ],
   'src/nmi/grants/refusal-text.ts': [
     [

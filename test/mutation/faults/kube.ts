@@ -290,6 +290,8 @@ export const kube: Faults = {
     ['a new authority is not used', "tls.ca ?? '',", ''],
   ],
   'src/nmi/kube/watch/reflector.ts': [
+    ['grants are lost with the right to list them', ' && version === undefined);', ');'],
+    ['grants outlive their kind', 'this.#intake.gather().commit();', ''],
     [
       'a relist empties the store for a while',
       'gathering.commit();\n    this.#dispatch',

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createBinding, createException, createIdentity } from '../../support/cache-objects.ts';
+import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
+import { createOwners } from '../../support/owners.ts';
 import { openExplainStand, type ExplainStand } from '../../support/explain-stand.ts';
 
 const labels = { aadpodidbinding: 'app' };
@@ -181,5 +183,32 @@ describe('hints', () => {
       stand.addPod({ labels });
     });
     assert.equal(ofExcepted, '');
+  });
+});
+
+describe('hints of identities without a grant', () => {
+  const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
+  const explained = (mode: OwnersMode) => {
+    const stand = openExplainStand({ owners: createOwners(mode).owners });
+    stand.grants.identities.upsert(createIdentity({ clientId }));
+    stand.grants.bindings.upsert(createBinding({ selector: 'app' }));
+    stand.addPod({ labels });
+    return stand.askPod('pod=default/p');
+  };
+
+  it('say what enforce would refuse while it is only warned of', () => {
+    const { hints, identities } = explained('warn');
+    assert.match(hints.join('\n'), /no AzureIdentityGrant .*--identity-owners=warn serves it\.$/);
+    assert.equal(identities[0]?.refusal, undefined);
+    assert.deepEqual(explained('off').hints, []);
+  });
+
+  it('give way to the refusal, of the request and of the identity', () => {
+    const { hints, identities, requests } = explained('enforce');
+    assert.deepEqual(hints, []);
+    assert.equal(identities[0]?.refusal?.reason, 'identity_not_owned');
+    const outcome = requests[0]?.outcome;
+    assert.ok(outcome?.kind === 'refused');
+    assert.equal(outcome.refusal.reason, 'identity_not_owned');
   });
 });

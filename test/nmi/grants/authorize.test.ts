@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
-import type { Exception, Identity, Pod } from '../../../src/cache/index/objects.ts';
+import type { Exception, Identity, IdentityGrant, Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { authorize, type GrantKnowledge } from '../../../src/nmi/grants/authorize.ts';
 import type { Authorization } from '../../../src/nmi/grants/authorization.ts';
@@ -16,6 +16,8 @@ import {
   createPod,
 } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
+import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
+import { createOwners } from '../../support/owners.ts';
 
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073309';
 const now = 1_000_000;
@@ -32,6 +34,9 @@ interface World {
   readonly hostNetwork?: 'serve' | 'refuse';
   /** Default: the node has a metadata service. */
   readonly hasImds?: boolean;
+  /** Default: nobody looks whose an identity is. */
+  readonly owners?: OwnersMode;
+  readonly granted?: readonly Partial<IdentityGrant>[];
   /** What service accounts give, where that is on. */
   readonly account?: ReturnType<WorkloadIdentities['of']>;
 }
@@ -53,6 +58,7 @@ function decide(
     ...{
       pods,
       grants,
+      owners: createOwners(world.owners ?? 'off', ...(world.granted ?? [])).owners,
       isSynced: () => true,
       trustsAddresses: () => true,
       workloadIdentities:
@@ -202,6 +208,92 @@ describe('an excepted pod', () => {
     assert.ok(decision.kind === 'authorized');
     assert.deepEqual(decision.upstream, { kind: 'resource_id', value: '/x' });
     assert.deepEqual([decision.identity, decision.by], [undefined, 'exception add-on']);
+  });
+});
+
+describe('an identity that belongs to another namespace', () => {
+  const owners = 'enforce';
+  const byAgent: Partial<Identity> = {
+    type: 3,
+    entra: {
+      ...{ tenantId: 'contoso.example', auxiliaryTenantIds: [], adEndpoint: '' },
+      ...{ secretNamespace: '', secretName: '', federation: 'node' },
+    },
+  };
+  const granted = [{ namespaces: ['default'], clientIds: [clientId] }];
+  const other = [{ namespaces: ['other'], clientIds: [clientId] }];
+
+  it('is refused by enforce, with the object and the remedy, however it is named', () => {
+    const text =
+      /^400 identity_not_owned .*AzureIdentity default\/identity of pod default\/pod .*no AzureIdentityGrant gives it to namespace default.*spec\.clientIDs/;
+    const selectors: readonly IdentitySelector[] = [
+      { kind: 'none' },
+      { kind: 'client_id', value: clientId },
+      { kind: 'object_id', value: 'any' },
+    ];
+    for (const selector of selectors) {
+      assert.match(bodyOf(decide({ owners }, vault, selector)), text);
+      assert.match(bodyOf(decide({ owners, granted: other }, vault, selector)), text);
+      assert.notEqual(decide({ owners, granted }, vault, selector).kind, 'refused');
+    }
+    assert.match(bodyOf(decide({ owners, identity: byAgent }, vault)), text);
+    assert.equal(decide({ owners, identity: byAgent, granted }, vault).kind, 'authorized');
+  });
+
+  it('is not owned by what it says beside the id that upstream is asked with', () => {
+    const resourceId = '/subscriptions/s/resourcegroups/g/x';
+    const mine = [{ namespaces: ['default'], resourceIds: [resourceId] }];
+    const both = decide({ owners, identity: { resourceId }, granted: mine }, vault);
+    assert.match(bodyOf(both), /identity_not_owned .*client id/);
+    const byResource = { clientId: '', resourceId };
+    assert.equal(decide({ owners, identity: byResource, granted: mine }, vault).kind, 'authorized');
+    assert.match(bodyOf(decide({ owners, identity: byResource }, vault)), /spec\.resourceIDs/);
+  });
+
+  it('is served by warn and off', () => {
+    for (const mode of ['warn', 'off'] as const) {
+      assert.equal(decide({ owners: mode }, vault).kind, 'authorized');
+      const exception = { podLabels: { aadpodidbinding: 'label' } };
+      assert.equal(decide({ owners: mode, exception }, vault).kind, 'authorized');
+    }
+  });
+
+  it('is nobody’s where the service account of the pod proves it to Entra ID', () => {
+    const identity = {
+      ...byAgent,
+      entra: { ...byAgent.entra, federation: 'pod' },
+    } as typeof byAgent;
+    assert.equal(decide({ owners, identity }, vault).kind, 'authorized');
+    const account = { kind: 'application', clientId, tenantId: 'contoso.example' } as const;
+    const unbound = { ...pod, labels: {} };
+    assert.equal(decide({ owners, account }, vault, undefined, unbound).kind, 'authorized');
+  });
+
+  it('is worth a wait while it is young: its grant may be on its way', () => {
+    const isPending = (createdAtWallMs: number) => {
+      const decision = decide({ owners, identity: { createdAtWallMs } }, vault);
+      return decision.kind === 'refused' && decision.isPending;
+    };
+    assert.equal(isPending(now - 59_999), true);
+    assert.equal(isPending(now - 60_000), false);
+  });
+
+  it('of the node is for excepted pods of namespaces with a grant of their own', () => {
+    const exception = { name: 'add-on', podLabels: { aadpodidbinding: 'label' } };
+    const node = [{ namespaces: ['default'], nodeIdentities: true }];
+    const refusedText = bodyOf(decide({ owners, exception, granted }, vault));
+    assert.match(
+      refusedText,
+      /^400 identity_not_owned .*AzurePodIdentityException default\/add-on/,
+    );
+    assert.match(refusedText, /spec\.nodeIdentities/);
+    assert.equal(decide({ owners, exception, granted: node }, vault).kind, 'authorized');
+    assert.match(bodyOf(decide({ owners, granted: node }, vault)), /identity_not_owned/);
+  });
+
+  it('of the node is served to pods on the host network, which no object of a namespace names', () => {
+    const onHost = { ...pod, labels: {}, hostNetwork: true };
+    assert.equal(decide({ owners }, vault, undefined, onHost).kind, 'authorized');
   });
 });
 

@@ -13,16 +13,19 @@ import {
   createBinding,
   createException,
   createIdentity,
+  createIdentityGrant,
   createPod,
 } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
+import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
+import { createOwners } from '../../support/owners.ts';
 
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 const otherId = '22729e47-74ce-4b43-8eea-aab5f2073302';
 const tenantId = '72f988bf-86f1-41af-91ab-2d7cd011db47';
 const labels = { aadpodidbinding: 'label' };
 
-function open(choice?: WorkloadChoice) {
+function open(choice?: WorkloadChoice, mode: OwnersMode = 'off') {
   const pods = new PodIndex(new HandClock());
   const grants = new GrantIndex(pods);
   const upstreams = new UpstreamDirectory(() => ({
@@ -44,7 +47,8 @@ function open(choice?: WorkloadChoice) {
           },
           lastOf: () => accounts.choice,
         } as unknown as WorkloadIdentities);
-  const inUse = new IdentitiesInUse({ pods, grants, upstreams, workloadIdentities });
+  const { index, owners } = createOwners(mode);
+  const inUse = new IdentitiesInUse({ pods, grants, owners, upstreams, workloadIdentities });
   const isGranted = (id = clientId): boolean => inUse.isGranted({ kind: 'client_id', value: id });
   const bind = (fields: Partial<Pod> = {}): void => {
     grants.identities.upsert(createIdentity({ clientId }));
@@ -53,7 +57,7 @@ function open(choice?: WorkloadChoice) {
   };
   const upstreamOf = (account: string) =>
     upstreams.ofServiceAccount(createPod({ serviceAccount: account }), clientId, tenantId);
-  return { pods, grants, accounts, inUse, isGranted, bind, upstreamOf };
+  return { pods, grants, index, accounts, inUse, isGranted, bind, upstreamOf };
 }
 
 describe('an identity', () => {
@@ -158,5 +162,37 @@ describe('a listener', () => {
     assert.deepEqual([calls, accounts.listeners.size], [before + 1, 0]);
     const without = open();
     without.inUse.onChange(() => calls++)();
+  });
+});
+
+describe('an identity without a grant', () => {
+  const grant = createIdentityGrant({ namespaces: ['default'], clientIds: [clientId] });
+
+  it('is not in use where that is enforced, from the moment its grant is taken away', () => {
+    const { index, inUse, isGranted, bind } = open(undefined, 'enforce');
+    let changes = 0;
+    inUse.onChange(() => changes++);
+    bind();
+    assert.equal(isGranted(), false);
+    changes = 0;
+    index.grants.upsert(grant);
+    assert.deepEqual([isGranted(), changes], [true, 1]);
+    index.grants.remove(grant);
+    assert.deepEqual([isGranted(), changes], [false, 2]);
+  });
+
+  it('is in use where it is only warned of', () => {
+    const { isGranted, bind } = open(undefined, 'warn');
+    bind();
+    assert.equal(isGranted(), true);
+  });
+
+  it('does not become one of the node by an exception without a grant', () => {
+    const { index, grants, inUse, bind } = open(undefined, 'enforce');
+    bind();
+    grants.exceptions.upsert(createException({ podLabels: labels }));
+    assert.equal(inUse.hasExcepted(), false);
+    index.grants.upsert({ ...grant, nodeIdentities: true });
+    assert.equal(inUse.hasExcepted(), true);
   });
 });

@@ -54,6 +54,28 @@ describe('a refusal of somebody who is no known pod', () => {
   });
 });
 
+describe('a refusal for want of a grant', () => {
+  const by = { kind: 'AzureIdentity', name: 'i' } as const;
+
+  it('names the object, the id, the namespace and the field of a grant that would give it', () => {
+    assert.equal(
+      textOfPod({ about: 'not-owned', by, entry: { field: 'clientIDs', id: 'abc' } }),
+      'Identity not found: AzureIdentity default/i of pod default/p has the client id abc, and no ' +
+        'AzureIdentityGrant gives it to namespace default. An administrator of the cluster may add ' +
+        'it to spec.clientIDs of one.',
+    );
+    assert.match(
+      textOfPod({ about: 'not-owned', by, entry: { field: 'resourceIDs', id: '/x' } }),
+      /has the resource id \/x, .* spec\.resourceIDs of one\.$/,
+    );
+    const ofNode = { kind: 'AzurePodIdentityException', name: 'x' } as const;
+    assert.match(
+      textOfPod({ about: 'not-owned', by: ofNode, entry: { field: 'nodeIdentities' } }),
+      /AzurePodIdentityException default\/x of pod default\/p .*spec\.nodeIdentities in one\.$/,
+    );
+  });
+});
+
 describe('a refusal of a pod', () => {
   it('begins as the real service does, and names what to change', () => {
     const account = { namespace: 'default', name: 'robot' };

@@ -14,6 +14,7 @@ import {
   createPod,
 } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
+import { createOwners } from '../../support/owners.ts';
 import { longLived, openEndpointStand } from '../../support/token-endpoint-stand.ts';
 import { bindPodToA, openLoopbackAgent, type LoopbackAgent } from '../../support/loopback-agent.ts';
 
@@ -27,11 +28,16 @@ function askFor(agent: LoopbackAgent, pod: string, resource: string): Promise<Re
 }
 
 /** Pod `default/p` is bound to an identity; memory has its token. */
-function openStand() {
+function openStand(owners = createOwners('off')) {
   const clock = new HandClock();
-  const stand = openEndpointStand(clock, undefined, {
-    get: () => Promise.resolve({ ok: true, rendered: longLived, outcome: 'miss' }),
-  });
+  const stand = openEndpointStand(
+    clock,
+    undefined,
+    {
+      get: () => Promise.resolve({ ok: true, rendered: longLived, outcome: 'miss' }),
+    },
+    owners,
+  );
   stand.pods.upsert(createPod({ name: 'p', uid: 'p', labels: { aadpodidbinding: 'label' } }));
   stand.grants.identities.upsert(createIdentity({ clientId }));
   stand.grants.bindings.upsert(createBinding());
@@ -97,6 +103,14 @@ describe('the answers of /host/token', () => {
     grants.exceptions.upsert(createException({ podLabels: { aadpodidbinding: 'label' } }));
     const ofNode = await handle('127.0.0.1', headers);
     assert.equal((JSON.parse(ofNode.body) as Record<string, unknown>)['clientid'], 'client');
+  });
+
+  it('are held to the grant of the identity to the namespace, as those of the pod itself', async () => {
+    const owners = createOwners('enforce', { namespaces: ['default'], clientIds: [clientId] });
+    const { handle, index } = openStand(owners);
+    assert.equal((await handle('127.0.0.1', headers)).reason, 'ok');
+    index.grants.replace([]);
+    assert.equal((await handle('127.0.0.1', headers)).reason, 'identity_not_owned');
   });
 
   it('wait for a pod that is about to be known', async () => {

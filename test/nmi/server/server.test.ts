@@ -18,6 +18,7 @@ import type { TokenBroker } from '../../../src/nmi/tokens/broker.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { freePort } from '../../support/free-ports.ts';
 import { longLived } from '../../support/token-endpoint-stand.ts';
+import { createOwners } from '../../support/owners.ts';
 
 const podIp = '127.0.0.11';
 const token =
@@ -46,6 +47,7 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
     state: {
       pods,
       grants,
+      owners: createOwners('off').owners,
       holds: new Holds({ clock: systemClock, maxWaiters: 10 }),
       upstreams: new UpstreamDirectory(() => ({ ok: false, problem: 'nobody asks' })),
       workloadIdentities: undefined,

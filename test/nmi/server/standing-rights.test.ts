@@ -2,8 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import type { StandingRight } from '../../../src/nmi/server/standing-rights.ts';
-import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
+import {
+  createBinding,
+  createIdentity,
+  createIdentityGrant,
+  createPod,
+} from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
+import { createOwners } from '../../support/owners.ts';
 import { FastConnection, openEndpointStand } from '../../support/token-endpoint-stand.ts';
 
 const nodeIp = '10.224.0.4';
@@ -16,9 +22,14 @@ const target =
 const vault = '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://two.example';
 
 /** Two pods on the host network, which share the node's address, each bound to an identity. */
-function openStand() {
+function openStand(owners = createOwners('off')) {
   const clock = new HandClock(1_000_000);
-  const { pods, grants, fastPath, hits } = openEndpointStand(clock);
+  const { pods, grants, index, fastPath, hits } = openEndpointStand(
+    clock,
+    undefined,
+    undefined,
+    owners,
+  );
   for (const name of ['one', 'two'] as const) {
     pods.upsert(
       createPod({
@@ -41,7 +52,7 @@ function openStand() {
     new FastConnection(fastPath, caller).ask(asked);
     return hits[0];
   }
-  return { clock, pods, grants, ask };
+  return { clock, pods, grants, index, ask };
 }
 
 describe('a right that was worked out for another connection', () => {
@@ -102,5 +113,16 @@ describe('a right that was worked out for another connection', () => {
     assert.notEqual(second, first);
     grants.bindings.remove({ namespace: 'default', name: 'one', uid: 'one' });
     assert.equal(ask('one'), undefined);
+  });
+
+  it('ends with the grant of its identity, on the fast path too', () => {
+    const owned = { namespaces: ['default'], clientIds: Object.values(clientIds) };
+    const { ask, index } = openStand(createOwners('enforce', owned));
+    assert.equal(ask('one')?.authorization.identity?.name, 'one');
+    assert.equal(ask('two')?.authorization.identity?.name, 'two');
+    const left = { namespaces: ['default'], clientIds: [clientIds.two] };
+    index.grants.replace([createIdentityGrant(left)]);
+    assert.equal(ask('one'), undefined);
+    assert.equal(ask('two')?.authorization.identity?.name, 'two');
   });
 });

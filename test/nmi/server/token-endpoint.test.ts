@@ -11,6 +11,7 @@ import type { Decision } from '../../../src/nmi/server/standing-rights.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
+import { createOwners } from '../../support/owners.ts';
 import {
   FastConnection,
   longLived,
@@ -23,19 +24,24 @@ const other = 'api-version=2018-02-01&resource=https://other.example';
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 
 /** Pods `one` and `two`, each bound to an identity of its name. */
-function openStand() {
+function openStand(owners = createOwners('off')) {
   const clock = new HandClock();
   const memory = { hasTokens: false, whileFetching: (): unknown => undefined };
   const peek = () => (memory.hasTokens ? longLived : undefined);
-  const stand = openEndpointStand(clock, undefined, {
-    peek,
-    peekKey: peek,
-    get: async () => {
-      await nextTurn();
-      await memory.whileFetching();
-      return { ok: true, rendered: longLived, outcome: 'miss' };
+  const stand = openEndpointStand(
+    clock,
+    undefined,
+    {
+      peek,
+      peekKey: peek,
+      get: async () => {
+        await nextTurn();
+        await memory.whileFetching();
+        return { ok: true, rendered: longLived, outcome: 'miss' };
+      },
     },
-  });
+    owners,
+  );
   for (const [index, name] of ['one', 'two'].entries()) {
     stand.pods.upsert(
       createPod({
@@ -94,6 +100,17 @@ describe('a right that ends while its token is fetched', () => {
     };
     const answer = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
     assert.equal(answer.reason, 'binding_missing');
+  });
+
+  it('gives no token when it was a grant of the identity to the namespace', async () => {
+    const owners = createOwners('enforce', { namespaces: ['default'], clientIds: [clientId] });
+    const stand = openStand(owners);
+    const ask = () => stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+    assert.equal((await ask()).reason, 'ok');
+    stand.memory.whileFetching = () => stand.index.grants.replace([]);
+    assert.equal((await ask()).reason, 'identity_not_owned');
+    stand.memory.hasTokens = true;
+    assert.equal((await ask()).reason, 'identity_not_owned', 'nor what memory has');
   });
 
   it('is followed to another identity, and given up when it keeps changing', async () => {

@@ -81,6 +81,8 @@ describe('what the agent knows of its node', () => {
       'seconds',
     );
     assert.equal(valueOf('nmi_waiting_requests'), 0);
+    assert.equal(valueOf('nmi_index_objects', { kind: 'grants' }), 0);
+    assert.equal(valueOf('nmi_identities_not_owned'), 0);
     const waiting = state.holds.nextChange(1);
     assert.equal(valueOf('nmi_waiting_requests'), 1);
     await waiting;

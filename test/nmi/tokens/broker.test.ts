@@ -13,10 +13,13 @@ import {
   createBinding,
   createException,
   createIdentity,
+  createIdentityGrant,
   createPod,
 } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { createToken, hourMs, pass } from '../../support/token-stand.ts';
+import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
+import { createOwners } from '../../support/owners.ts';
 
 const clientIdA = '11111111-1111-4111-8111-111111111111';
 const clientIdB = '22222222-2222-4222-8222-222222222222';
@@ -26,7 +29,8 @@ const node: UpstreamIdentity = { kind: 'unnamed' };
 const resource = 'https://vault.azure.net';
 const party = { namespace: 'default', pod: 'pod-a' };
 
-function open({ maxEntries = 100 } = {}) {
+function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode } = {}) {
+  const { maxEntries = 100, mode = 'off' } = given;
   const clock = new HandClock();
   const pods = new PodIndex(clock);
   const grants = new GrantIndex(pods);
@@ -39,6 +43,10 @@ function open({ maxEntries = 100 } = {}) {
     pods.upsert(createPod({ name: `pod-${name}`, labels: { aadpodidbinding: name } }));
   }
   const upstreams = new UpstreamDirectory(() => ({ ok: false, problem: 'has none' }));
+  const { index, owners } = createOwners(mode, {
+    namespaces: ['default'],
+    clientIds: [clientIdA, clientIdB],
+  });
   const calls: TokenRequest<UpstreamIdentity>[] = [];
   const refreshes: string[] = [];
   const bugs: unknown[] = [];
@@ -65,7 +73,7 @@ function open({ maxEntries = 100 } = {}) {
   const broker = new TokenBroker({
     imds: { source: { fetch }, budget },
     entra: { source: { fetch }, budget },
-    demand: new IdentitiesInUse({ pods, grants, upstreams, workloadIdentities: undefined }),
+    demand: new IdentitiesInUse({ pods, grants, owners, upstreams, workloadIdentities: undefined }),
     clock,
     random: () => 0.5,
     maxEntries,
@@ -76,7 +84,7 @@ function open({ maxEntries = 100 } = {}) {
       onSourceBug: (error) => bugs.push(error),
     },
   });
-  return { clock, pods, grants, broker, calls, refreshes, bugs, upstream };
+  return { clock, pods, grants, index, broker, calls, refreshes, bugs, upstream };
 }
 
 function entraIdentity(clientId: string, credential: EntraIdentity['credential']): EntraIdentity {
@@ -145,10 +153,17 @@ describe('the broker', () => {
         grants.identities.upsert(createIdentity({ name: 'a', clientId: clientIdB }));
       },
     ],
+    [
+      'AzureIdentityGrant',
+      ({ index }) => {
+        const namespaces = ['default'];
+        index.grants.replace([createIdentityGrant({ namespaces, clientIds: [clientIdB] })]);
+      },
+    ],
   ];
   for (const [what, revoke] of revocations) {
     it(`drops the tokens of an identity whose last ${what} is gone, and no others`, async () => {
-      const stand = open();
+      const stand = open({ mode: 'enforce' });
       await stand.broker.get(a, resource, party);
       await stand.broker.get(b, resource, party);
       revoke(stand);
@@ -197,6 +212,21 @@ describe('the broker', () => {
       [a, b, a],
     );
     assert.deepEqual(stand.refreshes, ['ok']);
+  });
+
+  it('does not renew an identity whose grant is gone', async () => {
+    const stand = open({ mode: 'enforce' });
+    await stand.broker.get(a, resource, party);
+    await stand.broker.get(b, resource, party);
+    await pass(stand.clock, 11 * hourMs);
+    assert.ok(isCached(stand, a) && isCached(stand, b));
+    const grant = { namespaces: ['default'], clientIds: [clientIdA] };
+    stand.index.grants.replace([createIdentityGrant(grant)]);
+    await pass(stand.clock, 2 * hourMs);
+    assert.deepEqual(
+      stand.calls.map(({ identity }) => identity),
+      [a, b, a],
+    );
   });
 
   it('keeps what an excepted pod asked for while there is one, and no revoked identity', async () => {

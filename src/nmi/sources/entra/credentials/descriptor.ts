@@ -81,6 +81,8 @@ export interface CredentialKind<C extends { readonly kind: string }> {
   readonly hasAuxiliaryTenants?: true;
   /** Pods under different service accounts have different credentials of one identity. */
   readonly isOfPod?: true;
+  /** The agent's own service account proves it, whichever namespace the identity is in. */
+  readonly isOfAgent?: true;
   /** What its credentials are made of, where that is an object with a name. */
   readonly objectKind?: 'Secret' | 'service account';
   /**

@@ -42,6 +42,7 @@ export const federatedPodKind: CredentialKind<PodCredential> = {
 export const federatedNodeKind: CredentialKind<NodeCredential> = {
   ...type,
   kind: 'federated_node',
+  isOfAgent: true,
   parse: ({ entra: { federation }, audience }) =>
     federation === 'node'
       ? { kind: 'federated_node', audience }

@@ -32,6 +32,11 @@ export function objectOf(credential: EntraCredential): ObjectName | undefined {
   return ofKind(credentialKinds, credential).objectOf(credential);
 }
 
+/** The agent's own service account proves it, whoever names the identity. */
+export function isOfAgent(credential: EntraCredential): boolean {
+  return ofKind(credentialKinds, credential).isOfAgent === true;
+}
+
 export function secretOf(credential: EntraCredential): ObjectName | undefined {
   return ofKind(credentialKinds, credential).objectKind === 'Secret'
     ? objectOf(credential)

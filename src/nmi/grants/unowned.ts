@@ -1,0 +1,59 @@
+/**
+ * Which objects give pods of this node an identity that no grant gives to their namespace: what
+ * `enforce` refuses. Pure; over the pods of one node.
+ */
+import { hasEnded, type Exception, type Identity, type Pod } from '../../cache/index/objects.ts';
+import type { OwnedBy } from './authorization.ts';
+import type { DemandKnowledge } from './identities-in-use.ts';
+import type { GrantEntry } from './identity-owners.ts';
+
+export interface Unowned {
+  readonly by: OwnedBy;
+  readonly entry: GrantEntry;
+  /** One of those that are bound to it. */
+  readonly pod: Pod;
+}
+
+/** Whoever may create bindings decides how many there are. */
+export const maxUnowned = 1_000;
+
+/** Each object once, and at most `maxUnowned` of them. */
+export function unownedOf(knowledge: DemandKnowledge): readonly Unowned[] {
+  const { pods } = knowledge;
+  const seen = new Set<Identity | Exception>();
+  const found: Unowned[] = [];
+  for (const pod of pods.all()) {
+    if (hasEnded(pod)) continue;
+    for (const [object, unowned] of unownedOfPod(pod, knowledge)) {
+      if (seen.has(object)) continue;
+      seen.add(object);
+      found.push(unowned);
+      if (found.length >= maxUnowned) return found;
+    }
+  }
+  return found;
+}
+
+/** Those of one pod, with the object that each is about. */
+export function unownedOfPod(
+  pod: Pod,
+  { grants, owners, upstreams }: Omit<DemandKnowledge, 'pods'>,
+): readonly (readonly [Identity | Exception, Unowned])[] {
+  const ofPod = grants.grantsOf(pod.uid);
+  if (ofPod?.kind === 'exception') {
+    const { exception } = ofPod;
+    const entry = owners.lackingForException(pod.namespace);
+    if (entry === undefined) return [];
+    const by = { kind: 'AzurePodIdentityException', name: exception.name } as const;
+    return [[exception, { by, entry, pod }]];
+  }
+  if (ofPod?.kind !== 'bound') return [];
+  return ofPod.identities.flatMap((identity) => {
+    const choice = upstreams.of(identity, pod);
+    if (choice.kind === 'unusable') return [];
+    const entry = owners.lacking(pod.namespace, choice.upstream);
+    if (entry === undefined) return [];
+    const by = { kind: 'AzureIdentity', name: identity.name } as const;
+    return [[identity, { by, entry, pod }] as const];
+  });
+}

@@ -1,0 +1,69 @@
+/**
+ * Names the objects that give a pod of this node an identity without a grant: once each in the log,
+ * and their number as a metric, so that an operator sees when `enforce` would refuse nobody. It costs
+ * requests nothing, and who makes objects come and go gets a few lines in `everyMs`.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import { fullName } from '../../cache/index/object-name.ts';
+import { debounce } from '../base/debounce.ts';
+import { redactClientId, type Log } from '../base/log.ts';
+import type { GrantKnowledge } from '../grants/authorize.ts';
+import { unownedOf, type Unowned } from '../grants/unowned.ts';
+
+export interface OwnerReport extends Disposable {
+  /** Objects without a grant, as of the last look. */
+  readonly unowned: number;
+}
+
+export interface OwnerReportOptions {
+  readonly knowledge: GrantKnowledge;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Objects come in bursts, and their grants with them. */
+const everyMs = 5_000;
+const maxLines = 10;
+
+export function openOwnerReport({ knowledge, clock, log }: OwnerReportOptions): OwnerReport {
+  const { grants, owners } = knowledge;
+  const outcome = owners.mode === 'enforce' ? 'refused' : 'served';
+  let known: ReadonlySet<string> = new Set();
+  const look = debounce(clock, everyMs, () => {
+    // Before all lists have come the grants may be what is missing.
+    if (!knowledge.isSynced()) {
+      look.trigger();
+      return;
+    }
+    const found = new Map(unownedOf(knowledge).map((each) => [keyOf(each), each]));
+    const fresh = [...found].filter(([key]) => !known.has(key));
+    known = new Set(found.keys());
+    for (const [, each] of fresh.slice(0, maxLines)) {
+      log.warn(fieldsOf(each), `identity without an AzureIdentityGrant is ${outcome}`);
+    }
+    const omitted = fresh.length - maxLines;
+    if (omitted > 0) log.warn({ omitted }, 'more identities without an AzureIdentityGrant');
+  });
+  const offs = [grants.onChange(() => look.trigger()), owners.onChange(() => look.trigger())];
+  return {
+    get unowned() {
+      return known.size;
+    },
+    [Symbol.dispose]() {
+      for (const off of offs) off();
+      look[Symbol.dispose]();
+    },
+  };
+}
+
+function fieldsOf({ by, entry, pod }: Unowned) {
+  const { namespace } = pod;
+  const object = `${by.kind} ${fullName({ namespace, name: by.name })}`;
+  const id = entry.field === 'nodeIdentities' ? undefined : redactClientId(entry.id);
+  return { object, pod: fullName(pod), lacks: `spec.${entry.field}`, id };
+}
+
+function keyOf({ by, entry, pod }: Unowned): string {
+  const id = entry.field === 'nodeIdentities' ? '' : entry.id;
+  return `${by.kind} ${pod.namespace}/${by.name} ${entry.field} ${id}`;
+}

@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { entryFor } from '../../../src/nmi/grants/identity-owners.ts';
+import type { EntraIdentity } from '../../../src/nmi/sources/entra/entra-identity.ts';
+import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
+import { createOwners } from '../../support/owners.ts';
+
+const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
+const resourceId = '/subscriptions/s/x';
+
+function application(credential: EntraIdentity['credential']): UpstreamIdentity {
+  const authority = 'https://login.microsoftonline.com';
+  return { kind: 'entra', authority, tenantId: 'contoso.example', clientId, credential };
+}
+
+const byAgent = application({ kind: 'federated_node', audience: 'api://x' });
+
+describe('the grant that an identity takes', () => {
+  it('is of what upstream is asked with', () => {
+    const ofClient = { field: 'clientIDs', id: clientId };
+    assert.deepEqual(entryFor({ kind: 'client_id', value: clientId }), ofClient);
+    assert.deepEqual(entryFor({ kind: 'resource_id', value: resourceId }), {
+      ...{ field: 'resourceIDs', id: resourceId },
+    });
+    assert.deepEqual(entryFor(byAgent), ofClient);
+    const ofNode = { field: 'nodeIdentities' };
+    assert.deepEqual(entryFor({ kind: 'unnamed' }), ofNode);
+    assert.deepEqual(entryFor({ kind: 'object_id', value: clientId }), ofNode);
+  });
+
+  it('is none where a Secret or the service account of the pod proves whose it is', () => {
+    const serviceAccount = { namespace: 'shop', name: 'robot' };
+    const secret = { namespace: 'shop', name: 'secret' };
+    assert.equal(
+      entryFor(application({ kind: 'federated_pod', serviceAccount, audience: 'a' })),
+      undefined,
+    );
+    assert.equal(entryFor(application({ kind: 'secret', secret })), undefined);
+    assert.equal(entryFor(application({ kind: 'certificate', secret })), undefined);
+  });
+});
+
+describe('what a namespace lacks', () => {
+  it('is what no grant gives to it, whatever the mode', () => {
+    for (const mode of ['warn', 'enforce'] as const) {
+      const { owners } = createOwners(mode, { namespaces: ['shop'], clientIds: [clientId] });
+      const upstream = { kind: 'client_id', value: clientId } as const;
+      assert.equal(owners.mode, mode);
+      assert.equal(owners.lacking('shop', upstream), undefined);
+      assert.equal(owners.lacking('shop', byAgent), undefined);
+      assert.deepEqual(owners.lacking('pay', upstream), { field: 'clientIDs', id: clientId });
+      assert.deepEqual(owners.lacking('shop', { kind: 'resource_id', value: resourceId }), {
+        ...{ field: 'resourceIDs', id: resourceId },
+      });
+      assert.deepEqual(owners.lackingForException('shop'), { field: 'nodeIdentities' });
+    }
+  });
+
+  it('ends with a grant, and comes back without it', () => {
+    const { index, owners } = createOwners('enforce');
+    let changes = 0;
+    const off = owners.onChange(() => changes++);
+    const before = owners.generation;
+    assert.ok(owners.lackingForException('ops') !== undefined);
+    const grant = { namespace: '', name: 'ops', uid: 'u' };
+    index.grants.upsert({
+      ...{ ...grant, namespaces: ['ops'], clientIds: [], resourceIds: [], nodeIdentities: true },
+    });
+    assert.equal(owners.lackingForException('ops'), undefined);
+    index.grants.remove(grant);
+    assert.ok(owners.lackingForException('ops') !== undefined);
+    assert.deepEqual([changes, owners.generation - before], [2, 2]);
+    off();
+  });
+});

@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
+import type { IdentityGrant } from '../../../src/cache/index/objects.ts';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { maxUnowned, unownedOf } from '../../../src/nmi/grants/unowned.ts';
+import {
+  createBinding,
+  createException,
+  createIdentity,
+  createPod,
+} from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+import { createOwners } from '../../support/owners.ts';
+
+const labels = { aadpodidbinding: 'label' };
+const idOf = (number: number): string =>
+  `22729e47-74ce-4b43-8eea-${String(number).padStart(12, '0')}`;
+
+function open(...grants: readonly Partial<IdentityGrant>[]) {
+  const pods = new PodIndex(new HandClock());
+  const index = new GrantIndex(pods);
+  const { owners } = createOwners('warn', ...grants);
+  const upstreams = new UpstreamDirectory(() => ({ ok: false, problem: 'nobody asks' }));
+  const knowledge = { pods, grants: index, owners, upstreams, workloadIdentities: undefined };
+  const named = () =>
+    unownedOf(knowledge).map(({ by, entry }) => `${by.kind} ${by.name} ${entry.field}`);
+  return { pods, grants: index, named };
+}
+
+describe('the identities without a grant', () => {
+  it('are those of live pods of this node, each once', () => {
+    const { pods, grants, named } = open({ namespaces: ['default'], clientIds: [idOf(2)] });
+    for (const number of [1, 2, 3]) {
+      const name = `i${number}`;
+      grants.identities.upsert(createIdentity({ name, clientId: idOf(number) }));
+    }
+    grants.identities.upsert(createIdentity({ name: 'unusable', clientId: 'x' }));
+    for (const name of ['i1', 'i2', 'unusable']) {
+      grants.bindings.upsert(createBinding({ name, identityName: name }));
+    }
+    assert.deepEqual(named(), []);
+    pods.upsert(createPod({ name: 'ended', labels, phase: 'Succeeded' }));
+    assert.deepEqual(named(), []);
+    for (const name of ['a', 'b']) pods.upsert(createPod({ name, labels }));
+    pods.upsert(createPod({ name: 'unbound' }));
+    assert.deepEqual(named(), ['AzureIdentity i1 clientIDs']);
+  });
+
+  it('have those of the node among them, by an exception', () => {
+    const exception = createException({ podLabels: labels });
+    const without = open({ namespaces: ['default'], clientIds: [idOf(1)] });
+    without.pods.upsert(createPod({ labels }));
+    without.grants.exceptions.upsert(exception);
+    assert.deepEqual(without.named(), ['AzurePodIdentityException exception nodeIdentities']);
+    const owned = open({ namespaces: ['default'], nodeIdentities: true });
+    owned.pods.upsert(createPod({ labels }));
+    owned.grants.exceptions.upsert(exception);
+    assert.deepEqual(owned.named(), []);
+  });
+
+  it('are named up to a bound, however many somebody makes', () => {
+    const { pods, grants, named } = open();
+    for (let label = 0; label < 6; label++) {
+      const selector = `label-${label}`;
+      pods.upsert(createPod({ name: selector, labels: { aadpodidbinding: selector } }));
+      for (let number = 0; number < 200; number++) {
+        const name = `${selector}-${number}`;
+        const clientId = idOf(label * 200 + number);
+        grants.identities.upsert(createIdentity({ name, clientId }));
+        grants.bindings.upsert(createBinding({ name, identityName: name, selector }));
+      }
+    }
+    assert.equal(named().length, maxUnowned);
+  });
+});
