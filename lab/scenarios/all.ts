@@ -14,6 +14,7 @@ import { gonePodScenarios } from './pods/gone-pods.ts';
 import { identityScenarios } from './tokens/identities.ts';
 import { kubeOutageScenarios } from './pods/kube-outage.ts';
 import { lateObjectScenarios } from './pods/late-objects.ts';
+import { ownerScenarios } from './tokens/owners.ts';
 import { nodeSurfaceScenarios } from './node/node-surface.ts';
 import { privilegeSplitScenarios } from './node/privilege-split.ts';
 import { rawFrameScenarios } from './node/raw-frames.ts';
@@ -26,6 +27,7 @@ import { wireScenarios } from './tokens/wire.ts';
 export const scenarios: readonly Scenario[] = [
   ...identityScenarios,
   ...exceptionScenarios,
+  ...ownerScenarios,
   ...lateObjectScenarios,
   ...addressScenarios,
   ...wireScenarios,

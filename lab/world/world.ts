@@ -22,8 +22,10 @@ import type { LabIdentity } from '../fakes/token.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
+  createAzureIdentityGrant,
   createAzurePodIdentityException,
   createPodManifest,
+  type AzureIdentityGrantSpec,
   type PodManifest,
 } from '../fakes/kube/manifests.ts';
 import type { Command } from '../fabric/lab-command.ts';
@@ -271,6 +273,10 @@ export class World implements AsyncDisposable {
     namespace = 'default',
   ): void {
     this.kube.apply(createAzurePodIdentityException({ name, namespace, podLabels }));
+  }
+
+  addGrant(name: string, spec: AzureIdentityGrantSpec): void {
+    this.kube.apply(createAzureIdentityGrant(name, spec));
   }
 
   deleteObject(kind: string, name: string, namespace = 'default'): void {

@@ -237,6 +237,24 @@ export function createAzurePodIdentityException(
   };
 }
 
+export interface AzureIdentityGrantSpec {
+  /** Exact names, or `*`. */
+  readonly namespaces: readonly string[];
+  readonly clientIDs?: readonly string[];
+  readonly resourceIDs?: readonly string[];
+  readonly nodeIdentities?: boolean;
+}
+
+/** Of the cluster: it has no namespace. */
+export function createAzureIdentityGrant(name: string, spec: AzureIdentityGrantSpec): object {
+  return {
+    apiVersion: 'aadpodidentity.k8s.io/v1',
+    kind: 'AzureIdentityGrant',
+    metadata: { name },
+    spec,
+  };
+}
+
 function createMetadata(options: ObjectOptions): KubeMetadata {
   return {
     name: options.name,

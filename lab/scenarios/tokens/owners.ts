@@ -1,0 +1,118 @@
+/** A namespace user names an identity that is another team's: client ids are no secrets. */
+import assert from 'node:assert/strict';
+import { eventually } from '../../world/eventually.ts';
+import {
+  assertRefused,
+  assertToken,
+  assertUpstream,
+  untilRefused,
+  untilToken,
+  type Refusal,
+} from '../../world/reply-checks.ts';
+import type { Scenario } from '../../world/scenario.ts';
+import type { World } from '../../world/world.ts';
+
+/** Of its own, so that no token is cached from elsewhere. */
+const resource = 'https://owners.lab';
+const ask = { resource };
+/** Older than what may still be on its way. */
+const objectAgeMs = 3_600_000;
+const notOwned: Refusal = {
+  status: 400,
+  says: /^Identity not found: AzureIdentity thief\/loot of pod thief\/thief has the client id .* no AzureIdentityGrant gives it to namespace thief\. .*spec\.clientIDs/,
+};
+const notExcepted: Refusal = {
+  status: 400,
+  says: /^Identity not found: AzurePodIdentityException thief\/all .*spec\.nodeIdentities/,
+};
+
+/** Namespace `shop` has an identity, and a user of `thief` an AzureIdentity of the same. */
+async function arrange(world: World) {
+  const { clientId } = world.bind('till', 'till', 'shop');
+  world.addIdentity('loot', 'thief', 'till');
+  world.addBinding('loot', 'loot', 'loot', 'thief');
+  world.addGrant('shop', { namespaces: ['shop'], clientIDs: [clientId] });
+  const shop = await world.addPod({ name: 'shop', namespace: 'shop', binding: 'till' });
+  const thief = await world.addPod({ name: 'thief', namespace: 'thief', binding: 'loot' });
+  await world.untilAgentKnows();
+  return { clientId, shop, thief };
+}
+
+const warned: Scenario = {
+  name: 'identity-not-owned-warned',
+  title: 'By default another team’s identity is served as ever, and the metric counts its object.',
+  needs: 'any',
+  inTour: false,
+  objectAgeMs,
+  run: async (world) => {
+    const { clientId, shop, thief } = await arrange(world);
+    assertToken(await shop.ask(ask), 'till');
+    assertToken(await thief.ask(ask), 'till');
+    const counted = (wanted: number) =>
+      eventually(async () => {
+        assert.equal(await world.agent.metric('nmi_identities_not_owned'), wanted);
+      }, 12_000);
+    await counted(1);
+    world.addGrant('thief', { namespaces: ['thief'], clientIDs: [clientId.toUpperCase()] });
+    await counted(0);
+    assertToken(await thief.ask(ask), 'till');
+    assertUpstream(world, ['till']);
+    return 'served with and without a grant, counted until there was one';
+  },
+};
+
+const enforced: Scenario = {
+  name: 'identity-not-owned',
+  title:
+    'Where owners are enforced a pod gets another team’s identity by a grant, and as long as it stands.',
+  needs: 'any',
+  inTour: false,
+  objectAgeMs,
+  agentFlags: ['--identity-owners=enforce'],
+  run: async (world) => {
+    const { clientId, shop, thief } = await arrange(world);
+    const kept = { ...ask, connection: 'kept' };
+    assertToken(await shop.ask(ask), 'till');
+    // Its token is in memory by now: neither that nor an id by name is a way.
+    for (const query of ['', `client_id=${clientId}`]) {
+      assertRefused(await thief.ask({ ...kept, query }), notOwned);
+    }
+    world.addGrant('thief', { namespaces: ['thief'], clientIDs: [clientId.toUpperCase()] });
+    await untilToken(thief, 'till', kept);
+    world.deleteObject('AzureIdentityGrant', 'thief');
+    const deletedAtMs = performance.now();
+    await untilRefused(thief, notOwned, ask);
+    const afterMs = performance.now() - deletedAtMs;
+    assert.ok(afterMs < 1_000, `still served ${Math.round(afterMs)} ms later`);
+    assertRefused(await thief.ask(kept), notOwned);
+    assertToken(await shop.ask(ask), 'till');
+    assertUpstream(world, ['till']);
+    return `refused, served by a grant, refused ${Math.round(afterMs)} ms after it was gone`;
+  },
+};
+
+const aroundByException: Scenario = {
+  name: 'exception-not-owned',
+  title:
+    'Where owners are enforced an exception of a namespace gives the node’s identities by a grant only.',
+  needs: 'any',
+  inTour: false,
+  objectAgeMs,
+  agentFlags: ['--identity-owners=enforce'],
+  run: async (world) => {
+    const { clientId, thief } = await arrange(world);
+    const named = { ...ask, query: `client_id=${clientId}` };
+    world.addException('all', { aadpodidbinding: 'loot' }, 'thief');
+    await world.untilAgentKnows();
+    assertRefused(await thief.ask(ask), notExcepted);
+    assertRefused(await thief.ask(named), notExcepted);
+    world.addGrant('ops', { namespaces: ['thief'], nodeIdentities: true });
+    await untilToken(thief, 'till', named);
+    world.deleteObject('AzureIdentityGrant', 'ops');
+    await untilRefused(thief, notExcepted, named);
+    assertUpstream(world, ['till']);
+    return 'an exception opened nothing until an administrator granted the node’s identities';
+  },
+};
+
+export const ownerScenarios: readonly Scenario[] = [warned, enforced, aroundByException];
