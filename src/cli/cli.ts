@@ -93,6 +93,19 @@ const verbs: Readonly<Record<string, Verb>> = {
       return explain(words, outside);
     },
   },
+  grants: {
+    summary: 'print the AzureIdentityGrants that --identity-owners=enforce needs in this cluster',
+    flags: {
+      kubeconfig: {
+        describe: 'Path of a kubeconfig file; else KUBECONFIG, else the in-cluster configuration.',
+      },
+    },
+    isBoolean: () => false,
+    start: async (words, outside) => {
+      const { grants } = await import('./grants.ts');
+      return grants(words, outside);
+    },
+  },
   version: {
     summary: 'print the version',
     flags: {},

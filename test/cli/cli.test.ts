@@ -54,7 +54,7 @@ describe('the command line', () => {
 
   it('has help for itself and for each verb', async () => {
     const { stdout } = await cli('--help');
-    for (const verb of ['run', 'redirect', 'demo', 'explain', 'version']) {
+    for (const verb of ['run', 'redirect', 'demo', 'explain', 'grants', 'version']) {
       assert.match(stdout, new RegExp(`^  ${verb} `, 'm'));
       assert.equal((await cli(verb, '--help')).code, 0);
     }

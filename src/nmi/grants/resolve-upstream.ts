@@ -34,6 +34,9 @@ export type UpstreamChoice =
 /** @param adEndpoint as the identity names it; empty for the authority of the node's cloud. */
 export type ResolveAuthority = (adEndpoint: string) => AuthorityResult;
 
+/** As much of a pod as an identity may depend on. */
+export type PodAccount = Pick<Pod, 'namespace' | 'serviceAccount'>;
+
 const maxAuxiliaryTenants = 3;
 const notHere: UpstreamChoice = {
   kind: 'unusable',
@@ -57,7 +60,7 @@ export class UpstreamDirectory {
    * The same object for as long as the identity is: a label may have thousands of identities.
    * @param pod whose service account is the subject of a pod-federated identity.
    */
-  of(identity: Identity, pod: Pod): UpstreamChoice {
+  of(identity: Identity, pod: PodAccount): UpstreamChoice {
     const isOfPod = kindsOfType(identity.type).some((kind) => kind.isOfPod);
     const account = isOfPod ? `${pod.namespace}/${pod.serviceAccount}` : '';
     const known = this.#choices.get(identity) ?? new Map<string, UpstreamChoice>();
@@ -66,7 +69,7 @@ export class UpstreamDirectory {
     return choice;
   }
 
-  #work(identity: Identity, pod: Pod): UpstreamChoice {
+  #work(identity: Identity, pod: PodAccount): UpstreamChoice {
     if (identity.type === 0) return this.hasImds ? ofNode(identity) : notHere;
     if (kindsOfType(identity.type).length === 0) {
       const problem = `has the type ${identity.type}; known are ${knownTypes()}`;
@@ -76,7 +79,7 @@ export class UpstreamDirectory {
   }
 
   /** An application whose tokens are got with a token of the pod's service account. */
-  ofServiceAccount(pod: Pod, clientId: string, tenantId: string): UpstreamChoice {
+  ofServiceAccount(pod: PodAccount, clientId: string, tenantId: string): UpstreamChoice {
     if (!isGuid(clientId)) return invalid('has a client id that is no GUID');
     const authority = this.#resolveAuthority('');
     if (!authority.ok) return invalid(authority.problem);
@@ -85,7 +88,7 @@ export class UpstreamDirectory {
     return toEntra(authority.authority, tenantId, [], clientId, credential);
   }
 
-  #ofEntra(identity: Identity, pod: Pod): UpstreamChoice {
+  #ofEntra(identity: Identity, pod: PodAccount): UpstreamChoice {
     const { entra, clientId } = identity;
     if (entra === undefined) throw new TypeError('an identity of Entra ID without its settings');
     if (!isGuid(clientId)) return invalid('has a spec.clientID that is no GUID');
@@ -126,7 +129,7 @@ function ofNode({ clientId, resourceId }: Identity): UpstreamChoice {
     : invalid(problem);
 }
 
-function accountOf({ namespace, serviceAccount }: Pod): ObjectName {
+function accountOf({ namespace, serviceAccount }: PodAccount): ObjectName {
   return { namespace, name: serviceAccount };
 }
 

@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Identity } from '../../../src/cache/index/objects.ts';
+import { neededGrants, type ClusterObjects } from '../../../src/nmi/grants/needed-grants.ts';
+import {
+  createBinding,
+  createException,
+  createIdentity,
+  createIdentityGrant,
+} from '../../support/cache-objects.ts';
+import { createOwners } from '../../support/owners.ts';
+
+const idOf = (number: number): string =>
+  `22729e47-74ce-4b43-8eea-${String(number).padStart(12, '0')}`;
+const none: ClusterObjects = { identities: [], bindings: [], exceptions: [], grants: [] };
+
+function bound(...identities: readonly Partial<Identity>[]): ClusterObjects {
+  const made = identities.map(createIdentity);
+  const bindings = made.map(({ namespace, name }) =>
+    createBinding({ namespace, name, identityName: name }),
+  );
+  return { ...none, identities: made, bindings };
+}
+
+function lines(objects: ClusterObjects): readonly string[] {
+  return neededGrants(objects).grants.map(({ name, namespace, ...grant }) => {
+    const ids = [...grant.clientIds, ...grant.resourceIds].map(({ id }) => id);
+    return [name, namespace, ...ids, ...(grant.nodeIdentities ? ['node'] : [])].join(' ');
+  });
+}
+
+describe('the grants that a cluster needs', () => {
+  it('are what bindings give, by namespace, in the form that ids compare in', () => {
+    const resourceId = '/Subscriptions/S/resourceGroups/g/x';
+    const objects = bound(
+      { namespace: 'shop', name: 'b', clientId: idOf(2) },
+      { namespace: 'shop', name: 'a', clientId: idOf(2).toUpperCase() },
+      { namespace: 'pay', name: 'c', clientId: '', resourceId },
+      { namespace: 'shop', name: 'd', clientId: idOf(1), resourceId },
+      { namespace: 'shop', name: 'unusable', clientId: 'x' },
+    );
+    assert.deepEqual(lines(objects), [
+      'pay pay /subscriptions/s/resourcegroups/g/x',
+      `shop shop ${idOf(1)} ${idOf(2)}`,
+    ]);
+    assert.deepEqual(neededGrants(objects).grants[1]?.clientIds[1]?.usedBy, ['a', 'b']);
+  });
+
+  it('leave out what nothing binds, and count it', () => {
+    const objects = bound({ name: 'a', clientId: idOf(1) });
+    assert.deepEqual(neededGrants({ ...objects, bindings: [] }), { grants: [], unbound: 1 });
+    for (const binding of [{ selector: '' }, { namespace: 'other' }, { identityName: 'b' }]) {
+      const bindings = [createBinding({ identityName: 'a', ...binding })];
+      assert.deepEqual(neededGrants({ ...objects, bindings }), { grants: [], unbound: 1 });
+    }
+  });
+
+  it('have the applications that the agent’s own service account proves, and no others', () => {
+    const entra = {
+      ...{ tenantId: 'contoso.example', auxiliaryTenantIds: [], adEndpoint: 'https://x.example' },
+      ...{ secretNamespace: '', secretName: 'secret' },
+    };
+    const ofType = (name: string, type: number, federation: string) => ({
+      ...{ name, type, clientId: idOf(type), entra: { ...entra, federation } },
+    });
+    assert.deepEqual(lines(bound(ofType('node', 3, 'node'))), [`default default ${idOf(3)}`]);
+    assert.deepEqual(lines(bound(ofType('pod', 3, 'pod'), ofType('secret', 1, ''))), []);
+  });
+
+  it('have exceptions that are for somebody', () => {
+    const exceptions = [
+      createException({ namespace: 'kube-system', podLabels: { a: 'b' } }),
+      createException({ namespace: 'empty' }),
+    ];
+    assert.deepEqual(lines({ ...none, exceptions }), ['kube-system kube-system node']);
+  });
+
+  it('leave out what is granted, and name where else an identity is named', () => {
+    const objects = bound(
+      { namespace: 'shop', name: 'till', clientId: idOf(1) },
+      { namespace: 'thief', name: 'loot', clientId: idOf(1) },
+    );
+    const grants = [createIdentityGrant({ name: 'x', namespaces: ['shop'], clientIds: [idOf(1)] })];
+    const [grant, ...others] = neededGrants({ ...objects, grants }).grants;
+    assert.deepEqual(others, []);
+    assert.deepEqual(grant?.clientIds, [{ id: idOf(1), usedBy: ['loot'], alsoIn: ['shop'] }]);
+    const all = [createIdentityGrant({ namespaces: ['*'], clientIds: [idOf(1)] })];
+    assert.deepEqual(lines({ ...objects, grants: all }), []);
+  });
+
+  it('take nothing away from the grants that are there', () => {
+    const objects = bound({ namespace: 'shop', name: 'till', clientId: idOf(2) });
+    const own = createIdentityGrant({
+      ...{ name: 'shop', namespaces: ['shop'], clientIds: [idOf(1)], nodeIdentities: true },
+    });
+    assert.deepEqual(lines({ ...objects, grants: [own] }), [
+      `shop shop ${idOf(1)} ${idOf(2)} node`,
+    ]);
+    const others = { ...own, namespaces: ['shop', 'pay'] };
+    assert.deepEqual(lines({ ...objects, grants: [others] }), [`shop.identities shop ${idOf(2)}`]);
+  });
+
+  it('are more than one object where one cannot hold them', () => {
+    const many = Array.from({ length: 257 }, (_, number) => ({
+      ...{ name: `i${number}`, clientId: idOf(number) },
+    }));
+    const { grants } = neededGrants(bound(...many));
+    assert.deepEqual(
+      grants.map(({ name, clientIds }) => [name, clientIds.length]),
+      [
+        ['default', 256],
+        ['default.2', 1],
+      ],
+    );
+  });
+
+  it('applied, leave nothing that is lacking', () => {
+    const exceptions = [createException({ podLabels: { a: 'b' } })];
+    const objects = {
+      ...bound({ clientId: idOf(1) }, { name: 'x', clientId: idOf(2) }),
+      exceptions,
+    };
+    const grants = neededGrants(objects).grants.map(({ name, namespace, ...grant }) =>
+      createIdentityGrant({
+        ...{ name, namespaces: [namespace], nodeIdentities: grant.nodeIdentities },
+        clientIds: grant.clientIds.map(({ id }) => id),
+        resourceIds: grant.resourceIds.map(({ id }) => id),
+      }),
+    );
+    assert.deepEqual(neededGrants({ ...objects, grants }).grants, []);
+    const { owners } = createOwners('enforce', ...grants);
+    assert.equal(owners.lackingForException('default'), undefined);
+  });
+});
