@@ -35,6 +35,7 @@ void runCli(process.argv.slice(2), {
   environment: process.env,
   stdout: output.write,
   stderr: (text) => process.stderr.write(text),
+  columns: process.stdout.isTTY ? process.stdout.columns : undefined,
   stop: stop.signal,
 }).then((code) => {
   process.exitCode = code;

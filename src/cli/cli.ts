@@ -1,152 +1,83 @@
 /**
- * From words to a verb. The only place that knows yargs: its parser splits words, and all of it is
- * loaded to render help, which costs a start 30 ms. Values are judged by the options table, so that
- * all problems are reported together.
+ * From words to a verb. yargs splits words; values are judged by the options table, so that all problems
+ * are reported together.
  */
-import type { Options } from 'yargs';
 import { Parser } from 'yargs/helpers';
-import { buildInfo } from '../nmi/base/build-info.ts';
-import {
-  environmentName,
-  findIgnored,
-  findOption,
-  hasFlag,
-  ignoredFlags,
-  options,
-  type Option,
-} from '../nmi/config/options.ts';
-import { completeBooleans, flagTexts, flagsWithoutValue, type Words } from './flags.ts';
+import { renderVersion } from '../nmi/base/build-info.ts';
+import { nearest } from '../nmi/config/nearest.ts';
+import { complete, completionScript, completionWord } from './completion.ts';
+import { completeBooleans, flagTexts, flagsWithoutValue } from './flags.ts';
+import { renderHelp, renderOverview } from './help.ts';
 import { exitCodes, type Outside } from './outside.ts';
-
-interface Verb {
-  readonly summary: string;
-  /** Flags of the verb as yargs takes them; every value is text. */
-  readonly flags: Readonly<Record<string, Options>>;
-  readonly isBoolean: (flag: string) => boolean;
-  readonly positional?: string;
-  readonly start: (words: Words, outside: Outside) => Promise<number>;
-}
-
-/** Verbs load when they are called: the agent carries none of the others. */
-const verbs: Readonly<Record<string, Verb>> = {
-  run: {
-    summary: 'run the agent of this node (also without a verb)',
-    flags: runFlags(() => true),
-    isBoolean: isRunBoolean,
-    start: async (words, outside) => {
-      const stray = words.rest[0];
-      if (stray !== undefined) {
-        const hint = /^(?:true|false)$/i.test(stray) ? ' (write --flag=value)' : '';
-        return usage(outside, `unknown verb or word "${stray}"${hint}`);
-      }
-      const { run } = await import('./run.ts');
-      return run(words.flags, outside);
-    },
-  },
-  redirect: {
-    summary: 'install, verify, keep or remove the redirect of this node; probe what it can be',
-    positional: '<install|verify|remove|run|probe>',
-    flags: {
-      ...runFlags(({ isOfRedirect }) => isOfRedirect === true),
-      output: { describe: 'Of a probe: text or json.', default: 'text' },
-    },
-    isBoolean: isRunBoolean,
-    start: async (words, outside) => {
-      const { redirect } = await import('./redirect.ts');
-      return redirect(words, outside);
-    },
-  },
-  demo: {
-    summary: 'the sample client: asks for tokens from inside a pod',
-    flags: {
-      period: { describe: 'Pause between two rounds, as 100s or 5m.', default: '100s' },
-      'resource-name': {
-        describe: 'Resource to ask a token for.',
-        default: 'https://management.azure.com/',
-      },
-      'identity-client-id': { alias: 'clientid', describe: 'Client id of the identity.' },
-      'subscription-id': {
-        alias: 'subscriptionid',
-        describe: 'With --resource-group: count its virtual machines with the token.',
-      },
-      'resource-group': { alias: 'resourcegroup', describe: 'See --subscription-id.' },
-      once: { describe: 'One round, then exit with its result.' },
-    },
-    isBoolean: (flag) => flag === 'once',
-    start: async (words, outside) => {
-      const { demo } = await import('./demo.ts');
-      return demo(words, outside);
-    },
-  },
-  explain: {
-    summary: 'what a pod of this node gets and why, told by the agent in this container',
-    flags: {
-      pod: { describe: 'The pod, as NAMESPACE/NAME; without --pod and --ip all pods in a table.' },
-      ip: { describe: 'The pod that has this address.' },
-      resource: { describe: 'As a request for a token of this resource.' },
-      'client-id': { describe: 'As a request that names this identity.' },
-      output: { describe: 'text or json.', default: 'text' },
-    },
-    isBoolean: () => false,
-    start: async (words, outside) => {
-      const { explain } = await import('./explain.ts');
-      return explain(words, outside);
-    },
-  },
-  grants: {
-    summary: 'print the AzureIdentityGrants that --identity-owners=enforce needs in this cluster',
-    flags: {
-      kubeconfig: {
-        describe: 'Path of a kubeconfig file; else KUBECONFIG, else the in-cluster configuration.',
-      },
-    },
-    isBoolean: () => false,
-    start: async (words, outside) => {
-      const { grants } = await import('./grants.ts');
-      return grants(words, outside);
-    },
-  },
-  version: {
-    summary: 'print the version',
-    flags: {},
-    isBoolean: () => false,
-    start: (_words, outside) => {
-      outside.stdout(renderVersion());
-      return Promise.resolve(exitCodes.ok);
-    },
-  },
-};
-
-/** In the shape that the replaced system's scripts read. */
-function renderVersion(): string {
-  const { version, commit, date } = buildInfo;
-  return `MIC Version: none - NMI Version: ${version} - Commit: ${commit} - Date: ${date}\n`;
-}
+import { verbs, type Verb } from './verbs.ts';
 
 /** @param words the command line without the program. @returns the exit code. */
 export async function runCli(words: readonly string[], outside: Outside): Promise<number> {
-  const [first] = words;
+  const [first, ...others] = words;
+  // A container without arguments may have all options in its environment.
+  if (first === undefined && outside.environment['NMI_NODE'] === undefined) {
+    outside.stdout(renderOverview());
+    return exitCodes.usage;
+  }
+  if (first === 'help') return help(others, outside);
+  if (first === completionWord) {
+    outside.stdout(
+      complete(others)
+        .map((word) => `${word}\n`)
+        .join(''),
+    );
+    return exitCodes.ok;
+  }
+  if (first === 'completion' && others.length === 0) {
+    outside.stdout(completionScript);
+    return exitCodes.ok;
+  }
   const named = first !== undefined && Object.hasOwn(verbs, first) ? first : undefined;
+  return runVerb(named, named === undefined ? words : others, outside);
+}
+
+async function runVerb(
+  named: string | undefined,
+  words: readonly string[],
+  outside: Outside,
+): Promise<number> {
   const name = named ?? 'run';
-  const verb = verbs[name];
-  if (verb === undefined) throw new Error(`the verb table has no row "${name}"`);
-  const rest = named === undefined ? words : words.slice(1);
+  const verb = verbOf(name);
   const isBoolean = (flag: string) => flag === 'help' || flag === 'version' || verb.isBoolean(flag);
-  const [bare] = flagsWithoutValue(rest, (flag) => isKnown(verb, flag) && !isBoolean(flag));
-  if (bare !== undefined) return usage(outside, `${bare} has no value; write ${bare}=VALUE`);
-  const completed = completeBooleans(rest, isBoolean);
+  const [bare] = flagsWithoutValue(words, (flag) => isKnown(verb, flag) && !isBoolean(flag));
+  if (bare !== undefined) return usage(outside, name, `${bare} has no value; write ${bare}=VALUE`);
+  const completed = completeBooleans(words, isBoolean);
   const parsed = parseWords(completed, verb);
-  if (parsed.error !== null) return usage(outside, parsed.error.message);
-  const text = flagTexts(parsed.argv);
-  if ('version' in text.flags && text.flags['version'] === 'true') {
+  if (parsed.error !== null) return usage(outside, name, parsed.error.message);
+  const { flags, rest } = flagTexts(parsed.argv);
+  if (flags['version'] === 'true') {
     outside.stdout(renderVersion());
     return exitCodes.ok;
   }
-  if (text.flags['help'] === 'true' || text.flags['h'] !== undefined) {
-    outside.stdout(await renderHelp(named, verb));
+  if (flags['help'] === 'true' || flags['h'] !== undefined) {
+    return help(named === undefined ? [] : [named, ...rest.slice(0, 1)], outside);
+  }
+  const problem = findStray(name, verb, rest) ?? findUnknownFlag(name, verb, flags);
+  if (problem !== undefined) return usage(outside, name, problem);
+  return verb.start({ flags: withoutAliases(flags, verb), rest }, outside);
+}
+
+async function help([name, action]: readonly string[], outside: Outside): Promise<number> {
+  if (name === undefined) {
+    outside.stdout(renderOverview());
     return exitCodes.ok;
   }
-  return verb.start(text, outside);
+  if (!Object.hasOwn(verbs, name)) return usage(outside, 'run', unknownWord(name, verbs));
+  const verb = verbOf(name);
+  const known = action !== undefined && Object.hasOwn(verb.actions ?? {}, action);
+  outside.stdout(await renderHelp(name, verb, known ? action : undefined, outside.columns));
+  return exitCodes.ok;
+}
+
+function verbOf(name: string): Verb {
+  const verb = verbs[name];
+  if (verb === undefined) throw new Error(`the verb table has no row "${name}"`);
+  return verb;
 }
 
 /** Every value is text. */
@@ -181,83 +112,61 @@ function parseWords(
   }
 }
 
-/** All that `--help` prints. */
-async function renderHelp(named: string | undefined, verb: Verb): Promise<string> {
-  const { default: yargs } = await import('yargs');
-  const parser = yargs([])
-    .scriptName(named === undefined ? 'nmi' : `nmi ${named}`)
-    .version(false)
-    .help(false)
-    .wrap(100);
-  for (const [flag, shape] of Object.entries(verb.flags)) {
-    const isNumber = findOption(flag)?.type.kind === 'integer';
-    parser.option(flag, {
-      ...shape,
-      default: undefined,
-      type: verb.isBoolean(flag) ? 'boolean' : isNumber ? 'number' : 'string',
-      ...(shape.default === undefined ? {} : { defaultDescription: String(shape.default) }),
-    });
+/** A word that means nothing where it stands. */
+function findStray(name: string, verb: Verb, rest: readonly string[]): string | undefined {
+  const { actions } = verb;
+  if (actions === undefined) {
+    const [stray] = rest;
+    if (stray === undefined) return undefined;
+    if (name === 'run') {
+      const hint = /^(?:true|false)$/i.test(stray) ? ' (write --flag=value)' : '';
+      return `${unknownWord(stray, verbs)}${hint}`;
+    }
+    const { insteadOfWord } = verb;
+    return `unknown word "${stray}"${insteadOfWord === undefined ? '' : `; ${insteadOfWord}`}`;
   }
-  const about =
-    named === undefined
-      ? [
-          'Microsoft Entra tokens for the pods of this Kubernetes node.',
-          '',
-          'Verbs:',
-          ...verbList(),
-          '',
-        ]
-      : [`${verb.summary[0]?.toUpperCase() ?? ''}${verb.summary.slice(1)}.`, ''];
-  const place = verb.positional === undefined ? '' : ` ${verb.positional}`;
-  const usageLine = named === undefined ? 'Usage: $0 [verb] [flags]' : `Usage: $0${place} [flags]`;
-  const text = await parser.usage(usageLine).getHelp();
-  const variables = named === undefined || named === 'run' ? environmentHelp() : '';
-  return `${about.join('\n')}\n${text}\n${variables}`;
+  const [action, stray] = rest;
+  const known = Object.keys(actions).join(', ');
+  if (action === undefined) return `${name} needs an action: ${known}`;
+  if (!Object.hasOwn(actions, action)) return `unknown action "${action}"; known are ${known}`;
+  return stray === undefined ? undefined : `unknown word "${stray}"`;
 }
 
-function verbList(): readonly string[] {
-  return Object.entries(verbs).map(([name, verb]) => `  ${name.padEnd(10)} ${verb.summary}`);
+function unknownWord(word: string, known: object): string {
+  const near = nearest(word, Object.keys(known));
+  const hint = near !== undefined && near.edits <= 2 ? `; did you mean "${near.name}"?` : '';
+  return `unknown verb or word "${word}"${hint}`;
 }
 
-function runFlags(isShown: (option: Option) => boolean): Readonly<Record<string, Options>> {
-  const flags: Record<string, Options> = {};
-  for (const option of options) {
-    if (!hasFlag(option)) continue;
-    flags[option.name] = {
-      describe: describeOption(option),
-      group: `${option.group}:`,
-      hidden: !isShown(option),
-      ...(option.default === '' ? {} : { default: option.default }),
-    };
-  }
-  // The README lists them.
-  for (const { name } of ignoredFlags) flags[name] = { hidden: true };
-  return flags;
+/** Flags of the options table are judged by it, all of them together. */
+function findUnknownFlag(
+  name: string,
+  verb: Verb,
+  flags: Readonly<Record<string, string>>,
+): string | undefined {
+  if (name === 'run' || name === 'redirect') return undefined;
+  const unknown = Object.keys(flags).find((flag) => !isKnown(verb, flag));
+  if (unknown === undefined) return undefined;
+  const near = nearest(unknown, Object.keys(verb.flags));
+  const hint = near !== undefined && near.edits <= 3 ? `; did you mean --${near.name}?` : '';
+  return `unknown flag --${unknown}${hint}`;
 }
 
-function describeOption(option: Option): string {
-  const { help, type, old } = option;
-  const allowed = type.kind === 'boolean' ? '' : ` Takes ${type.allowed}.`;
-  const alias = old === undefined ? '' : ` Also --${old}.`;
-  return `${help}${allowed}${alias} [${environmentName(option)}]`;
-}
-
-function environmentHelp(): string {
-  const rows = options
-    .filter((option) => !hasFlag(option))
-    .map((option) => `  ${environmentName(option).padEnd(20)} ${option.help}`);
-  return `\nSet by the manifest, environment only:\n${rows.join('\n')}\n`;
-}
-
-function isRunBoolean(flag: string): boolean {
-  return findOption(flag)?.type.kind === 'boolean' || findIgnored(flag)?.isBoolean === true;
+/** yargs gives the value of a flag to each of its names. */
+function withoutAliases(
+  flags: Readonly<Record<string, string>>,
+  verb: Verb,
+): Readonly<Record<string, string>> {
+  const aliases = new Set(Object.values(verb.flags).map(({ alias }) => alias));
+  return Object.fromEntries(Object.entries(flags).filter(([flag]) => !aliases.has(flag)));
 }
 
 function isKnown({ flags }: Verb, flag: string): boolean {
   return Object.hasOwn(flags, flag) || Object.values(flags).some(({ alias }) => alias === flag);
 }
 
-function usage(outside: Outside, problem: string): number {
-  outside.stderr(`nmi: ${problem}; see nmi --help\n`);
+function usage(outside: Outside, name: string, problem: string): number {
+  const place = name === 'run' ? 'nmi --help' : `nmi help ${name}`;
+  outside.stderr(`nmi: ${problem}${/[.?]$/.test(problem) ? ' See' : '; see'} ${place}\n`);
   return exitCodes.usage;
 }

@@ -64,12 +64,16 @@ const known = new Map([
 function parseFlags(words: Words, outside: Outside): DemoFlags | string {
   const texts: Record<string, string> = {};
   for (const [flag, text] of Object.entries(words.flags)) {
-    const meaning = known.get(flag);
-    if (meaning === undefined) return `unknown flag --${flag}; see nmi demo --help`;
-    texts[meaning] = text;
+    texts[known.get(flag) ?? flag] = text;
   }
   const { period = '100s', resource = defaultResource } = texts;
   const { subscription = '', group: name = '' } = texts;
+  const { environment } = outside;
+  const host = environment['AZURE_POD_IDENTITY_AUTHORITY_HOST'];
+  const isPod = host !== undefined || environment['KUBERNETES_SERVICE_HOST'] !== undefined;
+  if (!isPod && texts['outside-pod'] !== 'true') {
+    return 'this does not look like a pod, and would get tokens of this machine; --outside-pod runs it';
+  }
   const periodMs = parseDuration(period);
   if (periodMs === undefined) return `--period has the value "${period}"; allowed: as 100s`;
   if (resource === '') return '--resource-name has the value ""; allowed: a resource to ask for';
@@ -79,7 +83,7 @@ function parseFlags(words: Words, outside: Outside): DemoFlags | string {
     clientId: texts['clientId'] ?? '',
     group: subscription === '' || name === '' ? undefined : { subscription, name },
     once: texts['once'] === 'true',
-    host: outside.environment['AZURE_POD_IDENTITY_AUTHORITY_HOST'] ?? defaultHost,
+    host: host ?? defaultHost,
   };
 }
 

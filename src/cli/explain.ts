@@ -45,15 +45,18 @@ export async function explain(words: Words, outside: Outside): Promise<number> {
 
 /** A text is what is wrong. */
 function parse(words: Words, outside: Outside): Question | string {
-  const [stray] = words.rest;
-  if (stray !== undefined) return `unknown word "${stray}"; name a pod with --pod NAMESPACE/NAME`;
   const query = new URLSearchParams();
   let output = 'text';
   for (const [flag, text] of Object.entries(words.flags)) {
     const name = asked.get(flag);
     if (name !== undefined) query.set(name, text);
     else if (flag === 'output') output = text;
-    else return `unknown flag --${flag}; see nmi explain --help`;
+  }
+  const { namespace, pod } = words.flags;
+  if (namespace !== undefined) {
+    if (pod === undefined) return '--namespace needs --pod';
+    if (pod.includes('/')) return '--pod names a namespace already; leave out --namespace';
+    query.set('pod', `${namespace}/${pod}`);
   }
   if (output !== 'text' && output !== 'json') {
     return `--output has the value "${output}"; allowed: text, json`;

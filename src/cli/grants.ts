@@ -24,11 +24,7 @@ const pageSize = 500;
 const timeoutMs = 60_000;
 
 export async function grants(words: Words, outside: Outside): Promise<number> {
-  const { kubeconfig, ...others } = words.flags;
-  const [stray] = [...words.rest, ...Object.keys(others).map((flag) => `--${flag}`)];
-  if (stray !== undefined) {
-    return fail(outside, `unknown word "${stray}"; see nmi grants --help`, exitCodes.usage);
-  }
+  const { kubeconfig } = words.flags;
   const { environment, stop } = outside;
   try {
     await using client = await openKubeClient({

@@ -9,6 +9,8 @@ export interface Outside {
   /** Whole lines, newline included. */
   readonly stdout: (text: string) => void;
   readonly stderr: (text: string) => void;
+  /** Width of the terminal, where there is one. */
+  readonly columns?: number | undefined;
   /** Aborted by the first SIGTERM or SIGINT. */
   readonly stop: AbortSignal;
 }

@@ -14,20 +14,20 @@ import type { Words } from './flags.ts';
 import { exitCodes, untilStopped, type Outside } from './outside.ts';
 import { probeRedirect } from './redirect-probe.ts';
 
-const actions = ['install', 'verify', 'remove', 'run', 'probe'] as const;
+type Output = 'text' | 'json';
+
 /** The table asks for a node. The ports of the environment are those of the agent beside it. */
 const presets = { node: 'unnamed', 'http-probe-port': '0', 'prometheus-port': '0' };
 
 export async function redirect(words: Words, outside: Outside): Promise<number> {
-  const [action, ...stray] = words.rest;
-  const known = actions.find((name) => name === action);
-  if (known === undefined || stray.length > 0) {
-    outside.stderr(`nmi redirect: one of ${actions.join(', ')} is wanted\n`);
-    return exitCodes.usage;
-  }
+  const [action] = words.rest;
   const { output = 'text', ...flags } = words.flags;
   if (output !== 'text' && output !== 'json') {
     outside.stderr(`nmi redirect: --output has the value "${output}"; allowed: text, json\n`);
+    return exitCodes.usage;
+  }
+  if (action === 'run' && words.flags['output'] !== undefined) {
+    outside.stderr('nmi redirect: run has no --output; its log has --log-format\n');
     return exitCodes.usage;
   }
   const parsed = parseConfig({ ...presets, ...flags }, outside.environment);
@@ -37,12 +37,12 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
   }
   for (const warning of parsed.warnings) outside.stderr(`nmi redirect: warning: ${warning}\n`);
   try {
-    if (known === 'probe') return await probeRedirect(parsed.config, output, outside);
-    if (known === 'run') return await keepRedirect(parsed.config, outside);
-    if (known === 'remove') return await remove(parsed.config, outside);
+    if (action === 'probe') return await probeRedirect(parsed.config, output, outside);
+    if (action === 'run') return await keepRedirect(parsed.config, outside);
+    if (action === 'remove') return await remove(parsed.config, output, outside);
     const choice = chooseRedirect(parsed.config);
     try {
-      return await act(known, choice, outside);
+      return await act(action === 'install', choice, output, outside);
     } finally {
       choice.close();
     }
@@ -75,12 +75,18 @@ async function keepRedirect(config: Config, outside: Outside): Promise<number> {
  * Where no single way is named, all that an agent of another one may have left is taken away: what
  * `auto` takes here and now says nothing about that. The eBPF mode has iptables behind itself.
  */
-async function remove(config: Config, outside: Outside): Promise<number> {
+async function remove(config: Config, output: Output, outside: Outside): Promise<number> {
   const isNamed = config.redirect !== 'auto' && config.redirect !== 'none';
   const { redirect: mode } = chooseRedirect(isNamed ? config : { ...config, redirect: 'ebpf' });
   await mode.remove();
   if (!isNamed) await chooseRedirect({ ...config, redirect: 'address' }).redirect.remove();
   const left = listOwnPins(config.bpfPinFolder);
+  if (output === 'json') {
+    outside.stdout(
+      `${JSON.stringify({ removed: left.length === 0, pinned: left }, undefined, 2)}\n`,
+    );
+    return left.length === 0 ? exitCodes.ok : exitCodes.failed;
+  }
   if (left.length > 0) {
     const what = `${left.join(', ')} in ${config.bpfPinFolder}`;
     outside.stderr(`nmi redirect: still pinned: ${what}; an agent that runs puts it back\n`);
@@ -91,14 +97,19 @@ async function remove(config: Config, outside: Outside): Promise<number> {
 }
 
 async function act(
-  action: 'install' | 'verify',
+  installs: boolean,
   choice: RedirectChoice,
+  output: Output,
   outside: Outside,
 ): Promise<number> {
-  const { redirect: mode } = choice;
-  if (action === 'install') await mode.prepare();
-  const status = action === 'install' ? await mode.install() : await mode.verify();
-  outside.stdout(renderStatus(choice, status));
+  const { redirect: mode, why } = choice;
+  if (installs) await mode.prepare();
+  const status = installs ? await mode.install() : await mode.verify();
+  outside.stdout(
+    output === 'json'
+      ? `${JSON.stringify({ mode: mode.mode, why, ...status }, undefined, 2)}\n`
+      : renderStatus(choice, status),
+  );
   return status.state === 'active' || status.state === 'off' ? exitCodes.ok : exitCodes.failed;
 }
 

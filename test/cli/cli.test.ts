@@ -3,12 +3,14 @@ import { describe, it } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
 import { hasFlag, options } from '../../src/nmi/config/options.ts';
 
-async function cli(...words: string[]) {
+const cli = (...words: string[]) => cliIn({}, ...words);
+
+async function cliIn(environment: Readonly<Record<string, string>>, ...words: string[]) {
   let stdout = '';
   let stderr = '';
   const code = await runCli(words, {
     // Where nobody listens: a demo that starts must not ask the metadata service of this machine.
-    environment: { AZURE_POD_IDENTITY_AUTHORITY_HOST: 'http://127.0.0.1:1' },
+    environment: { AZURE_POD_IDENTITY_AUTHORITY_HOST: 'http://127.0.0.1:1', ...environment },
     stdout: (text) => {
       stdout += text;
     },
@@ -52,20 +54,52 @@ describe('the command line', () => {
     }
   });
 
-  it('has help for itself and for each verb', async () => {
+  it('prints its verbs when it is given nothing at all, which is wrong usage', async () => {
+    const { code, stdout, stderr } = await cli();
+    assert.deepEqual([code, stderr], [2, '']);
+    assert.match(stdout, /^Verbs:$/m);
+  });
+
+  it('runs the agent without words where the environment names the node', async () => {
+    const variables = { NMI_NODE: 'n', NMI_NMI_PORT: 'abc' };
+    const { code, stderr } = await cliIn(variables);
+    assert.equal(code, 2);
+    assert.match(stderr, /NMI_NMI_PORT has the value "abc"/);
+  });
+
+  it('has help for itself, for each verb and for each action, in two spellings', async () => {
     const { stdout } = await cli('--help');
+    assert.equal((await cli('help')).stdout, stdout);
+    assert.ok(stdout.split('\n').length < 30, 'short');
     for (const verb of ['run', 'redirect', 'demo', 'explain', 'grants', 'version']) {
       assert.match(stdout, new RegExp(`^  ${verb} `, 'm'));
-      assert.equal((await cli(verb, '--help')).code, 0);
+      const help = await cli(verb, '--help');
+      assert.equal(help.code, 0);
+      assert.match(help.stdout, /^Examples:\n  nmi /m);
+      assert.deepEqual(await cli('help', verb), help);
     }
-    assert.ok(!stdout.includes('self-dial'));
-    for (const flag of [
-      '--node',
-      '--force-namespaced',
-      '--metadata-guard',
-      'Also --forceNamespaced',
-    ]) {
-      assert.ok(stdout.includes(flag), flag);
+    const action = await cli('help', 'redirect', 'verify');
+    assert.match(action.stdout, /^Read the redirect back and report drift/);
+    assert.deepEqual(await cli('redirect', 'verify', '--help'), action);
+    const unknown = await cli('help', 'explian');
+    assert.deepEqual([unknown.code, unknown.stdout], [2, '']);
+    assert.match(unknown.stderr, /did you mean "explain"\?/);
+  });
+
+  it('completes words for a shell', async () => {
+    assert.match((await cli('completion')).stdout, /complete -o default -F _nmi_complete nmi\n$/);
+    assert.equal((await cli('--complete', 'red')).stdout, 'redirect\n');
+  });
+
+  it('asks whether a near name was meant', async () => {
+    for (const [words, hint] of [
+      [['redirct'], 'did you mean "redirect"?'],
+      [['explain', '--resouce=x'], 'did you mean --resource?'],
+      [['--nod=n'], '--node'],
+    ] as const) {
+      const { code, stderr } = await cli(...words);
+      assert.equal(code, 2);
+      assert.ok(stderr.includes(hint), stderr);
     }
   });
 
@@ -87,7 +121,9 @@ describe('the command line', () => {
     assert.equal((await cli('rnu')).code, 2);
     assert.match((await cli('lab')).stderr, /^nmi: unknown verb or word "lab"; see nmi --help\n$/);
     assert.equal((await cli('redirect')).code, 2);
-    assert.equal((await cli('redirect', 'explode')).code, 2);
+    assert.match((await cli('redirect', 'explode')).stderr, /unknown action "explode"; known are /);
+    assert.equal((await cli('redirect', 'verify', 'now')).code, 2);
+    assert.equal((await cli('explain', 'default/app')).code, 2);
     assert.equal((await cli('demo', '--nope')).code, 2);
   });
 
@@ -103,7 +139,7 @@ describe('the command line', () => {
     ]) {
       const { code, stderr } = await cli(...words);
       assert.equal(code, 2, words.join(' '));
-      assert.match(stderr, /^nmi: --?\w+ has no value; write --?\w+=VALUE; see nmi --help\n$/);
+      assert.match(stderr, /^nmi: --?\w+ has no value; write --?\w+=VALUE; see nmi [a-z -]+\n$/);
     }
   });
 
@@ -126,7 +162,7 @@ describe('the command line', () => {
   });
 
   it('lists in its help the variables that have no flag', async () => {
-    const { stdout } = await cli('--help');
+    const { stdout } = await cli('run', '--help');
     for (const { name } of options.filter((row) => !hasFlag(row))) {
       assert.match(stdout, new RegExp(`^  NMI_${name.replaceAll('-', '_').toUpperCase()} `, 'm'));
       assert.ok(!stdout.includes(`--${name}`));

@@ -135,12 +135,29 @@ describe('nmi demo', () => {
   });
 
   it('refuses wrong usage', async () => {
-    const unknown = await run({ nope: '1' });
-    assert.deepEqual([unknown.code, unknown.seen], [2, []]);
-    assert.match(unknown.stderr, /^nmi demo: unknown flag --nope; see nmi demo --help$/m);
     const period = await run({ period: 'soon' });
     assert.equal(period.code, 2);
     assert.match(period.stderr, /--period has the value "soon"/);
+  });
+
+  it('does not ask where nothing looks like a pod, unless it is told to', async () => {
+    let stderr = '';
+    const outside = {
+      environment: {},
+      stdout: () => undefined,
+      stderr: (text: string) => (stderr += text),
+      stop: AbortSignal.abort(),
+    };
+    assert.equal(await demo({ flags: { once: 'true' }, rest: [] }, outside), 2);
+    assert.match(stderr, /this does not look like a pod, .*; --outside-pod runs it$/m);
+    const told = { period: 'soon', 'outside-pod': 'true' };
+    stderr = '';
+    assert.equal(await demo({ flags: told, rest: [] }, outside), 2);
+    assert.match(stderr, /--period has the value "soon"/);
+    const inPod = { ...outside, environment: { KUBERNETES_SERVICE_HOST: '10.0.0.1' } };
+    stderr = '';
+    assert.equal(await demo({ flags: { period: 'soon' }, rest: [] }, inPod), 2);
+    assert.match(stderr, /--period has the value "soon"/);
   });
 
   it('goes on until it is stopped', async () => {

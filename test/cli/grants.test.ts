@@ -76,7 +76,7 @@ describe('nmi grants', () => {
     for (const words of [['x'], ['--output=json']]) {
       const { code, stderr } = await cli(words);
       assert.equal(code, 2);
-      assert.match(stderr, /unknown word "(?:x|--output)"; see nmi grants --help/);
+      assert.match(stderr, /unknown (?:word "x"|flag --output); see nmi help grants/);
     }
   });
 });

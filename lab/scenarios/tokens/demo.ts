@@ -54,7 +54,7 @@ function assertTokenless(world: World, { stdout, stderr }: RunResult): void {
 
 async function runDemo(world: World, pod: string, clientId: string): Promise<RunResult> {
   const [program, ...leading] = world.ground.agentCommand;
-  const words = [...leading, 'demo', '--once', `--clientid=${clientId}`];
+  const words = [...leading, 'demo', '--once', '--outside-pod', `--clientid=${clientId}`];
   const result = await world.ground.runInPod(pod, program, words);
   for (const line of `${result.stdout}${result.stderr}`.trimEnd().split('\n')) {
     world.tell(`pod ${pod}: ${line}`);

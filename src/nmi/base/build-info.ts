@@ -19,3 +19,9 @@ export function userAgent(custom: string): string {
   const own = `aad-pod-identity/NMI/${buildInfo.version}/${buildInfo.commit}/${buildInfo.date}`;
   return custom === '' ? own : `${own} ${custom}`;
 }
+
+/** In the shape that scripts for the replaced system read. */
+export function renderVersion(): string {
+  const { version, commit, date } = buildInfo;
+  return `MIC Version: none - NMI Version: ${version} - Commit: ${commit} - Date: ${date}\n`;
+}

@@ -55,11 +55,7 @@ export const tools: Faults = {
       'return ok ? exitCodes.ok : exitCodes.failed;',
       'return exitCodes.ok;',
     ],
-    [
-      'an empty token is one',
-      "text: text === '' ? undefined : text }",
-      'text }',
-    ],
+    ['an empty token is one', "text: text === '' ? undefined : text }", 'text }'],
   ],
   'src/cli/flags.ts': [
     [
@@ -72,12 +68,18 @@ export const tools: Faults = {
   'src/cli/http-get.ts': [
     ['an answer takes all memory', 'if (length > bounds.maxBodyBytes)', 'if (false)'],
   ],
-  'src/cli/redirect.ts': [
+  'src/cli/cli.ts': [
     [
       'a stray word is passed over',
-      'known === undefined || stray.length > 0',
-      'known === undefined',
+      'return stray === undefined ? undefined : `unknown word "${stray}"`;',
+      'return undefined;',
     ],
+    [
+      'a container whose options are all in the environment prints help',
+      " && outside.environment['NMI_NODE'] === undefined",
+      '',
+    ],
+    ['a flag is taken for any that looks like it', 'near.edits <= 3', 'near.edits <= 300'],
   ],
   'src/cli/run.ts': [
     ['the agent starts on a kubenet node', 'if (kubenet !== undefined) {', 'if (false) {'],

@@ -1,0 +1,83 @@
+/** Help texts. yargs renders them, and is loaded for that alone: it costs a start 30 ms. */
+import { environmentName, findOption, hasFlag, options } from '../nmi/config/options.ts';
+import { verbs, type Verb } from './verbs.ts';
+
+const maxColumns = 120;
+
+/** What `nmi` and `nmi --help` print. */
+export function renderOverview(): string {
+  const rows = Object.entries({
+    ...summaries(),
+    completion: 'Print a script for bash completion.',
+  });
+  return [
+    'Microsoft Entra tokens for the pods of this Kubernetes node.',
+    '',
+    'Usage: nmi [VERB] [FLAGS]',
+    '',
+    'Verbs:',
+    ...rows.map(([name, summary]) => `  ${name.padEnd(11)} ${summary}`),
+    '',
+    'Examples:',
+    ...['run', 'explain', 'redirect'].map((name) => `  ${verbs[name]?.examples[0] ?? ''}`),
+    '',
+    '`nmi help VERB` shows the flags of a verb. Documentation: the folder docs of the sources;',
+    'docs/flags.md lists every flag, docs/reasons.md every answer.',
+    '',
+  ].join('\n');
+}
+
+/** @param columns width of the terminal; undefined where there is none. */
+export async function renderHelp(
+  name: string,
+  verb: Verb,
+  action: string | undefined,
+  columns = 100,
+): Promise<string> {
+  const { default: yargs } = await import('yargs');
+  const words = action === undefined ? name : `${name} ${action}`;
+  const parser = yargs([])
+    .scriptName(`nmi ${words}`)
+    .version(false)
+    .help(false)
+    .wrap(Math.min(columns, maxColumns));
+  for (const [flag, shape] of Object.entries(verb.flags)) {
+    const isNumber = findOption(flag)?.type.kind === 'integer';
+    parser.option(flag, {
+      ...shape,
+      default: undefined,
+      type: verb.isBoolean(flag) ? 'boolean' : isNumber ? 'number' : 'string',
+      ...(shape.default === undefined ? {} : { defaultDescription: String(shape.default) }),
+    });
+  }
+  const { actions = {} } = verb;
+  const about = action === undefined ? verb.summary : (actions[action] ?? verb.summary);
+  const place = action === undefined && verb.actions !== undefined ? ' ACTION' : '';
+  const list =
+    action === undefined
+      ? Object.entries(actions).map(([each, text]) => `  ${each.padEnd(11)} ${text}`)
+      : [];
+  const examples = verb.examples.filter(
+    (text) => action === undefined || text.startsWith(`nmi ${words}`),
+  );
+  const text = await parser.usage(`Usage: $0${place} [FLAGS]`).getHelp();
+  return [
+    about,
+    '',
+    ...(list.length === 0 ? [] : ['Actions:', ...list, '']),
+    ...(examples.length === 0 ? [] : ['Examples:', ...examples.map((each) => `  ${each}`), '']),
+    text,
+    name === 'run' ? environmentHelp() : '',
+  ].join('\n');
+}
+
+function summaries(): Readonly<Record<string, string>> {
+  return Object.fromEntries(Object.entries(verbs).map(([name, { summary }]) => [name, summary]));
+}
+
+function environmentHelp(): string {
+  const rows = options
+    .filter((option) => !hasFlag(option))
+    .map((option) => `  ${environmentName(option).padEnd(20)} ${option.help}`);
+  return `\nEnvironment variables without a flag, which the manifests set:\n${rows.join('\n')}\n`;
+}

@@ -1,0 +1,171 @@
+/** The verbs of `nmi`: their flags, examples and code. */
+import type { Options } from 'yargs';
+import { renderVersion } from '../nmi/base/build-info.ts';
+import {
+  environmentName,
+  findIgnored,
+  findOption,
+  hasFlag,
+  ignoredFlags,
+  options,
+  type Option,
+} from '../nmi/config/options.ts';
+import type { Words } from './flags.ts';
+import { exitCodes, type Outside } from './outside.ts';
+
+export interface Verb {
+  readonly summary: string;
+  /** Flags of the verb as yargs takes them; every value is text. */
+  readonly flags: Readonly<Record<string, Options>>;
+  readonly isBoolean: (flag: string) => boolean;
+  /** Words that may follow the verb, and what each does. */
+  readonly actions?: Readonly<Record<string, string>>;
+  readonly examples: readonly string[];
+  /** What to do instead of naming its object by a word. */
+  readonly insteadOfWord?: string;
+  readonly start: (words: Words, outside: Outside) => Promise<number>;
+}
+
+/** Verbs load when they are called: the agent carries none of the others. */
+export const verbs: Readonly<Record<string, Verb>> = {
+  run: {
+    summary: 'Run the agent of this node. The default verb.',
+    examples: ['nmi run --node=NODE', 'nmi --node=NODE --redirect=iptables --log-format=text'],
+    flags: runFlags(() => true),
+    isBoolean: isRunBoolean,
+    start: async (words, outside) => {
+      const { run } = await import('./run.ts');
+      return run(words.flags, outside);
+    },
+  },
+  redirect: {
+    summary: 'Install, verify, maintain or remove the redirect of this node, or probe for support.',
+    actions: {
+      install: 'Install the redirect once.',
+      verify: 'Read the redirect back and report drift. Exit code 1 if it is not in place.',
+      remove: 'Remove the redirect. This opens the node: pods reach the real metadata service.',
+      run: 'Maintain the redirect for an agent with --redirect=pinned, until a signal.',
+      probe: 'Report what this node supports and which mode `auto` uses. Changes nothing.',
+    },
+    examples: ['nmi redirect verify', 'nmi redirect probe -o json', 'nmi redirect remove'],
+    flags: {
+      ...runFlags(({ isOfRedirect }) => isOfRedirect === true),
+      output: { alias: 'o', describe: 'Output format: text or json.', default: 'text' },
+    },
+    isBoolean: isRunBoolean,
+    start: async (words, outside) => {
+      const { redirect } = await import('./redirect.ts');
+      return redirect(words, outside);
+    },
+  },
+  demo: {
+    summary: 'Sample client: request tokens from inside a pod.',
+    examples: [
+      'nmi demo --once',
+      'nmi demo --identity-client-id=CLIENT_ID --resource-name=https://vault.azure.net',
+    ],
+    flags: {
+      period: { describe: 'Time between two rounds.', default: '100s' },
+      'resource-name': {
+        describe: 'Resource of the token.',
+        default: 'https://management.azure.com/',
+      },
+      'identity-client-id': { alias: 'clientid', describe: 'Client id of the identity.' },
+      'subscription-id': {
+        alias: 'subscriptionid',
+        describe: 'With --resource-group: count its virtual machines with the token.',
+      },
+      'resource-group': { alias: 'resourcegroup', describe: 'See --subscription-id.' },
+      once: { describe: 'Run one round and exit with its result.' },
+      'outside-pod': { describe: 'Run although this does not look like a pod.' },
+    },
+    isBoolean: (flag) => flag === 'once' || flag === 'outside-pod',
+    start: async (words, outside) => {
+      const { demo } = await import('./demo.ts');
+      return demo(words, outside);
+    },
+  },
+  explain: {
+    summary: 'Explain what a pod of this node gets, and why. Asks the agent in this container.',
+    insteadOfWord: 'name a pod with --pod NAMESPACE/NAME',
+    examples: [
+      'nmi explain',
+      'nmi explain --pod team-a/reporter',
+      'nmi explain -n team-a --pod reporter --resource https://vault.azure.net -o json',
+    ],
+    flags: {
+      pod: {
+        describe: 'The pod, as NAMESPACE/NAME, or as NAME with -n. Default: all pods, in a table.',
+      },
+      namespace: { alias: 'n', describe: 'Namespace of the pod.' },
+      ip: { describe: 'Address of the pod.' },
+      resource: { describe: 'Resource to simulate in the request.' },
+      'client-id': { describe: 'Client ID to simulate in the request.' },
+      output: { alias: 'o', describe: 'Output format: text or json.', default: 'text' },
+    },
+    isBoolean: () => false,
+    start: async (words, outside) => {
+      const { explain } = await import('./explain.ts');
+      return explain(words, outside);
+    },
+  },
+  grants: {
+    summary: 'Print the AzureIdentityGrants that --identity-owners=enforce needs in this cluster.',
+    examples: ['nmi grants --kubeconfig=FILE >grants.yaml'],
+    flags: {
+      kubeconfig: {
+        describe:
+          'Path of a kubeconfig file. Default: KUBECONFIG, then the in-cluster configuration.',
+      },
+    },
+    isBoolean: () => false,
+    start: async (words, outside) => {
+      const { grants } = await import('./grants.ts');
+      return grants(words, outside);
+    },
+  },
+  version: {
+    summary: 'Print the version.',
+    examples: ['nmi version'],
+    flags: {},
+    isBoolean: () => false,
+    start: (_words, outside) => {
+      outside.stdout(renderVersion());
+      return Promise.resolve(exitCodes.ok);
+    },
+  },
+};
+
+function runFlags(isShown: (option: Option) => boolean): Readonly<Record<string, Options>> {
+  const flags: Record<string, Options> = {};
+  for (const option of options) {
+    if (!hasFlag(option)) continue;
+    flags[option.name] = {
+      describe: describeOption(option),
+      group: `${option.group}:`,
+      hidden: !isShown(option),
+      ...(option.type.choices === undefined ? {} : { choices: option.type.choices }),
+      ...(option.default === '' ? {} : { default: option.default }),
+    };
+  }
+  // docs/flags.md lists them.
+  for (const { name } of ignoredFlags) flags[name] = { hidden: true };
+  return flags;
+}
+
+function describeOption(option: Option): string {
+  const { help, type, old } = option;
+  const takes = hasTellingType(option) ? '' : ` Takes ${type.allowed}.`;
+  const alias = old === undefined ? '' : ` Also --${old}.`;
+  return `${help}${takes}${alias} [${environmentName(option)}]`;
+}
+
+/** Help shows that it is a boolean, or the choices, or that it is any string. */
+function hasTellingType({ type }: Option): boolean {
+  if (type.kind === 'boolean' || type.choices !== undefined) return true;
+  return type.allowed === 'text' || type.allowed === 'a path';
+}
+
+function isRunBoolean(flag: string): boolean {
+  return findOption(flag)?.type.kind === 'boolean' || findIgnored(flag)?.isBoolean === true;
+}

@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { describe, it } from 'node:test';
+import { complete, completionScript } from '../../src/cli/completion.ts';
+
+describe('completion', () => {
+  for (const [words, expected] of [
+    [[''], ['completion', 'demo', 'explain', 'grants', 'help', 'redirect', 'run', 'version']],
+    [['re'], ['redirect']],
+    [['help', 'e'], ['explain']],
+    [
+      ['redirect', ''],
+      ['install', 'probe', 'remove', 'run', 'verify'],
+    ],
+    [['redirect', 'verify', ''], []],
+    [['explain', '--p'], ['--pod']],
+    [['--metadata-g'], ['--metadata-guard']],
+    [['--enable-conntrack'], []],
+  ] as const) {
+    it(`of "nmi ${words.join(' ')}"`, () => {
+      assert.deepEqual(complete(words), expected);
+    });
+  }
+
+  it('is asked for by a script that bash takes', () => {
+    const script = `${completionScript}
+      nmi() { printf '%s\\n' "$*"; }
+      COMP_WORDS=(nmi redirect ver) COMP_CWORD=2
+      _nmi_complete
+      printf '%s' "\${COMPREPLY[*]}"`;
+    const asked = execFileSync('bash', ['-c', script], { encoding: 'utf8' });
+    assert.equal(asked, '--complete redirect ver');
+  });
+});

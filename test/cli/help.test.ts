@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { renderHelp, renderOverview } from '../../src/cli/help.ts';
+import { verbs, type Verb } from '../../src/cli/verbs.ts';
+
+function verbOf(name: string): Verb {
+  const verb = verbs[name];
+  assert.ok(verb !== undefined);
+  return verb;
+}
+
+describe('help', () => {
+  it('of all has the verbs, examples and where to read on', () => {
+    const text = renderOverview();
+    for (const name of Object.keys(verbs)) assert.ok(text.includes(`\n  ${name} `), name);
+    assert.match(text, /docs\/flags\.md/);
+  });
+
+  it('of the agent has flags by group with their variables, and variables without a flag', async () => {
+    const text = await renderHelp('run', verbOf('run'), undefined);
+    for (const part of ['Kubernetes:', '--node', '[NMI_NODE]', 'Also --forceNamespaced']) {
+      assert.ok(text.includes(part), part);
+    }
+    assert.match(text, /^ {2}NMI_CGROUP_ROOT /m);
+    assert.ok(!text.includes('Takes text'));
+  });
+
+  it('of a verb with actions lists them, and of an action has its own examples', async () => {
+    const redirect = verbOf('redirect');
+    const whole = await renderHelp('redirect', redirect, undefined);
+    assert.match(whole, /^Usage: nmi redirect ACTION \[FLAGS\]$/m);
+    assert.match(whole, /^ {2}remove +Remove the redirect\. This opens the node/m);
+    const probe = await renderHelp('redirect', redirect, 'probe');
+    assert.match(probe, /^Usage: nmi redirect probe \[FLAGS\]$/m);
+    assert.match(probe, /^Examples:\n {2}nmi redirect probe -o json\n\n/m);
+    assert.ok(!probe.includes('Actions:'));
+  });
+
+  it('fits the terminal, and no line is longer than 120 characters', async () => {
+    for (const [columns, longest] of [
+      [70, 70],
+      [500, 120],
+    ] as const) {
+      const text = await renderHelp('explain', verbOf('explain'), undefined, columns);
+      const [, flags = ''] = text.split('Options:');
+      const lengths = flags.split('\n').map((line) => line.length);
+      assert.ok(Math.max(...lengths) <= longest, `${columns}: ${Math.max(...lengths)}`);
+    }
+  });
+});

@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { verbs } from '../../src/cli/verbs.ts';
+
+describe('the table of verbs', () => {
+  it('has a sentence and an example for each', () => {
+    for (const [name, { summary, examples, actions = {} }] of Object.entries(verbs)) {
+      for (const text of [summary, ...Object.values(actions)]) assert.match(text, /^[A-Z].*\.$/);
+      assert.ok(examples.length > 0);
+      for (const example of examples) assert.match(example, new RegExp(`^nmi (?:${name}\\b|--)`));
+    }
+  });
+
+  it('knows which flags stand without a value, aliases and old spellings too', () => {
+    const isBoolean = (verb: string, flag: string) => verbs[verb]?.isBoolean(flag);
+    assert.deepEqual(
+      ['forceNamespaced', 'force-namespaced', 'logtostderr', 'node', 'v', 'log_dir'].map((flag) =>
+        isBoolean('run', flag),
+      ),
+      [true, true, true, false, false, false],
+    );
+    assert.deepEqual(
+      ['once', 'outside-pod', 'period'].map((flag) => isBoolean('demo', flag)),
+      [true, true, false],
+    );
+  });
+
+  it('hides from the help of the redirect what only the agent reads, and old flags everywhere', () => {
+    const isHidden = (verb: string, flag: string) => verbs[verb]?.flags[flag]?.hidden === true;
+    assert.deepEqual(
+      [isHidden('redirect', 'strict-identity'), isHidden('redirect', 'nmi-port')],
+      [true, false],
+    );
+    assert.ok(isHidden('run', 'logtostderr') && !isHidden('run', 'strict-identity'));
+  });
+});
