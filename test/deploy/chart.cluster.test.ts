@@ -263,6 +263,40 @@ describe('the chart', { skip }, () => {
     }
   });
 
+  it('lets the add-ons of AKS keep the identities of the node where owners are enforced', () => {
+    const grantsOf = (flags: readonly string[], values: object = {}) =>
+      objects(values, { flags }).filter(({ kind }) => kind === 'AzureIdentityGrant');
+    const kinds = ['--api-versions=aadpodidentity.k8s.io/v1/AzureIdentityGrant'];
+    assert.deepEqual(
+      grantsOf(kinds).map((grant) => grant['spec']),
+      [{ namespaces: ['kube-system'], nodeIdentities: true }],
+    );
+    assert.deepEqual(grantsOf([]), [], 'a cluster may not have the kind');
+    assert.deepEqual(grantsOf(kinds, { installMICException: false }), []);
+  });
+
+  it('enforces owners by one value', () => {
+    const modeOf = (nmi: object) => configOf(agentOf(objects({ nmi }))).identityOwners;
+    assert.equal(modeOf({}), 'warn');
+    assert.equal(modeOf({ identityOwners: 'enforce' }), 'enforce');
+    const wrong = runHelmTemplate({ helm, values: { nmi: { identityOwners: 'on' } } });
+    assert.notEqual(wrong.exitCode, 0);
+  });
+
+  it('lets who may edit a namespace bind identities, and who administers it name them', () => {
+    const roles = objects({ rbac: { createUserFacingClusterRoles: true } });
+    const rightsOfRole = (suffix: string) =>
+      rightsOf(roles.filter(({ metadata }) => metadata.name.endsWith(suffix)));
+    const write = 'create+update+patch+delete+deletecollection';
+    assert.deepEqual(rightsOfRole('-edit'), [`${write} azureidentitybindings`]);
+    assert.deepEqual(rightsOfRole('-admin'), [
+      `${write} azureidentities+azurepodidentityexceptions`,
+    ]);
+    assert.deepEqual(rightsOfRole('-view'), [
+      'get+list+watch azureidentities+azureidentitybindings+azurepodidentityexceptions',
+    ]);
+  });
+
   it('grants what is on, and nothing else', () => {
     const base = [
       'list+watch pods',

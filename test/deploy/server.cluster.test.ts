@@ -138,6 +138,9 @@ describeOnClusters('the manifests', (cluster) => {
       assert.equal(await podsRun(), 'the agent in two');
       run('upgrade', chartFolder, '--reuse-values', '--set=uninstall.openNodes=true');
       assert.equal(await podsRun(), 'what opens nodes');
+      const grant = ['get', 'azidg', 'aks-addon-exception', '-o', 'jsonpath={.spec}'];
+      const spec = JSON.parse(await cluster().kubectl(grant)) as unknown;
+      assert.deepEqual(spec, { namespaces: ['kube-system'], nodeIdentities: true });
       run('rollback');
       assert.equal(await podsRun(), 'the agent in two');
       run('upgrade', chartFolder, '--reuse-values', '--set=nmi.privilegeSplit=false');
