@@ -1,0 +1,228 @@
+/** Owners of identities on real servers: what the agent reads of grants, who may write one, and the policy. */
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { before, describe, it } from 'node:test';
+import { stringify } from 'yaml';
+import { eventually } from '../../lab/world/eventually.ts';
+import type { Binding, Exception, Identity, Pod } from '../../src/cache/index/objects.ts';
+import { OwnerIndex } from '../../src/cache/index/owner-index.ts';
+import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
+import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
+import { objectsOf, renderChart } from '../deploy/chart-render.ts';
+import { keptLog, MapStore, quick } from '../nmi/kube/kube-world.ts';
+import type { RequestOptions } from './support/api.ts';
+import { provideHelm } from './support/binaries.ts';
+import { describeOnClusters } from './support/on-clusters.ts';
+
+const deploy = join(import.meta.dirname, '../../deploy');
+const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');
+const helm = provideHelm();
+const group = 'aadpodidentity.k8s.io';
+const root = `/apis/${group}/v1`;
+const grantsPath = `${root}/azureidentitygrants`;
+const agent = { namespace: 'kube-system', name: 'aad-pod-id-nmi-service-account' };
+const tillId = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
+const freeId = '431054d5-1b5d-4836-8331-11abcaa2c1d9';
+const resourceId =
+  '/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/till';
+const mergePatch = { contentType: 'application/merge-patch+json' };
+
+function as(user: string): RequestOptions {
+  return { headers: { 'impersonate-user': user } };
+}
+
+function objectOf(kind: string, name: string, spec: object) {
+  return { apiVersion: `${group}/v1`, kind, metadata: { name }, spec };
+}
+
+describeOnClusters('owners of identities', (cluster) => {
+  const createGrant = (name: string, spec: object, options?: RequestOptions) =>
+    cluster().admin.request(
+      'POST',
+      grantsPath,
+      objectOf('AzureIdentityGrant', name, spec),
+      options,
+    );
+  const deleteGrant = (name: string) => cluster().admin.expect('DELETE', `${grantsPath}/${name}`);
+
+  /** The agent's watches, as it runs them, and what they know of owners. */
+  async function openAgentWatches() {
+    await using opening = new AsyncDisposableStack();
+    const { kubeconfigPath } = await cluster().createServiceAccountClient(agent);
+    const client = opening.use(await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1' }));
+    const owners = new OwnerIndex();
+    const watches = opening.use(
+      openWatches({
+        ...{ client, node: 'node-a', log: keptLog() },
+        stores: {
+          pods: new MapStore<Pod>(),
+          identities: new MapStore<Identity>(),
+          bindings: new MapStore<Binding>(),
+          exceptions: new MapStore<Exception>(),
+          grants: owners.grants,
+        },
+        timing: { ...quick, absentEveryMs: 200 },
+      }),
+    );
+    await watches.whenSynced();
+    const opened = opening.move();
+    return { owners, [Symbol.asyncDispose]: () => opened.disposeAsync() };
+  }
+
+  before(async () => {
+    // Of the replaced system, as a cluster has them whose image alone was exchanged.
+    const oldCrds = join(import.meta.dirname, 'fixtures/old-crds.yaml');
+    await cluster().apply(await readFile(oldCrds, 'utf8'));
+    await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
+    await eventually(async () => cluster().apply(await read('nmi.yaml')));
+    for (const name of ['shop', 'thief']) await cluster().createNamespace(name);
+  });
+
+  it('are none without the kind or without the right, and come when both are there', async () => {
+    const role = `/apis/rbac.authorization.k8s.io/v1/clusterroles/aad-pod-id-nmi-role`;
+    const { rules } = await cluster().admin.expect('GET', role);
+    const kinds = ['azureidentities', 'azureidentitybindings', 'azurepodidentityexceptions'];
+    const old = [
+      { apiGroups: [''], resources: ['pods'], verbs: ['list', 'watch'] },
+      { apiGroups: [group], resources: kinds, verbs: ['list', 'watch'] },
+    ];
+    await cluster().admin.expect('PATCH', role, { rules: old }, mergePatch);
+    await using withoutRight = await openAgentWatches();
+    await cluster().admin.expect('PATCH', role, { rules }, mergePatch);
+    await using withoutKind = await openAgentWatches();
+    for (const { owners } of [withoutRight, withoutKind]) assert.equal(owners.grants.size, 0);
+
+    await cluster().apply(await read('crds.yaml'));
+    await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
+    await createGrant('shop', { namespaces: ['shop'], clientIDs: [tillId.toUpperCase()] });
+    for (const { owners } of [withoutRight, withoutKind]) {
+      await eventually(() => {
+        assert.equal(owners.ownsClientId('shop', tillId), true);
+        return Promise.resolve();
+      }, 10_000);
+      assert.equal(owners.ownsClientId('thief', tillId), false);
+    }
+    await deleteGrant('shop');
+    await eventually(() => {
+      assert.equal(withoutKind.owners.ownsClientId('shop', tillId), false);
+      return Promise.resolve();
+    });
+  });
+
+  describe('by the chart’s roles for teams', { skip: helm.missing }, () => {
+    const identities = `${root}/namespaces/shop/azureidentities?dryRun=All`;
+    const bindings = `${root}/namespaces/shop/azureidentitybindings?dryRun=All`;
+    const identity = objectOf('AzureIdentity', 'x', { clientID: tillId });
+    const binding = objectOf('AzureIdentityBinding', 'x', { azureIdentity: 'x', selector: 'x' });
+
+    before(async () => {
+      const values = { rbac: { createUserFacingClusterRoles: true } };
+      const roles = objectsOf(renderChart({ helm: helm.programs ?? '', values })).filter(
+        ({ kind, metadata }) =>
+          kind === 'ClusterRole' && /-(?:view|edit|admin)$/.test(metadata.name),
+      );
+      const apiGroup = 'rbac.authorization.k8s.io';
+      const bound = roles.map(({ metadata: { name } }) => ({
+        ...{ apiVersion: `${apiGroup}/v1`, kind: 'RoleBinding' },
+        metadata: { name, namespace: 'shop' },
+        roleRef: { apiGroup, kind: 'ClusterRole', name },
+        subjects: [{ apiGroup, kind: 'User', name: name.replace(/.*-/, '') }],
+      }));
+      const documents = [...roles, ...bound].map((each) => stringify(each));
+      await cluster().applyOverHttp(documents.join('---\n'));
+    });
+
+    const may = async (user: string, path: string, body: object): Promise<boolean> => {
+      const { status } = await cluster().admin.request('POST', path, body, as(user));
+      assert.ok([201, 403].includes(status), String(status));
+      return status === 201;
+    };
+
+    it('who edits a namespace binds identities, who administers it names them', async () => {
+      await eventually(async () => assert.ok(await may('edit', bindings, binding)));
+      assert.equal(await may('edit', identities, identity), false);
+      assert.equal(await may('admin', identities, identity), true);
+      assert.equal(await may('view', identities, identity), false);
+    });
+
+    it('nobody of a namespace writes a grant', async () => {
+      const spec = { namespaces: ['shop'], clientIDs: [tillId] };
+      for (const user of ['view', 'edit', 'admin']) {
+        assert.equal((await createGrant('mine', spec, as(user))).status, 403, user);
+      }
+    });
+  });
+
+  describe('by the policy', () => {
+    const create = (namespace: string, spec: object) => {
+      const path = `${root}/namespaces/${namespace}/azureidentities?dryRun=All`;
+      return cluster().admin.request('POST', path, objectOf('AzureIdentity', 'x', spec));
+    };
+    const refusal = async (namespace: string, spec: object): Promise<string> => {
+      const { status, body } = await create(namespace, spec);
+      if (status === 201) return '';
+      assert.equal(status, 403);
+      return body.message ?? '';
+    };
+    const ofTill = { clientID: tillId };
+
+    before(async () => {
+      await cluster().apply(await read('policies/identity-owners.yaml'));
+      await createGrant('till', {
+        ...{ namespaces: ['shop'], clientIDs: [tillId], resourceIDs: [resourceId] },
+      });
+      await eventually(async () => {
+        assert.match(await refusal('thief', ofTill), /belongs to the namespaces/);
+      }, 30_000);
+    });
+
+    it('nobody names what a grant gives to other namespaces', async () => {
+      assert.match(
+        await refusal('thief', { clientID: ` ${tillId.toUpperCase()} ` }),
+        new RegExp(
+          `the client id ${tillId} belongs to the namespaces of AzureIdentityGrant till: an administrator of ` +
+            'the cluster has to add namespace thief to it',
+        ),
+      );
+      const resourceID = resourceId
+        .toUpperCase()
+        .replace('MICROSOFT.MANAGEDIDENTITY', 'Microsoft.ManagedIdentity')
+        .replace('USERASSIGNEDIDENTITIES', 'userAssignedIdentities');
+      assert.match(
+        await refusal('thief', { resourceID }),
+        /the resource id .*AzureIdentityGrant till/,
+      );
+      const byAgent = { type: 3, tenantID: tillId, federation: 'node', ...ofTill };
+      assert.match(await refusal('thief', byAgent), /the client id/);
+      assert.equal(await refusal('shop', ofTill), '');
+      assert.equal(await refusal('thief', { clientID: freeId, resourceID: resourceId }), '');
+    });
+
+    it('what proves itself to Entra ID passes, and what no grant names', async () => {
+      const secret = { type: 1, tenantID: tillId, clientPassword: { name: 's' }, ...ofTill };
+      assert.equal(await refusal('thief', secret), '');
+      assert.equal(await refusal('thief', { type: 3, tenantID: tillId, ...ofTill }), '');
+      assert.equal(await refusal('thief', { clientID: freeId }), '');
+    });
+
+    it('an object from before changes elsewhere, but not to another’s id', async () => {
+      const path = `${root}/namespaces/thief/azureidentities`;
+      await cluster().admin.expect(
+        'POST',
+        path,
+        objectOf('AzureIdentity', 'y', { clientID: freeId }),
+      );
+      await createGrant('free', { namespaces: ['shop'], clientIDs: [freeId] });
+      await eventually(async () => {
+        assert.match(await refusal('thief', { clientID: freeId }), /belongs/);
+      }, 10_000);
+      const patch = (body: object) =>
+        cluster().admin.request('PATCH', `${path}/y`, body, mergePatch);
+      assert.equal((await patch({ metadata: { labels: { a: 'b' } } })).status, 200);
+      assert.equal((await patch({ spec: { clientID: tillId } })).status, 403);
+      await cluster().admin.expect('DELETE', `${path}/y`);
+      await deleteGrant('free');
+    });
+  });
+});
