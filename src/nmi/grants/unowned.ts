@@ -2,6 +2,7 @@
  * Which objects give pods of this node an identity that no grant gives to their namespace: what
  * `enforce` refuses. Pure; over the pods of one node.
  */
+import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Exception, type Identity, type Pod } from '../../cache/index/objects.ts';
 import type { OwnedBy } from './authorization.ts';
 import type { DemandKnowledge } from './identities-in-use.ts';
@@ -19,11 +20,15 @@ export const maxUnowned = 1_000;
 
 /** Each object once, and at most `maxUnowned` of them. */
 export function unownedOf(knowledge: DemandKnowledge): readonly Unowned[] {
-  const { pods } = knowledge;
+  const { pods, grants } = knowledge;
+  // Pods of one label share their grants.
+  const done = new Set<PodGrants>();
   const seen = new Set<Identity | Exception>();
   const found: Unowned[] = [];
   for (const pod of pods.all()) {
-    if (hasEnded(pod)) continue;
+    const ofPod = grants.grantsOf(pod.uid);
+    if (hasEnded(pod) || ofPod === undefined || done.has(ofPod)) continue;
+    done.add(ofPod);
     for (const [object, unowned] of unownedOfPod(pod, knowledge)) {
       if (seen.has(object)) continue;
       seen.add(object);

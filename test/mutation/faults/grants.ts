@@ -191,7 +191,7 @@ export const grants: Faults = {
   'src/nmi/grants/unowned.ts': [
     ['an object is counted for each pod', 'if (seen.has(object)) continue;', ''],
     ['who makes identities fills the log', 'if (found.length >= maxUnowned) return found;', ''],
-    ['pods that have ended are reported', 'if (hasEnded(pod)) continue;', ''],
+    ['pods that have ended are reported', 'hasEnded(pod) || ', ''],
   ],
   'src/nmi/grants/refusal-text.ts': [
     [

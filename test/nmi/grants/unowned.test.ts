@@ -45,6 +45,9 @@ describe('the identities without a grant', () => {
     assert.deepEqual(named(), []);
     for (const name of ['a', 'b']) pods.upsert(createPod({ name, labels }));
     pods.upsert(createPod({ name: 'unbound' }));
+    // The same identity by another label.
+    grants.bindings.upsert(createBinding({ name: 'c', identityName: 'i1', selector: 'other' }));
+    pods.upsert(createPod({ name: 'c', labels: { aadpodidbinding: 'other' } }));
     assert.deepEqual(named(), ['AzureIdentity i1 clientIDs']);
   });
 
