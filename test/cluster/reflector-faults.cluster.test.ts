@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { before, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../src/cache/clock.ts';
-import type { Pod } from '../../src/cache/index/objects.ts';
+import type { ObjectRef, Pod } from '../../src/cache/index/objects.ts';
 import { eventually } from '../../lab/world/eventually.ts';
 import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
 import { parsePod } from '../../src/nmi/kube/watch/parse.ts';
@@ -155,6 +155,39 @@ describeOnClusters('the watches of a node', (cluster) => {
     const tookMs = (await node.servable(fresh.ip)) - askedMs;
     assert.ok(tookMs < 1000, `${tookMs} ms`);
     await deletePod(admin(), fresh);
+  });
+
+  it('go on without a pod that is too long to be read, in the list and after it', async (t) => {
+    // Stored as protobuf, where `<` is one byte; as JSON it is six.
+    async function runLargePod(name: string): Promise<void> {
+      const args = ['<'.repeat(1_450_000)];
+      await admin().expect('POST', '/api/v1/namespaces/faults/pods', {
+        metadata: { name, labels: { aadpodidbinding: 'demo' } },
+        spec: { nodeName: 'node-a', containers: [{ name: 'app', image: 'app', args }] },
+      });
+      const status = { phase: 'Running', podIPs: [{ ip: '10.3.0.1' }], podIP: '10.3.0.1' };
+      await setPodStatus(admin(), { namespace: 'faults', name }, status);
+    }
+    await runLargePod('large-before');
+    await using node = await openNode();
+    const beside = wish('beside');
+    await runPod(admin(), beside);
+    await node.servable(beside.ip);
+    await runLargePod('large-after');
+    const behind = wish('behind');
+    await runPod(admin(), behind);
+    await node.servable(behind.ip);
+    const { pods } = node.watches.stats();
+    assert.deepEqual([pods.errors.MALFORMED, pods.relists], [0, 0]);
+    assert.equal(node.pods.byIp('10.3.0.1').kind, 'unknown');
+    const named = node.log
+      .filter(({ message }) => message === 'unusable object skipped')
+      .map(({ fields }) => (fields['object'] as ObjectRef).name);
+    assert.deepEqual(named, ['large-before', 'large-after']);
+    t.diagnostic(`${pods.rejected} versions of 2 pods were skipped`);
+    for (const name of ['large-before', 'large-after', 'beside', 'behind']) {
+      await deletePod(admin(), { namespace: 'faults', name });
+    }
   });
 
   it('list anew, in one step, when etcd and the server forgot what was since', async () => {

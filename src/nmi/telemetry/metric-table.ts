@@ -95,6 +95,11 @@ export const newMetrics = {
     'Failed lists and watches: outage, refusal (no right), expiry (version too old), exception (a bug).',
   ),
   nmi_watch_relists_total: counter(['resource'], 'Lists of the resource after the first.'),
+
+  nmi_watch_objects_skipped_total: counter(
+    ['resource'],
+    'Unusable or too large versions of objects, which grant nothing; the log names them.',
+  ),
   nmi_index_pods: gauge(['kind'], 'Pods of this node: all, bound, host_network.'),
   nmi_index_ambiguous_ips: gauge(
     [],

@@ -35,7 +35,7 @@ export const kube: Faults = {
     ],
   ],
   'src/nmi/kube/api/json-lines.ts': [
-    ['a line takes all memory', 'if (pendingBytes > maxLineBytes) {', 'if (false) {'],
+    ['a line takes all memory', 'if (pendingBytes <= maxLineBytes) return;', 'return;'],
     ['a cut stream looks whole', 'pendingBytes += part.length;', ''],
     ['an event is lost between two chunks', 'keep(bytes.subarray(start));', ''],
   ],
@@ -44,6 +44,7 @@ export const kube: Faults = {
     ['a server writes any text into the log', 'message.slice(0, 512)', 'message'],
   ],
   'src/nmi/kube/api/list-pages.ts': [
+    ['a page of some megabytes is too large', 'maxBytes: maxPageBytes', ''],
     ['only the first page is read', "if (continueToken === '') return version;", 'return version;'],
     [
       'an answer that is no list empties the store',
@@ -86,7 +87,7 @@ export const kube: Faults = {
   'src/nmi/kube/watch/decoder.ts': [
     [
       'an object that became unusable goes on granting',
-      'if (parsed.ref !== undefined) store.remove(parsed.ref);',
+      'if (ref !== undefined) store.remove(ref);',
       '',
     ],
     [

@@ -18,6 +18,8 @@ export interface RequestOptions {
   readonly signal?: AbortSignal;
   /** For the whole call, credentials and body included. Default 30 s. */
   readonly timeoutMs?: number;
+  /** Longest answer that is read. Default 4 MiB: one object is at most about 1.5 MiB in etcd. */
+  readonly maxBytes?: number;
   /** The media type that is asked for, some form of JSON. Default: the plain one. */
   readonly accept?: string;
 }
@@ -66,6 +68,7 @@ export interface KubeClientOptions {
 }
 
 const maxErrorBytes = 64 * 1024;
+const maxAnswerBytes = 4 * 1024 * 1024;
 
 /**
  * Loads the credentials; opens no connection yet.
@@ -153,7 +156,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
     using deadline = openDeadline(clock, timeoutMs, call.signal);
     try {
       const response = await send(request, deadline.signal);
-      return parseBody(await response.body.text());
+      return parseBody(await readBody(response.body, call.maxBytes ?? maxAnswerBytes));
     } catch (error) {
       throw translate(error, deadline, call.signal, `no answer within ${timeoutMs} ms`);
     }
@@ -237,16 +240,27 @@ async function statusError(response: Dispatcher.ResponseData, clock: Clock): Pro
   );
 }
 
-async function readErrorBody(body: Dispatcher.ResponseData['body']): Promise<unknown> {
+/** Rejects with `KubeError` TOO_LARGE; the connection is closed then. */
+async function readBody(body: Dispatcher.ResponseData['body'], maxBytes: number): Promise<string> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of body as AsyncIterable<Uint8Array>) {
     bytes += chunk.length;
-    if (bytes > maxErrorBytes) return undefined;
+    if (bytes > maxBytes) {
+      throw new KubeError('TOO_LARGE', `the answer is longer than ${maxBytes} bytes`);
+    }
     chunks.push(chunk);
   }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+async function readErrorBody(body: Dispatcher.ResponseData['body']): Promise<unknown> {
+  const text = await readBody(body, maxErrorBytes).catch((error: unknown) => {
+    if (error instanceof KubeError && error.code === 'TOO_LARGE') return '';
+    throw error;
+  });
   try {
-    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+    return JSON.parse(text);
   } catch {
     // A proxy's HTML page; the status says enough.
     return undefined;

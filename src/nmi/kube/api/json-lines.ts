@@ -2,14 +2,17 @@
  * A chunked byte stream cut into JSON values, one a line. The result does not depend on where the
  * chunks were cut: a line is decoded only when its newline has arrived, and the newline byte never
  * occurs inside a UTF-8 sequence.
+ *
+ * A line that is longer than the bound ends nothing: whoever may write a pod could keep the agents of
+ * all nodes from their lists with one.
  */
 import { KubeError } from './kube-error.ts';
 
 export interface JsonLines {
   /**
    * The values this chunk completes, in order, parsed one by one as the caller asks.
-   * Throws `KubeError` MALFORMED for a line that is no JSON or longer than the bound; values before
-   * it have been handed out by then.
+   * `OverlongLine` in place of one that is longer than the bound. Throws `KubeError` MALFORMED for a
+   * line that is no JSON; values before it have been handed out by then.
    */
   push(chunk: Uint8Array): Generator<unknown, void>;
   /** Bytes of an unfinished line. Not 0 at the end of a stream means that it was cut. */
@@ -18,28 +21,43 @@ export interface JsonLines {
 
 const newline = 0x0a;
 
+/** How a line begins that was passed over: an object's names are in its first kilobyte. */
+export class OverlongLine {
+  readonly beginning: string;
+
+  constructor(beginning: string) {
+    this.beginning = beginning;
+  }
+}
+
+const beginningBytes = 4_096;
+
 export function createJsonLines(maxLineBytes: number): JsonLines {
   let pending: Uint8Array[] = [];
   let pendingBytes = 0;
+  /** Of the unfinished line, when that is too long already. */
+  let overlong: OverlongLine | undefined;
 
   function keep(part: Uint8Array): void {
     if (part.length === 0) return;
     pendingBytes += part.length;
-    if (pendingBytes > maxLineBytes) {
-      throw new KubeError('MALFORMED', `a line of the stream is longer than ${maxLineBytes} bytes`);
-    }
+    if (overlong !== undefined) return;
     pending.push(part);
+    if (pendingBytes <= maxLineBytes) return;
+    overlong = new OverlongLine(Buffer.concat(pending).toString('utf8', 0, beginningBytes));
+    pending = [];
   }
 
   /** The line that ends before `end`: most lie in one chunk, and are read where they are. */
-  function takeLine(chunk: Buffer, start: number, end: number): string {
+  function takeLine(chunk: Buffer, start: number, end: number): string | OverlongLine {
     if (pendingBytes === 0 && end - start <= maxLineBytes)
       return chunk.toString('utf8', start, end);
     keep(chunk.subarray(start, end));
-    const bytes = Buffer.concat(pending);
+    const line = overlong ?? Buffer.concat(pending).toString('utf8');
     pending = [];
     pendingBytes = 0;
-    return bytes.toString('utf8');
+    overlong = undefined;
+    return line;
   }
 
   return {
@@ -49,7 +67,8 @@ export function createJsonLines(maxLineBytes: number): JsonLines {
       for (let end = bytes.indexOf(newline); end >= 0; end = bytes.indexOf(newline, start)) {
         const line = takeLine(bytes, start, end);
         start = end + 1;
-        if (line.startsWith('{') || line.trim() !== '') yield parseLine(line);
+        if (line instanceof OverlongLine) yield line;
+        else if (line.startsWith('{') || line.trim() !== '') yield parseLine(line);
       }
       keep(bytes.subarray(start));
     },

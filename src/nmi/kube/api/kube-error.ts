@@ -20,8 +20,10 @@ export type KubeErrorCode =
   | 'NETWORK'
   /** A deadline of ours, or the kernel's, passed. */
   | 'TIMEOUT'
-  /** The answer was not what the API promises (bad JSON, missing fields, too long). */
+  /** The answer was not what the API promises (bad JSON, missing fields). */
   | 'MALFORMED'
+  /** The answer is longer than the call allows. */
+  | 'TOO_LARGE'
   /** Credentials or addresses on this side are missing or unusable. */
   | 'CONFIG';
 

@@ -23,8 +23,13 @@ export interface JsonReader {
   getJson(path: string, options?: RequestOptions): Promise<unknown>;
 }
 
+/** Of a page: more than lists of 20,000 objects have that come in one piece. */
+const maxPageBytes = 32 * 1024 * 1024;
+const largestPage = 500;
+
 /**
  * Gives each page's raw items to `onItems` and resolves to the version of the whole list.
+ * A page that is too large is asked for again as a tenth: a page of one always fits.
  * Rejects with `KubeError`: GONE when the server forgot the snapshot between two pages.
  */
 export async function listPages(
@@ -34,8 +39,24 @@ export async function listPages(
   onItems: (items: readonly unknown[]) => void,
 ): Promise<string> {
   let continueToken = '';
+  let size: Pick<ListRequest, 'pageSize' | 'version'> = list;
+
+  async function readPage(): Promise<unknown> {
+    for (;;) {
+      try {
+        const path = pagePath({ ...list, ...size }, continueToken);
+        return await reader.getJson(path, { ...options, maxBytes: maxPageBytes });
+      } catch (error) {
+        const isTooLarge = error instanceof KubeError && error.code === 'TOO_LARGE';
+        if (!isTooLarge || size.pageSize === 1) throw error;
+        // Servers take no heed of the limit for what they have in memory.
+        size = { pageSize: Math.ceil((size.pageSize || largestPage * 10) / 10), version: '' };
+      }
+    }
+  }
+
   do {
-    const page = asRecord(await reader.getJson(pagePath(list, continueToken), options));
+    const page = asRecord(await readPage());
     const items = page?.['items'];
     const version = versionOf(page);
     // Go encodes an empty slice that was never made as null.

@@ -1,5 +1,7 @@
 /** One line of a watch, made a tagged union. Pure. */
+import type { ObjectRef } from '../../../cache/index/objects.ts';
 import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
+import { OverlongLine } from './json-lines.ts';
 import { KubeError, kubeErrorOfStatus } from './kube-error.ts';
 
 export type WatchEvent =
@@ -7,10 +9,13 @@ export type WatchEvent =
   | { readonly kind: 'deleted'; readonly object: JsonRecord; readonly version: string }
   /** Everything up to this version was told; `endsList` when that was all of a streaming list. */
   | { readonly kind: 'bookmark'; readonly version: string; readonly endsList: boolean }
+  /** A change that is too long to be read; `ref` and `version` as far as its beginning names them. */
+  | { readonly kind: 'overlong'; readonly ref: ObjectRef | undefined; readonly version: string }
   /** The server ends the watch, or the line makes no sense. */
   | { readonly kind: 'error'; readonly error: KubeError };
 
 export function readWatchEvent(raw: unknown): WatchEvent {
+  if (raw instanceof OverlongLine) return readBeginning(raw.beginning);
   const event = asRecord(raw);
   const type = stringAt(event, 'type');
   const object = asRecord(event?.['object']);
@@ -29,6 +34,32 @@ export function readWatchEvent(raw: unknown): WatchEvent {
     default:
       return malformed(`unknown watch event type "${type.slice(0, 32)}"`);
   }
+}
+
+/**
+ * What an API server writes of a pod before anything whose text its author chose freely. Nothing
+ * else is taken for a name: not a word of an annotation, nor metadata further down.
+ */
+const beginning =
+  /^\{"type":"(?<type>[A-Z]+)","object":\{(?:"(?:kind|apiVersion)":"[\w./-]+",){0,2}"metadata":\{(?<fields>(?:"[a-zA-Z]+":"[^"\\]*"[,}])+)/;
+
+function readBeginning(text: string): WatchEvent {
+  const { type, fields = '' } = beginning.exec(text)?.groups ?? {};
+  const metadata: Record<string, unknown> = {};
+  for (const [, name = '', value] of fields.matchAll(/"([a-zA-Z]+)":"([^"\\]*)"[,}]/g)) {
+    metadata[name] = value;
+  }
+  const version = stringAt(metadata, 'resourceVersion');
+  const ref = {
+    namespace: stringAt(metadata, 'namespace'),
+    name: stringAt(metadata, 'name'),
+    uid: stringAt(metadata, 'uid'),
+  };
+  if ([version, ref.namespace, ref.name, ref.uid].includes('')) {
+    return { kind: 'overlong', ref: undefined, version: '' };
+  }
+  if (type === 'DELETED') return { kind: 'deleted', object: { metadata }, version };
+  return { kind: 'overlong', ref, version };
 }
 
 /** `metadata.resourceVersion` of an object or a list; empty when it has none. */

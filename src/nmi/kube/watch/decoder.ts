@@ -18,6 +18,8 @@ export interface IntakeOptions<T extends ObjectRef> {
 /** Each throws what the store throws, and `KubeError` MALFORMED for a deletion of nothing known. */
 interface Changes {
   changed(object: unknown): void;
+  /** An object that cannot be read; with its name, what it was before is taken away. */
+  reject(ref: ObjectRef | undefined, reason: string): void;
   deleted(object: JsonRecord): void;
 }
 
@@ -59,18 +61,23 @@ export function createIntake<T extends ObjectRef>(options: IntakeOptions<T>): In
     return ref;
   }
 
+  function reject(ref: ObjectRef | undefined, reason: string): void {
+    skip(ref, reason);
+    // What it was before must not go on granting.
+    if (ref !== undefined) store.remove(ref);
+  }
+
   return {
     changed(object) {
       const parsed = parse(object);
       if (parsed.ok) {
         store.upsert(parsed.value);
         skipped.delete(parsed.value.uid);
-        return;
+      } else {
+        reject(parsed.ref, parsed.reason);
       }
-      skip(parsed.ref, parsed.reason);
-      // What it was before must not go on granting.
-      if (parsed.ref !== undefined) store.remove(parsed.ref);
     },
+    reject,
     deleted(object) {
       const ref = refOf(object);
       store.remove(ref);
@@ -82,16 +89,19 @@ export function createIntake<T extends ObjectRef>(options: IntakeOptions<T>): In
       /** Objects that were taken back, with how many had come until then. */
       const gone = new Map<string, number>();
       const unusable = new Set<string>();
+
+      function rejectOne(ref: ObjectRef | undefined, reason: string): void {
+        unusable.add(skip(ref, reason));
+        if (ref !== undefined) gone.set(fullName(ref), items.length);
+      }
+
       return {
         changed(object) {
           const parsed = parse(object);
-          if (parsed.ok) {
-            items.push(parsed.value);
-            return;
-          }
-          unusable.add(skip(parsed.ref, parsed.reason));
-          if (parsed.ref !== undefined) gone.set(fullName(parsed.ref), items.length);
+          if (parsed.ok) items.push(parsed.value);
+          else rejectOne(parsed.ref, parsed.reason);
         },
+        reject: rejectOne,
         deleted(object) {
           gone.set(fullName(refOf(object)), items.length);
         },

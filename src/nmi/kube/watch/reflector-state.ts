@@ -75,6 +75,8 @@ export interface ReflectorState {
   readonly version: string | undefined;
   /** The snapshot of a paged list expired: the next one asks for everything at once. */
   readonly isUnpaged: boolean;
+  /** Streamed lists that made no sense, in order. After two, lists come by pages. */
+  readonly malformedLists: number;
   /** Complete lists, opened watches, and watches that stayed silent until their time was over. */
   readonly lists: number;
   readonly watches: number;
@@ -138,6 +140,7 @@ export function initialState(nowMs: number, streamsLists: boolean): ReflectorSta
     sinceMs: nowMs,
     version: undefined,
     isUnpaged: false,
+    malformedLists: 0,
     lists: 0,
     watches: 0,
     silences: 0,
@@ -215,7 +218,10 @@ function enter(state: Draft, phase: Phase, { nowMs }: Surroundings): void {
 function proceed(state: Draft, around: Surroundings, waitedMs = 0): void {
   state.failures = { ...state.failures, waitedMs };
   if (state.version !== undefined) enter(state, { kind: 'opening' }, around);
-  else enter(state, { kind: 'listing', by: around.streamsLists ? 'stream' : 'pages' }, around);
+  else {
+    const isStreamed = around.streamsLists && state.malformedLists < 2;
+    enter(state, { kind: 'listing', by: isStreamed ? 'stream' : 'pages' }, around);
+  }
 }
 
 /** The store is as new as what just came. */
@@ -230,8 +236,12 @@ function listed(state: Draft, by: 'pages' | 'stream', version: string, around: S
   state.isUnpaged = false;
   state.lists += 1;
   if (state.lists === 1) state.effects.push({ kind: 'synced' });
-  if (by === 'stream') watch(state, around);
-  else proceed(state, around);
+  if (by === 'stream') {
+    state.malformedLists = 0;
+    watch(state, around);
+  } else {
+    proceed(state, around);
+  }
   answered(state);
 }
 
@@ -285,6 +295,8 @@ function failed(state: Draft, error: unknown, around: Surroundings): void {
     return;
   }
   const triedMs = isReached ? 0 : nowMs - sinceMs;
+  const isStream = phase.kind === 'listing' && phase.by === 'stream';
+  if (isStream && error instanceof KubeError && error.code === 'MALFORMED') state.malformedLists++;
   const retry = retryAfterFailure(error, state.failures, timing, triedMs, chance);
   const { code, failures, isRelist, delayMs, isWakeable } = retry;
   enter(state, { kind: 'waiting', code, delayMs, isWakeable }, around);

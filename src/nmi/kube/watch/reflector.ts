@@ -113,6 +113,10 @@ export interface Reflector extends AsyncDisposable {
   stats(): ReflectorStats;
 }
 
+function overlong(): KubeError {
+  return new KubeError('MALFORMED', 'an event that is too long to be read names no object');
+}
+
 /** Starts the loop. */
 export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>): Reflector {
   return new ReflectorLoop(options);
@@ -300,7 +304,11 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       const event = readWatchEvent(raw);
       if (event.kind === 'error') throw event.error;
       const { kind, version } = event;
-      if (kind !== 'bookmark') {
+      if (kind === 'overlong') {
+        // Whose rights it took away or gave is not known: a list that goes without it tells.
+        if (event.ref === undefined && gathering === undefined) throw overlong();
+        (gathering ?? this.#intake).reject(event.ref, 'it is too long to be read');
+      } else if (kind !== 'bookmark') {
         (gathering ?? this.#intake)[kind](event.object);
       } else if (gathering !== undefined && event.endsList) {
         gathering.commit();

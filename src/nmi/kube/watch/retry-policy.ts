@@ -51,6 +51,7 @@ const kinds: Readonly<Record<ReflectorErrorCode, ErrorKind>> = {
   NOT_FOUND: 'refusal',
   CONFIG: 'refusal',
   MALFORMED: 'refusal',
+  TOO_LARGE: 'refusal',
   GONE: 'expiry',
   INTERNAL: 'exception',
 };
@@ -104,16 +105,17 @@ export const noErrors: ErrorCounts = {
   NOT_FOUND: 0,
   CONFIG: 0,
   MALFORMED: 0,
+  TOO_LARGE: 0,
   GONE: 0,
   INTERNAL: 0,
 };
 
 export function errorsByKind(errors: ErrorCounts): Readonly<Record<ErrorKind, number>> {
-  const { NETWORK, TIMEOUT, SERVER, THROTTLED, GONE, MALFORMED, INTERNAL } = errors;
+  const { NETWORK, TIMEOUT, SERVER, THROTTLED, GONE, MALFORMED, TOO_LARGE, INTERNAL } = errors;
   const { UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFIG } = errors;
   return {
     outage: NETWORK + TIMEOUT + SERVER,
-    refusal: UNAUTHORIZED + FORBIDDEN + NOT_FOUND + THROTTLED + CONFIG + MALFORMED,
+    refusal: UNAUTHORIZED + FORBIDDEN + NOT_FOUND + THROTTLED + CONFIG + MALFORMED + TOO_LARGE,
     expiry: GONE,
     exception: INTERNAL,
   };

@@ -105,6 +105,21 @@ describe('a request of the Kubernetes client', () => {
   });
 });
 
+describe('an answer to the Kubernetes client', () => {
+  it('is read as far as its call allows', async () => {
+    await using fake = await openFakeKube();
+    for (const name of ['one', 'two']) fake.apply(rawPod(name));
+    await using client = await clientOf(fake);
+    const { length } = JSON.stringify(await client.getJson('/api/v1/pods'));
+    await client.getJson('/api/v1/pods', { maxBytes: length + 1_000 });
+    await assert.rejects(
+      client.getJson('/api/v1/pods', { maxBytes: length - 100 }),
+      isKubeError('TOO_LARGE'),
+    );
+    await client.getJson('/api/v1/pods');
+  });
+});
+
 describe('a watch of the Kubernetes client', () => {
   it('gives events as they come and ends with the stream', async () => {
     await using fake = await openFakeKube();

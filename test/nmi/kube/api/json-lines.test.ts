@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { createJsonLines } from '../../../../src/nmi/kube/api/json-lines.ts';
+import { createJsonLines, OverlongLine } from '../../../../src/nmi/kube/api/json-lines.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 
 function encode(values: readonly unknown[]): Buffer {
@@ -74,15 +74,25 @@ describe('the splitter of a watch stream', () => {
     assert.deepEqual(seen, [{ a: 1 }]);
   });
 
-  it('refuses a line longer than its bound, finished or not, and takes one of exactly that', () => {
+  it('takes a line of exactly its bound, and of a longer one the beginning alone', () => {
     const line = JSON.stringify('x'.repeat(98));
     assert.deepEqual(decode([Buffer.from(`${line}\n`)], 100), ['x'.repeat(98)]);
-    const tooLong = (error: unknown): boolean =>
-      error instanceof KubeError && error.code === 'MALFORMED';
-    assert.throws(() => [...createJsonLines(99).push(Buffer.from(`${line}\n`))], tooLong);
-    const lines = createJsonLines(99);
-    assert.deepEqual([...lines.push(Buffer.alloc(60, 'x'))], []);
-    assert.throws(() => [...lines.push(Buffer.alloc(60, 'x'))], tooLong);
+    const around = Buffer.from(`{"a":1}\n${line}\n{"a":2}\n`);
+    for (const chunks of [[around], [...around].map((byte) => Uint8Array.of(byte))]) {
+      assert.deepEqual(decode(chunks, 99), [{ a: 1 }, new OverlongLine(line), { a: 2 }]);
+    }
+  });
+
+  it('keeps 4 kB of a line that is too long, and knows when it is cut', () => {
+    const lines = createJsonLines(10_000);
+    const part = Buffer.alloc(6_000, 'x');
+    for (let count = 0; count < 100; count++) assert.deepEqual([...lines.push(part)], []);
+    assert.ok(lines.pendingBytes > 0);
+    assert.deepEqual(
+      [...lines.push(Buffer.from('\n1\n'))],
+      [new OverlongLine('x'.repeat(4_096)), 1],
+    );
+    assert.equal(lines.pendingBytes, 0);
   });
 
   it('says how much of an unfinished line it holds', () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { RequestOptions } from '../../../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 import { listPages } from '../../../../src/nmi/kube/api/list-pages.ts';
 
@@ -40,6 +41,45 @@ describe('a paged list', () => {
       assert.equal(await listPages(page, everything, {}, (some) => seen.push(...some)), '1');
       assert.deepEqual([page.asked, seen], [['/x'], []]);
     }
+  });
+
+  it('is asked for in smaller pages where one is too large', async () => {
+    const asked: string[] = [];
+    const large = new KubeError('TOO_LARGE', 'too large');
+    const sizeOf = (path: string) => Number(new URL(path, 'http://x').searchParams.get('limit'));
+    const pages = {
+      getJson: async (path: string, call?: RequestOptions) => {
+        asked.push(path);
+        assert.ok((call?.maxBytes ?? 0) >= 30_000_000, 'what 20,000 bindings take');
+        const size = sizeOf(path);
+        if (size === 0 || size > 30) throw large;
+        const isFirst = !path.includes('continue');
+        const metadata = { resourceVersion: '9', ...(isFirst ? { continue: 'c' } : {}) };
+        return Promise.resolve({ metadata, items: [size] });
+      },
+    };
+    const items: unknown[] = [];
+    const take = (page: readonly unknown[]) => items.push(...page);
+    assert.equal(await listPages(pages, { ...list, pageSize: 500 }, {}, take), '9');
+    assert.deepEqual(items, [5, 5]);
+    // In one piece, and from memory, where a server takes no heed of the limit.
+    items.length = asked.length = 0;
+    assert.equal(await listPages(pages, { ...list, pageSize: 0, version: '0' }, {}, take), '9');
+    assert.deepEqual(items, [5, 5]);
+    assert.ok(!asked.at(-1)?.includes('resourceVersion'));
+  });
+
+  it('fails where a page of one object is too large', async () => {
+    let calls = 0;
+    const getJson = async () => {
+      calls++;
+      return Promise.reject(new KubeError('TOO_LARGE', 'too large'));
+    };
+    await assert.rejects(
+      listPages({ getJson }, list, {}, () => undefined),
+      (error) => error instanceof KubeError && error.code === 'TOO_LARGE',
+    );
+    assert.equal(calls, 2);
   });
 
   it('refuses what is no list', async () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { OverlongLine } from '../../../../src/nmi/kube/api/json-lines.ts';
 import { readWatchEvent, versionOf } from '../../../../src/nmi/kube/api/watch-event.ts';
 
 const object = { metadata: { name: 'p', resourceVersion: '7' } };
@@ -18,6 +19,34 @@ describe('a line of a watch', () => {
       ['DELETED', 'deleted'],
     ] as const) {
       assert.deepEqual(readWatchEvent({ type, object }), { kind, object, version: '7' });
+    }
+  });
+
+  it('that is too long says by its beginning whose it is', () => {
+    // As a server writes a pod: what its author chose the text of comes after.
+    const head = '"object":{"kind":"Pod","apiVersion":"v1","metadata":{';
+    const names = '"name":"big","namespace":"shop","uid":"u-1","resourceVersion":"7"';
+    const ref = { name: 'big', namespace: 'shop', uid: 'u-1' };
+    const read = (text: string) => readWatchEvent(new OverlongLine(text));
+    const rest = ',"generation":1,"annotations":{"name":"other';
+    for (const type of ['ADDED', 'MODIFIED']) {
+      const event = read(`{"type":"${type}",${head}${names}${rest}`);
+      assert.deepEqual(event, { kind: 'overlong', ref, version: '7' });
+    }
+    assert.deepEqual(read(`{"type":"DELETED",${head}${names}${rest}`), {
+      kind: 'deleted',
+      object: { metadata: { ...ref, resourceVersion: '7' } },
+      version: '7',
+    });
+    for (const text of [
+      '',
+      'xxxx',
+      `{"type":"ADDED",${head}"annotations":{${names}}`,
+      `{"type":"ADDED",${head}"name":"big"${rest},${names}`,
+      `{"type":"ADDED","object":{"spec":{"metadata":{${names},"generation":1`,
+      `{"type":"DELETED",${head}"annotations":{`,
+    ]) {
+      assert.deepEqual(read(text), { kind: 'overlong', ref: undefined, version: '' }, text);
     }
   });
 

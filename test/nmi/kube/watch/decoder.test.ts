@@ -53,6 +53,21 @@ describe('an object of a watch', () => {
     assert.equal(skips.length, 3, 'it was usable in between');
   });
 
+  it('that could not be read is taken away, and out of a list, if it has a name', () => {
+    const { intake, skips, uids } = openIntake();
+    const ref = { namespace: 'shop', name: 'one', uid: 'one-1' };
+    intake.changed(rawBinding('one', 'one-1'));
+    intake.reject(ref, 'too long');
+    assert.deepEqual(uids(), []);
+    const list = intake.gather();
+    for (const name of ['one', 'two']) list.changed(rawBinding(name, `${name}-1`));
+    list.reject(ref, 'too long');
+    list.reject(undefined, 'too long');
+    list.commit();
+    assert.deepEqual(uids(), ['two-1']);
+    assert.deepEqual([skips, intake.rejected], [['one: too long', 'nobody: too long'], 3]);
+  });
+
   it('that is deleted may be unusable, but has to have a name', () => {
     const { intake, skips, uids } = openIntake();
     intake.changed(rawBinding('one', 'one-1'));

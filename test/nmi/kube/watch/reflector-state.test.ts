@@ -130,6 +130,27 @@ describe('the state of a reflector', () => {
     follow([[20, failure('TIMEOUT'), 'waiting 130', undefined, 'warn: watch failed, retrying']]);
   });
 
+  it('lists by pages after two streamed lists that made no sense in order', () => {
+    const [first, second] = ['waiting 150', 'waiting 300'];
+    const warning = 'warn: watch failed, retrying';
+    const byStream = 'listing by stream';
+    const bad = failure('MALFORMED');
+    follow([
+      [10, bad, first, undefined, warning],
+      [200, waited, byStream, undefined],
+      [210, listed('7'), 'watching', '7', 'synced', 'healthy in 1000'],
+      [2000, healthy, 'watching', '7', 'info: watch recovered'],
+      [2010, bad, first, undefined, warning],
+      [2200, waited, byStream, undefined],
+      [2210, bad, second, undefined, 'debug: watch still failing'],
+      [2600, waited, byStream, undefined],
+      [2610, bad, 'waiting 600', undefined, 'debug: watch still failing'],
+      [4000, waited, 'listing by pages', undefined],
+      [4010, listed('9'), 'opening', '9'],
+      [4020, opened, 'watching', '9', 'healthy in 1000'],
+    ]);
+  });
+
   it('resumes after a failure, logs it once, and its end when the watch has been healthy', () => {
     const { failures, errors } = follow([
       ...streamed,

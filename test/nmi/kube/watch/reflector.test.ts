@@ -521,6 +521,42 @@ describe('a reflector', () => {
   });
 });
 
+describe('an object that is longer than what is read', () => {
+  const tooLong = (type: string, metadata: object, version: string): string => {
+    const pod = {
+      kind: 'Pod',
+      apiVersion: 'v1',
+      metadata: { ...metadata, resourceVersion: version },
+    };
+    const line = JSON.stringify({ type, object: { ...pod, x: '' } });
+    return `${line.slice(0, -3)}${'\\u003c'.repeat(1_500_000)}"}}\n`;
+  };
+
+  it('is skipped and counted, loses what it had, and the watch goes on', async () => {
+    await using world = await openWorld({ before: (fake) => fake.apply(rawPod('big')) });
+    const { fake, store, log, reflector } = world;
+    await world.watching();
+    const uid = store.items.get('default/big')?.uid ?? '';
+    const ref = { name: 'big', namespace: 'default', uid };
+    fake.injectIntoWatches(tooLong('MODIFIED', ref, '90'));
+    await store.until('it lost its rights', () => store.items.size === 0);
+    fake.apply(rawPod('next'));
+    await store.until('the watch goes on', () => store.items.has('default/next'));
+    const { rejected, relists, errors } = reflector.stats();
+    assert.deepEqual([rejected, relists, errors.MALFORMED], [1, 0, 0]);
+    const [line] = log.lines.filter(({ message }) => message === 'unusable object skipped');
+    assert.deepEqual(line?.fields['object'], { namespace: 'default', name: 'big', uid });
+  });
+
+  it('is nobody’s without a name: all is listed anew', async () => {
+    await using world = await openWorld({ before: (fake) => fake.apply(rawPod('one')) });
+    const { fake, reflector } = world;
+    await world.watching();
+    fake.injectIntoWatches(tooLong('MODIFIED', { labels: {} }, '90'));
+    await eventually('it listed again', () => reflector.stats().relists === 1);
+  });
+});
+
 describe('a list that is a stream', () => {
   const two = (fake: FakeKube): void => {
     fake.apply(rawPod('one'));
