@@ -104,7 +104,7 @@ describe('requests of half-closed connections', () => {
     await using agent = await openLoopbackAgent({}, () => undefined, {
       tuning: { lateObjectWaitMs: 2_000 },
     });
-    const waiting = Array.from({ length: 64 }, () => askHalfClosed(agent.port, tokenTarget));
+    const waiting = Array.from({ length: 32 }, () => askHalfClosed(agent.port, tokenTarget));
     await delay(200);
     const oneMore = await ask(agent.client(ip), tokenTarget);
     assert.equal(oneMore.status, 503);

@@ -109,7 +109,7 @@ describe('a hostile pod', () => {
     );
     await agent.imds.setFaults({ delayMs: 50 });
     const noisy = agent.client(ip);
-    const many = Array.from({ length: 200 }, (_, index) =>
+    const many = Array.from({ length: 60 }, (_, index) =>
       ask(noisy, tokenTarget.replace('vault', `noise-${index}`)),
     );
     await delay(20);
@@ -118,7 +118,7 @@ describe('a hostile pod', () => {
     assert.ok(other.durationMs < 1_500, String(other.durationMs));
     const replies = await Promise.all(many);
     const refused = replies.filter(({ status }) => status === 429);
-    assert.ok(refused.length >= 100);
+    assert.ok(refused.length >= 20);
     assert.ok(refused.every(({ headers }) => headers.has('retry-after')));
     assert.ok(replies.some(({ status }) => status === 200));
   });
@@ -127,13 +127,13 @@ describe('a hostile pod', () => {
     await using agent = await openLoopbackAgent({}, bindPodToA);
     const sockets: Socket[] = [];
     const closed = new Set<Socket>();
-    for (let index = 0; index < 600; index++) {
+    for (let index = 0; index < 100; index++) {
       const socket = await dial(agent.port, '127.0.0.66');
       socket.on('close', () => closed.add(socket));
       socket.resume();
       sockets.push(socket);
     }
-    while (closed.size < 88) await delay(5);
+    while (closed.size < 36) await delay(5);
     assert.equal((await ask(agent.client(ip), tokenTarget)).status, 200);
     for (const socket of sockets) socket.destroy();
   });

@@ -1,6 +1,7 @@
 /** A listener on loopback with nothing behind it but what the test gives. */
 import { systemClock } from '../../src/cache/clock.ts';
 import { refuse } from '../../src/nmi/base/answers.ts';
+import { FairTurns } from '../../src/nmi/server/fair-turns.ts';
 import {
   openListener,
   type Listener,
@@ -18,6 +19,7 @@ export function openBareListener(over: Partial<ListenerOptions> = {}): Promise<L
     onConnection: () => undefined,
     onTooMany: () => undefined,
     handle: () => refuse('not_found', 'nothing'),
+    turns: new FairTurns(() => systemClock.monotonicMs()),
     fastPath: undefined,
     onRefusal: () => undefined,
     onBug: (error) => {

@@ -6,11 +6,11 @@ import { readFileSync } from 'node:fs';
 
 export interface ConnectionLimits {
   readonly total: number;
-  /** Of one caller: one pod must not use up what there is for all. SDKs hold a handful. */
+  /** Of one caller. SDKs hold a handful; each is read and parsed however slowly it is served. */
   readonly each: number;
 }
 
-const enough: ConnectionLimits = { total: 20_000, each: 512 };
+const enough: ConnectionLimits = { total: 20_000, each: 64 };
 /** For everything that is no pod's connection; a relayed request takes another for each. */
 const reserved = 512;
 /** So that some others always find room beside the greediest. */

@@ -14,6 +14,7 @@ import { CallerConnection, type FindCgroupUid } from '../grants/caller.ts';
 import { writeAnswer, writeRawAnswer } from './answer-writer.ts';
 import type { ConnectionLimits } from './connection-limits.ts';
 import { Connections, type Connection } from './connections.ts';
+import type { FairTurns } from './fair-turns.ts';
 import { HttpExchange, relayed, type Handled } from './request.ts';
 import type { Decision } from './standing-rights.ts';
 
@@ -53,6 +54,7 @@ export interface ListenerOptions {
   readonly onTooMany: (limit: 'per_caller' | 'total') => void;
   /** Must not throw; a synchronous answer is written in the same turn. */
   readonly handle: (exchange: HttpExchange) => Handled | Promise<Handled>;
+  readonly turns: FairTurns;
   /** Without it everything is read and written by `node:http`. */
   readonly fastPath: FastPath | undefined;
   /** A request that was refused before it came to `handle`, for the counters. */
@@ -245,10 +247,15 @@ class HttpListener implements Listener {
     const hasBody =
       request.headers['transfer-encoding'] ?? request.headers['content-length'] ?? '0';
     if (this.#isDraining || hasBody !== '0') response.shouldKeepAlive = false;
-    const { clock, handle } = this.#options;
+    const { clock, turns } = this.#options;
     const startedAtMs = clock.monotonicMs();
     const exchange = new HttpExchange(request, response, caller, startedAtMs, randomUUID(), handed);
-    const handled = handle(exchange);
+    turns.run(caller.limitKey, () => this.#handle(exchange));
+  }
+
+  #handle(exchange: HttpExchange): void {
+    if (exchange.isGone) return;
+    const handled = this.#options.handle(exchange);
     if (handled instanceof Promise) {
       void handled.then((later) => this.#write(exchange, later));
     } else {

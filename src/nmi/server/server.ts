@@ -13,6 +13,7 @@ import type { TokenBroker } from '../tokens/broker.ts';
 import { CallerLimits } from './caller-limits.ts';
 import { resetGonePods } from './close-stale-connections.ts';
 import { connectionLimits } from './connection-limits.ts';
+import { FairTurns } from './fair-turns.ts';
 import { TokenFastPath } from './fast-path/fast-path.ts';
 import { HostTokenEndpoint } from './host-token.ts';
 import { openListener, type Listener, type ListenerOptions } from './listener.ts';
@@ -24,10 +25,11 @@ import { TokenEndpoint } from './token-endpoint.ts';
 import type { ObjectWait } from './wait-for-object.ts';
 
 /**
- * Pods take turns at the upstream, so what one has queued delays the others by one fetch each. At 20
- * fetches a second 64 take as long as a client waits. Azure SDKs ask for a handful of resources.
+ * Pods take turns at the upstream, so what one has queued delays the others by one fetch each. Half of
+ * the connections that a pod may have: the other half is there to be told so. Azure SDKs ask for a
+ * handful of resources.
  */
-const callerMaxima = { fetches: 64, waiting: 512, held: 64 };
+const callerMaxima = { fetches: 32, waiting: 512, held: 32 };
 
 /** At five calls of the metadata service a second, 16 take three seconds. */
 const relayMaxima = { fetches: 16, waiting: 128, held: 0 };
@@ -143,6 +145,7 @@ function createHandlers(
   const onBug = (error: unknown): void => {
     log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'request failed');
   };
+  const turns = new FairTurns(() => clock.monotonicMs());
   const handle = createRouter({
     metadataHeaderRequired: config.metadataHeaderRequired,
     tokens,
@@ -163,8 +166,9 @@ function createHandlers(
     // A connection belongs to the pod that has the address when it is opened.
     onConnection: (caller) => caller.resolve(state.pods),
     handle,
+    turns,
     fastPath: config.fastPath
-      ? new TokenFastPath({ rights, broker, clock, observer, onBug })
+      ? new TokenFastPath({ rights, broker, clock, observer, turns, onBug })
       : undefined,
     onRefusal: ({ reason }) => observer.onRefusal(reason),
     onBug: (error) => {

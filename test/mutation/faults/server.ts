@@ -41,6 +41,18 @@ export const server: Faults = {
     ['connections of pods that are gone stay', 'caller.hasOutlived(pods)', 'false'],
     ['a pod that is gone is listened for after the end', 'unsubscribe();\n      sweep', 'sweep'],
   ],
+  'src/nmi/server/fair-turns.ts': [
+    [
+      'one pod takes whole turns',
+      'if (waiting === undefined && (this.#takenMs.get(caller) ?? 0) < shareMs) {',
+      'if (true) {',
+    ],
+    [
+      'requests beyond two turns are never answered',
+      'if (this.#waiting.size > 0) this.#look();',
+      '',
+    ],
+  ],
   'src/nmi/server/connection-limits.ts': [
     ['no descriptor is left for the watches', 'Math.max(files - reserved, files / 2)', 'files'],
     [

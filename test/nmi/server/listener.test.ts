@@ -4,10 +4,13 @@ import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { systemClock } from '../../../src/cache/clock.ts';
+import { refuse } from '../../../src/nmi/base/answers.ts';
 import type { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { FairTurns } from '../../../src/nmi/server/fair-turns.ts';
 import { TokenFastPath } from '../../../src/nmi/server/fast-path/fast-path.ts';
 import type { StandingRight } from '../../../src/nmi/server/standing-rights.ts';
 import type { Attestation } from '../../../src/redirect/redirect.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { longLived } from '../../support/token-endpoint-stand.ts';
@@ -22,6 +25,7 @@ const noRight = { kind: 'refused', reason: 'parameter_missing', detail: 'test' }
 function openFastPath(
   hasRight: (caller: CallerConnection) => boolean,
   onBug: (error: unknown) => void = assert.ifError,
+  onHit: (caller: CallerConnection) => void = () => undefined,
 ): TokenFastPath {
   const rightTo = (target: string): StandingRight => ({
     target,
@@ -50,7 +54,8 @@ function openFastPath(
     },
     broker: { peekKey: () => longLived },
     clock: systemClock,
-    observer: { onHit: () => undefined },
+    observer: { onHit: ({ caller }) => onHit(caller) },
+    turns: new FairTurns(() => performance.now()),
     onBug,
   });
 }
@@ -113,6 +118,52 @@ describe('the listener, when what is behind it fails', () => {
     socket.destroy();
     assert.deepEqual(bugs.map(String), ['RangeError: decide']);
   });
+});
+
+describe('the listener, while a caller keeps many connections busy', () => {
+  const busy = '127.0.0.12';
+  const connections = 60;
+
+  for (const way of ['the fast path', 'node:http']) {
+    it(`answers others by ${way} after a few of its requests`, async () => {
+      let served = 0;
+      const serve = (ip: string): true => {
+        if (ip === busy) served++;
+        const untilMs = performance.now() + (ip === busy ? 0.5 : 0);
+        while (performance.now() < untilMs);
+        return true;
+      };
+      const fastPathOf = (onHit: (ip: string) => void) =>
+        openFastPath(
+          () => true,
+          assert.ifError,
+          ({ ip }) => onHit(ip),
+        );
+      await using listener = await openBareListener({
+        handle: ({ caller }) => serve(caller.ip) && refuse('not_found', 'nothing'),
+        ...(way === 'node:http' ? {} : { fastPath: fastPathOf(serve) }),
+      });
+      using cleanUp = new DisposableStack();
+      const sockets = Array.from({ length: connections }, () => dial(listener.port, busy));
+      cleanUp.defer(() => sockets.forEach((socket) => socket.destroy()));
+      for (const socket of sockets) {
+        socket.write(usual());
+        socket.on('data', () => socket.write(usual()));
+      }
+      await eventually(() => assert.ok(served >= connections * 2));
+      const between: number[] = [];
+      for (let turn = 0; turn < 9; turn++) {
+        const before = served;
+        const other = dial(listener.port);
+        await statusOf(other);
+        other.destroy();
+        between.push(served - before);
+      }
+      // As many as it has connections, for each of the turns that accept, read and answer.
+      const median = between.toSorted((one, two) => one - two)[4] ?? Infinity;
+      assert.ok(median < connections / 2, `after ${between.join(' ')}`);
+    });
+  }
 });
 
 describe('the listener, while callers are being looked up', () => {

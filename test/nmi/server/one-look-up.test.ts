@@ -6,6 +6,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { refuse } from '../../../src/nmi/base/answers.ts';
 import type { Caller } from '../../../src/nmi/grants/caller.ts';
+import { FairTurns } from '../../../src/nmi/server/fair-turns.ts';
 import { TokenFastPath } from '../../../src/nmi/server/fast-path/fast-path.ts';
 import type { Listener } from '../../../src/nmi/server/listener.ts';
 import type { Peer } from '../../../src/redirect/redirect.ts';
@@ -53,6 +54,7 @@ describe('a connection of an attested caller', () => {
         broker: { peekKey: () => undefined },
         clock,
         observer: { onHit: () => undefined },
+        turns: new FairTurns(() => performance.now()),
         onBug: assert.ifError,
       }),
     });

@@ -10,6 +10,11 @@ import type { WriteBatch } from './write-batch.ts';
 
 export interface ServeOptions {
   readonly socket: Socket;
+  /**
+   * Calls back at once, or when it is its caller's turn again.
+   * @returns whether it was at once.
+   */
+  readonly inTurn: (work: () => void) => boolean;
   /** When answers are written. */
   readonly batch: Pick<WriteBatch, 'add'>;
   /** The last request that was answered: a new connection mostly begins with the same. */
@@ -45,7 +50,21 @@ export function serveConnection(options: ServeOptions): void {
     answered.writeTo(socket);
     if (isLast) end();
   };
+  /** Read, and not looked at. */
+  let received: Buffer | undefined;
+  const serveReceived = (): void => {
+    const chunk = received;
+    received = undefined;
+    if (chunk === undefined || socket.destroyed) return;
+    if (socket.isPaused()) socket.resume();
+    serve(chunk);
+  };
   const onData = (chunk: Buffer): void => {
+    received = chunk;
+    // What is sent meanwhile stays with the kernel.
+    if (!options.inTurn(serveReceived)) socket.pause();
+  };
+  const serve = (chunk: Buffer): void => {
     // A request that did not wait for its answer must not overtake it.
     writeDue();
     if (isLast) return;

@@ -6,6 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../cache/clock.ts';
 import type { CallerConnection } from '../../grants/caller.ts';
+import type { FairTurns } from '../fair-turns.ts';
 import { headersTimeoutMs, idleMs, type FastPath, type FastPathConnection } from '../listener.ts';
 import type { Observer } from '../observer.ts';
 import {
@@ -25,6 +26,7 @@ export interface FastPathOptions {
   readonly broker: Pick<TokenBroker, 'peekKey'>;
   readonly clock: Clock;
   readonly observer: Pick<Observer, 'onHit'>;
+  readonly turns: FairTurns;
   /** One of the above threw: the request goes to `node:http`. */
   readonly onBug: (error: unknown) => void;
 }
@@ -41,11 +43,12 @@ export class TokenFastPath implements FastPath {
   }
 
   accept({ socket, caller, isDraining, handOver, onSilent }: FastPathConnection): void {
-    const { rights, clock, onBug } = this.#options;
+    const { rights, clock, onBug, turns } = this.#options;
     /** Clients nearly always ask for the same thing again. */
     let decision: Decision | undefined;
     serveConnection({
       socket,
+      inTurn: (work) => turns.run(caller.limitKey, work),
       batch: this.#batch,
       shared: this.#shared,
       firstByteMs: headersTimeoutMs,

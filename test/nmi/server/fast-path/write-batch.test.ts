@@ -80,6 +80,10 @@ async function receive(
     serveConnection({
       socket,
       shared: { last: undefined },
+      inTurn: (work) => {
+        work();
+        return true;
+      },
       batch: {
         add: (write) => {
           add(socket, write);

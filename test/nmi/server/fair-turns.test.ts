@@ -1,0 +1,88 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { FairTurns } from '../../../src/nmi/server/fair-turns.ts';
+
+/** Turns that end by hand; work takes the time that it says. */
+function openTurns() {
+  let nowMs = 0;
+  const due: (() => void)[] = [];
+  const done: string[] = [];
+  const turns = new FairTurns(
+    () => nowMs,
+    (work) => due.push(work),
+  );
+  return {
+    done,
+    due,
+    run: (caller: string, takesMs: number) =>
+      turns.run(caller, () => {
+        nowMs += takesMs;
+        done.push(caller);
+      }),
+    /** @returns what was done in it, in order. */
+    nextTurn: () => {
+      done.length = 0;
+      for (const work of due.splice(0)) work();
+      return done.join('');
+    },
+  };
+}
+
+describe('turns of the event loop', () => {
+  it('serve at once who takes little', () => {
+    const { run, done, due } = openTurns();
+    for (let count = 0; count < 9; count++) assert.equal(run('a', 0.01), true);
+    assert.equal(done.length, 9);
+    assert.equal(due.length, 0, 'no turn is looked at');
+    run('a', 0.02);
+    run('b', 0.2);
+    assert.equal(due.length, 1, 'one look for all');
+  });
+
+  it('leave what one caller has too much of to the next, and others notice nothing', () => {
+    const { run, nextTurn } = openTurns();
+    const wasAtOnce = Array.from({ length: 8 }, () => run('a', 0.4));
+    assert.deepEqual(wasAtOnce, [true, true, true, false, false, false, false, false]);
+    assert.equal(run('b', 0.4), true);
+    assert.equal(nextTurn(), 'aaa');
+    assert.equal(run('b', 0.4), true);
+    assert.equal(run('a', 0.4), false, 'behind what waits');
+    assert.equal(nextTurn(), 'aaa');
+    assert.equal(nextTurn(), '');
+    assert.equal(run('a', 0.1), true);
+  });
+
+  it('serve all who wait, each as far as its share goes', () => {
+    const { run, nextTurn } = openTurns();
+    for (const caller of ['a', 'b']) for (let count = 0; count < 5; count++) run(caller, 0.6);
+    assert.equal(nextTurn(), 'aabb');
+    assert.equal(nextTurn(), 'ab');
+  });
+
+  it('forget callers however many there are', () => {
+    const { run, due, nextTurn } = openTurns();
+    for (let count = 0; count < 1_024; count++) run(`${count}`, 0.001);
+    assert.equal(due.length, 0);
+    run('one more', 0.001);
+    assert.equal(due.length, 1);
+    nextTurn();
+    run('another', 0.001);
+    assert.equal(due.length, 0);
+  });
+
+  it('come from the event loop', async () => {
+    const turns = new FairTurns(() => performance.now());
+    const burn = (): void => {
+      const untilMs = performance.now() + 0.3;
+      while (performance.now() < untilMs);
+    };
+    let turnsSeen = 0;
+    const { promise, resolve } = Promise.withResolvers<undefined>();
+    const watch = (): void => void (turnsSeen++, setImmediate(watch).unref());
+    watch();
+    for (let count = 0; count < 40; count++) turns.run('a', burn);
+    turns.run('a', () => resolve(undefined));
+    await promise;
+    assert.ok(turnsSeen >= 5, `${turnsSeen}`);
+  });
+});
