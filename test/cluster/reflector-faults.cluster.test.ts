@@ -181,7 +181,7 @@ describeOnClusters('the watches of a node', (cluster) => {
     assert.deepEqual([pods.errors.MALFORMED, pods.relists], [0, 0]);
     assert.equal(node.pods.byIp('10.3.0.1').kind, 'unknown');
     const named = node.log
-      .filter(({ message }) => message === 'unusable object skipped')
+      .filter(({ message }) => message === 'unusable object ignored')
       .map(({ fields }) => (fields['object'] as ObjectRef).name);
     assert.deepEqual(named, ['large-before', 'large-after']);
     t.diagnostic(`${pods.rejected} versions of 2 pods were skipped`);

@@ -4,7 +4,7 @@
  */
 import { pino, symbols } from 'pino';
 import type { Log, LogFields } from './log.ts';
-import { renderGlogLine } from './glog-text.ts';
+import { renderGlogLine } from './lines/glog-text.ts';
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent';
 

@@ -1,5 +1,6 @@
 /** The way of a request, put together: listeners, router, endpoints. */
 import type { Clock } from '../../cache/clock.ts';
+import { LogBudget } from '../base/lines/log-budget.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Part } from '../base/part.ts';
 import { portError } from '../base/port-error.ts';
@@ -33,6 +34,9 @@ const callerMaxima = { fetches: 32, waiting: 512, held: 32 };
 
 /** At five calls of the metadata service a second, 16 take three seconds. */
 const relayMaxima = { fetches: 16, waiting: 128, held: 0 };
+
+/** Of requests or connections that failed, in a quiet minute. */
+const maxBugLines = 20;
 
 export interface Server extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
   /** Of the first listener. */
@@ -142,9 +146,13 @@ function createHandlers(
     clock,
     observer,
   });
-  const onBug = (error: unknown): void => {
-    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'request failed');
+  const bugs = new LogBudget({ clock, onOthers: () => undefined });
+  const logBug = (message: string, error: unknown): void => {
+    const reportMore = (count: number): void => log.error({ count }, `${message}, further ones`);
+    if (!bugs.allows(message, maxBugLines, reportMore)) return;
+    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, message);
   };
+  const onBug = (error: unknown): void => logBug('request failed', error);
   const turns = new FairTurns(() => clock.monotonicMs());
   const handle = createRouter({
     metadataHeaderRequired: config.metadataHeaderRequired,
@@ -171,9 +179,7 @@ function createHandlers(
       ? new TokenFastPath({ rights, broker, clock, observer, turns, onBug })
       : undefined,
     onRefusal: ({ reason }) => observer.onRefusal(reason),
-    onBug: (error) => {
-      log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'connection failed');
-    },
+    onBug: (error) => logBug('connection failed', error),
   };
 }
 

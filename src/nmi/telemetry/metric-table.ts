@@ -95,7 +95,6 @@ export const newMetrics = {
     'Failed lists and watches: outage, refusal (no right), expiry (version too old), exception (a bug).',
   ),
   nmi_watch_relists_total: counter(['resource'], 'Lists of the resource after the first.'),
-
   nmi_watch_objects_skipped_total: counter(
     ['resource'],
     'Unusable or too large versions of objects, which grant nothing; the log names them.',

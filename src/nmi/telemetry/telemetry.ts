@@ -1,9 +1,11 @@
 /**
- * What the agent says about its work: one log line a token decision, and the counters. Nothing
+ * What the agent says about its work: log lines of token decisions, and the counters. A pod decides how
+ * many decisions there are, but not how many lines. Nothing
  * here changes an answer, and nothing secret passes through: of a token only its existence is told.
  */
 import { fullName } from '../../cache/index/object-name.ts';
 import type { Reason } from '../base/answers.ts';
+import { LogBudget } from '../base/lines/log-budget.ts';
 import type { Clock } from '../../cache/clock.ts';
 import type { RefreshOutcome } from '../../cache/token/cache.ts';
 import { BoundedLabel, resourceLabel } from './bounded-label.ts';
@@ -22,6 +24,9 @@ import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identit
 
 /** What is the same for every request of one right: rendered and looked up once. */
 interface PreparedHit {
+  /** Of its log lines. */
+  readonly kind: string;
+  readonly reportMore: (count: number) => void;
   /** Connections of one pod share a right, and may come from several addresses. */
   readonly podIp: string;
   readonly log: PreparedLine;
@@ -37,7 +42,10 @@ const hitLabels = {
 
 const tokenRequest = 'token request';
 const requestHandled = 'request handled';
+const furtherRequests = 'further token requests';
 const maxDetail = 500;
+/** Lines of one pod and identity, and of failures of one source, in a quiet minute. Clients keep tokens. */
+const most = { served: 100, refused: 1, failed: 20 } as const;
 
 /** Reasons that say that the caller is no pod we know; the replaced system counted these. */
 const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguous']);
@@ -58,6 +66,10 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
   const namespaces = new BoundedLabel(200);
   const prepared = new WeakMap<StandingRight, PreparedHit>();
   const observeHit = metrics.observer('nmi_request_duration_seconds', hitLabels.request);
+  const budget = new LogBudget({
+    clock,
+    onOthers: (count) => log.warn({ count }, 'further log lines left out'),
+  });
   /** Since the last scrape. */
   let hits = 0;
 
@@ -102,6 +114,8 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     };
     const hit: PreparedHit = {
       podIp,
+      kind: servedKind(authorization),
+      reportMore: (count) => log.info({ ...fields, count }, furtherRequests),
       log: log.prepare(fields, tokenRequest),
       observeOperation: metrics.observer('aadpodidentity_nmi_operations_duration_seconds', {
         operation_type: tokenPath,
@@ -123,7 +137,9 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     hit.observeOperation(seconds);
     observeHit(seconds);
     hits++;
-    hit.log(Math.round(durationMs * 1000) / 1000, requestId);
+    if (budget.allows(hit.kind, most.served, hit.reportMore)) {
+      hit.log(Math.round(durationMs * 1000) / 1000, requestId);
+    }
     log.debug(hit.handled, requestHandled);
   }
 
@@ -154,17 +170,28 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
         operation_type: 'get_pod_list',
       });
     }
-    log.info(
+    const isServed = answer.status === 200;
+    const level = isServed ? 'info' : 'warn';
+    const whose = {
+      status: answer.status,
+      reason: answer.reason,
+      method: exchange.method,
+      path,
+      podIp: exchange.caller.ip,
+      pod: pod?.name,
+      namespace: pod?.namespace,
+      uid: pod?.uid,
+      ...(authorization?.kind === 'authorized' ? identityFields(authorization) : {}),
+    };
+    const kind =
+      isServed && authorization?.kind === 'authorized'
+        ? servedKind(authorization)
+        : `${pod?.uid ?? 'unknown'} ${answer.reason}`;
+    const reportMore = (count: number): void => log[level]({ ...whose, count }, furtherRequests);
+    if (!budget.allows(kind, isServed ? most.served : most.refused, reportMore)) return;
+    log[level](
       {
-        status: answer.status,
-        reason: answer.reason,
-        method: exchange.method,
-        path,
-        podIp: exchange.caller.ip,
-        pod: pod?.name,
-        namespace: pod?.namespace,
-        uid: pod?.uid,
-        ...(authorization?.kind === 'authorized' ? identityFields(authorization) : {}),
+        ...whose,
         resource: resource === '' ? undefined : loggableResource(resource),
         source: source === '' ? undefined : source,
         cache,
@@ -191,6 +218,9 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     } else {
       metrics.inc('aadpodidentity_imds_operations_errors_count', labels);
       const { reason, description, details } = result.failure;
+      const reportMore = (count: number): void =>
+        log.warn({ source, reason, count }, 'further token fetches failed');
+      if (!budget.allows(`${source} ${reason}`, most.failed, reportMore)) return;
       log.warn(
         {
           source,
@@ -231,6 +261,10 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
 
 function stackOf(error: unknown): string | undefined {
   return error instanceof Error ? error.stack : 'unknown';
+}
+
+function servedKind({ pod, identity }: Authorized): string {
+  return `${pod.uid} ok ${identity?.name ?? ''}`;
 }
 
 /** The old metric's own words: it counted Entra ID under IMDS too. */

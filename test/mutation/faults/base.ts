@@ -57,7 +57,11 @@ export const base: Faults = {
       'if (lifeMs <= 0) return;',
     ],
   ],
-  'src/nmi/base/glog-text.ts': [
+  'src/nmi/base/lines/log-budget.ts': [
+    ['a pod writes any number of lines', 'if (known.written < most) {', 'if (true) {'],
+    ['kinds of lines take all memory', 'this.#kinds.size >= this.#maxKinds', 'false'],
+  ],
+  'src/nmi/base/lines/glog-text.ts': [
     [
       'an object forges a line of the log',
       "value === 'string' ? quote(value)",

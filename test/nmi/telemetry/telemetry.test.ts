@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import type { TokenDecision } from '../../../src/nmi/server/observer.ts';
+import type { Exchange } from '../../../src/nmi/server/request.ts';
 import type { StandingRight } from '../../../src/nmi/server/standing-rights.ts';
 import { createLogger } from '../../../src/nmi/base/logger.ts';
 import { createObserver } from '../../../src/nmi/telemetry/telemetry.ts';
@@ -14,6 +16,29 @@ const failure = {
   failure: { reason: 'upstream_down', description: 'no answer', holdMs: 0 },
 } as const;
 
+function rightOf(): StandingRight {
+  return {
+    target: '/',
+    generation: 1,
+    madeAtMs: 0,
+    query: {
+      resource: 'r',
+      selector: { kind: 'none' },
+      bypassCache: false,
+      badTokenSha256: undefined,
+    },
+    cacheKey: 'k',
+    authorization: {
+      kind: 'authorized',
+      pod: createPod({}),
+      identity: undefined,
+      by: 'binding',
+      upstream: identity,
+      auxiliary: [],
+    },
+  };
+}
+
 function open() {
   const lines: string[] = [];
   const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
@@ -21,33 +46,79 @@ function open() {
   return { lines, metrics, log, clock: new HandClock() };
 }
 
+const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
+const exchange: Exchange = {
+  ...{ caller, method: 'GET', startedAtMs: 0, requestId: 'id', isGone: false },
+  headerValues: () => [],
+};
+
+function refusalOf(uid: string, reason: 'upstream_down' | 'upstream_throttled'): TokenDecision {
+  return {
+    route: 'token',
+    answer: { reason, status: 503, body: '' },
+    authorization: { ...rightOf().authorization, pod: createPod({ uid, name: uid }) },
+    resource: 'https://vault.azure.net',
+    source: '',
+    cache: 'none',
+  };
+}
+
+describe('what is told of refusals', () => {
+  it('is a warning of the first of each pod and reason, and how many more in a minute', async () => {
+    const { lines, metrics, log, clock } = open();
+    const observer = createObserver(metrics, log, clock);
+    for (let count = 0; count < 5_000; count++) {
+      observer.onDecision(exchange, refusalOf('one', 'upstream_down'));
+    }
+    observer.onDecision(exchange, refusalOf('one', 'upstream_throttled'));
+    observer.onDecision(exchange, refusalOf('two', 'upstream_down'));
+    await new Promise(setImmediate);
+    const read = () =>
+      lines.splice(0).map((line) => {
+        const { level, pod, reason, count, msg } = JSON.parse(line) as Record<string, unknown>;
+        return [level, pod, reason, count, msg].join(' ');
+      });
+    assert.deepEqual(read(), [
+      'warn one upstream_down  token request',
+      'warn one upstream_throttled  token request',
+      'warn two upstream_down  token request',
+    ]);
+    clock.advance(60_000);
+    assert.deepEqual(read(), ['warn one upstream_down 4999 further token requests']);
+  });
+});
+
+describe('what is told of failed fetches', () => {
+  it('is each of a few, and how many more', async () => {
+    const { lines, metrics, log, clock } = open();
+    const observer = createObserver(metrics, log, clock);
+    for (let count = 0; count < 100; count++) observer.onFetch(identity, failure, 20);
+    await new Promise(setImmediate);
+    assert.equal(lines.splice(0).length, 20);
+    clock.advance(60_000);
+    assert.match(lines.join(''), /"count":80,"msg":"further token fetches failed"/);
+  });
+});
+
 describe('what is told of a hit', () => {
+  it('is a hundred lines, and how many more', () => {
+    const { lines, metrics, log, clock } = open();
+    const observer = createObserver(metrics, log, clock);
+    for (let count = 0; count < 1_000; count++) {
+      observer.onHit({ caller, startedAtMs: 0, requestId: 'id' }, rightOf());
+    }
+    assert.equal(lines.splice(0).length, 100);
+    clock.advance(60_000);
+    assert.match(lines.join(''), /"level":"info".*"count":900,"msg":"further token requests"/);
+  });
+
   it('names the address of its own connection, though pods’ connections share a right', () => {
     const { lines, metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
-    const right: StandingRight = {
-      target: '/',
-      generation: 1,
-      madeAtMs: 0,
-      query: {
-        resource: 'r',
-        selector: { kind: 'none' },
-        bypassCache: false,
-        badTokenSha256: undefined,
-      },
-      cacheKey: 'k',
-      authorization: {
-        kind: 'authorized',
-        pod: createPod({}),
-        identity: undefined,
-        by: 'binding',
-        upstream: identity,
-        auxiliary: [],
-      },
-    };
+    const right = rightOf();
     for (const ip of ['10.0.0.1', '10.0.0.2', '10.0.0.1']) {
-      const caller = new CallerConnection({ remoteIp: ip }, { kind: 'by-address' });
-      observer.onHit({ caller, startedAtMs: 0, requestId: 'id' }, right);
+      const from = new CallerConnection({ remoteIp: ip }, { kind: 'by-address' });
+      observer.onHit({ caller: from, startedAtMs: 0, requestId: 'id' }, right);
     }
     const told = lines.join('').matchAll(/"podIp":"([^"]+)"/g);
     assert.deepEqual(

@@ -15,6 +15,7 @@ import type { Clock } from '../../../cache/clock.ts';
 import type { ObjectRef, ObjectStore } from '../../../cache/index/objects.ts';
 import { asRecord } from '../../base/json-value.ts';
 import type { Log } from '../../base/log.ts';
+import { LogBudget } from '../../base/lines/log-budget.ts';
 import {
   createApiServerCapabilities,
   type ApiServerCapabilities,
@@ -42,6 +43,8 @@ export interface KubeReader extends JsonReader {
   watch(path: string, options: WatchOptions): AsyncIterable<unknown>;
 }
 
+/** Of one namespace, in a quiet minute. */
+const maxSkipLines = 50;
 const listTimeoutMs = 60_000;
 /** For one object. A server that takes longer is asked for the watch all the same. */
 const checkTimeoutMs = 5_000;
@@ -140,10 +143,18 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     this.#options = options;
     this.#timing = { ...defaultTiming, ...options.timing };
     this.#server = server;
+    const skips = new LogBudget({
+      clock,
+      onOthers: (count) => log.warn({ resource: name, count }, 'further unusable objects ignored'),
+    });
     this.#intake = createIntake({
       parse: options.parse,
       store: options.store,
       onSkip: (ref, reason) => {
+        const { namespace } = ref ?? {};
+        const reportMore = (count: number): void =>
+          log.warn({ resource: name, namespace, count }, 'further unusable objects ignored');
+        if (!skips.allows(namespace ?? '', maxSkipLines, reportMore)) return;
         log.warn({ resource: name, object: ref, reason }, 'unusable object ignored');
       },
     });

@@ -486,6 +486,29 @@ describe('a reflector', () => {
     await store.until('the watch goes on', () => store.items.has('default/after'));
   });
 
+  it('names fifty unusable objects of a namespace', async () => {
+    await using fake = await openFakeKube();
+    for (let count = 0; count < 80; count++) {
+      fake.apply({ ...rawBinding(`bad-${count}`, 'demo'), spec: { selector: 7 } });
+    }
+    await using client = await clientOf(fake);
+    const log = keptLog();
+    await using reflector = openReflector<Binding>({
+      name: 'bindings',
+      path: '/apis/aadpodidentity.k8s.io/v1/azureidentitybindings',
+      parse: parseBinding,
+      store: new MapStore<Binding>(),
+      client,
+      clock: systemClock,
+      random: Math.random,
+      log,
+      timing: quick,
+    });
+    await reflector.whenSynced();
+    assert.equal(reflector.stats().rejected, 80);
+    assert.equal(log.lines.filter(({ level }) => level === 'warn').length, 50);
+  });
+
   it('skips an unusable object, says so once, and drops what it was before', async () => {
     await using fake = await openFakeKube();
     fake.apply(rawBinding('good', 'demo'));
@@ -544,7 +567,7 @@ describe('an object that is longer than what is read', () => {
     await store.until('the watch goes on', () => store.items.has('default/next'));
     const { rejected, relists, errors } = reflector.stats();
     assert.deepEqual([rejected, relists, errors.MALFORMED], [1, 0, 0]);
-    const [line] = log.lines.filter(({ message }) => message === 'unusable object skipped');
+    const [line] = log.lines.filter(({ message }) => message === 'unusable object ignored');
     assert.deepEqual(line?.fields['object'], { namespace: 'default', name: 'big', uid });
   });
 

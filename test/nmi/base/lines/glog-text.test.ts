@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { renderGlogLine } from '../../../src/nmi/base/glog-text.ts';
+import { renderGlogLine } from '../../../../src/nmi/base/lines/glog-text.ts';
 
 describe('log lines as text', () => {
   it('have the header that grep ^E relies on', () => {

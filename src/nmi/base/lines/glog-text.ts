@@ -2,7 +2,7 @@
  * A JSON log line as the text the replaced system printed (glog's header), so that operators'
  * `grep ^E` and `grep "status ("` keep working.
  */
-import { parseRecord } from './json-value.ts';
+import { parseRecord } from '../json-value.ts';
 
 /** Of levels; all others are information. */
 const severities: Readonly<Record<string, string>> = { fatal: 'F', error: 'E', warn: 'W' };
