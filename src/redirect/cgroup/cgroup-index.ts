@@ -10,6 +10,8 @@
  * 2. An id that was not found below a pod is not looked for there again for a while: a new
  *    container's cgroup is there before its first process is, so waiting gives nothing, and a
  *    caller must not be able to make the agent search without end.
+ * 3. A pod that makes many cgroups is searched once in a while, whichever of them call: each search
+ *    takes milliseconds then, of the thread that serves all pods.
  */
 import { listPodCgroups } from './cgroup-tree.ts';
 import type { PodCgroup } from './cgroup.ts';
@@ -25,6 +27,8 @@ export interface CgroupIndexOptions {
 
 /** How long a cgroup that a pod does not have is not looked for there again. */
 const missPauseMs = 250;
+/** Cgroups of a pod. Containers seldom make any. */
+const many = 64;
 
 export class CgroupIndex {
   readonly #podsRoot: () => string | undefined;
@@ -33,6 +37,8 @@ export class CgroupIndex {
   /** Both in the order of filing; the oldest goes first. */
   readonly #found = new Map<bigint, PodCgroup>();
   readonly #missedAtMs = new Map<string, number>();
+  /** Pods with many cgroups, when they were searched. */
+  readonly #searchedAtMs = new Map<string, number>();
 
   constructor(options: CgroupIndexOptions) {
     this.#podsRoot = options.podsRoot;
@@ -63,10 +69,13 @@ export class CgroupIndex {
   /** Files all cgroups of a pod, unless this one was missing there a moment ago. */
   #search(cgroupId: bigint, podUid: string): void {
     const miss = `${cgroupId} ${podUid}`;
-    const missedAtMs = this.#missedAtMs.get(miss);
-    if (missedAtMs !== undefined && this.#nowMs() - missedAtMs < missPauseMs) return;
+    const searchedAtMs = this.#searchedAtMs.get(podUid) ?? this.#missedAtMs.get(miss);
+    if (searchedAtMs !== undefined && this.#nowMs() - searchedAtMs < missPauseMs) return;
     const podsRoot = this.#podsRoot();
     const found = podsRoot === undefined ? [] : listPodCgroups(podsRoot, podUid);
+    if (found.length > many) this.#searchedAtMs.set(podUid, this.#nowMs());
+    else this.#searchedAtMs.delete(podUid);
+    dropOldest(this.#searchedAtMs, this.#maxEntries);
     for (const cgroup of found) {
       this.#found.set(cgroup.id, { podUid: cgroup.podUid, containerId: cgroup.containerId });
     }

@@ -6,7 +6,7 @@
  * which everybody has. The other way, from an id straight to its path by `open_by_handle_at`, needs
  * CAP_DAC_READ_SEARCH, and with it the right to read every file of the node.
  */
-import { readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { opendirSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { parsePodCgroup, podCgroupPaths, PODS_ROOTS, type PodCgroup } from './cgroup.ts';
 import { RedirectError } from '../redirect.ts';
@@ -188,24 +188,36 @@ function listBelow(podsRoot: string, podPath: string, podId: bigint): readonly F
       if (found.length === MAX_CGROUPS) return found;
       found.push({ id, ...pod });
     }
-    level = level.flatMap(({ path }) => listChildren(podsRoot, path));
+    // What a pod may make any number of is read no further than it is looked at.
+    const below: (typeof level)[number][] = [];
+    for (const { path } of level) {
+      const left = MAX_CGROUPS - found.length - below.length;
+      if (left > 0) below.push(...listChildren(podsRoot, path, left));
+    }
+    level = below;
   }
   return found;
 }
 
+/** @param most folders that are read. */
 function listChildren(
   podsRoot: string,
   path: string,
+  most = Infinity,
 ): readonly { readonly path: string; readonly id: bigint }[] {
+  const children: { readonly path: string; readonly id: bigint }[] = [];
   try {
-    return readdirSync(join(podsRoot, path), { withFileTypes: true }).flatMap((entry) => {
-      if (!entry.isDirectory()) return [];
+    using folder = opendirSync(join(podsRoot, path), { bufferSize: 64 });
+    while (children.length < most) {
+      const entry = folder.readSync();
+      if (entry === null) break;
+      if (!entry.isDirectory()) continue;
       const child = `${path}/${entry.name}`;
       const id = cgroupIdOf(join(podsRoot, child));
-      return id === undefined ? [] : [{ path: child, id }];
-    });
+      if (id !== undefined) children.push({ path: child, id });
+    }
   } catch {
     // Gone since, as containers do.
-    return [];
   }
+  return children;
 }

@@ -23,9 +23,10 @@ export const redirect: Faults = {
     ],
     [
       'a caller makes the agent search without end',
-      'if (missedAtMs !== undefined && this.#nowMs() - missedAtMs < missPauseMs) return;',
+      'if (searchedAtMs !== undefined && this.#nowMs() - searchedAtMs < missPauseMs) return;',
       '',
     ],
+    ['each cgroup of a pod has it searched', 'if (found.length > many)', 'if (false)'],
     ['cgroups are kept without end', 'dropOldest(this.#found, this.#maxEntries);', ''],
   ],
   'src/redirect/cgroup/cgroup-tree.ts': [

@@ -37,19 +37,22 @@ for (const { driver, root, pod, container } of [
     let index: CgroupIndex;
     let searches = 0;
 
-    beforeEach(() => {
-      folder = mkdtempSync(join(tmpdir(), 'nmi-cgroup-'));
-      mkdirSync(join(folder, root), { recursive: true });
-      nowMs = 0;
-      searches = 0;
-      index = new CgroupIndex({
+    const open = (maxEntries: number): CgroupIndex =>
+      new CgroupIndex({
         podsRoot: () => {
           searches += 1;
           return findPodsRoot(folder);
         },
         nowMs: () => nowMs,
-        maxEntries: 8,
+        maxEntries,
       });
+
+    beforeEach(() => {
+      folder = mkdtempSync(join(tmpdir(), 'nmi-cgroup-'));
+      mkdirSync(join(folder, root), { recursive: true });
+      nowMs = 0;
+      searches = 0;
+      index = open(8);
     });
     afterEach(() => {
       rmSync(folder, { recursive: true });
@@ -101,6 +104,26 @@ for (const { driver, root, pod, container } of [
       assert.equal(searches, 2);
       nowMs = 250;
       assert.equal(index.resolve(stranger, [uid]), undefined);
+      assert.equal(searches, 3);
+    });
+
+    it('looks in a pod that makes many cgroups once in a while, whichever of them call', () => {
+      const own = make(uid, container);
+      for (let made = 0; made < 70; made += 1) make(uid, container, `nested${made}`);
+      index = open(1_000);
+      assert.equal(index.resolve(own, [uid])?.podUid, uid);
+      assert.equal(searches, 1);
+      const other = uid.replace('0f7e', 'beef');
+      const beside = make(other, container);
+      for (let stranger = 1n; stranger < 100n; stranger += 1n) {
+        index.resolve(99_999_999_999n + stranger, [uid]);
+      }
+      assert.equal(searches, 1);
+      assert.equal(index.resolve(beside, [other])?.podUid, other);
+      assert.equal(searches, 2);
+      nowMs = 250;
+      const late = make(uid, container, 'late');
+      assert.equal(index.resolve(late, [uid])?.podUid, uid);
       assert.equal(searches, 3);
     });
 
