@@ -6,12 +6,24 @@
  *     "local=PORT peer=ADDRESS:PORT answer=LINE" or "error=NAME"
  *   dialler forge INTERFACE SOURCE SOURCE_PORT GATEWAY_MAC ADDRESS PORT
  *     opens a connection by hand-made frames from an address that is nobody's here: "answer=LINE"
+ *   dialler fill plain|lo|late ADDRESS PORT COUNT CGROUP...
+ *     dials so often from each of these cgroups, waits for no answer, and keeps all until its input ends:
+ *     "made=COUNT refused=COUNT other=COUNT". "lo" is bound to the loopback link, where no packet gets
+ *     to anybody; "late" sends the first packet of all of them after the last is dialled.
+ *   dialler bind ADDRESS PORT
+ *     listens there until its input ends, and answers each connection with "taken": "listening" or "error=NAME"
+ *   dialler twins SOURCE SOURCE_PORT ADDRESS PORT LINK LINK
+ *     dials twice with the same addresses and ports, by sockets that are bound to these links, and keeps
+ *     both until its input ends: "dialled" or "error=NAME"
+ *   dialler namespace
+ *     the cookie of its network namespace
  *
  * IPv6 kinds dial the IPv4-mapped form of the address.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/ip.h>
@@ -22,12 +34,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
 #endif
+#ifndef TCP_FASTOPEN_NO_COOKIE
+#define TCP_FASTOPEN_NO_COOKIE 34
+#endif
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
 #define REQUEST "hello\n"
+#define MAX_DIALLED 4096
 
 static int give_up(void)
 {
@@ -226,8 +246,174 @@ static int forge(char **words)
 	return 0;
 }
 
+static void wait_for_end(void)
+{
+	char byte;
+
+	fflush(stdout);
+	while (read(0, &byte, 1) > 0)
+		;
+}
+
+static int enter(const char *cgroup)
+{
+	char path[1024];
+	int file;
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
+	file = open(path, O_WRONLY);
+	if (file < 0 || write(file, "0", 1) != 1)
+		return -1;
+	close(file);
+	return 0;
+}
+
+struct filled {
+	int made, refused, other;
+};
+
+/* In a process of its own: one may not have as many sockets as all of them. */
+static struct filled fill_from(int at, const char *kind, const char *ip, int port, int each)
+{
+	static int dialled[MAX_DIALLED];
+	struct sockaddr_in own = { .sin_family = AF_INET };
+	struct sockaddr_storage address;
+	socklen_t length = make_address(AF_INET, ip, port, &address);
+	struct filled filled = {};
+	int on = 1;
+
+	/* Each cgroup by an address of its own: a pair of addresses has 28,000 ports. */
+	own.sin_addr.s_addr = htonl(0x7f000100 + at);
+	while (each-- > 0 && filled.made < MAX_DIALLED) {
+		int sock = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+		if (!strcmp(kind, "lo")) {
+			setsockopt(sock, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3);
+			setsockopt(sock, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+			bind(sock, (struct sockaddr *)&own, sizeof(own));
+		} else if (!strcmp(kind, "late")) {
+			setsockopt(sock, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof(on));
+			setsockopt(sock, IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, &on, sizeof(on));
+		}
+		if (!connect(sock, (struct sockaddr *)&address, length) || errno == EINPROGRESS) {
+			dialled[filled.made++] = sock;
+			continue;
+		}
+		if (errno == EPERM)
+			filled.refused++;
+		else
+			filled.other++;
+		close(sock);
+	}
+	if (!strcmp(kind, "late")) {
+		for (int made = 0; made < filled.made; made++)
+			send(dialled[made], REQUEST, strlen(REQUEST), MSG_NOSIGNAL);
+	}
+	return filled;
+}
+
+static int fill(char **words, char **cgroups, int count)
+{
+	struct filled all = {}, filled;
+	int pipes[2];
+
+	if (pipe(pipes))
+		return give_up();
+	for (int at = 0; at < count; at++) {
+		if (!fork()) {
+			memset(&filled, 0, sizeof(filled));
+			if (!enter(cgroups[at]))
+				filled = fill_from(at, words[0], words[1], atoi(words[2]), atoi(words[3]));
+			if (write(pipes[1], &filled, sizeof(filled)) == sizeof(filled))
+				wait_for_end();
+			_exit(0);
+		}
+		if (read(pipes[0], &filled, sizeof(filled)) != sizeof(filled))
+			return give_up();
+		all.made += filled.made;
+		all.refused += filled.refused;
+		all.other += filled.other;
+	}
+	printf("made=%d refused=%d other=%d\n", all.made, all.refused, all.other);
+	wait_for_end();
+	while (wait(NULL) > 0)
+		;
+	return 0;
+}
+
+static int serve(const char *ip, int port)
+{
+	int family = strchr(ip, ':') ? AF_INET6 : AF_INET, on = 1;
+	int sock = socket(family, SOCK_STREAM, 0);
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(port) };
+	struct pollfd ready[2] = { { .fd = sock, .events = POLLIN }, { .events = POLLIN } };
+	int result;
+
+	setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	inet_pton(AF_INET, ip, &v4.sin_addr);
+	inet_pton(AF_INET6, ip, &v6.sin6_addr);
+	result = family == AF_INET ? bind(sock, (struct sockaddr *)&v4, sizeof(v4)) :
+				     bind(sock, (struct sockaddr *)&v6, sizeof(v6));
+	if (result || listen(sock, 16))
+		return give_up();
+	printf("listening\n");
+	fflush(stdout);
+	while (poll(ready, 2, -1) > 0 && !ready[1].revents) {
+		int connection = accept(sock, NULL, NULL);
+
+		if (connection < 0)
+			continue;
+		send(connection, "taken\n", 6, MSG_NOSIGNAL);
+		close(connection);
+	}
+	return 0;
+}
+
+static int dial_twins(char **words)
+{
+	struct sockaddr_storage from, to;
+	socklen_t length = make_address(AF_INET, words[0], atoi(words[1]), &from);
+	int on = 1;
+
+	make_address(AF_INET, words[2], atoi(words[3]), &to);
+	for (int at = 4; at < 6; at++) {
+		int sock = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+		setsockopt(sock, SOL_SOCKET, SO_BINDTODEVICE, words[at], strlen(words[at]));
+		setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+		if (bind(sock, (struct sockaddr *)&from, length))
+			return give_up();
+		if (connect(sock, (struct sockaddr *)&to, length) && errno != EINPROGRESS)
+			return give_up();
+	}
+	printf("dialled\n");
+	wait_for_end();
+	return 0;
+}
+
+static int show_namespace(void)
+{
+	int sock = socket(AF_INET, SOCK_STREAM, 0);
+	unsigned long long cookie = 0;
+	socklen_t length = sizeof(cookie);
+
+	if (getsockopt(sock, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length))
+		return give_up();
+	printf("%llu\n", cookie);
+	return 0;
+}
+
 int main(int count, char **words)
 {
+	if (count > 6 && !strcmp(words[1], "fill"))
+		return fill(words + 2, words + 6, count - 6);
+	if (count == 4 && !strcmp(words[1], "bind"))
+		return serve(words[2], atoi(words[3]));
+	if (count == 8 && !strcmp(words[1], "twins"))
+		return dial_twins(words + 2);
+	if (count == 2 && !strcmp(words[1], "namespace"))
+		return show_namespace();
 	if (count == 8 && !strcmp(words[1], "forge"))
 		return forge(words + 2);
 	if (count != 4)

@@ -77,7 +77,7 @@ const CLOUD = `
  * "ask" uses it again, "drop" closes it; "cling HOST PORT" opens one that the other side closes and this
  * side does not; "storm" dials without end until "calm"; "flood N"
  * opens N connections at once and counts who was known, "ebb" closes them; "run PROGRAM ..." runs
- * one. Each answers with one line.
+ * one; "hold PROGRAM ..." starts one and leaves it until "release". Each answers with one line.
  */
 const CLIENT = `
   const net = require('node:net');
@@ -105,6 +105,7 @@ const CLIENT = `
   let storm;
   let isCalm = false;
   let flood = [];
+  let held;
   require('node:readline').createInterface({ input: process.stdin }).on('line', (line) => {
     const [order, ...words] = line.split(' ');
     if (order === 'dial') {
@@ -128,6 +129,14 @@ const CLIENT = `
       const [program, ...args] = words;
       require('node:child_process').execFile(program, args, { timeout: 20000 },
         (error, stdout) => console.log(error === null ? stdout.trim() : 'failed: ' + error.message));
+    } else if (order === 'hold') {
+      const [program, ...args] = words;
+      held = require('node:child_process').spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+      held.stdout.once('data', (data) => console.log(String(data).trim()));
+    } else if (order === 'release') {
+      const released = () => console.log('released');
+      if (held.exitCode === null) held.once('exit', released).stdin.end();
+      else released();
     } else if (order === 'flood') {
       const seen = {};
       flood = Array.from({ length: Number(words[0]) }, () => open('${metadataIp}', 80));
@@ -192,6 +201,8 @@ export class EbpfWorld {
   readonly cloud: Namespace;
   /** Of every redirect opened here, unless it says otherwise. */
   settings: Partial<EbpfRedirectOptions> = {};
+  /** Of the node's network namespace. */
+  #netnsCookie = 0n;
 
   private constructor(spaces: readonly [Namespace, Namespace, Namespace, Namespace]) {
     [this.node, this.podA, this.podB, this.cloud] = spaces;
@@ -225,6 +236,7 @@ export class EbpfWorld {
     const { host } = this.node;
     return openEbpfRedirect({
       host,
+      netnsCookie: this.#netnsCookie,
       cgroupRoot: this.tree.path,
       pinFolder: this.pinFolder,
       behind: openIptablesRedirect({ host, backend: 'nft' }),
@@ -264,6 +276,7 @@ export class EbpfWorld {
 
   async #connect(): Promise<void> {
     const { node, podA, podB, cloud } = this;
+    this.#netnsCookie = BigInt(await node.run(`${this.dialler.path} namespace`));
     await node.run('tee /proc/sys/net/ipv4/ip_forward', '1');
     const lines = async (namespace: Namespace, all: readonly string[]) => {
       for (const line of all) await namespace.run(line);

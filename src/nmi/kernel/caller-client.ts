@@ -35,7 +35,7 @@ export const noAnswer = {
 } as const satisfies Attestation;
 const refused: Attestation = {
   kind: 'unavailable',
-  why: '`nmi redirect run` cannot read the map of callers',
+  why: '`nmi redirect run` cannot look it up now',
 };
 const unattested: Attestation = { kind: 'unattested' };
 

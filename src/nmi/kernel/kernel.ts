@@ -12,6 +12,7 @@ import { StartError } from '../base/start-error.ts';
 import type { Config } from '../config/config.ts';
 import { chooseRedirect, type KernelCounts } from './choose-redirect.ts';
 import { RedirectKeeper, type CheckOutcome } from './reconciler.ts';
+import { watchRoom } from './room-shortage.ts';
 import { whileSettling } from './settling.ts';
 
 export interface Kernel extends Required<Part>, AsyncDisposable {
@@ -54,12 +55,18 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
     repaired: 0,
     failed: 0,
   };
+  const redirectLog = log.child({ component: 'redirect' });
+  const reportRoom =
+    counts === undefined ? () => undefined : watchRoom(() => countersOf(counts), redirectLog);
   const keeper = new RedirectKeeper({
     redirect,
     intervalMs: config.redirectIntervalMs,
     clock,
-    log: log.child({ component: 'redirect' }),
-    onCheck: (outcome) => checks[outcome]++,
+    log: redirectLog,
+    onCheck: (outcome) => {
+      checks[outcome]++;
+      reportRoom();
+    },
   });
   const programSamples = counts === undefined ? () => [] : programSampler(counts);
   const settled = (attestation: Attestation): Attestation => {
@@ -120,8 +127,8 @@ function programSampler(counts: KernelCounts): () => readonly Sample[] {
     const connects = {
       redirected: totals.redirected,
       exempt: totals.exempt,
-      limit: totals.refusedLimit,
-      full: totals.refusedFull,
+      limit: totals.refused,
+      full: totals.unfiled,
     };
     return [
       ...Object.entries(connects).map(([outcome, total]) => ({

@@ -114,7 +114,7 @@ export const newMetrics = {
   ),
   nmi_ebpf_connects_total: counter(
     ['outcome'],
-    'Connects to the metadata address, counted by the eBPF programs: redirected, exempt, limit (refused, too many of this pod), full (refused, too many of all pods).',
+    'Connects to the metadata address, counted by the eBPF programs: redirected, exempt, limit (refused, too many of this pod), full (no room for a record, answered with 503).',
   ),
   nmi_redirect_fallback_connections_total: counter(
     [],

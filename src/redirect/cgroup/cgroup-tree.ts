@@ -8,7 +8,13 @@
  */
 import { opendirSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { parsePodCgroup, podCgroupPaths, PODS_ROOTS, type PodCgroup } from './cgroup.ts';
+import {
+  isQosClass,
+  parsePodCgroup,
+  podCgroupPaths,
+  PODS_ROOTS,
+  type PodCgroup,
+} from './cgroup.ts';
 import { RedirectError } from '../redirect.ts';
 
 /** A mount of the cgroup2 tree. */
@@ -94,6 +100,14 @@ export function findPodsRoot(cgroupRoot: string): string | undefined {
   return PODS_ROOTS.map((path) => join(cgroupRoot, path)).find(
     (path) => cgroupIdOf(path) !== undefined,
   );
+}
+
+/** The ids of the cgroups below a root of pods that hold the pods of a QoS class, by name. */
+export function qosClassIds(podsRoot: string): readonly bigint[] {
+  return listChildren(podsRoot, '.')
+    .filter(({ path }) => isQosClass(basename(path)))
+    .toSorted((a, b) => (a.path < b.path ? -1 : 1))
+    .map(({ id }) => id);
 }
 
 /**

@@ -34,6 +34,11 @@ const SYSTEMD_POD =
 const CGROUPFS_POD = /^pod([0-9a-z][0-9a-z-]{0,62})$/;
 const CONTAINER = /^(?:[a-z][a-z-]*-)?([0-9a-f]{12,64})(?:\.scope)?$/;
 
+/** Whether a cgroup right below the root of pods holds the pods of a QoS class. */
+export function isQosClass(name: string): boolean {
+  return QUALITY.test(name);
+}
+
 /**
  * The pod that a cgroup belongs to.
  * @param path from the root of pods, without a leading slash.
@@ -41,7 +46,7 @@ const CONTAINER = /^(?:[a-z][a-z-]*-)?([0-9a-f]{12,64})(?:\.scope)?$/;
  */
 export function parsePodCgroup(path: string): PodCgroup | undefined {
   const segments = path.split('/').filter((segment) => segment !== '');
-  const at = QUALITY.test(segments[0] ?? '') ? 1 : 0;
+  const at = isQosClass(segments[0] ?? '') ? 1 : 0;
   const podUid = parsePodName(segments[at] ?? '');
   if (podUid === undefined) return undefined;
   return { podUid, containerId: CONTAINER.exec(segments[at + 1] ?? '')?.[1] };

@@ -2,25 +2,41 @@
 import { isIPv4 } from 'node:net';
 import { join } from 'node:path';
 import { nativeModule, type BpfMap, type NativeModule } from '../native/addon.ts';
+import { readCounters } from './programs.ts';
 import type { Attestation, Peer, RedirectTarget } from '../redirect.ts';
 
 const UNATTESTED: Attestation = { kind: 'unattested' };
 const UNAVAILABLE = { kind: 'unavailable', why: 'the map of callers cannot be read' } as const;
+const NO_ROOM = {
+  kind: 'unavailable',
+  why: 'this node had no room for a record of it, or its pod has too many connections',
+} as const;
+const SHARED = {
+  kind: 'unavailable',
+  why: 'another socket of this node has the same address and port',
+} as const;
+/** How long a connection may have waited for the agent when its record is looked for. */
+const RECENT_NS = 10_000_000_000n;
 const MAPPED = '::ffff:';
 
 /** Where redirected connections arrive. */
 export type Listen = Pick<RedirectTarget, 'listenIp' | 'listenPort'>;
 
 export class Callers {
-  readonly #pin: string;
+  readonly #pinFolder: string;
   readonly #listen: Listen;
+  readonly #nowNs: () => bigint;
   #native: NativeModule | undefined;
   #map: BpfMap | undefined;
 
-  /** @param listen where redirected connections arrive. */
-  constructor(pinFolder: string, listen: Listen) {
-    this.#pin = join(pinFolder, 'callers');
+  /**
+   * @param listen where redirected connections arrive.
+   * @param nowNs by CLOCK_MONOTONIC, which the programs read as well.
+   */
+  constructor(pinFolder: string, listen: Listen, nowNs = () => process.hrtime.bigint()) {
+    this.#pinFolder = pinFolder;
     this.#listen = listen;
+    this.#nowNs = nowNs;
   }
 
   /**
@@ -33,7 +49,7 @@ export class Callers {
     const former = this.#map;
     this.#map = undefined;
     try {
-      this.#map = native.openMap(this.#pin, true);
+      this.#map = native.openMap(join(this.#pinFolder, 'callers'), true);
     } finally {
       if (former !== undefined) native.close(former);
     }
@@ -50,11 +66,21 @@ export class Callers {
     const ip = recordedIp(peer, this.#listen);
     if (ip === undefined) return UNATTESTED;
     try {
-      const cgroupId = this.#native.lookupCaller(this.#map, ip, peer.remotePort);
-      return cgroupId === undefined ? UNATTESTED : { kind: 'attested', cgroupId };
+      const isWithinNode = ip === plainIp(peer.localIp);
+      const cgroupId = this.#native.lookupCaller(this.#map, ip, peer.remotePort, isWithinNode);
+      if (cgroupId === 0n) return SHARED;
+      if (cgroupId !== undefined) return { kind: 'attested', cgroupId };
+      return this.#wasRoomShort() ? NO_ROOM : UNATTESTED;
     } catch {
       return UNAVAILABLE;
     }
+  }
+
+  /** A moment ago the kernel let a connection go on without a record, which may be the one looked for. */
+  #wasRoomShort(): boolean {
+    const counters = readCounters(this.#pinFolder);
+    if (counters === undefined || counters.unfiled === 0n) return false;
+    return this.#nowNs() - counters.unfiledAtNs < RECENT_NS;
   }
 
   close(): void {

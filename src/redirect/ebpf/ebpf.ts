@@ -19,6 +19,7 @@ import {
   findPodsRoot,
   listPodCgroups,
   ownCgroupId,
+  qosClassIds,
   resolveCgroupRoot,
 } from '../cgroup/cgroup-tree.ts';
 import { createHost, type Host } from '../host/command.ts';
@@ -36,6 +37,7 @@ import {
 import { settingsOf } from './settings.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
 import { describeLink, diffLink, ensureLink, listLinks, removeLink } from '../host/link.ts';
+import { inKernel } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
 import type { CutOutcome } from '../host/flows.ts';
 import {
@@ -68,6 +70,8 @@ export interface EbpfRedirectOptions {
   readonly guard?: boolean;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
+  /** Of the network namespace of `host`, as SO_NETNS_COOKIE gives it. Default: as `host`. */
+  readonly netnsCookie?: bigint;
 }
 
 /** Attests, and counts what its programs did. */
@@ -108,6 +112,7 @@ interface Settings {
   readonly behind: Behind;
   readonly guard: boolean;
   readonly host: Host;
+  readonly netnsCookie: bigint | undefined;
   /** For mounts: the host above may be in another mount namespace. */
   readonly machine: Host;
 }
@@ -129,6 +134,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     behind: rememberRefusal(options.behind),
     guard: options.guard ?? true,
     host: options.host ?? machine,
+    netnsCookie: options.netnsCookie,
     machine,
   };
   const inTurn = createTurns();
@@ -353,12 +359,17 @@ function wantedPrograms(settings: Settings): Wanted {
   const exempt = wantedExempt(settings, path, id);
   if (typeof exempt === 'string') return { kind: 'impossible', problem: exempt };
   const object = readPrograms();
+  const node = {
+    podsRoot: id,
+    qosClasses: qosClassIds(path).slice(0, 2),
+    netnsCookie: settings.netnsCookie ?? inKernel((native) => native.netnsCookie()),
+  };
   return {
     kind: 'programs',
     programs: {
       pinFolder: settings.pinFolder,
       object,
-      settings: settingsOf(object, settings.target),
+      settings: settingsOf(object, settings.target, node),
       cgroup: { path, id },
       exempt,
     },

@@ -288,10 +288,12 @@ export interface ProgramCounters {
   readonly exempt: bigint;
   readonly filed: bigint;
   readonly forgotten: bigint;
-  /** Not written down, so refused: the cgroup holds too many connections. */
-  readonly refusedLimit: bigint;
-  /** Not written down, so refused: the map is full. */
-  readonly refusedFull: bigint;
+  /** Refused in connect: the pod holds too many connections. */
+  readonly refused: bigint;
+  /** Redirected without a record, since there was no room; the agent asks these to try again. */
+  readonly unfiled: bigint;
+  /** When that happened last, by CLOCK_MONOTONIC. */
+  readonly unfiledAtNs: bigint;
 }
 
 /** Undefined while no programs are installed. @throws RedirectError */
@@ -307,8 +309,9 @@ export function readCounters(pinFolder: string): ProgramCounters | undefined {
       exempt: at(2),
       filed: at(3),
       forgotten: at(4),
-      refusedLimit: at(5),
-      refusedFull: at(6),
+      refused: at(5),
+      unfiled: at(6),
+      unfiledAtNs: at(7),
     };
   });
 }

@@ -1,7 +1,8 @@
 /**
  * What is fixed when the programs are loaded, as the bytes of `struct nmi_settings` (native/nmi.h):
  *
- *     0 layout | 4 metadata ip | 8 listen ip | 12 metadata port | 14 listen port | 16 limit | 20 digest
+ *     0 layout | 4 metadata ip | 8 listen ip | 12 metadata port | 14 listen port | 16 limit | 20 zero
+ *     24 pods root | 32 QoS classes (2) | 48 network namespace | 56 digest
  *
  * Addresses and ports are in network order, the other numbers in the machine's own, which is little
  * endian wherever this program runs.
@@ -11,36 +12,65 @@ import type { RedirectTarget } from '../redirect.ts';
 import { describeTarget } from '../target.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
-export const LAYOUT = 3;
-const DIGEST_AT = 20;
-const SETTINGS_BYTES = 52;
+export const LAYOUT = 4;
+const CLASSES_AT = 32;
+const NETNS_AT = 48;
+const DIGEST_AT = 56;
+const SETTINGS_BYTES = 88;
 
-/** Records of one container’s cgroup: 64 of them would have to fill theirs to leave no room for others. */
-const MAX_CALLERS_PER_CGROUP = 1024;
+/**
+ * Records of one pod: 256 of them would have to fill theirs to leave no room for others. The programs
+ * refuse a connect from three quarters of it on; SDKs hold a handful, and the agent closes what is beyond
+ * its own limit for a pod.
+ */
+const MAX_CALLERS_PER_POD = 256;
+
+/** The node that the programs are for, as the kernel numbers its parts. */
+export interface NodeIds {
+  /** The cgroup right above the pods. */
+  readonly podsRoot: bigint;
+  /** Those below it that hold the pods of a QoS class, at most two. */
+  readonly qosClasses: readonly bigint[];
+  /** The network namespace of the node; 0 is the initial one. */
+  readonly netnsCookie: bigint;
+}
+
+/** For programs that are only tried: each cgroup is a pod of its own. */
+const noNode: NodeIds = { podsRoot: 0n, qosClasses: [], netnsCookie: 0n };
 
 export interface ProgramSettings {
   readonly layout: number;
   readonly target: RedirectTarget;
+  readonly node: NodeIds;
   /** SHA-256 of the object file, hexadecimal. */
   readonly digest: string;
 }
 
 /** The settings of a set of programs. @param programs their object file. */
-export function settingsOf(programs: Uint8Array, target: RedirectTarget): ProgramSettings {
+export function settingsOf(
+  programs: Uint8Array,
+  target: RedirectTarget,
+  node: NodeIds = noNode,
+): ProgramSettings {
   const digest = createHash('sha256').update(programs).digest('hex');
-  return { layout: LAYOUT, target, digest };
+  return { layout: LAYOUT, target, node, digest };
 }
 
-export function encodeSettings(settings: ProgramSettings): Uint8Array {
+export function encodeSettings({ layout, target, node, digest }: ProgramSettings): Uint8Array {
   const bytes = new Uint8Array(SETTINGS_BYTES);
   const view = new DataView(bytes.buffer);
-  view.setUint32(0, settings.layout, true);
-  bytes.set(ipBytes(settings.target.metadataIp), 4);
-  bytes.set(ipBytes(settings.target.listenIp), 8);
-  view.setUint16(12, settings.target.metadataPort);
-  view.setUint16(14, settings.target.listenPort);
-  view.setUint32(16, MAX_CALLERS_PER_CGROUP, true);
-  bytes.set(Buffer.from(settings.digest, 'hex').subarray(0, 32), DIGEST_AT);
+  view.setUint32(0, layout, true);
+  bytes.set(ipBytes(target.metadataIp), 4);
+  bytes.set(ipBytes(target.listenIp), 8);
+  view.setUint16(12, target.metadataPort);
+  view.setUint16(14, target.listenPort);
+  view.setUint32(16, MAX_CALLERS_PER_POD, true);
+  view.setBigUint64(24, node.podsRoot, true);
+  for (const [at, id] of node.qosClasses.entries()) {
+    view.setBigUint64(CLASSES_AT + 8 * at, id, true);
+  }
+  view.setBigUint64(NETNS_AT, node.netnsCookie, true);
+  bytes.set(Buffer.from(digest, 'hex').subarray(0, 32), DIGEST_AT);
   return bytes;
 }
 
@@ -48,6 +78,7 @@ export function encodeSettings(settings: ProgramSettings): Uint8Array {
 export function decodeSettings(bytes: Uint8Array): ProgramSettings | undefined {
   if (bytes.length !== SETTINGS_BYTES) return undefined;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const qosClasses = [CLASSES_AT, CLASSES_AT + 8].map((at) => view.getBigUint64(at, true));
   return {
     layout: view.getUint32(0, true),
     target: {
@@ -55,6 +86,11 @@ export function decodeSettings(bytes: Uint8Array): ProgramSettings | undefined {
       metadataPort: view.getUint16(12),
       listenIp: bytes.subarray(8, 12).join('.'),
       listenPort: view.getUint16(14),
+    },
+    node: {
+      podsRoot: view.getBigUint64(24, true),
+      qosClasses: qosClasses.filter((id) => id !== 0n),
+      netnsCookie: view.getBigUint64(NETNS_AT, true),
     },
     digest: Buffer.from(bytes.subarray(DIGEST_AT)).toString('hex'),
   };
@@ -70,8 +106,15 @@ export function diffSettings(
   if (describeTarget(present.target) !== describeTarget(wanted.target)) {
     problems.push(`programs redirect ${describeTarget(present.target)}`);
   }
+  if (describeNode(present.node) !== describeNode(wanted.node)) {
+    problems.push('programs know other cgroups or another network namespace as the node’s');
+  }
   if (present.digest !== wanted.digest) problems.push('programs of another version');
   return problems;
+}
+
+function describeNode({ podsRoot, qosClasses, netnsCookie }: NodeIds): string {
+  return [podsRoot, ...qosClasses, netnsCookie].join(' ');
 }
 
 function ipBytes(ip: string): readonly number[] {

@@ -14,12 +14,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <sys/socket.h>
 #include <bpf/bpf.h>
 #include <node_api.h>
 #include "bpf-side.h"
 #include "flows.h"
 #include "nmi.h"
 #include "sockets.h"
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
 
 #define MAX_ARGUMENTS 4
 #define MAX_NAME_BYTES 64
@@ -599,11 +604,19 @@ static void map_keys(struct call *call)
 	}
 }
 
-/* Called for each connection. */
+/*
+ * Called for each connection. Records of the node's own namespace come first: only processes of the node
+ * file those. Between addresses of the node no other one counts.
+ */
 static void lookup_caller(struct call *call)
 {
 	const struct handle *map = call->in[0].handle;
-	struct nmi_client client = { .ip = call->in[1].ip, .port = call->in[2].port };
+	struct nmi_client client = {
+		.ip = call->in[1].ip,
+		.port = call->in[2].port,
+		.is_of_node = 1,
+	};
+	bool is_within_node = call->in[3].flag;
 	struct nmi_caller caller;
 	int error;
 
@@ -613,6 +626,10 @@ static void lookup_caller(struct call *call)
 		return;
 	}
 	error = bpf_map_lookup_elem(map->map, &client, &caller);
+	if (error == -ENOENT && !is_within_node) {
+		client.is_of_node = 0;
+		error = bpf_map_lookup_elem(map->map, &client, &caller);
+	}
 	if (!error)
 		call->result = big(call, caller.cgroup_id);
 	else if (error != -ENOENT)
@@ -651,6 +668,23 @@ static void close_sockets(struct call *call)
 		number(call, cut_sockets(&call->in[0].end, ids->items, ids->count, &call->fault));
 }
 
+/* 0 before Linux 5.14, which does not tell. */
+static void netns_cookie(struct call *call)
+{
+	int sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t length = sizeof(__u64);
+	__u64 cookie = 0;
+
+	if (sock < 0) {
+		fail(&call->fault, "open socket", errno);
+		return;
+	}
+	if (getsockopt(sock, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length))
+		cookie = 0;
+	close(sock);
+	call->result = big(call, cookie);
+}
+
 /* Whether any page of the allocator went back to the kernel. */
 static void trim_memory(struct call *call)
 {
@@ -674,10 +708,11 @@ static const struct function functions[] = {
 	{ "mapSet", "map:M key:k value:v", map_set },
 	{ "mapDelete", "map:M key:k", map_delete },
 	{ "mapKeys", "map:M", map_keys },
-	{ "lookupCaller", "map:M clientIp:i clientPort:p", lookup_caller },
+	{ "lookupCaller", "map:M clientIp:i clientPort:p withinNode:f", lookup_caller },
 	{ "cutFlows", "dialled:e answeredBy:e? sparedSources:[i]", forget_flows },
 	{ "socketCgroups", "dialled:e", list_cgroups },
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
+	{ "netnsCookie", "", netns_cookie },
 	{ "trimMemory", "", trim_memory },
 };
 

@@ -77,8 +77,16 @@ export interface NativeModule {
   mapSet(map: BpfMap, key: Uint8Array, value: Uint8Array): void;
   mapDelete(map: BpfMap, key: Uint8Array): boolean;
   mapKeys(map: BpfMap): readonly Uint8Array[];
-  /** The cgroup that a client's address and port is filed under. */
-  lookupCaller(map: BpfMap, clientIp: string, clientPort: number): bigint | undefined;
+  /**
+   * The cgroup that a client's address and port is filed under; 0 where two sockets are.
+   * @param withinNode both ends of the connection have an address of the node.
+   */
+  lookupCaller(
+    map: BpfMap,
+    clientIp: string,
+    clientPort: number,
+    withinNode: boolean,
+  ): bigint | undefined;
   /**
    * Forgets tracked TCP connections to `dialled` that `answeredBy` does not answer, or whoever
    * answers them, except from these sources.
@@ -92,6 +100,8 @@ export interface NativeModule {
   socketCgroups(dialled: FlowEnd): readonly bigint[];
   /** Closes those that are of one of these cgroups. */
   cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
+  /** Of the network namespace of this process; 0 where the kernel does not report it. */
+  netnsCookie(): bigint;
   /** Gives what the C library's allocator keeps of freed memory back to the kernel, if anything. */
   trimMemory(): boolean;
 }
@@ -116,6 +126,7 @@ const FUNCTIONS = {
   cutFlows: true,
   socketCgroups: true,
   cutSockets: true,
+  netnsCookie: true,
   trimMemory: true,
 } satisfies Record<keyof NativeModule, true>;
 

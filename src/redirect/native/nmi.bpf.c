@@ -12,8 +12,8 @@
  * of sendmsg(). Nothing but a connect to the metadata address and port is touched or written down,
  * so the rest of the node's traffic can neither fill a map nor push anything out of one.
  *
- * Whatever cannot be written down is redirected all the same: the agent refuses a peer without a
- * record, the real endpoint would not.
+ * A pod that holds too many records is refused in connect (EPERM). Whatever cannot be written down
+ * later is redirected all the same: the agent refuses a peer without a record, the real endpoint would not.
  */
 #include <linux/bpf.h>
 #include <linux/in.h>
@@ -24,6 +24,9 @@
 #define SOCK_STREAM 1
 #define IPPROTO_OF_MPTCP 262
 #define MAX_DEPTH 24
+#define MAX_POD_DEPTH 12
+
+enum verdict { LET_PASS, BRING, REFUSE };
 
 /* A section of its own, so that no constant of the compiler ends up in the same map. */
 const volatile struct nmi_settings settings SEC(".rodata.nmi") = {};
@@ -57,7 +60,7 @@ struct {
 	__type(value, __u8);
 } exempt SEC(".maps");
 
-/* Records per cgroup. What the LRU forgets makes a limit laxer, never a record wrong. */
+/* Records per pod. What the LRU forgets makes a limit laxer, never a record wrong. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, NMI_MAX_LOADS);
@@ -104,6 +107,46 @@ static __always_inline int is_exempt(void)
 	return 0;
 }
 
+/*
+ * The cgroup that this process's records are charged to: its pod's, which is the last one whose parent
+ * holds pods. Containers and cgroups that a pod makes itself have other parents. By the ids of those
+ * parents and not by a level: who sees a part of the tree only, as on a node that is a container, does
+ * not know the levels.
+ */
+static __always_inline __u64 pod_of_current(void)
+{
+	__u64 pod = bpf_get_current_cgroup_id(), above = 0;
+
+#pragma unroll
+	for (int level = 1; level <= MAX_POD_DEPTH; level++) {
+		__u64 id = bpf_get_current_ancestor_cgroup_id(level);
+
+		if (!id)
+			return pod;
+		if (above && (above == settings.pods_root || above == settings.qos_classes[0] ||
+			      above == settings.qos_classes[1]))
+			pod = id;
+		above = id;
+	}
+	return pod;
+}
+
+/* Below the limit by as many as may be between connect and the record at the same time. */
+static __always_inline int has_its_fill(__u64 pod_id)
+{
+	__s64 *load = bpf_map_lookup_elem(&loads, &pod_id);
+	__s64 max = settings.max_callers_per_pod;
+
+	return load && *load >= max - max / 4;
+}
+
+static __always_inline int is_of_node(struct bpf_sock_addr *ctx)
+{
+	__u64 node = settings.netns_cookie ? settings.netns_cookie : bpf_get_netns_cookie(NULL);
+
+	return bpf_get_netns_cookie(ctx) == node;
+}
+
 static __always_inline int is_tcp(struct bpf_sock_addr *ctx)
 {
 	if (ctx->type != SOCK_STREAM)
@@ -111,41 +154,51 @@ static __always_inline int is_tcp(struct bpf_sock_addr *ctx)
 	return ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_OF_MPTCP;
 }
 
-/* True when the destination is to be rewritten. */
-static __always_inline int judge(struct bpf_sock_addr *ctx, __be32 ip)
+static __always_inline enum verdict judge(struct bpf_sock_addr *ctx, __be32 ip)
 {
 	__be16 port = (__be16)ctx->user_port;
 	struct nmi_dial *dial;
+	__u64 pod_id;
 
 	if (ip == settings.listen_ip && port == settings.listen_port) {
 		/* Dialled directly: an earlier dial of the same socket says nothing about it. */
 		if (ctx->sk)
 			bpf_sk_storage_delete(&dials, ctx->sk);
-		return 0;
+		return LET_PASS;
 	}
 	if (ip != settings.metadata_ip || port != settings.metadata_port || !is_tcp(ctx))
-		return 0;
+		return LET_PASS;
 	if (is_exempt()) {
 		COUNT(exempt);
-		return 0;
+		return LET_PASS;
 	}
-	if (!ctx->sk)
-		return 1;
+	pod_id = pod_of_current();
+	if (!ctx->sk || has_its_fill(pod_id)) {
+		COUNT(refused);
+		return REFUSE;
+	}
 	dial = bpf_sk_storage_get(&dials, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (dial)
-		dial->cgroup_id = bpf_get_current_cgroup_id();
+	if (!dial) {
+		COUNT(refused);
+		return REFUSE;
+	}
+	dial->cgroup_id = bpf_get_current_cgroup_id();
+	dial->pod_id = pod_id;
+	dial->is_of_node = is_of_node(ctx);
 	COUNT(redirected);
-	return 1;
+	return BRING;
 }
 
 SEC("cgroup/connect4")
 int nmi_connect4(struct bpf_sock_addr *ctx)
 {
-	if (judge(ctx, ctx->user_ip4)) {
+	enum verdict verdict = judge(ctx, ctx->user_ip4);
+
+	if (verdict == BRING) {
 		ctx->user_ip4 = settings.listen_ip;
 		ctx->user_port = settings.listen_port;
 	}
-	return 1;
+	return verdict != REFUSE;
 }
 
 static __always_inline int is_mapped(struct bpf_sock_addr *ctx)
@@ -157,23 +210,26 @@ static __always_inline int is_mapped(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int nmi_connect6(struct bpf_sock_addr *ctx)
 {
-	if (is_mapped(ctx) && judge(ctx, ctx->user_ip6[3])) {
+	enum verdict verdict = is_mapped(ctx) ? judge(ctx, ctx->user_ip6[3]) : LET_PASS;
+
+	if (verdict == BRING) {
 		ctx->user_ip6[3] = settings.listen_ip;
 		ctx->user_port = settings.listen_port;
 		COUNT(redirected_mapped);
 	}
-	return 1;
+	return verdict != REFUSE;
 }
 
 /*
  * Field by field: zeroed as a whole it would be a spilled register to Linux before 6.8, in parts of which
  * nobody without CAP_PERFMON may write ("attempt to corrupt spilled pointer on stack").
  */
-static __always_inline void fill_client(struct nmi_client *client, __be32 ip, __u16 port)
+static __always_inline void fill_client(struct nmi_client *client, __be32 ip, __u16 port,
+					__u16 is_of_node)
 {
 	client->ip = ip;
 	client->port = port;
-	client->zero = 0;
+	client->is_of_node = is_of_node;
 }
 
 /*
@@ -188,7 +244,7 @@ static __always_inline int is_redirected_peer(struct bpf_sock_addr *ctx, __be32 
 		return 0;
 	if (bpf_sk_storage_get(&dials, ctx->sk, 0, 0))
 		return 1;
-	fill_client(&client, ctx->sk->src_ip4, (__u16)ctx->sk->src_port);
+	fill_client(&client, ctx->sk->src_ip4, (__u16)ctx->sk->src_port, is_of_node(ctx));
 	return bpf_map_lookup_elem(&callers, &client) != 0;
 }
 
@@ -213,9 +269,9 @@ int nmi_peername6(struct bpf_sock_addr *ctx)
 }
 
 /* Counted as signed: two closes at once may go below zero, which makes the limit laxer by one. */
-static __always_inline void release_load(__u64 cgroup_id)
+static __always_inline void release_load(__u64 pod_id)
 {
-	__s64 *load = bpf_map_lookup_elem(&loads, &cgroup_id);
+	__s64 *load = bpf_map_lookup_elem(&loads, &pod_id);
 
 	if (load && *load > 0)
 		__sync_fetch_and_add(load, -1);
@@ -228,55 +284,78 @@ static __always_inline void release_load(__u64 cgroup_id)
 static __always_inline void drop_record(const struct nmi_client *client)
 {
 	struct nmi_caller *caller = bpf_map_lookup_elem(&callers, client);
-	__u64 cgroup_id;
+	__u64 pod_id;
 
 	if (!caller)
 		return;
-	cgroup_id = caller->cgroup_id;
+	pod_id = caller->pod_id;
 	if (!bpf_map_delete_elem(&callers, client))
-		release_load(cgroup_id);
+		release_load(pod_id);
 }
 
-static __always_inline __s64 *load_of(__u64 cgroup_id)
+static __always_inline __s64 *load_of(__u64 pod_id)
 {
-	__s64 *load = bpf_map_lookup_elem(&loads, &cgroup_id);
+	__s64 *load = bpf_map_lookup_elem(&loads, &pod_id);
 	__s64 none = 0;
 
 	if (load)
 		return load;
-	bpf_map_update_elem(&loads, &cgroup_id, &none, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&loads, &cgroup_id);
+	bpf_map_update_elem(&loads, &pod_id, &none, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&loads, &pod_id);
+}
+
+/* The agent asks such a caller to try again, as long as this was a moment ago. */
+static __always_inline void note_unfiled(void)
+{
+	__u32 first = 0;
+	struct nmi_counters *all = bpf_map_lookup_elem(&counters, &first);
+
+	if (!all)
+		return;
+	__sync_fetch_and_add(&all->unfiled, 1);
+	all->unfiled_at_ns = bpf_ktime_get_ns();
 }
 
 /*
- * Puts a record into `callers`, under the address that the socket dials from, and charges its cgroup.
- * Where that has its fill, or the map is full, nothing is filed, and what was is gone: a record of
- * somebody else's former socket must not speak for this one.
+ * Puts a record into `callers`, under the address that the socket dials from, and charges its pod. The
+ * limit counts here too: with fast open at connect (TCP_FASTOPEN_CONNECT) any number of sockets can be
+ * dialled before the first one comes here.
+ *
+ * A record that stands there already is another socket's. In the node's namespace both may live, since
+ * sockets that are bound to different links may have the same addresses and ports, and then the cgroup
+ * alone names the pod: neither is attested, also if this one is not filed. In a pod's namespace the later
+ * one counts: there the address must be the pod's too, so the worst is a caller that is to try again.
  */
 static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
 {
-	struct nmi_caller caller = {};
+	struct nmi_caller caller = {}, *held;
 	struct nmi_client client;
 	__s64 *load;
 
 	caller.cgroup_id = dial->cgroup_id;
+	caller.pod_id = dial->pod_id;
 	caller.cookie = bpf_get_socket_cookie(ops);
 	/* Mapped sockets have family AF_INET6 and both of these fields filled all the same. */
-	fill_client(&client, ops->local_ip4, (__u16)ops->local_port);
+	fill_client(&client, ops->local_ip4, (__u16)ops->local_port, dial->is_of_node);
 
+	load = load_of(dial->pod_id);
+	held = bpf_map_lookup_elem(&callers, &client);
+	if (!load || *load >= (__s64)settings.max_callers_per_pod) {
+		if (held)
+			held->cgroup_id = 0;
+		note_unfiled();
+		return;
+	}
+	if (held && dial->is_of_node) {
+		held->cgroup_id = 0;
+		caller.cgroup_id = 0;
+	}
 	drop_record(&client);
-	load = load_of(dial->cgroup_id);
-	if (load && *load >= (__s64)settings.max_callers_per_cgroup) {
-		COUNT(refused_limit);
+	if (bpf_map_update_elem(&callers, &client, &caller, BPF_NOEXIST)) {
+		note_unfiled();
 		return;
 	}
-	if (bpf_map_update_elem(&callers, &client, &caller, BPF_ANY)) {
-		drop_record(&client);
-		COUNT(refused_full);
-		return;
-	}
-	if (load)
-		__sync_fetch_and_add(load, 1);
+	__sync_fetch_and_add(load, 1);
 	dial->client = client;
 	dial->is_filed = 1;
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);

@@ -9,7 +9,7 @@ export const redirect: Faults = {
   'src/redirect/cgroup/cgroup.ts': [
     [
       'a pod within a pod is taken for its name',
-      "QUALITY.test(segments[0] ?? '') ? 1 : 0",
+      "isQosClass(segments[0] ?? '') ? 1 : 0",
       'segments.length - 2',
     ],
     ['any text is the uid of a pod', 'if (!POD_UID.test(podUid)) return [];', ''],

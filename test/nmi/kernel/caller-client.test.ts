@@ -140,7 +140,7 @@ describe('who asks another process for callers', () => {
     answer(socket, { kind: 'look-up', outcome: 'unavailable', cgroupId: 0n });
     const refused = await third;
     assert.ok(refused.kind === 'unavailable');
-    assert.match(refused.why, /cannot read the map/);
+    assert.match(refused.why, /cannot look it up/);
   });
 
   it('gives up after a second, for all that was asked on that connection', async (t) => {

@@ -11,26 +11,45 @@ const peer = {
   localPort: DEFAULT_TARGET.listenPort,
 };
 
+const nowNs = 60_000_000_000n;
+const counters = -1;
+
 /** A kernel that has this peer on file, in maps that are numbered as they are opened. */
 function open() {
-  const state = { opened: 0, closed: [] as unknown[], fails: false, canOpen: true };
+  const state = {
+    opened: 0,
+    closed: [] as unknown[],
+    fails: false,
+    canOpen: true,
+    cgroupId: 7n,
+    unfiled: 0n,
+    unfiledAtNs: 0n,
+    isWithinNode: undefined as boolean | undefined,
+  };
   const native = nativeModule();
   mock.method(native, 'openMap', (pin: string, readOnly: boolean) => {
+    if (pin === '/pins/counters') return { number: counters } as unknown as BpfMap;
     assert.deepEqual([pin, readOnly], ['/pins/callers', true]);
     if (!state.canOpen) throw new RangeError('no pin');
     state.opened++;
     return { number: state.opened } as unknown as BpfMap;
   });
-  mock.method(native, 'close', (map: unknown) => state.closed.push(map));
-  mock.method(native, 'mapInfo', (map: BpfMap) => ({
-    id: (map as unknown as { number: number }).number,
-    valueSize: 16,
-  }));
-  mock.method(native, 'lookupCaller', (_map: BpfMap, ip: string, port: number) => {
-    if (state.fails) throw new RangeError('look-up');
-    return ip === peer.remoteIp && port === peer.remotePort ? 7n : undefined;
+  mock.method(native, 'close', (map: { readonly number: number }) => {
+    if (map.number !== counters) state.closed.push(map);
   });
-  return { state, callers: new Callers('/pins', DEFAULT_TARGET) };
+  mock.method(native, 'mapGet', () => {
+    const bytes = Buffer.alloc(64);
+    bytes.writeBigUInt64LE(state.unfiled, 48);
+    bytes.writeBigUInt64LE(state.unfiledAtNs, 56);
+    return bytes;
+  });
+  mock.method(native, 'lookupCaller', (...asked: [BpfMap, string, number, boolean]) => {
+    const [, ip, port, isWithinNode] = asked;
+    if (state.fails) throw new RangeError('look-up');
+    state.isWithinNode = isWithinNode;
+    return ip === peer.remoteIp && port === peer.remotePort ? state.cgroupId : undefined;
+  });
+  return { state, callers: new Callers('/pins', DEFAULT_TARGET, () => nowNs) };
 }
 
 afterEach(() => mock.restoreAll());
@@ -57,6 +76,39 @@ describe('who opened a connection', () => {
       { localPort: 80 },
     ]) {
       assert.deepEqual(callers.attest({ ...peer, ...other }), { kind: 'unattested' });
+    }
+  });
+
+  it('is looked for among those of the node alone where both ends have one address', () => {
+    const { state, callers } = open();
+    callers.refresh();
+    callers.attest(peer);
+    assert.equal(state.isWithinNode, false);
+    callers.attest({ ...peer, remoteIp: `::ffff:${peer.localIp}` });
+    assert.equal(state.isWithinNode, true);
+  });
+
+  it('is to try again where two sockets have its address and port', () => {
+    const { state, callers } = open();
+    callers.refresh();
+    state.cgroupId = 0n;
+    const { kind, ...rest } = callers.attest(peer);
+    assert.equal(kind, 'unavailable');
+    assert.match(JSON.stringify(rest), /another socket/);
+  });
+
+  it('is to try again while the kernel had no room for a record a moment ago', () => {
+    const { state, callers } = open();
+    callers.refresh();
+    const stranger = { ...peer, remotePort: 1 };
+    for (const [unfiled, unfiledAtNs, kind] of [
+      [0n, nowNs, 'unattested'],
+      [1n, nowNs - 9_000_000_000n, 'unavailable'],
+      [1n, nowNs - 10_000_000_000n, 'unattested'],
+    ] as const) {
+      Object.assign(state, { unfiled, unfiledAtNs });
+      assert.equal(callers.attest(stranger).kind, kind);
+      assert.equal(callers.attest(peer).kind, 'attested');
     }
   });
 

@@ -89,8 +89,8 @@ function openKernel() {
     mapInfo: (map: string) => ({ id: map === 'settings' ? settingsMap : callersMap, valueSize: 1 }),
     mapGet: (map: string) => {
       if (map === 'settings') return state.settings;
-      const counters = Buffer.alloc(56);
-      for (let index = 0; index < 7; index++) counters.writeBigUInt64LE(BigInt(index), 8 * index);
+      const counters = Buffer.alloc(64);
+      for (let index = 0; index < 8; index++) counters.writeBigUInt64LE(BigInt(index), 8 * index);
       return counters;
     },
     mapKeys: () => [...exempt].map(bytesOf),
@@ -299,8 +299,9 @@ describe('reading the programs back', () => {
       exempt: 2n,
       filed: 3n,
       forgotten: 4n,
-      refusedLimit: 5n,
-      refusedFull: 6n,
+      refused: 5n,
+      unfiled: 6n,
+      unfiledAtNs: 7n,
     });
   });
 });

@@ -9,35 +9,43 @@ import {
 } from '../../../src/redirect/ebpf/settings.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
 
-const settings = settingsOf(Buffer.from('programs'), DEFAULT_TARGET);
+const node = { podsRoot: 2n ** 40n + 7n, qosClasses: [8n, 9n], netnsCookie: 4n };
+const settings = settingsOf(Buffer.from('programs'), DEFAULT_TARGET, node);
 
 describe('the settings of the programs', () => {
   it('are bytes in the order of the C structure, addresses and ports in network order', () => {
     const bytes = encodeSettings(settings);
-    assert.equal(bytes.length, 52);
+    assert.equal(bytes.length, 88);
     assert.deepEqual(
-      [...bytes.subarray(0, 20)],
+      [...bytes.subarray(0, 56)],
       [
         ...[LAYOUT, 0, 0, 0],
         ...[169, 254, 169, 254],
         ...[169, 254, 25, 79],
         ...[0, 80],
         ...[2579 >> 8, 2579 & 255],
-        ...[0, 4, 0, 0],
+        ...[0, 1, 0, 0],
+        ...[0, 0, 0, 0],
+        ...[7, 0, 0, 0, 0, 1, 0, 0],
+        ...[8, 0, 0, 0, 0, 0, 0, 0],
+        ...[9, 0, 0, 0, 0, 0, 0, 0],
+        ...[4, 0, 0, 0, 0, 0, 0, 0],
       ],
     );
-    assert.equal(Buffer.from(bytes.subarray(20)).toString('hex'), settings.digest);
+    assert.equal(Buffer.from(bytes.subarray(56)).toString('hex'), settings.digest);
   });
 
   it('are read back as they were written, wherever their bytes lie', () => {
     assert.deepEqual(decodeSettings(encodeSettings(settings)), settings);
+    const unplaced = settingsOf(Buffer.from('programs'), DEFAULT_TARGET);
+    assert.deepEqual(decodeSettings(encodeSettings(unplaced)), unplaced);
     const within = new Uint8Array(100);
     within.set(encodeSettings(settings), 7);
-    assert.deepEqual(decodeSettings(within.subarray(7, 59)), settings);
+    assert.deepEqual(decodeSettings(within.subarray(7, 95)), settings);
   });
 
   it('are none in bytes of another length', () => {
-    for (const length of [0, 51, 53]) {
+    for (const length of [0, 52, 87, 89]) {
       assert.equal(decodeSettings(new Uint8Array(length)), undefined);
     }
   });
@@ -55,6 +63,11 @@ describe('the settings of the programs', () => {
       'programs redirect 169.254.169.254:80 to 169.254.25.79:1',
       'programs of another version',
     ]);
+    for (const other of [{ podsRoot: 1n }, { qosClasses: [8n] }, { netnsCookie: 5n }]) {
+      assert.deepEqual(diffSettings({ ...settings, node: { ...node, ...other } }, settings), [
+        'programs know other cgroups or another network namespace as the node’s',
+      ]);
+    }
     assert.notEqual(settingsOf(Buffer.from('others'), DEFAULT_TARGET).digest, settings.digest);
   });
 });

@@ -62,11 +62,18 @@ describe('the native module', { skip }, () => {
     return assert.fail('the call succeeded');
   }
 
-  function clientKey(ip: string, port: number): Uint8Array {
+  function clientKey(ip: string, port: number, isOfNode = 0): Uint8Array {
     const key = new Uint8Array(8);
     key.set(ip.split('.').map(Number));
     new DataView(key.buffer).setUint16(4, port, true);
+    new DataView(key.buffer).setUint16(6, isOfNode, true);
     return key;
+  }
+
+  function recordOf(cgroupId: bigint): Uint8Array {
+    const value = new Uint8Array(24);
+    new DataView(value.buffer).setBigUint64(0, cgroupId, true);
+    return value;
   }
 
   it('finds everything it needs in this kernel', () => {
@@ -84,27 +91,27 @@ describe('the native module', { skip }, () => {
     const nothing: unknown = {};
     const path = join(bpf.path, 'callers');
     const calls: readonly (() => unknown)[] = [
-      () => native.lookupCaller(nothing as BpfMap, '127.0.0.1', 80),
-      () => native.lookupCaller(programs as unknown as BpfMap, '127.0.0.1', 80),
-      () => native.lookupCaller(callers, 'localhost', 80),
-      () => native.lookupCaller(callers, '127.0.0.1.127.0.0.1', 80),
-      () => native.lookupCaller(callers, '127.0.0.1', 0),
-      () => native.lookupCaller(callers, '127.0.0.1', 65_536),
-      () => native.lookupCaller(callers, '127.0.0.1', 80.5),
-      () => native.lookupCaller(callers, '127.0.0.1', Number.NaN),
+      () => native.lookupCaller(nothing as BpfMap, '127.0.0.1', 80, false),
+      () => native.lookupCaller(programs as unknown as BpfMap, '127.0.0.1', 80, false),
+      () => native.lookupCaller(callers, 'localhost', 80, false),
+      () => native.lookupCaller(callers, '127.0.0.1.127.0.0.1', 80, false),
+      () => native.lookupCaller(callers, '127.0.0.1', 0, false),
+      () => native.lookupCaller(callers, '127.0.0.1', 65_536, false),
+      () => native.lookupCaller(callers, '127.0.0.1', 80.5, false),
+      () => native.lookupCaller(callers, '127.0.0.1', Number.NaN, false),
       () => native.mapGet(callers, new Uint8Array(7)),
-      () => native.mapSet(callers, new Uint8Array(8), new Uint8Array(15)),
-      () => native.mapSet(callers, new Uint16Array(4) as unknown as Uint8Array, new Uint8Array(16)),
+      () => native.mapSet(callers, new Uint8Array(8), new Uint8Array(23)),
+      () => native.mapSet(callers, new Uint16Array(4) as unknown as Uint8Array, new Uint8Array(24)),
       () => native.openMap('', true),
       () => native.openMap(`${path}\0`, true),
       () => native.openMap('/'.repeat(5000), true),
       () => native.openMap(path, 1 as unknown as boolean),
       () => native.attach(programs, 'x'.repeat(64), '/', '/'),
-      () => native.load(nothing as Uint8Array, new Uint8Array(52), {}),
+      () => native.load(nothing as Uint8Array, new Uint8Array(88), {}),
       () =>
         native.load(
           readPrograms(),
-          new Uint8Array(52),
+          new Uint8Array(88),
           Object.fromEntries(
             Array.from({ length: 17 }, (_, at): [string, string] => [`m${at}`, '/x']),
           ),
@@ -112,7 +119,7 @@ describe('the native module', { skip }, () => {
       () => native.cutFlows({ ip: '1.2.3.4', port: 0 }, { ip: '1.2.3.4', port: 1 }, []),
       // Longer than any address, and with an address for its beginning.
       ...['169.254.169.254/32', '255.255.255.2555', '10.0.0.1\0x'].map(
-        (ip) => () => native.lookupCaller(callers, ip, 1),
+        (ip) => () => native.lookupCaller(callers, ip, 1, false),
       ),
       () => native.cutFlows({ ip: '1.2.3.4', port: 1 }, { ip: '1.2.3.4', port: 1 }, ['x']),
       () => (native.probe as (extra: number) => unknown)(1),
@@ -155,7 +162,7 @@ describe('the native module', { skip }, () => {
     assert.match(noElf.message, /not a proper ELF/);
     const cut = failureOf(() => load({}, readPrograms().slice(0, 3000)));
     assert.equal(cut.step, 'read object');
-    const settings = failureOf(() => native.load(readPrograms(), new Uint8Array(51), {}));
+    const settings = failureOf(() => native.load(readPrograms(), new Uint8Array(87), {}));
     assert.equal(settings.step, 'settings');
     const noMap = failureOf(() => load({ none: join(bpf.path, 'x') }));
     assert.equal(noMap.step, 'map pin');
@@ -197,22 +204,37 @@ describe('the native module', { skip }, () => {
   });
 
   it('looks a caller up by address and port', () => {
-    const value = new Uint8Array(16);
-    new DataView(value.buffer).setBigUint64(0, 2n ** 63n + 5n, true);
+    const value = recordOf(2n ** 63n + 5n);
     native.mapSet(callers, clientKey('10.1.2.3', 40_000), value);
-    assert.equal(native.lookupCaller(callers, '10.1.2.3', 40_000), 2n ** 63n + 5n);
-    assert.equal(native.lookupCaller(callers, '10.1.2.3', 40_001), undefined);
-    assert.equal(native.lookupCaller(callers, '10.1.2.4', 40_000), undefined);
+    assert.equal(native.lookupCaller(callers, '10.1.2.3', 40_000, false), 2n ** 63n + 5n);
+    assert.equal(native.lookupCaller(callers, '10.1.2.3', 40_001, false), undefined);
+    assert.equal(native.lookupCaller(callers, '10.1.2.4', 40_000, false), undefined);
     assert.deepEqual(native.mapKeys(callers), [clientKey('10.1.2.3', 40_000)]);
     assert.deepEqual(native.mapGet(callers, clientKey('10.1.2.3', 40_000)), value);
     assert.equal(native.mapDelete(callers, clientKey('10.1.2.3', 40_000)), true);
     assert.equal(native.mapDelete(callers, clientKey('10.1.2.3', 40_000)), false);
   });
 
+  it('takes a record of another namespace for none of the node, and of two for that of the node', () => {
+    native.mapSet(callers, clientKey('10.1.2.3', 40_002), recordOf(5n));
+    assert.equal(native.lookupCaller(callers, '10.1.2.3', 40_002, true), undefined);
+    native.mapSet(callers, clientKey('10.1.2.3', 40_002, 1), recordOf(6n));
+    for (const isWithinNode of [true, false]) {
+      assert.equal(native.lookupCaller(callers, '10.1.2.3', 40_002, isWithinNode), 6n);
+    }
+    for (const isOfNode of [0, 1]) {
+      native.mapDelete(callers, clientKey('10.1.2.3', 40_002, isOfNode));
+    }
+  });
+
+  it('knows its network namespace', () => {
+    assert.notEqual(native.netnsCookie(), 0n);
+  });
+
   it('attests in a few microseconds, with 10,000 callers on file', (context: TestContext) => {
     for (let made = 0; made < 10_000; made += 1) {
       const key = clientKey(`10.2.${made >> 8}.${made & 255}`, 1024 + made);
-      native.mapSet(callers, key, new Uint8Array(16));
+      native.mapSet(callers, key, recordOf(1n));
     }
     const reader = new Callers(bpf.path, DEFAULT_TARGET);
     reader.refresh();

@@ -241,7 +241,7 @@ describe('the native module refuses', { skip }, () => {
     try {
       for (const call of [
         () => {
-          native.mapSet(readOnly, key, new Uint8Array(16));
+          native.mapSet(readOnly, key, new Uint8Array(24));
         },
         () => native.mapDelete(readOnly, key),
       ]) {

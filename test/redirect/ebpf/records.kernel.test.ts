@@ -1,0 +1,132 @@
+/** Records of callers: whose they are, how many there may be, and what becomes of who has none. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import { eventually } from '../../../lab/world/eventually.ts';
+import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
+import { nativeModule } from '../../../src/redirect/native/addon.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { whyNoBpfTests } from '../cgroup-ground.ts';
+import { EbpfWorld, type Client } from '../ebpf-world.ts';
+import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
+
+const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
+if (skip === false) await sweepDeadNamespaces();
+
+const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
+const dial = `dial ${metadataIp} 80`;
+/** Records of one pod: at connect, and in all. */
+const limit = 192;
+const hardLimit = 256;
+
+describe('the records of callers', { skip }, () => {
+  let world: EbpfWorld;
+  let pod: Client;
+  let other: Client;
+
+  before(async () => {
+    world = await EbpfWorld.open();
+    pod = world.client(world.podA, 'poda/c1');
+    other = world.client(world.podB, 'podb/c1');
+    await world.redirect().prepare();
+    await world.startAgent();
+  });
+  after(() => world.close());
+  beforeEach(async () => {
+    await world.redirect().remove();
+    await world.redirect().prepare();
+    await world.redirect().install();
+  });
+
+  /** Dials so often from each cgroup; what is made stays until "release". */
+  const fill = (kind: string, each: number, cgroups: readonly string[]): Promise<string> =>
+    pod.tell(
+      ['hold', world.dialler.path, 'fill', kind, metadataIp, 80, each, ...cgroups].join(' '),
+    );
+  const counters = () => {
+    const read = world.redirect().counters();
+    assert.ok(read !== undefined);
+    return read;
+  };
+  const attestedAs = ({ cgroupId }: Client) => new RegExp(` attested ${cgroupId} `);
+
+  it('are at most so many for a pod, which then is refused in connect, and again so many later', async () => {
+    const expected = { attested: limit, EPERM: 100 };
+    assert.deepEqual(JSON.parse(await pod.tell(`flood ${limit + 100}`)), expected);
+    assert.equal(counters().filed, BigInt(limit));
+    assert.equal(counters().refused, 100n);
+    assert.equal(counters().unfiled, 0n);
+    assert.match(await other.tell(dial), attestedAs(other));
+    assert.equal(await pod.tell('ebb'), 'ebbed');
+    // All of its room is there again.
+    assert.deepEqual(JSON.parse(await pod.tell(`flood ${limit}`)), { attested: limit });
+    assert.equal(await pod.tell('ebb'), 'ebbed');
+  });
+
+  for (const qosClass of ['burstable/', 'besteffort/', '']) {
+    it(`leave room for others, whatever 64 containers of ${qosClass}poda dial on loopback`, async () => {
+      const mine = `/kubepods/${qosClass}poda`;
+      const neighbour = world.client(world.podB, `/kubepods/${qosClass}podn/c1`);
+      await world.redirect().install();
+      const containers = Array.from({ length: 64 }, (_, at) =>
+        world.tree.make(`${mine}/x${at}/${at % 2 === 0 ? '' : 'made/by/itself'}`),
+      );
+      const filled = await fill('lo', 1024, containers);
+      const seen = await neighbour.tell(dial);
+      assert.equal(await pod.tell('release'), 'released');
+      assert.match(seen, attestedAs(neighbour));
+      assert.equal(filled, `made=${limit} refused=${64 * 1024 - limit} other=0`);
+      await eventually(() => assert.equal(counters().forgotten, counters().filed));
+      assert.match(await pod.tell(dial), attestedAs(pod));
+    });
+  }
+
+  it('are bounded for a pod whose sockets send their first packet long after connect', async () => {
+    assert.equal(await fill('late', 400, [pod.cgroup]), 'made=400 refused=0 other=0');
+    assert.equal(counters().filed, BigInt(hardLimit));
+    assert.equal(counters().unfiled, BigInt(400 - hardLimit));
+    assert.match(await other.tell(dial), attestedAs(other));
+    // Who may be one of those without a record is asked to try again, and not refused for good.
+    assert.match(await other.tell(`dial ${listenIp} ${listenPort}`), / unavailable /);
+    assert.equal(await pod.tell('release'), 'released');
+  });
+
+  it('charge nobody for what a pod dials that has its fill, from the address of another', async () => {
+    const ip = '10.244.0.6';
+    const kept = await other.tell(`keep ${metadataIp} 80`);
+    const port = Number(/ through (\d+) /.exec(kept)?.[1]);
+    const load = (): bigint => {
+      const native = nativeModule();
+      const map = native.openMap(join(world.pinFolder, 'loads'), true);
+      const podId = cgroupIdOf(join(other.cgroup, '..')) ?? 0n;
+      const value = native.mapGet(map, new Uint8Array(new BigUint64Array([podId]).buffer));
+      native.close(map);
+      assert.ok(value !== undefined);
+      return new DataView(value.buffer).getBigInt64(0, true);
+    };
+    assert.equal(load(), 1n);
+    assert.deepEqual(JSON.parse(await pod.tell(`flood ${limit}`)), { attested: limit });
+    await world.podA.run(`ip addr add ${ip}/32 dev lo`);
+    assert.equal(await pod.tell(`dial ${metadataIp} 80 ${ip} ${port}`), 'EPERM');
+    assert.equal(load(), 1n);
+    assert.match(await other.tell('ask'), attestedAs(other));
+    assert.equal(await other.tell('drop'), 'dropped');
+    await eventually(() => assert.equal(load(), 0n));
+    assert.equal(await pod.tell('ebb'), 'ebbed');
+    await world.podA.run(`ip addr del ${ip}/32 dev lo`);
+  });
+
+  it('name nobody where two sockets of the node have the same address and port', async () => {
+    const host = world.client(world.node, 'podhost/c1');
+    const port = 41_200;
+    const redirect = world.redirect();
+    await redirect.verify();
+    const peer = { remoteIp: listenIp, remotePort: port, localIp: listenIp, localPort: listenPort };
+    const twins = `twins ${listenIp} ${port} ${metadataIp} 80 lo nmi0`;
+    assert.equal(await host.tell(`hold ${world.dialler.path} ${twins}`), 'dialled');
+    assert.equal(redirect.attest(peer).kind, 'unavailable');
+    assert.equal(await host.tell('release'), 'released');
+    await eventually(() => assert.equal(redirect.attest(peer).kind, 'unattested'));
+    assert.match(await host.tell(`${dial} ${listenIp} ${port}`), attestedAs(host));
+  });
+});
