@@ -353,6 +353,9 @@ static int serve(const char *ip, int port)
 	setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	inet_pton(AF_INET, ip, &v4.sin_addr);
 	inet_pton(AF_INET6, ip, &v6.sin6_addr);
+	/* It is for IPv4 that this program serves IPv6. */
+	if (family == AF_INET6)
+		setsockopt(sock, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 0 }, sizeof(int));
 	result = family == AF_INET ? bind(sock, (struct sockaddr *)&v4, sizeof(v4)) :
 				     bind(sock, (struct sockaddr *)&v6, sizeof(v6));
 	if (result || listen(sock, 16))

@@ -45,6 +45,8 @@ interface Hook {
 
 /** In the order of attaching. */
 const HOOKS: readonly Hook[] = [
+  { name: 'bind6', program: 'nmi_bind6', attachType: 9 },
+  { name: 'bind4', program: 'nmi_bind4', attachType: 8 },
   { name: 'sockops', program: 'nmi_sockops', attachType: 3 },
   { name: 'getpeername4', program: 'nmi_peername4', attachType: 29 },
   { name: 'getpeername6', program: 'nmi_peername6', attachType: 30 },
@@ -52,8 +54,11 @@ const HOOKS: readonly Hook[] = [
   { name: 'connect4', program: 'nmi_connect4', attachType: 10 },
 ];
 
-/** Their pins, what redirects first. */
+/** Their pins, what redirects first, what keeps the agent's place last. */
 const LINKS = HOOKS.toReversed().map(({ name }) => `link_${name}`);
+
+/** Pins of what keeps the agent's address and port. */
+export const PLACE_LINKS = ['link_bind4', 'link_bind6'] as const;
 
 const CGROUP_LINK = 3;
 const SETTINGS_MAP = '.rodata.nmi';

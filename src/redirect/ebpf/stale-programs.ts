@@ -6,10 +6,14 @@
  * 1. Iptables takes them away once its own redirect is active: the node is not open for a moment.
  * 2. Without a redirect they stay, since only `remove` opens a node, and are told as a problem.
  * 3. The address mode does not start: behind the programs stand rules, which lead past it as well.
- * 4. Their pins are unlinked, which takes no bpf(2) and so no capability; the kernel detaches what
+ * 4. What keeps the agent's address and port for the earlier agent goes before this one listens there:
+ *    it opens nothing, and this agent has no right to exempt itself.
+ * 5. Their pins are unlinked, which takes no bpf(2) and so no capability; the kernel detaches what
  *    nothing holds any more.
  */
-import { listOwnPins, unpinPrograms } from './programs.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { unpin } from './pins.ts';
+import { listOwnPins, PLACE_LINKS, unpinPrograms } from './programs.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../redirect.ts';
 
 /** The mode, which takes such programs away when it stands itself, or is removed. */
@@ -17,6 +21,10 @@ export function replacePrograms(redirect: Redirect, pinFolder: string): Redirect
   const look = (status: RedirectStatus): RedirectStatus => withSight(status, lookFor(pinFolder));
   return {
     ...redirect,
+    prepare: async (signal) => {
+      await releasePlace(pinFolder);
+      await redirect.prepare(signal);
+    },
     install: async () => {
       const status = await redirect.install();
       const sight = lookFor(pinFolder);
@@ -86,6 +94,20 @@ function lookFor(pinFolder: string): Sight {
     return { kind: 'pinned', problem: `programs of the eBPF mode are pinned in ${pinFolder}` };
   } catch (error) {
     return { kind: 'unseen', why: messageOf(error) };
+  }
+}
+
+/** The kernel detaches by a work queue, within a few milliseconds on an idle machine. */
+const detachMs = 100;
+
+/** What cannot be unlinked is met, and reported, by an installation. */
+async function releasePlace(pinFolder: string): Promise<void> {
+  if (lookFor(pinFolder).kind !== 'pinned') return;
+  try {
+    const released = PLACE_LINKS.filter((name) => unpin(pinFolder, name));
+    if (released.length > 0) await delay(detachMs);
+  } catch (error) {
+    messageOf(error);
   }
 }
 

@@ -15,7 +15,7 @@
 #include <bpf/libbpf.h>
 #include "bpf-side.h"
 
-/* The verifier's own account of five small programs takes a few kilobytes. */
+/* The verifier's own account of seven small programs takes a few kilobytes. */
 #define LOG_BYTES (256 * 1024)
 
 /* The library's last warning: the only place where it names the map or program that it means. */

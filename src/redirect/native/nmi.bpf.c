@@ -6,6 +6,7 @@
  *   sockops, before the SYN     file client address and port -> cgroup, for the agent to look up
  *   sockops, on either close    take the record away
  *   getpeername4, getpeername6  show the client the address that it dialled
+ *   bind4, bind6                keep the agent's address and port for the agent
  *
  * connect6 sees IPv4-mapped sockets only (every JVM has them); no native IPv6 address is redirected.
  * MPTCP comes through connect4 and connect6 by its first subflow, fast open by the connect inside
@@ -218,6 +219,36 @@ int nmi_connect6(struct bpf_sock_addr *ctx)
 		COUNT(redirected_mapped);
 	}
 	return verdict != REFUSE;
+}
+
+/*
+ * While the agent is away, whoever else listened at its address and port would be given the connections
+ * of pods, and could answer with tokens of its own. In the node's namespace only: no other has the
+ * address. Of processes that are redirected: what else runs on the node is not a pod's.
+ */
+static __always_inline int may_bind(struct bpf_sock_addr *ctx, __be32 ip)
+{
+	if ((ip != settings.listen_ip && ip != 0) || (__be16)ctx->user_port != settings.listen_port ||
+	    !is_tcp(ctx) || !is_of_node(ctx))
+		return 1;
+	return is_exempt();
+}
+
+SEC("cgroup/bind4")
+int nmi_bind4(struct bpf_sock_addr *ctx)
+{
+	return may_bind(ctx, ctx->user_ip4);
+}
+
+SEC("cgroup/bind6")
+int nmi_bind6(struct bpf_sock_addr *ctx)
+{
+	if (is_mapped(ctx))
+		return may_bind(ctx, ctx->user_ip6[3]);
+	/* All addresses, those of IPv4 among them. */
+	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && !ctx->user_ip6[2] && !ctx->user_ip6[3])
+		return may_bind(ctx, 0);
+	return 1;
 }
 
 /*

@@ -385,7 +385,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
       const status = await world
         .redirect({ exemptCgroupIds: round % 2 === 0 ? [1_000_000n] : [] })
         .install();
-      assert.equal(status.changed?.filter((text) => text.endsWith(' replaced')).length, 5);
+      assert.equal(status.changed?.filter((text) => text.endsWith(' replaced')).length, 7);
     }
     const later = world.redirect().counters()?.redirected ?? 0n;
     const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;

@@ -33,8 +33,24 @@ import {
   type PretendedFileSystem,
 } from '../../support/replaced-fs.ts';
 
-const hooks = ['sockops', 'getpeername4', 'getpeername6', 'connect6', 'connect4'] as const;
-const attachTypes = { sockops: 3, getpeername4: 29, getpeername6: 30, connect6: 11, connect4: 10 };
+const hooks = [
+  'bind6',
+  'bind4',
+  'sockops',
+  'getpeername4',
+  'getpeername6',
+  'connect6',
+  'connect4',
+] as const;
+const attachTypes = {
+  bind6: 9,
+  bind4: 8,
+  sockops: 3,
+  getpeername4: 29,
+  getpeername6: 30,
+  connect6: 11,
+  connect4: 10,
+};
 const object = Buffer.from('programs');
 const settings = settingsOf(object, DEFAULT_TARGET);
 const settingsMap = 1;
@@ -164,7 +180,7 @@ describe('installing the programs', () => {
     ]);
     assert.deepEqual(calls, [
       'load',
-      ...['sockops', 'peername4', 'peername6', 'connect6', 'connect4'].map(
+      ...['bind6', 'bind4', 'sockops', 'peername4', 'peername6', 'connect6', 'connect4'].map(
         (name) => `attach nmi_${name} to ${bpffs.path}`,
       ),
     ]);
@@ -191,7 +207,9 @@ describe('installing the programs', () => {
     );
     assert.deepEqual(
       calls.filter((call) => call.startsWith('replace')),
-      ['sockops', 'peername4', 'peername6', 'connect4'].map((name) => `replace nmi_${name}`),
+      ['bind6', 'bind4', 'sockops', 'peername4', 'peername6', 'connect4'].map(
+        (name) => `replace nmi_${name}`,
+      ),
     );
     assert.ok(changes.includes('program connect4 replaced'));
     assert.ok(changes.includes('program connect6 attached'));

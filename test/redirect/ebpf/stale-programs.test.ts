@@ -63,6 +63,23 @@ describe('the mode that replaces programs of eBPF', () => {
     assert.deepEqual(pinned(), []);
   });
 
+  it('takes away before it listens what keeps the agent’s address and port, and that alone', async () => {
+    pin();
+    for (const name of ['link_bind4', 'link_bind6']) writeFileSync(join(folder, name), '');
+    const { redirect, calls } = openMode();
+    await replacePrograms(redirect, folder).prepare();
+    assert.deepEqual(calls, ['prepare, 2 pins']);
+    assert.deepEqual(pinned().toSorted(), ['link_connect4', 'settings']);
+  });
+
+  it('prepares where there are none, and where they cannot be taken away', async () => {
+    const { redirect, calls } = openMode();
+    await replacePrograms(redirect, folder).prepare();
+    mkdirSync(join(folder, 'link_bind4'), { recursive: true });
+    await replacePrograms(redirect, folder).prepare();
+    assert.deepEqual(calls, ['prepare, 0 pins', 'prepare, 1 pins']);
+  });
+
   it('leaves them while its own redirect is not, and reports them', async () => {
     pin();
     const { redirect } = openMode(broken);
