@@ -30,6 +30,7 @@ export const redirect: Faults = {
     ['cgroups are kept without end', 'dropOldest(this.#found, this.#maxEntries);', ''],
   ],
   'src/redirect/cgroup/cgroup-tree.ts': [
+    ['a pod is taken for a QoS class', '.filter(({ path }) => isQosClass(basename(path)))', ''],
     ['a pod makes any number of cgroups', 'if (found.length === MAX_CGROUPS) return found;', ''],
     ['a pod makes cgroups of any depth', 'depth <= MAX_DEPTH', 'depth <= 1e9'],
     [
@@ -53,6 +54,22 @@ export const redirect: Faults = {
       'a record of another connection attests',
       'plainIp(peer.localIp) !== listenIp || peer.localPort !== listenPort',
       'false',
+    ],
+    [
+      'a record of another namespace attests a process of the node',
+      'const isWithinNode = ip === plainIp(peer.localIp);',
+      'const isWithinNode = false;',
+    ],
+    ['one of two sockets is taken for the other', 'if (cgroupId === 0n) return SHARED;', ''],
+    [
+      'who found no room is refused for good',
+      'this.#wasRoomShort() ? NO_ROOM : UNATTESTED',
+      'UNATTESTED',
+    ],
+    [
+      'who never had a record is to try again for ever',
+      'this.#nowNs() - counters.unfiledAtNs < RECENT_NS',
+      'true',
     ],
     ['a map that is gone is looked into', 'this.#map = undefined;\n    try {', 'try {'],
     ['former maps stay open', 'if (former !== undefined) native.close(former);', ''],
@@ -128,13 +145,18 @@ export const redirect: Faults = {
   'src/redirect/ebpf/settings.ts': [
     [
       'ports are in the order of the machine',
-      'view.setUint16(14, settings.target.listenPort);',
-      'view.setUint16(14, settings.target.listenPort, true);',
+      'view.setUint16(14, target.listenPort);',
+      'view.setUint16(14, target.listenPort, true);',
     ],
     [
-      'one container takes all records',
-      'view.setUint32(16, MAX_CALLERS_PER_CGROUP, true);',
-      'view.setUint32(16, 10 * MAX_CALLERS_PER_CGROUP, true);',
+      'one pod takes all records',
+      'view.setUint32(16, MAX_CALLERS_PER_POD, true);',
+      'view.setUint32(16, 10 * MAX_CALLERS_PER_POD, true);',
+    ],
+    [
+      'programs that know other pods as the node’s are right',
+      'if (describeNode(present.node) !== describeNode(wanted.node)) {',
+      'if (false) {',
     ],
     [
       'programs that redirect something else are right',
@@ -143,6 +165,7 @@ export const redirect: Faults = {
     ],
   ],
   'src/redirect/ebpf/stale-programs.ts': [
+    ['an agent by iptables cannot listen', 'await releasePlace(pinFolder);', ''],
     [
       'a node is open for a moment',
       " || status.state !== 'active') return withSight",
@@ -319,6 +342,10 @@ export const redirect: Faults = {
       'value: keeper.problem() === undefined ? 1 : 0',
       'value: 1',
     ],
+  ],
+  'src/nmi/kernel/room-shortage.ts': [
+    ['each look is logged', 'if (refusedConnects + unrecordedConnections === 0) return;', ''],
+    ['what was refused once is logged for ever', 'before = now;', ''],
   ],
   'src/nmi/kernel/kubenet.ts': [
     [
