@@ -1,5 +1,6 @@
 /**
- * Makes `dist/nmi`, one executable file: this Node with the bundled program inside.
+ * Makes `dist/nmi`, one executable file: this Node with the bundled program inside, and
+ * `dist/kubectl-nmi`, a script for the user's own Node.
  * `node scripts/build.ts [--if-stale]`
  */
 import { spawnSync } from 'node:child_process';
@@ -14,7 +15,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join, relative } from 'node:path';
-import { bundleProgram, type BuildStamp } from './bundle.ts';
+import { bundlePlugin, bundleProgram, type BuildStamp } from './bundle.ts';
 import { makeCodeCache, renderEntry, wrapBundle, type Command } from './code-cache.ts';
 import { digestOfInputs } from './freshness.ts';
 import { freshNative, nativeFolder, nativeProducts } from './native.ts';
@@ -55,7 +56,14 @@ async function build(digest: string): Promise<void> {
   mkdirSync(dist, { recursive: true });
   const work = mkdtempSync(join(dist, '.build-'));
   try {
-    await makeExecutable(work, ownMachine, buildStamp());
+    const stamp = buildStamp();
+    const modules = await makeExecutable(work, ownMachine, stamp);
+    const pluginModules = await makePlugin(work, stamp);
+    writeFileSync(
+      join(work, noticesFile),
+      renderNotices(repositoryRoot, [...modules, ...pluginModules], ownMachine),
+    );
+    for (const name of pluginFiles) renameSync(join(work, name), join(dist, name));
     renameSync(join(work, noticesFile), join(dist, noticesFile));
     renameSync(join(work, 'nmi.cjs'), join(dist, 'nmi.cjs'));
     renameSync(join(work, 'nmi'), executable);
@@ -101,6 +109,34 @@ export async function makeExecutable(
   writeFileSync(join(folder, 'entry.cjs'), renderEntry(bundleAsset, cacheAsset));
   writeFileSync(join(folder, noticesFile), renderNotices(repositoryRoot, modules, target));
   embed(folder, target);
+  return modules;
+}
+
+const pluginFiles = ['kubectl-nmi', 'kubectl_complete-nmi', 'package.json'] as const;
+
+/**
+ * The plugin as a package: `dist/package.json` also says that a script without an ending is CommonJS,
+ * whatever the folder above says. Returns the modules that it is made of. The completion program is what kubectl looks for.
+ */
+async function makePlugin(folder: string, stamp: BuildStamp): Promise<readonly string[]> {
+  const { script, modules } = await bundlePlugin(repositoryRoot, stamp);
+  writeFileSync(join(folder, 'kubectl-nmi'), `#!/usr/bin/env node\n${script}`, { mode: 0o755 });
+  writeFileSync(
+    join(folder, 'kubectl_complete-nmi'),
+    '#!/bin/sh\nexec kubectl-nmi __complete "$@"\n',
+    { mode: 0o755 },
+  );
+  const manifest = {
+    name: 'kubectl-nmi',
+    version: stamp.version,
+    description: 'kubectl plugin of Entra Pod Identity: explains, checks, assigns and migrates',
+    license: 'Apache-2.0',
+    type: 'commonjs',
+    engines: { node: '>=22' },
+    bin: { 'kubectl-nmi': 'kubectl-nmi', 'kubectl_complete-nmi': 'kubectl_complete-nmi' },
+    files: ['kubectl-nmi', 'kubectl_complete-nmi', noticesFile],
+  };
+  writeFileSync(join(folder, 'package.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
   return modules;
 }
 

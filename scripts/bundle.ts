@@ -89,16 +89,25 @@ export async function bundleProgram(root: string, stamp: BuildStamp): Promise<Pr
   };
 }
 
+/** The plugin of kubectl: one script for Node 22 and later. */
+export function bundlePlugin(root: string, stamp: BuildStamp): Promise<Bundle> {
+  return bundle(join(root, 'src/kubectl/main.ts'), stamp, 'node22');
+}
+
 /**
  * Bundles `entry` and all it imports into one script.
+ * @param target the oldest Node that runs it, where that is not this one.
  * @throws Error if the bundler warns, or if anything but Node's own modules is left outside.
  */
-export async function bundle(entry: string, stamp: BuildStamp): Promise<Bundle> {
+export async function bundle(entry: string, stamp: BuildStamp, target?: string): Promise<Bundle> {
   const build = await rolldown({
     input: entry,
     platform: 'node',
     plugins: [lazyPackages, lateHttp2, noGeneratedModels, lazyBuiltins],
-    transform: { define: { __NMI_BUILD__: JSON.stringify(stamp) } },
+    transform: {
+      define: { __NMI_BUILD__: JSON.stringify(stamp) },
+      ...(target === undefined ? {} : { target }),
+    },
     treeshake: { moduleSideEffects: (id) => !pureModules.test(id) },
     // Whether plugins are slow depends on the machine, and must not fail a build.
     checks: { bundlerTimings: false },

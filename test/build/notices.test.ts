@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { bundleProgram } from '../../scripts/bundle.ts';
+import { bundlePlugin, bundleProgram } from '../../scripts/bundle.ts';
 import { archives, bundledPackages, renderNotices } from '../../scripts/notices.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 
@@ -15,7 +15,9 @@ describe('the notices of third parties', () => {
   let folder = '';
 
   before(async () => {
-    ({ modules } = await bundleProgram(repositoryRoot, stamp));
+    const program = await bundleProgram(repositoryRoot, stamp);
+    const plugin = await bundlePlugin(repositoryRoot, stamp);
+    modules = [...program.modules, ...plugin.modules];
     const text = renderNotices(repositoryRoot, modules);
     listed = [...text.matchAll(/^- (.+?)(?: \d[\w.-]*)?: /gm)].map(([, name = '']) => name);
     folder = mkdtempSync(join(tmpdir(), 'nmi-test-notices-'));

@@ -24,7 +24,7 @@ const processUsers: readonly {
 ];
 
 /** Each owns the process that it is the start of. */
-const mains: ReadonlySet<string> = new Set(['src/main.ts', 'lab/main.ts']);
+const mains: ReadonlySet<string> = new Set(['src/main.ts', 'src/kubectl/main.ts', 'lab/main.ts']);
 
 const ownedByMain = new Set(['abort', 'argv', 'exit', 'exitCode', 'reallyExit']);
 const subscriptions = new Set(['addListener', 'on', 'once', 'prependListener']);

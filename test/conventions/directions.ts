@@ -26,6 +26,15 @@ const orders: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['admin'],
     ['agent.ts', 'redirect-daemon.ts'],
   ],
+  'src/kubectl': [
+    ['base'],
+    ['transport', 'azure'],
+    ['cluster'],
+    ['findings'],
+    ['verbs'],
+    ['plugin.ts'],
+    ['main.ts'],
+  ],
   lab: [
     ['fakes', 'frames', 'fabric'],
     ['pods'],
@@ -75,7 +84,8 @@ const packages: Readonly<Record<string, PackageHome>> = {
   undici: {
     homes: ['src/nmi/kube/api/', 'src/nmi/sources/', 'src/nmi/server/passthrough.ts'],
   },
-  yargs: { homes: ['src/cli/', 'lab/command.ts'] },
+  yaml: { homes: ['src/kubectl/'] },
+  yargs: { homes: ['src/cli/', 'src/kubectl/', 'lab/command.ts'] },
 };
 
 /** Imports that go against the order of folders, leave the product, or do I/O in the cache. */
@@ -107,7 +117,8 @@ function placeProblem(path: string): string | undefined {
 }
 
 function orderProblem(path: string, target: string): string | undefined {
-  if (/^(?:src|lab)\/main\.ts$/.test(target)) return `imports ${target}, which nobody may`;
+  if (/^(?:src|src\/kubectl|lab)\/main\.ts$/.test(target))
+    return `imports ${target}, which nobody may`;
   const { folder, from, to } = fork(path, target);
   if (from === to || orders[folder] === undefined) return undefined;
   const rank = rankIn(folder, to);

@@ -1,0 +1,94 @@
+/** Writes docs/kubectl.md, the page of the kubectl plugin: `node scripts/kubectl-page.ts`. A test compares it. */
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { format } from 'prettier';
+import { findingPages, reasonPages, type Page } from '../src/kubectl/findings/runbook.ts';
+import { runPlugin } from '../src/kubectl/plugin.ts';
+
+const path = join(import.meta.dirname, '../docs/kubectl.md');
+
+/** The whole page. */
+export async function renderPage(): Promise<string> {
+  const help = await helpOf([]);
+  const verbs = [...help.matchAll(/^ {2}kubectl nmi ([a-z]+)/gm)].map(([, name = '']) => name);
+  const parts: string[] = [];
+  for (const verb of verbs.filter((name) => name !== 'completion')) {
+    parts.push(`### ${verb}`, '```text', await verbHelp(verb), '```');
+  }
+  const page = [
+    '<!-- Made by scripts/kubectl-page.ts (`npm run docs`). -->',
+    '# kubectl nmi',
+    introduction,
+    '## Verbs',
+    ...parts,
+    '## Findings',
+    'What the plugin finds beyond what the agent answers. `kubectl nmi reasons CODE` prints a part of this page.',
+    ...Object.entries(findingPages).map(([code, row]) => renderEntry(code, row, row.severity)),
+    '## Reasons',
+    'Reasons of the agent’s refusals, in the log, in metrics and in answers.',
+    ...Object.entries(reasonPages).map(([code, row]) => renderEntry(code, row)),
+  ].join('\n\n');
+  return format(page, { parser: 'markdown', printWidth: 100 });
+}
+
+const introduction = `The plugin of kubectl for everybody who deals with identities of pods. It runs the user’s own \`kubectl\`, so
+contexts, login plugins and proxies work as they do there, and it needs no right but those of its user:
+\`explain\` needs get and list of pods and of the three kinds of \`aadpodidentity.k8s.io\`. What else the user may
+read is used too, and what the user may not read is named under "Not checked".
+
+Install it by putting \`dist/kubectl-nmi\` (and \`dist/kubectl_complete-nmi\` for completion) on the PATH. It is one
+script without native code, for Node.js 22 or later.
+
+Exit codes: 0 fine, 1 findings or refused (with \`--exit-code\`) or failed, 2 usage, 69 out of reach, 77 no right.`;
+
+function renderEntry(code: string, { means, fix }: Page, severity?: string): string {
+  const title = severity === undefined ? '' : ` (${severity})`;
+  return `### ${code}\n\n${means}${title}\n\nFix: ${fix}`;
+}
+
+/** With the help of its sub-verbs, where it has any. */
+async function verbHelp(verb: string): Promise<string> {
+  const help = await helpOf([verb]);
+  const more = [...help.matchAll(new RegExp(`^ {2}kubectl nmi ${verb} ([a-z-]+)`, 'gm'))];
+  const parts = [help];
+  for (const [, name = ''] of more) {
+    if (help.includes(`kubectl nmi ${verb} <`)) break;
+    parts.push(await helpOf([verb, name]));
+  }
+  return parts.map(withoutCommon).join('\n\n');
+}
+
+/** Flags that every verb has are in the help of the plugin itself. */
+function withoutCommon(help: string): string {
+  const common =
+    /^ +(?:-[nAo], )?--(?:namespace|all-namespaces|output|exit-code|help|context|cluster|user|kubeconfig|as|request-timeout) /;
+  return help
+    .split('\n')
+    .filter((line) => !common.test(line) && !/^(?:Exit codes:|Connection:)/.test(line))
+    .join('\n')
+    .replaceAll(/\nOptions:\n(?=\n|$)/g, '\n')
+    .replaceAll(/\n{3,}/g, '\n\n')
+    .trim();
+}
+
+async function helpOf(words: readonly string[]): Promise<string> {
+  let stdout = '';
+  await runPlugin([...words, '--help'], {
+    environment: {},
+    stdout: (text) => (stdout += text),
+    stderr: () => undefined,
+    run: () => Promise.resolve({ code: undefined, stdout: '', stderr: '' }),
+    readText: () => Promise.resolve(undefined),
+    writeNew: () => Promise.resolve(false),
+    wallMs: () => 0,
+    sleep: () => Promise.resolve(),
+  });
+  return stdout.trim();
+}
+
+/** The page as it is committed. */
+export function readPage(): Promise<string> {
+  return readFile(path, 'utf8');
+}
+
+if (import.meta.main) await writeFile(path, await renderPage());

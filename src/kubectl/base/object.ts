@@ -1,0 +1,68 @@
+/** Fields of raw Kubernetes objects, read without trusting their shape. */
+import { asRecord, stringAt, type JsonRecord } from '../../nmi/base/json-value.ts';
+
+export type RawObject = JsonRecord;
+
+export function metadataOf(object: RawObject): JsonRecord {
+  return asRecord(object['metadata']) ?? {};
+}
+
+export function nameOf(object: RawObject): string {
+  return stringAt(metadataOf(object), 'name');
+}
+
+export function namespaceOf(object: RawObject): string {
+  return stringAt(metadataOf(object), 'namespace');
+}
+
+/** `namespace/name`, or the name alone of an object without a namespace. */
+export function titleOf(object: RawObject): string {
+  const namespace = namespaceOf(object);
+  return namespace === '' ? nameOf(object) : `${namespace}/${nameOf(object)}`;
+}
+
+export function specOf(object: RawObject): JsonRecord {
+  return asRecord(object['spec']) ?? {};
+}
+
+export function statusOf(object: RawObject): JsonRecord {
+  return asRecord(object['status']) ?? {};
+}
+
+/** Entries that are strings; own properties only, so that `constructor` is a name like any other. */
+export function stringsAt(
+  record: JsonRecord | undefined,
+  key: string,
+): ReadonlyMap<string, string> {
+  const entries = Object.entries(asRecord(record?.[key]) ?? {});
+  return new Map(
+    entries.flatMap(([name, value]) => (typeof value === 'string' ? [[name, value] as const] : [])),
+  );
+}
+
+export function labelsOf(object: RawObject): ReadonlyMap<string, string> {
+  return stringsAt(metadataOf(object), 'labels');
+}
+
+export function annotationsOf(object: RawObject): ReadonlyMap<string, string> {
+  return stringsAt(metadataOf(object), 'annotations');
+}
+
+/** The entries of a list that are objects. */
+export function recordsAt(record: JsonRecord | undefined, key: string): readonly JsonRecord[] {
+  const list: unknown = record?.[key];
+  if (!Array.isArray(list)) return [];
+  return list.map(asRecord).filter((each) => each !== undefined);
+}
+
+/** The entries of a list that are texts. */
+export function textsAt(record: JsonRecord | undefined, key: string): readonly string[] {
+  const list: unknown = record?.[key];
+  if (!Array.isArray(list)) return [];
+  return list.filter((each: unknown): each is string => typeof each === 'string');
+}
+
+/** The objects of a `List`, or the one object that it is instead. */
+export function itemsOf(parsed: RawObject): readonly RawObject[] {
+  return Array.isArray(parsed['items']) ? recordsAt(parsed, 'items') : [parsed];
+}

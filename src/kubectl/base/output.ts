@@ -1,0 +1,71 @@
+/** A report as text, JSON or YAML. Texts of objects never move a terminal: control characters are escaped. */
+import { stringify } from 'yaml';
+
+export const outputFormats = ['text', 'json', 'yaml'] as const;
+export type OutputFormat = (typeof outputFormats)[number];
+
+/** @param lines the report for a person; `value` is the same for programs. */
+export function renderReport(
+  format: OutputFormat,
+  value: object,
+  lines: () => readonly string[],
+): string {
+  switch (format) {
+    case 'json':
+      return `${JSON.stringify(value, undefined, 2).replaceAll(/[^\n\x20-\x7e]/g, escapeUnit)}\n`;
+    case 'yaml':
+      return renderYaml([value]);
+    case 'text':
+      return `${lines().map(toLine).join('\n')}\n`;
+  }
+}
+
+/** Documents, each behind a line of three dashes where there are several. */
+export function renderYaml(documents: readonly object[]): string {
+  // A plain copy: shared sub-objects would come out as anchors.
+  return documents.map((each) => stringify(each, { aliasDuplicateObjects: false })).join('---\n');
+}
+
+/** Columns as wide as their widest cell; an empty cell is a dash. */
+export function renderTable(
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+): readonly string[] {
+  const table = [head, ...rows.map((row) => row.map((cell) => (cell === '' ? '-' : cell)))];
+  const widths = head.map((_, column) =>
+    Math.max(...table.map((cells) => cells[column]?.length ?? 0)),
+  );
+  return table.map((cells) =>
+    cells
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd(),
+  );
+}
+
+/** Two units at most: `1h5m`, `59m3s`, `12s`. */
+export function renderAge(ms: number): string {
+  const seconds = Math.max(0, Math.floor(ms / 1000));
+  const [minutes, hours, days] = [
+    Math.floor(seconds / 60),
+    Math.floor(seconds / 3600),
+    Math.floor(seconds / 86_400),
+  ] as const;
+  if (days > 0) return `${days}d${hours % 24}h`;
+  if (hours > 0) return `${hours}h${minutes % 60}m`;
+  return minutes > 0 ? `${minutes}m${seconds % 60}s` : `${seconds}s`;
+}
+
+/** A word of a command line, quoted for a shell where it has to be. */
+export function shellWord(word: string): string {
+  if (/^[\w@%+=:,./-]+$/.test(word)) return word;
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+function toLine(text: string): string {
+  return text.replaceAll(/\p{Cc}|[\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu, '?');
+}
+
+function escapeUnit(unit: string): string {
+  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
+}

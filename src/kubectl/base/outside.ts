@@ -1,0 +1,47 @@
+/** What the plugin may touch of its machine, as values: `main.ts` fills them in, tests put their own there. */
+
+export interface ProgramRun {
+  /** Undefined when there is no such program. */
+  readonly code: number | undefined;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface RunOptions {
+  /** Standard input of the program; none by default. */
+  readonly input?: string;
+  /** The program writes to the user's terminal itself; `stdout` and `stderr` of the result are empty. */
+  readonly isShown?: boolean;
+}
+
+export interface Outside {
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Whole lines, newline included. */
+  readonly stdout: (text: string) => void;
+  readonly stderr: (text: string) => void;
+  /** Never rejects. Nothing passes through a shell. */
+  readonly run: (
+    program: string,
+    args: readonly string[],
+    options?: RunOptions,
+  ) => Promise<ProgramRun>;
+  /** Undefined when there is no such file. `-` is standard input. */
+  readonly readText: (path: string) => Promise<string | undefined>;
+  /** Never overwrites: false when the file exists. */
+  readonly writeNew: (path: string, text: string) => Promise<boolean>;
+  readonly wallMs: () => number;
+  readonly sleep: (ms: number) => Promise<void>;
+}
+
+export const exitCodes = {
+  /** No findings, or granted. */
+  ok: 0,
+  /** Findings, or refused. */
+  findings: 1,
+  usage: 2,
+  /** The API server, or a program that is needed, cannot be reached. */
+  unavailable: 69,
+  bug: 70,
+  /** The user lacks a right. */
+  noRight: 77,
+} as const;

@@ -1,0 +1,98 @@
+/** The agents of a cluster, from their pods: where, in which state, of which version, with which options. */
+import { asRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { parseConfig, type Config } from '../../nmi/config/config.ts';
+import {
+  labelsOf,
+  nameOf,
+  namespaceOf,
+  recordsAt,
+  specOf,
+  statusOf,
+  textsAt,
+  type RawObject,
+} from '../base/object.ts';
+
+export interface AgentView {
+  readonly namespace: string;
+  readonly name: string;
+  readonly node: string;
+  readonly phase: string;
+  readonly isReady: boolean;
+  /** Why the pod is not ready, in the words of the kubelet; empty while it is ready. */
+  readonly problem: string;
+  /** Wall milliseconds since when it is ready or not; 0 when that is unknown. */
+  readonly sinceWallMs: number;
+  readonly restarts: number;
+  readonly image: string;
+  /** The NMI of aad-pod-identity and not this project's agent. */
+  readonly isOldNmi: boolean;
+  /** The options that it was started with; undefined when they are not this program's. */
+  readonly config: Config | undefined;
+}
+
+/** What an agent does that was started with no flags. */
+export const defaultConfig: Config = createDefaultConfig();
+
+export function viewAgent(pod: RawObject): AgentView {
+  const status = statusOf(pod);
+  const containers = recordsAt(specOf(pod), 'containers');
+  const container = containers.find((each) => stringAt(each, 'name') === 'nmi') ?? containers[0];
+  const states = recordsAt(status, 'containerStatuses');
+  const condition = recordsAt(status, 'conditions').find((each) => each['type'] === 'Ready');
+  const isReady = condition?.['status'] === 'True';
+  const image = stringAt(container, 'image');
+  return {
+    namespace: namespaceOf(pod),
+    name: nameOf(pod),
+    node: stringAt(specOf(pod), 'nodeName'),
+    phase: stringAt(status, 'phase'),
+    isReady,
+    problem: isReady ? '' : problemOf(pod, states, stringAt(condition, 'message')),
+    sinceWallMs: Date.parse(stringAt(condition, 'lastTransitionTime')) || 0,
+    restarts: states.reduce((sum, each) => sum + (Number(each['restartCount']) || 0), 0),
+    image,
+    isOldNmi:
+      /aad-pod-identity\/nmi/.test(image) ||
+      (labelsOf(pod).get('app.kubernetes.io/component') !== 'nmi' && /\/nmi(?:[:@]|$)/.test(image)),
+    config: readConfig(container),
+  };
+}
+
+/** The tag, which is the version where releases are installed as they are published. */
+export function versionOf({ image }: Pick<AgentView, 'image'>): string {
+  return /^[^@]*:([^:/@]+)(?:@|$)/.exec(image)?.[1] ?? image;
+}
+
+function problemOf(pod: RawObject, states: readonly RawObject[], message: string): string {
+  for (const each of states) {
+    const entries = Object.entries(asRecord(each['state']) ?? {});
+    const [kind, detail] = entries.find(([name]) => name !== 'running') ?? [];
+    if (kind === undefined) continue;
+    const reason = stringAt(asRecord(detail), 'reason');
+    const text = stringAt(asRecord(detail), 'message');
+    return [reason === '' ? kind : reason, text].filter((part) => part !== '').join(': ');
+  }
+  return message === '' ? `phase ${stringAt(statusOf(pod), 'phase')}` : message;
+}
+
+function readConfig(container: RawObject | undefined): Config | undefined {
+  const flags = textsAt(container, 'args').flatMap((arg) => {
+    const [, name, value = 'true'] = /^--?([a-zA-Z][\w-]*)(?:=(.*))?$/s.exec(arg) ?? [];
+    return name === undefined ? [] : [[name, value] as const];
+  });
+  const environment = recordsAt(container, 'env').flatMap((each) => {
+    const value = stringAt(each, 'value');
+    return value === '' ? [] : [[stringAt(each, 'name'), value] as const];
+  });
+  const parsed = parseConfig(
+    { ...Object.fromEntries(flags), node: 'unnamed' },
+    Object.fromEntries(environment),
+  );
+  return parsed.ok ? parsed.config : undefined;
+}
+
+function createDefaultConfig(): Config {
+  const parsed = parseConfig({ node: 'unnamed' }, {});
+  if (!parsed.ok) throw new TypeError(parsed.problems.join('; '));
+  return parsed.config;
+}

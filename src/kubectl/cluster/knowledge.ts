@@ -1,0 +1,145 @@
+/**
+ * A snapshot as the agent would hold it: parsed and indexed by the agent's own code, so that what the
+ * plugin explains is what the agent answers. Pure.
+ */
+import { systemClock } from '../../cache/clock.ts';
+import { GrantIndex } from '../../cache/index/grant-index.ts';
+import type { ObjectName } from '../../cache/index/object-name.ts';
+import type { ObjectRef, ObjectStore } from '../../cache/index/objects.ts';
+import { PodIndex } from '../../cache/index/pod-index.ts';
+import type { Config } from '../../nmi/config/config.ts';
+import { tuning } from '../../nmi/config/tuning.ts';
+import { explain } from '../../nmi/explain/explain.ts';
+import type { PodExplanation } from '../../nmi/explain/explanation.ts';
+import { authoritiesOf } from '../../nmi/grants/authorities.ts';
+import type { GrantKnowledge } from '../../nmi/grants/authorize.ts';
+import type { GrantPolicy, IdentitySelector } from '../../nmi/grants/grant.ts';
+import { UpstreamDirectory } from '../../nmi/grants/resolve-upstream.ts';
+import { WorkloadIdentities } from '../../nmi/grants/workload-identities.ts';
+import type {
+  KnownServiceAccount,
+  ServiceAccounts,
+} from '../../nmi/kube/accounts/service-accounts.ts';
+import {
+  parseBinding,
+  parseException,
+  parseIdentity,
+  parsePod,
+  type Parse,
+} from '../../nmi/kube/watch/parse.ts';
+import { annotationsOf, nameOf, namespaceOf, titleOf, type RawObject } from '../base/object.ts';
+import type { Snapshot } from './snapshot.ts';
+
+/** An object that the agent leaves out. */
+export interface Unusable {
+  readonly kind: string;
+  readonly object: RawObject;
+  readonly title: string;
+  readonly reason: string;
+}
+
+export interface KnowledgeView {
+  readonly knowledge: GrantKnowledge;
+  readonly unusable: readonly Unusable[];
+  /** What the agent of the pod's node answers; undefined when the pod is not in the snapshot. */
+  explainPod(question: PodQuestion): PodExplanation | undefined;
+}
+
+export interface PodQuestion {
+  readonly namespace: string;
+  readonly name: string;
+  readonly node: string;
+  readonly selector: IdentitySelector;
+  readonly resource: string | undefined;
+}
+
+/** @param config of the agents. */
+export function createKnowledge(
+  snapshot: Snapshot,
+  config: Config,
+  nowWallMs: number,
+): KnowledgeView {
+  const unusable: Unusable[] = [];
+  const pods = new PodIndex(systemClock);
+  const grants = new GrantIndex(pods);
+  const fill = <T extends ObjectRef>(
+    kind: string,
+    store: ObjectStore<T>,
+    objects: readonly RawObject[],
+    parse: Parse<T>,
+  ): void => {
+    const usable = objects.flatMap((object) => {
+      const parsed = parse(object);
+      if (parsed.ok) return [parsed.value];
+      unusable.push({ kind, object, title: titleOf(object), reason: parsed.reason });
+      return [];
+    });
+    store.replace(usable);
+  };
+  fill('AzureIdentity', grants.identities, snapshot.identities, parseIdentity);
+  fill('AzureIdentityBinding', grants.bindings, snapshot.bindings, parseBinding);
+  fill('AzurePodIdentityException', grants.exceptions, snapshot.exceptions, parseException);
+  fill('Pod', pods, snapshot.pods, parsePod);
+  const knowledge: GrantKnowledge = {
+    pods,
+    grants,
+    upstreams: new UpstreamDirectory(authoritiesOf(config), config.redirect !== 'address'),
+    workloadIdentities: config.workloadIdentity
+      ? new WorkloadIdentities(accountsOf(snapshot.accounts), config.workloadIdentityTenant)
+      : undefined,
+    isSynced: () => true,
+    trustsAddresses: () => true,
+  };
+  const policy: GrantPolicy = {
+    strict: config.strictIdentity,
+    graceMs: tuning.bindingGraceMs,
+    hostNetwork: config.hostNetwork,
+  };
+  return {
+    knowledge,
+    unusable,
+    explainPod({ namespace, name, node, selector, resource }) {
+      const explanation = explain(
+        { who: { kind: 'pod', namespace, name }, selector, resource },
+        {
+          knowledge,
+          policy,
+          broker: { describe: () => [] },
+          health: () => ({
+            name: node,
+            redirect: { mode: redirectOf(config), detail: '', problem: undefined },
+            watches: { unsynced: [], silentForMs: 0 },
+          }),
+          whyUnavailable: () => undefined,
+        },
+        nowWallMs,
+      );
+      return explanation.kind === 'pod' ? explanation : undefined;
+    },
+  };
+}
+
+/** `auto` is eBPF on every node that has what the installation asks for. */
+function redirectOf({ redirect }: Config): string {
+  return redirect === 'auto' || redirect === 'pinned' ? 'ebpf' : redirect;
+}
+
+/** What the agent would read; an account that is not in the snapshot counts as one that does not exist. */
+function accountsOf(accounts: readonly RawObject[]): ServiceAccounts {
+  const known = new Map<string, KnownServiceAccount>(
+    accounts.map((account) => {
+      const annotations = annotationsOf(account);
+      const read = (key: string) => annotations.get(`azure.workload.identity/${key}`)?.trim() ?? '';
+      const value = { clientId: read('client-id'), tenantId: read('tenant-id') };
+      return [`${namespaceOf(account)}/${nameOf(account)}`, value];
+    }),
+  );
+  const peek = ({ namespace, name }: ObjectName) => known.get(`${namespace}/${name}`) ?? 'missing';
+  return {
+    generation: 0,
+    size: known.size,
+    peek,
+    peekFresh: (account) => ({ kind: 'known', account: peek(account) }),
+    onChange: () => () => undefined,
+  };
+}

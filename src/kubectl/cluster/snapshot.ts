@@ -1,0 +1,130 @@
+/**
+ * What was read of a cluster at one moment. Pods and the three kinds of identities are needed for every
+ * answer; whatever else the user may read is used too, and is named where the user may not.
+ */
+import type { RawObject } from '../base/object.ts';
+import { valueOf, type Kubectl, type Read, type Scope } from '../transport/kubectl.ts';
+import { renderRule, toPluginError } from '../transport/kubectl-failure.ts';
+import { agentSelector, identityResources, workloadResources } from './resources.ts';
+
+/** Something that was not read. */
+export interface Unread {
+  readonly what: string;
+  readonly why: string;
+  /** What is unknown for want of it. */
+  readonly loses: string;
+}
+
+export interface Identities {
+  readonly identities: readonly RawObject[];
+  readonly bindings: readonly RawObject[];
+  readonly exceptions: readonly RawObject[];
+}
+
+export interface Snapshot extends Identities {
+  /** The namespace that was asked for; undefined is all. */
+  readonly scope: Scope;
+  readonly pods: readonly RawObject[];
+  readonly workloads: readonly RawObject[];
+  readonly policies: readonly RawObject[];
+  readonly accounts: readonly RawObject[];
+  /** Undefined when the user may not see them. */
+  readonly agents: readonly RawObject[] | undefined;
+  readonly unread: readonly Unread[];
+}
+
+/** Where a read is not essential. */
+type Optional = (
+  resource: string,
+  scope: Scope,
+  loses: string,
+  options?: { readonly labels?: string },
+) => Promise<readonly RawObject[] | undefined>;
+
+/** @throws PluginError when pods or one of the three kinds cannot be read. */
+export async function readSnapshot(kubectl: Kubectl, scope: Scope): Promise<Snapshot> {
+  const unread: Unread[] = [];
+  const optional = createOptional(kubectl, unread);
+  const where = scope === undefined ? 'in all namespaces' : `in namespace ${scope}`;
+  const [pods, identities, bindings, exceptions, policies, accounts, agents, ...workloads] =
+    await Promise.all([
+      kubectl.list('pods', scope).then((read) => valueOf(read, `list pods ${where}`)),
+      readKind(kubectl, identityResources.identities, scope, unread),
+      readKind(kubectl, identityResources.bindings, scope, unread),
+      readKind(kubectl, identityResources.exceptions, scope, unread),
+      optional(
+        'networkpolicies.networking.k8s.io',
+        scope,
+        'whether network policies let pods reach the agent',
+      ),
+      optional('serviceaccounts', scope, 'annotations for Workload Identity'),
+      optional('pods', undefined, 'options and state of the agents', { labels: agentSelector }),
+      ...workloadResources.map((resource) =>
+        optional(resource, scope, 'whether the label is on the owner and not on its pod template'),
+      ),
+    ]);
+  return {
+    scope,
+    pods,
+    identities,
+    bindings,
+    exceptions,
+    policies: policies ?? [],
+    accounts: accounts ?? [],
+    agents,
+    workloads: workloads.flatMap((each) => each ?? []),
+    unread: mergeUnread(unread),
+  };
+}
+
+function createOptional(kubectl: Kubectl, unread: Unread[]): Optional {
+  return async (resource, scope, loses, options = {}) => {
+    const read = await kubectl.list(resource, scope, options);
+    if (read.ok) return read.value;
+    unread.push(describeUnread(`list ${resource}`, read, loses));
+    return undefined;
+  };
+}
+
+/**
+ * Of all namespaces where the user may: a binding in the wrong namespace is a frequent mistake.
+ * @throws PluginError
+ */
+async function readKind(
+  kubectl: Kubectl,
+  resource: string,
+  scope: Scope,
+  unread: Unread[],
+): Promise<readonly RawObject[]> {
+  const all = await kubectl.list(resource, undefined);
+  if (all.ok || scope === undefined || all.failure.kind !== 'forbidden') {
+    return valueOf(all, `list ${resource}`);
+  }
+  unread.push(
+    describeUnread(`list ${resource} of all namespaces`, all, 'objects in the wrong namespace'),
+  );
+  return valueOf(await kubectl.list(resource, scope), `list ${resource} in namespace ${scope}`);
+}
+
+function describeUnread(
+  what: string,
+  read: Extract<Read<unknown>, { ok: false }>,
+  loses: string,
+): Unread {
+  const { failure } = read;
+  const why =
+    failure.kind === 'forbidden'
+      ? `no right; RBAC rule: ${renderRule(failure.rule)}`
+      : toPluginError(failure, what).message;
+  return { what, why, loses };
+}
+
+/** The kinds of owners are lost together, and are one line. */
+function mergeUnread(unread: readonly Unread[]): readonly Unread[] {
+  const byLoss = Map.groupBy(unread, ({ loses }) => loses);
+  return [...byLoss].flatMap(([loses, each]) =>
+    each.length < 3
+      ? each
+      : [{ loses, what: each.map(({ what }) => what).join(', '), why: each[0]?.why ?? '' }],
+  );
+}

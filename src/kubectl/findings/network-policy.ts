@@ -1,0 +1,75 @@
+/**
+ * Whether the network policies of a pod let it reach the agent. A policy selects pods by address of the
+ * other end only through `ipBlock`: the agent listens at an address of the node, which is no pod's.
+ */
+import { BlockList, isIPv6 } from 'node:net';
+import { asRecord, stringAt, type JsonRecord } from '../../nmi/base/json-value.ts';
+import {
+  labelsOf,
+  nameOf,
+  namespaceOf,
+  recordsAt,
+  specOf,
+  textsAt,
+  type RawObject,
+} from '../base/object.ts';
+import { matchesSelector } from './label-selector.ts';
+
+export interface PolicyTarget {
+  readonly ip: string;
+  readonly port: number;
+}
+
+/** Names of the policies that together forbid the connection; empty when it is allowed. */
+export function policiesAgainst(
+  pod: RawObject,
+  policies: readonly RawObject[],
+  target: PolicyTarget,
+): readonly string[] {
+  const selecting = policies.filter(
+    (policy) =>
+      namespaceOf(policy) === namespaceOf(pod) &&
+      isOfEgress(policy) &&
+      matchesSelector(asRecord(specOf(policy)['podSelector']), labelsOf(pod)),
+  );
+  const isAllowed = selecting.some((policy) =>
+    recordsAt(specOf(policy), 'egress').some((rule) => allows(rule, target)),
+  );
+  return isAllowed ? [] : selecting.map(nameOf);
+}
+
+function isOfEgress(policy: RawObject): boolean {
+  const spec = specOf(policy);
+  const types = textsAt(spec, 'policyTypes');
+  return types.length === 0 ? recordsAt(spec, 'egress').length > 0 : types.includes('Egress');
+}
+
+function allows(rule: JsonRecord, { ip, port }: PolicyTarget): boolean {
+  const [peers, ports] = [recordsAt(rule, 'to'), recordsAt(rule, 'ports')];
+  return (
+    (peers.length === 0 || peers.some((peer) => includesIp(asRecord(peer['ipBlock']), ip))) &&
+    (ports.length === 0 || ports.some((each) => includesPort(each, port)))
+  );
+}
+
+function includesIp(block: JsonRecord | undefined, ip: string): boolean {
+  if (block === undefined) return false;
+  const isInside = (cidr: string) => {
+    const [base = '', length = ''] = cidr.split('/');
+    if (isIPv6(base) || !/^\d{1,2}$/.test(length)) return false;
+    const list = new BlockList();
+    list.addSubnet(base, Number(length), 'ipv4');
+    return list.check(ip);
+  };
+  return isInside(stringAt(block, 'cidr')) && !textsAt(block, 'except').some(isInside);
+}
+
+function includesPort(each: JsonRecord, port: number): boolean {
+  if ((each['protocol'] ?? 'TCP') !== 'TCP') return false;
+  const first = each['port'];
+  if (first === undefined) return true;
+  // A named port is one of a pod, and the agent is none that a policy selects.
+  if (typeof first !== 'number') return false;
+  const last = each['endPort'];
+  return port >= first && port <= (typeof last === 'number' ? last : first);
+}

@@ -1,0 +1,73 @@
+/**
+ * The binding label on a Deployment, and not on the template that its pods are made of: the most frequent
+ * mistake of all.
+ */
+import { asRecord, stringAt, type JsonRecord } from '../../nmi/base/json-value.ts';
+import { bindingLabel } from '../../cache/index/binding-label.ts';
+import {
+  labelsOf,
+  nameOf,
+  namespaceOf,
+  recordsAt,
+  metadataOf,
+  specOf,
+  stringsAt,
+  titleOf,
+  type RawObject,
+} from '../base/object.ts';
+import { createFinding, type Finding } from './finding.ts';
+import { matchesSelector } from './label-selector.ts';
+
+/** Of every workload that carries the label for itself alone. */
+export function findOwnerLabels(workloads: readonly RawObject[]): readonly Finding[] {
+  return workloads.flatMap((workload) => {
+    const label = labelsOf(workload).get(bindingLabel);
+    const template = templateOf(workload);
+    if (label === undefined || template === undefined) return [];
+    if (stringsAt(asRecord(template['metadata']), 'labels').has(bindingLabel)) return [];
+    // A Job of a CronJob carries what the CronJob gave it.
+    if (recordsAt(metadataOf(workload), 'ownerReferences').length > 0) return [];
+    const title = `${stringAt(workload, 'kind')} ${titleOf(workload)}`;
+    return [
+      createFinding('label_on_owner', {
+        object: title,
+        text: `${title} has the label ${bindingLabel}=${label}, and its pod template has not: its pods get no identity.`,
+        fix: `Move the label to ${pathOf(workload)}.metadata.labels: ${patchCommand(workload, label)}`,
+      }),
+    ];
+  });
+}
+
+/** The workloads that a pod may have been made by. */
+export function ownersOf(pod: RawObject, workloads: readonly RawObject[]): readonly RawObject[] {
+  const references = recordsAt(metadataOf(pod), 'ownerReferences');
+  return workloads.filter((workload) => {
+    if (namespaceOf(workload) !== namespaceOf(pod)) return false;
+    return references.some((reference) => {
+      const [kind, name] = [stringAt(reference, 'kind'), stringAt(reference, 'name')];
+      if (kind === workload['kind'] && name === nameOf(workload)) return true;
+      if (kind === 'Job' && workload['kind'] === 'CronJob')
+        return name.startsWith(`${nameOf(workload)}-`);
+      // Between a pod and its Deployment stands a ReplicaSet, which nobody writes by hand.
+      const isDeployment = kind === 'ReplicaSet' && workload['kind'] === 'Deployment';
+      return isDeployment && matchesSelector(asRecord(specOf(workload)['selector']), labelsOf(pod));
+    });
+  });
+}
+
+function templateOf(workload: RawObject): JsonRecord | undefined {
+  const spec = specOf(workload);
+  if (workload['kind'] !== 'CronJob') return asRecord(spec['template']);
+  return asRecord(asRecord(asRecord(spec['jobTemplate'])?.['spec'])?.['template']);
+}
+
+function pathOf(workload: RawObject): string {
+  return workload['kind'] === 'CronJob' ? 'spec.jobTemplate.spec.template' : 'spec.template';
+}
+
+function patchCommand(workload: RawObject, label: string): string {
+  const parts = [...pathOf(workload).split('.'), 'metadata', 'labels', bindingLabel];
+  const patch = parts.reduceRight<unknown>((value, key) => ({ [key]: value }), label);
+  const kind = stringAt(workload, 'kind').toLowerCase();
+  return `kubectl -n ${namespaceOf(workload)} patch ${kind} ${nameOf(workload)} -p '${JSON.stringify(patch)}'`;
+}

@@ -1,0 +1,288 @@
+/** What a pod gets, by the agent's own code, and what around it keeps it from getting what its author meant. */
+import { bindingLabel } from '../../cache/index/binding-label.ts';
+import { stringAt } from '../../nmi/base/json-value.ts';
+import type { PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
+import type { IdentitySelector } from '../../nmi/grants/grant.ts';
+import type { Config } from '../../nmi/config/config.ts';
+import {
+  annotationsOf,
+  labelsOf,
+  nameOf,
+  namespaceOf,
+  recordsAt,
+  specOf,
+  titleOf,
+  type RawObject,
+} from '../base/object.ts';
+import type { KnowledgeView } from '../cluster/knowledge.ts';
+import type { Snapshot } from '../cluster/snapshot.ts';
+import { createFinding, type Finding } from './finding.ts';
+import { policiesAgainst } from './network-policy.ts';
+import { findOwnerLabels, ownersOf } from './owners.ts';
+
+export interface PodContext {
+  readonly snapshot: Snapshot;
+  readonly view: KnowledgeView;
+  /** Of the agents. */
+  readonly config: Config;
+}
+
+export interface PodReport {
+  readonly explanation: PodExplanation;
+  readonly findings: readonly Finding[];
+}
+
+export interface PodRequest {
+  readonly selector: IdentitySelector;
+  readonly resource: string | undefined;
+}
+
+const anyRequest: PodRequest = { selector: { kind: 'none' }, resource: undefined };
+
+const workloadIdentityLabel = 'azure.workload.identity/use';
+
+/** Undefined for a pod that the agent would not take for one. */
+export function examinePod(
+  pod: RawObject,
+  context: PodContext,
+  request: PodRequest = anyRequest,
+): PodReport | undefined {
+  const question = {
+    namespace: namespaceOf(pod),
+    name: nameOf(pod),
+    node: stringAt(specOf(pod), 'nodeName'),
+  };
+  const explanation = context.view.explainPod({ ...question, ...request });
+  if (explanation === undefined) return undefined;
+  const findings = [
+    ...ofRefusal(pod, explanation, context),
+    ...ofClientIds(pod, explanation, context),
+    ...ofNetworkPolicies(pod, explanation, context),
+    ...ofWorkloadIdentity(pod, explanation, context.snapshot),
+    ...ofException(pod, explanation, context),
+    ...ofExceptionElsewhere(pod, explanation, context.snapshot),
+    ...ofChoice(pod, explanation),
+  ];
+  return { explanation, findings };
+}
+
+/** Whether the pod's author wanted an identity: nobody else's pod is a finding. */
+export function wantsIdentity(pod: RawObject, findings: readonly Finding[]): boolean {
+  return (
+    labelsOf(pod).has(bindingLabel) ||
+    findings.some(({ code, details }) => code !== 'no_binding_label' || details.length > 0)
+  );
+}
+
+/** What the last of the requests is answered: the one that was asked about. */
+export function refusalOf(explanation: PodExplanation): RefusalView | undefined {
+  const outcome = explanation.requests.at(-1)?.outcome;
+  return outcome?.kind === 'refused' ? outcome.refusal : undefined;
+}
+
+function objectOf(pod: RawObject): string {
+  return `Pod ${titleOf(pod)}`;
+}
+
+function ofRefusal(
+  pod: RawObject,
+  explanation: PodExplanation,
+  { snapshot }: PodContext,
+): readonly Finding[] {
+  const refusal = refusalOf(explanation);
+  const owners = findOwnerLabels(ownersOf(pod, snapshot.workloads));
+  if (refusal === undefined || refusal.reason === 'ok') return owners;
+  const { reason, description, status, retryAfterS } = refusal;
+  const retry = retryAfterS === undefined ? '' : `, Retry-After ${retryAfterS}s`;
+  const [hint] = explanation.hints;
+  return [
+    ...owners,
+    createFinding(reason, {
+      object: objectOf(pod),
+      text: `${description} (HTTP ${status}${retry})`,
+      details: explanation.hints,
+      ...(hint === undefined ? {} : { fix: hint }),
+    }),
+  ];
+}
+
+/** SDKs name the identity of AZURE_CLIENT_ID in their requests. */
+function ofClientIds(
+  pod: RawObject,
+  explanation: PodExplanation,
+  { view }: PodContext,
+): readonly Finding[] {
+  const isBound = explanation.identities.some(({ kind }) => kind === 'azure-identity');
+  return environmentOf(pod, 'AZURE_CLIENT_ID').flatMap(({ container, value }) => {
+    if (isWorkloadIdentity(pod)) return [];
+    const object = `${objectOf(pod)} container ${container}`;
+    if (!isBound) {
+      if (explanation.label !== undefined || explanation.exception !== undefined) return [];
+      return [
+        createFinding('client_id_without_binding', {
+          object,
+          text: `The container has AZURE_CLIENT_ID=${value}, and the pod has no label ${bindingLabel}.`,
+          fix: `Give the pod template the label ${bindingLabel} of a binding of the AzureIdentity with that client id.`,
+        }),
+      ];
+    }
+    const asked = view.explainPod({
+      namespace: namespaceOf(pod),
+      name: nameOf(pod),
+      node: explanation.node.name,
+      selector: { kind: 'client_id', value },
+      resource: undefined,
+    });
+    const refusal = asked === undefined ? undefined : refusalOf(asked);
+    if (refusal?.reason !== 'selector_not_bound') return [];
+    const bound = explanation.identities.map(
+      ({ name, clientId }) => `${name} has ${clientId || 'none'}`,
+    );
+    return [
+      createFinding('client_id_not_bound', {
+        object,
+        text: `AZURE_CLIENT_ID=${value} names no identity that the pod is bound to: its requests get 400 selector_not_bound.`,
+        fix:
+          bound.length === 1
+            ? `Set AZURE_CLIENT_ID to ${explanation.identities[0]?.clientId ?? ''}, or remove it.`
+            : 'Set AZURE_CLIENT_ID to one of the client ids above, or bind the identity that it names.',
+        details: bound,
+      }),
+    ];
+  });
+}
+
+function ofNetworkPolicies(
+  pod: RawObject,
+  { pod: { hostNetwork }, label, exception }: PodExplanation,
+  { snapshot, config }: PodContext,
+): readonly Finding[] {
+  // Policies do not apply to the network of the node.
+  if (hostNetwork || (label === undefined && exception === undefined)) return [];
+  const target = { ip: config.listenIp, port: config.listenPort };
+  const against = policiesAgainst(pod, snapshot.policies, target);
+  if (against.length === 0) return [];
+  const where = `${target.ip}:${target.port}`;
+  return [
+    createFinding('network_policy', {
+      object: objectOf(pod),
+      text: `NetworkPolicy ${against.join(', ')} does not allow TCP to ${where}, where the agent answers: requests time out.`,
+      fix: `Allow egress to ipBlock ${target.ip}/32, TCP port ${target.port}: kubectl -n ${namespaceOf(pod)} apply -f deploy/policies/network-policy.yaml`,
+    }),
+  ];
+}
+
+function ofWorkloadIdentity(
+  pod: RawObject,
+  { label, pod: { serviceAccount } }: PodExplanation,
+  { accounts }: Snapshot,
+): readonly Finding[] {
+  if (!isWorkloadIdentity(pod)) return [];
+  const account = accounts.find(
+    (each) => nameOf(each) === serviceAccount && namespaceOf(each) === namespaceOf(pod),
+  );
+  const clientId =
+    account === undefined
+      ? undefined
+      : annotationsOf(account).get('azure.workload.identity/client-id');
+  if (account !== undefined && (clientId ?? '') === '') {
+    return [
+      createFinding('workload_identity_incomplete', {
+        object: objectOf(pod),
+        text: `The pod has the label ${workloadIdentityLabel}, and its service account ${serviceAccount} has no annotation azure.workload.identity/client-id.`,
+      }),
+    ];
+  }
+  if (label === undefined) return [];
+  return [
+    createFinding('workload_identity_too', {
+      object: objectOf(pod),
+      text:
+        `The pod has the label ${bindingLabel} and is set up for Workload Identity as well: SDKs take the ` +
+        `application of its service account${clientId === undefined ? '' : ` (${clientId})`} first.`,
+    }),
+  ];
+}
+
+function ofException(
+  pod: RawObject,
+  { exception, label }: PodExplanation,
+  { view }: PodContext,
+): readonly Finding[] {
+  if (exception === undefined || label === undefined) return [];
+  const bound = [...view.knowledge.grants.allBindings()].some(
+    ({ namespace, selector }) => namespace === namespaceOf(pod) && selector === label,
+  );
+  if (!bound) return [];
+  return [
+    createFinding('exception_before_binding', {
+      object: objectOf(pod),
+      text: `AzurePodIdentityException ${exception} matches the pod: it gets the node's identities, and its binding does not count.`,
+      fix: `Remove the label that ${exception} names from the pod, or change the exception.`,
+    }),
+  ];
+}
+
+/** An exception counts in its own namespace only. */
+function ofExceptionElsewhere(
+  pod: RawObject,
+  explanation: PodExplanation,
+  { exceptions }: Snapshot,
+): readonly Finding[] {
+  if (refusalOf(explanation) === undefined) return [];
+  const labels = labelsOf(pod);
+  return exceptions.flatMap((exception) => {
+    if (namespaceOf(exception) === namespaceOf(pod)) return [];
+    const podLabels = Object.entries(specOf(exception)['podLabels'] ?? {});
+    // Labels that every other pod has too say nothing.
+    if (!podLabels.some(([key, value]) => labels.get(key) === value)) return [];
+    return [
+      createFinding('exception_elsewhere', {
+        object: objectOf(pod),
+        text: `AzurePodIdentityException ${titleOf(exception)} has labels of this pod, and counts in namespace ${namespaceOf(exception)} only.`,
+        fix: `Create it in namespace ${namespaceOf(pod)}: kubectl nmi exception add ${nameOf(exception)} -n ${namespaceOf(pod)} --pod-labels ${podLabels.map(([key, value]) => `${key}=${String(value)}`).join(',')} --apply`,
+      }),
+    ];
+  });
+}
+
+function ofChoice(pod: RawObject, { identities, requests }: PodExplanation): readonly Finding[] {
+  const shadowed = identities.flatMap(({ name, shadowedBy }) =>
+    shadowedBy === undefined
+      ? []
+      : [
+          createFinding('client_id_twice', {
+            object: objectOf(pod),
+            text: `AzureIdentity ${name} has the client id of ${shadowedBy}, which is older and answers in its place.`,
+          }),
+        ],
+  );
+  const outcome = requests[0]?.outcome;
+  const isNamed = environmentOf(pod, 'AZURE_CLIENT_ID').length > 0;
+  if (outcome?.kind !== 'granted' || outcome.by !== 'default' || isNamed) return shadowed;
+  return [
+    ...shadowed,
+    createFinding('identity_by_age', {
+      object: objectOf(pod),
+      text: `${identities.length} identities are bound, and a request that names none gets the oldest, ${outcome.identity}.`,
+    }),
+  ];
+}
+
+function isWorkloadIdentity(pod: RawObject): boolean {
+  return labelsOf(pod).get(workloadIdentityLabel) === 'true';
+}
+
+/** Only values that stand in the pod itself: those of ConfigMaps and Secrets are not read. */
+function environmentOf(pod: RawObject, name: string) {
+  const spec = specOf(pod);
+  return ['initContainers', 'containers'].flatMap((key) =>
+    recordsAt(spec, key).flatMap((container) =>
+      recordsAt(container, 'env').flatMap((each) => {
+        const value = stringAt(each, 'value');
+        if (stringAt(each, 'name') !== name || value === '') return [];
+        return [{ container: stringAt(container, 'name'), value }];
+      }),
+    ),
+  );
+}

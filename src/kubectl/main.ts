@@ -1,0 +1,53 @@
+/** The process of `kubectl nmi`: its arguments, its streams and its end. */
+import { readFile, writeFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { text } from 'node:stream/consumers';
+import { exitCodes } from './base/outside.ts';
+import { runPlugin } from './plugin.ts';
+import { runProgram } from './transport/program.ts';
+
+const stop = new AbortController();
+process.on('SIGINT', () => {
+  stop.abort();
+  process.exitCode = 130;
+});
+// A reader that went away (`kubectl nmi list | head`) is not worth a crash.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(exitCodes.ok);
+});
+for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
+  process.on(event, (error: unknown) => {
+    process.stderr.write(`bug: ${error instanceof Error ? (error.stack ?? '') : 'unknown'}\n`);
+    process.exit(exitCodes.bug);
+  });
+}
+
+void runPlugin(process.argv.slice(2), {
+  environment: process.env,
+  stdout: (output) => process.stdout.write(output),
+  stderr: (output) => process.stderr.write(output),
+  run: (program, args, options = {}) => runProgram(program, args, options, stop.signal),
+  readText: (path) => (path === '-' ? text(process.stdin) : readIfThere(path)),
+  writeNew,
+  wallMs: () => Date.now(),
+  sleep: (ms) => delay(ms),
+}).then((code) => {
+  process.exitCode ??= code;
+});
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}
+
+async function writeNew(path: string, content: string): Promise<boolean> {
+  try {
+    await writeFile(path, content, { flag: 'wx', mode: 0o600 });
+    return true;
+  } catch {
+    return false;
+  }
+}

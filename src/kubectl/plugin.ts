@@ -1,0 +1,120 @@
+/** From words to a verb: the command line of `kubectl nmi`, by yargs. */
+import yargs from 'yargs';
+import { outputFormats } from './base/output.ts';
+import { exitCodes, type Outside } from './base/outside.ts';
+import { PluginError, type ExitCode } from './base/plugin-error.ts';
+import { Kubectl, passedFlags, type PassedFlags } from './transport/kubectl.ts';
+import { addExplain } from './verbs/explain-flags.ts';
+import type { AddVerb, CommonFlags, Parser, Start } from './verbs/verb.ts';
+
+const addVerbs: readonly AddVerb[] = [addExplain];
+
+/** @param words the command line without the program. @returns the exit code. */
+export async function runPlugin(words: readonly string[], outside: Outside): Promise<ExitCode> {
+  let code: ExitCode = exitCodes.ok;
+  const start: Start = async (flags, work) => {
+    code = await work({
+      outside,
+      kubectl: new Kubectl(outside, passedOf(flags)),
+      namespace: flags.namespace,
+      allNamespaces: flags['all-namespaces'],
+      output: flags.output,
+      exitCode: flags['exit-code'],
+    });
+  };
+  try {
+    if (words[0] === '__complete') return await complete(words.slice(1), outside, start);
+    await createParser(start).parseAsync([...words], {}, (_error, _argv, output) => {
+      if (output !== '') outside.stdout(`${output}\n`);
+    });
+    return code;
+  } catch (error) {
+    if (!(error instanceof PluginError)) throw error;
+    outside.stderr(`error: ${oneLine(error.message)}\n${oneLine(error.nextStep)}\n`);
+    return error.exitCode;
+  }
+}
+
+/** What kubectl wants of `kubectl_complete-nmi`: a word a line, then a directive (4: no file names). */
+async function complete(
+  words: readonly string[],
+  outside: Outside,
+  start: Start,
+): Promise<ExitCode> {
+  const found = await createParser(start).getCompletion([...words]);
+  outside.stdout([...found.map((each) => each.split(':')[0]), ':4', ''].join('\n'));
+  return exitCodes.ok;
+}
+
+function createParser(start: Start) {
+  let parser: Parser = yargs([])
+    .scriptName('kubectl nmi')
+    .usage(
+      'Usage: $0 VERB [flags]\n\nEntra Pod Identity: what pods get and why, and the objects behind it.',
+    )
+    .option('namespace', {
+      alias: 'n',
+      type: 'string',
+      describe: 'Namespace; that of the kubectl context by default.',
+    })
+    .option('all-namespaces', {
+      alias: 'A',
+      type: 'boolean',
+      default: false,
+      describe: 'All namespaces.',
+    })
+    .option('output', {
+      alias: 'o',
+      choices: outputFormats,
+      default: 'text' as const,
+      describe: 'Form of the output.',
+    })
+    .option('exit-code', {
+      type: 'boolean',
+      default: false,
+      describe: 'Exit with 1 on findings and refusals.',
+    })
+    .exitProcess(false)
+    .detectLocale(false)
+    .version(false)
+    .help('help', 'Show help.')
+    .wrap(100)
+    .strict()
+    .recommendCommands()
+    .demandCommand(1, 'No verb is given.')
+    .showHelpOnFail(false)
+    .completion('completion', 'Print a completion script for bash or zsh.')
+    .epilogue(
+      'Exit codes: 0 fine, 1 findings (with --exit-code) or failed, 2 usage, 69 out of reach, 77 no right.',
+    )
+    .fail((message, error: Error | undefined) => {
+      throw (
+        error ??
+        new PluginError(
+          exitCodes.usage,
+          message.replace(/^Did/, 'unknown verb; did'),
+          'See kubectl nmi --help',
+        )
+      );
+    });
+  for (const name of passedFlags) {
+    parser.option(name, { type: 'string', describe: 'As for kubectl.', group: 'Connection:' });
+  }
+  for (const add of addVerbs) parser = add(parser, start);
+  return parser;
+}
+
+function passedOf(flags: CommonFlags): PassedFlags {
+  const given: Readonly<Record<string, unknown>> = { ...flags };
+  return Object.fromEntries(
+    passedFlags.flatMap((name) => {
+      const value = given[name];
+      return typeof value === 'string' ? [[name, value]] : [];
+    }),
+  );
+}
+
+/** Texts of a server must not move a terminal. */
+function oneLine(text: string): string {
+  return text.replaceAll(/[\p{Cc}\u2028\u2029]/gu, ' ');
+}

@@ -1,0 +1,120 @@
+/**
+ * The user's own kubectl as the way to the API server: contexts, login plugins, proxies and
+ * certificates work as the user set them up, and the plugin never sees a credential.
+ */
+import { parseRecord } from '../../nmi/base/json-value.ts';
+import { itemsOf, type RawObject } from '../base/object.ts';
+import { exitCodes, type Outside, type ProgramRun } from '../base/outside.ts';
+import { PluginError } from '../base/plugin-error.ts';
+import { classifyFailure, toPluginError, type KubectlFailure } from './kubectl-failure.ts';
+
+/** Flags that are kubectl's own and are passed on as they are. */
+export const passedFlags = [
+  'context',
+  'cluster',
+  'user',
+  'kubeconfig',
+  'as',
+  'request-timeout',
+] as const;
+
+export type PassedFlags = Readonly<Partial<Record<(typeof passedFlags)[number], string>>>;
+
+/** Undefined is every namespace. */
+export type Scope = string | undefined;
+
+export interface ListOptions {
+  readonly labels?: string;
+  readonly fields?: string;
+}
+
+export type Read<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly failure: KubectlFailure };
+
+/** A server that does not answer is given up by kubectl itself only after minutes. */
+const defaultTimeout = '15s';
+
+export class Kubectl {
+  readonly #outside: Outside;
+  readonly #flags: readonly string[];
+  readonly #program: string;
+
+  constructor(outside: Outside, flags: PassedFlags = {}) {
+    this.#outside = outside;
+    this.#program = outside.environment['KUBECTL'] ?? 'kubectl';
+    const all: PassedFlags = { 'request-timeout': defaultTimeout, ...flags };
+    this.#flags = passedFlags.flatMap((name) => {
+      const value = all[name];
+      return value === undefined ? [] : [`--${name}=${value}`];
+    });
+  }
+
+  run(
+    args: readonly string[],
+    options: { readonly input?: string; readonly isShown?: boolean } = {},
+  ): Promise<ProgramRun> {
+    // Flags of the connection stand before the two dashes.
+    const cut = args.indexOf('--');
+    const [before, after] = cut < 0 ? [args, []] : [args.slice(0, cut), args.slice(cut)];
+    return this.#outside.run(this.#program, [...before, ...this.#flags, ...after], options);
+  }
+
+  /** What it prints. @throws PluginError */
+  async expect(what: string, args: readonly string[], input?: string): Promise<string> {
+    const run = await this.run(args, input === undefined ? {} : { input });
+    if (run.code === 0) return run.stdout;
+    throw toPluginError(classifyFailure(run), what);
+  }
+
+  async list(
+    resource: string,
+    scope: Scope,
+    options: ListOptions = {},
+  ): Promise<Read<readonly RawObject[]>> {
+    const args = [
+      'get',
+      resource,
+      ...(scope === undefined ? ['--all-namespaces'] : ['--namespace', scope]),
+      '--output=json',
+      ...(options.labels === undefined ? [] : [`--selector=${options.labels}`]),
+      ...(options.fields === undefined ? [] : [`--field-selector=${options.fields}`]),
+    ];
+    return this.#read(args, itemsOf);
+  }
+
+  /** `namespace` is empty for an object of the cluster. */
+  async get(resource: string, namespace: string, name: string): Promise<Read<RawObject>> {
+    // Behind two dashes a name cannot be taken for a flag, whoever chose it.
+    const where = namespace === '' ? [] : ['--namespace', namespace];
+    return this.#read(['get', resource, ...where, '--output=json', '--', name], (object) => object);
+  }
+
+  /** The namespace of the context, `default` where it names none. */
+  async currentNamespace(): Promise<string> {
+    const run = await this.run(['config', 'view', '--minify', '--output=jsonpath={..namespace}']);
+    if (run.code === undefined) throw toPluginError(classifyFailure(run), 'read the configuration');
+    const text = run.code === 0 ? run.stdout.trim() : '';
+    return text === '' ? 'default' : text;
+  }
+
+  async #read<T>(args: readonly string[], read: (parsed: RawObject) => T): Promise<Read<T>> {
+    const run = await this.run(args);
+    if (run.code !== 0) return { ok: false, failure: classifyFailure(run) };
+    const parsed = parseRecord(run.stdout);
+    if (parsed === undefined) {
+      throw new PluginError(
+        exitCodes.unavailable,
+        `kubectl ${args.slice(0, 2).join(' ')} printed no JSON`,
+        'Check that the program kubectl on the PATH is Kubernetes’ own.',
+      );
+    }
+    return { ok: true, value: read(parsed) };
+  }
+}
+
+/** @throws PluginError */
+export function valueOf<T>(read: Read<T>, what: string): T {
+  if (read.ok) return read.value;
+  throw toPluginError(read.failure, what);
+}

@@ -1,0 +1,41 @@
+/** Runs a program of the user's machine, without a shell. */
+import { spawn } from 'node:child_process';
+import type { ProgramRun, RunOptions } from '../base/outside.ts';
+
+/** A list of 10,000 pods is about 80 MB; beyond this something else is wrong. */
+const maxOutputBytes = 512 * 1024 * 1024;
+
+/** Never rejects. */
+export function runProgram(
+  program: string,
+  args: readonly string[],
+  { input = '', isShown = false }: RunOptions,
+  stop: AbortSignal,
+): Promise<ProgramRun> {
+  const { promise, resolve } = Promise.withResolvers<ProgramRun>();
+  const child = spawn(program, args, { stdio: isShown ? 'inherit' : 'pipe', signal: stop });
+  const chunks: { stdout: Buffer[]; stderr: Buffer[] } = { stdout: [], stderr: [] };
+  let bytes = 0;
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name]?.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes > maxOutputBytes) child.kill();
+      else chunks[name].push(chunk);
+    });
+  }
+  const textOf = (name: 'stdout' | 'stderr') => Buffer.concat(chunks[name]).toString('utf8');
+  child.on('error', (error: NodeJS.ErrnoException) => {
+    const isMissing = error.code === 'ENOENT' || error.code === 'EACCES';
+    resolve({
+      code: isMissing ? undefined : 1,
+      stdout: '',
+      stderr: textOf('stderr') || error.message,
+    });
+  });
+  child.on('close', (code) => {
+    resolve({ code: code ?? 1, stdout: textOf('stdout'), stderr: textOf('stderr') });
+  });
+  // A program that ends before it has read everything is known by its exit code.
+  child.stdin?.on('error', () => undefined).end(input);
+  return promise;
+}

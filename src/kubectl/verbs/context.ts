@@ -1,0 +1,53 @@
+/** What every verb is given: the machine, the user's kubectl, and the flags that all verbs have. */
+import type { OutputFormat } from '../base/output.ts';
+import { renderReport } from '../base/output.ts';
+import { exitCodes, type Outside } from '../base/outside.ts';
+import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { valueOf, type Kubectl } from '../transport/kubectl.ts';
+
+export interface VerbContext {
+  readonly outside: Outside;
+  readonly kubectl: Kubectl;
+  /** As given; undefined for that of the kubectl context. */
+  readonly namespace: string | undefined;
+  readonly allNamespaces: boolean;
+  readonly output: OutputFormat;
+  /** Findings and refusals are exit code 1. */
+  readonly exitCode: boolean;
+}
+
+export function print(
+  { outside, output }: VerbContext,
+  value: object,
+  lines: () => readonly string[],
+): void {
+  outside.stdout(renderReport(output, value, lines));
+}
+
+/** @param isFine no findings, or granted. */
+export function exitOf({ exitCode }: VerbContext, isFine: boolean): ExitCode {
+  return isFine || !exitCode ? exitCodes.ok : exitCodes.findings;
+}
+
+/** @throws PluginError */
+export async function namespaceFor(context: VerbContext): Promise<string> {
+  return context.namespace ?? (await context.kubectl.currentNamespace());
+}
+
+/**
+ * An unknown namespace lists nothing and is no error to kubectl, so it is looked up where nothing was found.
+ * @throws PluginError when it does not exist; a user without the right to look is not told.
+ */
+export async function refuseUnknownNamespace(
+  { kubectl }: VerbContext,
+  namespace: string,
+): Promise<void> {
+  const read = await kubectl.get('namespaces', '', namespace);
+  if (read.ok || read.failure.kind === 'forbidden') return;
+  if (read.failure.kind !== 'not-found') valueOf(read, `get namespace ${namespace}`);
+  throw new PluginError(
+    exitCodes.findings,
+    `namespace ${namespace} does not exist`,
+    'Check -n and the context: kubectl get namespaces',
+  );
+}

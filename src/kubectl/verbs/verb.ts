@@ -1,0 +1,24 @@
+/** How a verb joins the command line. */
+import type { Argv } from 'yargs';
+import type { ExitCode } from '../base/plugin-error.ts';
+import type { OutputFormat } from '../base/output.ts';
+import type { VerbContext } from './context.ts';
+
+/** Flags of every verb, as yargs gives them. */
+export interface CommonFlags {
+  readonly namespace: string | undefined;
+  readonly 'all-namespaces': boolean;
+  readonly output: OutputFormat;
+  readonly 'exit-code': boolean;
+}
+
+export type Parser = Argv<CommonFlags>;
+
+/** Runs the work of a verb and keeps its exit code. */
+export type Start = (
+  flags: CommonFlags,
+  work: (context: VerbContext) => Promise<ExitCode>,
+) => Promise<void>;
+
+/** Adds a verb with its flags, its help and an example. */
+export type AddVerb = (parser: Parser, start: Start) => Parser;

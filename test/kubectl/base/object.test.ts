@@ -1,0 +1,28 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  itemsOf,
+  labelsOf,
+  recordsAt,
+  textsAt,
+  titleOf,
+} from '../../../src/kubectl/base/object.ts';
+
+describe('a raw object', () => {
+  it('is read without trusting its shape', () => {
+    assert.equal(titleOf({ metadata: { name: 'a', namespace: 'n' } }), 'n/a');
+    assert.equal(titleOf({ metadata: { name: 'node-1' } }), 'node-1');
+    assert.equal(titleOf({ metadata: 7 }), '');
+    assert.deepEqual([...labelsOf({ metadata: { labels: { a: 'b', c: 1 } } })], [['a', 'b']]);
+    assert.equal(labelsOf({ metadata: { labels: {} } }).get('constructor'), undefined);
+    assert.deepEqual(recordsAt({ list: [{ a: 1 }, 2, null, [3]] }, 'list'), [{ a: 1 }]);
+    assert.deepEqual(recordsAt({ list: 'x' }, 'list'), []);
+    assert.deepEqual(textsAt({ list: ['a', 1] }, 'list'), ['a']);
+    assert.deepEqual(textsAt(undefined, 'list'), []);
+  });
+
+  it('is the items of a list, or itself', () => {
+    assert.deepEqual(itemsOf({ kind: 'List', items: [{ a: 1 }] }), [{ a: 1 }]);
+    assert.deepEqual(itemsOf({ kind: 'Pod' }), [{ kind: 'Pod' }]);
+  });
+});

@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { describe, it } from 'node:test';
+import {
+  renderAge,
+  renderReport,
+  renderTable,
+  renderYaml,
+  shellWord,
+} from '../../../src/kubectl/base/output.ts';
+
+describe('a report', () => {
+  const value = { a: 'x\u001b[31m\u202e' };
+  it('is text, JSON or YAML of the same', () => {
+    assert.equal(
+      renderReport('text', value, () => ['one', 'two']),
+      'one\ntwo\n',
+    );
+    assert.deepEqual(JSON.parse(renderReport('json', value, () => [])), value);
+    assert.equal(
+      renderReport('yaml', { a: 1, b: ['c'] }, () => []),
+      'a: 1\nb:\n  - c\n',
+    );
+  });
+
+  it('moves no terminal', () => {
+    assert.equal(
+      renderReport('text', {}, () => [value.a]),
+      'x?[31m?\n',
+    );
+    assert.doesNotMatch(
+      renderReport('json', value, () => []),
+      /[^\n -~]/,
+    );
+    assert.equal(renderReport('yaml', value, () => []).includes('\u001b'), false);
+  });
+
+  it('repeats an object that is in it twice', () => {
+    const shared = { b: 1 };
+    assert.equal(renderYaml([{ a: shared, c: shared }]), 'a:\n  b: 1\nc:\n  b: 1\n');
+    assert.equal(renderYaml([{ a: 1 }, { b: 2 }]), 'a: 1\n---\nb: 2\n');
+  });
+
+  it('has columns, and a dash for nothing', () => {
+    assert.deepEqual(
+      renderTable(
+        ['A', 'B'],
+        [
+          ['long', ''],
+          ['x', 'y'],
+        ],
+      ),
+      ['A     B', 'long  -', 'x     y'],
+    );
+  });
+
+  it('has ages of two units', () => {
+    assert.deepEqual([-5, 12_000, 3_543_000, 3_900_000, 90_000_000].map(renderAge), [
+      '0s',
+      '12s',
+      '59m3s',
+      '1h5m',
+      '1d1h',
+    ]);
+  });
+});
+
+describe('a word of a command line', () => {
+  for (const word of ['plain-1.2/x', "it's", '$(id)', 'a b', '{"a":"b"}', '', '*', '~']) {
+    it(`is the same behind a shell: ${word}`, () => {
+      const { stdout } = spawnSync('sh', ['-c', `printf %s ${shellWord(word)}`], {
+        encoding: 'utf8',
+      });
+      assert.equal(stdout, word);
+    });
+  }
+});

@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { defaultConfig, versionOf, viewAgent } from '../../../src/kubectl/cluster/agents.ts';
+import { createAgentPod, createPod } from '../support/recorded-kubectl.ts';
+
+describe('the agent of a node', () => {
+  it('is seen by its pod: node, state, version, options', () => {
+    const agent = viewAgent(
+      createAgentPod('node-1', {
+        args: ['--node=$(NODE_NAME)', '--strict-identity', '--cloud=china'],
+      }),
+    );
+    assert.equal(agent.node, 'node-1');
+    assert.equal(agent.isReady, true);
+    assert.equal(versionOf(agent), '0.1.0');
+    assert.equal(agent.config?.strictIdentity, true);
+    assert.equal(agent.config?.cloud, 'china');
+    assert.equal(defaultConfig.strictIdentity, false);
+    assert.equal(agent.sinceWallMs, Date.parse('2026-11-27T05:00:00Z'));
+    assert.equal(agent.isOldNmi, false);
+  });
+
+  it('is not ready for what the kubelet reports of its container, or of the pod', () => {
+    const view = (state: object) =>
+      viewAgent(createPod('nmi', { status: { containerStatuses: [{ restartCount: 3, state }] } }));
+    const waiting = view({ waiting: { reason: 'ImagePullBackOff', message: 'no such image' } });
+    assert.equal(waiting.problem, 'ImagePullBackOff: no such image');
+    assert.equal(waiting.restarts, 3);
+    assert.equal(view({ running: {} }).problem, 'phase Running');
+    assert.match(viewAgent(createAgentPod('n', { isReady: false })).problem, /unready status/);
+  });
+
+  it('has options that are unknown when they are another program’s', () => {
+    assert.equal(viewAgent(createAgentPod('n', { args: ['--no-such-flag=1'] })).config, undefined);
+  });
+
+  it('is the old NMI by its image', () => {
+    const image = 'mcr.microsoft.com/oss/azure/aad-pod-identity/nmi:v1.8.17';
+    const old = viewAgent(createAgentPod('n', { image }));
+    assert.equal(old.isOldNmi, true);
+    assert.equal(versionOf(old), 'v1.8.17');
+    assert.equal(versionOf({ image: 'host:5000/nmi@sha256:abc' }), 'host:5000/nmi@sha256:abc');
+  });
+});

@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
+import { createKnowledge } from '../../../src/kubectl/cluster/knowledge.ts';
+import type { Config } from '../../../src/nmi/config/config.ts';
+import {
+  clientB,
+  createBinding,
+  createIdentity,
+  createObject,
+  createPod,
+  nowWallMs,
+} from '../support/recorded-kubectl.ts';
+
+const use = { 'azure.workload.identity/use': 'true' };
+
+function viewOf(
+  labels: Readonly<Record<string, string>>,
+  config: Partial<Config> = {},
+  clientId = clientB,
+) {
+  const annotations = {
+    'azure.workload.identity/client-id': clientId,
+    'azure.workload.identity/tenant-id': 'contoso.example',
+  };
+  return createKnowledge(
+    {
+      scope: 'shop',
+      pods: [createPod('web', { labels })],
+      identities: [createIdentity('orders'), createIdentity('broken', { type: 'x' })],
+      bindings: [createBinding('orders')],
+      accounts: [createObject('ServiceAccount', 'default', {}, { annotations })],
+      ...{ exceptions: [], workloads: [], policies: [], agents: [], unread: [] },
+    },
+    { ...defaultConfig, ...config },
+    nowWallMs,
+  );
+}
+
+function outcomeOf(view: ReturnType<typeof viewOf>) {
+  const explanation = view.explainPod({
+    ...{ namespace: 'shop', name: 'web', node: 'node-1' },
+    ...{ selector: { kind: 'none' }, resource: undefined },
+  });
+  return explanation?.requests[0]?.outcome;
+}
+
+describe('a snapshot in the eyes of the agent', () => {
+  it('grants what the agent grants, and leaves out what the agent leaves out', () => {
+    const view = viewOf({ aadpodidbinding: 'orders' });
+    assert.equal(outcomeOf(view)?.kind, 'granted');
+    assert.deepEqual(
+      view.unusable.map(({ kind, title, reason }) => [kind, title, reason]),
+      [['AzureIdentity', 'shop/broken', 'spec.type is not an integer']],
+    );
+  });
+
+  it('has no pod that is not in it', () => {
+    const view = viewOf({});
+    const question = {
+      namespace: 'shop',
+      name: 'x',
+      node: '',
+      selector: { kind: 'none' } as const,
+      resource: undefined,
+    };
+    assert.equal(view.explainPod(question), undefined);
+  });
+
+  it('follows the options of the agent', () => {
+    assert.equal(outcomeOf(viewOf(use))?.kind, 'refused');
+    assert.equal(outcomeOf(viewOf(use, { workloadIdentity: true }))?.kind, 'granted');
+    assert.equal(outcomeOf(viewOf(use, { workloadIdentity: true }, ''))?.kind, 'refused');
+    assert.equal(
+      outcomeOf(viewOf({ aadpodidbinding: 'orders' }, { redirect: 'address' }))?.kind,
+      'refused',
+    );
+    assert.equal(
+      outcomeOf(viewOf({ aadpodidbinding: 'orders' }, { redirect: 'iptables' }))?.kind,
+      'granted',
+    );
+  });
+});

@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
+import { createKnowledge } from '../../../src/kubectl/cluster/knowledge.ts';
+import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
+import { examineObjects } from '../../../src/kubectl/findings/objects.ts';
+import {
+  createBinding,
+  createIdentity,
+  createObject,
+  createPod,
+  nowWallMs,
+} from '../support/recorded-kubectl.ts';
+
+function examine(changes: Partial<Snapshot> = {}) {
+  const snapshot: Snapshot = {
+    scope: 'shop',
+    pods: [createPod('web', { labels: { aadpodidbinding: 'orders', app: 'web' } })],
+    identities: [createIdentity('orders')],
+    bindings: [createBinding('orders')],
+    exceptions: [],
+    ...{ workloads: [], policies: [], accounts: [], agents: [], unread: [] },
+    ...changes,
+  };
+  const view = createKnowledge(snapshot, defaultConfig, nowWallMs);
+  return examineObjects({ snapshot, view, config: defaultConfig });
+}
+
+const linesOf = (changes: Partial<Snapshot>) =>
+  examine(changes).map(({ code, object }) => `${code} ${object}`);
+
+describe('objects', () => {
+  it('that fit each other have no finding', () => {
+    assert.deepEqual(linesOf({}), []);
+  });
+
+  it('are ignored by the agent for a field of the wrong type', () => {
+    assert.deepEqual(linesOf({ identities: [createIdentity('orders', { clientID: 7 })] }), [
+      'object_unusable AzureIdentity shop/orders',
+      'binding_dangling AzureIdentityBinding shop/orders',
+    ]);
+  });
+
+  it('have fields of other case, as in old manifests', () => {
+    const bindings = [
+      createBinding('orders', { AzureIdentity: 'orders', Selector: 'orders', extra: 1 }),
+    ];
+    const found = examine({ bindings }).filter(({ code }) => code === 'field_unknown');
+    assert.deepEqual(
+      found.map(({ fix }) => fix),
+      [
+        'Write spec.azureIdentity; the case of letters counts.',
+        'Write spec.selector; the case of letters counts.',
+        'Remove the field.',
+      ],
+    );
+  });
+
+  it('are identities that cannot be used, or that nothing names', () => {
+    const identities = [createIdentity('orders', { clientID: 'mine' }), createIdentity('idle')];
+    assert.deepEqual(linesOf({ identities }), [
+      'identity_invalid AzureIdentity shop/orders',
+      'identity_unbound AzureIdentity shop/idle',
+    ]);
+  });
+
+  it('are bindings of nothing, with the identity that was meant', () => {
+    const bindings = [
+      createBinding('a', { azureIdentity: 'Orders', selector: 'orders' }),
+      createBinding('b', { azureIdentity: 'orders', selector: '' }),
+      createBinding('c', { azureIdentity: 'orders', selector: 'nobody' }),
+      createBinding('d', { azureIdentity: 'far', selector: 'orders' }),
+    ];
+    const identities = [createIdentity('orders'), createIdentity('far', {}, { namespace: 'x' })];
+    assert.deepEqual(linesOf({ bindings, identities }), [
+      'binding_dangling AzureIdentityBinding shop/a',
+      'binding_without_selector AzureIdentityBinding shop/b',
+      'binding_unused AzureIdentityBinding shop/c',
+      'binding_dangling AzureIdentityBinding shop/d',
+    ]);
+    const [first, , , last] = examine({ bindings, identities });
+    assert.deepEqual(first?.details, ['The one there is called orders.']);
+    assert.match(last?.details[0] ?? '', /one in namespace x/);
+  });
+
+  it('are exceptions of nothing', () => {
+    const exception = (name: string, podLabels: object) =>
+      createObject('AzurePodIdentityException', name, { podLabels });
+    assert.deepEqual(
+      linesOf({
+        exceptions: [
+          exception('a', {}),
+          exception('b', { app: 'db' }),
+          exception('c', { app: 'WEB' }),
+        ],
+      }),
+      [
+        'exception_without_labels AzurePodIdentityException shop/a',
+        'exception_unused AzurePodIdentityException shop/b',
+      ],
+    );
+  });
+
+  it('of other namespaces are looked at when all are asked for', () => {
+    const identities = [createIdentity('orders'), createIdentity('idle', {}, { namespace: 'x' })];
+    assert.deepEqual(linesOf({ identities }), []);
+    assert.equal(linesOf({ identities, scope: undefined }).length, 2);
+  });
+});

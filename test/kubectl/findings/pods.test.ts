@@ -1,0 +1,180 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { RawObject } from '../../../src/kubectl/base/object.ts';
+import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
+import { createKnowledge } from '../../../src/kubectl/cluster/knowledge.ts';
+import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
+import { examinePod, wantsIdentity } from '../../../src/kubectl/findings/pods.ts';
+import {
+  clientA,
+  clientB,
+  createBinding,
+  createIdentity,
+  createObject,
+  createPod,
+  nowWallMs,
+} from '../support/recorded-kubectl.ts';
+
+const bound = { labels: { aadpodidbinding: 'orders' } };
+const withClientId = (value: string) => ({
+  spec: { containers: [{ name: 'main', env: [{ name: 'AZURE_CLIENT_ID', value }] }] },
+});
+
+function examine(pod: RawObject, changes: Partial<Snapshot> = {}) {
+  const snapshot: Snapshot = {
+    scope: 'shop',
+    pods: [pod],
+    identities: [createIdentity('orders')],
+    bindings: [createBinding('orders')],
+    exceptions: [],
+    ...{ workloads: [], policies: [], accounts: [], agents: [], unread: [] },
+    ...changes,
+  };
+  const view = createKnowledge(snapshot, defaultConfig, nowWallMs);
+  const report = examinePod(pod, { snapshot, view, config: defaultConfig });
+  return report?.findings ?? [];
+}
+
+const codesOf = (...args: Parameters<typeof examine>) => examine(...args).map(({ code }) => code);
+
+describe('a pod', () => {
+  it('that is bound as it should be has no finding', () => {
+    assert.deepEqual(
+      codesOf(createPod('web', { ...bound, ...withClientId(clientA.toUpperCase()) })),
+      [],
+    );
+  });
+
+  it('that is refused has the answer of the agent, and its near miss as the fix', () => {
+    const [finding] = examine(createPod('web', { labels: { aadpodidbinding: 'Orders' } }));
+    assert.equal(finding?.code, 'binding_missing');
+    assert.match(
+      finding?.text ?? '',
+      /^Identity not found: pod shop\/web has the label aadpodidbinding=Orders.*HTTP 400/,
+    );
+    assert.match(finding?.fix ?? '', /make it exactly "Orders"/);
+  });
+
+  it('names an identity in AZURE_CLIENT_ID that it is not bound to', () => {
+    const [finding] = examine(createPod('web', { ...bound, ...withClientId(clientB) }));
+    assert.equal(finding?.code, 'client_id_not_bound');
+    assert.equal(finding?.fix, `Set AZURE_CLIENT_ID to ${clientA}, or remove it.`);
+  });
+
+  it('names an identity in AZURE_CLIENT_ID and has no label', () => {
+    assert.deepEqual(codesOf(createPod('web', withClientId(clientA))), [
+      'no_binding_label',
+      'client_id_without_binding',
+    ]);
+  });
+
+  it('is kept from the agent by a network policy, unless it is on the host network', () => {
+    const policies = [
+      createObject('NetworkPolicy', 'deny', { podSelector: {}, policyTypes: ['Egress'] }),
+    ];
+    assert.deepEqual(codesOf(createPod('web', bound), { policies }), ['network_policy']);
+    assert.deepEqual(
+      codesOf(createPod('web', { ...bound, spec: { hostNetwork: true } }), { policies }),
+      [],
+    );
+  });
+
+  it('is set up for Workload Identity too, or by half', () => {
+    const labels = { 'azure.workload.identity/use': 'true' };
+    const account = (annotations: Record<string, string>) => ({
+      accounts: [createObject('ServiceAccount', 'default', {}, { annotations })],
+    });
+    const full = account({ 'azure.workload.identity/client-id': clientB });
+    const both = createPod('web', { labels: { ...labels, aadpodidbinding: 'orders' } });
+    assert.deepEqual(codesOf(both, full), ['workload_identity_too']);
+    assert.deepEqual(codesOf(both), ['workload_identity_too']);
+    assert.deepEqual(codesOf(createPod('web', { labels }), account({})), [
+      'no_binding_label',
+      'workload_identity_incomplete',
+    ]);
+  });
+
+  it('has a binding and an exception that comes first', () => {
+    const exceptions = [
+      createObject('AzurePodIdentityException', 'e', { podLabels: { app: 'web' } }),
+    ];
+    const labels = { aadpodidbinding: 'orders', app: 'web' };
+    assert.deepEqual(codesOf(createPod('web', { labels }), { exceptions }), [
+      'exception_before_binding',
+    ]);
+    assert.deepEqual(codesOf(createPod('web', { labels }), { exceptions, bindings: [] }), []);
+  });
+
+  it('has the labels of an exception of another namespace', () => {
+    const exceptions = [
+      createObject(
+        'AzurePodIdentityException',
+        'e',
+        { podLabels: { app: 'web' } },
+        { namespace: 'x' },
+      ),
+    ];
+    const findings = examine(createPod('web', { labels: { app: 'web' } }), { exceptions });
+    assert.deepEqual(
+      findings.map(({ code }) => code),
+      ['no_binding_label', 'exception_elsewhere'],
+    );
+    assert.match(
+      findings[1]?.fix ?? '',
+      /kubectl nmi exception add e -n shop --pod-labels app=web --apply/,
+    );
+    assert.deepEqual(codesOf(createPod('web', { labels: { app: 'db' } }), { exceptions }), [
+      'no_binding_label',
+    ]);
+  });
+
+  it('has several identities: which one it gets, and which one it never gets', () => {
+    const identities = [
+      createIdentity('orders'),
+      createIdentity('twin'),
+      createIdentity('zebra', { clientID: clientB }),
+    ];
+    const bindings = identities.map((each, index) =>
+      createBinding(`b${index}`, {
+        azureIdentity: (each['metadata'] as { name: string }).name,
+        selector: 'orders',
+      }),
+    );
+    const changes = { identities, bindings };
+    assert.deepEqual(codesOf(createPod('web', bound), changes), [
+      'client_id_twice',
+      'identity_by_age',
+    ]);
+    assert.deepEqual(codesOf(createPod('web', { ...bound, ...withClientId(clientB) }), changes), [
+      'client_id_twice',
+    ]);
+  });
+
+  it('whose label is on its owner gets that as a finding', () => {
+    const owner = { kind: 'StatefulSet', name: 'web' };
+    const workloads = [
+      createObject(
+        'StatefulSet',
+        'web',
+        { template: {} },
+        { labels: { aadpodidbinding: 'orders' } },
+      ),
+    ];
+    assert.deepEqual(codesOf(createPod('web-0', { owner }), { workloads }), [
+      'label_on_owner',
+      'no_binding_label',
+    ]);
+  });
+
+  it('wants an identity where anything of it says so', () => {
+    const wants = (pod: RawObject) => wantsIdentity(pod, examine(pod));
+    assert.equal(wants(createPod('web')), false);
+    assert.equal(wants(createPod('web', bound)), true);
+    assert.equal(wants(createPod('web', withClientId(clientA))), true);
+    assert.equal(wants(createPod('web', { labels: { AadPodIdBinding: 'orders' } })), true);
+  });
+
+  it('that no agent would take for a pod has no report', () => {
+    assert.deepEqual(examine({ metadata: { name: 'x' } }), []);
+  });
+});

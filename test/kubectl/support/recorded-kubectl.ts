@@ -1,0 +1,252 @@
+/**
+ * A machine whose kubectl answers from recorded objects, in the words of the real one; the tests on real
+ * clusters keep those words true. Every call is kept.
+ */
+import { runPlugin } from '../../../src/kubectl/plugin.ts';
+import type { Outside, ProgramRun } from '../../../src/kubectl/base/outside.ts';
+import type { RawObject } from '../../../src/kubectl/base/object.ts';
+import {
+  labelsOf,
+  nameOf,
+  namespaceOf,
+  specOf,
+  statusOf,
+} from '../../../src/kubectl/base/object.ts';
+
+export const nowWallMs = Date.parse('2026-11-27T06:00:00Z');
+
+export interface Recorded {
+  /** By what kubectl calls the kind. */
+  readonly objects?: Readonly<Record<string, readonly RawObject[]>>;
+  /** Kinds that the user may not list: in all namespaces, or at all. */
+  readonly forbidden?: Readonly<Record<string, 'everywhere' | 'all-namespaces'>>;
+  /** Kinds that the server does not have. */
+  readonly missing?: readonly string[];
+  readonly files?: Readonly<Record<string, string>>;
+  /** Answers calls that are no reads, and other programs. */
+  readonly other?: (
+    program: string,
+    args: readonly string[],
+    input: string,
+  ) => ProgramRun | undefined;
+  readonly currentNamespace?: string;
+}
+
+export interface Played {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Programs with their arguments, those of reads left out. */
+  readonly calls: readonly (readonly string[])[];
+  readonly inputs: readonly string[];
+  readonly written: ReadonlyMap<string, string>;
+}
+
+export async function play(words: readonly string[], recorded: Recorded = {}): Promise<Played> {
+  let [stdout, stderr, wallMs] = ['', '', nowWallMs];
+  const calls: string[][] = [];
+  const inputs: string[] = [];
+  const written = new Map<string, string>();
+  const outside: Outside = {
+    environment: {},
+    stdout: (text) => (stdout += text),
+    stderr: (text) => (stderr += text),
+    run: (program, args, { input = '' } = {}) => {
+      const answer = program === 'kubectl' ? read(args, recorded) : undefined;
+      if (answer !== undefined) return Promise.resolve(answer);
+      calls.push([program, ...args]);
+      inputs.push(input);
+      const other = recorded.other?.(program, args, input);
+      return Promise.resolve(other ?? { code: undefined, stdout: '', stderr: '' });
+    },
+    readText: (path) => Promise.resolve(recorded.files?.[path]),
+    writeNew: (path, text) => {
+      if (written.has(path)) return Promise.resolve(false);
+      written.set(path, text);
+      return Promise.resolve(true);
+    },
+    wallMs: () => wallMs,
+    sleep: (ms) => {
+      wallMs += ms;
+      return Promise.resolve();
+    },
+  };
+  const code = await runPlugin(words, outside);
+  return { code, stdout, stderr, calls, inputs, written };
+}
+
+export function ok(stdout: string): ProgramRun {
+  return { code: 0, stdout, stderr: '' };
+}
+
+export function failed(stderr: string): ProgramRun {
+  return { code: 1, stdout: '', stderr };
+}
+
+/** Undefined for a call that is no read. */
+function read(args: readonly string[], recorded: Recorded): ProgramRun | undefined {
+  if (args[0] === 'config') return ok(recorded.currentNamespace ?? 'shop');
+  if (args[0] !== 'get' || args[1] === '--raw') return undefined;
+  const resource = args[1] ?? '';
+  const isAll = args.includes('--all-namespaces');
+  const at = args.indexOf('--namespace');
+  const namespace = at < 0 ? '' : (args[at + 1] ?? '');
+  const [short = '', ...rest] = resource.split('.');
+  const group = rest.join('.');
+  if (recorded.missing?.includes(resource) === true) {
+    return failed(`error: the server doesn't have a resource type "${short}"\n`);
+  }
+  const ban = recorded.forbidden?.[resource];
+  if (ban === 'everywhere' || (ban === 'all-namespaces' && isAll)) {
+    const where =
+      isAll || namespace === '' ? 'at the cluster scope' : `in the namespace "${namespace}"`;
+    return failed(
+      `Error from server (Forbidden): ${short}.${group} is forbidden: User "dev" cannot list resource "${short}" in API group "${group}" ${where}\n`,
+    );
+  }
+  const all = recorded.objects?.[resource] ?? [];
+  const inScope = all.filter(
+    (each) => isAll || namespace === '' || namespaceOf(each) === namespace,
+  );
+  const named = args.indexOf('--');
+  if (named < 0) {
+    const items = inScope.filter((each) => args.every((arg) => isSelected(each, arg)));
+    return ok(JSON.stringify({ kind: 'List', items }));
+  }
+  const name = args.at(-1) ?? '';
+  const found = inScope.find((each) => nameOf(each) === name);
+  if (found !== undefined) return ok(JSON.stringify(found));
+  return failed(`Error from server (NotFound): ${resource} "${name}" not found\n`);
+}
+
+function isSelected(object: RawObject, arg: string): boolean {
+  const [, flag, key = '', value] = /^--(selector|field-selector)=([^=]+)=(.*)$/.exec(arg) ?? [];
+  if (flag === 'selector') return labelsOf(object).get(key) === value;
+  if (key === 'status.podIP') return statusOf(object)['podIP'] === value;
+  if (key === 'spec.nodeName') return specOf(object)['nodeName'] === value;
+  return true;
+}
+
+interface Fields {
+  readonly namespace?: string;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
+function metadata(name: string, { namespace = 'shop', labels = {}, annotations = {} }: Fields) {
+  return {
+    name,
+    namespace,
+    uid: `uid-${namespace}-${name}`,
+    labels,
+    annotations,
+    creationTimestamp: '2026-11-01T00:00:00Z',
+  };
+}
+
+export function createPod(
+  name: string,
+  fields: Fields & {
+    readonly spec?: object;
+    readonly status?: object;
+    readonly ip?: string;
+    readonly owner?: object;
+  } = {},
+): RawObject {
+  const { spec = {}, status = {}, ip = '10.244.1.7', owner } = fields;
+  return {
+    ...{ apiVersion: 'v1', kind: 'Pod' },
+    metadata: {
+      ...metadata(name, fields),
+      ...(owner === undefined ? {} : { ownerReferences: [owner] }),
+    },
+    spec: {
+      nodeName: 'node-1',
+      serviceAccountName: 'default',
+      containers: [{ name: 'main', image: 'x' }],
+      ...spec,
+    },
+    status: { phase: 'Running', podIP: ip, podIPs: [{ ip }], ...status },
+  };
+}
+
+export const clientA = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
+export const clientB = '9a0b7c66-5f0e-4c64-b7f4-6bfb5e1d2a10';
+
+export function createIdentity(
+  name: string,
+  spec: object = { type: 0, clientID: clientA },
+  fields: Fields = {},
+): RawObject {
+  return createObject('AzureIdentity', name, spec, fields);
+}
+
+export function createBinding(
+  name: string,
+  spec: object = { azureIdentity: 'orders', selector: 'orders' },
+  fields: Fields = {},
+): RawObject {
+  return createObject('AzureIdentityBinding', name, spec, fields);
+}
+
+export function createObject(
+  kind: string,
+  name: string,
+  spec: object,
+  fields: Fields = {},
+  apiVersion = 'aadpodidentity.k8s.io/v1',
+): RawObject {
+  return { apiVersion, kind, metadata: metadata(name, fields), spec };
+}
+
+export function createAgentPod(
+  node: string,
+  {
+    args = [],
+    isReady = true,
+    image = 'example/entra-pod-identity:0.1.0',
+  }: {
+    readonly args?: readonly string[];
+    readonly isReady?: boolean;
+    readonly image?: string;
+  } = {},
+): RawObject {
+  const labels = { component: 'nmi', tier: 'node', 'app.kubernetes.io/component': 'nmi' };
+  return createPod(`nmi-${node}`, {
+    ...{ namespace: 'kube-system', labels, ip: '10.224.0.4' },
+    spec: { nodeName: node, hostNetwork: true, containers: [{ name: 'nmi', image, args }] },
+    status: {
+      conditions: [
+        {
+          ...{ type: 'Ready', status: isReady ? 'True' : 'False' },
+          ...{
+            lastTransitionTime: '2026-11-27T05:00:00Z',
+            message: isReady ? '' : 'containers with unready status: [nmi]',
+          },
+        },
+      ],
+      containerStatuses: [{ name: 'nmi', restartCount: 0, state: { running: {} } }],
+    },
+  });
+}
+
+export const kinds = {
+  identities: 'azureidentities.aadpodidentity.k8s.io',
+  bindings: 'azureidentitybindings.aadpodidentity.k8s.io',
+  exceptions: 'azurepodidentityexceptions.aadpodidentity.k8s.io',
+  policies: 'networkpolicies.networking.k8s.io',
+  deployments: 'deployments.apps',
+} as const;
+
+/** One pod, bound as it should be, on a node with an agent. */
+export function boundWorld(changes: Readonly<Record<string, readonly RawObject[]>> = {}): Recorded {
+  return {
+    objects: {
+      pods: [createPod('web', { labels: { aadpodidbinding: 'orders' } }), createAgentPod('node-1')],
+      [kinds.identities]: [createIdentity('orders')],
+      [kinds.bindings]: [createBinding('orders')],
+      namespaces: [{ kind: 'Namespace', metadata: { name: 'shop' } }],
+      ...changes,
+    },
+  };
+}

@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  classifyFailure,
+  renderRule,
+  toPluginError,
+} from '../../../src/kubectl/transport/kubectl-failure.ts';
+
+const said: readonly (readonly [stderr: string, kind: string, code: number])[] = [
+  [
+    'E1127 05:55:01.234567 4242 memcache.go:265] "Unhandled Error" err="couldn\'t get current server API group list"\nThe connection to the server localhost:8080 was refused - did you specify the right host or port?',
+    'no-config',
+    2,
+  ],
+  ['error: context "prod" does not exist', 'no-config', 2],
+  ['error: current-context is not set', 'no-config', 2],
+  [
+    'The connection to the server 10.0.0.1:6443 was refused - did you specify the right host or port?',
+    'unreachable',
+    69,
+  ],
+  [
+    'Unable to connect to the server: dial tcp: lookup api.example: no such host',
+    'unreachable',
+    69,
+  ],
+  [
+    'Unable to connect to the server: getting credentials: exec: executable kubelogin not found',
+    'unreachable',
+    69,
+  ],
+  ['error: You must be logged in to the server (Unauthorized)', 'unauthorized', 77],
+  ['error: the server doesn\'t have a resource type "azureidentities"', 'no-kind', 1],
+  ['Error from server (NotFound): namespaces "x" not found', 'not-found', 1],
+  ["error: unknown flag: --subresource\nSee 'kubectl get --help' for usage.", 'old-kubectl', 69],
+  ['Error from server (Conflict): the object has been modified', 'other', 1],
+  ['', 'other', 1],
+];
+
+describe('a kubectl that fails', () => {
+  for (const [stderr, kind, code] of said) {
+    it(`is ${kind}: ${stderr.split('\n').at(-1) ?? ''}`, () => {
+      const failure = classifyFailure({ code: 1, stderr });
+      assert.equal(failure.kind, kind);
+      assert.equal(toPluginError(failure, 'list pods').exitCode, code);
+      assert.notEqual(toPluginError(failure, 'list pods').nextStep, '');
+      assert.doesNotMatch(toPluginError(failure, 'list pods').message, /E1127|\n/);
+    });
+  }
+
+  it('is missing', () => {
+    const error = toPluginError(classifyFailure({ code: undefined, stderr: '' }), 'list pods');
+    assert.equal(error.exitCode, 69);
+    assert.match(error.message, /cannot list pods: the program kubectl is not on the PATH/);
+  });
+
+  it('is forbidden, and the rule that would allow it is named', () => {
+    const stderr =
+      'Error from server (Forbidden): deployments.apps is forbidden: User "dev" cannot list resource "deployments" in API group "apps" in the namespace "shop"';
+    const failure = classifyFailure({ code: 1, stderr });
+    assert.deepEqual(failure.kind === 'forbidden' && failure.rule, {
+      verb: 'list',
+      resource: 'deployments.apps',
+      namespace: 'shop',
+    });
+    const error = toPluginError(failure, 'list deployments');
+    assert.equal(error.exitCode, 77);
+    assert.match(
+      error.nextStep,
+      /apiGroups: \["apps"\], resources: \["deployments"\], verbs: \["list"\] in namespace shop/,
+    );
+    assert.match(
+      renderRule({ verb: 'get', resource: 'nodes', namespace: '' }),
+      /^apiGroups: \[""\], resources: \["nodes"\], verbs: \["get"\] in a ClusterRole$/,
+    );
+  });
+});

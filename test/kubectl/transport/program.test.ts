@@ -1,0 +1,38 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { runProgram } from '../../../src/kubectl/transport/program.ts';
+
+const never = new AbortController().signal;
+
+describe('a program of the user', () => {
+  it('gets its arguments and its input as they are, without a shell', async () => {
+    const args = [
+      '-e',
+      'process.stdin.pipe(process.stdout); console.error(process.argv[1])',
+      '$(id) *',
+    ];
+    assert.deepEqual(await runProgram(process.execPath, args, { input: 'in' }, never), {
+      code: 0,
+      stdout: 'in',
+      stderr: '$(id) *\n',
+    });
+  });
+
+  it('fails with its exit code, and without one when there is no such program', async () => {
+    const run = await runProgram(
+      process.execPath,
+      ['-e', 'process.exit(3)'],
+      { input: 'x'.repeat(1e6) },
+      never,
+    );
+    assert.equal(run.code, 3);
+    assert.equal((await runProgram('no-such-program', [], {}, never)).code, undefined);
+  });
+
+  it('ends when the user interrupts', async () => {
+    const stop = new AbortController();
+    const run = runProgram(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], {}, stop.signal);
+    stop.abort();
+    assert.equal((await run).code, 1);
+  });
+});

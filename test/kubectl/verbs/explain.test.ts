@@ -1,0 +1,240 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  boundWorld,
+  clientA,
+  clientB,
+  createAgentPod,
+  createBinding,
+  createIdentity,
+  createObject,
+  createPod,
+  failed,
+  kinds,
+  ok,
+  play,
+} from '../support/recorded-kubectl.ts';
+
+const bound = { labels: { aadpodidbinding: 'orders' } };
+
+describe('kubectl nmi explain pod', () => {
+  it('says what the pod gets first', async () => {
+    const { code, stdout } = await play(['explain', 'pod', 'web'], boundWorld());
+    assert.equal(code, 0);
+    assert.equal(
+      stdout,
+      `pod shop/web: GRANTED, gets a token of AzureIdentity orders, client id ${clientA} (the only one bound)
+  node      node-1
+  address   10.244.1.7
+  account   default
+  label     aadpodidbinding=orders
+  binding   orders → AzureIdentity orders
+  identity  orders: type 0, client id ${clientA}, from imds
+`,
+    );
+  });
+
+  it('is about the request of that client id', async () => {
+    const words = ['explain', 'pod', 'web', '--client-id', clientB, '--exit-code'];
+    const { code, stdout } = await play(words, boundWorld());
+    assert.equal(code, 1);
+    assert.match(stdout, /^pod shop\/web: REFUSED, gets 400 selector_not_bound\n/);
+  });
+
+  it('exits with 0 for a refusal unless --exit-code asks for 1', async () => {
+    const world = boundWorld({ [kinds.identities]: [] });
+    assert.equal((await play(['explain', 'pod', 'web'], world)).code, 0);
+    assert.equal((await play(['explain', 'pod', 'web', '--exit-code'], world)).code, 1);
+  });
+
+  it('reports a node without an agent, and an agent that is not ready', async () => {
+    const pods = [createPod('web', bound)];
+    const without = await play(['explain', 'pod', 'web', '--exit-code'], boundWorld({ pods }));
+    assert.equal(without.code, 1);
+    assert.match(without.stdout, /error {3}Node node-1: agent_missing/);
+    assert.match(without.stdout, /Assumed:\n {2}The agent has default options/);
+    const unready = boundWorld({ pods: [...pods, createAgentPod('node-1', { isReady: false })] });
+    const { stdout } = await play(['explain', 'pod', 'web'], unready);
+    assert.match(stdout, /agent_not_ready[^]*fix: kubectl nmi logs --node node-1/);
+  });
+
+  it('follows the options of the agent on that node', async () => {
+    const pods = [
+      createPod('web', bound),
+      createAgentPod('node-1', { args: ['--strict-identity'] }),
+    ];
+    const world = boundWorld({
+      pods,
+      [kinds.identities]: [createIdentity('orders'), createIdentity('b', { clientID: clientB })],
+      [kinds.bindings]: [
+        createBinding('orders'),
+        createBinding('b', { azureIdentity: 'b', selector: 'orders' }),
+      ],
+    });
+    assert.match((await play(['explain', 'pod', 'web'], world)).stdout, /400 identity_ambiguous/);
+  });
+
+  it('warns of objects that the agent ignores', async () => {
+    const world = boundWorld({
+      [kinds.bindings]: [createBinding('orders'), createBinding('bad', { selector: 7 })],
+    });
+    assert.match(
+      (await play(['explain', 'pod', 'web'], world)).stdout,
+      /warning AzureIdentityBinding shop\/bad: object_unusable/,
+    );
+  });
+
+  it('names the pods that may be meant', async () => {
+    const deployment = createObject('Deployment', 'api', {});
+    const world = boundWorld({
+      pods: [createPod('api-1'), createPod('web')],
+      [kinds.deployments]: [deployment],
+    });
+    const owner = await play(['explain', 'pod', 'api'], world);
+    assert.equal(owner.code, 1);
+    assert.equal(
+      owner.stderr,
+      'error: namespace shop has no pod api; there is a Deployment of that name\nName one of its pods: api-1\n',
+    );
+    assert.match((await play(['explain', 'pod', 'wep'], world)).stderr, /Did you mean web\?/);
+    assert.match(
+      (await play(['explain', 'pod', 'something'], world)).stderr,
+      /kubectl -n shop get pods/,
+    );
+    assert.match(
+      (await play(['explain', 'pod', 'web', '-n', 'nope'], world)).stderr,
+      /namespace nope does not exist/,
+    );
+  });
+
+  it('adds the agent’s own report, or why there is none', async () => {
+    const live = ['explain', 'pod', 'web', '--live', '--resource', 'https://vault.azure.net'];
+    const asked = await play(live, {
+      ...boundWorld(),
+      other: () => ok('pod shop/web: Running\n  uid x\n'),
+    });
+    assert.match(asked.stdout, /The agent reports:\n {2}pod shop\/web: Running\n/);
+    assert.deepEqual(asked.calls[0], [
+      ...['kubectl', 'exec', '--namespace=kube-system', 'nmi-node-1', '--container=nmi'],
+      ...['--request-timeout=15s', '--', 'nmi', 'explain', '--pod=shop/web', '--output=text'],
+      '--resource=https://vault.azure.net',
+    ]);
+    const json = await play([...live, '-o', 'json'], {
+      ...boundWorld(),
+      other: () => ok('{"schema":1}'),
+    });
+    assert.deepEqual((JSON.parse(json.stdout) as { live: unknown }).live, { schema: 1 });
+    const refused = await play(live, {
+      ...boundWorld(),
+      other: () => failed('Error from server (Forbidden): no exec'),
+    });
+    assert.match(refused.stdout, /not asked: Error from server \(Forbidden\)/);
+    const none = await play(live, boundWorld({ pods: [createPod('web', bound)] }));
+    assert.match(none.stdout, /not asked: no agent of this node/);
+  });
+
+  it('knows pods on the host network and pods without an address', async () => {
+    const host = boundWorld({
+      pods: [
+        createPod('web', { spec: { hostNetwork: true } }),
+        createAgentPod('node-1', { args: ['--redirect=iptables'] }),
+      ],
+    });
+    assert.match(
+      (await play(['explain', 'pod', 'web'], host)).stdout,
+      /UNREACHABLE, gets the answer of the node/,
+    );
+    const young = boundWorld({
+      pods: [createPod('web', { ...bound, status: { podIP: '', podIPs: [] } })],
+    });
+    assert.match(
+      (await play(['explain', 'pod', 'web'], young)).stdout,
+      /gets nothing yet: the pod has no address/,
+    );
+  });
+
+  it('knows excepted pods', async () => {
+    const exceptions = [
+      createObject('AzurePodIdentityException', 'all', { podLabels: { app: 'web' } }),
+    ];
+    const world = boundWorld({
+      pods: [createPod('web', { labels: { app: 'web' } })],
+      [kinds.exceptions]: exceptions,
+    });
+    assert.match(
+      (await play(['explain', 'pod', 'web'], world)).stdout,
+      /node’s own identities \(exception all\)/,
+    );
+  });
+});
+
+describe('kubectl nmi explain ip', () => {
+  it('finds the pod that has the address, and not those of the host network', async () => {
+    const node = createPod('proxy', { ip: '10.224.0.4', spec: { hostNetwork: true } });
+    const world = boundWorld({ pods: [createPod('web', bound), node] });
+    assert.match(
+      (await play(['explain', 'ip', '10.244.1.7'], world)).stdout,
+      /^pod shop\/web: GRANTED/,
+    );
+    const none = await play(['explain', 'ip', '10.224.0.4'], world);
+    assert.equal(none.code, 1);
+    assert.match(none.stderr, /no pod has the address 10\.224\.0\.4/);
+    const own = await play(['explain', 'ip', '10.1.1.1'], {
+      ...world,
+      forbidden: { pods: 'all-namespaces' },
+    });
+    assert.match(own.stderr, /in namespace shop, the only one that you may list/);
+  });
+
+  it('wants an address', async () => {
+    const { code, stderr } = await play(['explain', 'ip', 'web'], boundWorld());
+    assert.equal(code, 2);
+    assert.match(stderr, /web is no IP address/);
+  });
+});
+
+describe('kubectl nmi explain identity and binding', () => {
+  it('lists the pods that have it, and what they get', async () => {
+    const identity = await play(['explain', 'identity', 'orders'], boundWorld());
+    assert.match(
+      identity.stdout,
+      /^AzureIdentity shop\/orders\n[^]*Bindings:\n {2}orders, selector orders\nPOD +GETS\nweb +a token of AzureIdentity orders/,
+    );
+    const binding = await play(['explain', 'binding', 'orders', '-o', 'json'], boundWorld());
+    assert.deepEqual(
+      (JSON.parse(binding.stdout) as { pods: { pod: string }[] }).pods.map(({ pod }) => pod),
+      ['web'],
+    );
+  });
+
+  it('has the findings of the object', async () => {
+    const world = boundWorld({
+      [kinds.bindings]: [createBinding('b', { azureIdentity: 'nobody', selector: 'x' })],
+    });
+    const binding = await play(['explain', 'binding', 'b', '--exit-code'], world);
+    assert.equal(binding.code, 1);
+    assert.match(binding.stdout, /No pod has it\.[^]*binding_dangling/);
+    assert.match(
+      (await play(['explain', 'identity', 'orders'], world)).stdout,
+      /No binding names it\./,
+    );
+  });
+
+  it('names the object that may be meant', async () => {
+    const world = boundWorld({
+      [kinds.identities]: [createIdentity('orders'), createIdentity('far', {}, { namespace: 'x' })],
+    });
+    assert.match(
+      (await play(['explain', 'identity', 'order'], world)).stderr,
+      /Did you mean orders\?/,
+    );
+    assert.match(
+      (await play(['explain', 'identity', 'far'], world)).stderr,
+      /There is one in namespace x/,
+    );
+    assert.match(
+      (await play(['explain', 'binding', 'unlike'], world)).stderr,
+      /kubectl nmi identity list/,
+    );
+  });
+});
