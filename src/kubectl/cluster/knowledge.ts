@@ -6,6 +6,7 @@ import { systemClock } from '../../cache/clock.ts';
 import { GrantIndex } from '../../cache/index/grant-index.ts';
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { ObjectRef, ObjectStore } from '../../cache/index/objects.ts';
+import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { PodIndex } from '../../cache/index/pod-index.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import { tuning } from '../../nmi/config/tuning.ts';
@@ -14,6 +15,7 @@ import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import { authoritiesOf } from '../../nmi/grants/authorities.ts';
 import type { GrantKnowledge } from '../../nmi/grants/authorize.ts';
 import type { GrantPolicy, IdentitySelector } from '../../nmi/grants/grant.ts';
+import { IdentityOwners } from '../../nmi/grants/identity-owners.ts';
 import { UpstreamDirectory } from '../../nmi/grants/resolve-upstream.ts';
 import { WorkloadIdentities } from '../../nmi/grants/workload-identities.ts';
 import type {
@@ -24,6 +26,7 @@ import {
   parseBinding,
   parseException,
   parseIdentity,
+  parseIdentityGrant,
   parsePod,
   type Parse,
 } from '../../nmi/kube/watch/parse.ts';
@@ -80,9 +83,14 @@ export function createKnowledge(
   fill('AzureIdentityBinding', grants.bindings, snapshot.bindings, parseBinding);
   fill('AzurePodIdentityException', grants.exceptions, snapshot.exceptions, parseException);
   fill('Pod', pods, snapshot.pods, parsePod);
+  const owners = new OwnerIndex();
+  fill('AzureIdentityGrant', owners.grants, snapshot.grants ?? [], parseIdentityGrant);
+  // What cannot be read is not taken for something that is not there.
+  const ownersMode = snapshot.grants === undefined ? 'off' : config.identityOwners;
   const knowledge: GrantKnowledge = {
     pods,
     grants,
+    owners: new IdentityOwners(owners, ownersMode),
     upstreams: new UpstreamDirectory(authoritiesOf(config), config.redirect !== 'address'),
     workloadIdentities: config.workloadIdentity
       ? new WorkloadIdentities(accountsOf(snapshot.accounts), config.workloadIdentityTenant)

@@ -8,6 +8,9 @@ export const identityResources = {
   exceptions: `azurepodidentityexceptions.${group}`,
 } as const;
 
+/** What the cluster's administrator gives to namespaces; of the cluster. */
+export const identityGrants = `azureidentitygrants.${group}`;
+
 /** Owners of pods whose template carries the labels of the pods. */
 export const workloadResources = [
   'deployments.apps',

@@ -5,7 +5,12 @@
 import type { RawObject } from '../base/object.ts';
 import { valueOf, type Kubectl, type Read, type Scope } from '../transport/kubectl.ts';
 import { renderRule, toPluginError } from '../transport/kubectl-failure.ts';
-import { agentSelector, identityResources, workloadResources } from './resources.ts';
+import {
+  agentSelector,
+  identityGrants,
+  identityResources,
+  workloadResources,
+} from './resources.ts';
 
 /** Something that was not read. */
 export interface Unread {
@@ -28,6 +33,8 @@ export interface Snapshot extends Identities {
   readonly workloads: readonly RawObject[];
   readonly policies: readonly RawObject[];
   readonly accounts: readonly RawObject[];
+  /** Undefined when the user may not see them, or the kind is not there. */
+  readonly grants: readonly RawObject[] | undefined;
   /** Undefined when the user may not see them. */
   readonly agents: readonly RawObject[] | undefined;
   readonly unread: readonly Unread[];
@@ -46,7 +53,7 @@ export async function readSnapshot(kubectl: Kubectl, scope: Scope): Promise<Snap
   const unread: Unread[] = [];
   const optional = createOptional(kubectl, unread);
   const where = scope === undefined ? 'in all namespaces' : `in namespace ${scope}`;
-  const [pods, identities, bindings, exceptions, policies, accounts, agents, ...workloads] =
+  const [pods, identities, bindings, exceptions, policies, accounts, grants, agents, ...workloads] =
     await Promise.all([
       kubectl.list('pods', scope).then((read) => valueOf(read, `list pods ${where}`)),
       readKind(kubectl, identityResources.identities, scope, unread),
@@ -58,6 +65,7 @@ export async function readSnapshot(kubectl: Kubectl, scope: Scope): Promise<Snap
         'whether network policies let pods reach the agent',
       ),
       optional('serviceaccounts', scope, 'annotations for Workload Identity'),
+      optional(identityGrants, undefined, 'whether an identity belongs to its namespace'),
       optional('pods', undefined, 'options and state of the agents', { labels: agentSelector }),
       ...workloadResources.map((resource) =>
         optional(resource, scope, 'whether the label is on the owner and not on its pod template'),
@@ -71,6 +79,7 @@ export async function readSnapshot(kubectl: Kubectl, scope: Scope): Promise<Snap
     exceptions,
     policies: policies ?? [],
     accounts: accounts ?? [],
+    grants,
     agents,
     workloads: workloads.flatMap((each) => each ?? []),
     unread: mergeUnread(unread),

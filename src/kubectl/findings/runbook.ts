@@ -111,6 +111,11 @@ export const reasonPages = {
     means: 'The AzureIdentity has a field that cannot be used, which the error names.',
     fix: 'Correct the field.',
   },
+  identity_not_owned: {
+    means:
+      'No AzureIdentityGrant gives the identity to the namespace of the pod, and the agent enforces owners.',
+    fix: 'Have an administrator of the cluster add it to an AzureIdentityGrant; `nmi grants` prints what is missing.',
+  },
   identity_unsupported: {
     means: 'The AzureIdentity has a type that this agent or node cannot serve.',
     fix: 'Use type 0 (user-assigned), 1 (secret), 2 (certificate) or 3 (federated).',

@@ -18,6 +18,7 @@ function viewOf(
   labels: Readonly<Record<string, string>>,
   config: Partial<Config> = {},
   clientId = clientB,
+  canReadGrants = true,
 ) {
   const annotations = {
     'azure.workload.identity/client-id': clientId,
@@ -30,6 +31,7 @@ function viewOf(
       identities: [createIdentity('orders'), createIdentity('broken', { type: 'x' })],
       bindings: [createBinding('orders')],
       accounts: [createObject('ServiceAccount', 'default', {}, { annotations })],
+      grants: canReadGrants ? [] : undefined,
       ...{ exceptions: [], workloads: [], policies: [], agents: [], unread: [] },
     },
     { ...defaultConfig, ...config },
@@ -65,6 +67,20 @@ describe('a snapshot in the eyes of the agent', () => {
       resource: undefined,
     };
     assert.equal(view.explainPod(question), undefined);
+  });
+
+  it('knows whose identity it is, unless the user may not read that', () => {
+    const of = (canReadGrants: boolean) =>
+      outcomeOf(
+        viewOf(
+          { aadpodidbinding: 'orders' },
+          { identityOwners: 'enforce' },
+          clientB,
+          canReadGrants,
+        ),
+      );
+    assert.equal(of(true)?.kind, 'refused');
+    assert.equal(of(false)?.kind, 'granted');
   });
 
   it('follows the options of the agent', () => {

@@ -19,7 +19,7 @@ function examine(changes: Partial<Snapshot> = {}) {
     identities: [createIdentity('orders')],
     bindings: [createBinding('orders')],
     exceptions: [],
-    ...{ workloads: [], policies: [], accounts: [], agents: [], unread: [] },
+    ...{ workloads: [], policies: [], accounts: [], grants: [], agents: [], unread: [] },
     ...changes,
   };
   const view = createKnowledge(snapshot, defaultConfig, nowWallMs);
