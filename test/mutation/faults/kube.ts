@@ -291,7 +291,12 @@ export const kube: Faults = {
     ['a new authority is not used', "tls.ca ?? '',", ''],
   ],
   'src/nmi/kube/watch/reflector.ts': [
-    ['grants are lost with the right to list them', ' && version === undefined);', ');'],
+    [
+      'grants are lost with the right to list them',
+      "return error.code === 'NOT_FOUND' && failures",
+      'return failures',
+    ],
+    ['grants are lost while a server starts', ' && failures.count >= failuresBeforeAbsence', ''],
     ['grants outlive their kind', 'this.#intake.gather().commit();', ''],
     [
       'a relist empties the store for a while',

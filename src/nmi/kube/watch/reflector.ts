@@ -45,6 +45,8 @@ export interface KubeReader extends JsonReader {
 
 /** Of one namespace, in a quiet minute. */
 const maxSkipLines = 50;
+/** With the pauses between them 3 to 6 s. */
+const failuresBeforeAbsence = 5;
 const listTimeoutMs = 60_000;
 /** For one object. A server that takes longer is asked for the watch all the same. */
 const checkTimeoutMs = 5_000;
@@ -257,7 +259,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
 
   #fail(error: unknown): void {
     const { mayBeAbsent = false } = this.#options;
-    if (!mayBeAbsent || !isAbsence(error, this.#state.version)) {
+    if (!mayBeAbsent || !isAbsence(error, this.#state)) {
       this.#dispatch({ kind: 'failed', error });
       return;
     }
@@ -354,8 +356,12 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   }
 }
 
-/** A right that was lost is no absence: what was listed by it stays, as in any other failure. */
-function isAbsence(error: unknown, version: string | undefined): error is KubeError {
+/**
+ * What was listed stays when the right to it is lost, as in any other failure, and when a server that
+ * is starting does not know the kind yet: it has to say so for some seconds.
+ */
+function isAbsence(error: unknown, { version, failures }: ReflectorState): error is KubeError {
   if (!(error instanceof KubeError)) return false;
-  return error.code === 'NOT_FOUND' || (error.code === 'FORBIDDEN' && version === undefined);
+  if (version === undefined) return error.code === 'NOT_FOUND' || error.code === 'FORBIDDEN';
+  return error.code === 'NOT_FOUND' && failures.count >= failuresBeforeAbsence;
 }

@@ -133,6 +133,22 @@ describe('the five watches', () => {
     assert.equal(stores.grants.items.size, 1);
   });
 
+  it('keep the grants when a server that is starting does not know their kind yet', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const stores = createStores();
+    fake.apply(rawGrant('shop', { namespaces: ['shop'] }));
+    const timing = { ...quick, absentEveryMs: 20 };
+    const log = keptLog();
+    await using watches = openWatches({ client, node: 'node-a', stores, log, timing });
+    await stores.grants.until('it is listed', () => stores.grants.items.size === 1);
+    fake.faults.failNext(3, 404, { containing: 'azureidentitygrants' });
+    fake.closeWatches();
+    await eventually('it was refused', () => watches.stats().grants.errors.NOT_FOUND === 3);
+    await eventually('it watches again', () => fake.watches('azureidentitygrants') === 1);
+    assert.ok(stores.grants.replaced.every(({ length }) => length === 1));
+  });
+
   it('lose all grants with their kind', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
