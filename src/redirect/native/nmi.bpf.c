@@ -40,7 +40,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, NMI_MAX_CALLERS);
-	__type(key, struct nmi_client);
+	__type(key, __u64); /* struct nmi_client */
 	__type(value, struct nmi_caller);
 } callers SEC(".maps");
 
@@ -76,9 +76,10 @@ struct {
 	__type(value, struct nmi_counters);
 } counters SEC(".maps");
 
+/* The key of the only element, as wide as a slot of the stack: see client_of(). */
 #define COUNT(field)                                                        \
 	do {                                                                \
-		__u32 first = 0;                                            \
+		__u64 first = 0;                                            \
 		struct nmi_counters *all;                                   \
 		all = bpf_map_lookup_elem(&counters, &first);               \
 		if (all)                                                    \
@@ -252,15 +253,13 @@ int nmi_bind6(struct bpf_sock_addr *ctx)
 }
 
 /*
- * Field by field: zeroed as a whole it would be a spilled register to Linux before 6.8, in parts of which
- * nobody without CAP_PERFMON may write ("attempt to corrupt spilled pointer on stack").
+ * A struct nmi_client as one number. Nothing on the stack is written in parts: the compiler may have kept
+ * a register there before, and Linux before 6.8 lets nobody without CAP_PERFMON write to parts of that
+ * ("attempt to corrupt spilled pointer on stack").
  */
-static __always_inline void fill_client(struct nmi_client *client, __be32 ip, __u16 port,
-					__u16 is_of_node)
+static __always_inline __u64 client_of(__be32 ip, __u16 port, __u16 is_of_node)
 {
-	client->ip = ip;
-	client->port = port;
-	client->is_of_node = is_of_node;
+	return ip | (__u64)port << 32 | (__u64)is_of_node << 48;
 }
 
 /*
@@ -269,13 +268,13 @@ static __always_inline void fill_client(struct nmi_client *client, __be32 ip, __
  */
 static __always_inline int is_redirected_peer(struct bpf_sock_addr *ctx, __be32 ip)
 {
-	struct nmi_client client;
+	__u64 client;
 
 	if (ip != settings.listen_ip || (__be16)ctx->user_port != settings.listen_port || !ctx->sk)
 		return 0;
 	if (bpf_sk_storage_get(&dials, ctx->sk, 0, 0))
 		return 1;
-	fill_client(&client, ctx->sk->src_ip4, (__u16)ctx->sk->src_port, is_of_node(ctx));
+	client = client_of(ctx->sk->src_ip4, (__u16)ctx->sk->src_port, is_of_node(ctx));
 	return bpf_map_lookup_elem(&callers, &client) != 0;
 }
 
@@ -312,15 +311,15 @@ static __always_inline void release_load(__u64 pod_id)
  * Takes away what stands under an address and port, whoever's it is, and releases what it was charged to:
  * only where this call took it, so that nothing is released twice.
  */
-static __always_inline void drop_record(const struct nmi_client *client)
+static __always_inline void drop_record(__u64 client)
 {
-	struct nmi_caller *caller = bpf_map_lookup_elem(&callers, client);
+	struct nmi_caller *caller = bpf_map_lookup_elem(&callers, &client);
 	__u64 pod_id;
 
 	if (!caller)
 		return;
 	pod_id = caller->pod_id;
-	if (!bpf_map_delete_elem(&callers, client))
+	if (!bpf_map_delete_elem(&callers, &client))
 		release_load(pod_id);
 }
 
@@ -338,7 +337,7 @@ static __always_inline __s64 *load_of(__u64 pod_id)
 /* The agent asks such a caller to try again, as long as this was a moment ago. */
 static __always_inline void note_unfiled(void)
 {
-	__u32 first = 0;
+	__u64 first = 0;
 	struct nmi_counters *all = bpf_map_lookup_elem(&counters, &first);
 
 	if (!all)
@@ -360,14 +359,14 @@ static __always_inline void note_unfiled(void)
 static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
 {
 	struct nmi_caller caller = {}, *held;
-	struct nmi_client client;
 	__s64 *load;
+	__u64 client;
 
 	caller.cgroup_id = dial->cgroup_id;
 	caller.pod_id = dial->pod_id;
 	caller.cookie = bpf_get_socket_cookie(ops);
 	/* Mapped sockets have family AF_INET6 and both of these fields filled all the same. */
-	fill_client(&client, ops->local_ip4, (__u16)ops->local_port, dial->is_of_node);
+	client = client_of(ops->local_ip4, (__u16)ops->local_port, dial->is_of_node);
 
 	load = load_of(dial->pod_id);
 	held = bpf_map_lookup_elem(&callers, &client);
@@ -381,7 +380,7 @@ static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dia
 		held->cgroup_id = 0;
 		caller.cgroup_id = 0;
 	}
-	drop_record(&client);
+	drop_record(client);
 	if (bpf_map_update_elem(&callers, &client, &caller, BPF_NOEXIST)) {
 		note_unfiled();
 		return;
@@ -395,7 +394,7 @@ static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dia
 
 static __always_inline void forget_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
 {
-	struct nmi_client client = dial->client;
+	__u64 client = dial->client;
 	struct nmi_caller *caller;
 
 	/*
@@ -409,7 +408,7 @@ static __always_inline void forget_caller(struct bpf_sock_ops *ops, struct nmi_d
 	caller = bpf_map_lookup_elem(&callers, &client);
 	if (!caller || caller->cookie != bpf_get_socket_cookie(ops))
 		return;
-	drop_record(&client);
+	drop_record(client);
 	COUNT(forgotten);
 }
 

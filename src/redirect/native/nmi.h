@@ -57,7 +57,7 @@ struct nmi_caller {
 struct nmi_dial {
 	__u64 cgroup_id;
 	__u64 pod_id;
-	struct nmi_client client;
+	__u64 client; /* struct nmi_client */
 	__u32 is_filed;
 	__u32 is_of_node;
 };

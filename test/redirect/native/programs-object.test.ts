@@ -28,6 +28,8 @@ function readSections(object: Uint8Array): readonly Section[] {
 
 const instructionBytes = 8;
 const [classMask, jumpClass, jump32Class] = [0x07, 0x05, 0x06];
+const [storeClass, storeRegisterClass, stackRegister] = [0x02, 0x03, 10];
+const [sizeMask, wholeSlot] = [0x18, 0x18];
 const [jumpAlways, call, exit, loadWide] = [0x05, 0x85, 0x95, 0x18];
 
 /** Where a program may go on after the instruction at a position. */
@@ -66,6 +68,22 @@ describe('the object file of the programs', () => {
     assert.ok(names.includes('cgroup/connect4'), names.join(' '));
     const data = names.filter((name) => /^\.(?:rodata|data|bss)/.test(name));
     assert.deepEqual(data, ['.rodata.nmi']);
+  });
+
+  // A slot of the stack in which the compiler kept a register may be written as a whole only, on Linux before
+  // 6.8 by an agent without CAP_PERFMON: "attempt to corrupt spilled pointer on stack", seen on 5.10.
+  it('writes no part of a slot of its stack, which Linux 5.10 refuses an agent without CAP_PERFMON', () => {
+    const programs = readSections(readPrograms()).filter(({ name }) =>
+      /^cgroup|^sockops/.test(name),
+    );
+    for (const { name, bytes } of programs) {
+      for (let at = 0; at < bytes.length; at += instructionBytes) {
+        const [code = 0, registers = 0] = bytes.subarray(at);
+        const isStore = [storeClass, storeRegisterClass].includes(code & classMask);
+        if (!isStore || (registers & 0x0f) !== stackRegister) continue;
+        assert.equal(code & sizeMask, wholeSlot, `${name}, instruction ${at / instructionBytes}`);
+      }
+    }
   });
 
   // Who may not trace the kernel (CAP_PERFMON), as the DaemonSet, must not read it by speculation either. With
