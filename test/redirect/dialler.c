@@ -10,7 +10,7 @@
  *     dials so often from each of these cgroups, waits for no answer, and keeps all until its input ends:
  *     "made=COUNT refused=COUNT other=COUNT". "lo" is bound to the loopback link, where no packet gets
  *     to anybody; "late" sends the first packet of all of them after the last is dialled.
- *   dialler bind ADDRESS PORT
+ *   dialler bind tcp|mptcp ADDRESS PORT
  *     listens there until its input ends, and answers each connection with "taken": "listening" or "error=NAME"
  *   dialler twins SOURCE SOURCE_PORT ADDRESS PORT LINK LINK
  *     dials twice with the same addresses and ports, by sockets that are bound to these links, and keeps
@@ -341,10 +341,10 @@ static int fill(char **words, char **cgroups, int count)
 	return 0;
 }
 
-static int serve(const char *ip, int port)
+static int serve(const char *kind, const char *ip, int port)
 {
 	int family = strchr(ip, ':') ? AF_INET6 : AF_INET, on = 1;
-	int sock = socket(family, SOCK_STREAM, 0);
+	int sock = socket(family, SOCK_STREAM, strcmp(kind, "mptcp") ? 0 : IPPROTO_MPTCP);
 	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
 	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(port) };
 	struct pollfd ready[2] = { { .fd = sock, .events = POLLIN }, { .events = POLLIN } };
@@ -411,8 +411,8 @@ int main(int count, char **words)
 {
 	if (count > 6 && !strcmp(words[1], "fill"))
 		return fill(words + 2, words + 6, count - 6);
-	if (count == 4 && !strcmp(words[1], "bind"))
-		return serve(words[2], atoi(words[3]));
+	if (count == 5 && !strcmp(words[1], "bind"))
+		return serve(words[2], words[3], atoi(words[4]));
 	if (count == 8 && !strcmp(words[1], "twins"))
 		return dial_twins(words + 2);
 	if (count == 2 && !strcmp(words[1], "namespace"))

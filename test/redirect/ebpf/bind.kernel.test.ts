@@ -36,21 +36,22 @@ describe('the address and port of the agent, while it is away', { skip }, () => 
   after(() => world.close());
 
   /** Listens, for a moment. */
-  async function listen(client: Client, ip: string, port = listenPort): Promise<string> {
-    const said = await client.tell(`hold ${world.dialler.path} bind ${ip} ${port}`);
+  async function listen(client: Client, ip: string, port = listenPort, by = 'tcp') {
+    const said = await client.tell(`hold ${world.dialler.path} bind ${by} ${ip} ${port}`);
     assert.equal(await client.tell('release'), 'released');
     return said;
   }
 
-  for (const ip of [listenIp, '0.0.0.0', '::', `::ffff:${listenIp}`]) {
+  for (const ip of [listenIp, '0.0.0.0', '::', `::ffff:${listenIp}`, '::ffff:0.0.0.0']) {
     it(`cannot be had at ${ip} by a pod on the host network, but by the agent`, async () => {
       assert.equal(await listen(host, ip), 'error=EPERM');
+      assert.equal(await listen(host, ip, listenPort, 'mptcp'), 'error=EPERM');
       assert.equal(await listen(agent, ip), 'listening');
     });
   }
 
   it('give no answer of somebody else to a pod', async () => {
-    const said = await host.tell(`hold ${world.dialler.path} bind 0.0.0.0 ${listenPort}`);
+    const said = await host.tell(`hold ${world.dialler.path} bind tcp 0.0.0.0 ${listenPort}`);
     const answer = await pod.tell(`dial ${metadataIp} 80`);
     assert.equal(await host.tell('release'), 'released');
     assert.equal(answer, 'ECONNREFUSED', said);
