@@ -4,10 +4,22 @@ import { outputFormats } from './base/output.ts';
 import { exitCodes, type Outside } from './base/outside.ts';
 import { PluginError, type ExitCode } from './base/plugin-error.ts';
 import { Kubectl, passedFlags, type PassedFlags } from './transport/kubectl.ts';
+import { addAnalyze } from './verbs/analyze.ts';
+import { addDoctor } from './verbs/doctor.ts';
+import { addReasons } from './verbs/reasons.ts';
+import { addStatus } from './verbs/status.ts';
+import { addVersion } from './verbs/version.ts';
 import { addExplain } from './verbs/explain-flags.ts';
 import type { AddVerb, CommonFlags, Parser, Start } from './verbs/verb.ts';
 
-const addVerbs: readonly AddVerb[] = [addExplain];
+const addVerbs: readonly AddVerb[] = [
+  addExplain,
+  addAnalyze,
+  addStatus,
+  addDoctor,
+  addReasons,
+  addVersion,
+];
 
 /** @param words the command line without the program. @returns the exit code. */
 export async function runPlugin(words: readonly string[], outside: Outside): Promise<ExitCode> {

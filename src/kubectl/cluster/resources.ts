@@ -1,6 +1,6 @@
 /** The kinds that the plugin reads, as kubectl wants them called. */
 
-const group = 'aadpodidentity.k8s.io';
+export const group = 'aadpodidentity.k8s.io';
 
 export const identityResources = {
   identities: `azureidentities.${group}`,

@@ -115,7 +115,7 @@ async function readKind(
   return valueOf(await kubectl.list(resource, scope), `list ${resource} in namespace ${scope}`);
 }
 
-function describeUnread(
+export function describeUnread(
   what: string,
   read: Extract<Read<unknown>, { ok: false }>,
   loses: string,

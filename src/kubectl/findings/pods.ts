@@ -1,6 +1,7 @@
 /** What a pod gets, by the agent's own code, and what around it keeps it from getting what its author meant. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../nmi/base/json-value.ts';
+import { nearest } from '../../nmi/config/nearest.ts';
 import type { PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
 import type { IdentitySelector } from '../../nmi/grants/grant.ts';
 import type { Config } from '../../nmi/config/config.ts';
@@ -87,23 +88,42 @@ function objectOf(pod: RawObject): string {
 function ofRefusal(
   pod: RawObject,
   explanation: PodExplanation,
-  { snapshot }: PodContext,
+  { snapshot, view }: PodContext,
 ): readonly Finding[] {
   const refusal = refusalOf(explanation);
   const owners = findOwnerLabels(ownersOf(pod, snapshot.workloads));
   if (refusal === undefined || refusal.reason === 'ok') return owners;
   const { reason, description, status, retryAfterS } = refusal;
   const retry = retryAfterS === undefined ? '' : `, Retry-After ${retryAfterS}s`;
-  const [hint] = explanation.hints;
+  const hints = [...explanation.hints, ...nearSelectors(explanation, view)];
+  const [hint] = hints;
   return [
     ...owners,
     createFinding(reason, {
       object: objectOf(pod),
       text: `${description} (HTTP ${status}${retry})`,
-      details: explanation.hints,
+      details: hints,
       ...(hint === undefined ? {} : { fix: hint }),
     }),
   ];
+}
+
+/** A slip of the keyboard in a label; the agent's own hints know letter case alone. */
+function nearSelectors(
+  { label, pod, requests }: PodExplanation,
+  view: KnowledgeView,
+): readonly string[] {
+  const outcome = requests[0]?.outcome;
+  const isUnbound = outcome?.kind === 'refused' && outcome.refusal.reason === 'binding_missing';
+  if (label === undefined || !isUnbound) return [];
+  const selectors = [...view.knowledge.grants.allBindings()]
+    .filter(({ namespace }) => namespace === pod.namespace)
+    .map(({ selector }) => selector);
+  const near = nearest(label, new Set(selectors));
+  if (near === undefined || near.edits === 0 || near.edits > 2 || near.edits > label.length / 3)
+    return [];
+  if (near.name.toLowerCase() === label.toLowerCase()) return [];
+  return [`A binding of the namespace has the selector "${near.name}": did you mean it?`];
 }
 
 /** SDKs name the identity of AZURE_CLIENT_ID in their requests. */

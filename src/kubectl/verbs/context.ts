@@ -3,7 +3,7 @@ import type { OutputFormat } from '../base/output.ts';
 import { renderReport } from '../base/output.ts';
 import { exitCodes, type Outside } from '../base/outside.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
-import { valueOf, type Kubectl } from '../transport/kubectl.ts';
+import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
 
 export interface VerbContext {
   readonly outside: Outside;
@@ -32,6 +32,11 @@ export function exitOf({ exitCode }: VerbContext, isFine: boolean): ExitCode {
 /** @throws PluginError */
 export async function namespaceFor(context: VerbContext): Promise<string> {
   return context.namespace ?? (await context.kubectl.currentNamespace());
+}
+
+/** Undefined is every namespace. @throws PluginError */
+export async function scopeOf(context: VerbContext): Promise<Scope> {
+  return context.allNamespaces ? undefined : namespaceFor(context);
 }
 
 /**

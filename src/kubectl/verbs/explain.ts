@@ -335,14 +335,14 @@ function liveLines(live: unknown): readonly string[] {
     : [JSON.stringify(live)];
 }
 
-function renderUnread(unread: readonly Unread[]): readonly string[] {
+export function renderUnread(unread: readonly Unread[]): readonly string[] {
   return section(
     'Not checked:',
     unread.flatMap(({ what, why, loses }) => [`  ${loses}`, `    cannot ${what}: ${why}`]),
   );
 }
 
-function section(title: string, lines: readonly string[]): readonly string[] {
+export function section(title: string, lines: readonly string[]): readonly string[] {
   return lines.length === 0 ? [] : ['', title, ...lines];
 }
 

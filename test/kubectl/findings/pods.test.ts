@@ -55,6 +55,13 @@ describe('a pod', () => {
     assert.match(finding?.fix ?? '', /make it exactly "Orders"/);
   });
 
+  it('has a label with a slip, or one that is like no selector', () => {
+    const fixOf = (label: string) =>
+      examine(createPod('web', { labels: { aadpodidbinding: label } }))[0]?.fix;
+    assert.match(fixOf('oders') ?? '', /selector "orders": did you mean it/);
+    assert.match(fixOf('stock') ?? '', /^Create one: /);
+  });
+
   it('names an identity in AZURE_CLIENT_ID that it is not bound to', () => {
     const [finding] = examine(createPod('web', { ...bound, ...withClientId(clientB) }));
     assert.equal(finding?.code, 'client_id_not_bound');

@@ -86,7 +86,7 @@ export function failed(stderr: string): ProgramRun {
 /** Undefined for a call that is no read. */
 function read(args: readonly string[], recorded: Recorded): ProgramRun | undefined {
   if (args[0] === 'config') return ok(recorded.currentNamespace ?? 'shop');
-  if (args[0] !== 'get' || args[1] === '--raw') return undefined;
+  if (args[0] !== 'get' || args[1]?.startsWith('--raw=') === true) return undefined;
   const resource = args[1] ?? '';
   const isAll = args.includes('--all-namespaces');
   const at = args.indexOf('--namespace');

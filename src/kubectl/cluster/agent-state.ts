@@ -1,0 +1,91 @@
+/** The agents with what their metrics pages report, where the user may read those. */
+import type { RawObject } from '../base/object.ts';
+import { valueOf, type Kubectl } from '../transport/kubectl.ts';
+import { viewAgent, versionOf, type AgentView } from './agents.ts';
+import { readMetrics, type MetricSample } from './metrics.ts';
+import { agentSelector } from './resources.ts';
+import { describeUnread, type Unread } from './snapshot.ts';
+
+export interface AgentState {
+  readonly agent: AgentView;
+  /** Undefined when they could not be read. */
+  readonly metrics: readonly MetricSample[] | undefined;
+  readonly version: string;
+  /** Empty when it is unknown. */
+  readonly redirect: string;
+  /** Readiness conditions that do not hold. */
+  readonly unmet: readonly string[];
+}
+
+/** A read is a process and a proxied connection. */
+const atOnce = 8;
+
+/** @throws PluginError when the pods of agents cannot be listed. */
+export async function listAgents(kubectl: Kubectl): Promise<readonly AgentView[]> {
+  const read = await kubectl.list('pods', undefined, { labels: agentSelector });
+  return valueOf(read, 'list the pods of the agents').map(viewAgent);
+}
+
+export async function readStates(
+  kubectl: Kubectl,
+  agents: readonly AgentView[],
+  unread: Unread[],
+): Promise<readonly AgentState[]> {
+  const states: AgentState[] = [];
+  let isRefused = false;
+  for (let at = 0; at < agents.length; at += atOnce) {
+    const batch = agents.slice(at, at + atOnce).map(async (agent) => {
+      if (isRefused || agent.phase !== 'Running' || agent.config?.metricsPort === 0)
+        return stateOf(agent, undefined);
+      const read = await readMetrics(kubectl, agent);
+      if (read.ok) return stateOf(agent, read.value);
+      if (!isRefused) {
+        const what = `read the metrics of ${agent.namespace}/${agent.name}`;
+        unread.push(describeUnread(what, read, 'redirect, conditions and counts of agents'));
+      }
+      // One missing right is missing for all of them.
+      isRefused ||= read.failure.kind === 'forbidden';
+      return stateOf(agent, undefined);
+    });
+    states.push(...(await Promise.all(batch)));
+  }
+  return states;
+}
+
+function stateOf(agent: AgentView, metrics: AgentState['metrics']): AgentState {
+  const labelOf = (name: string, label: string) =>
+    metrics?.find((each) => each.name === name)?.labels.get(label);
+  const up = metrics?.find(({ name, value }) => name === 'nmi_redirect_up' && value === 1);
+  const known = labelOf('nmi_redirect_up', 'mode');
+  const unmet = metrics?.filter(({ name, value }) => name === 'nmi_ready' && value === 0) ?? [];
+  return {
+    agent,
+    metrics,
+    version: labelOf('nmi_build_info', 'version') ?? versionOf(agent),
+    redirect: up?.labels.get('mode') ?? (known === undefined ? '' : `${known} (not in place)`),
+    unmet: unmet.map(({ labels }) => labels.get('condition') ?? ''),
+  };
+}
+
+/** The sum of the samples of a metric, by one of its labels. */
+export function sumBy(
+  metrics: readonly MetricSample[],
+  name: string,
+  label: string,
+): ReadonlyMap<string, number> {
+  const sums = new Map<string, number>();
+  for (const sample of metrics) {
+    if (sample.name !== name) continue;
+    const key = sample.labels.get(label) ?? '';
+    sums.set(key, (sums.get(key) ?? 0) + sample.value);
+  }
+  return sums;
+}
+
+/** Nodes of the cluster, or none where the user may not list them. */
+export async function listNodes(kubectl: Kubectl, unread: Unread[]): Promise<readonly RawObject[]> {
+  const read = await kubectl.list('nodes', undefined);
+  if (read.ok) return read.value;
+  unread.push(describeUnread('list nodes', read, 'nodes without an agent'));
+  return [];
+}

@@ -1,0 +1,89 @@
+/** Manifests in files as a snapshot: what a cluster would have after they are applied to an empty one. Pure. */
+import { parseAllDocuments } from 'yaml';
+import { asRecord, stringAt, type JsonRecord } from '../../nmi/base/json-value.ts';
+import {
+  itemsOf,
+  metadataOf,
+  nameOf,
+  namespaceOf,
+  specOf,
+  type RawObject,
+} from '../base/object.ts';
+import { exitCodes } from '../base/outside.ts';
+import { PluginError } from '../base/plugin-error.ts';
+import type { Snapshot } from './snapshot.ts';
+
+const workloadKinds = ['Deployment', 'StatefulSet', 'DaemonSet', 'Job', 'CronJob'];
+
+/**
+ * @param namespace of objects that name none.
+ * @throws PluginError for a text that is no YAML.
+ */
+export function parseManifests(
+  name: string,
+  text: string,
+  namespace: string,
+): readonly RawObject[] {
+  return parseAllDocuments(text).flatMap((document) => {
+    const [problem] = document.errors;
+    if (problem !== undefined) {
+      const [line = ''] = problem.message.split('\n');
+      throw new PluginError(exitCodes.usage, `${name} is no YAML: ${line}`, 'Correct the file.');
+    }
+    const value: unknown = document.toJS();
+    const object = asRecord(value);
+    if (object === undefined) return [];
+    return itemsOf(object).map((each) => complete(each, namespace));
+  });
+}
+
+export function snapshotOf(objects: readonly RawObject[]): Snapshot {
+  const ofKind = (kind: string) => objects.filter((each) => each['kind'] === kind);
+  const grants = ofKind('AzureIdentityGrant');
+  const workloads = objects.filter((each) => workloadKinds.includes(stringAt(each, 'kind')));
+  return {
+    scope: undefined,
+    pods: [...ofKind('Pod'), ...workloads.map(podOf)],
+    identities: ofKind('AzureIdentity'),
+    bindings: ofKind('AzureIdentityBinding'),
+    exceptions: ofKind('AzurePodIdentityException'),
+    policies: ofKind('NetworkPolicy'),
+    accounts: ofKind('ServiceAccount'),
+    // Files without any say nothing of the grants of the cluster.
+    grants: grants.length === 0 ? undefined : grants,
+    workloads,
+    agents: undefined,
+    unread: [],
+  };
+}
+
+/** What an API server adds. */
+function complete(object: RawObject, namespace: string): RawObject {
+  const own = namespaceOf(object) === '' ? namespace : namespaceOf(object);
+  const uid = `${stringAt(object, 'kind')}/${own}/${nameOf(object)}`;
+  return { ...object, metadata: { uid, ...metadataOf(object), namespace: own } };
+}
+
+/** A pod that a workload would make; its address is one that no other has. */
+function podOf(workload: RawObject, index: number): RawObject {
+  const spec = specOf(workload);
+  const inner =
+    workload['kind'] === 'CronJob' ? asRecord(asRecord(spec['jobTemplate'])?.['spec']) : spec;
+  const template: JsonRecord = asRecord(inner?.['template']) ?? {};
+  const ip = `10.${(index >> 16) & 255}.${(index >> 8) & 255}.${index & 255}`;
+  return complete(
+    {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: {
+        ...asRecord(template['metadata']),
+        name: `${nameOf(workload)} (${stringAt(workload, 'kind')})`,
+        namespace: namespaceOf(workload),
+        ownerReferences: [{ kind: workload['kind'], name: nameOf(workload) }],
+      },
+      spec: { serviceAccountName: 'default', ...asRecord(template['spec']) },
+      status: { phase: 'Running', podIP: ip, podIPs: [{ ip }] },
+    },
+    'default',
+  );
+}

@@ -1,0 +1,312 @@
+/** `kubectl nmi doctor`: whether a cluster is fit for the agent, and whether the agent is fit in it. */
+import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { renderTable } from '../base/output.ts';
+import { nameOf, recordsAt, specOf, stringsAt, type RawObject } from '../base/object.ts';
+import type { ExitCode } from '../base/plugin-error.ts';
+import { listNodes } from '../cluster/agent-state.ts';
+import { viewAgent, type AgentView } from '../cluster/agents.ts';
+import { agentSelector, group, identityResources } from '../cluster/resources.ts';
+import { describeUnread, type Unread } from '../cluster/snapshot.ts';
+import { examineAgents, findMic } from '../findings/agents.ts';
+import { createFinding, renderFindings, sortFindings, type Finding } from '../findings/finding.ts';
+import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
+import { exitOf, print, type VerbContext } from './context.ts';
+import { renderUnread, section } from './explain.ts';
+import type { AddVerb } from './verb.ts';
+
+export const addDoctor: AddVerb = (parser, start) =>
+  parser.command(
+    'doctor',
+    'checks the cluster before (--pre) and after an installation',
+    (verb) =>
+      verb
+        .option('pre', {
+          type: 'boolean',
+          default: false,
+          describe: 'Before an installation: no agent is looked for.',
+        })
+        .example('$0 doctor --pre', 'is the cluster fit for the agent?')
+        .example('$0 doctor', 'is the installation complete?'),
+    (flags) => start(flags, (context) => doctor(context, flags.pre)),
+  );
+
+interface Check {
+  readonly check: string;
+  readonly result: string;
+}
+
+/** What one subject brings. */
+interface Examined {
+  readonly checks: readonly Check[];
+  readonly findings: readonly Finding[];
+}
+
+async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
+  const unread: Unread[] = [];
+  const server = await checkServer(context);
+  const [definitions, rights, nodes, pods] = await Promise.all([
+    checkDefinitions(context, unread),
+    checkOwnRights(context),
+    listNodes(context.kubectl, unread),
+    listPods(context, unread),
+  ]);
+  const agents = pods?.filter(isAgent).map(viewAgent) ?? [];
+  const parts = [
+    server,
+    definitions,
+    rights,
+    checkPods(pods ?? []),
+    ...(isPre
+      ? [checkNodes(nodes)]
+      : [checkAgents(nodes, agents), await checkAgentRights(context, pods ?? [], unread)]),
+    await checkPolicies(context, unread),
+  ];
+  const findings = sortFindings(parts.flatMap((part) => part.findings));
+  const checks = parts.flatMap((part) => part.checks);
+  print(context, { kind: 'Diagnosis', checks, findings, unread }, () => [
+    ...renderTable(
+      ['CHECK', 'RESULT'],
+      checks.map(({ check, result }) => [check, result]),
+    ),
+    ...section('Findings:', renderFindings(findings)),
+    ...renderUnread(unread),
+  ]);
+  return exitOf(
+    context,
+    findings.every(({ severity }) => severity === 'info'),
+  );
+}
+
+function isAgent(pod: RawObject): boolean {
+  const [key = '', value] = agentSelector.split('=');
+  return stringsAt(asRecord(pod['metadata']), 'labels').get(key) === value;
+}
+
+/** @throws PluginError when the server is out of reach. */
+async function checkServer({ kubectl }: VerbContext): Promise<Examined> {
+  const run = await kubectl.run(['version', '--output=json']);
+  const server = asRecord(parseRecord(run.stdout)?.['serverVersion']);
+  if (server === undefined) throw toPluginError(classifyFailure(run), 'reach the API server');
+  const version = stringAt(server, 'gitVersion');
+  const minor = Number(/^v1\.(\d+)/.exec(version)?.[1] ?? '0');
+  return {
+    checks: [{ check: 'API server', result: version }],
+    findings:
+      minor >= 28
+        ? []
+        : [
+            createFinding('server_old', {
+              object: 'Cluster',
+              text: `The API server is ${version}.`,
+            }),
+          ],
+  };
+}
+
+/** A field of this version in each kind, by which old definitions are known. */
+const newFields: Readonly<Record<string, readonly string[]>> = {
+  azureidentities: ['allowedResources', 'federation'],
+  azureidentitybindings: ['serviceAccount'],
+  azurepodidentityexceptions: [],
+};
+
+async function checkDefinitions({ kubectl }: VerbContext, unread: Unread[]): Promise<Examined> {
+  const reads = await Promise.all(
+    Object.keys(newFields).map(async (plural) => ({
+      plural,
+      read: await kubectl.get(
+        'customresourcedefinitions.apiextensions.k8s.io',
+        '',
+        `${plural}.${group}`,
+      ),
+    })),
+  );
+  const findings = reads.flatMap(({ plural, read }) => {
+    const object = `CustomResourceDefinition ${plural}.${group}`;
+    if (read.ok) {
+      const lacking = (newFields[plural] ?? []).filter((field) => !hasField(read.value, field));
+      return lacking.length === 0
+        ? []
+        : [
+            createFinding('crd_old', {
+              object,
+              text: `It lacks the fields ${lacking.join(', ')}.`,
+            }),
+          ];
+    }
+    if (read.failure.kind === 'not-found') {
+      return [createFinding('crd_missing', { object, text: 'It is not in the cluster.' })];
+    }
+    unread.push(describeUnread(`get ${object}`, read, `version of the definition ${plural}`));
+    return [];
+  });
+  const found = reads.filter(({ read }) => read.ok).length;
+  return {
+    checks: [{ check: 'custom resource definitions', result: `${found} of ${reads.length}` }],
+    findings,
+  };
+}
+
+function hasField(definition: RawObject, field: string): boolean {
+  return recordsAt(specOf(definition), 'versions').some((version) => {
+    const properties = ['schema', 'openAPIV3Schema', 'properties', 'spec', 'properties'].reduce(
+      (record, key) => asRecord(record?.[key]),
+      asRecord(version),
+    );
+    return properties !== undefined && Object.hasOwn(properties, field);
+  });
+}
+
+const ownRights = ['pods', ...Object.values(identityResources)];
+
+async function checkOwnRights({
+  kubectl,
+  allNamespaces,
+  namespace,
+}: VerbContext): Promise<Examined> {
+  const where = allNamespaces
+    ? ['--all-namespaces']
+    : namespace === undefined
+      ? []
+      : [`--namespace=${namespace}`];
+  const answers = await Promise.all(
+    ownRights.map(async (resource) => ({
+      resource,
+      run: await kubectl.run(['auth', 'can-i', 'list', resource, ...where]),
+    })),
+  );
+  const lacking = answers.filter(({ run }) => run.stdout.trim().startsWith('no'));
+  return {
+    checks: [
+      {
+        check: 'your rights',
+        result:
+          lacking.length === 0 ? 'enough for explain and analyze' : `${lacking.length} missing`,
+      },
+    ],
+    findings: lacking.map(({ resource }) =>
+      createFinding('own_rights', {
+        object: `Resource ${resource}`,
+        text: `You may not list ${resource}: explain and analyze need it.`,
+        severity: 'warning',
+      }),
+    ),
+  };
+}
+
+async function listPods(
+  { kubectl }: VerbContext,
+  unread: Unread[],
+): Promise<readonly RawObject[] | undefined> {
+  const read = await kubectl.list('pods', undefined);
+  if (read.ok) return read.value;
+  unread.push(
+    describeUnread('list pods of all namespaces', read, 'agents and leftovers of aad-pod-identity'),
+  );
+  return undefined;
+}
+
+function checkPods(pods: readonly RawObject[]): Examined {
+  const findings = findMic(pods);
+  return {
+    checks: [
+      { check: 'MIC of aad-pod-identity', result: findings.length === 0 ? 'not there' : 'runs' },
+    ],
+    findings,
+  };
+}
+
+function checkNodes(nodes: readonly RawObject[]): Examined {
+  const findings = examineAgents(nodes, []).filter(
+    ({ code }) => code === 'kernel_old' || code === 'nodes_missing',
+  );
+  return { checks: [{ check: 'nodes', result: String(nodes.length) }], findings };
+}
+
+function checkAgents(nodes: readonly RawObject[], agents: readonly AgentView[]): Examined {
+  const ready = agents.filter(({ isReady, isOldNmi }) => isReady && !isOldNmi);
+  return {
+    checks: [
+      {
+        check: 'agents',
+        result: `${ready.length} ready of ${agents.length}, on ${nodes.length} nodes`,
+      },
+    ],
+    findings: examineAgents(nodes, agents),
+  };
+}
+
+/** Impersonating the agent's service account, where the user may; else nothing is known of its rights. */
+async function checkAgentRights(
+  { kubectl }: VerbContext,
+  pods: readonly RawObject[],
+  unread: Unread[],
+): Promise<Examined> {
+  const pod = pods.find(isAgent);
+  if (pod === undefined) return { checks: [], findings: [] };
+  const account = stringAt(specOf(pod), 'serviceAccountName');
+  const user = `system:serviceaccount:${stringAt(asRecord(pod['metadata']), 'namespace')}:${account}`;
+  const answers = await Promise.all(
+    ownRights.flatMap((resource) =>
+      ['list', 'watch'].map(async (verb) => ({
+        resource,
+        verb,
+        run: await kubectl.run([
+          'auth',
+          'can-i',
+          verb,
+          resource,
+          '--all-namespaces',
+          `--as=${user}`,
+        ]),
+      })),
+    ),
+  );
+  const failed = answers.find(({ run }) => !/^(?:yes|no)/.test(run.stdout));
+  if (failed !== undefined) {
+    const failure = classifyFailure(failed.run);
+    unread.push(
+      describeUnread(`impersonate ${user}`, { ok: false, failure }, 'rights of the agent'),
+    );
+    return { checks: [], findings: [] };
+  }
+  const lacking = answers.filter(({ run }) => run.stdout.startsWith('no'));
+  return {
+    checks: [
+      {
+        check: 'rights of the agent',
+        result: lacking.length === 0 ? 'complete' : `${lacking.length} missing`,
+      },
+    ],
+    findings: lacking.map(({ resource, verb }) =>
+      createFinding('agent_rights', {
+        object: `ServiceAccount ${account}`,
+        text: `It may not ${verb} ${resource} in all namespaces.`,
+      }),
+    ),
+  };
+}
+
+async function checkPolicies({ kubectl }: VerbContext, unread: Unread[]): Promise<Examined> {
+  const resource = 'validatingwebhookconfigurations.admissionregistration.k8s.io';
+  const read = await kubectl.list(resource, undefined);
+  if (!read.ok) {
+    unread.push(describeUnread(`list ${resource}`, read, 'admission policies'));
+    return { checks: [], findings: [] };
+  }
+  const engines = read.value.filter((each) => /gatekeeper|kyverno|azure-policy/.test(nameOf(each)));
+  return {
+    checks: [
+      {
+        check: 'admission policies',
+        result: engines.length === 0 ? 'none known' : engines.map(nameOf).join(', '),
+      },
+    ],
+    findings: engines.map((each) =>
+      createFinding('policy_engine', {
+        object: `ValidatingWebhookConfiguration ${nameOf(each)}`,
+        text: 'It looks at pods.',
+      }),
+    ),
+  };
+}

@@ -1,0 +1,58 @@
+/** `kubectl nmi reasons`: the runbook in the terminal. */
+import { refusals } from '../../nmi/base/answers.ts';
+import { nearest } from '../../nmi/config/nearest.ts';
+import { asRecord } from '../../nmi/base/json-value.ts';
+import { renderTable } from '../base/output.ts';
+import { exitCodes } from '../base/outside.ts';
+import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { allCodes, findPage } from '../findings/runbook.ts';
+import { print, type VerbContext } from './context.ts';
+import type { AddVerb } from './verb.ts';
+
+export const addReasons: AddVerb = (parser, start) =>
+  parser.command(
+    'reasons [code]',
+    'the runbook: what a reason or finding means, and what to do',
+    (verb) =>
+      verb
+        .positional('code', { type: 'string' })
+        .example('$0 reasons binding_missing', 'one of them')
+        .example('$0 reasons', 'all of them'),
+    (flags) => start(flags, (context) => Promise.resolve(reasons(context, flags.code))),
+  );
+
+function reasons(context: VerbContext, code: string | undefined): ExitCode {
+  const pages = (code === undefined ? allCodes : [code]).map((each) => {
+    const page = findPage(each);
+    if (page === undefined) throw unknownCode(each);
+    return { code: each, status: statusOf(each), ...page };
+  });
+  print(context, code === undefined ? { kind: 'Runbook', pages } : (pages[0] ?? {}), () => {
+    if (code === undefined) {
+      const rows = pages.map((page) => [page.code, String(page.status ?? ''), page.means]);
+      return renderTable(['CODE', 'STATUS', 'MEANING'], rows);
+    }
+    return pages.flatMap(({ means, fix, status }) => [
+      status === undefined ? code : `${code} (HTTP ${status})`,
+      means,
+      `Fix: ${fix}`,
+    ]);
+  });
+  return exitCodes.ok;
+}
+
+function statusOf(code: string): number | undefined {
+  const row = Object.entries(refusals).find(([reason]) => reason === code)?.[1];
+  const status = asRecord(row)?.['status'];
+  return typeof status === 'number' ? status : undefined;
+}
+
+function unknownCode(code: string): PluginError {
+  const near = nearest(code, allCodes);
+  const isNear = near !== undefined && near.edits <= code.length / 3;
+  return new PluginError(
+    exitCodes.usage,
+    `no reason or finding has the code ${code}`,
+    isNear ? `Did you mean ${near.name}?` : 'List them: kubectl nmi reasons',
+  );
+}

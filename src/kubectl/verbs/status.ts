@@ -1,0 +1,136 @@
+/** `kubectl nmi status`: one line a node. */
+import { renderAge, renderTable } from '../base/output.ts';
+import { exitCodes } from '../base/outside.ts';
+import type { ExitCode } from '../base/plugin-error.ts';
+import { nameOf } from '../base/object.ts';
+import {
+  listAgents,
+  listNodes,
+  readStates,
+  sumBy,
+  type AgentState,
+} from '../cluster/agent-state.ts';
+import type { Unread } from '../cluster/snapshot.ts';
+import { examineAgents, nodesOfAgents } from '../findings/agents.ts';
+import { renderFindings, sortFindings, type Finding } from '../findings/finding.ts';
+import { exitOf, print, type VerbContext } from './context.ts';
+import { renderUnread, section } from './explain.ts';
+import type { AddVerb } from './verb.ts';
+
+export const addStatus: AddVerb = (parser, start) =>
+  parser.command(
+    'status',
+    'one line a node: agent, version, redirect, ready or why not',
+    (verb) =>
+      verb
+        .option('wait', {
+          type: 'boolean',
+          default: false,
+          describe: 'Wait until every node has a ready agent of one version.',
+        })
+        .option('timeout', { type: 'number', default: 300, describe: 'Seconds that --wait waits.' })
+        .example('$0 status', 'now')
+        .example('$0 status --wait --timeout 600', 'after an installation or upgrade'),
+    (flags) => start(flags, (context) => status(context, flags)),
+  );
+
+interface StatusFlags {
+  readonly wait: boolean;
+  readonly timeout: number;
+}
+
+interface ClusterStatus {
+  readonly nodes: readonly NodeStatus[];
+  readonly findings: readonly Finding[];
+  readonly unread: readonly Unread[];
+}
+
+interface NodeStatus {
+  readonly node: string;
+  readonly agent: string;
+  readonly version: string;
+  readonly redirect: string;
+  readonly state: string;
+  readonly since: string;
+  readonly restarts: number;
+  readonly tokens: number | undefined;
+  readonly problem: string;
+}
+
+const pauseMs = 3_000;
+
+async function status(context: VerbContext, { wait, timeout }: StatusFlags): Promise<ExitCode> {
+  const { outside } = context;
+  const endMs = outside.wallMs() + (wait ? timeout * 1000 : 0);
+  let found = await readStatus(context);
+  while (!isSettled(found) && outside.wallMs() < endMs) {
+    await outside.sleep(pauseMs);
+    found = await readStatus(context);
+  }
+  print(context, { kind: 'Status', ...found }, () => [
+    ...renderTable(
+      ['NODE', 'AGENT', 'VERSION', 'REDIRECT', 'STATE', 'SINCE', 'RESTARTS', 'TOKENS', 'PROBLEM'],
+      found.nodes.map((each) => [
+        ...[each.node, each.agent, each.version, each.redirect, each.state, each.since],
+        ...[String(each.restarts), String(each.tokens ?? ''), each.problem],
+      ]),
+    ),
+    ...section('Findings:', renderFindings(found.findings)),
+    ...renderUnread(found.unread),
+  ]);
+  if (wait && !isSettled(found)) return exitCodes.findings;
+  return exitOf(context, isSettled(found));
+}
+
+function isSettled({ findings, nodes }: ClusterStatus): boolean {
+  return nodes.length > 0 && findings.every(({ severity }) => severity === 'info');
+}
+
+async function readStatus({ kubectl, outside }: VerbContext): Promise<ClusterStatus> {
+  const unread: Unread[] = [];
+  const [agents, nodes] = await Promise.all([listAgents(kubectl), listNodes(kubectl, unread)]);
+  const states = await readStates(kubectl, agents, unread);
+  const nowMs = outside.wallMs();
+  const names = new Set([...nodesOfAgents(nodes).map(nameOf), ...agents.map(({ node }) => node)]);
+  return {
+    nodes: [...names].toSorted().flatMap((node) => linesOf(node, states, nowMs)),
+    // Without nodes there is no saying which of them has no agent.
+    findings: sortFindings(
+      examineAgents(nodes, agents).filter(
+        ({ code }) => nodes.length > 0 || code !== 'nodes_missing',
+      ),
+    ),
+    unread,
+  };
+}
+
+function linesOf(
+  node: string,
+  states: readonly AgentState[],
+  nowMs: number,
+): readonly NodeStatus[] {
+  const here = states.filter(({ agent }) => agent.node === node);
+  if (here.length === 0) {
+    const nothing = {
+      agent: '',
+      version: '',
+      redirect: '',
+      since: '',
+      restarts: 0,
+      tokens: undefined,
+    };
+    return [{ node, ...nothing, state: 'no agent', problem: '' }];
+  }
+  return here.map(({ agent, version, redirect, unmet, metrics }) => ({
+    node,
+    agent: `${agent.namespace}/${agent.name}`,
+    version,
+    redirect,
+    state: agent.isReady ? 'ready' : 'not ready',
+    since: agent.sinceWallMs === 0 ? '' : renderAge(nowMs - agent.sinceWallMs),
+    restarts: agent.restarts,
+    tokens:
+      metrics === undefined ? undefined : sumBy(metrics, 'nmi_token_cache_entries', '').get(''),
+    problem: [agent.problem, ...unmet].filter((each) => each !== '').join(', '),
+  }));
+}

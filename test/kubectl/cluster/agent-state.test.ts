@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { sumBy } from '../../../src/kubectl/cluster/agent-state.ts';
+import { parseMetrics } from '../../../src/kubectl/cluster/metrics.ts';
+import { createAgentPod, failed, ok, play } from '../support/recorded-kubectl.ts';
+
+const nodes = ['node-1', 'node-2'].map((name) => ({ kind: 'Node', metadata: { name } }));
+const world = {
+  objects: {
+    pods: [createAgentPod('node-1'), createAgentPod('node-2', { args: ['--prometheus-port=0'] })],
+    nodes,
+  },
+};
+
+async function statusWith(answer: ReturnType<typeof ok>) {
+  const { stdout, calls } = await play(['status', '-o', 'json'], { ...world, other: () => answer });
+  return {
+    calls,
+    value: JSON.parse(stdout) as { nodes: Record<string, unknown>[]; unread: { why: string }[] },
+  };
+}
+
+describe('the state of agents', () => {
+  it('is read from their metrics pages', async () => {
+    const page =
+      'nmi_build_info{version="0.2.0",commit="abc"} 1\nnmi_redirect_up{mode="ebpf"} 1\nnmi_ready{condition="listener"} 1\nnmi_ready{condition="watches_synced"} 0\nnmi_token_cache_entries 7\n';
+    const { value, calls } = await statusWith(ok(page));
+    const { version, redirect, tokens, problem } = value.nodes[0] ?? {};
+    assert.deepEqual(
+      { version, redirect, tokens, problem },
+      { version: '0.2.0', redirect: 'ebpf', tokens: 7, problem: 'watches_synced' },
+    );
+    // The second one has no page.
+    assert.deepEqual(calls, [
+      [
+        'kubectl',
+        'get',
+        '--raw=/api/v1/namespaces/kube-system/pods/nmi-node-1:9090/proxy/metrics',
+        '--request-timeout=15s',
+      ],
+    ]);
+    const down = await statusWith(ok('nmi_redirect_up{mode="iptables"} 0\n'));
+    assert.equal(down.value.nodes[0]?.['redirect'], 'iptables (not in place)');
+  });
+
+  it('is that of their pods where the user may not read more', async () => {
+    const stderr =
+      'Error from server (Forbidden): pods "x" is forbidden: User "dev" cannot get resource "pods/proxy" in API group "" in the namespace "kube-system"';
+    const { value } = await statusWith(failed(stderr));
+    assert.equal(value.nodes[0]?.['version'], '0.1.0');
+    assert.equal(value.unread.length, 1);
+    assert.match(value.unread[0]?.why ?? '', /resources: \["pods\/proxy"\], verbs: \["get"\]/);
+  });
+
+  it('has sums by a label', () => {
+    const samples = parseMetrics('a{r="x",s="1"} 1\na{r="x",s="2"} 2\na{r="y"} 4\nb{r="x"} 8\n');
+    assert.deepEqual(
+      [...sumBy(samples, 'a', 'r')],
+      [
+        ['x', 3],
+        ['y', 4],
+      ],
+    );
+  });
+});

@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { titleOf, labelsOf } from '../../../src/kubectl/base/object.ts';
+import { parseManifests, snapshotOf } from '../../../src/kubectl/cluster/manifests.ts';
+
+const text = `
+kind: AzureIdentity
+metadata: { name: a }
+---
+# nothing
+---
+kind: List
+items:
+  - { kind: AzureIdentityBinding, metadata: { name: b, namespace: x } }
+  - { kind: CronJob, metadata: { name: c }, spec: { jobTemplate: { spec: { template: { metadata: { labels: { l: v } } } } } } }
+  - { kind: Deployment, metadata: { name: d }, spec: { template: {} } }
+`;
+
+describe('manifests in a file', () => {
+  it('are the objects that a cluster would have, with the pods of their workloads', () => {
+    const snapshot = snapshotOf(parseManifests('f', text, 'shop'));
+    assert.deepEqual(snapshot.identities.map(titleOf), ['shop/a']);
+    assert.deepEqual(snapshot.bindings.map(titleOf), ['x/b']);
+    assert.deepEqual(snapshot.pods.map(titleOf), ['shop/c (CronJob)', 'shop/d (Deployment)']);
+    assert.equal(labelsOf(snapshot.pods[0] ?? {}).get('l'), 'v');
+    assert.equal(new Set(snapshot.pods.map((pod) => JSON.stringify(pod['status']))).size, 2);
+  });
+
+  it('are refused with the line that is no YAML', () => {
+    assert.throws(() => parseManifests('f.yaml', 'a: [', 'shop'), /f\.yaml is no YAML: .*line 1/);
+  });
+});

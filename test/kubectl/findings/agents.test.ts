@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
+import { examineAgents, findMic } from '../../../src/kubectl/findings/agents.ts';
+import { createAgentPod, createPod } from '../support/recorded-kubectl.ts';
+
+const node = (name: string, labels = {}, kernelVersion = '6.8.0-1021-azure') => ({
+  metadata: { name, labels },
+  status: { nodeInfo: { kernelVersion } },
+});
+const linesOf = (...args: Parameters<typeof examineAgents>) =>
+  examineAgents(...args).map(({ code, object }) => `${code} ${object}`);
+const agent = (...args: Parameters<typeof createAgentPod>) => viewAgent(createAgentPod(...args));
+
+describe('the agents of a cluster', () => {
+  it('are one for each Linux node', () => {
+    const nodes = [
+      node('node-1'),
+      node('win', { 'kubernetes.io/os': 'windows' }),
+      node('virtual', { type: 'virtual-kubelet' }),
+    ];
+    assert.deepEqual(linesOf(nodes, [agent('node-1')]), []);
+    assert.deepEqual(linesOf(nodes, []), ['agent_missing Node node-1']);
+    assert.deepEqual(linesOf(nodes, [agent('node-1'), agent('node-1')]), [
+      'agents_on_node Node node-1',
+    ]);
+    assert.deepEqual(linesOf([], []), ['nodes_missing Cluster']);
+  });
+
+  it('are not ready, cannot be pulled, differ, or are the old ones', () => {
+    const nodes = [node('a'), node('b')];
+    assert.deepEqual(
+      linesOf(nodes, [agent('a', { isReady: false }), agent('b', { image: 'x:2' })]),
+      ['agent_not_ready Pod kube-system/nmi-a', 'agent_versions Cluster'],
+    );
+    const pull = { containerStatuses: [{ state: { waiting: { reason: 'ErrImagePull' } } }] };
+    const unpulled = {
+      ...agent('a'),
+      ...viewAgent(createPod('nmi-a', { spec: { nodeName: 'a' }, status: pull })),
+      isOldNmi: false,
+    };
+    assert.match(linesOf([node('a')], [unpulled]).join(), /image_not_pulled/);
+    assert.deepEqual(
+      linesOf(
+        [node('a')],
+        [
+          agent('a'),
+          agent('a', { image: 'mcr.microsoft.com/oss/azure/aad-pod-identity/nmi:v1.8.17' }),
+        ],
+      ),
+      ['old_nmi Pod kube-system/nmi-a'],
+    );
+  });
+
+  it('are told of an old kernel', () => {
+    assert.deepEqual(linesOf([node('a', {}, '5.4.0-1')], [agent('a')]), ['kernel_old Node a']);
+    assert.deepEqual(linesOf([node('a', {}, '5.10.1')], [agent('a')]), []);
+    assert.deepEqual(linesOf([node('a', {}, '4.19')], [agent('a')]), ['kernel_old Node a']);
+  });
+
+  it('have no use for a MIC', () => {
+    const mic = createPod('mic-1', {
+      spec: { containers: [{ image: 'mcr.microsoft.com/oss/azure/aad-pod-identity/mic:v1.8.17' }] },
+    });
+    assert.deepEqual(
+      findMic([mic, createPod('web')]).map(({ object }) => object),
+      ['Pod shop/mic-1'],
+    );
+  });
+});

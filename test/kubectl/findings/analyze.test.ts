@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
+import { createKnowledge } from '../../../src/kubectl/cluster/knowledge.ts';
+import { snapshotOf } from '../../../src/kubectl/cluster/manifests.ts';
+import { analyze, suppress } from '../../../src/kubectl/findings/analyze.ts';
+import type { RawObject } from '../../../src/kubectl/base/object.ts';
+import {
+  createBinding,
+  createIdentity,
+  createObject,
+  createPod,
+  nowWallMs,
+} from '../support/recorded-kubectl.ts';
+
+function analyzeAll(objects: readonly RawObject[]) {
+  const snapshot = snapshotOf(objects);
+  const view = createKnowledge(snapshot, defaultConfig, nowWallMs);
+  return analyze({ snapshot, view, config: defaultConfig });
+}
+
+describe('an analysis', () => {
+  it('leaves out pods that want no identity, and pods that have ended', () => {
+    const ended = createPod('job', {
+      labels: { aadpodidbinding: 'nobody' },
+      status: { phase: 'Succeeded' },
+    });
+    assert.deepEqual(analyzeAll([createPod('plain'), ended]), []);
+  });
+
+  it('has each finding once, the worst first', () => {
+    const labels = { aadpodidbinding: 'orders' };
+    const owner = { kind: 'StatefulSet', name: 'db' };
+    const found = analyzeAll([
+      createObject('StatefulSet', 'db', { template: {} }, { labels }),
+      createPod('db-0', { owner, ip: '10.1.0.1' }),
+      createPod('db-1', { owner, ip: '10.1.0.2' }),
+      createIdentity('idle'),
+    ]);
+    assert.equal(found.filter(({ code }) => code === 'label_on_owner').length, 1);
+    assert.equal(found.at(-1)?.code, 'identity_unbound');
+  });
+
+  it('leaves out what is suppressed, everywhere or of one object', () => {
+    const found = analyzeAll([createIdentity('a'), createIdentity('b'), createBinding('c')]);
+    const codes = (suppressions: readonly string[]) =>
+      suppress(found, suppressions).map(({ code, object }) => `${code}=${object}`);
+    assert.equal(codes([]).length, 4);
+    assert.equal(codes(['identity_unbound']).length, 2);
+    assert.equal(
+      codes(['identity_unbound=AzureIdentity shop/a']).includes(
+        'identity_unbound=AzureIdentity shop/b',
+      ),
+      true,
+    );
+    assert.equal(codes(['identity_unbound=AzureIdentity shop/a']).length, 3);
+  });
+});

@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  boundWorld,
+  createAgentPod,
+  createBinding,
+  createIdentity,
+  createPod,
+  kinds,
+  play,
+} from '../support/recorded-kubectl.ts';
+
+const files = {
+  'bad.yaml': `
+kind: AzureIdentityBinding
+metadata: { name: b }
+spec: { AzureIdentity: a, Selector: web }
+---
+kind: Deployment
+metadata: { name: web, labels: { aadpodidbinding: web } }
+spec: { template: { metadata: { labels: { app: web } } } }
+`,
+  'broken.yaml': 'a: [',
+};
+
+describe('kubectl nmi analyze', () => {
+  it('finds nothing in a namespace where all is well', async () => {
+    const { code, stdout } = await play(['analyze', '--exit-code'], boundWorld());
+    assert.equal(code, 0);
+    assert.equal(
+      stdout,
+      '0 errors, 0 warnings, 0 info of 1 pods, 1 identities, 1 bindings, 0 exceptions\n',
+    );
+  });
+
+  it('finds what is wrong in all namespaces, from a threshold on', async () => {
+    const world = boundWorld({
+      pods: [createPod('web', { labels: { aadpodidbinding: 'order' } }), createAgentPod('node-1')],
+      [kinds.identities]: [
+        createIdentity('orders'),
+        createIdentity('idle', {}, { namespace: 'x' }),
+      ],
+      [kinds.bindings]: [createBinding('orders')],
+    });
+    const all = await play(['analyze', '-A', '--exit-code'], world);
+    assert.equal(all.code, 1);
+    assert.match(all.stdout, /2 errors, 0 warnings, 2 info of 2 pods/);
+    const errors = await play(
+      ['analyze', '-A', '--exit-code', '--threshold', 'error', '--suppress', 'binding_missing'],
+      world,
+    );
+    assert.equal(errors.code, 1, 'identity_invalid of x/idle is left');
+    assert.doesNotMatch(errors.stdout, /binding_missing|identity_unbound/);
+  });
+
+  it('looks at files before they are applied, without a cluster', async () => {
+    const { code, stdout, calls } = await play(
+      ['analyze', '-f', 'bad.yaml', '--exit-code', '-n', 'shop'],
+      { files },
+    );
+    assert.equal(code, 1);
+    assert.deepEqual(calls, []);
+    assert.match(stdout, /Write spec\.azureIdentity; the case of letters counts/);
+    assert.match(stdout, /Deployment shop\/web: label_on_owner/);
+  });
+
+  it('refuses files that it cannot read', async () => {
+    assert.match(
+      (await play(['analyze', '-f', 'none.yaml'], { files })).stderr,
+      /file none\.yaml cannot be read/,
+    );
+    const broken = await play(['analyze', '-f', 'broken.yaml'], { files });
+    assert.equal(broken.code, 2);
+    assert.match(broken.stderr, /broken\.yaml is no YAML/);
+  });
+
+  it('refuses a namespace that does not exist', async () => {
+    assert.match(
+      (await play(['analyze', '-n', 'nope'], boundWorld())).stderr,
+      /namespace nope does not exist/,
+    );
+  });
+});

@@ -1,0 +1,138 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { RawObject } from '../../../src/kubectl/base/object.ts';
+import {
+  createAgentPod,
+  createPod,
+  failed,
+  ok,
+  play,
+  type Recorded,
+} from '../support/recorded-kubectl.ts';
+
+const crds = 'customresourcedefinitions.apiextensions.k8s.io';
+const definition = (plural: string, fields: readonly string[]): RawObject => ({
+  metadata: { name: `${plural}.aadpodidentity.k8s.io` },
+  spec: {
+    versions: [
+      {
+        schema: {
+          openAPIV3Schema: {
+            properties: {
+              spec: { properties: Object.fromEntries(fields.map((field) => [field, {}])) },
+            },
+          },
+        },
+      },
+    ],
+  },
+});
+const definitions = [
+  definition('azureidentities', ['allowedResources', 'federation']),
+  definition('azureidentitybindings', ['serviceAccount']),
+  definition('azurepodidentityexceptions', []),
+];
+
+function worldOf(
+  changes: Readonly<Record<string, readonly RawObject[]>> = {},
+  can = 'yes',
+  version = 'v1.34.2',
+): Recorded {
+  return {
+    objects: {
+      nodes: [{ metadata: { name: 'node-1' }, status: { nodeInfo: { kernelVersion: '6.8.0' } } }],
+      pods: [createAgentPod('node-1')],
+      [crds]: definitions,
+      ...changes,
+    },
+    other: (_program, args) =>
+      args[0] === 'version'
+        ? ok(`{"serverVersion":{"gitVersion":"${version}"}}`)
+        : { code: can === 'yes' ? 0 : 1, stdout: `${can}\n`, stderr: '' },
+  };
+}
+
+describe('kubectl nmi doctor', () => {
+  it('finds nothing in a cluster that is well', async () => {
+    const { code, stdout } = await play(['doctor', '--exit-code'], worldOf());
+    assert.equal(code, 0);
+    assert.match(
+      stdout,
+      /^CHECK +RESULT\nAPI server +v1\.34\.2\ncustom resource definitions +3 of 3\n/,
+    );
+    assert.match(stdout, /agents +1 ready of 1, on 1 nodes\nrights of the agent +complete/);
+    assert.doesNotMatch(stdout, /Findings/);
+  });
+
+  it('looks for no agent before an installation', async () => {
+    const { code, stdout } = await play(['doctor', '--pre', '--exit-code'], worldOf({ pods: [] }));
+    assert.equal(code, 0);
+    assert.doesNotMatch(stdout, /agents/);
+    assert.match((await play(['doctor'], worldOf({ pods: [] }))).stdout, /agent_missing/);
+  });
+
+  it('finds definitions that are old or missing, an old server, and the MIC', async () => {
+    const old = [definition('azureidentities', []), definitions[1]!];
+    const mic = createPod('mic', { spec: { containers: [{ image: 'x/mic:v1' }] } });
+    const { code, stdout } = await play(
+      ['doctor', '--pre', '--exit-code'],
+      worldOf({ [crds]: old, pods: [mic] }, 'yes', 'v1.25.0'),
+    );
+    assert.equal(code, 1);
+    assert.match(
+      stdout,
+      /azureidentities\.aadpodidentity\.k8s\.io: crd_old\n +It lacks the fields allowedResources, federation/,
+    );
+    assert.match(stdout, /azurepodidentityexceptions\.aadpodidentity\.k8s\.io: crd_missing/);
+    assert.match(stdout, /server_old/);
+    assert.match(stdout, /old_mic/);
+  });
+
+  it('finds rights that the user or the agent lacks', async () => {
+    const { stdout } = await play(['doctor', '-A'], worldOf({}, 'no'));
+    assert.match(stdout, /own_rights/);
+    assert.match(stdout, /agent_rights\n +It may not list pods in all namespaces/);
+  });
+
+  it('names what it may not look at', async () => {
+    const world = worldOf();
+    const forbidden = {
+      [crds]: 'everywhere',
+      nodes: 'everywhere',
+      'validatingwebhookconfigurations.admissionregistration.k8s.io': 'everywhere',
+    } as const;
+    const other: Recorded['other'] = (program, args, input) =>
+      args.includes('--all-namespaces')
+        ? failed('Error from server (Forbidden): x')
+        : world.other?.(program, args, input);
+    const { stdout } = await play(['doctor', '-n', 'shop'], { ...world, forbidden, other });
+    for (const text of [
+      'version of the definition',
+      'nodes without an agent',
+      'admission policies',
+      'rights of the agent',
+    ]) {
+      assert.ok(stdout.includes(text), text);
+    }
+    const blind = await play(['doctor', '--pre'], { ...world, forbidden: { pods: 'everywhere' } });
+    assert.match(blind.stdout, /agents and leftovers of aad-pod-identity/);
+  });
+
+  it('names engines of admission policies', async () => {
+    const engines = {
+      'validatingwebhookconfigurations.admissionregistration.k8s.io': [
+        { metadata: { name: 'gatekeeper-validating' } },
+      ],
+    };
+    const { code, stdout } = await play(['doctor', '--exit-code'], worldOf(engines));
+    assert.equal(code, 0);
+    assert.match(stdout, /policy_engine/);
+  });
+
+  it('stops where the server is out of reach', async () => {
+    const { code } = await play(['doctor'], {
+      other: () => failed('Unable to connect to the server: dial tcp: no such host'),
+    });
+    assert.equal(code, 69);
+  });
+});

@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createAgentPod, ok, play, type Recorded } from '../support/recorded-kubectl.ts';
+
+const node = (name: string) => ({ kind: 'Node', metadata: { name } });
+const worldOf = (...pods: readonly ReturnType<typeof createAgentPod>[]): Recorded => ({
+  objects: { pods, nodes: [node('node-1'), node('node-2')] },
+  other: () => ok('nmi_redirect_up{mode="ebpf"} 1\n'),
+});
+
+describe('kubectl nmi status', () => {
+  it('has a line for each node, those without an agent too', async () => {
+    const { stdout, code } = await play(
+      ['status', '--exit-code'],
+      worldOf(createAgentPod('node-1')),
+    );
+    assert.equal(code, 1);
+    assert.match(stdout, /^NODE +AGENT +VERSION +REDIRECT +STATE +SINCE/);
+    assert.match(stdout, /^node-1 +kube-system\/nmi-node-1 +0\.1\.0 +ebpf +ready +1h0m/m);
+    assert.match(stdout, /^node-2 +- +- +- +no agent/m);
+    assert.match(stdout, /Node node-2: agent_missing/);
+  });
+
+  it('waits until every node has a ready agent, and gives up', async () => {
+    const ready = worldOf(createAgentPod('node-1'), createAgentPod('node-2'));
+    assert.equal((await play(['status', '--wait'], ready)).code, 0);
+    const unready = worldOf(createAgentPod('node-1'), createAgentPod('node-2', { isReady: false }));
+    const { code, calls } = await play(['status', '--wait', '--timeout', '10'], unready);
+    assert.equal(code, 1);
+    assert.equal(calls.length, 2 * 5);
+    assert.equal((await play(['status'], unready)).code, 0);
+  });
+
+  it('says what it does not know for want of a right', async () => {
+    const world = {
+      ...worldOf(createAgentPod('node-1')),
+      forbidden: { nodes: 'everywhere' } as const,
+    };
+    assert.match(
+      (await play(['status'], world)).stdout,
+      /Not checked:\n {2}nodes without an agent/,
+    );
+    const blind = { ...world, forbidden: { pods: 'everywhere' } as const };
+    assert.equal((await play(['status'], blind)).code, 77);
+  });
+
+  it('has no node to show in an empty cluster', async () => {
+    assert.equal((await play(['status', '--exit-code'], { objects: { nodes: [] } })).code, 1);
+  });
+});
