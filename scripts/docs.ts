@@ -6,6 +6,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { newMetrics, oldMetrics, type MetricRow } from '../src/nmi/telemetry/metric-table.ts';
 import { refusals } from '../src/nmi/base/answers.ts';
+import { reasonGuide, type ReasonGuide } from '../src/nmi/base/reason-guide.ts';
 import {
   environmentName,
   hasFlag,
@@ -28,7 +29,7 @@ const pages: Readonly<Record<string, Readonly<Record<string, () => string>>>> = 
   },
   'docs/identities.md': { clouds: cloudTable },
   'docs/metrics.md': { metrics: metricTable },
-  'docs/reasons.md': { reasons: reasonTable },
+  'docs/reasons.md': { reasons: reasonTable, guide: reasonSections },
   'docs/lab.md': { scenarios: scenarioList },
   'docs/clients.md': { clients: clientTable },
 };
@@ -97,9 +98,30 @@ function metricTable(): string {
   return table(['metric', 'type', 'labels', 'meaning'], rows);
 }
 
+function reasonSections(): string {
+  return Object.entries(reasonGuide)
+    .map(([reason, { means, check, fix, who }]) =>
+      [
+        `### ${reason}`,
+        means,
+        `- **Check:** ${check}\n- **Fix:** ${fix}\n- **Who can fix it:** ${whoCan[who]}`,
+      ].join('\n\n'),
+    )
+    .join('\n\n');
+}
+
+const whoCan = {
+  application: 'the team of the application',
+  namespace: 'who may write objects in the namespace',
+  cluster: 'the administrators of the cluster',
+  Azure: 'who may change the identity in Azure',
+  project: 'this project',
+  nobody: 'nobody has to',
+} as const satisfies Record<ReasonGuide['who'], string>;
+
 function reasonTable(): string {
   const rows = Object.entries(refusals).map(([reason, row]) => [
-    `\`${reason}\``,
+    `[\`${reason}\`](#${reason})`,
     String(row.status),
     `\`${row.error}\``,
     'retryAfterS' in row ? `${row.retryAfterS} s or more` : '',

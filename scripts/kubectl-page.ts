@@ -2,7 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { format } from 'prettier';
-import { findingPages, reasonPages, type Page } from '../src/kubectl/findings/runbook.ts';
+import { findingPages, type Page } from '../src/kubectl/findings/runbook.ts';
 import { runPlugin } from '../src/kubectl/plugin.ts';
 
 const path = join(import.meta.dirname, '../docs/kubectl.md');
@@ -24,9 +24,7 @@ export async function renderPage(): Promise<string> {
     '## Findings',
     'What the plugin finds beyond what the agent answers. `kubectl nmi reasons CODE` prints a part of this page.',
     ...Object.entries(findingPages).map(([code, row]) => renderEntry(code, row, row.severity)),
-    '## Reasons',
-    'Reasons of the agent’s refusals, in the log, in metrics and in answers.',
-    ...Object.entries(reasonPages).map(([code, row]) => renderEntry(code, row)),
+    'Reasons of the agent’s refusals are in [reasons.md](reasons.md).',
   ].join('\n\n');
   return format(page, { parser: 'markdown', printWidth: 100 });
 }

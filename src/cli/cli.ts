@@ -116,7 +116,7 @@ function parseWords(
 function findStray(name: string, verb: Verb, rest: readonly string[]): string | undefined {
   const { actions } = verb;
   if (actions === undefined) {
-    const [stray] = rest;
+    const [stray] = verb.takesWord === undefined ? rest : rest.slice(1);
     if (stray === undefined) return undefined;
     if (name === 'run') {
       const hint = /^(?:true|false)$/i.test(stray) ? ' (write --flag=value)' : '';

@@ -52,7 +52,8 @@ export async function renderHelp(
   }
   const { actions = {} } = verb;
   const about = action === undefined ? verb.summary : (actions[action] ?? verb.summary);
-  const place = action === undefined && verb.actions !== undefined ? ' ACTION' : '';
+  const word = verb.takesWord === undefined ? '' : ` [${verb.takesWord}]`;
+  const place = action === undefined && verb.actions !== undefined ? ' ACTION' : word;
   const list =
     action === undefined
       ? Object.entries(actions).map(([each, text]) => `  ${each.padEnd(11)} ${text}`)

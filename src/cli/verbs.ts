@@ -21,6 +21,8 @@ export interface Verb {
   /** Words that may follow the verb, and what each does. */
   readonly actions?: Readonly<Record<string, string>>;
   readonly examples: readonly string[];
+  /** What one word behind the verb is; elsewhere there is none. */
+  readonly takesWord?: string;
   /** What to do instead of naming its object by a word. */
   readonly insteadOfWord?: string;
   readonly start: (words: Words, outside: Outside) => Promise<number>;
@@ -122,6 +124,18 @@ export const verbs: Readonly<Record<string, Verb>> = {
     start: async (words, outside) => {
       const { grants } = await import('./grants.ts');
       return grants(words, outside);
+    },
+  },
+  reasons: {
+    summary:
+      'Print what a reason of a refusal means, and how to fix it. Without CODE, all reasons.',
+    takesWord: 'CODE',
+    examples: ['nmi reasons', 'nmi reasons binding_missing'],
+    flags: {},
+    isBoolean: () => false,
+    start: async (words, outside) => {
+      const { reasons } = await import('./reasons.ts');
+      return reasons(words, outside);
     },
   },
   version: {

@@ -5,8 +5,11 @@ import { complete, completionScript } from '../../src/cli/completion.ts';
 
 describe('completion', () => {
   for (const [words, expected] of [
-    [[''], ['completion', 'demo', 'explain', 'grants', 'help', 'redirect', 'run', 'version']],
-    [['re'], ['redirect']],
+    [
+      [''],
+      ['completion', 'demo', 'explain', 'grants', 'help', 'reasons', 'redirect', 'run', 'version'],
+    ],
+    [['red'], ['redirect']],
     [['help', 'e'], ['explain']],
     [
       ['redirect', ''],

@@ -1,5 +1,6 @@
 /** The runbook: what each reason of a refusal and each finding means, and what to do. docs/kubectl.md is made of it. */
 import type { RefusalReason } from '../../nmi/base/answers.ts';
+import { reasonGuide } from '../../nmi/base/reason-guide.ts';
 
 export interface Page {
   readonly means: string;
@@ -9,193 +10,6 @@ export interface Page {
 interface FindingPage extends Page {
   readonly severity: 'error' | 'warning' | 'info';
 }
-
-const client = 'The request of the client is not one that the metadata service accepts.';
-const oneMoment =
-  'The state passes by itself: SDKs retry. If it lasts, look at kubectl nmi status.';
-
-/** Reasons of the agent's answers. */
-export const reasonPages = {
-  metadata_header_missing: {
-    means: 'The request has no header Metadata: true.',
-    fix: 'Use an Azure SDK, or send the header.',
-  },
-  forwarded: {
-    means: 'The request has X-Forwarded-For: it came through a proxy.',
-    fix: 'Set NO_PROXY=169.254.169.254 in the container.',
-  },
-  path_invalid: { means: client, fix: 'Request /metadata/identity/oauth2/token.' },
-  request_malformed: { means: client, fix: 'Use an Azure SDK, or correct the request.' },
-  parameter_missing: {
-    means: 'The request lacks a parameter that the error names, mostly resource or api-version.',
-    fix: 'Add the parameter.',
-  },
-  parameter_duplicate: { means: 'The request has a parameter twice.', fix: 'Send it once.' },
-  parameter_invalid: {
-    means: 'A parameter has a value that the metadata service does not accept.',
-    fix: 'Correct the value that the error names.',
-  },
-  selector_conflict: {
-    means: 'The request names its identity in more than one way.',
-    fix: 'Send one of client_id, object_id and msi_res_id.',
-  },
-  not_found: {
-    means: 'The metadata service has no such path, or it is not passed through to pods.',
-    fix: 'For a part of the metadata service that pods need: option --allow-metadata of the agent.',
-  },
-  method_not_allowed: { means: 'The path does not take this HTTP method.', fix: 'Use GET.' },
-  request_timeout: {
-    means: 'The client did not send its request in time.',
-    fix: 'Look for an overloaded or stopped container.',
-  },
-  headers_too_large: {
-    means: 'The headers of the request are too large.',
-    fix: 'Send fewer headers.',
-  },
-  metadata_blocked: {
-    means: 'The agent keeps this part of the metadata service from pods.',
-    fix: 'Remove the option --block-instance-metadata where pods need it.',
-  },
-  host_only: {
-    means: 'The path is for processes of the node only.',
-    fix: 'Pods use /metadata/identity/oauth2/token.',
-  },
-  host_network_refused: {
-    means: 'The pod is on the host network, and the agent refuses such pods.',
-    fix: 'Take hostNetwork off the pod, or run the agent with --host-network=serve.',
-  },
-  caller_unattested: {
-    means:
-      'The connection did not come through the redirect of the node, so nothing proves whose it is.',
-    fix: 'Connect again. If it lasts: kubectl nmi status, and look for raw sockets or sandboxed runtimes.',
-  },
-  agent_not_synced: {
-    means: 'The agent has not read the cluster yet, or has lost the API server.',
-    fix: oneMoment,
-  },
-  pod_unknown: {
-    means: 'No running pod of the node has the address of the connection.',
-    fix: oneMoment,
-  },
-  pod_ambiguous: {
-    means: 'Two running pods of the node have the same address.',
-    fix: 'Delete the pod that should not have it; kubectl get pods -A -o wide shows addresses.',
-  },
-  connection_outlived_pod: {
-    means: 'The connection is older than the pod that has its address now.',
-    fix: 'Connect again.',
-  },
-  no_binding_label: {
-    means: 'The pod has no label aadpodidbinding.',
-    fix: 'Put the label into the pod template: spec.template.metadata.labels. kubectl nmi identity assign prints a binding.',
-  },
-  binding_missing: {
-    means:
-      'No AzureIdentityBinding in the namespace of the pod has the label of the pod as its selector.',
-    fix: 'Create one: kubectl nmi identity assign IDENTITY --selector LABEL --apply',
-  },
-  binding_pending: {
-    means:
-      'As binding_missing, for a pod or label younger than a minute: the binding may be on its way.',
-    fix: 'Wait a minute; then as binding_missing.',
-  },
-  identity_missing: {
-    means: 'The binding names an AzureIdentity that does not exist in its namespace.',
-    fix: 'Create it (kubectl nmi identity add), or correct spec.azureIdentity of the binding.',
-  },
-  identity_pending: {
-    means: 'As identity_missing, for objects younger than a minute.',
-    fix: 'Wait a minute; then as identity_missing.',
-  },
-  identity_invalid: {
-    means: 'The AzureIdentity has a field that cannot be used, which the error names.',
-    fix: 'Correct the field.',
-  },
-  identity_not_owned: {
-    means:
-      'No AzureIdentityGrant gives the identity to the namespace of the pod, and the agent enforces owners.',
-    fix: 'Have an administrator of the cluster add it to an AzureIdentityGrant; `nmi grants` prints what is missing.',
-  },
-  identity_unsupported: {
-    means: 'The AzureIdentity has a type that this agent or node cannot serve.',
-    fix: 'Use type 0 (user-assigned), 1 (secret), 2 (certificate) or 3 (federated).',
-  },
-  selector_not_bound: {
-    means: 'The request names an identity that the pod is not bound to.',
-    fix: 'Correct AZURE_CLIENT_ID of the container, or bind that identity too.',
-  },
-  identity_ambiguous: {
-    means: 'Several identities are bound, the request names none, and the agent is strict.',
-    fix: 'Set AZURE_CLIENT_ID in the container.',
-  },
-  identity_not_assigned: {
-    means: 'Azure has not assigned the identity to the scale set of the node.',
-    fix: 'Assign it: kubectl nmi identity assign IDENTITY shows the az lines for every node pool.',
-  },
-  resource_not_allowed: {
-    means:
-      'The AzureIdentity is limited to resources, and the one that is asked for is not among them.',
-    fix: 'Add it to spec.allowedResources.',
-  },
-  upstream_refused: {
-    means: 'The metadata service of the node refused the request.',
-    fix: 'Read the text of the answer; it is the service’s own.',
-  },
-  resource_refused: {
-    means: 'Entra ID does not know the resource, or the application may not ask for it.',
-    fix: 'Check the resource, and that its service principal is in the tenant.',
-  },
-  identity_refused: {
-    means: 'Entra ID refuses the application: it does not exist in the tenant or is disabled.',
-    fix: 'Check spec.clientID and spec.tenantID.',
-  },
-  credential_refused: {
-    means: 'Entra ID refuses the secret or certificate: wrong or expired.',
-    fix: 'Renew it and update the Secret; the agent takes the new one within a minute.',
-  },
-  credential_invalid: {
-    means: 'The Secret has no usable credential, or the agent may not read what it needs.',
-    fix: 'Correct the Secret, or give the right that the error names.',
-  },
-  credential_missing: {
-    means: 'The Secret or service account that the identity needs does not exist.',
-    fix: 'Create it in the namespace of the AzureIdentity.',
-  },
-  credential_pending: {
-    means: 'As credential_missing, for objects younger than a minute.',
-    fix: 'Wait a minute; then as credential_missing.',
-  },
-  federation_refused: {
-    means: 'Entra ID has no federated credential for this issuer and subject.',
-    fix: 'Create it: kubectl nmi identity federate IDENTITY shows the az line.',
-  },
-  federation_pending: {
-    means:
-      'As federation_refused, for a grant younger than five minutes: Entra ID takes minutes to learn of it.',
-    fix: 'Wait five minutes; then as federation_refused.',
-  },
-  policy_refused: {
-    means: 'A policy of Entra ID (Conditional Access) refuses the token.',
-    fix: 'Ask the administrators of the tenant; the answer has the trace id.',
-  },
-  upstream_throttled: {
-    means: 'The metadata service or Entra ID answers 429, or too many fetches of this node wait.',
-    fix: oneMoment,
-  },
-  upstream_down: { means: 'The metadata service or Entra ID does not answer.', fix: oneMoment },
-  loop_detected: {
-    means: 'The agent reached itself instead of the metadata service.',
-    fix: 'Remove other redirects of 169.254.169.254 from the node.',
-  },
-  caller_throttled: {
-    means: 'The pod asks more often than its share allows.',
-    fix: 'Cache tokens in the application, as SDKs do when one credential object is kept.',
-  },
-  internal_error: {
-    means: 'The agent failed.',
-    fix: 'Report it with the log of the agent: kubectl nmi sysdump',
-  },
-} as const satisfies Record<RefusalReason, Page>;
 
 /** What the plugin finds beyond what the agent answers. */
 export const findingPages = {
@@ -369,7 +183,7 @@ export const findingPages = {
 
 export type FindingCode = keyof typeof findingPages;
 
-const pages: Readonly<Record<string, Page>> = { ...reasonPages, ...findingPages };
+const pages: Readonly<Record<string, Page>> = { ...reasonGuide, ...findingPages };
 
 export const allCodes: readonly string[] = Object.keys(pages);
 
@@ -379,5 +193,6 @@ export function findPage(code: string): Page | undefined {
 
 export function pageOf(code: FindingCode | RefusalReason): Page & { readonly link: string } {
   const { means, fix } = pages[code] ?? { means: '', fix: '' };
-  return { means, fix, link: `docs/kubectl.md#${code}` };
+  const file = Object.hasOwn(reasonGuide, code) ? 'docs/reasons.md' : 'docs/kubectl.md';
+  return { means, fix, link: `${file}#${code}` };
 }

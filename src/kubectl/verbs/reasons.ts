@@ -32,9 +32,10 @@ function reasons(context: VerbContext, code: string | undefined): ExitCode {
       const rows = pages.map((page) => [page.code, String(page.status ?? ''), page.means]);
       return renderTable(['CODE', 'STATUS', 'MEANING'], rows);
     }
-    return pages.flatMap(({ means, fix, status }) => [
+    return pages.flatMap(({ means, fix, status, ...guide }) => [
       status === undefined ? code : `${code} (HTTP ${status})`,
       means,
+      ...('check' in guide ? [`Check: ${String(guide.check)}`] : []),
       `Fix: ${fix}`,
     ]);
   });

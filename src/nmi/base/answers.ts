@@ -128,10 +128,11 @@ export function refuse(
   extra: RefusalExtra = {},
 ): Answer {
   const row: Row = refusals[reason];
+  const text = row.status === 403 ? description.replaceAll(/unreachable/gi, gone) : description;
   const body = JSON.stringify({
     error: extra.error ?? row.error,
-    error_description:
-      row.status === 403 ? description.replaceAll(/unreachable/gi, gone) : description,
+    // Last, since clients look for phrases of the service at the beginning: what to look up.
+    error_description: `${text} (${reason})`,
     ...(extra.details === undefined ? {} : renderDetails(extra.details)),
   });
   return {

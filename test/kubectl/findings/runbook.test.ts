@@ -7,8 +7,9 @@ describe('the runbook', () => {
   it('has a page for every reason of the agent, and no code twice', () => {
     for (const reason of Object.keys(refusals) as RefusalReason[]) {
       assert.notEqual(pageOf(reason).means, '', reason);
-      assert.equal(pageOf(reason).link, `docs/kubectl.md#${reason}`);
+      assert.equal(pageOf(reason).link, `docs/reasons.md#${reason}`);
     }
+    assert.equal(pageOf('label_on_owner').link, 'docs/kubectl.md#label_on_owner');
     assert.equal(new Set(allCodes).size, allCodes.length);
     assert.equal(findPage('constructor'), undefined);
   });

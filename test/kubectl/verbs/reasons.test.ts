@@ -7,7 +7,7 @@ describe('kubectl nmi reasons', () => {
     const reason = await play(['reasons', 'binding_missing']);
     assert.match(
       reason.stdout,
-      /^binding_missing \(HTTP 400\)\nNo AzureIdentityBinding [^\n]+\nFix: [^\n]+\n$/,
+      /^binding_missing \(HTTP 400\)\nNo AzureIdentityBinding [^\n]+\nCheck: [^\n]+\nFix: [^\n]+\n$/,
     );
     assert.match((await play(['reasons', 'label_on_owner'])).stdout, /^label_on_owner\n/);
     const json = await play(['reasons', 'binding_missing', '-o', 'json']);

@@ -29,7 +29,7 @@ describe('the table of refusals', () => {
       assert.equal(answer.retryAfterS !== undefined, isPassing, 'Retry-After exactly on 429, 503');
       const body = JSON.parse(answer.body) as Record<string, unknown>;
       assert.ok(typeof body['error'] === 'string' && body['error'] !== '');
-      assert.equal(body['error_description'], 'why');
+      assert.equal(body['error_description'], `why (${reason})`);
     });
   }
 

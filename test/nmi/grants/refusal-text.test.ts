@@ -15,7 +15,11 @@ const pod = createPod({ name: 'p', serviceAccount: 'robot' });
 const identity = createIdentity({ name: 'i', resourceId: '/subscriptions/s/x' });
 
 function textOf(body: string): string {
-  return (JSON.parse(body) as Record<string, string>)['error_description'] ?? '';
+  const text = (JSON.parse(body) as Record<string, string>)['error_description'] ?? '';
+  // Every refusal ends with its reason.
+  const bare = text.replace(/ \([a-z_]+\)$/, '');
+  assert.notEqual(bare, text);
+  return bare;
 }
 
 function textOfCaller(facts: CallerFacts): string {

@@ -1,0 +1,189 @@
+/**
+ * The guides in docs, typed page by page: the real kubectl, helm and plugin against a real API server. `az` is a
+ * script that knows the commands and queries of the guides and no others; what needs a node (logs, exec) is answered by a
+ * wrapper around kubectl.
+ */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { before, it } from 'node:test';
+import { promisify } from 'node:util';
+import { stringify } from 'yaml';
+import { provideClusters, provideHelm } from './support/binaries.ts';
+import { playDaemonSets } from './support/daemon-set-player.ts';
+import { describeOnClusters } from './support/on-clusters.ts';
+import { allShellBlocks } from './support/page-commands.ts';
+
+const root = join(import.meta.dirname, '../..');
+const helm = provideHelm();
+const skip = helm.missing ?? false;
+
+/** Of the commands that are typed: what the guides use, and nothing else. */
+const az = `#!/usr/bin/env bash
+echo "$*" >>"$AZ_LOG"
+case "$*" in
+  'identity create '*|'identity delete '*|'role assignment create '*|'vmss identity assign '*|'vmss identity remove '*) ;;
+  'identity federated-credential create '*--issuer*--subject*--audiences*) ;;
+  'aks update '*--disable-pod-identity|'aks update '*--enable-pod-identity|'aks pod-identity add '*) ;;
+  'identity show '*'--query clientId --output tsv') echo 22729e47-74ce-4b43-8eea-aab5f2073309 ;;
+  'identity show '*'--query id --output tsv') echo /subscriptions/s/resourcegroups/demo/providers/Microsoft.ManagedIdentity/userAssignedIdentities/demo ;;
+  'identity show '*'--query tenantId --output tsv') echo 7e570000-1ab0-4000-8000-000000000001 ;;
+  'identity show '*'--query principalId --output tsv') echo 7e570000-1ab0-4000-8000-000000000009 ;;
+  'account show --query id --output tsv') echo 7e570000-1ab0-4000-8000-000000000002 ;;
+  'aks show '*'--query nodeResourceGroup --output tsv') echo MC_demo_demo_westeurope ;;
+  'aks show '*'--query oidcIssuerProfile.issuerUrl --output tsv') echo https://issuer.example/demo/ ;;
+  'aks show '*'--query podIdentityProfile') echo '{"enabled": true}' ;;
+  'vmss list '*"--query [].name --output tsv") printf 'aks-pool1-vmss\\naks-pool2-vmss\\n' ;;
+  'vmss list '*) echo '[]' ;;
+  *) echo "ERROR: not known: az $*" >&2; exit 2 ;;
+esac
+`;
+
+/** There is no kubelet: what only a node can answer. */
+const kubectl = (program: string) => `#!/usr/bin/env bash
+case " $* " in
+  *' logs '*|*' exec '*) echo 'AZURE_CLIENT_ID=of-the-pod'; exit 0 ;;
+  *' delete namespace '*) exec '${program}' "$@" --wait=false ;;
+esac
+exec '${program}' "$@"
+`;
+
+interface Guide {
+  readonly page: string;
+  /** What stands for the words in capitals. */
+  readonly words: Readonly<Record<string, string>>;
+  /** What az was given, in order. */
+  readonly asked: readonly RegExp[];
+}
+
+const guides: readonly Guide[] = [
+  {
+    page: 'quickstart.md',
+    words: { REGISTRY: 'registry.example/team' },
+    asked: [
+      /^identity create --resource-group demo --name demo$/m,
+      /^role assignment create .* --role Reader --scope \/subscriptions\/7e57.*\/resourceGroups\/MC_demo_demo_westeurope$/m,
+      /^identity federated-credential create .* --issuer https:\/\/issuer\.example\/demo\/ --subject system:serviceaccount:demo:default --audiences api:\/\/AzureADTokenExchange$/m,
+      /^vmss identity assign --resource-group MC_demo_demo_westeurope --name aks-pool2-vmss --identities \/subscriptions\/s\//m,
+      /^identity delete --resource-group demo --name demo$/m,
+    ],
+  },
+  {
+    page: 'migrate-from-aks-addon.md',
+    words: {
+      NODE_RESOURCE_GROUP: 'MC_demo',
+      RESOURCE_GROUP: 'demo',
+      CLUSTER: 'demo',
+      REGISTRY: 'registry.example/team',
+      NAMESPACE: 'shop',
+      IDENTITY_RESOURCE_ID: '/subscriptions/s',
+      IDENTITY: 'checkout',
+    },
+    asked: [/^aks update .*--disable-pod-identity$/m, /^aks update .*--enable-pod-identity$/m],
+  },
+  {
+    page: 'migrate-to-workload-identity.md',
+    words: {
+      RESOURCE_GROUP: 'demo',
+      CLUSTER: 'demo',
+      NAMESPACE: 'shop',
+      ACCOUNT: 'default',
+      IDENTITY: 'checkout',
+      CLIENT_ID: '22729e47-74ce-4b43-8eea-aab5f2073309',
+      POD: 'web',
+    },
+    asked: [/--subject system:serviceaccount:shop:default /],
+  },
+  {
+    page: 'troubleshooting.md',
+    words: {
+      NODE_RESOURCE_GROUP: 'MC_demo',
+      IDENTITY_RESOURCE_ID: '/subscriptions/s',
+      NAMESPACE: 'shop',
+      NODE: 'node-1',
+      POD: 'web',
+    },
+    asked: [/^vmss identity assign --resource-group MC_demo --name aks-pool1-vmss /m],
+  },
+  { page: 'operate.md', words: { NODE: 'node-1' }, asked: [] },
+];
+
+describeOnClusters('the guides', (cluster) => {
+  let folder = '';
+  let path = '';
+  let log = '';
+
+  before(async () => {
+    folder = join(cluster().folder, 'guides');
+    const programs = join(cluster().folder, 'guide-bin');
+    for (const made of [folder, programs]) await mkdir(made);
+    await symlink(join(root, 'deploy'), join(folder, 'deploy'));
+    if (helm.programs !== undefined) await symlink(helm.programs, join(programs, 'helm'));
+    const { version } = cluster();
+    const own = provideClusters().find((each) => each.programs?.version === version)?.programs;
+    const plugin = `#!/bin/sh\nexec '${process.execPath}' '${join(root, 'src/kubectl/main.ts')}' "$@"\n`;
+    for (const [name, text] of [
+      ['az', az],
+      ['kubectl', kubectl(own?.kubectl ?? '')],
+      ['kubectl-nmi', plugin],
+    ] as const) {
+      await writeFile(join(programs, name), text);
+      await chmod(join(programs, name), 0o755);
+    }
+    path = [programs, dirname(process.execPath), process.env['PATH']].join(':');
+    log = join(folder, 'az.log');
+    await cluster().kubectl(['apply', '-f', join(root, 'deploy/crds.yaml')]);
+    await cluster().createNamespace('shop');
+    const pod = {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: 'web', namespace: 'shop', labels: { aadpodidbinding: 'shop' } },
+      spec: { containers: [{ name: 'web', image: 'web' }] },
+    };
+    const account = {
+      apiVersion: 'v1',
+      kind: 'ServiceAccount',
+      metadata: { name: 'default', namespace: 'shop' },
+    };
+    await cluster().apply([account, pod].map((each) => stringify(each)).join('---\n'));
+    // The agent of whoever follows a guide that needs one.
+    const words = ['upgrade', '--install', 'nmi', 'deploy/chart', '--namespace', 'kube-system'];
+    await type(`helm ${words.join(' ')} --set image.repository=registry.example/team`, {});
+  });
+
+  /** Typed in a clone, all of it in one shell. */
+  async function type(script: string, words: Readonly<Record<string, string>>): Promise<string> {
+    const filled = Object.entries(words).reduce(
+      (text, [word, value]) => text.replaceAll(new RegExp(`(?<![\\w$"])${word}\\b`, 'g'), value),
+      script,
+    );
+    await using _ = playDaemonSets(cluster().admin);
+    // Rejects with what it printed.
+    const { stdout } = await promisify(execFile)('bash', ['--norc', '-euo', 'pipefail', '-c', filled], {
+      ...{ cwd: folder, timeout: 120_000 },
+      env: {
+        ...{ PATH: path, HOME: cluster().folder, AZ_LOG: log },
+        KUBECONFIG: cluster().adminKubeconfig,
+      },
+    });
+    return stdout;
+  }
+
+  for (const { page, words, asked } of guides) {
+    it(`types ${page} from its first command to its last`, { skip }, async () => {
+      const text = await readFile(join(root, 'docs', page), 'utf8');
+      const blocks = allShellBlocks(text);
+      assert.ok(blocks.length > 0);
+      await writeFile(log, '');
+      await type(blocks.join('\n'), words);
+      const lines = await readFile(log, 'utf8');
+      for (const line of asked) assert.match(lines, line);
+    });
+  }
+
+  it('would find a command that az or kubectl does not know', { skip }, async () => {
+    await assert.rejects(type('az identity creat --name x', {}), /not known: az identity creat/);
+    await assert.rejects(type('kubectl get azureidentitys', {}), /doesn't have a resource type/);
+  });
+});
