@@ -19,7 +19,7 @@ const ask = { resource };
 const objectAgeMs = 3_600_000;
 const notOwned: Refusal = {
   status: 400,
-  says: /^Identity not found: AzureIdentity thief\/loot of pod thief\/thief has the client id .* no AzureIdentityGrant gives it to namespace thief\. .*spec\.clientIDs/,
+  says: /^Identity not found: AzureIdentity thief\/loot of pod thief\/thief has the client id .* no AzureIdentityGrant gives to namespace thief\. .*spec\.clientIDs/,
 };
 const notExcepted: Refusal = {
   status: 400,

@@ -198,9 +198,9 @@ const table = {
       type: choice(['off', 'warn', 'enforce']),
       default: 'warn',
       help:
-        'Identities that no AzureIdentityGrant gives to the namespace that names them: `enforce` refuses ' +
-        'them, `warn` serves and reports them. Whoever may write an AzureIdentity gets any identity of ' +
-        'the node otherwise.',
+        'What happens to an AzureIdentity that no AzureIdentityGrant gives to its namespace: `enforce` refuses ' +
+        'it, `warn` serves and reports it, `off` serves it. Without `enforce`, whoever can write an ' +
+        'AzureIdentity gets any identity of the node.',
     },
   ],
   Upstream: [

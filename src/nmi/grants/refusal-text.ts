@@ -117,14 +117,14 @@ export function textOfUnowned(by: OwnedBy, entry: GrantEntry, pod: Pod): string 
   const object = `${by.kind} ${fullName({ namespace, name: by.name })} of ${nameOf(pod)}`;
   if (entry.field === 'nodeIdentities') {
     return (
-      `${object} gives it the identities of the node, and no AzureIdentityGrant gives them to namespace ` +
-      `${namespace}. An administrator of the cluster may set spec.nodeIdentities in one.`
+      `${object} gives the identities of the node, which no AzureIdentityGrant gives to namespace ` +
+      `${namespace}. A cluster administrator can set spec.nodeIdentities of an AzureIdentityGrant.`
     );
   }
   const word = entry.field === 'clientIDs' ? 'client id' : 'resource id';
   return (
-    `${object} has the ${word} ${printable(entry.id)}, and no AzureIdentityGrant gives it to namespace ` +
-    `${namespace}. An administrator of the cluster may add it to spec.${entry.field} of one.`
+    `${object} has the ${word} ${printable(entry.id)}, which no AzureIdentityGrant gives to namespace ` +
+    `${namespace}. A cluster administrator can add it to spec.${entry.field} of an AzureIdentityGrant.`
   );
 }
 

@@ -110,7 +110,7 @@ export const newMetrics = {
   ),
   nmi_identities_not_owned: gauge(
     [],
-    'Objects that give pods of this node an identity without an AzureIdentityGrant; --identity-owners=enforce refuses them.',
+    'AzureIdentities and exceptions in use on this node without an AzureIdentityGrant; --identity-owners=enforce refuses them.',
   ),
   nmi_ebpf_connects_total: counter(
     ['outcome'],

@@ -225,7 +225,7 @@ describe('an identity that belongs to another namespace', () => {
 
   it('is refused by enforce, with the object and the remedy, however it is named', () => {
     const text =
-      /^400 identity_not_owned .*AzureIdentity default\/identity of pod default\/pod .*no AzureIdentityGrant gives it to namespace default.*spec\.clientIDs/;
+      /^400 identity_not_owned .*AzureIdentity default\/identity of pod default\/pod .*no AzureIdentityGrant gives to namespace default.*spec\.clientIDs/;
     const selectors: readonly IdentitySelector[] = [
       { kind: 'none' },
       { kind: 'client_id', value: clientId },

@@ -64,18 +64,18 @@ describe('a refusal for want of a grant', () => {
   it('names the object, the id, the namespace and the field of a grant that would give it', () => {
     assert.equal(
       textOfPod({ about: 'not-owned', by, entry: { field: 'clientIDs', id: 'abc' } }),
-      'Identity not found: AzureIdentity default/i of pod default/p has the client id abc, and no ' +
-        'AzureIdentityGrant gives it to namespace default. An administrator of the cluster may add ' +
-        'it to spec.clientIDs of one.',
+      'Identity not found: AzureIdentity default/i of pod default/p has the client id abc, which no ' +
+        'AzureIdentityGrant gives to namespace default. A cluster administrator can add it to ' +
+        'spec.clientIDs of an AzureIdentityGrant.',
     );
     assert.match(
       textOfPod({ about: 'not-owned', by, entry: { field: 'resourceIDs', id: '/x' } }),
-      /has the resource id \/x, .* spec\.resourceIDs of one\.$/,
+      /has the resource id \/x, .* spec\.resourceIDs of an AzureIdentityGrant\.$/,
     );
     const ofNode = { kind: 'AzurePodIdentityException', name: 'x' } as const;
     assert.match(
       textOfPod({ about: 'not-owned', by: ofNode, entry: { field: 'nodeIdentities' } }),
-      /AzurePodIdentityException default\/x of pod default\/p .*spec\.nodeIdentities in one\.$/,
+      /AzurePodIdentityException default\/x of pod default\/p .*spec\.nodeIdentities of an AzureIdentityGrant\.$/,
     );
   });
 });
