@@ -1,10 +1,12 @@
 /** The Kubernetes objects of an application of the fake Entra ID. */
+import type { ObjectName } from '../../src/cache/index/object-name.ts';
 import type { EntraApplication } from '../fakes/entra/applications.ts';
 import {
   createAzureIdentity,
   createSecret,
   type AzureIdentityOptions,
 } from '../fakes/kube/manifests.ts';
+import { fakeIssuer } from '../fakes/kube/tokens.ts';
 import type { World } from './world.ts';
 
 /** An application of the fake Entra ID, and the AzureIdentity and binding of its name. */
@@ -23,6 +25,13 @@ export function addApplication(
     }),
   );
   world.addBinding(name, name, selector);
+}
+
+/** What an application of Entra ID trusts: the tokens of a service account of this cluster. */
+export function federatedTo(account: ObjectName): Pick<EntraApplication, 'federatedCredentials'> {
+  const subject = `system:serviceaccount:${account.namespace}:${account.name}`;
+  const audience = 'api://AzureADTokenExchange';
+  return { federatedCredentials: [{ issuer: fakeIssuer, subject, audience }] };
 }
 
 export function addSecret(

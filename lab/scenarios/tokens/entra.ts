@@ -2,9 +2,8 @@
 import assert from 'node:assert/strict';
 import { createEntraApplication } from '../../fakes/entra/applications.ts';
 import { eventually } from '../../world/eventually.ts';
-import { fakeIssuer } from '../../fakes/kube/tokens.ts';
 import { labTenantId } from '../../fakes/identity.ts';
-import { addApplication, addSecret } from '../../world/entra-objects.ts';
+import { addApplication, addSecret, federatedTo } from '../../world/entra-objects.ts';
 import { renderPfx } from '../../fakes/pfx.ts';
 import type { LabPod } from '../../pods/pod.ts';
 import { findTokenIdentity } from '../../fakes/token.ts';
@@ -19,12 +18,6 @@ import type { Scenario } from '../../world/scenario.ts';
 import { agentAccount, type World } from '../../world/world.ts';
 
 const hourMs = 3_600_000;
-const audience = 'api://AzureADTokenExchange';
-
-function federatedTo(account: { readonly namespace: string; readonly name: string }) {
-  const subject = `system:serviceaccount:${account.namespace}:${account.name}`;
-  return { federatedCredentials: [{ issuer: fakeIssuer, subject, audience }] };
-}
 
 /** None of these texts is anywhere in what the agent printed. */
 function assertUnprinted(world: World, secrets: readonly string[]): void {

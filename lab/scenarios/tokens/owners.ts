@@ -1,5 +1,8 @@
 /** A namespace user names an identity that is another team's: client ids are no secrets. */
 import assert from 'node:assert/strict';
+import { createEntraApplication } from '../../fakes/entra/applications.ts';
+import { createServiceAccount } from '../../fakes/kube/manifests.ts';
+import { addApplication, federatedTo } from '../../world/entra-objects.ts';
 import { eventually } from '../../world/eventually.ts';
 import {
   assertRefused,
@@ -10,7 +13,7 @@ import {
   type Refusal,
 } from '../../world/reply-checks.ts';
 import type { Scenario } from '../../world/scenario.ts';
-import type { World } from '../../world/world.ts';
+import { agentAccount, type World } from '../../world/world.ts';
 
 /** Of its own, so that no token is cached from elsewhere. */
 const resource = 'https://owners.lab';
@@ -115,4 +118,41 @@ const aroundByException: Scenario = {
   },
 };
 
-export const ownerScenarios: readonly Scenario[] = [warned, enforced, aroundByException];
+const application: Scenario = {
+  name: 'application-not-owned',
+  title:
+    'Where owners are enforced an application of the agent’s account needs a grant, one of the pod’s account none.',
+  needs: 'any',
+  inTour: false,
+  agentFlags: ['--identity-owners=enforce'],
+  run: async (world) => {
+    const robot = { namespace: 'default', name: 'robot' };
+    for (const account of [agentAccount, robot]) world.kube.apply(createServiceAccount(account));
+    const createdAtWallMs = Date.now() - objectAgeMs;
+    const byAgent = createEntraApplication('by-agent', federatedTo(agentAccount));
+    addApplication(world, byAgent, { type: 3, federation: 'node', createdAtWallMs });
+    const byPod = createEntraApplication('by-pod', federatedTo(robot));
+    addApplication(world, byPod, { type: 3, createdAtWallMs });
+    const agents = await world.addPod({ name: 'agents', binding: 'by-agent' });
+    const own = await world.addPod({ name: 'own', binding: 'by-pod', serviceAccount: 'robot' });
+    await world.untilAgentKnows();
+    assertToken(await own.ask(ask), 'by-pod');
+    const says =
+      /AzureIdentity default\/by-agent .*no AzureIdentityGrant gives to namespace default/;
+    const refused: Refusal = { status: 400, says };
+    assertRefused(await agents.ask(ask), refused);
+    world.addGrant('robots', { namespaces: ['default'], clientIDs: [byAgent.clientId] });
+    await untilToken(agents, 'by-agent', ask);
+    world.deleteObject('AzureIdentityGrant', 'robots');
+    await untilRefused(agents, refused, ask);
+    assertToken(await own.ask(ask), 'by-pod');
+    return 'the application that the agent proves was refused without a grant, the other served';
+  },
+};
+
+export const ownerScenarios: readonly Scenario[] = [
+  warned,
+  enforced,
+  aroundByException,
+  application,
+];
