@@ -103,6 +103,7 @@ class FakeSocket extends EventEmitter {
   readonly writableLength = 0;
   readonly destroyed = false;
   readonly setTimeout = (): this => this;
+  readonly isPaused = (): boolean => false;
   readonly pause = (): this => this;
   readonly resume = (): this => this;
   readonly unshift = (): void => undefined;
