@@ -127,9 +127,9 @@ describe('the five watches', () => {
     await using watches = openWatches({ client, node: 'node-a', stores, log, timing });
     await watches.whenSynced();
     await stores.grants.until('the right is given', () => stores.grants.items.size === 1);
-    fake.faults.failNext(3, 403, { containing: 'azureidentitygrants' });
+    fake.faults.failNext(8, 403, { containing: 'azureidentitygrants' });
     fake.closeWatches();
-    await eventually('it is refused', () => watches.stats().grants.errors.FORBIDDEN > 0);
+    await eventually('it is refused', () => watches.stats().grants.errors.FORBIDDEN === 8);
     assert.equal(stores.grants.items.size, 1);
   });
 
