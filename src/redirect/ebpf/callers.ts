@@ -28,6 +28,11 @@ export class Callers {
   readonly #nowNs: () => bigint;
   #native: NativeModule | undefined;
   #map: BpfMap | undefined;
+  /**
+   * Linux before 5.14 does not report which network namespace this is. The programs then take the initial
+   * one for the node's, which it is not on a node that is a container.
+   */
+  #knowsNode = false;
 
   /**
    * @param listen where redirected connections arrive.
@@ -46,6 +51,7 @@ export class Callers {
    */
   refresh(): void {
     const native = (this.#native ??= nativeModule());
+    this.#knowsNode = native.netnsCookie() !== 0n;
     const former = this.#map;
     this.#map = undefined;
     try {
@@ -66,7 +72,7 @@ export class Callers {
     const ip = recordedIp(peer, this.#listen);
     if (ip === undefined) return UNATTESTED;
     try {
-      const isWithinNode = ip === plainIp(peer.localIp);
+      const isWithinNode = this.#knowsNode && ip === plainIp(peer.localIp);
       const cgroupId = this.#native.lookupCaller(this.#map, ip, peer.remotePort, isWithinNode);
       if (cgroupId === 0n) return SHARED;
       if (cgroupId !== undefined) return { kind: 'attested', cgroupId };

@@ -57,8 +57,13 @@ export const redirect: Faults = {
     ],
     [
       'a record of another namespace attests a process of the node',
-      'const isWithinNode = ip === plainIp(peer.localIp);',
+      'const isWithinNode = this.#knowsNode && ip === plainIp(peer.localIp);',
       'const isWithinNode = false;',
+    ],
+    [
+      'a node that is a container has no callers of its own on Linux 5.10',
+      'this.#knowsNode = native.netnsCookie() !== 0n;',
+      'this.#knowsNode = true;',
     ],
     ['one of two sockets is taken for the other', 'if (cgroupId === 0n) return SHARED;', ''],
     [

@@ -7,11 +7,11 @@ import { replacePrograms } from '../../../src/redirect/ebpf/stale-programs.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { whyNoBpfTests } from '../cgroup-ground.ts';
+import { whyNoBpfTests, whyNoNode } from '../cgroup-ground.ts';
 import { EbpfWorld, type Client } from '../ebpf-world.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
-const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
+const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests() || whyNoNode();
 if (skip === false) await sweepDeadNamespaces();
 
 const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;

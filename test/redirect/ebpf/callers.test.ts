@@ -25,8 +25,10 @@ function open() {
     unfiled: 0n,
     unfiledAtNs: 0n,
     isWithinNode: undefined as boolean | undefined,
+    netnsCookie: 1n,
   };
   const native = nativeModule();
+  mock.method(native, 'netnsCookie', () => state.netnsCookie);
   mock.method(native, 'openMap', (pin: string, readOnly: boolean) => {
     if (pin === '/pins/counters') return { number: counters } as unknown as BpfMap;
     assert.deepEqual([pin, readOnly], ['/pins/callers', true]);
@@ -86,6 +88,11 @@ describe('who opened a connection', () => {
     assert.equal(state.isWithinNode, false);
     callers.attest({ ...peer, remoteIp: `::ffff:${peer.localIp}` });
     assert.equal(state.isWithinNode, true);
+    // Before Linux 5.14 nobody knows which namespace is the node's.
+    state.netnsCookie = 0n;
+    callers.refresh();
+    callers.attest({ ...peer, remoteIp: peer.localIp });
+    assert.equal(state.isWithinNode, false);
   });
 
   it('is to try again where two sockets have its address and port', () => {

@@ -6,7 +6,7 @@ import { eventually } from '../../../lab/world/eventually.ts';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { whyNoBpfTests } from '../cgroup-ground.ts';
+import { whyNoBpfTests, whyNoNode } from '../cgroup-ground.ts';
 import { EbpfWorld, type Client } from '../ebpf-world.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
@@ -116,17 +116,29 @@ describe('the records of callers', { skip }, () => {
     await world.podA.run(`ip addr del ${ip}/32 dev lo`);
   });
 
-  it('name nobody where two sockets of the node have the same address and port', async () => {
-    const host = world.client(world.node, 'podhost/c1');
-    const port = 41_200;
-    const redirect = world.redirect();
-    await redirect.verify();
-    const peer = { remoteIp: listenIp, remotePort: port, localIp: listenIp, localPort: listenPort };
-    const twins = `twins ${listenIp} ${port} ${metadataIp} 80 lo nmi0`;
-    assert.equal(await host.tell(`hold ${world.dialler.path} ${twins}`), 'dialled');
-    assert.equal(redirect.attest(peer).kind, 'unavailable');
-    assert.equal(await host.tell('release'), 'released');
-    await eventually(() => assert.equal(redirect.attest(peer).kind, 'unattested'));
-    assert.match(await host.tell(`${dial} ${listenIp} ${port}`), attestedAs(host));
-  });
+  it(
+    'name nobody where two sockets of the node have the same address and port',
+    { skip: skip || whyNoNode() },
+    async () => {
+      const host = world.client(world.node, 'podhost/c1');
+      const port = 41_200;
+      const redirect = world.redirect();
+      await redirect.verify();
+      const peer = {
+        remoteIp: listenIp,
+        remotePort: port,
+        localIp: listenIp,
+        localPort: listenPort,
+      };
+      const twins = `twins ${listenIp} ${port} ${metadataIp} 80 lo nmi0`;
+      assert.equal(await host.tell(`hold ${world.dialler.path} ${twins}`), 'dialled');
+      assert.equal(redirect.attest(peer).kind, 'unavailable');
+      assert.equal(await host.tell('release'), 'released');
+      await eventually(() => assert.equal(redirect.attest(peer).kind, 'unattested'));
+      // The agent's end of one of them may still be there, and resets another one from the same port.
+      await eventually(async () => {
+        assert.match(await host.tell(`${dial} ${listenIp} ${port}`), attestedAs(host));
+      });
+    },
+  );
 });

@@ -17,10 +17,10 @@ import {
 } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { openBpfFolder, whyNoBpfTests, type BpfFolder } from '../cgroup-ground.ts';
+import { openBpfFolder, whyNoBpfTests, whyNoNode, type BpfFolder } from '../cgroup-ground.ts';
 import { EbpfWorld } from '../ebpf-world.ts';
 import { compileRefusedPrograms } from '../refused-programs.ts';
-import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
+import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
@@ -227,8 +227,14 @@ describe('the native module', { skip }, () => {
     }
   });
 
-  it('knows its network namespace', () => {
-    assert.notEqual(native.netnsCookie(), 0n);
+  it('knows its network namespace, which no other has', { skip: skip || whyNoNode() }, async () => {
+    await using other = await openNamespace();
+    const script = other.start(
+      `import('${join(import.meta.dirname, '../../../src/redirect/native/addon.ts')}')` +
+        `.then(({ nativeModule }) => console.log(String(nativeModule().netnsCookie())));`,
+    );
+    assert.notEqual(await script.line(), String(native.netnsCookie()));
+    assert.equal(native.netnsCookie(), native.netnsCookie());
   });
 
   it('attests in a few microseconds, with 10,000 callers on file', (context: TestContext) => {
