@@ -352,11 +352,23 @@ describe('errors', { skip }, () => {
 
 describe('concurrency, limits, upstream', { skip }, () => {
   it(caseTitle(66), async () => {
-    await using agent = await openLoopbackAgent({}, bindPodToA, {
-      tuning: { imdsTimeoutMs: 10_000 },
-    });
+    const others = ['127.0.0.21', '127.0.0.22', '127.0.0.23'];
+    await using agent = await openLoopbackAgent(
+      {},
+      (kube) => {
+        bindPodToA(kube);
+        for (const [index, ip] of others.entries()) {
+          const name = `other-${index}`;
+          kube.apply(createPodManifest({ name, nodeName: 'node-1', ips: [ip], binding: 'app' }));
+        }
+      },
+      { tuning: { imdsTimeoutMs: 10_000 } },
+    );
     await agent.imds.setFaults({ delayMs: 100 });
-    const replies = await Promise.all(Array.from({ length: 200 }, () => askToken(from(agent))));
+    const pods = [from(agent), ...others.map((ip) => from(agent, ip))];
+    const replies = await Promise.all(
+      Array.from({ length: 200 }, (_, index) => askToken(pods[index % 4] ?? from(agent))),
+    );
     assert.deepEqual(new Set(replies.map((reply) => identityOf(reply))), new Set(['a']));
     assert.equal(agent.imds.requests().length, 1);
   });
@@ -406,7 +418,7 @@ describe('concurrency, limits, upstream', { skip }, () => {
     await agent.imds.setFaults({ delayMs: 50 });
     const calm = new AbortController();
     const statuses: number[] = [];
-    const flood = Array.from({ length: 80 }, async (_, lane) => {
+    const flood = Array.from({ length: 60 }, async (_, lane) => {
       for (let turn = 0; !calm.signal.aborted; turn++) {
         const reply = await askToken(from(agent), `https://noise-${lane}-${turn}.example`);
         if (reply.status !== 200) assertRefused(reply, { status: 429 });

@@ -7,7 +7,6 @@ import { RenderedToken } from '../../src/cache/token/token.ts';
 import type { CallerConnection } from '../../src/nmi/grants/caller.ts';
 import { UpstreamDirectory } from '../../src/nmi/grants/resolve-upstream.ts';
 import type { WorkloadIdentities } from '../../src/nmi/grants/workload-identities.ts';
-import { FairTurns } from '../../src/nmi/server/fair-turns.ts';
 import { CallerLimits } from '../../src/nmi/server/caller-limits.ts';
 import { TokenFastPath } from '../../src/nmi/server/fast-path/fast-path.ts';
 import type { TokenDecision } from '../../src/nmi/server/observer.ts';
@@ -92,7 +91,12 @@ export function openEndpointStand(
     broker,
     clock,
     observer,
-    turns: new FairTurns(() => clock.monotonicMs()),
+    turns: {
+      run: (_caller, work) => {
+        work();
+        return true;
+      },
+    },
     onBug: (error) => bugs.push(error),
   });
   return { pods, grants, index, knowledge, policy, state, tokens, fastPath, hits, decisions, bugs };

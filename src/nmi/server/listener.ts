@@ -15,6 +15,7 @@ import { writeAnswer, writeRawAnswer } from './answer-writer.ts';
 import type { ConnectionLimits } from './connection-limits.ts';
 import { Connections, type Connection } from './connections.ts';
 import type { FairTurns } from './fair-turns.ts';
+import { guardPipeline } from './pipeline-guard.ts';
 import { HttpExchange, relayed, type Handled } from './request.ts';
 import type { Decision } from './standing-rights.ts';
 
@@ -82,7 +83,7 @@ const keepAliveBufferMs = 1_000;
 /** After which a connection without a request is closed. */
 export const idleMs = keepAliveTimeoutMs + keepAliveBufferMs;
 const maxHeaderBytes = 16 * 1024;
-/** Node parses every pipelined request at once; beyond this many the sender is no client of ours. */
+/** Requests without an answer; beyond this many the sender is no client of ours. */
 const maxPipelined = 16;
 /** While draining, how often connections that have become idle are looked for. */
 const drainTickMs = 100;
@@ -123,7 +124,10 @@ class HttpListener implements Listener {
     this.#server = server;
     server.maxConnections = options.limits.total;
     const [parseHttp] = server.listeners('connection');
-    this.#parseHttp = (socket) => parseHttp?.call(server, socket);
+    this.#parseHttp = (socket) => {
+      parseHttp?.call(server, socket);
+      guardPipeline(socket, maxPipelined);
+    };
     server.removeAllListeners('connection');
     server.on('connection', (socket: Socket) => this.#accept(socket));
     server.on('request', (request, response) => this.#serve(request, response));
@@ -164,6 +168,8 @@ class HttpListener implements Listener {
     this.#server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
       const answer = methodNotAllowed();
       onRefusal(answer);
+      // Node has ended its parser.
+      socket.removeAllListeners('data').resume();
       writeRawAnswer(socket, answer, randomUUID(), clock);
     });
   }

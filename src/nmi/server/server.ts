@@ -26,11 +26,11 @@ import { TokenEndpoint } from './token-endpoint.ts';
 import type { ObjectWait } from './wait-for-object.ts';
 
 /**
- * Pods take turns at the upstream, so what one has queued delays the others by one fetch each. Half of
- * the connections that a pod may have: the other half is there to be told so. Azure SDKs ask for a
+ * Pods take turns at the upstream, so what one has queued delays the others by one fetch each. Fewer
+ * than the connections that a pod may have: the others are there to be told so. Azure SDKs ask for a
  * handful of resources.
  */
-const callerMaxima = { fetches: 32, waiting: 512, held: 32 };
+const callerMaxima = { fetches: 56, waiting: 512, held: 32 };
 
 /** At five calls of the metadata service a second, 16 take three seconds. */
 const relayMaxima = { fetches: 16, waiting: 128, held: 0 };

@@ -53,6 +53,9 @@ export const server: Faults = {
       '',
     ],
   ],
+  'src/nmi/server/pipeline-guard.ts': [
+    ['all requests of a piece are parsed', 'if (countsMore(piece, most)) {', 'if (false) {'],
+  ],
   'src/nmi/server/connection-limits.ts': [
     ['no descriptor is left for the watches', 'Math.max(files - reserved, files / 2)', 'files'],
     [

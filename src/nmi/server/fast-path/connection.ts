@@ -10,11 +10,8 @@ import type { WriteBatch } from './write-batch.ts';
 
 export interface ServeOptions {
   readonly socket: Socket;
-  /**
-   * Calls back at once, or when it is its caller's turn again.
-   * @returns whether it was at once.
-   */
-  readonly inTurn: (work: () => void) => boolean;
+  /** Calls back at once, or when it is its caller's turn again. */
+  readonly inTurn: (work: () => void) => void;
   /** When answers are written. */
   readonly batch: Pick<WriteBatch, 'add'>;
   /** The last request that was answered: a new connection mostly begins with the same. */
@@ -52,17 +49,25 @@ export function serveConnection(options: ServeOptions): void {
   };
   /** Read, and not looked at. */
   let received: Buffer | undefined;
+  let isPaused = false;
   const serveReceived = (): void => {
     const chunk = received;
     received = undefined;
     if (chunk === undefined || socket.destroyed) return;
-    if (socket.isPaused()) socket.resume();
+    if (isPaused) socket.resume();
+    isPaused = false;
     serve(chunk);
   };
   const onData = (chunk: Buffer): void => {
-    received = chunk;
-    // What is sent meanwhile stays with the kernel.
-    if (!options.inTurn(serveReceived)) socket.pause();
+    if (received === undefined) {
+      received = chunk;
+      options.inTurn(serveReceived);
+      return;
+    }
+    // Who does not wait for an answer is read no further.
+    received = Buffer.concat([received, chunk]);
+    socket.pause();
+    isPaused = true;
   };
   const serve = (chunk: Buffer): void => {
     // A request that did not wait for its answer must not overtake it.

@@ -26,7 +26,7 @@ export interface FastPathOptions {
   readonly broker: Pick<TokenBroker, 'peekKey'>;
   readonly clock: Clock;
   readonly observer: Pick<Observer, 'onHit'>;
-  readonly turns: FairTurns;
+  readonly turns: Pick<FairTurns, 'run'>;
   /** One of the above threw: the request goes to `node:http`. */
   readonly onBug: (error: unknown) => void;
 }
