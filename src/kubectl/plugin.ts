@@ -6,6 +6,8 @@ import { PluginError, type ExitCode } from './base/plugin-error.ts';
 import { Kubectl, passedFlags, type PassedFlags } from './transport/kubectl.ts';
 import { addAnalyze } from './verbs/analyze.ts';
 import { addDoctor } from './verbs/doctor.ts';
+import { addException } from './verbs/exception.ts';
+import { addIdentity } from './verbs/identity.ts';
 import { addReasons } from './verbs/reasons.ts';
 import { addStatus } from './verbs/status.ts';
 import { addVersion } from './verbs/version.ts';
@@ -17,6 +19,8 @@ const addVerbs: readonly AddVerb[] = [
   addAnalyze,
   addStatus,
   addDoctor,
+  addIdentity,
+  addException,
   addReasons,
   addVersion,
 ];

@@ -1,0 +1,47 @@
+/** Command lines of Azure's `az`: shown as they are to be typed, or run as the user who is logged in. */
+import { shellWord } from '../base/output.ts';
+import { exitCodes, type Outside, type ProgramRun } from '../base/outside.ts';
+import { PluginError } from '../base/plugin-error.ts';
+
+/** Words behind `az`. */
+export type AzLine = readonly string[];
+
+export function renderAz(line: AzLine): string {
+  return ['az', ...line].map(shellWord).join(' ');
+}
+
+/** What it prints. @throws PluginError */
+export async function runAz({ run }: Outside, line: AzLine): Promise<string> {
+  const done = await run('az', line);
+  if (done.code === 0) return done.stdout;
+  throw failureOf(done, line);
+}
+
+function failureOf({ code, stderr }: ProgramRun, line: AzLine): PluginError {
+  if (code === undefined) {
+    return new PluginError(
+      exitCodes.unavailable,
+      'the program az is not on the PATH',
+      `Install the Azure CLI, or have this run elsewhere: ${renderAz(line)}`,
+    );
+  }
+  const lines = stderr.split('\n').filter((each) => each.trim() !== '');
+  const said =
+    lines.find((each) => each.startsWith('ERROR:')) ?? lines.at(-1) ?? 'az gave no reason';
+  const detail = said.replace(/^ERROR: /, '').slice(0, 500);
+  if (/az login|AADSTS(?:70043|50173|700082)/.test(stderr)) {
+    return new PluginError(exitCodes.noRight, `az is not logged in: ${detail}`, 'Run: az login');
+  }
+  if (/AuthorizationFailed|does not have authorization/.test(stderr)) {
+    return new PluginError(
+      exitCodes.noRight,
+      `az has no right: ${detail}`,
+      `Have somebody with the right run: ${renderAz(line)}`,
+    );
+  }
+  return new PluginError(
+    exitCodes.findings,
+    `az failed: ${detail}`,
+    `The line was: ${renderAz(line)}`,
+  );
+}

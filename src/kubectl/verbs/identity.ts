@@ -1,0 +1,500 @@
+/** `kubectl nmi identity`: the verbs of `az aks pod-identity`, for managed mode. */
+import { bindingLabel } from '../../cache/index/binding-label.ts';
+import { isGuid, isResourceId } from '../../cache/index/identifiers.ts';
+import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { cloudOf } from '../../nmi/sources/entra/clouds.ts';
+import { renderAz, runAz, type AzLine } from '../azure/az.ts';
+import { federateLine, maxCredentials, subjectOf, type Subject } from '../azure/federation.ts';
+import { computesOf, identityLine } from '../azure/node-pools.ts';
+import { bindingObject, identityObject } from '../azure/objects.ts';
+import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
+import { exitCodes } from '../base/outside.ts';
+import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { renderTable } from '../base/output.ts';
+import { defaultConfig, viewAgent } from '../cluster/agents.ts';
+import { listNodes } from '../cluster/agent-state.ts';
+import { identityResources } from '../cluster/resources.ts';
+import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
+import { namespaceFor, print, scopeOf, type VerbContext } from './context.ts';
+import { explainObject } from './explain.ts';
+import { carryOut, checkName, emptyPlan, planFlags, type PlanFlags } from './plan.ts';
+import type { AddVerb } from './verb.ts';
+
+export const addIdentity: AddVerb = (parser, start) =>
+  parser.command(
+    'identity',
+    'add, list, show, delete, assign, unassign and federate identities',
+    (verb) =>
+      verb
+        .command(
+          'add <name>',
+          'an AzureIdentity, of what Azure has',
+          (sub) =>
+            sub
+              .positional('name', { type: 'string', demandOption: true })
+              .option('resource-id', {
+                type: 'string',
+                default: '',
+                describe: 'Azure resource id of the user-assigned identity.',
+              })
+              .option('client-id', {
+                type: 'string',
+                default: '',
+                describe: 'Client id; --run reads it by az where there is a resource id.',
+              })
+              .option('tenant-id', {
+                type: 'string',
+                default: '',
+                describe: 'Tenant; for all but user-assigned.',
+              })
+              .option('type', {
+                choices: typeNames,
+                default: 'user-assigned' as const,
+                describe: 'Where its tokens come from.',
+              })
+              .option('secret', {
+                type: 'string',
+                default: '',
+                describe: 'Secret with the password or certificate.',
+              })
+              .options(planFlags)
+              .example(
+                '$0 identity add orders --resource-id /subscriptions/… --run --apply',
+                'of a user-assigned identity',
+              )
+              .example(
+                '$0 identity add orders --type federated --client-id … --tenant-id …',
+                'without any assignment',
+              ),
+          (flags) =>
+            start(flags, (context) =>
+              add(context, flags.name, {
+                resourceId: flags['resource-id'],
+                clientId: flags['client-id'],
+                tenantId: flags['tenant-id'],
+                ...{ type: flags.type, secret: flags.secret, apply: flags.apply, run: flags.run },
+              }),
+            ),
+        )
+        .command(
+          'list',
+          'identities with their bindings and pods',
+          (sub) => sub.example('$0 identity list -A', 'of all namespaces'),
+          (flags) => start(flags, list),
+        )
+        .command(
+          'show <name>',
+          'one identity, and what its pods get',
+          (sub) =>
+            sub
+              .positional('name', { type: 'string', demandOption: true })
+              .example('$0 identity show orders', ''),
+          (flags) => start(flags, (context) => explainObject(context, 'identity', flags.name)),
+        )
+        .command(
+          'delete <name>',
+          'an identity and the bindings that name it',
+          (sub) =>
+            sub
+              .positional('name', { type: 'string', demandOption: true })
+              .options(planFlags)
+              .example('$0 identity delete orders --apply', ''),
+          (flags) => start(flags, (context) => remove(context, flags.name, flags)),
+        )
+        .command(
+          'assign <name>',
+          'a binding for pods, and the identity to every scale set',
+          (sub) =>
+            sub
+              .positional('name', { type: 'string', demandOption: true })
+              .option('selector', {
+                type: 'string',
+                describe: 'Value of the pod label aadpodidbinding; default NAME.',
+              })
+              .option('service-account', {
+                type: 'string',
+                default: '',
+                describe: 'Only for pods under this service account.',
+              })
+              .option('role', {
+                type: 'string',
+                default: '',
+                describe: 'Role in Azure to give the identity, with --scope.',
+              })
+              .option('scope', {
+                type: 'string',
+                default: '',
+                describe: 'Azure resource that the role is for.',
+              })
+              .options(planFlags)
+              .example(
+                '$0 identity assign orders --selector orders',
+                'shows the binding and the az lines',
+              )
+              .example(
+                '$0 identity assign orders --role "Key Vault Secrets User" --scope /subscriptions/… --run --apply',
+                'does it',
+              ),
+          (flags) =>
+            start(flags, (context) =>
+              assign(context, flags.name, {
+                selector: flags.selector ?? flags.name,
+                serviceAccount: flags['service-account'],
+                ...{ role: flags.role, scope: flags.scope, apply: flags.apply, run: flags.run },
+              }),
+            ),
+        )
+        .command(
+          'unassign <name>',
+          'the reverse of assign; the AzureIdentity stays',
+          (sub) =>
+            sub
+              .positional('name', { type: 'string', demandOption: true })
+              .options(planFlags)
+              .example('$0 identity unassign orders --apply --run', ''),
+          (flags) => start(flags, (context) => unassign(context, flags.name, flags)),
+        )
+        .command(
+          'federate <name>',
+          'federated credentials for the service accounts of its pods',
+          (sub) =>
+            sub
+              .positional('name', { type: 'string', demandOption: true })
+              .option('service-account', {
+                type: 'string',
+                array: true,
+                default: [],
+                describe: 'Instead of those of the bound pods.',
+              })
+              .options({ run: planFlags.run })
+              .example('$0 identity federate orders --run', ''),
+          (flags) =>
+            start(flags, (context) =>
+              federate(context, flags.name, flags['service-account'], flags.run),
+            ),
+        )
+        .demandCommand(1, 'No verb is given after identity.'),
+  );
+
+const typeNames = ['user-assigned', 'secret', 'certificate', 'federated'] as const;
+
+interface AddFlags extends PlanFlags {
+  readonly resourceId: string;
+  readonly clientId: string;
+  readonly tenantId: string;
+  readonly type: (typeof typeNames)[number];
+  readonly secret: string;
+}
+
+async function add(context: VerbContext, name: string, flags: AddFlags): Promise<ExitCode> {
+  const namespace = await namespaceFor(context);
+  const { resourceId, type } = flags;
+  if (resourceId !== '' && !isResourceId(resourceId)) {
+    throw usage(
+      `${resourceId} is no Azure resource id`,
+      'Print it: az identity show --name NAME --resource-group GROUP --query id',
+    );
+  }
+  const found = await completeIds(context, flags);
+  if (!isGuid(found.clientId)) {
+    const look =
+      resourceId === '' ? 'az identity list --output table' : renderAz(showLine(resourceId));
+    throw usage(
+      'the client id is missing or is no GUID',
+      `Give --client-id, or add --run to read it: ${look}`,
+    );
+  }
+  if (type !== 'user-assigned' && found.tenantId === '')
+    throw usage(`type ${type} needs a tenant`, 'Give --tenant-id.');
+  const needsSecret = type === 'secret' || type === 'certificate';
+  if (needsSecret && flags.secret === '')
+    throw usage(`type ${type} needs a Secret`, 'Give --secret, a Secret of the same namespace.');
+  const spec = {
+    type: typeNames.indexOf(type),
+    ...(resourceId === '' ? {} : { resourceID: resourceId }),
+    clientID: found.clientId,
+    ...(type === 'user-assigned' ? {} : { tenantID: found.tenantId }),
+    ...(needsSecret ? { clientPassword: { name: flags.secret } } : {}),
+  };
+  const objects = [identityObject(namespace, checkName(name), spec)];
+  const next = `Then bind it: kubectl nmi identity assign ${name} -n ${namespace}`;
+  // The line that reads was run already.
+  return carryOut(context, { ...emptyPlan, objects, notes: [next] }, flags);
+}
+
+function showLine(resourceId: string): AzLine {
+  return ['identity', 'show', '--ids', resourceId, '--output', 'json'];
+}
+
+async function completeIds({ outside }: VerbContext, flags: AddFlags) {
+  const { clientId, tenantId, resourceId, run } = flags;
+  if (!run || resourceId === '' || clientId !== '') return { clientId, tenantId };
+  const shown = parseRecord(await runAz(outside, showLine(resourceId)));
+  return {
+    clientId: stringAt(shown, 'clientId'),
+    tenantId: tenantId || stringAt(shown, 'tenantId'),
+  };
+}
+
+async function list(context: VerbContext): Promise<ExitCode> {
+  const scope = await scopeOf(context);
+  const snapshot = await readSnapshot(context.kubectl, scope);
+  const own = snapshot.identities.filter(
+    (each) => scope === undefined || namespaceOf(each) === scope,
+  );
+  const identities = own.map((identity) => {
+    const bindings = bindingsOf(identity, snapshot);
+    return {
+      namespace: namespaceOf(identity),
+      name: nameOf(identity),
+      type: typeNames[Number(specOf(identity)['type'] ?? 0)] ?? 'unknown',
+      clientId: stringAt(specOf(identity), 'clientID'),
+      selectors: bindings.map((each) => stringAt(specOf(each), 'selector')),
+      pods: podsOf(bindings, snapshot).map(nameOf),
+    };
+  });
+  print(context, { kind: 'IdentityList', identities }, () =>
+    renderTable(
+      ['NAMESPACE', 'NAME', 'TYPE', 'CLIENT-ID', 'SELECTORS', 'PODS'],
+      identities.map(({ namespace, name, type, clientId, selectors, pods }) => [
+        ...[namespace, name, type, clientId, selectors.join(',')],
+        pods.length > 3
+          ? `${pods.slice(0, 3).join(',')} and ${pods.length - 3} more`
+          : pods.join(','),
+      ]),
+    ),
+  );
+  return exitCodes.ok;
+}
+
+async function remove(context: VerbContext, name: string, flags: PlanFlags): Promise<ExitCode> {
+  const { identity, bindings, pods } = await find(context, name);
+  const namespace = namespaceOf(identity);
+  const deletions = [
+    ...bindings.map((each) => [
+      'delete',
+      identityResources.bindings,
+      `--namespace=${namespace}`,
+      nameOf(each),
+    ]),
+    ['delete', identityResources.identities, `--namespace=${namespace}`, name],
+  ];
+  return carryOut(context, { ...emptyPlan, deletions, notes: usersNote(pods) }, flags);
+}
+
+interface AssignFlags extends PlanFlags {
+  readonly selector: string;
+  readonly serviceAccount: string;
+  readonly role: string;
+  readonly scope: string;
+}
+
+async function assign(context: VerbContext, name: string, flags: AssignFlags): Promise<ExitCode> {
+  const { identity, namespace } = await find(context, name);
+  const { selector, serviceAccount, role, scope } = flags;
+  if ((role === '') !== (scope === ''))
+    throw usage('--role and --scope belong together', 'Give both, or none.');
+  if (!/^[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?$/.test(selector)) {
+    throw usage(
+      `"${selector}" cannot be the value of a label`,
+      'Use at most 63 letters, digits, hyphens, dots and underscores.',
+    );
+  }
+  const objects = [bindingObject(namespace, checkName(name), name, selector, serviceAccount)];
+  const scaleSets = await scaleSetLines(context, identity, 'assign');
+  const clientId = stringAt(specOf(identity), 'clientID');
+  const roles: readonly AzLine[] =
+    role === ''
+      ? []
+      : [
+          [
+            'role',
+            'assignment',
+            'create',
+            '--assignee',
+            clientId,
+            '--role',
+            role,
+            '--scope',
+            scope,
+          ],
+        ];
+  const notes = [
+    `Pods get it by the label ${bindingLabel}=${selector} in their template.`,
+    ...scaleSets.notes,
+    ...(specOf(identity)['type'] === 3
+      ? [`It is federated: kubectl nmi identity federate ${name} -n ${namespace}`]
+      : []),
+  ];
+  return carryOut(
+    context,
+    { ...emptyPlan, objects, az: [...scaleSets.lines, ...roles], notes },
+    flags,
+  );
+}
+
+async function unassign(context: VerbContext, name: string, flags: PlanFlags): Promise<ExitCode> {
+  const { identity, bindings, pods, namespace } = await find(context, name);
+  const deletions = bindings.map((each) => [
+    ...['delete', identityResources.bindings, `--namespace=${namespace}`, nameOf(each)],
+  ]);
+  const { lines, notes } = await scaleSetLines(context, identity, 'remove');
+  return carryOut(
+    context,
+    { ...emptyPlan, deletions, az: lines, notes: [...usersNote(pods), ...notes] },
+    flags,
+  );
+}
+
+async function federate(
+  context: VerbContext,
+  name: string,
+  accounts: readonly string[],
+  run: boolean,
+): Promise<ExitCode> {
+  const { identity, pods, namespace, snapshot } = await find(context, name);
+  const spec = specOf(identity);
+  const bound = pods.map((pod) => stringAt(specOf(pod), 'serviceAccountName') || 'default');
+  const isOfNode = stringAt(spec, 'federation') === 'node';
+  const subjects = isOfNode
+    ? agentSubjects(snapshot)
+    : [...new Set(accounts.length > 0 ? accounts : bound)].map((serviceAccount) => ({
+        namespace,
+        serviceAccount,
+      }));
+  if (subjects.length === 0) {
+    throw usage(
+      `no pod has AzureIdentity ${name} yet, so no service account is known`,
+      'Name them: --service-account NAME',
+    );
+  }
+  const config =
+    snapshot.agents?.map(viewAgent).find((agent) => agent.config !== undefined)?.config ??
+    defaultConfig;
+  const audience =
+    config.entraAudience === '' ? cloudOf(config.cloud).audience : config.entraAudience;
+  const federation = {
+    resourceId: stringAt(spec, 'resourceID'),
+    clientId: stringAt(spec, 'clientID'),
+    issuer: await issuerOf(context),
+    audience,
+  };
+  const tooMany =
+    subjects.length > maxCredentials
+      ? [
+          `${subjects.length} service accounts, and Azure allows ${maxCredentials} federated credentials for an identity: share service accounts, or use federation: node.`,
+        ]
+      : [];
+  const notes = [...tooMany, ...subjects.map((each) => `subject ${subjectOf(each)}`)];
+  const az = subjects.map((each) => federateLine(federation, each));
+  return carryOut(context, { ...emptyPlan, az, notes }, { apply: false, run });
+}
+
+function agentSubjects({ agents = [] }: Snapshot): readonly Subject[] {
+  const [agent] = agents;
+  if (agent === undefined) return [];
+  return [
+    {
+      namespace: namespaceOf(agent),
+      serviceAccount: stringAt(specOf(agent), 'serviceAccountName'),
+    },
+  ];
+}
+
+/** @throws PluginError */
+async function issuerOf({ kubectl }: VerbContext): Promise<string> {
+  const text = await kubectl.expect('read the issuer of service account tokens', [
+    'get',
+    '--raw=/.well-known/openid-configuration',
+  ]);
+  const issuer = stringAt(parseRecord(text), 'issuer');
+  if (issuer.startsWith('https://')) return issuer;
+  throw new PluginError(
+    exitCodes.findings,
+    'the cluster has no issuer that Entra ID could read',
+    'For AKS: az aks update --enable-oidc-issuer',
+  );
+}
+
+async function scaleSetLines(
+  { kubectl }: VerbContext,
+  identity: RawObject,
+  verb: 'assign' | 'remove',
+): Promise<{ readonly lines: readonly AzLine[]; readonly notes: readonly string[] }> {
+  const spec = specOf(identity);
+  if ((spec['type'] ?? 0) !== 0) return { lines: [], notes: [] };
+  const resourceId = stringAt(spec, 'resourceID') || '<resource id of the identity>';
+  const computes = computesOf(await listNodes(kubectl, []));
+  if (computes.length > 0) {
+    return { lines: computes.map((each) => identityLine(each, verb, [resourceId])), notes: [] };
+  }
+  const template = {
+    kind: 'vmss',
+    subscription: '<id>',
+    resourceGroup: '<node resource group>',
+    name: '<scale set>',
+    pool: '',
+    nodes: [],
+  } as const;
+  const text = renderAz(identityLine(template, verb, [resourceId])).replaceAll("'", '');
+  return { lines: [], notes: [`No node of Azure is visible to you. For each scale set: ${text}`] };
+}
+
+interface Found {
+  readonly identity: RawObject;
+  readonly namespace: string;
+  readonly bindings: readonly RawObject[];
+  readonly pods: readonly RawObject[];
+  readonly snapshot: Snapshot;
+}
+
+/** @throws PluginError when there is none of the name. */
+async function find(context: VerbContext, name: string): Promise<Found> {
+  const namespace = await namespaceFor(context);
+  const snapshot = await readSnapshot(context.kubectl, namespace);
+  const identity = snapshot.identities.find((each) => titleOf(each) === `${namespace}/${name}`);
+  if (identity === undefined) {
+    throw new PluginError(
+      exitCodes.findings,
+      `namespace ${namespace} has no AzureIdentity ${name}`,
+      `Create it: kubectl nmi identity add ${name} -n ${namespace} --resource-id …`,
+    );
+  }
+  const bindings = bindingsOf(identity, snapshot);
+  return { identity, namespace, bindings, pods: podsOf(bindings, snapshot), snapshot };
+}
+
+function bindingsOf(identity: RawObject, { bindings }: Snapshot): readonly RawObject[] {
+  return bindings.filter(
+    (each) =>
+      namespaceOf(each) === namespaceOf(identity) &&
+      stringAt(specOf(each), 'azureIdentity') === nameOf(identity),
+  );
+}
+
+function podsOf(bindings: readonly RawObject[], { pods }: Snapshot): readonly RawObject[] {
+  return pods.filter((pod) =>
+    bindings.some((each) => {
+      const { selector, serviceAccount } = asRecord(each['spec']) ?? {};
+      const label = labelsOf(pod).get(bindingLabel);
+      const account = stringAt(specOf(pod), 'serviceAccountName');
+      return (
+        namespaceOf(each) === namespaceOf(pod) &&
+        label !== undefined &&
+        label !== '' &&
+        label === selector &&
+        ((serviceAccount ?? '') === '' || serviceAccount === account)
+      );
+    }),
+  );
+}
+
+function usersNote(pods: readonly RawObject[]): readonly string[] {
+  return pods.length === 0
+    ? []
+    : [`${pods.length} pods lose it: ${pods.slice(0, 10).map(nameOf).join(', ')}`];
+}
+
+function usage(problem: string, nextStep: string): PluginError {
+  return new PluginError(exitCodes.usage, problem, nextStep);
+}

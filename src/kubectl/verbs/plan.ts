@@ -1,0 +1,105 @@
+/**
+ * What a verb wants to change: objects, deletions, and lines for `az`. It is shown as YAML with the rest as
+ * comments, so that it can be piped to kubectl; flags do it instead.
+ */
+import type { Options } from 'yargs';
+import { renderAz, runAz, type AzLine } from '../azure/az.ts';
+import { renderYaml, shellWord } from '../base/output.ts';
+import { exitCodes } from '../base/outside.ts';
+import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import type { VerbContext } from './context.ts';
+
+export interface Plan {
+  readonly objects: readonly object[];
+  /** Words behind `kubectl`. */
+  readonly deletions: readonly (readonly string[])[];
+  readonly az: readonly AzLine[];
+  readonly notes: readonly string[];
+}
+
+export interface PlanFlags {
+  readonly apply: boolean;
+  readonly run: boolean;
+}
+
+export const planFlags = {
+  apply: {
+    type: 'boolean',
+    default: false,
+    describe: 'Change the objects in the cluster instead of printing them.',
+  },
+  run: {
+    type: 'boolean',
+    default: false,
+    describe: 'Run the az lines as the user that az is logged in as.',
+  },
+} as const satisfies Readonly<Record<string, Options>>;
+
+export const emptyPlan: Plan = { objects: [], deletions: [], az: [], notes: [] };
+
+/** Azure before objects that need it; objects that go before Azure. */
+export async function carryOut(
+  context: VerbContext,
+  plan: Plan,
+  { apply, run }: PlanFlags,
+): Promise<ExitCode> {
+  const { outside, kubectl, output } = context;
+  const report = progressOf(context);
+  if (run && plan.deletions.length === 0) await runAll(context, plan.az);
+  if (apply) {
+    if (plan.objects.length > 0) {
+      const text = await kubectl.expect(
+        'apply the objects',
+        ['apply', '--filename=-'],
+        renderYaml(plan.objects),
+      );
+      report(text);
+    }
+    for (const words of plan.deletions) report(await kubectl.expect(words.join(' '), words));
+  }
+  if (run && plan.deletions.length > 0) await runAll(context, plan.az);
+  const isDone = { objects: apply, az: run };
+  if (output !== 'text') {
+    const value = {
+      objects: plan.objects,
+      kubectl: plan.deletions,
+      az: plan.az,
+      notes: plan.notes,
+      done: isDone,
+    };
+    outside.stdout(
+      output === 'json' ? `${JSON.stringify(value, undefined, 2)}\n` : renderYaml([value]),
+    );
+    return exitCodes.ok;
+  }
+  const comments = [
+    ...plan.notes,
+    ...(apply ? [] : plan.deletions.map((words) => ['kubectl', ...words].map(shellWord).join(' '))),
+    ...(run ? [] : plan.az.map(renderAz)),
+  ];
+  const yaml = apply || plan.objects.length === 0 ? '' : renderYaml(plan.objects);
+  outside.stdout(`${yaml}${comments.map((line) => `# ${line}\n`).join('')}`);
+  return exitCodes.ok;
+}
+
+/** Where programs look for a document, nothing else may be. */
+function progressOf({ outside, output }: VerbContext): (text: string) => void {
+  return output === 'text' ? outside.stdout : outside.stderr;
+}
+
+async function runAll(context: VerbContext, lines: readonly AzLine[]): Promise<void> {
+  for (const line of lines) {
+    progressOf(context)(`# ${renderAz(line)}\n`);
+    await runAz(context.outside, line);
+  }
+}
+
+/** @throws PluginError for what cannot be the name of an object. */
+export function checkName(name: string): string {
+  if (/^[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?$/.test(name)) return name;
+  throw new PluginError(
+    exitCodes.usage,
+    `"${name}" cannot be the name of an object`,
+    'Use lower case letters, digits, hyphens and dots.',
+  );
+}

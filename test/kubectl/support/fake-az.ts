@@ -1,0 +1,71 @@
+/** Azure in memory behind an `az` that keeps what it is given and answers in the words of the real one. */
+import type { ProgramRun } from '../../../src/kubectl/base/outside.ts';
+import { failed, ok } from './recorded-kubectl.ts';
+
+export const subscription = '0b1f6471-1bf0-4dda-aec3-cb9272f09590';
+export const ordersId = `/subscriptions/${subscription}/resourcegroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders`;
+export const tenant = '7e570000-1ab0-4000-8000-000000000001';
+
+interface AzureState {
+  /** Client ids by resource id. */
+  readonly identities: Readonly<Record<string, string>>;
+  readonly isLoggedIn?: boolean;
+  /** Words of lines that the user has no right for. */
+  readonly refused?: string;
+}
+
+export function createFakeAz({ identities, isLoggedIn = true, refused }: AzureState) {
+  const assigned = new Map<string, Set<string>>();
+  const lines: string[] = [];
+
+  function valueOf(args: readonly string[], flag: string): string {
+    return args[args.indexOf(flag) + 1] ?? '';
+  }
+
+  function run(args: readonly string[]): ProgramRun {
+    const line = args.join(' ');
+    lines.push(line);
+    if (!isLoggedIn) return failed("ERROR: Please run 'az login' to setup account.\n");
+    if (refused !== undefined && line.includes(refused)) {
+      return failed(
+        "ERROR: (AuthorizationFailed) The client 'dev@contoso.example' does not have authorization to perform action 'x' over scope '/subscriptions/s' or the scope is invalid.\n",
+      );
+    }
+    if (line.startsWith('identity show')) {
+      const id = valueOf(args, '--ids');
+      const clientId = identities[id];
+      if (clientId === undefined) {
+        return {
+          ...failed(
+            `ERROR: (ResourceNotFound) The Resource '${id}' under resource group 'shop' was not found.\n`,
+          ),
+          code: 3,
+        };
+      }
+      return ok(
+        JSON.stringify({
+          clientId,
+          id,
+          principalId: 'p',
+          tenantId: tenant,
+          type: 'Microsoft.ManagedIdentity/userAssignedIdentities',
+        }),
+      );
+    }
+    const compute = valueOf(args, '--name');
+    const held = assigned.get(compute) ?? new Set<string>();
+    assigned.set(compute, held);
+    if (/^vm(?:ss)? identity assign/.test(line)) held.add(valueOf(args, '--identities'));
+    if (/^vm(?:ss)? identity remove/.test(line)) held.delete(valueOf(args, '--identities'));
+    if (/^vm(?:ss)? identity show/.test(line)) {
+      return ok(
+        JSON.stringify({
+          type: 'UserAssigned',
+          userAssignedIdentities: Object.fromEntries([...held].map((id) => [id, {}])),
+        }),
+      );
+    }
+    return ok('{}\n');
+  }
+  return { run, lines, assigned };
+}

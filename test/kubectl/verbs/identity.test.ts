@@ -1,0 +1,271 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createFakeAz, ordersId, subscription, tenant } from '../support/fake-az.ts';
+import {
+  boundWorld,
+  clientA,
+  createAgentPod,
+  createBinding,
+  createIdentity,
+  createPod,
+  kinds,
+  ok,
+  play,
+  type Recorded,
+} from '../support/recorded-kubectl.ts';
+
+const issuer = ok('{"issuer":"https://oidc.example/1/"}');
+const federated = { type: 3, clientID: clientA, tenantID: tenant, resourceID: ordersId };
+
+function worldOf(
+  changes = {},
+  az = createFakeAz({ identities: { [ordersId]: clientA } }),
+): Recorded {
+  return {
+    ...boundWorld(changes),
+    other: (program, args) => (program === 'az' ? az.run(args) : issuer),
+  };
+}
+
+describe('kubectl nmi identity add', () => {
+  it('prints the object', async () => {
+    const { stdout } = await play(
+      ['identity', 'add', 'new', '--client-id', clientA, '--resource-id', ordersId],
+      worldOf(),
+    );
+    assert.match(
+      stdout,
+      /kind: AzureIdentity\nmetadata:\n {2}name: new\n {2}namespace: shop\nspec:\n {2}type: 0\n {2}resourceID: [^\n]+\n {2}clientID: 431054d5/,
+    );
+    assert.match(stdout, /# Then bind it: kubectl nmi identity assign new -n shop\n$/);
+  });
+
+  it('reads the client id by the user’s own az', async () => {
+    const { stdout, calls } = await play(
+      ['identity', 'add', 'new', '--resource-id', ordersId, '--run'],
+      worldOf(),
+    );
+    assert.match(stdout, new RegExp(`clientID: ${clientA}`));
+    assert.deepEqual(calls, [['az', 'identity', 'show', '--ids', ordersId, '--output', 'json']]);
+    const typed = await play(
+      ['identity', 'add', 'new', '--type', 'federated', '--resource-id', ordersId, '--run'],
+      worldOf(),
+    );
+    assert.match(typed.stdout, new RegExp(`type: 3\\n[^]*tenantID: ${tenant}`));
+  });
+
+  it('names what is missing, with the line that finds it', async () => {
+    const wrong: readonly (readonly [words: readonly string[], said: RegExp, code?: number])[] = [
+      [['new', '--resource-id', ordersId], /client id is missing[^]*az identity show --ids/],
+      [['new', '--client-id', 'mine'], /client id is missing or is no GUID[^]*az identity list/],
+      [['new', '--resource-id', 'orders'], /orders is no Azure resource id/],
+      [['New!', '--client-id', clientA], /cannot be the name of an object/],
+      [['new', '--type', 'federated', '--client-id', clientA], /type federated needs a tenant/],
+      [
+        ['new', '--type', 'secret', '--client-id', clientA, '--tenant-id', tenant],
+        /needs a Secret/,
+      ],
+      [
+        ['new', '--resource-id', ordersId.replace(/orders$/, 'none'), '--run'],
+        /az failed: \(ResourceNotFound\)/,
+        1,
+      ],
+    ];
+    for (const [words, said, code = 2] of wrong) {
+      const result = await play(['identity', 'add', ...words], worldOf());
+      assert.equal(result.code, code, words.join(' '));
+      assert.match(result.stderr, said);
+      assert.equal(result.stdout, '');
+    }
+    const out = createFakeAz({ identities: {}, isLoggedIn: false });
+    assert.equal(
+      (await play(['identity', 'add', 'new', '--resource-id', ordersId, '--run'], worldOf({}, out)))
+        .code,
+      77,
+    );
+  });
+
+  it('names the Secret of a type that has one', async () => {
+    const words = [
+      'identity',
+      'add',
+      'new',
+      '--type',
+      'certificate',
+      '--client-id',
+      clientA,
+      '--tenant-id',
+      tenant,
+      '--secret',
+      'pfx',
+    ];
+    assert.match(
+      (await play(words, worldOf())).stdout,
+      /type: 2\n[^]*clientPassword:\n {4}name: pfx/,
+    );
+  });
+});
+
+describe('kubectl nmi identity list and show', () => {
+  it('list shows selectors and pods', async () => {
+    const world = worldOf({
+      pods: ['a', 'b', 'c', 'd'].map((name) =>
+        createPod(name, { labels: { aadpodidbinding: 'orders' } }),
+      ),
+      [kinds.identities]: [createIdentity('orders'), createIdentity('far', {}, { namespace: 'x' })],
+    });
+    const { stdout } = await play(['identity', 'list'], world);
+    assert.match(
+      stdout,
+      /^NAMESPACE +NAME +TYPE[^\n]+\nshop +orders +user-assigned +431054d5\S+ +orders +a,b,c and 1 more\n$/,
+    );
+    assert.match((await play(['identity', 'list', '-A'], world)).stdout, /^x +far/m);
+  });
+
+  it('a binding for a service account has the pods of that one', async () => {
+    const bindings = [
+      createBinding('orders', {
+        azureIdentity: 'orders',
+        selector: 'orders',
+        serviceAccount: 'robot',
+      }),
+    ];
+    const { stdout } = await play(
+      ['identity', 'list', '-o', 'json'],
+      worldOf({ [kinds.bindings]: bindings }),
+    );
+    assert.deepEqual(
+      (JSON.parse(stdout) as { identities: { pods: string[] }[] }).identities[0]?.pods,
+      [],
+    );
+  });
+
+  it('show is explain', async () => {
+    assert.match(
+      (await play(['identity', 'show', 'orders'], worldOf())).stdout,
+      /^AzureIdentity shop\/orders\n/,
+    );
+  });
+});
+
+describe('kubectl nmi identity delete and unassign', () => {
+  it('names the pods that lose it', async () => {
+    const { stdout } = await play(['identity', 'delete', 'orders'], worldOf());
+    assert.equal(
+      stdout,
+      `# 1 pods lose it: web
+# kubectl delete azureidentitybindings.aadpodidentity.k8s.io --namespace=shop orders
+# kubectl delete azureidentities.aadpodidentity.k8s.io --namespace=shop orders
+`,
+    );
+    const idle = await play(['identity', 'unassign', 'orders'], worldOf({ pods: [] }));
+    assert.match(
+      idle.stdout,
+      /^# No node of Azure is visible to you\. For each scale set: az vmss identity remove[^\n]+\n# kubectl delete azureidentitybindings/,
+    );
+  });
+
+  it('knows no identity of another name', async () => {
+    const { code, stderr } = await play(['identity', 'delete', 'none'], worldOf());
+    assert.equal(code, 1);
+    assert.match(stderr, /has no AzureIdentity none\nCreate it: kubectl nmi identity add none/);
+  });
+});
+
+describe('kubectl nmi identity assign', () => {
+  it('limits the binding, and gives a role', async () => {
+    const words = [
+      'identity',
+      'assign',
+      'orders',
+      '--selector',
+      'web',
+      '--service-account',
+      'robot',
+      '--role',
+      'Reader',
+      '--scope',
+      `/subscriptions/${subscription}`,
+    ];
+    const { stdout } = await play(words, worldOf());
+    assert.match(stdout, /selector: web\n {2}serviceAccount: robot\n/);
+    assert.match(
+      stdout,
+      new RegExp(
+        `# az role assignment create --assignee ${clientA} --role Reader --scope /subscriptions/`,
+      ),
+    );
+  });
+
+  it('needs no scale set for an identity that is federated', async () => {
+    const { stdout } = await play(
+      ['identity', 'assign', 'orders'],
+      worldOf({ [kinds.identities]: [createIdentity('orders', federated)] }),
+    );
+    assert.doesNotMatch(stdout, /vmss/);
+    assert.match(stdout, /It is federated: kubectl nmi identity federate orders -n shop/);
+  });
+
+  it('refuses halves, and what is no label', async () => {
+    assert.match(
+      (await play(['identity', 'assign', 'orders', '--role', 'Reader'], worldOf())).stderr,
+      /belong together/,
+    );
+    assert.match(
+      (await play(['identity', 'assign', 'orders', '--selector', 'a b'], worldOf())).stderr,
+      /cannot be the value of a label/,
+    );
+  });
+});
+
+describe('kubectl nmi identity federate', () => {
+  const world = (
+    spec: object = federated,
+    pods = [
+      createPod('web', {
+        labels: { aadpodidbinding: 'orders' },
+        spec: { serviceAccountName: 'robot' },
+      }),
+    ],
+  ) =>
+    worldOf({
+      pods: [...pods, createAgentPod('node-1', { args: ['--cloud=usgovernment'] })],
+      [kinds.identities]: [createIdentity('orders', spec)],
+    });
+
+  it('has a line for each service account of the bound pods', async () => {
+    const { stdout } = await play(['identity', 'federate', 'orders'], world());
+    assert.match(
+      stdout,
+      /# subject system:serviceaccount:shop:robot\n# az identity federated-credential create --name shop-robot .*--issuer https:\/\/oidc\.example\/1\/ .*--audiences api:\/\/AzureADTokenExchangeUSGov\n/,
+    );
+  });
+
+  it('takes names where no pod is there yet, and counts them', async () => {
+    const none = await play(['identity', 'federate', 'orders'], world(federated, []));
+    assert.equal(none.code, 2);
+    assert.match(none.stderr, /no service account is known/);
+    const many = Array.from({ length: 21 }, (_, index) => `--service-account=a${index}`);
+    assert.match(
+      (await play(['identity', 'federate', 'orders', ...many], world())).stdout,
+      /^# 21 service accounts, and Azure allows 20/,
+    );
+  });
+
+  it('is for the agent’s account where the identity says node', async () => {
+    const { stdout } = await play(
+      ['identity', 'federate', 'orders'],
+      world({ ...federated, federation: 'node' }),
+    );
+    assert.match(stdout, /subject system:serviceaccount:kube-system:default/);
+  });
+
+  it('needs an issuer that Entra ID can read', async () => {
+    const { code, stderr } = await play(['identity', 'federate', 'orders'], {
+      ...world(),
+      other: () => ok('{"issuer":"kubernetes.default.svc"}'),
+    });
+    assert.equal(code, 1);
+    assert.match(stderr, /az aks update --enable-oidc-issuer/);
+  });
+});
