@@ -53,24 +53,29 @@ export async function readSnapshot(kubectl: Kubectl, scope: Scope): Promise<Snap
   const unread: Unread[] = [];
   const optional = createOptional(kubectl, unread);
   const where = scope === undefined ? 'in all namespaces' : `in namespace ${scope}`;
-  const [pods, identities, bindings, exceptions, policies, accounts, grants, agents, ...workloads] =
-    await Promise.all([
-      kubectl.list('pods', scope).then((read) => valueOf(read, `list pods ${where}`)),
-      readKind(kubectl, identityResources.identities, scope, unread),
-      readKind(kubectl, identityResources.bindings, scope, unread),
-      readKind(kubectl, identityResources.exceptions, scope, unread),
-      optional(
-        'networkpolicies.networking.k8s.io',
-        scope,
-        'whether network policies let pods reach the agent',
-      ),
-      optional('serviceaccounts', scope, 'annotations for Workload Identity'),
-      optional(identityGrants, undefined, 'whether an identity belongs to its namespace'),
-      optional('pods', undefined, 'options and state of the agents', { labels: agentSelector }),
-      ...workloadResources.map((resource) =>
-        optional(resource, scope, 'whether the label is on the owner and not on its pod template'),
-      ),
-    ]);
+  const needed = Promise.allSettled([
+    kubectl.list('pods', scope).then((read) => valueOf(read, `list pods ${where}`)),
+    readKind(kubectl, identityResources.identities, scope, unread),
+    readKind(kubectl, identityResources.bindings, scope, unread),
+    readKind(kubectl, identityResources.exceptions, scope, unread),
+  ]);
+  const [policies, accounts, grants, agents, ...workloads] = await Promise.all([
+    optional(
+      'networkpolicies.networking.k8s.io',
+      scope,
+      'whether network policies let pods reach the agent',
+    ),
+    optional('serviceaccounts', scope, 'annotations for Workload Identity'),
+    optional(identityGrants, undefined, 'whether an identity belongs to its namespace'),
+    optional('pods', undefined, 'options and state of the agents', { labels: agentSelector }),
+    ...workloadResources.map((resource) =>
+      optional(resource, scope, 'whether the label is on the owner and not on its pod template'),
+    ),
+  ]);
+  // The first of them is the one that is reported, whichever failed first.
+  const [pods = [], identities = [], bindings = [], exceptions = []] = (await needed).map(
+    settledValue,
+  );
   return {
     scope,
     pods,
@@ -93,6 +98,11 @@ function createOptional(kubectl: Kubectl, unread: Unread[]): Optional {
     unread.push(describeUnread(`list ${resource}`, read, loses));
     return undefined;
   };
+}
+
+function settledValue<T>(result: PromiseSettledResult<T>): T {
+  if (result.status === 'fulfilled') return result.value;
+  throw result.reason;
 }
 
 /**
@@ -128,9 +138,10 @@ export function describeUnread(
   return { what, why, loses };
 }
 
-/** The kinds of owners are lost together, and are one line. */
+/** In a fixed order, whichever answer came first. The kinds of owners are lost together, and are one line. */
 function mergeUnread(unread: readonly Unread[]): readonly Unread[] {
-  const byLoss = Map.groupBy(unread, ({ loses }) => loses);
+  const sorted = unread.toSorted((one, other) => (one.what < other.what ? -1 : 1));
+  const byLoss = Map.groupBy(sorted, ({ loses }) => loses);
   return [...byLoss].flatMap(([loses, each]) =>
     each.length < 3
       ? each

@@ -32,7 +32,7 @@ export function findOwnerLabels(workloads: readonly RawObject[]): readonly Findi
       createFinding('label_on_owner', {
         object: title,
         text: `${title} has the label ${bindingLabel}=${label}, and its pod template has not: its pods get no identity.`,
-        fix: `Move the label to ${pathOf(workload)}.metadata.labels: ${patchCommand(workload, label)}`,
+        fix: `Move the label to ${pathOf(workload)}.metadata.labels: ${labelPatch(workload, bindingLabel, label)}`,
       }),
     ];
   });
@@ -65,9 +65,10 @@ function pathOf(workload: RawObject): string {
   return workload['kind'] === 'CronJob' ? 'spec.jobTemplate.spec.template' : 'spec.template';
 }
 
-function patchCommand(workload: RawObject, label: string): string {
-  const parts = [...pathOf(workload).split('.'), 'metadata', 'labels', bindingLabel];
-  const patch = parts.reduceRight<unknown>((value, key) => ({ [key]: value }), label);
+/** The command that gives the pods of a workload a label. */
+export function labelPatch(workload: RawObject, key: string, value: string): string {
+  const parts = [...pathOf(workload).split('.'), 'metadata', 'labels', key];
+  const patch = parts.reduceRight<unknown>((inner, part) => ({ [part]: inner }), value);
   const kind = stringAt(workload, 'kind').toLowerCase();
   return `kubectl -n ${namespaceOf(workload)} patch ${kind} ${nameOf(workload)} -p '${JSON.stringify(patch)}'`;
 }

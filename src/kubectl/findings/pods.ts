@@ -81,6 +81,13 @@ export function refusalOf(explanation: PodExplanation): RefusalView | undefined 
   return outcome?.kind === 'refused' ? outcome.refusal : undefined;
 }
 
+/** The identity that SDKs in the pod name; undefined when they name none, or several. */
+export function namedClientId(pod: RawObject): string | undefined {
+  const values = new Set(environmentOf(pod, 'AZURE_CLIENT_ID').map(({ value }) => value));
+  const [only] = values;
+  return values.size === 1 && !isWorkloadIdentity(pod) ? only : undefined;
+}
+
 function objectOf(pod: RawObject): string {
   return `Pod ${titleOf(pod)}`;
 }
@@ -88,24 +95,58 @@ function objectOf(pod: RawObject): string {
 function ofRefusal(
   pod: RawObject,
   explanation: PodExplanation,
-  { snapshot, view }: PodContext,
+  context: PodContext,
 ): readonly Finding[] {
   const refusal = refusalOf(explanation);
-  const owners = findOwnerLabels(ownersOf(pod, snapshot.workloads));
+  const owners = findOwnerLabels(ownersOf(pod, context.snapshot.workloads));
   if (refusal === undefined || refusal.reason === 'ok') return owners;
   const { reason, description, status, retryAfterS } = refusal;
   const retry = retryAfterS === undefined ? '' : `, Retry-After ${retryAfterS}s`;
-  const hints = [...explanation.hints, ...nearSelectors(explanation, view)];
-  const [hint] = hints;
+  const hints = [...explanation.hints, ...nearSelectors(explanation, context.view)];
+  const hint = hints.find((each) =>
+    /make it exactly|give it a value|name must be|did you mean/.test(each),
+  );
   return [
     ...owners,
     createFinding(reason, {
       object: objectOf(pod),
       text: `${description} (HTTP ${status}${retry})`,
       details: hints,
-      ...(hint === undefined ? {} : { fix: hint }),
+      ...fixOf(reason, explanation, hint, context),
     }),
   ];
+}
+
+/** The commands, where it is clear which they are; else the fix of the runbook. */
+function fixOf(
+  reason: RefusalView['reason'],
+  { pod, label, bindings }: PodExplanation,
+  hint: string | undefined,
+  { snapshot, view }: PodContext,
+): { readonly fix?: string } {
+  if (hint !== undefined) return { fix: hint };
+  const { namespace } = pod;
+  const grants = view.knowledge.grants.grantsOf(pod.uid);
+  if (grants?.kind === 'no-binding' && grants.foreignBindings[0] !== undefined) {
+    const { name, serviceAccount } = grants.foreignBindings[0];
+    return {
+      fix: `Run the pod under service account ${serviceAccount}, or change spec.serviceAccount of AzureIdentityBinding ${name}.`,
+    };
+  }
+  if (reason === 'binding_missing') {
+    const here = snapshot.identities.filter((each) => namespaceOf(each) === namespace).map(nameOf);
+    const identity = here.length === 1 ? (here[0] ?? '') : 'IDENTITY';
+    return {
+      fix: `Create one: kubectl nmi identity assign ${identity} -n ${namespace} --selector ${label ?? ''} --apply`,
+    };
+  }
+  if (reason === 'identity_missing') {
+    const [missing = ''] = bindings.map(({ identityName }) => identityName);
+    return {
+      fix: `Create it: kubectl nmi identity add ${missing} -n ${namespace} --resource-id … --run --apply; or correct spec.azureIdentity.`,
+    };
+  }
+  return {};
 }
 
 /** A slip of the keyboard in a label; the agent's own hints know letter case alone. */

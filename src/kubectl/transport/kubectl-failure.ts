@@ -62,7 +62,7 @@ export function classifyFailure({
       stderr,
     )
   ) {
-    return { kind: 'no-kind', detail };
+    return { kind: 'no-kind', detail: 'the server does not have this kind of object' };
   }
   if (/\(NotFound\)/.test(stderr)) return { kind: 'not-found', detail };
   if (/unknown (?:shorthand )?flag|unknown command/.test(stderr))

@@ -14,7 +14,7 @@ import { createKnowledge } from '../cluster/knowledge.ts';
 import { readSnapshot, type Snapshot, type Unread } from '../cluster/snapshot.ts';
 import { createFinding, renderFindings, sortFindings, type Finding } from '../findings/finding.ts';
 import { examineObjects } from '../findings/objects.ts';
-import { examinePod, refusalOf, type PodContext } from '../findings/pods.ts';
+import { examinePod, namedClientId, refusalOf, type PodContext } from '../findings/pods.ts';
 import {
   exitOf,
   namespaceFor,
@@ -185,7 +185,9 @@ async function report(
 ): Promise<ExitCode> {
   const node = stringAt(specOf(pod), 'nodeName');
   const found = await createContext(context, snapshot, node);
-  const { clientId, resource } = flags;
+  const { resource } = flags;
+  // What an SDK in the pod would ask for.
+  const clientId = flags.clientId ?? namedClientId(pod);
   const selector: IdentitySelector =
     clientId === undefined ? { kind: 'none' } : { kind: 'client_id', value: clientId };
   const examined = examinePod(pod, found, { selector, resource });
@@ -198,7 +200,7 @@ async function report(
   }
   const agent = snapshot.agents?.map(viewAgent).find((each) => each.node === node);
   const findings = sortFindings([
-    ...examined.findings,
+    ...withoutDouble(examined.findings),
     ...findingsOfAgent(node, agent, snapshot),
     ...unusableOf(found),
   ]);
@@ -212,7 +214,7 @@ async function report(
     explanation,
     findings,
     unread: snapshot.unread,
-    assumed: agent?.config === undefined ? [assumption] : [],
+    assumed: assumptionsOf(agent, snapshot),
     live: flags.live ? await askAgent(context, pod, agent, flags) : undefined,
   };
   print(context, answer, () => renderPodAnswer(answer));
@@ -221,7 +223,22 @@ async function report(
   return exitOf(context, isFine);
 }
 
-const assumption = 'The agent has default options: its pods are not visible to you.';
+/** A refusal for AZURE_CLIENT_ID is told once, by the finding that says where to change it. */
+function withoutDouble(findings: readonly Finding[]): readonly Finding[] {
+  const isExplained = findings.some(({ code }) => code === 'client_id_not_bound');
+  return findings.filter(({ code }) => !isExplained || code !== 'selector_not_bound');
+}
+
+function assumptionsOf(agent: AgentView | undefined, { agents }: Snapshot): readonly string[] {
+  if (agent?.config !== undefined) return [];
+  const why =
+    agents === undefined
+      ? 'its pods are not visible to you'
+      : agent === undefined
+        ? 'none is on the node'
+        : 'those that it was started with are not known to this version';
+  return [`The agent has default options: ${why}.`];
+}
 
 /** Objects that the agent leaves out, where they may be meant for this pod. */
 function unusableOf({ view }: PodContext): readonly Finding[] {
@@ -290,6 +307,7 @@ function renderPodAnswer(answer: PodAnswer): readonly string[] {
     ['node', answer.node],
     ['address', pod.hostNetwork ? 'that of the node (host network)' : pod.ips.join(', ')],
     ['account', pod.serviceAccount],
+    ['request', explanation.requests.at(-1)?.selector.replace('=', ' ') ?? ''],
     ['label', label === undefined ? '' : `${bindingLabel}=${label}`],
     ['exception', exception ?? ''],
     ...bindings.map(

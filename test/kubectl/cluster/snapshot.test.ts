@@ -66,7 +66,7 @@ describe('reading a cluster', () => {
     assert.equal(code, 1);
     assert.match(
       stderr,
-      /doesn't have a resource type "azureidentities"\nInstall the custom resource definitions/,
+      /azureidentities\.aadpodidentity\.k8s\.io: the server does not have this kind of object\nInstall the custom resource definitions/,
     );
   });
 

@@ -4,7 +4,7 @@ import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
 import { createKnowledge } from '../../../src/kubectl/cluster/knowledge.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
-import { examinePod, wantsIdentity } from '../../../src/kubectl/findings/pods.ts';
+import { examinePod, namedClientId, wantsIdentity } from '../../../src/kubectl/findings/pods.ts';
 import {
   clientA,
   clientB,
@@ -66,6 +66,38 @@ describe('a pod', () => {
     const [finding] = examine(createPod('web', { ...bound, ...withClientId(clientB) }));
     assert.equal(finding?.code, 'client_id_not_bound');
     assert.equal(finding?.fix, `Set AZURE_CLIENT_ID to ${clientA}, or remove it.`);
+  });
+
+  it('has a fix that can be typed', () => {
+    const labeled = createPod('web', bound);
+    const fix = (changes: Partial<Snapshot>) => examine(labeled, changes)[0]?.fix ?? '';
+    assert.equal(
+      fix({ bindings: [] }),
+      'Create one: kubectl nmi identity assign orders -n shop --selector orders --apply',
+    );
+    assert.match(fix({ bindings: [], identities: [] }), /identity assign IDENTITY -n shop/);
+    assert.match(fix({ identities: [] }), /^Create it: kubectl nmi identity add orders -n shop/);
+    const limited = createBinding('orders', {
+      azureIdentity: 'orders',
+      selector: 'orders',
+      serviceAccount: 'robot',
+    });
+    assert.match(
+      fix({ bindings: [limited] }),
+      /^Run the pod under service account robot, or change spec\.serviceAccount of AzureIdentityBinding orders/,
+    );
+  });
+
+  it('names an identity, or several, by AZURE_CLIENT_ID', () => {
+    assert.equal(namedClientId(createPod('web', withClientId(clientA))), clientA);
+    assert.equal(namedClientId(createPod('web')), undefined);
+    const env = (value: string) => ({ name: value, env: [{ name: 'AZURE_CLIENT_ID', value }] });
+    assert.equal(
+      namedClientId(createPod('web', { spec: { containers: [env(clientA), env(clientB)] } })),
+      undefined,
+    );
+    const use = { labels: { 'azure.workload.identity/use': 'true' } };
+    assert.equal(namedClientId(createPod('web', { ...use, ...withClientId(clientA) })), undefined);
   });
 
   it('names an identity in AZURE_CLIENT_ID and has no label', () => {

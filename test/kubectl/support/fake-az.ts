@@ -14,6 +14,8 @@ interface AzureState {
   readonly refused?: string;
 }
 
+export type FakeAz = ReturnType<typeof createFakeAz>;
+
 export function createFakeAz({ identities, isLoggedIn = true, refused }: AzureState) {
   const assigned = new Map<string, Set<string>>();
   const lines: string[] = [];

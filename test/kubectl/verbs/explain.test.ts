@@ -41,6 +41,21 @@ describe('kubectl nmi explain pod', () => {
     assert.match(stdout, /^pod shop\/web: REFUSED, gets 400 selector_not_bound\n/);
   });
 
+  it('is about the request that an SDK in it would make', async () => {
+    const env = [{ name: 'AZURE_CLIENT_ID', value: clientB }];
+    const pods = [createPod('web', { ...bound, spec: { containers: [{ name: 'main', env }] } })];
+    const { stdout } = await play(['explain', 'pod', 'web'], boundWorld({ pods }));
+    assert.match(
+      stdout,
+      /REFUSED, gets 400 selector_not_bound\n[^]* {2}request {3}client_id 9a0b7c66/,
+    );
+    assert.equal(
+      stdout.match(/^error /gm)?.length,
+      2,
+      'the agent is missing, and the client id is not bound',
+    );
+  });
+
   it('exits with 0 for a refusal unless --exit-code asks for 1', async () => {
     const world = boundWorld({ [kinds.identities]: [] });
     assert.equal((await play(['explain', 'pod', 'web'], world)).code, 0);

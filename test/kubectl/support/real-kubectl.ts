@@ -1,0 +1,56 @@
+/** The plugin in this process, over the real kubectl and a real API server; `az` is a fake. */
+import { execFile } from 'node:child_process';
+import type { ProgramRun } from '../../../src/kubectl/base/outside.ts';
+import { runPlugin } from '../../../src/kubectl/plugin.ts';
+import type { FakeAz } from './fake-az.ts';
+
+export interface RealMachine {
+  /** Path of the program. */
+  readonly kubectl: string;
+  readonly kubeconfig: string;
+  /** Takes kubectl's discovery cache. */
+  readonly home: string;
+  readonly az?: FakeAz;
+  readonly files?: Readonly<Record<string, string>>;
+}
+
+/** Objects that a test has made are past the time in which others may still arrive. */
+const laterMs = 10 * 60_000;
+
+export async function runOn(machine: RealMachine, words: readonly string[]) {
+  const { kubectl, kubeconfig, home, az, files = {} } = machine;
+  let [stdout, stderr] = ['', ''];
+  const code = await runPlugin(words, {
+    environment: { KUBECTL: kubectl },
+    stdout: (text) => (stdout += text),
+    stderr: (text) => (stderr += text),
+    run: (program, args, { input = '' } = {}) =>
+      program === 'az'
+        ? Promise.resolve(az?.run(args) ?? { code: undefined, stdout: '', stderr: '' })
+        : execute(program, args, input, {
+            PATH: process.env['PATH'],
+            HOME: home,
+            KUBECONFIG: kubeconfig,
+          }),
+    readText: (path) => Promise.resolve(files[path]),
+    writeNew: () => Promise.resolve(false),
+    wallMs: () => Date.now() + laterMs,
+    sleep: () => Promise.resolve(),
+  });
+  return { code, stdout, stderr };
+}
+
+function execute(
+  program: string,
+  args: readonly string[],
+  input: string,
+  env: NodeJS.ProcessEnv,
+): Promise<ProgramRun> {
+  const { promise, resolve } = Promise.withResolvers<ProgramRun>();
+  const child = execFile(program, args, { env, maxBuffer: 1e8 }, (error, stdout, stderr) => {
+    const code = typeof error?.code === 'number' ? error.code : error === null ? 0 : undefined;
+    resolve({ code, stdout, stderr });
+  });
+  child.stdin?.on('error', () => undefined).end(input);
+  return promise;
+}
