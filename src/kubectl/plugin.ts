@@ -8,6 +8,11 @@ import { addAnalyze } from './verbs/analyze.ts';
 import { addDoctor } from './verbs/doctor.ts';
 import { addException } from './verbs/exception.ts';
 import { addIdentity } from './verbs/identity.ts';
+import { addLogs } from './verbs/logs.ts';
+import { addMigrate } from './verbs/migrate.ts';
+import { addSysdump } from './verbs/sysdump.ts';
+import { addTest } from './verbs/test.ts';
+import { addTop } from './verbs/top.ts';
 import { addReasons } from './verbs/reasons.ts';
 import { addStatus } from './verbs/status.ts';
 import { addVersion } from './verbs/version.ts';
@@ -21,6 +26,11 @@ const addVerbs: readonly AddVerb[] = [
   addDoctor,
   addIdentity,
   addException,
+  addMigrate,
+  addTest,
+  addLogs,
+  addTop,
+  addSysdump,
   addReasons,
   addVersion,
 ];

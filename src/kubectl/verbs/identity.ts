@@ -402,7 +402,7 @@ function agentSubjects({ agents = [] }: Snapshot): readonly Subject[] {
 }
 
 /** @throws PluginError */
-async function issuerOf({ kubectl }: VerbContext): Promise<string> {
+export async function issuerOf({ kubectl }: VerbContext): Promise<string> {
   const text = await kubectl.expect('read the issuer of service account tokens', [
     'get',
     '--raw=/.well-known/openid-configuration',

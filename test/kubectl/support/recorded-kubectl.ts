@@ -30,6 +30,7 @@ export interface Recorded {
     input: string,
   ) => ProgramRun | undefined;
   readonly currentNamespace?: string;
+  readonly isReadOnly?: boolean;
 }
 
 export interface Played {
@@ -61,7 +62,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
     },
     readText: (path) => Promise.resolve(recorded.files?.[path]),
     writeNew: (path, text) => {
-      if (written.has(path)) return Promise.resolve(false);
+      if (recorded.isReadOnly === true || written.has(path)) return Promise.resolve(false);
       written.set(path, text);
       return Promise.resolve(true);
     },

@@ -1,0 +1,126 @@
+/** `kubectl nmi logs`: the log of the agent that serves a pod or a node. */
+import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { specOf } from '../base/object.ts';
+import { exitCodes } from '../base/outside.ts';
+import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { listAgents } from '../cluster/agent-state.ts';
+import type { AgentView } from '../cluster/agents.ts';
+import { valueOf } from '../transport/kubectl.ts';
+import { namespaceFor, type VerbContext } from './context.ts';
+import type { AddVerb } from './verb.ts';
+
+export const addLogs: AddVerb = (parser, start) =>
+  parser.command(
+    'logs',
+    'the log of the right agent, for a pod, a node or a request id',
+    (verb) =>
+      verb
+        .option('pod', {
+          type: 'string',
+          describe: 'Lines about this pod, of the agent on its node.',
+        })
+        .option('node', { type: 'string', describe: 'All lines of the agent on this node.' })
+        .option('request-id', {
+          type: 'string',
+          describe: 'Lines with this x-ms-request-id; of all agents without --pod or --node.',
+        })
+        .option('tail', { type: 'number', default: 1000, describe: 'Lines to read of each agent.' })
+        .option('follow', {
+          alias: 'f',
+          type: 'boolean',
+          default: false,
+          describe: 'Go on with the agent of --node.',
+        })
+        .example('$0 logs --pod web-7d4b9 -n shop', 'what the agent did for the pod')
+        .example('$0 logs --node aks-pool-1 --follow', ''),
+    (flags) =>
+      start(flags, (context) => {
+        const { pod, node, tail, follow } = flags;
+        return logs(context, { pod, node, requestId: flags['request-id'], tail, follow });
+      }),
+  );
+
+interface LogFlags {
+  readonly pod: string | undefined;
+  readonly node: string | undefined;
+  readonly requestId: string | undefined;
+  readonly tail: number;
+  readonly follow: boolean;
+}
+
+async function logs(context: VerbContext, flags: LogFlags): Promise<ExitCode> {
+  const { pod, node, requestId, follow } = flags;
+  if (pod === undefined && node === undefined && requestId === undefined) {
+    throw new PluginError(
+      exitCodes.usage,
+      'nothing says which agent',
+      'Give --pod, --node or --request-id.',
+    );
+  }
+  if (follow && (node === undefined || pod !== undefined || requestId !== undefined)) {
+    throw new PluginError(
+      exitCodes.usage,
+      '--follow goes with --node alone',
+      'Use: kubectl nmi logs --node NODE --follow',
+    );
+  }
+  const namespace = pod === undefined ? '' : await namespaceFor(context);
+  const place = pod === undefined ? node : await nodeOf(context, namespace, pod);
+  const agents = (await listAgents(context.kubectl)).filter(
+    (each) => place === undefined || each.node === place,
+  );
+  if (agents.length === 0) {
+    throw new PluginError(
+      exitCodes.findings,
+      `no agent is on node ${place ?? ''}`,
+      'See kubectl nmi status',
+    );
+  }
+  if (follow) return followAgent(context, agents, flags.tail);
+  for (const agent of agents) {
+    const text = await context.kubectl.expect(`read the log of ${agent.namespace}/${agent.name}`, [
+      'logs',
+      `--namespace=${agent.namespace}`,
+      agent.name,
+      '--container=nmi',
+      `--tail=${flags.tail}`,
+    ]);
+    const lines = text.split('\n').filter((line) => line !== '' && isAbout(line, namespace, flags));
+    context.outside.stdout(lines.map((line) => `${line}\n`).join(''));
+  }
+  return exitCodes.ok;
+}
+
+async function nodeOf({ kubectl }: VerbContext, namespace: string, pod: string): Promise<string> {
+  const found = valueOf(await kubectl.get('pods', namespace, pod), `get pod ${namespace}/${pod}`);
+  return stringAt(specOf(found), 'nodeName');
+}
+
+/** Lines of the agent are JSON; those in the format of the old system are matched as text. */
+function isAbout(line: string, namespace: string, { pod, requestId }: LogFlags): boolean {
+  if (requestId !== undefined && !line.includes(requestId)) return false;
+  if (pod === undefined) return true;
+  const record = parseRecord(line);
+  if (record === undefined) return line.includes(pod);
+  return stringAt(record, 'pod') === pod && stringAt(record, 'namespace') === namespace;
+}
+
+async function followAgent(
+  { kubectl }: VerbContext,
+  [agent]: readonly AgentView[],
+  tail: number,
+): Promise<ExitCode> {
+  if (agent === undefined) return exitCodes.findings;
+  const run = await kubectl.run(
+    [
+      'logs',
+      `--namespace=${agent.namespace}`,
+      agent.name,
+      '--container=nmi',
+      `--tail=${tail}`,
+      '--follow',
+    ],
+    { isShown: true },
+  );
+  return run.code === 0 ? exitCodes.ok : exitCodes.findings;
+}

@@ -1,0 +1,123 @@
+/** `kubectl nmi sysdump`: one file with what a report of a fault needs, redacted. */
+import { buildInfo } from '../../nmi/base/build-info.ts';
+import { redactObject, redactText } from '../base/redact.ts';
+import { renderYaml } from '../base/output.ts';
+import type { RawObject } from '../base/object.ts';
+import { exitCodes } from '../base/outside.ts';
+import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { readMetrics } from '../cluster/metrics.ts';
+import { viewAgent, type AgentView } from '../cluster/agents.ts';
+import { agentSelector, identityResources } from '../cluster/resources.ts';
+import { describeUnread, type Unread } from '../cluster/snapshot.ts';
+import type { Kubectl } from '../transport/kubectl.ts';
+import type { VerbContext } from './context.ts';
+import type { AddVerb } from './verb.ts';
+
+export const addSysdump: AddVerb = (parser, start) =>
+  parser.command(
+    'sysdump',
+    'a redacted file with objects, logs and metrics for a report',
+    (verb) =>
+      verb
+        .option('file', {
+          type: 'string',
+          describe: 'Where to write it; default nmi-sysdump-TIME.yaml. Never overwrites.',
+        })
+        .option('tail', { type: 'number', default: 500, describe: 'Lines of each log.' })
+        .example('$0 sysdump', ''),
+    (flags) => start(flags, (context) => sysdump(context, flags.file, flags.tail)),
+  );
+
+const resources = [
+  'nodes',
+  'customresourcedefinitions.apiextensions.k8s.io',
+  'daemonsets.apps',
+  ...Object.values(identityResources),
+];
+/** Of each kind; a larger cluster has no more to tell. */
+const maxObjects = 500;
+const maxAgents = 20;
+
+async function sysdump(
+  context: VerbContext,
+  file: string | undefined,
+  tail: number,
+): Promise<ExitCode> {
+  const { kubectl, outside } = context;
+  const unread: Unread[] = [];
+  const agents = await collect(kubectl, 'pods', unread, agentSelector);
+  const documents: object[] = [];
+  for (const resource of resources) {
+    const objects = (await collect(kubectl, resource, unread)).filter((each) =>
+      isOurs(resource, each),
+    );
+    documents.push({
+      resource,
+      omitted: Math.max(0, objects.length - maxObjects),
+      objects: objects.slice(0, maxObjects).map(redactObject),
+    });
+  }
+  documents.push({ resource: 'pods', objects: agents.map(redactObject) });
+  for (const agent of agents.slice(0, maxAgents).map(viewAgent)) {
+    documents.push(await agentDocument(kubectl, agent, tail, unread));
+  }
+  const time = new Date(outside.wallMs()).toISOString().replaceAll(/[-:]|\.\d+/g, '');
+  const path = file ?? `nmi-sysdump-${time}.yaml`;
+  const head = { plugin: buildInfo, at: time, unread };
+  if (!(await outside.writeNew(path, renderYaml([head, ...documents])))) {
+    throw new PluginError(
+      exitCodes.findings,
+      `${path} cannot be written, or exists`,
+      'Give another --file.',
+    );
+  }
+  outside.stdout(`${path}: ${documents.length} parts. Read it before you give it away.\n`);
+  return exitCodes.ok;
+}
+
+async function collect(
+  kubectl: Kubectl,
+  resource: string,
+  unread: Unread[],
+  labels?: string,
+): Promise<readonly RawObject[]> {
+  const read = await kubectl.list(resource, undefined, labels === undefined ? {} : { labels });
+  if (read.ok) return read.value;
+  unread.push(describeUnread(`list ${resource}`, read, `${resource} in the dump`));
+  return [];
+}
+
+function isOurs(resource: string, object: RawObject): boolean {
+  if (resource === 'nodes' || resource.endsWith('aadpodidentity.k8s.io')) return true;
+  return /aadpodidentity|"nmi"|-nmi"/.test(JSON.stringify(object['metadata'] ?? {}));
+}
+
+async function agentDocument(
+  kubectl: Kubectl,
+  agent: AgentView,
+  tail: number,
+  unread: Unread[],
+): Promise<object> {
+  const { namespace, name } = agent;
+  const where = [`--namespace=${namespace}`, name, '--container=nmi', `--tail=${tail}`];
+  const [log, previous, metrics] = await Promise.all([
+    kubectl.run(['logs', ...where]),
+    kubectl.run(['logs', ...where, '--previous']),
+    readMetrics(kubectl, agent),
+  ]);
+  if (!metrics.ok)
+    unread.push(
+      describeUnread(`read the metrics of ${namespace}/${name}`, metrics, `metrics of ${name}`),
+    );
+  return {
+    agent: `${namespace}/${name}`,
+    log: redactText(log.code === 0 ? log.stdout : log.stderr),
+    previousLog: redactText(previous.stdout),
+    metrics: metrics.ok
+      ? metrics.value.map(
+          (each) =>
+            `${each.name}{${[...each.labels].map(([key, value]) => `${key}="${value}"`).join(',')}} ${each.value}`,
+        )
+      : [],
+  };
+}

@@ -1,0 +1,214 @@
+/** `kubectl nmi test`: a short-lived pod that asks as another one would. It prints what came, never a token. */
+import { bindingLabel } from '../../cache/index/binding-label.ts';
+import { stringAt } from '../../nmi/base/json-value.ts';
+import { labelsOf, namespaceOf, specOf, statusOf } from '../base/object.ts';
+import { renderYaml } from '../base/output.ts';
+import { exitCodes } from '../base/outside.ts';
+import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { viewAgent } from '../cluster/agents.ts';
+import { agentSelector, identityResources } from '../cluster/resources.ts';
+import { valueOf } from '../transport/kubectl.ts';
+import { namespaceFor, print, type VerbContext } from './context.ts';
+import type { AddVerb } from './verb.ts';
+
+export const addTest: AddVerb = (parser, start) =>
+  parser.command(
+    'test',
+    'asks once from a short-lived pod with the label and service account of another',
+    (verb) =>
+      verb
+        .option('pod', { type: 'string', describe: 'As this pod, on its node.' })
+        .option('identity', {
+          type: 'string',
+          describe: 'As a pod that is bound to this AzureIdentity.',
+        })
+        .option('image', {
+          type: 'string',
+          describe: 'Image of the agent; default: that of the agents.',
+        })
+        .option('resource', {
+          type: 'string',
+          default: 'https://management.azure.com/',
+          describe: 'Resource to ask for.',
+        })
+        .option('timeout', {
+          type: 'number',
+          default: 120,
+          describe: 'Seconds to wait for the pod.',
+        })
+        .conflicts('pod', 'identity')
+        .example('$0 test --pod web-7d4b9 -n shop', '')
+        .example('$0 test --identity orders -n shop', ''),
+    (flags) => start(flags, (context) => test(context, flags)),
+  );
+
+interface TestFlags {
+  readonly pod: string | undefined;
+  readonly identity: string | undefined;
+  readonly image: string | undefined;
+  readonly resource: string;
+  readonly timeout: number;
+}
+
+interface Wanted {
+  readonly label: string;
+  readonly serviceAccount: string;
+  /** Empty for any. */
+  readonly node: string;
+}
+
+const pauseMs = 1_000;
+
+async function test(context: VerbContext, flags: TestFlags): Promise<ExitCode> {
+  const { kubectl, outside } = context;
+  const namespace = await namespaceFor(context);
+  const wanted = await readWanted(context, namespace, flags);
+  const image = flags.image ?? (await imageOf(context));
+  const name = `nmi-test-${outside.wallMs().toString(36)}`;
+  const pod = podOf(name, namespace, wanted, image, flags.resource);
+  await kubectl.expect(
+    `create pod ${namespace}/${name}`,
+    ['create', '--filename=-'],
+    renderYaml([pod]),
+  );
+  try {
+    const phase = await untilEnded(context, namespace, name, flags.timeout);
+    const log = await kubectl.run(['logs', `--namespace=${namespace}`, name]);
+    const lines = log.stdout.split('\n').filter((line) => /acquire|failed/.test(line));
+    const isGranted = lines.some((line) => line.includes('successfully acquired'));
+    print(context, { kind: 'Test', pod: name, phase, granted: isGranted, lines }, () => [
+      isGranted ? 'A token came.' : `No token came (pod ${phase || 'did not start'}).`,
+      ...lines.map((line) => `  ${line}`),
+      ...(isGranted || flags.pod === undefined
+        ? []
+        : [`Then: kubectl nmi explain pod ${flags.pod} -n ${namespace}`]),
+    ]);
+    return isGranted ? exitCodes.ok : exitCodes.findings;
+  } finally {
+    await kubectl.run([
+      'delete',
+      'pods',
+      `--namespace=${namespace}`,
+      name,
+      '--wait=false',
+      '--ignore-not-found',
+    ]);
+  }
+}
+
+async function readWanted(
+  { kubectl }: VerbContext,
+  namespace: string,
+  { pod, identity }: TestFlags,
+): Promise<Wanted> {
+  if (pod !== undefined) {
+    const found = valueOf(await kubectl.get('pods', namespace, pod), `get pod ${namespace}/${pod}`);
+    const spec = specOf(found);
+    const label = labelsOf(found).get(bindingLabel) ?? '';
+    return {
+      label,
+      serviceAccount: stringAt(spec, 'serviceAccountName'),
+      node: stringAt(spec, 'nodeName'),
+    };
+  }
+  if (identity === undefined)
+    throw new PluginError(
+      exitCodes.usage,
+      'nothing says what to test',
+      'Give --pod or --identity.',
+    );
+  const bindings = valueOf(
+    await kubectl.list(identityResources.bindings, namespace),
+    'list bindings',
+  );
+  const binding = bindings.find(
+    (each) =>
+      namespaceOf(each) === namespace && stringAt(specOf(each), 'azureIdentity') === identity,
+  );
+  if (binding === undefined) {
+    throw new PluginError(
+      exitCodes.findings,
+      `no binding of namespace ${namespace} names AzureIdentity ${identity}`,
+      `Bind it: kubectl nmi identity assign ${identity} -n ${namespace} --apply`,
+    );
+  }
+  const spec = specOf(binding);
+  return {
+    label: stringAt(spec, 'selector'),
+    serviceAccount: stringAt(spec, 'serviceAccount') || 'default',
+    node: '',
+  };
+}
+
+async function imageOf({ kubectl }: VerbContext): Promise<string> {
+  const read = await kubectl.list('pods', undefined, { labels: agentSelector });
+  const image = read.ok
+    ? read.value.map(viewAgent).find(({ isOldNmi }) => !isOldNmi)?.image
+    : undefined;
+  if (image !== undefined) return image;
+  throw new PluginError(
+    exitCodes.usage,
+    'the image of the agent is not known: its pods are not visible to you',
+    'Give --image.',
+  );
+}
+
+/** Fits the restricted standard for pods; the program in it is the agent's sample client. */
+function podOf(
+  name: string,
+  namespace: string,
+  wanted: Wanted,
+  image: string,
+  resource: string,
+): object {
+  const { label, serviceAccount, node } = wanted;
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      name,
+      namespace,
+      labels: {
+        'app.kubernetes.io/name': 'nmi-test',
+        ...(label === '' ? {} : { [bindingLabel]: label }),
+      },
+    },
+    spec: {
+      restartPolicy: 'Never',
+      activeDeadlineSeconds: 120,
+      serviceAccountName: serviceAccount,
+      automountServiceAccountToken: false,
+      ...(node === '' ? {} : { nodeName: node }),
+      securityContext: {
+        runAsNonRoot: true,
+        runAsUser: 65_532,
+        seccompProfile: { type: 'RuntimeDefault' },
+      },
+      containers: [
+        {
+          name: 'demo',
+          image,
+          args: ['demo', '--once', `--resource-name=${resource}`],
+          securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } },
+          resources: { requests: { cpu: '10m', memory: '64Mi' }, limits: { memory: '256Mi' } },
+        },
+      ],
+    },
+  };
+}
+
+async function untilEnded(
+  { kubectl, outside }: VerbContext,
+  namespace: string,
+  name: string,
+  timeoutS: number,
+): Promise<string> {
+  const endMs = outside.wallMs() + timeoutS * 1000;
+  let phase = '';
+  while (phase !== 'Succeeded' && phase !== 'Failed' && outside.wallMs() < endMs) {
+    await outside.sleep(pauseMs);
+    const read = await kubectl.get('pods', namespace, name);
+    phase = stringAt(statusOf(valueOf(read, `get pod ${namespace}/${name}`)), 'phase');
+  }
+  return phase;
+}

@@ -1,0 +1,217 @@
+/**
+ * What the plugin shows for mistakes of users, on real servers with the real kubectl: golden texts in
+ * `test/kubectl/golden`. NMI_WRITE_GOLDEN=1 writes them anew.
+ */
+import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { before, describe, it } from 'node:test';
+import { parseAllDocuments } from 'yaml';
+import { provideClusters } from '../cluster/support/binaries.ts';
+import type { Cluster } from '../cluster/support/cluster.ts';
+import { describeOnClusters } from '../cluster/support/on-clusters.ts';
+import { createFakeAz, ordersId } from './support/fake-az.ts';
+import { agent, clientId, good, mistakes, pod } from './support/mistakes.ts';
+import { runOn, type RealMachine } from './support/real-kubectl.ts';
+
+const root = join(import.meta.dirname, '../..');
+const golden = join(import.meta.dirname, 'golden');
+const writesGolden = process.env['NMI_WRITE_GOLDEN'] === '1';
+const collections = [
+  ...['shop', 'other', 'kube-system'].map(
+    (namespace) => `/api/v1/namespaces/${namespace}/pods?gracePeriodSeconds=0`,
+  ),
+  ...['shop', 'other'].flatMap((namespace) => [
+    ...['azureidentities', 'azureidentitybindings', 'azurepodidentityexceptions'].map(
+      (kind) => `/apis/aadpodidentity.k8s.io/v1/namespaces/${namespace}/${kind}`,
+    ),
+    `/apis/apps/v1/namespaces/${namespace}/deployments`,
+    `/apis/networking.k8s.io/v1/namespaces/${namespace}/networkpolicies`,
+  ]),
+];
+
+function equalsGolden(name: string, text: string): void {
+  const path = join(golden, `${name}.txt`);
+  if (writesGolden) writeFileSync(path, text);
+  assert.equal(text, readFileSync(path, 'utf8'));
+}
+
+interface Manifest {
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace: string };
+  readonly status?: object;
+}
+
+/** Status too, which only the kubelet writes. */
+async function put(cluster: Cluster, yaml: string): Promise<void> {
+  await cluster.applyOverHttp(yaml);
+  for (const document of parseAllDocuments(yaml)) {
+    const { kind, metadata, status } = (document.toJS() ?? { kind: '' }) as Manifest;
+    if (kind !== 'Pod' || status === undefined) continue;
+    const path = `/api/v1/namespaces/${metadata.namespace}/pods/${metadata.name}/status`;
+    await cluster.admin.expect(
+      'PATCH',
+      path,
+      { status },
+      { contentType: 'application/merge-patch+json' },
+    );
+  }
+}
+
+describeOnClusters('kubectl nmi', (cluster) => {
+  let machine: RealMachine;
+  const run = (words: readonly string[], as: Partial<RealMachine> = {}) =>
+    runOn({ ...machine, ...as }, words);
+
+  before(async () => {
+    const { version, adminKubeconfig, folder } = cluster();
+    const found = provideClusters().find(({ programs }) => programs?.version === version);
+    machine = {
+      kubectl: found?.programs?.kubectl ?? '',
+      kubeconfig: adminKubeconfig,
+      home: folder,
+    };
+    for (const name of ['shop', 'other', 'kube-system']) await cluster().createNamespace(name);
+  });
+
+  const clear = async () => {
+    for (const path of collections) await cluster().admin.expect('DELETE', path);
+  };
+
+  it('fails clearly in a cluster without the kinds', async () => {
+    const { code, stdout, stderr } = await run(['explain', 'pod', 'web', '-n', 'shop']);
+    assert.deepEqual([code, stdout], [1, '']);
+    equalsGolden('no-definitions', stderr);
+    assert.match((await run(['doctor', '--pre'])).stdout, /crd_missing/);
+  });
+
+  it('finds definitions of the old system', async () => {
+    await cluster().apply(
+      await readFile(join(root, 'test/cluster/fixtures/old-crds.yaml'), 'utf8'),
+    );
+    const { stdout } = await run(['doctor', '--pre']);
+    assert.match(stdout, /azureidentities\.aadpodidentity\.k8s\.io: crd_old/);
+    assert.doesNotMatch(stdout, /crd_missing/);
+    await cluster().apply(await readFile(join(root, 'deploy/crds.yaml'), 'utf8'));
+  });
+
+  describe('shows', () => {
+    for (const { name, objects, words = ['explain', 'pod', 'web'] } of mistakes) {
+      it(name, async () => {
+        await clear();
+        await put(cluster(), objects);
+        const where = words.includes('-n') ? [] : ['-n', 'shop'];
+        const { code, stdout, stderr } = await run([...words, ...where, '--exit-code']);
+        equalsGolden(name, `exit code ${code}\n${stdout}${stderr}`);
+      });
+    }
+  });
+
+  it('needs get and list of pods and of the three kinds, and names the rest', async () => {
+    await clear();
+    await put(cluster(), good);
+    await cluster().apply(`
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: { name: developer, namespace: shop }
+rules:
+  - { apiGroups: [''], resources: [pods], verbs: [get, list] }
+  - { apiGroups: [aadpodidentity.k8s.io], resources: ['*'], verbs: [get, list] }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: { name: developer, namespace: shop }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: developer }
+subjects: [{ kind: ServiceAccount, name: developer, namespace: shop }]
+`);
+    await using developer = await cluster().createServiceAccountClient({
+      namespace: 'shop',
+      name: 'developer',
+    });
+    const as = { kubeconfig: developer.kubeconfigPath };
+    const { code, stdout } = await run(['explain', 'pod', 'web', '-n', 'shop', '--exit-code'], as);
+    assert.equal(code, 0);
+    equalsGolden('developer', stdout);
+    const other = await run(['explain', 'pod', 'web', '-n', 'other'], as);
+    assert.equal(other.code, 77);
+    equalsGolden('no-rights', other.stderr);
+    assert.equal((await run(['analyze', '-A'], as)).code, 77);
+    assert.equal((await run(['status'], as)).code, 77);
+  });
+
+  it('fails clearly without a configuration, a context, or a server', async () => {
+    const explain = ['explain', 'pod', 'web', '-n', 'shop'];
+    const none = await run(explain, { kubeconfig: join(cluster().folder, 'none') });
+    assert.equal(none.code, 2);
+    assert.match(
+      none.stderr,
+      /kubectl has no usable configuration.*\nSet KUBECONFIG or --kubeconfig/,
+    );
+    const context = await run([...explain, '--context', 'prod']);
+    assert.equal(context.code, 2);
+    assert.match(context.stderr, /context.*prod/);
+    const path = join(cluster().folder, 'unreachable');
+    writeFileSync(
+      path,
+      readFileSync(machine.kubeconfig, 'utf8').replace(/https:\/\/[^"]+/, 'https://127.0.0.1:9'),
+    );
+    const unreachable = await run(explain, { kubeconfig: path });
+    assert.equal(unreachable.code, 69);
+    assert.doesNotMatch(unreachable.stderr, /\n\s+at |E\d{4}/);
+    assert.equal((await run(explain, { kubectl: '/no/such/kubectl' })).code, 69);
+  });
+
+  it('types a whole quick start: identity, binding, exception, and back', async () => {
+    await clear();
+    await put(cluster(), pod() + agent());
+    const az = createFakeAz({ identities: { [ordersId]: clientId } });
+    const type = async (...words: readonly string[]) => {
+      const { code, stdout, stderr } = await run([...words, '-n', 'shop'], { az });
+      assert.equal(code, 0, `${words.join(' ')}: ${stderr}`);
+      return stdout;
+    };
+    await type('identity', 'add', 'orders', '--resource-id', ordersId, '--run', '--apply');
+    await type('identity', 'assign', 'orders', '--apply', '--run');
+    assert.match(await type('explain', 'pod', 'web', '--exit-code'), /^pod shop\/web: GRANTED/);
+    assert.match(await type('identity', 'list'), /orders +user-assigned +\S+ +orders +web\n/);
+    await type('exception', 'add', 'proxy', '--pod-labels', 'app=proxy', '--apply');
+    await type('exception', 'update', 'proxy', '--pod-labels', 'app=gateway', '--apply');
+    assert.match(await type('exception', 'list'), /app=gateway/);
+    await type('exception', 'delete', 'proxy', '--apply');
+    await type('identity', 'unassign', 'orders', '--apply', '--run');
+    await type('identity', 'delete', 'orders', '--apply');
+    assert.match(await type('identity', 'list'), /^NAMESPACE[^\n]+\n$/);
+    assert.match((await run(['explain', 'pod', 'web', '-n', 'shop'])).stdout, /binding_missing/);
+    assert.deepEqual(az.lines, [`identity show --ids ${ordersId} --output json`]);
+  });
+
+  it('types a whole migration off the add-on, and on to Workload Identity', async () => {
+    await clear();
+    await put(cluster(), good);
+    const type = async (...words: readonly string[]) => {
+      const { code, stdout, stderr } = await run(words);
+      assert.equal(code, 0, `${words.join(' ')}: ${stderr}`);
+      return stdout;
+    };
+    assert.match(await type('migrate', 'plan'), /export-addon/);
+    assert.match(await type('migrate', 'check'), /0 user-assigned identities/);
+    const exported = await type('migrate', 'export-addon', '-A');
+    assert.doesNotMatch(exported, /managedFields|resourceVersion|uid|creationTimestamp/);
+    // What AKS does with the add-on's objects.
+    await clear();
+    await put(cluster(), pod() + agent());
+    await cluster().apply(exported);
+    assert.match(await type('explain', 'pod', 'web', '-n', 'shop', '--exit-code'), /GRANTED/);
+    assert.match(
+      await type('analyze', '-A', '--exit-code', '--threshold', 'warning'),
+      /^0 errors, 0 warnings/,
+    );
+    await type('migrate', 'to-workload-identity', '-n', 'shop', '--apply');
+    const account = await cluster().admin.expect(
+      'GET',
+      '/api/v1/namespaces/shop/serviceaccounts/default',
+    );
+    assert.match(JSON.stringify(account.metadata), new RegExp(`client-id":"${clientId}`));
+  });
+});

@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  boundWorld,
+  createAgentPod,
+  createPod,
+  failed,
+  ok,
+  play,
+} from '../support/recorded-kubectl.ts';
+
+const lines = [
+  '{"namespace":"shop","pod":"web","requestId":"r1","msg":"a"}',
+  '{"namespace":"other","pod":"web","requestId":"r2","msg":"b"}',
+  'I1127 06:00:00 server.go:1] status (200) for pod web, r3',
+  '{"msg":"watches are synced"}',
+];
+const world = {
+  ...boundWorld({ pods: [createPod('web'), createAgentPod('node-1'), createAgentPod('node-2')] }),
+  other: () => ok(`${lines.join('\n')}\n`),
+};
+
+describe('kubectl nmi logs', () => {
+  it('reads the agent of the pod, and the lines about the pod', async () => {
+    const { stdout, calls } = await play(['logs', '--pod', 'web'], world);
+    assert.deepEqual(stdout.trim().split('\n'), [lines[0], lines[2]]);
+    assert.deepEqual(
+      calls.map((words) => words.slice(1, 4)),
+      [['logs', '--namespace=kube-system', 'nmi-node-1']],
+    );
+  });
+
+  it('reads a whole node, or looks for a request id on all', async () => {
+    assert.equal(
+      (await play(['logs', '--node', 'node-2'], world)).stdout.trim().split('\n').length,
+      4,
+    );
+    const byId = await play(['logs', '--request-id', 'r2'], world);
+    assert.equal(byId.stdout, [lines[1], lines[1], ''].join('\n'));
+    assert.equal(byId.calls.length, 2);
+  });
+
+  it('follows one agent on the user’s terminal', async () => {
+    const { calls, code } = await play(['logs', '--node', 'node-1', '-f'], world);
+    assert.equal(code, 0);
+    assert.ok(calls[0]?.includes('--follow'));
+    assert.equal(
+      (await play(['logs', '--node', 'node-1', '-f'], { ...world, other: () => failed('x') })).code,
+      1,
+    );
+  });
+
+  it('refuses what names no agent', async () => {
+    assert.equal((await play(['logs'], world)).code, 2);
+    assert.equal((await play(['logs', '--pod', 'web', '-f'], world)).code, 2);
+    assert.match(
+      (await play(['logs', '--node', 'none'], world)).stderr,
+      /no agent is on node none/,
+    );
+    assert.equal((await play(['logs', '--pod', 'none'], world)).code, 1);
+  });
+});

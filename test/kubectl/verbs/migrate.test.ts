@@ -1,0 +1,200 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { parseAllDocuments } from 'yaml';
+import { createFakeAz, ordersId } from '../support/fake-az.ts';
+import {
+  boundWorld,
+  clientA,
+  clientB,
+  createAgentPod,
+  createBinding,
+  createIdentity,
+  createObject,
+  createPod,
+  kinds,
+  ok,
+  play,
+  type Recorded,
+} from '../support/recorded-kubectl.ts';
+
+const bound = { labels: { aadpodidbinding: 'orders', app: 'web' } };
+const identity = createIdentity('orders', {
+  type: 0,
+  clientID: clientA,
+  resourceID: ordersId.toUpperCase(),
+});
+const nodes = ['a', 'b'].map((pool) => ({
+  metadata: { name: `node-${pool}`, labels: { agentpool: pool } },
+  spec: {
+    providerID: `azure:///subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/virtualMachineScaleSets/${pool}/virtualMachines/0`,
+  },
+}));
+
+function worldOf(changes = {}, az = createFakeAz({ identities: {} })): Recorded {
+  return {
+    ...boundWorld({ nodes, [kinds.identities]: [identity], ...changes }),
+    other: (program, args) =>
+      program === 'az' ? az.run(args) : ok('{"issuer":"https://oidc.example/"}'),
+  };
+}
+
+describe('kubectl nmi migrate export-addon', () => {
+  it('has what an author wrote, and nothing of the server or the add-on', async () => {
+    const object = {
+      ...identity,
+      metadata: {
+        ...{
+          name: 'orders',
+          namespace: 'shop',
+          uid: 'u',
+          resourceVersion: '7',
+          managedFields: [{}],
+          generation: 3,
+        },
+        labels: { 'addonmanager.kubernetes.io/mode': 'Reconcile', team: 'shop' },
+        annotations: { 'kubectl.kubernetes.io/last-applied-configuration': '{}' },
+      },
+      status: { availableReplicas: 1 },
+    };
+    const { stdout } = await play(
+      ['migrate', 'export-addon'],
+      worldOf({ [kinds.identities]: [object] }),
+    );
+    const [first, second] = parseAllDocuments(stdout).map((each) => each.toJS() as object);
+    assert.deepEqual(first, {
+      apiVersion: 'aadpodidentity.k8s.io/v1',
+      kind: 'AzureIdentity',
+      metadata: { name: 'orders', namespace: 'shop', labels: { team: 'shop' } },
+      spec: { type: 0, clientID: clientA, resourceID: ordersId.toUpperCase() },
+    });
+    assert.equal((second as { kind: string }).kind, 'AzureIdentityBinding');
+  });
+
+  it('does not make an empty file', async () => {
+    assert.equal((await play(['migrate', 'export-addon', '-n', 'none'], worldOf())).code, 1);
+  });
+});
+
+describe('kubectl nmi migrate check', () => {
+  it('asks Azure only when it may, and prints what is missing', async () => {
+    const pods = [createPod('web', bound), createAgentPod('node-a')];
+    const az = createFakeAz({ identities: {} });
+    const quiet = await play(['migrate', 'check'], worldOf({ pods }, az));
+    assert.match(quiet.stdout, /^a +a +1 +1 +unknown; add --run$/m);
+    assert.deepEqual(az.lines, []);
+    const asked = await play(['migrate', 'check', '--run', '--exit-code'], worldOf({ pods }, az));
+    assert.equal(asked.code, 1);
+    assert.match(asked.stdout, /^b +b +1 +0 +1$/m);
+    assert.match(asked.stdout, /^az vmss identity assign .*--name a --identities \/SUBSCRIPTIONS/m);
+  });
+
+  it('is satisfied when all is assigned and every node has an agent', async () => {
+    const az = createFakeAz({ identities: {} });
+    for (const name of ['a', 'b'])
+      az.run(['vmss', 'identity', 'assign', '--name', name, '--identities', ordersId]);
+    const pods = [createPod('web', bound), createAgentPod('node-a'), createAgentPod('node-b')];
+    assert.equal(
+      (await play(['migrate', 'check', '--run', '--exit-code'], worldOf({ pods }, az))).code,
+      0,
+    );
+    const idle = await play(['migrate', 'check', '--run'], worldOf({ pods: pods.slice(1) }, az));
+    assert.match(idle.stdout, /0 user-assigned identities are bound to pods/);
+  });
+});
+
+describe('kubectl nmi migrate plan', () => {
+  const old = createAgentPod('node-a', {
+    image: 'mcr.microsoft.com/oss/azure/aad-pod-identity/nmi:v1.8.17',
+  });
+  it('takes the add-on off', async () => {
+    const { stdout } = await play(
+      ['migrate', 'plan', '--resource-group', 'rg', '--cluster-name', 'c'],
+      worldOf({ pods: [old] }),
+    );
+    assert.match(
+      stdout,
+      /^1\. Save the objects: kubectl nmi migrate export-addon -A > pod-identity\.yaml\n/,
+    );
+    assert.match(stdout, /az aks update --resource-group rg --name c --disable-pod-identity/);
+  });
+
+  it('switches a release of helm in place, and knows the MIC', async () => {
+    const labels = { component: 'nmi', 'app.kubernetes.io/managed-by': 'Helm' };
+    const pods = [
+      { ...old, metadata: { name: 'nmi-1', namespace: 'kube-system', labels } },
+      createPod('mic', { spec: { containers: [{ image: 'x/mic:v1' }] } }),
+    ];
+    const { stdout } = await play(['migrate', 'plan'], worldOf({ pods }));
+    assert.match(stdout, /^1\. The MIC runs/);
+    assert.match(stdout, /nameOverride=aad-pod-identity/);
+    assert.doesNotMatch(stdout, /disable-pod-identity/);
+  });
+});
+
+describe('kubectl nmi migrate to-workload-identity', () => {
+  const owner = { kind: 'ReplicaSet', name: 'web-1' };
+  const deployment = createObject('Deployment', 'web', {
+    selector: { matchLabels: { app: 'web' } },
+  });
+  it('annotates service accounts, federates them, and labels pod templates', async () => {
+    const pods = [
+      createPod('web-1', { ...bound, owner, ip: '10.1.0.1' }),
+      createPod('web-2', { ...bound, owner, ip: '10.1.0.2' }),
+    ];
+    const { stdout } = await play(
+      ['migrate', 'to-workload-identity'],
+      worldOf({ pods, [kinds.deployments]: [deployment] }),
+    );
+    assert.match(
+      stdout,
+      new RegExp(
+        `kind: ServiceAccount\\nmetadata:\\n {2}name: default\\n {2}namespace: shop\\n {2}annotations:\\n {4}azure.workload.identity/client-id: ${clientA}\\n`,
+      ),
+    );
+    assert.equal(stdout.match(/patch deployment web/g)?.length, 1);
+    assert.match(stdout, /# az identity federated-credential create --name shop-default/);
+  });
+
+  it('counts credentials, and names service accounts with several identities', async () => {
+    const pods = Array.from({ length: 21 }, (_, index) =>
+      createPod(`p${index}`, {
+        ...bound,
+        ip: `10.1.0.${index + 1}`,
+        spec: { serviceAccountName: `a${index}` },
+      }),
+    );
+    const changes = {
+      pods,
+      [kinds.identities]: [
+        identity,
+        createIdentity('zebra', { type: 3, clientID: clientB, tenantID: 'contoso.example' }),
+      ],
+      [kinds.bindings]: [
+        createBinding('orders'),
+        createBinding('z', { azureIdentity: 'zebra', selector: 'orders', serviceAccount: 'a0' }),
+        createBinding('none', { azureIdentity: 'none', selector: 'orders' }),
+      ],
+    };
+    const { stdout } = await play(['migrate', 'to-workload-identity'], worldOf(changes));
+    assert.match(
+      stdout,
+      /AzureIdentity orders would have 21 federated credentials, and Azure allows 20/,
+    );
+    assert.match(stdout, /Service account a0 is used with zebra too/);
+    const own = await play(
+      ['migrate', 'to-workload-identity'],
+      worldOf({
+        ...changes,
+        [kinds.bindings]: [createBinding('z', { azureIdentity: 'zebra', selector: 'orders' })],
+      }),
+    );
+    assert.match(own.stdout, /azure\.workload\.identity\/tenant-id: contoso\.example/);
+  });
+
+  it('has nothing to do where no pod is bound', async () => {
+    assert.match(
+      (await play(['migrate', 'to-workload-identity'], worldOf({ pods: [] }))).stderr,
+      /no pod of namespace shop is bound/,
+    );
+  });
+});

@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { parseAllDocuments } from 'yaml';
+import { boundWorld, createAgentPod, failed, ok, play } from '../support/recorded-kubectl.ts';
+
+const token = ['eyJhbGciOiJSUzI1NiJ9', 'eyJzdWIiOiJ4In0', 'c2lnbmF0dXJl'].join('.');
+const world = {
+  ...boundWorld({
+    pods: [createAgentPod('node-1', { args: ['--strict-identity'] })],
+    'customresourcedefinitions.apiextensions.k8s.io': [
+      { metadata: { name: 'azureidentities.aadpodidentity.k8s.io' } },
+      { metadata: { name: 'certificates.cert-manager.io' } },
+    ],
+  }),
+  other: (_program: string, args: readonly string[]) =>
+    args.includes('--previous')
+      ? failed('no previous')
+      : ok(`nmi_ready{condition="x"} 1\nsaw ${token}\n`),
+};
+
+describe('kubectl nmi sysdump', () => {
+  it('writes one file, without tokens and without what is not ours', async () => {
+    const { code, stdout, written } = await play(['sysdump'], world);
+    assert.equal(code, 0);
+    assert.match(
+      stdout,
+      /^nmi-sysdump-20261127T060000Z\.yaml: 8 parts\. Read it before you give it away\.\n$/,
+    );
+    const text = written.get('nmi-sysdump-20261127T060000Z.yaml') ?? '';
+    assert.doesNotMatch(text, /eyJ|cert-manager/);
+    const documents = parseAllDocuments(text).map((each) => each.toJS() as Record<string, unknown>);
+    assert.equal(documents.length, 9);
+    assert.match(JSON.stringify(documents), /saw \(removed\)/);
+    assert.match(JSON.stringify(documents), /strict-identity/);
+  });
+
+  it('names what it could not read, and never overwrites', async () => {
+    const { code, written } = await play(['sysdump', '--file', 'x.yaml'], {
+      ...world,
+      forbidden: { nodes: 'everywhere' },
+    });
+    assert.equal(code, 0);
+    assert.match(written.get('x.yaml') ?? '', /cannot list|list nodes/);
+    const other = {
+      ...world,
+      other: () => failed('Unable to connect to the server: x'),
+      isReadOnly: true,
+    };
+    assert.match((await play(['sysdump'], other)).stderr, /cannot be written, or exists/);
+  });
+});

@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { parse } from 'yaml';
+import {
+  boundWorld,
+  createAgentPod,
+  createPod,
+  kinds,
+  ok,
+  play,
+  type Recorded,
+} from '../support/recorded-kubectl.ts';
+
+const name = `nmi-test-${Date.parse('2026-11-27T06:00:00Z').toString(36)}`;
+const granted =
+  'successfully made GET on instance metadata\nsuccessfully acquired a token using the MSI, msiEndpoint(http://169.254.169.254)\n';
+const refused =
+  'failed to acquire a token using the MSI, error: status 400 invalid_request Identity not found\n';
+
+function worldOf(log: string, phase = 'Succeeded', changes = {}): Recorded {
+  const pods = [
+    createPod('web', {
+      labels: { aadpodidbinding: 'orders' },
+      spec: { serviceAccountName: 'robot' },
+    }),
+    createPod(name, { status: { phase } }),
+    createAgentPod('node-1'),
+  ];
+  return {
+    ...boundWorld({ pods, ...changes }),
+    other: (_program, args) => ok(args[0] === 'logs' ? log : ''),
+  };
+}
+
+interface MadePod {
+  readonly metadata: { readonly labels: Readonly<Record<string, string>> };
+  readonly spec: {
+    readonly serviceAccountName: string;
+    readonly nodeName?: string;
+    readonly containers: readonly { readonly image: string; readonly args: readonly string[] }[];
+  };
+}
+
+describe('kubectl nmi test', () => {
+  it('asks as the pod would, and takes its own pod away', async () => {
+    const { code, stdout, calls, inputs } = await play(['test', '--pod', 'web'], worldOf(granted));
+    assert.equal(code, 0);
+    assert.match(stdout, /^A token came\.\n {2}successfully acquired/);
+    assert.deepEqual(
+      calls.map((words) => words[1]),
+      ['create', 'logs', 'delete'],
+    );
+    const made = parse(inputs[0] ?? '') as MadePod;
+    assert.equal(made.metadata.labels['aadpodidbinding'], 'orders');
+    assert.equal(made.spec.serviceAccountName, 'robot');
+    assert.equal(made.spec.nodeName, 'node-1');
+    assert.equal(made.spec.containers[0]?.image, 'example/entra-pod-identity:0.1.0');
+  });
+
+  it('fails with the answer when none came, and with what to do then', async () => {
+    const { code, stdout, calls } = await play(
+      ['test', '--pod', 'web'],
+      worldOf(refused, 'Failed'),
+    );
+    assert.equal(code, 1);
+    assert.match(
+      stdout,
+      /^No token came \(pod Failed\)\.\n {2}failed to acquire[^\n]+\nThen: kubectl nmi explain pod web -n shop/,
+    );
+    assert.equal(calls.at(-1)?.[1], 'delete');
+  });
+
+  it('takes the label of a binding of an identity', async () => {
+    const { inputs } = await play(
+      ['test', '--identity', 'orders', '--image', 'mine:1'],
+      worldOf(granted),
+    );
+    const made = parse(inputs[0] ?? '') as MadePod;
+    assert.equal(made.metadata.labels['aadpodidbinding'], 'orders');
+    assert.equal(made.spec.nodeName, undefined);
+    assert.equal(made.spec.containers[0]?.image, 'mine:1');
+  });
+
+  it('takes its pod away when the wait is over', async () => {
+    const { stdout, calls } = await play(
+      ['test', '--pod', 'web', '--timeout', '5'],
+      worldOf('', 'Pending'),
+    );
+    assert.match(stdout, /No token came \(pod Pending\)/);
+    assert.equal(calls.at(-1)?.[1], 'delete');
+  });
+
+  it('refuses what it cannot know', async () => {
+    assert.match((await play(['test'], worldOf(''))).stderr, /nothing says what to test/);
+    assert.equal((await play(['test', '--pod', 'a', '--identity', 'b'], worldOf(''))).code, 2);
+    assert.match(
+      (await play(['test', '--identity', 'orders'], worldOf('', '', { [kinds.bindings]: [] })))
+        .stderr,
+      /Bind it: kubectl nmi identity assign orders/,
+    );
+    const blind = { ...worldOf(''), forbidden: { pods: 'all-namespaces' } as const };
+    assert.match((await play(['test', '--pod', 'web'], blind)).stderr, /Give --image/);
+  });
+});

@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createAgentPod, failed, ok, play } from '../support/recorded-kubectl.ts';
+
+const objects = { pods: [createAgentPod('node-1')] };
+
+describe('kubectl nmi top', () => {
+  it('has the most frequent reasons first', async () => {
+    const page =
+      'nmi_requests_total{route="token",reason="ok"} 70\nnmi_requests_total{route="host",reason="ok"} 1\nnmi_requests_total{route="token",reason="binding_missing"} 9\nnmi_requests_total{route="token",reason="idle"} 0\n';
+    const { stdout } = await play(['top'], { objects, other: () => ok(page) });
+    assert.equal(
+      stdout,
+      'REQUESTS  REASON           NODE\n71        ok               node-1\n9         binding_missing  node-1\n',
+    );
+  });
+
+  it('counts for an interval', async () => {
+    let count = 100;
+    const other = () => ok(`nmi_requests_total{reason="ok"} ${(count += 5)}\n`);
+    const { stdout } = await play(['top', '--interval', '10'], { objects, other });
+    assert.match(stdout, /^5 +ok/m);
+  });
+
+  it('fails where the user may not read metrics', async () => {
+    const stderr =
+      'Error from server (Forbidden): User "dev" cannot get resource "pods/proxy" in API group "" in the namespace "kube-system"';
+    const { code, stderr: said } = await play(['top'], { objects, other: () => failed(stderr) });
+    assert.equal(code, 77);
+    assert.match(said, /pods\/proxy/);
+  });
+});
