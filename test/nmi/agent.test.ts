@@ -217,7 +217,7 @@ describe('the token endpoint, as a pod sees it', () => {
     }
     assert.equal(
       missingResource?.body['error_description'],
-      "Required query variable 'resource' is missing",
+      "Required query variable 'resource' is missing (parameter_missing)",
     );
     for (const version of ['2018-02-01', '2019-08-01', '2021-12-13']) {
       const target = tokenTarget.replace('2018-02-01', version);
