@@ -11,7 +11,8 @@ const noService = ['unreachable', '169.254.169.254/32'];
 
 const addressMode: Scenario = {
   name: 'address-mode',
-  title: 'Where the node holds the address itself, pods get tokens of types 1 to 3 and no others.',
+  title:
+    'Address mode: the node holds the metadata address, and pods get tokens of types 1 to 3 only.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {

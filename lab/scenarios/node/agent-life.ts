@@ -9,7 +9,7 @@ import type { World } from '../../world/world.ts';
 
 const killed: Scenario = {
   name: 'agent-killed',
-  title: 'The agent is killed under load: refused in between, served after the restart, no leak.',
+  title: 'The agent is killed under load: connections refused until the restart, no leak.',
   needs: 'any',
   inTour: true,
   run: async (world) => {
@@ -54,7 +54,7 @@ const slowRequests = 4;
 
 const stopped: Scenario = {
   name: 'agent-stopped',
-  title: 'The agent is stopped under load: requests under way finish, the redirect stays.',
+  title: 'The agent is stopped under load: requests in flight finish, the redirect stays.',
   needs: 'any',
   inTour: true,
   run: async (world) => {

@@ -25,14 +25,14 @@ COMMIT
 const upgraded: Scenario = {
   name: 'agent-upgraded',
   title:
-    'The agent is upgraded under load: what another version left is replaced in place, no leak.',
+    'The agent is upgraded under load: programs and rules of the old version are replaced, no leak.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
     world.bind('upgrade', 'upgrade');
     const bound = await world.addPod({ name: 'bound', binding: 'upgrade' });
     const kept = await world.addPod({ name: 'kept', binding: 'upgrade' });
-    const stranger = await world.addPod({ name: 'stranger' });
+    const stranger = await world.addPod({ name: 'unbound' });
     await world.untilAgentKnows();
     assertToken(await bound.ask(), 'upgrade');
     const load = startSteadyLoad(bound);

@@ -62,7 +62,7 @@ const hostToken: Scenario = {
 
 const hostTokenOff: Scenario = {
   name: 'host-token-off',
-  title: 'Without --enable-host-token nobody is served by /host/token.',
+  title: 'Without --enable-host-token, /host/token is closed.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
@@ -85,7 +85,8 @@ const hostTokenOff: Scenario = {
 
 const probes: Scenario = {
   name: 'probes',
-  title: 'Probes and metrics say how it is; a redirect that cannot be mended is "not ready".',
+  title:
+    'Probes and metrics report the state; a redirect that cannot be repaired makes the agent not ready.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
@@ -104,7 +105,7 @@ const probes: Scenario = {
     assert.equal(await agent.metric(redirectUp), 1);
 
     // A link of our name that is somebody else's: the agent leaves it alone and says so.
-    world.tell('stranger: takes the name nmi0 for a link of another type');
+    world.tell('attacker: takes the name nmi0 for a link of another type');
     await succeed(world, 'ip', 'link', 'del', 'nmi0');
     await succeed(world, 'ip', 'link', 'add', 'nmi0', 'type', 'veth', 'peer', 'name', 'nmi1');
     try {

@@ -28,7 +28,7 @@ const numbers: ReadonlyMap<string, bigint> = new Map([
 const privilegeSplit: Scenario = {
   name: 'privilege-split',
   title:
-    'With `nmi redirect run` beside it the agent runs as nobody, without a capability or bpf(2), on a read-only root.',
+    'With `nmi redirect run` beside it, the agent runs as an unprivileged user without capabilities and bpf(2), on a read-only root.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
@@ -57,7 +57,7 @@ const privilegeSplit: Scenario = {
     }
     assertRefused(await plain.ask(), { status: 400, says: /pod default\/plain has no label/ });
 
-    world.tell('a stranger breaks the redirect, the kernel’s side repairs it');
+    world.tell('another process breaks the redirect, the kernel’s side repairs it');
     const before = await kernel.metric('nmi_redirect_reconciles_total{outcome="repaired"}');
     await breakRedirect(world);
     await eventually(async () => {

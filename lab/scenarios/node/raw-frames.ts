@@ -28,7 +28,7 @@ const victimIp = '10.244.0.221';
 const rawFrames: Scenario = {
   name: 'raw-frames',
   title:
-    'Hand-made packets with another pod’s address get nothing by eBPF; by address alone they are that pod’s.',
+    'Raw packets with another pod’s address get no token with eBPF; by address alone they count as that pod’s.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {

@@ -59,7 +59,7 @@ const leak: Scenario = {
   needs: 'namespaces',
   inTour: true,
   run: async (world) => {
-    const pod = await world.addPod({ name: 'stranger' });
+    const pod = await world.addPod({ name: 'unbound' });
     const reply = await pod.ask();
     assert.equal(reply.identity, undefined, 'the pod holds a token');
     assert.equal(reply.status, 400);
@@ -71,7 +71,8 @@ const leak: Scenario = {
 
 const redirectFirst: Scenario = {
   name: 'redirect-before-agent',
-  title: 'With the redirect installed and no agent yet, connections are refused; then it serves.',
+  title:
+    'With the redirect and no agent, connections are refused; with the agent, they are served.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
@@ -97,7 +98,8 @@ const redirectFirst: Scenario = {
 
 const coldBoot: Scenario = {
   name: 'cold-boot',
-  title: 'On a bare node a pod hammers before the first start; once placed, the redirect holds.',
+  title:
+    'On a new node a pod sends requests before the first start; once installed, the redirect holds.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
@@ -172,7 +174,7 @@ const olderConnection: Scenario = {
 
 const redirectVerbs: Scenario = {
   name: 'redirect-verbs',
-  title: 'nmi redirect installs once, says what is broken, and removes all it made.',
+  title: 'nmi redirect installs, reports drift, and removes everything that it made.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
@@ -231,13 +233,13 @@ const cutUnderWay: readonly string[] = ['ECONNRESET', 'EHOSTUNREACH', 'TIMEOUT']
 
 const takeover: Scenario = {
   name: 'old-chain-takeover',
-  title: 'The chain of the replaced system, in use, is taken over under load without a gap.',
+  title: 'The chain of the replaced system is taken over under load without a gap.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
     world.bind('takeover-a', 'takeover-a');
     const pod = await world.addPod({ name: 'app', binding: 'takeover-a', ip: freshIps[3] });
-    const stranger = await world.addPod({ name: 'stranger' });
+    const stranger = await world.addPod({ name: 'unbound' });
     await makeBare(world);
     // The old way needs packets to loopback from elsewhere; kube-proxy used to allow them.
     await allowLoopback(world, true);
@@ -295,7 +297,7 @@ function onBackend(backend: 'legacy' | 'nft'): Scenario {
       try {
         world.bind('backend-a', 'backend-a');
         const pod = await world.addPod({ name: 'app', binding: 'backend-a' });
-        const stranger = await world.addPod({ name: 'stranger' });
+        const stranger = await world.addPod({ name: 'unbound' });
         assert.match(await succeed(world, `iptables-${backend}-save`), /-A PREROUTING -j aad-meta/);
         assert.doesNotMatch(await succeed(world, `iptables-${other}-save`), /aad-metadata/);
         assertToken(await pod.ask(), 'backend-a');

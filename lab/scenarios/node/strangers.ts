@@ -72,7 +72,7 @@ const slackMs = 500;
 function flushes(name: string, rounds: number, inTour: boolean): Scenario {
   return {
     name,
-    title: `Rules are flushed by a stranger under load, in ${rounds} rounds: mended, no leak.`,
+    title: `Another process flushes the rules under load, in ${rounds} rounds: repaired, no leak.`,
     needs: 'namespaces',
     inTour,
     run: async (world) => {
@@ -129,8 +129,8 @@ function flushes(name: string, rounds: number, inTour: boolean): Scenario {
       assert.ok(mended >= settled, `${mended} repairs counted in ${rounds} rounds`);
       assert.ok((await world.agent.metric(seriesOf('repaired'))) > 0, 'nothing was repaired');
       return [
-        `${rounds} rounds of attacks mended, the slowest after ${Math.round(slowestMs)} ms of`,
-        `${Math.round(maxMs)} allowed; ${served} requests served, ${held} held back`,
+        `${rounds} rounds of attacks repaired, the slowest after ${Math.round(slowestMs)} ms of`,
+        `${Math.round(maxMs)} allowed; ${served} requests served, ${held} refused in between`,
       ].join(' ');
     },
   };
@@ -177,7 +177,7 @@ async function timeRepair(world: World): Promise<number> {
  * it was until they were whole again, which the first check that began after the attack must see to.
  */
 async function attack(world: World, attacks: readonly Attack[]): Promise<number> {
-  world.tell(`stranger: ${attacks.map(({ name }) => name).join(' ; ')}`);
+  world.tell(`attacker: ${attacks.map(({ name }) => name).join(' ; ')}`);
   for (const one of attacks) {
     // What an earlier one took away cannot be taken again.
     await one.act(world).catch((error: unknown) => {

@@ -134,7 +134,7 @@ class Storm {
 
 const storm: Scenario = {
   name: 'address-reuse-storm',
-  title: `An address changes hands ${rounds} times under load, news of it late and in any order: nobody gets another’s identity.`,
+  title: `An address is reused ${rounds} times under load with late and reordered events: no pod gets another pod’s identity.`,
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
@@ -192,7 +192,7 @@ const betweenMs = 20;
 const window: Scenario = {
   name: 'address-reuse-window',
   title:
-    'How long a new pod has the identity of the old one at its address: never by cgroup, by address until the agent has heard, or has not heard for too long.',
+    'How long a new pod has the old pod’s identity on a reused address: never when attested; by address until the event arrives or the limit is reached.',
   needs: 'namespaces',
   inTour: false,
   agentFlags: [`--address-staleness-limit=${staleLimitMs}ms`],

@@ -12,7 +12,7 @@ import { nodeName } from '../../world/world.ts';
 
 const addressReused: Scenario = {
   name: 'address-reused',
-  title: 'A new pod on the address of a deleted one gets its own identity, or none; never the old.',
+  title: 'A new pod on a reused address gets its own identity or none, never the old pod’s.',
   needs: 'namespaces',
   inTour: true,
   run: async (world) => {
@@ -22,7 +22,7 @@ const addressReused: Scenario = {
     const { ip } = first;
     assertToken(await first.ask(), 'reuse-one');
     await world.removePod(first);
-    world.tell(`pod first is gone, its address ${ip} goes to the next`);
+    world.tell(`pod first is deleted, its address ${ip} goes to the next`);
     const second = await world.addPod({ name: 'second', binding: 'reuse-two', ip });
     assertToken(await second.ask(), 'reuse-two');
     await world.removePod(second);
@@ -41,7 +41,7 @@ const addressReused: Scenario = {
 
 const connectionOutlived: Scenario = {
   name: 'kept-connection-outlives-pod',
-  title: 'A connection kept alive from the old pod of an address is closed, not served as the new.',
+  title: 'A connection that outlives its pod is closed, not served as the new pod.',
   needs: 'any',
   inTour: false,
   run: async (world) => {

@@ -15,7 +15,7 @@ import type { Scenario } from '../../world/scenario.ts';
 
 const forgedAddress: Scenario = {
   name: 'forged-address',
-  title: 'A pod that takes another pod’s address gets nothing where the kernel says who dialled.',
+  title: 'A pod that takes another pod’s address gets no token when callers are attested.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
@@ -48,8 +48,7 @@ const forgedAddress: Scenario = {
 
 const unrecorded: Scenario = {
   name: 'unrecorded-connection',
-  title:
-    'A connection that no program redirected reaches the agent without a name, and no further.',
+  title: 'A connection without a record reaches the agent unattested, and is refused.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
@@ -95,7 +94,7 @@ const unrecorded: Scenario = {
 
 const mappedAddress: Scenario = {
   name: 'mapped-address',
-  title: 'An IPv6 socket that dials the address in its mapped form, as every JVM does, is served.',
+  title: 'An IPv6 socket with the IPv4-mapped address, as JVMs use, is served.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
@@ -112,7 +111,8 @@ const mappedAddress: Scenario = {
 
 const hostNetwork: Scenario = {
   name: 'host-network-pods',
-  title: 'Pods on the host network are told apart: one with a binding gets its own identity.',
+  title:
+    'Pods on the host network are identified one by one: one with a binding gets its own identity.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {
@@ -139,7 +139,7 @@ const hostNetwork: Scenario = {
 
 const hostNetworkRefused: Scenario = {
   name: 'host-network-refused',
-  title: 'With --host-network=refuse no pod on the host network gets a token by way of the agent.',
+  title: 'With --host-network=refuse, no pod on the host network gets a token from the agent.',
   needs: 'namespaces',
   inTour: false,
   agentFlags: ['--host-network=refuse'],

@@ -26,7 +26,7 @@ const noPod: Refusal = { status: 503, says: /^No running pod /, retryAfterS: 1 }
 
 const identityEdited: Scenario = {
   name: 'identity-edited',
-  title: 'An AzureIdentity edited in place counts from the next request on, without a restart.',
+  title: 'An edited AzureIdentity takes effect with the next request.',
   needs: 'any',
   inTour: false,
   objectAgeMs,
@@ -53,7 +53,7 @@ const identityEdited: Scenario = {
 
 const bindingDeleted: Scenario = {
   name: 'binding-deleted',
-  title: 'A deleted binding ends the pod’s right to a token that is still cached.',
+  title: 'A deleted binding ends the right to a token that is still cached.',
   needs: 'any',
   inTour: false,
   objectAgeMs,
@@ -77,7 +77,7 @@ const bindingDeleted: Scenario = {
 
 const identityDeleted: Scenario = {
   name: 'identity-deleted',
-  title: 'A deleted identity is not served, and says which object is missing.',
+  title: 'A deleted identity is refused; the error names the missing object.',
   needs: 'any',
   inTour: false,
   objectAgeMs,
@@ -101,7 +101,7 @@ interface Tenant {
 
 const fiveDeleted: Scenario = {
   name: 'five-deleted',
-  title: 'Of five pods one after another loses its identity, binding or life; the others go on.',
+  title: 'Five pods lose identity, binding or life one by one; the others are served.',
   needs: 'any',
   inTour: false,
   objectAgeMs,
@@ -152,7 +152,8 @@ function shuffle<T>(items: readonly T[]): readonly T[] {
 
 const labelChanged: Scenario = {
   name: 'label-changed',
-  title: 'Another label on the running pod is another identity; no label is none.',
+  title:
+    'Changing the label of a running pod changes its identity; removing it removes the identity.',
   needs: 'any',
   inTour: false,
   objectAgeMs,
@@ -176,7 +177,7 @@ const labelChanged: Scenario = {
 
 const phases: Scenario = {
   name: 'pod-phases',
-  title: 'Init containers of a Pending pod are served, a pod that has ended is not.',
+  title: 'Init containers of a Pending pod are served; a completed pod is not.',
   needs: 'any',
   inTour: false,
   objectAgeMs,
@@ -199,7 +200,7 @@ const phases: Scenario = {
 
 const unknownAddress: Scenario = {
   name: 'unknown-address',
-  title: 'An address that no pod of this node has is held for a moment, then sent away to retry.',
+  title: 'A request from an unknown address waits for a moment, then gets 503.',
   needs: 'any',
   inTour: false,
   objectAgeMs,
@@ -217,7 +218,7 @@ const unknownAddress: Scenario = {
 
 const sharedAddress: Scenario = {
   name: 'shared-address',
-  title: 'Two pods on one address get nothing of each other’s; unattested, nothing at all.',
+  title: 'Two pods on one address never get each other’s identity; by address alone they get none.',
   needs: 'any',
   inTour: false,
   objectAgeMs,

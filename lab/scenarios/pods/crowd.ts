@@ -5,7 +5,8 @@ import type { Scenario } from '../../world/scenario.ts';
 
 const twoAtOnce: Scenario = {
   name: 'two-at-once',
-  title: 'Two unlike pods ask for 10 s, on new and kept connections: each gets its own identity.',
+  title:
+    'Two pods request tokens for 10 s on new and kept connections: each gets its own identity.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -41,7 +42,7 @@ const podCount = { namespaces: 12, loopback: 40 } as const;
 
 const dozens: Scenario = {
   name: 'pods-by-the-dozen',
-  title: 'Dozens of pods over five identities ask at once: each gets the right one.',
+  title: 'Dozens of pods with five identities request tokens at once: each gets the right one.',
   needs: 'any',
   inTour: false,
   run: async (world) => {

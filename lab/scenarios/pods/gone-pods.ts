@@ -24,7 +24,7 @@ const ips = ['10.244.0.211', '10.244.0.212', '10.244.0.213'] as const;
 const gonePods: Scenario = {
   name: 'gone-pod-cut',
   title:
-    'The connections of a pod that is gone are reset and the kernel forgets them; those of others stay.',
+    'The connections of a deleted pod are reset and removed from conntrack; those of others stay.',
   needs: 'namespaces',
   inTour: false,
   run: async (world) => {

@@ -11,7 +11,8 @@ const recoveryMs = 15_000;
 
 const awayAtStart: Scenario = {
   name: 'api-away-at-start',
-  title: 'Without the Kubernetes API the agent says 503 and retry; when it is back, it serves.',
+  title:
+    'Without the Kubernetes API at start, pods get 503 with Retry-After; when it is back, they are served.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -53,7 +54,7 @@ const awayAtStart: Scenario = {
 
 const awayLater: Scenario = {
   name: 'api-away-later',
-  title: 'The Kubernetes API goes away: known pods keep working, news arrive when it is back.',
+  title: 'While the Kubernetes API is away, known pods are served; changes arrive when it is back.',
   needs: 'any',
   inTour: false,
   run: async (world) => {

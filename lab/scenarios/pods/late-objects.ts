@@ -20,7 +20,8 @@ function assertInTime(reply: PodReply): void {
 
 const lateObjects: Scenario = {
   name: 'late-objects',
-  title: 'A request that is there before its pod, binding or identity gets its token all the same.',
+  title:
+    'A request that arrives before the watch events of its pod, binding or identity waits and gets its token.',
   needs: 'any',
   inTour: true,
   run: async (world) => {
@@ -73,7 +74,7 @@ const lateObjects: Scenario = {
 const bindingNever: Scenario = {
   name: 'binding-never-comes',
   title:
-    'A binding that does not come is a transient state while pod or label is young, else permanent.',
+    'A missing binding is a transient error while pod or label is new, and permanent after that.',
   needs: 'any',
   inTour: false,
   objectAgeMs: 3_600_000,

@@ -8,7 +8,8 @@ const endpoint = 'http://169.254.169.254/metadata/identity/oauth2/token';
 
 const demoPod: Scenario = {
   name: 'demo-pod',
-  title: 'The sample client works in a bound pod and fails readably in one without an identity.',
+  title:
+    'The sample client succeeds in a bound pod, and fails with a clear error in one without an identity.',
   needs: 'namespaces',
   inTour: true,
   run: async (world) => {

@@ -30,7 +30,7 @@ function assertUnprinted(world: World, secrets: readonly string[]): void {
 
 const fourTypes: Scenario = {
   name: 'four-types',
-  title: 'One pod has an identity of each type, and gets the token of whichever it names.',
+  title: 'A pod with an identity of each type gets the token of the one that it names.',
   needs: 'any',
   inTour: true,
   run: async (world) => {
@@ -73,7 +73,7 @@ const fourTypes: Scenario = {
 
 const rotatedSecret: Scenario = {
   name: 'secret-rotated',
-  title: 'A wrong secret is refused with Entra’s own words; the right one works without a restart.',
+  title: 'A wrong secret is refused with Entra’s own text; the right one works without a restart.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -144,7 +144,8 @@ const certificateForms: Scenario = {
 
 const federatedPods: Scenario = {
   name: 'federated-pods',
-  title: 'The subject is the pod’s own service account, and its token is bound to a live pod.',
+  title:
+    'Pod federation: the subject is the pod’s service account, and its token is bound to a live pod.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -158,7 +159,7 @@ const federatedPods: Scenario = {
       ...{ name: 'trusted', binding: 'federated', serviceAccount: 'trusted' },
     });
     const stranger = await world.addPod({
-      ...{ name: 'stranger', binding: 'federated', serviceAccount: 'stranger' },
+      ...{ name: 'unbound', binding: 'federated', serviceAccount: 'stranger' },
     });
     const second = await world.addPod({
       ...{ name: 'second', binding: 'federated', serviceAccount: 'trusted' },
@@ -187,7 +188,7 @@ const federatedPods: Scenario = {
 
 const federatedNode: Scenario = {
   name: 'federated-node',
-  title: 'In node mode the agent’s own service account is the subject, whatever the pod’s is.',
+  title: 'Node federation: the subject is the agent’s service account.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -211,7 +212,8 @@ const federatedNode: Scenario = {
 
 const workloadIdentity: Scenario = {
   name: 'workload-identity',
-  title: 'A pod set up for Workload Identity, without a binding, is served when the option is on.',
+  title:
+    'With --workload-identity, a pod that is set up for Workload Identity is served without a binding.',
   needs: 'any',
   inTour: false,
   agentFlags: ['--workload-identity'],
@@ -250,8 +252,7 @@ const workloadIdentity: Scenario = {
 
 const auxiliaryTenants: Scenario = {
   name: 'auxiliary-tenants',
-  title:
-    'A secret identity with auxiliary tenants answers with a token of each, the own one first.',
+  title: 'A secret identity with auxiliary tenants returns a token of each tenant, its own first.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -280,7 +281,7 @@ const auxiliaryTenants: Scenario = {
 
 const entraTrouble: Scenario = {
   name: 'entra-trouble',
-  title: 'Entra’s throttling and outages reach only who has no valid token, and end with them.',
+  title: 'Entra’s throttling and outages affect only pods without a cached token.',
   needs: 'any',
   inTour: false,
   run: async (world) => {

@@ -39,7 +39,8 @@ const exception: Scenario = {
 
 const noException: Scenario = {
   name: 'not-excepted',
-  title: 'Another namespace’s exception, one without labels, and a name like mic except nobody.',
+  title:
+    'An exception of another namespace, one without labels, and a pod named mic except no pod.',
   needs: 'any',
   inTour: false,
   run: async (world) => {

@@ -21,7 +21,7 @@ const hourMs = 3_600_000;
 const oneIdentity: Scenario = {
   name: 'one-identity',
   title:
-    'A labelled pod gets the token of its own identity, by default, client id and resource id.',
+    'A labelled pod gets the token of its own identity: by default, by client id and by resource id.',
   needs: 'any',
   inTour: true,
   run: async (world) => {
@@ -58,7 +58,8 @@ async function bindTwo(world: World, selector: string) {
 
 const twoIdentities: Scenario = {
   name: 'two-identities',
-  title: 'Of two bound identities the request chooses, by any id in any case; else the older one.',
+  title:
+    'With two identities bound, the request selects one by any id in any letter case; the default is the oldest.',
   needs: 'any',
   inTour: true,
   run: async (world) => {
@@ -95,7 +96,7 @@ const twoIdentities: Scenario = {
 
 const strictIdentity: Scenario = {
   name: 'strict-identity',
-  title: 'With --strict-identity a request that names none of several identities is refused.',
+  title: 'With --strict-identity, a request that names none of several identities is refused.',
   needs: 'any',
   inTour: false,
   agentFlags: ['--strict-identity'],
@@ -117,7 +118,7 @@ const strictIdentity: Scenario = {
 const resourceIdOnly: Scenario = {
   name: 'resource-id-only',
   title:
-    'An AzureIdentity without a client id is fetched by its resource id; one without both never.',
+    'An AzureIdentity without a client id is requested by its resource id; one without both is refused.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -139,7 +140,7 @@ const resourceIdOnly: Scenario = {
 
 const twoNamespaces: Scenario = {
   name: 'two-namespaces',
-  title: 'Pods, bindings and identities of the same names in two namespaces do not meet.',
+  title: 'Pods, bindings and identities with equal names in two namespaces are kept apart.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -186,7 +187,7 @@ const twoNamespaces: Scenario = {
 
 const noIdentity: Scenario = {
   name: 'no-identity',
-  title: 'A pod without the label, or with an empty one, gets nothing at all.',
+  title: 'A pod without the label, or with an empty one, gets no token.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -214,7 +215,8 @@ const noIdentity: Scenario = {
 
 const unassigned: Scenario = {
   name: 'not-assigned',
-  title: 'An identity that is not assigned to the node is refused with the command that mends it.',
+  title:
+    'An identity that is not assigned to the node is refused; the error has the command that assigns it.',
   needs: 'any',
   inTour: false,
   run: async (world) => {

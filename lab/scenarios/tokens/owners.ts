@@ -43,7 +43,7 @@ async function arrange(world: World) {
 
 const warned: Scenario = {
   name: 'identity-not-owned-warned',
-  title: 'By default another team’s identity is served as ever, and the metric counts its object.',
+  title: 'By default an identity without a grant is served, and counted in a metric.',
   needs: 'any',
   inTour: false,
   objectAgeMs,
@@ -67,7 +67,7 @@ const warned: Scenario = {
 const enforced: Scenario = {
   name: 'identity-not-owned',
   title:
-    'Where owners are enforced a pod gets another team’s identity by a grant, and as long as it stands.',
+    'With enforced owners, a pod gets an identity only while a grant gives it to its namespace.',
   needs: 'any',
   inTour: false,
   objectAgeMs,
@@ -96,8 +96,7 @@ const enforced: Scenario = {
 
 const aroundByException: Scenario = {
   name: 'exception-not-owned',
-  title:
-    'Where owners are enforced an exception of a namespace gives the node’s identities by a grant only.',
+  title: 'With enforced owners, an exception gives the node’s identities only by a grant.',
   needs: 'any',
   inTour: false,
   objectAgeMs,
@@ -120,8 +119,7 @@ const aroundByException: Scenario = {
 
 const application: Scenario = {
   name: 'application-not-owned',
-  title:
-    'Where owners are enforced an application of the agent’s account needs a grant, one of the pod’s account none.',
+  title: 'With enforced owners, node federation needs a grant, and pod federation does not.',
   needs: 'any',
   inTour: false,
   agentFlags: ['--identity-owners=enforce'],

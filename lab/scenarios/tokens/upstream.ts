@@ -14,7 +14,7 @@ const dayMs = 24 * 3_600_000;
 const throttled: Scenario = {
   name: 'upstream-throttled',
   title:
-    'A 429 of the real service is relayed with its Retry-After and concerns one identity only.',
+    'A 429 of the real service is relayed with its Retry-After, and affects one identity only.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -37,7 +37,7 @@ const throttled: Scenario = {
 
 const down: Scenario = {
   name: 'upstream-down',
-  title: 'With the real service down, tokens in memory are served to the end of their lives.',
+  title: 'With the real service down, cached tokens are served until they expire.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -78,7 +78,7 @@ const down: Scenario = {
 
 const canary: Scenario = {
   name: 'no-token-in-logs',
-  title: 'No token, nor the part of one that makes it valid, is in the agent’s log or metrics.',
+  title: 'No token, nor its signature, is in the agent’s log or metrics.',
   needs: 'any',
   inTour: false,
   run: async (world) => {

@@ -22,8 +22,7 @@ const headerMissing =
 
 const metadataHeader: Scenario = {
   name: 'metadata-header',
-  title:
-    'Without exactly one Metadata: true, or with X-Forwarded-For, nothing is served to anyone.',
+  title: 'Requests without exactly one Metadata: true, or with X-Forwarded-For, are refused.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -66,7 +65,7 @@ const metadataHeader: Scenario = {
 
 const parameters: Scenario = {
   name: 'parameters',
-  title: 'Missing, doubled, conflicting and misspelt parameters are refused, not guessed.',
+  title: 'Missing, repeated, conflicting and misspelt parameters are refused.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -111,7 +110,7 @@ const parameters: Scenario = {
 
 const methods: Scenario = {
   name: 'methods',
-  title: 'Only GET is served; everything else is told so and goes nowhere.',
+  title: 'Only GET is served; other methods get 405.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -185,7 +184,7 @@ const plainSpellings = [
 
 const spellings: Scenario = {
   name: 'token-path-spellings',
-  title: 'No spelling of the token path slips past the agent as something to relay.',
+  title: 'No spelling of the token path is relayed to the real service.',
   needs: 'any',
   inTour: true,
   run: async (world) => {
@@ -223,7 +222,7 @@ const spellings: Scenario = {
 
 const otherClouds: Scenario = {
   name: 'other-clouds',
-  title: 'Probes of other clouds’ SDKs are told at once that nothing is there.',
+  title: 'Probes of other clouds’ SDKs get 404 at once.',
   needs: 'any',
   inTour: false,
   run: async (world) => {
@@ -275,7 +274,7 @@ const closedAreas = [
 
 const passthrough: Scenario = {
   name: 'passthrough',
-  title: 'Instance metadata is relayed to pods, the areas that are closed by default are not.',
+  title: 'Instance metadata is relayed to pods; areas that are closed by default are not.',
   needs: 'any',
   inTour: false,
   run: async (world) => {

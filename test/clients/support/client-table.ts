@@ -46,8 +46,8 @@ function tellCost({ caches, chainProbesAgain, signIn }: Client): string {
 
 function tellRefusal({ explains }: Client): string {
   const said: Readonly<Record<Client['explains'], string>> = {
-    always: 'the reason and what mends it',
-    'outside-chain': 'the reason and what mends it; in the chain, its last member’s error',
+    always: 'the reason and the fix',
+    'outside-chain': 'the reason and the fix; in the chain, its last member’s error',
     never: 'the client’s own words',
   };
   return `1 request; ${said[explains]}`;
