@@ -35,7 +35,18 @@ contexts, login plugins and proxies work as they do there, and it needs no right
 read is used too, and what the user may not read is named under "Not checked".
 
 Install it by putting \`dist/kubectl-nmi\` (and \`dist/kubectl_complete-nmi\` for completion) on the PATH. It is one
-script without native code, for Node.js 22 or later.
+script without native code, for Node.js 22 or later. \`scripts/krew.ts\` makes a release for krew of it.
+
+| trouble | command that answers it |
+| --- | --- |
+| a pod gets 400, 403 or an identity that it should not have | \`kubectl nmi explain pod NAME\` |
+| the first request of a new pod fails | \`kubectl nmi explain pod NAME\`: 503 with a reason in \`_pending\` passes |
+| requests time out | \`kubectl nmi explain pod NAME\`: finding \`network_policy\` |
+| pods of a new node get nothing, or the identities of the node | \`kubectl nmi status\`: finding \`agent_missing\` |
+| new pods get 503 while old ones work | \`kubectl nmi status\`: the readiness conditions of the node |
+| pods of a new node pool get \`identity_not_assigned\` | \`kubectl nmi migrate check --run\` |
+| two pods have one address | \`kubectl nmi explain ip ADDRESS\` |
+| something of the old system is left | \`kubectl nmi doctor\`: findings \`old_nmi\`, \`old_mic\`, \`crd_old\` |
 
 Exit codes: 0 fine, 1 findings or refused (with \`--exit-code\`) or failed, 2 usage, 69 out of reach, 77 no right.`;
 

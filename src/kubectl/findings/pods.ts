@@ -102,7 +102,12 @@ function ofRefusal(
   if (refusal === undefined || refusal.reason === 'ok') return owners;
   const { reason, description, status, retryAfterS } = refusal;
   const retry = retryAfterS === undefined ? '' : `, Retry-After ${retryAfterS}s`;
-  const hints = [...explanation.hints, ...nearSelectors(explanation, context.view)];
+  const isOfOwners = reason === 'identity_not_owned';
+  const hints = [
+    // An identity without a grant is a fact of its own, unless it is what the refusal is about.
+    ...explanation.hints.filter((each) => isOfOwners || !each.includes('AzureIdentityGrant')),
+    ...nearSelectors(explanation, context.view),
+  ];
   const hint = hints.find((each) =>
     /make it exactly|give it a value|name must be|did you mean/.test(each),
   );

@@ -335,6 +335,12 @@ function renderPodAnswer(answer: PodAnswer): readonly string[] {
       .filter(([, text]) => text !== '')
       .map(([title, text]) => `  ${title.padEnd(9)} ${text}`),
     ...section('Findings:', renderFindings(findings)),
+    ...section(
+      'Hints:',
+      explanation.hints
+        .filter((hint) => !findings.some(({ details }) => details.includes(hint)))
+        .map((hint) => `  ${hint}`),
+    ),
     ...renderUnread(unread),
     ...section(
       'Assumed:',

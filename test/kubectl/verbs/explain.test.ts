@@ -30,6 +30,9 @@ describe('kubectl nmi explain pod', () => {
   label     aadpodidbinding=orders
   binding   orders → AzureIdentity orders
   identity  orders: type 0, client id ${clientA}, from imds
+
+Hints:
+  AzureIdentity shop/orders of pod shop/web has the client id ${clientA}, and no AzureIdentityGrant gives it to namespace shop. An administrator of the cluster may add it to spec.clientIDs of one. --identity-owners=warn serves it.
 `,
     );
   });
@@ -87,6 +90,21 @@ describe('kubectl nmi explain pod', () => {
       ],
     });
     assert.match((await play(['explain', 'pod', 'web'], world)).stdout, /400 identity_ambiguous/);
+  });
+
+  it('has hints that belong to no finding', async () => {
+    const bindings = [
+      createBinding('orders'),
+      createBinding('more', { azureIdentity: 'ORDERS', selector: 'orders' }),
+    ];
+    const { stdout } = await play(
+      ['explain', 'pod', 'web'],
+      boundWorld({ [kinds.bindings]: bindings }),
+    );
+    assert.match(
+      stdout,
+      /Hints:\n {2}AzureIdentityBinding more names AzureIdentity "ORDERS"; the one there is called "orders"/,
+    );
   });
 
   it('warns of objects that the agent ignores', async () => {
