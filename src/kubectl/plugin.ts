@@ -109,7 +109,8 @@ function createParser(start: Start) {
     .recommendCommands()
     .demandCommand(1, 'No verb is given.')
     .showHelpOnFail(false)
-    .completion('completion', 'Print a completion script for bash or zsh.')
+    // kubectl asks `kubectl_complete-nmi`; the script of yargs is for programs of one word.
+    .completion('completion', false)
     .epilogue(
       'Exit codes: 0 fine, 1 findings (with --exit-code) or failed, 2 usage, 69 out of reach, 77 no right.',
     )

@@ -12,7 +12,7 @@ import { provideClusters } from '../cluster/support/binaries.ts';
 import type { Cluster } from '../cluster/support/cluster.ts';
 import { describeOnClusters } from '../cluster/support/on-clusters.ts';
 import { createFakeAz, ordersId } from './support/fake-az.ts';
-import { agent, clientId, good, mistakes, pod } from './support/mistakes.ts';
+import { agent, clientId, good, grant, mistakes, pod } from './support/mistakes.ts';
 import { runOn, type RealMachine } from './support/real-kubectl.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -98,6 +98,15 @@ describeOnClusters('kubectl nmi', (cluster) => {
     assert.match(stdout, /azureidentities\.aadpodidentity\.k8s\.io: crd_old/);
     assert.doesNotMatch(stdout, /crd_missing/);
     await cluster().apply(await readFile(join(root, 'deploy/crds.yaml'), 'utf8'));
+  });
+
+  it('hints at an identity that no grant gives to its namespace', async () => {
+    await clear();
+    await put(cluster(), good);
+    const hint = /Hints:\n {2}AzureIdentity shop\/orders .*AzureIdentityGrant/;
+    assert.match((await run(['explain', 'pod', 'web', '-n', 'shop'])).stdout, hint);
+    await cluster().apply(grant);
+    assert.doesNotMatch((await run(['explain', 'pod', 'web', '-n', 'shop'])).stdout, hint);
   });
 
   describe('shows', () => {

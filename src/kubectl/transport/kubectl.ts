@@ -57,7 +57,10 @@ export class Kubectl {
     // Flags of the connection stand before the two dashes.
     const cut = args.indexOf('--');
     const [before, after] = cut < 0 ? [args, []] : [args.slice(0, cut), args.slice(cut)];
-    return this.#outside.run(this.#program, [...before, ...this.#flags, ...after], options);
+    // Of two the last counts, and who calls for another user means that one.
+    const isOther = before.some((word) => word.startsWith('--as='));
+    const flags = this.#flags.filter((word) => !isOther || !word.startsWith('--as='));
+    return this.#outside.run(this.#program, [...before, ...flags, ...after], options);
   }
 
   /** What it prints. @throws PluginError */

@@ -1,7 +1,7 @@
 /** `kubectl nmi explain`: what a pod, an identity, a binding or an address gets, and why. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { canonicalIp } from '../../cache/index/ip.ts';
-import { stringAt } from '../../nmi/base/json-value.ts';
+import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { nearest } from '../../nmi/config/nearest.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import type { IdentitySelector } from '../../nmi/grants/grant.ts';
@@ -387,8 +387,7 @@ async function askAgent(
   ]);
   if (run.code !== 0) return `not asked: ${run.stderr.trim().split('\n').at(-1) ?? ''}`;
   if (output === 'text') return run.stdout;
-  const parsed: unknown = JSON.parse(run.stdout);
-  return parsed;
+  return parseRecord(run.stdout) ?? 'not asked: the agent printed no JSON';
 }
 
 function execFlags(

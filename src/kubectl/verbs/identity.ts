@@ -301,7 +301,7 @@ async function assign(context: VerbContext, name: string, flags: AssignFlags): P
     );
   }
   const objects = [bindingObject(namespace, checkName(name), name, selector, serviceAccount)];
-  const scaleSets = await scaleSetLines(context, identity, 'assign');
+  const scaleSets = await scaleSetLines(context, identity, 'assign', flags.run);
   const clientId = stringAt(specOf(identity), 'clientID');
   const roles: readonly AzLine[] =
     role === ''
@@ -338,7 +338,7 @@ async function unassign(context: VerbContext, name: string, flags: PlanFlags): P
   const deletions = bindings.map((each) => [
     ...['delete', identityResources.bindings, `--namespace=${namespace}`, nameOf(each)],
   ]);
-  const { lines, notes } = await scaleSetLines(context, identity, 'remove');
+  const { lines, notes } = await scaleSetLines(context, identity, 'remove', flags.run);
   return carryOut(
     context,
     { ...emptyPlan, deletions, az: lines, notes: [...usersNote(pods), ...notes] },
@@ -420,10 +420,18 @@ async function scaleSetLines(
   { kubectl }: VerbContext,
   identity: RawObject,
   verb: 'assign' | 'remove',
+  isRun: boolean,
 ): Promise<{ readonly lines: readonly AzLine[]; readonly notes: readonly string[] }> {
   const spec = specOf(identity);
   if ((spec['type'] ?? 0) !== 0) return { lines: [], notes: [] };
-  const resourceId = stringAt(spec, 'resourceID') || '<resource id of the identity>';
+  const found = stringAt(spec, 'resourceID');
+  if (found === '' && isRun) {
+    throw usage(
+      `AzureIdentity ${nameOf(identity)} has no spec.resourceID, which the az lines need`,
+      'Set it: az identity list shows resource ids.',
+    );
+  }
+  const resourceId = found === '' ? '<resource id of the identity>' : found;
   const computes = computesOf(await listNodes(kubectl, []));
   if (computes.length > 0) {
     return { lines: computes.map((each) => identityLine(each, verb, [resourceId])), notes: [] };

@@ -83,6 +83,14 @@ status: { phase: Running, podIP: 10.224.0.4, podIPs: [{ ip: 10.224.0.4 }], condi
 `;
 }
 
+/** So that the goldens are about one mistake each. */
+export const grant = `
+apiVersion: aadpodidentity.k8s.io/v1
+kind: AzureIdentityGrant
+metadata: { name: shop }
+spec: { namespaces: [shop], clientIDs: [${clientId}, ${otherId}], nodeIdentities: true }
+`;
+
 export const good = pod() + identity() + binding() + agent();
 
 const deployment = `---

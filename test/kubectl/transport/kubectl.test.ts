@@ -72,6 +72,16 @@ describe('reading by kubectl', () => {
     assert.deepEqual(calls, [['/opt/k', 'version', '--request-timeout=1m']]);
   });
 
+  it('impersonates whom the call names, not whom the user is already', async () => {
+    const { kubectl, calls } = openKubectl(list, { as: 'admin' });
+    await kubectl.run(['auth', 'can-i', 'list', 'pods', '--as=agent']);
+    await kubectl.run(['version']);
+    assert.deepEqual(
+      calls.map((words) => words.filter((word) => word.startsWith('--as'))),
+      [['--as=agent'], ['--as=admin']],
+    );
+  });
+
   it('refuses output that is no JSON', async () => {
     const { kubectl } = openKubectl({ code: 0, stdout: 'hello', stderr: '' });
     await assert.rejects(kubectl.list('pods', 'shop'), /kubectl get pods printed no JSON/);

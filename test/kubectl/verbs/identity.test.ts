@@ -206,6 +206,32 @@ describe('kubectl nmi identity assign', () => {
     assert.match(stdout, /It is federated: kubectl nmi identity federate orders -n shop/);
   });
 
+  it('runs no line with a gap in it', async () => {
+    const az = createFakeAz({ identities: {} });
+    const nodes = [
+      {
+        metadata: { name: 'n' },
+        spec: {
+          providerID:
+            'azure:///subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/virtualMachineScaleSets/pool/virtualMachines/0',
+        },
+      },
+    ];
+    for (const verb of ['assign', 'unassign']) {
+      const { code, stderr } = await play(
+        ['identity', verb, 'orders', '--run', '--apply'],
+        worldOf({ nodes }, az),
+      );
+      assert.equal(code, 2, verb);
+      assert.match(stderr, /AzureIdentity orders has no spec\.resourceID/);
+    }
+    assert.deepEqual(az.lines, []);
+    assert.match(
+      (await play(['identity', 'assign', 'orders'], worldOf({ nodes }, az))).stdout,
+      /--identities '<resource id of the identity>'/,
+    );
+  });
+
   it('refuses halves, and what is no label', async () => {
     assert.match(
       (await play(['identity', 'assign', 'orders', '--role', 'Reader'], worldOf())).stderr,
