@@ -14,6 +14,7 @@ import type { Clock } from '../../cache/clock.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Part } from '../base/part.ts';
 import { portError } from '../base/port-error.ts';
+import { guardPipeline } from '../server/pipeline-guard.ts';
 import { PageConnections } from './page-connections.ts';
 import { readiness } from '../base/readiness.ts';
 
@@ -62,7 +63,10 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
         connectionsCheckingInterval: 500,
         keepAlive: false,
       });
-      server.on('connection', (socket) => connections.add(socket));
+      server.on('connection', (socket) => {
+        connections.add(socket);
+        guardPipeline(socket, 1);
+      });
       server.on('request', (request, response) => {
         // One that is sent behind another is answered by the end of the connection.
         if (asked.has(request.socket)) return void request.socket.destroy();

@@ -85,6 +85,8 @@ export const idleMs = keepAliveTimeoutMs + keepAliveBufferMs;
 const maxHeaderBytes = 16 * 1024;
 /** Requests without an answer; beyond this many the sender is no client of ours. */
 const maxPipelined = 16;
+/** Of the event loop, for a request whose answer is not there at once. */
+const laterMs = 0.15;
 /** While draining, how often connections that have become idle are looked for. */
 const drainTickMs = 100;
 
@@ -178,6 +180,7 @@ class HttpListener implements Listener {
     // Without a listener of our own a reset after CONNECT, when Node has taken its own away, would
     // be an uncaught exception: any pod could end the agent.
     socket.on('error', () => socket.destroy());
+    this.#options.turns.accepted();
     try {
       const ends = new SocketEnds(socket, this.#bound);
       const attestation = this.#options.attest(ends);
@@ -263,6 +266,7 @@ class HttpListener implements Listener {
     if (exchange.isGone) return;
     const handled = this.#options.handle(exchange);
     if (handled instanceof Promise) {
+      this.#options.turns.charge(exchange.caller.limitKey, laterMs);
       void handled.then((later) => this.#write(exchange, later));
     } else {
       this.#write(exchange, handled);

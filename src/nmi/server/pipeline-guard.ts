@@ -15,7 +15,7 @@ const headEnd = '\r\n\r\n';
 export function guardPipeline(socket: Socket, most: number): void {
   const parsers = socket.listeners('data');
   for (const parse of parsers) socket.off('data', parse);
-  socket.on('data', (piece: NonSharedBuffer) => {
+  socket.on('data', (piece: Buffer<ArrayBuffer>) => {
     if (countsMore(piece, most)) {
       socket.destroy();
       return;

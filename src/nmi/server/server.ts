@@ -30,7 +30,7 @@ import type { ObjectWait } from './wait-for-object.ts';
  * than the connections that a pod may have: the others are there to be told so. Azure SDKs ask for a
  * handful of resources.
  */
-const callerMaxima = { fetches: 56, waiting: 512, held: 32 };
+const callerMaxima = { fetches: 50, waiting: 512, held: 32 };
 
 /** At five calls of the metadata service a second, 16 take three seconds. */
 const relayMaxima = { fetches: 16, waiting: 128, held: 0 };

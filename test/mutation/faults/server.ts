@@ -44,12 +44,12 @@ export const server: Faults = {
   'src/nmi/server/fair-turns.ts': [
     [
       'one pod takes whole turns',
-      'if (waiting === undefined && (this.#takenMs.get(caller) ?? 0) < shareMs) {',
+      'if (waiting === undefined && (this.#takenMs.get(caller) ?? 0) < this.#shareMs) {',
       'if (true) {',
     ],
     [
       'requests beyond two turns are never answered',
-      'if (this.#waiting.size > 0) this.#look();',
+      'if (this.#waiting.size > 0 || this.#shareMs < shareMs) this.#look();',
       '',
     ],
   ],
@@ -425,7 +425,11 @@ export const server: Faults = {
       'writeDue();\n    if (isLast) return;',
       'if (isLast) return;',
     ],
-    ['what was read is lost on the way to node:http', 'socket.unshift(chunk);', ''],
+    [
+      'what was read is lost on the way to node:http',
+      'socket.unshift(chunk);\n      options',
+      'options',
+    ],
     ['a connection that was to end stays', 'if (isLast) end();', ''],
     [
       'a slow reader is answered without bound',

@@ -69,8 +69,9 @@ describe('the pages', () => {
     });
     const greedy = await stand.dial(stand.metricsPort, '127.0.0.9');
     greedy.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(1_500));
-    assert.ok((await readAll(greedy)).split('HTTP/1.1 ').length <= 2);
-    assert.ok(renders <= 1);
+    // To parse that many takes the event loop 15 to 50 ms.
+    assert.equal(await readAll(greedy), '');
+    assert.equal(renders, 0);
     const polite = await stand.dial(stand.metricsPort, '127.0.0.9');
     polite.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
     const answer = await readAll(polite);

@@ -14,6 +14,7 @@ function openTurns() {
   return {
     done,
     due,
+    turns,
     run: (caller: string, takesMs: number) =>
       turns.run(caller, () => {
         nowMs += takesMs;
@@ -65,6 +66,39 @@ describe('turns of the event loop', () => {
     const atOnce = wasAtOnce.filter(Boolean).length;
     assert.ok(atOnce >= 10 && atOnce <= 20, `${atOnce}`);
     assert.equal(nextTurn().length, atOnce);
+  });
+
+  it('are short while connections are accepted, and until one brings none', () => {
+    const { turns, run, nextTurn } = openTurns();
+    turns.accepted();
+    for (let count = 0; count < 8; count++) run('a', 0.08);
+    assert.equal(run('b', 0), true);
+    turns.accepted();
+    assert.equal(nextTurn(), 'a', 'one was accepted in the turn before');
+    assert.equal(nextTurn(), 'aaaa', 'as far as a whole share goes');
+    assert.equal(nextTurn(), 'aa');
+    assert.equal(nextTurn(), '');
+  });
+
+  it('are whole again after one that was short, though nobody waits', () => {
+    const { turns, run, nextTurn } = openTurns();
+    turns.accepted();
+    assert.equal(run('a', 0.03), true);
+    nextTurn();
+    nextTurn();
+    assert.deepEqual([run('a', 0.03), run('a', 0.03), run('a', 0.03)], [true, true, true]);
+    assert.equal(run('b', 0.2), true);
+    assert.equal(run('b', 0.2), true);
+    assert.equal(run('b', 0.2), false);
+    assert.equal(nextTurn(), 'b');
+  });
+
+  it('count what is done later', () => {
+    const { turns, run, nextTurn } = openTurns();
+    turns.charge('a', 0.4);
+    assert.equal(run('b', 0.1), true);
+    assert.equal(run('a', 0.1), false);
+    assert.equal(nextTurn(), 'a');
   });
 
   it('forget callers however many there are', () => {

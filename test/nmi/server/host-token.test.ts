@@ -162,7 +162,7 @@ describe('/host/token', () => {
     );
   });
 
-  it('serves fifty resources of one pod at the rate of the upstream, and refuses what is beyond 56', async () => {
+  it('serves fifty resources of one pod at the rate of the upstream, and refuses what is beyond that', async () => {
     await using agent = await openLoopbackAgent(flags, bindPodToA, own);
     await agent.imds.setFaults({ delayMs: 100 });
     const askForMany = async (count: number, name: string): Promise<readonly Reply[]> =>
@@ -173,9 +173,9 @@ describe('/host/token', () => {
       replies.filter((reply) => reply.status === status).length;
     const fifty = await askForMany(50, 'fifty');
     assert.equal(statuses(fifty, 200), 50);
-    const more = await askForMany(80, 'more');
-    assert.equal(statuses(more, 200) + statuses(more, 429), 80);
+    const more = await askForMany(64, 'more');
+    assert.equal(statuses(more, 200) + statuses(more, 429), 64);
     // A busy machine may be done with some before it reads the last.
-    assert.ok(statuses(more, 200) >= 56 && statuses(more, 429) > 0);
+    assert.ok(statuses(more, 200) >= 50 && statuses(more, 429) > 0);
   });
 });

@@ -10,8 +10,11 @@ import type { WriteBatch } from './write-batch.ts';
 
 export interface ServeOptions {
   readonly socket: Socket;
-  /** Calls back at once, or when it is its caller's turn again. */
-  readonly inTurn: (work: () => void) => void;
+  /**
+   * Calls back at once, or when it is its caller's turn again.
+   * @returns whether it was at once.
+   */
+  readonly inTurn: (work: () => void) => boolean;
   /** When answers are written. */
   readonly batch: Pick<WriteBatch, 'add'>;
   /** The last request that was answered: a new connection mostly begins with the same. */
@@ -47,27 +50,34 @@ export function serveConnection(options: ServeOptions): void {
     answered.writeTo(socket);
     if (isLast) end();
   };
-  /** Read, and not looked at. */
+  /** Read in this call, and not looked at. */
   let received: Buffer | undefined;
-  let isPaused = false;
+  let isTurn = false;
+  let hasLeft = false;
   const serveReceived = (): void => {
+    if (socket.destroyed || hasLeft) return;
     const chunk = received;
     received = undefined;
-    if (chunk === undefined || socket.destroyed) return;
-    if (isPaused) socket.resume();
-    isPaused = false;
-    serve(chunk);
-  };
-  const onData = (chunk: Buffer): void => {
-    if (received === undefined) {
-      received = chunk;
-      options.inTurn(serveReceived);
+    if (chunk !== undefined) {
+      serve(chunk);
       return;
     }
-    // Who does not wait for an answer is read no further.
-    received = Buffer.concat([received, chunk]);
+    isTurn = true;
+    socket.read();
+    isTurn = false;
+    if (!hasLeft) socket.resume();
+  };
+  const onData = (chunk: Buffer): void => {
+    if (isTurn) {
+      serve(chunk);
+      return;
+    }
+    received = chunk;
+    if (options.inTurn(serveReceived)) return;
+    // In the socket it waits before the client's end, which must not come first.
+    received = undefined;
     socket.pause();
-    isPaused = true;
+    socket.unshift(chunk);
   };
   const serve = (chunk: Buffer): void => {
     // A request that did not wait for its answer must not overtake it.
@@ -111,6 +121,7 @@ export function serveConnection(options: ServeOptions): void {
   }
 
   function leave(): void {
+    hasLeft = true;
     socket.off('data', onData).off('end', onEnd).off('timeout', onTimeout).setTimeout(0);
   }
 
