@@ -34,7 +34,7 @@ export const longLived = new RenderedToken({
 export function openEndpointStand(
   clock: HandClock,
   workloadIdentities?: WorkloadIdentities,
-  over: Partial<Pick<TokenBroker, 'peek' | 'peekKey' | 'get'>> = {},
+  over: Partial<Pick<TokenBroker, 'peek' | 'peekKey' | 'get' | 'renew' | 'replace'>> = {},
   { index, owners } = createOwners('off'),
 ) {
   const pods = new PodIndex(clock);

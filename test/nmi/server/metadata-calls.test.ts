@@ -94,6 +94,14 @@ describe('calls of the metadata service', () => {
     });
   }
 
+  it('that are nobody else’s are each made, also while another is under way', async () => {
+    const { clock, sent, ask } = open();
+    const both = [ask('x', { isShared: false }), ask('x', { isShared: false })];
+    await pass(clock, 50);
+    await Promise.all(both);
+    assert.equal(sent.length, 2);
+  });
+
   it('that hang end in time, give their turn back, and say whether they had one', async () => {
     const { clock, sent, service, ask } = open();
     service.latencyMs = 60_000;

@@ -105,6 +105,14 @@ describe('a right that was worked out for another connection', () => {
     assert.notEqual(ask('one'), kept, 'there were more than 4,096');
   });
 
+  it('is none to a token in memory for a client that wants another', () => {
+    const { ask } = openStand();
+    assert.ok(ask('one') !== undefined);
+    assert.equal(ask('one', `${target}&bypass_cache=true`), undefined);
+    const hash = `token_sha256_to_refresh=${'ab'.repeat(32)}`;
+    assert.equal(ask('one', `${target}&${hash}`), undefined);
+  });
+
   it('ends with a change of what it rests on, and with its second', () => {
     const { ask, grants, clock } = openStand();
     const first = ask('one');

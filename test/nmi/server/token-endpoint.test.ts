@@ -8,6 +8,8 @@ import type { Answer } from '../../../src/nmi/base/answers.ts';
 import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import { HttpExchange } from '../../../src/nmi/server/request.ts';
 import type { Decision } from '../../../src/nmi/server/standing-rights.ts';
+import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
+import type { CachedToken } from '../../../src/nmi/tokens/broker.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
@@ -26,19 +28,34 @@ const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 /** Pods `one` and `two`, each bound to an identity of its name. */
 function openStand(owners = createOwners('off')) {
   const clock = new HandClock();
-  const memory = { hasTokens: false, whileFetching: (): unknown => undefined };
+  const memory = {
+    hasTokens: false,
+    whileFetching: (): unknown => undefined,
+    /** The tenant that no token comes from. */
+    brokenTenant: '',
+    fetches: [] as string[],
+  };
   const peek = () => (memory.hasTokens ? longLived : undefined);
+  const fetch = async (how: string, identity: UpstreamIdentity): Promise<CachedToken> => {
+    const tenant = identity.kind === 'entra' ? identity.tenantId : '';
+    memory.fetches.push([how, tenant].join(' ').trim());
+    await nextTurn();
+    await memory.whileFetching();
+    if (tenant === '' || tenant !== memory.brokenTenant) {
+      return { ok: true, rendered: longLived, outcome: 'miss' };
+    }
+    const failure = { reason: 'upstream_down', description: 'no answer', holdMs: 0 } as const;
+    return { ok: false, failure, outcome: 'miss', heldForMs: 0 };
+  };
   const stand = openEndpointStand(
     clock,
     undefined,
     {
       peek,
       peekKey: peek,
-      get: async () => {
-        await nextTurn();
-        await memory.whileFetching();
-        return { ok: true, rendered: longLived, outcome: 'miss' };
-      },
+      get: (identity) => fetch('get', identity),
+      renew: (identity) => fetch('renew', identity),
+      replace: (identity, _resource, _party, hash) => fetch(`replace ${hash}`, identity),
     },
     owners,
   );
@@ -90,6 +107,64 @@ describe('an answer from memory', () => {
     assert.equal(answer.reason, 'parameter_missing');
     assert.equal(stand.decisions[0]?.authorization, undefined);
   });
+});
+
+describe('a client that wants another token than it has', () => {
+  const hash = 'ab'.repeat(32);
+  for (const [what, parameter, fetch] of [
+    ['a new one', 'bypass_cache=true', 'renew'],
+    ['any but one that was refused', `token_sha256_to_refresh=${hash}`, `replace ${hash}`],
+  ] as const) {
+    it(`is not answered from memory, and gets ${what} from upstream`, async () => {
+      const stand = openStand();
+      stand.memory.hasTokens = true;
+      const exchange = exchangeOf(callerAt('127.0.0.11'), `${vault}&${parameter}`);
+      assert.equal((await stand.tokens.handle(exchange)).status, 200);
+      assert.deepEqual(stand.memory.fetches, [fetch]);
+    });
+  }
+});
+
+describe('an identity with further tenants', () => {
+  const tenants = ['first.example', 'second.example', 'third.example'] as const;
+
+  function openWithTenants() {
+    const stand = openStand();
+    const [tenantId, ...auxiliaryTenantIds] = tenants;
+    const entra = {
+      tenantId,
+      auxiliaryTenantIds,
+      adEndpoint: '',
+      federation: '',
+      secretNamespace: '',
+      secretName: 'secret',
+    };
+    stand.grants.identities.upsert(
+      createIdentity({ name: 'one', uid: 'one', clientId, type: 1, entra }),
+    );
+    return stand;
+  }
+
+  it('is answered with a token of each tenant', async () => {
+    const stand = openWithTenants();
+    const answer = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+    assert.equal(answer.status, 200);
+    assert.equal((JSON.parse(answer.body) as unknown[]).length, tenants.length);
+    assert.deepEqual(
+      stand.memory.fetches,
+      tenants.map((tenant) => `get ${tenant}`),
+    );
+  });
+
+  for (const tenant of tenants) {
+    it(`is refused when there is no token of ${tenant}`, async () => {
+      const stand = openWithTenants();
+      stand.memory.brokenTenant = tenant;
+      const answer = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+      assert.deepEqual([answer.status, answer.reason], [503, 'upstream_down']);
+      assert.equal(stand.decisions.at(-1)?.cache, 'miss');
+    });
+  }
 });
 
 describe('a right that ends while its token is fetched', () => {
