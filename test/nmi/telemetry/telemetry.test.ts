@@ -128,6 +128,54 @@ describe('what is told of a hit', () => {
   });
 });
 
+describe('the counters of hits', () => {
+  const hits = /^nmi_requests_total\{route="token",reason="ok"\} (\d+)$/m;
+
+  it('go up by what came since the last scrape', async () => {
+    const { metrics, log, clock } = open();
+    const observer = createObserver(metrics, log, clock);
+    const scrape = async () => hits.exec(await metrics.render())?.[1];
+    for (let count = 0; count < 3; count++) {
+      observer.onHit({ caller, startedAtMs: 0, requestId: 'id' }, rightOf());
+    }
+    assert.equal(await scrape(), '3');
+    assert.equal(await scrape(), '3', 'nothing came in between');
+    observer.onHit({ caller, startedAtMs: 0, requestId: 'id' }, rightOf());
+    assert.equal(await scrape(), '4');
+  });
+});
+
+describe('a line of the log', () => {
+  const token = 'eyJhbGciOiJub25lIn0.a-token-of-the-pod.';
+
+  for (const [way, cache] of [
+    ['a hit', 'hit'],
+    ['a miss', 'miss'],
+  ] as const) {
+    it(`of ${way} has no client id in full, and no resource that looks like none`, async () => {
+      const { lines, metrics, log, clock } = open();
+      const observer = createObserver(metrics, log, clock);
+      const right = rightOf();
+      const { authorization } = right;
+      if (cache === 'hit') {
+        const query = { ...right.query, resource: token };
+        observer.onHit({ caller, startedAtMs: 0, requestId: 'id' }, { ...right, query });
+      } else {
+        const answer = { reason: 'ok', status: 200, body: '' } as const;
+        const asked = { resource: token, source: 'imds', cache } as const;
+        observer.onDecision(exchange, { route: 'token', answer, authorization, ...asked });
+        await new Promise(setImmediate);
+      }
+      const [line = ''] = lines;
+      const { clientId, resource } = JSON.parse(line) as Record<string, unknown>;
+      assert.equal(clientId, '0a1b##### REDACTED #####0001');
+      assert.equal(resource, '[unusual]');
+      assert.ok(!line.includes(identity.value));
+      assert.ok(!line.includes('eyJ'));
+    });
+  }
+});
+
 describe('what is told of a fetch', () => {
   it('is told when the turn is over, so that the answer comes first', async () => {
     const { lines, metrics, log, clock } = open();
