@@ -361,6 +361,28 @@ describe('what is told of tokens', () => {
     assert.equal(stand.calls.length, 1, 'explaining asks nobody');
   });
 
+  it('has no failure to refresh as the answer while there is a token to give', async () => {
+    const stand = openBound();
+    stand.state.lifeMs = hourMs;
+    await stand.broker.get(a, vault, party);
+    stand.state.failure = { reason: 'upstream_down', description: 'is away', holdMs: hourMs };
+    await pass(stand.clock, hourMs - 2 * minuteMs);
+    const told = stand.askPod(forVault);
+    const [token] = told.identities[0]?.tokens ?? [];
+    assert.ok((token?.failure?.heldForMs ?? 0) > 0, 'it is held');
+    assert.match(inWords(told.requests[0]?.outcome), /^200 a by only from memory/);
+  });
+
+  it('has no token that has ended by the wall clock, which may run ahead, to give', async () => {
+    const stand = openBound();
+    await stand.broker.get(a, vault, party);
+    stand.clock.jumpWall(25 * hourMs);
+    const told = stand.askPod(forVault);
+    const [token] = told.identities[0]?.tokens ?? [];
+    assert.equal(token?.token?.expiresInMs, -hourMs, 'it is still in memory');
+    assert.equal(inWords(told.requests[0]?.outcome), '200 a by only from upstream');
+  });
+
   it('is of the resource asked about, else of all of them, as many as can be read', async () => {
     const stand = openBound();
     for (let index = 0; index < 30; index++) {
