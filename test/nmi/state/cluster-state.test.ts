@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { describe, it, mock } from 'node:test';
 import { openFakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
 import { createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
 import { createLogger } from '../../../src/nmi/base/logger.ts';
@@ -7,10 +7,20 @@ import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { tuning } from '../../../src/nmi/config/tuning.ts';
 import { readiness } from '../../../src/nmi/base/readiness.ts';
 import { openClusterState } from '../../../src/nmi/state/cluster-state.ts';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock, type Clock } from '../../../src/cache/clock.ts';
 import { clientOf, eventually } from '../kube/kube-world.ts';
 
+/** The system's clock, which a test may put ahead. */
+class ClockAhead implements Clock {
+  aheadMs = 0;
+  readonly wallMs = (): number => systemClock.wallMs();
+  readonly monotonicMs = (): number => systemClock.monotonicMs() + this.aheadMs;
+  readonly schedule = (delayMs: number, work: () => void): (() => void) =>
+    systemClock.schedule(delayMs, work);
+}
+
 async function open(flags: Readonly<Record<string, string>> = {}, attests = false) {
+  const clock = new ClockAhead();
   await using stack = new AsyncDisposableStack();
   const kube = stack.use(await openFakeKube());
   const client = stack.use(await clientOf(kube));
@@ -21,10 +31,10 @@ async function open(flags: Readonly<Record<string, string>> = {}, attests = fals
   const lines: string[] = [];
   const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
   const state = stack.use(
-    openClusterState({ config: parsed.config, tuning, client, clock: systemClock, log, attests }),
+    openClusterState({ config: parsed.config, tuning, client, clock, log, attests }),
   );
   const stop = stack.move();
-  return { kube, state, lines, [Symbol.asyncDispose]: () => stop.disposeAsync() };
+  return { kube, state, clock, lines, [Symbol.asyncDispose]: () => stop.disposeAsync() };
 }
 
 describe('what the agent knows of its node', () => {
@@ -57,6 +67,36 @@ describe('what the agent knows of its node', () => {
     await using world = await open();
     await world.state.holds.nextChange(60_000);
     await eventually('synced', () => world.state.isSynced());
+  });
+
+  it('wakes the requests that wait for a service account to be read', async () => {
+    await using world = await open({ 'workload-identity': 'true' });
+    const { state, kube } = world;
+    await eventually('synced', () => state.isSynced());
+    const labels = { 'azure.workload.identity/use': 'true' };
+    kube.apply(createPodManifest({ ...{ name: 'w', nodeName: 'n', ips: ['10.0.0.8'] }, labels }));
+    await eventually('known', () => state.pods.byName('default', 'w') !== undefined);
+    const pod = state.pods.byName('default', 'w') ?? assert.fail();
+    assert.equal(state.workloadIdentities?.of(pod).kind, 'unknown');
+    await state.holds.nextChange(60_000);
+    assert.equal(state.workloadIdentities?.of(pod).kind, 'unannotated');
+  });
+
+  it('is checked for requests that wait, but not as often as pods send them', async () => {
+    await using world = await open();
+    const { state, clock } = world;
+    await eventually('synced', () => state.isSynced());
+    const check = mock.method(state.watches, 'checkNow', () => undefined);
+    const waitTen = async (): Promise<void> => {
+      const waiting = Array.from({ length: 10 }, () => state.holds.nextChange(60_000));
+      state.holds.wake();
+      await Promise.all(waiting);
+    };
+    await waitTen();
+    assert.equal(check.mock.callCount(), 1);
+    clock.aheadMs = 5_000;
+    await waitTen();
+    assert.equal(check.mock.callCount(), 2);
   });
 
   it('is shown as samples', async () => {
@@ -101,7 +141,12 @@ describe('what the agent knows of its node', () => {
     await using world = await open({ 'address-staleness-limit': '10s' });
     await eventually('synced', () => world.state.isSynced());
     assert.ok(world.state.trustsAddresses());
+    world.clock.aheadMs = 11_000;
+    assert.ok(!world.state.trustsAddresses());
+    assert.ok(readiness([world.state]).missing['addresses_believed'] !== undefined);
     await using attesting = await open({ 'address-staleness-limit': '10s' }, true);
     assert.ok(attesting.state.trustsAddresses(), 'before the first list');
+    attesting.clock.aheadMs = 11_000;
+    assert.ok(attesting.state.trustsAddresses(), 'nothing was heard for 11 s');
   });
 });
