@@ -4,7 +4,7 @@ import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { systemClock } from '../../../src/cache/clock.ts';
-import { refuse } from '../../../src/nmi/base/answers.ts';
+import { refuse, type Answer } from '../../../src/nmi/base/answers.ts';
 import type { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import { FairTurns } from '../../../src/nmi/server/fair-turns.ts';
 import { TokenFastPath } from '../../../src/nmi/server/fast-path/fast-path.ts';
@@ -336,6 +336,61 @@ describe('the listener', () => {
     for (const text of texts) statuses.push(await statusOf(dial(listener.port), text));
     assert.deepEqual(statuses, ['405', '400', '400']);
     assert.deepEqual(reasons, ['method_not_allowed', 'request_malformed', 'request_malformed']);
+  });
+
+  it('closes a connection with more requests than it answers, in however many pieces', async () => {
+    const held = Promise.withResolvers<Answer>();
+    let seen = 0;
+    await using listener = await openBareListener({
+      handle: () => {
+        seen++;
+        return held.promise;
+      },
+    });
+    const socket = dial(listener.port).setNoDelay();
+    const closed = allOf(socket);
+    for (let count = 1; count <= 16; count++) {
+      socket.write(usual());
+      await eventually(() => assert.equal(seen, count));
+    }
+    socket.write(usual());
+    assert.equal(await closed, '');
+    assert.equal(seen, 16);
+    held.resolve(refuse('not_found', 'nothing'));
+  });
+
+  for (const [what, lines, body] of [
+    ['a length', ['Content-Length: 5'], 'hello'],
+    ['chunks', ['Transfer-Encoding: chunked'], '5\r\nhello\r\n0\r\n\r\n'],
+  ] as const) {
+    it(`ends a connection after a request with a body of ${what}, which nobody reads`, async () => {
+      await using listener = await openBareListener();
+      const socket = dial(listener.port);
+      const ended = once(socket, 'end');
+      socket.write(usual(...lines) + body);
+      const [answer] = (await once(socket, 'data')) as [Buffer];
+      assert.match(answer.toString(), /^HTTP\/1\.1 404 .*\r\nConnection: close\r\n/s);
+      await ended;
+    });
+  }
+
+  it('answers a client that has ended its half meanwhile', async () => {
+    const asked = Promise.withResolvers<void>();
+    const held = Promise.withResolvers<Answer>();
+    await using listener = await openBareListener({
+      handle: () => {
+        asked.resolve();
+        return held.promise;
+      },
+    });
+    const socket = dial(listener.port);
+    socket.write(usual());
+    await asked.promise;
+    const answer = allOf(socket.end());
+    // Its end has come, and the request goes on.
+    for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+    held.resolve(refuse('not_found', 'nothing'));
+    assert.match(await answer, /^HTTP\/1\.1 404 /);
   });
 
   it('ends a connection on the fast path that idles when it drains', async () => {

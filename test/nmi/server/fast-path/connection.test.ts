@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
-import { connect } from 'node:net';
+import { EventEmitter } from 'node:events';
+import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { serveConnection } from '../../../../src/nmi/server/fast-path/connection.ts';
+import type { CachedResponse } from '../../../../src/nmi/server/fast-path/response-cache.ts';
 import {
   bindPodToA,
   openLoopbackAgent,
@@ -172,5 +175,86 @@ describe('a connection with usual requests', () => {
       return entries.toSorted(([a], [b]) => a.localeCompare(b));
     };
     assert.deepEqual(fieldsOf(id), fieldsOf(other));
+  });
+});
+
+/** As much of a socket as the fast path uses. */
+class FakeSocket extends EventEmitter {
+  readonly timeouts: number[] = [];
+  destroyed = false;
+  /** What the kernel has not taken yet. */
+  writableLength = 0;
+  readonly setTimeout = (ms: number): this => {
+    this.timeouts.push(ms);
+    return this;
+  };
+  readonly pause = (): this => this;
+  readonly resume = (): this => this;
+  readonly unshift = (): void => undefined;
+  readonly destroy = (): void => void (this.destroyed = true);
+}
+
+/** A connection whose requests are all answered, when the batch is written. */
+function serveFake() {
+  const socket = new FakeSocket();
+  const seen: string[] = [];
+  const batch: (() => void)[] = [];
+  let answers = 0;
+  const answer = (): CachedResponse => {
+    const number = ++answers;
+    return { writeTo: () => void seen.push(`answer ${number}`) };
+  };
+  serveConnection({
+    socket: socket as unknown as Socket,
+    inTurn: (work) => work(),
+    batch: { add: (write) => batch.push(write) },
+    shared: { last: undefined },
+    answer,
+    handOver: () => seen.push('handed over'),
+    onSilent: () => seen.push('silent'),
+    firstByteMs: 5_000,
+    idleMs: 121_000,
+  });
+  const receive = (): boolean => socket.emit('data', Buffer.from(request()));
+  const writeBatch = (): void => batch.splice(0).forEach((write) => write());
+  return { socket, seen, receive, writeBatch };
+}
+
+describe('the time of a connection', () => {
+  it('is short until the first request, which is refused when it does not come', () => {
+    const { socket, seen } = serveFake();
+    assert.deepEqual(socket.timeouts, [5_000]);
+    socket.emit('timeout');
+    assert.deepEqual(seen, ['silent']);
+    assert.ok(!socket.destroyed, 'the refusal is still to be written');
+  });
+
+  it('is that of an idle client from the first answer on, and ends the connection', () => {
+    const { socket, seen, receive, writeBatch } = serveFake();
+    receive();
+    writeBatch();
+    assert.deepEqual(socket.timeouts, [5_000, 121_000]);
+    socket.emit('timeout');
+    assert.deepEqual(seen, ['answer 1']);
+    assert.ok(socket.destroyed);
+  });
+});
+
+describe('a client that does not wait for its answers', () => {
+  it('gets each of them, in order', () => {
+    const { seen, receive, writeBatch } = serveFake();
+    receive();
+    receive();
+    writeBatch();
+    assert.deepEqual(seen, ['answer 1', 'answer 2']);
+  });
+
+  it('is left to Node’s HTTP server while it does not read them', () => {
+    const { socket, seen, receive, writeBatch } = serveFake();
+    receive();
+    writeBatch();
+    socket.writableLength = 1;
+    receive();
+    assert.deepEqual(seen, ['answer 1', 'handed over']);
   });
 });
