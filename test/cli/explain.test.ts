@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
+import { explanationSchema } from '../../src/nmi/explain/explanation.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
@@ -251,6 +252,19 @@ describe('nmi explain without an agent', () => {
       assert.equal(code, 2);
       assert.match(stderr, problem);
     }
+  });
+
+  it('prints no text as JSON that moves a terminal', async (t) => {
+    const path = join(folder, 'terminal.sock');
+    // The control sequence introducer in one byte, as ISO 6429 has it, and what deletes.
+    const problem = 'a\u009b2Jb\u007fc\u001b[2J\u2028';
+    const explanation = { schema: explanationSchema, kind: 'no-pod', problem };
+    const server = createServer((_request, response) => response.end(JSON.stringify(explanation)));
+    await new Promise<void>((resolve) => server.listen({ path }, resolve));
+    t.after(() => server.close());
+    const { stdout } = await cli(['--ip=10.0.0.1', '--output=json'], path);
+    assert.match(stdout, /^[\n\x20-\x7e]+$/);
+    assert.deepEqual(JSON.parse(stdout), explanation);
   });
 
   it('does not take what another program says for an explanation', async (t) => {

@@ -141,7 +141,7 @@ export const tools: Faults = {
     ['anything is an explanation', "if (path !== '/explain') return", 'if (false) return'],
   ],
   'src/cli/explain.ts': [
-    ['the text of an object moves a terminal', '/[^\\n\\x20-\\x7e]/g', '/[^\\n\\x00-\\x7e]/g'],
+    ['the text of an object moves a terminal', '/[^\\n\\x20-\\x7e]/g', '/[^\\n\\x20-\\xff]/g'],
     [
       'an agent of another version is explained wrongly',
       'value.schema === explanationSchema',
