@@ -1,29 +1,32 @@
 /** `nmi reasons`: the guide to the reasons of refusals, in the terminal. */
 import { refusals } from '../nmi/base/answers.ts';
-import { reasonGuide } from '../nmi/base/reason-guide.ts';
+import { reasonGuide, type ReasonGuide } from '../nmi/base/reason-guide.ts';
 import { nearest } from '../nmi/config/nearest.ts';
 import type { Words } from './flags.ts';
 import { exitCodes, type Outside } from './outside.ts';
 
-const reasonNames = Object.keys(reasonGuide) as readonly (keyof typeof reasonGuide)[];
+const guide = new Map<string, ReasonGuide>(Object.entries(reasonGuide));
+const statuses = new Map<string, number>(
+  Object.entries(refusals).map(([reason, { status }]) => [reason, status]),
+);
 
 export function reasons({ rest: [code] }: Words, outside: Outside): number {
   if (code === undefined) {
-    for (const name of reasonNames) {
-      outside.stdout(`${name.padEnd(24)} ${refusals[name].status}  ${reasonGuide[name].means}\n`);
+    for (const [name, { means }] of guide) {
+      outside.stdout(`${name.padEnd(24)} ${statuses.get(name) ?? ''}  ${means}\n`);
     }
     return exitCodes.ok;
   }
-  const known = reasonNames.find((name) => name === code);
+  const known = guide.get(code);
   if (known === undefined) {
-    const near = nearest(code, reasonNames);
+    const near = nearest(code, guide.keys());
     const hint = near !== undefined && near.edits <= 4 ? `; did you mean "${near.name}"?` : '';
     outside.stderr(`nmi reasons: unknown reason "${code}"${hint}\n`);
     return exitCodes.usage;
   }
-  const { means, check, fix } = reasonGuide[known];
+  const { means, check, fix } = known;
   outside.stdout(
-    `${known} (HTTP ${refusals[known].status})\n${means}\nCheck: ${check}\nFix: ${fix}\n`,
+    `${code} (HTTP ${statuses.get(code) ?? ''})\n${means}\nCheck: ${check}\nFix: ${fix}\n`,
   );
   return exitCodes.ok;
 }

@@ -160,13 +160,17 @@ describeOnClusters('the guides', (cluster) => {
     );
     await using _ = playDaemonSets(cluster().admin);
     // Rejects with what it printed.
-    const { stdout } = await promisify(execFile)('bash', ['--norc', '-euo', 'pipefail', '-c', filled], {
-      ...{ cwd: folder, timeout: 120_000 },
-      env: {
-        ...{ PATH: path, HOME: cluster().folder, AZ_LOG: log },
-        KUBECONFIG: cluster().adminKubeconfig,
+    const { stdout } = await promisify(execFile)(
+      'bash',
+      ['--norc', '-euo', 'pipefail', '-c', filled],
+      {
+        ...{ cwd: folder, timeout: 120_000 },
+        env: {
+          ...{ PATH: path, HOME: cluster().folder, AZ_LOG: log },
+          KUBECONFIG: cluster().adminKubeconfig,
+        },
       },
-    });
+    );
     return stdout;
   }
 

@@ -206,7 +206,10 @@ function serveFake() {
   };
   serveConnection({
     socket: socket as unknown as Socket,
-    inTurn: (work) => work(),
+    inTurn: (work) => {
+      work();
+      return true;
+    },
     batch: { add: (write) => batch.push(write) },
     shared: { last: undefined },
     answer,
