@@ -42,6 +42,8 @@ async function obey(session: PodSession, command: PodCommand): Promise<PodReply>
       return { kind: 'answer', id, answer: await session.request(command.request) };
     case 'load':
       return { kind: 'report', id, report: await session.load(command.load) };
+    case 'attack':
+      return { kind: 'attacked', id, report: await session.attack(command.attack) };
     case 'close':
       session.closeConnection(command.connection);
       return { kind: 'closed', id };

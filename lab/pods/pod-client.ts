@@ -11,6 +11,8 @@ import { inCgroup } from '../fabric/cgroups.ts';
 import { LabError } from '../fabric/lab-error.ts';
 import type {
   PodAnswer,
+  PodAttack,
+  PodAttackReport,
   PodCommand,
   PodLoad,
   PodLoadReport,
@@ -29,6 +31,8 @@ export interface PodClient extends AsyncDisposable {
   request(request: PodRequest): Promise<PodAnswer>;
   /** @throws LabError `POD_GONE`. */
   load(load: PodLoad): Promise<PodLoadReport>;
+  /** @throws LabError `POD_GONE`. */
+  attack(attack: PodAttack): Promise<PodAttackReport>;
   /** Closes a kept-alive connection; a name without a connection is no error. */
   closeConnection(name: string): Promise<void>;
 }
@@ -49,6 +53,7 @@ export function openLoopbackPod(options: LoopbackPodOptions): PodClient {
     name: options.name,
     request: (request) => session.request(request),
     load: (load) => session.load(load),
+    attack: (attack) => session.attack(attack),
     closeConnection: (name) => {
       session.closeConnection(name);
       return Promise.resolve();
@@ -102,6 +107,11 @@ export async function openFabricPod(options: FabricPodOptions): Promise<PodClien
     load: async (load) => {
       const reply = await link.ask((id) => ({ id, command: 'load', load }));
       if (reply.kind === 'report') return reply.report;
+      throw new LabError('POD_GONE', `${options.space} answered with ${reply.kind}`);
+    },
+    attack: async (attack) => {
+      const reply = await link.ask((id) => ({ id, command: 'attack', attack }));
+      if (reply.kind === 'attacked') return reply.report;
       throw new LabError('POD_GONE', `${options.space} answered with ${reply.kind}`);
     },
     closeConnection: async (name) => {

@@ -84,9 +84,33 @@ export interface PodLoadReport {
   readonly elapsedMs: number;
 }
 
+/** One pod's worst, wholly inside the pod. */
+export interface PodAttack {
+  /**
+   * `repeat` sends the next request when something came, `renew` each on a connection of its own,
+   * `flood` without ever reading, `hold` none. `spin` takes processor time and no connection.
+   */
+  readonly style: 'repeat' | 'renew' | 'flood' | 'hold' | 'spin';
+  /** The bytes of a request, or of several; `%N` becomes a number of its own. */
+  readonly request: string;
+  readonly connections: number;
+  readonly durationMs: number;
+  /** Default: the pod's metadata address. */
+  readonly host?: string;
+  readonly port?: number;
+}
+
+export interface PodAttackReport {
+  readonly connects: number;
+  /** Pieces of answers. */
+  readonly answers: number;
+  readonly failures: number;
+}
+
 export type PodCommand =
   | { readonly id: number; readonly command: 'request'; readonly request: PodRequest }
   | { readonly id: number; readonly command: 'load'; readonly load: PodLoad }
+  | { readonly id: number; readonly command: 'attack'; readonly attack: PodAttack }
   | { readonly id: number; readonly command: 'close'; readonly connection: string };
 
 /** `ready` once, before anything else; then one line for each command, in order of completion. */
@@ -94,6 +118,7 @@ export type PodReply =
   | { readonly kind: 'ready' }
   | { readonly kind: 'answer'; readonly id: number; readonly answer: PodAnswer }
   | { readonly kind: 'report'; readonly id: number; readonly report: PodLoadReport }
+  | { readonly kind: 'attacked'; readonly id: number; readonly report: PodAttackReport }
   | { readonly kind: 'closed'; readonly id: number };
 
 /** The first value of a header, its name in any case. */

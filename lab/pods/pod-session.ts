@@ -8,7 +8,15 @@ import { connect, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 
 import { runLoad } from './pod-load.ts';
-import type { PodAnswer, PodLoad, PodLoadReport, PodRequest } from './pod-protocol.ts';
+import { runAttack } from './pod-attack.ts';
+import type {
+  PodAnswer,
+  PodAttack,
+  PodAttackReport,
+  PodLoad,
+  PodLoadReport,
+  PodRequest,
+} from './pod-protocol.ts';
 
 const maxBodyBytes = 4 * 1024 * 1024;
 
@@ -24,6 +32,7 @@ export interface PodSessionOptions {
 export interface PodSession extends Disposable {
   request(request: PodRequest): Promise<PodAnswer>;
   load(load: PodLoad): Promise<PodLoadReport>;
+  attack(attack: PodAttack): Promise<PodAttackReport>;
   closeConnection(name: string): void;
 }
 
@@ -75,6 +84,12 @@ export function openPodSession(options: PodSessionOptions): PodSession {
   return {
     request,
     load: (load) => runLoad(load, request, closeConnection),
+    attack: (attack) =>
+      runAttack(attack, {
+        host: attack.host ?? options.host,
+        port: attack.port ?? options.port,
+        ...(options.sourceIp === undefined ? {} : { localAddress: options.sourceIp }),
+      }),
     closeConnection,
     [Symbol.dispose]: () => {
       for (const name of [...agents.keys()]) closeConnection(name);

@@ -5,6 +5,7 @@ import { addressScenarios } from './pods/addresses.ts';
 import { addressStormScenarios } from './pods/address-storm.ts';
 import { agentLifeScenarios } from './node/agent-life.ts';
 import { agentUpgradeScenarios } from './node/agent-upgrade.ts';
+import { attackScenarios } from './pods/attacks.ts';
 import { changeScenarios } from './pods/changes.ts';
 import { crowdScenarios } from './pods/crowd.ts';
 import { demoScenarios } from './tokens/demo.ts';
@@ -42,6 +43,7 @@ export const scenarios: readonly Scenario[] = [
   ...redirectScenarios,
   ...attestedScenarios,
   ...rawFrameScenarios,
+  ...attackScenarios,
   ...gonePodScenarios,
   ...addressStormScenarios,
   ...privilegeSplitScenarios,

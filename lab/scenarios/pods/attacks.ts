@@ -1,0 +1,163 @@
+/** One pod does its worst to the agent: what its neighbours notice of it. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { tokenPath, tokenTarget, type LabPod } from '../../pods/pod.ts';
+import { beside, judgeLoad } from '../../pods/load-verdict.ts';
+import type { PodAttack } from '../../pods/pod-protocol.ts';
+import type { Scenario } from '../../world/scenario.ts';
+import type { World } from '../../world/world.ts';
+
+type Blast = Omit<PodAttack, 'durationMs'>;
+
+interface Attack {
+  readonly name: string;
+  readonly blast: (world: World) => Blast;
+  /** The attacker has an identity; default true. */
+  readonly isBound?: boolean;
+  readonly onHostNetwork?: boolean;
+  /**
+   * Where the goal is not reached yet: what waits for something else than the event loop is refused
+   * by way of `node:http`, and each refusal makes the next connection wait.
+   */
+  readonly reachedMs?: number;
+}
+
+const get = (target: string, headers = 'Metadata: true'): string =>
+  `GET ${target} HTTP/1.1\r\nHost: 169.254.169.254\r\n${headers}\r\n\r\n`;
+const hit = get(tokenTarget({}));
+const probePort = 8085;
+
+/** Processor time alone, as much as an attacker takes: what is compared with. */
+const control: Attack = {
+  name: 'control',
+  blast: () => ({ style: 'spin', request: '', connections: 0 }),
+};
+
+const attacks: readonly Attack[] = [
+  { name: 'requests', blast: () => ({ style: 'repeat', request: hit, connections: 1_000 }) },
+  {
+    name: 'requests-of-host',
+    onHostNetwork: true,
+    blast: () => ({ style: 'repeat', request: hit, connections: 1_000 }),
+  },
+  { name: 'accepts', blast: () => ({ style: 'renew', request: hit, connections: 1_000 }) },
+  { name: 'idle', blast: () => ({ style: 'hold', request: '', connections: 3_000 }) },
+  {
+    name: 'pipelines',
+    blast: () => ({ style: 'flood', request: hit.repeat(16), connections: 64 }),
+  },
+  {
+    name: 'refusals',
+    blast: () => ({ style: 'repeat', request: get(`${tokenPath}?x=%N`), connections: 64 }),
+  },
+  {
+    name: 'misses',
+    blast: () => ({
+      style: 'repeat',
+      request: get(`${tokenPath}?api-version=2018-02-01&resource=https://r%N`),
+      connections: 512,
+    }),
+  },
+  {
+    name: 'passthrough',
+    reachedMs: 2_000,
+    blast: () => ({
+      style: 'repeat',
+      request: get('/metadata/instance?api-version=2021-02-01&x=%N'),
+      connections: 512,
+    }),
+  },
+  {
+    name: 'waits',
+    reachedMs: 2_000,
+    isBound: false,
+    blast: () => ({ style: 'repeat', request: hit, connections: 512 }),
+  },
+  {
+    name: 'metrics',
+    blast: ({ ground }) => ({
+      style: 'renew',
+      request: get('/metrics').repeat(1_500),
+      connections: 64,
+      host: ground.nodeIp,
+      port: probePort,
+    }),
+  },
+  {
+    name: 'probes',
+    blast: ({ ground }) => ({
+      style: 'hold',
+      request: '',
+      connections: 500,
+      host: ground.nodeIp,
+      port: probePort,
+    }),
+  },
+];
+
+const durationMs = 2_000;
+/** It is 100 ms where nothing else runs on the machine. */
+const goalMs = 300;
+const probes = 10;
+const maxMb = 200;
+
+const attackScenario: Scenario = {
+  name: 'attacks',
+  title: 'One pod attacks with all it has: others, probes and memory are as on a busy node.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (world) => {
+    for (const name of ['victim', 'attacker']) world.bind(name, name);
+    const victim = await world.addPod({ name: 'victim', binding: 'victim' });
+    const idle = await measure(world, victim, control);
+    // What a machine of few cores makes of it, the attacker's own processor time included.
+    const maxMs = Math.max(goalMs, 10 * idle.p99Ms);
+    const seen = [`p99 ${idle.p99Ms.toFixed(0)} ms beside processor time alone`];
+    const failures: string[] = [];
+    for (const attack of attacks) {
+      if (attack.onHostNetwork === true && !world.attests) continue;
+      const { p99Ms, answered, mb, load } = await measure(world, victim, attack);
+      const line = `${attack.name}: p99 ${p99Ms.toFixed(0)} ms, ${answered} probes, ${mb} MB`;
+      world.tell(line);
+      seen.push(line);
+      judgeLoad(victim.name, [load], 'victim');
+      if (p99Ms > (attack.reachedMs ?? maxMs) || answered < probes || mb > maxMb)
+        failures.push(line);
+    }
+    assert.deepEqual(failures, [], `beside ${idle.p99Ms.toFixed(0)} ms`);
+    return seen.join('; ');
+  },
+};
+
+async function measure(world: World, victim: LabPod, attack: Attack) {
+  const { name, blast, isBound = true, onHostNetwork = false } = attack;
+  const attacker = await world.addPod({
+    name: `by-${name}`,
+    hostNetwork: onHostNetwork,
+    ...(isBound ? { binding: 'attacker' } : {}),
+  });
+  await victim.ask();
+  const lasting = { ...blast(world), durationMs: durationMs + 600 };
+  const attacking = beside(attacker.client.attack(lasting));
+  await delay(500);
+  const loading = beside(victim.load({ durationMs, concurrency: 1 }));
+  let answered = 0;
+  let mb = 0;
+  for (let turn = 0; turn < probes; turn++) {
+    if ((await world.agent.page('livez'))?.status === 200) answered += 1;
+    mb = Math.max(mb, residentMb(world.agent.pid));
+    await delay(durationMs / probes / 2);
+  }
+  const load = await loading;
+  await attacking;
+  await world.removePod(attacker);
+  return { p99Ms: load.latencyMs.p99, answered, mb, load };
+}
+
+function residentMb(pid: number | undefined): number {
+  const status = readFileSync(`/proc/${pid ?? 'self'}/status`, 'latin1');
+  return Math.round(Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]) / 1024);
+}
+
+export const attackScenarios: readonly Scenario[] = [attackScenario];
