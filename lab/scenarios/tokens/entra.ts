@@ -168,7 +168,7 @@ const federatedPods: Scenario = {
     assertToken(await trusted.ask(), 'federated');
     assertToken(await second.ask(), 'federated');
     // A federated credential that was just made takes minutes to be known everywhere.
-    const says = /^AADSTS700213: .*AzureIdentity default\/federated of pod default\/stranger/;
+    const says = /^AADSTS700213: .*AzureIdentity default\/federated of pod default\/unbound/;
     assertRefused(await stranger.ask(), { status: 503, says });
     const asked = world.entra.requests().map(({ subject, code }) => [subject, code]);
     assert.deepEqual(asked, [
