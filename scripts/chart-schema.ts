@@ -192,6 +192,7 @@ const topLevel: Readonly<Record<string, Schema>> = {
   uninstall: closed({ openNodes: flag }),
   podMonitor: monitor,
   serviceMonitor: monitor,
+  prometheusRule: closed({ enabled: flag, labels: mapOfText, runbookBase: text }),
   azureIdentities: { ...map, additionalProperties: azureIdentity },
   mic: standardMode(map),
   adminsecret: standardMode(map),

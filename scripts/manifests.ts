@@ -4,7 +4,7 @@
  * source of what is deployed.
  */
 import { spawnSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { format, resolveConfig } from 'prettier';
 import { provideHelm } from '../test/cluster/support/binaries.ts';
@@ -58,8 +58,11 @@ When that comes back, pods reach the real metadata service again, with the node'
   },
 ];
 
-/** Where the definitions of the custom resources lie besides `deploy/crds.yaml`. */
-export const crdCopies = ['chart/crds/crds.yaml', 'kustomize/agent/crds.yaml'] as const;
+/** Files below `deploy`, and where helm and kustomize, which read no folder but their own, find them. */
+export const copies = {
+  'crds.yaml': ['chart/crds/crds.yaml', 'kustomize/agent/crds.yaml'],
+  'monitoring/alerts.yaml': ['chart/files/alerts.yaml'],
+} as const;
 
 /** Path below `deploy` → text. @throws with what helm complains about. */
 export async function renderManifests(helm: string): Promise<ReadonlyMap<string, string>> {
@@ -90,8 +93,9 @@ async function tidy(about: string, rendered: string): Promise<string> {
 }
 
 if (import.meta.main) {
-  const crds = readFileSync(join(deploy, 'crds.yaml'), 'utf8');
-  for (const path of crdCopies) writeFileSync(join(deploy, path), crds);
+  for (const [source, paths] of Object.entries(copies)) {
+    for (const path of paths) cpSync(join(deploy, source), join(deploy, path));
+  }
   const helm = provideHelm();
   if (helm.programs === undefined) throw new Error(helm.missing);
   for (const [path, text] of await renderManifests(helm.programs)) {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { parse } from 'yaml';
 import { chartFolder, renderFlags, renderSchema } from '../../scripts/chart-schema.ts';
-import { crdCopies } from '../../scripts/manifests.ts';
+import { copies } from '../../scripts/manifests.ts';
 import { hasFlag, options } from '../../src/nmi/config/options.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
@@ -29,9 +29,10 @@ describe('the files of the chart', () => {
     }
   });
 
-  it('hold the definitions of the custom resources byte for byte (node scripts/manifests.ts)', async () => {
-    const crds = await read('crds.yaml');
-    for (const path of crdCopies) assert.equal(await read(path), crds, path);
+  it('hold custom resources and alerts byte for byte (node scripts/manifests.ts)', async () => {
+    for (const [source, paths] of Object.entries(copies)) {
+      for (const path of paths) assert.equal(await read(path), await read(source), path);
+    }
   });
 
   it('are of the version of the program', async () => {

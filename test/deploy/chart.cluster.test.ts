@@ -25,6 +25,7 @@ import {
   type KubeObject,
   type RenderOptions,
 } from './chart-render.ts';
+import { readAlerts } from './monitoring/queries.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const provided = provideHelm();
@@ -115,6 +116,11 @@ const oldValues = {
 const newValues = {
   rbac: { allowFederation: true, federationNamespaces: ['shop', 'kube-system'] },
   serviceMonitor: { enabled: true },
+  prometheusRule: {
+    enabled: true,
+    labels: { release: 'prometheus' },
+    runbookBase: 'https://git.example/nmi/',
+  },
   nmi: {
     cloud: 'usgovernment',
     workloadIdentity: true,
@@ -386,6 +392,24 @@ describe('the chart', { skip }, () => {
     });
   }
 
+  it('has the alerts of the plain file, of its own DaemonSet and with whole links', () => {
+    type Rule = { readonly expr: string; readonly annotations: { readonly runbook_url: string } };
+    type Spec = { readonly groups: readonly { readonly rules: readonly Rule[] }[] };
+    const rulesOf = (prometheusRule: object, values: object = {}) => {
+      const rendered = objects({ ...values, prometheusRule: { enabled: true, ...prometheusRule } });
+      return (specOf(rendered, 'PrometheusRule') as Spec).groups.flatMap(({ rules }) => rules);
+    };
+    assert.deepEqual(rulesOf({}), readAlerts());
+    const named = rulesOf({ runbookBase: 'https://git.example/nmi' }, { nameOverride: 'apid' });
+    const daemonSets = named.flatMap(({ expr }) =>
+      [...expr.matchAll(/(?:daemonset|created_by_name)="([^"]*)"/g)].map(([, name]) => name),
+    );
+    assert.deepEqual(daemonSets, ['apid-nmi', 'apid-nmi', 'apid-nmi']);
+    for (const { annotations } of named) {
+      assert.match(annotations.runbook_url, /^https:\/\/git\.example\/nmi\/docs\//);
+    }
+  });
+
   it('splits the rights between two containers', () => {
     const all = objects({ nmi: { logLevel: 'debug' }, podMonitor: { enabled: true } });
     const [serving, kernel, ...others] = daemonSetOf(all).template.spec.containers;
@@ -551,7 +575,7 @@ describe('the chart', { skip }, () => {
     ],
     [
       { nmi: { prometheusPort: 0 }, podMonitor: { enabled: true } },
-      /podMonitor and serviceMonitor need the metrics page/,
+      /podMonitor, serviceMonitor and prometheusRule need the metrics page/,
     ],
   ];
   for (const [values, says] of refused) {

@@ -37,6 +37,7 @@ const foreign: Readonly<Record<string, string | undefined>> = {
 const definitions = [
   [monitors, 'example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml'],
   [monitors, 'example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml'],
+  [monitors, 'example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml'],
   [constraints, 'deploy/crds.yaml'],
 ] as const;
 
@@ -52,7 +53,14 @@ describeOnClusters('all objects of deploy', (cluster) => {
   it('are many, of every kind there is', () => {
     assert.ok(files.length >= 12, files.join(' '));
     const kinds = new Set(files.flatMap((file) => load(file).map(({ kind }) => kind)));
-    for (const kind of ['DaemonSet', 'PodMonitor', 'ServiceMonitor', 'Service', 'NetworkPolicy']) {
+    for (const kind of [
+      'DaemonSet',
+      'PodMonitor',
+      'ServiceMonitor',
+      'PrometheusRule',
+      'Service',
+      'NetworkPolicy',
+    ]) {
       assert.ok(kinds.has(kind), kind);
     }
   });

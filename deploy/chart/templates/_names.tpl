@@ -120,7 +120,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if and (eq (include "nmi.metricsPort" .) "0") (or (include "nmi.isOn" .Values.podMonitor.enabled) (include "nmi.isOn" .Values.serviceMonitor.enabled)) }}
-{{- fail "podMonitor and serviceMonitor need the metrics page: nmi.prometheusPort is 0" }}
+{{- if and (eq (include "nmi.metricsPort" .) "0") (or (include "nmi.isOn" .Values.podMonitor.enabled) (include "nmi.isOn" .Values.serviceMonitor.enabled) (include "nmi.isOn" .Values.prometheusRule.enabled)) }}
+{{- fail "podMonitor, serviceMonitor and prometheusRule need the metrics page: nmi.prometheusPort is 0" }}
 {{- end }}
 {{- end -}}

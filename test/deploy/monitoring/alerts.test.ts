@@ -1,0 +1,146 @@
+/** The alert rules: what they name exists, each is documented, and promtool finds each as tested. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { stringify } from 'yaml';
+import { refusals } from '../../../src/nmi/base/answers.ts';
+import { findMissingTool } from '../../support/debian-system.ts';
+import { alertsPath, readAlerts, readRuleFile, selectorsOf, type AlertRule } from './queries.ts';
+import { unknownNames } from './known-names.ts';
+
+const root = join(import.meta.dirname, '../../..');
+const alerts = readAlerts();
+const reasons = Object.keys(refusals);
+
+/** The values of `label` that the rule's query matches. */
+function matchedBy(alert: string, label: string): readonly string[] {
+  const rule = alerts.find((each) => each.alert === alert);
+  assert.ok(rule !== undefined, alert);
+  const matched = selectorsOf(rule.expr).flatMap(({ labels }) => labels.get(label) ?? []);
+  return [...new Set(matched)];
+}
+
+/** What every client does, or every pod without an identity: probes, and requests that are malformed. */
+const unalerted = [
+  ...['metadata_header_missing', 'path_invalid', 'request_malformed', 'parameter_missing'],
+  ...['parameter_duplicate', 'parameter_invalid', 'not_found', 'method_not_allowed'],
+  ...['request_timeout', 'headers_too_large', 'metadata_blocked', 'host_only', 'no_binding_label'],
+];
+
+describe('the alert rules', () => {
+  it('name metrics, labels and reasons that exist', () => {
+    assert.ok(alerts.length >= 20);
+    for (const { alert, expr } of alerts) assert.deepEqual(unknownNames(expr), [], alert);
+    assert.deepEqual(unknownNames('sum by (cause) (nmi_nothing + nmi_ready{state="a"})'), [
+      'nmi_nothing',
+      'nmi_ready{state}',
+      'cause',
+    ]);
+    assert.deepEqual(unknownNames('nmi_requests_total{reason=~"ok|lost"}'), ['reason lost']);
+  });
+
+  it('count every answer of 429 and 5xx as a failure, but those that one pod causes at will', () => {
+    const failing = Object.entries(refusals).filter(
+      ([, { status }]) => status === 429 || status >= 500,
+    );
+    const expected = failing
+      .map(([reason]) => reason)
+      .filter((reason) => reason !== 'caller_throttled');
+    assert.deepEqual(matchedBy('NmiRequestsFail', 'reason').toSorted(), expected.toSorted());
+  });
+
+  it('leave no reason out but those of probes and of malformed requests', () => {
+    const watched = [
+      ...alerts.flatMap(({ alert }) => matchedBy(alert, 'reason')),
+      ...alerts.flatMap(({ alert }) => matchedBy(alert, 'outcome')),
+    ];
+    const missing = reasons.filter((reason) => !watched.includes(reason));
+    assert.deepEqual(missing.toSorted(), unalerted.toSorted());
+  });
+
+  it('page nobody for what one pod can cause at will', () => {
+    const severities = new Map(alerts.map(({ alert, labels }) => [alert, labels.severity]));
+    for (const alert of ['NmiPodsRefused', 'NmiObjectsSkipped']) {
+      assert.equal(severities.get(alert), 'info');
+    }
+    assert.deepEqual(new Set(severities.values()), new Set(['critical', 'warning', 'info']));
+  });
+
+  it('each have a row in docs/alerts.md with the same severity, and a runbook link that leads somewhere', () => {
+    const rows = readFileSync(join(root, 'docs/alerts.md'), 'utf8').matchAll(
+      /^\| `(Nmi\w+)` \| (\w+) \|/gm,
+    );
+    assert.deepEqual(
+      [...rows].map(([, alert = '', severity = '']) => `${alert} ${severity}`).toSorted(),
+      alerts.map(({ alert, labels }) => `${alert} ${labels.severity}`).toSorted(),
+    );
+    for (const { alert, annotations } of alerts) {
+      const [path = '', anchor = ''] = annotations.runbook_url.split('#');
+      const label = /^\{\{ \$labels\.(\w+) \}\}$/.exec(anchor)?.[1];
+      const anchors = label === undefined ? [anchor] : matchedBy(alert, label);
+      assert.ok(anchors.length > 0, alert);
+      const headings = readFileSync(join(root, path), 'utf8').matchAll(/^#+ (.*)$/gm);
+      const known = new Set(
+        [...headings].map(([, heading = '']) => heading.toLowerCase().replaceAll(' ', '-')),
+      );
+      for (const each of anchors) assert.ok(known.has(each), `${alert}: ${path}#${each}`);
+    }
+  });
+});
+
+const missing = findMissingTool('promtool');
+const skip =
+  missing === undefined ? false : `${missing} is not installed (apt-get install prometheus)`;
+
+describe('the alert rules by promtool', { skip }, () => {
+  const cases = readFileSync(join(import.meta.dirname, 'alerts.promtool.yaml'), 'utf8');
+  let folder = '';
+  before(() => (folder = mkdtempSync(join(tmpdir(), 'nmi-alerts-'))));
+  after(() => rmSync(folder, { recursive: true, force: true }));
+
+  function promtool(...words: readonly string[]): {
+    readonly ok: boolean;
+    readonly output: string;
+  } {
+    const { status, stdout, stderr } = spawnSync('promtool', words, { encoding: 'utf8' });
+    return { ok: status === 0, output: stdout + stderr };
+  }
+
+  it('are valid', () => {
+    const { ok, output } = promtool('check', 'rules', '--lint=all', '--lint-fatal', alertsPath);
+    assert.ok(ok, output);
+  });
+
+  it('fire and do not fire as tested', () => {
+    const tests = join(import.meta.dirname, 'alerts.promtool.yaml');
+    const { ok, output } = promtool('test', 'rules', tests);
+    assert.ok(ok, output);
+  });
+
+  const faults = {
+    'never fire': (rule: AlertRule) => ({ ...rule, expr: 'vector(1) > 2' }),
+    'do not wait': (rule: AlertRule) => ({ ...rule, for: '0m' }),
+  };
+  for (const [fault, change] of Object.entries(faults)) {
+    it(`fail the test of each alert when they ${fault}`, () => {
+      const { groups } = readRuleFile();
+      const changed = groups.map((group) => ({ ...group, rules: group.rules.map(change) }));
+      writeFileSync(join(folder, 'alerts.yaml'), stringify({ groups: changed }));
+      writeFileSync(
+        join(folder, 'cases.yaml'),
+        cases.replace(/^rule_files: .*$/m, 'rule_files: [alerts.yaml]'),
+      );
+      const { ok, output } = promtool('test', 'rules', join(folder, 'cases.yaml'));
+      assert.ok(!ok);
+      const touched = fault === 'do not wait' ? alerts.filter((rule) => rule.for) : alerts;
+      const unnoticed = touched.filter(({ alert }) => !output.includes(`alertname: ${alert},`));
+      assert.deepEqual(
+        unnoticed.map(({ alert }) => alert),
+        [],
+      );
+    });
+  }
+});

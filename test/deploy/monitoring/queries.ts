@@ -1,0 +1,54 @@
+/** The alert rules and the dashboard, and what their queries name. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parse } from 'yaml';
+
+const folder = join(import.meta.dirname, '../../../deploy/monitoring');
+
+export interface AlertRule {
+  readonly alert: string;
+  readonly expr: string;
+  readonly for?: string;
+  readonly labels: { readonly severity: string };
+  readonly annotations: { readonly summary: string; readonly runbook_url: string };
+}
+
+interface RuleFile {
+  readonly groups: readonly { readonly name: string; readonly rules: readonly AlertRule[] }[];
+}
+
+export const alertsPath = join(folder, 'alerts.yaml');
+
+export function readRuleFile(): RuleFile {
+  return parse(readFileSync(alertsPath, 'utf8')) as RuleFile;
+}
+
+export function readAlerts(): readonly AlertRule[] {
+  return readRuleFile().groups.flatMap(({ rules }) => rules);
+}
+
+export interface Selector {
+  readonly metric: string;
+  /** Each matched label with the words that its values are matched against. */
+  readonly labels: ReadonlyMap<string, readonly string[]>;
+}
+
+/** Every metric of a query with its matchers. Functions and keywords have no underscore and prefix of ours. */
+export function selectorsOf(query: string): readonly Selector[] {
+  const found = query.matchAll(/\b((?:nmi|aadpodidentity|kube)_\w+)(?:\{([^}]*)\})?/g);
+  return [...found].map(([, metric = '', matchers = '']) => ({
+    metric,
+    labels: new Map(
+      [...matchers.matchAll(/(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"/g)].map(
+        ([, label = '', value = '']) => [label, value.split('|')],
+      ),
+    ),
+  }));
+}
+
+/** Labels that a query groups by, joins on or drops. */
+export function groupedLabelsOf(query: string): readonly string[] {
+  return [...query.matchAll(/\b(?:by|without|on|ignoring)\s*\(([^)]*)\)/g)].flatMap(
+    ([, labels = '']) => labels.split(',').map((label) => label.trim()),
+  );
+}
