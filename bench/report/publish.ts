@@ -5,11 +5,12 @@ import { join } from 'node:path';
 import { format, resolveConfig } from 'prettier';
 import { mergeResults, type Results } from '../core/results.ts';
 import { plotFiles } from './plots.ts';
-import { fillHeadline, fillReadme } from './readme.ts';
+import { fillHeadline, fillReadme, fillResults } from './readme.ts';
 
 const folder = join(import.meta.dirname, '..');
 const resultsFile = join(folder, 'results.json');
 export const readmeFile = join(folder, 'README.md');
+export const resultsPage = join(folder, 'results.md');
 /** Of the project. */
 export const rootReadmeFile = join(folder, '../README.md');
 export const plotFolder = join(folder, 'plots');
@@ -28,10 +29,18 @@ export async function readResults(): Promise<Results> {
   return JSON.parse(await readFile(resultsFile, 'utf8')) as Results;
 }
 
-/** The README with the tables of these results. */
-export async function renderReadme(readme: string, results: Results): Promise<string> {
-  const style = await resolveConfig(readmeFile);
-  return format(fillReadme(readme, results), { ...style, parser: 'markdown' });
+/** The README with the goals of these results. */
+export function renderReadme(readme: string, results: Results): Promise<string> {
+  return inStyle(fillReadme(readme, results));
+}
+
+/** The page of all tables, with these results. */
+export function renderResults(page: string, results: Results): Promise<string> {
+  return inStyle(fillResults(page, results));
+}
+
+async function inStyle(text: string): Promise<string> {
+  return format(text, { ...(await resolveConfig(readmeFile)), parser: 'markdown' });
 }
 
 async function write(results: Results): Promise<void> {
@@ -40,5 +49,6 @@ async function write(results: Results): Promise<void> {
   await mkdir(plotFolder, { recursive: true });
   for (const { file, svg } of plotFiles(results)) await writeFile(join(plotFolder, file), svg);
   await writeFile(readmeFile, await renderReadme(await readFile(readmeFile, 'utf8'), results));
+  await writeFile(resultsPage, await renderResults(await readFile(resultsPage, 'utf8'), results));
   await writeFile(rootReadmeFile, fillHeadline(await readFile(rootReadmeFile, 'utf8'), results));
 }

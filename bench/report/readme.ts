@@ -1,4 +1,4 @@
-/** The generated parts of bench/README.md and README.md. Pure. */
+/** The generated parts of bench/README.md, bench/results.md and README.md. Pure. */
 import { isDeepStrictEqual } from 'node:util';
 import type { Machine, Results, ScenarioResult } from '../core/results.ts';
 import { noiseBound } from '../core/statistics.ts';
@@ -9,13 +9,16 @@ import { busiestLoads, figureTable, seriesTable, surroundingsOf } from './markdo
 import { plotsOf } from './plots.ts';
 import { slopeFigures, slopeNote } from './soak-slopes.ts';
 
-/** bench/README.md. @throws Error without the markers. */
+/** bench/README.md: the goals. @throws Error without the markers. */
 export function fillReadme(readme: string, results: Results): string {
-  const part = [renderMachine(results), renderGoals(results, 'all')].join('\n\n');
-  const scenarios = results.scenarios
-    .map((scenario) => renderScenario(scenario, results.machine))
-    .join('\n\n');
-  return fill(readme, 'results', `## Goals\n\n${part}\n\n${scenarios}`);
+  const parts = [renderMachine(results), renderGoals(results, 'all')];
+  return fill(readme, 'goals', parts.join('\n\n'));
+}
+
+/** bench/results.md: each scenario. @throws Error without the markers. */
+export function fillResults(page: string, results: Results): string {
+  const scenarios = results.scenarios.map((each) => renderScenario(each, results.machine));
+  return fill(page, 'results', [renderMachine(results), ...scenarios].join('\n\n'));
 }
 
 /** The README of the project. @throws Error without the markers. */

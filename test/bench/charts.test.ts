@@ -19,7 +19,7 @@ import {
   surroundingsOf,
 } from '../../bench/report/markdown.ts';
 import { plotsOf } from '../../bench/report/plots.ts';
-import { fillReadme } from '../../bench/report/readme.ts';
+import { fillReadme, fillResults } from '../../bench/report/readme.ts';
 import { label, linearScale, logScale } from '../../bench/report/scale.ts';
 
 function round(perSec: number): Round {
@@ -165,18 +165,23 @@ describe('a report', () => {
       { ...soak, machine },
     ]);
     const markers = '<!-- generated: results --><!-- end: results -->';
-    const told = fillReadme(markers, merged).split('On another: ');
+    const told = fillResults(markers, merged).split('On another: ');
     assert.equal(told.length, 2);
     assert.match(told[1] ?? '', /^Node v, Linux k x64/);
   });
 
-  it('goes between the markers of the README and leaves the rest alone', async () => {
-    const file = join(import.meta.dirname, '../../bench/README.md');
-    const readme = await readFile(file, 'utf8');
-    const filled = fillReadme(readme, { machine, scenarios: [scenario([1], [1])] });
-    assert.ok(filled.startsWith(readme.slice(0, readme.indexOf('<!-- generated: results -->'))));
+  it('goes between the markers of its page and leaves the rest alone', async () => {
+    const read = (name: string) => readFile(join(import.meta.dirname, '../../bench', name), 'utf8');
+    const one = { machine, scenarios: [scenario([1], [1])] };
+    const page = await read('results.md');
+    const filled = fillResults(page, one);
+    assert.ok(filled.startsWith(page.slice(0, page.indexOf('<!-- generated: results -->'))));
     assert.ok(filled.includes('](plots/hit-throughput.svg)'));
-    assert.equal(fillReadme(filled, { machine, scenarios: [scenario([1], [1])] }), filled);
-    assert.throws(() => fillReadme('', { machine, scenarios: [] }), /markers/);
+    assert.equal(fillResults(filled, one), filled);
+    const readme = await read('README.md');
+    assert.ok(fillReadme(readme, one).includes('| goal'));
+    for (const fill of [fillReadme, fillResults]) {
+      assert.throws(() => fill('', { machine, scenarios: [] }), /markers/);
+    }
   });
 });

@@ -10,6 +10,8 @@ import {
   readmeFile,
   readResults,
   renderReadme,
+  renderResults,
+  resultsPage,
   rootReadmeFile,
 } from '../../bench/report/publish.ts';
 import { fillHeadline } from '../../bench/report/readme.ts';
@@ -21,6 +23,8 @@ describe('the published benchmark', () => {
   it('has the tables of its results (npm run bench report writes them)', async () => {
     const readme = await readFile(readmeFile, 'utf8');
     assert.equal(await renderReadme(readme, results), readme);
+    const page = await readFile(resultsPage, 'utf8');
+    assert.equal(await renderResults(page, results), page);
   });
 
   it('has its figures in the README of the project', async () => {

@@ -199,7 +199,7 @@ const table = {
       default: 'warn',
       help:
         'What happens to an AzureIdentity that no AzureIdentityGrant gives to its namespace: `enforce` refuses ' +
-        'it, `warn` serves and reports it, `off` serves it. Without `enforce`, whoever can write an ' +
+        'it, `warn` serves and reports it, `off` serves it. Without `enforce`, everyone who can write an ' +
         'AzureIdentity gets any identity of the node.',
     },
   ],
