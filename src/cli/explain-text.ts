@@ -1,4 +1,5 @@
 /** An explanation as lines for a person. Pure; texts of objects are made printable. */
+import { reasonGuide, type ReasonGuide } from '../nmi/base/reason-guide.ts';
 import type {
   Explanation,
   FailureView,
@@ -152,8 +153,16 @@ function renderRequest(
 ): readonly string[] {
   const who = selector === '' ? 'naming no identity' : `with ${printable(selector)}`;
   const what = resource === undefined ? '' : ` for ${printable(resource)}`;
-  return [`A request ${who}${what} ${renderOutcome(outcome, identities)}`];
+  const line = `A request ${who}${what} ${renderOutcome(outcome, identities)}`;
+  return outcome.kind === 'refused' ? [line, ...renderGuide(outcome.refusal)] : [line];
 }
+
+function renderGuide({ reason }: RefusalView): readonly string[] {
+  const guide = reasonGuides.get(reason);
+  return guide === undefined ? [] : [`  check  ${guide.check}`, `  fix    ${guide.fix}`];
+}
+
+const reasonGuides = new Map<string, ReasonGuide>(Object.entries(reasonGuide));
 
 function renderOutcome(outcome: Outcome, identities: readonly IdentityView[]): string {
   switch (outcome.kind) {
@@ -189,7 +198,7 @@ function renderRefusal({ reason, status, description, retryAfterS, isWaitedFor }
     ...(isWaitedFor ? ['after a moment in which that may change'] : []),
   ];
   const more = facts.length === 0 ? '' : ` (${facts.join(', ')})`;
-  return `${status} ${reason}${more}: ${toLine(description)}`;
+  return `${status} ${reason}${more}: ${toLine(description.replace(` (${reason})`, ''))}`;
 }
 
 function renderNode({ pods, omitted }: NodeExplanation): readonly string[] {

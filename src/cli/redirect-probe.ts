@@ -36,9 +36,13 @@ export async function probeRedirect(
     { mode: 'iptables', ...(await probeIptables()) },
   ];
   const { redirect, why } = chooseRedirect({ ...config, redirect: 'auto' });
+  const chosen = modes.find(({ mode }) => mode === redirect.mode);
+  const isImpossible = chosen?.support === 'unsupported';
   const report: ProbeReport = {
     works: modes.some(({ support }) => support === 'supported'),
-    auto: { mode: redirect.mode, why },
+    auto: isImpossible
+      ? { mode: 'none', why: `${why}; ${redirect.mode} is not supported either` }
+      : { mode: redirect.mode, why },
     modes,
   };
   outside.stdout(output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : render(report));

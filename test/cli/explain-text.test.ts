@@ -142,6 +142,8 @@ describe('the text of an explanation', () => {
       '  binding     no label aadpodidbinding',
       'A request with client_id=x for https://r gets 503 binding_pending (Retry-After 2, after a ' +
         'moment in which that may change): Identity not found: no label "x".',
+      '  check  As binding_missing.',
+      '  fix    Wait a minute; then as binding_missing.',
       '  hints       One thing.',
       '              Another.',
     ].join('\n');
@@ -257,7 +259,7 @@ describe('the text of an explanation', () => {
     );
     assert.match(text, /^[\x20-\x7e→\n]+$/);
     const lines = renderExplanation(createExplanation()).split('\n');
-    // "Shadowed" comes in, and the refusal takes the place of "no token in memory".
-    assert.equal(text.split('\n').length, lines.length + 1);
+    // "Shadowed", "check" and "fix" come in, and the refusal takes the place of "no token in memory".
+    assert.equal(text.split('\n').length, lines.length + 3);
   });
 });

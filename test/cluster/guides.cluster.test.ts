@@ -43,6 +43,7 @@ esac
 /** There is no kubelet: what only a node can answer. */
 const kubectl = (program: string) => `#!/usr/bin/env bash
 case " $* " in
+  *' nmi grants '*) printf '%s\\n' 'apiVersion: aadpodidentity.k8s.io/v1' 'kind: AzureIdentityGrant' 'metadata: { name: shop }' 'spec: { namespaces: [shop], clientIDs: [22729e47-74ce-4b43-8eea-aab5f2073309] }'; exit 0 ;;
   *' logs '*|*' exec '*) echo 'AZURE_CLIENT_ID=of-the-pod'; exit 0 ;;
   *' delete namespace '*) exec '${program}' "$@" --wait=false ;;
 esac
@@ -107,6 +108,12 @@ const guides: readonly Guide[] = [
     asked: [/^vmss identity assign --resource-group MC_demo --name aks-pool1-vmss /m],
   },
   { page: 'operate.md', words: { NODE: 'node-1' }, asked: [] },
+  { page: 'security.md', words: {}, asked: [] },
+  {
+    page: '../README.md',
+    words: { NODE: 'node-1', REGISTRY: 'registry.example/team' },
+    asked: [],
+  },
 ];
 
 describeOnClusters('the guides', (cluster) => {
