@@ -931,6 +931,9 @@ describe('disposing a reflector', () => {
       await reflector[Symbol.asyncDispose]();
       assert.ok(performance.now() - startMs < 500);
       assert.equal(clock.armed, 0);
+      // A request that waits for an object may ask for it still.
+      reflector.checkNow();
+      assert.equal(clock.armed, 0, 'armed by what came after the end');
       if (reflector.synced) await reflector.whenSynced();
       else await assert.rejects(reflector.whenSynced(), { name: 'AbortError' });
       const asked = fake.requests.length;

@@ -265,3 +265,23 @@ function toOpenBer({ tagClass, type, constructed, value }: Asn1, depth: number):
   );
   return `${String.fromCharCode(tag, 0x80)}${pieces.join('')}\0\0`;
 }
+
+describe('the identifier of an algorithm that is not known', () => {
+  const { Class, Type } = asn1;
+  const sequence = (...value: Asn1[]): Asn1 =>
+    asn1.create(Class.UNIVERSAL, Type.SEQUENCE, true, value);
+
+  /** A file of nothing but a MAC with this algorithm. */
+  function fileWithMac(oid: Buffer): Buffer {
+    const algorithm = asn1.create(Class.UNIVERSAL, Type.OID, false, oid.toString('latin1'));
+    const file = sequence(sequence(), sequence(), sequence(sequence(sequence(algorithm))));
+    return Buffer.from(asn1.toDer(file).getBytes(), 'latin1');
+  }
+
+  it('is in the error where it is short, and nothing of it where it is as long as the file', () => {
+    const short = Buffer.from(asn1.oidToDer('1.2.3.4').getBytes(), 'latin1');
+    throwsWith('UNSUPPORTED', fileWithMac(short), [''], /^uses the encryption 1\.2\.3\.4, which/);
+    const long = Buffer.alloc(50_000, 1);
+    throwsWith('UNSUPPORTED', fileWithMac(long), [''], /^uses the encryption, which/);
+  });
+});
