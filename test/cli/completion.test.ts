@@ -28,7 +28,7 @@ describe('completion', () => {
   it('is asked for by a script that bash takes', () => {
     const script = `${completionScript}
       nmi() { printf '%s\\n' "$*"; }
-      COMP_WORDS=(nmi redirect ver) COMP_CWORD=2
+      COMP_WORDS=(nmi redirect ver behind) COMP_CWORD=2
       _nmi_complete
       printf '%s' "\${COMPREPLY[*]}"`;
     const asked = execFileSync('bash', ['-c', script], { encoding: 'utf8' });

@@ -22,6 +22,8 @@ describe('help', () => {
       assert.ok(text.includes(part), part);
     }
     assert.match(text, /^ {2}NMI_CGROUP_ROOT /m);
+    assert.ok(!text.includes('\n  NMI_NODE '), 'it has a flag');
+    assert.match(text, /\[default: 169\.254\.25\.79\]/);
     assert.ok(!text.includes('Takes text'));
   });
 
@@ -31,6 +33,7 @@ describe('help', () => {
     assert.match(whole, /^Usage: nmi redirect ACTION \[FLAGS\]$/m);
     assert.match(whole, /^ {2}remove +Remove the redirect\. This opens the node/m);
     const probe = await renderHelp('redirect', redirect, 'probe');
+    assert.match(probe, /^Report what this node supports/);
     assert.match(probe, /^Usage: nmi redirect probe \[FLAGS\]$/m);
     assert.match(probe, /^Examples:\n {2}nmi redirect probe -o json\n\n/m);
     assert.ok(!probe.includes('Actions:'));

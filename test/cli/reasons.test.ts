@@ -38,5 +38,6 @@ describe('nmi reasons', () => {
     assert.deepEqual([code, stdout], [2, '']);
     assert.match(stderr, /unknown reason "bindingmissing"; did you mean "binding_missing"\?/);
     assert.equal(run('constructor').code, 2);
+    assert.equal(run('zzzz').stderr, 'nmi reasons: unknown reason "zzzz"\n');
   });
 });

@@ -348,6 +348,19 @@ export const redirect: Faults = {
       'value: 1',
     ],
   ],
+  'src/nmi/kernel/settling.ts': [
+    [
+      'a connection of the first seconds is refused for good',
+      'activeForMs < settlingMs ? settling',
+      'false ? settling',
+    ],
+    ['a caller without a record retries for ever', ' && activeForMs < settlingMs', ''],
+    [
+      'a caller with a record is refused in the first seconds',
+      "attestation.kind === 'unattested' && ",
+      '',
+    ],
+  ],
   'src/nmi/kernel/room-shortage.ts': [
     ['each look is logged', 'if (refusedConnects + unrecordedConnections === 0) return;', ''],
     ['what was refused once is logged for ever', 'before = now;', ''],

@@ -81,6 +81,35 @@ export const tools: Faults = {
     ],
     ['a flag is taken for any that looks like it', 'near.edits <= 3', 'near.edits <= 300'],
   ],
+  'src/cli/completion.ts': [
+    ['hidden flags are offered', '.filter(([, { hidden }]) => hidden !== true)\n    ', ''],
+    ['every verb has the flags of the agent', "(verb ?? verbs['run'])", "verbs['run']"],
+    ['actions are offered after an action', ': rest.length === 1\n        ?', ': true\n        ?'],
+    ['what does not fit is offered', '.filter((candidate) => candidate.startsWith(typed))', ''],
+    ['words behind the cursor are completed', ':1:COMP_CWORD}', ':1}'],
+  ],
+  'src/cli/help.ts': [
+    ['lines are longer than the terminal', 'Math.min(columns, maxColumns)', 'maxColumns'],
+    ['lines are as long as any terminal', 'Math.min(columns, maxColumns)', 'columns'],
+    [
+      'an action has the examples of all others',
+      'action === undefined || text.startsWith(`nmi ${words}`)',
+      'text !== action',
+    ],
+    ['an action has the summary of its verb', '(actions[action] ?? verb.summary)', 'verb.summary'],
+    [
+      'a variable that has a flag is in the list of those without',
+      '.filter((option) => !hasFlag(option))\n    ',
+      '',
+    ],
+    ['variables without a flag are nowhere', "name === 'run' ? environmentHelp() : ''", "''"],
+    ['a default is not shown', '{ defaultDescription: String(shape.default) }', '{}'],
+  ],
+  'src/cli/reasons.ts': [
+    ['an unknown reason is a success', 'return exitCodes.usage;', 'return exitCodes.ok;'],
+    ['a reason is taken for any that looks like it', 'near.edits <= 4', 'near.edits <= 400'],
+    ['a reason has the status of another', '[reason, status])', '[reason, status && 400])'],
+  ],
   'src/cli/run.ts': [
     ['the agent starts on a kubenet node', 'if (kubenet !== undefined) {', 'if (false) {'],
   ],

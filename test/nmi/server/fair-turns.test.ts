@@ -60,6 +60,17 @@ describe('turns of the event loop', () => {
     assert.equal(nextTurn(), 'ab');
   });
 
+  it('keep the order of one caller, also of what its own work asks for', () => {
+    const { run, turns, done, nextTurn } = openTurns();
+    for (let count = 0; count < 3; count++) run('a', 0.15);
+    turns.run('a', () => {
+      done.push('1');
+      turns.run('a', () => done.push('3'));
+    });
+    turns.run('a', () => done.push('2'));
+    assert.equal(nextTurn(), '123');
+  });
+
   it('count what is done around requests that take nothing', () => {
     const { run, nextTurn } = openTurns();
     const wasAtOnce = Array.from({ length: 40 }, () => run('a', 0));
