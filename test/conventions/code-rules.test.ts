@@ -1,6 +1,13 @@
 import { describe, it } from 'node:test';
 import assert from 'node:assert/strict';
-import { checkExports, checkMarks, checkNames, checkOnly, checkProcess } from './code-rules.ts';
+import {
+  checkExports,
+  checkMarks,
+  checkNames,
+  checkOnly,
+  checkPatterns,
+  checkProcess,
+} from './code-rules.ts';
 import { repositoryFiles, type SourceFile } from './tree.ts';
 
 const repository = repositoryFiles();
@@ -39,6 +46,27 @@ describe('default exports', () => {
       'src/nmi/a.ts:2 has a default export',
       'src/nmi/b.ts:2 has a default export',
     ]);
+  });
+});
+
+describe('regular expressions that backtrack', () => {
+  it('do not exist in the product', () => {
+    assert.deepEqual(checkPatterns(repository), []);
+  });
+
+  it('are found, and their harmless neighbours are not', () => {
+    const lines = [
+      'text.replace(/\\/+$/, "");',
+      'text.match(/(?:[a-z]+)+x/);',
+      'text.match(/^\\/+$/);',
+      'text.match(/[+*]$/);',
+      'text.match(/a{1,3}$/);',
+    ];
+    const found = checkPatterns([file('src/a.ts', ...lines)]);
+    assert.deepEqual(
+      found.map((problem) => problem.split(' ')[0]),
+      ['src/a.ts:1', 'src/a.ts:2'],
+    );
   });
 });
 

@@ -48,6 +48,25 @@ export function checkExports(files: readonly SourceFile[]): readonly string[] {
   );
 }
 
+/**
+ * Regular expressions of the product that take time by the square of the text, or worse: one that may begin
+ * anywhere and runs to the end (`/\\/+$/`), or a repetition of repetitions. Users of a namespace write those texts.
+ */
+export function checkPatterns(files: readonly SourceFile[]): readonly string[] {
+  return typescriptIn(files, 'src').flatMap((file) =>
+    readSyntax(file)
+      .patterns.filter(({ pattern }) => isSlow(pattern))
+      .map(({ pattern, line }) => `${file.path}:${line} backtracks: /${pattern}/`),
+  );
+}
+
+function isSlow(pattern: string): boolean {
+  // Character classes repeat nothing by themselves.
+  const bare = pattern.replaceAll(/\\./g, 'x').replaceAll(/\[[^\]]*\]/g, 'x');
+  const runsToTheEnd = !/^(?:\^|\(\?<)/.test(bare) && /[+*]\)?\$$/.test(bare);
+  return runsToTheEnd || /\((?:\?:)?x[+*]\)[+*]/.test(bare);
+}
+
 /** Tests that would keep others from running. */
 export function checkOnly(files: readonly SourceFile[]): readonly string[] {
   return typescriptIn(files, 'test', 'bench').flatMap((file) => {

@@ -4,7 +4,7 @@
  */
 
 /** Each with what to write instead. */
-export const bannedWords: readonly (readonly [word: RegExp, instead: string])[] = [
+const bannedWords: readonly (readonly [word: RegExp, instead: string])[] = [
   [/\bmend(?:s|ed|ing)?\b/i, 'repair, fix'],
   [/\bstrangers?\b/i, 'another process, an unbound pod'],
   [/\bwhoever\b/i, 'a user who, anyone who'],

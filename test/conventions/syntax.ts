@@ -27,6 +27,8 @@ export interface Syntax {
   readonly onlyOptions: readonly number[];
   /** Lines of branches and loops: what code decides when it runs, types left out. */
   readonly decisions: readonly number[];
+  /** Regular expressions that are written as such. */
+  readonly patterns: readonly { readonly pattern: string; readonly line: number }[];
 }
 
 /** @throws Error with the place if the file does not parse. */
@@ -40,6 +42,7 @@ export function readSyntax({ path, text }: SourceFile): Syntax {
   const defaultExports: number[] = [];
   const onlyOptions: number[] = [];
   const decisions: number[] = [];
+  const patterns: { pattern: string; line: number }[] = [];
   const decide = ({ start }: { readonly start: number }): void => {
     decisions.push(lineAt(start));
   };
@@ -55,6 +58,10 @@ export function readSyntax({ path, text }: SourceFile): Syntax {
     ForOfStatement: decide,
     WhileStatement: decide,
     DoWhileStatement: decide,
+    Literal(literal) {
+      if (!('regex' in literal)) return;
+      patterns.push({ pattern: literal.regex.pattern, line: lineAt(literal.start) });
+    },
     AssignmentExpression(assignment) {
       if (/^(?:&&|\|\||\?\?)=$/.test(assignment.operator)) decide(assignment);
     },
@@ -116,7 +123,7 @@ export function readSyntax({ path, text }: SourceFile): Syntax {
       }
     },
   }).visit(program);
-  return { imports, members, defaultExports, onlyOptions, decisions };
+  return { imports, members, defaultExports, onlyOptions, decisions, patterns };
 }
 
 function nameOf(node: { readonly type: string }): string {

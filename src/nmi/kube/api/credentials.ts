@@ -146,7 +146,7 @@ async function readAccess(config: KubeConfig): Promise<Access> {
   const origin = server.origin;
   return {
     origin,
-    pathPrefix: server.pathname.replace(/\/+$/, ''),
+    pathPrefix: withoutTrailingSlashes(server.pathname),
     headers: headersOf(options),
     tls,
     fingerprint: fingerprintOf(origin, tls),
@@ -203,4 +203,10 @@ function fingerprintOf(origin: string, tls: AccessTls): string {
 
 function messageOf(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);
+}
+
+function withoutTrailingSlashes(path: string): string {
+  let end = path.length;
+  while (path[end - 1] === '/') end--;
+  return path.slice(0, end);
 }
