@@ -174,6 +174,7 @@ const topLevel: Readonly<Record<string, Schema>> = {
   installMICException: { ...flag, description: 'Except the add-ons of AKS in kube-system.' },
   image: closed({
     repository: text,
+    digest: { ...text, pattern: '^(sha256:[0-9a-f]{64})?$' },
     imagePullPolicy: { enum: ['Always', 'IfNotPresent', 'Never'] },
   }),
   imagePullSecrets: { ...list, items: { type: 'object' } },
@@ -188,6 +189,13 @@ const topLevel: Readonly<Record<string, Schema>> = {
       enum: [false, 'false', '', null],
       description: 'Kubernetes has no PodSecurityPolicy any more.',
     },
+  }),
+  policies: closed({
+    bindingLabel: flag,
+    dropNetRaw: flag,
+    fenceTokenRequests: flag,
+    identityOwners: flag,
+    warnIdentities: flag,
   }),
   uninstall: closed({ openNodes: flag }),
   podMonitor: monitor,

@@ -58,11 +58,22 @@ When that comes back, pods reach the real metadata service again, with the node'
   },
 ];
 
+const noRepository = 'no-repository';
+
 /** Files below `deploy`, and where helm and kustomize, which read no folder but their own, find them. */
 export const copies = {
   'crds.yaml': ['chart/crds/crds.yaml', 'kustomize/agent/crds.yaml'],
   'monitoring/alerts.yaml': ['chart/files/alerts.yaml'],
-} as const;
+  ...Object.fromEntries(
+    [
+      'binding-label',
+      'drop-net-raw',
+      'fence-token-requests',
+      'identity-owners',
+      'warn-identities',
+    ].map((name) => [`policies/${name}.yaml`, [`chart/files/policies/${name}.yaml`]]),
+  ),
+} satisfies Readonly<Record<string, readonly string[]>>;
 
 /** Path below `deploy` → text. @throws with what helm complains about. */
 export async function renderManifests(helm: string): Promise<ReadonlyMap<string, string>> {
@@ -75,10 +86,12 @@ export async function renderManifests(helm: string): Promise<ReadonlyMap<string,
 }
 
 function runHelm(helm: string, flags: readonly string[]): string {
-  const words = ['template', 'nmi', chartFolder, '--namespace=kube-system', ...flags];
-  const run = spawnSync(helm, words, { encoding: 'utf8', timeout: 60_000 });
+  const image = `--set=image.repository=${noRepository}`;
+  const words = ['template', 'nmi', chartFolder, '--namespace=kube-system', '--skip-tests', image];
+  const run = spawnSync(helm, [...words, ...flags], { encoding: 'utf8', timeout: 60_000 });
   if (run.status !== 0) throw new Error(`helm template: ${run.stderr}`);
-  return run.stdout;
+  // People put their own in front: see docs/install.md.
+  return run.stdout.replaceAll(`${noRepository}/`, '');
 }
 
 /** Labels that say which release of Helm an object belongs to: here, to none. */

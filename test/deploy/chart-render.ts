@@ -23,6 +23,8 @@ export interface RenderOptions {
   /** As values.yaml has them. */
   readonly values?: object;
   readonly flags?: readonly string[];
+  /** What `helm test` runs, too. */
+  readonly withTests?: boolean;
 }
 
 export interface Rendered {
@@ -31,11 +33,26 @@ export interface Rendered {
   readonly stderr: string;
 }
 
+export const testRepository = 'registry.example/team';
+
 /** What `helm template` says, good or bad. Values go in as YAML, which JSON is. */
 export function runHelmTemplate(options: RenderOptions): Rendered {
   const { helm, release = 'nmi', namespace = 'kube-system', values = {}, flags = [] } = options;
-  const words = ['template', release, chartFolder, `--namespace=${namespace}`, '--values=-'];
-  const input = JSON.stringify(values);
+  const { withTests = false } = options;
+  const words = [
+    'template',
+    release,
+    chartFolder,
+    `--namespace=${namespace}`,
+    '--values=-',
+    ...(withTests ? [] : ['--skip-tests']),
+  ];
+  // The chart wants one; what a test gives counts.
+  const image = {
+    repository: testRepository,
+    ...('image' in values ? (values.image as object) : {}),
+  };
+  const input = JSON.stringify({ ...values, image });
   const run = spawnSync(helm, [...words, ...flags], { encoding: 'utf8', input, timeout: 60_000 });
   return { exitCode: run.status, stdout: run.stdout, stderr: run.stderr };
 }

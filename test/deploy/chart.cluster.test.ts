@@ -7,6 +7,7 @@ import { spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import { chartFolder } from '../../scripts/chart-schema.ts';
 import { renderManifests } from '../../scripts/manifests.ts';
 import { parseConfig, type Config } from '../../src/nmi/config/config.ts';
@@ -20,6 +21,7 @@ import {
   renderChart,
   runHelmTemplate,
   specOf,
+  testRepository,
   withoutRelease,
   type Container,
   type KubeObject,
@@ -199,16 +201,19 @@ describe('the chart', { skip }, () => {
       return objectsOf(run.stdout);
     };
     const all = ['agent', 'secrets', 'federation'].flatMap(kustomize);
+    const chartedOf: typeof objects = (values = {}, options = {}) =>
+      // Kustomize sets the registry by `images:`.
+      objectsOf(renderChart({ helm, values, ...options }).replaceAll(`${testRepository}/`, ''));
     const rbac = { allowAccessToSecrets: true, allowFederation: true };
     // Only the rights are of more than the defaults.
     const charted = [
-      ...objects({ nmi: { privilegeSplit: false } }, { flags: ['--include-crds'] }),
-      ...objects({ rbac, nmi: { workloadIdentity: true } }).filter(({ metadata: { name } }) =>
+      ...chartedOf({ nmi: { privilegeSplit: false } }, { flags: ['--include-crds'] }),
+      ...chartedOf({ rbac, nmi: { workloadIdentity: true } }).filter(({ metadata: { name } }) =>
         /-(?:secrets|federation)$/.test(name),
       ),
     ];
     assert.deepEqual(withoutRelease(all), withoutRelease(charted));
-    const opening = objects({ uninstall: { openNodes: true } });
+    const opening = chartedOf({ uninstall: { openNodes: true } });
     const daemonSets = opening.filter(({ kind }) => kind === 'DaemonSet');
     assert.deepEqual(withoutRelease(kustomize('open-nodes')), withoutRelease(daemonSets));
   });
@@ -301,6 +306,54 @@ describe('the chart', { skip }, () => {
     assert.deepEqual(rightsOfRole('-view'), [
       'get+list+watch azureidentities+azureidentitybindings+azurepodidentityexceptions',
     ]);
+  });
+
+  it('wants to know where the image is, and takes it by digest', () => {
+    const nowhere = runHelmTemplate({ helm, values: { image: { repository: '' } } });
+    assert.equal(nowhere.exitCode, 1);
+    assert.match(nowhere.stderr, /image\.repository is empty\. Nobody publishes an image/);
+    const digest = `sha256:${'0'.repeat(64)}`;
+    const agent = agentOf(objects({ image: { digest } }));
+    assert.equal(agent.image, `${testRepository}/entra-pod-identity@${digest}`);
+    const misspelt = runHelmTemplate({ helm, values: { image: { digest: 'sha256:0' } } });
+    assert.equal(misspelt.exitCode, 1);
+  });
+
+  it('has each policy by a value, as the file has it', async () => {
+    const files = {
+      bindingLabel: 'binding-label',
+      dropNetRaw: 'drop-net-raw',
+      fenceTokenRequests: 'fence-token-requests',
+      identityOwners: 'identity-owners',
+      warnIdentities: 'warn-identities',
+    };
+    const plain = objects().length;
+    for (const [value, name] of Object.entries(files)) {
+      const file = objectsOf(await readFile(join(deploy, `policies/${name}.yaml`), 'utf8'));
+      const all = objects({ policies: { [value]: true } });
+      assert.equal(all.length, plain + file.length, value);
+      assert.deepEqual(
+        file.filter((each) => !all.some((other) => isDeepStrictEqual(other, each))),
+        [],
+      );
+    }
+  });
+
+  it('is tested by a pod that succeeds once the agent of its node is ready', () => {
+    const test = objects({}, { withTests: true }).find(({ kind }) => kind === 'Pod');
+    const { hostNetwork, initContainers } = test?.['spec'] as {
+      readonly hostNetwork: boolean;
+      readonly initContainers: readonly { readonly startupProbe: unknown }[];
+    };
+    assert.equal(hostNetwork, true);
+    assert.deepEqual(initContainers[0]?.startupProbe, {
+      httpGet: { host: '127.0.0.1', port: 8085, path: '/readyz' },
+      ...{ periodSeconds: 1, failureThreshold: 60 },
+    });
+    const without = [{ nmi: { probePort: 0 } }, { uninstall: { openNodes: true } }];
+    for (const values of without) {
+      assert.ok(!objects(values, { withTests: true }).some(({ kind }) => kind === 'Pod'));
+    }
   });
 
   it('grants what is on, and nothing else', () => {

@@ -1,5 +1,7 @@
 {{- define "nmi.image" -}}
-{{- with .Values.image.repository }}{{ . }}/{{ end }}{{ .Values.nmi.image }}:{{ .Values.nmi.tag | default .Chart.AppVersion }}
+{{- $problem := "image.repository is empty. Nobody publishes an image: build one (docs/install.md), push it, and set image.repository to where it is" -}}
+{{ required $problem .Values.image.repository }}/{{ .Values.nmi.image }}
+{{- if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.nmi.tag | default .Chart.AppVersion }}{{ end }}
 {{- end -}}
 
 {{- define "nmi.redirect" -}}
