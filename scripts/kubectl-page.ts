@@ -58,7 +58,9 @@ function renderEntry(code: string, { means, fix }: Page, severity?: string): str
 /** With the help of its sub-verbs, where it has any. */
 async function verbHelp(verb: string): Promise<string> {
   const help = await helpOf([verb]);
-  const more = [...help.matchAll(new RegExp(`^ {2}kubectl nmi ${verb} ([a-z-]+)`, 'gm'))];
+  // Examples look the same.
+  const [, commands = ''] = /^Commands:\n((?: .*\n)+)/m.exec(help) ?? [];
+  const more = [...commands.matchAll(new RegExp(`^ {2}kubectl nmi ${verb} ([a-z-]+)`, 'gm'))];
   const parts = [help];
   for (const [, name = ''] of more) {
     if (help.includes(`kubectl nmi ${verb} <`)) break;

@@ -21,7 +21,7 @@ const hourMs = 3_600_000;
 const oneIdentity: Scenario = {
   name: 'one-identity',
   title:
-    'A labelled pod gets the token of its own identity: by default, by client id and by resource id.',
+    'A labeled pod gets the token of its own identity: by default, by client id and by resource id.',
   needs: 'any',
   inTour: true,
   run: async (world) => {

@@ -126,7 +126,7 @@ export const findingPages = {
   old_nmi: {
     severity: 'error',
     means: 'The NMI of aad-pod-identity still runs; it opens the node when it stops.',
-    fix: 'Switch its release in place: see "Upgrade from aad-pod-identity" in the README.',
+    fix: 'Switch its release in place: see docs/upgrade.md.',
   },
   old_mic: {
     severity: 'warning',

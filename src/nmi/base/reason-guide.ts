@@ -266,7 +266,7 @@ export const reasonGuide = {
   },
   federation_pending: {
     means:
-      'As federation_refused, for a grant younger than five minutes: Entra ID takes minutes to learn of it.',
+      'As federation_refused, for a federated identity younger than five minutes: Entra ID takes minutes to learn of it.',
     fix: 'Wait five minutes; then as federation_refused.',
     check: 'As federation_refused.',
     who: 'Azure',
