@@ -3,6 +3,7 @@ import { base } from './faults/base.ts';
 import { cache } from './faults/cache.ts';
 import { grants } from './faults/grants.ts';
 import { kube } from './faults/kube.ts';
+import { kubectl } from './faults/kubectl.ts';
 import { redirect } from './faults/redirect.ts';
 import { server } from './faults/server.ts';
 import { sources } from './faults/sources.ts';
@@ -18,4 +19,5 @@ export const allMutations = mutationsOf(
   grants,
   server,
   tools,
+  kubectl,
 );

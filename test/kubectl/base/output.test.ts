@@ -10,7 +10,7 @@ import {
 } from '../../../src/kubectl/base/output.ts';
 
 describe('a report', () => {
-  const value = { a: 'x\u001b[31m\u202e' };
+  const value = { a: 'x\u001b[31m\u202e', b: '\u009b2J' };
   it('is text, JSON or YAML of the same', () => {
     assert.equal(
       renderReport('text', value, () => ['one', 'two']),

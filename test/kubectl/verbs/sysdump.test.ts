@@ -6,15 +6,15 @@ import { boundWorld, createAgentPod, failed, ok, play } from '../support/recorde
 const token = ['eyJhbGciOiJSUzI1NiJ9', 'eyJzdWIiOiJ4In0', 'c2lnbmF0dXJl'].join('.');
 const world = {
   ...boundWorld({
-    pods: [createAgentPod('node-1', { args: ['--strict-identity'] })],
+    pods: [createAgentPod('node-1', { args: ['--strict-identity', token] })],
     'customresourcedefinitions.apiextensions.k8s.io': [
-      { metadata: { name: 'azureidentities.aadpodidentity.k8s.io' } },
+      { metadata: { name: 'azureidentities.aadpodidentity.k8s.io', annotations: { a: token } } },
       { metadata: { name: 'certificates.cert-manager.io' } },
     ],
   }),
   other: (_program: string, args: readonly string[]) =>
     args.includes('--previous')
-      ? failed('no previous')
+      ? ok(`saw ${token} before it ended\n`)
       : ok(`nmi_ready{condition="x"} 1\nsaw ${token}\n`),
 };
 
@@ -30,7 +30,10 @@ describe('kubectl nmi sysdump', () => {
     assert.doesNotMatch(text, /eyJ|cert-manager/);
     const documents = parseAllDocuments(text).map((each) => each.toJS() as Record<string, unknown>);
     assert.equal(documents.length, 9);
-    assert.match(JSON.stringify(documents), /saw \(removed\)/);
+    assert.match(JSON.stringify(documents), /saw \(removed\)\\n/);
+    assert.match(JSON.stringify(documents), /saw \(removed\) before it ended/);
+    assert.match(JSON.stringify(documents), /"annotations":\{"a":"\(removed\)"\}/);
+    assert.match(JSON.stringify(documents), /"--strict-identity","\(removed\)"/);
     assert.match(JSON.stringify(documents), /strict-identity/);
   });
 

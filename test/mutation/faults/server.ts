@@ -355,6 +355,26 @@ export const server: Faults = {
       'return [listenIp];',
     ],
   ],
+  'src/nmi/state/growing-pause.ts': [
+    ['there is no pause', 'if (sinceMs < this.#pauseMs) return false;', ''],
+    ['the pause does not grow', 'sinceMs < 2 * this.#pauseMs', 'false'],
+    ['the pause is never short again', 'sinceMs < 2 * this.#pauseMs', 'this.#pauseMs > 0'],
+    [
+      'the pause grows without bound',
+      'Math.min(this.#longestMs, 2 * this.#pauseMs)',
+      '2 * this.#pauseMs',
+    ],
+  ],
+  'src/nmi/state/owner-report.ts': [
+    ['an object is reported at each look', '.filter(([key]) => !known.has(key))', ''],
+    ['one namespace fills the log', 'fresh.slice(0, maxLines)', 'fresh'],
+    [
+      'what is not listed yet is reported as missing',
+      'if (!knowledge.isSynced()) {',
+      'if (false) {',
+    ],
+    ['an id is written in full', 'redactClientId(entry.id)', 'entry.id'],
+  ],
   'src/nmi/state/waiters.ts': [
     [
       'any number of requests waits',

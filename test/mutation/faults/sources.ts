@@ -387,6 +387,32 @@ export const sources: Faults = {
       'const boundedMs = heldForMs;',
     ],
   ],
+  'src/nmi/sources/imds/loop-detection.ts': [
+    ['another agent is taken for this one', "randomBytes(4).toString('hex')", "'00000000'"],
+    [
+      'a call of the agent is not known again',
+      'return this.#prefix + randomUUID().slice(this.#prefix.length);',
+      'return randomUUID();',
+    ],
+  ],
+  'src/nmi/sources/entra/credentials/certificate.ts': [
+    [
+      'an error of a library is shown to a pod',
+      "if (!(error instanceof KeyFileError)) return 'cannot be read';",
+      'if (!(error instanceof KeyFileError)) return String(error);',
+    ],
+    [
+      'a certificate is at fault while its thread is missing',
+      "error instanceof KeyFileError && error.code === 'BUSY'",
+      'false',
+    ],
+    ['a line end is part of the password', 'trimmed === text ? [text] : [text, trimmed]', '[text]'],
+    [
+      'a certificate without a key is taken',
+      'certificate === undefined || key === undefined',
+      'certificate === undefined',
+    ],
+  ],
   'src/nmi/sources/entra/credentials/pfx.ts': [
     ['a file takes a core for minutes', 'cost <= maxCost', 'true'],
     ['each password has a budget of its own spent by the last', 'cost = 0;\n    try', 'try'],

@@ -165,6 +165,29 @@ export const tools: Faults = {
       'standing?.token !== undefined',
     ],
   ],
+  'src/nmi/explain/question.ts': [
+    [
+      'a misspelt parameter is passed over',
+      'if (!known.some((each) => each === name)) return',
+      'if (false) return',
+    ],
+    [
+      'of two values of a name one is taken',
+      'if (given.getAll(name).length > 1) return',
+      'if (false) return',
+    ],
+    [
+      'of a pod and an address one is taken',
+      'if (pod !== null && ip !== null) return',
+      'if (false) return',
+    ],
+    ['a name has any number of parts', ' || rest.length > 0', ''],
+    [
+      'a resource without a pod is passed over',
+      "who.kind === 'node' && (resource !== null || clientId !== null)",
+      'false',
+    ],
+  ],
   'src/nmi/explain/socket.ts': [
     ['anybody on the node asks', 'uid !== process.geteuid?.() || (mode & 0o022) !== 0', 'false'],
     ['anything is an explanation', "if (path !== '/explain') return", 'if (false) return'],

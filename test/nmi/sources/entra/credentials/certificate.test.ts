@@ -331,6 +331,17 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     }
   });
 
+  it('says nothing of an error that is not written for a pod', async () => {
+    const data = new Map([['certificate', Buffer.from(password)]]);
+    const open: KeyFileOpener = () => Promise.reject(new TypeError(`cannot read ${password}`));
+    const result = await makeCertificateProof(name, data, Date.now(), open);
+    assert.ok(!result.ok);
+    assert.equal(
+      result.failure.description,
+      'key "certificate" of Secret default/sp cannot be read',
+    );
+  });
+
   it('that waits behind too many others is a matter of time', async () => {
     const open: KeyFileOpener = () =>
       Promise.reject(new KeyFileError('BUSY', 'waits behind too many others'));
