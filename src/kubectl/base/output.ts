@@ -1,5 +1,8 @@
 /** A report as text, JSON or YAML. Texts of objects never move a terminal: control characters are escaped. */
-import { stringify } from 'yaml';
+import { Document, Scalar, visit } from 'yaml';
+
+/** Beyond ASCII's own: control characters of one byte, ends of lines and what turns text around. */
+const moving = /[\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/u;
 
 export const outputFormats = ['text', 'json', 'yaml'] as const;
 export type OutputFormat = (typeof outputFormats)[number];
@@ -22,8 +25,20 @@ export function renderReport(
 
 /** Documents, each behind a line of three dashes where there are several. */
 export function renderYaml(documents: readonly object[]): string {
+  return documents.map(renderDocument).join('---\n');
+}
+
+function renderDocument(value: object): string {
   // A plain copy: shared sub-objects would come out as anchors.
-  return documents.map((each) => stringify(each, { aliasDuplicateObjects: false })).join('---\n');
+  const document = new Document(value, { aliasDuplicateObjects: false });
+  visit(document, {
+    Scalar: (_, scalar) => {
+      const { value: text } = scalar;
+      // The library escapes no control character above 0x1f, and escapes are read in double quotes alone.
+      if (typeof text === 'string' && moving.test(text)) scalar.type = Scalar.QUOTE_DOUBLE;
+    },
+  });
+  return document.toString().replaceAll(new RegExp(moving, 'gu'), escapeUnit);
 }
 
 /** Columns as wide as their widest cell; an empty cell is a dash. */

@@ -4,7 +4,7 @@
  */
 import type { Options } from 'yargs';
 import { renderAz, runAz, type AzLine } from '../azure/az.ts';
-import { renderYaml, shellWord } from '../base/output.ts';
+import { renderReport, renderYaml, shellWord } from '../base/output.ts';
 import { exitCodes } from '../base/outside.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import type { VerbContext } from './context.ts';
@@ -67,9 +67,7 @@ export async function carryOut(
       notes: plan.notes,
       done: isDone,
     };
-    outside.stdout(
-      output === 'json' ? `${JSON.stringify(value, undefined, 2)}\n` : renderYaml([value]),
-    );
+    outside.stdout(renderReport(output, value, () => []));
     return exitCodes.ok;
   }
   const comments = [

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { describe, it } from 'node:test';
+import { parse } from 'yaml';
 import {
   renderAge,
   renderReport,
@@ -32,7 +33,14 @@ describe('a report', () => {
       renderReport('json', value, () => []),
       /[^\n -~]/,
     );
-    assert.equal(renderReport('yaml', value, () => []).includes('\u001b'), false);
+    const parts = {
+      'key\u202e': ['\u009b2J', 'del\u007f', 'a\u2028b', 'c\u2066', 'two\nlines\u0085', 'é'],
+    };
+    for (const each of [value, parts]) {
+      const yaml = renderReport('yaml', each, () => []);
+      assert.doesNotMatch(yaml, /[^\n -~é]/);
+      assert.deepEqual(parse(yaml), each);
+    }
   });
 
   it('repeats an object that is in it twice', () => {

@@ -28,6 +28,7 @@ export const kubectl: Faults = {
       '|[\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]',
       '',
     ],
+    ['YAML moves a terminal', 'scalar.type = Scalar.QUOTE_DOUBLE;', 'void scalar;'],
     ['JSON moves a terminal', '/[^\\n\\x20-\\x7e]/g', '/[^\\n\\x20-\\xff]/g'],
     [
       'a name runs in the shell of the user',
