@@ -77,7 +77,8 @@ export function shellWord(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
-function toLine(text: string): string {
+/** Text of an object on one line: a line break in it would begin a line of its own, in YAML too. */
+export function toLine(text: string): string {
   return text.replaceAll(/\p{Cc}|[\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu, '?');
 }
 

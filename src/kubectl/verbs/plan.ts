@@ -4,7 +4,7 @@
  */
 import type { Options } from 'yargs';
 import { renderAz, runAz, type AzLine } from '../azure/az.ts';
-import { renderReport, renderYaml, shellWord } from '../base/output.ts';
+import { renderReport, renderYaml, shellWord, toLine } from '../base/output.ts';
 import { exitCodes } from '../base/outside.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import type { VerbContext } from './context.ts';
@@ -76,7 +76,7 @@ export async function carryOut(
     ...(run ? [] : plan.az.map(renderAz)),
   ];
   const yaml = apply || plan.objects.length === 0 ? '' : renderYaml(plan.objects);
-  outside.stdout(`${yaml}${comments.map((line) => `# ${line}\n`).join('')}`);
+  outside.stdout(`${yaml}${comments.map((line) => `# ${toLine(line)}\n`).join('')}`);
   return exitCodes.ok;
 }
 
@@ -87,7 +87,7 @@ function progressOf({ outside, output }: VerbContext): (text: string) => void {
 
 async function runAll(context: VerbContext, lines: readonly AzLine[]): Promise<void> {
   for (const line of lines) {
-    progressOf(context)(`# ${renderAz(line)}\n`);
+    progressOf(context)(`# ${toLine(renderAz(line))}\n`);
     await runAz(context.outside, line);
   }
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { parseAllDocuments } from 'yaml';
 import { createFakeAz, ordersId } from '../support/fake-az.ts';
 import {
   boundWorld,
@@ -56,6 +57,22 @@ spec:
 # az vmss identity assign --subscription s --resource-group rg --name pool --identities ${ordersId}
 `,
     );
+  });
+
+  it('has no line of YAML that the text of an object wrote', async () => {
+    const az = createFakeAz({ identities: {} });
+    const hostile = `${ordersId}\n---\napiVersion: v1\nkind: Secret\rx: y\u0085z: a\n# `;
+    const world = {
+      ...worldOf(az),
+      objects: {
+        ...worldOf(az).objects,
+        [kinds.identities]: [createIdentity('orders', { type: 0, clientID, resourceID: hostile })],
+      },
+    };
+    const { stdout } = await play(['identity', 'assign', 'orders'], world);
+    assert.equal(parseAllDocuments(stdout).length, 1);
+    assert.match(stdout, /^# az vmss .*apiVersion: v1.*$/m);
+    assert.doesNotMatch(stdout, /^(?:---|apiVersion: v1)$|\r|\u0085/m);
   });
 
   it('is carried out: Azure before objects that need it', async () => {

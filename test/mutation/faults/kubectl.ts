@@ -51,6 +51,9 @@ export const kubectl: Faults = {
       'flags',
     ],
   ],
+  'src/kubectl/verbs/plan.ts': [
+    ['an object writes YAML for kubectl apply', '# ${toLine(line)}', '# ${line}'],
+  ],
   'src/kubectl/verbs/sysdump.ts': [
     [
       'a log is dumped as it is',
