@@ -15,6 +15,7 @@ import {
   titleOf,
   type RawObject,
 } from '../base/object.ts';
+import { shellWord } from '../base/output.ts';
 import type { KnowledgeView } from '../cluster/knowledge.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
 import { createFinding, type Finding } from './finding.ts';
@@ -148,7 +149,7 @@ function fixOf(
   if (reason === 'identity_missing') {
     const [missing = ''] = bindings.map(({ identityName }) => identityName);
     return {
-      fix: `Create it: kubectl nmi identity add ${missing} -n ${namespace} --resource-id … --run --apply; or correct spec.azureIdentity.`,
+      fix: `Create it: kubectl nmi identity add ${shellWord(missing)} -n ${namespace} --resource-id … --run --apply; or correct spec.azureIdentity.`,
     };
   }
   return {};
@@ -302,11 +303,12 @@ function ofExceptionElsewhere(
     const podLabels = Object.entries(specOf(exception)['podLabels'] ?? {});
     // Labels that every other pod has too say nothing.
     if (!podLabels.some(([key, value]) => labels.get(key) === value)) return [];
+    const wanted = podLabels.map(([key, value]) => `${key}=${String(value)}`).join(',');
     return [
       createFinding('exception_elsewhere', {
         object: objectOf(pod),
         text: `AzurePodIdentityException ${titleOf(exception)} has labels of this pod, and counts in namespace ${namespaceOf(exception)} only.`,
-        fix: `Create it in namespace ${namespaceOf(pod)}: kubectl nmi exception add ${nameOf(exception)} -n ${namespaceOf(pod)} --pod-labels ${podLabels.map(([key, value]) => `${key}=${String(value)}`).join(',')} --apply`,
+        fix: `Create it in namespace ${namespaceOf(pod)}: kubectl nmi exception add ${nameOf(exception)} -n ${namespaceOf(pod)} --pod-labels ${shellWord(wanted)} --apply`,
       }),
     ];
   });

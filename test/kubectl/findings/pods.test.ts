@@ -217,3 +217,26 @@ describe('a pod', () => {
     assert.deepEqual(examine({ metadata: { name: 'x' } }), []);
   });
 });
+
+describe('a command that a fix says', () => {
+  it('runs nothing that an object of another user names', () => {
+    const hostile = '$(id)';
+    const [missing] = examine(createPod('web', bound), {
+      identities: [],
+      bindings: [
+        createObject('AzureIdentityBinding', 'b', { azureIdentity: hostile, selector: 'orders' }),
+      ],
+    });
+    assert.match(missing?.fix ?? '', /identity add '\$\(id\)' -n shop/);
+    const podLabels = { app: 'web', x: hostile };
+    const [elsewhere] = examine(
+      createPod('web', { labels: { app: 'web', aadpodidbinding: 'none' } }),
+      {
+        exceptions: [
+          createObject('AzurePodIdentityException', 'e', { podLabels }, { namespace: 'other' }),
+        ],
+      },
+    ).filter(({ code }) => code === 'exception_elsewhere');
+    assert.match(elsewhere?.fix ?? '', /--pod-labels 'app=web,x=\$\(id\)' --apply/);
+  });
+});

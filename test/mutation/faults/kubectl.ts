@@ -51,6 +51,10 @@ export const kubectl: Faults = {
       'flags',
     ],
   ],
+  'src/kubectl/findings/pods.ts': [
+    ['the name of an identity runs in a shell', '${shellWord(missing)}', '${missing}'],
+    ['a label of another namespace runs in a shell', '${shellWord(wanted)}', '${wanted}'],
+  ],
   'src/kubectl/verbs/plan.ts': [
     ['an object writes YAML for kubectl apply', '# ${toLine(line)}', '# ${line}'],
   ],
