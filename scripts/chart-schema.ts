@@ -201,6 +201,7 @@ const topLevel: Readonly<Record<string, Schema>> = {
   podMonitor: monitor,
   serviceMonitor: monitor,
   prometheusRule: closed({ enabled: flag, labels: mapOfText, runbookBase: text }),
+  dashboard: closed({ enabled: flag, labels: mapOfText }),
   azureIdentities: { ...map, additionalProperties: azureIdentity },
   mic: standardMode(map),
   adminsecret: standardMode(map),

@@ -64,6 +64,7 @@ const noRepository = 'no-repository';
 export const copies = {
   'crds.yaml': ['chart/crds/crds.yaml', 'kustomize/agent/crds.yaml'],
   'monitoring/alerts.yaml': ['chart/files/alerts.yaml'],
+  'monitoring/dashboard.json': ['chart/files/dashboard.json'],
   ...Object.fromEntries(
     [
       'binding-label',

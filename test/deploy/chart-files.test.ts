@@ -29,7 +29,7 @@ describe('the files of the chart', () => {
     }
   });
 
-  it('hold custom resources and alerts byte for byte (node scripts/manifests.ts)', async () => {
+  it('hold custom resources, alerts and dashboard byte for byte (node scripts/manifests.ts)', async () => {
     for (const [source, paths] of Object.entries(copies)) {
       for (const path of paths) assert.equal(await read(path), await read(source), path);
     }

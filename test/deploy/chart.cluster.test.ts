@@ -27,7 +27,7 @@ import {
   type KubeObject,
   type RenderOptions,
 } from './chart-render.ts';
-import { readAlerts } from './monitoring/queries.ts';
+import { readAlerts, readDashboard } from './monitoring/queries.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const provided = provideHelm();
@@ -461,6 +461,17 @@ describe('the chart', { skip }, () => {
     for (const { annotations } of named) {
       assert.match(annotations.runbook_url, /^https:\/\/git\.example\/nmi\/docs\//);
     }
+  });
+
+  it('has the plain dashboard where the sidecar of Grafana finds it', () => {
+    const rendered = objects({ dashboard: { enabled: true } });
+    const map = rendered.find(({ kind }) => kind === 'ConfigMap');
+    assert.equal(map?.metadata.labels?.['grafana_dashboard'], '1');
+    const { 'entra-pod-identity.json': json = '' } = map['data'] as Readonly<
+      Record<string, string>
+    >;
+    assert.deepEqual(JSON.parse(json), readDashboard());
+    assert.ok(!objects().some(({ kind }) => ['ConfigMap', 'PrometheusRule'].includes(kind)));
   });
 
   it('splits the rights between two containers', () => {

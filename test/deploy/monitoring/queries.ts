@@ -27,6 +27,29 @@ export function readAlerts(): readonly AlertRule[] {
   return readRuleFile().groups.flatMap(({ rules }) => rules);
 }
 
+interface Panel {
+  readonly id: number;
+  readonly title: string;
+  readonly gridPos: {
+    readonly x: number;
+    readonly y: number;
+    readonly w: number;
+    readonly h: number;
+  };
+  readonly targets: readonly { readonly expr: string; readonly legendFormat: string }[];
+}
+
+interface Dashboard {
+  readonly templating: {
+    readonly list: readonly { readonly name: string; readonly query: string }[];
+  };
+  readonly panels: readonly Panel[];
+}
+
+export function readDashboard(): Dashboard {
+  return JSON.parse(readFileSync(join(folder, 'dashboard.json'), 'utf8')) as Dashboard;
+}
+
 export interface Selector {
   readonly metric: string;
   /** Each matched label with the words that its values are matched against. */
