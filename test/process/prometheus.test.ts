@@ -1,0 +1,171 @@
+/**
+ * A real Prometheus scrapes a real agent: its page obeys the rules for metrics, and every query of the
+ * alert rules and of the dashboard is one that Prometheus answers.
+ */
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { ask, tokenTarget } from '../support/ask.ts';
+import { findMissingTool } from '../support/debian-system.ts';
+import { freePort } from '../support/free-ports.ts';
+import {
+  alertsPath,
+  readAlerts,
+  readDashboard,
+  selectorsOf,
+} from '../deploy/monitoring/queries.ts';
+import { openSurroundings, type Surroundings } from './agent-child.ts';
+
+const missing = findMissingTool('prometheus', 'promtool');
+const skip =
+  missing === undefined ? false : `${missing} is not installed (apt-get install prometheus)`;
+
+/** Of metrics whose names the replaced system fixed. */
+const accepted = /^aadpodidentity_\w+_errors_count /;
+
+/** Only with programs in the kernel, or of kube-state-metrics. */
+const elsewhere = /^(?:nmi_ebpf_connects_total|kube_\w+)$/;
+
+interface Prometheus extends AsyncDisposable {
+  /** What its API answers. */
+  get(path: string): Promise<unknown>;
+}
+
+/** Scrapes the agent ten times a second. Gives up after 20 s. */
+async function openPrometheus(world: Surroundings): Promise<Prometheus> {
+  const { folder } = world;
+  const port = await freePort();
+  const config = join(folder, 'prometheus.json');
+  await writeFile(
+    config,
+    JSON.stringify({
+      global: { scrape_interval: '100ms', scrape_timeout: '100ms', evaluation_interval: '200ms' },
+      rule_files: [alertsPath],
+      scrape_configs: [
+        { job_name: 'nmi', static_configs: [{ targets: [`127.0.0.1:${world.probePort}`] }] },
+      ],
+    }),
+  );
+  const child = spawn(
+    'prometheus',
+    [
+      ...[`--config.file=${config}`, `--storage.tsdb.path=${join(folder, 'tsdb')}`],
+      ...[`--web.listen-address=127.0.0.1:${port}`, '--log.level=error'],
+    ],
+    { stdio: ['ignore', 'ignore', 'inherit'] },
+  );
+  const exited = once(child, 'exit');
+  const get = async (path: string) => {
+    const response = await fetch(`http://127.0.0.1:${port}/api/v1/${path}`);
+    const body = (await response.json()) as { status: string; error?: string; data?: unknown };
+    assert.equal(body.status, 'success', `${decodeURIComponent(path)}: ${body.error ?? ''}`);
+    return body.data;
+  };
+  return {
+    get,
+    [Symbol.asyncDispose]: async () => {
+      child.kill('SIGKILL');
+      await exited;
+    },
+  };
+}
+
+/** One result for each series. */
+async function query(prometheus: Prometheus, text: string): Promise<readonly unknown[]> {
+  const data = await prometheus.get(`query?query=${encodeURIComponent(text)}`);
+  return (data as { readonly result: readonly unknown[] }).result;
+}
+
+async function until(holds: () => Promise<boolean>): Promise<void> {
+  const deadlineMs = performance.now() + 20_000;
+  while (!(await holds().catch(() => false))) {
+    assert.ok(performance.now() < deadlineMs, 'Prometheus did not come so far in 20 s');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+describe('Prometheus and a real agent', { skip, timeout: 60_000 }, () => {
+  it('agree about the page, but for the two names of the replaced system', async () => {
+    await using world = await openSurroundings();
+    world.start();
+    await world.untilReady();
+    assert.equal((await ask(world.pod, tokenTarget)).status, 200);
+    const page = (await world.page('metrics'))?.text ?? '';
+    const lint = (input: string): readonly string[] => {
+      const { stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], {
+        encoding: 'utf8',
+        input,
+      });
+      return (stdout + stderr).split('\n').filter((line) => line !== '');
+    };
+    assert.deepEqual(
+      lint(page).filter((line) => !accepted.test(line)),
+      [],
+    );
+    assert.match(
+      lint(page.replaceAll('nmi_requests_total', 'nmi_requests')).join('\n'),
+      /nmi_requests /,
+    );
+  });
+
+  it('answer every query of the alert rules and of the dashboard', async () => {
+    await using world = await openSurroundings();
+    world.start();
+    await world.untilReady();
+    assert.equal((await ask(world.pod, tokenTarget)).status, 200);
+    assert.equal((await ask(world.pod, `${tokenTarget}&client_id=unknown`)).status, 400);
+    await using prometheus = await openPrometheus(world);
+    await until(async () => (await query(prometheus, 'rate(nmi_requests_total[1m])')).length > 0);
+
+    const panels = readDashboard().panels.flatMap(({ targets }) =>
+      targets.map(({ expr }) =>
+        expr.replaceAll('$instance', '.*').replaceAll('$__rate_interval', '1m'),
+      ),
+    );
+    const queries = [...panels, ...readAlerts().map(({ expr }) => expr)];
+    for (const text of queries) await query(prometheus, text);
+    const metrics = new Set(
+      queries.flatMap((text) => selectorsOf(text).map(({ metric }) => metric)),
+    );
+    assert.ok(metrics.size > 20);
+    for (const metric of metrics) {
+      const isThere = (await query(prometheus, metric)).length > 0;
+      assert.equal(isThere, !elsewhere.test(metric), metric);
+    }
+    await assert.rejects(query(prometheus, 'sum by (nmi_ready'), /parse error/);
+  });
+
+  it('have no alert on a healthy node, and one when a pod is refused for good', async () => {
+    await using world = await openSurroundings();
+    world.start();
+    await world.untilReady();
+    await using prometheus = await openPrometheus(world);
+    const rulesNow = async () => {
+      const { groups } = (await prometheus.get('rules')) as {
+        readonly groups: readonly {
+          readonly rules: readonly { name: string; health: string; state: string }[];
+        }[];
+      };
+      return groups.flatMap(({ rules }) => rules);
+    };
+    const active = async () => {
+      const rules = await rulesNow();
+      const names = rules.filter(({ state }) => state !== 'inactive').map(({ name }) => name);
+      // The machine of the tests may be busy indeed.
+      return names.filter((name) => name !== 'NmiEventLoopSlow').join();
+    };
+    // The first evaluation may come before the first scrape.
+    await until(async () => (await query(prometheus, 'nmi_ready')).length > 0);
+    await until(async () => (await active()) === '');
+    await until(async () => {
+      await ask(world.pod, `${tokenTarget}&client_id=unknown`);
+      return (await active()) === 'NmiPodsRefused';
+    });
+    const rules = await rulesNow();
+    assert.equal(rules.length, readAlerts().length);
+    assert.deepEqual([...new Set(rules.map(({ health }) => health))], ['ok']);
+  });
+});
