@@ -25,7 +25,7 @@ echo "$*" >>"$AZ_LOG"
 case "$*" in
   'identity create '*|'identity delete '*|'role assignment create '*|'vmss identity assign '*|'vmss identity remove '*) ;;
   'identity federated-credential create '*--issuer*--subject*--audiences*) ;;
-  'aks update '*--disable-pod-identity|'aks update '*--enable-pod-identity|'aks pod-identity add '*) ;;
+  'aks update '*--enable-oidc-issuer*|'aks update '*--disable-pod-identity|'aks update '*--enable-pod-identity|'aks pod-identity add '*) ;;
   'identity show '*'--query clientId --output tsv') echo 22729e47-74ce-4b43-8eea-aab5f2073309 ;;
   'identity show '*'--query id --output tsv') echo /subscriptions/s/resourcegroups/demo/providers/Microsoft.ManagedIdentity/userAssignedIdentities/demo ;;
   'identity show '*'--query tenantId --output tsv') echo 7e570000-1ab0-4000-8000-000000000001 ;;

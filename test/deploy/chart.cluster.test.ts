@@ -201,7 +201,7 @@ describe('the chart', { skip }, () => {
       return objectsOf(run.stdout);
     };
     const all = ['agent', 'secrets', 'federation'].flatMap(kustomize);
-    const chartedOf: typeof objects = (values = {}, options = {}) =>
+    const chartedOf = (values: object, options: Omit<RenderOptions, 'helm'> = {}) =>
       // Kustomize sets the registry by `images:`.
       objectsOf(renderChart({ helm, values, ...options }).replaceAll(`${testRepository}/`, ''));
     const rbac = { allowAccessToSecrets: true, allowFederation: true };
@@ -341,7 +341,8 @@ describe('the chart', { skip }, () => {
 
   it('is tested by a pod that succeeds once the agent of its node is ready', () => {
     const test = objects({}, { withTests: true }).find(({ kind }) => kind === 'Pod');
-    const { hostNetwork, initContainers } = test?.['spec'] as {
+    assert.ok(test !== undefined);
+    const { hostNetwork, initContainers } = test['spec'] as {
       readonly hostNetwork: boolean;
       readonly initContainers: readonly { readonly startupProbe: unknown }[];
     };
