@@ -1,9 +1,13 @@
 /** What the agent's debug log says it answered, by the pod that asked. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../../lab/world/eventually.ts';
 import type { AgentProcess } from '../../../lab/world/agent-process.ts';
 
 /** By `route reason`. */
 export type RequestCounts = Readonly<Record<string, number>>;
+
+/** The agent writes its lines within 5 ms; the rest is for a busy machine. */
+const quietMs = 100;
 
 const handledSeries = /^nmi_requests_total\{.*\} (\d+)$/gm;
 
@@ -19,16 +23,21 @@ export class RequestLog {
   }
 
   /**
-   * The log comes through a pipe, so it is complete once it has as many requests as the metrics.
+   * The log comes through a pipe, so it is complete once it has as many requests as the metrics, which may be
+   * of seconds ago, and no line has come for a while.
    * @throws AssertionError when they do not agree within 5 s.
    */
   async count(podIp: string): Promise<RequestCounts> {
     const page = await this.#agent.page('metrics');
     const counts = [...(page?.text ?? '').matchAll(handledSeries)].map(([, count]) => count);
     const total = counts.reduce((sum, count) => sum + Number(count), 0);
-    return eventually(() => {
+    return eventually(async () => {
+      this.countSoFar(podIp);
+      const handled = this.#handled;
+      if (handled < total) throw new Error(`${handled} of ${total} requests logged`);
+      await delay(quietMs);
       const soFar = this.countSoFar(podIp);
-      if (this.#handled < total) throw new Error(`${this.#handled} of ${total} requests logged`);
+      if (this.#handled > handled) throw new Error('lines still come');
       return soFar;
     });
   }
