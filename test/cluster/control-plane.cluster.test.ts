@@ -95,7 +95,7 @@ describeOnClusters('a cluster of the tests', (cluster) => {
     for (const name of names) assert.match(said, new RegExp(`/${name} created`));
     assert.deepEqual(
       (await cluster().kubectl(get)).trim().split('\n'),
-      names.map((name) => `customresourcedefinition.apiextensions.k8s.io/${name}`),
+      names.toSorted().map((name) => `customresourcedefinition.apiextensions.k8s.io/${name}`),
     );
     await assert.rejects(cluster().kubectl(['get', 'unicorns']), /doesn't have a resource type/);
   });
