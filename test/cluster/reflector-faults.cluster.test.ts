@@ -368,7 +368,7 @@ describeOnClusters(
       await using node = await openWatchedNode({ access: cluster().adminAccess, node: 'node-a' });
       await node.servable(pod.ip);
       const refused = node.log.filter(({ message }) => message.includes('page by page'));
-      assert.ok(refused.length >= 1 && refused.length <= 4);
+      assert.ok(refused.length >= 1 && refused.length <= 5);
       assert.match(String(refused[0]?.fields['reason']), /sendInitialEvents is forbidden/);
       for (const { errors } of Object.values(node.watches.stats())) {
         assert.deepEqual(Object.values(errors).filter(Boolean), []);
