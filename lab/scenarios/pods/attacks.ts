@@ -61,7 +61,7 @@ const attacks: readonly Attack[] = [
   },
   {
     name: 'passthrough',
-    reachedMs: 2_000,
+    reachedMs: 4_000,
     blast: () => ({
       style: 'repeat',
       request: get('/metadata/instance?api-version=2021-02-01&x=%N'),
@@ -70,7 +70,7 @@ const attacks: readonly Attack[] = [
   },
   {
     name: 'waits',
-    reachedMs: 2_000,
+    reachedMs: 4_000,
     isBound: false,
     blast: () => ({ style: 'repeat', request: hit, connections: 512 }),
   },
@@ -97,10 +97,14 @@ const attacks: readonly Attack[] = [
 ];
 
 const durationMs = 2_000;
-/** It is 100 ms where nothing else runs on the machine. */
-const goalMs = 300;
+/**
+ * What two cores that others use too keep, the attacker's own processor time included: 11 to 224 ms were seen (passthrough
+ * and waits 165 to 829). Without turns it was 1 to 4 s on the same machine, so a lost bound still shows.
+ */
+const goalMs = 800;
 const probes = 10;
-const maxMb = 200;
+/** 172 MB were seen. */
+const maxMb = 250;
 
 const attackScenario: Scenario = {
   name: 'attacks',
