@@ -174,7 +174,7 @@ describe('with the privileges of the table', { skip }, () => {
     const lines: string[] = [];
     for await (const line of createInterface({ input: child.stdout })) {
       lines.push(line);
-      if (!/redirect is (?:not )?in place|cannot start/.test(line)) continue;
+      if (!/redirect installed|redirect not in place|cannot start/.test(line)) continue;
       return { ends: line, bounding: boundingSetOf(child.pid) };
     }
     assert.fail(`it said nothing of its redirect: ${lines.slice(-3).join('\n')}`);
