@@ -133,7 +133,11 @@ describe('an agent that is cut off from the API', () => {
 
 describe('a pod whose service account cannot be read', () => {
   for (const [failure, status, reason] of [
-    [500, 503, /^The service account of this pod, default\/robot, cannot be read: .* Retry\.$/],
+    [
+      500,
+      503,
+      /^The service account of this pod, default\/robot, cannot be read: .* Retry\. \(agent_not_synced\)$/,
+    ],
     [403, 400, /^Identity not found: the agent may not read service account default\/robot /],
   ] as const) {
     it(`is answered ${status} as soon as the API server has answered ${failure}`, async () => {
