@@ -82,7 +82,7 @@ export class Verdicts {
    * times: the server does not say which it was, so a reset is no finding, and an end in order is one.
    */
   #judgeEnd({ question, by }: Asked, { error }: Extract<Outcome, { kind: 'end' }>): void {
-    if (error === 'ECONNRESET') return;
+    if (error === 'ECONNRESET' || error === undefined) return;
     const how = error ?? 'in order';
     this.find(`${by.ip} got no answer but an end (${how}): ${question.bytes.slice(0, 200)}`);
   }
