@@ -17,7 +17,7 @@ const givenSeed = Number(process.env['NMI_CHAOS_SEED']);
 const seed = givenSeed > 0 ? givenSeed : randomInt(1, 2 ** 31);
 
 /** What one pod may have under way, and what all of them together at the metadata service. */
-const [fetchesOfPod, heldOfPod, fetchesAtOnce] = [64, 64, 4];
+const [fetchesOfPod, heldOfPod, fetchesAtOnce] = [50, 32, 4];
 const tooMany = 8;
 
 describe('the agent process in chaos', { timeout: (seconds + 300) * 1_000 }, () => {
@@ -43,6 +43,8 @@ describe('the agent process in chaos', { timeout: (seconds + 300) * 1_000 }, () 
 /** Of connections and of requests that wait. */
 async function assertNothingLeft(chaos: Chaos): Promise<void> {
   const metrics = await chaos.metrics();
+  const tooManyOfPod = 'nmi_connections_refused_total{limit="per_caller"}';
+  assert.equal(metrics.get(tooManyOfPod), 0, 'the traffic opened more than a pod may');
   assert.equal(metrics.get('nmi_connections'), 0, 'open connections');
   assert.equal(metrics.get('nmi_waiting_requests'), 0, 'requests that wait');
 }

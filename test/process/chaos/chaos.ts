@@ -24,7 +24,7 @@ import {
   unknownAddress,
 } from './objects.ts';
 import { Proofs } from './proofs.ts';
-import { Traffic } from './traffic.ts';
+import { ConnectionPlaces, Traffic } from './traffic.ts';
 import { Verdicts } from './verdicts.ts';
 
 const processesOfPod = 12;
@@ -116,9 +116,10 @@ export class Chaos implements AsyncDisposable {
         lives: this.#nextChance(),
       }),
       this.#changeObjects(),
-      ...[...addresses, exceptedAddress, unknownAddress].flatMap((ip) =>
-        Array.from({ length: processesOfPod }, () => this.#openTraffic(ip).run()),
-      ),
+      ...[...addresses, exceptedAddress, unknownAddress].flatMap((ip) => {
+        const places = new ConnectionPlaces();
+        return Array.from({ length: processesOfPod }, () => this.#openTraffic(ip, places).run());
+      }),
     ];
     this.#watchAgent();
     while (performance.now() < endAtMs && this.findings.length === 0) await delay(50);
@@ -131,9 +132,9 @@ export class Chaos implements AsyncDisposable {
     return new Chance(this.#parts.seed + this.#actors++);
   }
 
-  #openTraffic(ip: string): Traffic {
+  #openTraffic(ip: string, places: ConnectionPlaces): Traffic {
     return new Traffic({
-      ...{ ip, port: this.#parts.world.listenPort, chance: this.#nextChance() },
+      ...{ ip, places, port: this.#parts.world.listenPort, chance: this.#nextChance() },
       verdicts: this.#verdicts,
       podAt: (address) => this.#objects.podAt(address),
       isOver: () => this.#isOver,

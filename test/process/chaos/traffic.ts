@@ -15,6 +15,29 @@ const maxUnfinished = 4;
 /** A pod's connections that outlive a request. */
 const keptConnections = 2;
 
+/**
+ * All processes of a pod together: beyond 64 the agent closes them without an answer, and one that ended counts
+ * until the agent has seen it.
+ */
+const connectionsOfPod = 40;
+
+/** Who may have a connection now; the others wait in order. */
+export class ConnectionPlaces {
+  #free = connectionsOfPod;
+  readonly #waiting: (() => void)[] = [];
+
+  async take(): Promise<void> {
+    if (this.#free === 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#free--;
+  }
+
+  giveBack(): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#free++;
+    else next();
+  }
+}
+
 const weights = {
   kept: 40,
   fresh: 25,
@@ -39,6 +62,8 @@ export interface TrafficOptions {
   readonly ip: string;
   readonly chance: Chance;
   readonly verdicts: Verdicts;
+  /** Of the pod. */
+  readonly places: ConnectionPlaces;
   /** The pod that a process of the host asks for. */
   readonly podAt: (ip: string) => PodName | undefined;
   readonly isOver: () => boolean;
@@ -69,7 +94,11 @@ export class Traffic {
       }
       await delay(chance.between(...idleMs));
     }
-    for (const connection of this.#open) connection[Symbol.dispose]();
+    for (const connection of this.#open) {
+      connection[Symbol.dispose]();
+      this.#options.places.giveBack();
+    }
+    this.#open.clear();
     await Promise.all(this.#unfinished);
   }
 
@@ -115,8 +144,15 @@ export class Traffic {
   }
 
   async #connect(): Promise<Kept> {
-    const { port, ip } = this.#options;
-    const connection = await PodConnection.open(port, ip);
+    const { port, ip, places } = this.#options;
+    await places.take();
+    let connection: PodConnection;
+    try {
+      connection = await PodConnection.open(port, ip);
+    } catch (error) {
+      places.giveBack();
+      throw error;
+    }
     this.#open.add(connection);
     return { connection, by: { ip, openedAtMs: connection.openedAtMs, owners: undefined } };
   }
@@ -177,7 +213,7 @@ export class Traffic {
   }
 
   #close({ connection }: Kept): void {
-    this.#open.delete(connection);
+    if (this.#open.delete(connection)) this.#options.places.giveBack();
     connection[Symbol.dispose]();
   }
 

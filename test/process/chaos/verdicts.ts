@@ -77,12 +77,13 @@ export class Verdicts {
     }
   }
 
-  /**
-   * Connections of a pod that is gone are reset. So are those of a pod beyond its 64, and the traffic opens more at
-   * times: the server does not say which it was, so a reset is no finding, and an end in order is one.
-   */
-  #judgeEnd({ question, by }: Asked, { error }: Extract<Outcome, { kind: 'end' }>): void {
-    if (error === 'ECONNRESET' || error === undefined) return;
+  /** Connections of a pod that is gone are reset, and nothing else is a reason not to answer. */
+  #judgeEnd({ question, by }: Asked, { error, atMs }: Extract<Outcome, { kind: 'end' }>): void {
+    const isLeft = new Set(
+      this.#uidsAt(by.ip, { objectsFromMs: atMs, exceptionsFromMs: atMs, untilMs: atMs }),
+    );
+    const owners = this.#uidsAt(by.ip, { ...this.#proofs.knownAt(by.openedAtMs), untilMs: atMs });
+    if (error === 'ECONNRESET' && owners.some((uid) => !isLeft.has(uid))) return;
     const how = error ?? 'in order';
     this.find(`${by.ip} got no answer but an end (${how}): ${question.bytes.slice(0, 200)}`);
   }
