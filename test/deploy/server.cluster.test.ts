@@ -8,7 +8,13 @@ import { stringify } from 'yaml';
 import { chartFolder } from '../../scripts/chart-schema.ts';
 import { describeOnClusters } from '../cluster/support/on-clusters.ts';
 import { provideHelm } from '../cluster/support/binaries.ts';
-import { objectsOf, renderChart, type DaemonSetSpec, type RenderOptions } from './chart-render.ts';
+import {
+  objectsOf,
+  renderChart,
+  testRepository,
+  type DaemonSetSpec,
+  type RenderOptions,
+} from './chart-render.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');
@@ -134,7 +140,8 @@ describeOnClusters('the manifests', (cluster) => {
         assert.equal(status, 0, stderr);
       };
       await cluster().apply(await read('nmi.yaml'));
-      run('upgrade', chartFolder, '--install', '--take-ownership', '--server-side=false');
+      const image = `--set=image.repository=${testRepository}`;
+      run('upgrade', chartFolder, '--install', '--take-ownership', '--server-side=false', image);
       assert.equal(await podsRun(), 'the agent in two');
       run('upgrade', chartFolder, '--reuse-values', '--set=uninstall.openNodes=true');
       assert.equal(await podsRun(), 'what opens nodes');

@@ -37,6 +37,9 @@ function assertErrorBody(reply: Awaited<ReturnType<typeof ask>>): void {
   assert.equal(reply.headers.has('retry-after'), isPassing);
 }
 
+/** Addresses of more pods of identity a. */
+const sharers = ['127.0.0.15', '127.0.0.16', '127.0.0.17'];
+
 describe('the token endpoint, as a pod sees it', () => {
   let agent: LoopbackAgent;
   let pod: PodClient;
@@ -54,6 +57,7 @@ describe('the token endpoint, as a pod sees it', () => {
         ['two', '127.0.0.12', 'two'],
         ['unlabelled', '127.0.0.13', undefined],
         ['excepted', '127.0.0.14', undefined],
+        ...sharers.map((ip) => [`sharer-${ip}`, ip, 'app'] as const),
       ] as const) {
         kube.apply(
           createPodManifest({
@@ -308,7 +312,10 @@ describe('the token endpoint, as a pod sees it', () => {
     const target = withQuery('').replace('vault.azure.net', 'unseen.azure.net');
     await agent.imds.setFaults({ delayMs: 50 });
     agent.imds.clear();
-    const replies = await Promise.all(Array.from({ length: 200 }, () => ask(pod, target)));
+    // 50 of each pod: more fetches at once than that are none of one pod's.
+    const pods = [pod, ...sharers.map((ip) => agent.client(ip))];
+    const asks = pods.flatMap((each) => Array.from({ length: 50 }, () => ask(each, target)));
+    const replies = await Promise.all(asks);
     await agent.imds.setFaults({});
     assert.ok(replies.every((reply) => reply.identity === 'a'));
     assert.equal(agent.imds.requests().length, 1);

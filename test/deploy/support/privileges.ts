@@ -35,7 +35,7 @@ function alike(capability: Capability, why: string, text: string): Need {
 const netRaw = alike(
   'NET_RAW',
   'legacy iptables speaks by a raw socket',
-  'TOOL_FAILED: write rules: ',
+  'NOT_PERMITTED: write rules: ',
 );
 const bpf = alike('BPF', 'loading programs, making their maps', 'NOT_PERMITTED: load: ');
 
