@@ -59,17 +59,20 @@ function exchange(port: number, data: Buffer, reset: boolean): Promise<string> {
 
 /** Without what differs between any two answers. */
 function plain(answers: string): string {
+  const last = Math.max(answers.lastIndexOf('HTTP/1.1 '), 0);
   return (
+    answers.slice(0, last) +
+    // Only the last answer says that the connection ends, if the client's end came before the answer.
     answers
-      .replaceAll(/x-ms-request-id: [0-9a-f-]{36}/g, 'x-ms-request-id: ID')
-      .replaceAll(/Date: [^\r]+/g, 'Date: DATE')
-      // The last answer of a client that has ended its half says so, if its end came before the answer.
-      .replaceAll('Connection: keep-alive\r\nKeep-Alive: timeout=120', 'Connection: close')
-      .replaceAll(
-        /"(access_token|(?:ext_)?expires_in|expires_on|not_before)":"[^"]+"/g,
-        '"$1":"VARIES"',
-      )
-  );
+      .slice(last)
+      .replace('Connection: keep-alive\r\nKeep-Alive: timeout=120', 'Connection: close')
+  )
+    .replaceAll(/x-ms-request-id: [0-9a-f-]{36}/g, 'x-ms-request-id: ID')
+    .replaceAll(/Date: [^\r]+/g, 'Date: DATE')
+    .replaceAll(
+      /"(access_token|(?:ext_)?expires_in|expires_on|not_before)":"[^"]+"/g,
+      '"$1":"VARIES"',
+    );
 }
 
 describe('the listener, given any bytes', () => {
