@@ -154,7 +154,10 @@ async function learn(folder: string, node: Command): Promise<void> {
   kube.apply(createAzureIdentityBinding({ name: 'one', azureIdentity: 'one', selector: 'one' }));
   kube.apply(createPodManifest({ name: 'one', nodeName, ips: [host], binding: 'one' }));
   await using imds = await openFakeImds({
-    ...{ host, port: 0, nodeIps: [host], systemAssigned: createNodeIdentity() },
+    host,
+    port: 0,
+    nodeIps: [host],
+    systemAssigned: createNodeIdentity(),
     userAssigned: [identity],
   });
   const kubeconfig = join(folder, 'kubeconfig');

@@ -78,7 +78,9 @@ export class Lane {
     const { host, port } = this.#plan;
     const { sourceIp } = this.#caller;
     const socket = connect({
-      ...{ host, port, noDelay: true },
+      host,
+      port,
+      noDelay: true,
       ...(sourceIp === undefined ? {} : { localAddress: sourceIp }),
       // One buffer for all reads: no allocation for each.
       onread: {

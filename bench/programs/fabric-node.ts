@@ -36,7 +36,10 @@ const fabric = attachFabric(plan.prefix);
 const around = stack.use(
   await openSurroundings({
     imds: { host: imdsIp, port: 80 },
-    ...{ host: azureIp, kubePort: 6443, entraPort: 8443, nodeIp },
+    host: azureIp,
+    kubePort: 6443,
+    entraPort: 8443,
+    nodeIp,
   }),
 );
 const cgroups = plan.redirect === 'ebpf' ? stack.use(openLabCgroups()) : undefined;
@@ -63,8 +66,11 @@ const bodyBytes = Number(asked);
 const control = await startControl('node:http', nodePorts.control);
 const goControl = await startControl('Go net/http', nodePorts.go);
 const ready: FabricReady = {
-  ...{ agentPid: agent.pid ?? 0, controlPid: control?.pid ?? 0 },
-  ...{ goPid: goControl?.pid, identity: identity.name, bodyBytes },
+  agentPid: agent.pid ?? 0,
+  controlPid: control?.pid ?? 0,
+  goPid: goControl?.pid,
+  identity: identity.name,
+  bodyBytes,
 };
 say(ready);
 for await (const line of createInterface({ input: process.stdin })) {

@@ -32,9 +32,17 @@ async function measure(options: Options): Promise<ScenarioResult> {
   try {
     const findings = await run({ options, executable, stack, say });
     return {
-      ...{ name, title, startedAt, commit, loadBefore },
+      name,
+      title,
+      startedAt,
+      commit,
+      loadBefore,
       seconds: Math.round((performance.now() - startedMs) / 100) / 10,
-      ...{ series: [], figures: [], curves: [], notes: [], ...findings },
+      series: [],
+      figures: [],
+      curves: [],
+      notes: [],
+      ...findings,
     };
   } finally {
     await close();

@@ -40,11 +40,15 @@ export function renderBars(chart: BarChart): string {
       const [x, place] = [start + index * barWidth, y.place(value)];
       parts.push(
         element('rect', {
-          ...{ x: x + 1, y: place, width: barWidth - 2, height: Math.max(0, bottom - place) },
+          x: x + 1,
+          y: place,
+          width: barWidth - 2,
+          height: Math.max(0, bottom - place),
           fill: colour(index),
         }),
         text(x + barWidth / 2, place - 4, label(value), {
-          ...{ 'text-anchor': 'middle', 'font-size': 10 },
+          'text-anchor': 'middle',
+          'font-size': 10,
         }),
       );
     }

@@ -56,7 +56,10 @@ const cachedToken: readonly Goal[] = paths.flatMap(({ path, scenario, subject })
   const against = { scenario, subject, control: nodeHttp, shapes: kept };
   const name = `cached token, ${path}, 1 / 16 / 64 connections`;
   const goal = (what: string, bound: number, measure: Measure) => ({
-    ...{ text: `${name}: ${what}`, bound, unit: times, parts: ratios({ ...against, measure }) },
+    text: `${name}: ${what}`,
+    bound,
+    unit: times,
+    parts: ratios({ ...against, measure }),
     profile: 'A cached token',
   });
   return [
@@ -69,12 +72,17 @@ const cachedToken: readonly Goal[] = paths.flatMap(({ path, scenario, subject })
 
 const newConnection: readonly Goal[] = paths.flatMap(({ path, scenario, subject }) => {
   const against = {
-    ...{ scenario: scenario === 'hit' ? 'new' : scenario, subject, control: nodeHttp },
+    scenario: scenario === 'hit' ? 'new' : scenario,
+    subject,
+    control: nodeHttp,
     shapes: ['1 new each', '16 new each'],
   };
   const name = `a new connection for each request, ${path}, 1 / 16 at once`;
   const goal = (what: string, bound: number, measure: Measure) => ({
-    ...{ text: `${name}: ${what}`, bound, unit: times, parts: ratios({ ...against, measure }) },
+    text: `${name}: ${what}`,
+    bound,
+    unit: times,
+    parts: ratios({ ...against, measure }),
     profile: 'A new connection',
   });
   return [
@@ -90,9 +98,15 @@ const goals: readonly Goal[] = [
   ...paths.map(({ path, scenario, subject }) => ({
     text: `cached token, ${path}, 1 / 16 / 64 connections: past Go`,
     profile: 'A cached token',
-    ...{ bound: 1, isLeast: true, unit: `× ${goHttp}` },
+    bound: 1,
+    isLeast: true,
+    unit: `× ${goHttp}`,
     parts: ratios({
-      ...{ scenario, shapes: kept, measure: measures.perSec, subject, control: goHttp },
+      scenario,
+      shapes: kept,
+      measure: measures.perSec,
+      subject,
+      control: goHttp,
     }),
   })),
   ...newConnection,
@@ -103,7 +117,10 @@ const goals: readonly Goal[] = [
     const added = (by: string): Goal['parts'] =>
       figures('miss', ...['IMDS', 'Entra ID'].map((name) => `${name}: added${by} at ${share}`));
     return {
-      ...{ text: `a miss, IMDS / Entra ID: ${text}`, bound, unit: 'ms', parts: added('') },
+      text: `a miss, IMDS / Entra ID: ${text}`,
+      bound,
+      unit: 'ms',
+      parts: added(''),
       profile: 'A miss',
       beside: { name: bareProxy, parts: added(` by a ${bareProxy}`) },
     };
@@ -111,7 +128,8 @@ const goals: readonly Goal[] = [
   {
     text: 'start of the executable to the first token served, 500 / 10,000 identities',
     profile: 'A start',
-    ...{ bound: 250, unit: 'ms' },
+    bound: 250,
+    unit: 'ms',
     parts: figures(
       'cold-start',
       ...['start to first token', 'start to first token, 10,000 identities'],
@@ -124,19 +142,22 @@ const goals: readonly Goal[] = [
   {
     text: 'resident memory with 250 pods, 10,000 identities, 20,000 bindings, 15 / 75 s after full load',
     profile: 'Memory',
-    ...{ bound: 100, unit: 'MB' },
+    bound: 100,
+    unit: 'MB',
     parts: figures('memory', '15 s after it: resident', '75 s after it: resident'),
   },
   {
     text: 'private memory there',
     profile: 'Memory',
-    ...{ bound: 60, unit: 'MB' },
+    bound: 60,
+    unit: 'MB',
     parts: figures('memory', '15 s after it: private', '75 s after it: private'),
   },
   {
     text: 'growth of private memory in the soak, without its first 0 / 1/12 / 1/4 / 1/2',
     profile: 'Memory',
-    ...{ bound: 1, unit: 'MB/h' },
+    bound: 1,
+    unit: 'MB/h',
     parts: ({ scenarios }) =>
       scenarios
         .filter(({ name }) => name === 'soak')
@@ -145,7 +166,8 @@ const goals: readonly Goal[] = [
   {
     text: 'cost of a hit at 1,000 pods / 100,000 identities / 500 tokens over that at 10 / 10 / 1',
     profile: 'Many tokens, one connection',
-    ...{ bound: 1.15, unit: '×' },
+    bound: 1.15,
+    unit: '×',
     parts: figures(
       'growth',
       ...['pods', 'identities', 'tokens'].map((what) => `cost at the most ${what}`),
@@ -154,7 +176,8 @@ const goals: readonly Goal[] = [
   {
     text: 'look-up and rendering in the cache alone at 50,000 tokens over that at 1',
     profile: 'Many tokens, one connection',
-    ...{ bound: 1.15, unit: '×' },
+    bound: 1.15,
+    unit: '×',
     parts: figures('growth', 'the cache alone: look-up and rendering at the most tokens'),
   },
   ...[
@@ -163,7 +186,8 @@ const goals: readonly Goal[] = [
   ].map(({ size, prefix }) => ({
     text: `index update by an event of a pod / identity / binding${size}, p99`,
     profile: 'A watch event',
-    ...{ bound: 50, unit: 'µs' },
+    bound: 50,
+    unit: 'µs',
     parts: figures(
       'index-updates',
       ...['pod', 'identity', 'binding'].map((what) => `${prefix}${what} event, p99`),

@@ -53,7 +53,12 @@ function latencyPlot(scenario: ScenarioResult, shape: string): Plot {
     file: `${scenario.name}-latency-${slug(shape)}.svg`,
     title: `${scenario.title}: ${title.toLowerCase()}`,
     svg: renderLines({
-      ...{ title, xLabel: 'percentile', yLabel: 'µs', xScale: 'log', yScale: 'log', lines },
+      title,
+      xLabel: 'percentile',
+      yLabel: 'µs',
+      xScale: 'log',
+      yScale: 'log',
+      lines,
       xTick: (value) => `${Number((100 - 100 / value).toPrecision(6))} %`,
     }),
   };

@@ -20,8 +20,13 @@ export function text(x: number, y: number, content: string, more: Attributes = {
 export function picture(width: number, height: number, title: string, parts: readonly string[]) {
   const attributes = {
     xmlns: 'http://www.w3.org/2000/svg',
-    ...{ width, height, viewBox: `0 0 ${width} ${height}`, role: 'img' },
-    ...{ 'font-family': 'system-ui, sans-serif', 'font-size': 12, fill: '#333' },
+    width,
+    height,
+    viewBox: `0 0 ${width} ${height}`,
+    role: 'img',
+    'font-family': 'system-ui, sans-serif',
+    'font-size': 12,
+    fill: '#333',
   };
   const ground = element('rect', { width, height, fill: '#fff' });
   return `${element('svg', attributes, `<title>${escapeXml(title)}</title>\n`, ground, `\n${parts.join('\n')}\n`)}\n`;

@@ -20,7 +20,9 @@ export const against: Scenario = {
     return {
       control: rival.name,
       series: await measureRounds({
-        ...{ rounds, roundMs, say },
+        rounds,
+        roundMs,
+        say,
         shapes: [shapes.one, shapes.sixteen, shapes.sixtyFour, shapes.fresh],
         subjects: [
           other.subject(rival.name),

@@ -16,7 +16,9 @@ export const attestation: Scenario = {
     const plan = { redirect: 'ebpf', executable, agentFlags, rival: undefined } as const;
     const node = await openFabricNode('attest', plan, stack);
     const series = await measureRounds({
-      ...{ rounds, roundMs, say },
+      rounds,
+      roundMs,
+      say,
       shapes: [shapes.oneFresh, shapes.fresh],
       subjects: [node.control(without, 'outside'), node.control('programs attached', 'pod')],
     });

@@ -22,7 +22,8 @@ export const churn: Scenario = {
     const all: readonly Subject[] = [
       { ...common, name: quiet },
       {
-        ...{ ...common, name: subjects.agent },
+        ...common,
+        name: subjects.agent,
         runLoad: async (plan) => {
           using _changes = changePods(around.kube, eventsPerSec);
           return await runLoad(plan);
@@ -32,7 +33,10 @@ export const churn: Scenario = {
     return {
       control: quiet,
       series: await measureRounds({
-        ...{ rounds, roundMs, say, subjects: all },
+        rounds,
+        roundMs,
+        say,
+        subjects: all,
         shapes: [shapes.one, shapes.sixteen],
       }),
     };

@@ -20,20 +20,23 @@ export const expiry: Scenario = {
     await around.imds.setFaults({ delayMs: 20, paths: 'token' });
     around.imds.clear();
     const report = await runLoad({
-      ...{
-        host,
-        port,
-        connections: 16,
-        kind: 'keep',
-        ratePerSec,
-        callers: [callerOf(stand.pods[0])],
-      },
-      ...{ warmUpMs: 1_000, measuredMs: 12_000, serverPids: [agent.pid], timelineMs: 250 },
+      host,
+      port,
+      connections: 16,
+      kind: 'keep',
+      ratePerSec,
+      callers: [callerOf(stand.pods[0])],
+      warmUpMs: 1_000,
+      measuredMs: 12_000,
+      serverPids: [agent.pid],
+      timelineMs: 250,
     });
     const upstream = around.imds.requests().length;
     const latency = Histogram.from(report.latency);
     const figure = (name: string, unit: string, value: number): Figure => ({
-      ...{ name, unit, values: [value] },
+      name,
+      unit,
+      values: [value],
     });
     return {
       figures: [
@@ -46,7 +49,10 @@ export const expiry: Scenario = {
       ],
       curves: [
         {
-          ...{ name: 'slowest answer over time', xLabel: 's', yLabel: 'ms', xScale: 'linear' },
+          name: 'slowest answer over time',
+          xLabel: 's',
+          yLabel: 'ms',
+          xScale: 'linear',
           lines: [
             {
               name: 'slowest in 250 ms',

@@ -19,7 +19,8 @@ interface Step {
 }
 
 const podSteps: readonly Step[] = [10, 100, 300, 1_000].map((pods) => ({
-  ...{ count: pods, size: { pods, identities: 500, bindings: 1_000 } },
+  count: pods,
+  size: { pods, identities: 500, bindings: 1_000 },
 }));
 const identitySteps: readonly Step[] = [10, 100, 1_000, 10_000, 100_000].map((identities) => ({
   count: identities,
@@ -112,7 +113,9 @@ async function measureHits(
       { name: subjects.agent, host, port, pids: [agent.pid], callers },
       await openControl(subjects.nodeHttp, await bodyBytesOf(stand), stack),
     ],
-    ...{ shapes: [shapes.sixteen], rounds: 3, roundMs: Math.min(options.roundMs, 700) },
+    shapes: [shapes.sixteen],
+    rounds: 3,
+    roundMs: Math.min(options.roundMs, 700),
     say: () => undefined,
   });
   if (ours === undefined || bare === undefined) throw new TypeError('no rounds');
@@ -158,8 +161,15 @@ async function measureTokens(context: Context): Promise<Grown> {
 async function fetchAll({ host, port }: Stand, caller: Caller): Promise<void> {
   const ratePerSec = 30;
   const filled = await runLoad({
-    ...{ host, port, connections: 1, kind: 'keep', ratePerSec, callers: [caller] },
-    ...{ warmUpMs: 0, measuredMs: (((caller.count ?? 1) + 2) / ratePerSec) * 1000, serverPids: [] },
+    host,
+    port,
+    connections: 1,
+    kind: 'keep',
+    ratePerSec,
+    callers: [caller],
+    warmUpMs: 0,
+    measuredMs: (((caller.count ?? 1) + 2) / ratePerSec) * 1000,
+    serverPids: [],
   });
   if (filled.failures > 0) throw new Error(filled.firstFailure ?? 'a token is missing');
 }

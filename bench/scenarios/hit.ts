@@ -24,14 +24,16 @@ export const hit: Scenario = {
       ...(await measureRounds({ ...common, subjects: [...servers, upstream], shapes: [sixteen] })),
       ...(await measureRounds({ ...common, subjects: servers, shapes: [shapes.sixtyFour] })),
       ...(await measureRounds({
-        ...{ ...common, subjects: [agent, nodeHttp] },
+        ...common,
+        subjects: [agent, nodeHttp],
         shapes: [
           { ...sixteen, name: '16 kept, same bytes', style: 'same' },
           { ...sixteen, name: '16 kept, unusual', style: 'unusual' },
         ],
       })),
       ...(await measureRounds({
-        ...{ ...common, subjects: [agent, nodeHttp, goHttp] },
+        ...common,
+        subjects: [agent, nodeHttp, goHttp],
         shapes: [{ ...openRate, ratePerSec: 2_000 }],
       })),
     ];

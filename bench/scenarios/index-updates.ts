@@ -71,7 +71,8 @@ function measureSize(
       return histogram;
     }).slice(1);
     const figure = (name: string, share: number) => ({
-      ...{ name: `${prefix}${kind} event, ${name}`, unit: 'µs' },
+      name: `${prefix}${kind} event, ${name}`,
+      unit: 'µs',
       values: rounds.map((histogram) => histogram.percentileUs(share)),
     });
     figures.push(figure('p50', 0.5), figure('p99', 0.99));

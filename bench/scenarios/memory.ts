@@ -25,7 +25,9 @@ export const memory: Scenario = {
     const figures: Figure[] = [];
     const look = (when: string, found: readonly Memory[]): void => {
       const figure = (what: string, values: readonly number[]) => ({
-        ...{ name: `${when}: ${what}`, unit: 'MB', values },
+        name: `${when}: ${what}`,
+        unit: 'MB',
+        values,
       });
       const [resident, own] = [
         found.map(({ rssMb }) => rssMb),

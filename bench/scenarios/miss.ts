@@ -40,7 +40,9 @@ export const miss: Scenario = {
         agentUrl: `http://${stand.host}:${stand.port}`,
         sourceIp: stand.pods[0]?.ip ?? '',
         proxyUrl: await openBareProxy(upstreamUrl, caPem, stack),
-        ...{ caPem, misses, pauseMs },
+        caPem,
+        misses,
+        pauseMs,
       };
       const times: (readonly MissTimes[])[] = [];
       for (let round = 0; round < rounds; round++) {
@@ -59,11 +61,10 @@ export const miss: Scenario = {
       agentTarget: targetOf(`entra-${round}`, clientId),
       target: `/${tenantId}/oauth2/v2.0/token`,
       form: {
-        ...{ client_id: clientId, client_secret: secretValue },
-        ...{
-          grant_type: 'client_credentials',
-          scope: `https://entra-${round}-{n}.example/.default`,
-        },
+        client_id: clientId,
+        client_secret: secretValue,
+        grant_type: 'client_credentials',
+        scope: `https://entra-${round}-{n}.example/.default`,
       },
     }));
     return {
@@ -103,7 +104,9 @@ function figuresOf(name: string, rounds: readonly (readonly MissTimes[])[]): rea
   const addedP99 = (way: keyof MissTimes) =>
     differences(way).map((values) => nearestRank(values, 0.99));
   const figure = (what: string, values: readonly number[]): Figure => ({
-    ...{ name: `${name}: ${what}`, unit: 'ms', values },
+    name: `${name}: ${what}`,
+    unit: 'ms',
+    values,
   });
   const by = `by a ${subjects.bareProxy}`;
   return [

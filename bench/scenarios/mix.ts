@@ -24,7 +24,11 @@ export const mix: Scenario = {
     return {
       control: onePod,
       series: await measureRounds({
-        ...{ rounds, roundMs, say, subjects: all, shapes: [shapes.sixteen, shapes.fresh] },
+        rounds,
+        roundMs,
+        say,
+        subjects: all,
+        shapes: [shapes.sixteen, shapes.fresh],
       }),
     };
   },

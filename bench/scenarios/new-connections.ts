@@ -14,7 +14,10 @@ export const newConnections: Scenario = {
     return {
       control: subjects.nodeHttp,
       series: await measureRounds({
-        ...{ rounds, roundMs, say, subjects: [agent, nodeHttp, rawTcp, goHttp] },
+        rounds,
+        roundMs,
+        say,
+        subjects: [agent, nodeHttp, rawTcp, goHttp],
         shapes: [shapes.oneFresh, shapes.fresh],
       }),
     };

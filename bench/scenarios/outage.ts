@@ -17,9 +17,16 @@ export const outage: Scenario = {
     const { host, port, agent, around } = stand;
     const { kube, imds } = around;
     const loading = runLoad({
-      ...{ host, port, connections: 16, kind: 'new', ratePerSec: 500 },
-      ...{ callers: [callerOf(stand.pods[0])], serverPids: [agent.pid] },
-      ...{ warmUpMs: 500, measuredMs: 8_000, timelineMs: pieceMs },
+      host,
+      port,
+      connections: 16,
+      kind: 'new',
+      ratePerSec: 500,
+      callers: [callerOf(stand.pods[0])],
+      serverPids: [agent.pid],
+      warmUpMs: 500,
+      measuredMs: 8_000,
+      timelineMs: pieceMs,
     });
     await delay(2_500);
     kube.faults.failNext(100_000, 503);

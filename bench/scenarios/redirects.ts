@@ -20,12 +20,10 @@ export const redirects: Scenario = {
     return {
       control: subjects.nodeHttp,
       series: await measureRounds({
-        ...{
-          rounds,
-          roundMs,
-          say,
-          shapes: [shapes.one, shapes.sixteen, shapes.sixtyFour, shapes.oneFresh, shapes.fresh],
-        },
+        rounds,
+        roundMs,
+        say,
+        shapes: [shapes.one, shapes.sixteen, shapes.sixtyFour, shapes.oneFresh, shapes.fresh],
         subjects: [
           none.control(subjects.nodeHttp),
           none.goControl(subjects.goHttp),

@@ -17,9 +17,16 @@ export const restart: Scenario = {
     const stand = stack.use(await openStand({ executable, agentFlags, size: goalSize }));
     const { host, port, agent } = stand;
     const loading = runLoad({
-      ...{ host, port, connections: 32, kind: 'new', ratePerSec: 500 },
-      ...{ callers: [callerOf(stand.pods[0])], serverPids: [] },
-      ...{ warmUpMs: 500, measuredMs: 8_000, timelineMs: pieceMs },
+      host,
+      port,
+      connections: 32,
+      kind: 'new',
+      ratePerSec: 500,
+      callers: [callerOf(stand.pods[0])],
+      serverPids: [],
+      warmUpMs: 500,
+      measuredMs: 8_000,
+      timelineMs: pieceMs,
     });
     await delay(3_000);
     const stoppedAtMs = performance.now();

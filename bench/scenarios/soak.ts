@@ -22,8 +22,16 @@ export const soak: Scenario = {
     using _changes = changePods(around.kube, 1);
     const measuredMs = soakMinutes * 60_000;
     const loading = runLoad({
-      ...{ host, port, connections: 16, kind: 'keep', ratePerSec, serverPids: [agent.pid] },
-      ...{ callers: [callerOf(stand.pods[0])], warmUpMs: 0, measuredMs, isSleepy: true },
+      host,
+      port,
+      connections: 16,
+      kind: 'keep',
+      ratePerSec,
+      serverPids: [agent.pid],
+      callers: [callerOf(stand.pods[0])],
+      warmUpMs: 0,
+      measuredMs,
+      isSleepy: true,
     });
     const resident: [number, number][] = [];
     const own: [number, number][] = [];

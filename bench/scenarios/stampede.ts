@@ -50,8 +50,14 @@ export const stampede: Scenario = {
           statuses === undefined ? caller.expect : { kind: 'status', statuses };
         around.imds.clear();
         const report = await runLoad({
-          ...{ host, port, connections, kind: 'burst', callers: [{ ...caller, expect }] },
-          ...{ warmUpMs: 0, measuredMs: 20_000, serverPids: [] },
+          host,
+          port,
+          connections,
+          kind: 'burst',
+          callers: [{ ...caller, expect }],
+          warmUpMs: 0,
+          measuredMs: 20_000,
+          serverPids: [],
         });
         last.push(Histogram.from(report.latency).maxUs / 1000);
         upstream.push(around.imds.requests().length);

@@ -26,7 +26,11 @@ export const throttled: Scenario = {
     const [hits, misses] = await Promise.all([
       runLoad({ ...held, warmUpMs: 300, measuredMs }),
       runLoad({
-        ...{ ...common, connections: 8, ratePerSec: 100, warmUpMs: 300, measuredMs },
+        ...common,
+        connections: 8,
+        ratePerSec: 100,
+        warmUpMs: 300,
+        measuredMs,
         callers: [{ ...missing, count: 10, expect: { kind: 'status', statuses: [429] } }],
       }),
     ]);
@@ -46,7 +50,9 @@ export const throttled: Scenario = {
 function figuresOf(name: string, report: LoadReport): readonly Figure[] {
   const latency = Histogram.from(report.latency);
   const figure = (what: string, unit: string, value: number) => ({
-    ...{ name: `${name}: ${what}`, unit, values: [value] },
+    name: `${name}: ${what}`,
+    unit,
+    values: [value],
   });
   return [
     figure('right answers', '', report.answers),

@@ -20,7 +20,10 @@ export function timelineFigures(report: LoadReport, pieceMs: number): readonly F
 export function timelineCurve(report: LoadReport, pieceMs: number): Curve {
   const perSec = 1000 / pieceMs;
   return {
-    ...{ name: 'answers over time', xLabel: 's', yLabel: 'a second', xScale: 'linear' },
+    name: 'answers over time',
+    xLabel: 's',
+    yLabel: 'a second',
+    xScale: 'linear',
     lines: [
       {
         name: 'right answers',

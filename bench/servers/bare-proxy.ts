@@ -21,7 +21,9 @@ async function relay(request: IncomingMessage, response: ServerResponse): Promis
   const { method = 'GET', url = '/', headers } = request;
   const { metadata, 'content-type': contentType } = headers;
   const answer = await pool.request({
-    ...{ method, path: url, body: method === 'GET' ? null : request },
+    method,
+    path: url,
+    body: method === 'GET' ? null : request,
     headers: { metadata, 'content-type': contentType },
   });
   const body = await answer.body.text();

@@ -7,7 +7,10 @@ import { createBenchIdentity } from '../stand/objects.ts';
 
 const [host = '127.0.0.1', port = '0', name = ''] = process.argv.slice(2);
 await openFakeImds({
-  ...{ host, port: Number(port), nodeIps: [host] },
-  ...{ systemAssigned: createBenchIdentity(name), recordLimit: 100 },
+  host,
+  port: Number(port),
+  nodeIps: [host],
+  systemAssigned: createBenchIdentity(name),
+  recordLimit: 100,
 });
 process.stdout.write('ready\n');

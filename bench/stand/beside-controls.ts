@@ -27,7 +27,10 @@ export async function openBesideControls(options: {
   const { host, port } = stand;
   return {
     agent: {
-      ...{ name: subjects.agent, host, port, pids: [stand.agent.pid] },
+      name: subjects.agent,
+      host,
+      port,
+      pids: [stand.agent.pid],
       callers: [callerOf(stand.pods[0])],
     },
     nodeHttp: await openControl(subjects.nodeHttp, bytes, stack),

@@ -24,10 +24,16 @@ export async function fillCache(
 ): Promise<{ readonly cache: BenchCache; readonly keys: readonly string[] }> {
   const clock = systemClock;
   const gate = new ConcurrencyGate({
-    ...{ clock, maxConcurrent: boundless, maxPerSec: boundless, maxQueued: boundless },
+    clock,
+    maxConcurrent: boundless,
+    maxPerSec: boundless,
+    maxQueued: boundless,
   });
   const cache: BenchCache = new TokenCache<Asked, Refused>({
-    ...{ clock, random: Math.random, gateOf: () => gate, isWanted: () => false },
+    clock,
+    random: Math.random,
+    gateOf: () => gate,
+    isWanted: () => false,
     partyOf: () => ({ namespace: 'default', pod: 'pod' }),
     fetch: ({ key }) => Promise.resolve({ ok: true, token: createToken(key) }),
     onRefresh: () => undefined,
@@ -35,8 +41,12 @@ export async function fillCache(
       throw error;
     },
     failures: { overloaded: refused, late: refused, expired: refused },
-    ...{ maxEntries: boundless, maxWaiters: boundless, minLifeMs: 300_000 },
-    ...{ waitMs: 10_000, waitWithTokenMs: 1_000, usedWithinMs: 3_600_000 },
+    maxEntries: boundless,
+    maxWaiters: boundless,
+    minLifeMs: 300_000,
+    waitMs: 10_000,
+    waitWithTokenMs: 1_000,
+    usedWithinMs: 3_600_000,
   });
   const keys = Array.from({ length: count }, (_, index) => `imds|client-${index}|https://vault`);
   for (const key of keys) await cache.get({ key });
@@ -65,7 +75,9 @@ export function timeHits(cache: BenchCache, keys: readonly string[]): readonly n
 function createToken(key: string) {
   const expiresAtWallS = Math.floor(Date.now() / 1000) + 86_400;
   return {
-    ...{ clientId: key, resource: 'https://vault.azure.net', expiresAtWallS },
+    clientId: key,
+    resource: 'https://vault.azure.net',
+    expiresAtWallS,
     accessToken: randomBytes(tokenBytes).toString('base64url'),
     notBeforeWallS: expiresAtWallS - 86_700,
     extExpiresAtWallS: expiresAtWallS,

@@ -67,20 +67,31 @@ export async function openFabricNode(
   return {
     ask,
     subject: (as) => ({
-      ...{ name: as, host: isDirect ? nodeIp : imdsIp, port: isDirect ? nodePorts.agent : 80 },
-      ...{ pids: [ready.agentPid], runLoad: loadFrom(false) },
+      name: as,
+      host: isDirect ? nodeIp : imdsIp,
+      port: isDirect ? nodePorts.agent : 80,
+      pids: [ready.agentPid],
+      runLoad: loadFrom(false),
       callers: [{ target: defaultTarget, expect: { kind: 'identity', name: ready.identity } }],
     }),
     control: (as, place = 'pod') => ({
-      ...{ name: as, host: nodeIp, port: nodePorts.control, pids: [ready.controlPid] },
-      ...{ runLoad: loadFrom(place === 'outside'), callers: [controlCaller] },
+      name: as,
+      host: nodeIp,
+      port: nodePorts.control,
+      pids: [ready.controlPid],
+      runLoad: loadFrom(place === 'outside'),
+      callers: [controlCaller],
     }),
     goControl: (as) =>
       ready.goPid === undefined
         ? undefined
         : {
-            ...{ name: as, host: nodeIp, port: nodePorts.go, pids: [ready.goPid] },
-            ...{ runLoad: loadFrom(false), callers: [controlCaller] },
+            name: as,
+            host: nodeIp,
+            port: nodePorts.go,
+            pids: [ready.goPid],
+            runLoad: loadFrom(false),
+            callers: [controlCaller],
           },
   };
 }

@@ -44,7 +44,10 @@ export function addAskingPod(
   kube.apply(createAzureIdentityBinding({ name, azureIdentity: name, selector: name }));
   kube.apply(
     createPodManifest({
-      ...{ name, nodeName, ips: [ip], binding: name },
+      name,
+      nodeName,
+      ips: [ip],
+      binding: name,
       ...(uid === undefined ? {} : { uid }),
     }),
   );

@@ -79,7 +79,14 @@ export function loadOf(subject: Subject, shape: Shape, measuredMs: number): Prom
   const { host, port, callers, pids } = subject;
   const { connections, kind, ratePerSec, style } = shape;
   return (subject.runLoad ?? runLoad)({
-    ...{ host, port, callers, connections, kind, warmUpMs, measuredMs, serverPids: pids },
+    host,
+    port,
+    callers,
+    connections,
+    kind,
+    warmUpMs,
+    measuredMs,
+    serverPids: pids,
     ...(ratePerSec === undefined ? {} : { ratePerSec }),
     ...(style === undefined ? {} : { style }),
   });

@@ -60,7 +60,10 @@ export async function prepareStand(options: StandOptions): Promise<Stand> {
   const around = opening.use(
     await openSurroundings({
       imds: { host, port: 0 },
-      ...{ host, kubePort: 0, entraPort: 0, nodeIp: host },
+      host,
+      kubePort: 0,
+      entraPort: 0,
+      nodeIp: host,
     }),
   );
   const pods = Array.from({ length: options.askingPods ?? 1 }, (_, index) => {
@@ -91,7 +94,12 @@ export async function prepareStand(options: StandOptions): Promise<Stand> {
   );
   const owned = opening.move();
   return {
-    ...{ around, agent, host, port, pods, logFile },
+    around,
+    agent,
+    host,
+    port,
+    pods,
+    logFile,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
@@ -107,8 +115,12 @@ export async function bodyBytesOf(stand: Stand): Promise<number> {
   const caller = callerOf(stand.pods[0]);
   const response = Promise.withResolvers<number>();
   request({
-    ...{ host: stand.host, port: stand.port, path: caller.target },
-    ...{ localAddress: stand.pods[0]?.ip, headers: { Metadata: 'true' }, agent: false },
+    host: stand.host,
+    port: stand.port,
+    path: caller.target,
+    localAddress: stand.pods[0]?.ip,
+    headers: { Metadata: 'true' },
+    agent: false,
   })
     .on('error', response.reject)
     .on('response', (answer) => {

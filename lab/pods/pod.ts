@@ -87,8 +87,14 @@ export class LabPod implements AsyncDisposable {
     const reply: PodReply =
       answer.outcome === 'failed'
         ? {
-            ...{ status: 0, failure: answer.error, text: '', headers: new Map(), body: {} },
-            ...{ identity: undefined, durationMs: answer.durationMs, wasReused: false },
+            status: 0,
+            failure: answer.error,
+            text: '',
+            headers: new Map(),
+            body: {},
+            identity: undefined,
+            durationMs: answer.durationMs,
+            wasReused: false,
           }
         : readReply(answer);
     if (reply.identity !== undefined) this.#options.onIdentity(reply.identity, 1);

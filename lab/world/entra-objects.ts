@@ -20,7 +20,9 @@ export function addApplication(
   world.entra.register(application);
   world.kube.apply(
     createAzureIdentity({
-      ...{ name, clientId, tenantId },
+      name,
+      clientId,
+      tenantId,
       ...identity,
     }),
   );

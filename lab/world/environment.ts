@@ -52,7 +52,10 @@ export async function openSurroundings(
   const files = opening.use(await writeAgentFiles(kube.kubeconfig(), authority.certificatePem));
   const owned = opening.move();
   return {
-    ...{ kube, imds, entra, authority },
+    kube,
+    imds,
+    entra,
+    authority,
     agentFlags: [`--entra-ca-file=${files.entraCaPath}`, `--entra-authority=${entra.authority}`],
     agentEnvironment: {
       KUBECONFIG: files.kubeconfigPath,

@@ -36,7 +36,10 @@ export async function openFabricGround(
   const surroundings = opening.use(
     await openSurroundings({
       imds: { host: imdsIp, port: 80 },
-      ...{ host: azureIp, kubePort, entraPort, nodeIp },
+      host: azureIp,
+      kubePort,
+      entraPort,
+      nodeIp,
     }),
   );
   const needsCgroups = redirect === 'ebpf' || (redirect === 'auto' && hasCgroupTree());
@@ -94,7 +97,8 @@ export async function openFabricGround(
       if (cgroup !== undefined) placed.set(name, { uid, cgroup });
       const space = hostNetwork ? 'node' : name;
       const client = await openFabricPod({
-        ...{ fabric, space },
+        fabric,
+        space,
         ...(cgroup === undefined ? {} : { cgroup }),
       });
       return { ips: pod?.ips ?? [nodeIp], client };

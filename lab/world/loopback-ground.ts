@@ -20,7 +20,10 @@ export async function openLoopbackGround(agentCommand: Command): Promise<Ground 
   const surroundings = opening.use(
     await openSurroundings({
       imds: { host, port: 0 },
-      ...{ host, kubePort: 0, entraPort: 0, nodeIp: host },
+      host,
+      kubePort: 0,
+      entraPort: 0,
+      nodeIp: host,
     }),
   );
   const agentEnvironment = {

@@ -292,7 +292,8 @@ export class World implements AsyncDisposable {
       namespace,
       name,
       ip: ips[0] ?? '',
-      ...{ uid, client },
+      uid,
+      client,
       onIdentity: (identity, count) => {
         if (identity === 'node' && options.excepted !== true) this.#handedOut += count;
       },
@@ -304,7 +305,10 @@ export class World implements AsyncDisposable {
     const manifest = createPodManifest({
       name,
       namespace,
-      ...{ uid, nodeName, ips, hostNetwork },
+      uid,
+      nodeName,
+      ips,
+      hostNetwork,
       hostIp: this.ground.nodeIp,
       phase: options.phase ?? 'Running',
       serviceAccount: options.serviceAccount ?? 'default',

@@ -95,7 +95,9 @@ function parseWords(
   const argv = { _: [] };
   try {
     return Parser.detailed([...words], {
-      ...{ alias, string: Object.keys(flags), default: none },
+      alias,
+      string: Object.keys(flags),
+      default: none,
       configuration: {
         'camel-case-expansion': false,
         'boolean-negation': false,

@@ -23,8 +23,11 @@ const framings = ['length', 'small letters', 'chunks'] as const;
 function tokenAnswer(name: string): string {
   const identity = createLabIdentity(name);
   const token = createTokenSigner()({
-    ...{ identity, audience: 'https://a.example', tenantId: 't' },
-    ...{ issuedAtWallMs: 0, lifetimeMs: 1000 },
+    identity,
+    audience: 'https://a.example',
+    tenantId: 't',
+    issuedAtWallMs: 0,
+    lifetimeMs: 1000,
   });
   return JSON.stringify({ access_token: token, expires_in: '1' });
 }

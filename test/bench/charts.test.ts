@@ -26,7 +26,11 @@ function round(perSec: number): Round {
   const histogram = new Histogram();
   for (let index = 1; index <= 100; index++) histogram.recordMs(index / 10);
   return {
-    ...{ perSec, answers: 100, failures: 0, cpuMsPer1000: 10, loadCpuShare: 0.5 },
+    perSec,
+    answers: 100,
+    failures: 0,
+    cpuMsPer1000: 10,
+    loadCpuShare: 0.5,
     latency: histogram.compact(),
   };
 }
@@ -34,9 +38,16 @@ function round(perSec: number): Round {
 function scenario(agent: readonly number[], control: readonly number[]): ScenarioResult {
   const shape = '16 kept';
   return {
-    ...{ name: 'hit', title: 'A & B', startedAt: '2026-01-01T00:00:00Z', seconds: 1 },
-    ...{ commit: 'abc', loadBefore: 0 },
-    ...{ control: 'node:http', figures: [], curves: [], notes: [] },
+    name: 'hit',
+    title: 'A & B',
+    startedAt: '2026-01-01T00:00:00Z',
+    seconds: 1,
+    commit: 'abc',
+    loadBefore: 0,
+    control: 'node:http',
+    figures: [],
+    curves: [],
+    notes: [],
     series: [
       { subject: 'agent', shape, rounds: agent.map(round) },
       { subject: 'node:http', shape, rounds: control.map(round) },
@@ -45,7 +56,12 @@ function scenario(agent: readonly number[], control: readonly number[]): Scenari
 }
 
 const machine: Results['machine'] = {
-  ...{ cpu: 'c', cores: 2, memoryMb: 1, kernel: 'k', arch: 'x64', node: 'v' },
+  cpu: 'c',
+  cores: 2,
+  memoryMb: 1,
+  kernel: 'k',
+  arch: 'x64',
+  node: 'v',
   hasAffinity: true,
 };
 
@@ -70,7 +86,9 @@ describe('a scale', () => {
 describe('a picture', () => {
   it('has a bar for every value and escapes every name', () => {
     const svg = renderBars({
-      ...{ title: 'a < b & "c"', yLabel: 'y', groups: ['g'] },
+      title: 'a < b & "c"',
+      yLabel: 'y',
+      groups: ['g'],
       bars: [
         { name: '<x>', values: [10] },
         { name: 'none', values: [undefined] },
@@ -85,7 +103,11 @@ describe('a picture', () => {
 
   it('has a line for every row of points', () => {
     const svg = renderLines({
-      ...{ title: 't', xLabel: 'x', yLabel: 'y', xScale: 'log', yScale: 'linear' },
+      title: 't',
+      xLabel: 'x',
+      yLabel: 'y',
+      xScale: 'log',
+      yScale: 'linear',
       lines: [
         { name: 'a', points: [[1, 1], [10, 5]] }, // prettier-ignore
         { name: 'b', points: [[1, 0], [100, 2]] }, // prettier-ignore

@@ -39,11 +39,17 @@ describe('the cost of a cached token', { timeout: 120_000 }, () => {
     it(`is at most ${atMost} times that of a bare reply: ${shape.name}`, async () => {
       const { host, port } = stand;
       const agent = {
-        ...{ name: subjects.agent, host, port, pids: [stand.agent.pid] },
+        name: subjects.agent,
+        host,
+        port,
+        pids: [stand.agent.pid],
         callers: [callerOf(stand.pods[0])],
       };
       const [ours, bare] = await measureRounds({
-        ...{ subjects: [agent, control], shapes: [shape], rounds: 5, roundMs: 350 },
+        subjects: [agent, control],
+        shapes: [shape],
+        rounds: 5,
+        roundMs: 350,
         say: () => undefined,
       });
       assert.ok(ours !== undefined && bare !== undefined);

@@ -24,7 +24,12 @@ async function load(
   const port = typeof address === 'object' && address !== null ? address.port : 0;
   try {
     const report = await runLoad({
-      ...{ host: '127.0.0.1', port, connections: 4, kind: 'keep', warmUpMs: 100, measuredMs: 400 },
+      host: '127.0.0.1',
+      port,
+      connections: 4,
+      kind: 'keep',
+      warmUpMs: 100,
+      measuredMs: 400,
       callers: [{ target: '/', expect: { kind: 'status', statuses: [200] } }],
       serverPids: [process.pid],
       ...plan,
@@ -94,7 +99,11 @@ describe('the load program', { timeout: 60_000 }, () => {
 
   it('counts what was due and could not be sent as failures too', async () => {
     const { report } = await load(() => undefined, {
-      ...{ connections: 1, ratePerSec: 100, warmUpMs: 0, measuredMs: 300, patienceMs: 100 },
+      connections: 1,
+      ratePerSec: 100,
+      warmUpMs: 0,
+      measuredMs: 300,
+      patienceMs: 100,
     });
     assert.equal(report.answers, 0);
     // 30, but for what fell due while the connection was being opened.
@@ -104,7 +113,9 @@ describe('the load program', { timeout: 60_000 }, () => {
 
   it('asks once on every connection in a burst', async () => {
     const { report, requests } = await load((_, response) => void response.end('x'), {
-      ...{ kind: 'burst', connections: 30, measuredMs: 5_000 },
+      kind: 'burst',
+      connections: 30,
+      measuredMs: 5_000,
     });
     assert.equal(report.answers, 30);
     assert.equal(requests, 30);
@@ -114,7 +125,11 @@ describe('the load program', { timeout: 60_000 }, () => {
     const identity = createLabIdentity('other');
     const issuedAtWallMs = Date.now();
     const token = createTokenSigner()({
-      ...{ identity, audience: 'a', tenantId: 't', issuedAtWallMs, lifetimeMs: 1000 },
+      identity,
+      audience: 'a',
+      tenantId: 't',
+      issuedAtWallMs,
+      lifetimeMs: 1000,
     });
     const expect = { kind: 'identity', name: 'mine' } as const;
     await assert.rejects(

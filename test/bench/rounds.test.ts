@@ -6,15 +6,26 @@ import type { LoadReport } from '../../bench/load/plan.ts';
 import { measureRounds, shapes, type Subject } from '../../bench/stand/rounds.ts';
 
 const report: LoadReport = {
-  ...{ perSec: 1, answers: 1, failures: 0, foreign: 0, firstFailure: undefined },
-  ...{ cpuMsPer1000: 1, loadCpuShare: 0.1, latency: new Histogram().compact(), timeline: [] },
+  perSec: 1,
+  answers: 1,
+  failures: 0,
+  foreign: 0,
+  firstFailure: undefined,
+  cpuMsPer1000: 1,
+  loadCpuShare: 0.1,
+  latency: new Histogram().compact(),
+  timeline: [],
 };
 
 describe('rounds', () => {
   it('go from the first subject to the last, then back, after all have warmed up', async () => {
     const asked: string[] = [];
     const subjects = ['a', 'b', 'c'].map((name): Subject => ({
-      ...{ name, host: '', port: 0, pids: [], callers: [] },
+      name,
+      host: '',
+      port: 0,
+      pids: [],
+      callers: [],
       runLoad: () => {
         asked.push(name);
         return Promise.resolve(report);

@@ -11,8 +11,15 @@ function soak(memoryAt: (minute: number) => number): ScenarioResult {
   });
   const lines = [{ name: 'private', points }];
   return {
-    ...{ name: 'soak', title: '', startedAt: '', commit: '', loadBefore: 0, seconds: 3600 },
-    ...{ series: [], figures: [], notes: [] },
+    name: 'soak',
+    title: '',
+    startedAt: '',
+    commit: '',
+    loadBefore: 0,
+    seconds: 3600,
+    series: [],
+    figures: [],
+    notes: [],
     curves: [{ name: 'Memory over time', xLabel: '', yLabel: '', xScale: 'linear', lines }],
   };
 }

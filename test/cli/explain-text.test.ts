@@ -22,30 +22,54 @@ const node: NodeHealth = {
 };
 
 const identity: IdentityView = {
-  ...{ kind: 'azure-identity', name: 'a', type: 0, clientId: 'id-of-a', resourceId: '' },
+  kind: 'azure-identity',
+  name: 'a',
+  type: 0,
+  clientId: 'id-of-a',
+  resourceId: '',
   upstream: {
-    ...{ source: 'imds', authority: '', tenantId: '', auxiliaryTenantIds: [], credential: '' },
+    source: 'imds',
+    authority: '',
+    tenantId: '',
+    auxiliaryTenantIds: [],
+    credential: '',
   },
-  ...{ refusal: undefined, shadowedBy: undefined, tokens: [] },
+  refusal: undefined,
+  shadowedBy: undefined,
+  tokens: [],
 };
 
 const missing: RefusalView = {
-  ...{ reason: 'binding_pending', status: 503, error: 'temporarily_unavailable' },
+  reason: 'binding_pending',
+  status: 503,
+  error: 'temporarily_unavailable',
   description: 'Identity not found: no label "x".',
-  ...{ retryAfterS: 2, isWaitedFor: true },
+  retryAfterS: 2,
+  isWaitedFor: true,
 };
 
 function createExplanation(fields: Partial<PodExplanation> = {}): PodExplanation {
   const outcome: Outcome = { kind: 'granted', identity: 'a', by: 'only', from: undefined };
   return {
-    ...{ schema: explanationSchema, kind: 'pod', node },
+    schema: explanationSchema,
+    kind: 'pod',
+    node,
     pod: {
-      ...{ namespace: 'default', name: 'p', uid: 'uid-of-p', phase: 'Running' },
-      ...{ terminating: false, hostNetwork: false, serviceAccount: 'robot' },
-      ...{ ips: ['10.0.0.1'], labels: { aadpodidbinding: 'app', tier: 'web' } },
+      namespace: 'default',
+      name: 'p',
+      uid: 'uid-of-p',
+      phase: 'Running',
+      terminating: false,
+      hostNetwork: false,
+      serviceAccount: 'robot',
+      ips: ['10.0.0.1'],
+      labels: { aadpodidbinding: 'app', tier: 'web' },
     },
     addresses: [{ ip: '10.0.0.1', refusal: undefined }],
-    ...{ label: 'app', exception: undefined, hints: [], identities: [identity] },
+    label: 'app',
+    exception: undefined,
+    hints: [],
+    identities: [identity],
     bindings: [{ name: 'a', identityName: 'a', identityExists: true }],
     requests: [{ selector: '', resource: undefined, outcome }],
     ...fields,
@@ -63,30 +87,46 @@ const shown = createExplanation({
   ],
   identities: [
     {
-      ...{ ...identity, name: 'orders', clientId: '22729e47-74ce-4b43-8eea-aab5f2073309' },
+      ...identity,
+      name: 'orders',
+      clientId: '22729e47-74ce-4b43-8eea-aab5f2073309',
       tokens: [
         {
-          ...{ resource: 'https://vault.azure.net', tenantId: '', isFetching: false },
+          resource: 'https://vault.azure.net',
+          tenantId: '',
+          isFetching: false,
           token: {
-            ...{ state: 'fresh', isServed: true, failedRefreshes: 0 },
-            ...{ expiresInMs: 23.6 * hourMs, refreshInMs: 11.6 * hourMs },
+            state: 'fresh',
+            isServed: true,
+            failedRefreshes: 0,
+            expiresInMs: 23.6 * hourMs,
+            refreshInMs: 11.6 * hourMs,
           },
           failure: undefined,
         },
       ],
     },
     {
-      ...{ ...identity, name: 'vault', type: 1, clientId: '4f37cec8-de70-4833-81ee-ce6366441747' },
+      ...identity,
+      name: 'vault',
+      type: 1,
+      clientId: '4f37cec8-de70-4833-81ee-ce6366441747',
       upstream: {
-        ...{ source: 'secret', authority: 'https://login.microsoftonline.com' },
-        ...{ tenantId: 'contoso.example', auxiliaryTenantIds: [], credential: 'default/vault' },
+        source: 'secret',
+        authority: 'https://login.microsoftonline.com',
+        tenantId: 'contoso.example',
+        auxiliaryTenantIds: [],
+        credential: 'default/vault',
       },
       tokens: [
         {
-          ...{ resource: 'https://vault.azure.net', tenantId: 'contoso.example' },
-          ...{ isFetching: false, token: undefined },
+          resource: 'https://vault.azure.net',
+          tenantId: 'contoso.example',
+          isFetching: false,
+          token: undefined,
           failure: {
-            ...{ reason: 'credential_missing', heldForMs: 8_000 },
+            reason: 'credential_missing',
+            heldForMs: 8_000,
             description: 'Secret default/vault does not exist',
           },
         },
@@ -95,7 +135,8 @@ const shown = createExplanation({
   ],
   requests: [
     {
-      ...{ selector: '', resource: undefined },
+      selector: '',
+      resource: undefined,
       outcome: { kind: 'granted', identity: 'orders', by: 'default', from: undefined },
     },
   ],
@@ -134,7 +175,10 @@ describe('the text of an explanation', () => {
     const refused: Outcome = { kind: 'refused', refusal: missing };
     const text = renderExplanation(
       createExplanation({
-        ...{ label: undefined, bindings: [], identities: [], hints: ['One thing.', 'Another.'] },
+        label: undefined,
+        bindings: [],
+        identities: [],
+        hints: ['One thing.', 'Another.'],
         requests: [{ selector: 'client_id=x', resource: 'https://r', outcome: refused }],
       }),
     );
@@ -153,7 +197,10 @@ describe('the text of an explanation', () => {
   it('has the times of tokens and failures in words', () => {
     const at = { resource: 'https://r', tenantId: 't', isFetching: false, failure: undefined };
     const token: TokenStanding = {
-      ...{ expiresInMs: 25 * hourMs, isServed: true, refreshInMs: 90_000, failedRefreshes: 3 },
+      expiresInMs: 25 * hourMs,
+      isServed: true,
+      refreshInMs: 90_000,
+      failedRefreshes: 3,
       state: 'stale',
     };
     const failure = { reason: 'upstream_down', description: 'is away', heldForMs: 4_999 };
@@ -164,16 +211,24 @@ describe('the text of an explanation', () => {
             ...identity,
             type: 1,
             upstream: {
-              ...{ source: 'secret', authority: 'https://login', tenantId: 't' },
-              ...{ auxiliaryTenantIds: ['u', 'v'], credential: 'default/s' },
+              source: 'secret',
+              authority: 'https://login',
+              tenantId: 't',
+              auxiliaryTenantIds: ['u', 'v'],
+              credential: 'default/s',
             },
             tokens: [
               { ...at, token },
               {
-                ...{ ...at, tenantId: 'u', isFetching: true },
+                ...at,
+                tenantId: 'u',
+                isFetching: true,
                 token: {
-                  ...{ ...token, expiresInMs: 200_000, isServed: false },
-                  ...{ refreshInMs: undefined, failedRefreshes: 0 },
+                  ...token,
+                  expiresInMs: 200_000,
+                  isServed: false,
+                  refreshInMs: undefined,
+                  failedRefreshes: 0,
                   state: 'idle',
                 },
               },
@@ -221,7 +276,10 @@ describe('the text of an explanation', () => {
     const granted: Outcome = { kind: 'granted', identity: 'a', by: 'only', from: undefined };
     const unreachable: Outcome = { kind: 'unreachable', why: 'no-address' };
     const text = renderExplanation({
-      ...{ schema: explanationSchema, kind: 'node', node, omitted: 2 },
+      schema: explanationSchema,
+      kind: 'node',
+      node,
+      omitted: 2,
       pods: [
         { ...pod, ip: '10.0.0.10', label: 'app', outcome: granted },
         { ...pod, name: 'longer', ip: '', label: undefined, outcome: unreachable },
@@ -245,13 +303,17 @@ describe('the text of an explanation', () => {
         bindings: [{ name: 'a', identityName: evil, identityExists: false }],
         identities: [
           {
-            ...{ ...identity, clientId: '', resourceId: evil, shadowedBy: evil },
+            ...identity,
+            clientId: '',
+            resourceId: evil,
+            shadowedBy: evil,
             refusal: { ...missing, description: evil },
           },
         ],
         requests: [
           {
-            ...{ selector: evil, resource: evil },
+            selector: evil,
+            resource: evil,
             outcome: { kind: 'refused', refusal: { ...missing, description: evil } },
           },
         ],

@@ -26,7 +26,8 @@ describe('needed grants as YAML', () => {
     const head = { apiVersion: 'aadpodidentity.k8s.io/v1', kind: 'AzureIdentityGrant' };
     assert.deepEqual(objects, [
       {
-        ...{ ...head, metadata: { name: 'shop' } },
+        ...head,
+        metadata: { name: 'shop' },
         spec: { namespaces: ['shop'], clientIDs: ['c1', 'c2', 'c3'], resourceIDs: ['/x: #'] },
       },
       { ...head, metadata: { name: '1' }, spec: { namespaces: ['1'], nodeIdentities: true } },

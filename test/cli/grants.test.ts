@@ -58,7 +58,9 @@ describe('nmi grants', () => {
     bind(fake, 'till', 'shop');
     fake.apply(createAzureIdentityGrant('all', { namespaces: ['*'], clientIDs: [clientId] }));
     assert.deepEqual(await grantsOf(fake), {
-      ...{ code: 0, stdout: '', stderr: 'every identity in use has a grant\n' },
+      code: 0,
+      stdout: '',
+      stderr: 'every identity in use has a grant\n',
     });
     fake.faults.notInstalled.add('azureidentitygrants');
     assert.match((await grantsOf(fake)).stdout, /kind: AzureIdentityGrant/);

@@ -91,7 +91,10 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
       grants: new MapStore<IdentityGrant>(),
     };
     const on = (node: string, name: string, ip: string) => ({
-      ...{ namespace: 'shop', name, node, ip },
+      namespace: 'shop',
+      name,
+      node,
+      ip,
       labels: { aadpodidbinding: 'checkout' },
     });
     await runPod(admin, on('node-a', 'early', '10.1.0.1'));
@@ -187,7 +190,10 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
       pod: undefined,
     });
     const { metadata } = await runPod(cluster().admin, {
-      ...{ namespace: 'kube-system', name: 'nmi-1', node: 'node-a', ip: '10.1.0.9' },
+      namespace: 'kube-system',
+      name: 'nmi-1',
+      node: 'node-a',
+      ip: '10.1.0.9',
       serviceAccountName: agentAccount.name,
     });
     const { name, uid } = metadata;
@@ -201,7 +207,10 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
 
   it('is refused with the token of a pod that is gone', async () => {
     const { metadata } = await runPod(cluster().admin, {
-      ...{ namespace: 'kube-system', name: 'nmi-2', node: 'node-a', ip: '10.1.0.10' },
+      namespace: 'kube-system',
+      name: 'nmi-2',
+      node: 'node-a',
+      ip: '10.1.0.10',
       serviceAccountName: agentAccount.name,
     });
     const { name, uid } = metadata;
@@ -239,7 +248,9 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
     await using client = await openAgentClient(cluster());
     const request = {
       serviceAccount: { namespace, name: 'default' },
-      ...{ audience, expirationSeconds: 3600, boundTo },
+      audience,
+      expirationSeconds: 3600,
+      boundTo,
     };
     const made = await requestServiceAccountToken(client, request);
     assert.ok(made.kind === 'ok');

@@ -121,7 +121,8 @@ describeOnClusters('the contract of the Kubernetes API', (cluster) => {
 function openEndlessRequest({ url, caPem, token = '' }: ApiAccess): ClientRequest {
   const path = '/apis/aadpodidentity.k8s.io/v1/namespaces/default/azureidentities';
   const headers = {
-    ...{ authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    authorization: `Bearer ${token}`,
+    'content-type': 'application/json',
     'content-length': 100,
   };
   const endless = request(url + path, { method: 'POST', ca: caPem, agent: false, headers });

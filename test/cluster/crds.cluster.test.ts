@@ -139,14 +139,21 @@ const assigned: Given = {
   name: 'shop-app-default-user',
   spec: {
     azureIdentityRef: {
-      ...{ apiVersion: `${group}/v1`, kind: 'AzureIdentity', metadata: { name: 'user' } },
+      apiVersion: `${group}/v1`,
+      kind: 'AzureIdentity',
+      metadata: { name: 'user' },
       spec: { type: 0, clientID: 'anything', resourceID: '/r' },
     },
     azureBindingRef: {
-      ...{ apiVersion: `${group}/v1`, kind: 'AzureIdentityBinding', metadata: { name: 'b' } },
+      apiVersion: `${group}/v1`,
+      kind: 'AzureIdentityBinding',
+      metadata: { name: 'b' },
       spec: { azureIdentity: 'user', selector: 'shop' },
     },
-    ...{ pod: 'app', podNamespace: 'shop', nodename: 'node-a', replicas: 1 },
+    pod: 'app',
+    podNamespace: 'shop',
+    nodename: 'node-a',
+    replicas: 1,
   },
   status: { status: 'Assigned', availableReplicas: 1 },
   metadata: { finalizers: ['azureassignedidentity.finalizers.aadpodidentity.k8s.io'] },
@@ -158,7 +165,9 @@ function collection(kind: Kind): string {
 
 function manifestOf({ kind, name, spec, status, metadata }: Given): object {
   return {
-    ...{ apiVersion: `${group}/v1`, kind, metadata: { name, namespace: 'shop', ...metadata } },
+    apiVersion: `${group}/v1`,
+    kind,
+    metadata: { name, namespace: 'shop', ...metadata },
     ...(spec === undefined ? {} : { spec }),
     ...(status === undefined ? {} : { status }),
   };
@@ -263,16 +272,19 @@ const refused: Readonly<Partial<Record<Kind, readonly Refusal[]>>> = {
 const taken: readonly Given[] = [
   { kind: 'AzureIdentity', name: 'new', spec: { type: 3, clientID: client, tenantID: tenant } },
   ...['', 'pod', 'node'].map((federation): Given => ({
-    ...{ kind: 'AzureIdentity', name: 'new' },
+    kind: 'AzureIdentity',
+    name: 'new',
     spec: { type: 3, clientID: client, tenantID: 'a.b-c.example', federation },
   })),
   { kind: 'AzureIdentity', name: 'new', spec: {} },
   {
-    ...{ kind: 'AzureIdentity', name: 'new' },
+    kind: 'AzureIdentity',
+    name: 'new',
     spec: { clientID: client, allowedResources: ['https://a.example/', tenant] },
   },
   ...['', 'robot', 'team.robot-1'].map((serviceAccount): Given => ({
-    ...{ kind: 'AzureIdentityBinding', name: 'new' },
+    kind: 'AzureIdentityBinding',
+    name: 'new',
     spec: { azureIdentity: 'shop', selector: 'shop', serviceAccount },
   })),
   { kind: 'AzureIdentityBinding', name: 'new', spec: { azureIdentity: '', selector: '' } },
@@ -463,14 +475,19 @@ describeOnClusters('the custom resources', (cluster) => {
     const { admin } = cluster();
     const path = `${root}/azureidentitygrants`;
     const grant = (name: string, spec: unknown) => ({
-      ...{ apiVersion: `${group}/v1`, kind: 'AzureIdentityGrant', metadata: { name }, spec },
+      apiVersion: `${group}/v1`,
+      kind: 'AzureIdentityGrant',
+      metadata: { name },
+      spec,
     });
     await admin.expect(
       'POST',
       path,
       grant('shop', {
-        ...{ namespaces: ['shop', '*'], clientIDs: [client, client.toUpperCase()] },
-        ...{ resourceIDs: [resource], nodeIdentities: true },
+        namespaces: ['shop', '*'],
+        clientIDs: [client, client.toUpperCase()],
+        resourceIDs: [resource],
+        nodeIdentities: true,
       }),
     );
     const wrong: readonly (readonly [spec: unknown, said: RegExp])[] = [

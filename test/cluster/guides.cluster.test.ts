@@ -171,9 +171,12 @@ describeOnClusters('the guides', (cluster) => {
       'bash',
       ['--norc', '-euo', 'pipefail', '-c', filled],
       {
-        ...{ cwd: folder, timeout: 120_000 },
+        cwd: folder,
+        timeout: 120_000,
         env: {
-          ...{ PATH: path, HOME: cluster().folder, AZ_LOG: log },
+          PATH: path,
+          HOME: cluster().folder,
+          AZ_LOG: log,
           KUBECONFIG: cluster().adminKubeconfig,
         },
       },

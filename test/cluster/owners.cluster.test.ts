@@ -54,7 +54,9 @@ describeOnClusters('owners of identities', (cluster) => {
     const owners = new OwnerIndex();
     const watches = opening.use(
       openWatches({
-        ...{ client, node: 'node-a', log: keptLog() },
+        client,
+        node: 'node-a',
+        log: keptLog(),
         stores: {
           pods: new MapStore<Pod>(),
           identities: new MapStore<Identity>(),
@@ -124,7 +126,8 @@ describeOnClusters('owners of identities', (cluster) => {
       );
       const apiGroup = 'rbac.authorization.k8s.io';
       const bound = roles.map(({ metadata: { name } }) => ({
-        ...{ apiVersion: `${apiGroup}/v1`, kind: 'RoleBinding' },
+        apiVersion: `${apiGroup}/v1`,
+        kind: 'RoleBinding',
         metadata: { name, namespace: 'shop' },
         roleRef: { apiGroup, kind: 'ClusterRole', name },
         subjects: [{ apiGroup, kind: 'User', name: name.replace(/.*-/, '') }],
@@ -170,7 +173,9 @@ describeOnClusters('owners of identities', (cluster) => {
     before(async () => {
       await cluster().apply(await read('policies/identity-owners.yaml'));
       await createGrant('till', {
-        ...{ namespaces: ['shop'], clientIDs: [tillId], resourceIDs: [resourceId] },
+        namespaces: ['shop'],
+        clientIDs: [tillId],
+        resourceIDs: [resourceId],
       });
       await eventually(async () => {
         assert.match(await refusal('thief', ofTill), /belongs to the namespaces/);

@@ -50,7 +50,9 @@ const oldValues = {
   nmi: { prometheusPort: '9091', blockInstanceMetadata: true },
   azureIdentities: {
     checkout: {
-      ...{ namespace: 'shop', type: 0, clientID: '22729e47-74ce-4b43-8eea-aab5f2073309' },
+      namespace: 'shop',
+      type: 0,
+      clientID: '22729e47-74ce-4b43-8eea-aab5f2073309',
       resourceID:
         '/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/checkout',
       binding: { name: 'checkout-binding', selector: 'checkout' },
@@ -86,7 +88,8 @@ describeOnClusters('the README', (cluster) => {
     const filled = script.replaceAll('REGISTRY', registry).replaceAll('NAMESPACE', 'identity');
     // Rejects with what it printed.
     const { stdout } = await promisify(execFile)('sh', ['-euxc', filled], {
-      ...{ cwd: folder, timeout: 120_000 },
+      cwd: folder,
+      timeout: 120_000,
       env: { PATH: path, HOME: cluster().folder, KUBECONFIG: cluster().adminKubeconfig },
     });
     return stdout;

@@ -324,7 +324,8 @@ describeOnClusters('the admission policies', (cluster) => {
     const tokenPath = (namespace: string, name: string): string =>
       `/api/v1/namespaces/${namespace}/serviceaccounts/${name}/token`;
     const request = (spec: object): object => ({
-      ...{ apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest' },
+      apiVersion: 'authentication.k8s.io/v1',
+      kind: 'TokenRequest',
       spec: { audiences: [audience], expirationSeconds: 3600, ...spec },
     });
 
@@ -348,10 +349,16 @@ describeOnClusters('the admission policies', (cluster) => {
       const pod = { namespace: 'shop', name: 'client', node: 'node-a', ip: '10.1.0.6' };
       const { metadata } = await runPod(admin, pod);
       const boundObjectRef = {
-        ...{ apiVersion: 'v1', kind: 'Pod', name: pod.name, uid: metadata.uid },
+        apiVersion: 'v1',
+        kind: 'Pod',
+        name: pod.name,
+        uid: metadata.uid,
       };
       const other = await runPod(admin, {
-        ...{ namespace: agent.namespace, name: 'nmi-2', node: 'node-b', ip: '10.1.0.7' },
+        namespace: agent.namespace,
+        name: 'nmi-2',
+        node: 'node-b',
+        ip: '10.1.0.7',
         serviceAccountName: agent.name,
       });
       const otherAgent = { ...boundObjectRef, name: 'nmi-2', uid: other.metadata.uid };
@@ -449,7 +456,9 @@ describeOnClusters('the admission policies', (cluster) => {
     const createObject = (kind: string, spec: object | undefined): Promise<Answer> => {
       const plural = `${kind.toLowerCase()}s`.replace(/ys$/, 'ies');
       return create(`/apis/aadpodidentity.k8s.io/v1/namespaces/shop/${plural}`, {
-        ...{ apiVersion: 'aadpodidentity.k8s.io/v1', kind, metadata: { name: 'new' } },
+        apiVersion: 'aadpodidentity.k8s.io/v1',
+        kind,
+        metadata: { name: 'new' },
         ...(spec === undefined ? {} : { spec }),
       });
     };

@@ -331,9 +331,16 @@ describeOnClusters('the watches of a node', (cluster) => {
     });
     const store = new MapStore<Pod>();
     await using reflector = openReflector<Pod>({
-      ...{ name: 'pods', path: '/api/v1/pods', query: { fieldSelector: 'spec.nodeName=node-a' } },
-      ...{ parse: parsePod, store, client, clock: systemClock, random: Math.random },
-      ...{ log: keptLog(), timing: quick },
+      name: 'pods',
+      path: '/api/v1/pods',
+      query: { fieldSelector: 'spec.nodeName=node-a' },
+      parse: parsePod,
+      store,
+      client,
+      clock: systemClock,
+      random: Math.random,
+      log: keptLog(),
+      timing: quick,
     });
     await reflector.whenSynced();
     for (const [last, next] of [

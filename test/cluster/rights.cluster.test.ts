@@ -65,8 +65,10 @@ const variants: Readonly<Record<string, Variant>> = {
   'everything, in one namespace': {
     values: {
       rbac: {
-        ...{ allowAccessToSecrets: true, secretsNamespaces: ['shop'] },
-        ...{ allowFederation: true, federationNamespaces: ['shop'] },
+        allowAccessToSecrets: true,
+        secretsNamespaces: ['shop'],
+        allowFederation: true,
+        federationNamespaces: ['shop'],
       },
       nmi: { workloadIdentity: true, startupTaint: taint },
     },
@@ -148,7 +150,10 @@ describeOnClusters('the rights of the chart', (cluster) => {
         const { kubeconfigPath } = await cluster().createServiceAccountClient(account);
         await using client = await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1' });
         await using watches = openWatches({
-          ...{ client, node: 'node-a', log: keptLog(), timing: quick },
+          client,
+          node: 'node-a',
+          log: keptLog(),
+          timing: quick,
           stores: {
             pods: new MapStore<Pod>(),
             identities: new MapStore<Identity>(),
@@ -201,7 +206,8 @@ async function whatWorks(
     token: (
       await requestServiceAccountToken(client, {
         serviceAccount: { namespace, name: 'default' },
-        ...{ audience: 'api://AzureADTokenExchange', expirationSeconds: 3600 },
+        audience: 'api://AzureADTokenExchange',
+        expirationSeconds: 3600,
         ...(podUid === undefined ? {} : { boundTo: { name: objectName, uid: podUid } }),
       })
     ).kind,

@@ -53,7 +53,12 @@ describeOnClusters('the startup taint', (cluster) => {
       const log = createLogger({ format: 'json', level: 'silent', write: () => undefined });
       let isReady = false;
       using _taint = new StartupTaint({
-        ...{ client, node: 'tainted', key, clock: systemClock, random: Math.random, log },
+        client,
+        node: 'tainted',
+        key,
+        clock: systemClock,
+        random: Math.random,
+        log,
         isReady: () => isReady,
       });
       // Longer than it waits between two looks.

@@ -54,7 +54,9 @@ export class RawConnection implements Disposable {
   /** @throws when nobody listens there. */
   static async open({ host, port, sourceIp }: Place): Promise<RawConnection> {
     const socket = connect({
-      ...{ host, port, noDelay: true },
+      host,
+      port,
+      noDelay: true,
       ...(sourceIp === undefined ? {} : { localAddress: sourceIp }),
     });
     await once(socket, 'connect');

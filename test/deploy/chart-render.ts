@@ -157,7 +157,8 @@ export function flagsOf({ args = [] }: Container): Readonly<Record<string, strin
 }
 
 const fields: Readonly<Record<string, string>> = {
-  ...{ 'spec.nodeName': 'node-1', 'status.hostIP': '10.0.0.4' },
+  'spec.nodeName': 'node-1',
+  'status.hostIP': '10.0.0.4',
   'metadata.uid': '7e570000-1ab0-4000-8000-000000000001',
 };
 

@@ -349,7 +349,8 @@ describe('the chart', { skip }, () => {
     assert.equal(hostNetwork, true);
     assert.deepEqual(initContainers[0]?.startupProbe, {
       httpGet: { host: '127.0.0.1', port: 8085, path: '/readyz' },
-      ...{ periodSeconds: 1, failureThreshold: 60 },
+      periodSeconds: 1,
+      failureThreshold: 60,
     });
     const without = [{ nmi: { probePort: 0 } }, { uninstall: { openNodes: true } }];
     for (const values of without) {

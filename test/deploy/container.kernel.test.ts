@@ -27,7 +27,8 @@ describe('the container of the DaemonSet', { skip }, () => {
     // Who is not root has to get in.
     await chmod(root, 0o755);
     const made = spawnSync(join(repository, 'deploy/image-root.sh'), [root, dist], {
-      ...{ encoding: 'utf8', timeout: 60_000 },
+      encoding: 'utf8',
+      timeout: 60_000,
     });
     assert.equal(made.status, 0, made.stderr);
     const fabric = stack.use(await openFabric({ name: 'container' }));

@@ -81,7 +81,10 @@ describe('with the privileges of the table', { skip }, () => {
     files = mkdtempSync(join(tmpdir(), 'nmi-test-privileges-'));
     const named = { name: 'c', context: { cluster: 'c', user: 'u' } };
     const kubeconfig = {
-      ...{ apiVersion: 'v1', kind: 'Config', 'current-context': 'c', contexts: [named] },
+      apiVersion: 'v1',
+      kind: 'Config',
+      'current-context': 'c',
+      contexts: [named],
       clusters: [{ name: 'c', cluster: { server: 'http://127.0.0.1:1' } }],
       users: [{ name: 'u', user: { token: 'none' } }],
     };
@@ -183,7 +186,10 @@ describe('with the privileges of the table', { skip }, () => {
 
 /** The numbers of `linux/capability.h`. */
 const numbers: Readonly<Record<Capability, bigint>> = {
-  ...{ NET_BIND_SERVICE: 10n, NET_ADMIN: 12n, NET_RAW: 13n, BPF: 39n },
+  NET_BIND_SERVICE: 10n,
+  NET_ADMIN: 12n,
+  NET_RAW: 13n,
+  BPF: 39n,
 };
 
 /** Undefined for a process that has ended. */

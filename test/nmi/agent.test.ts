@@ -57,7 +57,7 @@ describe('the token endpoint, as a pod sees it', () => {
         ['two', '127.0.0.12', 'two'],
         ['unlabelled', '127.0.0.13', undefined],
         ['excepted', '127.0.0.14', undefined],
-        ...sharers.map((ip) => [`sharer-${ip}`, ip, 'app'] as const),
+        ...sharers.map((address) => [`sharer-${address}`, address, 'app'] as const),
       ] as const) {
         kube.apply(
           createPodManifest({
@@ -137,8 +137,12 @@ describe('the token endpoint, as a pod sees it', () => {
     ];
     assert.equal((await ask(pod, tokenTarget, { headers })).identity, 'a');
     const old = await pod.request({
-      ...{ method: 'GET', target: tokenTarget, headers: ['Metadata', 'true'] },
-      ...{ connection: 'new', timeoutMs: 5_000, httpVersion: '1.0' },
+      method: 'GET',
+      target: tokenTarget,
+      headers: ['Metadata', 'true'],
+      connection: 'new',
+      timeoutMs: 5_000,
+      httpVersion: '1.0',
     });
     assert.ok(old.outcome === 'answered' && old.status === 200);
   });
@@ -566,7 +570,10 @@ describe('objects that arrive late or change', () => {
     const early = ask(agent.client('127.0.0.11'), tokenTarget);
     await delay(200);
     const pod = createPodManifest({
-      ...{ name: 'p', nodeName: 'node-1', ips: ['127.0.0.11'], binding: 'app' },
+      name: 'p',
+      nodeName: 'node-1',
+      ips: ['127.0.0.11'],
+      binding: 'app',
     });
     agent.kube.apply(pod);
     await delay(200);

@@ -28,7 +28,9 @@ async function open() {
   assert.ok(parsed.ok);
   const log = createLogger({ format: 'json', level: 'error', write: () => undefined });
   return {
-    ...{ probePort, metricsPort, socket },
+    probePort,
+    metricsPort,
+    socket,
     start: () => startRedirectDaemon({ config: parsed.config, clock: systemClock, log }),
     [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }),
   };

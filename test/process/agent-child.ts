@@ -138,7 +138,15 @@ export async function openSurroundings(): Promise<Surroundings> {
   };
   const all = opening.move();
   return {
-    ...{ kube, imds, listenPort, probePort, kubeconfig, folder, flags, pod, page },
+    kube,
+    imds,
+    listenPort,
+    probePort,
+    kubeconfig,
+    folder,
+    flags,
+    pod,
+    page,
     start: (words = flags, env = { KUBECONFIG: kubeconfig }) => {
       const explainSocket = join(folder, 'explain.sock');
       const child = startNmi(words, { NMI_EXPLAIN_SOCKET: explainSocket, ...env });

@@ -38,7 +38,8 @@ async function dial(from: Namespace): Promise<string> {
 
 function modeIn(node: Namespace) {
   return openAddressRedirect({
-    ...{ target, host: node.host },
+    target,
+    host: node.host,
     isAnswered: async () => !/^E[A-Z]+$|^TIMEOUT$/.test(await dial(node)),
   });
 }

@@ -179,7 +179,9 @@ describe('every redirect', { skip }, () => {
         const keep = (each: Redirect) =>
           new RedirectKeeper({
             redirect: each,
-            ...{ intervalMs: 50, clock: systemClock, log: silent },
+            intervalMs: 50,
+            clock: systemClock,
+            log: silent,
             onCheck: (outcome) => outcomes.push(outcome),
           });
         assert.equal(await pod.tell('storm'), 'storming');

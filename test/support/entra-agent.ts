@@ -123,7 +123,9 @@ export async function bindApplication(
   entra.register(application);
   kube.apply(
     createAzureIdentity({
-      ...{ name, clientId, tenantId },
+      name,
+      clientId,
+      tenantId,
       ...identityOfKind(kind, name),
       ...options.identity,
       ...age,

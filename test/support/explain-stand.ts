@@ -58,7 +58,10 @@ export function openExplainStand({
     imds: { source: { fetch }, budget },
     entra: { source: { fetch }, budget },
     demand: new IdentitiesInUse({ pods, grants, owners, upstreams, workloadIdentities }),
-    ...{ clock, random: () => 0.5, maxEntries: 100, waitMs: 10_500 },
+    clock,
+    random: () => 0.5,
+    maxEntries: 100,
+    waitMs: 10_500,
     observer: {
       onFetch: () => undefined,
       onRefresh: () => undefined,

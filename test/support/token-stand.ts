@@ -113,7 +113,15 @@ export function openTokenStand(tuning: Tuning = {}): TokenStand {
   });
   const ask = (key: string, waitMs?: number) => cache.get({ key }, waitMs);
   return {
-    ...{ clock, cache, gate, upstream, calls, refreshes, bugs, unwanted, ask },
+    clock,
+    cache,
+    gate,
+    upstream,
+    calls,
+    refreshes,
+    bugs,
+    unwanted,
+    ask,
     mostConcurrent: () => most,
     tell: async (key, waitMs) => describeAnswer(await ask(key, waitMs)),
   };

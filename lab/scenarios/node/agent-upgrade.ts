@@ -76,7 +76,9 @@ function installOtherPrograms(world: World): void {
   const id = cgroupIdOf(path);
   assert.ok(id !== undefined);
   const changed = installPrograms({
-    ...{ object, pinFolder: variableOf(world, 'NMI_BPF_PIN_FOLDER'), cgroup: { path, id } },
+    object,
+    pinFolder: variableOf(world, 'NMI_BPF_PIN_FOLDER'),
+    cgroup: { path, id },
     exempt: [],
     settings: { ...settingsOf(object, DEFAULT_TARGET), digest: '00'.repeat(32) },
   });

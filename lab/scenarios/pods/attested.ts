@@ -118,7 +118,10 @@ const hostNetwork: Scenario = {
   run: async (world) => {
     world.bind('on-host', 'on-host');
     const bound = await world.addPod({
-      ...{ name: 'bound', binding: 'on-host', hostNetwork: true, excepted: !world.attests },
+      name: 'bound',
+      binding: 'on-host',
+      hostNetwork: true,
+      excepted: !world.attests,
     });
     // What the cluster's own add-ons live on.
     const addon = await world.addPod({ name: 'addon', hostNetwork: true, excepted: true });

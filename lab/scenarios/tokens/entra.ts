@@ -156,13 +156,19 @@ const federatedPods: Scenario = {
     const application = createEntraApplication('federated', federatedTo(account));
     addApplication(world, application, { type: 3, createdAtWallMs: Date.now() - hourMs });
     const trusted = await world.addPod({
-      ...{ name: 'trusted', binding: 'federated', serviceAccount: 'trusted' },
+      name: 'trusted',
+      binding: 'federated',
+      serviceAccount: 'trusted',
     });
     const stranger = await world.addPod({
-      ...{ name: 'unbound', binding: 'federated', serviceAccount: 'stranger' },
+      name: 'unbound',
+      binding: 'federated',
+      serviceAccount: 'stranger',
     });
     const second = await world.addPod({
-      ...{ name: 'second', binding: 'federated', serviceAccount: 'trusted' },
+      name: 'second',
+      binding: 'federated',
+      serviceAccount: 'trusted',
     });
     await world.untilAgentKnows();
     assertToken(await trusted.ask(), 'federated');
@@ -178,7 +184,9 @@ const federatedPods: Scenario = {
     await world.removePod(trusted);
     await world.removePod(second);
     const third = await world.addPod({
-      ...{ name: 'third', binding: 'federated', serviceAccount: 'trusted' },
+      name: 'third',
+      binding: 'federated',
+      serviceAccount: 'trusted',
     });
     await untilToken(third, 'federated');
     assertUntouched(world);
@@ -261,7 +269,9 @@ const auxiliaryTenants: Scenario = {
     world.entra.register({ ...application, name: 'wide-elsewhere', tenantId: tenant });
     addSecret(world, 'wide', { clientSecret: value });
     addApplication(world, application, {
-      ...{ type: 1, clientPassword: { name: 'wide' }, auxiliaryTenantIds: [tenant] },
+      type: 1,
+      clientPassword: { name: 'wide' },
+      auxiliaryTenantIds: [tenant],
     });
     const pod = await world.addPod({ name: 'app', binding: 'wide' });
     await world.untilAgentKnows();

@@ -14,7 +14,9 @@ const exception: Scenario = {
     const named = world.assignIdentity('exc-named');
     world.addException('infra', { app: 'infra', tier: 'node' });
     const infra = await world.addPod({
-      ...{ name: 'infra', labels: { app: 'infra' }, excepted: true },
+      name: 'infra',
+      labels: { app: 'infra' },
+      excepted: true,
     });
     const plain = await world.addPod({ name: 'plain', labels: { app: 'web' } });
     await world.untilAgentKnows();
@@ -54,7 +56,9 @@ const noException: Scenario = {
       await world.addPod({ name: 'mic-7d9f8-x2x4z', labels: { component: 'mic' } }),
     ];
     const infra = await world.addPod({
-      ...{ name: 'infra', labels: { app: 'INFRA' }, excepted: true },
+      name: 'infra',
+      labels: { app: 'INFRA' },
+      excepted: true,
     });
     await world.untilAgentKnows();
     const control = 'https://not-excepted.lab';

@@ -153,7 +153,13 @@ const twoNamespaces: Scenario = {
         const [ips, hostIp] = [[ip], world.ground.nodeIp];
         world.kube.apply(
           createPodManifest({
-            ...{ name: 'web', namespace, uid, nodeName, ips, hostIp, binding: 'shared' },
+            name: 'web',
+            namespace,
+            uid,
+            nodeName,
+            ips,
+            hostIp,
+            binding: 'shared',
           }),
         );
         return { pod, identity };
@@ -162,8 +168,10 @@ const twoNamespaces: Scenario = {
     // A third namespace has the pod and the binding, and must not find the identity elsewhere.
     world.kube.apply(
       createAzureIdentityBinding({
-        ...{ name: 'shared', namespace: 'team-c' },
-        ...{ azureIdentity: 'shared', selector: 'shared' },
+        name: 'shared',
+        namespace: 'team-c',
+        azureIdentity: 'shared',
+        selector: 'shared',
       }),
     );
     const poor = await world.addPod({ name: 'team-c-web', namespace: 'team-c', binding: 'shared' });

@@ -194,7 +194,12 @@ function isInScope(namespace: string, { scope }: PodContext['snapshot']): boolea
 /** For an identity that is not looked at for the sake of a pod. */
 function anyPodOf(namespace: string): Pod {
   return {
-    ...{ namespace, name: 'any', uid: 'any', cgroupUid: 'any', ips: [], labels: {} },
+    namespace,
+    name: 'any',
+    uid: 'any',
+    cgroupUid: 'any',
+    ips: [],
+    labels: {},
     phase: 'Running',
     hostNetwork: false,
     serviceAccount: 'default',

@@ -72,7 +72,10 @@ export const addIdentity: AddVerb = (parser, start) =>
                 resourceId: flags['resource-id'],
                 clientId: flags['client-id'],
                 tenantId: flags['tenant-id'],
-                ...{ type: flags.type, secret: flags.secret, apply: flags.apply, run: flags.run },
+                type: flags.type,
+                secret: flags.secret,
+                apply: flags.apply,
+                run: flags.run,
               }),
             ),
         )
@@ -140,7 +143,10 @@ export const addIdentity: AddVerb = (parser, start) =>
               assign(context, flags.name, {
                 selector: flags.selector ?? flags.name,
                 serviceAccount: flags['service-account'],
-                ...{ role: flags.role, scope: flags.scope, apply: flags.apply, run: flags.run },
+                role: flags.role,
+                scope: flags.scope,
+                apply: flags.apply,
+                run: flags.run,
               }),
             ),
         )

@@ -33,7 +33,9 @@ export function createLogger(options: LoggerOptions): Logger {
   const timestamp = createTimestamp();
   const logger = pino(
     {
-      ...{ level: options.level, base: null, timestamp },
+      level: options.level,
+      base: null,
+      timestamp,
       formatters: { level: (label) => ({ level: label }) },
     },
     { write },

@@ -118,7 +118,8 @@ export function decideGrant(
         transient: isTransient(grants.sinceWallMs),
         label: grants.label,
         foreign: grants.foreignBindings.map(({ name, serviceAccount }) => ({
-          ...{ name, serviceAccount },
+          name,
+          serviceAccount,
         })),
       };
     case 'no-identity':

@@ -41,7 +41,10 @@ export interface DemandKnowledge {
 export class IdentitiesInUse implements IdentityDemand {
   readonly #knowledge: DemandKnowledge;
   #wanted: Wanted = {
-    ...{ generation: -1, granted: new Set(), credentials: new Set(), hasExcepted: false },
+    generation: -1,
+    granted: new Set(),
+    credentials: new Set(),
+    hasExcepted: false,
   };
 
   constructor(knowledge: DemandKnowledge) {

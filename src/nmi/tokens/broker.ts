@@ -153,12 +153,19 @@ export class TokenBroker implements Part, Disposable {
     this.#options = options;
     this.#imdsGate = new ConcurrencyGate({ clock, ...imds.budget });
     this.#cache = new TokenCache<BrokerRequest, SourceFailure>({
-      ...{ clock, random, failures },
+      clock,
+      random,
+      failures,
       gateOf: ({ identity }) => this.#gateOf(identity),
       partyOf: ({ party }) => party,
       groupOf: ({ identity }) => identityKey(identity),
       maxPerGroup: maxPerIdentity,
-      ...{ maxEntries, maxWaiters, minLifeMs, waitMs, waitWithTokenMs, usedWithinMs },
+      maxEntries,
+      maxWaiters,
+      minLifeMs,
+      waitMs,
+      waitWithTokenMs,
+      usedWithinMs,
       fetch: (request) => this.#fetch(request),
       isWanted: (request) => this.#isWanted(request),
       onRefresh: (outcome) => observer.onRefresh(outcome),

@@ -156,7 +156,10 @@ describe('the grants of a pod', () => {
     const summaries = () => [robot, other].map(({ uid }) => summary(grants.grantsOf(uid)));
     grants.identities.replace(['wide', 'narrow'].map((name) => createIdentity({ name })));
     const narrow = createBinding({
-      ...{ name: 'narrow', identityName: 'narrow', selector: 'x', serviceAccount: 'robot' },
+      name: 'narrow',
+      identityName: 'narrow',
+      selector: 'x',
+      serviceAccount: 'robot',
     });
     grants.bindings.upsert(narrow);
     assert.deepEqual(summaries(), ['narrow', 'no-binding']);

@@ -163,7 +163,11 @@ class World {
         late: { name: 'late', holdMs: 0 },
         expired: { name: 'expired', holdMs: 1_000 },
       },
-      ...{ maxEntries, maxWaiters, minLifeMs, waitMs, waitWithTokenMs },
+      maxEntries,
+      maxWaiters,
+      minLifeMs,
+      waitMs,
+      waitWithTokenMs,
       usedWithinMs: 3 * hourMs,
     });
   }
@@ -308,7 +312,9 @@ class World {
     const { lifeMs } = ending;
     const token = createToken(this.clock, `${key}#${number}`, lifeMs);
     const minted = {
-      ...{ request, epoch, lifeMs },
+      request,
+      epoch,
+      lifeMs,
       endsAtWallMs: this.clock.wallMs() + lifeMs,
       endsAtMs: this.clock.monotonicMs() + lifeMs,
     };

@@ -25,11 +25,17 @@ describe('where a key stands', () => {
     await asked;
     await pass(stand.clock, hourMs);
     const token = {
-      ...{ state: 'fresh', expiresInMs: 23 * hourMs, isServed: true },
-      ...{ refreshInMs: 11 * hourMs, failedRefreshes: 0 },
+      state: 'fresh',
+      expiresInMs: 23 * hourMs,
+      isServed: true,
+      refreshInMs: 11 * hourMs,
+      failedRefreshes: 0,
     };
     assert.deepEqual(standingOf(stand, 'k'), {
-      ...{ request: { key: 'k' }, isFetching: false, failure: undefined, heldForMs: 0 },
+      request: { key: 'k' },
+      isFetching: false,
+      failure: undefined,
+      heldForMs: 0,
       token,
     });
   });

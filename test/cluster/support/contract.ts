@@ -223,11 +223,14 @@ export function contractTests(server: () => ContractServer): void {
     await api().expect('POST', ids, identity('kept'));
     const qualified = { group, kind: 'azureidentities' };
     const noPod: Said = {
-      ...{ status: 404, reason: 'NotFound', message: 'pods "none" not found' },
+      status: 404,
+      reason: 'NotFound',
+      message: 'pods "none" not found',
       details: { name: 'none', kind: 'pods' },
     };
     const noIdentity: Said = {
-      ...{ status: 404, reason: 'NotFound' },
+      status: 404,
+      reason: 'NotFound',
       message: `azureidentities.${group} "none" not found`,
       details: { name: 'none', ...qualified },
     };
@@ -237,17 +240,21 @@ export function contractTests(server: () => ContractServer): void {
     assertSays(await api().request('GET', `${ids}/none`), noIdentity);
     assertSays(await api().request('DELETE', `${ids}/none`), noIdentity);
     assertSays(await api().request('POST', pods, pod('kept')), {
-      ...{ status: 409, reason: 'AlreadyExists', message: 'pods "kept" already exists' },
+      status: 409,
+      reason: 'AlreadyExists',
+      message: 'pods "kept" already exists',
       details: { name: 'kept', kind: 'pods' },
     });
     assertSays(await api().request('POST', ids, identity('kept')), {
-      ...{ status: 409, reason: 'AlreadyExists' },
+      status: 409,
+      reason: 'AlreadyExists',
       message: `azureidentities.${group} "kept" already exists`,
       details: { name: 'kept', ...qualified },
     });
     const stale = { ...kept, metadata: { ...kept.metadata, resourceVersion: '1', labels: {} } };
     assertSays(await api().request('PUT', `${pods}/kept`, stale), {
-      ...{ status: 409, reason: 'Conflict' },
+      status: 409,
+      reason: 'Conflict',
       message:
         'Operation cannot be fulfilled on pods "kept": the object has been modified; ' +
         'please apply your changes to the latest version and try again',
@@ -256,14 +263,17 @@ export function contractTests(server: () => ContractServer): void {
     assertSays(
       await api().request('PATCH', `${pods}/kept`, { metadata: { name: 'other' } }, mergePatch),
       {
-        ...{ status: 400, reason: 'BadRequest' },
+        status: 400,
+        reason: 'BadRequest',
         message: 'the name of the object (other) does not match the name on the URL (kept)',
       },
     );
     assertSays(await api().request('PUT', pods, kept), notAllowed);
     assertSays(await api().request('POST', `${pods}/kept`, kept), notAllowed);
     assertSays(await api().request('PATCH', `${pods}/kept`, {}, { contentType: 'text/plain' }), {
-      ...{ status: 415, reason: 'UnsupportedMediaType', details: {} },
+      status: 415,
+      reason: 'UnsupportedMediaType',
+      details: {},
       message: '415: Unsupported Media Type',
     });
     assertRefused(await api().request('POST', pods, '{'), 400, 'BadRequest', {
@@ -389,7 +399,9 @@ export function contractTests(server: () => ContractServer): void {
     await api().expect('POST', ids, identity('a'));
     await api().expect('POST', ids, identity('b'));
     const asked = query({
-      ...{ watch: 'true', allowWatchBookmarks: 'true', sendInitialEvents: 'true' },
+      watch: 'true',
+      allowWatchBookmarks: 'true',
+      sendInitialEvents: 'true',
       resourceVersionMatch: 'NotOlderThan',
     });
     const lines = await take(api(), `${ids}?${asked}`, 3);
@@ -438,8 +450,12 @@ export function contractTests(server: () => ContractServer): void {
       new RegExp(`^too old resource version: ${resourceVersion} \\(\\d+\\)$`),
     );
     assert.deepEqual(status, {
-      ...{ kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure' },
-      ...{ reason: 'Expired', code: 410 },
+      kind: 'Status',
+      apiVersion: 'v1',
+      metadata: {},
+      status: 'Failure',
+      reason: 'Expired',
+      code: 410,
     });
     const { metadata } = await api().expect('GET', ids);
     const fresh = `${ids}?watch=1&resourceVersion=${metadata.resourceVersion}`;
@@ -452,7 +468,9 @@ export function contractTests(server: () => ContractServer): void {
   it('somebody unknown and somebody without the right are told so', async () => {
     const { pods } = await namespace('access');
     assertSays(await server().askUnknown(pods), {
-      ...{ status: 401, reason: 'Unauthorized', message: 'Unauthorized' },
+      status: 401,
+      reason: 'Unauthorized',
+      message: 'Unauthorized',
     });
     assertRefused(await server().askForbidden(pods), 403, 'Forbidden', { message: /./ });
   });
@@ -520,16 +538,22 @@ export function contractTests(server: () => ContractServer): void {
       boundObjectRef: { kind: 'Pod', apiVersion: 'v1', name: 'app', ...over },
     });
     assertSays(await ask('none', { expirationSeconds: 1 }), {
-      ...{ status: 404, reason: 'NotFound', message: 'serviceaccounts "none" not found' },
+      status: 404,
+      reason: 'NotFound',
+      message: 'serviceaccounts "none" not found',
       details: { name: 'none', kind: 'serviceaccounts' },
     });
     assertSays(await ask('default', bound({ name: 'none' })), {
-      ...{ status: 404, reason: 'NotFound', message: 'pods "none" not found' },
+      status: 404,
+      reason: 'NotFound',
+      message: 'pods "none" not found',
       details: { name: 'none', kind: 'pods' },
     });
     const uid = '00000000-0000-0000-0000-000000000000';
     assertSays(await ask('default', bound({ uid })), {
-      ...{ status: 409, reason: 'Conflict', details: { name: 'app', kind: 'Pod' } },
+      status: 409,
+      reason: 'Conflict',
+      details: { name: 'app', kind: 'Pod' },
       message:
         `Operation cannot be fulfilled on Pod "app": the UID in the bound object reference (${uid}) ` +
         'does not match the UID in record. The object might have been deleted and then recreated',
@@ -538,7 +562,8 @@ export function contractTests(server: () => ContractServer): void {
       message: /^cannot bind token for serviceaccount "other" to pod running with different/,
     });
     assertSays(await ask('default', bound({ kind: 'None' })), {
-      ...{ status: 400, reason: 'BadRequest' },
+      status: 400,
+      reason: 'BadRequest',
       message: 'cannot bind token to object of type /v1, Kind=None',
     });
     assertRefused(await ask('default', { expirationSeconds: 'x' }), 400, 'BadRequest', {
@@ -546,7 +571,8 @@ export function contractTests(server: () => ContractServer): void {
     });
     const invalid = (field: string, value: string, why: string): Partial<Said> => ({
       details: {
-        ...{ group: 'authentication.k8s.io', kind: 'TokenRequest' },
+        group: 'authentication.k8s.io',
+        kind: 'TokenRequest',
         causes: [
           { reason: 'FieldValueInvalid', message: `Invalid value: ${value}: ${why}`, field },
         ],
@@ -632,7 +658,10 @@ const anyType = { headers: { accept: '*/*' } };
 function assertSays({ status, body }: Answer, { status: code, ...said }: Said): void {
   assert.equal(status, code, body.message ?? '');
   assert.deepEqual(body, {
-    ...{ kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure' },
+    kind: 'Status',
+    apiVersion: 'v1',
+    metadata: {},
+    status: 'Failure',
     ...said,
     code,
   });

@@ -28,9 +28,13 @@ async function finish(admin: Api, { metadata, status }: KubeBody): Promise<void>
   if ((status as { observedGeneration?: unknown }).observedGeneration === generation) return;
   const count = 1;
   const done = {
-    ...{ observedGeneration: generation, numberMisscheduled: 0 },
-    ...{ desiredNumberScheduled: count, currentNumberScheduled: count },
-    ...{ updatedNumberScheduled: count, numberReady: count, numberAvailable: count },
+    observedGeneration: generation,
+    numberMisscheduled: 0,
+    desiredNumberScheduled: count,
+    currentNumberScheduled: count,
+    updatedNumberScheduled: count,
+    numberReady: count,
+    numberAvailable: count,
   };
   const object = `/apis/apps/v1/namespaces/${namespace}/daemonsets/${name ?? ''}/status`;
   const contentType = 'application/merge-patch+json';

@@ -54,7 +54,10 @@ const cluster = stack.use(await startCluster(binaries, ['--bind-address=0.0.0.0'
 const authority = await createLabAuthority();
 const imds = stack.use(
   await openFakeImds({
-    ...{ host: imdsIp, port: 80, nodeIps: [nodeIp], systemAssigned: createNodeIdentity() },
+    host: imdsIp,
+    port: 80,
+    nodeIps: [nodeIp],
+    systemAssigned: createNodeIdentity(),
   }),
 );
 const entra = stack.use(
@@ -83,7 +86,8 @@ async function installAgent(): Promise<void> {
   const subject = 'system:serviceaccount:team-a:default';
   entra.register({
     ...createEntraApplication('reports'),
-    ...{ clientId: clientID, tenantId: tenantID },
+    clientId: clientID,
+    tenantId: tenantID,
     federatedCredentials: [{ issuer: cluster.issuer, subject, audience }],
   });
   // What anybody would do who trusts the cluster: the keys as its server publishes them.
@@ -92,12 +96,19 @@ async function installAgent(): Promise<void> {
   const { clientId, resourceId } = checkout;
   const azureIdentities = {
     checkout: {
-      ...{ namespace: 'shop', type: 0, clientID: clientId, resourceID: resourceId },
+      namespace: 'shop',
+      type: 0,
+      clientID: clientId,
+      resourceID: resourceId,
       binding: { selector: 'checkout' },
     },
     vault: {
-      ...{ namespace: 'shop', type: 1, clientID: vault.clientId, tenantID: vault.tenantId },
-      ...{ clientPassword: { name: 'vault' }, binding: { selector: 'vault' } },
+      namespace: 'shop',
+      type: 1,
+      clientID: vault.clientId,
+      tenantID: vault.tenantId,
+      clientPassword: { name: 'vault' },
+      binding: { selector: 'vault' },
     },
   };
   const flags = ['--show-only=templates/identities.yaml'];
@@ -126,7 +137,9 @@ async function tryRedirect(redirect: string): Promise<void> {
   const federated = await pods.open('team-a', 'reports', { aadpodidbinding: 'reports' });
   await untilIdentity(federated, 'reports');
   assert.deepEqual(lastCredential(entra), {
-    ...{ credential: 'federated', subject: 'system:serviceaccount:team-a:default', status: 200 },
+    credential: 'federated',
+    subject: 'system:serviceaccount:team-a:default',
+    status: 200,
   });
 
   const stranger = await pods.open('team-a', 'stranger', { aadpodidbinding: 'checkout' });
@@ -248,7 +261,9 @@ function createPods(cgroups: LabCgroups | undefined): Pods {
     async open(namespace, name, labels) {
       await cluster.createNamespace(namespace);
       const manifest = {
-        ...{ apiVersion: 'v1', kind: 'Pod', metadata: { namespace, name, labels } },
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { namespace, name, labels },
         spec: { nodeName: node, containers: [{ name: 'app', image: 'app' }] },
       };
       await cluster.apply(JSON.stringify(manifest));
@@ -257,14 +272,19 @@ function createPods(cgroups: LabCgroups | undefined): Pods {
       const { ip, ips } = await fabric.addPod(name);
       const cgroup = cgroups?.addPod(uid);
       const client = await openFabricPod({
-        ...{ fabric, space: name },
+        fabric,
+        space: name,
         ...(cgroup === undefined ? {} : { cgroup }),
       });
       const podIPs = ips.map((each) => ({ ip: each }));
       const status = { phase: 'Running', podIP: ip, podIPs };
       await setPodStatus(cluster.admin, { namespace, name }, status);
       const pod = new LabPod({
-        ...{ namespace, name, ip, uid, client },
+        namespace,
+        name,
+        ip,
+        uid,
+        client,
         onIdentity: () => undefined,
         tell,
       });
@@ -289,9 +309,12 @@ function tell(line: string): void {
 
 function runShell(script: string): void {
   const { status, stderr } = spawnSync('sh', ['-euc', script], {
-    ...{ cwd: root, encoding: 'utf8', timeout: 60_000 },
+    cwd: root,
+    encoding: 'utf8',
+    timeout: 60_000,
     env: {
-      ...{ HOME: cluster.folder, KUBECONFIG: cluster.adminKubeconfig },
+      HOME: cluster.folder,
+      KUBECONFIG: cluster.adminKubeconfig,
       PATH: `${dirname(binaries?.kubectl ?? '')}:${process.env['PATH'] ?? ''}`,
     },
   });

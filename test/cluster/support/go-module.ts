@@ -41,7 +41,8 @@ export function provideModule({ path, version, sum }: GoModule): Provided<string
     'go',
     ['mod', 'download', '-json', `${path}@${version}`],
     {
-      ...{ encoding: 'utf8', timeout: timeoutMs },
+      encoding: 'utf8',
+      timeout: timeoutMs,
       // The checksum here says more than the public database would.
       env: { ...process.env, GOFLAGS: '', GOSUMDB: 'off' },
     },

@@ -66,9 +66,16 @@ export function reflectorTests(server: () => ContractServer): void {
     for (const name of ['a', 'b', 'c', 'd', 'e']) await createIdentity(api, path, name);
     const reflector = opening.use(
       openReflector({
-        ...{ name: 'identities', path, parse: parseIdentity, store, client },
-        ...{ clock: systemClock, random: Math.random, log: keptLog() },
-        ...{ pageSize: 2, server: memory },
+        name: 'identities',
+        path,
+        parse: parseIdentity,
+        store,
+        client,
+        clock: systemClock,
+        random: Math.random,
+        log: keptLog(),
+        pageSize: 2,
+        server: memory,
         timing: { ...quick, silenceMs },
       }),
     );

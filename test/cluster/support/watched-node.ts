@@ -50,12 +50,10 @@ export async function openWatchedNode(options: WatchedNodeOptions): Promise<Watc
   const log = keptLog();
   const watches = opening.use(
     openWatches({
-      ...{
-        client,
-        node,
-        log,
-        stores: { pods, identities, bindings, exceptions, grants: owners.grants },
-      },
+      client,
+      node,
+      log,
+      stores: { pods, identities, bindings, exceptions, grants: owners.grants },
       ...(timing === undefined ? {} : { timing }),
     }),
   );

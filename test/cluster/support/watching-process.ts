@@ -44,7 +44,9 @@ const ticks = setInterval(() => {
   lastTickMs = nowMs;
 }, 1);
 await using watches = openWatches({
-  ...{ client, node, log: keptLog() },
+  client,
+  node,
+  log: keptLog(),
   stores: { pods, identities, bindings, exceptions, grants: new OwnerIndex().grants },
 });
 await watches.whenSynced();
@@ -52,7 +54,9 @@ clearInterval(ticks);
 const tookMs = performance.now() - startMs;
 const cpu = process.cpuUsage(cpuBefore);
 const watched: Watched = {
-  ...{ tookMs, longestStallMs, cpuMs: (cpu.user + cpu.system) / 1000 },
+  tookMs,
+  longestStallMs,
+  cpuMs: (cpu.user + cpu.system) / 1000,
   pods: pods.stats.pods,
   identities: grants.stats.identities,
   bindings: grants.stats.bindings,

@@ -40,7 +40,10 @@ await using stack = new AsyncDisposableStack();
 const surroundings = stack.use(
   await openSurroundings({
     imds: { host: imdsIp, port: 80 },
-    ...{ host: azureIp, kubePort: 6443, entraPort: 8443, nodeIp },
+    host: azureIp,
+    kubePort: 6443,
+    entraPort: 8443,
+    nodeIp,
   }),
 );
 const { imds, kube } = surroundings;
@@ -163,7 +166,11 @@ function openAgent(port: number, difference: Difference): AgentProcess {
     adminUrl: `http://${nodeIp}:${port}`,
     spawn: (flags) => {
       const [program, ...words] = containerCommand({
-        ...{ spec, container, root, cgroup: cgroups.addPod(uid), host: host() },
+        spec,
+        container,
+        root,
+        cgroup: cgroups.addPod(uid),
+        host: host(),
         shared: [`${dirname(KUBECONFIG)}/`],
         environment: { KUBECONFIG },
         fields: { 'spec.nodeName': node, 'metadata.uid': uid },
@@ -179,9 +186,13 @@ function openAgent(port: number, difference: Difference): AgentProcess {
 async function openNode(): Promise<void> {
   assert.ok(open !== undefined);
   const [program, ...words] = containerCommand({
-    ...{ spec: opening, container: open, root, host: host() },
+    spec: opening,
+    container: open,
+    root,
+    host: host(),
     cgroup: cgroups.addPod(randomUUID()),
-    ...{ environment: {}, args: [] },
+    environment: {},
+    args: [],
   });
   const child = fabric.exec('node', program, words);
   let printed = '';
@@ -232,12 +243,22 @@ async function openPod(): Promise<LabPod> {
   const client = await openFabricPod({ fabric, space: 'checkout', cgroup: cgroups.addPod(uid) });
   kube.apply(
     createPodManifest({
-      ...{ ...named, uid, nodeName: node, ips, hostIp: nodeIp, hostNetwork: false },
-      ...{ phase: 'Running', serviceAccount: 'default', binding: 'checkout' },
+      ...named,
+      uid,
+      nodeName: node,
+      ips,
+      hostIp: nodeIp,
+      hostNetwork: false,
+      phase: 'Running',
+      serviceAccount: 'default',
+      binding: 'checkout',
     }),
   );
   return new LabPod({
-    ...{ ...named, ip, uid, client },
+    ...named,
+    ip,
+    uid,
+    client,
     onIdentity: () => undefined,
     tell: (line) => process.stdout.write(`${line}\n`),
   });

@@ -32,7 +32,11 @@ function viewOf(
       bindings: [createBinding('orders')],
       accounts: [createObject('ServiceAccount', 'default', {}, { annotations })],
       grants: canReadGrants ? [] : undefined,
-      ...{ exceptions: [], workloads: [], policies: [], agents: [], unread: [] },
+      exceptions: [],
+      workloads: [],
+      policies: [],
+      agents: [],
+      unread: [],
     },
     { ...defaultConfig, ...config },
     nowWallMs,
@@ -41,8 +45,11 @@ function viewOf(
 
 function outcomeOf(view: ReturnType<typeof viewOf>) {
   const explanation = view.explainPod({
-    ...{ namespace: 'shop', name: 'web', node: 'node-1' },
-    ...{ selector: { kind: 'none' }, resource: undefined },
+    namespace: 'shop',
+    name: 'web',
+    node: 'node-1',
+    selector: { kind: 'none' },
+    resource: undefined,
   });
   return explanation?.requests[0]?.outcome;
 }

@@ -19,7 +19,12 @@ function examine(changes: Partial<Snapshot> = {}) {
     identities: [createIdentity('orders')],
     bindings: [createBinding('orders')],
     exceptions: [],
-    ...{ workloads: [], policies: [], accounts: [], grants: [], agents: [], unread: [] },
+    workloads: [],
+    policies: [],
+    accounts: [],
+    grants: [],
+    agents: [],
+    unread: [],
     ...changes,
   };
   const view = createKnowledge(snapshot, defaultConfig, nowWallMs);

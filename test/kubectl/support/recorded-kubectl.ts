@@ -156,7 +156,8 @@ export function createPod(
 ): RawObject {
   const { spec = {}, status = {}, ip = '10.244.1.7', owner } = fields;
   return {
-    ...{ apiVersion: 'v1', kind: 'Pod' },
+    apiVersion: 'v1',
+    kind: 'Pod',
     metadata: {
       ...metadata(name, fields),
       ...(owner === undefined ? {} : { ownerReferences: [owner] }),
@@ -214,16 +215,17 @@ export function createAgentPod(
 ): RawObject {
   const labels = { component: 'nmi', tier: 'node', 'app.kubernetes.io/component': 'nmi' };
   return createPod(`nmi-${node}`, {
-    ...{ namespace: 'kube-system', labels, ip: '10.224.0.4' },
+    namespace: 'kube-system',
+    labels,
+    ip: '10.224.0.4',
     spec: { nodeName: node, hostNetwork: true, containers: [{ name: 'nmi', image, args }] },
     status: {
       conditions: [
         {
-          ...{ type: 'Ready', status: isReady ? 'True' : 'False' },
-          ...{
-            lastTransitionTime: '2026-11-27T05:00:00Z',
-            message: isReady ? '' : 'containers with unready status: [nmi]',
-          },
+          type: 'Ready',
+          status: isReady ? 'True' : 'False',
+          lastTransitionTime: '2026-11-27T05:00:00Z',
+          message: isReady ? '' : 'containers with unready status: [nmi]',
         },
       ],
       containerStatuses: [{ name: 'nmi', restartCount: 0, state: { running: {} } }],

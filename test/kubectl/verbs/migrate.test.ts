@@ -43,14 +43,12 @@ describe('kubectl nmi migrate export-addon', () => {
     const object = {
       ...identity,
       metadata: {
-        ...{
-          name: 'orders',
-          namespace: 'shop',
-          uid: 'u',
-          resourceVersion: '7',
-          managedFields: [{}],
-          generation: 3,
-        },
+        name: 'orders',
+        namespace: 'shop',
+        uid: 'u',
+        resourceVersion: '7',
+        managedFields: [{}],
+        generation: 3,
         labels: { 'addonmanager.kubernetes.io/mode': 'Reconcile', team: 'shop' },
         annotations: { 'kubectl.kubernetes.io/last-applied-configuration': '{}' },
       },

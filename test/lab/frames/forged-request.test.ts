@@ -10,12 +10,19 @@ import {
 } from '../../../lab/frames/tcp-frame.ts';
 
 const ends = {
-  ...{ fromMac: '0a:58:0a:f4:00:03', toMac: '0a:58:0a:f4:00:01' },
-  ...{ fromIp: '10.244.0.2', fromPort: 41_001, toIp: '169.254.169.254', toPort: 80 },
+  fromMac: '0a:58:0a:f4:00:03',
+  toMac: '0a:58:0a:f4:00:01',
+  fromIp: '10.244.0.2',
+  fromPort: 41_001,
+  toIp: '169.254.169.254',
+  toPort: 80,
 };
 const segment: Segment = {
   ...ends,
-  ...{ sequence: 1_000, acknowledge: 0, flags: tcpFlags.syn, data: Buffer.alloc(0) },
+  sequence: 1_000,
+  acknowledge: 0,
+  flags: tcpFlags.syn,
+  data: Buffer.alloc(0),
 };
 
 describe('a frame made by hand', () => {
@@ -70,9 +77,17 @@ describe('a frame made by hand', () => {
 function openPeer(answers: readonly Partial<Segment>[]) {
   const sent: Segment[] = [];
   const queue = answers.map((fields) => ({
-    ...{ fromMac: ends.toMac, toMac: ends.fromMac, fromIp: ends.toIp, toIp: ends.fromIp },
-    ...{ fromPort: ends.toPort, toPort: ends.fromPort },
-    ...{ sequence: 0, acknowledge: 0, flags: tcpFlags.ack, data: Buffer.alloc(0), ...fields },
+    fromMac: ends.toMac,
+    toMac: ends.fromMac,
+    fromIp: ends.toIp,
+    toIp: ends.fromIp,
+    fromPort: ends.toPort,
+    toPort: ends.fromPort,
+    sequence: 0,
+    acknowledge: 0,
+    flags: tcpFlags.ack,
+    data: Buffer.alloc(0),
+    ...fields,
   }));
   const wire: Wire = { send: (one) => sent.push(one), receive: () => queue.shift() };
   return { wire, sent };
@@ -80,7 +95,9 @@ function openPeer(answers: readonly Partial<Segment>[]) {
 
 const opening = { flags: tcpFlags.syn | tcpFlags.ack, sequence: 0xffff_ffff };
 const say = (sequence: number, text: string, flags = 0) => ({
-  ...{ sequence, data: Buffer.from(text), flags: tcpFlags.ack | flags },
+  sequence,
+  data: Buffer.from(text),
+  flags: tcpFlags.ack | flags,
 });
 
 describe('a request over a connection made by hand', () => {

@@ -57,7 +57,9 @@ export async function openExecutableLab(): Promise<ExecutableLab> {
     return { code, stdout, stderr };
   };
   return {
-    ...{ folder, start, run },
+    folder,
+    start,
+    run,
     names: async () => {
       const { stdout } = await run('--list');
       return stdout

@@ -26,7 +26,10 @@ function open(taints: readonly unknown[] | undefined) {
         return stand.failure === undefined ? Promise.resolve({}) : Promise.reject(stand.failure);
       },
     },
-    ...{ node: 'node-1', key, clock, random: () => 0 },
+    node: 'node-1',
+    key,
+    clock,
+    random: () => 0,
     isReady: () => stand.isReady,
     log: { debug: note, info: note, warn: note, error: note },
   });

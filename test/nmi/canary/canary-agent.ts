@@ -67,8 +67,12 @@ export async function openCanaryAgent(
   const kube = opening.use(await openFakeKube({ clock, tls: { key, cert } }));
   const imds = opening.use(
     await openFakeImds({
-      ...{ host: '127.0.0.1', port: 0, nodeIps: ['127.0.0.1'], clock },
-      ...{ systemAssigned: createNodeIdentity(), userAssigned: [assigned] },
+      host: '127.0.0.1',
+      port: 0,
+      nodeIps: ['127.0.0.1'],
+      clock,
+      systemAssigned: createNodeIdentity(),
+      userAssigned: [assigned],
     }),
   );
   const authority = await createLabAuthority();
@@ -114,8 +118,12 @@ export async function openCanaryAgent(
         KUBECONFIG: kubeconfig,
         NMI_EXPLAIN_SOCKET: explainSocket,
         // For everybody who would take one.
-        ...{ HTTPS_PROXY: proxy.url, HTTP_PROXY: proxy.url, ALL_PROXY: proxy.url },
-        ...{ https_proxy: proxy.url, http_proxy: proxy.url, all_proxy: proxy.url },
+        HTTPS_PROXY: proxy.url,
+        HTTP_PROXY: proxy.url,
+        ALL_PROXY: proxy.url,
+        https_proxy: proxy.url,
+        http_proxy: proxy.url,
+        all_proxy: proxy.url,
         [sentFileVariable]: sentFile,
       },
     },
@@ -141,7 +149,13 @@ export async function openCanaryAgent(
   );
   const owned = opening.move();
   return {
-    ...{ ...world, imds, proxy, pod, canaries, page, exited },
+    ...world,
+    imds,
+    proxy,
+    pod,
+    canaries,
+    page,
+    exited,
     takePrinted: () => {
       const taken = printed;
       printed = '';

@@ -96,8 +96,10 @@ async function plant(world: EntraWorld, { texts, keys }: Planted): Promise<void>
   const sealed = await issue('sealed');
   const passphrase = text('password of sealed');
   const sealedKey = createPrivateKey(sealed.keyPem).export({
-    ...{ type: 'pkcs8', format: 'pem' },
-    ...{ cipher: 'aes-256-cbc', passphrase },
+    type: 'pkcs8',
+    format: 'pem',
+    cipher: 'aes-256-cbc',
+    passphrase,
   });
   await bindCertified(world, 'sealed', sealed.certificatePem, {
     certificate: `${sealedKey}${sealed.certificatePem}`,

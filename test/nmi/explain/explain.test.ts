@@ -91,8 +91,12 @@ describe('the explanation of a pod', () => {
     const stand = openExplainStand();
     stand.addPod({ labels, serviceAccount: 'robot' });
     const entra = {
-      ...{ tenantId, auxiliaryTenantIds: [], adEndpoint: '', federation: '' },
-      ...{ secretNamespace: '', secretName: '' },
+      tenantId,
+      auxiliaryTenantIds: [],
+      adEndpoint: '',
+      federation: '',
+      secretNamespace: '',
+      secretName: '',
     };
     for (const [name, type, settings] of [
       ['secret', 1, { secretName: 's', auxiliaryTenantIds: [clientIdB] }],
@@ -113,17 +117,25 @@ describe('the explanation of a pod', () => {
     const upstreamOf = (name: string) => shown.get(name)?.upstream;
     const at = { authority: 'https://login.example', tenantId, auxiliaryTenantIds: [] };
     assert.deepEqual(upstreamOf('secret'), {
-      ...{ ...at, auxiliaryTenantIds: [clientIdB] },
-      ...{ source: 'secret', credential: 'default/s' },
+      ...at,
+      auxiliaryTenantIds: [clientIdB],
+      source: 'secret',
+      credential: 'default/s',
     });
     assert.deepEqual(upstreamOf('certificate'), {
-      ...{ ...at, source: 'certificate', credential: 'default/c' },
+      ...at,
+      source: 'certificate',
+      credential: 'default/c',
     });
     assert.deepEqual(upstreamOf('pod-federated'), {
-      ...{ ...at, source: 'federated_pod', credential: 'default/robot' },
+      ...at,
+      source: 'federated_pod',
+      credential: 'default/robot',
     });
     assert.deepEqual(upstreamOf('node-federated'), {
-      ...{ ...at, source: 'federated_node', credential: '' },
+      ...at,
+      source: 'federated_node',
+      credential: '',
     });
     assert.equal(shown.get('elsewhere')?.refusal?.reason, 'identity_invalid');
     assert.equal(shown.get('unknown-type')?.refusal?.reason, 'identity_unsupported');
@@ -258,8 +270,11 @@ describe('the explanation of a pod', () => {
     assert.ok(request?.outcome.kind === 'refused');
     const { description, ...rest } = request.outcome.refusal;
     assert.deepEqual(rest, {
-      ...{ reason: 'binding_pending', status: 503, error: 'temporarily_unavailable' },
-      ...{ retryAfterS: 2, isWaitedFor: true },
+      reason: 'binding_pending',
+      status: 503,
+      error: 'temporarily_unavailable',
+      retryAfterS: 2,
+      isWaitedFor: true,
     });
     assert.match(description, /^Identity not found: pod default\/p has the label/);
   });
@@ -327,10 +342,16 @@ describe('what is told of tokens', () => {
     assert.deepEqual(outcomesOf(stand, forVault), ['200 a by only from memory']);
     assert.deepEqual(tokensOf(), [
       {
-        ...{ resource: vault, tenantId: '', isFetching: false, failure: undefined },
+        resource: vault,
+        tenantId: '',
+        isFetching: false,
+        failure: undefined,
         token: {
-          ...{ state: 'fresh', isServed: true, failedRefreshes: 0 },
-          ...{ expiresInMs: 24 * hourMs, refreshInMs: 12 * hourMs },
+          state: 'fresh',
+          isServed: true,
+          failedRefreshes: 0,
+          expiresInMs: 24 * hourMs,
+          refreshInMs: 12 * hourMs,
         },
       },
     ]);
@@ -344,14 +365,18 @@ describe('what is told of tokens', () => {
   it('has a held failure as the answer that a request gets, running down', async () => {
     const stand = openBound();
     stand.state.failure = {
-      ...{ reason: 'upstream_throttled', description: 'slow down' },
-      ...{ retryAfterS: 7, holdMs: 7_000 },
+      reason: 'upstream_throttled',
+      description: 'slow down',
+      retryAfterS: 7,
+      holdMs: 7_000,
     };
     await stand.broker.get(a, vault, party);
     await pass(stand.clock, 2_500);
     const told = stand.askPod(forVault);
     assert.deepEqual(told.identities[0]?.tokens[0]?.failure, {
-      ...{ reason: 'upstream_throttled', description: 'slow down', heldForMs: 4_500 },
+      reason: 'upstream_throttled',
+      description: 'slow down',
+      heldForMs: 4_500,
     });
     const outcome = told.requests[0]?.outcome;
     assert.equal(inWords(outcome), '429 upstream_throttled');

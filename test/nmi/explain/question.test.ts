@@ -20,7 +20,8 @@ describe('the query of an explanation', () => {
     const rest = { selector: { kind: 'none' }, resource: undefined } as const;
     assert.deepEqual(parsed(''), { who: { kind: 'node' }, ...rest });
     assert.deepEqual(parsed('pod=a%2Fb'), {
-      ...{ who: { kind: 'pod', namespace: 'a', name: 'b' }, ...rest },
+      who: { kind: 'pod', namespace: 'a', name: 'b' },
+      ...rest,
     });
     assert.deepEqual(parsed('ip=%3A%3Affff%3A10.0.0.1'), {
       who: { kind: 'ip', ip: '10.0.0.1' },

@@ -46,9 +46,11 @@ async function open(
   const errors: Readonly<Record<string, unknown>>[] = [];
   const ignore = () => undefined;
   const server = await openExplainServer({
-    ...{ path, explain },
+    path,
+    explain,
     log: {
-      ...{ debug: ignore, info: ignore },
+      debug: ignore,
+      info: ignore,
       warn: (fields) => warnings.push(fields),
       error: (fields) => errors.push(fields),
     },

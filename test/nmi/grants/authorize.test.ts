@@ -22,7 +22,9 @@ import { createOwners } from '../../support/owners.ts';
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073309';
 const now = 1_000_000;
 const pod = createPod({
-  ...{ labels: { aadpodidbinding: 'label' }, serviceAccount: 'robot', createdAtWallMs: now },
+  labels: { aadpodidbinding: 'label' },
+  serviceAccount: 'robot',
+  createdAtWallMs: now,
 });
 const vault = 'https://vault.azure.net';
 
@@ -55,17 +57,13 @@ function decide(
   grants.bindings.upsert(createBinding({ serviceAccount }));
   if (exception !== undefined) grants.exceptions.upsert(createException(exception));
   const knowledge: GrantKnowledge = {
-    ...{
-      pods,
-      grants,
-      owners: createOwners(world.owners ?? 'off', ...(world.granted ?? [])).owners,
-      isSynced: () => true,
-      trustsAddresses: () => true,
-      workloadIdentities:
-        account === undefined
-          ? undefined
-          : ({ of: () => account } as unknown as WorkloadIdentities),
-    },
+    pods,
+    grants,
+    owners: createOwners(world.owners ?? 'off', ...(world.granted ?? [])).owners,
+    isSynced: () => true,
+    trustsAddresses: () => true,
+    workloadIdentities:
+      account === undefined ? undefined : ({ of: () => account } as unknown as WorkloadIdentities),
     upstreams: new UpstreamDirectory(
       () => ({ ok: true, authority: 'https://login.example', audience: 'api://exchange' }),
       world.hasImds ?? true,
@@ -216,8 +214,12 @@ describe('an identity that belongs to another namespace', () => {
   const byAgent: Partial<Identity> = {
     type: 3,
     entra: {
-      ...{ tenantId: 'contoso.example', auxiliaryTenantIds: [], adEndpoint: '' },
-      ...{ secretNamespace: '', secretName: '', federation: 'node' },
+      tenantId: 'contoso.example',
+      auxiliaryTenantIds: [],
+      adEndpoint: '',
+      secretNamespace: '',
+      secretName: '',
+      federation: 'node',
     },
   };
   const granted = [{ namespaces: ['default'], clientIds: [clientId] }];

@@ -70,7 +70,10 @@ describe('an attested caller', () => {
   it('on the host network is named by its cgroup alone, static pods by the kubelet’s name', () => {
     const host = createPod({ name: 'host', hostNetwork: true, ips: [nodeIp] });
     const fixed = createPod({
-      ...{ name: 'static', hostNetwork: true, ips: [nodeIp], cgroupUid: 'static-hash' },
+      name: 'static',
+      hostNetwork: true,
+      ips: [nodeIp],
+      cgroupUid: 'static-hash',
     });
     const pods = indexOf(one, host, fixed);
     for (const [address, local] of [

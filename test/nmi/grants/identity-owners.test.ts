@@ -20,7 +20,8 @@ describe('the grant that an identity takes', () => {
     const ofClient = { field: 'clientIDs', id: clientId };
     assert.deepEqual(entryFor({ kind: 'client_id', value: clientId }), ofClient);
     assert.deepEqual(entryFor({ kind: 'resource_id', value: resourceId }), {
-      ...{ field: 'resourceIDs', id: resourceId },
+      field: 'resourceIDs',
+      id: resourceId,
     });
     assert.deepEqual(entryFor(byAgent), ofClient);
     const ofNode = { field: 'nodeIdentities' };
@@ -50,7 +51,8 @@ describe('what a namespace lacks', () => {
       assert.equal(owners.lacking('shop', byAgent), undefined);
       assert.deepEqual(owners.lacking('pay', upstream), { field: 'clientIDs', id: clientId });
       assert.deepEqual(owners.lacking('shop', { kind: 'resource_id', value: resourceId }), {
-        ...{ field: 'resourceIDs', id: resourceId },
+        field: 'resourceIDs',
+        id: resourceId,
       });
       assert.deepEqual(owners.lackingForException('shop'), { field: 'nodeIdentities' });
     }
@@ -64,7 +66,11 @@ describe('what a namespace lacks', () => {
     assert.ok(owners.lackingForException('ops') !== undefined);
     const grant = { namespace: '', name: 'ops', uid: 'u' };
     index.grants.upsert({
-      ...{ ...grant, namespaces: ['ops'], clientIds: [], resourceIds: [], nodeIdentities: true },
+      ...grant,
+      namespaces: ['ops'],
+      clientIds: [],
+      resourceIds: [],
+      nodeIdentities: true,
     });
     assert.equal(owners.lackingForException('ops'), undefined);
     index.grants.remove(grant);

@@ -57,11 +57,17 @@ describe('the grants that a cluster needs', () => {
 
   it('have the applications that the agent’s own service account proves, and no others', () => {
     const entra = {
-      ...{ tenantId: 'contoso.example', auxiliaryTenantIds: [], adEndpoint: 'https://x.example' },
-      ...{ secretNamespace: '', secretName: 'secret' },
+      tenantId: 'contoso.example',
+      auxiliaryTenantIds: [],
+      adEndpoint: 'https://x.example',
+      secretNamespace: '',
+      secretName: 'secret',
     };
     const ofType = (name: string, type: number, federation: string) => ({
-      ...{ name, type, clientId: idOf(type), entra: { ...entra, federation } },
+      name,
+      type,
+      clientId: idOf(type),
+      entra: { ...entra, federation },
     });
     assert.deepEqual(lines(bound(ofType('node', 3, 'node'))), [`default default ${idOf(3)}`]);
     assert.deepEqual(lines(bound(ofType('pod', 3, 'pod'), ofType('secret', 1, ''))), []);
@@ -91,7 +97,10 @@ describe('the grants that a cluster needs', () => {
   it('take nothing away from the grants that are there', () => {
     const objects = bound({ namespace: 'shop', name: 'till', clientId: idOf(2) });
     const own = createIdentityGrant({
-      ...{ name: 'shop', namespaces: ['shop'], clientIds: [idOf(1)], nodeIdentities: true },
+      name: 'shop',
+      namespaces: ['shop'],
+      clientIds: [idOf(1)],
+      nodeIdentities: true,
     });
     assert.deepEqual(lines({ ...objects, grants: [own] }), [
       `shop shop ${idOf(1)} ${idOf(2)} node`,
@@ -102,7 +111,8 @@ describe('the grants that a cluster needs', () => {
 
   it('are more than one object where one cannot hold them', () => {
     const many = Array.from({ length: 257 }, (_, number) => ({
-      ...{ name: `i${number}`, clientId: idOf(number) },
+      name: `i${number}`,
+      clientId: idOf(number),
     }));
     const { grants } = neededGrants(bound(...many));
     assert.deepEqual(
@@ -122,7 +132,9 @@ describe('the grants that a cluster needs', () => {
     };
     const grants = neededGrants(objects).grants.map(({ name, namespace, ...grant }) =>
       createIdentityGrant({
-        ...{ name, namespaces: [namespace], nodeIdentities: grant.nodeIdentities },
+        name,
+        namespaces: [namespace],
+        nodeIdentities: grant.nodeIdentities,
         clientIds: grant.clientIds.map(({ id }) => id),
         resourceIds: grant.resourceIds.map(({ id }) => id),
       }),

@@ -20,8 +20,12 @@ const directory = new UpstreamDirectory((adEndpoint) =>
 
 function settings(fields: Partial<EntraSettings> = {}): EntraSettings {
   return {
-    ...{ tenantId, auxiliaryTenantIds: [], adEndpoint: '', federation: '' },
-    ...{ secretNamespace: '', secretName: 'proof' },
+    tenantId,
+    auxiliaryTenantIds: [],
+    adEndpoint: '',
+    federation: '',
+    secretNamespace: '',
+    secretName: 'proof',
     ...fields,
   };
 }

@@ -54,7 +54,10 @@ for (const mode of ['ebpf', 'iptables'] as const) {
       mkdirSync(join(files, 'run'));
       const named = { name: 'c', context: { cluster: 'c', user: 'u' } };
       const kubeconfig = {
-        ...{ apiVersion: 'v1', kind: 'Config', 'current-context': 'c', contexts: [named] },
+        apiVersion: 'v1',
+        kind: 'Config',
+        'current-context': 'c',
+        contexts: [named],
         clusters: [{ name: 'c', cluster: { server: 'http://127.0.0.1:1' } }],
         users: [{ name: 'u', user: { token: 'none' } }],
       };

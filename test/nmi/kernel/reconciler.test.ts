@@ -146,7 +146,10 @@ describe('the keeper of the redirect', () => {
     const { keeper, world, lines, details } = open(absent);
     const detail = 'func#0 @0\n'.repeat(1_000);
     const refused = Object.assign(new Error('Permission denied'), {
-      ...{ code: 'EACCES', errno: 13, step: 'load', detail },
+      code: 'EACCES',
+      errno: 13,
+      step: 'load',
+      detail,
     });
     world.installError = asRedirectError(refused) as RedirectError;
     await keeper.start();

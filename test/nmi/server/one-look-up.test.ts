@@ -69,7 +69,9 @@ describe('a connection of an attested caller', () => {
 
   async function dial(): Promise<Socket> {
     const socket = connect({
-      ...{ host: '127.0.0.1', port: listener.port, localAddress: '127.0.0.11' },
+      host: '127.0.0.1',
+      port: listener.port,
+      localAddress: '127.0.0.11',
     });
     socket.on('error', () => undefined);
     await ask(socket, usual, 1);
@@ -98,8 +100,10 @@ describe('a connection of an attested caller', () => {
     assert.deepEqual(new Set(callers), new Set(['pod']));
     assert.deepEqual(peers, [
       {
-        ...{ remoteIp: '127.0.0.11', remotePort: socket.localPort },
-        ...{ localIp: '127.0.0.1', localPort: listener.port },
+        remoteIp: '127.0.0.11',
+        remotePort: socket.localPort,
+        localIp: '127.0.0.1',
+        localPort: listener.port,
       },
     ]);
     assert.equal(searches, 1);

@@ -33,7 +33,11 @@ function openStand(owners = createOwners('off')) {
   for (const name of ['one', 'two'] as const) {
     pods.upsert(
       createPod({
-        ...{ name, uid: name, cgroupUid: name, ips: [nodeIp], hostNetwork: true },
+        name,
+        uid: name,
+        cgroupUid: name,
+        ips: [nodeIp],
+        hostNetwork: true,
         labels: { aadpodidbinding: name },
       }),
     );

@@ -13,7 +13,9 @@ const compute = {
 describe('what Azure calls a node', () => {
   it('is a scale set, or the machine where it is in none', () => {
     assert.deepEqual(parseAzureNode(JSON.stringify(compute)), {
-      ...{ kind: 'vmss', name: 'aks-pool-1', resourceGroup: compute.resourceGroupName },
+      kind: 'vmss',
+      name: 'aks-pool-1',
+      resourceGroup: compute.resourceGroupName,
       subscriptionId: compute.subscriptionId,
     });
     const alone = parseAzureNode(JSON.stringify({ ...compute, vmScaleSetName: '' }));

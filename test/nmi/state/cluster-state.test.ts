@@ -74,7 +74,7 @@ describe('what the agent knows of its node', () => {
     const { state, kube } = world;
     await eventually('synced', () => state.isSynced());
     const labels = { 'azure.workload.identity/use': 'true' };
-    kube.apply(createPodManifest({ ...{ name: 'w', nodeName: 'n', ips: ['10.0.0.8'] }, labels }));
+    kube.apply(createPodManifest({ name: 'w', nodeName: 'n', ips: ['10.0.0.8'], labels }));
     await eventually('known', () => state.pods.byName('default', 'w') !== undefined);
     const pod = state.pods.byName('default', 'w') ?? assert.fail();
     assert.equal(state.workloadIdentities?.of(pod).kind, 'unknown');

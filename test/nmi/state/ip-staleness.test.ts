@@ -43,19 +43,28 @@ function openQuiet(limitMs: number) {
     await silence(options.silenceMs, options.signal);
   }
   const reflector = openReflector<Pod>({
-    ...{ name: 'pods', path: '/api/v1/pods', parse: parsePod, store: new MapStore<Pod>() },
+    name: 'pods',
+    path: '/api/v1/pods',
+    parse: parsePod,
+    store: new MapStore<Pod>(),
     client: { watch, getJson: () => Promise.resolve(listed.object) },
-    ...{ clock, random: () => 0.999, log: keptLog() },
+    clock,
+    random: () => 0.999,
+    log: keptLog(),
   });
   const trust = new AddressTrust({
-    ...{ clock, limitMs, log: keptLog() },
+    clock,
+    limitMs,
+    log: keptLog(),
     stalenessMs: () => reflector.stats().stalenessMs,
     checkNow: () => {
       reflector.checkNow();
     },
   });
   return {
-    ...{ clock, state, trust },
+    clock,
+    state,
+    trust,
     async [Symbol.asyncDispose]() {
       trust[Symbol.dispose]();
       await reflector[Symbol.asyncDispose]();

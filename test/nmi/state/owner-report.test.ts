@@ -26,7 +26,11 @@ function open(mode: OwnersMode = 'warn') {
   const log = keptLog();
   const report = openOwnerReport({
     knowledge: {
-      ...{ pods, grants, owners, workloadIdentities: undefined, trustsAddresses: () => true },
+      pods,
+      grants,
+      owners,
+      workloadIdentities: undefined,
+      trustsAddresses: () => true,
       upstreams: new UpstreamDirectory(() => ({ ok: false, problem: 'nobody asks' })),
       isSynced: () => state.isSynced,
     },

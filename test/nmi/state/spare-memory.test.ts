@@ -16,14 +16,18 @@ function createWorld(giveBack: () => void = () => undefined) {
   const synced = Promise.withResolvers<void>();
   let times = 0;
   const giving = giveBackSpareMemory({
-    ...{ clock, log, whenSynced: () => synced.promise },
+    clock,
+    log,
+    whenSynced: () => synced.promise,
     giveBack: () => {
       times += 1;
       giveBack();
     },
   });
   return {
-    ...{ clock, giving, synced },
+    clock,
+    giving,
+    synced,
     times: () => times,
   };
 }

@@ -48,7 +48,11 @@ function open() {
 
 const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
 const exchange: Exchange = {
-  ...{ caller, method: 'GET', startedAtMs: 0, requestId: 'id', isGone: false },
+  caller,
+  method: 'GET',
+  startedAtMs: 0,
+  requestId: 'id',
+  isGone: false,
   headerValues: () => [],
 };
 

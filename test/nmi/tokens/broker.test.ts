@@ -353,7 +353,10 @@ describe('the broker', () => {
   it('passes a broken upstream’s own wait on, however short the hold is', async () => {
     const stand = open();
     stand.upstream.failure = {
-      ...{ reason: 'upstream_down', description: 'busy', retryAfterS: 3, holdMs: 250 },
+      reason: 'upstream_down',
+      description: 'busy',
+      retryAfterS: 3,
+      holdMs: 250,
     };
     assert.equal(failureOf(await stand.broker.get(a, resource, party)).retryAfterS, 3);
   });

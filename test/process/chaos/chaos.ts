@@ -92,7 +92,9 @@ export class Chaos implements AsyncDisposable {
     this.#objects = new ChangingObjects({ kube, imds, entra }, this.#nextChance());
     this.#faults = new Faults({ kube, imds, entra, isOver, onFault: (name) => this.#note(name) });
     this.#proofs = new Proofs({
-      ...{ kube, port, isOver },
+      kube,
+      port,
+      isOver,
       kubeHealthySinceMs: () => this.#faults.kubeHealthySinceMs,
       onLate: (finding) => this.#verdicts.find(finding),
     });
@@ -134,7 +136,10 @@ export class Chaos implements AsyncDisposable {
 
   #openTraffic(ip: string, places: ConnectionPlaces): Traffic {
     return new Traffic({
-      ...{ ip, places, port: this.#parts.world.listenPort, chance: this.#nextChance() },
+      ip,
+      places,
+      port: this.#parts.world.listenPort,
+      chance: this.#nextChance(),
       verdicts: this.#verdicts,
       podAt: (address) => this.#objects.podAt(address),
       isOver: () => this.#isOver,

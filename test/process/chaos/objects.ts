@@ -230,7 +230,11 @@ export class ChangingObjects {
     );
     this.#parts.kube.apply(
       createPodManifest({
-        ...{ namespace, name, nodeName, ips: [ip], serviceAccount: podAccount.name },
+        namespace,
+        name,
+        nodeName,
+        ips: [ip],
+        serviceAccount: podAccount.name,
         labels: Object.fromEntries(present),
         ...this.#anyAge(),
       }),
@@ -249,7 +253,9 @@ export class ChangingObjects {
   #putBinding(namespace: Namespace, name: string): void {
     this.#parts.kube.apply(
       createAzureIdentityBinding({
-        ...{ namespace, name, selector: this.#chance.pick(selectors) },
+        namespace,
+        name,
+        selector: this.#chance.pick(selectors),
         azureIdentity: this.#chance.pick(objectNames),
         ...this.#anyAge(),
       }),

@@ -109,7 +109,10 @@ export function parseBinding(raw: unknown): Parsed<Binding> {
     const serviceAccount = optionalString(spec['serviceAccount']);
     if (serviceAccount === undefined) return unusable(ref, 'spec.serviceAccount is not a string');
     return usable({
-      ...{ ...ref, identityName, selector, serviceAccount },
+      ...ref,
+      identityName,
+      selector,
+      serviceAccount,
       createdAtWallMs: createdAtWallMs(metadata),
     });
   });

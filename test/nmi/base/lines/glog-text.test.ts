@@ -14,8 +14,14 @@ describe('log lines as text', () => {
 
   it('begin a token decision with the access line of the replaced system', () => {
     const line = JSON.stringify({
-      ...{ level: 'info', time: '2026-11-25T01:02:03.456Z', msg: 'token request' },
-      ...{ status: 200, durationMs: 1.5, method: 'GET', path: '/p', podIp: '10.0.0.1' },
+      level: 'info',
+      time: '2026-11-25T01:02:03.456Z',
+      msg: 'token request',
+      status: 200,
+      durationMs: 1.5,
+      method: 'GET',
+      path: '/p',
+      podIp: '10.0.0.1',
     });
     assert.match(
       renderGlogLine(line, 1),

@@ -280,8 +280,13 @@ describe('a grant from the API', () => {
       },
     });
     assert.deepEqual(valueOf(parsed), {
-      ...{ namespace: '', name: 'shop', uid: 'u-1', namespaces: ['shop', '*'] },
-      ...{ clientIds: ['ab'], resourceIds: ['/subscriptions/s/x'], nodeIdentities: true },
+      namespace: '',
+      name: 'shop',
+      uid: 'u-1',
+      namespaces: ['shop', '*'],
+      clientIds: ['ab'],
+      resourceIds: ['/subscriptions/s/x'],
+      nodeIdentities: true,
     });
   });
 
@@ -289,7 +294,9 @@ describe('a grant from the API', () => {
     const empty = { namespaces: [], clientIds: [], resourceIds: [], nodeIdentities: false };
     for (const spec of [undefined, null, {}, { namespaces: null, clientIDs: [] }]) {
       assert.deepEqual(valueOf(parseIdentityGrant({ metadata: named, spec })), {
-        ...{ namespace: '', ...named, ...empty },
+        namespace: '',
+        ...named,
+        ...empty,
       });
     }
   });

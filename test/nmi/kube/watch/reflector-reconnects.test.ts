@@ -80,7 +80,13 @@ describe('a reflector whose every watch ends at once', () => {
     const store = new MapStore<Pod>();
     const { lines, ...log } = keptLog();
     await using reflector = openReflector<Pod>({
-      ...{ name: 'pods', path: '/api/v1/pods', parse: parsePod, store, client, clock, log },
+      name: 'pods',
+      path: '/api/v1/pods',
+      parse: parsePod,
+      store,
+      client,
+      clock,
+      log,
       random: Math.random,
       timing: { backoff: eager, outage: eager, relistJitterMs: 1 },
     });

@@ -20,8 +20,14 @@ async function followRestored(timing: Partial<ReflectorTiming>, checkEveryMs?: n
   const store = new MapStore<Pod>();
   const log = keptLog();
   await using reflector = openReflector({
-    ...{ client, name: 'pods', path: '/api/v1/pods', parse: parsePod, store, log },
-    ...{ clock: systemClock, random: Math.random },
+    client,
+    name: 'pods',
+    path: '/api/v1/pods',
+    parse: parsePod,
+    store,
+    log,
+    clock: systemClock,
+    random: Math.random,
     timing: { ...quick, ...timing },
   });
   await store.until('the first list', () => store.items.size === 50);

@@ -678,8 +678,14 @@ describe('a list that is a stream', () => {
     await using client = await clientOf(fake);
     const store = new MapStore<Pod>();
     await using reflector = openReflector<Pod>({
-      ...{ name: 'pods', path: '/api/v1/pods', parse: parsePod, store, client },
-      ...{ clock: systemClock, random: Math.random, log: keptLog() },
+      name: 'pods',
+      path: '/api/v1/pods',
+      parse: parsePod,
+      store,
+      client,
+      clock: systemClock,
+      random: Math.random,
+      log: keptLog(),
       timing: { ...quick, silenceMs: 50 },
     });
     await reflector.whenSynced();

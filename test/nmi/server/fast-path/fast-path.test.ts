@@ -115,7 +115,9 @@ describe('the fast path on a kept connection', () => {
     const { clock, pods, grants, state, isServed, connect } = open();
     pods.upsert(
       createPod({
-        ...{ uid: 'uid-p', cgroupUid: 'uid-p', ips: ['10.0.0.1'] },
+        uid: 'uid-p',
+        cgroupUid: 'uid-p',
+        ips: ['10.0.0.1'],
         labels: { aadpodidbinding: 'label' },
       }),
     );

@@ -31,8 +31,11 @@ function open(clientId = 'client') {
   const clock = new HandClock();
   const answers = new ResponseCache(clock);
   const rendered = new RenderedToken({
-    ...{ accessToken: 'token', clientId, resource: 'https://vault.example' },
-    ...{ expiresAtWallS: Math.floor(clock.wallMs() / 1000) + 3_600, notBeforeWallS: 0 },
+    accessToken: 'token',
+    clientId,
+    resource: 'https://vault.example',
+    expiresAtWallS: Math.floor(clock.wallMs() / 1000) + 3_600,
+    notBeforeWallS: 0,
     extExpiresAtWallS: undefined,
   });
   return { clock, answers, rendered };

@@ -283,7 +283,12 @@ export function openStand(
     return getting;
   }
   return {
-    ...{ clock, api, proofs, pods, signal, get },
+    clock,
+    api,
+    proofs,
+    pods,
+    signal,
+    get,
     ask: async (name) => assertionOf(await get(podIdentity(name))),
     askNode: async () => assertionOf(await get(nodeIdentity())),
     [Symbol.dispose]: () => {

@@ -144,13 +144,20 @@ describe('the IMDS source', () => {
 
   it('says what Azure calls the node that has not the identity, asking once', async () => {
     await using imds = await openFakeImds({
-      ...{ host: '127.0.0.1', port: 0, nodeIps: ['127.0.0.1'] },
-      ...{ systemAssigned: undefined, userAssigned: [] },
+      host: '127.0.0.1',
+      port: 0,
+      nodeIps: ['127.0.0.1'],
+      systemAssigned: undefined,
+      userAssigned: [],
     });
     const open = (hidesNode: boolean) =>
       openImdsSource({
-        ...{ endpoint: `http://127.0.0.1:${imds.port}`, userAgent: 'test', timeoutMs: 2_000 },
-        ...{ clock: new HandClock(), loopMark: new LoopMark(), hidesNode },
+        endpoint: `http://127.0.0.1:${imds.port}`,
+        userAgent: 'test',
+        timeoutMs: 2_000,
+        clock: new HandClock(),
+        loopMark: new LoopMark(),
+        hidesNode,
       });
     const nodesOf = async (source: ImdsSource) => {
       const results = await Promise.all(
@@ -186,8 +193,11 @@ describe('the IMDS source', () => {
     const { port } = server.address() as AddressInfo;
     const clock = new HandClock();
     await using source = openImdsSource({
-      ...{ endpoint: `http://127.0.0.1:${port}`, userAgent: 'test', timeoutMs: 300 },
-      ...{ clock, loopMark: new LoopMark() },
+      endpoint: `http://127.0.0.1:${port}`,
+      userAgent: 'test',
+      timeoutMs: 300,
+      clock,
+      loopMark: new LoopMark(),
     });
     for (const [passMs, asks] of [
       [0, 1],
@@ -215,8 +225,11 @@ describe('the IMDS source', () => {
     const { port } = server.address() as AddressInfo;
     {
       await using source = openImdsSource({
-        ...{ endpoint: `http://127.0.0.1:${port}`, userAgent: 'test', timeoutMs: 2_000 },
-        ...{ clock: systemClock, loopMark: new LoopMark() },
+        endpoint: `http://127.0.0.1:${port}`,
+        userAgent: 'test',
+        timeoutMs: 2_000,
+        clock: systemClock,
+        loopMark: new LoopMark(),
       });
       const identity = { kind: 'client_id', value: 'c&msi_res_id=other' } as const;
       const resource = 'https://r/?a=b&client_id=other#x';

@@ -76,7 +76,10 @@ describe('a metadata address that leads back to the agent', () => {
     const { port } = server.address() as AddressInfo;
     await using source = openImdsSource({
       endpoint: `http://127.0.0.1:${port}`,
-      ...{ userAgent: 'test', timeoutMs: 5_000, clock: systemClock, loopMark: new LoopMark() },
+      userAgent: 'test',
+      timeoutMs: 5_000,
+      clock: systemClock,
+      loopMark: new LoopMark(),
     });
     const request = { identity: { kind: 'unnamed' }, resource: 'r' } as const;
     const result = await source.fetch(request, () => true);
@@ -87,7 +90,10 @@ describe('a metadata address that leads back to the agent', () => {
     await using agent = await openLoopbackAgent({}, bindPodToA);
     await using other = openImdsSource({
       endpoint: `http://127.0.0.1:${agent.port}`,
-      ...{ userAgent: 'test', timeoutMs: 5_000, clock: systemClock, loopMark: new LoopMark() },
+      userAgent: 'test',
+      timeoutMs: 5_000,
+      clock: systemClock,
+      loopMark: new LoopMark(),
     });
     const result = await other.fetch({ identity: { kind: 'unnamed' }, resource: 'r' }, () => false);
     assert.ok(!result.ok);

@@ -146,7 +146,8 @@ describe('proofs by client secret', () => {
     const clock = new HandClock();
     let isNeeded = true;
     using proofs = openSecretProofs({
-      ...{ reader, clock },
+      reader,
+      clock,
       isNeeded: (secret) => isNeeded || secret.name === 'other',
     });
     const get = async (secret: string): Promise<string> => {
