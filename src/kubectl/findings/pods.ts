@@ -1,7 +1,7 @@
 /** What a pod gets, by the agent's own code, and what around it keeps it from getting what its author meant. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../nmi/base/json-value.ts';
-import { nearest } from '../../nmi/config/nearest.ts';
+import { nearMissOf } from '../../nmi/grants/near-miss.ts';
 import type { PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
 import type { IdentitySelector } from '../../nmi/grants/grant.ts';
 import type { Config } from '../../nmi/config/config.ts';
@@ -104,14 +104,11 @@ function ofRefusal(
   const { reason, description, status, retryAfterS } = refusal;
   const retry = retryAfterS === undefined ? '' : `, Retry-After ${retryAfterS}s`;
   const isOfOwners = reason === 'identity_not_owned';
-  const hints = [
-    // An identity without a grant is a fact of its own, unless it is what the refusal is about.
-    ...explanation.hints.filter((each) => isOfOwners || !each.includes('AzureIdentityGrant')),
-    ...nearSelectors(explanation, context.view),
-  ];
-  const hint = hints.find((each) =>
-    /make it exactly|give it a value|name must be|did you mean/.test(each),
+  // An identity without a grant is a fact of its own, unless it is what the refusal is about.
+  const hints = explanation.hints.filter(
+    (each) => isOfOwners || !each.includes('AzureIdentityGrant'),
   );
+  const hint = hints.find((each) => /make it exactly|give it a value|name must be/.test(each));
   return [
     ...owners,
     createFinding(reason, {
@@ -132,12 +129,17 @@ function fixOf(
 ): { readonly fix?: string } {
   if (hint !== undefined) return { fix: hint };
   const { namespace } = pod;
-  const grants = view.knowledge.grants.grantsOf(pod.uid);
+  const index = view.knowledge.grants;
+  const grants = index.grantsOf(pod.uid);
+  const meant = grants && nearMissOf(grants, namespace, index, 0)?.meant;
   if (grants?.kind === 'no-binding' && grants.foreignBindings[0] !== undefined) {
     const { name, serviceAccount } = grants.foreignBindings[0];
     return {
       fix: `Run the pod under service account ${serviceAccount}, or change spec.serviceAccount of AzureIdentityBinding ${name}.`,
     };
+  }
+  if (reason === 'binding_missing' && meant !== undefined) {
+    return { fix: `Give the pod template the label ${bindingLabel}=${meant}.` };
   }
   if (reason === 'binding_missing') {
     const here = snapshot.identities.filter((each) => namespaceOf(each) === namespace).map(nameOf);
@@ -148,29 +150,15 @@ function fixOf(
   }
   if (reason === 'identity_missing') {
     const [missing = ''] = bindings.map(({ identityName }) => identityName);
+    if (meant !== undefined) {
+      const [binding = ''] = bindings.map(({ name }) => name);
+      return { fix: `Set spec.azureIdentity of AzureIdentityBinding ${binding} to ${meant}.` };
+    }
     return {
       fix: `Create it: kubectl nmi identity add ${shellWord(missing)} -n ${namespace} --resource-id … --run --apply; or correct spec.azureIdentity.`,
     };
   }
   return {};
-}
-
-/** A slip of the keyboard in a label; the agent's own hints know letter case alone. */
-function nearSelectors(
-  { label, pod, requests }: PodExplanation,
-  view: KnowledgeView,
-): readonly string[] {
-  const outcome = requests[0]?.outcome;
-  const isUnbound = outcome?.kind === 'refused' && outcome.refusal.reason === 'binding_missing';
-  if (label === undefined || !isUnbound) return [];
-  const selectors = [...view.knowledge.grants.allBindings()]
-    .filter(({ namespace }) => namespace === pod.namespace)
-    .map(({ selector }) => selector);
-  const near = nearest(label, new Set(selectors));
-  if (near === undefined || near.edits === 0 || near.edits > 2 || near.edits > label.length / 3)
-    return [];
-  if (near.name.toLowerCase() === label.toLowerCase()) return [];
-  return [`A binding of the namespace has the selector "${near.name}": did you mean it?`];
 }
 
 /** SDKs name the identity of AZURE_CLIENT_ID in their requests. */

@@ -6,6 +6,7 @@ import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { GrantRefusal, NamedSelector } from './grant.ts';
 import type { GrantEntry } from './identity-owners.ts';
+import type { NearMiss } from './near-miss.ts';
 
 /** A pod's right to a token, in the upstream's terms. */
 export interface Authorized {
@@ -63,7 +64,12 @@ export type PodFacts =
       /** What an `AzureIdentityGrant` would have to name. */
       readonly entry: GrantEntry;
     }
-  | { readonly about: 'grant'; readonly grant: GrantRefusal };
+  | {
+      readonly about: 'grant';
+      readonly grant: GrantRefusal;
+      /** What was probably meant by a name that does not exist. */
+      readonly near?: NearMiss | undefined;
+    };
 
 export interface OwnedBy {
   readonly kind: 'AzureIdentity' | 'AzurePodIdentityException';

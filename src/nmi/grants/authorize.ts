@@ -15,6 +15,7 @@ import {
 } from './grant.ts';
 import type { Knowledge } from './identify.ts';
 import type { GrantEntry, IdentityOwners } from './identity-owners.ts';
+import { nearMissOf } from './near-miss.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { UpstreamChoice, UpstreamDirectory } from './resolve-upstream.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
@@ -81,8 +82,10 @@ export function authorize(
       if (candidates.length === 0 && unowned?.kind === 'refused') return unowned;
       return { kind: 'by-object-id', pod, candidates, objectId: grant.objectId };
     }
-    case 'refused':
-      return refused(pod, reasonOf(grant), { about: 'grant', grant }, isTransient(grant));
+    case 'refused': {
+      const near = nearMissOf(grants, pod.namespace, knowledge.grants, nowWallMs);
+      return refused(pod, reasonOf(grant), { about: 'grant', grant, near }, isTransient(grant));
+    }
   }
 }
 

@@ -9,6 +9,7 @@ import { refuse, type Answer, type RefusalExtra } from '../base/answers.ts';
 import type { Authorized, CallerFacts, OwnedBy, PodFacts, Refused } from './authorization.ts';
 import type { GrantRefusal } from './grant.ts';
 import type { GrantEntry } from './identity-owners.ts';
+import type { NearMiss } from './near-miss.ts';
 import { printable } from '../base/printable.ts';
 import type { AzureNode } from '../sources/azure-node.ts';
 import type { SourceFailure } from '../sources/source.ts';
@@ -107,7 +108,7 @@ function textOfPod(facts: PodFacts, pod: Pod): string {
     case 'not-owned':
       return `Identity not found: ${textOfUnowned(facts.by, facts.entry, pod)}`;
     case 'grant':
-      return textOfGrant(facts.grant, pod);
+      return textOfGrant(facts.grant, facts.near, pod);
   }
 }
 
@@ -128,7 +129,7 @@ export function textOfUnowned(by: OwnedBy, entry: GrantEntry, pod: Pod): string 
   );
 }
 
-function textOfGrant(grant: GrantRefusal, pod: Pod): string {
+function textOfGrant(grant: GrantRefusal, near: NearMiss | undefined, pod: Pod): string {
   const who = nameOf(pod);
   switch (grant.reason) {
     case 'no_binding_label':
@@ -139,12 +140,15 @@ function textOfGrant(grant: GrantRefusal, pod: Pod): string {
     case 'binding_missing':
       return (
         `Identity not found: ${who} has the label ${bindingLabel}=${grant.label}, and ` +
-        whyUnbound(grant.foreign, pod)
+        whyUnbound(grant.foreign, near, pod)
       );
     case 'identity_missing':
       return (
         `Identity not found: ${who} is bound by ${list(grant.bindingNames)}, but namespace ` +
-        `${pod.namespace} has no AzureIdentity ${list(grant.missingIdentityNames)}. Create it.`
+        `${pod.namespace} has no AzureIdentity ${list(grant.missingIdentityNames)}. ` +
+        (near === undefined
+          ? 'Create it.'
+          : `Did you mean AzureIdentity "${printable(near.meant)}"? Correct spec.azureIdentity.`)
       );
     case 'selector_not_bound': {
       const missing =
@@ -173,11 +177,16 @@ function textOfGrant(grant: GrantRefusal, pod: Pod): string {
 
 function whyUnbound(
   foreign: Extract<GrantRefusal, { reason: 'binding_missing' }>['foreign'],
+  near: NearMiss | undefined,
   { namespace, serviceAccount }: Pod,
 ): string {
   const [first] = foreign;
   if (first === undefined) {
-    return `no AzureIdentityBinding in namespace ${namespace} has that selector. Create one.`;
+    const fix =
+      near === undefined
+        ? 'Create one.'
+        : `Did you mean "${printable(near.meant)}"? Correct the label of the pod template.`;
+    return `no AzureIdentityBinding in namespace ${namespace} has that selector. ${fix}`;
   }
   return (
     `AzureIdentityBinding ${list(foreign.map(({ name }) => name))} with that selector is not for its ` +

@@ -63,7 +63,7 @@ describe('a pod', () => {
   it('has a label with a slip, or one that is like no selector', () => {
     const fixOf = (label: string) =>
       examine(createPod('web', { labels: { aadpodidbinding: label } }))[0]?.fix;
-    assert.match(fixOf('oders') ?? '', /selector "orders": did you mean it/);
+    assert.equal(fixOf('oders'), 'Give the pod template the label aadpodidbinding=orders.');
     assert.match(fixOf('stock') ?? '', /^Create one: /);
   });
 
@@ -82,6 +82,10 @@ describe('a pod', () => {
     );
     assert.match(fix({ bindings: [], identities: [] }), /identity assign IDENTITY -n shop/);
     assert.match(fix({ identities: [] }), /^Create it: kubectl nmi identity add orders -n shop/);
+    assert.equal(
+      fix({ identities: [createIdentity('order')] }),
+      'Set spec.azureIdentity of AzureIdentityBinding orders to order.',
+    );
     const limited = createBinding('orders', {
       azureIdentity: 'orders',
       selector: 'orders',

@@ -2,6 +2,18 @@
 import type { Faults } from '../mutation.ts';
 
 export const grants: Faults = {
+  'src/nmi/grants/near-miss.ts': [
+    [
+      'a refusal names objects of another namespace',
+      'if (object.namespace !== namespace) continue;',
+      '',
+    ],
+    [
+      'every refused request searches the whole cluster',
+      'if (known !== undefined && Math.abs(nowWallMs - known.atWallMs) < keptMs) return known.near;',
+      '',
+    ],
+  ],
   'src/nmi/grants/authorize.ts': [
     ['--host-network=refuse does nothing', "policy.hostNetwork === 'refuse'", 'false'],
     [

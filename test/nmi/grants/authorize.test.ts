@@ -79,6 +79,16 @@ function bodyOf(decision: Authorization): string {
   return `${status} ${reason} ${body}`;
 }
 
+describe('a label that no binding has', () => {
+  it('is refused with the selector that was probably meant', () => {
+    const slip = { ...pod, labels: { aadpodidbinding: 'lable' } };
+    const unlike = { ...pod, labels: { aadpodidbinding: 'stock' } };
+    const asks = (asked: Pod) => bodyOf(decide({}, vault, { kind: 'none' }, asked));
+    assert.match(asks(slip), /^503 binding_pending .* Did you mean \\"label\\"\?/);
+    assert.match(asks(unlike), /that selector\. Create one\./);
+  });
+});
+
 describe('an identity with allowed resources', () => {
   const identity = { allowedResources: [vault, 'https://storage.azure.com'] };
 

@@ -113,6 +113,33 @@ describe('a refusal of a pod', () => {
     for (const [facts, text] of texts) assert.match(textOfPod(facts), text);
   });
 
+  it('names what was probably meant, as one harmless line', () => {
+    const near = { wanted: 'l', meant: 'x"\n<b>' };
+    const unbound = {
+      kind: 'refused',
+      reason: 'binding_missing',
+      transient: false,
+      label: 'l',
+      foreign: [],
+    } as const;
+    assert.match(
+      textOfPod({ about: 'grant', grant: unbound, near }),
+      /^Identity not found: .* has that selector\. Did you mean "x\?\?\?b\?"\? Correct the label/,
+    );
+    const without = {
+      kind: 'refused',
+      reason: 'identity_missing',
+      transient: false,
+      label: 'l',
+      bindingNames: ['b'],
+      missingIdentityNames: ['gone'],
+    } as const;
+    assert.match(
+      textOfPod({ about: 'grant', grant: without, near }),
+      /^Identity not found: .* no AzureIdentity gone\. Did you mean AzureIdentity "x\?\?\?b\?"\? Correct spec/,
+    );
+  });
+
   it('names the objects that its grants lack', () => {
     const grants: readonly (readonly [GrantRefusal, RegExp])[] = [
       [{ kind: 'refused', reason: 'no_binding_label' }, /has no label "aadpodidbinding"\. Set it/],
