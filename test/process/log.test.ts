@@ -59,7 +59,7 @@ describe('the log of the agent process', { timeout: 60_000 }, () => {
       assert.match(line, /^[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ [\w.-]+:\d+\] \S/);
     }
     assert.match(log, /\] status \(200\) took \d+ ns for req\.method=GET reg\.path=\/metadata\//);
-    assert.match(log, /\] status \(400\) took \d+ ns .* req\.remote=127\.0\.0\.11/);
+    assert.match(log, /^E.*\] status \(400\) took \d+ ns .* req\.remote=127\.0\.0\.11/m);
     assertNoSecret(log, token);
   });
 

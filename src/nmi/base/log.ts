@@ -21,6 +21,11 @@ export function loggableResource(resource: string): string {
   return isUri || isGuid ? resource : '[unusual]';
 }
 
+/** The path of a relayed request; not segments long enough for a token. */
+export function loggablePath(path: string): string {
+  return /^(?:\/[A-Za-z0-9._~-]{1,40}){1,12}\/?$/.test(path) ? path : '[unusual]';
+}
+
 /**
  * A client id as the replaced system logs it: first and last four characters. Short texts stay,
  * as they did there.

@@ -102,6 +102,11 @@ export class CallerConnection {
     return this.#caller;
   }
 
+  /** The caller as it was resolved last. */
+  get latest(): Caller {
+    return this.#caller;
+  }
+
   /** The pod that opened it is not there any more. */
   hasOutlived(pods: PodIndex): boolean {
     return this.#ownerUid !== undefined && pods.byUid(this.#ownerUid) === undefined;

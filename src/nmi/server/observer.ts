@@ -3,11 +3,12 @@ import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { Answer, Reason } from '../base/answers.ts';
 import type { Authorization } from '../grants/authorization.ts';
 import type { UpstreamObserver } from '../tokens/broker.ts';
+import type { IdHeaders } from './correlation.ts';
 import type { Exchange, Handled } from './request.ts';
+import type { Route } from './route.ts';
 import type { StandingRight } from './standing-rights.ts';
 
-export type RouteName = 'token' | 'host-token' | 'passthrough' | 'refused';
-export type TokenRoute = Extract<RouteName, 'token' | 'host-token'>;
+export type TokenRoute = Extract<Route['kind'], 'token' | 'host-token'>;
 
 /** All that the log line and the metrics say about one token request. */
 export interface TokenDecision {
@@ -20,11 +21,14 @@ export interface TokenDecision {
 }
 
 /** A request that the fast path answered. */
-export type Hit = Pick<Exchange, 'caller' | 'startedAtMs' | 'requestId'>;
+export interface Hit extends Pick<Exchange, 'caller' | 'startedAtMs' | 'requestId'> {
+  readonly request: IdHeaders;
+}
 
 export interface Observer extends UpstreamObserver {
   onDecision(exchange: Exchange, decision: TokenDecision): void;
-  onHandled(exchange: Exchange, route: RouteName, handled: Handled): void;
+  /** Every request that came to the router, once, after `onDecision` if it was decided. */
+  onHandled(exchange: Exchange, route: Route, handled: Handled): void;
   /** A request that was refused before it came to the router. */
   onRefusal(reason: Reason): void;
   /** What the first two would say of it. */

@@ -35,7 +35,7 @@ export function createRouter(options: RouterOptions): Handler {
   return (exchange) => {
     const route = parseRoute(exchange.target);
     const done = (handled: Handled): Handled => {
-      options.observer.onHandled(exchange, route.kind, handled);
+      options.observer.onHandled(exchange, route, handled);
       return handled;
     };
     const failed = (error: unknown): Handled => {

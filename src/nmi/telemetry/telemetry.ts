@@ -4,7 +4,7 @@
  * here changes an answer, and nothing secret passes through: of a token only its existence is told.
  */
 import { fullName } from '../../cache/index/object-name.ts';
-import type { Reason } from '../base/answers.ts';
+import type { Answer, Reason } from '../base/answers.ts';
 import { LogBudget } from '../base/lines/log-budget.ts';
 import type { Clock } from '../../cache/clock.ts';
 import type { RefreshOutcome } from '../../cache/token/cache.ts';
@@ -14,11 +14,12 @@ import { createMetrics, type Metrics } from './metrics.ts';
 import { presetSeries } from './preset-series.ts';
 import type { Authorized } from '../grants/authorization.ts';
 import { relayed, type Exchange, type Handled } from '../server/request.ts';
-import type { Hit, Observer, RouteName, TokenDecision } from '../server/observer.ts';
+import { correlationInBytes, correlationOf } from '../server/correlation.ts';
+import type { Hit, Observer, TokenDecision } from '../server/observer.ts';
 import type { StandingRight } from '../server/standing-rights.ts';
-import { loggableResource, redactClientId } from '../base/log.ts';
+import { loggablePath, loggableResource, redactClientId } from '../base/log.ts';
 import type { Logger, PreparedLine } from '../base/logger.ts';
-import { hostTokenPath, tokenPath } from '../server/route.ts';
+import { hostTokenPath, tokenPath, type Route } from '../server/route.ts';
 import type { SourceResult } from '../sources/source.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
@@ -43,6 +44,8 @@ const hitLabels = {
 const tokenRequest = 'token request';
 const requestHandled = 'request handled';
 const furtherRequests = 'further token requests';
+const metadataRequest = 'metadata request';
+const furtherMetadataRequests = 'further metadata requests';
 const maxDetail = 500;
 /** Lines of one pod and identity, and of failures of one source, in a quiet minute. Clients keep tokens. */
 const most = { served: 100, refused: 1, failed: 20 } as const;
@@ -129,7 +132,7 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     return hit;
   }
 
-  function onHit({ caller, startedAtMs, requestId }: Hit, right: StandingRight): void {
+  function onHit({ caller, startedAtMs, requestId, request }: Hit, right: StandingRight): void {
     const known = prepared.get(right);
     const hit = known?.podIp === caller.ip ? known : prepareHit(caller.ip, right);
     const durationMs = clock.monotonicMs() - startedAtMs;
@@ -138,7 +141,8 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     observeHit(seconds);
     hits++;
     if (budget.allows(hit.kind, most.served, hit.reportMore)) {
-      hit.log(Math.round(durationMs * 1000) / 1000, requestId);
+      const ids = { requestId, ...correlationInBytes(request) };
+      hit.log(Math.round(durationMs * 1000) / 1000, ids);
     }
     log.debug(hit.handled, requestHandled);
   }
@@ -197,6 +201,7 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
         cache,
         durationMs: Math.round(durationMs * 1000) / 1000,
         requestId: exchange.requestId,
+        ...correlationOf(exchange),
         clientGone: isGone ? true : undefined,
       },
       tokenRequest,
@@ -234,14 +239,39 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     }
   }
 
-  function onHandled(exchange: Exchange, route: RouteName, handled: Handled): void {
+  function onHandled(exchange: Exchange, route: Route, handled: Handled): void {
     const reason = handled === relayed ? 'ok' : handled.reason;
-    metrics.inc('nmi_requests_total', { route, reason });
+    metrics.inc('nmi_requests_total', { route: route.kind, reason });
+    if (route.kind === 'passthrough' && handled !== relayed) {
+      logRefusedMetadata(exchange, route.path, handled);
+      return;
+    }
     // Probes of SDKs and of other clouds' clients come all the time and are no errors.
     log.debug(
-      { route, reason, method: exchange.method, podIp: exchange.caller.ip },
+      { route: route.kind, reason, method: exchange.method, podIp: exchange.caller.ip },
       requestHandled,
     );
+  }
+
+  function logRefusedMetadata(exchange: Exchange, path: string, { status, reason }: Answer): void {
+    const { caller, method, requestId, startedAtMs } = exchange;
+    const pod = caller.latest.kind === 'pod' ? caller.latest.pod : undefined;
+    const whose = {
+      status,
+      reason,
+      method,
+      path: loggablePath(path),
+      podIp: caller.ip,
+      pod: pod?.name,
+      namespace: pod?.namespace,
+      uid: pod?.uid,
+    };
+    const reportMore = (count: number): void =>
+      log.warn({ ...whose, path: undefined, count }, furtherMetadataRequests);
+    const kind = `metadata ${caller.limitKey} ${reason}`;
+    if (!budget.allows(kind, most.refused, reportMore)) return;
+    const durationMs = Math.round((clock.monotonicMs() - startedAtMs) * 1000) / 1000;
+    log.warn({ ...whose, durationMs, requestId, ...correlationOf(exchange) }, metadataRequest);
   }
 
   function onRefusal(reason: Reason): void {

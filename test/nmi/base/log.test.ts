@@ -1,8 +1,19 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { loggableResource, redactClientId } from '../../../src/nmi/base/log.ts';
+import { loggablePath, loggableResource, redactClientId } from '../../../src/nmi/base/log.ts';
 
 describe('what a log line may show of a caller', () => {
+  it('is a path of the metadata service, without segments that may be a token', () => {
+    const deep = '/metadata/instance/network/interface/0/ipv4/ipAddress/0/publicIpAddress';
+    for (const path of ['/metadata/versions', '/metadata/instance/', deep]) {
+      assert.equal(loggablePath(path), path);
+    }
+    const token = `/metadata/instance/eyJhbGciOiJub25lIn0.${'x'.repeat(30)}.`;
+    for (const odd of [token, '/metadata/"', `/metadata${'/x'.repeat(12)}`, '', 'metadata']) {
+      assert.equal(loggablePath(odd), '[unusual]');
+    }
+  });
+
   it('is a resource that looks like one, and a shortened client id', () => {
     for (const resource of [
       'https://vault.azure.net',

@@ -10,7 +10,10 @@ describe('the logger', () => {
         const log = createLogger({ format, level, write: (line) => lines.push(line) });
         const fields = { pod: 'a"b', gone: undefined, status: 200, nested: { x: [1] } };
         const child = log.child({ component: 'c' });
-        child.prepare(fields, 'token request')(1.25, 'id');
+        child.prepare(fields, 'token request')(1.25, {
+          requestId: 'id',
+          traceId: undefined,
+        });
         child.child(fields).info({ durationMs: 1.25, requestId: 'id' }, 'token request');
         const [prepared, written] = lines.map((line) => line.replace(/\d\d\.\d{3,6}/, ''));
         assert.equal(lines.length, level === 'info' ? 2 : 0);

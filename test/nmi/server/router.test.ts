@@ -68,8 +68,8 @@ function open(over: Partial<RouterOptions> = {}) {
     },
     loopMark,
     observer: {
-      onHandled: (_exchange, name, handled) =>
-        handledAs.push(`${name} ${handled === relayed ? 'relayed' : handled.reason}`),
+      onHandled: (_exchange, { kind }, handled) =>
+        handledAs.push(`${kind} ${handled === relayed ? 'relayed' : handled.reason}`),
     },
     onBug: (error) => bugs.push(error),
     ...over,

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import type { TokenDecision } from '../../../src/nmi/server/observer.ts';
-import type { Exchange } from '../../../src/nmi/server/request.ts';
+import { relayed, type Exchange } from '../../../src/nmi/server/request.ts';
 import type { StandingRight } from '../../../src/nmi/server/standing-rights.ts';
 import { createLogger } from '../../../src/nmi/base/logger.ts';
 import { createObserver } from '../../../src/nmi/telemetry/telemetry.ts';
@@ -47,6 +48,7 @@ function open() {
 }
 
 const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
+const request = { bytes: Buffer.alloc(0), ids: [] };
 const exchange: Exchange = {
   caller,
   method: 'GET',
@@ -92,6 +94,49 @@ describe('what is told of refusals', () => {
   });
 });
 
+describe('the log of metadata requests', () => {
+  const refused = { reason: 'metadata_blocked', status: 403, body: '' } as const;
+  const routeTo = (path: string) =>
+    ({ kind: 'passthrough', area: 'instance', path, query: '' }) as const;
+
+  it('has a warning of the first refusal with pod, path and request id, and how many more', () => {
+    const { lines, metrics, log, clock } = open();
+    const observer = createObserver(metrics, log, clock);
+    const pods = new PodIndex(clock);
+    pods.upsert(createPod({ name: 'p', ips: ['10.0.0.1'] }));
+    const known = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
+    known.resolve(pods);
+    const of = { ...exchange, caller: known };
+    observer.onHandled(of, routeTo('/metadata/instance/compute'), refused);
+    observer.onHandled(of, routeTo(`/metadata/instance/${'x'.repeat(41)}`), refused);
+    observer.onHandled(of, routeTo('/metadata/instance'), relayed);
+    assert.equal(lines.length, 1);
+    const line = JSON.parse(lines[0] ?? '') as Record<string, unknown>;
+    const { level, pod, namespace, path, requestId, reason, msg } = line;
+    assert.deepEqual(
+      [level, pod, namespace, path, requestId, reason, msg],
+      [
+        'warn',
+        'p',
+        'default',
+        '/metadata/instance/compute',
+        'id',
+        'metadata_blocked',
+        'metadata request',
+      ],
+    );
+    clock.advance(60_000);
+    assert.match(lines[1] ?? '', /"pod":"p".*"count":1,"msg":"further metadata requests"/);
+  });
+
+  it('has no path that may hold a token', () => {
+    const { lines, metrics, log, clock } = open();
+    const observer = createObserver(metrics, log, clock);
+    observer.onHandled(exchange, routeTo(`/metadata/instance/${'e'.repeat(41)}`), refused);
+    assert.match(lines[0] ?? '', /"path":"\[unusual\]"/);
+  });
+});
+
 describe('what is told of failed fetches', () => {
   it('is each of a few, and how many more', async () => {
     const { lines, metrics, log, clock } = open();
@@ -109,7 +154,7 @@ describe('what is told of a hit', () => {
     const { lines, metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
     for (let count = 0; count < 1_000; count++) {
-      observer.onHit({ caller, startedAtMs: 0, requestId: 'id' }, rightOf());
+      observer.onHit({ caller, startedAtMs: 0, requestId: 'id', request }, rightOf());
     }
     assert.equal(lines.splice(0).length, 100);
     clock.advance(60_000);
@@ -122,7 +167,7 @@ describe('what is told of a hit', () => {
     const right = rightOf();
     for (const ip of ['10.0.0.1', '10.0.0.2', '10.0.0.1']) {
       const from = new CallerConnection({ remoteIp: ip }, { kind: 'by-address' });
-      observer.onHit({ caller: from, startedAtMs: 0, requestId: 'id' }, right);
+      observer.onHit({ caller: from, startedAtMs: 0, requestId: 'id', request }, right);
     }
     const told = lines.join('').matchAll(/"podIp":"([^"]+)"/g);
     assert.deepEqual(
@@ -140,11 +185,11 @@ describe('the counters of hits', () => {
     const observer = createObserver(metrics, log, clock);
     const scrape = async () => hits.exec(await metrics.render())?.[1];
     for (let count = 0; count < 3; count++) {
-      observer.onHit({ caller, startedAtMs: 0, requestId: 'id' }, rightOf());
+      observer.onHit({ caller, startedAtMs: 0, requestId: 'id', request }, rightOf());
     }
     assert.equal(await scrape(), '3');
     assert.equal(await scrape(), '3', 'nothing came in between');
-    observer.onHit({ caller, startedAtMs: 0, requestId: 'id' }, rightOf());
+    observer.onHit({ caller, startedAtMs: 0, requestId: 'id', request }, rightOf());
     assert.equal(await scrape(), '4');
   });
 });
@@ -163,7 +208,7 @@ describe('a line of the log', () => {
       const { authorization } = right;
       if (cache === 'hit') {
         const query = { ...right.query, resource: token };
-        observer.onHit({ caller, startedAtMs: 0, requestId: 'id' }, { ...right, query });
+        observer.onHit({ caller, startedAtMs: 0, requestId: 'id', request }, { ...right, query });
       } else {
         const answer = { reason: 'ok', status: 200, body: '' } as const;
         const asked = { resource: token, source: 'imds', cache } as const;

@@ -4,7 +4,7 @@
  */
 import { parseRecord } from '../json-value.ts';
 
-/** Of levels; all others are information. */
+/** Of levels; all others are information. A refused request is an error there, as it was. */
 const severities: Readonly<Record<string, string>> = { fatal: 'F', error: 'E', warn: 'W' };
 
 const headerFields = new Set(['level', 'time', 'component', 'msg']);
@@ -13,7 +13,7 @@ const headerFields = new Set(['level', 'time', 'component', 'msg']);
 export function renderGlogLine(line: string, pid: number): string {
   const fields = parseRecord(line);
   if (fields === undefined) return line;
-  const severity = severities[text(fields['level'])] ?? 'I';
+  const severity = isRefusal(fields) ? 'E' : (severities[text(fields['level'])] ?? 'I');
   const place = `${text(fields['component']) || 'nmi'}:1`;
   const header = `${severity}${stamp(text(fields['time']))} ${String(pid).padStart(7)} ${place}]`;
   const pairs = Object.entries(fields)
@@ -34,6 +34,10 @@ function accessLine(fields: Readonly<Record<string, unknown>>): string | undefin
     `status (${status}) took ${took} ns for req.method=${text(method)} ` +
     `reg.path=${text(path)} req.remote=${text(podIp)}`
   );
+}
+
+function isRefusal({ level, status }: Readonly<Record<string, unknown>>): boolean {
+  return level === 'warn' && typeof status === 'number';
 }
 
 /** `MMDD hh:mm:ss.uuuuuu` from an ISO time. */

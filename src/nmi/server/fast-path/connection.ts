@@ -19,8 +19,8 @@ export interface ServeOptions {
   readonly batch: Pick<WriteBatch, 'add'>;
   /** The last request that was answered: a new connection mostly begins with the same. */
   readonly shared: { last: KnownRequest | undefined };
-  /** The whole answer to a target, or undefined when this is not the place for it. */
-  readonly answer: (target: string, isLast: boolean) => CachedResponse | undefined;
+  /** The whole answer to a request, or undefined when this is not the place for it. */
+  readonly answer: (request: KnownRequest) => CachedResponse | undefined;
   /**
    * Gives the connection, with what was read of it, to the HTTP server.
    * @param target that `answer` had no answer to; undefined for a request that it was not asked.
@@ -85,7 +85,7 @@ export function serveConnection(options: ServeOptions): void {
     if (isLast) return;
     // Slow readers are left to node:http, which handles back-pressure.
     const request = socket.writableLength === 0 ? readRequest(chunk, last) : undefined;
-    const reply = request === undefined ? undefined : answer(request.target, request.isLast);
+    const reply = request === undefined ? undefined : answer(request);
     if (request === undefined || reply === undefined) {
       leave();
       socket.pause();

@@ -18,6 +18,7 @@ import {
 import { askedIdOf } from '../token-query.ts';
 import type { TokenBroker } from '../../tokens/broker.ts';
 import { serveConnection } from './connection.ts';
+import type { KnownRequest } from './known-request.ts';
 import { ResponseCache, type CachedResponse } from './response-cache.ts';
 import { WriteBatch } from './write-batch.ts';
 
@@ -53,8 +54,9 @@ export class TokenFastPath implements FastPath {
       shared: this.#shared,
       firstByteMs: headersTimeoutMs,
       idleMs,
-      answer: (target, isLast) => {
+      answer: (request) => {
         if (isDraining()) return undefined;
+        const { target } = request;
         try {
           const nowMs = clock.monotonicMs();
           if (decision?.target !== target || !rights.isStanding(decision, nowMs)) {
@@ -62,7 +64,7 @@ export class TokenFastPath implements FastPath {
             decision = 'kind' in decided ? undefined : decided;
           }
           if (decision === undefined || !isRight(decision)) return undefined;
-          return this.#answer(caller, decision, nowMs, isLast);
+          return this.#answer(caller, decision, nowMs, request);
         } catch (error) {
           // The other way finds the same, and answers that the agent failed.
           onBug(error);
@@ -78,13 +80,13 @@ export class TokenFastPath implements FastPath {
     caller: CallerConnection,
     right: StandingRight,
     nowMs: number,
-    isLast: boolean,
+    request: KnownRequest,
   ): CachedResponse | undefined {
     const { broker, observer } = this.#options;
     const rendered = broker.peekKey(right.cacheKey);
     if (rendered === undefined) return undefined;
     const requestId = randomUUID();
-    observer.onHit({ caller, startedAtMs: nowMs, requestId }, right);
-    return this.#responses.render(rendered, askedIdOf(right.query), requestId, isLast);
+    observer.onHit({ caller, startedAtMs: nowMs, requestId, request }, right);
+    return this.#responses.render(rendered, askedIdOf(right.query), requestId, request.isLast);
   }
 }

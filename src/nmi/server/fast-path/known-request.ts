@@ -3,7 +3,7 @@
  * but for the name that most SDKs give each request, and sometimes for the target: what was found out
  * about the rest still holds, and is not read anew. Pure.
  */
-import { isHeaderText, parseCanonicalRequest, parseTarget, type Span } from './parser.ts';
+import { isHeaderText, parseCanonicalRequest, parseTarget, type IdSpan } from './parser.ts';
 
 export interface KnownRequest {
   /** As it stood in the request line. */
@@ -11,7 +11,7 @@ export interface KnownRequest {
   /** The client wants the connection closed after the answer. */
   readonly isLast: boolean;
   readonly bytes: Buffer;
-  readonly ids: readonly Span[];
+  readonly ids: readonly IdSpan[];
 }
 
 const targetFrom = 'GET '.length;
@@ -32,7 +32,11 @@ export function readRequest(bytes: Buffer, known?: KnownRequest): KnownRequest |
   // Without a space or line break in it, what is known of the rest begins where it did before.
   const target = parseTarget(bytes.toString('latin1', 0, targetEnd), bytes.length);
   if (target === undefined) return undefined;
-  const ids = known.ids.map(({ from, to }) => ({ from: from + shift, to: to + shift }));
+  const ids = known.ids.map(({ name, from, to }) => ({
+    name,
+    from: from + shift,
+    to: to + shift,
+  }));
   return { target, isLast: known.isLast, bytes, ids };
 }
 

@@ -46,13 +46,19 @@ export interface Span {
   readonly to: number;
 }
 
+/** The value of a header. */
+export interface IdSpan extends Span {
+  /** Of the header, in lower case. */
+  readonly name: string;
+}
+
 export interface CanonicalRequest {
   /** As it stood in the request line. */
   readonly target: string;
   /** The client wants the connection closed after the answer. */
   readonly isLast: boolean;
   /** Values of headers, in order, that name the request and change nothing. */
-  readonly ids: readonly Span[];
+  readonly ids: readonly IdSpan[];
 }
 
 /** The same request line in everything but the target; undefined when that is not as usual. */
@@ -88,7 +94,7 @@ export function parseCanonicalRequest(text: string): CanonicalRequest | undefine
 
 /** Undefined for headers that are not as usual. */
 function readHeaders(text: string, from: number): Omit<CanonicalRequest, 'target'> | undefined {
-  const ids: Span[] = [];
+  const ids: IdSpan[] = [];
   let position = from;
   let metadata = 0;
   let connection: string | undefined;
@@ -113,7 +119,7 @@ function readHeaders(text: string, from: number): Omit<CanonicalRequest, 'target
     } else if (unusual.has(known)) {
       return undefined;
     } else if (correlation.has(known)) {
-      ids.push({ from: colon + 1, to: lineEnd });
+      ids.push({ name: known, from: colon + 1, to: lineEnd });
     }
     position = lineEnd + 2;
   }

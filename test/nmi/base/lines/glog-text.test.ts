@@ -47,6 +47,13 @@ describe('log lines as text', () => {
     );
   });
 
+  it('have the letter of an error for a refused request, as in the replaced system', () => {
+    const letterOf = (fields: object) => renderGlogLine(JSON.stringify(fields), 1)[0];
+    assert.equal(letterOf({ level: 'warn', status: 403, msg: 'token request' }), 'E');
+    assert.equal(letterOf({ level: 'info', status: 200, msg: 'token request' }), 'I');
+    assert.equal(letterOf({ level: 'warn', msg: 'token fetch failed' }), 'W');
+  });
+
   it('name the agent where no part is named, and print other values as JSON', () => {
     const line = JSON.stringify({ level: 'info', msg: 'm', a: 1, b: { c: [null] }, d: true });
     assert.match(renderGlogLine(line, 1), / nmi:1\] m a=1 b=\{"c":\[null\]\} d=true\n$/);

@@ -1,0 +1,50 @@
+/**
+ * Ids that a client gave its request, so that its own log or trace leads to the agent's. Only values
+ * of the two standard shapes count: a caller may put anything there, a secret included.
+ */
+import { isGuid } from '../../cache/index/identifiers.ts';
+import { correlationHeader } from '../sources/imds/loop-detection.ts';
+import type { Exchange } from './request.ts';
+
+export interface Correlation {
+  /** `x-ms-client-request-id`: a GUID in lower case. */
+  readonly clientRequestId: string | undefined;
+  /** The trace id of `traceparent` (W3C Trace Context): 32 hex digits. */
+  readonly traceId: string | undefined;
+}
+
+/** A request as it was read, and where the values of its headers with ids begin and end. */
+export interface IdHeaders {
+  readonly bytes: Buffer;
+  readonly ids: readonly {
+    /** In lower case. */
+    readonly name: string;
+    readonly from: number;
+    readonly to: number;
+  }[];
+}
+
+const traceHeader = 'traceparent';
+
+export function correlationOf(exchange: Pick<Exchange, 'headerValues'>): Correlation {
+  return read((name) => exchange.headerValues(name)[0]);
+}
+
+/** The same for a request without a parsed head. */
+export function correlationInBytes({ bytes, ids }: IdHeaders): Correlation {
+  return read((wanted) => {
+    const id = ids.find(({ name }) => name === wanted);
+    return id === undefined ? undefined : bytes.toString('latin1', id.from, id.to);
+  });
+}
+
+function read(valueOf: (name: string) => string | undefined): Correlation {
+  const clientRequestId = valueOf(correlationHeader)?.trim().toLowerCase();
+  const trace = /^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/.exec(
+    valueOf(traceHeader)?.trim() ?? '',
+  );
+  return {
+    clientRequestId: isGuid(clientRequestId ?? '') ? clientRequestId : undefined,
+    traceId: trace?.[1],
+  };
+}
