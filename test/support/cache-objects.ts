@@ -12,6 +12,7 @@ export function createPod(fields: Partial<Pod> = {}): Pod {
   return {
     namespace: 'default',
     name: 'pod',
+    resourceVersion: '1',
     uid: `uid-${fields.name ?? 'pod'}`,
     cgroupUid: fields.uid ?? `uid-${fields.name ?? 'pod'}`,
     ips: [],
@@ -30,6 +31,7 @@ export function createIdentity(fields: Partial<Identity> = {}): Identity {
   return {
     namespace: 'default',
     name,
+    resourceVersion: '1',
     uid: `uid-${name}`,
     type: 0,
     clientId: `client-of-${name}`,
@@ -45,6 +47,7 @@ export function createBinding(fields: Partial<Binding> = {}): Binding {
   return {
     namespace: 'default',
     name: 'binding',
+    resourceVersion: '1',
     uid: `uid-${fields.name ?? 'binding'}`,
     identityName: 'identity',
     selector: 'label',
@@ -58,6 +61,7 @@ export function createException(fields: Partial<Exception> = {}): Exception {
   return {
     namespace: 'default',
     name: 'exception',
+    resourceVersion: '1',
     uid: `uid-${fields.name ?? 'exception'}`,
     podLabels: {},
     ...fields,
@@ -69,6 +73,7 @@ export function createIdentityGrant(fields: Partial<IdentityGrant> = {}): Identi
   return {
     namespace: '',
     name,
+    resourceVersion: '1',
     uid: `uid-${name}`,
     namespaces: [],
     clientIds: [],

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { objectKey } from './object-name.ts';
-import type { ObjectRef, ObjectStore } from './objects.ts';
+import type { ObjectRef, ObjectStore, StoredObject } from './objects.ts';
 
 /** How a store tells its owner what one step did: each difference, then once that the step ended. */
 export interface StoreObserver<T> {
@@ -8,8 +8,13 @@ export interface StoreObserver<T> {
   settled(): void;
 }
 
+/** The same in all that is kept of them, whichever version each is. */
+export function isSameObject<T extends StoredObject>(one: T, other: T): boolean {
+  return isDeepStrictEqual({ ...one, resourceVersion: other.resourceVersion }, other);
+}
+
 /** Objects of one kind by namespace and name. Equal objects are no change and keep their identity. */
-export class NamedStore<T extends ObjectRef> implements ObjectStore<T> {
+export class NamedStore<T extends StoredObject> implements ObjectStore<T> {
   readonly #observer: StoreObserver<T>;
   #objects = new Map<string, T>();
 
@@ -37,7 +42,7 @@ export class NamedStore<T extends ObjectRef> implements ObjectStore<T> {
     for (const item of items) {
       const key = objectKey(item.namespace, item.name);
       const stored = before(key);
-      next.set(key, stored !== undefined && isDeepStrictEqual(stored, item) ? stored : item);
+      next.set(key, stored !== undefined && isSameObject(stored, item) ? stored : item);
     }
     this.#objects = next;
     for (const [key, stored] of previous) {
@@ -53,7 +58,7 @@ export class NamedStore<T extends ObjectRef> implements ObjectStore<T> {
   upsert(item: T): void {
     const key = objectKey(item.namespace, item.name);
     const before = this.#objects.get(key);
-    if (before !== undefined && isDeepStrictEqual(before, item)) return;
+    if (before !== undefined && isSameObject(before, item)) return;
     this.#objects.set(key, item);
     this.#observer.changed(before, item);
     this.#observer.settled();

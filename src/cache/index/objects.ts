@@ -10,9 +10,18 @@ export interface ObjectRef {
   readonly uid: string;
 }
 
+/** What a watch delivered and a store keeps. */
+export interface StoredObject extends ObjectRef {
+  /**
+   * The version of the object in which the fields that are kept of it last changed; later versions
+   * that change none of them are not stored. It takes no part in comparisons.
+   */
+  readonly resourceVersion: string;
+}
+
 export type PodPhase = 'Pending' | 'Running' | 'Succeeded' | 'Failed' | 'Unknown';
 
-export interface Pod extends ObjectRef {
+export interface Pod extends StoredObject {
   /** What the kubelet calls its cgroup by: the uid, but for a static pod the hash of its file. */
   readonly cgroupUid: string;
   /** Every entry of `status.podIPs` (or `status.podIP`), as written by the kubelet. */
@@ -32,7 +41,7 @@ export function hasEnded({ phase }: Pick<Pod, 'phase'>): boolean {
 }
 
 /** `AzureIdentity`. Strings the object does not carry are empty. */
-export interface Identity extends ObjectRef {
+export interface Identity extends StoredObject {
   /** 0 user-assigned, 1 secret, 2 certificate, 3 federated; any other number is refused later. */
   readonly type: number;
   readonly clientId: string;
@@ -59,7 +68,7 @@ export interface EntraSettings {
 }
 
 /** `AzureIdentityBinding`. */
-export interface Binding extends ObjectRef {
+export interface Binding extends StoredObject {
   readonly identityName: string;
   readonly selector: string;
   /** `spec.serviceAccount`: it is for pods under this one only; empty means under any. */
@@ -68,12 +77,12 @@ export interface Binding extends ObjectRef {
 }
 
 /** `AzurePodIdentityException`. */
-export interface Exception extends ObjectRef {
+export interface Exception extends StoredObject {
   readonly podLabels: Readonly<Record<string, string>>;
 }
 
 /** `AzureIdentityGrant`: of the cluster, so its namespace is empty. Absent lists are empty. */
-export interface IdentityGrant extends ObjectRef {
+export interface IdentityGrant extends StoredObject {
   /** Exact names; `*` is every namespace. */
   readonly namespaces: readonly string[];
   /** `spec.clientIDs`, each by `normaliseClientId`. */

@@ -10,10 +10,10 @@
  * 4. Every step is synchronous and complete before anyone is told, so no reader sees half of it.
  */
 import { objectKey } from './object-name.ts';
-import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../clock.ts';
 import { bindingLabelOf } from './binding-label.ts';
 import { canonicalIp } from './ip.ts';
+import { isSameObject } from './object-store.ts';
 import { ignoreListenerError, Listeners } from './observers.ts';
 import { hasEnded, type ObjectRef, type ObjectStore, type Pod } from './objects.ts';
 
@@ -147,7 +147,7 @@ export class PodIndex implements ObjectStore<Pod> {
   #entryFor(pod: Pod): Entry {
     const stored = this.#tables.byUid.get(pod.uid);
     if (stored === undefined) return createEntry(pod, pod.createdAtWallMs);
-    if (isDeepStrictEqual(stored.pod, pod)) return stored;
+    if (isSameObject(stored.pod, pod)) return stored;
     const keepsLabel = bindingLabelOf(stored.pod) === bindingLabelOf(pod);
     return createEntry(pod, keepsLabel ? stored.labelledSinceWallMs : this.#clock.wallMs());
   }

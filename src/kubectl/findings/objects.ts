@@ -197,6 +197,7 @@ function anyPodOf(namespace: string): Pod {
     namespace,
     name: 'any',
     uid: 'any',
+    resourceVersion: '',
     cgroupUid: 'any',
     ips: [],
     labels: {},

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { ObjectRef } from '../../../src/cache/index/objects.ts';
+import type { StoredObject } from '../../../src/cache/index/objects.ts';
 import { NamedStore } from '../../../src/cache/index/object-store.ts';
 
-interface Item extends ObjectRef {
+interface Item extends StoredObject {
   readonly value: number;
 }
 
-function createItem(name: string, value = 0, uid = `uid-${name}`): Item {
-  return { namespace: 'default', name, uid, value };
+function createItem(name: string, value = 0, uid = `uid-${name}`, resourceVersion = '1'): Item {
+  return { namespace: 'default', name, uid, resourceVersion, value };
 }
 
 function open() {
@@ -25,6 +25,18 @@ function open() {
 }
 
 describe('a store of objects', () => {
+  it('keeps an object, and its version, through versions that change nothing of it', () => {
+    const { store, take } = open();
+    const first = createItem('a', 1, 'u', '10');
+    store.upsert(first);
+    store.upsert(createItem('a', 1, 'u', '11'));
+    store.replace([createItem('a', 1, 'u', '12')]);
+    assert.equal(store.get('default', 'a'), first);
+    assert.deepEqual(take(), ['- to a1', 'settled', 'settled']);
+    store.upsert(createItem('a', 2, 'u', '13'));
+    assert.equal(store.get('default', 'a')?.resourceVersion, '13');
+  });
+
   it('notifies its owner of each difference of a list, and once of its end', () => {
     const { store, take } = open();
     store.replace([createItem('a'), createItem('b')]);

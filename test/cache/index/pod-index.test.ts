@@ -296,6 +296,7 @@ const anyPod: fc.Arbitrary<Pod> = fc
   .map(({ life, label, ...rest }) => ({
     ...rest,
     uid: `${rest.namespace}/${rest.name}-${life}`,
+    resourceVersion: '1',
     cgroupUid: `${rest.namespace}/${rest.name}-${life}`,
     labels: label === undefined ? {} : { aadpodidbinding: label },
     serviceAccount: 'default',

@@ -124,7 +124,7 @@ export const cache: Faults = {
     ],
     [
       'an equal object is a change',
-      'if (before !== undefined && isDeepStrictEqual(before, item)) return;',
+      'if (before !== undefined && isSameObject(before, item)) return;',
       '',
     ],
   ],

@@ -67,6 +67,7 @@ describe('what a namespace lacks', () => {
     const grant = { namespace: '', name: 'ops', uid: 'u' };
     index.grants.upsert({
       ...grant,
+      resourceVersion: '1',
       namespaces: ['ops'],
       clientIds: [],
       resourceIds: [],

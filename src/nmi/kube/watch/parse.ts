@@ -16,6 +16,7 @@ import type {
   ObjectRef,
   Pod,
   PodPhase,
+  StoredObject,
 } from '../../../cache/index/objects.ts';
 import {
   normaliseClientId,
@@ -200,7 +201,7 @@ function allowedResourcesOf(spec: JsonRecord): readonly string[] | 'unusable' | 
 
 function withMetadata<T>(
   raw: unknown,
-  parse: (ref: ObjectRef, metadata: JsonRecord, object: JsonRecord) => Parsed<T>,
+  parse: (ref: StoredObject, metadata: JsonRecord, object: JsonRecord) => Parsed<T>,
   scope: 'namespace' | 'cluster' = 'namespace',
 ): Parsed<T> {
   const object = asRecord(raw);
@@ -219,7 +220,8 @@ function withMetadata<T>(
     const reason = `${fields}metadata.name or metadata.uid is missing`;
     return { ok: false, reason, ref: undefined };
   }
-  const parsed = parse(ref, metadata, object);
+  const resourceVersion = stringAt(metadata, 'resourceVersion');
+  const parsed = parse({ ...ref, resourceVersion }, metadata, object);
   const maxLength = scope === 'cluster' ? maxGrantLength : maxKeptLength;
   if (!parsed.ok || lengthOf(parsed.value) <= maxLength) return parsed;
   return unusable(ref, `more than ${maxLength} characters of it would have to be kept`);
@@ -239,8 +241,8 @@ function usable<T>(value: T): Parsed<T> {
   return { ok: true, value };
 }
 
-function unusable<T>(ref: ObjectRef, reason: string): Parsed<T> {
-  return { ok: false, reason, ref };
+function unusable<T>({ namespace, name, uid }: ObjectRef, reason: string): Parsed<T> {
+  return { ok: false, reason, ref: { namespace, name, uid } };
 }
 
 /** An absent spec is an empty one; anything else that is no object is `undefined`. */

@@ -14,10 +14,12 @@ const metadata = {
   name: 'demo',
   namespace: 'shop',
   uid: 'u-1',
+  resourceVersion: '7',
   cgroupUid: 'u-1',
   creationTimestamp: '2026-01-02T03:04:05Z',
 };
 const ref = { name: 'demo', namespace: 'shop', uid: 'u-1' };
+const kept = { ...ref, resourceVersion: '7' };
 const createdAtWallMs = Date.UTC(2026, 0, 2, 3, 4, 5);
 
 /** The parsed value as plain data: label maps have no prototype. */
@@ -43,7 +45,7 @@ describe('a pod from the API', () => {
       },
     });
     assert.deepEqual(valueOf(parsed), {
-      ...ref,
+      ...kept,
       cgroupUid: ref.uid,
       ips: ['10.0.0.7', 'fd00::7'],
       labels: { aadpodidbinding: 'x' },
@@ -100,7 +102,7 @@ describe('a pod from the API', () => {
       status: { phase: 'Sleeping', podIP: {} },
     });
     assert.deepEqual(valueOf(parsed), {
-      ...ref,
+      ...kept,
       cgroupUid: ref.uid,
       ips: [],
       labels: {},
@@ -123,7 +125,7 @@ describe('a pod from the API', () => {
 describe('an identity from the API', () => {
   it('has type 0 when the type is omitted, and empty strings for what it does not carry', () => {
     assert.deepEqual(valueOf(parseIdentity({ metadata, spec: {} })), {
-      ...ref,
+      ...kept,
       type: 0,
       clientId: '',
       resourceId: '',
@@ -182,7 +184,7 @@ describe('a binding and an exception from the API', () => {
   it('give what they say', () => {
     const spec = { azureIdentity: 'id', selector: ' as written ', weight: 3 };
     assert.deepEqual(valueOf(parseBinding({ metadata, spec })), {
-      ...ref,
+      ...kept,
       identityName: 'id',
       selector: ' as written ',
       serviceAccount: '',
@@ -191,10 +193,10 @@ describe('a binding and an exception from the API', () => {
     const narrow = parseBinding({ metadata, spec: { ...spec, serviceAccount: 'robot' } });
     assert.equal(narrow.ok && narrow.value.serviceAccount, 'robot');
     assert.deepEqual(valueOf(parseException({ metadata, spec: { podLabels: { a: 'b', c: 1 } } })), {
-      ...ref,
+      ...kept,
       podLabels: { a: 'b' },
     });
-    assert.deepEqual(valueOf(parseException({ metadata })), { ...ref, podLabels: {} });
+    assert.deepEqual(valueOf(parseException({ metadata })), { ...kept, podLabels: {} });
   });
 
   it('are unusable with fields of a wrong type', () => {
@@ -267,7 +269,7 @@ describe('every parser', () => {
 });
 
 describe('a grant from the API', () => {
-  const named = { name: 'shop', uid: 'u-1' };
+  const named = { name: 'shop', uid: 'u-1', resourceVersion: '7' };
 
   it('belongs to the cluster, and has its ids as they compare', () => {
     const parsed = parseIdentityGrant({
@@ -283,6 +285,7 @@ describe('a grant from the API', () => {
       namespace: '',
       name: 'shop',
       uid: 'u-1',
+      resourceVersion: '7',
       namespaces: ['shop', '*'],
       clientIds: ['ab'],
       resourceIds: ['/subscriptions/s/x'],
