@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import yargs from 'yargs';
-import { exitCodes, untilStopped, type Outside } from '../src/cli/outside.ts';
+import { exitCodes, untilStopped, type Io } from '../src/cli/io.ts';
 import { attachFabric, findFabricObstacle } from './fabric/fabric.ts';
 import { LabError } from './fabric/lab-error.ts';
 import { superviseLab } from './fabric/supervise.ts';
@@ -55,38 +55,38 @@ const options = {
 
 type LabFlags = ReturnType<typeof parseFlags>;
 
-export async function lab(words: readonly string[], outside: Outside): Promise<number> {
-  return reporting(outside, async () => {
+export async function lab(words: readonly string[], io: Io): Promise<number> {
+  return reporting(io, async () => {
     const flags = parseFlags(words);
     if (flags.help === true) {
-      outside.stdout(`${await createParser(words).getHelp()}\n`);
+      io.stdout(`${await createParser(words).getHelp()}\n`);
       return exitCodes.ok;
     }
     if (flags.list === true) {
-      for (const { name, title } of scenarios) outside.stdout(`${name.padEnd(26)} ${title}\n`);
+      for (const { name, title } of scenarios) io.stdout(`${name.padEnd(26)} ${title}\n`);
       return exitCodes.ok;
     }
     if (!existsSync(executable)) {
       throw new LabError('AGENT_FAILED', `${executable} is not built; ./dev lab builds it`);
     }
     const obstacle = flags.loopback === true ? 'asked for by --loopback' : findFabricObstacle();
-    if (obstacle === undefined) return await superviseLab({ args: words, stop: outside.stop });
-    outside.stderr(`lab: on loopback and WITHOUT the redirect: ${obstacle}\n`);
+    if (obstacle === undefined) return await superviseLab({ args: words, stop: io.stop });
+    io.stderr(`lab: on loopback and WITHOUT the redirect: ${obstacle}\n`);
     await using ground = await openLoopbackGround([executable]);
-    return await runLab(ground, { ...flags, redirect: 'none' }, undefined, outside);
+    return await runLab(ground, { ...flags, redirect: 'none' }, undefined, io);
   });
 }
 
 /** The lab's main process, inside the azure namespace. */
 export async function labInner(
   [prefix = '', ...words]: readonly string[],
-  outside: Outside,
+  io: Io,
 ): Promise<number> {
-  return reporting(outside, async () => {
+  return reporting(io, async () => {
     const flags = parseFlags(words);
     const fabric = attachFabric(prefix);
     await using ground = await openFabricGround(fabric, flags.redirect, [executable]);
-    return await runLab(ground, flags, (space) => fabric.namespaceOf(space), outside);
+    return await runLab(ground, flags, (space) => fabric.namespaceOf(space), io);
   });
 }
 
@@ -94,9 +94,9 @@ async function runLab(
   ground: Ground,
   flags: LabFlags,
   namespaceOf: ((space: string) => string) | undefined,
-  outside: Outside,
+  io: Io,
 ): Promise<number> {
-  const report = createReport(flags.output, outside.stdout);
+  const report = createReport(flags.output, io.stdout);
   await using world = new World(ground, report.line);
   const { chosen, left } = choose(flags.scenario, ground);
   const all = Array.from({ length: flags.times }, () => chosen).flat();
@@ -106,14 +106,14 @@ async function runLab(
   const result = await runScenarios({
     world,
     scenarios: all,
-    stop: outside.stop,
+    stop: io.stop,
     onStart: report.start,
     onEnd: report.end,
   });
   report.summary(result);
-  if (flags.keep === true && !outside.stop.aborted) {
-    outside.stderr(await prepareStay(world, namespaceOf));
-    await untilStopped(outside);
+  if (flags.keep === true && !io.stop.aborted) {
+    io.stderr(await prepareStay(world, namespaceOf));
+    await untilStopped(io);
   }
   return result.ok ? exitCodes.ok : exitCodes.failed;
 }
@@ -167,16 +167,16 @@ function parseFlags(words: readonly string[]) {
   return { ...flags, times: Number(times) };
 }
 
-async function reporting(outside: Outside, work: () => Promise<number>): Promise<number> {
+async function reporting(io: Io, work: () => Promise<number>): Promise<number> {
   try {
     return await work();
   } catch (error) {
     if (error instanceof UsageError) {
-      outside.stderr(`lab: ${error.message}; see ./dev lab --help\n`);
+      io.stderr(`lab: ${error.message}; see ./dev lab --help\n`);
       return exitCodes.usage;
     }
     if (!(error instanceof LabError)) throw error;
-    outside.stderr(`lab: ${error.code}: ${error.message}\n`);
+    io.stderr(`lab: ${error.code}: ${error.message}\n`);
     return exitCodes.unavailable;
   }
 }

@@ -3,7 +3,7 @@
  * own processes in other namespaces: `inner`, `pod`, `forge`. A pod loads nothing but its client.
  */
 import { enableCompileCache } from 'node:module';
-import { exitCodes, type Outside } from '../src/cli/outside.ts';
+import { exitCodes, type Io } from '../src/cli/io.ts';
 import { compileCache } from './fabric/lab-command.ts';
 
 enableCompileCache(compileCache);
@@ -38,7 +38,7 @@ void start(process.argv.slice(2), {
   setTimeout(() => process.exit(), 2_000).unref();
 });
 
-async function start(words: readonly string[], outside: Outside): Promise<number> {
+async function start(words: readonly string[], io: Io): Promise<number> {
   const [verb, ...rest] = words;
   switch (verb) {
     case 'pod': {
@@ -48,15 +48,15 @@ async function start(words: readonly string[], outside: Outside): Promise<number
     }
     case 'forge': {
       const { forge } = await import('./frames/forge.ts');
-      return forge(rest, outside);
+      return forge(rest, io);
     }
     case 'inner': {
       const { labInner } = await import('./command.ts');
-      return labInner(rest, outside);
+      return labInner(rest, io);
     }
     default: {
       const { lab } = await import('./command.ts');
-      return lab(words, outside);
+      return lab(words, io);
     }
   }
 }

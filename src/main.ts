@@ -4,7 +4,7 @@
  */
 import { createBatchedOutput } from './cli/batched-output.ts';
 import { runCli } from './cli/cli.ts';
-import { exitCodes } from './cli/outside.ts';
+import { exitCodes } from './cli/io.ts';
 
 // Small buffers share slabs, and one slice of a slab keeps all of it: what a secret or a token was
 // read into would stay in memory long after everything that holds it was let go.

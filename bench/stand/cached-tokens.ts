@@ -1,11 +1,11 @@
 /** The agent's token cache in this process, with as many tokens as wanted and no upstream to wait for. */
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '../../src/cache/clock.ts';
-import { ConcurrencyGate } from '../../src/cache/token/rate-limiter.ts';
+import { RateLimiter } from '../../src/cache/token/rate-limiter.ts';
 import { TokenCache } from '../../src/cache/token/cache.ts';
 
 interface Refused {
-  readonly holdMs: number;
+  readonly cooldownMs: number;
 }
 
 interface Asked {
@@ -14,7 +14,7 @@ interface Asked {
 
 const boundless = 1_000_000;
 const tokenBytes = 1_000;
-const refused: Refused = { holdMs: 0 };
+const refused: Refused = { cooldownMs: 0 };
 
 export type BenchCache = TokenCache<Asked, Refused> & Disposable;
 
@@ -23,7 +23,7 @@ export async function fillCache(
   count: number,
 ): Promise<{ readonly cache: BenchCache; readonly keys: readonly string[] }> {
   const clock = systemClock;
-  const gate = new ConcurrencyGate({
+  const gate = new RateLimiter({
     clock,
     maxConcurrent: boundless,
     maxPerSec: boundless,
@@ -32,7 +32,7 @@ export async function fillCache(
   const cache: BenchCache = new TokenCache<Asked, Refused>({
     clock,
     random: Math.random,
-    gateOf: () => gate,
+    limiterOf: () => gate,
     isWanted: () => false,
     partyOf: () => ({ namespace: 'default', pod: 'pod' }),
     fetch: ({ key }) => Promise.resolve({ ok: true, token: createToken(key) }),

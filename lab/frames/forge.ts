@@ -5,11 +5,11 @@
  */
 import { randomInt } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
-import { exitCodes, type Outside } from '../../src/cli/outside.ts';
+import { exitCodes, type Io } from '../../src/cli/io.ts';
 import { forgeRequest } from './forged-request.ts';
 import { openFrameWire } from './frame-wire.ts';
 
-export function forge(words: readonly string[], outside: Outside): number {
+export function forge(words: readonly string[], io: Io): number {
   const [name = '', fromIp = '', toMac = '', toIp = '', toPort = '', target = '/'] = words;
   const fromMac = networkInterfaces()[name]?.[0]?.mac ?? '';
   using wire = openFrameWire(name);
@@ -17,6 +17,6 @@ export function forge(words: readonly string[], outside: Outside): number {
   const ends = { fromMac, toMac, fromIp, fromPort, toIp, toPort: Number(toPort) };
   const head = [`GET ${target} HTTP/1.1`, `Host: ${toIp}`, 'Metadata: true', 'Connection: close'];
   const outcome = forgeRequest(wire, ends, `${head.join('\r\n')}\r\n\r\n`);
-  outside.stdout(outcome.kind === 'answered' ? outcome.text : `${outcome.why}\n`);
+  io.stdout(outcome.kind === 'answered' ? outcome.text : `${outcome.why}\n`);
   return outcome.kind === 'answered' ? exitCodes.ok : exitCodes.failed;
 }

@@ -8,20 +8,20 @@ import { nearest } from '../nmi/config/nearest.ts';
 import { complete, completionScript, completionWord } from './completion.ts';
 import { completeBooleans, flagTexts, flagsWithoutValue } from './flags.ts';
 import { renderHelp, renderOverview } from './help.ts';
-import { exitCodes, type Outside } from './outside.ts';
+import { exitCodes, type Io } from './io.ts';
 import { verbs, type Verb } from './verbs.ts';
 
 /** @param words the command line without the program. @returns the exit code. */
-export async function runCli(words: readonly string[], outside: Outside): Promise<number> {
-  const [first, ...others] = words;
+export async function runCli(args: readonly string[], io: Io): Promise<number> {
+  const [first, ...others] = args;
   // A container without arguments may have all options in its environment.
-  if (first === undefined && outside.environment['NMI_NODE'] === undefined) {
-    outside.stdout(renderOverview());
+  if (first === undefined && io.environment['NMI_NODE'] === undefined) {
+    io.stdout(renderOverview());
     return exitCodes.usage;
   }
-  if (first === 'help') return help(others, outside);
+  if (first === 'help') return help(others, io);
   if (first === completionWord) {
-    outside.stdout(
+    io.stdout(
       complete(others)
         .map((word) => `${word}\n`)
         .join(''),
@@ -29,48 +29,48 @@ export async function runCli(words: readonly string[], outside: Outside): Promis
     return exitCodes.ok;
   }
   if (first === 'completion' && others.length === 0) {
-    outside.stdout(completionScript);
+    io.stdout(completionScript);
     return exitCodes.ok;
   }
   const named = first !== undefined && Object.hasOwn(verbs, first) ? first : undefined;
-  return runVerb(named, named === undefined ? words : others, outside);
+  return runVerb(named, named === undefined ? args : others, io);
 }
 
 async function runVerb(
   named: string | undefined,
-  words: readonly string[],
-  outside: Outside,
+  args: readonly string[],
+  io: Io,
 ): Promise<number> {
   const name = named ?? 'run';
   const verb = verbOf(name);
   const isBoolean = (flag: string) => flag === 'help' || flag === 'version' || verb.isBoolean(flag);
-  const [bare] = flagsWithoutValue(words, (flag) => isKnown(verb, flag) && !isBoolean(flag));
-  if (bare !== undefined) return usage(outside, name, `${bare} has no value; write ${bare}=VALUE`);
-  const completed = completeBooleans(words, isBoolean);
+  const [bare] = flagsWithoutValue(args, (flag) => isKnown(verb, flag) && !isBoolean(flag));
+  if (bare !== undefined) return usage(io, name, `${bare} has no value; write ${bare}=VALUE`);
+  const completed = completeBooleans(args, isBoolean);
   const parsed = parseWords(completed, verb);
-  if (parsed.error !== null) return usage(outside, name, parsed.error.message);
+  if (parsed.error !== null) return usage(io, name, parsed.error.message);
   const { flags, rest } = flagTexts(parsed.argv);
   if (flags['version'] === 'true') {
-    outside.stdout(renderVersion());
+    io.stdout(renderVersion());
     return exitCodes.ok;
   }
   if (flags['help'] === 'true' || flags['h'] !== undefined) {
-    return help(named === undefined ? [] : [named, ...rest.slice(0, 1)], outside);
+    return help(named === undefined ? [] : [named, ...rest.slice(0, 1)], io);
   }
   const problem = findStray(name, verb, rest) ?? findUnknownFlag(name, verb, flags);
-  if (problem !== undefined) return usage(outside, name, problem);
-  return verb.start({ flags: withoutAliases(flags, verb), rest }, outside);
+  if (problem !== undefined) return usage(io, name, problem);
+  return verb.start({ flags: withoutAliases(flags, verb), rest }, io);
 }
 
-async function help([name, action]: readonly string[], outside: Outside): Promise<number> {
+async function help([name, action]: readonly string[], io: Io): Promise<number> {
   if (name === undefined) {
-    outside.stdout(renderOverview());
+    io.stdout(renderOverview());
     return exitCodes.ok;
   }
-  if (!Object.hasOwn(verbs, name)) return usage(outside, 'run', unknownWord(name, verbs));
+  if (!Object.hasOwn(verbs, name)) return usage(io, 'run', unknownWord(name, verbs));
   const verb = verbOf(name);
   const known = action !== undefined && Object.hasOwn(verb.actions ?? {}, action);
-  outside.stdout(await renderHelp(name, verb, known ? action : undefined, outside.columns));
+  io.stdout(await renderHelp(name, verb, known ? action : undefined, io.columns));
   return exitCodes.ok;
 }
 
@@ -82,7 +82,7 @@ function verbOf(name: string): Verb {
 
 /** Every value is text. */
 function parseWords(
-  words: readonly string[],
+  args: readonly string[],
   { flags }: Verb,
 ): Pick<Parser.DetailedArguments, 'argv' | 'error'> {
   const alias: Record<string, string> = {};
@@ -94,7 +94,7 @@ function parseWords(
   }
   const argv = { _: [] };
   try {
-    return Parser.detailed([...words], {
+    return Parser.detailed([...args], {
       alias,
       string: Object.keys(flags),
       default: none,
@@ -167,8 +167,8 @@ function isKnown({ flags }: Verb, flag: string): boolean {
   return Object.hasOwn(flags, flag) || Object.values(flags).some(({ alias }) => alias === flag);
 }
 
-function usage(outside: Outside, name: string, problem: string): number {
+function usage(io: Io, name: string, problem: string): number {
   const place = name === 'run' ? 'nmi --help' : `nmi help ${name}`;
-  outside.stderr(`nmi: ${problem}${/[.?]$/.test(problem) ? ' See' : '; see'} ${place}\n`);
+  io.stderr(`nmi: ${problem}${/[.?]$/.test(problem) ? ' See' : '; see'} ${place}\n`);
   return exitCodes.usage;
 }

@@ -12,9 +12,9 @@ complete -o default -F _nmi_complete nmi
 `;
 
 /** @param words of the command line without the program; the last is what is being typed. */
-export function complete(words: readonly string[]): readonly string[] {
-  const [first = '', ...rest] = words;
-  const typed = words.at(-1) ?? '';
+export function complete(args: readonly string[]): readonly string[] {
+  const [first = '', ...rest] = args;
+  const typed = args.at(-1) ?? '';
   const verb = Object.hasOwn(verbs, first) ? verbs[first] : undefined;
   const flags = Object.entries((verb ?? verbs['run'])?.flags ?? {})
     .filter(([, { hidden }]) => hidden !== true)
@@ -22,7 +22,7 @@ export function complete(words: readonly string[]): readonly string[] {
   const names = [...Object.keys(verbs), 'help', 'completion'];
   const candidates = typed.startsWith('-')
     ? flags
-    : words.length <= 1 || (first === 'help' && rest.length === 1)
+    : args.length <= 1 || (first === 'help' && rest.length === 1)
       ? names
       : rest.length === 1
         ? Object.keys(verb?.actions ?? {})

@@ -7,9 +7,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { asRecord, parseRecord, stringAt } from '../nmi/base/json-value.ts';
 import { networkCode } from '../nmi/base/network-code.ts';
 import { parseDuration } from '../nmi/config/duration.ts';
-import type { Words } from './flags.ts';
+import type { Args } from './flags.ts';
 import { getJson, type MetadataReply } from './metadata-client.ts';
-import { exitCodes, type Outside } from './outside.ts';
+import { exitCodes, type Io } from './io.ts';
 
 const defaultHost = 'http://169.254.169.254';
 const defaultResource = 'https://management.azure.com/';
@@ -32,17 +32,17 @@ interface DemoFlags {
   readonly host: string;
 }
 
-export async function demo(words: Words, outside: Outside): Promise<number> {
-  const parsed = parseFlags(words, outside);
+export async function demo(args: Args, io: Io): Promise<number> {
+  const parsed = parseFlags(args, io);
   if (typeof parsed === 'string') {
-    outside.stderr(`nmi demo: ${parsed}\n`);
+    io.stderr(`nmi demo: ${parsed}\n`);
     return exitCodes.usage;
   }
   for (;;) {
-    const ok = await round(parsed, outside);
+    const ok = await round(parsed, io);
     if (parsed.once) return ok ? exitCodes.ok : exitCodes.failed;
     try {
-      await delay(parsed.periodMs, undefined, { signal: outside.stop });
+      await delay(parsed.periodMs, undefined, { signal: io.stop });
     } catch {
       return exitCodes.ok;
     }
@@ -61,14 +61,14 @@ const known = new Map([
   ['once', 'once'],
 ]);
 
-function parseFlags(words: Words, outside: Outside): DemoFlags | string {
+function parseFlags(args: Args, io: Io): DemoFlags | string {
   const texts: Record<string, string> = {};
-  for (const [flag, text] of Object.entries(words.flags)) {
+  for (const [flag, text] of Object.entries(args.flags)) {
     texts[known.get(flag) ?? flag] = text;
   }
   const { period = '100s', resource = defaultResource } = texts;
   const { subscription = '', group: name = '' } = texts;
-  const { environment } = outside;
+  const { environment } = io;
   const host = environment['AZURE_POD_IDENTITY_AUTHORITY_HOST'];
   const isPod = host !== undefined || environment['KUBERNETES_SERVICE_HOST'] !== undefined;
   if (!isPod && texts['outside-pod'] !== 'true') {
@@ -87,23 +87,19 @@ function parseFlags(words: Words, outside: Outside): DemoFlags | string {
   };
 }
 
-async function round(flags: DemoFlags, outside: Outside): Promise<boolean> {
-  const machines = flags.group === undefined || (await countMachines(flags, flags.group, outside));
-  const token = await getToken(flags, '', outside);
-  const named = flags.clientId === '' || (await getToken(flags, flags.clientId, outside));
-  const metadata = await getInstanceMetadata(flags, outside);
+async function round(flags: DemoFlags, io: Io): Promise<boolean> {
+  const machines = flags.group === undefined || (await countMachines(flags, flags.group, io));
+  const token = await getToken(flags, '', io);
+  const named = flags.clientId === '' || (await getToken(flags, flags.clientId, io));
+  const metadata = await getInstanceMetadata(flags, io);
   return machines && token !== undefined && named !== undefined && metadata;
 }
 
 /** One request to Azure Resource Manager with the identity's token, which takes the role Reader. */
-async function countMachines(
-  flags: DemoFlags,
-  group: ResourceGroup,
-  outside: Outside,
-): Promise<boolean> {
+async function countMachines(flags: DemoFlags, group: ResourceGroup, io: Io): Promise<boolean> {
   const { resource } = flags;
   const arm = resource.startsWith('https://management.') ? resource : defaultResource;
-  const token = await requestToken({ ...flags, resource: arm }, flags.clientId, outside);
+  const token = await requestToken({ ...flags, resource: arm }, flags.clientId, io);
   const scope = `/subscriptions/${encodeURIComponent(group.subscription)}/resourceGroups/${encodeURIComponent(group.name)}`;
   const path = `${scope}/providers/Microsoft.Compute/virtualMachines`;
   let problem = describe(token.reply);
@@ -116,7 +112,7 @@ async function countMachines(
       });
       const { value, error } = parseRecord(await response.text()) ?? {};
       if (response.status === 200 && Array.isArray(value)) {
-        outside.stdout(`successfully doARMOperations vm count ${value.length}\n`);
+        io.stdout(`successfully doARMOperations vm count ${value.length}\n`);
         return true;
       }
       problem = `status ${response.status} ${stringAt(asRecord(error), 'message')}`.trim();
@@ -125,56 +121,52 @@ async function countMachines(
       problem = networkCode(error instanceof TypeError ? (error.cause ?? error) : error);
     }
   }
-  outside.stderr(`failed doARMOperations, error: ${problem}\n`);
+  io.stderr(`failed doARMOperations, error: ${problem}\n`);
   return false;
 }
 
-async function getInstanceMetadata(flags: DemoFlags, outside: Outside): Promise<boolean> {
+async function getInstanceMetadata(flags: DemoFlags, io: Io): Promise<boolean> {
   const url = `${flags.host}/metadata/instance?api-version=2017-08-01`;
   const reply = await getJson(url);
   if (reply.kind === 'answered' && reply.status === 200) {
-    outside.stdout('successfully made GET on instance metadata\n');
+    io.stdout('successfully made GET on instance metadata\n');
     return true;
   }
-  outside.stderr(`failed to GET instance metadata, error: ${describe(reply)}\n`);
+  io.stderr(`failed to GET instance metadata, error: ${describe(reply)}\n`);
   return false;
 }
 
 /** The token, or undefined after a line that says why there is none. */
-async function getToken(
-  flags: DemoFlags,
-  clientId: string,
-  outside: Outside,
-): Promise<string | undefined> {
-  const { endpoint, reply, text } = await requestToken(flags, clientId, outside);
+async function getToken(flags: DemoFlags, clientId: string, io: Io): Promise<string | undefined> {
+  const { endpoint, reply, text } = await requestToken(flags, clientId, io);
   const what =
     clientId === ''
       ? `a token using the MSI, msiEndpoint(${endpoint})`
       : `a token, userAssignedID MSI, msiEndpoint(${endpoint}) clientID(${clientId})`;
-  if (text !== undefined) outside.stdout(`successfully acquired ${what}\n`);
-  else outside.stderr(`failed to acquire ${what}, error: ${describe(reply)}\n`);
+  if (text !== undefined) io.stdout(`successfully acquired ${what}\n`);
+  else io.stderr(`failed to acquire ${what}, error: ${describe(reply)}\n`);
   return text;
 }
 
 async function requestToken(
   flags: DemoFlags,
   clientId: string,
-  outside: Outside,
+  io: Io,
 ): Promise<{ endpoint: string; reply: MetadataReply; text: string | undefined }> {
   const endpoint = `${flags.host}/metadata/identity/oauth2/token`;
   const named = clientId === '' ? '' : `&client_id=${encodeURIComponent(clientId)}`;
   const resource = encodeURIComponent(flags.resource);
   const url = `${endpoint}?api-version=2018-02-01&resource=${resource}${named}`;
-  const reply = await retry(() => getJson(url), outside);
+  const reply = await retry(() => getJson(url), io);
   const isGiven = reply.kind === 'answered' && reply.status === 200;
   const text = isGiven ? stringAt(reply.body, 'access_token') : '';
   return { endpoint, reply, text: text === '' ? undefined : text };
 }
 
 /** As the client library of its day: some statuses and every network error are tried again. */
-async function retry(ask: () => Promise<MetadataReply>, outside: Outside): Promise<MetadataReply> {
+async function retry(ask: () => Promise<MetadataReply>, io: Io): Promise<MetadataReply> {
   let reply = await ask();
-  for (let tries = 1; tries < maxTries && isPassing(reply) && !outside.stop.aborted; tries++) {
+  for (let tries = 1; tries < maxTries && isPassing(reply) && !io.stop.aborted; tries++) {
     const pauseMs = (reply.kind === 'answered' ? reply.retryAfterS : undefined) ?? 2 ** (tries - 1);
     await delay(Math.min(pauseMs, 10) * 1000);
     reply = await ask();

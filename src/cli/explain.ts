@@ -7,8 +7,8 @@ import { explanationSchema, type Explanation } from '../nmi/explain/explanation.
 import { parseRecord, stringAt } from '../nmi/base/json-value.ts';
 import { askAgent } from './agent-socket.ts';
 import { renderExplanation } from './explain-text.ts';
-import type { Words } from './flags.ts';
-import { exitCodes, type Outside } from './outside.ts';
+import type { Args } from './flags.ts';
+import { exitCodes, type Io } from './io.ts';
 
 /** The flags that the agent judges, by their names in the query. */
 const asked = new Map([
@@ -24,35 +24,35 @@ interface Question {
   readonly socketPath: string;
 }
 
-export async function explain(words: Words, outside: Outside): Promise<number> {
-  const question = parse(words, outside);
-  if (typeof question === 'string') return fail(outside, question, exitCodes.usage);
+export async function explain(args: Args, io: Io): Promise<number> {
+  const question = parse(args, io);
+  if (typeof question === 'string') return fail(io, question, exitCodes.usage);
   const reply = await askAgent(question.socketPath, question.target);
-  if (reply.kind === 'unavailable') return fail(outside, reply.problem, exitCodes.unavailable);
-  if (reply.kind === 'failed') return fail(outside, reply.problem, exitCodes.failed);
+  if (reply.kind === 'unavailable') return fail(io, reply.problem, exitCodes.unavailable);
+  if (reply.kind === 'failed') return fail(io, reply.problem, exitCodes.failed);
   const body = parseRecord(reply.body);
-  if (reply.status === 400) return fail(outside, stringAt(body, 'problem'), exitCodes.usage);
+  if (reply.status === 400) return fail(io, stringAt(body, 'problem'), exitCodes.usage);
   if (reply.status !== 200) {
     const problem = stringAt(body, 'problem') || `the agent answers with status ${reply.status}`;
-    return fail(outside, problem, exitCodes.failed);
+    return fail(io, problem, exitCodes.failed);
   }
   if (!isExplanation(body)) {
-    return fail(outside, 'the agent is of another version; use its own nmi', exitCodes.failed);
+    return fail(io, 'the agent is of another version; use its own nmi', exitCodes.failed);
   }
-  outside.stdout(question.output === 'json' ? renderJson(body) : renderExplanation(body));
+  io.stdout(question.output === 'json' ? renderJson(body) : renderExplanation(body));
   return body.kind === 'no-pod' ? exitCodes.failed : exitCodes.ok;
 }
 
 /** A text is what is wrong. */
-function parse(words: Words, outside: Outside): Question | string {
+function parse(args: Args, io: Io): Question | string {
   const query = new URLSearchParams();
   let output = 'text';
-  for (const [flag, text] of Object.entries(words.flags)) {
+  for (const [flag, text] of Object.entries(args.flags)) {
     const name = asked.get(flag);
     if (name !== undefined) query.set(name, text);
     else if (flag === 'output') output = text;
   }
-  const { namespace, pod } = words.flags;
+  const { namespace, pod } = args.flags;
   if (namespace !== undefined) {
     if (pod === undefined) return '--namespace needs --pod';
     if (pod.includes('/')) return '--pod names a namespace already; leave out --namespace';
@@ -62,7 +62,7 @@ function parse(words: Words, outside: Outside): Question | string {
     return `--output has the value "${output}"; allowed: text, json`;
   }
   // What an agent with the same environment listens at.
-  const parsed = parseConfig({ node: 'unnamed' }, outside.environment);
+  const parsed = parseConfig({ node: 'unnamed' }, io.environment);
   if (!parsed.ok) return parsed.problems.join('\n');
   const { explainSocket: socketPath } = parsed.config;
   if (socketPath === '') return 'the agent has no socket: NMI_EXPLAIN_SOCKET is off';
@@ -84,7 +84,7 @@ function escapeUnit(unit: string): string {
   return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }
 
-function fail(outside: Outside, problem: string, code: number): number {
-  outside.stderr(`nmi explain: ${problem}\n`);
+function fail(io: Io, problem: string, code: number): number {
+  io.stderr(`nmi explain: ${problem}\n`);
   return code;
 }

@@ -4,7 +4,7 @@
  * here: values stay text, and unknown flags come along to be reported with all other problems.
  */
 
-export interface Words {
+export interface Args {
   /** Spelling without dashes → text. */
   readonly flags: Readonly<Record<string, string>>;
   /** Words that are no flags. */
@@ -16,10 +16,10 @@ export interface Words {
  * swallow the word behind it.
  */
 export function completeBooleans(
-  words: readonly string[],
+  args: readonly string[],
   isBoolean: (flag: string) => boolean,
 ): readonly string[] {
-  return words.map((word) => {
+  return args.map((word) => {
     // The shorthand of glog's verbosity, with its value attached.
     if (/^-v\d+$/.test(word)) return `-v=${word.slice(2)}`;
     const flag = /^--?([A-Za-z][\w-]*)$/.exec(word)?.[1];
@@ -32,18 +32,18 @@ export function completeBooleans(
  * number is a value.
  */
 export function flagsWithoutValue(
-  words: readonly string[],
+  args: readonly string[],
   takesValue: (flag: string) => boolean,
 ): readonly string[] {
-  return words.filter((word, index) => {
+  return args.filter((word, index) => {
     const flag = /^--?([A-Za-z][\w-]*)$/.exec(word)?.[1];
     if (flag === undefined || !takesValue(flag)) return false;
-    return /^--?[A-Za-z]|^--$/.test(words[index + 1] ?? '--');
+    return /^--?[A-Za-z]|^--$/.test(args[index + 1] ?? '--');
   });
 }
 
 /** What yargs parsed, with its own entries and its `undefined`s taken out. */
-export function flagTexts(parsed: Readonly<Record<string, unknown>>): Words {
+export function flagTexts(parsed: Readonly<Record<string, unknown>>): Args {
   const flags: Record<string, string> = {};
   for (const [name, value] of Object.entries(parsed)) {
     if (name === '_' || name === '$0' || value === undefined) continue;

@@ -15,17 +15,17 @@ import {
   parseIdentityGrant,
   type Parse,
 } from '../nmi/kube/watch/parse.ts';
-import type { Words } from './flags.ts';
+import type { Args } from './flags.ts';
 import { renderGrants } from './grants-text.ts';
-import { exitCodes, type Outside } from './outside.ts';
+import { exitCodes, type Io } from './io.ts';
 
 const group = '/apis/aadpodidentity.k8s.io/v1';
 const pageSize = 500;
 const timeoutMs = 60_000;
 
-export async function grants(words: Words, outside: Outside): Promise<number> {
-  const { kubeconfig } = words.flags;
-  const { environment, stop } = outside;
+export async function grants(args: Args, io: Io): Promise<number> {
+  const { kubeconfig } = args.flags;
+  const { environment, stop } = io;
   try {
     await using client = await openKubeClient({
       kubeconfigPath: kubeconfig ?? environment['NMI_KUBECONFIG'] ?? environment['KUBECONFIG'],
@@ -34,14 +34,14 @@ export async function grants(words: Words, outside: Outside): Promise<number> {
     });
     const needed = neededGrants(await readObjects(client, stop));
     const { unbound } = needed;
-    if (unbound > 0) outside.stderr(`${unbound} AzureIdentities without a binding left out\n`);
-    if (needed.grants.length > 0) outside.stdout(renderGrants(needed.grants));
-    else outside.stderr('every identity in use has a grant\n');
+    if (unbound > 0) io.stderr(`${unbound} AzureIdentities without a binding left out\n`);
+    if (needed.grants.length > 0) io.stdout(renderGrants(needed.grants));
+    else io.stderr('every identity in use has a grant\n');
     return exitCodes.ok;
   } catch (error) {
     if (!(error instanceof KubeError)) throw error;
     const code = error.code === 'CONFIG' ? exitCodes.config : exitCodes.unavailable;
-    return fail(outside, error.message, code);
+    return fail(io, error.message, code);
   }
 }
 
@@ -88,7 +88,7 @@ async function unlessAbsent<T>(listed: Promise<readonly T[]>): Promise<readonly 
   }
 }
 
-function fail(outside: Outside, problem: string, code: number): number {
-  outside.stderr(`nmi grants: ${problem}\n`);
+function fail(io: Io, problem: string, code: number): number {
+  io.stderr(`nmi grants: ${problem}\n`);
   return code;
 }

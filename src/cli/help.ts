@@ -35,9 +35,9 @@ export async function renderHelp(
   columns = 100,
 ): Promise<string> {
   const { default: yargs } = await import('yargs');
-  const words = action === undefined ? name : `${name} ${action}`;
+  const args = action === undefined ? name : `${name} ${action}`;
   const parser = yargs([])
-    .scriptName(`nmi ${words}`)
+    .scriptName(`nmi ${args}`)
     .version(false)
     .help(false)
     .wrap(Math.min(columns, maxColumns));
@@ -59,7 +59,7 @@ export async function renderHelp(
       ? Object.entries(actions).map(([each, text]) => `  ${each.padEnd(11)} ${text}`)
       : [];
   const examples = verb.examples.filter(
-    (text) => action === undefined || text.startsWith(`nmi ${words}`),
+    (text) => action === undefined || text.startsWith(`nmi ${args}`),
   );
   const text = await parser.usage(`Usage: $0${place} [FLAGS]`).getHelp();
   return [

@@ -2,18 +2,18 @@
 import { refusals } from '../nmi/base/answers.ts';
 import { reasonGuide, type ReasonGuide } from '../nmi/base/reason-guide.ts';
 import { nearest } from '../nmi/config/nearest.ts';
-import type { Words } from './flags.ts';
-import { exitCodes, type Outside } from './outside.ts';
+import type { Args } from './flags.ts';
+import { exitCodes, type Io } from './io.ts';
 
 const guide = new Map<string, ReasonGuide>(Object.entries(reasonGuide));
 const statuses = new Map<string, number>(
   Object.entries(refusals).map(([reason, { status }]) => [reason, status]),
 );
 
-export function reasons({ rest: [code] }: Words, outside: Outside): number {
+export function reasons({ rest: [code] }: Args, io: Io): number {
   if (code === undefined) {
     for (const [name, { means }] of guide) {
-      outside.stdout(`${name.padEnd(24)} ${statuses.get(name) ?? ''}  ${means}\n`);
+      io.stdout(`${name.padEnd(24)} ${statuses.get(name) ?? ''}  ${means}\n`);
     }
     return exitCodes.ok;
   }
@@ -21,12 +21,10 @@ export function reasons({ rest: [code] }: Words, outside: Outside): number {
   if (known === undefined) {
     const near = nearest(code, guide.keys());
     const hint = near !== undefined && near.edits <= 4 ? `; did you mean "${near.name}"?` : '';
-    outside.stderr(`nmi reasons: unknown reason "${code}"${hint}\n`);
+    io.stderr(`nmi reasons: unknown reason "${code}"${hint}\n`);
     return exitCodes.usage;
   }
   const { means, check, fix } = known;
-  outside.stdout(
-    `${code} (HTTP ${statuses.get(code) ?? ''})\n${means}\nCheck: ${check}\nFix: ${fix}\n`,
-  );
+  io.stdout(`${code} (HTTP ${statuses.get(code) ?? ''})\n${means}\nCheck: ${check}\nFix: ${fix}\n`);
   return exitCodes.ok;
 }

@@ -7,7 +7,7 @@ import type { Config } from '../nmi/config/config.ts';
 import { probeEbpf, summariseFindings, type Finding } from '../redirect/ebpf/probe.ts';
 import { probeIptables } from '../redirect/iptables/probe.ts';
 import type { RedirectMode } from '../redirect/redirect.ts';
-import { exitCodes, type Outside } from './outside.ts';
+import { exitCodes, type Io } from './io.ts';
 
 interface ModeReport {
   readonly mode: RedirectMode;
@@ -24,7 +24,7 @@ interface ProbeReport {
 export async function probeRedirect(
   config: Config,
   output: 'text' | 'json',
-  outside: Outside,
+  io: Io,
 ): Promise<number> {
   const { cgroupRoot, bpfPinFolder } = config;
   const ebpf = probeEbpf({
@@ -45,7 +45,7 @@ export async function probeRedirect(
       : { mode: redirect.mode, why },
     modes,
   };
-  outside.stdout(output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : render(report));
+  io.stdout(output === 'json' ? `${JSON.stringify(report, undefined, 2)}\n` : render(report));
   return report.works ? exitCodes.ok : exitCodes.failed;
 }
 

@@ -10,8 +10,8 @@ import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/choose-redirect.ts';
 import { listOwnPins } from '../redirect/ebpf/programs.ts';
 import { RedirectError, type RedirectStatus } from '../redirect/redirect.ts';
-import type { Words } from './flags.ts';
-import { exitCodes, untilStopped, type Outside } from './outside.ts';
+import type { Args } from './flags.ts';
+import { exitCodes, untilStopped, type Io } from './io.ts';
 import { probeRedirect } from './redirect-probe.ts';
 
 type Output = 'text' | 'json';
@@ -19,36 +19,36 @@ type Output = 'text' | 'json';
 /** The table asks for a node. The ports of the environment are those of the agent beside it. */
 const presets = { node: 'unnamed', 'http-probe-port': '0', 'prometheus-port': '0' };
 
-export async function redirect(words: Words, outside: Outside): Promise<number> {
-  const [action] = words.rest;
-  const { output = 'text', ...flags } = words.flags;
+export async function redirect(args: Args, io: Io): Promise<number> {
+  const [action] = args.rest;
+  const { output = 'text', ...flags } = args.flags;
   if (output !== 'text' && output !== 'json') {
-    outside.stderr(`nmi redirect: --output has the value "${output}"; allowed: text, json\n`);
+    io.stderr(`nmi redirect: --output has the value "${output}"; allowed: text, json\n`);
     return exitCodes.usage;
   }
-  if (action === 'run' && words.flags['output'] !== undefined) {
-    outside.stderr('nmi redirect: run has no --output; its log has --log-format\n');
+  if (action === 'run' && args.flags['output'] !== undefined) {
+    io.stderr('nmi redirect: run has no --output; its log has --log-format\n');
     return exitCodes.usage;
   }
-  const parsed = parseConfig({ ...presets, ...flags }, outside.environment);
+  const parsed = parseConfig({ ...presets, ...flags }, io.environment);
   if (!parsed.ok) {
-    for (const problem of parsed.problems) outside.stderr(`nmi redirect: ${problem}\n`);
+    for (const problem of parsed.problems) io.stderr(`nmi redirect: ${problem}\n`);
     return exitCodes.usage;
   }
-  for (const warning of parsed.warnings) outside.stderr(`nmi redirect: warning: ${warning}\n`);
+  for (const warning of parsed.warnings) io.stderr(`nmi redirect: warning: ${warning}\n`);
   try {
-    if (action === 'probe') return await probeRedirect(parsed.config, output, outside);
-    if (action === 'run') return await keepRedirect(parsed.config, outside);
-    if (action === 'remove') return await remove(parsed.config, output, outside);
+    if (action === 'probe') return await probeRedirect(parsed.config, output, io);
+    if (action === 'run') return await keepRedirect(parsed.config, io);
+    if (action === 'remove') return await remove(parsed.config, output, io);
     const choice = chooseRedirect(parsed.config);
     try {
-      return await act(action === 'install', choice, output, outside);
+      return await act(action === 'install', choice, output, io);
     } finally {
       choice.close();
     }
   } catch (error) {
     if (!(error instanceof RedirectError)) throw error;
-    outside.stderr(`nmi redirect: ${error.code}: ${error.message}\n`);
+    io.stderr(`nmi redirect: ${error.code}: ${error.message}\n`);
     return error.code === 'NOT_PERMITTED' || error.code === 'TOOL_MISSING'
       ? exitCodes.unavailable
       : exitCodes.failed;
@@ -56,12 +56,12 @@ export async function redirect(words: Words, outside: Outside): Promise<number> 
 }
 
 /** Keeps the redirect of this node until a signal ends it, and leaves it there. */
-async function keepRedirect(config: Config, outside: Outside): Promise<number> {
+async function keepRedirect(config: Config, io: Io): Promise<number> {
   const { logFormat: format, logLevel: level } = config;
-  const log = createLogger({ format, level, write: outside.stdout });
+  const log = createLogger({ format, level, write: io.stdout });
   try {
     await using _ = await startRedirectDaemon({ config, clock: systemClock, log });
-    await untilStopped(outside);
+    await untilStopped(io);
     log.info({}, 'shutting down, redirect stays installed');
     return exitCodes.ok;
   } catch (error) {
@@ -75,24 +75,22 @@ async function keepRedirect(config: Config, outside: Outside): Promise<number> {
  * Where no single way is named, all that an agent of another one may have left is taken away: what
  * `auto` takes here and now says nothing about that. The eBPF mode has iptables behind itself.
  */
-async function remove(config: Config, output: Output, outside: Outside): Promise<number> {
+async function remove(config: Config, output: Output, io: Io): Promise<number> {
   const isNamed = config.redirect !== 'auto' && config.redirect !== 'none';
   const { redirect: mode } = chooseRedirect(isNamed ? config : { ...config, redirect: 'ebpf' });
   await mode.remove();
   if (!isNamed) await chooseRedirect({ ...config, redirect: 'address' }).redirect.remove();
   const left = listOwnPins(config.bpfPinFolder);
   if (output === 'json') {
-    outside.stdout(
-      `${JSON.stringify({ removed: left.length === 0, pinned: left }, undefined, 2)}\n`,
-    );
+    io.stdout(`${JSON.stringify({ removed: left.length === 0, pinned: left }, undefined, 2)}\n`);
     return left.length === 0 ? exitCodes.ok : exitCodes.failed;
   }
   if (left.length > 0) {
     const what = `${left.join(', ')} in ${config.bpfPinFolder}`;
-    outside.stderr(`nmi redirect: still pinned: ${what}; an agent that runs puts it back\n`);
+    io.stderr(`nmi redirect: still pinned: ${what}; an agent that runs puts it back\n`);
     return exitCodes.failed;
   }
-  outside.stdout('removed: pods reach the real metadata endpoint again\n');
+  io.stdout('removed: pods reach the real metadata endpoint again\n');
   return exitCodes.ok;
 }
 
@@ -100,12 +98,12 @@ async function act(
   installs: boolean,
   choice: RedirectChoice,
   output: Output,
-  outside: Outside,
+  io: Io,
 ): Promise<number> {
   const { redirect: mode, why } = choice;
   if (installs) await mode.prepare();
   const status = installs ? await mode.install() : await mode.verify();
-  outside.stdout(
+  io.stdout(
     output === 'json'
       ? `${JSON.stringify({ mode: mode.mode, why, ...status }, undefined, 2)}\n`
       : renderStatus(choice, status),

@@ -7,28 +7,25 @@ import { tuning } from '../nmi/config/tuning.ts';
 import { findKubenet } from '../nmi/kernel/kubenet.ts';
 import { createLogger } from '../nmi/base/logger.ts';
 import { StartError } from '../nmi/base/start-error.ts';
-import { exitCodes, untilStopped, type Outside } from './outside.ts';
+import { exitCodes, untilStopped, type Io } from './io.ts';
 
-export async function run(
-  flags: Readonly<Record<string, string>>,
-  outside: Outside,
-): Promise<number> {
-  const parsed = parseConfig(flags, outside.environment);
+export async function run(flags: Readonly<Record<string, string>>, io: Io): Promise<number> {
+  const parsed = parseConfig(flags, io.environment);
   if (!parsed.ok) {
-    for (const problem of parsed.problems) outside.stderr(`nmi: ${problem}\n`);
+    for (const problem of parsed.problems) io.stderr(`nmi: ${problem}\n`);
     return exitCodes.usage;
   }
   const { config, warnings } = parsed;
   const kubenet = await kubenetProblem(config);
   if (kubenet !== undefined) {
-    outside.stderr(`nmi: ${kubenet}\n`);
+    io.stderr(`nmi: ${kubenet}\n`);
     return exitCodes.config;
   }
 
   const log = createLogger({
     format: config.logFormat,
     level: config.logLevel,
-    write: outside.stdout,
+    write: io.stdout,
   });
   log.info({ ...buildInfo, node: config.node, mode: 'managed' }, 'starting nmi process');
   for (const warning of warnings) log.warn({ warning }, 'setting ignored');
@@ -37,10 +34,10 @@ export async function run(
       config,
       clock: systemClock,
       log,
-      environment: outside.environment,
-      stop: outside.stop,
+      environment: io.environment,
+      stop: io.stop,
     });
-    await untilStopped(outside);
+    await untilStopped(io);
     log.info({ drainTimeoutMs: tuning.drainTimeoutMs }, 'shutting down, redirect stays installed');
     await agent.stop();
   } catch (error) {
@@ -48,7 +45,7 @@ export async function run(
       log.error({ code: error.code, problem: error.message }, 'agent cannot start');
       return error.code === 'CONFIG' ? exitCodes.config : exitCodes.unavailable;
     }
-    if (error !== outside.stop.reason) throw error;
+    if (error !== io.stop.reason) throw error;
   }
   log.info({ code: exitCodes.ok }, 'stopped');
   return exitCodes.ok;

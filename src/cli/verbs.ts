@@ -10,8 +10,8 @@ import {
   options,
   type Option,
 } from '../nmi/config/options.ts';
-import type { Words } from './flags.ts';
-import { exitCodes, type Outside } from './outside.ts';
+import type { Args } from './flags.ts';
+import { exitCodes, type Io } from './io.ts';
 
 export interface Verb {
   readonly summary: string;
@@ -25,7 +25,7 @@ export interface Verb {
   readonly takesWord?: string;
   /** What to do instead of naming its object by a word. */
   readonly insteadOfWord?: string;
-  readonly start: (words: Words, outside: Outside) => Promise<number>;
+  readonly start: (args: Args, io: Io) => Promise<number>;
 }
 
 /** Verbs load when they are called: the agent carries none of the others. */
@@ -35,9 +35,9 @@ export const verbs: Readonly<Record<string, Verb>> = {
     examples: ['nmi run --node=NODE', 'nmi --node=NODE --redirect=iptables --log-format=text'],
     flags: runFlags(() => true),
     isBoolean: isRunBoolean,
-    start: async (words, outside) => {
+    start: async (args, io) => {
       const { run } = await import('./run.ts');
-      return run(words.flags, outside);
+      return run(args.flags, io);
     },
   },
   redirect: {
@@ -55,9 +55,9 @@ export const verbs: Readonly<Record<string, Verb>> = {
       output: { alias: 'o', describe: 'Output format: text or json.', default: 'text' },
     },
     isBoolean: isRunBoolean,
-    start: async (words, outside) => {
+    start: async (args, io) => {
       const { redirect } = await import('./redirect.ts');
-      return redirect(words, outside);
+      return redirect(args, io);
     },
   },
   demo: {
@@ -82,9 +82,9 @@ export const verbs: Readonly<Record<string, Verb>> = {
       'outside-pod': { describe: 'Run although this does not look like a pod.' },
     },
     isBoolean: (flag) => flag === 'once' || flag === 'outside-pod',
-    start: async (words, outside) => {
+    start: async (args, io) => {
       const { demo } = await import('./demo.ts');
-      return demo(words, outside);
+      return demo(args, io);
     },
   },
   explain: {
@@ -106,9 +106,9 @@ export const verbs: Readonly<Record<string, Verb>> = {
       output: { alias: 'o', describe: 'Output format: text or json.', default: 'text' },
     },
     isBoolean: () => false,
-    start: async (words, outside) => {
+    start: async (args, io) => {
       const { explain } = await import('./explain.ts');
-      return explain(words, outside);
+      return explain(args, io);
     },
   },
   grants: {
@@ -121,9 +121,9 @@ export const verbs: Readonly<Record<string, Verb>> = {
       },
     },
     isBoolean: () => false,
-    start: async (words, outside) => {
+    start: async (args, io) => {
       const { grants } = await import('./grants.ts');
-      return grants(words, outside);
+      return grants(args, io);
     },
   },
   reasons: {
@@ -133,9 +133,9 @@ export const verbs: Readonly<Record<string, Verb>> = {
     examples: ['nmi reasons', 'nmi reasons binding_missing'],
     flags: {},
     isBoolean: () => false,
-    start: async (words, outside) => {
+    start: async (args, io) => {
       const { reasons } = await import('./reasons.ts');
-      return reasons(words, outside);
+      return reasons(args, io);
     },
   },
   version: {
@@ -143,8 +143,8 @@ export const verbs: Readonly<Record<string, Verb>> = {
     examples: ['nmi version'],
     flags: {},
     isBoolean: () => false,
-    start: (_words, outside) => {
-      outside.stdout(renderVersion());
+    start: (_words, io) => {
+      io.stdout(renderVersion());
       return Promise.resolve(exitCodes.ok);
     },
   },

@@ -20,7 +20,7 @@ import { openExplain } from './explain/agent-explain.ts';
 import { openKernel } from './kernel/kernel.ts';
 import { openKubeClient, type KubeClient } from './kube/api/client.ts';
 import { openServer } from './server/server.ts';
-import { LoopMark } from './sources/imds/loop-detection.ts';
+import { LoopDetection } from './sources/imds/loop-detection.ts';
 import { openClusterState } from './state/cluster-state.ts';
 import { giveBackSpareMemory } from './state/spare-memory.ts';
 import { exportParts } from './telemetry/export-parts.ts';
@@ -59,7 +59,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const state = starting.use(
     openClusterState({ config, tuning, client, clock, log, attests: kernel.mode === 'ebpf' }),
   );
-  const loopMark = new LoopMark();
+  const loopMark = new LoopDetection();
   const core = { ...options, tuning, client, kernel, state, observer, loopMark };
   const tokens = starting.use(await openTokens({ ...core, knowledge: state }));
   const { broker } = tokens;

@@ -42,10 +42,10 @@ describe('batched output', () => {
   it('is flushed at once for an exit, and then has nothing left', async () => {
     const writes: string[] = [];
     const output = createBatchedOutput((text) => writes.push(text));
-    output.write('last words\n');
+    output.write('last args\n');
     output.flush();
     output.flush();
     await turn();
-    assert.deepEqual(writes, ['last words\n']);
+    assert.deepEqual(writes, ['last args\n']);
   });
 });

@@ -3,12 +3,12 @@ import { describe, it } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
 import { hasFlag, options } from '../../src/nmi/config/options.ts';
 
-const cli = (...words: string[]) => cliIn({}, ...words);
+const cli = (...args: string[]) => cliIn({}, ...args);
 
-async function cliIn(environment: Readonly<Record<string, string>>, ...words: string[]) {
+async function cliIn(environment: Readonly<Record<string, string>>, ...args: string[]) {
   let stdout = '';
   let stderr = '';
-  const code = await runCli(words, {
+  const code = await runCli(args, {
     // Where nobody listens: a demo that starts must not ask the metadata service of this machine.
     environment: { AZURE_POD_IDENTITY_AUTHORITY_HOST: 'http://127.0.0.1:1', ...environment },
     stdout: (text) => {
@@ -47,8 +47,8 @@ describe('the command line', () => {
   });
 
   it('prints the version in the old shape, as a flag and as a verb', async () => {
-    for (const words of [['--version'], ['version'], ['run', '--version']]) {
-      const { code, stdout } = await cli(...words);
+    for (const args of [['--version'], ['version'], ['run', '--version']]) {
+      const { code, stdout } = await cli(...args);
       assert.equal(code, 0);
       assert.match(stdout, /^MIC Version: .* - NMI Version: .* - Commit: .* - Date: .*\n$/);
     }
@@ -60,7 +60,7 @@ describe('the command line', () => {
     assert.match(stdout, /^Verbs:$/m);
   });
 
-  it('runs the agent without words where the environment names the node', async () => {
+  it('runs the agent without args where the environment names the node', async () => {
     const variables = { NMI_NODE: 'n', NMI_NMI_PORT: 'abc' };
     const { code, stderr } = await cliIn(variables);
     assert.equal(code, 2);
@@ -86,18 +86,18 @@ describe('the command line', () => {
     assert.match(unknown.stderr, /did you mean "explain"\?/);
   });
 
-  it('completes words for a shell', async () => {
+  it('completes args for a shell', async () => {
     assert.match((await cli('completion')).stdout, /complete -o default -F _nmi_complete nmi\n$/);
     assert.equal((await cli('--complete', 'red')).stdout, 'redirect\n');
   });
 
   it('asks whether a near name was meant', async () => {
-    for (const [words, hint] of [
+    for (const [args, hint] of [
       [['redirct'], 'did you mean "redirect"?'],
       [['explain', '--resouce=x'], 'did you mean --resource?'],
       [['--nod=n'], '--node'],
     ] as const) {
-      const { code, stderr } = await cli(...words);
+      const { code, stderr } = await cli(...args);
       assert.equal(code, 2);
       assert.ok(stderr.includes(hint), stderr);
     }
@@ -117,7 +117,7 @@ describe('the command line', () => {
     assert.match(stderr, /write --flag=value/);
   });
 
-  it('refuses stray words', async () => {
+  it('refuses stray args', async () => {
     assert.equal((await cli('rnu')).code, 2);
     assert.match((await cli('lab')).stderr, /^nmi: unknown verb or word "lab"; see nmi --help\n$/);
     assert.equal((await cli('redirect')).code, 2);
@@ -128,7 +128,7 @@ describe('the command line', () => {
   });
 
   it('refuses a flag that takes a value and has none', async () => {
-    for (const words of [
+    for (const args of [
       ['--node'],
       ['--node', '--v=2'],
       ['-v', '--node=n'],
@@ -137,14 +137,14 @@ describe('the command line', () => {
       ['redirect', 'verify', '--kubeconfig'],
       ['demo', '--clientid', '--once'],
     ]) {
-      const { code, stderr } = await cli(...words);
-      assert.equal(code, 2, words.join(' '));
+      const { code, stderr } = await cli(...args);
+      assert.equal(code, 2, args.join(' '));
       assert.match(stderr, /^nmi: --?\w+ has no value; write --?\w+=VALUE; see nmi [a-z -]+\n$/);
     }
   });
 
   it('refuses an empty value where there has to be one, naming the flag', async () => {
-    for (const [words, flag] of [
+    for (const [args, flag] of [
       [['--node='], '--node'],
       [['--node', ''], '--node'],
       [['--node=n', '--http-probe-port='], '--http-probe-port'],
@@ -155,8 +155,8 @@ describe('the command line', () => {
       [['demo', '--period='], '--period'],
       [['demo', '--resource-name='], '--resource-name'],
     ] as const) {
-      const { code, stderr } = await cli(...words);
-      assert.equal(code, 2, words.join(' '));
+      const { code, stderr } = await cli(...args);
+      assert.equal(code, 2, args.join(' '));
       assert.ok(stderr.includes(`${flag} has the value ""; allowed: `), stderr);
     }
   });

@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import { complete, completionScript } from '../../src/cli/completion.ts';
 
 describe('completion', () => {
-  for (const [words, expected] of [
+  for (const [args, expected] of [
     [
       [''],
       ['completion', 'demo', 'explain', 'grants', 'help', 'reasons', 'redirect', 'run', 'version'],
@@ -20,8 +20,8 @@ describe('completion', () => {
     [['--metadata-g'], ['--metadata-guard']],
     [['--enable-conntrack'], []],
   ] as const) {
-    it(`of "nmi ${words.join(' ')}"`, () => {
-      assert.deepEqual(complete(words), expected);
+    it(`of "nmi ${args.join(' ')}"`, () => {
+      assert.deepEqual(complete(args), expected);
     });
   }
 

@@ -142,19 +142,19 @@ describe('nmi demo', () => {
 
   it('does not ask where nothing looks like a pod, unless it is told to', async () => {
     let stderr = '';
-    const outside = {
+    const io = {
       environment: {},
       stdout: () => undefined,
       stderr: (text: string) => (stderr += text),
       stop: AbortSignal.abort(),
     };
-    assert.equal(await demo({ flags: { once: 'true' }, rest: [] }, outside), 2);
+    assert.equal(await demo({ flags: { once: 'true' }, rest: [] }, io), 2);
     assert.match(stderr, /this does not look like a pod, .*; --outside-pod runs it$/m);
     const told = { period: 'soon', 'outside-pod': 'true' };
     stderr = '';
-    assert.equal(await demo({ flags: told, rest: [] }, outside), 2);
+    assert.equal(await demo({ flags: told, rest: [] }, io), 2);
     assert.match(stderr, /--period has the value "soon"/);
-    const inPod = { ...outside, environment: { KUBERNETES_SERVICE_HOST: '10.0.0.1' } };
+    const inPod = { ...io, environment: { KUBERNETES_SERVICE_HOST: '10.0.0.1' } };
     stderr = '';
     assert.equal(await demo({ flags: { period: 'soon' }, rest: [] }, inPod), 2);
     assert.match(stderr, /--period has the value "soon"/);

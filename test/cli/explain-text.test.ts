@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { renderExplanation } from '../../src/cli/explain-text.ts';
-import type { TokenStanding } from '../../src/cache/token/cache.ts';
+import type { TokenStatus } from '../../src/cache/token/cache.ts';
 import {
   explanationSchema,
   type IdentityView,
@@ -194,9 +194,9 @@ describe('the text of an explanation', () => {
     assert.ok(text.includes(expected), text);
   });
 
-  it('has the times of tokens and failures in words', () => {
+  it('has the times of tokens and failures in args', () => {
     const at = { resource: 'https://r', tenantId: 't', isFetching: false, failure: undefined };
-    const token: TokenStanding = {
+    const token: TokenStatus = {
       expiresInMs: 25 * hourMs,
       isServed: true,
       refreshInMs: 90_000,

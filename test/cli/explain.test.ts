@@ -26,10 +26,10 @@ import { identityA, identityB, idsOf } from '../support/loopback-agent.ts';
 
 const vault = 'https://vault.azure.net';
 
-async function cli(words: readonly string[], socketPath = '') {
+async function cli(args: readonly string[], socketPath = '') {
   let [stdout, stderr] = ['', ''];
   const environment = socketPath === '' ? {} : { NMI_EXPLAIN_SOCKET: socketPath };
-  const code = await runCli(['explain', ...words], {
+  const code = await runCli(['explain', ...args], {
     environment,
     stdout: (text) => (stdout += text),
     stderr: (text) => (stderr += text),
@@ -89,8 +89,8 @@ describe('nmi explain beside an agent', () => {
     await rm(folder, { recursive: true, force: true });
   });
 
-  const explained = async (...words: string[]) => {
-    const { code, stdout, stderr } = await cli([...words, '--output=json'], path);
+  const explained = async (...args: string[]) => {
+    const { code, stdout, stderr } = await cli([...args, '--output=json'], path);
     assert.equal(code, 0, stderr);
     return JSON.parse(stdout) as {
       requests: { outcome: { kind: string; refusal?: Record<string, unknown> } }[];
@@ -181,8 +181,8 @@ describe('nmi explain beside an agent', () => {
 
     const told: string[] = [];
     for (const output of ['text', 'json']) {
-      for (const words of [[], ['--pod=default/p'], ['--ip=127.0.0.11', `--resource=${vault}`]]) {
-        told.push((await cli([...words, `--output=${output}`], path)).stdout);
+      for (const args of [[], ['--pod=default/p'], ['--ip=127.0.0.11', `--resource=${vault}`]]) {
+        told.push((await cli([...args, `--output=${output}`], path)).stdout);
       }
     }
     const text = told.join('\n');
@@ -205,7 +205,7 @@ describe('nmi explain beside an agent', () => {
   });
 
   it('has what is wrong with the question as a usage error', async () => {
-    for (const [words, problem] of [
+    for (const [args, problem] of [
       [['--pod=p'], /NAMESPACE\/NAME/],
       [['--ip=x'], /no IP address/],
       [['--pod=a/b', '--ip=10.0.0.1'], /exclude/],
@@ -216,8 +216,8 @@ describe('nmi explain beside an agent', () => {
       [['--explain-socket=/x'], /unknown flag --explain-socket/],
       [['--pod'], /--pod has no value/],
     ] as const) {
-      const { code, stdout, stderr } = await cli(words, path);
-      assert.equal(code, 2, words.join(' '));
+      const { code, stdout, stderr } = await cli(args, path);
+      assert.equal(code, 2, args.join(' '));
       assert.equal(stdout, '');
       assert.match(stderr, problem);
       assert.match(stderr, /^nmi(?: explain)?: [^\n]+\n$/);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { completeBooleans, flagsWithoutValue, flagTexts } from '../../src/cli/flags.ts';
 
-describe('the words of a command line', () => {
+describe('the args of a command line', () => {
   it('do not let a bare boolean swallow the next word', () => {
     assert.deepEqual(
       completeBooleans(['--forceNamespaced', '--node', 'true', '-v'], (flag) => flag !== 'node'),
@@ -23,7 +23,7 @@ describe('the words of a command line', () => {
 
   it('lack a value at the end, or before another flag', () => {
     const takesValue = (flag: string) => flag !== 'unknown';
-    const without = (...words: string[]) => flagsWithoutValue(words, takesValue);
+    const without = (...args: string[]) => flagsWithoutValue(args, takesValue);
     assert.deepEqual(without('--a', '-1', '--b', 'x', '--c=', '--unknown', '-d'), ['-d']);
     assert.deepEqual(without('--a', '--b', 'x'), ['--a']);
     assert.deepEqual(without('--a', '--'), ['--a']);

@@ -14,9 +14,9 @@ import { temporaryDir } from '../nmi/kube/kube-world.ts';
 
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 
-async function cli(words: readonly string[], environment: Readonly<Record<string, string>> = {}) {
+async function cli(args: readonly string[], environment: Readonly<Record<string, string>> = {}) {
   let [stdout, stderr] = ['', ''];
-  const code = await runCli(['grants', ...words], {
+  const code = await runCli(['grants', ...args], {
     environment,
     stdout: (text) => (stdout += text),
     stderr: (text) => (stderr += text),
@@ -75,8 +75,8 @@ describe('nmi grants', () => {
     fake.faults.failNext(1, 403, { containing: 'azureidentitygrants' });
     assert.equal((await grantsOf(fake)).code, 69, 'what is granted is not known');
     assert.equal((await cli(['--kubeconfig', '/nowhere'])).code, 78);
-    for (const words of [['x'], ['--output=json']]) {
-      const { code, stderr } = await cli(words);
+    for (const args of [['x'], ['--output=json']]) {
+      const { code, stderr } = await cli(args);
       assert.equal(code, 2);
       assert.match(stderr, /unknown (?:word "x"|flag --output); see nmi help grants/);
     }

@@ -29,7 +29,7 @@ describe('nmi redirect probe', { skip }, async () => {
 
   function probe(
     capabilities: string,
-    words: readonly string[],
+    args: readonly string[],
     environment: NodeJS.ProcessEnv = {},
     through: readonly string[] = [],
     sources = main,
@@ -39,7 +39,7 @@ describe('nmi redirect probe', { skip }, async () => {
       [
         ...[`--net=/run/netns/${space.name}`, '--', 'setpriv'],
         ...[`--bounding-set=-all${capabilities}`, '--inh-caps=-all', '--', ...through],
-        ...[process.execPath, sources, 'redirect', 'probe', ...words],
+        ...[process.execPath, sources, 'redirect', 'probe', ...args],
       ],
       { encoding: 'utf8', timeout: 60_000, env: { ...process.env, ...environment } },
     );

@@ -8,7 +8,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../src/cache/clock.ts';
 import type { Log } from '../../src/nmi/base/log.ts';
-import { RedirectKeeper, type CheckOutcome } from '../../src/nmi/kernel/reconciler.ts';
+import { Reconciler, type CheckOutcome } from '../../src/nmi/kernel/reconciler.ts';
 import type { Redirect } from '../../src/redirect/redirect.ts';
 import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
 import { whyNoBpfTests } from './cgroup-ground.ts';
@@ -177,7 +177,7 @@ describe('every redirect', { skip }, () => {
       it('coexists with another instance: neither finds anything to mend', async () => {
         const outcomes: CheckOutcome[] = [];
         const keep = (each: Redirect) =>
-          new RedirectKeeper({
+          new Reconciler({
             redirect: each,
             intervalMs: 50,
             clock: systemClock,

@@ -8,7 +8,7 @@ import type { Explanation, PodExplanation } from '../../src/nmi/explain/explanat
 import type { SourceFailure, SourceResult, TokenRequest } from '../../src/nmi/sources/source.ts';
 import type { UpstreamIdentity } from '../../src/nmi/sources/upstream-identity.ts';
 import { TokenBroker } from '../../src/nmi/tokens/broker.ts';
-import { UpstreamDirectory } from '../../src/nmi/grants/resolve-upstream.ts';
+import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
 import { IdentitiesInUse } from '../../src/nmi/grants/identities-in-use.ts';
 import { createPod } from './cache-objects.ts';
 import { createOwners } from './owners.ts';
@@ -26,7 +26,7 @@ export function openExplainStand({
   const clock = new HandClock();
   const pods = new PodIndex(clock);
   const grants = new GrantIndex(pods);
-  const upstreams = new UpstreamDirectory((adEndpoint) =>
+  const upstreams = new UpstreamResolver((adEndpoint) =>
     adEndpoint === ''
       ? { ok: true, authority: 'https://login.example', audience: 'api://exchange' }
       : { ok: false, problem: 'has a spec.adEndpoint that is not allowed' },

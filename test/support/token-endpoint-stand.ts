@@ -5,7 +5,7 @@ import { GrantIndex } from '../../src/cache/index/grant-index.ts';
 import { PodIndex } from '../../src/cache/index/pod-index.ts';
 import { RenderedToken } from '../../src/cache/token/token.ts';
 import type { CallerConnection } from '../../src/nmi/grants/caller.ts';
-import { UpstreamDirectory } from '../../src/nmi/grants/resolve-upstream.ts';
+import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
 import type { WorkloadIdentities } from '../../src/nmi/grants/workload-identities.ts';
 import { CallerLimits } from '../../src/nmi/server/caller-limits.ts';
 import { TokenFastPath } from '../../src/nmi/server/fast-path/fast-path.ts';
@@ -17,7 +17,7 @@ import {
 } from '../../src/nmi/server/standing-rights.ts';
 import type { TokenBroker } from '../../src/nmi/tokens/broker.ts';
 import { TokenEndpoint } from '../../src/nmi/server/token-endpoint.ts';
-import { Holds } from '../../src/nmi/state/waiters.ts';
+import { Waiters } from '../../src/nmi/state/waiters.ts';
 import type { HandClock } from './hand-clock.ts';
 import { createOwners } from './owners.ts';
 
@@ -39,7 +39,7 @@ export function openEndpointStand(
 ) {
   const pods = new PodIndex(clock);
   const grants = new GrantIndex(pods);
-  const upstreams = new UpstreamDirectory(() => ({
+  const upstreams = new UpstreamResolver(() => ({
     ok: true,
     authority: 'https://login.example',
     audience: 'api://exchange',
@@ -79,7 +79,7 @@ export function openEndpointStand(
     broker,
     objectWait: {
       clock,
-      holds: new Holds({ clock, maxWaiters: 10 }),
+      waiters: new Waiters({ clock, maxWaiters: 10 }),
       limits: new CallerLimits({ fetches: 16, waiting: 16, held: 16 }),
       maxWaitMs: 1_000,
     },

@@ -1,7 +1,7 @@
 /** A token cache on a hand-driven clock, with an upstream whose answers the test decides. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { Held, Keyed } from '../../src/cache/token/negative-cache.ts';
-import { ConcurrencyGate } from '../../src/cache/token/rate-limiter.ts';
+import type { Cooldown, Keyed } from '../../src/cache/token/negative-cache.ts';
+import { RateLimiter } from '../../src/cache/token/rate-limiter.ts';
 import {
   TokenCache,
   type Cached,
@@ -11,7 +11,7 @@ import {
 import type { Token } from '../../src/cache/token/token.ts';
 import { HandClock } from './hand-clock.ts';
 
-export interface Failure extends Held {
+export interface Failure extends Cooldown {
   readonly name: string;
 }
 
@@ -34,7 +34,7 @@ export interface Upstream {
 export interface TokenStand {
   readonly clock: HandClock;
   readonly cache: TokenCache<Keyed, Failure>;
-  readonly gate: ConcurrencyGate;
+  readonly limiter: RateLimiter;
   readonly upstream: Upstream;
   readonly calls: { readonly key: string; readonly atMs: number }[];
   readonly refreshes: string[];
@@ -52,7 +52,7 @@ type Tuning = Partial<TokenCacheOptions<Keyed, Failure>> & { readonly maxQueued?
 export function openTokenStand(tuning: Tuning = {}): TokenStand {
   const clock = new HandClock();
   const { maxQueued = 1_000, ...overrides } = tuning;
-  const gate = new ConcurrencyGate({ clock, maxConcurrent: 4, maxPerSec: 20, maxQueued });
+  const limiter = new RateLimiter({ clock, maxConcurrent: 4, maxPerSec: 20, maxQueued });
   const calls: { key: string; atMs: number }[] = [];
   const refreshes: string[] = [];
   const bugs: unknown[] = [];
@@ -92,16 +92,16 @@ export function openTokenStand(tuning: Tuning = {}): TokenStand {
   const cache = new TokenCache<Keyed, Failure>({
     clock,
     random: () => 0.5,
-    gateOf: () => gate,
+    limiterOf: () => limiter,
     partyOf: () => ({ namespace: 'default', pod: 'pod' }),
     fetch,
     isWanted: ({ key }) => !unwanted.has(key),
     onRefresh: (outcome) => refreshes.push(outcome),
     onBug: (error) => bugs.push(error),
     failures: {
-      overloaded: { name: 'overloaded', holdMs: 0 },
-      late: { name: 'late', holdMs: 0 },
-      expired: { name: 'expired', holdMs: 1_000 },
+      overloaded: { name: 'overloaded', cooldownMs: 0 },
+      late: { name: 'late', cooldownMs: 0 },
+      expired: { name: 'expired', cooldownMs: 1_000 },
     },
     maxEntries: 100,
     maxWaiters: 5_000,
@@ -115,7 +115,7 @@ export function openTokenStand(tuning: Tuning = {}): TokenStand {
   return {
     clock,
     cache,
-    gate,
+    limiter,
     upstream,
     calls,
     refreshes,

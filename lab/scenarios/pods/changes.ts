@@ -16,7 +16,7 @@ import { createPodManifest } from '../../fakes/kube/manifests.ts';
 import { nodeName } from '../../world/world.ts';
 
 /** The agent lets a request wait for 2 s at most. */
-const holdMs = 2_000;
+const pendingWaitMs = 2_000;
 /** Older than what may still be on its way: what is missing is missing for good. */
 const objectAgeMs = 3_600_000;
 const noBinding: Refusal = { status: 400, says: /^Identity not found: .*no AzureIdentityBinding/ };
@@ -209,8 +209,14 @@ const unknownAddress: Scenario = {
     const pod = await world.addPod({ name: 'ghost', binding: 'unknown', announced: false });
     const reply = await untilRefused(pod, noPod);
     assert.ok(reply.text.includes(pod.ip), 'the answer must name the address');
-    assert.ok(reply.durationMs > holdMs - 10, `answered after ${Math.round(reply.durationMs)} ms`);
-    assert.ok(reply.durationMs < holdMs + 900, `answered after ${Math.round(reply.durationMs)} ms`);
+    assert.ok(
+      reply.durationMs > pendingWaitMs - 10,
+      `answered after ${Math.round(reply.durationMs)} ms`,
+    );
+    assert.ok(
+      reply.durationMs < pendingWaitMs + 900,
+      `answered after ${Math.round(reply.durationMs)} ms`,
+    );
     assert.deepEqual(world.imds.requests(), []);
     return `503 with Retry-After after ${Math.round(reply.durationMs)} ms, nothing upstream`;
   },
@@ -245,7 +251,7 @@ const sharedAddress: Scenario = {
     world.deleteObject('Pod', 'one');
     const served = await waiting;
     assertToken(served, 'shared-two');
-    assert.ok(served.durationMs < holdMs, 'the deletion did not wake the request');
+    assert.ok(served.durationMs < pendingWaitMs, 'the deletion did not wake the request');
     assertUpstream(world, ['shared-one', 'shared-two']);
     return 'refused with 503 while both were there; served the moment only one was left';
   },

@@ -19,11 +19,11 @@
  * that carry the label; nothing else is visited.
  */
 import { objectKey } from './object-name.ts';
-import { NamedStore } from './object-store.ts';
+import { MemoryObjectStore } from './object-store.ts';
 import { bindingLabelOf } from './binding-label.ts';
-import { Groups } from './multimap.ts';
+import { Multimap } from './multimap.ts';
 import { normaliseClientId, normaliseResourceId } from './identifiers.ts';
-import { ignoreListenerError, Listeners } from './observers.ts';
+import { ignoreObserverError, Observers } from './observers.ts';
 import type { Binding, Exception, Identity, ObjectStore, Pod } from './objects.ts';
 import type { PodIndex } from './pod-index.ts';
 
@@ -55,7 +55,7 @@ export type PodGrants =
       readonly kind: 'no-binding';
       readonly label: string;
       /** Those that match but are for pods under another service account, by name. */
-      readonly foreignBindings: readonly Binding[];
+      readonly bindingsForOtherAccounts: readonly Binding[];
       /** The later of the pod's creation and of when it got the label. */
       readonly sinceWallMs: number;
     }
@@ -74,23 +74,23 @@ export interface GrantIndexStats {
   readonly exceptions: number;
   readonly boundPods: number;
   /** Label values, of pods stored now, that were worked out. */
-  readonly claims: number;
+  readonly labelGroups: number;
   /** How many times a pod's grants were worked out, ever. */
   readonly recomputed: number;
 }
 
 /** A pod as last seen. */
-interface Member {
+interface PodEntry {
   pod: Pod;
   /** Names its claim; `undefined` when its label is absent or empty. */
-  claimKey: string | undefined;
+  groupKey: string | undefined;
   grants: PodGrants;
 }
 
 /** What a label value of a namespace stands for, whichever pod carries it. */
-type Claim =
+type GroupGrants =
   | BoundGrants
-  | { readonly kind: 'unbound'; readonly foreignBindings: readonly Binding[] }
+  | { readonly kind: 'unbound'; readonly bindingsForOtherAccounts: readonly Binding[] }
   | {
       readonly kind: 'dangling';
       readonly bindings: readonly Binding[];
@@ -100,41 +100,41 @@ type Claim =
 const noLabel: PodGrants = { kind: 'no-label' };
 /** Of one label in one namespace. */
 export const maxBindingsOfLabel = 200;
-const unbound: Claim = { kind: 'unbound', foreignBindings: [] };
+const unbound: GroupGrants = { kind: 'unbound', bindingsForOtherAccounts: [] };
 
 /** What a label value of a namespace stands for, by the service account of the pod. */
-interface LabelClaims {
+interface LabelGroup {
   /** Those that match the label and count, by name. */
   readonly matching: readonly Binding[];
   readonly surplus: number;
   /** Under the empty name where no binding asks for a service account. */
-  readonly byAccount: Map<string, Claim>;
-  readonly asksForAccount: boolean;
+  readonly byAccount: Map<string, GroupGrants>;
+  readonly namesAccount: boolean;
 }
 
 export class GrantIndex {
   readonly #pods: PodIndex;
-  readonly #listeners: Listeners;
+  readonly #observers: Observers;
 
-  readonly #members = new Map<string, Member>();
-  readonly #membersByClaim = new Groups<Member>();
-  readonly #membersByNamespace = new Groups<Member>();
-  readonly #bindingsByClaim = new Groups<Binding>();
-  readonly #bindingsByIdentity = new Groups<Binding>();
-  readonly #exceptionsByNamespace = new Groups<Exception>();
+  readonly #entries = new Map<string, PodEntry>();
+  readonly #entriesByGroup = new Multimap<PodEntry>();
+  readonly #entriesByNamespace = new Multimap<PodEntry>();
+  readonly #bindingsByGroup = new Multimap<Binding>();
+  readonly #bindingsByIdentity = new Multimap<Binding>();
+  readonly #exceptionsByNamespace = new Multimap<Exception>();
   /** Worked out when first needed, dropped when an object they rest on changes. */
-  readonly #claims = new Map<string, LabelClaims>();
-  readonly #touched = new Set<Member>();
+  readonly #groups = new Map<string, LabelGroup>();
+  readonly #touched = new Set<PodEntry>();
 
-  readonly #bindings = new NamedStore<Binding>({
+  readonly #bindings = new MemoryObjectStore<Binding>({
     changed: (before, after) => this.#bindingChanged(before, after),
     settled: () => this.#settle('grants'),
   });
-  readonly #identities = new NamedStore<Identity>({
+  readonly #identities = new MemoryObjectStore<Identity>({
     changed: (before, after) => this.#identityChanged(before, after),
     settled: () => this.#settle('grants'),
   });
-  readonly #exceptions = new NamedStore<Exception>({
+  readonly #exceptions = new MemoryObjectStore<Exception>({
     changed: (before, after) => this.#exceptionChanged(before, after),
     settled: () => this.#settle('grants'),
   });
@@ -143,9 +143,9 @@ export class GrantIndex {
   #recomputed = 0;
 
   /** Follows `pods` from now on; whoever needs both listens here. */
-  constructor(pods: PodIndex, onListenerError: (error: unknown) => void = ignoreListenerError) {
+  constructor(pods: PodIndex, onObserverError: (error: unknown) => void = ignoreObserverError) {
     this.#pods = pods;
-    this.#listeners = new Listeners(onListenerError);
+    this.#observers = new Observers(onObserverError);
     this.#podsChanged([...pods.all()].map(({ uid }) => uid));
     pods.onChange((uids) => this.#podsChanged(uids));
   }
@@ -172,7 +172,7 @@ export class GrantIndex {
    * same object until the pod's grants change.
    */
   grantsOf(podUid: string): PodGrants | undefined {
-    return this.#members.get(podUid)?.grants;
+    return this.#entries.get(podUid)?.grants;
   }
 
   /** Every binding of the cluster, for whoever looks for what is nearly right. */
@@ -186,23 +186,23 @@ export class GrantIndex {
   }
 
   /**
-   * Calls `listener` once after each step that changed a pod (its address included) or any pod's
+   * Calls `observer` once after each step that changed a pod (its address included) or any pod's
    * grants, when both indexes already give the new answer. The returned function unsubscribes.
    */
-  onChange(listener: () => void): () => void {
-    return this.#listeners.add(listener);
+  onChange(observer: () => void): () => void {
+    return this.#observers.add(observer);
   }
 
   /** Counted when asked: O(pods). */
   get stats(): GrantIndexStats {
     let boundPods = 0;
-    for (const { grants } of this.#members.values()) if (grants.kind === 'bound') boundPods++;
+    for (const { grants } of this.#entries.values()) if (grants.kind === 'bound') boundPods++;
     return {
       identities: this.#identities.size,
       bindings: this.#bindings.size,
       exceptions: this.#exceptions.size,
       boundPods,
-      claims: this.#claims.size,
+      labelGroups: this.#groups.size,
       recomputed: this.#recomputed,
     };
   }
@@ -210,68 +210,68 @@ export class GrantIndex {
   /** Looks at these alone: a node has hundreds of pods, and nearly every event is about one. */
   #podsChanged(uids: readonly string[]): void {
     for (const uid of uids) {
-      const member = this.#members.get(uid);
-      if (member === undefined || this.#pods.byUid(uid) !== undefined) continue;
-      this.#members.delete(uid);
-      this.#detach(member);
+      const entry = this.#entries.get(uid);
+      if (entry === undefined || this.#pods.byUid(uid) !== undefined) continue;
+      this.#entries.delete(uid);
+      this.#detach(entry);
     }
     for (const uid of uids) {
       const pod = this.#pods.byUid(uid);
-      const previous = this.#members.get(uid);
+      const previous = this.#entries.get(uid);
       if (pod === undefined || previous?.pod === pod) continue;
       if (previous?.pod.namespace === pod.namespace) {
         this.#update(previous, pod);
         continue;
       }
       if (previous !== undefined) this.#detach(previous);
-      const member = createMember(pod, previous?.grants ?? noLabel);
-      this.#members.set(uid, member);
-      this.#attach(member);
+      const entry = createPodEntry(pod, previous?.grants ?? noLabel);
+      this.#entries.set(uid, entry);
+      this.#attach(entry);
     }
     this.#settle('pods');
   }
 
   /** Stays where it was, but for its claim when its label is another. */
-  #update(member: Member, pod: Pod): void {
-    const claimKey = claimKeyOf(pod);
-    member.pod = pod;
-    this.#touched.add(member);
-    if (claimKey === member.claimKey) return;
-    this.#leaveClaim(member);
-    member.claimKey = claimKey;
-    if (claimKey !== undefined) this.#membersByClaim.add(claimKey, member);
+  #update(entry: PodEntry, pod: Pod): void {
+    const groupKey = groupKeyOf(pod);
+    entry.pod = pod;
+    this.#touched.add(entry);
+    if (groupKey === entry.groupKey) return;
+    this.#leaveGroup(entry);
+    entry.groupKey = groupKey;
+    if (groupKey !== undefined) this.#entriesByGroup.add(groupKey, entry);
   }
 
-  #attach(member: Member): void {
-    this.#membersByNamespace.add(member.pod.namespace, member);
-    if (member.claimKey !== undefined) this.#membersByClaim.add(member.claimKey, member);
-    this.#touched.add(member);
+  #attach(entry: PodEntry): void {
+    this.#entriesByNamespace.add(entry.pod.namespace, entry);
+    if (entry.groupKey !== undefined) this.#entriesByGroup.add(entry.groupKey, entry);
+    this.#touched.add(entry);
   }
 
-  #detach(member: Member): void {
-    this.#membersByNamespace.delete(member.pod.namespace, member);
-    this.#leaveClaim(member);
+  #detach(entry: PodEntry): void {
+    this.#entriesByNamespace.delete(entry.pod.namespace, entry);
+    this.#leaveGroup(entry);
   }
 
-  #leaveClaim(member: Member): void {
-    const { claimKey } = member;
-    if (claimKey === undefined) return;
-    this.#membersByClaim.delete(claimKey, member);
-    if (!this.#membersByClaim.has(claimKey)) this.#claims.delete(claimKey);
+  #leaveGroup(entry: PodEntry): void {
+    const { groupKey } = entry;
+    if (groupKey === undefined) return;
+    this.#entriesByGroup.delete(groupKey, entry);
+    if (!this.#entriesByGroup.has(groupKey)) this.#groups.delete(groupKey);
   }
 
   #bindingChanged(before: Binding | undefined, after: Binding | undefined): void {
     if (before !== undefined && before.selector !== '') {
-      const claimKey = objectKey(before.namespace, before.selector);
-      this.#bindingsByClaim.delete(claimKey, before);
+      const groupKey = objectKey(before.namespace, before.selector);
+      this.#bindingsByGroup.delete(groupKey, before);
       this.#bindingsByIdentity.delete(objectKey(before.namespace, before.identityName), before);
-      this.#touchClaim(claimKey);
+      this.#touchGroup(groupKey);
     }
     if (after !== undefined && after.selector !== '') {
-      const claimKey = objectKey(after.namespace, after.selector);
-      this.#bindingsByClaim.add(claimKey, after);
+      const groupKey = objectKey(after.namespace, after.selector);
+      this.#bindingsByGroup.add(groupKey, after);
       this.#bindingsByIdentity.add(objectKey(after.namespace, after.identityName), after);
-      this.#touchClaim(claimKey);
+      this.#touchGroup(groupKey);
     }
   }
 
@@ -280,7 +280,7 @@ export class GrantIndex {
     if (identity === undefined) return;
     const key = objectKey(identity.namespace, identity.name);
     for (const binding of this.#bindingsByIdentity.of(key)) {
-      this.#touchClaim(objectKey(binding.namespace, binding.selector));
+      this.#touchGroup(objectKey(binding.namespace, binding.selector));
     }
   }
 
@@ -289,48 +289,48 @@ export class GrantIndex {
       if (exception === undefined) continue;
       if (exception === before) this.#exceptionsByNamespace.delete(exception.namespace, exception);
       else this.#exceptionsByNamespace.add(exception.namespace, exception);
-      for (const member of this.#membersByNamespace.of(exception.namespace)) {
-        if (isExcepted(member.pod, exception)) this.#touched.add(member);
+      for (const entry of this.#entriesByNamespace.of(exception.namespace)) {
+        if (isExcepted(entry.pod, exception)) this.#touched.add(entry);
       }
     }
   }
 
-  #touchClaim(claimKey: string): void {
-    this.#claims.delete(claimKey);
-    for (const member of this.#membersByClaim.of(claimKey)) this.#touched.add(member);
+  #touchGroup(groupKey: string): void {
+    this.#groups.delete(groupKey);
+    for (const entry of this.#entriesByGroup.of(groupKey)) this.#touched.add(entry);
   }
 
   /** Ends a step: works out what it touched, then tells, so that nobody sees half a step. */
   #settle(what: 'pods' | 'grants'): void {
     let changed = what === 'pods';
-    for (const member of this.#touched) {
-      const grants = this.#compute(member);
+    for (const entry of this.#touched) {
+      const grants = this.#compute(entry);
       this.#recomputed++;
-      if (isSame(grants, member.grants)) continue;
-      member.grants = grants;
+      if (isSame(grants, entry.grants)) continue;
+      entry.grants = grants;
       changed = true;
     }
     this.#touched.clear();
     if (!changed) return;
     this.#generation++;
-    this.#listeners.notify();
+    this.#observers.notify();
   }
 
-  #compute({ pod, claimKey }: Member): PodGrants {
+  #compute({ pod, groupKey }: PodEntry): PodGrants {
     const exception = this.#exceptionFor(pod);
     if (exception !== undefined) return { kind: 'exception', exception };
-    if (claimKey === undefined) return noLabel;
+    if (groupKey === undefined) return noLabel;
 
     const label = bindingLabelOf(pod) ?? '';
-    const claim = this.#claim(claimKey, pod, label);
-    if (claim.kind === 'bound') return claim;
+    const found = this.#grantsOfGroup(groupKey, pod, label);
+    if (found.kind === 'bound') return found;
     const labelledWallMs = Math.max(pod.createdAtWallMs, this.#pods.labelledSinceWallMs(pod.uid));
-    if (claim.kind === 'unbound') {
-      const { foreignBindings } = claim;
-      return { kind: 'no-binding', label, foreignBindings, sinceWallMs: labelledWallMs };
+    if (found.kind === 'unbound') {
+      const { bindingsForOtherAccounts } = found;
+      return { kind: 'no-binding', label, bindingsForOtherAccounts, sinceWallMs: labelledWallMs };
     }
-    const sinceWallMs = Math.max(labelledWallMs, claim.newestBindingWallMs);
-    return { kind: 'no-identity', label, bindings: claim.bindings, sinceWallMs };
+    const sinceWallMs = Math.max(labelledWallMs, found.newestBindingWallMs);
+    return { kind: 'no-identity', label, bindings: found.bindings, sinceWallMs };
   }
 
   #exceptionFor(pod: Pod): Exception | undefined {
@@ -342,34 +342,36 @@ export class GrantIndex {
     return chosen;
   }
 
-  #claim(claimKey: string, pod: Pod, label: string): Claim {
-    const claims = this.#claims.get(claimKey) ?? this.#createClaims(claimKey);
-    const account = claims.asksForAccount ? pod.serviceAccount : '';
-    const known = claims.byAccount.get(account);
+  #grantsOfGroup(groupKey: string, pod: Pod, label: string): GroupGrants {
+    const group = this.#groups.get(groupKey) ?? this.#createGroup(groupKey);
+    const account = group.namesAccount ? pod.serviceAccount : '';
+    const known = group.byAccount.get(account);
     if (known !== undefined) return known;
-    const claim = this.#createClaim(claims, pod, label);
-    claims.byAccount.set(account, claim);
-    return claim;
+    const found = this.#createGroupGrants(group, pod, label);
+    group.byAccount.set(account, found);
+    return found;
   }
 
-  #createClaims(claimKey: string): LabelClaims {
-    const all = [...this.#bindingsByClaim.of(claimKey)];
+  #createGroup(groupKey: string): LabelGroup {
+    const all = [...this.#bindingsByGroup.of(groupKey)];
     const matching = oldest(all, maxBindingsOfLabel).sort(byName);
     const surplus = all.length - matching.length;
-    const asksForAccount = matching.some(({ serviceAccount }) => serviceAccount !== '');
-    const claims = { matching, surplus, asksForAccount, byAccount: new Map<string, Claim>() };
-    this.#claims.set(claimKey, claims);
-    return claims;
+    const namesAccount = matching.some(({ serviceAccount }) => serviceAccount !== '');
+    const group = { matching, surplus, namesAccount, byAccount: new Map<string, GroupGrants>() };
+    this.#groups.set(groupKey, group);
+    return group;
   }
 
-  #createClaim(
-    { matching: ofLabel, surplus }: LabelClaims,
+  #createGroupGrants(
+    { matching: ofLabel, surplus }: LabelGroup,
     { namespace, serviceAccount }: Pod,
     label: string,
-  ): Claim {
+  ): GroupGrants {
     const matching = ofLabel.filter((each) => ['', serviceAccount].includes(each.serviceAccount));
     if (matching.length === 0) {
-      return ofLabel.length === 0 ? unbound : { kind: 'unbound', foreignBindings: ofLabel };
+      return ofLabel.length === 0
+        ? unbound
+        : { kind: 'unbound', bindingsForOtherAccounts: ofLabel };
     }
 
     const identities = new Set<Identity>();
@@ -392,11 +394,11 @@ export class GrantIndex {
   }
 }
 
-function createMember(pod: Pod, grants: PodGrants): Member {
-  return { pod, claimKey: claimKeyOf(pod), grants };
+function createPodEntry(pod: Pod, grants: PodGrants): PodEntry {
+  return { pod, groupKey: groupKeyOf(pod), grants };
 }
 
-function claimKeyOf(pod: Pod): string | undefined {
+function groupKeyOf(pod: Pod): string | undefined {
   const label = bindingLabelOf(pod) ?? '';
   return label === '' ? undefined : objectKey(pod.namespace, label);
 }
@@ -449,7 +451,11 @@ function isSame(a: PodGrants, b: PodGrants): boolean {
   }
   if (a.kind === 'no-binding' && b.kind === 'no-binding') {
     const isSameTime = a.sinceWallMs === b.sinceWallMs;
-    return a.label === b.label && isSameTime && areSame(a.foreignBindings, b.foreignBindings);
+    return (
+      a.label === b.label &&
+      isSameTime &&
+      areSame(a.bindingsForOtherAccounts, b.bindingsForOtherAccounts)
+    );
   }
   if (a.kind === 'no-identity' && b.kind === 'no-identity') {
     const isSameTime = a.sinceWallMs === b.sinceWallMs;

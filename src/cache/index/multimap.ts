@@ -2,7 +2,7 @@
  * Many values under one key. A key with one value holds it bare: with 20,000 bindings, nearly all
  * alone under their selector, a Set for each would cost more memory than the bindings.
  */
-export class Groups<T extends object> {
+export class Multimap<T extends object> {
   readonly #groups = new Map<string, T | Set<T>>();
 
   /** O(1). */

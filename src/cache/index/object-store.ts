@@ -14,7 +14,7 @@ export function isSameObject<T extends StoredObject>(one: T, other: T): boolean 
 }
 
 /** Objects of one kind by namespace and name. Equal objects are no change and keep their identity. */
-export class NamedStore<T extends StoredObject> implements ObjectStore<T> {
+export class MemoryObjectStore<T extends StoredObject> implements ObjectStore<T> {
   readonly #observer: StoreObserver<T>;
   #objects = new Map<string, T>();
 

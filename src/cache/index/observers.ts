@@ -1,16 +1,16 @@
-/** Whom an index tells that it changed, and what it says. One listener's failure stays its own. */
-export class Listeners<Args extends readonly unknown[] = []> {
-  readonly #subscriptions = new Set<{ readonly listener: (...args: Args) => void }>();
+/** Whom an index tells that it changed, and what it says. One observer's failure stays its own. */
+export class Observers<Args extends readonly unknown[] = []> {
+  readonly #subscriptions = new Set<{ readonly observer: (...args: Args) => void }>();
   readonly #onError: (error: unknown) => void;
 
-  /** `onError` receives what a listener throws; it must not throw itself. */
+  /** `onError` receives what a observer throws; it must not throw itself. */
   constructor(onError: (error: unknown) => void) {
     this.#onError = onError;
   }
 
   /** The returned function unsubscribes; calling it twice does nothing more. */
-  add(listener: (...args: Args) => void): () => void {
-    const subscription = { listener };
+  add(observer: (...args: Args) => void): () => void {
+    const subscription = { observer };
     this.#subscriptions.add(subscription);
     return () => this.#subscriptions.delete(subscription);
   }
@@ -20,7 +20,7 @@ export class Listeners<Args extends readonly unknown[] = []> {
     for (const subscription of [...this.#subscriptions]) {
       if (!this.#subscriptions.has(subscription)) continue;
       try {
-        subscription.listener(...args);
+        subscription.observer(...args);
       } catch (error) {
         this.#onError(error);
       }
@@ -28,7 +28,7 @@ export class Listeners<Args extends readonly unknown[] = []> {
   }
 }
 
-/** For an index whose owner does not care what its listeners throw. */
-export function ignoreListenerError(): void {
-  // What a listener throws is no fact about the index.
+/** For an index whose owner does not care what its observers throw. */
+export function ignoreObserverError(): void {
+  // What a observer throws is no fact about the index.
 }

@@ -3,19 +3,19 @@
  * namespace that no grant names owns nothing.
  */
 import { normaliseClientId, normaliseResourceId } from './identifiers.ts';
-import { Groups } from './multimap.ts';
-import { NamedStore } from './object-store.ts';
+import { Multimap } from './multimap.ts';
+import { MemoryObjectStore } from './object-store.ts';
 import type { IdentityGrant, ObjectStore } from './objects.ts';
-import { ignoreListenerError, Listeners } from './observers.ts';
+import { ignoreObserverError, Observers } from './observers.ts';
 
 const everyNamespace = '*';
 
 export class OwnerIndex {
-  readonly #listeners: Listeners;
-  readonly #byClientId = new Groups<IdentityGrant>();
-  readonly #byResourceId = new Groups<IdentityGrant>();
+  readonly #observers: Observers;
+  readonly #byClientId = new Multimap<IdentityGrant>();
+  readonly #byResourceId = new Multimap<IdentityGrant>();
   readonly #ofNode = new Set<IdentityGrant>();
-  readonly #grants = new NamedStore<IdentityGrant>({
+  readonly #grants = new MemoryObjectStore<IdentityGrant>({
     changed: (before, after) => {
       if (before !== undefined) this.#remove(before);
       if (after !== undefined) this.#add(after);
@@ -26,8 +26,8 @@ export class OwnerIndex {
   #isChanged = false;
   #generation = 0;
 
-  constructor(onListenerError: (error: unknown) => void = ignoreListenerError) {
-    this.#listeners = new Listeners(onListenerError);
+  constructor(onObserverError: (error: unknown) => void = ignoreObserverError) {
+    this.#observers = new Observers(onObserverError);
   }
 
   get grants(): ObjectStore<IdentityGrant> {
@@ -54,9 +54,9 @@ export class OwnerIndex {
     return isForAny(this.#ofNode, namespace);
   }
 
-  /** Calls `listener` once after each step that changed a grant. The returned function unsubscribes. */
-  onChange(listener: () => void): () => void {
-    return this.#listeners.add(listener);
+  /** Calls `observer` once after each step that changed a grant. The returned function unsubscribes. */
+  onChange(observer: () => void): () => void {
+    return this.#observers.add(observer);
   }
 
   #add(grant: IdentityGrant): void {
@@ -75,7 +75,7 @@ export class OwnerIndex {
     if (!this.#isChanged) return;
     this.#isChanged = false;
     this.#generation++;
-    this.#listeners.notify();
+    this.#observers.notify();
   }
 }
 

@@ -14,7 +14,7 @@ import type { Clock } from '../clock.ts';
 import { bindingLabelOf } from './binding-label.ts';
 import { canonicalIp } from './ip.ts';
 import { isSameObject } from './object-store.ts';
-import { ignoreListenerError, Listeners } from './observers.ts';
+import { ignoreObserverError, Observers } from './observers.ts';
 import { hasEnded, type ObjectRef, type ObjectStore, type Pod } from './objects.ts';
 
 export type PodLookup =
@@ -49,13 +49,13 @@ const unknown: PodLookup = { kind: 'unknown' };
 
 export class PodIndex implements ObjectStore<Pod> {
   readonly #clock: Clock;
-  readonly #listeners: Listeners<[readonly string[]]>;
+  readonly #observers: Observers<[readonly string[]]>;
   #tables = emptyTables();
   #generation = 0;
 
-  constructor(clock: Clock, onListenerError: (error: unknown) => void = ignoreListenerError) {
+  constructor(clock: Clock, onObserverError: (error: unknown) => void = ignoreObserverError) {
     this.#clock = clock;
-    this.#listeners = new Listeners(onListenerError);
+    this.#observers = new Observers(onObserverError);
   }
 
   /** Grows with every change that may alter any look-up. */
@@ -135,12 +135,12 @@ export class PodIndex implements ObjectStore<Pod> {
   }
 
   /**
-   * Calls `listener` once after each replace, upsert or remove that changed something, when every
+   * Calls `observer` once after each replace, upsert or remove that changed something, when every
    * look-up already gives the new answer, with the uids of the pods that came, went or are others
    * now, each once. The returned function unsubscribes.
    */
-  onChange(listener: (uids: readonly string[]) => void): () => void {
-    return this.#listeners.add(listener);
+  onChange(observer: (uids: readonly string[]) => void): () => void {
+    return this.#observers.add(observer);
   }
 
   /** The stored entry if the pod is equal to it, else a new one. */
@@ -154,7 +154,7 @@ export class PodIndex implements ObjectStore<Pod> {
 
   #changed(uids: readonly string[]): void {
     this.#generation++;
-    this.#listeners.notify(uids);
+    this.#observers.notify(uids);
   }
 }
 

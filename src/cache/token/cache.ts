@@ -1,8 +1,8 @@
 /**
  * Tokens by key, in front of every source. Pure: no I/O; time, randomness and the source are given.
  *
- * 1. One flight per key, owned by the cache: whoever comes while one is under way waits for it and
- *    shares its outcome, success or failure. A waiter leaves when its own time is up; the flight
+ * 1. One inflight per key, owned by the cache: whoever comes while one is under way waits for it and
+ *    shares its outcome, success or failure. A waiter leaves when its own time is up; the inflight
  *    goes on.
  * 2. From half of its life on (see `refresh-policy.ts`) a token is fetched again in the background,
  *    while somebody used it in the last hours and the owner says that it is wanted; else it is left
@@ -13,8 +13,8 @@
  *    `breakers.ts`).
  * 5. A gate bounds what is asked of each upstream; callers go first, pod by pod in turn. Where too
  *    many wait, a caller gets what the cache has, or `overloaded`.
- * 6. Bounded everywhere: tokens (least recently used out first, of one group too), holds, waiters, flights.
- * 7. `drop` forgets at once, and what a flight brings for a dropped key is not kept. After disposal
+ * 6. Bounded everywhere: tokens (least recently used out first, of one group too), negative, waiters, inflight.
+ * 7. `drop` forgets at once, and what a inflight brings for a dropped key is not kept. After disposal
  *    nothing is armed, and whoever waits is told.
  * 8. A request of one key may differ from another in what `drop` goes by. A token in memory and the
  *    fetch of its successor are of one request, so that `drop` judges both alike. What goes wrong
@@ -22,36 +22,36 @@
  *
  * `R` is what the source is asked, `F` its type of failure.
  */
-import { Alarms } from './timer-queue.ts';
-import { Breakers, type Held, type Keyed } from './negative-cache.ts';
+import { TimerQueue } from './timer-queue.ts';
+import { NegativeCache, type Cooldown, type Keyed } from './negative-cache.ts';
 import { CacheEntry } from './entry.ts';
 import type { Clock } from '../clock.ts';
-import type { ConcurrencyGate } from './rate-limiter.ts';
+import type { RateLimiter } from './rate-limiter.ts';
 import type { Party } from './fair-queue.ts';
-import { Flight, type Landing, type Waiter } from './inflight.ts';
-import { RecencyList } from './lru-list.ts';
+import { InflightFetch, type FetchResult, type Waiter } from './inflight.ts';
+import { LruList } from './lru-list.ts';
 import { refreshDelayMs, retryDelayMs } from './refresh-policy.ts';
 import { endsAtWallMs, RenderedToken, type Token } from './token.ts';
 
-export type Fetched<F extends Held> =
+export type Fetched<F extends Cooldown> =
   { readonly ok: true; readonly token: Token } | { readonly ok: false; readonly failure: F };
 
 /**
- * How an answer came about: `hit` from memory, `miss` by a flight this caller began, `joined` on
+ * How an answer came about: `hit` from memory, `miss` by a inflight this caller began, `joined` on
  * another's, `stale` a valid token kept because refreshing failed or takes too long, `held` a
  * remembered failure, `late` no outcome in the caller's time, `overloaded` no place to wait.
  */
 export type CacheOutcome =
   'hit' | 'miss' | 'coalesced' | 'stale' | 'negative' | 'timeout' | 'overloaded';
 
-export type Cached<F extends Held> =
+export type Cached<F extends Cooldown> =
   | { readonly ok: true; readonly outcome: CacheOutcome; readonly rendered: RenderedToken }
   | {
       readonly ok: false;
       readonly outcome: CacheOutcome;
       readonly failure: F;
       /** Milliseconds during which the same will be answered without asking; 0 for none. */
-      readonly heldForMs: number;
+      readonly cooldownLeftMs: number;
     };
 
 /**
@@ -61,7 +61,7 @@ export type Cached<F extends Held> =
 export type RefreshOutcome = 'ok' | 'failed' | 'deferred' | 'skipped';
 
 /** Of a token only where it stands. */
-export interface TokenStanding {
+export interface TokenStatus {
   readonly state: 'fresh' | 'refreshing' | 'stale' | 'idle';
   /** Milliseconds, by the stricter clock; without any left it is not served. */
   readonly expiresInMs: number;
@@ -74,23 +74,23 @@ export interface TokenStanding {
 }
 
 /** All that the cache has for one key, for people to read. */
-export interface KeyStanding<R extends Keyed, F extends Held> {
+export interface KeyStatus<R extends Keyed, F extends Cooldown> {
   readonly request: R;
-  readonly token: TokenStanding | undefined;
+  readonly token: TokenStatus | undefined;
   /** A fetch is under way or waits for its turn. */
   readonly isFetching: boolean;
   /** The last one, unless a success came after it or it was forgotten. */
   readonly failure: F | undefined;
   /** Milliseconds during which `failure` answers where there is no token. */
-  readonly heldForMs: number;
+  readonly cooldownLeftMs: number;
 }
 
-export interface TokenCacheOptions<R extends Keyed, F extends Held> {
+export interface TokenCacheOptions<R extends Keyed, F extends Cooldown> {
   readonly clock: Clock;
   /** From 0 up to 1. */
   readonly random: () => number;
   /** What bounds the fetches for this request; always the same gate for the same key. */
-  readonly gateOf: (request: R) => ConcurrencyGate;
+  readonly limiterOf: (request: R) => RateLimiter;
   /** On whose behalf it is asked. */
   readonly partyOf: (request: R) => Party;
   /** Must end within a time of its own. A rejection is a bug of the source. */
@@ -125,45 +125,48 @@ export interface TokenCacheOptions<R extends Keyed, F extends Held> {
 }
 
 /**
- * More than can be in force: upstreams are asked some 60 times a second, and few holds are longer
- * than 45 s. Each costs 7 KB where the caller wants it to, and outlives its hold.
+ * More than can be in force: upstreams are asked some 60 times a second, and few cooldowns are longer
+ * than 45 s. Each costs 7 KB where the caller wants it to, and outlives its cooldown.
  */
-const maxHolds = 3_000;
+const maxNegativeEntries = 3_000;
 
-export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
+export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposable {
   readonly #options: TokenCacheOptions<R, F>;
   readonly #clock: Clock;
   readonly #entries = new Map<string, CacheEntry<R>>();
   readonly #groups = new Map<string, Set<CacheEntry<R>>>();
-  readonly #recency = new RecencyList<CacheEntry<R>>();
-  readonly #flights = new Map<string, Flight<R, F>>();
-  readonly #breakers: Breakers<R, F>;
-  readonly #alarms: Alarms;
+  readonly #lru = new LruList<CacheEntry<R>>();
+  readonly #inflight = new Map<string, InflightFetch<R, F>>();
+  readonly #negative: NegativeCache<R, F>;
+  readonly #timers: TimerQueue;
   #waiting = 0;
   #isDisposed = false;
 
   constructor(options: TokenCacheOptions<R, F>) {
     this.#options = options;
     this.#clock = options.clock;
-    this.#breakers = new Breakers(options.clock, Math.min(options.maxEntries, maxHolds));
-    this.#alarms = new Alarms(options.clock);
+    this.#negative = new NegativeCache(
+      options.clock,
+      Math.min(options.maxEntries, maxNegativeEntries),
+    );
+    this.#timers = new TimerQueue(options.clock);
   }
 
   get size(): number {
     return this.#entries.size;
   }
 
-  get stats(): { readonly holds: number; readonly flights: number; readonly waiting: number } {
+  get stats(): { readonly negative: number; readonly inflight: number; readonly waiting: number } {
     return {
-      holds: this.#breakers.size,
-      flights: this.#flights.size,
+      negative: this.#negative.size,
+      inflight: this.#inflight.size,
       waiting: this.#waiting,
     };
   }
 
   /** There is nothing that `drop` could find. */
   get isEmpty(): boolean {
-    return this.#entries.size + this.#breakers.size + this.#flights.size === 0;
+    return this.#entries.size + this.#negative.size + this.#inflight.size === 0;
   }
 
   /** The synchronous way: a token with enough life left, or `undefined`. O(1), no allocation. */
@@ -196,18 +199,19 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     const { key } = request;
     const { failures, maxWaiters } = this.#options;
     if (this.#isDisposed) return Promise.resolve(this.#orStale(key, 'timeout', failures.late));
-    const held = this.#breakers.heldFailure(key);
+    const held = this.#negative.activeFailure(key);
     if (held !== undefined) return Promise.resolve(this.#orStale(key, 'negative', held));
 
-    const flying = this.#flights.get(key);
+    const existing = this.#inflight.get(key);
     const party = this.#options.partyOf(request);
-    const flight = this.#waiting < maxWaiters ? (flying ?? this.#fly(request, party)) : undefined;
-    if (flight === undefined) {
+    const inflight =
+      this.#waiting < maxWaiters ? (existing ?? this.#begin(request, party)) : undefined;
+    if (inflight === undefined) {
       return Promise.resolve(this.#orStale(key, 'overloaded', failures.overloaded));
     }
-    flight.isForCaller = true;
-    this.#gateOf(flight).hurry(flight, party);
-    return this.#wait(request, flight, flying === undefined ? 'miss' : 'coalesced', waitMs);
+    inflight.isForCaller = true;
+    this.#limiterOf(inflight).hurry(inflight, party);
+    return this.#wait(request, inflight, existing === undefined ? 'miss' : 'coalesced', waitMs);
   }
 
   /**
@@ -218,7 +222,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     const entry = this.#entries.get(request.key);
     if (entry === undefined) return this.get(request);
     const nowMs = this.#clock.monotonicMs();
-    if (!this.#flights.has(request.key)) {
+    if (!this.#inflight.has(request.key)) {
       if (nowMs - entry.renewedAtMs < pauseMs) return this.get(request);
       entry.renewedAtMs = nowMs;
     }
@@ -227,33 +231,34 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
   }
 
   /** Where the keys stand that `isAsked` says so of. Counts as no use. O(keys). */
-  describe(isAsked: (request: R) => boolean): readonly KeyStanding<R, F>[] {
-    const standings = new Map<string, KeyStanding<R, F>>();
-    const note = (request: R, facts: Partial<KeyStanding<R, F>>): void => {
+  describe(isAsked: (request: R) => boolean): readonly KeyStatus<R, F>[] {
+    const statuses = new Map<string, KeyStatus<R, F>>();
+    const note = (request: R, facts: Partial<KeyStatus<R, F>>): void => {
       if (!isAsked(request)) return;
-      const none = { token: undefined, isFetching: false, failure: undefined, heldForMs: 0 };
-      const known = standings.get(request.key) ?? { request, ...none };
-      standings.set(request.key, { ...known, ...facts });
+      const none = { token: undefined, isFetching: false, failure: undefined, cooldownLeftMs: 0 };
+      const known = statuses.get(request.key) ?? { request, ...none };
+      statuses.set(request.key, { ...known, ...facts });
     };
-    for (const entry of this.#entries.values()) note(entry.request, { token: this.#stand(entry) });
-    for (const { request } of this.#flights.values()) note(request, { isFetching: true });
-    for (const { request, failure, heldForMs } of this.#breakers.all()) {
-      note(request, { failure, heldForMs });
+    for (const entry of this.#entries.values())
+      note(entry.request, { token: this.#statusOf(entry) });
+    for (const { request } of this.#inflight.values()) note(request, { isFetching: true });
+    for (const { request, failure, cooldownLeftMs } of this.#negative.all()) {
+      note(request, { failure, cooldownLeftMs });
     }
-    return [...standings.values()];
+    return [...statuses.values()];
   }
 
   /** Forgets at once all that `isDropped` says so of, and what is under way for it. */
   drop(isDropped: (request: R) => boolean): void {
     this.dropTokens(isDropped);
-    for (const flight of this.#flights.values()) {
-      if (!isDropped(flight.request)) continue;
-      flight.isDropped = true;
-      if (flight.hasStarted || flight.waiters.size > 0) continue;
-      this.#flights.delete(flight.request.key);
-      this.#gateOf(flight).leave(flight);
+    for (const inflight of this.#inflight.values()) {
+      if (!isDropped(inflight.request)) continue;
+      inflight.isDropped = true;
+      if (inflight.hasStarted || inflight.waiters.size > 0) continue;
+      this.#inflight.delete(inflight.request.key);
+      this.#limiterOf(inflight).leave(inflight);
     }
-    this.#breakers.drop(isDropped);
+    this.#negative.drop(isDropped);
   }
 
   /** What the tokens in memory were asked for. */
@@ -272,29 +277,29 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
   [Symbol.dispose](): void {
     if (this.#isDisposed) return;
     this.#isDisposed = true;
-    const flights = [...this.#flights.values()];
-    this.#flights.clear();
-    for (const flight of flights) {
-      flight.isDropped = true;
-      if (!flight.hasStarted) this.#gateOf(flight).leave(flight);
-      settleAll(flight, { kind: 'failure', failure: this.#options.failures.late });
+    const fetches = [...this.#inflight.values()];
+    this.#inflight.clear();
+    for (const inflight of fetches) {
+      inflight.isDropped = true;
+      if (!inflight.hasStarted) this.#limiterOf(inflight).leave(inflight);
+      settleAll(inflight, { kind: 'failure', failure: this.#options.failures.late });
     }
     for (const entry of this.#entries.values()) this.#remove(entry);
-    this.#breakers.drop(() => true);
-    this.#alarms[Symbol.dispose]();
+    this.#negative.drop(() => true);
+    this.#timers[Symbol.dispose]();
   }
 
   #use(entry: CacheEntry<R>, nowMs: number): void {
     entry.usedAtMs = nowMs;
-    this.#recency.touch(entry);
+    this.#lru.touch(entry);
     if (entry.state.kind !== 'idle') return;
     entry.wake();
-    this.#alarms.set(entry, 0);
+    this.#timers.set(entry, 0);
   }
 
   #wait(
     request: R,
-    flight: Flight<R, F>,
+    inflight: InflightFetch<R, F>,
     outcome: CacheOutcome,
     waitMs: number,
   ): Promise<Cached<F>> {
@@ -302,17 +307,17 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     const boundMs = this.#boundedWaitMs(request.key, waitMs);
     const leave = (): void => {
       this.#waiting--;
-      this.#alarms.clear(waiter);
-      flight.waiters.delete(waiter);
+      this.#timers.clear(waiter);
+      inflight.waiters.delete(waiter);
     };
-    const answer = (landing: Landing<F>): void => {
-      if (landing.kind === 'token') {
-        resolve({ ok: true, outcome, rendered: landing.rendered });
-      } else if (landing.kind === 'failure') {
-        resolve(this.#orStale(request.key, outcome, landing.failure));
+    const answer = (result: FetchResult<F>): void => {
+      if (result.kind === 'token') {
+        resolve({ ok: true, outcome, rendered: result.rendered });
+      } else if (result.kind === 'failure') {
+        resolve(this.#orStale(request.key, outcome, result.failure));
       } else {
         const rendered = this.#validToken(request.key);
-        if (rendered === undefined) reject(landing.error);
+        if (rendered === undefined) reject(result.error);
         else resolve({ ok: true, outcome: 'stale', rendered });
       }
     };
@@ -320,27 +325,27 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     const askAgain = (): void => {
       this.get(request, waiter.dueAtMs - this.#clock.monotonicMs()).then(resolve, reject);
     };
-    const end = flight.isDropped ? askAgain : answer;
+    const end = inflight.isDropped ? askAgain : answer;
     const waiter: Waiter<F> = {
       dueAtMs: 0,
       heapIndex: -1,
-      settle: (landing) => {
+      settle: (result) => {
         try {
           leave();
-          end(landing);
+          end(result);
         } catch (error) {
           this.#options.onBug(error);
           reject(error);
         }
       },
-      ring: () => {
+      fire: () => {
         leave();
         resolve(this.#orStale(request.key, 'timeout', this.#options.failures.late));
       },
     };
     this.#waiting++;
-    flight.waiters.add(waiter);
-    this.#alarms.set(waiter, boundMs);
+    inflight.waiters.add(waiter);
+    this.#timers.set(waiter, boundMs);
     return promise;
   }
 
@@ -355,31 +360,35 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
    *
    * @param party that waits for it; undefined for a refresh in the background.
    */
-  #fly(request: R, party: Party | undefined): Flight<R, F> | undefined {
+  #begin(request: R, party: Party | undefined): InflightFetch<R, F> | undefined {
     const entry = this.#entries.get(request.key);
-    const flight = new Flight<R, F>(entry?.request ?? request, party === undefined, this.#land);
-    if (!this.#gateOf(flight).enter(flight, party)) return undefined;
-    this.#flights.set(request.key, flight);
+    const inflight = new InflightFetch<R, F>(
+      entry?.request ?? request,
+      party === undefined,
+      this.#run,
+    );
+    if (!this.#limiterOf(inflight).enter(inflight, party)) return undefined;
+    this.#inflight.set(request.key, inflight);
     if (entry !== undefined) {
       entry.beginRefresh();
-      this.#alarms.clear(entry);
+      this.#timers.clear(entry);
     }
-    return flight;
+    return inflight;
   }
 
-  #gateOf(flight: Flight<R, F>): ConcurrencyGate {
-    return this.#options.gateOf(flight.request);
+  #limiterOf(inflight: InflightFetch<R, F>): RateLimiter {
+    return this.#options.limiterOf(inflight.request);
   }
 
-  readonly #land = (flight: Flight<R, F>): void => {
-    void this.#fetch(flight.request).then((landing) => {
-      const { key } = flight.request;
-      if (this.#flights.get(key) === flight) this.#flights.delete(key);
+  readonly #run = (inflight: InflightFetch<R, F>): void => {
+    void this.#fetch(inflight.request).then((result) => {
+      const { key } = inflight.request;
+      if (this.#inflight.get(key) === inflight) this.#inflight.delete(key);
       this.#guard(key, () => {
-        if (!flight.isDropped) this.#learn(flight, landing);
+        if (!inflight.isDropped) this.#record(inflight, result);
       });
-      settleAll(flight, landing);
-      this.#gateOf(flight).leave(flight);
+      settleAll(inflight, result);
+      this.#limiterOf(inflight).leave(inflight);
     });
   };
 
@@ -394,7 +403,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     }
   }
 
-  async #fetch(request: R): Promise<Landing<F>> {
+  async #fetch(request: R): Promise<FetchResult<F>> {
     try {
       const fetched = await this.#options.fetch(request);
       if (!fetched.ok) return { kind: 'failure', failure: fetched.failure };
@@ -408,22 +417,22 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     }
   }
 
-  #learn(flight: Flight<R, F>, landing: Landing<F>): void {
-    const { request } = flight;
-    if (landing.kind === 'token') {
-      this.#breakers.reset(request.key);
-      this.#keep(flight, landing.rendered);
+  #record(inflight: InflightFetch<R, F>, result: FetchResult<F>): void {
+    const { request } = inflight;
+    if (result.kind === 'token') {
+      this.#negative.reset(request.key);
+      this.#keep(inflight, result.rendered);
     } else {
-      if (landing.kind === 'failure') this.#breakers.fail(request, landing.failure);
+      if (result.kind === 'failure') this.#negative.fail(request, result.failure);
       const entry = this.#entries.get(request.key);
       if (entry !== undefined) this.#armRetry(entry, entry.failRefresh());
     }
-    if (flight.isRefresh) {
-      this.#options.onRefresh(landing.kind === 'token' ? 'ok' : 'failed');
+    if (inflight.isRefresh) {
+      this.#options.onRefresh(result.kind === 'token' ? 'ok' : 'failed');
     }
   }
 
-  #keep({ request, isForCaller }: Flight<R, F>, rendered: RenderedToken): void {
+  #keep({ request, isForCaller }: InflightFetch<R, F>, rendered: RenderedToken): void {
     const { minLifeMs, maxEntries, random } = this.#options;
     const nowWallMs = this.#clock.wallMs();
     const arrival = { rendered, nowWallMs, nowMs: this.#clock.monotonicMs(), minLifeMs };
@@ -433,10 +442,10 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       if (!isForCaller) return;
       entry = new CacheEntry(request, arrival, this.#onDue);
       this.#entries.set(request.key, entry);
-      this.#recency.add(entry);
-      const { oldest } = this.#recency;
+      this.#lru.add(entry);
+      const { oldest } = this.#lru;
       if (this.#entries.size > maxEntries && oldest !== undefined) this.#remove(oldest);
-      this.#join(entry);
+      this.#addToGroup(entry);
     } else {
       entry.arrive(arrival);
     }
@@ -448,10 +457,10 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
 
   /** Its time to be refreshed, tried again or forgotten has come. */
   readonly #onDue = (entry: CacheEntry<R>): void => {
-    this.#guard(entry.key, () => this.#lookAt(entry));
+    this.#guard(entry.key, () => this.#handleDue(entry));
   };
 
-  #lookAt(entry: CacheEntry<R>): void {
+  #handleDue(entry: CacheEntry<R>): void {
     const { usedWithinMs, isWanted, onRefresh } = this.#options;
     const unusedMs = this.#clock.monotonicMs() - entry.usedAtMs;
     if (this.#keptForMs(entry) <= 0) {
@@ -460,10 +469,10 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
       if (entry.state.kind !== 'idle') onRefresh('skipped');
       entry.rest();
       this.#arm(entry, Infinity);
-    } else if (this.#breakers.heldForMs(entry.key) > 0) {
+    } else if (this.#negative.cooldownLeftMs(entry.key) > 0) {
       // It was to be forgotten now, and a step of the wall clock has put that off.
       this.#armRetry(entry, 1);
-    } else if (this.#fly(entry.request, undefined) === undefined) {
+    } else if (this.#begin(entry.request, undefined) === undefined) {
       onRefresh('deferred');
       this.#armRetry(entry, 1);
     }
@@ -471,17 +480,17 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
 
   /** Never within a hold. */
   #armRetry(entry: CacheEntry<R>, failures: number): void {
-    const heldForMs = this.#breakers.heldForMs(entry.key);
-    this.#arm(entry, Math.max(heldForMs, retryDelayMs(failures, this.#options.random())));
+    const cooldownLeftMs = this.#negative.cooldownLeftMs(entry.key);
+    this.#arm(entry, Math.max(cooldownLeftMs, retryDelayMs(failures, this.#options.random())));
   }
 
   /** Looks at the entry again after `delayMs`, and when it has expired at the latest. */
   #arm(entry: CacheEntry<R>, delayMs: number): void {
-    this.#alarms.set(entry, Math.min(delayMs, this.#keptForMs(entry)));
+    this.#timers.set(entry, Math.min(delayMs, this.#keptForMs(entry)));
   }
 
   /** Whoever has too many loses the one it has not used for longest. */
-  #join(entry: CacheEntry<R>): void {
+  #addToGroup(entry: CacheEntry<R>): void {
     const { groupOf, maxPerGroup = Infinity } = this.#options;
     if (groupOf === undefined) return;
     const name = groupOf(entry.request);
@@ -502,8 +511,8 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     members?.delete(entry);
     if (members?.size === 0 && name !== undefined) this.#groups.delete(name);
     this.#entries.delete(entry.key);
-    this.#recency.delete(entry);
-    this.#alarms.clear(entry);
+    this.#lru.delete(entry);
+    this.#timers.clear(entry);
     entry.die();
   }
 
@@ -511,7 +520,7 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
     return entry.keptForMs(this.#clock.wallMs(), this.#clock.monotonicMs());
   }
 
-  #stand(entry: CacheEntry<R>): TokenStanding | undefined {
+  #statusOf(entry: CacheEntry<R>): TokenStatus | undefined {
     const { state } = entry;
     if (state.kind === 'dead') return undefined;
     const nowMs = this.#clock.monotonicMs();
@@ -536,10 +545,13 @@ export class TokenCache<R extends Keyed, F extends Held> implements Disposable {
   #orStale(key: string, outcome: CacheOutcome, failure: F): Cached<F> {
     const rendered = this.#validToken(key);
     if (rendered !== undefined) return { ok: true, outcome: 'stale', rendered };
-    return { ok: false, outcome, failure, heldForMs: this.#breakers.heldForMs(key) };
+    return { ok: false, outcome, failure, cooldownLeftMs: this.#negative.cooldownLeftMs(key) };
   }
 }
 
-function settleAll<R extends Keyed, F>(flight: Flight<R, F>, landing: Landing<F>): void {
-  for (const waiter of [...flight.waiters]) waiter.settle(landing);
+function settleAll<R extends Keyed, F>(
+  inflight: InflightFetch<R, F>,
+  result: FetchResult<F>,
+): void {
+  for (const waiter of [...inflight.waiters]) waiter.settle(result);
 }

@@ -16,7 +16,7 @@
  * lends it no life. A clock that is wrong when a token comes is allowed for, where the source told
  * its own time.
  */
-import type { Alarm } from './timer-queue.ts';
+import type { QueuedTimer } from './timer-queue.ts';
 import type { Keyed } from './negative-cache.ts';
 import type { Linked } from './lru-list.ts';
 import { endsAtWallMs, type RenderedToken } from './token.ts';
@@ -47,7 +47,7 @@ export interface Arrival {
   readonly minLifeMs: number;
 }
 
-export class CacheEntry<R extends Keyed> implements Alarm, Linked<CacheEntry<R>> {
+export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEntry<R>> {
   readonly key: string;
   /** What brought the first token; a refresh asks the same. */
   readonly request: R;
@@ -136,7 +136,7 @@ export class CacheEntry<R extends Keyed> implements Alarm, Linked<CacheEntry<R>>
     return Math.max(this.expiresAtWallMs - nowWallMs, this.expiresAtMs - nowMs);
   }
 
-  ring(): void {
+  fire(): void {
     this.#onDue(this);
   }
 

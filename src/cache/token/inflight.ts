@@ -2,23 +2,23 @@
  * One fetch for one key, from when it is wanted until it has ended, and everyone who waits for it.
  * It belongs to the cache: a waiter that leaves does not end it.
  */
-import type { Alarm } from './timer-queue.ts';
+import type { QueuedTimer } from './timer-queue.ts';
 import type { Keyed } from './negative-cache.ts';
-import type { Entrant } from './rate-limiter.ts';
+import type { Task } from './rate-limiter.ts';
 import type { RenderedToken } from './token.ts';
 
 /** How a flight ends. The token is rendered once for all who wait. */
-export type Landing<F> =
+export type FetchResult<F> =
   | { readonly kind: 'token'; readonly rendered: RenderedToken }
   | { readonly kind: 'failure'; readonly failure: F }
   | { readonly kind: 'bug'; readonly error: unknown };
 
-/** Who waits; settled once, by the landing or by the alarm of its own deadline. */
-export interface Waiter<F> extends Alarm {
-  settle(landing: Landing<F>): void;
+/** Who waits; settled once, by the result or by the alarm of its own deadline. */
+export interface Waiter<F> extends QueuedTimer {
+  settle(result: FetchResult<F>): void;
 }
 
-export class Flight<R extends Keyed, F> implements Entrant {
+export class InflightFetch<R extends Keyed, F> implements Task {
   readonly request: R;
   /** It began as a refresh that nobody waited for. */
   readonly isRefresh: boolean;
@@ -28,9 +28,9 @@ export class Flight<R extends Keyed, F> implements Entrant {
   /** The right to its token ended meanwhile: what it brings is not kept, and answers nobody new. */
   isDropped = false;
   hasStarted = false;
-  readonly #onStart: (flight: Flight<R, F>) => void;
+  readonly #onStart: (fetch: InflightFetch<R, F>) => void;
 
-  constructor(request: R, isRefresh: boolean, onStart: (flight: Flight<R, F>) => void) {
+  constructor(request: R, isRefresh: boolean, onStart: (fetch: InflightFetch<R, F>) => void) {
     this.request = request;
     this.isRefresh = isRefresh;
     this.isForCaller = !isRefresh;

@@ -10,7 +10,7 @@ export interface Linked<T> {
   older: T | undefined;
 }
 
-export class RecencyList<T extends Linked<T>> {
+export class LruList<T extends Linked<T>> {
   #newest: T | undefined;
   #oldest: T | undefined;
 

@@ -9,8 +9,8 @@
 import type { Clock } from '../clock.ts';
 
 /** What every failure tells: how long asking again for the same is useless, in milliseconds. */
-export interface Held {
-  readonly holdMs: number;
+export interface Cooldown {
+  readonly cooldownMs: number;
 }
 
 /** What a cache is asked for: whatever its source needs, under one non-secret key. */
@@ -23,10 +23,10 @@ export interface Remembered<R, F> {
   readonly request: R;
   readonly failure: F;
   /** Milliseconds during which it answers; 0 when the upstream may be asked. */
-  readonly heldForMs: number;
+  readonly cooldownLeftMs: number;
 }
 
-interface Breaker<R, F> {
+interface NegativeEntry<R, F> {
   readonly request: R;
   readonly failure: F;
   readonly failures: number;
@@ -34,15 +34,15 @@ interface Breaker<R, F> {
   readonly untilMs: number;
 }
 
-const longestGrownHoldMs = 10_000;
+const longestGrownCooldownMs = 10_000;
 /** Long against every hold and short against the life of a token. */
 const forgetAfterMs = 5 * 60_000;
 
-export class Breakers<R extends Keyed, F extends Held> {
+export class NegativeCache<R extends Keyed, F extends Cooldown> {
   readonly #clock: Clock;
   readonly #maxKeys: number;
   /** In order of the last failure. */
-  readonly #breakers = new Map<string, Breaker<R, F>>();
+  readonly #entries = new Map<string, NegativeEntry<R, F>>();
 
   constructor(clock: Clock, maxKeys: number) {
     this.#clock = clock;
@@ -50,51 +50,51 @@ export class Breakers<R extends Keyed, F extends Held> {
   }
 
   get size(): number {
-    return this.#breakers.size;
+    return this.#entries.size;
   }
 
   /** The failure that answers for `key` now, or `undefined` when the upstream may be asked. */
-  heldFailure(key: string): F | undefined {
-    return this.heldForMs(key) > 0 ? this.#breakers.get(key)?.failure : undefined;
+  activeFailure(key: string): F | undefined {
+    return this.cooldownLeftMs(key) > 0 ? this.#entries.get(key)?.failure : undefined;
   }
 
   /** Milliseconds until the upstream may be asked for `key` again; 0 for now. */
-  heldForMs(key: string): number {
-    const breaker = this.#breakers.get(key);
-    if (breaker === undefined) return 0;
-    return Math.max(0, breaker.untilMs - this.#clock.monotonicMs());
+  cooldownLeftMs(key: string): number {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return 0;
+    return Math.max(0, entry.untilMs - this.#clock.monotonicMs());
   }
 
   /** What is remembered, held or no longer, in order of the last failure. */
   *all(): Iterable<Remembered<R, F>> {
-    for (const [key, { request, failure }] of this.#breakers) {
-      yield { request, failure, heldForMs: this.heldForMs(key) };
+    for (const [key, { request, failure }] of this.#entries) {
+      yield { request, failure, cooldownLeftMs: this.cooldownLeftMs(key) };
     }
   }
 
   fail(request: R, failure: F): void {
     const nowMs = this.#clock.monotonicMs();
-    const before = this.#breakers.get(request.key);
+    const before = this.#entries.get(request.key);
     const isInRow = before !== undefined && nowMs - before.untilMs < forgetAfterMs;
     const failures = (isInRow ? before.failures : 0) + 1;
-    this.#breakers.delete(request.key);
-    if (failure.holdMs <= 0) return;
-    const grownMs = Math.min(longestGrownHoldMs, failure.holdMs * 2 ** (failures - 1));
-    const untilMs = nowMs + Math.max(failure.holdMs, grownMs);
-    this.#breakers.set(request.key, { request, failure, failures, untilMs });
-    for (const key of this.#breakers.keys()) {
-      if (this.#breakers.size <= this.#maxKeys) return;
-      this.#breakers.delete(key);
+    this.#entries.delete(request.key);
+    if (failure.cooldownMs <= 0) return;
+    const grownMs = Math.min(longestGrownCooldownMs, failure.cooldownMs * 2 ** (failures - 1));
+    const untilMs = nowMs + Math.max(failure.cooldownMs, grownMs);
+    this.#entries.set(request.key, { request, failure, failures, untilMs });
+    for (const key of this.#entries.keys()) {
+      if (this.#entries.size <= this.#maxKeys) return;
+      this.#entries.delete(key);
     }
   }
 
   reset(key: string): void {
-    this.#breakers.delete(key);
+    this.#entries.delete(key);
   }
 
   drop(isDropped: (request: R) => boolean): void {
-    for (const [key, { request }] of this.#breakers) {
-      if (isDropped(request)) this.#breakers.delete(key);
+    for (const [key, { request }] of this.#entries) {
+      if (isDropped(request)) this.#entries.delete(key);
     }
   }
 }

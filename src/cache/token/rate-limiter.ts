@@ -9,12 +9,12 @@
 import type { Clock } from '../clock.ts';
 import { FairQueue, type Party } from './fair-queue.ts';
 
-export interface Entrant {
+export interface Task {
   /** Its turn has come: within `enter`, or later. Ends with `leave`; must not throw. */
   start(): void;
 }
 
-export interface ConcurrencyGateOptions {
+export interface RateLimiterOptions {
   readonly clock: Clock;
   readonly maxConcurrent: number;
   /** Starts within any 1,000 ms. */
@@ -25,20 +25,20 @@ export interface ConcurrencyGateOptions {
 
 const windowMs = 1_000;
 
-export class ConcurrencyGate implements Disposable {
+export class RateLimiter implements Disposable {
   readonly #clock: Clock;
   readonly #maxConcurrent: number;
   readonly #maxQueued: number;
-  readonly #running = new Set<Entrant>();
-  readonly #callers = new FairQueue<Entrant>();
-  readonly #background = new Set<Entrant>();
+  readonly #running = new Set<Task>();
+  readonly #callers = new FairQueue<Task>();
+  readonly #background = new Set<Task>();
   /** A ring of the latest starts; the cursor is at the oldest. */
   readonly #startsAtMs: Float64Array;
   #cursor = 0;
   #disarm: (() => void) | undefined;
   #isDisposed = false;
 
-  constructor(options: ConcurrencyGateOptions) {
+  constructor(options: RateLimiterOptions) {
     this.#clock = options.clock;
     this.#maxConcurrent = options.maxConcurrent;
     this.#maxQueued = options.maxQueued;
@@ -54,37 +54,37 @@ export class ConcurrencyGate implements Disposable {
   }
 
   /**
-   * Starts `entrant` now or when its turn comes. False, and nothing else, when too many wait.
+   * Starts `task` now or when its turn comes. False, and nothing else, when too many wait.
    *
    * @param party that waits for it; undefined for background work.
    */
-  enter(entrant: Entrant, party: Party | undefined): boolean {
+  enter(task: Task, party: Party | undefined): boolean {
     if (this.#isDisposed) return false;
     const queue = party === undefined ? this.#background : this.#callers;
     if (queue.size >= this.#maxQueued) return false;
-    if (party === undefined) this.#background.add(entrant);
-    else this.#callers.add(entrant, party);
+    if (party === undefined) this.#background.add(task);
+    else this.#callers.add(task, party);
     this.#admit();
     return true;
   }
 
   /** `party` waits for it too: if it has not started, it starts at the turn of that party at the latest. */
-  hurry(entrant: Entrant, party: Party): void {
-    if (this.#background.delete(entrant) || this.#callers.has(entrant)) {
-      this.#callers.add(entrant, party);
+  hurry(task: Task, party: Party): void {
+    if (this.#background.delete(task) || this.#callers.has(task)) {
+      this.#callers.add(task, party);
     }
   }
 
   /** Gives back the slot, or the place in the queue of one that has not started. */
-  leave(entrant: Entrant): void {
-    this.#callers.delete(entrant);
-    this.#background.delete(entrant);
+  leave(task: Task): void {
+    this.#callers.delete(task);
+    this.#background.delete(task);
     // Leaving the queue is no reason to start another: its own turn comes by slot or timer.
-    if (this.#running.delete(entrant) || this.queued === 0) this.#admit();
+    if (this.#running.delete(task) || this.queued === 0) this.#admit();
   }
 
   /**
-   * Room for one more try of an entrant that runs: it counts as a start. False when others wait or
+   * Room for one more try of an task that runs: it counts as a start. False when others wait or
    * the second is spent.
    */
   takeTry(): boolean {
@@ -112,12 +112,12 @@ export class ConcurrencyGate implements Disposable {
         this.#admitIn(waitMs);
         return;
       }
-      const entrant = this.#callers.shift() ?? firstOf(this.#background);
-      if (entrant === undefined) return;
-      this.#background.delete(entrant);
-      this.#running.add(entrant);
+      const task = this.#callers.shift() ?? firstOf(this.#background);
+      if (task === undefined) return;
+      this.#background.delete(task);
+      this.#running.add(task);
       this.#noteStart();
-      entrant.start();
+      task.start();
     }
   }
 
@@ -145,7 +145,7 @@ export class ConcurrencyGate implements Disposable {
   }
 }
 
-function firstOf(queue: ReadonlySet<Entrant>): Entrant | undefined {
-  for (const entrant of queue) return entrant;
+function firstOf(queue: ReadonlySet<Task>): Task | undefined {
+  for (const task of queue) return task;
   return undefined;
 }

@@ -5,17 +5,17 @@
 import type { Clock } from '../clock.ts';
 import { DeadlineHeap, type Deadline } from './deadline-heap.ts';
 
-export interface Alarm extends Deadline {
+export interface QueuedTimer extends Deadline {
   /** Its time has come and it is out of the heap. */
-  ring(): void;
+  fire(): void;
 }
 
 /** Timers of the platform overflow beyond 2^31 ms and fire at once; a token may live for years. */
 const longestArmMs = 24 * 3_600_000;
 
-export class Alarms implements Disposable {
+export class TimerQueue implements Disposable {
   readonly #clock: Clock;
-  readonly #heap = new DeadlineHeap<Alarm>();
+  readonly #heap = new DeadlineHeap<QueuedTimer>();
   #disarm: (() => void) | undefined;
   /** Monotonic milliseconds; Infinity while nothing is armed. */
   #armedForMs = Infinity;
@@ -29,15 +29,15 @@ export class Alarms implements Disposable {
     return this.#heap.size;
   }
 
-  /** @param delayMs from now; replaces an earlier setting of the same alarm. */
-  set(alarm: Alarm, delayMs: number): void {
+  /** @param delayMs from now; replaces an earlier setting of the same timer. */
+  set(timer: QueuedTimer, delayMs: number): void {
     if (this.#isDisposed) return;
-    this.#heap.set(alarm, this.#clock.monotonicMs() + Math.max(0, delayMs));
+    this.#heap.set(timer, this.#clock.monotonicMs() + Math.max(0, delayMs));
     this.#arm();
   }
 
-  clear(alarm: Alarm): void {
-    this.#heap.delete(alarm);
+  clear(timer: QueuedTimer): void {
+    this.#heap.delete(timer);
     if (this.#heap.size === 0) this.#stop();
   }
 
@@ -54,10 +54,10 @@ export class Alarms implements Disposable {
     const nowMs = this.#clock.monotonicMs();
     const delayMs = Math.min(longestArmMs, Math.max(0, first.dueAtMs - nowMs));
     this.#armedForMs = nowMs + delayMs;
-    this.#disarm = this.#clock.schedule(delayMs, () => this.#fire());
+    this.#disarm = this.#clock.schedule(delayMs, () => this.#fireDue());
   }
 
-  #fire(): void {
+  #fireDue(): void {
     this.#disarm = undefined;
     this.#armedForMs = Infinity;
     const nowMs = this.#clock.monotonicMs();
@@ -66,7 +66,7 @@ export class Alarms implements Disposable {
         const { first } = this.#heap;
         if (first === undefined || first.dueAtMs > nowMs) break;
         this.#heap.delete(first);
-        first.ring();
+        first.fire();
       }
     } finally {
       this.#arm();

@@ -25,14 +25,14 @@ export interface Token {
 }
 
 /** An id that a request chose its identity by, other than the client id. */
-export interface AskedId {
+export interface RequestedId {
   readonly kind: 'object_id' | 'resource_id';
   /** As the request spelt it. */
   readonly value: string;
 }
 
 /** The most that is told to be left by a clock that is ahead, once it has passed the expiry. */
-const toldWhenAheadS = 300;
+const maxReportedWhenAheadS = 300;
 
 /** When the token ends, in milliseconds of the wall clock as it was on arrival. */
 export function endsAtWallMs({ expiresAtWallS, clockAheadMs = 0 }: Token): number {
@@ -67,7 +67,7 @@ export class RenderedToken {
    * The body at `wallMs`: `expires_in` is what is left, never below zero. The real service repeats
    * the id that it was asked by.
    */
-  body(wallMs: number, asked?: AskedId): string {
+  body(wallMs: number, asked?: RequestedId): string {
     const nowS = Math.floor(wallMs / 1000);
     const left = Math.max(0, this.#leftS(nowS));
     const extended = Math.max(left, (this.token.extExpiresAtWallS ?? 0) - nowS);
@@ -88,7 +88,7 @@ export class RenderedToken {
     if (clockAheadMs === 0) return expiresAtWallS - nowS;
     const left = Math.floor(endsAtWallMs(this.token) / 1000) - nowS;
     if (clockAheadMs < 0) return left;
-    return Math.max(expiresAtWallS - nowS, Math.min(left, toldWhenAheadS));
+    return Math.max(expiresAtWallS - nowS, Math.min(left, maxReportedWhenAheadS));
   }
 
   /** A token must not reach a log by accident. */

@@ -16,7 +16,7 @@ import { authoritiesOf } from '../../nmi/grants/authorities.ts';
 import type { GrantKnowledge } from '../../nmi/grants/authorize.ts';
 import type { GrantPolicy, IdentitySelector } from '../../nmi/grants/grant.ts';
 import { IdentityOwners } from '../../nmi/grants/identity-owners.ts';
-import { UpstreamDirectory } from '../../nmi/grants/resolve-upstream.ts';
+import { UpstreamResolver } from '../../nmi/grants/resolve-upstream.ts';
 import { WorkloadIdentities } from '../../nmi/grants/workload-identities.ts';
 import type {
   KnownServiceAccount,
@@ -91,7 +91,7 @@ export function createKnowledge(
     pods,
     grants,
     owners: new IdentityOwners(owners, ownersMode),
-    upstreams: new UpstreamDirectory(authoritiesOf(config), config.redirect !== 'address'),
+    upstreams: new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address'),
     workloadIdentities: config.workloadIdentity
       ? new WorkloadIdentities(accountsOf(snapshot.accounts), config.workloadIdentityTenant)
       : undefined,

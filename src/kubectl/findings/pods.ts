@@ -132,8 +132,8 @@ function fixOf(
   const index = view.knowledge.grants;
   const grants = index.grantsOf(pod.uid);
   const meant = grants && nearMissOf(grants, namespace, index, 0)?.meant;
-  if (grants?.kind === 'no-binding' && grants.foreignBindings[0] !== undefined) {
-    const { name, serviceAccount } = grants.foreignBindings[0];
+  if (grants?.kind === 'no-binding' && grants.bindingsForOtherAccounts[0] !== undefined) {
+    const { name, serviceAccount } = grants.bindingsForOtherAccounts[0];
     return {
       fix: `Run the pod under service account ${serviceAccount}, or change spec.serviceAccount of AzureIdentityBinding ${name}.`,
     };

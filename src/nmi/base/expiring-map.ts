@@ -3,9 +3,9 @@
  * has expired is not only not returned but leaves memory, since some of it is secret.
  */
 import type { Clock } from '../../cache/clock.ts';
-import { Alarms, type Alarm } from '../../cache/token/timer-queue.ts';
+import { TimerQueue, type QueuedTimer } from '../../cache/token/timer-queue.ts';
 
-interface Entry<V> extends Alarm {
+interface Entry<V> extends QueuedTimer {
   readonly value: V;
 }
 
@@ -13,7 +13,7 @@ interface Entry<V> extends Alarm {
 export class ExpiringMap<V> implements Disposable {
   readonly #clock: Clock;
   readonly #max: number;
-  readonly #alarms: Alarms;
+  readonly #alarms: TimerQueue;
   /** In order of the last use. */
   readonly #entries = new Map<string, Entry<V>>();
   #isDisposed = false;
@@ -21,7 +21,7 @@ export class ExpiringMap<V> implements Disposable {
   constructor(clock: Clock, max: number) {
     this.#clock = clock;
     this.#max = max;
-    this.#alarms = new Alarms(clock);
+    this.#alarms = new TimerQueue(clock);
   }
 
   get size(): number {
@@ -42,10 +42,10 @@ export class ExpiringMap<V> implements Disposable {
   set(key: string, value: V, lifeMs = Infinity): void {
     this.delete(key);
     if (this.#isDisposed || lifeMs <= 0) return;
-    const ring = (): void => {
+    const fire = (): void => {
       this.#entries.delete(key);
     };
-    const entry: Entry<V> = { value, ring, dueAtMs: Infinity, heapIndex: -1 };
+    const entry: Entry<V> = { value, fire, dueAtMs: Infinity, heapIndex: -1 };
     this.#entries.set(key, entry);
     if (lifeMs !== Infinity) this.#alarms.set(entry, lifeMs);
     const [oldest] = this.#entries.keys();

@@ -4,7 +4,7 @@
  */
 import { untilAborted } from './deadline.ts';
 
-export class SharedCalls<T> {
+export class SingleFlight<T> {
   readonly #calls = new Map<string, Promise<T>>();
 
   has(key: string): boolean {

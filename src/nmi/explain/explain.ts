@@ -8,7 +8,7 @@ import { bindingLabelOf } from '../../cache/index/binding-label.ts';
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { normaliseClientId } from '../../cache/index/identifiers.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
-import type { TokenStanding } from '../../cache/token/cache.ts';
+import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { Attestation } from '../../redirect/redirect.ts';
 import type { Answer } from '../base/answers.ts';
 import type { Authorization, Authorized, Identified, Refused } from '../grants/authorization.ts';
@@ -45,7 +45,7 @@ import { renderFailure, renderRefusal } from '../grants/refusal-text.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { objectOf } from '../sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
-import type { BrokeredStanding, TokenBroker } from '../tokens/broker.ts';
+import type { BrokeredStatus, TokenBroker } from '../tokens/broker.ts';
 import { identityKey } from '../grants/cache-key.ts';
 
 /** All that an explanation looks at. */
@@ -217,7 +217,8 @@ function grant(authorized: Authorized, sight: Asked): Outcome {
     return held.find(({ request }) => identityKey(request.identity) === key);
   });
   for (const standing of standings) {
-    if (standing?.failure === undefined || standing.heldForMs === 0 || hasLife(standing)) continue;
+    if (standing?.failure === undefined || standing.cooldownLeftMs === 0 || hasLife(standing))
+      continue;
     const ageMs = nowWallMs - grantedSinceWallMs(authorized, sight.knowledge.grants);
     const answer = renderFailure(standing.failure, authorized, ageMs, sight.policy.graceMs);
     return { kind: 'refused', refusal: viewRefusal(answer, false) };
@@ -227,7 +228,7 @@ function grant(authorized: Authorized, sight: Asked): Outcome {
   return { ...granted, from: standings.every(hasLife) ? 'memory-or-upstream' : 'upstream' };
 }
 
-function hasLife(standing: BrokeredStanding | undefined): boolean {
+function hasLife(standing: BrokeredStatus | undefined): boolean {
   return standing?.token !== undefined && standing.token.expiresInMs > 0;
 }
 
@@ -341,8 +342,8 @@ function viewToken({
   token,
   isFetching,
   failure,
-  heldForMs,
-}: BrokeredStanding): TokenView {
+  cooldownLeftMs,
+}: BrokeredStatus): TokenView {
   const { identity } = request;
   const resource = loggableResource(request.resource);
   const isUsual = resource === request.resource;
@@ -357,12 +358,12 @@ function viewToken({
         : {
             reason: failure.reason,
             description: isUsual ? failure.description : '',
-            heldForMs: Math.round(heldForMs),
+            heldForMs: Math.round(cooldownLeftMs),
           },
   };
 }
 
-function inWholeMs({ expiresInMs, refreshInMs, ...rest }: TokenStanding): TokenStanding {
+function inWholeMs({ expiresInMs, refreshInMs, ...rest }: TokenStatus): TokenStatus {
   return {
     ...rest,
     expiresInMs: Math.round(expiresInMs),

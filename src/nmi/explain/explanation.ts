@@ -3,7 +3,7 @@
  * reasons; never a token, a secret or an assertion.
  */
 import type { PodPhase } from '../../cache/index/objects.ts';
-import type { TokenStanding } from '../../cache/token/cache.ts';
+import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { Reason } from '../base/answers.ts';
 
 /** Grows when a reader of the JSON would misunderstand it. */
@@ -125,7 +125,7 @@ export interface TokenView {
   readonly resource: string;
   /** Differs from the identity's for a token of an auxiliary tenant. */
   readonly tenantId: string;
-  readonly token: TokenStanding | undefined;
+  readonly token: TokenStatus | undefined;
   readonly isFetching: boolean;
   readonly failure: FailureView | undefined;
 }

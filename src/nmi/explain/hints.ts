@@ -24,7 +24,7 @@ export function findHints(pod: Pod, index: GrantIndex): readonly string[] {
       return hintsOfLabels(pod);
     case 'no-binding':
       return [
-        ...hintsOfAccounts(pod, grants.foreignBindings),
+        ...hintsOfAccounts(pod, grants.bindingsForOtherAccounts),
         ...hintsOfSelectors(pod, grants.label, index),
       ];
     case 'no-identity':

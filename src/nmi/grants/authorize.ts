@@ -17,13 +17,13 @@ import type { Knowledge } from './identify.ts';
 import type { GrantEntry, IdentityOwners } from './identity-owners.ts';
 import { nearMissOf } from './near-miss.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
-import type { UpstreamChoice, UpstreamDirectory } from './resolve-upstream.ts';
+import type { UpstreamChoice, UpstreamResolver } from './resolve-upstream.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
 
 export interface GrantKnowledge extends Knowledge {
   readonly grants: GrantIndex;
   readonly owners: IdentityOwners;
-  readonly upstreams: UpstreamDirectory;
+  readonly upstreams: UpstreamResolver;
   /** Undefined while the option is off. */
   readonly workloadIdentities: WorkloadIdentities | undefined;
 }
@@ -145,7 +145,7 @@ function ofIdentity(
   identity: Identity,
   resource: string | undefined,
   by: string,
-  upstreams: UpstreamDirectory,
+  upstreams: UpstreamResolver,
 ): Authorized | RefusedPod {
   if (resource !== undefined && !isFor(identity, resource)) {
     return refused(pod, 'resource_not_allowed', { about: 'resource', identity, resource });

@@ -117,7 +117,7 @@ export function decideGrant(
         reason: 'binding_missing',
         transient: isTransient(grants.sinceWallMs),
         label: grants.label,
-        foreign: grants.foreignBindings.map(({ name, serviceAccount }) => ({
+        foreign: grants.bindingsForOtherAccounts.map(({ name, serviceAccount }) => ({
           name,
           serviceAccount,
         })),

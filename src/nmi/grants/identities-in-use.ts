@@ -10,7 +10,7 @@ import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { generationOf } from './authorize.ts';
 import { identityKey } from './cache-key.ts';
 import type { IdentityOwners } from './identity-owners.ts';
-import type { UpstreamChoice, UpstreamDirectory } from './resolve-upstream.ts';
+import type { UpstreamChoice, UpstreamResolver } from './resolve-upstream.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
 
 /** Which identities are worth a token in memory. */
@@ -34,7 +34,7 @@ export interface DemandKnowledge {
   readonly pods: PodIndex;
   readonly grants: GrantIndex;
   readonly owners: IdentityOwners;
-  readonly upstreams: UpstreamDirectory;
+  readonly upstreams: UpstreamResolver;
   readonly workloadIdentities: WorkloadIdentities | undefined;
 }
 

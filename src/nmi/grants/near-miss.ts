@@ -40,7 +40,7 @@ function search(
   switch (grants.kind) {
     case 'no-binding':
       // Those for other service accounts match exactly, and the refusal names them.
-      if (grants.foreignBindings.length > 0) return undefined;
+      if (grants.bindingsForOtherAccounts.length > 0) return undefined;
       return nearestOf(grants.label, namespace, index.allBindings(), ({ selector }) => selector);
     case 'no-identity': {
       const [first] = grants.bindings;

@@ -8,7 +8,7 @@ import { objectKey } from '../../cache/index/object-name.ts';
 import type { Binding, Exception, Identity, IdentityGrant } from '../../cache/index/objects.ts';
 import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { entryFor, IdentityOwners } from './identity-owners.ts';
-import { UpstreamDirectory } from './resolve-upstream.ts';
+import { UpstreamResolver } from './resolve-upstream.ts';
 
 export interface ClusterObjects {
   readonly identities: readonly Identity[];
@@ -59,7 +59,7 @@ export function neededGrants(objects: ClusterObjects): NeededGrants {
   index.grants.replace(grants);
   const owners = new IdentityOwners(index, 'enforce');
   // Which authority is asked makes no difference to whose an identity is.
-  const upstreams = new UpstreamDirectory(() => ({ ok: true, authority: '', audience: '' }));
+  const upstreams = new UpstreamResolver(() => ({ ok: true, authority: '', audience: '' }));
   const bound = new Set(
     bindings
       .filter(({ selector }) => selector !== '')

@@ -45,7 +45,7 @@ const notHere: UpstreamChoice = {
 };
 const noTenants: readonly EntraIdentity[] = [];
 
-export class UpstreamDirectory {
+export class UpstreamResolver {
   /** False where the node has no metadata service of its own to ask. */
   readonly hasImds: boolean;
   readonly #resolveAuthority: ResolveAuthority;

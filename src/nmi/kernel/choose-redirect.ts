@@ -10,7 +10,7 @@ import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts
 import {
   refuseBesidePrograms,
   replacePrograms,
-  tellOfPrograms,
+  addPrograms,
 } from '../../redirect/ebpf/stale-programs.ts';
 import { withBootGuard } from '../../redirect/host/boot-guard.ts';
 import { openIptablesRedirect, type IptablesRedirect } from '../../redirect/iptables/iptables.ts';
@@ -46,7 +46,7 @@ export function chooseRedirect(config: Config, clock: Clock = systemClock): Redi
   const { metadataIp, metadataPort } = config;
   switch (config.redirect) {
     case 'none':
-      return { redirect: tellOfPrograms(noRedirect(), config.bpfPinFolder), ...plain };
+      return { redirect: addPrograms(noRedirect(), config.bpfPinFolder), ...plain };
     case 'address': {
       const redirect = openAddressRedirect({ target: { metadataIp, metadataPort } });
       return { redirect: refuseBesidePrograms(redirect, config.bpfPinFolder), ...plain };

@@ -11,7 +11,7 @@ import type { Part, Sample } from '../base/part.ts';
 import { StartError } from '../base/start-error.ts';
 import type { Config } from '../config/config.ts';
 import { chooseRedirect, type KernelCounts } from './choose-redirect.ts';
-import { RedirectKeeper, type CheckOutcome } from './reconciler.ts';
+import { Reconciler, type CheckOutcome } from './reconciler.ts';
 import { watchRoom } from './room-shortage.ts';
 import { whileSettling } from './settling.ts';
 
@@ -58,7 +58,7 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
   const redirectLog = log.child({ component: 'redirect' });
   const reportRoom =
     counts === undefined ? () => undefined : watchRoom(() => countersOf(counts), redirectLog);
-  const keeper = new RedirectKeeper({
+  const keeper = new Reconciler({
     redirect,
     intervalMs: config.redirectIntervalMs,
     clock,

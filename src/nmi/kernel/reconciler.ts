@@ -11,7 +11,7 @@ import { startPeriodicJob } from '../base/periodic-job.ts';
 
 export type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
 
-export interface RedirectKeeperOptions {
+export interface ReconcilerOptions {
   readonly redirect: Redirect;
   readonly intervalMs: number;
   readonly clock: Clock;
@@ -23,8 +23,8 @@ const firstRetryMs = 250;
 /** Installs in one check, before it counts as failed. */
 const maxInstalls = 3;
 
-export class RedirectKeeper implements AsyncDisposable {
-  readonly #options: RedirectKeeperOptions;
+export class Reconciler implements AsyncDisposable {
+  readonly #options: ReconcilerOptions;
   #status: RedirectStatus = { state: 'absent', detail: 'not installed yet', problems: [] };
   #activeSinceMs: number | undefined;
   #lastProblem = '';
@@ -33,7 +33,7 @@ export class RedirectKeeper implements AsyncDisposable {
   #job: Disposable | undefined;
   #isDisposed = false;
 
-  constructor(options: RedirectKeeperOptions) {
+  constructor(options: ReconcilerOptions) {
     this.#options = options;
   }
 

@@ -5,10 +5,10 @@
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { Party } from '../../cache/token/fair-queue.ts';
-import { ConcurrencyGate, type Entrant } from '../../cache/token/rate-limiter.ts';
+import { RateLimiter, type Task } from '../../cache/token/rate-limiter.ts';
 import { openDeadline } from '../base/deadline.ts';
 import { ExpiringMap } from '../base/expiring-map.ts';
-import { SharedCalls } from '../base/single-flight.ts';
+import { SingleFlight } from '../base/single-flight.ts';
 
 export interface MetadataAnswer {
   readonly status: number;
@@ -39,15 +39,15 @@ const maxKeptBytes = 64 * 1024;
 export class MetadataCalls implements Disposable {
   readonly #clock: Clock;
   readonly #timeoutMs: number;
-  readonly #gate: ConcurrencyGate;
-  readonly #shared = new SharedCalls<MetadataAnswer>();
+  readonly #limiter: RateLimiter;
+  readonly #shared = new SingleFlight<MetadataAnswer>();
   readonly #kept: ExpiringMap<MetadataAnswer>;
 
   /** @param timeoutMs of one call, the wait for its turn included. */
   constructor(clock: Clock, timeoutMs: number) {
     this.#clock = clock;
     this.#timeoutMs = timeoutMs;
-    this.#gate = new ConcurrencyGate({ clock, ...budget });
+    this.#limiter = new RateLimiter({ clock, ...budget });
     this.#kept = new ExpiringMap(clock, maxKept);
   }
 
@@ -66,16 +66,16 @@ export class MetadataCalls implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#gate[Symbol.dispose]();
+    this.#limiter[Symbol.dispose]();
     this.#kept[Symbol.dispose]();
   }
 
   async #send({ sharedKey, isKept, party, send }: MetadataCall): Promise<MetadataAnswer> {
     using deadline = openDeadline(this.#clock, this.#timeoutMs);
     const { promise: turn, resolve: start, reject } = Promise.withResolvers<void>();
-    const entrant: Entrant = { start };
+    const task: Task = { start };
     deadline.signal.addEventListener('abort', () => reject(new NoTurnError()));
-    if (!this.#gate.enter(entrant, party)) throw new NoTurnError();
+    if (!this.#limiter.enter(task, party)) throw new NoTurnError();
     try {
       await turn;
       const answer = await send(deadline.signal);
@@ -87,7 +87,7 @@ export class MetadataCalls implements Disposable {
     } catch (error) {
       throw deadline.passed && !(error instanceof NoTurnError) ? timedOut() : error;
     } finally {
-      this.#gate.leave(entrant);
+      this.#limiter.leave(task);
     }
   }
 }

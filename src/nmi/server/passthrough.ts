@@ -13,7 +13,7 @@ import type { Pod } from '../../cache/index/objects.ts';
 import { refusals, refuse, type Answer } from '../base/answers.ts';
 import { limitKeyOf, partyOf } from '../grants/caller.ts';
 import { ImdsConnections } from '../sources/imds/imds-connections.ts';
-import { correlationHeader, type LoopMark } from '../sources/imds/loop-detection.ts';
+import { correlationHeader, type LoopDetection } from '../sources/imds/loop-detection.ts';
 import type { CallerLimits } from './caller-limits.ts';
 import { MetadataCalls, NoTurnError, type MetadataAnswer } from './metadata-calls.ts';
 import { relayed, type Handled, type HttpExchange } from './request.ts';
@@ -35,7 +35,7 @@ export interface PassthroughOptions {
   readonly timeoutMs: number;
   readonly policy: PassthroughPolicy;
   readonly limits: CallerLimits;
-  readonly loopMark: LoopMark;
+  readonly loopMark: LoopDetection;
   readonly clock: Clock;
 }
 

@@ -10,7 +10,7 @@ import { relayed, type Handled, type HttpExchange } from './request.ts';
 import type { HostTokenEndpoint } from './host-token.ts';
 import { identify, type Knowledge } from '../grants/identify.ts';
 import { renderRefusal } from '../grants/refusal-text.ts';
-import { correlationHeader, type LoopMark } from '../sources/imds/loop-detection.ts';
+import { correlationHeader, type LoopDetection } from '../sources/imds/loop-detection.ts';
 import { allowedMethods, type Passthrough, type PassthroughRoute } from './passthrough.ts';
 import { waitForObject, type ObjectWait } from './wait-for-object.ts';
 import { parseRoute, type Route } from './route.ts';
@@ -24,7 +24,7 @@ export interface RouterOptions {
   readonly passthrough: Passthrough;
   readonly knowledge: Knowledge & { readonly pods: PodIndex };
   readonly objectWait: ObjectWait;
-  readonly loopMark: LoopMark;
+  readonly loopMark: LoopDetection;
   readonly observer: Pick<Observer, 'onHandled'>;
   readonly onBug: (error: unknown) => void;
 }

@@ -8,7 +8,7 @@ import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import type { LoopMark } from '../sources/imds/loop-detection.ts';
+import type { LoopDetection } from '../sources/imds/loop-detection.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
 import type { TokenBroker } from '../tokens/broker.ts';
 import { CallerLimits } from './caller-limits.ts';
@@ -53,7 +53,7 @@ export interface ServerOptions {
   readonly state: ClusterState;
   readonly broker: TokenBroker;
   readonly observer: Observer;
-  readonly loopMark: LoopMark;
+  readonly loopMark: LoopDetection;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -132,7 +132,7 @@ function createHandlers(
 ): Handlers {
   const objectWait: ObjectWait = {
     clock,
-    holds: state.holds,
+    waiters: state.waiters,
     limits: new CallerLimits(callerMaxima),
     maxWaitMs: tuning.lateObjectWaitMs,
   };

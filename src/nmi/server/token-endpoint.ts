@@ -7,7 +7,7 @@
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { CacheOutcome } from '../../cache/token/cache.ts';
-import type { AskedId, RenderedToken } from '../../cache/token/token.ts';
+import type { RequestedId, RenderedToken } from '../../cache/token/token.ts';
 import { answerToken, refuse, type Answer } from '../base/answers.ts';
 import type { Authorization, Authorized, ByObjectId } from '../grants/authorization.ts';
 import type { GrantKnowledge } from '../grants/authorize.ts';
@@ -299,7 +299,7 @@ function bodyOf(
   rendered: RenderedToken,
   auxiliary: readonly RenderedToken[],
   nowWallMs: number,
-  asked: AskedId | undefined,
+  asked: RequestedId | undefined,
 ): string {
   const body = rendered.body(nowWallMs, asked);
   if (auxiliary.length === 0) return body;

@@ -9,7 +9,7 @@
  * 5. A misspelt selector (`clientid`) is refused: ignoring it would silently hand out another
  *    identity than the one asked for. All other unknown names are ignored.
  */
-import type { AskedId } from '../../cache/token/token.ts';
+import type { RequestedId } from '../../cache/token/token.ts';
 import type { IdentitySelector } from '../grants/grant.ts';
 import { printable } from '../base/printable.ts';
 
@@ -38,7 +38,7 @@ export interface RefusedQuery {
 export type TokenQueryResult = { readonly kind: 'ok'; readonly query: TokenQuery } | RefusedQuery;
 
 /** What the answer repeats of the question, as the real service does: ids but the client id. */
-export function askedIdOf({ selector }: TokenQuery): AskedId | undefined {
+export function askedIdOf({ selector }: TokenQuery): RequestedId | undefined {
   if (selector.kind === 'none' || selector.kind === 'client_id') return undefined;
   return { kind: selector.kind, value: selector.value };
 }

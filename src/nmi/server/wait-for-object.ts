@@ -6,13 +6,13 @@
 import type { Clock } from '../../cache/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import { limitKeyOf } from '../grants/caller.ts';
-import type { Holds } from '../state/waiters.ts';
+import type { Waiters } from '../state/waiters.ts';
 import type { CallerLimits } from './caller-limits.ts';
 import type { Exchange } from './request.ts';
 
 export interface ObjectWait {
   readonly clock: Clock;
-  readonly holds: Holds;
+  readonly waiters: Waiters;
   readonly limits: CallerLimits;
   readonly maxWaitMs: number;
 }
@@ -25,7 +25,7 @@ interface Decided {
 
 /** @param first decision, made just now. */
 export async function waitForObject<D extends Decided>(
-  { clock, holds, limits, maxWaitMs }: ObjectWait,
+  { clock, waiters, limits, maxWaitMs }: ObjectWait,
   exchange: Exchange,
   first: D,
   decide: () => D,
@@ -39,8 +39,8 @@ export async function waitForObject<D extends Decided>(
     let decision = first;
     for (;;) {
       const leftMs = deadlineMs - clock.monotonicMs();
-      if (leftMs <= 0 || exchange.isGone || holds.isFull) return decision;
-      await holds.nextChange(leftMs);
+      if (leftMs <= 0 || exchange.isGone || waiters.isFull) return decision;
+      await waiters.nextChange(leftMs);
       decision = decide();
       if (decision.isPending !== true) return decision;
     }

@@ -6,13 +6,13 @@
 import type { Dispatcher } from 'undici';
 import type { Clock } from '../../cache/clock.ts';
 
-export interface WholeAnswer {
+export interface BufferedResponse {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly body: string;
 }
 
-export interface WholeAnswerBounds {
+export interface BufferedResponseBounds {
   readonly clock: Clock;
   /** From now until the end of the body, with the waiting for a connection. */
   readonly timeoutMs: number;
@@ -20,15 +20,15 @@ export interface WholeAnswerBounds {
 }
 
 /** Rejects with what undici says, or with an error that is named for the bound. */
-export function askWhole(
+export function sendBuffered(
   dispatcher: Dispatcher,
   request: Dispatcher.DispatchOptions,
-  { clock, timeoutMs, maxBodyBytes }: WholeAnswerBounds,
-): Promise<WholeAnswer> {
-  const { promise, resolve, reject } = Promise.withResolvers<WholeAnswer>();
+  { clock, timeoutMs, maxBodyBytes }: BufferedResponseBounds,
+): Promise<BufferedResponse> {
+  const { promise, resolve, reject } = Promise.withResolvers<BufferedResponse>();
   const chunks: Buffer[] = [];
   let [status, bytes] = [0, 0];
-  let headers: WholeAnswer['headers'] = {};
+  let headers: BufferedResponse['headers'] = {};
   let controller: Dispatcher.DispatchController | undefined;
   let brokenBy: Error | undefined;
 

@@ -58,7 +58,7 @@ export interface SourceFailure {
   /** Seconds to wait, if the upstream said so. */
   readonly retryAfterS?: number;
   /** How long asking again for the same is useless, in milliseconds. */
-  readonly holdMs: number;
+  readonly cooldownMs: number;
 }
 
 export type SourceResult =

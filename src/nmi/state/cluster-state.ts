@@ -8,25 +8,25 @@ import { GrantIndex } from '../../cache/index/grant-index.ts';
 import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { PodIndex } from '../../cache/index/pod-index.ts';
 import { GrowingPause } from './growing-pause.ts';
-import { AddressTrust } from './ip-staleness.ts';
+import { IpStaleness } from './ip-staleness.ts';
 import { openOwnerReport } from './owner-report.ts';
 import { authoritiesOf } from '../grants/authorities.ts';
 import { IdentityOwners } from '../grants/identity-owners.ts';
 import type { GrantKnowledge } from '../grants/authorize.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
-import { Holds } from './waiters.ts';
+import { Waiters } from './waiters.ts';
 import { watchConditions } from './watch-conditions.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
 import { openWatches, type Watches } from '../kube/watch/watches.ts';
 import type { Part, Sample } from '../base/part.ts';
 import type { Logger } from '../base/logger.ts';
-import { UpstreamDirectory } from '../grants/resolve-upstream.ts';
+import { UpstreamResolver } from '../grants/resolve-upstream.ts';
 import { WorkloadIdentities } from '../grants/workload-identities.ts';
 
 export interface ClusterState extends GrantKnowledge, Required<Part>, AsyncDisposable {
-  readonly holds: Holds;
+  readonly waiters: Waiters;
   readonly watches: Watches;
 }
 
@@ -49,15 +49,15 @@ export interface ClusterStateOptions {
 /** Starts the watches; what they bring is there from the first list on. */
 export function openClusterState(options: ClusterStateOptions): ClusterState {
   const { config, tuning, client, clock, log, attests } = options;
-  const onListenerError = (error: unknown): void => {
+  const onObserverError = (error: unknown): void => {
     log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'index listener failed');
   };
-  const pods = new PodIndex(clock, onListenerError);
-  const grants = new GrantIndex(pods, onListenerError);
-  const ownerIndex = new OwnerIndex(onListenerError);
+  const pods = new PodIndex(clock, onObserverError);
+  const grants = new GrantIndex(pods, onObserverError);
+  const ownerIndex = new OwnerIndex(onObserverError);
   const owners = new IdentityOwners(ownerIndex, config.identityOwners);
   const checkPause = new GrowingPause(clock, ...checkPausesMs);
-  const holds = new Holds({
+  const waiters = new Waiters({
     clock,
     maxWaiters: maxHeldRequests,
     // What is missed may be what a watch that died without a word did not tell.
@@ -65,10 +65,10 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       if (checkPause.take()) watches.checkNow();
     },
   });
-  grants.onChange(() => holds.wake());
-  owners.onChange(() => holds.wake());
+  grants.onChange(() => waiters.wake());
+  owners.onChange(() => waiters.wake());
   const workloadIdentities = config.workloadIdentity ? watchAccounts(options) : undefined;
-  workloadIdentities?.onChange(() => holds.wake());
+  workloadIdentities?.onChange(() => waiters.wake());
   const watches = openWatches({
     client,
     node: config.node,
@@ -84,7 +84,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   });
   void watches.whenSynced().then(
     () => {
-      holds.wake();
+      waiters.wake();
       const { identities, bindings, exceptions, boundPods } = grants.stats;
       log.info(
         {
@@ -101,7 +101,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     // Disposed before the first sync: nobody waits any more.
     () => undefined,
   );
-  const addressTrust = new AddressTrust({
+  const ipStaleness = new IpStaleness({
     clock,
     limitMs: attests ? 0 : config.addressStalenessLimitMs,
     stalenessMs: () => watches.stalenessMs('pods'),
@@ -113,9 +113,9 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     grants,
     owners,
     workloadIdentities,
-    upstreams: new UpstreamDirectory(authoritiesOf(config), config.redirect !== 'address'),
+    upstreams: new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address'),
     isSynced: () => watches.synced,
-    trustsAddresses: () => addressTrust.holds,
+    trustsAddresses: () => ipStaleness.isCurrent,
   };
   const report =
     owners.mode === 'off'
@@ -123,14 +123,14 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       : openOwnerReport({ knowledge, clock, log: log.child({ component: 'owners' }) });
   return {
     ...knowledge,
-    holds,
+    waiters,
     watches,
     conditions: [
       ...watchConditions(watches, tuning.watchStalenessLimitMs),
-      { name: 'addresses_believed', problem: () => addressTrust.problem() },
+      { name: 'addresses_believed', problem: () => ipStaleness.problem() },
     ],
     samples: () => [
-      { metric: 'nmi_waiting_requests', value: holds.size },
+      { metric: 'nmi_waiting_requests', value: waiters.size },
       ...indexSamples(pods, grants, ownerIndex),
       ...watchSamples(watches),
       ...(report === undefined
@@ -139,7 +139,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     ],
     [Symbol.asyncDispose]: () => {
       report?.[Symbol.dispose]();
-      addressTrust[Symbol.dispose]();
+      ipStaleness[Symbol.dispose]();
       return watches[Symbol.asyncDispose]();
     },
   };

@@ -14,7 +14,7 @@ import type { Clock } from '../../cache/clock.ts';
 import type { Log } from '../base/log.ts';
 import { startPeriodicJob } from '../base/periodic-job.ts';
 
-export interface AddressTrustOptions {
+export interface IpStalenessOptions {
   readonly clock: Clock;
   /** Longest time without proof; 0 for no end. */
   readonly limitMs: number;
@@ -28,25 +28,25 @@ export interface AddressTrustOptions {
 /** Between two looks while a proof is wanted, as a part of the limit. */
 const lookEvery = 1 / 10;
 
-export class AddressTrust implements Disposable {
-  readonly #options: AddressTrustOptions;
+export class IpStaleness implements Disposable {
+  readonly #options: IpStalenessOptions;
   readonly #job: Disposable | undefined;
   #wasLost = false;
 
-  constructor(options: AddressTrustOptions) {
+  constructor(options: IpStalenessOptions) {
     this.#options = options;
     const { clock, limitMs } = options;
     if (limitMs > 0) this.#job = startPeriodicJob(clock, limitMs / 2, () => this.#look());
   }
 
-  get holds(): boolean {
+  get isCurrent(): boolean {
     const { limitMs, stalenessMs } = this.#options;
     return limitMs === 0 || stalenessMs() <= limitMs;
   }
 
   /** For readiness. */
   problem(): string | undefined {
-    if (this.holds) return undefined;
+    if (this.isCurrent) return undefined;
     const limitS = this.#options.limitMs / 1000;
     return `pods are known by address only, and not proven current for ${limitS} s`;
   }

@@ -4,7 +4,7 @@
  */
 import type { Clock } from '../../cache/clock.ts';
 
-export interface HoldsOptions {
+export interface WaitersOptions {
   readonly clock: Clock;
   /** Beyond this many a request is answered at once: waiting must not become a memory leak. */
   readonly maxWaiters: number;
@@ -12,11 +12,11 @@ export interface HoldsOptions {
   readonly onWait?: () => void;
 }
 
-export class Holds {
-  readonly #options: HoldsOptions;
+export class Waiters {
+  readonly #options: WaitersOptions;
   #waiters = new Set<() => void>();
 
-  constructor(options: HoldsOptions) {
+  constructor(options: WaitersOptions) {
     this.#options = options;
   }
 

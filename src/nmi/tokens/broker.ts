@@ -7,12 +7,12 @@ import { createHash } from 'node:crypto';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
 import type { Clock } from '../../cache/clock.ts';
 import type { Party } from '../../cache/token/fair-queue.ts';
-import { ConcurrencyGate } from '../../cache/token/rate-limiter.ts';
+import { RateLimiter } from '../../cache/token/rate-limiter.ts';
 import {
   TokenCache,
   type Cached,
   type CacheOutcome,
-  type KeyStanding,
+  type KeyStatus,
   type RefreshOutcome,
 } from '../../cache/token/cache.ts';
 import type { Part, Sample } from '../base/part.ts';
@@ -35,7 +35,7 @@ import type { IdentityDemand } from '../grants/identities-in-use.ts';
 export type CachedToken = Cached<SourceFailure>;
 
 /** Where the token of an identity for a resource stands, and the failure as a caller is told it. */
-export type BrokeredStanding = KeyStanding<BrokerRequest, SourceFailure>;
+export type BrokeredStatus = KeyStatus<BrokerRequest, SourceFailure>;
 
 export interface UpstreamObserver {
   /** One fetch has ended. */
@@ -111,29 +111,29 @@ const failures = {
     reason: 'upstream_throttled',
     description: 'Too many token fetches of this node wait for their turn. Retry later.',
     retryAfterS: 5,
-    holdMs: 0,
+    cooldownMs: 0,
   },
   late: {
     reason: 'upstream_down',
     description: 'no token came in time',
     retryAfterS: 2,
-    holdMs: 0,
+    cooldownMs: 0,
   },
   expired: {
     reason: 'upstream_down',
     description: 'the token that came has expired by the clock of this node',
-    holdMs: 1_000,
+    cooldownMs: 1_000,
   },
 } as const satisfies Record<string, SourceFailure>;
 
 export class TokenBroker implements Part, Disposable {
   readonly #options: TokenBrokerOptions;
-  readonly #imdsGate: ConcurrencyGate;
+  readonly #imdsLimiter: RateLimiter;
   /**
    * By authority and kind of credential, of which there are few: one that nothing answers at, or
    * that is slow to read, would otherwise hold the places of all the others.
    */
-  readonly #entraGates = new Map<string, ConcurrencyGate>();
+  readonly #entraLimiters = new Map<string, RateLimiter>();
   /** Keys whose next fetch is to go past what the upstream remembers. */
   readonly #renewing = new Set<string>();
   /** What such fetches brought. */
@@ -151,12 +151,12 @@ export class TokenBroker implements Part, Disposable {
   constructor(options: TokenBrokerOptions) {
     const { imds, demand, clock, random, maxEntries, waitMs, observer } = options;
     this.#options = options;
-    this.#imdsGate = new ConcurrencyGate({ clock, ...imds.budget });
+    this.#imdsLimiter = new RateLimiter({ clock, ...imds.budget });
     this.#cache = new TokenCache<BrokerRequest, SourceFailure>({
       clock,
       random,
       failures,
-      gateOf: ({ identity }) => this.#gateOf(identity),
+      limiterOf: ({ identity }) => this.#limiterOf(identity),
       partyOf: ({ party }) => party,
       groupOf: ({ identity }) => identityKey(identity),
       maxPerGroup: maxPerIdentity,
@@ -246,14 +246,14 @@ export class TokenBroker implements Part, Disposable {
   }
 
   /** What memory holds for these identities, by resource; of a token only its times. */
-  describe(identities: readonly UpstreamIdentity[]): readonly BrokeredStanding[] {
+  describe(identities: readonly UpstreamIdentity[]): readonly BrokeredStatus[] {
     const prefixes = identities.map((identity) => tokenKey(identity, ''));
     return this.#cache
       .describe(({ key }) => prefixes.some((prefix) => key.startsWith(prefix)))
       .map((standing) => {
-        const { failure, heldForMs } = standing;
+        const { failure, cooldownLeftMs } = standing;
         if (failure === undefined) return standing;
-        return { ...standing, failure: withRestOfHold(failure, heldForMs) };
+        return { ...standing, failure: withRestOfCooldown(failure, cooldownLeftMs) };
       });
   }
 
@@ -279,8 +279,8 @@ export class TokenBroker implements Part, Disposable {
     this.#unsubscribe();
     this.#dropUnwanted[Symbol.dispose]();
     this.#cache[Symbol.dispose]();
-    this.#imdsGate[Symbol.dispose]();
-    for (const gate of this.#entraGates.values()) gate[Symbol.dispose]();
+    this.#imdsLimiter[Symbol.dispose]();
+    for (const limiter of this.#entraLimiters.values()) limiter[Symbol.dispose]();
   }
 
   #request(identity: UpstreamIdentity, resource: string, party: Party): BrokerRequest {
@@ -291,8 +291,8 @@ export class TokenBroker implements Part, Disposable {
   async #fetch({ key, identity, resource }: BrokerRequest): Promise<SourceResult> {
     const { imds, entra, clock, observer } = this.#options;
     const startedAtMs = clock.monotonicMs();
-    const gate = this.#gateOf(identity);
-    const mayRetry = (): boolean => gate.takeTry();
+    const limiter = this.#limiterOf(identity);
+    const mayRetry = (): boolean => limiter.takeTry();
     const bypassCache = this.#renewing.delete(key);
     const result =
       identity.kind === 'entra'
@@ -312,15 +312,15 @@ export class TokenBroker implements Part, Disposable {
     this.#cache.dropTokens((request) => identityKey(request.identity) === gone);
   }
 
-  #gateOf(identity: UpstreamIdentity): ConcurrencyGate {
-    if (identity.kind !== 'entra') return this.#imdsGate;
+  #limiterOf(identity: UpstreamIdentity): RateLimiter {
+    if (identity.kind !== 'entra') return this.#imdsLimiter;
     const key = `${identity.authority} ${identity.credential.kind}`;
-    const known = this.#entraGates.get(key);
+    const known = this.#entraLimiters.get(key);
     if (known !== undefined) return known;
     const { clock, entra } = this.#options;
-    const gate = new ConcurrencyGate({ clock, ...entra.budget });
-    this.#entraGates.set(key, gate);
-    return gate;
+    const limiter = new RateLimiter({ clock, ...entra.budget });
+    this.#entraLimiters.set(key, limiter);
+    return limiter;
   }
 
   /** A pod that is bound to it, or was never needed: what no binding gave, none can take away. */
@@ -340,13 +340,13 @@ function secretBehind(identity: UpstreamIdentity): ObjectName | undefined {
 
 function withHoldOf(cached: CachedToken): CachedToken {
   if (cached.ok) return cached;
-  return { ...cached, failure: withRestOfHold(cached.failure, cached.heldForMs) };
+  return { ...cached, failure: withRestOfCooldown(cached.failure, cached.cooldownLeftMs) };
 }
 
 /** The caller is told to come back when asking has a point again. */
-function withRestOfHold(failure: SourceFailure, heldForMs: number): SourceFailure {
-  if (heldForMs === 0 || !mayPass.has(failure.reason)) return failure;
-  const heldS = Math.ceil(heldForMs / 1000);
+function withRestOfCooldown(failure: SourceFailure, cooldownLeftMs: number): SourceFailure {
+  if (cooldownLeftMs === 0 || !mayPass.has(failure.reason)) return failure;
+  const heldS = Math.ceil(cooldownLeftMs / 1000);
   const { reason, retryAfterS: askedS = 0 } = failure;
   // A throttling upstream's wait is the hold, and that runs down; a broken one's is for the caller.
   const retryAfterS = reason === 'upstream_down' ? Math.max(heldS, askedS) : heldS;

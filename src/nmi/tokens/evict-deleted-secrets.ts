@@ -10,7 +10,7 @@ import type { Log } from '../base/log.ts';
 import { startPeriodicJob } from '../base/periodic-job.ts';
 import type { TokenBroker } from './broker.ts';
 
-export interface GoneSecretsOptions {
+export interface EvictDeletedSecretsOptions {
   readonly broker: Pick<TokenBroker, 'secretsInUse' | 'dropTokensBySecret'>;
   readonly reader: Pick<SecretReader, 'isGone'>;
   readonly clock: Clock;
@@ -20,7 +20,7 @@ export interface GoneSecretsOptions {
 const intervalMs = 60_000;
 
 /** Looks, one Secret after the other, until disposed. */
-export function dropWithGoneSecrets(options: GoneSecretsOptions): Disposable {
+export function evictDeletedSecrets(options: EvictDeletedSecretsOptions): Disposable {
   const { broker, reader, clock, log } = options;
   let isDisposed = false;
   const check = async (): Promise<number | undefined> => {

@@ -11,9 +11,9 @@ import type { KubeClient } from '../kube/api/client.ts';
 import { readEntraCa } from '../sources/entra/ca-file.ts';
 import { openEntraUpstream } from '../sources/entra/open-entra.ts';
 import { openImdsSource } from '../sources/imds/imds.ts';
-import type { LoopMark } from '../sources/imds/loop-detection.ts';
+import type { LoopDetection } from '../sources/imds/loop-detection.ts';
 import { TokenBroker, type UpstreamBudget, type UpstreamObserver } from './broker.ts';
-import { dropWithGoneSecrets } from './evict-deleted-secrets.ts';
+import { evictDeletedSecrets } from './evict-deleted-secrets.ts';
 
 /** As many as requests may wait for: each is small, and limits of single pods come long before. */
 const maxQueued = 5_000;
@@ -31,7 +31,7 @@ export interface TokensOptions {
   readonly knowledge: DemandKnowledge & { readonly pods: PodIndex };
   readonly observer: UpstreamObserver;
   /** Marks the agent's own requests to IMDS. */
-  readonly loopMark: LoopMark;
+  readonly loopMark: LoopDetection;
   readonly clock: Clock;
   readonly log: Logger;
   /** Where the proxy variables are looked up. */
@@ -83,7 +83,7 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
     }),
   );
   opening.use(
-    dropWithGoneSecrets({
+    evictDeletedSecrets({
       broker,
       reader: createSecretReader(client),
       clock,

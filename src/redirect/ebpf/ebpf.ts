@@ -11,7 +11,7 @@
  *
  * Everything is pinned: programs, maps and links outlive the process, and a later one takes over.
  */
-import { createAttempts, createTurns } from '../host/attempts.ts';
+import { collectErrors, createMutex } from '../host/attempts.ts';
 import { Callers } from './callers.ts';
 import {
   ancestorIds,
@@ -137,7 +137,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     netnsCookie: options.netnsCookie,
     machine,
   };
-  const inTurn = createTurns();
+  const inTurn = createMutex();
   const callers = new Callers(settings.pinFolder, settings.target);
   return {
     mode: 'ebpf',
@@ -227,7 +227,7 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
   const { host, target } = settings;
   const changed: string[] = [];
   const notes: string[] = [];
-  const attempts = createAttempts();
+  const attempts = collectErrors();
   await attempts.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
   await attempts.run(async () => {
     const wanted = wantedPrograms(settings);
@@ -277,7 +277,7 @@ function closeOlderSockets(programs: WantedPrograms): number | string {
 
 async function remove(settings: Settings): Promise<void> {
   const { host, target } = settings;
-  const attempts = createAttempts();
+  const attempts = collectErrors();
   await attempts.run(() => {
     removePrograms(settings.pinFolder);
     return Promise.resolve();

@@ -44,7 +44,7 @@ export function replacePrograms(redirect: Redirect, pinFolder: string): Redirect
 }
 
 /** The mode, which only says that such programs are there. */
-export function tellOfPrograms(redirect: Redirect, pinFolder: string): Redirect {
+export function addPrograms(redirect: Redirect, pinFolder: string): Redirect {
   const look = (status: RedirectStatus): RedirectStatus => {
     const sight = lookFor(pinFolder);
     if (sight.kind !== 'pinned') return withSight(status, sight);
@@ -69,7 +69,7 @@ export function refuseBesidePrograms(redirect: Redirect, pinFolder: string): Red
     throw new RedirectError('CONFLICT', 'take address', message);
   };
   return {
-    ...tellOfPrograms(redirect, pinFolder),
+    ...addPrograms(redirect, pinFolder),
     prepare: async () => {
       refuse();
       await redirect.prepare();

@@ -7,7 +7,7 @@
  * 2. Rules change in single transactions; the state read back afterwards is the only evidence.
  * 3. Every connection that the new rules do not see is cut after each installation.
  */
-import { createAttempts, createTurns } from '../host/attempts.ts';
+import { collectErrors, createMutex } from '../host/attempts.ts';
 import {
   countBrought,
   detectBackend,
@@ -87,7 +87,7 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
     host: options.host ?? createHost(),
     lockWaitSec: options.lockWaitSec ?? 5,
   };
-  const inTurn = createTurns();
+  const inTurn = createMutex();
   let known: Backend | undefined;
   return {
     mode: 'iptables',
@@ -133,7 +133,7 @@ async function install(settings: Settings): Promise<Installation> {
   const { host, target } = settings;
   const changed: string[] = [];
   const notes: string[] = [];
-  const attempts = createAttempts();
+  const attempts = collectErrors();
 
   await attempts.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
   const backend = await attempts.run(async () => {
@@ -210,7 +210,7 @@ async function clearBackend(
 
 async function remove(settings: Settings): Promise<void> {
   const { host, target } = settings;
-  const attempts = createAttempts();
+  const attempts = collectErrors();
   await attempts.run(async () => {
     const chosen = await detectBackend(host, settings.backend);
     for (const backend of [chosen, ...otherBackends(chosen)]) {

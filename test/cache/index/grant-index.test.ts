@@ -164,7 +164,7 @@ describe('the grants of a pod', () => {
     grants.bindings.upsert(narrow);
     assert.deepEqual(summaries(), ['narrow', 'no-binding']);
     const refused = grants.grantsOf(other.uid);
-    assert.deepEqual(refused?.kind === 'no-binding' && refused.foreignBindings, [narrow]);
+    assert.deepEqual(refused?.kind === 'no-binding' && refused.bindingsForOtherAccounts, [narrow]);
     grants.bindings.upsert(createBinding({ name: 'wide', identityName: 'wide', selector: 'x' }));
     assert.deepEqual(summaries(), ['narrow wide', 'wide']);
     grants.bindings.upsert({ ...narrow, serviceAccount: '' });
@@ -433,7 +433,7 @@ describe('the work of one event', () => {
         bindings: bindingCount,
         exceptions: 0,
         boundPods: bound,
-        claims: podCount,
+        labelGroups: podCount,
         recomputed: 0,
       },
     );
@@ -493,17 +493,17 @@ describe('the work of one event', () => {
         labelled(`label-${at}`, { name, uid: `${name}${at}` }),
       );
       for (const twin of twins) index.pods.upsert(twin);
-      assert.equal(index.grants.stats.claims, 1);
+      assert.equal(index.grants.stats.labelGroups, 1);
       for (const twin of twins) index.pods.remove(twin);
     }
-    assert.equal(index.grants.stats.claims, 0);
+    assert.equal(index.grants.stats.labelGroups, 0);
   });
 
   it('leaves nothing behind for the labels that a pod had before', () => {
     const index = createIndexes();
     for (let at = 0; at < 100; at++) index.pods.upsert(labelled(`label-${at}`));
     assert.equal(index.grants.stats.recomputed, 100);
-    assert.equal(index.grants.stats.claims, 1);
+    assert.equal(index.grants.stats.labelGroups, 1);
   });
 
   it('keeps the very grants of a pod whose status alone changed', () => {
@@ -667,8 +667,8 @@ function grantsByRules(world: World, pod: Pod, labelledSince: number): PodGrants
   const bindings = matching.filter((binding) => !isForeign(binding));
   const since = [pod.createdAtWallMs, labelledSince];
   if (bindings.length === 0) {
-    const foreignBindings = matching.filter(isForeign);
-    return { kind: 'no-binding', label, foreignBindings, sinceWallMs: Math.max(...since) };
+    const bindingsForOtherAccounts = matching.filter(isForeign);
+    return { kind: 'no-binding', label, bindingsForOtherAccounts, sinceWallMs: Math.max(...since) };
   }
 
   const exists = ({ identityName }: Binding) =>

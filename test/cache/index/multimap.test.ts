@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { Groups } from '../../../src/cache/index/multimap.ts';
+import { Multimap } from '../../../src/cache/index/multimap.ts';
 
 describe('groups', () => {
   it('hold what was added under each key and not deleted', () => {
@@ -13,7 +13,7 @@ describe('groups', () => {
     });
     fc.assert(
       fc.property(fc.array(anyStep, { maxLength: 40 }), (steps) => {
-        const groups = new Groups<(typeof values)[number]>();
+        const groups = new Multimap<(typeof values)[number]>();
         const model = { a: new Set<object>(), b: new Set<object>() };
         for (const { key, value, isDeleted } of steps) {
           if (isDeleted) {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { StoredObject } from '../../../src/cache/index/objects.ts';
-import { NamedStore } from '../../../src/cache/index/object-store.ts';
+import { MemoryObjectStore } from '../../../src/cache/index/object-store.ts';
 
 interface Item extends StoredObject {
   readonly value: number;
@@ -15,7 +15,7 @@ function open() {
   const steps: string[] = [];
   const nameOf = (item: Item | undefined): string =>
     item === undefined ? '-' : `${item.name}${item.value}`;
-  const store = new NamedStore<Item>({
+  const store = new MemoryObjectStore<Item>({
     changed: (before, after) => steps.push(`${nameOf(before)} to ${nameOf(after)}`),
     settled: () => steps.push('settled'),
   });

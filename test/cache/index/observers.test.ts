@@ -1,46 +1,46 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { ignoreListenerError, Listeners } from '../../../src/cache/index/observers.ts';
+import { ignoreObserverError, Observers } from '../../../src/cache/index/observers.ts';
 
-describe('listeners', () => {
+describe('observers', () => {
   it('are called with what there is to say, until they unsubscribe', () => {
-    const listeners = new Listeners<[string]>(ignoreListenerError);
+    const observers = new Observers<[string]>(ignoreObserverError);
     const calls: string[] = [];
-    const listener = (text: string): void => void calls.push(text);
-    const stop = listeners.add(listener);
-    const stopAgain = listeners.add(listener);
-    listeners.notify('one');
+    const observer = (text: string): void => void calls.push(text);
+    const stop = observers.add(observer);
+    const stopAgain = observers.add(observer);
+    observers.notify('one');
     stop();
     stop();
-    listeners.notify('two');
+    observers.notify('two');
     stopAgain();
-    listeners.notify('three');
+    observers.notify('three');
     assert.deepEqual(calls, ['one', 'one', 'two']);
   });
 
   it('that another unsubscribes meanwhile are not called, and new ones not yet', () => {
-    const listeners = new Listeners(ignoreListenerError);
+    const observers = new Observers(ignoreObserverError);
     const calls: string[] = [];
-    listeners.add(() => {
+    observers.add(() => {
       calls.push('first');
       stopSecond();
-      listeners.add(() => calls.push('new'));
+      observers.add(() => calls.push('new'));
     });
-    const stopSecond = listeners.add(() => calls.push('second'));
-    listeners.notify();
+    const stopSecond = observers.add(() => calls.push('second'));
+    observers.notify();
     assert.deepEqual(calls, ['first']);
   });
 
   it('do no harm to each other when one throws', () => {
     const errors: unknown[] = [];
-    const listeners = new Listeners((error) => errors.push(error));
+    const observers = new Observers((error) => errors.push(error));
     const calls: string[] = [];
-    const failure = new RangeError('listener');
-    listeners.add(() => {
+    const failure = new RangeError('observer');
+    observers.add(() => {
       throw failure;
     });
-    listeners.add(() => calls.push('second'));
-    listeners.notify();
+    observers.add(() => calls.push('second'));
+    observers.notify();
     assert.deepEqual([errors, calls], [[failure], ['second']]);
   });
 });

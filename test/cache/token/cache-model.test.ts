@@ -8,7 +8,7 @@ import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import fc from 'fast-check';
 import type { Keyed } from '../../../src/cache/token/negative-cache.ts';
-import { ConcurrencyGate } from '../../../src/cache/token/rate-limiter.ts';
+import { RateLimiter } from '../../../src/cache/token/rate-limiter.ts';
 import { TokenCache, type Cached, type Fetched } from '../../../src/cache/token/cache.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { createToken, hourMs, minuteMs, pass, type Failure } from '../../support/token-stand.ts';
@@ -25,7 +25,7 @@ const [renewPauseMs, longestLifeMs] = [10_000, 24 * hourMs];
 
 type Ending =
   | { readonly kind: 'token'; readonly lifeMs: number }
-  | { readonly kind: 'failure'; readonly holdMs: number }
+  | { readonly kind: 'failure'; readonly cooldownMs: number }
   | { readonly kind: 'bug' };
 
 type Step =
@@ -56,7 +56,7 @@ const anyEnding: fc.Arbitrary<Ending> = fc.oneof(
     weight: 2,
     arbitrary: fc.record({
       kind: fc.constant('failure' as const),
-      holdMs: fc.constantFrom(0, 250, 7_000),
+      cooldownMs: fc.constantFrom(0, 250, 7_000),
     }),
   },
   { weight: 1, arbitrary: fc.constant({ kind: 'bug' as const }) },
@@ -118,7 +118,7 @@ interface Minted {
 
 class World {
   readonly clock = new HandClock();
-  readonly gate = new ConcurrencyGate({ clock: this.clock, ...limits });
+  readonly limiter = new RateLimiter({ clock: this.clock, ...limits });
   readonly cache: TokenCache<Request, Failure>;
   readonly maxEntries: number;
   readonly scheduler: fc.Scheduler;
@@ -150,7 +150,7 @@ class World {
     this.cache = new TokenCache<Request, Failure>({
       clock: this.clock,
       random: () => (random = (random + 0.37) % 1),
-      gateOf: () => this.gate,
+      limiterOf: () => this.limiter,
       partyOf: ({ key }) => ({ namespace: 'default', pod: key }),
       fetch: (request) => this.#fetch(request),
       isWanted: () => this.isWanted,
@@ -159,9 +159,9 @@ class World {
         if (!/bug/.test(String(error))) this.violations.push(error);
       },
       failures: {
-        overloaded: { name: 'overloaded', holdMs: 0 },
-        late: { name: 'late', holdMs: 0 },
-        expired: { name: 'expired', holdMs: 1_000 },
+        overloaded: { name: 'overloaded', cooldownMs: 0 },
+        late: { name: 'late', cooldownMs: 0 },
+        expired: { name: 'expired', cooldownMs: 1_000 },
       },
       maxEntries,
       maxWaiters,
@@ -204,7 +204,7 @@ class World {
 
   async dispose(): Promise<void> {
     this.cache[Symbol.dispose]();
-    this.gate[Symbol.dispose]();
+    this.limiter[Symbol.dispose]();
     await nextTurn();
     this.kept.clear();
     this.#isDisposed = true;
@@ -233,12 +233,12 @@ class World {
 
   checkBounds(): void {
     assert.deepEqual(this.violations, []);
-    const { holds, flights, waiting } = this.cache.stats;
+    const { negative, inflight, waiting } = this.cache.stats;
     assert.ok(this.cache.size <= this.maxEntries);
-    assert.ok(holds <= this.maxEntries);
+    assert.ok(negative <= this.maxEntries);
     assert.ok(waiting <= maxWaiters);
-    assert.ok(flights <= limits.maxConcurrent + 2 * limits.maxQueued);
-    assert.ok(this.clock.armed.length <= 2, 'a timer of the cache and one of the gate');
+    assert.ok(inflight <= limits.maxConcurrent + 2 * limits.maxQueued);
+    assert.ok(this.clock.armed.length <= 2, 'a timer of the cache and one of the limiter');
     for (const { token, isFetching } of this.cache.describe(() => true)) {
       assert.ok(isFetching || token?.state !== 'refreshing', 'a refresh without a fetch');
     }
@@ -246,11 +246,11 @@ class World {
 
   /** Nothing waits, runs or is kept any more, and no timer is armed for it. */
   checkEmpty(): void {
-    const { flights, waiting } = this.cache.stats;
-    const { running, queued } = this.gate;
+    const { inflight, waiting } = this.cache.stats;
+    const { running, queued } = this.limiter;
     assert.equal(this.answered, this.asked);
-    const nothing = { flights: 0, waiting: 0, running: 0, queued: 0 };
-    assert.deepEqual({ flights, waiting, running, queued }, nothing);
+    const nothing = { inflight: 0, waiting: 0, running: 0, queued: 0 };
+    assert.deepEqual({ inflight, waiting, running, queued }, nothing);
     assert.equal(this.cache.size, 0, 'a token that is kept for ever');
     assert.deepEqual(this.clock.armed, []);
     assert.deepEqual(this.violations, []);
@@ -306,8 +306,8 @@ class World {
     const ending = this.endings[number % this.endings.length] ?? { kind: 'bug' };
     if (ending.kind === 'bug') throw new Error('bug');
     if (ending.kind === 'failure') {
-      if (!isDropped && !isUnsure) this.#hold(key, ending.holdMs);
-      return { ok: false, failure: { name: 'upstream', holdMs: ending.holdMs } };
+      if (!isDropped && !isUnsure) this.#hold(key, ending.cooldownMs);
+      return { ok: false, failure: { name: 'upstream', cooldownMs: ending.cooldownMs } };
     }
     const { lifeMs } = ending;
     const token = createToken(this.clock, `${key}#${number}`, lifeMs);
@@ -326,10 +326,10 @@ class World {
     return { ok: true, token };
   }
 
-  #hold(key: string, holdMs: number): void {
+  #hold(key: string, cooldownMs: number): void {
     this.heldUntilMs.delete(key);
-    if (holdMs === 0) return;
-    this.heldUntilMs.set(key, this.clock.monotonicMs() + holdMs);
+    if (cooldownMs === 0) return;
+    this.heldUntilMs.set(key, this.clock.monotonicMs() + cooldownMs);
     // The cache forgets the holds of more keys than it has room for.
     if (this.maxEntries < keys.length) this.heldUntilMs.clear();
   }
@@ -419,9 +419,9 @@ describe('the token cache under any order of events', () => {
 
   it('asks nothing within a hold, though a step of the clock puts off the end of a token', async () => {
     const endings = [
-      { kind: 'failure', holdMs: 0 },
+      { kind: 'failure', cooldownMs: 0 },
       { kind: 'token', lifeMs: 6 * minuteMs },
-      { kind: 'failure', holdMs: 7_000 },
+      { kind: 'failure', cooldownMs: 7_000 },
     ] as const;
     const steps: readonly Step[] = [
       { kind: 'ask', request: { key: 'a', right: 'binding' }, waitMs },

@@ -10,8 +10,8 @@ import {
   type TokenStand,
 } from '../../support/token-stand.ts';
 
-const down: Failure = { name: 'down', holdMs: 250 };
-const throttled: Failure = { name: 'throttled', holdMs: 7_000 };
+const down: Failure = { name: 'down', cooldownMs: 250 };
+const throttled: Failure = { name: 'throttled', cooldownMs: 7_000 };
 
 const deeds = {
   ask: (stand: TokenStand) => stand.tell('k'),
@@ -327,8 +327,8 @@ describe('a failure', () => {
     await pass(stand.clock, 2_500);
     const second = await stand.ask('k');
     assert.ok(!first.ok && !second.ok);
-    assert.equal(first.heldForMs, 7_000);
-    assert.equal(second.heldForMs, 4_500);
+    assert.equal(first.cooldownLeftMs, 7_000);
+    assert.equal(second.cooldownLeftMs, 4_500);
   });
 
   it('of a source that throws frees the key, and reaches those who have nothing else', async () => {
@@ -369,7 +369,7 @@ describe('callers that come together', () => {
       answeredAtMs.push(stand.clock.monotonicMs());
       return told;
     });
-    assert.deepEqual(stand.cache.stats, { holds: 0, flights: 1, waiting: 1_000 });
+    assert.deepEqual(stand.cache.stats, { negative: 0, inflight: 1, waiting: 1_000 });
     assert.equal(stand.clock.armed.length, 2, 'one timer of the cache beside the upstream’s');
     await pass(stand.clock, 50);
     assert.equal(answeredAtMs.length, 1_000);
@@ -383,7 +383,7 @@ describe('callers that come together', () => {
   it('a thousand are one call when it fails, too', async () => {
     const stand = openTokenStand();
     stand.upstream.latencyMs = 2_500;
-    stand.upstream.failure = { name: 'down', holdMs: 0 };
+    stand.upstream.failure = { name: 'down', cooldownMs: 0 };
     const answers = Array.from({ length: 1_000 }, () => stand.tell('k'));
     await pass(stand.clock, 2_500);
     const told = await Promise.all(answers);
@@ -420,8 +420,8 @@ describe('callers that come together', () => {
     }
     stand.upstream.latencyMs = 100;
     await pass(stand.clock, 30 * minuteMs);
-    assert.equal(stand.gate.running, 4);
-    assert.equal(stand.gate.queued, 2);
+    assert.equal(stand.limiter.running, 4);
+    assert.equal(stand.limiter.queued, 2);
     const before = stand.calls.length;
     const caller = stand.tell('new');
     stand.clock.jumpWall(28 * minuteMs);
@@ -449,7 +449,7 @@ describe('callers that come together', () => {
     await pass(stand.clock, 300);
     assert.equal(await joined[1], 'coalesced k0#1');
     assert.equal(await answers[5], 'miss k5#6');
-    assert.deepEqual(stand.cache.stats, { holds: 0, flights: 0, waiting: 0 });
+    assert.deepEqual(stand.cache.stats, { negative: 0, inflight: 0, waiting: 0 });
   });
 });
 
@@ -562,9 +562,9 @@ describe('dropping', () => {
     for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) await stand.ask(key);
     stand.upstream.latencyMs = 100;
     await pass(stand.clock, 2 * hourMs);
-    assert.equal(stand.gate.queued, 2);
+    assert.equal(stand.limiter.queued, 2);
     stand.cache.drop(() => true);
-    assert.equal(stand.gate.queued, 0);
+    assert.equal(stand.limiter.queued, 0);
     await pass(stand.clock, 100);
     assert.equal(stand.calls.length, 10);
     assert.equal(stand.cache.size, 0);
@@ -584,7 +584,7 @@ describe('a bug in the handling of one key', () => {
     await pass(stand.clock, hourMs / 2);
     assert.equal(stand.bugs.length, 2);
     assert.equal(stand.cache.size, 0);
-    assert.deepEqual([stand.gate.running, stand.gate.queued], [0, 0]);
+    assert.deepEqual([stand.limiter.running, stand.limiter.queued], [0, 0]);
     assert.equal(await stand.tell('a'), 'miss a#5');
   });
 });
@@ -608,12 +608,12 @@ describe('the bounds of the cache', () => {
     for (const key of ['a', 'b']) await stand.ask(key);
     stand.upstream.latencyMs = 100;
     await pass(stand.clock, 2 * hourMs + 50);
-    assert.equal(stand.gate.running, 2);
+    assert.equal(stand.limiter.running, 2);
     stand.upstream.latencyMs = 10;
     const newcomer = stand.tell('c');
     await pass(stand.clock, 10);
     assert.equal(await newcomer, 'miss c#5');
-    assert.equal(stand.gate.running, 2);
+    assert.equal(stand.limiter.running, 2);
     await pass(stand.clock, 100);
     assert.equal(stand.cache.size, 2);
     assert.ok(stand.cache.peek('a') === undefined && stand.cache.peek('b') !== undefined);
@@ -639,7 +639,7 @@ describe('the bounds of the cache', () => {
     const stand = openTokenStand({ maxEntries: 3 });
     stand.upstream.failure = throttled;
     for (let index = 0; index < 10; index++) await stand.ask(`k${index}`);
-    assert.equal(stand.cache.stats.holds, 3);
+    assert.equal(stand.cache.stats.negative, 3);
   });
 
   it('arm no timer beyond what a platform timer can hold', async () => {
@@ -658,9 +658,9 @@ describe('a disposed cache', () => {
     await stand.ask('kept');
     stand.upstream.latencyMs = 100;
     const answers = Array.from({ length: 10 }, (_, index) => stand.tell(`k${index}`));
-    assert.equal(stand.gate.queued, 6);
+    assert.equal(stand.limiter.queued, 6);
     stand.cache[Symbol.dispose]();
-    assert.equal(stand.gate.queued, 0);
+    assert.equal(stand.limiter.queued, 0);
     assert.deepEqual(
       new Set(await Promise.all(answers)),
       new Set(['miss failed late']),

@@ -82,7 +82,7 @@ describe('an entry of the cache', () => {
     entry.rest();
     entry.rest();
     assert.equal(entry.state.kind, 'idle');
-    entry.ring();
+    entry.fire();
     assert.deepEqual(due, [entry]);
   });
 

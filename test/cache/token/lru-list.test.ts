@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { RecencyList, type Linked } from '../../../src/cache/token/lru-list.ts';
+import { LruList, type Linked } from '../../../src/cache/token/lru-list.ts';
 
 describe('the order of use', () => {
   it('is that of a list in which whatever is used goes to the end', () => {
@@ -11,7 +11,7 @@ describe('the order of use', () => {
     const anyStep = fc.record({ name: fc.nat(5), isDeleted: fc.boolean() });
     fc.assert(
       fc.property(fc.array(anyStep, { maxLength: 60 }), (steps) => {
-        const list = new RecencyList<Item>();
+        const list = new LruList<Item>();
         const items = Array.from({ length: 6 }, (_, name): Item => {
           return { name, newer: undefined, older: undefined };
         });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { hourMs, minuteMs, openTokenStand, pass } from '../../support/token-stand.ts';
 
-const failure = { name: 'down', holdMs: 4_000 };
+const failure = { name: 'down', cooldownMs: 4_000 };
 
 function standingOf(stand: ReturnType<typeof openTokenStand>, key: string) {
   const standings = stand.cache.describe((request) => request.key === key);
@@ -19,7 +19,7 @@ describe('where a key stands', () => {
     const stand = openTokenStand();
     stand.upstream.latencyMs = 100;
     const asked = stand.ask('k');
-    const none = { token: undefined, failure: undefined, heldForMs: 0 };
+    const none = { token: undefined, failure: undefined, cooldownLeftMs: 0 };
     assert.deepEqual(standingOf(stand, 'k'), { request: { key: 'k' }, isFetching: true, ...none });
     await pass(stand.clock, 100);
     await asked;
@@ -35,7 +35,7 @@ describe('where a key stands', () => {
       request: { key: 'k' },
       isFetching: false,
       failure: undefined,
-      heldForMs: 0,
+      cooldownLeftMs: 0,
       token,
     });
   });
@@ -45,11 +45,11 @@ describe('where a key stands', () => {
     stand.upstream.failure = failure;
     await stand.ask('k');
     await pass(stand.clock, 1_000);
-    assert.equal(standingOf(stand, 'k')?.heldForMs, 3_000);
+    assert.equal(standingOf(stand, 'k')?.cooldownLeftMs, 3_000);
     await pass(stand.clock, 5_000);
     const later = standingOf(stand, 'k');
     assert.equal(later?.failure, failure);
-    assert.equal(later.heldForMs, 0);
+    assert.equal(later.cooldownLeftMs, 0);
     stand.upstream.failure = undefined;
     await stand.ask('k');
     assert.equal(standingOf(stand, 'k')?.failure, undefined);

@@ -1,24 +1,24 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { Alarms, type Alarm } from '../../../src/cache/token/timer-queue.ts';
+import { TimerQueue, type QueuedTimer } from '../../../src/cache/token/timer-queue.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
-function createAlarm(ring: () => void): Alarm {
-  return { dueAtMs: 0, heapIndex: -1, ring };
+function createAlarm(fire: () => void): QueuedTimer {
+  return { dueAtMs: 0, heapIndex: -1, fire };
 }
 
 describe('alarms', () => {
-  it('ring in order of time on one timer', () => {
+  it('fire in order of time on one timer', () => {
     const clock = new HandClock();
-    const alarms = new Alarms(clock);
+    const alarms = new TimerQueue(clock);
     const rung: string[] = [];
     for (const [name, delayMs] of [
       ['late', 500],
       ['soon', 10],
       ['middle', 100],
     ] as const) {
-      const alarm = createAlarm(() => rung.push(`${name} ${clock.monotonicMs()}`));
-      alarms.set(alarm, delayMs);
+      const timer = createAlarm(() => rung.push(`${name} ${clock.monotonicMs()}`));
+      alarms.set(timer, delayMs);
       assert.equal(clock.armed.length, 1);
     }
     clock.advance(1_000);
@@ -28,25 +28,25 @@ describe('alarms', () => {
 
   it('can be moved and cleared, and leave no timer behind the last one', () => {
     const clock = new HandClock();
-    const alarms = new Alarms(clock);
+    const alarms = new TimerQueue(clock);
     const rung: number[] = [];
-    const alarm = createAlarm(() => rung.push(clock.monotonicMs()));
-    alarms.set(alarm, 100);
-    alarms.set(alarm, 300);
+    const timer = createAlarm(() => rung.push(clock.monotonicMs()));
+    alarms.set(timer, 100);
+    alarms.set(timer, 300);
     clock.advance(200);
     assert.deepEqual(rung, []);
-    alarms.set(alarm, 50);
+    alarms.set(timer, 50);
     clock.advance(50);
     assert.deepEqual(rung, [250]);
-    alarms.set(alarm, 50);
-    alarms.clear(alarm);
-    alarms.clear(alarm);
+    alarms.set(timer, 50);
+    alarms.clear(timer);
+    alarms.clear(timer);
     assert.deepEqual(clock.armed, []);
   });
 
-  it('do not ring by the timer of one that was cleared', () => {
+  it('do not fire by the timer of one that was cleared', () => {
     const clock = new HandClock();
-    const alarms = new Alarms(clock);
+    const alarms = new TimerQueue(clock);
     const cleared = createAlarm(() => assert.fail('it was cleared'));
     const rung: number[] = [];
     alarms.set(cleared, 10);
@@ -61,7 +61,7 @@ describe('alarms', () => {
 
   it('keep ringing after one that throws', () => {
     const clock = new HandClock();
-    const alarms = new Alarms(clock);
+    const alarms = new TimerQueue(clock);
     const rung: string[] = [];
     alarms.set(
       createAlarm(() => {
@@ -82,11 +82,11 @@ describe('alarms', () => {
 
   it('arm nothing once they are disposed', () => {
     const clock = new HandClock();
-    const alarms = new Alarms(clock);
-    const alarm = createAlarm(() => assert.fail('they are disposed'));
-    alarms.set(alarm, 10);
+    const alarms = new TimerQueue(clock);
+    const timer = createAlarm(() => assert.fail('they are disposed'));
+    alarms.set(timer, 10);
     alarms[Symbol.dispose]();
-    alarms.set(alarm, 10);
+    alarms.set(timer, 10);
     assert.deepEqual(clock.armed, []);
     assert.equal(alarms.size, 0);
     clock.advance(100);
@@ -94,7 +94,7 @@ describe('alarms', () => {
 
   it('of years are looked at once a day: a timer of the platform holds no more', () => {
     const clock = new HandClock();
-    const alarms = new Alarms(clock);
+    const alarms = new TimerQueue(clock);
     let rung = 0;
     const dayMs = 24 * 3_600_000;
     alarms.set(

@@ -15,7 +15,7 @@ export const cache: Faults = {
       'objectKey(after.namespace, after.selector)',
       'objectKey("", after.selector)',
     ],
-    ['a binding that is gone still grants', 'this.#bindingsByClaim.delete(claimKey, before);', ''],
+    ['a binding that is gone still grants', 'this.#bindingsByGroup.delete(groupKey, before);', ''],
     [
       'a binding for one service account is for all pods',
       "['', serviceAccount].includes(each.serviceAccount)",
@@ -23,7 +23,7 @@ export const cache: Faults = {
     ],
     [
       'the claim of one service account is another’s',
-      "claims.asksForAccount ? pod.serviceAccount : ''",
+      "group.namesAccount ? pod.serviceAccount : ''",
       "''",
     ],
     [
@@ -59,23 +59,23 @@ export const cache: Faults = {
     ],
     [
       'an edited identity keeps its old grants',
-      'this.#touchClaim(objectKey(binding.namespace, binding.selector));',
+      'this.#touchGroup(objectKey(binding.namespace, binding.selector));',
       '',
     ],
     [
       'claims of labels that no pod has are kept',
-      'if (!this.#membersByClaim.has(claimKey)) this.#claims.delete(claimKey);',
+      'if (!this.#entriesByGroup.has(groupKey)) this.#groups.delete(groupKey);',
       '',
     ],
     [
       'the grants of a pod outlive its label',
-      'this.#leaveClaim(member);\n    member.claimKey = claimKey;',
-      'member.claimKey = claimKey;',
+      'this.#leaveGroup(entry);\n    entry.groupKey = groupKey;',
+      'entry.groupKey = groupKey;',
     ],
     [
       'the generation does not change with the grants',
-      'this.#generation++;\n    this.#listeners.notify();',
-      'this.#listeners.notify();',
+      'this.#generation++;\n    this.#observers.notify();',
+      'this.#observers.notify();',
     ],
     [
       'grace counts from the creation of the pod alone',
@@ -193,21 +193,21 @@ export const cache: Faults = {
       '< entry.floorMs) return undefined',
       '< 0) return undefined',
     ],
-    ['every caller begins a fetch of its own', 'this.#flights.set(request.key, flight);', ''],
+    ['every caller begins a fetch of its own', 'this.#inflight.set(request.key, inflight);', ''],
     ['more callers wait than may', 'this.#waiting < maxWaiters ? ', 'true ? '],
     ['a dead token is kept', '<= this.#clock.wallMs()) {', '< 0) {'],
-    ['what a dropped fetch brings is kept', 'if (!flight.isDropped) this.#learn', 'this.#learn'],
+    [
+      'what a dropped fetch brings is kept',
+      'if (!inflight.isDropped) this.#record',
+      'this.#record',
+    ],
     [
       'the cache grows without end',
       'this.#entries.size > maxEntries && ',
       'this.#entries.size > maxEntries * 10 && ',
     ],
     ['one identity displaces all others', 'if (members.size <= maxPerGroup) return;', 'return;'],
-    [
-      'a failure does not answer for its key',
-      'this.#breakers.fail(request, landing.failure);',
-      ';',
-    ],
+    ['a failure does not answer for its key', 'this.#negative.fail(request, result.failure);', ';'],
     ['a token is fetched anew that nobody wants', ' || !isWanted(entry.request)', ''],
     ['a token is fetched anew that nobody uses', 'unusedMs > usedWithinMs || ', ''],
   ],
@@ -240,17 +240,17 @@ export const cache: Faults = {
     ['failures are held no longer in a row', '2 ** (failures - 1)', '1'],
     [
       'a failure is held for an hour',
-      'const longestGrownHoldMs = 10_000;',
-      'const longestGrownHoldMs = 3_600_000;',
+      'const longestGrownCooldownMs = 10_000;',
+      'const longestGrownCooldownMs = 3_600_000;',
     ],
     [
       'failures are kept without end',
-      'if (this.#breakers.size <= this.#maxKeys) return;',
+      'if (this.#entries.size <= this.#maxKeys) return;',
       'return;',
     ],
     [
       'a success is followed by the failure before it',
-      'reset(key: string): void {\n    this.#breakers.delete(key);',
+      'reset(key: string): void {\n    this.#entries.delete(key);',
       'reset(key: string): void {\n    void key;',
     ],
   ],
@@ -271,13 +271,13 @@ export const cache: Faults = {
     ],
     [
       'what callers wait for twice starts twice',
-      'this.#background.delete(entrant);\n      this.#running.add(entrant);',
-      'this.#running.add(entrant);',
+      'this.#background.delete(task);\n      this.#running.add(task);',
+      'this.#running.add(task);',
     ],
     [
       'one that a caller waits for stays behind in the background',
-      'if (this.#background.delete(entrant) || this.#callers.has(entrant)) {',
-      'if (this.#callers.has(entrant)) {',
+      'if (this.#background.delete(task) || this.#callers.has(task)) {',
+      'if (this.#callers.has(task)) {',
     ],
   ],
   'src/cache/token/refresh-policy.ts': [
@@ -305,8 +305,8 @@ export const cache: Faults = {
     ],
     [
       'what was cleared is due',
-      'clear(alarm: Alarm): void {\n    this.#heap.delete(alarm);',
-      'clear(alarm: Alarm): void {\n    void alarm;',
+      'clear(timer: QueuedTimer): void {\n    this.#heap.delete(timer);',
+      'clear(timer: QueuedTimer): void {\n    void timer;',
     ],
     [
       'one that fails stops the others',

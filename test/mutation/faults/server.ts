@@ -330,7 +330,7 @@ export const server: Faults = {
   ],
   'src/nmi/server/wait-for-object.ts': [
     ['clients that have gone are held', 'exchange.isGone || ', ''],
-    ['any number of requests is held', ' || holds.isFull', ''],
+    ['any number of requests is held', ' || waiters.isFull', ''],
     [
       'a request waits again from the start',
       'exchange.startedAtMs + maxWaitMs',
@@ -434,8 +434,8 @@ export const server: Faults = {
     ['a large document is kept', 'answer.status === 200 && isSmall', 'answer.status === 200'],
     [
       'a call keeps its slot',
-      '} finally {\n      this.#gate.leave(entrant);\n    }',
-      '} finally {\n      void entrant;\n    }',
+      '} finally {\n      this.#limiter.leave(task);\n    }',
+      '} finally {\n      void task;\n    }',
     ],
     [
       'a call waits for its turn without end',
@@ -449,7 +449,7 @@ export const server: Faults = {
     ],
     [
       'the node’s share of calls is one pod’s',
-      'if (!this.#gate.enter(entrant, party)) throw new NoTurnError();',
+      'if (!this.#limiter.enter(task, party)) throw new NoTurnError();',
       'start();',
     ],
   ],
@@ -518,10 +518,10 @@ export const server: Faults = {
     ['clients wait after they have ended their half', 'server.httpAllowHalfOpen = true;', ''],
   ],
   'src/nmi/state/cluster-state.ts': [
-    ['held requests sleep through a new binding', 'grants.onChange(() => holds.wake());', ''],
+    ['held requests sleep through a new binding', 'grants.onChange(() => waiters.wake());', ''],
     [
       'held requests sleep through a new annotation',
-      'workloadIdentities?.onChange(() => holds.wake());',
+      'workloadIdentities?.onChange(() => waiters.wake());',
       '',
     ],
     [

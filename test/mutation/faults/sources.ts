@@ -383,7 +383,7 @@ export const sources: Faults = {
   'src/nmi/sources/entra/credentials/federated-failure.ts': [
     [
       'an API server holds an identity for hours',
-      'const boundedMs = Math.min(heldForMs, maxHoldMs);',
+      'const boundedMs = Math.min(waitMs, maxCooldownMs);',
       'const boundedMs = heldForMs;',
     ],
   ],

@@ -76,7 +76,7 @@ export const tools: Faults = {
     ],
     [
       'a container whose options are all in the environment prints help',
-      " && outside.environment['NMI_NODE'] === undefined",
+      " && io.environment['NMI_NODE'] === undefined",
       '',
     ],
     ['a flag is taken for any that looks like it', 'near.edits <= 3', 'near.edits <= 300'],
@@ -93,7 +93,7 @@ export const tools: Faults = {
     ['lines are as long as any terminal', 'Math.min(columns, maxColumns)', 'columns'],
     [
       'an action has the examples of all others',
-      'action === undefined || text.startsWith(`nmi ${words}`)',
+      'action === undefined || text.startsWith(`nmi ${args}`)',
       'text !== action',
     ],
     ['an action has the summary of its verb', '(actions[action] ?? verb.summary)', 'verb.summary'],
@@ -151,12 +151,12 @@ export const tools: Faults = {
     ],
     [
       'a failure with a token in hand is an answer',
-      'standing.heldForMs === 0 || hasLife(standing)',
-      'standing.heldForMs === 0',
+      'standing.cooldownLeftMs === 0 || hasLife(standing)',
+      'standing.cooldownLeftMs === 0',
     ],
     [
       'a failure that is over is an answer',
-      'standing.heldForMs === 0 || hasLife(standing)',
+      'standing.cooldownLeftMs === 0 || hasLife(standing)',
       'hasLife(standing)',
     ],
     [

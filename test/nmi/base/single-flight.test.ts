@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { SharedCalls } from '../../../src/nmi/base/single-flight.ts';
+import { SingleFlight } from '../../../src/nmi/base/single-flight.ts';
 
 function open() {
-  const calls = new SharedCalls<string>();
+  const calls = new SingleFlight<string>();
   const begun: PromiseWithResolvers<string>[] = [];
   const begin = (): Promise<string> => {
     const call = Promise.withResolvers<string>();

@@ -355,7 +355,7 @@ describe('what is told of tokens', () => {
         },
       },
     ]);
-    stand.state.failure = { reason: 'upstream_down', description: 'is away', holdMs: 250 };
+    stand.state.failure = { reason: 'upstream_down', description: 'is away', cooldownMs: 250 };
     await pass(stand.clock, 24 * hourMs - 4 * minuteMs);
     assert.deepEqual(outcomesOf(stand, forVault), ['200 a by only from memory-or-upstream']);
     await pass(stand.clock, 5 * minuteMs);
@@ -368,7 +368,7 @@ describe('what is told of tokens', () => {
       reason: 'upstream_throttled',
       description: 'slow down',
       retryAfterS: 7,
-      holdMs: 7_000,
+      cooldownMs: 7_000,
     };
     await stand.broker.get(a, vault, party);
     await pass(stand.clock, 2_500);
@@ -390,7 +390,7 @@ describe('what is told of tokens', () => {
     const stand = openBound();
     stand.state.lifeMs = hourMs;
     await stand.broker.get(a, vault, party);
-    stand.state.failure = { reason: 'upstream_down', description: 'is away', holdMs: hourMs };
+    stand.state.failure = { reason: 'upstream_down', description: 'is away', cooldownMs: hourMs };
     await pass(stand.clock, hourMs - 2 * minuteMs);
     const told = stand.askPod(forVault);
     const [token] = told.identities[0]?.tokens ?? [];
@@ -426,7 +426,11 @@ describe('what is told of tokens', () => {
     const stand = openBound();
     const stray = 'eyJhbGciOiJub25lIn0.a-token-of-the-pod.';
     await stand.broker.get(a, vault, party);
-    stand.state.failure = { reason: 'resource_refused', description: `no ${stray}`, holdMs: 5_000 };
+    stand.state.failure = {
+      reason: 'resource_refused',
+      description: `no ${stray}`,
+      cooldownMs: 5_000,
+    };
     await stand.broker.get(a, stray, party);
     const text = JSON.stringify([stand.ask('pod=default/p'), stand.ask(forVault), stand.ask('')]);
     assert.ok(text.includes('[unusual]') && text.includes('resource_refused'));

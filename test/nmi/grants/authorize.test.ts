@@ -7,7 +7,7 @@ import { authorize, type GrantKnowledge } from '../../../src/nmi/grants/authoriz
 import type { Authorization } from '../../../src/nmi/grants/authorization.ts';
 import type { IdentitySelector } from '../../../src/nmi/grants/grant.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
-import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import type { WorkloadIdentities } from '../../../src/nmi/grants/workload-identities.ts';
 import {
   createBinding,
@@ -64,7 +64,7 @@ function decide(
     trustsAddresses: () => true,
     workloadIdentities:
       account === undefined ? undefined : ({ of: () => account } as unknown as WorkloadIdentities),
-    upstreams: new UpstreamDirectory(
+    upstreams: new UpstreamResolver(
       () => ({ ok: true, authority: 'https://login.example', audience: 'api://exchange' }),
       world.hasImds ?? true,
     ),

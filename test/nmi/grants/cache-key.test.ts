@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { identityKey, tokenKey } from '../../../src/nmi/grants/cache-key.ts';
-import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { createPod } from '../../support/cache-objects.ts';
 
 describe('the name of an upstream identity', () => {
@@ -23,7 +23,7 @@ describe('the name of an upstream identity', () => {
 
 describe('the name of an identity of Entra ID', () => {
   const guid = '22729e47-74ce-4b43-8eea-aab5f2073301';
-  const upstreams = new UpstreamDirectory(() => ({
+  const upstreams = new UpstreamResolver(() => ({
     ok: true,
     authority: 'https://login.example',
     audience: 'api://exchange',

@@ -191,9 +191,9 @@ describe('a pod without grants', () => {
 
   it('is told which binding or identity is missing', () => {
     const sinceWallMs = 0;
-    const foreignBindings = [createBinding({ name: 'b3', serviceAccount: 'robot' })];
+    const bindingsForOtherAccounts = [createBinding({ name: 'b3', serviceAccount: 'robot' })];
     assert.deepEqual(
-      decide({ kind: 'no-binding', label: 'x', foreignBindings, sinceWallMs }, selector),
+      decide({ kind: 'no-binding', label: 'x', bindingsForOtherAccounts, sinceWallMs }, selector),
       {
         kind: 'refused',
         reason: 'binding_missing',
@@ -223,7 +223,7 @@ describe('a pod without grants', () => {
     ] as const) {
       const sinceWallMs = now - ageMs;
       for (const grants of [
-        { kind: 'no-binding', label: 'x', foreignBindings: [], sinceWallMs },
+        { kind: 'no-binding', label: 'x', bindingsForOtherAccounts: [], sinceWallMs },
         { kind: 'no-identity', label: 'x', bindings, sinceWallMs },
       ] as const) {
         const grant = decide(grants, none);

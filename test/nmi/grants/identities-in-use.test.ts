@@ -4,7 +4,7 @@ import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import type { Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { IdentitiesInUse } from '../../../src/nmi/grants/identities-in-use.ts';
-import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import type {
   WorkloadChoice,
   WorkloadIdentities,
@@ -28,7 +28,7 @@ const labels = { aadpodidbinding: 'label' };
 function open(choice?: WorkloadChoice, mode: OwnersMode = 'off') {
   const pods = new PodIndex(new HandClock());
   const grants = new GrantIndex(pods);
-  const upstreams = new UpstreamDirectory(() => ({
+  const upstreams = new UpstreamResolver(() => ({
     ok: true,
     authority: 'https://login.example',
     audience: 'api://exchange',

@@ -4,7 +4,7 @@ import { isSlip, nearMissOf } from '../../../src/nmi/grants/near-miss.ts';
 import { createBinding, createIdentity } from '../../support/cache-objects.ts';
 
 const unbound = (label: string) =>
-  ({ kind: 'no-binding', label, foreignBindings: [], sinceWallMs: 0 }) as const;
+  ({ kind: 'no-binding', label, bindingsForOtherAccounts: [], sinceWallMs: 0 }) as const;
 
 function createIndex(names: readonly (readonly [namespace: string, name: string])[]) {
   const bindings = names.map(([namespace, selector], index) =>
@@ -83,8 +83,10 @@ describe('the near miss of a refused pod', () => {
 
   it('is none where a binding matches and is for another service account', () => {
     const index = createIndex([['default', 'app-b']]);
-    const foreignBindings = [createBinding({ selector: 'app-a', serviceAccount: 'robot' })];
-    const grants = { ...unbound('app-a'), foreignBindings };
+    const bindingsForOtherAccounts = [
+      createBinding({ selector: 'app-a', serviceAccount: 'robot' }),
+    ];
+    const grants = { ...unbound('app-a'), bindingsForOtherAccounts };
     assert.equal(nearMissOf(grants, 'default', index, 0), undefined);
   });
 

@@ -243,7 +243,7 @@ describe('a failure of the upstream', () => {
     failure: Partial<SourceFailure> & Pick<SourceFailure, 'reason'>,
     { ageMs = 1e9, over = {} }: { ageMs?: number; over?: Partial<Authorized> } = {},
   ) => {
-    const whole = { description: 'it said so', holdMs: 0, ...failure };
+    const whole = { description: 'it said so', cooldownMs: 0, ...failure };
     const answer = renderFailure(whole, { ...authorized, ...over }, ageMs, 60_000);
     return { ...answer, text: textOf(answer.body) };
   };

@@ -5,16 +5,13 @@ import type { EntraSettings, Identity } from '../../../src/cache/index/objects.t
 import { resolveAuthority } from '../../../src/nmi/sources/entra/clouds.ts';
 import type { EntraIdentity } from '../../../src/nmi/sources/entra/entra-identity.ts';
 import { identityKey } from '../../../src/nmi/grants/cache-key.ts';
-import {
-  UpstreamDirectory,
-  type UpstreamChoice,
-} from '../../../src/nmi/grants/resolve-upstream.ts';
+import { UpstreamResolver, type UpstreamChoice } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { createIdentity, createPod } from '../../support/cache-objects.ts';
 
 const clientId = 'AAAAAAAA-1111-4111-8111-111111111111';
 const tenantId = 'BBBBBBBB-2222-4222-8222-222222222222';
 const pod = createPod({ namespace: 'team', name: 'web', serviceAccount: 'robot' });
-const directory = new UpstreamDirectory((adEndpoint) =>
+const directory = new UpstreamResolver((adEndpoint) =>
   resolveAuthority({ adEndpoint, cloud: 'public', allowedHosts: ['login.corp.example:8443'] }),
 );
 

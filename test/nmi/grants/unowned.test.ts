@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import type { IdentityGrant } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { maxUnowned, unownedOf } from '../../../src/nmi/grants/unowned.ts';
 import {
   createBinding,
@@ -22,7 +22,7 @@ function open(...grants: readonly Partial<IdentityGrant>[]) {
   const pods = new PodIndex(new HandClock());
   const index = new GrantIndex(pods);
   const { owners } = createOwners('warn', ...grants);
-  const upstreams = new UpstreamDirectory(() => ({ ok: false, problem: 'nobody asks' }));
+  const upstreams = new UpstreamResolver(() => ({ ok: false, problem: 'nobody asks' }));
   const knowledge = { pods, grants: index, owners, upstreams, workloadIdentities: undefined };
   const named = () =>
     unownedOf(knowledge).map(({ by, entry }) => `${by.kind} ${by.name} ${entry.field}`);

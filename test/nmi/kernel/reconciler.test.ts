@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Log } from '../../../src/nmi/base/log.ts';
-import { RedirectKeeper, type CheckOutcome } from '../../../src/nmi/kernel/reconciler.ts';
+import { Reconciler, type CheckOutcome } from '../../../src/nmi/kernel/reconciler.ts';
 import { asRedirectError } from '../../../src/redirect/native/addon.ts';
 import {
   RedirectError,
@@ -52,7 +52,7 @@ function open(initial: RedirectStatus) {
     error: add('error'),
   };
   const outcomes: CheckOutcome[] = [];
-  const keeper = new RedirectKeeper({
+  const keeper = new Reconciler({
     redirect,
     intervalMs: 10_000,
     clock,

@@ -14,7 +14,7 @@ import {
 } from '../../../src/nmi/server/passthrough.ts';
 import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
 import type { PassthroughArea } from '../../../src/nmi/server/route.ts';
-import { LoopMark } from '../../../src/nmi/sources/imds/loop-detection.ts';
+import { LoopDetection } from '../../../src/nmi/sources/imds/loop-detection.ts';
 import { ask as askFor } from '../../support/ask.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
@@ -73,7 +73,7 @@ async function openRelay(
       timeoutMs,
       policy: open,
       limits,
-      loopMark: new LoopMark(),
+      loopMark: new LoopDetection(),
       clock: systemClock,
     }),
   );
@@ -264,7 +264,7 @@ describe('the policy of what is relayed', () => {
       timeoutMs: 100,
       policy: { ...open, ...policy },
       limits: new CallerLimits({ fetches: 2, waiting: 10, held: 0 }),
-      loopMark: new LoopMark(),
+      loopMark: new LoopDetection(),
       clock: systemClock,
     });
     return passthrough.refusal(routeTo(area));

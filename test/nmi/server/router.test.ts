@@ -10,8 +10,8 @@ import type { HostTokenEndpoint } from '../../../src/nmi/server/host-token.ts';
 import { HttpExchange, relayed, type Handled } from '../../../src/nmi/server/request.ts';
 import { createRouter, type RouterOptions } from '../../../src/nmi/server/router.ts';
 import type { TokenEndpoint } from '../../../src/nmi/server/token-endpoint.ts';
-import { LoopMark } from '../../../src/nmi/sources/imds/loop-detection.ts';
-import { Holds } from '../../../src/nmi/state/waiters.ts';
+import { LoopDetection } from '../../../src/nmi/sources/imds/loop-detection.ts';
+import { Waiters } from '../../../src/nmi/state/waiters.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
@@ -34,8 +34,8 @@ function open(over: Partial<RouterOptions> = {}) {
   const calls: string[] = [];
   const handledAs: string[] = [];
   const bugs: unknown[] = [];
-  const loopMark = new LoopMark();
-  const holds = new Holds({ clock, maxWaiters: 10 });
+  const loopMark = new LoopDetection();
+  const waiters = new Waiters({ clock, maxWaiters: 10 });
   const route = createRouter({
     metadataHeaderRequired: true,
     tokens: {
@@ -62,7 +62,7 @@ function open(over: Partial<RouterOptions> = {}) {
     knowledge,
     objectWait: {
       clock,
-      holds,
+      waiters,
       limits: new CallerLimits({ fetches: 1, waiting: 1, held: 10 }),
       maxWaitMs: 1_000,
     },
@@ -90,7 +90,7 @@ function open(over: Partial<RouterOptions> = {}) {
     const handled = await handle(target, options);
     return handled === relayed ? 'relayed' : handled.reason;
   }
-  return { clock, holds, pods, calls, handledAs, bugs, loopMark, handle, ask };
+  return { clock, waiters, pods, calls, handledAs, bugs, loopMark, handle, ask };
 }
 
 describe('the checks of every request', () => {
@@ -165,7 +165,7 @@ describe('the agent’s own call that comes back to it', () => {
     const own = ['Metadata', 'true', 'x-ms-client-request-id', loopMark.next()];
     const answer = (await handle(token, { headers: own, ip: '10.224.0.4' })) as Answer;
     assert.deepEqual([answer.reason, answer.close], ['loop_detected', true]);
-    const others = ['Metadata', 'true', 'x-ms-client-request-id', new LoopMark().next()];
+    const others = ['Metadata', 'true', 'x-ms-client-request-id', new LoopDetection().next()];
     assert.equal(await ask(token, { headers: others, ip: '10.224.0.4' }), 'ok');
     assert.equal(await ask(token, { ip: '10.224.0.4' }), 'ok');
   });
@@ -181,16 +181,16 @@ describe('the agent’s own call that comes back to it', () => {
 
 describe('what is relayed', () => {
   it('is for known pods alone, which it waits for', async () => {
-    const { clock, holds, pods, handle, calls } = open();
+    const { clock, waiters, pods, handle, calls } = open();
     const unknown = handle(instance, { ip: '10.0.0.9' });
     await nextTurn();
-    assert.equal(holds.size, 1);
+    assert.equal(waiters.size, 1);
     clock.advance(1_000);
     assert.equal(((await unknown) as Answer).reason, 'pod_unknown');
     const late = handle(instance, { ip: '10.0.0.9' });
     await nextTurn();
     pods.upsert(createPod({ name: 'late', ips: ['10.0.0.9'] }));
-    holds.wake();
+    waiters.wake();
     assert.equal(await late, relayed);
     assert.deepEqual(calls, ['relay /metadata/instance']);
   });

@@ -8,12 +8,12 @@ import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { createLogger } from '../../../src/nmi/base/logger.ts';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { tuning } from '../../../src/nmi/config/tuning.ts';
-import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import type { Observer } from '../../../src/nmi/server/observer.ts';
 import { openServer } from '../../../src/nmi/server/server.ts';
-import { LoopMark } from '../../../src/nmi/sources/imds/loop-detection.ts';
+import { LoopDetection } from '../../../src/nmi/sources/imds/loop-detection.ts';
 import type { ClusterState } from '../../../src/nmi/state/cluster-state.ts';
-import { Holds } from '../../../src/nmi/state/waiters.ts';
+import { Waiters } from '../../../src/nmi/state/waiters.ts';
 import type { TokenBroker } from '../../../src/nmi/tokens/broker.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { freePort } from '../../support/free-ports.ts';
@@ -48,8 +48,8 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
       pods,
       grants,
       owners: createOwners('off').owners,
-      holds: new Holds({ clock: systemClock, maxWaiters: 10 }),
-      upstreams: new UpstreamDirectory(() => ({ ok: false, problem: 'nobody asks' })),
+      waiters: new Waiters({ clock: systemClock, maxWaiters: 10 }),
+      upstreams: new UpstreamResolver(() => ({ ok: false, problem: 'nobody asks' })),
       workloadIdentities: undefined,
       isSynced: () => true,
       trustsAddresses: () => true,
@@ -61,7 +61,7 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
       onRefusal: (reason: string) => seen.push(`refusal ${reason}`),
       onHit: () => seen.push('hit'),
     } as unknown as Observer,
-    loopMark: new LoopMark(),
+    loopMark: new LoopDetection(),
     clock: systemClock,
     log: createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) }),
   });

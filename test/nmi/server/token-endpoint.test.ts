@@ -44,8 +44,8 @@ function openStand(owners = createOwners('off')) {
     if (tenant === '' || tenant !== memory.brokenTenant) {
       return { ok: true, rendered: longLived, outcome: 'miss' };
     }
-    const failure = { reason: 'upstream_down', description: 'no answer', holdMs: 0 } as const;
-    return { ok: false, failure, outcome: 'miss', heldForMs: 0 };
+    const failure = { reason: 'upstream_down', description: 'no answer', cooldownMs: 0 } as const;
+    return { ok: false, failure, outcome: 'miss', cooldownLeftMs: 0 };
   };
   const stand = openEndpointStand(
     clock,

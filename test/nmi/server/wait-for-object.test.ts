@@ -6,7 +6,7 @@ import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
 import type { Exchange } from '../../../src/nmi/server/request.ts';
 import { waitForObject } from '../../../src/nmi/server/wait-for-object.ts';
-import { Holds } from '../../../src/nmi/state/waiters.ts';
+import { Waiters } from '../../../src/nmi/state/waiters.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
@@ -34,9 +34,9 @@ function nameOf({ decision }: Request): string | undefined {
 
 function open({ maxWaiters = 10, held = 10 } = {}) {
   const clock = new HandClock();
-  const holds = new Holds({ clock, maxWaiters });
+  const waiters = new Waiters({ clock, maxWaiters });
   const limits = new CallerLimits({ fetches: 1, waiting: 1, held });
-  const objectWait = { clock, holds, limits, maxWaitMs: 1_000 };
+  const objectWait = { clock, waiters, limits, maxWaitMs: 1_000 };
   const state = { isPending: true, isGone: false, decisions: 0 };
   /** A request that is decided by `state`. */
   function begin(pod?: Pod, { ip = '127.0.0.11', startedAtMs = 0 }: Client = {}): Request {
@@ -60,32 +60,32 @@ function open({ maxWaiters = 10, held = 10 } = {}) {
     );
     return request;
   }
-  return { clock, holds, limits, objectWait, state, begin };
+  return { clock, waiters, limits, objectWait, state, begin };
 }
 
 describe('a request that waits for an object', () => {
   it('does not wait where no event can change its decision', async () => {
-    const { holds, objectWait } = open();
+    const { waiters, objectWait } = open();
     for (const first of [{ pod: undefined }, { pod: undefined, isPending: false }]) {
       const decided = waitForObject<typeof first>(objectWait, {} as Exchange, first, () =>
         assert.fail('decided again'),
       );
-      assert.equal(holds.size, 0);
+      assert.equal(waiters.size, 0);
       assert.equal(await decided, first);
     }
   });
 
   it('is decided again at every change, until the decision is final', async () => {
-    const { clock, holds, state, begin } = open();
+    const { clock, waiters, state, begin } = open();
     const request = begin();
-    holds.wake();
+    waiters.wake();
     await nextTurn();
-    assert.deepEqual([state.decisions, nameOf(request), holds.size], [1, undefined, 1]);
+    assert.deepEqual([state.decisions, nameOf(request), waiters.size], [1, undefined, 1]);
     state.isPending = false;
-    holds.wake();
+    waiters.wake();
     await nextTurn();
     assert.equal(nameOf(request), 'later');
-    assert.deepEqual([state.decisions, holds.size, clock.armed.length], [2, 0, 0]);
+    assert.deepEqual([state.decisions, waiters.size, clock.armed.length], [2, 0, 0]);
   });
 
   it('gets the latest decision when its time is up, counted from when it came', async () => {
@@ -102,40 +102,40 @@ describe('a request that waits for an object', () => {
   });
 
   it('does not wait at all when its time is up already', async () => {
-    const { clock, holds, begin } = open();
+    const { clock, waiters, begin } = open();
     clock.advance(1_000);
     const request = begin();
-    assert.equal(holds.size, 0);
+    assert.equal(waiters.size, 0);
     await nextTurn();
     assert.equal(nameOf(request), 'first');
   });
 
   it('is let go when its client has gone, at once or at the next change', async () => {
-    const { holds, state, begin } = open();
+    const { waiters, state, begin } = open();
     const waiting = begin();
     state.isGone = true;
     const gone = begin();
     await nextTurn();
     assert.equal(nameOf(gone), 'first');
-    assert.equal(holds.size, 1);
-    holds.wake();
+    assert.equal(waiters.size, 1);
+    waiters.wake();
     await nextTurn();
     assert.equal(nameOf(waiting), 'later');
-    assert.equal(holds.size, 0);
+    assert.equal(waiters.size, 0);
   });
 
   it('is answered at once where too many wait already, of all callers', async () => {
-    const { holds, begin } = open({ maxWaiters: 2 });
+    const { waiters, begin } = open({ maxWaiters: 2 });
     begin();
     begin(undefined, { ip: '127.0.0.12' });
     const oneMore = begin(undefined, { ip: '127.0.0.13' });
-    assert.equal(holds.size, 2);
+    assert.equal(waiters.size, 2);
     await nextTurn();
     assert.equal(nameOf(oneMore), 'first');
   });
 
   it('is answered at once where too many of its pod wait, and those of others wait on', async () => {
-    const { holds, begin } = open({ held: 1 });
+    const { waiters, begin } = open({ held: 1 });
     const [one, two] = [createPod({ uid: 'one' }), createPod({ uid: 'two' })];
     begin(one);
     const oneMore = begin(one, { ip: '127.0.0.12' });
@@ -145,25 +145,25 @@ describe('a request that waits for an object', () => {
     await nextTurn();
     assert.equal(nameOf(oneMore), 'first', 'of one pod, whatever the address');
     assert.equal(nameOf(sameAddress), 'first', 'of one address');
-    assert.deepEqual([nameOf(other), nameOf(nobody), holds.size], [undefined, undefined, 3]);
+    assert.deepEqual([nameOf(other), nameOf(nobody), waiters.size], [undefined, undefined, 3]);
   });
 
   it('gives its place back however it ends', async () => {
-    const { clock, holds, state, begin } = open({ held: 1 });
+    const { clock, waiters, state, begin } = open({ held: 1 });
     begin();
     clock.advance(1_000);
     await nextTurn();
     const failing = begin(undefined, { startedAtMs: 1_000 });
-    assert.equal(holds.size, 1, 'after a wait to the end');
+    assert.equal(waiters.size, 1, 'after a wait to the end');
     Object.defineProperty(state, 'isPending', {
       get: () => {
         throw new RangeError('decide');
       },
     });
-    holds.wake();
+    waiters.wake();
     await nextTurn();
     assert.match(String(failing.error), /RangeError: decide/);
     begin(undefined, { startedAtMs: 1_000 });
-    assert.equal(holds.size, 1, 'after a failure');
+    assert.equal(waiters.size, 1, 'after a failure');
   });
 });

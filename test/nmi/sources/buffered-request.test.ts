@@ -4,7 +4,7 @@ import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
 import { buildConnector, Pool } from 'undici';
-import { askWhole, type WholeAnswer } from '../../../src/nmi/sources/buffered-request.ts';
+import { sendBuffered, type BufferedResponse } from '../../../src/nmi/sources/buffered-request.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 const timeoutMs = 1_000;
@@ -14,7 +14,7 @@ interface Asked {
   readonly clock: HandClock;
   /** When a connection has gone before its answer had ended. */
   readonly lost: Promise<unknown>;
-  readonly ask: () => Promise<WholeAnswer>;
+  readonly ask: () => Promise<BufferedResponse>;
 }
 
 async function withServer(
@@ -37,7 +37,7 @@ async function withServer(
     ...(connect === undefined ? {} : { connect }),
   });
   const request = { method: 'GET', path: '/a?b=c', headers: { x: 'y' } } as const;
-  const ask = () => askWhole(pool, request, { clock, timeoutMs, maxBodyBytes });
+  const ask = () => sendBuffered(pool, request, { clock, timeoutMs, maxBodyBytes });
   try {
     await work({ clock, lost: lost.promise, ask });
   } finally {

@@ -57,7 +57,7 @@ describe('what the agent knows of its node', () => {
     await using world = await open();
     const { state, kube } = world;
     await eventually('synced', () => state.isSynced());
-    const waiting = state.holds.nextChange(60_000);
+    const waiting = state.waiters.nextChange(60_000);
     kube.apply(createPodManifest({ name: 'q', nodeName: 'n', ips: ['10.0.0.7'] }));
     await waiting;
     assert.equal(state.pods.byIp('10.0.0.7').kind, 'pod');
@@ -65,7 +65,7 @@ describe('what the agent knows of its node', () => {
 
   it('wakes the requests that wait for the first lists', async () => {
     await using world = await open();
-    await world.state.holds.nextChange(60_000);
+    await world.state.waiters.nextChange(60_000);
     await eventually('synced', () => world.state.isSynced());
   });
 
@@ -78,7 +78,7 @@ describe('what the agent knows of its node', () => {
     await eventually('known', () => state.pods.byName('default', 'w') !== undefined);
     const pod = state.pods.byName('default', 'w') ?? assert.fail();
     assert.equal(state.workloadIdentities?.of(pod).kind, 'unknown');
-    await state.holds.nextChange(60_000);
+    await state.waiters.nextChange(60_000);
     assert.equal(state.workloadIdentities?.of(pod).kind, 'unannotated');
   });
 
@@ -88,8 +88,8 @@ describe('what the agent knows of its node', () => {
     await eventually('synced', () => state.isSynced());
     const check = mock.method(state.watches, 'checkNow', () => undefined);
     const waitTen = async (): Promise<void> => {
-      const waiting = Array.from({ length: 10 }, () => state.holds.nextChange(60_000));
-      state.holds.wake();
+      const waiting = Array.from({ length: 10 }, () => state.waiters.nextChange(60_000));
+      state.waiters.wake();
       await Promise.all(waiting);
     };
     await waitTen();
@@ -123,7 +123,7 @@ describe('what the agent knows of its node', () => {
     assert.equal(valueOf('nmi_waiting_requests'), 0);
     assert.equal(valueOf('nmi_index_objects', { kind: 'grants' }), 0);
     assert.equal(valueOf('nmi_identities_not_owned'), 0);
-    const waiting = state.holds.nextChange(1);
+    const waiting = state.waiters.nextChange(1);
     assert.equal(valueOf('nmi_waiting_requests'), 1);
     await waiting;
   });

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
-import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { openOwnerReport } from '../../../src/nmi/state/owner-report.ts';
 import {
   createBinding,
@@ -31,7 +31,7 @@ function open(mode: OwnersMode = 'warn') {
       owners,
       workloadIdentities: undefined,
       trustsAddresses: () => true,
-      upstreams: new UpstreamDirectory(() => ({ ok: false, problem: 'nobody asks' })),
+      upstreams: new UpstreamResolver(() => ({ ok: false, problem: 'nobody asks' })),
       isSynced: () => state.isSynced,
     },
     clock,

@@ -1,35 +1,35 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { Holds } from '../../../src/nmi/state/waiters.ts';
+import { Waiters } from '../../../src/nmi/state/waiters.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 function open(maxWaiters = 2) {
   const clock = new HandClock();
   let waits = 0;
-  const holds = new Holds({ clock, maxWaiters, onWait: () => waits++ });
+  const waiters = new Waiters({ clock, maxWaiters, onWait: () => waits++ });
   const woken: string[] = [];
   const wait = (name: string, maxMs: number): void => {
-    void holds.nextChange(maxMs).then(() => woken.push(name));
+    void waiters.nextChange(maxMs).then(() => woken.push(name));
   };
-  return { clock, holds, woken, wait, waits: () => waits };
+  return { clock, waiters, woken, wait, waits: () => waits };
 }
 
 describe('requests that wait for an object', () => {
   it('are all woken by a change, and leave no timer behind', async () => {
-    const { clock, holds, woken, wait } = open();
+    const { clock, waiters, woken, wait } = open();
     wait('one', 1_000);
     wait('two', 2_000);
-    assert.equal(holds.size, 2);
-    holds.wake();
+    assert.equal(waiters.size, 2);
+    waiters.wake();
     await nextTurn();
     assert.deepEqual(woken, ['one', 'two']);
-    assert.equal(holds.size, 0);
+    assert.equal(waiters.size, 0);
     assert.deepEqual(clock.armed, []);
   });
 
   it('wait no longer than each has time, and the others go on', async () => {
-    const { clock, holds, woken, wait } = open();
+    const { clock, waiters, woken, wait } = open();
     wait('one', 1_000);
     wait('two', 2_000);
     clock.advance(999);
@@ -38,35 +38,35 @@ describe('requests that wait for an object', () => {
     clock.advance(1);
     await nextTurn();
     assert.deepEqual(woken, ['one']);
-    assert.equal(holds.size, 1);
+    assert.equal(waiters.size, 1);
   });
 
   it('are full at their bound, and not once one has left', () => {
-    const { clock, holds, wait } = open(2);
+    const { clock, waiters, wait } = open(2);
     wait('one', 1_000);
-    assert.ok(!holds.isFull);
+    assert.ok(!waiters.isFull);
     wait('two', 2_000);
-    assert.ok(holds.isFull);
+    assert.ok(waiters.isFull);
     clock.advance(1_000);
-    assert.ok(!holds.isFull);
+    assert.ok(!waiters.isFull);
   });
 
   it('have the watches looked at, each once', () => {
-    const { holds, wait, waits } = open();
+    const { waiters, wait, waits } = open();
     wait('one', 1_000);
     wait('two', 1_000);
-    holds.wake();
+    waiters.wake();
     assert.equal(waits(), 2);
   });
 
   it('wait for the next change when they ask again within one', async () => {
-    const { holds, woken, wait } = open();
-    void holds.nextChange(1_000).then(() => wait('again', 1_000));
-    holds.wake();
+    const { waiters, woken, wait } = open();
+    void waiters.nextChange(1_000).then(() => wait('again', 1_000));
+    waiters.wake();
     await nextTurn();
     assert.deepEqual(woken, []);
-    assert.equal(holds.size, 1);
-    holds.wake();
+    assert.equal(waiters.size, 1);
+    waiters.wake();
     await nextTurn();
     assert.deepEqual(woken, ['again']);
   });

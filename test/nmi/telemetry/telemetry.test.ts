@@ -14,7 +14,7 @@ import { HandClock } from '../../support/hand-clock.ts';
 const identity = { kind: 'client_id', value: '0a1b2c3d-0000-4000-8000-000000000001' } as const;
 const failure = {
   ok: false,
-  failure: { reason: 'upstream_down', description: 'no answer', holdMs: 0 },
+  failure: { reason: 'upstream_down', description: 'no answer', cooldownMs: 0 },
 } as const;
 
 function rightOf(): StandingRight {

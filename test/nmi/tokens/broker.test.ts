@@ -7,7 +7,7 @@ import type { EntraIdentity } from '../../../src/nmi/sources/entra/entra-identit
 import type { SourceFailure, SourceResult, TokenRequest } from '../../../src/nmi/sources/source.ts';
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
 import { TokenBroker, type CachedToken } from '../../../src/nmi/tokens/broker.ts';
-import { UpstreamDirectory } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { IdentitiesInUse } from '../../../src/nmi/grants/identities-in-use.ts';
 import {
   createBinding,
@@ -42,7 +42,7 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
     grants.bindings.upsert(createBinding({ name, identityName: name, selector: name }));
     pods.upsert(createPod({ name: `pod-${name}`, labels: { aadpodidbinding: name } }));
   }
-  const upstreams = new UpstreamDirectory(() => ({ ok: false, problem: 'has none' }));
+  const upstreams = new UpstreamResolver(() => ({ ok: false, problem: 'has none' }));
   const { index, owners } = createOwners(mode, {
     namespaces: ['default'],
     clientIds: [clientIdA, clientIdB],
@@ -250,12 +250,12 @@ describe('the broker', () => {
 
   it('tells a throttled caller how long the rest of the hold is', async () => {
     const stand = open();
-    const failure = { description: 'slow down', retryAfterS: 7, holdMs: 7_000 } as const;
+    const failure = { description: 'slow down', retryAfterS: 7, cooldownMs: 7_000 } as const;
     stand.upstream.failure = { reason: 'upstream_throttled', ...failure };
     assert.equal(failureOf(await stand.broker.get(a, resource, party)).retryAfterS, 7);
     await pass(stand.clock, 4_500);
     assert.equal(failureOf(await stand.broker.get(a, resource, party)).retryAfterS, 3);
-    stand.upstream.failure = { reason: 'upstream_refused', description: 'no', holdMs: 5_000 };
+    stand.upstream.failure = { reason: 'upstream_refused', description: 'no', cooldownMs: 5_000 };
     assert.equal(failureOf(await stand.broker.get(b, resource, party)).retryAfterS, undefined);
     assert.equal(stand.calls.length, 2);
   });
@@ -277,7 +277,7 @@ describe('the broker', () => {
     assert.equal(tokenOf(await stand.broker.get(a, resource, party)), tokenOf(one));
     assert.equal(tokenOf(await stand.broker.renew(a, resource, party)), tokenOf(one), 'new enough');
     await pass(stand.clock, 10_000);
-    stand.upstream.failure = { reason: 'upstream_down', description: 'gone', holdMs: 250 };
+    stand.upstream.failure = { reason: 'upstream_down', description: 'gone', cooldownMs: 250 };
     assert.equal(
       tokenOf(await stand.broker.renew(a, resource, party)),
       tokenOf(one),
@@ -356,7 +356,7 @@ describe('the broker', () => {
       reason: 'upstream_down',
       description: 'busy',
       retryAfterS: 3,
-      holdMs: 250,
+      cooldownMs: 250,
     };
     assert.equal(failureOf(await stand.broker.get(a, resource, party)).retryAfterS, 3);
   });
@@ -380,7 +380,11 @@ describe('the broker', () => {
     const stand = open();
     await stand.broker.get(a, resource, party);
     await stand.broker.get(b, resource, party);
-    stand.upstream.failure = { reason: 'credential_missing', description: 'gone', holdMs: 5_000 };
+    stand.upstream.failure = {
+      reason: 'credential_missing',
+      description: 'gone',
+      cooldownMs: 5_000,
+    };
     await stand.broker.get(a, `${resource}/other`, party);
     assert.equal(isCached(stand, a), false);
     assert.ok(isCached(stand, b));

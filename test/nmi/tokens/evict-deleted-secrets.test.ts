@@ -1,7 +1,7 @@
 import type { ObjectName } from '../../../src/cache/index/object-name.ts';
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { dropWithGoneSecrets } from '../../../src/nmi/tokens/evict-deleted-secrets.ts';
+import { evictDeletedSecrets } from '../../../src/nmi/tokens/evict-deleted-secrets.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { pass } from '../../support/token-stand.ts';
 
@@ -27,7 +27,7 @@ function open() {
       return Promise.resolve(gone.has(name));
     },
   };
-  const sweep = dropWithGoneSecrets({ broker, reader, clock, log });
+  const sweep = evictDeletedSecrets({ broker, reader, clock, log });
   return { clock, inUse, gone, looked, told, sweep };
 }
 

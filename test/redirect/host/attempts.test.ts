@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { createAttempts, createTurns } from '../../../src/redirect/host/attempts.ts';
+import { collectErrors, createMutex } from '../../../src/redirect/host/attempts.ts';
 
 describe('a redirect of several parts', () => {
   it('goes on after one that fails, and reports the first failure at the end', async () => {
-    const attempts = createAttempts();
+    const attempts = collectErrors();
     const ran: string[] = [];
     const fail = (text: string) => async () => {
       ran.push(text);
@@ -21,7 +21,7 @@ describe('a redirect of several parts', () => {
 
 describe('operations in turn', () => {
   it('run one after the other, also after one that failed', async () => {
-    const inTurn = createTurns();
+    const inTurn = createMutex();
     const events: string[] = [];
     const work = (name: string, error?: Error) =>
       inTurn(async () => {

@@ -9,7 +9,7 @@ import { after, before, beforeEach, describe, it, type TestContext } from 'node:
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../../src/cache/clock.ts';
 import type { Log } from '../../../src/nmi/base/log.ts';
-import { RedirectKeeper } from '../../../src/nmi/kernel/reconciler.ts';
+import { Reconciler } from '../../../src/nmi/kernel/reconciler.ts';
 import type { Host } from '../../../src/redirect/host/command.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
@@ -415,7 +415,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       const intervalMs = 50;
       const kept = redirectOf(node);
       const checks: { readonly startMs: number; endMs?: number }[] = [];
-      await using keeper = new RedirectKeeper({
+      await using keeper = new Reconciler({
         redirect: {
           ...kept,
           verify: () => {

@@ -11,7 +11,7 @@ import {
   type Forbidden,
   type Unavailable,
 } from '../api/call-outcome.ts';
-import { SharedCalls } from '../../base/single-flight.ts';
+import { SingleFlight } from '../../base/single-flight.ts';
 import type { JsonPoster, PodName } from './token-request.ts';
 
 export interface AgentAccount {
@@ -47,7 +47,7 @@ const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
 const review = { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' };
 
 export function createOwnAccount({ client, timeoutMs = 5_000 }: OwnAccountOptions): OwnAccount {
-  const calls = new SharedCalls<OwnAccountOutcome>();
+  const calls = new SingleFlight<OwnAccountOutcome>();
   let known: AgentAccount | undefined;
 
   async function ask(): Promise<OwnAccountOutcome> {

@@ -13,7 +13,7 @@
  */
 import { fullName, type ObjectName } from '../../../cache/index/object-name.ts';
 import type { Clock } from '../../../cache/clock.ts';
-import { ignoreListenerError, Listeners } from '../../../cache/index/observers.ts';
+import { ignoreObserverError, Observers } from '../../../cache/index/observers.ts';
 import { ExpiringMap } from '../../base/expiring-map.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import {
@@ -48,8 +48,8 @@ export interface ServiceAccounts {
    * `onChange` fires when it has ended or is late.
    */
   peekFresh(account: ObjectName): ServiceAccountRead | undefined;
-  /** Calls `listener` as said above; the returned function unsubscribes. */
-  onChange(listener: () => void): () => void;
+  /** Calls `observer` as said above; the returned function unsubscribes. */
+  onChange(observer: () => void): () => void;
 }
 
 export interface ServiceAccountsOptions {
@@ -62,7 +62,7 @@ export interface ServiceAccountsOptions {
   readonly timeoutMs?: number;
   /** The first failed read of an account after one that did not fail. */
   readonly onUnreadable?: (account: ObjectName, failure: Forbidden | Unavailable) => void;
-  readonly onListenerError?: (error: unknown) => void;
+  readonly onObserverError?: (error: unknown) => void;
 }
 
 const emptyKeepMs = 5_000;
@@ -87,11 +87,11 @@ class Entry {
 
 export function createServiceAccounts(options: ServiceAccountsOptions): ServiceAccounts {
   const { client, clock, staleLimitMs, keepMs = 60_000, max = 1024 } = options;
-  const { timeoutMs = 5_000, onUnreadable, onListenerError = ignoreListenerError } = options;
+  const { timeoutMs = 5_000, onUnreadable, onObserverError = ignoreObserverError } = options;
   const entries = new ExpiringMap<Entry>(clock, max);
   /** Keys; an entry may leave while it is read. */
   const reading = new Set<string>();
-  const listeners = new Listeners(onListenerError);
+  const observers = new Observers(onObserverError);
   let generation = 0;
 
   function entryOf(key: string): Entry {
@@ -155,7 +155,7 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
   function wake(entry: Entry): void {
     const { isAwaited } = entry;
     entry.isAwaited = false;
-    if (isAwaited) listeners.notify();
+    if (isAwaited) observers.notify();
   }
 
   return {
@@ -180,7 +180,7 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
       entry.isAwaited = true;
       return undefined;
     },
-    onChange: (listener) => listeners.add(listener),
+    onChange: (observer) => observers.add(observer),
   };
 }
 

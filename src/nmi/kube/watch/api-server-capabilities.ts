@@ -1,5 +1,5 @@
 /** What the reflectors of one API server share: what it cannot do, and that it has recovered. */
-import { ignoreListenerError, Listeners } from '../../../cache/index/observers.ts';
+import { ignoreObserverError, Observers } from '../../../cache/index/observers.ts';
 
 export interface ApiServerCapabilities {
   /** Lists may be requested as streams: the server has not refused one yet. */
@@ -9,11 +9,11 @@ export interface ApiServerCapabilities {
   /** The server answers again after an outage: one reflector that retries often serves all. */
   notifyRecovery(): void;
   /** The returned function unsubscribes. */
-  onRecovery(listener: () => void): () => void;
+  onRecovery(observer: () => void): () => void;
 }
 
 export function createApiServerCapabilities(): ApiServerCapabilities {
-  const recovery = new Listeners(ignoreListenerError);
+  const recovery = new Observers(ignoreObserverError);
   let streamsLists = true;
   return {
     get streamsLists() {
@@ -23,6 +23,6 @@ export function createApiServerCapabilities(): ApiServerCapabilities {
       streamsLists = false;
     },
     notifyRecovery: () => recovery.notify(),
-    onRecovery: (listener) => recovery.add(listener),
+    onRecovery: (observer) => recovery.add(observer),
   };
 }

@@ -8,7 +8,7 @@ import { KubeError } from '../api/kube-error.ts';
 import type { JsonRecord } from '../../base/json-value.ts';
 import type { Parse } from './parse.ts';
 
-export interface IntakeOptions<T extends ObjectRef> {
+export interface DecoderOptions<T extends ObjectRef> {
   readonly parse: Parse<T>;
   readonly store: ObjectStore<T>;
   /** An object, or one whose reason has changed, was skipped. */
@@ -23,21 +23,21 @@ interface Changes {
   deleted(object: JsonRecord): void;
 }
 
-export interface Intake extends Changes {
+export interface Decoder extends Changes {
   /** Begins a whole new content. Nothing of it is in the store before its `commit`. */
-  gather(): Gathering;
+  gather(): Replacement;
   /** Objects in the store. */
   readonly objects: number;
   /** Versions of objects that were skipped. */
   readonly rejected: number;
 }
 
-export interface Gathering extends Changes {
+export interface Replacement extends Changes {
   /** One step for the store: no reader sees it empty or half-filled. */
   commit(): void;
 }
 
-export function createIntake<T extends ObjectRef>(options: IntakeOptions<T>): Intake {
+export function createDecoder<T extends ObjectRef>(options: DecoderOptions<T>): Decoder {
   const { parse, store, onSkip } = options;
   let rejected = 0;
   /** Unusable objects by uid, with the reason last told. */

@@ -23,7 +23,7 @@ import {
 import type { WatchOptions } from '../api/client.ts';
 import { KubeError } from '../api/kube-error.ts';
 import { pause } from '../../base/deadline.ts';
-import { createIntake, type Intake } from './decoder.ts';
+import { createDecoder, type Decoder } from './decoder.ts';
 import { listPages, type JsonReader } from '../api/list-pages.ts';
 import type { Parse } from './parse.ts';
 import {
@@ -131,7 +131,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   readonly #options: ReflectorOptions<T>;
   readonly #timing: ReflectorTiming;
   readonly #server: ApiServerCapabilities;
-  readonly #intake: Intake;
+  readonly #intake: Decoder;
   readonly #synced = Promise.withResolvers<undefined>();
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
@@ -149,7 +149,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       clock,
       onOthers: (count) => log.warn({ resource: name, count }, 'further unusable objects ignored'),
     });
-    this.#intake = createIntake({
+    this.#intake = createDecoder({
       parse: options.parse,
       store: options.store,
       onSkip: (ref, reason) => {

@@ -5,7 +5,7 @@
  */
 import type { Socket } from 'node:net';
 import type { Clock } from '../../../cache/clock.ts';
-import type { AskedId, RenderedToken } from '../../../cache/token/token.ts';
+import type { RequestedId, RenderedToken } from '../../../cache/token/token.ts';
 import { serverHeader } from '../answer-writer.ts';
 import { keepAliveTimeoutMs } from '../listener.ts';
 
@@ -46,7 +46,7 @@ export class ResponseCache {
    */
   render(
     rendered: RenderedToken,
-    asked: AskedId | undefined,
+    asked: RequestedId | undefined,
     requestId: string,
     isLast: boolean,
   ): CachedResponse {

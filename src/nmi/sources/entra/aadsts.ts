@@ -25,20 +25,20 @@ export type EntraReason = Exclude<
 
 interface ReasonRow {
   /** How long asking again for the same is useless. */
-  readonly holdMs: number;
+  readonly cooldownMs: number;
   /** OAuth errors that are relayed as they came; the first stands for any other. Empty: none is. */
   readonly errors: readonly string[];
 }
 
 const reasons = {
-  resource_refused: { holdMs: 45_000, errors: ['invalid_resource', 'invalid_scope'] },
-  identity_refused: { holdMs: 45_000, errors: ['unauthorized_client', 'invalid_request'] },
-  credential_refused: { holdMs: 5_000, errors: ['invalid_client'] },
-  federation_refused: { holdMs: 5_000, errors: ['invalid_client', 'invalid_request'] },
-  policy_refused: { holdMs: 45_000, errors: ['access_denied'] },
-  upstream_refused: { holdMs: 5_000, errors: ['invalid_request'] },
-  upstream_throttled: { holdMs: 10_000, errors: [] },
-  upstream_down: { holdMs: 250, errors: [] },
+  resource_refused: { cooldownMs: 45_000, errors: ['invalid_resource', 'invalid_scope'] },
+  identity_refused: { cooldownMs: 45_000, errors: ['unauthorized_client', 'invalid_request'] },
+  credential_refused: { cooldownMs: 5_000, errors: ['invalid_client'] },
+  federation_refused: { cooldownMs: 5_000, errors: ['invalid_client', 'invalid_request'] },
+  policy_refused: { cooldownMs: 45_000, errors: ['access_denied'] },
+  upstream_refused: { cooldownMs: 5_000, errors: ['invalid_request'] },
+  upstream_throttled: { cooldownMs: 10_000, errors: [] },
+  upstream_down: { cooldownMs: 250, errors: [] },
 } as const satisfies Record<EntraReason, ReasonRow>;
 
 interface CodeRow {
@@ -119,9 +119,9 @@ export function judgeEntra(answer: EntraAnswer, secrets: readonly string[]): Sou
 /** Entra ID cannot be asked, or gives no sense: asking again may help. */
 export function entraDown(
   description: string,
-  holdMs: number = reasons.upstream_down.holdMs,
+  cooldownMs: number = reasons.upstream_down.cooldownMs,
 ): SourceFailure {
-  return { reason: 'upstream_down', description, holdMs };
+  return { reason: 'upstream_down', description, cooldownMs };
 }
 
 function classify(
@@ -156,19 +156,19 @@ function toFailure(
   { reason, error }: CodeRow,
   oauthError: string,
 ): Omit<SourceFailure, 'description' | 'details'> {
-  const { holdMs, errors }: ReasonRow = reasons[reason];
+  const { cooldownMs, errors }: ReasonRow = reasons[reason];
   if (reason === 'upstream_throttled') {
-    const waitS = Math.max(1, retryAfterS ?? holdMs / 1000);
-    return { reason, retryAfterS: waitS, holdMs: waitS * 1000 };
+    const waitS = Math.max(1, retryAfterS ?? cooldownMs / 1000);
+    return { reason, retryAfterS: waitS, cooldownMs: waitS * 1000 };
   }
   if (reason === 'upstream_down') {
-    if (retryAfterS === undefined) return { reason, holdMs };
-    return { reason, retryAfterS: Math.min(Math.max(1, retryAfterS), 10), holdMs: 1_000 };
+    if (retryAfterS === undefined) return { reason, cooldownMs };
+    return { reason, retryAfterS: Math.min(Math.max(1, retryAfterS), 10), cooldownMs: 1_000 };
   }
   const isOwn =
     reason === 'upstream_refused' ? isOauthError(oauthError) : errors.includes(oauthError);
   const told = isOwn ? oauthError : (error ?? errors[0]);
-  return told === undefined ? { reason, holdMs } : { reason, error: told, holdMs };
+  return told === undefined ? { reason, cooldownMs } : { reason, error: told, cooldownMs };
 }
 
 function describe(answer: EntraAnswer, fields: JsonRecord | undefined, oauthError: string): string {

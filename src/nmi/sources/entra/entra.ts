@@ -84,7 +84,7 @@ const untried: SourceFailure = {
   reason: 'upstream_throttled',
   description: 'Entra ID refused a credential that may have been replaced since. Retry.',
   retryAfterS: 1,
-  holdMs: 0,
+  cooldownMs: 0,
 };
 
 function late({ timeoutMs }: Composition): SourceFailure {

@@ -184,7 +184,7 @@ function unsent(error: unknown): SourceFailure {
     reason: 'credential_invalid',
     error: 'invalid_client',
     description: `the credential cannot be used for a request to Entra ID (${word})`,
-    holdMs: 5_000,
+    cooldownMs: 5_000,
   };
 }
 

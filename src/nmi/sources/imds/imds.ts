@@ -11,7 +11,7 @@ import type { Clock } from '../../../cache/clock.ts';
 import { normaliseClientId, normaliseResourceId } from '../../../cache/index/identifiers.ts';
 import { loopError } from '../../base/answers.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
-import { correlationHeader, type LoopMark } from './loop-detection.ts';
+import { correlationHeader, type LoopDetection } from './loop-detection.ts';
 import { networkCode } from '../../base/network-code.ts';
 import { parseRetryAfter } from '../../base/retry-after.ts';
 import type {
@@ -27,7 +27,7 @@ import { judgeEntra } from '../entra/aadsts.ts';
 import { ImdsConnections } from './imds-connections.ts';
 import { identityOf, parseImdsToken } from './token-body.ts';
 import { clockAheadMs } from '../clock-skew.ts';
-import { askWhole, type WholeAnswer } from '../buffered-request.ts';
+import { sendBuffered, type BufferedResponse } from '../buffered-request.ts';
 
 const apiVersion = '2018-02-01';
 const maxConcurrent = 4;
@@ -35,7 +35,7 @@ const maxBodyBytes = 64 * 1024;
 /** Pauses before the second and third try; a node's IMDS is a local service, long waits help nobody. */
 const retryDelaysMs = [100, 400];
 /** How long a refusal of the upstream is remembered: it will not change within seconds. */
-const refusalHoldMs = 5_000;
+const refusalCooldownMs = 5_000;
 /** A caller waits for it, though for nothing but words. */
 const nodeTimeoutMs = 1_000;
 const nodeRetryMs = 60_000;
@@ -50,7 +50,7 @@ export interface ImdsSourceOptions {
   readonly timeoutMs: number;
   readonly clock: Clock;
   /** What the agent's own listener knows this source by. */
-  readonly loopMark: LoopMark;
+  readonly loopMark: LoopDetection;
   /** Failures do not tell what Azure calls the node: pods are not to know. */
   readonly hidesNode?: boolean;
 }
@@ -121,10 +121,10 @@ async function ask(
   path: string,
   options: ImdsSourceOptions,
   timeoutMs: number,
-): Promise<WholeAnswer> {
+): Promise<BufferedResponse> {
   const request = { method: 'GET', path, headers: headersOf(options) } as const;
   const limits = { clock: options.clock, timeoutMs, maxBodyBytes };
-  const answer = await askWhole(connections.pool, request, limits);
+  const answer = await sendBuffered(connections.pool, request, limits);
   if (isLoop(answer.status, answer.body)) connections.reopen();
   return answer;
 }
@@ -194,7 +194,7 @@ export function judge(
       reason: 'upstream_throttled',
       description: 'The instance metadata service throttles this node. Retry later.',
       retryAfterS: retryAfterS ?? 5,
-      holdMs: (retryAfterS ?? 5) * 1000,
+      cooldownMs: (retryAfterS ?? 5) * 1000,
     });
   }
   if (isLoop(status, body)) {
@@ -242,13 +242,13 @@ function refused(request: NodeRequest, status: number, body: string): SourceResu
   // To a well-formed request that names an identity, `invalid_request` can only mean that the
   // identity is not assigned to this node; everything Entra says comes with another code.
   if (error === 'invalid_request' && request.identity.kind !== 'unnamed') {
-    return failed({ reason: 'identity_not_assigned', description, holdMs: refusalHoldMs });
+    return failed({ reason: 'identity_not_assigned', description, cooldownMs: refusalCooldownMs });
   }
   return failed({
     reason: 'upstream_refused',
     error: error === '' ? 'invalid_request' : error,
     description: description === '' ? `the upstream answered status ${status}` : description,
-    holdMs: refusalHoldMs,
+    cooldownMs: refusalCooldownMs,
   });
 }
 
@@ -281,7 +281,7 @@ function down(description: string, retryAfterS?: number): SourceResult {
   return failed({
     reason: 'upstream_down',
     description,
-    holdMs: 250,
+    cooldownMs: 250,
     ...(retryAfterS === undefined ? {} : { retryAfterS: Math.min(retryAfterS, 10) }),
   });
 }

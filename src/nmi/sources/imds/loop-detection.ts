@@ -8,7 +8,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 /** The header in which clients of IMDS send their correlation id, a GUID. */
 export const correlationHeader = 'x-ms-client-request-id';
 
-export class LoopMark {
+export class LoopDetection {
   readonly #prefix = randomBytes(4).toString('hex');
 
   /** A fresh correlation id. */

@@ -395,10 +395,10 @@ describe('the annotations of a service account', () => {
 
   it('never leave a listener that throws in the way', async () => {
     const errors: unknown[] = [];
-    const onListenerError = (error: unknown): void => {
+    const onObserverError = (error: unknown): void => {
       errors.push(error);
     };
-    const { accounts, learn, changes } = stand({ onListenerError });
+    const { accounts, learn, changes } = stand({ onObserverError });
     const unsubscribe = accounts.onChange(() => {
       throw new Error('mine');
     });

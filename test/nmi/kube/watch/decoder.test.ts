@@ -2,7 +2,7 @@ import { describe, it } from 'node:test';
 import assert from 'node:assert/strict';
 import type { Binding } from '../../../../src/cache/index/objects.ts';
 import type { JsonRecord } from '../../../../src/nmi/base/json-value.ts';
-import { createIntake } from '../../../../src/nmi/kube/watch/decoder.ts';
+import { createDecoder } from '../../../../src/nmi/kube/watch/decoder.ts';
 import { parseBinding } from '../../../../src/nmi/kube/watch/parse.ts';
 import { MapStore } from '../kube-world.ts';
 
@@ -13,7 +13,7 @@ function rawBinding(name: string, uid: string, selector: unknown = 'web'): JsonR
 function openIntake() {
   const store = new MapStore<Binding>();
   const skips: string[] = [];
-  const intake = createIntake({
+  const intake = createDecoder({
     parse: parseBinding,
     store,
     onSkip: (ref, reason) => skips.push(`${ref?.name ?? 'nobody'}: ${reason}`),

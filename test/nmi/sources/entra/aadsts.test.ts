@@ -13,7 +13,7 @@ interface Row {
   readonly codes: readonly number[];
   /** OAuth errors that may be relayed. */
   readonly errors: readonly (string | undefined)[];
-  readonly holdMs: number;
+  readonly cooldownMs: number;
 }
 
 const table: readonly Row[] = [
@@ -21,43 +21,43 @@ const table: readonly Row[] = [
     reason: 'resource_refused',
     codes: [500011, 50001, 500014, 650057, 70011, 28002, 700022, 700023, 90009, 901002],
     errors: ['invalid_resource', 'invalid_scope'],
-    holdMs: 45_000,
+    cooldownMs: 45_000,
   },
   {
     reason: 'identity_refused',
     codes: [700016, 70001, 7000112, 7000229, 90002, 90038, 900023, 900382, 900432],
     errors: ['unauthorized_client', 'invalid_request'],
-    holdMs: 45_000,
+    cooldownMs: 45_000,
   },
   {
     reason: 'credential_refused',
     codes: [7000215, 7000222, 70002, 7000218, 700027, 700030, 50012, 700024, 50013, 700229],
     errors: ['invalid_client'],
-    holdMs: 5_000,
+    cooldownMs: 5_000,
   },
   {
     reason: 'federation_refused',
     codes: [70021, 70025, 700211, 700212, 700213, 7002138],
     errors: ['invalid_client'],
-    holdMs: 5_000,
+    cooldownMs: 5_000,
   },
   {
     reason: 'policy_refused',
     codes: [53003, 53004, 53011, 530032, 530034, 530035, 50005, 65001],
     errors: ['access_denied'],
-    holdMs: 45_000,
+    cooldownMs: 45_000,
   },
   {
     reason: 'upstream_throttled',
     codes: [50196, 90055],
     errors: [undefined],
-    holdMs: 10_000,
+    cooldownMs: 10_000,
   },
   {
     reason: 'upstream_down',
     codes: [90033, 90006, 90012, 90024, 90090, 90091, 50000, 90061],
     errors: [undefined],
-    holdMs: 250,
+    cooldownMs: 250,
   },
 ];
 
@@ -71,7 +71,7 @@ describe('the table of codes', () => {
     assert.deepEqual([...aadstsCodes.keys()].sort(), [...tested].sort());
   });
 
-  for (const { reason, codes, errors, holdMs } of table) {
+  for (const { reason, codes, errors, cooldownMs } of table) {
     for (const code of codes) {
       it(`has ${code} as ${reason}`, () => {
         const description = `AADSTS${code}: Something. Trace ID: t`;
@@ -80,7 +80,7 @@ describe('the table of codes', () => {
         for (const answer of [withCodes, withText]) {
           const failure = judgeEntra(answer, []);
           assert.equal(failure.reason, reason);
-          assert.equal(failure.holdMs, holdMs);
+          assert.equal(failure.cooldownMs, cooldownMs);
           assert.ok(errors.includes(failure.error), String(failure.error));
         }
         assert.equal(judgeEntra(withText, []).description, description);
@@ -161,7 +161,7 @@ describe('an answer of Entra ID', () => {
   it('tells how long to wait, within reason', () => {
     const waits = (status: number, retryAfterS?: number): unknown => {
       const failure = judgeEntra(answerOf({}, status, retryAfterS), []);
-      return [failure.retryAfterS, failure.holdMs];
+      return [failure.retryAfterS, failure.cooldownMs];
     };
     assert.deepEqual(waits(429, 7), [7, 7_000]);
     assert.deepEqual(waits(429), [10, 10_000]);
@@ -194,7 +194,7 @@ describe('an answer of Entra ID', () => {
         traceId: 't-1',
         correlationId: 'c-1',
       },
-      holdMs: 5_000,
+      cooldownMs: 5_000,
     });
     assert.equal('details' in judgeEntra(answerOf({ error: 'invalid_client' }), []), false);
   });
@@ -229,7 +229,7 @@ describe('an answer of Entra ID', () => {
     fc.assert(
       fc.property(fc.integer({ min: 100, max: 599 }), body, (status, text) => {
         const failure = judgeEntra({ status, body: text, retryAfterS: undefined }, []);
-        assert.ok(failure.holdMs > 0 && failure.description.length <= 2000);
+        assert.ok(failure.cooldownMs > 0 && failure.description.length <= 2000);
         assert.ok(failure.description !== '' && !/[\r\n]/.test(failure.description));
       }),
     );
@@ -258,7 +258,7 @@ describe('what was sent to prove the identity', () => {
           reason: 'credential_refused',
           error: 'invalid_client',
           description: 'Entra ID answered status 400; its text is withheld',
-          holdMs: 5_000,
+          cooldownMs: 5_000,
         });
       }
     });

@@ -41,7 +41,7 @@ const request = { identity, resource: 'r' };
 const mayRetry = (): boolean => true;
 
 function failure(reason: FailureReason): SourceResult {
-  return { ok: false, failure: { reason, description: 'no', holdMs: 1 } };
+  return { ok: false, failure: { reason, description: 'no', cooldownMs: 1 } };
 }
 
 function proofOf(clientSecret: string): ProofResult {
@@ -148,7 +148,7 @@ describe('a fetch from Entra ID', () => {
       !untried.ok && untried.failure.reason === 'upstream_throttled',
       'not held as refused',
     );
-    assert.equal(untried.failure.holdMs, 0);
+    assert.equal(untried.failure.cooldownMs, 0);
     assert.deepEqual(late.did, ['get secret', 'exchange', 'forget secret']);
   });
 
@@ -191,7 +191,7 @@ describe('a fetch from Entra ID', () => {
       assert.deepEqual(result.failure, {
         reason: 'upstream_down',
         description: 'there is no token of Entra ID after 10000 ms',
-        holdMs: 1_000,
+        cooldownMs: 1_000,
       });
       assert.deepEqual(clock.armed, []);
     });

@@ -283,7 +283,7 @@ describe('a failing request', () => {
     const throttled = await stand.fetch();
     assert.ok(!throttled.ok);
     assert.equal(throttled.failure.retryAfterS, 7);
-    assert.equal(throttled.failure.holdMs, 7_000);
+    assert.equal(throttled.failure.cooldownMs, 7_000);
     const refused = await stand.fetch();
     assert.ok(!refused.ok);
     assert.equal(refused.failure.description, 'AADSTS7000215: No. Trace ID: t');

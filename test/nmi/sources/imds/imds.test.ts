@@ -8,7 +8,7 @@ import { openFakeImds } from '../../../../lab/fakes/imds/fake-imds.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../../lab/fakes/identity.ts';
 import { objectIdOf } from '../../../../src/nmi/sources/imds/token-body.ts';
 import { judge, openImdsSource, type ImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
-import { LoopMark } from '../../../../src/nmi/sources/imds/loop-detection.ts';
+import { LoopDetection } from '../../../../src/nmi/sources/imds/loop-detection.ts';
 import type { NodeIdentity, TokenRequest } from '../../../../src/nmi/sources/source.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 
@@ -43,7 +43,7 @@ describe('an upstream answer', () => {
       const result = judge(asked, status, body, undefined, nowWallMs);
       assert.ok(!result.ok);
       assert.equal(result.failure.reason, reason);
-      assert.ok(result.failure.holdMs > 0);
+      assert.ok(result.failure.cooldownMs > 0);
     });
   }
 
@@ -52,7 +52,7 @@ describe('an upstream answer', () => {
     assert.ok(!refused.ok && refused.failure.error === 'invalid_resource');
     const throttled = judge(asked, 429, '', 7, nowWallMs);
     assert.ok(!throttled.ok && throttled.failure.retryAfterS === 7);
-    assert.equal(throttled.failure.holdMs, 7_000);
+    assert.equal(throttled.failure.cooldownMs, 7_000);
   });
 
   it('of another identity by the token’s own claims is not relayed', () => {
@@ -87,7 +87,7 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 5_000,
       clock: systemClock,
-      loopMark: new LoopMark(),
+      loopMark: new LoopDetection(),
     });
     for (const named of [
       { kind: 'client_id', value: identity.clientId },
@@ -122,7 +122,7 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 2_000,
       clock: systemClock,
-      loopMark: new LoopMark(),
+      loopMark: new LoopDetection(),
     });
     const request = {
       identity: { kind: 'client_id', value: identity.clientId },
@@ -156,7 +156,7 @@ describe('the IMDS source', () => {
         userAgent: 'test',
         timeoutMs: 2_000,
         clock: new HandClock(),
-        loopMark: new LoopMark(),
+        loopMark: new LoopDetection(),
         hidesNode,
       });
     const nodesOf = async (source: ImdsSource) => {
@@ -197,7 +197,7 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 300,
       clock,
-      loopMark: new LoopMark(),
+      loopMark: new LoopDetection(),
     });
     for (const [passMs, asks] of [
       [0, 1],
@@ -229,7 +229,7 @@ describe('the IMDS source', () => {
         userAgent: 'test',
         timeoutMs: 2_000,
         clock: systemClock,
-        loopMark: new LoopMark(),
+        loopMark: new LoopDetection(),
       });
       const identity = { kind: 'client_id', value: 'c&msi_res_id=other' } as const;
       const resource = 'https://r/?a=b&client_id=other#x';
@@ -262,12 +262,12 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 3_000,
       clock: systemClock,
-      loopMark: new LoopMark(),
+      loopMark: new LoopDetection(),
     });
     const result = await source.fetch(asked, always);
     assert.ok(!result.ok && result.failure.reason === 'upstream_throttled');
     assert.equal(result.failure.retryAfterS, 120);
-    assert.equal(result.failure.holdMs, 120_000);
+    assert.equal(result.failure.cooldownMs, 120_000);
     server.closeAllConnections();
     server.close();
   });
@@ -289,7 +289,7 @@ describe('the IMDS source', () => {
         userAgent: 'test',
         timeoutMs: 3_000,
         clock: systemClock,
-        loopMark: new LoopMark(),
+        loopMark: new LoopDetection(),
       });
       const result = await source.fetch(asked, always);
       assert.ok(!result.ok && result.failure.reason === 'upstream_down');

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
 import { createPodManifest } from '../../../../lab/fakes/kube/manifests.ts';
 import { systemClock } from '../../../../src/cache/clock.ts';
-import { LoopMark } from '../../../../src/nmi/sources/imds/loop-detection.ts';
+import { LoopDetection } from '../../../../src/nmi/sources/imds/loop-detection.ts';
 import { openImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
 import { ask, tokenTarget } from '../../../support/ask.ts';
 import { freePort } from '../../../support/free-ports.ts';
@@ -79,7 +79,7 @@ describe('a metadata address that leads back to the agent', () => {
       userAgent: 'test',
       timeoutMs: 5_000,
       clock: systemClock,
-      loopMark: new LoopMark(),
+      loopMark: new LoopDetection(),
     });
     const request = { identity: { kind: 'unnamed' }, resource: 'r' } as const;
     const result = await source.fetch(request, () => true);
@@ -93,7 +93,7 @@ describe('a metadata address that leads back to the agent', () => {
       userAgent: 'test',
       timeoutMs: 5_000,
       clock: systemClock,
-      loopMark: new LoopMark(),
+      loopMark: new LoopDetection(),
     });
     const result = await other.fetch({ identity: { kind: 'unnamed' }, resource: 'r' }, () => false);
     assert.ok(!result.ok);

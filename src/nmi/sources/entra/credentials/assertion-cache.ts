@@ -10,7 +10,7 @@
 import type { Clock } from '../../../../cache/clock.ts';
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { ExpiringMap } from '../../../base/expiring-map.ts';
-import { SharedCalls } from '../../../base/single-flight.ts';
+import { SingleFlight } from '../../../base/single-flight.ts';
 import {
   requestServiceAccountToken,
   type JsonPoster,
@@ -79,7 +79,7 @@ export function openAssertions<C extends { readonly audience: string }>(
   { key: keyOf, find, podOf }: Subjects<C>,
 ): AssertionProofs<C> {
   const kept = new ExpiringMap<Kept<C>>(clock, maxKept);
-  const calls = new SharedCalls<Asked>();
+  const calls = new SingleFlight<Asked>();
   /** Refused, they may have outlived what they say. */
   const everKept = new WeakSet<Proof>();
 

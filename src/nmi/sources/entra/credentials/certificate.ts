@@ -9,9 +9,9 @@ import { KeyFileError } from './key-file-error.ts';
 import { createKeyFileOpener, type KeyFileOpener } from './key-file-opener.ts';
 import {
   invalidCredential,
-  openKeptProofs,
+  openCredentialCache,
   unavailableCredential,
-  type KeptProofsOptions,
+  type CredentialCacheOptions,
   type SecretProofs,
 } from './credential-cache.ts';
 import type { ProofResult } from './descriptor.ts';
@@ -30,9 +30,9 @@ export const certificateKind = describeSecretKind(
 );
 
 /** Exported for its tests. */
-export function openCertificateProofs(options: KeptProofsOptions): SecretProofs {
+export function openCertificateProofs(options: CredentialCacheOptions): SecretProofs {
   const open = createKeyFileOpener();
-  return openKeptProofs(
+  return openCredentialCache(
     (secret, data) => makeCertificateProof(secret, data, options.clock.wallMs(), open),
     options,
   );

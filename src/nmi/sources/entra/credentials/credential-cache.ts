@@ -14,7 +14,7 @@ import type { SecretReader, SecretResult } from '../../../kube/accounts/secrets.
 import type { SourceFailure } from '../../source.ts';
 import type { Proof, ProofProvider, ProofResult } from './descriptor.ts';
 
-export interface KeptProofsOptions {
+export interface CredentialCacheOptions {
   readonly reader: Pick<SecretReader, 'read'>;
   readonly clock: Clock;
   /** How long a proof is used before its Secret is read again. Default 60 s. */
@@ -34,17 +34,23 @@ export type MakeProof = (
 export type SecretProofs = ProofProvider<{ readonly secret: ObjectName }>;
 
 /** How long the pod is told the same about a Secret that cannot be used. */
-const invalidHoldMs = 5_000;
-const unavailableHoldMs = 1_000;
+const invalidCooldownMs = 5_000;
+const unavailableCooldownMs = 1_000;
 
 interface Kept {
   readonly secret: ObjectName;
   readonly result: ProofResult;
 }
 
-export function openKeptProofs(
+export function openCredentialCache(
   makeProof: MakeProof,
-  { reader, clock, keepMs = 60_000, maxKept = 1_000, isNeeded = () => true }: KeptProofsOptions,
+  {
+    reader,
+    clock,
+    keepMs = 60_000,
+    maxKept = 1_000,
+    isNeeded = () => true,
+  }: CredentialCacheOptions,
 ): SecretProofs {
   const kept = new ExpiringMap<Kept>(clock, maxKept);
   const reading = new Map<string, Promise<ProofResult>>();
@@ -70,8 +76,8 @@ export function openKeptProofs(
   }
 
   function keep(key: string, secret: ObjectName, result: ProofResult): void {
-    const holdMs = result.ok ? keepMs : Math.min(keepMs, result.failure.holdMs);
-    if (isNeeded(secret)) kept.set(key, { secret, result }, holdMs);
+    const cooldownMs = result.ok ? keepMs : Math.min(keepMs, result.failure.cooldownMs);
+    if (isNeeded(secret)) kept.set(key, { secret, result }, cooldownMs);
   }
 
   return {
@@ -106,7 +112,7 @@ export function openKeptProofs(
 
 /** A credential that is there and cannot be used. */
 export function invalidCredential(description: string): ProofResult {
-  return failed({ reason: 'credential_invalid', description, holdMs: invalidHoldMs });
+  return failed({ reason: 'credential_invalid', description, cooldownMs: invalidCooldownMs });
 }
 
 /** One that may be used later. */
@@ -114,7 +120,7 @@ export function unavailableCredential(description: string, retryAfterMs?: number
   return failed({
     reason: 'upstream_down',
     description,
-    holdMs: unavailableHoldMs,
+    cooldownMs: unavailableCooldownMs,
     ...(retryAfterMs === undefined ? {} : { retryAfterS: Math.ceil(retryAfterMs / 1000) }),
   });
 }
@@ -125,7 +131,7 @@ function unusable(result: Exclude<SecretResult, { kind: 'found' }>): ProofResult
       return failed({
         reason: 'credential_missing',
         description: result.problem,
-        holdMs: invalidHoldMs,
+        cooldownMs: invalidCooldownMs,
       });
     case 'misnamed':
     case 'forbidden':

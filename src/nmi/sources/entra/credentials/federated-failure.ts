@@ -7,9 +7,9 @@ import { printable } from '../../../base/printable.ts';
 import type { SourceFailure } from '../../source.ts';
 
 /** Soon enough for whoever mends it, and no storm of requests meanwhile. */
-const holdMs = 5_000;
+const cooldownMs = 5_000;
 /** A stampede behind an API server that does not answer is one call and not a thousand. */
-const [downHoldMs, maxHoldMs] = [500, 10_000];
+const [downHoldMs, maxCooldownMs] = [500, 10_000];
 
 interface Asked {
   readonly serviceAccount: ObjectName;
@@ -21,7 +21,7 @@ export function noLivePod(serviceAccount: ObjectName): SourceFailure {
   return {
     reason: 'credential_missing',
     description: `No live pod of this node runs under service account ${printable(fullName(serviceAccount))}`,
-    holdMs,
+    cooldownMs,
   };
 }
 
@@ -38,7 +38,7 @@ export function failureOfToken(
         description:
           `The ${account}${podName === '' ? '' : ` or pod ${podName}`} does not exist` +
           wordsOf(outcome.said),
-        holdMs,
+        cooldownMs,
       };
     case 'forbidden':
       return {
@@ -47,7 +47,7 @@ export function failureOfToken(
           `The agent may not have a token of ${account}. Allow its own service account to create ` +
           `serviceaccounts/token, and see that no admission policy denies it` +
           wordsOf(outcome.said),
-        holdMs,
+        cooldownMs,
       };
     case 'refused':
       return {
@@ -55,7 +55,7 @@ export function failureOfToken(
         description:
           `The API server refuses a token of ${account} for audience ${printable(audience)}` +
           wordsOf(outcome.said),
-        holdMs,
+        cooldownMs,
       };
     case 'pod_replaced':
       // The watch brings the pod's successor, or its end, within the second.
@@ -76,7 +76,7 @@ export function failureOfAccount(
           `With spec.federation node the agent's own service account is the subject, and the API ` +
           `server knows the agent as ${printable(outcome.username)}, which is none. Run it under ` +
           'a service account',
-        holdMs,
+        cooldownMs,
       };
     case 'forbidden':
       return {
@@ -84,7 +84,7 @@ export function failureOfAccount(
         description:
           'The agent may not ask who it is. Allow its service account to create ' +
           `selfsubjectreviews of authentication.k8s.io${wordsOf(outcome.said)}`,
-        holdMs,
+        cooldownMs,
       };
     case 'unavailable':
       return unavailable("the agent's own name", outcome);
@@ -98,14 +98,14 @@ function unavailable(what: string, { problem, retryAfterMs }: Unavailable): Sour
 
 function down(
   description: string,
-  heldForMs: number,
+  waitMs: number,
   retryAfterMs: number | undefined,
 ): SourceFailure {
-  const boundedMs = Math.min(heldForMs, maxHoldMs);
+  const boundedMs = Math.min(waitMs, maxCooldownMs);
   return {
     reason: 'upstream_down',
     description,
-    holdMs: boundedMs,
+    cooldownMs: boundedMs,
     ...(retryAfterMs === undefined ? {} : { retryAfterS: Math.ceil(boundedMs / 1000) }),
   };
 }

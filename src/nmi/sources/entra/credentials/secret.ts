@@ -7,8 +7,8 @@ import { titleOf } from '../../../kube/accounts/secrets.ts';
 import { printable } from '../../../base/printable.ts';
 import {
   invalidCredential,
-  openKeptProofs,
-  type KeptProofsOptions,
+  openCredentialCache,
+  type CredentialCacheOptions,
   type SecretProofs,
 } from './credential-cache.ts';
 import type { ProofResult } from './descriptor.ts';
@@ -23,8 +23,8 @@ export const secretKind = describeSecretKind(
 );
 
 /** Exported for its tests. */
-export function openSecretProofs(options: KeptProofsOptions): SecretProofs {
-  return openKeptProofs(makeSecretProof, options);
+export function openSecretProofs(options: CredentialCacheOptions): SecretProofs {
+  return openCredentialCache(makeSecretProof, options);
 }
 
 /** Exported for its tests: no I/O. */

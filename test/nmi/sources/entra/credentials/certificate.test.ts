@@ -44,7 +44,7 @@ async function refusal(entries: Entries, nowWallMs?: number): Promise<string> {
   const result = await make(entries, nowWallMs);
   assert.ok(!result.ok);
   assert.equal(result.failure.reason, 'credential_invalid');
-  assert.equal(result.failure.holdMs, 5_000);
+  assert.equal(result.failure.cooldownMs, 5_000);
   assert.match(result.failure.description, /Secret default\/sp/);
   return result.failure.description;
 }

@@ -49,7 +49,7 @@ describe('an assertion that the API server does not give', () => {
       const failure = failureOf(await stand.get(podIdentity('a')));
       assert.equal(failure.reason, reason);
       assert.match(failure.description, text);
-      assert.ok(failure.holdMs > 0 && failure.holdMs <= 5_000);
+      assert.ok(failure.cooldownMs > 0 && failure.cooldownMs <= 5_000);
       assert.equal(stand.proofs.kept, 0);
       await stand.ask('a');
     });
@@ -66,7 +66,7 @@ describe('an assertion that the API server does not give', () => {
       const failure = failureOf(await stand.get(podIdentity('a')));
       assert.equal(failure.reason, 'upstream_down');
       assert.equal(failure.retryAfterS, retryAfterS);
-      assert.ok(failure.holdMs >= Math.min(retryAfterMs, 10_000));
+      assert.ok(failure.cooldownMs >= Math.min(retryAfterMs, 10_000));
     }
   });
 

@@ -45,7 +45,7 @@ describe('the client secret of a Secret', () => {
       const result = make(entries);
       assert.ok(!result.ok);
       assert.equal(result.failure.reason, 'credential_invalid');
-      assert.equal(result.failure.holdMs, 5_000);
+      assert.equal(result.failure.cooldownMs, 5_000);
       assert.match(result.failure.description, pattern);
     });
   }

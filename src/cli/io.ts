@@ -4,7 +4,7 @@ import { once } from 'node:events';
  * What a verb may touch of the process it runs in, as values: `main.ts` fills them in, tests put
  * their own there.
  */
-export interface Outside {
+export interface Io {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Whole lines, newline included. */
   readonly stdout: (text: string) => void;
@@ -26,6 +26,6 @@ export const exitCodes = {
 } as const;
 
 /** Resolves at the first signal, at once when it came already. */
-export async function untilStopped({ stop }: Outside): Promise<void> {
+export async function untilStopped({ stop }: Io): Promise<void> {
   if (!stop.aborted) await once(stop, 'abort');
 }

@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { untilStopped, type Outside } from '../../src/cli/outside.ts';
+import { untilStopped, type Io } from '../../src/cli/io.ts';
 
 describe('a signal to stop', () => {
   it('is waited for, and not missed when it came before', async () => {
     const stop = new AbortController();
     let isStopped = false;
-    const stopped = untilStopped({ stop: stop.signal } as Outside).then(() => (isStopped = true));
+    const stopped = untilStopped({ stop: stop.signal } as Io).then(() => (isStopped = true));
     await new Promise(setImmediate);
     assert.ok(!isStopped);
     stop.abort();
     await stopped;
-    await untilStopped({ stop: stop.signal } as Outside);
+    await untilStopped({ stop: stop.signal } as Io);
   });
 });
