@@ -9,6 +9,7 @@
 import type { Clock } from '../cache/clock.ts';
 import { openAdminPages } from './admin/pages.ts';
 import { StartupTaint } from './admin/startup-taint.ts';
+import { flagsPage, statusPage } from './admin/z-pages.ts';
 import { userAgent } from './base/build-info.ts';
 import type { Logger } from './base/logger.ts';
 import type { Part } from './base/part.ts';
@@ -86,6 +87,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       metrics,
       parts,
       hasBeenActive: () => kernel.hasBeenActive(),
+      zPages: [statusPage({ component: 'nmi', clock, parts }), flagsPage('nmi', config)],
     }),
   );
   if (config.startupTaint !== '') {

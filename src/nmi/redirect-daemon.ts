@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../cache/clock.ts';
 import { openAdminPages } from './admin/pages.ts';
+import { flagsPage, statusPage } from './admin/z-pages.ts';
 import type { Logger } from './base/logger.ts';
 import type { Config } from './config/config.ts';
 import { LAYOUT } from '../redirect/ebpf/settings.ts';
@@ -32,7 +33,8 @@ export async function startRedirectDaemon(
   await using starting = new AsyncDisposableStack();
   const metrics = createMetrics();
   const kernel = starting.use(openKernel(options));
-  exportParts(metrics, [kernel]);
+  const parts = [kernel];
+  exportParts(metrics, parts);
   await kernel.start();
   const { mode } = kernel;
   if (mode === 'ebpf' || mode === 'iptables') {
@@ -44,8 +46,12 @@ export async function startRedirectDaemon(
       probePort: config.probePort,
       metricsPort: config.metricsPort,
       metrics,
-      parts: [kernel],
+      parts,
       hasBeenActive: () => kernel.hasBeenActive(),
+      zPages: [
+        statusPage({ component: 'nmi-redirect', clock, parts }),
+        flagsPage('nmi-redirect', config),
+      ],
     }),
   );
   return starting.move();

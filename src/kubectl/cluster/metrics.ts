@@ -1,4 +1,4 @@
-/** Metrics of an agent, read from its page through the API server's proxy. */
+/** Pages of an agent, read through the API server's proxy: its metrics, and those for people. */
 import type { Kubectl, Read } from '../transport/kubectl.ts';
 import { classifyFailure } from '../transport/kubectl-failure.ts';
 import type { AgentView } from './agents.ts';
@@ -11,15 +11,31 @@ export interface MetricSample {
 
 export async function readMetrics(
   kubectl: Kubectl,
-  { namespace, name, config }: AgentView,
+  agent: AgentView,
 ): Promise<Read<readonly MetricSample[]>> {
-  const port = config?.metricsPort ?? 9090;
-  const run = await kubectl.run([
-    'get',
-    `--raw=/api/v1/namespaces/${namespace}/pods/${name}:${port}/proxy/metrics`,
-  ]);
+  const read = await readRaw(kubectl, agent, agent.config?.metricsPort ?? 9090, 'metrics');
+  return read.ok ? { ok: true, value: parseMetrics(read.value) } : read;
+}
+
+/** Plain text. An agent older than its plugin may not have the page. */
+export function readZPage(
+  kubectl: Kubectl,
+  agent: AgentView,
+  page: 'statusz' | 'flagz',
+): Promise<Read<string>> {
+  return readRaw(kubectl, agent, agent.config?.probePort ?? 8080, page);
+}
+
+async function readRaw(
+  kubectl: Kubectl,
+  { namespace, name }: AgentView,
+  port: number,
+  page: string,
+): Promise<Read<string>> {
+  const path = `/api/v1/namespaces/${namespace}/pods/${name}:${port}/proxy/${page}`;
+  const run = await kubectl.run(['get', `--raw=${path}`]);
   if (run.code !== 0) return { ok: false, failure: classifyFailure(run) };
-  return { ok: true, value: parseMetrics(run.stdout) };
+  return { ok: true, value: run.stdout };
 }
 
 /** Lines that are no samples are left out. */

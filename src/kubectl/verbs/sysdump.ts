@@ -5,7 +5,7 @@ import { renderYaml } from '../base/output.ts';
 import type { RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/outside.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
-import { readMetrics } from '../cluster/metrics.ts';
+import { readMetrics, readZPage } from '../cluster/metrics.ts';
 import { viewAgent, type AgentView } from '../cluster/agents.ts';
 import { agentSelector, identityResources } from '../cluster/resources.ts';
 import { describeUnread, type Unread } from '../cluster/snapshot.ts';
@@ -100,10 +100,12 @@ async function agentDocument(
 ): Promise<object> {
   const { namespace, name } = agent;
   const where = [`--namespace=${namespace}`, name, '--container=nmi', `--tail=${tail}`];
-  const [log, previous, metrics] = await Promise.all([
+  const [log, previous, metrics, status, flags] = await Promise.all([
     kubectl.run(['logs', ...where]),
     kubectl.run(['logs', ...where, '--previous']),
     readMetrics(kubectl, agent),
+    readZPage(kubectl, agent, 'statusz'),
+    readZPage(kubectl, agent, 'flagz'),
   ]);
   if (!metrics.ok)
     unread.push(
@@ -113,6 +115,8 @@ async function agentDocument(
     agent: `${namespace}/${name}`,
     log: redactText(log.code === 0 ? log.stdout : log.stderr),
     previousLog: redactText(previous.stdout),
+    statusz: status.ok ? redactText(status.value) : '',
+    flagz: flags.ok ? redactText(flags.value) : '',
     metrics: metrics.ok
       ? metrics.value.map(
           (each) =>

@@ -3,7 +3,7 @@
  *
  * `/healthz` keeps the words of the replaced system (always 200, `Active` once the redirect was
  * installed), `/livez` says that the event loop turns, `/readyz` names what is missing. An outage
- * of the API server or of the upstream never fails liveness.
+ * of the API server or of the upstream never fails liveness. `/statusz` and `/flagz` are for people.
  *
  * Pods can reach these ports too. A connection is for one request, and the metrics are rendered for
  * all who ask.
@@ -17,6 +17,7 @@ import { portError } from '../base/port-error.ts';
 import { guardPipeline } from '../server/pipeline-guard.ts';
 import { PageConnections } from './page-connections.ts';
 import { readiness } from '../base/readiness.ts';
+import type { ZPage } from './z-pages.ts';
 
 export interface AdminOptions {
   /** 0 is off for either; equal ports share one server. */
@@ -27,6 +28,8 @@ export interface AdminOptions {
   readonly parts: readonly Part[];
   /** The redirect was brought to the wanted state at least once. */
   readonly hasBeenActive: () => boolean;
+  /** Further pages of the probe port. */
+  readonly zPages?: readonly ZPage[];
 }
 
 /** Clients that are slower than this are none of ours: they ask as soon as they have connected. */
@@ -73,7 +76,8 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
         asked.add(request.socket);
         response.shouldKeepAlive = false;
         const path = (request.url ?? '').split('?', 1)[0] ?? '';
-        void answer(path, served, options, renderMetrics, response);
+        const isJson = /\bapplication\/json\b/.test(request.headers.accept ?? '');
+        void answer({ path, isJson }, served, options, renderMetrics, response);
       });
       server.listen({ port });
       await once(server, 'listening');
@@ -90,7 +94,7 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
 }
 
 async function answer(
-  path: string,
+  { path, isJson }: { readonly path: string; readonly isJson: boolean },
   served: ReadonlySet<'probes' | 'metrics'>,
   options: AdminOptions,
   renderMetrics: () => Promise<Buffer>,
@@ -121,6 +125,16 @@ async function answer(
         return send(response, status, 'application/json; charset=utf-8', JSON.stringify(state));
       }
     }
+    const page = options.zPages?.find((each) => each.path === path);
+    if (page !== undefined && isJson) {
+      return send(
+        response,
+        200,
+        'application/json; charset=utf-8',
+        `${JSON.stringify(page.json())}\n`,
+      );
+    }
+    if (page !== undefined) return send(response, 200, 'text/plain; charset=utf-8', page.text());
   }
   send(response, 404, 'text/plain; charset=utf-8', 'not found\n');
 }

@@ -14,6 +14,11 @@ export interface OptionType<T> {
   readonly choices?: readonly string[];
   /** Of a string. */
   readonly pattern?: RegExp;
+  /**
+   * A text that `parse` reads as this value. Undefined for free texts: one may be a path, an address
+   * or a secret, and is not for everybody's eyes.
+   */
+  show?(value: T): string;
 }
 
 /** What Go's strconv.ParseBool takes, since existing manifests were written for it. */
@@ -24,12 +29,13 @@ export const boolean: OptionType<boolean> = {
     if (/^(?:1|t|T|TRUE|true|True)$/.test(text)) return true;
     return /^(?:0|f|F|FALSE|false|False)$/.test(text) ? false : undefined;
   },
+  show: String,
 };
 
 /** @param why completes "true: ...". */
 export function alwaysTrue(why: string): OptionType<true> {
   const parse = (text: string) => boolean.parse(text) || undefined;
-  return { kind: 'boolean', allowed: `true: ${why}`, parse };
+  return { kind: 'boolean', allowed: `true: ${why}`, parse, show: String };
 }
 
 export function integer(min: number, max: number): OptionType<number> {
@@ -41,6 +47,7 @@ export function integer(min: number, max: number): OptionType<number> {
       const value = /^[+-]?\d{1,15}$/.test(text) ? Number(text) : NaN;
       return value >= min && value <= max ? value : undefined;
     },
+    show: String,
   };
 }
 
@@ -56,6 +63,7 @@ export function seconds(min: number, max: number): OptionType<number> {
       const value = type.parse(text);
       return value === undefined ? undefined : value * 1000;
     },
+    show: (value) => String(value / 1000),
   };
 }
 
@@ -70,6 +78,7 @@ export function durationOrNever(min: string, max: string): OptionType<number> {
       if (value === undefined || value === 0) return value;
       return value >= minMs && value <= maxMs ? value : undefined;
     },
+    show: (value) => (value === 0 ? '0' : `${value / 1000}s`),
   };
 }
 
@@ -77,6 +86,7 @@ export const ipv4: OptionType<string> = {
   kind: 'ip',
   allowed: 'an IPv4 address',
   parse: (text) => (isIPv4(text) ? text : undefined),
+  show: String,
 };
 
 export function choice<const T extends string>(
@@ -84,7 +94,7 @@ export function choice<const T extends string>(
   allowed: string = choices.join(', '),
 ): OptionType<T> {
   const parse = (text: string) => choices.find((each) => each === text.toLowerCase());
-  return { kind: 'choice', allowed, choices, parse };
+  return { kind: 'choice', allowed, choices, parse, show: String };
 }
 
 /** @param allowed what the items may be, in words. */

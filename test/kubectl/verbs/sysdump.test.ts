@@ -12,10 +12,13 @@ const world = {
       { metadata: { name: 'certificates.cert-manager.io' } },
     ],
   }),
-  other: (_program: string, args: readonly string[]) =>
-    args.includes('--previous')
+  other: (_program: string, args: readonly string[]) => {
+    if (args.some((each) => each.endsWith(':8080/proxy/flagz'))) return ok('redirect=ebpf\n');
+    if (args.some((each) => each.endsWith(':8080/proxy/statusz'))) return ok('Ready: true\n');
+    return args.includes('--previous')
       ? ok(`saw ${token} before it ended\n`)
-      : ok(`nmi_ready{condition="x"} 1\nsaw ${token}\n`),
+      : ok(`nmi_ready{condition="x"} 1\nsaw ${token}\n`);
+  },
 };
 
 describe('kubectl nmi sysdump', () => {
@@ -35,6 +38,8 @@ describe('kubectl nmi sysdump', () => {
     assert.match(JSON.stringify(documents), /"annotations":\{"a":"\(removed\)"\}/);
     assert.match(JSON.stringify(documents), /"--strict-identity","\(removed\)"/);
     assert.match(JSON.stringify(documents), /strict-identity/);
+    const [agent] = documents.filter((each) => 'agent' in each);
+    assert.deepEqual([agent?.['statusz'], agent?.['flagz']], ['Ready: true\n', 'redirect=ebpf\n']);
   });
 
   it('names what it could not read, and never overwrites', async () => {

@@ -14,8 +14,8 @@ interface Page {
   readonly text: string;
 }
 
-async function get(port: number, path: string): Promise<Page> {
-  const response = await fetch(`http://127.0.0.1:${port}${path}`);
+async function get(port: number, path: string, accept = '*/*'): Promise<Page> {
+  const response = await fetch(`http://127.0.0.1:${port}${path}`, { headers: { accept } });
   const type = response.headers.get('content-type');
   return { status: response.status, type, text: await response.text() };
 }
@@ -120,6 +120,27 @@ describe('the pages for probes and scrapes', () => {
     assert.deepEqual((await get(admin.probePort, '/livez')).text, 'ok');
     problem = undefined;
     assert.equal((await get(admin.probePort, '/readyz')).status, 200);
+  });
+
+  it('are text for a person, and JSON where that is accepted', async () => {
+    const zPages = [{ path: '/statusz', text: () => 'fine\n', json: () => ({ kind: 'Statusz' }) }];
+    await using admin = await open({ zPages });
+    const text = { status: 200, type: 'text/plain; charset=utf-8', text: 'fine\n' };
+    assert.deepEqual(await get(admin.probePort, '/statusz'), text);
+    assert.deepEqual(await get(admin.probePort, '/statusz', 'text/html'), text);
+    for (const accept of [
+      'application/json',
+      'application/json;v=v1alpha1;g=config.k8s.io;as=Statusz',
+      'text/html, application/json;q=0.9',
+    ]) {
+      assert.deepEqual(await get(admin.probePort, '/statusz', accept), {
+        status: 200,
+        type: 'application/json; charset=utf-8',
+        text: '{"kind":"Statusz"}\n',
+      });
+    }
+    assert.equal((await get(admin.metricsPort, '/statusz')).status, 404);
+    assert.equal((await get(admin.probePort, '/flagz')).status, 404);
   });
 
   it('render the metrics, and say so where that fails', async () => {

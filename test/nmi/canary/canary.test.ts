@@ -217,7 +217,7 @@ async function assertUntold(agent: CanaryAgent): Promise<void> {
   await learn(agent);
   const { canaries } = agent;
   assert.deepEqual(canaries.in(agent.takePrinted()), [], 'in the log');
-  for (const path of ['metrics', 'readyz', 'healthz']) {
+  for (const path of ['metrics', 'readyz', 'healthz', 'statusz', 'flagz']) {
     assert.deepEqual(canaries.in((await agent.page(path)).text), [], path);
   }
   for (const query of ['', ...Object.keys(working).map(explainQuery)]) {

@@ -10,6 +10,7 @@ import {
   ipv4,
   list,
   matching,
+  path,
   pathOrOff,
   seconds,
   type OptionType,
@@ -19,6 +20,33 @@ import {
 function read<T>(type: OptionType<T>, texts: readonly string[]): readonly (T | undefined)[] {
   return texts.map((text) => type.parse(text));
 }
+
+describe('what options show', () => {
+  const shows: readonly (readonly [OptionType<unknown>, texts: readonly string[]])[] = [
+    [boolean, ['true', 'false']],
+    [alwaysTrue('so it is'), ['true']],
+    [integer(-5, 70_000), ['-5', '0', '70000']],
+    [seconds(1, 3_600), ['1', '3600']],
+    [durationOrNever('10s', '24h'), ['0', '10s', '86400s']],
+    [ipv4, ['169.254.25.79']],
+    [choice(['off', 'warn']), ['off', 'warn']],
+  ];
+
+  it('is read as the same value', () => {
+    for (const [type, texts] of shows) {
+      for (const text of texts) {
+        const value = type.parse(text);
+        assert.ok(value !== undefined, text);
+        assert.equal(type.show?.(value), text);
+      }
+    }
+  });
+
+  it('is nothing for free texts, which may be paths or secrets', () => {
+    const free = [anyText, path, matching(/x/, 'x'), pathOrOff(/x/, 'x'), list('x', String)];
+    assert.ok(free.every((type) => !('show' in type)));
+  });
+});
 
 describe('what options take', () => {
   it('booleans as Go reads them', () => {
