@@ -230,13 +230,23 @@ function shortOutcome(outcome: Outcome): string {
 }
 
 function renderHealth({ name, redirect, watches }: NodeHealth): string {
-  const { unsynced, silentForMs } = watches;
-  const kernel = redirect.problem ?? redirect.detail;
-  const state = redirect.problem === undefined ? '' : ' NOT IN PLACE';
-  const heard = `API server heard ${duration(silentForMs)} ago`;
-  const cluster =
-    unsynced.length === 0 ? `watches in step, ${heard}` : `waiting for ${list(unsynced)}, ${heard}`;
-  return `node ${name}: redirect ${redirect.mode}${state} (${toLine(kernel)}); ${cluster}`;
+  const { unsynced, silentForMs, failing } = watches;
+  const heard =
+    silentForMs === undefined
+      ? 'API server never heard'
+      : `API server heard ${duration(silentForMs)} ago`;
+  const inStep = failing.length === 0 ? 'watches in step' : 'watches failing';
+  const cluster = unsynced.length === 0 ? inStep : `waiting for ${list(unsynced)}`;
+  const failures = failing.map(
+    ({ resource, reason, forMs }) =>
+      `; ${printable(resource)} failing for ${duration(forMs)} (${toLine(reason)})`,
+  );
+  return `node ${name}: ${renderRedirect(redirect)}; ${cluster}, ${heard}${failures.join('')}`;
+}
+
+function renderRedirect({ mode, detail, problem }: NodeHealth['redirect']): string {
+  if (problem !== undefined) return `redirect ${mode} NOT IN PLACE (${toLine(problem)})`;
+  return mode === 'none' ? 'no redirect' : `redirect ${mode} (${toLine(detail)})`;
 }
 
 function renderLabel([key, value]: readonly [string, string]): string {

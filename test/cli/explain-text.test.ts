@@ -18,7 +18,7 @@ const hourMs = 3_600_000;
 const node: NodeHealth = {
   name: 'node-1',
   redirect: { mode: 'iptables', detail: 'nft, chain aad-metadata', problem: undefined },
-  watches: { unsynced: [], silentForMs: 3_400 },
+  watches: { unsynced: [], silentForMs: 3_400, failing: [] },
 };
 
 const identity: IdentityView = {
@@ -261,7 +261,7 @@ describe('the text of an explanation', () => {
         node: {
           name: 'node-1',
           redirect: { mode: 'iptables', detail: 'x', problem: 'TOOL_MISSING: no iptables' },
-          watches: { unsynced: ['pods', 'bindings'], silentForMs: 61_000 },
+          watches: { unsynced: ['pods', 'bindings'], silentForMs: 61_000, failing: [] },
         },
       }),
     );
@@ -269,6 +269,29 @@ describe('the text of an explanation', () => {
       text,
       /^node node-1: redirect iptables NOT IN PLACE \(TOOL_MISSING: no iptables\); waiting for pods, bindings, API server heard 1 min 1 s ago$/m,
     );
+  });
+
+  it('says what fails and since when, and what was never heard', () => {
+    const failing = [{ resource: 'pods', reason: 'FORBIDDEN: no', forMs: 61_000 }];
+    const textWith = (watches: Partial<NodeHealth['watches']>) =>
+      renderExplanation(
+        createExplanation({
+          node: {
+            name: 'node-1',
+            redirect: { mode: 'none', detail: 'no redirect', problem: undefined },
+            watches: { unsynced: [], silentForMs: 3_400, failing: [], ...watches },
+          },
+        }),
+      );
+    assert.match(
+      textWith({ unsynced: ['pods'], silentForMs: undefined, failing }),
+      /^node node-1: no redirect; waiting for pods, API server never heard; pods failing for 1 min 1 s \(FORBIDDEN: no\)$/m,
+    );
+    assert.match(
+      textWith({ failing }),
+      /; watches failing, API server heard 3 s ago; pods failing/,
+    );
+    assert.match(textWith({}), /: no redirect; watches in step, API server heard 3 s ago$/m);
   });
 
   it('is a table for a node', () => {

@@ -43,7 +43,9 @@ describe('the kernel’s side alone', () => {
     const live = await fetch(`http://127.0.0.1:${stand.probePort}/livez`);
     assert.equal(live.status, 200);
     const metrics = await fetch(`http://127.0.0.1:${stand.metricsPort}/metrics`);
-    assert.match(await metrics.text(), /^nmi_redirect_up\{mode="none"\} /m);
+    const page = await metrics.text();
+    assert.match(page, /^nmi_build_info\{/m);
+    assert.doesNotMatch(page, /^nmi_redirect_up\{/m);
     assert.equal(existsSync(stand.socket), false);
   });
 

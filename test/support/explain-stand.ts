@@ -77,7 +77,7 @@ export function openExplainStand({
     health: () => ({
       name: 'node-1',
       redirect: { mode, detail: 'as wanted', problem: undefined },
-      watches: { unsynced: [], silentForMs: 1_000 },
+      watches: { unsynced: [], silentForMs: 1_000, failing: [] },
     }),
     whyUnavailable: () => state.whyUnavailable,
   };

@@ -57,12 +57,13 @@ function stateOf(agent: AgentView, metrics: AgentState['metrics']): AgentState {
     metrics?.find((each) => each.name === name)?.labels.get(label);
   const up = metrics?.find(({ name, value }) => name === 'nmi_redirect_up' && value === 1);
   const known = labelOf('nmi_redirect_up', 'mode');
+  const off = metrics !== undefined && agent.config?.redirect === 'none' ? 'none' : '';
   const unmet = metrics?.filter(({ name, value }) => name === 'nmi_ready' && value === 0) ?? [];
   return {
     agent,
     metrics,
     version: labelOf('nmi_build_info', 'version') ?? versionOf(agent),
-    redirect: up?.labels.get('mode') ?? (known === undefined ? '' : `${known} (not in place)`),
+    redirect: up?.labels.get('mode') ?? (known === undefined ? off : `${known} (not in place)`),
     unmet: unmet.map(({ labels }) => labels.get('condition') ?? ''),
   };
 }

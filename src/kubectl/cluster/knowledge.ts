@@ -116,7 +116,7 @@ export function createKnowledge(
           health: () => ({
             name: node,
             redirect: { mode: redirectOf(config), detail: '', problem: undefined },
-            watches: { unsynced: [], silentForMs: 0 },
+            watches: { unsynced: [], silentForMs: 0, failing: [] },
           }),
           whyUnavailable: () => undefined,
         },

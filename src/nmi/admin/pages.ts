@@ -2,8 +2,9 @@
  * Probes and metrics, on ports of their own and never on the redirected one.
  *
  * `/healthz` keeps the words of the replaced system (always 200, `Active` once the redirect was
- * installed), `/livez` says that the event loop turns, `/readyz` names what is missing. An outage
- * of the API server or of the upstream never fails liveness. `/statusz` and `/flagz` are for people.
+ * installed), `/livez` says that the event loop turns, `/readyz` names what is missing, and with
+ * `?verbose` all conditions and how the watches are, as text. An outage of the API server or of the
+ * upstream never fails liveness. `/statusz` and `/flagz` are for people.
  *
  * Pods can reach these ports too. A connection is for one request, and the metrics are rendered for
  * all who ask.
@@ -16,7 +17,7 @@ import type { Part } from '../base/part.ts';
 import { portError } from '../base/port-error.ts';
 import { guardPipeline } from '../server/pipeline-guard.ts';
 import { PageConnections } from './page-connections.ts';
-import { readiness } from '../base/readiness.ts';
+import { describeReadiness, readiness } from '../base/readiness.ts';
 import type { ZPage } from './z-pages.ts';
 
 export interface AdminOptions {
@@ -75,9 +76,10 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
         if (asked.has(request.socket)) return void request.socket.destroy();
         asked.add(request.socket);
         response.shouldKeepAlive = false;
-        const path = (request.url ?? '').split('?', 1)[0] ?? '';
+        const [path = '', query = ''] = (request.url ?? '').split('?', 2);
+        const isVerbose = hasVerbose(query);
         const isJson = /\bapplication\/json\b/.test(request.headers.accept ?? '');
-        void answer({ path, isJson }, served, options, renderMetrics, response);
+        void answer({ path, isVerbose, isJson }, served, options, renderMetrics, response);
       });
       server.listen({ port });
       await once(server, 'listening');
@@ -93,8 +95,17 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
   };
 }
 
+/** As the API server reads it: whatever its value. */
+function hasVerbose(query: string): boolean {
+  return new URLSearchParams(query).has('verbose');
+}
+
 async function answer(
-  { path, isJson }: { readonly path: string; readonly isJson: boolean },
+  {
+    path,
+    isVerbose,
+    isJson,
+  }: { readonly path: string; readonly isVerbose: boolean; readonly isJson: boolean },
   served: ReadonlySet<'probes' | 'metrics'>,
   options: AdminOptions,
   renderMetrics: () => Promise<Buffer>,
@@ -122,6 +133,10 @@ async function answer(
       case '/readyz': {
         const state = readiness(options.parts);
         const status = state.ready ? 200 : 503;
+        if (isVerbose) {
+          const text = describeReadiness(options.parts);
+          return send(response, status, 'text/plain; charset=utf-8', text);
+        }
         return send(response, status, 'application/json; charset=utf-8', JSON.stringify(state));
       }
     }

@@ -14,6 +14,8 @@ export interface Sample {
 
 export interface Part {
   readonly conditions?: readonly Condition[];
+  /** Lines for `/readyz?verbose`: how this part is, ready or not. */
+  details?(): readonly string[];
   /** Read at each scrape; cheap, and must not throw. */
   samples?(): readonly Sample[];
 }

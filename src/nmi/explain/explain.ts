@@ -88,9 +88,10 @@ export function explain(
       const pod = knowledge.pods.byName(who.namespace, who.name);
       if (pod !== undefined) return explainPod(pod, query, sight);
       const node = sight.health().name;
+      const why = knowledge.whyBehind?.(knowledge.isSynced() ? 'pods' : undefined);
       const problem = knowledge.isSynced()
-        ? `node ${node} has no running pod ${who.namespace}/${who.name}`
-        : `pod ${who.namespace}/${who.name} is not known yet: the agent is still reading the cluster`;
+        ? `node ${node} has no running pod ${who.namespace}/${who.name}${why === undefined ? '' : `, but ${why}`}`
+        : `pod ${who.namespace}/${who.name} is not known yet: ${why ?? 'the agent is still reading the cluster'}`;
       return { ...told('no-pod', sight), problem, refusal: undefined };
     }
     case 'ip': {

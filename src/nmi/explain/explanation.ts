@@ -63,9 +63,19 @@ export interface NodeHealth {
   readonly watches: {
     /** Resources whose first list has not come yet. */
     readonly unsynced: readonly string[];
-    /** Milliseconds since the API server was last heard on the most silent of them. */
-    readonly silentForMs: number;
+    /** Milliseconds since the last event on the most silent of them; undefined if one never had any. */
+    readonly silentForMs: number | undefined;
+    /** Those that fail now. */
+    readonly failing: readonly WatchFailureView[];
   };
+}
+
+export interface WatchFailureView {
+  readonly resource: string;
+  /** Code and text of the last error, one line. */
+  readonly reason: string;
+  /** Milliseconds since it began to fail. */
+  readonly forMs: number;
 }
 
 export interface PodView {

@@ -2,6 +2,7 @@
 import type { NodeHealth } from '../explain/explanation.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
 import type { Kernel } from '../kernel/kernel.ts';
+import { watchProblems } from '../state/watch-report.ts';
 
 export interface HealthSources {
   readonly nodeName: string;
@@ -11,10 +12,16 @@ export interface HealthSources {
 
 export function readHealth({ nodeName, kernel, knowledge }: HealthSources): NodeHealth {
   const { watches } = knowledge;
-  const ages = Object.values(watches.stats()).map(({ lastContactAgeMs }) => lastContactAgeMs);
+  const stats = watches.stats();
+  const ages = Object.values(stats).map(({ lastContactAgeMs = Infinity }) => lastContactAgeMs);
+  const silentForMs = Math.round(Math.max(...ages));
   return {
     name: nodeName,
     redirect: { mode: kernel.mode, detail: kernel.status().detail, problem: kernel.problem() },
-    watches: { unsynced: watches.unsynced(), silentForMs: Math.round(Math.max(...ages)) },
+    watches: {
+      unsynced: watches.unsynced(),
+      silentForMs: silentForMs === Infinity ? undefined : silentForMs,
+      failing: watchProblems(stats),
+    },
   };
 }

@@ -34,11 +34,15 @@ export interface ByObjectId {
 
 /** What the text of a refusal names: of a caller that is no known pod. */
 export type CallerFacts =
-  | { readonly about: 'unattested' | 'outlived' | 'agent-starting' | 'unknown-name' }
+  | { readonly about: 'unattested' | 'outlived' | 'unknown-name' }
   | { readonly about: 'unavailable'; readonly why: string }
+  | { readonly about: 'shared-address'; readonly ip: string }
+  /** `why`: what goes wrong with the watches, if something does. */
+  | { readonly about: 'agent-starting'; readonly why?: string }
   | {
-      readonly about: 'stale-addresses' | 'shared-address' | 'unknown-address';
+      readonly about: 'stale-addresses' | 'unknown-address';
       readonly ip: string;
+      readonly why?: string;
     };
 
 /** The same of a known pod. */

@@ -13,6 +13,8 @@ export interface Knowledge {
   isSynced(): boolean;
   /** What is known of pods is new enough to say whose an address is. */
   trustsAddresses(): boolean;
+  /** What goes wrong with a watch now, or with that of pods, in a few words. */
+  whyBehind?(resource?: 'pods'): string | undefined;
 }
 
 export function identify(connection: CallerConnection, knowledge: Knowledge): Identified {
@@ -29,7 +31,11 @@ export function identify(connection: CallerConnection, knowledge: Knowledge): Id
     case 'pod':
       if (!knowledge.isSynced()) break;
       if (connection.attestation.kind === 'by-address' && !knowledge.trustsAddresses()) {
-        return refused('agent_not_synced', { about: 'stale-addresses', ip }, true);
+        return refused(
+          'agent_not_synced',
+          { about: 'stale-addresses', ip, ...whyOf(knowledge, 'pods') },
+          true,
+        );
       }
       return { kind: 'pod', pod: caller.pod };
     case 'ambiguous':
@@ -38,8 +44,13 @@ export function identify(connection: CallerConnection, knowledge: Knowledge): Id
       break;
   }
   return knowledge.isSynced()
-    ? refused('pod_unknown', { about: 'unknown-address', ip }, true)
-    : refused('agent_not_synced', { about: 'agent-starting' }, true);
+    ? refused('pod_unknown', { about: 'unknown-address', ip, ...whyOf(knowledge, 'pods') }, true)
+    : refused('agent_not_synced', { about: 'agent-starting', ...whyOf(knowledge) }, true);
+}
+
+function whyOf(knowledge: Knowledge, resource?: 'pods'): { readonly why?: string } {
+  const why = knowledge.whyBehind?.(resource);
+  return why === undefined ? {} : { why };
 }
 
 function refused(

@@ -43,16 +43,23 @@ function textOfCaller(facts: CallerFacts): string {
     case 'outlived':
       return 'The address of this connection belongs to another pod now. Connect again.';
     case 'agent-starting':
-      return 'The agent is starting and does not know the pods yet. Retry.';
-    case 'stale-addresses':
+      return facts.why === undefined
+        ? 'The agent is starting and does not know the pods yet. Retry.'
+        : `The agent does not know the pods of this node: ${facts.why}. Retry.`;
+    case 'stale-addresses': {
+      const why = facts.why === undefined ? '' : `: ${facts.why}`;
       return (
         'The agent has heard nothing of the pods of this node for so long that it cannot tell ' +
-        `whether ${facts.ip} is still the same pod’s. It asks the Kubernetes API. Retry.`
+        `whether ${facts.ip} is still the same pod’s. It asks the Kubernetes API${why}. Retry.`
       );
+    }
     case 'shared-address':
       return `More than one running pod of this node has the address ${facts.ip}. Retry later.`;
     case 'unknown-address':
-      return `No running pod of this node has the address ${facts.ip}. Retry.`;
+      return (
+        `No running pod of this node has the address ${facts.ip}` +
+        `${facts.why === undefined ? '' : `, but ${facts.why}`}. Retry.`
+      );
     case 'unknown-name':
       return 'No such pod on this node. Retry.';
   }

@@ -15,7 +15,7 @@ import { Reconciler, type CheckOutcome } from './reconciler.ts';
 import { watchRoom } from './room-shortage.ts';
 import { whileSettling } from './settling.ts';
 
-export interface Kernel extends Required<Part>, AsyncDisposable {
+export interface Kernel extends Required<Pick<Part, 'conditions' | 'samples'>>, AsyncDisposable {
   /** Known once `prepare` has come to its end. */
   readonly mode: RedirectMode;
   /**
@@ -73,6 +73,20 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
     const nowMs = clock.monotonicMs();
     return whileSettling(attestation, nowMs - (keeper.activeSinceMs ?? nowMs));
   };
+  /** No redirect is wanted and none is left behind: there is nothing to report of one. */
+  const isOff = (): boolean => keeper.status.state === 'off';
+  const redirectSamples = (): readonly Sample[] => [
+    {
+      metric: 'nmi_redirect_up',
+      labels: { mode: redirect.mode },
+      value: keeper.problem() === undefined ? 1 : 0,
+    },
+    ...Object.entries(checks).map(([outcome, value]) => ({
+      metric: 'nmi_redirect_reconciles_total' as const,
+      labels: { outcome },
+      value,
+    })),
+  ];
   return {
     get mode() {
       return redirect.mode;
@@ -92,20 +106,10 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
     problem: () => keeper.problem(),
     hasBeenActive: () => keeper.hasBeenActive,
     trimMemory: () => nativeModule().trimMemory(),
-    conditions: [{ name: 'redirect', problem: () => keeper.problem() }],
-    samples: () => [
-      {
-        metric: 'nmi_redirect_up',
-        labels: { mode: redirect.mode },
-        value: keeper.problem() === undefined ? 1 : 0,
-      },
-      ...Object.entries(checks).map(([outcome, value]) => ({
-        metric: 'nmi_redirect_reconciles_total' as const,
-        labels: { outcome },
-        value,
-      })),
-      ...programSamples(),
-    ],
+    get conditions() {
+      return isOff() ? [] : [{ name: 'redirect', problem: () => keeper.problem() }];
+    },
+    samples: () => [...(isOff() ? [] : redirectSamples()), ...programSamples()],
     [Symbol.asyncDispose]: async () => {
       close();
       await keeper[Symbol.asyncDispose]();

@@ -115,7 +115,9 @@ export class Reconciler implements AsyncDisposable {
   #succeed(before: RedirectStatus, status: RedirectStatus): void {
     const { redirect, log, clock } = this.#options;
     const { mode } = redirect;
-    if (!this.hasBeenActive || this.#failures > 0) {
+    if (status.state === 'off') {
+      if (this.#failures > 0) log.info({ mode }, 'no redirect is left behind');
+    } else if (!this.hasBeenActive || this.#failures > 0) {
       log.info({ mode, detail: status.detail }, 'redirect installed');
     } else if (before.problems.length > 0) {
       log.warn({ mode, problems: before.problems }, 'redirect drift detected and repaired');

@@ -17,6 +17,7 @@ import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import { Waiters } from './waiters.ts';
 import { watchConditions } from './watch-conditions.ts';
+import { watchLines, whyBehind } from './watch-report.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
 import { openWatches, type Watches } from '../kube/watch/watches.ts';
@@ -116,6 +117,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     upstreams: new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address'),
     isSynced: () => watches.synced,
     trustsAddresses: () => ipStaleness.isCurrent,
+    whyBehind: (resource) => whyBehind(watches.stats(), resource),
   };
   const report =
     owners.mode === 'off'
@@ -129,6 +131,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       ...watchConditions(watches, tuning.watchStalenessLimitMs),
       { name: 'addresses_believed', problem: () => ipStaleness.problem() },
     ],
+    details: () => watchLines(watches.stats()).map((line) => `watch of ${line}`),
     samples: () => [
       { metric: 'nmi_waiting_requests', value: waiters.size },
       ...indexSamples(pods, grants, ownerIndex),
@@ -167,7 +170,21 @@ function watchSamples(watches: Watches): readonly Sample[] {
     const labels = { resource };
     return [
       { metric: 'nmi_watch_synced', labels, value: watch.syncedOnce ? 1 : 0 },
-      { metric: 'nmi_watch_last_event_seconds', labels, value: watch.lastContactAgeMs / 1000 },
+      // Nothing has come yet: there is no such time.
+      ...(watch.lastContactAgeMs === undefined
+        ? []
+        : [
+            {
+              metric: 'nmi_watch_last_event_seconds' as const,
+              labels,
+              value: watch.lastContactAgeMs / 1000,
+            },
+          ]),
+      {
+        metric: 'nmi_watch_failing_seconds',
+        labels,
+        value: watch.failure?.isAbsence === false ? watch.failure.forMs / 1000 : 0,
+      },
       { metric: 'nmi_watch_staleness_seconds', labels, value: watch.stalenessMs / 1000 },
       { metric: 'nmi_watch_relists_total', labels, value: watch.relists },
       { metric: 'nmi_watch_objects_skipped_total', labels, value: watch.rejected },

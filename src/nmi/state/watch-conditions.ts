@@ -1,22 +1,20 @@
 /** What must hold of the watches for this node to be served. */
 import type { Condition } from '../base/readiness.ts';
 import type { Watches } from '../kube/watch/watches.ts';
+import { describeUnsynced } from './watch-report.ts';
 
 /**
  * @param stalenessLimitMs without proof for longer that it is current, what is known is used on,
  * but new pods are probably missed.
  */
 export function watchConditions(
-  watches: Pick<Watches, 'unsynced' | 'stale'>,
+  watches: Pick<Watches, 'unsynced' | 'stale' | 'stats'>,
   stalenessLimitMs: number,
 ): readonly Condition[] {
   return [
     {
       name: 'watches',
-      problem: () => {
-        const unsynced = watches.unsynced();
-        return unsynced.length === 0 ? undefined : `waiting for ${unsynced.join(', ')}`;
-      },
+      problem: () => describeUnsynced(watches),
     },
     {
       name: 'watches_current',

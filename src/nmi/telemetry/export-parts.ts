@@ -2,15 +2,19 @@
 import type { Part } from '../base/part.ts';
 import type { Metrics } from './metrics.ts';
 
-/** Readiness is exported with the samples: one series for each condition. */
+/** What a part no longer shows is gone from the page, too. Readiness is exported with the samples: one series for each condition. */
 export function exportParts(metrics: Metrics, parts: readonly Part[]): void {
+  const exported = new Set<string>();
   metrics.onScrape(() => {
+    for (const metric of exported) metrics.clear(metric);
     for (const part of parts) {
       for (const { metric, labels, value } of part.samples?.() ?? []) {
         metrics.export(metric, value, labels);
+        exported.add(metric);
       }
       for (const { name, problem } of part.conditions ?? []) {
         metrics.set('nmi_ready', problem() === undefined ? 1 : 0, { condition: name });
+        exported.add('nmi_ready');
       }
     }
   });

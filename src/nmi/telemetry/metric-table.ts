@@ -84,11 +84,15 @@ export const newMetrics = {
   nmi_watch_synced: gauge(['resource'], '1 if the resource has been listed.'),
   nmi_watch_last_event_seconds: gauge(
     ['resource'],
-    'Seconds since the last event or bookmark of this watch.',
+    'Seconds since the last event or bookmark of this watch; absent before the first.',
   ),
   nmi_watch_staleness_seconds: gauge(
     ['resource'],
     'Seconds since the cached objects were last proven current; at most 101 in normal operation.',
+  ),
+  nmi_watch_failing_seconds: gauge(
+    ['resource'],
+    'Seconds since this watch began to fail; 0 while it does not. `/readyz?verbose` has the last error.',
   ),
   nmi_watch_errors_total: counter(
     ['resource', 'kind'],

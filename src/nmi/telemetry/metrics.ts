@@ -23,6 +23,8 @@ export interface Metrics {
    * @throws TypeError for a name that is neither in the metric table.
    */
   export(name: string, value: number, labels?: Labels): void;
+  /** Forgets the series of a gauge, which are those of the next `set` or `export`. */
+  clear(name: string): void;
   /** Runs before every scrape, to fill gauges from what they describe. */
   onScrape(fill: () => void): void;
   /** The text a scrape gets. */
@@ -94,6 +96,7 @@ export function createMetrics(): Metrics {
       else if (counter !== undefined) countTo(counter, name, value, labels);
       else throw new TypeError(`the metric table has no gauge or counter ${name}`);
     },
+    clear: (name) => gauges.get(name)?.reset(),
     onScrape: (fill) => fills.push(fill),
     render: async () => {
       for (const fill of fills) fill();

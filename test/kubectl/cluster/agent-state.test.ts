@@ -43,6 +43,14 @@ describe('the state of agents', () => {
     assert.equal(down.value.nodes[0]?.['redirect'], 'iptables (not in place)');
   });
 
+  it('names no redirect where none is wanted, by the words of the pod', async () => {
+    const pods = [createAgentPod('node-1', { args: ['--redirect=none'] })];
+    const other = () => ok('nmi_build_info{version="0.2.0",commit="abc"} 1\n');
+    const { stdout } = await play(['status', '-o', 'json'], { objects: { pods, nodes }, other });
+    const value = JSON.parse(stdout) as { nodes: Record<string, unknown>[] };
+    assert.equal(value.nodes[0]?.['redirect'], 'none');
+  });
+
   it('is that of their pods where the user may not read more', async () => {
     const stderr =
       'Error from server (Forbidden): pods "x" is forbidden: User "dev" cannot get resource "pods/proxy" in API group "" in the namespace "kube-system"';

@@ -392,11 +392,11 @@ export const server: Faults = {
     ],
     ['no proof is asked for', 'if (restMs <= 0) checkNow();', ''],
   ],
-  'src/nmi/state/watch-conditions.ts': [
+  'src/nmi/state/watch-report.ts': [
     [
       'an agent is ready without its lists',
-      'unsynced.length === 0 ? undefined :',
-      'true ? undefined :',
+      'if (unsynced.length === 0) return undefined;',
+      'if (unsynced.length >= 0) return undefined;',
     ],
   ],
   'src/nmi/state/spare-memory.ts': [

@@ -143,6 +143,26 @@ describe('the pages for probes and scrapes', () => {
     assert.equal((await get(admin.probePort, '/flagz')).status, 404);
   });
 
+  it('list at /readyz?verbose every condition and how the parts are', async () => {
+    let problem: string | undefined = 'not installed';
+    const conditions = [
+      { name: 'redirect', problem: () => problem },
+      { name: 'watches', problem: () => undefined },
+    ];
+    const parts = [{ conditions, details: () => ['watch of pods: synced'] }, {}];
+    await using admin = await open({ parts });
+    assert.deepEqual(await get(admin.probePort, '/readyz?verbose'), {
+      status: 503,
+      type: 'text/plain; charset=utf-8',
+      text: '[-]redirect failed: not installed\n[+]watches ok\nwatch of pods: synced\nreadyz check failed\n',
+    });
+    problem = undefined;
+    const { status, text } = await get(admin.probePort, '/readyz?verbose=true');
+    assert.equal(status, 200);
+    assert.match(text, /^\[\+\]redirect ok\n.*readyz check passed\n$/s);
+    assert.equal((await get(admin.probePort, '/readyz?x=verbose')).text[0], '{');
+  });
+
   it('render the metrics, and say so where that fails', async () => {
     const metrics = createMetrics();
     await using admin = await open({ metrics });

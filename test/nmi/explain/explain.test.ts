@@ -78,7 +78,7 @@ describe('the explanation of a pod', () => {
       '200 a by client_id',
     ]);
     assert.deepEqual(outcomesOf(stand, 'pod=default/p&client_id=x')[1], '400 selector_not_bound');
-    assert.deepEqual(told.node.watches, { unsynced: [], silentForMs: 1_000 });
+    assert.deepEqual(told.node.watches, { unsynced: [], silentForMs: 1_000, failing: [] });
   });
 
   it('is found by the address as by the name', () => {

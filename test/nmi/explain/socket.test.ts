@@ -27,7 +27,7 @@ const explanation: Explanation = {
   node: {
     name: 'node-1',
     redirect: { mode: 'none', detail: 'no redirect', problem: undefined },
-    watches: { unsynced: [], silentForMs: 0 },
+    watches: { unsynced: [], silentForMs: 0, failing: [] },
   },
 };
 

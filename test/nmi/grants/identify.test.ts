@@ -45,9 +45,11 @@ const ip = '10.0.0.5';
 
 function open() {
   const pods = new PodIndex(new HandClock());
-  const state = { isSynced: true, trustsAddresses: true };
+  const state = { isSynced: true, trustsAddresses: true, failing: '' };
   const knowledge = {
     pods,
+    whyBehind: (resource?: string) =>
+      state.failing === (resource ?? state.failing) ? state.failing || undefined : undefined,
     isSynced: () => state.isSynced,
     trustsAddresses: () => state.trustsAddresses,
   };
@@ -57,7 +59,8 @@ function open() {
   const ask = (connection = connect()): string => {
     const found = identify(connection, knowledge);
     if (found.kind === 'pod') return `pod ${found.pod.name}`;
-    return `${found.reason}, ${found.facts.about}${found.isPending ? ', pending' : ''}`;
+    const why = 'why' in found.facts ? `, ${found.facts.why}` : '';
+    return `${found.reason}, ${found.facts.about}${found.isPending ? ', pending' : ''}${why}`;
   };
   return { pods, state, connect, ask };
 }
@@ -76,6 +79,22 @@ describe('the pod of a caller', () => {
     assert.equal(ask(), 'pod_unknown, unknown-address, pending');
     state.isSynced = false;
     assert.equal(ask(), 'agent_not_synced, agent-starting, pending');
+  });
+
+  it('is missed with the reason: what fails of the pods, or of whatever is not listed yet', () => {
+    const { pods, state, ask } = open();
+    state.failing = 'bindings';
+    assert.equal(ask(), 'pod_unknown, unknown-address, pending');
+    state.failing = 'pods';
+    assert.equal(ask(), 'pod_unknown, unknown-address, pending, pods');
+    state.isSynced = false;
+    state.failing = 'bindings';
+    assert.equal(ask(), 'agent_not_synced, agent-starting, pending, bindings');
+    pods.upsert(createPod({ name: 'p', ips: [ip] }));
+    state.isSynced = true;
+    state.trustsAddresses = false;
+    state.failing = 'pods';
+    assert.equal(ask(), 'agent_not_synced, stale-addresses, pending, pods');
   });
 
   it('is not found by an address that may be another pod’s by now', () => {

@@ -52,6 +52,15 @@ describe('a refusal of somebody who is no known pod', () => {
         /^More than one running pod .* 10\.0\.0\.5\. Retry later\.$/,
       ],
       [{ about: 'unknown-address', ip }, /^No running pod .* 10\.0\.0\.5\. Retry\.$/],
+      [
+        { about: 'agent-starting', why: 'the watch of pods has failed for 9 s (FORBIDDEN)' },
+        /^The agent does not know the pods of this node: the watch .* \(FORBIDDEN\)\. Retry\.$/,
+      ],
+      [{ about: 'stale-addresses', ip, why: 'W' }, / asks the Kubernetes API: W\. Retry\.$/],
+      [
+        { about: 'unknown-address', ip, why: 'W' },
+        /^No running pod .* 10\.0\.0\.5, but W\. Retry\.$/,
+      ],
       [{ about: 'unknown-name' }, /^No such pod on this node\. Retry\.$/],
     ];
     for (const [facts, text] of texts) assert.match(textOfCaller(facts), text);

@@ -1,7 +1,7 @@
 /**
  * The agent of two processes, as the manifest splits it: `nmi redirect run` with the rights, and
  * `nmi run` without a capability under the rule of container runtimes' default seccomp profile, by which
- * bpf(2) is not permitted. There is no API server, so a pod that is known is told that the agent is starting.
+ * bpf(2) is not permitted. There is no API server, so a pod that is known is refused because the watches fail.
  */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
@@ -134,7 +134,8 @@ for (const mode of ['ebpf', 'iptables'] as const) {
       return join(files, 'run/callers.sock');
     }
 
-    const known = /^503 .*The agent is starting and does not know the pods yet/;
+    const known =
+      /^503 .*The agent does not know the pods of this node: the watch of \w+ has failed for/;
 
     it('waits until the other one has installed the redirect', async () => {
       servingSide.start();

@@ -26,8 +26,8 @@ describe('the kernel side of a node', () => {
     assert.equal(kernel.mode, 'none');
   });
 
-  it('is one part: a condition and samples, of what was checked', async () => {
-    const { kernel, clock } = open({ redirect: 'none', 'ipt-update-interval-sec': '60' });
+  it('is one part: a condition and samples, and nothing of a redirect where there is none', async () => {
+    const { kernel, clock, lines } = open({ redirect: 'none', 'ipt-update-interval-sec': '60' });
     await using _kernel = kernel;
     const sampleOf = (metric: string, outcome?: string): number | undefined =>
       kernel
@@ -44,9 +44,8 @@ describe('the kernel side of a node', () => {
     await kernel.prepare();
     await kernel.start();
     assert.deepEqual([condition.problem(), kernel.problem()], [undefined, undefined]);
-    assert.equal(sampleOf('nmi_redirect_up'), 1);
-    assert.equal(sampleOf('nmi_redirect_reconciles_total', 'failed'), 0);
-    assert.equal(sampleOf('nmi_redirect_reconciles_total', 'unchanged'), 1);
+    assert.deepEqual([kernel.conditions, kernel.samples()], [[], []]);
+    assert.deepEqual(lines.slice(1), [], 'nothing was installed');
     assert.equal(kernel.status().state, 'off');
     assert.equal(clock.armed.length, 1, 'the next check');
     assert.equal(sampleOf('nmi_ebpf_connects_total', 'redirected'), undefined, 'no programs');

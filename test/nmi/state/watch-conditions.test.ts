@@ -1,11 +1,22 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { readiness } from '../../../src/nmi/base/readiness.ts';
+import type { Watches } from '../../../src/nmi/kube/watch/watches.ts';
 import { watchConditions } from '../../../src/nmi/state/watch-conditions.ts';
+
+const healthy = { syncedOnce: true, lastContactAgeMs: 0, stalenessMs: 0, failure: undefined };
+const stats = () =>
+  ({
+    pods: healthy,
+    identities: healthy,
+    bindings: healthy,
+    exceptions: healthy,
+    grants: healthy,
+  }) as unknown as ReturnType<Watches['stats']>;
 
 describe('readiness by the watches', () => {
   it('is missing while one is not synced', () => {
-    const watches = { unsynced: () => ['pods', 'bindings'] as const, stale: () => [] };
+    const watches = { unsynced: () => ['pods', 'bindings'] as const, stale: () => [], stats };
     assert.deepEqual(readiness([{ conditions: watchConditions(watches, 1000) }]), {
       ready: false,
       missing: { watches: 'waiting for pods, bindings' },
@@ -18,7 +29,7 @@ describe('readiness by the watches', () => {
       (['pods', 'identities', 'bindings', 'exceptions'] as const).filter(
         (name) => ages[name] > limitMs,
       );
-    const watches = { unsynced: () => [], stale };
+    const watches = { unsynced: () => [], stale, stats };
     assert.deepEqual(readiness([{ conditions: watchConditions(watches, 300_000) }]), {
       ready: false,
       missing: { watches_current: 'no proof for 300 s that pods, exceptions are current' },

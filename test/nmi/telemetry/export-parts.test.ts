@@ -24,4 +24,24 @@ describe('what the parts show', () => {
     assert.match(second, /^nmi_connections 2$/m);
     assert.match(second, /^nmi_ready\{condition="watches"\} 1$/m);
   });
+
+  it('is gone with the scrape at which they no longer show it', async () => {
+    const metrics = createMetrics();
+    let modes = ['ebpf', 'iptables'];
+    const samples = () =>
+      modes.map((mode) => ({ metric: 'nmi_redirect_up' as const, labels: { mode }, value: 1 }));
+    exportParts(metrics, [
+      {
+        samples,
+        get conditions() {
+          return modes.map((name) => ({ name, problem: () => undefined }));
+        },
+      },
+    ]);
+    assert.match(await metrics.render(), /mode="iptables"\} 1[^]*condition="iptables"\} 1/);
+    modes = ['ebpf'];
+    const page = await metrics.render();
+    assert.match(page, /mode="ebpf"\} 1[^]*condition="ebpf"\} 1/);
+    assert.doesNotMatch(page, /iptables/);
+  });
 });

@@ -68,6 +68,16 @@ export type Phase = Readonly<
   | { kind: 'waiting'; code?: ReflectorErrorCode; delayMs: number; isWakeable: boolean }
 >;
 
+/** What has gone wrong without a break since `sinceMs`; of several failures the last one. */
+export interface WatchFailure {
+  readonly code: ReflectorErrorCode;
+  readonly message: string;
+  /** Monotonic. */
+  readonly sinceMs: number;
+  /** The server has no such collection: no failure of the watch, which takes it as empty. */
+  readonly isAbsence: boolean;
+}
+
 export interface ReflectorState {
   readonly phase: Phase;
   readonly sinceMs: number;
@@ -82,14 +92,15 @@ export interface ReflectorState {
   readonly watches: number;
   readonly silences: number;
   readonly errors: ErrorCounts;
+  /** -Infinity before anything came. */
   readonly contactAtMs: number;
   /** When the store was last known to be current. */
   readonly provenAtMs: number;
   /** When a check was last requested, and not ignored. */
   readonly checkAtMs: number;
   readonly failures: Failures;
-  /** The failure last logged, while it lasts. */
-  readonly failing: ReflectorErrorCode | undefined;
+  /** The failure last logged, while it lasts: until a watch is healthy again. */
+  readonly failing: WatchFailure | undefined;
   /** The server could not be reached or was not well when last asked. */
   readonly isAway: boolean;
   /** Watches that the server closed in order since one was healthy. */
@@ -145,7 +156,7 @@ export function initialState(nowMs: number, streamsLists: boolean): ReflectorSta
     watches: 0,
     silences: 0,
     errors: noErrors,
-    contactAtMs: nowMs,
+    contactAtMs: -Infinity,
     provenAtMs: nowMs,
     checkAtMs: -Infinity,
     failures: noFailures,
@@ -309,8 +320,13 @@ function failed(state: Draft, error: unknown, around: Surroundings): void {
   // An exception of ours is worth its stack; what a server or a network does has none to tell.
   const err = code === 'INTERNAL' || !(error instanceof Error) ? error : error.message;
   report(state, code, { code, err, failures: failures.count, retryInMs });
-  state.failing = code;
+  const message = code !== 'INTERNAL' && error instanceof Error ? error.message : internalFailure;
+  const before = state.failing?.isAbsence === false ? state.failing : undefined;
+  state.failing = { code, message, sinceMs: before?.sinceMs ?? nowMs, isAbsence: false };
 }
+
+/** What an exception of ours says is for the log alone. */
+const internalFailure = 'exception in a watch handler';
 
 /** That there is nothing is as good as a list, and repeats until somebody installs the kind. */
 function absent(state: Draft, { code, message }: KubeError, around: Surroundings): void {
@@ -322,10 +338,12 @@ function absent(state: Draft, { code, message }: KubeError, around: Surroundings
   state.provenAtMs = nowMs;
   const delayMs = (timing.absentEveryMs * (1 + chance)) / 2;
   enter(state, { kind: 'waiting', code, delayMs, isWakeable: false }, around);
-  if (state.failing !== code) {
+  const before = state.failing;
+  if (before?.code !== code) {
     log(state, 'warn', 'resource type is not available, taken as empty', { code, err: message });
   }
-  state.failing = code;
+  const sinceMs = before?.isAbsence === true ? before.sinceMs : nowMs;
+  state.failing = { code, message, sinceMs, isAbsence: true };
   answered(state);
 }
 
@@ -342,7 +360,7 @@ function refuseStreams(state: Draft, reason: string, around: Surroundings): void
 }
 
 function report(state: Draft, code: ReflectorErrorCode, fields: LogFields): void {
-  if (state.failing === code) log(state, 'debug', 'watch still failing', fields);
+  if (state.failing?.code === code) log(state, 'debug', 'watch still failing', fields);
   else if (code === 'GONE') log(state, 'info', 'watch version expired, listing again', fields);
   else if (code === 'NOT_FOUND')
     log(state, 'error', 'resource type is not installed, retrying', fields);

@@ -34,6 +34,7 @@ import {
   type ReflectorEvent,
   type ReflectorState,
   type ReflectorTiming,
+  type WatchFailure,
 } from './reflector-state.ts';
 import { errorsByKind, type ErrorKind } from './retry-policy.ts';
 import { readWatchEvent, versionOf } from '../api/watch-event.ts';
@@ -86,8 +87,8 @@ export interface ReflectorOptions<T extends ObjectRef> {
 
 export interface ReflectorStats extends Pick<ReflectorState, 'phase' | 'silences' | 'errors'> {
   readonly syncedOnce: boolean;
-  /** Since the server was last heard, or since opening when it never was. */
-  readonly lastContactAgeMs: number;
+  /** Since the server last sent something; undefined when it never has. */
+  readonly lastContactAgeMs: number | undefined;
   /**
    * Since the last proof that the store is current: an event, a bookmark, a whole list, a watch
    * that ended in good order, or one that had nothing to tell for `healthyMs` after it was opened.
@@ -99,10 +100,16 @@ export interface ReflectorStats extends Pick<ReflectorState, 'phase' | 'silences
   /** Watches opened after the first one. */
   readonly restarts: number;
   readonly errorsByKind: Readonly<Record<ErrorKind, number>>;
+  /** The last failure and how long the watch has failed, until it is healthy again. */
+  readonly failure: FailureStats | undefined;
   /** Objects in the store. */
   readonly objects: number;
   /** Versions of objects that were skipped as unusable. */
   readonly rejected: number;
+}
+
+export interface FailureStats extends Omit<WatchFailure, 'sinceMs'> {
+  readonly forMs: number;
 }
 
 export interface Reflector extends AsyncDisposable {
@@ -180,17 +187,19 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
 
   stats(): ReflectorStats {
     const { phase, lists, watches, silences, errors, contactAtMs, provenAtMs } = this.#state;
+    const { failing } = this.#state;
     const nowMs = this.#options.clock.monotonicMs();
     return {
       phase,
       syncedOnce: lists > 0,
-      lastContactAgeMs: nowMs - contactAtMs,
+      lastContactAgeMs: contactAtMs === -Infinity ? undefined : nowMs - contactAtMs,
       stalenessMs: nowMs - provenAtMs,
       relists: Math.max(0, lists - 1),
       restarts: Math.max(0, watches - 1),
       silences,
       errors,
       errorsByKind: errorsByKind(errors),
+      failure: failing === undefined ? undefined : failureStats(failing, nowMs),
       objects: this.#intake.objects,
       rejected: this.#intake.rejected,
     };
@@ -354,6 +363,10 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     const { path, query } = this.#options;
     return `${path}?${new URLSearchParams({ ...query, ...search }).toString()}`;
   }
+}
+
+function failureStats({ sinceMs, ...failure }: WatchFailure, nowMs: number): FailureStats {
+  return { ...failure, forMs: nowMs - sinceMs };
 }
 
 /**

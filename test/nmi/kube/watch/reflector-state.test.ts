@@ -97,6 +97,27 @@ describe('the state of a reflector', () => {
     assert.deepEqual([contactAtMs, provenAtMs, lists, watches], [9010, 9000, 1, 2]);
   });
 
+  it('knows its last failure and since when it fails, until a watch is healthy', () => {
+    assert.equal(initialState(0, true).contactAtMs, -Infinity, 'nothing came yet');
+    const failed: readonly Line[] = [
+      [20, failure('NETWORK'), 'waiting 130', undefined, 'warn: watch failed, retrying'],
+      [200, waited, 'listing by stream', undefined],
+      [210, failure('FORBIDDEN'), 'waiting 150', undefined, 'warn: watch failed, retrying'],
+    ];
+    const { failing } = follow(failed);
+    assert.deepEqual(
+      [failing?.code, failing?.sinceMs, failing?.isAbsence],
+      ['FORBIDDEN', 20, false],
+    );
+    const after = follow([
+      ...failed,
+      [400, waited, 'listing by stream', undefined],
+      [410, listed('7'), 'watching', '7', 'synced', 'healthy in 1000', 'notify-recovery'],
+      [1410, healthy, 'watching', '7', 'info: watch recovered'],
+    ]);
+    assert.equal(after.failing, undefined);
+  });
+
   it('goes from a list by pages to a watch of its own', () => {
     const by = 'listing by pages';
     follow(

@@ -1,0 +1,84 @@
+/**
+ * How the watches are, in words for people: on `/readyz`, in `nmi explain`, in a 503. A failure is
+ * named with its code, what the API server or the network gave as its reason, and how long it lasts.
+ */
+import type { FailureStats, ReflectorStats } from '../kube/watch/reflector.ts';
+import type { WatchedResource, Watches } from '../kube/watch/watches.ts';
+
+/** Nothing that was received is shown at more length than this. */
+const maxMessage = 200;
+
+type WatchStats = Readonly<
+  Record<
+    WatchedResource,
+    Pick<ReflectorStats, 'syncedOnce' | 'lastContactAgeMs' | 'stalenessMs' | 'failure'>
+  >
+>;
+
+export interface WatchProblem {
+  readonly resource: string;
+  /** E.g. `FORBIDDEN: pods is forbidden`, one line. */
+  readonly reason: string;
+  /** Milliseconds since the first failure of this row. */
+  readonly forMs: number;
+}
+
+/** The watches that fail now. A kind that the cluster does not have is none of them. */
+export function watchProblems(stats: WatchStats): readonly WatchProblem[] {
+  return Object.entries(stats).flatMap(([resource, { failure }]): readonly WatchProblem[] =>
+    failure === undefined || failure.isAbsence
+      ? []
+      : [{ resource, reason: reasonOf(failure), forMs: failure.forMs }],
+  );
+}
+
+/** Resources without a first list, each with why it has none where something failed. No times. */
+export function describeUnsynced(watches: Pick<Watches, 'stats' | 'unsynced'>): string | undefined {
+  const unsynced = watches.unsynced();
+  if (unsynced.length === 0) return undefined;
+  const stats = watches.stats();
+  const waits = unsynced.map((name) => {
+    const { failure } = stats[name];
+    return failure === undefined ? name : `${name} (${reasonOf(failure)})`;
+  });
+  return `waiting for ${waits.join(', ')}`;
+}
+
+/** What fails now, in a few words: of the watch that is named, else of the first that fails. */
+export function whyBehind(stats: WatchStats, resource?: WatchedResource): string | undefined {
+  const problem = watchProblems(stats).find(
+    (each) => resource === undefined || each.resource === resource,
+  );
+  if (problem === undefined) return undefined;
+  const { reason, forMs } = problem;
+  return `the watch of ${problem.resource} has failed for ${seconds(forMs)} (${reason})`;
+}
+
+/** One line a watch: synced or not, when something last came, what fails and for how long. */
+export function watchLines(stats: WatchStats): readonly string[] {
+  return Object.entries(stats).map(([resource, watch]) => {
+    const { syncedOnce, lastContactAgeMs, stalenessMs, failure } = watch;
+    const facts = [
+      syncedOnce ? `synced, proven current ${seconds(stalenessMs)} ago` : 'not synced',
+      lastContactAgeMs === undefined
+        ? 'nothing received yet'
+        : `last received ${seconds(lastContactAgeMs)} ago`,
+      ...(failure === undefined ? [] : [describeFailure(failure)]),
+    ];
+    return `${resource}: ${facts.join('; ')}`;
+  });
+}
+
+function describeFailure(failure: FailureStats): string {
+  const word = failure.isAbsence ? 'not available and taken as empty' : 'failing';
+  return `${word} for ${seconds(failure.forMs)}: ${reasonOf(failure)}`;
+}
+
+function reasonOf({ code, message }: FailureStats): string {
+  const line = message.replaceAll(/[^\x20-\x7e]/g, '?').slice(0, maxMessage);
+  return line === '' ? code : `${code}: ${line}`;
+}
+
+function seconds(ms: number): string {
+  return `${Math.floor(ms / 1000)} s`;
+}

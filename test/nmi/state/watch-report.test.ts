@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { ReflectorStats } from '../../../src/nmi/kube/watch/reflector.ts';
+import type { WatchedResource, Watches } from '../../../src/nmi/kube/watch/watches.ts';
+import {
+  describeUnsynced,
+  watchLines,
+  watchProblems,
+  whyBehind,
+} from '../../../src/nmi/state/watch-report.ts';
+
+type Stats = ReturnType<Watches['stats']>;
+
+const healthy = { syncedOnce: true, lastContactAgeMs: 3_400, stalenessMs: 3_400 };
+const refused = {
+  code: 'FORBIDDEN',
+  message: 'bindings is forbidden:\nUser "nmi"',
+  forMs: 40_900,
+  isAbsence: false,
+} as const;
+const never = { syncedOnce: false, lastContactAgeMs: undefined, stalenessMs: 41_000 };
+
+function statsWith(over: Partial<Record<WatchedResource, Partial<ReflectorStats>>> = {}): Stats {
+  const names = ['pods', 'identities', 'bindings', 'exceptions', 'grants'] as const;
+  const all = names.map((name) => [name, { ...healthy, failure: undefined, ...over[name] }]);
+  return Object.fromEntries(all) as Stats;
+}
+
+const failing = statsWith({
+  bindings: { ...never, failure: refused },
+  grants: { failure: { code: 'NOT_FOUND', message: 'no such', forMs: 60_000, isAbsence: true } },
+});
+
+describe('the words for watches', () => {
+  it('are one line a watch: what came last, what fails, and for how long', () => {
+    assert.deepEqual(watchLines(failing), [
+      'pods: synced, proven current 3 s ago; last received 3 s ago',
+      'identities: synced, proven current 3 s ago; last received 3 s ago',
+      'bindings: not synced; nothing received yet; failing for 40 s: ' +
+        'FORBIDDEN: bindings is forbidden:?User "nmi"',
+      'exceptions: synced, proven current 3 s ago; last received 3 s ago',
+      'grants: synced, proven current 3 s ago; last received 3 s ago; ' +
+        'not available and taken as empty for 60 s: NOT_FOUND: no such',
+    ]);
+  });
+
+  it('call a kind that the cluster does not have no failure', () => {
+    const reason = 'FORBIDDEN: bindings is forbidden:?User "nmi"';
+    assert.deepEqual(watchProblems(failing), [{ resource: 'bindings', reason, forMs: 40_900 }]);
+    assert.equal(whyBehind(failing), `the watch of bindings has failed for 40 s (${reason})`);
+    assert.equal(whyBehind(failing, 'pods'), undefined);
+    assert.equal(whyBehind(statsWith()), undefined);
+  });
+
+  it('show no more of what was received than one bounded line', () => {
+    const long = { ...refused, message: 'é'.repeat(5_000) };
+    const [problem] = watchProblems(statsWith({ pods: { failure: long } }));
+    assert.equal(problem?.reason, `FORBIDDEN: ${'?'.repeat(200)}`);
+    const mute = { ...refused, message: '' };
+    assert.equal(
+      whyBehind(statsWith({ pods: { failure: mute } })),
+      'the watch of pods has failed for 40 s (FORBIDDEN)',
+    );
+  });
+
+  it('name what a first list waits for, without a time that would change it all the while', () => {
+    const unsynced = (names: readonly WatchedResource[]) => ({
+      unsynced: () => names,
+      stats: () => failing,
+    });
+    assert.equal(describeUnsynced(unsynced([])), undefined);
+    assert.equal(
+      describeUnsynced(unsynced(['pods', 'bindings'])),
+      'waiting for pods, bindings (FORBIDDEN: bindings is forbidden:?User "nmi")',
+    );
+  });
+});
