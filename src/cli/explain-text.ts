@@ -60,6 +60,7 @@ function renderPod(explanation: PodExplanation): readonly string[] {
       : [row('exception', `AzurePodIdentityException ${exception}`)]),
     ...block('identities', identities.flatMap(renderIdentity)),
     ...requests.flatMap((request) => renderRequest(request, identities)),
+    ...block('clients', explanation.clients.map(printable)),
     ...block('hints', explanation.hints),
   ];
 }

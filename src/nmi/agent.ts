@@ -50,7 +50,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { config, clock, log, stop } = options;
   const tuning: Tuning = { ...defaultTuning, ...options.tuning };
   await using starting = new AsyncDisposableStack();
-  const { metrics, observer } = createTelemetry(log.child({ component: 'token' }), clock);
+  const { metrics, observer, clients } = createTelemetry(log.child({ component: 'token' }), clock);
   const client = starting.use(await openClient(options));
   stop?.throwIfAborted();
   const kernel = starting.use(openKernel(options));
@@ -66,7 +66,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { broker } = tokens;
   const server = starting.use(await openServer({ ...core, broker }));
   // Before the kernel side is up: what keeps it down is worth asking for.
-  starting.use(await openExplain({ ...core, broker, policy: server.policy }));
+  starting.use(
+    await openExplain({
+      ...core,
+      broker,
+      policy: server.policy,
+      clientsOf: (uid) => clients.of(uid),
+    }),
+  );
   await kernel.start();
   starting.use(
     giveBackSpareMemory({

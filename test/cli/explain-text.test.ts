@@ -72,6 +72,7 @@ function createExplanation(fields: Partial<PodExplanation> = {}): PodExplanation
     identities: [identity],
     bindings: [{ name: 'a', identityName: 'a', identityExists: true }],
     requests: [{ selector: '', resource: undefined, outcome }],
+    clients: [],
     ...fields,
   };
 }
@@ -178,6 +179,7 @@ describe('the text of an explanation', () => {
         label: undefined,
         bindings: [],
         identities: [],
+        clients: ['azsdk-js-identity/4.2.1', 'other'],
         hints: ['One thing.', 'Another.'],
         requests: [{ selector: 'client_id=x', resource: 'https://r', outcome: refused }],
       }),
@@ -188,6 +190,8 @@ describe('the text of an explanation', () => {
         'moment in which that may change): Identity not found: no label "x".',
       '  check  As binding_missing.',
       '  fix    Wait a minute; then as binding_missing.',
+      '  clients     azsdk-js-identity/4.2.1',
+      '              other',
       '  hints       One thing.',
       '              Another.',
     ].join('\n');

@@ -38,12 +38,15 @@ export function openExplainStand({
     trustsAddresses: boolean;
     lifeMs: number;
     whyUnavailable: string | undefined;
+    /** By pod UID. */
+    clients: Readonly<Record<string, readonly string[]>>;
   } = {
     failure: undefined,
     isSynced: true,
     trustsAddresses: true,
     lifeMs: 24 * hourMs,
     whyUnavailable: undefined,
+    clients: {},
   };
   const calls: TokenRequest<UpstreamIdentity>[] = [];
   const fetch = (request: TokenRequest<UpstreamIdentity>): Promise<SourceResult> => {
@@ -80,6 +83,7 @@ export function openExplainStand({
       watches: { unsynced: [], silentForMs: 1_000, failing: [] },
     }),
     whyUnavailable: () => state.whyUnavailable,
+    clientsOf: (podUid) => state.clients[podUid] ?? [],
   };
 
   /** @param search as on the socket. */

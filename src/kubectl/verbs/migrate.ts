@@ -19,8 +19,10 @@ import { listNodes } from '../cluster/agent-state.ts';
 import { defaultConfig, viewAgent } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { readSnapshot, type Snapshot, type Unread } from '../cluster/snapshot.ts';
+import { readSeenClients } from '../cluster/seen-clients.ts';
 import { findMic } from '../findings/agents.ts';
 import { labelPatch, ownersOf } from '../findings/owners.ts';
+import { judgeClient, sdkRule } from '../findings/sdk-versions.ts';
 import { maxCredentials, federateLine, subjectOf } from '../azure/federation.ts';
 import { cloudOf } from '../../nmi/sources/entra/clouds.ts';
 import { valueOf } from '../transport/kubectl.ts';
@@ -70,7 +72,16 @@ export const addMigrate: AddVerb = (parser, start) =>
       .command(
         'to-workload-identity',
         'service accounts, labels and federated credentials for the bound pods of a namespace',
-        (sub) => sub.options(planFlags).example('$0 migrate to-workload-identity -n shop', ''),
+        (sub) =>
+          sub
+            .options(planFlags)
+            .option('live', {
+              type: 'boolean',
+              default: false,
+              describe:
+                'Ask the agents which SDKs they saw the pods use; needs exec on their pods.',
+            })
+            .example('$0 migrate to-workload-identity -n shop --live', ''),
         (flags) => start(flags, (context) => toWorkloadIdentity(context, flags)),
       )
       .demandCommand(1, 'No verb is given after migrate.'),
@@ -245,7 +256,10 @@ async function plan(context: VerbContext, group: string, cluster: string): Promi
   return exitCodes.ok;
 }
 
-async function toWorkloadIdentity(context: VerbContext, flags: PlanFlags): Promise<ExitCode> {
+async function toWorkloadIdentity(
+  context: VerbContext,
+  flags: PlanFlags & { readonly live: boolean },
+): Promise<ExitCode> {
   const namespace = await namespaceFor(context);
   const snapshot = await readSnapshot(context.kubectl, namespace);
   const config =
@@ -299,11 +313,59 @@ async function toWorkloadIdentity(context: VerbContext, flags: PlanFlags): Promi
       ({ account, identity }) =>
         `${subjectOf({ namespace, serviceAccount: account })} becomes ${nameOf(identity)}`,
     ),
-    'Pods need an SDK that knows Workload Identity: the Azure Identity libraries of .NET 1.9, Go 1.3, Java 1.9, JavaScript 3.2, Python 1.13, or later.',
+    ...(flags.live
+      ? await sdkNotes(
+          context,
+          snapshot,
+          uses.flatMap(({ pods }) => pods),
+        )
+      : [`${sdkRule} Add --live to see what the agents saw the pods use.`]),
     'When the credentials exist, label the pod templates; the binding label may stay until all is well:',
     ...patches,
   ];
   return carryOut(context, { ...emptyPlan, objects, az, notes }, flags);
+}
+
+/** A sentence for each pod, those that need work first. */
+async function sdkNotes(
+  { kubectl }: VerbContext,
+  { agents = [] }: Snapshot,
+  pods: readonly RawObject[],
+): Promise<readonly string[]> {
+  const nodes = new Set(pods.map((pod) => stringAt(specOf(pod), 'nodeName')));
+  const asked = agents.map(viewAgent).filter(({ node, isOldNmi }) => nodes.has(node) && !isOldNmi);
+  const unread: Unread[] = [];
+  const seen = await readSeenClients(kubectl, asked, unread);
+  const titles = [...new Set(pods.map(titleOf))].toSorted();
+  const [old, unknown, fine]: [string[], string[], string[]] = [[], [], []];
+  for (const title of titles) {
+    const verdicts = (seen.get(title) ?? []).map(judgeClient);
+    const tooOld = verdicts.filter((each) => each.kind === 'too-old');
+    const [known] = verdicts.filter((each) => each.kind === 'knows');
+    for (const { title: sdk, version, minimum } of tooOld) {
+      old.push(`Pod ${title} uses ${sdk} ${version}: update it to ${minimum} or later first.`);
+    }
+    if (tooOld.length > 0) continue;
+    if (verdicts.some(({ kind }) => kind === 'unknown') || known === undefined) {
+      unknown.push(`Pod ${title}: ${whyUnknown(seen.get(title))}; check its SDK yourself.`);
+    } else {
+      fine.push(`Pod ${title} uses ${known.title} ${known.version}, which is new enough.`);
+    }
+  }
+  return [
+    ...old,
+    ...unknown,
+    ...fine,
+    ...(unknown.length === 0 ? [] : [sdkRule]),
+    'Code that creates a ManagedIdentityCredential itself goes on asking IMDS, whatever its version.',
+    ...unread.map(({ what, why, loses }) => `Not known: ${loses}: cannot ${what}: ${why}`),
+  ];
+}
+
+function whyUnknown(clients: readonly string[] | undefined): string {
+  if (clients === undefined) return 'no agent reported it';
+  if (clients.length === 0) return 'the agent saw no request of it';
+  return 'the agent saw requests of something else than an Azure SDK';
 }
 
 interface Use {

@@ -16,16 +16,18 @@ export interface ExplainOptions {
   readonly state: ClusterState;
   readonly policy: GrantPolicy;
   readonly broker: TokenBroker;
+  /** By pod UID. */
+  readonly clientsOf: (podUid: string) => readonly string[];
   readonly clock: Clock;
   readonly log: Logger;
 }
 
 /** Never rejects. */
 export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
-  const { config, kernel, state, policy, broker, clock, log } = options;
+  const { config, kernel, state, policy, broker, clientsOf, clock, log } = options;
   const health = () => readHealth({ nodeName: config.node, kernel, knowledge: state });
   const whyUnavailable = () => kernel.whyUnavailable();
-  const context = { knowledge: state, policy, broker, health, whyUnavailable };
+  const context = { knowledge: state, policy, broker, clientsOf, health, whyUnavailable };
   return openExplainServer({
     path: config.explainSocket,
     explain: (query) => explain(query, context, clock.wallMs()),

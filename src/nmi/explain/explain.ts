@@ -53,6 +53,8 @@ export interface ExplainContext {
   readonly knowledge: GrantKnowledge;
   readonly policy: GrantPolicy;
   readonly broker: Pick<TokenBroker, 'describe'>;
+  /** The clients that a pod was seen to use; undefined where no requests are seen. */
+  readonly clientsOf?: (podUid: string) => readonly string[];
   readonly health: () => NodeHealth;
   /** Why no caller can be looked up now, or undefined. */
   readonly whyUnavailable: () => string | undefined;
@@ -120,7 +122,8 @@ function explainNode(sight: Asked): Explanation {
     const outcome = judge(pod, authorization, sight);
     const { namespace, name, phase, ips } = pod;
     const label = bindingLabelOf(pod);
-    return { namespace, name, ip: ips[0] ?? '', phase, label, outcome };
+    const clients = sight.clientsOf?.(pod.uid) ?? [];
+    return { namespace, name, ip: ips[0] ?? '', phase, label, outcome, clients };
   });
   return { ...told('node', sight), pods, omitted: all.length - pods.length };
 }
@@ -158,6 +161,7 @@ function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation
     bindings: bindingsOf(grants),
     identities: identitiesOf(pod, grants, byDefault, sight),
     requests,
+    clients: sight.clientsOf?.(uid) ?? [],
     hints: [...findHints(pod, knowledge.grants), ...findOwnerHints(pod, knowledge)],
   };
 }

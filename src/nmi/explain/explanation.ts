@@ -27,6 +27,8 @@ export interface PodExplanation extends Told {
   readonly identities: readonly IdentityView[];
   /** The request that names no identity first, then the one asked about. */
   readonly requests: readonly RequestView[];
+  /** What the pod was seen to send requests with: `azsdk-python-identity/1.25.0`, or `other`. */
+  readonly clients: readonly string[];
   /** What looks like a mistake; sentences. */
   readonly hints: readonly string[];
 }
@@ -189,4 +191,6 @@ export interface PodLine {
   readonly phase: PodPhase;
   readonly label: string | undefined;
   readonly outcome: Outcome;
+  /** As of one pod; undefined from an agent that does not look. */
+  readonly clients?: readonly string[];
 }

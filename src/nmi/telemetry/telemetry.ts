@@ -12,6 +12,8 @@ import { BoundedLabel, resourceLabel } from './bounded-label.ts';
 import type { Observe } from './bound-histogram.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { presetSeries } from './preset-series.ts';
+import { SeenClients } from './seen-clients.ts';
+import { userAgentOf } from './user-agent.ts';
 import type { Authorized } from '../grants/authorization.ts';
 import { relayed, type Exchange, type Handled } from '../server/request.ts';
 import { correlationInBytes, correlationOf } from '../server/correlation.ts';
@@ -56,16 +58,23 @@ const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguo
 export interface Telemetry {
   readonly metrics: Metrics;
   readonly observer: Observer;
+  readonly clients: Pick<SeenClients, 'of'>;
 }
 
 /** The agent's metrics, and what fills them from the way of a request. */
 export function createTelemetry(log: Logger, clock: Clock): Telemetry {
   const metrics = createMetrics();
   presetSeries(metrics);
-  return { metrics, observer: createObserver(metrics, log, clock) };
+  const clients = new SeenClients();
+  return { metrics, clients, observer: createObserver(metrics, log, clock, clients) };
 }
 
-export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Observer {
+export function createObserver(
+  metrics: Metrics,
+  log: Logger,
+  clock: Clock,
+  clients = new SeenClients(),
+): Observer {
   const namespaces = new BoundedLabel(200);
   const prepared = new WeakMap<StandingRight, PreparedHit>();
   const observeHit = metrics.observer('nmi_request_duration_seconds', hitLabels.request);
@@ -97,10 +106,12 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     hits = 0;
   });
 
-  function prepareHit(podIp: string, right: StandingRight): PreparedHit {
+  function prepareHit(podIp: string, head: Buffer, right: StandingRight): PreparedHit {
     const { authorization, query } = right;
     const { pod } = authorization;
     const { resource } = query;
+    // A right stands for a second: of the requests of one only the first is looked at.
+    clients.see(pod.uid, userAgentOf(head));
     const fields = {
       status: 200,
       reason: 'ok',
@@ -134,7 +145,7 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
 
   function onHit({ caller, startedAtMs, requestId, request }: Hit, right: StandingRight): void {
     const known = prepared.get(right);
-    const hit = known?.podIp === caller.ip ? known : prepareHit(caller.ip, right);
+    const hit = known?.podIp === caller.ip ? known : prepareHit(caller.ip, request.bytes, right);
     const durationMs = clock.monotonicMs() - startedAtMs;
     const seconds = durationMs / 1000;
     hit.observeOperation(seconds);
@@ -160,6 +171,10 @@ export function createObserver(metrics: Metrics, log: Logger, clock: Clock): Obs
     isGone: boolean,
   ): void {
     const pod = authorization?.pod;
+    // At /host/token others ask on behalf of the pod.
+    if (pod !== undefined && route === 'token') {
+      clients.see(pod.uid, exchange.headerValues('user-agent')[0] ?? '');
+    }
     const path = route === 'host-token' ? hostTokenPath : tokenPath;
     metrics.observe('aadpodidentity_nmi_operations_duration_seconds', durationMs / 1000, {
       operation_type: path,

@@ -322,6 +322,23 @@ describe('the explanation of a node', () => {
     assert.equal(told.omitted, 0);
   });
 
+  it('has the clients that each pod was seen to use, as that of one pod has', () => {
+    const stand = openBound();
+    stand.addPod({ name: 'quiet', ips: [] });
+    const clients = ['azsdk-js-identity/4.2.1'];
+    stand.state.clients = { 'uid-p': clients };
+    const told = stand.ask('');
+    assert.ok(told.kind === 'node');
+    assert.deepEqual(
+      told.pods.map((pod) => [pod.name, pod.clients]),
+      [
+        ['p', clients],
+        ['quiet', []],
+      ],
+    );
+    assert.deepEqual(stand.askPod('pod=default/p').clients, clients);
+  });
+
   it('is bounded', () => {
     const stand = openExplainStand();
     for (let index = 0; index < 1_010; index++) stand.addPod({ name: `pod-${index}`, ips: [] });

@@ -8,6 +8,7 @@ import { relayed, type Exchange } from '../../../src/nmi/server/request.ts';
 import type { StandingRight } from '../../../src/nmi/server/standing-rights.ts';
 import { createLogger } from '../../../src/nmi/base/logger.ts';
 import { createObserver } from '../../../src/nmi/telemetry/telemetry.ts';
+import { SeenClients } from '../../../src/nmi/telemetry/seen-clients.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
@@ -174,6 +175,40 @@ describe('what is told of a hit', () => {
       [...told].map(([, ip]) => ip),
       ['10.0.0.1', '10.0.0.2', '10.0.0.1'],
     );
+  });
+});
+
+describe('the client of a request', () => {
+  const userAgent = 'azsdk-python-identity/1.13.0 Python/3.12';
+
+  it('is seen at a hit and at a miss, and not where another asks for the pod', async () => {
+    const { metrics, log, clock } = open();
+    const right = rightOf();
+    const { authorization } = right;
+    const { uid } = authorization.pod;
+    const names = ['azsdk-python-identity/1.13.0'];
+
+    const atHit = new SeenClients();
+    const bytes = Buffer.from(`GET / HTTP/1.1\r\nUser-Agent: ${userAgent}\r\n\r\n`);
+    createObserver(metrics, log, clock, atHit).onHit(
+      { caller, startedAtMs: 0, requestId: 'id', request: { bytes, ids: [] } },
+      right,
+    );
+    assert.deepEqual(atHit.of(uid), names);
+
+    const answer = { reason: 'ok', status: 200, body: '' } as const;
+    for (const [route, seen] of [
+      ['token', names],
+      ['host-token', []],
+    ] as const) {
+      const atMiss = new SeenClients();
+      createObserver(metrics, log, clock, atMiss).onDecision(
+        { ...exchange, headerValues: (name) => (name === 'user-agent' ? [userAgent] : []) },
+        { route, answer, authorization, resource: 'r', source: 'imds', cache: 'miss' },
+      );
+      await new Promise(setImmediate);
+      assert.deepEqual(atMiss.of(uid), seen, route);
+    }
   });
 });
 

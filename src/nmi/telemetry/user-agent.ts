@@ -1,0 +1,39 @@
+/**
+ * Which Azure SDK sent a request, from its User-Agent: `[application ]azsdk-LANGUAGE-PACKAGE/VERSION ...`.
+ * A pod writes this header, so only a family of a closed list and digits of a version come out. Pure.
+ */
+
+/** The identity packages of Azure SDKs; `azsdk-net-core` has those of .NET from April 2026 on. */
+export const sdkFamilies = [
+  'azsdk-cpp-identity',
+  'azsdk-go-azidentity',
+  'azsdk-java-azure-identity',
+  'azsdk-js-identity',
+  'azsdk-net-core',
+  'azsdk-net-identity',
+  'azsdk-python-identity',
+] as const;
+
+export type SdkFamily = (typeof sdkFamilies)[number];
+
+/** `FAMILY/VERSION`, the version of up to three numbers; `other` for everything that is no Azure SDK. */
+export type ClientName = `${SdkFamily}/${string}` | 'other';
+
+/** No SDK's name begins later, and nothing behind is looked at. */
+const maxLooked = 256;
+const sdk = new RegExp(
+  `(?:^|\\s)(${sdkFamilies.join('|')})/v?(\\d{1,5}(?:\\.\\d{1,5}){0,2})(?!\\d)`,
+  'i',
+);
+
+export function nameClient(userAgent: string): ClientName {
+  const [, family, version] = sdk.exec(userAgent.slice(0, maxLooked)) ?? [];
+  const known = sdkFamilies.find((each) => each === family?.toLowerCase());
+  return known === undefined || version === undefined ? 'other' : `${known}/${version}`;
+}
+
+/** @param head of an HTTP request, from the request line on. */
+export function userAgentOf(head: Buffer): string {
+  const [, value = ''] = /\r\nuser-agent:[ \t]*([^\r]*)/i.exec(head.toString('latin1')) ?? [];
+  return value;
+}
