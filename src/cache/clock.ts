@@ -1,6 +1,6 @@
 /**
- * Time as a parameter. Wall time is for what others stamped (token expiry, object creation);
- * monotonic time is for durations. Tests drive both by hand.
+ * Time as a parameter. Wall time is compared with time stamps of others (token expiry, object
+ * creation); monotonic time measures durations. Tests set both.
  */
 export interface Clock {
   /** Milliseconds since the epoch; may jump either way. */

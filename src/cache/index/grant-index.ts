@@ -1,22 +1,22 @@
 /**
- * What each pod of this node may be, worked out when an object changes and never when a request
- * comes.
+ * The identities that each pod of this node may use. The index is computed when an object changes,
+ * never during a request.
  *
  * 1. Everything is within one namespace: pod, binding, identity and exception.
  * 2. A pod's binding label equals the selector of a binding byte for byte. An absent or empty label
- *    matches nothing and neither does an empty selector: otherwise one careless binding would give
- *    its identity to every pod without the label.
- *    A binding that names a service account is for pods under that one alone.
- * 3. An exception matches a pod by any one of its labels, the key exactly and the value whatever
- *    its case, and wins over bindings. One without labels matches nothing.
- *    Of the bindings that match a label the 200 oldest count, which is what the old system took too:
- *    who may create bindings decides how many there are.
- * 4. Where several match, order is by creation and then name for identities, by name for the rest,
- *    never by arrival.
+ *    matches nothing, and an empty selector matches nothing: otherwise one careless binding would
+ *    give its identity to every pod without the label.
+ *    A binding that names a service account applies only to pods of that service account.
+ * 3. An exception matches a pod by any one of its labels (the key exactly, the value
+ *    case-insensitively) and takes precedence over bindings. An exception without labels matches
+ *    nothing.
+ *    Only the 200 oldest bindings of a label count, as in the replaced system: namespace users
+ *    decide how many bindings exist.
+ * 4. Several matches are sorted, identities by creation time and then name, other objects by name,
+ *    never by order of arrival.
  *
- * Pods of one namespace and label value share a claim, where a binding names a service account those
- * under the same one, so a change of a binding or identity costs one claim and a glance at the pods
- * that carry the label; nothing else is visited.
+ * Pods with the same namespace and label value form one label group, divided by service account if a
+ * binding names one. A change of a binding or identity recomputes one group and its pods only.
  */
 import { objectKey } from './object-name.ts';
 import { MemoryObjectStore } from './object-store.ts';
@@ -39,11 +39,11 @@ export interface BoundGrants {
   readonly byClientId: ReadonlyMap<string, Identity>;
   /** By `normaliseResourceId`; on duplicates the first of `identities`. No empty key. */
   readonly byResourceId: ReadonlyMap<string, Identity>;
-  /** Those whose identity exists, by name. */
+  /** Bindings whose identity exists, by name. */
   readonly bindings: readonly Binding[];
-  /** Those that match as well but name an identity that does not exist, by name. */
+  /** Matching bindings whose identity does not exist, by name. */
   readonly danglingBindings: readonly Binding[];
-  /** How many bindings of the label do not count, since there are too many. */
+  /** Bindings of the label beyond `maxBindingsOfLabel`, which do not count. */
   readonly surplusBindings: number;
 }
 
@@ -54,9 +54,9 @@ export type PodGrants =
   | {
       readonly kind: 'no-binding';
       readonly label: string;
-      /** Those that match but are for pods under another service account, by name. */
+      /** Bindings that match the label but name another service account, by name. */
       readonly bindingsForOtherAccounts: readonly Binding[];
-      /** The later of the pod's creation and of when it got the label. */
+      /** The later of the pod's creation and the time it got the label. */
       readonly sinceWallMs: number;
     }
   | {
@@ -73,21 +73,21 @@ export interface GrantIndexStats {
   readonly bindings: number;
   readonly exceptions: number;
   readonly boundPods: number;
-  /** Label values, of pods stored now, that were worked out. */
+  /** Computed label groups of the stored pods. */
   readonly labelGroups: number;
-  /** How many times a pod's grants were worked out, ever. */
+  /** How many times a pod's grants were computed since the start. */
   readonly recomputed: number;
 }
 
-/** A pod as last seen. */
+/** A stored pod and its grants. */
 interface PodEntry {
   pod: Pod;
-  /** Names its claim; `undefined` when its label is absent or empty. */
+  /** Key of the pod's label group; `undefined` when the label is absent or empty. */
   groupKey: string | undefined;
   grants: PodGrants;
 }
 
-/** What a label value of a namespace stands for, whichever pod carries it. */
+/** The grants that all pods of a label group and service account share. */
 type GroupGrants =
   | BoundGrants
   | { readonly kind: 'unbound'; readonly bindingsForOtherAccounts: readonly Binding[] }
@@ -98,16 +98,16 @@ type GroupGrants =
     };
 
 const noLabel: PodGrants = { kind: 'no-label' };
-/** Of one label in one namespace. */
+/** Most bindings of one label in one namespace that count. */
 export const maxBindingsOfLabel = 200;
 const unbound: GroupGrants = { kind: 'unbound', bindingsForOtherAccounts: [] };
 
-/** What a label value of a namespace stands for, by the service account of the pod. */
+/** The bindings of one namespace and label value. */
 interface LabelGroup {
-  /** Those that match the label and count, by name. */
+  /** Bindings that match the label and count, by name. */
   readonly matching: readonly Binding[];
   readonly surplus: number;
-  /** Under the empty name where no binding asks for a service account. */
+  /** By service account; under the empty name if no binding names a service account. */
   readonly byAccount: Map<string, GroupGrants>;
   readonly namesAccount: boolean;
 }
@@ -122,7 +122,7 @@ export class GrantIndex {
   readonly #bindingsByGroup = new Multimap<Binding>();
   readonly #bindingsByIdentity = new Multimap<Binding>();
   readonly #exceptionsByNamespace = new Multimap<Exception>();
-  /** Worked out when first needed, dropped when an object they rest on changes. */
+  /** Computed on first use, deleted when a binding or identity of the group changes. */
   readonly #groups = new Map<string, LabelGroup>();
   readonly #touched = new Set<PodEntry>();
 
@@ -142,7 +142,7 @@ export class GrantIndex {
   #generation = 0;
   #recomputed = 0;
 
-  /** Follows `pods` from now on; whoever needs both listens here. */
+  /** Observes `pods`. Code that depends on pods and grants observes this index only. */
   constructor(pods: PodIndex, onObserverError: (error: unknown) => void = ignoreObserverError) {
     this.#pods = pods;
     this.#observers = new Observers(onObserverError);
@@ -168,14 +168,14 @@ export class GrantIndex {
   }
 
   /**
-   * What the pod may be, or `undefined` when no such pod is stored. O(1), without allocation; the
-   * same object until the pod's grants change.
+   * The grants of a pod, or `undefined` when no such pod is stored. O(1), without allocation; returns
+   * the same object until the pod's grants change.
    */
   grantsOf(podUid: string): PodGrants | undefined {
     return this.#entries.get(podUid)?.grants;
   }
 
-  /** Every binding of the cluster, for whoever looks for what is nearly right. */
+  /** Every binding of the cluster, for hints about bindings that nearly match. */
   allBindings(): Iterable<Binding> {
     return this.#bindings.all();
   }
@@ -187,13 +187,13 @@ export class GrantIndex {
 
   /**
    * Calls `observer` once after each step that changed a pod (its address included) or any pod's
-   * grants, when both indexes already give the new answer. The returned function unsubscribes.
+   * grants, after both indexes were updated. The returned function unsubscribes.
    */
   onChange(observer: () => void): () => void {
     return this.#observers.add(observer);
   }
 
-  /** Counted when asked: O(pods). */
+  /** Counts at each call: O(pods). */
   get stats(): GrantIndexStats {
     let boundPods = 0;
     for (const { grants } of this.#entries.values()) if (grants.kind === 'bound') boundPods++;
@@ -207,7 +207,7 @@ export class GrantIndex {
     };
   }
 
-  /** Looks at these alone: a node has hundreds of pods, and nearly every event is about one. */
+  /** Visits only these pods: a node has hundreds of pods, and nearly every event changes one. */
   #podsChanged(uids: readonly string[]): void {
     for (const uid of uids) {
       const entry = this.#entries.get(uid);
@@ -231,7 +231,7 @@ export class GrantIndex {
     this.#settle('pods');
   }
 
-  /** Stays where it was, but for its claim when its label is another. */
+  /** The namespace is unchanged, so only the label group may change. */
   #update(entry: PodEntry, pod: Pod): void {
     const groupKey = groupKeyOf(pod);
     entry.pod = pod;
@@ -300,7 +300,7 @@ export class GrantIndex {
     for (const entry of this.#entriesByGroup.of(groupKey)) this.#touched.add(entry);
   }
 
-  /** Ends a step: works out what it touched, then tells, so that nobody sees half a step. */
+  /** Ends a step: recomputes all touched pods, then notifies, so that no observer sees half a step. */
   #settle(what: 'pods' | 'grants'): void {
     let changed = what === 'pods';
     for (const entry of this.#touched) {
@@ -443,7 +443,7 @@ function isSame(a: PodGrants, b: PodGrants): boolean {
   if (a === b) return true;
   if (a.kind === 'exception' && b.kind === 'exception') return a.exception === b.exception;
   if (a.kind === 'bound' && b.kind === 'bound') {
-    // Worked out anew for a binding that is for pods under another service account.
+    // A binding of another service account recomputes the group without changing this pod's grants.
     const isSameIdentities = a.label === b.label && areSame(a.identities, b.identities);
     const isSameBindings =
       a.surplusBindings === b.surplusBindings && areSame(a.bindings, b.bindings);
@@ -468,7 +468,7 @@ function areSame(a: readonly object[], b: readonly object[]): boolean {
   return a === b || (a.length === b.length && a.every((each, index) => each === b[index]));
 }
 
-/** By code unit, not by locale: the same order on every node. */
+/** Compares code units, so that the order does not depend on the node's locale. */
 function byName(a: { readonly name: string }, b: { readonly name: string }): number {
   if (a.name === b.name) return 0;
   return a.name < b.name ? -1 : 1;
@@ -483,7 +483,7 @@ function byAge(a: Aged, b: Aged): number {
   return a.createdAtWallMs - b.createdAtWallMs || byName(a, b);
 }
 
-/** In one pass, however many there are: the rest is not sorted. */
+/** One pass without sorting all: namespace users decide how many bindings exist. */
 function oldest<T extends Aged>(all: readonly T[], count: number): T[] {
   if (all.length <= count) return [...all];
   const chosen: T[] = [];

@@ -1,16 +1,16 @@
 /**
- * How Azure identifiers compare. Client ids (GUIDs) and ARM resource ids are case-insensitive, and
- * people paste them with stray blanks and slashes; keys are made from the normal form only.
+ * Normal forms of Azure identifiers. Client ids (GUIDs) and ARM resource ids are case-insensitive, and
+ * people paste them with stray blanks and slashes. Keys are made from the normal form only.
  */
 
-/** Trimmed and in lower case; empty when the text names nothing. */
+/** Trimmed and in lower case; empty for a blank text. */
 export function normaliseClientId(text: string): string {
   return text.trim().toLowerCase();
 }
 
 /**
- * Trimmed, in lower case, with one leading slash, none at the end and none doubled; empty when the
- * text names nothing, so that a bare `/` never equals an identity without a resource id.
+ * Trimmed, in lower case, with one leading slash, without trailing or doubled slashes. Empty if no
+ * segment is left, so that a bare `/` never equals an identity without a resource id.
  */
 export function normaliseResourceId(text: string): string {
   const segments = text
@@ -21,11 +21,11 @@ export function normaliseResourceId(text: string): string {
   return segments.length === 0 ? '' : `/${segments.join('/')}`;
 }
 
-/** What a token is for: in lower case and without slashes at its end, which say nothing. */
+/** The resource of a token in lower case, without trailing slashes, which carry no meaning. */
 export function normaliseResource(text: string): string {
   const trimmed = text.trim().toLowerCase();
   let end = trimmed.length;
-  // An expression for them would look at each row of slashes from each of its slashes.
+  // A regular expression for trailing slashes backtracks quadratically on a run of slashes.
   while (trimmed.endsWith('/', end)) end--;
   return trimmed.slice(0, end);
 }

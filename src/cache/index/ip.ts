@@ -1,19 +1,18 @@
 /**
- * IP addresses as look-up keys: one spelling for each address. The kubelet, the kernel and a
- * dual-stack socket spell the same address differently, and two spellings of one address would hide
- * a collision of two pods.
+ * IP addresses as keys, one spelling per address. The kubelet, the kernel and a dual-stack socket
+ * spell the same address differently, and two spellings would hide that two pods share an address.
  */
 import { isIPv4, isIPv6, SocketAddress } from 'node:net';
 
 const mappedPrefix = '::ffff:';
 
 /**
- * The one spelling of an address: dotted for IPv4 and IPv4-mapped IPv6, that of the C library for
- * every other IPv6 address. A zone id is dropped. Leading zeros in an IPv4 octet are refused,
- * because some readers take them for octal.
+ * The canonical spelling of an address: dotted for IPv4 and IPv4-mapped IPv6, the C library's spelling
+ * for every other IPv6 address. A zone id is dropped. Leading zeros in an IPv4 octet are refused,
+ * because some parsers read them as octal.
  *
- * @returns `undefined` when the text is no address; never throws. A dotted IPv4 text is returned as
- * it is, without allocation.
+ * @returns `undefined` when the text is no address; never throws. A dotted IPv4 text is returned
+ * unchanged, without allocation.
  */
 export function canonicalIp(text: string): string | undefined {
   if (isIPv4(text)) return text;

@@ -1,6 +1,6 @@
 /**
- * Many values under one key. A key with one value holds it bare: with 20,000 bindings, nearly all
- * alone under their selector, a Set for each would cost more memory than the bindings.
+ * Many values under one key. A single value is stored without a Set: with 20,000 bindings, nearly
+ * each the only one of its selector, the Sets would cost more memory than the bindings.
  */
 export class Multimap<T extends object> {
   readonly #groups = new Map<string, T | Set<T>>();
@@ -13,7 +13,7 @@ export class Multimap<T extends object> {
     else if (group !== value) this.#groups.set(key, new Set([group, value]));
   }
 
-  /** O(1); a value that is not there is no error. */
+  /** O(1); does nothing if the value is absent. */
   delete(key: string, value: T): void {
     const group = this.#groups.get(key);
     if (group === value) this.#groups.delete(key);

@@ -1,4 +1,4 @@
-/** How a namespaced object of Kubernetes is named, and the key that maps keep it under. */
+/** Names of namespaced Kubernetes objects, and their keys in maps. */
 
 export interface ObjectName {
   readonly namespace: string;
@@ -10,7 +10,7 @@ export function objectKey(namespace: string, name: string): string {
   return `${namespace}/${name}`;
 }
 
-/** Of an object, as people and log lines name it; a key, too. */
+/** `NAMESPACE/NAME`, for log lines and texts; also usable as a key. */
 export function fullName({ namespace, name }: ObjectName): string {
   return objectKey(namespace, name);
 }

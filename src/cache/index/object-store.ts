@@ -2,18 +2,18 @@ import { isDeepStrictEqual } from 'node:util';
 import { objectKey } from './object-name.ts';
 import type { ObjectRef, ObjectStore, StoredObject } from './objects.ts';
 
-/** How a store tells its owner what one step did: each difference, then once that the step ended. */
+/** Called for each difference of one step, then once when the step has ended. */
 export interface StoreObserver<T> {
   changed(before: T | undefined, after: T | undefined): void;
   settled(): void;
 }
 
-/** The same in all that is kept of them, whichever version each is. */
+/** Compares all stored fields except the resource version. */
 export function isSameObject<T extends StoredObject>(one: T, other: T): boolean {
   return isDeepStrictEqual({ ...one, resourceVersion: other.resourceVersion }, other);
 }
 
-/** Objects of one kind by namespace and name. Equal objects are no change and keep their identity. */
+/** Objects of one kind by namespace and name. An equal object is no change; the stored one is kept. */
 export class MemoryObjectStore<T extends StoredObject> implements ObjectStore<T> {
   readonly #observer: StoreObserver<T>;
   #objects = new Map<string, T>();
@@ -36,7 +36,7 @@ export class MemoryObjectStore<T extends StoredObject> implements ObjectStore<T>
 
   replace(items: readonly T[]): void {
     const previous = this.#objects;
-    // A look-up costs as much as an insertion, and the first list brings the most objects.
+    // The first list is the largest, and its look-ups would cost as much as its insertions.
     const before = previous.size === 0 ? () => undefined : (key: string) => previous.get(key);
     const next = new Map<string, T>();
     for (const item of items) {

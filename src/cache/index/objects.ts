@@ -1,9 +1,9 @@
 /**
- * The Kubernetes objects the agent knows, trimmed on arrival to the fields it uses. All are plain
- * readonly data; the store that holds one owns it and nobody mutates it.
+ * The Kubernetes objects that the agent stores, trimmed on arrival to the fields that it uses. All
+ * are plain readonly data and never mutated.
  */
 
-/** What names one stored object. `uid` tells a re-created object from its predecessor. */
+/** Reference to one stored object. `uid` differs between a re-created object and its predecessor. */
 export interface ObjectRef {
   readonly namespace: string;
   readonly name: string;
@@ -22,7 +22,7 @@ export interface StoredObject extends ObjectRef {
 export type PodPhase = 'Pending' | 'Running' | 'Succeeded' | 'Failed' | 'Unknown';
 
 export interface Pod extends StoredObject {
-  /** What the kubelet calls its cgroup by: the uid, but for a static pod the hash of its file. */
+  /** The id in the name of the pod's cgroup: the UID, or for a static pod the hash of its file. */
   readonly cgroupUid: string;
   /** Every entry of `status.podIPs` (or `status.podIP`), as written by the kubelet. */
   readonly ips: readonly string[];
@@ -35,35 +35,35 @@ export interface Pod extends StoredObject {
   readonly createdAtWallMs: number;
 }
 
-/** All its containers have terminated, and none starts again. */
+/** Whether all containers of the pod have terminated for good. */
 export function hasEnded({ phase }: Pick<Pod, 'phase'>): boolean {
   return phase === 'Succeeded' || phase === 'Failed';
 }
 
-/** `AzureIdentity`. Strings the object does not carry are empty. */
+/** `AzureIdentity`. Absent strings are empty. */
 export interface Identity extends StoredObject {
-  /** 0 user-assigned, 1 secret, 2 certificate, 3 federated; any other number is refused later. */
+  /** 0 user-assigned, 1 secret, 2 certificate, 3 federated; a request for any other type is refused. */
   readonly type: number;
   readonly clientId: string;
   readonly resourceId: string;
-  /** Undefined for type 0, of which a cluster has thousands. */
+  /** Undefined for type 0, to save memory: a cluster has thousands of them. */
   readonly entra: EntraSettings | undefined;
-  /** `spec.allowedResources`, each by `normaliseResource`; undefined means anything, never empty. */
+  /** `spec.allowedResources`, each by `normaliseResource`; undefined allows any. Never empty. */
   readonly allowedResources: readonly string[] | undefined;
   readonly createdAtWallMs: number;
 }
 
-/** What identities of type 1 to 3 say beyond their client id. Absent strings are empty. */
+/** Further fields of identities of types 1 to 3. Absent strings are empty. */
 export interface EntraSettings {
   readonly tenantId: string;
-  /** Further tenants that the answer carries tokens of; type 1 only. */
+  /** Further tenants whose tokens the response contains; type 1 only. */
   readonly auxiliaryTenantIds: readonly string[];
-  /** `spec.adEndpoint`: the authority; empty means that of the node's cloud. */
+  /** `spec.adEndpoint`: the authority; empty means the authority of the node's cloud. */
   readonly adEndpoint: string;
   /** `spec.clientPassword`: the Secret of types 1 and 2. Both parts are empty when absent. */
   readonly secretNamespace: string;
   readonly secretName: string;
-  /** `spec.federation`: whose service account is the subject of type 3; empty means `pod`. */
+  /** `spec.federation`: owner of the service account that is the subject of type 3; empty means `pod`. */
   readonly federation: string;
 }
 
@@ -71,7 +71,7 @@ export interface EntraSettings {
 export interface Binding extends StoredObject {
   readonly identityName: string;
   readonly selector: string;
-  /** `spec.serviceAccount`: it is for pods under this one only; empty means under any. */
+  /** `spec.serviceAccount`: the binding applies to pods of this service account only; empty means any. */
   readonly serviceAccount: string;
   readonly createdAtWallMs: number;
 }
@@ -81,7 +81,7 @@ export interface Exception extends StoredObject {
   readonly podLabels: Readonly<Record<string, string>>;
 }
 
-/** `AzureIdentityGrant`: of the cluster, so its namespace is empty. Absent lists are empty. */
+/** `AzureIdentityGrant`, a cluster-scoped object: its namespace is empty. Absent lists are empty. */
 export interface IdentityGrant extends StoredObject {
   /** Exact names; `*` is every namespace. */
   readonly namespaces: readonly string[];
@@ -89,17 +89,17 @@ export interface IdentityGrant extends StoredObject {
   readonly clientIds: readonly string[];
   /** `spec.resourceIDs`, each by `normaliseResourceId`. */
   readonly resourceIds: readonly string[];
-  /** Pods of these namespaces that an exception names may have what the node itself has. */
+  /** Pods of these namespaces that match an exception may use the identities of the node. */
   readonly nodeIdentities: boolean;
 }
 
 /**
- * Where a watch puts what it learns. `replace` is one atomic step: no reader sees an empty or
- * half-filled store. `remove` ignores a uid that is not the stored one (a late delete of a
- * re-created object).
+ * The store that a watch writes to. `replace` is one atomic step: no reader sees an empty or
+ * half-filled store. `remove` ignores a UID other than the stored one (a late delete event of a
+ * predecessor).
  */
 export interface ObjectStore<T extends ObjectRef> {
-  /** Objects in it. */
+  /** Number of objects. */
   readonly size: number;
   replace(items: readonly T[]): void;
   upsert(item: T): void;

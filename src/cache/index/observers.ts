@@ -1,21 +1,21 @@
-/** Whom an index tells that it changed, and what it says. One observer's failure stays its own. */
+/** Observers of an index. An error of one observer does not reach the others. */
 export class Observers<Args extends readonly unknown[] = []> {
   readonly #subscriptions = new Set<{ readonly observer: (...args: Args) => void }>();
   readonly #onError: (error: unknown) => void;
 
-  /** `onError` receives what a observer throws; it must not throw itself. */
+  /** `onError` receives the errors of observers; it must not throw. */
   constructor(onError: (error: unknown) => void) {
     this.#onError = onError;
   }
 
-  /** The returned function unsubscribes; calling it twice does nothing more. */
+  /** The returned function unsubscribes; a second call does nothing. */
   add(observer: (...args: Args) => void): () => void {
     const subscription = { observer };
     this.#subscriptions.add(subscription);
     return () => this.#subscriptions.delete(subscription);
   }
 
-  /** Calls those subscribed now; one that another unsubscribes meanwhile is not called. */
+  /** Calls all current observers, except those that an earlier one unsubscribes. */
   notify(...args: Args): void {
     for (const subscription of [...this.#subscriptions]) {
       if (!this.#subscriptions.has(subscription)) continue;
@@ -28,7 +28,7 @@ export class Observers<Args extends readonly unknown[] = []> {
   }
 }
 
-/** For an index whose owner does not care what its observers throw. */
+/** An `onError` that ignores the error. */
 export function ignoreObserverError(): void {
-  // What a observer throws is no fact about the index.
+  // The error concerns the observer, not the index.
 }

@@ -1,6 +1,6 @@
 /**
- * Which namespaces may use which Azure identities, by the `AzureIdentityGrant`s of the cluster. A
- * namespace that no grant names owns nothing.
+ * Which namespaces may use which Azure identities, from the `AzureIdentityGrant`s of the cluster. A
+ * namespace without a grant may use none.
  */
 import { normaliseClientId, normaliseResourceId } from './identifiers.ts';
 import { Multimap } from './multimap.ts';
@@ -44,12 +44,12 @@ export class OwnerIndex {
     return isForAny(this.#byClientId.of(normaliseClientId(clientId)), namespace);
   }
 
-  /** @param resourceId as somebody wrote it. */
+  /** @param resourceId in any spelling. */
   ownsResourceId(namespace: string, resourceId: string): boolean {
     return isForAny(this.#byResourceId.of(normaliseResourceId(resourceId)), namespace);
   }
 
-  /** Whether exceptions of the namespace count. */
+  /** Whether exceptions of the namespace are honoured. */
   ownsNodeIdentities(namespace: string): boolean {
     return isForAny(this.#ofNode, namespace);
   }

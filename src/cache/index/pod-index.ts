@@ -1,13 +1,12 @@
 /**
  * The pods of this node by address, name and uid.
  *
- * 1. Every address of a pod is a key, in canonical form. Host-network pods have the node's address
- *    and Succeeded or Failed ones no longer own theirs, so neither is found by address; all are
- *    found by name and uid.
- * 2. Two pods on one address are both refused until one of them goes: guessing would hand one pod
- *    the other's identity.
- * 3. One object per uid and one per name; a late delete of a predecessor changes nothing.
- * 4. Every step is synchronous and complete before anyone is told, so no reader sees half of it.
+ * 1. Every address of a pod is a key, in canonical form. Host-network pods share the node's address
+ *    and Succeeded or Failed pods no longer own theirs, so both are found by name and UID only.
+ * 2. Two pods with the same address are both refused until one of them is deleted: a guess would give
+ *    one pod the other's identity.
+ * 3. One object per UID and one per name; a late delete event of a predecessor changes nothing.
+ * 4. Every step is synchronous and complete before observers are notified.
  */
 import { objectKey } from './object-name.ts';
 import type { Clock } from '../clock.ts';
@@ -24,7 +23,7 @@ export type PodLookup =
 
 export interface PodIndexStats {
   readonly pods: number;
-  /** Addresses that lead to at least one pod. */
+  /** Addresses of at least one pod. */
   readonly ips: number;
   readonly ambiguousIps: number;
   readonly hostNetwork: number;
@@ -33,7 +32,7 @@ export interface PodIndexStats {
 
 interface Entry {
   readonly pod: Pod;
-  /** The answer for each of its addresses, made once so that a hit allocates nothing. */
+  /** Result of a look-up by address, created once so that a look-up allocates nothing. */
   readonly lookup: PodLookup;
   readonly addresses: readonly string[];
   readonly labelledSinceWallMs: number;
@@ -67,7 +66,7 @@ export class PodIndex implements ObjectStore<Pod> {
     return this.#tables.byUid.size;
   }
 
-  /** The whole truth at once; pods that are equal to the stored ones keep their objects. */
+  /** Replaces all pods. Pods that are equal to the stored ones keep their objects. */
   replace(items: readonly Pod[]): void {
     const next = emptyTables();
     for (const pod of items) store(next, this.#entryFor(pod));
@@ -94,35 +93,35 @@ export class PodIndex implements ObjectStore<Pod> {
     this.#changed([ref.uid]);
   }
 
-  /** Who owns an address, in `canonicalIp` form. O(1), without allocation. */
+  /** The pod of an address in `canonicalIp` form. O(1), without allocation. */
   byIp(ip: string): PodLookup {
     return this.#tables.byIp.get(ip) ?? unknown;
   }
 
-  /** The pod of that name, whatever its phase. */
+  /** The pod of that name, in any phase. */
   byName(namespace: string, name: string): Pod | undefined {
     return this.#tables.byName.get(objectKey(namespace, name))?.pod;
   }
 
-  /** The pod of that uid, whatever its phase. */
+  /** The pod of that UID, in any phase. */
   byUid(uid: string): Pod | undefined {
     return this.#tables.byUid.get(uid)?.pod;
   }
 
-  /** Every stored pod, each once, in no promised order. */
+  /** Every stored pod once, in no particular order. */
   *all(): Iterable<Pod> {
     for (const entry of this.#tables.byUid.values()) yield entry.pod;
   }
 
   /**
-   * Wall milliseconds since when the pod has the binding label it has now: its creation if it was
-   * first seen so, else when the change was seen. 0, long ago, for a pod that is not stored.
+   * Wall milliseconds at which the pod got its current binding label: its creation if the label never
+   * changed, else the arrival of the change. 0 for a pod that is not stored.
    */
   labelledSinceWallMs(uid: string): number {
     return this.#tables.byUid.get(uid)?.labelledSinceWallMs ?? 0;
   }
 
-  /** Counted when asked: O(pods). */
+  /** Counts at each call: O(pods). */
   get stats(): PodIndexStats {
     const { byUid, byIp } = this.#tables;
     let [ambiguousIps, hostNetwork, terminal] = [0, 0, 0];
@@ -135,15 +134,15 @@ export class PodIndex implements ObjectStore<Pod> {
   }
 
   /**
-   * Calls `observer` once after each replace, upsert or remove that changed something, when every
-   * look-up already gives the new answer, with the uids of the pods that came, went or are others
-   * now, each once. The returned function unsubscribes.
+   * Calls `observer` once after each replace, upsert or remove that changed something and is complete,
+   * with the UIDs of the pods that were added, changed or deleted, each once. The returned function
+   * unsubscribes.
    */
   onChange(observer: (uids: readonly string[]) => void): () => void {
     return this.#observers.add(observer);
   }
 
-  /** The stored entry if the pod is equal to it, else a new one. */
+  /** The stored entry if its pod is equal, else a new entry. */
   #entryFor(pod: Pod): Entry {
     const stored = this.#tables.byUid.get(pod.uid);
     if (stored === undefined) return createEntry(pod, pod.createdAtWallMs);
@@ -181,7 +180,7 @@ function ownedAddresses(pod: Pod): readonly string[] {
   return [...addresses];
 }
 
-/** The uids that lead to another entry, or to none any more. */
+/** UIDs whose entry was added, changed or deleted. */
 function differences(before: Tables, after: Tables): readonly string[] {
   const uids: string[] = [];
   for (const uid of before.byUid.keys()) if (!after.byUid.has(uid)) uids.push(uid);
@@ -190,8 +189,8 @@ function differences(before: Tables, after: Tables): readonly string[] {
 }
 
 /**
- * Keys that stay are written over: a table whose keys come and go is laid out anew every few hundred
- * events, and that event pays for it.
+ * Overwrites existing keys instead of deleting and adding them: V8 rehashes a map after a few hundred
+ * deletions, which makes that event slow.
  */
 function store(tables: Tables, entry: Entry): void {
   const { pod, addresses } = entry;
@@ -219,7 +218,7 @@ function drop(tables: Tables, entry: Entry): void {
   for (const ip of entry.addresses) leave(tables, ip, pod);
 }
 
-/** The address is the pod's no more. */
+/** Removes the pod from an address. */
 function leave(tables: Tables, ip: string, pod: Pod): void {
   const rest = podsOf(tables.byIp.get(ip) ?? unknown).filter((other) => other !== pod);
   const [only] = rest;

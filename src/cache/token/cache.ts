@@ -1,26 +1,27 @@
 /**
  * Tokens by key, in front of every source. Pure: no I/O; time, randomness and the source are given.
  *
- * 1. One inflight per key, owned by the cache: whoever comes while one is under way waits for it and
- *    shares its outcome, success or failure. A waiter leaves when its own time is up; the inflight
- *    goes on.
- * 2. From half of its life on (see `refresh-policy.ts`) a token is fetched again in the background,
- *    while somebody used it in the last hours and the owner says that it is wanted; else it is left
- *    to expire, and the next use takes it up again. Failing does not harm the token.
- * 3. With less than `minLifeMs` left a caller waits for a new token, and gets the old one while it
- *    is valid if none comes in time. An expired token is never served (see `cache-entry.ts`).
- * 4. A failure that names a hold time answers at once for that long, for its key alone (see
- *    `breakers.ts`).
- * 5. A gate bounds what is asked of each upstream; callers go first, pod by pod in turn. Where too
- *    many wait, a caller gets what the cache has, or `overloaded`.
- * 6. Bounded everywhere: tokens (least recently used out first, of one group too), negative, waiters, inflight.
- * 7. `drop` forgets at once, and what a inflight brings for a dropped key is not kept. After disposal
- *    nothing is armed, and whoever waits is told.
- * 8. A request of one key may differ from another in what `drop` goes by. A token in memory and the
- *    fetch of its successor are of one request, so that `drop` judges both alike. What goes wrong
- *    for one key in spite of that costs the callers of that key an error, and the token its place.
+ * 1. At most one fetch per key is in flight, owned by the cache. Callers that arrive meanwhile wait for
+ *    it and share its outcome, success or failure. A waiter leaves at its own deadline; the fetch goes
+ *    on.
+ * 2. From half of its life on (see `refresh-policy.ts`) a token is refreshed in the background, if it
+ *    was used in the last hours and `isWanted` returns true. Otherwise it is left to expire, and the
+ *    next use resumes the refresh. A failed refresh does not harm the token.
+ * 3. With less than `minLifeMs` left, a caller waits for a new token, and gets the old one if it is
+ *    still valid when the wait ends. An expired token is never served (see `entry.ts`).
+ * 4. A failure with a cooldown is returned at once during that time, for its key only (see
+ *    `negative-cache.ts`).
+ * 5. A rate limiter bounds the fetches from each upstream; callers go first, pod by pod in turn. If its
+ *    queue is full, a caller gets a valid token from memory, or `overloaded`.
+ * 6. Everything is bounded: tokens (LRU eviction, also within a group), negative entries, waiters,
+ *    fetches.
+ * 7. `drop` takes effect at once: the result of a running fetch for a dropped key is not stored. After
+ *    disposal no timer is armed, and every waiter has its answer.
+ * 8. Requests with the same key may differ in fields that `drop` matches. A token in memory and the
+ *    fetch of its successor belong to the same request, so that `drop` treats both alike. An internal
+ *    error for one key fails the callers of that key and evicts its token; other keys are unaffected.
  *
- * `R` is what the source is asked, `F` its type of failure.
+ * `R` is the request to the source, `F` its type of failure.
  */
 import { TimerQueue } from './timer-queue.ts';
 import { NegativeCache, type Cooldown, type Keyed } from './negative-cache.ts';
@@ -37,9 +38,10 @@ export type Fetched<F extends Cooldown> =
   { readonly ok: true; readonly token: Token } | { readonly ok: false; readonly failure: F };
 
 /**
- * How an answer came about: `hit` from memory, `miss` by a inflight this caller began, `joined` on
- * another's, `stale` a valid token kept because refreshing failed or takes too long, `held` a
- * remembered failure, `late` no outcome in the caller's time, `overloaded` no place to wait.
+ * Where an answer comes from: `hit` memory, `miss` a fetch that this caller started, `coalesced` a
+ * fetch that another caller started, `stale` a valid token because the refresh failed or takes too
+ * long, `negative` a cached failure, `timeout` nothing before the caller's deadline, `overloaded` the
+ * queue or the waiters are at their limit.
  */
 export type CacheOutcome =
   'hit' | 'miss' | 'coalesced' | 'stale' | 'negative' | 'timeout' | 'overloaded';
@@ -50,38 +52,38 @@ export type Cached<F extends Cooldown> =
       readonly ok: false;
       readonly outcome: CacheOutcome;
       readonly failure: F;
-      /** Milliseconds during which the same will be answered without asking; 0 for none. */
+      /** Milliseconds during which this failure is returned without a fetch; 0 for none. */
       readonly cooldownLeftMs: number;
     };
 
 /**
- * What became of a background refresh that was due: `deferred` no room in the gate, `unwanted`
- * left to expire.
+ * Outcome of a background refresh that was due: `deferred` the rate limiter's queue is full, `skipped`
+ * the token is left to expire.
  */
 export type RefreshOutcome = 'ok' | 'failed' | 'deferred' | 'skipped';
 
-/** Of a token only where it stands. */
+/** A token's state, without the token. */
 export interface TokenStatus {
   readonly state: 'fresh' | 'refreshing' | 'stale' | 'idle';
-  /** Milliseconds, by the stricter clock; without any left it is not served. */
+  /** Milliseconds by the stricter clock; at 0 or less it is not served. */
   readonly expiresInMs: number;
-  /** It answers without asking the source. */
+  /** The token is served without a fetch. */
   readonly isServed: boolean;
-  /** Milliseconds until it is fetched again in the background; undefined when that is not planned. */
+  /** Milliseconds until the background refresh; undefined if none is planned. */
   readonly refreshInMs: number | undefined;
   /** Refreshes that failed in a row. */
   readonly failedRefreshes: number;
 }
 
-/** All that the cache has for one key, for people to read. */
+/** Everything that the cache stores for one key, without the token. */
 export interface KeyStatus<R extends Keyed, F extends Cooldown> {
   readonly request: R;
   readonly token: TokenStatus | undefined;
-  /** A fetch is under way or waits for its turn. */
+  /** A fetch is running or queued. */
   readonly isFetching: boolean;
-  /** The last one, unless a success came after it or it was forgotten. */
+  /** The last failure, until a success or its eviction. */
   readonly failure: F | undefined;
-  /** Milliseconds during which `failure` answers where there is no token. */
+  /** Milliseconds during which `failure` is returned if there is no token. */
   readonly cooldownLeftMs: number;
 }
 
@@ -89,44 +91,44 @@ export interface TokenCacheOptions<R extends Keyed, F extends Cooldown> {
   readonly clock: Clock;
   /** From 0 up to 1. */
   readonly random: () => number;
-  /** What bounds the fetches for this request; always the same gate for the same key. */
+  /** The rate limiter for fetches of this request; the same one for the same key. */
   readonly limiterOf: (request: R) => RateLimiter;
-  /** On whose behalf it is asked. */
+  /** The pod that is charged for the fetch. */
   readonly partyOf: (request: R) => Party;
-  /** Must end within a time of its own. A rejection is a bug of the source. */
+  /** Must have its own timeout. A rejection is a bug of the source. */
   readonly fetch: (request: R) => Promise<Fetched<F>>;
   /** Whether a background refresh is worth its call. */
   readonly isWanted: (request: R) => boolean;
   readonly onRefresh: (outcome: RefreshOutcome) => void;
-  /** Gets what `fetch` rejects with, and what the cache itself throws. */
+  /** Receives rejections of `fetch` and internal errors of the cache. */
   readonly onBug: (error: unknown) => void;
-  /** The source's words for what the cache itself finds. */
+  /** Failures of the cache itself, in the source's type. */
   readonly failures: {
-    /** Too many wait already. */
+    /** The queue or the waiters are at their limit. */
     readonly overloaded: F;
-    /** The caller's time is up, or the cache is closed. */
+    /** The caller's deadline has passed, or the cache is closed. */
     readonly late: F;
-    /** The token that came has no life left. */
+    /** The fetched token has already expired. */
     readonly expired: F;
   };
   readonly maxEntries: number;
-  /** Whose tokens a request adds to, and how many one may have; default: no such limit. */
+  /** Quota group of a request, and the most tokens of a group; default: no such limit. */
   readonly groupOf?: (request: R) => string;
   readonly maxPerGroup?: number;
   readonly maxWaiters: number;
-  /** Less than this left means: ask again before answering. */
+  /** A token with less life left is fetched again before it is served. */
   readonly minLifeMs: number;
-  /** The longest wait of a caller that has nothing valid. */
+  /** Longest wait of a caller without a valid token in memory. */
   readonly waitMs: number;
-  /** The longest wait of one for whom there is a valid token. */
+  /** Longest wait of a caller with a valid token in memory. */
   readonly waitWithTokenMs: number;
   /** A token not used for so long is not refreshed. */
   readonly usedWithinMs: number;
 }
 
 /**
- * More than can be in force: upstreams are asked some 60 times a second, and few cooldowns are longer
- * than 45 s. Each costs 7 KB where the caller wants it to, and outlives its cooldown.
+ * More than can be active: upstreams get about 60 requests a second, and few cooldowns are longer
+ * than 45 s. A caller can make an entry cost 7 KB, and an entry outlives its cooldown.
  */
 const maxNegativeEntries = 3_000;
 
@@ -164,12 +166,12 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     };
   }
 
-  /** There is nothing that `drop` could find. */
+  /** Nothing is stored or in flight, so `drop` would find nothing. */
   get isEmpty(): boolean {
     return this.#entries.size + this.#negative.size + this.#inflight.size === 0;
   }
 
-  /** The synchronous way: a token with enough life left, or `undefined`. O(1), no allocation. */
+  /** Synchronous look-up: a token with enough life left, or `undefined`. O(1), no allocation. */
   peek(key: string): RenderedToken | undefined {
     const entry = this.#entries.get(key);
     if (entry === undefined) return undefined;
@@ -182,8 +184,8 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
   /**
    * A token from memory or from the source.
    *
-   * @param waitMs how long the caller has; never longer than the option of that name.
-   * @throws what `fetch` rejected with, when there is no valid token.
+   * @param waitMs the caller's deadline; the option of that name is the maximum.
+   * @throws the rejection of `fetch` if there is no valid token.
    */
   get(request: R, waitMs: number = this.#options.waitMs): Promise<Cached<F>> {
     const { key } = request;
@@ -199,8 +201,8 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     const { key } = request;
     const { failures, maxWaiters } = this.#options;
     if (this.#isDisposed) return Promise.resolve(this.#orStale(key, 'timeout', failures.late));
-    const held = this.#negative.activeFailure(key);
-    if (held !== undefined) return Promise.resolve(this.#orStale(key, 'negative', held));
+    const failure = this.#negative.activeFailure(key);
+    if (failure !== undefined) return Promise.resolve(this.#orStale(key, 'negative', failure));
 
     const existing = this.#inflight.get(key);
     const party = this.#options.partyOf(request);
@@ -215,8 +217,8 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
   }
 
   /**
-   * A token made anew, for a caller that does not want the one in memory; shared by all who ask
-   * meanwhile. Within `pauseMs` of the last time everybody gets what that brought.
+   * Fetches a new token although one is in memory; concurrent callers share the fetch. Within `pauseMs`
+   * of the last renewal it returns the token in memory.
    */
   renew(request: R, pauseMs: number): Promise<Cached<F>> {
     const entry = this.#entries.get(request.key);
@@ -230,7 +232,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     return this.#ask(request, this.#options.waitMs);
   }
 
-  /** Where the keys stand that `isAsked` says so of. Counts as no use. O(keys). */
+  /** State of all keys whose request matches. Does not count as a use. O(keys). */
   describe(isAsked: (request: R) => boolean): readonly KeyStatus<R, F>[] {
     const statuses = new Map<string, KeyStatus<R, F>>();
     const note = (request: R, facts: Partial<KeyStatus<R, F>>): void => {
@@ -248,7 +250,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     return [...statuses.values()];
   }
 
-  /** Forgets at once all that `isDropped` says so of, and what is under way for it. */
+  /** Deletes all matching tokens and negative entries, and cancels or discards matching fetches. */
   drop(isDropped: (request: R) => boolean): void {
     this.dropTokens(isDropped);
     for (const inflight of this.#inflight.values()) {
@@ -261,19 +263,19 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     this.#negative.drop(isDropped);
   }
 
-  /** What the tokens in memory were asked for. */
+  /** The requests of all tokens in memory. */
   requests(): readonly R[] {
     return [...this.#entries.values()].map(({ request }) => request);
   }
 
-  /** Forgets tokens, and leaves alone what is under way or held. */
+  /** Deletes matching tokens, but not fetches and negative entries. */
   dropTokens(isDropped: (request: R) => boolean): void {
     for (const entry of this.#entries.values()) {
       if (isDropped(entry.request)) this.#remove(entry);
     }
   }
 
-  /** Answers all who wait. The gates belong to whoever made them. */
+  /** Settles all waiters. Does not dispose the rate limiters, which the cache does not own. */
   [Symbol.dispose](): void {
     if (this.#isDisposed) return;
     this.#isDisposed = true;
@@ -321,7 +323,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
         else resolve({ ok: true, outcome: 'stale', rendered });
       }
     };
-    // What was asked after the drop may differ from what was asked before it.
+    // A fetch from before the drop may use outdated settings, so a later caller starts a new one.
     const askAgain = (): void => {
       this.get(request, waiter.dueAtMs - this.#clock.monotonicMs()).then(resolve, reject);
     };
@@ -356,9 +358,9 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
   }
 
   /**
-   * Wants a fetch; `undefined` when the gate has no room for it.
+   * Queues a fetch; `undefined` when the rate limiter's queue is full.
    *
-   * @param party that waits for it; undefined for a refresh in the background.
+   * @param party the pod that waits for it; undefined for a background refresh.
    */
   #begin(request: R, party: Party | undefined): InflightFetch<R, F> | undefined {
     const entry = this.#entries.get(request.key);
@@ -392,7 +394,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     });
   };
 
-  /** A bug in the handling of one key costs its token, and nothing of others. */
+  /** An internal error for one key evicts its token and does not affect other keys. */
   #guard(key: string, deed: () => void): void {
     try {
       deed();
@@ -438,7 +440,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     const arrival = { rendered, nowWallMs, nowMs: this.#clock.monotonicMs(), minLifeMs };
     let entry = this.#entries.get(request.key);
     if (entry === undefined) {
-      // Evicted while it was refreshed: what is used more comes first.
+      // The token was evicted during its refresh, in favour of more recently used ones.
       if (!isForCaller) return;
       entry = new CacheEntry(request, arrival, this.#onDue);
       this.#entries.set(request.key, entry);
@@ -455,7 +457,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     this.#arm(entry, refreshDelayMs(lifeMs, namedMs, entry.short, random()));
   }
 
-  /** Its time to be refreshed, tried again or forgotten has come. */
+  /** The timer of an entry has fired: it is refreshed, retried or removed. */
   readonly #onDue = (entry: CacheEntry<R>): void => {
     this.#guard(entry.key, () => this.#handleDue(entry));
   };
@@ -470,7 +472,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
       entry.rest();
       this.#arm(entry, Infinity);
     } else if (this.#negative.cooldownLeftMs(entry.key) > 0) {
-      // It was to be forgotten now, and a step of the wall clock has put that off.
+      // The timer was set for the expiry, which a step of the wall clock has postponed.
       this.#armRetry(entry, 1);
     } else if (this.#begin(entry.request, undefined) === undefined) {
       onRefresh('deferred');
@@ -478,18 +480,18 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     }
   }
 
-  /** Never within a hold. */
+  /** Never before the cooldown has ended. */
   #armRetry(entry: CacheEntry<R>, failures: number): void {
     const cooldownLeftMs = this.#negative.cooldownLeftMs(entry.key);
     this.#arm(entry, Math.max(cooldownLeftMs, retryDelayMs(failures, this.#options.random())));
   }
 
-  /** Looks at the entry again after `delayMs`, and when it has expired at the latest. */
+  /** Sets the entry's timer to `delayMs`, or to its expiry if that is earlier. */
   #arm(entry: CacheEntry<R>, delayMs: number): void {
     this.#timers.set(entry, Math.min(delayMs, this.#keptForMs(entry)));
   }
 
-  /** Whoever has too many loses the one it has not used for longest. */
+  /** Evicts the group's least recently used token when the group exceeds its limit. */
   #addToGroup(entry: CacheEntry<R>): void {
     const { groupOf, maxPerGroup = Infinity } = this.#options;
     if (groupOf === undefined) return;

@@ -1,9 +1,9 @@
 /**
- * A binary heap of deadlines, soonest first. Each item carries its own place, so that taking one
- * out of the middle is O(log n) and allocates nothing.
+ * A binary heap of deadlines, soonest first. Each item stores its own index, so that removing one from
+ * the middle is O(log n) and allocates nothing.
  */
 
-/** What waits in a heap. The heap alone writes both fields; `heapIndex` is -1 outside of one. */
+/** An item of a heap. Only the heap writes both fields; `heapIndex` is -1 outside of a heap. */
 export interface Deadline {
   /** Monotonic milliseconds. */
   dueAtMs: number;
@@ -22,7 +22,7 @@ export class DeadlineHeap<T extends Deadline> {
     return this.#items[0];
   }
 
-  /** Puts `item` in, or moves it when it is in already. */
+  /** Adds `item`, or moves it to its new deadline. */
   set(item: T, dueAtMs: number): void {
     item.dueAtMs = dueAtMs;
     if (item.heapIndex < 0) {
@@ -33,7 +33,7 @@ export class DeadlineHeap<T extends Deadline> {
     this.#sink(item);
   }
 
-  /** Takes `item` out; nothing happens when it is not in. */
+  /** Removes `item`; does nothing if it is absent. */
   delete(item: T): void {
     const index = item.heapIndex;
     if (index < 0) return;

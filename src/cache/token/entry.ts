@@ -1,20 +1,19 @@
 /**
- * One token in the cache and where it stands.
+ * One token in the cache and its state.
  *
  * ```
- *   fresh ──► refreshing ──► fresh            a new token came
+ *   fresh ──► refreshing ──► fresh            a new token arrived
  *     │         │  ▲  └────► stale            the refresh failed; the token serves while it is valid
- *     ▼         │  └──────── stale, idle      the next try
- *    idle ◄─────┼─────────── stale            due, but nobody wants it: left to expire
- *     └─────────┴──────────► dead             expired, evicted or dropped; never comes back
+ *     ▼         │  └──────── stale, idle      the next attempt
+ *    idle ◄─────┼─────────── stale            due but unused or unwanted: left to expire
+ *     └─────────┴──────────► dead             expired, evicted or dropped; final
  * ```
  *
- * Two clocks: the wall clock says when the token ends, and so does the monotonic clock, from the
- * life it had on arrival. The stricter one decides whether it is served, the more lenient one
- * whether it is kept. So a wall clock that steps forward makes the cache ask again without losing
- * the token, which serves again when the clock is corrected; and a wall clock that steps back
- * lends it no life. A clock that is wrong when a token comes is allowed for, where the source told
- * its own time.
+ * The expiry is computed by two clocks: by wall time, and by monotonic time from the life on arrival.
+ * The earlier expiry decides whether the token is served, the later one whether it is kept. So a wall
+ * clock that steps forward causes a refresh without losing the token, which is served again when the
+ * clock is corrected, and a wall clock that steps back does not prolong its life. If the source sent
+ * its own time, a wall clock that is wrong on arrival is compensated.
  */
 import type { QueuedTimer } from './timer-queue.ts';
 import type { Keyed } from './negative-cache.ts';
@@ -23,7 +22,7 @@ import { endsAtWallMs, type RenderedToken } from './token.ts';
 
 export type EntryState =
   | { readonly kind: 'fresh' }
-  /** `failures` of the refreshes before this one, in a row. */
+  /** `failures`: consecutive failed refreshes before this one. */
   | { readonly kind: 'refreshing'; readonly failures: number }
   | { readonly kind: 'stale'; readonly failures: number }
   | { readonly kind: 'idle' }
@@ -49,19 +48,20 @@ export interface Arrival {
 
 export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEntry<R>> {
   readonly key: string;
-  /** What brought the first token; a refresh asks the same. */
+  /** Request of the first fetch, repeated by each refresh. */
   readonly request: R;
   rendered: RenderedToken;
   expiresAtWallMs: number;
   expiresAtMs: number;
   /**
-   * Served without asking down to this much life. A token that arrived with less than it should
-   * have serves down to half of that, or a source that has no better would be asked every time.
+   * The token is served without a fetch while it has at least this much life. A token that arrived with
+   * less than `minLifeMs` is served until half of its life, or every request would cause a fetch from a
+   * source that has no better token.
    */
   floorMs: number;
-  /** Tokens in a row that arrived with less life than they should have. */
+  /** Consecutive tokens that arrived with less than `minLifeMs`. */
   short = 0;
-  /** When a caller last had it made anew. */
+  /** Time of the last `TokenCache.renew`. */
   renewedAtMs = -Infinity;
   usedAtMs: number;
   dueAtMs = 0;
@@ -87,7 +87,7 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
     return this.#state;
   }
 
-  /** A token has come. Counts as no use. */
+  /** Stores a fetched token. Does not count as a use. */
   arrive({ rendered, nowWallMs, nowMs, minLifeMs }: Arrival): void {
     const { livesForS } = rendered.token;
     this.rendered = rendered;
@@ -106,7 +106,7 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
     this.#moveTo({ kind: 'refreshing', failures });
   }
 
-  /** Returns how many refreshes have failed in a row. */
+  /** Returns the number of consecutive failed refreshes. */
   failRefresh(): number {
     const failures = this.#state.kind === 'refreshing' ? this.#state.failures + 1 : 1;
     this.#moveTo({ kind: 'stale', failures });
@@ -117,7 +117,7 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
     if (this.#state.kind !== 'idle') this.#moveTo({ kind: 'idle' });
   }
 
-  /** Somebody uses it again after a rest. */
+  /** An idle token was used again. */
   wake(): void {
     this.#moveTo({ kind: 'stale', failures: 0 });
   }
@@ -126,12 +126,12 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
     this.#moveTo({ kind: 'dead' });
   }
 
-  /** Milliseconds of life by the stricter clock: what may be served. */
+  /** Milliseconds until the earlier expiry: how long it may be served. */
   lifeMs(nowWallMs: number, nowMs: number): number {
     return Math.min(this.expiresAtWallMs - nowWallMs, this.expiresAtMs - nowMs);
   }
 
-  /** Milliseconds until neither clock gives it life any more: how long it is kept. */
+  /** Milliseconds until the later expiry: how long it is kept. */
   keptForMs(nowWallMs: number, nowMs: number): number {
     return Math.max(this.expiresAtWallMs - nowWallMs, this.expiresAtMs - nowMs);
   }

@@ -2,10 +2,10 @@
  * A queue that serves namespaces in turn, the pods of a namespace in turn, and the entries of a pod
  * in order of arrival. A pod that queues a hundred entries delays another pod by one of them.
  *
- * An entry that several pods wait for is queued for each of them: it comes out at the first turn.
+ * An entry that several pods wait for is queued for each of them and leaves at the first of their turns.
  */
 
-/** On whose behalf something is queued. */
+/** The pod that a queued entry is charged to. */
 export interface Party {
   readonly namespace: string;
   /** Unique among all pods. */
@@ -13,7 +13,7 @@ export interface Party {
 }
 
 export class FairQueue<T> {
-  /** By namespace, then by pod; the order of the maps is the order of the turns. */
+  /** By namespace, then by pod; map order is the order of turns. */
   readonly #lanes = new Map<string, Map<string, Set<T>>>();
   readonly #partiesOf = new Map<T, Party[]>();
 
@@ -51,7 +51,7 @@ export class FairQueue<T> {
     return true;
   }
 
-  /** Takes out the entry whose turn it is; undefined when the queue is empty. */
+  /** Removes and returns the next entry; undefined when the queue is empty. */
   shift(): T | undefined {
     for (const [namespace, pods] of this.#lanes) {
       for (const [pod, lane] of pods) {

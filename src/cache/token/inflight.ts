@@ -1,31 +1,31 @@
 /**
- * One fetch for one key, from when it is wanted until it has ended, and everyone who waits for it.
- * It belongs to the cache: a waiter that leaves does not end it.
+ * One fetch for one key, queued or running, and its waiters. The cache owns it: a waiter that leaves
+ * does not cancel it.
  */
 import type { QueuedTimer } from './timer-queue.ts';
 import type { Keyed } from './negative-cache.ts';
 import type { Task } from './rate-limiter.ts';
 import type { RenderedToken } from './token.ts';
 
-/** How a flight ends. The token is rendered once for all who wait. */
+/** Result of a fetch. The token is rendered once for all waiters. */
 export type FetchResult<F> =
   | { readonly kind: 'token'; readonly rendered: RenderedToken }
   | { readonly kind: 'failure'; readonly failure: F }
   | { readonly kind: 'bug'; readonly error: unknown };
 
-/** Who waits; settled once, by the result or by the alarm of its own deadline. */
+/** A waiting caller; settled once, by the result or by the timer of its own deadline. */
 export interface Waiter<F> extends QueuedTimer {
   settle(result: FetchResult<F>): void;
 }
 
 export class InflightFetch<R extends Keyed, F> implements Task {
   readonly request: R;
-  /** It began as a refresh that nobody waited for. */
+  /** It began as a background refresh. */
   readonly isRefresh: boolean;
   readonly waiters = new Set<Waiter<F>>();
-  /** A caller asked for it, if only for a while: its token is kept even where none was. */
+  /** At least one caller waited for it, so its token is stored even if none was in memory. */
   isForCaller: boolean;
-  /** The right to its token ended meanwhile: what it brings is not kept, and answers nobody new. */
+  /** `drop` matched it: its result is not stored, and later callers do not get it. */
   isDropped = false;
   hasStarted = false;
   readonly #onStart: (fetch: InflightFetch<R, F>) => void;

@@ -1,10 +1,10 @@
 /**
- * Items in the order of their last use, as a list through the items themselves: moving one to the
- * front is O(1) and allocates nothing. Deleting and setting it again in a `Map` leaves holes that
- * the map is rebuilt for: 57 ns a use against 17 (500 keys, Node 26, look-up included).
+ * Items in the order of their last use, as an intrusive linked list: moving an item to the front is
+ * O(1) and allocates nothing. Deleting and setting it in a `Map` makes V8 rehash the map: 57 ns a use
+ * instead of 17 ns (500 keys, Node 26, look-up included).
  */
 
-/** What is in a list. The list alone writes both fields. */
+/** An item of a list. Only the list writes both fields. */
 export interface Linked<T> {
   newer: T | undefined;
   older: T | undefined;

@@ -1,19 +1,19 @@
 /**
- * Failures that are remembered, each for its own key alone.
+ * Cached failures by key.
  *
- * 1. A failure is held as long as it says itself. Failures in a row double the hold up to ten
- *    seconds; one that asks for more than that, as a `Retry-After` may, gets what it asks for.
- * 2. A success ends the row, and so does a pause in which nobody asked.
- * 3. Bounded: the key that failed longest ago is forgotten first.
+ * 1. A failure names its own cooldown. Consecutive failures double it up to 10 s; a longer cooldown,
+ *    as of a `Retry-After`, is kept as it is.
+ * 2. A success resets the count of failures, and so does a pause of `forgetAfterMs`.
+ * 3. Bounded: the key with the oldest failure is evicted first.
  */
 import type { Clock } from '../clock.ts';
 
-/** What every failure tells: how long asking again for the same is useless, in milliseconds. */
+/** Part of every failure: milliseconds during which another fetch is useless. */
 export interface Cooldown {
   readonly cooldownMs: number;
 }
 
-/** What a cache is asked for: whatever its source needs, under one non-secret key. */
+/** A request of a cache: any fields that its source needs, and a non-secret key. */
 export interface Keyed {
   readonly key: string;
 }
@@ -22,7 +22,7 @@ export interface Keyed {
 export interface Remembered<R, F> {
   readonly request: R;
   readonly failure: F;
-  /** Milliseconds during which it answers; 0 when the upstream may be asked. */
+  /** Milliseconds during which it is returned without a fetch; 0 when a fetch is allowed. */
   readonly cooldownLeftMs: number;
 }
 
@@ -35,13 +35,13 @@ interface NegativeEntry<R, F> {
 }
 
 const longestGrownCooldownMs = 10_000;
-/** Long against every hold and short against the life of a token. */
+/** Long compared to every cooldown, short compared to the life of a token. */
 const forgetAfterMs = 5 * 60_000;
 
 export class NegativeCache<R extends Keyed, F extends Cooldown> {
   readonly #clock: Clock;
   readonly #maxKeys: number;
-  /** In order of the last failure. */
+  /** Oldest failure first. */
   readonly #entries = new Map<string, NegativeEntry<R, F>>();
 
   constructor(clock: Clock, maxKeys: number) {
@@ -53,19 +53,19 @@ export class NegativeCache<R extends Keyed, F extends Cooldown> {
     return this.#entries.size;
   }
 
-  /** The failure that answers for `key` now, or `undefined` when the upstream may be asked. */
+  /** The failure to return for `key`, or `undefined` when a fetch is allowed. */
   activeFailure(key: string): F | undefined {
     return this.cooldownLeftMs(key) > 0 ? this.#entries.get(key)?.failure : undefined;
   }
 
-  /** Milliseconds until the upstream may be asked for `key` again; 0 for now. */
+  /** Milliseconds until a fetch for `key` is allowed; 0 for now. */
   cooldownLeftMs(key: string): number {
     const entry = this.#entries.get(key);
     if (entry === undefined) return 0;
     return Math.max(0, entry.untilMs - this.#clock.monotonicMs());
   }
 
-  /** What is remembered, held or no longer, in order of the last failure. */
+  /** All cached failures, also those after their cooldown, oldest first. */
   *all(): Iterable<Remembered<R, F>> {
     for (const [key, { request, failure }] of this.#entries) {
       yield { request, failure, cooldownLeftMs: this.cooldownLeftMs(key) };

@@ -1,25 +1,25 @@
 /**
- * How much may be asked of one upstream: so many at once and so many in any second. Callers go
- * before background work, pod by pod in turn (see `fair-queue.ts`); background work goes in the
- * order it came. Pure; at most one timer.
+ * Bounds the requests to one upstream: at once, and within any second. Callers go before background
+ * work, pod by pod in turn (see `fair-queue.ts`); background work runs in order of arrival. Pure; at
+ * most one timer.
  *
- * The rate is a window and not a bucket of tokens: a full bucket would let its own size through on
- * top of a second's refill, and the limit of the upstream is on what it sees within a second.
+ * The rate is a sliding window and not a token bucket: a full bucket would let its size through in
+ * addition to a second's refill, but the upstream limits the requests within one second.
  */
 import type { Clock } from '../clock.ts';
 import { FairQueue, type Party } from './fair-queue.ts';
 
 export interface Task {
-  /** Its turn has come: within `enter`, or later. Ends with `leave`; must not throw. */
+  /** Called at the task's turn, within `enter` or later. The task ends with `leave`. Must not throw. */
   start(): void;
 }
 
 export interface RateLimiterOptions {
   readonly clock: Clock;
   readonly maxConcurrent: number;
-  /** Starts within any 1,000 ms. */
+  /** Most starts within any 1,000 ms. */
   readonly maxPerSec: number;
-  /** For callers and for background work alike: neither takes the place of the other. */
+  /** Most queued tasks of callers; the same number again for background work. */
   readonly maxQueued: number;
 }
 
@@ -32,7 +32,7 @@ export class RateLimiter implements Disposable {
   readonly #running = new Set<Task>();
   readonly #callers = new FairQueue<Task>();
   readonly #background = new Set<Task>();
-  /** A ring of the latest starts; the cursor is at the oldest. */
+  /** Ring buffer of the latest starts; the cursor is at the oldest. */
   readonly #startsAtMs: Float64Array;
   #cursor = 0;
   #disarm: (() => void) | undefined;
@@ -54,9 +54,9 @@ export class RateLimiter implements Disposable {
   }
 
   /**
-   * Starts `task` now or when its turn comes. False, and nothing else, when too many wait.
+   * Starts `task` now or queues it. Returns false if the queue is full.
    *
-   * @param party that waits for it; undefined for background work.
+   * @param party the pod that waits for it; undefined for background work.
    */
   enter(task: Task, party: Party | undefined): boolean {
     if (this.#isDisposed) return false;
@@ -68,24 +68,24 @@ export class RateLimiter implements Disposable {
     return true;
   }
 
-  /** `party` waits for it too: if it has not started, it starts at the turn of that party at the latest. */
+  /** `party` waits for it too: a queued task starts no later than at the turn of that pod. */
   hurry(task: Task, party: Party): void {
     if (this.#background.delete(task) || this.#callers.has(task)) {
       this.#callers.add(task, party);
     }
   }
 
-  /** Gives back the slot, or the place in the queue of one that has not started. */
+  /** Releases the slot of a running task, or removes a queued one. */
   leave(task: Task): void {
     this.#callers.delete(task);
     this.#background.delete(task);
-    // Leaving the queue is no reason to start another: its own turn comes by slot or timer.
+    // Removing a queued task frees no slot; the other tasks start by slot or timer.
     if (this.#running.delete(task) || this.queued === 0) this.#admit();
   }
 
   /**
-   * Room for one more try of an task that runs: it counts as a start. False when others wait or
-   * the second is spent.
+   * Takes one start for a retry of a running task. Returns false if other tasks wait or no start is
+   * left within this second.
    */
   takeTry(): boolean {
     if (this.#isDisposed || this.queued > 0 || this.#waitMs() > 0) return false;
@@ -93,7 +93,7 @@ export class RateLimiter implements Disposable {
     return true;
   }
 
-  /** Whoever waits will not start any more. */
+  /** Queued tasks never start. */
   [Symbol.dispose](): void {
     this.#isDisposed = true;
     this.#callers.clear();
@@ -126,7 +126,7 @@ export class RateLimiter implements Disposable {
     this.#cursor = (this.#cursor + 1) % this.#startsAtMs.length;
   }
 
-  /** Until the oldest of the latest starts is out of the window. */
+  /** Milliseconds until the oldest start leaves the window. */
   #waitMs(): number {
     const oldestAtMs = this.#startsAtMs[this.#cursor] ?? -Infinity;
     return oldestAtMs + windowMs - this.#clock.monotonicMs();

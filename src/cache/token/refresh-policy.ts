@@ -1,14 +1,14 @@
 /**
- * When to ask the upstream again. Pure; `random` gives numbers from 0 up to 1.
+ * When a token is refreshed. Pure; `random` is from 0 up to 1.
  *
- * 1. A token is due at half of the life it had on arrival, or at the time its source named if that
- *    is earlier, give or take a tenth: tokens that came together do not go together.
- * 2. Never sooner than ten seconds after it came: a source that answers with the same token again,
- *    as IMDS does from its own cache, is asked ever more often towards the end, but not in a loop.
- * 3. One that came with too little life is asked for again within a second, since its source may have
- *    handed out the last of an old one. After three such tokens in a row the source has no better,
- *    and rules 1 and 2 hold.
- * 4. After failures the pause doubles from 5 seconds up to 5 minutes, and half of it is random.
+ * 1. At half of the life that it had on arrival, or at the time named by its source if that is earlier,
+ *    with a jitter of 10 %, so that tokens that arrived together are not refreshed together.
+ * 2. At least 10 s after its arrival: IMDS returns the same token from its own cache, which shortens
+ *    the interval at each refresh; the minimum prevents a loop.
+ * 3. A token with too little life on arrival is fetched again within a second, since its source may
+ *    have returned the last seconds of a cached one. After three such tokens in a row the source has no
+ *    better, and rules 1 and 2 apply.
+ * 4. After failures the back-off doubles from 5 s up to 5 min, and half of it is jitter.
  */
 const dueShare = 0.5;
 const dueSpread = 0.1;
@@ -19,8 +19,8 @@ const firstRetryMs = 5_000;
 const longestRetryMs = 5 * 60_000;
 
 /**
- * @param namedMs how far away the time is that the source named; Infinity for none.
- * @param short tokens with too little life in a row, this one included; 0 for one with enough.
+ * @param namedMs milliseconds until the refresh time named by the source; Infinity for none.
+ * @param short consecutive tokens with too little life, this one included; 0 if this one has enough.
  */
 export function refreshDelayMs(
   lifeMs: number,
@@ -33,7 +33,7 @@ export function refreshDelayMs(
   return Math.max(shortestPauseMs, dueMs * (1 - dueSpread + 2 * dueSpread * random));
 }
 
-/** @param failures how many in a row, 1 or more. */
+/** @param failures consecutive failures, 1 or more. */
 export function retryDelayMs(failures: number, random: number): number {
   const pauseMs = Math.min(longestRetryMs, firstRetryMs * 2 ** (failures - 1));
   return (pauseMs / 2) * (1 + random);

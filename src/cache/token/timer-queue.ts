@@ -1,16 +1,16 @@
 /**
- * Many deadlines on one timer. The timer is armed for the soonest only; one that was taken out
- * meanwhile makes it fire for nothing, which costs less than arming it anew every time.
+ * Many deadlines on one timer, which is armed for the soonest. Removing that deadline does not rearm
+ * the timer: firing for nothing costs less than rearming at every removal.
  */
 import type { Clock } from '../clock.ts';
 import { DeadlineHeap, type Deadline } from './deadline-heap.ts';
 
 export interface QueuedTimer extends Deadline {
-  /** Its time has come and it is out of the heap. */
+  /** Called at the deadline, after its removal from the heap. */
   fire(): void;
 }
 
-/** Timers of the platform overflow beyond 2^31 ms and fire at once; a token may live for years. */
+/** A `setTimeout` beyond 2^31 ms fires at once, and a token may live for years. */
 const longestArmMs = 24 * 3_600_000;
 
 export class TimerQueue implements Disposable {
@@ -29,7 +29,7 @@ export class TimerQueue implements Disposable {
     return this.#heap.size;
   }
 
-  /** @param delayMs from now; replaces an earlier setting of the same timer. */
+  /** @param delayMs from now; replaces an earlier deadline of the same timer. */
   set(timer: QueuedTimer, delayMs: number): void {
     if (this.#isDisposed) return;
     this.#heap.set(timer, this.#clock.monotonicMs() + Math.max(0, delayMs));

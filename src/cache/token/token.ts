@@ -1,48 +1,48 @@
 /**
- * A token as a source delivered it, and the answer rendered from it once. Both are immutable.
+ * A token as delivered by a source, and the response body rendered from it. Both are immutable.
  */
 
-/** What a source hands over. Times are wall-clock seconds since the epoch. */
+/** Result of a source. Times are wall-clock seconds since the epoch. */
 export interface Token {
   readonly accessToken: string;
-  /** Empty when the source did not say. */
+  /** Empty if the source sent none. */
   readonly clientId: string;
-  /** Exactly as the caller spelt it: MSAL uses the echoed value as its cache scope. */
+  /** Exactly as spelled by the caller: MSAL uses the echoed value as its cache scope. */
   readonly resource: string;
   readonly expiresAtWallS: number;
-  /** Life on arrival in seconds, if the source told: it holds whatever the wall clock says. */
+  /** Life on arrival in seconds, if the source sent it; independent of the wall clock. */
   readonly livesForS?: number;
   /**
-   * How far the wall clock was ahead of the source's on arrival, below 0 behind; default 0. The
-   * expiry is a time of the source's clock.
+   * How far the wall clock was ahead of the source's clock on arrival; negative if behind; default 0.
+   * The expiry is a time of the source's clock.
    */
   readonly clockAheadMs?: number;
   readonly notBeforeWallS: number;
-  /** When the extended life ends, if the source told one. */
+  /** End of the extended life, if the source sent one. */
   readonly extExpiresAtWallS: number | undefined;
-  /** When the source would have it renewed, if it told. */
+  /** Refresh time named by the source, if it sent one. */
   readonly refreshAtWallS?: number;
 }
 
-/** An id that a request chose its identity by, other than the client id. */
+/** The id, other than a client id, that a request selected its identity by. */
 export interface RequestedId {
   readonly kind: 'object_id' | 'resource_id';
-  /** As the request spelt it. */
+  /** As spelled in the request. */
   readonly value: string;
 }
 
-/** The most that is told to be left by a clock that is ahead, once it has passed the expiry. */
+/** Most seconds reported as left when a clock that is ahead has passed the expiry. */
 const maxReportedWhenAheadS = 300;
 
-/** When the token ends, in milliseconds of the wall clock as it was on arrival. */
+/** Expiry in milliseconds of the wall clock as it was on arrival. */
 export function endsAtWallMs({ expiresAtWallS, clockAheadMs = 0 }: Token): number {
   return expiresAtWallS * 1000 + clockAheadMs;
 }
 
 /**
- * The JSON body of a token answer, rendered when the token arrives, with holes for the two
- * relative times. Key order and the string values are those of the real IMDS: .NET maps
- * `expires_in` and `expires_on` to one field and takes the last, so their order matters.
+ * The JSON body of a token response, rendered when the token arrives, with gaps for the two relative
+ * times. Key order and string values are those of the real IMDS: .NET maps `expires_in` and
+ * `expires_on` to one field and uses the last one.
  */
 export class RenderedToken {
   readonly token: Token;
@@ -64,8 +64,8 @@ export class RenderedToken {
   }
 
   /**
-   * The body at `wallMs`: `expires_in` is what is left, never below zero. The real service repeats
-   * the id that it was asked by.
+   * The body at `wallMs`; `expires_in` is never negative. Like the real service, it repeats the id of
+   * the request.
    */
   body(wallMs: number, asked?: RequestedId): string {
     const nowS = Math.floor(wallMs / 1000);
@@ -80,8 +80,8 @@ export class RenderedToken {
   }
 
   /**
-   * Seconds. A clock that is ahead may have been corrected since: what would be too much then is
-   * told as too little for a client to keep the token.
+   * Seconds. A clock that was ahead may have been corrected since, which would report too long a life.
+   * The reported life is then capped so low that a client does not keep the token.
    */
   #leftS(nowS: number): number {
     const { expiresAtWallS, clockAheadMs = 0 } = this.token;
