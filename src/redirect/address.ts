@@ -1,10 +1,10 @@
 /**
- * The address mode, for nodes without a metadata service of their own: the node itself holds the
- * metadata address, on a link of ours, and the agent listens there. Nothing is rewritten; a pod's
- * packet finds a local address before any route or policy rule.
+ * The address mode, for nodes without a metadata service: the node itself has the metadata address, on
+ * a link of the agent, and the agent listens there. Nothing is rewritten: the kernel delivers packets
+ * for a local address before it applies routes and policy rules.
  *
- * Where a real service answers, taking its address would cut the node and its add-ons off from
- * it, so that is refused.
+ * If a real service answers, the mode is refused, since taking the address would cut off the node and
+ * its add-ons from the service.
  */
 import { once } from 'node:events';
 import { connect } from 'node:net';
@@ -16,7 +16,7 @@ import {
   LINK,
   listLinks,
   nodeAddresses,
-  othersBeside,
+  otherAddresses,
   removeLink,
   type NodeLink,
 } from './host/link.ts';
@@ -28,15 +28,15 @@ import {
 } from './redirect.ts';
 
 export interface AddressRedirectOptions {
-  /** The address that pods dial, and the port. */
+  /** The address and port that pods connect to. */
   readonly target: Pick<RedirectTarget, 'metadataIp' | 'metadataPort'>;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
-  /** Whether something answers at the address; default: a connection is tried. */
+  /** Whether a service answers at the address; default: tries a connection. */
   readonly isAnswered?: (ip: string, port: number) => Promise<boolean>;
 }
 
-/** A real service is on the node's own link and answers within milliseconds. */
+/** The real service is link-local and answers within milliseconds. */
 const probeTimeoutMs = 1_000;
 
 export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
@@ -44,9 +44,9 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
   const { isAnswered = isReachable } = options;
   const host = options.host ?? createHost();
 
-  /** Its rules lead pods to where nobody listens now, before they could find the node's own address. */
+  /** Rules of another mode redirect pods to an address without a listener, past the node's own address. */
   function leftBehind(links: readonly NodeLink[]): readonly string[] {
-    const others = othersBeside(links, metadataIp);
+    const others = otherAddresses(links, metadataIp);
     if (others.length === 0) return [];
     return [
       `${LINK} holds ${others.join(', ')}: another redirect was left behind, which ` +
@@ -58,7 +58,7 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
     const links = await listLinks(host);
     const [left] = leftBehind(links);
     if (left !== undefined) throw new RedirectError('CONFLICT', 'take address', left);
-    // What answers at an address that the node holds is the node: an agent before this one.
+    // If the node has the address, the service that answers is an earlier agent.
     if (!nodeAddresses(links).has(metadataIp)) {
       if (await isAnswered(metadataIp, metadataPort)) {
         throw new RedirectError(

@@ -1,9 +1,9 @@
-/** No redirect: for loopback use, and for the lab to show what happens without one. */
+/** No redirect: for loopback use, and for the lab. */
 import type { Redirect, RedirectStatus } from './redirect.ts';
 
 const OFF: RedirectStatus = { state: 'off', detail: 'no redirect', problems: [] };
 
-/** A redirect that changes nothing and says so. */
+/** A redirect that changes nothing and reports that there is none. */
 export function noRedirect(): Redirect {
   return {
     mode: 'none',

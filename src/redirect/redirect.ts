@@ -1,36 +1,36 @@
 /**
- * The port between the agent and whatever makes the kernel bring a pod's connection to it.
- * A mode is one implementation; nothing outside this folder knows which one runs.
+ * The port between the agent and the kernel's redirect of pods' connections. Each mode is one
+ * implementation; code outside this folder does not depend on the mode.
  *
- * Invariants every mode keeps: installing twice equals installing once; nobody else's rule is
- * touched; only `remove` opens the node again, never a stop of the process.
+ * Invariants of every mode: `install` is idempotent; rules of other programs are not touched; only
+ * `remove` opens the node, a stop of the process does not.
  */
 
-/** `pinned` is another process's, as long as it is not known which mode that process has. */
+/** `pinned`: another process maintains the redirect, and its mode is not yet known. */
 export type RedirectMode = 'ebpf' | 'iptables' | 'address' | 'pinned' | 'none';
 
-/** What is intercepted and where it is brought. */
+/** The redirected address and its new destination. */
 export interface RedirectTarget {
-  /** The address pods dial, normally 169.254.169.254, and its TCP port. */
+  /** The address that pods connect to, normally 169.254.169.254, and its TCP port. */
   readonly metadataIp: string;
   readonly metadataPort: number;
-  /** Where the agent listens. */
+  /** The address and port that the agent listens on. */
   readonly listenIp: string;
   readonly listenPort: number;
 }
 
-/** A read-back of the kernel. `problems` is empty exactly when `state` is `active`. */
+/** State of the redirect, read from the kernel. `problems` is empty exactly when `state` is `active`. */
 export interface RedirectStatus {
   readonly state: 'active' | 'broken' | 'absent' | 'off';
   /** One line for people: backend, link, chain. */
   readonly detail: string;
-  /** Each thing that differs from what is wanted, as a short sentence. */
+  /** Differences from the wanted state, as short sentences. */
   readonly problems: readonly string[];
-  /** After `install`: what it changed, each as a short sentence; empty when nothing was to do. */
+  /** After `install`: the changes, as short sentences; empty if the state was as wanted. */
   readonly changed?: readonly string[];
 }
 
-/** The two ends of an accepted connection, as the kernel reports them. */
+/** The two ends of an accepted connection, as reported by the kernel. */
 export interface Peer {
   readonly remoteIp: string;
   readonly remotePort: number;
@@ -39,11 +39,11 @@ export interface Peer {
 }
 
 /**
- * What the kernel says about who opened a connection.
- * `by-address`: this mode attests nothing, the source address is all there is.
- * `attested`: the caller's cgroup was recorded when it dialled.
+ * Result of the look-up of a caller in the kernel's records.
+ * `by-address`: this mode has no records; only the source address identifies the caller.
+ * `attested`: the caller's cgroup was recorded at its connect.
  * `unattested`: this mode records callers and has no record of this one; refuse it.
- * `unavailable`: this mode records callers, and its records cannot be read now; ask to try again.
+ * `unavailable`: this mode records callers, but the records cannot be read now; answer with 503.
  */
 export type Attestation =
   | { readonly kind: 'by-address' }
@@ -51,30 +51,30 @@ export type Attestation =
   | { readonly kind: 'unattested' }
   | {
       readonly kind: 'unavailable';
-      /** What is missing, as a clause. */
+      /** The missing part, as a clause. */
       readonly why: string;
     };
 
 export interface Redirect {
   readonly mode: RedirectMode;
   /**
-   * Brings up the address the listener binds, before anything is redirected to it. A mode that has to
-   * wait for others gives up, without an error, when the signal aborts.
+   * Brings up the listen address, before any connection is redirected to it. A mode that waits for another
+   * process stops without an error when the signal aborts.
    */
   prepare(signal?: AbortSignal): Promise<void>;
-  /** Brings the kernel to the wanted state, in one step without a gap, and reads it back. */
+  /** Brings the kernel to the wanted state without a gap, and reads it back. */
   install(): Promise<RedirectStatus>;
   /** Reads back only. */
   verify(): Promise<RedirectStatus>;
-  /** Opens the node again: takes away all this mode ever made, and only that. */
+  /** Opens the node: removes everything that this mode created, and nothing else. */
   remove(): Promise<void>;
-  /** One look-up per connection; must not block. A mode that asks another process answers later. */
+  /** One look-up per connection; must not block. A promise if another process has the records. */
   attest(peer: Peer): Attestation | Promise<Attestation>;
-  /** Why nobody can be looked up now, or undefined. Modes that look nobody up have none. */
+  /** Why look-ups are unavailable, or undefined. Absent in modes without records. */
   whyUnavailable?(): string | undefined;
 }
 
-/** A failure at the kernel boundary: which step, and what the tool or kernel answered. */
+/** A failure of a tool or the kernel, with the step and the tool's or kernel's message. */
 export class RedirectError extends Error {
   readonly code: RedirectErrorCode;
   readonly step: string;
@@ -89,15 +89,15 @@ export class RedirectError extends Error {
 export type RedirectErrorCode =
   /** A program the mode needs (iptables-restore, ip) is not on the PATH. */
   | 'TOOL_MISSING'
-  /** The kernel refused for want of a capability. */
+  /** A capability is missing. */
   | 'NOT_PERMITTED'
   /** The kernel lacks a feature. */
   | 'UNSUPPORTED'
-  /** Somebody else has what the mode needs. */
+  /** Another program uses an object that the mode needs. */
   | 'CONFLICT'
-  /** A lock or a concurrent change; trying again is right. */
+  /** A lock or a concurrent change; retry. */
   | 'BUSY'
-  /** The tool answered something else. */
+  /** The tool failed for another reason. */
   | 'TOOL_FAILED'
   /** A system call failed in another way. */
   | 'KERNEL_REFUSED'
@@ -106,7 +106,7 @@ export type RedirectErrorCode =
 
 type Unavailable = RedirectError & { readonly code: 'TOOL_MISSING' | 'UNSUPPORTED' };
 
-/** Whether this node lacks a tool or a feature of the kernel: trying again changes nothing. */
+/** Whether this node lacks a tool or a kernel feature, so that a retry is useless. */
 export function isUnavailable(error: unknown): error is Unavailable {
   return (
     error instanceof RedirectError &&

@@ -1,8 +1,8 @@
-/** What a redirect target means for the kernel: which address the DNAT names and who holds it. */
+/** The default target of the redirect, and its form for the kernel. */
 import { isIPv4 } from 'node:net';
 import type { RedirectTarget } from './redirect.ts';
 
-/** Azure's metadata address, brought to an address of our own on the node. */
+/** Azure's metadata address, redirected to an address of the agent on the node. */
 export const DEFAULT_TARGET: RedirectTarget = {
   metadataIp: '169.254.169.254',
   metadataPort: 80,
@@ -11,8 +11,8 @@ export const DEFAULT_TARGET: RedirectTarget = {
 };
 
 /**
- * The target with an address that packets can be sent to: a listener on all addresses is reached
- * by the one on our own link.
+ * The target with an address that packets can be sent to: a listener on all addresses is reached through
+ * the address of the agent's link.
  * @throws RangeError for an address that is not IPv4 or a port outside 1 to 65535.
  */
 export function reachableTarget(target: RedirectTarget): RedirectTarget {

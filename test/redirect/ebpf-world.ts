@@ -239,7 +239,7 @@ export class EbpfWorld {
       netnsCookie: this.#netnsCookie,
       cgroupRoot: this.tree.path,
       pinFolder: this.pinFolder,
-      behind: openIptablesRedirect({ host, backend: 'nft' }),
+      fallback: openIptablesRedirect({ host, backend: 'nft' }),
       ...this.settings,
       ...more,
     });

@@ -48,7 +48,7 @@ function byEbpf(backend: 'nft' | 'legacy'): ModeUnderTest {
     hostOtherwise: /^cloud sees 10\.0\.0\.4/,
     attests: true,
     open: (world) =>
-      world.redirect({ behind: openIptablesRedirect({ host: world.node.host, backend }) }),
+      world.redirect({ fallback: openIptablesRedirect({ host: world.node.host, backend }) }),
     // Of which version the programs are is in these settings: without them they count as others.
     age: async (world) => {
       unlinkSync(join(world.pinFolder, 'settings'));

@@ -5,12 +5,12 @@
 import { openAddressRedirect } from '../../redirect/address.ts';
 import { findPodsRoot, resolveCgroupRoot } from '../../redirect/cgroup/cgroup-tree.ts';
 import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
-import { askKernel, findRefusal, NOT_PERMITTED } from '../../redirect/ebpf/probe.ts';
+import { kernelAnswers, findRefusal, NOT_PERMITTED } from '../../redirect/ebpf/probe.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
 import {
   refuseBesidePrograms,
   replacePrograms,
-  addPrograms,
+  reportPrograms,
 } from '../../redirect/ebpf/stale-programs.ts';
 import { withBootGuard } from '../../redirect/host/boot-guard.ts';
 import { openIptablesRedirect, type IptablesRedirect } from '../../redirect/iptables/iptables.ts';
@@ -21,7 +21,7 @@ import type { Config } from '../config/config.ts';
 import { openExternalRedirect } from './external-redirect.ts';
 
 /** What the kernel side counts by itself. */
-export type KernelCounts = Pick<EbpfRedirect, 'counters' | 'countCaught'>;
+export type KernelCounts = Pick<EbpfRedirect, 'counters' | 'countFallbackConnections'>;
 
 export interface RedirectChoice {
   readonly redirect: Redirect;
@@ -46,7 +46,7 @@ export function chooseRedirect(config: Config, clock: Clock = systemClock): Redi
   const { metadataIp, metadataPort } = config;
   switch (config.redirect) {
     case 'none':
-      return { redirect: addPrograms(noRedirect(), config.bpfPinFolder), ...plain };
+      return { redirect: reportPrograms(noRedirect(), config.bpfPinFolder), ...plain };
     case 'address': {
       const redirect = openAddressRedirect({ target: { metadataIp, metadataPort } });
       return { redirect: refuseBesidePrograms(redirect, config.bpfPinFolder), ...plain };
@@ -81,7 +81,7 @@ function ebpf(config: Config, why: string): RedirectChoice {
   const { cgroupRoot, podUid } = config;
   const redirect = openEbpfRedirect({
     target: targetOf(config),
-    behind: iptables(config),
+    fallback: iptables(config),
     guard: config.metadataGuard,
     pinFolder: config.bpfPinFolder,
     ...(cgroupRoot === '' ? {} : { cgroupRoot }),
@@ -134,7 +134,7 @@ function missingForEbpf(config: Config): string | undefined {
   try {
     const root = cgroupRootOf(config);
     if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
-    const refused = Object.entries(askKernel()).filter(([, errno]) => errno !== 0);
+    const refused = Object.entries(kernelAnswers()).filter(([, errno]) => errno !== 0);
     // Capabilities, or the seccomp profile of a container runtime that does not know CAP_BPF.
     if (refused.some(([, errno]) => errno === NOT_PERMITTED)) {
       return 'bpf(2) is not permitted: it takes CAP_BPF, CAP_NET_ADMIN and a seccomp profile with it';

@@ -124,7 +124,7 @@ function programSampler(counts: KernelCounts): () => readonly Sample[] {
     const totals = countersOf(counts);
     if (totals === undefined) return [];
     // It takes a tool of the node's: the next scrape has it.
-    void counts.countCaught().then(
+    void counts.countFallbackConnections().then(
       (total) => (caught = total ?? caught),
       () => undefined,
     );

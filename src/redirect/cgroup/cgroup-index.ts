@@ -1,43 +1,42 @@
 /**
  * From a caller's cgroup to its pod, without walking the tree of all pods.
  *
- * The caller's address already says which pod it claims to be (a caller on the host network is one
- * of the node's few host-network pods), so only those pods' cgroups are looked at, once for each
- * new container; after that it is one look-up in a map. A cgroup that belongs to none of them is
- * nobody's: there is no second way to an identity.
+ * The source address names the candidates: one pod, or the node's few host-network pods. Only their
+ * cgroups are searched, once per new container; later it is one look-up in a map. A cgroup of no
+ * candidate gets no identity.
  *
- * 1. Ids are never used again while the node is up, so an entry is true for ever and only bounded.
- * 2. An id that was not found below a pod is not looked for there again for a while: a new
- *    container's cgroup is there before its first process is, so waiting gives nothing, and a
- *    caller must not be able to make the agent search without end.
- * 3. A pod that makes many cgroups is searched once in a while, whichever of them call: each search
- *    takes milliseconds then, of the thread that serves all pods.
+ * 1. The kernel does not reuse ids until a reboot, so an entry never becomes wrong and is only bounded.
+ * 2. An id that was not found below a pod is not searched there again for `missPauseMs`. A container's
+ *    cgroup exists before its first process, so a repeated search finds nothing new, and a caller must
+ *    not be able to cause unlimited searches.
+ * 3. A pod with many cgroups is searched at most once per pause, whichever cgroup calls: such a search
+ *    blocks the thread that serves all pods for milliseconds.
  */
 import { listPodCgroups } from './cgroup-tree.ts';
 import type { PodCgroup } from './cgroup.ts';
 
 export interface CgroupIndexOptions {
-  /** The folder of all pods, as `findPodsRoot` gives it; asked for at each search. */
+  /** The folder of all pods, as returned by `findPodsRoot`; called for each search. */
   readonly podsRoot: () => string | undefined;
-  /** Milliseconds that only grow. Default `performance.now`. */
+  /** Monotonic milliseconds. Default `performance.now`. */
   readonly nowMs?: () => number;
-  /** Cgroups that are remembered, and misses. Default 16 384 each. */
+  /** Most cached cgroups, and most cached misses. Default 16 384 each. */
   readonly maxEntries?: number;
 }
 
-/** How long a cgroup that a pod does not have is not looked for there again. */
+/** Pause before a cgroup is searched again below a pod that did not contain it. */
 const missPauseMs = 250;
-/** Cgroups of a pod. Containers seldom make any. */
+/** Cgroups from which on a pod has many. Containers rarely create cgroups. */
 const many = 64;
 
 export class CgroupIndex {
   readonly #podsRoot: () => string | undefined;
   readonly #nowMs: () => number;
   readonly #maxEntries: number;
-  /** Both in the order of filing; the oldest goes first. */
+  /** In order of insertion, like the misses; the oldest is evicted first. */
   readonly #found = new Map<bigint, PodCgroup>();
   readonly #missedAtMs = new Map<string, number>();
-  /** Pods with many cgroups, when they were searched. */
+  /** Time of the last search, for pods with many cgroups. */
   readonly #searchedAtMs = new Map<string, number>();
 
   constructor(options: CgroupIndexOptions) {
@@ -52,9 +51,9 @@ export class CgroupIndex {
 
   /**
    * The pod that a cgroup belongs to. Synchronous; a search costs about 0.1 ms for each candidate.
-   * @param candidates UIDs, as the kubelet knows them, of the pods that it may be.
-   * @returns undefined when it is none of them, also if it is another pod that is known already:
-   *     the one whom a caller claims to be and the one it is must agree.
+   * @param candidates cgroup UIDs of the pods that the source address allows.
+   * @returns undefined if the cgroup belongs to none of them, even if it belongs to another known pod:
+   *     source address and cgroup must name the same pod.
    */
   resolve(cgroupId: bigint, candidates: Iterable<string>): PodCgroup | undefined {
     const known = this.#found.get(cgroupId);
@@ -66,7 +65,7 @@ export class CgroupIndex {
     return undefined;
   }
 
-  /** Files all cgroups of a pod, unless this one was missing there a moment ago. */
+  /** Adds all cgroups of a pod, unless a recent search did not find this one there. */
   #search(cgroupId: bigint, podUid: string): void {
     const miss = `${cgroupId} ${podUid}`;
     const searchedAtMs = this.#searchedAtMs.get(podUid) ?? this.#missedAtMs.get(miss);

@@ -1,10 +1,9 @@
 /**
- * The cgroup2 tree of the node as files: where it is mounted, where pods are in it, which cgroup
- * this process is in, and what lies below a pod. A cgroup's id is the inode of its folder.
+ * The cgroup v2 tree of the node as files: its mount, the folder of pods, the cgroup of this process,
+ * and the cgroups of a pod. A cgroup's id is the inode number of its folder.
  *
- * Looking for what is below one pod is bounded and needs nothing but permission to search folders,
- * which everybody has. The other way, from an id straight to its path by `open_by_handle_at`, needs
- * CAP_DAC_READ_SEARCH, and with it the right to read every file of the node.
+ * Listing the cgroups below a pod is bounded and needs no capability. `open_by_handle_at` would open a
+ * cgroup by its id, but needs CAP_DAC_READ_SEARCH, which is the right to read every file of the node.
  */
 import { opendirSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -20,7 +19,7 @@ import { RedirectError } from '../redirect.ts';
 /** A mount of the cgroup2 tree. */
 export interface CgroupMount {
   readonly path: string;
-  /** Which part of the tree is mounted, as seen from this process's cgroup namespace. */
+  /** The mounted part of the tree, as seen from this process's cgroup namespace. */
   readonly root: string;
 }
 
@@ -42,7 +41,7 @@ function unescapeMount(text: string): string {
   );
 }
 
-/** The id of a cgroup; undefined where there is none. */
+/** The id of a cgroup; undefined if it does not exist. */
 export function cgroupIdOf(path: string): bigint | undefined {
   try {
     const { ino } = statSync(path, { bigint: true });
@@ -55,8 +54,8 @@ export function cgroupIdOf(path: string): bigint | undefined {
 const ROOT_CGROUP_ID = 1n;
 
 /**
- * The folder of the whole tree: mounted from its real root if there is such a mount (a container
- * may have a mount of its own part besides), else the first mount.
+ * The mount point of the tree: preferably a mount of the real root (a container may also have a mount of
+ * its own part), else the first mount.
  * @throws RedirectError `UNSUPPORTED` without a cgroup2 mount.
  */
 export function findCgroupRoot(mountinfo = readProc('mountinfo')): string {
@@ -70,9 +69,9 @@ function wholeOf(mounts: readonly CgroupMount[]): string | undefined {
 }
 
 /**
- * The folder of the tree, for who may have named one. Where versions 1 and 2 are side by side, the
- * usual place is a folder of mounts, and the tree is one of them.
- * @throws RedirectError `UNSUPPORTED` where there is none.
+ * The mount point of the tree, from an optional setting. If cgroup v1 and v2 are both mounted, the usual
+ * path is a folder of mounts, one of which is the v2 tree.
+ * @throws RedirectError `UNSUPPORTED` without a cgroup2 mount.
  */
 export function resolveCgroupRoot(named: string | undefined, mountinfo?: string): string {
   if (named === undefined) return findCgroupRoot(mountinfo);
@@ -95,14 +94,14 @@ function isCgroup2(path: string): boolean {
   }
 }
 
-/** The folder of all pods below a root of the tree; undefined while the kubelet has made none. */
+/** The folder of all pods below the root of the tree; undefined before the kubelet has created it. */
 export function findPodsRoot(cgroupRoot: string): string | undefined {
   return PODS_ROOTS.map((path) => join(cgroupRoot, path)).find(
     (path) => cgroupIdOf(path) !== undefined,
   );
 }
 
-/** The ids of the cgroups below a root of pods that hold the pods of a QoS class, by name. */
+/** The ids of the QoS class cgroups (burstable, besteffort) below the folder of pods, sorted by name. */
 export function qosClassIds(podsRoot: string): readonly bigint[] {
   return listChildren(podsRoot, '.')
     .filter(({ path }) => isQosClass(basename(path)))
@@ -111,8 +110,8 @@ export function qosClassIds(podsRoot: string): readonly bigint[] {
 }
 
 /**
- * The id of the cgroup that this process is in; undefined when it cannot be told: in a container
- * that sees only other parts of the tree.
+ * The id of this process's cgroup; undefined in a container that has only other parts of the tree
+ * mounted.
  */
 export function ownCgroupId(
   membership = readProc('cgroup'),
@@ -138,7 +137,7 @@ function readProc(name: 'cgroup' | 'mountinfo'): string {
   }
 }
 
-/** The ids of a folder's parents in the tree, nearest first. */
+/** The ids of a folder's ancestors in the tree, nearest first. */
 export function ancestorIds(path: string): readonly bigint[] {
   const ids: bigint[] = [];
   const { dev } = statSync(path);
@@ -150,11 +149,11 @@ export function ancestorIds(path: string): readonly bigint[] {
   }
 }
 
-/** Levels and folders of a tree that is walked as a whole: many times what a full node has. */
+/** Limits of a walk of the whole tree: many times the levels and folders of a full node. */
 const MAX_WALK_DEPTH = 16;
 const MAX_WALK = 65_536;
 
-/** A cgroup and all below it, except those below one of `except`. */
+/** A cgroup and its descendants, without `except` and their descendants. */
 export function listCgroupIds(path: string, except: readonly bigint[]): ReadonlySet<bigint> {
   const own = cgroupIdOf(path);
   const found = new Set<bigint>();
@@ -173,14 +172,14 @@ export interface FoundCgroup extends PodCgroup {
   readonly id: bigint;
 }
 
-/** Levels below the pod's own cgroup that are looked at: container, and what it makes itself. */
+/** Levels below the pod's cgroup that are listed: the container, and cgroups created by it. */
 const MAX_DEPTH = 5;
-/** Cgroups of one pod. A pod that may make cgroups could make any number. */
+/** Most cgroups of one pod. A privileged pod can create any number. */
 const MAX_CGROUPS = 512;
 
 /**
- * The cgroup of a pod and those below it, containers before what they made; empty for an unknown
- * pod. Bounded in depth and number; about 0.1 ms for a pod of three containers.
+ * The cgroup of a pod and its descendants, containers before cgroups created by them; empty for an
+ * unknown pod. Bounded in depth and number; about 0.1 ms for a pod of three containers.
  */
 export function listPodCgroups(podsRoot: string, podUid: string): readonly FoundCgroup[] {
   for (const path of podCgroupPaths(basename(podsRoot), podUid)) {
@@ -202,7 +201,7 @@ function listBelow(podsRoot: string, podPath: string, podId: bigint): readonly F
       if (found.length === MAX_CGROUPS) return found;
       found.push({ id, ...pod });
     }
-    // What a pod may make any number of is read no further than it is looked at.
+    // A pod can create any number of folders, so no more are read than are used.
     const below: (typeof level)[number][] = [];
     for (const { path } of level) {
       const left = MAX_CGROUPS - found.length - below.length;
@@ -213,7 +212,7 @@ function listBelow(podsRoot: string, podPath: string, podId: bigint): readonly F
   return found;
 }
 
-/** @param most folders that are read. */
+/** @param most maximum number of folders that are read. */
 function listChildren(
   podsRoot: string,
   path: string,
@@ -231,7 +230,7 @@ function listChildren(
       if (id !== undefined) children.push({ path: child, id });
     }
   } catch {
-    // Gone since, as containers do.
+    // The container has ended since its folder was listed.
   }
   return children;
 }

@@ -1,26 +1,26 @@
 /**
- * Where the kubelet puts pods in the cgroup tree: names to pods, and pods to names. Pure text.
+ * Paths of pods in the kubelet's cgroup tree: from paths to pods, and from pods to paths. Pure.
  *
  *     systemd   kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1f0e_2a.slice/
  *                 cri-containerd-<id>.scope, crio-<id>.scope, docker-<id>.scope
  *     cgroupfs  kubepods/burstable/pod1f0e-2a/<id>
  *
- * Guaranteed pods lie directly below the root of pods. A container may have cgroups of its own
- * below. kind puts another level before: kubelet.slice/kubelet-kubepods.slice/...
+ * Guaranteed pods are directly below the folder of pods. A container may create cgroups below its own.
+ * kind adds a level above: kubelet.slice/kubelet-kubepods.slice/...
  *
- * A path is read from the root of pods downwards and only the first pod counts: who may make
- * cgroups below its own (a cluster in a pod) may give them any name.
+ * A path is read downwards from the folder of pods, and only the first pod counts: a pod that can create
+ * cgroups (a cluster in a pod) can give them any name.
  */
 
-/** A cgroup as part of a pod. */
+/** A cgroup of a pod. */
 export interface PodCgroup {
-  /** As the kubelet knows it: for a static pod this is the hash of its file, not the UID it got. */
+  /** The UID in the cgroup's name: for a static pod the hash of its file, not the UID of its API object. */
   readonly podUid: string;
-  /** Absent for the pod's own cgroup, and for one whose name is not a runtime's. */
+  /** Undefined for the pod's own cgroup, and for a name that no container runtime gives. */
   readonly containerId: string | undefined;
 }
 
-/** Where the root of pods may lie below the root of the tree, in the order of looking. */
+/** Possible paths of the folder of pods below the root of the tree, in order of search. */
 export const PODS_ROOTS = [
   'kubepods.slice',
   'kubepods',
@@ -34,15 +34,15 @@ const SYSTEMD_POD =
 const CGROUPFS_POD = /^pod([0-9a-z][0-9a-z-]{0,62})$/;
 const CONTAINER = /^(?:[a-z][a-z-]*-)?([0-9a-f]{12,64})(?:\.scope)?$/;
 
-/** Whether a cgroup right below the root of pods holds the pods of a QoS class. */
+/** Whether a cgroup directly below the folder of pods is that of a QoS class. */
 export function isQosClass(name: string): boolean {
   return QUALITY.test(name);
 }
 
 /**
  * The pod that a cgroup belongs to.
- * @param path from the root of pods, without a leading slash.
- * @returns undefined for what is no pod's: the root, a class of quality, somebody's own making.
+ * @param path from the folder of pods, without a leading slash.
+ * @returns undefined for any other cgroup: the folder of pods itself, a QoS class, an unknown name.
  */
 export function parsePodCgroup(path: string): PodCgroup | undefined {
   const segments = path.split('/').filter((segment) => segment !== '');
@@ -53,7 +53,7 @@ export function parsePodCgroup(path: string): PodCgroup | undefined {
 }
 
 function parsePodName(name: string): string | undefined {
-  // systemd reads a dash in a slice's name as a level of the tree, so the kubelet writes another mark.
+  // A dash in the name of a slice separates levels for systemd, so the kubelet writes underscores.
   const escaped = SYSTEMD_POD.exec(name)?.[1];
   return escaped === undefined ? CGROUPFS_POD.exec(name)?.[1] : escaped.replaceAll('_', '-');
 }
@@ -61,9 +61,9 @@ function parsePodName(name: string): string | undefined {
 const POD_UID = /^[0-9a-z][0-9a-z-]{0,62}$/;
 
 /**
- * The paths, from the root of pods, where a pod's cgroup may be.
- * @param podsRoot the last segment of the root's own path: it tells driver and prefix.
- * @returns none for a UID that is no single path segment.
+ * The possible paths of a pod's cgroup, from the folder of pods.
+ * @param podsRoot the last segment of that folder's path, which determines driver and prefix.
+ * @returns none for a UID that is not a single path segment.
  */
 export function podCgroupPaths(podsRoot: string, podUid: string): readonly string[] {
   if (!POD_UID.test(podUid)) return [];

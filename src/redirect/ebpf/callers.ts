@@ -1,4 +1,4 @@
-/** The process that opened a connection, from the map that the programs keep: one look-up, synchronous. */
+/** Looks up the cgroup that opened a connection in the programs' map. Synchronous, one look-up. */
 import { isIPv4 } from 'node:net';
 import { join } from 'node:path';
 import { nativeModule, type BpfMap, type NativeModule } from '../native/addon.ts';
@@ -15,11 +15,11 @@ const SHARED = {
   kind: 'unavailable',
   why: 'another socket of this node has the same address and port',
 } as const;
-/** How long a connection may have waited for the agent when its record is looked for. */
+/** Longest time between a connect and the look-up of its record. */
 const RECENT_NS = 10_000_000_000n;
 const MAPPED = '::ffff:';
 
-/** Where redirected connections arrive. */
+/** Address and port at which redirected connections arrive. */
 export type Listen = Pick<RedirectTarget, 'listenIp' | 'listenPort'>;
 
 export class Callers {
@@ -29,14 +29,14 @@ export class Callers {
   #native: NativeModule | undefined;
   #map: BpfMap | undefined;
   /**
-   * Linux before 5.14 does not report which network namespace this is. The programs then take the initial
-   * one for the node's, which it is not on a node that is a container.
+   * Linux before 5.14 does not report the id of a network namespace. The programs then assume that the
+   * node has the initial one, which is wrong if the node itself is a container.
    */
   #knowsNode = false;
 
   /**
-   * @param listen where redirected connections arrive.
-   * @param nowNs by CLOCK_MONOTONIC, which the programs read as well.
+   * @param listen address and port at which redirected connections arrive.
+   * @param nowNs CLOCK_MONOTONIC, which the programs use too.
    */
   constructor(pinFolder: string, listen: Listen, nowNs = () => process.hrtime.bigint()) {
     this.#pinFolder = pinFolder;
@@ -45,9 +45,9 @@ export class Callers {
   }
 
   /**
-   * Opens the map that is pinned now: the first time, and after programs of another layout took
-   * the place of those before. Where it cannot be opened nobody can be looked up.
-   * @throws what the native module throws.
+   * Opens the pinned map: at first, and after programs of another layout were installed. If it cannot be
+   * opened, look-ups are unavailable.
+   * @throws errors of the native module.
    */
   refresh(): void {
     const native = (this.#native ??= nativeModule());
@@ -61,7 +61,7 @@ export class Callers {
     }
   }
 
-  /** Why nobody can be looked up now, or undefined. */
+  /** Why look-ups are unavailable, or undefined. */
   whyUnavailable(): string | undefined {
     return this.#map === undefined ? UNAVAILABLE.why : undefined;
   }
@@ -82,7 +82,7 @@ export class Callers {
     }
   }
 
-  /** A moment ago the kernel let a connection go on without a record, which may be the one looked for. */
+  /** Whether the map was full within `RECENT_NS`, so that this connection may have got no record. */
   #wasRoomShort(): boolean {
     const counters = readCounters(this.#pinFolder);
     if (counters === undefined || counters.unfiled === 0n) return false;
@@ -96,9 +96,8 @@ export class Callers {
 }
 
 /**
- * The address under which this connection's caller is recorded, if it is. A record names the caller at
- * an address and a port, not the destination: at another one than `listen`, another process may use
- * the same port.
+ * The address of this connection's record, if there can be one. A record contains the client's address
+ * and port but no destination: a connection to another destination than `listen` may use the same port.
  */
 export function recordedIp(peer: Peer, { listenIp, listenPort }: Listen): string | undefined {
   if (plainIp(peer.localIp) !== listenIp || peer.localPort !== listenPort) return undefined;
@@ -106,7 +105,7 @@ export function recordedIp(peer: Peer, { listenIp, listenPort }: Listen): string
   return isIPv4(ip) ? ip : undefined;
 }
 
-/** Of a socket that listens on all addresses of both kinds. */
+/** The IPv4 address behind an IPv4-mapped one, which a dual-stack socket reports. */
 function plainIp(ip: string): string {
   return ip.startsWith(MAPPED) ? ip.slice(MAPPED.length) : ip;
 }

@@ -1,17 +1,17 @@
 /**
- * The redirect by eBPF: connects of pods to the metadata address are rewritten in the system call
- * itself and written down with the caller's cgroup, so that the agent knows who asks whatever
- * source address the packets carry. Needs Linux 5.10 and pods in the cgroup2 tree.
+ * The eBPF mode: the programs rewrite a pod's connect to the metadata address within the system call
+ * and record the caller's cgroup, so that the agent identifies the caller independently of the source
+ * address. Needs Linux 5.10 and pods in the cgroup v2 tree.
  *
- * Behind it stands the redirect by netfilter. With the programs in place it meets only what they
- * could not see: connections older than they are, and packets made by hand. The former are cut as
- * always, the latter reach an agent that has no record of them and says so; neither gets further
- * than the node, and its counter tells how many there were. A node without iptables has at least the
- * guard. Nobody gets a token through it, but nobody waits for an answer to a dropped packet either.
+ * The iptables redirect is the fallback. It sees only connections that bypass the programs: those older
+ * than the programs, which are cut, and packets from raw sockets, which the agent refuses for want of a
+ * record. Neither leaves the node, and the rule's counter counts both. A node without iptables has the
+ * guard only, which rejects such packets with an ICMP error instead of dropping them.
  *
- * Everything is pinned: programs, maps and links outlive the process, and a later one takes over.
+ * Everything is pinned: programs, maps and links outlive the process, and the next process takes over.
  */
-import { collectErrors, createMutex } from '../host/attempts.ts';
+import { collectErrors } from '../host/collect-errors.ts';
+import { createMutex } from '../host/mutex.ts';
 import { Callers } from './callers.ts';
 import {
   ancestorIds,
@@ -54,49 +54,49 @@ import { DEFAULT_TARGET, describeTarget, reachableTarget } from '../target.ts';
 export interface EbpfRedirectOptions {
   /** Default: the metadata address, brought to 169.254.25.79:2579. */
   readonly target?: RedirectTarget;
-  /** The folder of the cgroup2 tree that pods are looked for in, or one above. Default: where it is mounted. */
+  /** Mount point of the cgroup v2 tree, or a folder above it. Default: found in mountinfo. */
   readonly cgroupRoot?: string;
-  /** The cgroup to redirect, with all below. Default: that of all pods in `cgroupRoot`. */
+  /** The cgroup to redirect, with its descendants. Default: the cgroup of all pods in `cgroupRoot`. */
   readonly attachTo?: string;
-  /** Where everything is pinned. Default `/sys/fs/bpf/nmi`. */
+  /** Folder of all pins. Default `/sys/fs/bpf/nmi`. */
   readonly pinFolder?: string;
-  /** UID of the pod that the agent is: all of its containers reach the real endpoint. */
+  /** UID of the agent's pod: all of its containers reach the real endpoint. */
   readonly ownPodUid?: string;
-  /** More cgroups that reach the real endpoint. The agent's own always does. */
+  /** Further cgroups that reach the real endpoint. The agent's own always does. */
   readonly exemptCgroupIds?: readonly bigint[];
-  /** What stands behind the programs, for the same target. */
-  readonly behind: Behind;
-  /** Whether policy routing closes a node where `behind` cannot work. Default true. */
+  /** The redirect for connections that bypass the programs, for the same target. */
+  readonly fallback: FallbackRedirect;
+  /** Whether policy routing closes a node on which `fallback` does not work. Default true. */
   readonly guard?: boolean;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
-  /** Of the network namespace of `host`, as SO_NETNS_COOKIE gives it. Default: as `host`. */
+  /** SO_NETNS_COOKIE of the network namespace of `host`. Default: read from the kernel. */
   readonly netnsCookie?: bigint;
 }
 
-/** Attests, and counts what its programs did. */
+/** A redirect that attests callers and has counters. */
 export interface EbpfRedirect extends Redirect {
   readonly mode: 'ebpf';
   attest(peer: Peer): Attestation;
   /** Undefined while no programs are installed. @throws RedirectError */
   counters(): ProgramCounters | undefined;
   /**
-   * Connections that came to the metadata address without having been redirected, and were caught by
-   * what stands behind. Undefined where that is not there.
+   * Connections that bypassed the programs and were redirected by the fallback. Undefined without a
+   * fallback.
    * @throws RedirectError
    */
-  countCaught(): Promise<number | undefined>;
+  countFallbackConnections(): Promise<number | undefined>;
 }
 
-/** What stands behind the programs. */
-export interface Behind extends Redirect {
+/** The fallback: the redirect for connections that bypass the programs. */
+export interface FallbackRedirect extends Redirect {
   /**
-   * Connections that its rule has brought since it was made; undefined without such a rule.
+   * Connections that its rule has redirected since the rule was created; undefined without a rule.
    * @throws RedirectError
    */
-  countBrought(): Promise<number | undefined>;
+  countRedirected(): Promise<number | undefined>;
   /**
-   * Cuts all connections to the metadata address but the node's own, those it brought included.
+   * Cuts all connections to the metadata address except the node's own, redirected ones included.
    * @throws RedirectError
    */
   cutFlows(): Promise<CutOutcome>;
@@ -109,17 +109,17 @@ interface Settings {
   readonly pinFolder: string;
   readonly ownPodUid: string | undefined;
   readonly exemptCgroupIds: readonly bigint[];
-  readonly behind: Behind;
+  readonly fallback: FallbackRedirect;
   readonly guard: boolean;
   readonly host: Host;
   readonly netnsCookie: bigint | undefined;
-  /** For mounts: the host above may be in another mount namespace. */
+  /** Host for mounts: `host` may be in another mount namespace. */
   readonly machine: Host;
 }
 
 /**
- * The eBPF mode. Its operations run one after the other, however they are called; each throws
- * RedirectError when the kernel or a tool refuses, never for a state that `verify` can describe.
+ * The eBPF mode. Its operations are serialized. Each throws RedirectError when the kernel or a tool
+ * refuses, never for a state that `verify` can describe.
  * @throws RangeError for a target that is not IPv4.
  */
 export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
@@ -131,60 +131,60 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     pinFolder: options.pinFolder ?? DEFAULT_PIN_FOLDER,
     ownPodUid: options.ownPodUid,
     exemptCgroupIds: options.exemptCgroupIds ?? [],
-    behind: rememberRefusal(options.behind),
+    fallback: rememberRefusal(options.fallback),
     guard: options.guard ?? true,
     host: options.host ?? machine,
     netnsCookie: options.netnsCookie,
     machine,
   };
-  const inTurn = createMutex();
+  const serialize = createMutex();
   const callers = new Callers(settings.pinFolder, settings.target);
   return {
     mode: 'ebpf',
     prepare: () =>
-      inTurn(async () => {
+      serialize(async () => {
         await ensureLink(settings.host, settings.target.listenIp);
         exemptSelf(settings);
-        // Where the programs of an earlier process stand, callers come as soon as somebody listens.
+        // If an earlier process left its programs, connections arrive as soon as the agent listens.
         refresh(callers);
       }),
     install: () =>
-      inTurn(async () => {
+      serialize(async () => {
         const status = await install(settings, () => refresh(callers));
         refresh(callers);
         return status;
       }),
     verify: () =>
-      inTurn(async () => {
+      serialize(async () => {
         refresh(callers);
         return readBack(settings);
       }),
     remove: () =>
-      inTurn(async () => {
+      serialize(async () => {
         callers.close();
         await remove(settings);
       }),
     attest: (peer) => callers.attest(peer),
     whyUnavailable: () => callers.whyUnavailable(),
     counters: () => readCounters(settings.pinFolder),
-    countCaught: async () => {
-      const caught = await orUnavailable(settings.behind.countBrought());
+    countFallbackConnections: async () => {
+      const caught = await orUnavailable(settings.fallback.countRedirected());
       return caught.kind === 'status' ? caught.status : undefined;
     },
   };
 }
 
 /**
- * That rules can be read and not written shows in an installation only. What it met holds until the
- * next one: a chain that cannot be made is no damage to be repaired.
+ * A kernel that lets rules be read but not written shows this only at an installation. Its error is
+ * remembered until the next one: a chain that cannot be created is not drift to be repaired.
  */
-function rememberRefusal(behind: Behind): Behind {
+function rememberRefusal(fallback: FallbackRedirect): FallbackRedirect {
   let refusal: Error | undefined;
   return {
-    ...behind,
+    ...fallback,
     install: async () => {
       try {
-        const status = await behind.install();
+        const status = await fallback.install();
         refusal = undefined;
         return status;
       } catch (error) {
@@ -194,26 +194,26 @@ function rememberRefusal(behind: Behind): Behind {
     },
     verify: async () => {
       if (refusal !== undefined) throw refusal;
-      return behind.verify();
+      return fallback.verify();
     },
   };
 }
 
 /**
- * Where the programs of an earlier process stand, they know its cgroup and not this one's: a call of
- * the agent to the real service would come back to the agent. Before anything dials.
+ * Pinned programs of an earlier process exempt its cgroup and not this one's: the agent's calls to the
+ * real service would return to the agent. So this runs before the first call.
  */
 function exemptSelf(settings: Settings): void {
   try {
     const wanted = wantedPrograms(settings);
     if (wanted.kind === 'programs') exemptFromPinned(wanted.programs);
   } catch (error) {
-    // What is wrong with them is found again, and told, by the first check.
+    // The first check finds and reports the same error.
     if (!(error instanceof RedirectError)) throw error;
   }
 }
 
-/** Without programs there is nothing to open; the status says that they are missing. */
+/** Without programs there is no map to open; the status reports them as missing. */
 function refresh(callers: Callers): void {
   try {
     callers.refresh();
@@ -222,14 +222,14 @@ function refresh(callers: Callers): void {
   }
 }
 
-/** @param onPrograms the programs stand: from now on there are callers to be looked up. */
+/** @param onPrograms called when the programs are attached and callers can be looked up. */
 async function install(settings: Settings, onPrograms: () => void): Promise<RedirectStatus> {
   const { host, target } = settings;
   const changed: string[] = [];
   const notes: string[] = [];
-  const attempts = collectErrors();
-  await attempts.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
-  await attempts.run(async () => {
+  const errors = collectErrors();
+  await errors.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
+  await errors.run(async () => {
     const wanted = wantedPrograms(settings);
     if (wanted.kind === 'impossible') return;
     await ensurePinFolder(settings.machine, settings.pinFolder);
@@ -242,30 +242,30 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
     if (typeof closed === 'string') notes.push(closed);
     else if (closed > 0) changed.push(`${closed} older sockets closed`);
   });
-  await attempts.run(async () => {
-    const behind = await orUnavailable(settings.behind.install());
-    if (behind.kind === 'status') changed.push(...(behind.status.changed ?? []));
+  await errors.run(async () => {
+    const fallback = await orUnavailable(settings.fallback.install());
+    if (fallback.kind === 'status') changed.push(...(fallback.status.changed ?? []));
     else if (settings.guard) changed.push(...(await ensureGuard(host, target.metadataIp)));
   });
-  await attempts.run(async () => changed.push(...(await cutBrought(settings))));
-  attempts.throwFirst();
+  await errors.run(async () => changed.push(...(await cutFallbackFlows(settings))));
+  errors.throwFirst();
   const status = await readBack(settings);
   return { ...status, detail: [status.detail, ...notes].join('; '), changed };
 }
 
 /**
- * What netfilter brought to the agent has, towards it, the port of its client. Until the tracking
- * forgets it (two minutes after its end), a client that dials from the same port through the programs
- * is given another one on the way, and that one is on no record.
+ * A connection that iptables redirected keeps its client's port towards the agent. Until conntrack
+ * forgets it (two minutes after its end), netfilter gives another port to a client that connects from
+ * the same port through the programs, and the agent finds no record of that port.
  */
-async function cutBrought({ behind }: Settings): Promise<readonly string[]> {
-  const outcome = await orUnavailable(behind.cutFlows());
+async function cutFallbackFlows({ fallback }: Settings): Promise<readonly string[]> {
+  const outcome = await orUnavailable(fallback.cutFlows());
   if (outcome.kind === 'unavailable' || outcome.status.kind !== 'cut') return [];
   const { flows } = outcome.status;
-  return flows > 0 ? [`${flows} flows forgotten that iptables brought`] : [];
+  return flows > 0 ? [`deleted ${flows} conntrack entries of the fallback`] : [];
 }
 
-/** How many, or why none could be: a kernel may be built without the means. */
+/** Number of closed sockets, or why none could be closed: a kernel may lack socket diagnosis. */
 function closeOlderSockets(programs: WantedPrograms): number | string {
   try {
     return cutOlderSockets(programs);
@@ -277,30 +277,30 @@ function closeOlderSockets(programs: WantedPrograms): number | string {
 
 async function remove(settings: Settings): Promise<void> {
   const { host, target } = settings;
-  const attempts = collectErrors();
-  await attempts.run(() => {
+  const errors = collectErrors();
+  await errors.run(() => {
     removePrograms(settings.pinFolder);
     return Promise.resolve();
   });
-  await attempts.run(async () => {
-    const behind = await orUnavailable(settings.behind.remove());
-    if (behind.kind === 'status') return;
+  await errors.run(async () => {
+    const fallback = await orUnavailable(settings.fallback.remove());
+    if (fallback.kind === 'status') return;
     await removeGuard(host, target.metadataIp);
     await removeLink(host, target.listenIp);
   });
-  attempts.throwFirst();
+  errors.throwFirst();
 }
 
 async function readBack(settings: Settings): Promise<RedirectStatus> {
   const { target } = settings;
   const wanted = wantedPrograms(settings);
   const found = wanted.kind === 'impossible' ? [wanted.problem] : diffPrograms(wanted.programs);
-  const behind = await readBehind(settings);
+  const fallback = await readFallback(settings);
   const where = wanted.kind === 'impossible' ? 'no cgroup' : wanted.programs.cgroup.path;
-  const detail = [`eBPF on ${where}`, describeTarget(target), behind.detail].join('; ');
+  const detail = [`eBPF on ${where}`, describeTarget(target), fallback.detail].join('; ');
   const problems = [
     ...(found === 'absent' ? ['no programs installed'] : found),
-    ...behind.problems,
+    ...fallback.problems,
   ];
   if (problems.length === 0) return { state: 'active', detail, problems };
   return { state: found === 'absent' ? 'absent' : 'broken', detail, problems };
@@ -311,11 +311,11 @@ interface BehindState {
   readonly problems: readonly string[];
 }
 
-async function readBehind(settings: Settings): Promise<BehindState> {
+async function readFallback(settings: Settings): Promise<BehindState> {
   const { host, target } = settings;
-  const behind = await orUnavailable(settings.behind.verify());
-  if (behind.kind === 'status') {
-    return { detail: `behind it ${behind.status.detail}`, problems: behind.status.problems };
+  const fallback = await orUnavailable(settings.fallback.verify());
+  if (fallback.kind === 'status') {
+    return { detail: `behind it ${fallback.status.detail}`, problems: fallback.status.problems };
   }
   const links = await listLinks(host);
   const problems = [
@@ -325,7 +325,7 @@ async function readBehind(settings: Settings): Promise<BehindState> {
   const detail = [
     describeLink(links, target.listenIp),
     `guard ${settings.guard ? 'on' : 'off'}`,
-    `no netfilter behind it: ${behind.reason}`,
+    `no netfilter behind it: ${fallback.reason}`,
   ];
   return { detail: detail.join('; '), problems };
 }
@@ -334,7 +334,7 @@ type OrUnavailable<T> =
   | { readonly kind: 'status'; readonly status: T }
   | { readonly kind: 'unavailable'; readonly reason: string };
 
-/** A node without a working iptables is no reason not to redirect by other means. */
+/** A node without working iptables is still redirected by the programs. */
 async function orUnavailable<T>(work: Promise<T>): Promise<OrUnavailable<T>> {
   try {
     return { kind: 'status', status: await work };
@@ -377,9 +377,10 @@ function wantedPrograms(settings: Settings): Wanted {
 }
 
 /**
- * The agent's own cgroup, or its whole pod's; or why that is not known. Another container of the pod
- * may fetch the tokens: what exempted this one alone would let its calls come back to it. Not where it is the redirected cgroup itself or lies
- * above: there the agent is not redirected, and exempting it would exempt every pod.
+ * The cgroup of the agent's pod, or its own; or why that is unknown. The pod's, because another container
+ * of the pod may fetch the tokens and its calls must not return to it. None if the agent's cgroup is the
+ * redirected one or an ancestor: then the agent is not redirected, and exempting it would exempt every
+ * pod.
  */
 function wantedExempt(
   settings: Settings,

@@ -1,20 +1,19 @@
 /**
- * The map of cgroups that the programs do not redirect: the agent's own. Each goes with everything
- * below it.
+ * The map of cgroups that the programs do not redirect, descendants included: the agent's own.
  */
 import { join } from 'node:path';
 import { withMap, type NativeModule } from '../native/addon.ts';
 
-/** Values say nothing. */
+/** The programs look at keys only. */
 const PRESENT = Uint8Array.of(1);
 
-/** @throws what the native module throws, also where there is no such map. */
+/** @throws errors of the native module, also if the map does not exist. */
 export function readExempt(native: NativeModule, pinFolder: string): readonly bigint[] {
   const pin = join(pinFolder, 'exempt');
   return withMap(native, pin, 'read', (map) => native.mapKeys(map).map(decodeId));
 }
 
-/** What differs from what is wanted, as short sentences. */
+/** Differences from the wanted cgroups, as short sentences. */
 export function diffExempt(
   present: readonly bigint[],
   wanted: readonly bigint[],
@@ -25,7 +24,7 @@ export function diffExempt(
   ];
 }
 
-/** Makes it so; returns what it mended. */
+/** Makes the map equal to the wanted cgroups; returns the changes as short sentences. */
 export function syncExempt(
   native: NativeModule,
   pinFolder: string,
@@ -37,11 +36,11 @@ export function syncExempt(
     for (const id of wanted) {
       if (!present.includes(id)) native.mapSet(map, encodeId(id), PRESENT);
     }
-    return diffExempt(present, wanted).map((problem) => `mended: ${problem}`);
+    return diffExempt(present, wanted).map((problem) => `repaired: ${problem}`);
   });
 }
 
-/** Adds to what a process before this one filed, and takes nothing away: it may still run. */
+/** Adds ids and removes none: the earlier process that added those may still run. */
 export function addExempt(native: NativeModule, pinFolder: string, ids: readonly bigint[]): void {
   withMap(native, join(pinFolder, 'exempt'), 'write', (map) => {
     for (const id of ids) native.mapSet(map, encodeId(id), PRESENT);

@@ -1,10 +1,10 @@
 /**
- * The folder in the BPF file system that holds everything of ours: what is pinned there stays in
- * the kernel when the process ends, and only what is pinned there is ours.
+ * The agent's folder in the BPF file system. Objects that are pinned there outlive the process, and no
+ * other object belongs to the agent.
  *
  *     callers counters dials exempt loads settings   maps
- *     link_HOOK program_HOOK                         what is attached, and the program that should be
- *     next_...                                       under way; renamed over the former, or left by a crash
+ *     link_HOOK program_HOOK                         the attachment, and the program that should be attached
+ *     next_...                                       incomplete; renamed when complete, or left by a crash
  */
 import {
   mkdirSync,
@@ -21,7 +21,7 @@ import { RedirectError } from '../redirect.ts';
 
 export const DEFAULT_PIN_FOLDER = '/sys/fs/bpf/nmi';
 
-/** The maps that outlive their programs. */
+/** Maps that successive programs share. */
 export const SHARED_MAPS = ['callers', 'counters', 'dials', 'exempt', 'loads'] as const;
 
 const BPF_FS_MAGIC = 0xcafe4a11;
@@ -36,8 +36,8 @@ export function isBpffs(path: string): boolean {
 }
 
 /**
- * Makes the folder, mounting a BPF file system above it where there is none: a container has the
- * node's brought in, a bare machine without systemd has none yet.
+ * Creates the folder, and mounts a BPF file system above it if there is none: a container gets the
+ * node's as a volume, a machine without systemd has none yet.
  * @throws RedirectError
  */
 export async function ensurePinFolder(host: Host, folder: string): Promise<void> {
@@ -55,16 +55,16 @@ export async function ensurePinFolder(host: Host, folder: string): Promise<void>
   }
 }
 
-/** What keeps this process from pinning. */
+/** Why this process cannot pin. */
 export interface PinObstacle {
   readonly why: string;
-  /** Somebody with more of them could. */
+  /** A process with more rights could pin. */
   readonly isWantOfRights: boolean;
 }
 
 /**
- * Why nothing can be pinned in the folder; undefined when it can. A security module may refuse what
- * permissions allow, so a folder beside it is made and taken away again.
+ * Why this process cannot pin in the folder; undefined if it can. A security module may refuse what
+ * file permissions allow, so the check creates a folder beside it and removes it.
  */
 export function findPinObstacle(folder: string): PinObstacle | undefined {
   const above = dirname(folder);
@@ -89,7 +89,7 @@ export function findPinObstacle(folder: string): PinObstacle | undefined {
   }
 }
 
-/** A mount would hide what is in a folder: by a slip of the option, anything. */
+/** A mount hides the contents of its folder, which a wrong option could make any folder. */
 function whyNoMountPoint(path: string): string | undefined {
   const none = `no BPF file system at ${path}, nor `;
   try {
@@ -106,7 +106,7 @@ function canMount(): boolean {
   return ((BigInt(`0x${effective?.[1] ?? '0'}`) >> CAP_SYS_ADMIN) & 1n) === 1n;
 }
 
-/** What is pinned, by name; nothing for a folder that is not there. @throws RedirectError */
+/** Names of all pins; empty if the folder does not exist. @throws RedirectError */
 export function listPins(folder: string): readonly string[] {
   try {
     return readdirSync(folder);
@@ -116,7 +116,7 @@ export function listPins(folder: string): readonly string[] {
   }
 }
 
-/** Takes one pin away if it is there; returns whether it was. @throws RedirectError */
+/** Removes a pin; returns whether it existed. @throws RedirectError */
 export function unpin(folder: string, name: string): boolean {
   try {
     unlinkSync(join(folder, name));
@@ -127,7 +127,7 @@ export function unpin(folder: string, name: string): boolean {
   }
 }
 
-/** Puts `next_NAME` in the place of `NAME` in one step. @throws RedirectError */
+/** Renames `next_NAME` to `NAME`, atomically. @throws RedirectError */
 export function promotePin(folder: string, name: string): void {
   try {
     renameSync(join(folder, `next_${name}`), join(folder, name));
@@ -137,7 +137,7 @@ export function promotePin(folder: string, name: string): void {
   }
 }
 
-/** Takes the folder away once it is empty; a stranger's pin in it keeps it. @throws RedirectError */
+/** Removes the folder if it is empty; pins of other programs keep it. @throws RedirectError */
 export function removePinFolder(folder: string): void {
   try {
     rmdirSync(folder);

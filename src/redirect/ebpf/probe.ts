@@ -1,6 +1,6 @@
 /**
- * What of the eBPF mode this node has: each part supported, not supported and what it needs, or not
- * to be told. Changes nothing: programs are loaded for the question and let go of at once.
+ * Whether this node supports each part of the eBPF mode: supported, unsupported with the requirement, or
+ * unknown. Changes nothing: programs are loaded for the probe and closed at once.
  */
 import { constants, release } from 'node:os';
 import { dirname } from 'node:path';
@@ -15,10 +15,10 @@ import { settingsOf } from './settings.ts';
 import { DEFAULT_TARGET } from '../target.ts';
 
 export interface Finding {
-  /** What was looked for, for people. */
+  /** Name of the part, for people. */
   readonly part: string;
   readonly support: 'supported' | 'unsupported' | 'unknown';
-  /** Where it is, or what is missing. */
+  /** Its location, or the requirement that is missing. */
   readonly detail: string;
 }
 
@@ -28,7 +28,7 @@ export interface EbpfProbeOptions {
   readonly pinFolder?: string;
 }
 
-/** Which kernel first had what; the mode as a whole is made for 5.10 and later. */
+/** The first kernel with each part; the mode as a whole is built for 5.10 and later. */
 const KERNEL_PARTS = {
   connect: { part: 'programs at connect', since: '4.17' },
   peername: { part: 'programs at getpeername', since: '5.8' },
@@ -38,16 +38,16 @@ const KERNEL_PARTS = {
   cgroupLink: { part: 'links to cgroups', since: '5.7' },
 } satisfies Record<keyof KernelAnswers, { readonly part: string; readonly since: string }>;
 
-/** The answer of one who may not ask. */
+/** Result of a probe that the kernel does not permit. */
 export const NOT_PERMITTED = -constants.errno.EPERM;
 
-/** All parts, in the order of what depends on what. Never throws for what a node may lack. */
+/** All parts, in order of dependency. Never throws for a part that a node may lack. */
 export function probeEbpf(options: EbpfProbeOptions = {}): readonly Finding[] {
   const pinFolder = options.pinFolder ?? DEFAULT_PIN_FOLDER;
   const ofKernel = probeKernel();
   return [
     ...ofKernel,
-    // A kernel without the parts refuses them too, and says less of it.
+    // A kernel without the parts refuses the programs too, with a less useful error.
     ...(summariseFindings(ofKernel) === 'supported' ? [probePrograms(pinFolder)] : []),
     ...probeCgroups(options.cgroupRoot),
     probePins(pinFolder),
@@ -60,15 +60,15 @@ export function summariseFindings(findings: readonly Finding[]): Finding['suppor
   return findings.some(({ support }) => support === 'unknown') ? 'unknown' : 'supported';
 }
 
-/** Times the kernel is asked before no answer is taken for one. */
+/** Attempts before an inconclusive answer is accepted. */
 const MAX_ASKED = 3;
 
 /**
- * What the kernel has. A moment without memory must not count as a kernel without eBPF: who takes it
- * for that goes over to another way of redirecting, for as long as it runs.
+ * Features of the kernel. A transient lack of memory must not count as a kernel without eBPF: the agent
+ * would use another mode until its next start.
  * @throws RedirectError without the native module.
  */
-export function askKernel(probe = () => nativeModule().probe()): KernelAnswers {
+export function kernelAnswers(probe = () => nativeModule().probe()): KernelAnswers {
   let answers = probe();
   const isTold = (answer: number): boolean => answer >= 0 || answer === NOT_PERMITTED;
   for (let asked = 1; asked < MAX_ASKED && !Object.values(answers).every(isTold); asked += 1) {
@@ -78,9 +78,9 @@ export function askKernel(probe = () => nativeModule().probe()): KernelAnswers {
 }
 
 /**
- * Why the kernel refuses the programs themselves; undefined where it takes them. The last question: a
- * kernel can have each part and refuse their types (5.10) or what its verifier makes of them. As above,
- * a moment without memory must not count.
+ * Why the kernel refuses the programs; undefined if it accepts them. This is the last probe: a kernel
+ * can have each part and refuse the program types (5.10) or the programs (its verifier). A transient
+ * lack of memory does not count.
  */
 export function findRefusal(pinFolder: string): RedirectError | undefined {
   let refusal: RedirectError | undefined;
@@ -107,22 +107,22 @@ function probePrograms(pinFolder: string): Finding {
 }
 
 function probeKernel(): readonly Finding[] {
-  const asked = attempt('native module', () => askKernel());
+  const asked = attempt('native module', () => kernelAnswers());
   if (asked.kind === 'finding') return [asked.finding];
   const answers = asked.value;
   return [
     { part: 'native module', support: 'supported', detail: 'loaded' },
-    judgeAnswer(KERNEL_PARTS.connect, answers.connect),
-    judgeAnswer(KERNEL_PARTS.peername, answers.peername),
-    judgeAnswer(KERNEL_PARTS.sockOps, answers.sockOps),
-    judgeAnswer(KERNEL_PARTS.socketStorage, answers.socketStorage),
-    judgeAnswer(KERNEL_PARTS.cgroupId, answers.cgroupId),
-    judgeAnswer(KERNEL_PARTS.cgroupLink, answers.cgroupLink),
+    findingOfAnswer(KERNEL_PARTS.connect, answers.connect),
+    findingOfAnswer(KERNEL_PARTS.peername, answers.peername),
+    findingOfAnswer(KERNEL_PARTS.sockOps, answers.sockOps),
+    findingOfAnswer(KERNEL_PARTS.socketStorage, answers.socketStorage),
+    findingOfAnswer(KERNEL_PARTS.cgroupId, answers.cgroupId),
+    findingOfAnswer(KERNEL_PARTS.cgroupLink, answers.cgroupLink),
   ];
 }
 
-/** @param answer 0: there; an errno: not; a negative errno: the kernel would not say. */
-export function judgeAnswer(
+/** @param answer 0: supported; an errno: unsupported; a negative errno: unknown. */
+export function findingOfAnswer(
   { part, since }: { readonly part: string; readonly since: string },
   answer: number,
 ): Finding {
@@ -132,8 +132,8 @@ export function judgeAnswer(
     return { part, support: 'unsupported', detail };
   }
   const isRefused = answer === NOT_PERMITTED;
-  const why = isRefused ? 'CAP_BPF and CAP_NET_ADMIN are needed' : getSystemErrorName(answer);
-  return { part, support: 'unknown', detail: `not to be told: ${why}` };
+  const why = isRefused ? 'needs CAP_BPF and CAP_NET_ADMIN' : getSystemErrorName(answer);
+  return { part, support: 'unknown', detail: `unknown: ${why}` };
 }
 
 function probeCgroups(given: string | undefined): readonly Finding[] {
@@ -160,7 +160,7 @@ function judgeOwnCgroup(id: bigint | undefined): Finding {
     : { part: 'own cgroup', support: 'supported', detail: `id ${id}` };
 }
 
-/** By the question that `auto` asks. */
+/** The same check as `--redirect=auto`. */
 function probePins(pinFolder: string): Finding {
   const part = 'BPF file system';
   const above = dirname(pinFolder);

@@ -1,13 +1,13 @@
 /**
- * The programs in the kernel: brought to the wanted state, read back, taken away. Everything goes by
- * pins, so any process finds what an earlier one left.
+ * Installs, verifies and removes the programs. All objects are pinned, so each process finds those of
+ * an earlier one.
  *
- * 1. An upgrade replaces each program of its link in one step; a link to another cgroup is made
- *    anew beside the old one before that goes. Two of ours on one connect do no harm: the second
- *    sees a destination that is no longer the metadata address.
- * 2. What writes callers down is attached before what redirects, and what is exempt is filed before
- *    both, so no redirected connection is without its record for want of order.
- * 3. Maps are shared by successive programs, so living connections keep their records.
+ * 1. An upgrade replaces the program of each link atomically. A link to another cgroup is created before
+ *    the old one is removed. Two programs on one connect do no harm: the second one sees the rewritten
+ *    destination.
+ * 2. Exempt cgroups are added first, then the recording programs are attached, then the redirecting ones,
+ *    so that every redirected connection has a record.
+ * 3. Successive programs share their maps, so open connections keep their records.
  */
 import { join } from 'node:path';
 import { listCgroupIds } from '../cgroup/cgroup-tree.ts';
@@ -24,15 +24,15 @@ import {
 } from '../native/addon.ts';
 import { RedirectError } from '../redirect.ts';
 
-/** What the kernel is to hold. */
+/** The wanted state of the kernel. */
 export interface WantedPrograms {
   readonly pinFolder: string;
-  /** The ELF file with the programs. */
+  /** ELF object file of the programs. */
   readonly object: Uint8Array;
   readonly settings: ProgramSettings;
-  /** The cgroup whose processes are redirected, with all below it. */
+  /** The cgroup whose processes are redirected, descendants included. */
   readonly cgroup: { readonly path: string; readonly id: bigint };
-  /** Cgroups that are not, each with all below it. */
+  /** Cgroups whose processes are not redirected, descendants included. */
   readonly exempt: readonly bigint[];
 }
 
@@ -43,7 +43,7 @@ interface Hook {
   readonly attachType: number;
 }
 
-/** In the order of attaching. */
+/** In order of attachment. */
 const HOOKS: readonly Hook[] = [
   { name: 'bind6', program: 'nmi_bind6', attachType: 9 },
   { name: 'bind4', program: 'nmi_bind4', attachType: 8 },
@@ -54,17 +54,17 @@ const HOOKS: readonly Hook[] = [
   { name: 'connect4', program: 'nmi_connect4', attachType: 10 },
 ];
 
-/** Their pins, what redirects first, what keeps the agent's place last. */
+/** Pins of the links: redirecting programs first, bind programs last. */
 const LINKS = HOOKS.toReversed().map(({ name }) => `link_${name}`);
 
-/** Pins of what keeps the agent's address and port. */
-export const PLACE_LINKS = ['link_bind4', 'link_bind6'] as const;
+/** Pins of the programs that reserve the agent's address and port. */
+export const BIND_LINKS = ['link_bind4', 'link_bind6'] as const;
 
 const CGROUP_LINK = 3;
 const SETTINGS_MAP = '.rodata.nmi';
 
 /**
- * Loads the programs and puts them in place; returns what it changed.
+ * Loads and attaches the programs; returns the changes as short sentences.
  * @throws RedirectError
  */
 export function installPrograms(wanted: WantedPrograms): readonly string[] {
@@ -99,8 +99,7 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
 }
 
 /**
- * Exempts what is to be exempt from programs that an earlier process pinned; nothing where there are
- * none.
+ * Adds the exempt cgroups to the pinned programs of an earlier process, if there are any.
  * @throws RedirectError
  */
 export function exemptFromPinned({ pinFolder, exempt }: WantedPrograms): void {
@@ -109,8 +108,8 @@ export function exemptFromPinned({ pinFolder, exempt }: WantedPrograms): void {
 }
 
 /**
- * Loads the programs for the question whether this kernel takes them, and lets go of them. With the maps
- * that are pinned: before Linux 5.11 a second set of them is more than systemd lets a service lock (8 MiB).
+ * Loads the programs to learn whether this kernel accepts them, and closes them. It uses the pinned
+ * maps: before Linux 5.11 a second set of maps exceeds the locked memory of a systemd service (8 MiB).
  * @throws RedirectError
  */
 export function tryPrograms(
@@ -127,7 +126,7 @@ export function tryPrograms(
   });
 }
 
-/** Pinned maps of another shape make way: their records are of no use to these programs. */
+/** Pinned maps of another layout are removed: these programs cannot read their records. */
 function load(
   native: NativeModule,
   wanted: WantedPrograms,
@@ -144,8 +143,8 @@ function load(
 }
 
 /**
- * What differs from what is wanted, as short sentences.
- * @returns `absent` when nothing of ours is there.
+ * Differences from the wanted state, as short sentences.
+ * @returns `absent` if nothing is pinned.
  * @throws RedirectError
  */
 export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string[] {
@@ -205,9 +204,9 @@ function isLinkedTo(native: NativeModule, pin: string, hook: Hook, cgroupId: big
 }
 
 /**
- * Closes the sockets of this network namespace that reach the real endpoint though they should not:
- * pods on the host network may keep connections from before the programs were there, which no rule
- * of netfilter can tell from the node's own. Returns how many there were.
+ * Closes sockets of this network namespace that reach the real endpoint and must not: pods on the host
+ * network may have connections that are older than the programs, which netfilter cannot distinguish
+ * from the node's own. Returns their number.
  * @throws RedirectError
  */
 export function cutOlderSockets(wanted: WantedPrograms): number {
@@ -222,7 +221,7 @@ export function cutOlderSockets(wanted: WantedPrograms): number {
   });
 }
 
-/** Takes everything of ours away, what redirects first. @throws RedirectError */
+/** Removes all programs and maps, the redirecting programs first. @throws RedirectError */
 export function removePrograms(pinFolder: string): void {
   const names = listOwnPins(pinFolder);
   for (const link of LINKS.filter((name) => names.includes(name))) {
@@ -231,19 +230,19 @@ export function removePrograms(pinFolder: string): void {
   unpinPrograms(pinFolder);
 }
 
-/** Taking the pin away detaches too, but only when the kernel comes round to it. */
+/** Removing the pin detaches too, but asynchronously. */
 function detachAtOnce(pin: string): void {
   try {
     inKernel((native) => native.detach(pin));
   } catch (error) {
-    // It takes CAP_BPF, which somebody who only cleans up may not have.
+    // Detaching needs CAP_BPF, which a process that only cleans up may lack.
     if (!(error instanceof RedirectError) || error.code !== 'NOT_PERMITTED') throw error;
   }
 }
 
 /**
- * Unlinks all of our pins, what redirects first. Takes no right but to write there; the kernel
- * detaches what nothing else holds within milliseconds.
+ * Unlinks all pins, those of the redirecting programs first. It needs write permission only; the kernel
+ * detaches programs without other references within milliseconds.
  * @throws RedirectError
  */
 export function unpinPrograms(pinFolder: string): void {
@@ -253,10 +252,10 @@ export function unpinPrograms(pinFolder: string): void {
   removePinFolder(pinFolder);
 }
 
-/** What of ours is pinned, by name. @throws RedirectError where it may not be looked at. */
+/** Names of the agent's pins. @throws RedirectError if the folder must not be read. */
 export function listOwnPins(pinFolder: string): readonly string[] {
   const names = listPins(pinFolder).filter(isOurs);
-  // Files of these names in another file system are somebody's own.
+  // Files with these names in another file system are not pins.
   return names.length > 0 && isBpffs(pinFolder) ? names : [];
 }
 
@@ -270,13 +269,13 @@ function mapInfoOf(native: NativeModule, pin: string): MapInfo | undefined {
   return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapInfo(map)));
 }
 
-/** The one value of an array. */
+/** The only value of an array map. */
 function readFirst(native: NativeModule, pin: string): Uint8Array | undefined {
   const first = new Uint8Array(4);
   return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapGet(map, first)));
 }
 
-/** The settings of the programs that are there; undefined when they cannot be understood. */
+/** The settings of the installed programs; undefined for another layout. */
 function readSettings(
   native: NativeModule,
   pinFolder: string,
@@ -285,7 +284,7 @@ function readSettings(
   return bytes === undefined ? 'absent' : decodeSettings(bytes);
 }
 
-/** What the programs have counted since their maps were made. */
+/** Counts of the programs since their maps were created. */
 export interface ProgramCounters {
   readonly redirected: bigint;
   /** Of these, from IPv4-mapped IPv6 sockets. */
@@ -295,9 +294,9 @@ export interface ProgramCounters {
   readonly forgotten: bigint;
   /** Refused in connect: the pod holds too many connections. */
   readonly refused: bigint;
-  /** Redirected without a record, since there was no room; the agent asks these to try again. */
+  /** Redirected without a record because a map was full; the agent answers these with 503. */
   readonly unfiled: bigint;
-  /** When that happened last, by CLOCK_MONOTONIC. */
+  /** Time of the last one, CLOCK_MONOTONIC. */
   readonly unfiledAtNs: bigint;
 }
 

@@ -1,11 +1,11 @@
 /**
- * What is fixed when the programs are loaded, as the bytes of `struct nmi_settings` (native/nmi.h):
+ * The constants of the programs, set at loading, as the bytes of `struct nmi_settings` (native/nmi.h):
  *
  *     0 layout | 4 metadata ip | 8 listen ip | 12 metadata port | 14 listen port | 16 limit | 20 zero
  *     24 pods root | 32 QoS classes (2) | 48 network namespace | 56 digest
  *
- * Addresses and ports are in network order, the other numbers in the machine's own, which is little
- * endian wherever this program runs.
+ * Addresses and ports are in network order, other numbers in host order, which is little endian on all
+ * supported machines.
  */
 import { createHash } from 'node:crypto';
 import type { RedirectTarget } from '../redirect.ts';
@@ -19,23 +19,23 @@ const DIGEST_AT = 56;
 const SETTINGS_BYTES = 88;
 
 /**
- * Records of one pod: 256 of them would have to fill theirs to leave no room for others. The programs
- * refuse a connect from three quarters of it on; SDKs hold a handful, and the agent closes what is beyond
- * its own limit for a pod.
+ * Most records of one pod: 256 pods at this limit fill the map. The programs refuse a connect from three
+ * quarters of the limit on. SDKs have a handful of connections, and the agent closes those beyond its own
+ * limit for a pod.
  */
 const MAX_CALLERS_PER_POD = 256;
 
-/** The node that the programs are for, as the kernel numbers its parts. */
+/** Kernel ids of the node that the programs are for. */
 export interface NodeIds {
-  /** The cgroup right above the pods. */
+  /** The cgroup of all pods. */
   readonly podsRoot: bigint;
-  /** Those below it that hold the pods of a QoS class, at most two. */
+  /** The QoS class cgroups below it, at most two. */
   readonly qosClasses: readonly bigint[];
   /** The network namespace of the node; 0 is the initial one. */
   readonly netnsCookie: bigint;
 }
 
-/** For programs that are only tried: each cgroup is a pod of its own. */
+/** For programs that are only loaded as a probe: each cgroup counts as a pod. */
 const noNode: NodeIds = { podsRoot: 0n, qosClasses: [], netnsCookie: 0n };
 
 export interface ProgramSettings {
@@ -74,7 +74,7 @@ export function encodeSettings({ layout, target, node, digest }: ProgramSettings
   return bytes;
 }
 
-/** Reads settings back; undefined for bytes that are none, as those of another layout may be. */
+/** Reads settings back; undefined for bytes of another layout. */
 export function decodeSettings(bytes: Uint8Array): ProgramSettings | undefined {
   if (bytes.length !== SETTINGS_BYTES) return undefined;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);

@@ -1,24 +1,24 @@
 /**
- * Programs that an earlier agent pinned for the eBPF mode, met by a mode that has none. They go on
- * rewriting connects, those of this agent among them: its cgroup is not the one they exempt, so its
- * own calls to the real endpoint would come back to it.
+ * Pinned programs of an earlier agent in eBPF mode, found by an agent in another mode. The programs still
+ * rewrite connects, also those of this agent, whose cgroup they do not exempt: its calls to the real
+ * endpoint would return to it.
  *
- * 1. Iptables takes them away once its own redirect is active: the node is not open for a moment.
- * 2. Without a redirect they stay, since only `remove` opens a node, and are told as a problem.
- * 3. The address mode does not start: behind the programs stand rules, which lead past it as well.
- * 4. What keeps the agent's address and port for the earlier agent goes before this one listens there:
- *    it opens nothing, and this agent has no right to exempt itself.
- * 5. Their pins are unlinked, which takes no bpf(2) and so no capability; the kernel detaches what
- *    nothing holds any more.
+ * 1. The iptables mode removes them once its own redirect is active, so that the node is never open.
+ * 2. Without a redirect they stay and are reported as a problem, since only `remove` opens a node.
+ * 3. The address mode does not start: the programs, and the rules of their fallback, redirect past it.
+ * 4. The bind programs, which reserve the agent's address and port for the earlier agent, are removed
+ *    before this agent listens there: this opens nothing, and this agent has no right to exempt itself.
+ * 5. Pins are unlinked, which needs no bpf(2) and so no capability; the kernel then detaches the
+ *    programs.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { unpin } from './pins.ts';
-import { listOwnPins, PLACE_LINKS, unpinPrograms } from './programs.ts';
+import { listOwnPins, BIND_LINKS, unpinPrograms } from './programs.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../redirect.ts';
 
-/** The mode, which takes such programs away when it stands itself, or is removed. */
+/** A mode that removes such programs after its own installation, and in `remove`. */
 export function replacePrograms(redirect: Redirect, pinFolder: string): Redirect {
-  const look = (status: RedirectStatus): RedirectStatus => withSight(status, lookFor(pinFolder));
+  const look = (status: RedirectStatus): RedirectStatus => withFound(status, lookFor(pinFolder));
   return {
     ...redirect,
     prepare: async (signal) => {
@@ -27,28 +27,28 @@ export function replacePrograms(redirect: Redirect, pinFolder: string): Redirect
     },
     install: async () => {
       const status = await redirect.install();
-      const sight = lookFor(pinFolder);
-      if (sight.kind !== 'pinned' || status.state !== 'active') return withSight(status, sight);
+      const found = lookFor(pinFolder);
+      if (found.kind !== 'pinned' || status.state !== 'active') return withFound(status, found);
       const obstacle = takeAway(pinFolder);
-      if (obstacle !== undefined) return withProblem(status, `${sight.problem}: ${obstacle}`);
+      if (obstacle !== undefined) return withProblem(status, `${found.problem}: ${obstacle}`);
       const changed = [...(status.changed ?? []), 'programs of the eBPF mode taken away'];
       return { ...status, changed };
     },
     verify: async () => look(await redirect.verify()),
     remove: async () => {
-      // First: while they stand, what they lead to must stand too.
+      // Before the rest: as long as the programs are attached, their target must exist.
       if (lookFor(pinFolder).kind === 'pinned') unpinPrograms(pinFolder);
       await redirect.remove();
     },
   };
 }
 
-/** The mode, which only says that such programs are there. */
-export function addPrograms(redirect: Redirect, pinFolder: string): Redirect {
+/** A mode that only reports such programs. */
+export function reportPrograms(redirect: Redirect, pinFolder: string): Redirect {
   const look = (status: RedirectStatus): RedirectStatus => {
-    const sight = lookFor(pinFolder);
-    if (sight.kind !== 'pinned') return withSight(status, sight);
-    return withProblem(status, `${sight.problem}: nmi redirect remove takes them away`);
+    const found = lookFor(pinFolder);
+    if (found.kind !== 'pinned') return withFound(status, found);
+    return withProblem(status, `${found.problem}: nmi redirect remove takes them away`);
   };
   return {
     ...redirect,
@@ -58,18 +58,18 @@ export function addPrograms(redirect: Redirect, pinFolder: string): Redirect {
 }
 
 /**
- * The mode, which does not start beside such programs: they lead to an address of their own, where
- * this one does not listen, and whoever asks whether anything answers at the metadata address asks there.
+ * A mode that refuses to start beside such programs: they redirect to an address at which this mode does
+ * not listen, also the check whether a service answers at the metadata address.
  */
 export function refuseBesidePrograms(redirect: Redirect, pinFolder: string): Redirect {
   const refuse = (): void => {
-    const sight = lookFor(pinFolder);
-    if (sight.kind !== 'pinned') return;
-    const message = `${sight.problem}: nmi redirect remove takes them away`;
+    const found = lookFor(pinFolder);
+    if (found.kind !== 'pinned') return;
+    const message = `${found.problem}: nmi redirect remove takes them away`;
     throw new RedirectError('CONFLICT', 'take address', message);
   };
   return {
-    ...addPrograms(redirect, pinFolder),
+    ...reportPrograms(redirect, pinFolder),
     prepare: async () => {
       refuse();
       await redirect.prepare();
@@ -81,14 +81,14 @@ export function refuseBesidePrograms(redirect: Redirect, pinFolder: string): Red
   };
 }
 
-type Sight =
+type FoundPrograms =
   | { readonly kind: 'none' }
   | { readonly kind: 'pinned'; readonly problem: string }
-  /** Who may not look there has made none: one without rights and redirect runs like this. */
+  /** An agent that must not read the folder cannot have created pins: it runs without rights or redirect. */
   | { readonly kind: 'unseen'; readonly why: string };
 
-/** @throws what is no failure at the kernel's boundary. */
-function lookFor(pinFolder: string): Sight {
+/** @throws any error other than RedirectError. */
+function lookFor(pinFolder: string): FoundPrograms {
   try {
     if (listOwnPins(pinFolder).length === 0) return { kind: 'none' };
     return { kind: 'pinned', problem: `programs of the eBPF mode are pinned in ${pinFolder}` };
@@ -97,34 +97,34 @@ function lookFor(pinFolder: string): Sight {
   }
 }
 
-/** The kernel detaches by a work queue, within a few milliseconds on an idle machine. */
+/** The kernel detaches in a work queue, within a few milliseconds on an idle machine. */
 const detachMs = 100;
 
-/** What cannot be unlinked is met, and reported, by an installation. */
+/** The next installation finds and reports a pin that cannot be unlinked. */
 async function releasePlace(pinFolder: string): Promise<void> {
   if (lookFor(pinFolder).kind !== 'pinned') return;
   try {
-    const released = PLACE_LINKS.filter((name) => unpin(pinFolder, name));
+    const released = BIND_LINKS.filter((name) => unpin(pinFolder, name));
     if (released.length > 0) await delay(detachMs);
   } catch (error) {
     messageOf(error);
   }
 }
 
-function withSight(status: RedirectStatus, sight: Sight): RedirectStatus {
-  switch (sight.kind) {
+function withFound(status: RedirectStatus, found: FoundPrograms): RedirectStatus {
+  switch (found.kind) {
     case 'none':
       return status;
     case 'pinned':
-      return withProblem(status, sight.problem);
+      return withProblem(status, found.problem);
     case 'unseen': {
-      const detail = `${status.detail}; not looked for programs of the eBPF mode: ${sight.why}`;
+      const detail = `${status.detail}; not looked for programs of the eBPF mode: ${found.why}`;
       return { ...status, detail };
     }
   }
 }
 
-/** Returns what keeps them. */
+/** Returns why the programs could not be removed. */
 function takeAway(pinFolder: string): string | undefined {
   try {
     unpinPrograms(pinFolder);
@@ -139,7 +139,7 @@ function withProblem(status: RedirectStatus, problem: string): RedirectStatus {
   return { ...status, state, problems: [...status.problems, problem] };
 }
 
-/** @throws what is no failure at the kernel's boundary. */
+/** @throws any error other than RedirectError. */
 function messageOf(error: unknown): string {
   if (!(error instanceof RedirectError)) throw error;
   return error.message;

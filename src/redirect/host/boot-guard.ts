@@ -1,10 +1,10 @@
 /**
- * The guard from boot on: a unit of systemd that adds the guard's rules before the kubelet starts.
- * The kubelet starts all pods of a known node at once, and what the agent had in the kernel is gone
- * with the kernel: without it pods reach the real service until the agent has started.
+ * The guard from boot on: a systemd unit adds the guard's rules before the kubelet starts. A reboot
+ * removes everything that the agent had in the kernel, and the kubelet starts all pods of a known node at
+ * once: without the unit, pods reach the real service until the agent has started.
  *
- * The agent takes the rules over as its own (see `guard.ts`). What the node itself sends is not
- * covered, and pods on the host network are that to policy routing.
+ * The agent adopts the rules (see `guard.ts`). They do not cover traffic of the node itself, to which
+ * pods on the host network belong for policy routing.
  */
 import {
   mkdirSync,
@@ -20,12 +20,12 @@ import { guardArguments } from './guard.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../redirect.ts';
 
 const unit = 'nmi-guard.service';
-/** By being wanted by the kubelet's unit it needs no `systemctl enable`. */
+/** A link in this folder replaces `systemctl enable`. */
 const wantsFolder = 'kubelet.service.wants';
 
-/** The unit's text; also shipped for images and cloud-init. */
+/** Text of the unit; also published for images and cloud-init. */
 export function renderBootGuard(metadataIp: string): string {
-  // A rule that is there already is no failure: the unit may be started again by hand.
+  // An existing rule is no failure: an administrator may start the unit again.
   const rules = guardArguments(metadataIp).map(
     (words) => `ExecStart=-/usr/bin/env ip ${words.join(' ')}`,
   );
@@ -46,8 +46,8 @@ WantedBy=kubelet.service
 }
 
 /**
- * The mode, which keeps the unit in a folder of the host's systemd.
- * @param folder where the host's `/etc/systemd/system` is mounted.
+ * A mode that also installs and removes the unit.
+ * @param folder mount point of the host's `/etc/systemd/system`.
  */
 export function withBootGuard(redirect: Redirect, folder: string, metadataIp: string): Redirect {
   return {
@@ -78,11 +78,11 @@ export function withBootGuard(redirect: Redirect, folder: string, metadataIp: st
   };
 }
 
-/** Whether it had to be written. */
+/** Returns whether the unit was written. */
 function writeBootGuard(folder: string, metadataIp: string): boolean {
   if (isWritten(folder, metadataIp)) return false;
   const path = join(folder, unit);
-  // In one step: systemd may read it at any time.
+  // Atomically: systemd may read it at any time.
   writeFileSync(`${path}.new`, renderBootGuard(metadataIp), { mode: 0o644 });
   renameSync(`${path}.new`, path);
   const link = join(folder, wantsFolder, unit);

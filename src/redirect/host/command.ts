@@ -1,7 +1,6 @@
 /**
- * The kernel boundary of this folder: runs a tool with a time limit and without a shell, reads a
- * file of /proc, and turns what went wrong into one coded error. Above this file nobody looks at
- * exit codes or message texts.
+ * Runs a tool with a timeout and without a shell, reads a file of /proc, and translates failures into
+ * one coded error. Only this file looks at exit codes and message texts.
  */
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
@@ -11,11 +10,11 @@ import { RedirectError } from '../redirect.ts';
 export interface ToolRunOptions {
   /** Written to the tool's standard input. */
   readonly input?: string;
-  /** Bound of standard output and of standard error, each. */
+  /** Most bytes of standard output, and of standard error. */
   readonly maxBytes?: number;
 }
 
-/** How a tool ended. A non-zero exit is a value too: what it means depends on the tool. */
+/** How a tool ended. A non-zero exit code is a result, whose meaning depends on the tool. */
 export type ToolResult =
   | {
       readonly kind: 'exited';
@@ -29,20 +28,20 @@ export type ToolResult =
   | { readonly kind: 'overflow'; readonly maxBytes: number }
   | { readonly kind: 'killed'; readonly signal: string };
 
-/** The node as this folder sees it. Tests put a network namespace or a script behind it. */
+/** The node's tools and files. Tests implement it by a network namespace or a script. */
 export interface Host {
-  /** Never rejects for anything the tool does. */
+  /** Never rejects because of the tool. */
   run(tool: string, args: readonly string[], options?: ToolRunOptions): Promise<ToolResult>;
-  /** The text of a small file, or `undefined` where it is absent or unreadable. */
+  /** The text of a small file, or `undefined` if it is absent or unreadable. */
   read(path: string): Promise<string | undefined>;
   /**
-   * Forgets tracked TCP connections by netlink; returns how many.
+   * Deletes conntrack entries of TCP connections by netlink; returns their number.
    * @throws RedirectError
    */
   cutFlows(cut: FlowCut): Promise<number>;
 }
 
-/** Connections to `dialled` that `answeredBy` does not answer, or whoever does, except from some. */
+/** Selects connections to `dialled`, except those answered by `answeredBy` or from some sources. */
 export interface FlowCut {
   readonly dialled: FlowEnd;
   readonly answeredBy: FlowEnd | undefined;
@@ -50,9 +49,9 @@ export interface FlowCut {
 }
 
 export interface HostOptions {
-  /** After this a tool is killed; longer than any waits for a lock. Default 15 000. */
+  /** A tool is killed after this time, which is longer than any lock wait. Default 15 000. */
   readonly timeoutMs?: number;
-  /** Only the search path and the xtables settings of it reach a tool. */
+  /** Tools get only PATH and the xtables settings. */
   readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
@@ -83,8 +82,8 @@ interface BoundRunOptions extends ToolRunOptions {
 /**
  * Runs one tool to its end.
  *
- * SIGKILL on timeout: `iptables-legacy-restore -w` waiting for the lock holds nothing yet, and its
- * commit is a single system call, so it cannot be killed half way through a change.
+ * SIGKILL on timeout is safe: `iptables-legacy-restore -w` has changed nothing while it waits for the
+ * lock, and its commit is a single system call.
  */
 function runTool(
   tool: string,
@@ -124,9 +123,10 @@ function runTool(
       }
     },
   );
-  // A tool that ends without reading its input closes the pipe; its exit code tells the story.
+  // A tool that ends without reading its input closes the pipe; its exit code has the reason.
   child.stdin?.on('error', () => undefined);
-  // What it said may be cut short then, whatever its exit code is; unheard, it would end this process.
+  // The output may then be truncated, whatever the exit code. Without a listener the error would end
+  // this process.
   for (const output of [child.stdout, child.stderr]) {
     output?.on('error', (error: NodeJS.ErrnoException) => {
       resolve({ kind: 'killed', signal: error.code ?? error.message });
@@ -136,14 +136,14 @@ function runTool(
   return promise;
 }
 
-/** Standard output of a run that succeeded; otherwise throws the RedirectError of `failureOf`. */
+/** Standard output of a successful run. @throws the RedirectError of `failureOf` */
 export function outputOf(step: string, tool: string, result: ToolResult): string {
   const failure = failureOf(step, tool, result);
   if (failure !== undefined) throw failure;
   return result.kind === 'exited' ? result.stdout : '';
 }
 
-/** The coded error of a run, or `undefined` when it succeeded. */
+/** The coded error of a run, or `undefined` on success. */
 export function failureOf(
   step: string,
   tool: string,
@@ -174,12 +174,12 @@ export function failureOf(
   }
 }
 
-// Texts come first: iptables-nft exits with 4 for a missing capability as well as for a lock.
+// Texts are matched before exit codes: iptables-nft exits with 4 both for a missing capability and a lock.
 const NOT_PERMITTED = /permission denied|operation not permitted|you must be root/i;
-// A kernel without nf_tables has no rule set, and so no generation of it.
+// A kernel without nf_tables has no generation of a rule set.
 const UNSUPPORTED =
   /not supported|unknown device type|\(do you need to insmod|is incompatible|generation id: invalid argument/i;
-// What legacy iptables runs for a module that is not loaded; its own line says what that means.
+// Legacy iptables runs modprobe for a module that is not loaded, and prints the meaning on its own line.
 const OF_MODPROBE = /^modprobe: .*$/gm;
 const CONCURRENT = /file exists|resource temporarily unavailable|device or resource busy/i;
 const IPTABLES_VERSION_PROBLEM = 3;
@@ -200,7 +200,7 @@ const MAX_MESSAGE_CHARS = 300;
 
 function firstLine(stderr: string): string {
   const lines = stderr.split('\n').map((line) => line.trim());
-  // Several tools announce their version alone on a line and give the reason on the next.
+  // Several tools print their version on a line and the reason on the next one.
   const reason = lines.find((line) => line !== '' && !/^\S+ v[\d.]+ \([\w-]+\):?$/.test(line));
   return (reason ?? 'no message').slice(0, MAX_MESSAGE_CHARS);
 }
@@ -209,7 +209,7 @@ const SBIN_DIRECTORIES = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
 const PASSED_ON = ['XTABLES_LOCKFILE', 'XTABLES_LIBDIR'];
 
 function toolEnvironment(env: Readonly<Record<string, string | undefined>>) {
-  // iptables and ip live in sbin, which the search path of a plain user or service lacks.
+  // iptables and ip are in sbin, which the PATH of a user or a service may lack.
   const directories = (env['PATH'] ?? '/usr/bin:/bin').split(':');
   const missing = SBIN_DIRECTORIES.filter((directory) => !directories.includes(directory));
   const result: Record<string, string> = {

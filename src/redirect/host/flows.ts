@@ -1,26 +1,26 @@
 /**
- * Cutting the connections that are older than the redirect. NAT is decided for the first packet of
- * a connection, so one that a pod kept alive since before goes on to the real endpoint. Forgetting
- * it makes its next packet a first packet: it is redirected, meets no connection of ours, and is
- * answered with a reset.
+ * Cuts connections that are older than the redirect. NAT is decided at the first packet of a connection,
+ * so an older keep-alive connection still reaches the real endpoint. After the deletion of its conntrack
+ * entry, its next packet counts as a first packet: it is redirected, belongs to no connection of the
+ * agent, and gets a reset.
  *
- * The tracking opens no connection for a FIN or a RST, so those last packets of a connection that
- * was cut are not redirected, and a FIN may carry a request: it takes the guard to stop them.
+ * Conntrack creates no entry for a FIN or an RST, so these packets of a cut connection are not redirected,
+ * and a FIN may carry a request: the guard stops them.
  */
 import type { Host } from './command.ts';
 import { RedirectError, type RedirectTarget } from '../redirect.ts';
 
 export type CutOutcome =
   | { readonly kind: 'cut'; readonly flows: number }
-  /** Not possible on this node; `note` is for people. */
+  /** This node does not support it; `note` is for people. */
   | { readonly kind: 'skipped'; readonly note: string };
 
-/** Cut what was not brought to the agent, or what was as well. */
+/** Whether to cut only connections that bypass the agent, or all. */
 export type CutExtent = 'passed-by' | 'all';
 
 /**
- * Cuts connections to the metadata address, except those of the node itself. Never throws for what
- * the kernel answers: the guard holds such a connection as well, if less politely.
+ * Cuts connections to the metadata address, except those of the node itself. Never throws for an error of
+ * the kernel: the guard blocks such a connection too.
  */
 export async function cutOlderFlows(
   host: Host,

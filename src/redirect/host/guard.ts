@@ -1,17 +1,17 @@
 /**
- * The guard behind the redirect: policy routing rules that let nobody but the node itself send to
- * the metadata address. A connection that was redirected has another destination by the time it is
- * routed, so the guard meets only what slipped past iptables: because somebody flushed the tables,
- * or because the connection is older than the redirect. Such a packet is answered with an ICMP
- * error and the caller's connect fails at once (the kernel sends a source a few such errors in a
- * row and then about one in two seconds; beyond that a connect fails at a later SYN or in its time).
+ * The guard: policy routing rules that let only the node itself send to the metadata address. A
+ * redirected connection has another destination when it is routed, so the guard sees only packets that
+ * bypassed iptables, because the tables were flushed or the connection is older than the redirect. Such a
+ * packet gets an ICMP error, and the caller's connect fails at once. (The kernel limits these errors to a
+ * few at once and then about one in two seconds per source; beyond that a connect fails at a later SYN or
+ * by its timeout.)
  *
- *     79: to METADATA iif lo   goto 81      what the node itself sends goes round
- *     80: to METADATA          prohibit     what it would forward ends here
- *     81: to METADATA          nop          where rule 79 lands
+ *     79: to METADATA iif lo   goto 81      skips rule 80 for packets of the node itself
+ *     80: to METADATA          prohibit     rejects forwarded packets
+ *     81: to METADATA          nop          target of rule 79
  *
- * The guard meets packets that are routed. Pods on a bridge that has the node's uplink as a port
- * are switched past it; for them only the redirect counts.
+ * The guard applies to routed packets. If the node's uplink is a port of the pods' bridge, their packets
+ * are switched and not routed; for these pods only the redirect counts.
  */
 import { failureOf, outputOf, type Host } from './command.ts';
 import { parseIpJson, textOf, type JsonObject } from './ip-json.ts';
@@ -23,19 +23,19 @@ interface GuardRule {
   readonly action: string;
 }
 
-// In the order of adding: the way round stands before the barrier does, so the node's own traffic
-// is never cut. Taking away goes backwards.
+// In the order of addition: rule 79 exists before rule 80, so the node's own traffic is never cut.
+// Removal goes backwards.
 const LANDING: GuardRule = { pref: 81, iif: undefined, action: 'nop' };
 const BYPASS: GuardRule = { pref: 79, iif: 'lo', action: 'goto 81' };
 const BARRIER: GuardRule = { pref: 80, iif: undefined, action: 'prohibit' };
 const ALL: readonly GuardRule[] = [LANDING, BYPASS, BARRIER];
 
-/** A rule of the node that leads to one address and selects by nothing else than ours do. */
+/** A rule of the node for a single address, without selectors that the guard's rules lack. */
 export interface ListedRule extends GuardRule {
   readonly dst: string;
 }
 
-/** What is wrong with the guard, as short sentences. @throws RedirectError */
+/** Problems of the guard, as short sentences. @throws RedirectError */
 export async function diffGuard(host: Host, metadataIp: string): Promise<readonly string[]> {
   const listed = await listRules(host);
   if (listed === undefined) return ['guard impossible: the kernel has no policy routing'];
@@ -45,8 +45,8 @@ export async function diffGuard(host: Host, metadataIp: string): Promise<readonl
 }
 
 /**
- * Adds what is missing of the guard; returns what it changed. A kernel that cannot do it is not a
- * failure here: `diffGuard` reports it.
+ * Adds the missing rules; returns the changes. A kernel without policy routing is no failure here:
+ * `diffGuard` reports it.
  * @throws RedirectError
  */
 export async function ensureGuard(host: Host, metadataIp: string): Promise<readonly string[]> {
@@ -57,21 +57,21 @@ export async function ensureGuard(host: Host, metadataIp: string): Promise<reado
     if (isListed(listed, rule, metadataIp)) continue;
     const result = await host.run('ip', argumentsOf('add', rule, metadataIp));
     const failure = failureOf('add guard', 'ip', result);
-    // Without the way round the barrier would cut the node itself: stop at the first refusal.
+    // Without rule 79, rule 80 would cut the node itself: stop at the first refusal.
     if (failure?.code === 'UNSUPPORTED') return changes;
-    // BUSY is "File exists": another process of ours was quicker.
+    // BUSY is "File exists": another process of the agent added the rule at the same time.
     if (failure !== undefined && failure.code !== 'BUSY') throw failure;
     if (failure === undefined) changes.push(`guard rule ${rule.pref} added`);
   }
   return changes;
 }
 
-/** What `ip` is told to add the guard, in the order that cuts nothing of the node's own. */
+/** Arguments of `ip` that add the guard, in an order that never cuts the node's own traffic. */
 export function guardArguments(metadataIp: string): readonly (readonly string[])[] {
   return ALL.map((rule) => argumentsOf('add', rule, metadataIp));
 }
 
-/** Takes the guard away, the barrier first; returns what it changed. @throws RedirectError */
+/** Removes the guard, rule 80 first; returns the changes. @throws RedirectError */
 export async function removeGuard(host: Host, metadataIp: string): Promise<readonly string[]> {
   const listed = await listRules(host);
   if (listed === undefined) return [];
@@ -84,7 +84,7 @@ export async function removeGuard(host: Host, metadataIp: string): Promise<reado
   return changes;
 }
 
-/** The node's rules that could be ours; `undefined` where the kernel has no policy routing. */
+/** The node's rules that may belong to the guard; `undefined` without policy routing. */
 async function listRules(host: Host): Promise<readonly ListedRule[] | undefined> {
   const result = await host.run('ip', ['-j', '-4', 'rule', 'show']);
   const failure = failureOf('read guard', 'ip', result);
@@ -116,8 +116,8 @@ const OTHER_SELECTORS = [
 ];
 
 /**
- * Reads the JSON of `ip -j rule`: the rules that lead to a single address and have no selector
- * that ours lack. `undefined` when the text is something else. Never throws.
+ * Reads the JSON of `ip -j rule`: rules for a single address, without selectors that the guard's rules
+ * lack. `undefined` for any other text. Never throws.
  */
 export function parseRules(json: string): readonly ListedRule[] | undefined {
   return parseIpJson(json)

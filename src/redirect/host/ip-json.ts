@@ -1,10 +1,10 @@
-/** Reading what `ip -j` prints, without trusting its shape. */
+/** Parses the output of `ip -j` without trusting its shape. */
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
-/** The objects of a JSON array; `undefined` when the text is something else. Never throws. */
+/** The objects of a JSON array; `undefined` for any other text. Never throws. */
 export function parseIpJson(text: string): readonly JsonObject[] | undefined {
-  // With nothing to show, some versions of ip print nothing at all.
+  // Some versions of ip print nothing instead of an empty array.
   if (text.trim() === '') return [];
   let value: unknown;
   try {

@@ -1,25 +1,25 @@
 /**
- * The address the agent listens on, on a link of our own: one stable address that depends on no
- * interface name and needs no `route_localnet`. A listen address that the node already holds, or a
- * loopback one, needs no link.
+ * The address that the agent listens on, on a link of its own: a stable address that depends on no
+ * interface name and needs no `route_localnet`. An address that the node already has, or a loopback
+ * address, needs no link.
  */
 import { outputOf, type Host } from './command.ts';
 import { objectOf, parseIpJson, textOf } from './ip-json.ts';
 import { isLoopback } from '../target.ts';
 import { RedirectError } from '../redirect.ts';
 
-/** One interface of the node, as `ip -j -d addr show` tells it. */
+/** One interface of the node, from `ip -j -d addr show`. */
 export interface NodeLink {
   readonly name: string;
   /** `dummy`, `bridge`, `veth`, ... or `undefined` for hardware. */
   readonly kind: string | undefined;
-  /** The bridge or bond that this interface is a port of. */
+  /** The bridge or bond whose port this interface is. */
   readonly master: string | undefined;
   readonly up: boolean;
   readonly ipv4: readonly string[];
 }
 
-/** The link of ours. */
+/** Name of the agent's link. */
 export const LINK = 'nmi0';
 
 const MAX_ADDR_BYTES = 16 << 20;
@@ -37,7 +37,7 @@ export async function listLinks(host: Host): Promise<readonly NodeLink[]> {
   return links;
 }
 
-/** Reads the JSON of `ip -j -d addr show`; `undefined` when it is something else. Never throws. */
+/** Reads the JSON of `ip -j -d addr show`; `undefined` for any other text. Never throws. */
 export function parseLinks(json: string): readonly NodeLink[] | undefined {
   const entries = parseIpJson(json);
   return entries?.map((entry) => ({
@@ -58,14 +58,14 @@ export function nodeAddresses(links: readonly NodeLink[]): ReadonlySet<string> {
   return new Set(links.flatMap((link) => link.ipv4));
 }
 
-/** What our link holds beside this address: another way of redirecting was left behind. */
-export function othersBeside(links: readonly NodeLink[], ip: string): readonly string[] {
+/** Other addresses of the agent's link: remains of another redirect mode. */
+export function otherAddresses(links: readonly NodeLink[], ip: string): readonly string[] {
   const own = findOwn(links);
   if (own === undefined || !isAdoptable(links, own)) return [];
   return own.ipv4.filter((other) => other !== ip);
 }
 
-/** What is wrong with the listen address, as short sentences. */
+/** Problems of the listen address, as short sentences. */
 export async function diffLink(
   host: Host,
   links: readonly NodeLink[],
@@ -75,7 +75,8 @@ export async function diffLink(
   if (holderOf(links, ip) !== undefined) return [];
   const own = findOwn(links);
   if (own === undefined) return [`link ${LINK} missing`];
-  if (!isAdoptable(links, own)) return [`link ${LINK} is somebody else’s, a ${describeKind(own)}`];
+  if (!isAdoptable(links, own))
+    return [`link ${LINK} is not the agent’s: it is a ${describeKind(own)}`];
   const problems: string[] = [];
   if (!own.ipv4.includes(ip)) problems.push(`address ${ip} missing from ${LINK}`);
   if (!own.up) problems.push(`link ${LINK} is down`);
@@ -83,8 +84,8 @@ export async function diffLink(
 }
 
 /**
- * Brings the listen address up where it is not yet; returns what it changed. A link of that name
- * that is not ours is left alone, for `diffLink` to report.
+ * Brings the listen address up; returns the changes. A link of that name and of another kind is left
+ * alone; `diffLink` reports it.
  * @throws RedirectError
  */
 export async function ensureLink(host: Host, ip: string): Promise<readonly string[]> {
@@ -100,8 +101,8 @@ export async function ensureLink(host: Host, ip: string): Promise<readonly strin
     return [];
   }
   if (own?.ipv4.includes(ip) !== true) {
-    // Scope host keeps the kernel from taking it as the source of traffic that leaves the node:
-    // the node's ends of pod links often have no address, and it would look for any other.
+    // With scope host the kernel does not use it as the source address of traffic that leaves the node:
+    // the node's ends of pod links often have no address, so the kernel selects any other.
     await runIp(host, ['addr', 'add', `${ip}/32`, 'dev', LINK, 'scope', 'host']);
     changes.push(`address ${ip} added to ${LINK}`);
   }
@@ -113,7 +114,8 @@ export async function ensureLink(host: Host, ip: string): Promise<readonly strin
 }
 
 /**
- * Takes our link away: the name, one of our two kinds, and our address on it. Anything else stays.
+ * Removes the agent's link: a link of its name, of one of its two kinds, with its address. Any other link
+ * stays.
  * @throws RedirectError
  */
 export async function removeLink(host: Host, ip: string): Promise<void> {
@@ -123,7 +125,7 @@ export async function removeLink(host: Host, ip: string): Promise<void> {
   await runIp(host, ['link', 'del', LINK]);
 }
 
-/** For people: where the listen address is. */
+/** Location of the listen address, for people. */
 export function describeLink(links: readonly NodeLink[], ip: string): string {
   if (isLoopback(ip)) return `address ${ip} on loopback`;
   const holder =
@@ -133,7 +135,7 @@ export function describeLink(links: readonly NodeLink[], ip: string): string {
     : `address ${ip} on ${holder.name} (${describeKind(holder)})`;
 }
 
-/** The interface that makes the address reachable: ours when up, or any other of the node. */
+/** The interface that makes the address reachable: the agent's link if it is up, or another one. */
 function holderOf(links: readonly NodeLink[], ip: string): NodeLink | undefined {
   return links.find((link) => {
     if (!link.ipv4.includes(ip)) return false;
@@ -161,7 +163,7 @@ function diffRouteLocalnet(setting: string | undefined, ip: string): readonly st
   ];
 }
 
-/** Type dummy, or a bridge without ports where the kernel was built without dummy. */
+/** Adds a link of type dummy, or a bridge without ports if the kernel lacks dummy. */
 async function addLink(host: Host): Promise<'dummy' | 'bridge'> {
   try {
     await runIp(host, ['link', 'add', LINK, 'type', 'dummy']);

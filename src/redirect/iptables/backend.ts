@@ -1,7 +1,7 @@
 /**
- * Which of the two iptables of a node is the one in use, and reading and changing table `nat`
- * through it. Rules in the wrong one work until somebody flushes the other, so we go where the
- * kubelet is.
+ * Chooses between the two iptables backends of a node, and reads and changes table `nat` through it.
+ * Rules in another backend than the kubelet's work only until an administrator flushes it, so the agent
+ * uses the kubelet's.
  */
 import { failureOf, outputOf, type Host, type ToolResult } from '../host/command.ts';
 import { CHAIN } from './rules.ts';
@@ -37,11 +37,11 @@ const OWN_CHAIN = new RegExp(`^:${CHAIN} `, 'm');
 /**
  * Chooses the backend.
  *
- * 1. An explicit choice is kept.
- * 2. Where the kubelet's own chains are: nft, then legacy.
- * 3. Where an `aad-metadata` chain is already: nft, then legacy.
+ * 1. An explicit choice.
+ * 2. The backend with the kubelet's chains: nft, then legacy.
+ * 3. The backend with an `aad-metadata` chain: nft, then legacy.
  * 4. nft if its tool works, else legacy.
- * @throws RedirectError when no tool is there or the kernel refuses to be read.
+ * @throws RedirectError if there is no tool or the kernel refuses to list rules.
  */
 export async function detectBackend(host: Host, choice: BackendChoice): Promise<Backend> {
   if (choice === 'nft') return NFT;
@@ -65,9 +65,9 @@ export async function detectBackend(host: Host, choice: BackendChoice): Promise<
 }
 
 /**
- * The backend to take where the kernel refuses rules through the one that {@link detectBackend} chose: it
- * can be read without nft_compat or a nat chain for IPv4, and not written. Undefined where the choice was
- * somebody's, or the kubelet's.
+ * The backend to use if the kernel refuses rules through the one of {@link detectBackend}: without
+ * nft_compat or a nat chain for IPv4 it can be read but not written. Undefined if the backend was an
+ * explicit choice or is the kubelet's.
  * @throws RedirectError
  */
 export async function findFallback(
@@ -82,7 +82,7 @@ export async function findFallback(
   return LEGACY;
 }
 
-/** Before 1.8 iptables had no tools that name their backend. */
+/** iptables before 1.8 has no tools with a backend in their name. */
 async function noBackend(host: Host): Promise<RedirectError> {
   if ((await versionOf(host, NFT.save)) !== undefined) {
     const why = `the kernel refuses ${NFT.save}, and ${LEGACY.save} is not on the PATH`;
@@ -94,13 +94,13 @@ async function noBackend(host: Host): Promise<RedirectError> {
   return new RedirectError('TOOL_MISSING', 'backend', `${why}; install iptables 1.8 or later`);
 }
 
-/** The backends besides `chosen` in which a chain of ours could stand. */
+/** The backends other than `chosen` that may contain a chain of the agent. */
 export function otherBackends(chosen: Backend): readonly Backend[] {
   return [NFT, LEGACY].filter((backend) => backend.name !== chosen.name);
 }
 
 /**
- * The text of table `nat`, for reading back what was asked of this backend.
+ * The text of table `nat` in this backend.
  * @throws RedirectError
  */
 export async function saveNat(host: Host, backend: Backend): Promise<string> {
@@ -109,9 +109,9 @@ export async function saveNat(host: Host, backend: Backend): Promise<string> {
 }
 
 /**
- * The text of a table of a backend that need not be there: `undefined` when its tool is missing or
- * the kernel has no such backend.
- * @throws RedirectError for what could be otherwise in a moment, and for a missing capability.
+ * The text of a table of a backend that may be absent: `undefined` if its tool is missing or the kernel
+ * lacks the backend.
+ * @throws RedirectError for a transient failure, and for a missing capability.
  */
 export async function probeTable(
   host: Host,
@@ -127,28 +127,28 @@ export async function probeTable(
 }
 
 /**
- * How many connections our DNAT has brought since the rule was made: netfilter asks table `nat` for
- * the first packet of each only. Undefined where there is no such rule.
+ * Number of connections that the DNAT rule has redirected since its creation: only the first packet of a
+ * connection traverses table `nat`. Undefined without the rule.
  * @throws RedirectError
  */
-export async function countBrought(host: Host, backend: Backend): Promise<number | undefined> {
+export async function countRedirected(host: Host, backend: Backend): Promise<number | undefined> {
   if (await isUnusedLegacy(host, backend, 'nat')) return undefined;
   const args = ['-c', '-t', 'nat'];
   const result = await host.run(backend.save, args, { maxBytes: MAX_SAVE_BYTES });
-  return parseBrought(outputOf('read counters', backend.save, result));
+  return parseRedirected(outputOf('read counters', backend.save, result));
 }
 
 const COUNTED_DNAT = new RegExp(`^\\[(\\d+):\\d+\\] -A ${CHAIN} .* -j DNAT `, 'gm');
 
 /** Reads the output of `iptables-save -c -t nat`. Never throws. */
-function parseBrought(save: string): number | undefined {
+function parseRedirected(save: string): number | undefined {
   const counts = [...save.matchAll(COUNTED_DNAT)].map((match) => Number(match[1]));
   return counts.length === 0 ? undefined : counts.reduce((sum, count) => sum + count, 0);
 }
 
 /**
  * Commits one transaction.
- * @param lockWaitSec how long to wait for the lock that all legacy tools share.
+ * @param lockWaitSec longest wait for the xtables lock that all legacy tools share.
  * @throws RedirectError
  */
 export async function restoreRules(
@@ -162,7 +162,7 @@ export async function restoreRules(
   const failure = failureOf(WRITE, backend.restore, result);
   if (failure === undefined) return;
   if (backend.name !== 'legacy' || failure.code !== 'TOOL_FAILED') throw failure;
-  // Of a table that it cannot get it says no more; to read one takes the same module and the same right.
+  // The tool gives no reason if it cannot get a table; reading one needs the same module and right.
   throw failureOf(WRITE, backend.save, await runSave(host, backend, 'nat')) ?? failure;
 }
 
@@ -171,9 +171,9 @@ export function runSave(host: Host, backend: Backend, table: Table): Promise<Too
 }
 
 /**
- * Asking the legacy tool for a table makes the kernel load the modules for it and create it, with its
- * hooks in the way of every packet; the kernel's own list shows without a trace whether there is anything
- * to ask for. Where the module is not loaded, as on a fresh Debian 11 to 13, there is no list and no table.
+ * Whether the kernel has no such legacy table. Reading a table by the legacy tool makes the kernel load
+ * its module and create the table, with hooks for every packet; the kernel's list of tables has no side
+ * effect. Without the module, as on a fresh Debian 11 to 13, there is no list and no table.
  */
 async function isUnusedLegacy(host: Host, backend: Backend, table: Table): Promise<boolean> {
   if (backend.name !== 'legacy') return false;
@@ -181,13 +181,13 @@ async function isUnusedLegacy(host: Host, backend: Backend, table: Table): Promi
   return !tables.includes(table);
 }
 
-/** Undefined where the kernel's module for them is not loaded. */
+/** Undefined if the kernel's module is not loaded. */
 export async function listLegacyTables(host: Host): Promise<readonly string[] | undefined> {
   const names = await host.read('/proc/net/ip_tables_names');
   return names?.split('\n').filter((name) => name !== '');
 }
 
-/** As it prints it; undefined where it does not start. */
+/** The version as printed by the tool; undefined if it does not start. */
 async function versionOf(host: Host, tool: string): Promise<string | undefined> {
   const result = await host.run(tool, ['--version']);
   return result.kind === 'exited' && result.exitCode === 0 ? result.stdout.trim() : undefined;

@@ -1,15 +1,16 @@
 /**
- * The redirect by netfilter: a DNAT in a chain of our own, an address of our own to send to, and a
- * guard behind it. This file composes; each part reads back, repairs and removes itself.
+ * The iptables mode: a DNAT rule in a chain of its own, an address of its own as target, and the guard.
+ * This file composes the parts; each part verifies, repairs and removes itself.
  *
- * 1. Whatever can close the node is done even where another part fails; the first failure is thrown
+ * 1. Every part that closes the node is installed even if another part fails; the first failure is thrown
  *    at the end.
- * 2. Rules change in single transactions; the state read back afterwards is the only evidence.
- * 3. Every connection that the new rules do not see is cut after each installation.
+ * 2. Rules change in single transactions; the state is then read back from the kernel.
+ * 3. Connections that the new rules do not see are cut after each installation.
  */
-import { collectErrors, createMutex } from '../host/attempts.ts';
+import { collectErrors } from '../host/collect-errors.ts';
+import { createMutex } from '../host/mutex.ts';
 import {
-  countBrought,
+  countRedirected,
   detectBackend,
   findFallback,
   otherBackends,
@@ -19,7 +20,7 @@ import {
   type Backend,
   type BackendChoice,
 } from './backend.ts';
-import type { Behind } from '../ebpf/ebpf.ts';
+import type { FallbackRedirect } from '../ebpf/ebpf.ts';
 import { createHost, type Host } from '../host/command.ts';
 import { cutOlderFlows, type CutExtent, type CutOutcome } from '../host/flows.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
@@ -52,17 +53,17 @@ import { DEFAULT_TARGET, describeTarget, reachableTarget } from '../target.ts';
 export interface IptablesRedirectOptions {
   /** Default: the metadata address, brought to 169.254.25.79:2579. */
   readonly target?: RedirectTarget;
-  /** Default `auto`: where the kubelet's chains are. */
+  /** Default `auto`: the backend with the kubelet's chains. */
   readonly backend?: BackendChoice;
   /** Whether policy routing closes the node behind iptables. Default true. */
   readonly guard?: boolean;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
-  /** How long a legacy tool waits for the lock that it shares with others. Default 5. */
+  /** Longest wait of a legacy tool for the xtables lock. Default 5. */
   readonly lockWaitSec?: number;
 }
 
-export interface IptablesRedirect extends Behind {
+export interface IptablesRedirect extends FallbackRedirect {
   readonly mode: 'iptables';
 }
 
@@ -75,8 +76,8 @@ interface Settings {
 }
 
 /**
- * The iptables mode. Its operations run one after the other, however they are called; each throws
- * RedirectError when a tool or the kernel refuses, never for a state that `verify` can describe.
+ * The iptables mode. Its operations are serialized. Each throws RedirectError when a tool or the kernel
+ * refuses, never for a state that `verify` can describe.
  * @throws RangeError for a target that is not IPv4.
  */
 export function openIptablesRedirect(options: IptablesRedirectOptions = {}): IptablesRedirect {
@@ -87,35 +88,35 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
     host: options.host ?? createHost(),
     lockWaitSec: options.lockWaitSec ?? 5,
   };
-  const inTurn = createMutex();
+  const serialize = createMutex();
   let known: Backend | undefined;
   return {
     mode: 'iptables',
     prepare: () =>
-      inTurn(async () => {
+      serialize(async () => {
         await ensureLink(settings.host, settings.target.listenIp);
       }),
     install: () =>
-      inTurn(async () => {
+      serialize(async () => {
         const installed = await install(settings);
         known = installed.backend;
         return installed.status;
       }),
     verify: () =>
-      inTurn(async () => {
-        // Rules in the iptables that the kubelet has left hold until somebody flushes it: `absent` in
-        // the one it went to, whose installation comes before the old rules go.
+      serialize(async () => {
+        // If the kubelet has moved to the other backend, the state there is `absent`. The rules are
+        // installed there before those in the old backend, which still work, are removed.
         known = await detectBackend(settings.host, settings.backend);
         return readBack(settings, known);
       }),
-    remove: () => inTurn(() => remove(settings)),
+    remove: () => serialize(() => remove(settings)),
     attest: () => ({ kind: 'by-address' }),
-    countBrought: () =>
-      inTurn(async () => {
+    countRedirected: () =>
+      serialize(async () => {
         known ??= await detectBackend(settings.host, settings.backend);
-        return countBrought(settings.host, known);
+        return countRedirected(settings.host, known);
       }),
-    cutFlows: () => inTurn(() => cutFlows(settings, 'all')),
+    cutFlows: () => serialize(() => cutFlows(settings, 'all')),
   };
 }
 
@@ -133,15 +134,15 @@ async function install(settings: Settings): Promise<Installation> {
   const { host, target } = settings;
   const changed: string[] = [];
   const notes: string[] = [];
-  const attempts = collectErrors();
+  const errors = collectErrors();
 
-  await attempts.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
-  const backend = await attempts.run(async () => {
+  await errors.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
+  const backend = await errors.run(async () => {
     const written = await writeRules(settings);
     changed.push(...written.changes);
     return written.backend;
   });
-  await attempts.run(async () => {
+  await errors.run(async () => {
     if (backend === undefined) return;
     for (const other of otherBackends(backend)) {
       const cleared = await clearBackend(settings, other);
@@ -149,18 +150,18 @@ async function install(settings: Settings): Promise<Installation> {
       else changed.push(...cleared.map((change) => `${change} from ${other.name}`));
     }
   });
-  await attempts.run(async () => {
+  await errors.run(async () => {
     const { metadataIp } = target;
     const settle = settings.guard ? ensureGuard(host, metadataIp) : removeGuard(host, metadataIp);
     changed.push(...(await settle));
   });
-  await attempts.run(async () => {
+  await errors.run(async () => {
     const outcome = await cutFlows(settings, 'passed-by');
     if (outcome.kind === 'skipped') notes.push(outcome.note);
     else if (outcome.flows > 0) changed.push(`${outcome.flows} older flows cut`);
   });
 
-  attempts.throwFirst();
+  errors.throwFirst();
   if (backend === undefined) throw new Error('no backend although nothing failed');
   const status = await readBack(settings, backend);
   const detail = [status.detail, ...notes].join('; ');
@@ -172,7 +173,7 @@ interface Written {
   readonly changes: readonly string[];
 }
 
-/** Where the first backend refuses, a later process finds the chain in the other one and stays there. */
+/** If the first backend refuses, the chain goes into the other one, where a later process finds it. */
 async function writeRules(settings: Settings): Promise<Written> {
   const { host, target } = settings;
   const write = async (backend: Backend): Promise<Written> => {
@@ -193,8 +194,8 @@ async function writeRules(settings: Settings): Promise<Written> {
 }
 
 /**
- * Takes away what is ours of a backend that is not the chosen one. A text is why it was not looked at:
- * legacy tables take a right of their own, which a process for nft alone has no use for.
+ * Removes the agent's rules from a backend that is not the chosen one. Returns a text if that backend
+ * could not be read: legacy tables need a right that a process for nft does not need.
  */
 async function clearBackend(
   settings: Settings,
@@ -210,23 +211,23 @@ async function clearBackend(
 
 async function remove(settings: Settings): Promise<void> {
   const { host, target } = settings;
-  const attempts = collectErrors();
-  await attempts.run(async () => {
+  const errors = collectErrors();
+  await errors.run(async () => {
     const chosen = await detectBackend(host, settings.backend);
     for (const backend of [chosen, ...otherBackends(chosen)]) {
       await converge(settings, backend, renderRemove);
     }
   });
-  await attempts.run(() => removeGuard(host, target.metadataIp));
-  await attempts.run(() => removeLink(host, target.listenIp));
-  attempts.throwFirst();
+  await errors.run(() => removeGuard(host, target.metadataIp));
+  await errors.run(() => removeLink(host, target.listenIp));
+  errors.throwFirst();
 }
 
 const MAX_TRANSACTIONS = 3;
 
 /**
- * Commits what the plan asks for until it asks for nothing. Another writer may come between reading
- * and committing: then the same plan gives another transaction, and that one is tried.
+ * Commits the transaction of `plan` until it returns none. If another process changes the rules between
+ * reading and committing, the plan returns another transaction, which is committed next.
  */
 async function converge(
   settings: Settings,
@@ -239,7 +240,7 @@ async function converge(
   let refusedScript: string | undefined;
   for (let count = 0; count <= MAX_TRANSACTIONS; count += 1) {
     const save = await probeTable(host, backend, 'nat');
-    // A backend that is not there holds nothing; for one that is wanted, `saveNat` says why not.
+    // An absent backend has no rules; for a chosen one, `saveNat` throws the reason.
     const transaction = plan(parseNat(save ?? ''));
     if (transaction === undefined) return changes;
     if (transaction.script === refusedScript && failure !== undefined) throw failure;
@@ -253,7 +254,7 @@ async function converge(
       refusedScript = transaction.script;
     }
   }
-  // Somebody keeps changing the same rules; reading back tells how it stands.
+  // Another process keeps changing the same rules; reading back reports the state.
   return changes;
 }
 

@@ -1,6 +1,6 @@
 /**
- * What of the iptables mode this node has, in the words of the other probe. Changes nothing: no table
- * of legacy iptables comes into being by it, and no module of it is loaded.
+ * Whether this node supports each part of the iptables mode, as in the eBPF probe. Changes nothing: it
+ * creates no legacy table and loads no module.
  */
 import { detectBackend, LEGACY, listLegacyTables, NFT, runSave } from './backend.ts';
 import { createHost, failureOf, type Host, type ToolResult } from '../host/command.ts';
@@ -10,14 +10,14 @@ import { isUnavailable, RedirectError } from '../redirect.ts';
 import { DEFAULT_TARGET } from '../target.ts';
 
 export interface IptablesProbe {
-  /** Whether rules can be written; what stands beside them is nice to have. */
+  /** Whether rules can be written; the other parts are optional. */
   readonly support: Finding['support'];
   readonly findings: readonly Finding[];
 }
 
 const STEP = 'probe';
 
-/** Never throws for what a node may lack. @param host default: this process's own namespace. */
+/** Never throws for a part that a node may lack. @param host default: this process's own namespace. */
 export async function probeIptables(host: Host = createHost()): Promise<IptablesProbe> {
   const inUse = await probeBackend(host);
   const findings = [await probeNft(host), await probeLegacy(host), inUse, await probeGuard(host)];
@@ -28,7 +28,7 @@ async function probeNft(host: Host): Promise<Finding> {
   return judgeRun('iptables nft', NFT.save, await runSave(host, NFT, 'nat'));
 }
 
-/** Asking for a table would make it, so the kernel's own list has to do. */
+/** Uses the kernel's list of tables, since reading a table by the tool creates it. */
 async function probeLegacy(host: Host): Promise<Finding> {
   const part = 'iptables legacy';
   const found = judgeRun(part, LEGACY.save, await host.run(LEGACY.save, ['--version']));
@@ -40,14 +40,14 @@ async function probeLegacy(host: Host): Promise<Finding> {
   return { part, support: 'supported', detail: `tables: ${tables.join(', ') || 'none'}` };
 }
 
-/** The one that would be written to. */
+/** The backend that an installation would use. */
 async function probeBackend(host: Host): Promise<Finding> {
   const part = 'iptables in use';
   try {
     const { name } = await detectBackend(host, 'auto');
     return { part, support: 'supported', detail: name };
   } catch (error) {
-    return judgeFailure(part, error);
+    return findingOfFailure(part, error);
   }
 }
 
@@ -60,7 +60,7 @@ async function probeGuard(host: Host): Promise<Finding> {
       ? { part, support: 'supported', detail: 'for the guard behind the rules' }
       : { part, support: 'unsupported', detail: impossible };
   } catch (error) {
-    return judgeFailure(part, error);
+    return findingOfFailure(part, error);
   }
 }
 
@@ -68,15 +68,15 @@ function judgeRun(part: string, tool: string, result: ToolResult): Finding {
   const failure = failureOf(STEP, tool, result);
   return failure === undefined
     ? { part, support: 'supported', detail: tool }
-    : judgeFailure(part, failure);
+    : findingOfFailure(part, failure);
 }
 
-/** A tool that is not there, or a kernel without the feature, is an answer; the rest is none. */
-function judgeFailure(part: string, error: unknown): Finding {
+/** A missing tool or kernel feature means unsupported; any other failure means unknown. */
+function findingOfFailure(part: string, error: unknown): Finding {
   if (!(error instanceof RedirectError)) throw error;
   const { code, message } = error;
   if (code === 'NOT_PERMITTED') {
-    const detail = `not to be told: CAP_NET_ADMIN is needed (${message})`;
+    const detail = `unknown without CAP_NET_ADMIN (${message})`;
     return { part, support: 'unknown', detail };
   }
   return { part, support: isUnavailable(error) ? 'unsupported' : 'unknown', detail: message };

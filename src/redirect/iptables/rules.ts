@@ -1,29 +1,29 @@
 /**
- * The wanted rules of table `nat` as data: parse what `iptables-save` prints, say what differs,
- * render the one transaction for `iptables-restore --noflush` that makes it right.
+ * The wanted rules of table `nat` as data: parses the output of `iptables-save`, reports differences, and
+ * renders one transaction for `iptables-restore --noflush` that removes them.
  *
- * Pure text in, pure text out. A transaction names our chain and the plain jumps to it and nothing
- * else, so whatever others have in the table stays as it is.
+ * Pure. A transaction contains only the agent's chain and the unconditional jumps to it, so rules of
+ * others stay unchanged.
  */
 import type { RedirectTarget } from '../redirect.ts';
 
-/** The name the system we replace uses too: its chain is taken over in place, without a gap. */
+/** Also the name of the replaced system's chain, which is adopted in place, without a gap. */
 export const CHAIN = 'aad-metadata';
 
-/** What table `nat` holds of ours. */
+/** The agent's rules in table `nat`. */
 export interface NatState {
   readonly hasChain: boolean;
-  /** The text of each rule of our chain, after `-A aad-metadata `. */
+  /** The text of each rule of the agent's chain, after `-A aad-metadata `. */
   readonly chain: readonly string[];
-  /** Positions in PREROUTING, from 1, of the unconditional jumps to our chain. */
+  /** Positions in PREROUTING, from 1, of the unconditional jumps to the chain. */
   readonly jumps: readonly number[];
-  /** Rules of others that lead into our chain: they keep it from being deleted. */
+  /** Rules of others that jump to the chain, which therefore cannot be deleted. */
   readonly otherReferences: readonly string[];
 }
 
 const JUMP = `-j ${CHAIN}`;
 
-/** The rules of our chain for a target, in order, exactly as `iptables-save` prints them. */
+/** The rules of the chain for a target, in order, exactly as printed by `iptables-save`. */
 export function wantedChain(target: RedirectTarget): readonly string[] {
   return [
     `! -s 127.0.0.1/32 -d ${target.metadataIp}/32 -p tcp -m tcp --dport ${target.metadataPort} ` +
@@ -53,14 +53,14 @@ export function parseNat(save: string): NatState {
   return { hasChain, chain, jumps, otherReferences };
 }
 
-/** Nothing of ours is there. */
+/** Whether the table has no rule of the agent. */
 export function isAbsent(state: NatState): boolean {
   return !state.hasChain && state.jumps.length === 0;
 }
 
 const MAX_SENTENCES = 5;
 
-/** What differs from the wanted state, as short sentences; empty when nothing does. */
+/** Differences from the wanted state, as short sentences; empty if there are none. */
 export function diffNat(state: NatState, target: RedirectTarget): readonly string[] {
   return [...diffChain(state, wantedChain(target)), ...diffJumps(state)];
 }
@@ -87,17 +87,17 @@ function diffJumps(state: NatState): readonly string[] {
   return problems;
 }
 
-/** One transaction and, for people, what it changes. */
+/** One transaction, and a description of its changes for people. */
 export interface Transaction {
   readonly script: string;
   readonly changes: readonly string[];
 }
 
 /**
- * The transaction that leads from `state` to the wanted state, or `undefined` when it is there.
+ * The transaction that leads from `state` to the wanted state, or `undefined` if they are equal.
  *
- * Declaring the chain empties it, and the new rules take effect in the same commit: a chain of
- * ours or of the system we replace is exchanged without a moment in between.
+ * Declaring the chain empties it, and the new rules take effect in the same commit: an existing chain, of
+ * the agent or of the replaced system, is replaced without a gap.
  */
 export function renderInstall(state: NatState, target: RedirectTarget): Transaction | undefined {
   const lines: string[] = [];
@@ -117,8 +117,8 @@ export function renderInstall(state: NatState, target: RedirectTarget): Transact
 }
 
 /**
- * The transaction that takes away chain and jumps, or `undefined` when there is nothing.
- * Where a rule of somebody else leads into the chain, the chain stays, empty.
+ * The transaction that removes chain and jumps, or `undefined` if there are none. If a rule of others
+ * jumps to the chain, the chain is only emptied.
  */
 export function renderRemove(state: NatState): Transaction | undefined {
   if (isAbsent(state)) return undefined;

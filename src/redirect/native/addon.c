@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The Node-API side: reads arguments by a function's signature, calls, turns faults into errors with
- * `code`, `errno`, `step` and `detail`. No state but what its handles hold, no thread of its own, no
- * callback from anywhere but the call itself; nothing here ends the process.
+ * The Node-API side: reads arguments by a function's signature, calls the function, and turns faults into
+ * errors with `code`, `errno`, `step` and `detail`. Its only state is in its handles; it has no thread and
+ * no callback outside of a call, and never ends the process.
  */
 #define _GNU_SOURCE
 #define NAPI_VERSION 9
@@ -29,17 +29,17 @@
 #define MAX_ARGUMENTS 4
 #define MAX_NAME_BYTES 64
 #define MAX_VALUE_BYTES 4096
-/* With IPVS a node holds the address of every service of the cluster. */
+/* With IPVS a node has the address of every Service of the cluster. */
 #define MAX_ITEMS 65536
 
-/* Programs or a map; neither once closed. */
+/* Programs or a map; neither after it was closed. */
 struct handle {
 	struct bpf_object *object; /* or NULL */
 	int map; /* or -1 */
 	struct map_facts facts;
 };
 
-/* What tells our handles from anybody else's externals. */
+/* Distinguishes our handles from externals of other addons. */
 static const napi_type_tag handle_tag = { 0x6e6d692d68616e64, 0x6c652d3230323531 };
 
 struct bytes {
@@ -52,7 +52,7 @@ struct list {
 	size_t count;
 };
 
-/* Which member it is, the signature says. */
+/* The signature determines the member. */
 union argument {
 	struct handle *handle;
 	const char *text;
@@ -65,7 +65,7 @@ union argument {
 	struct list list;
 };
 
-/* Memory that is given back when the call ends. */
+/* Memory that is freed when the call ends. */
 struct block {
 	struct block *next;
 	max_align_t bytes[];
@@ -74,7 +74,7 @@ struct block {
 struct call {
 	napi_env env;
 	union argument in[MAX_ARGUMENTS];
-	const char *wanted; /* what the argument that is being read has to be */
+	const char *wanted; /* required type of the current argument */
 	struct block *blocks;
 	struct handle *made; /* the handle that is the result */
 	napi_value result; /* NULL: undefined */
@@ -101,7 +101,7 @@ static void *take(struct call *call, size_t size)
 	return block->bytes;
 }
 
-/* Reading arguments. A reader says whether the value is what it reads, and fills that in. */
+/* Argument readers. A reader returns whether the value has its type, and stores it. */
 
 static bool read_value(struct call *call, const char *kind, napi_value value, void *place);
 
@@ -148,7 +148,7 @@ static bool read_bytes(struct call *call, napi_value value, void *place)
 
 static bool read_ip(struct call *call, napi_value value, void *place)
 {
-	/* One more than the longest address, whose beginning a longer text must not pass for. */
+	/* One more than the longest address, so that a longer text is not accepted by its beginning. */
 	char text[INET_ADDRSTRLEN + 1];
 	size_t length = 0;
 
@@ -246,8 +246,8 @@ static bool read_pins(struct call *call, napi_value value, void *place)
 }
 
 /*
- * What the letters of a signature stand for. [i] and [u] are arrays of such; a ? behind a letter lets
- * undefined pass too, and leaves zeroes.
+ * Types by the letters of a signature. [i] and [u] are arrays; a ? after a letter also accepts
+ * undefined, which leaves zeroes.
  */
 static const struct kind {
 	bool (*read)(struct call *call, napi_value value, void *place);
@@ -260,7 +260,7 @@ static const struct kind {
 	['s'] = { read_path, "a text of 1 to 4095 bytes, without NUL," },
 	['f'] = { read_flag, "a boolean" },
 	['b'] = { read_bytes, "a Uint8Array" },
-	/* Of the map that is the first argument. */
+	/* A key of the map that is the first argument. */
 	['k'] = { read_key, "a Uint8Array of the size of the map's keys" },
 	['v'] = { read_map_value, "a Uint8Array of the size of the map's values" },
 	['i'] = { read_ip, "an IPv4 address" },
@@ -304,7 +304,7 @@ static bool read_value(struct call *call, const char *kind, napi_value value, vo
 	return kinds[(__u8)*kind].read(call, value, place);
 }
 
-/* By a signature as `map:M key:k`: names for people, and kinds. An argument too few is undefined. */
+/* By a signature such as `map:M key:k`: names for messages, and types. A missing argument is undefined. */
 static bool read_arguments(struct call *call, const char *signature, const napi_value *values,
 			   size_t count)
 {
@@ -330,7 +330,7 @@ refused:
 	return false;
 }
 
-/* Making values. After a failure, which the call notes, they are NULL and nothing is done with them. */
+/* Value constructors. After a failure, which the call records, they return NULL and do nothing. */
 
 static void note(struct call *call, napi_status status)
 {
@@ -413,7 +413,7 @@ static void finalize_handle(napi_env env, void *data, void *hint)
 	free(data);
 }
 
-/* A handle to be filled, as the result; what it holds is let go of if the call fails. */
+/* Creates an empty handle as the result; its contents are released if the call fails. */
 static struct handle *make_handle(struct call *call)
 {
 	struct handle *handle = calloc(1, sizeof(*handle));
@@ -460,7 +460,7 @@ static void load(struct call *call)
 			    pins->items, pins->count, &handle->object, &call->fault);
 }
 
-/* Lets go of it now and not when it is collected. */
+/* Releases the handle now and not at its garbage collection. */
 static void close_handle(struct call *call)
 {
 	release_handle(call->in[0].handle);
@@ -477,13 +477,13 @@ static void attach(struct call *call)
 		       call->in[3].text, &call->fault);
 }
 
-/* No connect falls between the old and the new. */
+/* Atomic: every connect runs the old or the new program. */
 static void replace(struct call *call)
 {
 	replace_program(call->in[0].handle->object, call->in[1].text, call->in[2].text, &call->fault);
 }
 
-/* Takes the program off at once; the pin itself stays. */
+/* Detaches the program at once; the pin stays. */
 static void detach(struct call *call)
 {
 	detach_link(call->in[0].text, &call->fault);
@@ -537,7 +537,7 @@ static void open_map(struct call *call)
 		return;
 	if (handle->facts.key_size > MAX_VALUE_BYTES || handle->facts.value_size > MAX_VALUE_BYTES)
 		fail(fault, "open pin", EMSGSIZE);
-	/* A look-up there gives a value of each processor, of which there is no telling how many. */
+	/* A look-up in a per-CPU map returns one value per CPU, whose number is unknown here. */
 	if (is_per_cpu(handle->facts.type))
 		fail(fault, "open pin", EMEDIUMTYPE);
 }
@@ -582,7 +582,7 @@ static void map_delete(struct call *call)
 		call->result = boolean(call, error == 0);
 }
 
-/* Bounded by the map's size even while others write to it. */
+/* Bounded by the map's size even during concurrent writes. */
 static void map_keys(struct call *call)
 {
 	const struct handle *map = call->in[0].handle;
@@ -605,8 +605,8 @@ static void map_keys(struct call *call)
 }
 
 /*
- * Called for each connection. Records of the node's own namespace come first: only processes of the node
- * file those. Between addresses of the node no other one counts.
+ * Called for each connection. Records of the node's own network namespace take precedence: only processes
+ * of the node create them. Between two addresses of the node, only these records count.
  */
 static void lookup_caller(struct call *call)
 {
@@ -668,7 +668,7 @@ static void close_sockets(struct call *call)
 		number(call, cut_sockets(&call->in[0].end, ids->items, ids->count, &call->fault));
 }
 
-/* 0 before Linux 5.14, which does not tell. */
+/* 0 before Linux 5.14, which does not report it. */
 static void netns_cookie(struct call *call)
 {
 	int sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -685,13 +685,13 @@ static void netns_cookie(struct call *call)
 	call->result = big(call, cookie);
 }
 
-/* Whether any page of the allocator went back to the kernel. */
+/* Returns whether the allocator returned any page to the kernel. */
 static void trim_memory(struct call *call)
 {
 	call->result = boolean(call, malloc_trim(0) == 1);
 }
 
-/* What each is for, the TypeScript side says. */
+/* Documented on the TypeScript side (addon.ts). */
 static const struct function functions[] = {
 	{ "probe", "", probe },
 	{ "load", "object:b settings:b pins:m", load },

@@ -1,6 +1,6 @@
 /**
- * The addon as TypeScript sees it: its functions, and its failures turned into the one coded error
- * of this folder. The C side validates every argument and throws before it does anything.
+ * Types of the native addon, and the translation of its failures into RedirectError. The C side validates
+ * every argument before it has any effect.
  */
 import { loadAddon } from './native-files.ts';
 import { RedirectError } from '../redirect.ts';
@@ -9,12 +9,12 @@ import { summariseVerifierLog } from './verifier-log.ts';
 declare const programsMark: unique symbol;
 declare const mapMark: unique symbol;
 
-/** Loaded programs; let go of by `close`, or when collected. */
+/** Loaded programs; released by `close`, or by garbage collection. */
 export interface Programs {
   readonly [programsMark]: true;
 }
 
-/** An open map; let go of by `close`, or when collected. */
+/** An open map; released by `close`, or by garbage collection. */
 export interface BpfMap {
   readonly [mapMark]: true;
 }
@@ -26,7 +26,7 @@ export interface LinkInfo {
   readonly type: number;
   /** `enum bpf_attach_type`. */
   readonly attachType: number;
-  /** 0 when the cgroup is gone. */
+  /** 0 if the cgroup was deleted. */
   readonly cgroupId: bigint;
 }
 
@@ -40,7 +40,7 @@ export interface MapInfo {
   readonly valueSize: number;
 }
 
-/** For each feature 0: supported; positive: not, with this errno; negative: could not tell. */
+/** For each feature 0: supported; positive errno: unsupported; negative errno: unknown. */
 export interface KernelAnswers {
   readonly connect: number;
   readonly peername: number;
@@ -56,17 +56,17 @@ export interface FlowEnd {
 }
 
 /**
- * All are synchronous. What the kernel refuses is thrown with errno and step, for `asRedirectError`
- * to translate; an argument that is none as TypeError.
+ * All functions are synchronous. A refusal of the kernel is thrown with errno and step, which
+ * `asRedirectError` translates; an invalid argument is thrown as TypeError.
  */
 export interface NativeModule {
   probe(): KernelAnswers;
-  /** Maps named in `pins` are shared through these paths: reused where pinned, else pinned. */
+  /** Maps named in `pins` are shared through these paths: reused if pinned, else pinned. */
   load(object: Uint8Array, settings: Uint8Array, pins: Readonly<Record<string, string>>): Programs;
   close(handle: Programs | BpfMap): void;
   pinProgram(programs: Programs, name: string, pin: string): void;
   attach(programs: Programs, name: string, cgroup: string, pin: string): void;
-  /** Puts a program in the place of a link's present one, without a gap. */
+  /** Replaces the program of a link, without a gap. */
   replace(programs: Programs, name: string, pin: string): void;
   detach(pin: string): void;
   linkInfo(pin: string): LinkInfo;
@@ -78,7 +78,7 @@ export interface NativeModule {
   mapDelete(map: BpfMap, key: Uint8Array): boolean;
   mapKeys(map: BpfMap): readonly Uint8Array[];
   /**
-   * The cgroup that a client's address and port is filed under; 0 where two sockets are.
+   * The cgroup in the record of a client's address and port; 0 if two sockets share both.
    * @param withinNode both ends of the connection have an address of the node.
    */
   lookupCaller(
@@ -88,21 +88,21 @@ export interface NativeModule {
     withinNode: boolean,
   ): bigint | undefined;
   /**
-   * Forgets tracked TCP connections to `dialled` that `answeredBy` does not answer, or whoever
-   * answers them, except from these sources.
+   * Deletes conntrack entries of TCP connections to `dialled`, except those answered by `answeredBy` (if
+   * given) or from these sources.
    */
   cutFlows(
     dialled: FlowEnd,
     answeredBy: FlowEnd | undefined,
     sparedSources: readonly string[],
   ): number;
-  /** The cgroups of this namespace's TCP sockets that are connected to `dialled`. */
+  /** The cgroups of this network namespace's TCP sockets that are connected to `dialled`. */
   socketCgroups(dialled: FlowEnd): readonly bigint[];
-  /** Closes those that are of one of these cgroups. */
+  /** Closes such sockets of these cgroups; returns their number. */
   cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
-  /** Of the network namespace of this process; 0 where the kernel does not report it. */
+  /** Cookie of this process's network namespace; 0 if the kernel does not report it. */
   netnsCookie(): bigint;
-  /** Gives what the C library's allocator keeps of freed memory back to the kernel, if anything. */
+  /** Returns freed memory of the C library's allocator to the kernel; false if there was none. */
   trimMemory(): boolean;
 }
 
@@ -134,7 +134,7 @@ let loaded: NativeModule | undefined;
 
 /**
  * The addon, loaded at the first call.
- * @throws RedirectError `UNSUPPORTED` where it cannot be loaded.
+ * @throws RedirectError `UNSUPPORTED` if it cannot be loaded.
  */
 export function nativeModule(): NativeModule {
   loaded ??= wrap(loadAddon());
@@ -154,7 +154,7 @@ function isNativeModule(value: unknown): value is NativeModule {
   return Object.keys(FUNCTIONS).every((name) => typeof members.get(name) === 'function');
 }
 
-/** A failure as the C side throws it. */
+/** A failure as thrown by the C side. */
 interface NativeFailure extends Error {
   readonly code: string;
   readonly errno: number;
@@ -174,7 +174,7 @@ function isNativeFailure(error: unknown): error is NativeFailure {
   );
 }
 
-/** What `use` makes of a map that is open for that moment. @throws what the native module throws. */
+/** Opens a map for the duration of `use` and returns its result. @throws errors of the native module */
 export function withMap<T>(
   native: NativeModule,
   pin: string,
@@ -189,19 +189,19 @@ export function withMap<T>(
   }
 }
 
-/** Whether a call failed because there is nothing at that path. */
+/** Whether a call failed because the path does not exist. */
 export function isMissing(error: unknown): boolean {
   return isNativeFailure(error) && error.code === 'ENOENT';
 }
 
-/** What a failed call means to those above; errors of other kinds come back as they are. */
+/** The RedirectError of a failed call; any other error is returned unchanged. */
 export function asRedirectError(error: unknown): unknown {
   if (!isNativeFailure(error)) return error;
   const log = error.detail === undefined ? '' : ` (${summariseVerifierLog(error.detail)})`;
   return new RedirectError(codeOf(error), error.step, `${error.message}${log}`, error);
 }
 
-/** All that the kernel wrote down of a failure, as the verifier does; a message has its summary. */
+/** The kernel's full log of a failure, such as the verifier's; an error message contains a summary. */
 export function kernelAccountOf(error: unknown): string | undefined {
   const cause = error instanceof RedirectError ? error.cause : error;
   return isNativeFailure(cause) ? cause.detail : undefined;
@@ -211,11 +211,11 @@ function codeOf({ code, step }: NativeFailure): RedirectError['code'] {
   switch (code) {
     case 'EPERM':
       return 'NOT_PERMITTED';
-    // The verifier refuses a program with it; everything else that does is permissions.
+    // The verifier refuses a program with this errno; in all other calls it means missing permission.
     case 'EACCES':
       return step === 'load' ? 'UNSUPPORTED' : 'NOT_PERMITTED';
     case 'ENOENT':
-      // No such netlink family: a module that is not there.
+      // The netlink family is missing because its kernel module is not loaded.
       return step === 'list sockets' ? 'UNSUPPORTED' : 'KERNEL_REFUSED';
     case 'ENOSYS':
     case 'EOPNOTSUPP':
@@ -235,8 +235,8 @@ function codeOf({ code, step }: NativeFailure): RedirectError['code'] {
 }
 
 /**
- * Works with the addon; what goes wrong there comes out as the error of this folder.
- * @throws RedirectError, and whatever else the work throws.
+ * Calls the addon and translates its failures.
+ * @throws RedirectError, and any other error of `work`.
  */
 export function inKernel<T>(work: (native: NativeModule) => T): T {
   try {

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the static archives of libbpf and libelf need to be linked into a shared object. Debian
- * builds them for executables, and two kinds of variable are reached differently there; of libelf
- * 0.192 (Debian 13) it leaves a part out.
+ * Symbols that the static archives of libbpf and libelf need in a shared object. Debian builds them for
+ * executables, which access two kinds of variables differently, and omits a part of libelf 0.192
+ * (Debian 13).
  */
 
 /*
- * libbpf prints to it until a printer is set; the addon sets one before anything else. Hidden, so
- * that the archive's reference ends here and is none to another object.
+ * libbpf prints to it until a print function is set, which the addon does first. Hidden, so that the
+ * archive's reference resolves here and not to another object.
  */
 struct _IO_FILE *stderr __attribute__((visibility("hidden")));
 
 /*
- * The one thread-local variable of libelf, its error number, with the three functions that use it:
- * the linker takes them from here and leaves that member of the archive out. Nothing but the object
- * file inside of this program is ever read with it, so "unreadable" says it all.
+ * The only thread-local variable of libelf, its error number, with the three functions that use it: the
+ * linker uses these and leaves that member of the archive out. libelf reads only the object file inside
+ * this program, so the text "unreadable" is sufficient.
  */
 static _Thread_local int last_error;
 
@@ -41,8 +41,8 @@ const char *elf_errmsg(int error)
 }
 
 /*
- * A tree for raw chunks, which nobody here asks for. Weak, so that an archive that has the real one
- * may bring it.
+ * A tree for raw chunks, which is not used here. Weak, so that an archive with the real function
+ * overrides it.
  */
 void eu_search_tree_init(void *tree, void *compare);
 void eu_search_tree_fini(void *tree, void *free_node);

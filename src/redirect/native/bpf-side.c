@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Everything that goes through libbpf. Each function either does the whole of what it is named
- * after or undoes its part, and tells the step that failed.
+ * All calls of libbpf. Each function succeeds completely, or undoes its part and reports the step that
+ * failed.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,10 +15,10 @@
 #include <bpf/libbpf.h>
 #include "bpf-side.h"
 
-/* The verifier's own account of seven small programs takes a few kilobytes. */
+/* The verifier's log of seven small programs has a few kilobytes. */
 #define LOG_BYTES (256 * 1024)
 
-/* The library's last warning: the only place where it names the map or program that it means. */
+/* The library's last warning: the only place that names the map or program concerned. */
 static _Thread_local char last_warning[512];
 
 static int keep_warning(enum libbpf_print_level level, const char *format, va_list args)
@@ -29,7 +29,7 @@ static int keep_warning(enum libbpf_print_level level, const char *format, va_li
 		return 0;
 	vsnprintf(line, sizeof(line), format, args);
 	line[strcspn(line, "\n")] = '\0';
-	/* The first of several is the cause, later ones repeat it for each caller. */
+	/* The first warning is the cause; later ones repeat it for each caller. */
 	if (last_warning[0] == '\0' && line[0] != '\0')
 		memcpy(last_warning, line, sizeof(line));
 	return 0;
@@ -59,7 +59,7 @@ static int load_trivial(enum bpf_prog_type type, enum bpf_attach_type attach_typ
 	return bpf_prog_load(type, NULL, "GPL", let_pass, 2, &options);
 }
 
-/* Not allowed is not the same as not supported. */
+/* A missing permission does not mean a missing feature. */
 static int verdict(int error)
 {
 	if (error == 0)
@@ -79,7 +79,7 @@ static int probe_program(enum bpf_prog_type type, enum bpf_attach_type attach_ty
 	return 0;
 }
 
-/* Any link to a bad descriptor: EBADF from a kernel that knows links, EINVAL from another. */
+/* Creates a link with a bad descriptor: EBADF from a kernel with links, EINVAL from another. */
 static int probe_link(void)
 {
 	int program = load_trivial(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT);
@@ -98,7 +98,7 @@ static int probe_link(void)
 	return result;
 }
 
-/* The library answers 1, 0 or a negative errno. */
+/* The library returns 1, 0 or a negative errno. */
 static int of_library(int answer)
 {
 	if (answer > 0)
@@ -116,8 +116,8 @@ void probe_kernel(struct kernel_support *support)
 	support->sock_ops = probe_program(BPF_PROG_TYPE_SOCK_OPS, 0);
 	support->cgroup_link = probe_link();
 	/*
-	 * The library asks for a helper by a program that calls it. Where such a program cannot be loaded at
-	 * all it takes a refusal for want of a capability for "not there", and any other for "there".
+	 * The library probes a helper by loading a program that calls it. If no such program can be loaded,
+	 * it reports a missing capability as "unsupported", and any other refusal as "supported".
 	 */
 	if (support->connect) {
 		support->socket_storage = support->connect;
@@ -168,7 +168,7 @@ int load_object(const void *bytes, size_t length, const void *settings, size_t s
 		    .kernel_log_size = LOG_BYTES);
 	opened = bpf_object__open_mem(bytes, length, &options);
 	if (!opened) {
-		/* The library has errors of its own from 4000 on; its warning says which. */
+		/* Errors from 4000 on are the library's own; its warning has the text. */
 		fail(fault, "read object", errno < 4000 ? errno : EINVAL);
 		add_detail(fault, NULL);
 		goto cleanup;
@@ -186,7 +186,7 @@ int load_object(const void *bytes, size_t length, const void *settings, size_t s
 	result = 0;
 cleanup:
 	bpf_object__close(opened);
-	/* A loaded object still points to the buffer, but only another load would write there. */
+	/* A loaded object still points to the buffer, but only a second load would write to it. */
 	free(log);
 	return result;
 }
@@ -242,7 +242,7 @@ int attach_program(struct bpf_object *object, const char *name, const char *cgro
 	}
 	result = 0;
 cleanup:
-	/* The pin holds the link; without one, closing takes the program off again. */
+	/* The pin keeps the link; without a pin, closing the descriptor detaches the program. */
 	if (link >= 0)
 		close(link);
 	close(folder);
@@ -278,7 +278,7 @@ int detach_link(const char *pin, struct fault *fault)
 	return error ? fail(fault, "detach", error) : 0;
 }
 
-/* A pin does not tell what it holds, and asking a map for a link's facts gives another's bytes. */
+/* A pin does not report its type, and reading link info from a map returns unrelated bytes. */
 static bool is_kind(int descriptor, enum pin_kind kind)
 {
 	static const char *const names[] = {

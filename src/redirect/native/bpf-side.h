@@ -11,7 +11,7 @@ struct bpf_object;
 
 #define MAX_PINS 16
 
-/* Which map of the object file is shared through which pin. */
+/* A map of the object file and the pin through which it is shared. */
 struct map_pin {
 	const char *name;
 	const char *path;
@@ -22,7 +22,7 @@ struct link_facts {
 	__u32 program_id;
 	__u32 type;
 	__u32 attach_type;
-	__u64 cgroup_id; /* 0 when its cgroup is gone */
+	__u64 cgroup_id; /* 0 if the cgroup was deleted */
 };
 
 #define MAX_PROGRAM_MAPS 16
@@ -43,7 +43,7 @@ struct map_facts {
 
 enum pin_kind { PIN_LINK, PIN_PROGRAM, PIN_MAP };
 
-/* 0: supported. Positive: not, with this errno. Negative: could not tell. */
+/* 0: supported. Positive errno: unsupported. Negative errno: unknown. */
 struct kernel_support {
 	int connect;
 	int peername;

@@ -4,14 +4,14 @@
 
 #include <stddef.h>
 
-/* How an operation went wrong: in which step, with which errno, and what the kernel wrote. */
+/* A failure: the step, the errno, and the kernel's log. */
 struct fault {
 	const char *step; /* a constant */
 	int error; /* positive errno */
 	char *detail; /* NULL, or allocated; the reader frees it */
 };
 
-/* For `return fail(...)`: fills in the fault and gives back -1. */
+/* For `return fail(...)`: sets the fault and returns -1. */
 static inline int fail(struct fault *fault, const char *step, int error)
 {
 	fault->step = step;

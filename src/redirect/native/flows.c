@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Forgetting tracked connections, by netfilter's own netlink protocol: one dump of the table, then
- * one deletion for each connection that is meant. A deletion names the connection's id, so that a
- * new one between the same ends, tracked in between, is left alone.
+ * Deletes conntrack entries, by netfilter's netlink protocol: one dump of the table, then one deletion
+ * per selected entry. A deletion contains the entry's id, so that a new entry with the same ends is not
+ * deleted.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -114,7 +114,7 @@ static bool is_meant(const struct flow *flow, const struct flow_filter *filter)
 	if (flow->reply_source == filter->answered_by.ip &&
 	    flow->reply_port == filter->answered_by.port)
 		return false;
-	/* 127.0.0.0/8 as a whole is the node, its interface list has 127.0.0.1 only. */
+	/* All of 127.0.0.0/8 is the node, but its interface list has 127.0.0.1 only. */
 	if (ntohl(flow->source) >> 24 == LOOPBACK_NET)
 		return false;
 	for (index = 0; index < filter->spared_count; index++) {
@@ -183,7 +183,7 @@ static int delete_flows(struct channel *channel, const struct kept *flows, struc
 
 	for (index = 0; index < flows->count; index++) {
 		error = delete_flow(channel, &flow[index]);
-		/* It ended by itself in between. */
+		/* The entry expired between dump and deletion. */
 		if (error == -ENOENT)
 			continue;
 		if (error)

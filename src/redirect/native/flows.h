@@ -13,8 +13,8 @@ struct flow_end {
 };
 
 /*
- * TCP connections to `dialled` that `answered_by` does not answer (all of them when that is zero),
- * except from these sources.
+ * TCP connections to `dialled`, except those answered by `answered_by` (if not zero) or from these
+ * sources.
  */
 struct flow_filter {
 	struct flow_end dialled;
@@ -23,7 +23,7 @@ struct flow_filter {
 	size_t spared_count;
 };
 
-/* How many tracked connections of this network namespace were forgotten; -1 with a fault. */
+/* Deletes such entries of this network namespace. Returns their number; -1 with a fault. */
 int cut_flows(const struct flow_filter *filter, struct fault *fault);
 
 #endif

@@ -1,11 +1,11 @@
 /**
- * Where the compiled parts are: inside the executable, or in the build folder for a program that
- * runs from its sources or as a bundle.
+ * Location of the compiled parts: inside the executable, or in the build folder if the program runs from
+ * its sources or as a bundle.
  *
- * An addon can only be loaded from a file, and from no file system that is mounted noexec. The
- * executable looks beside itself first, so that an image can carry the file and the root may be
- * read-only; a copy that differs from the one inside is not used. Else it writes one to the first
- * folder that takes it, for the moment of loading.
+ * An addon can be loaded only from a file on a file system that is not mounted noexec. The executable
+ * first looks beside itself, so that an image can contain the file and have a read-only root; a file that
+ * differs from the embedded one is not used. Otherwise it writes the file to the first writable folder,
+ * and deletes it after loading.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
@@ -30,7 +30,7 @@ export function readPrograms(): Uint8Array {
 
 /**
  * Loads the addon and returns what it exports.
- * @throws RedirectError `UNSUPPORTED` when there is no place to load it from.
+ * @throws RedirectError `UNSUPPORTED` if no folder allows loading it.
  */
 export function loadAddon(): unknown {
   if (isSea()) return loadFromExecutable(assetOf(ADDON));
@@ -59,7 +59,7 @@ function loadFromExecutable(addon: Uint8Array): unknown {
   );
 }
 
-/** Once it is loaded the file may go: the kernel keeps what is mapped. */
+/** The file is deleted after loading: the kernel keeps its mapping. */
 function loadThrough(parent: string, addon: Uint8Array): unknown {
   const folder = mkdtempSync(join(parent, 'nmi-'));
   try {
@@ -79,7 +79,7 @@ function isCopy(path: string, addon: Uint8Array): boolean {
   }
 }
 
-/** A copy: the asset itself lies in a part of the executable that must not be written to. */
+/** A copy, since the asset is in a read-only part of the executable. */
 function assetOf(name: string): Uint8Array {
   return new Uint8Array(getRawAsset(name)).slice();
 }

@@ -103,7 +103,7 @@ static int done_error(const struct nlmsghdr *message)
 	return error < 0 ? error : 0;
 }
 
-/* NLMSG_OK without its comparison of a signed with an unsigned number, which clang warns of. */
+/* NLMSG_OK without its comparison of a signed and an unsigned number, which clang warns about. */
 static bool holds_message(const struct nlmsghdr *message, int left)
 {
 	return left >= (int)sizeof(*message) && message->nlmsg_len >= sizeof(*message) &&
@@ -123,7 +123,7 @@ int ask(struct channel *channel, const struct request *request, message_reader *
 		ssize_t received = recvfrom(channel->descriptor, channel->buffer, RECEIVE_BYTES, 0,
 					    (struct sockaddr *)&from, &from_size);
 		const struct nlmsghdr *message = (const struct nlmsghdr *)channel->buffer;
-		/* Signed: what is taken off for a last message that is not aligned may be more than is left. */
+		/* Signed: the aligned length of an unaligned last message may exceed the remaining bytes. */
 		int left = (int)received;
 
 		if (received < 0) {
@@ -131,13 +131,13 @@ int ask(struct channel *channel, const struct request *request, message_reader *
 				continue;
 			return errno == EAGAIN ? -ETIMEDOUT : -errno;
 		}
-		/* Only the kernel has an answer; anybody with NET_ADMIN can send one. */
+		/* Only the kernel's answers count; any process with CAP_NET_ADMIN can send a message. */
 		if (from.nl_pid != 0)
 			continue;
 		for (; holds_message(message, left); message = NLMSG_NEXT(message, left)) {
 			int result;
 
-			/* A dump that broke off says so at its end. */
+			/* The last message of an interrupted dump contains an error. */
 			if (message->nlmsg_type == NLMSG_DONE)
 				return done_error(message);
 			if (message->nlmsg_type == NLMSG_ERROR) {
@@ -160,7 +160,7 @@ const void *attributes_of(const struct nlmsghdr *message, size_t fixed_size, con
 	return (const char *)NLMSG_DATA(message) + NLMSG_ALIGN(fixed_size);
 }
 
-/* A length that counts its own header, a type, then the payload, aligned. */
+/* An attribute is its length (header included), its type and its payload, aligned. */
 const struct nlattr *next_attribute(const void **at, const void *end)
 {
 	const struct nlattr *attribute = *at;

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Brings TCP connects to the metadata address to the agent and writes down who made them.
+ * Redirects TCP connects to the metadata address to the agent and records their callers.
  *
- *   connect4, connect6          rewrite the destination, note the caller's cgroup with the socket
- *   sockops, before the SYN     file client address and port -> cgroup, for the agent to look up
- *   sockops, on either close    take the record away
- *   getpeername4, getpeername6  show the client the address that it dialled
+ *   connect4, connect6          rewrite the destination, store the caller's cgroup with the socket
+ *   sockops, before the SYN     record client address and port -> cgroup, for the agent to look up
+ *   sockops, on either close    delete the record
+ *   getpeername4, getpeername6  return the address that the client connected to
  *   bind4, bind6                keep the agent's address and port for the agent
  *
- * connect6 sees IPv4-mapped sockets only (every JVM has them); no native IPv6 address is redirected.
- * MPTCP comes through connect4 and connect6 by its first subflow, fast open by the connect inside
- * of sendmsg(). Nothing but a connect to the metadata address and port is touched or written down,
- * so the rest of the node's traffic can neither fill a map nor push anything out of one.
+ * connect6 handles IPv4-mapped sockets only (every JVM uses them); no native IPv6 address is redirected.
+ * The first subflow of MPTCP passes connect4 or connect6, TCP fast open by the connect inside sendmsg().
+ * Only connects to the metadata address and port are rewritten or recorded, so other traffic of the node
+ * can neither fill a map nor evict a record.
  *
- * A pod that holds too many records is refused in connect (EPERM). Whatever cannot be written down
- * later is redirected all the same: the agent refuses a peer without a record, the real endpoint would not.
+ * A pod with too many records is refused in connect (EPERM). A connection that cannot be recorded later
+ * is redirected all the same: the agent refuses a peer without a record, the real endpoint would not.
  */
 #include <linux/bpf.h>
 #include <linux/in.h>
@@ -29,12 +29,12 @@
 
 enum verdict { LET_PASS, BRING, REFUSE };
 
-/* A section of its own, so that no constant of the compiler ends up in the same map. */
+/* A separate section, so that no constant of the compiler is in the same map. */
 const volatile struct nmi_settings settings SEC(".rodata.nmi") = {};
 
 /*
- * A hash and not an LRU hash: an LRU hash of 65,536 loses the record of a living connection after
- * as many later ones. Records leave with their sockets, so what is full is full of living sockets.
+ * A hash and not an LRU hash: an LRU hash of 65,536 entries evicts the record of an open connection after
+ * as many later ones. Records are deleted with their sockets, so a full map contains open sockets only.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -44,7 +44,7 @@ struct {
 	__type(value, struct nmi_caller);
 } callers SEC(".maps");
 
-/* Lives and dies with the socket: nothing to bound, nothing that a flood could evict. */
+/* Storage of the socket itself: needs no limit, and a flood cannot evict it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -52,7 +52,7 @@ struct {
 	__type(value, struct nmi_dial);
 } dials SEC(".maps");
 
-/* Cgroups that reach the real endpoint, each with everything below it; values say nothing. */
+/* Cgroups that reach the real endpoint, descendants included; values are unused. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -61,7 +61,7 @@ struct {
 	__type(value, __u8);
 } exempt SEC(".maps");
 
-/* Records per pod. What the LRU forgets makes a limit laxer, never a record wrong. */
+/* Number of records per pod. An LRU eviction makes a limit laxer, but no record wrong. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, NMI_MAX_LOADS);
@@ -76,7 +76,7 @@ struct {
 	__type(value, struct nmi_counters);
 } counters SEC(".maps");
 
-/* The key of the only element, as wide as a slot of the stack: see client_of(). */
+/* The key of the only element, as wide as a stack slot: see client_of(). */
 #define COUNT(field)                                                        \
 	do {                                                                \
 		__u64 first = 0;                                            \
@@ -87,13 +87,13 @@ struct {
 	} while (0)
 
 /*
- * Whether this process is not redirected.
+ * Whether this process is exempt from the redirect.
  *
- * The root cgroup, level 0, is never asked for: exempting it would open the node. Level by level
- * because an exempt cgroup is known, but not how deep below it a process lives.
+ * The root cgroup, level 0, is not checked: exempting it would open the node. Every other level is, since
+ * a process may be at any depth below an exempt cgroup.
  *
- * Unrolled: for an agent without CAP_PERFMON the verifier also follows what a CPU may speculate, and in
- * there a loop has no end. Linux 5.10 to 6.12 refuse it ("The sequence of 8193 jumps is too complex").
+ * Unrolled: for an agent without CAP_PERFMON the verifier also follows speculative execution, in which a
+ * loop never ends. Linux 5.10 to 6.12 refuse it ("The sequence of 8193 jumps is too complex").
  */
 static __always_inline int is_exempt(void)
 {
@@ -110,10 +110,10 @@ static __always_inline int is_exempt(void)
 }
 
 /*
- * The cgroup that this process's records are charged to: its pod's, which is the last one whose parent
- * holds pods. Containers and cgroups that a pod makes itself have other parents. By the ids of those
- * parents and not by a level: who sees a part of the tree only, as on a node that is a container, does
- * not know the levels.
+ * The cgroup that this process's records are charged to: its pod's, which is the deepest one whose parent
+ * contains pods. Containers, and cgroups created by a pod, have other parents. The parents are known by
+ * id and not by level: an agent that has only a part of the tree mounted, as on a node that is a
+ * container, does not know the levels.
  */
 static __always_inline __u64 pod_of_current(void)
 {
@@ -133,7 +133,7 @@ static __always_inline __u64 pod_of_current(void)
 	return pod;
 }
 
-/* Below the limit by as many as may be between connect and the record at the same time. */
+/* Lower than the limit by the connections that can be between connect and record at the same time. */
 static __always_inline int has_its_fill(__u64 pod_id)
 {
 	__s64 *load = bpf_map_lookup_elem(&loads, &pod_id);
@@ -163,7 +163,7 @@ static __always_inline enum verdict judge(struct bpf_sock_addr *ctx, __be32 ip)
 	__u64 pod_id;
 
 	if (ip == settings.listen_ip && port == settings.listen_port) {
-		/* Dialled directly: an earlier dial of the same socket says nothing about it. */
+		/* A direct connect: data of an earlier connect of the same socket is outdated. */
 		if (ctx->sk)
 			bpf_sk_storage_delete(&dials, ctx->sk);
 		return LET_PASS;
@@ -223,9 +223,9 @@ int nmi_connect6(struct bpf_sock_addr *ctx)
 }
 
 /*
- * While the agent is away, whoever else listened at its address and port would be given the connections
- * of pods, and could answer with tokens of its own. In the node's namespace only: no other has the
- * address. Of processes that are redirected: what else runs on the node is not a pod's.
+ * While the agent is stopped, another process that listened at its address and port would get the pods'
+ * connections, and could answer with its own tokens. Applies only in the node's network namespace, since
+ * no other has the address, and only to redirected processes, since others do not belong to a pod.
  */
 static __always_inline int may_bind(struct bpf_sock_addr *ctx, __be32 ip)
 {
@@ -246,16 +246,16 @@ int nmi_bind6(struct bpf_sock_addr *ctx)
 {
 	if (is_mapped(ctx))
 		return may_bind(ctx, ctx->user_ip6[3]);
-	/* All addresses, those of IPv4 among them. */
+	/* The unspecified address includes all IPv4 addresses. */
 	if (!ctx->user_ip6[0] && !ctx->user_ip6[1] && !ctx->user_ip6[2] && !ctx->user_ip6[3])
 		return may_bind(ctx, 0);
 	return 1;
 }
 
 /*
- * A struct nmi_client as one number. Nothing on the stack is written in parts: the compiler may have kept
- * a register there before, and Linux before 6.8 lets nobody without CAP_PERFMON write to parts of that
- * ("attempt to corrupt spilled pointer on stack").
+ * A struct nmi_client as one number. No stack slot is written in parts: the compiler may have spilled a
+ * pointer there, and Linux before 6.8 refuses partial writes to such a slot without CAP_PERFMON ("attempt
+ * to corrupt spilled pointer on stack").
  */
 static __always_inline __u64 client_of(__be32 ip, __u16 port, __u16 is_of_node)
 {
@@ -263,8 +263,8 @@ static __always_inline __u64 client_of(__be32 ip, __u16 port, __u16 is_of_node)
 }
 
 /*
- * MPTCP asks with another socket than the one that dialled, so the record is found by address; when
- * the agent has closed, only the socket itself still knows.
+ * MPTCP calls getpeername with another socket than the connected one, so the record is looked up by
+ * address. After the agent has closed, only the socket's own storage has the data.
  */
 static __always_inline int is_redirected_peer(struct bpf_sock_addr *ctx, __be32 ip)
 {
@@ -298,7 +298,7 @@ int nmi_peername6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
-/* Counted as signed: two closes at once may go below zero, which makes the limit laxer by one. */
+/* Signed: two concurrent closes may make it negative, which makes the limit laxer by one. */
 static __always_inline void release_load(__u64 pod_id)
 {
 	__s64 *load = bpf_map_lookup_elem(&loads, &pod_id);
@@ -308,8 +308,8 @@ static __always_inline void release_load(__u64 pod_id)
 }
 
 /*
- * Takes away what stands under an address and port, whoever's it is, and releases what it was charged to:
- * only where this call took it, so that nothing is released twice.
+ * Deletes the record of an address and port, of any socket, and releases its charge. Only the call that
+ * deletes the record releases the charge, so that nothing is released twice.
  */
 static __always_inline void drop_record(__u64 client)
 {
@@ -334,7 +334,7 @@ static __always_inline __s64 *load_of(__u64 pod_id)
 	return bpf_map_lookup_elem(&loads, &pod_id);
 }
 
-/* The agent asks such a caller to try again, as long as this was a moment ago. */
+/* The agent answers such a caller with 503, for a short time after this. */
 static __always_inline void note_unfiled(void)
 {
 	__u64 first = 0;
@@ -347,14 +347,14 @@ static __always_inline void note_unfiled(void)
 }
 
 /*
- * Puts a record into `callers`, under the address that the socket dials from, and charges its pod. The
- * limit counts here too: with fast open at connect (TCP_FASTOPEN_CONNECT) any number of sockets can be
- * dialled before the first one comes here.
+ * Adds a record to `callers`, under the source address of the socket, and charges its pod. The limit is
+ * checked here again: with TCP_FASTOPEN_CONNECT any number of sockets can pass connect before the first
+ * one is recorded.
  *
- * A record that stands there already is another socket's. In the node's namespace both may live, since
- * sockets that are bound to different links may have the same addresses and ports, and then the cgroup
- * alone names the pod: neither is attested, also if this one is not filed. In a pod's namespace the later
- * one counts: there the address must be the pod's too, so the worst is a caller that is to try again.
+ * An existing record belongs to another socket. In the node's network namespace both may be open, since
+ * sockets bound to different links may have the same addresses and ports, and there only the cgroup names
+ * the pod: then neither is attested, even if this one cannot be recorded. In a pod's network namespace the
+ * later record counts: there the source address must be the pod's too, so the worst result is a 503.
  */
 static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
 {
@@ -365,7 +365,7 @@ static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dia
 	caller.cgroup_id = dial->cgroup_id;
 	caller.pod_id = dial->pod_id;
 	caller.cookie = bpf_get_socket_cookie(ops);
-	/* Mapped sockets have family AF_INET6 and both of these fields filled all the same. */
+	/* IPv4-mapped sockets have family AF_INET6, but both of these fields are set. */
 	client = client_of(ops->local_ip4, (__u16)ops->local_port, dial->is_of_node);
 
 	load = load_of(dial->pod_id);
@@ -398,8 +398,8 @@ static __always_inline void forget_caller(struct bpf_sock_ops *ops, struct nmi_d
 	struct nmi_caller *caller;
 
 	/*
-	 * When the agent has closed (CLOSE_WAIT), it asks for the record no more; kept until the client
-	 * closes too, it would speak for whoever dials by hand from the same address and port.
+	 * After the agent has closed (CLOSE_WAIT), it does not look up the record any more. A record that
+	 * stayed until the client's close would attest forged packets with the same address and port.
 	 */
 	if (!dial->is_filed ||
 	    (ops->args[1] != BPF_TCP_CLOSE && ops->args[1] != BPF_TCP_CLOSE_WAIT))
@@ -413,8 +413,8 @@ static __always_inline void forget_caller(struct bpf_sock_ops *ops, struct nmi_d
 }
 
 /*
- * `reply` is left alone: with several programs attached the last one's counts, and most operations
- * here are questions that somebody else may want to answer.
+ * Does not write `reply`: with several programs attached the last value counts, and other programs may
+ * answer most of these operations.
  */
 SEC("sockops")
 int nmi_sockops(struct bpf_sock_ops *ops)
@@ -436,7 +436,7 @@ int nmi_sockops(struct bpf_sock_ops *ops)
 		forget_caller(ops, dial);
 		return 1;
 	}
-	/* A socket dials anew after a refusal, and then perhaps somewhere else. */
+	/* After a refusal a socket may connect again, to another destination. */
 	port = (__be16)(ops->remote_port >> 16);
 	if (ops->remote_ip4 == settings.listen_ip && port == settings.listen_port)
 		file_caller(ops, dial);

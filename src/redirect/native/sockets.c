@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Finding and closing sockets of others in this network namespace, by the kernel's socket diagnosis.
- * A closing names the socket's cookie, so that no other one that has come to the same address and
- * port is meant. (The diagnosis selects by cgroup too, but knows no "or below".)
+ * Finds and closes sockets of other processes in this network namespace, by the kernel's socket
+ * diagnosis. A close request contains the socket's cookie, so that a new socket with the same address and
+ * port is not closed. (The diagnosis can select by cgroup, but not with descendants.)
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,8 +18,8 @@
 #include "sockets.h"
 
 /*
- * States that are a connection, by the kernel's numbers: established, SYN sent and received, both
- * FIN waits, close wait, last ACK, closing. Not closed, listening, in time wait or a new request.
+ * States of a connection, by the kernel's numbers: established, SYN sent and received, both FIN waits,
+ * close wait, last ACK, closing. Not closed, listening, time wait or new request.
  */
 #define CONNECTED ((1 << 1) | (1 << 2) | (1 << 3) | (1 << 4) | (1 << 5) | (1 << 8) | (1 << 9) | (1 << 11))
 

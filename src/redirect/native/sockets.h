@@ -8,17 +8,17 @@
 #include "flows.h"
 
 /*
- * Both mean the TCP sockets of this network namespace that are connected to an address and port,
- * those of IPv6 to its mapped form.
+ * Both select the TCP sockets of this network namespace that are connected to an address and port, or
+ * to its IPv4-mapped form.
  */
 
 /*
- * The cgroups that such sockets belong to, each once, as an allocated array in `ids`.
- * Returns how many; -1 with a fault.
+ * The cgroups of such sockets, each once, as an allocated array in `ids`. Returns their number; -1 with
+ * a fault.
  */
 int socket_cgroups(const struct flow_end *dialled, __u64 **ids, struct fault *fault);
 
-/* Closes those that belong to one of these cgroups. Returns how many; -1 with a fault. */
+/* Closes such sockets of these cgroups. Returns their number; -1 with a fault. */
 int cut_sockets(const struct flow_end *dialled, const __u64 *ids, size_t count,
 		struct fault *fault);
 

@@ -1,12 +1,12 @@
-/** The kernel's account of why it refused a program, cut down to what a person reads first. */
+/** Summary of the verifier's log, which explains why the kernel refused a program. */
 
 const STATISTICS = /^(?:processed \d+ insns|verification time|stack depth)/;
 const MAX_LINES = 3;
 const MAX_LINE = 160;
 
 /**
- * The last lines that say something: the verifier writes down every step and the reason at the end,
- * before its statistics. Never empty for a log that is not; never throws; linear in the log.
+ * The last relevant lines: the verifier logs every step, then the reason, then statistics. Empty only for
+ * an empty log; never throws; linear in the log.
  */
 export function summariseVerifierLog(log: string): string {
   const lines = log

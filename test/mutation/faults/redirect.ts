@@ -173,25 +173,31 @@ export const redirect: Faults = {
     ['an agent by iptables cannot listen', 'await releasePlace(pinFolder);', ''],
     [
       'a node is open for a moment',
-      " || status.state !== 'active') return withSight",
-      ') return withSight',
+      " || status.state !== 'active') return withFound",
+      ') return withFound',
     ],
     [
       'programs stay behind when they are removed',
       "if (lookFor(pinFolder).kind === 'pinned') unpinPrograms(pinFolder);",
       '',
     ],
-    ['the address mode starts beside programs', "if (sight.kind !== 'pinned') return;", 'return;'],
-    ['programs are not reported', 'return withProblem(status, sight.problem);', 'return status;'],
+    ['the address mode starts beside programs', "if (found.kind !== 'pinned') return;", 'return;'],
+    ['programs are not reported', 'return withProblem(status, found.problem);', 'return status;'],
   ],
-  'src/redirect/host/attempts.ts': [
+  'src/redirect/host/collect-errors.ts': [
     [
       'what follows a failure is not done',
-      'failures.push(error);\n        return undefined;',
+      'errors.push(error);\n        return undefined;',
       'throw error;',
     ],
-    ['a failure is hidden', 'if (failures.length > 0) throw failures[0];', ''],
-    ['two operations run at once', 'const turn = last.then(work, work);', 'const turn = work();'],
+    ['a failure is hidden', 'if (errors.length > 0) throw errors[0];', ''],
+  ],
+  'src/redirect/host/mutex.ts': [
+    [
+      'two operations run at once',
+      'const result = last.then(work, work);',
+      'const result = work();',
+    ],
   ],
   'src/redirect/host/command.ts': [
     [
@@ -308,8 +314,8 @@ export const redirect: Faults = {
     ['a transaction is tried for ever', 'if (count === MAX_TRANSACTIONS) break;', ''],
     [
       'a node stays closed after a removal that failed in part',
-      'await attempts.run(() => removeLink(host, target.listenIp));\n  attempts.throwFirst();',
-      'attempts.throwFirst();\n  await removeLink(host, target.listenIp);',
+      'await errors.run(() => removeLink(host, target.listenIp));\n  errors.throwFirst();',
+      'errors.throwFirst();\n  await removeLink(host, target.listenIp);',
     ],
   ],
   'src/redirect/iptables/rules.ts': [

@@ -6,7 +6,7 @@ import { after, before, describe, it } from 'node:test';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import type { Behind, EbpfRedirect } from '../../../src/redirect/ebpf/ebpf.ts';
+import type { FallbackRedirect, EbpfRedirect } from '../../../src/redirect/ebpf/ebpf.ts';
 import { whyNoBpfTests } from '../cgroup-ground.ts';
 import { EbpfWorld, type Client } from '../ebpf-world.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
@@ -18,7 +18,7 @@ const { metadataIp } = DEFAULT_TARGET;
 const dial = `dial ${metadataIp} 80`;
 
 /** What stands behind the programs on a node that has no iptables: nothing that could. */
-function missing(): Behind {
+function missing(): FallbackRedirect {
   const refuse = () =>
     Promise.reject(new RedirectError('TOOL_MISSING', 'backend', 'no iptables-save is on the PATH'));
   return {
@@ -27,14 +27,14 @@ function missing(): Behind {
     install: refuse,
     verify: refuse,
     remove: refuse,
-    countBrought: refuse,
+    countRedirected: refuse,
     cutFlows: refuse,
     attest: () => ({ kind: 'by-address' }),
   };
 }
 
 /** And on one whose rules can be read, but for want of nft_compat not written. */
-function unwritable(): Behind {
+function unwritable(): FallbackRedirect {
   const problems = ['chain aad-metadata missing'];
   return {
     ...missing(),
@@ -62,7 +62,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     pod = world.client(world.podA, 'poda/c1');
     host = world.client(world.node, '/system/kubelet');
     untouched = await nodeState();
-    redirect = world.redirect({ behind: missing() });
+    redirect = world.redirect({ fallback: missing() });
     await redirect.prepare();
     await world.startAgent();
   });
@@ -82,7 +82,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     assert.match(await host.tell(dial), /^cloud sees 10\.0\.0\.4/);
     const again = await redirect.install();
     assert.deepEqual(again.changed, []);
-    assert.equal(await redirect.countCaught(), undefined);
+    assert.equal(await redirect.countFallbackConnections(), undefined);
   });
 
   it('reads link and guard back itself, and mends them', async () => {
@@ -136,7 +136,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
   });
 
   it('is active where rules can be read and not written, with the guard behind it', async () => {
-    const open = world.redirect({ behind: unwritable() });
+    const open = world.redirect({ fallback: unwritable() });
     const status = await open.install();
     assert.deepEqual(status.problems, []);
     assert.match(status.detail, /; no netfilter behind it: write rules: TABLE_ADD failed$/);
@@ -150,7 +150,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
   });
 
   it('has no guard where that is switched off', async () => {
-    const open = world.redirect({ behind: missing(), guard: false });
+    const open = world.redirect({ fallback: missing(), guard: false });
     const status = await open.install();
     assert.equal(status.state, 'active');
     assert.match(status.detail, /; guard off; no netfilter behind it: /);

@@ -76,7 +76,7 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
       openEbpfRedirect({
         cgroupRoot: '${world.tree.path}',
         pinFolder: '${world.pinFolder}',
-        behind: openIptablesRedirect({ backend: 'nft' }),
+        fallback: openIptablesRedirect({ backend: 'nft' }),
       }).${operation}())
       .then((status) => status?.state ?? 'done', ({ code, step }) => ({ code, step }))
       .then((result) => console.log(JSON.stringify(result)));

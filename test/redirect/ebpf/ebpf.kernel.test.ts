@@ -28,7 +28,7 @@ const installer = (world: EbpfWorld) => `
     .then(([{ openEbpfRedirect }, { openIptablesRedirect }]) => openEbpfRedirect({
       cgroupRoot: '${world.tree.path}',
       pinFolder: '${world.pinFolder}',
-      behind: openIptablesRedirect({ backend: 'nft' }),
+      fallback: openIptablesRedirect({ backend: 'nft' }),
     }).install())
     .then(({ state }) => console.log(state), ({ code, message }) => console.log(code, message));
 `;
@@ -221,13 +221,13 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
 
     it('does not get past the node with them either: what was not redirected is caught', async () => {
       const redirect = world.redirect();
-      const earlier = await redirect.countCaught();
+      const earlier = await redirect.countFallbackConnections();
       assert.match(
         await pod.tell(forgery(41_002, metadataIp, 80)),
         /answer=agent sees 10\.244\.0\.6 unattested/,
       );
       await pod.tell(dial);
-      assert.equal(await redirect.countCaught(), (earlier ?? Number.NaN) + 1);
+      assert.equal(await redirect.countFallbackConnections(), (earlier ?? Number.NaN) + 1);
     });
 
     it('does not become who left a connection open that the agent has closed', async () => {

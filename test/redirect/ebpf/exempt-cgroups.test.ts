@@ -46,8 +46,8 @@ describe('cgroups that are not redirected', () => {
   it('become those that are wanted, and no others', () => {
     const { native, map, opened, open } = nativeWith(1n, 2n);
     assert.deepEqual(syncExempt(native, '/pins', [2n, large]), [
-      `mended: cgroup ${large} is not exempt`,
-      'mended: cgroup 1 is exempt',
+      `repaired: cgroup ${large} is not exempt`,
+      'repaired: cgroup 1 is exempt',
     ]);
     assert.deepEqual(map, new Set([2n, large]));
     assert.deepEqual(opened, [['/pins/exempt', false]]);

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
-  askKernel,
-  judgeAnswer,
+  kernelAnswers,
+  findingOfAnswer,
   summariseFindings,
   type Finding,
 } from '../../../src/redirect/ebpf/probe.ts';
@@ -22,7 +22,7 @@ describe('the question to the kernel', () => {
   ]) {
     it(`is put ${asked} times to one that ${kernel}`, () => {
       let times = 0;
-      const answers = askKernel(() => {
+      const answers = kernelAnswers(() => {
         times += 1;
         return { ...all, connect: connects[times - 1] ?? 0 };
       });
@@ -34,19 +34,19 @@ describe('the question to the kernel', () => {
 
 describe('what the kernel answers to a probe', () => {
   it('is one of three: there, not there and since when it is, or not to be told', () => {
-    assert.equal(judgeAnswer(connect, 0).support, 'supported');
-    const missing = judgeAnswer(connect, 22);
+    assert.equal(findingOfAnswer(connect, 0).support, 'supported');
+    const missing = findingOfAnswer(connect, 22);
     assert.equal(missing.support, 'unsupported');
     assert.match(missing.detail, /^Linux 4\.17 or later is needed, this is .* \(EINVAL\)$/);
-    const refused = judgeAnswer(connect, -1);
+    const refused = findingOfAnswer(connect, -1);
     assert.equal(refused.support, 'unknown');
     assert.match(refused.detail, /CAP_BPF and CAP_NET_ADMIN/);
-    assert.match(judgeAnswer(connect, -12).detail, /ENOMEM/);
+    assert.match(findingOfAnswer(connect, -12).detail, /ENOMEM/);
   });
 
   it('makes the whole unsupported for one that is, and unknown for one that is', () => {
     const of = (...answers: readonly number[]): readonly Finding[] =>
-      answers.map((answer) => judgeAnswer(connect, answer));
+      answers.map((answer) => findingOfAnswer(connect, answer));
     assert.equal(summariseFindings(of(0, 0)), 'supported');
     assert.equal(summariseFindings(of(0, -1, 0)), 'unknown');
     assert.equal(summariseFindings(of(-1, 22, 0)), 'unsupported');

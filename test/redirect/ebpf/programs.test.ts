@@ -175,7 +175,7 @@ describe('installing the programs', () => {
     const { calls, exempt, state } = openKernel();
     writeFileSync(join(folder, 'next_left_by_a_crash'), '');
     assert.deepEqual(installPrograms(wanted()), [
-      'mended: cgroup 7 is not exempt',
+      'repaired: cgroup 7 is not exempt',
       ...hooks.map((name) => `program ${name} attached`),
     ]);
     assert.deepEqual(calls, [

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import {
   refuseBesidePrograms,
   replacePrograms,
-  addPrograms,
+  reportPrograms,
 } from '../../../src/redirect/ebpf/stale-programs.ts';
 import type { Redirect, RedirectStatus } from '../../../src/redirect/redirect.ts';
 import { pretendFileSystem, type PretendedFileSystem } from '../../support/replaced-fs.ts';
@@ -128,18 +128,18 @@ describe('the mode that replaces programs of eBPF', () => {
 describe('the mode that reports programs of eBPF', () => {
   it('changes nothing, and reports who takes them away', async () => {
     pin();
-    const telling = addPrograms(openMode().redirect, folder);
+    const telling = reportPrograms(openMode().redirect, folder);
     for (const status of [await telling.install(), await telling.verify()]) {
       assert.deepEqual(status, { ...active, state: 'broken', problems: [toRemove()] });
     }
     const absent = { ...broken, state: 'absent' } as const;
-    const missing = await addPrograms(openMode(absent).redirect, folder).verify();
+    const missing = await reportPrograms(openMode(absent).redirect, folder).verify();
     assert.equal(missing.state, 'absent');
     assert.equal(pinned().length, 2);
   });
 
   it('is itself without them', async () => {
-    assert.deepEqual(await addPrograms(openMode().redirect, folder).install(), active);
+    assert.deepEqual(await reportPrograms(openMode().redirect, folder).install(), active);
   });
 });
 

@@ -7,7 +7,7 @@ import {
   ensureLink,
   listLinks,
   nodeAddresses,
-  othersBeside,
+  otherAddresses,
   parseLinks,
   removeLink,
   type NodeLink,
@@ -159,7 +159,7 @@ describe('the link of our own', () => {
       await removeLink(host, ip);
       assert.deepEqual(changesOf(host), [], 'left alone');
       const [problem = ''] = await diffLink(host, links, ip);
-      assert.match(problem, /^link nmi0 is somebody else’s, a (vxlan|device|bridge)$/);
+      assert.match(problem, /^link nmi0 is not the agent’s: it is a (vxlan|device|bridge)$/);
     }
   });
 
@@ -176,9 +176,9 @@ describe('the link of our own', () => {
 
   it('reports addresses of another way of redirecting', () => {
     const both = createLink({ ipv4: [ip, '169.254.169.254'] });
-    assert.deepEqual(othersBeside([uplink, both], ip), ['169.254.169.254']);
-    assert.deepEqual(othersBeside([uplink], ip), []);
-    assert.deepEqual(othersBeside([{ ...both, kind: 'bridge' }, port], ip), []);
+    assert.deepEqual(otherAddresses([uplink, both], ip), ['169.254.169.254']);
+    assert.deepEqual(otherAddresses([uplink], ip), []);
+    assert.deepEqual(otherAddresses([{ ...both, kind: 'bridge' }, port], ip), []);
   });
 });
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
-  countBrought,
+  countRedirected,
   detectBackend,
   LEGACY,
   listLegacyTables,
@@ -118,7 +118,7 @@ describe('a table of legacy iptables', () => {
     const host = nodeOf({ legacy: printing(empty), legacyTables: 'filter\n' });
     assert.equal(await probeTable(host, LEGACY, 'nat'), '');
     assert.equal(await saveNat(host, LEGACY), '');
-    assert.equal(await countBrought(host, LEGACY), undefined);
+    assert.equal(await countRedirected(host, LEGACY), undefined);
     assert.deepEqual(host.log, []);
   });
 
@@ -160,7 +160,7 @@ describe('reading and writing rules', () => {
       },
     };
     await saveNat(noting, NFT);
-    await countBrought(noting, NFT);
+    await countRedirected(noting, NFT);
     assert.deepEqual(limits, [64 << 20, 64 << 20]);
   });
 
@@ -188,7 +188,7 @@ describe('reading and writing rules', () => {
       '[600:1] -A KUBE-SERVICES -p tcp -j DNAT --to-destination 1.2.3.4:5',
       'COMMIT',
     ].join('\n');
-    assert.equal(await countBrought(nodeOf({ nft: () => ok(save) }), NFT), 43);
-    assert.equal(await countBrought(nodeOf({ nft: () => ok(emptyNat) }), NFT), undefined);
+    assert.equal(await countRedirected(nodeOf({ nft: () => ok(save) }), NFT), 43);
+    assert.equal(await countRedirected(nodeOf({ nft: () => ok(emptyNat) }), NFT), undefined);
   });
 });

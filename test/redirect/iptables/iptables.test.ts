@@ -331,7 +331,7 @@ describe('the iptables redirect', () => {
   it('counts what its rules have brought', async () => {
     const { save } = keeping(goodNat);
     const host = scripted({ ip: goodIp, 'iptables-nft-save': save });
-    assert.equal(await openIptablesRedirect({ host }).countBrought(), 4);
+    assert.equal(await openIptablesRedirect({ host }).countRedirected(), 4);
   });
 
   it('opens the node when it is removed: rules, guard and link', async () => {

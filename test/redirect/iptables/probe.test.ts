@@ -67,7 +67,7 @@ describe('what of the iptables mode a node has', () => {
     });
     assert.equal(forbidden.support, 'unknown');
     for (const text of [forbidden.texts[0], forbidden.texts[2], forbidden.texts[3]]) {
-      assert.match(text ?? '', /: unknown, not to be told: CAP_NET_ADMIN is needed \(/);
+      assert.match(text ?? '', /: unknown, unknown without CAP_NET_ADMIN \(/);
     }
     const locked = await probe({
       ip: goodIp,

@@ -346,7 +346,7 @@ describe('the link', { skip }, () => {
     await node.run('ip link add nmi0 type veth peer name other');
     const redirect = openIptablesRedirect({ host: node.host });
     const status = await redirect.install();
-    assert.deepEqual(status.problems, ['link nmi0 is somebody else’s, a veth']);
+    assert.deepEqual(status.problems, ['link nmi0 is not the agent’s: it is a veth']);
     assert.equal(status.state, 'broken');
     await redirect.remove();
     assert.match(await node.run('ip link show'), /nmi0@other/);

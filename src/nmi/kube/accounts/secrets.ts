@@ -60,7 +60,7 @@ export function createSecretReader(
       try {
         return judge(secret, await client.getJson(pathOf(secret), { timeoutMs }));
       } catch (error) {
-        return judgeFailure(secret, error);
+        return resultOfFailure(secret, error);
       }
     },
     async isGone(secret) {
@@ -100,7 +100,7 @@ function judge(secret: ObjectName, body: unknown): SecretResult {
   return { kind: 'found', data: decoded };
 }
 
-function judgeFailure(secret: ObjectName, error: unknown): SecretResult {
+function resultOfFailure(secret: ObjectName, error: unknown): SecretResult {
   if (!(error instanceof KubeError)) return unavailable(secret, 'NETWORK');
   switch (error.code) {
     case 'NOT_FOUND':
