@@ -375,6 +375,12 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       }
       case 'PATCH': {
         const type = request.headers['content-type'] ?? '';
+        if (type === 'application/json-patch+json') {
+          const patch = mergePatchOf(await readBody(request));
+          if (patch === undefined) refuse(response, wrongPatchType());
+          else sendWrite(response, 200, store.patch(ref, patch));
+          return;
+        }
         // kubectl sends strategic patches for built-in types; without lists they are merge patches.
         if (!/^application\/(strategic-)?merge-patch\+json/.test(type)) {
           refuse(response, wrongPatchType());
@@ -477,6 +483,19 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       await closed;
     },
   };
+}
+
+/** Of a JSON patch that only adds fields of the object itself; undefined for any other. */
+function mergePatchOf(patch: unknown): Readonly<Record<string, unknown>> | undefined {
+  const operations: readonly unknown[] = Array.isArray(patch) ? patch : [undefined];
+  const fields = operations.map((each): readonly [string, unknown] | undefined => {
+    const operation = asRecord(each);
+    const field = /^\/(\w+)$/.exec(stringAt(operation, 'path'))?.[1];
+    if (operation?.['op'] !== 'add' || field === undefined) return undefined;
+    return [field, operation['value']];
+  });
+  const known = fields.filter((field) => field !== undefined);
+  return known.length === fields.length ? Object.fromEntries(known) : undefined;
 }
 
 interface Snapshot {

@@ -62,6 +62,13 @@ export const fakeResources: readonly FakeResource[] = [
   custom('azurepodidentityexceptions', 'AzurePodIdentityException'),
   { ...custom('azureidentitygrants', 'AzureIdentityGrant'), namespaced: false },
   custom('azureassignedidentities', 'AzureAssignedIdentity'),
+  {
+    group: 'events.k8s.io',
+    plural: 'events',
+    kind: 'Event',
+    namespaced: true,
+    selectable: ['regarding.name', 'reason'],
+  },
 ];
 
 export function apiVersionOf(resource: FakeResource): string {

@@ -110,6 +110,13 @@ describe('writes to the fake Kubernetes API', () => {
     assert.deepEqual(patched.body.metadata.labels, { a: 'b' });
     assert.notEqual(patched.body.metadata.resourceVersion, created.body.metadata.resourceVersion);
     assert.equal((await ask(fake, `${pods}/one`, json('PATCH', []))).status, 415);
+    const jsonPatch = (op: string, path: string): RequestInit =>
+      json('PATCH', [{ op, path, value: 'x' }], 'application/json-patch+json');
+    const added = await ask(fake, `${pods}/one`, jsonPatch('add', '/note'));
+    assert.equal((added.body as unknown as { note: string }).note, 'x');
+    for (const patch of [jsonPatch('replace', '/note'), jsonPatch('add', '/metadata/name')]) {
+      assert.equal((await ask(fake, `${pods}/one`, patch)).status, 415);
+    }
 
     const stale = { ...pod('one'), metadata: created.body.metadata };
     assert.equal((await ask(fake, `${pods}/one`, json('PUT', stale))).status, 409);

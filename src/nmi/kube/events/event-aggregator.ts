@@ -1,0 +1,174 @@
+/**
+ * Which Events are written, and when: at most one write for each object and kind in ten minutes and
+ * at most ten writes a minute. What occurs again is counted and reported as the series of its Event.
+ * Namespaces take turns, then objects, so one pod delays the Events of another by one each. Pure.
+ */
+import type { Clock } from '../../../cache/clock.ts';
+import { FairQueue, type Party } from '../../../cache/token/fair-queue.ts';
+import type { EventDraft, EventSeries, ObjectReference } from './event.ts';
+
+/** One kind of Event of one object. */
+export interface EventEntry {
+  readonly party: Party;
+  readonly kind: string;
+  readonly draft: EventDraft;
+  /** Of the Event, once it has been tried to write it. */
+  name: string | undefined;
+  /** Whether the API server has it. */
+  isWritten: boolean;
+  readonly firstAtWallMs: number;
+  series: EventSeries;
+  /** Occurrences that are written. */
+  reported: number;
+  failures: number;
+  /** Nothing more is written of it before. */
+  quietUntilMs: number;
+}
+
+export const windowMs = 10 * 60_000;
+const budget = { writes: 10, periodMs: 60_000 } as const;
+/** With notes of 1 KiB, about 2 MB. */
+const maxEntries = 1_024;
+/** Of one object. A pod that is refused for more reasons than that has enough to read. */
+const maxKinds = 8;
+
+export class EventAggregator {
+  readonly #clock: Clock;
+  /** By namespace, object and kind. */
+  readonly #entries = new Map<string, Map<string, Map<string, EventEntry>>>();
+  readonly #queue = new FairQueue<EventEntry>();
+  /** Monotonic times of the latest writes, oldest first. */
+  readonly #writesAtMs: number[] = [];
+  #size = 0;
+  #dropped = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** Occurrences for which there was no room, and Events that were never written. */
+  get dropped(): number {
+    return this.#dropped;
+  }
+
+  /**
+   * @param kind distinguishes Events of one object; a closed word.
+   * @param draft is called for the first occurrence only.
+   * @returns whether there is something new to write.
+   */
+  record(regarding: ObjectReference, kind: string, draft: () => EventDraft): boolean {
+    const { namespace } = regarding;
+    const object = `${regarding.kind} ${regarding.uid}`;
+    const known = this.#entries.get(namespace)?.get(object)?.get(kind);
+    const nowWallMs = this.#clock.wallMs();
+    if (known !== undefined) {
+      known.series = { count: known.series.count + 1, lastAtWallMs: nowWallMs };
+      return false;
+    }
+    if (!this.#hasRoom(namespace, object)) {
+      this.#dropped += 1;
+      return false;
+    }
+    const entry: EventEntry = {
+      party: { namespace, pod: object },
+      kind,
+      draft: draft(),
+      name: undefined,
+      isWritten: false,
+      firstAtWallMs: nowWallMs,
+      series: { count: 1, lastAtWallMs: nowWallMs },
+      reported: 0,
+      failures: 0,
+      quietUntilMs: this.#clock.monotonicMs() + windowMs,
+    };
+    this.#add(entry);
+    this.#queue.add(entry, entry.party);
+    return true;
+  }
+
+  /** The entry whose turn it is, if a write is left. Ends with `done` or `again`. */
+  next(): EventEntry | undefined {
+    if (this.waitMs !== 0) return undefined;
+    const entry = this.#queue.shift();
+    if (entry !== undefined) this.#writesAtMs.push(this.#clock.monotonicMs());
+    return entry;
+  }
+
+  /** Milliseconds until `next` has something; undefined while nothing waits. */
+  get waitMs(): number | undefined {
+    if (this.#queue.size === 0) return undefined;
+    const nowMs = this.#clock.monotonicMs();
+    while ((this.#writesAtMs[0] ?? Infinity) <= nowMs - budget.periodMs) this.#writesAtMs.shift();
+    const [oldest] = this.#writesAtMs;
+    if (oldest === undefined || this.#writesAtMs.length < budget.writes) return 0;
+    return oldest + budget.periodMs - nowMs;
+  }
+
+  /** @param reported occurrences that the write was about, whether it succeeded or was given up. */
+  done(entry: EventEntry, reported: number): void {
+    entry.failures = 0;
+    entry.reported = reported;
+    entry.quietUntilMs = this.#clock.monotonicMs() + windowMs;
+  }
+
+  /** It is written at its next turn. */
+  again(entry: EventEntry): void {
+    this.#queue.add(entry, entry.party);
+  }
+
+  /**
+   * Forgets what has not occurred again in its ten minutes, and lets the others be written.
+   * @returns whether there is something new to write.
+   */
+  sweep(): boolean {
+    const nowMs = this.#clock.monotonicMs();
+    for (const entry of [...this.#all()]) {
+      if (entry.quietUntilMs > nowMs) continue;
+      const { count } = entry.series;
+      if (count === entry.reported || (!entry.isWritten && this.#queue.has(entry))) {
+        // What has waited for so long without a turn may still go on: the next occurrence is the first.
+        if (this.#queue.delete(entry)) this.#dropped += 1;
+        this.#forget(entry);
+      } else {
+        entry.quietUntilMs = nowMs + windowMs;
+        this.#queue.add(entry, entry.party);
+      }
+    }
+    return this.#queue.size > 0;
+  }
+
+  /** A namespace may have as many as are left for all others: there is always room for one more. */
+  #hasRoom(namespace: string, object: string): boolean {
+    const objects = this.#entries.get(namespace);
+    if ((objects?.get(object)?.size ?? 0) >= maxKinds) return false;
+    let ofNamespace = 0;
+    for (const kinds of objects?.values() ?? []) ofNamespace += kinds.size;
+    return ofNamespace < maxEntries - this.#size;
+  }
+
+  #add(entry: EventEntry): void {
+    const { namespace, pod: object } = entry.party;
+    const objects = this.#entries.get(namespace) ?? new Map<string, Map<string, EventEntry>>();
+    const kinds = objects.get(object) ?? new Map<string, EventEntry>();
+    this.#entries.set(namespace, objects.set(object, kinds.set(entry.kind, entry)));
+    this.#size += 1;
+  }
+
+  #forget({ party: { namespace, pod: object }, kind }: EventEntry): void {
+    const objects = this.#entries.get(namespace);
+    const kinds = objects?.get(object);
+    if (kinds?.delete(kind) === true) this.#size -= 1;
+    if (kinds?.size === 0) objects?.delete(object);
+    if (objects?.size === 0) this.#entries.delete(namespace);
+  }
+
+  *#all(): Generator<EventEntry, void> {
+    for (const objects of this.#entries.values()) {
+      for (const kinds of objects.values()) yield* kinds.values();
+    }
+  }
+}

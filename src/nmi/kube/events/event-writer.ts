@@ -1,0 +1,201 @@
+/**
+ * Writes Events to the API server, one at a time and away from every request: `record` keeps a few
+ * numbers and returns. An API server that is down, slow or refuses costs nothing but Events.
+ */
+import { randomUUID } from 'node:crypto';
+import type { Clock } from '../../../cache/clock.ts';
+import type { Log } from '../../base/log.ts';
+import type { Part } from '../../base/part.ts';
+import { startPeriodicJob } from '../../base/periodic-job.ts';
+import { backoffMs } from '../api/backoff.ts';
+import type { KubeClient } from '../api/client.ts';
+import { kubeErrorOfFailure, type KubeError } from '../api/kube-error.ts';
+import { EventAggregator, type EventEntry } from './event-aggregator.ts';
+import {
+  eventNameOf,
+  eventPath,
+  renderEvent,
+  renderSeries,
+  type EventDraft,
+  type ObjectReference,
+} from './event.ts';
+
+export interface EventSink {
+  /**
+   * Never throws, never waits.
+   * @param kind distinguishes Events of one object; a closed word.
+   * @param draft is called for the first occurrence in ten minutes only.
+   */
+  record(
+    regarding: ObjectReference,
+    kind: string,
+    draft: () => Omit<EventDraft, 'regarding'>,
+  ): void;
+}
+
+export interface EventWriterOptions {
+  readonly client: Pick<KubeClient, 'postJson' | 'patchJson'>;
+  readonly clock: Clock;
+  /** Name of the node: which of all agents reports. */
+  readonly instance: string;
+  /** From 0 up to 1. */
+  readonly random: () => number;
+  readonly log: Log;
+}
+
+const backoff = { baseMs: 1_000, capMs: 300_000 } as const;
+const sweepMs = 30_000;
+const timeoutMs = 10_000;
+const maxTries = 3;
+
+/** The answers that pass by themselves. */
+const passing: ReadonlySet<KubeError['code']> = new Set([
+  'THROTTLED',
+  'NETWORK',
+  'TIMEOUT',
+  'UNAUTHORIZED',
+]);
+
+export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, Disposable {
+  readonly #options: EventWriterOptions;
+  readonly #events: EventAggregator;
+  readonly #ended = new AbortController();
+  readonly #sweeping: Disposable;
+  readonly #outcomes = { written: 0, failed: 0 };
+  #isWriting = false;
+  #disarm: (() => void) | undefined;
+  /** Failures in a row, of whatever Event. */
+  #failures = 0;
+  #pausedUntilMs = -Infinity;
+  #hasLoggedFailure = false;
+
+  constructor(options: EventWriterOptions) {
+    this.#options = options;
+    this.#events = new EventAggregator(options.clock);
+    this.#sweeping = startPeriodicJob(options.clock, sweepMs, () => {
+      if (this.#events.sweep()) this.#write();
+      return sweepMs;
+    });
+  }
+
+  record(
+    regarding: ObjectReference,
+    kind: string,
+    draft: () => Omit<EventDraft, 'regarding'>,
+  ): void {
+    if (this.#ended.signal.aborted) return;
+    const isNew = this.#events.record(regarding, kind, () => ({ regarding, ...draft() }));
+    if (isNew) this.#write();
+  }
+
+  samples(): ReturnType<Required<Part>['samples']> {
+    const outcomes = { ...this.#outcomes, dropped: this.#events.dropped };
+    return Object.entries(outcomes).map(([outcome, value]) => ({
+      metric: 'nmi_events_total',
+      labels: { outcome },
+      value,
+    }));
+  }
+
+  [Symbol.dispose](): void {
+    this.#ended.abort();
+    this.#sweeping[Symbol.dispose]();
+    this.#disarm?.();
+  }
+
+  /** Begins the next write, now or when there may be one. */
+  #write(): void {
+    if (this.#isWriting || this.#ended.signal.aborted) return;
+    this.#disarm?.();
+    this.#disarm = undefined;
+    const { clock } = this.#options;
+    const budgetMs = this.#events.waitMs;
+    if (budgetMs === undefined) return;
+    const waitMs = Math.max(budgetMs, this.#pausedUntilMs - clock.monotonicMs());
+    if (waitMs > 0) {
+      this.#disarm = clock.schedule(waitMs, () => this.#write());
+      return;
+    }
+    const entry = this.#events.next();
+    if (entry === undefined) return;
+    this.#isWriting = true;
+    void this.#send(entry).finally(() => {
+      this.#isWriting = false;
+      this.#write();
+    });
+  }
+
+  /** Never rejects. */
+  async #send(entry: EventEntry): Promise<void> {
+    const { count } = entry.series;
+    try {
+      await (entry.isWritten ? this.#patch(entry) : this.#create(entry));
+      entry.isWritten = true;
+      this.#failures = 0;
+      this.#outcomes.written += 1;
+      this.#events.done(entry, count);
+    } catch (error) {
+      if (this.#ended.signal.aborted) return;
+      this.#onFailure(entry, count, kubeErrorOfFailure(error));
+    }
+  }
+
+  async #create(entry: EventEntry): Promise<void> {
+    const { client, instance } = this.#options;
+    const { draft, firstAtWallMs } = entry;
+    entry.name ??= eventNameOf(draft.regarding, randomUUID().replaceAll('-', '').slice(0, 16));
+    const origin = { name: entry.name, atWallMs: firstAtWallMs, instance };
+    const call = { signal: this.#ended.signal, timeoutMs };
+    await client.postJson(eventPath(draft.regarding), renderEvent(draft, origin), call);
+  }
+
+  async #patch({ draft, name, series }: EventEntry): Promise<void> {
+    const call = { signal: this.#ended.signal, timeoutMs };
+    await this.#options.client.patchJson(
+      eventPath(draft.regarding, name),
+      renderSeries(series),
+      call,
+    );
+  }
+
+  #onFailure(entry: EventEntry, count: number, error: KubeError): void {
+    const { clock, random, log } = this.#options;
+    if (error.code === 'NOT_FOUND' && entry.isWritten) {
+      // Events live for an hour by default. This one is written anew.
+      entry.isWritten = false;
+      entry.name = undefined;
+      this.#events.again(entry);
+      return;
+    }
+    // A try that seemed to fail has reached the server.
+    if (error.status === 409 && entry.failures > 0 && !entry.isWritten) {
+      entry.isWritten = true;
+      this.#outcomes.written += 1;
+      this.#events.done(entry, count);
+      return;
+    }
+    if (!this.#hasLoggedFailure) {
+      this.#hasLoggedFailure = true;
+      const { code, status, message } = error;
+      const { namespace } = entry.draft.regarding;
+      log.warn(
+        { namespace, code, status, problem: message },
+        'failed to write an Event; further failures are counted only',
+      );
+    }
+    const isPassing = passing.has(error.code) || (error.status ?? 0) >= 500;
+    if (isPassing) {
+      this.#failures += 1;
+      this.#pausedUntilMs =
+        clock.monotonicMs() + backoffMs(backoff, this.#failures, random(), error.retryAfterMs);
+      entry.failures += 1;
+      if (entry.failures < maxTries) {
+        this.#events.again(entry);
+        return;
+      }
+    }
+    // Of one namespace as a rule, which is terminating or has a policy: no reason to pause for others.
+    this.#outcomes.failed += 1;
+    this.#events.done(entry, count);
+  }
+}

@@ -1,0 +1,114 @@
+/**
+ * An Event as `events.k8s.io/v1` wants it. The API server refuses notes that are longer than 1,024
+ * bytes, times without six decimals, and instances that are longer than 128 characters. Pure.
+ */
+
+export interface ObjectReference {
+  readonly apiVersion: string;
+  readonly kind: string;
+  /** The Event is written there. */
+  readonly namespace: string;
+  readonly name: string;
+  /** `kubectl describe` shows Events of the same uid only. */
+  readonly uid: string;
+}
+
+export interface EventDraft {
+  readonly regarding: ObjectReference;
+  readonly related: ObjectReference | undefined;
+  readonly type: 'Normal' | 'Warning';
+  /** In upper camel case, as Kubernetes has them. */
+  readonly reason: string;
+  /** What was tried, in upper camel case. */
+  readonly action: string;
+  readonly note: string;
+}
+
+/** How often a written Event has occurred since. */
+export interface EventSeries {
+  /** With the first one. */
+  readonly count: number;
+  readonly lastAtWallMs: number;
+}
+
+export interface EventOrigin {
+  readonly name: string;
+  readonly atWallMs: number;
+  /** Which of all agents reports it. */
+  readonly instance: string;
+}
+
+const reportingController = 'entra-pod-identity/nmi';
+
+const maxNoteBytes = 1_024;
+const maxInstance = 128;
+/** With a dot and the id at the end it stays below the 253 characters of a name. */
+const maxNamePrefix = 220;
+
+/** `binding_missing` → `BindingMissing`. */
+export function eventReasonOf(reason: string): string {
+  return reason
+    .split('_')
+    .map((word) => `${word[0]?.toUpperCase() ?? ''}${word.slice(1)}`)
+    .join('');
+}
+
+/** One line of at most 1,024 bytes: the text is shortened, the fix is not. */
+export function noteOf(text: string, fix: string): string {
+  const end = toLine(fix === '' ? '' : ` Fix: ${fix}`);
+  return `${clip(toLine(text), maxNoteBytes - Buffer.byteLength(end))}${end}`;
+}
+
+/** @param id unique among the Events of the object; lower case letters and digits. */
+export function eventNameOf({ name }: ObjectReference, id: string): string {
+  // Before a dot there is a letter or a digit.
+  const [prefix = ''] = /^.*[a-z0-9]/.exec(name.slice(0, maxNamePrefix)) ?? [];
+  return `${prefix}.${id}`;
+}
+
+export function eventPath({ namespace }: ObjectReference, name = ''): string {
+  const events = `/apis/events.k8s.io/v1/namespaces/${encodeURIComponent(namespace)}/events`;
+  return name === '' ? events : `${events}/${encodeURIComponent(name)}`;
+}
+
+export function renderEvent(draft: EventDraft, origin: EventOrigin): Record<string, unknown> {
+  const { regarding, related, type, reason, action, note } = draft;
+  return {
+    apiVersion: 'events.k8s.io/v1',
+    kind: 'Event',
+    metadata: { name: origin.name, namespace: regarding.namespace },
+    eventTime: microTime(origin.atWallMs),
+    reportingController,
+    reportingInstance: origin.instance.slice(0, maxInstance),
+    type,
+    reason,
+    action,
+    note,
+    regarding,
+    ...(related === undefined ? {} : { related }),
+  };
+}
+
+/** A JSON patch; `add` replaces a series that is there. */
+export function renderSeries({ count, lastAtWallMs }: EventSeries): readonly unknown[] {
+  const value = { count, lastObservedTime: microTime(lastAtWallMs) };
+  return [{ op: 'add', path: '/series', value }];
+}
+
+function microTime(wallMs: number): string {
+  return new Date(wallMs).toISOString().replace('Z', '000Z');
+}
+
+/** Object names and upstream texts may have anything in them, and a terminal shows the note. */
+function toLine(text: string): string {
+  return text.replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, '?');
+}
+
+function clip(text: string, maxBytes: number): string {
+  const bytes = Buffer.from(text);
+  if (bytes.byteLength <= maxBytes) return text;
+  let end = Math.max(0, maxBytes - 3);
+  // Not within a character: all its bytes but the first begin with the bits 10.
+  while (end > 0 && ((bytes[end] ?? 0) & 0xc0) === 0x80) end -= 1;
+  return `${bytes.subarray(0, end).toString('utf8')}...`;
+}

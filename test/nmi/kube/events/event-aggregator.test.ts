@@ -1,0 +1,147 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { EventAggregator, windowMs } from '../../../../src/nmi/kube/events/event-aggregator.ts';
+import type { EventDraft, ObjectReference } from '../../../../src/nmi/kube/events/event.ts';
+import { HandClock } from '../../../support/hand-clock.ts';
+
+function podOf(name: string, namespace = 'shop'): ObjectReference {
+  return { apiVersion: 'v1', kind: 'Pod', namespace, name, uid: `uid of ${namespace}/${name}` };
+}
+
+function draftOf(regarding: ObjectReference): () => EventDraft {
+  return () => ({
+    regarding,
+    related: undefined,
+    type: 'Warning',
+    reason: 'Refused',
+    action: 'GetToken',
+    note: '',
+  });
+}
+
+function open() {
+  const clock = new HandClock();
+  const events = new EventAggregator(clock);
+  const record = (pod: ObjectReference, kind: string) => events.record(pod, kind, draftOf(pod));
+  /** Takes and finishes all that may be written now; `namespace/pod kind count`. */
+  const writeAll = (): readonly string[] => {
+    const written: string[] = [];
+    for (let entry = events.next(); entry !== undefined; entry = events.next()) {
+      const { draft, kind, series } = entry;
+      const { namespace, name } = draft.regarding;
+      written.push(`${namespace}/${name} ${kind} ${series.count}`);
+      entry.isWritten = true;
+      events.done(entry, series.count);
+    }
+    return written;
+  };
+  return { clock, events, record, writeAll };
+}
+
+describe('the Events of one pod', () => {
+  it('are one for each reason, however often it is refused', () => {
+    const { events, record, writeAll } = open();
+    assert.equal(record(podOf('a'), 'x'), true);
+    for (let count = 0; count < 5_000; count++) assert.equal(record(podOf('a'), 'x'), false);
+    record(podOf('a'), 'y');
+    assert.deepEqual(writeAll(), ['shop/a x 5001', 'shop/a y 1']);
+    for (let count = 0; count < 5_000; count++) record(podOf('a'), 'x');
+    assert.deepEqual(writeAll(), []);
+    assert.equal(events.dropped, 0);
+  });
+
+  it('are written again after ten minutes, with all occurrences, if there were any', () => {
+    const { clock, events, record, writeAll } = open();
+    record(podOf('a'), 'x');
+    record(podOf('a'), 'y');
+    writeAll();
+    record(podOf('a'), 'x');
+    record(podOf('a'), 'x');
+    clock.advance(windowMs - 1);
+    assert.equal(events.sweep(), false);
+    clock.advance(1);
+    assert.equal(events.sweep(), true);
+    assert.deepEqual(writeAll(), ['shop/a x 3']);
+    assert.equal(events.size, 1, 'what did not occur again is forgotten');
+    clock.advance(windowMs);
+    assert.equal(events.sweep(), false);
+    assert.equal(events.size, 0);
+  });
+
+  it('are of eight kinds at most', () => {
+    const { events, record } = open();
+    for (let kind = 0; kind < 12; kind++) record(podOf('a'), String(kind));
+    assert.deepEqual([events.size, events.dropped], [8, 4]);
+    assert.equal(record(podOf('b'), 'x'), true);
+  });
+
+  it('are of its uid: a pod of the same name is another', () => {
+    const { record } = open();
+    record(podOf('a'), 'x');
+    assert.equal(record({ ...podOf('a'), uid: 'other' }, 'x'), true);
+  });
+});
+
+describe('the Events of a node', () => {
+  it('are ten in any minute, and of 200 pods that are refused 5,000 times one for each', () => {
+    const { clock, events, record, writeAll } = open();
+    for (let refusal = 0; refusal < 5_000; refusal++) record(podOf(`p${refusal % 200}`), 'x');
+    assert.equal(writeAll().length, 10);
+    clock.advance(59_999);
+    assert.equal(writeAll().length, 0);
+    assert.equal(events.waitMs, 1);
+    const written = new Set<string>();
+    for (let minute = 0; minute < 9; minute++) {
+      clock.advance(60_000);
+      const now = writeAll();
+      assert.equal(now.length, 10);
+      for (const each of now) written.add(each);
+    }
+    assert.equal(written.size, 90, 'each of another pod');
+  });
+
+  it('are of all namespaces in turn, and of the pods of one in turn', () => {
+    const { record, writeAll } = open();
+    for (let pod = 0; pod < 60; pod++) {
+      for (let kind = 0; kind < 8; kind++) record(podOf(`p${pod}`, 'hostile'), String(kind));
+    }
+    record(podOf('victim'), 'x');
+    record(podOf('other', 'hostile'), 'x');
+    assert.deepEqual(writeAll().slice(0, 4), [
+      'hostile/p0 0 1',
+      'shop/victim x 1',
+      'hostile/p1 0 1',
+      'hostile/p2 0 1',
+    ]);
+  });
+
+  it('leave room to other namespaces when one takes all it can', () => {
+    const { events, record } = open();
+    for (let pod = 0; pod < 1_000; pod++) {
+      for (let kind = 0; kind < 8; kind++) record(podOf(`p${pod}`, 'hostile'), String(kind));
+    }
+    const taken = events.size;
+    assert.ok(taken >= 500 && taken <= 512, String(taken));
+    assert.equal(events.dropped, 8_000 - taken);
+    for (let pod = 0; pod < 200; pod++) assert.equal(record(podOf(`p${pod}`), 'x'), true);
+  });
+
+  it('are given up when they had no turn in ten minutes, and begin anew', () => {
+    const { clock, events, record } = open();
+    record(podOf('a'), 'x');
+    clock.advance(windowMs);
+    assert.equal(events.sweep(), false);
+    assert.deepEqual([events.size, events.dropped], [0, 1]);
+    assert.equal(record(podOf('a'), 'x'), true);
+  });
+
+  it('are tried again at their next turn', () => {
+    const { events, record } = open();
+    record(podOf('a'), 'x');
+    const entry = events.next();
+    assert.ok(entry !== undefined);
+    assert.equal(events.next(), undefined);
+    events.again(entry);
+    assert.equal(events.next(), entry);
+  });
+});

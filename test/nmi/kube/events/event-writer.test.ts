@@ -1,0 +1,187 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
+import { windowMs } from '../../../../src/nmi/kube/events/event-aggregator.ts';
+import { EventWriter } from '../../../../src/nmi/kube/events/event-writer.ts';
+import type { ObjectReference } from '../../../../src/nmi/kube/events/event.ts';
+import { asRecord, stringAt } from '../../../../src/nmi/base/json-value.ts';
+import { HandClock } from '../../../support/hand-clock.ts';
+
+function podOf(name: string, namespace = 'shop'): ObjectReference {
+  return { apiVersion: 'v1', kind: 'Pod', namespace, name, uid: `uid of ${namespace}/${name}` };
+}
+
+/** A writer whose API server answers with what `fail` gives, or takes the Event. */
+function open() {
+  const clock = new HandClock();
+  const calls: string[] = [];
+  const names: string[] = [];
+  const lines: string[] = [];
+  const state: { fail: ((path: string) => KubeError | undefined) | undefined; hang: boolean } = {
+    fail: undefined,
+    hang: false,
+  };
+  const answer = async (call: string, path: string): Promise<unknown> => {
+    calls.push(call);
+    if (state.hang) await new Promise(() => undefined);
+    const failure = state.fail?.(path);
+    if (failure !== undefined) throw failure;
+    return {};
+  };
+  const log = (_fields: unknown, message: string): void => void lines.push(message);
+  const writer = new EventWriter({
+    client: {
+      postJson: (path, body) => {
+        const event = asRecord(body);
+        names.push(stringAt(asRecord(event?.['metadata']), 'name'));
+        return answer(`create ${stringAt(asRecord(event?.['regarding']), 'name')}`, path);
+      },
+      patchJson: (path, patch) => {
+        const [operation] = patch;
+        const count = asRecord(asRecord(operation)?.['value'])?.['count'];
+        return answer(`series ${/([^/.]+)\.\w+$/.exec(path)?.[1] ?? ''} ${String(count)}`, path);
+      },
+    },
+    clock,
+    instance: 'node-1',
+    random: () => 0,
+    log: { debug: log, info: log, warn: log, error: log },
+  });
+  const record = (pod: ObjectReference, kind = 'x'): void =>
+    writer.record(pod, kind, () => ({
+      related: undefined,
+      type: 'Warning',
+      reason: 'Refused',
+      action: 'GetToken',
+      note: '',
+    }));
+  /** Lets time pass in small steps, so that writes end in between. */
+  const pass = async (ms: number): Promise<void> => {
+    for (let step = 0; step < 20; step++) {
+      await new Promise(setImmediate);
+      clock.advance(ms / 20);
+    }
+    await new Promise(setImmediate);
+  };
+  const counted = (): Readonly<Record<string, number>> =>
+    Object.fromEntries(
+      writer.samples().map(({ labels, value }) => [labels?.['outcome'] ?? '', value]),
+    );
+  const takeCalls = () => calls.splice(0);
+  return { clock, writer, record, pass, takeCalls, names, lines, state, counted };
+}
+
+describe('the writer of Events', () => {
+  it('writes the first at once, and what occurs again as the series of it', async () => {
+    const { record, pass, takeCalls, counted } = open();
+    record(podOf('a'));
+    await pass(0);
+    assert.deepEqual(takeCalls(), ['create a']);
+    for (let count = 0; count < 100; count++) record(podOf('a'));
+    await pass(windowMs / 2);
+    assert.deepEqual(takeCalls(), []);
+    await pass(windowMs);
+    assert.deepEqual(takeCalls(), ['series a 101']);
+    assert.deepEqual(counted(), { written: 2, failed: 0, dropped: 0 });
+  });
+
+  it('writes one at a time, and never waits for it', async () => {
+    const { record, pass, takeCalls, state } = open();
+    state.hang = true;
+    for (let pod = 0; pod < 5; pod++) record(podOf(`p${pod}`));
+    await pass(1_000);
+    assert.deepEqual(takeCalls(), ['create p0']);
+  });
+
+  it('goes on after a refusal, which it logs once', async () => {
+    const { record, pass, takeCalls, lines, state, counted } = open();
+    state.fail = (path) =>
+      path.includes('/closed/') ? new KubeError('FORBIDDEN', 'no', { status: 403 }) : undefined;
+    for (let pod = 0; pod < 3; pod++) record(podOf(`p${pod}`, 'closed'));
+    record(podOf('a'));
+    await pass(1_000);
+    assert.deepEqual(takeCalls().toSorted(), ['create a', 'create p0', 'create p1', 'create p2']);
+    assert.deepEqual(lines, ['failed to write an Event; further failures are counted only']);
+    assert.deepEqual(counted(), { written: 1, failed: 3, dropped: 0 });
+    for (let count = 0; count < 100; count++) record(podOf('p0', 'closed'));
+    await pass(windowMs / 2);
+    assert.deepEqual(takeCalls(), [], 'nothing is tried again in the ten minutes');
+  });
+
+  it('backs off when the API server is down, for as long as it says, and gives up after three', async () => {
+    const { record, pass, takeCalls, names, state, counted } = open();
+    state.fail = () => new KubeError('THROTTLED', 'slow', { status: 429, retryAfterMs: 20_000 });
+    record(podOf('a'));
+    await pass(0);
+    assert.deepEqual(takeCalls(), ['create a']);
+    await pass(19_000);
+    assert.deepEqual(takeCalls(), []);
+    await pass(2_000);
+    assert.deepEqual(takeCalls(), ['create a']);
+    await pass(windowMs / 2);
+    assert.deepEqual(takeCalls(), ['create a']);
+    assert.equal(new Set(names).size, 1, 'all tries have one name');
+    assert.deepEqual(counted(), { written: 0, failed: 1, dropped: 0 });
+    for (const failure of [
+      new KubeError('SERVER', 'down', { status: 503 }),
+      new KubeError('NETWORK', 'down'),
+    ]) {
+      state.fail = () => failure;
+      record(podOf(failure.code));
+      await pass(0);
+      state.fail = undefined;
+      await pass(400_000);
+      const create = `create ${failure.code}`;
+      assert.deepEqual(takeCalls(), [create, create]);
+    }
+  });
+
+  it('takes an Event that exists for its own when a try before seemed to fail', async () => {
+    const { record, pass, state, counted } = open();
+    state.fail = () => new KubeError('TIMEOUT', 'late');
+    record(podOf('a'));
+    await pass(0);
+    state.fail = () => new KubeError('SERVER', 'exists', { status: 409 });
+    await pass(10_000);
+    assert.deepEqual(counted(), { written: 1, failed: 0, dropped: 0 });
+  });
+
+  it('writes an Event anew that the API server has let expire', async () => {
+    const { record, pass, takeCalls, names, state } = open();
+    record(podOf('a'));
+    await pass(0);
+    record(podOf('a'));
+    state.fail = (path) =>
+      path.endsWith('/events') ? undefined : new KubeError('NOT_FOUND', 'no', { status: 404 });
+    await pass(windowMs * 1.1);
+    assert.deepEqual(takeCalls(), ['create a', 'series a 2', 'create a']);
+    assert.equal(new Set(names).size, 2);
+  });
+
+  it('does not try again what is invalid, or in a namespace that does not exist', async () => {
+    const { record, pass, takeCalls, state, counted } = open();
+    for (const [name, failure] of [
+      ['a', new KubeError('NOT_FOUND', 'no', { status: 404 })],
+      ['b', new KubeError('SERVER', 'invalid', { status: 422 })],
+    ] as const) {
+      state.fail = () => failure;
+      record(podOf(name));
+      await pass(100_000);
+      assert.deepEqual(takeCalls(), [`create ${name}`]);
+    }
+    assert.equal(counted()['failed'], 2);
+  });
+
+  it('has ended with its disposal, and arms nothing more', async () => {
+    const { clock, writer, record, pass, takeCalls, state } = open();
+    state.fail = () => new KubeError('NETWORK', 'down');
+    record(podOf('a'));
+    await pass(0);
+    takeCalls();
+    writer[Symbol.dispose]();
+    record(podOf('b'));
+    await pass(windowMs * 2);
+    assert.deepEqual(takeCalls(), []);
+    assert.deepEqual(clock.armed, []);
+  });
+});
