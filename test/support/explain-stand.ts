@@ -5,6 +5,7 @@ import { PodIndex } from '../../src/cache/index/pod-index.ts';
 import { parseExplainQuery } from '../../src/nmi/explain/question.ts';
 import { explain, type ExplainContext } from '../../src/nmi/explain/explain.ts';
 import type { Explanation, PodExplanation } from '../../src/nmi/explain/explanation.ts';
+import { ThrottledPods } from '../../src/nmi/state/throttled-pods.ts';
 import type { SourceFailure, SourceResult, TokenRequest } from '../../src/nmi/sources/source.ts';
 import type { UpstreamIdentity } from '../../src/nmi/sources/upstream-identity.ts';
 import { TokenBroker } from '../../src/nmi/tokens/broker.ts';
@@ -71,11 +72,13 @@ export function openExplainStand({
       onSourceBug: () => undefined,
     },
   });
+  const throttled = new ThrottledPods(clock);
   const isSynced = () => state.isSynced;
   const trustsAddresses = () => state.trustsAddresses;
   const sight: ExplainContext = {
     knowledge: { pods, grants, owners, upstreams, workloadIdentities, isSynced, trustsAddresses },
     policy: { strict, graceMs: 60_000, hostNetwork: 'serve' },
+    throttledOf: (uid) => throttled.of(uid),
     broker,
     health: () => ({
       name: 'node-1',
@@ -104,7 +107,7 @@ export function openExplainStand({
     pods.upsert(createPod({ name: 'p', ips: ['10.0.0.1'], ...fields }));
   }
 
-  return { clock, pods, grants, broker, state, calls, ask, askPod, addPod };
+  return { clock, throttled, pods, grants, broker, state, calls, ask, askPod, addPod };
 }
 
 export type ExplainStand = ReturnType<typeof openExplainStand>;

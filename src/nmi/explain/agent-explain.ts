@@ -4,6 +4,7 @@ import type { Logger } from '../base/logger.ts';
 import type { Config } from '../config/config.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import type { Kernel } from '../kernel/kernel.ts';
+import type { Throttling } from '../state/throttled-pods.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
 import type { TokenBroker } from '../tokens/broker.ts';
 import { explain } from './explain.ts';
@@ -18,16 +19,25 @@ export interface ExplainOptions {
   readonly broker: TokenBroker;
   /** By pod UID. */
   readonly clientsOf: (podUid: string) => readonly string[];
+  readonly throttledOf: (podUid: string) => readonly Throttling[];
   readonly clock: Clock;
   readonly log: Logger;
 }
 
 /** Never rejects. */
 export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
-  const { config, kernel, state, policy, broker, clientsOf, clock, log } = options;
+  const { config, kernel, state, policy, broker, clientsOf, throttledOf, clock, log } = options;
   const health = () => readHealth({ nodeName: config.node, kernel, knowledge: state });
   const whyUnavailable = () => kernel.whyUnavailable();
-  const context = { knowledge: state, policy, broker, clientsOf, health, whyUnavailable };
+  const context = {
+    knowledge: state,
+    policy,
+    broker,
+    clientsOf,
+    throttledOf,
+    health,
+    whyUnavailable,
+  };
   return openExplainServer({
     path: config.explainSocket,
     explain: (query) => explain(query, context, clock.wallMs()),

@@ -19,7 +19,8 @@ import {
   type GrantKnowledge,
 } from '../grants/authorize.ts';
 import { CallerConnection } from '../grants/caller.ts';
-import { findHints, findOwnerHints } from './hints.ts';
+import type { Throttling } from '../state/throttled-pods.ts';
+import { findHints, findOwnerHints, findThrottleHints } from './hints.ts';
 import type { ExplainQuery } from './question.ts';
 import {
   explanationSchema,
@@ -55,6 +56,8 @@ export interface ExplainContext {
   readonly broker: Pick<TokenBroker, 'describe'>;
   /** The clients that a pod was seen to use; undefined where no requests are seen. */
   readonly clientsOf?: (podUid: string) => readonly string[];
+  /** Limits that a pod went beyond lately; the same. */
+  readonly throttledOf?: (podUid: string) => readonly Throttling[];
   readonly health: () => NodeHealth;
   /** Why no caller can be looked up now, or undefined. */
   readonly whyUnavailable: () => string | undefined;
@@ -162,7 +165,11 @@ function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation
     identities: identitiesOf(pod, grants, byDefault, sight),
     requests,
     clients: sight.clientsOf?.(uid) ?? [],
-    hints: [...findHints(pod, knowledge.grants), ...findOwnerHints(pod, knowledge)],
+    hints: [
+      ...findHints(pod, knowledge.grants),
+      ...findOwnerHints(pod, knowledge),
+      ...findThrottleHints(sight.throttledOf?.(uid) ?? []),
+    ],
   };
 }
 

@@ -11,8 +11,10 @@ import {
 } from '../../cache/index/grant-index.ts';
 import type { Binding, ObjectRef, Pod } from '../../cache/index/objects.ts';
 import { printable } from '../base/printable.ts';
+import { reasonGuide } from '../base/reason-guide.ts';
 import { textOfUnowned } from '../grants/refusal-text.ts';
 import { unownedOfPod } from '../grants/unowned.ts';
+import { throttleTexts, type Throttling } from '../state/throttled-pods.ts';
 
 const maxNamed = 3;
 
@@ -48,6 +50,15 @@ export function findOwnerHints(
   if (knowledge.owners.mode !== 'warn') return [];
   return unownedOfPod(pod, knowledge).flatMap(([, { by, entry }], index) =>
     index < maxNamed ? [`${textOfUnowned(by, entry, pod)} --identity-owners=warn serves it.`] : [],
+  );
+}
+
+/** Limits that the pod went beyond in the last minutes, whatever its rights. */
+export function findThrottleHints(throttled: readonly Throttling[]): readonly string[] {
+  return throttled.map(
+    ({ limit, count, agoMs }) =>
+      `This pod is being throttled: it ${throttleTexts[limit]}, ${count} times in the last minutes, the last ` +
+      `time ${Math.round(agoMs / 1_000)} s ago. ${reasonGuide.caller_throttled.fix}`,
   );
 }
 

@@ -47,6 +47,11 @@ export function limitKeyOf({ uid }: Pod): string {
   return `pod ${uid}`;
 }
 
+/** The pod that a limit key counts; undefined for one that is deleted, and for all that are no pods. */
+export function podOfLimitKey(limitKey: string, pods: PodIndex): Pod | undefined {
+  return limitKey.startsWith('pod ') ? pods.byUid(limitKey.slice('pod '.length)) : undefined;
+}
+
 /** Whose turn it is when what a pod asks for waits. */
 export function partyOf(pod: Pod): Party {
   return { namespace: pod.namespace, pod: limitKeyOf(pod) };

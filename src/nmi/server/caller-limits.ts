@@ -33,24 +33,31 @@ export interface CallerMaxima {
   readonly held: number;
 }
 
+/** A caller, by its limit key, has used up a share. */
+export type OnBeyond = (limitKey: string, limit: keyof CallerMaxima) => void;
+
 /** Each `begin` returns what to call at the end, or undefined when the share is used up. */
 export class CallerLimits {
   readonly #max: CallerMaxima;
+  readonly #onBeyond: OnBeyond;
   readonly #fetches = new Counts();
   readonly #waiting = new Counts();
   readonly #held = new Counts();
   /** Requests by caller and token. */
   readonly #sharing = new Counts();
 
-  constructor(max: CallerMaxima) {
+  constructor(max: CallerMaxima, onBeyond: OnBeyond = () => undefined) {
     this.#max = max;
+    this.#onBeyond = onBeyond;
   }
 
   beginFetch(limitKey: string, token: string): (() => void) | undefined {
     const fetch = `${limitKey}\n${token}`;
     const isNew = this.#sharing.get(fetch) === 0;
-    if (this.#waiting.get(limitKey) >= this.#max.waiting) return undefined;
-    if (isNew && this.#fetches.get(limitKey) >= this.#max.fetches) return undefined;
+    if (this.#waiting.get(limitKey) >= this.#max.waiting) return this.#refuse(limitKey, 'waiting');
+    if (isNew && this.#fetches.get(limitKey) >= this.#max.fetches) {
+      return this.#refuse(limitKey, 'fetches');
+    }
     this.#waiting.add(limitKey);
     this.#sharing.add(fetch);
     if (isNew) this.#fetches.add(limitKey);
@@ -62,8 +69,12 @@ export class CallerLimits {
   }
 
   beginWait(limitKey: string): (() => void) | undefined {
-    if (this.#held.get(limitKey) >= this.#max.held) return undefined;
+    if (this.#held.get(limitKey) >= this.#max.held) return this.#refuse(limitKey, 'held');
     this.#held.add(limitKey);
     return () => this.#held.remove(limitKey);
+  }
+
+  #refuse(limitKey: string, limit: keyof CallerMaxima): undefined {
+    this.#onBeyond(limitKey, limit);
   }
 }

@@ -51,8 +51,8 @@ export interface ListenerOptions {
   /** A connection was accepted; its caller is to be looked up now. */
   readonly onConnection: (caller: CallerConnection) => void;
   readonly limits: ConnectionLimits;
-  /** A connection was closed at once: its caller has its fill, or there are too many. */
-  readonly onTooMany: (limit: 'per_caller' | 'total') => void;
+  /** A connection was closed at once: its caller, if that is known, has its fill, or there are too many. */
+  readonly onTooMany: (limit: 'per_caller' | 'total', limitKey?: string) => void;
   /** Must not throw; a synchronous answer is written in the same turn. */
   readonly handle: (exchange: HttpExchange) => Handled | Promise<Handled>;
   readonly turns: FairTurns;
@@ -213,7 +213,7 @@ class HttpListener implements Listener {
     const connection = this.#connections.add(socket, caller);
     if (connection === undefined) {
       socket.destroy();
-      onTooMany('per_caller');
+      onTooMany('per_caller', caller.limitKey);
     } else {
       this.#read(socket, connection);
     }

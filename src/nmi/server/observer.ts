@@ -1,5 +1,6 @@
 /** What the way of a request reports of its work; whoever listens changes no answer. */
 import type { CacheOutcome } from '../../cache/token/cache.ts';
+import type { Pod } from '../../cache/index/objects.ts';
 import type { Answer, Reason } from '../base/answers.ts';
 import type { Authorization } from '../grants/authorization.ts';
 import type { UpstreamObserver } from '../tokens/broker.ts';
@@ -7,6 +8,7 @@ import type { IdHeaders } from './correlation.ts';
 import type { Exchange, Handled } from './request.ts';
 import type { Route } from './route.ts';
 import type { StandingRight } from './standing-rights.ts';
+import type { ThrottleLimit } from '../state/throttled-pods.ts';
 
 export type TokenRoute = Extract<Route['kind'], 'token' | 'host-token'>;
 
@@ -31,6 +33,8 @@ export interface Observer extends UpstreamObserver {
   onHandled(exchange: Exchange, route: Route, handled: Handled): void;
   /** A request that was refused before it came to the router. */
   onRefusal(reason: Reason): void;
+  /** A request or connection of a pod went beyond a limit of that pod. */
+  onThrottled(pod: Pod, limit: ThrottleLimit): void;
   /** What the first two would say of it. */
   onHit(hit: Hit, right: StandingRight): void;
 }

@@ -6,12 +6,13 @@ import type { Part } from '../base/part.ts';
 import { portError } from '../base/port-error.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
+import { podOfLimitKey } from '../grants/caller.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { LoopDetection } from '../sources/imds/loop-detection.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
 import type { TokenBroker } from '../tokens/broker.ts';
-import { CallerLimits } from './caller-limits.ts';
+import { CallerLimits, type OnBeyond } from './caller-limits.ts';
 import { resetGonePods } from './close-stale-connections.ts';
 import { connectionLimits } from './connection-limits.ts';
 import { FairTurns } from './fair-turns.ts';
@@ -23,6 +24,7 @@ import { openPassthrough, type Passthrough } from './passthrough.ts';
 import { createRouter } from './router.ts';
 import { StandingRights } from './standing-rights.ts';
 import { TokenEndpoint } from './token-endpoint.ts';
+import { ThrottledPods, type ThrottleLimit } from '../state/throttled-pods.ts';
 import type { ObjectWait } from './wait-for-object.ts';
 
 /**
@@ -35,6 +37,9 @@ const callerMaxima = { fetches: 50, waiting: 512, held: 32 };
 /** At five calls of the metadata service a second, 16 take three seconds. */
 const relayMaxima = { fetches: 16, waiting: 128, held: 0 };
 
+/** What the shares of tokens are called in metrics and Events. */
+const limitNames = { fetches: 'tokens', waiting: 'requests', held: 'pending_objects' } as const;
+
 /** Of requests or connections that failed, in a quiet minute. */
 const maxBugLines = 20;
 
@@ -42,6 +47,7 @@ export interface Server extends Required<Pick<Part, 'samples'>>, AsyncDisposable
   /** Of the first listener. */
   readonly port: number;
   readonly policy: GrantPolicy;
+  readonly throttled: Pick<ThrottledPods, 'of'>;
   /** Stops accepting, lets requests under way finish for at most `maxMs`, then cuts the rest. */
   drain(maxMs: number): Promise<void>;
 }
@@ -62,6 +68,13 @@ export interface ServerOptions {
 export async function openServer(options: ServerOptions): Promise<Server> {
   const { config, tuning, state, clock, log } = options;
   await using opening = new AsyncDisposableStack();
+  const throttled = opening.use(new ThrottledPods(clock));
+  const onThrottled = (limitKey: string, limit: ThrottleLimit): void => {
+    const pod = podOfLimitKey(limitKey, state.pods);
+    if (pod === undefined) return;
+    throttled.note(pod.uid, limit);
+    options.observer.onThrottled(pod, limit);
+  };
   const passthrough = opening.use(
     openPassthrough({
       endpoint: `http://${config.metadataIp}:${config.metadataPort}`,
@@ -71,7 +84,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
         allowedAreas: config.allowedAreas,
         hasImds: config.redirect !== 'address',
       },
-      limits: new CallerLimits(relayMaxima),
+      limits: new CallerLimits(relayMaxima, (limitKey) => onThrottled(limitKey, 'metadata')),
       loopMark: options.loopMark,
       clock,
     }),
@@ -83,7 +96,9 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   };
   const refused = { per_caller: 0, total: 0 };
   const listeners: Listener[] = [];
-  const shared = createHandlers(options, passthrough, policy);
+  const shared = createHandlers(options, passthrough, policy, (limitKey, limit) =>
+    onThrottled(limitKey, limitNames[limit]),
+  );
   const hosts = listenHosts(config);
   const limits = connectionLimits(hosts.length);
   for (const host of hosts) {
@@ -91,7 +106,10 @@ export async function openServer(options: ServerOptions): Promise<Server> {
       ...shared,
       port: config.listenPort,
       limits,
-      onTooMany: (limit) => refused[limit]++,
+      onTooMany: (limit, limitKey) => {
+        refused[limit]++;
+        if (limitKey !== undefined) onThrottled(limitKey, 'connections');
+      },
     });
     opening.use(listener);
     listeners.push(listener);
@@ -104,6 +122,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   return {
     port: listeners[0]?.port ?? 0,
     policy,
+    throttled,
     samples: () => [
       {
         metric: 'nmi_connections',
@@ -129,11 +148,12 @@ function createHandlers(
   { config, tuning, kernel, state, broker, observer, loopMark, clock, log }: ServerOptions,
   passthrough: Passthrough,
   policy: GrantPolicy,
+  onBeyond: OnBeyond,
 ): Handlers {
   const objectWait: ObjectWait = {
     clock,
     waiters: state.waiters,
-    limits: new CallerLimits(callerMaxima),
+    limits: new CallerLimits(callerMaxima, onBeyond),
     maxWaitMs: tuning.lateObjectWaitMs,
   };
   const rights = new StandingRights({ knowledge: state, policy, clock });

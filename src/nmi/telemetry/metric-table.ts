@@ -81,6 +81,14 @@ export const newMetrics = {
     ['limit'],
     'Connections closed because of a limit: per_caller or total.',
   ),
+  nmi_throttled_requests_total: counter(
+    ['namespace', 'limit'],
+    'Requests and connections beyond a limit of their pod, by its namespace: connections, tokens, requests, pending_objects, metadata.',
+  ),
+  nmi_events_total: counter(
+    ['outcome'],
+    'Events for the API server: written, failed, dropped (no room; counted for each refusal).',
+  ),
   nmi_watch_synced: gauge(['resource'], '1 if the resource has been listed.'),
   nmi_watch_last_event_seconds: gauge(
     ['resource'],

@@ -4,6 +4,7 @@
  * here changes an answer, and nothing secret passes through: of a token only its existence is told.
  */
 import { fullName } from '../../cache/index/object-name.ts';
+import type { Pod } from '../../cache/index/objects.ts';
 import type { Answer, Reason } from '../base/answers.ts';
 import { LogBudget } from '../base/lines/log-budget.ts';
 import type { Clock } from '../../cache/clock.ts';
@@ -22,6 +23,7 @@ import type { StandingRight } from '../server/standing-rights.ts';
 import { loggablePath, loggableResource, redactClientId } from '../base/log.ts';
 import type { Logger, PreparedLine } from '../base/logger.ts';
 import { hostTokenPath, tokenPath, type Route } from '../server/route.ts';
+import type { ThrottleLimit } from '../state/throttled-pods.ts';
 import type { SourceResult } from '../sources/source.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
@@ -297,11 +299,15 @@ export function createObserver(
     metrics.inc('nmi_token_refreshes_total', { outcome });
   }
 
+  function onThrottled({ namespace }: Pod, limit: ThrottleLimit): void {
+    metrics.inc('nmi_throttled_requests_total', { namespace: namespaces.of(namespace), limit });
+  }
+
   function onSourceBug(error: unknown): void {
     log.error({ err: stackOf(error) }, 'token source failed');
   }
 
-  return { onHit, onDecision, onFetch, onRefresh, onSourceBug, onHandled, onRefusal };
+  return { onHit, onDecision, onFetch, onRefresh, onSourceBug, onHandled, onRefusal, onThrottled };
 }
 
 function stackOf(error: unknown): string | undefined {

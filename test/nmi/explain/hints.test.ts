@@ -8,6 +8,20 @@ import { openExplainStand, type ExplainStand } from '../../support/explain-stand
 const labels = { aadpodidbinding: 'app' };
 
 describe('hints', () => {
+  it('name the limits that a pod went beyond lately, whatever its rights', () => {
+    const { clock, throttled, addPod, askPod } = openExplainStand();
+    addPod();
+    throttled.note('uid-p', 'connections');
+    throttled.note('uid-p', 'connections');
+    clock.advance(3_000);
+    assert.deepEqual(askPod('pod=default/p').hints, [
+      'This pod is being throttled: it opened more connections at once than one pod may have, 2 times in the last ' +
+        'minutes, the last time 3 s ago. Cache tokens in the application, as SDKs do when one credential object is kept.',
+    ]);
+    clock.advance(5 * 60_000);
+    assert.deepEqual(askPod('pod=default/p').hints, []);
+  });
+
   const hintsOf = (arrange: (stand: ExplainStand) => void): string => {
     const stand = openExplainStand();
     arrange(stand);

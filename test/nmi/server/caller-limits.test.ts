@@ -26,6 +26,20 @@ describe('the limits of one caller', () => {
     assert.ok(limits.beginFetch('a', 'one') !== undefined);
   });
 
+  it('report who went beyond which of them', () => {
+    const beyond: string[] = [];
+    const limits = new CallerLimits({ fetches: 1, waiting: 2, held: 1 }, (limitKey, limit) =>
+      beyond.push(`${limitKey} ${limit}`),
+    );
+    limits.beginFetch('a', 'one');
+    limits.beginFetch('a', 'two');
+    limits.beginFetch('a', 'one');
+    limits.beginFetch('a', 'one');
+    limits.beginWait('b');
+    limits.beginWait('b');
+    assert.deepEqual(beyond, ['a fetches', 'a waiting', 'b held']);
+  });
+
   it('count the requests that wait for an object', () => {
     const limits = new CallerLimits({ fetches: 1, waiting: 1, held: 1 });
     const end = limits.beginWait('a');

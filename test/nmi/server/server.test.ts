@@ -4,6 +4,7 @@ import { createServer, connect } from 'node:net';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../../src/cache/clock.ts';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
+import type { Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { createLogger } from '../../../src/nmi/base/logger.ts';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
@@ -15,6 +16,7 @@ import { LoopDetection } from '../../../src/nmi/sources/imds/loop-detection.ts';
 import type { ClusterState } from '../../../src/nmi/state/cluster-state.ts';
 import { Waiters } from '../../../src/nmi/state/waiters.ts';
 import type { TokenBroker } from '../../../src/nmi/tokens/broker.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { freePort } from '../../support/free-ports.ts';
 import { longLived } from '../../support/token-endpoint-stand.ts';
@@ -60,6 +62,7 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
       onDecision: () => seen.push('decision'),
       onRefusal: (reason: string) => seen.push(`refusal ${reason}`),
       onHit: () => seen.push('hit'),
+      onThrottled: ({ name }: Pod, limit: string) => seen.push(`throttled ${name} ${limit}`),
     } as unknown as Observer,
     loopMark: new LoopDetection(),
     clock: systemClock,
@@ -163,6 +166,23 @@ describe('the way of a request, put together', () => {
     await once(socket, 'data');
     assert.equal(valueOf('nmi_connections'), 1);
     socket.destroy();
+  });
+
+  it('reports a pod that has its fill of connections, and no one else', async () => {
+    await using stand = await open();
+    const sockets = Array.from({ length: 64 }, () => stand.dial());
+    await Promise.all(sockets.map((socket) => once(socket, 'connect')));
+    for (const from of [podIp, '127.0.0.12']) {
+      const surplus = Array.from({ length: 65 }, () => stand.dial(from));
+      await Promise.all(surplus.slice(0, 64).map((socket) => once(socket, 'connect')));
+      sockets.push(...surplus);
+    }
+    await eventually(() => {
+      const [throttling] = stand.server.throttled.of('uid-p');
+      assert.deepEqual([throttling?.limit, throttling?.count], ['connections', 65]);
+    });
+    assert.deepEqual(new Set(stand.seen), new Set(['throttled p connections']));
+    for (const socket of sockets) socket.destroy();
   });
 
   it('reports what is refused before it is a request', async () => {

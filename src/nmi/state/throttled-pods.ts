@@ -1,0 +1,72 @@
+/**
+ * Which pods went beyond a limit of theirs lately, and beyond which: for `explain`, the metrics and
+ * the Events. At most as many pods and limits as are kept, each for some minutes.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import { ExpiringMap } from '../base/expiring-map.ts';
+
+/** What is limited for each pod. */
+export type ThrottleLimit = 'connections' | 'tokens' | 'requests' | 'pending_objects' | 'metadata';
+
+/** What a pod did; a sentence without its subject. */
+export const throttleTexts: Readonly<Record<ThrottleLimit, string>> = {
+  connections: 'opened more connections at once than one pod may have',
+  tokens: 'waited for more different tokens at once than one pod may',
+  requests: 'had more requests for tokens waiting at once than one pod may have',
+  pending_objects:
+    'had more requests waiting at once for its binding or identity than one pod may have',
+  metadata: 'waited for more different metadata at once than one pod may',
+};
+
+export interface Throttling {
+  readonly limit: ThrottleLimit;
+  /** Requests or connections beyond the limit, in the last minutes. */
+  readonly count: number;
+  /** Milliseconds since the latest of them. */
+  readonly agoMs: number;
+}
+
+const keptMs = 5 * 60_000;
+const maxKept = 1_024;
+
+interface Counted {
+  count: number;
+  lastAtMs: number;
+}
+
+export class ThrottledPods implements Disposable {
+  readonly #clock: Clock;
+  readonly #counted: ExpiringMap<Counted>;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#counted = new ExpiringMap(clock, maxKept);
+  }
+
+  note(uid: string, limit: ThrottleLimit): void {
+    const key = `${uid} ${limit}`;
+    const lastAtMs = this.#clock.monotonicMs();
+    const counted = this.#counted.get(key);
+    if (counted === undefined) {
+      this.#counted.set(key, { count: 1, lastAtMs }, keptMs);
+    } else {
+      counted.count += 1;
+      counted.lastAtMs = lastAtMs;
+    }
+  }
+
+  of(uid: string): readonly Throttling[] {
+    const nowMs = this.#clock.monotonicMs();
+    return limits.flatMap((limit) => {
+      const counted = this.#counted.get(`${uid} ${limit}`);
+      if (counted === undefined) return [];
+      return [{ limit, count: counted.count, agoMs: nowMs - counted.lastAtMs }];
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#counted[Symbol.dispose]();
+  }
+}
+
+const limits = ['connections', 'tokens', 'requests', 'pending_objects', 'metadata'] as const;
