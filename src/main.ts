@@ -34,7 +34,11 @@ for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
 void runCli(process.argv.slice(2), {
   environment: process.env,
   stdout: output.write,
-  stderr: (text) => process.stderr.write(text),
+  stderr: (text) => {
+    // What ends the process is its last line, which Kubernetes takes for the termination message.
+    output.flush();
+    process.stderr.write(text);
+  },
   columns: process.stdout.isTTY ? process.stdout.columns : undefined,
   stop: stop.signal,
 }).then((code) => {

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import type { StartError } from '../nmi/base/start-error.ts';
 
 /**
  * What a verb may touch of the process it runs in, as values: `main.ts` fills them in, tests put
@@ -24,6 +25,11 @@ export const exitCodes = {
   bug: 70,
   config: 78,
 } as const;
+
+/** The last line of a process that cannot go on, for `kubectl describe pod` and for a person. */
+export function renderFatal({ code, message }: StartError): string {
+  return `nmi: cannot start: ${message.replaceAll(/\s+/g, ' ')} (${code})\n`;
+}
 
 /** Resolves at the first signal, at once when it came already. */
 export async function untilStopped({ stop }: Io): Promise<void> {

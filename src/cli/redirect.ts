@@ -11,7 +11,7 @@ import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/choose-redire
 import { listOwnPins } from '../redirect/ebpf/programs.ts';
 import { RedirectError, type RedirectStatus } from '../redirect/redirect.ts';
 import type { Args } from './flags.ts';
-import { exitCodes, untilStopped, type Io } from './io.ts';
+import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
 import { probeRedirect } from './redirect-probe.ts';
 
 type Output = 'text' | 'json';
@@ -67,6 +67,7 @@ async function keepRedirect(config: Config, io: Io): Promise<number> {
   } catch (error) {
     if (!(error instanceof StartError)) throw error;
     log.error({ code: error.code, problem: error.message }, 'redirect cannot be maintained');
+    io.stderr(renderFatal(error));
     return exitCodes.unavailable;
   }
 }

@@ -7,7 +7,7 @@ import { tuning } from '../nmi/config/tuning.ts';
 import { findKubenet } from '../nmi/kernel/kubenet.ts';
 import { createLogger } from '../nmi/base/logger.ts';
 import { StartError } from '../nmi/base/start-error.ts';
-import { exitCodes, untilStopped, type Io } from './io.ts';
+import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
 
 export async function run(flags: Readonly<Record<string, string>>, io: Io): Promise<number> {
   const parsed = parseConfig(flags, io.environment);
@@ -43,6 +43,7 @@ export async function run(flags: Readonly<Record<string, string>>, io: Io): Prom
   } catch (error) {
     if (error instanceof StartError) {
       log.error({ code: error.code, problem: error.message }, 'agent cannot start');
+      io.stderr(renderFatal(error));
       return error.code === 'CONFIG' ? exitCodes.config : exitCodes.unavailable;
     }
     if (error !== io.stop.reason) throw error;

@@ -46,7 +46,7 @@ describe('nmi run', () => {
         /^nmi: AAD Pod Identity is not supported for Kubenet: .*CVE-2021-1677/,
       );
       const allowed = await start({ ...flags, 'allow-network-plugin-kubenet': 'true' });
-      assert.equal(allowed.stderr, '', 'it got further');
+      assert.match(allowed.stderr, /^nmi: cannot start: no usable Kubernetes/, 'it got further');
       assert.ok(allowed.lines.length > 0);
     } finally {
       await rm(folder, { recursive: true });
@@ -54,7 +54,7 @@ describe('nmi run', () => {
   });
 
   it('logs what cannot be, and ends with 78 where it is the configuration’s fault', async () => {
-    const { code, lines } = await start({
+    const { code, lines, stderr } = await start({
       kubeconfig: '/nothing/here',
       'kubelet-config': '/nothing/here',
       enableProfile: 'true',
@@ -65,5 +65,6 @@ describe('nmi run', () => {
       ['starting nmi process', 'setting ignored', 'agent cannot start'],
     );
     assert.equal(lines.at(-1)?.['code'], 'CONFIG');
+    assert.match(stderr, /^nmi: cannot start: no usable Kubernetes configuration.* \(CONFIG\)\n$/);
   });
 });
