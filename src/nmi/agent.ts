@@ -8,6 +8,7 @@
  */
 import type { Clock } from '../cache/clock.ts';
 import { openAdminPages } from './admin/pages.ts';
+import { openReadinessEvents } from './admin/readiness-events.ts';
 import { StartupTaint } from './admin/startup-taint.ts';
 import { flagsPage, statusPage } from './admin/z-pages.ts';
 import { userAgent } from './base/build-info.ts';
@@ -19,12 +20,15 @@ import type { Config } from './config/config.ts';
 import { tuning as defaultTuning, type Tuning } from './config/tuning.ts';
 import { openExplain } from './explain/agent-explain.ts';
 import { openKernel } from './kernel/kernel.ts';
+import { createOwnAccount } from './kube/accounts/own-account.ts';
 import { openKubeClient, type KubeClient } from './kube/api/client.ts';
+import { EventWriter } from './kube/events/event-writer.ts';
 import { openServer } from './server/server.ts';
 import { LoopDetection } from './sources/imds/loop-detection.ts';
 import { openClusterState } from './state/cluster-state.ts';
 import { giveBackSpareMemory } from './state/spare-memory.ts';
 import { exportParts } from './telemetry/export-parts.ts';
+import { withEvents } from './telemetry/refusal-events.ts';
 import { createTelemetry } from './telemetry/telemetry.ts';
 import { openTokens } from './tokens/tokens.ts';
 
@@ -50,7 +54,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { config, clock, log, stop } = options;
   const tuning: Tuning = { ...defaultTuning, ...options.tuning };
   await using starting = new AsyncDisposableStack();
-  const { metrics, observer, clients } = createTelemetry(log.child({ component: 'token' }), clock);
+  const telemetry = createTelemetry(log.child({ component: 'token' }), clock);
+  const { metrics, clients } = telemetry;
   const client = starting.use(await openClient(options));
   stop?.throwIfAborted();
   const kernel = starting.use(openKernel(options));
@@ -60,6 +65,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const state = starting.use(
     openClusterState({ config, tuning, client, clock, log, attests: kernel.mode === 'ebpf' }),
   );
+  const events = config.events ? starting.use(openEventWriter(options, client)) : undefined;
+  const observer =
+    events === undefined
+      ? telemetry.observer
+      : withEvents(telemetry.observer, { events, pods: state.pods });
   const loopMark = new LoopDetection();
   const core = { ...options, tuning, client, kernel, state, observer, loopMark };
   const tokens = starting.use(await openTokens({ ...core, knowledge: state }));
@@ -72,6 +82,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       broker,
       policy: server.policy,
       clientsOf: (uid) => clients.of(uid),
+      throttledOf: (uid) => server.throttled.of(uid),
     }),
   );
   await kernel.start();
@@ -84,7 +95,13 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     }),
   );
 
-  const parts: readonly Part[] = [kernel, state, broker, server];
+  const parts: readonly Part[] = [
+    kernel,
+    state,
+    broker,
+    server,
+    ...(events === undefined ? [] : [events]),
+  ];
   exportParts(metrics, parts);
   starting.use(
     await openAdminPages({
@@ -97,6 +114,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       zPages: [statusPage({ component: 'nmi', clock, parts }), flagsPage('nmi', config)],
     }),
   );
+  if (events !== undefined) {
+    starting.use(
+      openReadinessEvents({
+        events,
+        ownAccount: createOwnAccount({ client }),
+        readiness: () => readiness(parts),
+        clock,
+      }),
+    );
+  }
   if (config.startupTaint !== '') {
     starting.use(
       new StartupTaint({
@@ -119,6 +146,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       await running.disposeAsync();
     },
   };
+}
+
+function openEventWriter({ config, clock, log }: AgentOptions, client: KubeClient): EventWriter {
+  return new EventWriter({
+    client,
+    clock,
+    instance: config.node,
+    random: Math.random,
+    log: log.child({ component: 'events' }),
+  });
 }
 
 async function openClient({ config, clock, environment }: AgentOptions): Promise<KubeClient> {

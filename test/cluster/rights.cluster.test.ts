@@ -19,6 +19,7 @@ import { eventually } from '../../lab/world/eventually.ts';
 import { openKubeClient, type KubeClient } from '../../src/nmi/kube/api/client.ts';
 import { createSecretReader } from '../../src/nmi/kube/accounts/secrets.ts';
 import { createServiceAccounts } from '../../src/nmi/kube/accounts/service-accounts.ts';
+import { EventWriter } from '../../src/nmi/kube/events/event-writer.ts';
 import { requestServiceAccountToken } from '../../src/nmi/kube/accounts/token-request.ts';
 import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
 import { objectsOf, renderChart, type KubeObject } from '../deploy/chart-render.ts';
@@ -45,23 +46,32 @@ interface Variant {
 
 /** By what is on: what the agent can do with the objects of two namespaces. */
 const variants: Readonly<Record<string, Variant>> = {
-  nothing: { values: {}, inShop: [], inOffice: [] },
+  nothing: { values: {}, inShop: ['event'], inOffice: ['event'] },
+  'nothing, not even Events,': {
+    values: { nmi: { events: false } },
+    inShop: [],
+    inOffice: [],
+  },
   secrets: {
     values: { rbac: { allowAccessToSecrets: true } },
-    inShop: ['secret'],
-    inOffice: ['secret'],
+    inShop: ['secret', 'event'],
+    inOffice: ['secret', 'event'],
   },
   federation: {
     values: { rbac: { allowFederation: true } },
-    inShop: ['token'],
-    inOffice: ['token'],
+    inShop: ['token', 'event'],
+    inOffice: ['token', 'event'],
   },
   'workload identity': {
     values: { rbac: { allowFederation: true }, nmi: { workloadIdentity: true } },
-    inShop: ['token', 'account'],
-    inOffice: ['token', 'account'],
+    inShop: ['token', 'account', 'event'],
+    inOffice: ['token', 'account', 'event'],
   },
-  'a startup taint': { values: { nmi: { startupTaint: taint } }, inShop: [], inOffice: [] },
+  'a startup taint': {
+    values: { nmi: { startupTaint: taint } },
+    inShop: ['event'],
+    inOffice: ['event'],
+  },
   'everything, in one namespace': {
     values: {
       rbac: {
@@ -72,8 +82,8 @@ const variants: Readonly<Record<string, Variant>> = {
       },
       nmi: { workloadIdentity: true, startupTaint: taint },
     },
-    inShop: ['secret', 'token', 'account'],
-    inOffice: [],
+    inShop: ['secret', 'token', 'account', 'event'],
+    inOffice: ['event'],
   },
 };
 
@@ -212,11 +222,32 @@ async function whatWorks(
       })
     ).kind,
     account: await readAccount(client, { namespace, name: 'default' }),
+    event: await writeEvent(client, namespace),
   };
   for (const kind of Object.values(kinds)) {
     assert.ok(['found', 'ok', 'known', 'forbidden'].includes(kind), kind);
   }
   return Object.entries(kinds).flatMap(([what, kind]) => (kind === 'forbidden' ? [] : [what]));
+}
+
+async function writeEvent(client: KubeClient, namespace: string): Promise<string> {
+  const clock = systemClock;
+  const log = keptLog();
+  using writer = new EventWriter({ client, clock, instance: 'node-a', random: Math.random, log });
+  const pod = { apiVersion: 'v1', kind: 'Pod', namespace, name: objectName, uid: 'u' };
+  writer.record(pod, 'test', () => ({
+    related: undefined,
+    type: 'Normal',
+    reason: 'Test',
+    action: 'Test',
+    note: 'A test.',
+  }));
+  return await eventually(() => {
+    const value = (outcome: string) =>
+      writer.samples().find(({ labels }) => labels?.['outcome'] === outcome)?.value ?? 0;
+    assert.equal(value('written') + value('failed'), 1);
+    return value('written') === 1 ? 'ok' : 'forbidden';
+  });
 }
 
 async function readAccount(client: KubeClient, account: ObjectName): Promise<string> {

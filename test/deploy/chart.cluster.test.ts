@@ -362,6 +362,7 @@ describe('the chart', { skip }, () => {
     const base = [
       'list+watch pods',
       'list+watch azureidentities+azureidentitybindings+azureidentitygrants+azurepodidentityexceptions',
+      'create+patch events',
     ];
     const granted = (rbac: object, nmi: object = {}) =>
       rightsOf(objects({ rbac, nmi })).filter((right) => !base.includes(right));
@@ -373,6 +374,7 @@ describe('the chart', { skip }, () => {
       'create serviceaccounts/token',
       'get serviceaccounts',
     ]);
+    assert.deepEqual(rightsOf(objects({ nmi: { events: false } })), base.slice(0, 2));
     assert.deepEqual(rightsOf(objects({ rbac: { enabled: false } })), []);
   });
 

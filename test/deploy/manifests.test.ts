@@ -81,7 +81,7 @@ describe('the manifests', () => {
     }
   });
 
-  it('give the agent the right to list and watch what it watches, and nothing else', async () => {
+  it('give the agent the right to list and watch what it watches, to write Events, and nothing else', async () => {
     const role = (await load('nmi.yaml')).find(({ kind }) => kind === 'ClusterRole');
     const rules = role?.rules ?? [];
     assert.deepEqual(rules.flatMap(({ resources }) => resources).sort(), [
@@ -89,9 +89,13 @@ describe('the manifests', () => {
       'azureidentitybindings',
       'azureidentitygrants',
       'azurepodidentityexceptions',
+      'events',
       'pods',
     ]);
-    for (const { verbs } of rules) assert.deepEqual(verbs, ['list', 'watch']);
+    for (const { resources, verbs } of rules) {
+      const isEvents = resources.includes('events');
+      assert.deepEqual(verbs, isEvents ? ['create', 'patch'] : ['list', 'watch']);
+    }
   });
 
   it('keep the rights of secrets and of federation apart, and as small as they can be', async () => {

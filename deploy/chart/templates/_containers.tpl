@@ -133,6 +133,8 @@ them too.
 name: nmi
 image: {{ include "nmi.image" . }}
 imagePullPolicy: {{ .Values.image.imagePullPolicy }}
+# `kubectl describe pod` shows why it ended.
+terminationMessagePolicy: FallbackToLogsOnError
 args:
   - --node=$(NODE_NAME)
   - --operation-mode=managed
@@ -179,6 +181,8 @@ volumeMounts:
 name: redirect
 image: {{ include "nmi.image" . }}
 imagePullPolicy: {{ .Values.image.imagePullPolicy }}
+# `kubectl describe pod` shows why it ended.
+terminationMessagePolicy: FallbackToLogsOnError
 args:
   - redirect
   - run
@@ -298,6 +302,8 @@ exempt.
 name: open
 image: {{ include "nmi.image" . }}
 imagePullPolicy: {{ .Values.image.imagePullPolicy }}
+# `kubectl describe pod` shows why it ended.
+terminationMessagePolicy: FallbackToLogsOnError
 args:
   - redirect
   - remove

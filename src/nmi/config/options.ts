@@ -305,6 +305,13 @@ const table = {
       help: 'Log verbosity as in the replaced system: 4 and up means debug, 6 and up trace.',
     },
     {
+      name: 'events',
+      key: 'events',
+      type: boolean,
+      default: 'true',
+      help: 'Write Events: refusals on the pod and its identity, changes of readiness on the agent’s own pod. Needs the rights to create and patch events.',
+    },
+    {
       name: 'startup-taint',
       key: 'startupTaint',
       type: matching(

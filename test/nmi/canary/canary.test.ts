@@ -220,6 +220,8 @@ async function assertUntold(agent: CanaryAgent): Promise<void> {
   for (const path of ['metrics', 'readyz', 'healthz', 'statusz', 'flagz']) {
     assert.deepEqual(canaries.in((await agent.page(path)).text), [], path);
   }
+  const events = agent.kube.store.list(resourceOf('Event'));
+  assert.deepEqual(canaries.in(JSON.stringify(events)), [], 'in an Event');
   for (const query of ['', ...Object.keys(working).map(explainQuery)]) {
     const explained = await agent.explain(query);
     assert.match(explained, /^\{/);
@@ -422,6 +424,17 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     agent.canaries.addToken('resource of a caller', token);
     const { status } = await ask(agent, 'secret', `${token} and more`);
     assert.equal(status, 400);
+    await assertUntold(agent);
+  });
+
+  it('are in no Event of the refusals so far, on the pod and on its identities', async () => {
+    await eventually(() => {
+      const kinds = agent.kube.store
+        .list(resourceOf('Event'))
+        .map(({ regarding }) => (regarding as { readonly kind: string }).kind);
+      assert.ok(kinds.filter((kind) => kind === 'Pod').length >= 5, kinds.join(' '));
+      assert.ok(kinds.includes('AzureIdentity'));
+    });
     await assertUntold(agent);
   });
 

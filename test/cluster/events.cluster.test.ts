@@ -1,0 +1,239 @@
+/** Events of the whole agent on a real API server, under the rights of the manifest, as kubectl shows them. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { before, it } from 'node:test';
+import { systemClock } from '../../src/cache/clock.ts';
+import { eventually } from '../../lab/world/eventually.ts';
+import { openLoopbackPod } from '../../lab/pods/pod-client.ts';
+import { startAgent } from '../../src/nmi/agent.ts';
+import { createLogger } from '../../src/nmi/base/logger.ts';
+import { parseConfig } from '../../src/nmi/config/config.ts';
+import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
+import { EventWriter } from '../../src/nmi/kube/events/event-writer.ts';
+import { keptLog } from '../nmi/kube/kube-world.ts';
+import { freePort } from '../support/free-ports.ts';
+import { HandClock } from '../support/hand-clock.ts';
+import type { Cluster } from './support/cluster.ts';
+import { describeOnClusters } from './support/on-clusters.ts';
+import { runPod } from './support/pods.ts';
+
+const deploy = join(import.meta.dirname, '../../deploy');
+const agentAccount = { namespace: 'kube-system', name: 'aad-pod-id-nmi-service-account' };
+const token =
+  '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';
+
+const objects = `
+apiVersion: aadpodidentity.k8s.io/v1
+kind: AzureIdentity
+metadata: { name: reports, namespace: shop }
+spec:
+  type: 1
+  tenantID: 11111111-2222-3333-4444-555555555555
+  clientID: 11111111-2222-3333-4444-555555555556
+  clientPassword: { name: reports, namespace: shop }
+---
+apiVersion: aadpodidentity.k8s.io/v1
+kind: AzureIdentityBinding
+metadata: { name: reports, namespace: shop }
+spec: { azureIdentity: reports, selector: reports }
+`;
+
+interface EventView {
+  readonly regarding: { readonly name: string };
+  readonly reason: string;
+  readonly note: string;
+  readonly series?: { readonly count: number };
+}
+
+async function eventsIn(cluster: Cluster, namespace: string): Promise<readonly EventView[]> {
+  const path = `/apis/events.k8s.io/v1/namespaces/${namespace}/events`;
+  const { items } = await cluster.admin.expect('GET', path);
+  return (items ?? []) as unknown as readonly EventView[];
+}
+
+/** On loopback, without a redirect; young objects are not waited for. */
+async function openAgent(kubeconfig: string) {
+  const port = await freePort();
+  const parsed = parseConfig(
+    {
+      node: 'node-a',
+      kubeconfig,
+      redirect: 'none',
+      'nmi-listen-address': '127.0.0.1',
+      'nmi-port': String(port),
+      'http-probe-port': '0',
+      'prometheus-port': '0',
+    },
+    { NMI_EXPLAIN_SOCKET: 'off' },
+  );
+  assert.ok(parsed.ok, JSON.stringify(parsed));
+  const lines: string[] = [];
+  const agent = await startAgent({
+    config: parsed.config,
+    clock: systemClock,
+    log: createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) }),
+    environment: {},
+    tuning: { bindingGraceMs: 0, lateObjectWaitMs: 300, drainTimeoutMs: 1_000 },
+  });
+  const ask = async (sourceIp: string, times: number): Promise<string> => {
+    await using pod = openLoopbackPod({ name: sourceIp, sourceIp, host: '127.0.0.1', port });
+    let body = '';
+    for (let time = 0; time < times; time++) {
+      const answer = await pod.request({
+        method: 'GET',
+        target: token,
+        headers: ['Metadata', 'true'],
+        connection: 'kept',
+        timeoutMs: 10_000,
+      });
+      assert.ok(answer.outcome === 'answered');
+      body = answer.body;
+    }
+    return body;
+  };
+  return { agent, lines, ask, [Symbol.asyncDispose]: () => agent.stop() };
+}
+
+describeOnClusters('Events', (cluster) => {
+  before(async () => {
+    const { admin } = cluster();
+    await cluster().createNamespace('shop');
+    await cluster().kubectl(['apply', '-f', join(deploy, 'crds.yaml')]);
+    await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
+    await cluster().kubectl(['apply', '-f', join(deploy, 'nmi.yaml')]);
+    await cluster().apply(objects);
+    for (const [name, ip, binding] of [
+      ['unbound', '127.0.0.11', 'nothing'],
+      ['reports', '127.0.0.12', 'reports'],
+    ] as const) {
+      const labels = { aadpodidbinding: binding };
+      await runPod(admin, { namespace: 'shop', name, node: 'node-a', ip, labels });
+    }
+  });
+
+  it('show a namespace’s user reason and fix of a refusal, once, on pod and identity', async () => {
+    const { admin } = cluster();
+    const own = { namespace: 'kube-system', name: 'nmi-x', node: 'node-a', ip: '10.0.0.9' };
+    const { metadata } = await runPod(admin, { ...own, serviceAccountName: agentAccount.name });
+    const { kubeconfigPath } = await cluster().createServiceAccountClient({
+      ...agentAccount,
+      boundTo: { kind: 'Pod', name: own.name, uid: metadata.uid },
+    });
+    await using stand = await openAgent(kubeconfigPath);
+    await eventually(async () => {
+      assert.match(await stand.ask('127.0.0.11', 50), /\(binding_missing\)/);
+    });
+    assert.match(await stand.ask('127.0.0.12', 50), /\(credential_invalid\)/);
+    const describe = (kind: string, namespace: string, name: string): Promise<string> =>
+      cluster().kubectl(['-n', namespace, 'describe', kind, name]);
+    await eventually(async () => {
+      const unbound = await describe('pod', 'shop', 'unbound');
+      assert.match(
+        unbound,
+        /Warning +BindingMissing +\S+ +entra-pod-identity\/nmi.*no AzureIdentityBinding in namespace shop has that selector.* Fix: /,
+      );
+      for (const [kind, name] of [
+        ['pod', 'reports'],
+        ['azureidentity', 'reports'],
+      ] as const) {
+        assert.match(
+          await describe(kind, 'shop', name),
+          /Warning +CredentialInvalid +.* Fix: Correct the Secret/,
+        );
+      }
+    });
+    const reasons = (await eventsIn(cluster(), 'shop')).map(({ reason }) => reason);
+    assert.deepEqual(reasons.toSorted(), [
+      'BindingMissing',
+      'CredentialInvalid',
+      'CredentialInvalid',
+    ]);
+    await eventually(async () => {
+      const agentPod = await describe('pod', 'kube-system', 'nmi-x');
+      // Without a redirect all that is missing in this test are the watches, which have synced.
+      assert.match(agentPod, /Normal +Ready +.*The agent is ready/);
+    });
+    assert.ok(!stand.lines.some((line) => line.includes('failed to write an Event')));
+  });
+
+  it('that RBAC refuses cost a line of the log and nothing else', async () => {
+    await cluster().applyOverHttp(`
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: { name: without-events }
+rules:
+  - { apiGroups: [''], resources: [pods], verbs: [list, watch] }
+  - { apiGroups: [aadpodidentity.k8s.io], resources: ['*'], verbs: [list, watch] }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: { name: without-events }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: without-events }
+subjects: [{ kind: ServiceAccount, name: without-events, namespace: kube-system }]
+`);
+    const account = { namespace: 'kube-system', name: 'without-events' };
+    const { kubeconfigPath } = await cluster().createServiceAccountClient(account);
+    await using stand = await openAgent(kubeconfigPath);
+    await eventually(async () => {
+      assert.match(await stand.ask('127.0.0.11', 1), /\(binding_missing\)/);
+    });
+    assert.match(await stand.ask('127.0.0.12', 10), /\(credential_invalid\)/);
+    const failures = () => stand.lines.filter((line) => line.includes('failed to write an Event'));
+    await eventually(() => assert.equal(failures().length, 1));
+    assert.match(failures()[0] ?? '', /"code":"FORBIDDEN".*cannot create resource/);
+    assert.match(await stand.ask('127.0.0.11', 10), /\(binding_missing\)/);
+    assert.equal(failures().length, 1);
+  });
+
+  it('of 5,000 refusals of 200 pods are one for each, and then their series', async () => {
+    await cluster().createNamespace('crowd');
+    const { kubeconfigPath } = await cluster().createServiceAccountClient(agentAccount);
+    await using client = await openKubeClient({ kubeconfigPath, userAgent: 'test' });
+    const clock = new HandClock(Date.now());
+    using writer = new EventWriter({
+      client,
+      clock,
+      instance: 'node-a',
+      random: Math.random,
+      log: keptLog(),
+    });
+    const refuseAll = (): void => {
+      for (let refusal = 0; refusal < 5_000; refusal++) {
+        const name = `p${refusal % 200}`;
+        const pod = { apiVersion: 'v1', kind: 'Pod', namespace: 'crowd', name, uid: `uid-${name}` };
+        writer.record(pod, 'binding_missing', () => ({
+          related: undefined,
+          type: 'Warning',
+          reason: 'BindingMissing',
+          action: 'GetToken',
+          note: 'ä'.repeat(512),
+        }));
+      }
+    };
+    const written = (): number => writer.samples()[0]?.value ?? 0;
+    /** The clock goes on as the writes end, not faster. */
+    const passMinutes = async (minutes: number): Promise<void> => {
+      for (let minute = 0; minute < minutes; minute++) {
+        const wanted = written() + 10;
+        clock.advance(60_000);
+        await eventually(() => assert.equal(written(), wanted));
+      }
+    };
+    refuseAll();
+    await eventually(() => assert.equal(written(), 10));
+    await passMinutes(8);
+    const first = await eventsIn(cluster(), 'crowd');
+    assert.equal(first.length, 90);
+    assert.equal(new Set(first.map(({ regarding }) => regarding.name)).size, 90);
+    refuseAll();
+    await passMinutes(4);
+    const later = await eventsIn(cluster(), 'crowd');
+    const names = new Set(later.map(({ regarding }) => regarding.name));
+    assert.equal(later.length, names.size, 'no pod has a second one');
+    const series = later.flatMap(({ series: each }) => (each === undefined ? [] : [each.count]));
+    assert.ok(series.length > 0);
+    assert.deepEqual(new Set(series), new Set([50]));
+    const described = await cluster().kubectl(['-n', 'crowd', 'get', 'events']);
+    assert.match(described, /BindingMissing/);
+  });
+});
