@@ -10,6 +10,15 @@ import { namespaceFor, print, scopeOf, type VerbContext } from './context.ts';
 import { carryOut, checkName, emptyPlan, planFlags } from './plan.ts';
 import type { AddVerb } from './verb.ts';
 
+const writeFlags = {
+  'pod-labels': {
+    type: 'string',
+    demandOption: true,
+    describe: 'KEY=VALUE, comma separated; a pod needs one of them.',
+  },
+  apply: planFlags.apply,
+} as const;
+
 export const addException: AddVerb = (parser, start) =>
   parser.command(
     'exception',
@@ -22,12 +31,7 @@ export const addException: AddVerb = (parser, start) =>
           (sub) =>
             sub
               .positional('name', { type: 'string', demandOption: true })
-              .option('pod-labels', {
-                type: 'string',
-                demandOption: true,
-                describe: 'KEY=VALUE, comma separated; a pod needs one of them.',
-              })
-              .options({ apply: planFlags.apply })
+              .options(writeFlags)
               .example('$0 exception add proxy -n web --pod-labels app=proxy --apply', ''),
           (flags) =>
             start(flags, (context) =>
@@ -40,12 +44,7 @@ export const addException: AddVerb = (parser, start) =>
           (sub) =>
             sub
               .positional('name', { type: 'string', demandOption: true })
-              .option('pod-labels', {
-                type: 'string',
-                demandOption: true,
-                describe: 'KEY=VALUE, comma separated; a pod needs one of them.',
-              })
-              .options({ apply: planFlags.apply })
+              .options(writeFlags)
               .example('$0 exception update proxy --pod-labels app=proxy,tier=edge --apply', ''),
           (flags) =>
             start(flags, (context) =>

@@ -1,4 +1,5 @@
 /** `kubectl nmi identity`: the verbs of `az aks pod-identity`, for managed mode. */
+import { credentialKinds, kindsOfType } from '../../nmi/sources/entra/credentials/kinds.ts';
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { isGuid, isResourceId } from '../../cache/index/identifiers.ts';
 import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
@@ -48,16 +49,18 @@ export const addIdentity: AddVerb = (parser, start) =>
                 describe: 'Tenant; for all but user-assigned.',
               })
               .option('type', {
-                choices: typeNames,
-                default: 'user-assigned' as const,
+                choices: [...typeTitles.values()],
+                default: userAssigned,
                 describe: 'Where its tokens come from.',
               })
-              .option('secret', {
-                type: 'string',
-                default: '',
-                describe: 'Secret with the password or certificate.',
+              .options({
+                secret: {
+                  type: 'string',
+                  default: '',
+                  describe: 'Secret with the password or certificate.',
+                },
+                ...planFlags,
               })
-              .options(planFlags)
               .example(
                 '$0 identity add orders --resource-id /subscriptions/… --run --apply',
                 'of a user-assigned identity',
@@ -182,19 +185,27 @@ export const addIdentity: AddVerb = (parser, start) =>
         .demandCommand(1, 'No verb is given after identity.'),
   );
 
-const typeNames = ['user-assigned', 'secret', 'certificate', 'federated'] as const;
+const userAssigned = 'user-assigned';
+/** By `spec.type`. */
+const typeTitles: ReadonlyMap<number, string> = new Map([
+  [0, userAssigned],
+  ...credentialKinds.map(({ type, typeTitle }) => [type, typeTitle] as const),
+]);
 
 interface AddFlags extends PlanFlags {
   readonly resourceId: string;
   readonly clientId: string;
   readonly tenantId: string;
-  readonly type: (typeof typeNames)[number];
+  /** One of `typeTitles`. */
+  readonly type: string;
   readonly secret: string;
 }
 
 async function add(context: VerbContext, name: string, flags: AddFlags): Promise<ExitCode> {
   const namespace = await namespaceFor(context);
-  const { resourceId, type } = flags;
+  const { resourceId } = flags;
+  const [type = 0] = [...typeTitles].find(([, title]) => title === flags.type) ?? [];
+  const kinds = kindsOfType(type);
   if (resourceId !== '' && !isResourceId(resourceId)) {
     throw usage(
       `${resourceId} is no Azure resource id`,
@@ -210,16 +221,20 @@ async function add(context: VerbContext, name: string, flags: AddFlags): Promise
       `Give --client-id, or add --run to read it: ${look}`,
     );
   }
-  if (type !== 'user-assigned' && found.tenantId === '')
-    throw usage(`type ${type} needs a tenant`, 'Give --tenant-id.');
-  const needsSecret = type === 'secret' || type === 'certificate';
+  const isOfEntra = kinds.length > 0;
+  if (isOfEntra && found.tenantId === '')
+    throw usage(`type ${flags.type} needs a tenant`, 'Give --tenant-id.');
+  const needsSecret = kinds.some(({ objectKind }) => objectKind === 'Secret');
   if (needsSecret && flags.secret === '')
-    throw usage(`type ${type} needs a Secret`, 'Give --secret, a Secret of the same namespace.');
+    throw usage(
+      `type ${flags.type} needs a Secret`,
+      'Give --secret, a Secret of the same namespace.',
+    );
   const spec = {
-    type: typeNames.indexOf(type),
+    type,
     ...(resourceId === '' ? {} : { resourceID: resourceId }),
     clientID: found.clientId,
-    ...(type === 'user-assigned' ? {} : { tenantID: found.tenantId }),
+    ...(isOfEntra ? { tenantID: found.tenantId } : {}),
     ...(needsSecret ? { clientPassword: { name: flags.secret } } : {}),
   };
   const objects = [identityObject(namespace, checkName(name), spec)];
@@ -253,7 +268,7 @@ async function list(context: VerbContext): Promise<ExitCode> {
     return {
       namespace: namespaceOf(identity),
       name: nameOf(identity),
-      type: typeNames[Number(specOf(identity)['type'] ?? 0)] ?? 'unknown',
+      type: typeTitles.get(Number(specOf(identity)['type'] ?? 0)) ?? 'unknown',
       clientId: stringAt(specOf(identity), 'clientID'),
       selectors: bindings.map((each) => stringAt(specOf(each), 'selector')),
       pods: podsOf(bindings, snapshot).map(nameOf),

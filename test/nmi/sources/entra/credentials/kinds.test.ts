@@ -120,8 +120,6 @@ describe('the list of credential kinds', () => {
     const knowing = files.filter(
       ({ path, text }) =>
         (path === `${folder}/kinds.ts` || !path.startsWith(`${folder}/`)) &&
-        // The plugin prints what people are to do by kind.
-        !path.startsWith('src/kubectl/') &&
         quoted.some((pattern) => pattern.test(text)),
     );
     assert.deepEqual(
