@@ -22,6 +22,34 @@ describe('the command line of kubectl nmi', () => {
     assert.match(words, /^:4$/m);
   });
 
+  it('has a help with an example for each verb and sub-verb', async () => {
+    const helpOf = async (words: readonly string[]) => (await play([...words, '--help'])).stdout;
+    /** Words of the verbs below; none for a verb that takes its names itself. */
+    const below = (help: string, above: readonly string[]) => {
+      const [, commands = ''] = /^Commands:\n((?: .*\n)+)/m.exec(help) ?? [];
+      const start = ['kubectl nmi', ...above].join(' ');
+      const named = commands.matchAll(new RegExp(`^ {2}${start} ([a-z-]+)`, 'gm'));
+      return [...named].map(([, name = '']) => [...above, name]);
+    };
+    const lacking: string[] = [];
+    const visited: string[] = [];
+    const visit = async (words: readonly string[]): Promise<void> => {
+      const help = await helpOf(words);
+      const verbs = below(help, words);
+      for (const each of verbs) await visit(each);
+      if (verbs.length > 0) return;
+      visited.push(words.join(' '));
+      const example = /^Examples:\n {2}kubectl nmi (.+)/m.exec(help)?.[1] ?? '';
+      if (!example.startsWith(words.join(' '))) lacking.push(words.join(' '));
+    };
+    await visit([]);
+    assert.deepEqual(lacking, []);
+    for (const words of ['explain', 'identity federate', 'migrate plan', 'exception add', 'top']) {
+      assert.ok(visited.includes(words), `${words} of ${visited.join(', ')}`);
+    }
+    assert.ok(visited.length >= 22, visited.join(', '));
+  });
+
   it('prints errors on one line, whatever a server sends', async () => {
     const { stderr } = await play(['explain', 'pod', 'x\u001b[2J\ny'], boundWorld());
     assert.equal(stderr.includes('\u001b'), false);

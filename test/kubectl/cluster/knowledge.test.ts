@@ -5,10 +5,10 @@ import { createKnowledge } from '../../../src/kubectl/cluster/knowledge.ts';
 import type { Config } from '../../../src/nmi/config/config.ts';
 import {
   clientB,
-  createBinding,
   createIdentity,
   createObject,
   createPod,
+  createSnapshot,
   nowWallMs,
 } from '../support/recorded-kubectl.ts';
 
@@ -25,19 +25,12 @@ function viewOf(
     'azure.workload.identity/tenant-id': 'contoso.example',
   };
   return createKnowledge(
-    {
-      scope: 'shop',
+    createSnapshot({
       pods: [createPod('web', { labels })],
       identities: [createIdentity('orders'), createIdentity('broken', { type: 'x' })],
-      bindings: [createBinding('orders')],
       accounts: [createObject('ServiceAccount', 'default', {}, { annotations })],
       grants: canReadGrants ? [] : undefined,
-      exceptions: [],
-      workloads: [],
-      policies: [],
-      agents: [],
-      unread: [],
-    },
+    }),
     { ...defaultConfig, ...config },
     nowWallMs,
   );

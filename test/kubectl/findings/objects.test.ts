@@ -8,25 +8,12 @@ import {
   createBinding,
   createIdentity,
   createObject,
-  createPod,
+  createSnapshot,
   nowWallMs,
 } from '../support/recorded-kubectl.ts';
 
 function examine(changes: Partial<Snapshot> = {}) {
-  const snapshot: Snapshot = {
-    scope: 'shop',
-    pods: [createPod('web', { labels: { aadpodidbinding: 'orders', app: 'web' } })],
-    identities: [createIdentity('orders')],
-    bindings: [createBinding('orders')],
-    exceptions: [],
-    workloads: [],
-    policies: [],
-    accounts: [],
-    grants: [],
-    agents: [],
-    unread: [],
-    ...changes,
-  };
+  const snapshot = createSnapshot(changes);
   const view = createKnowledge(snapshot, defaultConfig, nowWallMs);
   return examineObjects({ snapshot, view, config: defaultConfig });
 }

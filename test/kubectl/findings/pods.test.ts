@@ -12,6 +12,7 @@ import {
   createIdentity,
   createObject,
   createPod,
+  createSnapshot,
   nowWallMs,
 } from '../support/recorded-kubectl.ts';
 
@@ -21,20 +22,7 @@ const withClientId = (value: string) => ({
 });
 
 function examine(pod: RawObject, changes: Partial<Snapshot> = {}) {
-  const snapshot: Snapshot = {
-    scope: 'shop',
-    pods: [pod],
-    identities: [createIdentity('orders')],
-    bindings: [createBinding('orders')],
-    exceptions: [],
-    workloads: [],
-    policies: [],
-    accounts: [],
-    grants: [],
-    agents: [],
-    unread: [],
-    ...changes,
-  };
+  const snapshot = createSnapshot({ pods: [pod], ...changes });
   const view = createKnowledge(snapshot, defaultConfig, nowWallMs);
   const report = examinePod(pod, { snapshot, view, config: defaultConfig });
   return report?.findings ?? [];

@@ -5,6 +5,7 @@
 import { runPlugin } from '../../../src/kubectl/plugin.ts';
 import type { Outside, ProgramRun } from '../../../src/kubectl/base/outside.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
+import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import {
   labelsOf,
   nameOf,
@@ -251,5 +252,23 @@ export function boundWorld(changes: Readonly<Record<string, readonly RawObject[]
       namespaces: [{ kind: 'Namespace', metadata: { name: 'shop' } }],
       ...changes,
     },
+  };
+}
+
+/** Of namespace `shop`: one pod that is bound as it should be, and nothing else. */
+export function createSnapshot(changes: Partial<Snapshot> = {}): Snapshot {
+  return {
+    scope: 'shop',
+    pods: [createPod('web', { labels: { aadpodidbinding: 'orders', app: 'web' } })],
+    identities: [createIdentity('orders')],
+    bindings: [createBinding('orders')],
+    exceptions: [],
+    workloads: [],
+    policies: [],
+    accounts: [],
+    grants: [],
+    agents: [],
+    unread: [],
+    ...changes,
   };
 }
