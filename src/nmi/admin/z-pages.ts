@@ -100,8 +100,10 @@ export function flagsPage(component: string, config: Config): ZPage {
 function redirectOf(parts: readonly Part[]): string {
   const samples = parts.flatMap((part) => part.samples?.() ?? []);
   const up = samples.find(({ metric }) => metric === 'nmi_redirect_up');
-  const mode = up?.labels?.['mode'] ?? 'unknown';
-  return up?.value === 1 ? mode : `${mode} (not in place)`;
+  // A kernel side that is to redirect nothing reports nothing of it.
+  if (up === undefined) return 'none';
+  const mode = up.labels?.['mode'] ?? '';
+  return up.value === 1 ? mode : `${mode} (not in place)`;
 }
 
 function renderPage(component: string, page: string, lines: readonly string[]): string {

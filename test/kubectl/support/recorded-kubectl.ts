@@ -29,7 +29,7 @@ export interface Recorded {
     program: string,
     args: readonly string[],
     input: string,
-  ) => ProgramRun | undefined;
+  ) => ProgramRun | undefined | Promise<ProgramRun | undefined>;
   readonly currentNamespace?: string;
   readonly isReadOnly?: boolean;
 }
@@ -53,13 +53,13 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
     environment: {},
     stdout: (text) => (stdout += text),
     stderr: (text) => (stderr += text),
-    run: (program, args, { input = '' } = {}) => {
+    run: async (program, args, { input = '' } = {}) => {
       const answer = program === 'kubectl' ? read(args, recorded) : undefined;
-      if (answer !== undefined) return Promise.resolve(answer);
+      if (answer !== undefined) return answer;
       calls.push([program, ...args]);
       inputs.push(input);
-      const other = recorded.other?.(program, args, input);
-      return Promise.resolve(other ?? { code: undefined, stdout: '', stderr: '' });
+      const other = await recorded.other?.(program, args, input);
+      return other ?? { code: undefined, stdout: '', stderr: '' };
     },
     readText: (path) => Promise.resolve(recorded.files?.[path]),
     writeNew: (path, text) => {

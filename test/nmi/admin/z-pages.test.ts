@@ -52,6 +52,11 @@ describe('/statusz', () => {
     assert.deepEqual([typeof binaryVersion, typeof commit], ['string', 'string']);
     assert.ok(Array.isArray(paths));
   });
+
+  it('shows no redirect where none is wanted', () => {
+    const page = statusPage({ component: 'nmi', clock: new HandClock(), parts: [{}] });
+    assert.match(page.text(), /^Redirect: none$/m);
+  });
 });
 
 describe('/flagz', () => {

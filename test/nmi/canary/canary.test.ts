@@ -438,6 +438,22 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     await assertUntold(agent);
   });
 
+  it('are told nobody when a caller takes one for its User-Agent', async () => {
+    const secret = textOf([...texts.keys()][0] ?? '');
+    for (const userAgent of [secret, `azsdk-js-identity/4.2.1${secret} azsdk-js-${secret}/1`]) {
+      const query = new URLSearchParams({ resource: vault, client_id: clientIdOf('wide') });
+      const answer = await agent.pod.request({
+        method: 'GET',
+        target: `/metadata/identity/oauth2/token?api-version=2018-02-01&${query.toString()}`,
+        headers: ['Metadata', 'true', 'User-Agent', userAgent],
+        connection: 'own',
+        timeoutMs: 10_000,
+      });
+      assert.equal(answer.outcome, 'answered');
+    }
+    await assertUntold(agent);
+  });
+
   it('are in memory while they are needed, and old ones are not', async () => {
     agent.entra.setFaults({});
     const secret = createCanary();
