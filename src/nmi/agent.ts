@@ -63,7 +63,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   stop?.throwIfAborted();
   // The watches begin while the kernel side is still coming up: nothing is served before both.
   const state = starting.use(
-    openClusterState({ config, tuning, client, clock, log, attests: kernel.mode === 'ebpf' }),
+    openClusterState({ config, tuning, client, clock, log, network: kernel.network }),
   );
   const events = config.events ? starting.use(openEventWriter(options, client)) : undefined;
   const observer =

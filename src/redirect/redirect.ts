@@ -38,15 +38,29 @@ export interface Peer {
   readonly localPort: number;
 }
 
+/** Where the kernel sends packets for an address. Links are indexes, which the kernel does not reuse. */
+export interface Place {
+  /** Link of the route. */
+  readonly link: number;
+  /** If that link is a bridge: its port that leads to the neighbor. */
+  readonly port?: number;
+  /** Of the neighbor, as `02:00:00:00:00:01`; absent if the route is for this address only. */
+  readonly mac?: string;
+}
+
 /**
  * Result of the look-up of a caller in the kernel's records.
- * `by-address`: this mode has no records; only the source address identifies the caller.
+ * `by-address`: this mode has no records; the source address identifies the caller, and where it is.
  * `attested`: the caller's cgroup was recorded at its connect.
  * `unattested`: this mode records callers and has no record of this one; refuse it.
  * `unavailable`: this mode records callers, but the records cannot be read now; answer with 503.
  */
 export type Attestation =
-  | { readonly kind: 'by-address' }
+  | {
+      readonly kind: 'by-address';
+      /** At the time of the accept; absent if it was not looked up. */
+      readonly place?: Place | 'unknown';
+    }
   | { readonly kind: 'attested'; readonly cgroupId: bigint }
   | { readonly kind: 'unattested' }
   | {

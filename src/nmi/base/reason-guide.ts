@@ -121,7 +121,8 @@ export const reasonGuide = {
     who: 'cluster',
   },
   pod_unknown: {
-    means: 'No running pod of the node has the address of the connection.',
+    means:
+      'No running pod of the node has the address of the connection, or the one that has it is behind another link of the node.',
     fix: oneMoment,
     check: 'nmi_watch_staleness_seconds of the agent on that node.',
     who: 'cluster',

@@ -36,7 +36,7 @@ export interface ByObjectId {
 export type CallerFacts =
   | { readonly about: 'unattested' | 'outlived' | 'unknown-name' }
   | { readonly about: 'unavailable'; readonly why: string }
-  | { readonly about: 'shared-address'; readonly ip: string }
+  | { readonly about: 'shared-address' | 'misplaced-address'; readonly ip: string }
   /** `why`: what goes wrong with the watches, if something does. */
   | { readonly about: 'agent-starting'; readonly why?: string }
   | {

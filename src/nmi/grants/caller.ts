@@ -2,7 +2,7 @@
  * Who opened a connection. Identity comes from what the kernel reports of the socket and never
  * from a header.
  *
- * 1. By address: the pod that has the source address.
+ * 1. By address: the pod that has the source address, if the connection comes from that pod's place.
  * 2. Attested: the pod that the caller's cgroup belongs to, and the source address must be that
  *    pod's too. On the host network the address is the node's and says nothing; there the cgroup
  *    alone names the pod. A cgroup that does not belong to the pod of the address may be that of a
@@ -19,12 +19,15 @@ import type { Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { Party } from '../../cache/token/fair-queue.ts';
 import type { Attestation } from '../../redirect/redirect.ts';
+import type { PodPlaces } from './pod-places.ts';
 
 export type Caller =
   | { readonly kind: 'pod'; readonly pod: Pod }
   | { readonly kind: 'unknown' }
   | { readonly kind: 'ambiguous'; readonly pods: readonly Pod[] }
   | { readonly kind: 'outlived' }
+  /** The pod of the address is at another place. */
+  | { readonly kind: 'misplaced' }
   | Extract<Attestation, { kind: 'unattested' | 'unavailable' }>;
 
 /** Which of these pods a cgroup belongs to, by what the kubelet calls their cgroups. */
@@ -38,6 +41,7 @@ export interface CallerEnd {
 
 const unknown: Caller = { kind: 'unknown' };
 const outlived: Caller = { kind: 'outlived' };
+const misplaced: Caller = { kind: 'misplaced' };
 
 /** For modes that attest nothing. */
 const noCgroups: FindCgroupUid = () => undefined;
@@ -98,11 +102,15 @@ export class CallerConnection {
     return this.#limitKey;
   }
 
-  /** The caller by the present index; looked up again only when the index has changed. */
-  resolve(pods: PodIndex): Caller {
-    if (this.#generation !== pods.generation) {
+  /**
+   * The caller by the present index; looked up again only when the index has changed, or while it is
+   * misplaced, which a proof of the index alone may end.
+   * @param places absent where the address is all there is.
+   */
+  resolve(pods: PodIndex, places?: PodPlaces): Caller {
+    if (this.#generation !== pods.generation || this.#caller === misplaced) {
       this.#generation = pods.generation;
-      this.#caller = this.#lookUp(pods);
+      this.#caller = this.#lookUp(pods, places);
     }
     return this.#caller;
   }
@@ -117,14 +125,21 @@ export class CallerConnection {
     return this.#ownerUid !== undefined && pods.byUid(this.#ownerUid) === undefined;
   }
 
-  #lookUp(pods: PodIndex): Caller {
+  #lookUp(pods: PodIndex, places: PodPlaces | undefined): Caller {
     const found = this.#find(pods);
     if (found.kind !== 'pod') return found;
     if (this.#ownerUid === undefined) {
+      if (!this.#isInPlace(found.pod, places)) return misplaced;
       this.#ownerUid = found.pod.uid;
       this.#limitKey = limitKeyOf(found.pod);
     }
     return found.pod.uid === this.#ownerUid ? found : outlived;
+  }
+
+  #isInPlace(pod: Pod, places: PodPlaces | undefined): boolean {
+    const { attestation } = this;
+    if (attestation.kind !== 'by-address' || attestation.place === undefined) return true;
+    return places?.isOf(pod, this.ip, attestation.place) ?? true;
   }
 
   #find(pods: PodIndex): Caller {

@@ -5,6 +5,7 @@
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { CallerFacts, Identified, RefusedCaller } from './authorization.ts';
 import type { CallerConnection } from './caller.ts';
+import type { PodPlaces } from './pod-places.ts';
 
 /** What the watches have delivered. */
 export interface Knowledge {
@@ -15,11 +16,13 @@ export interface Knowledge {
   trustsAddresses(): boolean;
   /** What goes wrong with a watch now, or with that of pods, in a few words. */
   whyBehind?(resource?: 'pods'): string | undefined;
+  /** Where pods are that are known by their address; absent where none is. */
+  readonly places?: PodPlaces | undefined;
 }
 
 export function identify(connection: CallerConnection, knowledge: Knowledge): Identified {
   const { ip } = connection;
-  const caller = connection.resolve(knowledge.pods);
+  const caller = connection.resolve(knowledge.pods, knowledge.places);
   switch (caller.kind) {
     case 'unattested':
       return refused('caller_unattested', { about: 'unattested' }, false);
@@ -28,6 +31,8 @@ export function identify(connection: CallerConnection, knowledge: Knowledge): Id
       return refused('agent_not_synced', { about: 'unavailable', why: caller.why }, false);
     case 'outlived':
       return refused('connection_outlived_pod', { about: 'outlived' }, false);
+    case 'misplaced':
+      return refused('pod_unknown', { about: 'misplaced-address', ip }, true);
     case 'pod':
       if (!knowledge.isSynced()) break;
       if (connection.attestation.kind === 'by-address' && !knowledge.trustsAddresses()) {

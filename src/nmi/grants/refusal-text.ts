@@ -32,6 +32,7 @@ const endsConnection: ReadonlySet<CallerFacts['about']> = new Set([
   'unattested',
   'unavailable',
   'outlived',
+  'misplaced-address',
 ]);
 
 function textOfCaller(facts: CallerFacts): string {
@@ -59,6 +60,11 @@ function textOfCaller(facts: CallerFacts): string {
       return (
         `No running pod of this node has the address ${facts.ip}` +
         `${facts.why === undefined ? '' : `, but ${facts.why}`}. Retry.`
+      );
+    case 'misplaced-address':
+      return (
+        `This connection comes from ${facts.ip}, but by another network link than that of the pod ` +
+        'with this address. The agent waits for the Kubernetes API to name its pod. Retry.'
       );
     case 'unknown-name':
       return 'No such pod on this node. Retry.';

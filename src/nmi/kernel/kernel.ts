@@ -11,6 +11,7 @@ import type { Part, Sample } from '../base/part.ts';
 import { StartError } from '../base/start-error.ts';
 import type { Config } from '../config/config.ts';
 import { chooseRedirect, type KernelCounts } from './choose-redirect.ts';
+import { openPodNetwork, withPlace, type PodNetwork } from './pod-network.ts';
 import { Reconciler, type CheckOutcome } from './reconciler.ts';
 import { watchRoom } from './room-shortage.ts';
 import { whileSettling } from './settling.ts';
@@ -26,6 +27,8 @@ export interface Kernel extends Required<Pick<Part, 'conditions' | 'samples'>>, 
   /** Installs the redirect, and checks it from then on; a failure is a state, not an exception. */
   start(): Promise<void>;
   attest(peer: Peer): Attestation | Promise<Attestation>;
+  /** Known once `prepare` has come to its end; undefined in a mode that attests callers. */
+  readonly network: PodNetwork | undefined;
   /** Why nobody can be looked up now, or undefined. */
   whyUnavailable(): string | undefined;
   /** Which of these pod UIDs a cgroup belongs to. */
@@ -69,9 +72,11 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
     },
   });
   const programSamples = counts === undefined ? () => [] : programSampler(counts);
-  const settled = (attestation: Attestation): Attestation => {
+  const network = openPodNetwork(redirectLog);
+  const completed = (attestation: Attestation, peer: Peer): Attestation => {
     const nowMs = clock.monotonicMs();
-    return whileSettling(attestation, nowMs - (keeper.activeSinceMs ?? nowMs));
+    const settled = whileSettling(attestation, nowMs - (keeper.activeSinceMs ?? nowMs));
+    return withPlace(settled, peer, network);
   };
   /** No redirect is wanted and none is left behind: there is nothing to report of one. */
   const isOff = (): boolean => keeper.status.state === 'off';
@@ -98,7 +103,12 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
     start: () => keeper.start(),
     attest: (peer) => {
       const attestation = redirect.attest(peer);
-      return 'then' in attestation ? attestation.then(settled) : settled(attestation);
+      return 'then' in attestation
+        ? attestation.then((later) => completed(later, peer))
+        : completed(attestation, peer);
+    },
+    get network() {
+      return redirect.mode === 'ebpf' ? undefined : network;
     },
     whyUnavailable: () => redirect.whyUnavailable?.(),
     findCgroupUid: (cgroupId, candidates) => cgroups?.resolve(cgroupId, candidates)?.podUid,

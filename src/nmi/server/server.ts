@@ -192,7 +192,7 @@ function createHandlers(
     attest: (peer) => kernel.attest(peer),
     findCgroupUid: (cgroupId, candidates) => kernel.findCgroupUid(cgroupId, candidates),
     // A connection belongs to the pod that has the address when it is opened.
-    onConnection: (caller) => caller.resolve(state.pods),
+    onConnection: (caller) => caller.resolve(state.pods, state.places),
     handle,
     turns,
     fastPath: config.fastPath

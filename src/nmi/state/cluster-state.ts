@@ -12,6 +12,7 @@ import { IpStaleness } from './ip-staleness.ts';
 import { openOwnerReport } from './owner-report.ts';
 import { authoritiesOf } from '../grants/authorities.ts';
 import { IdentityOwners } from '../grants/identity-owners.ts';
+import { PodPlaces, type PodPlacesOptions } from '../grants/pod-places.ts';
 import type { GrantKnowledge } from '../grants/authorize.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
@@ -43,13 +44,13 @@ export interface ClusterStateOptions {
   readonly client: KubeClient;
   readonly clock: Clock;
   readonly log: Logger;
-  /** The kernel says who calls: nobody is known by address only. */
-  readonly attests: boolean;
+  /** What the kernel knows of addresses; undefined where it attests callers by other means. */
+  readonly network: Pick<PodPlacesOptions, 'placeOf' | 'hasLink'> | undefined;
 }
 
 /** Starts the watches; what they bring is there from the first list on. */
 export function openClusterState(options: ClusterStateOptions): ClusterState {
-  const { config, tuning, client, clock, log, attests } = options;
+  const { config, tuning, client, clock, log, network } = options;
   const onObserverError = (error: unknown): void => {
     log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'index listener failed');
   };
@@ -102,10 +103,13 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     // Disposed before the first sync: nobody waits any more.
     () => undefined,
   );
+  const stalenessMs = (): number => watches.stalenessMs('pods');
+  const places =
+    network === undefined ? undefined : new PodPlaces({ ...network, pods, clock, stalenessMs });
   const ipStaleness = new IpStaleness({
     clock,
-    limitMs: attests ? 0 : config.addressStalenessLimitMs,
-    stalenessMs: () => watches.stalenessMs('pods'),
+    limitMs: network === undefined ? 0 : config.addressStalenessLimitMs,
+    stalenessMs,
     checkNow: () => watches.checkNow('pods'),
     log: log.child({ component: 'pods' }),
   });
@@ -118,6 +122,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     isSynced: () => watches.synced,
     trustsAddresses: () => ipStaleness.isCurrent,
     whyBehind: (resource) => whyBehind(watches.stats(), resource),
+    places,
   };
   const report =
     owners.mode === 'off'
@@ -143,6 +148,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     [Symbol.asyncDispose]: () => {
       report?.[Symbol.dispose]();
       ipStaleness[Symbol.dispose]();
+      places?.[Symbol.dispose]();
       return watches[Symbol.asyncDispose]();
     },
   };

@@ -20,6 +20,7 @@
 #include "bpf-side.h"
 #include "flows.h"
 #include "nmi.h"
+#include "place.h"
 #include "sockets.h"
 
 #ifndef SO_NETNS_COOKIE
@@ -668,6 +669,31 @@ static void close_sockets(struct call *call)
 		number(call, cut_sockets(&call->in[0].end, ids->items, ids->count, &call->fault));
 }
 
+static void place_of(struct call *call)
+{
+	char mac[3 * MAC_BYTES];
+	struct place place;
+
+	if (find_place(call->in[0].ip, &place, &call->fault) || !place.link)
+		return;
+	call->result = object(call);
+	put(call, call->result, "link", number(call, place.link));
+	if (place.port)
+		put(call, call->result, "port", number(call, place.port));
+	if (!place.has_mac)
+		return;
+	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", place.mac[0], place.mac[1],
+		 place.mac[2], place.mac[3], place.mac[4], place.mac[5]);
+	put(call, call->result, "mac", text(call, mac));
+}
+
+static void is_link(struct call *call)
+{
+	__u64 link = call->in[0].id;
+
+	call->result = boolean(call, link <= INT_MAX && has_link(link));
+}
+
 /* 0 before Linux 5.14, which does not report it. */
 static void netns_cookie(struct call *call)
 {
@@ -712,6 +738,8 @@ static const struct function functions[] = {
 	{ "cutFlows", "dialled:e answeredBy:e? sparedSources:[i]", forget_flows },
 	{ "socketCgroups", "dialled:e", list_cgroups },
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
+	{ "placeOf", "ip:i", place_of },
+	{ "hasLink", "link:u", is_link },
 	{ "netnsCookie", "", netns_cookie },
 	{ "trimMemory", "", trim_memory },
 };

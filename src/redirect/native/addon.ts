@@ -3,7 +3,7 @@
  * every argument before it has any effect.
  */
 import { loadAddon } from './native-files.ts';
-import { RedirectError } from '../redirect.ts';
+import { RedirectError, type Place } from '../redirect.ts';
 import { summariseVerifierLog } from './verifier-log.ts';
 
 declare const programsMark: unique symbol;
@@ -100,6 +100,10 @@ export interface NativeModule {
   socketCgroups(dialled: FlowEnd): readonly bigint[];
   /** Closes such sockets of these cgroups; returns their number. */
   cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
+  /** Undefined without a route, behind a gateway, or without a neighbor entry. */
+  placeOf(ip: string): Place | undefined;
+  /** Whether this network namespace has a link of that index. */
+  hasLink(link: bigint): boolean;
   /** Cookie of this process's network namespace; 0 if the kernel does not report it. */
   netnsCookie(): bigint;
   /** Returns freed memory of the C library's allocator to the kernel; false if there was none. */
@@ -126,6 +130,8 @@ const FUNCTIONS = {
   cutFlows: true,
   socketCgroups: true,
   cutSockets: true,
+  placeOf: true,
+  hasLink: true,
   netnsCookie: true,
   trimMemory: true,
 } satisfies Record<keyof NativeModule, true>;

@@ -96,9 +96,10 @@ export const grants: Faults = {
     ],
     [
       'a caller is looked up once and for all',
-      'if (this.#generation !== pods.generation) {',
+      'if (this.#generation !== pods.generation || this.#caller === misplaced) {',
       'if (this.#generation === -1) {',
     ],
+    ['a caller that is at another place never is its pod', ' || this.#caller === misplaced', ''],
     [
       'a caller without a record is known by its address',
       "case 'unavailable':\n        return this.attestation;",
@@ -250,6 +251,40 @@ export const grants: Faults = {
       'if (auxiliary.length > maxAuxiliaryTenants) {',
       'if (false) {',
     ],
+  ],
+  'src/nmi/grants/pod-places.ts': [
+    [
+      'any place is a pod’s',
+      "if (entry.place !== 'unknown' && !isSame(entry.place, place)) {",
+      'if (false) {',
+    ],
+    [
+      'a neighbor that answers ARP has the pod’s address after a while',
+      ' || hasLink(before.port ?? before.link)',
+      '',
+    ],
+    ['a pod that ends moves', ' || pod.terminating || hasLink', ' || hasLink'],
+    [
+      'a proof from before the change is taken',
+      'if (provenAtMs < entry.moved.seenAtMs + settleMs) return false;',
+      '',
+    ],
+    [
+      'each of two pods with an address has its place',
+      "if (owner.kind !== 'pod' || owner.pod.uid !== uid) return;",
+      '',
+    ],
+    [
+      'the station of the pod before is taken for that of the pod',
+      "const isSure = place !== 'unknown' && (place.port !== undefined || place.mac === undefined);",
+      "const isSure = place !== 'unknown';",
+    ],
+    [
+      'a place outlives its pod',
+      'if (entry !== undefined && entry.ip !== ip) this.#entries.delete(uid);',
+      'if (false) return;',
+    ],
+    ['any port of a bridge is the same place', 'return one.port === other.port;', 'return true;'],
   ],
   'src/nmi/grants/workload-identities.ts': [
     [

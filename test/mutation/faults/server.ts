@@ -531,7 +531,7 @@ export const server: Faults = {
     ],
     [
       'addresses are believed that may be another pod’s',
-      'limitMs: attests ? 0 : config.addressStalenessLimitMs',
+      'limitMs: network === undefined ? 0 : config.addressStalenessLimitMs',
       'limitMs: 0',
     ],
   ],

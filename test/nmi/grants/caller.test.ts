@@ -7,6 +7,7 @@ import fc from 'fast-check';
 import type { Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { CallerConnection, type FindCgroupUid } from '../../../src/nmi/grants/caller.ts';
+import { PodPlaces } from '../../../src/nmi/grants/pod-places.ts';
 import { CgroupIndex } from '../../../src/redirect/cgroup/cgroup-index.ts';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { createPod } from '../../support/cache-objects.ts';
@@ -256,5 +257,133 @@ describe('what limits count a caller under', () => {
     pods.remove(pod);
     connection.resolve(pods);
     assert.equal(connection.limitKey, 'pod uid-1');
+  });
+});
+
+describe('a caller by its address and place', () => {
+  const ip = '10.0.0.1';
+  const old = createPod({ name: 'old', ips: [ip] });
+  const next = createPod({ name: 'next', ips: [ip] });
+
+  function open() {
+    const clock = new HandClock();
+    const pods = new PodIndex(clock);
+    const places = new PodPlaces({
+      pods,
+      clock,
+      placeOf: () => 'unknown',
+      hasLink: () => false,
+      stalenessMs: () => 0,
+    });
+    const connect = (link: number): CallerConnection =>
+      new CallerConnection({ remoteIp: ip }, { kind: 'by-address', place: { link } });
+    const nameOf = (connection: CallerConnection): string => {
+      const caller = connection.resolve(pods, places);
+      return caller.kind === 'pod' ? caller.pod.name : caller.kind;
+    };
+    return { clock, pods, connect, nameOf };
+  }
+
+  it('is not the pod before it, and is itself on the same connection when that is known', () => {
+    const { pods, connect, nameOf } = open();
+    pods.upsert(old);
+    const older = connect(5);
+    assert.equal(nameOf(older), 'old');
+    const newer = connect(6);
+    assert.equal(nameOf(newer), 'misplaced');
+    assert.equal(newer.limitKey, ip, 'counted against nobody else');
+    assert.ok(!newer.hasOutlived(pods));
+    pods.upsert(next);
+    assert.equal(nameOf(newer), 'ambiguous');
+    pods.remove(old);
+    assert.equal(nameOf(newer), 'next');
+    assert.equal(nameOf(older), 'outlived');
+  });
+
+  it('is looked up again while it is misplaced: a proof changes nothing of the index', () => {
+    const { clock, pods, connect, nameOf } = open();
+    pods.upsert(old);
+    assert.equal(nameOf(connect(5)), 'old');
+    const moved = connect(6);
+    assert.equal(nameOf(moved), 'misplaced');
+    clock.advance(15_000);
+    assert.equal(nameOf(moved), 'old');
+  });
+
+  it('is the pod of its address where nobody looked, as in an explanation', () => {
+    const { pods, connect, nameOf } = open();
+    pods.upsert(old);
+    assert.equal(nameOf(connect(5)), 'old');
+    assert.equal(nameOf(new CallerConnection({ remoteIp: ip }, { kind: 'by-address' })), 'old');
+  });
+
+  it('never gets what is another pod’s, however late the events, once that pod has called', () => {
+    const step = fc.record({
+      /** Of three addresses: who has it changes, or whoever has it opens a connection. */
+      at: fc.integer({ min: 0, max: 2 }),
+      kind: fc.constantFrom('change', 'connect', 'connect', 'event', 'event'),
+    });
+    let [right, refused] = [0, 0];
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+        const clock = new HandClock();
+        const pods = new PodIndex(clock);
+        const links = new Set<number>();
+        const holders: { uid: string; link: number; ip: string }[] = [];
+        const events: (() => void)[] = [];
+        const seen = new Set<string>();
+        let count = 0;
+        const places = new PodPlaces({
+          pods,
+          clock,
+          placeOf: () => 'unknown',
+          hasLink: (link) => links.has(link),
+          // The server never proves more than what it has sent: the watch is silent.
+          stalenessMs: () => clock.monotonicMs(),
+        });
+        const opened: { uid: string; connection: CallerConnection }[] = [];
+        for (const { at, kind } of steps) {
+          clock.advance(10_000);
+          const holder = holders[at];
+          if (kind === 'event') {
+            events.shift()?.();
+          } else if (kind === 'change' || holder === undefined) {
+            if (holder !== undefined) {
+              links.delete(holder.link);
+              events.push(() =>
+                pods.remove({ namespace: 'default', name: holder.uid, uid: holder.uid }),
+              );
+            }
+            count += 1;
+            const fresh = { uid: `uid-${count}`, link: count, ip: `10.0.0.${at + 1}` };
+            holders[at] = fresh;
+            links.add(fresh.link);
+            const pod = createPod({ name: fresh.uid, uid: fresh.uid, ips: [fresh.ip] });
+            events.push(() => pods.upsert(pod));
+          } else {
+            const { uid, link } = holder;
+            const attestation = { kind: 'by-address', place: { link } } as const;
+            opened.push({
+              uid,
+              connection: new CallerConnection({ remoteIp: holder.ip }, attestation),
+            });
+          }
+          for (const { uid, connection } of opened) {
+            const caller = connection.resolve(pods, places);
+            if (caller.kind !== 'pod') {
+              refused += 1;
+              continue;
+            }
+            right += 1;
+            if (caller.pod.uid === uid) seen.add(uid);
+            // Nobody has called for the one before: the first to do so is taken for it.
+            else assert.ok(!seen.has(caller.pod.uid), `${uid} was taken for ${caller.pod.uid}`);
+          }
+        }
+      }),
+      { numRuns: 2_000 },
+    );
+    assert.ok(right > 2_000, `${right}`);
+    assert.ok(refused > 2_000, `${refused}`);
   });
 });

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import { identify } from '../../../src/nmi/grants/identify.ts';
+import { PodPlaces } from '../../../src/nmi/grants/pod-places.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
 import type { Attestation } from '../../../src/redirect/redirect.ts';
 import { createPod } from '../../support/cache-objects.ts';
@@ -52,6 +53,13 @@ function open() {
       state.failing === (resource ?? state.failing) ? state.failing || undefined : undefined,
     isSynced: () => state.isSynced,
     trustsAddresses: () => state.trustsAddresses,
+    places: new PodPlaces({
+      pods,
+      clock: new HandClock(),
+      placeOf: () => 'unknown',
+      hasLink: () => true,
+      stalenessMs: () => 0,
+    }),
   };
   const connect = (attestation: Attestation = { kind: 'by-address' }) =>
     new CallerConnection({ remoteIp: ip }, attestation, () => 'cgroup-uid');
@@ -103,6 +111,14 @@ describe('the pod of a caller', () => {
     state.trustsAddresses = false;
     assert.equal(ask(), 'agent_not_synced, stale-addresses, pending');
     assert.equal(ask(connect({ kind: 'attested', cgroupId: 1n })), 'pod p', 'by its cgroup');
+  });
+
+  it('is nobody at another place than that of the pod, until the API server names it', () => {
+    const { pods, connect, ask } = open();
+    pods.upsert(createPod({ name: 'p', ips: [ip] }));
+    assert.equal(ask(connect({ kind: 'by-address', place: { link: 5 } })), 'pod p');
+    const other = connect({ kind: 'by-address', place: { link: 6 } });
+    assert.equal(ask(other), 'pod_unknown, misplaced-address, pending');
   });
 
   it('is nobody while two have its address', () => {

@@ -61,6 +61,10 @@ describe('a refusal of somebody who is no known pod', () => {
         { about: 'unknown-address', ip, why: 'W' },
         /^No running pod .* 10\.0\.0\.5, but W\. Retry\.$/,
       ],
+      [
+        { about: 'misplaced-address', ip },
+        /^This connection comes from 10\.0\.0\.5, but by another network link .* Retry\. \[close\]$/,
+      ],
       [{ about: 'unknown-name' }, /^No such pod on this node\. Retry\.$/],
     ];
     for (const [facts, text] of texts) assert.match(textOfCaller(facts), text);

@@ -54,7 +54,9 @@ describe('the kernel side of a node', () => {
   it('attests and finds nobody where the redirect does not', async () => {
     const { kernel } = open({ redirect: 'none' });
     await using _kernel = kernel;
-    assert.deepEqual(kernel.attest(peer), { kind: 'by-address' });
+    const byIpv6 = { ...peer, remoteIp: 'fd00::5' };
+    assert.deepEqual(kernel.attest(byIpv6), { kind: 'by-address', place: 'unknown' });
+    assert.equal(kernel.network?.placeOf('fd00::1'), 'unknown');
     assert.equal(kernel.findCgroupUid(1n, ['uid']), undefined);
   });
 

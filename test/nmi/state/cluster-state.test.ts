@@ -6,7 +6,10 @@ import { createLogger } from '../../../src/nmi/base/logger.ts';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { tuning } from '../../../src/nmi/config/tuning.ts';
 import { readiness } from '../../../src/nmi/base/readiness.ts';
-import { openClusterState } from '../../../src/nmi/state/cluster-state.ts';
+import {
+  openClusterState,
+  type ClusterStateOptions,
+} from '../../../src/nmi/state/cluster-state.ts';
 import { systemClock, type Clock } from '../../../src/cache/clock.ts';
 import { clientOf, eventually } from '../kube/kube-world.ts';
 
@@ -19,6 +22,11 @@ class ClockAhead implements Clock {
     systemClock.schedule(delayMs, work);
 }
 
+const byAddress: ClusterStateOptions['network'] = {
+  placeOf: () => ({ link: 5 }),
+  hasLink: () => true,
+};
+
 async function open(flags: Readonly<Record<string, string>> = {}, attests = false) {
   const clock = new ClockAhead();
   await using stack = new AsyncDisposableStack();
@@ -30,8 +38,9 @@ async function open(flags: Readonly<Record<string, string>> = {}, attests = fals
   assert.ok(parsed.ok);
   const lines: string[] = [];
   const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
+  const network = attests ? undefined : byAddress;
   const state = stack.use(
-    openClusterState({ config: parsed.config, tuning, client, clock, log, attests }),
+    openClusterState({ config: parsed.config, tuning, client, clock, log, network }),
   );
   const stop = stack.move();
   return { kube, state, clock, lines, [Symbol.asyncDispose]: () => stop.disposeAsync() };
@@ -137,6 +146,16 @@ describe('what the agent knows of its node', () => {
     assert.ok(!other.state.upstreams.hasImds);
   });
 
+  it('notes where its pods are when it hears of them', async () => {
+    await using world = await open();
+    const { state } = world;
+    await eventually('synced', () => state.isSynced());
+    const pod = state.pods.byName('default', 'p');
+    assert.ok(pod !== undefined && state.places !== undefined);
+    assert.ok(state.places.isOf(pod, '10.0.0.5', { link: 5 }));
+    assert.ok(!state.places.isOf(pod, '10.0.0.5', { link: 6 }));
+  });
+
   it('believes addresses for as long as it may, and for ever where the kernel attests', async () => {
     await using world = await open({ 'address-staleness-limit': '10s' });
     await eventually('synced', () => world.state.isSynced());
@@ -145,6 +164,7 @@ describe('what the agent knows of its node', () => {
     assert.ok(!world.state.trustsAddresses());
     assert.ok(readiness([world.state]).missing['addresses_believed'] !== undefined);
     await using attesting = await open({ 'address-staleness-limit': '10s' }, true);
+    assert.equal(attesting.state.places, undefined);
     assert.ok(attesting.state.trustsAddresses(), 'before the first list');
     attesting.clock.aheadMs = 11_000;
     assert.ok(attesting.state.trustsAddresses(), 'nothing was heard for 11 s');

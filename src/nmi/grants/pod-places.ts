@@ -1,0 +1,130 @@
+/**
+ * Where on the node each pod is that is known by its address alone. Addresses go from pod to pod, and
+ * the watch that reports it may be late, silent or cut off; the link behind an address changes when
+ * the next pod gets it, and no two links of a node have the same index.
+ *
+ * 1. A pod's place is noted when the watch brings the pod, else at its first connection. A connection
+ *    from another place is not the pod's.
+ * 2. Unless the pod has moved: the kubelet makes a new sandbox for a pod under the same uid, and it
+ *    may get the same address. Then the old link is gone, and the API server still names the pod for
+ *    the address some time later. A neighbor that answers ARP for a pod leaves the pod's link there.
+ * 3. A place that cannot be looked up is not the one that was noted. Where none could be noted
+ *    (data paths with one link for all pods) the address is all there is.
+ *
+ * One entry for each pod of the node, and it goes with the pod.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import { canonicalIp } from '../../cache/index/ip.ts';
+import { hasEnded, type Pod } from '../../cache/index/objects.ts';
+import type { PodIndex } from '../../cache/index/pod-index.ts';
+import type { Place } from '../../redirect/redirect.ts';
+
+/**
+ * After the change: the kubelet gives an address away when it has stopped a pod's sandbox, and
+ * reports a moment later that the pod has ended.
+ */
+const settleMs = 15_000;
+
+export interface PodPlacesOptions {
+  readonly pods: PodIndex;
+  readonly clock: Clock;
+  /** Of an IPv4 address. Must not throw. */
+  readonly placeOf: (ip: string) => Place | 'unknown';
+  /** Must not throw; true where it cannot be found out. */
+  readonly hasLink: (link: number) => boolean;
+  /** Since the last proof that the pods known are those of the node. */
+  readonly stalenessMs: () => number;
+}
+
+interface Entry {
+  readonly ip: string;
+  place: Place | 'unknown';
+  /** Where its address was seen since, its own link being gone. */
+  moved: { readonly place: Place; readonly seenAtMs: number } | undefined;
+}
+
+export class PodPlaces implements Disposable {
+  readonly #options: PodPlacesOptions;
+  /** By uid. */
+  readonly #entries = new Map<string, Entry>();
+  readonly #unsubscribe: () => void;
+
+  constructor(options: PodPlacesOptions) {
+    this.#options = options;
+    this.#unsubscribe = options.pods.onChange((uids) => {
+      for (const uid of uids) this.#update(uid);
+    });
+  }
+
+  /** Pods whose place is noted. */
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  /**
+   * Whether a connection from there can be this pod's, which has the address by the index.
+   * @param ip in `canonicalIp` form.
+   */
+  isOf(pod: Pod, ip: string, place: Place | 'unknown'): boolean {
+    const entry = this.#entries.get(pod.uid);
+    if (entry?.ip !== ip) {
+      this.#entries.set(pod.uid, { ip, place, moved: undefined });
+      return true;
+    }
+    if (entry.place !== 'unknown' && !isSame(entry.place, place)) {
+      return this.#hasMoved(pod, entry, entry.place, place);
+    }
+    // More may be known of it now.
+    if (place !== 'unknown') entry.place = place;
+    entry.moved = undefined;
+    return true;
+  }
+
+  [Symbol.dispose](): void {
+    this.#unsubscribe();
+  }
+
+  #hasMoved(pod: Pod, entry: Entry, before: Place, place: Place | 'unknown'): boolean {
+    const { clock, hasLink, stalenessMs } = this.#options;
+    // A pod that ends gets no new sandbox.
+    if (place === 'unknown' || pod.terminating || hasLink(before.port ?? before.link)) return false;
+    const nowMs = clock.monotonicMs();
+    if (entry.moved === undefined || !isSame(entry.moved.place, place)) {
+      entry.moved = { place, seenAtMs: nowMs };
+    }
+    const provenAtMs = nowMs - stalenessMs();
+    if (provenAtMs < entry.moved.seenAtMs + settleMs) return false;
+    entry.place = place;
+    entry.moved = undefined;
+    return true;
+  }
+
+  #update(uid: string): void {
+    const { pods, placeOf } = this.#options;
+    const pod = pods.byUid(uid);
+    const ip = pod === undefined ? undefined : ownIpv4(pod);
+    const entry = this.#entries.get(uid);
+    if (entry !== undefined && entry.ip !== ip) this.#entries.delete(uid);
+    else if (entry !== undefined) return;
+    if (pod === undefined || ip === undefined || pod.terminating) return;
+    // Two pods may have it by the index for a moment; whose place it is cannot be told then.
+    const owner = pods.byIp(ip);
+    if (owner.kind !== 'pod' || owner.pod.uid !== uid) return;
+    const place = placeOf(ip);
+    // A station without a port may be that of the pod before, as long as this one has sent nothing.
+    const isSure = place !== 'unknown' && (place.port !== undefined || place.mac === undefined);
+    if (isSure) this.#entries.set(uid, { ip, place, moved: undefined });
+  }
+}
+
+function ownIpv4(pod: Pod): string | undefined {
+  if (pod.hostNetwork || hasEnded(pod)) return undefined;
+  return pod.ips.map(canonicalIp).find((ip) => ip?.includes('.') === true);
+}
+
+/** A bridge forgets stations that are quiet: without a port on both sides the MAC has to do. */
+function isSame(one: Place, other: Place | 'unknown'): boolean {
+  if (other === 'unknown' || one.link !== other.link) return false;
+  if (one.port !== undefined && other.port !== undefined) return one.port === other.port;
+  return one.mac === other.mac;
+}

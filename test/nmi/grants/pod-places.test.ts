@@ -1,0 +1,179 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Pod } from '../../../src/cache/index/objects.ts';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import { PodPlaces } from '../../../src/nmi/grants/pod-places.ts';
+import type { Place } from '../../../src/redirect/redirect.ts';
+import { createPod } from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+const ip = '10.0.0.5';
+const routed: Place = { link: 5 };
+const bridged: Place = { link: 2, port: 3, mac: '02:00:00:00:00:01' };
+
+function open() {
+  const clock = new HandClock();
+  const pods = new PodIndex(clock, assert.ifError);
+  const state = {
+    /** By address. */
+    places: new Map<string, Place>(),
+    links: new Set<number>(),
+    provenAtMs: 0,
+  };
+  const places = new PodPlaces({
+    pods,
+    clock,
+    placeOf: (each) => state.places.get(each) ?? 'unknown',
+    hasLink: (link) => state.links.has(link),
+    stalenessMs: () => clock.monotonicMs() - state.provenAtMs,
+  });
+  const add = (fields: Partial<Pod> = {}): Pod => {
+    const pod = createPod({ name: 'p', ips: [ip], ...fields });
+    pods.upsert(pod);
+    return pod;
+  };
+  return { clock, pods, state, places, add };
+}
+
+describe('the place of a pod', () => {
+  it('is that of its first connection, and no other is', () => {
+    for (const [first, other] of [
+      [routed, { link: 6 }],
+      [bridged, { ...bridged, port: 4 }],
+      [bridged, { ...bridged, link: 9 }],
+      [
+        { link: 2, mac: '02:00:00:00:00:01' },
+        { link: 2, mac: '02:00:00:00:00:02' },
+      ],
+      [routed, 'unknown'],
+    ] as const) {
+      const { places, state, add } = open();
+      const pod = add();
+      state.links = new Set([2, 3, 5]);
+      assert.ok(places.isOf(pod, ip, first));
+      assert.ok(!places.isOf(pod, ip, other), JSON.stringify([first, other]));
+      assert.ok(places.isOf(pod, ip, first), 'its own still is');
+    }
+  });
+
+  it('is known from the watch where the route alone gives it away', () => {
+    const { places, state, add } = open();
+    state.places.set(ip, routed);
+    state.links.add(5);
+    const pod = add();
+    assert.equal(places.size, 1);
+    assert.ok(!places.isOf(pod, ip, { link: 6 }));
+    assert.ok(places.isOf(pod, ip, routed));
+  });
+
+  it('is not taken from a station that may be that of the pod before', () => {
+    const { places, state, add } = open();
+    state.places.set(ip, { link: 2, mac: '02:00:00:00:00:0f' });
+    const pod = add();
+    assert.equal(places.size, 0);
+    assert.ok(places.isOf(pod, ip, bridged));
+  });
+
+  it('is not noted for a pod that ends, nor while two have the address', () => {
+    const { places, state, add } = open();
+    state.places.set(ip, routed);
+    add({ terminating: true });
+    add({ name: 'q' });
+    assert.equal(places.size, 0);
+  });
+
+  it('is the same with another MAC on the same port, and by the MAC without a port', () => {
+    const { places, add } = open();
+    const pod = add();
+    assert.ok(places.isOf(pod, ip, bridged));
+    assert.ok(places.isOf(pod, ip, { ...bridged, mac: '02:00:00:00:00:02' }));
+    assert.ok(places.isOf(pod, ip, { link: 2, mac: '02:00:00:00:00:02' }));
+    assert.ok(!places.isOf(pod, ip, { link: 2, mac: '02:00:00:00:00:03' }));
+  });
+
+  it('is any where none could be told, until one can', () => {
+    const { places, state, add } = open();
+    const pod = add();
+    state.links.add(5);
+    assert.ok(places.isOf(pod, ip, 'unknown'));
+    assert.ok(places.isOf(pod, ip, 'unknown'));
+    assert.ok(places.isOf(pod, ip, routed));
+    assert.ok(!places.isOf(pod, ip, { link: 6 }));
+  });
+
+  it('goes with the pod, its address and its end', () => {
+    const { pods, places, add } = open();
+    const other: Place = { link: 6 };
+    let pod = add();
+    assert.ok(places.isOf(pod, ip, routed));
+    pods.remove(pod);
+    assert.equal(places.size, 0);
+    pod = add({ uid: 'next' });
+    assert.ok(places.isOf(pod, ip, other));
+    pod = add({ uid: 'next', ips: ['10.0.0.6'] });
+    assert.equal(places.size, 0);
+    assert.ok(places.isOf(pod, '10.0.0.6', routed));
+    add({ uid: 'next', ips: ['10.0.0.6'], phase: 'Succeeded' });
+    assert.equal(places.size, 0);
+  });
+
+  it('is noted by IPv4, which alone leads to the metadata address', () => {
+    const { places, state, add } = open();
+    state.places.set(ip, routed);
+    state.places.set('fd00::5', { link: 9 });
+    const pod = add({ ips: ['fd00::5', ip] });
+    assert.ok(places.isOf(pod, ip, routed));
+  });
+});
+
+describe('a pod that has moved', () => {
+  const moved: Place = { link: 6 };
+
+  it('is found at its new place once its link is gone and the API server names it later', () => {
+    const { clock, places, state, add } = open();
+    const pod = add();
+    assert.ok(places.isOf(pod, ip, routed));
+    assert.ok(!places.isOf(pod, ip, moved), 'at first');
+    clock.advance(20_000);
+    assert.ok(!places.isOf(pod, ip, moved), 'without a proof');
+    state.provenAtMs = 14_999;
+    assert.ok(!places.isOf(pod, ip, moved), 'with a proof that is too early');
+    state.provenAtMs = 15_000;
+    assert.ok(places.isOf(pod, ip, moved));
+    assert.ok(!places.isOf(pod, ip, routed), 'nor at the old one any more');
+  });
+
+  it('is not where another link has its address while its own is there', () => {
+    const { clock, places, state, add } = open();
+    const pod = add();
+    state.links = new Set([2, 3]);
+    assert.ok(places.isOf(pod, ip, bridged));
+    assert.ok(!places.isOf(pod, ip, { ...bridged, port: 4 }));
+    clock.advance(600_000);
+    state.provenAtMs = 600_000;
+    assert.ok(!places.isOf(pod, ip, { ...bridged, port: 4 }));
+  });
+
+  it('has not moved when it ends', () => {
+    const { clock, places, state, add } = open();
+    places.isOf(add(), ip, routed);
+    const pod = add({ terminating: true });
+    assert.ok(!places.isOf(pod, ip, moved));
+    clock.advance(600_000);
+    state.provenAtMs = 600_000;
+    assert.ok(!places.isOf(pod, ip, moved));
+  });
+
+  it('waits anew at each further place', () => {
+    const { clock, places, state, add } = open();
+    const pod = add();
+    places.isOf(pod, ip, routed);
+    assert.ok(!places.isOf(pod, ip, moved));
+    clock.advance(16_000);
+    state.provenAtMs = 16_000;
+    assert.ok(!places.isOf(pod, ip, { link: 7 }));
+    clock.advance(15_000);
+    state.provenAtMs = 31_000;
+    assert.ok(places.isOf(pod, ip, { link: 7 }));
+  });
+});
