@@ -1,0 +1,37 @@
+/**
+ * The kubectl plugin as one Linux executable with this Node inside, for machines without Node.js:
+ * `node scripts/plugin-executable.ts` makes `dist/kubectl-nmi-linux-ARCH`.
+ */
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { freshExecutable, repositoryRoot } from './build.ts';
+
+/** From the sources as they are. @returns its path. */
+export async function makePluginExecutable(): Promise<string> {
+  await freshExecutable();
+  const dist = join(repositoryRoot, 'dist');
+  const made = join(dist, `kubectl-nmi-linux-${process.arch === 'x64' ? 'amd64' : process.arch}`);
+  const work = mkdtempSync(join(dist, '.build-'));
+  try {
+    copyFileSync(join(dist, 'kubectl-nmi'), join(work, 'kubectl-nmi.cjs'));
+    const config = {
+      main: 'kubectl-nmi.cjs',
+      output: 'made',
+      executable: process.execPath,
+      disableExperimentalSEAWarning: true,
+    };
+    writeFileSync(join(work, 'sea.json'), JSON.stringify(config));
+    const { status, stdout, stderr } = spawnSync(process.execPath, ['--build-sea', 'sea.json'], {
+      cwd: work,
+      encoding: 'utf8',
+    });
+    if (status !== 0) throw new Error(`node --build-sea failed: ${stdout}${stderr}`);
+    renameSync(join(work, 'made'), made);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+  return made;
+}
+
+if (import.meta.main) process.stdout.write(`${await makePluginExecutable()}\n`);
