@@ -34,6 +34,7 @@ export async function run(flags: Readonly<Record<string, string>>, io: Io): Prom
       config,
       clock: systemClock,
       log,
+      stdout: io.stdout,
       environment: io.environment,
       stop: io.stop,
     });

@@ -28,6 +28,7 @@ import { LoopDetection } from './sources/imds/loop-detection.ts';
 import { openClusterState } from './state/cluster-state.ts';
 import { giveBackSpareMemory } from './state/spare-memory.ts';
 import { exportParts } from './telemetry/export-parts.ts';
+import { openAudit } from './telemetry/audit/open-audit.ts';
 import { withEvents } from './telemetry/refusal-events.ts';
 import { createTelemetry } from './telemetry/telemetry.ts';
 import { openTokens } from './tokens/tokens.ts';
@@ -42,6 +43,8 @@ export interface AgentOptions {
   readonly config: Config;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Takes whole lines of the audit stream, newline included. */
+  readonly stdout: (line: string) => void;
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Ends the start: it then rejects with the signal's reason. What was installed stays. */
   readonly stop?: AbortSignal;
@@ -56,6 +59,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await using starting = new AsyncDisposableStack();
   const telemetry = createTelemetry(log.child({ component: 'token' }), clock);
   const { metrics, clients } = telemetry;
+  const audit = starting.use(await openAudit(options));
   const client = starting.use(await openClient(options));
   stop?.throwIfAborted();
   const kernel = starting.use(openKernel(options));
@@ -66,10 +70,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     openClusterState({ config, tuning, client, clock, log, network: kernel.network }),
   );
   const events = config.events ? starting.use(openEventWriter(options, client)) : undefined;
-  const observer =
+  const reported =
     events === undefined
       ? telemetry.observer
       : withEvents(telemetry.observer, { events, pods: state.pods });
+  const observer = audit.observe(reported, state.grants);
   const loopMark = new LoopDetection();
   const core = { ...options, tuning, client, kernel, state, observer, loopMark };
   const tokens = starting.use(await openTokens({ ...core, knowledge: state }));
@@ -100,6 +105,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     state,
     broker,
     server,
+    audit,
     ...(events === undefined ? [] : [events]),
   ];
   exportParts(metrics, parts);

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { readFile, rename } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { decodeLabToken } from '../../lab/fakes/token.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { openSurroundings } from './agent-child.ts';
@@ -61,6 +64,62 @@ describe('the log of the agent process', { timeout: 60_000 }, () => {
     assert.match(log, /\] status \(200\) took \d+ ns for req\.method=GET reg\.path=\/metadata\//);
     assert.match(log, /^E.*\] status \(400\) took \d+ ns .* req\.remote=127\.0\.0\.11/m);
     assertNoSecret(log, token);
+  });
+
+  it('has a record of each request in the audit stream, without a secret and whole at the end', async () => {
+    await using world = await openSurroundings();
+    const path = join(world.folder, 'audit.log');
+    const child = world.start([...world.flags, `--audit-log=${path}`]);
+    await world.untilReady();
+    const granted = await ask(world.pod, tokenTarget);
+    await rename(path, `${path}.1`);
+    await delay(1_100);
+    for (const target of [tokenTarget, `${tokenTarget}&client_id=unknown`, '/metadata/attested']) {
+      await ask(world.pod, target);
+    }
+    child.signal('SIGTERM');
+    assert.equal(await child.exited, 0);
+    const [before, after] = await Promise.all([
+      readFile(`${path}.1`, 'utf8'),
+      readFile(path, 'utf8'),
+    ]);
+    const records = `${before}${after}`
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    assert.deepEqual(
+      records.map(({ outcome, reason, cache }) => [outcome, reason, cache]),
+      [
+        ['granted', 'ok', 'miss'],
+        ['granted', 'ok', 'hit'],
+        ['denied', 'selector_not_bound', 'none'],
+        ['denied', 'metadata_blocked', undefined],
+      ],
+    );
+    for (const { pod, serviceAccount, attestedBy, requestId } of records) {
+      assert.deepEqual([pod, serviceAccount, attestedBy], ['p', 'default', 'address']);
+      assert.match(String(requestId), /^[0-9a-f-]{36}$/);
+    }
+    const [{ identity, versions } = {}] = records;
+    assert.equal(identity, 'default/a');
+    assert.deepEqual(Object.keys(versions ?? {}), [
+      'Pod/p',
+      'AzureIdentity/a',
+      'AzureIdentityBinding/a',
+    ]);
+    assertNoSecret(`${before}${after}`, String(granted.body['access_token']));
+  });
+
+  it('has one line on an audit file that cannot be opened, and the process ends with 78', async () => {
+    await using world = await openSurroundings();
+    const path = join(world.folder, 'none', 'audit.log');
+    const child = world.start([...world.flags, `--audit-log=${path}`]);
+    assert.equal(await child.exited, 78);
+    const last = child.stdout().trimEnd().split('\n').at(-1) ?? '';
+    assert.match(last, /"agent cannot start"/);
+    assert.ok(last.includes(`${path} cannot be opened for writing (ENOENT)`), last);
+    assert.equal(child.stderr().trimEnd().split('\n').length, 1, 'no stack trace');
+    assert.ok(child.stderr().includes(path), child.stderr());
   });
 
   it('holds only errors with --log-level=error', async () => {

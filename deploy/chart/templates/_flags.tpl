@@ -29,6 +29,7 @@
 {{- include "nmi.flag" (dict "flag" "--log-level" "value" .Values.nmi.logLevel) }}
 {{- include "nmi.flag" (dict "flag" "-v" "value" .Values.nmi.logVerbosity) }}
 {{- include "nmi.flag" (dict "flag" "--events" "value" .Values.nmi.events) }}
+{{- include "nmi.flag" (dict "flag" "--audit-log" "value" .Values.nmi.auditLog) }}
 {{- include "nmi.flag" (dict "flag" "--startup-taint" "value" .Values.nmi.startupTaint) }}
 {{- include "nmi.flag" (dict "flag" "--iptables-backend" "value" .Values.nmi.iptablesBackend) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-guard" "value" .Values.nmi.metadataGuard) }}

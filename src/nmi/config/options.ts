@@ -312,6 +312,12 @@ const table = {
       help: 'Write Events: refusals on the pod and its identity, changes of readiness on the agent’s own pod. Needs the rights to create and patch events.',
     },
     {
+      name: 'audit-log',
+      key: 'auditLog',
+      type: matching(/^(?:stdout|\/[^\0]+)?$/, 'an absolute path, or stdout'),
+      help: 'Where to write the audit stream, a JSON line for each request: which pod, attested how, which identity and resource, the outcome and the object versions that decided. A file is reopened after rotation. Default: nowhere.',
+    },
+    {
       name: 'startup-taint',
       key: 'startupTaint',
       type: matching(

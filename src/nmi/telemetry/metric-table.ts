@@ -138,6 +138,10 @@ export const newMetrics = {
     'Checks of the redirect: unchanged, installed, repaired (drift), failed.',
   ),
   nmi_ready: gauge(['condition'], '1 if the readiness condition is met.'),
+  nmi_audit_records_total: counter(
+    ['outcome'],
+    'Audit records: written, dropped (a full or slow disk; the log names the error). Without --audit-log there are none.',
+  ),
   nmi_event_loop_delay_seconds: gauge(
     ['stat'],
     'Delay of the event loop since the last scrape: p50, p99, max.',

@@ -17,7 +17,7 @@ import { SeenClients } from './seen-clients.ts';
 import { userAgentOf } from './user-agent.ts';
 import type { Authorized } from '../grants/authorization.ts';
 import { relayed, type Exchange, type Handled } from '../server/request.ts';
-import { correlationInBytes, correlationOf } from '../server/correlation.ts';
+import { correlationInBytes, correlationOf } from '../base/lines/correlation.ts';
 import type { Hit, Observer, TokenDecision } from '../server/observer.ts';
 import type { StandingRight } from '../server/standing-rights.ts';
 import { loggablePath, loggableResource, redactClientId } from '../base/log.ts';

@@ -103,7 +103,7 @@ export async function openCanaryAgent(
   const child = fork(
     main,
     [
-      ...['run', '--node=node-1', '--redirect=none', '--log-level=trace'],
+      ...['run', '--node=node-1', '--redirect=none', '--log-level=trace', '--audit-log=stdout'],
       ...['--nmi-listen-address=127.0.0.1', `--nmi-port=${listenPort}`],
       ...['--metadata-ip=127.0.0.1', `--metadata-port=${imds.port}`],
       ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],

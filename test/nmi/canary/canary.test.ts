@@ -213,10 +213,12 @@ async function serve(agent: CanaryAgent, name: string, resource?: string): Promi
   assert.deepEqual(agent.canaries.in(rest), [], `${name}: beside the token`);
 }
 
-async function assertUntold(agent: CanaryAgent): Promise<void> {
+/** @returns what the agent printed, log and audit stream, since the last time. */
+async function assertUntold(agent: CanaryAgent): Promise<string> {
   await learn(agent);
   const { canaries } = agent;
-  assert.deepEqual(canaries.in(agent.takePrinted()), [], 'in the log');
+  const printed = agent.takePrinted();
+  assert.deepEqual(canaries.in(printed), [], 'in the log or the audit stream');
   for (const path of ['metrics', 'readyz', 'healthz', 'statusz', 'flagz']) {
     assert.deepEqual(canaries.in((await agent.page(path)).text), [], path);
   }
@@ -227,6 +229,7 @@ async function assertUntold(agent: CanaryAgent): Promise<void> {
     assert.match(explained, /^\{/);
     assert.deepEqual(canaries.in(explained), [], `explained: ${query}`);
   }
+  return printed;
 }
 
 function explainQuery(name: string): string {
@@ -302,7 +305,8 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     }
     const { host } = new URL(agent.entra.authority);
     assert.deepEqual([...agent.proxy.asked], [host], 'Entra ID and nobody else by the proxy');
-    await assertUntold(agent);
+    const printed = await assertUntold(agent);
+    assert.match(printed, /"component":"audit".*"outcome":"granted".*"msg":"token request"/);
   });
 
   it('are told nobody when Entra ID refuses them', async () => {

@@ -34,6 +34,11 @@ export class LogBudget {
     this.#maxKinds = options.maxKinds ?? 4_096;
   }
 
+  /** Nothing is counted. */
+  get isIdle(): boolean {
+    return !this.#isArmed;
+  }
+
   /**
    * @param most lines of this kind in a quiet minute. While it goes on, there is none but the report.
    * @param report is kept, and called with the number of lines that were left out, if any.

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { correlationInBytes, correlationOf } from '../../../src/nmi/server/correlation.ts';
-import { readRequest } from '../../../src/nmi/server/fast-path/known-request.ts';
+import { correlationInBytes, correlationOf } from '../../../../src/nmi/base/lines/correlation.ts';
+import { readRequest } from '../../../../src/nmi/server/fast-path/known-request.ts';
 
 const guid = '0A1B2C3D-0000-4000-8000-000000000001';
 const trace = '4bf92f3577b34da6a3ce929d0e0e4736';

@@ -2,9 +2,7 @@
  * Ids that a client gave its request, so that its own log or trace leads to the agent's. Only values
  * of the two standard shapes count: a caller may put anything there, a secret included.
  */
-import { isGuid } from '../../cache/index/identifiers.ts';
-import { correlationHeader } from '../sources/imds/loop-detection.ts';
-import type { Exchange } from './request.ts';
+import { isGuid } from '../../../cache/index/identifiers.ts';
 
 export interface Correlation {
   /** `x-ms-client-request-id`: a GUID in lower case. */
@@ -24,10 +22,16 @@ export interface IdHeaders {
   }[];
 }
 
+export interface ParsedHead {
+  /** Every value of a header, in order. */
+  headerValues(lowerCaseName: string): readonly string[];
+}
+
+const requestIdHeader = 'x-ms-client-request-id';
 const traceHeader = 'traceparent';
 
-export function correlationOf(exchange: Pick<Exchange, 'headerValues'>): Correlation {
-  return read((name) => exchange.headerValues(name)[0]);
+export function correlationOf(head: ParsedHead): Correlation {
+  return read((name) => head.headerValues(name)[0]);
 }
 
 /** The same for a request without a parsed head. */
@@ -39,7 +43,7 @@ export function correlationInBytes({ bytes, ids }: IdHeaders): Correlation {
 }
 
 function read(valueOf: (name: string) => string | undefined): Correlation {
-  const clientRequestId = valueOf(correlationHeader)?.trim().toLowerCase();
+  const clientRequestId = valueOf(requestIdHeader)?.trim().toLowerCase();
   const trace = /^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/.exec(
     valueOf(traceHeader)?.trim() ?? '',
   );

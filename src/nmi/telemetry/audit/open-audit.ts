@@ -1,0 +1,85 @@
+/** The audit stream as a part of the agent: to a file, to standard output, or off. */
+import type { Clock } from '../../../cache/clock.ts';
+import type { GrantIndex } from '../../../cache/index/grant-index.ts';
+import type { Logger } from '../../base/logger.ts';
+import type { Part, Sample } from '../../base/part.ts';
+import type { Config } from '../../config/config.ts';
+import type { Observer } from '../../server/observer.ts';
+import { withAudit } from './audit.ts';
+import { createDropReport } from './drop-report.ts';
+import { openRecordFile } from './record-file.ts';
+
+export interface Audit extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
+  /** The observer itself while the audit is off. */
+  observe(observer: Observer, grants: Pick<GrantIndex, 'grantsOf'>): Observer;
+}
+
+export interface OpenAuditOptions {
+  readonly config: Pick<Config, 'auditLog'>;
+  /** Takes whole lines, newline included. */
+  readonly stdout: (line: string) => void;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+interface Sink extends AsyncDisposable {
+  write(line: string): void;
+}
+
+/** @throws StartError `CONFIG` for a file that cannot be written. */
+export async function openAudit(options: OpenAuditOptions): Promise<Audit> {
+  const { config, clock } = options;
+  const log = options.log.child({ component: 'audit' });
+  if (config.auditLog === '') return off;
+  const records = { written: 0, dropped: 0 };
+  const sink = await openSink(options, log, records);
+  const onBug = (error: unknown): void =>
+    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'audit record failed');
+  return {
+    observe: (observer, grants) =>
+      withAudit(observer, { write: (line) => sink.write(line), grants, clock, onBug }),
+    samples: () =>
+      Object.entries(records).map(([outcome, value]): Sample => ({
+        metric: 'nmi_audit_records_total',
+        labels: { outcome },
+        value,
+      })),
+    [Symbol.asyncDispose]: () => sink[Symbol.asyncDispose](),
+  };
+}
+
+const off: Audit = {
+  observe: (observer) => observer,
+  samples: () => [],
+  [Symbol.asyncDispose]: () => Promise.resolve(),
+};
+
+async function openSink(
+  { config, stdout, clock }: OpenAuditOptions,
+  log: Logger,
+  records: { written: number; dropped: number },
+): Promise<Sink> {
+  const path = config.auditLog;
+  const onWritten = (count: number): void => {
+    records.written += count;
+  };
+  if (path === 'stdout') {
+    return {
+      write: (line) => {
+        onWritten(1);
+        stdout(line);
+      },
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    };
+  }
+  const report = createDropReport({ path, clock, log });
+  return openRecordFile({
+    path,
+    clock,
+    onWritten,
+    onDropped: (count, code) => {
+      records.dropped += count;
+      report(count, code);
+    },
+  });
+}

@@ -1,0 +1,168 @@
+/**
+ * Audit records: who had access to what, by which objects, one JSON line each. Pure. Fields that pods
+ * and namespace users write are bounded and escaped; no field holds a token or a secret.
+ */
+import type { PodGrants } from '../../../cache/index/grant-index.ts';
+import { isGuid } from '../../../cache/index/identifiers.ts';
+import { fullName } from '../../../cache/index/object-name.ts';
+import type { Identity, Pod } from '../../../cache/index/objects.ts';
+import { loggableResource } from '../../base/log.ts';
+import type { Authorization, Authorized, RefusedPod } from '../../grants/authorization.ts';
+import type { CallerConnection } from '../../grants/caller.ts';
+import type { NamedSelector } from '../../grants/grant.ts';
+import { sourceNameOf } from '../../sources/upstream-identity.ts';
+
+type Value = string | number | boolean | undefined | Readonly<Record<string, string>>;
+/** Undefined fields are left out of the line. */
+export type AuditFields = Readonly<Record<string, Value>>;
+
+/** Names of Kubernetes objects end at 253 characters. */
+const maxLength = 256;
+
+/** How it is known which pod called. */
+export type AttestedBy = 'cgroup' | 'address' | 'host process' | 'nothing';
+
+export function attestedBy({ attestation }: CallerConnection): AttestedBy {
+  switch (attestation.kind) {
+    case 'attested':
+      return 'cgroup';
+    case 'by-address':
+      return 'address';
+    default:
+      return 'nothing';
+  }
+}
+
+/**
+ * `denied` is a decision of the agent; a caller that had the right and got no token, or
+ * has to retry, has `failed`.
+ */
+export function outcomeOf(
+  status: number,
+  authorization: Authorization | undefined,
+): 'granted' | 'denied' | 'failed' {
+  if (status < 400) return 'granted';
+  const isUndecided = status === 429 || status >= 500;
+  const hadRight = authorization !== undefined && authorization.kind !== 'refused';
+  return isUndecided || hadRight ? 'failed' : 'denied';
+}
+
+export function podFields(pod: Pod | undefined): AuditFields {
+  return {
+    namespace: pod?.namespace,
+    pod: pod?.name,
+    uid: pod?.uid,
+    serviceAccount: pod?.serviceAccount,
+  };
+}
+
+/** Of a token request: the identity that was granted, or the one that was not, as far as it is known. */
+export function identityFields(authorization: Authorization | undefined): AuditFields {
+  switch (authorization?.kind) {
+    case undefined:
+      return {};
+    case 'authorized':
+      return grantedFields(authorization);
+    case 'by-object-id':
+      return { asked: `object_id ${authorization.objectId}` };
+    case 'refused':
+      return authorization.pod === undefined ? {} : refusedFields(authorization);
+  }
+}
+
+/**
+ * The objects that the decision rested on: `Kind/name` to the resource version in which what the
+ * agent reads of the object last changed.
+ */
+export function versionsOf(
+  pod: Pod | undefined,
+  authorization: Authorization | undefined,
+  grants: PodGrants | undefined,
+): Readonly<Record<string, string>> {
+  const versions: Record<string, string> = {};
+  if (pod !== undefined) versions[`Pod/${pod.name}`] = pod.resourceVersion;
+  if (grants?.kind === 'exception') {
+    const { exception } = grants;
+    versions[`AzurePodIdentityException/${exception.name}`] = exception.resourceVersion;
+  }
+  const identity = identityIn(authorization);
+  if (identity === undefined) return versions;
+  versions[`AzureIdentity/${identity.name}`] = identity.resourceVersion;
+  if (grants?.kind !== 'bound') return versions;
+  const binding = grants.bindings.find(({ identityName }) => identityName === identity.name);
+  if (binding !== undefined) {
+    versions[`AzureIdentityBinding/${binding.name}`] = binding.resourceVersion;
+  }
+  return versions;
+}
+
+/** @param message is constant. */
+export function renderRecord(wallMs: number, fields: AuditFields, message: string): string {
+  const record: Record<string, Value> = {
+    level: 'info',
+    time: new Date(wallMs).toISOString(),
+    component: 'audit',
+  };
+  for (const [name, value] of Object.entries(fields)) {
+    if (value !== undefined && value !== '') record[name] = bounded(value);
+  }
+  record['msg'] = message;
+  // Nothing beyond ASCII: JSON leaves line ends of Unicode as they are.
+  return `${JSON.stringify(record).replaceAll(/[^\x20-\x7e]/g, '?')}\n`;
+}
+
+function bounded(value: Value): Value {
+  return typeof value === 'string' ? value.slice(0, maxLength) : value;
+}
+
+function grantedFields({ identity, by, upstream, pod }: Authorized): AuditFields {
+  const source = sourceNameOf(upstream);
+  if (identity !== undefined) {
+    const { clientId, type } = identity;
+    return { identity: fullName(identity), identityType: type, clientId, by, source };
+  }
+  if (upstream.kind === 'entra') {
+    const account = `${pod.namespace}/${pod.serviceAccount}`;
+    return { identity: `service account ${account}`, clientId: upstream.clientId, by, source };
+  }
+  const asked = upstream.kind === 'unnamed' ? undefined : loggableId(upstream);
+  return { identity: 'node', asked, by, source };
+}
+
+function refusedFields({ facts }: RefusedPod): AuditFields {
+  switch (facts.about) {
+    case 'resource':
+    case 'unusable':
+      return { identity: facts.identity && fullName(facts.identity) };
+    case 'not-owned':
+      return { asked: `${facts.by.kind} ${facts.by.name}` };
+    case 'account-selector':
+      return { asked: loggableId(facts.selector) };
+    case 'object-id':
+      return { asked: loggableId({ kind: 'object_id', value: facts.objectId }) };
+    case 'grant':
+      return facts.grant.reason === 'selector_not_bound'
+        ? { asked: loggableId(facts.grant.selector) }
+        : {};
+    default:
+      return {};
+  }
+}
+
+function identityIn(authorization: Authorization | undefined): Identity | undefined {
+  if (authorization?.kind === 'authorized') return authorization.identity;
+  if (authorization?.kind !== 'refused' || authorization.pod === undefined) return undefined;
+  const { facts } = authorization;
+  return facts.about === 'resource' || facts.about === 'unusable' ? facts.identity : undefined;
+}
+
+/** An id as a request named it, if it looks like one: a caller may put a token there. */
+function loggableId({ kind, value }: NamedSelector): string {
+  const isPath = /^\/?subscriptions(?:\/[A-Za-z0-9._()-]{1,128}){1,12}$/i.test(value);
+  return `${kind} ${isGuid(value) || isPath ? value : '[unusual]'}`;
+}
+
+/** Of a token request. */
+export function resourceField(resource: string): string | undefined {
+  return resource === '' ? undefined : loggableResource(resource);
+}

@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { systemClock } from '../../../../src/cache/clock.ts';
+import { createLogger } from '../../../../src/nmi/base/logger.ts';
+import { CallerConnection } from '../../../../src/nmi/grants/caller.ts';
+import type { Observer } from '../../../../src/nmi/server/observer.ts';
+import type { Exchange } from '../../../../src/nmi/server/request.ts';
+import { openAudit } from '../../../../src/nmi/telemetry/audit/open-audit.ts';
+
+const exchange: Exchange = {
+  caller: new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' }),
+  method: 'GET',
+  startedAtMs: 0,
+  requestId: 'id',
+  isGone: false,
+  headerValues: () => [],
+};
+const inner = { onHandled: () => undefined } as unknown as Observer;
+const grants = { grantsOf: () => undefined };
+
+async function open(auditLog: string) {
+  const printed: string[] = [];
+  const log = createLogger({ format: 'text', level: 'error', write: () => undefined });
+  const stdout = (line: string): void => {
+    printed.push(line);
+  };
+  const audit = await openAudit({ config: { auditLog }, stdout, clock: systemClock, log });
+  const handle = (): void =>
+    audit.observe(inner, grants).onHandled(
+      exchange,
+      { kind: 'refused', reason: 'not_found' },
+      {
+        status: 404,
+        reason: 'not_found',
+        body: '',
+      },
+    );
+  const counts = () => audit.samples().map(({ labels, value }) => [labels?.['outcome'], value]);
+  return { audit, handle, counts, printed };
+}
+
+describe('the audit stream', () => {
+  it('is off by default, and then nothing stands between requests and telemetry', async () => {
+    const { audit, counts } = await open('');
+    assert.equal(audit.observe(inner, grants), inner);
+    assert.deepEqual(counts(), []);
+  });
+
+  it('goes to standard output as JSON, whatever the format of the log, and is counted', async () => {
+    const { handle, counts, printed } = await open('stdout');
+    handle();
+    assert.equal((JSON.parse(printed[0] ?? '') as { msg: string }).msg, 'request refused');
+    assert.deepEqual(counts(), [
+      ['written', 1],
+      ['dropped', 0],
+    ]);
+  });
+
+  it('goes to a file, whole when the agent ends', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'nmi-audit-'));
+    const path = join(folder, 'audit.log');
+    const { audit, handle, counts, printed } = await open(path);
+    handle();
+    handle();
+    await audit[Symbol.asyncDispose]();
+    assert.equal((await readFile(path, 'utf8')).trimEnd().split('\n').length, 2);
+    assert.deepEqual(counts()[0], ['written', 2]);
+    assert.deepEqual(printed, []);
+    await rm(folder, { recursive: true });
+  });
+});

@@ -1,0 +1,167 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { PodGrants } from '../../../../src/cache/index/grant-index.ts';
+import type { Authorization } from '../../../../src/nmi/grants/authorization.ts';
+import { CallerConnection } from '../../../../src/nmi/grants/caller.ts';
+import {
+  attestedBy,
+  identityFields,
+  outcomeOf,
+  podFields,
+  renderRecord,
+  versionsOf,
+} from '../../../../src/nmi/telemetry/audit/record.ts';
+import {
+  createBinding,
+  createException,
+  createIdentity,
+  createPod,
+} from '../../../support/cache-objects.ts';
+
+const clientId = '0a1b2c3d-0000-4000-8000-000000000001';
+const pod = createPod({ name: 'p', uid: 'u', resourceVersion: '11' });
+const identity = createIdentity({ name: 'i', clientId, resourceVersion: '12' });
+const granted: Authorization = {
+  kind: 'authorized',
+  pod,
+  identity,
+  by: 'only',
+  upstream: { kind: 'client_id', value: clientId },
+  auxiliary: [],
+};
+
+function refusedWith(facts: object): Authorization {
+  const base = { kind: 'refused', reason: 'selector_not_bound', isPending: false, pod };
+  return { ...base, facts } as unknown as Authorization;
+}
+
+function selectorNotBound(kind: string, value: string): Authorization {
+  const selector = { kind, value };
+  return refusedWith({ about: 'grant', grant: { reason: 'selector_not_bound', selector } });
+}
+
+describe('an audit record', () => {
+  it('is one line of ASCII, with bounded fields, and without those that are empty', () => {
+    const line = renderRecord(
+      Date.UTC(2026, 0, 2),
+      { pod: 'a"\n\u2028\x7f{}', empty: '', none: undefined, long: 'x'.repeat(300), count: 2 },
+      'token request',
+    );
+    assert.match(line, /^[\x20-\x7e]+\n$/);
+    assert.deepEqual(JSON.parse(line), {
+      level: 'info',
+      time: '2026-01-02T00:00:00.000Z',
+      component: 'audit',
+      pod: 'a"\n??{}',
+      long: 'x'.repeat(256),
+      count: 2,
+      msg: 'token request',
+    });
+  });
+
+  it('names the pod and its service account', () => {
+    const { namespace } = pod;
+    assert.deepEqual(podFields(pod), { namespace, pod: 'p', uid: 'u', serviceAccount: 'default' });
+    assert.deepEqual(Object.values(podFields(undefined)).filter(Boolean), []);
+  });
+
+  it('says how the pod is known', () => {
+    const of = (attestation: CallerConnection['attestation']) =>
+      attestedBy(new CallerConnection({ remoteIp: '10.0.0.1' }, attestation));
+    assert.deepEqual(
+      [
+        of({ kind: 'attested', cgroupId: 1n }),
+        of({ kind: 'by-address' }),
+        of({ kind: 'unattested' }),
+      ],
+      ['cgroup', 'address', 'nothing'],
+    );
+  });
+
+  it('tells a decision of the agent from a failure', () => {
+    const refused = selectorNotBound('client_id', clientId);
+    assert.equal(outcomeOf(200, granted), 'granted');
+    assert.equal(outcomeOf(400, refused), 'denied');
+    assert.equal(outcomeOf(403, undefined), 'denied');
+    assert.equal(outcomeOf(400, granted), 'failed');
+    assert.equal(outcomeOf(503, refused), 'failed');
+    assert.equal(outcomeOf(429, undefined), 'failed');
+  });
+});
+
+describe('the identity in an audit record', () => {
+  it('is that of the pod, with its client id in full', () => {
+    assert.deepEqual(identityFields(granted), {
+      identity: 'default/i',
+      identityType: 0,
+      clientId,
+      by: 'only',
+      source: 'imds',
+    });
+  });
+
+  it('is that of the node for an excepted pod, with the id that the pod named', () => {
+    const { asked, identity: name } = identityFields({
+      ...granted,
+      identity: undefined,
+      by: 'exception e',
+    });
+    assert.deepEqual([name, asked], ['node', `client_id ${clientId}`]);
+    const unnamed = { ...granted, identity: undefined, upstream: { kind: 'unnamed' } as const };
+    assert.equal(identityFields(unnamed)['asked'], undefined);
+  });
+
+  it('is the one that was refused, if its id looks like one', () => {
+    const askedOf = (authorization: Authorization) => identityFields(authorization)['asked'];
+    const resourceId =
+      '/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i';
+    assert.equal(askedOf(selectorNotBound('client_id', clientId)), `client_id ${clientId}`);
+    assert.equal(askedOf(selectorNotBound('resource_id', resourceId)), `resource_id ${resourceId}`);
+    for (const odd of [
+      'eyJhbGciOiJub25lIn0.e30.',
+      `/subscriptions/${'x'.repeat(129)}`,
+      '/subscriptions/s?x',
+      `${clientId}x`,
+    ]) {
+      assert.equal(askedOf(selectorNotBound('client_id', odd)), 'client_id [unusual]');
+    }
+    assert.deepEqual(identityFields(refusedWith({ about: 'resource', identity })), {
+      identity: 'default/i',
+    });
+    assert.deepEqual(identityFields(undefined), {});
+  });
+});
+
+describe('the versions in an audit record', () => {
+  const binding = createBinding({ name: 'b', identityName: 'i', resourceVersion: '13' });
+  const other = createBinding({ name: 'a', identityName: 'other', resourceVersion: '14' });
+  const bound = { kind: 'bound', bindings: [other, binding] } as unknown as PodGrants;
+
+  it('are those of the pod, its identity and the binding between them', () => {
+    assert.deepEqual(versionsOf(pod, granted, bound), {
+      'Pod/p': '11',
+      'AzureIdentity/i': '12',
+      'AzureIdentityBinding/b': '13',
+    });
+  });
+
+  it('are those of the pod and its exception', () => {
+    const exception = createException({ name: 'e', resourceVersion: '15' });
+    const excepted = { ...granted, identity: undefined };
+    assert.deepEqual(versionsOf(pod, excepted, { kind: 'exception', exception }), {
+      'Pod/p': '11',
+      'AzurePodIdentityException/e': '15',
+    });
+  });
+
+  it('are those that a refusal rests on, as far as there are any', () => {
+    const refused = refusedWith({ about: 'resource', identity });
+    assert.deepEqual(Object.keys(versionsOf(pod, refused, bound)), [
+      'Pod/p',
+      'AzureIdentity/i',
+      'AzureIdentityBinding/b',
+    ]);
+    assert.deepEqual(versionsOf(pod, undefined, { kind: 'no-label' }), { 'Pod/p': '11' });
+    assert.deepEqual(versionsOf(undefined, undefined, undefined), {});
+  });
+});
