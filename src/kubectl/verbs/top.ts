@@ -1,9 +1,10 @@
-/** `kubectl nmi top`: requests of the cluster by reason and by node, since the agents started or in an interval. */
+/** `kubectl nmi top`: requests by reason, namespace and node, since the agents started or in an interval. */
 import { renderTable } from '../base/output.ts';
 import { exitCodes } from '../base/outside.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
-import { listAgents, readStates, sumBy } from '../cluster/agent-state.ts';
+import { listAgents, readStates } from '../cluster/agent-state.ts';
 import type { AgentView } from '../cluster/agents.ts';
+import type { MetricSample } from '../cluster/metrics.ts';
 import type { Unread } from '../cluster/snapshot.ts';
 import { print, type VerbContext } from './context.ts';
 import { renderUnread } from './explain.ts';
@@ -12,7 +13,7 @@ import type { AddVerb } from './verb.ts';
 export const addTop: AddVerb = (parser, start) =>
   parser.command(
     'top',
-    'requests by reason and node; needs get on pods/proxy of the agents',
+    'requests by reason, namespace and node; needs get on pods/proxy of the agents',
     (verb) =>
       verb
         .option('interval', {
@@ -26,6 +27,8 @@ export const addTop: AddVerb = (parser, start) =>
 
 interface Row {
   readonly node: string;
+  /** Of the pod; empty where no pod is known, or the request was not for a token. */
+  readonly namespace: string;
   readonly reason: string;
   readonly requests: number;
 }
@@ -47,8 +50,13 @@ async function top(context: VerbContext, intervalS: number): Promise<ExitCode> {
     .toSorted((one, other) => other.requests - one.requests);
   print(context, { kind: 'Requests', intervalS, rows, unread }, () => [
     ...renderTable(
-      ['REQUESTS', 'REASON', 'NODE'],
-      rows.map(({ requests, reason, node }) => [String(requests), reason, node]),
+      ['REQUESTS', 'REASON', 'NAMESPACE', 'NODE'],
+      rows.map(({ requests, reason, namespace, node }) => [
+        String(requests),
+        reason,
+        namespace,
+        node,
+      ]),
     ),
     ...renderUnread(unread.slice(0, 1)),
   ]);
@@ -61,11 +69,24 @@ async function count(
   unread: Unread[],
 ): Promise<Map<string, Row>> {
   const states = await readStates(kubectl, agents, unread);
-  return new Map(
-    states.flatMap(({ agent: { node }, metrics = [] }) =>
-      [...sumBy(metrics, 'nmi_requests_total', 'reason')].map(
-        ([reason, requests]) => [`${node} ${reason}`, { node, reason, requests }] as const,
-      ),
-    ),
-  );
+  const rows = new Map<string, Row>();
+  for (const { agent, metrics = [] } of states) {
+    for (const { labels, value } of requestsOf(metrics)) {
+      const [reason, namespace] = [labels.get('reason') ?? '', labels.get('namespace') ?? ''];
+      const key = `${agent.node} ${namespace} ${reason}`;
+      const requests = (rows.get(key)?.requests ?? 0) + value;
+      rows.set(key, { node: agent.node, namespace, reason, requests });
+    }
+  }
+  return rows;
+}
+
+const tokenRoutes: ReadonlySet<string | undefined> = new Set(['token', 'host-token']);
+
+/** Each request once: those for tokens by namespace, where the agent counts them so. */
+function requestsOf(metrics: readonly MetricSample[]): readonly MetricSample[] {
+  const byNamespace = metrics.filter(({ name }) => name === 'nmi_token_requests_total');
+  const all = metrics.filter(({ name }) => name === 'nmi_requests_total');
+  if (byNamespace.length === 0) return all;
+  return [...byNamespace, ...all.filter(({ labels }) => !tokenRoutes.has(labels.get('route')))];
 }

@@ -11,7 +11,32 @@ describe('kubectl nmi top', () => {
     const { stdout } = await play(['top'], { objects, other: () => ok(page) });
     assert.equal(
       stdout,
-      'REQUESTS  REASON           NODE\n71        ok               node-1\n9         binding_missing  node-1\n',
+      'REQUESTS  REASON           NAMESPACE  NODE\n71        ok               -          node-1\n9         binding_missing  -          node-1\n',
+    );
+  });
+
+  it('has the namespaces of pods, and counts no request twice', async () => {
+    const page = [
+      'nmi_requests_total{route="token",reason="ok"} 70',
+      'nmi_requests_total{route="host-token",reason="ok"} 3',
+      'nmi_requests_total{route="passthrough",reason="ok"} 4',
+      'nmi_token_requests_total{namespace="shop",reason="ok"} 72',
+      'nmi_token_requests_total{namespace="other",reason="ok"} 1',
+      'nmi_token_requests_total{namespace="shop",reason="binding_missing"} 9',
+    ];
+    const { stdout } = await play(['top', '-o', 'json'], {
+      objects,
+      other: () => ok(page.join('\n')),
+    });
+    const { rows } = JSON.parse(stdout) as { readonly rows: readonly Record<string, unknown>[] };
+    assert.deepEqual(
+      rows.map(({ namespace, reason, requests }) => [namespace, reason, requests]),
+      [
+        ['shop', 'ok', 72],
+        ['shop', 'binding_missing', 9],
+        ['', 'ok', 4],
+        ['other', 'ok', 1],
+      ],
     );
   });
 
