@@ -16,6 +16,7 @@ import type { Logger } from './base/logger.ts';
 import type { Part } from './base/part.ts';
 import { readiness } from './base/readiness.ts';
 import { StartError } from './base/start-error.ts';
+import { Conditions } from './conditions/conditions.ts';
 import type { Config } from './config/config.ts';
 import { tuning as defaultTuning, type Tuning } from './config/tuning.ts';
 import { openExplain } from './explain/agent-explain.ts';
@@ -100,6 +101,18 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     }),
   );
 
+  const conditions = config.statusConditions
+    ? starting.use(
+        new Conditions({
+          client,
+          clock,
+          knowledge: state,
+          node: config.node,
+          random: Math.random,
+          log: log.child({ component: 'conditions' }),
+        }),
+      )
+    : undefined;
   const parts: readonly Part[] = [
     kernel,
     state,
@@ -107,6 +120,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     server,
     audit,
     ...(events === undefined ? [] : [events]),
+    ...(conditions === undefined ? [] : [conditions]),
   ];
   exportParts(metrics, parts);
   starting.use(

@@ -449,10 +449,16 @@ describeOnClusters('the custom resources', (cluster) => {
     const shown = async (...words: readonly string[]): Promise<readonly string[]> =>
       (await cluster().kubectl([...words, '--namespace=shop'])).split('\n');
     const [head, ...rows] = await shown('get', 'azid', '--output=wide');
-    assert.match(head ?? '', /^NAME +TYPE +CLIENTID +AGE +TENANTID +RESOURCEID *$/);
+    assert.match(
+      head ?? '',
+      /^NAME +TYPE +CLIENTID +READY +REASON +AGE +MESSAGE +TENANTID +RESOURCEID *$/,
+    );
     assert.ok(rows.some((row) => /^user +0 +431054d5-\S+ +\S+ +\/subscriptions\//.test(row)));
     const [bindingHead, binding] = await shown('get', 'azidb');
-    assert.match(bindingHead ?? '', /^NAME +AZUREIDENTITY +SELECTOR +AGE *$/);
+    assert.match(
+      bindingHead ?? '',
+      /^NAME +AZUREIDENTITY +SELECTOR +READY +REASON +AGE +MESSAGE *$/,
+    );
     assert.match(binding ?? '', /^binding +user\.a-1 +Shop_1\.a-b +/);
     const [exceptionHead, exception] = await shown('get', 'azidx');
     assert.match(exceptionHead ?? '', /^NAME +PODLABELS +AGE *$/);

@@ -21,7 +21,7 @@ const orders: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['config'],
     ['grants', 'kernel'],
     ['tokens', 'state'],
-    ['server'],
+    ['server', 'conditions'],
     ['telemetry', 'explain'],
     ['admin'],
     ['agent.ts', 'redirect-daemon.ts'],

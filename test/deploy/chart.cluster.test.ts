@@ -40,11 +40,17 @@ function objects(values: object = {}, options: Omit<RenderOptions, 'helm'> = {})
 }
 
 function rightsOf(all: readonly KubeObject[]): readonly string[] {
-  type Rule = { readonly resources: string[]; readonly verbs: string[] };
+  type Rule = {
+    readonly resources: string[];
+    readonly resourceNames?: string[];
+    readonly verbs: string[];
+  };
   return all
-    .filter(({ kind }) => kind === 'ClusterRole')
+    .filter(({ kind }) => kind === 'ClusterRole' || kind === 'Role')
     .flatMap((role) => role['rules'] as readonly Rule[])
-    .map(({ resources, verbs }) => `${verbs.join('+')} ${resources.join('+')}`);
+    .map(({ resources, resourceNames = [], verbs }) =>
+      [verbs.join('+'), resources.join('+'), ...resourceNames].join(' '),
+    );
 }
 
 /** As the program understands its arguments. */
@@ -264,6 +270,8 @@ describe('the chart', { skip }, () => {
       'ClusterRole aad-pod-identity-nmi',
       'ClusterRoleBinding aad-pod-identity-nmi',
       'DaemonSet aad-pod-identity-nmi',
+      'Role aad-pod-identity-nmi',
+      'RoleBinding aad-pod-identity-nmi',
       'ServiceAccount aad-pod-identity-nmi',
     ]);
     for (const all of [plain, charted]) {
@@ -365,8 +373,18 @@ describe('the chart', { skip }, () => {
       'create+patch events',
     ];
     const granted = (rbac: object, nmi: object = {}) =>
-      rightsOf(objects({ rbac, nmi })).filter((right) => !base.includes(right));
+      rightsOf(objects({ rbac, nmi: { statusConditions: false, ...nmi } })).filter(
+        (right) => !base.includes(right),
+      );
     assert.deepEqual(granted({}), []);
+    for (const statusConditions of ['', true, 'true', null]) {
+      assert.deepEqual(granted({}, { statusConditions }), [
+        'patch azureidentities/status+azureidentitybindings/status',
+        'get+update leases entra-pod-identity-conditions',
+        'create leases',
+      ]);
+    }
+    assert.deepEqual(granted({}, { statusConditions: 'false' }), []);
     assert.deepEqual(granted({ allowAccessToSecrets: true }), ['get secrets']);
     assert.deepEqual(granted({ allowAccessToSecrets: 'false' }), []);
     assert.deepEqual(granted({ allowFederation: true }), ['create serviceaccounts/token']);
@@ -374,7 +392,8 @@ describe('the chart', { skip }, () => {
       'create serviceaccounts/token',
       'get serviceaccounts',
     ]);
-    assert.deepEqual(rightsOf(objects({ nmi: { events: false } })), base.slice(0, 2));
+    const silent = { events: false, statusConditions: false };
+    assert.deepEqual(rightsOf(objects({ nmi: silent })), base.slice(0, 2));
     assert.deepEqual(rightsOf(objects({ rbac: { enabled: false } })), []);
   });
 

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
+import { leaseName } from '../../src/nmi/conditions/conditions.ts';
 import { parseConfig } from '../../src/nmi/config/config.ts';
 
 const deploy = join(import.meta.dirname, '..', '..', 'deploy');
@@ -81,10 +82,16 @@ describe('the manifests', () => {
     }
   });
 
-  it('give the agent the right to list and watch what it watches, to write Events, and nothing else', async () => {
-    const role = (await load('nmi.yaml')).find(({ kind }) => kind === 'ClusterRole');
-    const rules = role?.rules ?? [];
-    assert.deepEqual(rules.flatMap(({ resources }) => resources).sort(), [
+  it('give the agent the right to list and watch what it watches, to write Events and conditions, and nothing else', async () => {
+    const all = await load('nmi.yaml');
+    const rules = all.find(({ kind }) => kind === 'ClusterRole')?.rules ?? [];
+    const [conditions, ...others] = rules.toReversed();
+    assert.deepEqual(conditions, {
+      apiGroups: ['aadpodidentity.k8s.io'],
+      resources: ['azureidentities/status', 'azureidentitybindings/status'],
+      verbs: ['patch'],
+    });
+    assert.deepEqual(others.flatMap(({ resources }) => resources).sort(), [
       'azureidentities',
       'azureidentitybindings',
       'azureidentitygrants',
@@ -92,10 +99,15 @@ describe('the manifests', () => {
       'events',
       'pods',
     ]);
-    for (const { resources, verbs } of rules) {
+    for (const { resources, verbs } of others) {
       const isEvents = resources.includes('events');
       assert.deepEqual(verbs, isEvents ? ['create', 'patch'] : ['list', 'watch']);
     }
+    const leases = { apiGroups: ['coordination.k8s.io'], resources: ['leases'] };
+    assert.deepEqual(all.find(({ kind }) => kind === 'Role')?.rules, [
+      { ...leases, resourceNames: [leaseName], verbs: ['get', 'update'] },
+      { ...leases, verbs: ['create'] },
+    ]);
   });
 
   it('keep the rights of secrets and of federation apart, and as small as they can be', async () => {

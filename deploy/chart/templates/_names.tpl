@@ -88,6 +88,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- include "nmi.given" .Values.nmi.prometheusPort | default "9090" -}}
 {{- end -}}
 
+{{/* On unless it is turned off. */}}
+{{- define "nmi.writesConditions" -}}
+{{- if ne (include "nmi.given" .Values.nmi.statusConditions) "false" }}true{{ end -}}
+{{- end -}}
+
 {{/* What the schema cannot say in words that help. */}}
 {{- define "nmi.check" -}}
 {{- with .Values }}

@@ -57,6 +57,10 @@ export const fakeResources: readonly FakeResource[] = [
   core('serviceaccounts', 'ServiceAccount', true),
   core('namespaces', 'Namespace', false),
   core('nodes', 'Node', false),
+  {
+    ...{ group: 'coordination.k8s.io', plural: 'leases', kind: 'Lease', namespaced: true },
+    selectable: [],
+  },
   custom('azureidentities', 'AzureIdentity'),
   custom('azureidentitybindings', 'AzureIdentityBinding'),
   custom('azurepodidentityexceptions', 'AzurePodIdentityException'),
@@ -171,12 +175,21 @@ function resourceList(groupVersion: string, group: string): unknown {
     groupVersion,
     resources: fakeResources
       .filter((resource) => resource.group === group)
-      .map(({ plural, kind, namespaced }) => ({
-        name: plural,
-        singularName: kind.toLowerCase(),
-        namespaced,
-        kind,
-        verbs: ['create', 'delete', 'get', 'list', 'patch', 'update', 'watch'],
-      })),
+      .flatMap(({ plural, kind, namespaced }) => [
+        {
+          name: plural,
+          singularName: kind.toLowerCase(),
+          namespaced,
+          kind,
+          verbs: ['create', 'delete', 'get', 'list', 'patch', 'update', 'watch'],
+        },
+        {
+          name: `${plural}/status`,
+          singularName: '',
+          namespaced,
+          kind,
+          verbs: ['get', 'patch', 'update'],
+        },
+      ]),
   };
 }

@@ -35,7 +35,7 @@ export interface FakeKubeStore {
   replace(object: unknown): WriteResult;
   /** Creates or replaces; an existing uid and creation time stay. */
   apply(object: unknown): WriteResult;
-  /** JSON merge patch (RFC 7396). */
+  /** JSON merge patch (RFC 7396). Fails with 409 when it names another resourceVersion than the stored one. */
   patch(ref: FakeRef, patch: unknown): WriteResult;
   delete(ref: FakeRef): WriteResult;
   get(ref: FakeRef): FakeObject | undefined;
@@ -134,6 +134,10 @@ export function createFakeKubeStore(clock: Clock): FakeKubeStore {
       return write(mergePatch(previous, patch), (_previous, { object: next }) => {
         const { name } = next.metadata;
         if (next.kind !== previous.kind) return invalid('a patch cannot change the kind');
+        const expected = stringAt(asRecord(asRecord(patch)?.['metadata']), 'resourceVersion');
+        if (expected !== '' && expected !== previous.metadata.resourceVersion) {
+          return refuse(conflict(resource, name));
+        }
         if (name === ref.name) return undefined;
         const message = `the name of the object (${name}) does not match the name on the URL (${ref.name})`;
         return refuse(badRequest(message));

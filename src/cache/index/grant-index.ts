@@ -483,8 +483,8 @@ function byAge(a: Aged, b: Aged): number {
   return a.createdAtWallMs - b.createdAtWallMs || byName(a, b);
 }
 
-/** One pass without sorting all: namespace users decide how many bindings exist. */
-function oldest<T extends Aged>(all: readonly T[], count: number): T[] {
+/** The `count` oldest, oldest first. One pass without sorting all: namespace users decide how many bindings exist. */
+export function oldest<T extends Aged>(all: readonly T[], count: number): T[] {
   if (all.length <= count) return [...all];
   const chosen: T[] = [];
   for (const each of all) {

@@ -329,6 +329,13 @@ const table = {
   ],
   Advanced: [
     {
+      name: 'status-conditions',
+      key: 'statusConditions',
+      type: boolean,
+      default: 'true',
+      help: 'Status conditions on AzureIdentities and AzureIdentityBindings, written by the one agent that holds the Lease. Needs the rights to that Lease and to the status of both kinds.',
+    },
+    {
       name: 'iptables-backend',
       key: 'iptablesBackend',
       isOfRedirect: true,

@@ -129,15 +129,20 @@ function textOfPod(facts: PodFacts, pod: Pod): string {
 export function textOfUnowned(by: OwnedBy, entry: GrantEntry, pod: Pod): string {
   const { namespace } = pod;
   const object = `${by.kind} ${fullName({ namespace, name: by.name })} of ${nameOf(pod)}`;
+  return `${object} ${clauseOfLacking(entry, namespace)}`;
+}
+
+/** Completes the title of an object of the namespace, with its full stop and the fix. */
+export function clauseOfLacking(entry: GrantEntry, namespace: string): string {
   if (entry.field === 'nodeIdentities') {
     return (
-      `${object} gives the identities of the node, which no AzureIdentityGrant gives to namespace ` +
+      `gives the identities of the node, which no AzureIdentityGrant gives to namespace ` +
       `${namespace}. A cluster administrator can set spec.nodeIdentities of an AzureIdentityGrant.`
     );
   }
   const word = entry.field === 'clientIDs' ? 'client id' : 'resource id';
   return (
-    `${object} has the ${word} ${printable(entry.id)}, which no AzureIdentityGrant gives to namespace ` +
+    `has the ${word} ${printable(entry.id)}, which no AzureIdentityGrant gives to namespace ` +
     `${namespace}. A cluster administrator can add it to spec.${entry.field} of an AzureIdentityGrant.`
   );
 }

@@ -124,6 +124,14 @@ export const newMetrics = {
     [],
     'AzureIdentities and exceptions in use on this node without an AzureIdentityGrant; --identity-owners=enforce refuses them.',
   ),
+  nmi_conditions_leader: gauge(
+    [],
+    '1 on the agent that holds the Lease and writes status conditions; 0 on all others.',
+  ),
+  nmi_conditions_writes_total: counter(
+    ['outcome'],
+    'Writes of status conditions: written, conflict (the object had changed, tried again), deleted (the object no longer exists), rejected (the definition does not accept the object), forbidden (no right), failed (API server unavailable, tried again).',
+  ),
   nmi_ebpf_connects_total: counter(
     ['outcome'],
     'Connects to the metadata address, counted by the eBPF programs: redirected, exempt, limit (refused, too many of this pod), full (no room for a record, answered with 503).',

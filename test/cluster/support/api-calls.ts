@@ -100,7 +100,7 @@ interface RoleBinding {
   readonly subjects: readonly { readonly name: string; readonly namespace?: string }[];
 }
 
-/** What bindings to cluster roles among the objects allow a service account. */
+/** What bindings to roles among the objects allow a service account, with objects of any name. */
 export function createOracle(
   objects: readonly KubeObject[],
   account: { readonly namespace: string; readonly name: string },
@@ -123,13 +123,15 @@ export function createOracle(
   });
   for (const { rule } of granted) {
     const words = [...rule.apiGroups, ...rule.resources, ...rule.verbs];
-    if (words.includes('*') || rule.resourceNames !== undefined) {
+    if (words.includes('*')) {
       throw new TypeError('a rule that is more than a list of words');
     }
   }
   return (call) =>
     granted.some(
       ({ rule, namespace }) =>
+        // Of objects with other names than that which the calls have.
+        rule.resourceNames === undefined &&
         rule.apiGroups.includes(call.group) &&
         rule.resources.includes(call.resource) &&
         rule.verbs.includes(call.verb) &&

@@ -26,9 +26,15 @@ export type SecretResult =
       readonly retryAfterMs: number | undefined;
     };
 
+/** Whether a Secret exists and the agent may read it; nothing of what it holds. */
+export type SecretAccess =
+  { readonly kind: 'readable' } | Exclude<SecretResult, { readonly kind: 'found' }>;
+
 export interface SecretReader {
   /** One request. Never rejects. */
   read(secret: ObjectName): Promise<SecretResult>;
+  /** One request for its name alone, which takes the same right as `read`. Never rejects. */
+  check(secret: ObjectName): Promise<SecretAccess>;
   /** Whether the server says that there is none; one request for its name alone. Never rejects. */
   isGone(secret: ObjectName): Promise<boolean>;
 }
@@ -48,31 +54,37 @@ export function createSecretReader(
   client: KubeClient,
   { timeoutMs = 5_000 }: SecretReaderOptions = {},
 ): SecretReader {
+  async function check(secret: ObjectName): Promise<SecretAccess> {
+    const misnamed = misnamedOf(secret);
+    if (misnamed !== undefined) return misnamed;
+    try {
+      await client.getJson(pathOf(secret), { timeoutMs, accept: nameAlone });
+      return { kind: 'readable' };
+    } catch (error) {
+      return resultOfFailure(secret, error);
+    }
+  }
+
   return {
     async read(secret) {
-      const { namespace, name } = secret;
-      if (!isDnsLabel(namespace) || !isDnsSubdomain(name)) {
-        return {
-          kind: 'misnamed',
-          problem: `${titleOf(secret)} is not a name that a Secret can have`,
-        };
-      }
+      const misnamed = misnamedOf(secret);
+      if (misnamed !== undefined) return misnamed;
       try {
         return judge(secret, await client.getJson(pathOf(secret), { timeoutMs }));
       } catch (error) {
         return resultOfFailure(secret, error);
       }
     },
-    async isGone(secret) {
-      if (!isDnsLabel(secret.namespace) || !isDnsSubdomain(secret.name)) return false;
-      try {
-        await client.getJson(pathOf(secret), { timeoutMs, accept: nameAlone });
-        return false;
-      } catch (error) {
-        return error instanceof KubeError && error.code === 'NOT_FOUND';
-      }
-    },
+    check,
+    isGone: async (secret) => (await check(secret)).kind === 'missing',
   };
+}
+
+function misnamedOf(
+  secret: ObjectName,
+): Extract<SecretResult, { readonly kind: 'misnamed' }> | undefined {
+  if (isDnsLabel(secret.namespace) && isDnsSubdomain(secret.name)) return undefined;
+  return { kind: 'misnamed', problem: `${titleOf(secret)} is not a name that a Secret can have` };
 }
 
 function pathOf({ namespace, name }: ObjectName): string {
@@ -100,7 +112,10 @@ function judge(secret: ObjectName, body: unknown): SecretResult {
   return { kind: 'found', data: decoded };
 }
 
-function resultOfFailure(secret: ObjectName, error: unknown): SecretResult {
+function resultOfFailure(
+  secret: ObjectName,
+  error: unknown,
+): Exclude<SecretAccess, { readonly kind: 'readable' }> {
   if (!(error instanceof KubeError)) return unavailable(secret, 'NETWORK');
   switch (error.code) {
     case 'NOT_FOUND':
@@ -117,7 +132,11 @@ function resultOfFailure(secret: ObjectName, error: unknown): SecretResult {
   }
 }
 
-function unavailable(secret: ObjectName, code: string, retryAfterMs?: number): SecretResult {
+function unavailable(
+  secret: ObjectName,
+  code: string,
+  retryAfterMs?: number,
+): Extract<SecretResult, { readonly kind: 'unavailable' }> {
   const problem = `the Kubernetes API did not give ${titleOf(secret)} (${code})`;
   return { kind: 'unavailable', problem, retryAfterMs };
 }

@@ -39,8 +39,11 @@ export interface WatchOptions {
 export interface KubeClient extends AsyncDisposable {
   getJson(path: string, options?: RequestOptions): Promise<unknown>;
   postJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
+  putJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
   /** A JSON patch (RFC 6902). */
   patchJson(path: string, patch: readonly unknown[], options?: RequestOptions): Promise<unknown>;
+  /** A JSON merge patch (RFC 7396). */
+  mergePatchJson(path: string, patch: unknown, options?: RequestOptions): Promise<unknown>;
   /**
    * The events of a watch as parsed JSON. Ends when the server closes the stream cleanly between
    * two events. Leaving the loop closes the connection.
@@ -128,7 +131,9 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
         ...access.headers,
         accept: request.accept ?? 'application/json',
         'user-agent': options.userAgent,
-        ...(request.body === undefined ? {} : { 'content-type': contentTypes[request.method] }),
+        ...(request.body === undefined
+          ? {}
+          : { 'content-type': request.contentType ?? 'application/json' }),
       },
       body: request.body ?? null,
       signal,
@@ -188,8 +193,18 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
       ),
     postJson: (path, body, call) =>
       exchange({ method: 'POST', path, body: JSON.stringify(body) }, call),
+    putJson: (path, body, call) =>
+      exchange({ method: 'PUT', path, body: JSON.stringify(body) }, call),
     patchJson: (path, patch, call) =>
-      exchange({ method: 'PATCH', path, body: JSON.stringify(patch) }, call),
+      exchange(
+        { method: 'PATCH', path, body: JSON.stringify(patch), contentType: jsonPatch },
+        call,
+      ),
+    mergePatchJson: (path, patch, call) =>
+      exchange(
+        { method: 'PATCH', path, body: JSON.stringify(patch), contentType: mergePatch },
+        call,
+      ),
     watch: (path, call) => flatten(watchChunks(path, call)),
     async [Symbol.asyncDispose]() {
       await Promise.all([...pools].map((pool) => pool.destroy()));
@@ -197,16 +212,15 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
   };
 }
 
-const contentTypes = {
-  GET: 'application/json',
-  POST: 'application/json',
-  PATCH: 'application/json-patch+json',
-} as const;
+const jsonPatch = 'application/json-patch+json';
+const mergePatch = 'application/merge-patch+json';
 
 interface KubeRequest {
-  readonly method: 'GET' | 'POST' | 'PATCH';
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH';
   readonly path: string;
   readonly body?: string;
+  /** Of the body; default `application/json`. */
+  readonly contentType?: string;
   readonly accept?: string;
 }
 

@@ -36,7 +36,9 @@ function answering(
       return Promise.resolve(body);
     },
     postJson: unexpected,
+    putJson: unexpected,
     patchJson: unexpected,
+    mergePatchJson: unexpected,
     watch: unexpected,
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
@@ -73,6 +75,21 @@ describe('a Secret', () => {
     assert.equal(await reader.isGone(secret), true);
     await fake[Symbol.asyncDispose]();
     assert.equal(await reader.isGone(secret), false, 'nobody said so');
+  });
+
+  it('is checked without being read: it exists, is missing, or may not be read', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const reader = createSecretReader(client, { timeoutMs: 200 });
+    const kind = async (of = secret) => (await reader.check(of)).kind;
+    assert.equal(await kind(), 'missing');
+    apply(fake, { text: '' });
+    assert.deepEqual(await reader.check(secret), { kind: 'readable' });
+    assert.equal(await kind({ ...secret, name: '../x' }), 'misnamed');
+    fake.faults.failNext(1, 403);
+    assert.equal(await kind(), 'forbidden');
+    fake.faults.failNext(1, 500);
+    assert.equal(await kind(), 'unavailable');
   });
 
   it('is asked for by its name alone where only that is wanted', async () => {

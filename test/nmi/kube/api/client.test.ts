@@ -46,6 +46,27 @@ describe('a request of the Kubernetes client', () => {
     assert.ok(fake.connections <= 2, `${fake.connections} connections`);
   });
 
+  it('replaces an object and merges into one, unless it has changed since', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const path = '/api/v1/namespaces/default/pods/one';
+    const first = fake.apply(rawPod('one'));
+    const put = { ...first, metadata: { ...first.metadata, labels: { a: '1' } } };
+    await client.putJson(path, put);
+    assert.deepEqual(fake.get({ kind: 'Pod', name: 'one' })?.metadata.labels, { a: '1' });
+    await client.mergePatchJson(`${path}/status`, { status: { phase: 'Failed' } });
+    const merged = fake.get({ kind: 'Pod', name: 'one' });
+    assert.equal(asRecord(merged?.['status'])?.['phase'], 'Failed');
+    assert.equal(asRecord(merged?.['status'])?.['podIP'], '10.0.0.1');
+    const { resourceVersion } = first.metadata;
+    for (const write of [
+      client.putJson(path, put),
+      client.mergePatchJson(path, { metadata: { resourceVersion }, status: { phase: 'Running' } }),
+    ]) {
+      await assert.rejects(write, { code: 'SERVER', status: 409 });
+    }
+  });
+
   it('fails with a code, the status and the words of the server', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);

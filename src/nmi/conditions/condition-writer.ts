@@ -1,0 +1,304 @@
+/**
+ * Keeps the conditions of all identities and bindings equal to what the agents make of them. Only
+ * the Lease holder runs it.
+ *
+ * 1. An object is written when its conditions differ, and at most once in `sameObjectMs`; changes
+ *    within a second are one. Ten requests a second at most, since every node's watch gets each.
+ * 2. Namespaces take turns, so one whose objects never rest delays another by one request.
+ * 3. A write is of the version that was evaluated or fails. What fails is evaluated again; what the
+ *    server rejects waits for the next change of the object.
+ * 4. Evaluation is cut into pieces: this thread answers pods.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
+import { FairQueue } from '../../cache/token/fair-queue.ts';
+import type { Identity } from '../../cache/index/objects.ts';
+import { asRecord } from '../base/json-value.ts';
+import type { Log } from '../base/log.ts';
+import { startPeriodicJob } from '../base/periodic-job.ts';
+import { backoffMs } from '../kube/api/backoff.ts';
+import type { KubeClient } from '../kube/api/client.ts';
+import { KubeError } from '../kube/api/kube-error.ts';
+import type { SecretReader } from '../kube/accounts/secrets.ts';
+import { digestOf, parseConditions, renderConditions, type Condition } from './condition.ts';
+import {
+  conditionsOfBinding,
+  conditionsOfIdentity,
+  secretOfIdentity,
+  type NamedIdentity,
+  type Rules,
+} from './evaluate.ts';
+import type { Observed } from './observed.ts';
+import {
+  parseWorkKey,
+  workKey,
+  type ObservedKind,
+  type ObservedObjects,
+} from './observed-objects.ts';
+import { SecretFindings } from './secret-findings.ts';
+import { groupPath, kinds, type StatusSupport } from './status-support.ts';
+
+export type WriteOutcome = 'written' | 'conflict' | 'deleted' | 'rejected' | 'forbidden' | 'failed';
+/** Totals by outcome, for the life of the agent. */
+export type WriteCounts = Record<WriteOutcome, number>;
+
+export interface ConditionWriterOptions {
+  readonly client: Pick<KubeClient, 'getJson' | 'mergePatchJson'>;
+  readonly secrets: Pick<SecretReader, 'check'>;
+  readonly objects: ObservedObjects;
+  readonly rules: Rules;
+  readonly support: StatusSupport;
+  /** Everything that conditions depend on has been listed. */
+  readonly isSynced: () => boolean;
+  /** No other agent can be writing now. */
+  readonly isLeader: () => boolean;
+  readonly counts: WriteCounts;
+  readonly clock: Clock;
+  /** From 0 up to 1. */
+  readonly random: () => number;
+  readonly log: Log;
+}
+
+const requestEveryMs = 100;
+const settleMs = 1_000;
+const sameObjectMs = 10_000;
+const sweepMs = 60_000;
+/** New definitions and new rights come by an administrator. */
+const lookAgainMs = 600_000;
+const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
+const callTimeoutMs = 10_000;
+/** In one piece, some 0.5 ms. */
+const evaluationsAtOnce = 50;
+const pieceMs = 20;
+
+/** What an object needs; undefined is nothing. */
+type Step =
+  | { readonly kind: 'check'; readonly secret: ObjectName }
+  | { readonly kind: 'write'; readonly object: Observed<unknown>; readonly wanted: Wanted }
+  | undefined;
+
+type Wanted = readonly Condition[];
+/** Conditions, or the Secret that has to be looked at first. */
+type Evaluation = Wanted | ObjectName;
+
+export class ConditionWriter implements AsyncDisposable {
+  readonly #options: ConditionWriterOptions;
+  readonly #findings: SecretFindings;
+  readonly #queue = new FairQueue<string>();
+  /** When objects were written, of the last seconds. */
+  readonly #writtenAtMs = new Map<string, number>();
+  readonly #ended = new AbortController();
+  readonly #job: Disposable;
+  #run: Promise<unknown> = Promise.resolve();
+  #settleAtMs = 0;
+  #sweepAtMs = 0;
+  #learnAtMs = 0;
+  #pausedUntilMs = 0;
+  #failures = 0;
+  #hasLogged = false;
+
+  constructor(options: ConditionWriterOptions) {
+    this.#options = options;
+    this.#findings = new SecretFindings(options.clock);
+    this.#job = startPeriodicJob(options.clock, settleMs, () => {
+      const run = this.#tick();
+      this.#run = run;
+      return run;
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended.abort();
+    this.#job[Symbol.dispose]();
+    await this.#run;
+  }
+
+  async #tick(): Promise<number | undefined> {
+    const { clock, isSynced, isLeader } = this.#options;
+    const nowMs = clock.monotonicMs();
+    if (!isSynced() || !isLeader() || nowMs < this.#pausedUntilMs) return settleMs;
+    if (nowMs >= this.#learnAtMs) {
+      await this.#request(() => this.#learn(nowMs));
+      return requestEveryMs;
+    }
+    this.#settle(nowMs);
+    for (let done = 0; done < evaluationsAtOnce; done++) {
+      const key = this.#queue.shift();
+      if (key === undefined) return settleMs;
+      const step = this.#stepOf(key);
+      if (step === undefined) continue;
+      await this.#request(() =>
+        step.kind === 'check' ? this.#check(key, step.secret) : this.#write(key, step),
+      );
+      return requestEveryMs;
+    }
+    return pieceMs;
+  }
+
+  /** Once a second: what was touched is queued, but for what was written a moment ago. */
+  #settle(nowMs: number): void {
+    const { objects } = this.#options;
+    if (nowMs < this.#settleAtMs) return;
+    this.#settleAtMs = nowMs + settleMs;
+    if (nowMs >= this.#sweepAtMs) {
+      this.#sweepAtMs = nowMs + sweepMs;
+      this.#sweep();
+    }
+    for (const [key, atMs] of this.#writtenAtMs) {
+      if (nowMs - atMs < sameObjectMs) break;
+      this.#writtenAtMs.delete(key);
+    }
+    for (const key of objects.takeTouched()) {
+      if (this.#writtenAtMs.has(key)) objects.touch(key);
+      else this.#queueUp(key);
+    }
+  }
+
+  /** Identities with a Secret are evaluated again, as no watch reports that one came or went. */
+  #sweep(): void {
+    const { objects, rules } = this.#options;
+    const named = new Set<string>();
+    for (const identity of objects.identities.all()) {
+      const secret = secretOfIdentity(identity, rules);
+      if (secret === undefined) continue;
+      named.add(fullName(secret));
+      objects.touch(workKey('identity', identity));
+    }
+    this.#findings.keepOnly(named);
+  }
+
+  #queueUp(key: string): void {
+    this.#queue.add(key, { namespace: parseWorkKey(key).namespace, pod: '' });
+  }
+
+  #stepOf(key: string): Step {
+    const { objects, support } = this.#options;
+    const { kind, namespace, name } = parseWorkKey(key);
+    if (!support.has(kind)) return undefined;
+    const object = objects[kind === 'identity' ? 'identities' : 'bindings'].get(namespace, name);
+    if (object === undefined) return undefined;
+    const evaluation =
+      kind === 'identity'
+        ? this.#evaluateIdentity(objects.identities.get(namespace, name))
+        : this.#evaluateBinding(namespace, name);
+    if (evaluation === undefined) return undefined;
+    if ('name' in evaluation) return { kind: 'check', secret: evaluation };
+    if (digestOf(evaluation, object.generation) === object.conditions.digest) return undefined;
+    return { kind: 'write', object, wanted: evaluation };
+  }
+
+  #evaluateIdentity(identity: Observed<Identity> | undefined): Evaluation | undefined {
+    const { rules } = this.#options;
+    if (identity === undefined) return undefined;
+    const secret = secretOfIdentity(identity, rules);
+    if (secret === undefined) return conditionsOfIdentity(identity, undefined, rules);
+    const finding = this.#findings.get(secret);
+    return finding === undefined ? secret : conditionsOfIdentity(identity, finding, rules);
+  }
+
+  #evaluateBinding(namespace: string, name: string): Evaluation | undefined {
+    const { objects } = this.#options;
+    const binding = objects.bindings.get(namespace, name);
+    if (binding === undefined) return undefined;
+    if (!binding.parsed.ok) return conditionsOfBinding(binding, undefined, false);
+    const { value } = binding.parsed;
+    const identity = objects.identities.get(namespace, value.identityName);
+    const evaluation = this.#evaluateIdentity(identity);
+    if (evaluation !== undefined && 'name' in evaluation) return evaluation;
+    const ready = evaluation?.find(({ type }) => type === 'Ready');
+    const named: NamedIdentity | undefined =
+      identity === undefined || ready === undefined ? undefined : { identity, ready };
+    return conditionsOfBinding(binding, named, objects.isSurplus(value));
+  }
+
+  /** One at a time; never rejects. */
+  async #request(work: () => Promise<void>): Promise<void> {
+    const { clock, random, log } = this.#options;
+    try {
+      await work();
+      this.#failures = 0;
+    } catch (error) {
+      if (this.#ended.signal.aborted) return;
+      const [code, retryAfterMs] =
+        error instanceof KubeError ? [error.code, error.retryAfterMs] : ['UNKNOWN', undefined];
+      this.#failures += 1;
+      // One line for an outage, not one for each try.
+      if (this.#failures === 1) log.warn({ code }, 'failed to write status conditions');
+      const delayMs = backoffMs(failureBackoff, this.#failures, random(), retryAfterMs);
+      this.#pausedUntilMs = clock.monotonicMs() + delayMs;
+    }
+  }
+
+  async #learn(nowMs: number): Promise<void> {
+    const { client, support, objects } = this.#options;
+    const call = { signal: this.#ended.signal, timeoutMs: callTimeoutMs };
+    const list = await client.getJson(groupPath, call);
+    this.#learnAtMs = nowMs + lookAgainMs;
+    this.#hasLogged = false;
+    for (const kind of support.learn(list)) objects.touchAll(kind);
+  }
+
+  async #check(key: string, secret: ObjectName): Promise<void> {
+    const { secrets, objects } = this.#options;
+    const finding = await secrets.check(secret);
+    if (finding.kind === 'unavailable') {
+      objects.touch(key);
+      throw new KubeError('NETWORK', finding.problem, { retryAfterMs: finding.retryAfterMs });
+    }
+    this.#findings.set(secret, finding);
+    this.#queueUp(key);
+  }
+
+  async #write(key: string, { object, wanted }: Extract<Step, { kind: 'write' }>): Promise<void> {
+    const { client, clock, counts, objects } = this.#options;
+    const { kind } = parseWorkKey(key);
+    const { resourceVersion, generation, conditions } = object;
+    const patch = {
+      metadata: { resourceVersion },
+      status: {
+        conditions: renderConditions(wanted, generation, conditions, clock.wallMs()),
+      },
+    };
+    const call = { signal: this.#ended.signal, timeoutMs: callTimeoutMs };
+    try {
+      const answer = asRecord(await client.mergePatchJson(pathOf(kind, object), patch, call));
+      this.#writtenAtMs.delete(key);
+      this.#writtenAtMs.set(key, clock.monotonicMs());
+      if (parseConditions(answer?.['status']).each.length === 0) this.#options.support.refuse(kind);
+      else counts.written += 1;
+    } catch (error) {
+      if (this.#ended.signal.aborted) throw error;
+      const outcome = outcomeOf(error);
+      counts[outcome] += 1;
+      // What was deleted, or rejected, comes with its next change.
+      if (outcome === 'conflict' || outcome === 'forbidden' || outcome === 'failed') {
+        objects.touch(key);
+      }
+      if (outcome === 'failed') throw error;
+      if (outcome === 'forbidden') this.#pausedUntilMs = clock.monotonicMs() + lookAgainMs;
+      if (outcome === 'forbidden' || outcome === 'rejected') this.#logOnce(kind, object, error);
+    }
+  }
+
+  /** Once between two looks at the definitions. */
+  #logOnce(kind: ObservedKind, object: ObjectName, error: unknown): void {
+    if (this.#hasLogged) return;
+    this.#hasLogged = true;
+    const code = error instanceof KubeError ? error.code : 'UNKNOWN';
+    const title = `${kinds[kind].title} ${fullName(object)}`;
+    this.#options.log.warn({ object: title, code }, 'status conditions refused by API server');
+  }
+}
+
+function pathOf(kind: ObservedKind, { namespace, name }: ObjectName): string {
+  return `${groupPath}/namespaces/${namespace}/${kinds[kind].plural}/${name}/status`;
+}
+
+function outcomeOf(error: unknown): Exclude<WriteOutcome, 'written'> {
+  if (!(error instanceof KubeError)) return 'failed';
+  if (error.code === 'NOT_FOUND') return 'deleted';
+  if (error.code === 'FORBIDDEN') return 'forbidden';
+  if (error.status === 409) return 'conflict';
+  // Of an object that the definition's rules refuse now, and took when it was made.
+  return error.status === 400 || error.status === 422 ? 'rejected' : 'failed';
+}

@@ -1,0 +1,125 @@
+/**
+ * Status conditions of an object: what is to be there, what is there, and whether the two differ.
+ * Of what is there only a digest is kept, and when each condition last changed: the Lease holder
+ * knows tens of thousands of objects. Pure.
+ */
+import { hash } from 'node:crypto';
+import type { Reason } from '../base/answers.ts';
+import { asRecord, stringAt } from '../base/json-value.ts';
+
+const types = ['IdentityFound', 'SelectorUsable', 'Valid', 'CredentialReadable', 'Ready'] as const;
+const statuses = ['True', 'False', 'Unknown'] as const;
+
+export type ConditionType = (typeof types)[number];
+export type ConditionStatus = (typeof statuses)[number];
+
+export interface Condition {
+  readonly type: ConditionType;
+  readonly status: ConditionStatus;
+  /** What a pod is answered with because of it. */
+  readonly reason: Reason;
+  /** What is wrong and how to fix it; empty when nothing is. */
+  readonly message: string;
+}
+
+/** A condition that the object has now. */
+interface Standing {
+  readonly type: ConditionType;
+  readonly status: ConditionStatus;
+  /** As it is written there. */
+  readonly since: string;
+}
+
+export interface StandingConditions {
+  /** Of conditions of our types, with the generation that they are about. */
+  readonly digest: string;
+  readonly each: readonly Standing[];
+}
+
+export function isTrue(type: ConditionType): Condition {
+  return { type, status: 'True', reason: 'ok', message: '' };
+}
+
+export function isFalse(type: ConditionType, reason: Reason, message: string): Condition {
+  return { type, status: 'False', reason, message };
+}
+
+export function isUnknown(type: ConditionType, reason: Reason, message: string): Condition {
+  return { type, status: 'Unknown', reason, message };
+}
+
+/** Conditions have the same digest exactly when a write would change nothing. */
+export function digestOf(conditions: readonly Condition[], generation: number): string {
+  const parts = conditions.map(({ type, status, reason, message }) => {
+    return { type, status, reason, message, generation };
+  });
+  return digestOfParts(parts);
+}
+
+interface Part {
+  readonly type: string;
+  readonly status: string;
+  readonly reason: string;
+  readonly message: string;
+  readonly generation: unknown;
+}
+
+function digestOfParts(parts: readonly Part[]): string {
+  const sorted = parts.toSorted((one, other) => (one.type < other.type ? -1 : 1));
+  const texts = sorted.map(({ type, status, reason, message, generation }) =>
+    JSON.stringify([type, status, reason, message, generation]),
+  );
+  return hash('sha1', texts.join('\n'), 'base64');
+}
+
+/** Entries of a list that is longer are not looked at: ours are at most three. */
+const maxEntries = 16;
+/** A time of Kubernetes. */
+const timePattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/;
+
+/** @param status of an object, written by anyone who may. */
+export function parseConditions(status: unknown): StandingConditions {
+  const list: unknown = asRecord(status)?.['conditions'];
+  const entries: readonly unknown[] = Array.isArray(list) ? list.slice(0, maxEntries) : [];
+  const parts: Part[] = [];
+  const each: Standing[] = [];
+  for (const entry of entries) {
+    const record = asRecord(entry);
+    // The table's own texts, so that none of the object's is kept.
+    const type = types.find((known) => known === record?.['type']);
+    if (type === undefined) continue;
+    const text = stringAt(record, 'status');
+    parts.push({
+      type,
+      status: text,
+      reason: stringAt(record, 'reason'),
+      message: stringAt(record, 'message'),
+      generation: record?.['observedGeneration'],
+    });
+    const known = statuses.find((word) => word === text);
+    const since = stringAt(record, 'lastTransitionTime');
+    if (known !== undefined && timePattern.test(since)) each.push({ type, status: known, since });
+  }
+  return { digest: digestOfParts(parts), each };
+}
+
+/** The list to write. A condition whose status stays keeps its time. */
+export function renderConditions(
+  conditions: readonly Condition[],
+  generation: number,
+  standing: StandingConditions,
+  nowWallMs: number,
+): readonly object[] {
+  const now = new Date(nowWallMs).toISOString().replace(/\.\d+/, '');
+  return conditions.map(({ type, status, reason, message }) => {
+    const same = standing.each.find((known) => known.type === type && known.status === status);
+    return {
+      type,
+      status,
+      reason,
+      message,
+      observedGeneration: generation,
+      lastTransitionTime: same?.since ?? now,
+    };
+  });
+}

@@ -1,0 +1,37 @@
+/** An object as the Lease holder watches it: what the agent makes of it, and its conditions now. Pure. */
+import type { ObjectRef, StoredObject } from '../../cache/index/objects.ts';
+import { asRecord, stringAt } from '../base/json-value.ts';
+import type { Parse, Parsed } from '../kube/watch/parse.ts';
+import { parseConditions, type StandingConditions } from './condition.ts';
+
+/** Its version is that of the watch's latest event: a write is of this version or fails. */
+export interface Observed<T> extends StoredObject {
+  /** Of the spec; 0 where the server counts none. */
+  readonly generation: number;
+  readonly parsed: Parsed<T>;
+  readonly conditions: StandingConditions;
+}
+
+/** The kind's parser for objects with their conditions. What an agent ignores is observed too. */
+export function observing<T extends ObjectRef>(parse: Parse<T>): Parse<Observed<T>> {
+  return (raw) => {
+    const parsed = parse(raw);
+    const ref = parsed.ok ? parsed.value : parsed.ref;
+    if (ref === undefined) return { ok: false, reason: 'it has no name', ref };
+    const object = asRecord(raw);
+    const metadata = asRecord(object?.['metadata']);
+    const generation = metadata?.['generation'];
+    return {
+      ok: true,
+      value: {
+        namespace: ref.namespace,
+        name: ref.name,
+        uid: ref.uid,
+        resourceVersion: stringAt(metadata, 'resourceVersion'),
+        generation: typeof generation === 'number' ? generation : 0,
+        parsed,
+        conditions: parseConditions(object?.['status']),
+      },
+    };
+  };
+}

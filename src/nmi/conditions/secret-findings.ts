@@ -1,0 +1,57 @@
+/**
+ * What the Lease holder found when it looked whether Secrets exist and can be read: names alone,
+ * nothing of what a Secret holds. A finding lasts for a while, since nobody reports a change.
+ */
+import type { Clock } from '../../cache/clock.ts';
+import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
+import type { SecretFinding } from './evaluate.ts';
+
+interface Kept {
+  readonly finding: SecretFinding;
+  readonly atMs: number;
+  /** When it was first found like this. */
+  readonly sinceMs: number;
+}
+
+/** A Secret that can be read stays so as a rule; what is missing is being created. */
+const lifeMs = { least: 60_000, most: 1_800_000 };
+
+export class SecretFindings {
+  readonly #clock: Clock;
+  readonly #kept = new Map<string, Kept>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  get size(): number {
+    return this.#kept.size;
+  }
+
+  /** Undefined when it has to be looked at. */
+  get(secret: ObjectName): SecretFinding | undefined {
+    const kept = this.#kept.get(fullName(secret));
+    if (kept === undefined) return undefined;
+    const { least, most } = lifeMs;
+    const nowMs = this.#clock.monotonicMs();
+    // What has been missing for an hour is looked at every half an hour, not every minute.
+    const life =
+      kept.finding.kind === 'readable'
+        ? most
+        : Math.min(most, Math.max(least, kept.atMs - kept.sinceMs));
+    return nowMs - kept.atMs < life ? kept.finding : undefined;
+  }
+
+  set(secret: ObjectName, finding: SecretFinding): void {
+    const key = fullName(secret);
+    const nowMs = this.#clock.monotonicMs();
+    const before = this.#kept.get(key);
+    const sinceMs = before?.finding.kind === finding.kind ? before.sinceMs : nowMs;
+    this.#kept.set(key, { finding, atMs: nowMs, sinceMs });
+  }
+
+  /** Forgets what no identity names any more. @param named by `fullName`. */
+  keepOnly(named: ReadonlySet<string>): void {
+    for (const key of this.#kept.keys()) if (!named.has(key)) this.#kept.delete(key);
+  }
+}

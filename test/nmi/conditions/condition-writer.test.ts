@@ -1,0 +1,347 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { asRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
+import { ConditionWriter, type WriteCounts } from '../../../src/nmi/conditions/condition-writer.ts';
+import type { SecretFinding } from '../../../src/nmi/conditions/evaluate.ts';
+import { observing } from '../../../src/nmi/conditions/observed.ts';
+import { ObservedObjects } from '../../../src/nmi/conditions/observed-objects.ts';
+import { StatusSupport } from '../../../src/nmi/conditions/status-support.ts';
+import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
+import { parseBinding, parseIdentity } from '../../../src/nmi/kube/watch/parse.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+import { createOwners } from '../../support/owners.ts';
+import { readyIn } from '../../support/ready-condition.ts';
+import { pass } from '../../support/token-stand.ts';
+import { keptLog } from '../kube/kube-world.ts';
+
+const clientID = '22729e47-74ce-4b43-8eea-aab5f2073301';
+const tenantID = '7e570000-1ab0-4000-8000-000000000001';
+const root = '/apis/aadpodidentity.k8s.io/v1';
+const parsers = {
+  azureidentities: observing(parseIdentity),
+  azureidentitybindings: observing(parseBinding),
+};
+type Plural = keyof typeof parsers;
+
+interface Stored {
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly spec: unknown;
+  readonly status?: unknown;
+}
+
+/** An API server of both kinds, its watches, and the writer that holds the Lease. */
+class Stand {
+  readonly clock = new HandClock();
+  readonly log = keptLog();
+  readonly objects = new ObservedObjects();
+  readonly counts: WriteCounts = {
+    written: 0,
+    conflict: 0,
+    deleted: 0,
+    rejected: 0,
+    forbidden: 0,
+    failed: 0,
+  };
+  /** Names of objects in the order of their writes. */
+  readonly writes: string[] = [];
+  readonly checks: string[] = [];
+  readonly stored = new Map<string, Stored>();
+  readonly secrets = new Map<string, SecretFinding | 'unavailable'>();
+  statusOf: readonly Plural[] = ['azureidentities', 'azureidentitybindings'];
+  keepsConditions = true;
+  failure: KubeError | undefined;
+  isSynced = true;
+  isLeader = true;
+  #version = 0;
+  readonly writer: ConditionWriter;
+
+  constructor() {
+    const { clock, log, objects, counts } = this;
+    const { owners } = createOwners('warn');
+    const authority = () =>
+      ({ ok: true, authority: 'https://login.example', audience: 'api://x' }) as const;
+    this.writer = new ConditionWriter({
+      clock,
+      log,
+      objects,
+      counts,
+      random: () => 0,
+      rules: { owners, upstreams: new UpstreamResolver(authority) },
+      support: new StatusSupport(log),
+      isSynced: () => this.isSynced,
+      isLeader: () => this.isLeader,
+      secrets: {
+        check: ({ namespace, name }) => {
+          this.checks.push(`${namespace}/${name}`);
+          const finding = this.secrets.get(`${namespace}/${name}`);
+          if (finding === 'unavailable') {
+            const problem = 'the Kubernetes API did not give it';
+            return Promise.resolve({ kind: 'unavailable', problem, retryAfterMs: undefined });
+          }
+          const missing = {
+            kind: 'missing',
+            problem: `Secret ${namespace}/${name} does not exist`,
+          };
+          return Promise.resolve(finding ?? (missing as SecretFinding));
+        },
+      },
+      client: {
+        getJson: (path) => {
+          assert.equal(path, root);
+          if (this.failure?.code === 'NETWORK') return Promise.reject(this.failure);
+          const resources = this.statusOf.map((plural) => ({ name: `${plural}/status` }));
+          return Promise.resolve({ resources });
+        },
+        mergePatchJson: (path, patch) => {
+          const [, namespace = '', plural, name = ''] =
+            /^\/apis\/aadpodidentity\.k8s\.io\/v1\/namespaces\/([^/]+)\/([^/]+)\/([^/]+)\/status$/.exec(
+              path,
+            ) ?? [];
+          assert.ok(plural === 'azureidentities' || plural === 'azureidentitybindings', path);
+          this.writes.push(`${plural}/${namespace}/${name}`);
+          return this.#patch(plural, namespace, name, asRecord(patch) ?? {});
+        },
+      },
+    });
+  }
+
+  put(plural: Plural, namespace: string, name: string, spec: unknown, status?: unknown): void {
+    const key = `${plural}/${namespace}/${name}`;
+    const generation = Number(this.stored.get(key)?.metadata['generation'] ?? 0) + 1;
+    this.#version += 1;
+    const resourceVersion = String(this.#version);
+    const metadata = { namespace, name, uid: key, generation, resourceVersion };
+    this.stored.set(key, { metadata, spec, ...(status === undefined ? {} : { status }) });
+    this.arrive(key);
+  }
+
+  /** What the watch brings. */
+  arrive(key: string): void {
+    const raw = this.stored.get(key);
+    if (key.startsWith('azureidentities/')) {
+      const found = parsers.azureidentities(raw);
+      assert.ok(found.ok);
+      this.objects.identities.upsert(found.value);
+    } else {
+      const found = parsers.azureidentitybindings(raw);
+      assert.ok(found.ok);
+      this.objects.bindings.upsert(found.value);
+    }
+  }
+
+  identity(namespace: string, name: string, spec: unknown = { type: 0, clientID }): void {
+    this.put('azureidentities', namespace, name, spec);
+  }
+
+  binding(namespace: string, name: string, azureIdentity = name): void {
+    const spec = { azureIdentity, selector: name };
+    this.put('azureidentitybindings', namespace, name, spec);
+  }
+
+  /** `Ready` of a stored object, as its status and reason. */
+  ready(plural: Plural, namespace: string, name: string): string {
+    return readyIn(this.stored.get(`${plural}/${namespace}/${name}`)?.status);
+  }
+
+  /** Every request takes a moment, and its event comes before its answer. */
+  async #patch(
+    plural: Plural,
+    namespace: string,
+    name: string,
+    patch: Readonly<Record<string, unknown>>,
+  ): Promise<unknown> {
+    await Promise.resolve();
+    if (this.failure !== undefined) throw this.failure;
+    const key = `${plural}/${namespace}/${name}`;
+    const before = this.stored.get(key);
+    if (before === undefined) throw new KubeError('NOT_FOUND', 'none', { status: 404 });
+    if (!this.keepsConditions) return before;
+    const expected = stringAt(asRecord(patch['metadata']), 'resourceVersion');
+    if (expected !== before.metadata['resourceVersion']) {
+      throw new KubeError('SERVER', 'conflict', { status: 409 });
+    }
+    this.#version += 1;
+    const metadata = { ...before.metadata, resourceVersion: String(this.#version) };
+    const after = { ...before, metadata, status: patch['status'] };
+    this.stored.set(key, after);
+    this.arrive(key);
+    return after;
+  }
+}
+
+describe('the writer of conditions', () => {
+  it('writes both kinds within seconds, once, and what follows from a change', async () => {
+    const stand = new Stand();
+    stand.identity('shop', 'cart');
+    stand.binding('shop', 'cart');
+    stand.binding('shop', 'till');
+    await pass(stand.clock, 5_000);
+    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
+    assert.equal(stand.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
+    assert.equal(stand.ready('azureidentitybindings', 'shop', 'till'), 'False identity_missing');
+    await pass(stand.clock, 3_600_000);
+    assert.equal(stand.writes.length, 3, 'nothing changes, nothing is written');
+    stand.identity('shop', 'till');
+    await pass(stand.clock, 3_000);
+    assert.equal(stand.ready('azureidentitybindings', 'shop', 'till'), 'True ok');
+    assert.deepEqual(stand.writes.slice(3).sort(), [
+      'azureidentities/shop/till',
+      'azureidentitybindings/shop/till',
+    ]);
+    assert.equal(stand.counts.written, 5);
+  });
+
+  it('writes nothing of what the holder before it wrote', async () => {
+    const first = new Stand();
+    first.identity('shop', 'cart');
+    first.binding('shop', 'cart');
+    await pass(first.clock, 5_000);
+    const second = new Stand();
+    for (const [key, object] of first.stored) {
+      second.stored.set(key, object);
+      second.arrive(key);
+    }
+    await pass(second.clock, 60_000);
+    assert.deepEqual(second.writes, []);
+  });
+
+  it('waits for all lists, and writes nothing without the Lease', async () => {
+    const stand = new Stand();
+    stand.isSynced = false;
+    stand.binding('shop', 'cart');
+    await pass(stand.clock, 60_000);
+    stand.isSynced = true;
+    stand.isLeader = false;
+    await pass(stand.clock, 60_000);
+    assert.deepEqual(stand.writes, []);
+    stand.isLeader = true;
+    await pass(stand.clock, 5_000);
+    assert.equal(stand.writes.length, 1);
+  });
+
+  it('sends ten requests a second at most, namespaces in turn', async () => {
+    const stand = new Stand();
+    for (let number = 0; number < 500; number++) stand.identity('crowd', `i${number}`);
+    stand.identity('shop', 'cart');
+    await pass(stand.clock, 5_000);
+    assert.ok(stand.writes.length <= 50 && stand.writes.length >= 30, `${stand.writes.length}`);
+    const place = stand.writes.indexOf('azureidentities/shop/cart');
+    assert.ok(place >= 0 && place < 3, `the quiet namespace came as number ${place}`);
+    await pass(stand.clock, 60_000);
+    assert.equal(stand.counts.written, 501);
+  });
+
+  it('writes an object that never rests once in ten seconds', async () => {
+    const stand = new Stand();
+    for (let second = 0; second < 60; second++) {
+      stand.binding('shop', 'till', second % 2 === 0 ? 'a' : 'b');
+      await pass(stand.clock, 1_000);
+    }
+    assert.ok(stand.writes.length >= 5 && stand.writes.length <= 7, `${stand.writes.length}`);
+    await pass(stand.clock, 15_000);
+    const status = JSON.stringify(stand.stored.get('azureidentitybindings/shop/till')?.status);
+    assert.match(status, /"observedGeneration":60/, 'the last word is written');
+  });
+
+  it('loses nothing to a conflict, a deletion or an outage', async () => {
+    const stand = new Stand();
+    stand.identity('shop', 'cart');
+    // The watch is behind.
+    stand.stored.set('azureidentities/shop/cart', {
+      metadata: {
+        ...stand.stored.get('azureidentities/shop/cart')?.metadata,
+        resourceVersion: '99',
+      },
+      spec: { type: 0, clientID },
+    });
+    await pass(stand.clock, 5_000);
+    assert.ok(stand.counts.conflict >= 1 && stand.counts.conflict <= 5);
+    stand.arrive('azureidentities/shop/cart');
+    await pass(stand.clock, 5_000);
+    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
+
+    stand.binding('shop', 'cart');
+    stand.stored.delete('azureidentitybindings/shop/cart');
+    await pass(stand.clock, 30_000);
+    assert.equal(stand.counts.deleted, 1, 'not tried again');
+
+    stand.failure = new KubeError('NETWORK', 'away');
+    stand.identity('shop', 'till');
+    await pass(stand.clock, 300_000);
+    assert.ok(stand.counts.failed >= 5 && stand.counts.failed < 20, `${stand.counts.failed} tries`);
+    stand.failure = undefined;
+    await pass(stand.clock, 90_000);
+    assert.equal(stand.ready('azureidentities', 'shop', 'till'), 'True ok');
+    const lines = stand.log.lines.map(({ message }) => message);
+    assert.deepEqual(lines, ['failed to write status conditions'], 'one line for the outage');
+  });
+
+  it('leaves what the server rejects until it changes, and others are written', async () => {
+    const stand = new Stand();
+    stand.failure = new KubeError('SERVER', 'invalid', { status: 422 });
+    stand.identity('shop', 'cart');
+    stand.identity('shop', 'till');
+    await pass(stand.clock, 120_000);
+    assert.deepEqual([stand.counts.rejected, stand.writes.length], [2, 2]);
+    assert.equal(stand.log.lines.length, 1);
+    stand.failure = undefined;
+    stand.identity('shop', 'cart');
+    await pass(stand.clock, 5_000);
+    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
+  });
+
+  it('asks for a right that is missing every ten minutes', async () => {
+    const stand = new Stand();
+    stand.failure = new KubeError('FORBIDDEN', 'no', { status: 403 });
+    stand.identity('shop', 'cart');
+    await pass(stand.clock, 3_600_000);
+    assert.ok(stand.writes.length >= 5 && stand.writes.length <= 7, `${stand.writes.length}`);
+    stand.failure = undefined;
+    await pass(stand.clock, 660_000);
+    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
+  });
+
+  it('leaves kinds without conditions alone, and finds new definitions within minutes', async () => {
+    const stand = new Stand();
+    stand.statusOf = [];
+    stand.identity('shop', 'cart');
+    await pass(stand.clock, 3_600_000);
+    assert.deepEqual(stand.writes, [], 'no subresource');
+    stand.statusOf = ['azureidentities'];
+    stand.keepsConditions = false;
+    await pass(stand.clock, 3_600_000);
+    const tries = stand.writes.length;
+    assert.ok(tries >= 1 && tries <= 7, `${tries} writes that the server drops`);
+    stand.keepsConditions = true;
+    await pass(stand.clock, 610_000);
+    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
+    assert.equal(stand.log.lines.length, 2, 'one line a kind');
+  });
+
+  it('looks whether Secrets exist, and follows them', async () => {
+    const stand = new Stand();
+    const spec = { type: 1, clientID, tenantID, clientPassword: { name: 'sp' } };
+    stand.identity('shop', 'cart', spec);
+    stand.binding('shop', 'cart');
+    await pass(stand.clock, 5_000);
+    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'False credential_missing');
+    assert.equal(stand.ready('azureidentitybindings', 'shop', 'cart'), 'False credential_missing');
+    assert.deepEqual(stand.checks, ['shop/sp'], 'one look for both');
+    stand.secrets.set('shop/sp', 'unavailable');
+    await pass(stand.clock, 150_000);
+    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'False credential_missing');
+    stand.secrets.set('shop/sp', { kind: 'readable' });
+    await pass(stand.clock, 200_000);
+    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
+    assert.equal(stand.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
+  });
+
+  it('ends with its disposal', async () => {
+    const stand = new Stand();
+    stand.identity('shop', 'cart');
+    await stand.writer[Symbol.asyncDispose]();
+    await pass(stand.clock, 60_000);
+    assert.deepEqual([stand.writes, stand.clock.armed.length], [[], 0]);
+  });
+});

@@ -1,0 +1,88 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  digestOf,
+  isFalse,
+  isTrue,
+  isUnknown,
+  parseConditions,
+  renderConditions,
+} from '../../../src/nmi/conditions/condition.ts';
+
+const nowWallMs = Date.UTC(2026, 0, 1, 10, 0, 0, 999);
+const valid = isTrue('Valid');
+const wrong = isFalse('Ready', 'credential_missing', 'Secret a/b does not exist. Create it.');
+const none = parseConditions(undefined);
+
+describe('conditions', () => {
+  it('are written as Kubernetes has them', () => {
+    assert.deepEqual(renderConditions([valid, wrong], 3, none, nowWallMs), [
+      {
+        type: 'Valid',
+        status: 'True',
+        reason: 'ok',
+        message: '',
+        observedGeneration: 3,
+        lastTransitionTime: '2026-01-01T10:00:00Z',
+      },
+      {
+        type: 'Ready',
+        status: 'False',
+        reason: 'credential_missing',
+        message: 'Secret a/b does not exist. Create it.',
+        observedGeneration: 3,
+        lastTransitionTime: '2026-01-01T10:00:00Z',
+      },
+    ]);
+  });
+
+  it('are found unchanged after they were written, in any order', () => {
+    const conditions = renderConditions([valid, wrong], 3, none, nowWallMs);
+    for (const list of [conditions, conditions.toReversed()]) {
+      assert.equal(parseConditions({ conditions: list }).digest, digestOf([valid, wrong], 3));
+    }
+  });
+
+  it('differ when anything but a time does', () => {
+    const digest = digestOf([valid, wrong], 3);
+    for (const [name, other] of Object.entries({
+      generation: digestOf([valid, wrong], 4),
+      status: digestOf([isUnknown('Valid', 'ok', ''), wrong], 3),
+      reason: digestOf([valid, { ...wrong, reason: 'identity_invalid' }], 3),
+      message: digestOf([valid, { ...wrong, message: '' }], 3),
+      less: digestOf([valid], 3),
+      nothing: none.digest,
+    })) {
+      assert.notEqual(other, digest, name);
+    }
+  });
+
+  it('keep the time of a status that stays, and no other', () => {
+    const before = parseConditions({
+      conditions: renderConditions([valid, wrong], 3, none, nowWallMs),
+    });
+    const changed = [valid, isTrue('Ready')];
+    const times = renderConditions(changed, 4, before, nowWallMs + 60_000).map(
+      (each) => (each as { lastTransitionTime: string }).lastTransitionTime,
+    );
+    assert.deepEqual(times, ['2026-01-01T10:00:00Z', '2026-01-01T10:01:00Z']);
+    const text = { ...wrong, message: 'another text' };
+    const [same] = renderConditions([text], 4, before, nowWallMs + 60_000);
+    assert.equal(
+      (same as { lastTransitionTime: string }).lastTransitionTime,
+      '2026-01-01T10:00:00Z',
+    );
+  });
+
+  it('of other types, and what is no condition, are as if they were not there', () => {
+    const foreign = { type: 'Synced', status: 'True', reason: 'x', message: 'x'.repeat(10_000) };
+    const conditions = [foreign, 7, null, 'text', { status: 'True' }];
+    assert.deepEqual(parseConditions({ conditions }), none);
+    for (const status of [null, 7, [], { conditions: {} }, { conditions: null }]) {
+      assert.deepEqual(parseConditions(status), none);
+    }
+    const odd = { type: 'Ready', status: 'Perhaps', lastTransitionTime: 'once'.repeat(1_000) };
+    assert.deepEqual(parseConditions({ conditions: [odd] }).each, []);
+    assert.notEqual(parseConditions({ conditions: [odd] }).digest, none.digest);
+  });
+});

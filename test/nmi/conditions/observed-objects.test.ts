@@ -1,0 +1,105 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Binding, Identity } from '../../../src/cache/index/objects.ts';
+import { parseConditions } from '../../../src/nmi/conditions/condition.ts';
+import type { Observed } from '../../../src/nmi/conditions/observed.ts';
+import {
+  ObservedObjects,
+  parseWorkKey,
+  workKey,
+} from '../../../src/nmi/conditions/observed-objects.ts';
+import { createBinding, createIdentity } from '../../support/cache-objects.ts';
+
+let versions = 0;
+function observed<T extends Binding | Identity>(value: T): Observed<T> {
+  versions += 1;
+  return {
+    namespace: value.namespace,
+    name: value.name,
+    uid: value.uid,
+    resourceVersion: String(versions),
+    generation: 1,
+    parsed: { ok: true, value },
+    conditions: parseConditions(undefined),
+  };
+}
+const identity = (name: string) => observed(createIdentity({ name }));
+const binding = (name: string, identityName: string, selector = name, createdAtWallMs = 0) =>
+  observed(createBinding({ name, identityName, selector, createdAtWallMs }));
+const taken = (objects: ObservedObjects) => [...objects.takeTouched()].sort();
+
+describe('the keys of work', () => {
+  it('name an object', () => {
+    const name = { namespace: 'shop', name: 'a.b' };
+    assert.deepEqual(parseWorkKey(workKey('identity', name)), { kind: 'identity', ...name });
+    assert.deepEqual(parseWorkKey(workKey('binding', name)), { kind: 'binding', ...name });
+  });
+});
+
+describe('observed objects', () => {
+  it('are evaluated again when they change, and bindings with their identity', () => {
+    const objects = new ObservedObjects();
+    objects.bindings.replace([binding('b1', 'a'), binding('b2', 'a'), binding('b3', 'other')]);
+    assert.equal(taken(objects).length, 3);
+    assert.deepEqual(taken(objects), []);
+    objects.identities.upsert(identity('a'));
+    const ofA = ['binding/default/b1', 'binding/default/b2', 'identity/default/a'];
+    assert.deepEqual(taken(objects), ofA);
+    objects.identities.upsert(identity('a'));
+    assert.deepEqual(taken(objects), ofA, 'its conditions may be others');
+    objects.identities.remove({ namespace: 'default', name: 'a', uid: 'uid-a' });
+    assert.deepEqual(taken(objects), ofA.slice(0, 2));
+    objects.bindings.upsert(binding('b1', 'other'));
+    objects.bindings.remove({ namespace: 'default', name: 'b2', uid: 'uid-b2' });
+    assert.deepEqual(taken(objects), ['binding/default/b1']);
+    objects.identities.upsert(identity('a'));
+    assert.deepEqual(taken(objects), ['identity/default/a'], 'nobody names it any more');
+  });
+
+  it('follow a binding whose conditions changed, and one that becomes unusable', () => {
+    const objects = new ObservedObjects();
+    objects.bindings.upsert(binding('b', 'a'));
+    objects.bindings.upsert(binding('b', 'a'));
+    const broken = { ...binding('b', 'a'), parsed: { ok: false, reason: 'x', ref: undefined } };
+    objects.bindings.upsert({ ...broken, parsed: { ok: false, reason: 'x', ref: undefined } });
+    taken(objects);
+    objects.identities.upsert(identity('a'));
+    assert.deepEqual(taken(objects), ['identity/default/a']);
+    objects.bindings.upsert(binding('b', 'a'));
+    taken(objects);
+    objects.bindings.remove({ namespace: 'default', name: 'b', uid: 'uid-b' });
+    objects.identities.upsert(identity('a'));
+    assert.deepEqual(taken(objects), ['identity/default/a']);
+  });
+
+  it('are all evaluated again when asked for, identities when a grant changes', () => {
+    const objects = new ObservedObjects();
+    objects.identities.replace([identity('a'), identity('c')]);
+    objects.bindings.upsert(binding('b', 'a'));
+    taken(objects);
+    objects.touchOwners();
+    assert.deepEqual(taken(objects), ['identity/default/a', 'identity/default/c']);
+    assert.deepEqual(taken(objects), []);
+    objects.touchAll('binding');
+    assert.deepEqual(taken(objects), ['binding/default/b']);
+  });
+
+  it('of one selector count up to 200, the oldest, and follow a deletion of one that counts', () => {
+    const objects = new ObservedObjects();
+    const all = Array.from({ length: 202 }, (_, age) => binding(`b${age}`, 'a', 'same', age));
+    objects.bindings.replace(all);
+    const surplus = () =>
+      [...objects.bindings.all()]
+        .filter(({ parsed }) => parsed.ok && objects.isSurplus(parsed.value))
+        .map(({ name }) => name);
+    assert.deepEqual(surplus(), ['b200', 'b201']);
+    taken(objects);
+    objects.bindings.remove({ namespace: 'default', name: 'b7', uid: 'uid-b7' });
+    assert.deepEqual(surplus(), ['b201']);
+    assert.equal(taken(objects).length, 201, 'once, however many were deleted');
+    // Conditions alone.
+    objects.bindings.upsert(binding('b8', 'a', 'same', 8));
+    assert.deepEqual(taken(objects), ['binding/default/b8']);
+    assert.deepEqual(surplus(), ['b201']);
+  });
+});
