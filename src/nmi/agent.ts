@@ -58,7 +58,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { config, clock, log, stop } = options;
   const tuning: Tuning = { ...defaultTuning, ...options.tuning };
   await using starting = new AsyncDisposableStack();
-  const telemetry = createTelemetry(log.child({ component: 'token' }), clock);
+  const telemetry = createTelemetry({
+    log: log.child({ component: 'token' }),
+    clock,
+    oldNames: config.oldMetrics,
+    byIdentity: config.identityMetrics,
+  });
   const { metrics, clients } = telemetry;
   const audit = starting.use(await openAudit(options));
   const client = starting.use(await openClient(options));
@@ -116,7 +121,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const parts: readonly Part[] = [
     kernel,
     state,
-    broker,
+    tokens,
     server,
     audit,
     ...(events === undefined ? [] : [events]),
@@ -128,6 +133,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       clock,
       probePort: config.probePort,
       metricsPort: config.metricsPort,
+      metricsAddress: config.metricsAddress,
       metrics,
       parts,
       hasBeenActive: () => kernel.hasBeenActive(),

@@ -15,6 +15,7 @@ import { openCallerServer, type CallerServerOptions } from './kernel/caller-serv
 import { openKernel, type Kernel } from './kernel/kernel.ts';
 import { exportParts } from './telemetry/export-parts.ts';
 import { createMetrics } from './telemetry/metrics.ts';
+import { exportProcess } from './telemetry/process-metrics.ts';
 
 export interface RedirectDaemonOptions {
   readonly config: Config;
@@ -31,7 +32,8 @@ export async function startRedirectDaemon(
 ): Promise<AsyncDisposable> {
   const { config, clock } = options;
   await using starting = new AsyncDisposableStack();
-  const metrics = createMetrics();
+  const metrics = createMetrics({ oldNames: false });
+  exportProcess(metrics);
   const kernel = starting.use(openKernel(options));
   const parts = [kernel];
   exportParts(metrics, parts);
@@ -45,6 +47,7 @@ export async function startRedirectDaemon(
       clock,
       probePort: config.probePort,
       metricsPort: config.metricsPort,
+      metricsAddress: config.metricsAddress,
       metrics,
       parts,
       hasBeenActive: () => kernel.hasBeenActive(),

@@ -112,7 +112,8 @@ describe('metric names', () => {
 
   it('follow the rules of Prometheus where they are ours', () => {
     for (const [name, row] of rows) {
-      assert.match(name, /^nmi_[a-z][a-z_]*$/);
+      // Those of the process have the names that all client libraries give them.
+      assert.match(name, /^(?:nmi|process)_[a-z][a-z_]*$/);
       assert.equal(name.endsWith('_total'), row.type === 'counter', name);
       if (row.type === 'histogram') assert.match(name, /_seconds$/);
       assert.ok(row.help.endsWith('.') && row.help.length > 10, name);

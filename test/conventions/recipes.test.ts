@@ -47,7 +47,13 @@ describe('the recipes of CONTRIBUTING.md', () => {
       'src/nmi/config/shown-flags.ts',
     ]);
     // Neither names a single one but for what depends on several.
-    const known = new Set(['http-probe-port', 'prometheus-port', 'metadata-port', 'nmi-port']);
+    const known = new Set([
+      'http-probe-port',
+      'prometheus-port',
+      'prometheus-address',
+      'metadata-port',
+      'nmi-port',
+    ]);
     for (const path of ['src/cli/verbs.ts', 'src/nmi/config/config.ts']) {
       const code = files.find((file) => file.path === path)?.text ?? '';
       const named = options.filter(({ name }) => code.includes(`'${name}'`) && !known.has(name));

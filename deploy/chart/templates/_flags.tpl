@@ -25,6 +25,9 @@
 {{- include "nmi.flag" (dict "flag" "--entra-ca-file" "value" .Values.nmi.entraCaFile) }}
 {{- include "nmi.flag" (dict "flag" "--http-probe-port" "value" .Values.nmi.probePort) }}
 {{- include "nmi.flag" (dict "flag" "--prometheus-port" "value" .Values.nmi.prometheusPort) }}
+{{- include "nmi.flag" (dict "flag" "--prometheus-address" "value" .Values.nmi.prometheusAddress) }}
+{{- include "nmi.flag" (dict "flag" "--old-metrics" "value" .Values.nmi.oldMetrics) }}
+{{- include "nmi.flag" (dict "flag" "--identity-metrics" "value" .Values.nmi.identityMetrics) }}
 {{- include "nmi.flag" (dict "flag" "--log-format" "value" .Values.nmi.loggingFormat) }}
 {{- include "nmi.flag" (dict "flag" "--log-level" "value" .Values.nmi.logLevel) }}
 {{- include "nmi.flag" (dict "flag" "-v" "value" .Values.nmi.logVerbosity) }}

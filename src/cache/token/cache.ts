@@ -250,6 +250,14 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     return [...statuses.values()];
   }
 
+  /** Each token in memory. Counts as no use. O(tokens). */
+  *tokens(): Iterable<{ readonly request: R; readonly token: TokenStatus }> {
+    for (const entry of this.#entries.values()) {
+      const token = this.#statusOf(entry);
+      if (token !== undefined) yield { request: entry.request, token };
+    }
+  }
+
   /** Deletes all matching tokens and negative entries, and cancels or discards matching fetches. */
   drop(isDropped: (request: R) => boolean): void {
     this.dropTokens(isDropped);

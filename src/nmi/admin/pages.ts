@@ -24,6 +24,8 @@ export interface AdminOptions {
   /** 0 is off for either; equal ports share one server. */
   readonly probePort: number;
   readonly metricsPort: number;
+  /** Where the metrics are served, on a port of their own; empty for all addresses. */
+  readonly metricsAddress: string;
   readonly metrics: Pick<Metrics, 'contentType' | 'render'>;
   readonly clock: Clock;
   readonly parts: readonly Part[];
@@ -81,14 +83,19 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
         const isJson = /\bapplication\/json\b/.test(request.headers.accept ?? '');
         void answer({ path, isVerbose, isJson }, served, options, renderMetrics, response);
       });
-      server.listen({ port });
+      const isOfMetrics = !served.has('probes') && options.metricsAddress !== '';
+      server.listen(isOfMetrics ? { port, host: options.metricsAddress } : { port });
       await once(server, 'listening');
       servers.push(server);
     }
   } catch (error) {
     await close();
     const where = `one of the ports ${options.probePort} and ${options.metricsPort}`;
-    throw portError(error, where, '--http-probe-port or --prometheus-port');
+    const flags =
+      options.metricsAddress === ''
+        ? '--http-probe-port or --prometheus-port'
+        : '--http-probe-port, --prometheus-port or --prometheus-address';
+    throw portError(error, where, flags);
   }
   return {
     [Symbol.asyncDispose]: close,

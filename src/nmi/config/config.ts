@@ -106,6 +106,18 @@ function finish(config: Config): Config {
 
 /** The redirected port is reachable by every pod; probes and metrics must not share it. */
 function collisions(config: Config, given: GivenTexts): readonly string[] {
+  return [...portCollisions(config, given), ...addressCollisions(config, given)];
+}
+
+/** The kubelet probes the addresses of the pod: a port of both pages is open on all. */
+function addressCollisions(config: Config, given: GivenTexts): readonly string[] {
+  const { metricsAddress, metricsPort, probePort } = config;
+  if (metricsAddress === '' || metricsPort === 0 || metricsPort !== probePort) return [];
+  const allowed = 'nothing while --prometheus-port equals --http-probe-port';
+  return [wrongValue(shownOf('prometheus-address', metricsAddress, given), allowed)];
+}
+
+function portCollisions(config: Config, given: GivenTexts): readonly string[] {
   const taken = config.redirect === 'address' ? 'metadata-port' : 'nmi-port';
   return (['http-probe-port', 'prometheus-port'] as const).flatMap((name) => {
     const port = name === 'http-probe-port' ? config.probePort : config.metricsPort;

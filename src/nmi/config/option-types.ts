@@ -1,5 +1,5 @@
 /** What options take: each type reads a text, and tells help, errors and the chart what is allowed. */
-import { isIPv4 } from 'node:net';
+import { isIP, isIPv4 } from 'node:net';
 import { parseDuration } from './duration.ts';
 
 export interface OptionType<T> {
@@ -87,6 +87,14 @@ export const ipv4: OptionType<string> = {
   allowed: 'an IPv4 address',
   parse: (text) => (isIPv4(text) ? text : undefined),
   show: String,
+};
+
+/** Empty for all addresses. */
+export const ipOrAll: OptionType<string> = {
+  kind: 'string',
+  allowed: 'an IP address',
+  pattern: /^[0-9a-fA-F.:]*$/,
+  parse: (text) => (text === '' || isIP(text) !== 0 ? text : undefined),
 };
 
 export function choice<const T extends string>(

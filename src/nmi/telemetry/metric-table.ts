@@ -52,6 +52,14 @@ export const newMetrics = {
     ['route', 'reason'],
     'Requests on the metadata address by route and reason.',
   ),
+  nmi_token_requests_total: counter(
+    ['namespace', 'reason'],
+    'Token requests by namespace of the pod (empty for a caller that is no known pod) and reason. Of 200 namespaces, later ones are "other".',
+  ),
+  nmi_identity_token_requests_total: counter(
+    ['namespace', 'identity', 'reason'],
+    'With --identity-metrics: token requests by AzureIdentity and reason. Of 50 identities of a namespace and 500 in all, later ones are "other".',
+  ),
   nmi_request_duration_seconds: histogram(
     ['route', 'cache'],
     'Time from the parsed request to its answer, by cache outcome ("none" without a token look-up).',
@@ -66,6 +74,18 @@ export const newMetrics = {
     'Background refreshes that were due: ok, failed, deferred (rate limit), skipped (no pod uses the token any more).',
   ),
   nmi_token_cache_entries: gauge([], 'Tokens kept in memory.'),
+  nmi_token_soonest_expiry_seconds: gauge(
+    ['source', 'refresh'],
+    'Least remaining life of the tokens in use, by source and refresh: ok, or failing (the last refresh of the token failed).',
+  ),
+  nmi_certificate_expiration_timestamp_seconds: gauge(
+    ['namespace', 'name'],
+    'When the certificate in a Secret expires that proves an identity of this node, in seconds since the epoch. Of a namespace, the 20 that expire first.',
+  ),
+  nmi_upstream_last_success_seconds: gauge(
+    ['source'],
+    'Seconds since the last token from this source; absent before the first.',
+  ),
   nmi_upstream_requests_total: counter(
     ['source', 'outcome'],
     'Token requests to IMDS or Entra ID by source and outcome.',
@@ -154,5 +174,10 @@ export const newMetrics = {
     ['stat'],
     'Delay of the event loop since the last scrape: p50, p99, max.',
   ),
+  process_cpu_seconds_total: counter([], 'User and system CPU time of the agent.'),
+  process_resident_memory_bytes: gauge([], 'Resident memory of the agent.'),
+  process_start_time_seconds: gauge([], 'Start of the agent, in seconds since the epoch.'),
+  process_open_fds: gauge([], 'Open file descriptors of the agent.'),
+  process_max_fds: gauge([], 'Limit of open file descriptors of the agent.'),
   nmi_build_info: gauge(['version', 'commit'], 'Always 1; version and commit of the agent.'),
 } as const satisfies Record<string, MetricRow>;

@@ -32,13 +32,14 @@ export interface Metrics {
   readonly contentType: string;
 }
 
-export function createMetrics(): Metrics {
+/** @param oldNames the families of the replaced system, too. */
+export function createMetrics({ oldNames = true } = {}): Metrics {
   const registry = new Registry();
   const counters = new Map<string, Counter>();
   const gauges = new Map<string, Gauge>();
   const histograms = new Map<string, BoundHistogram>();
   const rows: readonly (readonly [string, MetricRow])[] = [
-    ...Object.entries(oldMetrics),
+    ...(oldNames ? Object.entries(oldMetrics) : []),
     ...Object.entries(newMetrics),
   ];
   for (const [name, row] of rows) {

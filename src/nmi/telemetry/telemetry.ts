@@ -13,6 +13,8 @@ import { BoundedLabel, resourceLabel } from './bounded-label.ts';
 import type { Observe } from './bound-histogram.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { presetSeries } from './preset-series.ts';
+import { exportProcess } from './process-metrics.ts';
+import { RequestCounts, type HitCount } from './request-counts.ts';
 import { SeenClients } from './seen-clients.ts';
 import { userAgentOf } from './user-agent.ts';
 import type { Authorized } from '../grants/authorization.ts';
@@ -36,6 +38,7 @@ interface PreparedHit {
   readonly podIp: string;
   readonly log: PreparedLine;
   readonly observeOperation: Observe;
+  readonly count: HitCount;
   readonly handled: Readonly<Record<string, string>>;
 }
 
@@ -63,12 +66,23 @@ export interface Telemetry {
   readonly clients: Pick<SeenClients, 'of'>;
 }
 
+export interface TelemetryOptions {
+  readonly log: Logger;
+  readonly clock: Clock;
+  /** The metrics of the replaced system under their names. */
+  readonly oldNames: boolean;
+  /** A series for each AzureIdentity. */
+  readonly byIdentity: boolean;
+}
+
 /** The agent's metrics, and what fills them from the way of a request. */
-export function createTelemetry(log: Logger, clock: Clock): Telemetry {
-  const metrics = createMetrics();
+export function createTelemetry(options: TelemetryOptions): Telemetry {
+  const { log, clock, byIdentity } = options;
+  const metrics = createMetrics(options);
   presetSeries(metrics);
+  exportProcess(metrics);
   const clients = new SeenClients();
-  return { metrics, clients, observer: createObserver(metrics, log, clock, clients) };
+  return { metrics, clients, observer: createObserver(metrics, log, clock, clients, byIdentity) };
 }
 
 export function createObserver(
@@ -76,7 +90,9 @@ export function createObserver(
   log: Logger,
   clock: Clock,
   clients = new SeenClients(),
+  byIdentity = false,
 ): Observer {
+  const counts = new RequestCounts(metrics, byIdentity);
   const namespaces = new BoundedLabel(200);
   const prepared = new WeakMap<StandingRight, PreparedHit>();
   const observeHit = metrics.observer('nmi_request_duration_seconds', hitLabels.request);
@@ -139,6 +155,7 @@ export function createObserver(
         namespace: namespaces.of(pod.namespace),
         resource: resourceLabel(resource),
       }),
+      count: counts.ofHits(pod.namespace, authorization.identity),
       handled: { ...hitLabels.handled, method: 'GET', podIp },
     };
     prepared.set(right, hit);
@@ -153,6 +170,7 @@ export function createObserver(
     hit.observeOperation(seconds);
     observeHit(seconds);
     hits++;
+    hit.count.hits++;
     if (budget.allows(hit.kind, most.served, hit.reportMore)) {
       const ids = { requestId, ...correlationInBytes(request) };
       hit.log(Math.round(durationMs * 1000) / 1000, ids);
@@ -184,6 +202,8 @@ export function createObserver(
       namespace: pod === undefined ? '' : namespaces.of(pod.namespace),
       resource: resourceLabel(resource),
     });
+    const identity = authorization?.kind === 'authorized' ? authorization.identity : undefined;
+    counts.add(pod?.namespace ?? '', identity, answer.reason);
     metrics.observe('nmi_request_duration_seconds', durationMs / 1000, { route, cache });
     if (cache !== 'none') metrics.inc('nmi_token_cache_requests_total', { outcome: cache });
     if (unknownCallers.has(answer.reason)) {

@@ -28,7 +28,8 @@ import type {
   SourceResult,
   TokenSource,
 } from '../sources/source.ts';
-import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
+import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
+import { soonestExpiries, type SourcedToken } from './token-samples.ts';
 import { identityKey, tokenKey } from '../grants/cache-key.ts';
 import type { IdentityDemand } from '../grants/identities-in-use.ts';
 
@@ -144,6 +145,8 @@ export class TokenBroker implements Part, Disposable {
     string,
     { readonly identity: UpstreamIdentity; readonly objectId: string }
   >();
+  /** By source: monotonic time of its last token. */
+  readonly #lastSuccessMs = new Map<string, number>();
   readonly #unsubscribe: () => void;
   /** Objects come in bursts: what they take away is dropped once, in the next turn of the loop. */
   readonly #dropUnwanted: Debounced;
@@ -187,7 +190,22 @@ export class TokenBroker implements Part, Disposable {
   }
 
   samples(): readonly Sample[] {
-    return [{ metric: 'nmi_token_cache_entries', value: this.cachedTokens }];
+    const nowMs = this.#options.clock.monotonicMs();
+    return [
+      { metric: 'nmi_token_cache_entries', value: this.cachedTokens },
+      ...soonestExpiries(this.#sourcedTokens()),
+      ...[...this.#lastSuccessMs].map(([source, atMs]) => ({
+        metric: 'nmi_upstream_last_success_seconds' as const,
+        labels: { source },
+        value: (nowMs - atMs) / 1000,
+      })),
+    ];
+  }
+
+  *#sourcedTokens(): Iterable<SourcedToken> {
+    for (const { request, token } of this.#cache.tokens()) {
+      yield { source: sourceNameOf(request.identity), token };
+    }
   }
 
   /** A token from memory, without waiting. */
@@ -299,7 +317,9 @@ export class TokenBroker implements Part, Disposable {
         ? await entra.source.fetch({ identity, resource, bypassCache }, mayRetry)
         : await imds.source.fetch({ identity, resource, bypassCache }, mayRetry);
     if (bypassCache && result.ok) this.#made.add(result.token);
-    observer.onFetch(identity, result, clock.monotonicMs() - startedAtMs);
+    const endedAtMs = clock.monotonicMs();
+    if (result.ok) this.#lastSuccessMs.set(sourceNameOf(identity), endedAtMs);
+    observer.onFetch(identity, result, endedAtMs - startedAtMs);
     if (!result.ok && result.failure.reason === 'credential_missing') this.#dropTokensOf(identity);
     const objectId = result.ok ? objectIdOf(result.token.accessToken) : undefined;
     if (objectId !== undefined) this.#objectIds.set(identityKey(identity), { identity, objectId });

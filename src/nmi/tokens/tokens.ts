@@ -3,16 +3,19 @@ import type { Clock } from '../../cache/clock.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import { userAgent } from '../base/build-info.ts';
 import type { Logger } from '../base/logger.ts';
+import type { Part } from '../base/part.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import { IdentitiesInUse, type DemandKnowledge } from '../grants/identities-in-use.ts';
 import { createSecretReader } from '../kube/accounts/secrets.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { readEntraCa } from '../sources/entra/ca-file.ts';
+import { secretOf, type EntraCredential } from '../sources/entra/credentials/kinds.ts';
 import { openEntraUpstream } from '../sources/entra/open-entra.ts';
 import { openImdsSource } from '../sources/imds/imds.ts';
 import type { LoopDetection } from '../sources/imds/loop-detection.ts';
 import { TokenBroker, type UpstreamBudget, type UpstreamObserver } from './broker.ts';
+import { CertificateExpiries } from './certificate-expiries.ts';
 import { evictDeletedSecrets } from './evict-deleted-secrets.ts';
 
 /** As many as requests may wait for: each is small, and limits of single pods come long before. */
@@ -38,7 +41,7 @@ export interface TokensOptions {
   readonly environment: Readonly<Record<string, string | undefined>>;
 }
 
-export interface Tokens extends AsyncDisposable {
+export interface Tokens extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
   readonly broker: TokenBroker;
 }
 
@@ -48,6 +51,9 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
   const caPem = await readEntraCa(config.entraCaFile);
   await using opening = new AsyncDisposableStack();
   const demand = new IdentitiesInUse(options.knowledge);
+  const certificates = new CertificateExpiries<EntraCredential>((credential) =>
+    demand.isProofNeeded(credential),
+  );
   const entra = opening.use(
     openEntraUpstream({
       timeoutMs: tuning.entraTimeoutMs,
@@ -55,6 +61,8 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
       client,
       pods: options.knowledge.pods,
       demand,
+      onCertificate: (credential, atMs) =>
+        certificates.note(credential, secretOf(credential), atMs),
       clock,
       environment: options.environment,
       caPem,
@@ -91,5 +99,9 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
     }),
   );
   const opened = opening.move();
-  return { broker, [Symbol.asyncDispose]: () => opened.disposeAsync() };
+  return {
+    broker,
+    samples: () => [...broker.samples(), ...certificates.samples()],
+    [Symbol.asyncDispose]: () => opened.disposeAsync(),
+  };
 }

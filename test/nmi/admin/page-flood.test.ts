@@ -12,6 +12,7 @@ async function open(render = () => Promise.resolve('nmi_up 1\n')) {
   const pages = await openAdminPages({
     probePort,
     metricsPort,
+    metricsAddress: '',
     clock: systemClock,
     metrics: { contentType: 'text/plain', render },
     parts: [],

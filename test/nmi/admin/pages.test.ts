@@ -25,6 +25,7 @@ async function open(over: Partial<AdminOptions> = {}) {
   const options: AdminOptions = {
     probePort,
     metricsPort,
+    metricsAddress: '',
     metrics: createMetrics(),
     clock: systemClock,
     parts: [],
@@ -64,6 +65,18 @@ describe('the pages for probes and scrapes', () => {
     }
   });
 
+  it('have the metrics at one address alone where one is given, and the probes at all', async () => {
+    await using admin = await open({ metricsAddress: '127.0.0.2' });
+    const metricsAt = (host: string) => fetch(`http://${host}:${admin.metricsPort}/metrics`);
+    assert.equal((await metricsAt('127.0.0.2')).status, 200);
+    await assert.rejects(metricsAt('127.0.0.1'));
+    assert.equal((await get(admin.probePort, '/livez')).status, 200);
+    await assert.rejects(
+      open({ metricsAddress: '192.0.2.1' }),
+      /does not hold .*--http-probe-port, --prometheus-port or --prometheus-address chooses another/,
+    );
+  });
+
   it('are off for port 0', async () => {
     await using admin = await open({ metricsPort: 0 });
     assert.equal((await get(admin.probePort, '/livez')).status, 200);
@@ -72,6 +85,7 @@ describe('the pages for probes and scrapes', () => {
     await using _none = await openAdminPages({
       probePort: 0,
       metricsPort: 0,
+      metricsAddress: '',
       metrics,
       clock,
       parts,

@@ -226,6 +226,15 @@ describe('the configuration', () => {
     ]);
   });
 
+  it('refuses an address for metrics whose port is that of the probes', () => {
+    const flags = { 'prometheus-address': '127.0.0.1' };
+    assert.equal(accepted(flags).metricsAddress, '127.0.0.1');
+    const both = { ...flags, 'prometheus-port': '8085', 'http-probe-port': '8085' };
+    assert.deepEqual(problemsOf({ node: 'n', ...both }), ['--prometheus-address']);
+    accepted({ 'prometheus-port': '8085', 'http-probe-port': '8085' });
+    accepted({ ...flags, 'prometheus-port': '0', 'http-probe-port': '0' });
+  });
+
   it('listens where pods dial in the address mode, and keeps that port free', () => {
     const flags = { redirect: 'address', 'metadata-ip': '192.0.2.1', 'metadata-port': '8099' };
     const { listenIp, listenPort } = accepted(flags);

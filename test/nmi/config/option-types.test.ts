@@ -7,6 +7,7 @@ import {
   choice,
   durationOrNever,
   integer,
+  ipOrAll,
   ipv4,
   list,
   matching,
@@ -104,7 +105,14 @@ describe('what options take', () => {
     ]);
   });
 
-  it('addresses of IPv4 alone', () => {
+  it('addresses of IPv4 alone, or of both families where nothing means all', () => {
+    assert.deepEqual(read(ipOrAll, ['', '::1', '10.0.0.1', '10.0.0', 'localhost']), [
+      '',
+      '::1',
+      '10.0.0.1',
+      undefined,
+      undefined,
+    ]);
     assert.deepEqual(read(ipv4, ['10.0.0.1', '::1', '10.0.0', '']), [
       '10.0.0.1',
       undefined,

@@ -39,6 +39,14 @@ describe('the metrics', () => {
     assert.match(await metrics.render(), /^nmi_connections 2$/m);
   });
 
+  it('leave out the names of the replaced system where they are not wanted', async () => {
+    const metrics = createMetrics({ oldNames: false });
+    metrics.inc('aadpodidentity_imds_operations_errors_count', { operation_type: 'a' });
+    metrics.observe('aadpodidentity_imds_operations_duration_seconds', 1, { operation_type: 'a' });
+    assert.doesNotMatch(await metrics.render(), /aadpodidentity/);
+    assert.match(await createMetrics().render(), /^# TYPE aadpodidentity_imds_operations_err/m);
+  });
+
   it('refuse a name that is not in their table', () => {
     const metrics = createMetrics();
     assert.throws(() => metrics.export('nmi_unknown', 1), /has no gauge or counter nmi_unknown/);

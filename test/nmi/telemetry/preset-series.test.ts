@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
+import { refusals } from '../../../src/nmi/base/answers.ts';
 import { presetSeries } from '../../../src/nmi/telemetry/preset-series.ts';
 
 describe('series that exist before anything has happened', () => {
@@ -18,5 +19,21 @@ describe('series that exist before anything has happened', () => {
     ]) {
       assert.ok(page.includes(`\n${series} 0\n`), series);
     }
+  });
+
+  it('are there for every reason that a request can end with, and every kind of credential', async () => {
+    const metrics = createMetrics();
+    presetSeries(metrics);
+    const page = await metrics.render();
+    for (const reason of ['ok', ...Object.keys(refusals)]) {
+      assert.match(
+        page,
+        new RegExp(`^nmi_requests_total\\{route="[a-z-]+",reason="${reason}"\\} 0$`, 'm'),
+      );
+    }
+    for (const source of ['secret', 'certificate', 'federated_pod', 'federated_node']) {
+      assert.ok(page.includes(`{source="${source}",outcome="credential_refused"} 0\n`), source);
+    }
+    assert.doesNotMatch(page, /source="imds",outcome="credential_refused"/);
   });
 });

@@ -176,6 +176,22 @@ describe('the broker', () => {
     });
   }
 
+  it('shows when its tokens end, and how long ago each source gave one', async () => {
+    const stand = open();
+    const valueOf = (metric: string) =>
+      stand.broker
+        .samples()
+        .filter((sample) => sample.metric === metric)
+        .map(({ labels, value }) => [labels?.['source'], Math.round(value)]);
+    assert.deepEqual(valueOf('nmi_upstream_last_success_seconds'), [], 'none yet');
+    await stand.broker.get(a, resource, party);
+    const [[source, lifeS = 0] = []] = valueOf('nmi_token_soonest_expiry_seconds');
+    assert.equal(source, 'imds');
+    await pass(stand.clock, 60_000);
+    assert.deepEqual(valueOf('nmi_upstream_last_success_seconds'), [['imds', 60]]);
+    assert.deepEqual(valueOf('nmi_token_soonest_expiry_seconds'), [['imds', Number(lifeS) - 60]]);
+  });
+
   it('keeps what another pod of the node still has', async () => {
     const stand = open();
     stand.pods.upsert(createPod({ name: 'twin', labels: { aadpodidbinding: 'a' } }));

@@ -29,6 +29,8 @@ export interface EntraUpstreamOptions {
   readonly client: KubeClient;
   readonly pods: PodIndex;
   readonly demand: ProofDemand;
+  /** When the certificate of a credential expires, each time it was read; milliseconds since the epoch. */
+  readonly onCertificate: (credential: EntraCredential, expiresAtWallMs: number) => void;
   readonly clock: Clock;
   /** Where the proxy variables are looked up. */
   readonly environment: Readonly<Record<string, string | undefined>>;
@@ -43,6 +45,7 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
       client,
       clock,
       livePodOf: (account) => livePodOf(pods.all(), account),
+      onCertificate: options.onCertificate,
       isNeeded: (credential) => demand.isProofNeeded(credential),
     }),
   );

@@ -12,6 +12,7 @@ function open(environment: Readonly<Record<string, string>> = {}, caPem?: string
     timeoutMs: 1_000,
     userAgent: 'test',
     caPem,
+    onCertificate: () => undefined,
     client: {} as KubeClient,
     pods: new PodIndex(clock),
     demand: {

@@ -33,7 +33,10 @@ export const certificateKind = describeSecretKind(
 export function openCertificateProofs(options: CredentialCacheOptions): SecretProofs {
   const open = createKeyFileOpener();
   return openCredentialCache(
-    (secret, data) => makeCertificateProof(secret, data, options.clock.wallMs(), open),
+    (secret, data) =>
+      makeCertificateProof(secret, data, options.clock.wallMs(), open, (expiresAtWallMs) =>
+        options.onCertificate?.(secret, expiresAtWallMs),
+      ),
     options,
   );
 }
@@ -44,6 +47,7 @@ export async function makeCertificateProof(
   data: ReadonlyMap<string, Buffer>,
   nowWallMs: number,
   open: KeyFileOpener,
+  onExpiry: (expiresAtWallMs: number) => void = () => undefined,
 ): Promise<ProofResult> {
   const file = findFile(data);
   if (file === undefined) {
@@ -59,7 +63,9 @@ export async function makeCertificateProof(
   }
   try {
     const { bytes } = file;
-    const clientCertificate = await open(secret.namespace, { bytes, passwords, nowWallMs });
+    const opened = await open(secret.namespace, { bytes, passwords, nowWallMs });
+    const { expiresAtWallMs, ...clientCertificate } = opened;
+    onExpiry(expiresAtWallMs);
     return { ok: true, proof: { clientCertificate } };
   } catch (error) {
     if (error instanceof KeyFileError && error.code === 'BUSY') {

@@ -21,6 +21,8 @@ export interface CredentialCacheOptions {
   readonly keepMs?: number;
   /** Secrets at most; the one used longest ago goes first. Default 1000. */
   readonly maxKept?: number;
+  /** When a certificate expires that was read; milliseconds since the epoch. */
+  readonly onCertificate?: (secret: ObjectName, expiresAtWallMs: number) => void;
   /** Whether some identity is proven by the Secret now. Default: each always is. */
   readonly isNeeded?: (secret: ObjectName) => boolean;
 }

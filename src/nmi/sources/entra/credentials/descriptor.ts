@@ -28,6 +28,11 @@ export interface CertificateProof {
   readonly x5c: string;
 }
 
+/** With its end, which is not for Entra ID; milliseconds since the epoch. */
+export interface OpenedCertificate extends CertificateProof {
+  readonly expiresAtWallMs: number;
+}
+
 export type ProofResult =
   | { readonly ok: true; readonly proof: Proof }
   | { readonly ok: false; readonly failure: SourceFailure };
@@ -55,6 +60,8 @@ export interface ProofContext<C> {
    * as long as it lives, as another pod costs another token.
    */
   livePodOf(serviceAccount: ObjectName): PodName | undefined;
+  /** When the certificate of a credential expires, each time it was read; milliseconds since the epoch. */
+  readonly onCertificate: (credential: C, expiresAtWallMs: number) => void;
   /** Whether some identity is proven by it now. */
   isNeeded(credential: C): boolean;
 }

@@ -8,12 +8,12 @@ import { once } from 'node:events';
 import { getAsset, isSea } from 'node:sea';
 import { Worker } from 'node:worker_threads';
 import { asRecord, stringAt } from '../../../base/json-value.ts';
-import type { CertificateProof } from './descriptor.ts';
+import type { OpenedCertificate } from './descriptor.ts';
 import { KeyFileError, keyFileErrorCodes } from './key-file-error.ts';
 import type { KeyFile } from './key-file.ts';
 
 /** @param owner a namespace. Rejects with `KeyFileError`. */
-export type KeyFileOpener = (owner: string, file: KeyFile) => Promise<CertificateProof>;
+export type KeyFileOpener = (owner: string, file: KeyFile) => Promise<OpenedCertificate>;
 
 export interface KeyFileOpenerOptions {
   /** The thread. Default: the worker of key files. */
@@ -26,7 +26,7 @@ export interface KeyFileOpenerOptions {
 
 interface Job {
   readonly file: KeyFile;
-  readonly opened: PromiseWithResolvers<CertificateProof>;
+  readonly opened: PromiseWithResolvers<OpenedCertificate>;
 }
 
 export function createKeyFileOpener({
@@ -69,7 +69,7 @@ export function createKeyFileOpener({
     if (queue.length >= maxWaiting) {
       throw new KeyFileError('BUSY', 'waits behind too many others of its namespace');
     }
-    const opened = Promise.withResolvers<CertificateProof>();
+    const opened = Promise.withResolvers<OpenedCertificate>();
     waiting.set(owner, [...queue, { file, opened }]);
     if (!isWorking) void work();
     return opened.promise;
@@ -95,7 +95,7 @@ function startWorker(): Worker {
 }
 
 /** @throws KeyFileError the one that was sent. @throws Error for what the worker never sends. */
-function readReply(reply: unknown): CertificateProof {
+function readReply(reply: unknown): OpenedCertificate {
   const record = asRecord(reply);
   const code = keyFileErrorCodes.find((each) => each === record?.['code']);
   if (code !== undefined) throw new KeyFileError(code, stringAt(record, 'message'));
@@ -104,10 +104,16 @@ function readReply(reply: unknown): CertificateProof {
     stringAt(record, 'privateKey'),
     stringAt(record, 'x5c'),
   ];
-  if (thumbprintSha256 === '' || privateKey === '' || x5c === '') {
+  const expiresAtWallMs = record?.['expiresAtWallMs'];
+  if (
+    thumbprintSha256 === '' ||
+    privateKey === '' ||
+    x5c === '' ||
+    typeof expiresAtWallMs !== 'number'
+  ) {
     throw new Error('not a reply');
   }
-  return { thumbprintSha256, privateKey, x5c };
+  return { thumbprintSha256, privateKey, x5c, expiresAtWallMs };
 }
 
 /** Why there is no reply. The error itself is not shown: it may quote what the file holds. */

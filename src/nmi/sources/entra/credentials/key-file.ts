@@ -4,7 +4,7 @@
  */
 import { X509Certificate, type KeyObject } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
-import type { CertificateProof } from './descriptor.ts';
+import type { OpenedCertificate } from './descriptor.ts';
 import { proveKeyPair } from './key-pair.ts';
 import { isPem, readPem } from './pem.ts';
 import { readPfx } from './pfx.ts';
@@ -27,7 +27,7 @@ interface Content {
 }
 
 /** Throws `KeyFileError`. */
-export function openKeyFile({ bytes, passwords, nowWallMs }: KeyFile): CertificateProof {
+export function openKeyFile({ bytes, passwords, nowWallMs }: KeyFile): OpenedCertificate {
   const { keys, certificates } = readContent(Buffer.from(bytes), passwords);
   return proveKeyPair(keys, certificates, nowWallMs);
 }

@@ -1,7 +1,7 @@
 /** Which of the certificates in a file is the application's, and whether Entra ID can take it. */
 import { X509Certificate, type KeyObject } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
-import type { CertificateProof } from './descriptor.ts';
+import type { OpenedCertificate } from './descriptor.ts';
 
 /** An assertion is signed on the thread that answers pods: 2 ms with 4096 bits, 54 with 8192. */
 const maxKeyBits = 8192;
@@ -18,7 +18,7 @@ export function proveKeyPair(
   keys: readonly KeyObject[],
   certificates: readonly Buffer[],
   nowWallMs: number,
-): CertificateProof {
+): OpenedCertificate {
   const [key] = keys;
   if (key === undefined) throw unsuitable('has no private key');
   if (keys.length > 1) throw unsuitable('has several private keys');
@@ -41,6 +41,7 @@ export function proveKeyPair(
     thumbprintSha256: leaf.fingerprint256.replaceAll(':', '').toLowerCase(),
     privateKey: key.export({ type: 'pkcs8', format: 'pem' }),
     x5c: chainOf(leaf, parsed).map(String).join(''),
+    expiresAtWallMs: leaf.validToDate.getTime(),
   };
 }
 

@@ -31,6 +31,8 @@ export function describeSecretKind<K extends string>(
       open({
         reader: createSecretReader(context.client),
         clock: context.clock,
+        onCertificate: (secret, expiresAtWallMs) =>
+          context.onCertificate({ kind, secret }, expiresAtWallMs),
         isNeeded: (secret) => context.isNeeded({ kind, secret }),
       }),
   };

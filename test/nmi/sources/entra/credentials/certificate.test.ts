@@ -355,11 +355,16 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     );
   });
 
-  it('is read from the API server, and anew after a minute', async () => {
+  it('is read from the API server, and anew after a minute, each time with its end', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const clock = new HandClock(Date.now());
-    using proofs = openCertificateProofs({ reader: createSecretReader(client), clock });
+    const ends: [string, number][] = [];
+    using proofs = openCertificateProofs({
+      reader: createSecretReader(client),
+      clock,
+      onCertificate: (secret, expiresAtWallMs) => ends.push([secret.name, expiresAtWallMs]),
+    });
     const get = (): Promise<ProofResult> =>
       proofs.get({ secret: name }, new AbortController().signal);
     const apply = (bytes: Buffer): void => {
@@ -384,5 +389,12 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     const next = proofIn(await get());
     assert.equal(next.x5c, renewed);
     assert.equal(fake.requests.length, 2);
+    const validTo = [files.leaf, renewed].map((pem) =>
+      new X509Certificate(pem).validToDate.getTime(),
+    );
+    assert.deepEqual(
+      ends,
+      validTo.map((atMs) => ['sp', atMs]),
+    );
   });
 });

@@ -80,6 +80,7 @@ describe('the kinds of credentials', () => {
         clock: new HandClock(),
         livePodOf: () => ({ name: 'web', uid: 'u1' }),
         isNeeded: () => true,
+        onCertificate: () => undefined,
       });
       const result = await proofs.get(credential, AbortSignal.timeout(5_000));
       assert.ok(!result.ok && result.failure.reason === 'credential_invalid');

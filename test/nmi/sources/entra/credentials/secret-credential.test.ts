@@ -51,10 +51,12 @@ describe('a kind of credential that is made of a Secret', () => {
     const { kind, opened } = describeKind();
     const clock = new HandClock();
     const asked: unknown[] = [];
+    const noted: unknown[] = [];
     kind.open({
       client: {} as never,
       clock,
       livePodOf: () => undefined,
+      onCertificate: (found) => noted.push(found),
       isNeeded: (credential) => {
         asked.push(credential);
         return true;
@@ -65,5 +67,7 @@ describe('a kind of credential that is made of a Secret', () => {
     const secret: ObjectName = { namespace: 'ns', name: 'sp' };
     assert.equal(options?.isNeeded?.(secret), true);
     assert.deepEqual(asked, [{ kind: 'test', secret }]);
+    options?.onCertificate?.(secret, 1);
+    assert.deepEqual(noted, [{ kind: 'test', secret }]);
   });
 });

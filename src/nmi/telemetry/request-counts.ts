@@ -1,0 +1,78 @@
+/**
+ * Token requests by namespace and, where that is wanted, by AzureIdentity. Who may create namespaces,
+ * pods or identities cannot make the page grow without end: what is beyond a share is "other". A hit
+ * costs one increment; the counters are brought up to date at a scrape.
+ */
+import type { ObjectName } from '../../cache/index/object-name.ts';
+import type { Reason } from '../base/answers.ts';
+import { BoundedLabel } from './bounded-label.ts';
+import type { Metrics } from './metrics.ts';
+
+/** Namespaces with series of their own; a node has 250 pods at most, unless somebody raised that. */
+const maxNamespaces = 200;
+/** AzureIdentities with series of their own: of one namespace, and of all. */
+const maxOfNamespace = 50;
+const maxIdentities = 500;
+
+/** Hits since the last scrape; whoever has it raises the number. */
+export interface HitCount {
+  hits: number;
+}
+
+interface Labels {
+  readonly namespace: string;
+  /** Empty where it is not an AzureIdentity that gave the token. */
+  readonly identity: string;
+}
+
+export class RequestCounts {
+  readonly #metrics: Metrics;
+  readonly #byIdentity: boolean;
+  readonly #namespaces = new BoundedLabel(maxNamespaces);
+  readonly #identities = new Map<string, BoundedLabel>();
+  readonly #allIdentities = new BoundedLabel(maxIdentities);
+  readonly #hits = new Map<string, HitCount & { readonly labels: Labels }>();
+
+  /** @param byIdentity fills `nmi_identity_token_requests_total`, too. */
+  constructor(metrics: Metrics, byIdentity: boolean) {
+    this.#metrics = metrics;
+    this.#byIdentity = byIdentity;
+    metrics.onScrape(() => {
+      for (const count of this.#hits.values()) {
+        this.#inc(count.labels, 'ok', count.hits);
+        count.hits = 0;
+      }
+    });
+  }
+
+  /** The same object for the same labels. */
+  ofHits(namespace: string, identity: ObjectName | undefined): HitCount {
+    const labels = this.#labelsOf(namespace, identity);
+    const key = `${labels.namespace} ${labels.identity}`;
+    const known = this.#hits.get(key) ?? { labels, hits: 0 };
+    this.#hits.set(key, known);
+    return known;
+  }
+
+  /** @param namespace of the pod; empty for a caller that is no known pod. */
+  add(namespace: string, identity: ObjectName | undefined, reason: Reason): void {
+    this.#inc(this.#labelsOf(namespace, identity), reason, 1);
+  }
+
+  #inc({ namespace, identity }: Labels, reason: Reason, by: number): void {
+    this.#metrics.inc('nmi_token_requests_total', { namespace, reason }, by);
+    if (identity === '') return;
+    const labels = { namespace, identity, reason };
+    this.#metrics.inc('nmi_identity_token_requests_total', labels, by);
+  }
+
+  #labelsOf(namespace: string, identity: ObjectName | undefined): Labels {
+    const label = namespace === '' ? '' : this.#namespaces.of(namespace);
+    if (!this.#byIdentity || identity === undefined) return { namespace: label, identity: '' };
+    const ofNamespace = this.#identities.get(label) ?? new BoundedLabel(maxOfNamespace);
+    this.#identities.set(label, ofNamespace);
+    const name = ofNamespace.of(identity.name);
+    const isOther = name === 'other' || this.#allIdentities.of(`${label}/${name}`) === 'other';
+    return { namespace: label, identity: isOther ? 'other' : name };
+  }
+}

@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { ObjectName } from '../../../src/cache/index/object-name.ts';
+import { CertificateExpiries } from '../../../src/nmi/tokens/certificate-expiries.ts';
+
+function open() {
+  const unneeded = new Set<string>();
+  const known = new CertificateExpiries((credential: string) => !unneeded.has(credential));
+  const expiries = {
+    note: (secret: ObjectName, expiresAtWallMs: number) =>
+      known.note(`${secret.namespace}/${secret.name}`, secret, expiresAtWallMs),
+  };
+  const found = () =>
+    known
+      .samples()
+      .map(
+        ({ labels, value }) => `${labels?.['namespace'] ?? ''}/${labels?.['name'] ?? ''} ${value}`,
+      );
+  return { expiries, unneeded, found };
+}
+
+describe('when certificates end', () => {
+  it('is the last that was read of each Secret, for as long as it is needed', () => {
+    const { expiries, unneeded, found } = open();
+    expiries.note({ namespace: 'a', name: 's' }, 1_000);
+    expiries.note({ namespace: 'a', name: 's' }, 2_000);
+    expiries.note({ namespace: 'b', name: 's' }, 3_500);
+    assert.deepEqual(found(), ['a/s 2', 'b/s 3.5']);
+    unneeded.add('a/s');
+    assert.deepEqual(found(), ['b/s 3.5']);
+    unneeded.clear();
+    assert.deepEqual(found(), ['b/s 3.5'], 'what was dropped is gone');
+  });
+
+  it('is known of 20 Secrets of a namespace, those that end first, and of 50 namespaces', () => {
+    const { expiries, unneeded, found } = open();
+    for (let index = 0; index < 100; index++) {
+      expiries.note({ namespace: 'hostile', name: `s-${index}` }, (100 - index) * 1_000);
+    }
+    assert.equal(found().length, 20);
+    assert.ok(found().includes('hostile/s-99 1'));
+    assert.ok(!found().includes('hostile/s-0 100'));
+    for (let index = 0; index < 100; index++) {
+      expiries.note({ namespace: `ns-${index}`, name: 's' }, 1_000);
+    }
+    assert.equal(found().length, 20 + 49);
+    unneeded.add('ns-0/s');
+    expiries.note({ namespace: 'late', name: 's' }, 1_000);
+    assert.ok(found().includes('late/s 1'), 'has the place of one that is not needed');
+  });
+});

@@ -1,0 +1,41 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { TokenStatus } from '../../../src/cache/token/cache.ts';
+import { soonestExpiries } from '../../../src/nmi/tokens/token-samples.ts';
+
+function token(expiresInMs: number, over: Partial<TokenStatus> = {}): TokenStatus {
+  return {
+    state: 'fresh',
+    expiresInMs,
+    isServed: true,
+    refreshInMs: undefined,
+    failedRefreshes: 0,
+    ...over,
+  };
+}
+
+describe('when tokens end', () => {
+  it('is the least life by source, of those whose refresh fails apart', () => {
+    const samples = soonestExpiries([
+      { source: 'imds', token: token(7_200_000) },
+      { source: 'imds', token: token(3_600_000) },
+      { source: 'imds', token: token(5_000_000) },
+      { source: 'imds', token: token(900_000, { state: 'stale', failedRefreshes: 2 }) },
+      { source: 'secret', token: token(-5_000, { state: 'refreshing', failedRefreshes: 1 }) },
+    ]);
+    assert.deepEqual(
+      samples.map(({ metric, labels, value }) => [metric, labels, value]),
+      [
+        ['nmi_token_soonest_expiry_seconds', { source: 'imds', refresh: 'ok' }, 3_600],
+        ['nmi_token_soonest_expiry_seconds', { source: 'imds', refresh: 'failing' }, 900],
+        ['nmi_token_soonest_expiry_seconds', { source: 'secret', refresh: 'failing' }, 0],
+      ],
+    );
+  });
+
+  it('leaves out tokens that nobody uses, and is nothing without any', () => {
+    const idle = { source: 'imds', token: token(10, { state: 'idle' }) };
+    assert.deepEqual(soonestExpiries([idle]), []);
+    assert.deepEqual(soonestExpiries([]), []);
+  });
+});
