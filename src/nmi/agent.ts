@@ -79,7 +79,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const reported =
     events === undefined
       ? telemetry.observer
-      : withEvents(telemetry.observer, { events, pods: state.pods });
+      : withEvents(telemetry.observer, {
+          events,
+          pods: state.pods,
+          onBug: (error) => {
+            const err = error instanceof Error ? error.stack : 'unknown';
+            log.error({ err }, 'failed to make an Event');
+          },
+        });
   const observer = audit.observe(reported, state.grants);
   const loopMark = new LoopDetection();
   const core = { ...options, tuning, client, kernel, state, observer, loopMark };

@@ -299,7 +299,7 @@ export const reasonGuide = {
   caller_throttled: {
     means: 'The pod asks more often than its share allows.',
     fix: 'Cache tokens in the application, as SDKs do when one credential object is kept.',
-    check: 'The agent’s log lines of the pod.',
+    check: 'The Events of the pod, and `nmi explain`: which limit it went beyond.',
     who: 'application',
   },
   internal_error: {

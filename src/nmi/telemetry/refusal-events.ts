@@ -44,10 +44,26 @@ const ofIdentity: ReadonlySet<Reason> = new Set([
 export interface RefusalEventsOptions {
   readonly events: EventSink;
   readonly pods: PodIndex;
+  /** An Event could not be made; the request is answered all the same. */
+  readonly onBug: (error: unknown) => void;
 }
 
 /** The observer, which reports refusals as Events as well. */
-export function withEvents(observer: Observer, { events, pods }: RefusalEventsOptions): Observer {
+export function withEvents(
+  observer: Observer,
+  { events, pods, onBug }: RefusalEventsOptions,
+): Observer {
+  /** An answer is written in the microtasks of its turn; this comes after them. */
+  function afterAnswer(record: () => void): void {
+    process.nextTick(() => {
+      try {
+        record();
+      } catch (error) {
+        onBug(error);
+      }
+    });
+  }
+
   function recordRefusal(
     pod: Pod,
     reason: RefusalReason,
@@ -81,9 +97,17 @@ export function withEvents(observer: Observer, { events, pods }: RefusalEventsOp
 
   function onDecision(exchange: Exchange, decision: TokenDecision): void {
     observer.onDecision(exchange, decision);
-    const { answer, authorization, route } = decision;
-    const { reason } = answer;
+    const { reason } = decision.answer;
     if (reason === 'ok' || unreported.has(reason)) return;
+    afterAnswer(() => recordDecision(exchange, decision, reason));
+  }
+
+  function recordDecision(
+    exchange: Exchange,
+    decision: TokenDecision,
+    reason: RefusalReason,
+  ): void {
+    const { authorization, route } = decision;
     if (authorization?.pod !== undefined) {
       const { pod } = authorization;
       const identity = identityOf(authorization);
@@ -98,7 +122,7 @@ export function withEvents(observer: Observer, { events, pods }: RefusalEventsOp
     if (handled === relayed || route.kind !== 'passthrough') return;
     const { reason } = handled;
     if (reason === 'ok' || unreported.has(reason)) return;
-    recordByCaller(exchange, reason, 'GetMetadata');
+    afterAnswer(() => recordByCaller(exchange, reason, 'GetMetadata'));
   }
 
   function onThrottled(pod: Pod, limit: ThrottleLimit): void {

@@ -84,6 +84,44 @@ export const kube: Faults = {
     ['pods wait while a list is read', 'await nextTurn();', ''],
     ['a stream that nobody reads goes on', 'await batches.return();', ''],
   ],
+  'src/nmi/kube/events/event.ts': [
+    [
+      'the API server refuses a long note',
+      'if (bytes.byteLength <= maxBytes) return text;',
+      'return text;',
+    ],
+    ['a note is cut within a character', '((bytes[end] ?? 0) & 0xc0) === 0x80', 'false'],
+    ['a note steers a terminal', "text.replaceAll(/[\\p{C}\\p{Zl}\\p{Zp}]/gu, '?')", 'text'],
+    ['the API server refuses the times', "replace('Z', '000Z')", "replace('Z', 'Z')"],
+  ],
+  'src/nmi/kube/events/event-aggregator.ts': [
+    ['one pod takes the room of all', '>= maxKinds', '>= Infinity'],
+    ['one namespace takes the room of all', '< maxEntries - this.#size', '< maxEntries'],
+    ['a node writes without limit', 'this.#writesAtMs.length < budget.writes', 'true'],
+    [
+      'each refusal is an Event',
+      'known.series = { count: known.series.count + 1, lastAtWallMs: nowWallMs };\n      return false;',
+      'known.series = { count: known.series.count + 1, lastAtWallMs: nowWallMs };\n      return true;',
+    ],
+    ['what occurred once is written for ever', 'count === entry.reported ||', ''],
+    ['an Event is written again before its time', 'if (entry.quietUntilMs > nowMs) continue;', ''],
+    ['memory grows with every pod', 'if (kinds?.delete(kind) === true) this.#size -= 1;', ''],
+  ],
+  'src/nmi/kube/events/event-writer.ts': [
+    ['an API server that is down is asked on and on', 'entry.failures < maxTries', 'true'],
+    [
+      'an API server that is down is asked at once',
+      'backoffMs(backoff, this.#failures, random(), error.retryAfterMs)',
+      '0',
+    ],
+    ['each refused write is a line of the log', 'this.#logged.add(code);', ''],
+    [
+      'writes go on after the end',
+      'if (this.#isWriting || this.#ended.signal.aborted) return;',
+      'if (this.#isWriting) return;',
+    ],
+    ['all Events are written at once', 'this.#isWriting = true;', ''],
+  ],
   'src/nmi/kube/watch/decoder.ts': [
     [
       'an object that became unusable goes on granting',

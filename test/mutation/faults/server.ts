@@ -355,6 +355,24 @@ export const server: Faults = {
       'return [listenIp];',
     ],
   ],
+  'src/nmi/state/throttled-pods.ts': [
+    [
+      'a pod is called throttled for ever',
+      '{ count: 1, lastAtMs }, keptMs)',
+      '{ count: 1, lastAtMs })',
+    ],
+    ['a pod that is throttled on and on looks calm', 'counted.count += 1;', ''],
+  ],
+  'src/nmi/admin/readiness-events.ts': [
+    ['every look is an Event', 'state === reported ||', ''],
+    ['every start is a failure', '(!ready && isStarting)', 'false'],
+    [
+      'the API server is asked each second',
+      "if (pod === 'unknown') return retryMs;",
+      "if (pod === 'unknown') return pollMs;",
+    ],
+    ['it goes on after the end', '      job[Symbol.dispose]();\n', ''],
+  ],
   'src/nmi/state/growing-pause.ts': [
     ['there is no pause', 'if (sinceMs < this.#pauseMs) return false;', ''],
     ['the pause does not grow', 'sinceMs < 2 * this.#pauseMs', 'false'],

@@ -113,6 +113,26 @@ export const tools: Faults = {
   'src/cli/run.ts': [
     ['the agent starts on a kubenet node', 'if (kubenet !== undefined) {', 'if (false) {'],
   ],
+  'src/nmi/telemetry/refusal-events.ts': [
+    [
+      'namespace users read what a request says',
+      'renderRefusal(withoutCallersText(authorization))',
+      'renderRefusal(authorization)',
+    ],
+    [
+      'namespace users read a resource that is a secret',
+      'text.replaceAll(resource, loggableResource(resource))',
+      'text',
+    ],
+    ['namespace users read an id that is a secret', "isId ? value : '[unusual]'", 'value'],
+    ['the probes of SDKs are Warnings', "  'not_found',\n", ''],
+    ['a fault of an Event ends the agent', 'onBug(error);', 'throw error;'],
+    [
+      'the process behind /host/token is blamed',
+      "authorization === undefined && route === 'token'",
+      'authorization === undefined',
+    ],
+  ],
   'src/nmi/telemetry/telemetry.ts': [
     ['hits are counted again at every scrape', 'hits = 0;\n  });', '});'],
     [

@@ -46,7 +46,9 @@ function open() {
       draft: () => Omit<EventDraft, 'regarding'>,
     ): void => void recorded.push({ regarding, kind, ...draft() }),
   };
-  return { observer: withEvents(plain, { events, pods }), plain, recorded, seen };
+  const bugs: unknown[] = [];
+  const onBug = (error: unknown): void => void bugs.push(error);
+  return { observer: withEvents(plain, { events, pods, onBug }), plain, recorded, seen, bugs };
 }
 
 const instance: Route = {
@@ -56,6 +58,9 @@ const instance: Route = {
   query: '',
 };
 const invalid: Route = { kind: 'refused', reason: 'path_invalid' };
+
+/** Events are recorded after the answer. */
+const answered = (): Promise<unknown> => new Promise(setImmediate);
 
 function exchangeFrom(remoteIp: string): Exchange {
   return {
@@ -92,11 +97,12 @@ function authorized(): Authorization {
 }
 
 describe('a refusal', () => {
-  it('is an Event on its pod with the reason and the fix of its answer', () => {
+  it('is an Event on its pod with the reason and the fix of its answer', async () => {
     const { observer, recorded, seen } = open();
     const grant = { kind: 'refused', reason: 'no_binding_label' } as const;
     const refusal = refusedFor({ about: 'grant', grant }, 'no_binding_label');
     observer.onDecision(exchangeFrom('10.0.0.1'), decisionOf(refusal, renderRefusal(refusal)));
+    await answered();
     const [event, ...others] = recorded;
     assert.deepEqual(others, []);
     assert.deepEqual(event, {
@@ -120,10 +126,11 @@ describe('a refusal', () => {
     assert.deepEqual(seen, ['decision'], 'it is logged and counted as before');
   });
 
-  it('of a credential is one on its identity, too, and each names the other', () => {
+  it('of a credential is one on its identity, too, and each names the other', async () => {
     const { observer, recorded } = open();
     const answer = refuse('credential_refused', 'AADSTS7000222: expired');
     observer.onDecision(exchangeFrom('10.0.0.1'), decisionOf(authorized(), answer));
+    await answered();
     assert.deepEqual(
       recorded.map(({ regarding, related, reason }) => [
         `${regarding.kind} ${regarding.name}`,
@@ -141,41 +148,44 @@ describe('a refusal', () => {
     );
   });
 
-  it('of an identity that is not at fault is one on the pod alone', () => {
+  it('of an identity that is not at fault is one on the pod alone', async () => {
     const { observer, recorded } = open();
     const answer = refuse('upstream_down', 'No token for the moment.');
     observer.onDecision(exchangeFrom('10.0.0.1'), decisionOf(authorized(), answer));
+    await answered();
     assert.deepEqual(
       recorded.map(({ regarding, related }) => [regarding.kind, related?.kind]),
       [['Pod', 'AzureIdentity']],
     );
   });
 
-  it('of a request that got no further than its parameters is one on the caller', () => {
+  it('of a request that got no further than its parameters is one on the caller', async () => {
     const { observer, recorded } = open();
     const answer = refuse('parameter_invalid', `api-version has the value "${secret}"`);
     for (const ip of ['10.0.0.1', '10.0.0.9']) {
       observer.onDecision(exchangeFrom(ip), decisionOf(undefined, answer));
     }
+    await answered();
     assert.equal(recorded.length, 1, 'an unknown caller has no Events');
     const { means, fix } = reasonGuide.parameter_invalid;
     assert.equal(recorded[0]?.note, `${means} Fix: ${fix}`);
   });
 
-  it('of the metadata service is one, but not of the paths that SDKs try out', () => {
+  it('of the metadata service is one, but not of the paths that SDKs try out', async () => {
     const { observer, recorded } = open();
     const exchange = exchangeFrom('10.0.0.1');
     observer.onHandled(exchange, instance, refuse('metadata_blocked', 'no'));
     observer.onHandled(exchange, instance, refuse('not_found', 'no'));
     observer.onHandled(exchange, invalid, refuse('path_invalid', 'no'));
     observer.onHandled(exchange, instance, relayed);
+    await answered();
     assert.deepEqual(
       recorded.map(({ reason, action }) => `${action} ${reason}`),
       ['GetMetadata MetadataBlocked'],
     );
   });
 
-  it('is none where a token was served, or nothing is wrong with the pod', () => {
+  it('is none where a token was served, or nothing is wrong with the pod', async () => {
     const { observer, recorded } = open();
     const exchange = exchangeFrom('10.0.0.1');
     observer.onDecision(
@@ -185,14 +195,25 @@ describe('a refusal', () => {
     for (const reason of ['pod_unknown', 'caller_throttled', 'not_found'] as const) {
       observer.onDecision(exchange, decisionOf(authorized(), refuse(reason, 'no')));
     }
+    await answered();
     assert.deepEqual(recorded, []);
   });
 
-  it('of /host/token is none of the process that asks', () => {
+  it('that cannot be made into an Event is a line of the log', async () => {
+    const { observer, recorded, bugs } = open();
+    const broken = { kind: 'refused', pod, reason: 'binding_missing' } as unknown as RefusedPod;
+    const answer = refuse('binding_missing', 'no');
+    observer.onDecision(exchangeFrom('10.0.0.1'), decisionOf(broken, answer));
+    await answered();
+    assert.deepEqual([recorded.length, bugs.length], [0, 1]);
+  });
+
+  it('of /host/token is none of the process that asks', async () => {
     const { observer, recorded } = open();
     const answer = refuse('parameter_missing', 'no');
     const decision: TokenDecision = { ...decisionOf(undefined, answer), route: 'host-token' };
     observer.onDecision(exchangeFrom('10.0.0.1'), decision);
+    await answered();
     assert.deepEqual(recorded, []);
   });
 });
@@ -214,29 +235,31 @@ describe('what a request says', () => {
     [{ about: 'grant', grant: { ...grant, selector } }, 'selector_not_bound'],
   ];
   for (const [facts, reason] of cases) {
-    it(`is in no note when it may be a secret: ${facts.about}`, () => {
+    it(`is in no note when it may be a secret: ${facts.about}`, async () => {
       const { observer, recorded } = open();
       const refusal = refusedFor(facts, reason);
       const answer = renderRefusal(refusal);
       assert.ok(answer.body.includes(secret), 'the caller may read what it sent');
       observer.onDecision(exchangeFrom('10.0.0.1'), decisionOf(refusal, answer, secret));
+      await answered();
       assert.equal(recorded.length, 1);
       assert.ok(!JSON.stringify(recorded).includes(secret));
       assert.match(recorded[0]?.note ?? '', /\[unusual\]/);
     });
   }
 
-  it('is in no note when Entra ID repeats it', () => {
+  it('is in no note when Entra ID repeats it', async () => {
     const { observer, recorded } = open();
     for (const reason of ['resource_refused', 'upstream_refused'] as const) {
       const answer = refuse(reason, `AADSTS500011: ${secret} was not found`);
       observer.onDecision(exchangeFrom('10.0.0.1'), decisionOf(authorized(), answer, secret));
     }
+    await answered();
     assert.equal(recorded.length, 2);
     assert.ok(!JSON.stringify(recorded).includes(secret));
   });
 
-  it('is in the note when it looks like what it ought to be', () => {
+  it('is in the note when it looks like what it ought to be', async () => {
     const { observer, recorded } = open();
     const value = '0a1b2c3d-0000-4000-8000-000000000001';
     const refusal = refusedFor(
@@ -244,6 +267,7 @@ describe('what a request says', () => {
       'selector_not_bound',
     );
     observer.onDecision(exchangeFrom('10.0.0.1'), decisionOf(refusal, renderRefusal(refusal)));
+    await answered();
     assert.ok(recorded[0]?.note.includes(value));
   });
 });

@@ -212,6 +212,22 @@ describe('the client of a request', () => {
   });
 });
 
+describe('the counter of throttled requests', () => {
+  it('is by limit and by the namespace of the pod, of 200 at most', async () => {
+    const { metrics, log, clock } = open();
+    const observer = createObserver(metrics, log, clock);
+    observer.onThrottled(createPod({ namespace: 'shop' }), 'tokens');
+    observer.onThrottled(createPod({ namespace: 'shop' }), 'connections');
+    for (let count = 0; count < 300; count++) {
+      observer.onThrottled(createPod({ namespace: `n${count}` }), 'tokens');
+    }
+    const page = await metrics.render();
+    assert.match(page, /^nmi_throttled_requests_total\{namespace="shop",limit="tokens"\} 1$/m);
+    assert.match(page, /^nmi_throttled_requests_total\{namespace="shop",limit="connections"\} 1$/m);
+    assert.match(page, /^nmi_throttled_requests_total\{namespace="other",limit="tokens"\} 101$/m);
+  });
+});
+
 describe('the counters of hits', () => {
   const hits = /^nmi_requests_total\{route="token",reason="ok"\} (\d+)$/m;
 

@@ -67,7 +67,8 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
   /** Failures in a row, of whatever Event. */
   #failures = 0;
   #pausedUntilMs = -Infinity;
-  #hasLoggedFailure = false;
+  /** Codes of failures that are in the log. */
+  readonly #logged = new Set<KubeError['code']>();
 
   constructor(options: EventWriterOptions) {
     this.#options = options;
@@ -174,16 +175,16 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
       this.#events.done(entry, count);
       return;
     }
-    if (!this.#hasLoggedFailure) {
-      this.#hasLoggedFailure = true;
-      const { code, status, message } = error;
+    const { code, status, message } = error;
+    if (!this.#logged.has(code)) {
+      this.#logged.add(code);
       const { namespace } = entry.draft.regarding;
       log.warn(
         { namespace, code, status, problem: message },
-        'failed to write an Event; further failures are counted only',
+        'failed to write an Event; further failures with this code are counted only',
       );
     }
-    const isPassing = passing.has(error.code) || (error.status ?? 0) >= 500;
+    const isPassing = passing.has(code) || (status ?? 0) >= 500;
     if (isPassing) {
       this.#failures += 1;
       this.#pausedUntilMs =

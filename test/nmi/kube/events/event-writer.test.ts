@@ -101,7 +101,9 @@ describe('the writer of Events', () => {
     record(podOf('a'));
     await pass(1_000);
     assert.deepEqual(takeCalls().toSorted(), ['create a', 'create p0', 'create p1', 'create p2']);
-    assert.deepEqual(lines, ['failed to write an Event; further failures are counted only']);
+    assert.deepEqual(lines, [
+      'failed to write an Event; further failures with this code are counted only',
+    ]);
     assert.deepEqual(counted(), { written: 1, failed: 3, dropped: 0 });
     for (let count = 0; count < 100; count++) record(podOf('p0', 'closed'));
     await pass(windowMs / 2);
@@ -170,6 +172,15 @@ describe('the writer of Events', () => {
       assert.deepEqual(takeCalls(), [`create ${name}`]);
     }
     assert.equal(counted()['failed'], 2);
+  });
+
+  it('begins no other write when it is disposed during one', async () => {
+    const { writer, record, pass, takeCalls } = open();
+    record(podOf('a'));
+    record(podOf('b'));
+    writer[Symbol.dispose]();
+    await pass(1_000);
+    assert.deepEqual(takeCalls(), ['create a']);
   });
 
   it('has ended with its disposal, and arms nothing more', async () => {
