@@ -100,8 +100,13 @@ describe('the log of the agent process', { timeout: 60_000 }, () => {
       assert.deepEqual([pod, serviceAccount, attestedBy], ['p', 'default', 'address']);
       assert.match(String(requestId), /^[0-9a-f-]{36}$/);
     }
-    const [{ identity, versions } = {}] = records;
+    const [{ identity, versions, fetchId } = {}, hit] = records;
     assert.equal(identity, 'default/a');
+    // One id leads from both requests to the fetch, and to the request upstream.
+    const [fetched] = world.imds.requests().filter(({ headers }) => headers['metadata'] === 'true');
+    assert.equal(fetched?.headers['x-ms-client-request-id'], fetchId);
+    assert.equal(hit?.['fetchId'], fetchId);
+    assert.ok(child.stdout().includes(`"fetchId":"${String(fetchId)}"`), 'in the log too');
     assert.deepEqual(Object.keys(versions ?? {}), [
       'Pod/p',
       'AzureIdentity/a',

@@ -66,6 +66,7 @@ export function openExplainStand({
     random: () => 0.5,
     maxEntries: 100,
     waitMs: 10_500,
+    nextFetchId: () => 'fetch',
     observer: {
       onFetch: () => undefined,
       onRefresh: () => undefined,

@@ -22,6 +22,8 @@ export interface Token {
   readonly extExpiresAtWallS: number | undefined;
   /** Refresh time named by the source, if it sent one. */
   readonly refreshAtWallS?: number;
+  /** Id of the fetch that delivered it: a GUID, and the correlation id in the request to the source. */
+  readonly fetchId?: string;
 }
 
 /** The id, other than a client id, that a request selected its identity by. */

@@ -20,11 +20,15 @@ export interface TokenDecision {
   readonly resource: string;
   readonly source: string;
   readonly cache: CacheOutcome | 'none';
+  /** Of the fetch that ended with the token or the failure, whichever request caused it. */
+  readonly fetchId?: string | undefined;
 }
 
 /** A request that the fast path answered. */
 export interface Hit extends Pick<Exchange, 'caller' | 'startedAtMs' | 'requestId'> {
   readonly request: IdHeaders;
+  /** Of the fetch that delivered the token. */
+  readonly fetchId: string | undefined;
 }
 
 export interface Observer extends UpstreamObserver {

@@ -97,8 +97,11 @@ export class TokenEndpoint {
    */
   serve(job: TokenJob, decision: Authorization): Answer | Promise<Answer> {
     if (decision.kind === 'authorized') {
-      const answer = this.#peek(job, decision);
-      if (answer !== undefined) return this.#close(job, decision, answer, 'hit');
+      const peeked = this.#peek(job, decision);
+      if (peeked !== undefined) {
+        const { answer, fetchId } = peeked;
+        return this.#close(job, decision, answer, 'hit', fetchId);
+      }
     } else if (decision.kind === 'refused' && !decision.isPending) {
       return this.#close(job, decision, renderRefusal(decision));
     }
@@ -106,20 +109,23 @@ export class TokenEndpoint {
   }
 
   /** The answer from memory alone. */
-  #peek(job: TokenJob, authorized: Authorized): Answer | undefined {
+  #peek(job: TokenJob, authorized: Authorized): Peeked | undefined {
     const { broker } = this.#options;
     const { resource } = job.query;
     if (wantsOtherToken(job.query)) return undefined;
     const rendered = broker.peek(authorized.upstream, resource);
     if (rendered === undefined) return undefined;
-    if (authorized.auxiliary.length === 0) return job.render(rendered, noTokens, authorized);
+    const { fetchId } = rendered.token;
+    if (authorized.auxiliary.length === 0) {
+      return { answer: job.render(rendered, noTokens, authorized), fetchId };
+    }
     const auxiliary: RenderedToken[] = [];
     for (const identity of authorized.auxiliary) {
       const other = broker.peek(identity, resource);
       if (other === undefined) return undefined;
       auxiliary.push(other);
     }
-    return job.render(rendered, auxiliary, authorized);
+    return { answer: job.render(rendered, auxiliary, authorized), fetchId };
   }
 
   /** @param latest decision, made just now. */
@@ -144,7 +150,7 @@ export class TokenEndpoint {
       // The pod, its label, a binding or the identity may be gone since: the cache never grants.
       const decisionNow = job.decide();
       if (isSame(decision, decisionNow)) {
-        return this.#close(job, found.authorization, found.answer, found.cache);
+        return this.#close(job, found.authorization, found.answer, found.cache, found.fetchId);
       }
       decision = decisionNow;
     }
@@ -154,7 +160,8 @@ export class TokenEndpoint {
   async #find(job: TokenJob, decision: Authorized | ByObjectId): Promise<Found> {
     const { resource, bypassCache, badTokenSha256 } = job.query;
     const chosen = decision.kind === 'by-object-id' ? await this.#resolve(job, decision) : decision;
-    if (!('kind' in chosen)) return { authorization: decision, answer: chosen, cache: 'none' };
+    if (!('kind' in chosen))
+      return { authorization: decision, answer: chosen, cache: 'none', fetchId: undefined };
     const { broker } = this.#options;
     const party = partyOf(decision.pod);
     const get = (identity: UpstreamIdentity): Promise<CachedToken> => {
@@ -170,13 +177,15 @@ export class TokenEndpoint {
     for (const each of [cached, ...others]) {
       if (!each.ok) {
         const answer = this.#renderFailure(each.failure, chosen);
-        return { authorization: chosen, answer, cache: each.outcome };
+        const { fetchId } = each.failure;
+        return { authorization: chosen, answer, cache: each.outcome, fetchId };
       }
       if (each !== cached) auxiliary.push(each.rendered);
     }
     if (!cached.ok) throw new TypeError('a failure was passed over');
     const answer = job.render(cached.rendered, auxiliary, chosen);
-    return { authorization: chosen, answer, cache: cached.outcome };
+    const { fetchId } = cached.rendered.token;
+    return { authorization: chosen, answer, cache: cached.outcome, fetchId };
   }
 
   #renderFailure(failure: SourceFailure, authorized: Authorized): Answer {
@@ -221,6 +230,7 @@ export class TokenEndpoint {
     authorization: Authorization | undefined,
     answer: Answer,
     cache: CacheOutcome | 'none' = 'none',
+    fetchId?: string,
   ): Answer {
     this.#options.observer.onDecision(job.exchange, {
       route: job.route,
@@ -229,16 +239,21 @@ export class TokenEndpoint {
       resource: job.query.resource,
       source: authorization?.kind === 'authorized' ? sourceNameOf(authorization.upstream) : '',
       cache,
+      fetchId,
     });
     return answer;
   }
 }
 
 /** What a request came to, before it is known whether the right to it still stands. */
-interface Found {
+interface Found extends Peeked {
   readonly authorization: Authorized | ByObjectId;
-  readonly answer: Answer;
   readonly cache: CacheOutcome | 'none';
+}
+
+interface Peeked {
+  readonly answer: Answer;
+  readonly fetchId: string | undefined;
 }
 
 function describeWanted(decision: Authorized | ByObjectId): string {

@@ -18,6 +18,8 @@ export interface TokenRequest<I> {
   readonly resource: string;
   /** Whatever the upstream itself remembers is not wanted. */
   readonly bypassCache?: boolean;
+  /** A GUID that goes upstream, and into the upstream's own logs. Default: a new one for each call. */
+  readonly correlationId?: string;
 }
 
 /**
@@ -57,6 +59,8 @@ export interface SourceFailure {
   readonly node?: AzureNode;
   /** Seconds to wait, if the upstream said so. */
   readonly retryAfterS?: number;
+  /** Id of the fetch that failed: the correlation id in the request to the source. */
+  readonly fetchId?: string;
   /** How long asking again for the same is useless, in milliseconds. */
   readonly cooldownMs: number;
 }

@@ -162,7 +162,10 @@ export function createObserver(
     return hit;
   }
 
-  function onHit({ caller, startedAtMs, requestId, request }: Hit, right: StandingRight): void {
+  function onHit(
+    { caller, startedAtMs, requestId, request, fetchId }: Hit,
+    right: StandingRight,
+  ): void {
     const known = prepared.get(right);
     const hit = known?.podIp === caller.ip ? known : prepareHit(caller.ip, request.bytes, right);
     const durationMs = clock.monotonicMs() - startedAtMs;
@@ -172,7 +175,7 @@ export function createObserver(
     hits++;
     hit.count.hits++;
     if (budget.allows(hit.kind, most.served, hit.reportMore)) {
-      const ids = { requestId, ...correlationInBytes(request) };
+      const ids = { requestId, ...correlationInBytes(request), fetchId };
       hit.log(Math.round(durationMs * 1000) / 1000, ids);
     }
     log.debug(hit.handled, requestHandled);
@@ -186,7 +189,7 @@ export function createObserver(
 
   function recordDecision(
     exchange: Exchange,
-    { route, answer, authorization, cache, resource, source }: TokenDecision,
+    { route, answer, authorization, cache, resource, source, fetchId }: TokenDecision,
     durationMs: number,
     isGone: boolean,
   ): void {
@@ -239,6 +242,7 @@ export function createObserver(
         durationMs: Math.round(durationMs * 1000) / 1000,
         requestId: exchange.requestId,
         ...correlationOf(exchange),
+        fetchId,
         clientGone: isGone ? true : undefined,
       },
       tokenRequest,
@@ -259,7 +263,7 @@ export function createObserver(
       metrics.observe('aadpodidentity_imds_operations_duration_seconds', durationMs / 1000, labels);
     } else {
       metrics.inc('aadpodidentity_imds_operations_errors_count', labels);
-      const { reason, description, details } = result.failure;
+      const { reason, description, details, fetchId } = result.failure;
       const reportMore = (count: number): void =>
         log.warn({ source, reason, count }, 'further token fetches failed');
       if (!budget.allows(`${source} ${reason}`, most.failed, reportMore)) return;
@@ -269,6 +273,7 @@ export function createObserver(
           reason,
           durationMs,
           detail: description.slice(0, maxDetail),
+          fetchId,
           correlationId: details?.correlationId,
         },
         'token fetch failed',

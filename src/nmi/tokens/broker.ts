@@ -72,6 +72,8 @@ export interface TokenBrokerOptions {
   /** The longest wait of one request; somewhat longer than a fetch takes at most. */
   readonly waitMs: number;
   readonly observer: UpstreamObserver;
+  /** A new GUID for a fetch; the source sends it as its correlation id. */
+  readonly nextFetchId: (identity: UpstreamIdentity) => string;
 }
 
 export interface BrokerRequest {
@@ -307,15 +309,18 @@ export class TokenBroker implements Part, Disposable {
   }
 
   async #fetch({ key, identity, resource }: BrokerRequest): Promise<SourceResult> {
-    const { imds, entra, clock, observer } = this.#options;
+    const { imds, entra, clock, observer, nextFetchId } = this.#options;
     const startedAtMs = clock.monotonicMs();
     const limiter = this.#limiterOf(identity);
     const mayRetry = (): boolean => limiter.takeTry();
     const bypassCache = this.#renewing.delete(key);
-    const result =
+    const fetchId = nextFetchId(identity);
+    const request = { resource, bypassCache, correlationId: fetchId };
+    const fetched =
       identity.kind === 'entra'
-        ? await entra.source.fetch({ identity, resource, bypassCache }, mayRetry)
-        : await imds.source.fetch({ identity, resource, bypassCache }, mayRetry);
+        ? await entra.source.fetch({ ...request, identity }, mayRetry)
+        : await imds.source.fetch({ ...request, identity }, mayRetry);
+    const result = withFetchId(fetched, fetchId);
     if (bypassCache && result.ok) this.#made.add(result.token);
     const endedAtMs = clock.monotonicMs();
     if (result.ok) this.#lastSuccessMs.set(sourceNameOf(identity), endedAtMs);
@@ -348,6 +353,12 @@ export class TokenBroker implements Part, Disposable {
     const { demand } = this.#options;
     return demand.isGranted(identity) || (isExcepted && demand.hasExcepted());
   }
+}
+
+function withFetchId(result: SourceResult, fetchId: string): SourceResult {
+  return result.ok
+    ? { ok: true, token: { ...result.token, fetchId } }
+    : { ok: false, failure: { ...result.failure, fetchId } };
 }
 
 function sha256(text: string): string {

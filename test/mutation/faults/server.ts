@@ -289,8 +289,8 @@ export const server: Faults = {
     ],
     [
       'a hit is not observed',
-      "if (answer !== undefined) return this.#close(job, decision, answer, 'hit');",
-      'if (answer !== undefined) return answer;',
+      "return this.#close(job, decision, answer, 'hit', fetchId);",
+      'return answer;',
     ],
     [
       'a client that wants a new token gets the old one',

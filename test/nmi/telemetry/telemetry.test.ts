@@ -155,7 +155,10 @@ describe('what is told of a hit', () => {
     const { lines, metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
     for (let count = 0; count < 1_000; count++) {
-      observer.onHit({ caller, startedAtMs: 0, requestId: 'id', request }, rightOf());
+      observer.onHit(
+        { caller, startedAtMs: 0, requestId: 'id', request, fetchId: 'fetch' },
+        rightOf(),
+      );
     }
     assert.equal(lines.splice(0).length, 100);
     clock.advance(60_000);
@@ -168,7 +171,10 @@ describe('what is told of a hit', () => {
     const right = rightOf();
     for (const ip of ['10.0.0.1', '10.0.0.2', '10.0.0.1']) {
       const from = new CallerConnection({ remoteIp: ip }, { kind: 'by-address' });
-      observer.onHit({ caller: from, startedAtMs: 0, requestId: 'id', request }, right);
+      observer.onHit(
+        { caller: from, startedAtMs: 0, requestId: 'id', request, fetchId: 'fetch' },
+        right,
+      );
     }
     const told = lines.join('').matchAll(/"podIp":"([^"]+)"/g);
     assert.deepEqual(
@@ -191,7 +197,7 @@ describe('the client of a request', () => {
     const atHit = new SeenClients();
     const bytes = Buffer.from(`GET / HTTP/1.1\r\nUser-Agent: ${userAgent}\r\n\r\n`);
     createObserver(metrics, log, clock, atHit).onHit(
-      { caller, startedAtMs: 0, requestId: 'id', request: { bytes, ids: [] } },
+      { caller, startedAtMs: 0, requestId: 'id', fetchId: 'fetch', request: { bytes, ids: [] } },
       right,
     );
     assert.deepEqual(atHit.of(uid), names);
@@ -236,11 +242,17 @@ describe('the counters of hits', () => {
     const observer = createObserver(metrics, log, clock);
     const scrape = async () => hits.exec(await metrics.render())?.[1];
     for (let count = 0; count < 3; count++) {
-      observer.onHit({ caller, startedAtMs: 0, requestId: 'id', request }, rightOf());
+      observer.onHit(
+        { caller, startedAtMs: 0, requestId: 'id', request, fetchId: 'fetch' },
+        rightOf(),
+      );
     }
     assert.equal(await scrape(), '3');
     assert.equal(await scrape(), '3', 'nothing came in between');
-    observer.onHit({ caller, startedAtMs: 0, requestId: 'id', request }, rightOf());
+    observer.onHit(
+      { caller, startedAtMs: 0, requestId: 'id', request, fetchId: 'fetch' },
+      rightOf(),
+    );
     assert.equal(await scrape(), '4');
   });
 });
@@ -259,7 +271,10 @@ describe('a line of the log', () => {
       const { authorization } = right;
       if (cache === 'hit') {
         const query = { ...right.query, resource: token };
-        observer.onHit({ caller, startedAtMs: 0, requestId: 'id', request }, { ...right, query });
+        observer.onHit(
+          { caller, startedAtMs: 0, requestId: 'id', request, fetchId: 'fetch' },
+          { ...right, query },
+        );
       } else {
         const answer = { reason: 'ok', status: 200, body: '' } as const;
         const asked = { resource: token, source: 'imds', cache } as const;

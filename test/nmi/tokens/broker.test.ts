@@ -78,6 +78,7 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
     random: () => 0.5,
     maxEntries,
     waitMs: 10_500,
+    nextFetchId: () => `fetch ${calls.length + 1}`,
     observer: {
       onFetch: () => undefined,
       onRefresh: (outcome) => refreshes.push(outcome),
@@ -106,6 +107,25 @@ function hashOf(token: string): string {
 }
 
 describe('the broker', () => {
+  it('has one id for a fetch, its request to the source, and the token or failure it ends with', async () => {
+    const stand = open();
+    const [first, second] = await Promise.all([
+      stand.broker.get(a, resource, party),
+      stand.broker.get(a, resource, party),
+    ]);
+    const idOf = (cached: CachedToken) => (cached.ok ? cached.rendered.token.fetchId : undefined);
+    assert.deepEqual([idOf(first), idOf(second)], ['fetch 1', 'fetch 1']);
+    assert.equal(stand.broker.peek(a, resource)?.token.fetchId, 'fetch 1');
+    stand.upstream.failure = { reason: 'upstream_refused', description: 'no', cooldownMs: 5_000 };
+    const failed = await stand.broker.get(b, resource, party);
+    assert.equal(failureOf(failed).fetchId, 'fetch 2');
+    assert.equal(failureOf(await stand.broker.get(b, resource, party)).fetchId, 'fetch 2');
+    assert.deepEqual(
+      stand.calls.map(({ correlationId }) => correlationId),
+      ['fetch 1', 'fetch 2'],
+    );
+  });
+
   it('knows an identity by its id whatever its case, and a resource by its exact spelling', async () => {
     const stand = open();
     await stand.broker.get(a, resource, party);

@@ -86,7 +86,8 @@ export class TokenFastPath implements FastPath {
     const rendered = broker.peekKey(right.cacheKey);
     if (rendered === undefined) return undefined;
     const requestId = randomUUID();
-    observer.onHit({ caller, startedAtMs: nowMs, requestId, request }, right);
+    const { fetchId } = rendered.token;
+    observer.onHit({ caller, startedAtMs: nowMs, requestId, request, fetchId }, right);
     return this.#responses.render(rendered, askedIdOf(right.query), requestId, request.isLast);
   }
 }

@@ -2,6 +2,7 @@
  * Tokens of applications and federated identities, from Entra ID. What proves an identity
  * depends on the kind of its credential; the exchange is the same for all.
  */
+import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../cache/clock.ts';
 import { openDeadline, untilAborted } from '../../base/deadline.ts';
 import { networkCode } from '../../base/network-code.ts';
@@ -64,7 +65,7 @@ export function createEntraSource(
  *    is tried once; where the budget has no room for it, it is the caller's next request that tries.
  */
 async function fetchToken(
-  { identity, resource }: TokenRequest<EntraIdentity>,
+  { identity, resource, correlationId = randomUUID() }: TokenRequest<EntraIdentity>,
   mayRetry: MayRetry,
   signal: AbortSignal,
   { proofs, exchange }: Composition & { readonly exchange: Exchange },
@@ -72,12 +73,14 @@ async function fetchToken(
   const { credential } = identity;
   const got = await proofs.get(credential, signal);
   if (!got.ok) return got;
-  const result = await exchange({ identity, resource, proof: got.proof }, signal);
+  const result = await exchange({ identity, resource, correlationId, proof: got.proof }, signal);
   if (result.ok || result.failure.reason !== 'credential_refused') return result;
   if (!proofs.forget(credential, got.proof)) return result;
   if (!mayRetry()) return failed(untried);
   const next = await proofs.get(credential, signal);
-  return next.ok ? exchange({ identity, resource, proof: next.proof }, signal) : next;
+  return next.ok
+    ? exchange({ identity, resource, correlationId, proof: next.proof }, signal)
+    : next;
 }
 
 const untried: SourceFailure = {

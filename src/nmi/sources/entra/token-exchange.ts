@@ -20,6 +20,8 @@ export interface ExchangeRequest {
   /** As the caller spelt it. */
   readonly resource: string;
   readonly proof: Proof;
+  /** Sent as `client-request-id`; Entra ID names it in sign-in logs and errors. */
+  readonly correlationId: string;
 }
 
 /** Rejects only with the signal's reason, when that aborts. */
@@ -72,6 +74,7 @@ async function send(
     await application.acquireTokenByClientCredential({
       scopes: [scopeOf(request.resource)],
       skipCache: true,
+      correlationId: request.correlationId,
     });
     return undefined;
   } catch (error) {

@@ -121,20 +121,25 @@ async function ask(
   path: string,
   options: ImdsSourceOptions,
   timeoutMs: number,
+  correlationId?: string,
 ): Promise<BufferedResponse> {
-  const request = { method: 'GET', path, headers: headersOf(options) } as const;
+  const headers = headersOf(options, correlationId);
+  const request = { method: 'GET', path, headers } as const;
   const limits = { clock: options.clock, timeoutMs, maxBodyBytes };
   const answer = await sendBuffered(connections.pool, request, limits);
   if (isLoop(answer.status, answer.body)) connections.reopen();
   return answer;
 }
 
-function headersOf({ userAgent, loopMark }: ImdsSourceOptions): Readonly<Record<string, string>> {
+function headersOf(
+  { userAgent, loopMark }: ImdsSourceOptions,
+  correlationId: string = loopMark.next(),
+): Readonly<Record<string, string>> {
   return {
     metadata: 'true',
     accept: 'application/json',
     'user-agent': userAgent,
-    [correlationHeader]: loopMark.next(),
+    [correlationHeader]: correlationId,
   };
 }
 
@@ -166,7 +171,13 @@ async function tryOnce(
 ): Promise<SourceResult> {
   const leftMs = Math.max(1, Math.ceil(deadlineMs - options.clock.monotonicMs()));
   try {
-    const { status, headers, body } = await ask(connections, renderPath(request), options, leftMs);
+    const { status, headers, body } = await ask(
+      connections,
+      renderPath(request),
+      options,
+      leftMs,
+      request.correlationId,
+    );
     const { date, 'retry-after': retryAfter } = headers;
     const nowWallMs = options.clock.wallMs();
     const aheadMs = clockAheadMs(date, nowWallMs);

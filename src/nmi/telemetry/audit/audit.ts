@@ -90,10 +90,13 @@ export function withAudit(observer: Observer, options: AuditOptions): Observer {
     return hit;
   }
 
-  function auditHit({ caller, requestId, startedAtMs, request }: Hit, right: StandingRight): void {
+  function auditHit(
+    { caller, requestId, startedAtMs, request, fetchId }: Hit,
+    right: StandingRight,
+  ): void {
     const hit = prepared.get(right) ?? prepareHit(right, caller);
     if (!budgets.allows(hit.owner, hit.kind, most, hit.reportMore)) return;
-    const ids = { podIp: caller.ip, requestId, ...correlationInBytes(request) };
+    const ids = { podIp: caller.ip, requestId, ...correlationInBytes(request), fetchId };
     const durationMs = durationSince(startedAtMs);
     write({ ...hit.fields, ...ids, durationMs }, messages.token);
   }
@@ -128,6 +131,7 @@ export function withAudit(observer: Observer, options: AuditOptions): Observer {
         durationMs: durationSince(exchange.startedAtMs),
         requestId: exchange.requestId,
         ...correlationOf(exchange),
+        fetchId: decision?.fetchId,
         clientGone: exchange.isGone ? true : undefined,
       },
       message,

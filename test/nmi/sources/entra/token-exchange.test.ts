@@ -39,6 +39,7 @@ const certificateProof = {
   },
 } as const satisfies Proof;
 
+const correlationId = '0a1b2c3d-0000-4000-8000-000000000009';
 const proofs: readonly Proof[] = [secretProof, assertionProof, certificateProof];
 
 interface Stand extends AsyncDisposable {
@@ -60,7 +61,10 @@ async function openStand(): Promise<Stand> {
   return {
     server,
     fetch: (request = {}, signal = AbortSignal.timeout(5_000)) =>
-      exchange({ identity, resource: 'https://r', proof: secretProof, ...request }, signal),
+      exchange(
+        { identity, resource: 'https://r', proof: secretProof, correlationId, ...request },
+        signal,
+      ),
     async [Symbol.asyncDispose]() {
       await network[Symbol.asyncDispose]();
       await server[Symbol.asyncDispose]();
@@ -103,7 +107,7 @@ describe('a request for a token', () => {
       TokenServer['received'][0],
     ];
     assert.equal(method, 'POST');
-    assert.match(target, new RegExp(`^/${tenantId}/oauth2/v2\\.0/token\\?client-request-id=`));
+    assert.equal(target, `/${tenantId}/oauth2/v2.0/token?client-request-id=${correlationId}`);
     assert.equal(form.get('grant_type'), 'client_credentials');
     assert.equal(form.get('client_id'), clientId);
     assert.equal(form.get('scope'), 'https://Vault.azure.net/.default');
@@ -207,7 +211,7 @@ describe('a request for a token', () => {
       };
       const exchange = createExchange({ network, clock: systemClock });
       const identity = identityAt(`https://${host}`);
-      const request = { identity, resource: 'r', proof: secretProof };
+      const request = { identity, resource: 'r', proof: secretProof, correlationId };
       await exchange(request, AbortSignal.timeout(5_000));
       assert.deepEqual(urls, [`https://${host}/${tenantId}/oauth2/v2.0/token`]);
     });

@@ -124,7 +124,10 @@ describe('the audit', () => {
 
   it('has a record of a hit, with the same fields', () => {
     const { observer, caller, take } = open();
-    observer.onHit({ caller, startedAtMs: 0, requestId: 'id', request }, rightOf());
+    observer.onHit(
+      { caller, startedAtMs: 0, requestId: 'id', request, fetchId: 'fetch' },
+      rightOf(),
+    );
     const [{ outcome, pod, identity, resource, cache, requestId, versions, msg } = {}] = take();
     assert.deepEqual(
       [outcome, pod, identity, resource, cache, requestId, msg],
@@ -179,7 +182,7 @@ describe('the audit', () => {
   it('has 600 records of a kind and then their number once a minute, for each pod by itself', () => {
     const { observer, caller, exchange, take, clock } = open();
     const [right, other] = [rightOf(), rightOf('other')];
-    const hit = { caller, startedAtMs: 0, requestId: 'id', request };
+    const hit = { caller, startedAtMs: 0, requestId: 'id', request, fetchId: 'fetch' };
     for (let count = 0; count < 10_000; count++) observer.onHit(hit, right);
     assert.equal(take().length, 600);
     observer.onHit(hit, other);
@@ -205,7 +208,10 @@ describe('the audit', () => {
   it('changes no answer when a record fails', () => {
     const { observer, caller, exchange, bugs, faults } = open();
     faults.write = true;
-    observer.onHit({ caller, startedAtMs: 0, requestId: 'id', request }, rightOf());
+    observer.onHit(
+      { caller, startedAtMs: 0, requestId: 'id', request, fetchId: 'fetch' },
+      rightOf(),
+    );
     observer.onHandled(exchange, token, ok);
     assert.equal(bugs.length, 2);
   });
