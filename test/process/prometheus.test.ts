@@ -26,8 +26,9 @@ const skip =
 /** Of metrics whose names the replaced system fixed. */
 const accepted = /^aadpodidentity_\w+_errors_count /;
 
-/** Only with a redirect or with programs in the kernel, or of kube-state-metrics. */
-const elsewhere = /^(?:nmi_ebpf_connects_total|nmi_redirect_(?:up|reconciles_total)|kube_\w+)$/;
+/** Only with a redirect, programs in the kernel or a certificate, or of kube-state-metrics. */
+const elsewhere =
+  /^(?:nmi_ebpf_connects_total|nmi_redirect_(?:up|reconciles_total)|nmi_certificate_\w+|kube_\w+)$/;
 
 interface Prometheus extends AsyncDisposable {
   /** What its API answers. */

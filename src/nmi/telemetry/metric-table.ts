@@ -54,7 +54,7 @@ export const newMetrics = {
   ),
   nmi_token_requests_total: counter(
     ['namespace', 'reason'],
-    'Token requests by namespace of the pod (empty for a caller that is no known pod) and reason. Of 200 namespaces, later ones are "other".',
+    'Token requests by namespace of the pod (`-`: the caller is no known pod) and reason. Of 200 namespaces, later ones are "other".',
   ),
   nmi_identity_token_requests_total: counter(
     ['namespace', 'identity', 'reason'],

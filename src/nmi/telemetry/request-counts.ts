@@ -14,6 +14,12 @@ const maxNamespaces = 200;
 const maxOfNamespace = 50;
 const maxIdentities = 500;
 
+/**
+ * Of a caller that is no known pod. No namespace has this name, and a scrape puts its own namespace in the
+ * place of an empty one.
+ */
+const noPod = '-';
+
 /** Hits since the last scrape; whoever has it raises the number. */
 export interface HitCount {
   hits: number;
@@ -46,17 +52,20 @@ export class RequestCounts {
   }
 
   /** The same object for the same labels. */
-  ofHits(namespace: string, identity: ObjectName | undefined): HitCount {
-    const labels = this.#labelsOf(namespace, identity);
+  ofHits(pod: { readonly namespace: string }, identity: ObjectName | undefined): HitCount {
+    const labels = this.#labelsOf(pod, identity);
     const key = `${labels.namespace} ${labels.identity}`;
     const known = this.#hits.get(key) ?? { labels, hits: 0 };
     this.#hits.set(key, known);
     return known;
   }
 
-  /** @param namespace of the pod; empty for a caller that is no known pod. */
-  add(namespace: string, identity: ObjectName | undefined, reason: Reason): void {
-    this.#inc(this.#labelsOf(namespace, identity), reason, 1);
+  add(
+    pod: { readonly namespace: string } | undefined,
+    identity: ObjectName | undefined,
+    reason: Reason,
+  ): void {
+    this.#inc(this.#labelsOf(pod, identity), reason, 1);
   }
 
   #inc({ namespace, identity }: Labels, reason: Reason, by: number): void {
@@ -66,8 +75,11 @@ export class RequestCounts {
     this.#metrics.inc('nmi_identity_token_requests_total', labels, by);
   }
 
-  #labelsOf(namespace: string, identity: ObjectName | undefined): Labels {
-    const label = namespace === '' ? '' : this.#namespaces.of(namespace);
+  #labelsOf(
+    pod: { readonly namespace: string } | undefined,
+    identity: ObjectName | undefined,
+  ): Labels {
+    const label = pod === undefined ? noPod : this.#namespaces.of(pod.namespace);
     if (!this.#byIdentity || identity === undefined) return { namespace: label, identity: '' };
     const ofNamespace = this.#identities.get(label) ?? new BoundedLabel(maxOfNamespace);
     this.#identities.set(label, ofNamespace);

@@ -60,6 +60,15 @@ const most = { served: 100, refused: 1, failed: 20 } as const;
 /** Reasons that say that the caller is no pod we know; the replaced system counted these. */
 const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguous']);
 
+/** Reasons of token requests that end before they are decided on; they come by `onHandled` alone. */
+const undecided: ReadonlySet<string> = new Set([
+  'metadata_header_missing',
+  'method_not_allowed',
+  'forwarded',
+  'loop_detected',
+  'internal_error',
+]);
+
 export interface Telemetry {
   readonly metrics: Metrics;
   readonly observer: Observer;
@@ -155,7 +164,7 @@ export function createObserver(
         namespace: namespaces.of(pod.namespace),
         resource: resourceLabel(resource),
       }),
-      count: counts.ofHits(pod.namespace, authorization.identity),
+      count: counts.ofHits(pod, authorization.identity),
       handled: { ...hitLabels.handled, method: 'GET', podIp },
     };
     prepared.set(right, hit);
@@ -206,7 +215,7 @@ export function createObserver(
       resource: resourceLabel(resource),
     });
     const identity = authorization?.kind === 'authorized' ? authorization.identity : undefined;
-    counts.add(pod?.namespace ?? '', identity, answer.reason);
+    counts.add(pod, identity, answer.reason);
     metrics.observe('nmi_request_duration_seconds', durationMs / 1000, { route, cache });
     if (cache !== 'none') metrics.inc('nmi_token_cache_requests_total', { outcome: cache });
     if (unknownCallers.has(answer.reason)) {
@@ -284,6 +293,9 @@ export function createObserver(
   function onHandled(exchange: Exchange, route: Route, handled: Handled): void {
     const reason = handled === relayed ? 'ok' : handled.reason;
     metrics.inc('nmi_requests_total', { route: route.kind, reason });
+    if (isOfTokens(route) && undecided.has(reason)) {
+      counts.add(podOf(exchange), undefined, reason);
+    }
     if (route.kind === 'passthrough' && handled !== relayed) {
       logRefusedMetadata(exchange, route.path, handled);
       return;
@@ -297,7 +309,7 @@ export function createObserver(
 
   function logRefusedMetadata(exchange: Exchange, path: string, { status, reason }: Answer): void {
     const { caller, method, requestId, startedAtMs } = exchange;
-    const pod = caller.latest.kind === 'pod' ? caller.latest.pod : undefined;
+    const pod = podOf(exchange);
     const whose = {
       status,
       reason,
@@ -333,6 +345,15 @@ export function createObserver(
   }
 
   return { onHit, onDecision, onFetch, onRefresh, onSourceBug, onHandled, onRefusal, onThrottled };
+}
+
+function isOfTokens({ kind }: Route): boolean {
+  return kind === 'token' || kind === 'host-token';
+}
+
+/** The pod that had the connection last. */
+function podOf({ caller: { latest } }: Exchange): Pod | undefined {
+  return latest.kind === 'pod' ? latest.pod : undefined;
 }
 
 function stackOf(error: unknown): string | undefined {

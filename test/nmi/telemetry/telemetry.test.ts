@@ -95,6 +95,37 @@ describe('what is told of refusals', () => {
   });
 });
 
+describe('the count of token requests by namespace', () => {
+  it('has those that are refused before they are decided on, each request once', async () => {
+    const { metrics, log, clock } = open();
+    const observer = createObserver(metrics, log, clock);
+    const pods = new PodIndex(clock);
+    pods.upsert(createPod({ namespace: 'shop', name: 'p', ips: ['10.0.0.1'] }));
+    const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
+    caller.resolve(pods);
+    const token = { kind: 'token', query: '' } as const;
+    const forwarded = { reason: 'forwarded', status: 400, body: '' } as const;
+    observer.onHandled({ ...exchange, caller }, token, forwarded);
+    observer.onHandled(
+      { ...exchange, caller },
+      { kind: 'refused', reason: 'not_found' },
+      forwarded,
+    );
+    const decision = refusalOf('one', 'upstream_down');
+    observer.onDecision(exchange, decision);
+    observer.onHandled(exchange, token, decision.answer);
+    await new Promise(setImmediate);
+    const page = await metrics.render();
+    assert.deepEqual(
+      page.split('\n').filter((line) => line.startsWith('nmi_token_requests_total{')),
+      [
+        'nmi_token_requests_total{namespace="shop",reason="forwarded"} 1',
+        'nmi_token_requests_total{namespace="default",reason="upstream_down"} 1',
+      ],
+    );
+  });
+});
+
 describe('the log of metadata requests', () => {
   const refused = { reason: 'metadata_blocked', status: 403, body: '' } as const;
   const routeTo = (path: string) =>
