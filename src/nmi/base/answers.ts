@@ -1,11 +1,11 @@
 /**
- * Every answer the metadata address can give, from one closed table. A reason fixes the status,
- * the OAuth error code and how long to wait; the same word is the metric label and the log field.
+ * All answers of the metadata address, from one closed table. A reason determines the status, the OAuth
+ * error code and `Retry-After`; the same word is the metric label and the log field.
  *
- * The statuses are chosen for what real clients do with them:
- * - 400 is permanent: nobody retries it and credential chains move on, so never for a passing state.
+ * The statuses are chosen for the behaviour of real clients:
+ * - 400 is permanent: no client retries it and credential chains move on, so never for a transient state.
  * - 503 and 429 are retried by every client that retries at all, and by Azure SDKs only with
- *   `Retry-After`, so they always carry it. Nothing else does: MSAL replays any answer that has it.
+ *   `Retry-After`, so they always carry it. No other status does: MSAL replays any answer that has it.
  * - never 410 (some clients wait 70 s), never 404 for identity state, and never the word
  *   "unreachable" in a 403, which clients take for "no managed identity here".
  * - every error is JSON: MSAL for Node fails without retry on anything else.
@@ -18,7 +18,7 @@ interface Row {
   readonly retryAfterS?: number;
 }
 
-/** By which the agent knows its own answer when it has asked itself. */
+/** Error code that identifies the agent's own answer when its request returned to it. */
 export const loopError = 'loop_detected';
 
 const invalid = { status: 400, error: 'invalid_request' } as const;
@@ -75,10 +75,10 @@ export const refusals = {
 } as const satisfies Record<string, Row>;
 
 export type RefusalReason = keyof typeof refusals;
-/** What happened to a request; `ok` is a token or a relayed answer. */
+/** Outcome of a request; `ok` is a token or a relayed answer. */
 export type Reason = RefusalReason | 'ok';
 
-/** All but the one whose body is IMDS's own. */
+/** All reasons except the one whose body is IMDS's own. */
 export type DescribedReason = Exclude<RefusalReason, 'metadata_header_missing'>;
 
 export interface Answer {
@@ -92,17 +92,17 @@ export interface Answer {
   readonly close?: boolean;
 }
 
-/** IMDS's own 88 bytes, which probes of several SDKs look for. */
+/** IMDS's own 88 bytes, which several SDKs probe for. */
 const metadataHeaderMissing: Answer = {
   reason: 'metadata_header_missing',
   status: 400,
   body: '{"error":"invalid_request","error_description":"Required metadata header not specified"}',
 };
 
-/** Stands in a 403 for the word that clients look for: a policy's text or a pod's name may have it. */
+/** Replaces "unreachable" in a 403, which clients look for: a policy's text or a pod's name may contain it. */
 const gone = 'un-reachable';
 
-/** What Entra ID says beside error and description; relayed to the caller as it came. */
+/** Fields of Entra ID's error besides error and description; relayed unchanged. */
 export interface EntraErrorDetails {
   readonly errorCodes: readonly number[];
   readonly timestamp: string;
@@ -117,11 +117,11 @@ export interface RefusalExtra {
   readonly retryAfterS?: number;
   readonly allow?: string;
   readonly close?: boolean;
-  /** What Entra ID says beside error and description. */
+  /** Further fields of Entra ID's error. */
   readonly details?: EntraErrorDetails;
 }
 
-/** @param description text for the caller: what is wrong and the one thing that mends it. */
+/** @param description text for the caller: the problem and its remedy. */
 export function refuse(
   reason: DescribedReason,
   description: string,
@@ -131,7 +131,7 @@ export function refuse(
   const text = row.status === 403 ? description.replaceAll(/unreachable/gi, gone) : description;
   const body = JSON.stringify({
     error: extra.error ?? row.error,
-    // Last, since clients look for phrases of the service at the beginning: what to look up.
+    // The link comes last, since clients look for phrases of the service at the beginning.
     error_description: `${text} (${reason})`,
     ...(extra.details === undefined ? {} : renderDetails(extra.details)),
   });
@@ -147,7 +147,7 @@ export function refuse(
   };
 }
 
-/** Under the names that Entra ID gives them, so that clients which read them find them. */
+/** Under Entra ID's own names, which clients read. */
 function renderDetails(details: EntraErrorDetails): Readonly<Record<string, unknown>> {
   return {
     error_codes: details.errorCodes,

@@ -1,4 +1,4 @@
-/** What runs: stamped by the build, or told as "from source". */
+/** Version and commit of the running program, set by the build; "from source" without a build. */
 
 declare const __NMI_BUILD__: BuildInfo | undefined;
 
@@ -14,13 +14,13 @@ export const buildInfo: BuildInfo =
     ? { version: '0.0.0-source', commit: 'unknown', date: 'unknown' }
     : __NMI_BUILD__;
 
-/** The user agent of outgoing calls, in the shape of the replaced system. */
+/** The user agent of outgoing calls, in the format of the replaced system. */
 export function userAgent(custom: string): string {
   const own = `aad-pod-identity/NMI/${buildInfo.version}/${buildInfo.commit}/${buildInfo.date}`;
   return custom === '' ? own : `${own} ${custom}`;
 }
 
-/** In the shape that scripts for the replaced system read. */
+/** In the format that scripts for the replaced system parse. */
 export function renderVersion(): string {
   const { version, commit, date } = buildInfo;
   return `MIC Version: none - NMI Version: ${version} - Commit: ${commit} - Date: ${date}\n`;

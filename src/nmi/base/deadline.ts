@@ -1,16 +1,16 @@
 /**
- * A deadline that can be moved, joined with the caller's own signal. It adds one listener to that
- * signal and takes it away again: `AbortSignal.any` on a signal as long-lived as the process keeps
- * every derived signal reachable.
+ * A deadline that can be moved, combined with the caller's signal. It adds one listener to that signal
+ * and removes it: `AbortSignal.any` on a signal that lives as long as the process keeps every derived
+ * signal reachable.
  */
 import type { Clock } from '../../cache/clock.ts';
 
 export interface Deadline extends Disposable {
-  /** Aborts when the deadline passes or the caller's signal does. */
+  /** Aborts when the deadline passes or the caller's signal aborts. */
   readonly signal: AbortSignal;
-  /** True when it was the deadline, not the caller. */
+  /** True if the deadline passed; false if the caller's signal aborted. */
   readonly passed: boolean;
-  /** Starts over with `ms` from now. */
+  /** Sets the deadline to `ms` from now. */
   restart(ms: number): void;
 }
 
@@ -47,7 +47,7 @@ export function openDeadline(clock: Clock, ms: number, caller?: AbortSignal): De
   };
 }
 
-/** The promise's outcome, or the signal's reason as soon as it aborts, whichever is first. */
+/** The result of `work`; rejects with the signal's reason if it aborts before. */
 export async function untilAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
   const { promise, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(signal.reason);
@@ -60,7 +60,7 @@ export async function untilAborted<T>(signal: AbortSignal, work: Promise<T>): Pr
   }
 }
 
-/** Waits `delayMs`, or less when the signal aborts; never rejects. */
+/** Waits `delayMs`, or until the signal aborts; never rejects. */
 export async function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
   const { promise, resolve } = Promise.withResolvers<undefined>();

@@ -1,8 +1,8 @@
-/** Work for a burst of events, done once for all of them. */
+/** Runs work once for a burst of events. */
 import type { Clock } from '../../cache/clock.ts';
 
 export interface Debounced extends Disposable {
-  /** Runs the work after the delay, unless it is due already. */
+  /** Schedules the work after the delay, unless it is scheduled already. */
   trigger(): void;
 }
 

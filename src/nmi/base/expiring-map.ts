@@ -1,6 +1,6 @@
 /**
- * Values in memory, each for a time of its own: at most `max`, least recently used out first. What
- * has expired is not only not returned but leaves memory, since some of it is secret.
+ * Values that expire, each at its own time: at most `max`, with LRU eviction. An expired value is removed
+ * from memory by a timer, since some values are secret.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { TimerQueue, type QueuedTimer } from '../../cache/token/timer-queue.ts';
@@ -9,12 +9,12 @@ interface Entry<V> extends QueuedTimer {
   readonly value: V;
 }
 
-/** Nothing is in it, and nothing armed, after its disposal. */
+/** Empty and without a timer after its disposal. */
 export class ExpiringMap<V> implements Disposable {
   readonly #clock: Clock;
   readonly #max: number;
   readonly #alarms: TimerQueue;
-  /** In order of the last use. */
+  /** Least recently used first. */
   readonly #entries = new Map<string, Entry<V>>();
   #isDisposed = false;
 
@@ -38,7 +38,7 @@ export class ExpiringMap<V> implements Disposable {
     return entry.value;
   }
 
-  /** @param lifeMs from now; without it the value stays until there is no room. */
+  /** @param lifeMs from now; by default the value stays until its eviction. */
   set(key: string, value: V, lifeMs = Infinity): void {
     this.delete(key);
     if (this.#isDisposed || lifeMs <= 0) return;
@@ -52,7 +52,7 @@ export class ExpiringMap<V> implements Disposable {
     if (this.#entries.size > this.#max && oldest !== undefined) this.delete(oldest);
   }
 
-  /** @returns whether it was there. */
+  /** @returns whether it existed. */
   delete(key: string): boolean {
     const entry = this.#entries.get(key);
     if (entry === undefined) return false;

@@ -1,4 +1,4 @@
-/** Reading fields of unknown JSON without trusting its shape. */
+/** Reads fields of unknown JSON without trusting its shape. */
 
 export type JsonRecord = Readonly<Record<string, unknown>>;
 

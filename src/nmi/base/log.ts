@@ -1,6 +1,6 @@
 /**
- * What the agent's parts need of a logger. Messages are constant and lower case, everything that
- * varies is a field, and no field ever holds a token, a secret or a full client id.
+ * The logger's interface for the parts of the agent. Messages are constant and lower case, variable data
+ * is in fields, and no field ever contains a token, a secret or a full client id.
  */
 export type LogFields = Readonly<Record<string, unknown>>;
 
@@ -12,8 +12,8 @@ export interface Log {
 }
 
 /**
- * A resource as a caller named it, if it looks like one. A caller may put anything there, a token
- * of its own included, and that must not end in a log.
+ * The resource of a request, if it looks like one. A caller may send anything as resource, even a token,
+ * which must not reach a log.
  */
 export function loggableResource(resource: string): string {
   const isUri = /^[a-z][a-z0-9+.-]{1,20}:\/\/[A-Za-z0-9._:/-]{1,200}$/i.test(resource);
@@ -21,14 +21,14 @@ export function loggableResource(resource: string): string {
   return isUri || isGuid ? resource : '[unusual]';
 }
 
-/** The path of a relayed request; not segments long enough for a token. */
+/** The path of a relayed request, without segments that are long enough for a token. */
 export function loggablePath(path: string): string {
   return /^(?:\/[A-Za-z0-9._~-]{1,40}){1,12}\/?$/.test(path) ? path : '[unusual]';
 }
 
 /**
- * A client id as the replaced system logs it: first and last four characters. Short texts stay,
- * as they did there.
+ * A client id in the replaced system's format: first and last four characters. Short texts are returned
+ * unchanged, as in the replaced system.
  */
 export function redactClientId(clientId: string): string {
   if (clientId.length < 8) return clientId;

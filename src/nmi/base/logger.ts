@@ -1,6 +1,6 @@
 /**
- * The one place that knows pino. Lines go to standard output synchronously: volume is low by
- * design, and the lines before a crash matter most.
+ * The only file that uses pino. Lines go to standard output synchronously: the volume is low by design,
+ * and the lines before a crash must not be lost.
  */
 import { pino, symbols } from 'pino';
 import type { Log, LogFields } from './log.ts';
@@ -11,18 +11,18 @@ export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent';
 export interface LoggerOptions {
   readonly format: 'json' | 'text';
   readonly level: LogLevel;
-  /** Takes whole lines, newline included. */
+  /** Receives whole lines, newline included. */
   readonly write: (line: string) => void;
 }
 
 export interface Logger extends Log {
-  /** Lines of it carry these fields, which are rendered once. */
+  /** A logger whose lines have these fields, which are rendered once. */
   child(fields: LogFields): Logger;
-  /** An info line of which nearly everything is constant, and rendered once. */
+  /** An info line whose constant part is rendered once. */
   prepare(fields: LogFields, message: string): PreparedLine;
 }
 
-/** @param ids texts of characters that JSON leaves as they are; those that are undefined are left out. */
+/** @param ids texts without characters that JSON escapes; undefined ones are omitted. */
 export type PreparedLine = (
   durationMs: number,
   ids: Readonly<Record<string, string | undefined>>,
@@ -52,7 +52,7 @@ export function createLogger(options: LoggerOptions): Logger {
       error: (fields, message) => inner.error(fields, message),
       child: (fields) => wrap(inner.child(fields)),
       prepare: (fields, message) => {
-        // What `info` writes, byte for byte, at a quarter of its cost.
+        // Byte for byte the line of `info`, at a quarter of its cost.
         const bindings = String(Reflect.get(inner.child(fields), symbols.chindingsSym));
         const end = `,"msg":${JSON.stringify(message)}}\n`;
         return (durationMs, ids) => {
@@ -70,7 +70,7 @@ export function createLogger(options: LoggerOptions): Logger {
   return wrap(logger);
 }
 
-/** Pino's time fragment, made once a millisecond: under load many lines share one. */
+/** Pino's time fragment, created once per millisecond: under load many lines share one. */
 function createTimestamp(): () => string {
   let madeAtMs = Number.NaN;
   let fragment = '';

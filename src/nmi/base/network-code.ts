@@ -1,4 +1,4 @@
-/** A short constant word for a network failure. Messages may hold addresses, codes do not. */
+/** A short constant word for a network failure. Unlike messages, codes contain no addresses. */
 export function networkCode(error: unknown): string {
   if (!(error instanceof Error)) return 'unknown';
   if ('code' in error && typeof error.code === 'string') return error.code;

@@ -1,6 +1,6 @@
 /**
- * What a long-lived part of the agent shows of itself. The agent collects it from every part, so a
- * new condition or gauge is written in the part it describes and nowhere else.
+ * Conditions and metrics of a long-lived part of the agent. The agent collects them from every part, so a
+ * new condition or gauge is defined in its own part and nowhere else.
  */
 import type { Condition } from './readiness.ts';
 
@@ -14,7 +14,7 @@ export interface Sample {
 
 export interface Part {
   readonly conditions?: readonly Condition[];
-  /** Lines for `/readyz?verbose`: how this part is, ready or not. */
+  /** Lines for `/readyz?verbose`: the state of this part, ready or not. */
   details?(): readonly string[];
   /** Read at each scrape; cheap, and must not throw. */
   samples?(): readonly Sample[];

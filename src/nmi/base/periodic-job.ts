@@ -1,10 +1,10 @@
-/** Work that is done again and again, one run after the other, until it is disposed. */
+/** Repeats work, one run after the other, until its disposal. */
 import type { Clock } from '../../cache/clock.ts';
 
-/** Does one run; must not reject. Returns milliseconds until the next, or undefined to end. */
+/** One run; must not reject. Returns milliseconds until the next run, or undefined to end. */
 export type PeriodicRun = () => number | undefined | Promise<number | undefined>;
 
-/** @param firstMs until the first run. A run that disposal overtakes is the last. */
+/** @param firstMs milliseconds until the first run. A run during the disposal is the last one. */
 export function startPeriodicJob(clock: Clock, firstMs: number, run: PeriodicRun): Disposable {
   let isDisposed = false;
   let disarm: () => void;

@@ -1,4 +1,4 @@
-/** A port that cannot be bound, as the reason why the agent cannot start. */
+/** The start error for a port that cannot be bound. */
 import { networkCode } from './network-code.ts';
 import { StartError } from './start-error.ts';
 

@@ -1,10 +1,10 @@
 /**
- * What must hold for this node to be served, each condition by name. The answer of `/readyz` says
- * what is missing and why.
+ * Named conditions under which the agent serves this node. `/readyz` reports the unmet ones and their
+ * problems.
  */
 export interface Condition {
   readonly name: string;
-  /** Why it does not hold, or undefined when it does. */
+  /** Why the condition is unmet, or undefined if it is met. */
   readonly problem: () => string | undefined;
 }
 
@@ -13,7 +13,7 @@ export interface Readiness {
   readonly missing: Readonly<Record<string, string>>;
 }
 
-/** The page of `/readyz?verbose`, as the API server writes its own: one line a condition, then details. */
+/** The page of `/readyz?verbose`, in the API server's format: one line per condition, then details. */
 export function describeReadiness(
   parts: readonly {
     readonly conditions?: readonly Condition[];
@@ -33,7 +33,7 @@ export function describeReadiness(
   return `${lines.join('\n')}\n`;
 }
 
-/** @param parts of the agent, each with the conditions that it knows of. */
+/** @param parts of the agent, each with its conditions. */
 export function readiness(
   parts: readonly { readonly conditions?: readonly Condition[] }[],
 ): Readiness {

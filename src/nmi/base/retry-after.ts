@@ -1,6 +1,6 @@
 /**
- * Seconds that a `Retry-After` header asks to wait: a number of them or a date, `maxS` at most.
- * `undefined` when the header is absent or unreadable.
+ * The seconds of a `Retry-After` header, which is a number or a date; at most `maxS`. `undefined` if the
+ * header is absent or unreadable.
  */
 export function parseRetryAfter(
   header: string | readonly string[] | undefined,

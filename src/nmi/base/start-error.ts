@@ -1,4 +1,4 @@
-/** Why the agent cannot run: the configuration's fault, or the machine's. */
+/** Why the agent cannot run: an error in the configuration, or of the machine. */
 import { CodedError } from './coded-error.ts';
 
 export type StartErrorCode = 'CONFIG' | 'UNAVAILABLE';

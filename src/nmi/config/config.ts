@@ -1,6 +1,6 @@
 /**
- * From raw flag texts and the environment to one readonly configuration in base units. All
- * problems are reported together; nothing here prints or exits.
+ * Parses flags and environment variables into one readonly configuration in base units. Returns all
+ * problems together; never prints or exits.
  */
 import { nearest } from './nearest.ts';
 import {
@@ -23,7 +23,7 @@ export type ConfigResult =
   | { readonly ok: true; readonly config: Config; readonly warnings: readonly string[] }
   | { readonly ok: false; readonly problems: readonly string[] };
 
-/** A text and where it was given: the flag or the variable, as the user wrote it. */
+/** A text and its origin: the flag or the variable, as written by the user. */
 interface Given {
   readonly shown: string;
   readonly text: string;
@@ -79,7 +79,7 @@ export function parseConfig(
   return conflicts.length > 0 ? { ok: false, problems: conflicts } : { ok: true, config, warnings };
 }
 
-/** Each row has filled its key with what its type parsed. */
+/** True because each row has set its key to the value parsed by its type. */
 function isComplete(values: object): values is Config {
   return options.every(({ key }) => key in values);
 }
@@ -92,13 +92,13 @@ function fromEnvironment(option: Option, environment: Environment): Given | unde
   return undefined;
 }
 
-/** What depends on more than one option. */
+/** Sets values that depend on more than one option. */
 function finish(config: Config): Config {
   const { redirect, metadataIp, metadataPort, logLevel, verbosity } = config;
   const level = verbosity >= 6 ? 'trace' : verbosity >= 4 ? 'debug' : logLevel;
   return Object.freeze({
     ...config,
-    // The address mode rewrites nothing: the agent listens where pods dial.
+    // The address mode rewrites nothing: the agent listens at the address that pods connect to.
     ...(redirect === 'address' ? { listenIp: metadataIp, listenPort: metadataPort } : {}),
     logLevel: logLevel === 'info' ? level : logLevel,
   });
@@ -139,7 +139,7 @@ function withDashes(spelling: string): string {
   return spelling.length === 1 ? `-${spelling}` : `--${spelling}`;
 }
 
-/** Only what is likely a slip: at most a third of the letters. */
+/** Suggests only likely typing errors: at most a third of the letters. */
 function suggestFlag(spelling: string): string {
   const found = nearest(spelling, flagNames);
   return found !== undefined && found.edits <= spelling.length / 3
@@ -157,7 +157,7 @@ function unknownVariables(environment: Environment): string[] {
     .map(([name]) => `${name} is unknown; the nearest is ${nearest(name, ownNames)?.name ?? ''}`);
 }
 
-/** What Kubernetes puts into the environment of pods beside a Service named `nmi` or `nmi-…`. */
+/** A variable that Kubernetes sets in pods for a Service named `nmi` or `nmi-…`. */
 function isServiceLink(name: string, text: string): boolean {
   if (/_SERVICE_(?:HOST|PORT(?:_\w+)?)$|_PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?$/.test(name))
     return true;

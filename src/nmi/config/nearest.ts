@@ -1,4 +1,4 @@
-/** The name with the fewest edits (Levenshtein), and how many they are. */
+/** The name with the fewest edits (Levenshtein), and their number. */
 export function nearest(
   wrong: string,
   names: Iterable<string>,

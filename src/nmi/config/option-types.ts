@@ -4,24 +4,24 @@ import { parseDuration } from './duration.ts';
 
 export interface OptionType<T> {
   readonly kind: 'boolean' | 'integer' | 'duration' | 'ip' | 'choice' | 'list' | 'string';
-  /** In words. */
+  /** Description of the allowed values. */
   readonly allowed: string;
   /** Undefined: not allowed. */
   readonly parse: (text: string) => T | undefined;
-  /** Of an integer. */
+  /** Set for an integer. */
   readonly range?: { readonly min: number; readonly max: number };
-  /** Of a choice. */
+  /** Set for a choice. */
   readonly choices?: readonly string[];
-  /** Of a string. */
+  /** Set for a string. */
   readonly pattern?: RegExp;
   /**
-   * A text that `parse` reads as this value. Undefined for free texts: one may be a path, an address
-   * or a secret, and is not for everybody's eyes.
+   * A text that `parse` reads as this value. Undefined for free texts, which may be a path, an address or
+   * a secret and must not be published.
    */
   show?(value: T): string;
 }
 
-/** What Go's strconv.ParseBool takes, since existing manifests were written for it. */
+/** The texts of Go's strconv.ParseBool, which existing manifests contain. */
 export const boolean: OptionType<boolean> = {
   kind: 'boolean',
   allowed: 'true or false',
@@ -105,7 +105,7 @@ export function choice<const T extends string>(
   return { kind: 'choice', allowed, choices, parse, show: String };
 }
 
-/** @param allowed what the items may be, in words. */
+/** @param allowed description of the items. */
 export function list<T>(
   allowed: string,
   parseItem: (text: string) => T | undefined,

@@ -1,7 +1,6 @@
 /**
- * The one table of everything that can be set. From it come the type and the values of `Config`, the
- * command line, the `NMI_*` environment variables, `--help`, the tables of the README and the values
- * of the chart.
+ * The only table of options. `Config`, the command line, the `NMI_*` environment variables, `--help`,
+ * docs/flags.md and the chart's values are derived from it.
  */
 import { isDnsSubdomain } from '../base/dns-name.ts';
 import { cloudNames, parseOrigin } from '../sources/entra/clouds.ts';
@@ -27,15 +26,15 @@ import {
 interface OptionRow {
   /** Kebab-case; gives the names of flag and environment variable. */
   readonly name: string;
-  /** The spelling of the replaced system where it is another one. */
+  /** The spelling of the replaced system, if it differs. */
   readonly old?: string;
-  /** What it fills in `Config`. */
+  /** Field of `Config`. */
   readonly key: string;
   readonly type: OptionType<unknown>;
-  /** As a user would write it; nothing is the empty text. */
+  /** As written by a user; without a default, the empty text. */
   readonly default?: string;
   readonly help: string;
-  /** It matters to `nmi redirect` too. */
+  /** The option also applies to `nmi redirect`. */
   readonly isOfRedirect?: true;
   /** Further environment variables; the first that is set counts. */
   readonly otherVariables?: readonly string[];
@@ -43,7 +42,7 @@ interface OptionRow {
 
 export interface Option extends OptionRow {
   readonly default: string;
-  /** Under which help and README show it. */
+  /** Heading in help and docs. */
   readonly group: string;
 }
 
@@ -425,7 +424,7 @@ const table = {
         /^(?:off|\/[\x21-\x7e]{1,106})$/,
         'an absolute path of at most 107 characters, or off',
       ),
-      // Of what a container with a read-only root always has, the one place that can be written.
+      // The only path that a container with a read-only root can always write to.
       default: '/dev/shm/nmi/explain.sock',
       help: 'Unix socket for `nmi explain`; only the agent’s own user can open it. `off` for none.',
     },
@@ -486,7 +485,7 @@ export const ignoredFlags: readonly IgnoredFlag[] = [
 export interface IgnoredFlag {
   readonly name: string;
   readonly reason: string;
-  /** Stands alone on the command line. */
+  /** The flag needs no value. */
   readonly isBoolean: boolean;
 }
 
@@ -522,17 +521,17 @@ export function findIgnored(flag: string): IgnoredFlag | undefined {
   return ignoredByFlag.get(flag);
 }
 
-/** Those of its flag, without dashes. */
+/** Spellings of its flag, without dashes. */
 export function spellings({ name, old }: Option): readonly string[] {
   return old === undefined ? [name] : [name, old];
 }
 
-/** Of its environment variable: `NMI_` and the name in upper snake case, `nmi-` once only. */
+/** Its environment variable: `NMI_` and the name in upper snake case, without a second `NMI_`. */
 export function environmentName({ name }: Option): string {
   return `NMI_${upperSnake(name.replace(/^nmi-/, ''))}`;
 }
 
-/** All variables it is read from, in this order. */
+/** All variables that it is read from, in order of precedence. */
 export function environmentNames(option: Option): readonly string[] {
   return [
     ...new Set([environmentName(option), `NMI_${upperSnake(option.name)}`]),

@@ -1,6 +1,6 @@
 /**
- * Limits with one right value, so that nobody has to choose them. Tests and benchmarks in the same
- * process pass others as `AgentOptions.tuning`.
+ * Limits with one right value, which are therefore not options. Tests and benchmarks in the same process
+ * pass others as `AgentOptions.tuning`.
  */
 export const tuning = {
   /** Three misses: a watch that works is proven current every 101 s at the latest. */

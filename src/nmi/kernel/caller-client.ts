@@ -1,7 +1,7 @@
 /**
- * Asks the process that keeps the redirect: pipelined, in order, over one connection that is made
- * again when it is lost. An answer that does not come in time ends the connection, and with it every
- * request on it: what is asked then is answered "unavailable", never late.
+ * Client of the process that maintains the redirect: pipelined requests over one connection, which is
+ * reopened when it is lost. An answer that does not arrive in time closes the connection and fails every
+ * request on it with "unavailable".
  */
 import { connect, type Socket } from 'node:net';
 import type { Clock } from '../../cache/clock.ts';
@@ -20,13 +20,13 @@ import {
 export interface CallerClientOptions {
   readonly path: string;
   readonly clock: Clock;
-  /** What the other process has just reported; undefined when the connection to it is lost. */
+  /** Called with each report of the other process; undefined when the connection is lost. */
   readonly onReport: (report: RedirectReport | undefined) => void;
 }
 
 const answerMs = 1_000;
 const reconnectMs = 100;
-/** More than the connections that a listener holds for one. */
+/** More than the connections of a listener's backlog. */
 const maxPending = 4_096;
 
 export const noAnswer = {
@@ -49,10 +49,10 @@ export class CallerClient {
   readonly #options: CallerClientOptions;
   #socket: Socket | undefined;
   #pending: Pending[] = [];
-  /** Requests of this turn of the event loop, which go in one write. */
+  /** Requests of this turn of the event loop, which are sent in one write. */
   readonly #due = Buffer.alloc(maxPending * requestBytes);
   #dueBytes = 0;
-  /** Of what is armed: the end of patience on a connection, or the next one. */
+  /** Disarms the timer: the timeout of the oldest request, or the next connect. */
   #disarm: (() => void) | undefined;
   #isClosed = false;
 
@@ -60,7 +60,7 @@ export class CallerClient {
     this.#options = options;
   }
 
-  /** What the other process reports now, or undefined when it does not answer. */
+  /** The current report of the other process, or undefined if it does not answer. */
   async report(): Promise<RedirectReport | undefined> {
     if (this.#isClosed) return undefined;
     this.#socket ??= this.#connect();
@@ -68,7 +68,7 @@ export class CallerClient {
     return answer?.kind === 'status' ? answer.report : undefined;
   }
 
-  /** Who dialled from there. Only what is asked when a report has come can be answered. */
+  /** The caller behind an address and port. Unavailable before the first report. */
   lookUp(ip: string, port: number): Attestation | Promise<Attestation> {
     if (this.#socket === undefined) return noAnswer;
     return this.#ask(this.#socket, { kind: 'look-up', ip, port }).then(attestationOf);
@@ -97,7 +97,7 @@ export class CallerClient {
     if (this.#pending.length >= maxPending) return Promise.resolve(undefined);
     const { promise, resolve } = Promise.withResolvers<Answer | undefined>();
     const deadlineMs = this.#options.clock.monotonicMs() + answerMs;
-    // A process that waits for nothing else, as a verb does, waits for the answer.
+    // A pending request keeps a process alive that has no other work, such as a verb.
     if (this.#pending.push({ kind: request.kind, deadlineMs, settle: resolve }) === 1) socket.ref();
     if (this.#disarm === undefined) this.#watch(answerMs);
     if (this.#dueBytes === 0) setImmediate(this.#send);
@@ -113,7 +113,7 @@ export class CallerClient {
     this.#dueBytes = 0;
   };
 
-  /** Ends the connection when its oldest request has waited for too long. */
+  /** Closes the connection when its oldest request has timed out. */
   #watch(delayMs: number): void {
     this.#disarm = this.#options.clock.schedule(delayMs, () => {
       this.#disarm = undefined;
@@ -125,7 +125,7 @@ export class CallerClient {
     });
   }
 
-  /** @returns false for bytes that nobody asked for. */
+  /** @returns false for bytes without a request. */
   #take(answers: Buffer): boolean {
     for (let at = 0; at < answers.length; at += answerBytes) {
       const answer = readAnswer(answers, at);

@@ -1,6 +1,6 @@
 /**
- * What the two processes of a split agent say to each other, as frames of a fixed size. Answers come in
- * the order of the requests. Ports are in network order, the other numbers little endian.
+ * The protocol between the two processes of a split agent: frames of a fixed size. Answers have the order
+ * of the requests. Ports are in network order, other numbers little endian.
  *
  *     status   1 ·······
  *     look-up  2 · port(2) ip(4)
@@ -13,15 +13,15 @@ import type { Attestation, RedirectMode, RedirectTarget } from '../../redirect/r
 export const requestBytes = 8;
 export const answerBytes = 20;
 
-/** The modes that one process can keep for another. */
+/** The modes that one process can maintain for another. */
 export type KeptMode = Extract<RedirectMode, 'ebpf' | 'iptables'>;
 
-/** How the redirect is that the other process keeps. */
+/** State of the redirect that the other process maintains. */
 export interface RedirectReport {
   readonly mode: KeptMode;
-  /** It is as wanted; with eBPF the pod of both processes is exempt from it. */
+  /** The redirect is active; with eBPF the pod of both processes is exempt from it. */
   readonly isActive: boolean;
-  /** Of the programs' maps: grows with what a record means. */
+  /** Layout of the programs' maps: increases with each change of a record's meaning. */
   readonly layout: number;
   readonly target: RedirectTarget;
 }
@@ -51,7 +51,7 @@ export function writeRequest(request: Request, bytes: Buffer, at: number): void 
   writeIp(request.ip, bytes, at + 4);
 }
 
-/** Undefined for bytes that are no request. */
+/** Undefined for invalid bytes. */
 export function readRequest(bytes: Buffer, at: number): Request | undefined {
   switch (bytes[at]) {
     case kinds.status:
@@ -85,7 +85,7 @@ export function writeAnswer(answer: Answer, bytes: Buffer, at: number): void {
   bytes.writeUInt16BE(target.listenPort, at + 18);
 }
 
-/** Undefined for bytes that are no answer. */
+/** Undefined for invalid bytes. */
 export function readAnswer(bytes: Buffer, at: number): Answer | undefined {
   const word = bytes[at + 1] ?? 0;
   if (bytes[at] === kinds['look-up']) {
@@ -108,7 +108,7 @@ export function readAnswer(bytes: Buffer, at: number): Answer | undefined {
   };
 }
 
-/** Cuts what arrives into whole frames; keeps less than one of them. */
+/** Splits received bytes into frames; buffers less than one frame. */
 export class FrameReader {
   readonly #frameBytes: number;
   #rest: Buffer = Buffer.alloc(0);
@@ -117,7 +117,7 @@ export class FrameReader {
     this.#frameBytes = frameBytes;
   }
 
-  /** Whole frames, one behind the other, as far as they have come. */
+  /** All complete frames, concatenated. */
   take(chunk: Buffer): Buffer {
     const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
     const whole = bytes.length - (bytes.length % this.#frameBytes);

@@ -1,8 +1,8 @@
 /**
- * Answers look-ups of callers for an agent that may not read the map itself: bpf(2) is not permitted
- * to a container without CAP_BPF, by the default seccomp profile of container runtimes. Who reaches
- * the folder of the socket may ask; in the manifests that is the other container of the pod. An answer
- * tells which cgroup opened a connection, and nothing can be changed here.
+ * Looks callers up for an agent that cannot read the map itself: the default seccomp profile of container
+ * runtimes forbids bpf(2) to a container without CAP_BPF. Every process that can reach the socket's
+ * folder may send requests; in the manifests that is only the other container of the pod. An answer
+ * contains the cgroup that opened a connection; no request changes anything.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
@@ -22,18 +22,18 @@ import {
 } from './caller-frames.ts';
 
 export interface CallerServerOptions {
-  /** Its folder, but none above that, is made when it is not there. */
+  /** Path of the socket. Its folder is created if absent, but not the folders above it. */
   readonly path: string;
   readonly report: () => RedirectReport;
   readonly lookUp: (ip: string, port: number) => Attestation;
 }
 
-/** The agent, its successor, and a verb that somebody types. */
+/** The agent, its successor during an update, and verbs run by an administrator. */
 const maxClients = 8;
-/** Of a client that does not read its answers. */
+/** Limit for a client that does not read its answers. */
 const maxUnreadBytes = 256 * 1024;
 
-/** @throws StartError when nobody can listen there. */
+/** @throws StartError if the server cannot listen at the path. */
 export async function openCallerServer(options: CallerServerOptions): Promise<AsyncDisposable> {
   const { path } = options;
   const clients = new Set<Socket>();
@@ -57,11 +57,11 @@ export async function openCallerServer(options: CallerServerOptions): Promise<As
   };
 }
 
-/** @returns why nobody listens, or undefined. */
+/** @returns why the server cannot listen, or undefined. */
 async function listen(server: Server, path: string): Promise<string | undefined> {
   try {
     await makeFolder(dirname(path), 0o755);
-    // The other container has another user.
+    // The other container runs as another user.
     return await listenAt(server, path, 0o666);
   } catch (error) {
     return networkCode(error);
@@ -96,7 +96,7 @@ function answerTo(request: Request, { report, lookUp }: CallerServerOptions): An
       return { kind: 'look-up', outcome: 'attested', cgroupId: found.cgroupId };
     case 'unattested':
       return { kind: 'look-up', outcome: 'unattested', cgroupId: 0n };
-    // By address nobody is looked up.
+    // The iptables mode has no records.
     case 'by-address':
     case 'unavailable':
       return { kind: 'look-up', outcome: 'unavailable', cgroupId: 0n };

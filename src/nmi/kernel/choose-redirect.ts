@@ -1,6 +1,6 @@
 /**
- * The redirect a configuration asks for, and why it is that one. `auto` is eBPF where it can work
- * and iptables elsewhere; which of them, and what was missing, is always told.
+ * Chooses the redirect for a configuration, and logs the reason. `auto` is eBPF if the node supports it,
+ * else iptables; the reason names the missing part.
  */
 import { openAddressRedirect } from '../../redirect/address.ts';
 import { findPodsRoot, resolveCgroupRoot } from '../../redirect/cgroup/cgroup-tree.ts';
@@ -20,18 +20,18 @@ import { systemClock, type Clock } from '../../cache/clock.ts';
 import type { Config } from '../config/config.ts';
 import { openExternalRedirect } from './external-redirect.ts';
 
-/** What the kernel side counts by itself. */
+/** Counters of the programs and the fallback. */
 export type KernelCounts = Pick<EbpfRedirect, 'counters' | 'countFallbackConnections'>;
 
 export interface RedirectChoice {
   readonly redirect: Redirect;
   /** Undefined for modes that have no programs in the kernel. */
   readonly counts: KernelCounts | undefined;
-  /** For the log. */
+  /** Reason of the choice, for the log. */
   readonly why: string;
-  /** The folder of all pods in the cgroup2 tree, as it is now; undefined without eBPF. */
+  /** Returns the current folder of all pods in the cgroup v2 tree; undefined without eBPF. */
   readonly podsRoot: (() => string | undefined) | undefined;
-  /** Lets go of what the redirect holds in this process; the kernel's side stays. */
+  /** Closes handles of this process; the redirect stays in the kernel. */
   readonly close: () => void;
 }
 
@@ -96,7 +96,7 @@ function ebpf(config: Config, why: string): RedirectChoice {
   };
 }
 
-/** Asked on the way of requests, too: a tree that is not there, or cannot be looked for, has no pods. */
+/** Also called during requests, so it never throws: without a tree it returns undefined. */
 function podsRootOf(config: Config): () => string | undefined {
   return () => {
     try {
@@ -108,7 +108,7 @@ function podsRootOf(config: Config): () => string | undefined {
   };
 }
 
-/** @throws RedirectError where there is no cgroup2 tree. */
+/** @throws RedirectError without a cgroup v2 tree. */
 function cgroupRootOf({ cgroupRoot }: Config): string {
   return resolveCgroupRoot(cgroupRoot === '' ? undefined : cgroupRoot);
 }
@@ -129,13 +129,13 @@ function targetOf({ metadataIp, metadataPort, listenIp, listenPort }: Config) {
   return { metadataIp, metadataPort, listenIp, listenPort };
 }
 
-/** What eBPF lacks here, in words; undefined when it can work. */
+/** The requirement of eBPF that this node lacks; undefined if it lacks none. */
 function missingForEbpf(config: Config): string | undefined {
   try {
     const root = cgroupRootOf(config);
     if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
     const refused = Object.entries(kernelAnswers()).filter(([, errno]) => errno !== 0);
-    // Capabilities, or the seccomp profile of a container runtime that does not know CAP_BPF.
+    // A capability is missing, or the container runtime's seccomp profile does not know CAP_BPF.
     if (refused.some(([, errno]) => errno === NOT_PERMITTED)) {
       return 'bpf(2) is not permitted: it takes CAP_BPF, CAP_NET_ADMIN and a seccomp profile with it';
     }

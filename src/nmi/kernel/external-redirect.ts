@@ -1,9 +1,9 @@
 /**
- * The redirect of an agent that has no right to make one: `nmi redirect run` in another container of
- * the pod keeps the kernel's side, reports how it is and looks callers up.
+ * The redirect of an agent without rights: `nmi redirect run` in another container of the pod maintains
+ * the redirect, reports its state and looks callers up.
  *
- * The agent goes by the mode that is reported first. Who serves callers by address and who looks them
- * up differ in more than that, so another mode takes another start of the pod.
+ * The agent uses the first reported mode. Identification by address and by record differ in other parts
+ * of the agent too, so a change of the mode needs a restart of the pod.
  */
 import { createServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -22,15 +22,15 @@ import { CallerClient, noAnswer } from './caller-client.ts';
 import type { KeptMode, RedirectReport } from './caller-frames.ts';
 
 export interface ExternalRedirectOptions {
-  /** Of the socket that `nmi redirect run` answers at. */
+  /** Path of the socket of `nmi redirect run`. */
   readonly path: string;
-  /** What it is expected to redirect. */
+  /** The expected target of the redirect. */
   readonly target: RedirectTarget;
   readonly clock: Clock;
 }
 
 export interface ExternalRedirect extends Redirect {
-  /** Lets go of the connection to the other process. */
+  /** Closes the connection to the other process. */
   close(): void;
 }
 
@@ -45,7 +45,7 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
   const { path, clock } = options;
   const target = reachableTarget(options.target);
   let mode: KeptMode | undefined;
-  /** Nobody can be attested while it is defined, by whatever mode. */
+  /** While it is defined, no caller is attested, in any mode. */
   let mismatch: Extract<Attestation, { kind: 'unavailable' }> | undefined;
   let isAnswered = false;
   const client = new CallerClient({ path, clock, onReport });
@@ -80,7 +80,7 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
 
   const verify = async (): Promise<RedirectStatus> => describe(await client.report());
 
-  /** What is not there yet, or undefined. */
+  /** The part that is still missing, or undefined. */
   async function findMissing(): Promise<string | undefined> {
     const { problems } = await verify();
     const [problem] = problems;
@@ -120,7 +120,7 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
   };
 }
 
-/** Why callers are not what this agent takes them for. */
+/** Difference between the report and this agent's expectation, because of which callers are not attested. */
 function findMismatch(
   report: RedirectReport,
   target: RedirectTarget,
@@ -136,7 +136,7 @@ function findMismatch(
   return undefined;
 }
 
-/** A link without ports or carrier is not among what Node lists as interfaces; binding tells. */
+/** Node does not list an interface without ports or carrier, so the check binds to the address. */
 function isHeld(host: string): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer();
@@ -145,7 +145,7 @@ function isHeld(host: string): Promise<boolean> {
   });
 }
 
-/** What is awaited, or undefined as soon as the signal aborts. */
+/** The result of the work, or undefined as soon as the signal aborts. */
 async function unlessAborted<T>(
   work: Promise<T>,
   signal: AbortSignal | undefined,

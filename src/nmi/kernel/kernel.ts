@@ -1,6 +1,6 @@
 /**
- * The kernel's side of a node as one part: the redirect that the configuration asks for, kept in
- * place, what it knows of callers, and what it counts.
+ * The kernel side of a node as one part of the agent: the configured redirect and its reconciler, the
+ * look-up of callers, and counters.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { CgroupIndex } from '../../redirect/cgroup/cgroup-index.ts';
@@ -17,28 +17,28 @@ import { watchRoom } from './room-shortage.ts';
 import { whileSettling } from './settling.ts';
 
 export interface Kernel extends Required<Pick<Part, 'conditions' | 'samples'>>, AsyncDisposable {
-  /** Known once `prepare` has come to its end. */
+  /** Known after `prepare`. */
   readonly mode: RedirectMode;
   /**
-   * Brings up the address that the agent listens on, or gives up waiting for it when the signal aborts.
-   * @throws StartError when it cannot be.
+   * Brings up the address that the agent listens on, or stops waiting for it when the signal aborts.
+   * @throws StartError if the address cannot be brought up.
    */
   prepare(signal?: AbortSignal): Promise<void>;
-  /** Installs the redirect, and checks it from then on; a failure is a state, not an exception. */
+  /** Installs the redirect, then checks it periodically; a failure is a state, not an exception. */
   start(): Promise<void>;
   attest(peer: Peer): Attestation | Promise<Attestation>;
   /** Known once `prepare` has come to its end; undefined in a mode that attests callers. */
   readonly network: PodNetwork | undefined;
   /** Why nobody can be looked up now, or undefined. */
   whyUnavailable(): string | undefined;
-  /** Which of these pod UIDs a cgroup belongs to. */
+  /** The candidate pod UID that a cgroup belongs to, or undefined. */
   findCgroupUid(cgroupId: bigint, candidates: readonly string[]): string | undefined;
   status(): RedirectStatus;
-  /** Why pods are not redirected, or undefined when they are (or are meant not to be). */
+  /** Why pods are not redirected; undefined if they are, or if no redirect is configured. */
   problem(): string | undefined;
-  /** The redirect was brought to the wanted state at least once. */
+  /** Whether the redirect was active at least once. */
   hasBeenActive(): boolean;
-  /** Gives memory back that the C library keeps and nobody uses. Throws where it cannot be done. */
+  /** Returns unused memory of the C library to the kernel. Throws if this is impossible. */
   trimMemory(): void;
 }
 
@@ -78,7 +78,7 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
     const settled = whileSettling(attestation, nowMs - (keeper.activeSinceMs ?? nowMs));
     return withPlace(settled, peer, network);
   };
-  /** No redirect is wanted and none is left behind: there is nothing to report of one. */
+  /** No redirect is configured and none was left behind, so there is nothing to report. */
   const isOff = (): boolean => keeper.status.state === 'off';
   const redirectSamples = (): readonly Sample[] => [
     {
@@ -127,13 +127,13 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
   };
 }
 
-/** What the programs in the kernel count by themselves. */
+/** Samples of the programs' counters. */
 function programSampler(counts: KernelCounts): () => readonly Sample[] {
   let caught = 0;
   return () => {
     const totals = countersOf(counts);
     if (totals === undefined) return [];
-    // It takes a tool of the node's: the next scrape has it.
+    // Reading it runs a tool, so the next scrape shows the value.
     void counts.countFallbackConnections().then(
       (total) => (caught = total ?? caught),
       () => undefined,
@@ -155,7 +155,7 @@ function programSampler(counts: KernelCounts): () => readonly Sample[] {
   };
 }
 
-/** Undefined where nothing can be read: a scrape is worth more than a counter. */
+/** Undefined if the counters cannot be read, which must not fail the scrape. */
 function countersOf(counts: KernelCounts): ReturnType<KernelCounts['counters']> {
   try {
     return counts.counters();

@@ -1,14 +1,14 @@
 /**
- * Is this a kubenet node? There all pods share one bridge, and a pod with NET_RAW can take over
- * another pod's address by ARP (CVE-2021-1677), which in address mode is the other pod's identity.
- * Looked for in the kubelet's start file, as the replaced system did, and by kubenet's own bridge,
- * since today's kubelets have no such flag.
+ * Detects a kubenet node. There all pods share one bridge, and a pod with NET_RAW can take over another
+ * pod's address by ARP (CVE-2021-1677), and with it the other pod's identity if callers are identified by
+ * address. Looks at the kubelet's start file, as the replaced system did, and for kubenet's bridge, since
+ * current kubelets have no such flag.
  */
 import { access, readFile } from 'node:fs/promises';
 
 const kubenetBridge = '/sys/class/net/cbr0/bridge';
 
-/** What gives kubenet away, or undefined. A file that is not there proves nothing. */
+/** The evidence of kubenet, or undefined. An absent file proves nothing. */
 export async function findKubenet(kubeletConfigPath: string): Promise<string | undefined> {
   const text = await readFile(kubeletConfigPath, 'utf8').catch(() => '');
   if (text.includes('--network-plugin=kubenet')) {

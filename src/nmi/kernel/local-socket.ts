@@ -1,13 +1,13 @@
-/** Listening at a path of the file system, where a process that was killed leaves its socket behind. */
+/** Listens on a Unix socket, whose file may be left from a killed process. */
 import { once } from 'node:events';
 import { lstat, mkdir, unlink } from 'node:fs/promises';
 import { connect, type Server } from 'node:net';
 import { networkCode } from '../base/network-code.ts';
 
 /**
- * Listens, in the place of a socket that nobody answers any more.
- * @param mode of the socket.
- * @returns why it does not, or undefined when it does. Failures of another kind are thrown.
+ * Listens at the path, and replaces a socket file without a listener.
+ * @param mode file mode of the socket.
+ * @returns why it cannot listen, or undefined. Throws failures of any other kind.
  */
 export async function listenAt(
   server: Server,
@@ -21,7 +21,7 @@ export async function listenAt(
   return (await tryListen(server, path, mode)) ? undefined : 'another process has just taken it';
 }
 
-/** Not the folders above it: under /proc Node 26 tries those for ever. */
+/** Creates no parent folders: below /proc, Node 26 retries those without end. */
 export async function makeFolder(path: string, mode: number): Promise<void> {
   try {
     await mkdir(path, { mode });
@@ -43,8 +43,8 @@ async function tryListen(server: Server, path: string, mode: number): Promise<bo
 }
 
 /**
- * Not chmod(2) afterwards, which goes by the name: another user of the folder could put a link to
- * another file there in between. Node binds before `listen` returns.
+ * Sets the mode by umask and not by chmod(2) afterwards, which follows the path: another user of the
+ * folder could replace the socket by a link in between. Node binds before `listen` returns.
  */
 function listenNow(server: Server, path: string, mode: number): void {
   const umask = process.umask(0o777 & ~mode);

@@ -1,7 +1,7 @@
 /**
- * Keeps the redirect as wanted: installs, checks at each interval, mends. A failure is a state
- * that is reported and tried again with growing pauses, never an exit: an agent that dies over a
- * busy lock serves nobody.
+ * Reconciles the redirect: installs it, checks it at each interval, and repairs drift. A failure is a
+ * reported state and is retried with back-off; it never ends the process, since an agent that exits
+ * because of a busy lock serves no pod.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { kernelAccountOf } from '../../redirect/native/addon.ts';
@@ -20,7 +20,7 @@ export interface ReconcilerOptions {
 }
 
 const firstRetryMs = 250;
-/** Installs in one check, before it counts as failed. */
+/** Installations within one check before it counts as failed. */
 const maxInstalls = 3;
 
 export class Reconciler implements AsyncDisposable {
@@ -37,7 +37,7 @@ export class Reconciler implements AsyncDisposable {
     this.#options = options;
   }
 
-  /** The last read-back. */
+  /** Status at the last check. */
   get status(): RedirectStatus {
     return this.#status;
   }
@@ -46,25 +46,25 @@ export class Reconciler implements AsyncDisposable {
     return this.#activeSinceMs !== undefined;
   }
 
-  /** Monotonic time of the first check that found the redirect as wanted. */
+  /** Monotonic time of the first check that found the redirect active. */
   get activeSinceMs(): number | undefined {
     return this.#activeSinceMs;
   }
 
-  /** Why pods are not redirected, or undefined when they are (or are meant not to be). */
+  /** Why pods are not redirected; undefined if they are, or if no redirect is configured. */
   problem(): string | undefined {
     if (this.#status.state === 'active' || this.#status.state === 'off') return undefined;
     return this.#lastProblem || this.#status.problems.join('; ') || this.#status.detail;
   }
 
-  /** The first check; later ones follow by themselves. */
+  /** Runs the first check and schedules the others. */
   async start(): Promise<void> {
     const firstMs = await this.#checkNow();
     if (this.#isDisposed) return;
     this.#job = startPeriodicJob(this.#options.clock, firstMs, () => this.#checkNow());
   }
 
-  /** Stops checking. The redirect stays as it is: an absent agent must mean a closed node. */
+  /** Stops the checks. The redirect stays: without an agent the node must be closed. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isDisposed = true;
     this.#job?.[Symbol.dispose]();
@@ -85,7 +85,7 @@ export class Reconciler implements AsyncDisposable {
     try {
       const before = await redirect.verify();
       let status = before;
-      // Somebody may break it again while it is being mended; that is worth another try at once.
+      // Another process may break it again during the repair; retry at once.
       for (let tries = 0; tries < maxInstalls && isWanting(status); tries++) {
         status = await redirect.install();
       }

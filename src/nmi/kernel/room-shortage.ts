@@ -1,6 +1,6 @@
 /**
- * Logs that callers were refused for want of room: by the programs' counters, at most one line for each
- * look, however many there were. The first look takes what was counted before for history.
+ * Logs callers that were refused because a map was full, from the programs' counters: at most one line
+ * per check. The first check only sets the baseline.
  */
 import type { EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
 import type { Log } from '../base/log.ts';
@@ -10,7 +10,7 @@ export function watchRoom(counters: EbpfRedirect['counters'], log: Log): () => v
   let before = counters();
   return () => {
     const now = counters();
-    // With other maps they begin at 0 again.
+    // New maps begin at 0.
     const grownBy = (key: 'refused' | 'unfiled'): number =>
       Math.max(0, Number((now?.[key] ?? 0n) - (before?.[key] ?? 0n)));
     const refusedConnects = grownBy('refused');

@@ -1,6 +1,6 @@
 /**
- * What the agent knows of its node: pods, identities, bindings and exceptions, fed by the watches,
- * and the requests that wait for something to become known.
+ * The agent's view of the cluster: pods of the node, identities, bindings and exceptions, updated by the
+ * watches, and the requests that wait for an object.
  */
 import { fullName } from '../../cache/index/object-name.ts';
 import type { Clock } from '../../cache/clock.ts';
@@ -32,10 +32,10 @@ export interface ClusterState extends GrantKnowledge, Required<Part>, AsyncDispo
   readonly watches: Watches;
 }
 
-/** Requests held at once for an object that has not arrived. */
+/** Most requests that wait at the same time for an object. */
 const maxHeldRequests = 2_000;
 
-/** A check costs the API server a list and a watch of each resource, and any pod can ask for one. */
+/** A check costs the API server a list and a watch per resource, and any pod can cause one. */
 const checkPausesMs = [5_000, 60_000] as const;
 
 export interface ClusterStateOptions {
@@ -48,7 +48,7 @@ export interface ClusterStateOptions {
   readonly network: Pick<PodPlacesOptions, 'placeOf' | 'hasLink'> | undefined;
 }
 
-/** Starts the watches; what they bring is there from the first list on. */
+/** Starts the watches. The indexes are filled by the first list. */
 export function openClusterState(options: ClusterStateOptions): ClusterState {
   const { config, tuning, client, clock, log, network } = options;
   const onObserverError = (error: unknown): void => {
@@ -62,7 +62,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   const waiters = new Waiters({
     clock,
     maxWaiters: maxHeldRequests,
-    // What is missed may be what a watch that died without a word did not tell.
+    // The missing object may be one that a silently broken watch did not deliver.
     onWait: () => {
       if (checkPause.take()) watches.checkNow();
     },
@@ -100,7 +100,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
         'all watches synced',
       );
     },
-    // Disposed before the first sync: nobody waits any more.
+    // Disposed before the first sync: there are no waiters left.
     () => undefined,
   );
   const stalenessMs = (): number => watches.stalenessMs('pods');
@@ -176,7 +176,7 @@ function watchSamples(watches: Watches): readonly Sample[] {
     const labels = { resource };
     return [
       { metric: 'nmi_watch_synced', labels, value: watch.syncedOnce ? 1 : 0 },
-      // Nothing has come yet: there is no such time.
+      // Before the first event there is no such time.
       ...(watch.lastContactAgeMs === undefined
         ? []
         : [

@@ -1,6 +1,6 @@
 /**
- * How often something may be done that anybody can ask for all the time: with a pause that doubles
- * while requests go on, and is as short as at first once they have paused themselves.
+ * Limits work that any pod can request at any rate: the pause doubles while requests continue, and is
+ * reset when they have stopped for a while.
  */
 import type { Clock } from '../../cache/clock.ts';
 
@@ -17,7 +17,7 @@ export class GrowingPause {
     this.#longestMs = longestMs;
   }
 
-  /** Whether it may be done now; if so, the pause begins. */
+  /** Returns whether the work may run now; if so, the pause begins. */
   take(): boolean {
     const nowMs = this.#clock.monotonicMs();
     const sinceMs = nowMs - this.#takenAtMs;

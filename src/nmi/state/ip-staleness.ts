@@ -1,14 +1,12 @@
 /**
- * For how long an address says whose it is, where nothing else does. Addresses go from pod to pod:
- * who has one now is known only as well as the node's pods are, and while nothing is heard of these,
- * a new pod at an address would be served as the one before it. An agent that is cut off from the
- * API server cannot tell whether the kubelet is, too, and starts no pods; so this has an end.
+ * How long a source address identifies a pod, if it is the only evidence. Addresses are reused: without
+ * news of the node's pods, a new pod at an address would be served as its predecessor. An agent without
+ * the API server does not know whether the kubelet still starts pods, so the time is limited.
  *
- * 1. A watch that is well proves every 101 s at the latest that it is current, in the quietest of
- *    clusters, too. Where the limit leaves less time than that, it is asked for a proof: from half of
- *    the limit on the watch is checked, and replaced if it stays silent.
- * 2. Whether an address is believed is worked out when somebody asks; with the right to a token it is
- *    remembered for a second.
+ * 1. A working watch proves at least every 101 s that it is current, even in an idle cluster. A lower
+ *    limit needs an explicit proof: after half of the limit the watch is checked, and replaced if it does
+ *    not answer.
+ * 2. Staleness is computed at each use; together with the right to a token it is cached for a second.
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { Log } from '../base/log.ts';
@@ -16,16 +14,16 @@ import { startPeriodicJob } from '../base/periodic-job.ts';
 
 export interface IpStalenessOptions {
   readonly clock: Clock;
-  /** Longest time without proof; 0 for no end. */
+  /** Longest time without proof; 0 for no limit. */
   readonly limitMs: number;
-  /** Since the last proof that the pods known are those of the node. */
+  /** Milliseconds since the last proof that the stored pods are those of the node. */
   readonly stalenessMs: () => number;
-  /** Asks the watch for a proof: it comes, or the watch is replaced. */
+  /** Requests a proof from the watch, which is replaced if it sends none. */
   readonly checkNow: () => void;
   readonly log: Log;
 }
 
-/** Between two looks while a proof is wanted, as a part of the limit. */
+/** Interval between checks while a proof is due, as a fraction of the limit. */
 const lookEvery = 1 / 10;
 
 export class IpStaleness implements Disposable {
@@ -44,7 +42,7 @@ export class IpStaleness implements Disposable {
     return limitMs === 0 || stalenessMs() <= limitMs;
   }
 
-  /** For readiness. */
+  /** Problem for readiness, or undefined. */
   problem(): string | undefined {
     if (this.isCurrent) return undefined;
     const limitS = this.#options.limitMs / 1000;
@@ -55,7 +53,7 @@ export class IpStaleness implements Disposable {
     this.#job?.[Symbol.dispose]();
   }
 
-  /** Milliseconds until the next look. */
+  /** Returns milliseconds until the next check. */
   #look(): number {
     const { limitMs, stalenessMs, checkNow } = this.#options;
     this.#report();

@@ -1,7 +1,7 @@
 /**
- * Names the objects that give a pod of this node an identity without a grant: once each in the log,
- * and their number as a metric, so that an operator sees when `enforce` would refuse nobody. It costs
- * requests nothing, and who makes objects come and go gets a few lines in `everyMs`.
+ * Reports objects that give a pod of this node an identity without a grant: each once in the log, and
+ * their number as a metric, so that an operator sees when `enforce` would refuse no pod. Costs requests
+ * nothing; a user who creates and deletes objects causes at most a few lines per `everyMs`.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { fullName } from '../../cache/index/object-name.ts';
@@ -11,7 +11,7 @@ import type { GrantKnowledge } from '../grants/authorize.ts';
 import { unownedOf, type Unowned } from '../grants/unowned.ts';
 
 export interface OwnerReport extends Disposable {
-  /** Objects without a grant, as of the last look. */
+  /** Number of objects without a grant at the last check. */
   readonly unowned: number;
 }
 
@@ -21,7 +21,7 @@ export interface OwnerReportOptions {
   readonly log: Log;
 }
 
-/** Objects come in bursts, and their grants with them. */
+/** Objects are created in bursts, together with their grants. */
 const everyMs = 5_000;
 const maxLines = 10;
 
@@ -30,7 +30,7 @@ export function openOwnerReport({ knowledge, clock, log }: OwnerReportOptions): 
   const outcome = owners.mode === 'enforce' ? 'refused' : 'served';
   let known: ReadonlySet<string> = new Set();
   const look = debounce(clock, everyMs, () => {
-    // Before all lists have come the grants may be what is missing.
+    // Before the first lists are complete, the grants may be missing.
     if (!knowledge.isSynced()) {
       look.trigger();
       return;

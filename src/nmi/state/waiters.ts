@@ -1,14 +1,14 @@
 /**
- * Requests that wait for something the watches have not delivered yet. All waiters are woken by
- * the change itself, not by a timer; the timer only ends the wait.
+ * Requests that wait for an object which the watches have not delivered yet. A change wakes all waiters;
+ * a timer only ends the wait.
  */
 import type { Clock } from '../../cache/clock.ts';
 
 export interface WaitersOptions {
   readonly clock: Clock;
-  /** Beyond this many a request is answered at once: waiting must not become a memory leak. */
+  /** Beyond this limit a request is answered at once, so that waiting requests cannot exhaust memory. */
   readonly maxWaiters: number;
-  /** A request begins to wait. */
+  /** Called when a request begins to wait. */
   readonly onWait?: () => void;
 }
 
@@ -28,7 +28,7 @@ export class Waiters {
     return this.#waiters.size >= this.#options.maxWaiters;
   }
 
-  /** Something changed: every waiter looks again. */
+  /** Wakes every waiter after a change. */
   wake(): void {
     const waiters = this.#waiters;
     this.#waiters = new Set();

@@ -1,11 +1,11 @@
-/** What must hold of the watches for this node to be served. */
+/** Readiness conditions of the watches. */
 import type { Condition } from '../base/readiness.ts';
 import type { Watches } from '../kube/watch/watches.ts';
 import { describeUnsynced } from './watch-report.ts';
 
 /**
- * @param stalenessLimitMs without proof for longer that it is current, what is known is used on,
- * but new pods are probably missed.
+ * @param stalenessLimitMs longest time without proof that a watch is current. Beyond it the stored objects
+ * are still used, but new pods are probably missing.
  */
 export function watchConditions(
   watches: Pick<Watches, 'unsynced' | 'stale' | 'stats'>,

@@ -1,15 +1,15 @@
 /**
- * A JSON log line as the text the replaced system printed (glog's header), so that operators'
+ * A JSON log line in the text format of the replaced system (glog's header), so that operators'
  * `grep ^E` and `grep "status ("` keep working.
  */
 import { parseRecord } from '../json-value.ts';
 
-/** Of levels; all others are information. A refused request is an error there, as it was. */
+/** By level; all others are information. A refused request is an error, as in the replaced system. */
 const severities: Readonly<Record<string, string>> = { fatal: 'F', error: 'E', warn: 'W' };
 
 const headerFields = new Set(['level', 'time', 'component', 'msg']);
 
-/** @param line one JSON object as written by the logger. A line that is not JSON stays as it is. */
+/** @param line one JSON object written by the logger. A line that is not JSON is returned unchanged. */
 export function renderGlogLine(line: string, pid: number): string {
   const fields = parseRecord(line);
   if (fields === undefined) return line;
@@ -25,7 +25,7 @@ export function renderGlogLine(line: string, pid: number): string {
   return `${[header, accessLine(fields) ?? text(fields['msg']), ...pairs].join(' ')}\n`;
 }
 
-/** The access line of the replaced system, its odd `reg.path` included. */
+/** The access line of the replaced system, including its field `reg.path`. */
 function accessLine(fields: Readonly<Record<string, unknown>>): string | undefined {
   const { status, durationMs, method, path, podIp } = fields;
   if (typeof status !== 'number' || typeof durationMs !== 'number') return undefined;
@@ -45,7 +45,7 @@ function stamp(iso: string): string {
   return `${iso.slice(5, 7)}${iso.slice(8, 10)} ${iso.slice(11, 19)}${iso.slice(19, 23)}000`;
 }
 
-/** JSON leaves C1 controls and the Unicode line ends as they are; a terminal or a grep does not. */
+/** Also escapes C1 controls and Unicode line ends, which JSON does not, but terminals and grep interpret. */
 function quote(value: string): string {
   const quoted = /[\s"=]/.test(value) ? JSON.stringify(value) : value;
   return quoted.replaceAll(/[\x7f-\x9f\u2028\u2029]/g, '?');

@@ -1,7 +1,7 @@
 /**
- * Log lines that others decide the number of: the first of a kind are written at once, those beyond
- * are counted, and a minute later one line says how many there were. A pod that was refused 5,000
- * times a second had 5,000 lines written, which pushed those of all others out of the node's log.
+ * Limits log lines whose number a pod decides: the first lines of a kind are written at once, the others
+ * are counted, and a minute later one line reports their number. Without it, a pod that was refused 5,000
+ * times a second caused 5,000 lines, which rotated the lines of all others out of the node's log.
  */
 import type { Clock } from '../../../cache/clock.ts';
 
@@ -9,16 +9,16 @@ const periodMs = 60_000;
 
 export interface LogBudgetOptions {
   readonly clock: Clock;
-  /** Kinds that are told apart at once. Beyond, lines are counted together. */
+  /** Most kinds that are counted separately. Lines of further kinds are counted together. */
   readonly maxKinds?: number;
-  /** Lines of kinds that found no place, a minute long. */
+  /** Called after a minute with the lines of further kinds. */
   readonly onOthers: (count: number) => void;
 }
 
 interface Kind {
   written: number;
   left: number;
-  /** Set with the first that was left out. */
+  /** Set with the first omitted line. */
   report: ((count: number) => void) | undefined;
 }
 
@@ -40,9 +40,9 @@ export class LogBudget {
   }
 
   /**
-   * @param most lines of this kind in a quiet minute. While it goes on, there is none but the report.
-   * @param report is kept, and called with the number of lines that were left out, if any.
-   * @returns whether the line is to be written.
+   * @param most lines of this kind in a minute. A kind that goes on gets only its report in later minutes.
+   * @param report stored, and called with the number of omitted lines, if any.
+   * @returns whether to write the line.
    */
   allows(kind: string, most: number, report: (count: number) => void): boolean {
     const known = this.#kinds.get(kind) ?? this.#begin(kind);
