@@ -79,7 +79,8 @@ export function removeNamespaces(names: readonly string[]): void {
     timeout: killDeadlineMs,
   });
   const left = present.filter(hasNamespace);
-  if (left.length > 0) throw new LabError('NAMESPACE_WRONG', `not deleted: ${left.join(', ')}`);
+  if (left.length > 0)
+    throw new LabError('NAMESPACE_WRONG', `namespaces not deleted: ${left.join(', ')}`);
 }
 
 /** @throws LabError `PROCESS_STUCK` after 5 s. */

@@ -200,6 +200,7 @@ async function openClient({ config, clock, environment }: AgentOptions): Promise
       clock,
     });
   } catch (error) {
-    throw new StartError('CONFIG', 'no usable Kubernetes configuration', error);
+    const remedy = 'mount the service account token, or name a file with --kubeconfig';
+    throw new StartError('CONFIG', 'no usable Kubernetes configuration', remedy, error);
   }
 }

@@ -64,8 +64,8 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
         throw new RedirectError(
           'CONFLICT',
           'take address',
-          `something answers at ${metadataIp}:${metadataPort}: this node has a metadata service, ` +
-            'for which another redirect is meant',
+          `a service answers at ${metadataIp}:${metadataPort}: this node has a metadata service, ` +
+            'which the address mode would cut off; use another value of --redirect',
         );
       }
     }

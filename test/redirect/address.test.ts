@@ -50,7 +50,7 @@ describe('the address mode', () => {
   it('takes no address at which a real service answers', async () => {
     const host = nodeWith();
     const redirect = openAddressRedirect({ target, host, isAnswered: () => Promise.resolve(true) });
-    await assert.rejects(redirect.prepare(), isConflict(/something answers at 169\.254\.169\.254/));
+    await assert.rejects(redirect.prepare(), isConflict(/a service answers at 169\.254\.169\.254/));
     assert.deepEqual(changesOf(host), []);
     assert.equal((await redirect.verify()).state, 'absent');
   });

@@ -53,7 +53,7 @@ async function logs(context: VerbContext, flags: LogFlags): Promise<ExitCode> {
   if (pod === undefined && node === undefined && requestId === undefined) {
     throw new PluginError(
       exitCodes.usage,
-      'nothing says which agent',
+      'no agent is selected',
       'Give --pod, --node or --request-id.',
     );
   }

@@ -114,7 +114,7 @@ async function readWanted(
   if (identity === undefined)
     throw new PluginError(
       exitCodes.usage,
-      'nothing says what to test',
+      'no pod or identity is selected',
       'Give --pod or --identity.',
     );
   const bindings = valueOf(

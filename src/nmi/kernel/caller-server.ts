@@ -45,7 +45,9 @@ export async function openCallerServer(options: CallerServerOptions): Promise<As
   server.maxConnections = maxClients;
   const problem = await listen(server, path);
   if (problem !== undefined) {
-    throw new StartError('UNAVAILABLE', `no socket for look-ups of callers at ${path}: ${problem}`);
+    const what = `cannot listen on the socket for look-ups of callers at ${path}: ${problem}`;
+    const remedy = 'check the volume that both containers mount at the folder of that path';
+    throw new StartError('UNAVAILABLE', what, remedy);
   }
   return {
     [Symbol.asyncDispose]: () => {

@@ -107,7 +107,9 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
     install: verify,
     verify,
     remove: () =>
-      Promise.reject(new RedirectError('NOT_PERMITTED', 'remove', 'nmi redirect run keeps it')),
+      Promise.reject(
+        new RedirectError('NOT_PERMITTED', 'remove redirect', 'nmi redirect run maintains it'),
+      ),
     attest: (peer) => {
       const obstacle = findObstacle();
       if (obstacle !== undefined) return obstacle;

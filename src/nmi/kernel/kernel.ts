@@ -98,7 +98,8 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
     },
     prepare: (signal) =>
       redirect.prepare(signal).catch((error: unknown) => {
-        throw new StartError('UNAVAILABLE', 'the listen address could not be brought up', error);
+        const problem = 'the listen address could not be brought up';
+        throw new StartError('UNAVAILABLE', problem, 'see nmi redirect probe', error);
       }),
     start: () => keeper.start(),
     attest: (peer) => {

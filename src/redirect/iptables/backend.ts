@@ -86,12 +86,16 @@ export async function findFallback(
 async function noBackend(host: Host): Promise<RedirectError> {
   if ((await versionOf(host, NFT.save)) !== undefined) {
     const why = `the kernel refuses ${NFT.save}, and ${LEGACY.save} is not on the PATH`;
-    return new RedirectError('UNSUPPORTED', 'backend', `${why}; install it`);
+    return new RedirectError('UNSUPPORTED', 'choose backend', `${why}; install it`);
   }
   const version = await versionOf(host, 'iptables');
   const found = version ?? 'no iptables';
   const why = `found ${found}, without ${NFT.save} and ${LEGACY.save}`;
-  return new RedirectError('TOOL_MISSING', 'backend', `${why}; install iptables 1.8 or later`);
+  return new RedirectError(
+    'TOOL_MISSING',
+    'choose backend',
+    `${why}; install iptables 1.8 or later`,
+  );
 }
 
 /** The backends other than `chosen` that may contain a chain of the agent. */

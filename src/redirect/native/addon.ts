@@ -149,7 +149,11 @@ export function nativeModule(): NativeModule {
 
 function wrap(exports: unknown): NativeModule {
   if (!isNativeModule(exports)) {
-    throw new RedirectError('UNSUPPORTED', 'load native module', 'it is of another version');
+    throw new RedirectError(
+      'UNSUPPORTED',
+      'load native module',
+      'the module is of another version; use the executable as built',
+    );
   }
   return exports;
 }

@@ -100,5 +100,10 @@ function buildFolder(): string {
 
 function notBuilt(cause: unknown): RedirectError {
   const reason = cause instanceof Error ? cause.message : 'unknown';
-  return new RedirectError('UNSUPPORTED', STEP, `not built, or for another Node: ${reason}`, cause);
+  return new RedirectError(
+    'UNSUPPORTED',
+    STEP,
+    `the module is not built, or built for another Node: ${reason}`,
+    cause,
+  );
 }

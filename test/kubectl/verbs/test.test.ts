@@ -91,7 +91,7 @@ describe('kubectl nmi test', () => {
   });
 
   it('refuses what it cannot know', async () => {
-    assert.match((await play(['test'], worldOf(''))).stderr, /nothing says what to test/);
+    assert.match((await play(['test'], worldOf(''))).stderr, /no pod or identity is selected/);
     assert.equal((await play(['test', '--pod', 'a', '--identity', 'b'], worldOf(''))).code, 2);
     assert.match(
       (await play(['test', '--identity', 'orders'], worldOf('', '', { [kinds.bindings]: [] })))

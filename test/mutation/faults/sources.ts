@@ -115,7 +115,7 @@ export const sources: Faults = {
   'src/nmi/sources/entra/open-entra.ts': [
     [
       'a proxy that cannot be used is a bug',
-      "throw new StartError('CONFIG', error.message, error);",
+      "throw new StartError('CONFIG', problem, 'correct HTTPS_PROXY or --entra-ca-file', error);",
       'throw error;',
     ],
   ],
@@ -308,7 +308,7 @@ export const sources: Faults = {
     ],
   ],
   'src/nmi/sources/entra/network.ts': [
-    ['an answer takes all memory', 'if (bytes > maxBodyBytes) throw', 'if (false) throw'],
+    ['an answer takes all memory', 'if (bytes > maxBodyBytes)', 'if (false)'],
     ['any certificate will do', 'rejectUnauthorized: true', 'rejectUnauthorized: false'],
     ['the system’s authorities are given up', "ca: [...getCACertificates('default'), ...ca]", 'ca'],
     ['a file without a certificate is taken', 'if (own.length === 0) {', 'if (false) {'],

@@ -3,11 +3,12 @@ import { describe, it } from 'node:test';
 import { StartError } from '../../../src/nmi/base/start-error.ts';
 
 describe('why the agent cannot run', () => {
-  it('ends with what the machine said', () => {
+  it('names the problem, its cause and the remedy, in this order', () => {
     const cause = new RangeError('why');
-    assert.equal(new StartError('UNAVAILABLE', 'text', cause).message, 'text: why');
-    assert.equal(new StartError('UNAVAILABLE', 'text', cause).cause, cause);
-    assert.equal(new StartError('CONFIG', 'text', 'no error').message, 'text');
-    assert.equal(new StartError('CONFIG', 'text').code, 'CONFIG');
+    const error = new StartError('UNAVAILABLE', 'no x', 'set --x', cause);
+    assert.equal(error.message, 'no x: why; set --x');
+    assert.equal(error.cause, cause);
+    assert.equal(new StartError('CONFIG', 'no x', 'set --x', 'no error').message, 'no x; set --x');
+    assert.equal(new StartError('CONFIG', 'no x', 'set --x').code, 'CONFIG');
   });
 });

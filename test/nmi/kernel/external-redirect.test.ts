@@ -70,7 +70,7 @@ describe('the redirect that another process keeps', () => {
     side.found = { kind: 'unavailable', why: 'of the other side' };
     assert.equal((await redirect.attest(peer)).kind, 'unavailable');
     assert.deepEqual(redirect.attest({ ...peer, localPort: 80 }), { kind: 'unattested' });
-    await assert.rejects(redirect.remove(), { code: 'NOT_PERMITTED', step: 'remove' });
+    await assert.rejects(redirect.remove(), { code: 'NOT_PERMITTED', step: 'remove redirect' });
   });
 
   it('takes callers by address where that process has iptables, asking nobody', async (t) => {

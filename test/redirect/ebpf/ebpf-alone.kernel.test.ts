@@ -20,7 +20,9 @@ const dial = `dial ${metadataIp} 80`;
 /** What stands behind the programs on a node that has no iptables: nothing that could. */
 function missing(): FallbackRedirect {
   const refuse = () =>
-    Promise.reject(new RedirectError('TOOL_MISSING', 'backend', 'no iptables-save is on the PATH'));
+    Promise.reject(
+      new RedirectError('TOOL_MISSING', 'choose backend', 'no iptables-save is on the PATH'),
+    );
   return {
     mode: 'iptables',
     prepare: refuse,

@@ -83,7 +83,7 @@ describe('the iptables redirect on a node that refuses', () => {
       },
     });
     const redirect = openIptablesRedirect({ host });
-    await assert.rejects(redirect.install(), { code: 'TOOL_MISSING', step: 'backend' });
+    await assert.rejects(redirect.install(), { code: 'TOOL_MISSING', step: 'choose backend' });
     assert.deepEqual(added, [
       'rule add pref 81 to 169.254.169.254 nop',
       'rule add pref 79 iif lo to 169.254.169.254 goto 81',
@@ -110,7 +110,7 @@ describe('the iptables redirect on a node that refuses', () => {
     await assert.rejects(openIptablesRedirect({ host }).install(), {
       code: 'TOOL_MISSING',
       message:
-        'backend: found iptables v1.6.1, without iptables-nft-save and iptables-legacy-save; ' +
+        'choose backend: found iptables v1.6.1, without iptables-nft-save and iptables-legacy-save; ' +
         'install iptables 1.8 or later',
     });
   });
@@ -125,7 +125,7 @@ describe('the iptables redirect on a node that refuses', () => {
     });
     await assert.rejects(openIptablesRedirect({ host }).install(), {
       code: 'UNSUPPORTED',
-      message: /^backend: .*, and iptables-legacy-save is not on the PATH; install it$/,
+      message: /^choose backend: .*, and iptables-legacy-save is not on the PATH; install it$/,
     });
   });
 

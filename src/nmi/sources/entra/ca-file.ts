@@ -15,8 +15,8 @@ export async function readEntraCa(path: string): Promise<string | undefined> {
     assertCertificate(pem);
     return pem;
   } catch (error) {
-    const text = `--entra-ca-file ${path} has no readable PEM certificate`;
-    throw new StartError('CONFIG', text, error);
+    const problem = `--entra-ca-file ${path} has no readable PEM certificate`;
+    throw new StartError('CONFIG', problem, 'name a file with one, or omit --entra-ca-file', error);
   }
 }
 

@@ -145,7 +145,7 @@ function trustOf(caPem: string | undefined): { readonly secureContext?: SecureCo
     const ca = own.map((pem) => new X509Certificate(pem).toString());
     return { secureContext: createSecureContext({ ca: [...getCACertificates('default'), ...ca] }) };
   } catch (error) {
-    const message = 'the file of additional authorities holds something that is no certificate';
+    const message = 'the file of additional authorities contains an invalid certificate';
     throw new EntraNetworkError('CONFIG', message, error);
   }
 }
@@ -155,7 +155,11 @@ async function readText(body: AsyncIterable<Uint8Array>): Promise<string> {
   let bytes = 0;
   for await (const chunk of body) {
     bytes += chunk.byteLength;
-    if (bytes > maxBodyBytes) throw new EntraNetworkError('TOO_LONG', 'an answer without end');
+    if (bytes > maxBodyBytes)
+      throw new EntraNetworkError(
+        'TOO_LONG',
+        `the answer of Entra ID has more than ${maxBodyBytes} bytes`,
+      );
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString('utf8');
@@ -188,7 +192,11 @@ function networkErrorOf(error: unknown): EntraNetworkError {
     return new EntraNetworkError('UNTRUSTED', message, error);
   }
   if (proxyCodes.has(word)) {
-    return new EntraNetworkError('PROXY', `the proxy gave no way to Entra ID (${word})`, error);
+    return new EntraNetworkError(
+      'PROXY',
+      `the proxy refused the tunnel to Entra ID (${word})`,
+      error,
+    );
   }
   return new EntraNetworkError('NETWORK', `Entra ID did not answer (${word})`, error);
 }

@@ -68,6 +68,7 @@ function openSource(proofs: ProofProvider<EntraCredential>, options: EntraUpstre
     return openEntraSource({ ...options, proofs });
   } catch (error) {
     if (!(error instanceof EntraNetworkError)) throw error;
-    throw new StartError('CONFIG', error.message, error);
+    const problem = 'the connection to Entra ID cannot be configured';
+    throw new StartError('CONFIG', problem, 'correct HTTPS_PROXY or --entra-ca-file', error);
   }
 }

@@ -1,0 +1,119 @@
+/**
+ * Texts of errors that users read: each names its object, and those that end a program name the remedy. Read from
+ * the arguments of `new …Error(…)`; texts that are made elsewhere are left to the tests of their files.
+ */
+import { parseSync, Visitor } from 'rolldown/utils';
+import type { SourceFile } from './tree.ts';
+import { findBannedWords, findSubjectless } from './language.ts';
+
+export interface ErrorTexts {
+  /** Place of the expression. */
+  readonly where: string;
+  readonly error: string;
+  /** Arguments in order; `…` stands for a value, undefined for an argument that is no text. */
+  readonly texts: readonly (string | undefined)[];
+}
+
+/** An argument that is a text, and what is wrong with such a text; undefined for nothing. */
+interface Rule {
+  readonly index: number;
+  readonly check: (text: string) => string | undefined;
+}
+
+/** Something to look up or to type: a flag, a variable, a path, a command, an object or a setting. */
+const place = /--\w|-[nA]\b|\b[A-Z]{2,}[A-Z_]+\b|\/|…|\bnmi \w|\bkubectl\b|\baz \w|\bKEY=/;
+/** Begins with a verb in the imperative, or with a reference. */
+const imperative =
+  /^(?:…|[A-Z][a-z]+(?:,|:| )|(?:check|correct|install|mount|name|omit|see|set|run)\b|--)/;
+
+const remedy = (text: string): string | undefined =>
+  place.test(text) || /^(?:check|install|mount)\b/i.test(text)
+    ? undefined
+    : 'names no flag, file, command or object';
+
+const rules: Readonly<Record<string, readonly Rule[]>> = {
+  StartError: [{ index: 2, check: remedy }],
+  PluginError: [
+    {
+      index: 2,
+      check: (text) => (imperative.test(text) ? undefined : 'is no next step'),
+    },
+  ],
+  RedirectError: [
+    {
+      index: 1,
+      check: (text) =>
+        /^(?:…|[a-z]+ \S)/.test(text) ? undefined : 'is no step with a verb and an object',
+    },
+  ],
+};
+
+/** Index of the text that names the problem. */
+const problemIndex: Readonly<Record<string, number>> = {
+  CodedError: 1,
+  EntraNetworkError: 1,
+  KubeError: 1,
+  LabError: 1,
+  PluginError: 1,
+  RedirectError: 2,
+  StartError: 1,
+};
+
+/** Every problem of the texts, with place and text. */
+export function checkErrorTexts(errors: readonly ErrorTexts[]): readonly string[] {
+  return errors.flatMap(({ where, error, texts }) => {
+    const broken = (rules[error] ?? []).flatMap(({ index, check }) => {
+      const text = texts[index];
+      const problem = text === undefined ? undefined : check(text);
+      return problem === undefined ? [] : [`${where}: "${text}" ${problem}`];
+    });
+    const problem = texts[problemIndex[error] ?? -1];
+    if (problem === undefined) return broken;
+    const said = [{ where, text: problem }];
+    return [...broken, ...findBannedWords(said), ...findSubjectless(said), ...findNameless(said)];
+  });
+}
+
+/** A pronoun is no object: the reader sees the text alone. */
+function findNameless(
+  texts: readonly { readonly where: string; readonly text: string }[],
+): string[] {
+  return texts
+    .filter(({ text }) => /^(?:it|they|something|nothing|nobody|somebody)\b/i.test(text))
+    .map(({ where, text }) => `${where}: "${text}" names no object`);
+}
+
+/** @throws Error if the file does not parse. */
+export function errorTextsOf({ path, text }: SourceFile): readonly ErrorTexts[] {
+  const { program, errors } = parseSync(path, text, { lang: 'ts', sourceType: 'module' });
+  if (errors[0] !== undefined) throw new Error(`${path}: ${errors[0].message}`);
+  const found: ErrorTexts[] = [];
+  new Visitor({
+    NewExpression({ callee, arguments: values, start }) {
+      if (callee.type !== 'Identifier' || !callee.name.endsWith('Error')) return;
+      const line = text.slice(0, start).split('\n').length;
+      found.push({ where: `${path}:${line}`, error: callee.name, texts: values.map(textOf) });
+    },
+  }).visit(program);
+  return found;
+}
+
+/** Undefined for a value that is not written as a text. */
+function textOf(node: object): string | undefined {
+  if (!('type' in node)) return undefined;
+  if (node.type === 'Literal' && 'value' in node) {
+    return typeof node.value === 'string' ? node.value : undefined;
+  }
+  if (node.type === 'TemplateLiteral' && 'quasis' in node && Array.isArray(node.quasis)) {
+    return node.quasis.map(({ value }) => String(value.cooked)).join('…');
+  }
+  if (node.type === 'BinaryExpression' && 'left' in node && 'right' in node) {
+    const sides = [node.left, node.right].map((side) =>
+      typeof side === 'object' && side !== null ? textOf(side) : undefined,
+    );
+    return sides.every((side) => side === undefined)
+      ? undefined
+      : sides.map((side) => side ?? '…').join('');
+  }
+  return undefined;
+}
