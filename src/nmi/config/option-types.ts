@@ -1,4 +1,4 @@
-/** What options take: each type reads a text, and tells help, errors and the chart what is allowed. */
+/** Types of options: each parses a text, and describes the allowed values for help, errors and chart. */
 import { isIP, isIPv4 } from 'node:net';
 import { parseDuration } from './duration.ts';
 

@@ -27,9 +27,9 @@ export interface Kernel extends Required<Pick<Part, 'conditions' | 'samples'>>, 
   /** Installs the redirect, then checks it periodically; a failure is a state, not an exception. */
   start(): Promise<void>;
   attest(peer: Peer): Attestation | Promise<Attestation>;
-  /** Known once `prepare` has come to its end; undefined in a mode that attests callers. */
+  /** Known after `prepare`; undefined in a mode that attests callers. */
   readonly network: PodNetwork | undefined;
-  /** Why nobody can be looked up now, or undefined. */
+  /** Why look-ups are unavailable, or undefined. */
   whyUnavailable(): string | undefined;
   /** The candidate pod UID that a cgroup belongs to, or undefined. */
   findCgroupUid(cgroupId: bigint, candidates: readonly string[]): string | undefined;

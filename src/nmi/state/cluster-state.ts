@@ -44,7 +44,7 @@ export interface ClusterStateOptions {
   readonly client: KubeClient;
   readonly clock: Clock;
   readonly log: Logger;
-  /** What the kernel knows of addresses; undefined where it attests callers by other means. */
+  /** The kernel's view of pod addresses; undefined in a mode that attests callers. */
   readonly network: Pick<PodPlacesOptions, 'placeOf' | 'hasLink'> | undefined;
 }
 

@@ -48,8 +48,8 @@ export async function openRecordFile(options: RecordFileOptions): Promise<Record
   } catch (error) {
     throw new StartError(
       'CONFIG',
-      `the audit log ${path} cannot be opened for writing (${networkCode(error)}); ` +
-        '--audit-log takes a file on a volume that the agent can write to, or stdout',
+      `the audit log ${path} cannot be opened for writing (${networkCode(error)})`,
+      '--audit-log takes a file on a volume that the agent can write to, or stdout',
     );
   }
 }
