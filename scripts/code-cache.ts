@@ -52,6 +52,9 @@ export function renderEntry(bundleAsset: string, cacheAsset: string): string {
     const source = Buffer.from(getRawAsset(${JSON.stringify(bundleAsset)})).latin1Slice();
     const cachedData = Buffer.from(getRawAsset(${JSON.stringify(cacheAsset)}));
     const script = new Script(source, { filename: '${scriptName}', cachedData });
+    if (script.cachedDataRejected) {
+      process.stderr.write('nmi: compiled code was rejected, the start takes longer\\n');
+    }
     script.runInThisContext()(exports, require, module, __filename, __dirname);`;
 }
 

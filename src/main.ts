@@ -18,6 +18,8 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     stop.abort();
   });
 }
+// Node would open its debugger, to every process of the node's network.
+process.on('SIGUSR1', () => undefined);
 const output = createBatchedOutput((text) => process.stdout.write(text));
 process.on('exit', output.flush);
 // A reader that went away (`nmi explain | head`) is not worth a crash.

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { before, describe, it } from 'node:test';
+import vm from 'node:vm';
 import { bundleProgram } from '../../scripts/bundle.ts';
-import { makeCodeCache, wrapBundle } from '../../scripts/code-cache.ts';
+import { makeCodeCache, renderEntry, wrapBundle } from '../../scripts/code-cache.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 
 const stamp = { version: '1.2.3', commit: 'abc', date: '2026-01-02T03:04:05Z' };
@@ -21,5 +22,47 @@ describe('the compiled code in the executable', () => {
     assert.equal(digests[0], digests[1]);
     // The code of a start, not only of what runs when the script is loaded.
     assert.ok((made[0]?.length ?? 0) > 2_000_000);
+  });
+});
+
+describe('the entry of the executable', () => {
+  /** What the bundle exported, and what was printed on standard error. */
+  function start(wrapped: string, code: Buffer) {
+    const assets: Readonly<Record<string, Buffer>> = { bundle: Buffer.from(wrapped), code };
+    const printed: string[] = [];
+    const exported = {};
+    const modules: Readonly<Record<string, unknown>> = {
+      'node:sea': { getRawAsset: (name: string) => new Uint8Array(assets[name] ?? []).buffer },
+      'node:vm': vm,
+    };
+    const names = ['require', 'process', 'exports', 'module', '__filename', '__dirname'];
+    const entry: unknown = vm.compileFunction(renderEntry('bundle', 'code'), names);
+    assert.ok(typeof entry === 'function');
+    const stderr = { write: (text: string) => printed.push(text) };
+    Reflect.apply(entry, undefined, [
+      (name: string) => modules[name],
+      { stderr },
+      exported,
+      {},
+      '',
+      '',
+    ]);
+    return { exported, printed };
+  }
+
+  it('runs the bundle with its compiled code', () => {
+    const wrapped = wrapBundle('exports.ran = true;');
+    const compiled = new vm.Script(wrapped, { filename: 'nmi.cjs' }).createCachedData();
+    assert.deepEqual(start(wrapped, compiled), { exported: { ran: true }, printed: [] });
+  });
+
+  it('reports code that V8 rejects, and runs the bundle all the same', () => {
+    const { exported, printed } = start(
+      // V8 remembers sources that it has compiled.
+      wrapBundle('exports.ran = true; /* another one */'),
+      Buffer.alloc(100),
+    );
+    assert.deepEqual(exported, { ran: true });
+    assert.deepEqual(printed, ['nmi: compiled code was rejected, the start takes longer\n']);
   });
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../lab/world/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { openSurroundings, type Surroundings } from './agent-child.ts';
@@ -54,6 +55,19 @@ describe('the agent process at its end', { timeout: 120_000 }, () => {
     assert.ok(tookMs > 9_000 && tookMs < 14_000, `${Math.round(tookMs)} ms`);
     // The limits of the fetch and of this client are as long, so any of the three may come first.
     assert.match(await answer, /^503$|ECONNRESET|TIMEOUT/);
+  });
+
+  it('goes on after SIGUSR1, and opens no debugger', async () => {
+    await using world = await openSurroundings();
+    const child = world.start();
+    await world.untilReady();
+    child.signal('SIGUSR1');
+    // Node opens it, and reports that on standard error, within some milliseconds.
+    await delay(500);
+    assert.equal((await ask(world.pod, tokenTarget)).identity, 'a');
+    child.signal('SIGTERM');
+    assert.equal(await child.exited, 0);
+    assert.equal(child.stderr(), '');
   });
 
   it('ends at once on a second signal', async () => {
