@@ -81,4 +81,52 @@ describe('the policies', () => {
     assert.ok(cilium.includes(metadata));
     assert.ok(cilium.includes(`port: '${defaultOf('nmi-port')}'`));
   });
+
+  it('keep pods from the ports of 168.63.129.16 that hold secrets, and leave its DNS open', async () => {
+    const wireserver = '168.63.129.16/32';
+    const { podSelector, egress } = specOf(
+      await load('policies/network-policy-wireserver.yaml'),
+      'NetworkPolicy',
+    ) as {
+      podSelector: object;
+      egress: {
+        to: { ipBlock?: { cidr: string; except?: string[] } }[];
+        ports?: { port: number }[];
+      }[];
+    };
+    assert.deepEqual(podSelector, {}, 'every pod of the namespace');
+    for (const { to, ports } of egress) {
+      for (const { ipBlock } of to) {
+        if (ipBlock?.cidr === wireserver)
+          assert.deepEqual(
+            ports?.map(({ port }) => port),
+            [53, 53],
+          );
+        if (ipBlock?.cidr === '0.0.0.0/0') assert.deepEqual(ipBlock.except, [wireserver]);
+      }
+    }
+    const cidrs = egress.flatMap(({ to }) => to.map(({ ipBlock }) => ipBlock?.cidr));
+    assert.deepEqual(cidrs, ['0.0.0.0/0', '::/0', undefined, wireserver]);
+    const cilium = specOf(
+      await load('policies/network-policy-wireserver-cilium.yaml'),
+      'CiliumClusterwideNetworkPolicy',
+    );
+    assert.deepEqual(cilium, {
+      endpointSelector: {},
+      enableDefaultDeny: { egress: false, ingress: false },
+      egressDeny: [
+        {
+          toCIDR: [wireserver],
+          toPorts: [
+            {
+              ports: [
+                { port: '80', protocol: 'TCP' },
+                { port: '32526', protocol: 'TCP' },
+              ],
+            },
+          ],
+        },
+      ],
+    });
+  });
 });

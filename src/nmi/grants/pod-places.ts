@@ -6,8 +6,9 @@
  * 1. A pod's place is noted when the watch brings the pod, else at its first connection. A connection
  *    from another place is not the pod's.
  * 2. Unless the pod has moved: the kubelet makes a new sandbox for a pod under the same uid, and it
- *    may get the same address. Then the old link is gone, and the API server still names the pod for
- *    the address some time later. A neighbor that answers ARP for a pod leaves the pod's link there.
+ *    may get the same address. Then the old link is deleted, and the API server, read again some time
+ *    later, still has the pod under that address. No watch is proof of that: it may be late. A neighbor
+ *    that answers ARP for a pod leaves the pod's link there.
  * 3. A place that cannot be looked up is not the one that was noted. Where none could be noted
  *    (data paths with one link for all pods) the address is all there is.
  *
@@ -21,7 +22,7 @@ import type { Place } from '../../redirect/redirect.ts';
 
 /**
  * After the change: the kubelet gives an address away when it has stopped a pod's sandbox, and
- * reports a moment later that the pod has ended.
+ * reports a moment later that the pod has ended. Also between two readings of one pod.
  */
 const settleMs = 15_000;
 
@@ -32,15 +33,21 @@ export interface PodPlacesOptions {
   readonly placeOf: (ip: string) => Place | 'unknown';
   /** Must not throw; true where it cannot be found out. */
   readonly hasLink: (link: number) => boolean;
-  /** Since the last proof that the pods known are those of the node. */
-  readonly stalenessMs: () => number;
+  /** The pod of this name as the API server has it now; undefined if there is none. */
+  readonly readPod: (pod: Pod) => Promise<Pod | undefined>;
+}
+
+/** Where the address of a pod is, its own link being deleted. */
+interface Move {
+  readonly place: Place;
+  readonly seenAtMs: number;
+  isReading: boolean;
 }
 
 interface Entry {
   readonly ip: string;
   place: Place | 'unknown';
-  /** Where its address was seen since, its own link being gone. */
-  moved: { readonly place: Place; readonly seenAtMs: number } | undefined;
+  moved: Move | undefined;
 }
 
 export class PodPlaces implements Disposable {
@@ -72,7 +79,8 @@ export class PodPlaces implements Disposable {
       return true;
     }
     if (entry.place !== 'unknown' && !isSame(entry.place, place)) {
-      return this.#hasMoved(pod, entry, entry.place, place);
+      this.#noteMove(pod, entry, entry.place, place);
+      return false;
     }
     // More may be known of it now.
     if (place !== 'unknown') entry.place = place;
@@ -84,19 +92,28 @@ export class PodPlaces implements Disposable {
     this.#unsubscribe();
   }
 
-  #hasMoved(pod: Pod, entry: Entry, before: Place, place: Place | 'unknown'): boolean {
-    const { clock, hasLink, stalenessMs } = this.#options;
+  #noteMove(pod: Pod, entry: Entry, before: Place, place: Place | 'unknown'): void {
+    const { clock, hasLink } = this.#options;
     // A pod that ends gets no new sandbox.
-    if (place === 'unknown' || pod.terminating || hasLink(before.port ?? before.link)) return false;
+    if (place === 'unknown' || pod.terminating || hasLink(before.port ?? before.link)) return;
     const nowMs = clock.monotonicMs();
     if (entry.moved === undefined || !isSame(entry.moved.place, place)) {
-      entry.moved = { place, seenAtMs: nowMs };
+      entry.moved = { place, seenAtMs: nowMs, isReading: false };
     }
-    const provenAtMs = nowMs - stalenessMs();
-    if (provenAtMs < entry.moved.seenAtMs + settleMs) return false;
-    entry.place = place;
+    const { moved } = entry;
+    if (nowMs - moved.seenAtMs < settleMs || moved.isReading) return;
+    moved.isReading = true;
+    void this.#confirm(pod, entry, moved);
+  }
+
+  /** What cannot be read is not confirmed, and waits as long again. */
+  async #confirm(pod: Pod, entry: Entry, moved: Move): Promise<void> {
+    const now = await this.#options.readPod(pod).catch(() => undefined);
+    // Its address has been seen elsewhere since.
+    if (entry.moved !== moved) return;
     entry.moved = undefined;
-    return true;
+    const isConfirmed = now?.uid === pod.uid && !now.terminating && ownIpv4(now) === entry.ip;
+    if (isConfirmed) entry.place = moved.place;
   }
 
   #update(uid: string): void {

@@ -21,6 +21,7 @@ import { watchConditions } from './watch-conditions.ts';
 import { watchLines, whyBehind } from './watch-report.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
+import { readPod } from '../kube/watch/read-pod.ts';
 import { openWatches, type Watches } from '../kube/watch/watches.ts';
 import type { Part, Sample } from '../base/part.ts';
 import type { Logger } from '../base/logger.ts';
@@ -103,13 +104,14 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     // Disposed before the first sync: there are no waiters left.
     () => undefined,
   );
-  const stalenessMs = (): number => watches.stalenessMs('pods');
   const places =
-    network === undefined ? undefined : new PodPlaces({ ...network, pods, clock, stalenessMs });
+    network === undefined
+      ? undefined
+      : new PodPlaces({ ...network, pods, clock, readPod: (pod) => readPod(client, pod) });
   const ipStaleness = new IpStaleness({
     clock,
     limitMs: network === undefined ? 0 : config.addressStalenessLimitMs,
-    stalenessMs,
+    stalenessMs: () => watches.stalenessMs('pods'),
     checkNow: () => watches.checkNow('pods'),
     log: log.child({ component: 'pods' }),
   });

@@ -264,9 +264,20 @@ export const grants: Faults = {
       '',
     ],
     ['a pod that ends moves', ' || pod.terminating || hasLink', ' || hasLink'],
+    ['the API server is read at every request', ' || moved.isReading) return;', ') return;'],
     [
-      'a proof from before the change is taken',
-      'if (provenAtMs < entry.moved.seenAtMs + settleMs) return false;',
+      'a pod is read before the kubelet has reported the end of it',
+      'if (nowMs - moved.seenAtMs < settleMs || moved.isReading) return;',
+      'if (moved.isReading) return;',
+    ],
+    [
+      'another pod of that name confirms the place',
+      'now?.uid === pod.uid && !now.terminating',
+      'now !== undefined && !now.terminating',
+    ],
+    [
+      'a pod is at a place that it has left while it was read',
+      'if (entry.moved !== moved) return;',
       '',
     ],
     [

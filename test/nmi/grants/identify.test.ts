@@ -58,7 +58,7 @@ function open() {
       clock: new HandClock(),
       placeOf: () => 'unknown',
       hasLink: () => true,
-      stalenessMs: () => 0,
+      readPod: () => Promise.resolve(undefined),
     }),
   };
   const connect = (attestation: Attestation = { kind: 'by-address' }) =>

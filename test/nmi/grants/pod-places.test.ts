@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import type { Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { PodPlaces } from '../../../src/nmi/grants/pod-places.ts';
@@ -18,14 +19,21 @@ function open() {
     /** By address. */
     places: new Map<string, Place>(),
     links: new Set<number>(),
-    provenAtMs: 0,
+    /** As the API server has it; a fault when it cannot be read. */
+    stored: undefined as Pod | Error | undefined,
+    reads: 0,
   };
   const places = new PodPlaces({
     pods,
     clock,
     placeOf: (each) => state.places.get(each) ?? 'unknown',
     hasLink: (link) => state.links.has(link),
-    stalenessMs: () => clock.monotonicMs() - state.provenAtMs,
+    readPod: () => {
+      state.reads += 1;
+      return state.stored instanceof Error
+        ? Promise.reject(state.stored)
+        : Promise.resolve(state.stored);
+    },
   });
   const add = (fields: Partial<Pod> = {}): Pod => {
     const pod = createPod({ name: 'p', ips: [ip], ...fields });
@@ -129,51 +137,91 @@ describe('the place of a pod', () => {
 describe('a pod that has moved', () => {
   const moved: Place = { link: 6 };
 
-  it('is found at its new place once its link is gone and the API server names it later', () => {
+  it('is found at its new place once its link is gone and the API server still has it there', async () => {
     const { clock, places, state, add } = open();
     const pod = add();
+    state.stored = pod;
     assert.ok(places.isOf(pod, ip, routed));
     assert.ok(!places.isOf(pod, ip, moved), 'at first');
-    clock.advance(20_000);
-    assert.ok(!places.isOf(pod, ip, moved), 'without a proof');
-    state.provenAtMs = 14_999;
-    assert.ok(!places.isOf(pod, ip, moved), 'with a proof that is too early');
-    state.provenAtMs = 15_000;
+    clock.advance(14_999);
+    assert.ok(!places.isOf(pod, ip, moved), 'too early');
+    await setImmediate();
+    assert.equal(state.reads, 0);
+    clock.advance(1);
+    assert.ok(!places.isOf(pod, ip, moved), 'before it is read');
+    assert.ok(!places.isOf(pod, ip, moved));
+    await setImmediate();
+    assert.equal(state.reads, 1, 'once for all requests');
     assert.ok(places.isOf(pod, ip, moved));
     assert.ok(!places.isOf(pod, ip, routed), 'nor at the old one any more');
   });
 
-  it('is not where another link has its address while its own is there', () => {
+  it('has not moved when the API server has another, none, one that ends, or does not answer', async () => {
+    const own = createPod({ name: 'p', ips: [ip] });
+    for (const stored of [
+      undefined,
+      createPod({ name: 'p', uid: 'next', ips: [ip] }),
+      { ...own, terminating: true },
+      { ...own, phase: 'Succeeded' as const },
+      { ...own, ips: ['10.0.0.9'] },
+      new Error('the API server is away'),
+    ]) {
+      const { clock, places, state, add } = open();
+      const pod = add();
+      state.stored = stored;
+      assert.ok(places.isOf(pod, ip, routed));
+      assert.ok(!places.isOf(pod, ip, moved));
+      for (const reads of [1, 2]) {
+        clock.advance(15_000);
+        assert.ok(!places.isOf(pod, ip, moved));
+        await setImmediate();
+        assert.ok(!places.isOf(pod, ip, moved), JSON.stringify(stored));
+        assert.equal(state.reads, reads, 'once in 15 s');
+      }
+    }
+  });
+
+  it('is not where another link has its address while its own is there', async () => {
     const { clock, places, state, add } = open();
     const pod = add();
+    state.stored = pod;
     state.links = new Set([2, 3]);
     assert.ok(places.isOf(pod, ip, bridged));
-    assert.ok(!places.isOf(pod, ip, { ...bridged, port: 4 }));
-    clock.advance(600_000);
-    state.provenAtMs = 600_000;
-    assert.ok(!places.isOf(pod, ip, { ...bridged, port: 4 }));
+    for (let count = 0; count < 3; count += 1) {
+      assert.ok(!places.isOf(pod, ip, { ...bridged, port: 4 }));
+      await setImmediate();
+      clock.advance(600_000);
+    }
+    assert.equal(state.reads, 0);
   });
 
-  it('has not moved when it ends', () => {
+  it('has not moved when it ends', async () => {
     const { clock, places, state, add } = open();
-    places.isOf(add(), ip, routed);
+    state.stored = add();
+    places.isOf(state.stored, ip, routed);
     const pod = add({ terminating: true });
-    assert.ok(!places.isOf(pod, ip, moved));
-    clock.advance(600_000);
-    state.provenAtMs = 600_000;
-    assert.ok(!places.isOf(pod, ip, moved));
+    for (let count = 0; count < 3; count += 1) {
+      assert.ok(!places.isOf(pod, ip, moved));
+      await setImmediate();
+      clock.advance(600_000);
+    }
   });
 
-  it('waits anew at each further place', () => {
+  it('waits anew at each further place, and is at none that it has left while it was read', async () => {
     const { clock, places, state, add } = open();
     const pod = add();
+    state.stored = pod;
     places.isOf(pod, ip, routed);
     assert.ok(!places.isOf(pod, ip, moved));
     clock.advance(16_000);
-    state.provenAtMs = 16_000;
     assert.ok(!places.isOf(pod, ip, { link: 7 }));
+    await setImmediate();
+    assert.equal(state.reads, 0);
     clock.advance(15_000);
-    state.provenAtMs = 31_000;
-    assert.ok(places.isOf(pod, ip, { link: 7 }));
+    assert.ok(!places.isOf(pod, ip, { link: 7 }));
+    assert.ok(!places.isOf(pod, ip, { link: 8 }));
+    await setImmediate();
+    assert.equal(state.reads, 1);
+    for (const link of [7, 8]) assert.ok(!places.isOf(pod, ip, { link }), `${link}`);
   });
 });

@@ -1,0 +1,24 @@
+/** One pod as the API server has it now, past what its watch has delivered. */
+import type { ObjectName } from '../../../cache/index/object-name.ts';
+import type { Pod } from '../../../cache/index/objects.ts';
+import { asRecord } from '../../base/json-value.ts';
+import type { JsonReader } from '../api/list-pages.ts';
+import { parsePod } from './parse.ts';
+
+const timeoutMs = 5_000;
+
+/**
+ * A list of one, read through to the store: the agent has the right to list pods and not to get them.
+ * @returns undefined if there is none, or none that can be used.
+ * @throws KubeError
+ */
+export async function readPod(
+  client: JsonReader,
+  { namespace, name }: ObjectName,
+): Promise<Pod | undefined> {
+  const query = new URLSearchParams({ fieldSelector: `metadata.name=${name}` });
+  const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods?${query.toString()}`;
+  const items: unknown = asRecord(await client.getJson(path, { timeoutMs }))?.['items'];
+  const parsed = Array.isArray(items) ? items.map(parsePod) : [];
+  return parsed.flatMap((each) => (each.ok ? [each.value] : [])).find((pod) => pod.name === name);
+}

@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { readPod } from '../../../../src/nmi/kube/watch/read-pod.ts';
+
+function answering(answer: unknown) {
+  const paths: string[] = [];
+  const client = {
+    getJson: (path: string) => {
+      paths.push(path);
+      return Promise.resolve(answer);
+    },
+  };
+  return { client, paths };
+}
+
+const metadata = { namespace: 'a', name: 'p', uid: 'u' };
+
+describe('a pod that is read', () => {
+  it('is the one of that name, as the API server has it', async () => {
+    const items = [{ metadata, status: { podIPs: [{ ip: '10.0.0.5' }] } }];
+    const { client, paths } = answering({ items });
+    const pod = await readPod(client, { namespace: 'a', name: 'p' });
+    assert.deepEqual([pod?.uid, pod?.ips], ['u', ['10.0.0.5']]);
+    assert.deepEqual(paths, ['/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dp']);
+  });
+
+  it('is none when there is none, another, or one that cannot be read', async () => {
+    for (const answer of [
+      { items: [] },
+      { items: [{ metadata: { ...metadata, name: 'other' } }] },
+      { items: [{ metadata: { name: 'p' } }] },
+      { items: 'none' },
+      'no list',
+    ]) {
+      const { client } = answering(answer);
+      assert.equal(await readPod(client, { namespace: 'a', name: 'p' }), undefined);
+    }
+  });
+});
