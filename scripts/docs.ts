@@ -17,6 +17,7 @@ import {
 import { cloudNames, cloudOf } from '../src/nmi/sources/entra/clouds.ts';
 import { scenarios } from '../lab/scenarios/all.ts';
 import { clientTable } from '../test/clients/support/client-table.ts';
+import { faultRows } from '../test/deploy/monitoring/fault-alerts.ts';
 
 const root = join(import.meta.dirname, '..');
 
@@ -28,6 +29,9 @@ const pages: Readonly<Record<string, Readonly<Record<string, () => string>>>> = 
     'flags without effect': noEffectTable,
   },
   'docs/identities.md': { clouds: cloudTable },
+  'docs/alerts.md': {
+    faults: () => table(['lab scenario', 'alert', 'what it shows'], faultRows()),
+  },
   'docs/metrics.md': { metrics: metricTable },
   'docs/reasons.md': { reasons: reasonTable, guide: reasonSections },
   'docs/lab.md': { scenarios: scenarioList },

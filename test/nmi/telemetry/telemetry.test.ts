@@ -101,13 +101,13 @@ describe('the count of token requests by namespace', () => {
     const observer = createObserver(metrics, log, clock);
     const pods = new PodIndex(clock);
     pods.upsert(createPod({ namespace: 'shop', name: 'p', ips: ['10.0.0.1'] }));
-    const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
-    caller.resolve(pods);
+    const known = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
+    known.resolve(pods);
     const token = { kind: 'token', query: '' } as const;
     const forwarded = { reason: 'forwarded', status: 400, body: '' } as const;
-    observer.onHandled({ ...exchange, caller }, token, forwarded);
+    observer.onHandled({ ...exchange, caller: known }, token, forwarded);
     observer.onHandled(
-      { ...exchange, caller },
+      { ...exchange, caller: known },
       { kind: 'refused', reason: 'not_found' },
       forwarded,
     );

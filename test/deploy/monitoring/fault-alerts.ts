@@ -1,0 +1,81 @@
+/**
+ * Which alert an operator gets when a fault that the lab makes lasts on a real node. Each scenario of the
+ * lab is in one of the two lists: a new one needs an alert, or a reason why it needs none.
+ */
+export interface FaultAlerts {
+  readonly scenario: string;
+  /** The first is the one that names the cause. */
+  readonly alerts: readonly string[];
+  /** What the alert shows: a label's value, or the readiness condition. */
+  readonly shown: string;
+}
+
+const fault = (scenario: string, alerts: string, shown: string): FaultAlerts => ({
+  scenario,
+  alerts: alerts.split(' '),
+  shown,
+});
+
+export const faultAlerts: readonly FaultAlerts[] = [
+  fault('not-assigned', 'NmiIdentityNotAssigned', 'the agent of the node'),
+  fault('strict-identity', 'NmiPodsRefused', 'reason identity_ambiguous'),
+  fault('identity-not-owned-warned', 'NmiIdentitiesNotOwned', 'the cluster; the log names objects'),
+  fault('identity-not-owned', 'NmiPodsRefused', 'reason identity_not_owned'),
+  fault('exception-not-owned', 'NmiPodsRefused', 'reason identity_not_owned'),
+  fault('application-not-owned', 'NmiPodsRefused', 'reason identity_not_owned'),
+  fault('binding-never-comes', 'NmiPodsRefused', 'reason binding_missing'),
+  fault('metadata-header', 'NmiPodsRefused', 'reason forwarded'),
+  fault('parameters', 'NmiPodsRefused', 'reason selector_conflict'),
+  fault('upstream-throttled', 'NmiUpstreamThrottled', 'source imds'),
+  fault('upstream-down', 'NmiUpstreamDown NmiTokensRunOut', 'source imds'),
+  fault('secret-rotated', 'NmiCredentialRefused', 'outcome credential_refused'),
+  fault('federated-pods', 'NmiCredentialRefused', 'outcome federation_refused'),
+  fault('entra-trouble', 'NmiUpstreamDown NmiUpstreamThrottled', 'source of the identity'),
+  fault('binding-deleted', 'NmiPodsRefused', 'reason binding_missing'),
+  fault('identity-deleted', 'NmiPodsRefused', 'reason identity_missing'),
+  fault('five-deleted', 'NmiPodsRefused', 'reason binding_missing, identity_missing'),
+  fault('unknown-address', 'NmiRequestsFail', 'the share of failures; reason pod_unknown'),
+  fault('shared-address', 'NmiAddressesShared', 'the agent of the node'),
+  fault('rules-flushed', 'NmiRedirectRepaired', 'repairs in an hour'),
+  fault('rules-flushed-long', 'NmiRedirectRepaired', 'repairs in an hour'),
+  fault('agent-killed', 'NmiNodeWithoutReadyAgent NmiAgentsAbsent', 'the node'),
+  fault('agent-stopped', 'NmiNodeWithoutReadyAgent NmiAgentsAbsent', 'the node'),
+  fault('redirect-before-agent', 'NmiNodeWithoutReadyAgent', 'the node'),
+  fault('cold-boot', 'NmiAgentPodsMissing', 'the number of nodes'),
+  fault('unrecorded-connection', 'NmiCallersUnattested', 'the agent of the node'),
+  fault('attacks', 'NmiKernelRefusesConnects NmiConnectionsRefused', 'the limit'),
+  fault('host-network-refused', 'NmiPodsRefused', 'reason host_network_refused'),
+  fault('privilege-split', 'NmiRedirectDown NmiNodeWithoutReadyAgent', 'the mode'),
+  fault('probes', 'NmiRedirectDown', 'the mode'),
+  fault('address-reuse-window', 'NmiNotReady NmiWatchStale', 'condition addresses_believed'),
+  fault('api-away-at-start', 'NmiNotReady', 'condition watches'),
+  fault('api-away-later', 'NmiWatchStale', 'the resource'),
+];
+
+/** Scenarios in which all is as it should be, or one client alone is wrong. */
+export const withoutAlert: readonly string[] = [
+  ...['one-identity', 'two-identities', 'resource-id-only', 'two-namespaces', 'no-identity'],
+  ...[
+    'exception',
+    'not-excepted',
+    'late-objects',
+    'address-reused',
+    'kept-connection-outlives-pod',
+  ],
+  ...['token-path-spellings', 'methods', 'other-clouds', 'passthrough', 'passthrough-policy'],
+  ...['demo-pod', 'four-types', 'certificate-forms', 'federated-node', 'auxiliary-tenants'],
+  ...['workload-identity', 'identity-edited', 'label-changed', 'pod-phases', 'agent-upgraded'],
+  ...['two-at-once', 'pods-by-the-dozen', 'leak', 'older-connection', 'old-chain-takeover'],
+  ...['redirect-verbs', 'iptables-legacy', 'iptables-nft', 'forged-address', 'mapped-address'],
+  ...['host-network-pods', 'raw-frames', 'gone-pod-cut', 'address-reuse-storm', 'address-mode'],
+  ...['host-token-off', 'host-token', 'no-token-in-logs'],
+];
+
+/** For docs/alerts.md. */
+export function faultRows(): readonly (readonly string[])[] {
+  return faultAlerts.map(({ scenario, alerts, shown }) => [
+    `\`${scenario}\``,
+    alerts.map((alert) => `\`${alert}\``).join(', '),
+    shown,
+  ]);
+}
