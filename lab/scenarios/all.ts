@@ -3,6 +3,7 @@ import type { Scenario } from '../world/scenario.ts';
 import { addressModeScenarios } from './node/address-mode.ts';
 import { addressScenarios } from './pods/addresses.ts';
 import { addressStormScenarios } from './pods/address-storm.ts';
+import { agentHandoverScenarios } from './node/agent-handover.ts';
 import { agentLifeScenarios } from './node/agent-life.ts';
 import { agentUpgradeScenarios } from './node/agent-upgrade.ts';
 import { attackScenarios } from './pods/attacks.ts';
@@ -37,6 +38,7 @@ export const scenarios: readonly Scenario[] = [
   ...entraScenarios,
   ...changeScenarios,
   ...strangerScenarios,
+  ...agentHandoverScenarios,
   ...agentLifeScenarios,
   ...agentUpgradeScenarios,
   ...crowdScenarios,

@@ -126,6 +126,16 @@ export const verbs: Readonly<Record<string, Verb>> = {
       return grants(args, io);
     },
   },
+  ready: {
+    summary: 'Report whether the agent in this container is ready. Exit code 1 if it is not.',
+    examples: ['nmi ready'],
+    flags: {},
+    isBoolean: () => false,
+    start: async (_args, io) => {
+      const { ready } = await import('./ready.ts');
+      return ready(io);
+    },
+  },
   reasons: {
     summary:
       'Print what a reason of a refusal means, and how to fix it. Without CODE, all reasons.',

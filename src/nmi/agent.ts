@@ -7,21 +7,24 @@
  * service. Stopping drains and leaves the redirect where it is.
  */
 import type { Clock } from '../cache/clock.ts';
-import { openAdminPages } from './admin/pages.ts';
+import { openAdminPages, waitingForPort } from './admin/pages.ts';
 import { openReadinessEvents } from './admin/readiness-events.ts';
 import { StartupTaint } from './admin/startup-taint.ts';
 import { flagsPage, statusPage } from './admin/z-pages.ts';
 import { userAgent } from './base/build-info.ts';
 import type { Logger } from './base/logger.ts';
 import type { Part } from './base/part.ts';
+import { portError } from './base/port-error.ts';
 import { readiness } from './base/readiness.ts';
 import { StartError } from './base/start-error.ts';
 import { Conditions } from './conditions/conditions.ts';
 import type { Config } from './config/config.ts';
 import { tuning as defaultTuning, type Tuning } from './config/tuning.ts';
 import { openExplain } from './explain/agent-explain.ts';
+import { takeListener, type HeldListener } from './kernel/held-listener.ts';
 import { openKernel } from './kernel/kernel.ts';
 import { createOwnAccount } from './kube/accounts/own-account.ts';
+import { listenerPath } from './kernel/listener-notes.ts';
 import { openKubeClient, type KubeClient } from './kube/api/client.ts';
 import { EventWriter } from './kube/events/event-writer.ts';
 import { openServer } from './server/server.ts';
@@ -71,6 +74,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const kernel = starting.use(openKernel(options));
   await kernel.prepare(stop);
   stop?.throwIfAborted();
+  const held = starting.use(await openHeldListener(options));
+  stop?.throwIfAborted();
   // The watches begin while the kernel side is still coming up: nothing is served before both.
   const state = starting.use(
     openClusterState({ config, tuning, client, clock, log, network: kernel.network }),
@@ -92,12 +97,21 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const core = { ...options, tuning, client, kernel, state, observer, loopMark };
   const tokens = starting.use(await openTokens({ ...core, knowledge: state }));
   const { broker } = tokens;
-  const server = starting.use(await openServer({ ...core, broker }));
+  const server = starting.use(await openServer({ ...core, broker, held }));
+  const parts: Part[] = [
+    kernel,
+    state,
+    tokens,
+    server,
+    audit,
+    ...(events === undefined ? [] : [events]),
+  ];
   // Before the kernel side is up: what keeps it down is worth asking for.
   starting.use(
     await openExplain({
       ...core,
       broker,
+      parts,
       policy: server.policy,
       clientsOf: (uid) => clients.of(uid),
       throttledOf: (uid) => server.throttled.of(uid),
@@ -125,15 +139,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         }),
       )
     : undefined;
-  const parts: readonly Part[] = [
-    kernel,
-    state,
-    tokens,
-    server,
-    audit,
-    ...(events === undefined ? [] : [events]),
-    ...(conditions === undefined ? [] : [conditions]),
-  ];
+  if (conditions !== undefined) parts.push(conditions);
   exportParts(metrics, parts);
   starting.use(
     await openAdminPages({
@@ -145,6 +151,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       parts,
       hasBeenActive: () => kernel.hasBeenActive(),
       zPages: [statusPage({ component: 'nmi', clock, parts }), flagsPage('nmi', config)],
+      onTaken: held?.isShared === true ? (port) => log.info({ port }, waitingForPort) : undefined,
     }),
   );
   if (events !== undefined) {
@@ -175,6 +182,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   return {
     listenPort: server.port,
     stop: async () => {
+      held?.[Symbol.dispose]();
       await server.drain(tuning.drainTimeoutMs);
       await running.disposeAsync();
     },
@@ -189,6 +197,17 @@ function openEventWriter({ config, clock, log }: AgentOptions, client: KubeClien
     random: Math.random,
     log: log.child({ component: 'events' }),
   });
+}
+
+/** In a pod of two containers, the other one holds the listening socket. */
+async function openHeldListener({ config, stop }: AgentOptions): Promise<HeldListener | undefined> {
+  if (config.redirect !== 'pinned') return undefined;
+  const { listenIp: ip, listenPort: port, callerSocket } = config;
+  try {
+    return await takeListener({ path: listenerPath(callerSocket), address: { ip, port } }, stop);
+  } catch (error) {
+    throw portError(error, `${ip}:${port}`, '--nmi-port or --nmi-listen-address');
+  }
 }
 
 async function openClient({ config, clock, environment }: AgentOptions): Promise<KubeClient> {

@@ -1,18 +1,26 @@
 /**
- * The kernel's side alone: installs the redirect, checks it at each interval, repairs it, and looks
- * callers up. For a node where the process that answers pods has no right to touch the kernel.
+ * The kernel's side alone: installs the redirect, checks it at each interval, repairs it, looks
+ * callers up, and holds the listening socket for the agent. For a node where the process that answers
+ * pods has no right to touch the kernel.
  */
 import type { Clock } from '../cache/clock.ts';
-import { openAdminPages } from './admin/pages.ts';
+import { openAdminPages, waitingForPort } from './admin/pages.ts';
 import { flagsPage, statusPage } from './admin/z-pages.ts';
 import type { Logger } from './base/logger.ts';
 import type { Config } from './config/config.ts';
 import { LAYOUT } from '../redirect/ebpf/settings.ts';
 import type { Attestation } from '../redirect/redirect.ts';
 import { reachableTarget } from '../redirect/target.ts';
+import { tuning } from './config/tuning.ts';
 import type { KeptMode } from './kernel/caller-frames.ts';
-import { openCallerServer, type CallerServerOptions } from './kernel/caller-server.ts';
+import {
+  openCallerServer,
+  type CallerServer,
+  type CallerServerOptions,
+} from './kernel/caller-server.ts';
 import { openKernel, type Kernel } from './kernel/kernel.ts';
+import { openListenerHolder, type ListenerHolder } from './kernel/listener-holder.ts';
+import { listenerPath } from './kernel/listener-notes.ts';
 import { exportParts } from './telemetry/export-parts.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { exportProcess } from './telemetry/process-metrics.ts';
@@ -23,6 +31,9 @@ export interface RedirectDaemonOptions {
   readonly log: Logger;
 }
 
+/** Longer than an agent that stops at the same time may take to answer what is under way. */
+const lastLookUpsMs = tuning.drainTimeoutMs + 2_000;
+
 /**
  * Runs until disposed; the redirect stays. What the kernel refuses is logged and tried again.
  * @throws StartError when a port of its own is taken.
@@ -30,17 +41,33 @@ export interface RedirectDaemonOptions {
 export async function startRedirectDaemon(
   options: RedirectDaemonOptions,
 ): Promise<AsyncDisposable> {
-  const { config, clock } = options;
+  const { config, clock, log } = options;
   await using starting = new AsyncDisposableStack();
   const metrics = createMetrics({ oldNames: false });
   exportProcess(metrics);
-  const kernel = starting.use(openKernel(options));
+  let holder: ListenerHolder | undefined;
+  let callers: CallerServer | undefined;
+  const hasPredecessor = (): boolean => holder?.hasPredecessor() ?? false;
+  const kernel = starting.use(openKernel({ ...options, hasPredecessor }));
+  const { mode } = kernel;
   const parts = [kernel];
   exportParts(metrics, parts);
-  await kernel.start();
-  const { mode } = kernel;
   if (mode === 'ebpf' || mode === 'iptables') {
-    starting.use(await openCallerServer(lookUps(config, kernel, mode)));
+    // First: from then on a process before this one changes nothing in the kernel.
+    holder = await openListenerHolder({
+      address: { ip: config.listenIp, port: config.listenPort },
+      agentsPath: listenerPath(config.callerSocket),
+      handoverPath: config.handoverSocket,
+      clock,
+      log: log.child({ component: 'handover' }),
+      onSuccessor: () => kernel.pause(),
+      onSuccessorGone: () => kernel.resume(),
+    });
+    starting.use(holder);
+  }
+  await kernel.start();
+  if (mode === 'ebpf' || mode === 'iptables') {
+    callers = starting.use(await openCallerServer(lookUps(config, kernel, mode)));
   }
   starting.use(
     await openAdminPages({
@@ -55,9 +82,17 @@ export async function startRedirectDaemon(
         statusPage({ component: 'nmi-redirect', clock, parts }),
         flagsPage('nmi-redirect', config),
       ],
+      onTaken: hasPredecessor() ? (port) => log.info({ port }, waitingForPort) : undefined,
     }),
   );
-  return starting.move();
+  const running = starting.move();
+  return {
+    [Symbol.asyncDispose]: async () => {
+      holder?.release();
+      await callers?.untilUnused(lastLookUpsMs);
+      await running.disposeAsync();
+    },
+  };
 }
 
 /** For an agent that may not look callers up itself. */

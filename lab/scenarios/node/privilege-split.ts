@@ -1,11 +1,10 @@
 /** Two processes in place of one: who touches the kernel answers nobody, who answers has no right. */
 import assert from 'node:assert/strict';
-import { randomBytes, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { AgentProcess } from '../../world/agent-process.ts';
 import { eventually } from '../../world/eventually.ts';
-import { inCgroup } from '../../fabric/cgroups.ts';
-import { withoutBpf } from '../../fabric/without-bpf.ts';
+import { beside } from '../../pods/load-verdict.ts';
 import { makeBare, succeed, variableOf } from '../../world/node-view.ts';
 import {
   assertRefused,
@@ -15,10 +14,15 @@ import {
 } from '../../world/reply-checks.ts';
 import type { Scenario } from '../../world/scenario.ts';
 import type { World } from '../../world/world.ts';
+import {
+  kernelFlags,
+  kernelRights,
+  nobody,
+  openKernelSide,
+  openServingSide,
+  servingFlags,
+} from './split-agent.ts';
 
-const kernelPort = 8097;
-const servingPort = 8096;
-const nobody = '65532';
 /** In `linux/capability.h`. */
 const numbers: ReadonlyMap<string, bigint> = new Map([
   ['net_admin', 12n],
@@ -37,7 +41,7 @@ const privilegeSplit: Scenario = {
     const plain = await world.addPod({ name: 'plain' });
     await makeBare(world);
     const uid = randomUUID();
-    const rights = world.attests ? ['bpf', 'net_admin'] : ['net_admin'];
+    const rights = kernelRights(world);
     for (const missing of rights) await assertNeeded(world, uid, rights, missing);
 
     await using kernel = await openKernelSide(world, uid, rights);
@@ -82,13 +86,20 @@ const privilegeSplit: Scenario = {
     await kernel.untilReady();
     await untilToken(pod, 'split');
     await serving.untilReady();
-    world.tell('the serving side is killed: closed');
+    world.tell('the serving side is killed: requests wait for the next one');
     await serving.kill();
+    const waiting = beside(Promise.all([pod.ask(), pod.ask(), pod.ask()]));
+    serving.launch(servingFlags(world));
+    for (const reply of await waiting) assertToken(reply, 'split');
+    await serving.untilReady();
+    world.tell('both are killed: closed');
+    await Promise.all([serving.kill(), kernel.kill()]);
     assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
     assert.deepEqual(world.uncheckedRequests(), []);
-    assertUpstream(world, ['split']);
+    // Each of two agents fetched it.
+    assertUpstream(world, ['split', 'split']);
     const needed = rights.map((right) => right.toUpperCase()).join(' and ');
-    return `${needed} on one side, each needed; nothing on the other; closed without both`;
+    return `${needed} on one side, each needed; nothing on the other; no request refused between two agents, closed without both sides`;
   },
 };
 
@@ -120,73 +131,6 @@ async function breakRedirect(world: World): Promise<void> {
   } else {
     await succeed(world, 'iptables-nft', '-t', 'nat', '-F', 'PREROUTING');
   }
-}
-
-async function openKernelSide(
-  world: World,
-  uid: string,
-  rights: readonly string[],
-): Promise<AgentProcess> {
-  const set = ['-all', ...rights.map((right) => `+${right}`)].join(',');
-  return world.ground.openAgent(
-    kernelPort,
-    await inContainer(world, uid, [
-      ...['setpriv', '--pdeathsig', 'KILL', `--bounding-set=${set}`, '--inh-caps=-all'],
-      ...['--no-new-privs', '--', 'env', `NMI_POD_UID=${uid}`],
-    ]),
-  );
-}
-
-async function openServingSide(world: World, uid: string): Promise<AgentProcess> {
-  return world.ground.openAgent(
-    servingPort,
-    await inContainer(world, uid, [
-      ...[
-        withoutBpf,
-        'unshare',
-        '--mount',
-        '--',
-        'sh',
-        '-c',
-        'mount -o remount,bind,ro / && exec "$@"',
-        'sh',
-      ],
-      ...['setpriv', '--pdeathsig', 'KILL', `--reuid=${nobody}`, `--regid=${nobody}`],
-      ...['--clear-groups', '--bounding-set=-all', '--inh-caps=-all', '--no-new-privs', '--'],
-    ]),
-  );
-}
-
-function kernelFlags(world: World): readonly string[] {
-  return [
-    ...['redirect', 'run', ...world.ground.redirectFlags],
-    ...['--ipt-update-interval-sec=1', '--iptables-backend=nft'],
-    ...[`--http-probe-port=${kernelPort}`, `--prometheus-port=${kernelPort}`],
-  ];
-}
-
-function servingFlags(world: World): readonly string[] {
-  return [
-    ...world.ground.agentFlags,
-    ...['--redirect=pinned', `--http-probe-port=${servingPort}`],
-    `--prometheus-port=${servingPort}`,
-  ];
-}
-
-/**
- * In a container of the agent's own pod: what it dials would be redirected, were it not exempt. By
- * iptables what the node itself dials is not, whatever cgroup it comes from.
- */
-async function inContainer(
-  world: World,
-  uid: string,
-  words: readonly string[],
-): Promise<readonly string[]> {
-  if (!world.attests) return words;
-  const pod = `${variableOf(world, 'NMI_CGROUP_ROOT')}/kubepods/pod${uid}`;
-  const folder = `${pod}/${randomBytes(32).toString('hex')}`;
-  await succeed(world, 'mkdir', '-p', folder);
-  return inCgroup(folder, words);
 }
 
 function assertRights({ pid = 0 }: AgentProcess, uid: string, rights: readonly string[]): void {

@@ -15,6 +15,7 @@ import type { Clock } from '../../cache/clock.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Part } from '../base/part.ts';
 import { portError } from '../base/port-error.ts';
+import { startPeriodicJob } from '../base/periodic-job.ts';
 import { guardPipeline } from '../server/pipeline-guard.ts';
 import { PageConnections } from './page-connections.ts';
 import { describeReadiness, readiness } from '../base/readiness.ts';
@@ -33,12 +34,21 @@ export interface AdminOptions {
   readonly hasBeenActive: () => boolean;
   /** Further pages of the probe port. */
   readonly zPages?: readonly ZPage[];
+  /**
+   * Where an agent that ends soon may have the ports: called once for each that is taken, which is
+   * then waited for. Undefined: a taken port is an error.
+   */
+  readonly onTaken?: ((port: number) => unknown) | undefined;
 }
 
 /** Clients that are slower than this are none of ours: they ask as soon as they have connected. */
 const requestMs = 2_000;
 /** How many times as long as it took a rendering of the metrics is kept. */
 const pausesPerRender = 20;
+/** Message of the log. */
+export const waitingForPort = 'port still in use by the agent before, waiting';
+
+const portRetryMs = 250;
 /** Scrapes are 10 s apart or more. What holds a rendering up, a busy machine, must not hold them up. */
 const longestKeptMs = 5_000;
 
@@ -56,8 +66,12 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
   const asked = new WeakSet<object>();
   const renderMetrics = shareRenders(options);
   const servers: Server[] = [];
+  const waiting = new Set<Disposable>();
   const close = async () => {
-    const closed = servers.map((server) => server[Symbol.asyncDispose]());
+    for (const wait of waiting) wait[Symbol.dispose]();
+    const closed = servers
+      .filter(({ listening }) => listening)
+      .map((server) => server[Symbol.asyncDispose]());
     for (const server of servers) server.closeAllConnections();
     await Promise.all(closed);
   };
@@ -84,8 +98,13 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
         void answer({ path, isVerbose, isJson }, served, options, renderMetrics, response);
       });
       const isOfMetrics = !served.has('probes') && options.metricsAddress !== '';
-      server.listen(isOfMetrics ? { port, host: options.metricsAddress } : { port });
-      await once(server, 'listening');
+      const address = isOfMetrics ? { port, host: options.metricsAddress } : { port };
+      if (options.onTaken === undefined) {
+        server.listen(address);
+        await once(server, 'listening');
+      } else {
+        waiting.add(listenWhenFree(server, address, options.clock, options.onTaken));
+      }
       servers.push(server);
     }
   } catch (error) {
@@ -105,6 +124,28 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
 /** As the API server reads it: whatever its value. */
 function hasVerbose(query: string): boolean {
   return new URLSearchParams(query).has('verbose');
+}
+
+/** Tries again and again, until it listens or is disposed. */
+function listenWhenFree(
+  server: Server,
+  address: { readonly port: number; readonly host?: string },
+  clock: Clock,
+  onTaken: (port: number) => unknown,
+): Disposable {
+  let isReported = false;
+  const attempt = async (): Promise<number | undefined> => {
+    try {
+      server.listen(address);
+      await once(server, 'listening');
+      return undefined;
+    } catch {
+      if (!isReported) onTaken(address.port);
+      isReported = true;
+      return portRetryMs;
+    }
+  };
+  return startPeriodicJob(clock, 0, attempt);
 }
 
 async function answer(

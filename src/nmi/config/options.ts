@@ -417,6 +417,18 @@ const table = {
       help: 'Unix socket at which `nmi redirect run` looks up callers for an agent with `--redirect=pinned`. Its folder must be shared by these two containers only.',
     },
     {
+      name: 'handover-socket',
+      key: 'handoverSocket',
+      isOfRedirect: true,
+      // What is bound beside it has five more characters.
+      type: pathOrOff(
+        /^(?:off|\/[\x21-\x7e]{1,101})$/,
+        'an absolute path of at most 102 characters, or off',
+      ),
+      default: 'off',
+      help: 'Unix socket at which `nmi redirect run` takes the listening socket over from the pod before it, and passes it on to the next one. Its folder is on the host, and only root may write there. `off` for none.',
+    },
+    {
       name: 'explain-socket',
       key: 'explainSocket',
       // Longer ones have no room in the address of a socket.

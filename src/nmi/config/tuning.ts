@@ -14,6 +14,8 @@ export const tuning = {
   lateObjectWaitMs: 2_000,
   /** As long as one token request may take; the manifests give 30 s to the whole stop. */
   drainTimeoutMs: 10_000,
+  /** An agent that shares its listening socket leaves the connections to the other one until it knows the pods. */
+  acceptWaitMs: 30_000,
   /** 80 tokens for each of 250 pods. */
   tokenCacheSize: 20_000,
   /** For one fetch, retries and queueing included. */

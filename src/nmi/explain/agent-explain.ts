@@ -1,6 +1,8 @@
 /** `nmi explain` of a running agent: its socket, asked about what the agent knows now. */
 import type { Clock } from '../../cache/clock.ts';
 import type { Logger } from '../base/logger.ts';
+import type { Part } from '../base/part.ts';
+import { readiness } from '../base/readiness.ts';
 import type { Config } from '../config/config.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import type { Kernel } from '../kernel/kernel.ts';
@@ -20,6 +22,8 @@ export interface ExplainOptions {
   /** By pod UID. */
   readonly clientsOf: (podUid: string) => readonly string[];
   readonly throttledOf: (podUid: string) => readonly Throttling[];
+  /** For `nmi ready`. */
+  readonly parts: readonly Part[];
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -41,6 +45,7 @@ export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
   return openExplainServer({
     path: config.explainSocket,
     explain: (query) => explain(query, context, clock.wallMs()),
+    ready: () => readiness(options.parts),
     log: log.child({ component: 'explain' }),
   });
 }

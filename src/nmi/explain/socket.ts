@@ -1,5 +1,5 @@
 /**
- * The local socket that `nmi explain` reads: HTTP over a Unix socket in a folder of the agent's own,
+ * The local socket that `nmi explain` and `nmi ready` read: HTTP over a Unix socket in a folder of the agent's own,
  * for its own user alone. Whoever may run a program beside the agent as its user may ask; pods and
  * the network cannot. The agent works without it, so what is wrong with it is one warning.
  */
@@ -10,12 +10,14 @@ import { parseExplainQuery, type ExplainQuery } from './question.ts';
 import type { Explanation } from './explanation.ts';
 import { listenAt, makeFolder } from '../kernel/local-socket.ts';
 import type { Log } from '../base/log.ts';
+import type { Readiness } from '../base/readiness.ts';
 import { networkCode } from '../base/network-code.ts';
 
 export interface ExplainServerOptions {
   /** Of the socket; its folder, but none above that, is made when it is not there. Empty is off. */
   readonly path: string;
   readonly explain: (query: ExplainQuery) => Explanation;
+  readonly ready: () => Readiness;
   readonly log: Log;
 }
 
@@ -50,11 +52,17 @@ function answer(
   method: string,
   target: string,
   response: ServerResponse,
-  { explain, log }: ExplainServerOptions,
+  { explain, ready, log }: ExplainServerOptions,
 ): void {
   const [path, search = ''] = target.split('?', 2);
-  if (path !== '/explain') return send(response, 404, { problem: 'only /explain is here' });
+  if (path !== '/explain' && path !== '/ready') {
+    return send(response, 404, { problem: 'only /explain and /ready are here' });
+  }
   if (method !== 'GET') return send(response, 405, { problem: 'only GET is allowed' });
+  if (path === '/ready') {
+    const state = ready();
+    return send(response, state.ready ? 200 : 503, state);
+  }
   const parsed = parseExplainQuery(search);
   if (!parsed.ok) return send(response, 400, { problem: parsed.problem });
   try {

@@ -6,6 +6,7 @@
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Attestation } from '../../redirect/redirect.ts';
 import { listenAt, makeFolder } from './local-socket.ts';
 import { networkCode } from '../base/network-code.ts';
@@ -30,11 +31,17 @@ export interface CallerServerOptions {
 
 /** The agent, its successor during an update, and verbs run by an administrator. */
 const maxClients = 8;
+const pollMs = 50;
 /** Limit for a client that does not read its answers. */
 const maxUnreadBytes = 256 * 1024;
 
+export interface CallerServer extends AsyncDisposable {
+  /** Resolves when no client is connected, or after so long. */
+  untilUnused(maxMs: number): Promise<void>;
+}
+
 /** @throws StartError if the server cannot listen at the path. */
-export async function openCallerServer(options: CallerServerOptions): Promise<AsyncDisposable> {
+export async function openCallerServer(options: CallerServerOptions): Promise<CallerServer> {
   const { path } = options;
   const clients = new Set<Socket>();
   const server = createServer((socket) => {
@@ -50,6 +57,10 @@ export async function openCallerServer(options: CallerServerOptions): Promise<As
     throw new StartError('UNAVAILABLE', what, remedy);
   }
   return {
+    untilUnused: async (maxMs) => {
+      const deadlineMs = performance.now() + maxMs;
+      while (clients.size > 0 && performance.now() < deadlineMs) await delay(pollMs);
+    },
     [Symbol.asyncDispose]: () => {
       const { promise, resolve } = Promise.withResolvers<undefined>();
       server.close(() => resolve(undefined));

@@ -42,7 +42,12 @@ const plain = {
   close: () => undefined,
 } as const;
 
-export function chooseRedirect(config: Config, clock: Clock = systemClock): RedirectChoice {
+/** @param hasPredecessor another agent of this node still runs. */
+export function chooseRedirect(
+  config: Config,
+  clock: Clock = systemClock,
+  hasPredecessor: () => boolean = () => false,
+): RedirectChoice {
   const { metadataIp, metadataPort } = config;
   switch (config.redirect) {
     case 'none':
@@ -62,11 +67,15 @@ export function chooseRedirect(config: Config, clock: Clock = systemClock): Redi
       return { redirect, ...plain, podsRoot: podsRootOf(config), close: () => redirect.close() };
     }
     case 'ebpf':
-      return ebpf(config, 'asked for');
+      return ebpf(config, 'asked for', hasPredecessor);
     case 'auto': {
       const missing = missingForEbpf(config);
       return missing === undefined
-        ? ebpf(config, 'the kernel has eBPF for cgroups, and pods are in the cgroup2 tree')
+        ? ebpf(
+            config,
+            'the kernel has eBPF for cgroups, and pods are in the cgroup2 tree',
+            hasPredecessor,
+          )
         : { redirect: iptablesAlone(config), ...plain, why: `no eBPF: ${missing}` };
     }
   }
@@ -77,12 +86,13 @@ function withGuardAtBoot(redirect: Redirect, config: Config): Redirect {
   return bootGuardFolder === '' ? redirect : withBootGuard(redirect, bootGuardFolder, metadataIp);
 }
 
-function ebpf(config: Config, why: string): RedirectChoice {
+function ebpf(config: Config, why: string, hasPredecessor: () => boolean): RedirectChoice {
   const { cgroupRoot, podUid } = config;
   const redirect = openEbpfRedirect({
     target: targetOf(config),
     fallback: iptables(config),
     guard: config.metadataGuard,
+    hasPredecessor,
     pinFolder: config.bpfPinFolder,
     ...(cgroupRoot === '' ? {} : { cgroupRoot }),
     ...(podUid === '' ? {} : { ownPodUid: podUid }),

@@ -38,6 +38,9 @@ export interface Kernel extends Required<Pick<Part, 'conditions' | 'samples'>>, 
   problem(): string | undefined;
   /** Whether the redirect was active at least once. */
   hasBeenActive(): boolean;
+  /** Checks and repairs no more until `resume`; callers are still looked up. */
+  pause(): Promise<void>;
+  resume(): void;
   /** Returns unused memory of the C library to the kernel. Throws if this is impossible. */
   trimMemory(): void;
 }
@@ -46,10 +49,12 @@ export interface KernelOptions {
   readonly config: Config;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Whether another agent of this node still runs, whose calls are not to be redirected either. */
+  readonly hasPredecessor?: () => boolean;
 }
 
-export function openKernel({ config, clock, log }: KernelOptions): Kernel {
-  const { redirect, why, podsRoot, counts, close } = chooseRedirect(config, clock);
+export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions): Kernel {
+  const { redirect, why, podsRoot, counts, close } = chooseRedirect(config, clock, hasPredecessor);
   log.info({ mode: redirect.mode, why }, 'redirect chosen');
   const cgroups = podsRoot === undefined ? undefined : new CgroupIndex({ podsRoot });
   const checks: Record<CheckOutcome, number> = {
@@ -116,6 +121,8 @@ export function openKernel({ config, clock, log }: KernelOptions): Kernel {
     status: () => keeper.status,
     problem: () => keeper.problem(),
     hasBeenActive: () => keeper.hasBeenActive,
+    pause: () => keeper.pause(),
+    resume: () => keeper.resume(),
     trimMemory: () => nativeModule().trimMemory(),
     get conditions() {
       return isOff() ? [] : [{ name: 'redirect', problem: () => keeper.problem() }];

@@ -32,6 +32,7 @@ export class Reconciler implements AsyncDisposable {
   #running: Promise<void> | undefined;
   #job: Disposable | undefined;
   #isDisposed = false;
+  #isPaused = false;
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
@@ -64,6 +65,17 @@ export class Reconciler implements AsyncDisposable {
     this.#job = startPeriodicJob(this.#options.clock, firstMs, () => this.#checkNow());
   }
 
+  /** Checks no more until `resume`: another process keeps the redirect. Resolves after a check that runs. */
+  async pause(): Promise<void> {
+    this.#isPaused = true;
+    await this.#running;
+  }
+
+  /** The next check is due at the interval that began before the pause. */
+  resume(): void {
+    this.#isPaused = false;
+  }
+
   /** Stops the checks. The redirect stays: without an agent the node must be closed. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isDisposed = true;
@@ -73,6 +85,7 @@ export class Reconciler implements AsyncDisposable {
 
   /** Milliseconds until the next check. */
   async #checkNow(): Promise<number> {
+    if (this.#isPaused) return this.#options.intervalMs;
     this.#running = this.#check();
     await this.#running;
     const { intervalMs } = this.#options;

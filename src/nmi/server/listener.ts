@@ -4,8 +4,9 @@
  */
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
+import { closeSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { isIPv4, type Socket } from 'node:net';
+import { isIPv4, Server as NetServer, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../../cache/clock.ts';
 import type { Attestation, Peer } from '../../redirect/redirect.ts';
@@ -43,6 +44,10 @@ export interface ListenerOptions {
   readonly host: string;
   /** 0 lets the kernel choose. */
   readonly port: number;
+  /** A socket that listens there already. The listener closes it. */
+  readonly descriptor?: number | undefined;
+  /** Connections are left to the others that have the socket until this resolves. */
+  readonly mayAccept?: Promise<unknown> | undefined;
   readonly clock: Clock;
   /** Nothing of a connection is read before its attestation is there. */
   readonly attest: (peer: Peer) => Attestation | Promise<Attestation>;
@@ -89,10 +94,17 @@ const maxPipelined = 16;
 const laterMs = 0.15;
 /** While draining, how often connections that have become idle are looked for. */
 const drainTickMs = 100;
+/**
+ * For which an idle connection stays when draining: what was sent before the client could know is
+ * answered, and that answer ends the connection.
+ */
+const idleGraceMs = 500;
 
 export async function openListener(options: ListenerOptions): Promise<Listener> {
   const listener = new HttpListener(options);
-  await listener.listen();
+  const { mayAccept } = options;
+  if (mayAccept === undefined) await listener.listen();
+  else void mayAccept.then(() => listener.listen());
   return listener;
 }
 
@@ -103,10 +115,13 @@ class HttpListener implements Listener {
   /** Node's own handling of a connection: it takes one over when the fast path has ended. */
   readonly #parseHttp: (socket: Socket) => void;
   #bound: Bound | undefined;
+  /** A socket that was given to us and that the server does not have yet. */
+  #descriptor: number | undefined;
   #isDraining = false;
 
   constructor(options: ListenerOptions) {
     this.#options = options;
+    this.#descriptor = options.descriptor;
     this.#connections = new Connections(options.limits.each);
     const server: Server & { httpAllowHalfOpen?: boolean } = createServer({
       headersTimeout: headersTimeoutMs,
@@ -138,7 +153,7 @@ class HttpListener implements Listener {
 
   get port(): number {
     const address = this.#server.address();
-    return typeof address === 'object' && address !== null ? address.port : 0;
+    return typeof address === 'object' && address !== null ? address.port : this.#options.port;
   }
 
   get connections(): number {
@@ -146,8 +161,11 @@ class HttpListener implements Listener {
   }
 
   async listen(): Promise<void> {
+    if (this.#isDraining) return;
     const { host, port } = this.#options;
-    this.#server.listen({ host, port, backlog: 1024 });
+    const fd = this.#descriptor;
+    this.#descriptor = undefined;
+    this.#server.listen({ backlog: 1024, ...(fd === undefined ? { host, port } : { fd }) });
     await once(this.#server, 'listening');
     // A socket that listens on one address accepts nothing on another.
     if (isIPv4(host) && host !== '0.0.0.0') this.#bound = { ip: host, port: this.port };
@@ -305,16 +323,25 @@ class HttpListener implements Listener {
   async drain(maxMs: number): Promise<void> {
     this.#isDraining = true;
     const server = this.#server;
+    if (this.#descriptor !== undefined) closeSync(this.#descriptor);
+    this.#descriptor = undefined;
     if (!server.listening) return;
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    // Not that of `node:http`, which closes idle connections at once.
+    const closed = new Promise<void>((resolve) => {
+      NetServer.prototype.close.call(server, () => resolve());
+    });
     this.#connections.endAfterAnswers();
-    // Node closes what is idle now; what becomes idle later, or never sent a whole head, is ours.
-    const tick = setInterval(() => this.#connections.destroyIdle(), drainTickMs);
+    const graceEndMs = performance.now() + Math.min(idleGraceMs, maxMs);
+    const tick = setInterval(() => {
+      if (performance.now() >= graceEndMs) this.#connections.destroyIdle();
+    }, drainTickMs);
     const disarm = this.#options.clock.schedule(maxMs, () => {
       server.closeAllConnections();
       this.#connections.destroyAll();
     });
     await closed;
+    // Ends what is left of it: a timer.
+    server.close();
     clearInterval(tick);
     disarm();
   }

@@ -8,6 +8,7 @@ import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import { podOfLimitKey } from '../grants/caller.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
+import type { HeldListener } from '../kernel/held-listener.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { LoopDetection } from '../sources/imds/loop-detection.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
@@ -53,6 +54,8 @@ export interface Server extends Required<Pick<Part, 'samples'>>, AsyncDisposable
 }
 
 export interface ServerOptions {
+  /** The listening socket of the first listener, where another process holds it. */
+  readonly held?: Pick<HeldListener, 'descriptor' | 'isShared'> | undefined;
   readonly config: Config;
   readonly tuning: Tuning;
   readonly kernel: Pick<Kernel, 'attest' | 'findCgroupUid'>;
@@ -104,6 +107,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   for (const host of hosts) {
     const listener = await listenAt(host, {
       ...shared,
+      ...(host === config.listenIp ? givenSocket(options) : {}),
       port: config.listenPort,
       limits,
       onTooMany: (limit, limitKey) => {
@@ -139,6 +143,18 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     },
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };
+}
+
+/** While another agent accepts from the same socket, this one takes no pod that it does not know. */
+function givenSocket({ held, state, tuning, clock }: ServerOptions) {
+  if (held?.isShared !== true) return { descriptor: held?.descriptor };
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  const disarm = clock.schedule(tuning.acceptWaitMs, () => resolve(undefined));
+  void state.watches.whenSynced().then(
+    () => resolve(undefined),
+    () => undefined,
+  );
+  return { descriptor: held.descriptor, mayAccept: promise.finally(disarm) };
 }
 
 type Handlers = Omit<ListenerOptions, 'host' | 'port' | 'limits' | 'onTooMany'>;

@@ -64,6 +64,8 @@ export interface EbpfRedirectOptions {
   readonly ownPodUid?: string;
   /** Further cgroups that reach the real endpoint. The agent's own always does. */
   readonly exemptCgroupIds?: readonly bigint[];
+  /** Whether a process before this one still runs: as long as it does, what it exempted stays so. */
+  readonly hasPredecessor?: () => boolean;
   /** The redirect for connections that bypass the programs, for the same target. */
   readonly fallback: FallbackRedirect;
   /** Whether policy routing closes a node on which `fallback` does not work. Default true. */
@@ -109,6 +111,7 @@ interface Settings {
   readonly pinFolder: string;
   readonly ownPodUid: string | undefined;
   readonly exemptCgroupIds: readonly bigint[];
+  readonly hasPredecessor: () => boolean;
   readonly fallback: FallbackRedirect;
   readonly guard: boolean;
   readonly host: Host;
@@ -131,6 +134,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     pinFolder: options.pinFolder ?? DEFAULT_PIN_FOLDER,
     ownPodUid: options.ownPodUid,
     exemptCgroupIds: options.exemptCgroupIds ?? [],
+    hasPredecessor: options.hasPredecessor ?? (() => false),
     fallback: rememberRefusal(options.fallback),
     guard: options.guard ?? true,
     host: options.host ?? machine,
@@ -372,6 +376,7 @@ function wantedPrograms(settings: Settings): Wanted {
       settings: settingsOf(object, settings.target, node),
       cgroup: { path, id },
       exempt,
+      keepsExempt: settings.hasPredecessor(),
     },
   };
 }

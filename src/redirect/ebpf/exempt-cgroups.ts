@@ -13,14 +13,21 @@ export function readExempt(native: NativeModule, pinFolder: string): readonly bi
   return withMap(native, pin, 'read', (map) => native.mapKeys(map).map(decodeId));
 }
 
+export interface WantedExempt {
+  readonly exempt: readonly bigint[];
+  /** Others that are there stay: those of a process before this one, which may still run. */
+  readonly keepsExempt?: boolean;
+}
+
 /** Differences from the wanted cgroups, as short sentences. */
 export function diffExempt(
   present: readonly bigint[],
-  wanted: readonly bigint[],
+  { exempt, keepsExempt = false }: WantedExempt,
 ): readonly string[] {
+  const others = keepsExempt ? [] : present.filter((id) => !exempt.includes(id));
   return [
-    ...wanted.filter((id) => !present.includes(id)).map((id) => `cgroup ${id} is not exempt`),
-    ...present.filter((id) => !wanted.includes(id)).map((id) => `cgroup ${id} is exempt`),
+    ...exempt.filter((id) => !present.includes(id)).map((id) => `cgroup ${id} is not exempt`),
+    ...others.map((id) => `cgroup ${id} is exempt`),
   ];
 }
 
@@ -28,12 +35,14 @@ export function diffExempt(
 export function syncExempt(
   native: NativeModule,
   pinFolder: string,
-  wanted: readonly bigint[],
+  wanted: WantedExempt,
 ): readonly string[] {
+  const { exempt, keepsExempt = false } = wanted;
   return withMap(native, join(pinFolder, 'exempt'), 'write', (map) => {
     const present = native.mapKeys(map).map(decodeId);
-    for (const id of present) if (!wanted.includes(id)) native.mapDelete(map, encodeId(id));
-    for (const id of wanted) {
+    const others = keepsExempt ? [] : present.filter((id) => !exempt.includes(id));
+    for (const id of others) native.mapDelete(map, encodeId(id));
+    for (const id of exempt) {
       if (!present.includes(id)) native.mapSet(map, encodeId(id), PRESENT);
     }
     return diffExempt(present, wanted).map((problem) => `repaired: ${problem}`);

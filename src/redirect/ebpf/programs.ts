@@ -34,6 +34,8 @@ export interface WantedPrograms {
   readonly cgroup: { readonly path: string; readonly id: bigint };
   /** Cgroups whose processes are not redirected, descendants included. */
   readonly exempt: readonly bigint[];
+  /** Others that are filed as exempt stay so. */
+  readonly keepsExempt?: boolean;
 }
 
 interface Hook {
@@ -75,7 +77,7 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
     }
     const { programs, changes } = load(native, wanted);
     try {
-      changes.push(...syncExempt(native, pinFolder, wanted.exempt));
+      changes.push(...syncExempt(native, pinFolder, wanted));
       for (const hook of HOOKS) {
         native.pinProgram(programs, hook.program, join(pinFolder, `next_program_${hook.name}`));
         const link = join(pinFolder, `link_${hook.name}`);
@@ -166,9 +168,9 @@ export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string
   });
 }
 
-function diffExemptMap(native: NativeModule, { pinFolder, exempt }: WantedPrograms) {
-  const present = unlessMissing(() => readExempt(native, pinFolder));
-  return present === undefined ? ['map of exempt cgroups missing'] : diffExempt(present, exempt);
+function diffExemptMap(native: NativeModule, wanted: WantedPrograms) {
+  const present = unlessMissing(() => readExempt(native, wanted.pinFolder));
+  return present === undefined ? ['map of exempt cgroups missing'] : diffExempt(present, wanted);
 }
 
 function diffHook(

@@ -18,6 +18,7 @@
 #include <bpf/bpf.h>
 #include <node_api.h>
 #include "bpf-side.h"
+#include "descriptors.h"
 #include "flows.h"
 #include "nmi.h"
 #include "place.h"
@@ -61,6 +62,8 @@ union argument {
 	struct bytes bytes;
 	__be32 ip;
 	__u16 port;
+	int descriptor;
+	__u8 note;
 	__u64 id;
 	struct flow_end end;
 	struct list list;
@@ -168,6 +171,32 @@ static bool read_port(struct call *call, napi_value value, void *place)
 	return true;
 }
 
+static bool read_whole(struct call *call, napi_value value, double limit, double *number)
+{
+	return napi_get_value_double(call->env, value, number) == napi_ok && *number >= 0 &&
+	       *number <= limit && *number == (int)*number;
+}
+
+static bool read_descriptor(struct call *call, napi_value value, void *place)
+{
+	double number = 0;
+
+	if (!read_whole(call, value, INT_MAX, &number))
+		return false;
+	*(int *)place = number;
+	return true;
+}
+
+static bool read_note(struct call *call, napi_value value, void *place)
+{
+	double number = 0;
+
+	if (!read_whole(call, value, UINT8_MAX, &number))
+		return false;
+	*(__u8 *)place = number;
+	return true;
+}
+
 static bool read_id(struct call *call, napi_value value, void *place)
 {
 	bool is_lossless = false;
@@ -266,6 +295,8 @@ static const struct kind {
 	['v'] = { read_map_value, "a Uint8Array of the size of the map's values" },
 	['i'] = { read_ip, "an IPv4 address" },
 	['p'] = { read_port, "a port" },
+	['d'] = { read_descriptor, "a descriptor" },
+	['y'] = { read_note, "a number of 0 to 255" },
 	['u'] = { read_id, "an id" },
 	['e'] = { read_end, "an address and port" },
 	['m'] = { read_pins, "an object of few pins" },
@@ -711,6 +742,62 @@ static void netns_cookie(struct call *call)
 	call->result = big(call, cookie);
 }
 
+static void put_descriptor(struct call *call, int descriptor)
+{
+	if (descriptor >= 0)
+		call->result = number(call, descriptor);
+}
+
+static void open_listening(struct call *call)
+{
+	put_descriptor(call, open_listener(call->in[0].ip, htons(call->in[1].port), &call->fault));
+}
+
+static void read_listener(struct call *call)
+{
+	struct flow_end end = {};
+	char ip[INET_ADDRSTRLEN] = "";
+
+	if (listener_address(call->in[0].descriptor, &end, &call->fault))
+		return;
+	inet_ntop(AF_INET, &end.ip, ip, sizeof(ip));
+	call->result = object(call);
+	put(call, call->result, "ip", text(call, ip));
+	put(call, call->result, "port", number(call, ntohs(end.port)));
+}
+
+static void duplicate(struct call *call)
+{
+	put_descriptor(call, duplicate_descriptor(call->in[0].descriptor, &call->fault));
+}
+
+static void connect_to(struct call *call)
+{
+	put_descriptor(call, connect_local(call->in[0].text, &call->fault));
+}
+
+/* A descriptor that is left out is read as 0, which is never a socket of ours. */
+static void send_to(struct call *call)
+{
+	int descriptor = call->in[2].descriptor;
+
+	send_note(call->in[0].descriptor, call->in[1].note, descriptor > 0 ? descriptor : -1,
+		  &call->fault);
+}
+
+static void receive_from(struct call *call)
+{
+	int descriptor = -1;
+	__u8 note = 0;
+
+	if (receive_note(call->in[0].descriptor, &note, &descriptor, &call->fault) != 1)
+		return;
+	call->result = object(call);
+	put(call, call->result, "note", number(call, note));
+	if (descriptor >= 0)
+		put(call, call->result, "descriptor", number(call, descriptor));
+}
+
 /* Returns whether the allocator returned any page to the kernel. */
 static void trim_memory(struct call *call)
 {
@@ -741,6 +828,12 @@ static const struct function functions[] = {
 	{ "placeOf", "ip:i", place_of },
 	{ "hasLink", "link:u", is_link },
 	{ "netnsCookie", "", netns_cookie },
+	{ "openListener", "ip:i port:p", open_listening },
+	{ "listenerAddress", "descriptor:d", read_listener },
+	{ "duplicate", "descriptor:d", duplicate },
+	{ "connectLocal", "path:s", connect_to },
+	{ "sendNote", "socket:d note:y descriptor:d?", send_to },
+	{ "receiveNote", "socket:d", receive_from },
 	{ "trimMemory", "", trim_memory },
 };
 

@@ -50,6 +50,14 @@ export interface KernelAnswers {
   readonly cgroupLink: number;
 }
 
+/** What came over a Unix socket in one message. */
+export interface Note {
+  /** 0 to 255. */
+  readonly note: number;
+  /** Belongs to this process from now on. */
+  readonly descriptor?: number;
+}
+
 export interface FlowEnd {
   readonly ip: string;
   readonly port: number;
@@ -106,6 +114,18 @@ export interface NativeModule {
   hasLink(link: bigint): boolean;
   /** Cookie of this process's network namespace; 0 if the kernel does not report it. */
   netnsCookie(): bigint;
+  /** Listens at an address and port; returns the descriptor, which is not inherited by children. */
+  openListener(ip: string, port: number): number;
+  /** Where a descriptor listens. Throws for what is no listening TCP socket over IPv4. */
+  listenerAddress(descriptor: number): FlowEnd;
+  /** A further descriptor of the same socket. */
+  duplicate(descriptor: number): number;
+  /** The descriptor of a connection to a Unix socket. Does not wait. */
+  connectLocal(path: string): number;
+  /** Sends one byte over a Unix socket that nothing else is written to, and with it a descriptor. */
+  sendNote(socket: number, note: number, descriptor?: number): void;
+  /** What `sendNote` of the other end sent; undefined if nothing has come. Throws ECONNRESET at the end. */
+  receiveNote(socket: number): Note | undefined;
   /** Returns freed memory of the C library's allocator to the kernel; false if there was none. */
   trimMemory(): boolean;
 }
@@ -133,6 +153,12 @@ const FUNCTIONS = {
   placeOf: true,
   hasLink: true,
   netnsCookie: true,
+  openListener: true,
+  listenerAddress: true,
+  duplicate: true,
+  connectLocal: true,
+  sendNote: true,
+  receiveNote: true,
   trimMemory: true,
 } satisfies Record<keyof NativeModule, true>;
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../../src/cache/clock.ts';
 import { openAdminPages, type AdminOptions } from '../../../src/nmi/admin/pages.ts';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
@@ -227,5 +228,27 @@ describe('the pages for probes and scrapes', () => {
     await once(again, 'listening');
     taken.close();
     again.close();
+  });
+
+  it('wait for a port that an agent before this one has, where there is one', async () => {
+    const [probePort, metricsPort] = await twoFreePorts();
+    const before = createServer().listen(metricsPort);
+    await once(before, 'listening');
+    const reported: number[] = [];
+    const clock = new HandClock();
+    const onTaken = (port: number): unknown => reported.push(port);
+    await using _admin = await open({ probePort, metricsPort, clock, onTaken });
+    const attempt = async (): Promise<void> => {
+      clock.advance(250);
+      await delay(20);
+    };
+    await attempt();
+    await attempt();
+    assert.deepEqual(reported, [metricsPort]);
+    assert.equal((await get(probePort, '/livez')).status, 200);
+    before.close();
+    await once(before, 'close');
+    await attempt();
+    assert.equal((await get(metricsPort, '/metrics')).status, 200);
   });
 });

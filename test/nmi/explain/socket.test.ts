@@ -48,6 +48,7 @@ async function open(
   const server = await openExplainServer({
     path,
     explain,
+    ready: () => ({ ready: false, missing: { redirect: 'for the test' } }),
     log: {
       debug: ignore,
       info: ignore,
@@ -111,6 +112,15 @@ describe('the socket of explanations', () => {
       assert.equal((await get(path, '/explain', method)).status, 405);
     }
     assert.equal(queries.length, 1);
+  });
+
+  it('reports whether the agent is ready', async (t) => {
+    const path = join(folder, 'ready.sock');
+    await open(t, path);
+    const { status, body } = await get(path, '/ready');
+    assert.equal(status, 503);
+    assert.deepEqual(JSON.parse(body), { ready: false, missing: { redirect: 'for the test' } });
+    assert.equal((await get(path, '/ready', 'POST')).status, 405);
   });
 
   it('survives what it cannot explain, and the log says why', async (t) => {

@@ -191,4 +191,19 @@ describe('the socket at which callers are looked up', () => {
     await new Promise((resolve) => server.close(resolve));
     await open(t, to);
   });
+
+  it('tells when no client is left, or that it has waited long enough', async (t) => {
+    const path = join(folder, 'unused.sock');
+    const server = await open(t, path);
+    await server.untilUnused(10_000);
+    const client = dial(path);
+    await once(client, 'connect');
+    await server.untilUnused(50);
+    let isUnused = false;
+    const waiting = server.untilUnused(10_000).then(() => (isUnused = true));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    assert.equal(isUnused, false);
+    client.destroy();
+    await waiting;
+  });
 });

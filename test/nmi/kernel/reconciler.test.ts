@@ -176,4 +176,27 @@ describe('the keeper of the redirect', () => {
     assert.deepEqual(clock.armed, []);
     assert.equal(world.now, active);
   });
+
+  it('changes nothing while another process keeps the redirect', async () => {
+    const { keeper, world, pass, outcomes } = open(absent);
+    await keeper.start();
+    await keeper.pause();
+    world.now = broken;
+    await pass(10_000);
+    await pass(10_000);
+    assert.deepEqual([world.installs, outcomes], [1, ['installed']]);
+    keeper.resume();
+    await pass(10_000);
+    assert.deepEqual([world.installs, outcomes], [2, ['installed', 'repaired']]);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('is paused no sooner than a check that runs has ended', async () => {
+    const { keeper, world } = open(absent);
+    const started = keeper.start();
+    await keeper.pause();
+    assert.equal(world.installs, 1);
+    await started;
+    await keeper[Symbol.asyncDispose]();
+  });
 });

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { freshNative } from '../../../scripts/native.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { systemClock } from '../../../src/cache/clock.ts';
 import { refuse, type Answer } from '../../../src/nmi/base/answers.ts';
@@ -9,10 +11,12 @@ import type { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import { FairTurns } from '../../../src/nmi/server/fair-turns.ts';
 import { TokenFastPath } from '../../../src/nmi/server/fast-path/fast-path.ts';
 import type { StandingRight } from '../../../src/nmi/server/standing-rights.ts';
+import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import type { Attestation } from '../../../src/redirect/redirect.ts';
 import { eventually } from '../../../lab/world/eventually.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
+import { freePort } from '../../support/free-ports.ts';
 import { longLived } from '../../support/token-endpoint-stand.ts';
 
 const usual = (...lines: readonly string[]): string =>
@@ -436,5 +440,48 @@ describe('the listener', () => {
       ['127.0.0.1', 0],
       ['127.0.0.5', 0],
     ]);
+  });
+
+  it('answers what comes on a kept connection just after it began to drain, as its last', async () => {
+    await using listener = await openBareListener({ fastPath: openFastPath(() => true) });
+    const kept = dial(listener.port);
+    assert.equal(await statusOf(kept), '200');
+    const draining = listener.drain(5_000);
+    await delay(200);
+    kept.write(usual());
+    assert.match(await allOf(kept), /^HTTP\/1\.1 404 [^]*\r\nConnection: close\r\n/i);
+    await draining;
+  });
+
+  it('accepts from a socket that it is given, when it may', async () => {
+    freshNative();
+    const port = await freePort();
+    const descriptor = nativeModule().openListener('127.0.0.1', port);
+    const mayAccept = Promise.withResolvers<undefined>();
+    await using listener = await openBareListener({
+      port,
+      descriptor,
+      mayAccept: mayAccept.promise,
+    });
+    assert.equal(listener.port, port);
+    const waiting = dial(port);
+    const status = statusOf(waiting);
+    await delay(50);
+    assert.equal(listener.connections, 0);
+    mayAccept.resolve(undefined);
+    assert.equal(await status, '404');
+    waiting.destroy();
+  });
+
+  it('closes a socket that it never accepted from', async () => {
+    freshNative();
+    const port = await freePort();
+    const descriptor = nativeModule().openListener('127.0.0.1', port);
+    const mayAccept = Promise.withResolvers<undefined>();
+    const listener = await openBareListener({ port, descriptor, mayAccept: mayAccept.promise });
+    await listener.drain(0);
+    mayAccept.resolve(undefined);
+    const refused = connect({ host: '127.0.0.1', port });
+    await assert.rejects(once(refused, 'connect'), { code: 'ECONNREFUSED' });
   });
 });

@@ -45,14 +45,23 @@ describe('cgroups that are not redirected', () => {
 
   it('become those that are wanted, and no others', () => {
     const { native, map, opened, open } = nativeWith(1n, 2n);
-    assert.deepEqual(syncExempt(native, '/pins', [2n, large]), [
+    assert.deepEqual(syncExempt(native, '/pins', { exempt: [2n, large] }), [
       `repaired: cgroup ${large} is not exempt`,
       'repaired: cgroup 1 is exempt',
     ]);
     assert.deepEqual(map, new Set([2n, large]));
     assert.deepEqual(opened, [['/pins/exempt', false]]);
     assert.equal(open(), 0);
-    assert.deepEqual(syncExempt(native, '/pins', [large, 2n]), []);
+    assert.deepEqual(syncExempt(native, '/pins', { exempt: [large, 2n] }), []);
+  });
+
+  it('leave out what another process filed, while that one may run', () => {
+    const { native, map } = nativeWith(1n);
+    const wanted = { exempt: [2n], keepsExempt: true };
+    assert.deepEqual(syncExempt(native, '/pins', wanted), ['repaired: cgroup 2 is not exempt']);
+    assert.deepEqual(map, new Set([1n, 2n]));
+    assert.deepEqual(diffExempt([1n, 2n], wanted), []);
+    assert.deepEqual(diffExempt([1n, 2n], { exempt: [2n] }), ['cgroup 1 is exempt']);
   });
 
   it('of a process before this one stay, for it may still run', () => {
@@ -64,8 +73,8 @@ describe('cgroups that are not redirected', () => {
   });
 
   it('differ one by one', () => {
-    assert.deepEqual(diffExempt([], []), []);
-    assert.deepEqual(diffExempt([1n, 2n], [2n, 3n]), [
+    assert.deepEqual(diffExempt([], { exempt: [] }), []);
+    assert.deepEqual(diffExempt([1n, 2n], { exempt: [2n, 3n] }), [
       'cgroup 3 is not exempt',
       'cgroup 1 is exempt',
     ]);

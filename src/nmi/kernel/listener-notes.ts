@@ -1,0 +1,137 @@
+/**
+ * What two processes send each other about a listening socket: one byte each way over a Unix socket,
+ * and the socket itself beside it. The connection stays open for as long as the receiver has the socket.
+ *
+ *     to the holder    want           a descriptor is wanted
+ *                      have + socket  the sender has it still, from a holder that ended
+ *     from the holder  alone + socket, shared + socket, or the reason why there is none
+ */
+import { closeSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { FlowEnd, NativeModule, Note } from '../../redirect/native/addon.ts';
+import { CodedError } from '../base/coded-error.ts';
+import { networkCode } from '../base/network-code.ts';
+
+/** Where the holder serves the agent of its pod: beside the socket for look-ups. */
+export function listenerPath(callerSocket: string): string {
+  return join(dirname(callerSocket), 'listener.sock');
+}
+
+export const notes = {
+  want: 1,
+  have: 2,
+  /** Nobody else accepts from it. */
+  alone: 3,
+  /** The agent of another pod accepts from it too, until that pod ends. */
+  shared: 4,
+  EADDRINUSE: 5,
+  EADDRNOTAVAIL: 6,
+  EACCES: 7,
+  /** The holder's log has the reason. */
+  failed: 8,
+} as const;
+
+/** Why no socket came: `code` is that of the failed system call, here or in the holder. */
+export class ListenerError extends CodedError<string> {
+  constructor(code: string, path: string) {
+    super(code, `no listening socket from ${path}: ${code}`);
+  }
+}
+
+export interface HolderAnswer {
+  readonly note: number;
+  /** Of the listening socket; the caller closes it. */
+  readonly descriptor: number | undefined;
+  /** To the holder; nothing of it is read yet. */
+  readonly connection: Socket;
+}
+
+const pollMs = 5;
+/** A holder on a busy node is slow; one that hangs is no reason to wait for longer. */
+const answerMs = 2_000;
+
+/**
+ * Asks the holder at a path for its socket.
+ * @param had the socket, where this process has it already.
+ * @throws ListenerError
+ */
+export async function askHolder(
+  native: NativeModule,
+  path: string,
+  had?: number,
+): Promise<HolderAnswer> {
+  let local: number | undefined;
+  try {
+    local = native.connectLocal(path);
+    native.sendNote(local, had === undefined ? notes.want : notes.have, had);
+    const answer = await awaitNote(native, local, () => false, answerMs);
+    if (answer === undefined) throw new ListenerError('ETIMEDOUT', path);
+    const connection = new Socket({ fd: local, readable: true, writable: true });
+    local = undefined;
+    connection.on('error', () => connection.destroy());
+    return { note: answer.note, descriptor: answer.descriptor, connection };
+  } catch (error) {
+    throw error instanceof ListenerError ? error : new ListenerError(networkCode(error), path);
+  } finally {
+    if (local !== undefined) closeSync(local);
+  }
+}
+
+/**
+ * The next note of the other end, or undefined when none comes in time or the wait is over otherwise.
+ * A descriptor that Node has closed may be another one's by now, so `isOver` is asked before each call.
+ * @throws what the native module throws, ECONNRESET when the other end has closed.
+ */
+export async function awaitNote(
+  native: Pick<NativeModule, 'receiveNote'>,
+  descriptor: number,
+  isOver: () => boolean,
+  maxMs: number,
+): Promise<Note | undefined> {
+  const deadlineMs = performance.now() + maxMs;
+  while (!isOver()) {
+    const note = native.receiveNote(descriptor);
+    if (note !== undefined) return note;
+    if (performance.now() > deadlineMs) return undefined;
+    await delay(pollMs);
+  }
+  return undefined;
+}
+
+/** The note for a failed system call. */
+export function noteOf(code: string): number {
+  switch (code) {
+    case 'EADDRINUSE':
+    case 'EADDRNOTAVAIL':
+    case 'EACCES':
+      return notes[code];
+    default:
+      return notes.failed;
+  }
+}
+
+/** The code of the failed system call that a note stands for. */
+export function codeOf(note: number): string {
+  switch (note) {
+    case notes.EADDRINUSE:
+      return 'EADDRINUSE';
+    case notes.EADDRNOTAVAIL:
+      return 'EADDRNOTAVAIL';
+    case notes.EACCES:
+      return 'EACCES';
+    default:
+      return 'failed';
+  }
+}
+
+/** Whether a descriptor is a listening socket at that address. */
+export function listensAt(native: NativeModule, descriptor: number, address: FlowEnd): boolean {
+  try {
+    const { ip, port } = native.listenerAddress(descriptor);
+    return ip === address.ip && port === address.port;
+  } catch {
+    return false;
+  }
+}

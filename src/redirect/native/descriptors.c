@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Listening, and passing the socket to another process over a Unix socket. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include "descriptors.h"
+
+/* As many as the server holds whose caller it looks up; the kernel takes less with a lower somaxconn. */
+#define BACKLOG 1024
+
+static int close_failed(int descriptor, struct fault *fault, const char *step)
+{
+	int error = errno;
+
+	close(descriptor);
+	return fail(fault, step, error);
+}
+
+int open_listener(__be32 ip, __be16 port, struct fault *fault)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = port };
+	int sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int on = 1;
+
+	if (sock < 0)
+		return fail(fault, "listen", errno);
+	address.sin_addr.s_addr = ip;
+	/* Connections of a listener before this one may still be closing. It lets no second one listen. */
+	if (setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
+	    bind(sock, (struct sockaddr *)&address, sizeof(address)) || listen(sock, BACKLOG))
+		return close_failed(sock, fault, "listen");
+	return sock;
+}
+
+static int option_of(int descriptor, int name)
+{
+	int value = 0;
+	socklen_t length = sizeof(value);
+
+	return getsockopt(descriptor, SOL_SOCKET, name, &value, &length) ? -errno : value;
+}
+
+int listener_address(int descriptor, struct flow_end *end, struct fault *fault)
+{
+	struct sockaddr_in address = {};
+	socklen_t length = sizeof(address);
+	int listens = option_of(descriptor, SO_ACCEPTCONN);
+
+	if (listens < 0)
+		return fail(fault, "read listener", listens);
+	if (listens != 1 || option_of(descriptor, SO_TYPE) != SOCK_STREAM ||
+	    option_of(descriptor, SO_DOMAIN) != AF_INET ||
+	    option_of(descriptor, SO_PROTOCOL) != IPPROTO_TCP)
+		return fail(fault, "read listener", EPROTOTYPE);
+	if (getsockname(descriptor, (struct sockaddr *)&address, &length))
+		return fail(fault, "read listener", errno);
+	*end = (struct flow_end){ address.sin_addr.s_addr, address.sin_port };
+	return 0;
+}
+
+int duplicate_descriptor(int descriptor, struct fault *fault)
+{
+	int copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+
+	return copy < 0 ? fail(fault, "duplicate", errno) : copy;
+}
+
+int connect_local(const char *path, struct fault *fault)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int sock;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return fail(fault, "connect", ENAMETOOLONG);
+	strcpy(address.sun_path, path);
+	sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (sock < 0)
+		return fail(fault, "connect", errno);
+	/* Does not wait: it fails with EAGAIN where the other end has many to accept. */
+	if (connect(sock, (struct sockaddr *)&address, sizeof(address)))
+		return close_failed(sock, fault, "connect");
+	return sock;
+}
+
+/* Room for one descriptor. The kernel's alignment leaves room for a second one. */
+union control {
+	char bytes[CMSG_SPACE(sizeof(int))];
+	struct cmsghdr header;
+};
+
+int send_note(int socket, __u8 note, int descriptor, struct fault *fault)
+{
+	struct iovec content = { &note, sizeof(note) };
+	struct msghdr message = { .msg_iov = &content, .msg_iovlen = 1 };
+	union control control = {};
+
+	if (descriptor >= 0) {
+		control.header.cmsg_level = SOL_SOCKET;
+		control.header.cmsg_type = SCM_RIGHTS;
+		control.header.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.header), &descriptor, sizeof(int));
+		message.msg_control = control.bytes;
+		message.msg_controllen = sizeof(control.bytes);
+	}
+	if (sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(note))
+		return fail(fault, "send descriptor", errno);
+	return 0;
+}
+
+/* The first descriptor of a message, or -1; closes any other. */
+static int take_descriptor(struct msghdr *message)
+{
+	struct cmsghdr *header;
+	int taken = -1;
+
+	for (header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
+		size_t at, length = header->cmsg_len - CMSG_LEN(0);
+
+		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (at = 0; at + sizeof(int) <= length; at += sizeof(int)) {
+			int descriptor;
+
+			memcpy(&descriptor, CMSG_DATA(header) + at, sizeof(int));
+			if (taken < 0)
+				taken = descriptor;
+			else
+				close(descriptor);
+		}
+	}
+	return taken;
+}
+
+int receive_note(int socket, __u8 *note, int *descriptor, struct fault *fault)
+{
+	union control control = {};
+	struct iovec content = { note, sizeof(*note) };
+	struct msghdr message = {
+		.msg_iov = &content,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
+		.msg_controllen = sizeof(control.bytes),
+	};
+	ssize_t length = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+
+	if (length < 0)
+		return errno == EAGAIN ? 0 : fail(fault, "receive descriptor", errno);
+	if (length == 0)
+		return fail(fault, "receive descriptor", ECONNRESET);
+	*descriptor = take_descriptor(&message);
+	return 1;
+}

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { closeSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { freshNative } from '../../../scripts/native.ts';
+import { eventually } from '../../../lab/world/eventually.ts';
+import { systemClock } from '../../../src/cache/clock.ts';
+import { takeListener } from '../../../src/nmi/kernel/held-listener.ts';
+import { openListenerHolder } from '../../../src/nmi/kernel/listener-holder.ts';
+import { nativeModule, type FlowEnd } from '../../../src/redirect/native/addon.ts';
+import { freePort } from '../../support/free-ports.ts';
+
+let folder = '';
+let made = 0;
+before(() => {
+  freshNative();
+  folder = mkdtempSync(join(tmpdir(), 'nmi-test-held-'));
+});
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+const ignore = (): void => undefined;
+
+async function openStand() {
+  const address: FlowEnd = { ip: '127.0.0.1', port: await freePort() };
+  const path = join(folder, String((made += 1)), 'listener.sock');
+  const openHolder = () =>
+    openListenerHolder({
+      address,
+      agentsPath: path,
+      handoverPath: '',
+      clock: systemClock,
+      log: { debug: ignore, info: ignore, warn: ignore, error: ignore },
+      onSuccessor: () => Promise.resolve(),
+      onSuccessorGone: ignore,
+    });
+  const tryListen = (): boolean => {
+    try {
+      closeSync(nativeModule().openListener(address.ip, address.port));
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  return { address, path, openHolder, tryListen };
+}
+
+describe('the listening socket of another process', () => {
+  it('is waited for until the holder is there', async () => {
+    const { address, path, openHolder } = await openStand();
+    const taking = takeListener({ path, address });
+    await delay(100);
+    await using _holder = await openHolder();
+    using held = await taking;
+    assert.ok(held !== undefined);
+    assert.deepEqual(nativeModule().listenerAddress(held.descriptor), address);
+    assert.equal(held.isShared, false);
+    closeSync(held.descriptor);
+  });
+
+  it('is waited for no longer once the signal aborts', async () => {
+    const { address, path } = await openStand();
+    const stop = new AbortController();
+    const taking = takeListener({ path, address }, stop.signal);
+    stop.abort();
+    assert.equal(await taking, undefined);
+  });
+
+  it('is given to the next holder, and to none after it was let go of', async () => {
+    const { address, path, openHolder, tryListen } = await openStand();
+    const first = await openHolder();
+    const held = await takeListener({ path, address });
+    assert.ok(held !== undefined);
+    closeSync(held.descriptor);
+    await first[Symbol.asyncDispose]();
+    // This process has a spare one.
+    assert.equal(tryListen(), false);
+    await using _second = await openHolder();
+    const again = await eventually(async () => {
+      const taken = await takeListener({ path, address });
+      assert.ok(taken !== undefined);
+      return taken;
+    });
+    closeSync(again.descriptor);
+    again[Symbol.dispose]();
+    held[Symbol.dispose]();
+    held[Symbol.dispose]();
+    await _second[Symbol.asyncDispose]();
+    assert.equal(tryListen(), true);
+  });
+});

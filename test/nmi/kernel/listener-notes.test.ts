@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { closeSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { freshNative } from '../../../scripts/native.ts';
+import {
+  askHolder,
+  awaitNote,
+  codeOf,
+  listenerPath,
+  listensAt,
+  noteOf,
+  notes,
+} from '../../../src/nmi/kernel/listener-notes.ts';
+import { nativeModule } from '../../../src/redirect/native/addon.ts';
+import { twoFreePorts } from '../../support/free-ports.ts';
+
+let folder = '';
+before(() => {
+  freshNative();
+  folder = mkdtempSync(join(tmpdir(), 'nmi-test-notes-'));
+});
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+describe('notes about a listening socket', () => {
+  it('name the failures that a user can act on, and no others', () => {
+    for (const code of ['EADDRINUSE', 'EADDRNOTAVAIL', 'EACCES']) {
+      assert.equal(codeOf(noteOf(code)), code);
+    }
+    assert.equal(noteOf('EMFILE'), notes.failed);
+    assert.equal(codeOf(notes.failed), 'failed');
+    assert.equal(codeOf(200), 'failed');
+  });
+
+  it('go over a socket beside that for look-ups', () => {
+    assert.equal(listenerPath('/run/nmi/callers.sock'), '/run/nmi/listener.sock');
+  });
+
+  it('are waited for until one comes, the time is over or the connection closed', async () => {
+    const come = [undefined, undefined, { note: 3 }];
+    const native = { receiveNote: () => come.shift() };
+    assert.deepEqual(await awaitNote(native, 9, () => false, 10_000), { note: 3 });
+    assert.equal(await awaitNote(native, 9, () => false, 10), undefined);
+    const never = { receiveNote: () => assert.fail('a descriptor of somebody else was read') };
+    assert.equal(await awaitNote(never, 9, () => true, 10_000), undefined);
+  });
+
+  it('are no answer when the holder closes, is not there, or reads nothing', async () => {
+    const native = nativeModule();
+    await assert.rejects(askHolder(native, join(folder, 'none.sock')), {
+      name: 'ListenerError',
+      code: 'ENOENT',
+    });
+    const path = join(folder, 'closes.sock');
+    const server = createServer((socket) => socket.destroy()).listen(path);
+    await once(server, 'listening');
+    await assert.rejects(askHolder(native, path), { code: 'ECONNRESET' });
+    server.close();
+  });
+
+  it('bring a socket only where it listens at the address that is wanted', async () => {
+    const native = nativeModule();
+    const [port, other] = await twoFreePorts();
+    const listener = native.openListener('127.0.0.1', port);
+    assert.equal(listensAt(native, listener, { ip: '127.0.0.1', port }), true);
+    assert.equal(listensAt(native, listener, { ip: '127.0.0.1', port: other }), false);
+    assert.equal(listensAt(native, listener, { ip: '127.0.0.2', port }), false);
+    closeSync(listener);
+    assert.equal(listensAt(native, listener, { ip: '127.0.0.1', port }), false);
+  });
+});
