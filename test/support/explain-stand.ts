@@ -66,7 +66,7 @@ export function openExplainStand({
     random: () => 0.5,
     maxEntries: 100,
     waitMs: 10_500,
-    nextFetchId: () => 'fetch',
+    nextImdsFetchId: () => 'fetch',
     observer: {
       onFetch: () => undefined,
       onRefresh: () => undefined,

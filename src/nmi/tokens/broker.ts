@@ -3,7 +3,7 @@
  * pods of this node may have, and the object ids learned from tokens on the way. Knows nothing of
  * HTTP or pods.
  */
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
 import type { Clock } from '../../cache/clock.ts';
 import type { Party } from '../../cache/token/fair-queue.ts';
@@ -72,8 +72,8 @@ export interface TokenBrokerOptions {
   /** The longest wait of one request; somewhat longer than a fetch takes at most. */
   readonly waitMs: number;
   readonly observer: UpstreamObserver;
-  /** A new GUID for a fetch; the source sends it as its correlation id. */
-  readonly nextFetchId: (identity: UpstreamIdentity) => string;
+  /** A new GUID for a fetch from IMDS, by which the agent recognizes its own requests. */
+  readonly nextImdsFetchId: () => string;
 }
 
 export interface BrokerRequest {
@@ -309,12 +309,12 @@ export class TokenBroker implements Part, Disposable {
   }
 
   async #fetch({ key, identity, resource }: BrokerRequest): Promise<SourceResult> {
-    const { imds, entra, clock, observer, nextFetchId } = this.#options;
+    const { imds, entra, clock, observer, nextImdsFetchId } = this.#options;
     const startedAtMs = clock.monotonicMs();
     const limiter = this.#limiterOf(identity);
     const mayRetry = (): boolean => limiter.takeTry();
     const bypassCache = this.#renewing.delete(key);
-    const fetchId = nextFetchId(identity);
+    const fetchId = identity.kind === 'entra' ? randomUUID() : nextImdsFetchId();
     const request = { resource, bypassCache, correlationId: fetchId };
     const fetched =
       identity.kind === 'entra'

@@ -1,5 +1,4 @@
 /** Where tokens come from, put together: the sources, the cache in front of them, what empties it. */
-import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../cache/clock.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import { userAgent } from '../base/build-info.ts';
@@ -86,7 +85,7 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
       demand,
       clock,
       observer,
-      nextFetchId: ({ kind }) => (kind === 'entra' ? randomUUID() : options.loopMark.next()),
+      nextImdsFetchId: () => options.loopMark.next(),
       random: Math.random,
       maxEntries: tuning.tokenCacheSize,
       waitMs: Math.max(tuning.imdsTimeoutMs, tuning.entraTimeoutMs) + 500,

@@ -78,7 +78,7 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
     random: () => 0.5,
     maxEntries,
     waitMs: 10_500,
-    nextFetchId: () => `fetch ${calls.length + 1}`,
+    nextImdsFetchId: () => `fetch ${calls.length + 1}`,
     observer: {
       onFetch: () => undefined,
       onRefresh: (outcome) => refreshes.push(outcome),
@@ -124,6 +124,19 @@ describe('the broker', () => {
       stand.calls.map(({ correlationId }) => correlationId),
       ['fetch 1', 'fetch 2'],
     );
+  });
+
+  it('has another id for each fetch from Entra ID, whose ids pods see in errors', async () => {
+    const stand = open();
+    const identity = entraIdentity(clientIdA, {
+      kind: 'secret',
+      secret: { namespace: 'default', name: 's' },
+    });
+    await stand.broker.get(identity, resource, party);
+    await stand.broker.get(identity, `${resource}/other`, party);
+    const ids = stand.calls.map(({ correlationId = '' }) => correlationId);
+    assert.equal(new Set(ids).size, 2);
+    for (const id of ids) assert.match(id, /^[0-9a-f-]{36}$/);
   });
 
   it('knows an identity by its id whatever its case, and a resource by its exact spelling', async () => {
