@@ -153,7 +153,10 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
     const reply = await ask(world.pod, tokenTarget);
     assert.equal(reply.status, 503);
     assert.equal(reply.headers.get('retry-after'), '1');
-    assert.match(String(reply.body['error_description']), /^The agent (?:is starting|does not know the pods of this node: )/);
+    assert.match(
+      String(reply.body['error_description']),
+      /^The agent (?:is starting|does not know the pods of this node: )/,
+    );
     assert.equal((await world.page('livez'))?.status, 200);
     const ready = await world.page('readyz');
     assert.equal(ready?.status, 503);
