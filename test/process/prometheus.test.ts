@@ -17,7 +17,13 @@ import {
   readDashboard,
   selectorsOf,
 } from '../deploy/monitoring/queries.ts';
-import { openSurroundings, type Surroundings } from './agent-child.ts';
+import { createLabIdentity } from '../../lab/fakes/identity.ts';
+import {
+  createAzureIdentity,
+  createAzureIdentityBinding,
+  createPodManifest,
+} from '../../lab/fakes/kube/manifests.ts';
+import { nodeName, openSurroundings, type Surroundings } from './agent-child.ts';
 
 const missing = findMissingTool('prometheus', 'promtool');
 const skip =
@@ -80,6 +86,24 @@ async function query(prometheus: Prometheus, text: string): Promise<readonly unk
   return (data as { readonly result: readonly unknown[] }).result;
 }
 
+/** Names of the alerts that are pending or firing. */
+async function activeAlerts(prometheus: Prometheus): Promise<readonly string[]> {
+  const names = (await rulesNow(prometheus))
+    .filter(({ state }) => state !== 'inactive')
+    .map(({ name }) => name);
+  // The machine of the tests may be busy indeed.
+  return names.filter((name) => name !== 'NmiEventLoopSlow');
+}
+
+async function rulesNow(prometheus: Prometheus) {
+  const { groups } = (await prometheus.get('rules')) as {
+    readonly groups: readonly {
+      readonly rules: readonly { name: string; health: string; state: string }[];
+    }[];
+  };
+  return groups.flatMap(({ rules }) => rules);
+}
+
 async function until(holds: () => Promise<boolean>): Promise<void> {
   const deadlineMs = performance.now() + 20_000;
   while (!(await holds().catch(() => false))) {
@@ -88,7 +112,7 @@ async function until(holds: () => Promise<boolean>): Promise<void> {
   }
 }
 
-describe('Prometheus and a real agent', { skip, timeout: 60_000 }, () => {
+describe('Prometheus and a real agent', { skip, timeout: 180_000 }, () => {
   it('agree about the page, but for the two names of the replaced system', async () => {
     await using world = await openSurroundings();
     world.start();
@@ -139,25 +163,58 @@ describe('Prometheus and a real agent', { skip, timeout: 60_000 }, () => {
     await assert.rejects(query(prometheus, 'sum by (nmi_ready'), /parse error/);
   });
 
+  it('have the alert of a fault soon after it begins, each for each', async () => {
+    await using world = await openSurroundings();
+    const { kube, imds, pod } = world;
+    world.start();
+    await world.untilReady();
+    await using prometheus = await openPrometheus(world);
+    let number = 0;
+    /** For a token that is not in memory. */
+    const askForAnother = () => ask(pod, `${tokenTarget}-${number++}.example`);
+    const raises = (alert: string, keepOn: () => Promise<unknown> = async () => undefined) =>
+      until(async () => {
+        await keepOn();
+        return (await activeAlerts(prometheus)).includes(alert);
+      });
+    await until(async () => (await query(prometheus, 'nmi_ready')).length > 0);
+
+    await imds.setFaults({ fail: { status: 429 }, paths: 'token' });
+    await raises('NmiUpstreamThrottled', askForAnother);
+    await imds.setFaults({ closed: true });
+    await raises('NmiUpstreamDown', askForAnother);
+    await imds.setFaults({});
+    const another = createLabIdentity('not-assigned');
+    const { clientId, resourceId } = another;
+    kube.apply(createAzureIdentity({ name: 'b', clientId, resourceId }));
+    kube.apply(createAzureIdentityBinding({ name: 'b', azureIdentity: 'b', selector: 'app' }));
+    const ofAnother = () => ask(pod, `${tokenTarget}-${number++}.example&client_id=${clientId}`);
+    await raises('NmiIdentityNotAssigned', ofAnother);
+    kube.apply({
+      ...createAzureIdentity({ name: 'useless', clientId }),
+      spec: { type: 'no number' },
+    });
+    await raises('NmiObjectsSkipped');
+    kube.apply(createPodManifest({ name: 'twin', nodeName, ips: ['127.0.0.11'], binding: 'app' }));
+    await raises('NmiAddressesShared');
+    await raises('NmiRequestsFail', () => ask(pod, tokenTarget));
+  });
+
+  it('have no alert while a list is missing but that the agent is not ready', async () => {
+    await using world = await openSurroundings();
+    world.kube.faults.hang = true;
+    world.start();
+    await using prometheus = await openPrometheus(world);
+    await until(async () => (await query(prometheus, 'nmi_ready')).length > 0);
+    await until(async () => (await activeAlerts(prometheus)).join() === 'NmiNotReady');
+  });
+
   it('have no alert on a healthy node, and one when a pod is refused for good', async () => {
     await using world = await openSurroundings();
     world.start();
     await world.untilReady();
     await using prometheus = await openPrometheus(world);
-    const rulesNow = async () => {
-      const { groups } = (await prometheus.get('rules')) as {
-        readonly groups: readonly {
-          readonly rules: readonly { name: string; health: string; state: string }[];
-        }[];
-      };
-      return groups.flatMap(({ rules }) => rules);
-    };
-    const active = async () => {
-      const rules = await rulesNow();
-      const names = rules.filter(({ state }) => state !== 'inactive').map(({ name }) => name);
-      // The machine of the tests may be busy indeed.
-      return names.filter((name) => name !== 'NmiEventLoopSlow').join();
-    };
+    const active = async () => (await activeAlerts(prometheus)).join();
     // The first evaluation may come before the first scrape.
     await until(async () => (await query(prometheus, 'nmi_ready')).length > 0);
     await until(async () => (await active()) === '');
@@ -165,7 +222,7 @@ describe('Prometheus and a real agent', { skip, timeout: 60_000 }, () => {
       await ask(world.pod, `${tokenTarget}&client_id=unknown`);
       return (await active()) === 'NmiPodsRefused';
     });
-    const rules = await rulesNow();
+    const rules = await rulesNow(prometheus);
     assert.equal(rules.length, readAlerts().length);
     assert.deepEqual([...new Set(rules.map(({ health }) => health))], ['ok']);
   });
