@@ -3,27 +3,19 @@
  * alert rules and of the dashboard is one that Prometheus answers.
  */
 import assert from 'node:assert/strict';
-import { spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { spawnSync } from 'node:child_process';
 import { describe, it } from 'node:test';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { findMissingTool } from '../support/debian-system.ts';
-import { freePort } from '../support/free-ports.ts';
-import {
-  alertsPath,
-  readAlerts,
-  readDashboard,
-  selectorsOf,
-} from '../deploy/monitoring/queries.ts';
+import { readAlerts, readDashboard, selectorsOf } from '../deploy/monitoring/queries.ts';
 import { createLabIdentity } from '../../lab/fakes/identity.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
   createPodManifest,
 } from '../../lab/fakes/kube/manifests.ts';
-import { nodeName, openSurroundings, type Surroundings } from './agent-child.ts';
+import { nodeName, openSurroundings } from './agent-child.ts';
+import { openPrometheus, query, until, type Prometheus } from './prometheus-child.ts';
 
 const missing = findMissingTool('prometheus', 'promtool');
 const skip =
@@ -35,56 +27,6 @@ const accepted = /^aadpodidentity_\w+_errors_count /;
 /** Only with a redirect, programs in the kernel or a certificate, or of kube-state-metrics. */
 const elsewhere =
   /^(?:nmi_ebpf_connects_total|nmi_redirect_(?:up|reconciles_total)|nmi_certificate_\w+|kube_\w+)$/;
-
-interface Prometheus extends AsyncDisposable {
-  /** What its API answers. */
-  get(path: string): Promise<unknown>;
-}
-
-/** Scrapes the agent ten times a second. Gives up after 20 s. */
-async function openPrometheus(world: Surroundings): Promise<Prometheus> {
-  const { folder } = world;
-  const port = await freePort();
-  const config = join(folder, 'prometheus.json');
-  await writeFile(
-    config,
-    JSON.stringify({
-      global: { scrape_interval: '100ms', scrape_timeout: '100ms', evaluation_interval: '200ms' },
-      rule_files: [alertsPath],
-      scrape_configs: [
-        { job_name: 'nmi', static_configs: [{ targets: [`127.0.0.1:${world.probePort}`] }] },
-      ],
-    }),
-  );
-  const child = spawn(
-    'prometheus',
-    [
-      ...[`--config.file=${config}`, `--storage.tsdb.path=${join(folder, 'tsdb')}`],
-      ...[`--web.listen-address=127.0.0.1:${port}`, '--log.level=error'],
-    ],
-    { stdio: ['ignore', 'ignore', 'inherit'] },
-  );
-  const exited = once(child, 'exit');
-  const get = async (path: string) => {
-    const response = await fetch(`http://127.0.0.1:${port}/api/v1/${path}`);
-    const body = (await response.json()) as { status: string; error?: string; data?: unknown };
-    assert.equal(body.status, 'success', `${decodeURIComponent(path)}: ${body.error ?? ''}`);
-    return body.data;
-  };
-  return {
-    get,
-    [Symbol.asyncDispose]: async () => {
-      child.kill('SIGKILL');
-      await exited;
-    },
-  };
-}
-
-/** One result for each series. */
-async function query(prometheus: Prometheus, text: string): Promise<readonly unknown[]> {
-  const data = await prometheus.get(`query?query=${encodeURIComponent(text)}`);
-  return (data as { readonly result: readonly unknown[] }).result;
-}
 
 /** Names of the alerts that are pending or firing. */
 async function activeAlerts(prometheus: Prometheus): Promise<readonly string[]> {
@@ -102,14 +44,6 @@ async function rulesNow(prometheus: Prometheus) {
     }[];
   };
   return groups.flatMap(({ rules }) => rules);
-}
-
-async function until(holds: () => Promise<boolean>): Promise<void> {
-  const deadlineMs = performance.now() + 20_000;
-  while (!(await holds().catch(() => false))) {
-    assert.ok(performance.now() < deadlineMs, 'Prometheus did not come so far in 20 s');
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
 }
 
 describe('Prometheus and a real agent', { skip, timeout: 180_000 }, () => {

@@ -30,6 +30,8 @@ export function readAlerts(): readonly AlertRule[] {
 interface Panel {
   readonly id: number;
   readonly title: string;
+  readonly type: string;
+  readonly fieldConfig: { readonly defaults: { readonly unit?: string } };
   readonly gridPos: {
     readonly x: number;
     readonly y: number;

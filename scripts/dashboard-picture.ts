@@ -1,0 +1,94 @@
+/**
+ * Draws docs/dashboard.svg: a real agent under a small load, a minute of throttling and outage in it, a
+ * real Prometheus that scrapes it, and the queries of the dashboard. Needs `prometheus` in the path.
+ */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { createPodManifest } from '../lab/fakes/kube/manifests.ts';
+import { openLoopbackPod } from '../lab/pods/pod-client.ts';
+import { readDashboard } from '../test/deploy/monitoring/queries.ts';
+import { nodeName, openSurroundings, type Surroundings } from '../test/process/agent-child.ts';
+import { openPrometheus, queryRange, type Prometheus } from '../test/process/prometheus-child.ts';
+import { ask, tokenTarget } from '../test/support/ask.ts';
+import { renderDashboard, type DrawnPanel, type PanelLine } from './dashboard/picture.ts';
+
+const seconds = 120;
+const throttled = { fromS: 50, toS: 65 } as const;
+const away = { fromS: 75, toS: 95 } as const;
+/** Of rates: a few scrapes. */
+const rateInterval = '5s';
+
+await using world = await openSurroundings();
+const { kube, listenPort } = world;
+const strangerIp = '127.0.0.12';
+kube.apply(
+  createPodManifest({
+    name: 'web',
+    namespace: 'shop',
+    nodeName,
+    ips: [strangerIp],
+    binding: 'none',
+  }),
+);
+await using stranger = openLoopbackPod({
+  name: 'web',
+  sourceIp: strangerIp,
+  host: '127.0.0.1',
+  port: listenPort,
+});
+world.start();
+await world.untilReady();
+await using prometheus = await openPrometheus(world);
+const beginS = Date.now() / 1000;
+await load(world, beginS);
+const panels: DrawnPanel[] = [];
+for (const { title, type, gridPos, fieldConfig, targets } of readDashboard().panels) {
+  const drawn = await Promise.all(
+    targets.map(({ expr, legendFormat }) => linesOf(prometheus, expr, legendFormat, beginS)),
+  );
+  const { unit = 'short' } = fieldConfig.defaults;
+  panels.push({ title, type, unit, gridPos, lines: drawn.flat() });
+}
+const path = join(import.meta.dirname, '../docs/dashboard.svg');
+await writeFile(path, renderDashboard('The dashboard of Entra Pod Identity', panels, seconds));
+
+/** Requests for tokens in memory and not in memory, of a pod that has an identity and one that has none. */
+async function load({ pod, imds }: Surroundings, fromS: number): Promise<void> {
+  const isIn = (atS: number, { fromS: from, toS: to }: typeof throttled | typeof away) =>
+    atS >= from && atS < to;
+  let fault = '';
+  for (let number = 0; ; number++) {
+    const atS = Date.now() / 1000 - fromS;
+    if (atS > seconds) return;
+    const wanted = isIn(atS, throttled) ? 'throttled' : isIn(atS, away) ? 'away' : '';
+    if (wanted !== fault) {
+      const faults = { throttled: { fail: { status: 429 } }, away: { closed: true } };
+      await imds.setFaults(wanted === '' ? {} : faults[wanted]);
+      fault = wanted;
+    }
+    const asked = [ask(pod, tokenTarget), ask(pod, tokenTarget)];
+    // Never one that is in memory.
+    if (number % 10 === 0) asked.push(ask(pod, `${tokenTarget}-${number}.example`));
+    // It waits for its binding, and nobody waits for it.
+    if (number % 20 === 0) ask(stranger, tokenTarget).catch(() => undefined);
+    await Promise.all(asked.map((each) => each.catch(() => undefined)));
+    await delay(50);
+  }
+}
+
+async function linesOf(
+  from: Prometheus,
+  expr: string,
+  legend: string,
+  fromS: number,
+): Promise<readonly PanelLine[]> {
+  const query = expr.replaceAll('$instance', '.*').replaceAll('$__rate_interval', rateInterval);
+  const series = await queryRange(from, query, fromS, fromS + seconds);
+  return series.map(({ metric, values }) => ({
+    name: legend.replaceAll(/\{\{(\w+)\}\}/g, (_, label: string) => metric[label] ?? ''),
+    points: values
+      .map(([atS, value]) => [atS - fromS, Number(value)] as const)
+      .filter(([, value]) => Number.isFinite(value)),
+  }));
+}

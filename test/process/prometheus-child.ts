@@ -1,0 +1,84 @@
+/** A Prometheus as a child process that scrapes an agent of the tests, with the alert rules. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { alertsPath } from '../deploy/monitoring/queries.ts';
+import { freePort } from '../support/free-ports.ts';
+import type { Surroundings } from './agent-child.ts';
+
+export interface Prometheus extends AsyncDisposable {
+  /** What its API answers. */
+  get(path: string): Promise<unknown>;
+}
+
+/** Scrapes the agent ten times a second. Gives up after 20 s. */
+export async function openPrometheus(world: Surroundings): Promise<Prometheus> {
+  const { folder } = world;
+  const port = await freePort();
+  const config = join(folder, 'prometheus.json');
+  await writeFile(
+    config,
+    JSON.stringify({
+      global: { scrape_interval: '100ms', scrape_timeout: '100ms', evaluation_interval: '200ms' },
+      rule_files: [alertsPath],
+      scrape_configs: [
+        { job_name: 'nmi', static_configs: [{ targets: [`127.0.0.1:${world.probePort}`] }] },
+      ],
+    }),
+  );
+  const child = spawn(
+    'prometheus',
+    [
+      ...[`--config.file=${config}`, `--storage.tsdb.path=${join(folder, 'tsdb')}`],
+      ...[`--web.listen-address=127.0.0.1:${port}`, '--log.level=error'],
+    ],
+    { stdio: ['ignore', 'ignore', 'inherit'] },
+  );
+  const exited = once(child, 'exit');
+  const get = async (path: string) => {
+    const response = await fetch(`http://127.0.0.1:${port}/api/v1/${path}`);
+    const body = (await response.json()) as { status: string; error?: string; data?: unknown };
+    assert.equal(body.status, 'success', `${decodeURIComponent(path)}: ${body.error ?? ''}`);
+    return body.data;
+  };
+  return {
+    get,
+    [Symbol.asyncDispose]: async () => {
+      child.kill('SIGKILL');
+      await exited;
+    },
+  };
+}
+
+/** One result for each series. */
+export async function query(prometheus: Prometheus, text: string): Promise<readonly unknown[]> {
+  const data = await prometheus.get(`query?query=${encodeURIComponent(text)}`);
+  return (data as { readonly result: readonly unknown[] }).result;
+}
+
+export interface RangeSeries {
+  readonly metric: Readonly<Record<string, string>>;
+  readonly values: readonly (readonly [atS: number, value: string])[];
+}
+
+/** The course of each series, second by second. Times are in seconds since the epoch. */
+export async function queryRange(
+  prometheus: Prometheus,
+  text: string,
+  fromS: number,
+  toS: number,
+): Promise<readonly RangeSeries[]> {
+  const range = { query: text, start: String(fromS), end: String(toS), step: '1' };
+  const data = await prometheus.get(`query_range?${new URLSearchParams(range).toString()}`);
+  return (data as { readonly result: readonly RangeSeries[] }).result;
+}
+
+export async function until(holds: () => Promise<boolean>): Promise<void> {
+  const deadlineMs = performance.now() + 20_000;
+  while (!(await holds().catch(() => false))) {
+    assert.ok(performance.now() < deadlineMs, 'Prometheus did not come so far in 20 s');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
