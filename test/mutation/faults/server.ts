@@ -16,26 +16,15 @@ export const server: Faults = {
     ['a connection goes on that was to end', 'isLast || answer.close === true', 'isLast'],
   ],
   'src/nmi/server/caller-limits.ts': [
-    [
-      'one pod waits for any number of tokens',
-      '>= this.#max.fetches) return undefined',
-      '>= 1e9) return undefined',
-    ],
-    [
-      'one pod makes any number of requests wait',
-      '>= this.#max.waiting) return undefined',
-      '>= 1e9) return undefined',
-    ],
-    [
-      'one pod holds any number of requests',
-      '>= this.#max.held) return undefined',
-      '>= 1e9) return undefined',
-    ],
+    ['one pod waits for any number of tokens', '>= this.#max.fetches) ', '>= 1e9) '],
+    ['one pod makes any number of requests wait', '>= this.#max.waiting) ', '>= 1e9) '],
+    ['one pod holds any number of requests', '>= this.#max.held) ', '>= 1e9) '],
     [
       'a place to wait is never given back',
       'return () => this.#held.remove(limitKey);',
       'return () => undefined;',
     ],
+    ['a pod is throttled and nobody sees it', 'this.#onBeyond(limitKey, limit);', ''],
   ],
   'src/nmi/server/close-stale-connections.ts': [
     ['connections of pods that are gone stay', 'caller.hasOutlived(pods)', 'false'],
