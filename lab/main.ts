@@ -11,7 +11,7 @@ enableCompileCache(compileCache);
 const stop = new AbortController();
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.on(signal, () => {
-    // A second signal means it: whoever sent it does not want to wait.
+    // After a second signal the process does not wait.
     if (stop.signal.aborted) process.exit(exitCodes.failed);
     stop.abort();
   });

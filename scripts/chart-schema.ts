@@ -113,7 +113,7 @@ function valuesSchema(): Schema {
   };
 }
 
-/** An unknown name is a mistake to be told of, not something to be passed over. */
+/** An unknown name is an error, not a value to ignore. */
 function closed(properties: Readonly<Record<string, Schema>>): Schema {
   return { type: 'object', additionalProperties: false, properties };
 }

@@ -68,7 +68,7 @@ const learnFlags = [
 ];
 
 /**
- * Runs the script as the agent's process would, until it is told to write what was compiled. Its clock
+ * Runs the script as the agent's process would, until the request to write the compiled code. Its clock
  * is frozen and its slow timers never fire: which functions run, and with which kinds of numbers, must
  * not depend on how long this takes.
  */

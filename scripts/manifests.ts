@@ -16,7 +16,7 @@ interface Manifest {
   /** Below `deploy`; the first is the one people apply, the others are in kustomize's reach. */
   readonly paths: readonly string[];
   readonly about: string;
-  /** What `helm template` is told beside the defaults. */
+  /** Values of `helm template` besides the defaults. */
   readonly flags: readonly string[];
 }
 

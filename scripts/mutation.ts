@@ -27,7 +27,7 @@ import {
 import { freshNative } from './native.ts';
 
 const root = join(import.meta.dirname, '..');
-/** Of one test. A fault may make it wait for ever, loop, or take all memory; each is a failure. */
+/** Of one test. A fault may make it wait without end, loop, or take all memory; each is a failure. */
 const testTimeoutMs = 30_000;
 /** Of one file, for a loop that nothing in its own process can end. */
 const fileTimeoutMs = 180_000;

@@ -2,7 +2,7 @@
  * Loaded before every test file. Two files run at once, but of those that need the kernel to
  * themselves only one: a file waits here until it holds the turn, and keeps it until its process
  * ends. The turn is a listening socket with an abstract name, which the kernel takes back from
- * whoever ends, however it ends; there is nothing to clean up.
+ * a process that ends in any way; there is nothing to clean up.
  */
 import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
@@ -16,7 +16,7 @@ if (isExclusive(process.argv[1] ?? '')) {
 
 async function take(): Promise<boolean> {
   const server = createServer((waiting) => {
-    // Held open: its end is what tells the waiting process that this one is gone.
+    // Held open: its end shows the waiting process that this one has ended.
     waiting.on('error', () => waiting.destroy()).unref();
   });
   server.listen(turn);

@@ -13,7 +13,7 @@ Buffer.poolSize = 0;
 const stop = new AbortController();
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.on(signal, () => {
-    // A second signal means it: whoever sent it does not want to wait for the drain.
+    // After a second signal the process does not wait for the drain.
     if (stop.signal.aborted) process.exit(exitCodes.failed);
     stop.abort();
   });

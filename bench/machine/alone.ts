@@ -73,7 +73,7 @@ function nameOf(pid: number): string {
   return `${pid} ${statOf(pid)[19] ?? ''}`;
 }
 
-/** What /proc tells of a process behind its name, which may have spaces in it: `state` first. */
+/** The fields of /proc/PID/stat after the name, which may contain spaces: `state` first. */
 export function statOf(pid: number): readonly string[] {
   const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
   return text.slice(text.lastIndexOf(')') + 2).split(' ');

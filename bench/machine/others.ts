@@ -25,7 +25,7 @@ function read(): Reading {
   };
 }
 
-/** Counts from now on. @returns tells what others used, in processors; what it ran has to have ended. */
+/** Counts from now on. @returns the CPUs that other processes used; processes of the caller must have ended. */
 export function watchOthers(): () => number {
   const before = read();
   return () => {

@@ -1,6 +1,6 @@
 /**
  * One scenario in a process of its own: `node bench/programs/scenario.ts NAME EXECUTABLE OPTIONS`
- * tells its progress on stderr and prints its result as JSON.
+ * reports its progress on stderr and prints its result as JSON.
  */
 import type { Options } from '../core/options.ts';
 import type { ScenarioResult } from '../core/results.ts';
@@ -18,7 +18,7 @@ const [commit, loadBefore] = [describeCommit(), describeLoad()];
 const stack = new AsyncDisposableStack();
 const say = (line: string): void => void process.stderr.write(`  ${name}: ${line}\n`);
 
-// Whoever stops a run leaves no agent, namespace or cgroup behind.
+// A stopped run leaves no agent, namespace or cgroup behind.
 let closing: Promise<void> | undefined;
 const close = (): Promise<void> => (closing ??= stack.disposeAsync());
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {

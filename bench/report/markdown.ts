@@ -81,7 +81,7 @@ export function busiestLoads(scenario: ScenarioResult): string {
   if (busy.length === 0) return '';
   const names = busy.map(({ subject, shape }) => `${subject} at ${shape}`).join(', ');
   const warning = `The load program used more than ${busyShare * 100} % of its core, so that these could be faster: ${names}.`;
-  // A control that is held back makes whoever is compared with it look better.
+  // A throttled control makes the compared subject look better.
   const capped = distinct(busy.filter(({ subject }) => subject === control));
   if (capped.length === 0) return warning;
   return `${warning} The control is one of them (${capped.join(', ')}): ratios to it would be worse, but for those of CPU.`;

@@ -28,7 +28,7 @@ const identitySteps: readonly Step[] = [10, 100, 1_000, 10_000, 100_000].map((id
 }));
 /** More would take long to fetch: the agent keeps within what the real services allow. */
 const tokenSteps = [1, 30, 500];
-/** Of one identity the agent keeps 200: whoever asks for more of them in turn finds none in memory. */
+/** Of one identity the agent keeps 200: a cycle through more of them never finds one in memory. */
 const tokensOfOne = 125;
 
 export const growth: Scenario = {

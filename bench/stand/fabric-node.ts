@@ -25,7 +25,7 @@ export interface FabricNode {
   readonly ask: (order: FabricOrder) => Promise<FabricAnswer>;
 }
 
-/** @param name tells this fabric from others of the process. Closed by the stack. */
+/** @param name distinguishes this fabric from others of the process. Closed by the stack. */
 export async function openFabricNode(
   name: string,
   options: Omit<FabricPlan, 'prefix'>,

@@ -1,4 +1,4 @@
-/** What the program of a whole node is started with, is told, and says. */
+/** Arguments, commands and reports of the program of a whole node. */
 import type { Options, Rival } from '../core/options.ts';
 import type { LoadPlan, LoadReport } from '../load/plan.ts';
 

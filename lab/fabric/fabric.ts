@@ -220,7 +220,7 @@ async function layFabric(prefix: string): Promise<void> {
   await enableForwarding(node, withIpv6);
 }
 
-/** /proc/sys/net shows the namespace of whoever opens it, so a process inside has to write. */
+/** /proc/sys/net is that of the opening process's namespace, so a process inside must write it. */
 async function enableForwarding(namespace: string, withIpv6: boolean): Promise<void> {
   const folder = '/proc/sys/net';
   const script = [

@@ -24,7 +24,7 @@ export function hasNamespace(name: string): boolean {
   return existsSync(namespacePath(name));
 }
 
-/** Every namespace that some lab made, whoever owns it. */
+/** Every namespace that any lab created. */
 export function listLabNamespaces(): readonly string[] {
   if (!existsSync(directory)) return [];
   return readdirSync(directory).filter((name) => parseNamespaceName(name) !== undefined);

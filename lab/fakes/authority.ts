@@ -38,7 +38,7 @@ export interface ClientCertificateOptions {
 }
 
 export interface LabAuthority {
-  /** PEM of the authority's own certificate: what clients are told to trust. */
+  /** PEM of the authority's own certificate: the trust anchor of clients. */
   readonly certificatePem: string;
   /** @param names IP addresses and host names; each becomes a subject alternative name. */
   issueServer(names: readonly string[]): Promise<ServerCertificate>;

@@ -8,7 +8,7 @@ import { tcpFlags, type Segment } from './tcp-frame.ts';
 /** Where frames go and come from. */
 export interface Wire {
   send(segment: Segment): void;
-  /** The next segment, whoever it is for; undefined when none has come for a while. */
+  /** The next segment to any address; undefined if none has arrived for a while. */
   receive(): Segment | undefined;
 }
 
@@ -18,7 +18,7 @@ export type ForgedOutcome =
   | { readonly kind: 'answered'; readonly text: string }
   | { readonly kind: 'failed'; readonly why: 'NO_ANSWER' | 'REFUSED' | 'RESET' };
 
-/** More than any answer has; whoever sends on and on is not listened to. */
+/** More than any answer has; reading ends there. */
 const maxSegments = 200;
 const firstSequence = 1_000;
 

@@ -14,7 +14,7 @@ export async function runPodAgent(stdin: Readable, stdout: Writable): Promise<vo
   const reply = (line: PodReply): void => {
     stdout.write(`${JSON.stringify(line)}\n`);
   };
-  // Whoever read us is gone: the end of stdin follows.
+  // The reader has ended: the end of stdin follows.
   stdout.on('error', () => undefined);
   reply({ kind: 'ready' });
   for await (const line of createInterface({ input: stdin, crlfDelay: Infinity })) {

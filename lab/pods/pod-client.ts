@@ -129,7 +129,7 @@ interface Link {
 
 type Waiter = PromiseWithResolvers<PodReply>;
 
-/** Matches replies to commands by their id; when the process ends, everyone who waits is told. */
+/** Matches replies to commands by their id; when the process ends, all waiters are rejected. */
 function openLink(child: ChildProcess, name: string): Link {
   const { stdin, stdout, stderr } = child;
   if (stdin === null || stdout === null || stderr === null) {

@@ -1,5 +1,5 @@
 /**
- * What a lab pod can be told to do and what it answers. Between processes each is one line of JSON
+ * Commands of a lab pod and their answers. Between processes each is one line of JSON
  * with an `id`; in one process the same values are passed directly.
  */
 

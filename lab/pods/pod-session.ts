@@ -174,7 +174,7 @@ function errorCode(error: unknown): string {
   return 'UNKNOWN';
 }
 
-/** node:http believes it sent a plain request; its bytes are dropped and ours are on the wire. */
+/** node:http writes a plain request, whose bytes are dropped and replaced on the wire. */
 function openRawRequest(
   target: { readonly host: string; readonly port: number; readonly localAddress?: string },
   wanted: PodRequest,

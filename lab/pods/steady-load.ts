@@ -1,4 +1,4 @@
-/** A load that lasts until it is told to stop, for what takes as long as the machine makes it take. */
+/** A load that lasts until it is stopped, for steps whose duration depends on the machine. */
 import type { LabPod } from './pod.ts';
 import { beside } from './load-verdict.ts';
 import type { PodLoad, PodLoadReport } from './pod-protocol.ts';

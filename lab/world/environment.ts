@@ -1,6 +1,6 @@
 /**
  * What the agent deals with beyond its node: the metadata service, Entra ID and the Kubernetes API,
- * and how the agent is told where they are.
+ * and the agent's settings for them.
  */
 import { writeAgentFiles } from './agent-files.ts';
 import { openFakeEntra, type FakeEntra } from '../fakes/entra/fake-entra.ts';

@@ -190,7 +190,7 @@ export class World implements AsyncDisposable {
     trustCluster(this.entra, this.kube);
     const wasHanging = this.kube.faults.hang;
     this.kube.faults.clear();
-    // Whoever waits for an answer that will not come asks again.
+    // A client retries after an answer that never arrives.
     if (wasHanging) this.kube.cutConnections();
     await this.imds.setFaults({});
     this.imds.setSystemAssigned(createNodeIdentity());

@@ -69,7 +69,7 @@ function parse(args: Args, io: Io): Question | string {
   return { target: `/explain?${query.toString()}`, output, socketPath };
 }
 
-/** The agent is this program too, and tells when it speaks otherwise. */
+/** The agent is the same program; a reply with another schema comes from another version. */
 function isExplanation(value: object | undefined): value is Explanation {
   return value !== undefined && 'schema' in value && value.schema === explanationSchema;
 }

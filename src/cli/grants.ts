@@ -1,6 +1,6 @@
 /**
  * `nmi grants`: the AzureIdentityGrants that the objects of the cluster need, as YAML. It lists the
- * custom resources with the rights of whoever runs it, and writes nothing.
+ * custom resources with the rights of its user, and writes nothing.
  */
 import type { ObjectRef } from '../cache/index/objects.ts';
 import { userAgent } from '../nmi/base/build-info.ts';

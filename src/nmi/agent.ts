@@ -3,7 +3,7 @@
  * the node open, and stops them in reverse.
  *
  * Own address up → listener bound → redirect installed → watches synced → ready. Requests that come
- * before the all watches synced wait a moment and are then told to retry; they never reach the real
+ * before all watches are synced wait a moment and then get a 503; they never reach the real
  * service. Stopping drains and leaves the redirect where it is.
  */
 import type { Clock } from '../cache/clock.ts';

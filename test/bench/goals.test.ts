@@ -1,4 +1,4 @@
-/** The table of goals: what a control comes to is told, and decides nothing. */
+/** The table of goals: the result of a control is shown, and decides nothing. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Figure, Results } from '../../bench/core/results.ts';

@@ -1,5 +1,5 @@
 /**
- * Whoever runs the product runs no part of the test bed: no fake that would hand out tokens, no
+ * The product contains no part of the test bed: no fake that would hand out tokens, no
  * scenario, no raw socket in an addon that is loaded as root. Each search is also made where it has to
  * find something.
  */

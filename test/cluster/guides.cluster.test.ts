@@ -154,7 +154,7 @@ describeOnClusters('the guides', (cluster) => {
       metadata: { name: 'default', namespace: 'shop' },
     };
     await cluster().apply([account, pod].map((each) => stringify(each)).join('---\n'));
-    // The agent of whoever follows a guide that needs one.
+    // The agent, for guides that need one.
     const words = ['upgrade', '--install', 'nmi', 'deploy/chart', '--namespace', 'kube-system'];
     await type(`helm ${words.join(' ')} --set image.repository=registry.example/team`, {});
   });

@@ -85,7 +85,7 @@ describe('the watches of a node in a large cluster', { skip: provided?.missing ?
     await admin.expect('POST', `${group}/azureidentities`, identity('latency'));
     await admin.expect('POST', `${group}/azureidentitybindings`, binding('latency', 'latency'));
     await using node = await openWatchedNode({ access: adminAccess, node: 'node-latency' });
-    /** When another client of the server, which does nothing, was told of each address. */
+    /** When another, idle client of the server got each address. */
     const toldMs = new Map<string, number>();
     const stop = new AbortController();
     const query = 'watch=1&fieldSelector=spec.nodeName%3Dnode-latency&resourceVersion=0';

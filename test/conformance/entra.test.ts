@@ -60,7 +60,7 @@ function retryAfterOf(reply: RawReply): number {
   return Number(valuesOf(reply, 'Retry-After')[0]);
 }
 
-/** What Entra ID tells beside error and description, as clients read it. */
+/** Entra ID's fields besides error and description, as read by clients. */
 function assertDetails(reply: RawReply, code: number): void {
   const body = JSON.parse(reply.text) as Readonly<Record<string, unknown>>;
   assert.deepEqual(body['error_codes'], [code]);
@@ -143,7 +143,7 @@ describe('refusals of Entra ID', { skip }, () => {
       assert.ok(sent.length > 0, 'a credential was sent');
       assertUntold(agent, reply, sent);
     }
-    // Nor when whoever answers sends it back.
+    // Nor if the answer repeats it.
     for (const [status, error] of [
       [400, 'invalid_client'],
       [401, wrong],

@@ -129,7 +129,7 @@ export function assertRefused(reply: RawReply, wanted: Refusal): Body {
   return { error, error_description: description };
 }
 
-/** IMDS's own answer to whoever has not sent `Metadata: true`, to the byte. */
+/** IMDS's own answer to a request without `Metadata: true`, to the byte. */
 export function assertHeaderMissing(reply: RawReply): void {
   assert.equal(reply.status, 400, say(reply));
   assert.equal(reply.text, headerMissing);

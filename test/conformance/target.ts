@@ -33,7 +33,7 @@ export interface Target extends AsyncDisposable {
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** What the environment tells of another implementation; undefined without an address. */
+/** Another implementation, from the environment; undefined without an address. */
 export function parseTarget(environment: Environment): Target | undefined {
   const read = (name: string): string | undefined => {
     const value = environment[`NMI_CONFORMANCE_${name}`];

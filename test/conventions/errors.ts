@@ -2,7 +2,7 @@
  * Texts of errors that users read: each names its object, and those that end a program name the remedy. Read from
  * the arguments of `new …Error(…)`; texts that are made elsewhere are left to the tests of their files.
  */
-import { parseSync, Visitor } from 'rolldown/utils';
+import { parseSync, Visitor, type ESTree } from 'rolldown/utils';
 import type { SourceFile } from './tree.ts';
 import { findBannedWords, findSubjectless } from './language.ts';
 
@@ -64,7 +64,8 @@ export function checkErrorTexts(errors: readonly ErrorTexts[]): readonly string[
   return errors.flatMap(({ where, error, texts }) => {
     const broken = (rules[error] ?? []).flatMap(({ index, check }) => {
       const text = texts[index];
-      const problem = text === undefined ? undefined : check(text);
+      if (text === undefined) return [];
+      const problem = check(text);
       return problem === undefined ? [] : [`${where}: "${text}" ${problem}`];
     });
     const problem = texts[problemIndex[error] ?? -1];
@@ -99,21 +100,16 @@ export function errorTextsOf({ path, text }: SourceFile): readonly ErrorTexts[] 
 }
 
 /** Undefined for a value that is not written as a text. */
-function textOf(node: object): string | undefined {
-  if (!('type' in node)) return undefined;
-  if (node.type === 'Literal' && 'value' in node) {
-    return typeof node.value === 'string' ? node.value : undefined;
+function textOf(node: ESTree.Argument | ESTree.Expression): string | undefined {
+  if (node.type === 'Literal') return typeof node.value === 'string' ? node.value : undefined;
+  if (node.type === 'TemplateLiteral') {
+    return node.quasis.map(({ value }) => value.cooked ?? '').join('…');
   }
-  if (node.type === 'TemplateLiteral' && 'quasis' in node && Array.isArray(node.quasis)) {
-    return node.quasis.map(({ value }) => String(value.cooked)).join('…');
-  }
-  if (node.type === 'BinaryExpression' && 'left' in node && 'right' in node) {
-    const sides = [node.left, node.right].map((side) =>
-      typeof side === 'object' && side !== null ? textOf(side) : undefined,
-    );
-    return sides.every((side) => side === undefined)
-      ? undefined
-      : sides.map((side) => side ?? '…').join('');
-  }
-  return undefined;
+  if (node.type !== 'BinaryExpression') return undefined;
+  const sides = [node.left, node.right].map((side) =>
+    side.type === 'PrivateIdentifier' ? undefined : textOf(side),
+  );
+  return sides.every((side) => side === undefined)
+    ? undefined
+    : sides.map((side) => side ?? '…').join('');
 }

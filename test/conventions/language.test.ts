@@ -5,7 +5,14 @@ import { verbs } from '../../src/cli/verbs.ts';
 import { reasonGuide } from '../../src/nmi/base/reason-guide.ts';
 import { options } from '../../src/nmi/config/options.ts';
 import { newMetrics, oldMetrics } from '../../src/nmi/telemetry/metric-table.ts';
-import { findBannedWords, findSubjectless, logMessagesOf, type Text } from './language.ts';
+import {
+  commentsOf,
+  findBannedInComments,
+  findBannedWords,
+  findSubjectless,
+  logMessagesOf,
+  type Text,
+} from './language.ts';
 import { repositoryFiles } from './tree.ts';
 
 const files = repositoryFiles();
@@ -23,6 +30,9 @@ const pages = files.filter(
 const messages = files
   .filter(({ path }) => /^src\/.*\.ts$/.test(path))
   .flatMap(({ path, text }) => logMessagesOf(path, text));
+const comments = files
+  .filter(({ path }) => /\.(?:ts|c|h)$/.test(path) && !path.startsWith('test/conventions/'))
+  .flatMap(({ path, text }) => commentsOf(path, text));
 const helpTexts: readonly Text[] = [
   ...options.map(({ name, help }) => ({ where: `help of --${name}`, text: help })),
   ...Object.entries(verbs).flatMap(([name, { summary, actions = {} }]) =>
@@ -53,6 +63,27 @@ describe('the language', () => {
     assert.ok(messages.length > 25, `${messages.length} messages found`);
     assert.deepEqual(findBannedWords(messages), []);
     assert.deepEqual(findSubjectless(messages), []);
+  });
+
+  it('of comments has no private words', () => {
+    assert.ok(comments.length > 8_000, `${comments.length} lines found`);
+    assert.deepEqual(findBannedInComments(comments), []);
+  });
+
+  it('of a planted bad comment is found', () => {
+    const source = `/** Whoever asks is told. */
+const a = 1; // It stands before b.
+const b = 'http://whoever'; /* for ever */
+/*
+ * Pods that can be told apart are no strangers.
+ */`;
+    assert.deepEqual(findBannedInComments(commentsOf('src/a.ts', source)), [
+      'src/a.ts:1: "Whoever"; write: a user who, any process that',
+      'src/a.ts:1: "is told"; write: gets, is logged, is notified',
+      'src/a.ts:2: "stands before"; write: precedes, comes before',
+      'src/a.ts:3: "for ever"; write: forever, without limit',
+      'src/a.ts:5: "strangers"; write: another process, an unbound pod',
+    ]);
   });
 
   it('of a planted bad message is found', () => {

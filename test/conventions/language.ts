@@ -17,6 +17,19 @@ const bannedWords: readonly (readonly [word: RegExp, instead: string])[] = [
   [/\b(?:is|are) gone\b/i, 'deleted'],
 ];
 
+/** Comments are longer than messages, so fewer words are certain to be wrong in them. */
+const bannedInComments: readonly (readonly [word: RegExp, instead: string])[] = [
+  [/\bmend(?:s|ed|ing)?\b/i, 'repair, fix'],
+  [/\bstrangers?\b/i, 'another process, an unbound pod'],
+  [/\bwhoever\b/i, 'a user who, any process that'],
+  [/\b(?:is|was|are|were|been|be) told\b(?! apart)/i, 'gets, is logged, is notified'],
+  [/\btells\b/i, 'reports, shows, contains'],
+  [/\bbelieve[sd]?\b/i, 'trusts, uses'],
+  [/\bstands before\b/i, 'precedes, comes before'],
+  [/\bas it stands\b/i, 'unchanged'],
+  [/\bfor ever\b/i, 'forever, without limit'],
+];
+
 export interface Text {
   readonly where: string;
   readonly text: string;
@@ -24,8 +37,17 @@ export interface Text {
 
 /** The banned words of texts, with what to write instead. */
 export function findBannedWords(texts: readonly Text[]): readonly string[] {
+  return findWords(texts, bannedWords);
+}
+
+/** The banned words of comments, with what to write instead. */
+export function findBannedInComments(comments: readonly Text[]): readonly string[] {
+  return findWords(comments, bannedInComments);
+}
+
+function findWords(texts: readonly Text[], words: typeof bannedWords): readonly string[] {
   return texts.flatMap(({ where, text }) =>
-    bannedWords.flatMap(([word, instead]) => {
+    words.flatMap(([word, instead]) => {
       const found = word.exec(text)?.[0];
       return found === undefined ? [] : [`${where}: "${found}"; write: ${instead}`];
     }),
@@ -45,4 +67,17 @@ export function logMessagesOf(where: string, source: string): readonly Text[] {
     /\.(?:info|warn|error|debug)\(\s*(?:\{[^;]*?\}|\w+(?:\([^;]*?\))?),\s*(['`])([^'`]+)\1,?\s*\)/g,
   );
   return [...calls].map(([, , text = '']) => ({ where, text }));
+}
+
+/**
+ * The comments of TypeScript and C: whole lines, and those behind code, each line by itself. `//` in a text is not
+ * behind a blank, or is followed by none.
+ */
+export function commentsOf(path: string, source: string): readonly Text[] {
+  return source.split('\n').flatMap((line, index) => {
+    const comment = /^\s*(?:\*|\/\*)(.*)$|(?:^|\s)\/\/ (.*)$|\s\/\*(.*)\*\//.exec(line);
+    if (comment === null) return [];
+    const text = comment.slice(1).find((part) => part !== undefined) ?? '';
+    return [{ where: `${path}:${index + 1}`, text }];
+  });
 }

@@ -84,7 +84,7 @@ describe('an agent that is cut off from the API', () => {
       );
     }
     assert.match(await readReady(agent), /"addresses_believed":"pods are known by address only/);
-    // What was missed meanwhile is the first that it is told: the address has gone to another pod.
+    // The first event is the missed one: the address belongs to another pod.
     agent.kube.delete({ kind: 'Pod', namespace: 'default', name: 'p' });
     agent.kube.apply(
       createPodManifest({ name: 'q', nodeName: 'node-1', ips: ['127.0.0.12'], binding: 'app' }),

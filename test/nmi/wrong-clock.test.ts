@@ -44,7 +44,7 @@ describe('a node whose clock is an hour', () => {
         assert.equal(reply.status, 200, reply.text);
         const endsInS = Number(reply.body['expires_on']) - Date.now() / 1000;
         assert.ok(endsInS > 3_500 && endsInS <= 3_600, `it ends in ${endsInS} s`);
-        // A pod that is told of an hour, and whose clock is corrected meanwhile, would keep it too long.
+        // A pod that gets an hour, and whose clock is corrected meanwhile, would keep the token too long.
         const toldS = Number(reply.body['expires_in']);
         const [least, most] = how === 'ahead' ? [300, 300] : [3_500, 3_600];
         assert.ok(toldS >= least && toldS <= most, `${toldS} s`);

@@ -183,7 +183,7 @@ const CLIENT = `
   });
 `;
 
-/** A process that does what it is told, in some cgroup and namespace. */
+/** A process that executes commands, in some cgroup and namespace. */
 export interface Client {
   readonly cgroup: string;
   readonly cgroupId: bigint;

@@ -1,5 +1,5 @@
 /**
- * What every way of redirecting owes, asked of each of them in the same words: whoever can hold all
+ * What every way of redirecting owes, checked for each of them in the same words: a mode that can meet all
  * this can stand behind the port.
  */
 import assert from 'node:assert/strict';

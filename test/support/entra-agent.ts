@@ -82,7 +82,7 @@ export async function openEntraAgent(
   return { ...agent, entra, authority, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-/** The service accounts of pods and agent, and a cluster whose assertions are believed. */
+/** The service accounts of pods and agent, and a cluster whose assertions are trusted. */
 export function populate({ kube, entra }: Pick<EntraWorld, 'kube' | 'entra'>): void {
   for (const account of [podAccount, agentAccount]) kube.apply(createServiceAccount(account));
   kube.user = { username: subjectOf(agentAccount), groups: [] };

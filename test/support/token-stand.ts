@@ -27,7 +27,7 @@ export interface Upstream {
   error: Error | undefined;
   /** From the arrival of a token to when it wants to be renewed. */
   refreshInMs: number | undefined;
-  /** How far the wall clock is ahead of the upstream's, which the upstream tells. */
+  /** How far the wall clock is ahead of the upstream's, which the upstream sends. */
   clockAheadMs: number;
 }
 

@@ -9,7 +9,7 @@ export interface FakeKubeFaults {
   requiredToken: string | undefined;
   /** Requests with this bearer token are too many, and told to come again in a second. */
   throttledToken: string | undefined;
-  /** An expired version is told by HTTP status 410 instead of an ERROR event. */
+  /** An expired version is answered with HTTP status 410 instead of an ERROR event. */
   goneByStatus: boolean;
   /** The next watch is cut, without an orderly end, after this many bytes of events (1 or more). */
   cutNextWatchAfterBytes: number | undefined;

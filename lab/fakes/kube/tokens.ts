@@ -54,7 +54,7 @@ export interface TokenIssuer {
   ): Promise<TokenAnswer>;
 }
 
-/** Who a client is, as SelfSubjectReview tells it. */
+/** The identity of a client, as in SelfSubjectReview. */
 export interface FakeUser {
   readonly username: string;
   readonly uid?: string;

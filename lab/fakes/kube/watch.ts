@@ -40,7 +40,7 @@ interface WatchFrame {
 }
 
 /**
- * What a watch with this selector is told of a change: an object that stops matching is deleted for
+ * The event of a change for a watch with this selector: an object that stops matching is deleted for
  * it, one that starts to match is added. A deletion carries the last object that matched, with the
  * version of the change.
  */

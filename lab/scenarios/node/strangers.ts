@@ -1,4 +1,4 @@
-/** Somebody else on the node changes rules while pods ask: mended by the next check, never open. */
+/** Another process of the node changes rules while pods send requests: repaired by the next check, never open. */
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { eventually } from '../../world/eventually.ts';
@@ -84,7 +84,7 @@ function flushes(name: string, rounds: number, inTour: boolean): Scenario {
       const two = await world.addPod({ name: 'two', binding: identityB });
       await feed(world, foreignRules, 'iptables-restore', '--noflush');
       // Their tokens are in memory before it begins: an attack on the guard also cuts the node's own
-      // way to the real service until it is mended, and a fetch in that moment would be a 503.
+      // way to the real service until it is repaired, and a fetch in that moment would be a 503.
       assertToken(await one.ask(), identityA);
       assertToken(await two.ask(), identityB);
       const before = await countMended(world);

@@ -29,7 +29,7 @@ const forgedAddress: Scenario = {
       const { code, stderr } = await world.ground.runInPod(pod, tool, args);
       assert.equal(code, 0, `${line}: ${stderr}`);
     };
-    // The thief answers for the address on the bridge, as ARP lets whoever may send raw frames.
+    // The thief answers for the address on the bridge, which ARP allows to any sender of raw frames.
     world.tell(`thief: takes the address ${victim.ip} over`);
     await run('victim', 'ip link set eth0 down');
     await run('thief', `ip addr add ${victim.ip}/24 dev eth0`);

@@ -38,7 +38,7 @@ const gonePods: Scenario = {
     for (const pod of [fallen, lingering, staying]) assertToken(await pod.ask(kept), 'cut');
     const cut = [await readOpenFlow(world, fallen), await readOpenFlow(world, lingering)];
     const stays = await readOpenFlow(world, staying);
-    // The way is gone before the process: no FIN tells the agent that its peer has ended.
+    // The link is deleted before the process ends: the agent gets no FIN of its peer.
     await succeedInPod(world, fallen, 'ip', 'link', 'set', 'eth0', 'down');
     await world.removePod(fallen);
     world.deletePodObject(lingering);

@@ -1,4 +1,4 @@
-/** Pods that are excepted get the node's own answer; whoever only looks like one does not. */
+/** Pods that match an exception get the node's own answer; similar pods do not. */
 import { assertRefused, assertToken, assertUpstream } from '../../world/reply-checks.ts';
 import type { Scenario } from '../../world/scenario.ts';
 

@@ -88,7 +88,7 @@ export class Kubectl {
 
   /** `namespace` is empty for an object of the cluster. */
   async get(resource: string, namespace: string, name: string): Promise<Read<RawObject>> {
-    // Behind two dashes a name cannot be taken for a flag, whoever chose it.
+    // After two dashes kubectl reads no name as a flag.
     const where = namespace === '' ? [] : ['--namespace', namespace];
     return this.#read(['get', resource, ...where, '--output=json', '--', name], (object) => object);
   }

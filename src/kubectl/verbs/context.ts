@@ -41,7 +41,7 @@ export async function scopeOf(context: VerbContext): Promise<Scope> {
 
 /**
  * An unknown namespace lists nothing and is no error to kubectl, so it is looked up where nothing was found.
- * @throws PluginError when it does not exist; a user without the right to look is not told.
+ * @throws PluginError if it does not exist; never for a user without the right to read namespaces.
  */
 export async function refuseUnknownNamespace(
   { kubectl }: VerbContext,

@@ -223,7 +223,7 @@ async function report(
   return exitOf(context, isFine);
 }
 
-/** A refusal for AZURE_CLIENT_ID is told once, by the finding that says where to change it. */
+/** A refusal for AZURE_CLIENT_ID is reported once, by the finding that names the place to change. */
 function withoutDouble(findings: readonly Finding[]): readonly Finding[] {
   const isExplained = findings.some(({ code }) => code === 'client_id_not_bound');
   return findings.filter(({ code }) => !isExplained || code !== 'selector_not_bound');

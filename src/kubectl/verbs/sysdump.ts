@@ -34,7 +34,7 @@ const resources = [
   'daemonsets.apps',
   ...Object.values(identityResources),
 ];
-/** Of each kind; a larger cluster has no more to tell. */
+/** Most objects of each kind, enough to diagnose a larger cluster. */
 const maxObjects = 500;
 const maxAgents = 20;
 

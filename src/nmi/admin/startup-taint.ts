@@ -1,6 +1,6 @@
 /**
  * Takes the startup taint off this node, once: pods that need tokens are kept from a node until its
- * agent serves. Whoever makes nodes puts the taint on; the agent takes off its own node's, when
+ * agent serves. The provisioner of nodes adds the taint; the agent removes that of its own node, when
  * everything that `/readyz` asks for holds, and never puts one on.
  */
 import type { Clock } from '../../cache/clock.ts';

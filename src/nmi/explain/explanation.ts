@@ -1,5 +1,5 @@
 /**
- * What the agent tells about a pod and about itself, as JSON on its local socket. Names, times and
+ * What the agent reports about a pod and about itself, as JSON on its local socket. Names, times and
  * reasons; never a token, a secret or an assertion.
  */
 import type { PodPhase } from '../../cache/index/objects.ts';
@@ -15,7 +15,7 @@ export type Explanation = PodExplanation | NodeExplanation | NoPodExplanation;
 export interface PodExplanation extends Told {
   readonly kind: 'pod';
   readonly pod: PodView;
-  /** How a connection is told to be this pod's. Empty without an address of its own. */
+  /** How a connection is identified as this pod's. Empty without an address of its own. */
   readonly addresses: readonly AddressView[];
   /** The value of the binding label; may be empty. */
   readonly label: string | undefined;

@@ -5,7 +5,7 @@ import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identit
 
 /**
  * Ids compare without regard to letter case. Of an identity of Entra ID the credential is part of
- * the name: a token got with one Secret is not for whoever names another, or a wrong one.
+ * the key: a token that one Secret obtained must not serve an identity that names another Secret.
  */
 export function identityKey(identity: UpstreamIdentity): string {
   if (identity.kind === 'unnamed') return '';

@@ -1,6 +1,6 @@
 /**
- * Whether an identity belongs to the namespace that names it. Client ids are no secrets, and whoever
- * may write an `AzureIdentity` may name any of them; so an `AzureIdentityGrant`, which is of the
+ * Whether an identity belongs to the namespace that names it. Client ids are no secrets, and every
+ * author of an `AzureIdentity` can name any of them; so an `AzureIdentityGrant`, which is of the
  * cluster, has to give it to the namespace.
  *
  * 1. What upstream is asked with counts, not what else the object says: a client id before a

@@ -109,8 +109,8 @@ function needOf(needs: Map<string, Need>, namespace: string): Need {
 }
 
 /**
- * A grant that exists under the name and is for the namespace alone keeps what it has, for whoever
- * applies the new one replaces its lists. The name of a namespace has no dot, so no further object of
+ * A grant that exists under the name and is for the namespace alone keeps its entries, since
+ * applying the new one replaces its lists. The name of a namespace has no dot, so no further object of
  * one is called as another namespace.
  */
 function grantsFor(

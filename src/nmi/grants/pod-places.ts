@@ -124,7 +124,7 @@ export class PodPlaces implements Disposable {
     if (entry !== undefined && entry.ip !== ip) this.#entries.delete(uid);
     else if (entry !== undefined) return;
     if (pod === undefined || ip === undefined || pod.terminating) return;
-    // Two pods may have it by the index for a moment; whose place it is cannot be told then.
+    // Two pods may have it by the index for a moment; the place then belongs to neither.
     const owner = pods.byIp(ip);
     if (owner.kind !== 'pod' || owner.pod.uid !== uid) return;
     const place = placeOf(ip);

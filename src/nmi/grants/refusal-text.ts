@@ -1,6 +1,6 @@
 /**
  * The words of refusals that concern a pod's identity: IMDS's own phrase first, where clients look
- * for it, then pod, label, objects and the one thing that mends it. Facts in, answer out.
+ * for it, then pod, label, objects and the remedy. Pure.
  */
 import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabel } from '../../cache/index/grant-index.ts';

@@ -15,7 +15,7 @@ export interface Unowned {
   readonly pod: Pod;
 }
 
-/** Whoever may create bindings decides how many there are. */
+/** Namespace users decide how many bindings exist. */
 export const maxUnowned = 1_000;
 
 /** Each object once, and at most `maxUnowned` of them. */

@@ -45,7 +45,7 @@ export class WorkloadIdentities {
     return this.#accounts.onChange(listener);
   }
 
-  /** By what a decision may rest on. Never waits: `unknown` is being read, and `onChange` tells. */
+  /** By what a decision may rest on. Never waits: `unknown` is being read, and `onChange` follows. */
   of(pod: Pod): WorkloadChoice {
     const account = accountOf(pod);
     if (account === undefined) return none;

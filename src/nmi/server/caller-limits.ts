@@ -1,6 +1,6 @@
 /**
  * One caller's share of what is scarce: fetches under way for it, and its requests that wait for an
- * object. Within its share a caller is not limited; beyond it, it is told to slow down and nobody
+ * object. Within its share a caller is not limited; beyond it, it gets a 429 and nobody
  * else notices. Requests that join a fetch the caller already waits for cost no fetch, but a place to
  * wait, and those are limited for the node as a whole.
  */

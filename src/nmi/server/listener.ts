@@ -83,7 +83,7 @@ export const headersTimeoutMs = 5_000;
 const requestTimeoutMs = 15_000;
 /** Longer than any client's idle pool, so that the client and not we close first. */
 export const keepAliveTimeoutMs = 120_000;
-/** Longer than clients are told by so much: one that goes by it must not meet the end on its way. */
+/** Added to the announced keep-alive time, so that a client's last request does not meet the close. */
 const keepAliveBufferMs = 1_000;
 /** After which a connection without a request is closed. */
 export const idleMs = keepAliveTimeoutMs + keepAliveBufferMs;

@@ -1,4 +1,4 @@
-/** What the way of a request reports of its work; whoever listens changes no answer. */
+/** Events of the request path. An observer changes no answer. */
 import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import type { Answer, Reason } from '../base/answers.ts';

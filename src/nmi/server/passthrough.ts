@@ -232,7 +232,7 @@ type SentHeaders = Record<string, string | string[]>;
 
 function requestHeaders(exchange: HttpExchange): SentHeaders {
   // As the caller sent it: one of the agent's own would undo the service's protection against forged
-  // requests (SSRF) where the agent is told not to ask for it.
+  // requests (SSRF) if the agent is configured not to require it.
   const metadata = [...exchange.headerValues('metadata')];
   const headers: SentHeaders = metadata.length === 0 ? {} : { metadata };
   for (const name of sentHeaders) {

@@ -103,7 +103,7 @@ function stripAuthority(target: string): string {
 /** A segment of a path that is forwarded: RFC 3986's unreserved characters. */
 const plainSegment = /^[A-Za-z0-9\-._~]+$/;
 
-/** Visible ASCII without `#`, which would end the query for whoever parses it next. */
+/** Visible ASCII without `#`, which would end the query for the next parser. */
 const forwardableQuery = /^[\x21-\x22\x24-\x7e]*$/;
 
 /** The characters RFC 3986 allows in a path, minus the percent sign. */

@@ -30,7 +30,7 @@ import type { ObjectWait } from './wait-for-object.ts';
 
 /**
  * Pods take turns at the upstream, so what one has queued delays the others by one fetch each. Fewer
- * than the connections that a pod may have: the others are there to be told so. Azure SDKs ask for a
+ * than the connections that a pod may have: the others get a 429. Azure SDKs request a
  * handful of resources.
  */
 const callerMaxima = { fetches: 50, waiting: 512, held: 32 };

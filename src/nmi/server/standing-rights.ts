@@ -1,10 +1,10 @@
 /**
- * What was decided for a pod's request, for as long as it stands: what the target asks for, and the
- * pod's right to it, are worked out once for all its connections, whichever parser reads them.
+ * Decisions for requests of a pod while they are valid: the parsed target and the pod's right to it are
+ * computed once for all connections of the pod and both parsers.
  *
- * A decision stands while nothing that it rests on has changed: the generation of the indexes says
- * so, and it is compared at every request. It is made anew after a second, since what is read on
- * demand changes no generation until it is read. Nothing is granted by memory alone.
+ * A decision is valid while no index has changed: every request compares the indexes' generation. It is
+ * computed again after a second, since objects that are read on demand change no generation until they
+ * are read. No request is granted from memory alone.
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
@@ -34,7 +34,7 @@ export interface Decision {
   readonly cacheKey: string | undefined;
 }
 
-/** A right to one token; the same object for as long as it stands. */
+/** A right to one token; the same object while it is valid. */
 export interface StandingRight extends Decision {
   readonly authorization: Authorized;
   readonly cacheKey: string;

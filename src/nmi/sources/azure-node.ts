@@ -1,4 +1,4 @@
-/** What Azure calls this node, as its own metadata tells: a command about it has to name that. Pure. */
+/** Azure's name of this node, from its instance metadata, for the commands in texts. Pure. */
 import { parseRecord, stringAt } from '../base/json-value.ts';
 
 /** Each is a name that Azure allows, and so a word of a command line. */

@@ -1,6 +1,6 @@
 /**
  * A label whose values come from outside: the first so many distinct ones are kept, all later ones
- * share "other". Whoever asks cannot make the page grow without end.
+ * share "other". Callers cannot make the page grow without limit.
  */
 export class BoundedLabel {
   readonly #known = new Set<string>();

@@ -20,7 +20,7 @@ const maxIdentities = 500;
  */
 const noPod = '-';
 
-/** Hits since the last scrape; whoever has it raises the number. */
+/** Hits since the last scrape; incremented by its holder. */
 export interface HitCount {
   hits: number;
 }

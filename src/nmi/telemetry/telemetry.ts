@@ -1,7 +1,7 @@
 /**
  * What the agent says about its work: log lines of token decisions, and the counters. A pod decides how
  * many decisions there are, but not how many lines. Nothing
- * here changes an answer, and nothing secret passes through: of a token only its existence is told.
+ * here changes an answer, and nothing secret passes through: of a token only its existence is reported.
  */
 import { fullName } from '../../cache/index/object-name.ts';
 import type { Pod } from '../../cache/index/objects.ts';

@@ -35,7 +35,7 @@ import type { IdentityDemand } from '../grants/identities-in-use.ts';
 
 export type CachedToken = Cached<SourceFailure>;
 
-/** Where the token of an identity for a resource stands, and the failure as a caller is told it. */
+/** State of the token of an identity for a resource, and the failure as returned to a caller. */
 export type BrokeredStatus = KeyStatus<BrokerRequest, SourceFailure>;
 
 export interface UpstreamObserver {
@@ -260,7 +260,7 @@ export class TokenBroker implements Part, Disposable {
     return this.renew(identity, resource, party);
   }
 
-  /** The object id of an identity, as the upstream's tokens told it; undefined until one came. */
+  /** The object id of an identity, from the upstream's tokens; undefined before the first one. */
   objectIdOf(identity: UpstreamIdentity): string | undefined {
     return this.#objectIds.get(identityKey(identity))?.objectId;
   }
@@ -374,7 +374,7 @@ function withHoldOf(cached: CachedToken): CachedToken {
   return { ...cached, failure: withRestOfCooldown(cached.failure, cached.cooldownLeftMs) };
 }
 
-/** The caller is told to come back when asking has a point again. */
+/** Sets `Retry-After` to the rest of the cooldown. */
 function withRestOfCooldown(failure: SourceFailure, cooldownLeftMs: number): SourceFailure {
   if (cooldownLeftMs === 0 || !mayPass.has(failure.reason)) return failure;
   const heldS = Math.ceil(cooldownLeftMs / 1000);

@@ -3,8 +3,8 @@ import { inKernel } from '../native/addon.ts';
 import type { Place } from '../redirect.ts';
 
 /**
- * About 5 µs for an address with a route of its own, 10 µs on a bridge; the latter waits for whoever
- * changes links at that moment. Takes no right.
+ * About 5 µs for an address with a route of its own, 10 µs on a bridge; the latter waits for a
+ * concurrent change of links. Needs no right.
  * @param ip IPv4.
  * @returns undefined where the kernel names no link for this address.
  * @throws RedirectError

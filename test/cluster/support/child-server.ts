@@ -36,7 +36,7 @@ export async function startChildServer(
   });
   closeSync(log);
   const exited = once(child, 'exit');
-  // A program that cannot be started is told by the wait for `spawn`.
+  // The wait for `spawn` reports a program that cannot be started.
   exited.catch(() => undefined);
   let ended: string | undefined;
   child.once('exit', (code, signal) => {

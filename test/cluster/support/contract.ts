@@ -696,7 +696,7 @@ async function take(
   let acting: Promise<void> | undefined;
   const onOpen = (): void => {
     acting = act();
-    // Its failure is told below, when the watch has been left.
+    // Its failure is reported below, after the end of the watch.
     acting.catch(() => undefined);
   };
   for await (const line of api.watch(path, { onOpen })) {

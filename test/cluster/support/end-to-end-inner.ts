@@ -1,6 +1,6 @@
 /**
  * The node lab with a real API server in place of the fake: run inside the azure namespace, with the
- * fabric's prefix, a version of Kubernetes and the redirects to try. Whoever installs follows the
+ * fabric's prefix, a version of Kubernetes and the redirects to try. The installation follows the
  * README; tokens are asked for by pods, through the redirect. Fails with an exit code.
  */
 import assert from 'node:assert/strict';

@@ -168,7 +168,7 @@ export function reflectorTests(server: () => ContractServer): void {
     await using stand = await open('forgotten');
     await stand.remove('a');
     await stand.holds('b', 'c', 'd', 'e');
-    // A server that starts tells whoever comes too early to wait 5 s, and some would come.
+    // A starting server answers early requests with a `Retry-After` of 5 s.
     await stand.network.stop();
     await server().forgetHistory();
     await stand.create('f');

@@ -1,4 +1,4 @@
-/** Tokens of service accounts, verified as whoever trusts the cluster would. */
+/** Tokens of service accounts, verified as by any party that trusts the cluster. */
 import assert from 'node:assert/strict';
 import { createPublicKey, verify } from 'node:crypto';
 

@@ -105,7 +105,7 @@ interface Difference {
   readonly uid?: string;
 }
 
-/** The agent starts, tells of its redirect what it should, and a pod gets the token of its identity. */
+/** The agent starts, reports the expected redirect, and a pod gets the token of its identity. */
 async function serves(difference: Difference, says: RegExp): Promise<void> {
   await using agent = openAgent(8085, difference);
   await agent.start([...surroundings.agentFlags, '--log-format=json']);

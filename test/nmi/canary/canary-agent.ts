@@ -34,7 +34,7 @@ export interface CanaryAgent extends EntraWorld, AsyncDisposable {
   takePrinted(): string;
   /** A page of the probe port. */
   page(path: string): Promise<{ readonly status: number; readonly text: string }>;
-  /** What `nmi explain` is told; the query is that of its socket. */
+  /** The answer of `nmi explain`; the query is that of its socket. */
   explain(query: string): Promise<string>;
   /** Lets both clocks of the agent go on, and those of the fakes. */
   pass(ms: number): Promise<void>;

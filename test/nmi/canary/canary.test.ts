@@ -275,7 +275,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     return text;
   };
 
-  /** A refusal that tells nothing. */
+  /** A refusal without any fact. */
   async function assertRefusal(name: string, resource: string, what: string): Promise<void> {
     const { status, body } = await ask(agent, name, resource);
     assert.ok([400, 429, 503].includes(status), `${what}: ${status}`);
@@ -403,7 +403,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
       };
       for (const [how, body] of Object.entries(bodies)) {
         for (const status of [200, 400, 401, 500]) {
-          // A token that lives is one, whoever sends it.
+          // A valid token is one, from any sender.
           if (status === 200 && /^(?:for|with) a token/.test(how)) continue;
           const text = JSON.stringify(body);
           agent.entra.setFaults({ fail: { status, body: { type: 'application/json', text } } });

@@ -121,5 +121,5 @@ async function obey(command: Command): Promise<void> {
 process.on('message', (command: Command) => {
   void obey(command);
 });
-// The agent ends when it is done, whoever still listens to it.
+// The agent ends when it is done, even with connected clients.
 process.channel?.unref();

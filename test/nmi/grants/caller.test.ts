@@ -322,7 +322,7 @@ describe('a caller by its address and place', () => {
 
   it('never gets what is another pod’s, however late the events, once that pod has called', () => {
     const step = fc.record({
-      /** Of three addresses: who has it changes, or whoever has it opens a connection. */
+      /** For three addresses: the owner changes, or the owner opens a connection. */
       at: fc.integer({ min: 0, max: 2 }),
       kind: fc.constantFrom('change', 'connect', 'connect', 'event', 'event'),
     });

@@ -21,7 +21,7 @@ function open(initial: RedirectStatus) {
     now: initial,
     installError: undefined as RedirectError | undefined,
     installs: 0,
-    /** Installs that a stranger undoes before they are read back. */
+    /** Installations that another process undoes before they are read back. */
     undone: 0,
   };
   const redirect: Redirect = {

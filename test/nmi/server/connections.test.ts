@@ -133,7 +133,7 @@ describe('the open connections', () => {
     socket.on('error', () => undefined).unref();
     connections.add(socket, callerAt('127.0.0.1'));
     socket.end('the last answer');
-    // The kernel is told of the end by now, in the next turn of the loop.
+    // The socket is closed by now, in the next turn of the loop.
     while (socket.writableLength > 0) await nextTick();
     await nextTick();
     connections.reset(() => true);

@@ -73,7 +73,7 @@ function openQuiet(limitMs: number) {
   };
 }
 
-/** Seconds of the hour in which the address was not believed. */
+/** Seconds of the hour in which the address was stale. */
 async function countLost(stand: ReturnType<typeof openQuiet>, ms: number): Promise<number> {
   let lost = 0;
   for (let passedMs = 0; passedMs < ms; passedMs += 1_000) {

@@ -160,7 +160,7 @@ export async function runProcess(
     ...(env === undefined ? {} : { env }),
   });
   const exited = once(child, 'exit') as Promise<[number | null]>;
-  // A program that ends before it has read everything is told by its exit code.
+  // The exit code reports a program that ends before it has read everything.
   child.stdin.on('error', () => undefined).end(input);
   const [stdout, stderr, [code]] = await Promise.all([
     text(child.stdout),

@@ -144,7 +144,7 @@ export class Verdicts {
           `${Math.round(untilMs - sentAtMs)} ms)`,
       );
     }
-    // Whoever had the address when it was opened, or was the first to be known to have it.
+    // The owner of the address when it was opened, or the first known owner.
     const opened = { ...this.#proofs.knownAt(by.openedAtMs), untilMs };
     if (onBehalfOf === undefined) by.owners ??= new Set(this.#uidsAt(by.ip, opened));
   }

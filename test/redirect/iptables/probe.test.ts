@@ -56,7 +56,10 @@ describe('what of the iptables mode a node has', () => {
       'iptables nft: unsupported, probe: iptables-nft-save is not on the PATH',
     );
     assert.match(texts[1] ?? '', /^iptables legacy: unsupported, /);
-    assert.match(texts[2] ?? '', /^iptables in use: unsupported, choose backend: found no iptables/);
+    assert.match(
+      texts[2] ?? '',
+      /^iptables in use: unsupported, choose backend: found no iptables/,
+    );
     assert.match(texts[3] ?? '', /^policy routing: unsupported, read guard: ip is not on the PATH/);
   });
 

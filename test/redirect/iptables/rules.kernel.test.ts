@@ -280,7 +280,7 @@ describe('the lock that all legacy tools share', { skip }, () => {
     assert.deepEqual(status.problems, []);
   });
 
-  // Some tools wait of themselves, for ever.
+  // Some tools wait by default, without end.
   it('is waited for no longer than allowed, and then said to be busy', async () => {
     await using node = await openNamespace();
     const lock = join(folder, 'long');

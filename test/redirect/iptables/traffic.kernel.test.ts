@@ -447,7 +447,7 @@ for (const backend of ['nft', 'legacy'] as const) {
           const theirs = await foreign();
           // Broken in one way the redirect is still active, with problems: the guard holds.
           if ((await reader.verify()).problems.length > 0) bitten += 1;
-          // One may be under way that looked before the attack; the next must mend.
+          // One may be under way that looked before the attack; the next must repair it.
           for (let waited = 0; checks[begun]?.endMs === undefined; waited += 5) {
             assert.ok(waited < 30_000, `round ${round}: no check`);
             await delay(5);

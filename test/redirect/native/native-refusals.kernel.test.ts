@@ -1,4 +1,4 @@
-/** What the native module refuses by itself, and how it tells what the kernel refused, call by call. */
+/** Arguments that the native module refuses, and its errors for refusals of the kernel, call by call. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';

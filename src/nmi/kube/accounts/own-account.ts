@@ -1,7 +1,7 @@
 /**
- * Who the agent itself is at the API server: its service account and its pod, as the server tells
- * from the credentials it gets. Every authenticated user may ask (SelfSubjectReview, Kubernetes
- * 1.28), and the token need not be read here.
+ * The agent's own service account and pod, as the API server derives them from the agent's credentials.
+ * Every authenticated user may create a SelfSubjectReview (Kubernetes 1.28), so the token is not parsed
+ * here.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';

@@ -6,8 +6,8 @@
  * 2. A decision rests on what was read in the last two `keepMs`. What is older is read first, unless
  *    the API server cannot be asked, which a failed read or a late one shows: then what was read in the
  *    last `staleLimitMs` goes on serving. After that there is nothing to decide by.
- * 3. An account without a client id, or none at all, is asked for again soon: whoever uses it is
- *    likely to be setting it up.
+ * 3. An account without a client id, or none at all, is read again soon: its user is
+ *    probably setting it up.
  * 4. At most one read per account at a time; a failure answers for a moment without asking.
  * 5. At most `max` accounts, least recently used out first.
  */
@@ -81,7 +81,7 @@ class Entry {
   nextReadAtMs = -Infinity;
   /** The read under way takes longer than it does while the server is well. */
   isLate = false;
-  /** Somebody was told that it is being read, or has to be told what was. */
+  /** A caller of `peek` got "being read" and waits for `onChange`. */
   isAwaited = false;
 }
 

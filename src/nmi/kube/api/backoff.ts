@@ -5,7 +5,7 @@ export interface Backoff {
   readonly capMs: number;
 }
 
-/** A server that asks for more than this is not believed. */
+/** A longer `Retry-After` of the server is capped to this. */
 const maxRetryAfterMs = 300_000;
 
 /**

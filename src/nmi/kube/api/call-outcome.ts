@@ -1,4 +1,4 @@
-/** How a call for one thing of the API server fails, as values that whoever asked can act on. */
+/** Failures of a call for one object of the API server, as values for the caller to act on. */
 import { KubeError } from './kube-error.ts';
 
 export interface Forbidden {

@@ -3,8 +3,8 @@
  * chunks were cut: a line is decoded only when its newline has arrived, and the newline byte never
  * occurs inside a UTF-8 sequence.
  *
- * A line that is longer than the bound ends nothing: whoever may write a pod could keep the agents of
- * all nodes from their lists with one.
+ * A line that is longer than the bound ends nothing: one such pod could otherwise
+ * fail the lists of the agents of all nodes.
  */
 import { KubeError } from './kube-error.ts';
 

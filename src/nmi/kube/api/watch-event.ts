@@ -7,7 +7,7 @@ import { KubeError, kubeErrorOfStatus } from './kube-error.ts';
 export type WatchEvent =
   | { readonly kind: 'changed'; readonly object: JsonRecord; readonly version: string }
   | { readonly kind: 'deleted'; readonly object: JsonRecord; readonly version: string }
-  /** Everything up to this version was told; `endsList` when that was all of a streaming list. */
+  /** All changes up to this version were sent; `endsList` at the end of a streaming list. */
   | { readonly kind: 'bookmark'; readonly version: string; readonly endsList: boolean }
   /** A change that is too long to be read; `ref` and `version` as far as its beginning names them. */
   | { readonly kind: 'overlong'; readonly ref: ObjectRef | undefined; readonly version: string }

@@ -40,7 +40,7 @@ export interface Replacement extends Changes {
 export function createDecoder<T extends ObjectRef>(options: DecoderOptions<T>): Decoder {
   const { parse, store, onSkip } = options;
   let rejected = 0;
-  /** Unusable objects by uid, with the reason last told. */
+  /** Unusable objects by UID, with the last reported reason. */
   const skipped = new Map<string, string>();
 
   /** The uid it is remembered under. */

@@ -4,8 +4,8 @@
  * makes the object unusable, because guessing what its author meant would grant or hide an
  * identity.
  *
- * Whoever may write a pod or a custom resource decides how large it is, and the agent of every node
- * keeps it: of each at most 16 KB of text, many times what an honest one has.
+ * The author of a pod or a custom resource decides its size, and the agent of every node stores it: at
+ * most 16 KB of text each, many times the size of an ordinary one.
  */
 import type {
   Binding,
@@ -106,7 +106,7 @@ export function parseBinding(raw: unknown): Parsed<Binding> {
     if (identityName === undefined) return unusable(ref, 'spec.azureIdentity is not a string');
     const selector = optionalString(spec['selector']);
     if (selector === undefined) return unusable(ref, 'spec.selector is not a string');
-    // Whoever meant to narrow it must not have opened it to all.
+    // A mistake in a restriction must not remove the restriction.
     const serviceAccount = optionalString(spec['serviceAccount']);
     if (serviceAccount === undefined) return unusable(ref, 'spec.serviceAccount is not a string');
     return usable({

@@ -317,7 +317,7 @@ function failed(state: Draft, error: unknown, around: Surroundings): void {
   state.failures = failures;
   state.isAway ||= failures.kind === 'outage';
   const retryInMs = Math.round(delayMs);
-  // An exception of ours is worth its stack; what a server or a network does has none to tell.
+  // The stack of an internal exception is logged; failures of server or network have no useful stack.
   const err = code === 'INTERNAL' || !(error instanceof Error) ? error : error.message;
   report(state, code, { code, err, failures: failures.count, retryInMs });
   const message = code !== 'INTERNAL' && error instanceof Error ? error.message : internalFailure;

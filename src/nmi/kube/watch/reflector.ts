@@ -8,7 +8,7 @@
  * 3. A list is a stream that goes on as the watch, one object in memory at a time; page by page
  *    where the server has no such streams.
  * 4. A watch without a byte for `silenceMs` is replaced, for it may be dead. Bookmarks, one a
- *    minute, keep most from being silent. Whoever misses an object may have it checked sooner.
+ *    minute, keep most from being silent. A waiter for an object may cause an earlier check.
  * 5. Failures are logged when they begin, change and end, and counted always.
  */
 import type { Clock } from '../../../cache/clock.ts';
@@ -91,7 +91,7 @@ export interface ReflectorStats extends Pick<ReflectorState, 'phase' | 'silences
   readonly lastContactAgeMs: number | undefined;
   /**
    * Since the last proof that the store is current: an event, a bookmark, a whole list, a watch
-   * that ended in good order, or one that had nothing to tell for `healthyMs` after it was opened.
+   * that ended in good order, or one without an event for `healthyMs` after it was opened.
    * Since opening when there was none. Up to 101 s while all is well and nothing happens.
    */
   readonly stalenessMs: number;
@@ -327,7 +327,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       if (event.kind === 'error') throw event.error;
       const { kind, version } = event;
       if (kind === 'overlong') {
-        // Whose rights it took away or gave is not known: a list that goes without it tells.
+        // The rights that the unread change gave or removed are unknown, so the collection is listed again.
         if (event.ref === undefined && gathering === undefined) throw overlong();
         (gathering ?? this.#intake).reject(event.ref, 'it is too long to be read');
       } else if (kind !== 'bookmark') {

@@ -89,7 +89,7 @@ const oauthErrors: ReadonlyMap<string, EntraReason> = new Map([
 const relayed = ['error', 'error_description', 'timestamp', 'trace_id', 'correlation_id'] as const;
 
 const maxDescription = 2000;
-/** A signed token, whoever's it is: an assertion of an earlier try, or one given for a resource. */
+/** A signed token: an assertion of an earlier attempt, or one sent as a resource. */
 const jwt = /eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}/;
 const maxDetail = 100;
 const maxCodes = 20;
@@ -135,7 +135,7 @@ function classify(
     .map((code) => aadstsCodes.get(code))
     .find((row) => row !== undefined);
   const byStatus = reasonOfStatus(answer.status, fields);
-  // A server in trouble, or one that asks for less, says so by its status; nothing else it tells
+  // An overloaded or failing server reports this by its status; nothing else in its answer
   // is a reason to give up.
   if (byStatus === 'upstream_throttled') return { reason: byStatus, error: undefined };
   if (byStatus === 'upstream_down' && answer.status >= 500) {

@@ -122,7 +122,7 @@ function resolved({ authority, audience }: Omit<Cloud, 'name'>): AuthorityResult
 }
 
 function misshapen(adEndpoint: string): AuthorityResult {
-  // What stands before an at sign may be a password.
+  // The part before an at sign may be a password.
   const named = adEndpoint.includes('@') ? '' : ` ${printable(adEndpoint).slice(0, 80)}`;
   return {
     ok: false,

@@ -94,7 +94,7 @@ function late({ timeoutMs }: Composition): SourceFailure {
   return entraDown(`there is no token of Entra ID after ${timeoutMs} ms`, 1_000);
 }
 
-/** Nothing that is expected ends here. Messages may hold anything, so only the name is told. */
+/** Nothing that is expected ends here. Messages may contain secrets, so only the name is reported. */
 function broken(error: unknown): SourceFailure {
   return entraDown(`Entra ID could not be asked (${networkCode(error)})`, 1_000);
 }

@@ -154,7 +154,7 @@ function isRefusal({ body }: EntraAnswer): boolean {
 }
 
 /**
- * Entra ID takes what stands before the last slash of a scope for the audience, so nothing is
+ * Entra ID takes the part before the last slash of a scope as the audience, so nothing is
  * normalised: `https://management.azure.com/` becomes `https://management.azure.com//.default`.
  */
 export function scopeOf(resource: string): string {

@@ -1,4 +1,4 @@
-/** The success body of Entra ID's v2 token endpoint, which tells less than IMDS does. Pure. */
+/** The success body of Entra ID's v2 token endpoint, which has fewer fields than that of IMDS. Pure. */
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { badToken, claimsOf, isHeaderSafe, seconds, type ParsedToken } from '../token-fields.ts';
 

@@ -51,7 +51,7 @@ export interface ImdsSourceOptions {
   readonly clock: Clock;
   /** What the agent's own listener knows this source by. */
   readonly loopMark: LoopDetection;
-  /** Failures do not tell what Azure calls the node: pods are not to know. */
+  /** Failures do not contain Azure's name of the node, which pods must not learn. */
   readonly hidesNode?: boolean;
 }
 
@@ -75,7 +75,7 @@ export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
   };
 }
 
-/** What Azure calls this node: asked for when it is first needed, and seldom where nobody tells. */
+/** Azure's name of this node: requested at first use, and rarely again if there is no answer. */
 class KnownNode {
   readonly #connections: ImdsConnections;
   readonly #options: ImdsSourceOptions;
@@ -110,7 +110,7 @@ class KnownNode {
       if (node !== undefined) this.#nextTryAtMs = Infinity;
       return node;
     } catch {
-      // The failure that it would have made clearer is told all the same.
+      // Without the name, the failure is reported with less detail.
       return undefined;
     }
   }
@@ -238,7 +238,7 @@ function judgeToken(
   if (!parsed.ok) return down(`the instance metadata service answered ${parsed.problem}`);
   const { identity } = request;
   if (identity.kind === 'unnamed') return parsed;
-  // Whoever answers with another identity than the one asked for is not to be relayed.
+  // A token of another identity than the requested one must not be relayed.
   const told = identityOf(parsed.token)[identity.kind];
   if (told !== undefined && told !== normalisers[identity.kind](identity.value)) {
     return down('the instance metadata service answered with another identity than asked for');

@@ -465,7 +465,7 @@ async function runSteps(steps: readonly Step[], isTight: boolean): Promise<void>
     if (known === undefined) return;
     check(name, known);
     const [text, before] = [JSON.stringify(known), peeked.get(name)];
-    // What is new to whoever looks has been told.
+    // Observers were notified of each new value.
     if (before !== undefined && before.text !== text) {
       assert.notEqual(accounts.generation, before.generation);
     }

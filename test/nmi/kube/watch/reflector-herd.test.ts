@@ -25,7 +25,7 @@ interface Seen {
   readonly kind: 'list' | 'resume';
 }
 
-/** Every watch that resumes is told that its version is too old. */
+/** Every resumed watch gets the answer that its version is too old. */
 class HerdedServer {
   readonly seen: Seen[] = [];
   readonly #clock: HandClock;

@@ -258,7 +258,7 @@ describe('a reflector', () => {
     fake.closeWatches();
     await eventually('it resumed', () => resumedFrom() === String(fake.store.version));
     await world.watching();
-    // Only a bookmark tells of a write that the selector hides.
+    // Only a bookmark shows a write that the selector hides.
     fake.apply(rawPod('elsewhere', { node: 'node-b' }));
     const bookmarked = String(fake.store.version);
     await new Promise((resolve) => setTimeout(resolve, 50));

@@ -1,4 +1,4 @@
-/** A token endpoint over TLS that answers what a test tells it to and remembers what it was sent. */
+/** A token endpoint over TLS with answers set by a test, which records its requests. */
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:https';

@@ -35,7 +35,7 @@ export type MakeProof = (
 
 export type SecretProofs = ProofProvider<{ readonly secret: ObjectName }>;
 
-/** How long the pod is told the same about a Secret that cannot be used. */
+/** Cooldown of the failure for an unusable Secret. */
 const invalidCooldownMs = 5_000;
 const unavailableCooldownMs = 1_000;
 

@@ -6,7 +6,7 @@ import type { PodName, ServiceAccountTokenOutcome } from '../../../kube/accounts
 import { printable } from '../../../base/printable.ts';
 import type { SourceFailure } from '../../source.ts';
 
-/** Soon enough for whoever mends it, and no storm of requests meanwhile. */
+/** Short, so that a fix takes effect soon, and long enough to prevent a storm of requests. */
 const cooldownMs = 5_000;
 /** A stampede behind an API server that does not answer is one call and not a thousand. */
 const [downHoldMs, maxCooldownMs] = [500, 10_000];

@@ -1,5 +1,5 @@
 /**
- * Opens key files on a thread of its own, since a file may take seconds and whoever writes an identity
+ * Opens key files on a thread of its own, since a file may take seconds and the author of an identity
  * chooses the file. Files are opened one at a time, and those of each namespace in turn. The worker is
  * started for the first file and ends after the last that waits; one that a file breaks is replaced.
  * The file and its password go there by message and nowhere else.
@@ -134,5 +134,5 @@ function explain(error: unknown): KeyFileError {
 }
 
 function ignore(): void {
-  // Whoever waits for a reply hears of it; when nobody does, it must not end the process.
+  // The waiter for a reply gets the error; without a waiter it must not end the process.
 }

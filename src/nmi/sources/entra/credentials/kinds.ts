@@ -32,7 +32,7 @@ export function objectOf(credential: EntraCredential): ObjectName | undefined {
   return ofKind(credentialKinds, credential).objectOf(credential);
 }
 
-/** The agent's own service account proves it, whoever names the identity. */
+/** The agent's own service account is the subject, for every identity of this kind. */
 export function isOfAgent(credential: EntraCredential): boolean {
   return ofKind(credentialKinds, credential).isOfAgent === true;
 }

@@ -68,7 +68,7 @@ function openOldEncryption({ label, body }: Block, passwords: readonly string[])
     try {
       return createPrivateKey({ key, format: 'pem', passphrase });
     } catch {
-      // Which of the two is wrong, password or key, cannot be told.
+      // A wrong password and a broken key cause the same error.
     }
   }
   throw new KeyFileError('WRONG_PASSWORD', 'is protected by another password');

@@ -205,7 +205,7 @@ function openWithAny<T>(passwords: readonly string[], open: (password: Password)
       return open(password);
     } catch (error) {
       if (error instanceof KeyFileError) throw error;
-      // The library's errors tell what they are about in fields.
+      // The library's errors have the affected part in fields.
       const { oid, contentType = oid, version, errors = version } = asRecord(error) ?? {};
       if (contentType !== undefined) throw unsupported(contentType);
       isMisshapen &&= errors !== undefined;

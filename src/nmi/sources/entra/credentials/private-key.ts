@@ -1,6 +1,6 @@
 /**
  * Private keys from PKCS#8 and PKCS#1. OpenSSL works on a key while it reads it (the public half of a
- * DSA key of 12 KB takes it 10 s, of 60 KB twenty minutes), no deadline interrupts it, and whoever
+ * DSA key of 12 KB takes it 10 s, of 60 KB twenty minutes), no deadline interrupts it, and anyone who
  * writes an identity chooses the key. So what kind it is, is seen before it is opened.
  */
 import { createPrivateKey, type KeyObject } from 'node:crypto';

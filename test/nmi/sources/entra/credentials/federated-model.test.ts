@@ -1,7 +1,7 @@
 /**
  * Federated proofs against a model that only knows what must never happen: requests that end in any
  * order or not at all, pods that come and go, a server that grants little, and a wall
- * clock that steps or a node that sleeps: what both do together no clock tells.
+ * clock that steps or a node that sleeps: no clock shows both together.
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';

@@ -185,7 +185,7 @@ describe('files that wait', () => {
   });
 });
 
-/** Tells the first password as if that were what is wrong with the file. */
+/** Reports the first password as if it were the problem of the file. */
 const answer = `parentPort.postMessage({ code: 'UNSUITABLE', message: file.passwords[0] });`;
 
 function startWith(code: string): Worker {
