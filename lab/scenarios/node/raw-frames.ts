@@ -1,6 +1,6 @@
 /**
- * Packets made by hand, as whoever has NET_RAW can make them: no socket dialled, so no program saw it,
- * and the source address is whatever was written there. No mode gives them anything.
+ * Packets of a raw socket, which any process with NET_RAW can send: no socket connects, so no program
+ * sees them, and the sender chooses the source address. No mode gives them a token.
  */
 import assert from 'node:assert/strict';
 import { findTokenIdentity } from '../../fakes/token.ts';
