@@ -21,7 +21,7 @@ interface Rule {
 }
 
 /** Something to look up or to type: a flag, a variable, a path, a command, an object or a setting. */
-const place = /--\w|-[nA]\b|\b[A-Z]{2,}[A-Z_]+\b|\/|…|\bnmi \w|\bkubectl\b|\baz \w|\bKEY=/;
+const place = /--\w|-[nA]\b|\b[A-Z]{2,}[A-Z_]+\b|\/|…|\bnmi \w|\bkubectl\b|\baz \w|\bKEY=|\bpod\b/;
 /** Begins with a verb in the imperative, or with a reference. */
 const imperative =
   /^(?:…|[A-Z][a-z]+(?:,|:| )|(?:check|correct|install|mount|name|omit|see|set|run)\b|--)/;

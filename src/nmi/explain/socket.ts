@@ -1,6 +1,6 @@
 /**
  * The local socket that `nmi explain` and `nmi ready` read: HTTP over a Unix socket in a folder of the agent's own,
- * for its own user alone. Whoever may run a program beside the agent as its user may ask; pods and
+ * for its own user alone. Programs beside the agent that run as its user may ask; pods and
  * the network cannot. The agent works without it, so what is wrong with it is one warning.
  */
 import { lstat } from 'node:fs/promises';

@@ -229,7 +229,7 @@ class Holder implements ListenerHolder {
   async #serveHolders(): Promise<void> {
     const { handoverPath: path, log } = this.#options;
     const server = this.#createServer(this.#successors);
-    // Whoever is connected stays so.
+    // Open connections stay open.
     void closeServer(this.#forHolders);
     this.#forHolders = server;
     const problem = await whyNot(async () => {
