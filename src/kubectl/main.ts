@@ -27,6 +27,7 @@ void runPlugin(process.argv.slice(2), {
   stdout: (output) => process.stdout.write(output),
   stderr: (output) => process.stderr.write(output),
   run: (program, args, options = {}) => runProgram(program, args, options, stop.signal),
+  post,
   readText: (path) => (path === '-' ? text(process.stdin) : readIfThere(path)),
   writeNew,
   wallMs: () => Date.now(),
@@ -34,6 +35,17 @@ void runPlugin(process.argv.slice(2), {
 }).then((code) => {
   process.exitCode ??= code;
 });
+
+async function post(url: string, form: Readonly<Record<string, string>>) {
+  try {
+    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(15_000)]);
+    const body = new URLSearchParams(form);
+    const response = await fetch(url, { method: 'POST', body, redirect: 'error', signal });
+    return { status: response.status, body: await response.text() };
+  } catch {
+    return undefined;
+  }
+}
 
 async function readIfThere(path: string): Promise<string | undefined> {
   try {

@@ -226,5 +226,10 @@ subjects: [{ kind: ServiceAccount, name: developer, namespace: shop }]
       '/api/v1/namespaces/shop/serviceaccounts/default',
     );
     assert.match(JSON.stringify(account.metadata), new RegExp(`client-id":"${clientId}`));
+    // The server makes a token of the account; nothing answers for Entra ID here.
+    const trial = ['--try', '--tenant-id', 'contoso.example'];
+    const tried = await run(['migrate', 'to-workload-identity', '-n', 'shop', ...trial]);
+    assert.equal(tried.code, 1, tried.stdout);
+    assert.match(tried.stderr, /login\.microsoftonline\.com cannot be reached/);
   });
 });

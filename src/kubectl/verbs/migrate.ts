@@ -3,6 +3,7 @@ import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { renderAz, runAz, type AzLine } from '../azure/az.ts';
 import { computesOf, identityLine, type Compute } from '../azure/node-pools.ts';
+import { tryExchange, type TrialResult } from '../azure/trial-exchange.ts';
 import {
   annotationsOf,
   labelsOf,
@@ -24,12 +25,13 @@ import { findMic } from '../findings/agents.ts';
 import { labelPatch, ownersOf } from '../findings/owners.ts';
 import { judgeClient, sdkRule } from '../findings/sdk-versions.ts';
 import { maxCredentials, federateLine, subjectOf } from '../azure/federation.ts';
-import { cloudOf } from '../../nmi/sources/entra/clouds.ts';
+import type { Config } from '../../nmi/config/config.ts';
+import { cloudOf, resolveAuthority } from '../../nmi/sources/entra/clouds.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { exitOf, namespaceFor, print, scopeOf, type VerbContext } from './context.ts';
 import { renderUnread } from './explain.ts';
 import { issuerOf } from './identity.ts';
-import { carryOut, emptyPlan, planFlags, type PlanFlags } from './plan.ts';
+import { carryOut, checkName, emptyPlan, planFlags, type PlanFlags } from './plan.ts';
 import type { AddVerb } from './verb.ts';
 
 export const addMigrate: AddVerb = (parser, start) =>
@@ -81,7 +83,22 @@ export const addMigrate: AddVerb = (parser, start) =>
               describe:
                 'Ask the agents which SDKs they saw the pods use; needs exec on their pods.',
             })
-            .example('$0 migrate to-workload-identity -n shop --live', ''),
+            .option('try', {
+              type: 'boolean',
+              default: false,
+              describe:
+                'Exchange a token of each service account at Entra ID first; --apply changes nothing if one is refused.',
+            })
+            .option('tenant-id', {
+              type: 'string',
+              default: '',
+              describe: 'For --try: tenant of identities without spec.tenantID.',
+            })
+            .example('$0 migrate to-workload-identity -n shop --live', '')
+            .example(
+              '$0 migrate to-workload-identity -n shop --try --tenant-id … --apply',
+              'when the federated credentials exist',
+            ),
         (flags) => start(flags, (context) => toWorkloadIdentity(context, flags)),
       )
       .demandCommand(1, 'No verb is given after migrate.'),
@@ -256,10 +273,23 @@ async function plan(context: VerbContext, group: string, cluster: string): Promi
   return exitCodes.ok;
 }
 
+interface WorkloadIdentityFlags extends PlanFlags {
+  readonly live: boolean;
+  readonly try: boolean;
+  readonly 'tenant-id': string;
+}
+
 async function toWorkloadIdentity(
   context: VerbContext,
-  flags: PlanFlags & { readonly live: boolean },
+  flags: WorkloadIdentityFlags,
 ): Promise<ExitCode> {
+  if (flags.try && flags.run) {
+    throw new PluginError(
+      exitCodes.usage,
+      '--try is for federated credentials that exist, and --run makes them',
+      'Give --run first; Entra ID takes minutes to know a new credential.',
+    );
+  }
   const namespace = await namespaceFor(context);
   const snapshot = await readSnapshot(context.kubectl, namespace);
   const config =
@@ -275,6 +305,7 @@ async function toWorkloadIdentity(
   }
   const issuer = await issuerOf(context);
   const audience = cloudOf(config.cloud).audience;
+  if (flags.try) await tryAll(context, namespace, uses, config, flags['tenant-id']);
   const objects = uses.map(({ account, identity }) => accountObject(namespace, account, identity));
   const az = uses.map(({ account, identity }) => {
     const spec = specOf(identity);
@@ -324,6 +355,63 @@ async function toWorkloadIdentity(
     ...patches,
   ];
   return carryOut(context, { ...emptyPlan, objects, az, notes }, flags);
+}
+
+/** @throws PluginError when one is refused: nothing is changed then. */
+async function tryAll(
+  context: VerbContext,
+  namespace: string,
+  uses: readonly Use[],
+  config: Config,
+  tenantId: string,
+): Promise<void> {
+  const problems: string[] = [];
+  for (const { account, identity } of uses) {
+    const result = await tryUse(context, namespace, account, identity, config, tenantId);
+    const title = `service account ${namespace}/${account} as AzureIdentity ${nameOf(identity)}`;
+    if (!result.ok) problems.push(`${title}: ${result.reason}: ${result.detail}`);
+    else context.outside.stderr(`trial exchange: ${title}: Entra ID gives a token\n`);
+  }
+  if (problems.length === 0) return;
+  throw new PluginError(
+    exitCodes.findings,
+    `nothing was changed; the trial exchange failed for ${problems.join('; ')}`,
+    'Leave out --try to see the az lines of the federated credentials; Entra ID takes minutes to know a new one. See kubectl nmi reasons federation_refused',
+  );
+}
+
+async function tryUse(
+  { kubectl, outside }: VerbContext,
+  namespace: string,
+  account: string,
+  identity: RawObject,
+  { cloud }: Config,
+  tenantOfUser: string,
+): Promise<TrialResult> {
+  const spec = specOf(identity);
+  const tenantId = stringAt(spec, 'tenantID') || tenantOfUser;
+  if (tenantId === '') {
+    const detail = 'its tenant is not known: give --tenant-id (az account show --query tenantId)';
+    return { ok: false, reason: 'not tried', detail };
+  }
+  const adEndpoint = stringAt(spec, 'adEndpoint');
+  const found = resolveAuthority({ adEndpoint, cloud, allowedHosts: [] });
+  if (!found.ok) return { ok: false, reason: 'not tried', detail: found.problem };
+  const assertion = await kubectl.expect(`create a token of service account ${account}`, [
+    'create',
+    'token',
+    // This verb of kubectl takes no name behind two dashes.
+    checkName(account),
+    `--namespace=${namespace}`,
+    `--audience=${found.audience}`,
+    '--duration=10m',
+  ]);
+  return tryExchange(outside, {
+    authority: found.authority,
+    tenantId,
+    clientId: stringAt(spec, 'clientID'),
+    assertion: assertion.trim(),
+  });
 }
 
 /** A sentence for each pod, those that need work first. */

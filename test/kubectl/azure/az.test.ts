@@ -9,6 +9,7 @@ function outsideOf(answer: ProgramRun): Outside {
     stdout: () => undefined,
     stderr: () => undefined,
     run: () => Promise.resolve(answer),
+    post: () => Promise.resolve(undefined),
     readText: () => Promise.resolve(undefined),
     writeNew: () => Promise.resolve(false),
     wallMs: () => 0,

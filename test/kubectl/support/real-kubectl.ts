@@ -32,6 +32,7 @@ export async function runOn(machine: RealMachine, words: readonly string[]) {
             HOME: home,
             KUBECONFIG: kubeconfig,
           }),
+    post: () => Promise.resolve(undefined),
     readText: (path) => Promise.resolve(files[path]),
     writeNew: () => Promise.resolve(false),
     wallMs: () => Date.now() + laterMs,

@@ -30,6 +30,8 @@ export interface Recorded {
     args: readonly string[],
     input: string,
   ) => ProgramRun | undefined | Promise<ProgramRun | undefined>;
+  /** Answers forms; default: nothing does. */
+  readonly post?: Outside['post'];
   readonly currentNamespace?: string;
   readonly isReadOnly?: boolean;
 }
@@ -61,6 +63,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
       const other = await recorded.other?.(program, args, input);
       return other ?? { code: undefined, stdout: '', stderr: '' };
     },
+    post: (url, form) => recorded.post?.(url, form) ?? Promise.resolve(undefined),
     readText: (path) => Promise.resolve(recorded.files?.[path]),
     writeNew: (path, text) => {
       if (recorded.isReadOnly === true || written.has(path)) return Promise.resolve(false);

@@ -13,6 +13,7 @@ function openKubectl(answer: ProgramRun, flags: PassedFlags = {}, environment = 
       calls.push([program, ...args]);
       return Promise.resolve(answer);
     },
+    post: () => Promise.resolve(undefined),
     readText: () => Promise.resolve(undefined),
     writeNew: () => Promise.resolve(true),
     wallMs: () => 0,

@@ -1,0 +1,50 @@
+/**
+ * The exchange that the SDK of a pod makes with Workload Identity, made once from here: a token of the
+ * service account for one of Entra ID. It shows whether the federated credential is right before a
+ * pod depends on it. Neither token is printed or kept.
+ */
+import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { judgeEntra } from '../../nmi/sources/entra/aadsts.ts';
+import type { Outside } from '../base/outside.ts';
+
+export interface TrialExchange {
+  /** Origin of Entra ID. */
+  readonly authority: string;
+  readonly tenantId: string;
+  readonly clientId: string;
+  /** A token of the service account, for the audience of the cloud. */
+  readonly assertion: string;
+}
+
+export type TrialResult =
+  | { readonly ok: true }
+  /** `reason` is one of the agent's; `detail` is a sentence of Entra ID without secrets. */
+  | { readonly ok: false; readonly reason: string; readonly detail: string };
+
+/** Whatever a tenant allows, nobody is refused a token for it: it gives no right by itself. */
+const scope = 'https://management.azure.com/.default';
+
+export async function tryExchange(
+  { post }: Pick<Outside, 'post'>,
+  { authority, tenantId, clientId, assertion }: TrialExchange,
+): Promise<TrialResult> {
+  const url = `${authority}/${encodeURIComponent(tenantId)}/oauth2/v2.0/token`;
+  const answer = await post(url, {
+    grant_type: 'client_credentials',
+    client_id: clientId,
+    client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
+    client_assertion: assertion,
+    scope,
+  });
+  if (answer === undefined) {
+    const detail = `${authority} cannot be reached from this machine`;
+    return { ok: false, reason: 'upstream_down', detail };
+  }
+  if (answer.status === 200 && stringAt(parseRecord(answer.body), 'access_token') !== '') {
+    return { ok: true };
+  }
+  const { reason, description } = judgeEntra({ ...answer, retryAfterS: undefined }, [assertion]);
+  // Another cloud has another name for it, and looks at the credential first.
+  if (reason === 'resource_refused') return { ok: true };
+  return { ok: false, reason, detail: description.slice(0, 300) };
+}
