@@ -21,7 +21,7 @@ const ownChainRules = [
   `-A ${ownChain} ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579`,
   `-A ${ownChain} -j RETURN`,
 ].join('\n');
-const ownPreferences = /^(?:78|79|80|81):/;
+const ownPreferences = /^(?:78|79|80|81|82):/;
 
 export async function readNode(world: World): Promise<NodeState> {
   const [nft, legacy, routing, links] = await Promise.all([
@@ -54,7 +54,7 @@ export function hasRedirect({ rules, routing }: NodeState): boolean {
   return (
     chain.join('\n') === ownChainRules &&
     firstJump === `-A PREROUTING -j ${ownChain}` &&
-    ['79', '80', '81'].every((pref) => new RegExp(`^${pref}:`, 'm').test(routing))
+    ['79', '80', '81', '82'].every((pref) => new RegExp(`^${pref}:`, 'm').test(routing))
   );
 }
 

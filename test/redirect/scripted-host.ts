@@ -79,6 +79,7 @@ export const goodRules = JSON.stringify([
   { priority: 79, src: 'all', dst: '169.254.169.254', iif: 'lo', goto: 81 },
   { priority: 80, src: 'all', dst: '169.254.169.254', action: 'prohibit' },
   { priority: 81, src: 'all', dst: '169.254.169.254', nop: null },
+  { priority: 82, src: '169.254.169.254', action: 'blackhole' },
 ]);
 
 /** Link, address and guard are as they should be. */

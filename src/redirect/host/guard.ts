@@ -9,6 +9,11 @@
  *     79: to METADATA iif lo   goto 81      skips rule 80 for packets of the node itself
  *     80: to METADATA          prohibit     rejects forwarded packets
  *     81: to METADATA          nop          target of rule 79
+ *     82: from METADATA        blackhole    drops forwarded packets that claim to come from the service
+ *
+ * No answer of the real service is forwarded: they all go to the node itself, for which the kernel decides
+ * before these rules. With rule 82, a pod cannot forge one into the connection of another pod that it has
+ * a routed way to.
  *
  * The guard applies to routed packets. If the node's uplink is a port of the pods' bridge, their packets
  * are switched and not routed; for these pods only the redirect counts.
@@ -19,20 +24,24 @@ import { RedirectError } from '../redirect.ts';
 
 interface GuardRule {
   readonly pref: number;
+  /** The selector that has the address. */
+  readonly by: 'to' | 'from';
   readonly iif: 'lo' | undefined;
   readonly action: string;
 }
 
 // In the order of addition: rule 79 exists before rule 80, so the node's own traffic is never cut.
 // Removal goes backwards.
-const LANDING: GuardRule = { pref: 81, iif: undefined, action: 'nop' };
-const BYPASS: GuardRule = { pref: 79, iif: 'lo', action: 'goto 81' };
-const BARRIER: GuardRule = { pref: 80, iif: undefined, action: 'prohibit' };
-const ALL: readonly GuardRule[] = [LANDING, BYPASS, BARRIER];
+const LANDING: GuardRule = { pref: 81, by: 'to', iif: undefined, action: 'nop' };
+const BYPASS: GuardRule = { pref: 79, by: 'to', iif: 'lo', action: 'goto 81' };
+const BARRIER: GuardRule = { pref: 80, by: 'to', iif: undefined, action: 'prohibit' };
+const FORGERY: GuardRule = { pref: 82, by: 'from', iif: undefined, action: 'blackhole' };
+const CLOSING: readonly GuardRule[] = [LANDING, BYPASS, BARRIER];
+const ALL: readonly GuardRule[] = [...CLOSING, FORGERY];
 
 /** A rule of the node for a single address, without selectors that the guard's rules lack. */
 export interface ListedRule extends GuardRule {
-  readonly dst: string;
+  readonly address: string;
 }
 
 /** Problems of the guard, as short sentences. @throws RedirectError */
@@ -66,9 +75,12 @@ export async function ensureGuard(host: Host, metadataIp: string): Promise<reado
   return changes;
 }
 
-/** Arguments of `ip` that add the guard, in an order that never cuts the node's own traffic. */
+/**
+ * Arguments of `ip` that close the way to the metadata address, in an order that never cuts the node's own
+ * traffic.
+ */
 export function guardArguments(metadataIp: string): readonly (readonly string[])[] {
-  return ALL.map((rule) => argumentsOf('add', rule, metadataIp));
+  return CLOSING.map((rule) => argumentsOf('add', rule, metadataIp));
 }
 
 /** Removes the guard, rule 80 first; returns the changes. @throws RedirectError */
@@ -127,12 +139,15 @@ export function parseRules(json: string): readonly ListedRule[] | undefined {
 
 function parseListedRule(entry: JsonObject): ListedRule | undefined {
   const dst = textOf(entry['dst']);
+  const src = textOf(entry['src']);
   const pref = entry['priority'];
   const iif = textOf(entry['iif']);
-  if (dst === undefined || typeof pref !== 'number' || entry['src'] !== 'all') return undefined;
-  if (iif !== undefined && iif !== 'lo') return undefined;
+  if (src === undefined || (dst === undefined) === (src === 'all')) return undefined;
+  if (typeof pref !== 'number' || (iif !== undefined && iif !== 'lo')) return undefined;
   if (OTHER_SELECTORS.some((name) => name in entry)) return undefined;
-  return { pref, dst, iif, action: actionOf(entry) };
+  const action = actionOf(entry);
+  if (dst === undefined) return { pref, by: 'from', address: src, iif, action };
+  return { pref, by: 'to', address: dst, iif, action };
 }
 
 function actionOf(entry: JsonObject): string {
@@ -145,7 +160,8 @@ function isListed(listed: readonly ListedRule[], rule: GuardRule, metadataIp: st
   return listed.some(
     (other) =>
       other.pref === rule.pref &&
-      other.dst === metadataIp &&
+      other.by === rule.by &&
+      other.address === metadataIp &&
       other.iif === rule.iif &&
       other.action === rule.action,
   );
@@ -153,7 +169,7 @@ function isListed(listed: readonly ListedRule[], rule: GuardRule, metadataIp: st
 
 function selectorOf(rule: GuardRule, metadataIp: string): readonly string[] {
   const iif = rule.iif === undefined ? [] : ['iif', rule.iif];
-  return [...iif, 'to', metadataIp, ...rule.action.split(' ')];
+  return [...iif, rule.by, metadataIp, ...rule.action.split(' ')];
 }
 
 function argumentsOf(verb: 'add' | 'del', rule: GuardRule, metadataIp: string): readonly string[] {

@@ -224,8 +224,8 @@ export const redirect: Faults = {
   'src/redirect/host/guard.ts': [
     [
       'the barrier cuts the node itself',
-      'const ALL: readonly GuardRule[] = [LANDING, BYPASS, BARRIER];',
-      'const ALL: readonly GuardRule[] = [BARRIER, LANDING, BYPASS];',
+      'const CLOSING: readonly GuardRule[] = [LANDING, BYPASS, BARRIER];',
+      'const CLOSING: readonly GuardRule[] = [BARRIER, LANDING, BYPASS];',
     ],
     [
       'a barrier is added without the bypass',
@@ -237,7 +237,12 @@ export const redirect: Faults = {
       'if (OTHER_SELECTORS.some((name) => name in entry)) return undefined;',
       '',
     ],
-    ['a rule to another address is the guard', 'other.dst === metadataIp &&\n', ''],
+    [
+      'a rule for packets to an address is the one for packets from it',
+      'other.by === rule.by &&\n',
+      '',
+    ],
+    ['a rule to another address is the guard', 'other.address === metadataIp &&\n', ''],
     [
       'the way round goes before the barrier',
       'for (const rule of ALL.toReversed()) {',

@@ -54,7 +54,7 @@ describe('reading the policy rules of a node', () => {
   it('takes a rule with any further selector for somebody else’s', () => {
     const own = { priority: 80, src: 'all', dst: '192.0.2.1', action: 'prohibit' };
     assert.deepEqual(parseRules(JSON.stringify([own])), [
-      { pref: 80, dst: '192.0.2.1', iif: undefined, action: 'prohibit' },
+      { pref: 80, by: 'to', address: '192.0.2.1', iif: undefined, action: 'prohibit' },
     ]);
     const others = [
       { not: null },
@@ -73,6 +73,24 @@ describe('reading the policy rules of a node', () => {
     }
   });
 
+  it('reads rules for packets from an address', () => {
+    const own = { priority: 82, src: '192.0.2.1', action: 'blackhole' };
+    assert.deepEqual(parseRules(JSON.stringify([own])), [
+      { pref: 82, by: 'from', address: '192.0.2.1', iif: undefined, action: 'blackhole' },
+    ]);
+    for (const more of [{ dst: '10.0.0.1' }, { srclen: 24 }, { src: 'all' }, { iif: 'eth0' }]) {
+      assert.deepEqual(parseRules(JSON.stringify([{ ...own, ...more }])), [], JSON.stringify(more));
+    }
+  });
+
+  it('takes no rule to the address for the one from it', async () => {
+    const to = { priority: 82, src: 'all', dst: metadataIp, action: 'blackhole' };
+    const host = nodeOf(JSON.stringify([...all.slice(0, 3), to]));
+    assert.deepEqual(await diffGuard(host, metadataIp), [
+      `guard rule missing: pref 82 from ${metadataIp} blackhole`,
+    ]);
+  });
+
   it('reads actions from their own fields, and a look-up when there is none', () => {
     const rule = { priority: 7, src: 'all', dst: '192.0.2.1' };
     const actions = [{ goto: 81 }, { nop: null }, { action: 'unreachable' }, {}].map(
@@ -83,23 +101,24 @@ describe('reading the policy rules of a node', () => {
 });
 
 describe('the guard', () => {
-  it('is complete with its three rules, each to the metadata address', async () => {
+  it('is complete with its four rules, each for the metadata address', async () => {
     assert.deepEqual(await diffGuard(nodeOf(goodRules), metadataIp), []);
     assert.deepEqual(await diffGuard(nodeOf(goodRules), '192.0.2.1'), [
       'guard rule missing: pref 81 to 192.0.2.1 nop',
       'guard rule missing: pref 79 iif lo to 192.0.2.1 goto 81',
       'guard rule missing: pref 80 to 192.0.2.1 prohibit',
+      'guard rule missing: pref 82 from 192.0.2.1 blackhole',
     ]);
   });
 
   it('misses a rule that differs in anything', async () => {
-    const [bypass, barrier, landing] = all;
+    const [bypass, barrier, landing, forgery] = all;
     for (const other of [
       { ...barrier, priority: 90 },
       { ...barrier, iif: 'lo' },
       { ...barrier, action: 'unreachable' },
     ]) {
-      const host = nodeOf(JSON.stringify([bypass, other, landing]));
+      const host = nodeOf(JSON.stringify([bypass, other, landing, forgery]));
       assert.deepEqual(await diffGuard(host, metadataIp), [
         `guard rule missing: pref 80 to ${metadataIp} prohibit`,
       ]);
@@ -112,11 +131,13 @@ describe('the guard', () => {
       'guard rule 81 added',
       'guard rule 79 added',
       'guard rule 80 added',
+      'guard rule 82 added',
     ]);
     assert.deepEqual(changesOf(host), [
       `ip rule add pref 81 to ${metadataIp} nop`,
       `ip rule add pref 79 iif lo to ${metadataIp} goto 81`,
       `ip rule add pref 80 to ${metadataIp} prohibit`,
+      `ip rule add pref 82 from ${metadataIp} blackhole`,
     ]);
   });
 
@@ -138,6 +159,7 @@ describe('the guard', () => {
     assert.deepEqual(await ensureGuard(quicker, metadataIp), [
       'guard rule 81 added',
       'guard rule 80 added',
+      'guard rule 82 added',
     ]);
     const stderr = 'RTNETLINK answers: Operation not permitted';
     await assert.rejects(ensureGuard(nodeOf('[]', { of: 'goto', stderr }), metadataIp), {
@@ -148,11 +170,12 @@ describe('the guard', () => {
   it('is taken away with the barrier first, and only what is there', async () => {
     const host = nodeOf(goodRules);
     assert.deepEqual(await removeGuard(host, metadataIp), [
+      'guard rule 82 removed',
       'guard rule 80 removed',
       'guard rule 79 removed',
       'guard rule 81 removed',
     ]);
-    assert.deepEqual(changesOf(host)[0], `ip rule del pref 80 to ${metadataIp} prohibit`);
+    assert.deepEqual(changesOf(host)[1], `ip rule del pref 80 to ${metadataIp} prohibit`);
     const half = nodeOf(JSON.stringify(all.slice(1, 2)));
     assert.deepEqual(await removeGuard(half, metadataIp), ['guard rule 80 removed']);
     assert.equal(changesOf(half).length, 1);

@@ -88,6 +88,7 @@ describe('the iptables redirect on a node that refuses', () => {
       'rule add pref 81 to 169.254.169.254 nop',
       'rule add pref 79 iif lo to 169.254.169.254 goto 81',
       'rule add pref 80 to 169.254.169.254 prohibit',
+      'rule add pref 82 from 169.254.169.254 blackhole',
     ]);
     await assert.rejects(redirect.verify(), { code: 'TOOL_MISSING' });
   });
@@ -152,7 +153,7 @@ describe('the iptables redirect on a node that refuses', () => {
       'iptables-nft-save': () => ok(goodNat),
     });
     const status = await openIptablesRedirect({ host }).install();
-    assert.equal(status.problems.length, 3);
+    assert.equal(status.problems.length, 4);
     assert.ok(!host.log.some((line) => line.includes('prohibit')), host.log.join('\n'));
   });
 
@@ -305,6 +306,7 @@ describe('the iptables redirect', () => {
     });
     const { changed } = await openIptablesRedirect({ host, guard: false }).install();
     assert.deepEqual(changed, [
+      'guard rule 82 removed',
       'guard rule 80 removed',
       'guard rule 79 removed',
       'guard rule 81 removed',
@@ -345,6 +347,7 @@ describe('the iptables redirect', () => {
     assert.equal(table.nat, emptyNat);
     const removed = host.log.filter((line) => line.includes(' del '));
     assert.deepEqual(removed, [
+      'ip rule del pref 82 from 169.254.169.254 blackhole',
       'ip rule del pref 80 to 169.254.169.254 prohibit',
       'ip rule del pref 79 iif lo to 169.254.169.254 goto 81',
       'ip rule del pref 81 to 169.254.169.254 nop',

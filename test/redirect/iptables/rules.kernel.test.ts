@@ -353,7 +353,55 @@ describe('the link', { skip }, () => {
   });
 });
 
+const gatewayMac = '12:34:56:78:9a:bc';
+
 describe('the guard', { skip }, () => {
+  it('drops what a pod sends to another with the source address of the service', async () => {
+    await using node = await openNamespace();
+    await using forger = await openNamespace();
+    await using victim = await openNamespace();
+    const service = '169.254.169.254';
+    for (const [link, pod, ip] of [
+      ['veth1', forger, '10.245.0.5'],
+      ['veth2', victim, '10.245.0.6'],
+    ] as const) {
+      await node.run(`ip link add ${link} type veth peer name eth0 netns ${pod.name}`);
+      await node.run(`ip link set ${link} address ${gatewayMac} up`);
+      await pod.run(`ip address add ${ip}/32 dev eth0`);
+      await pod.run('ip link set eth0 up');
+      await node.run(`ip route add ${ip}/32 dev ${link}`);
+      await pod.run('ip route add 169.254.1.1 dev eth0');
+      await pod.run(`ip neigh replace 169.254.1.1 lladdr ${gatewayMac} dev eth0`);
+      await pod.run('ip route add default via 169.254.1.1');
+    }
+    await forger.run(`ip address add ${service}/32 dev lo`);
+    await node.run('sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0');
+    await node.run('sysctl -qw net.ipv4.conf.veth1.rp_filter=0');
+    await victim.run('sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0');
+    const listener = victim.start(`
+      require('node:dgram').createSocket('udp4')
+        .on('message', (text) => console.log(String(text)))
+        .bind(5000, () => console.log('ready'));
+    `);
+    assert.equal(await listener.line(), 'ready');
+    const send = async (from: string, text: string): Promise<void> => {
+      const sender = forger.start(`
+        const socket = require('node:dgram').createSocket('udp4');
+        socket.bind(0, '${from}', () => socket.send('${text}', 5000, '10.245.0.6', () =>
+          console.log('sent')));
+      `);
+      assert.equal(await sender.line(), 'sent');
+      await sender.stop();
+    };
+    await send(service, 'forged');
+    assert.equal(await listener.line(), 'forged', 'the test must be able to see it');
+    const redirect = openIptablesRedirect({ host: node.host });
+    assert.equal((await redirect.install()).state, 'active');
+    await send(service, 'forged again');
+    await send('10.245.0.5', 'own');
+    assert.equal(await listener.line(), 'own');
+  });
+
   it('stands beside the rules of others, is repaired, and goes without them', async () => {
     await using node = await openNamespace();
     await node.run('ip rule add pref 80 from 10.1.2.3 lookup 100');

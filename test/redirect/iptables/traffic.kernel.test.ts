@@ -405,7 +405,7 @@ for (const backend of ['nft', 'legacy'] as const) {
         const routing = (await node.run('ip -4 rule')).split('\n');
         return [
           ...rules.filter((line) => !line.startsWith('#') && !line.includes('aad-metadata')),
-          ...routing.filter((line) => !/^(?:79|80|81):/.test(line)),
+          ...routing.filter((line) => !/^(?:79|80|81|82):/.test(line)),
         ].map((line) => line.replace(/\[\d+:\d+\]/, '[]'));
       };
       await restore(STRANGERS, ' --noflush');
