@@ -360,7 +360,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       case 'GET': {
         const object = store.get(ref);
         if (object === undefined) refuse(response, notFound(resource, name));
-        else sendJson(response, 200, object);
+        else sendJson(response, 200, asAccepted(object, request.headers.accept));
         return;
       }
       case 'DELETE':
@@ -496,6 +496,13 @@ function mergePatchOf(patch: unknown): Readonly<Record<string, unknown>> | undef
   });
   const known = fields.filter((field) => field !== undefined);
   return known.length === fields.length ? Object.fromEntries(known) : undefined;
+}
+
+/** An object, or as much of it as the client wants to have. */
+function asAccepted(object: FakeObject, accept = ''): object {
+  if (!accept.includes('as=PartialObjectMetadata')) return object;
+  const { metadata } = object;
+  return { kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata };
 }
 
 interface Snapshot {

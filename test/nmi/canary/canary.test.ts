@@ -24,6 +24,7 @@ import {
   type CredentialKind,
   type EntraWorld,
 } from '../../support/entra-agent.ts';
+import { readyIn } from '../../support/ready-condition.ts';
 import { Canaries, createCanary, reverse } from './canaries.ts';
 import { assigned, openCanaryAgent, proxyPassword, type CanaryAgent } from './canary-agent.ts';
 
@@ -224,6 +225,11 @@ async function assertUntold(agent: CanaryAgent): Promise<string> {
   }
   const events = agent.kube.store.list(resourceOf('Event'));
   assert.deepEqual(canaries.in(JSON.stringify(events)), [], 'in an Event');
+  const statuses = ['AzureIdentity', 'AzureIdentityBinding'].flatMap((kind) =>
+    agent.kube.store.list(resourceOf(kind)).map(({ status }) => status),
+  );
+  const leases = agent.kube.store.list(resourceOf('Lease'));
+  assert.deepEqual(canaries.in(JSON.stringify([statuses, leases])), [], 'in a condition');
   for (const query of ['', ...Object.keys(working).map(explainQuery)]) {
     const explained = await agent.explain(query);
     assert.match(explained, /^\{/);
@@ -439,6 +445,21 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
       assert.ok(kinds.filter((kind) => kind === 'Pod').length >= 5, kinds.join(' '));
       assert.ok(kinds.includes('AzureIdentity'));
     });
+    await assertUntold(agent);
+  });
+
+  it('are in no condition, of identities that can be used and of others', async () => {
+    const { store } = agent.kube;
+    const ready = () =>
+      store.list(resourceOf('AzureIdentity')).map(({ status }) => readyIn(status));
+    agent.kube.apply(
+      createAzureIdentity({ name: 'odd', clientId: clientIdOf('wide'), type: 1, tenantId: 'x y' }),
+    );
+    await eventually(() => {
+      assert.ok(!ready().includes(' '), 'some have no condition yet');
+    }, 60_000);
+    assert.ok(ready().includes('True ok') && ready().includes('False identity_invalid'));
+    assert.ok(store.list(resourceOf('Lease')).length > 0);
     await assertUntold(agent);
   });
 
