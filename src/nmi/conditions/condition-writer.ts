@@ -63,8 +63,9 @@ const requestEveryMs = 100;
 const settleMs = 1_000;
 const sameObjectMs = 10_000;
 const sweepMs = 60_000;
-/** New definitions and new rights come by an administrator. */
-const lookAgainMs = 600_000;
+/** For new definitions, which an administrator applies. */
+const lookAgainMs = 60_000;
+const forbiddenPauseMs = 600_000;
 const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
 const callTimeoutMs = 10_000;
 /** In one piece, some 0.5 ms. */
@@ -275,7 +276,7 @@ export class ConditionWriter implements AsyncDisposable {
         objects.touch(key);
       }
       if (outcome === 'failed') throw error;
-      if (outcome === 'forbidden') this.#pausedUntilMs = clock.monotonicMs() + lookAgainMs;
+      if (outcome === 'forbidden') this.#pausedUntilMs = clock.monotonicMs() + forbiddenPauseMs;
       if (outcome === 'forbidden' || outcome === 'rejected') this.#logOnce(kind, object, error);
     }
   }

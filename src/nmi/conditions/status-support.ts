@@ -1,7 +1,7 @@
 /**
  * Which kinds take conditions. The definitions of aad-pod-identity have no status subresource, and
  * those of our first releases drop the conditions of a status: such objects are left alone, the log
- * names the remedy once, and a look some minutes later finds definitions that were applied since.
+ * names the remedy once, and a later look finds definitions that were applied since.
  */
 import { asRecord, stringAt } from '../base/json-value.ts';
 import type { Log } from '../base/log.ts';

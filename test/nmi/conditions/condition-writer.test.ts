@@ -302,7 +302,7 @@ describe('the writer of conditions', () => {
     assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
   });
 
-  it('leaves kinds without conditions alone, and finds new definitions within minutes', async () => {
+  it('leaves kinds without conditions alone, and finds new definitions within a minute', async () => {
     const stand = new Stand();
     stand.statusOf = [];
     stand.identity('shop', 'cart');
@@ -312,9 +312,9 @@ describe('the writer of conditions', () => {
     stand.keepsConditions = false;
     await pass(stand.clock, 3_600_000);
     const tries = stand.writes.length;
-    assert.ok(tries >= 1 && tries <= 7, `${tries} writes that the server drops`);
+    assert.ok(tries >= 1 && tries <= 61, `${tries} writes that the server drops`);
     stand.keepsConditions = true;
-    await pass(stand.clock, 610_000);
+    await pass(stand.clock, 62_000);
     assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
     assert.equal(stand.log.lines.length, 2, 'one line a kind');
   });

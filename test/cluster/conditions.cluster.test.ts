@@ -1,0 +1,220 @@
+/**
+ * Status conditions on real API servers, by the rights of the manifests: what kubectl shows, which agent
+ * writes, and definitions that have no conditions.
+ */
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { before, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { systemClock, type Clock } from '../../src/cache/clock.ts';
+import { eventually } from '../../lab/world/eventually.ts';
+import { createLogger } from '../../src/nmi/base/logger.ts';
+import { Conditions, leaseName } from '../../src/nmi/conditions/conditions.ts';
+import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
+import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
+import type { ElectionTiming } from '../../src/nmi/kube/lease/leader-election.ts';
+import { createOwners } from '../support/owners.ts';
+import { readyIn } from '../support/ready-condition.ts';
+import { describeOnClusters } from './support/on-clusters.ts';
+
+const deploy = join(import.meta.dirname, '../../deploy');
+const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');
+const root = '/apis/aadpodidentity.k8s.io/v1/namespaces/shop';
+const account = { namespace: 'kube-system', name: 'aad-pod-id-nmi-service-account' };
+const clientID = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
+const tenantID = '7e570000-1ab0-4000-8000-000000000001';
+const timing: ElectionTiming = {
+  durationMs: 3_000,
+  deadlineMs: 2_000,
+  renewMs: 500,
+  pollMs: 1_000,
+  firstMs: 10,
+};
+const oldMessage = 'custom resource definition has no status conditions, apply deploy/crds.yaml';
+const mergePatch = { contentType: 'application/merge-patch+json' };
+const dayMs = 86_400_000;
+
+describeOnClusters('status conditions', (cluster) => {
+  /** An agent of a node, as far as it writes conditions. `cut` is all that is left of a killed one. */
+  async function openAgent(node: string, clock: Clock = systemClock) {
+    await using opening = new AsyncDisposableStack();
+    const { kubeconfigPath } = await cluster().createServiceAccountClient(account);
+    const client = opening.use(
+      await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1', clock }),
+    );
+    const lines: string[] = [];
+    const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
+    const { owners } = createOwners('warn');
+    const authority = 'https://login.example';
+    const upstreams = new UpstreamResolver(() => ({ ok: true, authority, audience: 'api://x' }));
+    const conditions = opening.use(
+      new Conditions({
+        client,
+        node,
+        clock,
+        random: Math.random,
+        log,
+        timing,
+        knowledge: { upstreams, owners, isSynced: () => true },
+      }),
+    );
+    const opened = opening.move();
+    return {
+      node,
+      lines,
+      isLeader: () =>
+        conditions
+          .samples()
+          .some(({ metric, value }) => metric === 'nmi_conditions_leader' && value === 1),
+      cut: () => client[Symbol.asyncDispose](),
+      [Symbol.asyncDispose]: () => opened.disposeAsync(),
+    };
+  }
+
+  const put = (kind: 'AzureIdentity' | 'AzureIdentityBinding', name: string, spec: object) => {
+    const plural = kind === 'AzureIdentity' ? 'azureidentities' : 'azureidentitybindings';
+    const apiVersion = 'aadpodidentity.k8s.io/v1';
+    const object = { apiVersion, kind, metadata: { name }, spec };
+    return cluster().admin.expect('POST', `${root}/${plural}`, object);
+  };
+  const statusOf = async (path: string) =>
+    (await cluster().admin.expect('GET', `${root}/${path}`)).status;
+  const untilReady = (path: string, expected: string) =>
+    eventually(async () => assert.equal(readyIn(await statusOf(path)), expected), 30_000);
+  const holder = async () => {
+    const path = `/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/${leaseName}`;
+    const { spec } = await cluster().admin.expect('GET', path);
+    return (spec as { readonly holderIdentity: string }).holderIdentity.split('_')[0];
+  };
+  const applyDefinitions = async (text: string) => {
+    await cluster().apply(text);
+    await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
+  };
+
+  before(async () => {
+    const oldCrds = join(import.meta.dirname, 'fixtures/old-crds.yaml');
+    await applyDefinitions(await readFile(oldCrds, 'utf8'));
+    await eventually(async () => cluster().apply(await read('nmi.yaml')));
+    await cluster().createNamespace('shop');
+    await put('AzureIdentity', 'cart', { type: 0, clientID });
+    await put('AzureIdentityBinding', 'cart', { azureIdentity: 'cart', selector: 'cart' });
+    await put('AzureIdentityBinding', 'wrong', { azureIdentity: 'Cart', selector: '-' });
+  });
+
+  it('leave definitions alone that have none, and say so once', async () => {
+    const withoutConditions = (await read('crds.yaml')).replaceAll(
+      /^ {16}conditions:\n(?: {17,}.*\n)+/gm,
+      '',
+    );
+    assert.doesNotMatch(withoutConditions, /lastTransitionTime/);
+    for (const definitions of [undefined, withoutConditions]) {
+      if (definitions !== undefined) await applyDefinitions(definitions);
+      await using agent = await openAgent('node-old');
+      const said = () => agent.lines.filter((line) => line.includes(oldMessage)).length;
+      await eventually(() => assert.equal(said(), 2, agent.lines.join('')), 30_000);
+      await delay(2_000);
+      assert.equal(said(), 2, 'one line a kind');
+    }
+    for (const path of ['azureidentities/cart', 'azureidentitybindings/cart']) {
+      assert.deepEqual((await statusOf(path)) ?? {}, {});
+    }
+    await applyDefinitions(await read('crds.yaml'));
+    // The server takes a moment to use them.
+    await eventually(async () => {
+      const conditions = [
+        {
+          type: 'Ready',
+          status: 'True',
+          reason: 'ok',
+          message: '',
+          lastTransitionTime: '2026-01-01T00:00:00Z',
+        },
+      ];
+      for (const path of ['azureidentities/cart', 'azureidentitybindings/cart']) {
+        const at = `${root}/${path}/status?dryRun=All`;
+        const { status } = await cluster().admin.expect(
+          'PATCH',
+          at,
+          { status: { conditions } },
+          mergePatch,
+        );
+        assert.equal(readyIn(status), 'True ok');
+      }
+    }, 30_000);
+  });
+
+  it('are what kubectl shows and waits for, and follow the objects', async () => {
+    await using agent = await openAgent('node-1');
+    await cluster().kubectl([
+      'wait',
+      '--for=condition=Ready',
+      'azidb/cart',
+      '--namespace=shop',
+      '--timeout=30s',
+    ]);
+    await untilReady('azureidentities/cart', 'True ok');
+    await put('AzureIdentityBinding', 'till', { azureIdentity: 'till', selector: 'till' });
+    await untilReady('azureidentitybindings/till', 'False identity_missing');
+    const shown = (await cluster().kubectl(['get', 'azidb', '--namespace=shop'])).split('\n');
+    assert.match(
+      shown.find((row) => row.startsWith('till')) ?? '',
+      /^till +till +till +False +identity_missing +\S+ +Namespace shop has no AzureIdentity till\. Create it, or correct spec\.azureIdentity\.$/,
+    );
+    assert.match(
+      shown.find((row) => row.startsWith('cart')) ?? '',
+      /^cart +cart +cart +True +ok +\S+ *$/,
+    );
+    // Stored before the definitions had rules, which refuse it now.
+    await untilReady('azureidentitybindings/wrong', 'False binding_missing');
+
+    const spec = { type: 1, clientID, tenantID, clientPassword: { name: 'sp' } };
+    await put('AzureIdentity', 'till', spec);
+    // Nobody granted the right to read Secrets.
+    await untilReady('azureidentities/till', 'False credential_invalid');
+    await untilReady('azureidentitybindings/till', 'False credential_invalid');
+    const status = JSON.stringify(await statusOf('azureidentities/till'));
+    assert.match(status, /"message":"The agent may not read Secret shop\/sp: its service account/);
+    const change = { spec: { type: 0 } };
+    await cluster().admin.expect('PATCH', `${root}/azureidentities/till`, change, mergePatch);
+    await untilReady('azureidentities/till', 'True ok');
+    const { metadata, status: last } = await cluster().admin.expect(
+      'GET',
+      `${root}/azureidentities/till`,
+    );
+    assert.equal(metadata['generation'], 2);
+    const { conditions } = last as { conditions: readonly { observedGeneration: number }[] };
+    assert.deepEqual(
+      conditions.map(({ observedGeneration }) => observedGeneration),
+      [2, 2, 2],
+    );
+    assert.ok(agent.isLeader());
+  });
+
+  it('are written by one of two agents, whose clocks are days apart', async () => {
+    const skewed = (ms: number): Clock => ({
+      ...systemClock,
+      wallMs: () => systemClock.wallMs() + ms,
+    });
+    await using early = await openAgent('node-early', skewed(-dayMs));
+    await eventually(() => assert.ok(early.isLeader()), 30_000);
+    await using late = await openAgent('node-late', skewed(dayMs));
+    for (let look = 0; look < 100; look++) {
+      assert.deepEqual([early.isLeader(), late.isLeader()], [true, false]);
+      await delay(100);
+    }
+    assert.equal(await holder(), 'node-early');
+  });
+
+  it('go on when their holder is killed', async () => {
+    await using one = await openAgent('node-1');
+    await using two = await openAgent('node-2');
+    await eventually(() => assert.ok(one.isLeader() !== two.isLeader()), 30_000);
+    const [killed, heir] = one.isLeader() ? [one, two] : [two, one];
+    await killed.cut();
+    await put('AzureIdentityBinding', 'after', { azureIdentity: 'none', selector: 'after' });
+    await untilReady('azureidentitybindings/after', 'False identity_missing');
+    assert.deepEqual([killed.isLeader(), heir.isLeader()], [false, true]);
+    assert.equal(await holder(), heir.node);
+  });
+});
