@@ -110,6 +110,7 @@ export interface Container {
   }[];
   readonly livenessProbe?: object;
   readonly readinessProbe?: object;
+  readonly startupProbe?: { readonly exec?: { readonly command: readonly string[] } };
   readonly ports?: readonly { readonly containerPort: number }[];
 }
 

@@ -406,6 +406,39 @@ describe('the chart', { skip }, () => {
     );
   });
 
+  it('starts the new agent of a node beside the old one where an update may surge', () => {
+    const rollingUpdate = { maxUnavailable: 0, maxSurge: 1 };
+    const all = objects({
+      nmi: { updateStrategy: { rollingUpdate } },
+      podMonitor: { enabled: true },
+      serviceMonitor: { enabled: true },
+    });
+    const { template, updateStrategy } = daemonSetOf(all);
+    assert.deepEqual(updateStrategy.rollingUpdate, rollingUpdate);
+    const [agent, kernel] = template.spec.containers;
+    // The host's ports of two pods would be in each other's way.
+    assert.deepEqual([agent?.ports, kernel?.ports], [undefined, undefined]);
+    assert.deepEqual(agent?.startupProbe?.exec?.command, ['nmi', 'ready']);
+    assert.ok(kernel !== undefined);
+    assert.equal(environmentOf(kernel)['NMI_HANDOVER_SOCKET'], '/run/nmi-agent/handover.sock');
+    const { podMetricsEndpoints } = specOf(all, 'PodMonitor') as {
+      podMetricsEndpoints: { port?: string; relabelings: { replacement?: string }[] }[];
+    };
+    assert.deepEqual(
+      podMetricsEndpoints.map(({ port, relabelings }) => [port, relabelings[1]?.replacement]),
+      [
+        [undefined, '$1:9090'],
+        [undefined, '$1:9091'],
+      ],
+    );
+    const { ports } = specOf(all, 'Service') as { ports: { targetPort: unknown }[] };
+    assert.deepEqual(
+      ports.map(({ targetPort }) => targetPort),
+      [9090, 9091],
+    );
+    assert.equal(agentOf(objects({})).startupProbe, undefined);
+  });
+
   it('opens the nodes by the DaemonSet itself, with the flags that the agent had', () => {
     const nmi = { listenAddress: '127.0.0.1', iptablesBackend: 'legacy' };
     const { template, updateStrategy } = daemonSetOf(
@@ -650,8 +683,16 @@ describe('the chart', { skip }, () => {
     ],
     [{ nmi: { workloadIdentity: true } }, /nmi\.workloadIdentity needs rbac\.allowFederation/],
     [
-      { nmi: { updateStrategy: { rollingUpdate: { maxSurge: '10%' } } } },
-      /maxSurge must be 0: two agents cannot hold the ports of one node/,
+      { nmi: { privilegeSplit: false, updateStrategy: { rollingUpdate: { maxSurge: '10%' } } } },
+      /maxSurge needs nmi\.privilegeSplit/,
+    ],
+    [
+      { nmi: { enableHostToken: true, updateStrategy: { rollingUpdate: { maxSurge: 1 } } } },
+      /maxSurge must be 0 with nmi\.enableHostToken/,
+    ],
+    [
+      { nmi: { explainSocket: 'off', updateStrategy: { rollingUpdate: { maxSurge: 1 } } } },
+      /maxSurge needs nmi\.explainSocket/,
     ],
     [{ nmi: { redirectSide: { probePort: 8085 } } }, /port 8085 is given to both containers/],
     [{ nmi: { redirect: 'pinned' } }, /nmi\.redirect=pinned is what nmi\.privilegeSplit sets/],

@@ -154,10 +154,19 @@ env:
   {{- with .Values.nmi.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- if ne (include "nmi.metricsPort" .) "0" }}
+{{- if and (ne (include "nmi.metricsPort" .) "0") (not (include "nmi.surges" .)) }}
 ports:
   - name: metrics
     containerPort: {{ include "nmi.metricsPort" . }}
+{{- end }}
+{{- if include "nmi.surges" . }}
+# No `ports`: on the host network the scheduler would refuse the second agent of a node.
+# Until the agent before has ended, the probe port answers for that one.
+startupProbe:
+  exec: { command: [nmi, ready] }
+  periodSeconds: 2
+  timeoutSeconds: 5
+  failureThreshold: 30
 {{- end }}
 {{- include "nmi.probes" . }}
 {{- with .Values.nmi.resources }}
@@ -195,8 +204,9 @@ env:
     valueFrom:
       fieldRef:
         fieldPath: metadata.uid
+  - { name: NMI_HANDOVER_SOCKET, value: /run/nmi-agent/handover.sock }
   {{- include "nmi.places" . | trim | nindent 2 }}
-{{- if ne (include "nmi.metricsPort" .) "0" }}
+{{- if and (ne (include "nmi.metricsPort" .) "0") (not (include "nmi.surges" .)) }}
 ports:
   - name: kernel-metrics
     containerPort: {{ include "nmi.metricsPort" . }}
@@ -211,6 +221,7 @@ securityContext:
 volumeMounts:
   {{- include "nmi.kernelMounts" . | trim | nindent 2 }}
   - { name: callers, mountPath: /run/nmi }
+  - { name: handover, mountPath: /run/nmi-agent }
 {{- end -}}
 
 {{- define "nmi.probes" -}}
@@ -285,6 +296,9 @@ exempt.
 # The socket at which one container looks callers up for the other.
 - name: callers
   emptyDir: {}
+# Where the next pod of this node takes the listening socket over. Only root may write there.
+- name: handover
+  hostPath: { path: /run/nmi-agent, type: DirectoryOrCreate }
 {{- end }}
 {{- if not (include "nmi.isOn" .Values.uninstall.openNodes) }}
 {{- if include "nmi.readsKubeletConfig" . }}

@@ -93,6 +93,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if ne (include "nmi.given" .Values.nmi.statusConditions) "false" }}true{{ end -}}
 {{- end -}}
 
+{{/* Whether an update starts the new agent of a node beside the old one: "true" or nothing. */}}
+{{- define "nmi.surges" -}}
+{{- $rolling := (.Values.nmi.updateStrategy | default dict).rollingUpdate | default dict -}}
+{{- if not (has (toString ($rolling.maxSurge | default 0)) (list "0" "0%")) }}true{{ end -}}
+{{- end -}}
+
 {{/* What the schema cannot say in words that help. */}}
 {{- define "nmi.check" -}}
 {{- with .Values }}
@@ -102,9 +108,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and (include "nmi.isOn" .rbac.enabled) (include "nmi.isOn" .nmi.workloadIdentity) (not (include "nmi.isOn" .rbac.allowFederation)) }}
 {{- fail "nmi.workloadIdentity needs rbac.allowFederation: it makes tokens of service accounts" }}
 {{- end }}
-{{- $rolling := (.nmi.updateStrategy | default dict).rollingUpdate | default dict }}
-{{- if not (has (toString ($rolling.maxSurge | default 0)) (list "0" "0%")) }}
-{{- fail "nmi.updateStrategy.rollingUpdate.maxSurge must be 0: two agents cannot hold the ports of one node" }}
+{{- end }}
+{{- if include "nmi.surges" . }}
+{{- if not (include "nmi.isSplit" .) }}
+{{- fail "nmi.updateStrategy.rollingUpdate.maxSurge needs nmi.privilegeSplit: the container that keeps the redirect passes the listening socket on" }}
+{{- end }}
+{{- if include "nmi.isOn" .Values.nmi.enableHostToken }}
+{{- fail "nmi.updateStrategy.rollingUpdate.maxSurge must be 0 with nmi.enableHostToken: two agents cannot have its port on 127.0.0.1" }}
+{{- end }}
+{{- if eq (toString .Values.nmi.explainSocket) "off" }}
+{{- fail "nmi.updateStrategy.rollingUpdate.maxSurge needs nmi.explainSocket: the startup probe asks the agent there" }}
 {{- end }}
 {{- end }}
 {{- if eq (include "nmi.redirect" .) "address" }}

@@ -128,6 +128,7 @@ async function servesSplit(): Promise<void> {
   chmodSync(bpffs, 0o700);
   mkdirSync(join(files, 'systemd'));
   mkdirSync(join(files, 'callers'));
+  mkdirSync(join(files, 'handover'));
   chmodSync(join(files, 'callers'), 0o777);
   assert.ok(serving !== undefined && kernel !== undefined);
   const uid = randomUUID();
@@ -212,6 +213,7 @@ function host(): Readonly<Record<string, string>> {
     '/etc/default/kubelet': join(files, 'kubelet'),
     '/etc/systemd/system': `${join(files, 'systemd')}/`,
     callers: `${join(files, 'callers')}/`,
+    '/run/nmi-agent': `${join(files, 'handover')}/`,
   };
 }
 
