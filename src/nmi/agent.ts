@@ -1,6 +1,6 @@
 /**
- * The composition root: makes every long-lived part, starts them in the order that never leaves
- * the node open, and stops them in reverse.
+ * The composition root: creates every long-lived part, starts them in an order that never leaves the node
+ * open, and stops them in reverse.
  *
  * Own address up → listener bound → redirect installed → watches synced → ready. Requests that come
  * before all watches are synced wait a moment and then get a 503; they never reach the real

@@ -1,7 +1,7 @@
 /**
- * The kernel's side alone: installs the redirect, checks it at each interval, repairs it, looks
- * callers up, and holds the listening socket for the agent. For a node where the process that answers
- * pods has no right to touch the kernel.
+ * The kernel side alone: installs the redirect, checks it at each interval, repairs drift, looks callers
+ * up, and keeps the listening socket for the agent. For a node on which the process that answers pods has
+ * no kernel rights.
  */
 import type { Clock } from '../cache/clock.ts';
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
@@ -35,8 +35,8 @@ export interface RedirectDaemonOptions {
 const lastLookUpsMs = tuning.drainTimeoutMs + 2_000;
 
 /**
- * Runs until disposed; the redirect stays. What the kernel refuses is logged and tried again.
- * @throws StartError when a port of its own is taken.
+ * Runs until disposed; the redirect stays. Refusals of the kernel are logged and retried.
+ * @throws StartError if one of its ports is in use.
  */
 export async function startRedirectDaemon(
   options: RedirectDaemonOptions,
@@ -95,7 +95,7 @@ export async function startRedirectDaemon(
   };
 }
 
-/** For an agent that may not look callers up itself. */
+/** Serves an agent without the right to look callers up. */
 function lookUps(config: Config, kernel: Kernel, mode: KeptMode): CallerServerOptions {
   const { metadataIp, metadataPort, listenIp, listenPort } = config;
   const target = reachableTarget({ metadataIp, metadataPort, listenIp, listenPort });

@@ -1,4 +1,4 @@
-/** The outcome of asking who a caller is, whether a pod may have a token, and of which identity. */
+/** Result of the authorization of a request: the caller's pod, and the identity of its token. */
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { DescribedReason } from '../base/answers.ts';

@@ -1,6 +1,6 @@
 /**
- * May this pod have a token, and of which identity: the caller's grants and the request's selector
- * put together, every time anew. Pure apart from the time it is given.
+ * Decides whether this pod may have a token, and of which identity, from the caller's grants and the
+ * request's selector, at every request. Pure; the time is an argument.
  */
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
 import { normaliseClientId, normaliseResource } from '../../cache/index/identifiers.ts';

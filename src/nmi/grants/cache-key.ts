@@ -1,4 +1,4 @@
-/** Names of upstream identities and of what is asked of them, for maps. Nothing in them is secret. */
+/** Cache keys of upstream identities and their tokens. They contain no secret. */
 import { credentialKey } from '../sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';

@@ -1,11 +1,11 @@
 /**
- * May this pod have this identity? Pure: a function of the pod's grants, what the request names,
- * the policy and the time.
+ * Decides whether this pod may have this identity. Pure: a function of the pod's grants, the request's
+ * selector, the policy and the time.
  *
- * 1. An excepted pod gets the node's own answer, whatever it names.
- * 2. A named identity must be one of the pod's own; letter case, blanks and slashes do not matter.
- * 3. With none named the oldest identity is taken, then the first by name; the strict policy
- *    refuses to choose among several.
+ * 1. An excepted pod gets the node's own answer for any selector.
+ * 2. A named identity must be one of the pod's own; letter case, blanks and slashes are ignored.
+ * 3. Without a selector the oldest identity is used, then the first by name; the strict policy refuses to
+ *    choose among several.
  * 4. A user-assigned identity with neither client id nor resource id is refused: upstream would
  *    take such a request for the node's own identity.
  * 5. A missing binding or identity is transient while the pod, its label or its newest binding is

@@ -1,6 +1,6 @@
 /**
- * The caller's pod, or why there is none. A request may wait for a pod the watch has not
- * delivered yet; what cannot change by waiting is refused at once.
+ * The caller's pod, or why there is none. A request may wait for a pod that the watch has not delivered
+ * yet; a state that no event can change is refused at once.
  */
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { CallerFacts, Identified, RefusedCaller } from './authorization.ts';

@@ -1,6 +1,6 @@
 /**
- * Which upstream identities the pods of this node may have now: worked out from the grants when
- * asked after a change, over at most the pods of one node, and never when a pod or binding changes.
+ * The upstream identities that pods of this node may use now: computed from the grants at the first query
+ * after a change, over the pods of one node, and never during a change of a pod or binding.
  */
 import type { GrantIndex, PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Pod } from '../../cache/index/objects.ts';

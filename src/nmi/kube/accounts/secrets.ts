@@ -1,6 +1,6 @@
 /**
- * Secrets, read on demand and never watched or listed: the agent holds only what an identity of
- * this node needs, for as long as it needs it.
+ * Reads Secrets on demand and never watches or lists them: the agent stores only data that an identity of
+ * this node needs, and only while it needs it.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { asRecord } from '../../base/json-value.ts';
@@ -14,19 +14,19 @@ export type SecretResult =
   /** The entries of `data`, decoded. */
   | { readonly kind: 'found'; readonly data: ReadonlyMap<string, Buffer> }
   | { readonly kind: 'missing'; readonly problem: string }
-  /** No object can have this name. */
+  /** The name is invalid. */
   | { readonly kind: 'misnamed'; readonly problem: string }
   /** The agent's own service account may not read it. */
   | { readonly kind: 'forbidden'; readonly problem: string }
-  /** Passes by itself: the API server is away, slow, or busy. */
+  /** Transient: the API server is unreachable, slow, or busy. */
   | {
       readonly kind: 'unavailable';
       readonly problem: string;
-      /** When the server said so. */
+      /** Undefined without a `Retry-After`. */
       readonly retryAfterMs: number | undefined;
     };
 
-/** Whether a Secret exists and the agent may read it; nothing of what it holds. */
+/** Whether a Secret exists and the agent may read it, without its data. */
 export type SecretAccess =
   { readonly kind: 'readable' } | Exclude<SecretResult, { readonly kind: 'found' }>;
 
@@ -44,7 +44,7 @@ export interface SecretReaderOptions {
   readonly timeoutMs?: number;
 }
 
-/** The API server takes 1 MiB of data at most; base64 makes a third more of it. */
+/** The API server accepts 1 MiB of data at most; base64 adds a third. */
 const maxEncodedChars = 1.5 * 1024 * 1024;
 
 /** A server answers with as much as a look at a list shows, and not with what is secret. */
@@ -91,14 +91,14 @@ function pathOf({ namespace, name }: ObjectName): string {
   return `/api/v1/namespaces/${namespace}/secrets/${name}`;
 }
 
-/** How a Secret is called in a text that a pod may see. */
+/** Name of a Secret in a text that a pod may see. */
 export function titleOf({ namespace, name }: ObjectName): string {
   return `Secret ${printable(namespace)}/${printable(name)}`;
 }
 
 function judge(secret: ObjectName, body: unknown): SecretResult {
   const object = asRecord(body);
-  // A Secret without data has no such field.
+  // A Secret without data has no field `data`.
   const data = object?.['data'] === undefined ? {} : asRecord(object['data']);
   if (object?.['kind'] !== 'Secret' || data === undefined) return unavailable(secret, 'MALFORMED');
   const decoded = new Map<string, Buffer>();

@@ -1,5 +1,5 @@
 /**
- * A token of a service account, made by the API server for one audience: the TokenRequest API.
+ * Requests a token of a service account for one audience from the API server (TokenRequest API).
  * Needs the right `create` on `serviceaccounts/token`.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
@@ -14,12 +14,12 @@ import type { RequestOptions } from '../api/client.ts';
 import { KubeError } from '../api/kube-error.ts';
 import { serviceAccountPath } from './service-account-path.ts';
 
-/** Where objects are posted to; `KubeClient` is one. */
+/** Client for posting objects, such as `KubeClient`. */
 export interface JsonPoster {
   postJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
 }
 
-/** A pod as the object a token is bound to. Without a uid a re-created pod would do as well. */
+/** The pod that a token is bound to. Without a UID, a re-created pod of that name would match too. */
 export interface PodName {
   readonly name: string;
   readonly uid: string;
@@ -28,7 +28,7 @@ export interface PodName {
 export interface ServiceAccountTokenRequest {
   readonly serviceAccount: ObjectName;
   readonly audience: string;
-  /** At least 600. The server may decide for another. */
+  /** At least 600. The server may choose another value. */
   readonly expirationSeconds: number;
   /** A pod that runs under the service account. */
   readonly boundTo?: PodName | undefined;
@@ -38,20 +38,20 @@ export interface ServiceAccountToken {
   readonly kind: 'ok';
   /** A JWT; secret. */
   readonly token: string;
-  /** By the server's clock. */
+  /** Expiry by the server's clock. */
   readonly expiresAtWallMs: number;
-  /** What the server granted, counted from when it made the token: needs no agreement on clocks. */
+  /** The granted life from the token's creation, which needs no synchronized clocks. */
   readonly lifeMs: number;
 }
 
-/** `said` holds the API server's own words, if it was asked at all. */
+/** `said` is the API server's own message, if there was a request. */
 export type ServiceAccountTokenOutcome =
   | ServiceAccountToken
   /** The service account or the pod does not exist. */
   | { readonly kind: 'missing'; readonly said: string }
-  /** The pod of that name has another uid or service account: it was deleted and created anew. */
+  /** The pod of that name has another UID or service account: it was deleted and re-created. */
   | { readonly kind: 'pod_replaced'; readonly said: string }
-  /** The request itself is not to the server's liking, or to a policy's. */
+  /** The server or an admission policy rejected the request. */
   | { readonly kind: 'refused'; readonly said: string }
   | Forbidden
   | Unavailable;
@@ -95,7 +95,7 @@ function tokenOf(body: unknown, request: ServiceAccountTokenRequest): ServiceAcc
   const token = stringAt(status, 'token');
   const expiresAtWallMs = Date.parse(stringAt(status, 'expirationTimestamp'));
   if (!jwt.test(token) || Number.isNaN(expiresAtWallMs)) return malformed;
-  // The answer repeats the request with what the server made of it.
+  // The answer repeats the request with the server's values.
   const grantedS = asRecord(answer?.['spec'])?.['expirationSeconds'];
   const lifeS = typeof grantedS === 'number' ? grantedS : request.expirationSeconds;
   return { kind: 'ok', token, expiresAtWallMs, lifeMs: lifeS * 1000 };

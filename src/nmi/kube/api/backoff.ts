@@ -1,4 +1,4 @@
-/** How long to wait before trying again. Pure; the random number comes from the caller. */
+/** Back-off before a retry. Pure; the caller passes the random number. */
 
 export interface Backoff {
   readonly baseMs: number;
@@ -10,9 +10,9 @@ const maxRetryAfterMs = 300_000;
 
 /**
  * 1. Doubling from `baseMs` up to `capMs`; `failures` counts from 1.
- * 2. Half of it is random, so nodes that failed together do not return together.
- * 3. What the server asked for is what it gets, however often it asked already. Up to a quarter of
- *    it comes on top: a server says the same second to everybody.
+ * 2. Half of it is jitter, so that nodes that failed together do not retry together.
+ * 3. A `Retry-After` of the server is always honoured, plus up to a quarter as jitter: the server sends
+ *    the same value to all clients.
  */
 export function backoffMs(
   backoff: Backoff,

@@ -3,20 +3,20 @@ import { KubeError } from './kube-error.ts';
 
 export interface Forbidden {
   readonly kind: 'forbidden';
-  /** The API server's own words, which name the missing right or the policy. */
+  /** The API server's own message, which names the missing right or the policy. */
   readonly said: string;
 }
 
-/** Passes by itself. */
+/** Transient. */
 export interface Unavailable {
   readonly kind: 'unavailable';
   /** A short word: an error code, or `status 500`. */
   readonly problem: string;
-  /** How long the server asked to be left alone, in milliseconds. */
+  /** `Retry-After` of the server, in milliseconds. */
   readonly retryAfterMs: number | undefined;
 }
 
-/** @throws what is no `KubeError`: the reason of an aborted signal, or a bug. */
+/** @throws any error other than `KubeError`: the reason of an aborted signal, or a bug. */
 export function outcomeOfFailure(failure: unknown): Forbidden | Unavailable {
   if (!(failure instanceof KubeError)) throw failure;
   if (failure.code === 'FORBIDDEN') return { kind: 'forbidden', said: failure.message };
@@ -24,7 +24,7 @@ export function outcomeOfFailure(failure: unknown): Forbidden | Unavailable {
   return { kind: 'unavailable', problem, retryAfterMs: failure.retryAfterMs };
 }
 
-/** The answer came and is not what the API promises. */
+/** The answer does not conform to the API. */
 export const malformed: Unavailable = {
   kind: 'unavailable',
   problem: 'MALFORMED',

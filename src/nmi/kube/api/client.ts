@@ -1,7 +1,7 @@
 /**
- * The Kubernetes API over one undici pool: get, post, watch. It knows HTTP and credentials and
- * nothing of lists or objects. Proxy variables of the environment are not looked at: the API server
- * is reached directly, as every node agent reaches it.
+ * The Kubernetes API over one undici pool: get, post, watch. It handles HTTP and credentials, but not lists
+ * or objects. Proxy variables of the environment are ignored: like every node agent, it connects to the
+ * API server directly.
  */
 import { Pool, type Dispatcher } from 'undici';
 import { systemClock, type Clock } from '../../../cache/clock.ts';
@@ -18,9 +18,9 @@ export interface RequestOptions {
   readonly signal?: AbortSignal;
   /** For the whole call, credentials and body included. Default 30 s. */
   readonly timeoutMs?: number;
-  /** Longest answer that is read. Default 4 MiB: one object is at most about 1.5 MiB in etcd. */
+  /** Most bytes of an answer. Default 4 MiB: one object is at most about 1.5 MiB in etcd. */
   readonly maxBytes?: number;
-  /** The media type that is asked for, some form of JSON. Default: the plain one. */
+  /** The accepted media type, a form of JSON. Default: application/json. */
   readonly accept?: string;
 }
 
@@ -33,8 +33,8 @@ export interface WatchOptions {
 }
 
 /**
- * Every method rejects with `KubeError`, except that an abort by the caller rejects with the
- * caller's reason. `path` is absolute, query included.
+ * Every method rejects with `KubeError`, or with the signal's reason after an abort by the caller. `path`
+ * is absolute and includes the query.
  */
 export interface KubeClient extends AsyncDisposable {
   getJson(path: string, options?: RequestOptions): Promise<unknown>;
@@ -66,7 +66,7 @@ export interface KubeClientOptions {
   readonly connectTimeoutMs?: number;
   /** From sending a request to the head of its answer; also the default of `timeoutMs`. */
   readonly headersTimeoutMs?: number;
-  /** Sockets at most. Each watch holds one for its whole life. */
+  /** Most sockets. Each watch uses one for its whole life. */
   readonly maxConnections?: number;
 }
 
@@ -80,7 +80,7 @@ const maxAnswerBytes = 4 * 1024 * 1024;
 export async function openKubeClient(options: KubeClientOptions): Promise<KubeClient> {
   const {
     clock = systemClock,
-    // The slowest network that a node is part of answers in a fraction of it.
+    // Even a slow network of a node answers within a fraction of this time.
     tcpTimeoutMs = 700,
     connectTimeoutMs = 10_000,
     headersTimeoutMs = 30_000,
@@ -102,7 +102,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
     const pool = new Pool(access.origin, {
       connections: maxConnections,
       pipelining: 1,
-      // Watches are idle by nature; the deadline below counts their silence.
+      // Watches may be idle for long; the deadline below limits their silence.
       bodyTimeout: 0,
       headersTimeout: 0,
       connect: createConnector({ clock, tls: access.tls, tcpTimeoutMs, connectTimeoutMs }),
@@ -110,7 +110,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
     pools.add(pool);
     active = { fingerprint: access.fingerprint, pool };
     if (previous !== undefined) {
-      // Requests under way on the old pool finish; watches end with their own timeout.
+      // Running requests of the old pool finish; watches end with their own timeout.
       void previous.close().then(
         () => pools.delete(previous),
         () => pools.delete(previous),
@@ -142,7 +142,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
     throw await statusError(response, clock);
   }
 
-  /** A refused credential is read again at once; a different one gets a second chance. */
+  /** After a 401 the credential is read again; if it differs, the request is repeated once. */
   async function send(request: KubeRequest, signal: AbortSignal): Promise<Dispatcher.ResponseData> {
     const access = await untilAborted(signal, credentials.current());
     try {
@@ -231,7 +231,7 @@ function sameIdentity(one: Access, other: Access): boolean {
   );
 }
 
-/** What the caller sees: its own reason, our deadline, or a coded error. */
+/** The error for the caller: the reason of its signal, a timeout, or a coded error. */
 function translate(
   error: unknown,
   deadline: Deadline,

@@ -1,12 +1,11 @@
 /**
- * How connections to the API server are made: TCP with a deadline of its own, then TLS.
+ * Connects to the API server: TCP with its own timeout, then TLS.
  *
- * 1. A SYN is answered by the server's kernel, however busy the server is, so one that is not
- *    answered soon is lost or blocked. Waiting for the kernel's own repetitions (after 1, 3 and
- *    7 s) would keep a node blind for seconds after a blocked network came back; a new attempt is
- *    what a repetition would have been.
- * 2. TLS is answered by the server itself, which may be overloaded, and gets much longer: clients
- *    that give up on a slow handshake only to begin another keep the server slow.
+ * 1. The server's kernel answers a SYN even if the server is busy, so a SYN without a prompt answer is lost
+ *    or blocked. Waiting for the kernel's retransmissions (after 1, 3 and 7 s) would delay a node by
+ *    seconds after the end of a network outage; a new attempt replaces them.
+ * 2. The server itself answers TLS and may be overloaded, so TLS gets a much longer timeout: clients that
+ *    abort a slow handshake and begin another keep the server slow.
  */
 import { connect as connectTcp, type Socket } from 'node:net';
 import { buildConnector } from 'undici';
@@ -24,8 +23,8 @@ export interface ConnectorOptions {
 }
 
 /**
- * The kernel then finds a peer that vanished without a word in 20 s: 10 probes, 1 s apart, are
- * libuv's. Load balancers see traffic more often than their usual idle limits of minutes.
+ * With it the kernel detects a vanished peer in 20 s (libuv sends 10 probes, 1 s apart), and the traffic
+ * keeps load balancers from closing an idle connection after minutes.
  */
 const keepAliveIdleMs = 10_000;
 
@@ -34,7 +33,7 @@ export function createConnector(options: ConnectorOptions): buildConnector.conne
   const secure = buildConnector({
     ...options.tls,
     timeout: connectTimeoutMs,
-    // A watch wants a socket of its own that dies with it.
+    // A watch needs its own socket, which is closed with it.
     allowH2: false,
     keepAlive: true,
     keepAliveInitialDelay: keepAliveIdleMs,

@@ -1,7 +1,7 @@
 /**
- * Who we are at the Kubernetes API: `KubeConfig` of @kubernetes/client-node, from a kubeconfig or
- * from the pod's service account. Only credentials and TLS settings come from that library; it
- * is imported by file so that a bundler can leave its generated models out.
+ * Credentials for the Kubernetes API: `KubeConfig` of @kubernetes/client-node, from a kubeconfig or from
+ * the pod's service account. Only credentials and TLS settings come from that library; it is imported by
+ * file so that the bundle excludes its generated models.
  */
 import { createHash } from 'node:crypto';
 import { accessSync, constants } from 'node:fs';
@@ -11,16 +11,16 @@ import { delimiter, join } from 'node:path';
 import { KubeConfig } from '@kubernetes/client-node/dist/config.js';
 import { KubeError } from './kube-error.ts';
 
-/** Everything one request needs to reach the server as us. */
+/** Address, credentials and TLS settings of a request. */
 export interface Access {
   /** Scheme, host and port. */
   readonly origin: string;
-  /** What comes before every path; empty, or `/prefix` without a slash at its end. */
+  /** Prefix of every path; empty, or `/prefix` without a trailing slash. */
   readonly pathPrefix: string;
   /** Authorization and impersonation, trimmed. */
   readonly headers: Readonly<Record<string, string>>;
   readonly tls: AccessTls;
-  /** Changes exactly when connections have to be made anew; a hash, safe to compare and keep. */
+  /** Changes exactly when connections must be reopened; a hash, safe to store and compare. */
   readonly fingerprint: string;
 }
 
@@ -38,7 +38,7 @@ export interface Credentials {
    * a minute old, CA and certificate files on every call. Rejects with `KubeError` CONFIG.
    */
   current(): Promise<Access>;
-  /** Drops everything remembered (token, exec result, the kubeconfig itself): it was refused. */
+  /** Deletes all cached credentials (token, exec result, kubeconfig) after a refusal. */
   forget(): void;
 }
 

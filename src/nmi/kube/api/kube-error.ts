@@ -1,6 +1,6 @@
 /**
- * What can go wrong between the agent and the Kubernetes API, as codes. HTTP status, errno and
- * library exceptions are translated here and nowhere else; above, nobody reads message text.
+ * Failures of calls of the Kubernetes API, as codes. Only this file translates HTTP status, errno and
+ * library exceptions; no other code reads message texts.
  */
 import { CodedError } from '../../base/coded-error.ts';
 import { networkCode } from '../../base/network-code.ts';
@@ -12,15 +12,15 @@ export type KubeErrorCode =
   | 'GONE'
   | 'UNAUTHORIZED'
   | 'FORBIDDEN'
-  /** 429; `retryAfterMs` when the server said so. */
+  /** 429; `retryAfterMs` if the server sent `Retry-After`. */
   | 'THROTTLED'
-  /** Any other status that is not a success, 5xx above all. */
+  /** Any other status that is not a success, mostly 5xx. */
   | 'SERVER'
   /** No connection, or it broke. */
   | 'NETWORK'
-  /** A deadline of ours, or the kernel's, passed. */
+  /** A timeout of the agent or the kernel. */
   | 'TIMEOUT'
-  /** The answer was not what the API promises (bad JSON, missing fields). */
+  /** The answer does not conform to the API (bad JSON, missing fields). */
   | 'MALFORMED'
   /** The answer is longer than the call allows. */
   | 'TOO_LARGE'
@@ -28,14 +28,14 @@ export type KubeErrorCode =
   | 'CONFIG';
 
 export interface KubeErrorDetails {
-  /** HTTP status, when there was an answer. */
+  /** HTTP status, if there was an answer. */
   readonly status?: number | undefined;
-  /** How long the server asked to be left alone, in milliseconds. */
+  /** `Retry-After` of the server, in milliseconds. */
   readonly retryAfterMs?: number | undefined;
   readonly cause?: unknown;
 }
 
-/** The one error of this folder. Messages carry no credential. */
+/** The only error of this folder. Messages contain no credential. */
 export class KubeError extends CodedError<KubeErrorCode> {
   readonly status: number | undefined;
   readonly retryAfterMs: number | undefined;

@@ -18,7 +18,7 @@ export interface ListRequest {
   readonly version: string;
 }
 
-/** Where lists and watches come from; `KubeClient` is one. */
+/** Client for lists and watches, such as `KubeClient`. */
 export interface JsonReader {
   getJson(path: string, options?: RequestOptions): Promise<unknown>;
 }
@@ -28,9 +28,9 @@ const maxPageBytes = 32 * 1024 * 1024;
 const largestPage = 500;
 
 /**
- * Gives each page's raw items to `onItems` and resolves to the version of the whole list.
- * A page that is too large is asked for again as a tenth: a page of one always fits.
- * Rejects with `KubeError`: GONE when the server forgot the snapshot between two pages.
+ * Passes each page's raw items to `onItems` and resolves to the version of the whole list. A page that
+ * is too large is requested again with a tenth of the items: a page of one item always fits.
+ * Rejects with `KubeError`: GONE if the server dropped the snapshot between two pages.
  */
 export async function listPages(
   reader: JsonReader,
@@ -49,7 +49,7 @@ export async function listPages(
       } catch (error) {
         const isTooLarge = error instanceof KubeError && error.code === 'TOO_LARGE';
         if (!isTooLarge || size.pageSize === 1) throw error;
-        // Servers take no heed of the limit for what they have in memory.
+        // Servers ignore the limit for lists from memory.
         size = { pageSize: Math.ceil((size.pageSize || largestPage * 10) / 10), version: '' };
       }
     }
@@ -59,7 +59,7 @@ export async function listPages(
     const page = asRecord(await readPage());
     const items = page?.['items'];
     const version = versionOf(page);
-    // Go encodes an empty slice that was never made as null.
+    // Go encodes a nil slice as null.
     const none = items === null || items === undefined;
     if (version === '' || !(none || Array.isArray(items))) {
       throw new KubeError('MALFORMED', `the answer to ${list.path} is not a list`);
@@ -74,7 +74,7 @@ export async function listPages(
 function pagePath(list: ListRequest, continueToken: string): string {
   const query = new URLSearchParams(list.query);
   if (list.pageSize > 0) query.set('limit', String(list.pageSize));
-  // The two exclude each other: a token carries its own version.
+  // The two exclude each other: a continue token contains its version.
   if (continueToken !== '') query.set('continue', continueToken);
   else if (list.version !== '') query.set('resourceVersion', list.version);
   const text = query.toString();

@@ -1,4 +1,4 @@
-/** One line of a watch, made a tagged union. Pure. */
+/** Parses one line of a watch into a tagged union. Pure. */
 import type { ObjectRef } from '../../../cache/index/objects.ts';
 import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 import { OverlongLine } from './json-lines.ts';
@@ -9,9 +9,9 @@ export type WatchEvent =
   | { readonly kind: 'deleted'; readonly object: JsonRecord; readonly version: string }
   /** All changes up to this version were sent; `endsList` at the end of a streaming list. */
   | { readonly kind: 'bookmark'; readonly version: string; readonly endsList: boolean }
-  /** A change that is too long to be read; `ref` and `version` as far as its beginning names them. */
+  /** A change that is too long to be parsed; `ref` and `version` if its beginning contains them. */
   | { readonly kind: 'overlong'; readonly ref: ObjectRef | undefined; readonly version: string }
-  /** The server ends the watch, or the line makes no sense. */
+  /** The server ended the watch, or the line is invalid. */
   | { readonly kind: 'error'; readonly error: KubeError };
 
 export function readWatchEvent(raw: unknown): WatchEvent {
@@ -76,7 +76,7 @@ function malformed(message: string): WatchEvent {
   return { kind: 'error', error: new KubeError('MALFORMED', message) };
 }
 
-/** A `Status` object carries the HTTP status the request would have had. */
+/** A `Status` object contains the HTTP status that the request would have had. */
 function statusObjectError(status: JsonRecord): KubeError {
   const code = status['code'];
   const retryAfterSec = asRecord(status['details'])?.['retryAfterSeconds'];

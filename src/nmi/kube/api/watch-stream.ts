@@ -1,17 +1,17 @@
-/** The body of a watch, made JSON values. */
+/** Reads the body of a watch as JSON values. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { createJsonLines } from './json-lines.ts';
 import { KubeError } from './kube-error.ts';
 
 /**
- * Longest watch event that is read. An object is at most about 1.5 MiB in etcd, but six times that
- * as JSON when its author fills a pod with `<`. To read 4 MiB holds up the event loop for 10 to 20 ms.
+ * Longest watch event that is parsed. An object is at most about 1.5 MiB in etcd, but six times that as
+ * JSON if its author fills a pod with `<`. Parsing 4 MiB blocks the event loop for 10 to 20 ms.
  */
 const maxLineBytes = 4 * 1024 * 1024;
 
 /**
- * A list of 20,000 objects comes as fast as it is read. Without a pause the requests of pods would
- * stand still for 120 ms and more meanwhile (measured); with one, for as long as a page of 500.
+ * A list of 20,000 objects arrives as fast as it is read. Without a pause it blocks requests of pods for
+ * 120 ms and more (measured); with one, as long as a page of 500 objects.
  */
 const maxBusyMs = 5;
 

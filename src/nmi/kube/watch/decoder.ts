@@ -1,6 +1,6 @@
 /**
- * Between the API server's objects and a store: parses and trims each as it comes, keeps what is
- * unusable out, and says so once for each object and reason.
+ * Decodes objects of the API server for a store: parses and trims each object on arrival, skips unusable
+ * ones, and reports each of them once per reason.
  */
 import { fullName } from '../../../cache/index/object-name.ts';
 import type { ObjectRef, ObjectStore } from '../../../cache/index/objects.ts';
@@ -11,29 +11,29 @@ import type { Parse } from './parse.ts';
 export interface DecoderOptions<T extends ObjectRef> {
   readonly parse: Parse<T>;
   readonly store: ObjectStore<T>;
-  /** An object, or one whose reason has changed, was skipped. */
+  /** An object was skipped, for the first time or for another reason than before. */
   readonly onSkip: (ref: ObjectRef | undefined, reason: string) => void;
 }
 
-/** Each throws what the store throws, and `KubeError` MALFORMED for a deletion of nothing known. */
+/** Each throws errors of the store, and `KubeError` MALFORMED for a deletion without a name. */
 interface Changes {
   changed(object: unknown): void;
-  /** An object that cannot be read; with its name, what it was before is taken away. */
+  /** An object that cannot be parsed. If its name is known, its stored version is removed. */
   reject(ref: ObjectRef | undefined, reason: string): void;
   deleted(object: JsonRecord): void;
 }
 
 export interface Decoder extends Changes {
-  /** Begins a whole new content. Nothing of it is in the store before its `commit`. */
+  /** Begins a replacement of the whole content. The store is unchanged until its `commit`. */
   gather(): Replacement;
-  /** Objects in the store. */
+  /** Number of objects in the store. */
   readonly objects: number;
-  /** Versions of objects that were skipped. */
+  /** Number of skipped versions of objects. */
   readonly rejected: number;
 }
 
 export interface Replacement extends Changes {
-  /** One step for the store: no reader sees it empty or half-filled. */
+  /** One atomic step: no reader sees an empty or half-filled store. */
   commit(): void;
 }
 
@@ -43,7 +43,7 @@ export function createDecoder<T extends ObjectRef>(options: DecoderOptions<T>): 
   /** Unusable objects by UID, with the last reported reason. */
   const skipped = new Map<string, string>();
 
-  /** The uid it is remembered under. */
+  /** Returns the UID under which the object is remembered. */
   function skip(ref: ObjectRef | undefined, reason: string): string {
     rejected += 1;
     const uid = ref?.uid ?? '';
@@ -63,7 +63,7 @@ export function createDecoder<T extends ObjectRef>(options: DecoderOptions<T>): 
 
   function reject(ref: ObjectRef | undefined, reason: string): void {
     skip(ref, reason);
-    // What it was before must not go on granting.
+    // The version before must not grant anything any more.
     if (ref !== undefined) store.remove(ref);
   }
 
@@ -84,9 +84,9 @@ export function createDecoder<T extends ObjectRef>(options: DecoderOptions<T>): 
       skipped.delete(ref.uid);
     },
     gather() {
-      // A list of 30,000 objects names each once, so no table is made of the names.
+      // A list of 30,000 objects contains each name once, so no index of names is needed.
       const items: T[] = [];
-      /** Objects that were taken back, with how many had come until then. */
+      /** Objects deleted during the list, with the number of items received before. */
       const gone = new Map<string, number>();
       const unusable = new Set<string>();
 

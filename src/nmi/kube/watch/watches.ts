@@ -1,4 +1,4 @@
-/** What the agent watches: this node's pods and the four custom resources, as data. */
+/** The agent's watches: this node's pods and the four custom resources. */
 import { systemClock, type Clock } from '../../../cache/clock.ts';
 import type {
   Binding,
@@ -74,7 +74,7 @@ export interface Watches extends AsyncDisposable {
   stats(): Readonly<Record<WatchedResource, ReflectorStats>>;
 }
 
-/** Starts all at once. */
+/** Starts all watches. */
 export function openWatches(options: WatchesOptions): Watches {
   const { client, node, stores, log, clock = systemClock, random = Math.random } = options;
   const server = createApiServerCapabilities();
