@@ -92,7 +92,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
             log.error({ err }, 'failed to make an Event');
           },
         });
-  const observer = audit.observe(reported, state.grants);
+  const observer = audit.observe(reported, state);
   const loopMark = new LoopDetection();
   const core = { ...options, tuning, client, kernel, state, observer, loopMark };
   const tokens = starting.use(await openTokens({ ...core, knowledge: state }));

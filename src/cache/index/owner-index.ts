@@ -39,19 +39,22 @@ export class OwnerIndex {
     return this.#generation;
   }
 
-  /** @param clientId in any letter case. */
-  ownsClientId(namespace: string, clientId: string): boolean {
-    return isForAny(this.#byClientId.of(normaliseClientId(clientId)), namespace);
+  /**
+   * One of the grants by which the namespace owns it.
+   * @param clientId in any letter case.
+   */
+  grantOfClientId(namespace: string, clientId: string): IdentityGrant | undefined {
+    return findFor(namespace, this.#byClientId.of(normaliseClientId(clientId)));
   }
 
   /** @param resourceId in any spelling. */
-  ownsResourceId(namespace: string, resourceId: string): boolean {
-    return isForAny(this.#byResourceId.of(normaliseResourceId(resourceId)), namespace);
+  grantOfResourceId(namespace: string, resourceId: string): IdentityGrant | undefined {
+    return findFor(namespace, this.#byResourceId.of(normaliseResourceId(resourceId)));
   }
 
-  /** Whether exceptions of the namespace are honoured. */
-  ownsNodeIdentities(namespace: string): boolean {
-    return isForAny(this.#ofNode, namespace);
+  /** One of those by which exceptions of the namespace are honoured. */
+  grantOfNodeIdentities(namespace: string): IdentityGrant | undefined {
+    return findFor(namespace, this.#ofNode);
   }
 
   /** Calls `observer` once after each step that changed a grant. The returned function unsubscribes. */
@@ -79,9 +82,10 @@ export class OwnerIndex {
   }
 }
 
-function isForAny(grants: Iterable<IdentityGrant>, namespace: string): boolean {
-  for (const { namespaces } of grants) {
-    if (namespaces.includes(namespace) || namespaces.includes(everyNamespace)) return true;
+function findFor(namespace: string, grants: Iterable<IdentityGrant>): IdentityGrant | undefined {
+  for (const grant of grants) {
+    const { namespaces } = grant;
+    if (namespaces.includes(namespace) || namespaces.includes(everyNamespace)) return grant;
   }
-  return false;
+  return undefined;
 }

@@ -9,6 +9,7 @@
  *    the application is. The agent's own service account does not: it is the same for everybody.
  * 3. An exception gives a pod every identity of the node, and is an object of a namespace too.
  */
+import type { IdentityGrant } from '../../cache/index/objects.ts';
 import type { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { isOfAgent } from '../sources/entra/credentials/kinds.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
@@ -70,14 +71,29 @@ export class IdentityOwners {
     return this.#has(namespace, ofNode) ? undefined : ofNode;
   }
 
+  /** The grant that a decision rests on; undefined where none is needed, or none decides. */
+  deciding(namespace: string, upstream: UpstreamIdentity): IdentityGrant | undefined {
+    const entry = this.mode === 'enforce' ? entryFor(upstream) : undefined;
+    return entry === undefined ? undefined : this.#find(namespace, entry);
+  }
+
+  /** The same for a pod that an exception of its namespace names. */
+  decidingForException(namespace: string): IdentityGrant | undefined {
+    return this.mode === 'enforce' ? this.#find(namespace, ofNode) : undefined;
+  }
+
   #has(namespace: string, entry: GrantEntry): boolean {
+    return this.#find(namespace, entry) !== undefined;
+  }
+
+  #find(namespace: string, entry: GrantEntry): IdentityGrant | undefined {
     switch (entry.field) {
       case 'clientIDs':
-        return this.#index.ownsClientId(namespace, entry.id);
+        return this.#index.grantOfClientId(namespace, entry.id);
       case 'resourceIDs':
-        return this.#index.ownsResourceId(namespace, entry.id);
+        return this.#index.grantOfResourceId(namespace, entry.id);
       case 'nodeIdentities':
-        return this.#index.ownsNodeIdentities(namespace);
+        return this.#index.grantOfNodeIdentities(namespace);
     }
   }
 }

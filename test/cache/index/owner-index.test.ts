@@ -9,13 +9,13 @@ const resourceId = '/subscriptions/s/resourcegroups/g/x';
 describe('which namespace owns an identity', () => {
   it('is none while no grant names it', () => {
     const owners = new OwnerIndex();
-    assert.equal(owners.ownsClientId('shop', clientId), false);
-    assert.equal(owners.ownsResourceId('shop', resourceId), false);
-    assert.equal(owners.ownsNodeIdentities('shop'), false);
+    assert.equal(owners.grantOfClientId('shop', clientId) !== undefined, false);
+    assert.equal(owners.grantOfResourceId('shop', resourceId) !== undefined, false);
+    assert.equal(owners.grantOfNodeIdentities('shop') !== undefined, false);
     owners.grants.upsert(createIdentityGrant({ namespaces: ['shop'] }));
-    assert.equal(owners.ownsClientId('shop', clientId), false);
-    assert.equal(owners.ownsClientId('shop', ''), false);
-    assert.equal(owners.ownsNodeIdentities('shop'), false);
+    assert.equal(owners.grantOfClientId('shop', clientId) !== undefined, false);
+    assert.equal(owners.grantOfClientId('shop', '') !== undefined, false);
+    assert.equal(owners.grantOfNodeIdentities('shop') !== undefined, false);
   });
 
   it('is that which a grant names exactly, however the id is written', () => {
@@ -28,29 +28,32 @@ describe('which namespace owns an identity', () => {
       }),
     );
     for (const namespace of ['shop', 'pay']) {
-      assert.equal(owners.ownsClientId(namespace, clientId.toUpperCase()), true);
-      assert.equal(owners.ownsResourceId(namespace, `${resourceId.toUpperCase()}/`), true);
-      assert.equal(owners.ownsNodeIdentities(namespace), false);
+      assert.equal(owners.grantOfClientId(namespace, clientId.toUpperCase()) !== undefined, true);
+      assert.equal(
+        owners.grantOfResourceId(namespace, `${resourceId.toUpperCase()}/`) !== undefined,
+        true,
+      );
+      assert.equal(owners.grantOfNodeIdentities(namespace) !== undefined, false);
     }
     for (const namespace of ['sho', 'shop-2', 'SHOP', '', '*']) {
-      assert.equal(owners.ownsClientId(namespace, clientId), false, namespace);
-      assert.equal(owners.ownsResourceId(namespace, resourceId), false, namespace);
+      assert.equal(owners.grantOfClientId(namespace, clientId) !== undefined, false, namespace);
+      assert.equal(owners.grantOfResourceId(namespace, resourceId) !== undefined, false, namespace);
     }
   });
 
   it('is every namespace by a star', () => {
     const owners = new OwnerIndex();
     owners.grants.upsert(createIdentityGrant({ namespaces: ['*'], clientIds: [clientId] }));
-    assert.equal(owners.ownsClientId('whichever', clientId), true);
-    assert.equal(owners.ownsNodeIdentities('whichever'), false);
+    assert.equal(owners.grantOfClientId('whichever', clientId) !== undefined, true);
+    assert.equal(owners.grantOfNodeIdentities('whichever') !== undefined, false);
   });
 
   it('has the identities of the node by a grant of its own', () => {
     const owners = new OwnerIndex();
     owners.grants.upsert(createIdentityGrant({ namespaces: ['ops'], nodeIdentities: true }));
-    assert.equal(owners.ownsNodeIdentities('ops'), true);
-    assert.equal(owners.ownsNodeIdentities('shop'), false);
-    assert.equal(owners.ownsClientId('ops', clientId), false);
+    assert.equal(owners.grantOfNodeIdentities('ops') !== undefined, true);
+    assert.equal(owners.grantOfNodeIdentities('shop') !== undefined, false);
+    assert.equal(owners.grantOfClientId('ops', clientId) !== undefined, false);
   });
 
   it('changes with the grants, one of several left or not', () => {
@@ -62,17 +65,17 @@ describe('which namespace owns an identity', () => {
     owners.grants.replace([grant('a', ['shop']), grant('b', ['shop', 'pay'], true)]);
     assert.deepEqual([owners.generation, steps, owners.grants.size], [1, 1, 2]);
     owners.grants.remove(grant('b', []));
-    assert.equal(owners.ownsClientId('shop', clientId), true);
-    assert.equal(owners.ownsClientId('pay', clientId), false);
-    assert.equal(owners.ownsNodeIdentities('shop'), false);
+    assert.equal(owners.grantOfClientId('shop', clientId) !== undefined, true);
+    assert.equal(owners.grantOfClientId('pay', clientId) !== undefined, false);
+    assert.equal(owners.grantOfNodeIdentities('shop') !== undefined, false);
     owners.grants.upsert(grant('a', ['pay']));
-    assert.equal(owners.ownsClientId('shop', clientId), false);
-    assert.equal(owners.ownsClientId('pay', clientId), true);
+    assert.equal(owners.grantOfClientId('shop', clientId) !== undefined, false);
+    assert.equal(owners.grantOfClientId('pay', clientId) !== undefined, true);
     assert.deepEqual([owners.generation, steps], [3, 3]);
     owners.grants.upsert(grant('a', ['pay']));
     owners.grants.replace([grant('a', ['pay'])]);
     assert.deepEqual([owners.generation, steps], [3, 3], 'the same is no change');
     owners.grants.replace([]);
-    assert.equal(owners.ownsClientId('pay', clientId), false);
+    assert.equal(owners.grantOfClientId('pay', clientId) !== undefined, false);
   });
 });

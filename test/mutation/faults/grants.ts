@@ -197,7 +197,7 @@ export const grants: Faults = {
     ],
     [
       'a grant for one identity gives all of the node',
-      'return this.#index.ownsNodeIdentities(namespace);',
+      'return this.#index.grantOfNodeIdentities(namespace);',
       'return true;',
     ],
   ],

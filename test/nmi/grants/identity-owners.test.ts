@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import { entryFor } from '../../../src/nmi/grants/identity-owners.ts';
 import type { EntraIdentity } from '../../../src/nmi/sources/entra/entra-identity.ts';
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
+import { createIdentityGrant } from '../../support/cache-objects.ts';
 import { createOwners } from '../../support/owners.ts';
 
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
@@ -78,5 +79,21 @@ describe('what a namespace lacks', () => {
     assert.ok(owners.lackingForException('ops') !== undefined);
     assert.deepEqual([changes, owners.generation - before], [2, 2]);
     off();
+  });
+
+  it('names the grant that a decision rests on, where grants decide', () => {
+    const upstream = { kind: 'client_id', value: '22729e47-74ce-4b43-8eea-aab5f2073309' } as const;
+    for (const mode of ['off', 'warn', 'enforce'] as const) {
+      const { index, owners } = createOwners(mode);
+      assert.equal(owners.deciding('ops', upstream), undefined);
+      const clientIds = [upstream.value];
+      index.grants.upsert(
+        createIdentityGrant({ name: 'g', namespaces: ['ops'], clientIds, nodeIdentities: true }),
+      );
+      const expected = mode === 'enforce' ? 'g' : undefined;
+      assert.equal(owners.deciding('ops', upstream)?.name, expected);
+      assert.equal(owners.decidingForException('ops')?.name, expected);
+      assert.equal(owners.deciding('other', upstream), undefined);
+    }
   });
 });

@@ -4,7 +4,6 @@
  * many there were: nothing is left out without a count, and no pod decides how much is written.
  */
 import type { Clock } from '../../../cache/clock.ts';
-import type { GrantIndex } from '../../../cache/index/grant-index.ts';
 import type { Pod } from '../../../cache/index/objects.ts';
 import { OwnerBudgets } from '../../base/lines/owner-budgets.ts';
 import { loggablePath } from '../../base/log.ts';
@@ -24,6 +23,7 @@ import {
   resourceField,
   versionsOf,
   type AuditFields,
+  type AuditKnowledge,
   type AttestedBy,
 } from './record.ts';
 
@@ -40,7 +40,7 @@ const messages = {
 export interface AuditOptions {
   /** Takes whole lines. */
   readonly write: (line: string) => void;
-  readonly grants: Pick<GrantIndex, 'grantsOf'>;
+  readonly knowledge: AuditKnowledge;
   readonly clock: Clock;
   /** A record could not be made. */
   readonly onBug: (error: unknown) => void;
@@ -56,7 +56,7 @@ interface PreparedHit {
 
 /** An observer that passes everything on to another, and writes audit records. */
 export function withAudit(observer: Observer, options: AuditOptions): Observer {
-  const { clock, grants, onBug } = options;
+  const { clock, knowledge, onBug } = options;
   const budgets = new OwnerBudgets({
     clock,
     onOthers: (caller, count) => write({ caller, count }, 'further requests'),
@@ -152,7 +152,7 @@ export function withAudit(observer: Observer, options: AuditOptions): Observer {
       attestedBy: by,
       ...podFields(pod),
       ...identityFields(authorization),
-      versions: versionsOf(pod, authorization, pod && grants.grantsOf(pod.uid)),
+      versions: versionsOf(pod, authorization, knowledge),
     };
   }
 

@@ -1,17 +1,17 @@
 /** The audit stream as a part of the agent: to a file, to standard output, or off. */
 import type { Clock } from '../../../cache/clock.ts';
-import type { GrantIndex } from '../../../cache/index/grant-index.ts';
 import type { Logger } from '../../base/logger.ts';
 import type { Part, Sample } from '../../base/part.ts';
 import type { Config } from '../../config/config.ts';
 import type { Observer } from '../../server/observer.ts';
 import { withAudit } from './audit.ts';
 import { createDropReport } from './drop-report.ts';
+import type { AuditKnowledge } from './record.ts';
 import { openRecordFile } from './record-file.ts';
 
 export interface Audit extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
   /** The observer itself while the audit is off. */
-  observe(observer: Observer, grants: Pick<GrantIndex, 'grantsOf'>): Observer;
+  observe(observer: Observer, knowledge: AuditKnowledge): Observer;
 }
 
 export interface OpenAuditOptions {
@@ -36,8 +36,8 @@ export async function openAudit(options: OpenAuditOptions): Promise<Audit> {
   const onBug = (error: unknown): void =>
     log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'audit record failed');
   return {
-    observe: (observer, grants) =>
-      withAudit(observer, { write: (line) => sink.write(line), grants, clock, onBug }),
+    observe: (observer, knowledge) =>
+      withAudit(observer, { write: (line) => sink.write(line), knowledge, clock, onBug }),
     samples: () =>
       Object.entries(records).map(([outcome, value]): Sample => ({
         metric: 'nmi_audit_records_total',

@@ -2,19 +2,26 @@
  * Audit records: who had access to what, by which objects, one JSON line each. Pure. Fields that pods
  * and namespace users write are bounded and escaped; no field holds a token or a secret.
  */
-import type { PodGrants } from '../../../cache/index/grant-index.ts';
+import type { GrantIndex } from '../../../cache/index/grant-index.ts';
 import { isGuid } from '../../../cache/index/identifiers.ts';
 import { fullName } from '../../../cache/index/object-name.ts';
-import type { Identity, Pod } from '../../../cache/index/objects.ts';
+import type { Binding, Identity, Pod, StoredObject } from '../../../cache/index/objects.ts';
 import { loggableResource } from '../../base/log.ts';
 import type { Authorization, Authorized, RefusedPod } from '../../grants/authorization.ts';
 import type { CallerConnection } from '../../grants/caller.ts';
 import type { NamedSelector } from '../../grants/grant.ts';
+import type { IdentityOwners } from '../../grants/identity-owners.ts';
 import { sourceNameOf } from '../../sources/upstream-identity.ts';
 
 type Value = string | number | boolean | undefined | Readonly<Record<string, string>>;
 /** Undefined fields are left out of the line. */
 export type AuditFields = Readonly<Record<string, Value>>;
+
+/** Where the objects behind a decision are. */
+export interface AuditKnowledge {
+  readonly grants: Pick<GrantIndex, 'grantsOf'>;
+  readonly owners: Pick<IdentityOwners, 'deciding' | 'decidingForException'>;
+}
 
 /** Names of Kubernetes objects end at 253 characters. */
 const maxLength = 256;
@@ -77,21 +84,28 @@ export function identityFields(authorization: Authorization | undefined): AuditF
 export function versionsOf(
   pod: Pod | undefined,
   authorization: Authorization | undefined,
-  grants: PodGrants | undefined,
+  { grants, owners }: AuditKnowledge,
 ): Readonly<Record<string, string>> {
+  if (pod === undefined) return {};
   const versions: Record<string, string> = {};
-  if (pod !== undefined) versions[`Pod/${pod.name}`] = pod.resourceVersion;
-  if (grants?.kind === 'exception') {
-    const { exception } = grants;
-    versions[`AzurePodIdentityException/${exception.name}`] = exception.resourceVersion;
+  const add = (kind: string, object: StoredObject | undefined): void => {
+    if (object !== undefined) versions[`${kind}/${object.name}`] = object.resourceVersion;
+  };
+  add('Pod', pod);
+  const ofPod = grants.grantsOf(pod.uid);
+  if (ofPod?.kind === 'exception') {
+    add('AzurePodIdentityException', ofPod.exception);
+    add('AzureIdentityGrant', owners.decidingForException(pod.namespace));
   }
   const identity = identityIn(authorization);
   if (identity === undefined) return versions;
-  versions[`AzureIdentity/${identity.name}`] = identity.resourceVersion;
-  if (grants?.kind !== 'bound') return versions;
-  const binding = grants.bindings.find(({ identityName }) => identityName === identity.name);
-  if (binding !== undefined) {
-    versions[`AzureIdentityBinding/${binding.name}`] = binding.resourceVersion;
+  add('AzureIdentity', identity);
+  if (ofPod?.kind === 'bound') {
+    const isOfIdentity = ({ identityName }: Binding) => identityName === identity.name;
+    add('AzureIdentityBinding', ofPod.bindings.find(isOfIdentity));
+  }
+  if (authorization?.kind === 'authorized') {
+    add('AzureIdentityGrant', owners.deciding(identity.namespace, authorization.upstream));
   }
   return versions;
 }

@@ -51,7 +51,10 @@ function open() {
   const faults = { write: false };
   const observer = withAudit(inner, {
     clock,
-    grants: { grantsOf: () => ({ kind: 'no-label' }) },
+    knowledge: {
+      grants: { grantsOf: () => ({ kind: 'no-label' }) },
+      owners: { deciding: () => undefined, decidingForException: () => undefined },
+    },
     write: (line) => {
       if (faults.write) throw new RangeError('no');
       lines.push(line);

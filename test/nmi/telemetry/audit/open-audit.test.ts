@@ -19,7 +19,10 @@ const exchange: Exchange = {
   headerValues: () => [],
 };
 const inner = { onHandled: () => undefined } as unknown as Observer;
-const grants = { grantsOf: () => undefined };
+const knowledge = {
+  grants: { grantsOf: () => undefined },
+  owners: { deciding: () => undefined, decidingForException: () => undefined },
+};
 
 async function open(auditLog: string) {
   const printed: string[] = [];
@@ -29,7 +32,7 @@ async function open(auditLog: string) {
   };
   const audit = await openAudit({ config: { auditLog }, stdout, clock: systemClock, log });
   const handle = (): void =>
-    audit.observe(inner, grants).onHandled(
+    audit.observe(inner, knowledge).onHandled(
       exchange,
       { kind: 'refused', reason: 'not_found' },
       {
@@ -45,7 +48,7 @@ async function open(auditLog: string) {
 describe('the audit stream', () => {
   it('is off by default, and then nothing stands between requests and telemetry', async () => {
     const { audit, counts } = await open('');
-    assert.equal(audit.observe(inner, grants), inner);
+    assert.equal(audit.observe(inner, knowledge), inner);
     assert.deepEqual(counts(), []);
   });
 

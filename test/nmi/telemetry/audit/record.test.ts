@@ -15,6 +15,7 @@ import {
   createBinding,
   createException,
   createIdentity,
+  createIdentityGrant,
   createPod,
 } from '../../../support/cache-objects.ts';
 
@@ -137,8 +138,17 @@ describe('the versions in an audit record', () => {
   const other = createBinding({ name: 'a', identityName: 'other', resourceVersion: '14' });
   const bound = { kind: 'bound', bindings: [other, binding] } as unknown as PodGrants;
 
+  const grant = createIdentityGrant({ name: 'g', resourceVersion: '16' });
+  const knowing = (ofPod: PodGrants | undefined, decides?: 'identity' | 'exception') => ({
+    grants: { grantsOf: () => ofPod },
+    owners: {
+      deciding: () => (decides === 'identity' ? grant : undefined),
+      decidingForException: () => (decides === 'exception' ? grant : undefined),
+    },
+  });
+
   it('are those of the pod, its identity and the binding between them', () => {
-    assert.deepEqual(versionsOf(pod, granted, bound), {
+    assert.deepEqual(versionsOf(pod, granted, knowing(bound)), {
       'Pod/p': '11',
       'AzureIdentity/i': '12',
       'AzureIdentityBinding/b': '13',
@@ -148,20 +158,30 @@ describe('the versions in an audit record', () => {
   it('are those of the pod and its exception', () => {
     const exception = createException({ name: 'e', resourceVersion: '15' });
     const excepted = { ...granted, identity: undefined };
-    assert.deepEqual(versionsOf(pod, excepted, { kind: 'exception', exception }), {
+    assert.deepEqual(versionsOf(pod, excepted, knowing({ kind: 'exception', exception })), {
       'Pod/p': '11',
       'AzurePodIdentityException/e': '15',
     });
   });
 
+  it('have the grant of the cluster where grants decide', () => {
+    const of = (authorization: Authorization, knowledge: ReturnType<typeof knowing>) =>
+      versionsOf(pod, authorization, knowledge)['AzureIdentityGrant/g'];
+    assert.equal(of(granted, knowing(bound, 'identity')), '16');
+    const exception = createException({ name: 'e' });
+    const excepted = { ...granted, identity: undefined };
+    assert.equal(of(excepted, knowing({ kind: 'exception', exception }, 'exception')), '16');
+  });
+
   it('are those that a refusal rests on, as far as there are any', () => {
     const refused = refusedWith({ about: 'resource', identity });
-    assert.deepEqual(Object.keys(versionsOf(pod, refused, bound)), [
+    assert.deepEqual(Object.keys(versionsOf(pod, refused, knowing(bound, 'identity'))), [
       'Pod/p',
       'AzureIdentity/i',
       'AzureIdentityBinding/b',
     ]);
-    assert.deepEqual(versionsOf(pod, undefined, { kind: 'no-label' }), { 'Pod/p': '11' });
-    assert.deepEqual(versionsOf(undefined, undefined, undefined), {});
+    const unlabelled = knowing({ kind: 'no-label' });
+    assert.deepEqual(versionsOf(pod, undefined, unlabelled), { 'Pod/p': '11' });
+    assert.deepEqual(versionsOf(undefined, undefined, unlabelled), {});
   });
 });
