@@ -111,9 +111,9 @@ describe('kubectl nmi beside a running agent', () => {
     assert.doesNotMatch(stdout, /Not checked/);
   });
 
-  it('top counts the requests', async () => {
+  it('top counts the requests by namespace', async () => {
     const { stdout } = await run('top');
-    assert.match(stdout, /^2 +ok +.*node-1/m);
+    assert.match(stdout, /^2 +ok +default +node-1$/m);
   });
 
   it('explain --live shows what the agent knows, with the clients of the pod', async () => {
