@@ -4,7 +4,7 @@
  */
 import { loadAddon } from './native-files.ts';
 import { RedirectError, type Place } from '../redirect.ts';
-import { summariseVerifierLog } from './verifier-log.ts';
+import { summariseVerifierLog } from '../verifier-log.ts';
 
 declare const programsMark: unique symbol;
 declare const mapMark: unique symbol;

@@ -330,7 +330,7 @@ export const redirect: Faults = {
       '',
     ],
   ],
-  'src/redirect/native/verifier-log.ts': [
+  'src/redirect/verifier-log.ts': [
     ['statistics are taken for the reason', '!STATISTICS.test(line) && ', ''],
   ],
   'src/nmi/kernel/choose-redirect.ts': [

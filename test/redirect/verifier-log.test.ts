@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { summariseVerifierLog } from '../../../src/redirect/native/verifier-log.ts';
+import { summariseVerifierLog } from '../../src/redirect/verifier-log.ts';
 
 const log = `func#0 @0
 0: R1=ctx() R10=fp0
