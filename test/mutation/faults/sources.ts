@@ -217,6 +217,26 @@ export const sources: Faults = {
     ['an outage takes tokens away', 'if (!isGone) continue;', ''],
     ['the tokens of a deleted Secret are served', 'broker.dropTokensBySecret(secret);', ''],
   ],
+  'src/nmi/tokens/certificate-expiries.ts': [
+    [
+      'Secrets of one namespace are kept without end',
+      'if (ofNamespace.size <= maxOfNamespace) return;',
+      'return;',
+    ],
+    [
+      'a certificate that nobody needs is shown',
+      'if (!this.#isNeeded(credential)) ofNamespace.delete(name);',
+      '',
+    ],
+    [
+      'namespaces are kept without end',
+      'if (known === undefined && this.#known.size >= maxNamespaces) return;',
+      '',
+    ],
+  ],
+  'src/nmi/tokens/token-samples.ts': [
+    ['a token that nobody uses raises an alert', "if (token.state === 'idle') continue;", ''],
+  ],
   'src/nmi/tokens/broker.ts': [
     [
       'tokens are kept that no pod may have',

@@ -14,7 +14,25 @@ export const tools: Faults = {
       'trimmed',
     ],
   ],
+  'src/nmi/telemetry/request-counts.ts': [
+    ['hits are counted again at every scrape', 'count.hits = 0;', ''],
+    [
+      'identities of one namespace make the page grow',
+      'new BoundedLabel(maxOfNamespace)',
+      'new BoundedLabel(Infinity)',
+    ],
+    [
+      'identities of all namespaces make the page grow',
+      "isOther ? 'other' : name",
+      "name === 'other' ? 'other' : name",
+    ],
+  ],
   'src/nmi/telemetry/export-parts.ts': [
+    [
+      'what a part no longer shows stays on the page',
+      'for (const metric of exported) metrics.clear(metric);',
+      '',
+    ],
     ['every condition holds', 'problem() === undefined ? 1 : 0', '1'],
   ],
   'src/nmi/telemetry/metrics.ts': [
