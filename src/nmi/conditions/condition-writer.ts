@@ -69,7 +69,7 @@ const forbiddenPauseMs = 600_000;
 const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
 const callTimeoutMs = 10_000;
 /** In one piece, some 0.5 ms. */
-const evaluationsAtOnce = 50;
+const evaluationsAtOnce = 20;
 const pieceMs = 20;
 
 /** What an object needs; undefined is nothing. */
