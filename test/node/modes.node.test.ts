@@ -165,6 +165,18 @@ describe('the agent on a real node', { skip: ground.missing ?? false }, () => {
 
     itStaysClosed('ebpf');
 
+    it('refuses no request in a rollout that starts the new agent beside the old one', async (t) => {
+      const rollingUpdate = { maxUnavailable: 0, maxSurge: 1 };
+      await installChart(node, { redirect: 'ebpf', updateStrategy: { rollingUpdate } });
+      const report = await load.during(async () => {
+        await node.kubectl(['rollout', 'restart', 'daemonset/nmi', ...agent]);
+        await untilRolledOut(node);
+      });
+      t.diagnostic(describeLoad(report));
+      assertClosed(report, ['app']);
+      assert.deepEqual(Object.keys(report.bound.outcomes), ['200 app']);
+    });
+
     it('explains itself by kubectl exec', () => assertExplains('ebpf'));
   });
 
