@@ -151,6 +151,8 @@ async function servesSplit(): Promise<void> {
   });
   imds.clear();
   assert.equal(await server.stop(), 0, server.lines.slice(-5).join('\n'));
+  // The other container holds the listening socket for a while.
+  assert.equal(await keeper.stop(), 0, keeper.lines.slice(-5).join('\n'));
   assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
 }
 

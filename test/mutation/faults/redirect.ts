@@ -85,11 +85,7 @@ export const redirect: Faults = {
     ],
   ],
   'src/redirect/ebpf/exempt-cgroups.ts': [
-    [
-      'a cgroup stays exempt',
-      'if (!wanted.includes(id)) native.mapDelete(map, encodeId(id));',
-      'continue;',
-    ],
+    ['a cgroup stays exempt', 'for (const id of others) native.mapDelete(map, encodeId(id));', ''],
     [
       'the agent’s own calls come back to it',
       'if (!present.includes(id)) native.mapSet(map, encodeId(id), PRESENT);',
@@ -352,6 +348,21 @@ export const redirect: Faults = {
       'if (false) {',
     ],
   ],
+  'src/nmi/kernel/listener-notes.ts': [
+    [
+      'any socket is listened on',
+      'return ip === address.ip && port === address.port;',
+      'return true;',
+    ],
+  ],
+  'src/nmi/kernel/listener-holder.ts': [
+    ['pods wait for ever where no agent is', 'this.#drop();\n    });', '});'],
+    [
+      'anybody takes the socket over',
+      'uid !== process.geteuid?.() || (mode & 0o022) !== 0',
+      'false',
+    ],
+  ],
   'src/nmi/kernel/kernel.ts': [
     [
       'a redirect that is not there is up',
@@ -384,6 +395,7 @@ export const redirect: Faults = {
     ],
   ],
   'src/nmi/kernel/reconciler.ts': [
+    ['two agents repair one redirect', 'if (this.#isPaused) return this.#options.intervalMs;', ''],
     ['a failure is tried again in a loop', 'firstRetryMs * 2 ** (this.#failures - 1)', '0'],
     ['a check goes on after the end', 'if (this.#isDisposed) return;\n    this.#job', 'this.#job'],
   ],

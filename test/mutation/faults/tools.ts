@@ -228,7 +228,11 @@ export const tools: Faults = {
   ],
   'src/nmi/explain/socket.ts': [
     ['anybody on the node asks', 'uid !== process.geteuid?.() || (mode & 0o022) !== 0', 'false'],
-    ['anything is an explanation', "if (path !== '/explain') return", 'if (false) return'],
+    [
+      'anything is an explanation',
+      "if (path !== '/explain' && path !== '/ready') {",
+      'if (false) {',
+    ],
   ],
   'src/cli/explain.ts': [
     ['the text of an object moves a terminal', '/[^\\n\\x20-\\x7e]/g', '/[^\\n\\x20-\\xff]/g'],
