@@ -142,8 +142,8 @@ export const base: Faults = {
   'src/nmi/config/option-types.ts': [
     [
       'a number beyond its range is taken',
-      'value >= min && value <= max ? value : undefined;\n    },\n  };\n}\n\nexport const port ',
-      'value;\n    },\n  };\n}\n\nexport const port ',
+      'value >= min && value <= max ? value : undefined;\n    },\n    show: String,',
+      'value;\n    },\n    show: String,',
     ],
     [
       'a list loses what is wrong in it',

@@ -60,8 +60,8 @@ export const grants: Faults = {
     ],
     [
       'what may still come is refused for good',
-      "return refused(pod, reasonOf(grant), { about: 'grant', grant }, isTransient(grant));",
-      "return refused(pod, reasonOf(grant), { about: 'grant', grant }, false);",
+      "return refused(pod, reasonOf(grant), { about: 'grant', grant, near }, isTransient(grant));",
+      "return refused(pod, reasonOf(grant), { about: 'grant', grant, near }, false);",
     ],
     [
       'an identity is for any resource',
