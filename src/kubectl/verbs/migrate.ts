@@ -375,7 +375,7 @@ async function tryAll(
   if (problems.length === 0) return;
   throw new PluginError(
     exitCodes.findings,
-    `nothing was changed; the trial exchange failed for ${problems.join('; ')}`,
+    `the trial exchange failed, and no object was changed: ${problems.join('; ')}`,
     'Leave out --try to see the az lines of the federated credentials; Entra ID takes minutes to know a new one. See kubectl nmi reasons federation_refused',
   );
 }

@@ -282,7 +282,7 @@ describe('kubectl nmi migrate to-workload-identity', () => {
     const refused = await attempt(401);
     assert.equal(refused.code, 1);
     assert.equal(refused.isApplied, false);
-    assert.match(refused.stderr, /nothing was changed.*AADSTS700213.*\n.*federated credentials/);
+    assert.match(refused.stderr, /no object was changed.*AADSTS700213.*\n.*federated credentials/);
 
     const untried = await attempt(200, []);
     assert.equal(untried.isApplied, false);
