@@ -227,8 +227,8 @@ export const kube: Faults = {
   'src/nmi/kube/accounts/secrets.ts': [
     [
       'a name leads out of its namespace',
-      'if (!isDnsLabel(namespace) || !isDnsSubdomain(name)) {',
-      'if (false) {',
+      'if (isDnsLabel(secret.namespace) && isDnsSubdomain(secret.name)) return undefined;',
+      'return undefined;',
     ],
     ['a Secret has any size', 'if (encodedChars > maxEncodedChars)', 'if (false)'],
     [
@@ -238,8 +238,8 @@ export const kube: Faults = {
     ],
     [
       'a Secret that cannot be read counts as gone',
-      "return error instanceof KubeError && error.code === 'NOT_FOUND';",
-      'return true;',
+      "isGone: async (secret) => (await check(secret)).kind === 'missing',",
+      "isGone: async (secret) => (await check(secret)).kind !== 'readable',",
     ],
     [
       'another object is taken for a Secret',
