@@ -68,7 +68,7 @@ export async function renderHelp(
     ...(list.length === 0 ? [] : ['Actions:', ...list, '']),
     ...(examples.length === 0 ? [] : ['Examples:', ...examples.map((each) => `  ${each}`), '']),
     text,
-    name === 'run' ? environmentHelp() : '',
+    environmentHelp(name),
   ].join('\n');
 }
 
@@ -76,9 +76,10 @@ function summaries(): Readonly<Record<string, string>> {
   return Object.fromEntries(Object.entries(verbs).map(([name, { summary }]) => [name, summary]));
 }
 
-function environmentHelp(): string {
+function environmentHelp(verb: string): string {
+  if (verb !== 'run' && verb !== 'redirect') return '';
   const rows = options
-    .filter((option) => !hasFlag(option))
+    .filter((option) => !hasFlag(option) && (verb === 'run' || option.isOfRedirect === true))
     .map((option) => `  ${environmentName(option).padEnd(20)} ${option.help}`);
   return `\nEnvironment variables without a flag, which the manifests set:\n${rows.join('\n')}\n`;
 }

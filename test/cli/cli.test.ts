@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
-import { hasFlag, options } from '../../src/nmi/config/options.ts';
+import { environmentName, hasFlag, options } from '../../src/nmi/config/options.ts';
 
 const cli = (...args: string[]) => cliIn({}, ...args);
 
@@ -105,8 +105,9 @@ describe('the command line', () => {
 
   it('shows with the redirect alone whatever changes what is installed', async () => {
     const { stdout } = await cli('redirect', '--help');
-    for (const { name } of options.filter(({ isOfRedirect }) => isOfRedirect === true)) {
-      assert.match(stdout, new RegExp(`^ +--${name} `, 'm'));
+    for (const option of options.filter(({ isOfRedirect }) => isOfRedirect === true)) {
+      const shown = hasFlag(option) ? `--${option.name}` : environmentName(option);
+      assert.match(stdout, new RegExp(`^ +${shown} `, 'm'));
     }
   });
 

@@ -32,9 +32,9 @@
 {{- include "nmi.flag" (dict "flag" "--log-level" "value" .Values.nmi.logLevel) }}
 {{- include "nmi.flag" (dict "flag" "-v" "value" .Values.nmi.logVerbosity) }}
 {{- include "nmi.flag" (dict "flag" "--events" "value" .Values.nmi.events) }}
+{{- include "nmi.flag" (dict "flag" "--status-conditions" "value" .Values.nmi.statusConditions) }}
 {{- include "nmi.flag" (dict "flag" "--audit-log" "value" .Values.nmi.auditLog) }}
 {{- include "nmi.flag" (dict "flag" "--startup-taint" "value" .Values.nmi.startupTaint) }}
-{{- include "nmi.flag" (dict "flag" "--status-conditions" "value" .Values.nmi.statusConditions) }}
 {{- include "nmi.flag" (dict "flag" "--iptables-backend" "value" .Values.nmi.iptablesBackend) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-guard" "value" .Values.nmi.metadataGuard) }}
 {{- include "nmi.flag" (dict "flag" "--boot-guard-folder" "value" .Values.nmi.bootGuardFolder) }}

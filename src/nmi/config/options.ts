@@ -333,6 +333,13 @@ const table = {
       help: 'Write Events: refusals on the pod and its identity, changes of readiness on the agent’s own pod. Needs the rights to create and patch events.',
     },
     {
+      name: 'status-conditions',
+      key: 'statusConditions',
+      type: boolean,
+      default: 'true',
+      help: 'Status conditions on AzureIdentities and AzureIdentityBindings, written by the one agent that holds the Lease. Needs the rights to that Lease and to the status of both kinds.',
+    },
+    {
       name: 'audit-log',
       key: 'auditLog',
       type: matching(/^(?:stdout|\/[^\0]+)?$/, 'an absolute path, or stdout'),
@@ -349,13 +356,6 @@ const table = {
     },
   ],
   Advanced: [
-    {
-      name: 'status-conditions',
-      key: 'statusConditions',
-      type: boolean,
-      default: 'true',
-      help: 'Status conditions on AzureIdentities and AzureIdentityBindings, written by the one agent that holds the Lease. Needs the rights to that Lease and to the status of both kinds.',
-    },
     {
       name: 'iptables-backend',
       key: 'iptablesBackend',
