@@ -109,6 +109,9 @@ describe('the command line', () => {
       const shown = hasFlag(option) ? `--${option.name}` : environmentName(option);
       assert.match(stdout, new RegExp(`^ +${shown} `, 'm'));
     }
+    for (const option of options.filter((row) => row.isOfRedirect !== true && !hasFlag(row))) {
+      assert.ok(!stdout.includes(environmentName(option)));
+    }
   });
 
   it('refuses what yargs stumbles over as wrong usage', async () => {

@@ -115,12 +115,13 @@ export const tools: Faults = {
       'text !== action',
     ],
     ['an action has the summary of its verb', '(actions[action] ?? verb.summary)', 'verb.summary'],
+    ['a variable that has a flag is in the list of those without', '!hasFlag(option) && (', '('],
+    ['variables without a flag are nowhere', 'environmentHelp(name),', "'',"],
     [
-      'a variable that has a flag is in the list of those without',
-      '.filter((option) => !hasFlag(option))\n    ',
-      '',
+      'help of redirect lists variables that it does not read',
+      "(verb === 'run' || option.isOfRedirect === true)",
+      'true',
     ],
-    ['variables without a flag are nowhere', "name === 'run' ? environmentHelp() : ''", "''"],
     ['a default is not shown', '{ defaultDescription: String(shape.default) }', '{}'],
   ],
   'src/cli/reasons.ts': [
