@@ -103,10 +103,10 @@ async function checkServer({ kubectl }: VerbContext): Promise<Examined> {
   };
 }
 
-/** A field of this version in each kind, by which old definitions are known. */
+/** Fields of this version in each kind, by which old definitions are known. */
 const newFields: Readonly<Record<string, readonly string[]>> = {
-  azureidentities: ['allowedResources', 'federation'],
-  azureidentitybindings: ['serviceAccount'],
+  azureidentities: ['spec.allowedResources', 'spec.federation', 'status.conditions'],
+  azureidentitybindings: ['spec.serviceAccount', 'status.conditions'],
   azurepodidentityexceptions: [],
 };
 
@@ -147,14 +147,17 @@ async function checkDefinitions({ kubectl }: VerbContext, unread: Unread[]): Pro
   };
 }
 
-function hasField(definition: RawObject, field: string): boolean {
-  return recordsAt(specOf(definition), 'versions').some((version) => {
-    const properties = ['schema', 'openAPIV3Schema', 'properties', 'spec', 'properties'].reduce(
-      (record, key) => asRecord(record?.[key]),
-      asRecord(version),
-    );
-    return properties !== undefined && Object.hasOwn(properties, field);
-  });
+/** @param path of a field, say `spec.federation`. */
+function hasField(definition: RawObject, path: string): boolean {
+  const keys = [
+    'schema',
+    'openAPIV3Schema',
+    ...path.split('.').flatMap((key) => ['properties', key]),
+  ];
+  return recordsAt(specOf(definition), 'versions').some(
+    (version) =>
+      keys.reduce((record, key) => asRecord(record?.[key]), asRecord(version)) !== undefined,
+  );
 }
 
 const ownRights = ['pods', ...Object.values(identityResources)];
@@ -236,6 +239,31 @@ function checkAgents(nodes: readonly RawObject[], agents: readonly AgentView[]):
   };
 }
 
+interface Right {
+  readonly verb: string;
+  readonly resource: string;
+  readonly subresource?: string;
+}
+
+/** What the agent uses in all namespaces. The replaced system writes nothing. */
+function rightsOf({ config, isOldNmi }: AgentView): readonly Right[] {
+  const { identities, bindings } = identityResources;
+  const reads = ownRights.flatMap((resource) =>
+    ['list', 'watch'].map((verb) => ({ verb, resource })),
+  );
+  if (config === undefined || isOldNmi) return reads;
+  const statuses = [identities, bindings].map((resource) => ({
+    verb: 'patch',
+    resource,
+    subresource: 'status',
+  }));
+  return [
+    ...reads,
+    ...(config.events ? [{ verb: 'create', resource: 'events.events.k8s.io' }] : []),
+    ...(config.statusConditions ? statuses : []),
+  ];
+}
+
 /** Impersonating the agent's service account, where the user may; else nothing is known of its rights. */
 async function checkAgentRights(
   { kubectl }: VerbContext,
@@ -247,20 +275,19 @@ async function checkAgentRights(
   const account = stringAt(specOf(pod), 'serviceAccountName');
   const user = `system:serviceaccount:${stringAt(asRecord(pod['metadata']), 'namespace')}:${account}`;
   const answers = await Promise.all(
-    ownRights.flatMap((resource) =>
-      ['list', 'watch'].map(async (verb) => ({
-        resource,
+    rightsOf(viewAgent(pod)).map(async ({ verb, resource, subresource }) => ({
+      verb,
+      resource: subresource === undefined ? resource : `${resource}/${subresource}`,
+      run: await kubectl.run([
+        'auth',
+        'can-i',
         verb,
-        run: await kubectl.run([
-          'auth',
-          'can-i',
-          verb,
-          resource,
-          '--all-namespaces',
-          `--as=${user}`,
-        ]),
-      })),
-    ),
+        resource,
+        ...(subresource === undefined ? [] : [`--subresource=${subresource}`]),
+        '--all-namespaces',
+        `--as=${user}`,
+      ]),
+    })),
   );
   const failed = answers.find(({ run }) => !/^(?:yes|no)/.test(run.stdout));
   if (failed !== undefined) {

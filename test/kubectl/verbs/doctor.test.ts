@@ -11,7 +11,11 @@ import {
 } from '../support/recorded-kubectl.ts';
 
 const crds = 'customresourcedefinitions.apiextensions.k8s.io';
-const definition = (plural: string, fields: readonly string[]): RawObject => ({
+const definition = (
+  plural: string,
+  fields: readonly string[],
+  ofStatus: readonly string[] = ['conditions'],
+): RawObject => ({
   metadata: { name: `${plural}.aadpodidentity.k8s.io` },
   spec: {
     versions: [
@@ -19,7 +23,8 @@ const definition = (plural: string, fields: readonly string[]): RawObject => ({
         schema: {
           openAPIV3Schema: {
             properties: {
-              spec: { properties: Object.fromEntries(fields.map((field) => [field, {}])) },
+              spec: { properties: propertiesOf(fields) },
+              status: { properties: propertiesOf(ofStatus) },
             },
           },
         },
@@ -27,6 +32,8 @@ const definition = (plural: string, fields: readonly string[]): RawObject => ({
     ],
   },
 });
+const propertiesOf = (fields: readonly string[]) =>
+  Object.fromEntries(fields.map((field) => [field, {}]));
 const definitions = [
   definition('azureidentities', ['allowedResources', 'federation']),
   definition('azureidentitybindings', ['serviceAccount']),
@@ -72,7 +79,10 @@ describe('kubectl nmi doctor', () => {
   });
 
   it('finds definitions that are old or missing, an old server, and the MIC', async () => {
-    const old = [definition('azureidentities', []), definitions[1]!];
+    const old = [
+      definition('azureidentities', []),
+      definition('azureidentitybindings', ['serviceAccount'], []),
+    ];
     const mic = createPod('mic', { spec: { containers: [{ image: 'x/mic:v1' }] } });
     const { code, stdout } = await play(
       ['doctor', '--pre', '--exit-code'],
@@ -81,7 +91,11 @@ describe('kubectl nmi doctor', () => {
     assert.equal(code, 1);
     assert.match(
       stdout,
-      /azureidentities\.aadpodidentity\.k8s\.io: crd_old\n +It lacks the fields allowedResources, federation/,
+      /azureidentities\.aadpodidentity\.k8s\.io: crd_old\n +It lacks the fields spec\.allowedResources, spec\.federation\./,
+    );
+    assert.match(
+      stdout,
+      /azureidentitybindings\S*: crd_old\n +It lacks the fields status\.conditions\./,
     );
     assert.match(stdout, /azurepodidentityexceptions\.aadpodidentity\.k8s\.io: crd_missing/);
     assert.match(stdout, /server_old/);
@@ -92,6 +106,18 @@ describe('kubectl nmi doctor', () => {
     const { stdout } = await play(['doctor', '-A'], worldOf({}, 'no'));
     assert.match(stdout, /own_rights/);
     assert.match(stdout, /agent_rights\n +It may not list pods in all namespaces/);
+    assert.match(stdout, /It may not create events\.events\.k8s\.io in all namespaces/);
+    assert.match(stdout, /It may not patch azureidentities\S*\/status in all namespaces/);
+    assert.match(stdout, /It may not patch azureidentitybindings\S*\/status in all namespaces/);
+  });
+
+  it('wants no right of the agent for what its options turn off', async () => {
+    const agent = createAgentPod('node-1', {
+      args: ['--events=false', '--status-conditions=false'],
+    });
+    const { stdout } = await play(['doctor', '-A'], worldOf({ pods: [agent] }, 'no'));
+    assert.match(stdout, /agent_rights\n +It may not list pods in all namespaces/);
+    assert.doesNotMatch(stdout, /It may not (?:create|patch)/);
   });
 
   it('names what it may not look at', async () => {
