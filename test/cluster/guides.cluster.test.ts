@@ -30,6 +30,7 @@ case "$*" in
   'identity show '*'--query id --output tsv') echo /subscriptions/s/resourcegroups/demo/providers/Microsoft.ManagedIdentity/userAssignedIdentities/demo ;;
   'identity show '*'--query tenantId --output tsv') echo 7e570000-1ab0-4000-8000-000000000001 ;;
   'identity show '*'--query principalId --output tsv') echo 7e570000-1ab0-4000-8000-000000000009 ;;
+  'account show --query tenantId --output tsv') echo 7e570000-1ab0-4000-8000-000000000001 ;;
   'account show --query id --output tsv') echo 7e570000-1ab0-4000-8000-000000000002 ;;
   'aks show '*'--query nodeResourceGroup --output tsv') echo MC_demo_demo_westeurope ;;
   'aks show '*'--query oidcIssuerProfile.issuerUrl --output tsv') echo https://issuer.example/demo/ ;;
@@ -94,7 +95,10 @@ const guides: readonly Guide[] = [
       CLIENT_ID: '22729e47-74ce-4b43-8eea-aab5f2073309',
       POD: 'web',
     },
-    asked: [/--subject system:serviceaccount:shop:default /],
+    asked: [
+      /--subject system:serviceaccount:shop:default /,
+      /^exchanged \/7e570000-1ab0-4000-8000-000000000001\/oauth2\/v2\.0\/token for 22729e47-/m,
+    ],
   },
   {
     page: 'troubleshooting.md',
@@ -107,7 +111,11 @@ const guides: readonly Guide[] = [
     },
     asked: [/^vmss identity assign --resource-group MC_demo --name aks-pool1-vmss /m],
   },
-  { page: 'operate.md', words: { NODE: 'node-1' }, asked: [] },
+  {
+    page: 'operate.md',
+    words: { NODE: 'node-1', NAMESPACE: 'shop', POD: 'web' },
+    asked: [],
+  },
   { page: 'security.md', words: {}, asked: [] },
   {
     page: '../README.md',
@@ -129,7 +137,8 @@ describeOnClusters('the guides', (cluster) => {
     if (helm.programs !== undefined) await symlink(helm.programs, join(programs, 'helm'));
     const { version } = cluster();
     const own = provideClusters().find((each) => each.programs?.version === version)?.programs;
-    const plugin = `#!/bin/sh\nexec '${process.execPath}' '${join(root, 'src/kubectl/main.ts')}' "$@"\n`;
+    const [preload, main] = ['test/cluster/support/entra-preload.ts', 'src/kubectl/main.ts'];
+    const plugin = `#!/bin/sh\nexec '${process.execPath}' --import '${join(root, preload)}' '${join(root, main)}' "$@"\n`;
     for (const [name, text] of [
       ['az', az],
       ['kubectl', kubectl(own?.kubectl ?? '')],
@@ -153,7 +162,21 @@ describeOnClusters('the guides', (cluster) => {
       kind: 'ServiceAccount',
       metadata: { name: 'default', namespace: 'shop' },
     };
-    await cluster().apply([account, pod].map((each) => stringify(each)).join('---\n'));
+    const custom = { apiVersion: 'aadpodidentity.k8s.io/v1' };
+    const metadata = { name: 'shop', namespace: 'shop' };
+    const clientID = '22729e47-74ce-4b43-8eea-aab5f2073309';
+    const resourceID =
+      '/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/shop';
+    const identity = {
+      ...custom,
+      kind: 'AzureIdentity',
+      metadata,
+      spec: { type: 0, clientID, resourceID },
+    };
+    const spec = { azureIdentity: 'shop', selector: 'shop' };
+    const binding = { ...custom, kind: 'AzureIdentityBinding', metadata, spec };
+    const objects = [account, pod, identity, binding];
+    await cluster().apply(objects.map((each) => stringify(each)).join('---\n'));
     // The agent, for guides that need one.
     const words = ['upgrade', '--install', 'nmi', 'deploy/chart', '--namespace', 'kube-system'];
     await type(`helm ${words.join(' ')} --set image.repository=registry.example/team`, {});

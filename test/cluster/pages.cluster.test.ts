@@ -35,6 +35,7 @@ const [image = '', archive = ''] = shellBlocksOf(install, 'Build the image');
 const [installByHelm = ''] = shellBlocksOf(install, 'Install with Helm');
 const [installByKubectl = ''] = shellBlocksOf(install, 'Install with kubectl');
 const [canary = ''] = shellBlocksOf(install, 'Try it on one node pool first');
+const [surge = ''] = shellBlocksOf(install, 'Updates');
 const [upgrade = ''] = shellBlocksOf(upgradePage, 'Switch');
 const [wayBack = ''] = shellBlocksOf(upgradePage, 'Way back');
 const [uninstallByHelm = '', uninstallByKubectl = '', openLater = ''] = shellBlocksOf(
@@ -85,7 +86,10 @@ describeOnClusters('the README', (cluster) => {
   /** Typed in a clone, with the words in capitals filled in. */
   async function type(script: string): Promise<string> {
     assert.notEqual(script.trim(), '');
-    const filled = script.replaceAll('REGISTRY', registry).replaceAll('NAMESPACE', 'identity');
+    const filled = script
+      .replaceAll('REGISTRY', registry)
+      .replaceAll('NAMESPACE', 'identity')
+      .replaceAll(/\bTAG\b/g, '0.1.0');
     // Rejects with what it printed.
     const { stdout } = await promisify(execFile)('sh', ['-euxc', filled], {
       cwd: folder,
@@ -181,7 +185,7 @@ describeOnClusters('the README', (cluster) => {
     const typed = [installByHelm, installByKubectl, canary, uninstallByHelm, uninstallByKubectl];
     assert.deepEqual(allShellBlocks(install), [
       ...[image, archive, ...typed.slice(0, 3)],
-      ...[uninstallByHelm, uninstallByKubectl, openLater],
+      ...[surge, uninstallByHelm, uninstallByKubectl, openLater],
     ]);
     assert.deepEqual(allShellBlocks(upgradePage), [upgrade, wayBack]);
     assert.deepEqual(others, []);
@@ -202,6 +206,18 @@ describeOnClusters('the README', (cluster) => {
     assert.match(await type(openLater), /successfully rolled out/);
     await assertOpener('kube-system/nmi');
     await type('helm uninstall nmi --namespace kube-system');
+    await assertNothingLeft();
+  });
+
+  it('updates with the new agent beside the old one, by helm', { skip }, async () => {
+    await type(installByHelm);
+    await type(surge);
+    await assertAgent('kube-system/nmi');
+    const { updateStrategy } = daemonSetOf([(await find('kube-system/nmi')) as KubeObject]);
+    assert.deepEqual(updateStrategy.rollingUpdate, { maxUnavailable: 0, maxSurge: 1 });
+    const containers = await containersOf('kube-system/nmi');
+    assert.ok(containers.every((each) => !('ports' in each)));
+    await type(uninstallByHelm);
     await assertNothingLeft();
   });
 
