@@ -3,6 +3,7 @@
  * mode: every kind of pod, and what happens to an agent and to a node, under load.
  */
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { eventually } from '../../lab/world/eventually.ts';
 import { clientPod, untilPodsReady } from './support/client-pods.ts';
@@ -178,6 +179,32 @@ describe('the agent on a real node', { skip: ground.missing ?? false }, () => {
     });
 
     it('explains itself by kubectl exec', () => assertExplains('ebpf'));
+
+    it('answers every verb of kubectl nmi that looks at a cluster', async (t) => {
+      const sysdump = join(node.machine.path('/root'), 'sysdump.yaml');
+      for (const [words, shows] of [
+        ['doctor', /agents +1 ready of 1, on 1 nodes\n/],
+        ['status', /node-1 .*ebpf/],
+        ['explain pod burstable -n default', /GRANTED/],
+        ['explain pod burstable -n default --live', /GRANTED/],
+        ['analyze -A', /0 errors/],
+        ['test --pod burstable -n default', /^A token came\./],
+        ['test --identity two -n default', /^A token came\./],
+        ['identity list -n default', /two/],
+        ['identity show two -n default', /two/],
+        ['exception list -A', /./],
+        ['migrate check -A', /./],
+        ['migrate to-workload-identity -n default --live', /./],
+        ['logs --pod burstable -n default', /token request/],
+        ['top', /default/],
+        [`sysdump --file ${sysdump}`, /sysdump\.yaml/],
+        ['version', /0\.1\.0/],
+      ] as const) {
+        const printed = await node.plugin(words.split(' '), { timeoutMs: 150_000 });
+        t.diagnostic(`${words}: ${printed.slice(0, 600)}`);
+        assert.match(printed, shows, words);
+      }
+    });
   });
 
   describe('by iptables, after an upgrade', () => {

@@ -14,6 +14,7 @@ import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { Clock } from '../../cache/clock.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Part } from '../base/part.ts';
+import { networkCode } from '../base/network-code.ts';
 import { portError } from '../base/port-error.ts';
 import { startPeriodicJob } from '../base/periodic-job.ts';
 import { guardPipeline } from '../server/pipeline-guard.ts';
@@ -109,7 +110,10 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
     }
   } catch (error) {
     await close();
-    const where = `one of the ports ${options.probePort} and ${options.metricsPort}`;
+    const where =
+      networkCode(error) === 'EADDRNOTAVAIL'
+        ? options.metricsAddress
+        : `one of the ports ${options.probePort} and ${options.metricsPort}`;
     const flags =
       options.metricsAddress === ''
         ? '--http-probe-port or --prometheus-port'

@@ -74,7 +74,7 @@ describe('the pages for probes and scrapes', () => {
     assert.equal((await get(admin.probePort, '/livez')).status, 200);
     await assert.rejects(
       open({ metricsAddress: '192.0.2.1' }),
-      /does not hold .*--http-probe-port, --prometheus-port or --prometheus-address chooses another/,
+      /does not have the address 192\.0\.2\.1: .*; --http-probe-port, --prometheus-port or --prometheus-address chooses another/,
     );
   });
 

@@ -29,6 +29,8 @@ export interface TestNode extends AsyncDisposable {
   /** As an administrator, from outside the node. */
   kubectl(args: readonly string[], options?: RunOptions): Promise<string>;
   helm(args: readonly string[], options?: RunOptions): Promise<string>;
+  /** The plugin, from its sources. */
+  plugin(args: readonly string[], options?: RunOptions): Promise<string>;
   /** `kubectl apply`. */
   apply(...objects: readonly object[]): Promise<void>;
   /** Boots and waits until the API server answers and the kubelet reports the node ready. */
@@ -88,7 +90,12 @@ export async function openNode(ground: Ground, options: NodeOptions): Promise<Te
   mkdirSync(home, { recursive: true });
   const kubeconfig = join(home, 'kubeconfig');
   writeFileSync(kubeconfig, renderKubeconfig(pki.admin), { mode: 0o600 });
-  const env = { PATH: process.env['PATH'], HOME: home, KUBECONFIG: kubeconfig };
+  const env = {
+    PATH: process.env['PATH'],
+    HOME: home,
+    KUBECONFIG: kubeconfig,
+    KUBECTL: ground.programs.kubectl,
+  };
   const inAzure = (program: string, args: readonly string[], more: RunOptions = {}) =>
     runProcess('nsenter', [`--net=${machine.azurePath}`, '--', program, ...args], { ...more, env });
   const kubectl: TestNode['kubectl'] = (args, more) => inAzure(ground.programs.kubectl, args, more);
@@ -140,6 +147,8 @@ export async function openNode(ground: Ground, options: NodeOptions): Promise<Te
     caPem: pki.caPem,
     kubectl,
     helm: (args, more) => inAzure(ground.programs.helm, args, more),
+    plugin: (args, more) =>
+      inAzure(process.execPath, [join(repositoryRoot, 'src/kubectl/main.ts'), ...args], more),
     apply,
     boot,
     journal,
