@@ -32,6 +32,12 @@ const executable = join(dist, 'nmi');
  * 115, at the same CPU per request (Node 26.10, November 2026).
  */
 const youngGeneration = '--max-semi-space-size=2';
+/**
+ * The old generation is collected for the first time at 16 MB and not at some hundred; from then on V8 goes by what is
+ * alive. Under the lab's attacks: 151 to 163 MB resident instead of 176 to 202 (Node 26.10, November 2026).
+ */
+const oldGeneration = '--initial-old-space-size=16';
+const v8Flags = [youngGeneration, oldGeneration];
 /** A signal opens no debugger, which any process of the node's network could connect to. */
 const noDebugger = '--disable-sigusr1';
 const bundleAsset = 'bundle';
@@ -107,7 +113,7 @@ export async function makeExecutable(
   writeFileSync(join(folder, 'nmi.cjs'), script);
   writeFileSync(join(folder, bundleAsset), wrapped);
   writeFileSync(join(folder, workerAsset), worker);
-  writeFileSync(join(folder, cacheAsset), await makeCodeCache(wrapped, target.runNode));
+  writeFileSync(join(folder, cacheAsset), await makeCodeCache(wrapped, target.runNode, v8Flags));
   writeFileSync(join(folder, 'entry.cjs'), renderEntry(bundleAsset, cacheAsset));
   writeFileSync(join(folder, noticesFile), renderNotices(repositoryRoot, modules, target));
   embed(folder, target);
@@ -149,7 +155,7 @@ function embed(work: string, target: BuildTarget): void {
     output: 'nmi.made',
     executable: target.node,
     disableExperimentalSEAWarning: true,
-    execArgv: [youngGeneration, noDebugger],
+    execArgv: [...v8Flags, noDebugger],
     // NODE_OPTIONS has no effect: no environment variable loads code into the agent.
     execArgvExtension: 'none',
     assets: {

@@ -93,7 +93,7 @@ const pupil = `
 
 /**
  * Reads compiled code and writes it again. The first time, with the same hash seed, it numbers functions
- * in the order of the script instead of that of their compilation; the second time, without any flag,
+ * in the order of the script instead of that of their compilation; the second time, with the flags of the product,
  * it makes sure that a process of the product takes it.
  *
  * V8 writes a hash of its process's flags, the seed among them, into bytes 12 to 15 (V8 14.6,
@@ -113,11 +113,13 @@ const rewriter = `
 /**
  * @param wrapped what `wrapBundle` gave.
  * @param node the command that runs the Node of the executable.
+ * @param flags of V8 that the executable runs with: V8 refuses code of a process with others.
  * @throws Error if the bundle does not serve, or if a new process would refuse the code.
  */
 export async function makeCodeCache(
   wrapped: string,
   node: Command = [process.execPath],
+  flags: readonly string[] = [],
 ): Promise<Buffer> {
   const folder = mkdtempSync(join(tmpdir(), 'nmi-code-cache-'));
   try {
@@ -130,7 +132,7 @@ export async function makeCodeCache(
     while (seen.length < maxRuns) {
       await learn(folder, node);
       rewrite(folder, node, ['--hash-seed=1', '--no-flush-bytecode'], 'again');
-      rewrite(folder, node, [], 'as it is');
+      rewrite(folder, node, flags, 'as it is');
       const made = readFileSync(file('cache'));
       if (seen.some((other) => other.equals(made))) return made;
       seen.push(made);
