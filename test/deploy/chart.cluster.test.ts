@@ -415,6 +415,10 @@ describe('the chart', { skip }, () => {
     });
     const { template, updateStrategy } = daemonSetOf(all);
     assert.deepEqual(updateStrategy.rollingUpdate, rollingUpdate);
+    // With more the controller never looks at the new pod again, and the update stands still.
+    const waits = (of: typeof all) =>
+      (specOf(of, 'DaemonSet') as { minReadySeconds: number }).minReadySeconds;
+    assert.deepEqual([waits(all), waits(objects({}))], [0, 10]);
     const [agent, kernel] = template.spec.containers;
     // The host's ports of two pods would be in each other's way.
     assert.deepEqual([agent?.ports, kernel?.ports], [undefined, undefined]);
