@@ -195,7 +195,7 @@ describe('the agent on a real node', { skip: ground.missing ?? false }, () => {
         ['exception list -A', /./],
         ['migrate check -A', /./],
         ['migrate to-workload-identity -n default --live', /./],
-        ['logs --pod burstable -n default', /token request/],
+        ['logs --node node-1', /token request/],
         ['top', /default/],
         [`sysdump --file ${sysdump}`, /sysdump\.yaml/],
         ['version', /0\.1\.0/],
