@@ -39,7 +39,7 @@ const youngGeneration = '--max-semi-space-size=2';
 const oldGeneration = '--initial-old-space-size=16';
 const v8Flags = [youngGeneration, oldGeneration];
 /** Threads that compile and collect beside the main one, instead of 4: each keeps 3 MB of the C library's memory. */
-const fewWorkers = '--v8-pool-size=2';
+const oneWorker = '--v8-pool-size=1';
 /** A signal opens no debugger, which any process of the node's network could connect to. */
 const noDebugger = '--disable-sigusr1';
 const bundleAsset = 'bundle';
@@ -157,7 +157,7 @@ function embed(work: string, target: BuildTarget): void {
     output: 'nmi.made',
     executable: target.node,
     disableExperimentalSEAWarning: true,
-    execArgv: [...v8Flags, fewWorkers, noDebugger],
+    execArgv: [...v8Flags, oneWorker, noDebugger],
     // NODE_OPTIONS has no effect: no environment variable loads code into the agent.
     execArgvExtension: 'none',
     assets: {
