@@ -543,11 +543,12 @@ export const server: Faults = {
     ],
   ],
   'src/nmi/admin/page-connections.ts': [
-    ['pods keep the kubelet from its probe', 'oldest.destroy();', ''],
+    ['pods keep the kubelet from its probe', 'surplus.destroy();', ''],
+    ['one pod ends the scrapes of others', 'if (counts.get(address) === most) return', 'return'],
     [
       'the newest connection ends for the oldest',
-      'const [oldest] = open;',
-      'const oldest = [...open].at(-1);',
+      'for (const [socket, address] of open) if (',
+      'for (const [socket, address] of [...open].reverse()) if (',
     ],
     [
       'connections of pods end those of the node',

@@ -39,11 +39,21 @@ describe('the connections of the pages', () => {
     assert.equal(all[8]?.destroyed, false, 'one that has ended has left its place');
   });
 
+  it('of one address take no place of another’s', () => {
+    const connections = new PageConnections();
+    const scrapes = ['10.2.0.9', '10.3.0.9'].map((address) => add(connections, address));
+    const held = Array.from({ length: 100 }, () => add(connections, '10.1.0.7'));
+    assert.ok(scrapes.every(({ destroyed }) => !destroyed));
+    assert.equal(held.filter(({ destroyed }) => !destroyed).length, 30);
+    connections.destroyAll();
+    assert.ok([...scrapes, ...held].every(({ destroyed }) => destroyed));
+  });
+
   it('of others take no place of the node’s own', () => {
     const connections = new PageConnections();
     const probe = add(connections, '10.0.0.4');
     for (let index = 0; index < 100; index++) {
-      add(connections, index % 2 === 0 ? '10.1.0.7' : undefined);
+      add(connections, index % 2 === 0 ? `10.1.0.${index}` : undefined);
     }
     assert.equal(probe.destroyed, false);
   });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../../src/cache/clock.ts';
@@ -76,6 +76,36 @@ describe('the pages for probes and scrapes', () => {
       open({ metricsAddress: '192.0.2.1' }),
       /does not have the address 192\.0\.2\.1: .*; --http-probe-port, --prometheus-port or --prometheus-address chooses another/,
     );
+  });
+
+  it('end a connection that sends nothing, in time or with its own end', async () => {
+    await using admin = await open();
+    for (const [endsItself, fromMs, toMs] of [
+      [true, 0, 1_000],
+      [false, 1_900, 4_000],
+    ] as const) {
+      const socket = connect(admin.probePort, '127.0.0.1').resume();
+      const beganMs = performance.now();
+      if (endsItself) socket.end();
+      await once(socket, 'close');
+      const tookMs = performance.now() - beganMs;
+      assert.ok(tookMs >= fromMs && tookMs < toMs, `${tookMs} ms`);
+    }
+  });
+
+  it('answer a request that comes in pieces', async () => {
+    await using admin = await open();
+    const socket = connect({ port: admin.probePort, host: '127.0.0.1', allowHalfOpen: true });
+    let answer = '';
+    socket.on('data', (chunk: Buffer) => (answer += chunk.toString()));
+    const ended = once(socket, 'end');
+    for (const piece of ['GET /li', 'vez HTTP/1.1\r\nHo', 'st: x\r\n\r\n']) {
+      socket.write(piece);
+      await delay(20);
+    }
+    await ended;
+    socket.end();
+    assert.match(answer, /^HTTP\/1\.1 200 OK\r\n[^]*\r\n\r\nok$/);
   });
 
   it('are off for port 0', async () => {
