@@ -562,8 +562,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
   });
 
   it('are gone from its buffers too', async () => {
-    // The HTTP parser's memory holds the last answers until others are written over them, and a
-    // buffer goes when the collector comes to it: both take traffic.
+    // A buffer goes when the collector comes to it, which takes traffic.
     let events = 0;
     await eventually(async () => {
       // Several for each look, which takes most of the time where others run, too.
