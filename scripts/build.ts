@@ -32,10 +32,7 @@ const executable = join(dist, 'nmi');
  * 115, at the same CPU per request (Node 26.10, November 2026).
  */
 const youngGeneration = '--max-semi-space-size=2';
-/**
- * The old generation is collected for the first time at 16 MB and not at some hundred; from then on V8 goes by what is
- * alive. Under the lab's attacks: 151 to 163 MB resident instead of 176 to 202 (Node 26.10, November 2026).
- */
+/** The old generation is collected for the first time at 16 MB and not at some hundred; from then on as main.ts says. */
 const oldGeneration = '--initial-old-space-size=16';
 const v8Flags = [youngGeneration, oldGeneration];
 /** Threads that compile and collect beside the main one, instead of 4: each keeps 3 MB of the C library's memory. */

@@ -2,6 +2,7 @@
  * Words in, exit code out. The only file that touches the process: its arguments, its environment,
  * its signals and its end.
  */
+import { setFlagsFromString } from 'node:v8';
 import { createBatchedOutput } from './cli/batched-output.ts';
 import { runCli } from './cli/cli.ts';
 import { exitCodes } from './cli/io.ts';
@@ -9,6 +10,11 @@ import { exitCodes } from './cli/io.ts';
 // Small buffers share slabs, and one slice of a slab keeps all of it: what a secret or a token was
 // read into would stay in memory long after everything that holds it was let go.
 Buffer.poolSize = 0;
+
+// The heap is collected when it has grown by half, and not to four times what is alive: under the lab's attacks
+// 164 MB resident at most instead of 210, at the same CPU per request. Among the flags that the executable
+// starts with it made a hit 10 % slower (Node 26.10, November 2026).
+setFlagsFromString('--heap-growing-percent=50');
 
 const stop = new AbortController();
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
