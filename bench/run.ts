@@ -13,7 +13,7 @@ import { obstacleTo, takeTurn, untilQuiet } from './machine/alone.ts';
 import { describeLoad, describeMachine } from './machine/describe.ts';
 import { watchOthers } from './machine/others.ts';
 import { renderGoals } from './report/goals.ts';
-import { busiestLoads, figureTable, seriesTable, surroundingsOf } from './report/markdown.ts';
+import { busiestLoads, figureTable, seriesTable, servicesOf } from './report/markdown.ts';
 import { publish, republish } from './report/publish.ts';
 import { scenarios } from './scenarios/all.ts';
 import type { Scenario } from './scenarios/scenario.ts';
@@ -118,7 +118,7 @@ async function runScenario(
 
 function render(result: ScenarioResult): string {
   return [
-    `${result.title} (${result.seconds} s${surroundingsOf(result)})`,
+    `${result.title} (${result.seconds} s${servicesOf(result)})`,
     ...(result.series.length === 0 ? [] : [seriesTable(result)]),
     ...(result.figures.length === 0 ? [] : [figureTable(result.figures)]),
     ...result.notes,

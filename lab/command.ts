@@ -10,12 +10,12 @@ import { attachFabric, findFabricObstacle } from './fabric/fabric.ts';
 import { LabError } from './fabric/lab-error.ts';
 import { superviseLab } from './fabric/supervise.ts';
 import { scenarios } from './scenarios/all.ts';
-import { openFabricGround } from './world/fabric-ground.ts';
-import { openLoopbackGround } from './world/loopback-ground.ts';
-import { createReport } from './world/report.ts';
-import { runScenarios, type Scenario } from './world/scenario.ts';
-import { prepareStay } from './world/stay.ts';
-import { World, type Ground } from './world/world.ts';
+import { openFabricEnvironment } from './test-bed/fabric-environment.ts';
+import { openLoopbackEnvironment } from './test-bed/loopback-environment.ts';
+import { createReport } from './test-bed/report.ts';
+import { runScenarios, type Scenario } from './test-bed/scenario.ts';
+import { prepareKeep } from './test-bed/keep.ts';
+import { TestBed, type Environment } from './test-bed/test-bed.ts';
 
 const executable = fileURLToPath(new URL('../dist/nmi', import.meta.url));
 
@@ -72,8 +72,8 @@ export async function lab(words: readonly string[], io: Io): Promise<number> {
     const obstacle = flags.loopback === true ? 'asked for by --loopback' : findFabricObstacle();
     if (obstacle === undefined) return await superviseLab({ args: words, stop: io.stop });
     io.stderr(`lab: on loopback and WITHOUT the redirect: ${obstacle}\n`);
-    await using ground = await openLoopbackGround([executable]);
-    return await runLab(ground, { ...flags, redirect: 'none' }, undefined, io);
+    await using environment = await openLoopbackEnvironment([executable]);
+    return await runLab(environment, { ...flags, redirect: 'none' }, undefined, io);
   });
 }
 
@@ -85,26 +85,26 @@ export async function labInner(
   return reporting(io, async () => {
     const flags = parseFlags(words);
     const fabric = attachFabric(prefix);
-    await using ground = await openFabricGround(fabric, flags.redirect, [executable]);
-    return await runLab(ground, flags, (space) => fabric.namespaceOf(space), io);
+    await using environment = await openFabricEnvironment(fabric, flags.redirect, [executable]);
+    return await runLab(environment, flags, (space) => fabric.namespaceOf(space), io);
   });
 }
 
 async function runLab(
-  ground: Ground,
+  environment: Environment,
   flags: LabFlags,
   namespaceOf: ((space: string) => string) | undefined,
   io: Io,
 ): Promise<number> {
   const report = createReport(flags.output, io.stdout);
-  await using world = new World(ground, report.line);
-  const { chosen, left } = choose(flags.scenario, ground);
+  await using testBed = new TestBed(environment, report.line);
+  const { chosen, left } = choose(flags.scenario, environment);
   const all = Array.from({ length: flags.times }, () => chosen).flat();
-  const redirect = flags.redirect === 'auto' ? `auto, here ${world.mode}` : world.mode;
-  report.begin(ground.kind, redirect, all.length);
+  const redirect = flags.redirect === 'auto' ? `auto, here ${testBed.mode}` : testBed.mode;
+  report.begin(environment.kind, redirect, all.length);
   for (const scenario of left) report.skipped(scenario);
   const result = await runScenarios({
-    world,
+    testBed,
     scenarios: all,
     stop: io.stop,
     onStart: report.start,
@@ -112,19 +112,19 @@ async function runLab(
   });
   report.summary(result);
   if (flags.keep === true && !io.stop.aborted) {
-    io.stderr(await prepareStay(world, namespaceOf));
+    io.stderr(await prepareKeep(testBed, namespaceOf));
     await untilStopped(io);
   }
   return result.ok ? exitCodes.ok : exitCodes.failed;
 }
 
-function choose(name: string, ground: Ground) {
+function choose(name: string, environment: Environment) {
   const named = scenarios.filter((scenario) => {
     if (name === 'all') return true;
     return name === 'tour' ? scenario.inTour : scenario.name === name;
   });
   const isPossible = (scenario: Scenario) =>
-    scenario.needs === 'any' || ground.kind === 'namespaces';
+    scenario.needs === 'any' || environment.kind === 'namespaces';
   return {
     chosen: named.filter(isPossible),
     left: named.filter((scenario) => !isPossible(scenario)),

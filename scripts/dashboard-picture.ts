@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { createPodManifest } from '../lab/fakes/kube/manifests.ts';
 import { openLoopbackPod } from '../lab/pods/pod-client.ts';
 import { readDashboard } from '../test/deploy/monitoring/queries.ts';
-import { nodeName, openSurroundings, type Surroundings } from '../test/process/agent-child.ts';
+import { nodeName, openServices, type Services } from '../test/process/agent-child.ts';
 import { openPrometheus, queryRange, type Prometheus } from '../test/process/prometheus-child.ts';
 import { ask, tokenTarget } from '../test/support/ask.ts';
 import { renderDashboard, type DrawnPanel, type PanelLine } from './dashboard/picture.ts';
@@ -19,8 +19,8 @@ const away = { fromS: 75, toS: 95 } as const;
 /** Of rates: a few scrapes. */
 const rateInterval = '5s';
 
-await using world = await openSurroundings();
-const { kube, listenPort } = world;
+await using testBed = await openServices();
+const { kube, listenPort } = testBed;
 const strangerIp = '127.0.0.12';
 kube.apply(
   createPodManifest({
@@ -37,11 +37,11 @@ await using stranger = openLoopbackPod({
   host: '127.0.0.1',
   port: listenPort,
 });
-world.start();
-await world.untilReady();
-await using prometheus = await openPrometheus(world);
+testBed.start();
+await testBed.untilReady();
+await using prometheus = await openPrometheus(testBed);
 const beginS = Date.now() / 1000;
-await load(world, beginS);
+await load(testBed, beginS);
 const panels: DrawnPanel[] = [];
 for (const { title, type, gridPos, fieldConfig, targets } of readDashboard().panels) {
   const drawn = await Promise.all(
@@ -54,7 +54,7 @@ const path = join(import.meta.dirname, '../docs/dashboard.svg');
 await writeFile(path, renderDashboard('The dashboard of Entra Pod Identity', panels, seconds));
 
 /** Requests for tokens in memory and not in memory, of a pod that has an identity and one that has none. */
-async function load({ pod, imds }: Surroundings, fromS: number): Promise<void> {
+async function load({ pod, imds }: Services, fromS: number): Promise<void> {
   const isIn = (atS: number, { fromS: from, toS: to }: typeof throttled | typeof away) =>
     atS >= from && atS < to;
   let fault = '';

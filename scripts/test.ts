@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { freshExecutable } from './build.ts';
 import { checkSources } from './check.ts';
 import { prepareBinaries } from '../test/cluster/support/binaries.ts';
-import { provideGround } from '../test/node/support/ground.ts';
+import { provideNodeSystem } from '../test/node/support/node-system.ts';
 import { hasNodePrograms } from '../test/node/support/node-programs.ts';
 import { isCluster, isDebian, isExclusive, isLab, isLong, isNode, isVm } from './test-kinds.ts';
 
@@ -27,7 +27,7 @@ if (kind === 'all' && !(await checkSources())) {
 await freshExecutable();
 const selected = select(kind, more);
 if (selected.some(isCluster)) prepareBinaries();
-if (selected.some(isNode)) prepareGround();
+if (selected.some(isNode)) prepareNodeSystem();
 process.exit(runTests(selected));
 
 function select(wanted: string, others: readonly string[]): readonly string[] {
@@ -68,8 +68,8 @@ function canBootNode(): boolean {
 }
 
 /** Before any test: it may take longer than a test may. */
-function prepareGround(): void {
-  const { name, missing } = provideGround();
+function prepareNodeSystem(): void {
+  const { name, missing } = provideNodeSystem();
   if (missing !== undefined) process.stderr.write(`SKIPPED: all tests on ${name}: ${missing}\n`);
 }
 

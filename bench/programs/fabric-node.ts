@@ -11,7 +11,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { attachFabric, fabricAddresses } from '../../lab/fabric/fabric.ts';
 import { inCgroup, openLabCgroups } from '../../lab/fabric/cgroups.ts';
-import { openSurroundings } from '../../lab/world/environment.ts';
+import { openServices } from '../../lab/test-bed/services.ts';
 import { onCore } from '../machine/cores.ts';
 import { outputOf, stop, untilItSpeaks } from '../machine/child.ts';
 import { measureLookUps } from '../stand/look-ups.ts';
@@ -34,7 +34,7 @@ const podName = 'ask-0';
 await using stack = new AsyncDisposableStack();
 const fabric = attachFabric(plan.prefix);
 const around = stack.use(
-  await openSurroundings({
+  await openServices({
     imds: { host: imdsIp, port: 80 },
     host: azureIp,
     kubePort: 6443,

@@ -62,7 +62,7 @@ export function seriesTable(scenario: ScenarioResult): string {
 }
 
 /** What else the machine did meanwhile. */
-export function surroundingsOf({ othersCores, isNotAlone }: ScenarioResult): string {
+export function servicesOf({ othersCores, isNotAlone }: ScenarioResult): string {
   const others =
     othersCores === undefined ? '' : `; others used ${othersCores} processors meanwhile`;
   return `${others}${isNotAlone === true ? '; **NOT ALONE ON THE MACHINE**' : ''}`;

@@ -5,7 +5,7 @@ import { noiseBound } from '../core/statistics.ts';
 import { minutesOf } from './duration.ts';
 import { renderGoals } from './goals.ts';
 import { renderHeadline } from './headline.ts';
-import { busiestLoads, figureTable, seriesTable, surroundingsOf } from './markdown.ts';
+import { busiestLoads, figureTable, seriesTable, servicesOf } from './markdown.ts';
 import { plotsOf } from './plots.ts';
 import { slopeFigures, slopeNote } from './soak-slopes.ts';
 
@@ -58,7 +58,7 @@ function renderScenario(scenario: ScenarioResult, common: Machine): string {
   return [
     `## ${name}`,
     `${title}. Commit ${commit}, ${startedAt.slice(0, 16).replace('T', ' ')} UTC, ${seconds} s; load of ` +
-      `the machine before it ${loadBefore}${surroundingsOf(scenario)}.`,
+      `the machine before it ${loadBefore}${servicesOf(scenario)}.`,
     elsewhere,
     ...(series.length === 0 ? [] : [seriesTable(scenario)]),
     ...(all.length === 0 ? [] : [figureTable(all)]),

@@ -8,14 +8,11 @@ import {
   createAzureIdentityBinding,
   createSecret,
 } from '../../lab/fakes/kube/manifests.ts';
-import type { Surroundings } from '../../lab/world/environment.ts';
+import type { Services } from '../../lab/test-bed/services.ts';
 
 export const secretValue = 'bench-client-secret';
 
-export function addSecretIdentity(
-  { kube, entra }: Surroundings,
-  label = 'bench',
-): EntraApplication {
+export function addSecretIdentity({ kube, entra }: Services, label = 'bench'): EntraApplication {
   const application = createEntraApplication(label, { secrets: [{ value: secretValue }] });
   entra.register(application);
   const { clientId, tenantId } = application;

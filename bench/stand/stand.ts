@@ -7,7 +7,7 @@ import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { LabIdentity } from '../../lab/fakes/token.ts';
-import { openSurroundings, type Surroundings } from '../../lab/world/environment.ts';
+import { openServices, type Services } from '../../lab/test-bed/services.ts';
 import type { Caller } from '../load/plan.ts';
 import { freePort } from '../machine/child.ts';
 import { BenchAgent } from './agent.ts';
@@ -25,7 +25,7 @@ export interface StandOptions {
   /** Pods that ask, each with an identity of its own. Default 1. */
   readonly askingPods?: number;
   /** More objects, before the agent starts. */
-  readonly prepare?: (around: Surroundings) => void;
+  readonly prepare?: (around: Services) => void;
 }
 
 export interface AskingPod {
@@ -34,7 +34,7 @@ export interface AskingPod {
 }
 
 export interface Stand extends AsyncDisposable {
-  readonly around: Surroundings;
+  readonly around: Services;
   readonly agent: BenchAgent;
   readonly host: string;
   readonly port: number;
@@ -58,7 +58,7 @@ export async function openStand(options: StandOptions): Promise<Stand> {
 export async function prepareStand(options: StandOptions): Promise<Stand> {
   await using opening = new AsyncDisposableStack();
   const around = opening.use(
-    await openSurroundings({
+    await openServices({
       imds: { host, port: 0 },
       host,
       kubePort: 0,

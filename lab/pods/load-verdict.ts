@@ -21,7 +21,7 @@ export interface Verdict {
  * @param others statuses and error codes besides 200.
  * @throws AssertionError
  */
-export function judgeLoad(
+export function checkLoad(
   pod: string,
   reports: readonly PodLoadReport[],
   identity: string,

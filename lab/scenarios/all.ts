@@ -1,5 +1,5 @@
 /** Every scenario, in the order they run: those with equal flags of the agent side by side. */
-import type { Scenario } from '../world/scenario.ts';
+import type { Scenario } from '../test-bed/scenario.ts';
 import { addressModeScenarios } from './node/address-mode.ts';
 import { addressScenarios } from './pods/addresses.ts';
 import { addressStormScenarios } from './pods/address-storm.ts';
@@ -21,7 +21,7 @@ import { nodeSurfaceScenarios } from './node/node-surface.ts';
 import { privilegeSplitScenarios } from './node/privilege-split.ts';
 import { rawFrameScenarios } from './node/raw-frames.ts';
 import { redirectScenarios } from './node/redirect.ts';
-import { strangerScenarios } from './node/strangers.ts';
+import { driftScenarios } from './node/drift.ts';
 import { attestedScenarios } from './pods/attested.ts';
 import { canaryScenarios, upstreamScenarios } from './tokens/upstream.ts';
 import { wireScenarios } from './tokens/wire.ts';
@@ -37,7 +37,7 @@ export const scenarios: readonly Scenario[] = [
   ...upstreamScenarios,
   ...entraScenarios,
   ...changeScenarios,
-  ...strangerScenarios,
+  ...driftScenarios,
   ...agentHandoverScenarios,
   ...agentLifeScenarios,
   ...agentUpgradeScenarios,

@@ -124,7 +124,7 @@ function renderToken(view: TokenView, tenantId: string): string {
   const { token, failure } = view;
   const tenant = view.tenantId === tenantId ? '' : ` (tenant ${printable(view.tenantId)})`;
   const facts = [
-    ...(token === undefined ? ['no token'] : renderStanding(token)),
+    ...(token === undefined ? ['no token'] : renderTokenState(token)),
     ...(view.isFetching ? ['being fetched'] : []),
     ...(failure === undefined ? [] : [renderFailure(failure)]),
   ];
@@ -137,7 +137,7 @@ function renderFailure({ reason, description, heldForMs }: FailureView): string 
   return `${when}: ${reason}${why}`;
 }
 
-function renderStanding(token: NonNullable<TokenView['token']>): readonly string[] {
+function renderTokenState(token: NonNullable<TokenView['token']>): readonly string[] {
   const { state, expiresInMs, refreshInMs, failedRefreshes, isServed } = token;
   const isOver = expiresInMs <= 0;
   return [

@@ -2,7 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { text } from 'node:stream/consumers';
-import { exitCodes } from './base/outside.ts';
+import { exitCodes } from './base/io.ts';
 import { runPlugin } from './plugin.ts';
 import { runProgram } from './transport/program.ts';
 

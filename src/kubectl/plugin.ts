@@ -1,7 +1,7 @@
 /** From words to a verb: the command line of `kubectl nmi`, by yargs. */
 import yargs from 'yargs';
 import { outputFormats } from './base/output.ts';
-import { exitCodes, type Outside } from './base/outside.ts';
+import { exitCodes, type Io } from './base/io.ts';
 import { PluginError, type ExitCode } from './base/plugin-error.ts';
 import { Kubectl, passedFlags, type PassedFlags } from './transport/kubectl.ts';
 import { addAnalyze } from './verbs/analyze.ts';
@@ -36,12 +36,12 @@ const addVerbs: readonly AddVerb[] = [
 ];
 
 /** @param words the command line without the program. @returns the exit code. */
-export async function runPlugin(words: readonly string[], outside: Outside): Promise<ExitCode> {
+export async function runPlugin(words: readonly string[], io: Io): Promise<ExitCode> {
   let code: ExitCode = exitCodes.ok;
   const start: Start = async (flags, work) => {
     code = await work({
-      outside,
-      kubectl: new Kubectl(outside, passedOf(flags)),
+      io,
+      kubectl: new Kubectl(io, passedOf(flags)),
       namespace: flags.namespace,
       allNamespaces: flags['all-namespaces'],
       output: flags.output,
@@ -49,26 +49,22 @@ export async function runPlugin(words: readonly string[], outside: Outside): Pro
     });
   };
   try {
-    if (words[0] === '__complete') return await complete(words.slice(1), outside, start);
+    if (words[0] === '__complete') return await complete(words.slice(1), io, start);
     await createParser(start).parseAsync([...words], {}, (_error, _argv, output) => {
-      if (output !== '') outside.stdout(`${output}\n`);
+      if (output !== '') io.stdout(`${output}\n`);
     });
     return code;
   } catch (error) {
     if (!(error instanceof PluginError)) throw error;
-    outside.stderr(`error: ${oneLine(error.message)}\n${oneLine(error.nextStep)}\n`);
+    io.stderr(`error: ${oneLine(error.message)}\n${oneLine(error.nextStep)}\n`);
     return error.exitCode;
   }
 }
 
 /** What kubectl wants of `kubectl_complete-nmi`: a word a line, then a directive (4: no file names). */
-async function complete(
-  words: readonly string[],
-  outside: Outside,
-  start: Start,
-): Promise<ExitCode> {
+async function complete(words: readonly string[], io: Io, start: Start): Promise<ExitCode> {
   const found = await createParser(start).getCompletion([...words]);
-  outside.stdout([...found.map((each) => each.split(':')[0]), ':4', ''].join('\n'));
+  io.stdout([...found.map((each) => each.split(':')[0]), ':4', ''].join('\n'));
   return exitCodes.ok;
 }
 

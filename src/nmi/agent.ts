@@ -93,9 +93,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
           },
         });
   const observer = audit.observe(reported, state);
-  const loopMark = new LoopDetection();
-  const core = { ...options, tuning, client, kernel, state, observer, loopMark };
-  const tokens = starting.use(await openTokens({ ...core, knowledge: state }));
+  const loopDetection = new LoopDetection();
+  const core = { ...options, tuning, client, kernel, state, observer, loopDetection };
+  const tokens = starting.use(await openTokens({ ...core, clusterState: state }));
   const { broker } = tokens;
   const server = starting.use(await openServer({ ...core, broker, held }));
   const parts: Part[] = [
@@ -132,7 +132,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         new Conditions({
           client,
           clock,
-          knowledge: state,
+          clusterState: state,
           node: config.node,
           random: Math.random,
           log: log.child({ component: 'conditions' }),

@@ -16,7 +16,7 @@ import {
   busiestLoads,
   renderSpread,
   seriesTable,
-  surroundingsOf,
+  servicesOf,
 } from '../../bench/report/markdown.ts';
 import { plotsOf } from '../../bench/report/plots.ts';
 import { fillReadme, fillResults } from '../../bench/report/readme.ts';
@@ -161,8 +161,8 @@ describe('a report', () => {
   it('says loudly of a run that was not alone, and what others used', () => {
     const one = scenario([1], [1]);
     const beside = { ...one, isNotAlone: true, othersCores: 0.7 };
-    assert.equal(surroundingsOf(one), '');
-    assert.match(surroundingsOf(beside), /others used 0\.7 processors meanwhile; \*\*NOT ALONE/);
+    assert.equal(servicesOf(one), '');
+    assert.match(servicesOf(beside), /others used 0\.7 processors meanwhile; \*\*NOT ALONE/);
   });
 
   it('has goals of throughput, p50, p99 and CPU for new connections, by each way', () => {

@@ -16,7 +16,7 @@ import { repositoryRoot } from '../conventions/tree.ts';
 const stamp = { version: '1.2.3', commit: 'abc', date: '2026-01-02T03:04:05Z' };
 
 /** Functions and classes of these folders; the bundler keeps their names. */
-const labNames = namesExportedBy('lab/{fakes,frames,fabric,pods,world}/**/*.ts');
+const labNames = namesExportedBy('lab/{fakes,frames,fabric,pods,testBed}/**/*.ts');
 
 /** What a bundle keeps of a title, if it is not put together: it escapes quotes and what is not ASCII. */
 const titles = scenarios

@@ -20,7 +20,7 @@ import {
   openEntraAgent,
   putSecret,
   type EntraAgent,
-  type EntraWorld,
+  type EntraTestBed,
 } from '../support/entra-agent.ts';
 import { identityA, identityB, idsOf } from '../support/loopback-agent.ts';
 
@@ -47,11 +47,11 @@ describe('nmi explain beside an agent', () => {
     folder = await mkdtemp(join(tmpdir(), 'nmi-explain-'));
     path = join(folder, 'explain.sock');
     const own = { explainSocket: path, tuning: { bindingGraceMs: 0 } };
-    const prepare = async (world: EntraWorld) => {
-      const { kube } = world;
+    const prepare = async (testBed: EntraTestBed) => {
+      const { kube } = testBed;
       bindPod(kube);
       for (const kind of credentialKinds) {
-        const application = await bindApplication(world, kind, kind.replace('_', '-'));
+        const application = await bindApplication(testBed, kind, kind.replace('_', '-'));
         clientIds.set(kind, application.clientId);
       }
       // The oldest, so the one that is taken.

@@ -10,7 +10,7 @@ import {
   createAzurePodIdentityException,
 } from '../../lab/fakes/kube/manifests.ts';
 import { runCli } from '../../src/cli/cli.ts';
-import { temporaryDir } from '../nmi/kube/kube-world.ts';
+import { temporaryDir } from '../nmi/kube/kube-test-bed.ts';
 
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 

@@ -4,7 +4,7 @@ import { cpSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { openCgroupTree, whyNoBpfTests } from '../redirect/cgroup-ground.ts';
+import { openCgroupTree, whyNoBpfTests } from '../redirect/cgroup-fixture.ts';
 import { compileRefusedPrograms } from '../redirect/refused-programs.ts';
 import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../redirect/namespaces.ts';
 

@@ -13,13 +13,13 @@ import type {
   IdentityGrant,
   Pod,
 } from '../../src/cache/index/objects.ts';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openKubeClient, type KubeClient } from '../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../src/nmi/kube/api/kube-error.ts';
 import { createOwnAccount } from '../../src/nmi/kube/accounts/own-account.ts';
 import { requestServiceAccountToken } from '../../src/nmi/kube/accounts/token-request.ts';
 import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
-import { keptLog, MapStore, quick } from '../nmi/kube/kube-world.ts';
+import { keptLog, MapStore, quick } from '../nmi/kube/kube-test-bed.ts';
 import type { BoundObject, Cluster } from './support/cluster.ts';
 import { renderKubeconfig } from './support/kubeconfig.ts';
 import { describeOnClusters } from './support/on-clusters.ts';

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { before, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock, type Clock } from '../../src/cache/clock.ts';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { createLogger } from '../../src/nmi/base/logger.ts';
 import { Conditions, leaseName } from '../../src/nmi/conditions/conditions.ts';
 import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
@@ -56,7 +56,7 @@ describeOnClusters('status conditions', (cluster) => {
         random: Math.random,
         log,
         timing,
-        knowledge: { upstreams, owners, isSynced: () => true },
+        clusterState: { upstreams, owners, isSynced: () => true },
       }),
     );
     const opened = opening.move();

@@ -5,7 +5,7 @@ import { request } from 'node:https';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openApi, type Api, type ApiAccess } from './support/api.ts';
 import { contractTests, type ContractServer } from './support/contract.ts';
 import { reflectorTests } from './support/reflector-contract.ts';

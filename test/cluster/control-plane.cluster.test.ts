@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, it } from 'node:test';
 import { promisify } from 'node:util';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { isAlive } from '../../lab/fabric/process-alive.ts';
 import { provideClusters, provideHelm, type ClusterBinaries } from './support/binaries.ts';
 import { openClusterFolder } from './support/cluster-folder.ts';

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import type { Cluster } from './support/cluster.ts';
 import type { KubeBody } from './support/api.ts';
 import { describeOnClusters } from './support/on-clusters.ts';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import type { Answer, Api, RequestOptions } from './support/api.ts';
 import { describeOnClusters } from './support/on-clusters.ts';
 import { deletePod, runPod } from './support/pods.ts';

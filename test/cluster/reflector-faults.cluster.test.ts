@@ -6,11 +6,11 @@ import { before, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../src/cache/clock.ts';
 import type { ObjectRef, Pod } from '../../src/cache/index/objects.ts';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
 import { parsePod } from '../../src/nmi/kube/watch/parse.ts';
 import { openReflector } from '../../src/nmi/kube/watch/reflector.ts';
-import { keptLog, MapStore, quick, temporaryDir } from '../nmi/kube/kube-world.ts';
+import { keptLog, MapStore, quick, temporaryDir } from '../nmi/kube/kube-test-bed.ts';
 import {
   replayCut,
   streamBytes,
@@ -39,7 +39,7 @@ spec: { azureIdentity: demo, selector: demo }
 /** A fault, from its beginning to its end; what has to be written meanwhile is given. */
 interface Fault {
   readonly name: string;
-  run(world: { cluster: Cluster; network: WatchedNode['network'] }): Promise<void>;
+  run(testBed: { cluster: Cluster; network: WatchedNode['network'] }): Promise<void>;
   /** The server is away, so what is new is written after the fault. */
   readonly isServerAway?: true;
 }

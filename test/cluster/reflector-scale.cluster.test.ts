@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { provideClusters } from './support/binaries.ts';
 import { inBulk } from './support/bulk.ts';
 import { startCluster, type Cluster } from './support/cluster.ts';

@@ -15,7 +15,7 @@ import type {
   IdentityGrant,
   Pod,
 } from '../../src/cache/index/objects.ts';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openKubeClient, type KubeClient } from '../../src/nmi/kube/api/client.ts';
 import { createSecretReader } from '../../src/nmi/kube/accounts/secrets.ts';
 import { createServiceAccounts } from '../../src/nmi/kube/accounts/service-accounts.ts';
@@ -23,7 +23,7 @@ import { EventWriter } from '../../src/nmi/kube/events/event-writer.ts';
 import { requestServiceAccountToken } from '../../src/nmi/kube/accounts/token-request.ts';
 import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
 import { objectsOf, renderChart, type KubeObject } from '../deploy/chart-render.ts';
-import { keptLog, MapStore, quick } from '../nmi/kube/kube-world.ts';
+import { keptLog, MapStore, quick } from '../nmi/kube/kube-test-bed.ts';
 import { createOracle, listApiCalls, type ApiCall } from './support/api-calls.ts';
 import type { Api } from './support/api.ts';
 import { provideHelm } from './support/binaries.ts';

@@ -4,7 +4,7 @@ import { it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { stringify } from 'yaml';
 import { systemClock } from '../../src/cache/clock.ts';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { asRecord } from '../../src/nmi/base/json-value.ts';
 import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
 import { createLogger } from '../../src/nmi/base/logger.ts';

@@ -4,13 +4,13 @@
  */
 
 /**
- * `wire`: over HTTP alone, against any address. `world`: against an agent of our own, whose
+ * `wire`: over HTTP alone, against any address. `test-bed`: against an agent of our own, whose
  * surroundings are steered. `entra`: the same, its tokens from the lab's Entra ID. `elsewhere`: by a
  * test of another suite, named by the beginning of its title.
  */
 export type Proof =
   | { readonly kind: 'wire' }
-  | { readonly kind: 'world' }
+  | { readonly kind: 'test-bed' }
   | { readonly kind: 'entra' }
   | { readonly kind: 'elsewhere'; readonly file: string; readonly test: string };
 
@@ -21,7 +21,7 @@ export interface ConformanceCase {
 }
 
 const wire: Proof = { kind: 'wire' };
-const world: Proof = { kind: 'world' };
+const testBed: Proof = { kind: 'test-bed' };
 const entra: Proof = { kind: 'entra' };
 
 function elsewhere(file: string, test: string): Proof {
@@ -44,10 +44,15 @@ const clientsCache = clients('asks the agent ');
 export const cases: readonly ConformanceCase[] = [
   // Probe and header rules
   of(1, 'the bare path without Metadata is answered with exactly the 88 bytes', wire),
-  of(2, 'a full query without Metadata is answered alike, and asks nothing upstream', wire, world),
+  of(
+    2,
+    'a full query without Metadata is answered alike, and asks nothing upstream',
+    wire,
+    testBed,
+  ),
   of(3, 'so it is with msi-res-id in the query', wire),
   of(4, 'so it is for a caller that nobody knows', wire),
-  of(5, 'the probe is answered in 100 ms while upstream and API server hang', world),
+  of(5, 'the probe is answered in 100 ms while upstream and API server hang', testBed),
   of(6, 'the name of the Metadata header has any case', wire),
   of(7, 'its value is exactly true, once', wire),
   of(8, 'X-Forwarded-For in any form is refused', wire),
@@ -64,7 +69,7 @@ export const cases: readonly ConformanceCase[] = [
   of(
     18,
     'backslashes, encoded separators and dot segments are refused, and nothing is forwarded',
-    ...[wire, world, scenario('tokens/wire', 'token-path-spellings')],
+    ...[wire, testBed, scenario('tokens/wire', 'token-path-spellings')],
   ),
   of(19, 'an absolute request target is served', wire),
   of(20, 'the path of the second version of the protocol is not there, header or not', wire),
@@ -72,13 +77,13 @@ export const cases: readonly ConformanceCase[] = [
     21,
     'instance metadata follows the policy',
     wire,
-    world,
+    testBed,
     scenario('tokens/wire', 'passthrough'),
   ),
   of(
     22,
     'attested data, scheduled events and the load balancer follow the policy',
-    ...[wire, world, scenario('tokens/wire', 'passthrough-policy')],
+    ...[wire, testBed, scenario('tokens/wire', 'passthrough-policy')],
   ),
   of(23, 'the paths of other clouds are refused within 100 ms', wire),
   // Parameters
@@ -94,7 +99,11 @@ export const cases: readonly ConformanceCase[] = [
   of(33, 'more than one name of an identity is refused', wire),
   of(34, 'an empty name of an identity is as an absent one', wire),
   of(35, 'unknown parameters do not matter', wire),
-  of(36, 'bypass_cache=true asks upstream once for all who want it, and not without limit', world),
+  of(
+    36,
+    'bypass_cache=true asks upstream once for all who want it, and not without limit',
+    testBed,
+  ),
   // Success body
   of(37, 'all values are strings, and no key is missing', wire),
   of(38, 'expires_in comes before expires_on', wire),
@@ -102,9 +111,9 @@ export const cases: readonly ConformanceCase[] = [
   of(40, 'token_type is Bearer', wire),
   of(41, 'resource is what was asked, to the byte', wire),
   of(42, 'the times agree with the token and with the clock, also from the cache', wire),
-  of(43, 'a cached answer counts expires_in down and leaves the rest', wire, world),
-  of(44, 'no token has less than 300 s left while upstream is healthy', world),
-  of(45, 'the head has length, server, request id and date, and no chunks', wire, world),
+  of(43, 'a cached answer counts expires_in down and leaves the rest', wire, testBed),
+  of(44, 'no token has less than 300 s left while upstream is healthy', testBed),
+  of(45, 'the head has length, server, request id and date, and no chunks', wire, testBed),
   of(46, 'not_before has passed', wire),
   // Real clients
   of(47, '@azure/identity gets a token by each id, one request each', clientsGetTokens),
@@ -115,7 +124,7 @@ export const cases: readonly ConformanceCase[] = [
   of(
     52,
     '/host/token serves loopback in the nested shape, and no pod',
-    ...[world, scenario('node/node-surface', 'host-token')],
+    ...[testBed, scenario('node/node-surface', 'host-token')],
   ),
   // Errors
   of(
@@ -123,7 +132,7 @@ export const cases: readonly ConformanceCase[] = [
     'a pod without an identity is told 400 Identity not found, and SDKs ask once',
     ...[wire, clients('is told why a pod without an identity gets nothing')],
   ),
-  of(54, 'every error is JSON with both texts, malformed HTTP included', wire, world),
+  of(54, 'every error is JSON with both texts, malformed HTTP included', wire, testBed),
   of(55, 'no Retry-After on 200, 400, 403 and 404', wire),
   of(56, 'AADSTS500011 is told as invalid_resource with its text', entra),
   of(57, 'a refused secret shows in no body and no log', entra),
@@ -131,24 +140,24 @@ export const cases: readonly ConformanceCase[] = [
   of(59, 'a 429 of Entra ID holds its key for as long as it says, and no other', entra),
   of(60, 'Entra ID down, late, cut or HTML is 503, and recovers at once', entra),
   of(61, 'a cached token is served while Entra ID is down', entra),
-  of(62, 'upstream 410, 404 and 429 are told as 503 and 429', world),
-  of(63, 'an unknown caller is told to come again after at most 3 s', world),
-  of(64, 'the first request of a pod that is announced a second late succeeds', world),
+  of(62, 'upstream 410, 404 and 429 are told as 503 and 429', testBed),
+  of(63, 'an unknown caller is told to come again after at most 3 s', testBed),
+  of(64, 'the first request of a pod that is announced a second late succeeds', testBed),
   of(
     65,
     'a new pod on an old address never gets the token of the old one',
-    ...[world, scenario('pods/addresses', 'address-reused')],
+    ...[testBed, scenario('pods/addresses', 'address-reused')],
     scenario('pods/addresses', 'kept-connection-outlives-pod'),
   ),
   // Concurrency, limits, upstream
-  of(66, 'two hundred requests for one token are one upstream', world),
-  of(67, 'fifty tokens at once are never more than 5 or 20 a second upstream', world),
+  of(66, 'two hundred requests for one token are one upstream', testBed),
+  of(67, 'fifty tokens at once are never more than 5 or 20 a second upstream', testBed),
   of(
     68,
     'a pod that floods is told to slow down, and nobody else notices',
-    ...[world, hostile('is told to slow down when it wants many tokens at once')],
+    ...[testBed, hostile('is told to slow down when it wants many tokens at once')],
   ),
-  of(69, 'a client that leaves cancels nothing and leaves nothing', world),
+  of(69, 'a client that leaves cancels nothing and leaves nothing', testBed),
   of(70, 'the scope is the resource and /.default, verbatim', entra),
   of(71, 'a federated assertion is asked for rightly and kept within its life', entra),
   of(72, 'a rotated secret or certificate is used without a restart', entra),
@@ -159,7 +168,7 @@ export const cases: readonly ConformanceCase[] = [
     ...[reflector('outlives every refusal'), reflector('resumes after a cut')],
     reflector('lists again, in one step, when a 410'),
   ),
-  of(74, 'a watch that is closed six times misses no pod for a second', world),
+  of(74, 'a watch that is closed six times misses no pod for a second', testBed),
   of(
     75,
     'SIGTERM lets requests finish and takes no new ones',
@@ -173,10 +182,10 @@ export const cases: readonly ConformanceCase[] = [
   of(
     77,
     'slow and half-open connections end, and their number is bounded',
-    ...[world, hostile('cannot take all connections'), hostile('cannot pile up pipelined')],
+    ...[testBed, hostile('cannot take all connections'), hostile('cannot pile up pipelined')],
   ),
   // Revoked tokens
-  of(78, 'token_sha256_to_refresh replaces the token with that hash, once for all', world, entra),
+  of(78, 'token_sha256_to_refresh replaces the token with that hash, once for all', testBed, entra),
 ];
 
 /** The title of a test that proves a case. */

@@ -9,7 +9,7 @@ const root = join(import.meta.dirname, '../..');
 const caseCount = 78;
 const suites = {
   wire: 'wire.test.ts',
-  world: 'world.test.ts',
+  'test-bed': 'test-bed.test.ts',
   entra: 'entra.test.ts',
 } as const;
 
@@ -50,7 +50,7 @@ describe('the table of cases', () => {
     assert.equal(new Set(cases.map(({ title }) => title)).size, caseCount);
   });
 
-  for (const kind of ['wire', 'world', 'entra'] as const) {
+  for (const kind of ['wire', 'test-bed', 'entra'] as const) {
     it(`is what ${suites[kind]} proves, no more and no less`, () => {
       assert.deepEqual(
         [...provenBy(kind)].toSorted((a, b) => a - b),

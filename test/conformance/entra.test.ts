@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { createEntraApplication } from '../../lab/fakes/entra/applications.ts';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import type { EntraFaults, EntraRequest } from '../../lab/fakes/entra/fake-entra.ts';
 import {
   agentAccount,
@@ -19,7 +19,7 @@ import {
   putCertificate,
   putSecret,
   type EntraAgent,
-  type EntraWorld,
+  type EntraTestBed,
 } from '../support/entra-agent.ts';
 import { WireTap } from '../support/wire-tap.ts';
 import { caseTitle } from './cases.ts';
@@ -38,9 +38,9 @@ import { assertRefused, assertToken, claimsOf } from './reply-rules.ts';
 const minuteMs = 60_000;
 
 /** One application for each kind of credential, of the kind's name, and a pod bound to all. */
-async function bindAllKinds(world: EntraWorld): Promise<void> {
-  bindPod(world.kube);
-  for (const kind of credentialKinds) await bindApplication(world, kind, kind);
+async function bindAllKinds(testBed: EntraTestBed): Promise<void> {
+  bindPod(testBed.kube);
+  for (const kind of credentialKinds) await bindApplication(testBed, kind, kind);
 }
 
 /** As the pod, by the application's client id. */
@@ -107,22 +107,22 @@ describe('refusals of Entra ID', { skip }, () => {
   it(caseTitle(57), async () => {
     using tap = new WireTap();
     const [wrong, expired] = ['wrong+/= Ä"canary', 'expired~canary-7'];
-    await using agent = await openEntraAgent({}, async (world) => {
-      const { kube } = world;
-      await bindAllKinds(world);
+    await using agent = await openEntraAgent({}, async (testBed) => {
+      const { kube } = testBed;
+      await bindAllKinds(testBed);
       for (const [name, value] of [
         ['wrong', wrong],
         ['expired', expired],
       ] as const) {
         const secrets = name === 'wrong' ? [] : [{ value, expiresAtWallMs: 0 }];
-        await bindApplication(world, 'secret', name, { application: { secrets } });
+        await bindApplication(testBed, 'secret', name, { application: { secrets } });
         putSecret(kube, name, value);
       }
       // A certificate that the application does not have, and subjects that it does not trust.
-      await putCertificate(world, 'certificate');
+      await putCertificate(testBed, 'certificate');
       for (const kind of ['federated_pod', 'federated_node'] as const) {
         const strangers = federatedTo({ namespace: 'default', name: 'stranger' });
-        world.entra.register(createEntraApplication(kind, strangers));
+        testBed.entra.register(createEntraApplication(kind, strangers));
       }
     });
     for (const [name, code, status] of [
@@ -170,9 +170,9 @@ describe('refusals of Entra ID', { skip }, () => {
         const fits = kind === 'federated_pod' ? podAccount : agentAccount;
         const stranger = federatedTo({ namespace: 'default', name: 'stranger' });
         const application = code === 70021 ? { federatedCredentials: [] } : stranger;
-        await using agent = await openEntraAgent(inMovedTime, async (world) => {
-          bindPod(world.kube);
-          await bindApplication(world, kind, kind, { application });
+        await using agent = await openEntraAgent(inMovedTime, async (testBed) => {
+          bindPod(testBed.kube);
+          await bindApplication(testBed, kind, kind, { application });
         });
         const says = new RegExp(`^AADSTS${code}: `);
         const young = await askAs(agent, kind);
@@ -195,9 +195,9 @@ describe('refusals of Entra ID', { skip }, () => {
   it(`${caseTitle(58)}: the youngest of pod, binding and identity counts`, async () => {
     const oldWallMs = Date.now() - 6 * minuteMs;
     for (const young of ['nothing', 'pod', 'identity']) {
-      await using agent = await openEntraAgent({}, async (world) => {
-        bindPod(world.kube, 'p', '127.0.0.11', young === 'pod' ? undefined : oldWallMs);
-        await bindApplication(world, 'federated_pod', 'app', {
+      await using agent = await openEntraAgent({}, async (testBed) => {
+        bindPod(testBed.kube, 'p', '127.0.0.11', young === 'pod' ? undefined : oldWallMs);
+        await bindApplication(testBed, 'federated_pod', 'app', {
           application: { federatedCredentials: [] },
           ...(young === 'identity' ? {} : { createdAtWallMs: oldWallMs }),
         });
@@ -210,9 +210,9 @@ describe('refusals of Entra ID', { skip }, () => {
 describe('trouble of Entra ID', { skip }, () => {
   it(caseTitle(59), async () => {
     using time = new MovedTime();
-    await using agent = await openEntraAgent(inMovedTime, async (world) => {
-      await bindAllKinds(world);
-      await bindApplication(world, 'secret', 'calm');
+    await using agent = await openEntraAgent(inMovedTime, async (testBed) => {
+      await bindAllKinds(testBed);
+      await bindApplication(testBed, 'secret', 'calm');
     });
     for (const loud of credentialKinds) {
       const before = requestsOf(agent, loud).length;
@@ -362,12 +362,12 @@ describe('what Entra ID is sent', { skip }, () => {
     it(`${caseTitle(71)}: ${cloud}`, async () => {
       using tap = new WireTap();
       let podUid: string | undefined;
-      await using agent = await openEntraAgent({ cloud }, async (world) => {
-        podUid = bindPod(world.kube).metadata.uid;
+      await using agent = await openEntraAgent({ cloud }, async (testBed) => {
+        podUid = bindPod(testBed.kube).metadata.uid;
         const pod = federatedTo(podAccount, audience);
-        await bindApplication(world, 'federated_pod', 'pod', { application: pod });
+        await bindApplication(testBed, 'federated_pod', 'pod', { application: pod });
         const node = federatedTo(agentAccount, audience);
-        await bindApplication(world, 'federated_node', 'node', { application: node });
+        await bindApplication(testBed, 'federated_node', 'node', { application: node });
       });
       assert.ok(podUid !== undefined);
       for (const name of ['pod', 'node']) {
@@ -465,10 +465,10 @@ describe('what Entra ID is sent', { skip }, () => {
   for (const kind of ['secret', 'certificate'] as const) {
     it(`${caseTitle(72)}: ${kind}, wrong at first`, async () => {
       using time = new MovedTime();
-      await using agent = await openEntraAgent(inMovedTime, async (world) => {
-        await bindAllKinds(world);
-        if (kind === 'secret') putSecret(world.kube, kind, 'a wrong one');
-        else await putCertificate(world, kind);
+      await using agent = await openEntraAgent(inMovedTime, async (testBed) => {
+        await bindAllKinds(testBed);
+        if (kind === 'secret') putSecret(testBed.kube, kind, 'a wrong one');
+        else await putCertificate(testBed, kind);
       });
       assertRefused(await askAs(agent, kind), { status: 400, error: 'invalid_client' });
       if (kind === 'secret') putSecret(agent.kube, kind, 'secret-of-secret');

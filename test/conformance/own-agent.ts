@@ -11,7 +11,7 @@ export const vault = 'https://vault.azure.net';
 export const boundIp = '127.0.0.11';
 
 export const skipElsewhere =
-  parseTarget(process.env) !== undefined && 'only an agent of our own has a world to steer';
+  parseTarget(process.env) !== undefined && 'only an agent of our own has a test bed to steer';
 
 export function from(agent: LoopbackAgent, sourceIp = boundIp): Place {
   return { host: '127.0.0.1', port: agent.port, sourceIp };

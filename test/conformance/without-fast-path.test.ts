@@ -5,6 +5,6 @@ import { parseTarget } from './target.ts';
 if (parseTarget(process.env) === undefined) {
   process.env['NMI_FAST_PATH'] = 'false';
   await import('./wire.test.ts');
-  await import('./world.test.ts');
+  await import('./test-bed.test.ts');
   await import('./entra.test.ts');
 }

@@ -44,9 +44,9 @@ describe('the order of folders', () => {
     ['src/nmi/admin/a.ts', `export { x } from '../../cli/b.ts';`, /nmi stands below cli/],
     ['src/nmi/kube/api/a.ts', `import { x } from '../../grants/b.ts';`, /kube stands below grants/],
     ['src/nmi/server/a.ts', `import { x } from '../agent.ts';`, /server stands below agent.ts/],
-    ['lab/fakes/a.ts', `export * from '../world/b.ts';`, /fakes stands below world/],
+    ['lab/fakes/a.ts', `export * from '../test-bed/b.ts';`, /fakes stands below test-bed/],
     ['src/cli/a.ts', `import { main } from '../main.ts';`, /nobody may/],
-    ['lab/world/a.ts', `import { main } from '../main.ts';`, /nobody may/],
+    ['lab/test-bed/a.ts', `import { main } from '../main.ts';`, /nobody may/],
     ['src/cli/a.ts', `import { x } from '../../test/b.ts';`, /outside src and lab/],
   ];
   for (const [path, line, problem] of refused) {
@@ -70,7 +70,7 @@ describe('the order of folders', () => {
       file('src/cache/index/a.ts', `import { isIP } from 'node:net';`, `import './b.ts';`),
       file('src/nmi/kube/a.ts', `import { b } from '../../cache/clock.ts';`),
       file('src/nmi/server/a.ts', `import { b } from '../base/b.ts';`, `import fs from 'node:fs';`),
-      file('lab/world/a.ts', `import { b } from '../../src/nmi/base/b.ts';`),
+      file('lab/test-bed/a.ts', `import { b } from '../../src/nmi/base/b.ts';`),
       file('src/main.ts', `import { b } from './cli/b.ts';`),
       file('test/a.test.ts', `import { b } from '../src/cli/b.ts';`),
     ];

@@ -38,7 +38,7 @@ const orders: Readonly<Record<string, readonly (readonly string[])[]>> = {
   lab: [
     ['fakes', 'frames', 'fabric'],
     ['pods'],
-    ['world'],
+    ['test-bed'],
     ['scenarios'],
     ['command.ts'],
     ['main.ts'],

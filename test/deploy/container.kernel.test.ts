@@ -9,7 +9,7 @@ import { describe, it } from 'node:test';
 import { freshExecutable } from '../../scripts/build.ts';
 import { openFabric } from '../../lab/fabric/fabric.ts';
 import { fabricSkip } from '../lab/support/fabric-pod.ts';
-import { whyNoBpfTests } from '../redirect/cgroup-ground.ts';
+import { whyNoBpfTests } from '../redirect/cgroup-fixture.ts';
 import { whyNoKernelTests } from '../redirect/namespaces.ts';
 
 const repository = join(import.meta.dirname, '../..');

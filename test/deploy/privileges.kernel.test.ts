@@ -12,7 +12,7 @@ import {
   openCgroupTree,
   whyNoBpfTests,
   type CgroupTree,
-} from '../redirect/cgroup-ground.ts';
+} from '../redirect/cgroup-fixture.ts';
 import {
   openNamespace,
   sweepDeadNamespaces,

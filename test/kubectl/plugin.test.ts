@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { boundWorld, play } from './support/recorded-kubectl.ts';
+import { boundTestBed, play } from './support/recorded-kubectl.ts';
 
 describe('the command line of kubectl nmi', () => {
   it('wants a verb, and suggests one', async () => {
@@ -51,7 +51,7 @@ describe('the command line of kubectl nmi', () => {
   });
 
   it('prints errors on one line, whatever a server sends', async () => {
-    const { stderr } = await play(['explain', 'pod', 'x\u001b[2J\ny'], boundWorld());
+    const { stderr } = await play(['explain', 'pod', 'x\u001b[2J\ny'], boundTestBed());
     assert.equal(stderr.includes('\u001b'), false);
     assert.equal(stderr.split('\n').length, 3);
   });

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
-import type { ProgramRun } from '../../src/kubectl/base/outside.ts';
+import type { ProgramRun } from '../../src/kubectl/base/io.ts';
 import { twoFreePorts } from '../support/free-ports.ts';
 import {
   bindPodToA,
@@ -34,9 +34,9 @@ const target =
 describe('kubectl nmi beside a running agent', () => {
   let agent: LoopbackAgent;
   let folder: string;
-  let world: Recorded;
+  let testBed: Recorded;
   let socket: string;
-  const run = (...words: readonly string[]) => play([...words, '-n', 'default'], world);
+  const run = (...words: readonly string[]) => play([...words, '-n', 'default'], testBed);
 
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), 'nmi-test-'));
@@ -48,7 +48,7 @@ describe('kubectl nmi beside a running agent', () => {
     const labels = { aadpodidbinding: 'app' };
     const args = [`--http-probe-port=${agent.adminPort}`, `--prometheus-port=${metricsPort}`];
     const namespace = 'default';
-    world = {
+    testBed = {
       objects: {
         nodes: [{ metadata: { name: 'node-1' } }],
         pods: [

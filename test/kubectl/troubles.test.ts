@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { createFakeAz, ordersId } from './support/fake-az.ts';
 import {
-  boundWorld,
+  boundTestBed,
   clientA,
   createAgentPod,
   createIdentity,
@@ -22,7 +22,7 @@ import {
 
 interface Trouble {
   readonly words: readonly string[];
-  readonly world: Recorded;
+  readonly testBed: Recorded;
   readonly fix: RegExp;
 }
 
@@ -34,7 +34,7 @@ const scaleSet = {
 };
 /** An agent whose metrics page shows a watch that has no list yet. */
 const notSynced: Recorded = {
-  ...boundWorld({
+  ...boundTestBed({
     nodes: [node('node-1')],
     pods: [createAgentPod('node-1', { isReady: false })],
   }),
@@ -45,14 +45,14 @@ const notSynced: Recorded = {
 const troubles: Readonly<Record<string, Trouble>> = {
   'a pod gets 400, 403 or an identity that it should not have': {
     words: ['explain', 'pod', 'web'],
-    world: boundWorld({
+    testBed: boundTestBed({
       pods: [createPod('web', { labels: { aadpodidbinding: 'oders' } }), createAgentPod('node-1')],
     }),
     fix: /^ +fix: Give the pod template the label aadpodidbinding=orders\.$/m,
   },
   'the first request of a new pod fails': {
     words: ['explain', 'pod', 'web'],
-    world: boundWorld({
+    testBed: boundTestBed({
       pods: [
         {
           ...createPod('web', bound),
@@ -69,7 +69,7 @@ const troubles: Readonly<Record<string, Trouble>> = {
   },
   'requests time out': {
     words: ['explain', 'pod', 'web'],
-    world: boundWorld({
+    testBed: boundTestBed({
       [kinds.policies]: [
         createObject('NetworkPolicy', 'deny', { podSelector: {}, policyTypes: ['Egress'] }),
       ],
@@ -78,18 +78,18 @@ const troubles: Readonly<Record<string, Trouble>> = {
   },
   'pods of a new node get nothing, or the identities of the node': {
     words: ['status'],
-    world: boundWorld({ nodes: [node('node-1'), node('node-2')] }),
+    testBed: boundTestBed({ nodes: [node('node-1'), node('node-2')] }),
     fix: /^node-2 .* no agent [^]*agent_missing\n[^]*^ +fix: Look at the DaemonSet/m,
   },
   'new pods get 503 while old ones work': {
     words: ['status'],
-    world: notSynced,
+    testBed: notSynced,
     fix: /not ready.*watches[^]*agent_not_ready\n[^]*^ +fix: kubectl nmi logs --node node-1$/m,
   },
   'pods of a new node pool get `identity_not_assigned`': {
     words: ['migrate', 'check', '--run'],
-    world: {
-      ...boundWorld({
+    testBed: {
+      ...boundTestBed({
         nodes: [node('node-1', scaleSet)],
         [kinds.identities]: [
           createIdentity('orders', { type: 0, clientID: clientA, resourceID: ordersId }),
@@ -102,15 +102,15 @@ const troubles: Readonly<Record<string, Trouble>> = {
   },
   'two pods have one address': {
     words: ['explain', 'ip', '10.244.1.7'],
-    world: boundWorld({
+    testBed: boundTestBed({
       pods: [createPod('web', bound), createPod('twin', bound), createAgentPod('node-1')],
     }),
     fix: /pod_ambiguous\n[^]*^ +fix: Delete the pod that should not have it/m,
   },
   'something of the old system is left': {
     words: ['doctor'],
-    world: {
-      ...boundWorld({
+    testBed: {
+      ...boundTestBed({
         nodes: [node('node-1')],
         pods: [
           createAgentPod('node-1', {
@@ -137,12 +137,12 @@ describe('the most frequent troubles of users', () => {
     );
   });
 
-  for (const [trouble, { words, world, fix }] of Object.entries(troubles)) {
+  for (const [trouble, { words, testBed, fix }] of Object.entries(troubles)) {
     it(`${trouble}: kubectl nmi ${words.join(' ')}`, async () => {
       const [, , command = ''] = rows.find(([, text]) => text === trouble) ?? [];
       const [verb = ''] = words;
       assert.equal(command.trim().split(' ')[0], verb);
-      const { stdout, stderr } = await play(words, world);
+      const { stdout, stderr } = await play(words, testBed);
       assert.match(stdout, fix, stderr);
     });
   }

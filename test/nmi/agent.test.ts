@@ -9,7 +9,7 @@ import {
   createPodManifest,
 } from '../../lab/fakes/kube/manifests.ts';
 import type { PodClient } from '../../lab/pods/pod-client.ts';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import {
   bindPodToA,

@@ -9,7 +9,7 @@ import {
   createAzureIdentityBinding,
   createPodManifest,
 } from '../../lab/fakes/kube/manifests.ts';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import type { Handled } from '../../src/nmi/server/request.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { openBareListener } from '../support/bare-listener.ts';

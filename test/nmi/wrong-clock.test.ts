@@ -26,13 +26,13 @@ describe('a node whose clock is an hour', () => {
       const clock = { ...systemClock, wallMs: () => systemClock.wallMs() + aheadMs };
       await using agent = await openEntraAgent(
         {},
-        async (world) => {
-          bindPod(world.kube);
-          for (const kind of kinds) await bindApplication(world, kind, kind);
-          world.entra.setTokenLifetime(hourMs);
-          world.kube.apply(createAzureIdentity({ name: 'a', ...idsOf(identityA) }));
+        async (testBed) => {
+          bindPod(testBed.kube);
+          for (const kind of kinds) await bindApplication(testBed, kind, kind);
+          testBed.entra.setTokenLifetime(hourMs);
+          testBed.kube.apply(createAzureIdentity({ name: 'a', ...idsOf(identityA) }));
           const binding = { name: 'a', azureIdentity: 'a', selector: 'app' };
-          world.kube.apply(createAzureIdentityBinding(binding));
+          testBed.kube.apply(createAzureIdentityBinding(binding));
         },
         { clock },
       );

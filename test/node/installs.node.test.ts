@@ -7,11 +7,11 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { aadPodIdentity, provideModule } from '../cluster/support/go-module.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 import { askFrom, clientPod, describeAnswer, untilPodsReady } from './support/client-pods.ts';
-import { provideGround } from './support/ground.ts';
+import { provideNodeSystem } from './support/node-system.ts';
 import { productImage } from './support/images.ts';
 import {
   assertNothingLeft,
@@ -24,18 +24,18 @@ import { assertClosed, describeLoad, loadPods, startLoad, type Load } from './su
 import { openNode, type TestNode } from './support/node.ts';
 import { assertGets } from './support/pod-kinds.ts';
 
-const ground = provideGround();
+const nodeSystem = provideNodeSystem();
 const old = provideModule(aadPodIdentity);
 const startupTaint = 'nmi.example/starting';
 const podNetwork = '/etc/cni/net.d/10-pod-network.conflist';
 const reusedIp = '10.244.0.200';
-describe('a real node with cgroupfs', { skip: ground.missing ?? false }, () => {
+describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () => {
   let node: TestNode;
   let load: Load;
 
   before(async () => {
-    assert.ok(ground.programs !== undefined);
-    node = await openNode(ground.programs, { cgroupDriver: 'cgroupfs', startupTaint });
+    assert.ok(nodeSystem.programs !== undefined);
+    node = await openNode(nodeSystem.programs, { cgroupDriver: 'cgroupfs', startupTaint });
   });
   after(() => node?.[Symbol.asyncDispose]());
 

@@ -5,9 +5,9 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { clientPod, untilPodsReady } from './support/client-pods.ts';
-import { provideGround } from './support/ground.ts';
+import { provideNodeSystem } from './support/node-system.ts';
 import {
   agentPid,
   agentPod,
@@ -27,16 +27,16 @@ import {
   type Mode,
 } from './support/pod-kinds.ts';
 
-const ground = provideGround();
+const nodeSystem = provideNodeSystem();
 const byIptables = { redirect: 'iptables', bootGuardFolder };
 
-describe('the agent on a real node', { skip: ground.missing ?? false }, () => {
+describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () => {
   let node: TestNode;
   let load: Load;
 
   before(async () => {
-    assert.ok(ground.programs !== undefined);
-    node = await openNode(ground.programs, { cgroupDriver: 'systemd' });
+    assert.ok(nodeSystem.programs !== undefined);
+    node = await openNode(nodeSystem.programs, { cgroupDriver: 'systemd' });
   });
   after(() => node?.[Symbol.asyncDispose]());
 

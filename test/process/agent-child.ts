@@ -75,7 +75,7 @@ export function startNmi(words: readonly string[], env: NodeJS.ProcessEnv = {}):
   };
 }
 
-export interface Surroundings extends AsyncDisposable {
+export interface Services extends AsyncDisposable {
   readonly kube: FakeKube;
   readonly imds: FakeImds;
   readonly listenPort: number;
@@ -87,14 +87,14 @@ export interface Surroundings extends AsyncDisposable {
   readonly flags: readonly string[];
   /** The one pod, bound to an identity named `a`. */
   readonly pod: PodClient;
-  /** Starts the agent; it is killed with its surroundings. */
+  /** Starts the agent; it is killed with its services. */
   start(words?: readonly string[], env?: NodeJS.ProcessEnv): Child;
   /** A page of the probe port, or undefined while nothing answers. */
   page(path: string): Promise<{ status: number; text: string } | undefined>;
   untilReady(): Promise<void>;
 }
 
-export async function openSurroundings(): Promise<Surroundings> {
+export async function openServices(): Promise<Services> {
   await using opening = new AsyncDisposableStack();
   const identity = createLabIdentity('a');
   const kube = opening.use(await openFakeKube());

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { describe, it } from 'node:test';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openChaos, type Chaos } from './chaos/chaos.ts';
 import { addresses, exceptedAddress, unknownAddress } from './chaos/objects.ts';
 

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { openSurroundings, startNmi, type Surroundings } from './agent-child.ts';
+import { openServices, startNmi, type Services } from './agent-child.ts';
 
-async function explain({ folder }: Surroundings, ...words: readonly string[]) {
+async function explain({ folder }: Services, ...words: readonly string[]) {
   const child = startNmi(['explain', ...words], {
     NMI_EXPLAIN_SOCKET: join(folder, 'explain.sock'),
   });
@@ -14,28 +14,28 @@ async function explain({ folder }: Surroundings, ...words: readonly string[]) {
 
 describe('nmi explain in a process of its own', () => {
   it('tells while the agent runs, and what is the matter before, between and after', async () => {
-    await using world = await openSurroundings();
-    const before = await explain(world);
+    await using testBed = await openServices();
+    const before = await explain(testBed);
     assert.equal(before.code, 69);
     assert.match(before.stderr, /the agent is not running here/);
 
-    const first = world.start();
-    await world.untilReady();
-    const told = await explain(world, '--pod=default/p');
+    const first = testBed.start();
+    await testBed.untilReady();
+    const told = await explain(testBed, '--pod=default/p');
     assert.equal(told.code, 0, told.stderr);
     assert.match(told.stdout, /gets a token of AzureIdentity a \(the only one bound\)\.$/m);
 
     first.signal('SIGKILL');
     await first.exited;
-    const between = await explain(world);
+    const between = await explain(testBed);
     assert.equal(between.code, 69);
     assert.match(between.stderr, /nobody answers at .*: the agent is not running/);
 
-    const second = world.start();
-    await world.untilReady();
-    assert.equal((await explain(world)).code, 0, second.stdout());
+    const second = testBed.start();
+    await testBed.untilReady();
+    assert.equal((await explain(testBed)).code, 0, second.stdout());
     second.signal('SIGTERM');
     assert.equal(await second.exited, 0);
-    assert.equal(existsSync(join(world.folder, 'explain.sock')), false);
+    assert.equal(existsSync(join(testBed.folder, 'explain.sock')), false);
   });
 });

@@ -5,16 +5,16 @@ import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { decodeLabToken } from '../../lab/fakes/token.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
-import { openSurroundings } from './agent-child.ts';
+import { openServices } from './agent-child.ts';
 
 /** The log of a whole short life with one granted and one refused request, and the token. */
 async function liveShortly(flags: readonly string[]): Promise<{ log: string; token: string }> {
-  await using world = await openSurroundings();
-  const child = world.start([...world.flags, ...flags]);
-  await world.untilReady();
-  const granted = await ask(world.pod, tokenTarget);
+  await using testBed = await openServices();
+  const child = testBed.start([...testBed.flags, ...flags]);
+  await testBed.untilReady();
+  const granted = await ask(testBed.pod, tokenTarget);
   assert.equal(granted.identity, 'a');
-  const refused = await ask(world.pod, `${tokenTarget}&client_id=unknown`);
+  const refused = await ask(testBed.pod, `${tokenTarget}&client_id=unknown`);
   assert.equal(refused.status, 400);
   child.signal('SIGTERM');
   assert.equal(await child.exited, 0);
@@ -67,15 +67,15 @@ describe('the log of the agent process', { timeout: 60_000 }, () => {
   });
 
   it('has a record of each request in the audit stream, without a secret and whole at the end', async () => {
-    await using world = await openSurroundings();
-    const path = join(world.folder, 'audit.log');
-    const child = world.start([...world.flags, `--audit-log=${path}`]);
-    await world.untilReady();
-    const granted = await ask(world.pod, tokenTarget);
+    await using testBed = await openServices();
+    const path = join(testBed.folder, 'audit.log');
+    const child = testBed.start([...testBed.flags, `--audit-log=${path}`]);
+    await testBed.untilReady();
+    const granted = await ask(testBed.pod, tokenTarget);
     await rename(path, `${path}.1`);
     await delay(1_100);
     for (const target of [tokenTarget, `${tokenTarget}&client_id=unknown`, '/metadata/attested']) {
-      await ask(world.pod, target);
+      await ask(testBed.pod, target);
     }
     child.signal('SIGTERM');
     assert.equal(await child.exited, 0);
@@ -103,7 +103,9 @@ describe('the log of the agent process', { timeout: 60_000 }, () => {
     const [{ identity, versions, fetchId } = {}, hit] = records;
     assert.equal(identity, 'default/a');
     // One id leads from both requests to the fetch, and to the request upstream.
-    const [fetched] = world.imds.requests().filter(({ headers }) => headers['metadata'] === 'true');
+    const [fetched] = testBed.imds
+      .requests()
+      .filter(({ headers }) => headers['metadata'] === 'true');
     assert.equal(fetched?.headers['x-ms-client-request-id'], fetchId);
     assert.equal(hit?.['fetchId'], fetchId);
     assert.ok(child.stdout().includes(`"fetchId":"${String(fetchId)}"`), 'in the log too');
@@ -116,9 +118,9 @@ describe('the log of the agent process', { timeout: 60_000 }, () => {
   });
 
   it('has one line on an audit file that cannot be opened, and the process ends with 78', async () => {
-    await using world = await openSurroundings();
-    const path = join(world.folder, 'none', 'audit.log');
-    const child = world.start([...world.flags, `--audit-log=${path}`]);
+    await using testBed = await openServices();
+    const path = join(testBed.folder, 'none', 'audit.log');
+    const child = testBed.start([...testBed.flags, `--audit-log=${path}`]);
     assert.equal(await child.exited, 78);
     const last = child.stdout().trimEnd().split('\n').at(-1) ?? '';
     assert.match(last, /"agent cannot start"/);

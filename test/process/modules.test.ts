@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { bundle } from '../../scripts/bundle.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
-import { openSurroundings } from './agent-child.ts';
+import { openServices } from './agent-child.ts';
 
 /** The bundler wraps what may be evaluated late, each wrapper under the name of its file. */
 function withRecord(script: string, recordFile: string): string {
@@ -59,21 +59,24 @@ const expensive = [
 
 describe('the modules of an agent that serves managed identities', { timeout: 60_000 }, () => {
   it('are those that it needs, once it has answered', async () => {
-    await using world = await openSurroundings();
+    await using testBed = await openServices();
     const { script } = await bundle(join(repositoryRoot, 'src/main.ts'), stamp);
-    const [program, record] = [join(world.folder, 'nmi.cjs'), join(world.folder, 'record.json')];
+    const [program, record] = [
+      join(testBed.folder, 'nmi.cjs'),
+      join(testBed.folder, 'record.json'),
+    ];
     writeFileSync(program, withRecord(script, record));
-    const agent = spawn(process.execPath, [program, ...world.flags], {
+    const agent = spawn(process.execPath, [program, ...testBed.flags], {
       stdio: 'ignore',
-      env: { KUBECONFIG: world.kubeconfig },
+      env: { KUBECONFIG: testBed.kubeconfig },
     });
     const exited = once(agent, 'exit');
     try {
-      await world.untilReady();
+      await testBed.untilReady();
       for (let count = 0; count < 2; count++) {
-        assert.equal((await ask(world.pod, tokenTarget)).identity, 'a');
+        assert.equal((await ask(testBed.pod, tokenTarget)).identity, 'a');
       }
-      assert.equal((await world.page('metrics'))?.status, 200);
+      assert.equal((await testBed.page('metrics'))?.status, 200);
     } finally {
       agent.kill('SIGTERM');
       await exited;

@@ -6,7 +6,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { alertsPath } from '../deploy/monitoring/queries.ts';
 import { freePort } from '../support/free-ports.ts';
-import type { Surroundings } from './agent-child.ts';
+import type { Services } from './agent-child.ts';
 
 export interface Prometheus extends AsyncDisposable {
   /** What its API answers. */
@@ -14,8 +14,8 @@ export interface Prometheus extends AsyncDisposable {
 }
 
 /** Scrapes the agent ten times a second. Gives up after 20 s. */
-export async function openPrometheus(world: Surroundings): Promise<Prometheus> {
-  const { folder } = world;
+export async function openPrometheus(testBed: Services): Promise<Prometheus> {
+  const { folder } = testBed;
   const port = await freePort();
   const config = join(folder, 'prometheus.json');
   await writeFile(
@@ -24,7 +24,7 @@ export async function openPrometheus(world: Surroundings): Promise<Prometheus> {
       global: { scrape_interval: '100ms', scrape_timeout: '100ms', evaluation_interval: '200ms' },
       rule_files: [alertsPath],
       scrape_configs: [
-        { job_name: 'nmi', static_configs: [{ targets: [`127.0.0.1:${world.probePort}`] }] },
+        { job_name: 'nmi', static_configs: [{ targets: [`127.0.0.1:${testBed.probePort}`] }] },
       ],
     }),
   );

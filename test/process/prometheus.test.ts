@@ -14,7 +14,7 @@ import {
   createAzureIdentityBinding,
   createPodManifest,
 } from '../../lab/fakes/kube/manifests.ts';
-import { nodeName, openSurroundings } from './agent-child.ts';
+import { nodeName, openServices } from './agent-child.ts';
 import { openPrometheus, query, until, type Prometheus } from './prometheus-child.ts';
 
 const missing = findMissingTool('prometheus', 'promtool');
@@ -48,11 +48,11 @@ async function rulesNow(prometheus: Prometheus) {
 
 describe('Prometheus and a real agent', { skip, timeout: 180_000 }, () => {
   it('agree about the page, but for the two names of the replaced system', async () => {
-    await using world = await openSurroundings();
-    world.start();
-    await world.untilReady();
-    assert.equal((await ask(world.pod, tokenTarget)).status, 200);
-    const page = (await world.page('metrics'))?.text ?? '';
+    await using testBed = await openServices();
+    testBed.start();
+    await testBed.untilReady();
+    assert.equal((await ask(testBed.pod, tokenTarget)).status, 200);
+    const page = (await testBed.page('metrics'))?.text ?? '';
     const lint = (input: string): readonly string[] => {
       const { stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], {
         encoding: 'utf8',
@@ -71,12 +71,12 @@ describe('Prometheus and a real agent', { skip, timeout: 180_000 }, () => {
   });
 
   it('answer every query of the alert rules and of the dashboard', async () => {
-    await using world = await openSurroundings();
-    world.start();
-    await world.untilReady();
-    assert.equal((await ask(world.pod, tokenTarget)).status, 200);
-    assert.equal((await ask(world.pod, `${tokenTarget}&client_id=unknown`)).status, 400);
-    await using prometheus = await openPrometheus(world);
+    await using testBed = await openServices();
+    testBed.start();
+    await testBed.untilReady();
+    assert.equal((await ask(testBed.pod, tokenTarget)).status, 200);
+    assert.equal((await ask(testBed.pod, `${tokenTarget}&client_id=unknown`)).status, 400);
+    await using prometheus = await openPrometheus(testBed);
     await until(async () => (await query(prometheus, 'rate(nmi_requests_total[1m])')).length > 0);
 
     const panels = readDashboard().panels.flatMap(({ targets }) =>
@@ -98,11 +98,11 @@ describe('Prometheus and a real agent', { skip, timeout: 180_000 }, () => {
   });
 
   it('have the alert of a fault soon after it begins, each for each', async () => {
-    await using world = await openSurroundings();
-    const { kube, imds, pod } = world;
-    world.start();
-    await world.untilReady();
-    await using prometheus = await openPrometheus(world);
+    await using testBed = await openServices();
+    const { kube, imds, pod } = testBed;
+    testBed.start();
+    await testBed.untilReady();
+    await using prometheus = await openPrometheus(testBed);
     let number = 0;
     /** For a token that is not in memory. */
     const askForAnother = () => ask(pod, `${tokenTarget}-${number++}.example`);
@@ -135,25 +135,25 @@ describe('Prometheus and a real agent', { skip, timeout: 180_000 }, () => {
   });
 
   it('have no alert while a list is missing but that the agent is not ready', async () => {
-    await using world = await openSurroundings();
-    world.kube.faults.hang = true;
-    world.start();
-    await using prometheus = await openPrometheus(world);
+    await using testBed = await openServices();
+    testBed.kube.faults.hang = true;
+    testBed.start();
+    await using prometheus = await openPrometheus(testBed);
     await until(async () => (await query(prometheus, 'nmi_ready')).length > 0);
     await until(async () => (await activeAlerts(prometheus)).join() === 'NmiNotReady');
   });
 
   it('have no alert on a healthy node, and one when a pod is refused for good', async () => {
-    await using world = await openSurroundings();
-    world.start();
-    await world.untilReady();
-    await using prometheus = await openPrometheus(world);
+    await using testBed = await openServices();
+    testBed.start();
+    await testBed.untilReady();
+    await using prometheus = await openPrometheus(testBed);
     const active = async () => (await activeAlerts(prometheus)).join();
     // The first evaluation may come before the first scrape.
     await until(async () => (await query(prometheus, 'nmi_ready')).length > 0);
     await until(async () => (await active()) === '');
     await until(async () => {
-      await ask(world.pod, `${tokenTarget}&client_id=unknown`);
+      await ask(testBed.pod, `${tokenTarget}&client_id=unknown`);
       return (await active()) === 'NmiPodsRefused';
     });
     const rules = await rulesNow(prometheus);

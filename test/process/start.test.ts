@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { freePort } from '../support/free-ports.ts';
-import { nodeName, openSurroundings, startNmi } from './agent-child.ts';
+import { nodeName, openServices, startNmi } from './agent-child.ts';
 
 const usage = 2;
 const unavailable = 69;
@@ -39,19 +39,19 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
   });
 
   it('ends with 78 without any Kubernetes configuration, and says which were looked for', async () => {
-    await using world = await openSurroundings();
-    const child = world.start(world.flags, {});
+    await using testBed = await openServices();
+    const child = testBed.start(testBed.flags, {});
     assert.equal(await child.exited, config);
     assert.match(child.stdout(), /KUBERNETES_SERVICE_HOST/);
   });
 
   it('ends with 78 on a kubeconfig that is not there or not one, and names the file', async () => {
-    await using world = await openSurroundings();
-    const missing = join(world.folder, 'missing');
-    const broken = join(world.folder, 'broken');
+    await using testBed = await openServices();
+    const missing = join(testBed.folder, 'missing');
+    const broken = join(testBed.folder, 'broken');
     await writeFile(broken, 'apiVersion: v1\nclusters: 7\n');
     for (const path of [missing, broken]) {
-      const child = world.start(world.flags, { KUBECONFIG: path });
+      const child = testBed.start(testBed.flags, { KUBECONFIG: path });
       assert.equal(await child.exited, config, child.stdout());
       assert.ok(child.stdout().includes(path), child.stdout());
       assert.match(child.stderr(), /^nmi: cannot start: no usable Kubernetes .* \(CONFIG\)\n$/);
@@ -59,15 +59,15 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
   });
 
   it('ends with 69 when its port is taken, and names the port and the flag', async () => {
-    await using world = await openSurroundings();
+    await using testBed = await openServices();
     for (const [port, flag] of [
-      [world.listenPort, '--nmi-port'],
-      [world.probePort, '--http-probe-port'],
+      [testBed.listenPort, '--nmi-port'],
+      [testBed.probePort, '--http-probe-port'],
     ] as const) {
       await using holder = createServer();
-      holder.listen(port, port === world.listenPort ? '127.0.0.1' : undefined);
+      holder.listen(port, port === testBed.listenPort ? '127.0.0.1' : undefined);
       await once(holder, 'listening');
-      const child = world.start();
+      const child = testBed.start();
       assert.equal(await child.exited, unavailable, child.stdout());
       const line = child.stdout().trimEnd().split('\n').at(-1) ?? '';
       assert.ok(line.includes(String(port)) && line.includes(flag), line);
@@ -76,38 +76,38 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
   });
 
   it('ends with 69 when the node does not hold the address to listen on', async () => {
-    await using world = await openSurroundings();
+    await using testBed = await openServices();
     // 192.0.2.0/24 is for documentation: no machine has it.
-    const child = world.start([...world.flags, '--nmi-listen-address=192.0.2.7']);
+    const child = testBed.start([...testBed.flags, '--nmi-listen-address=192.0.2.7']);
     assert.equal(await child.exited, unavailable);
     assert.match(child.stdout(), /192\.0\.2\.7:\d+.*--nmi-listen-address/);
   });
 
   it('starts on the words of the manifest of the system it replaces', async () => {
-    await using world = await openSurroundings();
-    const child = world.start(
+    await using testBed = await openServices();
+    const child = testBed.start(
       [
         ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
-        ...[`--http-probe-port=${world.probePort}`, '--enableScaleFeatures=true'],
+        ...[`--http-probe-port=${testBed.probePort}`, '--enableScaleFeatures=true'],
         '--metadata-header-required=true',
       ],
       {
-        KUBECONFIG: world.kubeconfig,
+        KUBECONFIG: testBed.kubeconfig,
         HOST_IP: '10.224.0.4',
         NODE_NAME: nodeName,
         FORCENAMESPACED: 'true',
         // What a manifest on loopback needs besides.
         NMI_REDIRECT: 'none',
         NMI_LISTEN_ADDRESS: '127.0.0.1',
-        NMI_NMI_PORT: String(world.listenPort),
+        NMI_NMI_PORT: String(testBed.listenPort),
         NMI_METADATA_IP: '127.0.0.1',
-        NMI_METADATA_PORT: String(world.imds.port),
+        NMI_METADATA_PORT: String(testBed.imds.port),
         NMI_PROMETHEUS_PORT: '0',
       },
     );
-    await world.untilReady();
-    assert.deepEqual(await world.page('healthz'), { status: 200, text: 'Active' });
-    assert.equal((await ask(world.pod, tokenTarget)).identity, 'a');
+    await testBed.untilReady();
+    assert.deepEqual(await testBed.page('healthz'), { status: 200, text: 'Active' });
+    assert.equal((await ask(testBed.pod, tokenTarget)).identity, 'a');
     const warnings = child.stdout().match(/"warning":"[^"]*"/g);
     assert.equal(warnings?.length, 1, child.stdout());
     assert.match(warnings[0], /--enableScaleFeatures has no effect/);
@@ -116,52 +116,52 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
   });
 
   it('refuses a kubenet node with 78 and starts there when that is allowed', async () => {
-    await using world = await openSurroundings();
-    const kubelet = join(world.folder, 'kubelet');
+    await using testBed = await openServices();
+    const kubelet = join(testBed.folder, 'kubelet');
     await writeFile(kubelet, 'KUBELET_FLAGS=--v=2 --network-plugin=kubenet --node-ip=10.0.0.4\n');
-    const flags = [...world.flags, `--kubelet-config=${kubelet}`];
-    const refused = world.start(flags);
+    const flags = [...testBed.flags, `--kubelet-config=${kubelet}`];
+    const refused = testBed.start(flags);
     assert.equal(await refused.exited, config);
     assert.match(refused.stderr(), /AAD Pod Identity is not supported for Kubenet/);
     assert.ok(refused.stderr().includes(kubelet));
     assert.match(refused.stderr(), /--allow-network-plugin-kubenet/);
-    const allowed = world.start([...flags, '--allow-network-plugin-kubenet']);
-    await world.untilReady();
+    const allowed = testBed.start([...flags, '--allow-network-plugin-kubenet']);
+    await testBed.untilReady();
     assert.ok(allowed.pid > 0);
   });
 
   it('starts where the kubelet’s file is missing or empty', async () => {
-    await using world = await openSurroundings();
-    const empty = join(world.folder, 'empty');
+    await using testBed = await openServices();
+    const empty = join(testBed.folder, 'empty');
     await writeFile(empty, '');
-    for (const path of [empty, join(world.folder, 'none')]) {
-      const child = world.start([...world.flags, `--kubelet-config=${path}`]);
-      await world.untilReady();
+    for (const path of [empty, join(testBed.folder, 'none')]) {
+      const child = testBed.start([...testBed.flags, `--kubelet-config=${path}`]);
+      await testBed.untilReady();
       child.signal('SIGTERM');
       assert.equal(await child.exited, 0);
     }
   });
 
   it('runs without the Kubernetes API, alive and not ready, and tells pods to retry', async () => {
-    await using world = await openSurroundings();
-    const nobody = join(world.folder, 'nobody');
+    await using testBed = await openServices();
+    const nobody = join(testBed.folder, 'nobody');
     const port = await freePort();
-    const text = world.kube.kubeconfig().replaceAll(`:${world.kube.port}`, `:${port}`);
+    const text = testBed.kube.kubeconfig().replaceAll(`:${testBed.kube.port}`, `:${port}`);
     await writeFile(nobody, text);
-    const child = world.start(world.flags, { KUBECONFIG: nobody });
+    const child = testBed.start(testBed.flags, { KUBECONFIG: nobody });
     await child.untilPrinted(/"msg":"listening"/);
-    const reply = await ask(world.pod, tokenTarget);
+    const reply = await ask(testBed.pod, tokenTarget);
     assert.equal(reply.status, 503);
     assert.equal(reply.headers.get('retry-after'), '1');
     assert.match(
       String(reply.body['error_description']),
       /^The agent does not know the pods of this node: .+\. Retry\./,
     );
-    assert.equal((await world.page('livez'))?.status, 200);
-    const ready = await world.page('readyz');
+    assert.equal((await testBed.page('livez'))?.status, 200);
+    const ready = await testBed.page('readyz');
     assert.equal(ready?.status, 503);
     assert.match(ready.text, /"watches":"[^"]*pods/);
-    assert.deepEqual(world.imds.requests(), []);
+    assert.deepEqual(testBed.imds.requests(), []);
     child.signal('SIGTERM');
     assert.equal(await child.exited, 0, child.stdout());
   });

@@ -4,12 +4,12 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { replacePrograms } from '../../src/redirect/ebpf/stale-programs.ts';
 import { openIptablesRedirect } from '../../src/redirect/iptables/iptables.ts';
 import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
-import { whyNoBpfTests } from './cgroup-ground.ts';
-import { EbpfWorld, type Client } from './ebpf-world.ts';
+import { whyNoBpfTests } from './cgroup-fixture.ts';
+import { EbpfTestBed, type Client } from './ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from './namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save', 'nsenter', 'setpriv')) || whyNoBpfTests();
@@ -21,23 +21,23 @@ const dial = `dial ${metadataIp} 80`;
 const all = 'net_admin,+bpf,+net_raw';
 
 describe('a node that was redirected by eBPF', { skip }, () => {
-  let world: EbpfWorld;
+  let testBed: EbpfTestBed;
   let pod: Client;
   /** Where the next agent runs: not in the cgroup that the former one exempted. */
   let next: Client;
 
   before(async () => {
-    world = await EbpfWorld.open();
-    await world.startCloud();
-    pod = world.client(world.podA, 'poda/c1');
-    next = world.client(world.node, 'podnext/c1');
-    await world.redirect().prepare();
-    await world.startAgent();
+    testBed = await EbpfTestBed.open();
+    await testBed.startCloud();
+    pod = testBed.client(testBed.podA, 'poda/c1');
+    next = testBed.client(testBed.node, 'podnext/c1');
+    await testBed.redirect().prepare();
+    await testBed.startAgent();
   });
-  after(() => world.close());
+  after(() => testBed.close());
   beforeEach(async () => {
-    await world.redirect().prepare();
-    assert.equal((await world.redirect().install()).state, 'active');
+    await testBed.redirect().prepare();
+    assert.equal((await testBed.redirect().install()).state, 'active');
     assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
   });
   afterEach(async () => {
@@ -50,7 +50,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     const run = spawnSync(
       'nsenter',
       [
-        ...[`--net=/run/netns/${world.node.name}`, '--', 'setpriv', `--bounding-set=${bounding}`],
+        ...[`--net=/run/netns/${testBed.node.name}`, '--', 'setpriv', `--bounding-set=${bounding}`],
         ...['--inh-caps=-all', '--', process.execPath, main, 'redirect', action],
         ...['--iptables-backend=nft', ...flags],
       ],
@@ -59,8 +59,8 @@ describe('a node that was redirected by eBPF', { skip }, () => {
         timeout: 60_000,
         env: {
           ...process.env,
-          NMI_BPF_PIN_FOLDER: world.pinFolder,
-          NMI_CGROUP_ROOT: world.tree.path,
+          NMI_BPF_PIN_FOLDER: testBed.pinFolder,
+          NMI_CGROUP_ROOT: testBed.tree.path,
         },
       },
     );
@@ -69,12 +69,12 @@ describe('a node that was redirected by eBPF', { skip }, () => {
 
   it('goes over to iptables under load, without a connection elsewhere', async () => {
     assert.equal(await pod.tell('storm'), 'storming');
-    const behind = openIptablesRedirect({ host: world.node.host, backend: 'nft' });
-    const redirect = replacePrograms(behind, world.pinFolder);
+    const behind = openIptablesRedirect({ host: testBed.node.host, backend: 'nft' });
+    const redirect = replacePrograms(behind, testBed.pinFolder);
     const found = await redirect.verify();
     assert.equal(found.state, 'broken');
     assert.deepEqual(found.problems, [
-      `programs of the eBPF mode are pinned in ${world.pinFolder}`,
+      `programs of the eBPF mode are pinned in ${testBed.pinFolder}`,
     ]);
     const status = await redirect.install();
     assert.equal(status.state, 'active');
@@ -82,7 +82,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.deepEqual(await redirect.verify(), { ...found, state: 'active', problems: [] });
     const seen = await pod.tell('calm');
     assert.deepEqual(Object.keys(JSON.parse(seen) as object), ['agent'], seen);
-    assert.ok(!existsSync(world.pinFolder));
+    assert.ok(!existsSync(testBed.pinFolder));
     assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unavailable/);
     assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4/);
   });
@@ -110,7 +110,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
   });
 
   it('stays closed, and says so, where the programs cannot be taken away', async () => {
-    execFileSync('mount', ['-o', 'remount,ro', world.bpf.path]);
+    execFileSync('mount', ['-o', 'remount,ro', testBed.bpf.path]);
     try {
       const over = nmi('net_admin', 'install', '--redirect=iptables');
       assert.equal(over.status, 1, over.said);
@@ -120,12 +120,12 @@ describe('a node that was redirected by eBPF', { skip }, () => {
       );
       assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
     } finally {
-      execFileSync('mount', ['-o', 'remount,rw', world.bpf.path]);
+      execFileSync('mount', ['-o', 'remount,rw', testBed.bpf.path]);
     }
   });
 
   it('is left as it is by no redirect at all, which tells of the programs', async () => {
-    const pins = readdirSync(world.pinFolder);
+    const pins = readdirSync(testBed.pinFolder);
     for (const action of ['verify', 'install']) {
       const none = nmi('', action, '--redirect=none');
       assert.equal(none.status, 1, none.said);
@@ -134,7 +134,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
         /problem: programs of the eBPF mode are pinned in .*: nmi redirect remove/,
       );
     }
-    assert.deepEqual(readdirSync(world.pinFolder), pins);
+    assert.deepEqual(readdirSync(testBed.pinFolder), pins);
     assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
   });
 
@@ -146,7 +146,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.match(found.said, /problem: programs of the eBPF mode are pinned/);
     assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
     assert.equal(nmi('net_admin', 'install', '--redirect=iptables').status, 0);
-    const links = await world.node.run('ip -br addr show');
+    const links = await testBed.node.run('ip -br addr show');
     const over = nmi(all, 'install', '--redirect=address');
     assert.notEqual(over.status, 0, over.said);
     assert.match(over.said, /CONFLICT: .*nmi0 holds 169\.254\.25\.79: another redirect was left/);
@@ -154,21 +154,21 @@ describe('a node that was redirected by eBPF', { skip }, () => {
       nmi(all, 'verify', '--redirect=address').said,
       /problem: nmi0 holds 169\.254\.25\.79/,
     );
-    assert.equal(await world.node.run('ip -br addr show'), links);
+    assert.equal(await testBed.node.run('ip -br addr show'), links);
     assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unavailable/);
   });
 
   it('is freed of the address mode, too, without a word about the way', async () => {
     assert.equal(nmi(all, 'remove').status, 0);
-    const links = await world.node.run('ip -br addr show');
-    await world.node.run(`ip route add unreachable ${metadataIp}/32`);
+    const links = await testBed.node.run('ip -br addr show');
+    await testBed.node.run(`ip route add unreachable ${metadataIp}/32`);
     const taken = nmi(all, 'install', '--redirect=address');
-    await world.node.run(`ip route del unreachable ${metadataIp}/32`);
+    await testBed.node.run(`ip route del unreachable ${metadataIp}/32`);
     assert.equal(taken.status, 0, taken.said);
-    assert.match(await world.node.run('ip -br addr show'), /nmi0 .*169\.254\.169\.254/);
+    assert.match(await testBed.node.run('ip -br addr show'), /nmi0 .*169\.254\.169\.254/);
     const removed = nmi(all, 'remove');
     assert.equal(removed.status, 0, removed.said);
-    assert.equal(await world.node.run('ip -br addr show'), links);
+    assert.equal(await testBed.node.run('ip -br addr show'), links);
     assert.match(await pod.tell(dial), /^cloud sees/);
   });
 
@@ -180,12 +180,12 @@ describe('a node that was redirected by eBPF', { skip }, () => {
       [all, '--redirect=ebpf'],
       ['net_admin', '--redirect=iptables'],
     ] as const) {
-      await world.redirect().prepare();
-      assert.equal((await world.redirect().install()).state, 'active');
+      await testBed.redirect().prepare();
+      assert.equal((await testBed.redirect().install()).state, 'active');
       const removed = nmi(capabilities, 'remove', ...flags);
       assert.equal(removed.said, 'removed: pods reach the real metadata endpoint again\n');
       assert.equal(removed.status, 0);
-      assert.ok(!existsSync(world.pinFolder), `${capabilities} ${flags.join()}`);
+      assert.ok(!existsSync(testBed.pinFolder), `${capabilities} ${flags.join()}`);
       // The kernel detaches what is unpinned when it comes round to it.
       await eventually(async () => {
         assert.match(await pod.tell(dial), /^cloud sees/);
@@ -194,7 +194,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
   });
 
   it('is not said to be open where the programs stay', async () => {
-    execFileSync('mount', ['-o', 'remount,ro', world.bpf.path]);
+    execFileSync('mount', ['-o', 'remount,ro', testBed.bpf.path]);
     try {
       for (const flag of ['--redirect=iptables', '--redirect=auto', '--redirect=none']) {
         const removed = nmi('net_admin', 'remove', flag);
@@ -203,9 +203,9 @@ describe('a node that was redirected by eBPF', { skip }, () => {
         if (flag !== '--redirect=iptables') continue;
         assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
       }
-      assert.notEqual(readdirSync(world.pinFolder).length, 0);
+      assert.notEqual(readdirSync(testBed.pinFolder).length, 0);
     } finally {
-      execFileSync('mount', ['-o', 'remount,rw', world.bpf.path]);
+      execFileSync('mount', ['-o', 'remount,rw', testBed.bpf.path]);
     }
   });
 
@@ -214,6 +214,6 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.match(found.said, /^ebpf: active .*\n  why this one: the kernel has eBPF/);
     assert.equal(found.status, 0);
     assert.equal(nmi(all, 'remove').status, 0);
-    assert.ok(!existsSync(world.pinFolder));
+    assert.ok(!existsSync(testBed.pinFolder));
   });
 });

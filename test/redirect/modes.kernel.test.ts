@@ -11,9 +11,9 @@ import type { Log } from '../../src/nmi/base/log.ts';
 import { Reconciler, type CheckOutcome } from '../../src/nmi/kernel/reconciler.ts';
 import type { Redirect } from '../../src/redirect/redirect.ts';
 import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
-import { whyNoBpfTests } from './cgroup-ground.ts';
-import { EbpfWorld, type Client } from './ebpf-world.ts';
-import { inSlices, modesUnderTest, openCrowd, type Crowd } from './mode-world.ts';
+import { whyNoBpfTests } from './cgroup-fixture.ts';
+import { EbpfTestBed, type Client } from './ebpf-test-bed.ts';
+import { inSlices, modesUnderTest, openCrowd, type Crowd } from './mode-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests, type Script } from './namespaces.ts';
 
 const skip =
@@ -32,7 +32,7 @@ const silent: Log = {
 };
 
 describe('every redirect', { skip }, () => {
-  let world: EbpfWorld;
+  let testBed: EbpfTestBed;
   let crowd: Crowd;
   let pod: Client;
   let otherPod: Client;
@@ -40,30 +40,31 @@ describe('every redirect', { skip }, () => {
   let pristine = '';
 
   before(async () => {
-    world = await EbpfWorld.open();
-    crowd = await openCrowd(world, crowdSize);
-    pod = world.client(world.podA, 'poda/c1');
-    otherPod = world.client(world.podB, 'podb/c1');
-    hostPod = world.client(world.node, 'podhost/c1');
-    await world.startCloud();
+    testBed = await EbpfTestBed.open();
+    crowd = await openCrowd(testBed, crowdSize);
+    pod = testBed.client(testBed.podA, 'poda/c1');
+    otherPod = testBed.client(testBed.podB, 'podb/c1');
+    hostPod = testBed.client(testBed.node, 'podhost/c1');
+    await testBed.startCloud();
     // Asking legacy iptables for a table makes it: what it is compared with has it already.
-    for (const backend of ['nft', 'legacy']) await world.node.run(`iptables-${backend} -t nat -S`);
+    for (const backend of ['nft', 'legacy'])
+      await testBed.node.run(`iptables-${backend} -t nat -S`);
     pristine = await nodeState();
   });
   after(async () => {
     await crowd[Symbol.asyncDispose]();
-    await world.close();
+    await testBed.close();
   });
 
   /** All that a redirect could leave on the node. */
   async function nodeState(): Promise<string> {
     const saved = await Promise.all([
-      world.node.run('iptables-nft-save -t nat'),
-      world.node.run('iptables-legacy-save -t nat'),
-      world.node.run('ip -4 rule'),
-      world.node.run('ip -br link show nmi0').catch(() => 'no link'),
+      testBed.node.run('iptables-nft-save -t nat'),
+      testBed.node.run('iptables-legacy-save -t nat'),
+      testBed.node.run('ip -4 rule'),
+      testBed.node.run('ip -br link show nmi0').catch(() => 'no link'),
     ]);
-    return [...saved.map(withoutCounters), ...readdirSync(world.bpf.path)].join('\n');
+    return [...saved.map(withoutCounters), ...readdirSync(testBed.bpf.path)].join('\n');
   }
 
   for (const mode of modesUnderTest) {
@@ -72,9 +73,9 @@ describe('every redirect', { skip }, () => {
       let agent: Script;
 
       before(async () => {
-        redirect = mode.open(world);
+        redirect = mode.open(testBed);
         await redirect.prepare();
-        agent = await world.startAgent(mode.listen.ip, mode.listen.port);
+        agent = await testBed.startAgent(mode.listen.ip, mode.listen.port);
         await redirect.install();
       });
       after(async () => {
@@ -122,12 +123,12 @@ describe('every redirect', { skip }, () => {
         const fresh = crowd.pods.at(-1 - modesUnderTest.indexOf(mode));
         assert.equal(await fresh?.dial('udp4'), mode.otherwise);
         assert.match(await hostPod.tell(`dial ${metadataIp} 8080`), mode.hostOtherwise);
-        const byUdp = await hostPod.tell(`run ${world.dialler.path} udp4 ${metadataIp} 80`);
+        const byUdp = await hostPod.tell(`run ${testBed.dialler.path} udp4 ${metadataIp} 80`);
         assert.match(byUdp.replace(/.*(?:answer|error)=/, ''), mode.hostOtherwise);
       });
 
       it('is idempotent, for another instance too, and reports what is there', async () => {
-        for (const each of [redirect, mode.open(world), redirect]) {
+        for (const each of [redirect, mode.open(testBed), redirect]) {
           const status = await each.install();
           assert.deepEqual(status.changed, []);
           assert.deepEqual(status.problems, []);
@@ -143,17 +144,17 @@ describe('every redirect', { skip }, () => {
         await agent.stop();
         assert.equal(await pod.tell(dial), 'ECONNREFUSED');
         assert.equal(await pod.tell(dialMapped), 'ECONNREFUSED');
-        agent = await world.startAgent(mode.listen.ip, mode.listen.port);
+        agent = await testBed.startAgent(mode.listen.ip, mode.listen.port);
         assert.match(await pod.tell(dial), seesPod(pod, '10.244.0.5'));
       });
 
       it('takes the place of another version under load, without a connection elsewhere', async () => {
         assert.equal(await pod.tell('storm'), 'storming');
         for (let count = 0; count < 3; count += 1) {
-          await mode.age(world);
-          const broken = await mode.open(world).verify();
+          await mode.age(testBed);
+          const broken = await mode.open(testBed).verify();
           assert.notDeepEqual(broken.problems, []);
-          const mended = await mode.open(world).install();
+          const mended = await mode.open(testBed).install();
           assert.notDeepEqual(mended.changed, []);
           assert.equal(mended.state, 'active');
         }
@@ -163,7 +164,7 @@ describe('every redirect', { skip }, () => {
       });
 
       it('is installed anew when somebody takes its link away', async () => {
-        await world.node.run('ip link del nmi0');
+        await testBed.node.run('ip link del nmi0');
         const broken = await redirect.verify();
         assert.match(broken.problems.join('; '), /link nmi0 missing/);
         assert.ok(broken.state === 'broken' || broken.state === 'absent', broken.state);
@@ -187,7 +188,7 @@ describe('every redirect', { skip }, () => {
         assert.equal(await pod.tell('storm'), 'storming');
         {
           await using first = keep(redirect);
-          await using second = keep(mode.open(world));
+          await using second = keep(mode.open(testBed));
           await Promise.all([first.start(), second.start()]);
           await delay(700);
         }

@@ -22,7 +22,7 @@ import {
   createServiceAccount,
   type AzureIdentityOptions,
 } from '../../lab/fakes/kube/manifests.ts';
-import { trustCluster } from '../../lab/world/environment.ts';
+import { trustCluster } from '../../lab/test-bed/services.ts';
 import type { EntraCredential } from '../../src/nmi/sources/entra/credentials/kinds.ts';
 import { openLoopbackAgent, type AgentOwn, type LoopbackAgent } from './loopback-agent.ts';
 
@@ -40,14 +40,14 @@ export const podAccount = { namespace: 'default', name: 'robot' };
 /** Whom the fake API server takes the agent for. */
 export const agentAccount = { namespace: 'kube-system', name: 'nmi' };
 
-export interface EntraWorld {
+export interface EntraTestBed {
   readonly kube: FakeKube;
   readonly entra: FakeEntra;
   /** Signed the certificate of `entra`. */
   readonly authority: LabAuthority;
 }
 
-export type EntraAgent = LoopbackAgent & EntraWorld;
+export type EntraAgent = LoopbackAgent & EntraTestBed;
 
 let sharedAuthority: Promise<LabAuthority> | undefined;
 
@@ -57,7 +57,7 @@ let sharedAuthority: Promise<LabAuthority> | undefined;
  */
 export async function openEntraAgent(
   flags: Readonly<Record<string, string>> = {},
-  prepare: (world: EntraWorld) => void | Promise<void> = () => undefined,
+  prepare: (testBed: EntraTestBed) => void | Promise<void> = () => undefined,
   own: AgentOwn = {},
 ): Promise<EntraAgent> {
   await using opening = new AsyncDisposableStack();
@@ -83,7 +83,7 @@ export async function openEntraAgent(
 }
 
 /** The service accounts of pods and agent, and a cluster whose assertions are trusted. */
-export function populate({ kube, entra }: Pick<EntraWorld, 'kube' | 'entra'>): void {
+export function populate({ kube, entra }: Pick<EntraTestBed, 'kube' | 'entra'>): void {
   for (const account of [podAccount, agentAccount]) kube.apply(createServiceAccount(account));
   kube.user = { username: subjectOf(agentAccount), groups: [] };
   trustCluster(entra, kube);
@@ -109,13 +109,13 @@ export interface BoundApplication {
  * labelled `app`. Secrets have the same name too.
  */
 export async function bindApplication(
-  world: EntraWorld,
+  testBed: EntraTestBed,
   kind: CredentialKind,
   name: string,
   options: BoundApplication = {},
 ): Promise<EntraApplication> {
-  const { kube, entra } = world;
-  const made = await makeCredential(world, kind, name);
+  const { kube, entra } = testBed;
+  const made = await makeCredential(testBed, kind, name);
   const application = createEntraApplication(name, { ...made, ...options.application });
   const { clientId, tenantId } = application;
   const age =
@@ -149,15 +149,15 @@ function identityOfKind(kind: CredentialKind, name: string): Partial<AzureIdenti
 }
 
 async function makeCredential(
-  world: EntraWorld,
+  testBed: EntraTestBed,
   kind: CredentialKind,
   name: string,
 ): Promise<Partial<EntraApplication>> {
   switch (kind) {
     case 'secret':
-      return { secrets: [{ value: putSecret(world.kube, name, `secret-of-${name}`) }] };
+      return { secrets: [{ value: putSecret(testBed.kube, name, `secret-of-${name}`) }] };
     case 'certificate':
-      return { certificates: [await putCertificate(world, name)] };
+      return { certificates: [await putCertificate(testBed, name)] };
     case 'federated_pod':
       return federatedTo(podAccount);
     case 'federated_node':
@@ -173,7 +173,7 @@ export function putSecret(kube: FakeKube, name: string, value: string): string {
 
 /** A new key and certificate into the Secret `name`. @returns the certificate as PEM. */
 export async function putCertificate(
-  { kube, authority }: Pick<EntraWorld, 'kube' | 'authority'>,
+  { kube, authority }: Pick<EntraTestBed, 'kube' | 'authority'>,
   name: string,
 ): Promise<string> {
   const certificate = await authority.issueClient(name);

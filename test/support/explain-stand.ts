@@ -77,7 +77,15 @@ export function openExplainStand({
   const isSynced = () => state.isSynced;
   const trustsAddresses = () => state.trustsAddresses;
   const sight: ExplainContext = {
-    knowledge: { pods, grants, owners, upstreams, workloadIdentities, isSynced, trustsAddresses },
+    clusterState: {
+      pods,
+      grants,
+      owners,
+      upstreams,
+      workloadIdentities,
+      isSynced,
+      trustsAddresses,
+    },
     policy: { strict, graceMs: 60_000, hostNetwork: 'serve' },
     throttledOf: (uid) => throttled.of(uid),
     broker,

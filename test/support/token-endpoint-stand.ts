@@ -11,10 +11,10 @@ import { CallerLimits } from '../../src/nmi/server/caller-limits.ts';
 import { TokenFastPath } from '../../src/nmi/server/fast-path/fast-path.ts';
 import type { TokenDecision } from '../../src/nmi/server/observer.ts';
 import {
-  StandingRights,
+  DecisionCache,
   type Decision,
-  type StandingRight,
-} from '../../src/nmi/server/standing-rights.ts';
+  type GrantedDecision,
+} from '../../src/nmi/server/decision-cache.ts';
 import type { TokenBroker } from '../../src/nmi/tokens/broker.ts';
 import { TokenEndpoint } from '../../src/nmi/server/token-endpoint.ts';
 import { Waiters } from '../../src/nmi/state/waiters.ts';
@@ -45,14 +45,14 @@ export function openEndpointStand(
     audience: 'api://exchange',
   }));
   const state = { isSynced: true, trustsAddresses: true };
-  const hits: StandingRight[] = [];
+  const hits: GrantedDecision[] = [];
   const decisions: TokenDecision[] = [];
   const bugs: unknown[] = [];
   const observer = {
-    onHit: (_hit: unknown, right: StandingRight) => hits.push(right),
+    onHit: (_hit: unknown, right: GrantedDecision) => hits.push(right),
     onDecision: (_exchange: unknown, decision: TokenDecision) => decisions.push(decision),
   };
-  const knowledge = {
+  const clusterState = {
     pods,
     grants,
     owners,
@@ -71,9 +71,9 @@ export function openEndpointStand(
     objectIdOf: () => undefined,
     ...over,
   };
-  const rights = new StandingRights({ knowledge, policy, clock });
+  const rights = new DecisionCache({ clusterState, policy, clock });
   const tokens = new TokenEndpoint({
-    knowledge,
+    clusterState,
     rights,
     policy,
     broker,
@@ -99,7 +99,19 @@ export function openEndpointStand(
     },
     onBug: (error) => bugs.push(error),
   });
-  return { pods, grants, index, knowledge, policy, state, tokens, fastPath, hits, decisions, bugs };
+  return {
+    pods,
+    grants,
+    index,
+    clusterState,
+    policy,
+    state,
+    tokens,
+    fastPath,
+    hits,
+    decisions,
+    bugs,
+  };
 }
 
 /** As much of a socket as the fast path uses; its kernel takes all. */

@@ -15,12 +15,12 @@
 import { stringAt, type JsonRecord } from '../../../src/nmi/base/json-value.ts';
 import type { EntraApplication, EntraDirectory } from './applications.ts';
 import {
-  judgeForeignAssertion,
-  judgeOwnAssertion,
-  judgeSecret,
+  verifyForeignAssertion,
+  verifyOwnAssertion,
+  verifySecret,
   parseAssertion,
   type IssuerKeys,
-  type Judgement,
+  type Verdict,
 } from './assertions.ts';
 import type { EntraCode, EntraDetails } from './errors.ts';
 
@@ -33,7 +33,7 @@ export interface EntraQuestion {
   readonly form: URLSearchParams;
 }
 
-export interface EntraKnowledge {
+export interface EntraFacts {
   readonly directory: EntraDirectory;
   readonly keysOf: IssuerKeys;
   readonly nowWallMs: number;
@@ -59,10 +59,10 @@ const suffix = '/.default';
 
 export async function answerEntra(
   question: EntraQuestion,
-  knowledge: EntraKnowledge,
+  facts: EntraFacts,
 ): Promise<EntraVerdict> {
   const { method, tenant: tenantId, form } = question;
-  const { directory } = knowledge;
+  const { directory } = facts;
   const clientId = form.get('client_id') ?? '';
   const scope = form.get('scope') ?? '';
   const common = { tenantId, clientId, scope };
@@ -79,7 +79,7 @@ export async function answerEntra(
   if (scope === '') return refuse(900144, { parameter: 'scope' });
   if (/\s/.test(scope)) return refuse(70011, common);
   if (!scope.endsWith(suffix) || scope === suffix) return refuse(1002012, common);
-  const credential = await judgeCredential(question, application, knowledge);
+  const credential = await verifyCredential(question, application, facts);
   if (!credential.ok) return refuse(credential.code, { ...common, ...credential.details });
   const audience = scope.slice(0, -suffix.length);
   if (isUnknownResource(audience)) return refuse(500011, { ...common, resource: audience });
@@ -99,25 +99,25 @@ export function readCredential(form: URLSearchParams): PresentedCredential {
   return { kind: 'federated', algorithm, subject: stringAt(assertion?.claims, 'sub') };
 }
 
-async function judgeCredential(
+async function verifyCredential(
   { host, tenant, form }: EntraQuestion,
   application: EntraApplication,
-  { keysOf, nowWallMs }: EntraKnowledge,
-): Promise<Judgement> {
+  { keysOf, nowWallMs }: EntraFacts,
+): Promise<Verdict> {
   const text = form.get('client_assertion') ?? '';
   const secret = form.get('client_secret') ?? '';
   if (text === '' && secret === '') return refuse(7000218);
-  if (text === '') return judgeSecret(secret, application, nowWallMs);
+  if (text === '') return verifySecret(secret, application, nowWallMs);
   if (form.get('client_assertion_type') !== assertionType) {
     return refuse(900144, { parameter: 'client_assertion_type' });
   }
   const assertion = parseAssertion(text);
   if (assertion === undefined) return refuse(50027);
   if (!isOwn(assertion.claims, application.clientId)) {
-    return judgeForeignAssertion(assertion, application, keysOf, nowWallMs);
+    return verifyForeignAssertion(assertion, application, keysOf, nowWallMs);
   }
   const endpoint = `https://${host}/${tenant}/oauth2/v2.0/token`;
-  return judgeOwnAssertion(assertion, application, endpoint, nowWallMs);
+  return verifyOwnAssertion(assertion, application, endpoint, nowWallMs);
 }
 
 /** Applications name themselves as issuer; anybody else is an issuer of federated tokens. */

@@ -14,7 +14,7 @@ export interface Assertion {
   readonly signature: Buffer;
 }
 
-export type Judgement =
+export type Verdict =
   | { readonly ok: true }
   | { readonly ok: false; readonly code: EntraCode; readonly details: EntraDetails };
 
@@ -49,11 +49,11 @@ export function parseAssertion(text: string): Assertion | undefined {
   };
 }
 
-export function judgeSecret(
+export function verifySecret(
   value: string,
   { secrets }: { readonly secrets: readonly EntraSecret[] },
   nowWallMs: number,
-): Judgement {
+): Verdict {
   const known = secrets.find((secret) => secret.value === value);
   if (known === undefined) return refuse(7000215);
   return (known.expiresAtWallMs ?? Infinity) > nowWallMs ? { ok: true } : refuse(7000222);
@@ -63,19 +63,19 @@ export function judgeSecret(
  * An assertion that the application signed with a certificate of its own. Checked in this order:
  * issuer and subject, audience, times, the certificate by its thumbprint, the signature.
  */
-export function judgeOwnAssertion(
+export function verifyOwnAssertion(
   assertion: Assertion,
   application: EntraApplication,
   endpoint: string,
   nowWallMs: number,
-): Judgement {
+): Verdict {
   const { header, claims } = assertion;
   const clientId = application.clientId.toLowerCase();
   if (['iss', 'sub'].some((claim) => stringAt(claims, claim).toLowerCase() !== clientId)) {
     return refuse(700021);
   }
   if (stringAt(claims, 'aud').toLowerCase() !== endpoint.toLowerCase()) return refuse(700023);
-  const timely = judgeTimes(claims, nowWallMs);
+  const timely = verifyTimes(claims, nowWallMs);
   if (!timely.ok) return timely;
   const thumbprint = readThumbprint(header);
   const certificate = application.certificates
@@ -96,12 +96,12 @@ export function judgeOwnAssertion(
  * An assertion of another issuer. Checked in this order: a federated credential for its issuer, then
  * for its subject, then for its audience; times; the key; the signature.
  */
-export async function judgeForeignAssertion(
+export async function verifyForeignAssertion(
   assertion: Assertion,
   { federatedCredentials }: EntraApplication,
   keysOf: IssuerKeys,
   nowWallMs: number,
-): Promise<Judgement> {
+): Promise<Verdict> {
   const { header, claims } = assertion;
   const issuer = stringAt(claims, 'iss');
   const subject = stringAt(claims, 'sub');
@@ -116,7 +116,7 @@ export async function judgeForeignAssertion(
   if (!ofSubject.some(({ audience }) => audiences.includes(audience))) {
     return refuse(700212, details);
   }
-  const timely = judgeTimes(claims, nowWallMs);
+  const timely = verifyTimes(claims, nowWallMs);
   if (!timely.ok) return timely;
   let keys: readonly PublishedKey[];
   try {
@@ -132,7 +132,7 @@ export async function judgeForeignAssertion(
     : refuse(50013, details);
 }
 
-function judgeTimes(claims: JsonRecord, nowWallMs: number): Judgement {
+function verifyTimes(claims: JsonRecord, nowWallMs: number): Verdict {
   const { nbf, exp } = claims;
   const nowSec = nowWallMs / 1000;
   if (
@@ -187,6 +187,6 @@ function readAudiences(claims: JsonRecord): readonly string[] {
   return all.filter((audience) => typeof audience === 'string');
 }
 
-function refuse(code: EntraCode, details: EntraDetails = {}): Judgement {
+function refuse(code: EntraCode, details: EntraDetails = {}): Verdict {
   return { ok: false, code, details };
 }

@@ -26,7 +26,7 @@ export interface ImdsQuestion {
   readonly forwardedFor: string | undefined;
 }
 
-export interface ImdsKnowledge {
+export interface ImdsFacts {
   readonly tenantId: string;
   readonly systemAssigned: LabIdentity | undefined;
   readonly userAssigned: readonly LabIdentity[];
@@ -62,9 +62,9 @@ export function isTokenPath(path: string): boolean {
   return path === tokenPath;
 }
 
-export function answerImds(question: ImdsQuestion, knowledge: ImdsKnowledge): ImdsAnswer {
+export function answerImds(question: ImdsQuestion, facts: ImdsFacts): ImdsAnswer {
   const { path } = question.target;
-  if (isTokenPath(path)) return answerToken(question, knowledge);
+  if (isTokenPath(path)) return answerToken(question, facts);
   const category = /^\/metadata\/(versions|instance|attested|scheduledevents|loadbalancer)(\/|$)/;
   const [, name] = category.exec(path) ?? [];
   const isInfo = path === '/metadata/identity/info';
@@ -87,11 +87,11 @@ export function answerImds(question: ImdsQuestion, knowledge: ImdsKnowledge): Im
     case 'loadbalancer':
       return json(loadBalancerDocument);
     default:
-      return json({ tenantId: knowledge.tenantId });
+      return json({ tenantId: facts.tenantId });
   }
 }
 
-function answerToken(question: ImdsQuestion, knowledge: ImdsKnowledge): ImdsAnswer {
+function answerToken(question: ImdsQuestion, facts: ImdsFacts): ImdsAnswer {
   if (question.method !== 'GET') return methodNotAllowed();
   if (question.forwardedFor !== undefined) {
     return invalidRequest('X-Forwarded-For header is not allowed');
@@ -114,11 +114,11 @@ function answerToken(question: ImdsQuestion, knowledge: ImdsKnowledge): ImdsAnsw
   const selector = selectors[0];
   const chosen =
     selector === undefined
-      ? chooseDefault(knowledge)
-      : findIdentity(knowledge, selector.name, selector.value);
+      ? chooseDefault(facts)
+      : findIdentity(facts, selector.name, selector.value);
   if (typeof chosen === 'string') return invalidRequest(chosen);
   const freshness = query.get('bypass_cache')?.toLowerCase() === 'true' ? 'new' : 'cached';
-  const token = knowledge.token(chosen, resource, freshness);
+  const token = facts.token(chosen, resource, freshness);
   return {
     status: 200,
     contentType: jsonType,
@@ -128,9 +128,9 @@ function answerToken(question: ImdsQuestion, knowledge: ImdsKnowledge): ImdsAnsw
 }
 
 /** An identity, or the description of why there is none. */
-function chooseDefault(knowledge: ImdsKnowledge): LabIdentity | string {
-  if (knowledge.systemAssigned !== undefined) return knowledge.systemAssigned;
-  const [only, second] = knowledge.userAssigned;
+function chooseDefault(facts: ImdsFacts): LabIdentity | string {
+  if (facts.systemAssigned !== undefined) return facts.systemAssigned;
+  const [only, second] = facts.userAssigned;
   if (only === undefined) return 'Identity not found';
   if (second === undefined) return only;
   return (
@@ -140,14 +140,14 @@ function chooseDefault(knowledge: ImdsKnowledge): LabIdentity | string {
 }
 
 function findIdentity(
-  knowledge: ImdsKnowledge,
+  facts: ImdsFacts,
   name: string,
   value: string,
 ): LabIdentity | 'Identity not found' {
   const wanted = value.toLowerCase();
   const all = [
-    ...knowledge.userAssigned,
-    ...(knowledge.systemAssigned === undefined ? [] : [knowledge.systemAssigned]),
+    ...facts.userAssigned,
+    ...(facts.systemAssigned === undefined ? [] : [facts.systemAssigned]),
   ];
   const found = all.find((identity) => {
     if (name === 'client_id') return identity.clientId.toLowerCase() === wanted;

@@ -14,7 +14,7 @@ import {
   jsonType,
   textType,
   type ImdsAnswer,
-  type ImdsKnowledge,
+  type ImdsFacts,
   type ImdsToken,
   type TokenFreshness,
 } from './answers.ts';
@@ -128,7 +128,7 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
   const allowed = new Set<string>();
   let leaks = 0;
 
-  const knowledge = (): ImdsKnowledge => ({
+  const facts = (): ImdsFacts => ({
     tenantId: labTenantId,
     systemAssigned,
     userAssigned: [...userAssigned.values()],
@@ -148,7 +148,7 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
         metadata: joinHeader(request, 'metadata'),
         forwardedFor: joinHeader(request, 'x-forwarded-for'),
       },
-      knowledge(),
+      facts(),
     );
   };
 

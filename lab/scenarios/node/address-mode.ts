@@ -1,10 +1,10 @@
 /** A node without a metadata service of its own, whose agent holds the metadata address itself. */
 import assert from 'node:assert/strict';
 import { createEntraApplication } from '../../fakes/entra/applications.ts';
-import { addApplication, addSecret } from '../../world/entra-objects.ts';
-import { makeBare, succeed } from '../../world/node-view.ts';
-import { assertRefused, assertToken, assertUntouched } from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
+import { addApplication, addSecret } from '../../test-bed/entra-objects.ts';
+import { makeBare, succeed } from '../../test-bed/node-view.ts';
+import { assertRefused, assertToken, assertUntouched } from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 
 const probePort = 8096;
 const noService = ['unreachable', '169.254.169.254/32'];
@@ -15,27 +15,27 @@ const addressMode: Scenario = {
     'Address mode: the node holds the metadata address, and pods get tokens of types 1 to 3 only.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
+  run: async (testBed) => {
     const value = 'secret-of-the-edge';
-    addSecret(world, 'edge', { clientSecret: value });
+    addSecret(testBed, 'edge', { clientSecret: value });
     const application = createEntraApplication('edge', { secrets: [{ value }] });
-    addApplication(world, application, { type: 1, clientPassword: { name: 'edge' } });
-    const assigned = world.bind('assigned', 'edge');
-    world.addException('addon', { addon: 'yes' });
-    await makeBare(world);
-    await using agent = world.ground.openAgent(probePort);
+    addApplication(testBed, application, { type: 1, clientPassword: { name: 'edge' } });
+    const assigned = testBed.bind('assigned', 'edge');
+    testBed.addException('addon', { addon: 'yes' });
+    await makeBare(testBed);
+    await using agent = testBed.environment.openAgent(probePort);
     const flags = [
-      ...[...world.ground.agentFlags, '--redirect=address'],
+      ...[...testBed.environment.agentFlags, '--redirect=address'],
       ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],
     ];
     // The lab's node has a metadata service, as every node in Azure.
     await assert.rejects(agent.start(flags), /this node has a metadata service/);
     // A route that leads nowhere takes it away; an address of the node's own comes before any route.
-    await succeed(world, 'ip', 'route', 'add', ...noService);
+    await succeed(testBed, 'ip', 'route', 'add', ...noService);
     try {
       await agent.start(flags);
-      const pod = await world.addPod({ name: 'app', binding: 'edge' });
-      const addon = await world.addPod({ name: 'addon', labels: { addon: 'yes' } });
+      const pod = await testBed.addPod({ name: 'app', binding: 'edge' });
+      const addon = await testBed.addPod({ name: 'addon', labels: { addon: 'yes' } });
       assertToken(await pod.ask({ query: `client_id=${application.clientId}` }), 'edge');
       const says =
         /AzureIdentity default\/assigned .* has the type 0, and this node has no metadata/;
@@ -49,10 +49,10 @@ const addressMode: Scenario = {
       });
       await agent.kill();
       assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
-      assertUntouched(world);
+      assertUntouched(testBed);
     } finally {
-      await world.ground.runInNode('ip', ['link', 'del', 'nmi0']);
-      await succeed(world, 'ip', 'route', 'del', ...noService);
+      await testBed.environment.runInNode('ip', ['link', 'del', 'nmi0']);
+      await succeed(testBed, 'ip', 'route', 'del', ...noService);
     }
     return 'refused in front of a real service; without one it serves type 1 and refuses type 0';
   },

@@ -6,12 +6,12 @@ import { installPrograms } from '../../../src/redirect/ebpf/programs.ts';
 import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
 import { readPrograms } from '../../../src/redirect/native/native-files.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { absentAgent, judgeLoad, longestGapMs } from '../../pods/load-verdict.ts';
-import { feed, hasRedirect, readNode, runRedirect, variableOf } from '../../world/node-view.ts';
-import { assertToken } from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
+import { absentAgent, checkLoad, longestGapMs } from '../../pods/load-verdict.ts';
+import { feed, hasRedirect, readNode, runRedirect, variableOf } from '../../test-bed/node-view.ts';
+import { assertToken } from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 import { startSteadyLoad } from '../../pods/steady-load.ts';
-import type { World } from '../../world/world.ts';
+import type { TestBed } from '../../test-bed/test-bed.ts';
 
 const upgrades = 3;
 
@@ -28,41 +28,41 @@ const upgraded: Scenario = {
     'The agent is upgraded under load: programs and rules of the old version are replaced, no leak.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('upgrade', 'upgrade');
-    const bound = await world.addPod({ name: 'bound', binding: 'upgrade' });
-    const kept = await world.addPod({ name: 'kept', binding: 'upgrade' });
-    const stranger = await world.addPod({ name: 'unbound' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('upgrade', 'upgrade');
+    const bound = await testBed.addPod({ name: 'bound', binding: 'upgrade' });
+    const kept = await testBed.addPod({ name: 'kept', binding: 'upgrade' });
+    const stranger = await testBed.addPod({ name: 'unbound' });
+    await testBed.untilAgentKnows();
     assertToken(await bound.ask(), 'upgrade');
     const load = startSteadyLoad(bound);
     const keptLoad = startSteadyLoad(kept, { newConnectionPerRequest: false });
     const strange = startSteadyLoad(stranger, { concurrency: 1 });
     for (let count = 0; count < upgrades; count++) {
       // The redirect of another version, by what it leaves: its agent is gone, as with every upgrade.
-      assert.equal(await world.agent.stop(), 0);
-      if (world.attests) installOtherPrograms(world);
-      await feed(world, otherChain, 'iptables-restore', '--noflush');
-      const before = await runRedirect(world, 'verify');
+      assert.equal(await testBed.agent.stop(), 0);
+      if (testBed.attests) installOtherPrograms(testBed);
+      await feed(testBed, otherChain, 'iptables-restore', '--noflush');
+      const before = await runRedirect(testBed, 'verify');
       assert.equal(before.code, 1, before.stdout);
       assert.match(before.stdout, /rule missing: ! -s 127\.0\.0\.1/);
-      if (world.attests) assert.match(before.stdout, /programs of another version/);
+      if (testBed.attests) assert.match(before.stdout, /programs of another version/);
       assert.equal((await bound.ask()).failure, 'ECONNREFUSED');
-      await world.startAgent();
-      const after = await runRedirect(world, 'verify');
+      await testBed.startAgent();
+      const after = await runRedirect(testBed, 'verify');
       assert.equal(after.code, 0, after.stdout);
-      assert.ok(hasRedirect(await readNode(world)));
+      assert.ok(hasRedirect(await readNode(testBed)));
       assertToken(await bound.ask(), 'upgrade');
       assertToken(await kept.ask(), 'upgrade');
     }
     const [reports, keptReports] = [await load.stop(), await keptLoad.stop()];
     const verdicts = [
-      judgeLoad(bound.name, reports, 'upgrade', absentAgent),
-      judgeLoad(kept.name, keptReports, 'upgrade', absentAgent),
+      checkLoad(bound.name, reports, 'upgrade', absentAgent),
+      checkLoad(kept.name, keptReports, 'upgrade', absentAgent),
     ];
     for (const { granted, refused } of verdicts) assert.ok(granted > 0 && refused > 0);
-    judgeLoad(stranger.name, await strange.stop(), 'nobody', ['400', ...absentAgent]);
-    assert.deepEqual(world.uncheckedRequests(), [], 'requests came past the agent');
+    checkLoad(stranger.name, await strange.stop(), 'nobody', ['400', ...absentAgent]);
+    assert.deepEqual(testBed.uncheckedRequests(), [], 'requests came past the agent');
     return `${upgrades} upgrades, the longest ${longestGapMs([...reports, ...keptReports])} ms without an answer, none leaked`;
   },
 };
@@ -70,14 +70,14 @@ const upgraded: Scenario = {
 export const agentUpgradeScenarios: readonly Scenario[] = [upgraded];
 
 /** The same programs under another version's name, in place of those that are there. */
-function installOtherPrograms(world: World): void {
+function installOtherPrograms(testBed: TestBed): void {
   const object = readPrograms();
-  const path = join(variableOf(world, 'NMI_CGROUP_ROOT'), 'kubepods');
+  const path = join(variableOf(testBed, 'NMI_CGROUP_ROOT'), 'kubepods');
   const id = cgroupIdOf(path);
   assert.ok(id !== undefined);
   const changed = installPrograms({
     object,
-    pinFolder: variableOf(world, 'NMI_BPF_PIN_FOLDER'),
+    pinFolder: variableOf(testBed, 'NMI_BPF_PIN_FOLDER'),
     cgroup: { path, id },
     exempt: [],
     settings: { ...settingsOf(object, DEFAULT_TARGET), digest: '00'.repeat(32) },

@@ -1,14 +1,14 @@
 /** What the agent offers to the node itself: `/host/token`, probes, metrics. */
 import assert from 'node:assert/strict';
 import { parseRecord } from '../../../src/nmi/base/json-value.ts';
-import { eventually } from '../../world/eventually.ts';
+import { eventually } from '../../test-bed/eventually.ts';
 import type { LabPod } from '../../pods/pod.ts';
 import { findTokenIdentity } from '../../fakes/token.ts';
-import { succeed } from '../../world/node-view.ts';
+import { succeed } from '../../test-bed/node-view.ts';
 import type { PodClient } from '../../pods/pod-client.ts';
 import type { PodAnswer, PodRequest } from '../../pods/pod-protocol.ts';
-import { assertToken, assertUpstream } from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
+import { assertToken, assertUpstream } from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 
 const listenIp = '169.254.25.79';
 const listenPort = 2579;
@@ -20,10 +20,10 @@ const hostToken: Scenario = {
   needs: 'namespaces',
   inTour: false,
   agentFlags: ['--enable-host-token'],
-  run: async (world) => {
-    const identity = world.bind('app-a', 'app-a');
-    const pod = await world.addPod({ name: 'app', binding: 'app-a' });
-    await using host = await world.ground.openHostClient();
+  run: async (testBed) => {
+    const identity = testBed.bind('app-a', 'app-a');
+    const pod = await testBed.addPod({ name: 'app', binding: 'app-a' });
+    await using host = await testBed.environment.openHostClient();
     const served = await askHostToken(host, pod, { host: '127.0.0.1', port: listenPort });
     assert.equal(served.outcome, 'answered');
     assert.equal(served.status, 200, served.body);
@@ -42,7 +42,7 @@ const hostToken: Scenario = {
     const places = [
       {},
       { host: listenIp, port: listenPort },
-      { host: world.ground.nodeIp, port: listenPort },
+      { host: testBed.environment.nodeIp, port: listenPort },
       { host: '127.0.0.1', port: listenPort },
     ];
     const seen: string[] = [];
@@ -54,8 +54,8 @@ const hostToken: Scenario = {
       assert.doesNotMatch(answer.body, /access_token/, 'a pod got a token by /host/token');
     }
     assert.deepEqual(seen, ['403', '403', 'ECONNREFUSED', 'ECONNREFUSED']);
-    assertUpstream(world, ['app-a']);
-    assert.deepEqual(world.uncheckedRequests(), []);
+    assertUpstream(testBed, ['app-a']);
+    assert.deepEqual(testBed.uncheckedRequests(), []);
     return `a host process got the pod's token; the pod itself met ${seen.join(', ')}`;
   },
 };
@@ -65,10 +65,10 @@ const hostTokenOff: Scenario = {
   title: 'Without --enable-host-token, /host/token is closed.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('app-a', 'app-a');
-    const pod = await world.addPod({ name: 'app', binding: 'app-a' });
-    await using host = await world.ground.openHostClient();
+  run: async (testBed) => {
+    testBed.bind('app-a', 'app-a');
+    const pod = await testBed.addPod({ name: 'app', binding: 'app-a' });
+    await using host = await testBed.environment.openHostClient();
     const onLoopback = await askHostToken(host, pod, { host: '127.0.0.1', port: listenPort });
     assert.equal(onLoopback.outcome === 'failed' && onLoopback.error, 'ECONNREFUSED');
     for (const [client, place] of [
@@ -78,7 +78,7 @@ const hostTokenOff: Scenario = {
       const answer = await askHostToken(client, pod, place);
       assert.equal(answer.outcome === 'answered' && answer.status, 404);
     }
-    assert.deepEqual(world.imds.requests(), []);
+    assert.deepEqual(testBed.imds.requests(), []);
     return 'nothing on loopback, 404 elsewhere, nothing asked upstream';
   },
 };
@@ -89,11 +89,11 @@ const probes: Scenario = {
     'Probes and metrics report the state; a redirect that cannot be repaired makes the agent not ready.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('probe-a', 'probe-a');
-    const pod = await world.addPod({ name: 'app', binding: 'probe-a' });
+  run: async (testBed) => {
+    testBed.bind('probe-a', 'probe-a');
+    const pod = await testBed.addPod({ name: 'app', binding: 'probe-a' });
     assertToken(await pod.ask(), 'probe-a');
-    const { agent } = world;
+    const { agent } = testBed;
     assert.deepEqual(await agent.page('healthz'), { status: 200, text: 'Active' });
     assert.equal((await agent.page('livez'))?.status, 200);
     assert.equal((await agent.page('readyz'))?.status, 200);
@@ -101,13 +101,13 @@ const probes: Scenario = {
     for (const [family, type] of oldFamilies) {
       assert.ok(metrics.includes(`# TYPE aadpodidentity_${family} ${type}\n`), `no ${family}`);
     }
-    const redirectUp = `nmi_redirect_up{mode="${world.mode}"}`;
+    const redirectUp = `nmi_redirect_up{mode="${testBed.mode}"}`;
     assert.equal(await agent.metric(redirectUp), 1);
 
     // A link of our name that is somebody else's: the agent leaves it alone and says so.
-    world.tell('attacker: takes the name nmi0 for a link of another type');
-    await succeed(world, 'ip', 'link', 'del', 'nmi0');
-    await succeed(world, 'ip', 'link', 'add', 'nmi0', 'type', 'veth', 'peer', 'name', 'nmi1');
+    testBed.tell('attacker: takes the name nmi0 for a link of another type');
+    await succeed(testBed, 'ip', 'link', 'del', 'nmi0');
+    await succeed(testBed, 'ip', 'link', 'add', 'nmi0', 'type', 'veth', 'peer', 'name', 'nmi1');
     try {
       const missing = await eventually(async () => {
         const page = await agent.page('readyz');
@@ -120,13 +120,13 @@ const probes: Scenario = {
       const reply = await pod.ask({ timeoutMs: 500 });
       assert.equal(reply.status, 0, 'nobody can have answered');
     } finally {
-      await succeed(world, 'ip', 'link', 'del', 'nmi0');
+      await succeed(testBed, 'ip', 'link', 'del', 'nmi0');
     }
     await agent.untilReady();
     assert.equal(await agent.metric(redirectUp), 1);
     assertToken(await pod.ask(), 'probe-a');
-    assert.deepEqual(world.uncheckedRequests(), []);
-    assertUpstream(world, ['probe-a']);
+    assert.deepEqual(testBed.uncheckedRequests(), []);
+    assertUpstream(testBed, ['probe-a']);
     return '/readyz named the redirect while it could not be mended; pods met nothing; then ready';
   },
 };

@@ -2,18 +2,18 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import type { AgentProcess } from '../../world/agent-process.ts';
-import { eventually } from '../../world/eventually.ts';
+import type { AgentProcess } from '../../test-bed/agent-process.ts';
+import { eventually } from '../../test-bed/eventually.ts';
 import { beside } from '../../pods/load-verdict.ts';
-import { makeBare, succeed, variableOf } from '../../world/node-view.ts';
+import { makeBare, succeed, variableOf } from '../../test-bed/node-view.ts';
 import {
   assertRefused,
   assertToken,
   assertUpstream,
   untilToken,
-} from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
-import type { World } from '../../world/world.ts';
+} from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
+import type { TestBed } from '../../test-bed/test-bed.ts';
 import {
   kernelFlags,
   kernelRights,
@@ -35,45 +35,45 @@ const privilegeSplit: Scenario = {
     'With `nmi redirect run` beside it, the agent runs as an unprivileged user without capabilities and bpf(2), on a read-only root.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('split', 'split');
-    const pod = await world.addPod({ name: 'app', binding: 'split' });
-    const plain = await world.addPod({ name: 'plain' });
-    await makeBare(world);
+  run: async (testBed) => {
+    testBed.bind('split', 'split');
+    const pod = await testBed.addPod({ name: 'app', binding: 'split' });
+    const plain = await testBed.addPod({ name: 'plain' });
+    await makeBare(testBed);
     const uid = randomUUID();
-    const rights = kernelRights(world);
-    for (const missing of rights) await assertNeeded(world, uid, rights, missing);
+    const rights = kernelRights(testBed);
+    for (const missing of rights) await assertNeeded(testBed, uid, rights, missing);
 
-    await using kernel = await openKernelSide(world, uid, rights);
+    await using kernel = await openKernelSide(testBed, uid, rights);
     // The serving side comes first here, and waits for the other one.
-    await using serving = await openServingSide(world, uid);
-    serving.launch(servingFlags(world));
-    kernel.launch(kernelFlags(world));
+    await using serving = await openServingSide(testBed, uid);
+    serving.launch(servingFlags(testBed));
+    kernel.launch(kernelFlags(testBed));
     await kernel.untilReady();
     await serving.untilReady();
     assertRights(kernel, '0', rights);
     assertRights(serving, nobody, []);
     assert.match(mountsOf(serving), /^\d+ \d+ \S+ \S+ \/ ro[ ,]/m, 'the root can be written to');
     await untilToken(pod, 'split');
-    if (world.attests) {
+    if (testBed.attests) {
       const redirected = await kernel.metric('nmi_ebpf_connects_total{outcome="redirected"}');
       assert.ok(redirected > 0, 'the kernel’s side does not count');
     }
     assertRefused(await plain.ask(), { status: 400, says: /pod default\/plain has no label/ });
 
-    world.tell('another process breaks the redirect, the kernel’s side repairs it');
+    testBed.tell('another process breaks the redirect, the kernel’s side repairs it');
     const before = await kernel.metric('nmi_redirect_reconciles_total{outcome="repaired"}');
-    await breakRedirect(world);
+    await breakRedirect(testBed);
     await eventually(async () => {
       const now = await kernel.metric('nmi_redirect_reconciles_total{outcome="repaired"}');
       assert.ok(now > before, `nothing was repaired: ${kernel.lines.slice(-3).join(' ')}`);
     });
     assertToken(await pod.ask({ connection: 'kept' }), 'split');
 
-    world.tell('the kernel’s side is killed: who is known stays known, the others are to retry');
+    testBed.tell('the kernel’s side is killed: who is known stays known, the others are to retry');
     await kernel.kill();
     assertToken(await pod.ask({ connection: 'kept' }), 'split');
-    if (world.attests) {
+    if (testBed.attests) {
       assertRefused(await pod.ask(), { status: 503, says: /nmi redirect run.* does not answer/ });
     } else {
       assertToken(await pod.ask(), 'split');
@@ -81,23 +81,23 @@ const privilegeSplit: Scenario = {
     await eventually(async () => {
       assert.match((await serving.page('readyz'))?.text ?? '', /nmi redirect run does not answer/);
     }, 15_000);
-    world.tell('the kernel’s side is back: as before');
-    kernel.launch(kernelFlags(world));
+    testBed.tell('the kernel’s side is back: as before');
+    kernel.launch(kernelFlags(testBed));
     await kernel.untilReady();
     await untilToken(pod, 'split');
     await serving.untilReady();
-    world.tell('the serving side is killed: requests wait for the next one');
+    testBed.tell('the serving side is killed: requests wait for the next one');
     await serving.kill();
     const waiting = beside(Promise.all([pod.ask(), pod.ask(), pod.ask()]));
-    serving.launch(servingFlags(world));
+    serving.launch(servingFlags(testBed));
     for (const reply of await waiting) assertToken(reply, 'split');
     await serving.untilReady();
-    world.tell('both are killed: closed');
+    testBed.tell('both are killed: closed');
     await Promise.all([serving.kill(), kernel.kill()]);
     assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
-    assert.deepEqual(world.uncheckedRequests(), []);
+    assert.deepEqual(testBed.uncheckedRequests(), []);
     // Each of two agents fetched it.
-    assertUpstream(world, ['split', 'split']);
+    assertUpstream(testBed, ['split', 'split']);
     const needed = rights.map((right) => right.toUpperCase()).join(' and ');
     return `${needed} on one side, each needed; nothing on the other; no request refused between two agents, closed without both sides`;
   },
@@ -107,14 +107,14 @@ export const privilegeSplitScenarios: readonly Scenario[] = [privilegeSplit];
 
 /** With one right less nothing is installed, and the log says why. */
 async function assertNeeded(
-  world: World,
+  testBed: TestBed,
   uid: string,
   all: readonly string[],
   missing: string,
 ): Promise<void> {
   const rights = all.filter((right) => right !== missing);
-  await using kernel = await openKernelSide(world, uid, rights);
-  kernel.launch(kernelFlags(world));
+  await using kernel = await openKernelSide(testBed, uid, rights);
+  kernel.launch(kernelFlags(testBed));
   const step = missing === 'bpf' ? /NOT_PERMITTED: load: / : /NOT_PERMITTED: /;
   await eventually(async () => {
     assert.ok(
@@ -125,11 +125,11 @@ async function assertNeeded(
   }, 10_000);
 }
 
-async function breakRedirect(world: World): Promise<void> {
-  if (world.attests) {
-    await succeed(world, 'rm', `${variableOf(world, 'NMI_BPF_PIN_FOLDER')}/link_connect4`);
+async function breakRedirect(testBed: TestBed): Promise<void> {
+  if (testBed.attests) {
+    await succeed(testBed, 'rm', `${variableOf(testBed, 'NMI_BPF_PIN_FOLDER')}/link_connect4`);
   } else {
-    await succeed(world, 'iptables-nft', '-t', 'nat', '-F', 'PREROUTING');
+    await succeed(testBed, 'iptables-nft', '-t', 'nat', '-F', 'PREROUTING');
   }
 }
 

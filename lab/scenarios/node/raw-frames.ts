@@ -5,12 +5,12 @@
 import assert from 'node:assert/strict';
 import { findTokenIdentity } from '../../fakes/token.ts';
 import { tokenTarget, type LabPod } from '../../pods/pod.ts';
-import { succeed } from '../../world/node-view.ts';
-import { assertToken } from '../../world/reply-checks.ts';
-import { eventually } from '../../world/eventually.ts';
-import type { Scenario } from '../../world/scenario.ts';
+import { succeed } from '../../test-bed/node-view.ts';
+import { assertToken } from '../../test-bed/reply-checks.ts';
+import { eventually } from '../../test-bed/eventually.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 import { labCommand } from '../../fabric/lab-command.ts';
-import type { World } from '../../world/world.ts';
+import type { TestBed } from '../../test-bed/test-bed.ts';
 
 const bridge = 'cni0';
 /** Where pods dial, and where the redirect leads to: who makes packets can leave out the redirect. */
@@ -31,42 +31,42 @@ const rawFrames: Scenario = {
     'Raw packets with another pod’s address and forged ARP get no token: by cgroup, and by address with the port of the bridge.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('framed', 'framed');
-    const victim = await world.addPod({ name: 'victim', binding: 'framed', ip: victimIp });
-    const thief = await world.addPod({ name: 'thief' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('framed', 'framed');
+    const victim = await testBed.addPod({ name: 'victim', binding: 'framed', ip: victimIp });
+    const thief = await testBed.addPod({ name: 'thief' });
+    await testBed.untilAgentKnows();
     assertToken(await victim.ask(), 'framed');
-    const gatewayMac = readMac(await succeed(world, 'ip', '-j', 'link', 'show', bridge));
-    const thiefMac = readMac(await runIn(world, thief, 'ip', '-j', 'link', 'show', 'eth0'));
+    const gatewayMac = readMac(await succeed(testBed, 'ip', '-j', 'link', 'show', bridge));
+    const thiefMac = readMac(await runIn(testBed, thief, 'ip', '-j', 'link', 'show', 'eth0'));
     // What a forged ARP answer brings about: the node sends the victim's packets to the thief.
     const entry = [victim.ip, 'lladdr', thiefMac, 'dev', bridge];
-    await succeed(world, 'ip', 'neigh', 'replace', ...entry, 'nud', 'permanent');
-    world.tell(`thief: sends frames as ${victim.ip}, and is sent the answers`);
+    await succeed(testBed, 'ip', 'neigh', 'replace', ...entry, 'nud', 'permanent');
+    testBed.tell(`thief: sends frames as ${victim.ip}, and is sent the answers`);
     try {
       for (const { ip, port } of ways) {
         const path = tokenTarget({});
         const words = ['forge', 'eth0', victim.ip, gatewayMac, ip, String(port), path];
         // For seconds after the start a packet may be older than the programs, and gets 503.
         const answer = await eventually(async () => {
-          const text = await runIn(world, thief, ...labCommand, ...words);
-          assert.ok(!world.attests || !text.startsWith('HTTP/1.1 503 '), text);
+          const text = await runIn(testBed, thief, ...labCommand, ...words);
+          assert.ok(!testBed.attests || !text.startsWith('HTTP/1.1 503 '), text);
           return text;
         }, 10_000);
         const status = /^HTTP\/1\.1 (\d{3}) /.exec(answer)?.[1];
         const identity = findTokenIdentity(answer.slice(answer.indexOf('{')));
-        world.tell(`thief → ${ip}:${port}: ${status ?? 'no answer'}, ${identity ?? 'no token'}`);
+        testBed.tell(`thief → ${ip}:${port}: ${status ?? 'no answer'}, ${identity ?? 'no token'}`);
         assert.equal(identity, undefined, `a token of ${identity ?? ''} for hand-made packets`);
-        assert.equal(status, world.attests ? '403' : '503', answer);
-        const text = world.attests
+        assert.equal(status, testBed.attests ? '403' : '503', answer);
+        const text = testBed.attests
           ? /did not come through the redirect of this node/
           : /by another network link than that of the pod/;
         assert.match(answer, text);
       }
     } finally {
-      await succeed(world, 'ip', 'neigh', 'del', ...entry);
+      await succeed(testBed, 'ip', 'neigh', 'del', ...entry);
     }
-    assert.deepEqual(world.uncheckedRequests(), [], 'hand-made packets came past the agent');
+    assert.deepEqual(testBed.uncheckedRequests(), [], 'hand-made packets came past the agent');
     assertToken(await victim.ask(), 'framed');
     return 'refused, redirected or sent to the agent itself; nothing reached the real service';
   },
@@ -74,9 +74,9 @@ const rawFrames: Scenario = {
 
 export const rawFrameScenarios: readonly Scenario[] = [rawFrames];
 
-async function runIn(world: World, pod: LabPod, ...words: readonly string[]): Promise<string> {
+async function runIn(testBed: TestBed, pod: LabPod, ...words: readonly string[]): Promise<string> {
   const [command = '', ...args] = words;
-  const { code, stdout, stderr } = await world.ground.runInPod(pod.name, command, args);
+  const { code, stdout, stderr } = await testBed.environment.runInPod(pod.name, command, args);
   assert.equal(code, 0, `${command}: ${stdout} ${stderr}`);
   return stdout;
 }

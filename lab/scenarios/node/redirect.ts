@@ -1,8 +1,8 @@
 /** The redirect of a node: never open by accident, opened only on purpose, taken over in one step. */
 import assert from 'node:assert/strict';
 import { parseRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
-import { eventually } from '../../world/eventually.ts';
-import { absentAgent, judgeLoad, longestGapMs } from '../../pods/load-verdict.ts';
+import { eventually } from '../../test-bed/eventually.ts';
+import { absentAgent, checkLoad, longestGapMs } from '../../pods/load-verdict.ts';
 import {
   feed,
   hasRedirect,
@@ -11,11 +11,11 @@ import {
   runRedirect,
   succeed,
   type NodeState,
-} from '../../world/node-view.ts';
-import { assertToken, assertUpstream } from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
+} from '../../test-bed/node-view.ts';
+import { assertToken, assertUpstream } from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 import { startSteadyLoad } from '../../pods/steady-load.ts';
-import type { World } from '../../world/world.ts';
+import type { TestBed } from '../../test-bed/test-bed.ts';
 
 /** Answered by the real service too, but without a token: reaching it leaks nothing. */
 const harmlessTarget = '/metadata/instance?api-version=2021-02-01';
@@ -58,13 +58,13 @@ const leak: Scenario = {
   title: 'A pod without an identity never reaches the real metadata service.',
   needs: 'namespaces',
   inTour: true,
-  run: async (world) => {
-    const pod = await world.addPod({ name: 'unbound' });
+  run: async (testBed) => {
+    const pod = await testBed.addPod({ name: 'unbound' });
     const reply = await pod.ask();
     assert.equal(reply.identity, undefined, 'the pod holds a token');
     assert.equal(reply.status, 400);
     assert.match(String(reply.body['error_description']), /^Identity not found/);
-    assert.deepEqual(world.upstreamTokens(), []);
+    assert.deepEqual(testBed.upstreamTokens(), []);
     return 'refused with 400, nothing reached the real service';
   },
 };
@@ -75,23 +75,27 @@ const redirectFirst: Scenario = {
     'With the redirect and no agent, connections are refused; with the agent, they are served.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('early-a', 'early-a');
-    const pod = await world.addPod({ name: 'early', binding: 'early-a', ip: freshIps[0] });
-    await makeBare(world);
-    const { code, stderr } = await runRedirect(world, 'install');
+  run: async (testBed) => {
+    testBed.bind('early-a', 'early-a');
+    const pod = await testBed.addPod({ name: 'early', binding: 'early-a', ip: freshIps[0] });
+    await makeBare(testBed);
+    const { code, stderr } = await runRedirect(testBed, 'install');
     assert.equal(code, 0, stderr);
     const load = startSteadyLoad(pod);
     const refused = await pod.ask();
     assert.equal(refused.failure, 'ECONNREFUSED');
-    assert.deepEqual(world.imds.requests(), [], 'the real service was asked before the agent ran');
-    await world.startAgent();
+    assert.deepEqual(
+      testBed.imds.requests(),
+      [],
+      'the real service was asked before the agent ran',
+    );
+    await testBed.startAgent();
     const served = await pod.ask();
     assertToken(served, 'early-a');
-    const verdict = judgeLoad(pod.name, await load.stop(), 'early-a', absentAgent);
+    const verdict = checkLoad(pod.name, await load.stop(), 'early-a', absentAgent);
     assert.ok(verdict.refused > 0, 'the load never met the closed node');
-    assert.deepEqual(world.uncheckedRequests(), []);
-    assertUpstream(world, ['early-a']);
+    assert.deepEqual(testBed.uncheckedRequests(), []);
+    assertUpstream(testBed, ['early-a']);
     return `${verdict.refused} requests refused before the start, ${verdict.granted} served after`;
   },
 };
@@ -102,35 +106,35 @@ const coldBoot: Scenario = {
     'On a new node a pod sends requests before the first start; once installed, the redirect holds.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('boot-a', 'boot-a');
-    const pod = await world.addPod({ name: 'eager', binding: 'boot-a', ip: freshIps[1] });
-    await makeBare(world);
+  run: async (testBed) => {
+    testBed.bind('boot-a', 'boot-a');
+    const pod = await testBed.addPod({ name: 'eager', binding: 'boot-a', ip: freshIps[1] });
+    await makeBare(testBed);
     const load = startSteadyLoad(pod, {
       targets: [{ target: harmlessTarget, headers: metadataHeader }],
     });
     await eventually(() => {
       assert.ok(
-        world.uncheckedRequests().length > 20,
+        testBed.uncheckedRequests().length > 20,
         'a bare node must lead pods to the real service',
       );
     });
     const startedAtWallMs = Date.now();
-    await world.startAgent();
-    const placedAtWallMs = await placedAt(world, startedAtWallMs);
+    await testBed.startAgent();
+    const placedAtWallMs = await placedAt(testBed, startedAtWallMs);
     await eventually(() => {
-      const { nodeIp } = world.ground;
-      const relayed = world.imds.requests().filter(({ from }) => from === nodeIp);
+      const { nodeIp } = testBed.environment;
+      const relayed = testBed.imds.requests().filter(({ from }) => from === nodeIp);
       // One answer serves all who ask for the same within three seconds.
       assert.ok(relayed.length > 0, 'the agent relays nothing');
     });
     const reports = await load.stop();
-    const direct = world.uncheckedRequests();
+    const direct = testBed.uncheckedRequests();
     const late = direct.filter(({ atWallMs }) => atWallMs > placedAtWallMs);
     assert.deepEqual(late, [], `${late.length} requests came past the redirect`);
-    const relayed = world.imds.requests().length - direct.length;
+    const relayed = testBed.imds.requests().length - direct.length;
     assertToken(await pod.ask(), 'boot-a');
-    assertUpstream(world, ['boot-a']);
+    assertUpstream(testBed, ['boot-a']);
     return (
       `${direct.length} requests before the redirect, none after it, ${relayed} by way of the agent; ` +
       `longest gap ${longestGapMs(reports)} ms`
@@ -143,30 +147,30 @@ const olderConnection: Scenario = {
   title: 'A connection to the real service that is older than the redirect is cut.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('older-a', 'older-a');
-    const pod = await world.addPod({ name: 'holder', binding: 'older-a', ip: freshIps[2] });
-    await makeBare(world);
-    await feed(world, foreignRules, 'iptables-restore', '--noflush');
+  run: async (testBed) => {
+    testBed.bind('older-a', 'older-a');
+    const pod = await testBed.addPod({ name: 'holder', binding: 'older-a', ip: freshIps[2] });
+    await makeBare(testBed);
+    await feed(testBed, foreignRules, 'iptables-restore', '--noflush');
     try {
       const before = await pod.ask({ target: harmlessTarget, connection: 'old' });
       assert.equal(before.status, 200);
       assert.equal(
-        world.uncheckedRequests().length,
+        testBed.uncheckedRequests().length,
         1,
         'the connection must lead to the real service first',
       );
-      await world.startAgent();
-      world.imds.clear();
+      await testBed.startAgent();
+      testBed.imds.clear();
       // A keep-alive probe may have met the redirect already: then the client has connected again.
       const cut = await pod.ask({ connection: 'old', timeoutMs: 3_000 });
       if (cut.identity === undefined) assert.equal(cut.failure, 'ECONNRESET', 'it must be cut');
       else assertToken(cut, 'older-a');
       assertToken(await pod.ask({ connection: 'old' }), 'older-a');
-      assert.deepEqual(world.uncheckedRequests(), []);
-      assertUpstream(world, ['older-a']);
+      assert.deepEqual(testBed.uncheckedRequests(), []);
+      assertUpstream(testBed, ['older-a']);
     } finally {
-      await feed(world, removeForeignRules, 'iptables-restore', '--noflush');
+      await feed(testBed, removeForeignRules, 'iptables-restore', '--noflush');
     }
     return 'the old connection was reset, the next one reached the agent';
   },
@@ -177,45 +181,45 @@ const redirectVerbs: Scenario = {
   title: 'nmi redirect installs, reports drift, and removes everything that it made.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    const pod = await world.addPod({ name: 'watcher' });
-    await makeBare(world);
-    await feed(world, foreignRules, 'iptables-restore', '--noflush');
+  run: async (testBed) => {
+    const pod = await testBed.addPod({ name: 'watcher' });
+    await makeBare(testBed);
+    await feed(testBed, foreignRules, 'iptables-restore', '--noflush');
     try {
-      const bare = await readNode(world);
+      const bare = await readNode(testBed);
       const all = `${bare.rules}\n${bare.routing}\n${bare.links}`;
       assert.doesNotMatch(all, /aad-metadata|169\.254\.169\.254|nmi0/, 'removing left something');
-      const installed = await expectRedirect(world, 'install', 0, /^(?:iptables|ebpf): active /);
+      const installed = await expectRedirect(testBed, 'install', 0, /^(?:iptables|ebpf): active /);
       assert.match(installed, /changed: /);
-      const closed = await readNode(world);
+      const closed = await readNode(testBed);
       assert.ok(hasRedirect(closed), closed.rules);
-      const again = await expectRedirect(world, 'install', 0, /^(?:iptables|ebpf): active /);
+      const again = await expectRedirect(testBed, 'install', 0, /^(?:iptables|ebpf): active /);
       assert.doesNotMatch(again, /changed: /, 'installing twice changed something');
-      assertSame(await readNode(world), closed, 'installing twice');
-      await expectRedirect(world, 'verify', 0, /^(?:iptables|ebpf): active /);
+      assertSame(await readNode(testBed), closed, 'installing twice');
+      await expectRedirect(testBed, 'verify', 0, /^(?:iptables|ebpf): active /);
       assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
 
-      await succeed(world, ...jump('-D'));
-      const broken = await expectRedirect(world, 'verify', 1, /^(?:iptables|ebpf): broken /);
+      await succeed(testBed, ...jump('-D'));
+      const broken = await expectRedirect(testBed, 'verify', 1, /^(?:iptables|ebpf): broken /);
       assert.match(broken, /problem: jump to aad-metadata missing/);
-      await expectRedirect(world, 'install', 0, /changed: jump added/);
-      assertSame(await readNode(world), closed, 'mending');
-      assert.deepEqual(world.imds.requests(), []);
+      await expectRedirect(testBed, 'install', 0, /changed: jump added/);
+      assertSame(await readNode(testBed), closed, 'mending');
+      assert.deepEqual(testBed.imds.requests(), []);
 
-      await expectRedirect(world, 'remove', 0, /^removed/);
-      assertSame(await readNode(world), bare, 'removing');
-      await expectRedirect(world, 'remove', 0, /^removed/);
-      assertSame(await readNode(world), bare, 'removing twice');
-      await expectRedirect(world, 'verify', 1, /^(?:iptables|ebpf): absent /);
+      await expectRedirect(testBed, 'remove', 0, /^removed/);
+      assertSame(await readNode(testBed), bare, 'removing');
+      await expectRedirect(testBed, 'remove', 0, /^removed/);
+      assertSame(await readNode(testBed), bare, 'removing twice');
+      await expectRedirect(testBed, 'verify', 1, /^(?:iptables|ebpf): absent /);
       assert.equal((await pod.ask({ target: harmlessTarget })).status, 200);
       assert.equal(
-        world.uncheckedRequests().length,
+        testBed.uncheckedRequests().length,
         1,
         'a removed redirect must leave the node open',
       );
       return 'active, broken and absent told apart; nothing left behind, foreign rules untouched';
     } finally {
-      await feed(world, removeForeignRules, 'iptables-restore', '--noflush');
+      await feed(testBed, removeForeignRules, 'iptables-restore', '--noflush');
     }
   },
 };
@@ -236,19 +240,19 @@ const takeover: Scenario = {
   title: 'The chain of the replaced system is taken over under load without a gap.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('takeover-a', 'takeover-a');
-    const pod = await world.addPod({ name: 'app', binding: 'takeover-a', ip: freshIps[3] });
-    const stranger = await world.addPod({ name: 'unbound' });
-    await makeBare(world);
+  run: async (testBed) => {
+    testBed.bind('takeover-a', 'takeover-a');
+    const pod = await testBed.addPod({ name: 'app', binding: 'takeover-a', ip: freshIps[3] });
+    const stranger = await testBed.addPod({ name: 'unbound' });
+    await makeBare(testBed);
     // The old way needs packets to loopback from elsewhere; kube-proxy used to allow them.
-    await allowLoopback(world, true);
-    await feed(world, oldChain, 'iptables-restore', '--noflush');
+    await allowLoopback(testBed, true);
+    await feed(testBed, oldChain, 'iptables-restore', '--noflush');
     // An agent of ours on the old one's address stands for the old one.
-    await using old = world.ground.openAgent(oldProbePort);
+    await using old = testBed.environment.openAgent(oldProbePort);
     try {
       await old.start([
-        ...world.ground.agentFlags,
+        ...testBed.environment.agentFlags,
         ...['--redirect=none', '--nmi-listen-address=127.0.0.1'],
         ...[`--http-probe-port=${oldProbePort}`, `--prometheus-port=${oldProbePort}`],
       ]);
@@ -256,31 +260,31 @@ const takeover: Scenario = {
       assertToken(await pod.ask(), 'takeover-a');
       const load = startSteadyLoad(pod, { timeoutMs: 1_000, concurrency: lanes });
       const strange = startSteadyLoad(stranger, { timeoutMs: 1_000, concurrency: 1 });
-      await world.startAgent();
-      const state = await readNode(world);
+      await testBed.startAgent();
+      const state = await readNode(testBed);
       assert.ok(hasRedirect(state), state.rules);
       assert.ok(!state.rules.includes('127.0.0.1:2579'), 'the old rule is still there');
       // The flows to the old listener are cut, and the requests under way in them fail.
       const reports = await load.stop();
-      const verdict = judgeLoad(pod.name, reports, 'takeover-a', cutUnderWay);
+      const verdict = checkLoad(pod.name, reports, 'takeover-a', cutUnderWay);
       assert.ok(
         verdict.refused <= lanes,
         `${verdict.refused} requests failed, not those under way`,
       );
-      judgeLoad(stranger.name, await strange.stop(), 'nobody', ['400', ...cutUnderWay]);
+      checkLoad(stranger.name, await strange.stop(), 'nobody', ['400', ...cutUnderWay]);
       const gapMs = longestGapMs(reports);
       assert.ok(gapMs < 1_500, `${gapMs} ms without an answer`);
-      assert.deepEqual(world.uncheckedRequests(), []);
+      assert.deepEqual(testBed.uncheckedRequests(), []);
       await old.kill();
       assertToken(await pod.ask(), 'takeover-a');
       // Each of the two agents asked once.
-      assertUpstream(world, ['takeover-a', 'takeover-a']);
+      assertUpstream(testBed, ['takeover-a', 'takeover-a']);
       return (
         `${verdict.granted} requests served across the change, ${verdict.refused} cut, longest ` +
         `gap ${gapMs} ms`
       );
     } finally {
-      await allowLoopback(world, false);
+      await allowLoopback(testBed, false);
     }
   },
 };
@@ -293,21 +297,24 @@ function onBackend(backend: 'legacy' | 'nft'): Scenario {
     needs: 'namespaces',
     inTour: false,
     agentFlags: [`--iptables-backend=${backend}`],
-    run: async (world) => {
+    run: async (testBed) => {
       try {
-        world.bind('backend-a', 'backend-a');
-        const pod = await world.addPod({ name: 'app', binding: 'backend-a' });
-        const stranger = await world.addPod({ name: 'unbound' });
-        assert.match(await succeed(world, `iptables-${backend}-save`), /-A PREROUTING -j aad-meta/);
-        assert.doesNotMatch(await succeed(world, `iptables-${other}-save`), /aad-metadata/);
+        testBed.bind('backend-a', 'backend-a');
+        const pod = await testBed.addPod({ name: 'app', binding: 'backend-a' });
+        const stranger = await testBed.addPod({ name: 'unbound' });
+        assert.match(
+          await succeed(testBed, `iptables-${backend}-save`),
+          /-A PREROUTING -j aad-meta/,
+        );
+        assert.doesNotMatch(await succeed(testBed, `iptables-${other}-save`), /aad-metadata/);
         assertToken(await pod.ask(), 'backend-a');
         assert.equal((await stranger.ask()).status, 400);
-        assertUpstream(world, ['backend-a']);
-        assert.deepEqual(world.uncheckedRequests(), []);
+        assertUpstream(testBed, ['backend-a']);
+        assert.deepEqual(testBed.uncheckedRequests(), []);
         return `rules in iptables ${backend} only; one pod served, one refused`;
       } finally {
         // The next agent finds its backend by an existing chain.
-        await makeBare(world);
+        await makeBare(testBed);
       }
     },
   };
@@ -325,12 +332,12 @@ export const redirectScenarios: readonly Scenario[] = [
 ];
 
 async function expectRedirect(
-  world: World,
+  testBed: TestBed,
   action: 'install' | 'verify' | 'remove',
   code: number,
   text: RegExp,
 ): Promise<string> {
-  const result = await runRedirect(world, action);
+  const result = await runRedirect(testBed, action);
   assert.equal(result.code, code, `nmi redirect ${action}: ${result.stdout}${result.stderr}`);
   assert.match(result.stdout, text);
   return result.stdout;
@@ -340,10 +347,12 @@ async function expectRedirect(
  * When the agent that was started then had read its redirect back as wanted. It may be ready before
  * its line has come through the pipe, behind those of the agents before it.
  */
-async function placedAt(world: World, startedAtWallMs: number): Promise<number> {
+async function placedAt(testBed: TestBed, startedAtWallMs: number): Promise<number> {
   let atWallMs = Number.NaN;
   await eventually(() => {
-    const line = world.agent.lines.findLast((text) => text.includes('"msg":"redirect installed"'));
+    const line = testBed.agent.lines.findLast((text) =>
+      text.includes('"msg":"redirect installed"'),
+    );
     atWallMs = Date.parse(stringAt(parseRecord(line ?? ''), 'time'));
     assert.ok(atWallMs >= startedAtWallMs, 'the agent did not log that the redirect is installed');
   });
@@ -358,7 +367,7 @@ function jump(action: '-D' | '-A'): [string, ...string[]] {
   return ['iptables', '-t', 'nat', action, 'PREROUTING', '-j', 'aad-metadata'];
 }
 
-async function allowLoopback(world: World, isAllowed: boolean): Promise<void> {
+async function allowLoopback(testBed: TestBed, isAllowed: boolean): Promise<void> {
   const setting = '/proc/sys/net/ipv4/conf/all/route_localnet';
-  await succeed(world, 'sh', '-c', `echo ${isAllowed ? 1 : 0} > ${setting}`);
+  await succeed(testBed, 'sh', '-c', `echo ${isAllowed ? 1 : 0} > ${setting}`);
 }

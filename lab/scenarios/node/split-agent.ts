@@ -5,30 +5,30 @@
 import { randomBytes } from 'node:crypto';
 import { inCgroup } from '../../fabric/cgroups.ts';
 import { withoutBpf } from '../../fabric/without-bpf.ts';
-import type { AgentProcess } from '../../world/agent-process.ts';
-import { succeed, variableOf } from '../../world/node-view.ts';
-import type { World } from '../../world/world.ts';
+import type { AgentProcess } from '../../test-bed/agent-process.ts';
+import { succeed, variableOf } from '../../test-bed/node-view.ts';
+import type { TestBed } from '../../test-bed/test-bed.ts';
 
 const kernelPort = 8097;
 const servingPort = 8096;
 /** The user of the serving side. */
 export const nobody = '65532';
 
-/** What the kernel's side needs in this world. */
-export function kernelRights(world: World): readonly string[] {
-  return world.attests ? ['bpf', 'net_admin'] : ['net_admin'];
+/** What the kernel's side needs in this test bed. */
+export function kernelRights(testBed: TestBed): readonly string[] {
+  return testBed.attests ? ['bpf', 'net_admin'] : ['net_admin'];
 }
 
 export async function openKernelSide(
-  world: World,
+  testBed: TestBed,
   uid: string,
   rights: readonly string[],
   variables: readonly string[] = [],
 ): Promise<AgentProcess> {
   const set = ['-all', ...rights.map((right) => `+${right}`)].join(',');
-  return world.ground.openAgent(
+  return testBed.environment.openAgent(
     kernelPort,
-    await inContainer(world, uid, [
+    await inContainer(testBed, uid, [
       ...['setpriv', '--pdeathsig', 'KILL', `--bounding-set=${set}`, '--inh-caps=-all'],
       ...['--no-new-privs', '--', 'env', `NMI_POD_UID=${uid}`, ...variables],
     ]),
@@ -36,13 +36,13 @@ export async function openKernelSide(
 }
 
 export async function openServingSide(
-  world: World,
+  testBed: TestBed,
   uid: string,
   variables: readonly string[] = [],
 ): Promise<AgentProcess> {
-  return world.ground.openAgent(
+  return testBed.environment.openAgent(
     servingPort,
-    await inContainer(world, uid, [
+    await inContainer(testBed, uid, [
       ...[
         withoutBpf,
         'unshare',
@@ -60,17 +60,17 @@ export async function openServingSide(
   );
 }
 
-export function kernelFlags(world: World): readonly string[] {
+export function kernelFlags(testBed: TestBed): readonly string[] {
   return [
-    ...['redirect', 'run', ...world.ground.redirectFlags],
+    ...['redirect', 'run', ...testBed.environment.redirectFlags],
     ...['--ipt-update-interval-sec=1', '--iptables-backend=nft'],
     ...[`--http-probe-port=${kernelPort}`, `--prometheus-port=${kernelPort}`],
   ];
 }
 
-export function servingFlags(world: World): readonly string[] {
+export function servingFlags(testBed: TestBed): readonly string[] {
   return [
-    ...world.ground.agentFlags,
+    ...testBed.environment.agentFlags,
     ...['--redirect=pinned', `--http-probe-port=${servingPort}`],
     `--prometheus-port=${servingPort}`,
   ];
@@ -81,13 +81,13 @@ export function servingFlags(world: World): readonly string[] {
  * iptables what the node itself dials is not, whatever cgroup it comes from.
  */
 async function inContainer(
-  world: World,
+  testBed: TestBed,
   uid: string,
   words: readonly string[],
 ): Promise<readonly string[]> {
-  if (!world.attests) return words;
-  const pod = `${variableOf(world, 'NMI_CGROUP_ROOT')}/kubepods/pod${uid}`;
+  if (!testBed.attests) return words;
+  const pod = `${variableOf(testBed, 'NMI_CGROUP_ROOT')}/kubepods/pod${uid}`;
   const folder = `${pod}/${randomBytes(32).toString('hex')}`;
-  await succeed(world, 'mkdir', '-p', folder);
+  await succeed(testBed, 'mkdir', '-p', folder);
   return inCgroup(folder, words);
 }

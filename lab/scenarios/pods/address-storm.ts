@@ -6,15 +6,15 @@
 import assert from 'node:assert/strict';
 import { randomInt, randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { eventually } from '../../world/eventually.ts';
-import { createRandom } from '../../world/random.ts';
+import { eventually } from '../../test-bed/eventually.ts';
+import { createRandom } from '../../test-bed/random.ts';
 import type { LabPod, PodReply } from '../../pods/pod.ts';
-import { judgeLoad } from '../../pods/load-verdict.ts';
+import { checkLoad } from '../../pods/load-verdict.ts';
 import { createPodManifest } from '../../fakes/kube/manifests.ts';
-import { assertRefused, assertToken, sayReply, untilToken } from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
+import { assertRefused, assertToken, sayReply, untilToken } from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 import { startSteadyLoad } from '../../pods/steady-load.ts';
-import { nodeName, type World } from '../../world/world.ts';
+import { nodeName, type TestBed } from '../../test-bed/test-bed.ts';
 
 const rounds = 200;
 const owners = ['storm-0', 'storm-1', 'storm-2', 'storm-3', 'storm-4'];
@@ -27,7 +27,7 @@ const impatienceMs = 150;
 
 /** The pod that the processes at the address belong to, one after the other. */
 class Storm {
-  readonly #world: World;
+  readonly #testBed: TestBed;
   readonly #pod: LabPod;
   readonly #random: () => number;
   /** Whose identity each pod has, in the order that they had the address. */
@@ -39,8 +39,8 @@ class Storm {
   granted = 0;
   refused = 0;
 
-  constructor(world: World, pod: LabPod, identity: string, random: () => number) {
-    this.#world = world;
+  constructor(testBed: TestBed, pod: LabPod, identity: string, random: () => number) {
+    this.#testBed = testBed;
     this.#pod = pod;
     this.#random = random;
     this.#identities = [identity];
@@ -59,20 +59,20 @@ class Storm {
 
   /** The address goes to another pod, and the news of it go their own ways. */
   async turn(): Promise<void> {
-    const world = this.#world;
+    const testBed = this.#testBed;
     const identity = this.#pick(owners.filter((one) => one !== this.#identities[this.#now]));
     const uid = randomUUID();
     const name = `storm-pod-${this.#identities.length}`;
-    world.kube.faults.delayEventsMs = this.#pick(eventDelaysMs);
+    testBed.kube.faults.delayEventsMs = this.#pick(eventDelaysMs);
     const steps = [
       () => {
-        world.ground.movePod(this.#pod.name, uid);
+        testBed.environment.movePod(this.#pod.name, uid);
         this.#identities.push(identity);
       },
       () => {
         const { ip } = this.#pod;
         const manifest = { name, uid, nodeName, ips: [ip], binding: identity };
-        world.kube.apply(createPodManifest({ ...manifest, hostIp: world.ground.nodeIp }));
+        testBed.kube.apply(createPodManifest({ ...manifest, hostIp: testBed.environment.nodeIp }));
         this.#stillAnnounced.push(name);
       },
       () => {
@@ -105,7 +105,7 @@ class Storm {
   #forget(except: string): void {
     for (const name of this.#stillAnnounced.splice(0)) {
       if (name === except) this.#stillAnnounced.push(name);
-      else this.#world.deleteObject('Pod', name);
+      else this.#testBed.deleteObject('Pod', name);
     }
   }
 
@@ -137,19 +137,19 @@ const storm: Scenario = {
   title: `An address is reused ${rounds} times under load with late and reordered events: no pod gets another pod’s identity.`,
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    if (!world.attests) return 'by address alone this does not hold; see address-reuse-window';
+  run: async (testBed) => {
+    if (!testBed.attests) return 'by address alone this does not hold; see address-reuse-window';
     const given = Number(process.env['NMI_LAB_SEED']);
     const seed = given > 0 ? given : randomInt(1, 2 ** 31);
-    world.tell(`seed ${seed} (NMI_LAB_SEED=${seed} runs the same again)`);
-    keepTokens(world, owners);
+    testBed.tell(`seed ${seed} (NMI_LAB_SEED=${seed} runs the same again)`);
+    keepTokens(testBed, owners);
     const [first = ''] = owners;
-    const pod = await world.addPod({ name: 'storm-pod-0', binding: first });
-    const bystander = await world.addPod({ name: 'bystander', binding: first });
-    await world.untilAgentKnows();
+    const pod = await testBed.addPod({ name: 'storm-pod-0', binding: first });
+    const bystander = await testBed.addPod({ name: 'bystander', binding: first });
+    await testBed.untilAgentKnows();
     const load = startSteadyLoad(bystander);
     const startMs = performance.now();
-    const running = new Storm(world, pod, first, createRandom(seed));
+    const running = new Storm(testBed, pod, first, createRandom(seed));
     for (let round = 1; round <= rounds; round += 1) {
       await running.turn();
       if (round % calmEvery === 0) await running.calm();
@@ -157,25 +157,31 @@ const storm: Scenario = {
     await running.calm();
     const stormMs = performance.now() - startMs;
     const reports = await load.stop();
-    const beside = judgeLoad('bystander', reports, first);
+    const beside = checkLoad('bystander', reports, first);
     const loadMs = reports.reduce((sum, { elapsedMs }) => sum + elapsedMs, 0);
     assert.ok(loadMs > stormMs * 0.9, `a load of ${loadMs} ms in a storm of ${stormMs} ms`);
     const { granted, refused } = running;
     assert.ok(granted > rounds / 2, `only ${granted} tokens were given`);
     assert.ok(refused > 0, 'the news were never late');
-    assert.deepEqual(world.uncheckedRequests(), []);
+    assert.deepEqual(testBed.uncheckedRequests(), []);
     return `seed ${seed}: ${granted} tokens, all to their owners; ${refused} requests refused meanwhile; ${beside.granted} of a bystander served`;
   },
 };
 
 /** Other pods with the same identities keep the tokens in memory: IMDS gives 20 a second. */
-function keepTokens(world: World, identities: readonly string[]): void {
+function keepTokens(testBed: TestBed, identities: readonly string[]): void {
   for (const [index, identity] of identities.entries()) {
-    world.bind(identity, identity);
+    testBed.bind(identity, identity);
     const ips = [`10.244.0.${240 + index}`];
     const name = `keeper-of-${identity}`;
-    world.kube.apply(
-      createPodManifest({ name, nodeName, ips, binding: identity, hostIp: world.ground.nodeIp }),
+    testBed.kube.apply(
+      createPodManifest({
+        name,
+        nodeName,
+        ips,
+        binding: identity,
+        hostIp: testBed.environment.nodeIp,
+      }),
     );
   }
 }
@@ -199,28 +205,28 @@ const window: Scenario = {
   needs: 'namespaces',
   inTour: false,
   agentFlags: [`--address-staleness-limit=${staleLimitMs}ms`],
-  run: async (world) => {
-    keepTokens(world, owners.slice(0, 2));
+  run: async (testBed) => {
+    keepTokens(testBed, owners.slice(0, 2));
     const [one = '', two = ''] = owners;
-    const first = await world.addPod({ name: 'window-0', binding: one });
-    const known = await world.addPod({ name: 'known', binding: one });
-    await world.untilAgentKnows();
+    const first = await testBed.addPod({ name: 'window-0', binding: one });
+    const known = await testBed.addPod({ name: 'known', binding: one });
+    await testBed.untilAgentKnows();
     assertToken(await first.ask(), one);
     assertToken(await known.ask(), one);
     const seen: string[] = [];
     let [pod, holder, next, name] = [first, one, two, first.name];
     for (const [index, lagMs] of lagsMs.entries()) {
-      world.kube.faults.delayEventsMs = lagMs;
+      testBed.kube.faults.delayEventsMs = lagMs;
       const newName = `window-${index + 1}`;
-      const changed = await measure(world, { pod, name, newName, holder, next });
+      const changed = await measure(testBed, { pod, name, newName, holder, next });
       seen.push(`${changed.afterMs} ms with news ${lagMs} ms late`);
-      world.kube.faults.delayEventsMs = 0;
+      testBed.kube.faults.delayEventsMs = 0;
       [pod, holder, next, name] = [changed.pod, next, holder, newName];
     }
     const silent = { pod, name, newName: 'window-silent', holder, next };
-    pod = await refuseInSilence(world, silent);
+    pod = await refuseInSilence(testBed, silent);
     [holder, next, name] = [next, holder, silent.newName];
-    await refuseInOutage(world, known, { pod, name, newName: 'window-last', holder, next });
+    await refuseInOutage(testBed, known, { pod, name, newName: 'window-last', holder, next });
     seen.push(`a silence of ${silenceMs} ms`, `an outage of ${outageMs} ms`);
     return `none had the identity of the pod before, each had its own after ${seen.join(', ')}`;
   },
@@ -235,16 +241,19 @@ interface Change {
 }
 
 /** @returns the next pod at the address: of another cgroup, or where that says nothing on another link. */
-async function changeHands(world: World, { pod, name, newName, next }: Change): Promise<LabPod> {
-  if (!world.attests) {
-    await world.removePod(pod);
-    return world.addPod({ name: newName, binding: next, ip: pod.ip });
+async function changeHands(
+  testBed: TestBed,
+  { pod, name, newName, next }: Change,
+): Promise<LabPod> {
+  if (!testBed.attests) {
+    await testBed.removePod(pod);
+    return testBed.addPod({ name: newName, binding: next, ip: pod.ip });
   }
   const uid = randomUUID();
-  world.ground.movePod(pod.name, uid);
-  world.deleteObject('Pod', name);
+  testBed.environment.movePod(pod.name, uid);
+  testBed.deleteObject('Pod', name);
   const manifest = { name: newName, uid, nodeName, ips: [pod.ip], binding: next };
-  world.kube.apply(createPodManifest({ ...manifest, hostIp: world.ground.nodeIp }));
+  testBed.kube.apply(createPodManifest({ ...manifest, hostIp: testBed.environment.nodeIp }));
   return pod;
 }
 
@@ -254,9 +263,9 @@ interface Changed {
   readonly afterMs: number;
 }
 
-async function measure(world: World, change: Change): Promise<Changed> {
+async function measure(testBed: TestBed, change: Change): Promise<Changed> {
   const startMs = performance.now();
-  const pod = await changeHands(world, change);
+  const pod = await changeHands(testBed, change);
   const inherited: string[] = [];
   await eventually(async () => {
     const reply = await pod.ask();
@@ -281,28 +290,28 @@ async function refuseFor(pod: LabPod, durationMs: number): Promise<void> {
 }
 
 /** The API answers, and no watch of it delivers anything. @returns the new pod. */
-async function refuseInSilence(world: World, change: Change): Promise<LabPod> {
-  world.kube.faults.delayEventsMs = 10 * silenceMs;
-  const pod = await changeHands(world, change);
+async function refuseInSilence(testBed: TestBed, change: Change): Promise<LabPod> {
+  testBed.kube.faults.delayEventsMs = 10 * silenceMs;
+  const pod = await changeHands(testBed, change);
   await refuseFor(pod, silenceMs);
-  world.kube.faults.delayEventsMs = 0;
-  world.kube.cutConnections();
+  testBed.kube.faults.delayEventsMs = 0;
+  testBed.kube.cutConnections();
   await untilToken(pod, change.next);
   return pod;
 }
 
 /** The API is away: the new pod is nobody, and nobody is known by address for longer than the limit. */
-async function refuseInOutage(world: World, known: LabPod, change: Change): Promise<void> {
-  world.kube.faults.hang = true;
-  world.kube.cutConnections();
-  const pod = await changeHands(world, change);
+async function refuseInOutage(testBed: TestBed, known: LabPod, change: Change): Promise<void> {
+  testBed.kube.faults.hang = true;
+  testBed.kube.cutConnections();
+  const pod = await changeHands(testBed, change);
   await refuseFor(pod, outageMs);
   // Who was there before is known by its cgroup for as long as the outage lasts.
   const before = await known.ask();
-  if (world.attests) assertToken(before, owners[0] ?? '');
+  if (testBed.attests) assertToken(before, owners[0] ?? '');
   else assertRefused(before, { status: 503, says: /^The agent has heard nothing/ });
-  world.kube.faults.hang = false;
-  world.kube.cutConnections();
+  testBed.kube.faults.hang = false;
+  testBed.kube.cutConnections();
   await untilToken(pod, change.next);
   await untilToken(known, owners[0] ?? '');
 }

@@ -5,36 +5,36 @@ import {
   assertToken,
   assertUpstream,
   untilToken,
-} from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
+} from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 import { createPodManifest } from '../../fakes/kube/manifests.ts';
-import { nodeName } from '../../world/world.ts';
+import { nodeName } from '../../test-bed/test-bed.ts';
 
 const addressReused: Scenario = {
   name: 'address-reused',
   title: 'A new pod on a reused address gets its own identity or none, never the old pod’s.',
   needs: 'namespaces',
   inTour: true,
-  run: async (world) => {
-    world.bind('reuse-one', 'reuse-one');
-    world.bind('reuse-two', 'reuse-two');
-    const first = await world.addPod({ name: 'first', binding: 'reuse-one' });
+  run: async (testBed) => {
+    testBed.bind('reuse-one', 'reuse-one');
+    testBed.bind('reuse-two', 'reuse-two');
+    const first = await testBed.addPod({ name: 'first', binding: 'reuse-one' });
     const { ip } = first;
     assertToken(await first.ask(), 'reuse-one');
-    await world.removePod(first);
-    world.tell(`pod first is deleted, its address ${ip} goes to the next`);
-    const second = await world.addPod({ name: 'second', binding: 'reuse-two', ip });
+    await testBed.removePod(first);
+    testBed.tell(`pod first is deleted, its address ${ip} goes to the next`);
+    const second = await testBed.addPod({ name: 'second', binding: 'reuse-two', ip });
     assertToken(await second.ask(), 'reuse-two');
-    await world.removePod(second);
-    const plain = await world.addPod({ name: 'third', ip });
+    await testBed.removePod(second);
+    const plain = await testBed.addPod({ name: 'third', ip });
     const says = /^Identity not found: pod default\/third has no label/;
     assertRefused(await plain.ask(), { status: 400, says });
-    await world.removePod(plain);
+    await testBed.removePod(plain);
     // A stateful set's pod comes back under its name, with another uid and another label.
-    const again = await world.addPod({ name: 'first', binding: 'reuse-two', ip });
+    const again = await testBed.addPod({ name: 'first', binding: 'reuse-two', ip });
     assertToken(await again.ask(), 'reuse-two');
     // With its last pod an identity's token leaves the memory, so the fourth pod's is fetched anew.
-    assertUpstream(world, ['reuse-one', 'reuse-two', 'reuse-two']);
+    assertUpstream(testBed, ['reuse-one', 'reuse-two', 'reuse-two']);
     return `four pods in turn on ${ip}, each got its own and nothing else`;
   },
 };
@@ -44,25 +44,25 @@ const connectionOutlived: Scenario = {
   title: 'A connection that outlives its pod is closed, not served as the new pod.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
-    world.bind('kept-one', 'kept-one');
-    world.bind('kept-two', 'kept-two');
-    const pod = await world.addPod({ name: 'before', binding: 'kept-one' });
+  run: async (testBed) => {
+    testBed.bind('kept-one', 'kept-one');
+    testBed.bind('kept-two', 'kept-two');
+    const pod = await testBed.addPod({ name: 'before', binding: 'kept-one' });
     const kept = { connection: 'kept' };
     assertToken(await pod.ask(kept), 'kept-one');
-    const [ips, hostIp] = [[pod.ip], world.ground.nodeIp];
-    world.deletePodObject(pod);
-    world.tell('the object of pod before gives way to that of pod after, on the same address');
-    world.kube.apply(
+    const [ips, hostIp] = [[pod.ip], testBed.environment.nodeIp];
+    testBed.deletePodObject(pod);
+    testBed.tell('the object of pod before gives way to that of pod after, on the same address');
+    testBed.kube.apply(
       createPodManifest({ name: 'after', nodeName, ips, hostIp, binding: 'kept-two' }),
     );
-    if (world.attests) {
+    if (testBed.attests) {
       // The process is still the old pod's, whatever the API says of its address.
-      await world.untilAgentKnows();
+      await testBed.untilAgentKnows();
       const refusal = { status: 503, says: /^No running pod of this node/ };
       assertRefused(await pod.ask(), refusal);
       assertRefused(await pod.ask(kept), refusal);
-      assertUpstream(world, ['kept-one']);
+      assertUpstream(testBed, ['kept-one']);
       return 'neither the kept connection nor a new one had the identity of the pod it is not';
     }
     await untilToken(pod, 'kept-two');
@@ -70,7 +70,7 @@ const connectionOutlived: Scenario = {
     assertRefused(outlived, { status: 503, says: /belongs to another pod now/, retryAfterS: 1 });
     assert.equal(outlived.headers.get('connection'), 'close');
     assertToken(await pod.ask(kept), 'kept-two');
-    assertUpstream(world, ['kept-one', 'kept-two']);
+    assertUpstream(testBed, ['kept-one', 'kept-two']);
     return 'refused with 503 and closed; the next connection had the new pod’s identity';
   },
 };

@@ -3,16 +3,16 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { tokenPath, tokenTarget, type LabPod } from '../../pods/pod.ts';
-import { beside, judgeLoad } from '../../pods/load-verdict.ts';
+import { beside, checkLoad } from '../../pods/load-verdict.ts';
 import type { PodAttack } from '../../pods/pod-protocol.ts';
-import type { Scenario } from '../../world/scenario.ts';
-import type { World } from '../../world/world.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
+import type { TestBed } from '../../test-bed/test-bed.ts';
 
 type Blast = Omit<PodAttack, 'durationMs'>;
 
 interface Attack {
   readonly name: string;
-  readonly blast: (world: World) => Blast;
+  readonly blast: (testBed: TestBed) => Blast;
   /** The attacker has an identity; default true. */
   readonly isBound?: boolean;
   readonly onHostNetwork?: boolean;
@@ -76,21 +76,21 @@ const attacks: readonly Attack[] = [
   },
   {
     name: 'metrics',
-    blast: ({ ground }) => ({
+    blast: ({ environment }) => ({
       style: 'renew',
       request: get('/metrics').repeat(1_500),
       connections: 64,
-      host: ground.nodeIp,
+      host: environment.nodeIp,
       port: probePort,
     }),
   },
   {
     name: 'probes',
-    blast: ({ ground }) => ({
+    blast: ({ environment }) => ({
       style: 'hold',
       request: '',
       connections: 500,
-      host: ground.nodeIp,
+      host: environment.nodeIp,
       port: probePort,
     }),
   },
@@ -111,19 +111,19 @@ const attackScenario: Scenario = {
   title: 'One pod attacks with all it has: others, probes and memory are as on a busy node.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    for (const name of ['victim', 'attacker']) world.bind(name, name);
-    const victim = await world.addPod({ name: 'victim', binding: 'victim' });
-    const idle = await measure(world, victim, control);
+  run: async (testBed) => {
+    for (const name of ['victim', 'attacker']) testBed.bind(name, name);
+    const victim = await testBed.addPod({ name: 'victim', binding: 'victim' });
+    const idle = await measure(testBed, victim, control);
     const seen = [`p99 ${idle.p99Ms.toFixed(0)} ms beside processor time alone`];
     const failures: string[] = [];
     for (const attack of attacks) {
-      if (attack.onHostNetwork === true && !world.attests) continue;
-      const { p99Ms, answered, mb, load } = await measure(world, victim, attack);
+      if (attack.onHostNetwork === true && !testBed.attests) continue;
+      const { p99Ms, answered, mb, load } = await measure(testBed, victim, attack);
       const line = `${attack.name}: p99 ${p99Ms.toFixed(0)} ms, ${answered} probes, ${mb} MB`;
-      world.tell(line);
+      testBed.tell(line);
       seen.push(line);
-      judgeLoad(victim.name, [load], 'victim');
+      checkLoad(victim.name, [load], 'victim');
       const { ms, times } = attack.isQueued === true ? goalQueued : goal;
       const maxMs = Math.max(ms, times * idle.p99Ms);
       if (p99Ms > maxMs || answered < probes || mb > maxMb) failures.push(line);
@@ -133,28 +133,28 @@ const attackScenario: Scenario = {
   },
 };
 
-async function measure(world: World, victim: LabPod, attack: Attack) {
+async function measure(testBed: TestBed, victim: LabPod, attack: Attack) {
   const { name, blast, isBound = true, onHostNetwork = false } = attack;
-  const attacker = await world.addPod({
+  const attacker = await testBed.addPod({
     name: `by-${name}`,
     hostNetwork: onHostNetwork,
     ...(isBound ? { binding: 'attacker' } : {}),
   });
   await victim.ask();
-  const lasting = { ...blast(world), durationMs: durationMs + 600 };
+  const lasting = { ...blast(testBed), durationMs: durationMs + 600 };
   const attacking = beside(attacker.client.attack(lasting));
   await delay(500);
   const loading = beside(victim.load({ durationMs, concurrency: 1 }));
   let answered = 0;
   let mb = 0;
   for (let turn = 0; turn < probes; turn++) {
-    if ((await world.agent.page('livez'))?.status === 200) answered += 1;
-    mb = Math.max(mb, residentMb(world.agent.pid));
+    if ((await testBed.agent.page('livez'))?.status === 200) answered += 1;
+    mb = Math.max(mb, residentMb(testBed.agent.pid));
     await delay(durationMs / probes / 2);
   }
   const load = await loading;
   await attacking;
-  await world.removePod(attacker);
+  await testBed.removePod(attacker);
   return { p99Ms: load.latencyMs.p99, answered, mb, load };
 }
 

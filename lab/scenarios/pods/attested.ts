@@ -4,42 +4,42 @@
  * gives beyond an address is seen by running the same scenario in both modes.
  */
 import assert from 'node:assert/strict';
-import { eventually } from '../../world/eventually.ts';
+import { eventually } from '../../test-bed/eventually.ts';
 import {
   assertRefused,
   assertToken,
   assertUntouched,
   untilToken,
-} from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
+} from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 
 const forgedAddress: Scenario = {
   name: 'forged-address',
   title: 'A pod that takes another pod’s address on a bridge gets no token of it.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('victim', 'victim');
-    const victim = await world.addPod({ name: 'victim', binding: 'victim' });
-    const thief = await world.addPod({ name: 'thief' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('victim', 'victim');
+    const victim = await testBed.addPod({ name: 'victim', binding: 'victim' });
+    const thief = await testBed.addPod({ name: 'thief' });
+    await testBed.untilAgentKnows();
     assertToken(await victim.ask(), 'victim');
     const run = async (pod: string, line: string): Promise<void> => {
       const [tool = '', ...args] = line.split(' ');
-      const { code, stderr } = await world.ground.runInPod(pod, tool, args);
+      const { code, stderr } = await testBed.environment.runInPod(pod, tool, args);
       assert.equal(code, 0, `${line}: ${stderr}`);
     };
     // The thief answers for the address on the bridge, which ARP allows to any sender of raw frames.
-    world.tell(`thief: takes the address ${victim.ip} over`);
+    testBed.tell(`thief: takes the address ${victim.ip} over`);
     await run('victim', 'ip link set eth0 down');
     await run('thief', `ip addr add ${victim.ip}/24 dev eth0`);
-    await world.ground.runInNode('ip', ['neigh', 'flush', 'to', victim.ip]);
+    await testBed.environment.runInNode('ip', ['neigh', 'flush', 'to', victim.ip]);
     const forged = await thief.ask({ from: victim.ip });
     const own = await thief.ask();
     assertRefused(own, { status: 400, says: /pod default\/thief has no label/ });
     assertRefused(forged, {
       status: 503,
-      says: world.attests ? /^No running pod of this node/ : /but by another network link than/,
+      says: testBed.attests ? /^No running pod of this node/ : /but by another network link than/,
     });
     return 'the forged address was nobody’s, the thief itself was the thief';
   },
@@ -50,13 +50,13 @@ const unrecorded: Scenario = {
   title: 'A connection without a record reaches the agent unattested, and is refused.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('recorded', 'recorded');
-    const pod = await world.addPod({ name: 'app', binding: 'recorded' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('recorded', 'recorded');
+    const pod = await testBed.addPod({ name: 'app', binding: 'recorded' });
+    await testBed.untilAgentKnows();
     assertToken(await pod.ask(), 'recorded');
     // In the pod's network and not in its cgroup: to the programs the same as a packet made by hand.
-    await using outsider = await world.ground.openOutsider('app');
+    await using outsider = await testBed.environment.openOutsider('app');
     // For seconds after the start a connection may be older than the programs, and gets 503.
     const answer = await eventually(async () => {
       const reply = await outsider.request({
@@ -70,11 +70,11 @@ const unrecorded: Scenario = {
         reply.outcome === 'answered',
         'netfilter behind the programs brings it to the agent',
       );
-      assert.ok(!world.attests || reply.status !== 503, reply.body);
+      assert.ok(!testBed.attests || reply.status !== 503, reply.body);
       return reply;
     }, 10_000);
-    assert.deepEqual(world.uncheckedRequests(), []);
-    if (!world.attests) {
+    assert.deepEqual(testBed.uncheckedRequests(), []);
+    if (!testBed.attests) {
       assert.equal(answer.status, 200);
       return 'by address alone it is the pod’s';
     }
@@ -82,11 +82,11 @@ const unrecorded: Scenario = {
     assert.match(answer.body, /did not come through the redirect/);
     await eventually(async () => {
       assert.ok(
-        (await world.agent.metric('nmi_redirect_fallback_connections_total')) > 0,
+        (await testBed.agent.metric('nmi_redirect_fallback_connections_total')) > 0,
         'it was not counted',
       );
     });
-    assert.ok((await world.agent.metric('nmi_ebpf_connects_total{outcome="redirected"}')) > 0);
+    assert.ok((await testBed.agent.metric('nmi_ebpf_connects_total{outcome="redirected"}')) > 0);
     return 'refused with 403; nothing reached the real service';
   },
 };
@@ -96,14 +96,14 @@ const mappedAddress: Scenario = {
   title: 'An IPv6 socket with the IPv4-mapped address, as JVMs use, is served.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('mapped', 'mapped');
-    const pod = await world.addPod({ name: 'jvm', binding: 'mapped' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('mapped', 'mapped');
+    const pod = await testBed.addPod({ name: 'jvm', binding: 'mapped' });
+    await testBed.untilAgentKnows();
     assertToken(await pod.ask({ host: '::ffff:169.254.169.254' }), 'mapped');
     assertToken(await pod.ask({ host: '::ffff:169.254.169.254', connection: 'kept' }), 'mapped');
     assertToken(await pod.ask({ host: '::ffff:169.254.169.254', connection: 'kept' }), 'mapped');
-    assert.deepEqual(world.uncheckedRequests(), []);
+    assert.deepEqual(testBed.uncheckedRequests(), []);
     return 'three requests, none past the agent';
   },
 };
@@ -114,26 +114,26 @@ const hostNetwork: Scenario = {
     'Pods on the host network are identified one by one: one with a binding gets its own identity.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('on-host', 'on-host');
-    const bound = await world.addPod({
+  run: async (testBed) => {
+    testBed.bind('on-host', 'on-host');
+    const bound = await testBed.addPod({
       name: 'bound',
       binding: 'on-host',
       hostNetwork: true,
-      excepted: !world.attests,
+      excepted: !testBed.attests,
     });
     // What the cluster's own add-ons live on.
-    const addon = await world.addPod({ name: 'addon', hostNetwork: true, excepted: true });
-    await world.untilAgentKnows();
+    const addon = await testBed.addPod({ name: 'addon', hostNetwork: true, excepted: true });
+    await testBed.untilAgentKnows();
     assertToken(await addon.ask(), 'node');
-    if (!world.attests) {
+    if (!testBed.attests) {
       assertToken(await bound.ask(), 'node');
       return 'by address alone such pods are not redirected and have the node’s identity';
     }
     await untilToken(bound, 'on-host');
     const instance = await addon.ask({ target: '/metadata/instance?api-version=2021-02-01' });
     assert.equal(instance.status, 200);
-    const line = world.agent.lines.findLast((each) => each.includes('"by":"host network"'));
+    const line = testBed.agent.lines.findLast((each) => each.includes('"by":"host network"'));
     assert.ok(line !== undefined, 'the log says why the add-on got the node’s token');
     return 'the bound pod got its own identity, the add-on the node’s, and the log says so';
   },
@@ -145,18 +145,18 @@ const hostNetworkRefused: Scenario = {
   needs: 'namespaces',
   inTour: false,
   agentFlags: ['--host-network=refuse'],
-  run: async (world) => {
-    if (!world.attests) return 'nothing to refuse: such pods are not redirected in this mode';
-    world.bind('on-host', 'on-host');
+  run: async (testBed) => {
+    if (!testBed.attests) return 'nothing to refuse: such pods are not redirected in this mode';
+    testBed.bind('on-host', 'on-host');
     const pods = [
-      await world.addPod({ name: 'bound', binding: 'on-host', hostNetwork: true }),
-      await world.addPod({ name: 'plain', hostNetwork: true }),
+      await testBed.addPod({ name: 'bound', binding: 'on-host', hostNetwork: true }),
+      await testBed.addPod({ name: 'plain', hostNetwork: true }),
     ];
-    await world.untilAgentKnows();
+    await testBed.untilAgentKnows();
     for (const pod of pods) {
       assertRefused(await pod.ask(), { status: 403, says: /is on the host network/ });
     }
-    assertUntouched(world);
+    assertUntouched(testBed);
     return 'both refused with 403, nothing reached the real service';
   },
 };

@@ -10,10 +10,10 @@ import {
   untilRefused,
   untilToken,
   type Refusal,
-} from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
+} from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 import { createPodManifest } from '../../fakes/kube/manifests.ts';
-import { nodeName } from '../../world/world.ts';
+import { nodeName } from '../../test-bed/test-bed.ts';
 
 /** The agent lets a request wait for 2 s at most. */
 const pendingWaitMs = 2_000;
@@ -30,23 +30,23 @@ const identityEdited: Scenario = {
   needs: 'any',
   inTour: false,
   objectAgeMs,
-  run: async (world) => {
-    world.bind('edit-old', 'edit');
-    const next = world.assignIdentity('edit-next');
-    const last = world.assignIdentity('edit-last');
-    const pod = await world.addPod({ name: 'app', binding: 'edit' });
-    await world.untilAgentKnows();
-    const { pid } = world.agent;
+  run: async (testBed) => {
+    testBed.bind('edit-old', 'edit');
+    const next = testBed.assignIdentity('edit-next');
+    const last = testBed.assignIdentity('edit-last');
+    const pod = await testBed.addPod({ name: 'app', binding: 'edit' });
+    await testBed.untilAgentKnows();
+    const { pid } = testBed.agent;
     const kept = { connection: 'kept' };
     assertToken(await pod.ask(kept), 'edit-old');
     const ref = { kind: 'AzureIdentity', name: 'edit-old' };
     const { clientId, resourceId } = next;
-    world.kube.patch(ref, { spec: { clientID: clientId, resourceID: resourceId } });
+    testBed.kube.patch(ref, { spec: { clientID: clientId, resourceID: resourceId } });
     await untilToken(pod, 'edit-next', kept);
-    world.kube.patch(ref, { spec: { clientID: '', resourceID: last.resourceId } });
+    testBed.kube.patch(ref, { spec: { clientID: '', resourceID: last.resourceId } });
     await untilToken(pod, 'edit-last', kept);
-    assert.equal(world.agent.pid, pid, 'the agent was restarted');
-    assertUpstream(world, ['edit-old', 'edit-next', 'edit-last']);
+    assert.equal(testBed.agent.pid, pid, 'the agent was restarted');
+    assertUpstream(testBed, ['edit-old', 'edit-next', 'edit-last']);
     return 'client id and then resource id changed, both on the connection that was open before';
   },
 };
@@ -57,20 +57,20 @@ const bindingDeleted: Scenario = {
   needs: 'any',
   inTour: false,
   objectAgeMs,
-  run: async (world) => {
-    world.bind('unbind', 'unbind');
-    const pod = await world.addPod({ name: 'app', binding: 'unbind' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('unbind', 'unbind');
+    const pod = await testBed.addPod({ name: 'app', binding: 'unbind' });
+    await testBed.untilAgentKnows();
     assertToken(await pod.ask(), 'unbind');
-    world.deleteObject('AzureIdentityBinding', 'unbind');
+    testBed.deleteObject('AzureIdentityBinding', 'unbind');
     const deletedAtMs = performance.now();
     await untilRefused(pod, noBinding);
     const afterMs = performance.now() - deletedAtMs;
     assert.ok(afterMs < 1_000, `still served ${Math.round(afterMs)} ms later`);
-    world.addBinding('unbind', 'unbind', 'unbind');
+    testBed.addBinding('unbind', 'unbind', 'unbind');
     await untilToken(pod, 'unbind');
     // The deletion took the token out of memory too: it is fetched anew for the new binding.
-    assertUpstream(world, ['unbind', 'unbind']);
+    assertUpstream(testBed, ['unbind', 'unbind']);
     return `refused ${Math.round(afterMs)} ms after the deletion, its token dropped from memory`;
   },
 };
@@ -81,15 +81,15 @@ const identityDeleted: Scenario = {
   needs: 'any',
   inTour: false,
   objectAgeMs,
-  run: async (world) => {
-    world.bind('gone', 'gone');
-    const pod = await world.addPod({ name: 'app', binding: 'gone' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('gone', 'gone');
+    const pod = await testBed.addPod({ name: 'app', binding: 'gone' });
+    await testBed.untilAgentKnows();
     assertToken(await pod.ask(), 'gone');
-    world.deleteObject('AzureIdentity', 'gone');
+    testBed.deleteObject('AzureIdentity', 'gone');
     const reply = await untilRefused(pod, noIdentity);
     assert.match(reply.text, /AzureIdentity gone\b/);
-    assertUpstream(world, ['gone']);
+    assertUpstream(testBed, ['gone']);
     return 'refused with the name of the missing identity';
   },
 };
@@ -105,14 +105,14 @@ const fiveDeleted: Scenario = {
   needs: 'any',
   inTour: false,
   objectAgeMs,
-  run: async (world) => {
+  run: async (testBed) => {
     const tenants: Tenant[] = [];
     for (let number = 1; number <= 5; number++) {
       const name = `five-${number}`;
-      world.bind(name, name);
-      tenants.push({ name, pod: await world.addPod({ name, binding: name }) });
+      testBed.bind(name, name);
+      tenants.push({ name, pod: await testBed.addPod({ name, binding: name }) });
     }
-    await world.untilAgentKnows();
+    await testBed.untilAgentKnows();
     for (const { pod, name } of tenants) assertToken(await pod.ask(), name);
     const order = shuffle(tenants);
     const ways = shuffle(['AzureIdentity', 'AzureIdentityBinding', 'Pod', 'AzureIdentity', 'Pod']);
@@ -120,16 +120,16 @@ const fiveDeleted: Scenario = {
     const ended: { readonly pod: LabPod; readonly refusal: Refusal }[] = [];
     for (const [step, { name, pod }] of order.entries()) {
       const way = ways[step] ?? 'Pod';
-      world.tell(`${way} ${name} is deleted`);
-      world.deleteObject(way, name);
-      await world.untilAgentKnows();
+      testBed.tell(`${way} ${name} is deleted`);
+      testBed.deleteObject(way, name);
+      await testBed.untilAgentKnows();
       ended.push({ pod, refusal: refusals.get(way) ?? noPod });
       steps.push(`${way} ${name}`);
       for (const rest of order.slice(step + 1)) assertToken(await rest.pod.ask(), rest.name);
       await Promise.all(ended.map(({ pod: each, refusal }) => untilRefused(each, refusal)));
     }
     assertUpstream(
-      world,
+      testBed,
       tenants.map(({ name }) => name),
     );
     return `in the order ${steps.join(', ')}; no token was fetched twice`;
@@ -157,20 +157,20 @@ const labelChanged: Scenario = {
   needs: 'any',
   inTour: false,
   objectAgeMs,
-  run: async (world) => {
-    world.bind('label-one', 'label-one');
-    world.bind('label-two', 'label-two');
-    const pod = await world.addPod({ name: 'app', binding: 'label-one' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('label-one', 'label-one');
+    testBed.bind('label-two', 'label-two');
+    const pod = await testBed.addPod({ name: 'app', binding: 'label-one' });
+    await testBed.untilAgentKnows();
     const kept = { connection: 'kept' };
     assertToken(await pod.ask(kept), 'label-one');
-    world.relabel(pod, 'label-two');
+    testBed.relabel(pod, 'label-two');
     await untilToken(pod, 'label-two', kept);
-    world.relabel(pod, undefined);
+    testBed.relabel(pod, undefined);
     await untilRefused(pod, noLabel, kept);
-    world.relabel(pod, 'label-one');
+    testBed.relabel(pod, 'label-one');
     await untilToken(pod, 'label-one', kept);
-    assertUpstream(world, ['label-one', 'label-two', 'label-one']);
+    assertUpstream(testBed, ['label-one', 'label-two', 'label-one']);
     return 'switched to the other identity, to none and back, on one connection';
   },
 };
@@ -181,19 +181,19 @@ const phases: Scenario = {
   needs: 'any',
   inTour: false,
   objectAgeMs,
-  run: async (world) => {
-    world.bind('phases', 'phases');
-    const pod = await world.addPod({ name: 'job', binding: 'phases', phase: 'Pending' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('phases', 'phases');
+    const pod = await testBed.addPod({ name: 'job', binding: 'phases', phase: 'Pending' });
+    await testBed.untilAgentKnows();
     assertToken(await pod.ask(), 'phases');
     const ref = { kind: 'Pod', name: 'job' };
-    world.kube.patch(ref, { status: { phase: 'Running' } });
+    testBed.kube.patch(ref, { status: { phase: 'Running' } });
     assertToken(await pod.ask(), 'phases');
     for (const phase of ['Succeeded', 'Failed']) {
-      world.kube.patch(ref, { status: { phase } });
+      testBed.kube.patch(ref, { status: { phase } });
       await untilRefused(pod, noPod);
     }
-    assertUpstream(world, ['phases']);
+    assertUpstream(testBed, ['phases']);
     return 'served while Pending and Running, unknown once Succeeded or Failed';
   },
 };
@@ -204,9 +204,9 @@ const unknownAddress: Scenario = {
   needs: 'any',
   inTour: false,
   objectAgeMs,
-  run: async (world) => {
-    world.bind('unknown', 'unknown');
-    const pod = await world.addPod({ name: 'ghost', binding: 'unknown', announced: false });
+  run: async (testBed) => {
+    testBed.bind('unknown', 'unknown');
+    const pod = await testBed.addPod({ name: 'ghost', binding: 'unknown', announced: false });
     const reply = await untilRefused(pod, noPod);
     assert.ok(reply.text.includes(pod.ip), 'the answer must name the address');
     assert.ok(
@@ -217,7 +217,7 @@ const unknownAddress: Scenario = {
       reply.durationMs < pendingWaitMs + 900,
       `answered after ${Math.round(reply.durationMs)} ms`,
     );
-    assert.deepEqual(world.imds.requests(), []);
+    assert.deepEqual(testBed.imds.requests(), []);
     return `503 with Retry-After after ${Math.round(reply.durationMs)} ms, nothing upstream`;
   },
 };
@@ -228,31 +228,31 @@ const sharedAddress: Scenario = {
   needs: 'any',
   inTour: false,
   objectAgeMs,
-  run: async (world) => {
-    world.bind('shared-one', 'shared-one');
-    world.bind('shared-two', 'shared-two');
-    const pod = await world.addPod({ name: 'one', binding: 'shared-one' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('shared-one', 'shared-one');
+    testBed.bind('shared-two', 'shared-two');
+    const pod = await testBed.addPod({ name: 'one', binding: 'shared-one' });
+    await testBed.untilAgentKnows();
     assertToken(await pod.ask(), 'shared-one');
-    const [ips, hostIp] = [[pod.ip], world.ground.nodeIp];
-    world.kube.apply(
+    const [ips, hostIp] = [[pod.ip], testBed.environment.nodeIp];
+    testBed.kube.apply(
       createPodManifest({ name: 'two', nodeName, ips, hostIp, binding: 'shared-two' }),
     );
-    await world.untilAgentKnows();
-    if (world.attests) {
+    await testBed.untilAgentKnows();
+    if (testBed.attests) {
       assertToken(await pod.ask(), 'shared-one');
-      assertUpstream(world, ['shared-one']);
+      assertUpstream(testBed, ['shared-one']);
       return 'the cgroup said which of the two had dialled';
     }
     const ambiguous = { status: 503, says: /^More than one running pod /, retryAfterS: 1 };
     await untilRefused(pod, ambiguous);
     const waiting = pod.ask();
-    await untilHeld(world, 1, 500);
-    world.deleteObject('Pod', 'one');
+    await untilHeld(testBed, 1, 500);
+    testBed.deleteObject('Pod', 'one');
     const served = await waiting;
     assertToken(served, 'shared-two');
     assert.ok(served.durationMs < pendingWaitMs, 'the deletion did not wake the request');
-    assertUpstream(world, ['shared-one', 'shared-two']);
+    assertUpstream(testBed, ['shared-one', 'shared-two']);
     return 'refused with 503 while both were there; served the moment only one was left';
   },
 };

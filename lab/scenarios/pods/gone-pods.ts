@@ -1,11 +1,11 @@
 /** What is left of a pod that is gone: nothing, neither in the agent nor in what the kernel tracks. */
 import assert from 'node:assert/strict';
-import { eventually } from '../../world/eventually.ts';
+import { eventually } from '../../test-bed/eventually.ts';
 import type { LabPod } from '../../pods/pod.ts';
-import { succeed } from '../../world/node-view.ts';
-import { assertRefused, assertToken } from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
-import type { World } from '../../world/world.ts';
+import { succeed } from '../../test-bed/node-view.ts';
+import { assertRefused, assertToken } from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
+import type { TestBed } from '../../test-bed/test-bed.ts';
 
 /** Of one tracked connection: a pod's address and the port it dialled from. */
 interface Flow {
@@ -27,25 +27,25 @@ const gonePods: Scenario = {
     'The connections of a deleted pod are reset and removed from conntrack; those of others stay.',
   needs: 'namespaces',
   inTour: false,
-  run: async (world) => {
-    world.bind('cut', 'cut');
+  run: async (testBed) => {
+    testBed.bind('cut', 'cut');
     const [fallen, lingering, staying] = [
-      await world.addPod({ name: 'fallen', binding: 'cut', ip: ips[0] }),
-      await world.addPod({ name: 'lingering', binding: 'cut', ip: ips[1] }),
-      await world.addPod({ name: 'staying', binding: 'cut', ip: ips[2] }),
+      await testBed.addPod({ name: 'fallen', binding: 'cut', ip: ips[0] }),
+      await testBed.addPod({ name: 'lingering', binding: 'cut', ip: ips[1] }),
+      await testBed.addPod({ name: 'staying', binding: 'cut', ip: ips[2] }),
     ];
-    await world.untilAgentKnows();
+    await testBed.untilAgentKnows();
     for (const pod of [fallen, lingering, staying]) assertToken(await pod.ask(kept), 'cut');
-    const cut = [await readOpenFlow(world, fallen), await readOpenFlow(world, lingering)];
-    const stays = await readOpenFlow(world, staying);
+    const cut = [await readOpenFlow(testBed, fallen), await readOpenFlow(testBed, lingering)];
+    const stays = await readOpenFlow(testBed, staying);
     // The link is deleted before the process ends: the agent gets no FIN of its peer.
-    await succeedInPod(world, fallen, 'ip', 'link', 'set', 'eth0', 'down');
-    await world.removePod(fallen);
-    world.deletePodObject(lingering);
+    await succeedInPod(testBed, fallen, 'ip', 'link', 'set', 'eth0', 'down');
+    await testBed.removePod(fallen);
+    testBed.deletePodObject(lingering);
     await eventually(async () => {
       for (const flow of cut) {
         assert.notEqual(
-          await readState(world, flow),
+          await readState(testBed, flow),
           'ESTABLISHED',
           `${flow.ip} is still connected`,
         );
@@ -56,14 +56,14 @@ const gonePods: Scenario = {
     assert.equal(reply.wasReused, false, 'the connection of the pod that is gone was not reset');
     await eventually(async () => {
       for (const flow of cut) {
-        const state = await readState(world, flow);
+        const state = await readState(testBed, flow);
         assert.equal(state, undefined, `the kernel still has a connection of ${flow.ip}`);
       }
     }, forgetMs);
     const other = await staying.ask(kept);
     assertToken(other, 'cut');
     assert.ok(other.wasReused, 'the connection of a pod that is there was cut, too');
-    assert.equal(await readState(world, stays), 'ESTABLISHED');
+    assert.equal(await readState(testBed, stays), 'ESTABLISHED');
     return 'two connections reset and forgotten, that of a third pod goes on';
   },
 };
@@ -71,14 +71,14 @@ const gonePods: Scenario = {
 export const gonePodScenarios: readonly Scenario[] = [gonePods];
 
 /** What the kernel tracks of what this pod dialled, a line each. */
-async function listFlows(world: World, ip: string): Promise<readonly string[]> {
-  const listed = await succeed(world, 'cat', '/proc/net/nf_conntrack');
+async function listFlows(testBed: TestBed, ip: string): Promise<readonly string[]> {
+  const listed = await succeed(testBed, 'cat', '/proc/net/nf_conntrack');
   // The first addresses of a line are those of who dialled.
   return listed.split('\n').filter((line) => / tcp .*? src=(\S+) /.exec(line)?.[1] === ip);
 }
 
-async function readOpenFlow(world: World, { ip }: LabPod): Promise<Flow> {
-  const open = (await listFlows(world, ip)).filter((line) => line.includes(' ESTABLISHED '));
+async function readOpenFlow(testBed: TestBed, { ip }: LabPod): Promise<Flow> {
+  const open = (await listFlows(testBed, ip)).filter((line) => line.includes(' ESTABLISHED '));
   const [line = '', ...more] = open;
   assert.deepEqual(more, [], `${ip} has more than one connection`);
   const port = Number(/ sport=(\d+)/.exec(line)?.[1]);
@@ -87,18 +87,18 @@ async function readOpenFlow(world: World, { ip }: LabPod): Promise<Flow> {
 }
 
 /** What the kernel takes the connection to be in, or undefined when it knows of none. */
-async function readState(world: World, { ip, port }: Flow): Promise<string | undefined> {
-  const lines = await listFlows(world, ip);
+async function readState(testBed: TestBed, { ip, port }: Flow): Promise<string | undefined> {
+  const lines = await listFlows(testBed, ip);
   const line = lines.find((each) => / sport=(\d+)/.exec(each)?.[1] === String(port));
   return line === undefined ? undefined : / ([A-Z_]+) src=/.exec(line)?.[1];
 }
 
 async function succeedInPod(
-  world: World,
+  testBed: TestBed,
   pod: LabPod,
   command: string,
   ...args: readonly string[]
 ): Promise<void> {
-  const { code, stderr } = await world.ground.runInPod(pod.name, command, args);
+  const { code, stderr } = await testBed.environment.runInPod(pod.name, command, args);
   assert.equal(code, 0, `${command} ${args.join(' ')}: ${stderr}`);
 }

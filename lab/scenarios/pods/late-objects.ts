@@ -8,8 +8,8 @@ import {
   assertUpstream,
   untilHeld,
   untilRefused,
-} from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
+} from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 
 /** The agent holds a request for 2 s at most. */
 const pendingWaitMs = 2_000;
@@ -24,41 +24,41 @@ const lateObjects: Scenario = {
     'A request that arrives before the watch events of its pod, binding or identity waits and gets its token.',
   needs: 'any',
   inTour: true,
-  run: async (world) => {
-    world.bind('late-a', 'late-a');
-    const latePod = await world.addPod({ name: 'late-pod', binding: 'late-a', announced: false });
-    const unbound = await world.addPod({ name: 'late-binding', binding: 'late-b' });
-    const bare = await world.addPod({ name: 'late-both', binding: 'late-c', announced: false });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('late-a', 'late-a');
+    const latePod = await testBed.addPod({ name: 'late-pod', binding: 'late-a', announced: false });
+    const unbound = await testBed.addPod({ name: 'late-binding', binding: 'late-b' });
+    const bare = await testBed.addPod({ name: 'late-both', binding: 'late-c', announced: false });
+    await testBed.untilAgentKnows();
     const durationsMs: number[] = [];
 
     const beforePod = latePod.ask();
-    await untilHeld(world, 1);
-    world.tell('the pod’s object arrives');
-    world.announce(latePod);
+    await untilHeld(testBed, 1);
+    testBed.tell('the pod’s object arrives');
+    testBed.announce(latePod);
     const served = await beforePod;
     assertToken(served, 'late-a');
 
     const beforeBinding = unbound.ask();
-    await untilHeld(world, 1);
-    world.tell('binding and identity arrive');
-    world.bind('late-b', 'late-b');
+    await untilHeld(testBed, 1);
+    testBed.tell('binding and identity arrive');
+    testBed.bind('late-b', 'late-b');
     const bound = await beforeBinding;
     assertToken(bound, 'late-b');
 
     const beforeBoth = bare.ask();
-    await untilHeld(world, 1);
-    world.tell('pod, binding and identity arrive, one after the other');
-    world.announce(bare);
-    await world.untilAgentKnows();
-    world.addBinding('late-c', 'late-c', 'late-c');
-    await world.untilAgentKnows();
+    await untilHeld(testBed, 1);
+    testBed.tell('pod, binding and identity arrive, one after the other');
+    testBed.announce(bare);
+    await testBed.untilAgentKnows();
+    testBed.addBinding('late-c', 'late-c', 'late-c');
+    await testBed.untilAgentKnows();
     assert.equal(
-      await world.agent.metric('nmi_waiting_requests'),
+      await testBed.agent.metric('nmi_waiting_requests'),
       1,
       'the request was not held on',
     );
-    world.addIdentity('late-c');
+    testBed.addIdentity('late-c');
     const both = await beforeBoth;
     assertToken(both, 'late-c');
 
@@ -66,7 +66,7 @@ const lateObjects: Scenario = {
       assertInTime(reply);
       durationsMs.push(Math.round(reply.durationMs));
     }
-    assertUpstream(world, ['late-a', 'late-b', 'late-c']);
+    assertUpstream(testBed, ['late-a', 'late-b', 'late-c']);
     return `served in the same request after ${durationsMs.join(', ')} ms`;
   },
 };
@@ -78,21 +78,21 @@ const bindingNever: Scenario = {
   needs: 'any',
   inTour: false,
   objectAgeMs: 3_600_000,
-  run: async (world) => {
-    const pod = await world.addPod({ name: 'app' });
-    const old = await world.addPod({ name: 'old', binding: 'never' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    const pod = await testBed.addPod({ name: 'app' });
+    const old = await testBed.addPod({ name: 'old', binding: 'never' });
+    await testBed.untilAgentKnows();
     assertRefused(await pod.ask(), { status: 400, says: /has no label/ });
     const says = /^Identity not found: .*label aadpodidbinding=never, and no AzureIdentityBinding/;
     // The agent sees the label come, and takes its age from that.
-    world.relabel(pod, 'never');
+    testBed.relabel(pod, 'never');
     const young = await untilRefused(pod, { status: 503, says, retryAfterS: 2 });
     assert.ok(
       young.durationMs >= pendingWaitMs - 10,
       `waited ${Math.round(young.durationMs)} ms only`,
     );
     assertRefused(await old.ask(), { status: 400, says });
-    assertUntouched(world);
+    assertUntouched(testBed);
     return '503 with Retry-After for a young label, 400 for one of an hour; nothing upstream';
   },
 };

@@ -1,8 +1,8 @@
 /** The sample client of the replaced system, run inside a pod as its own program. */
 import assert from 'node:assert/strict';
-import { assertUpstream } from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
-import type { RunResult, World } from '../../world/world.ts';
+import { assertUpstream } from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
+import type { RunResult, TestBed } from '../../test-bed/test-bed.ts';
 
 const endpoint = 'http://169.254.169.254/metadata/identity/oauth2/token';
 
@@ -12,13 +12,13 @@ const demoPod: Scenario = {
     'The sample client succeeds in a bound pod, and fails with a clear error in one without an identity.',
   needs: 'namespaces',
   inTour: true,
-  run: async (world) => {
-    const { clientId } = world.bind('demo', 'demo');
-    await world.addPod({ name: 'demo', binding: 'demo' });
-    await world.addPod({ name: 'demo-unbound' });
-    await world.untilAgentKnows();
-    const good = await runDemo(world, 'demo', clientId);
-    assertTokenless(world, good);
+  run: async (testBed) => {
+    const { clientId } = testBed.bind('demo', 'demo');
+    await testBed.addPod({ name: 'demo', binding: 'demo' });
+    await testBed.addPod({ name: 'demo-unbound' });
+    await testBed.untilAgentKnows();
+    const good = await runDemo(testBed, 'demo', clientId);
+    assertTokenless(testBed, good);
     assert.equal(good.code, 0, good.stderr);
     assert.deepEqual(good.stdout.trimEnd().split('\n').toSorted(), [
       `successfully acquired a token using the MSI, msiEndpoint(${endpoint})`,
@@ -27,8 +27,8 @@ const demoPod: Scenario = {
     ]);
     assert.equal(good.stderr, '');
 
-    const bad = await runDemo(world, 'demo-unbound', clientId);
-    assertTokenless(world, bad);
+    const bad = await runDemo(testBed, 'demo-unbound', clientId);
+    assertTokenless(testBed, bad);
     assert.equal(bad.code, 1, bad.stdout);
     assert.equal(bad.stdout, 'successfully made GET on instance metadata\n');
     const failures = bad.stderr.trimEnd().split('\n');
@@ -39,26 +39,26 @@ const demoPod: Scenario = {
         /^failed to acquire a token.*Identity not found: pod default\/demo-unbound /,
       );
     }
-    assertUpstream(world, ['demo']);
+    assertUpstream(testBed, ['demo']);
     return 'three lines of success in the bound pod, exit code 1 and the reason in the other';
   },
 };
 
 /** First of all: a message about anything else would print what the program printed. */
-function assertTokenless(world: World, { stdout, stderr }: RunResult): void {
-  for (const token of world.imds.issuedTokens()) {
+function assertTokenless(testBed: TestBed, { stdout, stderr }: RunResult): void {
+  for (const token of testBed.imds.issuedTokens()) {
     const [, payload = token, signature = token] = token.split('.');
     const isPrinted = [payload, signature].some((part) => `${stdout}${stderr}`.includes(part));
     assert.ok(!isPrinted, 'the sample client printed a token');
   }
 }
 
-async function runDemo(world: World, pod: string, clientId: string): Promise<RunResult> {
-  const [program, ...leading] = world.ground.agentCommand;
+async function runDemo(testBed: TestBed, pod: string, clientId: string): Promise<RunResult> {
+  const [program, ...leading] = testBed.environment.agentCommand;
   const words = [...leading, 'demo', '--once', '--outside-pod', `--clientid=${clientId}`];
-  const result = await world.ground.runInPod(pod, program, words);
+  const result = await testBed.environment.runInPod(pod, program, words);
   for (const line of `${result.stdout}${result.stderr}`.trimEnd().split('\n')) {
-    world.tell(`pod ${pod}: ${line}`);
+    testBed.tell(`pod ${pod}: ${line}`);
   }
   return result;
 }

@@ -1,6 +1,6 @@
 /** Pods that match an exception get the node's own answer; similar pods do not. */
-import { assertRefused, assertToken, assertUpstream } from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
+import { assertRefused, assertToken, assertUpstream } from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 
 /** Of its own, so that no token of the node is cached from elsewhere. */
 const resource = 'https://exception.lab';
@@ -10,16 +10,16 @@ const exception: Scenario = {
   title: 'An excepted pod gets the node’s identity, or any identity of the node by its id.',
   needs: 'any',
   inTour: true,
-  run: async (world) => {
-    const named = world.assignIdentity('exc-named');
-    world.addException('infra', { app: 'infra', tier: 'node' });
-    const infra = await world.addPod({
+  run: async (testBed) => {
+    const named = testBed.assignIdentity('exc-named');
+    testBed.addException('infra', { app: 'infra', tier: 'node' });
+    const infra = await testBed.addPod({
       name: 'infra',
       labels: { app: 'infra' },
       excepted: true,
     });
-    const plain = await world.addPod({ name: 'plain', labels: { app: 'web' } });
-    await world.untilAgentKnows();
+    const plain = await testBed.addPod({ name: 'plain', labels: { app: 'web' } });
+    await testBed.untilAgentKnows();
     assertToken(await infra.ask({ resource }), 'node');
     for (const query of [
       `client_id=${named.clientId}`,
@@ -29,12 +29,12 @@ const exception: Scenario = {
     }
     const refused = await plain.ask({ resource });
     assertRefused(refused, { status: 400, says: /^Identity not found: / });
-    world.deleteObject('AzurePodIdentityException', 'infra');
-    await world.untilAgentKnows();
+    testBed.deleteObject('AzurePodIdentityException', 'infra');
+    await testBed.untilAgentKnows();
     const later = await infra.ask({ resource });
     assertRefused(later, { status: 400, says: /^Identity not found: / });
     // By client id and by resource id are two questions upstream.
-    assertUpstream(world, ['node', 'exc-named', 'exc-named']);
+    assertUpstream(testBed, ['node', 'exc-named', 'exc-named']);
     return 'node identity and a named one for the excepted pod, until its exception was deleted';
   },
 };
@@ -45,29 +45,29 @@ const noException: Scenario = {
     'An exception of another namespace, one without labels, and a pod named mic except no pod.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
-    world.addException('empty', {});
-    world.addException('infra', { app: 'infra' });
+  run: async (testBed) => {
+    testBed.addException('empty', {});
+    testBed.addException('infra', { app: 'infra' });
     const elsewhere = { name: 'elsewhere', namespace: 'other', labels: { app: 'infra' } };
     const pods = [
-      await world.addPod(elsewhere),
-      await world.addPod({ name: 'plain' }),
-      await world.addPod({ name: 'labelled', labels: { app: 'web' } }),
-      await world.addPod({ name: 'mic-7d9f8-x2x4z', labels: { component: 'mic' } }),
+      await testBed.addPod(elsewhere),
+      await testBed.addPod({ name: 'plain' }),
+      await testBed.addPod({ name: 'labelled', labels: { app: 'web' } }),
+      await testBed.addPod({ name: 'mic-7d9f8-x2x4z', labels: { component: 'mic' } }),
     ];
-    const infra = await world.addPod({
+    const infra = await testBed.addPod({
       name: 'infra',
       labels: { app: 'INFRA' },
       excepted: true,
     });
-    await world.untilAgentKnows();
+    await testBed.untilAgentKnows();
     const control = 'https://not-excepted.lab';
     assertToken(await infra.ask({ resource: control }), 'node');
     for (const pod of pods) {
       const reply = await pod.ask({ resource: control });
       assertRefused(reply, { status: 400, says: /^Identity not found: / });
     }
-    assertUpstream(world, ['node']);
+    assertUpstream(testBed, ['node']);
     return 'four pods refused beside one that is excepted';
   },
 };

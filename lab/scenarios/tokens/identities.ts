@@ -12,9 +12,9 @@ import {
   assertToken,
   assertUntouched,
   assertUpstream,
-} from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
-import { nodeName, type World } from '../../world/world.ts';
+} from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
+import { nodeName, type TestBed } from '../../test-bed/test-bed.ts';
 
 const hourMs = 3_600_000;
 
@@ -24,9 +24,9 @@ const oneIdentity: Scenario = {
     'A labeled pod gets the token of its own identity: by default, by client id and by resource id.',
   needs: 'any',
   inTour: true,
-  run: async (world) => {
-    const identity = world.bind('one', 'one');
-    const pod = await world.addPod({ name: 'app', binding: 'one' });
+  run: async (testBed) => {
+    const identity = testBed.bind('one', 'one');
+    const pod = await testBed.addPod({ name: 'app', binding: 'one' });
     for (const query of [
       undefined,
       `client_id=${identity.clientId}`,
@@ -38,21 +38,21 @@ const oneIdentity: Scenario = {
       assert.equal(reply.body['client_id'], identity.clientId);
       assert.match(String(reply.body['expires_in']), /^\d+$/);
     }
-    assertUpstream(world, ['one']);
+    assertUpstream(testBed, ['one']);
     return 'three requests, one fetch upstream, the pod’s own identity each time';
   },
 };
 
 /** Two identities on one selector; the older one comes second by name. */
-async function bindTwo(world: World, selector: string) {
-  const older = world.assignIdentity(`${selector}-zeta`);
+async function bindTwo(testBed: TestBed, selector: string) {
+  const older = testBed.assignIdentity(`${selector}-zeta`);
   const { name, clientId, resourceId } = older;
   const createdAtWallMs = Date.now() - hourMs;
-  world.kube.apply(createAzureIdentity({ name, clientId, resourceId, createdAtWallMs }));
-  world.addBinding(name, name, selector);
-  const newer = world.bind(`${selector}-alpha`, selector);
-  const pod = await world.addPod({ name: 'app', binding: selector });
-  await world.untilAgentKnows();
+  testBed.kube.apply(createAzureIdentity({ name, clientId, resourceId, createdAtWallMs }));
+  testBed.addBinding(name, name, selector);
+  const newer = testBed.bind(`${selector}-alpha`, selector);
+  const pod = await testBed.addPod({ name: 'app', binding: selector });
+  await testBed.untilAgentKnows();
   return { older, newer, pod };
 }
 
@@ -62,11 +62,11 @@ const twoIdentities: Scenario = {
     'With two identities bound, the request selects one by any id in any letter case; the default is the oldest.',
   needs: 'any',
   inTour: true,
-  run: async (world) => {
-    const foreign = world.bind('two-foreign', 'elsewhere');
-    const { older, newer, pod } = await bindTwo(world, 'two');
+  run: async (testBed) => {
+    const foreign = testBed.bind('two-foreign', 'elsewhere');
+    const { older, newer, pod } = await bindTwo(testBed, 'two');
     assertToken(await pod.ask(), older.name);
-    assertUpstream(world, [older.name]);
+    assertUpstream(testBed, [older.name]);
     for (const { name, clientId, objectId, resourceId } of [newer, older]) {
       for (const query of [
         `client_id=${clientId}`,
@@ -87,8 +87,8 @@ const twoIdentities: Scenario = {
       const reply = await pod.ask({ query });
       assertRefused(reply, { status: 400, says: /^Identity not found: no identity of pod / });
     }
-    assertUpstream(world, [older.name, newer.name]);
-    const named = world.imds.requests().filter(({ target }) => target.includes(foreign.clientId));
+    assertUpstream(testBed, [older.name, newer.name]);
+    const named = testBed.imds.requests().filter(({ target }) => target.includes(foreign.clientId));
     assert.deepEqual(named, [], 'the foreign identity was asked for upstream');
     return 'each by its four ids in either case, the older one by default, a foreign one never';
   },
@@ -100,17 +100,17 @@ const strictIdentity: Scenario = {
   needs: 'any',
   inTour: false,
   agentFlags: ['--strict-identity'],
-  run: async (world) => {
-    const { older, newer, pod } = await bindTwo(world, 'strict');
+  run: async (testBed) => {
+    const { older, newer, pod } = await bindTwo(testBed, 'strict');
     const reply = await pod.ask();
     assertRefused(reply, { status: 400, says: /^Multiple user assigned identities exist, / });
     for (const { clientId } of [older, newer]) assert.ok(reply.text.includes(clientId));
-    assertUntouched(world);
+    assertUntouched(testBed);
     assertToken(await pod.ask({ query: `client_id=${newer.clientId}` }), newer.name);
-    world.deleteObject('AzureIdentityBinding', older.name);
-    await world.untilAgentKnows();
+    testBed.deleteObject('AzureIdentityBinding', older.name);
+    await testBed.untilAgentKnows();
     assertToken(await pod.ask(), newer.name);
-    assertUpstream(world, [newer.name]);
+    assertUpstream(testBed, [newer.name]);
     return 'refused while two are bound, served when one is named or only one is left';
   },
 };
@@ -121,19 +121,19 @@ const resourceIdOnly: Scenario = {
     'An AzureIdentity without a client id is requested by its resource id; one without both is refused.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
-    const { name, resourceId } = world.assignIdentity('by-resource');
-    world.kube.apply(createAzureIdentity({ name, clientId: '', resourceId }));
-    world.addBinding(name, name, name);
-    world.kube.apply(createAzureIdentity({ name: 'nameless', clientId: ' ', resourceId: '' }));
-    world.addBinding('nameless', 'nameless', 'nameless');
-    const pod = await world.addPod({ name: 'app', binding: name });
-    const nameless = await world.addPod({ name: 'nameless', binding: 'nameless' });
+  run: async (testBed) => {
+    const { name, resourceId } = testBed.assignIdentity('by-resource');
+    testBed.kube.apply(createAzureIdentity({ name, clientId: '', resourceId }));
+    testBed.addBinding(name, name, name);
+    testBed.kube.apply(createAzureIdentity({ name: 'nameless', clientId: ' ', resourceId: '' }));
+    testBed.addBinding('nameless', 'nameless', 'nameless');
+    const pod = await testBed.addPod({ name: 'app', binding: name });
+    const nameless = await testBed.addPod({ name: 'nameless', binding: 'nameless' });
     const reply = await nameless.ask();
     assertRefused(reply, { status: 400, says: /^Identity not found: .*neither spec\.clientID/ });
-    assertUntouched(world);
+    assertUntouched(testBed);
     assertToken(await pod.ask(), name);
-    assertUpstream(world, [name]);
+    assertUpstream(testBed, [name]);
     return 'fetched by resource id; the nameless one refused, not asked for as the node’s own';
   },
 };
@@ -143,15 +143,15 @@ const twoNamespaces: Scenario = {
   title: 'Pods, bindings and identities with equal names in two namespaces are kept apart.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
+  run: async (testBed) => {
     const teams = await Promise.all(
       ['team-a', 'team-b'].map(async (namespace) => {
-        const identity = world.addIdentity('shared', namespace, `${namespace}-shared`);
-        world.addBinding('shared', 'shared', 'shared', namespace);
-        const pod = await world.addPod({ name: `${namespace}-web`, namespace, announced: false });
+        const identity = testBed.addIdentity('shared', namespace, `${namespace}-shared`);
+        testBed.addBinding('shared', 'shared', 'shared', namespace);
+        const pod = await testBed.addPod({ name: `${namespace}-web`, namespace, announced: false });
         const { ip, uid } = pod;
-        const [ips, hostIp] = [[ip], world.ground.nodeIp];
-        world.kube.apply(
+        const [ips, hostIp] = [[ip], testBed.environment.nodeIp];
+        testBed.kube.apply(
           createPodManifest({
             name: 'web',
             namespace,
@@ -166,7 +166,7 @@ const twoNamespaces: Scenario = {
       }),
     );
     // A third namespace has the pod and the binding, and must not find the identity elsewhere.
-    world.kube.apply(
+    testBed.kube.apply(
       createAzureIdentityBinding({
         name: 'shared',
         namespace: 'team-c',
@@ -174,7 +174,11 @@ const twoNamespaces: Scenario = {
         selector: 'shared',
       }),
     );
-    const poor = await world.addPod({ name: 'team-c-web', namespace: 'team-c', binding: 'shared' });
+    const poor = await testBed.addPod({
+      name: 'team-c-web',
+      namespace: 'team-c',
+      binding: 'shared',
+    });
     const lacking = poor.ask();
     for (const { pod, identity } of teams) {
       assertToken(await pod.ask(), identity.name);
@@ -188,7 +192,7 @@ const twoNamespaces: Scenario = {
       status: 503,
       says: /^Identity not found: .*namespace team-c has no AzureIdentity shared/,
     });
-    assertUpstream(world, ['team-a-shared', 'team-b-shared']);
+    assertUpstream(testBed, ['team-a-shared', 'team-b-shared']);
     return 'each pod got the identity of its own namespace and not the other’s, even by client id';
   },
 };
@@ -198,16 +202,16 @@ const noIdentity: Scenario = {
   title: 'A pod without the label, or with an empty one, gets no token.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
-    const identity = world.bind('unlabelled', 'unlabelled');
+  run: async (testBed) => {
+    const identity = testBed.bind('unlabelled', 'unlabelled');
     // An empty selector must not match an empty label.
-    world.addBinding('empty', 'unlabelled', '');
+    testBed.addBinding('empty', 'unlabelled', '');
     const pods = [
-      await world.addPod({ name: 'plain' }),
-      await world.addPod({ name: 'empty', binding: '' }),
-      await world.addPod({ name: 'other-label', labels: { app: 'unlabelled' } }),
+      await testBed.addPod({ name: 'plain' }),
+      await testBed.addPod({ name: 'empty', binding: '' }),
+      await testBed.addPod({ name: 'other-label', labels: { app: 'unlabelled' } }),
     ];
-    await world.untilAgentKnows();
+    await testBed.untilAgentKnows();
     for (const pod of pods) {
       for (const query of ['', `client_id=${identity.clientId}`]) {
         const reply = await pod.ask({ query });
@@ -216,7 +220,7 @@ const noIdentity: Scenario = {
         assert.ok(reply.durationMs < 1_000, 'what cannot change by waiting was held');
       }
     }
-    assertUntouched(world);
+    assertUntouched(testBed);
     return 'three such pods refused at once with 400, nothing reached the real service';
   },
 };
@@ -227,12 +231,12 @@ const unassigned: Scenario = {
     'An identity that is not assigned to the node is refused; the error has the command that assigns it.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
+  run: async (testBed) => {
     const { name, clientId, resourceId } = createLabIdentity('unassigned');
     const { compute } = instanceDocument;
-    world.kube.apply(createAzureIdentity({ name, clientId, resourceId }));
-    world.addBinding(name, name, name);
-    const pod = await world.addPod({ name: 'app', binding: name });
+    testBed.kube.apply(createAzureIdentity({ name, clientId, resourceId }));
+    testBed.addBinding(name, name, name);
+    const pod = await testBed.addPod({ name: 'app', binding: name });
     const replies = [await pod.ask(), await pod.ask({ query: `client_id=${clientId}` })];
     for (const reply of replies) {
       assertRefused(reply, {
@@ -245,8 +249,8 @@ const unassigned: Scenario = {
         `--identities ${resourceId}`;
       assert.ok(reply.text.includes(command), reply.text);
     }
-    assertUpstream(world, []);
-    const asked = world.imds.requests().map(({ target }) => target.includes(clientId));
+    assertUpstream(testBed, []);
+    const asked = testBed.imds.requests().map(({ target }) => target.includes(clientId));
     assert.deepEqual(asked, [true, false], 'one question about this identity, one about the node');
     return 'refused with the az line; one question upstream for two requests';
   },

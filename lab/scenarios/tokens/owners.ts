@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { createEntraApplication } from '../../fakes/entra/applications.ts';
 import { createServiceAccount } from '../../fakes/kube/manifests.ts';
-import { addApplication, federatedTo } from '../../world/entra-objects.ts';
-import { eventually } from '../../world/eventually.ts';
+import { addApplication, federatedTo } from '../../test-bed/entra-objects.ts';
+import { eventually } from '../../test-bed/eventually.ts';
 import {
   assertRefused,
   assertToken,
@@ -11,9 +11,9 @@ import {
   untilRefused,
   untilToken,
   type Refusal,
-} from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
-import { agentAccount, type World } from '../../world/world.ts';
+} from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
+import { agentAccount, type TestBed } from '../../test-bed/test-bed.ts';
 
 /** Of its own, so that no token is cached from elsewhere. */
 const resource = 'https://owners.lab';
@@ -30,14 +30,14 @@ const notExcepted: Refusal = {
 };
 
 /** Namespace `shop` has an identity, and a user of `thief` an AzureIdentity of the same. */
-async function arrange(world: World) {
-  const { clientId } = world.bind('till', 'till', 'shop');
-  world.addIdentity('loot', 'thief', 'till');
-  world.addBinding('loot', 'loot', 'loot', 'thief');
-  world.addGrant('shop', { namespaces: ['shop'], clientIDs: [clientId] });
-  const shop = await world.addPod({ name: 'shop', namespace: 'shop', binding: 'till' });
-  const thief = await world.addPod({ name: 'thief', namespace: 'thief', binding: 'loot' });
-  await world.untilAgentKnows();
+async function arrange(testBed: TestBed) {
+  const { clientId } = testBed.bind('till', 'till', 'shop');
+  testBed.addIdentity('loot', 'thief', 'till');
+  testBed.addBinding('loot', 'loot', 'loot', 'thief');
+  testBed.addGrant('shop', { namespaces: ['shop'], clientIDs: [clientId] });
+  const shop = await testBed.addPod({ name: 'shop', namespace: 'shop', binding: 'till' });
+  const thief = await testBed.addPod({ name: 'thief', namespace: 'thief', binding: 'loot' });
+  await testBed.untilAgentKnows();
   return { clientId, shop, thief };
 }
 
@@ -47,19 +47,19 @@ const warned: Scenario = {
   needs: 'any',
   inTour: false,
   objectAgeMs,
-  run: async (world) => {
-    const { clientId, shop, thief } = await arrange(world);
+  run: async (testBed) => {
+    const { clientId, shop, thief } = await arrange(testBed);
     assertToken(await shop.ask(ask), 'till');
     assertToken(await thief.ask(ask), 'till');
     const counted = (wanted: number) =>
       eventually(async () => {
-        assert.equal(await world.agent.metric('nmi_identities_not_owned'), wanted);
+        assert.equal(await testBed.agent.metric('nmi_identities_not_owned'), wanted);
       }, 12_000);
     await counted(1);
-    world.addGrant('thief', { namespaces: ['thief'], clientIDs: [clientId.toUpperCase()] });
+    testBed.addGrant('thief', { namespaces: ['thief'], clientIDs: [clientId.toUpperCase()] });
     await counted(0);
     assertToken(await thief.ask(ask), 'till');
-    assertUpstream(world, ['till']);
+    assertUpstream(testBed, ['till']);
     return 'served with and without a grant, counted until there was one';
   },
 };
@@ -72,24 +72,24 @@ const enforced: Scenario = {
   inTour: false,
   objectAgeMs,
   agentFlags: ['--identity-owners=enforce'],
-  run: async (world) => {
-    const { clientId, shop, thief } = await arrange(world);
+  run: async (testBed) => {
+    const { clientId, shop, thief } = await arrange(testBed);
     const kept = { ...ask, connection: 'kept' };
     assertToken(await shop.ask(ask), 'till');
     // Its token is in memory by now: neither that nor an id by name is a way.
     for (const query of ['', `client_id=${clientId}`]) {
       assertRefused(await thief.ask({ ...kept, query }), notOwned);
     }
-    world.addGrant('thief', { namespaces: ['thief'], clientIDs: [clientId.toUpperCase()] });
+    testBed.addGrant('thief', { namespaces: ['thief'], clientIDs: [clientId.toUpperCase()] });
     await untilToken(thief, 'till', kept);
-    world.deleteObject('AzureIdentityGrant', 'thief');
+    testBed.deleteObject('AzureIdentityGrant', 'thief');
     const deletedAtMs = performance.now();
     await untilRefused(thief, notOwned, ask);
     const afterMs = performance.now() - deletedAtMs;
     assert.ok(afterMs < 1_000, `still served ${Math.round(afterMs)} ms later`);
     assertRefused(await thief.ask(kept), notOwned);
     assertToken(await shop.ask(ask), 'till');
-    assertUpstream(world, ['till']);
+    assertUpstream(testBed, ['till']);
     return `refused, served by a grant, refused ${Math.round(afterMs)} ms after it was gone`;
   },
 };
@@ -101,18 +101,18 @@ const aroundByException: Scenario = {
   inTour: false,
   objectAgeMs,
   agentFlags: ['--identity-owners=enforce'],
-  run: async (world) => {
-    const { clientId, thief } = await arrange(world);
+  run: async (testBed) => {
+    const { clientId, thief } = await arrange(testBed);
     const named = { ...ask, query: `client_id=${clientId}` };
-    world.addException('all', { aadpodidbinding: 'loot' }, 'thief');
-    await world.untilAgentKnows();
+    testBed.addException('all', { aadpodidbinding: 'loot' }, 'thief');
+    await testBed.untilAgentKnows();
     assertRefused(await thief.ask(ask), notExcepted);
     assertRefused(await thief.ask(named), notExcepted);
-    world.addGrant('ops', { namespaces: ['thief'], nodeIdentities: true });
+    testBed.addGrant('ops', { namespaces: ['thief'], nodeIdentities: true });
     await untilToken(thief, 'till', named);
-    world.deleteObject('AzureIdentityGrant', 'ops');
+    testBed.deleteObject('AzureIdentityGrant', 'ops');
     await untilRefused(thief, notExcepted, named);
-    assertUpstream(world, ['till']);
+    assertUpstream(testBed, ['till']);
     return 'an exception opened nothing until an administrator granted the node’s identities';
   },
 };
@@ -123,25 +123,25 @@ const application: Scenario = {
   needs: 'any',
   inTour: false,
   agentFlags: ['--identity-owners=enforce'],
-  run: async (world) => {
+  run: async (testBed) => {
     const robot = { namespace: 'default', name: 'robot' };
-    for (const account of [agentAccount, robot]) world.kube.apply(createServiceAccount(account));
+    for (const account of [agentAccount, robot]) testBed.kube.apply(createServiceAccount(account));
     const createdAtWallMs = Date.now() - objectAgeMs;
     const byAgent = createEntraApplication('by-agent', federatedTo(agentAccount));
-    addApplication(world, byAgent, { type: 3, federation: 'node', createdAtWallMs });
+    addApplication(testBed, byAgent, { type: 3, federation: 'node', createdAtWallMs });
     const byPod = createEntraApplication('by-pod', federatedTo(robot));
-    addApplication(world, byPod, { type: 3, createdAtWallMs });
-    const agents = await world.addPod({ name: 'agents', binding: 'by-agent' });
-    const own = await world.addPod({ name: 'own', binding: 'by-pod', serviceAccount: 'robot' });
-    await world.untilAgentKnows();
+    addApplication(testBed, byPod, { type: 3, createdAtWallMs });
+    const agents = await testBed.addPod({ name: 'agents', binding: 'by-agent' });
+    const own = await testBed.addPod({ name: 'own', binding: 'by-pod', serviceAccount: 'robot' });
+    await testBed.untilAgentKnows();
     assertToken(await own.ask(ask), 'by-pod');
     const says =
       /AzureIdentity default\/by-agent .*no AzureIdentityGrant gives to namespace default/;
     const refused: Refusal = { status: 400, says };
     assertRefused(await agents.ask(ask), refused);
-    world.addGrant('robots', { namespaces: ['default'], clientIDs: [byAgent.clientId] });
+    testBed.addGrant('robots', { namespaces: ['default'], clientIDs: [byAgent.clientId] });
     await untilToken(agents, 'by-agent', ask);
-    world.deleteObject('AzureIdentityGrant', 'robots');
+    testBed.deleteObject('AzureIdentityGrant', 'robots');
     await untilRefused(agents, refused, ask);
     assertToken(await own.ask(ask), 'by-pod');
     return 'the application that the agent proves was refused without a grant, the other served';

@@ -1,13 +1,13 @@
 /** Trouble with the real metadata service, and what must never come out of the agent. */
 import assert from 'node:assert/strict';
-import { eventually } from '../../world/eventually.ts';
+import { eventually } from '../../test-bed/eventually.ts';
 import {
   assertRefused,
   assertToken,
   assertUpstream,
   untilToken,
-} from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
+} from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 
 const dayMs = 24 * 3_600_000;
 
@@ -17,20 +17,20 @@ const throttled: Scenario = {
     'A 429 of the real service is relayed with its Retry-After, and affects one identity only.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
-    world.bind('throttled', 'throttled');
-    world.bind('spared', 'spared');
-    const pod = await world.addPod({ name: 'app', binding: 'throttled' });
-    const spared = await world.addPod({ name: 'spared', binding: 'spared' });
-    await world.imds.setFaults({ fail: { status: 429, retryAfterSec: 7 }, paths: 'token' });
+  run: async (testBed) => {
+    testBed.bind('throttled', 'throttled');
+    testBed.bind('spared', 'spared');
+    const pod = await testBed.addPod({ name: 'app', binding: 'throttled' });
+    const spared = await testBed.addPod({ name: 'spared', binding: 'spared' });
+    await testBed.imds.setFaults({ fail: { status: 429, retryAfterSec: 7 }, paths: 'token' });
     const refusal = { status: 429, says: /throttles/, retryAfterS: 7 };
     assertRefused(await pod.ask(), refusal);
-    await world.imds.setFaults({});
+    await testBed.imds.setFaults({});
     // Asking again within those seconds would only prolong the throttling.
     assertRefused(await pod.ask(), refusal);
-    assert.equal(world.imds.requests().length, 1, 'the throttling service was asked again');
+    assert.equal(testBed.imds.requests().length, 1, 'the throttling service was asked again');
     assertToken(await spared.ask(), 'spared');
-    assertUpstream(world, ['spared']);
+    assertUpstream(testBed, ['spared']);
     return '429 with Retry-After: 7 twice for one question upstream; the other identity served';
   },
 };
@@ -40,18 +40,18 @@ const down: Scenario = {
   title: 'With the real service down, cached tokens are served until they expire.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
-    for (const name of ['down-fresh', 'down-stale', 'down-none']) world.bind(name, name);
-    const fresh = await world.addPod({ name: 'fresh', binding: 'down-fresh' });
-    const stale = await world.addPod({ name: 'stale', binding: 'down-stale' });
-    const none = await world.addPod({ name: 'none', binding: 'down-none' });
+  run: async (testBed) => {
+    for (const name of ['down-fresh', 'down-stale', 'down-none']) testBed.bind(name, name);
+    const fresh = await testBed.addPod({ name: 'fresh', binding: 'down-fresh' });
+    const stale = await testBed.addPod({ name: 'stale', binding: 'down-stale' });
+    const none = await testBed.addPod({ name: 'none', binding: 'down-none' });
     assertToken(await fresh.ask(), 'down-fresh');
     try {
       // Under five minutes: the agent wants another one before it gives this out.
-      world.imds.setTokenLifetime(240_000);
+      testBed.imds.setTokenLifetime(240_000);
       assertToken(await stale.ask(), 'down-stale');
-      world.tell('the real service is gone');
-      await world.imds.setFaults({ closed: true });
+      testBed.tell('the real service is gone');
+      await testBed.imds.setFaults({ closed: true });
       const remembered = await fresh.ask();
       assertToken(remembered, 'down-fresh');
       // Two tries more would take half a second.
@@ -60,17 +60,17 @@ const down: Scenario = {
       const reply = await none.ask();
       assertRefused(reply, { status: 503, says: /^No token for the moment: .*ECONNREFUSED/ });
       assert.ok(reply.durationMs < 5_000, `answered after ${Math.round(reply.durationMs)} ms`);
-      world.tell('the real service is back');
-      await world.imds.setFaults({});
+      testBed.tell('the real service is back');
+      await testBed.imds.setFaults({});
       await untilToken(none, 'down-none');
       // The one with too little life is asked for again in the background, three times at most.
-      const asked = world.upstreamTokens();
+      const asked = testBed.upstreamTokens();
       const wanted = ['down-fresh', 'down-stale', 'down-none'];
-      const from = world.ground.nodeIp;
+      const from = testBed.environment.nodeIp;
       assert.deepEqual(new Set(asked), new Set(wanted.map((name) => `${name} to ${from}`)));
       assert.ok(asked.length <= wanted.length + 3, asked.join());
     } finally {
-      world.imds.setTokenLifetime(dayMs);
+      testBed.imds.setTokenLifetime(dayMs);
     }
     return 'fresh and nearly expired token served from memory, 503 for what was never fetched';
   },
@@ -81,9 +81,9 @@ const canary: Scenario = {
   title: 'No token, nor its signature, is in the agent’s log or metrics.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
-    const identity = world.bind('canary', 'canary');
-    const pod = await world.addPod({ name: 'app', binding: 'canary' });
+  run: async (testBed) => {
+    const identity = testBed.bind('canary', 'canary');
+    const pod = await testBed.addPod({ name: 'app', binding: 'canary' });
     const got = await pod.ask();
     assertToken(got, 'canary');
     const token = String(got.body['access_token']);
@@ -98,13 +98,13 @@ const canary: Scenario = {
     await pod.ask({ resource: 'https://canary.lab', query: `client_id=${identity.clientId}` });
     // Lines are read as they come; that of the last request says that all are here.
     await eventually(() => {
-      assert.ok(world.agent.lines.some((line) => line.includes('https://canary.lab')));
+      assert.ok(testBed.agent.lines.some((line) => line.includes('https://canary.lab')));
     });
-    const { lines } = world.agent;
-    const page = await world.agent.page('metrics');
+    const { lines } = testBed.agent;
+    const page = await testBed.agent.page('metrics');
     assert.equal(page?.status, 200);
     const told = `${lines.join('\n')}\n${page.text}`;
-    const tokens = world.imds.issuedTokens();
+    const tokens = testBed.imds.issuedTokens();
     assert.ok(tokens.includes(token));
     for (const issued of tokens) {
       const [, payload = '', signature = ''] = issued.split('.');
@@ -113,7 +113,7 @@ const canary: Scenario = {
         assert.ok(!told.includes(secret), `part of a token of the lab is in log or metrics`);
       }
     }
-    assertUpstream(world, ['canary', 'canary']);
+    assertUpstream(testBed, ['canary', 'canary']);
     return `${tokens.length} tokens, ${lines.length} log lines and the metrics page compared`;
   },
 };

@@ -9,8 +9,8 @@ import {
   assertUntouched,
   assertUpstream,
   sayReply,
-} from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
+} from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
 
 const metadata = ['Metadata', 'true'] as const;
 const query = `api-version=2018-02-01&resource=${encodeURIComponent(vaultResource)}`;
@@ -25,14 +25,14 @@ const metadataHeader: Scenario = {
   title: 'Requests without exactly one Metadata: true, or with X-Forwarded-For, are refused.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
-    world.bind('header', 'header');
+  run: async (testBed) => {
+    testBed.bind('header', 'header');
     const pods = [
-      await world.addPod({ name: 'bound', binding: 'header' }),
-      await world.addPod({ name: 'plain' }),
-      await world.addPod({ name: 'unknown', announced: false }),
+      await testBed.addPod({ name: 'bound', binding: 'header' }),
+      await testBed.addPod({ name: 'plain' }),
+      await testBed.addPod({ name: 'unknown', announced: false }),
     ];
-    await world.untilAgentKnows();
+    await testBed.untilAgentKnows();
     for (const pod of pods) {
       for (const headers of [
         [],
@@ -54,11 +54,11 @@ const metadataHeader: Scenario = {
       const forwarded = await pod.ask({ headers: [...metadata, 'X-Forwarded-For', '10.0.0.1'] });
       assertRefused(forwarded, { status: 400, says: /X-Forwarded-For/ });
     }
-    assertUntouched(world);
+    assertUntouched(testBed);
     const [bound] = pods;
     assert.ok(bound !== undefined);
     assertToken(await bound.ask({ headers: ['mETADATA', 'true'] }), 'header');
-    assertUpstream(world, ['header']);
+    assertUpstream(testBed, ['header']);
     return 'the 88 bytes of IMDS before any look-up, for bound, plain and unknown pods alike';
   },
 };
@@ -68,9 +68,9 @@ const parameters: Scenario = {
   title: 'Missing, repeated, conflicting and misspelt parameters are refused.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
-    const { clientId, objectId, resourceId } = world.bind('parameters', 'parameters');
-    const pod = await world.addPod({ name: 'app', binding: 'parameters' });
+  run: async (testBed) => {
+    const { clientId, objectId, resourceId } = testBed.bind('parameters', 'parameters');
+    const pod = await testBed.addPod({ name: 'app', binding: 'parameters' });
     const id = encodeURIComponent(resourceId);
     const cases: readonly (readonly [string, RegExp])[] = [
       ['resource=https://x', /api-version/],
@@ -97,12 +97,12 @@ const parameters: Scenario = {
       assertRefused(reply, { status: 400, says });
       assert.equal(reply.body['error'], 'invalid_request');
     }
-    assertUntouched(world);
+    assertUntouched(testBed);
     // Unknown ones are ignored, an empty selector is none, and nothing of either goes upstream.
     const odd = await pod.ask({ query: 'client_id=&bypass_cache=false&foo=bar&foo2' });
     assertToken(odd, 'parameters');
-    assertUpstream(world, ['parameters']);
-    const [asked] = world.imds.requests();
+    assertUpstream(testBed, ['parameters']);
+    const [asked] = testBed.imds.requests();
     assert.doesNotMatch(asked?.target ?? '', /bypass_cache|foo/);
     return `${cases.length} malformed queries refused, an odd but honest one served`;
   },
@@ -113,10 +113,10 @@ const methods: Scenario = {
   title: 'Only GET is served; other methods get 405.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
-    world.bind('methods', 'methods');
-    const pod = await world.addPod({ name: 'app', binding: 'methods' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('methods', 'methods');
+    const pod = await testBed.addPod({ name: 'app', binding: 'methods' });
+    await testBed.untilAgentKnows();
     const asks: readonly AskOptions[] = [
       { method: 'POST', body: 'grant_type=client_credentials' },
       { method: 'POST', target: instanceTarget, body: '{}' },
@@ -129,9 +129,9 @@ const methods: Scenario = {
       if (options.method === 'HEAD') assert.equal(reply.text, '');
       else assertRefused(reply, { status: 405, says: /GET/ });
     }
-    assertUntouched(world);
+    assertUntouched(testBed);
     assertToken(await pod.ask(), 'methods');
-    assertUpstream(world, ['methods']);
+    assertUpstream(testBed, ['methods']);
     return `${asks.length} requests answered 405 with Allow: GET, nothing upstream`;
   },
 };
@@ -187,11 +187,11 @@ const spellings: Scenario = {
   title: 'No spelling of the token path is relayed to the real service.',
   needs: 'any',
   inTour: true,
-  run: async (world) => {
-    world.bind('spelling', 'spelling');
-    const bound = await world.addPod({ name: 'bound', binding: 'spelling' });
-    const plain = await world.addPod({ name: 'plain' });
-    await world.untilAgentKnows();
+  run: async (testBed) => {
+    testBed.bind('spelling', 'spelling');
+    const bound = await testBed.addPod({ name: 'bound', binding: 'spelling' });
+    const plain = await testBed.addPod({ name: 'plain' });
+    await testBed.untilAgentKnows();
     for (const path of disguises) {
       assert.ok(isTokenPath(parseImdsTarget(path).path), `${path} would not be a leak`);
       const reply = await plain.ask({ target: `${path}?${query}` });
@@ -202,7 +202,7 @@ const spellings: Scenario = {
       const reply = await plain.ask({ target: `${path}?${query}` });
       assertRefused(reply, { status: 400, says: /^Identity not found: / });
     }
-    assertUntouched(world);
+    assertUntouched(testBed);
     for (const path of plainSpellings) {
       assertToken(await bound.ask({ target: `${path}?${query}` }), 'spelling');
     }
@@ -213,8 +213,8 @@ const spellings: Scenario = {
     const inner = `GET ${tokenTarget({})} HTTP/1.1\r\nHost: x\r\nMetadata: true\r\n\r\n`;
     const nested = await plain.ask({ target: instanceTarget, body: inner });
     assertRefused(nested, { status: 400, says: /body/ });
-    assertUpstream(world, ['spelling']);
-    const targets = world.imds.requests().map(({ target }) => target);
+    assertUpstream(testBed, ['spelling']);
+    const targets = testBed.imds.requests().map(({ target }) => target);
     assert.equal(targets.length, 1, `reached the real service: ${targets.join(' ')}`);
     return `${disguises.length} disguises refused, ${plainSpellings.length} spellings checked like the path itself`;
   },
@@ -225,10 +225,10 @@ const otherClouds: Scenario = {
   title: 'Probes of other clouds’ SDKs get 404 at once.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
+  run: async (testBed) => {
     const pods = [
-      await world.addPod({ name: 'plain' }),
-      await world.addPod({ name: 'unknown', announced: false }),
+      await testBed.addPod({ name: 'plain' }),
+      await testBed.addPod({ name: 'unknown', announced: false }),
     ];
     const probes: readonly AskOptions[] = [
       { target: '/latest/meta-data/iam/security-credentials/', headers: [] },
@@ -261,7 +261,7 @@ const otherClouds: Scenario = {
         slowestMs = Math.max(slowestMs, durationMs);
       }
     }
-    assertUntouched(world);
+    assertUntouched(testBed);
     return `${probes.length} probes of two pods answered 404, the slowest in ${slowestMs.toFixed(1)} ms`;
   },
 };
@@ -277,9 +277,9 @@ const passthrough: Scenario = {
   title: 'Instance metadata is relayed to pods; areas that are closed by default are not.',
   needs: 'any',
   inTour: false,
-  run: async (world) => {
-    const pod = await world.addPod({ name: 'plain' });
-    const unknown = await world.addPod({ name: 'unknown', announced: false });
+  run: async (testBed) => {
+    const pod = await testBed.addPod({ name: 'plain' });
+    const unknown = await testBed.addPod({ name: 'unknown', announced: false });
     const refusedUnknown = unknown.ask({ target: instanceTarget });
     const instance = await pod.ask({
       target: `${instanceTarget}&format=json`,
@@ -310,8 +310,8 @@ const passthrough: Scenario = {
       assert.doesNotMatch(reply.text, /unreachable/);
     }
     assertRefused(await refusedUnknown, { status: 503, says: /^No running pod / });
-    assertUpstream(world, []);
-    const seen = world.imds.requests();
+    assertUpstream(testBed, []);
+    const seen = testBed.imds.requests();
     assert.deepEqual(
       seen.map(({ target }) => target.replace(/\?.*/, '')),
       [
@@ -322,7 +322,7 @@ const passthrough: Scenario = {
       ],
     );
     for (const { from, headers } of seen) {
-      assert.equal(from, world.ground.nodeIp);
+      assert.equal(from, testBed.environment.nodeIp);
       assert.equal(headers['x-real-ip'], undefined);
       assert.equal(headers['x-forwarded-for'], undefined, 'the real service refuses it');
     }
@@ -336,9 +336,9 @@ const passthroughPolicy: Scenario = {
   needs: 'any',
   inTour: false,
   agentFlags: ['--block-instance-metadata', '--allow-metadata=loadbalancer'],
-  run: async (world) => {
-    world.bind('policy', 'policy');
-    const pod = await world.addPod({ name: 'app', binding: 'policy' });
+  run: async (testBed) => {
+    testBed.bind('policy', 'policy');
+    const pod = await testBed.addPod({ name: 'app', binding: 'policy' });
     for (const target of [
       instanceTarget,
       '/metadata/INSTANCE/compute?api-version=2021-02-01',
@@ -347,11 +347,11 @@ const passthroughPolicy: Scenario = {
     ]) {
       assertRefused(await pod.ask({ target }), { status: 403, says: /^Request blocked: / });
     }
-    assertUntouched(world);
+    assertUntouched(testBed);
     const opened = await pod.ask({ target: '/metadata/loadbalancer?api-version=2021-02-01' });
     assert.equal(opened.status, 200, sayReply(opened));
     assertToken(await pod.ask(), 'policy');
-    assertUpstream(world, ['policy']);
+    assertUpstream(testBed, ['policy']);
     return 'instance metadata closed in every spelling, loadbalancer open, tokens as ever';
   },
 };

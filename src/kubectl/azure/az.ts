@@ -1,6 +1,6 @@
 /** Command lines of Azure's `az`: shown as they are to be typed, or run as the user who is logged in. */
 import { shellWord } from '../base/output.ts';
-import { exitCodes, type Outside, type ProgramRun } from '../base/outside.ts';
+import { exitCodes, type Io, type ProgramRun } from '../base/io.ts';
 import { PluginError } from '../base/plugin-error.ts';
 
 /** Words behind `az`. */
@@ -11,7 +11,7 @@ export function renderAz(line: AzLine): string {
 }
 
 /** What it prints. @throws PluginError */
-export async function runAz({ run }: Outside, line: AzLine): Promise<string> {
+export async function runAz({ run }: Io, line: AzLine): Promise<string> {
   const done = await run('az', line);
   if (done.code === 0) return done.stdout;
   throw failureOf(done, line);

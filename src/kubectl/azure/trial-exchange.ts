@@ -4,8 +4,8 @@
  * pod depends on it. Neither token is printed or kept.
  */
 import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
-import { judgeEntra } from '../../nmi/sources/entra/aadsts.ts';
-import type { Outside } from '../base/outside.ts';
+import { classifyEntraError } from '../../nmi/sources/entra/aadsts.ts';
+import type { Io } from '../base/io.ts';
 
 export interface TrialExchange {
   /** Origin of Entra ID. */
@@ -25,7 +25,7 @@ export type TrialResult =
 const scope = 'https://management.azure.com/.default';
 
 export async function tryExchange(
-  { post }: Pick<Outside, 'post'>,
+  { post }: Pick<Io, 'post'>,
   { authority, tenantId, clientId, assertion }: TrialExchange,
 ): Promise<TrialResult> {
   const url = `${authority}/${encodeURIComponent(tenantId)}/oauth2/v2.0/token`;
@@ -43,7 +43,9 @@ export async function tryExchange(
   if (answer.status === 200 && stringAt(parseRecord(answer.body), 'access_token') !== '') {
     return { ok: true };
   }
-  const { reason, description } = judgeEntra({ ...answer, retryAfterS: undefined }, [assertion]);
+  const { reason, description } = classifyEntraError({ ...answer, retryAfterS: undefined }, [
+    assertion,
+  ]);
   // Another cloud has another name for it, and looks at the credential first.
   if (reason === 'resource_refused') return { ok: true };
   return { ok: false, reason, detail: description.slice(0, 300) };

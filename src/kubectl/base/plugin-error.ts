@@ -1,5 +1,5 @@
 /** Why a command cannot go on: what failed, and the next step. The only error that users see. */
-import type { exitCodes } from './outside.ts';
+import type { exitCodes } from './io.ts';
 
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 

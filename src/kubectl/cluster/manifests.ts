@@ -9,7 +9,7 @@ import {
   specOf,
   type RawObject,
 } from '../base/object.ts';
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import { PluginError } from '../base/plugin-error.ts';
 import type { Snapshot } from './snapshot.ts';
 

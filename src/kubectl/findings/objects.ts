@@ -71,7 +71,7 @@ function ofFields({ snapshot }: PodContext): readonly Finding[] {
 }
 
 function ofIdentities({ snapshot, view }: PodContext): readonly Finding[] {
-  const { grants, upstreams } = view.knowledge;
+  const { grants, upstreams } = view.clusterState;
   const bound = new Set(
     [...grants.allBindings()].map(({ namespace, identityName }) => `${namespace}/${identityName}`),
   );
@@ -102,7 +102,7 @@ function ofIdentities({ snapshot, view }: PodContext): readonly Finding[] {
 }
 
 function ofBindings({ snapshot, view }: PodContext): readonly Finding[] {
-  const { grants } = view.knowledge;
+  const { grants } = view.clusterState;
   const identities = new Set([...grants.allIdentities()].map(fullName));
   const labels = new Set(
     snapshot.pods.map((pod) => `${namespaceOf(pod)}/${labelsOf(pod).get(bindingLabel) ?? ''}`),

@@ -16,7 +16,7 @@ import {
   type RawObject,
 } from '../base/object.ts';
 import { shellWord } from '../base/output.ts';
-import type { KnowledgeView } from '../cluster/knowledge.ts';
+import type { ClusterView } from '../cluster/cluster-state.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
 import { createFinding, type Finding } from './finding.ts';
 import { policiesAgainst } from './network-policy.ts';
@@ -24,7 +24,7 @@ import { findOwnerLabels, ownersOf } from './owners.ts';
 
 export interface PodContext {
   readonly snapshot: Snapshot;
-  readonly view: KnowledgeView;
+  readonly view: ClusterView;
   /** Of the agents. */
   readonly config: Config;
 }
@@ -129,7 +129,7 @@ function fixOf(
 ): { readonly fix?: string } {
   if (hint !== undefined) return { fix: hint };
   const { namespace } = pod;
-  const index = view.knowledge.grants;
+  const index = view.clusterState.grants;
   const grants = index.grantsOf(pod.uid);
   const meant = grants && nearMissOf(grants, namespace, index, 0)?.meant;
   if (grants?.kind === 'no-binding' && grants.bindingsForOtherAccounts[0] !== undefined) {
@@ -265,7 +265,7 @@ function ofException(
   { view }: PodContext,
 ): readonly Finding[] {
   if (exception === undefined || label === undefined) return [];
-  const bound = [...view.knowledge.grants.allBindings()].some(
+  const bound = [...view.clusterState.grants.allBindings()].some(
     ({ namespace, selector }) => namespace === namespaceOf(pod) && selector === label,
   );
   if (!bound) return [];

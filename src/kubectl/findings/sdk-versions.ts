@@ -37,7 +37,7 @@ export type SdkVerdict =
   | { readonly kind: 'unknown' };
 
 /** @param client as the agent names it: `azsdk-python-identity/1.12.0`, or `other`. */
-export function judgeClient(client: string): SdkVerdict {
+export function classifySdk(client: string): SdkVerdict {
   const [family = '', version = ''] = client.split('/', 2);
   const sdk = Object.entries(sdks).find(([name]) => name === family)?.[1];
   if (sdk === undefined || !/^\d+(?:\.\d+)*$/.test(version)) return { kind: 'unknown' };

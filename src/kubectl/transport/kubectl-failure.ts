@@ -2,7 +2,7 @@
  * Why kubectl failed, from what it writes to standard error. Its words are the only interface that it
  * has for this; they have been the same since Kubernetes 1.20 or before. Pure.
  */
-import { exitCodes, type ProgramRun } from '../base/outside.ts';
+import { exitCodes, type ProgramRun } from '../base/io.ts';
 import { PluginError } from '../base/plugin-error.ts';
 
 /** The rule of RBAC that would give the right. */

@@ -4,7 +4,7 @@
  */
 import { parseRecord } from '../../nmi/base/json-value.ts';
 import { itemsOf, type RawObject } from '../base/object.ts';
-import { exitCodes, type Outside, type ProgramRun } from '../base/outside.ts';
+import { exitCodes, type Io, type ProgramRun } from '../base/io.ts';
 import { PluginError } from '../base/plugin-error.ts';
 import { classifyFailure, toPluginError, type KubectlFailure } from './kubectl-failure.ts';
 
@@ -36,13 +36,13 @@ export type Read<T> =
 const defaultTimeout = '15s';
 
 export class Kubectl {
-  readonly #outside: Outside;
+  readonly #io: Io;
   readonly #flags: readonly string[];
   readonly #program: string;
 
-  constructor(outside: Outside, flags: PassedFlags = {}) {
-    this.#outside = outside;
-    this.#program = outside.environment['KUBECTL'] ?? 'kubectl';
+  constructor(io: Io, flags: PassedFlags = {}) {
+    this.#io = io;
+    this.#program = io.environment['KUBECTL'] ?? 'kubectl';
     const all: PassedFlags = { 'request-timeout': defaultTimeout, ...flags };
     this.#flags = passedFlags.flatMap((name) => {
       const value = all[name];
@@ -60,7 +60,7 @@ export class Kubectl {
     // Of two the last counts, and who calls for another user means that one.
     const isOther = before.some((word) => word.startsWith('--as='));
     const flags = this.#flags.filter((word) => !isOther || !word.startsWith('--as='));
-    return this.#outside.run(this.#program, [...before, ...flags, ...after], options);
+    return this.#io.run(this.#program, [...before, ...flags, ...after], options);
   }
 
   /** What it prints. @throws PluginError */

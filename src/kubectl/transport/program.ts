@@ -1,6 +1,6 @@
 /** Runs a program of the user's machine, without a shell. */
 import { spawn } from 'node:child_process';
-import type { ProgramRun, RunOptions } from '../base/outside.ts';
+import type { ProgramRun, RunOptions } from '../base/io.ts';
 
 /** A list of 10,000 pods is about 80 MB; beyond this something else is wrong. */
 const maxOutputBytes = 512 * 1024 * 1024;

@@ -1,8 +1,8 @@
 /** `kubectl nmi analyze`: every finding of a namespace, a cluster or of files. */
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { defaultConfig, viewAgent } from '../cluster/agents.ts';
-import { createKnowledge } from '../cluster/knowledge.ts';
+import { createClusterState } from '../cluster/cluster-state.ts';
 import { parseManifests, snapshotOf } from '../cluster/manifests.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
 import { analyze, suppress } from '../findings/analyze.ts';
@@ -64,7 +64,7 @@ async function analyzeAll(context: VerbContext, flags: AnalyzeFlags): Promise<Ex
   const config =
     snapshot.agents?.map(viewAgent).find((agent) => agent.config !== undefined)?.config ??
     defaultConfig;
-  const view = createKnowledge(snapshot, config, context.outside.wallMs());
+  const view = createClusterState(snapshot, config, context.io.wallMs());
   const all = suppress(analyze({ snapshot, view, config }), flags.suppressions);
   const findings = all.filter((each) => reaches([each], flags.threshold));
   const value = { kind: 'Analysis', findings, unread: snapshot.unread, pods: snapshot.pods.length };
@@ -94,12 +94,12 @@ async function readCluster(context: VerbContext): Promise<Snapshot> {
 }
 
 async function readFiles(
-  { outside, namespace = 'default' }: VerbContext,
+  { io, namespace = 'default' }: VerbContext,
   files: readonly string[],
 ): Promise<Snapshot> {
   const texts = await Promise.all(
     files.map(async (file) => {
-      const text = await outside.readText(file);
+      const text = await io.readText(file);
       if (text !== undefined) return parseManifests(file, text, namespace);
       throw new PluginError(
         exitCodes.usage,

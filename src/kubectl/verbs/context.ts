@@ -1,12 +1,12 @@
 /** What every verb is given: the machine, the user's kubectl, and the flags that all verbs have. */
 import type { OutputFormat } from '../base/output.ts';
 import { renderReport } from '../base/output.ts';
-import { exitCodes, type Outside } from '../base/outside.ts';
+import { exitCodes, type Io } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
 
 export interface VerbContext {
-  readonly outside: Outside;
+  readonly io: Io;
   readonly kubectl: Kubectl;
   /** As given; undefined for that of the kubectl context. */
   readonly namespace: string | undefined;
@@ -17,11 +17,11 @@ export interface VerbContext {
 }
 
 export function print(
-  { outside, output }: VerbContext,
+  { io, output }: VerbContext,
   value: object,
   lines: () => readonly string[],
 ): void {
-  outside.stdout(renderReport(output, value, lines));
+  io.stdout(renderReport(output, value, lines));
 }
 
 /** @param isFine no findings, or granted. */

@@ -1,7 +1,7 @@
 /** `kubectl nmi exception`: pods that keep the identities of their node. */
 import { exceptionObject } from '../azure/objects.ts';
 import { labelsOf, nameOf, namespaceOf, specOf, stringsAt } from '../base/object.ts';
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
 import { identityResources } from '../cluster/resources.ts';

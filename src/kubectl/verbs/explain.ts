@@ -6,11 +6,11 @@ import { nearest } from '../../nmi/config/nearest.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import type { IdentitySelector } from '../../nmi/grants/grant.ts';
 import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
 import { defaultConfig, viewAgent, type AgentView } from '../cluster/agents.ts';
-import { createKnowledge } from '../cluster/knowledge.ts';
+import { createClusterState } from '../cluster/cluster-state.ts';
 import { readSnapshot, type Snapshot, type Unread } from '../cluster/snapshot.ts';
 import { createFinding, renderFindings, sortFindings, type Finding } from '../findings/finding.ts';
 import { examineObjects } from '../findings/objects.ts';
@@ -173,7 +173,7 @@ async function createContext(context: VerbContext, snapshot: Snapshot, node?: st
   const agents = snapshot.agents?.map(viewAgent);
   const agent = agents?.find((each) => each.node === node) ?? agents?.[0];
   const config = agent?.config ?? defaultConfig;
-  const view = createKnowledge(snapshot, config, context.outside.wallMs());
+  const view = createClusterState(snapshot, config, context.io.wallMs());
   return Promise.resolve({ view, config, agent, pods: snapshot.pods, snapshot });
 }
 

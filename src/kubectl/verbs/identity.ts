@@ -9,7 +9,7 @@ import { federateLine, maxCredentials, subjectOf, type Subject } from '../azure/
 import { computesOf, identityLine } from '../azure/node-pools.ts';
 import { bindingObject, identityObject } from '../azure/objects.ts';
 import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
 import { defaultConfig, viewAgent } from '../cluster/agents.ts';
@@ -247,10 +247,10 @@ function showLine(resourceId: string): AzLine {
   return ['identity', 'show', '--ids', resourceId, '--output', 'json'];
 }
 
-async function completeIds({ outside }: VerbContext, flags: AddFlags) {
+async function completeIds({ io }: VerbContext, flags: AddFlags) {
   const { clientId, tenantId, resourceId, run } = flags;
   if (!run || resourceId === '' || clientId !== '') return { clientId, tenantId };
-  const shown = parseRecord(await runAz(outside, showLine(resourceId)));
+  const shown = parseRecord(await runAz(io, showLine(resourceId)));
   return {
     clientId: stringAt(shown, 'clientId'),
     tenantId: tenantId || stringAt(shown, 'tenantId'),

@@ -1,7 +1,7 @@
 /** `kubectl nmi logs`: the log of the agent that serves a pod or a node. */
 import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { specOf } from '../base/object.ts';
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { listAgents } from '../cluster/agent-state.ts';
 import type { AgentView } from '../cluster/agents.ts';
@@ -86,7 +86,7 @@ async function logs(context: VerbContext, flags: LogFlags): Promise<ExitCode> {
       `--tail=${flags.tail}`,
     ]);
     const lines = text.split('\n').filter((line) => line !== '' && isAbout(line, namespace, flags));
-    context.outside.stdout(lines.map((line) => `${line}\n`).join(''));
+    context.io.stdout(lines.map((line) => `${line}\n`).join(''));
   }
   return exitCodes.ok;
 }

@@ -14,7 +14,7 @@ import {
   type RawObject,
 } from '../base/object.ts';
 import { renderTable, renderYaml } from '../base/output.ts';
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { listNodes } from '../cluster/agent-state.ts';
 import { defaultConfig, viewAgent } from '../cluster/agents.ts';
@@ -23,7 +23,7 @@ import { readSnapshot, type Snapshot, type Unread } from '../cluster/snapshot.ts
 import { readSeenClients } from '../cluster/seen-clients.ts';
 import { findMic } from '../findings/agents.ts';
 import { labelPatch, ownersOf } from '../findings/owners.ts';
-import { judgeClient, sdkRule } from '../findings/sdk-versions.ts';
+import { classifySdk, sdkRule } from '../findings/sdk-versions.ts';
 import { maxCredentials, federateLine, subjectOf } from '../azure/federation.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import { cloudOf, resolveAuthority } from '../../nmi/sources/entra/clouds.ts';
@@ -119,7 +119,7 @@ async function exportAddon(context: VerbContext): Promise<ExitCode> {
       'Use -A for all namespaces.',
     );
   }
-  context.outside.stdout(renderYaml(objects));
+  context.io.stdout(renderYaml(objects));
   return exitCodes.ok;
 }
 
@@ -222,12 +222,12 @@ function resourceIdsInUse({ identities, bindings, pods }: Snapshot): readonly st
 }
 
 async function missingOf(
-  { outside }: VerbContext,
+  { io }: VerbContext,
   compute: Compute,
   wanted: readonly string[],
 ): Promise<readonly string[]> {
   const shown = parseRecord(
-    await runAz(outside, [...identityLine(compute, 'show'), '--output', 'json']),
+    await runAz(io, [...identityLine(compute, 'show'), '--output', 'json']),
   );
   const assigned = Object.keys(asRecord(shown?.['userAssignedIdentities']) ?? {}).map((id) =>
     id.toLowerCase(),
@@ -370,7 +370,7 @@ async function tryAll(
     const result = await tryUse(context, namespace, account, identity, config, tenantId);
     const title = `service account ${namespace}/${account} as AzureIdentity ${nameOf(identity)}`;
     if (!result.ok) problems.push(`${title}: ${result.reason}: ${result.detail}`);
-    else context.outside.stderr(`trial exchange: ${title}: Entra ID gives a token\n`);
+    else context.io.stderr(`trial exchange: ${title}: Entra ID gives a token\n`);
   }
   if (problems.length === 0) return;
   throw new PluginError(
@@ -381,7 +381,7 @@ async function tryAll(
 }
 
 async function tryUse(
-  { kubectl, outside }: VerbContext,
+  { kubectl, io }: VerbContext,
   namespace: string,
   account: string,
   identity: RawObject,
@@ -406,7 +406,7 @@ async function tryUse(
     `--audience=${found.audience}`,
     '--duration=10m',
   ]);
-  return tryExchange(outside, {
+  return tryExchange(io, {
     authority: found.authority,
     tenantId,
     clientId: stringAt(spec, 'clientID'),
@@ -427,7 +427,7 @@ async function sdkNotes(
   const titles = [...new Set(pods.map(titleOf))].toSorted();
   const [old, unknown, fine]: [string[], string[], string[]] = [[], [], []];
   for (const title of titles) {
-    const verdicts = (seen.get(title) ?? []).map(judgeClient);
+    const verdicts = (seen.get(title) ?? []).map(classifySdk);
     const tooOld = verdicts.filter((each) => each.kind === 'too-old');
     const [known] = verdicts.filter((each) => each.kind === 'knows');
     for (const { title: sdk, version, minimum } of tooOld) {

@@ -5,7 +5,7 @@
 import type { Options } from 'yargs';
 import { renderAz, runAz, type AzLine } from '../azure/az.ts';
 import { renderReport, renderYaml, shellWord, toLine } from '../base/output.ts';
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import type { VerbContext } from './context.ts';
 
@@ -43,7 +43,7 @@ export async function carryOut(
   plan: Plan,
   { apply, run }: PlanFlags,
 ): Promise<ExitCode> {
-  const { outside, kubectl, output } = context;
+  const { io, kubectl, output } = context;
   const report = progressOf(context);
   if (run && plan.deletions.length === 0) await runAll(context, plan.az);
   if (apply) {
@@ -67,7 +67,7 @@ export async function carryOut(
       notes: plan.notes,
       done: isDone,
     };
-    outside.stdout(renderReport(output, value, () => []));
+    io.stdout(renderReport(output, value, () => []));
     return exitCodes.ok;
   }
   const comments = [
@@ -76,19 +76,19 @@ export async function carryOut(
     ...(run ? [] : plan.az.map(renderAz)),
   ];
   const yaml = apply || plan.objects.length === 0 ? '' : renderYaml(plan.objects);
-  outside.stdout(`${yaml}${comments.map((line) => `# ${toLine(line)}\n`).join('')}`);
+  io.stdout(`${yaml}${comments.map((line) => `# ${toLine(line)}\n`).join('')}`);
   return exitCodes.ok;
 }
 
 /** Where programs look for a document, nothing else may be. */
-function progressOf({ outside, output }: VerbContext): (text: string) => void {
-  return output === 'text' ? outside.stdout : outside.stderr;
+function progressOf({ io, output }: VerbContext): (text: string) => void {
+  return output === 'text' ? io.stdout : io.stderr;
 }
 
 async function runAll(context: VerbContext, lines: readonly AzLine[]): Promise<void> {
   for (const line of lines) {
     progressOf(context)(`# ${toLine(renderAz(line))}\n`);
-    await runAz(context.outside, line);
+    await runAz(context.io, line);
   }
 }
 

@@ -3,7 +3,7 @@ import { refusals } from '../../nmi/base/answers.ts';
 import { nearest } from '../../nmi/config/nearest.ts';
 import { asRecord } from '../../nmi/base/json-value.ts';
 import { renderTable } from '../base/output.ts';
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { allCodes, findPage } from '../findings/runbook.ts';
 import { print, type VerbContext } from './context.ts';

@@ -1,6 +1,6 @@
 /** `kubectl nmi status`: one line a node. */
 import { renderAge, renderTable } from '../base/output.ts';
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { nameOf } from '../base/object.ts';
 import {
@@ -60,11 +60,11 @@ interface NodeStatus {
 const pauseMs = 3_000;
 
 async function status(context: VerbContext, { wait, timeout }: StatusFlags): Promise<ExitCode> {
-  const { outside } = context;
-  const endMs = outside.wallMs() + (wait ? timeout * 1000 : 0);
+  const { io } = context;
+  const endMs = io.wallMs() + (wait ? timeout * 1000 : 0);
   let found = await readStatus(context);
-  while (!isSettled(found) && outside.wallMs() < endMs) {
-    await outside.sleep(pauseMs);
+  while (!isSettled(found) && io.wallMs() < endMs) {
+    await io.sleep(pauseMs);
     found = await readStatus(context);
   }
   print(context, { kind: 'Status', ...found }, () => [
@@ -86,11 +86,11 @@ function isSettled({ findings, nodes }: ClusterStatus): boolean {
   return nodes.length > 0 && findings.every(({ severity }) => severity === 'info');
 }
 
-async function readStatus({ kubectl, outside }: VerbContext): Promise<ClusterStatus> {
+async function readStatus({ kubectl, io }: VerbContext): Promise<ClusterStatus> {
   const unread: Unread[] = [];
   const [agents, nodes] = await Promise.all([listAgents(kubectl), listNodes(kubectl, unread)]);
   const states = await readStates(kubectl, agents, unread);
-  const nowMs = outside.wallMs();
+  const nowMs = io.wallMs();
   const names = new Set([...nodesOfAgents(nodes).map(nameOf), ...agents.map(({ node }) => node)]);
   return {
     nodes: [...names].toSorted().flatMap((node) => linesOf(node, states, nowMs)),

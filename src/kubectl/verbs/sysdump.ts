@@ -3,7 +3,7 @@ import { buildInfo } from '../../nmi/base/build-info.ts';
 import { redactObject, redactText } from '../base/redact.ts';
 import { renderYaml } from '../base/output.ts';
 import type { RawObject } from '../base/object.ts';
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { readMetrics, readZPage } from '../cluster/metrics.ts';
 import { viewAgent, type AgentView } from '../cluster/agents.ts';
@@ -43,7 +43,7 @@ async function sysdump(
   file: string | undefined,
   tail: number,
 ): Promise<ExitCode> {
-  const { kubectl, outside } = context;
+  const { kubectl, io } = context;
   const unread: Unread[] = [];
   const agents = await collect(kubectl, 'pods', unread, agentSelector);
   const documents: object[] = [];
@@ -61,17 +61,17 @@ async function sysdump(
   for (const agent of agents.slice(0, maxAgents).map(viewAgent)) {
     documents.push(await agentDocument(kubectl, agent, tail, unread));
   }
-  const time = new Date(outside.wallMs()).toISOString().replaceAll(/[-:]|\.\d+/g, '');
+  const time = new Date(io.wallMs()).toISOString().replaceAll(/[-:]|\.\d+/g, '');
   const path = file ?? `nmi-sysdump-${time}.yaml`;
   const head = { plugin: buildInfo, at: time, unread };
-  if (!(await outside.writeNew(path, renderYaml([head, ...documents])))) {
+  if (!(await io.writeNew(path, renderYaml([head, ...documents])))) {
     throw new PluginError(
       exitCodes.findings,
       `${path} cannot be written, or exists`,
       'Give another --file.',
     );
   }
-  outside.stdout(`${path}: ${documents.length} parts. Read it before you give it away.\n`);
+  io.stdout(`${path}: ${documents.length} parts. Read it before you give it away.\n`);
   return exitCodes.ok;
 }
 

@@ -3,7 +3,7 @@ import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../nmi/base/json-value.ts';
 import { labelsOf, namespaceOf, specOf, statusOf } from '../base/object.ts';
 import { renderYaml } from '../base/output.ts';
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { viewAgent } from '../cluster/agents.ts';
 import { agentSelector, identityResources } from '../cluster/resources.ts';
@@ -60,11 +60,11 @@ interface Wanted {
 const pauseMs = 1_000;
 
 async function test(context: VerbContext, flags: TestFlags): Promise<ExitCode> {
-  const { kubectl, outside } = context;
+  const { kubectl, io } = context;
   const namespace = await namespaceFor(context);
   const wanted = await readWanted(context, namespace, flags);
   const image = flags.image ?? (await imageOf(context));
-  const name = `nmi-test-${outside.wallMs().toString(36)}`;
+  const name = `nmi-test-${io.wallMs().toString(36)}`;
   const pod = podOf(name, namespace, wanted, image, flags.resource);
   await kubectl.expect(
     `create pod ${namespace}/${name}`,
@@ -198,15 +198,15 @@ function podOf(
 }
 
 async function untilEnded(
-  { kubectl, outside }: VerbContext,
+  { kubectl, io }: VerbContext,
   namespace: string,
   name: string,
   timeoutS: number,
 ): Promise<string> {
-  const endMs = outside.wallMs() + timeoutS * 1000;
+  const endMs = io.wallMs() + timeoutS * 1000;
   let phase = '';
-  while (phase !== 'Succeeded' && phase !== 'Failed' && outside.wallMs() < endMs) {
-    await outside.sleep(pauseMs);
+  while (phase !== 'Succeeded' && phase !== 'Failed' && io.wallMs() < endMs) {
+    await io.sleep(pauseMs);
     const read = await kubectl.get('pods', namespace, name);
     phase = stringAt(statusOf(valueOf(read, `get pod ${namespace}/${name}`)), 'phase');
   }

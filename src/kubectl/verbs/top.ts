@@ -1,6 +1,6 @@
 /** `kubectl nmi top`: requests by reason, namespace and node, since the agents started or in an interval. */
 import { renderTable } from '../base/output.ts';
-import { exitCodes } from '../base/outside.ts';
+import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { listAgents, readStates } from '../cluster/agent-state.ts';
 import type { AgentView } from '../cluster/agents.ts';
@@ -34,11 +34,11 @@ interface Row {
 }
 
 async function top(context: VerbContext, intervalS: number): Promise<ExitCode> {
-  const { kubectl, outside } = context;
+  const { kubectl, io } = context;
   const unread: Unread[] = [];
   const agents = (await listAgents(kubectl)).filter(({ isOldNmi }) => !isOldNmi);
   const before = intervalS > 0 ? await count(context, agents, unread) : new Map<string, Row>();
-  if (intervalS > 0) await outside.sleep(intervalS * 1000);
+  if (intervalS > 0) await io.sleep(intervalS * 1000);
   const after = await count(context, agents, unread);
   const [refused] = unread;
   if (after.size === 0 && refused !== undefined) {

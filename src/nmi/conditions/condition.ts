@@ -23,17 +23,17 @@ export interface Condition {
 }
 
 /** A condition that the object has now. */
-interface Standing {
+interface ExistingCondition {
   readonly type: ConditionType;
   readonly status: ConditionStatus;
   /** As it is written there. */
   readonly since: string;
 }
 
-export interface StandingConditions {
+export interface ExistingConditions {
   /** Of conditions of our types, with the generation that they are about. */
   readonly digest: string;
-  readonly each: readonly Standing[];
+  readonly each: readonly ExistingCondition[];
 }
 
 export function isTrue(type: ConditionType): Condition {
@@ -78,11 +78,11 @@ const maxEntries = 16;
 const timePattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/;
 
 /** @param status of an object, written by anyone who may. */
-export function parseConditions(status: unknown): StandingConditions {
+export function parseConditions(status: unknown): ExistingConditions {
   const list: unknown = asRecord(status)?.['conditions'];
   const entries: readonly unknown[] = Array.isArray(list) ? list.slice(0, maxEntries) : [];
   const parts: Part[] = [];
-  const each: Standing[] = [];
+  const each: ExistingCondition[] = [];
   for (const entry of entries) {
     const record = asRecord(entry);
     // The table's own texts, so that none of the object's is kept.
@@ -107,12 +107,12 @@ export function parseConditions(status: unknown): StandingConditions {
 export function renderConditions(
   conditions: readonly Condition[],
   generation: number,
-  standing: StandingConditions,
+  existing: ExistingConditions,
   nowWallMs: number,
 ): readonly object[] {
   const now = new Date(nowWallMs).toISOString().replace(/\.\d+/, '');
   return conditions.map(({ type, status, reason, message }) => {
-    const same = standing.each.find((known) => known.type === type && known.status === status);
+    const same = existing.each.find((known) => known.type === type && known.status === status);
     return {
       type,
       status,

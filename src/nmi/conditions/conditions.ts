@@ -8,7 +8,7 @@ import type { Clock } from '../../cache/clock.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Part, Sample } from '../base/part.ts';
 import { startPeriodicJob } from '../base/periodic-job.ts';
-import type { GrantKnowledge } from '../grants/authorize.ts';
+import type { GrantState } from '../grants/authorize.ts';
 import { createOwnAccount } from '../kube/accounts/own-account.ts';
 import { createSecretReader } from '../kube/accounts/secrets.ts';
 import { backoffMs } from '../kube/api/backoff.ts';
@@ -26,7 +26,7 @@ export const leaseName = 'entra-pod-identity-conditions';
 
 export interface ConditionsOptions {
   readonly client: KubeClient;
-  readonly knowledge: Pick<GrantKnowledge, 'upstreams' | 'owners' | 'isSynced'>;
+  readonly clusterState: Pick<GrantState, 'upstreams' | 'owners' | 'isSynced'>;
   /** Name of this node, for the Lease. */
   readonly node: string;
   readonly clock: Clock;
@@ -62,7 +62,7 @@ export class Conditions implements Part, AsyncDisposable {
     this.#support = new StatusSupport(options.log);
     const account = createOwnAccount(options);
     this.#start = startPeriodicJob(options.clock, 0, () => {
-      if (!options.knowledge.isSynced()) return syncPollMs;
+      if (!options.clusterState.isSynced()) return syncPollMs;
       const starting = this.#findNamespace(account);
       this.#starting = starting;
       return starting;
@@ -120,8 +120,8 @@ export class Conditions implements Part, AsyncDisposable {
   }
 
   #lead(isLeader: () => boolean): AsyncDisposable {
-    const { client, knowledge, clock, random, log } = this.#options;
-    const { upstreams, owners } = knowledge;
+    const { client, clusterState, clock, random, log } = this.#options;
+    const { upstreams, owners } = clusterState;
     const leading = new AsyncDisposableStack();
     const objects = new ObservedObjects();
     const parts = { client, clock, random, log };
@@ -153,7 +153,7 @@ export class Conditions implements Part, AsyncDisposable {
         objects,
         rules: { upstreams, owners },
         support: this.#support,
-        isSynced: () => identities.synced && bindings.synced && knowledge.isSynced(),
+        isSynced: () => identities.synced && bindings.synced && clusterState.isSynced(),
         isLeader,
         counts: this.#counts,
       }),

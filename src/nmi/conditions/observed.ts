@@ -2,14 +2,14 @@
 import type { ObjectRef, StoredObject } from '../../cache/index/objects.ts';
 import { asRecord, stringAt } from '../base/json-value.ts';
 import type { Parse, Parsed } from '../kube/watch/parse.ts';
-import { parseConditions, type StandingConditions } from './condition.ts';
+import { parseConditions, type ExistingConditions } from './condition.ts';
 
 /** Its version is that of the watch's latest event: a write is of this version or fails. */
 export interface Observed<T> extends StoredObject {
   /** Of the spec; 0 where the server counts none. */
   readonly generation: number;
   readonly parsed: Parsed<T>;
-  readonly conditions: StandingConditions;
+  readonly conditions: ExistingConditions;
 }
 
 /** The kind's parser for objects with their conditions. What an agent ignores is observed too. */

@@ -31,10 +31,10 @@ export interface ExplainOptions {
 /** Never rejects. */
 export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
   const { config, kernel, state, policy, broker, clientsOf, throttledOf, clock, log } = options;
-  const health = () => readHealth({ nodeName: config.node, kernel, knowledge: state });
+  const health = () => readHealth({ nodeName: config.node, kernel, clusterState: state });
   const whyUnavailable = () => kernel.whyUnavailable();
   const context = {
-    knowledge: state,
+    clusterState: state,
     policy,
     broker,
     clientsOf,

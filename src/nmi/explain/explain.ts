@@ -12,12 +12,7 @@ import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { Attestation } from '../../redirect/redirect.ts';
 import type { Answer } from '../base/answers.ts';
 import type { Authorization, Authorized, Identified, Refused } from '../grants/authorization.ts';
-import {
-  authorize,
-  refuseUnowned,
-  refuseUnusable,
-  type GrantKnowledge,
-} from '../grants/authorize.ts';
+import { authorize, refuseUnowned, refuseUnusable, type GrantState } from '../grants/authorize.ts';
 import { CallerConnection } from '../grants/caller.ts';
 import type { Throttling } from '../state/throttled-pods.ts';
 import { findHints, findOwnerHints, findThrottleHints } from './hints.ts';
@@ -51,7 +46,7 @@ import { identityKey } from '../grants/cache-key.ts';
 
 /** All that an explanation looks at. */
 export interface ExplainContext {
-  readonly knowledge: GrantKnowledge;
+  readonly clusterState: GrantState;
   readonly policy: GrantPolicy;
   readonly broker: Pick<TokenBroker, 'describe'>;
   /** The clients that a pod was seen to use; undefined where no requests are seen. */
@@ -84,23 +79,23 @@ export function explain(
   nowWallMs: number,
 ): Explanation {
   const { who, resource } = query;
-  const { knowledge } = context;
+  const { clusterState } = context;
   const sight: Asked = { ...context, resource, nowWallMs };
   switch (who.kind) {
     case 'node':
       return explainNode({ ...sight, resource: undefined });
     case 'pod': {
-      const pod = knowledge.pods.byName(who.namespace, who.name);
+      const pod = clusterState.pods.byName(who.namespace, who.name);
       if (pod !== undefined) return explainPod(pod, query, sight);
       const node = sight.health().name;
-      const why = knowledge.whyBehind?.(knowledge.isSynced() ? 'pods' : undefined);
-      const problem = knowledge.isSynced()
+      const why = clusterState.whyBehind?.(clusterState.isSynced() ? 'pods' : undefined);
+      const problem = clusterState.isSynced()
         ? `node ${node} has no running pod ${who.namespace}/${who.name}${why === undefined ? '' : `, but ${why}`}`
         : `pod ${who.namespace}/${who.name} is not known yet: ${why ?? 'the agent is still reading the cluster'}`;
       return { ...told('no-pod', sight), problem, refusal: undefined };
     }
     case 'ip': {
-      const found = knowledge.pods.byIp(who.ip);
+      const found = clusterState.pods.byIp(who.ip);
       if (found.kind === 'pod') return explainPod(found.pod, query, sight);
       const identified = identifyAt(who.ip, context);
       const refusal = identified.kind === 'refused' ? viewRefused(identified) : undefined;
@@ -119,10 +114,10 @@ function told<K extends Explanation['kind']>(kind: K, { health }: ExplainContext
 }
 
 function explainNode(sight: Asked): Explanation {
-  const all = [...sight.knowledge.pods.all()].sort(byName);
+  const all = [...sight.clusterState.pods.all()].sort(byName);
   const pods = all.slice(0, maxPods).map((pod): PodLine => {
     const authorization = authorizeAs(pod, unnamed, sight);
-    const outcome = judge(pod, authorization, sight);
+    const outcome = classify(pod, authorization, sight);
     const { namespace, name, phase, ips } = pod;
     const label = bindingLabelOf(pod);
     const clients = sight.clientsOf?.(pod.uid) ?? [];
@@ -132,8 +127,8 @@ function explainNode(sight: Asked): Explanation {
 }
 
 function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation {
-  const { knowledge } = sight;
-  const grants = knowledge.grants.grantsOf(pod.uid);
+  const { clusterState } = sight;
+  const grants = clusterState.grants.grantsOf(pod.uid);
   const byDefault = authorizeAs(pod, unnamed, sight);
   const selectors = query.selector.kind === 'none' ? [unnamed] : [unnamed, query.selector];
   const requests = selectors.map((selector): RequestView => {
@@ -141,7 +136,7 @@ function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation
     return {
       selector: selector.kind === 'none' ? '' : `${selector.kind}=${selector.value}`,
       resource: query.resource,
-      outcome: judge(pod, authorization, sight),
+      outcome: classify(pod, authorization, sight),
     };
   });
   const { namespace, name, uid, phase, terminating, hostNetwork, serviceAccount } = pod;
@@ -166,8 +161,8 @@ function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation
     requests,
     clients: sight.clientsOf?.(uid) ?? [],
     hints: [
-      ...findHints(pod, knowledge.grants),
-      ...findOwnerHints(pod, knowledge),
+      ...findHints(pod, clusterState.grants),
+      ...findOwnerHints(pod, clusterState),
       ...findThrottleHints(sight.throttledOf?.(uid) ?? []),
     ],
   };
@@ -176,13 +171,13 @@ function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation
 function authorizeAs(
   pod: Pod,
   selector: IdentitySelector,
-  { knowledge, policy, resource, nowWallMs }: Asked,
+  { clusterState, policy, resource, nowWallMs }: Asked,
 ): Authorization {
-  return authorize(pod, { resource, selector }, knowledge, policy, nowWallMs);
+  return authorize(pod, { resource, selector }, clusterState, policy, nowWallMs);
 }
 
 /** What a request comes to: the caller first, then the grant, then what memory says. */
-function judge(pod: Pod, authorization: Authorization, sight: Asked): Outcome {
+function classify(pod: Pod, authorization: Authorization, sight: Asked): Outcome {
   const obstacle = pod.hostNetwork ? obstacleOnNode(sight) : obstacleAt(pod, sight);
   if (obstacle !== undefined) return obstacle;
   switch (authorization.kind) {
@@ -200,7 +195,7 @@ function obstacleOnNode(context: ExplainContext): Outcome | undefined {
   if (context.health().redirect.mode !== 'ebpf') {
     return { kind: 'unreachable', why: 'host-network' };
   }
-  const isKnown = context.knowledge.isSynced() && context.whyUnavailable() === undefined;
+  const isKnown = context.clusterState.isSynced() && context.whyUnavailable() === undefined;
   const identified = isKnown ? undefined : identifyAt('', context);
   if (identified?.kind !== 'refused') return undefined;
   return { kind: 'refused', refusal: viewRefused(identified) };
@@ -224,24 +219,22 @@ function grant(authorized: Authorized, sight: Asked): Outcome {
   const held = sight.broker
     .describe(upstreams)
     .filter((each) => each.request.resource === resource);
-  const standings = upstreams.map((upstream) => {
+  const statuses = upstreams.map((upstream) => {
     const key = identityKey(upstream);
     return held.find(({ request }) => identityKey(request.identity) === key);
   });
-  for (const standing of standings) {
-    if (standing?.failure === undefined || standing.cooldownLeftMs === 0 || hasLife(standing))
-      continue;
-    const ageMs = nowWallMs - grantedSinceWallMs(authorized, sight.knowledge.grants);
-    const answer = renderFailure(standing.failure, authorized, ageMs, sight.policy.graceMs);
+  for (const status of statuses) {
+    if (status?.failure === undefined || status.cooldownLeftMs === 0 || hasLife(status)) continue;
+    const ageMs = nowWallMs - grantedSinceWallMs(authorized, sight.clusterState.grants);
+    const answer = renderFailure(status.failure, authorized, ageMs, sight.policy.graceMs);
     return { kind: 'refused', refusal: viewRefusal(answer, false) };
   }
-  if (standings.every((standing) => standing?.token?.isServed))
-    return { ...granted, from: 'memory' };
-  return { ...granted, from: standings.every(hasLife) ? 'memory-or-upstream' : 'upstream' };
+  if (statuses.every((status) => status?.token?.isServed)) return { ...granted, from: 'memory' };
+  return { ...granted, from: statuses.every(hasLife) ? 'memory-or-upstream' : 'upstream' };
 }
 
-function hasLife(standing: BrokeredStatus | undefined): boolean {
-  return standing?.token !== undefined && standing.token.expiresInMs > 0;
+function hasLife(status: BrokeredStatus | undefined): boolean {
+  return status?.token !== undefined && status.token.expiresInMs > 0;
 }
 
 function bindingsOf(grants: PodGrants | undefined): readonly BindingView[] {
@@ -298,13 +291,13 @@ function viewIdentity(
   const { name, type, clientId, resourceId } = identity;
   const shadowedBy = first === undefined || first === identity ? undefined : first.name;
   const view = { kind: 'azure-identity', name, type, clientId, resourceId, shadowedBy } as const;
-  const choice = sight.knowledge.upstreams.of(identity, pod);
+  const choice = sight.clusterState.upstreams.of(identity, pod);
   if (choice.kind === 'unusable') {
     const refusal = viewRefused(refuseUnusable(choice, identity, pod));
     return { ...view, upstream: undefined, refusal, tokens: [] };
   }
   const { upstream, auxiliary } = choice;
-  const { owners } = sight.knowledge;
+  const { owners } = sight.clusterState;
   const entry = owners.mode === 'enforce' ? owners.lacking(pod.namespace, upstream) : undefined;
   const refusal =
     entry === undefined
@@ -389,11 +382,11 @@ function viewAddress(ip: string, context: ExplainContext): AddressView {
 }
 
 /** Who a connection from there, opened now, would be taken for. */
-function identifyAt(ip: string, { knowledge, whyUnavailable }: ExplainContext): Identified {
+function identifyAt(ip: string, { clusterState, whyUnavailable }: ExplainContext): Identified {
   const why = whyUnavailable();
   const attestation: Attestation =
     why === undefined ? { kind: 'by-address' } : { kind: 'unavailable', why };
-  return identify(new CallerConnection({ remoteIp: ip }, attestation), knowledge);
+  return identify(new CallerConnection({ remoteIp: ip }, attestation), clusterState);
 }
 
 function viewRefused(refused: Refused): RefusalView {

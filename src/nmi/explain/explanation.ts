@@ -12,7 +12,7 @@ export const explanationSchema = 1;
 export type Explanation = PodExplanation | NodeExplanation | NoPodExplanation;
 
 /** One pod, and what its requests get. */
-export interface PodExplanation extends Told {
+export interface PodExplanation extends ExplanationBase {
   readonly kind: 'pod';
   readonly pod: PodView;
   /** How a connection is identified as this pod's. Empty without an address of its own. */
@@ -34,7 +34,7 @@ export interface PodExplanation extends Told {
 }
 
 /** All pods of the node, one line each. */
-export interface NodeExplanation extends Told {
+export interface NodeExplanation extends ExplanationBase {
   readonly kind: 'node';
   readonly pods: readonly PodLine[];
   /** Further pods, left out. */
@@ -42,14 +42,14 @@ export interface NodeExplanation extends Told {
 }
 
 /** Nobody to explain. */
-export interface NoPodExplanation extends Told {
+export interface NoPodExplanation extends ExplanationBase {
   readonly kind: 'no-pod';
   readonly problem: string;
   /** What a connection from the address asked about is answered. */
   readonly refusal: RefusalView | undefined;
 }
 
-interface Told {
+interface ExplanationBase {
   readonly schema: typeof explanationSchema;
   readonly node: NodeHealth;
 }

@@ -45,10 +45,10 @@ export function findHints(pod: Pod, index: GrantIndex): readonly string[] {
 /** What would be refused by `enforce`; where that is the mode, the refusal itself is shown. */
 export function findOwnerHints(
   pod: Pod,
-  knowledge: Parameters<typeof unownedOfPod>[1],
+  clusterState: Parameters<typeof unownedOfPod>[1],
 ): readonly string[] {
-  if (knowledge.owners.mode !== 'warn') return [];
-  return unownedOfPod(pod, knowledge).flatMap(([, { by, entry }], index) =>
+  if (clusterState.owners.mode !== 'warn') return [];
+  return unownedOfPod(pod, clusterState).flatMap(([, { by, entry }], index) =>
     index < maxNamed ? [`${textOfUnowned(by, entry, pod)} --identity-owners=warn serves it.`] : [],
   );
 }

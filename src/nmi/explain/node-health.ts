@@ -7,11 +7,11 @@ import { watchProblems } from '../state/watch-report.ts';
 export interface HealthSources {
   readonly nodeName: string;
   readonly kernel: Pick<Kernel, 'mode' | 'status' | 'problem'>;
-  readonly knowledge: Pick<ClusterState, 'watches'>;
+  readonly clusterState: Pick<ClusterState, 'watches'>;
 }
 
-export function readHealth({ nodeName, kernel, knowledge }: HealthSources): NodeHealth {
-  const { watches } = knowledge;
+export function readHealth({ nodeName, kernel, clusterState }: HealthSources): NodeHealth {
+  const { watches } = clusterState;
   const stats = watches.stats();
   const ages = Object.values(stats).map(({ lastContactAgeMs = Infinity }) => lastContactAgeMs);
   const silentForMs = Math.round(Math.max(...ages));

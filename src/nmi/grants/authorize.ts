@@ -13,14 +13,14 @@ import {
   type GrantRefusal,
   type IdentitySelector,
 } from './grant.ts';
-import type { Knowledge } from './identify.ts';
+import type { CallerState } from './identify.ts';
 import type { GrantEntry, IdentityOwners } from './identity-owners.ts';
 import { nearMissOf } from './near-miss.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { UpstreamChoice, UpstreamResolver } from './resolve-upstream.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
 
-export interface GrantKnowledge extends Knowledge {
+export interface GrantState extends CallerState {
   readonly grants: GrantIndex;
   readonly owners: IdentityOwners;
   readonly upstreams: UpstreamResolver;
@@ -33,7 +33,7 @@ export function generationOf({
   grants,
   owners,
   workloadIdentities,
-}: Pick<GrantKnowledge, 'grants' | 'owners' | 'workloadIdentities'>): number {
+}: Pick<GrantState, 'grants' | 'owners' | 'workloadIdentities'>): number {
   return grants.generation + owners.generation + (workloadIdentities?.generation ?? 0);
 }
 
@@ -46,33 +46,35 @@ export interface AuthorizeQuery {
 export function authorize(
   pod: Pod,
   query: AuthorizeQuery,
-  knowledge: GrantKnowledge,
+  clusterState: GrantState,
   policy: GrantPolicy,
   nowWallMs: number,
 ): Authorization {
-  const grants = knowledge.grants.grantsOf(pod.uid);
+  const grants = clusterState.grants.grantsOf(pod.uid);
   if (grants === undefined) return refused(pod, 'pod_unknown', { about: 'pod-gone' }, true);
   if (pod.hostNetwork && policy.hostNetwork === 'refuse') {
     return refused(pod, 'host_network_refused', { about: 'host-network' });
   }
   if (grants.kind === 'no-label') {
-    const found = ofServiceAccount(pod, query.selector, knowledge);
+    const found = ofServiceAccount(pod, query.selector, clusterState);
     if (found !== undefined) return found;
     // The add-ons of a cluster live on the node's own identities, and their calls came straight
     // to the real service for as long as nobody could tell them apart.
-    if (pod.hostNetwork) return ofNode(pod, query.selector, 'host network', knowledge);
+    if (pod.hostNetwork) return ofNode(pod, query.selector, 'host network', clusterState);
   }
   const grant = decideGrant(grants, query.selector, policy, nowWallMs);
   const owned = (decision: Authorized | RefusedPod): Authorized | RefusedPod =>
-    holdToOwners(decision, knowledge.owners, policy, nowWallMs);
+    holdToOwners(decision, clusterState.owners, policy, nowWallMs);
   switch (grant.kind) {
     case 'node':
-      return ofException(pod, grant, knowledge);
+      return ofException(pod, grant, clusterState);
     case 'identity':
-      return owned(ofIdentity(pod, grant.identity, query.resource, grant.by, knowledge.upstreams));
+      return owned(
+        ofIdentity(pod, grant.identity, query.resource, grant.by, clusterState.upstreams),
+      );
     case 'by-object-id': {
       const all = grant.candidates.map((identity) =>
-        owned(ofIdentity(pod, identity, query.resource, 'object_id', knowledge.upstreams)),
+        owned(ofIdentity(pod, identity, query.resource, 'object_id', clusterState.upstreams)),
       );
       const candidates = all.filter((each) => each.kind === 'authorized');
       const unowned = all.find(
@@ -83,7 +85,7 @@ export function authorize(
       return { kind: 'by-object-id', pod, candidates, objectId: grant.objectId };
     }
     case 'refused': {
-      const near = nearMissOf(grants, pod.namespace, knowledge.grants, nowWallMs);
+      const near = nearMissOf(grants, pod.namespace, clusterState.grants, nowWallMs);
       return refused(pod, reasonOf(grant), { about: 'grant', grant, near }, isTransient(grant));
     }
   }
@@ -92,14 +94,14 @@ export function authorize(
 function ofException(
   pod: Pod,
   { selector, exception }: Extract<Grant, { kind: 'node' }>,
-  knowledge: GrantKnowledge,
+  clusterState: GrantState,
 ): Authorized | RefusedPod {
-  const { owners } = knowledge;
+  const { owners } = clusterState;
   const entry = owners.lackingForException(pod.namespace);
   if (owners.mode === 'enforce' && entry !== undefined) {
     return refuseUnowned({ kind: 'AzurePodIdentityException', name: exception.name }, entry, pod);
   }
-  return ofNode(pod, selector, `exception ${exception.name}`, knowledge);
+  return ofNode(pod, selector, `exception ${exception.name}`, clusterState);
 }
 
 /** What is applied together arrives in any order: the grant of a young identity may still come. */
@@ -133,7 +135,7 @@ function ofNode(
   pod: Pod,
   selector: IdentitySelector,
   by: string,
-  { upstreams }: GrantKnowledge,
+  { upstreams }: GrantState,
 ): Authorized | RefusedPod {
   if (!upstreams.hasImds) return refused(pod, 'identity_unsupported', { about: 'no-imds' });
   const upstream: UpstreamIdentity = selector.kind === 'none' ? { kind: 'unnamed' } : selector;
@@ -167,9 +169,9 @@ function isFor({ allowedResources }: Identity, resource: string): boolean {
 function ofServiceAccount(
   pod: Pod,
   selector: IdentitySelector,
-  knowledge: GrantKnowledge,
+  clusterState: GrantState,
 ): Authorized | RefusedPod | undefined {
-  const choice = knowledge.workloadIdentities?.of(pod);
+  const choice = clusterState.workloadIdentities?.of(pod);
   switch (choice?.kind) {
     case undefined:
     case 'none':
@@ -197,7 +199,7 @@ function ofServiceAccount(
       if (isOther) {
         return refused(pod, 'selector_not_bound', { about: 'account-selector', selector });
       }
-      const resolved = knowledge.upstreams.ofServiceAccount(pod, clientId, tenantId);
+      const resolved = clusterState.upstreams.ofServiceAccount(pod, clientId, tenantId);
       if (resolved.kind === 'unusable') return refuseUnusable(resolved, undefined, pod);
       const { upstream, auxiliary } = resolved;
       const by = 'service account';

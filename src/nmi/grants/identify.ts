@@ -8,7 +8,7 @@ import type { CallerConnection } from './caller.ts';
 import type { PodPlaces } from './pod-places.ts';
 
 /** What the watches have delivered. */
-export interface Knowledge {
+export interface CallerState {
   readonly pods: PodIndex;
   /** All watches have listed at least once. */
   isSynced(): boolean;
@@ -20,9 +20,9 @@ export interface Knowledge {
   readonly places?: PodPlaces | undefined;
 }
 
-export function identify(connection: CallerConnection, knowledge: Knowledge): Identified {
+export function identify(connection: CallerConnection, clusterState: CallerState): Identified {
   const { ip } = connection;
-  const caller = connection.resolve(knowledge.pods, knowledge.places);
+  const caller = connection.resolve(clusterState.pods, clusterState.places);
   switch (caller.kind) {
     case 'unattested':
       return refused('caller_unattested', { about: 'unattested' }, false);
@@ -34,11 +34,11 @@ export function identify(connection: CallerConnection, knowledge: Knowledge): Id
     case 'misplaced':
       return refused('pod_unknown', { about: 'misplaced-address', ip }, true);
     case 'pod':
-      if (!knowledge.isSynced()) break;
-      if (connection.attestation.kind === 'by-address' && !knowledge.trustsAddresses()) {
+      if (!clusterState.isSynced()) break;
+      if (connection.attestation.kind === 'by-address' && !clusterState.trustsAddresses()) {
         return refused(
           'agent_not_synced',
-          { about: 'stale-addresses', ip, ...whyOf(knowledge, 'pods') },
+          { about: 'stale-addresses', ip, ...whyOf(clusterState, 'pods') },
           true,
         );
       }
@@ -48,13 +48,13 @@ export function identify(connection: CallerConnection, knowledge: Knowledge): Id
     case 'unknown':
       break;
   }
-  return knowledge.isSynced()
-    ? refused('pod_unknown', { about: 'unknown-address', ip, ...whyOf(knowledge, 'pods') }, true)
-    : refused('agent_not_synced', { about: 'agent-starting', ...whyOf(knowledge) }, true);
+  return clusterState.isSynced()
+    ? refused('pod_unknown', { about: 'unknown-address', ip, ...whyOf(clusterState, 'pods') }, true)
+    : refused('agent_not_synced', { about: 'agent-starting', ...whyOf(clusterState) }, true);
 }
 
-function whyOf(knowledge: Knowledge, resource?: 'pods'): { readonly why?: string } {
-  const why = knowledge.whyBehind?.(resource);
+function whyOf(clusterState: CallerState, resource?: 'pods'): { readonly why?: string } {
+  const why = clusterState.whyBehind?.(resource);
   return why === undefined ? {} : { why };
 }
 

@@ -30,7 +30,7 @@ interface Wanted {
   readonly hasExcepted: boolean;
 }
 
-export interface DemandKnowledge {
+export interface DemandState {
   readonly pods: PodIndex;
   readonly grants: GrantIndex;
   readonly owners: IdentityOwners;
@@ -39,7 +39,7 @@ export interface DemandKnowledge {
 }
 
 export class IdentitiesInUse implements IdentityDemand {
-  readonly #knowledge: DemandKnowledge;
+  readonly #clusterState: DemandState;
   #wanted: Wanted = {
     generation: -1,
     granted: new Set(),
@@ -47,8 +47,8 @@ export class IdentitiesInUse implements IdentityDemand {
     hasExcepted: false,
   };
 
-  constructor(knowledge: DemandKnowledge) {
-    this.#knowledge = knowledge;
+  constructor(clusterState: DemandState) {
+    this.#clusterState = clusterState;
   }
 
   isGranted(identity: UpstreamIdentity): boolean {
@@ -56,7 +56,7 @@ export class IdentitiesInUse implements IdentityDemand {
   }
 
   /** An identity that a live pod is bound to is proven by it. */
-  isProofNeeded(credential: EntraCredential): boolean {
+  isCredentialNeeded(credential: EntraCredential): boolean {
     return this.#current().credentials.has(credentialKey(credential));
   }
 
@@ -65,7 +65,7 @@ export class IdentitiesInUse implements IdentityDemand {
   }
 
   onChange(listener: () => void): () => void {
-    const { grants, owners, workloadIdentities } = this.#knowledge;
+    const { grants, owners, workloadIdentities } = this.#clusterState;
     const offs = [
       grants.onChange(listener),
       owners.onChange(listener),
@@ -77,13 +77,13 @@ export class IdentitiesInUse implements IdentityDemand {
   }
 
   #current(): Wanted {
-    const generation = generationOf(this.#knowledge);
+    const generation = generationOf(this.#clusterState);
     if (this.#wanted.generation !== generation) this.#wanted = this.#work(generation);
     return this.#wanted;
   }
 
   #work(generation: number): Wanted {
-    const { pods, grants } = this.#knowledge;
+    const { pods, grants } = this.#clusterState;
     const granted = new Set<string>();
     const credentials = new Set<string>();
     let hasExcepted = false;
@@ -110,14 +110,14 @@ export class IdentitiesInUse implements IdentityDemand {
   }
 
   #isNodes({ namespace, hostNetwork }: Pod, grants: PodGrants | undefined): boolean {
-    const { owners } = this.#knowledge;
+    const { owners } = this.#clusterState;
     if (grants?.kind === 'no-label') return hostNetwork;
     if (grants?.kind !== 'exception') return false;
     return owners.mode !== 'enforce' || owners.lackingForException(namespace) === undefined;
   }
 
   #choicesOf(pod: Pod, grants: PodGrants | undefined): readonly UpstreamChoice[] {
-    const { owners, upstreams, workloadIdentities } = this.#knowledge;
+    const { owners, upstreams, workloadIdentities } = this.#clusterState;
     if (grants?.kind === 'bound') {
       const choices = grants.identities.map((identity) => upstreams.of(identity, pod));
       if (owners.mode !== 'enforce') return choices;

@@ -5,7 +5,7 @@
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Exception, type Identity, type Pod } from '../../cache/index/objects.ts';
 import type { OwnedBy } from './authorization.ts';
-import type { DemandKnowledge } from './identities-in-use.ts';
+import type { DemandState } from './identities-in-use.ts';
 import type { GrantEntry } from './identity-owners.ts';
 
 export interface Unowned {
@@ -19,8 +19,8 @@ export interface Unowned {
 export const maxUnowned = 1_000;
 
 /** Each object once, and at most `maxUnowned` of them. */
-export function unownedOf(knowledge: DemandKnowledge): readonly Unowned[] {
-  const { pods, grants } = knowledge;
+export function unownedOf(clusterState: DemandState): readonly Unowned[] {
+  const { pods, grants } = clusterState;
   // Pods of one label share their grants.
   const done = new Set<PodGrants>();
   const seen = new Set<Identity | Exception>();
@@ -29,7 +29,7 @@ export function unownedOf(knowledge: DemandKnowledge): readonly Unowned[] {
     const ofPod = grants.grantsOf(pod.uid);
     if (hasEnded(pod) || ofPod === undefined || done.has(ofPod)) continue;
     done.add(ofPod);
-    for (const [object, unowned] of unownedOfPod(pod, knowledge)) {
+    for (const [object, unowned] of unownedOfPod(pod, clusterState)) {
       if (seen.has(object)) continue;
       seen.add(object);
       found.push(unowned);
@@ -42,7 +42,7 @@ export function unownedOf(knowledge: DemandKnowledge): readonly Unowned[] {
 /** Those of one pod, with the object that each is about. */
 export function unownedOfPod(
   pod: Pod,
-  { grants, owners, upstreams }: Omit<DemandKnowledge, 'pods'>,
+  { grants, owners, upstreams }: Omit<DemandState, 'pods'>,
 ): readonly (readonly [Identity | Exception, Unowned])[] {
   const ofPod = grants.grantsOf(pod.uid);
   if (ofPod?.kind === 'exception') {

@@ -3,7 +3,7 @@ import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { CallerConnection } from '../grants/caller.ts';
 import { Counts } from './caller-limits.ts';
-import type { Decision } from './standing-rights.ts';
+import type { Decision } from './decision-cache.ts';
 
 export interface Connection {
   readonly caller: CallerConnection;

@@ -5,7 +5,7 @@
  */
 import { answerToken, refuse, type Answer } from '../base/answers.ts';
 import type { Authorization } from '../grants/authorization.ts';
-import { authorize, type GrantKnowledge } from '../grants/authorize.ts';
+import { authorize, type GrantState } from '../grants/authorize.ts';
 import type { Exchange } from './request.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import type { Clock } from '../../cache/clock.ts';
@@ -13,7 +13,7 @@ import { parseTokenQuery, type TokenQuery } from './token-query.ts';
 import type { TokenEndpoint, TokenJob } from './token-endpoint.ts';
 
 export interface HostTokenOptions {
-  readonly knowledge: GrantKnowledge;
+  readonly clusterState: GrantState;
   readonly policy: GrantPolicy;
   readonly clock: Clock;
   readonly endpoint: TokenEndpoint;
@@ -60,9 +60,9 @@ export class HostTokenEndpoint {
   }
 
   #decide(namespace: string, name: string, query: TokenQuery): Authorization {
-    const { knowledge, policy, clock } = this.#options;
-    const pod = knowledge.pods.byName(namespace, name);
-    if (pod === undefined || !knowledge.isSynced()) {
+    const { clusterState, policy, clock } = this.#options;
+    const pod = clusterState.pods.byName(namespace, name);
+    if (pod === undefined || !clusterState.isSynced()) {
       return {
         kind: 'refused',
         reason: 'pod_unknown',
@@ -71,7 +71,7 @@ export class HostTokenEndpoint {
         pod: undefined,
       };
     }
-    return authorize(pod, query, knowledge, policy, clock.wallMs());
+    return authorize(pod, query, clusterState, policy, clock.wallMs());
   }
 }
 

@@ -18,7 +18,7 @@ import { Connections, type Connection } from './connections.ts';
 import type { FairTurns } from './fair-turns.ts';
 import { guardPipeline } from './pipeline-guard.ts';
 import { HttpExchange, relayed, type Handled } from './request.ts';
-import type { Decision } from './standing-rights.ts';
+import type { Decision } from './decision-cache.ts';
 
 /** A connection as the fast path is given it, before `node:http` has read any of it. */
 export interface FastPathConnection {

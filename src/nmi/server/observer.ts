@@ -7,7 +7,7 @@ import type { UpstreamObserver } from '../tokens/broker.ts';
 import type { IdHeaders } from '../base/lines/correlation.ts';
 import type { Exchange, Handled } from './request.ts';
 import type { Route } from './route.ts';
-import type { StandingRight } from './standing-rights.ts';
+import type { GrantedDecision } from './decision-cache.ts';
 import type { ThrottleLimit } from '../state/throttled-pods.ts';
 
 export type TokenRoute = Extract<Route['kind'], 'token' | 'host-token'>;
@@ -40,5 +40,5 @@ export interface Observer extends UpstreamObserver {
   /** A request or connection of a pod went beyond a limit of that pod. */
   onThrottled(pod: Pod, limit: ThrottleLimit): void;
   /** What the first two would say of it. */
-  onHit(hit: Hit, right: StandingRight): void;
+  onHit(hit: Hit, right: GrantedDecision): void;
 }

@@ -35,7 +35,7 @@ export interface PassthroughOptions {
   readonly timeoutMs: number;
   readonly policy: PassthroughPolicy;
   readonly limits: CallerLimits;
-  readonly loopMark: LoopDetection;
+  readonly loopDetection: LoopDetection;
   readonly clock: Clock;
 }
 
@@ -72,7 +72,7 @@ const maxRequestBytes = 64 * 1024;
 const maxAnswerBytes = 256 * 1024;
 
 export function openPassthrough(options: PassthroughOptions): Passthrough {
-  const { endpoint, timeoutMs, loopMark } = options;
+  const { endpoint, timeoutMs, loopDetection } = options;
   const connections = new ImdsConnections({ endpoint, maxConnections: 4, timeoutMs });
   const calls = new MetadataCalls(options.clock, options.timeoutMs);
 
@@ -111,7 +111,7 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
           const sent = await connections.pool.request({
             method: exchange.method === 'POST' ? 'POST' : 'GET',
             path,
-            headers: { ...headers, [correlationHeader]: loopMark.next() },
+            headers: { ...headers, [correlationHeader]: loopDetection.next() },
             body: body.byteLength === 0 ? null : body,
             signal: callSignal,
           });

@@ -5,7 +5,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Answer } from '../base/answers.ts';
 import type { CallerConnection } from '../grants/caller.ts';
-import type { Decision } from './standing-rights.ts';
+import type { Decision } from './decision-cache.ts';
 
 /** An answer that is already on its way, written by the handler itself. */
 export const relayed = Symbol('relayed');

@@ -8,7 +8,7 @@ import { refuse, refuseMissingHeader, type Answer } from '../base/answers.ts';
 import type { Observer } from './observer.ts';
 import { relayed, type Handled, type HttpExchange } from './request.ts';
 import type { HostTokenEndpoint } from './host-token.ts';
-import { identify, type Knowledge } from '../grants/identify.ts';
+import { identify, type CallerState } from '../grants/identify.ts';
 import { renderRefusal } from '../grants/refusal-text.ts';
 import { correlationHeader, type LoopDetection } from '../sources/imds/loop-detection.ts';
 import { allowedMethods, type Passthrough, type PassthroughRoute } from './passthrough.ts';
@@ -22,9 +22,9 @@ export interface RouterOptions {
   /** Undefined while `/host/token` is off. */
   readonly hostTokens: HostTokenEndpoint | undefined;
   readonly passthrough: Passthrough;
-  readonly knowledge: Knowledge & { readonly pods: PodIndex };
+  readonly clusterState: CallerState & { readonly pods: PodIndex };
   readonly objectWait: ObjectWait;
-  readonly loopMark: LoopDetection;
+  readonly loopDetection: LoopDetection;
   readonly observer: Pick<Observer, 'onHandled'>;
   readonly onBug: (error: unknown) => void;
 }
@@ -101,7 +101,7 @@ function checkCommon(
 /** The agent is a pod too, and on the host network it may be taken for another. */
 function checkLoop(exchange: HttpExchange, options: RouterOptions): Answer | undefined {
   const [correlationId = ''] = exchange.headerValues(correlationHeader);
-  if (!options.loopMark.isOwn(correlationId)) return undefined;
+  if (!options.loopDetection.isOwn(correlationId)) return undefined;
   return refuse('loop_detected', 'The agent has asked itself for a token.', { close: true });
 }
 
@@ -116,7 +116,7 @@ async function passThrough(
   route: PassthroughRoute,
   options: RouterOptions,
 ): Promise<Handled> {
-  const decide = () => identify(exchange.caller, options.knowledge);
+  const decide = () => identify(exchange.caller, options.clusterState);
   const identified = await waitForObject(options.objectWait, exchange, decide(), decide);
   if (identified.kind === 'refused') return renderRefusal(identified);
   return exchange.isGone ? relayed : options.passthrough.relay(exchange, route, identified.pod);

@@ -23,7 +23,7 @@ import { openListener, type Listener, type ListenerOptions } from './listener.ts
 import type { Observer } from './observer.ts';
 import { openPassthrough, type Passthrough } from './passthrough.ts';
 import { createRouter } from './router.ts';
-import { StandingRights } from './standing-rights.ts';
+import { DecisionCache } from './decision-cache.ts';
 import { TokenEndpoint } from './token-endpoint.ts';
 import { ThrottledPods, type ThrottleLimit } from '../state/throttled-pods.ts';
 import type { ObjectWait } from './wait-for-object.ts';
@@ -62,7 +62,7 @@ export interface ServerOptions {
   readonly state: ClusterState;
   readonly broker: TokenBroker;
   readonly observer: Observer;
-  readonly loopMark: LoopDetection;
+  readonly loopDetection: LoopDetection;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -88,7 +88,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
         hasImds: config.redirect !== 'address',
       },
       limits: new CallerLimits(relayMaxima, (limitKey) => onThrottled(limitKey, 'metadata')),
-      loopMark: options.loopMark,
+      loopDetection: options.loopDetection,
       clock,
     }),
   );
@@ -161,7 +161,7 @@ type Handlers = Omit<ListenerOptions, 'host' | 'port' | 'limits' | 'onTooMany'>;
 
 /** What answers requests, the same for every listener. */
 function createHandlers(
-  { config, tuning, kernel, state, broker, observer, loopMark, clock, log }: ServerOptions,
+  { config, tuning, kernel, state, broker, observer, loopDetection, clock, log }: ServerOptions,
   passthrough: Passthrough,
   policy: GrantPolicy,
   onBeyond: OnBeyond,
@@ -172,10 +172,10 @@ function createHandlers(
     limits: new CallerLimits(callerMaxima, onBeyond),
     maxWaitMs: tuning.lateObjectWaitMs,
   };
-  const rights = new StandingRights({ knowledge: state, policy, clock });
+  const rights = new DecisionCache({ clusterState: state, policy, clock });
   const tokens = new TokenEndpoint({
     rights,
-    knowledge: state,
+    clusterState: state,
     broker,
     policy,
     objectWait,
@@ -194,12 +194,12 @@ function createHandlers(
     metadataHeaderRequired: config.metadataHeaderRequired,
     tokens,
     hostTokens: config.hostToken
-      ? new HostTokenEndpoint({ knowledge: state, policy, clock, endpoint: tokens })
+      ? new HostTokenEndpoint({ clusterState: state, policy, clock, endpoint: tokens })
       : undefined,
     passthrough,
-    knowledge: state,
+    clusterState: state,
     objectWait,
-    loopMark,
+    loopDetection,
     observer,
     onBug,
   });

@@ -2,7 +2,7 @@
  * `/metadata/identity/oauth2/token`: from a checked request to an answer.
  *
  * A hit is synchronous: query, caller, grant, cache, answer in one turn. Whatever has to wait, for
- * a watch event or for the upstream, is decided again afterwards: the world may have changed. A
+ * a watch event or for the upstream, is decided again afterwards: the cluster may have changed. A
  * decision that still stands is not worked out again.
  */
 import type { Clock } from '../../cache/clock.ts';
@@ -10,13 +10,13 @@ import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { RequestedId, RenderedToken } from '../../cache/token/token.ts';
 import { answerToken, refuse, type Answer } from '../base/answers.ts';
 import type { Authorization, Authorized, ByObjectId } from '../grants/authorization.ts';
-import type { GrantKnowledge } from '../grants/authorize.ts';
+import type { GrantState } from '../grants/authorize.ts';
 import { limitKeyOf, partyOf } from '../grants/caller.ts';
 import type { Observer, TokenRoute } from './observer.ts';
 import type { Exchange, HttpExchange } from './request.ts';
 import { grantedSinceWallMs } from '../grants/grant-age.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
-import type { StandingRights } from './standing-rights.ts';
+import type { DecisionCache } from './decision-cache.ts';
 import { waitForObject, type ObjectWait } from './wait-for-object.ts';
 import { renderFailure, renderRefusal } from '../grants/refusal-text.ts';
 import type { SourceFailure } from '../sources/source.ts';
@@ -26,8 +26,8 @@ import type { CachedToken, TokenBroker } from '../tokens/broker.ts';
 import { identityKey } from '../grants/cache-key.ts';
 
 export interface TokenEndpointOptions {
-  readonly knowledge: Pick<GrantKnowledge, 'grants'>;
-  readonly rights: StandingRights;
+  readonly clusterState: Pick<GrantState, 'grants'>;
+  readonly rights: DecisionCache;
   readonly broker: Pick<TokenBroker, 'peek' | 'get' | 'renew' | 'replace' | 'objectIdOf'>;
   readonly policy: GrantPolicy;
   readonly objectWait: ObjectWait;
@@ -51,7 +51,7 @@ export interface TokenJob {
 
 const noTokens: readonly RenderedToken[] = [];
 
-/** How often one request may find the world changed under its feet before it is sent away. */
+/** How often one request may find the cluster changed under its feet before it is sent away. */
 const maxTurns = 4;
 
 /** How long one request looks for an identity by its object id: as long as one fetch may take. */
@@ -189,8 +189,8 @@ export class TokenEndpoint {
   }
 
   #renderFailure(failure: SourceFailure, authorized: Authorized): Answer {
-    const { knowledge, clock, policy } = this.#options;
-    const ageMs = clock.wallMs() - grantedSinceWallMs(authorized, knowledge.grants);
+    const { clusterState, clock, policy } = this.#options;
+    const ageMs = clock.wallMs() - grantedSinceWallMs(authorized, clusterState.grants);
     return renderFailure(failure, authorized, ageMs, policy.graceMs);
   }
 

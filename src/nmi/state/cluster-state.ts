@@ -13,7 +13,7 @@ import { openOwnerReport } from './owner-report.ts';
 import { authoritiesOf } from '../grants/authorities.ts';
 import { IdentityOwners } from '../grants/identity-owners.ts';
 import { PodPlaces, type PodPlacesOptions } from '../grants/pod-places.ts';
-import type { GrantKnowledge } from '../grants/authorize.ts';
+import type { GrantState } from '../grants/authorize.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import { Waiters } from './waiters.ts';
@@ -28,7 +28,7 @@ import type { Logger } from '../base/logger.ts';
 import { UpstreamResolver } from '../grants/resolve-upstream.ts';
 import { WorkloadIdentities } from '../grants/workload-identities.ts';
 
-export interface ClusterState extends GrantKnowledge, Required<Part>, AsyncDisposable {
+export interface ClusterState extends GrantState, Required<Part>, AsyncDisposable {
   readonly waiters: Waiters;
   readonly watches: Watches;
 }
@@ -115,7 +115,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     checkNow: () => watches.checkNow('pods'),
     log: log.child({ component: 'pods' }),
   });
-  const knowledge: GrantKnowledge = {
+  const clusterState: GrantState = {
     pods,
     grants,
     owners,
@@ -129,9 +129,9 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   const report =
     owners.mode === 'off'
       ? undefined
-      : openOwnerReport({ knowledge, clock, log: log.child({ component: 'owners' }) });
+      : openOwnerReport({ clusterState, clock, log: log.child({ component: 'owners' }) });
   return {
-    ...knowledge,
+    ...clusterState,
     waiters,
     watches,
     conditions: [

@@ -7,7 +7,7 @@ import type { Clock } from '../../cache/clock.ts';
 import { fullName } from '../../cache/index/object-name.ts';
 import { debounce } from '../base/debounce.ts';
 import { redactClientId, type Log } from '../base/log.ts';
-import type { GrantKnowledge } from '../grants/authorize.ts';
+import type { GrantState } from '../grants/authorize.ts';
 import { unownedOf, type Unowned } from '../grants/unowned.ts';
 
 export interface OwnerReport extends Disposable {
@@ -16,7 +16,7 @@ export interface OwnerReport extends Disposable {
 }
 
 export interface OwnerReportOptions {
-  readonly knowledge: GrantKnowledge;
+  readonly clusterState: GrantState;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -25,17 +25,17 @@ export interface OwnerReportOptions {
 const everyMs = 5_000;
 const maxLines = 10;
 
-export function openOwnerReport({ knowledge, clock, log }: OwnerReportOptions): OwnerReport {
-  const { grants, owners } = knowledge;
+export function openOwnerReport({ clusterState, clock, log }: OwnerReportOptions): OwnerReport {
+  const { grants, owners } = clusterState;
   const outcome = owners.mode === 'enforce' ? 'refused' : 'served';
   let known: ReadonlySet<string> = new Set();
   const look = debounce(clock, everyMs, () => {
     // Before the first lists are complete, the grants may be missing.
-    if (!knowledge.isSynced()) {
+    if (!clusterState.isSynced()) {
       look.trigger();
       return;
     }
-    const found = new Map(unownedOf(knowledge).map((each) => [keyOf(each), each]));
+    const found = new Map(unownedOf(clusterState).map((each) => [keyOf(each), each]));
     const fresh = [...found].filter(([key]) => !known.has(key));
     known = new Set(found.keys());
     for (const [, each] of fresh.slice(0, maxLines)) {

@@ -21,7 +21,7 @@ import type { Authorized } from '../grants/authorization.ts';
 import { relayed, type Exchange, type Handled } from '../server/request.ts';
 import { correlationInBytes, correlationOf } from '../base/lines/correlation.ts';
 import type { Hit, Observer, TokenDecision } from '../server/observer.ts';
-import type { StandingRight } from '../server/standing-rights.ts';
+import type { GrantedDecision } from '../server/decision-cache.ts';
 import { loggablePath, loggableResource, redactClientId } from '../base/log.ts';
 import type { Logger, PreparedLine } from '../base/logger.ts';
 import { hostTokenPath, tokenPath, type Route } from '../server/route.ts';
@@ -103,7 +103,7 @@ export function createObserver(
 ): Observer {
   const counts = new RequestCounts(metrics, byIdentity);
   const namespaces = new BoundedLabel(200);
-  const prepared = new WeakMap<StandingRight, PreparedHit>();
+  const prepared = new WeakMap<GrantedDecision, PreparedHit>();
   const observeHit = metrics.observer('nmi_request_duration_seconds', hitLabels.request);
   const budget = new LogBudget({
     clock,
@@ -133,7 +133,7 @@ export function createObserver(
     hits = 0;
   });
 
-  function prepareHit(podIp: string, head: Buffer, right: StandingRight): PreparedHit {
+  function prepareHit(podIp: string, head: Buffer, right: GrantedDecision): PreparedHit {
     const { authorization, query } = right;
     const { pod } = authorization;
     const { resource } = query;
@@ -173,7 +173,7 @@ export function createObserver(
 
   function onHit(
     { caller, startedAtMs, requestId, request, fetchId }: Hit,
-    right: StandingRight,
+    right: GrantedDecision,
   ): void {
     const known = prepared.get(right);
     const hit = known?.podIp === caller.ip ? known : prepareHit(caller.ip, request.bytes, right);

@@ -270,10 +270,10 @@ export class TokenBroker implements Part, Disposable {
     const prefixes = identities.map((identity) => tokenKey(identity, ''));
     return this.#cache
       .describe(({ key }) => prefixes.some((prefix) => key.startsWith(prefix)))
-      .map((standing) => {
-        const { failure, cooldownLeftMs } = standing;
-        if (failure === undefined) return standing;
-        return { ...standing, failure: withRestOfCooldown(failure, cooldownLeftMs) };
+      .map((status) => {
+        const { failure, cooldownLeftMs } = status;
+        if (failure === undefined) return status;
+        return { ...status, failure: withRestOfCooldown(failure, cooldownLeftMs) };
       });
   }
 

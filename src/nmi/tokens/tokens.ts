@@ -6,7 +6,7 @@ import type { Logger } from '../base/logger.ts';
 import type { Part } from '../base/part.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
-import { IdentitiesInUse, type DemandKnowledge } from '../grants/identities-in-use.ts';
+import { IdentitiesInUse, type DemandState } from '../grants/identities-in-use.ts';
 import { createSecretReader } from '../kube/accounts/secrets.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { readEntraCa } from '../sources/entra/ca-file.ts';
@@ -31,10 +31,10 @@ export interface TokensOptions {
   readonly config: Config;
   readonly tuning: Tuning;
   readonly client: KubeClient;
-  readonly knowledge: DemandKnowledge & { readonly pods: PodIndex };
+  readonly clusterState: DemandState & { readonly pods: PodIndex };
   readonly observer: UpstreamObserver;
   /** Marks the agent's own requests to IMDS. */
-  readonly loopMark: LoopDetection;
+  readonly loopDetection: LoopDetection;
   readonly clock: Clock;
   readonly log: Logger;
   /** Where the proxy variables are looked up. */
@@ -50,16 +50,16 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
   const { config, tuning, client, clock, observer } = options;
   const caPem = await readEntraCa(config.entraCaFile);
   await using opening = new AsyncDisposableStack();
-  const demand = new IdentitiesInUse(options.knowledge);
+  const demand = new IdentitiesInUse(options.clusterState);
   const certificates = new CertificateExpiries<EntraCredential>((credential) =>
-    demand.isProofNeeded(credential),
+    demand.isCredentialNeeded(credential),
   );
   const entra = opening.use(
     openEntraUpstream({
       timeoutMs: tuning.entraTimeoutMs,
       userAgent: userAgent(config.customUserAgent),
       client,
-      pods: options.knowledge.pods,
+      pods: options.clusterState.pods,
       demand,
       onCertificate: (credential, atMs) =>
         certificates.note(credential, secretOf(credential), atMs),
@@ -74,7 +74,7 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
       userAgent: userAgent(config.customUserAgent),
       timeoutMs: tuning.imdsTimeoutMs,
       clock,
-      loopMark: options.loopMark,
+      loopDetection: options.loopDetection,
       hidesNode: config.blockInstanceMetadata,
     }),
   );
@@ -85,7 +85,7 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
       demand,
       clock,
       observer,
-      nextImdsFetchId: () => options.loopMark.next(),
+      nextImdsFetchId: () => options.loopDetection.next(),
       random: Math.random,
       maxEntries: tuning.tokenCacheSize,
       waitMs: Math.max(tuning.imdsTimeoutMs, tuning.entraTimeoutMs) + 500,

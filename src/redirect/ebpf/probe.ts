@@ -150,11 +150,11 @@ function probeCgroups(given: string | undefined): readonly Finding[] {
           detail: `none below ${root.value}: the kubelet has not started, or uses cgroup version 1`,
         }
       : { part: 'pods in the cgroup2 tree', support: 'supported', detail: podsRoot },
-    own.kind === 'finding' ? own.finding : judgeOwnCgroup(own.value),
+    own.kind === 'finding' ? own.finding : findingOfOwnCgroup(own.value),
   ];
 }
 
-function judgeOwnCgroup(id: bigint | undefined): Finding {
+function findingOfOwnCgroup(id: bigint | undefined): Finding {
   return id === undefined
     ? { part: 'own cgroup', support: 'unsupported', detail: 'in no mounted part of the tree' }
     : { part: 'own cgroup', support: 'supported', detail: `id ${id}` };

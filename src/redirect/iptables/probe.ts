@@ -25,13 +25,13 @@ export async function probeIptables(host: Host = createHost()): Promise<Iptables
 }
 
 async function probeNft(host: Host): Promise<Finding> {
-  return judgeRun('iptables nft', NFT.save, await runSave(host, NFT, 'nat'));
+  return findingOfRun('iptables nft', NFT.save, await runSave(host, NFT, 'nat'));
 }
 
 /** Uses the kernel's list of tables, since reading a table by the tool creates it. */
 async function probeLegacy(host: Host): Promise<Finding> {
   const part = 'iptables legacy';
-  const found = judgeRun(part, LEGACY.save, await host.run(LEGACY.save, ['--version']));
+  const found = findingOfRun(part, LEGACY.save, await host.run(LEGACY.save, ['--version']));
   if (found.support !== 'supported') return found;
   const tables = await listLegacyTables(host);
   if (tables === undefined) {
@@ -64,7 +64,7 @@ async function probeGuard(host: Host): Promise<Finding> {
   }
 }
 
-function judgeRun(part: string, tool: string, result: ToolResult): Finding {
+function findingOfRun(part: string, tool: string, result: ToolResult): Finding {
   const failure = failureOf(STEP, tool, result);
   return failure === undefined
     ? { part, support: 'supported', detail: tool }

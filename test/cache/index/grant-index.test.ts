@@ -548,14 +548,14 @@ describe('the default identity', () => {
 
 // ---- against a naive model ------------------------------------------------------------------
 
-interface World {
+interface TestBed {
   readonly pods: Map<string, Pod>;
   readonly identities: Map<string, Identity>;
   readonly bindings: Map<string, Binding>;
   readonly exceptions: Map<string, Exception>;
 }
 
-type Kind = keyof World;
+type Kind = keyof TestBed;
 type Item = Pod | Identity | Binding | Exception;
 type Event =
   | { readonly kind: Kind; readonly do: 'upsert' | 'remove'; readonly item: Item }
@@ -625,8 +625,8 @@ const event = fc.oneof(
   { weight: 1, arbitrary: eventOf('exceptions') },
 );
 
-function applyToWorld(world: World, step: Event): void {
-  const objects: Map<string, Item> = world[step.kind];
+function applyToTestBed(testBed: TestBed, step: Event): void {
+  const objects: Map<string, Item> = testBed[step.kind];
   const keyOf = (item: Item) => `${item.namespace}/${item.name}`;
   if (step.do === 'upsert') objects.set(keyOf(step.item), step.item);
   if (step.do === 'remove' && objects.get(keyOf(step.item))?.uid === step.item.uid) {
@@ -646,13 +646,13 @@ function applyToIndexes(store: ObjectStore<never>, step: Event): void {
 }
 
 /** The rules, read off one by one over all objects. */
-function grantsByRules(world: World, pod: Pod, labelledSince: number): PodGrants {
+function grantsByRules(testBed: TestBed, pod: Pod, labelledSince: number): PodGrants {
   const name = (a: ObjectRef, b: ObjectRef) => (a.name < b.name ? -1 : 1);
   const own = <T extends ObjectRef>(all: Map<string, T>) =>
     [...all.values()].filter(({ namespace }) => namespace === pod.namespace).sort(name);
 
   const podLabels = new Map(Object.entries(pod.labels));
-  const exception = own(world.exceptions).find((candidate) =>
+  const exception = own(testBed.exceptions).find((candidate) =>
     Object.entries(candidate.podLabels).some(
       ([key, text]) => podLabels.get(key)?.toUpperCase() === text.toUpperCase(),
     ),
@@ -661,7 +661,7 @@ function grantsByRules(world: World, pod: Pod, labelledSince: number): PodGrants
 
   const label = podLabels.get(bindingLabel) ?? '';
   if (label === '') return { kind: 'no-label' };
-  const matching = own(world.bindings).filter(({ selector }) => selector === label);
+  const matching = own(testBed.bindings).filter(({ selector }) => selector === label);
   const isForeign = ({ serviceAccount }: Binding) =>
     serviceAccount !== '' && serviceAccount !== pod.serviceAccount;
   const bindings = matching.filter((binding) => !isForeign(binding));
@@ -672,8 +672,8 @@ function grantsByRules(world: World, pod: Pod, labelledSince: number): PodGrants
   }
 
   const exists = ({ identityName }: Binding) =>
-    world.identities.has(`${pod.namespace}/${identityName}`);
-  const identities = own(world.identities)
+    testBed.identities.has(`${pod.namespace}/${identityName}`);
+  const identities = own(testBed.identities)
     .filter((identity) => bindings.some(({ identityName }) => identityName === identity.name))
     .sort((a, b) => a.createdAtWallMs - b.createdAtWallMs || name(a, b));
   if (identities.length === 0) {
@@ -719,16 +719,16 @@ describe('the grant index against the rules', () => {
           bindings: grants.bindings,
           exceptions: grants.exceptions,
         };
-        const world: World = {
+        const testBed: TestBed = {
           pods: new Map(),
           identities: new Map(),
           bindings: new Map(),
           exceptions: new Map(),
         };
         const look = () =>
-          [...world.pods.values()].map((pod) => ({
+          [...testBed.pods.values()].map((pod) => ({
             pod,
-            grants: grantsByRules(world, pod, pods.labelledSinceWallMs(pod.uid)),
+            grants: grantsByRules(testBed, pod, pods.labelledSinceWallMs(pod.uid)),
           }));
         let told = 0;
         grants.onChange(() => {
@@ -739,7 +739,7 @@ describe('the grant index against the rules', () => {
           clock.advance(1);
           const { generation } = grants;
           told = 0;
-          applyToWorld(world, step);
+          applyToTestBed(testBed, step);
           applyToIndexes(stores[step.kind], step);
           const after = look();
           for (const { pod, grants: expected } of after) {

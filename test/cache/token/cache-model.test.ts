@@ -116,7 +116,7 @@ interface Minted {
   readonly lifeMs: number;
 }
 
-class World {
+class TestBed {
   readonly clock = new HandClock();
   readonly limiter = new RateLimiter({ clock: this.clock, ...limits });
   readonly cache: TokenCache<Request, Failure>;
@@ -281,8 +281,8 @@ class World {
 
   /** What a fetch under way brings may be kept or not, and so may the token that it renews. */
   #doubtFetch(key: string): void {
-    const [standing] = this.cache.describe((request) => request.key === key);
-    if (standing?.isFetching !== true) return;
+    const [status] = this.cache.describe((request) => request.key === key);
+    if (status?.isFetching !== true) return;
     this.kept.delete(key);
     this.unsure.add(key);
   }
@@ -343,14 +343,14 @@ function nameOf({ key, right }: Request): string {
   return `${key} ${right}`;
 }
 
-async function take(world: World, step: Step): Promise<void> {
-  const { clock, scheduler } = world;
+async function take(testBed: TestBed, step: Step): Promise<void> {
+  const { clock, scheduler } = testBed;
   switch (step.kind) {
     case 'ask':
-      world.ask(step.request, step.waitMs);
+      testBed.ask(step.request, step.waitMs);
       break;
     case 'renew':
-      world.renew(step.request);
+      testBed.renew(step.request);
       break;
     case 'land':
       if (scheduler.count() > 0) await scheduler.waitNext(1);
@@ -360,35 +360,35 @@ async function take(world: World, step: Step): Promise<void> {
       break;
     case 'jump':
       clock.jumpWall(step.ms);
-      world.jumpedMs += Math.abs(step.ms);
+      testBed.jumpedMs += Math.abs(step.ms);
       break;
     case 'drop':
-      world.drop(step.key, step.rights);
+      testBed.drop(step.key, step.rights);
       break;
     case 'dropTokens':
-      world.dropTokens(step.key);
+      testBed.dropTokens(step.key);
       break;
     case 'want':
-      world.isWanted = step.isWanted;
+      testBed.isWanted = step.isWanted;
       break;
   }
   await nextTurn();
-  world.checkBounds();
+  testBed.checkBounds();
 }
 
-async function landAll({ scheduler }: World): Promise<void> {
+async function landAll({ scheduler }: TestBed): Promise<void> {
   for (let count = 0; scheduler.count() > 0 && count < 1_000; count++) await scheduler.waitNext(1);
   await nextTurn();
 }
 
 /** Every fetch ends, nobody asks any more, and every token comes to its end by both clocks. */
-async function outlive(world: World): Promise<void> {
-  world.isWanted = false;
+async function outlive(testBed: TestBed): Promise<void> {
+  testBed.isWanted = false;
   const stepMs = longestLifeMs / 2;
-  for (let leftMs = world.jumpedMs + 3 * longestLifeMs; leftMs > 0; leftMs -= stepMs) {
-    await landAll(world);
-    await pass(world.clock, stepMs);
-    world.checkBounds();
+  for (let leftMs = testBed.jumpedMs + 3 * longestLifeMs; leftMs > 0; leftMs -= stepMs) {
+    await landAll(testBed);
+    await pass(testBed.clock, stepMs);
+    testBed.checkBounds();
   }
 }
 
@@ -403,15 +403,15 @@ describe('the token cache under any order of events', () => {
   it('keeps its promises, and has answered everyone once their time is up', async () => {
     await fc.assert(
       fc.asyncProperty(...anyRun, async (scheduler, steps, endings, maxEntries) => {
-        const world = new World(scheduler, endings, maxEntries);
-        for (const step of steps) await take(world, step);
+        const testBed = new TestBed(scheduler, endings, maxEntries);
+        for (const step of steps) await take(testBed, step);
         // No fetch ends any more; only time passes.
-        await pass(world.clock, waitMs);
-        assert.equal(world.answered, world.asked);
-        assert.equal(world.cache.stats.waiting, 0);
-        await outlive(world);
-        world.checkEmpty();
-        await world.dispose();
+        await pass(testBed.clock, waitMs);
+        assert.equal(testBed.answered, testBed.asked);
+        assert.equal(testBed.cache.stats.waiting, 0);
+        await outlive(testBed);
+        testBed.checkEmpty();
+        await testBed.dispose();
       }),
       { numRuns: 1_000 },
     );
@@ -434,13 +434,13 @@ describe('the token cache under any order of events', () => {
     ];
     await fc.assert(
       fc.asyncProperty(fc.scheduler(), async (scheduler) => {
-        const world = new World(scheduler, endings, 100);
-        for (const step of steps) await take(world, step);
-        assert.equal(world.startsAtMs.length, 2);
-        await pass(world.clock, 7_000);
-        assert.equal(world.startsAtMs.length, 3);
-        await world.dispose();
-        await landAll(world);
+        const testBed = new TestBed(scheduler, endings, 100);
+        for (const step of steps) await take(testBed, step);
+        assert.equal(testBed.startsAtMs.length, 2);
+        await pass(testBed.clock, 7_000);
+        assert.equal(testBed.startsAtMs.length, 3);
+        await testBed.dispose();
+        await landAll(testBed);
       }),
       { numRuns: 1 },
     );
@@ -449,21 +449,21 @@ describe('the token cache under any order of events', () => {
   it('can be disposed at any moment: everyone is answered, nothing is armed or asked', async () => {
     await fc.assert(
       fc.asyncProperty(...anyRun, async (scheduler, steps, endings, maxEntries) => {
-        const world = new World(scheduler, endings, maxEntries);
-        for (const step of steps) await take(world, step);
-        const calls = world.startsAtMs.length;
-        await world.dispose();
-        assert.equal(world.answered, world.asked);
-        assert.deepEqual(world.clock.armed, []);
-        await landAll(world);
-        world.ask({ key: 'a', right: 'binding' }, waitMs);
+        const testBed = new TestBed(scheduler, endings, maxEntries);
+        for (const step of steps) await take(testBed, step);
+        const calls = testBed.startsAtMs.length;
+        await testBed.dispose();
+        assert.equal(testBed.answered, testBed.asked);
+        assert.deepEqual(testBed.clock.armed, []);
+        await landAll(testBed);
+        testBed.ask({ key: 'a', right: 'binding' }, waitMs);
         await nextTurn();
-        assert.equal(world.answered, world.asked);
-        assert.deepEqual(world.clock.armed, []);
-        assert.equal(world.startsAtMs.length, calls);
-        assert.equal(world.cache.size, 0);
-        assert.ok(world.cache.isEmpty);
-        assert.deepEqual(world.violations, []);
+        assert.equal(testBed.answered, testBed.asked);
+        assert.deepEqual(testBed.clock.armed, []);
+        assert.equal(testBed.startsAtMs.length, calls);
+        assert.equal(testBed.cache.size, 0);
+        assert.ok(testBed.cache.isEmpty);
+        assert.deepEqual(testBed.violations, []);
       }),
       { numRuns: 1_000 },
     );

@@ -3,11 +3,11 @@
  * input asks, many at once, each client in pods of its own: one with two identities, one with none.
  */
 import { createInterface } from 'node:readline';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { attachFabric, fabricAddresses } from '../../../lab/fabric/fabric.ts';
-import { openFabricGround } from '../../../lab/world/fabric-ground.ts';
+import { openFabricEnvironment } from '../../../lab/test-bed/fabric-environment.ts';
 import { createAzureIdentity, createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
-import { nodeName, World } from '../../../lab/world/world.ts';
+import { nodeName, TestBed } from '../../../lab/test-bed/test-bed.ts';
 import { agentCommand } from '../../support/agent-command.ts';
 import type { ClientRun, ClientRunResult, LabReply, LabRequest } from './client-lab.ts';
 import { openFakeArm } from './fake-arm.ts';
@@ -22,18 +22,18 @@ interface ClientPod {
 }
 
 const fabric = attachFabric(process.argv[2] ?? '');
-await using ground = await openFabricGround(fabric, 'iptables', agentCommand);
+await using environment = await openFabricEnvironment(fabric, 'iptables', agentCommand);
 await using arm = await openFakeArm(fabricAddresses.azureIp);
-await using world = new World(ground, () => undefined);
-await world.reset(['--log-level=debug']);
-const { name, clientId, resourceId } = world.assignIdentity('older');
+await using testBed = new TestBed(environment, () => undefined);
+await testBed.reset(['--log-level=debug']);
+const { name, clientId, resourceId } = testBed.assignIdentity('older');
 const createdAtWallMs = Date.now() - hourMs;
-world.kube.apply(createAzureIdentity({ name, clientId, resourceId, createdAtWallMs }));
-world.addBinding(name, name, label);
-world.bind('newer', label);
-world.assignIdentity('stranger');
-await world.untilAgentKnows();
-const log = new RequestLog(world.agent);
+testBed.kube.apply(createAzureIdentity({ name, clientId, resourceId, createdAtWallMs }));
+testBed.addBinding(name, name, label);
+testBed.bind('newer', label);
+testBed.assignIdentity('stranger');
+await testBed.untilAgentKnows();
+const log = new RequestLog(testBed.agent);
 const pods = new Map<string, Promise<ClientPod>>();
 say({ arm: { url: arm.url, caFile: arm.caFile } });
 
@@ -55,9 +55,9 @@ async function serve({ id, runs, outage }: LabRequest): Promise<void> {
 async function runClient(run: ClientRun): Promise<ClientRunResult> {
   const { space, ip } = await podFor(run);
   const before = await log.count(ip);
-  const { code, stdout, stderr } = await ground.runInPod(space, run.command, run.args);
+  const { code, stdout, stderr } = await environment.runInPod(space, run.command, run.args);
   const requests = since(before, await log.count(ip));
-  return { code, stdout, stderr, requests, leaks: world.leaks };
+  return { code, stdout, stderr, requests, leaks: testBed.leaks };
 }
 
 /** The real service fails until each client has been refused once, or has given up. */
@@ -65,7 +65,7 @@ async function runInOutage(runs: readonly ClientRun[]): Promise<readonly ClientR
   const found = await Promise.all(runs.map(podFor));
   const countRefused = (ip: string): number => log.countSoFar(ip)['token upstream_down'] ?? 0;
   const before = new Map(found.map(({ ip }) => [ip, countRefused(ip)]));
-  await world.imds.setFaults({ fail: { status: 500 } });
+  await testBed.imds.setFaults({ fail: { status: 500 } });
   try {
     const running = runs.map(runClient);
     const refused = found.map(({ ip }) =>
@@ -75,10 +75,10 @@ async function runInOutage(runs: readonly ClientRun[]): Promise<readonly ClientR
     );
     // Whether a client met the outage is for the test to judge, by the count.
     await Promise.all(running.map((run, index) => Promise.race([run, refused[index]])));
-    await world.imds.setFaults({});
+    await testBed.imds.setFaults({});
     return await Promise.all(running);
   } finally {
-    await world.imds.setFaults({});
+    await testBed.imds.setFaults({});
   }
 }
 
@@ -92,11 +92,11 @@ function podFor({ client, pod }: ClientRun): Promise<ClientPod> {
 /** Without the lab's own client in it; the owner of the fabric removes it. */
 async function addPod(podName: string, binding: string | undefined): Promise<ClientPod> {
   const { ip, ips } = await fabric.addPod(podName);
-  const where = { nodeName, ips, hostIp: ground.nodeIp };
-  world.kube.apply(
+  const where = { nodeName, ips, hostIp: environment.nodeIp };
+  testBed.kube.apply(
     createPodManifest({ name: podName, ...where, ...(binding === undefined ? {} : { binding }) }),
   );
-  await world.untilAgentKnows();
+  await testBed.untilAgentKnows();
   return { space: podName, ip };
 }
 

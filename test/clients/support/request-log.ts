@@ -1,7 +1,7 @@
 /** What the agent's debug log says it answered, by the pod that asked. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { eventually } from '../../../lab/world/eventually.ts';
-import type { AgentProcess } from '../../../lab/world/agent-process.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
+import type { AgentProcess } from '../../../lab/test-bed/agent-process.ts';
 
 /** By `route reason`. */
 export type RequestCounts = Readonly<Record<string, number>>;

@@ -6,7 +6,7 @@ import { it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../../src/cache/clock.ts';
 import type { Identity } from '../../../src/cache/index/objects.ts';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';
 import { parseIdentity } from '../../../src/nmi/kube/watch/parse.ts';
 import { openReflector, type Reflector } from '../../../src/nmi/kube/watch/reflector.ts';
@@ -14,7 +14,7 @@ import {
   createApiServerCapabilities,
   type ApiServerCapabilities,
 } from '../../../src/nmi/kube/watch/api-server-capabilities.ts';
-import { keptLog, MapStore, quick, temporaryDir } from '../../nmi/kube/kube-world.ts';
+import { keptLog, MapStore, quick, temporaryDir } from '../../nmi/kube/kube-test-bed.ts';
 import type { Api, ApiAccess } from './api.ts';
 import { identitiesIn, type ContractServer } from './contract.ts';
 import { openFaultProxy, type FaultProxy } from './fault-proxy.ts';

@@ -16,8 +16,8 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { AgentProcess } from '../../../lab/world/agent-process.ts';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { AgentProcess } from '../../../lab/test-bed/agent-process.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { attachFabric, fabricAddresses } from '../../../lab/fabric/fabric.ts';
 import { openLabCgroups } from '../../../lab/fabric/cgroups.ts';
 import { createLabIdentity } from '../../../lab/fakes/identity.ts';
@@ -28,7 +28,7 @@ import {
   createPodManifest,
 } from '../../../lab/fakes/kube/manifests.ts';
 import { openFabricPod } from '../../../lab/pods/pod-client.ts';
-import { openSurroundings } from '../../../lab/world/environment.ts';
+import { openServices } from '../../../lab/test-bed/services.ts';
 import { containerCommand, readPodSpec, type Container, type PodSpec } from './container.ts';
 
 const [prefix = '', root = ''] = process.argv.slice(2);
@@ -37,8 +37,8 @@ const node = 'lab-node';
 const fabric = attachFabric(prefix);
 
 await using stack = new AsyncDisposableStack();
-const surroundings = stack.use(
-  await openSurroundings({
+const services = stack.use(
+  await openServices({
     imds: { host: imdsIp, port: 80 },
     host: azureIp,
     kubePort: 6443,
@@ -46,7 +46,7 @@ const surroundings = stack.use(
     nodeIp,
   }),
 );
-const { imds, kube } = surroundings;
+const { imds, kube } = services;
 const cgroups = stack.use(openLabCgroups());
 const bpffs = dirname(cgroups.pinFolder);
 const files = mkdtempSync(join(tmpdir(), 'nmi-test-host-'));
@@ -108,7 +108,7 @@ interface Difference {
 /** The agent starts, reports the expected redirect, and a pod gets the token of its identity. */
 async function serves(difference: Difference, says: RegExp): Promise<void> {
   await using agent = openAgent(8085, difference);
-  await agent.start([...surroundings.agentFlags, '--log-format=json']);
+  await agent.start([...services.agentFlags, '--log-format=json']);
   const chosen = agent.lines.find((line) => line.includes('redirect chosen')) ?? '';
   assert.match(chosen, says);
   process.stdout.write(`${chosen}\n`);
@@ -134,7 +134,7 @@ async function servesSplit(): Promise<void> {
   const uid = randomUUID();
   await using server = openAgent(8085, { spec: split, container: serving, uid });
   await using keeper = openAgent(8086, { spec: split, container: kernel, uid });
-  server.launch([...surroundings.agentFlags, '--log-format=json']);
+  server.launch([...services.agentFlags, '--log-format=json']);
   await keeper.start(['--log-format=json']);
   await server.untilReady();
   assert.match(rightsOf(server.pid), /^Uid:\s65532\s[^]*^CapPrm:\s0+\nCapEff:\s0+$/m);
@@ -164,7 +164,7 @@ function openAgent(port: number, difference: Difference): AgentProcess {
   const { spec = manifest, container = spec.containers[0], capabilities } = difference;
   const { uid = randomUUID() } = difference;
   assert.ok(container !== undefined);
-  const { KUBECONFIG = '' } = surroundings.agentEnvironment;
+  const { KUBECONFIG = '' } = services.agentEnvironment;
   return new AgentProcess({
     adminUrl: `http://${nodeIp}:${port}`,
     spawn: (flags) => {

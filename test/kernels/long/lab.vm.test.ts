@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { dirname } from 'node:path';
 import { before, describe, it } from 'node:test';
-import type { LabResult } from '../../../lab/world/scenario.ts';
+import type { LabResult } from '../../../lab/test-bed/scenario.ts';
 import type { GuestRun } from '../support/machine.ts';
 import { findKernel, kernelNames, outputOf, runWhole } from '../support/suite.ts';
 

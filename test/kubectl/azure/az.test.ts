@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { renderAz, runAz } from '../../../src/kubectl/azure/az.ts';
-import type { Outside, ProgramRun } from '../../../src/kubectl/base/outside.ts';
+import type { Io, ProgramRun } from '../../../src/kubectl/base/io.ts';
 
-function outsideOf(answer: ProgramRun): Outside {
+function ioOf(answer: ProgramRun): Io {
   return {
     environment: {},
     stdout: () => undefined,
@@ -18,7 +18,7 @@ function outsideOf(answer: ProgramRun): Outside {
 }
 
 const line = ['role', 'assignment', 'create', '--role', 'Key Vault Secrets User'];
-const failing = (stderr: string) => runAz(outsideOf({ code: 1, stdout: '', stderr }), line);
+const failing = (stderr: string) => runAz(ioOf({ code: 1, stdout: '', stderr }), line);
 
 describe('a line for az', () => {
   it('is quoted for a shell', () => {
@@ -26,14 +26,11 @@ describe('a line for az', () => {
   });
 
   it('gives what az prints', async () => {
-    assert.equal(
-      await runAz(outsideOf({ code: 0, stdout: 'out', stderr: 'WARNING: x' }), line),
-      'out',
-    );
+    assert.equal(await runAz(ioOf({ code: 0, stdout: 'out', stderr: 'WARNING: x' }), line), 'out');
   });
 
   it('fails with the next step', async () => {
-    await assert.rejects(runAz(outsideOf({ code: undefined, stdout: '', stderr: '' }), line), {
+    await assert.rejects(runAz(ioOf({ code: undefined, stdout: '', stderr: '' }), line), {
       exitCode: 69,
     });
     await assert.rejects(failing("ERROR: Please run 'az login' to setup account."), {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { tryExchange } from '../../../src/kubectl/azure/trial-exchange.ts';
-import type { Outside } from '../../../src/kubectl/base/outside.ts';
+import type { Io } from '../../../src/kubectl/base/io.ts';
 
 const assertion = 'eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl';
 const trial = {
@@ -13,8 +13,8 @@ const trial = {
 
 describe('a trial exchange', () => {
   const answered = (status: number, body: object) => {
-    const posts: Parameters<Outside['post']>[] = [];
-    const post: Outside['post'] = (...args) => {
+    const posts: Parameters<Io['post']>[] = [];
+    const post: Io['post'] = (...args) => {
       posts.push(args);
       return Promise.resolve({ status, body: JSON.stringify(body) });
     };

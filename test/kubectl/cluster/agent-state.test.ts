@@ -5,7 +5,7 @@ import { parseMetrics } from '../../../src/kubectl/cluster/metrics.ts';
 import { createAgentPod, failed, ok, play } from '../support/recorded-kubectl.ts';
 
 const nodes = ['node-1', 'node-2'].map((name) => ({ kind: 'Node', metadata: { name } }));
-const world = {
+const testBed = {
   objects: {
     pods: [createAgentPod('node-1'), createAgentPod('node-2', { args: ['--prometheus-port=0'] })],
     nodes,
@@ -13,7 +13,10 @@ const world = {
 };
 
 async function statusWith(answer: ReturnType<typeof ok>) {
-  const { stdout, calls } = await play(['status', '-o', 'json'], { ...world, other: () => answer });
+  const { stdout, calls } = await play(['status', '-o', 'json'], {
+    ...testBed,
+    other: () => answer,
+  });
   return {
     calls,
     value: JSON.parse(stdout) as { nodes: Record<string, unknown>[]; unread: { why: string }[] },

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { boundWorld, kinds, play, type Recorded } from '../support/recorded-kubectl.ts';
+import { boundTestBed, kinds, play, type Recorded } from '../support/recorded-kubectl.ts';
 
 const explainWith = async (recorded: Recorded) => {
   const { code, stdout, stderr } = await play(['explain', 'pod', 'web', '-o', 'json'], recorded);
@@ -21,7 +21,7 @@ describe('reading a cluster', () => {
   it('needs pods and the three kinds, and names the rule when they are forbidden', async () => {
     for (const kind of ['pods', kinds.identities, kinds.bindings, kinds.exceptions]) {
       const { code, stderr } = await explainWith({
-        ...boundWorld(),
+        ...boundTestBed(),
         forbidden: { [kind]: 'everywhere' },
       });
       assert.equal(code, 77, kind);
@@ -39,7 +39,7 @@ describe('reading a cluster', () => {
         ...['daemonsets.apps', 'cronjobs.batch', 'jobs.batch'],
       ].map((kind) => [kind, 'everywhere' as const]),
     );
-    const { code, answer } = await explainWith({ ...boundWorld(), forbidden });
+    const { code, answer } = await explainWith({ ...boundTestBed(), forbidden });
     assert.equal(code, 0);
     assert.equal(answer?.verdict, 'granted');
     assert.deepEqual(answer?.unread.map(({ loses }) => loses).toSorted(), [
@@ -52,7 +52,7 @@ describe('reading a cluster', () => {
 
   it('reads a namespace alone where the user may not read all', async () => {
     const forbidden = { [kinds.identities]: 'all-namespaces', pods: 'all-namespaces' } as const;
-    const { code, answer } = await explainWith({ ...boundWorld(), forbidden });
+    const { code, answer } = await explainWith({ ...boundTestBed(), forbidden });
     assert.equal(code, 0);
     assert.equal(answer?.verdict, 'granted');
     assert.deepEqual(answer?.unread.map(({ loses }) => loses).toSorted(), [
@@ -62,7 +62,7 @@ describe('reading a cluster', () => {
   });
 
   it('fails clearly without the definitions of the kinds', async () => {
-    const { code, stderr } = await explainWith({ ...boundWorld(), missing: [kinds.identities] });
+    const { code, stderr } = await explainWith({ ...boundTestBed(), missing: [kinds.identities] });
     assert.equal(code, 1);
     assert.match(
       stderr,
@@ -71,7 +71,7 @@ describe('reading a cluster', () => {
   });
 
   it('goes on without a kind that an old server lacks', async () => {
-    const { code, answer } = await explainWith({ ...boundWorld(), missing: ['cronjobs.batch'] });
+    const { code, answer } = await explainWith({ ...boundTestBed(), missing: ['cronjobs.batch'] });
     assert.equal(code, 0);
     assert.match(answer?.unread[0]?.why ?? '', /cannot list cronjobs.batch/);
   });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
-import { createKnowledge } from '../../../src/kubectl/cluster/knowledge.ts';
+import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
 import { snapshotOf } from '../../../src/kubectl/cluster/manifests.ts';
 import { analyze, suppress } from '../../../src/kubectl/findings/analyze.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
@@ -15,7 +15,7 @@ import {
 
 function analyzeAll(objects: readonly RawObject[]) {
   const snapshot = snapshotOf(objects);
-  const view = createKnowledge(snapshot, defaultConfig, nowWallMs);
+  const view = createClusterState(snapshot, defaultConfig, nowWallMs);
   return analyze({ snapshot, view, config: defaultConfig });
 }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
-import { createKnowledge } from '../../../src/kubectl/cluster/knowledge.ts';
+import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import { examineObjects } from '../../../src/kubectl/findings/objects.ts';
 import {
@@ -14,7 +14,7 @@ import {
 
 function examine(changes: Partial<Snapshot> = {}) {
   const snapshot = createSnapshot(changes);
-  const view = createKnowledge(snapshot, defaultConfig, nowWallMs);
+  const view = createClusterState(snapshot, defaultConfig, nowWallMs);
   return examineObjects({ snapshot, view, config: defaultConfig });
 }
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
-import { createKnowledge } from '../../../src/kubectl/cluster/knowledge.ts';
+import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import { examinePod, namedClientId, wantsIdentity } from '../../../src/kubectl/findings/pods.ts';
 import {
@@ -23,7 +23,7 @@ const withClientId = (value: string) => ({
 
 function examine(pod: RawObject, changes: Partial<Snapshot> = {}) {
   const snapshot = createSnapshot({ pods: [pod], ...changes });
-  const view = createKnowledge(snapshot, defaultConfig, nowWallMs);
+  const view = createClusterState(snapshot, defaultConfig, nowWallMs);
   const report = examinePod(pod, { snapshot, view, config: defaultConfig });
   return report?.findings ?? [];
 }

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { judgeClient, sdkRule } from '../../../src/kubectl/findings/sdk-versions.ts';
+import { classifySdk, sdkRule } from '../../../src/kubectl/findings/sdk-versions.ts';
 import { sdkFamilies } from '../../../src/nmi/telemetry/user-agent.ts';
 
 describe('the version of an SDK', () => {
   it('is compared by numbers, not by letters', () => {
-    const kindOf = (client: string) => judgeClient(client).kind;
+    const kindOf = (client: string) => classifySdk(client).kind;
     for (const version of ['1.13.0', '1.13', '1.100.0', '2', '2.0.0']) {
       assert.equal(kindOf(`azsdk-python-identity/${version}`), 'knows', version);
     }
@@ -18,7 +18,7 @@ describe('the version of an SDK', () => {
   });
 
   it('that is too old comes with the one to update to', () => {
-    assert.deepEqual(judgeClient('azsdk-go-azidentity/1.2.2'), {
+    assert.deepEqual(classifySdk('azsdk-go-azidentity/1.2.2'), {
       kind: 'too-old',
       title: 'azidentity for Go',
       version: '1.2.2',
@@ -28,9 +28,9 @@ describe('the version of an SDK', () => {
 
   it('is known for every family that agents name', () => {
     for (const family of sdkFamilies) {
-      assert.equal(judgeClient(`${family}/100.0.0`).kind, 'knows', family);
+      assert.equal(classifySdk(`${family}/100.0.0`).kind, 'knows', family);
     }
-    assert.equal(judgeClient('azsdk-net-core/1.54.0').kind, 'knows');
+    assert.equal(classifySdk('azsdk-net-core/1.54.0').kind, 'knows');
     assert.match(sdkRule, /Azure\.Identity for \.NET 1\.9\.0/);
     assert.doesNotMatch(sdkRule, /Core|undefined/);
   });

@@ -1,5 +1,5 @@
 /** Azure in memory behind an `az` that keeps what it is given and answers in the words of the real one. */
-import type { ProgramRun } from '../../../src/kubectl/base/outside.ts';
+import type { ProgramRun } from '../../../src/kubectl/base/io.ts';
 import { failed, ok } from './recorded-kubectl.ts';
 
 export const subscription = '0b1f6471-1bf0-4dda-aec3-cb9272f09590';

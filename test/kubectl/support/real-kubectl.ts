@@ -1,6 +1,6 @@
 /** The plugin in this process, over the real kubectl and a real API server; `az` is a fake. */
 import { execFile } from 'node:child_process';
-import type { ProgramRun } from '../../../src/kubectl/base/outside.ts';
+import type { ProgramRun } from '../../../src/kubectl/base/io.ts';
 import { runPlugin } from '../../../src/kubectl/plugin.ts';
 import type { FakeAz } from './fake-az.ts';
 

@@ -3,7 +3,7 @@
  * clusters keep those words true. Every call is kept.
  */
 import { runPlugin } from '../../../src/kubectl/plugin.ts';
-import type { Outside, ProgramRun } from '../../../src/kubectl/base/outside.ts';
+import type { Io, ProgramRun } from '../../../src/kubectl/base/io.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import {
@@ -31,7 +31,7 @@ export interface Recorded {
     input: string,
   ) => ProgramRun | undefined | Promise<ProgramRun | undefined>;
   /** Answers forms; default: nothing does. */
-  readonly post?: Outside['post'];
+  readonly post?: Io['post'];
   readonly currentNamespace?: string;
   readonly isReadOnly?: boolean;
 }
@@ -51,7 +51,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
   const calls: string[][] = [];
   const inputs: string[] = [];
   const written = new Map<string, string>();
-  const outside: Outside = {
+  const io: Io = {
     environment: {},
     stdout: (text) => (stdout += text),
     stderr: (text) => (stderr += text),
@@ -76,7 +76,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
       return Promise.resolve();
     },
   };
-  const code = await runPlugin(words, outside);
+  const code = await runPlugin(words, io);
   return { code, stdout, stderr, calls, inputs, written };
 }
 
@@ -246,7 +246,9 @@ export const kinds = {
 } as const;
 
 /** One pod, bound as it should be, on a node with an agent. */
-export function boundWorld(changes: Readonly<Record<string, readonly RawObject[]>> = {}): Recorded {
+export function boundTestBed(
+  changes: Readonly<Record<string, readonly RawObject[]>> = {},
+): Recorded {
   return {
     objects: {
       pods: [createPod('web', { labels: { aadpodidbinding: 'orders' } }), createAgentPod('node-1')],

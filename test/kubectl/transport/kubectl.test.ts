@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Outside, ProgramRun } from '../../../src/kubectl/base/outside.ts';
+import type { Io, ProgramRun } from '../../../src/kubectl/base/io.ts';
 import { Kubectl, valueOf, type PassedFlags } from '../../../src/kubectl/transport/kubectl.ts';
 
 function openKubectl(answer: ProgramRun, flags: PassedFlags = {}, environment = {}) {
   const calls: string[][] = [];
-  const outside: Outside = {
+  const io: Io = {
     environment,
     stdout: () => undefined,
     stderr: () => undefined,
@@ -19,7 +19,7 @@ function openKubectl(answer: ProgramRun, flags: PassedFlags = {}, environment = 
     wallMs: () => 0,
     sleep: () => Promise.resolve(),
   };
-  return { kubectl: new Kubectl(outside, flags), calls };
+  return { kubectl: new Kubectl(io, flags), calls };
 }
 
 const list = { code: 0, stdout: '{"items":[{"kind":"Pod"}]}', stderr: '' };

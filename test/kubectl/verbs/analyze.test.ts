@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
-  boundWorld,
+  boundTestBed,
   createAgentPod,
   createBinding,
   createIdentity,
@@ -25,7 +25,7 @@ spec: { template: { metadata: { labels: { app: web } } } }
 
 describe('kubectl nmi analyze', () => {
   it('finds nothing in a namespace where all is well', async () => {
-    const { code, stdout } = await play(['analyze', '--exit-code'], boundWorld());
+    const { code, stdout } = await play(['analyze', '--exit-code'], boundTestBed());
     assert.equal(code, 0);
     assert.equal(
       stdout,
@@ -34,7 +34,7 @@ describe('kubectl nmi analyze', () => {
   });
 
   it('finds what is wrong in all namespaces, from a threshold on', async () => {
-    const world = boundWorld({
+    const testBed = boundTestBed({
       pods: [createPod('web', { labels: { aadpodidbinding: 'order' } }), createAgentPod('node-1')],
       [kinds.identities]: [
         createIdentity('orders'),
@@ -42,12 +42,12 @@ describe('kubectl nmi analyze', () => {
       ],
       [kinds.bindings]: [createBinding('orders')],
     });
-    const all = await play(['analyze', '-A', '--exit-code'], world);
+    const all = await play(['analyze', '-A', '--exit-code'], testBed);
     assert.equal(all.code, 1);
     assert.match(all.stdout, /2 errors, 0 warnings, 2 info of 2 pods/);
     const errors = await play(
       ['analyze', '-A', '--exit-code', '--threshold', 'error', '--suppress', 'binding_missing'],
-      world,
+      testBed,
     );
     assert.equal(errors.code, 1, 'identity_invalid of x/idle is left');
     assert.doesNotMatch(errors.stdout, /binding_missing|identity_unbound/);
@@ -76,7 +76,7 @@ describe('kubectl nmi analyze', () => {
 
   it('refuses a namespace that does not exist', async () => {
     assert.match(
-      (await play(['analyze', '-n', 'nope'], boundWorld())).stderr,
+      (await play(['analyze', '-n', 'nope'], boundTestBed())).stderr,
       /namespace nope does not exist/,
     );
   });

@@ -40,7 +40,7 @@ const definitions = [
   definition('azurepodidentityexceptions', []),
 ];
 
-function worldOf(
+function testBedOf(
   changes: Readonly<Record<string, readonly RawObject[]>> = {},
   can = 'yes',
   version = 'v1.34.2',
@@ -61,7 +61,7 @@ function worldOf(
 
 describe('kubectl nmi doctor', () => {
   it('finds nothing in a cluster that is well', async () => {
-    const { code, stdout } = await play(['doctor', '--exit-code'], worldOf());
+    const { code, stdout } = await play(['doctor', '--exit-code'], testBedOf());
     assert.equal(code, 0);
     assert.match(
       stdout,
@@ -72,10 +72,13 @@ describe('kubectl nmi doctor', () => {
   });
 
   it('looks for no agent before an installation', async () => {
-    const { code, stdout } = await play(['doctor', '--pre', '--exit-code'], worldOf({ pods: [] }));
+    const { code, stdout } = await play(
+      ['doctor', '--pre', '--exit-code'],
+      testBedOf({ pods: [] }),
+    );
     assert.equal(code, 0);
     assert.doesNotMatch(stdout, /agents/);
-    assert.match((await play(['doctor'], worldOf({ pods: [] }))).stdout, /agent_missing/);
+    assert.match((await play(['doctor'], testBedOf({ pods: [] }))).stdout, /agent_missing/);
   });
 
   it('finds definitions that are old or missing, an old server, and the MIC', async () => {
@@ -86,7 +89,7 @@ describe('kubectl nmi doctor', () => {
     const mic = createPod('mic', { spec: { containers: [{ image: 'x/mic:v1' }] } });
     const { code, stdout } = await play(
       ['doctor', '--pre', '--exit-code'],
-      worldOf({ [crds]: old, pods: [mic] }, 'yes', 'v1.25.0'),
+      testBedOf({ [crds]: old, pods: [mic] }, 'yes', 'v1.25.0'),
     );
     assert.equal(code, 1);
     assert.match(
@@ -103,7 +106,7 @@ describe('kubectl nmi doctor', () => {
   });
 
   it('finds rights that the user or the agent lacks', async () => {
-    const { stdout } = await play(['doctor', '-A'], worldOf({}, 'no'));
+    const { stdout } = await play(['doctor', '-A'], testBedOf({}, 'no'));
     assert.match(stdout, /own_rights/);
     assert.match(stdout, /agent_rights\n +It may not list pods in all namespaces/);
     assert.match(stdout, /It may not create events\.events\.k8s\.io in all namespaces/);
@@ -115,13 +118,13 @@ describe('kubectl nmi doctor', () => {
     const agent = createAgentPod('node-1', {
       args: ['--events=false', '--status-conditions=false'],
     });
-    const { stdout } = await play(['doctor', '-A'], worldOf({ pods: [agent] }, 'no'));
+    const { stdout } = await play(['doctor', '-A'], testBedOf({ pods: [agent] }, 'no'));
     assert.match(stdout, /agent_rights\n +It may not list pods in all namespaces/);
     assert.doesNotMatch(stdout, /It may not (?:create|patch)/);
   });
 
   it('names what it may not look at', async () => {
-    const world = worldOf();
+    const testBed = testBedOf();
     const forbidden = {
       [crds]: 'everywhere',
       nodes: 'everywhere',
@@ -130,8 +133,8 @@ describe('kubectl nmi doctor', () => {
     const other: Recorded['other'] = (program, args, input) =>
       args.includes('--all-namespaces')
         ? failed('Error from server (Forbidden): x')
-        : world.other?.(program, args, input);
-    const { stdout } = await play(['doctor', '-n', 'shop'], { ...world, forbidden, other });
+        : testBed.other?.(program, args, input);
+    const { stdout } = await play(['doctor', '-n', 'shop'], { ...testBed, forbidden, other });
     for (const text of [
       'version of the definition',
       'nodes without an agent',
@@ -140,7 +143,10 @@ describe('kubectl nmi doctor', () => {
     ]) {
       assert.ok(stdout.includes(text), text);
     }
-    const blind = await play(['doctor', '--pre'], { ...world, forbidden: { pods: 'everywhere' } });
+    const blind = await play(['doctor', '--pre'], {
+      ...testBed,
+      forbidden: { pods: 'everywhere' },
+    });
     assert.match(blind.stdout, /agents and leftovers of aad-pod-identity/);
   });
 
@@ -150,7 +156,7 @@ describe('kubectl nmi doctor', () => {
         { metadata: { name: 'gatekeeper-validating' } },
       ],
     };
-    const { code, stdout } = await play(['doctor', '--exit-code'], worldOf(engines));
+    const { code, stdout } = await play(['doctor', '--exit-code'], testBedOf(engines));
     assert.equal(code, 0);
     assert.match(stdout, /policy_engine/);
   });

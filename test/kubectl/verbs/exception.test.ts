@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
-  boundWorld,
+  boundTestBed,
   createObject,
   createPod,
   kinds,
@@ -10,8 +10,8 @@ import {
 } from '../support/recorded-kubectl.ts';
 
 const proxy = createObject('AzurePodIdentityException', 'proxy', { podLabels: { app: 'proxy' } });
-const world = {
-  ...boundWorld({
+const testBed = {
+  ...boundTestBed({
     pods: [createPod('p', { labels: { app: 'PROXY' } }), createPod('web')],
     [kinds.exceptions]: [proxy],
   }),
@@ -20,22 +20,22 @@ const world = {
 
 describe('kubectl nmi exception', () => {
   it('adds one that is not there, and updates one that is', async () => {
-    const added = await play(['exception', 'add', 'new', '--pod-labels', 'app=x, tier=y'], world);
+    const added = await play(['exception', 'add', 'new', '--pod-labels', 'app=x, tier=y'], testBed);
     assert.match(
       added.stdout,
       /kind: AzurePodIdentityException[^]*podLabels:\n {4}app: x\n {4}tier: y\n# Pods with one of these labels/,
     );
     assert.match(
-      (await play(['exception', 'add', 'proxy', '--pod-labels', 'a=b'], world)).stderr,
+      (await play(['exception', 'add', 'proxy', '--pod-labels', 'a=b'], testBed)).stderr,
       /exists\nUse: kubectl nmi exception update proxy -n shop/,
     );
     assert.match(
-      (await play(['exception', 'update', 'new', '--pod-labels', 'a=b'], world)).stderr,
+      (await play(['exception', 'update', 'new', '--pod-labels', 'a=b'], testBed)).stderr,
       /does not exist\nUse: kubectl nmi exception add/,
     );
     const { calls } = await play(
       ['exception', 'update', 'proxy', '--pod-labels', 'a=b', '--apply'],
-      world,
+      testBed,
     );
     assert.deepEqual(
       calls.map((words) => words[1]),
@@ -45,23 +45,29 @@ describe('kubectl nmi exception', () => {
 
   it('deletes one', async () => {
     assert.match(
-      (await play(['exception', 'delete', 'proxy'], world)).stdout,
+      (await play(['exception', 'delete', 'proxy'], testBed)).stdout,
       /^# kubectl delete azurepodidentityexceptions/,
     );
-    assert.equal((await play(['exception', 'delete', 'proxy', '--apply'], world)).stdout, 'done\n');
-    assert.equal((await play(['exception', 'delete', 'none'], world)).code, 1);
+    assert.equal(
+      (await play(['exception', 'delete', 'proxy', '--apply'], testBed)).stdout,
+      'done\n',
+    );
+    assert.equal((await play(['exception', 'delete', 'none'], testBed)).code, 1);
   });
 
   it('lists them with their pods', async () => {
     assert.match(
-      (await play(['exception', 'list'], world)).stdout,
+      (await play(['exception', 'list'], testBed)).stdout,
       /\nshop +proxy +app=proxy +p\n$/,
     );
   });
 
   it('refuses what are no labels', async () => {
     for (const labels of ['app', 'app=a b', 'app=a,app=b', '']) {
-      const { code, stderr } = await play(['exception', 'add', 'x', '--pod-labels', labels], world);
+      const { code, stderr } = await play(
+        ['exception', 'add', 'x', '--pod-labels', labels],
+        testBed,
+      );
       assert.equal(code, 2, labels);
       assert.match(stderr, /--pod-labels has the value|pod-labels/);
     }

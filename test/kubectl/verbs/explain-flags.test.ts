@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { boundWorld, play } from '../support/recorded-kubectl.ts';
+import { boundTestBed, play } from '../support/recorded-kubectl.ts';
 
 describe('the words of kubectl nmi explain', () => {
   it('are refused with what is wrong', async () => {
@@ -10,7 +10,7 @@ describe('the words of kubectl nmi explain', () => {
       ['explain', 'node', 'x'],
       ['explain', 'pod', 'web', '--bogus'],
     ]) {
-      const { code, stdout, stderr } = await play(words, boundWorld());
+      const { code, stdout, stderr } = await play(words, boundTestBed());
       assert.equal(code, 2, words.join(' '));
       assert.equal(stdout, '');
       assert.match(stderr, /^error: [^\n]+\nSee kubectl nmi --help\n$/);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
-  boundWorld,
+  boundTestBed,
   clientA,
   clientB,
   createAgentPod,
@@ -19,7 +19,7 @@ const bound = { labels: { aadpodidbinding: 'orders' } };
 
 describe('kubectl nmi explain pod', () => {
   it('says what the pod gets first', async () => {
-    const { code, stdout } = await play(['explain', 'pod', 'web'], boundWorld());
+    const { code, stdout } = await play(['explain', 'pod', 'web'], boundTestBed());
     assert.equal(code, 0);
     const [report = '', hints = ''] = stdout.split('\nHints:\n');
     assert.equal(
@@ -41,7 +41,7 @@ describe('kubectl nmi explain pod', () => {
 
   it('is about the request of that client id', async () => {
     const words = ['explain', 'pod', 'web', '--client-id', clientB, '--exit-code'];
-    const { code, stdout } = await play(words, boundWorld());
+    const { code, stdout } = await play(words, boundTestBed());
     assert.equal(code, 1);
     assert.match(stdout, /^pod shop\/web: REFUSED, gets 400 selector_not_bound\n/);
   });
@@ -49,7 +49,7 @@ describe('kubectl nmi explain pod', () => {
   it('is about the request that an SDK in it would make', async () => {
     const env = [{ name: 'AZURE_CLIENT_ID', value: clientB }];
     const pods = [createPod('web', { ...bound, spec: { containers: [{ name: 'main', env }] } })];
-    const { stdout } = await play(['explain', 'pod', 'web'], boundWorld({ pods }));
+    const { stdout } = await play(['explain', 'pod', 'web'], boundTestBed({ pods }));
     assert.match(
       stdout,
       /REFUSED, gets 400 selector_not_bound\n[^]* {2}request {3}client_id 9a0b7c66/,
@@ -62,18 +62,18 @@ describe('kubectl nmi explain pod', () => {
   });
 
   it('exits with 0 for a refusal unless --exit-code asks for 1', async () => {
-    const world = boundWorld({ [kinds.identities]: [] });
-    assert.equal((await play(['explain', 'pod', 'web'], world)).code, 0);
-    assert.equal((await play(['explain', 'pod', 'web', '--exit-code'], world)).code, 1);
+    const testBed = boundTestBed({ [kinds.identities]: [] });
+    assert.equal((await play(['explain', 'pod', 'web'], testBed)).code, 0);
+    assert.equal((await play(['explain', 'pod', 'web', '--exit-code'], testBed)).code, 1);
   });
 
   it('reports a node without an agent, and an agent that is not ready', async () => {
     const pods = [createPod('web', bound)];
-    const without = await play(['explain', 'pod', 'web', '--exit-code'], boundWorld({ pods }));
+    const without = await play(['explain', 'pod', 'web', '--exit-code'], boundTestBed({ pods }));
     assert.equal(without.code, 1);
     assert.match(without.stdout, /error {3}Node node-1: agent_missing/);
     assert.match(without.stdout, /Assumed:\n {2}The agent has default options/);
-    const unready = boundWorld({ pods: [...pods, createAgentPod('node-1', { isReady: false })] });
+    const unready = boundTestBed({ pods: [...pods, createAgentPod('node-1', { isReady: false })] });
     const { stdout } = await play(['explain', 'pod', 'web'], unready);
     assert.match(stdout, /agent_not_ready[^]*fix: kubectl nmi logs --node node-1/);
   });
@@ -83,7 +83,7 @@ describe('kubectl nmi explain pod', () => {
       createPod('web', bound),
       createAgentPod('node-1', { args: ['--strict-identity'] }),
     ];
-    const world = boundWorld({
+    const testBed = boundTestBed({
       pods,
       [kinds.identities]: [createIdentity('orders'), createIdentity('b', { clientID: clientB })],
       [kinds.bindings]: [
@@ -91,7 +91,7 @@ describe('kubectl nmi explain pod', () => {
         createBinding('b', { azureIdentity: 'b', selector: 'orders' }),
       ],
     });
-    assert.match((await play(['explain', 'pod', 'web'], world)).stdout, /400 identity_ambiguous/);
+    assert.match((await play(['explain', 'pod', 'web'], testBed)).stdout, /400 identity_ambiguous/);
   });
 
   it('has hints that belong to no finding', async () => {
@@ -101,7 +101,7 @@ describe('kubectl nmi explain pod', () => {
     ];
     const { stdout } = await play(
       ['explain', 'pod', 'web'],
-      boundWorld({ [kinds.bindings]: bindings }),
+      boundTestBed({ [kinds.bindings]: bindings }),
     );
     assert.match(
       stdout,
@@ -110,34 +110,34 @@ describe('kubectl nmi explain pod', () => {
   });
 
   it('warns of objects that the agent ignores', async () => {
-    const world = boundWorld({
+    const testBed = boundTestBed({
       [kinds.bindings]: [createBinding('orders'), createBinding('bad', { selector: 7 })],
     });
     assert.match(
-      (await play(['explain', 'pod', 'web'], world)).stdout,
+      (await play(['explain', 'pod', 'web'], testBed)).stdout,
       /warning AzureIdentityBinding shop\/bad: object_unusable/,
     );
   });
 
   it('names the pods that may be meant', async () => {
     const deployment = createObject('Deployment', 'api', {});
-    const world = boundWorld({
+    const testBed = boundTestBed({
       pods: [createPod('api-1'), createPod('web')],
       [kinds.deployments]: [deployment],
     });
-    const owner = await play(['explain', 'pod', 'api'], world);
+    const owner = await play(['explain', 'pod', 'api'], testBed);
     assert.equal(owner.code, 1);
     assert.equal(
       owner.stderr,
       'error: namespace shop has no pod api; there is a Deployment of that name\nName one of its pods: api-1\n',
     );
-    assert.match((await play(['explain', 'pod', 'wep'], world)).stderr, /Did you mean web\?/);
+    assert.match((await play(['explain', 'pod', 'wep'], testBed)).stderr, /Did you mean web\?/);
     assert.match(
-      (await play(['explain', 'pod', 'something'], world)).stderr,
+      (await play(['explain', 'pod', 'something'], testBed)).stderr,
       /kubectl -n shop get pods/,
     );
     assert.match(
-      (await play(['explain', 'pod', 'web', '-n', 'nope'], world)).stderr,
+      (await play(['explain', 'pod', 'web', '-n', 'nope'], testBed)).stderr,
       /namespace nope does not exist/,
     );
   });
@@ -145,7 +145,7 @@ describe('kubectl nmi explain pod', () => {
   it('adds the agent’s own report, or why there is none', async () => {
     const live = ['explain', 'pod', 'web', '--live', '--resource', 'https://vault.azure.net'];
     const asked = await play(live, {
-      ...boundWorld(),
+      ...boundTestBed(),
       other: () => ok('pod shop/web: Running\n  uid x\n'),
     });
     assert.match(asked.stdout, /The agent reports:\n {2}pod shop\/web: Running\n/);
@@ -155,12 +155,12 @@ describe('kubectl nmi explain pod', () => {
       '--resource=https://vault.azure.net',
     ]);
     const json = await play([...live, '-o', 'json'], {
-      ...boundWorld(),
+      ...boundTestBed(),
       other: () => ok('{"schema":1}'),
     });
     assert.deepEqual((JSON.parse(json.stdout) as { live: unknown }).live, { schema: 1 });
     const garbled = await play([...live, '-o', 'json'], {
-      ...boundWorld(),
+      ...boundTestBed(),
       other: () => ok('no JSON'),
     });
     assert.equal(
@@ -168,16 +168,16 @@ describe('kubectl nmi explain pod', () => {
       'not asked: the agent printed no JSON',
     );
     const refused = await play(live, {
-      ...boundWorld(),
+      ...boundTestBed(),
       other: () => failed('Error from server (Forbidden): no exec'),
     });
     assert.match(refused.stdout, /not asked: Error from server \(Forbidden\)/);
-    const none = await play(live, boundWorld({ pods: [createPod('web', bound)] }));
+    const none = await play(live, boundTestBed({ pods: [createPod('web', bound)] }));
     assert.match(none.stdout, /not asked: no agent of this node/);
   });
 
   it('knows pods on the host network and pods without an address', async () => {
-    const host = boundWorld({
+    const host = boundTestBed({
       pods: [
         createPod('web', { spec: { hostNetwork: true } }),
         createAgentPod('node-1', { args: ['--redirect=iptables'] }),
@@ -187,7 +187,7 @@ describe('kubectl nmi explain pod', () => {
       (await play(['explain', 'pod', 'web'], host)).stdout,
       /UNREACHABLE, gets the answer of the node/,
     );
-    const young = boundWorld({
+    const young = boundTestBed({
       pods: [createPod('web', { ...bound, status: { podIP: '', podIPs: [] } })],
     });
     assert.match(
@@ -200,12 +200,12 @@ describe('kubectl nmi explain pod', () => {
     const exceptions = [
       createObject('AzurePodIdentityException', 'all', { podLabels: { app: 'web' } }),
     ];
-    const world = boundWorld({
+    const testBed = boundTestBed({
       pods: [createPod('web', { labels: { app: 'web' } })],
       [kinds.exceptions]: exceptions,
     });
     assert.match(
-      (await play(['explain', 'pod', 'web'], world)).stdout,
+      (await play(['explain', 'pod', 'web'], testBed)).stdout,
       /node’s own identities \(exception all\)/,
     );
   });
@@ -214,23 +214,23 @@ describe('kubectl nmi explain pod', () => {
 describe('kubectl nmi explain ip', () => {
   it('finds the pod that has the address, and not those of the host network', async () => {
     const node = createPod('proxy', { ip: '10.224.0.4', spec: { hostNetwork: true } });
-    const world = boundWorld({ pods: [createPod('web', bound), node] });
+    const testBed = boundTestBed({ pods: [createPod('web', bound), node] });
     assert.match(
-      (await play(['explain', 'ip', '10.244.1.7'], world)).stdout,
+      (await play(['explain', 'ip', '10.244.1.7'], testBed)).stdout,
       /^pod shop\/web: GRANTED/,
     );
-    const none = await play(['explain', 'ip', '10.224.0.4'], world);
+    const none = await play(['explain', 'ip', '10.224.0.4'], testBed);
     assert.equal(none.code, 1);
     assert.match(none.stderr, /no pod has the address 10\.224\.0\.4/);
     const own = await play(['explain', 'ip', '10.1.1.1'], {
-      ...world,
+      ...testBed,
       forbidden: { pods: 'all-namespaces' },
     });
     assert.match(own.stderr, /in namespace shop, the only one that you may list/);
   });
 
   it('wants an address', async () => {
-    const { code, stderr } = await play(['explain', 'ip', 'web'], boundWorld());
+    const { code, stderr } = await play(['explain', 'ip', 'web'], boundTestBed());
     assert.equal(code, 2);
     assert.match(stderr, /web is no IP address/);
   });
@@ -238,12 +238,12 @@ describe('kubectl nmi explain ip', () => {
 
 describe('kubectl nmi explain identity and binding', () => {
   it('lists the pods that have it, and what they get', async () => {
-    const identity = await play(['explain', 'identity', 'orders'], boundWorld());
+    const identity = await play(['explain', 'identity', 'orders'], boundTestBed());
     assert.match(
       identity.stdout,
       /^AzureIdentity shop\/orders\n[^]*Bindings:\n {2}orders, selector orders\nPOD +GETS\nweb +a token of AzureIdentity orders/,
     );
-    const binding = await play(['explain', 'binding', 'orders', '-o', 'json'], boundWorld());
+    const binding = await play(['explain', 'binding', 'orders', '-o', 'json'], boundTestBed());
     assert.deepEqual(
       (JSON.parse(binding.stdout) as { pods: { pod: string }[] }).pods.map(({ pod }) => pod),
       ['web'],
@@ -251,32 +251,32 @@ describe('kubectl nmi explain identity and binding', () => {
   });
 
   it('has the findings of the object', async () => {
-    const world = boundWorld({
+    const testBed = boundTestBed({
       [kinds.bindings]: [createBinding('b', { azureIdentity: 'nobody', selector: 'x' })],
     });
-    const binding = await play(['explain', 'binding', 'b', '--exit-code'], world);
+    const binding = await play(['explain', 'binding', 'b', '--exit-code'], testBed);
     assert.equal(binding.code, 1);
     assert.match(binding.stdout, /No pod has it\.[^]*binding_dangling/);
     assert.match(
-      (await play(['explain', 'identity', 'orders'], world)).stdout,
+      (await play(['explain', 'identity', 'orders'], testBed)).stdout,
       /No binding names it\./,
     );
   });
 
   it('names the object that may be meant', async () => {
-    const world = boundWorld({
+    const testBed = boundTestBed({
       [kinds.identities]: [createIdentity('orders'), createIdentity('far', {}, { namespace: 'x' })],
     });
     assert.match(
-      (await play(['explain', 'identity', 'order'], world)).stderr,
+      (await play(['explain', 'identity', 'order'], testBed)).stderr,
       /Did you mean orders\?/,
     );
     assert.match(
-      (await play(['explain', 'identity', 'far'], world)).stderr,
+      (await play(['explain', 'identity', 'far'], testBed)).stderr,
       /There is one in namespace x/,
     );
     assert.match(
-      (await play(['explain', 'binding', 'unlike'], world)).stderr,
+      (await play(['explain', 'binding', 'unlike'], testBed)).stderr,
       /kubectl nmi identity list/,
     );
   });

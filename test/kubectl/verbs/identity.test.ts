@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createFakeAz, ordersId, subscription, tenant } from '../support/fake-az.ts';
 import {
-  boundWorld,
+  boundTestBed,
   clientA,
   createAgentPod,
   createBinding,
@@ -17,12 +17,12 @@ import {
 const issuer = ok('{"issuer":"https://oidc.example/1/"}');
 const federated = { type: 3, clientID: clientA, tenantID: tenant, resourceID: ordersId };
 
-function worldOf(
+function testBedOf(
   changes = {},
   az = createFakeAz({ identities: { [ordersId]: clientA } }),
 ): Recorded {
   return {
-    ...boundWorld(changes),
+    ...boundTestBed(changes),
     other: (program, args) => (program === 'az' ? az.run(args) : issuer),
   };
 }
@@ -31,7 +31,7 @@ describe('kubectl nmi identity add', () => {
   it('prints the object', async () => {
     const { stdout } = await play(
       ['identity', 'add', 'new', '--client-id', clientA, '--resource-id', ordersId],
-      worldOf(),
+      testBedOf(),
     );
     assert.match(
       stdout,
@@ -43,13 +43,13 @@ describe('kubectl nmi identity add', () => {
   it('reads the client id by the user’s own az', async () => {
     const { stdout, calls } = await play(
       ['identity', 'add', 'new', '--resource-id', ordersId, '--run'],
-      worldOf(),
+      testBedOf(),
     );
     assert.match(stdout, new RegExp(`clientID: ${clientA}`));
     assert.deepEqual(calls, [['az', 'identity', 'show', '--ids', ordersId, '--output', 'json']]);
     const typed = await play(
       ['identity', 'add', 'new', '--type', 'federated', '--resource-id', ordersId, '--run'],
-      worldOf(),
+      testBedOf(),
     );
     assert.match(typed.stdout, new RegExp(`type: 3\\n[^]*tenantID: ${tenant}`));
   });
@@ -72,15 +72,19 @@ describe('kubectl nmi identity add', () => {
       ],
     ];
     for (const [words, said, code = 2] of wrong) {
-      const result = await play(['identity', 'add', ...words], worldOf());
+      const result = await play(['identity', 'add', ...words], testBedOf());
       assert.equal(result.code, code, words.join(' '));
       assert.match(result.stderr, said);
       assert.equal(result.stdout, '');
     }
     const out = createFakeAz({ identities: {}, isLoggedIn: false });
     assert.equal(
-      (await play(['identity', 'add', 'new', '--resource-id', ordersId, '--run'], worldOf({}, out)))
-        .code,
+      (
+        await play(
+          ['identity', 'add', 'new', '--resource-id', ordersId, '--run'],
+          testBedOf({}, out),
+        )
+      ).code,
       77,
     );
   });
@@ -100,7 +104,7 @@ describe('kubectl nmi identity add', () => {
       'pfx',
     ];
     assert.match(
-      (await play(words, worldOf())).stdout,
+      (await play(words, testBedOf())).stdout,
       /type: 2\n[^]*clientPassword:\n {4}name: pfx/,
     );
   });
@@ -108,18 +112,18 @@ describe('kubectl nmi identity add', () => {
 
 describe('kubectl nmi identity list and show', () => {
   it('list shows selectors and pods', async () => {
-    const world = worldOf({
+    const testBed = testBedOf({
       pods: ['a', 'b', 'c', 'd'].map((name) =>
         createPod(name, { labels: { aadpodidbinding: 'orders' } }),
       ),
       [kinds.identities]: [createIdentity('orders'), createIdentity('far', {}, { namespace: 'x' })],
     });
-    const { stdout } = await play(['identity', 'list'], world);
+    const { stdout } = await play(['identity', 'list'], testBed);
     assert.match(
       stdout,
       /^NAMESPACE +NAME +TYPE[^\n]+\nshop +orders +user-assigned +431054d5\S+ +orders +a,b,c and 1 more\n$/,
     );
-    assert.match((await play(['identity', 'list', '-A'], world)).stdout, /^x +far/m);
+    assert.match((await play(['identity', 'list', '-A'], testBed)).stdout, /^x +far/m);
   });
 
   it('a binding for a service account has the pods of that one', async () => {
@@ -132,7 +136,7 @@ describe('kubectl nmi identity list and show', () => {
     ];
     const { stdout } = await play(
       ['identity', 'list', '-o', 'json'],
-      worldOf({ [kinds.bindings]: bindings }),
+      testBedOf({ [kinds.bindings]: bindings }),
     );
     assert.deepEqual(
       (JSON.parse(stdout) as { identities: { pods: string[] }[] }).identities[0]?.pods,
@@ -142,7 +146,7 @@ describe('kubectl nmi identity list and show', () => {
 
   it('show is explain', async () => {
     assert.match(
-      (await play(['identity', 'show', 'orders'], worldOf())).stdout,
+      (await play(['identity', 'show', 'orders'], testBedOf())).stdout,
       /^AzureIdentity shop\/orders\n/,
     );
   });
@@ -150,7 +154,7 @@ describe('kubectl nmi identity list and show', () => {
 
 describe('kubectl nmi identity delete and unassign', () => {
   it('names the pods that lose it', async () => {
-    const { stdout } = await play(['identity', 'delete', 'orders'], worldOf());
+    const { stdout } = await play(['identity', 'delete', 'orders'], testBedOf());
     assert.equal(
       stdout,
       `# 1 pods lose it: web
@@ -158,7 +162,7 @@ describe('kubectl nmi identity delete and unassign', () => {
 # kubectl delete azureidentities.aadpodidentity.k8s.io --namespace=shop orders
 `,
     );
-    const idle = await play(['identity', 'unassign', 'orders'], worldOf({ pods: [] }));
+    const idle = await play(['identity', 'unassign', 'orders'], testBedOf({ pods: [] }));
     assert.match(
       idle.stdout,
       /^# No node of Azure is visible to you\. For each scale set: az vmss identity remove[^\n]+\n# kubectl delete azureidentitybindings/,
@@ -166,7 +170,7 @@ describe('kubectl nmi identity delete and unassign', () => {
   });
 
   it('knows no identity of another name', async () => {
-    const { code, stderr } = await play(['identity', 'delete', 'none'], worldOf());
+    const { code, stderr } = await play(['identity', 'delete', 'none'], testBedOf());
     assert.equal(code, 1);
     assert.match(stderr, /has no AzureIdentity none\nCreate it: kubectl nmi identity add none/);
   });
@@ -187,7 +191,7 @@ describe('kubectl nmi identity assign', () => {
       '--scope',
       `/subscriptions/${subscription}`,
     ];
-    const { stdout } = await play(words, worldOf());
+    const { stdout } = await play(words, testBedOf());
     assert.match(stdout, /selector: web\n {2}serviceAccount: robot\n/);
     assert.match(
       stdout,
@@ -200,7 +204,7 @@ describe('kubectl nmi identity assign', () => {
   it('needs no scale set for an identity that is federated', async () => {
     const { stdout } = await play(
       ['identity', 'assign', 'orders'],
-      worldOf({ [kinds.identities]: [createIdentity('orders', federated)] }),
+      testBedOf({ [kinds.identities]: [createIdentity('orders', federated)] }),
     );
     assert.doesNotMatch(stdout, /vmss/);
     assert.match(stdout, /It is federated: kubectl nmi identity federate orders -n shop/);
@@ -220,32 +224,32 @@ describe('kubectl nmi identity assign', () => {
     for (const verb of ['assign', 'unassign']) {
       const { code, stderr } = await play(
         ['identity', verb, 'orders', '--run', '--apply'],
-        worldOf({ nodes }, az),
+        testBedOf({ nodes }, az),
       );
       assert.equal(code, 2, verb);
       assert.match(stderr, /AzureIdentity orders has no spec\.resourceID/);
     }
     assert.deepEqual(az.lines, []);
     assert.match(
-      (await play(['identity', 'assign', 'orders'], worldOf({ nodes }, az))).stdout,
+      (await play(['identity', 'assign', 'orders'], testBedOf({ nodes }, az))).stdout,
       /--identities '<resource id of the identity>'/,
     );
   });
 
   it('refuses halves, and what is no label', async () => {
     assert.match(
-      (await play(['identity', 'assign', 'orders', '--role', 'Reader'], worldOf())).stderr,
+      (await play(['identity', 'assign', 'orders', '--role', 'Reader'], testBedOf())).stderr,
       /belong together/,
     );
     assert.match(
-      (await play(['identity', 'assign', 'orders', '--selector', 'a b'], worldOf())).stderr,
+      (await play(['identity', 'assign', 'orders', '--selector', 'a b'], testBedOf())).stderr,
       /cannot be the value of a label/,
     );
   });
 });
 
 describe('kubectl nmi identity federate', () => {
-  const world = (
+  const testBed = (
     spec: object = federated,
     pods = [
       createPod('web', {
@@ -254,13 +258,13 @@ describe('kubectl nmi identity federate', () => {
       }),
     ],
   ) =>
-    worldOf({
+    testBedOf({
       pods: [...pods, createAgentPod('node-1', { args: ['--cloud=usgovernment'] })],
       [kinds.identities]: [createIdentity('orders', spec)],
     });
 
   it('has a line for each service account of the bound pods', async () => {
-    const { stdout } = await play(['identity', 'federate', 'orders'], world());
+    const { stdout } = await play(['identity', 'federate', 'orders'], testBed());
     assert.match(
       stdout,
       /# subject system:serviceaccount:shop:robot\n# az identity federated-credential create --name shop-robot .*--issuer https:\/\/oidc\.example\/1\/ .*--audiences api:\/\/AzureADTokenExchangeUSGov\n/,
@@ -268,12 +272,12 @@ describe('kubectl nmi identity federate', () => {
   });
 
   it('takes names where no pod is there yet, and counts them', async () => {
-    const none = await play(['identity', 'federate', 'orders'], world(federated, []));
+    const none = await play(['identity', 'federate', 'orders'], testBed(federated, []));
     assert.equal(none.code, 2);
     assert.match(none.stderr, /no service account is known/);
     const many = Array.from({ length: 21 }, (_, index) => `--service-account=a${index}`);
     assert.match(
-      (await play(['identity', 'federate', 'orders', ...many], world())).stdout,
+      (await play(['identity', 'federate', 'orders', ...many], testBed())).stdout,
       /^# 21 service accounts, and Azure allows 20/,
     );
   });
@@ -281,14 +285,14 @@ describe('kubectl nmi identity federate', () => {
   it('is for the agent’s account where the identity says node', async () => {
     const { stdout } = await play(
       ['identity', 'federate', 'orders'],
-      world({ ...federated, federation: 'node' }),
+      testBed({ ...federated, federation: 'node' }),
     );
     assert.match(stdout, /subject system:serviceaccount:kube-system:default/);
   });
 
   it('needs an issuer that Entra ID can read', async () => {
     const { code, stderr } = await play(['identity', 'federate', 'orders'], {
-      ...world(),
+      ...testBed(),
       other: () => ok('{"issuer":"kubernetes.default.svc"}'),
     });
     assert.equal(code, 1);

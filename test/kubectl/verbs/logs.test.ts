@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
-  boundWorld,
+  boundTestBed,
   createAgentPod,
   createPod,
   failed,
@@ -15,14 +15,14 @@ const lines = [
   'I1127 06:00:00 server.go:1] status (200) for pod web, r3',
   '{"msg":"watches are synced"}',
 ];
-const world = {
-  ...boundWorld({ pods: [createPod('web'), createAgentPod('node-1'), createAgentPod('node-2')] }),
+const testBed = {
+  ...boundTestBed({ pods: [createPod('web'), createAgentPod('node-1'), createAgentPod('node-2')] }),
   other: () => ok(`${lines.join('\n')}\n`),
 };
 
 describe('kubectl nmi logs', () => {
   it('reads the agent of the pod, and the lines about the pod', async () => {
-    const { stdout, calls } = await play(['logs', '--pod', 'web'], world);
+    const { stdout, calls } = await play(['logs', '--pod', 'web'], testBed);
     assert.deepEqual(stdout.trim().split('\n'), [lines[0], lines[2]]);
     assert.deepEqual(
       calls.map((words) => words.slice(1, 4)),
@@ -32,31 +32,32 @@ describe('kubectl nmi logs', () => {
 
   it('reads a whole node, or looks for a request id on all', async () => {
     assert.equal(
-      (await play(['logs', '--node', 'node-2'], world)).stdout.trim().split('\n').length,
+      (await play(['logs', '--node', 'node-2'], testBed)).stdout.trim().split('\n').length,
       4,
     );
-    const byId = await play(['logs', '--request-id', 'r2'], world);
+    const byId = await play(['logs', '--request-id', 'r2'], testBed);
     assert.equal(byId.stdout, [lines[1], lines[1], ''].join('\n'));
     assert.equal(byId.calls.length, 2);
   });
 
   it('follows one agent on the user’s terminal', async () => {
-    const { calls, code } = await play(['logs', '--node', 'node-1', '-f'], world);
+    const { calls, code } = await play(['logs', '--node', 'node-1', '-f'], testBed);
     assert.equal(code, 0);
     assert.ok(calls[0]?.includes('--follow'));
     assert.equal(
-      (await play(['logs', '--node', 'node-1', '-f'], { ...world, other: () => failed('x') })).code,
+      (await play(['logs', '--node', 'node-1', '-f'], { ...testBed, other: () => failed('x') }))
+        .code,
       1,
     );
   });
 
   it('refuses what names no agent', async () => {
-    assert.equal((await play(['logs'], world)).code, 2);
-    assert.equal((await play(['logs', '--pod', 'web', '-f'], world)).code, 2);
+    assert.equal((await play(['logs'], testBed)).code, 2);
+    assert.equal((await play(['logs', '--pod', 'web', '-f'], testBed)).code, 2);
     assert.match(
-      (await play(['logs', '--node', 'none'], world)).stderr,
+      (await play(['logs', '--node', 'none'], testBed)).stderr,
       /no agent is on node none/,
     );
-    assert.equal((await play(['logs', '--pod', 'none'], world)).code, 1);
+    assert.equal((await play(['logs', '--pod', 'none'], testBed)).code, 1);
   });
 });

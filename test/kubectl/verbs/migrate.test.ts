@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
 import { createFakeAz, ordersId } from '../support/fake-az.ts';
 import {
-  boundWorld,
+  boundTestBed,
   clientA,
   clientB,
   createAgentPod,
@@ -30,9 +30,9 @@ const nodes = ['a', 'b'].map((pool) => ({
   },
 }));
 
-function worldOf(changes = {}, az = createFakeAz({ identities: {} })): Recorded {
+function testBedOf(changes = {}, az = createFakeAz({ identities: {} })): Recorded {
   return {
-    ...boundWorld({ nodes, [kinds.identities]: [identity], ...changes }),
+    ...boundTestBed({ nodes, [kinds.identities]: [identity], ...changes }),
     other: (program, args) =>
       program === 'az' ? az.run(args) : ok('{"issuer":"https://oidc.example/"}'),
   };
@@ -56,7 +56,7 @@ describe('kubectl nmi migrate export-addon', () => {
     };
     const { stdout } = await play(
       ['migrate', 'export-addon'],
-      worldOf({ [kinds.identities]: [object] }),
+      testBedOf({ [kinds.identities]: [object] }),
     );
     const [first, second] = parseAllDocuments(stdout).map((each) => each.toJS() as object);
     assert.deepEqual(first, {
@@ -69,7 +69,7 @@ describe('kubectl nmi migrate export-addon', () => {
   });
 
   it('does not make an empty file', async () => {
-    assert.equal((await play(['migrate', 'export-addon', '-n', 'none'], worldOf())).code, 1);
+    assert.equal((await play(['migrate', 'export-addon', '-n', 'none'], testBedOf())).code, 1);
   });
 });
 
@@ -77,10 +77,10 @@ describe('kubectl nmi migrate check', () => {
   it('asks Azure only when it may, and prints what is missing', async () => {
     const pods = [createPod('web', bound), createAgentPod('node-a')];
     const az = createFakeAz({ identities: {} });
-    const quiet = await play(['migrate', 'check'], worldOf({ pods }, az));
+    const quiet = await play(['migrate', 'check'], testBedOf({ pods }, az));
     assert.match(quiet.stdout, /^a +a +1 +1 +unknown; add --run$/m);
     assert.deepEqual(az.lines, []);
-    const asked = await play(['migrate', 'check', '--run', '--exit-code'], worldOf({ pods }, az));
+    const asked = await play(['migrate', 'check', '--run', '--exit-code'], testBedOf({ pods }, az));
     assert.equal(asked.code, 1);
     assert.match(asked.stdout, /^b +b +1 +0 +1$/m);
     assert.match(asked.stdout, /^az vmss identity assign .*--name a --identities \/SUBSCRIPTIONS/m);
@@ -92,10 +92,10 @@ describe('kubectl nmi migrate check', () => {
       az.run(['vmss', 'identity', 'assign', '--name', name, '--identities', ordersId]);
     const pods = [createPod('web', bound), createAgentPod('node-a'), createAgentPod('node-b')];
     assert.equal(
-      (await play(['migrate', 'check', '--run', '--exit-code'], worldOf({ pods }, az))).code,
+      (await play(['migrate', 'check', '--run', '--exit-code'], testBedOf({ pods }, az))).code,
       0,
     );
-    const idle = await play(['migrate', 'check', '--run'], worldOf({ pods: pods.slice(1) }, az));
+    const idle = await play(['migrate', 'check', '--run'], testBedOf({ pods: pods.slice(1) }, az));
     assert.match(idle.stdout, /0 user-assigned identities are bound to pods/);
   });
 });
@@ -107,7 +107,7 @@ describe('kubectl nmi migrate plan', () => {
   it('takes the add-on off', async () => {
     const { stdout } = await play(
       ['migrate', 'plan', '--resource-group', 'rg', '--cluster-name', 'c'],
-      worldOf({ pods: [old] }),
+      testBedOf({ pods: [old] }),
     );
     assert.match(
       stdout,
@@ -122,7 +122,7 @@ describe('kubectl nmi migrate plan', () => {
       { ...old, metadata: { name: 'nmi-1', namespace: 'kube-system', labels } },
       createPod('mic', { spec: { containers: [{ image: 'x/mic:v1' }] } }),
     ];
-    const { stdout } = await play(['migrate', 'plan'], worldOf({ pods }));
+    const { stdout } = await play(['migrate', 'plan'], testBedOf({ pods }));
     assert.match(stdout, /^1\. The MIC runs/);
     assert.match(stdout, /nameOverride=aad-pod-identity/);
     assert.doesNotMatch(stdout, /disable-pod-identity/);
@@ -141,7 +141,7 @@ describe('kubectl nmi migrate to-workload-identity', () => {
     ];
     const { stdout } = await play(
       ['migrate', 'to-workload-identity'],
-      worldOf({ pods, [kinds.deployments]: [deployment] }),
+      testBedOf({ pods, [kinds.deployments]: [deployment] }),
     );
     assert.match(
       stdout,
@@ -173,7 +173,7 @@ describe('kubectl nmi migrate to-workload-identity', () => {
         createBinding('none', { azureIdentity: 'none', selector: 'orders' }),
       ],
     };
-    const { stdout } = await play(['migrate', 'to-workload-identity'], worldOf(changes));
+    const { stdout } = await play(['migrate', 'to-workload-identity'], testBedOf(changes));
     assert.match(
       stdout,
       /AzureIdentity orders would have 21 federated credentials, and Azure allows 20/,
@@ -181,7 +181,7 @@ describe('kubectl nmi migrate to-workload-identity', () => {
     assert.match(stdout, /Service account a0 is used with zebra too/);
     const own = await play(
       ['migrate', 'to-workload-identity'],
-      worldOf({
+      testBedOf({
         ...changes,
         [kinds.bindings]: [createBinding('z', { azureIdentity: 'zebra', selector: 'orders' })],
       }),
@@ -197,7 +197,7 @@ describe('kubectl nmi migrate to-workload-identity', () => {
       'web-4': undefined,
     };
     const names = Object.keys(clients);
-    const world = worldOf({
+    const testBed = testBedOf({
       pods: [
         ...names.map((name, index) => createPod(name, { ...bound, ip: `10.1.0.${index + 1}` })),
         ...['node-1', 'node-2'].map((node) => createAgentPod(node)),
@@ -206,9 +206,9 @@ describe('kubectl nmi migrate to-workload-identity', () => {
     const asked: string[] = [];
     const live = (code: number) =>
       play(['migrate', 'to-workload-identity', '--live'], {
-        ...world,
+        ...testBed,
         other: (program, args, input) => {
-          if (!args.includes('exec')) return world.other?.(program, args, input);
+          if (!args.includes('exec')) return testBed.other?.(program, args, input);
           asked.push(args.join(' '));
           const pods = names.map((name) => ({ namespace: 'shop', name, clients: clients[name] }));
           const refused =
@@ -232,24 +232,24 @@ describe('kubectl nmi migrate to-workload-identity', () => {
       /# Pod shop\/web-1: no agent reported it;[^]*# Not known: which SDKs .*"pods\/exec"/,
     );
 
-    const { stdout: offline, calls } = await play(['migrate', 'to-workload-identity'], world);
+    const { stdout: offline, calls } = await play(['migrate', 'to-workload-identity'], testBed);
     assert.match(offline, /@azure\/identity for JavaScript 3\.2\.0.*Add --live/);
     assert.ok(calls.every((words) => !words.includes('exec')));
   });
 
   it('tries the exchange first, and changes nothing when Entra ID refuses', async () => {
     const assertion = 'eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl';
-    const world = worldOf({ pods: [createPod('web', bound)] });
+    const testBed = testBedOf({ pods: [createPod('web', bound)] });
     const attempt = async (
       status: number,
       words: readonly string[] = ['--tenant-id', 'tenant'],
     ) => {
       const posts: (readonly [url: string, form: Readonly<Record<string, string>>])[] = [];
       const played = await play(['migrate', 'to-workload-identity', '--try', '--apply', ...words], {
-        ...world,
+        ...testBed,
         other: (program, args, input) => {
           if (args[0] === 'create') return ok(`${assertion}\n`);
-          return args[0] === 'apply' ? ok('applied\n') : world.other?.(program, args, input);
+          return args[0] === 'apply' ? ok('applied\n') : testBed.other?.(program, args, input);
         },
         post: (url, form) => {
           posts.push([url, form]);
@@ -303,7 +303,7 @@ describe('kubectl nmi migrate to-workload-identity', () => {
       adEndpoint: 'https://evil.example',
     });
     const { stderr, calls } = await play(['migrate', 'to-workload-identity', '--try'], {
-      ...worldOf({ pods: [createPod('web', bound)], [kinds.identities]: [evil] }),
+      ...testBedOf({ pods: [createPod('web', bound)], [kinds.identities]: [evil] }),
       post: (url) => {
         posts.push(url);
         return Promise.resolve(undefined);
@@ -319,7 +319,7 @@ describe('kubectl nmi migrate to-workload-identity', () => {
 
   it('has nothing to do where no pod is bound', async () => {
     assert.match(
-      (await play(['migrate', 'to-workload-identity'], worldOf({ pods: [] }))).stderr,
+      (await play(['migrate', 'to-workload-identity'], testBedOf({ pods: [] }))).stderr,
       /no pod of namespace shop is bound/,
     );
   });

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
 import { createFakeAz, ordersId } from '../support/fake-az.ts';
 import {
-  boundWorld,
+  boundTestBed,
   createIdentity,
   failed,
   kinds,
@@ -23,12 +23,12 @@ const nodes = [
 ];
 const clientID = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
 
-function worldOf(
+function testBedOf(
   az = createFakeAz({ identities: {} }),
   kubectl = ok('azureidentitybinding configured\n'),
 ): Recorded {
   return {
-    ...boundWorld({
+    ...boundTestBed({
       nodes,
       [kinds.identities]: [createIdentity('orders', { type: 0, clientID, resourceID: ordersId })],
     }),
@@ -41,7 +41,7 @@ const programsOf = (calls: readonly (readonly string[])[]) =>
 
 describe('a plan', () => {
   it('is shown by default: YAML for kubectl, the rest as comments', async () => {
-    const { stdout, calls } = await play(['identity', 'assign', 'orders'], worldOf());
+    const { stdout, calls } = await play(['identity', 'assign', 'orders'], testBedOf());
     assert.deepEqual(calls, []);
     assert.equal(
       stdout,
@@ -62,14 +62,14 @@ spec:
   it('has no line of YAML that the text of an object wrote', async () => {
     const az = createFakeAz({ identities: {} });
     const hostile = `${ordersId}\n---\napiVersion: v1\nkind: Secret\rx: y\u0085z: a\n# `;
-    const world = {
-      ...worldOf(az),
+    const testBed = {
+      ...testBedOf(az),
       objects: {
-        ...worldOf(az).objects,
+        ...testBedOf(az).objects,
         [kinds.identities]: [createIdentity('orders', { type: 0, clientID, resourceID: hostile })],
       },
     };
-    const { stdout } = await play(['identity', 'assign', 'orders'], world);
+    const { stdout } = await play(['identity', 'assign', 'orders'], testBed);
     assert.equal(parseAllDocuments(stdout).length, 1);
     assert.match(stdout, /^# az vmss .*apiVersion: v1.*$/m);
     assert.doesNotMatch(stdout, /^(?:---|apiVersion: v1)$|\r|\u0085/m);
@@ -79,7 +79,7 @@ spec:
     const az = createFakeAz({ identities: {} });
     const { code, stdout, calls, inputs } = await play(
       ['identity', 'assign', 'orders', '--apply', '--run'],
-      worldOf(az),
+      testBedOf(az),
     );
     assert.equal(code, 0);
     assert.deepEqual(programsOf(calls), ['az vmss', 'kubectl apply']);
@@ -92,7 +92,10 @@ spec:
   });
 
   it('takes objects away before Azure', async () => {
-    const { calls } = await play(['identity', 'unassign', 'orders', '--apply', '--run'], worldOf());
+    const { calls } = await play(
+      ['identity', 'unassign', 'orders', '--apply', '--run'],
+      testBedOf(),
+    );
     assert.deepEqual(programsOf(calls), ['kubectl delete', 'az vmss']);
   });
 
@@ -100,7 +103,7 @@ spec:
     const refused = createFakeAz({ identities: {}, refused: 'vmss identity assign' });
     const first = await play(
       ['identity', 'assign', 'orders', '--apply', '--run'],
-      worldOf(refused),
+      testBedOf(refused),
     );
     assert.equal(first.code, 77);
     assert.match(
@@ -113,7 +116,7 @@ spec:
     );
     const second = await play(
       ['identity', 'assign', 'orders', '--apply'],
-      worldOf(undefined, denied),
+      testBedOf(undefined, denied),
     );
     assert.equal(second.code, 77);
     assert.match(second.stderr, /verbs: \["create"\] in namespace shop/);
@@ -122,13 +125,13 @@ spec:
   it('is a document for programs, whatever runs on the way', async () => {
     const { stdout } = await play(
       ['identity', 'assign', 'orders', '--apply', '--run', '-o', 'json'],
-      worldOf(),
+      testBedOf(),
     );
     const { done, az } = JSON.parse(stdout) as { done: object; az: string[][] };
     assert.deepEqual(done, { objects: true, az: true });
     assert.equal(az[0]?.[0], 'vmss');
     assert.match(
-      (await play(['identity', 'assign', 'orders', '-o', 'yaml'], worldOf())).stdout,
+      (await play(['identity', 'assign', 'orders', '-o', 'yaml'], testBedOf())).stdout,
       /^objects:\n/,
     );
   });

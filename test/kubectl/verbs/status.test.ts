@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { createAgentPod, ok, play, type Recorded } from '../support/recorded-kubectl.ts';
 
 const node = (name: string) => ({ kind: 'Node', metadata: { name } });
-const worldOf = (...pods: readonly ReturnType<typeof createAgentPod>[]): Recorded => ({
+const testBedOf = (...pods: readonly ReturnType<typeof createAgentPod>[]): Recorded => ({
   objects: { pods, nodes: [node('node-1'), node('node-2')] },
   other: () => ok('nmi_redirect_up{mode="ebpf"} 1\n'),
 });
@@ -12,7 +12,7 @@ describe('kubectl nmi status', () => {
   it('has a line for each node, those without an agent too', async () => {
     const { stdout, code } = await play(
       ['status', '--exit-code'],
-      worldOf(createAgentPod('node-1')),
+      testBedOf(createAgentPod('node-1')),
     );
     assert.equal(code, 1);
     assert.match(stdout, /^NODE +AGENT +VERSION +REDIRECT +STATE +SINCE/);
@@ -22,9 +22,12 @@ describe('kubectl nmi status', () => {
   });
 
   it('waits until every node has a ready agent, and gives up', async () => {
-    const ready = worldOf(createAgentPod('node-1'), createAgentPod('node-2'));
+    const ready = testBedOf(createAgentPod('node-1'), createAgentPod('node-2'));
     assert.equal((await play(['status', '--wait'], ready)).code, 0);
-    const unready = worldOf(createAgentPod('node-1'), createAgentPod('node-2', { isReady: false }));
+    const unready = testBedOf(
+      createAgentPod('node-1'),
+      createAgentPod('node-2', { isReady: false }),
+    );
     const { code, calls } = await play(['status', '--wait', '--timeout', '10'], unready);
     assert.equal(code, 1);
     assert.equal(calls.length, 2 * 5);
@@ -32,15 +35,15 @@ describe('kubectl nmi status', () => {
   });
 
   it('says what it does not know for want of a right', async () => {
-    const world = {
-      ...worldOf(createAgentPod('node-1')),
+    const testBed = {
+      ...testBedOf(createAgentPod('node-1')),
       forbidden: { nodes: 'everywhere' } as const,
     };
     assert.match(
-      (await play(['status'], world)).stdout,
+      (await play(['status'], testBed)).stdout,
       /Not checked:\n {2}nodes without an agent/,
     );
-    const blind = { ...world, forbidden: { pods: 'everywhere' } as const };
+    const blind = { ...testBed, forbidden: { pods: 'everywhere' } as const };
     assert.equal((await play(['status'], blind)).code, 77);
   });
 

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { boundWorld, createAgentPod, failed, ok, play } from '../support/recorded-kubectl.ts';
+import { boundTestBed, createAgentPod, failed, ok, play } from '../support/recorded-kubectl.ts';
 
 const token = ['eyJhbGciOiJSUzI1NiJ9', 'eyJzdWIiOiJ4In0', 'c2lnbmF0dXJl'].join('.');
-const world = {
-  ...boundWorld({
+const testBed = {
+  ...boundTestBed({
     pods: [createAgentPod('node-1', { args: ['--strict-identity', token] })],
     'customresourcedefinitions.apiextensions.k8s.io': [
       { metadata: { name: 'azureidentities.aadpodidentity.k8s.io', annotations: { a: token } } },
@@ -23,7 +23,7 @@ const world = {
 
 describe('kubectl nmi sysdump', () => {
   it('writes one file, without tokens and without what is not ours', async () => {
-    const { code, stdout, written } = await play(['sysdump'], world);
+    const { code, stdout, written } = await play(['sysdump'], testBed);
     assert.equal(code, 0);
     assert.match(
       stdout,
@@ -44,13 +44,13 @@ describe('kubectl nmi sysdump', () => {
 
   it('names what it could not read, and never overwrites', async () => {
     const { code, written } = await play(['sysdump', '--file', 'x.yaml'], {
-      ...world,
+      ...testBed,
       forbidden: { nodes: 'everywhere' },
     });
     assert.equal(code, 0);
     assert.match(written.get('x.yaml') ?? '', /cannot list|list nodes/);
     const other = {
-      ...world,
+      ...testBed,
       other: () => failed('Unable to connect to the server: x'),
       isReadOnly: true,
     };

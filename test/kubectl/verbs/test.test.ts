@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parse } from 'yaml';
 import {
-  boundWorld,
+  boundTestBed,
   createAgentPod,
   createPod,
   kinds,
@@ -17,7 +17,7 @@ const granted =
 const refused =
   'failed to acquire a token using the MSI, error: status 400 invalid_request Identity not found\n';
 
-function worldOf(log: string, phase = 'Succeeded', changes = {}): Recorded {
+function testBedOf(log: string, phase = 'Succeeded', changes = {}): Recorded {
   const pods = [
     createPod('web', {
       labels: { aadpodidbinding: 'orders' },
@@ -27,7 +27,7 @@ function worldOf(log: string, phase = 'Succeeded', changes = {}): Recorded {
     createAgentPod('node-1'),
   ];
   return {
-    ...boundWorld({ pods, ...changes }),
+    ...boundTestBed({ pods, ...changes }),
     other: (_program, args) => ok(args[0] === 'logs' ? log : ''),
   };
 }
@@ -43,7 +43,10 @@ interface MadePod {
 
 describe('kubectl nmi test', () => {
   it('asks as the pod would, and takes its own pod away', async () => {
-    const { code, stdout, calls, inputs } = await play(['test', '--pod', 'web'], worldOf(granted));
+    const { code, stdout, calls, inputs } = await play(
+      ['test', '--pod', 'web'],
+      testBedOf(granted),
+    );
     assert.equal(code, 0);
     assert.match(stdout, /^A token came\.\n {2}successfully acquired/);
     assert.deepEqual(
@@ -60,7 +63,7 @@ describe('kubectl nmi test', () => {
   it('fails with the answer when none came, and with what to do then', async () => {
     const { code, stdout, calls } = await play(
       ['test', '--pod', 'web'],
-      worldOf(refused, 'Failed'),
+      testBedOf(refused, 'Failed'),
     );
     assert.equal(code, 1);
     assert.match(
@@ -73,7 +76,7 @@ describe('kubectl nmi test', () => {
   it('takes the label of a binding of an identity', async () => {
     const { inputs } = await play(
       ['test', '--identity', 'orders', '--image', 'mine:1'],
-      worldOf(granted),
+      testBedOf(granted),
     );
     const made = parse(inputs[0] ?? '') as MadePod;
     assert.equal(made.metadata.labels['aadpodidbinding'], 'orders');
@@ -84,21 +87,21 @@ describe('kubectl nmi test', () => {
   it('takes its pod away when the wait is over', async () => {
     const { stdout, calls } = await play(
       ['test', '--pod', 'web', '--timeout', '5'],
-      worldOf('', 'Pending'),
+      testBedOf('', 'Pending'),
     );
     assert.match(stdout, /No token came \(pod Pending\)/);
     assert.equal(calls.at(-1)?.[1], 'delete');
   });
 
   it('refuses what it cannot know', async () => {
-    assert.match((await play(['test'], worldOf(''))).stderr, /no pod or identity is selected/);
-    assert.equal((await play(['test', '--pod', 'a', '--identity', 'b'], worldOf(''))).code, 2);
+    assert.match((await play(['test'], testBedOf(''))).stderr, /no pod or identity is selected/);
+    assert.equal((await play(['test', '--pod', 'a', '--identity', 'b'], testBedOf(''))).code, 2);
     assert.match(
-      (await play(['test', '--identity', 'orders'], worldOf('', '', { [kinds.bindings]: [] })))
+      (await play(['test', '--identity', 'orders'], testBedOf('', '', { [kinds.bindings]: [] })))
         .stderr,
       /Bind it: kubectl nmi identity assign orders/,
     );
-    const blind = { ...worldOf(''), forbidden: { pods: 'all-namespaces' } as const };
+    const blind = { ...testBedOf(''), forbidden: { pods: 'all-namespaces' } as const };
     assert.match((await play(['test', '--pod', 'web'], blind)).stderr, /Give --image/);
   });
 });

@@ -17,7 +17,7 @@ interface Peer {
   readonly port: number;
 }
 
-interface World {
+interface TestBed {
   readonly pod: PodClient;
   readonly ip: string;
   readonly echo: Peer;
@@ -26,7 +26,7 @@ interface World {
   readonly refusing: Peer;
 }
 
-async function openLoopbackWorld(stack: AsyncDisposableStack): Promise<World> {
+async function openLoopbackTestBed(stack: AsyncDisposableStack): Promise<TestBed> {
   const host = '127.0.0.1';
   const peerOf = (server: { address(): unknown; close(): unknown }): Peer => {
     stack.defer(() => {
@@ -56,7 +56,7 @@ async function openLoopbackWorld(stack: AsyncDisposableStack): Promise<World> {
   return { pod, ip, echo, raw, refusing };
 }
 
-async function openFabricWorld(stack: AsyncDisposableStack): Promise<World> {
+async function openFabricTestBed(stack: AsyncDisposableStack): Promise<TestBed> {
   const fabric = stack.use(await openFabric({ name: 'contract' }));
   const { ip } = await fabric.addPod('web');
   const host = fabricAddresses.imdsIp;
@@ -104,21 +104,21 @@ const tokenTarget = '/metadata/identity/oauth2/token?api-version=2018-02-01&reso
 function contract(
   name: string,
   skip: string | false,
-  open: (stack: AsyncDisposableStack) => Promise<World>,
+  open: (stack: AsyncDisposableStack) => Promise<TestBed>,
 ): void {
   describe(name, { skip }, () => {
     const stack = new AsyncDisposableStack();
-    let world: World;
+    let testBed: TestBed;
     before(async () => {
-      world = await open(stack);
+      testBed = await open(stack);
     });
     after(() => stack.disposeAsync());
 
-    const ask = (request: Partial<PodRequest>, peer = world.echo) =>
-      world.pod.request({ ...plain, ...peer, ...request });
+    const ask = (request: Partial<PodRequest>, peer = testBed.echo) =>
+      testBed.pod.request({ ...plain, ...peer, ...request });
 
     test('the metadata address is where a request without a host goes', async () => {
-      const answer = await world.pod.request({
+      const answer = await testBed.pod.request({
         ...plain,
         target: tokenTarget,
         headers: ['Metadata', 'true'],
@@ -128,13 +128,13 @@ function contract(
     });
 
     test('a connection comes from the address of the pod', async () => {
-      assert.equal(readEcho(await ask({})).from, world.ip);
+      assert.equal(readEcho(await ask({})).from, testBed.ip);
     });
 
     test('headers arrive in order and case with their duplicates, and nothing is added but Host and Connection', async () => {
       const headers = ['metadata', 'true', 'X-B', '1', 'Metadata', 'TRUE', 'x-b', '2'];
       const echo = readEcho(await ask({ headers }));
-      const { host, port } = world.echo;
+      const { host, port } = testBed.echo;
       const expected = ['Host', `${host}:${String(port)}`, ...headers, 'Connection', 'close'];
       assert.deepEqual(echo.headers, expected);
       const named = readEcho(await ask({ headers: ['HOST', 'other'] }));
@@ -163,9 +163,9 @@ function contract(
     }
 
     test('what an HTTP library would refuse is sent all the same', async () => {
-      const spaced = await ask({ target: '/a b\tc', method: 'G@T' }, world.raw);
+      const spaced = await ask({ target: '/a b\tc', method: 'G@T' }, testBed.raw);
       assert.equal(spaced.outcome === 'answered' && spaced.body, 'G@T /a b\tc HTTP/1.1');
-      const old = await ask({ httpVersion: '1.0' }, world.raw);
+      const old = await ask({ httpVersion: '1.0' }, testBed.raw);
       assert.equal(old.outcome === 'answered' && old.body, 'GET / HTTP/1.0');
     });
 
@@ -180,17 +180,17 @@ function contract(
       const first = await ask({ connection: 'a' });
       const second = await ask({ connection: 'a' });
       const other = await ask({ connection: 'b' });
-      await world.pod.closeConnection('a');
+      await testBed.pod.closeConnection('a');
       const third = await ask({ connection: 'a' });
-      await world.pod.closeConnection('unheard of');
+      await testBed.pod.closeConnection('unheard of');
       const reused = [first, second, other, third].map(
         (answer) => answer.outcome === 'answered' && answer.reusedConnection,
       );
       assert.deepEqual(reused, [false, true, false, false]);
       assert.equal(readEcho(first).fromPort, readEcho(second).fromPort);
       assert.notEqual(readEcho(first).fromPort, readEcho(third).fromPort);
-      await world.pod.closeConnection('a');
-      await world.pod.closeConnection('b');
+      await testBed.pod.closeConnection('a');
+      await testBed.pod.closeConnection('b');
     });
 
     test('a request that is not answered in time fails with TIMEOUT', async () => {
@@ -200,18 +200,18 @@ function contract(
     });
 
     test('a refused and a reset connection fail with their codes', async () => {
-      const refused = await ask({}, world.refusing);
+      const refused = await ask({}, testBed.refusing);
       assert.equal(refused.outcome === 'failed' && refused.error, 'ECONNREFUSED');
       const reset = await ask({ target: '/reset' });
       assert.equal(reset.outcome === 'failed' && reset.error, 'ECONNRESET');
-      const raw = await ask({ target: '/a b' }, world.refusing);
+      const raw = await ask({ target: '/a b' }, testBed.refusing);
       assert.equal(raw.outcome === 'failed' && raw.error, 'ECONNREFUSED');
     });
 
     for (const newConnectionPerRequest of [false, true]) {
       const how = newConnectionPerRequest ? 'new' : 'kept';
       test(`a load over ${how} connections is counted by outcome and identity`, async () => {
-        const report = await world.pod.load({
+        const report = await testBed.pod.load({
           targets: [
             { target: tokenTarget, headers: ['Metadata', 'true'] },
             { target: tokenTarget, headers: [] },
@@ -236,13 +236,13 @@ function contract(
     }
 
     test('a load that is refused has one gap as long as itself and does not spin', async () => {
-      const report = await world.pod.load({
+      const report = await testBed.pod.load({
         targets: [{ target: '/', headers: [] }],
         durationMs: 100,
         concurrency: 1,
         newConnectionPerRequest: true,
         timeoutMs: 1_000,
-        ...world.refusing,
+        ...testBed.refusing,
       });
       assert.deepEqual(
         report.counts.map((row) => row.outcome),
@@ -254,8 +254,8 @@ function contract(
   });
 }
 
-contract('a pod on a loopback address', false, openLoopbackWorld);
-contract('a pod in a namespace', fabricSkip, openFabricWorld);
+contract('a pod on a loopback address', false, openLoopbackTestBed);
+contract('a pod in a namespace', fabricSkip, openFabricTestBed);
 
 describe('a pod whose process ends', { skip: fabricSkip }, () => {
   test('tells whoever waits, and whoever asks later', async () => {

@@ -10,7 +10,7 @@ import type { Readable } from 'node:stream';
 import { freshExecutable } from '../../../scripts/build.ts';
 import { labCommand } from '../../../lab/fabric/lab-command.ts';
 import { listFabricNamespaces } from '../../../lab/fabric/namespaces.ts';
-import type { LabResult } from '../../../lab/world/scenario.ts';
+import type { LabResult } from '../../../lab/test-bed/scenario.ts';
 import { findCgroupRoot } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 
 /** Longer than all scenarios take on a busy machine with two cores. */

@@ -23,8 +23,8 @@ export const grants: Faults = {
     ],
     [
       'a pod without the label gets the node’s identity',
-      "if (pod.hostNetwork) return ofNode(pod, query.selector, 'host network', knowledge);",
-      "return ofNode(pod, query.selector, 'host network', knowledge);",
+      "if (pod.hostNetwork) return ofNode(pod, query.selector, 'host network', clusterState);",
+      "return ofNode(pod, query.selector, 'host network', clusterState);",
     ],
     [
       'candidates by object id are not limited to their resources',
@@ -48,8 +48,8 @@ export const grants: Faults = {
     ],
     [
       'a candidate by object id needs no grant',
-      "owned(ofIdentity(pod, identity, query.resource, 'object_id', knowledge.upstreams)),",
-      "ofIdentity(pod, identity, query.resource, 'object_id', knowledge.upstreams),",
+      "owned(ofIdentity(pod, identity, query.resource, 'object_id', clusterState.upstreams)),",
+      "ofIdentity(pod, identity, query.resource, 'object_id', clusterState.upstreams),",
     ],
     ['a grant that is taken away changes no decision', 'owners.generation', '0'],
     ['a pod of a service account names any application', 'if (isOther) {', 'if (false) {'],
@@ -145,10 +145,10 @@ export const grants: Faults = {
   'src/nmi/grants/identify.ts': [
     [
       'an address is believed that may be another pod’s by now',
-      ' && !knowledge.trustsAddresses()',
+      ' && !clusterState.trustsAddresses()',
       ' && false',
     ],
-    ['pods are served before all is known', 'if (!knowledge.isSynced()) break;', ''],
+    ['pods are served before all is known', 'if (!clusterState.isSynced()) break;', ''],
     [
       'a connection that outlived its pod may be waited for',
       "{ about: 'outlived' }, false)",

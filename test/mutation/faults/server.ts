@@ -82,7 +82,7 @@ export const server: Faults = {
     ],
   ],
   'src/nmi/server/fast-path/fast-path.ts': [
-    ['a right is used that is no longer valid', ' || !rights.isStanding(decision, nowMs)', ''],
+    ['a right is used that is no longer valid', ' || !rights.isCurrent(decision, nowMs)', ''],
     [
       'the last answer is given to another target',
       'decision?.target !== target || ',
@@ -235,11 +235,11 @@ export const server: Faults = {
     ['a closed area is relayed', 'options.passthrough.refusal(route) ??', ''],
     [
       'the agent asks itself without end',
-      'if (!options.loopMark.isOwn(correlationId)) return undefined;',
+      'if (!options.loopDetection.isOwn(correlationId)) return undefined;',
       'return undefined;',
     ],
   ],
-  'src/nmi/server/standing-rights.ts': [
+  'src/nmi/server/decision-cache.ts': [
     [
       'a right outlives what it rests on',
       'decision.generation === this.#currentGeneration() && ',
@@ -377,7 +377,7 @@ export const server: Faults = {
     ['one namespace fills the log', 'fresh.slice(0, maxLines)', 'fresh'],
     [
       'what is not listed yet is reported as missing',
-      'if (!knowledge.isSynced()) {',
+      'if (!clusterState.isSynced()) {',
       'if (false) {',
     ],
     ['an id is written in full', 'redactClientId(entry.id)', 'entry.id'],

@@ -144,8 +144,8 @@ export const sources: Faults = {
       'reading.get(key) ?? startReading(key, secret)',
       'startReading(key, secret)',
     ],
-    ['a proof is kept that nobody needs', 'if (isNeeded(secret)) kept.set', 'kept.set'],
-    ['a refused proof is kept', 'if (isKept) kept.delete(key);', ''],
+    ['a clientCredential is kept that nobody needs', 'if (isNeeded(secret)) kept.set', 'kept.set'],
+    ['a refused clientCredential is kept', 'if (isKept) kept.delete(key);', ''],
     [
       'a rotated Secret is not tried again',
       'return hasNewer || reused.has(refused);',
@@ -312,13 +312,13 @@ export const sources: Faults = {
   'src/nmi/sources/entra/entra.ts': [
     [
       'a rotated secret fails until it is read again',
-      'if (!proofs.forget(credential, got.proof)) return result;',
+      'if (!clientCredentials.forget(credential, got.clientCredential)) return result;',
       'return result;',
     ],
     [
       'a refused credential is asked about twice',
-      'if (!proofs.forget(credential, got.proof)) return result;',
-      'proofs.forget(credential, got.proof);',
+      'if (!clientCredentials.forget(credential, got.clientCredential)) return result;',
+      'clientCredentials.forget(credential, got.clientCredential);',
     ],
     ['a second try is on top of the budget', 'if (!mayRetry()) return failed(untried);', ''],
     [
@@ -347,8 +347,8 @@ export const sources: Faults = {
     ],
     [
       'the secret comes back in a failure',
-      'judgeEntra(answer, secretsIn(form))',
-      'judgeEntra(answer, [])',
+      'classifyEntraError(answer, secretsIn(form))',
+      'classifyEntraError(answer, [])',
     ],
     [
       'an abort is a failure of Entra ID',
@@ -379,7 +379,11 @@ export const sources: Faults = {
       'entry !== undefined && clock',
     ],
     ['an assertion is kept that nobody needs', 'if (!mayBeKept(entry)) return;', ''],
-    ['a refused assertion is sent again', 'if (entry?.proof === refused) kept.delete(key);', ''],
+    [
+      'a refused assertion is sent again',
+      'if (entry?.clientCredential === refused) kept.delete(key);',
+      '',
+    ],
     ['two pods share one assertion', 'return JSON.stringify([key, podUid]);', 'return key;'],
     [
       'an assertion of a pod that is gone is kept',

@@ -190,18 +190,18 @@ export const tools: Faults = {
     ],
     [
       'a failure with a token in hand is an answer',
-      'standing.cooldownLeftMs === 0 || hasLife(standing)',
-      'standing.cooldownLeftMs === 0',
+      'status.cooldownLeftMs === 0 || hasLife(status)',
+      'status.cooldownLeftMs === 0',
     ],
     [
       'a failure that is over is an answer',
-      'standing.cooldownLeftMs === 0 || hasLife(standing)',
-      'hasLife(standing)',
+      'status.cooldownLeftMs === 0 || hasLife(status)',
+      'hasLife(status)',
     ],
     [
       'a token that has ended counts',
-      'standing?.token !== undefined && standing.token.expiresInMs > 0',
-      'standing?.token !== undefined',
+      'status?.token !== undefined && status.token.expiresInMs > 0',
+      'status?.token !== undefined',
     ],
   ],
   'src/nmi/explain/question.ts': [

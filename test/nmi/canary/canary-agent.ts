@@ -16,7 +16,7 @@ import { openFakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
 import { createLabAuthority } from '../../../lab/fakes/authority.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../lab/fakes/identity.ts';
 import { openLoopbackPod, type PodClient } from '../../../lab/pods/pod-client.ts';
-import { populate, type EntraWorld } from '../../support/entra-agent.ts';
+import { populate, type EntraTestBed } from '../../support/entra-agent.ts';
 import { twoFreePorts } from '../../support/free-ports.ts';
 import { createCertificate } from '../sources/entra/token-server.ts';
 import { Canaries, createCanary } from './canaries.ts';
@@ -24,7 +24,7 @@ import { done, sentFileVariable, type Command } from './child-hook.ts';
 import { HeapSnapshot } from './heap-snapshot.ts';
 import { openPasswordProxy, type PasswordProxy } from './password-proxy.ts';
 
-export interface CanaryAgent extends EntraWorld, AsyncDisposable {
+export interface CanaryAgent extends EntraTestBed, AsyncDisposable {
   readonly imds: FakeImds;
   readonly proxy: PasswordProxy;
   readonly pod: PodClient;
@@ -58,7 +58,7 @@ const main = join(import.meta.dirname, '../../../src/main.ts');
 const hook = join(import.meta.dirname, 'child-hook.ts');
 
 export async function openCanaryAgent(
-  prepare: (world: EntraWorld) => Promise<void>,
+  prepare: (testBed: EntraTestBed) => Promise<void>,
 ): Promise<CanaryAgent> {
   await using opening = new AsyncDisposableStack();
   let aheadMs = 0;
@@ -82,9 +82,9 @@ export async function openCanaryAgent(
   const canaries = new Canaries();
   canaries.addText(proxyPassword, password);
   const proxy = opening.use(await openPasswordProxy(password));
-  const world = { kube, entra, authority };
-  populate(world);
-  await prepare(world);
+  const testBed = { kube, entra, authority };
+  populate(testBed);
+  await prepare(testBed);
 
   const folder = await mkdtemp(join(tmpdir(), 'nmi-canary-'));
   opening.defer(() => rm(folder, { recursive: true, force: true }));
@@ -149,7 +149,7 @@ export async function openCanaryAgent(
   );
   const owned = opening.move();
   return {
-    ...world,
+    ...testBed,
     imds,
     proxy,
     pod,

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { createPrivateKey } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import type { EntraFaults } from '../../../lab/fakes/entra/fake-entra.ts';
 import { fakeResources } from '../../../lab/fakes/kube/resources.ts';
 import { renderPfx } from '../../../lab/fakes/pfx.ts';
@@ -22,7 +22,7 @@ import {
   federatedTo,
   putSecret,
   type CredentialKind,
-  type EntraWorld,
+  type EntraTestBed,
 } from '../../support/entra-agent.ts';
 import { readyIn } from '../../support/ready-condition.ts';
 import { Canaries, createCanary, reverse } from './canaries.ts';
@@ -55,8 +55,8 @@ const working = {
 } as const satisfies Record<string, CredentialKind>;
 
 /** Every Secret has what is looked for in it; what is to be read has a key that is too. */
-async function plant(world: EntraWorld, { texts, keys }: Planted): Promise<void> {
-  const { kube, authority } = world;
+async function plant(testBed: EntraTestBed, { texts, keys }: Planted): Promise<void> {
+  const { kube, authority } = testBed;
   const text = (name: string): string => {
     const canary = createCanary();
     texts.set(name, canary);
@@ -76,22 +76,22 @@ async function plant(world: EntraWorld, { texts, keys }: Planted): Promise<void>
     createAzureIdentityBinding({ name: 'assigned', azureIdentity: 'assigned', selector: 'app' }),
   );
   for (const [name, kind] of Object.entries(working)) {
-    if (kind !== 'certificate') await bindApplication(world, kind, name);
+    if (kind !== 'certificate') await bindApplication(testBed, kind, name);
   }
   for (const name of ['secret', 'rotated', 'unbound']) {
     const value = text(`secret of ${name}`);
     putSecret(kube, name, value);
-    world.entra.register(createEntraApplication(name, { secrets: [{ value }] }));
+    testBed.entra.register(createEntraApplication(name, { secrets: [{ value }] }));
   }
 
   const pfx = await issue('pfx');
   const pfxPassword = text('password of pfx');
-  await bindCertified(world, 'pfx', pfx.certificatePem, {
+  await bindCertified(testBed, 'pfx', pfx.certificatePem, {
     certificate: await renderPfx(pfx, { ciphers: 'legacy', password: pfxPassword }),
     password: pfxPassword,
   });
   const pem = await issue('pem');
-  await bindCertified(world, 'pem', pem.certificatePem, {
+  await bindCertified(testBed, 'pem', pem.certificatePem, {
     certificate: `${pem.keyPem}${pem.certificatePem}${pem.issuerPem}`,
   });
   const sealed = await issue('sealed');
@@ -102,7 +102,7 @@ async function plant(world: EntraWorld, { texts, keys }: Planted): Promise<void>
     cipher: 'aes-256-cbc',
     passphrase,
   });
-  await bindCertified(world, 'sealed', sealed.certificatePem, {
+  await bindCertified(testBed, 'sealed', sealed.certificatePem, {
     certificate: `${sealedKey}${sealed.certificatePem}`,
     password: passphrase,
   });
@@ -110,15 +110,15 @@ async function plant(world: EntraWorld, { texts, keys }: Planted): Promise<void>
   for (const name of ['wrong', 'expired']) {
     const value = text(`secret of ${name}`);
     const secrets = name === 'wrong' ? [] : [{ value, expiresAtWallMs: 0 }];
-    await bindApplication(world, 'secret', name, { application: { secrets } });
+    await bindApplication(testBed, 'secret', name, { application: { secrets } });
     putSecret(kube, name, value);
   }
-  await bindApplication(world, 'secret', 'crowded');
+  await bindApplication(testBed, 'secret', 'crowded');
   put('crowded', { one: text('one of crowded'), other: text('other of crowded') });
-  await bindApplication(world, 'secret', 'misshapen');
+  await bindApplication(testBed, 'secret', 'misshapen');
   const misshapen = createSecret({ name: 'misshapen', data: {} });
   kube.apply({ ...misshapen, data: { clientSecret: { nested: text('secret of misshapen') } } });
-  for (const name of ['locked', 'broken', 'worded']) await bindCertified(world, name, '', {});
+  for (const name of ['locked', 'broken', 'worded']) await bindCertified(testBed, name, '', {});
   const locked = await issue('locked');
   put('locked', {
     certificate: await renderPfx(locked, { password: text('password of locked') }),
@@ -134,37 +134,37 @@ async function plant(world: EntraWorld, { texts, keys }: Planted): Promise<void>
     password: text('password of worded'),
   });
   for (const name of ['missing', 'forbidden', 'unread']) {
-    await bindApplication(world, 'secret', name);
+    await bindApplication(testBed, 'secret', name);
     putSecret(kube, name, text(`secret of ${name}`));
   }
   kube.delete({ kind: 'Secret', name: 'missing' });
   const stranger = federatedTo({ namespace: 'default', name: 'stranger' });
-  await bindApplication(world, 'federated_pod', 'stranger', { application: stranger });
+  await bindApplication(testBed, 'federated_pod', 'stranger', { application: stranger });
 
   const value = text('secret of wide');
-  await bindApplication(world, 'secret', 'wide', {
+  await bindApplication(testBed, 'secret', 'wide', {
     application: { secrets: [{ value }] },
     identity: { auxiliaryTenantIds: [otherTenant] },
   });
   putSecret(kube, 'wide', value);
   const wide = createEntraApplication('wide', { secrets: [{ value }] });
-  world.entra.register({ ...wide, name: 'wide-elsewhere', tenantId: otherTenant });
+  testBed.entra.register({ ...wide, name: 'wide-elsewhere', tenantId: otherTenant });
 }
 
 async function bindCertified(
-  world: EntraWorld,
+  testBed: EntraTestBed,
   name: string,
   certificatePem: string,
   data: Readonly<Record<string, string | Uint8Array>>,
 ): Promise<void> {
   const certificates = certificatePem === '' ? [] : [certificatePem];
-  await bindApplication(world, 'certificate', name, { application: { certificates } });
-  world.kube.apply(createSecret({ name, data }));
+  await bindApplication(testBed, 'certificate', name, { application: { certificates } });
+  testBed.kube.apply(createSecret({ name, data }));
 }
 
 async function openPlanted(): Promise<{ agent: CanaryAgent; texts: Map<string, string> }> {
   const planted: Planted = { texts: new Map(), keys: new Map() };
-  const agent = await openCanaryAgent((world) => plant(world, planted));
+  const agent = await openCanaryAgent((testBed) => plant(testBed, planted));
   for (const [name, text] of planted.texts) agent.canaries.addText(name, text);
   for (const [name, pem] of planted.keys) agent.canaries.addPrivateKey(name, pem);
   return { agent, texts: planted.texts };

@@ -13,7 +13,7 @@ import { HandClock } from '../../support/hand-clock.ts';
 import { createOwners } from '../../support/owners.ts';
 import { readyIn } from '../../support/ready-condition.ts';
 import { pass } from '../../support/token-stand.ts';
-import { keptLog } from '../kube/kube-world.ts';
+import { keptLog } from '../kube/kube-test-bed.ts';
 
 const clientID = '22729e47-74ce-4b43-8eea-aab5f2073301';
 const tenantID = '7e570000-1ab0-4000-8000-000000000001';

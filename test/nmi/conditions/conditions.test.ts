@@ -7,7 +7,7 @@ import {
   createAzureIdentity,
   createAzureIdentityBinding,
 } from '../../../lab/fakes/kube/manifests.ts';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { asRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
 import { createLogger } from '../../../src/nmi/base/logger.ts';
 import { Conditions, leaseName } from '../../../src/nmi/conditions/conditions.ts';
@@ -17,7 +17,7 @@ import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
 import { createIdentityGrant } from '../../support/cache-objects.ts';
 import { createOwners } from '../../support/owners.ts';
 import { readyIn } from '../../support/ready-condition.ts';
-import { clientOf } from '../kube/kube-world.ts';
+import { clientOf } from '../kube/kube-test-bed.ts';
 
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 const timing: ElectionTiming = {
@@ -47,7 +47,7 @@ async function openAgent(kube: FakeKube, node: string, mode: OwnersMode = 'warn'
       random: Math.random,
       log,
       timing,
-      knowledge: { upstreams, owners, isSynced: () => true },
+      clusterState: { upstreams, owners, isSynced: () => true },
     }),
   );
   const opened = opening.move();

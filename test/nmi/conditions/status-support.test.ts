@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { StatusSupport } from '../../../src/nmi/conditions/status-support.ts';
-import { keptLog } from '../kube/kube-world.ts';
+import { keptLog } from '../kube/kube-test-bed.ts';
 
 const listOf = (...names: string[]) => ({ resources: names.map((name) => ({ name })) });
 const both = listOf('azureidentities/status', 'azureidentitybindings/status', 'azureidentities');

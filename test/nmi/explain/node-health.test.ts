@@ -8,18 +8,18 @@ const kernel: HealthSources['kernel'] = {
   problem: () => undefined,
 };
 
-function watchesOf(ages: readonly (number | undefined)[]): HealthSources['knowledge'] {
+function watchesOf(ages: readonly (number | undefined)[]): HealthSources['clusterState'] {
   const stats = Object.fromEntries(
     ages.map((lastContactAgeMs, index) => [`kind-${index}`, { lastContactAgeMs }]),
   );
   const watches = { unsynced: () => ['pods'], stats: () => stats };
-  return { watches } as unknown as HealthSources['knowledge'];
+  return { watches } as unknown as HealthSources['clusterState'];
 }
 
 describe('the health of a node', () => {
   it('has the age of the last event of the most silent watch, or none where one never had any', () => {
     const silentForMs = (...ages: readonly (number | undefined)[]) =>
-      readHealth({ nodeName: 'n', kernel, knowledge: watchesOf(ages) }).watches.silentForMs;
+      readHealth({ nodeName: 'n', kernel, clusterState: watchesOf(ages) }).watches.silentForMs;
     assert.equal(silentForMs(1_000.4, 3_000.6, 20), 3_001);
     assert.equal(silentForMs(1_000, undefined), undefined);
   });
@@ -28,7 +28,7 @@ describe('the health of a node', () => {
     const { name, redirect, watches } = readHealth({
       nodeName: 'n',
       kernel,
-      knowledge: watchesOf([1]),
+      clusterState: watchesOf([1]),
     });
     assert.deepEqual(redirect, { mode: 'ebpf', detail: 'as wanted', problem: undefined });
     assert.deepEqual([name, watches.unsynced, watches.failing], ['n', ['pods'], []]);

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import type { Exception, Identity, IdentityGrant, Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { authorize, type GrantKnowledge } from '../../../src/nmi/grants/authorize.ts';
+import { authorize, type GrantState } from '../../../src/nmi/grants/authorize.ts';
 import type { Authorization } from '../../../src/nmi/grants/authorization.ts';
 import type { IdentitySelector } from '../../../src/nmi/grants/grant.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
@@ -28,7 +28,7 @@ const pod = createPod({
 });
 const vault = 'https://vault.azure.net';
 
-interface World {
+interface TestBed {
   readonly identity?: Partial<Identity>;
   /** Of the one binding. */
   readonly serviceAccount?: string;
@@ -44,33 +44,33 @@ interface World {
 }
 
 function decide(
-  world: World,
+  testBed: TestBed,
   resource: string | undefined,
   selector: IdentitySelector = { kind: 'none' },
   asked: Pod = pod,
 ): Authorization {
-  const { identity, serviceAccount = '', exception, hostNetwork = 'serve', account } = world;
+  const { identity, serviceAccount = '', exception, hostNetwork = 'serve', account } = testBed;
   const pods = new PodIndex(new HandClock(now));
   pods.upsert(asked);
   const grants = new GrantIndex(pods);
   grants.identities.upsert(createIdentity({ clientId, ...identity }));
   grants.bindings.upsert(createBinding({ serviceAccount }));
   if (exception !== undefined) grants.exceptions.upsert(createException(exception));
-  const knowledge: GrantKnowledge = {
+  const clusterState: GrantState = {
     pods,
     grants,
-    owners: createOwners(world.owners ?? 'off', ...(world.granted ?? [])).owners,
+    owners: createOwners(testBed.owners ?? 'off', ...(testBed.granted ?? [])).owners,
     isSynced: () => true,
     trustsAddresses: () => true,
     workloadIdentities:
       account === undefined ? undefined : ({ of: () => account } as unknown as WorkloadIdentities),
     upstreams: new UpstreamResolver(
       () => ({ ok: true, authority: 'https://login.example', audience: 'api://exchange' }),
-      world.hasImds ?? true,
+      testBed.hasImds ?? true,
     ),
   };
   const policy = { strict: false, graceMs: 60_000, hostNetwork } as const;
-  return authorize(asked, { resource, selector }, knowledge, policy, now);
+  return authorize(asked, { resource, selector }, clusterState, policy, now);
 }
 
 function bodyOf(decision: Authorization): string {
@@ -179,12 +179,12 @@ describe('a pod on the host network', () => {
 
   it('is refused whatever it is bound to or excepted by, where that is the policy', () => {
     const hostNetwork = 'refuse';
-    for (const [asked, world] of [
+    for (const [asked, testBed] of [
       [host, {}],
       [host, { exception: exempt }],
       [unbound, {}],
     ] as const) {
-      const said = bodyOf(decide({ ...world, hostNetwork }, vault, undefined, asked));
+      const said = bodyOf(decide({ ...testBed, hostNetwork }, vault, undefined, asked));
       assert.match(said, /^403 host_network_refused /);
     }
     assert.equal(decide({ hostNetwork }, vault).kind, 'authorized', 'of another network');
@@ -312,10 +312,10 @@ describe('an identity that belongs to another namespace', () => {
 describe('a pod that is not known any more', () => {
   it('is refused, and may be back in a moment', () => {
     const pods = new PodIndex(new HandClock(now));
-    const knowledge = { grants: new GrantIndex(pods) } as unknown as GrantKnowledge;
+    const clusterState = { grants: new GrantIndex(pods) } as unknown as GrantState;
     const query = { resource: vault, selector: { kind: 'none' } } as const;
     const policy = { strict: false, graceMs: 60_000, hostNetwork: 'serve' } as const;
-    const decision = authorize(pod, query, knowledge, policy, now);
+    const decision = authorize(pod, query, clusterState, policy, now);
     assert.deepEqual(decision.kind === 'refused' && [decision.reason, decision.isPending], [
       'pod_unknown',
       true,
@@ -331,8 +331,8 @@ describe('a pod without the label', () => {
   };
 
   it('is refused where service accounts give nothing', () => {
-    for (const world of [{}, { account: { kind: 'none' } as const }]) {
-      assert.match(bodyOf(decide(world, vault, undefined, unbound)), /^400 no_binding_label /);
+    for (const testBed of [{}, { account: { kind: 'none' } as const }]) {
+      assert.match(bodyOf(decide(testBed, vault, undefined, unbound)), /^400 no_binding_label /);
     }
   });
 

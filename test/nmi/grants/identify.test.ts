@@ -13,8 +13,8 @@ function answerTo(attestation: Attestation) {
   const pods = new PodIndex(new HandClock(), assert.ifError);
   pods.replace([createPod({ ips: ['10.0.0.1'] })]);
   const connection = new CallerConnection({ remoteIp: '10.0.0.1' }, attestation);
-  const knowledge = { pods, isSynced: () => true, trustsAddresses: () => true };
-  const identified = identify(connection, knowledge);
+  const clusterState = { pods, isSynced: () => true, trustsAddresses: () => true };
+  const identified = identify(connection, clusterState);
   assert.ok(identified.kind === 'refused');
   return { isPending: identified.isPending, ...renderRefusal(identified) };
 }
@@ -47,7 +47,7 @@ const ip = '10.0.0.5';
 function open() {
   const pods = new PodIndex(new HandClock());
   const state = { isSynced: true, trustsAddresses: true, failing: '' };
-  const knowledge = {
+  const clusterState = {
     pods,
     whyBehind: (resource?: string) =>
       state.failing === (resource ?? state.failing) ? state.failing || undefined : undefined,
@@ -65,7 +65,7 @@ function open() {
     new CallerConnection({ remoteIp: ip }, attestation, () => 'cgroup-uid');
   /** In a word or two, with a mark where waiting may help. */
   const ask = (connection = connect()): string => {
-    const found = identify(connection, knowledge);
+    const found = identify(connection, clusterState);
     if (found.kind === 'pod') return `pod ${found.pod.name}`;
     const why = 'why' in found.facts ? `, ${found.facts.why}` : '';
     return `${found.reason}, ${found.facts.about}${found.isPending ? ', pending' : ''}${why}`;

@@ -97,7 +97,7 @@ describe('an identity', () => {
       const choice = openUpstream(account);
       assert.equal(inUse.isGranted(choice), isUsed, account);
       assert.ok(choice.kind === 'entra');
-      assert.equal(inUse.isProofNeeded(choice.credential), isUsed, account);
+      assert.equal(inUse.isCredentialNeeded(choice.credential), isUsed, account);
     }
   });
 

@@ -23,9 +23,9 @@ function open(...grants: readonly Partial<IdentityGrant>[]) {
   const index = new GrantIndex(pods);
   const { owners } = createOwners('warn', ...grants);
   const upstreams = new UpstreamResolver(() => ({ ok: false, problem: 'nobody asks' }));
-  const knowledge = { pods, grants: index, owners, upstreams, workloadIdentities: undefined };
+  const clusterState = { pods, grants: index, owners, upstreams, workloadIdentities: undefined };
   const named = () =>
-    unownedOf(knowledge).map(({ by, entry }) => `${by.kind} ${by.name} ${entry.field}`);
+    unownedOf(clusterState).map(({ by, entry }) => `${by.kind} ${by.name} ${entry.field}`);
   return { pods, grants: index, named };
 }
 

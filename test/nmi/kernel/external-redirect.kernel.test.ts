@@ -14,9 +14,9 @@ import { after, before, describe, it } from 'node:test';
 import { systemClock } from '../../../src/cache/clock.ts';
 import { CallerClient } from '../../../src/nmi/kernel/caller-client.ts';
 import { withoutBpf } from '../../../lab/fabric/without-bpf.ts';
-import { eventually } from '../../../lab/world/eventually.ts';
-import { whyNoBpfTests } from '../../redirect/cgroup-ground.ts';
-import { EbpfWorld } from '../../redirect/ebpf-world.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
+import { whyNoBpfTests } from '../../redirect/cgroup-fixture.ts';
+import { EbpfTestBed } from '../../redirect/ebpf-test-bed.ts';
 import {
   sweepDeadNamespaces,
   whyNoKernelTests,
@@ -42,14 +42,14 @@ const tokenUrl =
 
 for (const mode of ['ebpf', 'iptables'] as const) {
   describe(`an agent without rights beside nmi redirect run (${mode})`, { skip }, () => {
-    let world: EbpfWorld;
+    let testBed: EbpfTestBed;
     let files = '';
     let kernelSide: Side;
     let servingSide: Side;
 
     before(async () => {
-      world = await EbpfWorld.open();
-      await world.startCloud();
+      testBed = await EbpfTestBed.open();
+      await testBed.startCloud();
       files = mkdtempSync(join(tmpdir(), 'nmi-test-split-'));
       mkdirSync(join(files, 'run'));
       const named = { name: 'c', context: { cluster: 'c', user: 'u' } };
@@ -68,7 +68,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
     after(async () => {
       await servingSide.kill();
       await kernelSide.kill();
-      await world.close();
+      await testBed.close();
       rmSync(files, { recursive: true, force: true });
     });
 
@@ -92,7 +92,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
       return spawn(
         'sh',
         [
-          ...inside(world.node, `kubepods/pod${agentUid}/${container}`),
+          ...inside(testBed.node, `kubepods/pod${agentUid}/${container}`),
           ...[...through, 'setpriv', '--pdeathsig', 'KILL', `--bounding-set=${capabilities}`],
           ...['--inh-caps=-all', '--no-new-privs', '--', process.execPath, main, ...words],
         ],
@@ -102,8 +102,8 @@ for (const mode of ['ebpf', 'iptables'] as const) {
             PATH: process.env['PATH'],
             KUBECONFIG: join(files, 'kubeconfig'),
             NMI_POD_UID: uid,
-            NMI_CGROUP_ROOT: world.tree.path,
-            NMI_BPF_PIN_FOLDER: world.pinFolder,
+            NMI_CGROUP_ROOT: testBed.tree.path,
+            NMI_BPF_PIN_FOLDER: testBed.pinFolder,
             NMI_CALLER_SOCKET: socket(),
             NMI_EXPLAIN_SOCKET: 'off',
           },
@@ -113,7 +113,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
 
     function inside(space: Namespace, cgroup: string): readonly string[] {
       const enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"';
-      return ['-c', enter, world.tree.make(cgroup), 'nsenter', `--net=/run/netns/${space.name}`];
+      return ['-c', enter, testBed.tree.make(cgroup), 'nsenter', `--net=/run/netns/${space.name}`];
     }
 
     function get(space: Namespace, cgroup: string, url: string): string {
@@ -123,11 +123,11 @@ for (const mode of ['ebpf', 'iptables'] as const) {
 
     /** What a pod's request on a connection of its own is answered. */
     function ask(): string {
-      return get(world.podA, 'kubepods/burstable/poda/c1', tokenUrl);
+      return get(testBed.podA, 'kubepods/burstable/poda/c1', tokenUrl);
     }
 
     function readiness(): string {
-      return get(world.node, 'node', `http://127.0.0.1:${probePort}/readyz`);
+      return get(testBed.node, 'node', `http://127.0.0.1:${probePort}/readyz`);
     }
 
     function socket(): string {

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { freshNative } from '../../../scripts/native.ts';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { openListenerHolder } from '../../../src/nmi/kernel/listener-holder.ts';
 import { askHolder, notes } from '../../../src/nmi/kernel/listener-notes.ts';

@@ -17,7 +17,7 @@ const broken: RedirectStatus = { state: 'broken', detail: 'nft', problems: ['jum
 /** A kernel in one variable: what is there, and whether installing works. */
 function open(initial: RedirectStatus) {
   const clock = new HandClock();
-  const world = {
+  const testBed = {
     now: initial,
     installError: undefined as RedirectError | undefined,
     installs: 0,
@@ -27,13 +27,13 @@ function open(initial: RedirectStatus) {
   const redirect: Redirect = {
     mode: 'iptables',
     prepare: () => Promise.resolve(),
-    verify: () => Promise.resolve(world.now),
+    verify: () => Promise.resolve(testBed.now),
     install: () => {
-      world.installs++;
-      if (world.installError !== undefined) return Promise.reject(world.installError);
-      world.now = world.undone > 0 ? broken : active;
-      world.undone--;
-      return Promise.resolve(world.now);
+      testBed.installs++;
+      if (testBed.installError !== undefined) return Promise.reject(testBed.installError);
+      testBed.now = testBed.undone > 0 ? broken : active;
+      testBed.undone--;
+      return Promise.resolve(testBed.now);
     },
     remove: () => Promise.reject(new Error('nobody removes the redirect')),
     attest: () => ({ kind: 'by-address' }),
@@ -63,21 +63,21 @@ function open(initial: RedirectStatus) {
     clock.advance(ms);
     for (let turn = 0; turn < 20; turn++) await Promise.resolve();
   };
-  return { clock, world, keeper, lines, details, outcomes, pass };
+  return { clock, testBed, keeper, lines, details, outcomes, pass };
 }
 
 describe('the keeper of the redirect', () => {
   it('installs at start, checks at each interval and mends what others broke', async () => {
-    const { keeper, world, pass, outcomes, lines } = open(absent);
+    const { keeper, testBed, pass, outcomes, lines } = open(absent);
     await keeper.start();
     assert.equal(keeper.problem(), undefined);
     assert.ok(keeper.hasBeenActive);
     await pass(10_000);
-    world.now = broken;
+    testBed.now = broken;
     await pass(9_999);
-    assert.equal(world.installs, 1);
+    assert.equal(testBed.installs, 1);
     await pass(1);
-    assert.equal(world.installs, 2);
+    assert.equal(testBed.installs, 2);
     assert.deepEqual(outcomes, ['installed', 'unchanged', 'repaired']);
     assert.deepEqual(lines, [
       'info redirect installed',
@@ -87,54 +87,54 @@ describe('the keeper of the redirect', () => {
   });
 
   it('mends by the very first check after a break, whenever and however often it comes', async () => {
-    const { keeper, world, pass, outcomes } = open(absent);
+    const { keeper, testBed, pass, outcomes } = open(absent);
     await keeper.start();
     for (let round = 1; round <= 100; round++) {
       // At another moment of the interval each time, and after none to three checks without a break.
       for (let idle = 0; idle < round % 4; idle++) await pass(10_000);
       const beforeMs = (round * 97) % 10_000;
       await pass(beforeMs);
-      world.now = round % 2 === 0 ? broken : absent;
+      testBed.now = round % 2 === 0 ? broken : absent;
       const checks = outcomes.length;
       await pass(10_000 - beforeMs - 1);
       assert.equal(outcomes.length, checks, `round ${round}: a check before its time`);
       await pass(1);
-      assert.equal(world.now, active, `round ${round}`);
+      assert.equal(testBed.now, active, `round ${round}`);
       assert.deepEqual(outcomes.slice(checks), [round % 2 === 0 ? 'repaired' : 'installed']);
     }
-    assert.equal(world.installs, 101);
+    assert.equal(testBed.installs, 101);
     await keeper[Symbol.asyncDispose]();
   });
 
   it('tries again at once when the repair is undone under its hands, and not for ever', async () => {
-    const { keeper, world, pass, outcomes } = open(active);
+    const { keeper, testBed, pass, outcomes } = open(active);
     await keeper.start();
-    world.now = broken;
-    world.undone = 2;
+    testBed.now = broken;
+    testBed.undone = 2;
     await pass(10_000);
-    assert.equal(world.installs, 3);
-    world.now = broken;
-    world.undone = 100;
+    assert.equal(testBed.installs, 3);
+    testBed.now = broken;
+    testBed.undone = 100;
     await pass(10_000);
-    assert.equal(world.installs, 6);
+    assert.equal(testBed.installs, 6);
     assert.deepEqual(outcomes, ['unchanged', 'repaired', 'failed']);
     assert.equal(keeper.problem(), 'jump is gone');
     await keeper[Symbol.asyncDispose]();
   });
 
   it('stays up over failures, retries with growing pauses and logs the transition once', async () => {
-    const { keeper, world, pass, outcomes, lines } = open(absent);
-    world.installError = new RedirectError('BUSY', 'restore', 'the lock is held');
+    const { keeper, testBed, pass, outcomes, lines } = open(absent);
+    testBed.installError = new RedirectError('BUSY', 'restore', 'the lock is held');
     await keeper.start();
     assert.match(keeper.problem() ?? '', /BUSY: restore: the lock is held/);
     assert.equal(keeper.hasBeenActive, false);
     for (const [tries, pauseMs] of [250, 500, 1000, 2000].entries()) {
       await pass(pauseMs - 1);
-      assert.equal(world.installs, tries + 1, 'not before its time');
+      assert.equal(testBed.installs, tries + 1, 'not before its time');
       await pass(1);
-      assert.equal(world.installs, tries + 2);
+      assert.equal(testBed.installs, tries + 2);
     }
-    world.installError = undefined;
+    testBed.installError = undefined;
     await pass(4_000);
     assert.equal(keeper.problem(), undefined);
     assert.deepEqual(outcomes, [...Array<string>(5).fill('failed'), 'installed']);
@@ -143,7 +143,7 @@ describe('the keeper of the redirect', () => {
   });
 
   it('keeps the whole of the verifier’s log for those who look closer', async () => {
-    const { keeper, world, lines, details } = open(absent);
+    const { keeper, testBed, lines, details } = open(absent);
     const detail = 'func#0 @0\n'.repeat(1_000);
     const refused = Object.assign(new Error('Permission denied'), {
       code: 'EACCES',
@@ -151,7 +151,7 @@ describe('the keeper of the redirect', () => {
       step: 'load',
       detail,
     });
-    world.installError = asRedirectError(refused) as RedirectError;
+    testBed.installError = asRedirectError(refused) as RedirectError;
     await keeper.start();
     assert.ok((keeper.problem() ?? '').length < 700);
     const err = 'UNSUPPORTED: load: Permission denied (func#0 @0 | func#0 @0 | func#0 @0)';
@@ -170,32 +170,32 @@ describe('the keeper of the redirect', () => {
   });
 
   it('leaves the redirect in place and nothing armed when it is disposed', async () => {
-    const { keeper, clock, world } = open(absent);
+    const { keeper, clock, testBed } = open(absent);
     await keeper.start();
     await keeper[Symbol.asyncDispose]();
     assert.deepEqual(clock.armed, []);
-    assert.equal(world.now, active);
+    assert.equal(testBed.now, active);
   });
 
   it('changes nothing while another process keeps the redirect', async () => {
-    const { keeper, world, pass, outcomes } = open(absent);
+    const { keeper, testBed, pass, outcomes } = open(absent);
     await keeper.start();
     await keeper.pause();
-    world.now = broken;
+    testBed.now = broken;
     await pass(10_000);
     await pass(10_000);
-    assert.deepEqual([world.installs, outcomes], [1, ['installed']]);
+    assert.deepEqual([testBed.installs, outcomes], [1, ['installed']]);
     keeper.resume();
     await pass(10_000);
-    assert.deepEqual([world.installs, outcomes], [2, ['installed', 'repaired']]);
+    assert.deepEqual([testBed.installs, outcomes], [2, ['installed', 'repaired']]);
     await keeper[Symbol.asyncDispose]();
   });
 
   it('is paused no sooner than a check that runs has ended', async () => {
-    const { keeper, world } = open(absent);
+    const { keeper, testBed } = open(absent);
     const started = keeper.start();
     await keeper.pause();
-    assert.equal(world.installs, 1);
+    assert.equal(testBed.installs, 1);
     await started;
     await keeper[Symbol.asyncDispose]();
   });

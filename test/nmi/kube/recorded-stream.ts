@@ -10,7 +10,7 @@ import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import type { Parsed } from '../../../src/nmi/kube/watch/parse.ts';
 import { openReflector } from '../../../src/nmi/kube/watch/reflector.ts';
 import { flatten, readWatchChunks } from '../../../src/nmi/kube/api/watch-stream.ts';
-import { keptLog } from './kube-world.ts';
+import { keptLog } from './kube-test-bed.ts';
 
 export interface RawObject {
   readonly metadata: {

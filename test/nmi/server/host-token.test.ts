@@ -42,7 +42,7 @@ function openStand(owners = createOwners('off')) {
   stand.grants.identities.upsert(createIdentity({ clientId }));
   stand.grants.bindings.upsert(createBinding());
   const endpoint = new HostTokenEndpoint({
-    knowledge: stand.knowledge,
+    clusterState: stand.clusterState,
     policy: stand.policy,
     clock,
     endpoint: stand.tokens,

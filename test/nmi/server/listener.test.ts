@@ -10,10 +10,10 @@ import { refuse, type Answer } from '../../../src/nmi/base/answers.ts';
 import type { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import { FairTurns } from '../../../src/nmi/server/fair-turns.ts';
 import { TokenFastPath } from '../../../src/nmi/server/fast-path/fast-path.ts';
-import type { StandingRight } from '../../../src/nmi/server/standing-rights.ts';
+import type { GrantedDecision } from '../../../src/nmi/server/decision-cache.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import type { Attestation } from '../../../src/redirect/redirect.ts';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { freePort } from '../../support/free-ports.ts';
@@ -31,7 +31,7 @@ function openFastPath(
   onBug: (error: unknown) => void = assert.ifError,
   onHit: (caller: CallerConnection) => void = () => undefined,
 ): TokenFastPath {
-  const rightTo = (target: string): StandingRight => ({
+  const rightTo = (target: string): GrantedDecision => ({
     target,
     query: {
       resource: 'r',
@@ -54,7 +54,7 @@ function openFastPath(
   return new TokenFastPath({
     rights: {
       decide: (caller, target) => (hasRight(caller) ? rightTo(target) : noRight),
-      isStanding: () => true,
+      isCurrent: () => true,
     },
     broker: { peekKey: () => longLived },
     clock: systemClock,

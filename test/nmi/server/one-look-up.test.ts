@@ -49,7 +49,7 @@ describe('a connection of an attested caller', () => {
             callers.push(caller.resolve(pods).kind);
             return { kind: 'refused', reason: 'parameter_missing', detail: 'test' };
           },
-          isStanding: () => false,
+          isCurrent: () => false,
         },
         broker: { peekKey: () => undefined },
         clock,

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createServer, request, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { systemClock } from '../../../src/cache/clock.ts';
 import type { Answer } from '../../../src/nmi/base/answers.ts';
 import {
@@ -73,7 +73,7 @@ async function openRelay(
       timeoutMs,
       policy: open,
       limits,
-      loopMark: new LoopDetection(),
+      loopDetection: new LoopDetection(),
       clock: systemClock,
     }),
   );
@@ -264,7 +264,7 @@ describe('the policy of what is relayed', () => {
       timeoutMs: 100,
       policy: { ...open, ...policy },
       limits: new CallerLimits({ fetches: 2, waiting: 10, held: 0 }),
-      loopMark: new LoopDetection(),
+      loopDetection: new LoopDetection(),
       clock: systemClock,
     });
     return passthrough.refusal(routeTo(area));

@@ -30,11 +30,11 @@ function open(over: Partial<RouterOptions> = {}) {
   const clock = new HandClock();
   const pods = new PodIndex(clock);
   pods.upsert(createPod({ ips: [podIp] }));
-  const knowledge = { pods, isSynced: () => true, trustsAddresses: () => true };
+  const clusterState = { pods, isSynced: () => true, trustsAddresses: () => true };
   const calls: string[] = [];
   const handledAs: string[] = [];
   const bugs: unknown[] = [];
-  const loopMark = new LoopDetection();
+  const loopDetection = new LoopDetection();
   const waiters = new Waiters({ clock, maxWaiters: 10 });
   const route = createRouter({
     metadataHeaderRequired: true,
@@ -59,14 +59,14 @@ function open(over: Partial<RouterOptions> = {}) {
       },
       [Symbol.asyncDispose]: () => Promise.resolve(),
     },
-    knowledge,
+    clusterState,
     objectWait: {
       clock,
       waiters,
       limits: new CallerLimits({ fetches: 1, waiting: 1, held: 10 }),
       maxWaitMs: 1_000,
     },
-    loopMark,
+    loopDetection,
     observer: {
       onHandled: (_exchange, { kind }, handled) =>
         handledAs.push(`${kind} ${handled === relayed ? 'relayed' : handled.reason}`),
@@ -90,7 +90,7 @@ function open(over: Partial<RouterOptions> = {}) {
     const handled = await handle(target, options);
     return handled === relayed ? 'relayed' : handled.reason;
   }
-  return { clock, waiters, pods, calls, handledAs, bugs, loopMark, handle, ask };
+  return { clock, waiters, pods, calls, handledAs, bugs, loopDetection, handle, ask };
 }
 
 describe('the checks of every request', () => {
@@ -161,8 +161,8 @@ describe('the routes', () => {
 
 describe('the agent’s own call that comes back to it', () => {
   it('is refused, and ends its connection', async () => {
-    const { handle, ask, loopMark } = open();
-    const own = ['Metadata', 'true', 'x-ms-client-request-id', loopMark.next()];
+    const { handle, ask, loopDetection } = open();
+    const own = ['Metadata', 'true', 'x-ms-client-request-id', loopDetection.next()];
     const answer = (await handle(token, { headers: own, ip: '10.224.0.4' })) as Answer;
     assert.deepEqual([answer.reason, answer.close], ['loop_detected', true]);
     const others = ['Metadata', 'true', 'x-ms-client-request-id', new LoopDetection().next()];
@@ -171,8 +171,8 @@ describe('the agent’s own call that comes back to it', () => {
   });
 
   it('is refused though the agent is a pod that may have a token, and where it is relayed', async () => {
-    const { ask, loopMark } = open();
-    const own = ['Metadata', 'true', 'x-ms-client-request-id', loopMark.next()];
+    const { ask, loopDetection } = open();
+    const own = ['Metadata', 'true', 'x-ms-client-request-id', loopDetection.next()];
     for (const target of [token, instance]) {
       assert.equal(await ask(target, { headers: own }), 'loop_detected');
     }

@@ -16,7 +16,7 @@ import { LoopDetection } from '../../../src/nmi/sources/imds/loop-detection.ts';
 import type { ClusterState } from '../../../src/nmi/state/cluster-state.ts';
 import { Waiters } from '../../../src/nmi/state/waiters.ts';
 import type { TokenBroker } from '../../../src/nmi/tokens/broker.ts';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { freePort } from '../../support/free-ports.ts';
 import { longLived } from '../../support/token-endpoint-stand.ts';
@@ -64,7 +64,7 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
       onHit: () => seen.push('hit'),
       onThrottled: ({ name }: Pod, limit: string) => seen.push(`throttled ${name} ${limit}`),
     } as unknown as Observer,
-    loopMark: new LoopDetection(),
+    loopDetection: new LoopDetection(),
     clock: systemClock,
     log: createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) }),
   });

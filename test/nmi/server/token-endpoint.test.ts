@@ -7,7 +7,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Answer } from '../../../src/nmi/base/answers.ts';
 import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import { HttpExchange } from '../../../src/nmi/server/request.ts';
-import type { Decision } from '../../../src/nmi/server/standing-rights.ts';
+import type { Decision } from '../../../src/nmi/server/decision-cache.ts';
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
 import type { CachedToken } from '../../../src/nmi/tokens/broker.ts';
 import { openBareListener } from '../../support/bare-listener.ts';

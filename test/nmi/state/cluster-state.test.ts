@@ -11,7 +11,7 @@ import {
   type ClusterStateOptions,
 } from '../../../src/nmi/state/cluster-state.ts';
 import { systemClock, type Clock } from '../../../src/cache/clock.ts';
-import { clientOf, eventually } from '../kube/kube-world.ts';
+import { clientOf, eventually } from '../kube/kube-test-bed.ts';
 
 /** The system's clock, which a test may put ahead. */
 class ClockAhead implements Clock {
@@ -48,8 +48,8 @@ async function open(flags: Readonly<Record<string, string>> = {}, attests = fals
 
 describe('what the agent knows of its node', () => {
   it('is ready with the first lists, and has the pods of this node alone', async () => {
-    await using world = await open();
-    const { state, lines } = world;
+    await using testBed = await open();
+    const { state, lines } = testBed;
     assert.ok(!state.isSynced());
     assert.match(readiness([state]).missing['watches'] ?? '', /^waiting for /);
     await eventually('synced', () => state.isSynced());
@@ -63,8 +63,8 @@ describe('what the agent knows of its node', () => {
   });
 
   it('wakes the requests that wait when something of it changes', async () => {
-    await using world = await open();
-    const { state, kube } = world;
+    await using testBed = await open();
+    const { state, kube } = testBed;
     await eventually('synced', () => state.isSynced());
     const waiting = state.waiters.nextChange(60_000);
     kube.apply(createPodManifest({ name: 'q', nodeName: 'n', ips: ['10.0.0.7'] }));
@@ -73,14 +73,14 @@ describe('what the agent knows of its node', () => {
   });
 
   it('wakes the requests that wait for the first lists', async () => {
-    await using world = await open();
-    await world.state.waiters.nextChange(60_000);
-    await eventually('synced', () => world.state.isSynced());
+    await using testBed = await open();
+    await testBed.state.waiters.nextChange(60_000);
+    await eventually('synced', () => testBed.state.isSynced());
   });
 
   it('wakes the requests that wait for a service account to be read', async () => {
-    await using world = await open({ 'workload-identity': 'true' });
-    const { state, kube } = world;
+    await using testBed = await open({ 'workload-identity': 'true' });
+    const { state, kube } = testBed;
     await eventually('synced', () => state.isSynced());
     const labels = { 'azure.workload.identity/use': 'true' };
     kube.apply(createPodManifest({ name: 'w', nodeName: 'n', ips: ['10.0.0.8'], labels }));
@@ -92,8 +92,8 @@ describe('what the agent knows of its node', () => {
   });
 
   it('is checked for requests that wait, but not as often as pods send them', async () => {
-    await using world = await open();
-    const { state, clock } = world;
+    await using testBed = await open();
+    const { state, clock } = testBed;
     await eventually('synced', () => state.isSynced());
     const check = mock.method(state.watches, 'checkNow', () => undefined);
     const waitTen = async (): Promise<void> => {
@@ -109,8 +109,8 @@ describe('what the agent knows of its node', () => {
   });
 
   it('is shown as samples', async () => {
-    await using world = await open();
-    const { state } = world;
+    await using testBed = await open();
+    const { state } = testBed;
     await eventually('synced', () => state.isSynced());
     const valueOf = (metric: string, labels: Readonly<Record<string, string>> = {}) =>
       state
@@ -147,8 +147,8 @@ describe('what the agent knows of its node', () => {
   });
 
   it('notes where its pods are when it hears of them', async () => {
-    await using world = await open();
-    const { state } = world;
+    await using testBed = await open();
+    const { state } = testBed;
     await eventually('synced', () => state.isSynced());
     const pod = state.pods.byName('default', 'p');
     assert.ok(pod !== undefined && state.places !== undefined);
@@ -157,12 +157,12 @@ describe('what the agent knows of its node', () => {
   });
 
   it('believes addresses for as long as it may, and for ever where the kernel attests', async () => {
-    await using world = await open({ 'address-staleness-limit': '10s' });
-    await eventually('synced', () => world.state.isSynced());
-    assert.ok(world.state.trustsAddresses());
-    world.clock.aheadMs = 11_000;
-    assert.ok(!world.state.trustsAddresses());
-    assert.ok(readiness([world.state]).missing['addresses_believed'] !== undefined);
+    await using testBed = await open({ 'address-staleness-limit': '10s' });
+    await eventually('synced', () => testBed.state.isSynced());
+    assert.ok(testBed.state.trustsAddresses());
+    testBed.clock.aheadMs = 11_000;
+    assert.ok(!testBed.state.trustsAddresses());
+    assert.ok(readiness([testBed.state]).missing['addresses_believed'] !== undefined);
     await using attesting = await open({ 'address-staleness-limit': '10s' }, true);
     assert.equal(attesting.state.places, undefined);
     assert.ok(attesting.state.trustsAddresses(), 'before the first list');

@@ -9,7 +9,7 @@ import { parsePod } from '../../../src/nmi/kube/watch/parse.ts';
 import { openReflector } from '../../../src/nmi/kube/watch/reflector.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { hourMs, pass } from '../../support/token-stand.ts';
-import { keptLog, MapStore } from '../kube/kube-world.ts';
+import { keptLog, MapStore } from '../kube/kube-test-bed.ts';
 
 const listed = {
   type: 'BOOKMARK',

@@ -13,7 +13,7 @@ import {
 } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { createOwners } from '../../support/owners.ts';
-import { keptLog } from '../kube/kube-world.ts';
+import { keptLog } from '../kube/kube-test-bed.ts';
 
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 
@@ -25,7 +25,7 @@ function open(mode: OwnersMode = 'warn') {
   const state = { isSynced: true };
   const log = keptLog();
   const report = openOwnerReport({
-    knowledge: {
+    clusterState: {
       pods,
       grants,
       owners,

@@ -11,7 +11,7 @@ const log = {
   error: () => undefined,
 };
 
-function createWorld(giveBack: () => void = () => undefined) {
+function createTestBed(giveBack: () => void = () => undefined) {
   const clock = new HandClock();
   const synced = Promise.withResolvers<void>();
   let times = 0;
@@ -34,7 +34,7 @@ function createWorld(giveBack: () => void = () => undefined) {
 
 describe('spare memory', () => {
   it('is given back when the start is over, and once a minute from then on', async () => {
-    const { clock, synced, times } = createWorld();
+    const { clock, synced, times } = createTestBed();
     clock.advance(600_000);
     assert.equal(times(), 0);
     synced.resolve();
@@ -46,7 +46,7 @@ describe('spare memory', () => {
   });
 
   it('is kept from then on where it cannot be given back', async () => {
-    const { clock, synced, times } = createWorld(() => {
+    const { clock, synced, times } = createTestBed(() => {
       throw new Error('no addon');
     });
     synced.resolve();
@@ -57,21 +57,21 @@ describe('spare memory', () => {
   });
 
   it('is nobody’s matter after the end, nor when the start never ends', async () => {
-    const world = createWorld();
-    world.synced.resolve();
+    const testBed = createTestBed();
+    testBed.synced.resolve();
     await nextTurn();
-    world.clock.advance(0);
-    world.giving[Symbol.dispose]();
-    world.clock.advance(600_000);
-    assert.equal(world.times(), 1);
+    testBed.clock.advance(0);
+    testBed.giving[Symbol.dispose]();
+    testBed.clock.advance(600_000);
+    assert.equal(testBed.times(), 1);
 
-    const early = createWorld();
+    const early = createTestBed();
     early.giving[Symbol.dispose]();
     early.synced.resolve();
     await nextTurn();
     assert.equal(early.times(), 0);
 
-    const never = createWorld();
+    const never = createTestBed();
     never.synced.reject(new Error('stopped'));
     await nextTurn();
     assert.equal(never.times(), 0);

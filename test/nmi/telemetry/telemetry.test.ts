@@ -5,7 +5,7 @@ import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import type { TokenDecision } from '../../../src/nmi/server/observer.ts';
 import { relayed, type Exchange } from '../../../src/nmi/server/request.ts';
-import type { StandingRight } from '../../../src/nmi/server/standing-rights.ts';
+import type { GrantedDecision } from '../../../src/nmi/server/decision-cache.ts';
 import { createLogger } from '../../../src/nmi/base/logger.ts';
 import { createObserver } from '../../../src/nmi/telemetry/telemetry.ts';
 import { SeenClients } from '../../../src/nmi/telemetry/seen-clients.ts';
@@ -18,7 +18,7 @@ const failure = {
   failure: { reason: 'upstream_down', description: 'no answer', cooldownMs: 0 },
 } as const;
 
-function rightOf(): StandingRight {
+function rightOf(): GrantedDecision {
   return {
     target: '/',
     generation: 1,

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fabricAddresses } from '../../../lab/fabric/fabric.ts';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
 import { productImage } from './images.ts';
 import type { TestNode } from './node.ts';

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { clientPod } from './client-pods.ts';
 import type { TestNode } from './node.ts';
 

@@ -18,7 +18,7 @@ import { dirname, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { inCgroup, removeCgroup } from '../../../lab/fabric/cgroups.ts';
 import { isAlive } from '../../../lab/fabric/process-alive.ts';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { findCgroupRoot } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { removeDeadWork } from '../../cluster/support/go-programs.ts';
 import { nodeCache } from './cached.ts';

@@ -7,11 +7,11 @@ import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from
 import { basename, dirname, join } from 'node:path';
 import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
 import { createLabIdentity } from '../../../lab/fakes/identity.ts';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { renderKubeconfig } from '../../cluster/support/kubeconfig.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
 import { startAzure, type Azure } from './azure.ts';
-import type { Ground } from './ground.ts';
+import type { NodeSystem } from './node-system.ts';
 import { openMachine, runProcess, type Machine, type RunOptions } from './machine.ts';
 import { createClusterPki } from './pki.ts';
 
@@ -68,16 +68,16 @@ const federated = createEntraApplication('fed', {
   ],
 });
 
-export async function openNode(ground: Ground, options: NodeOptions): Promise<TestNode> {
+export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Promise<TestNode> {
   await using opening = new AsyncDisposableStack();
   const pki = await createClusterPki(serviceIp);
-  const images = dirname(ground.images[0] ?? '');
+  const images = dirname(nodeSystem.images[0] ?? '');
   const machine = opening.use(
     await openMachine({
-      root: ground.root,
+      root: nodeSystem.root,
       binds: {
-        '/opt/cluster': ground.programs.cluster,
-        '/opt/kubernetes': ground.programs.kubernetes,
+        '/opt/cluster': nodeSystem.programs.cluster,
+        '/opt/kubernetes': nodeSystem.programs.kubernetes,
         '/opt/images': images,
       },
       states: ['containerd', 'kubelet', 'etcd', 'load'],
@@ -94,11 +94,12 @@ export async function openNode(ground: Ground, options: NodeOptions): Promise<Te
     PATH: process.env['PATH'],
     HOME: home,
     KUBECONFIG: kubeconfig,
-    KUBECTL: ground.programs.kubectl,
+    KUBECTL: nodeSystem.programs.kubectl,
   };
   const inAzure = (program: string, args: readonly string[], more: RunOptions = {}) =>
     runProcess('nsenter', [`--net=${machine.azurePath}`, '--', program, ...args], { ...more, env });
-  const kubectl: TestNode['kubectl'] = (args, more) => inAzure(ground.programs.kubectl, args, more);
+  const kubectl: TestNode['kubectl'] = (args, more) =>
+    inAzure(nodeSystem.programs.kubectl, args, more);
   const apply: TestNode['apply'] = async (...objects) => {
     const input = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects });
     await kubectl(['apply', '-f', '-'], { input });
@@ -129,7 +130,7 @@ export async function openNode(ground: Ground, options: NodeOptions): Promise<Te
       issuer: 'https://kubernetes.default.svc',
     }),
   );
-  for (const image of ground.images) {
+  for (const image of nodeSystem.images) {
     const from = `/opt/images/${basename(image)}`;
     await machine.run(['ctr', '--namespace=k8s.io', 'images', 'import', from], {
       timeoutMs: 180_000,
@@ -146,7 +147,7 @@ export async function openNode(ground: Ground, options: NodeOptions): Promise<Te
     azure,
     caPem: pki.caPem,
     kubectl,
-    helm: (args, more) => inAzure(ground.programs.helm, args, more),
+    helm: (args, more) => inAzure(nodeSystem.programs.helm, args, more),
     plugin: (args, more) =>
       inAzure(process.execPath, [join(repositoryRoot, 'src/kubectl/main.ts'), ...args], more),
     apply,

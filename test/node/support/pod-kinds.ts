@@ -1,6 +1,6 @@
 /** Every kind of pod, and whose token it gets in each mode. */
 import assert from 'node:assert/strict';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import {
   askFrom,
   clientContainer,

@@ -1,5 +1,5 @@
 /** Choices of one actor: in its own order they are the same for the same seed, whatever others do. */
-import { createRandom } from '../../../lab/world/random.ts';
+import { createRandom } from '../../../lab/test-bed/random.ts';
 
 export class Chance {
   readonly #random: () => number;

@@ -9,7 +9,7 @@ import { createAzurePodIdentityException } from '../../../lab/fakes/kube/manifes
 import { openLoopbackPod } from '../../../lab/pods/pod-client.ts';
 import { ask, tokenTarget, type Reply } from '../../support/ask.ts';
 import { populate } from '../../support/entra-agent.ts';
-import { openSurroundings, type Child, type Surroundings } from '../agent-child.ts';
+import { openServices, type Child, type Services } from '../agent-child.ts';
 import { Chance } from './chance.ts';
 import { Faults } from './faults.ts';
 import { History } from './history.ts';
@@ -35,28 +35,28 @@ const shownEvents = 40;
 
 export async function openChaos(seed: number): Promise<Chaos> {
   await using opening = new AsyncDisposableStack();
-  const world = opening.use(await openSurroundings());
+  const testBed = opening.use(await openServices());
   const authority = await createLabAuthority();
   const entra = opening.use(
     await openFakeEntra({ tls: await authority.issueServer(['127.0.0.1']) }),
   );
-  const caFile = join(world.folder, 'ca.pem');
+  const caFile = join(testBed.folder, 'ca.pem');
   await writeFile(caFile, authority.certificatePem);
-  const { kube } = world;
+  const { kube } = testBed;
   kube.delete({ kind: 'Pod', name: 'p' });
   for (const kind of ['AzureIdentity', 'AzureIdentityBinding']) kube.delete({ kind, name: 'a' });
   populate({ kube, entra });
-  const agent = world.start([
-    ...[...world.flags, `--entra-ca-file=${caFile}`, `--entra-authority=${entra.authority}`],
+  const agent = testBed.start([
+    ...[...testBed.flags, `--entra-ca-file=${caFile}`, `--entra-authority=${entra.authority}`],
     // What is logged then is a bug.
     ...['--enable-host-token', '--allow-metadata=scheduledevents', '--log-level=error'],
   ]);
-  await world.untilReady();
-  return new Chaos({ world, entra, agent, seed, owned: opening.move() });
+  await testBed.untilReady();
+  return new Chaos({ testBed, entra, agent, seed, owned: opening.move() });
 }
 
 interface ChaosParts {
-  readonly world: Surroundings;
+  readonly testBed: Services;
   readonly entra: FakeEntra;
   readonly agent: Child;
   readonly seed: number;
@@ -79,8 +79,8 @@ export class Chaos implements AsyncDisposable {
   #isOver = false;
 
   constructor(parts: ChaosParts) {
-    const { world, entra, agent } = parts;
-    const { kube, imds, listenPort: port } = world;
+    const { testBed, entra, agent } = parts;
+    const { kube, imds, listenPort: port } = testBed;
     const isOver = (): boolean => this.#isOver;
     this.#parts = parts;
     this.agent = agent;
@@ -138,7 +138,7 @@ export class Chaos implements AsyncDisposable {
     return new Traffic({
       ip,
       places,
-      port: this.#parts.world.listenPort,
+      port: this.#parts.testBed.listenPort,
       chance: this.#nextChance(),
       verdicts: this.#verdicts,
       podAt: (address) => this.#objects.podAt(address),
@@ -194,7 +194,7 @@ export class Chaos implements AsyncDisposable {
 
   /** No fault any more, and one pod at each address with what it may be given in place. */
   async calm(): Promise<void> {
-    const { kube } = this.#parts.world;
+    const { kube } = this.#parts.testBed;
     // What hangs goes on to hang, and keeps a place at the metadata service for ten seconds.
     await this.imds.setFaults({ closed: true });
     await this.imds.setFaults({});
@@ -214,21 +214,21 @@ export class Chaos implements AsyncDisposable {
     for (const namespace of namespaces) {
       for (const kind of podKinds) {
         const exception = { namespace, name: `all-${kind}`, podLabels: { kind } };
-        this.#parts.world.kube.apply(createAzurePodIdentityException(exception));
+        this.#parts.testBed.kube.apply(createAzurePodIdentityException(exception));
       }
     }
   }
 
   /** One request of the pod at an address, when all is over. */
   async ask(ip: string, resource: string): Promise<Reply> {
-    const pod = { name: ip, sourceIp: ip, host: '127.0.0.1', port: this.#parts.world.listenPort };
+    const pod = { name: ip, sourceIp: ip, host: '127.0.0.1', port: this.#parts.testBed.listenPort };
     await using client = openLoopbackPod(pod);
     return await ask(client, tokenTarget.replace('https://vault.azure.net', resource));
   }
 
   /** By series. */
   async metrics(): Promise<ReadonlyMap<string, number>> {
-    const page = await this.#parts.world.page('metrics');
+    const page = await this.#parts.testBed.page('metrics');
     const lines = (page?.text ?? '').split('\n').filter((line) => /^[a-z]/.test(line));
     return new Map(
       lines.map((line) => {

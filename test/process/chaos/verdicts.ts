@@ -140,7 +140,7 @@ export class Verdicts {
       const knownFor = [objectsFromMs, exceptionsFromMs].map((ms) => Math.round(sentAtMs - ms));
       this.find(
         `${what}: no pod was entitled to it (${pods.length} of ${there.length} pods could be ` +
-          `meant, knowledge was at most ${knownFor.join(' and ')} ms old, and the answer took ` +
+          `meant, clusterState was at most ${knownFor.join(' and ')} ms old, and the answer took ` +
           `${Math.round(untilMs - sentAtMs)} ms)`,
       );
     }

@@ -6,46 +6,46 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { whyNoBpfTests } from '../cgroup-ground.ts';
-import { EbpfWorld } from '../ebpf-world.ts';
+import { whyNoBpfTests } from '../cgroup-fixture.ts';
+import { EbpfTestBed } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
 
 describe('the eBPF redirect on a node with both versions of cgroups', { skip }, () => {
-  let world: EbpfWorld;
+  let testBed: EbpfTestBed;
   let folder = '';
 
   before(async () => {
-    world = await EbpfWorld.open();
+    testBed = await EbpfTestBed.open();
     folder = mkdtempSync(join(tmpdir(), 'nmi-test-hybrid-'));
     execFileSync('mount', ['-t', 'tmpfs', 'tmpfs', folder]);
     for (const name of ['memory', 'unified']) mkdirSync(join(folder, name));
-    execFileSync('mount', ['--bind', world.tree.path, join(folder, 'unified')]);
+    execFileSync('mount', ['--bind', testBed.tree.path, join(folder, 'unified')]);
   });
   after(async () => {
     execFileSync('umount', ['--recursive', folder]);
     rmdirSync(folder);
-    await world.close();
+    await testBed.close();
   });
 
   it('finds the tree of version 2 below the folder', async () => {
-    await world.startCloud();
-    const pod = world.client(world.podA, 'poda/c1');
-    const redirect = world.redirect({ cgroupRoot: folder });
+    await testBed.startCloud();
+    const pod = testBed.client(testBed.podA, 'poda/c1');
+    const redirect = testBed.redirect({ cgroupRoot: folder });
     await redirect.prepare();
     const status = await redirect.install();
     assert.deepEqual(status.problems, []);
     assert.match(status.detail, new RegExp(`^eBPF on ${folder}/unified/kubepods;`));
-    await world.startAgent();
+    await testBed.startAgent();
     const answer = await pod.tell(`dial ${DEFAULT_TARGET.metadataIp} 80`);
     assert.match(answer, new RegExp(`^agent sees 10\\.244\\.0\\.5 attested ${pod.cgroupId} `));
   });
 
   it('says what is missing where there is none', async () => {
     const named = join(folder, 'memory');
-    await assert.rejects(world.redirect({ cgroupRoot: named }).install(), {
+    await assert.rejects(testBed.redirect({ cgroupRoot: named }).install(), {
       code: 'UNSUPPORTED',
       message: `find cgroups: no cgroup2 tree is at ${named} or mounted below it`,
     });

@@ -7,8 +7,8 @@ import { replacePrograms } from '../../../src/redirect/ebpf/stale-programs.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { whyNoBpfTests, whyNoNode } from '../cgroup-ground.ts';
-import { EbpfWorld, type Client } from '../ebpf-world.ts';
+import { whyNoBpfTests, whyNoNode } from '../cgroup-fixture.ts';
+import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests() || whyNoNode();
@@ -17,27 +17,27 @@ if (skip === false) await sweepDeadNamespaces();
 const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
 
 describe('the address and port of the agent, while it is away', { skip }, () => {
-  let world: EbpfWorld;
+  let testBed: EbpfTestBed;
   let pod: Client;
   let host: Client;
   let agent: Client;
   let outsider: Client;
 
   before(async () => {
-    world = await EbpfWorld.open();
-    pod = world.client(world.podA, 'poda/c1');
-    host = world.client(world.node, 'podhost/c1');
-    agent = world.client(world.node, 'podagent/c1');
-    outsider = world.client(world.node, '/system/daemon');
-    world.settings = { exemptCgroupIds: [cgroupIdOf(join(agent.cgroup, '..')) ?? 0n] };
-    await world.redirect().prepare();
-    await world.redirect().install();
+    testBed = await EbpfTestBed.open();
+    pod = testBed.client(testBed.podA, 'poda/c1');
+    host = testBed.client(testBed.node, 'podhost/c1');
+    agent = testBed.client(testBed.node, 'podagent/c1');
+    outsider = testBed.client(testBed.node, '/system/daemon');
+    testBed.settings = { exemptCgroupIds: [cgroupIdOf(join(agent.cgroup, '..')) ?? 0n] };
+    await testBed.redirect().prepare();
+    await testBed.redirect().install();
   });
-  after(() => world.close());
+  after(() => testBed.close());
 
   /** Listens, for a moment. */
   async function listen(client: Client, ip: string, port = listenPort, by = 'tcp') {
-    const said = await client.tell(`hold ${world.dialler.path} bind ${by} ${ip} ${port}`);
+    const said = await client.tell(`hold ${testBed.dialler.path} bind ${by} ${ip} ${port}`);
     assert.equal(await client.tell('release'), 'released');
     return said;
   }
@@ -51,7 +51,7 @@ describe('the address and port of the agent, while it is away', { skip }, () => 
   }
 
   it('give no answer of somebody else to a pod', async () => {
-    const said = await host.tell(`hold ${world.dialler.path} bind tcp 0.0.0.0 ${listenPort}`);
+    const said = await host.tell(`hold ${testBed.dialler.path} bind tcp 0.0.0.0 ${listenPort}`);
     const answer = await pod.tell(`dial ${metadataIp} 80`);
     assert.equal(await host.tell('release'), 'released');
     assert.equal(answer, 'ECONNREFUSED', said);
@@ -66,22 +66,22 @@ describe('the address and port of the agent, while it is away', { skip }, () => 
   });
 
   it('are free for an agent that goes over to iptables, as soon as it prepares', async () => {
-    const iptables = openIptablesRedirect({ host: world.node.host, backend: 'nft' });
-    await replacePrograms(iptables, world.pinFolder).prepare();
+    const iptables = openIptablesRedirect({ host: testBed.node.host, backend: 'nft' });
+    await replacePrograms(iptables, testBed.pinFolder).prepare();
     assert.equal(await listen(host, listenIp), 'listening');
-    await world.redirect().install();
+    await testBed.redirect().install();
     assert.equal(await listen(host, listenIp), 'error=EPERM');
   });
 
   it('are kept by programs that are read back, mended and removed like the others', async () => {
     for (const hook of ['bind4', 'bind6']) {
-      nativeModule().detach(join(world.pinFolder, `link_${hook}`));
-      const { problems } = await world.redirect().verify();
+      nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
+      const { problems } = await testBed.redirect().verify();
       assert.deepEqual(problems, [`program ${hook} detached, its cgroup is gone`]);
-      assert.deepEqual((await world.redirect().install()).problems, []);
+      assert.deepEqual((await testBed.redirect().install()).problems, []);
     }
     assert.equal(await listen(host, listenIp), 'error=EPERM');
-    await world.redirect().remove();
+    await testBed.redirect().remove();
     assert.equal(await listen(host, '0.0.0.0'), 'listening');
   });
 });

@@ -7,8 +7,8 @@ import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
 import type { FallbackRedirect, EbpfRedirect } from '../../../src/redirect/ebpf/ebpf.ts';
-import { whyNoBpfTests } from '../cgroup-ground.ts';
-import { EbpfWorld, type Client } from '../ebpf-world.ts';
+import { whyNoBpfTests } from '../cgroup-fixture.ts';
+import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests()) || whyNoBpfTests();
@@ -49,26 +49,28 @@ function unwritable(): FallbackRedirect {
 }
 
 describe('the eBPF redirect without iptables', { skip }, () => {
-  let world: EbpfWorld;
+  let testBed: EbpfTestBed;
   let redirect: EbpfRedirect;
   let pod: Client;
   let host: Client;
   let untouched = '';
 
   const nodeState = async () =>
-    (await Promise.all([world.node.run('ip -4 rule'), world.node.run('ip -br link')])).join('\n');
+    (await Promise.all([testBed.node.run('ip -4 rule'), testBed.node.run('ip -br link')])).join(
+      '\n',
+    );
 
   before(async () => {
-    world = await EbpfWorld.open();
-    await world.startCloud();
-    pod = world.client(world.podA, 'poda/c1');
-    host = world.client(world.node, '/system/kubelet');
+    testBed = await EbpfTestBed.open();
+    await testBed.startCloud();
+    pod = testBed.client(testBed.podA, 'poda/c1');
+    host = testBed.client(testBed.node, '/system/kubelet');
     untouched = await nodeState();
-    redirect = world.redirect({ fallback: missing() });
+    redirect = testBed.redirect({ fallback: missing() });
     await redirect.prepare();
-    await world.startAgent();
+    await testBed.startAgent();
   });
-  after(() => world.close());
+  after(() => testBed.close());
 
   it('is installed with the guard behind it, and says that there is nothing else', async () => {
     assert.match(await pod.tell(dial), /^cloud sees/, 'the test must be able to see a leak');
@@ -89,39 +91,39 @@ describe('the eBPF redirect without iptables', { skip }, () => {
 
   it('reads link and guard back itself, and mends them', async () => {
     assert.equal((await redirect.verify()).state, 'active');
-    await world.node.run('ip rule del pref 80');
+    await testBed.node.run('ip rule del pref 80');
     const { state, problems } = await redirect.verify();
     assert.equal(state, 'broken');
     assert.deepEqual(problems, [`guard rule missing: pref 80 to ${metadataIp} prohibit`]);
     assert.deepEqual((await redirect.install()).changed, ['guard rule 80 added']);
-    await world.node.run('ip link set nmi0 down');
+    await testBed.node.run('ip link set nmi0 down');
     assert.deepEqual((await redirect.verify()).problems, ['link nmi0 is down']);
     assert.equal((await redirect.install()).state, 'active');
   });
 
   it('lets nobody past who made his packets by hand: the guard holds them', async () => {
-    const links = JSON.parse(await world.node.run('ip -j link show br0')) as readonly {
+    const links = JSON.parse(await testBed.node.run('ip -j link show br0')) as readonly {
       readonly address: string;
     }[];
     const forge = (from: number) =>
       [
-        `run ${world.dialler.path} forge eth0 10.244.0.77 ${from}`,
+        `run ${testBed.dialler.path} forge eth0 10.244.0.77 ${from}`,
         `${links[0]?.address ?? ''} ${metadataIp} 80`,
       ].join(' ');
-    await world.node.run(
+    await testBed.node.run(
       'ip neigh replace 10.244.0.77 lladdr 02:00:00:00:00:00 dev br0 nud permanent',
     );
     assert.doesNotMatch(await pod.tell(forge(41_001)), /sees/);
     // That it is the guard: without its barrier the same packets arrive, and their answers do, too.
-    await world.node.run('ip rule del pref 80');
-    await world.node.run('ip rule del pref 82');
+    await testBed.node.run('ip rule del pref 80');
+    await testBed.node.run('ip rule del pref 82');
     assert.match(await pod.tell(forge(41_002)), /cloud sees 10\.244\.0\.77/);
     assert.equal((await redirect.install()).state, 'active');
   });
 
   it('is closed when its programs are taken off, and never leads to the cloud', async () => {
     for (const hook of ['connect4', 'connect6', 'sockops']) {
-      nativeModule().detach(join(world.pinFolder, `link_${hook}`));
+      nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
     }
     assert.equal(await pod.tell(dial), 'EHOSTUNREACH');
     assert.equal((await redirect.install()).state, 'active');
@@ -131,7 +133,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
   it('leaves nothing when it is removed, the guard and the link included', async () => {
     await redirect.remove();
     assert.equal(await nodeState(), untouched);
-    assert.ok(!readdirSync(world.bpf.path).includes('nmi'));
+    assert.ok(!readdirSync(testBed.bpf.path).includes('nmi'));
     assert.match(await pod.tell(dial), /^cloud sees 10\.244\.0\.5/);
     const status = await redirect.verify();
     assert.equal(status.state, 'absent');
@@ -139,12 +141,12 @@ describe('the eBPF redirect without iptables', { skip }, () => {
   });
 
   it('is active where rules can be read and not written, with the guard behind it', async () => {
-    const open = world.redirect({ fallback: unwritable() });
+    const open = testBed.redirect({ fallback: unwritable() });
     const status = await open.install();
     assert.deepEqual(status.problems, []);
     assert.match(status.detail, /; no netfilter behind it: write rules: TABLE_ADD failed$/);
     assert.equal((await open.verify()).state, 'active');
-    await world.node.run('ip rule del pref 80');
+    await testBed.node.run('ip rule del pref 80');
     assert.equal((await open.verify()).state, 'broken');
     assert.equal((await open.install()).state, 'active');
     await open.remove();
@@ -153,11 +155,11 @@ describe('the eBPF redirect without iptables', { skip }, () => {
   });
 
   it('has no guard where that is switched off', async () => {
-    const open = world.redirect({ fallback: missing(), guard: false });
+    const open = testBed.redirect({ fallback: missing(), guard: false });
     const status = await open.install();
     assert.equal(status.state, 'active');
     assert.match(status.detail, /; guard off; no netfilter behind it: /);
-    assert.doesNotMatch(await world.node.run('ip -4 rule'), /169\.254/);
+    assert.doesNotMatch(await testBed.node.run('ip -4 rule'), /169\.254/);
     await open.remove();
   });
 });

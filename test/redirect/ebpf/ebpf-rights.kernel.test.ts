@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { nativeFolder } from '../../../scripts/native.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { whyNoBpfTests } from '../cgroup-ground.ts';
-import { EbpfWorld, type Client } from '../ebpf-world.ts';
+import { whyNoBpfTests } from '../cgroup-fixture.ts';
+import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save', 'setpriv', 'nsenter')) || whyNoBpfTests();
@@ -24,7 +24,7 @@ interface Rights {
 }
 
 describe('the rights that the eBPF redirect needs', { skip }, () => {
-  let world: EbpfWorld;
+  let testBed: EbpfTestBed;
   let pod: Client;
   /** A copy of the code that everybody can read, wherever this repository lies. */
   let copy = '';
@@ -36,18 +36,18 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
       recursive: true,
     });
     cpSync(nativeFolder, join(copy, 'dist/native'), { recursive: true });
-    world = await EbpfWorld.open();
-    pod = world.client(world.podA, 'poda/c1');
-    await world.redirect().prepare();
-    await world.startAgent();
+    testBed = await EbpfTestBed.open();
+    pod = testBed.client(testBed.podA, 'poda/c1');
+    await testBed.redirect().prepare();
+    await testBed.startAgent();
   });
   after(async () => {
-    await world.close();
+    await testBed.close();
     rmSync(copy, { recursive: true, force: true });
   });
   beforeEach(async () => {
-    await world.redirect().remove();
-    await world.redirect().prepare();
+    await testBed.redirect().remove();
+    await testBed.redirect().prepare();
   });
 
   /** Runs a script in the node's namespace; it prints one line of JSON. */
@@ -57,7 +57,7 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
     const child = spawnSync(
       'nsenter',
       [
-        ...[`--net=/run/netns/${world.node.name}`, '--', 'setpriv', ...who],
+        ...[`--net=/run/netns/${testBed.node.name}`, '--', 'setpriv', ...who],
         ...[`--bounding-set=${set}`, '--inh-caps=-all', '--no-new-privs', '--'],
         ...[process.execPath, '-e', script],
       ],
@@ -74,8 +74,8 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
   const operate = (operation: string) => `
     ${load(['ebpf/ebpf', 'iptables/iptables'])}.then(([{ openEbpfRedirect }, { openIptablesRedirect }]) =>
       openEbpfRedirect({
-        cgroupRoot: '${world.tree.path}',
-        pinFolder: '${world.pinFolder}',
+        cgroupRoot: '${testBed.tree.path}',
+        pinFolder: '${testBed.pinFolder}',
         fallback: openIptablesRedirect({ backend: 'nft' }),
       }).${operation}())
       .then((status) => status?.state ?? 'done', ({ code, step }) => ({ code, step }))
@@ -89,7 +89,7 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
     assert.match(await pod.tell(`dial ${metadataIp} 80`), /attested/);
     assert.equal(run(rights, operate('install')), 'active');
     assert.equal(run(rights, operate('remove')), 'done');
-    assert.equal((await world.redirect().verify()).state, 'absent');
+    assert.equal((await testBed.redirect().verify()).state, 'absent');
   });
 
   it('are each needed to load: without one of them nothing is, and the error says so', async () => {
@@ -97,19 +97,19 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
       const result = run({ uid: 0, capabilities: [capability] }, operate('install'));
       assert.deepEqual(result, { code: 'NOT_PERMITTED', step: 'load' }, `only ${capability}`);
     }
-    const status = await world.redirect().verify();
+    const status = await testBed.redirect().verify();
     assert.match(status.problems.join('; '), /no programs installed|connect4 not attached/);
   });
 
   it('are what nothing of it can be read, changed or taken away without', async () => {
-    await world.redirect().install();
+    await testBed.redirect().install();
     const script = `
       ${load(['native/addon'])}.then(([{ nativeModule }]) => {
         const tried = (work) => {
           try { return work() ?? 'done'; } catch (error) { return error.code; }
         };
         const native = nativeModule();
-        const pin = (name) => '${world.pinFolder}/' + name;
+        const pin = (name) => '${testBed.pinFolder}/' + name;
         console.log(JSON.stringify({
           uid: process.getuid(),
           capabilities: /^CapEff:\\s+(\\w+)$/m.exec(
@@ -139,7 +139,7 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
   it('are none to find the cgroups of pods', () => {
     const script = `
       ${load(['cgroup/cgroup-index', 'cgroup/cgroup-tree'])}.then(([{ CgroupIndex }, { findPodsRoot }]) => {
-        const index = new CgroupIndex({ podsRoot: () => findPodsRoot('${world.tree.path}') });
+        const index = new CgroupIndex({ podsRoot: () => findPodsRoot('${testBed.tree.path}') });
         console.log(JSON.stringify(index.resolve(${pod.cgroupId}n, ['a'])?.podUid ?? null));
       });
     `;

@@ -10,8 +10,8 @@ import { readPrograms } from '../../../src/redirect/native/native-files.ts';
 import { probeEbpf, summariseFindings } from '../../../src/redirect/ebpf/probe.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { whyNoBpfTests } from '../cgroup-ground.ts';
-import { EbpfWorld, type Client } from '../ebpf-world.ts';
+import { whyNoBpfTests } from '../cgroup-fixture.ts';
+import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
@@ -21,13 +21,13 @@ const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
 const dial = `dial ${metadataIp} 80`;
 
 /** A process that installs, says how that went, and waits to be killed. */
-const installer = (world: EbpfWorld) => `
+const installer = (testBed: EbpfTestBed) => `
   process.stdin.resume();
   const source = '${join(import.meta.dirname, '../../../src/redirect')}/';
   Promise.all(['ebpf/ebpf', 'iptables/iptables'].map((name) => import(source + name + '.ts')))
     .then(([{ openEbpfRedirect }, { openIptablesRedirect }]) => openEbpfRedirect({
-      cgroupRoot: '${world.tree.path}',
-      pinFolder: '${world.pinFolder}',
+      cgroupRoot: '${testBed.tree.path}',
+      pinFolder: '${testBed.pinFolder}',
       fallback: openIptablesRedirect({ backend: 'nft' }),
     }).install())
     .then(({ state }) => console.log(state), ({ code, message }) => console.log(code, message));
@@ -42,7 +42,7 @@ function fileExempt(pin: string, cgroupId: bigint): void {
 }
 
 describe('a pod behind the eBPF redirect', { skip }, () => {
-  let world: EbpfWorld;
+  let testBed: EbpfTestBed;
   let pod: Client;
   let other: Client;
   let host: Client;
@@ -50,22 +50,22 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   let outsider: Client;
 
   before(async () => {
-    world = await EbpfWorld.open();
-    await world.startCloud();
-    pod = world.client(world.podA, 'poda/c1');
-    other = world.client(world.podB, 'podb/c1');
-    host = world.client(world.node, 'podhost/c1');
-    exempt = world.client(world.node, 'podagent/c1/nested');
-    outsider = world.client(world.node, '/system/kubelet');
+    testBed = await EbpfTestBed.open();
+    await testBed.startCloud();
+    pod = testBed.client(testBed.podA, 'poda/c1');
+    other = testBed.client(testBed.podB, 'podb/c1');
+    host = testBed.client(testBed.node, 'podhost/c1');
+    exempt = testBed.client(testBed.node, 'podagent/c1/nested');
+    outsider = testBed.client(testBed.node, '/system/kubelet');
     const exemptCgroupIds = [cgroupIdOf(join(exempt.cgroup, '../..')) ?? 0n];
-    world.settings = { exemptCgroupIds };
-    await world.redirect().prepare();
-    const status = await world.redirect().install();
+    testBed.settings = { exemptCgroupIds };
+    await testBed.redirect().prepare();
+    const status = await testBed.redirect().install();
     assert.deepEqual(status.problems, []);
     assert.equal(status.state, 'active');
-    await world.startAgent();
+    await testBed.startAgent();
   });
-  after(() => world.close());
+  after(() => testBed.close());
 
   const attestedAs = (client: Client, ip: string) =>
     new RegExp(`agent sees ${ip} attested ${client.cgroupId}( |$)`);
@@ -89,7 +89,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
 
   for (const kind of ['tcp4', 'tcp6', 'mptcp4', 'mptcp6', 'fastopen4', 'fastopen6']) {
     it(`does so by ${kind}`, async () => {
-      const answer = await pod.tell(`run ${world.dialler.path} ${kind} ${metadataIp} 80`);
+      const answer = await pod.tell(`run ${testBed.dialler.path} ${kind} ${metadataIp} 80`);
       assert.match(answer, attestedAs(pod, '10.244.0.5'));
       const shown = kind.endsWith('6') ? `::ffff:${metadataIp}` : metadataIp;
       assert.match(answer, new RegExp(` peer=${shown}:80 `));
@@ -105,7 +105,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
       localIp: listenIp,
       localPort: listenPort,
     };
-    const redirect = world.redirect();
+    const redirect = testBed.redirect();
     await redirect.verify();
     assert.deepEqual(redirect.attest(peer), { kind: 'attested', cgroupId: pod.cgroupId });
     // Of an agent that listens on all addresses: a connection to another one is another connection.
@@ -125,7 +125,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
 
   it('is left alone, on the host network, with UDP and with other ports', async () => {
     assert.match(
-      await host.tell(`run ${world.dialler.path} udp4 ${metadataIp} 80`),
+      await host.tell(`run ${testBed.dialler.path} udp4 ${metadataIp} 80`),
       /answer=cloud sees 10\.0\.0\.4/,
     );
     assert.match(await host.tell(`dial ${metadataIp} 8080`), /^cloud sees 10\.0\.0\.4 /);
@@ -133,12 +133,12 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   });
 
   it('is exempt as soon as it prepares, where it is the next agent, beside the former one', async () => {
-    const next = world.client(world.node, 'podnext/c1');
+    const next = testBed.client(testBed.node, 'podnext/c1');
     assert.match(await next.tell(dial), /^agent sees /);
-    await world.redirect({ exemptCgroupIds: [next.cgroupId] }).prepare();
+    await testBed.redirect({ exemptCgroupIds: [next.cgroupId] }).prepare();
     assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4 /);
     assert.match(await exempt.tell(dial), /^cloud sees 10\.0\.0\.4 /);
-    await world.redirect().install();
+    await testBed.redirect().install();
     assert.match(await next.tell(dial), /^agent sees /);
   });
 
@@ -161,7 +161,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   });
 
   it('is refused, and not led to the cloud, when nobody listens', async () => {
-    const lonely = await EbpfWorld.open();
+    const lonely = await EbpfTestBed.open();
     try {
       await lonely.startCloud();
       const caller = lonely.client(lonely.podA, 'poda/c1');
@@ -176,7 +176,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   });
 
   it('counts what it does', async () => {
-    const redirect = world.redirect();
+    const redirect = testBed.redirect();
     const earlier = redirect.counters();
     await pod.tell(dial);
     await pod.tell(`dial ::ffff:${metadataIp} 80`);
@@ -195,22 +195,22 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     const forged = '10.244.0.6';
     const forgery = (port: number, ip: string, toPort: number) =>
       [
-        `run ${world.dialler.path} forge eth0 ${forged} ${port}`,
+        `run ${testBed.dialler.path} forge eth0 ${forged} ${port}`,
         `${bridgeMac} ${ip} ${toPort}`,
       ].join(' ');
     let bridgeMac = '';
 
     before(async () => {
-      const links = JSON.parse(await world.node.run('ip -j link show br0')) as readonly {
+      const links = JSON.parse(await testBed.node.run('ip -j link show br0')) as readonly {
         readonly address: string;
       }[];
       bridgeMac = links[0]?.address ?? '';
       // What a forged ARP answer brings about: the node sends the other pod's packets to this one.
-      await world.node.run(
+      await testBed.node.run(
         `ip neigh replace ${forged} lladdr 02:00:00:00:00:00 dev br0 nud permanent`,
       );
     });
-    after(() => world.node.run(`ip neigh del ${forged} dev br0`));
+    after(() => testBed.node.run(`ip neigh del ${forged} dev br0`));
 
     it('gets a connection by hand-made packets, and no record: nobody', async () => {
       assert.match(
@@ -220,7 +220,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     });
 
     it('does not get past the node with them either: what was not redirected is caught', async () => {
-      const redirect = world.redirect();
+      const redirect = testBed.redirect();
       const earlier = await redirect.countFallbackConnections();
       assert.match(
         await pod.tell(forgery(41_002, metadataIp, 80)),
@@ -232,13 +232,13 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
 
     it('does not become who left a connection open that the agent has closed', async () => {
       const route = `neigh replace ${forged} lladdr 02:00:00:00:00:00 dev br0 nud permanent`;
-      await world.node.run(`ip neigh del ${forged} dev br0`);
+      await testBed.node.run(`ip neigh del ${forged} dev br0`);
       // The agent's end is gone for good when it has waited so long for the other one.
-      await world.node.run('tee /proc/sys/net/ipv4/tcp_fin_timeout', '1');
+      await testBed.node.run('tee /proc/sys/net/ipv4/tcp_fin_timeout', '1');
       const left = await other.tell(`cling ${metadataIp} 80`);
       assert.match(left, new RegExp(`^left alone .* to ${metadataIp}:80$`));
       const port = Number(/ through (\d+) /.exec(left)?.[1]);
-      await world.node.run(`ip ${route}`);
+      await testBed.node.run(`ip ${route}`);
       let answer = '';
       for (let tries = 0; !answer.startsWith('answer') && tries < 20; tries += 1) {
         await nextTurn(200);
@@ -249,55 +249,55 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     });
 
     it('is still itself when it takes the address for its own', async () => {
-      await world.podA.run(`ip addr add ${forged}/32 dev eth0`);
-      const macs = JSON.parse(await world.podA.run('ip -j link show eth0')) as readonly {
+      await testBed.podA.run(`ip addr add ${forged}/32 dev eth0`);
+      const macs = JSON.parse(await testBed.podA.run('ip -j link show eth0')) as readonly {
         readonly address: string;
       }[];
-      await world.node.run(
+      await testBed.node.run(
         `ip neigh replace ${forged} lladdr ${macs[0]?.address ?? ''} dev br0 nud permanent`,
       );
       const answer = await pod.tell(`dial ${metadataIp} 80 ${forged}`);
       assert.match(answer, attestedAs(pod, forged));
       assert.notEqual(pod.cgroupId, other.cgroupId);
-      await world.podA.run(`ip addr del ${forged}/32 dev eth0`);
+      await testBed.podA.run(`ip addr del ${forged}/32 dev eth0`);
     });
   });
 });
 
 describe('the eBPF redirect in the kernel', { skip }, () => {
-  let world: EbpfWorld;
+  let testBed: EbpfTestBed;
   let pod: Client;
 
   before(async () => {
-    world = await EbpfWorld.open();
-    await world.startCloud();
-    pod = world.client(world.podA, 'poda/c1');
-    await world.redirect().prepare();
-    await world.startAgent();
+    testBed = await EbpfTestBed.open();
+    await testBed.startCloud();
+    pod = testBed.client(testBed.podA, 'poda/c1');
+    await testBed.redirect().prepare();
+    await testBed.startAgent();
   });
-  after(() => world.close());
+  after(() => testBed.close());
   beforeEach(async () => {
-    await world.redirect().remove();
-    await world.redirect().prepare();
+    await testBed.redirect().remove();
+    await testBed.redirect().prepare();
   });
 
   it('is absent before, active after, and not changed by a second installation', async () => {
-    const redirect = world.redirect();
+    const redirect = testBed.redirect();
     const absent = await redirect.verify();
     assert.equal(absent.state, 'absent');
     assert.ok(absent.problems.includes('no programs installed'));
     const first = await redirect.install();
     assert.equal(first.state, 'active');
     assert.ok(first.changed?.includes('program connect4 attached'));
-    const second = await world.redirect().install();
+    const second = await testBed.redirect().install();
     assert.deepEqual(second.changed, []);
     assert.match(second.detail, /169\.254\.169\.254:80 to 169\.254\.25\.79:2579/);
   });
 
   it('finds all that it needs', () => {
-    const findings = probeEbpf({ cgroupRoot: world.tree.path, pinFolder: world.pinFolder });
+    const findings = probeEbpf({ cgroupRoot: testBed.tree.path, pinFolder: testBed.pinFolder });
     assert.equal(summariseFindings(findings), 'supported', JSON.stringify(findings));
-    const empty = probeEbpf({ cgroupRoot: world.tree.make('empty'), pinFolder: '/proc/nmi' });
+    const empty = probeEbpf({ cgroupRoot: testBed.tree.make('empty'), pinFolder: '/proc/nmi' });
     assert.deepEqual(
       empty.filter(({ support }) => support !== 'supported').map(({ part }) => part),
       ['pods in the cgroup2 tree', 'BPF file system'],
@@ -305,34 +305,34 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
   });
 
   it('opens the node again when it is removed, and leaves nothing', async () => {
-    await world.redirect().install();
-    await world.redirect().remove();
+    await testBed.redirect().install();
+    await testBed.redirect().remove();
     assert.match(await pod.tell(dial), /^cloud sees/);
-    assert.ok(!readdirSync(world.bpf.path).includes('nmi'));
-    await world.redirect().remove();
+    assert.ok(!readdirSync(testBed.bpf.path).includes('nmi'));
+    await testBed.redirect().remove();
   });
 
   it('leaves a stranger’s pin where it is', async () => {
-    await world.redirect().install();
-    linkSync(join(world.pinFolder, 'callers'), join(world.pinFolder, 'strange'));
-    await world.redirect().remove();
-    assert.deepEqual(readdirSync(world.pinFolder), ['strange']);
-    unlinkSync(join(world.pinFolder, 'strange'));
+    await testBed.redirect().install();
+    linkSync(join(testBed.pinFolder, 'callers'), join(testBed.pinFolder, 'strange'));
+    await testBed.redirect().remove();
+    assert.deepEqual(readdirSync(testBed.pinFolder), ['strange']);
+    unlinkSync(join(testBed.pinFolder, 'strange'));
   });
 
   it('stays when the process that installed it is killed', async () => {
-    const loader = world.node.start(installer(world));
+    const loader = testBed.node.start(installer(testBed));
     assert.equal(await loader.line(), 'active');
     await loader.stop();
     assert.match(await pod.tell(dial), /attested/);
-    assert.deepEqual((await world.redirect().install()).changed, []);
+    assert.deepEqual((await testBed.redirect().install()).changed, []);
   });
 
   it('finds each thing that somebody broke, and mends it', async () => {
-    const redirect = world.redirect();
+    const redirect = testBed.redirect();
     await redirect.install();
     const native = nativeModule();
-    const pin = (name: string) => join(world.pinFolder, name);
+    const pin = (name: string) => join(testBed.pinFolder, name);
     const breakages: readonly (readonly [RegExp, () => void])[] = [
       [/program connect6 detached/, () => native.detach(pin('link_connect6'))],
       [/program connect4 not attached/, () => unlinkSync(pin('link_connect4'))],
@@ -357,9 +357,9 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
   });
 
   it('is closed by what stands behind it when its programs are taken off', async () => {
-    await world.redirect().install();
+    await testBed.redirect().install();
     for (const hook of ['connect4', 'connect6', 'sockops']) {
-      nativeModule().detach(join(world.pinFolder, `link_${hook}`));
+      nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
     }
     assert.match(await pod.tell(dial), /agent sees 10\.244\.0\.5 unattested/);
   });
@@ -367,47 +367,47 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
   it('knows who dials from a port that iptables has just redirected', async () => {
     const port = 41_100;
     const from = `${dial} 10.244.0.5 ${port}`;
-    await world.redirect().install();
+    await testBed.redirect().install();
     for (const hook of ['connect4', 'connect6', 'sockops']) {
-      nativeModule().detach(join(world.pinFolder, `link_${hook}`));
+      nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
     }
     assert.match(await pod.tell(from), new RegExp(` unattested .* through ${port} `));
-    await world.redirect().install();
+    await testBed.redirect().install();
     assert.match(await pod.tell(from), new RegExp(` attested .* through ${port} `));
   });
 
   it('goes over to other settings and programs without a failed connect', async () => {
-    await world.redirect().install();
+    await testBed.redirect().install();
     assert.equal(await pod.tell('storm'), 'storming');
-    const earlier = world.redirect().counters()?.redirected ?? 0n;
+    const earlier = testBed.redirect().counters()?.redirected ?? 0n;
     for (let round = 0; round < 10; round += 1) {
       // Wanting it exempt and not exempt in turn makes each installation a whole one.
-      const status = await world
+      const status = await testBed
         .redirect({ exemptCgroupIds: round % 2 === 0 ? [1_000_000n] : [] })
         .install();
       assert.equal(status.changed?.filter((text) => text.endsWith(' replaced')).length, 7);
     }
-    const later = world.redirect().counters()?.redirected ?? 0n;
+    const later = testBed.redirect().counters()?.redirected ?? 0n;
     const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
     assert.deepEqual(Object.keys(seen), ['agent']);
     assert.ok(later - earlier > 100n, `only ${later - earlier} connects in the meantime`);
   });
 
   it('moves to another cgroup without a moment between', async () => {
-    await world.redirect({ attachTo: world.tree.make('kubepods/burstable') }).install();
+    await testBed.redirect({ attachTo: testBed.tree.make('kubepods/burstable') }).install();
     assert.equal(await pod.tell('storm'), 'storming');
-    const status = await world.redirect().install();
+    const status = await testBed.redirect().install();
     assert.ok(status.changed?.includes('program connect4 attached'));
     const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
     assert.deepEqual(Object.keys(seen), ['agent']);
   });
 
   it('keeps the records of living connections over an upgrade', async () => {
-    await world.redirect().install();
+    await testBed.redirect().install();
     const kept = await pod.tell(`keep ${metadataIp} 80`);
-    await world.redirect({ exemptCgroupIds: [1_000_000n] }).install();
+    await testBed.redirect({ exemptCgroupIds: [1_000_000n] }).install();
     const port = Number(/ through (\d+) /.exec(kept)?.[1]);
-    const redirect = world.redirect();
+    const redirect = testBed.redirect();
     await redirect.verify();
     const peer = {
       remoteIp: '10.244.0.5',
@@ -420,22 +420,25 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
   });
 
   it('is whole after two processes installed it at the same time, or one tries again', async () => {
-    const loaders = [world.node.start(installer(world)), world.node.start(installer(world))];
+    const loaders = [
+      testBed.node.start(installer(testBed)),
+      testBed.node.start(installer(testBed)),
+    ];
     for (const loader of loaders) assert.match(await loader.line(), /^(?:active|broken|BUSY)/);
-    const settled = await world.redirect().install();
+    const settled = await testBed.redirect().install();
     assert.deepEqual(settled.problems, []);
     assert.match(await pod.tell(dial), /attested/);
   });
 
   it('closes what is older than it and on the host network, and nothing else', async () => {
-    const host = world.client(world.node, 'podhost/c1');
-    const outsider = world.client(world.node, '/system/kubelet');
-    const mapped = world.client(world.node, 'podhost/c2');
+    const host = testBed.client(testBed.node, 'podhost/c1');
+    const outsider = testBed.client(testBed.node, '/system/kubelet');
+    const mapped = testBed.client(testBed.node, 'podhost/c2');
     for (const client of [pod, host, outsider]) {
       assert.match(await client.tell(`keep ${metadataIp} 80`), /^cloud/);
     }
     assert.match(await mapped.tell(`keep ::ffff:${metadataIp} 80`), /^cloud/);
-    const loader = world.node.start(installer(world));
+    const loader = testBed.node.start(installer(testBed));
     assert.equal(await loader.line(), 'active');
     assert.match(await host.tell('ask'), /^(?:ECONNABORTED|ECONNRESET|EPIPE|CLOSED)$/);
     assert.match(await mapped.tell('ask'), /^(?:ECONNABORTED|ECONNRESET|EPIPE|CLOSED)$/);
@@ -447,39 +450,39 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
 
   it('goes over to programs of another layout with maps of their own', async () => {
     const object = readPrograms();
-    const path = join(world.tree.path, 'kubepods');
+    const path = join(testBed.tree.path, 'kubepods');
     const stranger: WantedPrograms = {
-      pinFolder: world.pinFolder,
+      pinFolder: testBed.pinFolder,
       object,
       settings: { ...settingsOf(object, DEFAULT_TARGET), layout: 999 },
       cgroup: { path, id: cgroupIdOf(path) ?? 0n },
       exempt: [],
     };
-    mkdirSync(world.pinFolder);
+    mkdirSync(testBed.pinFolder);
     installPrograms(stranger);
     assert.equal(await pod.tell('storm'), 'storming');
-    const broken = await world.redirect().verify();
+    const broken = await testBed.redirect().verify();
     assert.ok(broken.problems.includes('programs of another layout'), broken.problems.join('; '));
-    const status = await world.redirect().install();
+    const status = await testBed.redirect().install();
     assert.ok(status.changed?.includes('maps of another layout left behind'));
     assert.deepEqual(status.problems, []);
-    assert.match(await world.client(world.podB, 'podb/c2').tell(dial), /attested/);
+    assert.match(await testBed.client(testBed.podB, 'podb/c2').tell(dial), /attested/);
     const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
     assert.deepEqual(Object.keys(seen), ['agent']);
   });
 
   it('says that it cannot while there are no pods, and exempts nothing that holds them', async () => {
-    const empty = world.tree.make('empty');
-    const status = await world.redirect({ cgroupRoot: empty }).install();
+    const empty = testBed.tree.make('empty');
+    const status = await testBed.redirect({ cgroupRoot: empty }).install();
     assert.equal(status.state, 'broken');
     assert.match(status.problems.join(), /no cgroup of pods below/);
-    const later = world.tree.make('empty/kubelet.slice/kubelet-kubepods.slice');
-    const found = await world.redirect({ cgroupRoot: empty }).install();
+    const later = testBed.tree.make('empty/kubelet.slice/kubelet-kubepods.slice');
+    const found = await testBed.redirect({ cgroupRoot: empty }).install();
     assert.deepEqual(found.problems, []);
     assert.ok(found.detail.startsWith(`eBPF on ${later};`), found.detail);
-    const all = cgroupIdOf(join(world.tree.path, 'kubepods')) ?? 0n;
-    const above = cgroupIdOf(world.tree.path) ?? 0n;
-    await world.redirect({ exemptCgroupIds: [all, above] }).install();
+    const all = cgroupIdOf(join(testBed.tree.path, 'kubepods')) ?? 0n;
+    const above = cgroupIdOf(testBed.tree.path) ?? 0n;
+    await testBed.redirect({ exemptCgroupIds: [all, above] }).install();
     assert.match(await pod.tell(dial), /attested/);
   });
 });

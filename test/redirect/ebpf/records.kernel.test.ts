@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { eventually } from '../../../lab/world/eventually.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { whyNoBpfTests, whyNoNode } from '../cgroup-ground.ts';
-import { EbpfWorld, type Client } from '../ebpf-world.ts';
+import { whyNoBpfTests, whyNoNode } from '../cgroup-fixture.ts';
+import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
@@ -20,31 +20,31 @@ const limit = 192;
 const hardLimit = 256;
 
 describe('the records of callers', { skip }, () => {
-  let world: EbpfWorld;
+  let testBed: EbpfTestBed;
   let pod: Client;
   let other: Client;
 
   before(async () => {
-    world = await EbpfWorld.open();
-    pod = world.client(world.podA, 'poda/c1');
-    other = world.client(world.podB, 'podb/c1');
-    await world.redirect().prepare();
-    await world.startAgent();
+    testBed = await EbpfTestBed.open();
+    pod = testBed.client(testBed.podA, 'poda/c1');
+    other = testBed.client(testBed.podB, 'podb/c1');
+    await testBed.redirect().prepare();
+    await testBed.startAgent();
   });
-  after(() => world.close());
+  after(() => testBed.close());
   beforeEach(async () => {
-    await world.redirect().remove();
-    await world.redirect().prepare();
-    await world.redirect().install();
+    await testBed.redirect().remove();
+    await testBed.redirect().prepare();
+    await testBed.redirect().install();
   });
 
   /** Dials so often from each cgroup; what is made stays until "release". */
   const fill = (kind: string, each: number, cgroups: readonly string[]): Promise<string> =>
     pod.tell(
-      ['hold', world.dialler.path, 'fill', kind, metadataIp, 80, each, ...cgroups].join(' '),
+      ['hold', testBed.dialler.path, 'fill', kind, metadataIp, 80, each, ...cgroups].join(' '),
     );
   const counters = () => {
-    const read = world.redirect().counters();
+    const read = testBed.redirect().counters();
     assert.ok(read !== undefined);
     return read;
   };
@@ -66,10 +66,10 @@ describe('the records of callers', { skip }, () => {
   for (const qosClass of ['burstable/', 'besteffort/', '']) {
     it(`leave room for others, whatever 64 containers of ${qosClass}poda dial on loopback`, async () => {
       const mine = `/kubepods/${qosClass}poda`;
-      const neighbour = world.client(world.podB, `/kubepods/${qosClass}podn/c1`);
-      await world.redirect().install();
+      const neighbour = testBed.client(testBed.podB, `/kubepods/${qosClass}podn/c1`);
+      await testBed.redirect().install();
       const containers = Array.from({ length: 64 }, (_, at) =>
-        world.tree.make(`${mine}/x${at}/${at % 2 === 0 ? '' : 'made/by/itself'}`),
+        testBed.tree.make(`${mine}/x${at}/${at % 2 === 0 ? '' : 'made/by/itself'}`),
       );
       const filled = await fill('lo', 1024, containers);
       const seen = await neighbour.tell(dial);
@@ -97,7 +97,7 @@ describe('the records of callers', { skip }, () => {
     const port = Number(/ through (\d+) /.exec(kept)?.[1]);
     const load = (): bigint => {
       const native = nativeModule();
-      const map = native.openMap(join(world.pinFolder, 'loads'), true);
+      const map = native.openMap(join(testBed.pinFolder, 'loads'), true);
       const podId = cgroupIdOf(join(other.cgroup, '..')) ?? 0n;
       const value = native.mapGet(map, new Uint8Array(new BigUint64Array([podId]).buffer));
       native.close(map);
@@ -106,23 +106,23 @@ describe('the records of callers', { skip }, () => {
     };
     assert.equal(load(), 1n);
     assert.deepEqual(JSON.parse(await pod.tell(`flood ${limit}`)), { attested: limit });
-    await world.podA.run(`ip addr add ${ip}/32 dev lo`);
+    await testBed.podA.run(`ip addr add ${ip}/32 dev lo`);
     assert.equal(await pod.tell(`dial ${metadataIp} 80 ${ip} ${port}`), 'EPERM');
     assert.equal(load(), 1n);
     assert.match(await other.tell('ask'), attestedAs(other));
     assert.equal(await other.tell('drop'), 'dropped');
     await eventually(() => assert.equal(load(), 0n));
     assert.equal(await pod.tell('ebb'), 'ebbed');
-    await world.podA.run(`ip addr del ${ip}/32 dev lo`);
+    await testBed.podA.run(`ip addr del ${ip}/32 dev lo`);
   });
 
   it(
     'name nobody where two sockets of the node have the same address and port',
     { skip: skip || whyNoNode() },
     async () => {
-      const host = world.client(world.node, 'podhost/c1');
+      const host = testBed.client(testBed.node, 'podhost/c1');
       const port = 41_200;
-      const redirect = world.redirect();
+      const redirect = testBed.redirect();
       await redirect.verify();
       const peer = {
         remoteIp: listenIp,
@@ -131,7 +131,7 @@ describe('the records of callers', { skip }, () => {
         localPort: listenPort,
       };
       const twins = `twins ${listenIp} ${port} ${metadataIp} 80 lo nmi0`;
-      assert.equal(await host.tell(`hold ${world.dialler.path} ${twins}`), 'dialled');
+      assert.equal(await host.tell(`hold ${testBed.dialler.path} ${twins}`), 'dialled');
       assert.equal(redirect.attest(peer).kind, 'unavailable');
       assert.equal(await host.tell('release'), 'released');
       await eventually(() => assert.equal(redirect.attest(peer).kind, 'unattested'));

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { whyNoBpfTests } from '../cgroup-ground.ts';
-import { EbpfWorld } from '../ebpf-world.ts';
+import { whyNoBpfTests } from '../cgroup-fixture.ts';
+import { EbpfTestBed } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
@@ -13,24 +13,24 @@ if (skip === false) await sweepDeadNamespaces();
 const { metadataIp } = DEFAULT_TARGET;
 
 describe('an installation by a process in the node', { skip }, () => {
-  let world: EbpfWorld;
+  let testBed: EbpfTestBed;
 
   before(async () => {
-    world = await EbpfWorld.open();
-    await world.startCloud();
-    await world.node.run('iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT');
+    testBed = await EbpfTestBed.open();
+    await testBed.startCloud();
+    await testBed.node.run('iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT');
   });
   after(async () => {
-    await world.close();
+    await testBed.close();
   });
 
   it('cuts what a pod opened before, and not what the node did', async () => {
-    const pod = world.client(world.podA, 'poda/c1');
-    const host = world.client(world.node, '/system/kubelet');
+    const pod = testBed.client(testBed.podA, 'poda/c1');
+    const host = testBed.client(testBed.node, '/system/kubelet');
     assert.match(await pod.tell(`keep ${metadataIp} 80`), /^cloud/);
     assert.match(await host.tell(`keep ${metadataIp} 80`), /^cloud/);
     const source = join(import.meta.dirname, '../../../src/redirect');
-    const installer = world.node.start(`
+    const installer = testBed.node.start(`
       process.stdin.resume();
       import('${source}/iptables/iptables.ts')
         .then(({ openIptablesRedirect }) => openIptablesRedirect({ backend: 'nft' }).install())

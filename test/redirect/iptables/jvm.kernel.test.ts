@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { whyNoBpfTests } from '../cgroup-ground.ts';
-import { EbpfWorld, type Client } from '../ebpf-world.ts';
+import { whyNoBpfTests } from '../cgroup-fixture.ts';
+import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
 const { metadataIp, metadataPort } = DEFAULT_TARGET;
@@ -21,17 +21,17 @@ const skip =
 if (skip === false) await sweepDeadNamespaces();
 
 describe('a Java machine in a pod', { skip }, () => {
-  let world: EbpfWorld;
+  let testBed: EbpfTestBed;
   let pod: Client;
 
   before(async () => {
-    world = await EbpfWorld.open();
-    pod = world.client(world.podA, 'poda/c1');
-    await world.startCloud();
-    await world.redirect().prepare();
-    await world.startAgent();
+    testBed = await EbpfTestBed.open();
+    pod = testBed.client(testBed.podA, 'poda/c1');
+    await testBed.startCloud();
+    await testBed.redirect().prepare();
+    await testBed.startAgent();
   });
-  after(() => world.close());
+  after(() => testBed.close());
 
   const dial = (...flags: readonly string[]) =>
     pod.tell(['run', 'java', ...flags, source, metadataIp, metadataPort].join(' '));
@@ -41,7 +41,7 @@ describe('a Java machine in a pod', { skip }, () => {
   });
 
   it('is brought here by eBPF with its cgroup, by a mapped socket and by a plain one', async () => {
-    const redirect = world.redirect();
+    const redirect = testBed.redirect();
     await redirect.install();
     const wanted = `agent sees 10.244.0.5 attested ${pod.cgroupId} to/${metadataIp}:${metadataPort}`;
     const earlier = redirect.counters();
@@ -57,7 +57,7 @@ describe('a Java machine in a pod', { skip }, () => {
   });
 
   it('is brought here by iptables', async () => {
-    const redirect = openIptablesRedirect({ host: world.node.host, backend: 'nft' });
+    const redirect = openIptablesRedirect({ host: testBed.node.host, backend: 'nft' });
     await redirect.install();
     assert.match(await dial(), /^agent sees 10\.244\.0\.5 .* to\/169\.254\.169\.254:80$/);
     await redirect.remove();

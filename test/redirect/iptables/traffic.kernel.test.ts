@@ -142,7 +142,7 @@ const silent: Log = {
 
 const NOTHING: Leak = { packets: 0, connections: 0, ends: 0, resets: 0 };
 
-class World {
+class TestBed {
   readonly pod: Namespace;
   readonly node: Namespace;
   readonly cloud: Namespace;
@@ -215,7 +215,7 @@ class World {
 
 for (const backend of ['nft', 'legacy'] as const) {
   describe(`a pod behind the redirect, iptables ${backend}`, { skip }, () => {
-    let world: World;
+    let testBed: TestBed;
     let pod: Script;
     let host: Script;
     let agent: Script;
@@ -225,26 +225,26 @@ for (const backend of ['nft', 'legacy'] as const) {
     ) => openIptablesRedirect({ host: node.host, backend, ...more });
 
     before(async () => {
-      world = new World(await openNamespace(), await openNamespace(), await openNamespace());
-      await world.connect();
-      const cloud = world.cloud.start(server('cloud', metadataIp, 80));
-      pod = world.pod.start(CLIENT);
-      host = world.node.start(CLIENT);
-      await redirectOf(world.node).prepare();
-      agent = world.node.start(server('agent', listenIp, listenPort));
+      testBed = new TestBed(await openNamespace(), await openNamespace(), await openNamespace());
+      await testBed.connect();
+      const cloud = testBed.cloud.start(server('cloud', metadataIp, 80));
+      pod = testBed.pod.start(CLIENT);
+      host = testBed.node.start(CLIENT);
+      await redirectOf(testBed.node).prepare();
+      agent = testBed.node.start(server('agent', listenIp, listenPort));
       assert.equal(await cloud.line(), 'listening');
       assert.equal(await agent.line(), 'listening');
     });
     after(async () => {
-      await world.close();
+      await testBed.close();
     });
     beforeEach(async () => {
-      await redirectOf(world.node).remove();
-      await redirectOf(world.node).prepare();
+      await redirectOf(testBed.node).remove();
+      await redirectOf(testBed.node).prepare();
       // As on every node of a cluster: some rule makes the kernel track connections.
-      await world.node.run(`iptables-${backend} -F FORWARD`);
+      await testBed.node.run(`iptables-${backend} -F FORWARD`);
       const track = '-m conntrack --ctstate ESTABLISHED -j ACCEPT';
-      await world.node.run(`iptables-${backend} -A FORWARD ${track}`);
+      await testBed.node.run(`iptables-${backend} -A FORWARD ${track}`);
     });
 
     it('reaches the cloud without it: the test can see a leak', async () => {
@@ -253,8 +253,8 @@ for (const backend of ['nft', 'legacy'] as const) {
     });
 
     it('reaches the agent, which sees the pod’s own address', async () => {
-      await redirectOf(world.node).install();
-      const leaked = await world.leakedDuring(async () => {
+      await redirectOf(testBed.node).install();
+      const leaked = await testBed.leakedDuring(async () => {
         assert.equal(await told(pod, 'dial'), 'agent sees 10.244.0.5');
       });
       assert.deepEqual(leaked, NOTHING);
@@ -264,12 +264,12 @@ for (const backend of ['nft', 'legacy'] as const) {
     it('loses the connection that it opened before, and the node keeps its own', async () => {
       assert.equal(await told(pod, 'keep'), 'cloud sees 10.244.0.5');
       assert.equal(await told(host, 'keep'), 'cloud sees 10.0.0.4');
-      const status = await redirectOf(world.node).install();
+      const status = await redirectOf(testBed.node).install();
       assert.ok(
         status.changed?.some((change) => change.endsWith('older flows cut')),
         JSON.stringify(status),
       );
-      const leaked = await world.leakedDuring(async () => {
+      const leaked = await testBed.leakedDuring(async () => {
         assert.equal(await told(pod, 'ask'), 'ECONNRESET');
       });
       assert.deepEqual(leaked, NOTHING);
@@ -277,27 +277,27 @@ for (const backend of ['nft', 'legacy'] as const) {
     });
 
     it('keeps its connection to the agent over a second installation', async () => {
-      await redirectOf(world.node).install();
+      await redirectOf(testBed.node).install();
       assert.equal(await told(pod, 'keep'), 'agent sees 10.244.0.5');
-      assert.deepEqual((await redirectOf(world.node).install()).changed, []);
+      assert.deepEqual((await redirectOf(testBed.node).install()).changed, []);
       assert.equal(await told(pod, 'ask'), 'agent sees 10.244.0.5');
     });
 
     it('is held by the guard where older connections cannot be cut', async () => {
       assert.equal(await told(pod, 'keep'), 'cloud sees 10.244.0.5');
       const bare: Host = {
-        ...world.node.host,
+        ...testBed.node.host,
         cutFlows: () =>
           Promise.reject(new RedirectError('UNSUPPORTED', 'list flows', 'Protocol not supported')),
       };
-      const status = await redirectOf(world.node, { host: bare }).install();
+      const status = await redirectOf(testBed.node, { host: bare }).install();
       assert.equal(status.state, 'active');
       assert.match(status.detail, /older flows not cut: list flows: Protocol not supported/);
-      const earlier = await counter(world.node, 'Icmp', 'OutDestUnreachs');
-      const leaked = await world.leakedDuring(async () => {
+      const earlier = await counter(testBed.node, 'Icmp', 'OutDestUnreachs');
+      const leaked = await testBed.leakedDuring(async () => {
         assert.equal(await told(pod, 'send'), 'sent');
         const deadlineMs = performance.now() + 5000;
-        while ((await counter(world.node, 'Icmp', 'OutDestUnreachs')) === earlier) {
+        while ((await counter(testBed.node, 'Icmp', 'OutDestUnreachs')) === earlier) {
           assert.ok(performance.now() < deadlineMs, 'the guard refused nothing');
         }
       });
@@ -305,36 +305,36 @@ for (const backend of ['nft', 'legacy'] as const) {
     });
 
     it('gets nowhere when every table was flushed, while the node itself does', async () => {
-      await redirectOf(world.node).install();
-      await world.flushEverything();
-      const leaked = await world.leakedDuring(async () => {
+      await redirectOf(testBed.node).install();
+      await testBed.flushEverything();
+      const leaked = await testBed.leakedDuring(async () => {
         // An address that nothing was refused to yet: the kernel sends a source few such errors at
         // once and then less than one a second.
         assert.equal(await told(pod, 'dial 10.244.0.6'), 'EHOSTUNREACH');
       });
       assert.deepEqual(leaked, NOTHING);
       assert.equal(await told(host, 'dial'), 'cloud sees 10.0.0.4');
-      assert.equal((await redirectOf(world.node).install()).state, 'active');
+      assert.equal((await redirectOf(testBed.node).install()).state, 'active');
       assert.equal(await told(pod, 'dial'), 'agent sees 10.244.0.5');
     });
 
     it('would get to the cloud then without the guard', async () => {
-      await redirectOf(world.node, { guard: false }).install();
-      await world.flushEverything();
+      await redirectOf(testBed.node, { guard: false }).install();
+      await testBed.flushEverything();
       assert.equal(await told(pod, 'dial'), 'cloud sees 10.244.0.5');
     });
 
     it('finds no moment between two sets of rules, also without the guard', async () => {
       const moved = { ...DEFAULT_TARGET, listenPort: listenPort + 1 };
-      const here = redirectOf(world.node, { guard: false });
+      const here = redirectOf(testBed.node, { guard: false });
       const there = openIptablesRedirect({
-        host: world.node.host,
+        host: testBed.node.host,
         backend,
         guard: false,
         target: moved,
       });
       await here.install();
-      const leaked = await world.leakedDuring(async () => {
+      const leaked = await testBed.leakedDuring(async () => {
         assert.equal(await told(pod, 'storm'), 'storming');
         for (let round = 0; round < 4; round += 1) {
           assert.equal((await there.install()).state, 'active');
@@ -350,14 +350,14 @@ for (const backend of ['nft', 'legacy'] as const) {
     });
 
     it('finds no moment while its rules follow the kubelet to the other iptables', async () => {
-      const { node } = world;
+      const { node } = testBed;
       const other = backend === 'nft' ? 'legacy' : 'nft';
       const canary = (of: string, verb: string) =>
         node.run(`iptables-${of} -t mangle ${verb} KUBE-KUBELET-CANARY`);
       await canary(backend, '-N');
       const redirect = openIptablesRedirect({ host: node.host, guard: false });
       assert.match((await redirect.install()).detail, new RegExp(`^iptables ${backend};`));
-      const leaked = await world.leakedDuring(async () => {
+      const leaked = await testBed.leakedDuring(async () => {
         assert.equal(await told(pod, 'storm'), 'storming');
         for (const [from, to] of [
           [backend, other],
@@ -382,7 +382,7 @@ for (const backend of ['nft', 'legacy'] as const) {
     });
 
     it('outlives a hundred strangers under load, each mended by the next check, and nobody else’s rules change by it', async (context: TestContext) => {
-      const { node } = world;
+      const { node } = testBed;
       const iptables = (args: string) => node.run(`iptables-${backend} -t nat ${args}`);
       const restore = (text: string, how = '') =>
         node.run(`iptables-${backend}-restore${how}`, text);
@@ -411,7 +411,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       await restore(STRANGERS, ' --noflush');
       // The cloud still asks for the end of connections of the tests before; when the guard is taken
       // away, the pod's reply to that gets through.
-      await world.cloud.run('ss -K state all dst 10.244.0.0/24');
+      await testBed.cloud.run('ss -K state all dst 10.244.0.0/24');
       const intervalMs = 50;
       const kept = redirectOf(node);
       const checks: { readonly startMs: number; endMs?: number }[] = [];
@@ -436,7 +436,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       let bitten = 0;
       let slowestMs = 0;
       let longestIdleMs = 0;
-      const leaked = await world.leakedDuring(async () => {
+      const leaked = await testBed.leakedDuring(async () => {
         assert.equal(await told(pod, 'storm'), 'storming');
         for (let round = 0; round < 100; round += 1) {
           // In turn, but not always after the same one.
@@ -472,17 +472,17 @@ for (const backend of ['nft', 'legacy'] as const) {
     });
 
     it('is refused when nobody listens, and never gets to the cloud', async () => {
-      await redirectOf(world.node).install();
+      await redirectOf(testBed.node).install();
       await agent.stop();
-      const leaked = await world.leakedDuring(async () => {
+      const leaked = await testBed.leakedDuring(async () => {
         assert.equal(await told(pod, 'dial'), 'ECONNREFUSED');
       });
       assert.deepEqual(leaked, NOTHING);
     });
 
     it('reaches the cloud again when the redirect is removed', async () => {
-      await redirectOf(world.node).install();
-      await redirectOf(world.node).remove();
+      await redirectOf(testBed.node).install();
+      await redirectOf(testBed.node).remove();
       assert.equal(await told(pod, 'dial'), 'cloud sees 10.244.0.5');
     });
   });

@@ -17,8 +17,8 @@ import {
 } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { openBpfFolder, whyNoBpfTests, whyNoNode, type BpfFolder } from '../cgroup-ground.ts';
-import { EbpfWorld } from '../ebpf-world.ts';
+import { openBpfFolder, whyNoBpfTests, whyNoNode, type BpfFolder } from '../cgroup-fixture.ts';
+import { EbpfTestBed } from '../ebpf-test-bed.ts';
 import { compileRefusedPrograms } from '../refused-programs.ts';
 import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
@@ -269,21 +269,21 @@ describe('the native module', { skip }, () => {
 });
 
 describe('cutting tracked connections by netlink', { skip }, () => {
-  let world: EbpfWorld;
+  let testBed: EbpfTestBed;
   before(async () => {
-    world = await EbpfWorld.open();
-    await world.startCloud();
+    testBed = await EbpfTestBed.open();
+    await testBed.startCloud();
     // As on every node of a cluster: some rule makes the kernel track connections.
-    await world.node.run('iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT');
-    await world.node.run('iptables-nft -A OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT');
+    await testBed.node.run('iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT');
+    await testBed.node.run('iptables-nft -A OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT');
   });
-  after(() => world.close());
+  after(() => testBed.close());
 
   async function cut(answeredBy: string | undefined, spared: readonly string[]): Promise<string> {
     const source = join(import.meta.dirname, '../../../src/redirect/native/addon.ts');
     const dialled = { ip: DEFAULT_TARGET.metadataIp, port: 80 };
     const answered = answeredBy === undefined ? 'undefined' : `{ ip: '${answeredBy}', port: 80 }`;
-    const script = world.node.start(`
+    const script = testBed.node.start(`
       process.stdin.resume();
       import('${source}').then(({ nativeModule }) => console.log(nativeModule().cutFlows(
         ${JSON.stringify(dialled)}, ${answered}, ${JSON.stringify(spared)})));
@@ -295,11 +295,11 @@ describe('cutting tracked connections by netlink', { skip }, () => {
 
   it('forgets those of pods, and spares sources, other answerers and other ports', async () => {
     const { metadataIp } = DEFAULT_TARGET;
-    const pods = [world.client(world.podA, 'poda/c1'), world.client(world.podB, 'podb/c1')];
+    const pods = [testBed.client(testBed.podA, 'poda/c1'), testBed.client(testBed.podB, 'podb/c1')];
     for (const pod of pods) assert.match(await pod.tell(`keep ${metadataIp} 80`), /^cloud/);
-    const elsewhere = world.client(world.podA, 'poda/c2');
+    const elsewhere = testBed.client(testBed.podA, 'poda/c2');
     assert.match(await elsewhere.tell(`keep ${metadataIp} 8080`), /^cloud/);
-    const host = world.client(world.node, '/system/kubelet');
+    const host = testBed.client(testBed.node, '/system/kubelet');
     assert.match(await host.tell(`keep ${metadataIp} 80`), /^cloud/);
 
     assert.equal(await cut(metadataIp, ['10.0.0.4']), '0');

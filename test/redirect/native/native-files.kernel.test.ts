@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { freshExecutable } from '../../../scripts/build.ts';
 import { nativeFolder } from '../../../scripts/native.ts';
-import { openCgroupTree, whyNoBpfTests, type CgroupTree } from '../cgroup-ground.ts';
+import { openCgroupTree, whyNoBpfTests, type CgroupTree } from '../cgroup-fixture.ts';
 import { whyNoKernelTests } from '../namespaces.ts';
 
 const skip = (await whyNoKernelTests('iptables-nft-save', 'unshare')) || whyNoBpfTests();

@@ -21,7 +21,7 @@ import {
   whyNoBpfTests,
   type BpfFolder,
   type CgroupTree,
-} from '../cgroup-ground.ts';
+} from '../cgroup-fixture.ts';
 
 const skip = whyNoBpfTests();
 

@@ -70,7 +70,7 @@ export function createSecretReader(
       const misnamed = misnamedOf(secret);
       if (misnamed !== undefined) return misnamed;
       try {
-        return judge(secret, await client.getJson(pathOf(secret), { timeoutMs }));
+        return classify(secret, await client.getJson(pathOf(secret), { timeoutMs }));
       } catch (error) {
         return resultOfFailure(secret, error);
       }
@@ -96,7 +96,7 @@ export function titleOf({ namespace, name }: ObjectName): string {
   return `Secret ${printable(namespace)}/${printable(name)}`;
 }
 
-function judge(secret: ObjectName, body: unknown): SecretResult {
+function classify(secret: ObjectName, body: unknown): SecretResult {
   const object = asRecord(body);
   // A Secret without data has no field `data`.
   const data = object?.['data'] === undefined ? {} : asRecord(object['data']);

@@ -67,7 +67,7 @@ export async function requestServiceAccountToken(
   try {
     return tokenOf(await client.postJson(`${path}/token`, bodyOf(request), call), request);
   } catch (error) {
-    return judge(error, request);
+    return classify(error, request);
   }
 }
 
@@ -101,7 +101,7 @@ function tokenOf(body: unknown, request: ServiceAccountTokenRequest): ServiceAcc
   return { kind: 'ok', token, expiresAtWallMs, lifeMs: lifeS * 1000 };
 }
 
-function judge(
+function classify(
   error: unknown,
   { boundTo }: ServiceAccountTokenRequest,
 ): ServiceAccountTokenOutcome {

@@ -132,7 +132,7 @@ export type Effect = Readonly<
   | { kind: 'synced' | 'refuse-streams' | 'notify-recovery' }
 >;
 
-export interface Surroundings {
+export interface Services {
   readonly timing: ReflectorTiming;
   readonly nowMs: number;
   /** From 0 up to 1. */
@@ -171,7 +171,7 @@ export function initialState(nowMs: number, streamsLists: boolean): ReflectorSta
 export function next(
   before: ReflectorState,
   event: ReflectorEvent,
-  around: Surroundings,
+  around: Services,
 ): ReflectorState {
   const { phase } = before;
   const state: Draft = { ...before, effects: [] };
@@ -220,13 +220,13 @@ export function next(
   return state;
 }
 
-function enter(state: Draft, phase: Phase, { nowMs }: Surroundings): void {
+function enter(state: Draft, phase: Phase, { nowMs }: Services): void {
   state.phase = phase;
   state.sinceMs = nowMs;
 }
 
 /** To the next request. */
-function proceed(state: Draft, around: Surroundings, waitedMs = 0): void {
+function proceed(state: Draft, around: Services, waitedMs = 0): void {
   state.failures = { ...state.failures, waitedMs };
   if (state.version !== undefined) enter(state, { kind: 'opening' }, around);
   else {
@@ -236,13 +236,13 @@ function proceed(state: Draft, around: Surroundings, waitedMs = 0): void {
 }
 
 /** The store is as new as what just came. */
-function prove(state: Draft, version: string, { nowMs }: Surroundings): void {
+function prove(state: Draft, version: string, { nowMs }: Services): void {
   state.version = version;
   state.contactAtMs = nowMs;
   state.provenAtMs = nowMs;
 }
 
-function listed(state: Draft, by: 'pages' | 'stream', version: string, around: Surroundings): void {
+function listed(state: Draft, by: 'pages' | 'stream', version: string, around: Services): void {
   prove(state, version, around);
   state.isUnpaged = false;
   state.lists += 1;
@@ -256,7 +256,7 @@ function listed(state: Draft, by: 'pages' | 'stream', version: string, around: S
   answered(state);
 }
 
-function watch(state: Draft, around: Surroundings): void {
+function watch(state: Draft, around: Services): void {
   enter(state, { kind: 'watching' }, around);
   state.watches += 1;
   const delayMs = around.timing.healthyMs;
@@ -270,7 +270,7 @@ function answered(state: Draft): void {
 }
 
 /** What the watch missed would have been the first that it brought. */
-function healthy(state: Draft, { nowMs }: Surroundings): void {
+function healthy(state: Draft, { nowMs }: Services): void {
   const { count } = state.failures;
   if (state.failing !== undefined) log(state, 'info', 'watch recovered', { failures: count });
   state.failures = noFailures;
@@ -279,7 +279,7 @@ function healthy(state: Draft, { nowMs }: Surroundings): void {
   state.provenAtMs = nowMs;
 }
 
-function ended(state: Draft, around: Surroundings): void {
+function ended(state: Draft, around: Services): void {
   const { version } = state;
   if (version === undefined) {
     failed(state, new KubeError('NETWORK', 'the list ended too early'), around);
@@ -292,7 +292,7 @@ function ended(state: Draft, around: Surroundings): void {
   else enter(state, { kind: 'waiting', delayMs, isWakeable: false }, around);
 }
 
-function failed(state: Draft, error: unknown, around: Surroundings): void {
+function failed(state: Draft, error: unknown, around: Services): void {
   const { phase, sinceMs, version } = state;
   const { timing, nowMs, chance } = around;
   const isReached = phase.kind === 'watching' || state.contactAtMs > sinceMs;
@@ -329,7 +329,7 @@ function failed(state: Draft, error: unknown, around: Surroundings): void {
 const internalFailure = 'exception in a watch handler';
 
 /** That there is nothing is as good as a list, and repeats until somebody installs the kind. */
-function absent(state: Draft, { code, message }: KubeError, around: Surroundings): void {
+function absent(state: Draft, { code, message }: KubeError, around: Services): void {
   const { timing, nowMs, chance } = around;
   if (state.lists === 0) state.effects.push({ kind: 'synced' });
   state.lists = Math.max(1, state.lists);
@@ -353,7 +353,7 @@ function isRefusal(error: unknown, isReached: boolean): error is KubeError {
   return error.status === 422 || error.status === 400 || (isReached && error.code === 'TIMEOUT');
 }
 
-function refuseStreams(state: Draft, reason: string, around: Surroundings): void {
+function refuseStreams(state: Draft, reason: string, around: Services): void {
   enter(state, { kind: 'listing', by: 'pages' }, around);
   state.effects.push({ kind: 'refuse-streams' });
   log(state, 'info', 'the server streams no lists, listing page by page', { reason });
@@ -370,11 +370,11 @@ function report(state: Draft, code: ReflectorErrorCode, fields: LogFields): void
 }
 
 /** Ends the wait for the end of an outage. */
-function wake(state: Draft, around: Surroundings): void {
+function wake(state: Draft, around: Services): void {
   if (state.phase.kind === 'waiting' && state.phase.isWakeable) proceed(state, around);
 }
 
-function requestCheck(state: Draft, around: Surroundings): void {
+function requestCheck(state: Draft, around: Services): void {
   const { timing, nowMs } = around;
   const { kind } = state.phase;
   if (kind !== 'watching' && kind !== 'waiting') return;
@@ -385,12 +385,12 @@ function requestCheck(state: Draft, around: Surroundings): void {
   state.effects.push({ kind: 'arm', delayMs: timing.checkGraceMs, event: { kind: 'check-due' } });
 }
 
-function check(state: Draft, around: Surroundings): void {
+function check(state: Draft, around: Services): void {
   enter(state, { kind: 'checking' }, around);
   log(state, 'debug', 'watch is silent, opening another', {});
 }
 
-function checked(state: Draft, newest: string, around: Surroundings): void {
+function checked(state: Draft, newest: string, around: Services): void {
   const { version } = state;
   if (version !== undefined && isBefore(newest, version)) {
     state.version = undefined;

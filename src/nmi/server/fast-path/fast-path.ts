@@ -12,9 +12,9 @@ import type { Observer } from '../observer.ts';
 import {
   isRight,
   type Decision,
-  type StandingRight,
-  type StandingRights,
-} from '../standing-rights.ts';
+  type GrantedDecision,
+  type DecisionCache,
+} from '../decision-cache.ts';
 import { askedIdOf } from '../token-query.ts';
 import type { TokenBroker } from '../../tokens/broker.ts';
 import { serveConnection } from './connection.ts';
@@ -23,7 +23,7 @@ import { ResponseCache, type CachedResponse } from './response-cache.ts';
 import { WriteBatch } from './write-batch.ts';
 
 export interface FastPathOptions {
-  readonly rights: Pick<StandingRights, 'decide' | 'isStanding'>;
+  readonly rights: Pick<DecisionCache, 'decide' | 'isCurrent'>;
   readonly broker: Pick<TokenBroker, 'peekKey'>;
   readonly clock: Clock;
   readonly observer: Pick<Observer, 'onHit'>;
@@ -59,7 +59,7 @@ export class TokenFastPath implements FastPath {
         const { target } = request;
         try {
           const nowMs = clock.monotonicMs();
-          if (decision?.target !== target || !rights.isStanding(decision, nowMs)) {
+          if (decision?.target !== target || !rights.isCurrent(decision, nowMs)) {
             const decided = rights.decide(caller, target, nowMs);
             decision = 'kind' in decided ? undefined : decided;
           }
@@ -78,7 +78,7 @@ export class TokenFastPath implements FastPath {
 
   #answer(
     caller: CallerConnection,
-    right: StandingRight,
+    right: GrantedDecision,
     nowMs: number,
     request: KnownRequest,
   ): CachedResponse | undefined {

@@ -99,7 +99,7 @@ const maxCodes = 20;
  * @param secrets what was sent to prove the identity; none of it is in the failure, whatever Entra
  * ID, or who poses as it, put into its answer.
  */
-export function judgeEntra(answer: EntraAnswer, secrets: readonly string[]): SourceFailure {
+export function classifyEntraError(answer: EntraAnswer, secrets: readonly string[]): SourceFailure {
   const fields = parseRecord(answer.body);
   const details = detailsOf(fields);
   const oauthError = stringAt(fields, 'error').slice(0, maxDetail);

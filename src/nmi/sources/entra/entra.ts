@@ -17,12 +17,12 @@ import { entraDown } from './aadsts.ts';
 import type { EntraIdentity } from './entra-identity.ts';
 import { createExchange, type Exchange } from './token-exchange.ts';
 import { openEntraNetwork, type EntraNetworkOptions } from './network.ts';
-import type { ProofProvider } from './credentials/descriptor.ts';
+import type { CredentialProvider } from './credentials/descriptor.ts';
 import type { EntraCredential } from './credentials/kinds.ts';
 
 interface Composition {
-  readonly proofs: Pick<ProofProvider<EntraCredential>, 'get' | 'forget'>;
-  /** For one fetch: proof, exchange and all of it once more after a refused credential. */
+  readonly clientCredentials: Pick<CredentialProvider<EntraCredential>, 'get' | 'forget'>;
+  /** For one fetch: client credential, exchange and all of it once more after a refused credential. */
   readonly timeoutMs: number;
   readonly clock: Clock;
 }
@@ -68,18 +68,24 @@ async function fetchToken(
   { identity, resource, correlationId = randomUUID() }: TokenRequest<EntraIdentity>,
   mayRetry: MayRetry,
   signal: AbortSignal,
-  { proofs, exchange }: Composition & { readonly exchange: Exchange },
+  { clientCredentials, exchange }: Composition & { readonly exchange: Exchange },
 ): Promise<SourceResult> {
   const { credential } = identity;
-  const got = await proofs.get(credential, signal);
+  const got = await clientCredentials.get(credential, signal);
   if (!got.ok) return got;
-  const result = await exchange({ identity, resource, correlationId, proof: got.proof }, signal);
+  const result = await exchange(
+    { identity, resource, correlationId, clientCredential: got.clientCredential },
+    signal,
+  );
   if (result.ok || result.failure.reason !== 'credential_refused') return result;
-  if (!proofs.forget(credential, got.proof)) return result;
+  if (!clientCredentials.forget(credential, got.clientCredential)) return result;
   if (!mayRetry()) return failed(untried);
-  const next = await proofs.get(credential, signal);
+  const next = await clientCredentials.get(credential, signal);
   return next.ok
-    ? exchange({ identity, resource, correlationId, proof: next.proof }, signal)
+    ? exchange(
+        { identity, resource, correlationId, clientCredential: next.clientCredential },
+        signal,
+      )
     : next;
 }
 

@@ -7,15 +7,15 @@ import type { PodIndex } from '../../../cache/index/pod-index.ts';
 import { debounce } from '../../base/debounce.ts';
 import { StartError } from '../../base/start-error.ts';
 import type { KubeClient } from '../../kube/api/client.ts';
-import { openProofs, type EntraCredential } from './credentials/kinds.ts';
-import type { ProofProvider } from './credentials/descriptor.ts';
+import { openCredentials, type EntraCredential } from './credentials/kinds.ts';
+import type { CredentialProvider } from './credentials/descriptor.ts';
 import { openEntraSource, type EntraSource } from './entra.ts';
 import { EntraNetworkError } from './network.ts';
 import { livePodOf } from './live-pod.ts';
 
-/** Which proofs are worth a place in memory. */
-export interface ProofDemand {
-  isProofNeeded(credential: EntraCredential): boolean;
+/** Which client credentials are worth a place in memory. */
+export interface CredentialDemand {
+  isCredentialNeeded(credential: EntraCredential): boolean;
   /** Calls `listener` when that, or a pod, may have changed; the returned function unsubscribes. */
   onChange(listener: () => void): () => void;
 }
@@ -28,7 +28,7 @@ export interface EntraUpstreamOptions {
   readonly caPem: string | undefined;
   readonly client: KubeClient;
   readonly pods: PodIndex;
-  readonly demand: ProofDemand;
+  readonly demand: CredentialDemand;
   /** When the certificate of a credential expires, each time it was read; milliseconds since the epoch. */
   readonly onCertificate: (credential: EntraCredential, expiresAtWallMs: number) => void;
   readonly clock: Clock;
@@ -40,19 +40,19 @@ export interface EntraUpstreamOptions {
 export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
   const { client, pods, demand, clock } = options;
   using opening = new DisposableStack();
-  const proofs = opening.use(
-    openProofs({
+  const clientCredentials = opening.use(
+    openCredentials({
       client,
       clock,
       livePodOf: (account) => livePodOf(pods.all(), account),
       onCertificate: options.onCertificate,
-      isNeeded: (credential) => demand.isProofNeeded(credential),
+      isNeeded: (credential) => demand.isCredentialNeeded(credential),
     }),
   );
   // Objects come in bursts.
-  const dropUnneeded = opening.use(debounce(clock, 0, () => proofs.dropUnneeded()));
+  const dropUnneeded = opening.use(debounce(clock, 0, () => clientCredentials.dropUnneeded()));
   opening.defer(demand.onChange(() => dropUnneeded.trigger()));
-  const source = openSource(proofs, options);
+  const source = openSource(clientCredentials, options);
   const owned = opening.move();
   return {
     fetch: (request, mayRetry) => source.fetch(request, mayRetry),
@@ -63,9 +63,12 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
   };
 }
 
-function openSource(proofs: ProofProvider<EntraCredential>, options: EntraUpstreamOptions) {
+function openSource(
+  clientCredentials: CredentialProvider<EntraCredential>,
+  options: EntraUpstreamOptions,
+) {
   try {
-    return openEntraSource({ ...options, proofs });
+    return openEntraSource({ ...options, clientCredentials });
   } catch (error) {
     if (!(error instanceof EntraNetworkError)) throw error;
     const problem = 'the connection to Entra ID cannot be configured';

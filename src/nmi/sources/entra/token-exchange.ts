@@ -1,5 +1,5 @@
 /**
- * A proof for a token: one client-credentials request. MSAL makes the request, signatures
+ * A client credential for a token: one client-credentials request. MSAL makes the request, signatures
  * included, and sees nothing of the answer: it hides `refresh_in`, `Retry-After` and most error
  * codes. A fresh application per fetch (1 to 2 ms) keeps no credential, and no throttle that would
  * refuse the next request by itself for 60 s.
@@ -9,17 +9,17 @@ import type { Clock } from '../../../cache/clock.ts';
 import { parseRecord } from '../../base/json-value.ts';
 import { networkCode } from '../../base/network-code.ts';
 import type { SourceFailure, SourceResult } from '../source.ts';
-import { entraDown, judgeEntra, type EntraAnswer } from './aadsts.ts';
+import { entraDown, classifyEntraError, type EntraAnswer } from './aadsts.ts';
 import type { EntraIdentity } from './entra-identity.ts';
 import { parseEntraToken } from './token-response.ts';
 import { EntraNetworkError, type EntraNetwork } from './network.ts';
-import type { Proof } from './credentials/descriptor.ts';
+import type { ClientCredential } from './credentials/descriptor.ts';
 
 export interface ExchangeRequest {
   readonly identity: EntraIdentity;
   /** As the caller spelt it. */
   readonly resource: string;
-  readonly proof: Proof;
+  readonly clientCredential: ClientCredential;
   /** Sent as `client-request-id`; Entra ID names it in sign-in logs and errors. */
   readonly correlationId: string;
 }
@@ -57,7 +57,7 @@ export function createExchange({ network, clock }: ExchangeOptions): Exchange {
       if (parsed.ok) return parsed;
       if (!isRefusal(answer)) return failed(entraDown(`Entra ID answered ${parsed.problem}`));
     }
-    if (answer !== undefined) return failed(judgeEntra(answer, secretsIn(form)));
+    if (answer !== undefined) return failed(classifyEntraError(answer, secretsIn(form)));
     if (error !== undefined) return failed(entraDown(describe(error)));
     return failed(unsent(failure));
   };
@@ -94,7 +94,7 @@ function createApplication(
       clientId,
       authority: base,
       // The chain of a certificate goes along: applications may trust an issuer instead of one certificate.
-      ...request.proof,
+      ...request.clientCredential,
       // Both, or MSAL asks the network what it could know.
       knownAuthorities: [new URL(authority).host],
       authorityMetadata: JSON.stringify({

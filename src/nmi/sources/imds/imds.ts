@@ -23,7 +23,7 @@ import type {
   TokenSource,
 } from '../source.ts';
 import { azureNodePath, parseAzureNode, type AzureNode } from '../azure-node.ts';
-import { judgeEntra } from '../entra/aadsts.ts';
+import { classifyEntraError } from '../entra/aadsts.ts';
 import { ImdsConnections } from './imds-connections.ts';
 import { identityOf, parseImdsToken } from './token-body.ts';
 import { clockAheadMs } from '../clock-skew.ts';
@@ -50,7 +50,7 @@ export interface ImdsSourceOptions {
   readonly timeoutMs: number;
   readonly clock: Clock;
   /** What the agent's own listener knows this source by. */
-  readonly loopMark: LoopDetection;
+  readonly loopDetection: LoopDetection;
   /** Failures do not contain Azure's name of the node, which pods must not learn. */
   readonly hidesNode?: boolean;
 }
@@ -132,8 +132,8 @@ async function ask(
 }
 
 function headersOf(
-  { userAgent, loopMark }: ImdsSourceOptions,
-  correlationId: string = loopMark.next(),
+  { userAgent, loopDetection }: ImdsSourceOptions,
+  correlationId: string = loopDetection.next(),
 ): Readonly<Record<string, string>> {
   return {
     metadata: 'true',
@@ -182,14 +182,14 @@ async function tryOnce(
     const nowWallMs = options.clock.wallMs();
     const aheadMs = clockAheadMs(date, nowWallMs);
     const retryAfterS = parseRetryAfter(retryAfter, nowWallMs, maxRetryAfterS);
-    return judge(request, status, body, retryAfterS, nowWallMs, aheadMs);
+    return classifyAnswer(request, status, body, retryAfterS, nowWallMs, aheadMs);
   } catch (error) {
     return down(`the instance metadata service did not answer (${networkCode(error)})`);
   }
 }
 
 /** One upstream answer as a result. Exported for its tests: no I/O. */
-export function judge(
+export function classifyAnswer(
   request: NodeRequest,
   status: number,
   body: string,
@@ -198,7 +198,7 @@ export function judge(
   aheadMs = 0,
 ): SourceResult {
   if (status === 200) {
-    return judgeToken(request, body, nowWallMs, aheadMs);
+    return checkToken(request, body, nowWallMs, aheadMs);
   }
   if (status === 429) {
     return failed({
@@ -220,7 +220,7 @@ export function judge(
     return down(`the instance metadata service answered status ${status}`, retryAfterS);
   }
   // What Entra ID said to the service comes through as it was.
-  if (body.includes('AADSTS')) return failed(judgeEntra({ status, body, retryAfterS }, []));
+  if (body.includes('AADSTS')) return failed(classifyEntraError({ status, body, retryAfterS }, []));
   return refused(request, status, body);
 }
 
@@ -228,7 +228,7 @@ function isLoop(status: number, body: string): boolean {
   return status !== 200 && parseImdsError(body).error === loopError;
 }
 
-function judgeToken(
+function checkToken(
   request: NodeRequest,
   body: string,
   nowWallMs: number,

@@ -13,7 +13,7 @@ import { correlationInBytes, correlationOf } from '../../base/lines/correlation.
 import type { Hit, Observer, TokenDecision } from '../../server/observer.ts';
 import { relayed, type Exchange, type Handled } from '../../server/request.ts';
 import type { Route } from '../../server/route.ts';
-import type { StandingRight } from '../../server/standing-rights.ts';
+import type { GrantedDecision } from '../../server/decision-cache.ts';
 import {
   attestedBy,
   identityFields,
@@ -23,7 +23,7 @@ import {
   resourceField,
   versionsOf,
   type AuditFields,
-  type AuditKnowledge,
+  type AuditState,
   type AttestedBy,
 } from './record.ts';
 
@@ -40,7 +40,7 @@ const messages = {
 export interface AuditOptions {
   /** Takes whole lines. */
   readonly write: (line: string) => void;
-  readonly knowledge: AuditKnowledge;
+  readonly clusterState: AuditState;
   readonly clock: Clock;
   /** A record could not be made. */
   readonly onBug: (error: unknown) => void;
@@ -56,19 +56,19 @@ interface PreparedHit {
 
 /** An observer that passes everything on to another, and writes audit records. */
 export function withAudit(observer: Observer, options: AuditOptions): Observer {
-  const { clock, knowledge, onBug } = options;
+  const { clock, clusterState, onBug } = options;
   const budgets = new OwnerBudgets({
     clock,
     onOthers: (caller, count) => write({ caller, count }, 'further requests'),
   });
-  const prepared = new WeakMap<StandingRight, PreparedHit>();
+  const prepared = new WeakMap<GrantedDecision, PreparedHit>();
   const decisions = new WeakMap<Exchange, TokenDecision>();
 
   function write(fields: AuditFields, message: string): void {
     options.write(renderRecord(clock.wallMs(), fields, message));
   }
 
-  function prepareHit(right: StandingRight, caller: CallerConnection): PreparedHit {
+  function prepareHit(right: GrantedDecision, caller: CallerConnection): PreparedHit {
     const { authorization } = right;
     const { pod, identity } = authorization;
     const fields = {
@@ -92,7 +92,7 @@ export function withAudit(observer: Observer, options: AuditOptions): Observer {
 
   function auditHit(
     { caller, requestId, startedAtMs, request, fetchId }: Hit,
-    right: StandingRight,
+    right: GrantedDecision,
   ): void {
     const hit = prepared.get(right) ?? prepareHit(right, caller);
     if (!budgets.allows(hit.owner, hit.kind, most, hit.reportMore)) return;
@@ -152,7 +152,7 @@ export function withAudit(observer: Observer, options: AuditOptions): Observer {
       attestedBy: by,
       ...podFields(pod),
       ...identityFields(authorization),
-      versions: versionsOf(pod, authorization, knowledge),
+      versions: versionsOf(pod, authorization, clusterState),
     };
   }
 

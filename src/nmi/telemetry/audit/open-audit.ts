@@ -6,12 +6,12 @@ import type { Config } from '../../config/config.ts';
 import type { Observer } from '../../server/observer.ts';
 import { withAudit } from './audit.ts';
 import { createDropReport } from './drop-report.ts';
-import type { AuditKnowledge } from './record.ts';
+import type { AuditState } from './record.ts';
 import { openRecordFile } from './record-file.ts';
 
 export interface Audit extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
   /** The observer itself while the audit is off. */
-  observe(observer: Observer, knowledge: AuditKnowledge): Observer;
+  observe(observer: Observer, clusterState: AuditState): Observer;
 }
 
 export interface OpenAuditOptions {
@@ -36,8 +36,8 @@ export async function openAudit(options: OpenAuditOptions): Promise<Audit> {
   const onBug = (error: unknown): void =>
     log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'audit record failed');
   return {
-    observe: (observer, knowledge) =>
-      withAudit(observer, { write: (line) => sink.write(line), knowledge, clock, onBug }),
+    observe: (observer, clusterState) =>
+      withAudit(observer, { write: (line) => sink.write(line), clusterState, clock, onBug }),
     samples: () =>
       Object.entries(records).map(([outcome, value]): Sample => ({
         metric: 'nmi_audit_records_total',

@@ -18,7 +18,7 @@ type Value = string | number | boolean | undefined | Readonly<Record<string, str
 export type AuditFields = Readonly<Record<string, Value>>;
 
 /** Where the objects behind a decision are. */
-export interface AuditKnowledge {
+export interface AuditState {
   readonly grants: Pick<GrantIndex, 'grantsOf'>;
   readonly owners: Pick<IdentityOwners, 'deciding' | 'decidingForException'>;
 }
@@ -84,7 +84,7 @@ export function identityFields(authorization: Authorization | undefined): AuditF
 export function versionsOf(
   pod: Pod | undefined,
   authorization: Authorization | undefined,
-  { grants, owners }: AuditKnowledge,
+  { grants, owners }: AuditState,
 ): Readonly<Record<string, string>> {
   if (pod === undefined) return {};
   const versions: Record<string, string> = {};

@@ -22,12 +22,12 @@ const node = createNodeIdentity();
 const nodeIp = '127.0.0.1';
 const podIp = '127.0.0.9';
 
-interface World extends AsyncDisposable {
+interface TestBed extends AsyncDisposable {
   readonly imds: FakeImds;
   ask(target: string, more?: Partial<PodRequest> & { from?: string }): Promise<PodAnswer>;
 }
 
-async function openWorld(options: Partial<FakeImdsOptions> = {}): Promise<World> {
+async function openTestBed(options: Partial<FakeImdsOptions> = {}): Promise<TestBed> {
   const stack = new AsyncDisposableStack();
   const imds = stack.use(
     await openFakeImds({
@@ -157,42 +157,42 @@ describe('fake IMDS: refusals byte for byte', () => {
   ];
   for (const [name, target, request, status, body] of cases) {
     test(name, async () => {
-      await using world = await openWorld();
-      assert.deepEqual(read(await world.ask(target, request)), { status, body });
-      assert.equal(world.imds.requests()[0]?.identity, undefined);
+      await using testBed = await openTestBed();
+      assert.deepEqual(read(await testBed.ask(target, request)), { status, body });
+      assert.equal(testBed.imds.requests()[0]?.identity, undefined);
     });
   }
 
   test('the missing header is answered in exactly 88 bytes of JSON', async () => {
-    await using world = await openWorld();
-    const answer = await world.ask(tokenPath, { headers: [] });
+    await using testBed = await openTestBed();
+    const answer = await testBed.ask(tokenPath, { headers: [] });
     assert.equal(Buffer.byteLength(read(answer).body), 88);
     assert.equal(findHeader(answer, 'content-length'), '88');
     assert.equal(findHeader(answer, 'content-type'), 'application/json; charset=utf-8');
   });
 
   test('several identities and none named is ambiguous without a system-assigned one', async () => {
-    await using world = await openWorld({ systemAssigned: undefined });
-    assert.deepEqual(read(await world.ask(valid)), {
+    await using testBed = await openTestBed({ systemAssigned: undefined });
+    assert.deepEqual(read(await testBed.ask(valid)), {
       status: 400,
       body: refusal(
         'Multiple user assigned identities exist, please specify the clientId / resourceId of ' +
           'the identity in the token request',
       ),
     });
-    world.imds.unassign(api.clientId.toUpperCase());
-    assert.equal(identityOf(await world.ask(valid)), 'web');
-    world.imds.unassign(web.clientId);
-    assert.equal(read(await world.ask(valid)).body, refusal('Identity not found'));
-    world.imds.setSystemAssigned(node);
-    assert.equal(identityOf(await world.ask(valid)), 'node');
+    testBed.imds.unassign(api.clientId.toUpperCase());
+    assert.equal(identityOf(await testBed.ask(valid)), 'web');
+    testBed.imds.unassign(web.clientId);
+    assert.equal(read(await testBed.ask(valid)).body, refusal('Identity not found'));
+    testBed.imds.setSystemAssigned(node);
+    assert.equal(identityOf(await testBed.ask(valid)), 'node');
   });
 });
 
 describe('fake IMDS: tokens', () => {
   test('the body has string values under alphabetical keys, and the headers of the real one', async () => {
-    await using world = await openWorld();
-    const answer = await world.ask(`${valid}&client_id=${web.clientId}`);
+    await using testBed = await openTestBed();
+    const answer = await testBed.ask(`${valid}&client_id=${web.clientId}`);
     const token = readToken(answer);
     assert.deepEqual(Object.keys(token), [
       'access_token',
@@ -226,8 +226,8 @@ describe('fake IMDS: tokens', () => {
     ['mi_res_id', encodeURIComponent(web.resourceId.toUpperCase())],
   ]) {
     test(`an identity is found by ${String(name)}, in any case`, async () => {
-      await using world = await openWorld();
-      const answer = await world.ask(`${valid}&${String(name)}=${String(selector)}`);
+      await using testBed = await openTestBed();
+      const answer = await testBed.ask(`${valid}&${String(name)}=${String(selector)}`);
       assert.equal(identityOf(answer), 'web');
       const keys = Object.keys(readToken(answer));
       assert.deepEqual(keys, keys.toSorted());
@@ -235,12 +235,12 @@ describe('fake IMDS: tokens', () => {
   }
 
   test('an empty selector is none, and other parameters are ignored', async () => {
-    await using world = await openWorld();
-    assert.equal(identityOf(await world.ask(`${valid}&client_id=&xms_cc=CP1`)), 'node');
+    await using testBed = await openTestBed();
+    assert.equal(identityOf(await testBed.ask(`${valid}&client_id=&xms_cc=CP1`)), 'node');
   });
 
   test('the header name has any case, the target any form', async () => {
-    await using world = await openWorld();
+    await using testBed = await openTestBed();
     for (const target of [
       valid,
       `http://169.254.169.254${valid}`,
@@ -250,7 +250,7 @@ describe('fake IMDS: tokens', () => {
       valid.replace('identity/oauth2/token', 'identity\\oauth2\\token'),
       valid.replace('identity/oauth2', 'identity%5coauth2'),
     ]) {
-      const answer = await world.ask(target, { headers: ['metadata', 'true'] });
+      const answer = await testBed.ask(target, { headers: ['metadata', 'true'] });
       assert.equal(identityOf(answer), 'node', target);
     }
   });
@@ -262,65 +262,65 @@ describe('fake IMDS: tokens', () => {
       monotonicMs: () => wallMs,
       schedule: () => () => undefined,
     };
-    await using world = await openWorld({ clock, tokenLifetimeMs: 600_000 });
-    const first = readToken(await world.ask(valid));
+    await using testBed = await openTestBed({ clock, tokenLifetimeMs: 600_000 });
+    const first = readToken(await testBed.ask(valid));
     wallMs += 60_000;
-    const second = readToken(await world.ask(valid));
+    const second = readToken(await testBed.ask(valid));
     assert.equal(second['access_token'], first['access_token']);
     assert.equal(first['expires_in'], '600');
     assert.equal(second['expires_in'], '540');
-    const fresh = readToken(await world.ask(`${valid}&bypass_cache=true`));
+    const fresh = readToken(await testBed.ask(`${valid}&bypass_cache=true`));
     assert.notEqual(fresh['access_token'], first['access_token']);
     wallMs += 600_000;
-    const third = readToken(await world.ask(valid));
+    const third = readToken(await testBed.ask(valid));
     assert.notEqual(third['access_token'], fresh['access_token']);
-    world.imds.setTokenLifetime(120_000);
-    assert.equal(readToken(await world.ask(valid))['expires_in'], '120');
+    testBed.imds.setTokenLifetime(120_000);
+    assert.equal(readToken(await testBed.ask(valid))['expires_in'], '120');
   });
 
   test('each token is its own when asked so', async () => {
-    await using world = await openWorld({ tokens: 'always-new' });
-    const first = readToken(await world.ask(valid));
-    const second = readToken(await world.ask(valid));
+    await using testBed = await openTestBed({ tokens: 'always-new' });
+    const first = readToken(await testBed.ask(valid));
+    const second = readToken(await testBed.ask(valid));
     assert.notEqual(second['access_token'], first['access_token']);
     const issued = [first['access_token'], second['access_token']];
-    assert.deepEqual(world.imds.issuedTokens(), issued);
+    assert.deepEqual(testBed.imds.issuedTokens(), issued);
   });
 });
 
 describe('fake IMDS: other documents', () => {
   const newest = '?api-version=2021-02-01';
   test('the instance document is a tree whose leaves come as text', async () => {
-    await using world = await openWorld();
-    const whole = read(await world.ask(`/metadata/instance${newest}`));
+    await using testBed = await openTestBed();
+    const whole = read(await testBed.ask(`/metadata/instance${newest}`));
     const { compute } = JSON.parse(whole.body) as { compute: Record<string, string> };
     assert.equal(compute['location'], 'westeurope');
-    const part = read(await world.ask(`/metadata/instance/compute${newest}`));
+    const part = read(await testBed.ask(`/metadata/instance/compute${newest}`));
     assert.deepEqual(JSON.parse(part.body), compute);
-    const leaf = await world.ask(`/metadata/instance/compute/vmSize${newest}&format=text`);
+    const leaf = await testBed.ask(`/metadata/instance/compute/vmSize${newest}&format=text`);
     assert.equal(read(leaf).body, 'Standard_D2s_v5');
-    assert.equal(read(await world.ask(`/metadata/instance/compute/vmSize${newest}`)).status, 400);
-    assert.equal(read(await world.ask(`/metadata/instance/toString${newest}`)).status, 404);
-    const list = read(await world.ask(`/metadata/instance${newest}&format=text`));
+    assert.equal(read(await testBed.ask(`/metadata/instance/compute/vmSize${newest}`)).status, 400);
+    assert.equal(read(await testBed.ask(`/metadata/instance/toString${newest}`)).status, 404);
+    const list = read(await testBed.ask(`/metadata/instance${newest}&format=text`));
     assert.equal(list.body, 'compute/\nnetwork/');
   });
 
   test('a missing api-version is told with the newest ones', async () => {
-    await using world = await openWorld();
-    const { status, body } = read(await world.ask('/metadata/instance'));
+    await using testBed = await openTestBed();
+    const { status, body } = read(await testBed.ask('/metadata/instance'));
     assert.equal(status, 400);
     assert.equal(
       body,
       '{"error":"Bad request. api-version was not specified in the request. For more information ' +
         'refer to aka.ms/azureimds","newest-versions":["2023-07-01","2021-12-13","2021-11-15"]}',
     );
-    assert.equal(read(await world.ask('/metadata/instance?api-version=1')).status, 400);
+    assert.equal(read(await testBed.ask('/metadata/instance?api-version=1')).status, 400);
   });
 
   test('the versions need no api-version, the rest does', async () => {
-    await using world = await openWorld();
+    await using testBed = await openTestBed();
     assert.match(
-      read(await world.ask('/metadata/versions')).body,
+      read(await testBed.ask('/metadata/versions')).body,
       /^\{"apiVersions":\["2017-03-01",/,
     );
     for (const path of [
@@ -329,24 +329,24 @@ describe('fake IMDS: other documents', () => {
       '/metadata/loadbalancer',
       '/metadata/identity/info',
     ]) {
-      assert.equal(read(await world.ask(path)).status, 400, path);
-      assert.equal(read(await world.ask(path + newest)).status, 200, path);
-      assert.equal(read(await world.ask(path + newest, { headers: [] })).status, 400, path);
-      assert.equal(read(await world.ask(path + newest, { method: 'POST' })).status, 405, path);
+      assert.equal(read(await testBed.ask(path)).status, 400, path);
+      assert.equal(read(await testBed.ask(path + newest)).status, 200, path);
+      assert.equal(read(await testBed.ask(path + newest, { headers: [] })).status, 400, path);
+      assert.equal(read(await testBed.ask(path + newest, { method: 'POST' })).status, 405, path);
     }
   });
 });
 
 describe('fake IMDS: what it saw', () => {
   test('a token for an address that is not the node is a leak, for good', async () => {
-    await using world = await openWorld();
-    await world.ask(`${valid}&client_id=${web.clientId}`);
-    await world.ask('/metadata/versions', { from: podIp });
-    await world.ask(tokenPath, { from: podIp });
-    assert.equal(world.imds.leaks(), 0);
-    await world.ask(valid.replaceAll('/', '\\').replace('\\', '/'), { from: podIp });
-    assert.equal(world.imds.leaks(), 1);
-    const seen = world.imds.requests().map(({ from, identity, status, leaked }) => {
+    await using testBed = await openTestBed();
+    await testBed.ask(`${valid}&client_id=${web.clientId}`);
+    await testBed.ask('/metadata/versions', { from: podIp });
+    await testBed.ask(tokenPath, { from: podIp });
+    assert.equal(testBed.imds.leaks(), 0);
+    await testBed.ask(valid.replaceAll('/', '\\').replace('\\', '/'), { from: podIp });
+    assert.equal(testBed.imds.leaks(), 1);
+    const seen = testBed.imds.requests().map(({ from, identity, status, leaked }) => {
       return [from, identity, status, leaked];
     });
     assert.deepEqual(seen, [
@@ -355,37 +355,37 @@ describe('fake IMDS: what it saw', () => {
       [podIp, undefined, 400, false],
       [podIp, 'node', 200, true],
     ]);
-    world.imds.clear();
-    assert.deepEqual(world.imds.requests(), []);
-    assert.equal(world.imds.leaks(), 1);
+    testBed.imds.clear();
+    assert.deepEqual(testBed.imds.requests(), []);
+    assert.equal(testBed.imds.leaks(), 1);
   });
 
   test('of requests in a pipe each is answered, and each token a leak', async () => {
-    await using world = await openWorld();
-    const socket = connect({ host: '127.0.0.1', port: world.imds.port, localAddress: podIp });
+    await using testBed = await openTestBed();
+    const socket = connect({ host: '127.0.0.1', port: testBed.imds.port, localAddress: podIp });
     const head = `GET ${valid} HTTP/1.1\r\nHost: x\r\nMetadata: true\r\n`;
     socket.end(`${head}\r\n${head}\r\n${head}Connection: close\r\n\r\n`);
     const answered = await text(socket);
     assert.equal(answered.match(/HTTP\/1\.1 200 OK/g)?.length, 3);
-    assert.equal(world.imds.leaks(), 3);
+    assert.equal(testBed.imds.leaks(), 3);
   });
 
   test('a request is kept with its target and headers, credentials apart', async () => {
-    await using world = await openWorld();
+    await using testBed = await openTestBed();
     const target = '/metadata/versions?x=%20#y';
-    await world.ask(target, { headers: ['METADATA', 'true', 'Authorization', 'Bearer secret'] });
-    const [seen] = world.imds.requests();
+    await testBed.ask(target, { headers: ['METADATA', 'true', 'Authorization', 'Bearer secret'] });
+    const [seen] = testBed.imds.requests();
     assert.equal(seen?.target, target);
     assert.equal(seen.headers['metadata'], 'true');
     assert.ok(!JSON.stringify(seen).includes('secret'));
   });
 
   test('the requests kept are bounded, the oldest go', async () => {
-    await using world = await openWorld({ recordLimit: 10 });
+    await using testBed = await openTestBed({ recordLimit: 10 });
     for (let count = 0; count < 45; count += 1) {
-      await world.ask(`/${String(count)}`, { connection: 'kept' });
+      await testBed.ask(`/${String(count)}`, { connection: 'kept' });
     }
-    const targets = world.imds.requests().map((request) => request.target);
+    const targets = testBed.imds.requests().map((request) => request.target);
     assert.deepEqual(
       targets,
       Array.from({ length: 10 }, (_, at) => `/${String(35 + at)}`),
@@ -395,78 +395,79 @@ describe('fake IMDS: what it saw', () => {
 
 describe('fake IMDS: faults', () => {
   test('a failure holds for as many requests as said, throttling as text', async () => {
-    await using world = await openWorld();
-    await world.imds.setFaults({ fail: { status: 429, times: 2 } });
-    const answers = [await world.ask(valid), await world.ask(valid), await world.ask(valid)];
+    await using testBed = await openTestBed();
+    await testBed.imds.setFaults({ fail: { status: 429, times: 2 } });
+    const answers = [await testBed.ask(valid), await testBed.ask(valid), await testBed.ask(valid)];
     assert.deepEqual(
       answers.map((answer) => read(answer).status),
       [429, 429, 200],
     );
     assert.equal(read(answers[0]!).body, 'Temporarily throttled, too many requests');
-    await world.imds.setFaults({ fail: { status: 500 } });
-    const down = await world.ask(valid);
+    await testBed.imds.setFaults({ fail: { status: 500 } });
+    const down = await testBed.ask(valid);
     assert.equal(read(down).status, 500);
     assert.doesNotMatch(findHeader(down, 'server') ?? '', /IMDS/);
-    await world.imds.setFaults({});
-    assert.equal(read(await world.ask(valid)).status, 200);
+    await testBed.imds.setFaults({});
+    assert.equal(read(await testBed.ask(valid)).status, 200);
   });
 
   test('a failure says when to come back if it is told to', async () => {
-    await using world = await openWorld();
-    await world.imds.setFaults({ fail: { status: 429, times: 1, retryAfterSec: 7 } });
-    assert.equal(findHeader(await world.ask(valid), 'retry-after'), '7');
-    await world.imds.setFaults({ fail: { status: 429, times: 1 } });
-    assert.equal(findHeader(await world.ask(valid), 'retry-after'), undefined);
+    await using testBed = await openTestBed();
+    await testBed.imds.setFaults({ fail: { status: 429, times: 1, retryAfterSec: 7 } });
+    assert.equal(findHeader(await testBed.ask(valid), 'retry-after'), '7');
+    await testBed.imds.setFaults({ fail: { status: 429, times: 1 } });
+    assert.equal(findHeader(await testBed.ask(valid), 'retry-after'), undefined);
   });
 
   test('a fault of the token path leaves the other documents alone', async () => {
-    await using world = await openWorld();
-    await world.imds.setFaults({ fail: { status: 503 }, paths: 'token' });
-    assert.equal(read(await world.ask('/metadata/versions')).status, 200);
-    assert.equal(read(await world.ask(valid)).status, 503);
+    await using testBed = await openTestBed();
+    await testBed.imds.setFaults({ fail: { status: 503 }, paths: 'token' });
+    assert.equal(read(await testBed.ask('/metadata/versions')).status, 200);
+    assert.equal(read(await testBed.ask(valid)).status, 503);
   });
 
   test('a delay and a hang hold the answer back', async () => {
-    await using world = await openWorld();
-    await world.imds.setFaults({ delayMs: 80 });
-    const late = await world.ask(valid);
+    await using testBed = await openTestBed();
+    await testBed.imds.setFaults({ delayMs: 80 });
+    const late = await testBed.ask(valid);
     assert.equal(read(late).status, 200);
     assert.ok(late.durationMs >= 75, String(late.durationMs));
-    await world.imds.setFaults({ hang: true });
-    const never = await world.ask(valid, { timeoutMs: 80, from: podIp });
+    await testBed.imds.setFaults({ hang: true });
+    const never = await testBed.ask(valid, { timeoutMs: 80, from: podIp });
     assert.equal(never.outcome === 'failed' && never.error, 'TIMEOUT');
-    assert.equal(world.imds.requests().at(-1)?.status, undefined);
-    assert.equal(world.imds.leaks(), 0);
+    assert.equal(testBed.imds.requests().at(-1)?.status, undefined);
+    assert.equal(testBed.imds.leaks(), 0);
   });
 
   test('closed refuses and cuts connections until it is opened on the same port', async () => {
-    await using world = await openWorld();
-    await world.ask(valid, { connection: 'kept' });
-    await world.imds.setFaults({ hang: true });
-    const cut = world.ask(valid, { connection: 'kept' });
-    while (world.imds.requests().length < 2) await new Promise(setImmediate);
-    await world.imds.setFaults({ closed: true });
+    await using testBed = await openTestBed();
+    await testBed.ask(valid, { connection: 'kept' });
+    await testBed.imds.setFaults({ hang: true });
+    const cut = testBed.ask(valid, { connection: 'kept' });
+    while (testBed.imds.requests().length < 2) await new Promise(setImmediate);
+    await testBed.imds.setFaults({ closed: true });
     const lost = await cut;
     assert.equal(lost.outcome === 'failed' && lost.error, 'ECONNRESET');
-    const refused = await world.ask(valid);
+    const refused = await testBed.ask(valid);
     assert.equal(refused.outcome === 'failed' && refused.error, 'ECONNREFUSED');
-    await world.imds.setFaults({});
-    assert.equal(read(await world.ask(valid, { connection: 'kept' })).status, 200);
+    await testBed.imds.setFaults({});
+    assert.equal(read(await testBed.ask(valid, { connection: 'kept' })).status, 200);
   });
 
   test('the real limits throttle what is above 5 at once and 20 a second', async () => {
-    await using world = await openWorld({ tokenLimits: { perSec: 20, concurrent: 5 } });
-    await world.imds.setFaults({ delayMs: 60 });
+    await using testBed = await openTestBed({ tokenLimits: { perSec: 20, concurrent: 5 } });
+    await testBed.imds.setFaults({ delayMs: 60 });
     const burst = await Promise.all(
-      Array.from({ length: 8 }, async () => read(await world.ask(valid)).status),
+      Array.from({ length: 8 }, async () => read(await testBed.ask(valid)).status),
     );
     assert.equal(burst.filter((status) => status === 429).length, 3);
-    assert.equal(world.imds.peakTokenConcurrency(), 8);
-    await world.imds.setFaults({});
+    assert.equal(testBed.imds.peakTokenConcurrency(), 8);
+    await testBed.imds.setFaults({});
     const statuses: number[] = [];
-    for (let count = 0; count < 17; count += 1) statuses.push(read(await world.ask(valid)).status);
+    for (let count = 0; count < 17; count += 1)
+      statuses.push(read(await testBed.ask(valid)).status);
     assert.ok(statuses.includes(200) && statuses.includes(429), statuses.join());
-    world.imds.clear();
-    assert.equal(world.imds.peakTokenConcurrency(), 0);
+    testBed.imds.clear();
+    assert.equal(testBed.imds.peakTokenConcurrency(), 0);
   });
 });

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { createAccountUser } from '../../../../lab/fakes/kube/tokens.ts';
 import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { createOwnAccount } from '../../../../src/nmi/kube/accounts/own-account.ts';
-import { clientOf, eventually } from '../kube-world.ts';
+import { clientOf, eventually } from '../kube-test-bed.ts';
 
 const account = { namespace: 'kube-system', name: 'nmi' };
 const pod = { name: 'nmi-x7k2p', uid: 'pod-uid' };

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import type { KubeClient } from '../../../../src/nmi/kube/api/client.ts';
 import { createSecretReader } from '../../../../src/nmi/kube/accounts/secrets.ts';
-import { clientOf } from '../kube-world.ts';
+import { clientOf } from '../kube-test-bed.ts';
 
 const secret = { namespace: 'default', name: 'sp.demo' };
 

@@ -13,7 +13,7 @@ import {
   type ServiceAccountsOptions,
 } from '../../../../src/nmi/kube/accounts/service-accounts.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
-import { clientOf, eventually } from '../kube-world.ts';
+import { clientOf, eventually } from '../kube-test-bed.ts';
 
 const secMs = 1_000;
 const minuteMs = 60 * secMs;

@@ -8,7 +8,7 @@ import {
   type JsonPoster,
   type ServiceAccountTokenRequest,
 } from '../../../../src/nmi/kube/accounts/token-request.ts';
-import { clientOf, eventually, rawPod } from '../kube-world.ts';
+import { clientOf, eventually, rawPod } from '../kube-test-bed.ts';
 
 const audience = 'api://AzureADTokenExchange';
 const asked: ServiceAccountTokenRequest = {

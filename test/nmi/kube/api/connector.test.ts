@@ -8,7 +8,7 @@ import { Pool } from 'undici';
 import { systemClock } from '../../../../src/cache/clock.ts';
 import { createConnector } from '../../../../src/nmi/kube/api/connector.ts';
 import { kubeErrorOfFailure } from '../../../../src/nmi/kube/api/kube-error.ts';
-import { countingClock, eventually } from '../kube-world.ts';
+import { countingClock, eventually } from '../kube-test-bed.ts';
 
 /** Listens, and never takes a connection: once its queue is full the kernel drops every SYN. */
 const deafServer = `

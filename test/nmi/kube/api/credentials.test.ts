@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { loadCredentials } from '../../../../src/nmi/kube/api/credentials.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
-import { temporaryDir } from '../kube-world.ts';
+import { temporaryDir } from '../kube-test-bed.ts';
 
 const nowhere = { environment: {}, serviceAccountDir: '/nonexistent' };
 const inPod = { KUBERNETES_SERVICE_HOST: '10.0.0.1', KUBERNETES_SERVICE_PORT: '443' };

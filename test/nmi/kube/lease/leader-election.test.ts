@@ -8,7 +8,7 @@ import {
 } from '../../../../src/nmi/kube/lease/leader-election.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 import { pass } from '../../../support/token-stand.ts';
-import { keptLog } from '../kube-world.ts';
+import { keptLog } from '../kube-test-bed.ts';
 
 const timing: ElectionTiming = {
   durationMs: 60_000,

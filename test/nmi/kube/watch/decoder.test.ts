@@ -4,7 +4,7 @@ import type { Binding } from '../../../../src/cache/index/objects.ts';
 import type { JsonRecord } from '../../../../src/nmi/base/json-value.ts';
 import { createDecoder } from '../../../../src/nmi/kube/watch/decoder.ts';
 import { parseBinding } from '../../../../src/nmi/kube/watch/parse.ts';
-import { MapStore } from '../kube-world.ts';
+import { MapStore } from '../kube-test-bed.ts';
 
 function rawBinding(name: string, uid: string, selector: unknown = 'web'): JsonRecord {
   return { metadata: { namespace: 'shop', name, uid }, spec: { azureIdentity: 'id', selector } };

@@ -9,7 +9,7 @@ import { parsePod } from '../../../../src/nmi/kube/watch/parse.ts';
 import { openReflector } from '../../../../src/nmi/kube/watch/reflector.ts';
 import { flatten, readWatchChunks } from '../../../../src/nmi/kube/api/watch-stream.ts';
 import { usedHeap } from '../../../support/heap.ts';
-import { keptLog } from '../kube-world.ts';
+import { keptLog } from '../kube-test-bed.ts';
 
 const events = 100_000;
 const podsAtOnce = 110;

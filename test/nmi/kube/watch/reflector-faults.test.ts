@@ -6,7 +6,7 @@ import type { Pod } from '../../../../src/cache/index/objects.ts';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { parsePod } from '../../../../src/nmi/kube/watch/parse.ts';
 import { openReflector } from '../../../../src/nmi/kube/watch/reflector.ts';
-import { clientOf, eventually, keptLog, MapStore, quick, rawPod } from '../kube-world.ts';
+import { clientOf, eventually, keptLog, MapStore, quick, rawPod } from '../kube-test-bed.ts';
 
 interface Step {
   readonly name: string;
@@ -97,7 +97,7 @@ function held(store: MapStore<Pod>): unknown[] {
 }
 
 /** `eager` hardly waits between attempts. */
-async function openWorld(silenceMs: number, eager: 'eager' | 'quick') {
+async function openTestBed(silenceMs: number, eager: 'eager' | 'quick') {
   const fake = await openFakeKube({ bookmarkEveryMs: 10 });
   const client = await clientOf(fake);
   const store = new MapStore<Pod>();
@@ -134,8 +134,8 @@ describe('a reflector under faults', () => {
   it("ends up with the server's state after any mix of writes, cuts, refusals and silence", async () => {
     await fc.assert(
       fc.asyncProperty(script, async (steps) => {
-        await using world = await openWorld(50, 'quick');
-        const { fake, store, reflector } = world;
+        await using testBed = await openTestBed(50, 'quick');
+        const { fake, store, reflector } = testBed;
         for (const step of steps) {
           if (typeof step === 'number') await new Promise((done) => setTimeout(done, step));
           else step.run(fake);
@@ -155,8 +155,8 @@ describe('a reflector under faults', () => {
   });
 
   it('loses and repeats nothing wherever the stream is cut', async () => {
-    await using world = await openWorld(5000, 'eager');
-    const { fake, store, reflector } = world;
+    await using testBed = await openTestBed(5000, 'eager');
+    const { fake, store, reflector } = testBed;
     const watching = (): boolean =>
       reflector.stats().phase.kind === 'watching' && fake.watches() === 1;
     fake.apply(rawPod('a'));

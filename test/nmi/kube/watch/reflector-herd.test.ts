@@ -7,7 +7,7 @@ import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 import type { KubeReader } from '../../../../src/nmi/kube/watch/reflector.ts';
 import { openWatches, type Watches } from '../../../../src/nmi/kube/watch/watches.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
-import { keptLog } from '../kube-world.ts';
+import { keptLog } from '../kube-test-bed.ts';
 
 const nodes = 1000;
 const windowMs = 100;

@@ -10,7 +10,7 @@ import { openKubeClient } from '../../../../src/nmi/kube/api/client.ts';
 import { parsePod } from '../../../../src/nmi/kube/watch/parse.ts';
 import { openReflector } from '../../../../src/nmi/kube/watch/reflector.ts';
 import { usedHeap } from '../../../support/heap.ts';
-import { countingClock, eventually, keptLog, MapStore, temporaryDir } from '../kube-world.ts';
+import { countingClock, eventually, keptLog, MapStore, temporaryDir } from '../kube-test-bed.ts';
 
 const reconnects = 10_000;
 const maxMs = 120_000;

@@ -24,9 +24,9 @@ import {
   quick,
   rawBinding,
   rawPod,
-} from '../kube-world.ts';
+} from '../kube-test-bed.ts';
 
-interface World extends AsyncDisposable {
+interface TestBed extends AsyncDisposable {
   readonly fake: FakeKube;
   readonly store: MapStore<Pod>;
   readonly log: ReturnType<typeof keptLog>;
@@ -37,12 +37,12 @@ interface World extends AsyncDisposable {
 }
 
 /** A reflector of node-a's pods on a fake API. */
-async function openWorld(
+async function openTestBed(
   over: Partial<ReflectorOptions<Pod>> & {
     readonly before?: (fake: FakeKube) => void;
     readonly bookmarkEveryMs?: number;
   } = {},
-): Promise<World> {
+): Promise<TestBed> {
   const { before, bookmarkEveryMs = 10, ...options } = over;
   const fake = await openFakeKube({ bookmarkEveryMs });
   before?.(fake);
@@ -113,12 +113,12 @@ function rawPodWithUid(): object {
   return { ...rest, metadata: { ...metadata, uid: 'uid', resourceVersion: '7' } };
 }
 
-function phaseOf({ reflector }: World): string {
+function phaseOf({ reflector }: TestBed): string {
   return reflector.stats().phase.kind;
 }
 
 /** How long it waited after each failure, in milliseconds. */
-function waits({ log }: World): number[] {
+function waits({ log }: TestBed): number[] {
   return log.lines.flatMap(({ fields }) =>
     'retryInMs' in fields ? Number(fields['retryInMs']) : [],
   );
@@ -141,18 +141,18 @@ function withoutStreams(): ApiServerCapabilities {
 
 describe('a reflector', () => {
   it('lists, says that it is synced, and follows every kind of event', async () => {
-    await using world = await openWorld({
+    await using testBed = await openTestBed({
       before: (fake) => {
         fake.apply(rawPod('one'));
         fake.apply(rawPod('elsewhere', { node: 'node-b' }));
       },
     });
-    const { fake, store, reflector } = world;
+    const { fake, store, reflector } = testBed;
     assert.equal(reflector.synced, false);
     await reflector.whenSynced();
     assert.equal(reflector.synced, true);
     assert.deepEqual(store.names(), ['default/one']);
-    await world.watching();
+    await testBed.watching();
 
     fake.apply(rawPod('two'));
     await store.until('two came', () => store.items.has('default/two'));
@@ -166,22 +166,22 @@ describe('a reflector', () => {
     assert.equal(store.replaced.length, 1);
     assert.equal(reflector.stats().objects, 0);
     assert.equal(lists(fake).length, 1);
-    assert.equal(world.mostWatches, 1);
+    assert.equal(testBed.mostWatches, 1);
     assert.deepEqual(
-      world.log.lines.map(({ message }) => message),
+      testBed.log.lines.map(({ message }) => message),
       ['watch synced'],
     );
   });
 
   it('asks for a list as a stream that goes on as the watch', async () => {
-    await using world = await openWorld({
+    await using testBed = await openTestBed({
       random: () => 0.5,
       before: (fake) => {
         fake.apply(rawPod('one'));
       },
     });
-    const { fake, store } = world;
-    await world.watching();
+    const { fake, store } = testBed;
+    await testBed.watching();
     assert.equal(fake.requests.length, 1);
     const { searchParams } = new URL(fake.requests[0]?.url ?? '', fake.url);
     assert.deepEqual(Object.fromEntries(searchParams), {
@@ -198,43 +198,43 @@ describe('a reflector', () => {
   });
 
   it('asks for pages and a watch where lists are not streamed', async () => {
-    await using world = await openWorld({ random: () => 0.5, server: withoutStreams() });
-    await world.watching();
-    const [list, watch] = world.fake.requests.map(({ url }) => new URL(url, world.fake.url));
+    await using testBed = await openTestBed({ random: () => 0.5, server: withoutStreams() });
+    await testBed.watching();
+    const [list, watch] = testBed.fake.requests.map(({ url }) => new URL(url, testBed.fake.url));
     assert.equal(list?.searchParams.get('resourceVersion'), null);
     assert.equal(list?.searchParams.get('limit'), '500');
     assert.match(list?.searchParams.get('fieldSelector') ?? '', /^spec\.nodeName=node-a,/);
     assert.equal(watch?.searchParams.get('allowWatchBookmarks'), 'true');
     assert.equal(watch?.searchParams.get('timeoutSeconds'), '360');
-    assert.equal(watch?.searchParams.get('resourceVersion'), String(world.fake.store.version));
+    assert.equal(watch?.searchParams.get('resourceVersion'), String(testBed.fake.store.version));
     assert.equal(watch?.searchParams.get('fieldSelector'), list?.searchParams.get('fieldSelector'));
-    assert.equal(world.reflector.stats().restarts, 0);
+    assert.equal(testBed.reflector.stats().restarts, 0);
   });
 
   it('takes its first list from memory where that is an indexed look-up', async () => {
     const options = { server: withoutStreams(), listsFromMemory: true };
-    await using world = await openWorld(options);
-    await world.watching();
-    assert.match(lists(world.fake)[0] ?? '', /[?&]resourceVersion=0(?:&|$)/);
-    world.fake.faults.failNext(1, 410, { containing: 'watch=true' });
-    world.fake.closeWatches();
-    await eventually('it listed again', () => lists(world.fake).length === 2);
+    await using testBed = await openTestBed(options);
+    await testBed.watching();
+    assert.match(lists(testBed.fake)[0] ?? '', /[?&]resourceVersion=0(?:&|$)/);
+    testBed.fake.faults.failNext(1, 410, { containing: 'watch=true' });
+    testBed.fake.closeWatches();
+    await eventually('it listed again', () => lists(testBed.fake).length === 2);
     // Memory of a server that lags could go back in time.
-    assert.doesNotMatch(lists(world.fake)[1] ?? '', /resourceVersion/);
+    assert.doesNotMatch(lists(testBed.fake)[1] ?? '', /resourceVersion/);
   });
 
   it('reopens at once after a clean close and misses nothing in between', async () => {
-    await using world = await openWorld({
+    await using testBed = await openTestBed({
       timing: {
         ...quick,
         backoff: { baseMs: 4000, capMs: 4000 },
         outage: { baseMs: 4000, capMs: 4000 },
       },
     });
-    const { fake, store } = world;
-    await world.watching();
+    const { fake, store } = testBed;
+    await testBed.watching();
     for (let round = 0; round < 3; round += 1) {
-      await world.watching();
+      await testBed.watching();
       await new Promise((resolve) => setTimeout(resolve, 40));
       fake.closeWatches();
       const name = `pod-${round}`;
@@ -244,20 +244,20 @@ describe('a reflector', () => {
       assert.ok(performance.now() - startMs < 500);
     }
     assert.equal(lists(fake).length, 1);
-    assert.deepEqual(world.reflector.stats().errors.NETWORK, 0);
+    assert.deepEqual(testBed.reflector.stats().errors.NETWORK, 0);
   });
 
   it('resumes from the newest event or bookmark, not from where it began', async () => {
-    await using world = await openWorld();
-    const { fake, store } = world;
+    await using testBed = await openTestBed();
+    const { fake, store } = testBed;
     const resumedFrom = (): string | null =>
       new URL(fake.requests.at(-1)?.url ?? '', fake.url).searchParams.get('resourceVersion');
-    await world.watching();
+    await testBed.watching();
     fake.apply(rawPod('one'));
     await store.until('one came', () => store.items.has('default/one'));
     fake.closeWatches();
     await eventually('it resumed', () => resumedFrom() === String(fake.store.version));
-    await world.watching();
+    await testBed.watching();
     // Only a bookmark shows a write that the selector hides.
     fake.apply(rawPod('elsewhere', { node: 'node-b' }));
     const bookmarked = String(fake.store.version);
@@ -268,24 +268,24 @@ describe('a reflector', () => {
   });
 
   it('does not spin on a server that closes every watch at once', async () => {
-    await using world = await openWorld({
+    await using testBed = await openTestBed({
       timing: { ...quick, backoff: { baseMs: 30, capMs: 200 } },
     });
-    const { fake } = world;
+    const { fake } = testBed;
     const closer = setInterval(() => {
       fake.closeWatches();
     }, 0);
-    await world.reflector.whenSynced();
+    await testBed.reflector.whenSynced();
     await new Promise((resolve) => setTimeout(resolve, 300));
     clearInterval(closer);
-    const { restarts } = world.reflector.stats();
+    const { restarts } = testBed.reflector.stats();
     assert.ok(restarts >= 2 && restarts <= 12, `${restarts} restarts in 300 ms`);
   });
 
   it('resumes after a cut without listing again', async () => {
-    await using world = await openWorld();
-    const { fake, store, reflector } = world;
-    await world.watching();
+    await using testBed = await openTestBed();
+    const { fake, store, reflector } = testBed;
+    await testBed.watching();
     fake.cutConnections();
     fake.apply(rawPod('late'));
     await store.until('the pod came', () => store.items.has('default/late'));
@@ -294,21 +294,21 @@ describe('a reflector', () => {
     assert.ok(errors.NETWORK >= 1 && restarts >= 1);
     assert.equal(relists, 0);
     await eventually('it says so', () =>
-      world.log.lines.some(({ message }) => message === 'watch recovered'),
+      testBed.log.lines.some(({ message }) => message === 'watch recovered'),
     );
   });
 
   for (const goneByStatus of [false, true]) {
     const how = goneByStatus ? 'status' : 'event';
     it(`lists again, in one step, when a 410 ${how} says that its version expired`, async () => {
-      await using world = await openWorld({
+      await using testBed = await openTestBed({
         before: (fake) => {
           fake.faults.goneByStatus = goneByStatus;
           fake.apply(rawPod('old'));
         },
       });
-      const { fake, store, reflector } = world;
-      await world.watching();
+      const { fake, store, reflector } = testBed;
+      await testBed.watching();
       fake.faults.hang = true;
       fake.cutConnections();
       fake.delete({ kind: 'Pod', name: 'old' });
@@ -324,14 +324,14 @@ describe('a reflector', () => {
       assert.equal(reflector.stats().errors.GONE, 1);
       // Memory of a server that lags could go back in time.
       assert.doesNotMatch(lists(fake).at(-1) ?? '', /resourceVersion=/);
-      await world.watching();
+      await testBed.watching();
       fake.apply(rawPod('newer'));
       await store.until('the watch goes on', () => store.items.has('default/newer'));
     });
   }
 
   it('reads a list page by page, and everything at once when the snapshot expires', async () => {
-    await using world = await openWorld({
+    await using testBed = await openTestBed({
       pageSize: 2,
       server: withoutStreams(),
       listsFromMemory: true,
@@ -339,8 +339,8 @@ describe('a reflector', () => {
         for (let at = 0; at < 5; at += 1) fake.apply(rawPod(`pod-${at}`));
       },
     });
-    const { fake, store, reflector } = world;
-    await world.watching();
+    const { fake, store, reflector } = testBed;
+    await testBed.watching();
     fake.faults.failNext(1, 410, { containing: 'continue=' });
     fake.faults.failNext(1, 410, { containing: 'watch=true' });
     fake.closeWatches();
@@ -350,7 +350,7 @@ describe('a reflector', () => {
       relists.map((url) => ['continue', 'limit'].find((word) => url.includes(word)) ?? 'all'),
       ['limit', 'continue', 'all'],
     );
-    await world.watching();
+    await testBed.watching();
     fake.faults.failNext(1, 410, { containing: 'watch=true' });
     fake.closeWatches();
     await eventually('it listed once more', () => reflector.stats().relists === 2);
@@ -362,9 +362,9 @@ describe('a reflector', () => {
   });
 
   it('notices a connection that went silent, and opens another', async () => {
-    await using world = await openWorld({ timing: { ...quick, silenceMs: 60 } });
-    const { fake, store, reflector } = world;
-    await world.watching();
+    await using testBed = await openTestBed({ timing: { ...quick, silenceMs: 60 } });
+    const { fake, store, reflector } = testBed;
+    await testBed.watching();
     fake.goSilent();
     fake.apply(rawPod('unseen'));
     await store.until('it came on another connection', () => store.items.has('default/unseen'));
@@ -372,7 +372,7 @@ describe('a reflector', () => {
     // A quiet resource may be silent, too.
     assert.deepEqual(Object.values(reflector.stats().errors).filter(Boolean), []);
     assert.deepEqual(
-      world.log.lines.map(({ level }) => level),
+      testBed.log.lines.map(({ level }) => level),
       ['info', 'debug'],
     );
     assert.equal(lists(fake).length, 1);
@@ -380,43 +380,43 @@ describe('a reflector', () => {
   });
 
   it('does not take a quiet resource for a silent connection while bookmarks come', async () => {
-    await using world = await openWorld({ timing: { ...quick, silenceMs: 400 } });
-    await world.watching();
+    await using testBed = await openTestBed({ timing: { ...quick, silenceMs: 400 } });
+    await testBed.watching();
     await new Promise((resolve) => setTimeout(resolve, 900));
-    assert.equal(world.reflector.stats().restarts, 0);
-    const { lastContactAgeMs = Infinity } = world.reflector.stats();
+    assert.equal(testBed.reflector.stats().restarts, 0);
+    const { lastContactAgeMs = Infinity } = testBed.reflector.stats();
     assert.ok(lastContactAgeMs < 400);
   });
 
   it('waits as long as a 429 or 503 asks', async () => {
-    await using world = await openWorld({
+    await using testBed = await openTestBed({
       before: (fake) => {
         fake.faults.failNext(1, 429, { retryAfterSec: 1 });
       },
     });
-    await eventually('it waits', () => phaseOf(world) === 'waiting');
+    await eventually('it waits', () => phaseOf(testBed) === 'waiting');
     const startMs = performance.now();
-    const waiting = world.reflector.stats().phase;
+    const waiting = testBed.reflector.stats().phase;
     assert.ok(waiting.kind === 'waiting' && waiting.code === 'THROTTLED');
     assert.ok(waiting.delayMs >= 1000 && waiting.delayMs <= 1250);
-    await world.reflector.whenSynced();
+    await testBed.reflector.whenSynced();
     assert.ok(performance.now() - startMs > 900);
-    assert.equal(lists(world.fake).length, 2);
+    assert.equal(lists(testBed.fake).length, 2);
   });
 
   it('outlives every refusal, logs it once, and counts each', async () => {
-    await using world = await openWorld({
+    await using testBed = await openTestBed({
       before: (fake) => {
         for (const status of [401, 403, 404, 500]) fake.faults.failNext(3, status);
       },
     });
-    await world.reflector.whenSynced();
-    const { errors } = world.reflector.stats();
+    await testBed.reflector.whenSynced();
+    const { errors } = testBed.reflector.stats();
     assert.deepEqual(
       [errors.UNAUTHORIZED, errors.FORBIDDEN, errors.NOT_FOUND, errors.SERVER],
       [3, 3, 3, 3],
     );
-    const told = world.log.lines.filter(({ level }) => level === 'warn' || level === 'error');
+    const told = testBed.log.lines.filter(({ level }) => level === 'warn' || level === 'error');
     assert.deepEqual(
       told.map(({ fields }) => fields['code']),
       ['UNAUTHORIZED', 'FORBIDDEN', 'NOT_FOUND', 'SERVER'],
@@ -454,35 +454,35 @@ describe('a reflector', () => {
   });
 
   it('contains an exception of the store and lists again', async () => {
-    await using world = await openWorld();
-    const { fake, store, reflector } = world;
-    await world.watching();
+    await using testBed = await openTestBed();
+    const { fake, store, reflector } = testBed;
+    await testBed.watching();
     store.poison = new Error('handler broke');
     fake.apply(rawPod('poisoned'));
     await store.until('it came by list', () => store.items.has('default/poisoned'));
     assert.equal(reflector.stats().errors.INTERNAL, 1);
     assert.equal(store.replaced.length, 2);
-    await world.watching();
+    await testBed.watching();
     fake.apply(rawPod('next'));
     await store.until('the watch goes on', () => store.items.has('default/next'));
   });
 
   it('lists again after a line that makes no sense', async () => {
-    await using world = await openWorld();
-    const { fake, store, reflector } = world;
+    await using testBed = await openTestBed();
+    const { fake, store, reflector } = testBed;
     for (const text of [
       'garbage\n',
       '{"type":"ADDED"}\n',
       '{"type":"WHAT","object":{}}\n',
       '7\n',
     ]) {
-      await world.watching();
+      await testBed.watching();
       const { relists } = reflector.stats();
       fake.injectIntoWatches(text);
       await eventually('it listed again', () => reflector.stats().relists === relists + 1);
     }
     assert.equal(reflector.stats().errors.MALFORMED, 4);
-    await world.watching();
+    await testBed.watching();
     fake.apply(rawPod('after'));
     await store.until('the watch goes on', () => store.items.has('default/after'));
   });
@@ -557,9 +557,9 @@ describe('an object that is longer than what is read', () => {
   };
 
   it('is skipped and counted, loses what it had, and the watch goes on', async () => {
-    await using world = await openWorld({ before: (fake) => fake.apply(rawPod('big')) });
-    const { fake, store, log, reflector } = world;
-    await world.watching();
+    await using testBed = await openTestBed({ before: (fake) => fake.apply(rawPod('big')) });
+    const { fake, store, log, reflector } = testBed;
+    await testBed.watching();
     const uid = store.items.get('default/big')?.uid ?? '';
     const ref = { name: 'big', namespace: 'default', uid };
     fake.injectIntoWatches(tooLong('MODIFIED', ref, '90'));
@@ -573,9 +573,9 @@ describe('an object that is longer than what is read', () => {
   });
 
   it('is nobody’s without a name: all is listed anew', async () => {
-    await using world = await openWorld({ before: (fake) => fake.apply(rawPod('one')) });
-    const { fake, reflector } = world;
-    await world.watching();
+    await using testBed = await openTestBed({ before: (fake) => fake.apply(rawPod('one')) });
+    const { fake, reflector } = testBed;
+    await testBed.watching();
     fake.injectIntoWatches(tooLong('MODIFIED', { labels: {} }, '90'));
     await eventually('it listed again', () => reflector.stats().relists === 1);
   });
@@ -590,18 +590,18 @@ describe('a list that is a stream', () => {
     fake.requests.filter(({ url }) => url.includes('sendInitialEvents')).length;
 
   it('is put into the store in one step, at its end', async () => {
-    await using world = await openWorld({ before: two });
-    await world.reflector.whenSynced();
+    await using testBed = await openTestBed({ before: two });
+    await testBed.reflector.whenSynced();
     assert.deepEqual(
-      world.store.replaced.map((items) => items.map(({ name }) => name)),
+      testBed.store.replaced.map((items) => items.map(({ name }) => name)),
       [['one', 'two']],
     );
   });
 
   it('that is cut is asked for again, and the store keeps what it has until then', async () => {
-    await using world = await openWorld({ before: two });
-    const { fake, store, reflector } = world;
-    await world.watching();
+    await using testBed = await openTestBed({ before: two });
+    const { fake, store, reflector } = testBed;
+    await testBed.watching();
     fake.delete({ kind: 'Pod', name: 'two' });
     await store.until('two went', () => store.items.size === 1);
     fake.faults.failNext(1, 410, { containing: 'resourceVersion=' });
@@ -621,7 +621,7 @@ describe('a list that is a stream', () => {
   for (const status of [400, 422]) {
     it(`that is refused with ${status} is asked for page by page, from then on and at once`, async () => {
       const server = createApiServerCapabilities();
-      await using world = await openWorld({
+      await using testBed = await openTestBed({
         server,
         timing: { ...quick, backoff: { baseMs: 60_000, capMs: 60_000 } },
         before: (fake) => {
@@ -629,8 +629,8 @@ describe('a list that is a stream', () => {
           fake.faults.failNext(1, status, { containing: 'sendInitialEvents' });
         },
       });
-      const { fake, store, reflector, log } = world;
-      await world.watching();
+      const { fake, store, reflector, log } = testBed;
+      await testBed.watching();
       assert.deepEqual(store.names(), ['default/one', 'default/two']);
       assert.equal(server.streamsLists, false);
       assert.equal(reflector.stats().errors.SERVER, 0);
@@ -649,7 +649,7 @@ describe('a list that is a stream', () => {
   it('that never says where it ends is asked for page by page', async () => {
     const path = '/api/v1/pods';
     let asked = 0;
-    await using world = await openWorld({
+    await using testBed = await openTestBed({
       before: two,
       client: {
         getJson: () => {
@@ -667,9 +667,9 @@ describe('a list that is a stream', () => {
         },
       },
     });
-    await world.watching();
+    await testBed.watching();
     assert.equal(asked, 1);
-    assert.equal(world.store.replaced.length, 1);
+    assert.equal(testBed.store.replaced.length, 1);
   });
 
   it('that stops before its end is asked for page by page', async () => {
@@ -695,29 +695,29 @@ describe('a list that is a stream', () => {
   });
 
   it('is still wanted after an outage and after a refusal of something else', async () => {
-    await using world = await openWorld({
+    await using testBed = await openTestBed({
       before: (fake) => {
         two(fake);
         for (const status of [500, 503, 403]) fake.faults.failNext(1, status);
       },
     });
-    await world.watching();
-    assert.equal(streamed(world.fake), 4);
-    assert.equal(lists(world.fake).length, 4);
+    await testBed.watching();
+    assert.equal(streamed(testBed.fake), 4);
+    assert.equal(lists(testBed.fake).length, 4);
   });
 });
 
 describe('reflectors of one server', () => {
   it('learn from each other that it streams no lists', async () => {
     const server = createApiServerCapabilities();
-    await using first = await openWorld({
+    await using first = await openTestBed({
       server,
       before: (fake) => {
         fake.faults.failNext(1, 422);
       },
     });
     await first.watching();
-    await using second = await openWorld({ server });
+    await using second = await openTestBed({ server });
     await second.watching();
     assert.ok(second.fake.requests.every(({ url }) => !url.includes('sendInitialEvents')));
   });
@@ -728,20 +728,20 @@ describe('reflectors of one server', () => {
     const refusing = (fake: FakeKube): void => {
       fake.faults.failNext(1, 503);
     };
-    await using slow = await openWorld({
+    await using slow = await openTestBed({
       server,
       before: refusing,
       timing: { ...quick, outage: late },
     });
     await eventually('it waits', () => phaseOf(slow) === 'waiting');
-    await using throttled = await openWorld({
+    await using throttled = await openTestBed({
       server,
       before: (fake) => {
         fake.faults.failNext(1, 503, { retryAfterSec: 60 });
       },
     });
     await eventually('it waits', () => phaseOf(throttled) === 'waiting');
-    await using quickly = await openWorld({ server, before: refusing });
+    await using quickly = await openTestBed({ server, before: refusing });
     await quickly.watching();
     await slow.watching();
     assert.equal(phaseOf(throttled), 'waiting', 'it was told how long to stay away');
@@ -753,23 +753,23 @@ describe('a check', () => {
   const quiet = { timing, bookmarkEveryMs: 60_000 };
 
   it('replaces a silent watch long before its deadline, and misses nothing', async () => {
-    await using world = await openWorld(quiet);
-    const { fake, store, reflector } = world;
-    await world.watching();
+    await using testBed = await openTestBed(quiet);
+    const { fake, store, reflector } = testBed;
+    await testBed.watching();
     fake.goSilent();
     fake.apply(rawPod('unseen'));
     reflector.checkNow();
     await store.until('it came on another watch', () => store.items.has('default/unseen'));
     await eventually('the silent one is closed', () => fake.watches() === 1);
-    assert.equal(world.mostWatches, 1);
+    assert.equal(testBed.mostWatches, 1);
     assert.equal(lists(fake).length, 1);
     assert.deepEqual(Object.values(reflector.stats().errors).filter(Boolean), []);
   });
 
   it('is over when the watch brings something', async () => {
-    await using world = await openWorld(quiet);
-    const { fake, store, reflector } = world;
-    await world.watching();
+    await using testBed = await openTestBed(quiet);
+    const { fake, store, reflector } = testBed;
+    await testBed.watching();
     reflector.checkNow();
     fake.apply(rawPod('late'));
     await store.until('it came', () => store.items.has('default/late'));
@@ -778,9 +778,9 @@ describe('a check', () => {
   });
 
   it('costs the server one watch in a while, however many ask for it', async () => {
-    await using world = await openWorld(quiet);
-    const { reflector } = world;
-    await world.watching();
+    await using testBed = await openTestBed(quiet);
+    const { reflector } = testBed;
+    await testBed.watching();
     const startMs = performance.now();
     const asking = setInterval(() => {
       reflector.checkNow();
@@ -798,48 +798,52 @@ describe('a check', () => {
       [undefined, true],
       [60, false],
     ] as const) {
-      await using world = await openWorld({
+      await using testBed = await openTestBed({
         timing: { ...timing, outage: late },
         before: (fake) => {
           const told = retryAfterSec === undefined ? {} : { retryAfterSec };
           fake.faults.failNext(1, 503, told);
         },
       });
-      await eventually('it waits', () => phaseOf(world) === 'waiting');
-      world.reflector.checkNow();
-      if (isEnded) await world.watching();
+      await eventually('it waits', () => phaseOf(testBed) === 'waiting');
+      testBed.reflector.checkNow();
+      if (isEnded) await testBed.watching();
       else await new Promise((resolve) => setTimeout(resolve, 60));
-      assert.equal(world.reflector.synced, isEnded);
+      assert.equal(testBed.reflector.synced, isEnded);
     }
   });
 
   it('leaves nothing armed', async () => {
     const clock = countingClock();
-    const world = await openWorld({ ...quiet, clock, timing: { ...timing, checkGraceMs: 60_000 } });
-    await world.watching();
-    world.reflector.checkNow();
-    await world[Symbol.asyncDispose]();
+    const testBed = await openTestBed({
+      ...quiet,
+      clock,
+      timing: { ...timing, checkGraceMs: 60_000 },
+    });
+    await testBed.watching();
+    testBed.reflector.checkNow();
+    await testBed[Symbol.asyncDispose]();
     assert.equal(clock.armed, 0);
   });
 });
 
 describe('the pace of a reflector', () => {
   it('does not grow from one kind of failure to another', async () => {
-    await using world = await openWorld({
+    await using testBed = await openTestBed({
       timing: { ...quick, backoff: { baseMs: 1, capMs: 60_000 }, outage: { baseMs: 1, capMs: 5 } },
       before: (fake) => {
         fake.faults.failNext(20, 500);
         fake.faults.failNext(1, 403);
       },
     });
-    await world.reflector.whenSynced();
-    const delaysMs = waits(world);
+    await testBed.reflector.whenSynced();
+    const delaysMs = waits(testBed);
     assert.equal(delaysMs.length, 21);
     for (const delayMs of delaysMs) assert.ok(delayMs <= 5, `${delayMs}`);
   });
 
   it('counts the time an attempt took as waited', async () => {
-    await using world = await openWorld({
+    await using testBed = await openTestBed({
       timing: { ...quick, outage: { baseMs: 10, capMs: 10 } },
       client: {
         getJson: () => Promise.reject(new KubeError('NETWORK', 'not used')),
@@ -853,17 +857,17 @@ describe('the pace of a reflector', () => {
         }),
       },
     });
-    await eventually('it tried twice', () => world.reflector.stats().errors.TIMEOUT >= 2);
-    assert.ok(waits(world).every((delayMs) => delayMs === 0));
+    await eventually('it tried twice', () => testBed.reflector.stats().errors.TIMEOUT >= 2);
+    assert.ok(waits(testBed).every((delayMs) => delayMs === 0));
   });
 });
 
 describe('the staleness of a store', () => {
   it('ends with each event, bookmark and list, and grows through all else', async () => {
     const timing = { ...quick, healthyMs: 60_000 };
-    await using world = await openWorld({ bookmarkEveryMs: 60_000, timing });
-    const { fake, store, reflector } = world;
-    await world.watching();
+    await using testBed = await openTestBed({ bookmarkEveryMs: 60_000, timing });
+    const { fake, store, reflector } = testBed;
+    await testBed.watching();
     const stale = async (): Promise<void> => {
       await new Promise((resolve) => setTimeout(resolve, 30));
       assert.ok(reflector.stats().stalenessMs >= 29);
@@ -883,7 +887,7 @@ describe('the staleness of a store', () => {
     // A watch that opens says nothing yet.
     fake.cutConnections();
     await eventually('another watch', () => reflector.stats().restarts === 1);
-    await world.watching();
+    await testBed.watching();
     assert.ok(reflector.stats().stalenessMs >= 29);
     fake.faults.failNext(1, 410, { containing: 'watch=true' });
     fake.cutConnections();
@@ -893,9 +897,9 @@ describe('the staleness of a store', () => {
 
   it('ends also with an end in good order, and with a watch that had nothing to tell', async () => {
     const timing = { ...quick, healthyMs: 100 };
-    await using world = await openWorld({ bookmarkEveryMs: 60_000, timing });
-    const { fake, reflector } = world;
-    await world.watching();
+    await using testBed = await openTestBed({ bookmarkEveryMs: 60_000, timing });
+    const { fake, reflector } = testBed;
+    await testBed.watching();
     await eventually('the list is old', () => reflector.stats().stalenessMs > 80);
     await eventually('it told nothing', () => reflector.stats().stalenessMs < 20);
     await eventually('that is old', () => reflector.stats().stalenessMs > 80);

@@ -18,7 +18,7 @@ import {
   quick,
   rawBinding,
   rawPod,
-} from '../kube-world.ts';
+} from '../kube-test-bed.ts';
 
 function createStores() {
   return {

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import {
   aadstsCodes,
-  judgeEntra,
+  classifyEntraError,
   type EntraAnswer,
   type EntraReason,
 } from '../../../../src/nmi/sources/entra/aadsts.ts';
@@ -78,12 +78,12 @@ describe('the table of codes', () => {
         const withCodes = answerOf({ error_codes: [code], error_description: 'text' });
         const withText = answerOf({ error_description: description });
         for (const answer of [withCodes, withText]) {
-          const failure = judgeEntra(answer, []);
+          const failure = classifyEntraError(answer, []);
           assert.equal(failure.reason, reason);
           assert.equal(failure.cooldownMs, cooldownMs);
           assert.ok(errors.includes(failure.error), String(failure.error));
         }
-        assert.equal(judgeEntra(withText, []).description, description);
+        assert.equal(classifyEntraError(withText, []).description, description);
       });
     }
   }
@@ -92,7 +92,7 @@ describe('the table of codes', () => {
 describe('an answer of Entra ID', () => {
   it('keeps its own error where that is one of the reason’s, and gets the code’s otherwise', () => {
     const told = (code: number, error: string): string | undefined =>
-      judgeEntra(answerOf({ error, error_codes: [code] }), []).error;
+      classifyEntraError(answerOf({ error, error_codes: [code] }), []).error;
     assert.equal(told(500011, 'invalid_resource'), 'invalid_resource');
     assert.equal(told(500011, 'invalid_scope'), 'invalid_scope');
     assert.equal(told(500011, 'invalid_request'), 'invalid_resource');
@@ -106,10 +106,10 @@ describe('an answer of Entra ID', () => {
   });
 
   it('is judged by the first code that is known', () => {
-    const failure = judgeEntra(answerOf({ error_codes: [1, 'x', 500011, 7000215] }), []);
+    const failure = classifyEntraError(answerOf({ error_codes: [1, 'x', 500011, 7000215] }), []);
     assert.equal(failure.reason, 'resource_refused');
     const both = { error_codes: [7], error_description: 'AADSTS8: see AADSTS700016: no' };
-    assert.equal(judgeEntra(answerOf(both), []).reason, 'identity_refused');
+    assert.equal(classifyEntraError(answerOf(both), []).reason, 'identity_refused');
   });
 
   const byError: readonly (readonly [error: string, EntraReason, relayed: string | undefined])[] = [
@@ -130,7 +130,7 @@ describe('an answer of Entra ID', () => {
   for (const [error, reason, relayed] of byError) {
     it(`with an unknown code and the error "${error}" is ${reason}`, () => {
       for (const status of [400, 401]) {
-        const failure = judgeEntra(answerOf({ error, error_codes: [123] }, status), []);
+        const failure = classifyEntraError(answerOf({ error, error_codes: [123] }, status), []);
         assert.equal(failure.reason, reason);
         assert.equal(failure.error, relayed);
       }
@@ -154,13 +154,13 @@ describe('an answer of Entra ID', () => {
   ];
   for (const [status, body, reason] of byStatus) {
     it(`of ${status} ${body} is ${reason}`, () => {
-      assert.equal(judgeEntra({ status, body, retryAfterS: undefined }, []).reason, reason);
+      assert.equal(classifyEntraError({ status, body, retryAfterS: undefined }, []).reason, reason);
     });
   }
 
   it('tells how long to wait, within reason', () => {
     const waits = (status: number, retryAfterS?: number): unknown => {
-      const failure = judgeEntra(answerOf({}, status, retryAfterS), []);
+      const failure = classifyEntraError(answerOf({}, status, retryAfterS), []);
       return [failure.retryAfterS, failure.cooldownMs];
     };
     assert.deepEqual(waits(429, 7), [7, 7_000]);
@@ -184,7 +184,7 @@ describe('an answer of Entra ID', () => {
       correlation_id: 'c-1',
       error_uri: 'https://login.microsoftonline.com/error?code=7000215',
     };
-    assert.deepEqual(judgeEntra(answerOf(fields, 401), []), {
+    assert.deepEqual(classifyEntraError(answerOf(fields, 401), []), {
       reason: 'credential_refused',
       error: 'invalid_client',
       description: 'AADSTS7000215: Invalid client secret provided. Trace ID: t-1',
@@ -196,12 +196,12 @@ describe('an answer of Entra ID', () => {
       },
       cooldownMs: 5_000,
     });
-    assert.equal('details' in judgeEntra(answerOf({ error: 'invalid_client' }), []), false);
+    assert.equal('details' in classifyEntraError(answerOf({ error: 'invalid_client' }), []), false);
   });
 
   it('is cut to size and to one line', () => {
     const wild = `a\u0000\u001b[31m\r\n\u2028\u202eb${'x'.repeat(5_000)}`;
-    const failure = judgeEntra(
+    const failure = classifyEntraError(
       answerOf({
         error_description: wild,
         trace_id: wild,
@@ -228,7 +228,7 @@ describe('an answer of Entra ID', () => {
     );
     fc.assert(
       fc.property(fc.integer({ min: 100, max: 599 }), body, (status, text) => {
-        const failure = judgeEntra({ status, body: text, retryAfterS: undefined }, []);
+        const failure = classifyEntraError({ status, body: text, retryAfterS: undefined }, []);
         assert.ok(failure.cooldownMs > 0 && failure.description.length <= 2000);
         assert.ok(failure.description !== '' && !/[\r\n]/.test(failure.description));
       }),
@@ -253,7 +253,7 @@ describe('what was sent to prove the identity', () => {
     it(`is not relayed ${name}, in any field`, () => {
       for (const field of fields) {
         const answer = answerOf({ error_codes: [7000215], [field]: `got ${text}, sorry` });
-        const failure = judgeEntra(answer, [secret, assertion]);
+        const failure = classifyEntraError(answer, [secret, assertion]);
         assert.deepEqual(failure, {
           reason: 'credential_refused',
           error: 'invalid_client',
@@ -267,7 +267,7 @@ describe('what was sent to prove the identity', () => {
   it('is not relayed when it is the token of somebody else', () => {
     const other = assertion.replace('eyJzdWIiOiJhIn0', 'eyJzdWIiOiJiIn0').slice(0, -9);
     for (const field of fields) {
-      const failure = judgeEntra(answerOf({ [field]: `got ${other}` }), [secret]);
+      const failure = classifyEntraError(answerOf({ [field]: `got ${other}` }), [secret]);
       assert.equal(failure.description, 'Entra ID answered status 400; its text is withheld');
       assert.ok(!JSON.stringify(failure).includes(other));
     }
@@ -275,6 +275,6 @@ describe('what was sent to prove the identity', () => {
 
   it('does not hide an answer that does not hold it', () => {
     const answer = answerOf({ error_description: 'AADSTS7000215: no' });
-    assert.equal(judgeEntra(answer, [secret, '']).description, 'AADSTS7000215: no');
+    assert.equal(classifyEntraError(answer, [secret, '']).description, 'AADSTS7000215: no');
   });
 });

@@ -6,8 +6,8 @@ import { createEntraSource, openEntraSource } from '../../../../src/nmi/sources/
 import type { Exchange } from '../../../../src/nmi/sources/entra/token-exchange.ts';
 import { EntraNetworkError } from '../../../../src/nmi/sources/entra/network.ts';
 import type {
-  Proof,
-  ProofResult,
+  ClientCredential,
+  ClientCredentialResult,
 } from '../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import type { FailureReason, SourceResult } from '../../../../src/nmi/sources/source.ts';
 import type { EntraCredential } from '../../../../src/nmi/sources/entra/credentials/kinds.ts';
@@ -44,29 +44,31 @@ function failure(reason: FailureReason): SourceResult {
   return { ok: false, failure: { reason, description: 'no', cooldownMs: 1 } };
 }
 
-function proofOf(clientSecret: string): ProofResult {
-  return { ok: true, proof: { clientSecret } };
+function credentialOf(clientSecret: string): ClientCredentialResult {
+  return { ok: true, clientCredential: { clientSecret } };
 }
 
 interface Script {
   /** One a call; the last one stays. */
-  readonly gets?: readonly (ProofResult | ((signal: AbortSignal) => Promise<ProofResult>))[];
+  readonly gets?: readonly (
+    ClientCredentialResult | ((signal: AbortSignal) => Promise<ClientCredentialResult>)
+  )[];
   readonly exchanges?: readonly (SourceResult | Exchange)[];
   readonly forgets?: boolean;
 }
 
 /** A source whose provider and exchange follow a script, and what it did. */
 function play({
-  gets = [proofOf('p')],
+  gets = [credentialOf('p')],
   exchanges = [{ ok: true, token }],
   forgets = true,
 }: Script) {
   const did: string[] = [];
-  const exchangedProofs: Proof[] = [];
+  const exchangedCredentials: ClientCredential[] = [];
   const next = <T>(list: readonly T[], index: number): T => list[Math.min(index, list.length - 1)]!;
   let got = 0;
   let exchanged = 0;
-  const proofs = {
+  const clientCredentials = {
     get({ kind }: EntraCredential, signal: AbortSignal) {
       did.push(`get ${kind}`);
       const step = next(gets, got++);
@@ -79,17 +81,17 @@ function play({
   };
   const clock = new HandClock();
   const source = createEntraSource({
-    proofs,
+    clientCredentials,
     timeoutMs: 10_000,
     clock,
     exchange(asked, signal) {
       did.push('exchange');
-      exchangedProofs.push(asked.proof);
+      exchangedCredentials.push(asked.clientCredential);
       const step = next(exchanges, exchanged++);
       return typeof step === 'function' ? step(asked, signal) : Promise.resolve(step);
     },
   });
-  return { source, did, proofs: exchangedProofs, clock };
+  return { source, did, clientCredentials: exchangedCredentials, clock };
 }
 
 function untilAbort(signal: AbortSignal): Promise<never> {
@@ -102,7 +104,7 @@ function untilAbort(signal: AbortSignal): Promise<never> {
 
 describe('a fetch from Entra ID', () => {
   for (const credential of credentials) {
-    it(`asks for the proof of ${credential.kind}, and exchanges what it gives`, async () => {
+    it(`asks for the client credential of ${credential.kind}, and exchanges what it gives`, async () => {
       const { source, did } = play({});
       const asked = { identity: identityWith(credential), resource: 'r' };
       assert.deepEqual(await source.fetch(asked, mayRetry), { ok: true, token });
@@ -110,7 +112,7 @@ describe('a fetch from Entra ID', () => {
     });
   }
 
-  it('ends where there is no proof', async () => {
+  it('ends where there is no client credential', async () => {
     const missing = failure('credential_missing');
     assert.ok(!missing.ok);
     const { source, did } = play({ gets: [missing] });
@@ -118,15 +120,17 @@ describe('a fetch from Entra ID', () => {
     assert.deepEqual(did, ['get secret']);
   });
 
-  it('is made again, once, with a new proof after a refused one that was kept', async () => {
-    const { source, did, proofs } = play({
-      gets: [proofOf('old'), proofOf('new')],
+  it('is made again, once, with a new client credential after a refused one that was kept', async () => {
+    const { source, did, clientCredentials } = play({
+      gets: [credentialOf('old'), credentialOf('new')],
       exchanges: [failure('credential_refused'), { ok: true, token }],
     });
     assert.deepEqual(await source.fetch(request, mayRetry), { ok: true, token });
     assert.deepEqual(did, ['get secret', 'exchange', 'forget secret', 'get secret', 'exchange']);
     assert.deepEqual(
-      proofs.map((proof) => 'clientSecret' in proof && proof.clientSecret),
+      clientCredentials.map(
+        (clientCredential) => 'clientSecret' in clientCredential && clientCredential.clientSecret,
+      ),
       ['old', 'new'],
     );
   });
@@ -161,7 +165,7 @@ describe('a fetch from Entra ID', () => {
     'upstream_throttled',
     'upstream_down',
   ] as const) {
-    it(`keeps the proof after ${reason}`, async () => {
+    it(`keeps the client credential after ${reason}`, async () => {
       const { source, did } = play({ exchanges: [failure(reason)] });
       assert.deepEqual(await source.fetch(request, mayRetry), failure(reason));
       assert.deepEqual(did, ['get secret', 'exchange']);
@@ -228,11 +232,11 @@ describe('the source of Entra ID', () => {
   it('gets a token over the network, after a rotation too, and closes its connections', async () => {
     await using server = await openTokenServer();
     const { certificatePem, privateKeyPem, thumbprintSha256 } = createCertificate();
-    const { proofs, did } = proofsOf({
+    const { clientCredentials, did } = credentialsOf({
       clientCertificate: { thumbprintSha256, privateKey: privateKeyPem, x5c: certificatePem },
     });
     const source = openEntraSource({
-      proofs,
+      clientCredentials,
       timeoutMs: 5_000,
       userAgent: 'nmi/test',
       caPem: server.caPem,
@@ -255,9 +259,9 @@ describe('the source of Entra ID', () => {
 
   it('ends in time when Entra ID hangs', async () => {
     await using server = await openTokenServer();
-    const { proofs } = proofsOf({ clientSecret: 's' });
+    const { clientCredentials } = credentialsOf({ clientSecret: 's' });
     await using source = openEntraSource({
-      proofs,
+      clientCredentials,
       timeoutMs: 500,
       userAgent: 'nmi/test',
       caPem: server.caPem,
@@ -273,8 +277,8 @@ describe('the source of Entra ID', () => {
   });
 
   it('is not opened with a proxy or authorities that cannot be used', () => {
-    const { proofs } = proofsOf({ clientSecret: 's' });
-    const base = { proofs, timeoutMs: 1, userAgent: 'u', clock: systemClock };
+    const { clientCredentials } = credentialsOf({ clientSecret: 's' });
+    const base = { clientCredentials, timeoutMs: 1, userAgent: 'u', clock: systemClock };
     for (const wrong of [
       { environment: { HTTPS_PROXY: 'nonsense://' } },
       { environment: {}, caPem: 'nonsense' },
@@ -284,17 +288,17 @@ describe('the source of Entra ID', () => {
   });
 });
 
-function proofsOf(proof: Proof) {
+function credentialsOf(clientCredential: ClientCredential) {
   const did: string[] = [];
-  const proofs = {
+  const clientCredentials = {
     get() {
       did.push('get');
-      return Promise.resolve({ ok: true, proof } as const);
+      return Promise.resolve({ ok: true, clientCredential } as const);
     },
     forget() {
       did.push('forget');
       return true;
     },
   };
-  return { proofs, did };
+  return { clientCredentials, did };
 }

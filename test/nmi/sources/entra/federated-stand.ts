@@ -1,4 +1,4 @@
-/** What the tests of federated proofs share: an API server by hand, its true time, identities. */
+/** What the tests of federated client credentials share: an API server by hand, its true time, identities. */
 import assert from 'node:assert/strict';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
@@ -6,15 +6,15 @@ import type { RequestOptions } from '../../../../src/nmi/kube/api/client.ts';
 import type { AgentAccount, OwnAccount } from '../../../../src/nmi/kube/accounts/own-account.ts';
 import type { JsonPoster } from '../../../../src/nmi/kube/accounts/token-request.ts';
 import {
-  openNodeProofs,
-  openPodProofs,
+  openNodeCredentials,
+  openPodCredentials,
   type NodeCredential,
   type PodCredential,
 } from '../../../../src/nmi/sources/entra/credentials/federated.ts';
 import type {
-  Proof,
-  ProofProvider,
-  ProofResult,
+  ClientCredential,
+  CredentialProvider,
+  ClientCredentialResult,
 } from '../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import type { EntraIdentity } from '../../../../src/nmi/sources/entra/entra-identity.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
@@ -47,10 +47,10 @@ export function nodeIdentity(named: string = audience): NodeIdentity {
   return { ...application, credential: { kind: 'federated_node', audience: named } };
 }
 
-export function assertionOf(result: ProofResult): string {
+export function assertionOf(result: ClientCredentialResult): string {
   assert.ok(result.ok, result.ok ? '' : result.failure.description);
-  assert.ok('clientAssertion' in result.proof);
-  return result.proof.clientAssertion;
+  assert.ok('clientAssertion' in result.clientCredential);
+  return result.clientCredential.clientAssertion;
 }
 
 /** What the server by hand writes into its tokens. */
@@ -196,15 +196,15 @@ export interface StandOptions {
 
 /** The provider of a mode, by identity. */
 interface Mode<I> {
-  get(identity: I, signal: AbortSignal): Promise<ProofResult>;
-  /** The proof that it gave last. */
-  latest(identity: I): Proof | undefined;
+  get(identity: I, signal: AbortSignal): Promise<ClientCredentialResult>;
+  /** The client credential that it gave last. */
+  latest(identity: I): ClientCredential | undefined;
   /** @param refused default: the one it gave last. */
-  forget(identity: I, refused?: Proof): boolean;
+  forget(identity: I, refused?: ClientCredential): boolean;
 }
 
 /** Both modes together. */
-interface Proofs extends Disposable {
+interface Credentials extends Disposable {
   readonly pod: Mode<PodIdentity>;
   readonly node: Mode<NodeIdentity>;
   readonly kept: number;
@@ -216,12 +216,12 @@ interface Proofs extends Disposable {
 export interface Stand extends Disposable {
   readonly clock: HandClock;
   readonly api: HandApi;
-  readonly proofs: Proofs;
+  readonly clientCredentials: Credentials;
   /** Uid of the live pod by name of its service account, in every namespace. */
   readonly pods: Map<string, string>;
   readonly signal: AbortSignal;
   /** The result, with all requests answered. */
-  get(identity: PodIdentity | NodeIdentity): Promise<ProofResult>;
+  get(identity: PodIdentity | NodeIdentity): Promise<ClientCredentialResult>;
   /** The assertion for that service account, with all requests answered. */
   ask(name: string): Promise<string>;
   askNode(): Promise<string>;
@@ -249,15 +249,15 @@ export function openStand(
     isNeeded,
     ...(maxKept === undefined ? {} : { maxKept }),
   };
-  const pod = openPodProofs({
+  const pod = openPodCredentials({
     ...options,
     livePodOf: ({ name }) => {
       const uid = pods.get(name);
       return uid === undefined ? undefined : { name: `pod-${uid}`, uid };
     },
   });
-  const node = openNodeProofs({ ...options, ownAccount });
-  const proofs: Proofs = {
+  const node = openNodeCredentials({ ...options, ownAccount });
+  const clientCredentials: Credentials = {
     pod: byIdentity(pod),
     node: byIdentity(node),
     get kept() {
@@ -275,40 +275,40 @@ export function openStand(
   };
   const { signal } = new AbortController();
 
-  async function get(identity: PodIdentity | NodeIdentity): Promise<ProofResult> {
+  async function get(identity: PodIdentity | NodeIdentity): Promise<ClientCredentialResult> {
     const getting = isOfPod(identity)
-      ? proofs.pod.get(identity, signal)
-      : proofs.node.get(identity, signal);
+      ? clientCredentials.pod.get(identity, signal)
+      : clientCredentials.node.get(identity, signal);
     await api.landAll();
     return getting;
   }
   return {
     clock,
     api,
-    proofs,
+    clientCredentials,
     pods,
     signal,
     get,
     ask: async (name) => assertionOf(await get(podIdentity(name))),
     askNode: async () => assertionOf(await get(nodeIdentity())),
     [Symbol.dispose]: () => {
-      proofs[Symbol.dispose]();
+      clientCredentials[Symbol.dispose]();
     },
   };
 }
 
-function byIdentity<C>(proofs: ProofProvider<C>): Mode<{ readonly credential: C }> {
-  const given = new Map<string, Proof>();
+function byIdentity<C>(clientCredentials: CredentialProvider<C>): Mode<{ readonly credential: C }> {
+  const given = new Map<string, ClientCredential>();
   const keyOf = (credential: C): string => JSON.stringify(credential);
   return {
     get: async ({ credential }, signal) => {
-      const result = await proofs.get(credential, signal);
-      if (result.ok) given.set(keyOf(credential), result.proof);
+      const result = await clientCredentials.get(credential, signal);
+      if (result.ok) given.set(keyOf(credential), result.clientCredential);
       return result;
     },
     latest: ({ credential }) => given.get(keyOf(credential)),
     forget: ({ credential }, refused = given.get(keyOf(credential))) =>
-      proofs.forget(credential, refused ?? { clientAssertion: 'never given' }),
+      clientCredentials.forget(credential, refused ?? { clientAssertion: 'never given' }),
   };
 }
 

@@ -16,7 +16,7 @@ function open(environment: Readonly<Record<string, string>> = {}, caPem?: string
     client: {} as KubeClient,
     pods: new PodIndex(clock),
     demand: {
-      isProofNeeded: () => false,
+      isCredentialNeeded: () => false,
       onChange: (listener) => {
         listeners.add(listener);
         return () => listeners.delete(listener);

@@ -10,7 +10,7 @@ import {
   type ExchangeRequest,
 } from '../../../../src/nmi/sources/entra/token-exchange.ts';
 import { openEntraNetwork, type EntraNetwork } from '../../../../src/nmi/sources/entra/network.ts';
-import type { Proof } from '../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import type { ClientCredential } from '../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import type { EntraIdentity } from '../../../../src/nmi/sources/entra/entra-identity.ts';
 import type { SourceResult } from '../../../../src/nmi/sources/source.ts';
 import {
@@ -25,22 +25,26 @@ import {
 
 const clientId = '11111111-2222-3333-4444-555555555555';
 const tenantId = 'aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee';
-const secretProof: Proof = { clientSecret: 'p~Q8 ca/na+ry' };
-const assertionProof = {
+const secretCredential: ClientCredential = { clientSecret: 'p~Q8 ca/na+ry' };
+const assertionCredential = {
   clientAssertion: jwtOf({ sub: 'system:serviceaccount:a:b' }),
-} as const satisfies Proof;
+} as const satisfies ClientCredential;
 const { certificatePem, privateKeyPem, thumbprintSha256 } = createCertificate();
 const issuerPem = createCertificate().certificatePem;
-const certificateProof = {
+const certificateCredential = {
   clientCertificate: {
     thumbprintSha256,
     privateKey: privateKeyPem,
     x5c: `${certificatePem}${issuerPem}`,
   },
-} as const satisfies Proof;
+} as const satisfies ClientCredential;
 
 const correlationId = '0a1b2c3d-0000-4000-8000-000000000009';
-const proofs: readonly Proof[] = [secretProof, assertionProof, certificateProof];
+const clientCredentials: readonly ClientCredential[] = [
+  secretCredential,
+  assertionCredential,
+  certificateCredential,
+];
 
 interface Stand extends AsyncDisposable {
   readonly server: TokenServer;
@@ -62,7 +66,13 @@ async function openStand(): Promise<Stand> {
     server,
     fetch: (request = {}, signal = AbortSignal.timeout(5_000)) =>
       exchange(
-        { identity, resource: 'https://r', proof: secretProof, correlationId, ...request },
+        {
+          identity,
+          resource: 'https://r',
+          clientCredential: secretCredential,
+          correlationId,
+          ...request,
+        },
         signal,
       ),
     async [Symbol.asyncDispose]() {
@@ -141,9 +151,9 @@ describe('a request for a token', () => {
   it('hands on a service account’s token as it is', async () => {
     await using stand = await openStand();
     stand.server.answerWith(token());
-    assert.ok((await stand.fetch({ proof: assertionProof })).ok);
+    assert.ok((await stand.fetch({ clientCredential: assertionCredential })).ok);
     const form = stand.server.received[0]?.form;
-    assert.equal(form?.get('client_assertion'), assertionProof.clientAssertion);
+    assert.equal(form?.get('client_assertion'), assertionCredential.clientAssertion);
     assert.equal(
       form.get('client_assertion_type'),
       'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
@@ -154,7 +164,7 @@ describe('a request for a token', () => {
   it('is signed with the certificate: PS256, its thumbprint and its chain', async () => {
     await using stand = await openStand();
     stand.server.answerWith(token());
-    assert.ok((await stand.fetch({ proof: certificateProof })).ok);
+    assert.ok((await stand.fetch({ clientCredential: certificateCredential })).ok);
     const assertion = stand.server.received[0]?.form.get('client_assertion') ?? '';
     const [head = '', payload = '', signature = ''] = assertion.split('.');
     const parse = (part: string): Record<string, unknown> =>
@@ -211,7 +221,12 @@ describe('a request for a token', () => {
       };
       const exchange = createExchange({ network, clock: systemClock });
       const identity = identityAt(`https://${host}`);
-      const request = { identity, resource: 'r', proof: secretProof, correlationId };
+      const request = {
+        identity,
+        resource: 'r',
+        clientCredential: secretCredential,
+        correlationId,
+      };
       await exchange(request, AbortSignal.timeout(5_000));
       assert.deepEqual(urls, [`https://${host}/${tenantId}/oauth2/v2.0/token`]);
     });
@@ -220,19 +235,19 @@ describe('a request for a token', () => {
   it('is not made with a key that cannot sign', async () => {
     await using stand = await openStand();
     const short = createCertificate(1024);
-    const { clientCertificate } = certificateProof;
-    const unfit: readonly Proof[] = [
+    const { clientCertificate } = certificateCredential;
+    const unfit: readonly ClientCredential[] = [
       { clientCertificate: { ...clientCertificate, privateKey: short.privateKeyPem } },
       { clientCertificate: { ...clientCertificate, privateKey: 'PEM canary' } },
       { clientCertificate: { ...clientCertificate, thumbprintSha256: '' } },
       { clientSecret: '' },
       { clientAssertion: '' },
     ];
-    for (const proof of unfit) {
-      const result = await stand.fetch({ proof });
+    for (const clientCredential of unfit) {
+      const result = await stand.fetch({ clientCredential });
       assert.ok(
         !result.ok && result.failure.reason === 'credential_invalid',
-        String(Object.keys(proof)),
+        String(Object.keys(clientCredential)),
       );
       assert.match(result.failure.description, /cannot be used.*\([A-Za-z_]+\)$/);
     }
@@ -309,7 +324,7 @@ describe('a failing request', () => {
     await assert.rejects(stand.fetch({}, abort.signal), (error) => error === reason);
   });
 
-  it('never tells the proof, whatever is echoed', async () => {
+  it('never tells the client credential, whatever is echoed', async () => {
     await using stand = await openStand();
     const echo = (status: number): Answer => {
       return (response, { form }) => {
@@ -319,15 +334,19 @@ describe('a failing request', () => {
       };
     };
     for (const status of [200, 400, 401, 429, 503]) {
-      for (const proof of proofs) {
+      for (const clientCredential of clientCredentials) {
         stand.server.answerWith(echo(status));
-        const result: SourceResult = await stand.fetch({ proof });
+        const result: SourceResult = await stand.fetch({ clientCredential });
         assert.ok(!result.ok);
         const told = JSON.stringify(result);
         const form = stand.server.received.at(-1)!.form;
         const sent = form.get('client_secret') ?? form.get('client_assertion')!;
         for (const part of [sent, sent.slice(-30), privateKeyPem.slice(60, 100)]) {
-          assert.equal(told.includes(part), false, `${String(Object.keys(proof))} ${status}`);
+          assert.equal(
+            told.includes(part),
+            false,
+            `${String(Object.keys(clientCredential))} ${status}`,
+          );
         }
         assert.match(result.failure.description, /withheld$/);
       }
@@ -340,8 +359,8 @@ describe('after a request', () => {
     await using stand = await openStand();
     stand.server.answerWith(token());
     for (let call = 0; call < 10; call++) {
-      const proof = proofs[call % proofs.length]!;
-      assert.ok((await stand.fetch({ resource: `https://r${call}`, proof })).ok);
+      const clientCredential = clientCredentials[call % clientCredentials.length]!;
+      assert.ok((await stand.fetch({ resource: `https://r${call}`, clientCredential })).ok);
     }
     await stand.fetch();
     const kept = new ConfidentialClientApplication({

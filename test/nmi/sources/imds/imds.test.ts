@@ -7,7 +7,11 @@ import { systemClock } from '../../../../src/cache/clock.ts';
 import { openFakeImds } from '../../../../lab/fakes/imds/fake-imds.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../../lab/fakes/identity.ts';
 import { objectIdOf } from '../../../../src/nmi/sources/imds/token-body.ts';
-import { judge, openImdsSource, type ImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
+import {
+  classifyAnswer,
+  openImdsSource,
+  type ImdsSource,
+} from '../../../../src/nmi/sources/imds/imds.ts';
 import { LoopDetection } from '../../../../src/nmi/sources/imds/loop-detection.ts';
 import type { NodeIdentity, TokenRequest } from '../../../../src/nmi/sources/source.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
@@ -40,7 +44,7 @@ describe('an upstream answer', () => {
   ] as const;
   for (const [status, body, reason] of table) {
     it(`of ${status} ${body.slice(0, 40)} means ${reason}`, () => {
-      const result = judge(asked, status, body, undefined, nowWallMs);
+      const result = classifyAnswer(asked, status, body, undefined, nowWallMs);
       assert.ok(!result.ok);
       assert.equal(result.failure.reason, reason);
       assert.ok(result.failure.cooldownMs > 0);
@@ -48,9 +52,15 @@ describe('an upstream answer', () => {
   }
 
   it('keeps the upstream’s own error code and its Retry-After', () => {
-    const refused = judge(asked, 400, '{"error":"invalid_resource"}', undefined, nowWallMs);
+    const refused = classifyAnswer(
+      asked,
+      400,
+      '{"error":"invalid_resource"}',
+      undefined,
+      nowWallMs,
+    );
     assert.ok(!refused.ok && refused.failure.error === 'invalid_resource');
-    const throttled = judge(asked, 429, '', 7, nowWallMs);
+    const throttled = classifyAnswer(asked, 429, '', 7, nowWallMs);
     assert.ok(!throttled.ok && throttled.failure.retryAfterS === 7);
     assert.equal(throttled.failure.cooldownMs, 7_000);
   });
@@ -59,15 +69,21 @@ describe('an upstream answer', () => {
     const claims = Buffer.from('{"xms_mirid":"/subscriptions/s/other"}').toString('base64url');
     const body = JSON.stringify({ access_token: `h.${claims}.s`, expires_in: '60' });
     const byResource = { kind: 'resource_id', value: '/Subscriptions/S/mine' } as const;
-    const wrong = judge({ identity: byResource, resource: 'r' }, 200, body, undefined, nowWallMs);
+    const wrong = classifyAnswer(
+      { identity: byResource, resource: 'r' },
+      200,
+      body,
+      undefined,
+      nowWallMs,
+    );
     assert.ok(!wrong.ok && wrong.failure.reason === 'upstream_down');
     const own = { kind: 'resource_id', value: '/subscriptions/S/OTHER/' } as const;
-    assert.ok(judge({ identity: own, resource: 'r' }, 200, body, undefined, nowWallMs).ok);
+    assert.ok(classifyAnswer({ identity: own, resource: 'r' }, 200, body, undefined, nowWallMs).ok);
   });
 
   it('has the client id that was asked for where the upstream names none', () => {
     const body = JSON.stringify({ access_token: 't', expires_in: '60' });
-    const result = judge(asked, 200, body, undefined, nowWallMs);
+    const result = classifyAnswer(asked, 200, body, undefined, nowWallMs);
     assert.ok(result.ok && result.token.clientId === 'C-1');
   });
 });
@@ -87,7 +103,7 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 5_000,
       clock: systemClock,
-      loopMark: new LoopDetection(),
+      loopDetection: new LoopDetection(),
     });
     for (const named of [
       { kind: 'client_id', value: identity.clientId },
@@ -122,7 +138,7 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 2_000,
       clock: systemClock,
-      loopMark: new LoopDetection(),
+      loopDetection: new LoopDetection(),
     });
     const request = {
       identity: { kind: 'client_id', value: identity.clientId },
@@ -156,7 +172,7 @@ describe('the IMDS source', () => {
         userAgent: 'test',
         timeoutMs: 2_000,
         clock: new HandClock(),
-        loopMark: new LoopDetection(),
+        loopDetection: new LoopDetection(),
         hidesNode,
       });
     const nodesOf = async (source: ImdsSource) => {
@@ -197,7 +213,7 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 300,
       clock,
-      loopMark: new LoopDetection(),
+      loopDetection: new LoopDetection(),
     });
     for (const [passMs, asks] of [
       [0, 1],
@@ -229,7 +245,7 @@ describe('the IMDS source', () => {
         userAgent: 'test',
         timeoutMs: 2_000,
         clock: systemClock,
-        loopMark: new LoopDetection(),
+        loopDetection: new LoopDetection(),
       });
       const identity = { kind: 'client_id', value: 'c&msi_res_id=other' } as const;
       const resource = 'https://r/?a=b&client_id=other#x';
@@ -262,7 +278,7 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 3_000,
       clock: systemClock,
-      loopMark: new LoopDetection(),
+      loopDetection: new LoopDetection(),
     });
     const result = await source.fetch(asked, always);
     assert.ok(!result.ok && result.failure.reason === 'upstream_throttled');
@@ -289,7 +305,7 @@ describe('the IMDS source', () => {
         userAgent: 'test',
         timeoutMs: 3_000,
         clock: systemClock,
-        loopMark: new LoopDetection(),
+        loopDetection: new LoopDetection(),
       });
       const result = await source.fetch(asked, always);
       assert.ok(!result.ok && result.failure.reason === 'upstream_down');

@@ -79,7 +79,7 @@ describe('a metadata address that leads back to the agent', () => {
       userAgent: 'test',
       timeoutMs: 5_000,
       clock: systemClock,
-      loopMark: new LoopDetection(),
+      loopDetection: new LoopDetection(),
     });
     const request = { identity: { kind: 'unnamed' }, resource: 'r' } as const;
     const result = await source.fetch(request, () => true);
@@ -93,7 +93,7 @@ describe('a metadata address that leads back to the agent', () => {
       userAgent: 'test',
       timeoutMs: 5_000,
       clock: systemClock,
-      loopMark: new LoopDetection(),
+      loopDetection: new LoopDetection(),
     });
     const result = await other.fetch({ identity: { kind: 'unnamed' }, resource: 'r' }, () => false);
     assert.ok(!result.ok);

@@ -5,7 +5,7 @@ import { CallerConnection } from '../../../../src/nmi/grants/caller.ts';
 import type { Observer } from '../../../../src/nmi/server/observer.ts';
 import { relayed, type Exchange } from '../../../../src/nmi/server/request.ts';
 import type { Route } from '../../../../src/nmi/server/route.ts';
-import type { StandingRight } from '../../../../src/nmi/server/standing-rights.ts';
+import type { GrantedDecision } from '../../../../src/nmi/server/decision-cache.ts';
 import { withAudit } from '../../../../src/nmi/telemetry/audit/audit.ts';
 import { createIdentity, createPod } from '../../../support/cache-objects.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
@@ -15,7 +15,7 @@ const ok = { status: 200, reason: 'ok', body: 'a token' } as const;
 const token: Route = { kind: 'token', query: '' };
 const request = { bytes: Buffer.alloc(0), ids: [] };
 
-function rightOf(name = 'p'): StandingRight {
+function rightOf(name = 'p'): GrantedDecision {
   return {
     target: '/',
     generation: 1,
@@ -51,7 +51,7 @@ function open() {
   const faults = { write: false };
   const observer = withAudit(inner, {
     clock,
-    knowledge: {
+    clusterState: {
       grants: { grantsOf: () => ({ kind: 'no-label' }) },
       owners: { deciding: () => undefined, decidingForException: () => undefined },
     },

@@ -19,7 +19,7 @@ const exchange: Exchange = {
   headerValues: () => [],
 };
 const inner = { onHandled: () => undefined } as unknown as Observer;
-const knowledge = {
+const clusterState = {
   grants: { grantsOf: () => undefined },
   owners: { deciding: () => undefined, decidingForException: () => undefined },
 };
@@ -32,7 +32,7 @@ async function open(auditLog: string) {
   };
   const audit = await openAudit({ config: { auditLog }, stdout, clock: systemClock, log });
   const handle = (): void =>
-    audit.observe(inner, knowledge).onHandled(
+    audit.observe(inner, clusterState).onHandled(
       exchange,
       { kind: 'refused', reason: 'not_found' },
       {
@@ -48,7 +48,7 @@ async function open(auditLog: string) {
 describe('the audit stream', () => {
   it('is off by default, and then nothing stands between requests and telemetry', async () => {
     const { audit, counts } = await open('');
-    assert.equal(audit.observe(inner, knowledge), inner);
+    assert.equal(audit.observe(inner, clusterState), inner);
     assert.deepEqual(counts(), []);
   });
 

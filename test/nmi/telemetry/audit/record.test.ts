@@ -165,8 +165,8 @@ describe('the versions in an audit record', () => {
   });
 
   it('have the grant of the cluster where grants decide', () => {
-    const of = (authorization: Authorization, knowledge: ReturnType<typeof knowing>) =>
-      versionsOf(pod, authorization, knowledge)['AzureIdentityGrant/g'];
+    const of = (authorization: Authorization, clusterState: ReturnType<typeof knowing>) =>
+      versionsOf(pod, authorization, clusterState)['AzureIdentityGrant/g'];
     assert.equal(of(granted, knowing(bound, 'identity')), '16');
     const exception = createException({ name: 'e' });
     const excepted = { ...granted, identity: undefined };

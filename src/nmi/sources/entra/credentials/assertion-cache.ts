@@ -19,7 +19,12 @@ import {
   type ServiceAccountTokenOutcome,
 } from '../../../kube/accounts/token-request.ts';
 import type { SourceFailure } from '../../source.ts';
-import type { Proof, ProofContext, ProofProvider, ProofResult } from './descriptor.ts';
+import type {
+  ClientCredential,
+  CredentialContext,
+  CredentialProvider,
+  ClientCredentialResult,
+} from './descriptor.ts';
 import { failureOfToken } from './federated-failure.ts';
 
 /** Whose token an assertion is, and the pod that it is bound to. */
@@ -41,24 +46,24 @@ export interface Subjects<C> {
 export interface AssertionsOptions<C> {
   readonly client: JsonPoster;
   readonly clock: Clock;
-  readonly isNeeded: ProofContext<C>['isNeeded'];
+  readonly isNeeded: CredentialContext<C>['isNeeded'];
   readonly maxKept?: number;
 }
 
-export interface AssertionProofs<C> extends ProofProvider<C> {
+export interface AssertionCredentials<C> extends CredentialProvider<C> {
   /** For tests. */
   readonly kept: number;
 }
 
 type Asked =
-  | { readonly kind: 'proof'; readonly proof: Proof }
+  | { readonly kind: 'clientCredential'; readonly clientCredential: ClientCredential }
   | Exclude<ServiceAccountTokenOutcome, { kind: 'ok' }>;
 
 interface Kept<C> {
   readonly credential: C;
   /** Empty for none. */
   readonly podUid: string;
-  readonly proof: Proof;
+  readonly clientCredential: ClientCredential;
   readonly usableUntilWallMs: number;
 }
 
@@ -77,11 +82,11 @@ const timeoutMs = 5_000;
 export function openAssertions<C extends { readonly audience: string }>(
   { client, clock, isNeeded, maxKept = 256 }: AssertionsOptions<C>,
   { key: keyOf, find, podOf }: Subjects<C>,
-): AssertionProofs<C> {
+): AssertionCredentials<C> {
   const kept = new ExpiringMap<Kept<C>>(clock, maxKept);
   const calls = new SingleFlight<Asked>();
   /** Refused, they may have outlived what they say. */
-  const everKept = new WeakSet<Proof>();
+  const everKept = new WeakSet<ClientCredential>();
 
   function mayBeKept({ credential, podUid }: Pick<Kept<C>, 'credential' | 'podUid'>): boolean {
     return uidOf(podOf(credential)) === podUid && isNeeded(credential);
@@ -91,17 +96,20 @@ export function openAssertions<C extends { readonly audience: string }>(
   function keep(
     credential: C,
     podUid: string,
-    { token, proof }: { readonly token: ServiceAccountToken; readonly proof: Proof },
+    {
+      token,
+      clientCredential,
+    }: { readonly token: ServiceAccountToken; readonly clientCredential: ClientCredential },
     sentAtMs: number,
   ): void {
     const spareMs = Math.min(marginMs, token.lifeMs / 2);
     const usableUntilWallMs = token.expiresAtWallMs - spareMs;
     const usableForMs = sentAtMs + token.lifeMs - spareMs - clock.monotonicMs();
     if (usableForMs <= 0 || clock.wallMs() >= usableUntilWallMs) return;
-    const entry = { credential, podUid, proof, usableUntilWallMs };
+    const entry = { credential, podUid, clientCredential, usableUntilWallMs };
     if (!mayBeKept(entry)) return;
     kept.set(keyOf(credential), entry, usableForMs);
-    everKept.add(proof);
+    everKept.add(clientCredential);
   }
 
   async function ask(credential: C, { serviceAccount, pod }: Subject): Promise<Asked> {
@@ -110,13 +118,17 @@ export function openAssertions<C extends { readonly audience: string }>(
     const request = { serviceAccount, audience, expirationSeconds, boundTo: pod };
     const outcome = await requestServiceAccountToken(client, request, { timeoutMs });
     if (outcome.kind !== 'ok') return outcome;
-    const proof = { clientAssertion: outcome.token };
-    keep(credential, uidOf(pod), { token: outcome, proof }, sentAtMs);
-    return { kind: 'proof', proof };
+    const clientCredential = { clientAssertion: outcome.token };
+    keep(credential, uidOf(pod), { token: outcome, clientCredential }, sentAtMs);
+    return { kind: 'clientCredential', clientCredential };
   }
 
   /** Up to its request to the API server it is one step: no pod comes or goes in between. */
-  async function prove(credential: C, found: Found, signal: AbortSignal): Promise<ProofResult> {
+  async function prove(
+    credential: C,
+    found: Found,
+    signal: AbortSignal,
+  ): Promise<ClientCredentialResult> {
     const key = keyOf(credential);
     if ('reason' in found) {
       kept.delete(key);
@@ -125,11 +137,12 @@ export function openAssertions<C extends { readonly audience: string }>(
     const podUid = uidOf(found.pod);
     const entry = kept.get(key);
     if (entry?.podUid === podUid && clock.wallMs() < entry.usableUntilWallMs) {
-      return { ok: true, proof: entry.proof };
+      return { ok: true, clientCredential: entry.clientCredential };
     }
     const call = callKey(key, podUid);
     const outcome = await calls.share(call, () => ask(credential, found), signal);
-    if (outcome.kind === 'proof') return { ok: true, proof: outcome.proof };
+    if (outcome.kind === 'clientCredential')
+      return { ok: true, clientCredential: outcome.clientCredential };
     const { audience } = credential;
     return { ok: false, failure: failureOfToken(outcome, { ...found, audience }) };
   }
@@ -142,7 +155,7 @@ export function openAssertions<C extends { readonly audience: string }>(
     forget(credential, refused) {
       const key = keyOf(credential);
       const entry = kept.get(key);
-      if (entry?.proof === refused) kept.delete(key);
+      if (entry?.clientCredential === refused) kept.delete(key);
       return everKept.has(refused) || calls.has(callKey(key, uidOf(podOf(credential))));
     },
     get kept() {

@@ -12,9 +12,9 @@ import {
   openCredentialCache,
   unavailableCredential,
   type CredentialCacheOptions,
-  type SecretProofs,
+  type SecretCredentials,
 } from './credential-cache.ts';
-import type { ProofResult } from './descriptor.ts';
+import type { ClientCredentialResult } from './descriptor.ts';
 import { describeSecretKind } from './secret-credential.ts';
 import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
 
@@ -26,15 +26,15 @@ interface FoundFile {
 
 export const certificateKind = describeSecretKind(
   { kind: 'certificate', type: 2, typeTitle: 'certificate' },
-  openCertificateProofs,
+  openCertificateCredentials,
 );
 
 /** Exported for its tests. */
-export function openCertificateProofs(options: CredentialCacheOptions): SecretProofs {
+export function openCertificateCredentials(options: CredentialCacheOptions): SecretCredentials {
   const open = createKeyFileOpener();
   return openCredentialCache(
     (secret, data) =>
-      makeCertificateProof(secret, data, options.clock.wallMs(), open, (expiresAtWallMs) =>
+      makeClientCertificate(secret, data, options.clock.wallMs(), open, (expiresAtWallMs) =>
         options.onCertificate?.(secret, expiresAtWallMs),
       ),
     options,
@@ -42,13 +42,13 @@ export function openCertificateProofs(options: CredentialCacheOptions): SecretPr
 }
 
 /** Exported for its tests. Never rejects. */
-export async function makeCertificateProof(
+export async function makeClientCertificate(
   secret: ObjectName,
   data: ReadonlyMap<string, Buffer>,
   nowWallMs: number,
   open: KeyFileOpener,
   onExpiry: (expiresAtWallMs: number) => void = () => undefined,
-): Promise<ProofResult> {
+): Promise<ClientCredentialResult> {
   const file = findFile(data);
   if (file === undefined) {
     return invalidCredential(
@@ -66,7 +66,7 @@ export async function makeCertificateProof(
     const opened = await open(secret.namespace, { bytes, passwords, nowWallMs });
     const { expiresAtWallMs, ...clientCertificate } = opened;
     onExpiry(expiresAtWallMs);
-    return { ok: true, proof: { clientCertificate } };
+    return { ok: true, clientCredential: { clientCertificate } };
   } catch (error) {
     if (error instanceof KeyFileError && error.code === 'BUSY') {
       return unavailableCredential(`${about} ${error.message}`);

@@ -1,9 +1,9 @@
 /**
- * Proofs that are made of a Secret, kept for a moment: the tokens of many resources are often
+ * Credentials that are made of a Secret, kept for a moment: the tokens of many resources are often
  * wanted at once, and one read serves them all. What cannot be used is kept too, for as long as its
  * failure holds, so that a broken Secret costs one read and not one for every resource.
  *
- * A proof depends on nothing but the Secret, so identities that name the same one share it; where
+ * A client credential depends on nothing but the Secret, so identities that name the same one share it; where
  * none is left that needs it, it goes at once.
  */
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
@@ -12,12 +12,12 @@ import { untilAborted } from '../../../base/deadline.ts';
 import { ExpiringMap } from '../../../base/expiring-map.ts';
 import type { SecretReader, SecretResult } from '../../../kube/accounts/secrets.ts';
 import type { SourceFailure } from '../../source.ts';
-import type { Proof, ProofProvider, ProofResult } from './descriptor.ts';
+import type { ClientCredential, CredentialProvider, ClientCredentialResult } from './descriptor.ts';
 
 export interface CredentialCacheOptions {
   readonly reader: Pick<SecretReader, 'read'>;
   readonly clock: Clock;
-  /** How long a proof is used before its Secret is read again. Default 60 s. */
+  /** How long a client credential is used before its Secret is read again. Default 60 s. */
   readonly keepMs?: number;
   /** Secrets at most; the one used longest ago goes first. Default 1000. */
   readonly maxKept?: number;
@@ -28,12 +28,12 @@ export interface CredentialCacheOptions {
 }
 
 /** What the entries of a Secret prove. Must not reject. */
-export type MakeProof = (
+export type MakeCredential = (
   secret: ObjectName,
   data: ReadonlyMap<string, Buffer>,
-) => ProofResult | Promise<ProofResult>;
+) => ClientCredentialResult | Promise<ClientCredentialResult>;
 
-export type SecretProofs = ProofProvider<{ readonly secret: ObjectName }>;
+export type SecretCredentials = CredentialProvider<{ readonly secret: ObjectName }>;
 
 /** Cooldown of the failure for an unusable Secret. */
 const invalidCooldownMs = 5_000;
@@ -41,11 +41,11 @@ const unavailableCooldownMs = 1_000;
 
 interface Kept {
   readonly secret: ObjectName;
-  readonly result: ProofResult;
+  readonly result: ClientCredentialResult;
 }
 
 export function openCredentialCache(
-  makeProof: MakeProof,
+  makeCredential: MakeCredential,
   {
     reader,
     clock,
@@ -53,19 +53,19 @@ export function openCredentialCache(
     maxKept = 1_000,
     isNeeded = () => true,
   }: CredentialCacheOptions,
-): SecretProofs {
+): SecretCredentials {
   const kept = new ExpiringMap<Kept>(clock, maxKept);
-  const reading = new Map<string, Promise<ProofResult>>();
+  const reading = new Map<string, Promise<ClientCredentialResult>>();
   /** Given to a fetch that did not wait for its read: the Secret may have changed since. */
-  const reused = new WeakSet<Proof>();
+  const reused = new WeakSet<ClientCredential>();
 
-  async function read(secret: ObjectName): Promise<ProofResult> {
+  async function read(secret: ObjectName): Promise<ClientCredentialResult> {
     const found = await reader.read(secret);
-    return found.kind === 'found' ? makeProof(secret, found.data) : unusable(found);
+    return found.kind === 'found' ? makeCredential(secret, found.data) : unusable(found);
   }
 
   /** The read belongs to all who wait for it; it goes on when one of them leaves. */
-  async function startReading(key: string, secret: ObjectName): Promise<ProofResult> {
+  async function startReading(key: string, secret: ObjectName): Promise<ClientCredentialResult> {
     const own = read(secret);
     reading.set(key, own);
     try {
@@ -77,7 +77,7 @@ export function openCredentialCache(
     }
   }
 
-  function keep(key: string, secret: ObjectName, result: ProofResult): void {
+  function keep(key: string, secret: ObjectName, result: ClientCredentialResult): void {
     const cooldownMs = result.ok ? keepMs : Math.min(keepMs, result.failure.cooldownMs);
     if (isNeeded(secret)) kept.set(key, { secret, result }, cooldownMs);
   }
@@ -88,7 +88,7 @@ export function openCredentialCache(
       const key = objectKey(secret.namespace, secret.name);
       const entry = kept.get(key);
       if (entry !== undefined) {
-        if (entry.result.ok) reused.add(entry.result.proof);
+        if (entry.result.ok) reused.add(entry.result.clientCredential);
         return entry.result;
       }
       return untilAborted(signal, reading.get(key) ?? startReading(key, secret));
@@ -96,7 +96,7 @@ export function openCredentialCache(
     forget({ secret }, refused) {
       const key = objectKey(secret.namespace, secret.name);
       const result = kept.get(key)?.result;
-      const isKept = result?.ok === true && result.proof === refused;
+      const isKept = result?.ok === true && result.clientCredential === refused;
       if (isKept) kept.delete(key);
       const hasNewer = reading.has(key) || (result !== undefined && !isKept);
       // One that was read for this very attempt is the newest there is.
@@ -113,12 +113,15 @@ export function openCredentialCache(
 }
 
 /** A credential that is there and cannot be used. */
-export function invalidCredential(description: string): ProofResult {
+export function invalidCredential(description: string): ClientCredentialResult {
   return failed({ reason: 'credential_invalid', description, cooldownMs: invalidCooldownMs });
 }
 
 /** One that may be used later. */
-export function unavailableCredential(description: string, retryAfterMs?: number): ProofResult {
+export function unavailableCredential(
+  description: string,
+  retryAfterMs?: number,
+): ClientCredentialResult {
   return failed({
     reason: 'upstream_down',
     description,
@@ -127,7 +130,7 @@ export function unavailableCredential(description: string, retryAfterMs?: number
   });
 }
 
-function unusable(result: Exclude<SecretResult, { kind: 'found' }>): ProofResult {
+function unusable(result: Exclude<SecretResult, { kind: 'found' }>): ClientCredentialResult {
   switch (result.kind) {
     case 'missing':
       return failed({
@@ -143,6 +146,6 @@ function unusable(result: Exclude<SecretResult, { kind: 'found' }>): ProofResult
   }
 }
 
-function failed(failure: SourceFailure): ProofResult {
+function failed(failure: SourceFailure): ClientCredentialResult {
   return { ok: false, failure };
 }

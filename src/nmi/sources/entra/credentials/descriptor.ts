@@ -1,8 +1,8 @@
 /**
  * What there is to a kind of credential: how an `AzureIdentity` names one, what it is called, and
- * how it is made into a proof. Each kind has one descriptor; `kinds.ts` lists them.
+ * how it is made into a client credential. Each kind has one descriptor; `kinds.ts` lists them.
  *
- * A proof is secret: it goes into the request to Entra ID and nowhere else, and nobody keeps it
+ * A client credential is secret: it goes into the request to Entra ID and nowhere else, and nobody keeps it
  * longer than it needs.
  */
 import type { Clock } from '../../../../cache/clock.ts';
@@ -13,13 +13,13 @@ import type { PodName } from '../../../kube/accounts/token-request.ts';
 import type { SourceFailure } from '../../source.ts';
 
 /** In the words of MSAL, which makes the request of it. */
-export type Proof =
+export type ClientCredential =
   | { readonly clientSecret: string }
-  | { readonly clientCertificate: CertificateProof }
+  | { readonly clientCertificate: ClientCertificate }
   /** A signed JWT of a service account. */
   | { readonly clientAssertion: string };
 
-export interface CertificateProof {
+export interface ClientCertificate {
   /** SHA-256 of the certificate's DER form, in hex. */
   readonly thumbprintSha256: string;
   /** PKCS#8 PEM of the RSA key. */
@@ -29,30 +29,30 @@ export interface CertificateProof {
 }
 
 /** With its end, which is not for Entra ID; milliseconds since the epoch. */
-export interface OpenedCertificate extends CertificateProof {
+export interface OpenedCertificate extends ClientCertificate {
   readonly expiresAtWallMs: number;
 }
 
-export type ProofResult =
-  | { readonly ok: true; readonly proof: Proof }
+export type ClientCredentialResult =
+  | { readonly ok: true; readonly clientCredential: ClientCredential }
   | { readonly ok: false; readonly failure: SourceFailure };
 
 /** Nothing is kept, and nothing armed, after its disposal. */
-export interface ProofProvider<C> extends Disposable {
+export interface CredentialProvider<C> extends Disposable {
   /** Never rejects, except with the signal's reason when that aborts. */
-  get(credential: C, signal: AbortSignal): Promise<ProofResult>;
+  get(credential: C, signal: AbortSignal): Promise<ClientCredentialResult>;
   /**
-   * Entra ID refused a proof that `get` gave. Forgets it, so that the next `get` reads anew.
-   * @returns whether the next one can differ, to each whose proof was refused: of several fetches
+   * Entra ID refused a client credential that `get` gave. Forgets it, so that the next `get` reads anew.
+   * @returns whether the next one can differ, to each whose client credential was refused: of several fetches
    *   under way with a rotated secret all are worth another try.
    */
-  forget(credential: C, refused: Proof): boolean;
+  forget(credential: C, refused: ClientCredential): boolean;
   /** Forgets what is no longer needed; to be called when that, or a pod, may have changed. */
   dropUnneeded(): void;
 }
 
-/** What proofs are made with. */
-export interface ProofContext<C> {
+/** What client credentials are made with. */
+export interface CredentialContext<C> {
   readonly client: KubeClient;
   readonly clock: Clock;
   /**
@@ -100,5 +100,5 @@ export interface CredentialKind<C extends { readonly kind: string }> {
   /** Differs for what is proven by something else, among credentials of the kind. Not secret. */
   key(credential: C): string;
   objectOf(credential: C): ObjectName | undefined;
-  open(context: ProofContext<C>): ProofProvider<C>;
+  open(context: CredentialContext<C>): CredentialProvider<C>;
 }

@@ -10,8 +10,12 @@
  */
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
 import { createOwnAccount, type OwnAccount } from '../../../kube/accounts/own-account.ts';
-import { openAssertions, type AssertionProofs, type AssertionsOptions } from './assertion-cache.ts';
-import type { CredentialKind, ProofContext } from './descriptor.ts';
+import {
+  openAssertions,
+  type AssertionCredentials,
+  type AssertionsOptions,
+} from './assertion-cache.ts';
+import type { CredentialKind, CredentialContext } from './descriptor.ts';
 import { failureOfAccount, noLivePod } from './federated-failure.ts';
 
 export interface PodCredential {
@@ -36,7 +40,7 @@ export const federatedPodKind: CredentialKind<PodCredential> = {
     federation === '' || federation === 'pod' ? podCredential(serviceAccount, audience) : undefined,
   key: keyOfPod,
   objectOf: ({ serviceAccount }) => serviceAccount,
-  open: openPodProofs,
+  open: openPodCredentials,
 };
 
 export const federatedNodeKind: CredentialKind<NodeCredential> = {
@@ -49,7 +53,7 @@ export const federatedNodeKind: CredentialKind<NodeCredential> = {
       : 'has a spec.federation that is neither "pod" nor "node"',
   key: keyOfNode,
   objectOf: () => undefined,
-  open: (context) => openNodeProofs({ ...context, ownAccount: createOwnAccount(context) }),
+  open: (context) => openNodeCredentials({ ...context, ownAccount: createOwnAccount(context) }),
 };
 
 export function podCredential(serviceAccount: ObjectName, audience: string): PodCredential {
@@ -64,10 +68,10 @@ function keyOfNode({ audience }: NodeCredential): string {
   return audience;
 }
 
-/** Exported for its tests, as `openNodeProofs`. */
-export function openPodProofs(
-  options: AssertionsOptions<PodCredential> & Pick<ProofContext<PodCredential>, 'livePodOf'>,
-): AssertionProofs<PodCredential> {
+/** Exported for its tests, as `openNodeCredentials`. */
+export function openPodCredentials(
+  options: AssertionsOptions<PodCredential> & Pick<CredentialContext<PodCredential>, 'livePodOf'>,
+): AssertionCredentials<PodCredential> {
   return openAssertions(options, {
     key: keyOfPod,
     podOf: ({ serviceAccount }) => options.livePodOf(serviceAccount),
@@ -78,9 +82,9 @@ export function openPodProofs(
   });
 }
 
-export function openNodeProofs(
+export function openNodeCredentials(
   options: AssertionsOptions<NodeCredential> & { readonly ownAccount: OwnAccount },
-): AssertionProofs<NodeCredential> {
+): AssertionCredentials<NodeCredential> {
   const { ownAccount } = options;
   return openAssertions(options, {
     key: keyOfNode,

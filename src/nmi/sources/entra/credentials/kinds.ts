@@ -1,7 +1,7 @@
 /** The kinds of credentials that prove an identity to Entra ID. A new one is its file and a line. */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { certificateKind } from './certificate.ts';
-import type { CredentialKind, ProofContext, ProofProvider } from './descriptor.ts';
+import type { CredentialKind, CredentialContext, CredentialProvider } from './descriptor.ts';
 import { federatedNodeKind, federatedPodKind } from './federated.ts';
 import { secretKind } from './secret.ts';
 
@@ -9,7 +9,7 @@ const list = [secretKind, certificateKind, federatedPodKind, federatedNodeKind] 
 
 type CredentialOf<K> = K extends CredentialKind<infer C> ? C : never;
 
-/** What proves to Entra ID that the agent may speak for an application; never the proof itself. */
+/** What proves to Entra ID that the agent may speak for an application; never the client credential itself. */
 export type EntraCredential = CredentialOf<(typeof list)[number]>;
 
 export const credentialKinds: readonly CredentialKind<EntraCredential>[] = list;
@@ -44,16 +44,23 @@ export function secretOf(credential: EntraCredential): ObjectName | undefined {
 }
 
 /** One provider for all kinds. */
-export function openProofs(context: ProofContext<EntraCredential>): ProofProvider<EntraCredential> {
-  const opened = credentialKinds.map((each) => ({ kind: each.kind, proofs: each.open(context) }));
+export function openCredentials(
+  context: CredentialContext<EntraCredential>,
+): CredentialProvider<EntraCredential> {
+  const opened = credentialKinds.map((each) => ({
+    kind: each.kind,
+    clientCredentials: each.open(context),
+  }));
   return {
-    get: (credential, signal) => ofKind(opened, credential).proofs.get(credential, signal),
-    forget: (credential, refused) => ofKind(opened, credential).proofs.forget(credential, refused),
+    get: (credential, signal) =>
+      ofKind(opened, credential).clientCredentials.get(credential, signal),
+    forget: (credential, refused) =>
+      ofKind(opened, credential).clientCredentials.forget(credential, refused),
     dropUnneeded() {
-      for (const { proofs } of opened) proofs.dropUnneeded();
+      for (const { clientCredentials } of opened) clientCredentials.dropUnneeded();
     },
     [Symbol.dispose]() {
-      for (const { proofs } of opened) proofs[Symbol.dispose]();
+      for (const { clientCredentials } of opened) clientCredentials[Symbol.dispose]();
     },
   };
 }

@@ -2,7 +2,7 @@
 import { isDnsSubdomain } from '../../../base/dns-name.ts';
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
 import { createSecretReader } from '../../../kube/accounts/secrets.ts';
-import type { CredentialCacheOptions, SecretProofs } from './credential-cache.ts';
+import type { CredentialCacheOptions, SecretCredentials } from './credential-cache.ts';
 import type { CredentialKind, CredentialSettings } from './descriptor.ts';
 
 export interface SecretCredential<K extends string> {
@@ -15,7 +15,7 @@ export function describeSecretKind<K extends string>(
     CredentialKind<SecretCredential<K>>,
     'kind' | 'type' | 'typeTitle' | 'hasAuxiliaryTenants'
   >,
-  open: (options: CredentialCacheOptions) => SecretProofs,
+  open: (options: CredentialCacheOptions) => SecretCredentials,
 ): CredentialKind<SecretCredential<K>> {
   const { kind } = own;
   return {

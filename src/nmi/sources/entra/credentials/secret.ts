@@ -9,9 +9,9 @@ import {
   invalidCredential,
   openCredentialCache,
   type CredentialCacheOptions,
-  type SecretProofs,
+  type SecretCredentials,
 } from './credential-cache.ts';
-import type { ProofResult } from './descriptor.ts';
+import type { ClientCredentialResult } from './descriptor.ts';
 import { describeSecretKind } from './secret-credential.ts';
 import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
 
@@ -19,19 +19,19 @@ const secretKey = 'clientSecret';
 
 export const secretKind = describeSecretKind(
   { kind: 'secret', type: 1, typeTitle: 'secret', hasAuxiliaryTenants: true },
-  openSecretProofs,
+  openSecretCredentials,
 );
 
 /** Exported for its tests. */
-export function openSecretProofs(options: CredentialCacheOptions): SecretProofs {
-  return openCredentialCache(makeSecretProof, options);
+export function openSecretCredentials(options: CredentialCacheOptions): SecretCredentials {
+  return openCredentialCache(makeClientSecret, options);
 }
 
 /** Exported for its tests: no I/O. */
-export function makeSecretProof(
+export function makeClientSecret(
   secret: ObjectName,
   data: ReadonlyMap<string, Buffer>,
-): ProofResult {
+): ClientCredentialResult {
   const title = titleOf(secret);
   const [onlyKey = secretKey] = data.size === 1 ? data.keys() : [];
   const key = data.has(secretKey) ? secretKey : onlyKey;
@@ -53,5 +53,5 @@ export function makeSecretProof(
   if (clientSecret === '') {
     return invalidCredential(`${title} has nothing under the key "${printable(key)}"`);
   }
-  return { ok: true, proof: { clientSecret } };
+  return { ok: true, clientCredential: { clientSecret } };
 }

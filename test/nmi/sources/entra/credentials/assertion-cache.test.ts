@@ -3,11 +3,11 @@ import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { openFakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
 import { asRecord, parseRecord } from '../../../../../src/nmi/base/json-value.ts';
-import { openPodProofs } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
-import type { ProofResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import { openPodCredentials } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
+import type { ClientCredentialResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import type { SourceFailure } from '../../../../../src/nmi/sources/source.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
-import { clientOf, rawPod } from '../../../kube/kube-world.ts';
+import { clientOf, rawPod } from '../../../kube/kube-test-bed.ts';
 import {
   assertionOf,
   audience,
@@ -18,7 +18,7 @@ import {
   podIdentity,
 } from '../federated-stand.ts';
 
-function failureOf(result: ProofResult): SourceFailure {
+function failureOf(result: ClientCredentialResult): SourceFailure {
   assert.ok(!result.ok);
   return result.failure;
 }
@@ -29,14 +29,16 @@ describe('the assertion of a pod', () => {
     await using client = await clientOf(fake);
     fake.apply({ apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'demo' } });
     const uid = fake.apply(rawPod('one')).metadata.uid!;
-    using proofs = openPodProofs({
+    using clientCredentials = openPodCredentials({
       client,
       clock: new HandClock(Date.now()),
       isNeeded: () => true,
       livePodOf: () => ({ name: 'one', uid }),
     });
     const { credential } = podIdentity('demo', { namespace: 'default' });
-    const assertion = assertionOf(await proofs.get(credential, AbortSignal.timeout(5_000)));
+    const assertion = assertionOf(
+      await clientCredentials.get(credential, AbortSignal.timeout(5_000)),
+    );
     const [, payload = ''] = assertion.split('.');
     const claims = parseRecord(Buffer.from(payload, 'base64url').toString('utf8'));
     assert.deepEqual(claims?.['aud'], [audience]);
@@ -67,7 +69,7 @@ describe('the assertion of a pod', () => {
 
   it('counts its life from when it was asked for', async () => {
     using stand = openStand({ a: 'u1' });
-    const asking = stand.proofs.pod.get(podIdentity('a'), stand.signal);
+    const asking = stand.clientCredentials.pod.get(podIdentity('a'), stand.signal);
     stand.clock.advance(4_000);
     await stand.api.landAll();
     const first = assertionOf(await asking);
@@ -80,7 +82,7 @@ describe('the assertion of a pod', () => {
   it('is asked for once by all who want it at the same time', async () => {
     using stand = openStand({ a: 'u1' });
     const gets = Array.from({ length: 1_000 }, () =>
-      stand.proofs.pod.get(podIdentity('a'), stand.signal),
+      stand.clientCredentials.pod.get(podIdentity('a'), stand.signal),
     );
     await nextTurn();
     assert.equal(stand.api.asked, 1);
@@ -119,7 +121,7 @@ describe('the assertion of a pod', () => {
     stand.pods.set('a', 'u2');
     const second = await stand.ask('a');
     assert.equal(claimsOf(second).podUid, 'u2');
-    assert.equal(stand.proofs.kept, 1);
+    assert.equal(stand.clientCredentials.kept, 1);
     stand.clock.advance(50 * minuteMs);
     assert.equal(await stand.ask('a'), second, 'the end of the old one took the new one along');
     stand.pods.set('a', 'u1');
@@ -133,15 +135,15 @@ describe('the assertion of a pod', () => {
     const failure = failureOf(await stand.get(podIdentity('a')));
     assert.equal(failure.reason, 'credential_missing');
     assert.match(failure.description, /^No live pod .* service account ns\/a$/);
-    assert.equal(stand.proofs.kept, 0);
+    assert.equal(stand.clientCredentials.kept, 0);
     assert.equal(stand.api.asked, 1);
   });
 
   it('is not kept when its pod went while it was made', async () => {
     using stand = openStand({ a: 'u1' });
-    const asking = stand.proofs.pod.get(podIdentity('a'), stand.signal);
+    const asking = stand.clientCredentials.pod.get(podIdentity('a'), stand.signal);
     stand.pods.set('a', 'u2');
-    const next = stand.proofs.pod.get(podIdentity('a'), stand.signal);
+    const next = stand.clientCredentials.pod.get(podIdentity('a'), stand.signal);
     await nextTurn();
     assert.equal(stand.api.open.length, 2);
     // The successor's comes first, the predecessor's must not take its place.
@@ -158,10 +160,10 @@ describe('the assertion of a pod', () => {
     await stand.ask('b');
     await stand.askNode();
     stand.pods.delete('b');
-    stand.proofs.dropUnneeded();
-    assert.equal(stand.proofs.kept, 2);
+    stand.clientCredentials.dropUnneeded();
+    assert.equal(stand.clientCredentials.kept, 2);
     stand.clock.advance(hourMs);
-    assert.equal(stand.proofs.kept, 0);
+    assert.equal(stand.clientCredentials.kept, 0);
     assert.deepEqual(stand.clock.armed, []);
   });
 
@@ -179,13 +181,13 @@ describe('the assertion of a pod', () => {
     const first = await stand.ask('a');
     await stand.ask('b');
     await stand.askNode();
-    assert.equal(stand.proofs.kept, 3);
+    assert.equal(stand.clientCredentials.kept, 3);
     for (const name of ['b', 'node']) needed.delete(name);
-    stand.proofs.dropUnneeded();
-    assert.equal(stand.proofs.kept, 1);
+    stand.clientCredentials.dropUnneeded();
+    assert.equal(stand.clientCredentials.kept, 1);
     await stand.ask('b');
     await stand.askNode();
-    assert.equal(stand.proofs.kept, 1, 'what was asked for before is not kept after');
+    assert.equal(stand.clientCredentials.kept, 1, 'what was asked for before is not kept after');
     assert.equal(await stand.ask('a'), first);
   });
 
@@ -195,7 +197,7 @@ describe('the assertion of a pod', () => {
     await stand.ask('b');
     await stand.ask('a');
     await stand.ask('c');
-    assert.equal(stand.proofs.kept, 2);
+    assert.equal(stand.clientCredentials.kept, 2);
     assert.equal(await stand.ask('a'), first);
     assert.equal(stand.api.asked, 3);
     await stand.ask('b');
@@ -204,17 +206,17 @@ describe('the assertion of a pod', () => {
 
   it('that was refused is forgotten once; a new one is not taken for it', async () => {
     using stand = openStand({ a: 'u1' });
-    assert.equal(stand.proofs.pod.forget(podIdentity('a')), false, 'it never gave one');
+    assert.equal(stand.clientCredentials.pod.forget(podIdentity('a')), false, 'it never gave one');
     const first = await stand.ask('a');
-    const refused = stand.proofs.pod.latest(podIdentity('a'));
+    const refused = stand.clientCredentials.pod.latest(podIdentity('a'));
     // Each that had it refused may try another, in whatever order they hear of it.
-    assert.equal(stand.proofs.pod.forget(podIdentity('a'), refused), true);
-    assert.equal(stand.proofs.pod.forget(podIdentity('a'), refused), true);
-    const asking = stand.proofs.pod.get(podIdentity('a'), stand.signal);
+    assert.equal(stand.clientCredentials.pod.forget(podIdentity('a'), refused), true);
+    assert.equal(stand.clientCredentials.pod.forget(podIdentity('a'), refused), true);
+    const asking = stand.clientCredentials.pod.get(podIdentity('a'), stand.signal);
     await stand.api.landAll();
     const second = assertionOf(await asking);
     assert.notEqual(second, first);
-    assert.equal(stand.proofs.pod.forget(podIdentity('a'), refused), true);
+    assert.equal(stand.clientCredentials.pod.forget(podIdentity('a'), refused), true);
     assert.equal(await stand.ask('a'), second, 'which stays');
     assert.equal(stand.api.asked, 2);
   });
@@ -222,7 +224,7 @@ describe('the assertion of a pod', () => {
   it('does not come to one who gives up, and is there for the next', async () => {
     using stand = openStand({ a: 'u1' });
     const stop = new AbortController();
-    const given = stand.proofs.pod.get(podIdentity('a'), stop.signal);
+    const given = stand.clientCredentials.pod.get(podIdentity('a'), stop.signal);
     stop.abort(new Error('enough'));
     await assert.rejects(given, /^Error: enough$/);
     await stand.api.landAll();
@@ -233,11 +235,11 @@ describe('the assertion of a pod', () => {
   it('is neither kept nor armed after disposal', async () => {
     const stand = openStand({ a: 'u1', b: 'u2' });
     await stand.ask('a');
-    const late = stand.proofs.pod.get(podIdentity('b'), stand.signal);
+    const late = stand.clientCredentials.pod.get(podIdentity('b'), stand.signal);
     stand[Symbol.dispose]();
     await stand.api.landAll();
     assertionOf(await late);
-    assert.equal(stand.proofs.kept, 0);
+    assert.equal(stand.clientCredentials.kept, 0);
     assert.deepEqual(stand.clock.armed, []);
   });
 });

@@ -6,38 +6,38 @@ import forge from 'node-forge';
 import { openFakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
 import { createSecretReader } from '../../../../../src/nmi/kube/accounts/secrets.ts';
 import {
-  makeCertificateProof,
-  openCertificateProofs,
+  makeClientCertificate,
+  openCertificateCredentials,
 } from '../../../../../src/nmi/sources/entra/credentials/certificate.ts';
 import { KeyFileError } from '../../../../../src/nmi/sources/entra/credentials/key-file-error.ts';
 import type { KeyFileOpener } from '../../../../../src/nmi/sources/entra/credentials/key-file-opener.ts';
 import { openKeyFile } from '../../../../../src/nmi/sources/entra/credentials/key-file.ts';
 import type {
-  CertificateProof,
-  ProofResult,
+  ClientCertificate,
+  ClientCredentialResult,
 } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
-import { clientOf } from '../../../kube/kube-world.ts';
+import { clientOf } from '../../../kube/kube-test-bed.ts';
 import { openKeyFiles, withoutLegacy, withoutOpenssl, type KeyFiles } from '../key-files.ts';
 
 const { asn1 } = forge;
 const name = { namespace: 'default', name: 'sp' };
 const dayMs = 24 * 3_600_000;
-/** In no message and no proof. */
+/** In no message and no client credential. */
 const password = 'canary-password-7c1e';
 
 type Entries = Readonly<Record<string, string | Buffer>>;
 
-function make(entries: Entries, nowWallMs = Date.now()): Promise<ProofResult> {
+function make(entries: Entries, nowWallMs = Date.now()): Promise<ClientCredentialResult> {
   const data = Object.entries(entries).map(([key, value]) => [key, Buffer.from(value)] as const);
   // On this thread: what is opened is the matter here, and a thousand threads would take minutes.
   const open: KeyFileOpener = async (_owner, file) => openKeyFile(file);
-  return makeCertificateProof(name, new Map(data), nowWallMs, open);
+  return makeClientCertificate(name, new Map(data), nowWallMs, open);
 }
 
-function proofIn(result: ProofResult): CertificateProof {
-  assert.ok(result.ok && 'clientCertificate' in result.proof, JSON.stringify(result));
-  return result.proof.clientCertificate;
+function credentialIn(result: ClientCredentialResult): ClientCertificate {
+  assert.ok(result.ok && 'clientCertificate' in result.clientCredential, JSON.stringify(result));
+  return result.clientCredential.clientCertificate;
 }
 
 async function refusal(entries: Entries, nowWallMs?: number): Promise<string> {
@@ -65,8 +65,11 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
   });
 
   /** The application's key, its certificate and, after it, its issuers in order. */
-  function assertProof(result: ProofResult, subjects = ['application', 'intermediate', 'root']) {
-    const { privateKey, thumbprintSha256, x5c } = proofIn(result);
+  function assertCertificate(
+    result: ClientCredentialResult,
+    subjects = ['application', 'intermediate', 'root'],
+  ) {
+    const { privateKey, thumbprintSha256, x5c } = credentialIn(result);
     assert.ok(createPrivateKey(privateKey).equals(files.key));
     assert.match(privateKey, /^-----BEGIN PRIVATE KEY-----\n/);
     const chain = certificatesIn(x5c);
@@ -80,24 +83,26 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
   const pfxPassword = ['-passout', `pass:${password}`];
 
   it('is taken from PKCS#12, and its chain put in order', async () => {
-    assertProof(await make({ certificate: await files.pfx(...pfxPassword), password }));
+    assertCertificate(await make({ certificate: await files.pfx(...pfxPassword), password }));
   });
 
   it('is taken from old PKCS#12', { skip: withoutLegacy }, async () => {
-    assertProof(await make({ certificate: await files.pfx('-legacy', ...pfxPassword), password }));
+    assertCertificate(
+      await make({ certificate: await files.pfx('-legacy', ...pfxPassword), password }),
+    );
   });
 
   it('needs no password where there is none', async () => {
     const certificate = await files.pfx('-passout', 'pass:');
     for (const entries of [{}, { password: '' }, { password: '\n' }]) {
-      assertProof(await make({ certificate, ...entries }));
+      assertCertificate(await make({ certificate, ...entries }));
     }
   });
 
   it('opens with a password that has a line end, its own or that of echo', async () => {
     const certificate = await files.pfx(...pfxPassword);
-    assertProof(await make({ certificate, password: `${password}\n` }));
-    assertProof(await make({ certificate, password: `${password}\r\n` }));
+    assertCertificate(await make({ certificate, password: `${password}\n` }));
+    assertCertificate(await make({ certificate, password: `${password}\r\n` }));
   });
 
   it('is taken from PEM, whatever the order and whatever stands between', async () => {
@@ -107,7 +112,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
       [root, 'Bag Attributes: <none>\n', leaf, '\n', intermediate, keyPem],
       [leaf, root, intermediate, keyPem].map((pem) => pem.replaceAll('\n', '\r\n')),
     ]) {
-      assertProof(await make({ certificate: certificate.join('') }));
+      assertCertificate(await make({ certificate: certificate.join('') }));
     }
   });
 
@@ -125,7 +130,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     ]) {
       for (const given of [password, `${password}\n`]) {
         const result = await make({ certificate: `${key}${leaf}`, password: given });
-        assertProof(result, ['application']);
+        assertCertificate(result, ['application']);
       }
     }
   });
@@ -134,15 +139,15 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     const { keyPem, leaf, intermediate, root } = files;
     const chain = `${leaf}${intermediate}`.trimEnd();
     const entries = { 'tls.crt': chain, 'tls.key': keyPem, 'ca.crt': root };
-    assertProof(await make(entries), ['application', 'intermediate']);
+    assertCertificate(await make(entries), ['application', 'intermediate']);
   });
 
   it('is taken from base64 of base64, as Key Vault gives it', async () => {
     const bytes = await files.pfx('-passout', 'pass:');
     const lines = bytes.toString('base64').replaceAll(/.{64}/g, '$&\n');
-    assertProof(await make({ certificate: `${lines}\n` }));
+    assertCertificate(await make({ certificate: `${lines}\n` }));
     const pem = Buffer.from(`${files.keyPem}${files.leaf}`).toString('base64');
-    assertProof(await make({ certificate: pem }), ['application']);
+    assertCertificate(await make({ certificate: pem }), ['application']);
   });
 
   it('is the valid one, and of those the one that ends last, of several for the same key', async () => {
@@ -151,7 +156,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     const long = await files.selfSigned(50);
     const thumbprintAt = async (days: number): Promise<string> => {
       const certificate = [short, keyPem, long].join('');
-      return proofIn(await make({ certificate }, Date.now() + days * dayMs)).thumbprintSha256;
+      return credentialIn(await make({ certificate }, Date.now() + days * dayMs)).thumbprintSha256;
     };
     const hashOf = (pem: string): string =>
       new X509Certificate(pem).fingerprint256.replaceAll(':', '').toLowerCase();
@@ -163,7 +168,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     const { keyPem, leaf, root } = files;
     const { certificate: other } = await files.ec();
     const result = await make({ certificate: [keyPem, other, root, leaf].join('') });
-    assertProof(result, ['application']);
+    assertCertificate(result, ['application']);
   });
 
   it('is refused before and after its time, with the date', async () => {
@@ -334,7 +339,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
   it('says nothing of an error that is not written for a pod', async () => {
     const data = new Map([['certificate', Buffer.from(password)]]);
     const open: KeyFileOpener = () => Promise.reject(new TypeError(`cannot read ${password}`));
-    const result = await makeCertificateProof(name, data, Date.now(), open);
+    const result = await makeClientCertificate(name, data, Date.now(), open);
     assert.ok(!result.ok);
     assert.equal(
       result.failure.description,
@@ -346,7 +351,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     const open: KeyFileOpener = () =>
       Promise.reject(new KeyFileError('BUSY', 'waits behind too many others'));
     const data = new Map([['certificate', Buffer.from('x')]]);
-    const result = await makeCertificateProof(name, data, Date.now(), open);
+    const result = await makeClientCertificate(name, data, Date.now(), open);
     assert.ok(!result.ok);
     assert.equal(result.failure.reason, 'upstream_down');
     assert.equal(
@@ -360,13 +365,13 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     await using client = await clientOf(fake);
     const clock = new HandClock(Date.now());
     const ends: [string, number][] = [];
-    using proofs = openCertificateProofs({
+    using clientCredentials = openCertificateCredentials({
       reader: createSecretReader(client),
       clock,
       onCertificate: (secret, expiresAtWallMs) => ends.push([secret.name, expiresAtWallMs]),
     });
-    const get = (): Promise<ProofResult> =>
-      proofs.get({ secret: name }, new AbortController().signal);
+    const get = (): Promise<ClientCredentialResult> =>
+      clientCredentials.get({ secret: name }, new AbortController().signal);
     const apply = (bytes: Buffer): void => {
       fake.apply({
         apiVersion: 'v1',
@@ -380,13 +385,13 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     };
     apply(await files.pfx(...pfxPassword));
     const [one, other] = await Promise.all([get(), get()]);
-    assertProof(one);
+    assertCertificate(one);
     assert.equal(one, other);
     const renewed = await files.selfSigned(40);
     apply(await files.pfxOf(`${files.keyPem}${renewed}`, ...pfxPassword));
     assert.equal(await get(), one);
     clock.advance(60_000);
-    const next = proofIn(await get());
+    const next = credentialIn(await get());
     assert.equal(next.x5c, renewed);
     assert.equal(fake.requests.length, 2);
     const validTo = [files.leaf, renewed].map((pem) =>

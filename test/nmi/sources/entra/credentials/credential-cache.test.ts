@@ -7,12 +7,12 @@ import {
   type SecretResult,
 } from '../../../../../src/nmi/kube/accounts/secrets.ts';
 import type {
-  Proof,
-  ProofResult,
+  ClientCredential,
+  ClientCredentialResult,
 } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
-import { openSecretProofs } from '../../../../../src/nmi/sources/entra/credentials/secret.ts';
+import { openSecretCredentials } from '../../../../../src/nmi/sources/entra/credentials/secret.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
-import { clientOf } from '../../../kube/kube-world.ts';
+import { clientOf } from '../../../kube/kube-test-bed.ts';
 
 const never = new AbortController().signal;
 const name = { namespace: 'default', name: 'sp' };
@@ -28,9 +28,9 @@ function apply(fake: FakeKube, data: Readonly<Record<string, string>>): void {
   });
 }
 
-function secretIn(result: ProofResult): string {
-  assert.ok(result.ok && 'clientSecret' in result.proof, JSON.stringify(result));
-  return result.proof.clientSecret;
+function secretIn(result: ClientCredentialResult): string {
+  assert.ok(result.ok && 'clientSecret' in result.clientCredential, JSON.stringify(result));
+  return result.clientCredential.clientSecret;
 }
 
 /** Answers each read when the test says so. */
@@ -58,53 +58,57 @@ function foundIn(text: string): SecretResult {
   return { kind: 'found', data: new Map([['clientSecret', Buffer.from(text)]]) };
 }
 
-describe('proofs by client secret', () => {
+describe('client credentials by client secret', () => {
   it('are read once, kept for a minute, and then read anew', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const clock = new HandClock();
-    using proofs = openSecretProofs({ reader: createSecretReader(client), clock });
+    using clientCredentials = openSecretCredentials({ reader: createSecretReader(client), clock });
     apply(fake, { clientSecret: 'one' });
     const firsts = await Promise.all(
-      Array.from({ length: 20 }, () => proofs.get({ secret: name }, never)),
+      Array.from({ length: 20 }, () => clientCredentials.get({ secret: name }, never)),
     );
     assert.deepEqual(new Set(firsts.map(secretIn)), new Set(['one']));
     apply(fake, { clientSecret: 'two' });
     clock.advance(59_999);
-    assert.equal(secretIn(await proofs.get({ secret: name }, never)), 'one');
+    assert.equal(secretIn(await clientCredentials.get({ secret: name }, never)), 'one');
     assert.equal(fake.requests.length, 1);
     clock.advance(1);
     assert.deepEqual(clock.armed, []);
-    assert.equal(secretIn(await proofs.get({ secret: name }, never)), 'two');
+    assert.equal(secretIn(await clientCredentials.get({ secret: name }, never)), 'two');
     assert.equal(fake.requests.length, 2);
   });
 
   it('that were refused are forgotten, so that a rotated one is seen at once', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
-    using proofs = openSecretProofs({
+    using clientCredentials = openSecretCredentials({
       reader: createSecretReader(client),
       clock: new HandClock(),
     });
-    const get = async (): Promise<Proof> => {
-      const result = await proofs.get({ secret: name }, never);
+    const get = async (): Promise<ClientCredential> => {
+      const result = await clientCredentials.get({ secret: name }, never);
       assert.ok(result.ok);
-      return result.proof;
+      return result.clientCredential;
     };
     apply(fake, { clientSecret: 'one' });
     const first = await get();
-    assert.equal(proofs.forget({ secret: name }, first), false, 'another read brings the same');
+    assert.equal(
+      clientCredentials.forget({ secret: name }, first),
+      false,
+      'another read brings the same',
+    );
     assert.deepEqual(await get(), { clientSecret: 'one' });
     apply(fake, { clientSecret: 'two' });
     const [one, other] = [await get(), await get()];
     assert.deepEqual(one, { clientSecret: 'one' });
     // Two fetches under way with the old one: both are worth another try, by one read.
-    assert.equal(proofs.forget({ secret: name }, one), true);
+    assert.equal(clientCredentials.forget({ secret: name }, one), true);
     const reading = get();
-    assert.equal(proofs.forget({ secret: name }, other), true);
+    assert.equal(clientCredentials.forget({ secret: name }, other), true);
     const next = await reading;
     assert.deepEqual(next, { clientSecret: 'two' });
-    assert.equal(proofs.forget({ secret: name }, other), true, 'there is a newer one');
+    assert.equal(clientCredentials.forget({ secret: name }, other), true, 'there is a newer one');
     assert.equal(await get(), next, 'which stays');
     assert.equal(fake.requests.length, 3);
   });
@@ -113,9 +117,9 @@ describe('proofs by client secret', () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const clock = new HandClock();
-    using proofs = openSecretProofs({ reader: createSecretReader(client), clock });
+    using clientCredentials = openSecretCredentials({ reader: createSecretReader(client), clock });
     const failure = async (): Promise<string> => {
-      const result = await proofs.get({ secret: name }, never);
+      const result = await clientCredentials.get({ secret: name }, never);
       return result.ok ? 'none' : `${result.failure.reason} ${result.failure.retryAfterS ?? ''}`;
     };
     assert.equal(await failure(), 'credential_missing ');
@@ -135,8 +139,14 @@ describe('proofs by client secret', () => {
   it('of a name that no Secret can have are refused without a request', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
-    using proofs = openSecretProofs({ reader: createSecretReader(client), clock: new HandClock() });
-    const result = await proofs.get({ secret: { namespace: 'default', name: '../pods/x' } }, never);
+    using clientCredentials = openSecretCredentials({
+      reader: createSecretReader(client),
+      clock: new HandClock(),
+    });
+    const result = await clientCredentials.get(
+      { secret: { namespace: 'default', name: '../pods/x' } },
+      never,
+    );
     assert.ok(!result.ok && result.failure.reason === 'credential_invalid');
     assert.equal(fake.requests.length, 0);
   });
@@ -145,21 +155,21 @@ describe('proofs by client secret', () => {
     const reader = heldReader();
     const clock = new HandClock();
     let isNeeded = true;
-    using proofs = openSecretProofs({
+    using clientCredentials = openSecretCredentials({
       reader,
       clock,
       isNeeded: (secret) => isNeeded || secret.name === 'other',
     });
     const get = async (secret: string): Promise<string> => {
-      const got = proofs.get({ secret: { namespace: 'default', name: secret } }, never);
+      const got = clientCredentials.get({ secret: { namespace: 'default', name: secret } }, never);
       reader.answer(foundIn(secret));
       return secretIn(await got);
     };
     await get('sp');
     await get('other');
-    const late = proofs.get({ secret: { namespace: 'default', name: 'late' } }, never);
+    const late = clientCredentials.get({ secret: { namespace: 'default', name: 'late' } }, never);
     isNeeded = false;
-    proofs.dropUnneeded();
+    clientCredentials.dropUnneeded();
     reader.answer(foundIn('late'));
     assert.equal(secretIn(await late), 'late', 'who asked when it was needed');
     assert.equal(clock.armed.length, 1);
@@ -170,13 +180,16 @@ describe('proofs by client secret', () => {
 
   it('are given to those who wait although one of them leaves', async () => {
     const reader = heldReader();
-    using proofs = openSecretProofs({ reader, clock: new HandClock() });
+    using clientCredentials = openSecretCredentials({ reader, clock: new HandClock() });
     const leaving = new AbortController();
-    const left = proofs.get({ secret: name }, leaving.signal);
-    const stays = proofs.get({ secret: name }, never);
+    const left = clientCredentials.get({ secret: name }, leaving.signal);
+    const stays = clientCredentials.get({ secret: name }, never);
     leaving.abort(new Error('enough'));
     await assert.rejects(left, /^Error: enough$/);
-    await assert.rejects(proofs.get({ secret: name }, leaving.signal), /^Error: enough$/);
+    await assert.rejects(
+      clientCredentials.get({ secret: name }, leaving.signal),
+      /^Error: enough$/,
+    );
     reader.answer(foundIn('s'));
     assert.equal(secretIn(await stays), 's');
     assert.equal(reader.asked.length, 1);
@@ -191,15 +204,15 @@ describe('proofs by client secret', () => {
       },
     };
     const clock = new HandClock();
-    const proofs = openSecretProofs({ reader, clock, maxKept: 3 });
-    const get = (index: number): Promise<ProofResult> =>
-      proofs.get({ secret: { namespace: 'default', name: `sp-${index}` } }, never);
+    const clientCredentials = openSecretCredentials({ reader, clock, maxKept: 3 });
+    const get = (index: number): Promise<ClientCredentialResult> =>
+      clientCredentials.get({ secret: { namespace: 'default', name: `sp-${index}` } }, never);
     for (let index = 0; index < 10; index += 1) await get(index);
     for (const index of [7, 8, 9]) await get(index);
     assert.equal(reader.reads, 10);
     await get(6);
     assert.equal(reader.reads, 11);
-    proofs[Symbol.dispose]();
+    clientCredentials[Symbol.dispose]();
     assert.deepEqual(clock.armed, []);
     await get(9);
     await get(9);

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { KubeError } from '../../../../../src/nmi/kube/api/kube-error.ts';
-import type { ProofResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import type { ClientCredentialResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import type { SourceFailure } from '../../../../../src/nmi/sources/source.ts';
 import { openStand, podIdentity } from '../federated-stand.ts';
 
-function failureOf(result: ProofResult): SourceFailure {
+function failureOf(result: ClientCredentialResult): SourceFailure {
   assert.ok(!result.ok);
   return result.failure;
 }
@@ -50,7 +50,7 @@ describe('an assertion that the API server does not give', () => {
       assert.equal(failure.reason, reason);
       assert.match(failure.description, text);
       assert.ok(failure.cooldownMs > 0 && failure.cooldownMs <= 5_000);
-      assert.equal(stand.proofs.kept, 0);
+      assert.equal(stand.clientCredentials.kept, 0);
       await stand.ask('a');
     });
   }
@@ -74,7 +74,7 @@ describe('an assertion that the API server does not give', () => {
     using stand = openStand({ a: 'u1' });
     stand.api.failNext(new KubeError('SERVER', 'down', { status: 503 }));
     const gets = Array.from({ length: 1_000 }, () =>
-      stand.proofs.pod.get(podIdentity('a'), stand.signal),
+      stand.clientCredentials.pod.get(podIdentity('a'), stand.signal),
     );
     await stand.api.landAll();
     for (const result of await Promise.all(gets)) failureOf(result);

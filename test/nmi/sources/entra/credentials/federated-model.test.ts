@@ -1,5 +1,5 @@
 /**
- * Federated proofs against a model that only knows what must never happen: requests that end in any
+ * Federated client credentials against a model that only knows what must never happen: requests that end in any
  * order or not at all, pods that come and go, a server that grants little, and a wall
  * clock that steps or a node that sleeps: no clock shows both together.
  */
@@ -8,7 +8,7 @@ import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { KubeError } from '../../../../../src/nmi/kube/api/kube-error.ts';
-import type { ProofResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import type { ClientCredentialResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import {
   agentPod,
   assertionOf,
@@ -79,7 +79,7 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
 
 async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void> {
   using stand = openStand({ a: 'u1', b: 'u2' }, { maxKept });
-  const { api, clock, pods, proofs } = stand;
+  const { api, clock, pods, clientCredentials } = stand;
   const asked: Promise<void>[] = [];
   let waiting = 0;
   /** The serial number after that of the subject's last one that was refused. */
@@ -90,7 +90,7 @@ async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void
     audience: string,
     uid: string | undefined,
     firstSerial: number,
-    result: ProofResult,
+    result: ClientCredentialResult,
   ): void => {
     if (!result.ok) {
       if (uid === undefined) assert.equal(result.failure.reason, 'credential_missing');
@@ -112,8 +112,8 @@ async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void
     const firstSerial = forgottenBefore.get(JSON.stringify([account, audience, uid])) ?? 0;
     const getting =
       account === undefined
-        ? proofs.node.get(nodeIdentity(audience), stop.signal)
-        : proofs.pod.get(podIdentity(account, { audience }), stop.signal);
+        ? clientCredentials.node.get(nodeIdentity(audience), stop.signal)
+        : clientCredentials.pod.get(podIdentity(account, { audience }), stop.signal);
     waiting++;
     const done = getting.then(
       (result) => {
@@ -157,32 +157,32 @@ async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void
       const uid = account === undefined ? agentPod.uid : pods.get(account);
       const refused =
         account === undefined
-          ? proofs.node.latest(nodeIdentity(audience))
-          : proofs.pod.latest(podIdentity(account, { audience }));
+          ? clientCredentials.node.latest(nodeIdentity(audience))
+          : clientCredentials.pod.latest(podIdentity(account, { audience }));
       if (refused !== undefined) {
         const isWorthRetry =
           account === undefined
-            ? proofs.node.forget(nodeIdentity(audience))
-            : proofs.pod.forget(podIdentity(account, { audience }));
-        const { serial, podUid } = claimsOf(assertionOf({ ok: true, proof: refused }));
+            ? clientCredentials.node.forget(nodeIdentity(audience))
+            : clientCredentials.pod.forget(podIdentity(account, { audience }));
+        const { serial, podUid } = claimsOf(assertionOf({ ok: true, clientCredential: refused }));
         if (podUid === uid && isWorthRetry) {
           forgottenBefore.set(JSON.stringify([account, audience, uid]), serial + 1);
         }
       }
     } else {
-      proofs.dropUnneeded();
+      clientCredentials.dropUnneeded();
     }
     await nextTurn();
     const open = api.open.map(({ what }) => what);
     assert.equal(new Set(open).size, open.length, 'the same is asked for twice at a time');
-    assert.ok(proofs.mostKept <= maxKept);
+    assert.ok(clientCredentials.mostKept <= maxKept);
     assert.ok(api.open.length > 0 || waiting === 0, 'somebody waits for nothing');
   }
 
   clock.advance(minuteMs);
   await Promise.all(asked);
   stand[Symbol.dispose]();
-  assert.equal(proofs.kept, 0);
+  assert.equal(clientCredentials.kept, 0);
   assert.deepEqual(clock.armed, []);
 }
 

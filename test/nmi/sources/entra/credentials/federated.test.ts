@@ -3,11 +3,11 @@ import { describe, it } from 'node:test';
 import { createAccountUser } from '../../../../../lab/fakes/kube/tokens.ts';
 import { openFakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
 import { createOwnAccount } from '../../../../../src/nmi/kube/accounts/own-account.ts';
-import { openNodeProofs } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
-import type { ProofResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import { openNodeCredentials } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
+import type { ClientCredentialResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import type { SourceFailure } from '../../../../../src/nmi/sources/source.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
-import { clientOf } from '../../../kube/kube-world.ts';
+import { clientOf } from '../../../kube/kube-test-bed.ts';
 import {
   agentPod,
   assertionOf,
@@ -18,7 +18,7 @@ import {
   podIdentity,
 } from '../federated-stand.ts';
 
-function failureOf(result: ProofResult): SourceFailure {
+function failureOf(result: ClientCredentialResult): SourceFailure {
   assert.ok(!result.ok);
   return result.failure;
 }
@@ -36,7 +36,7 @@ describe('the assertion of the node', () => {
     const other = { ...nodeIdentity(), clientId: 'other' };
     assert.equal(assertionOf(await stand.get(other)), first);
     assert.equal(stand.api.asked, 1);
-    assert.equal(stand.proofs.node.forget(nodeIdentity()), true);
+    assert.equal(stand.clientCredentials.node.forget(nodeIdentity()), true);
     assert.notEqual(await stand.askNode(), first);
   });
 
@@ -58,8 +58,13 @@ describe('the assertion of the node', () => {
     await using client = await clientOf(fake);
     const clock = new HandClock(Date.now());
     const ownAccount = createOwnAccount({ client });
-    using proofs = openNodeProofs({ client, clock, ownAccount, isNeeded: () => true });
-    const get = () => proofs.get(nodeIdentity().credential, AbortSignal.timeout(5_000));
+    using clientCredentials = openNodeCredentials({
+      client,
+      clock,
+      ownAccount,
+      isNeeded: () => true,
+    });
+    const get = () => clientCredentials.get(nodeIdentity().credential, AbortSignal.timeout(5_000));
     const failure = failureOf(await get());
     assert.equal(failure.reason, 'credential_invalid');
     assert.match(failure.description, /knows the agent as kubernetes-admin, which is none/);

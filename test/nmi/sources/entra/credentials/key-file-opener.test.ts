@@ -45,14 +45,14 @@ describe('the worker of key files', { skip: withoutOpenssl }, () => {
 
   it('opens a file, and tells why it does not open another', async () => {
     const bytes = await files.pfx('-passout', `pass:${password}`);
-    const [proof] = await Promise.all([
+    const [clientCredential] = await Promise.all([
       open('one', fileOf(bytes)),
       rejectsWith('WRONG_PASSWORD', open('one', fileOf(bytes, ['other'])), /another password/),
       rejectsWith('MALFORMED', open('two', fileOf(bytes.subarray(1))), /neither PKCS#12 nor PEM/),
     ]);
-    assert.equal(proof.privateKey, files.keyPem);
-    assert.ok(proof.x5c.startsWith(files.leaf.slice(0, 100)));
-    assert.match(proof.thumbprintSha256, /^[0-9a-f]{64}$/);
+    assert.equal(clientCredential.privateKey, files.keyPem);
+    assert.ok(clientCredential.x5c.startsWith(files.leaf.slice(0, 100)));
+    assert.match(clientCredential.thumbprintSha256, /^[0-9a-f]{64}$/);
   });
 
   it('leaves the event loop free during 600,000 iterations of each of its derivations', async () => {
@@ -64,9 +64,9 @@ describe('the worker of key files', { skip: withoutOpenssl }, () => {
       if (!isDone) setImmediate(goRound);
     };
     goRound();
-    const proof = await open('one', fileOf(bytes));
+    const clientCredential = await open('one', fileOf(bytes));
     isDone = true;
-    assert.equal(proof.privateKey, files.keyPem);
+    assert.equal(clientCredential.privateKey, files.keyPem);
     // On the same thread it would be a few.
     assert.ok(rounds > 1_000, `${rounds} rounds`);
   });

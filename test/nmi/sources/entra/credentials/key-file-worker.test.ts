@@ -26,7 +26,7 @@ async function answersTo(files: readonly unknown[]): Promise<readonly Record<str
 }
 
 describe('the program of the worker', () => {
-  it('answers each file in turn: a proof, or why there is none', async () => {
+  it('answers each file in turn: a client credential, or why there is none', async () => {
     const made = makeKey();
     const certificate = makeCertificate(made, { subject: 'x', fromWallMs: 0, toWallMs: 4e12 });
     const file = (text: string): KeyFile => ({

@@ -29,13 +29,20 @@ function subjectsIn(x5c: string): readonly string[] {
 }
 
 describe('a key and its certificate', () => {
-  it('are a proof: the key, the thumbprint of the certificate, and its chain', () => {
+  it('are a client credential: the key, the thumbprint of the certificate, and its chain', () => {
     const leaf = certify();
-    const proof = proveKeyPair([made.key], [certify(other, { subject: 'x' }), leaf], now);
-    assert.ok(createPrivateKey(proof.privateKey).equals(made.key));
+    const clientCredential = proveKeyPair(
+      [made.key],
+      [certify(other, { subject: 'x' }), leaf],
+      now,
+    );
+    assert.ok(createPrivateKey(clientCredential.privateKey).equals(made.key));
     const { fingerprint256 } = new X509Certificate(leaf);
-    assert.equal(proof.thumbprintSha256, fingerprint256.replaceAll(':', '').toLowerCase());
-    assert.deepEqual(subjectsIn(proof.x5c), ['application']);
+    assert.equal(
+      clientCredential.thumbprintSha256,
+      fingerprint256.replaceAll(':', '').toLowerCase(),
+    );
+    assert.deepEqual(subjectsIn(clientCredential.x5c), ['application']);
   });
 
   it('bring the issuers along, each after what it issued', () => {
@@ -74,7 +81,7 @@ describe('a key and its certificate', () => {
   });
 });
 
-describe('a key and a certificate that are no proof', () => {
+describe('a key and a certificate that are no client credential', () => {
   const refused = (keys: Parameters<typeof proveKeyPair>[0], certificates: readonly Buffer[]) => {
     try {
       proveKeyPair(keys, certificates, now);

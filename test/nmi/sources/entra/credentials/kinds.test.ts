@@ -7,7 +7,7 @@ import {
   credentialKey,
   credentialKinds,
   objectOf,
-  openProofs,
+  openCredentials,
   secretOf,
   type EntraCredential,
 } from '../../../../../src/nmi/sources/entra/credentials/kinds.ts';
@@ -16,19 +16,19 @@ import { repositoryFiles, typescriptIn, type SourceFile } from '../../../../conv
 import { HandClock } from '../../../../support/hand-clock.ts';
 
 const folder = 'src/nmi/sources/entra/credentials';
-const secret = { namespace: 'team', name: 'proof' };
+const secret = { namespace: 'team', name: 'opaque' };
 const serviceAccount = { namespace: 'team', name: 'robot' };
 const audience = 'api://AzureADTokenExchange';
 
-/** One of each kind, and what of the API server makes its proof. */
+/** One of each kind, and what of the API server makes its client credential. */
 const samples = {
   secret: {
     credential: { kind: 'secret', secret },
-    asks: 'GET /api/v1/namespaces/team/secrets/proof',
+    asks: 'GET /api/v1/namespaces/team/secrets/opaque',
   },
   certificate: {
     credential: { kind: 'certificate', secret },
-    asks: 'GET /api/v1/namespaces/team/secrets/proof',
+    asks: 'GET /api/v1/namespaces/team/secrets/opaque',
   },
   federated_pod: {
     credential: { kind: 'federated_pod', serviceAccount, audience },
@@ -75,14 +75,14 @@ describe('the kinds of credentials', () => {
         getJson: (path: string) => refuse('GET', path),
         postJson: (path: string) => refuse('POST', path),
       } as Partial<KubeClient> as KubeClient;
-      using proofs = openProofs({
+      using clientCredentials = openCredentials({
         client,
         clock: new HandClock(),
         livePodOf: () => ({ name: 'web', uid: 'u1' }),
         isNeeded: () => true,
         onCertificate: () => undefined,
       });
-      const result = await proofs.get(credential, AbortSignal.timeout(5_000));
+      const result = await clientCredentials.get(credential, AbortSignal.timeout(5_000));
       assert.ok(!result.ok && result.failure.reason === 'credential_invalid');
       assert.deepEqual(asked, [asks]);
     });

@@ -1,19 +1,19 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import type { ProofResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
-import { makeSecretProof } from '../../../../../src/nmi/sources/entra/credentials/secret.ts';
+import type { ClientCredentialResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import { makeClientSecret } from '../../../../../src/nmi/sources/entra/credentials/secret.ts';
 
 const name = { namespace: 'default', name: 'sp' };
 
-function secretIn(result: ProofResult): string {
-  assert.ok(result.ok && 'clientSecret' in result.proof, JSON.stringify(result));
-  return result.proof.clientSecret;
+function secretIn(result: ClientCredentialResult): string {
+  assert.ok(result.ok && 'clientSecret' in result.clientCredential, JSON.stringify(result));
+  return result.clientCredential.clientSecret;
 }
 
-function make(entries: Readonly<Record<string, string | Buffer>>): ProofResult {
+function make(entries: Readonly<Record<string, string | Buffer>>): ClientCredentialResult {
   const data = Object.entries(entries).map(([key, value]) => [key, Buffer.from(value)] as const);
-  return makeSecretProof(name, new Map(data));
+  return makeClientSecret(name, new Map(data));
 }
 
 describe('the client secret of a Secret', () => {
@@ -59,7 +59,7 @@ describe('the client secret of a Secret', () => {
           const data = Object.entries(entries).map(
             ([key, bytes]) => [key, Buffer.concat([Buffer.from(canary), bytes])] as const,
           );
-          const result = makeSecretProof(name, new Map(data));
+          const result = makeClientSecret(name, new Map(data));
           if (!result.ok) assert.ok(!JSON.stringify(result).includes(canary));
         },
       ),

@@ -1,5 +1,5 @@
 /**
- * A world without root: everything on 127.0.0.1, pods told apart by source addresses of 127.0.0.0/8.
+ * A test bed without root: everything on 127.0.0.1, pods told apart by source addresses of 127.0.0.0/8.
  * The whole agent runs, only the redirect does not: pods dial the agent itself.
  */
 import { spawn } from 'node:child_process';
@@ -8,17 +8,19 @@ import { AgentProcess } from './agent-process.ts';
 import { LabError } from '../fabric/lab-error.ts';
 import { openLoopbackPod } from '../pods/pod-client.ts';
 import type { Command } from '../fabric/lab-command.ts';
-import { openSurroundings } from './environment.ts';
-import { nodeName, type Ground } from './world.ts';
+import { openServices } from './services.ts';
+import { nodeName, type Environment } from './test-bed.ts';
 
 const host = '127.0.0.1';
 const firstPodHost = 11;
 
 /** @param agentCommand starts `nmi`. */
-export async function openLoopbackGround(agentCommand: Command): Promise<Ground & AsyncDisposable> {
+export async function openLoopbackEnvironment(
+  agentCommand: Command,
+): Promise<Environment & AsyncDisposable> {
   await using opening = new AsyncDisposableStack();
-  const surroundings = opening.use(
-    await openSurroundings({
+  const services = opening.use(
+    await openServices({
       imds: { host, port: 0 },
       host,
       kubePort: 0,
@@ -27,7 +29,7 @@ export async function openLoopbackGround(agentCommand: Command): Promise<Ground 
     }),
   );
   const agentEnvironment = {
-    ...surroundings.agentEnvironment,
+    ...services.agentEnvironment,
     // Programs of an agent that this machine may have are not the lab's to report.
     NMI_BPF_PIN_FOLDER: '/sys/fs/bpf/nmi-lab',
   };
@@ -47,7 +49,7 @@ export async function openLoopbackGround(agentCommand: Command): Promise<Ground 
   let nextHost = firstPodHost;
   return {
     kind: 'loopback',
-    ...surroundings,
+    ...services,
     agent,
     agentCommand,
     agentCgroup: () => undefined,
@@ -55,10 +57,10 @@ export async function openLoopbackGround(agentCommand: Command): Promise<Ground 
     redirectFlags: ['--redirect=none'],
     mode: 'none',
     agentFlags: [
-      ...surroundings.agentFlags,
+      ...services.agentFlags,
       ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
       ...['--redirect=none', `--nmi-listen-address=${host}`, `--nmi-port=${port}`],
-      ...[`--metadata-ip=${host}`, `--metadata-port=${surroundings.imds.port}`],
+      ...[`--metadata-ip=${host}`, `--metadata-port=${services.imds.port}`],
       ...[`--http-probe-port=${adminPort}`, `--prometheus-port=${adminPort}`],
       '--allow-network-plugin-kubenet',
     ],

@@ -1,5 +1,5 @@
 /**
- * The world of network namespaces, seen from inside the azure namespace: fakes on the metadata
+ * The test bed of network namespaces, seen from inside the azure namespace: fakes on the metadata
  * address and on the node's uplink, the agent in the node, each pod in a namespace of its own.
  */
 import type { ChildProcess } from 'node:child_process';
@@ -11,8 +11,8 @@ import type { Command } from '../fabric/lab-command.ts';
 import { LabError } from '../fabric/lab-error.ts';
 import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
 import { RedirectError } from '../../src/redirect/redirect.ts';
-import { openSurroundings } from './environment.ts';
-import { nodeName, type Ground, type RunResult } from './world.ts';
+import { openServices } from './services.ts';
+import { nodeName, type Environment, type RunResult } from './test-bed.ts';
 
 const kubePort = 6443;
 const entraPort = 8443;
@@ -26,15 +26,15 @@ const agentUid = 'a9e27000-0000-4000-8000-000000000001';
  * @param redirect how the agent redirects, as its flag takes it.
  * @param agentCommand starts `nmi`.
  */
-export async function openFabricGround(
+export async function openFabricEnvironment(
   fabric: Fabric,
   redirect: string,
   agentCommand: Command,
-): Promise<Ground & AsyncDisposable> {
+): Promise<Environment & AsyncDisposable> {
   await using opening = new AsyncDisposableStack();
   const { imdsIp, azureIp, nodeIp } = fabricAddresses;
-  const surroundings = opening.use(
-    await openSurroundings({
+  const services = opening.use(
+    await openServices({
       imds: { host: imdsIp, port: 80 },
       host: azureIp,
       kubePort,
@@ -45,7 +45,7 @@ export async function openFabricGround(
   const needsCgroups = redirect === 'ebpf' || (redirect === 'auto' && hasCgroupTree());
   const cgroups = needsCgroups ? opening.use(openLabCgroups()) : undefined;
   const agentEnvironment = {
-    ...surroundings.agentEnvironment,
+    ...services.agentEnvironment,
     ...(cgroups === undefined
       ? { NMI_BPF_PIN_FOLDER: strangeFolder }
       : { NMI_CGROUP_ROOT: cgroups.root, NMI_BPF_PIN_FOLDER: cgroups.pinFolder }),
@@ -74,14 +74,14 @@ export async function openFabricGround(
   const owned = opening.move();
   return {
     kind: 'namespaces',
-    ...surroundings,
+    ...services,
     agent,
     agentCommand,
     agentEnvironment,
     redirectFlags,
     mode,
     agentFlags: [
-      ...surroundings.agentFlags,
+      ...services.agentFlags,
       // Without a redirect nobody brings up the agent's own address; the node's is there anyway.
       ...(redirect === 'none' ? [`--nmi-listen-address=${nodeIp}`] : []),
       ...[`--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { eventually } from './eventually.ts';
 import type { AskOptions, LabPod, PodReply } from '../pods/pod.ts';
-import type { World } from './world.ts';
+import type { TestBed } from './test-bed.ts';
 
 /** What came, for a message: never a token. */
 export function sayReply(reply: PodReply): string {
@@ -49,14 +49,14 @@ export function assertRefused(reply: PodReply, wanted: Refusal): void {
 }
 
 /** All tokens the fake IMDS gave since the scenario began, in order, and each to the node itself. */
-export function assertUpstream(world: World, identities: readonly string[]): void {
-  const wanted = identities.map((identity) => `${identity} to ${world.ground.nodeIp}`);
-  assert.deepEqual(world.upstreamTokens(), wanted, 'the real service was asked for other tokens');
+export function assertUpstream(testBed: TestBed, identities: readonly string[]): void {
+  const wanted = identities.map((identity) => `${identity} to ${testBed.environment.nodeIp}`);
+  assert.deepEqual(testBed.upstreamTokens(), wanted, 'the real service was asked for other tokens');
 }
 
 /** Nothing at all reached the fake IMDS since the scenario began. */
-export function assertUntouched(world: World): void {
-  const seen = world.imds
+export function assertUntouched(testBed: TestBed): void {
+  const seen = testBed.imds
     .requests()
     .map(({ method, target, from }) => `${method} ${target} ${from}`);
   assert.deepEqual(seen, [], 'something reached the real service');
@@ -89,9 +89,9 @@ export function untilRefused(
 }
 
 /** Waits until the agent holds so many requests, waiting for an object to arrive. */
-export function untilHeld(world: World, requests: number, maxMs = 1_500): Promise<void> {
+export function untilHeld(testBed: TestBed, requests: number, maxMs = 1_500): Promise<void> {
   return eventually(async () => {
-    const held = await world.agent.metric('nmi_waiting_requests');
+    const held = await testBed.agent.metric('nmi_waiting_requests');
     assert.equal(held, requests, `the agent holds ${held} requests, not ${requests}`);
   }, maxMs);
 }

@@ -7,18 +7,18 @@ import {
   type AzureIdentityOptions,
 } from '../fakes/kube/manifests.ts';
 import { fakeIssuer } from '../fakes/kube/tokens.ts';
-import type { World } from './world.ts';
+import type { TestBed } from './test-bed.ts';
 
 /** An application of the fake Entra ID, and the AzureIdentity and binding of its name. */
 export function addApplication(
-  world: World,
+  testBed: TestBed,
   application: EntraApplication,
   identity: Partial<AzureIdentityOptions>,
   selector = application.name,
 ): void {
   const { name, clientId, tenantId } = application;
-  world.entra.register(application);
-  world.kube.apply(
+  testBed.entra.register(application);
+  testBed.kube.apply(
     createAzureIdentity({
       name,
       clientId,
@@ -26,7 +26,7 @@ export function addApplication(
       ...identity,
     }),
   );
-  world.addBinding(name, name, selector);
+  testBed.addBinding(name, name, selector);
 }
 
 /** What an application of Entra ID trusts: the tokens of a service account of this cluster. */
@@ -37,9 +37,9 @@ export function federatedTo(account: ObjectName): Pick<EntraApplication, 'federa
 }
 
 export function addSecret(
-  world: World,
+  testBed: TestBed,
   name: string,
   data: Record<string, string | Uint8Array>,
 ): void {
-  world.kube.apply(createSecret({ name, data }));
+  testBed.kube.apply(createSecret({ name, data }));
 }

@@ -12,7 +12,7 @@ import { openAddressRedirect } from '../../src/redirect/address.ts';
 import { openIptablesRedirect } from '../../src/redirect/iptables/iptables.ts';
 import type { Redirect } from '../../src/redirect/redirect.ts';
 import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
-import type { EbpfWorld } from './ebpf-world.ts';
+import type { EbpfTestBed } from './ebpf-test-bed.ts';
 import { openNamespace, type Namespace } from './namespaces.ts';
 
 const runFile = promisify(execFile);
@@ -31,9 +31,9 @@ export interface ModeUnderTest {
   /** The kernel says who dialled. */
   readonly attests: boolean;
   /** Another instance each time, as of another process. */
-  open(world: EbpfWorld): Redirect;
+  open(testBed: EbpfTestBed): Redirect;
   /** Leaves what another version would have left in the place of this one's. */
-  age(world: EbpfWorld): Promise<unknown>;
+  age(testBed: EbpfTestBed): Promise<unknown>;
 }
 
 const ownAddress = { ip: listenIp, port: listenPort };
@@ -47,11 +47,11 @@ function byEbpf(backend: 'nft' | 'legacy'): ModeUnderTest {
     otherwise: 'EHOSTUNREACH',
     hostOtherwise: /^cloud sees 10\.0\.0\.4/,
     attests: true,
-    open: (world) =>
-      world.redirect({ fallback: openIptablesRedirect({ host: world.node.host, backend }) }),
+    open: (testBed) =>
+      testBed.redirect({ fallback: openIptablesRedirect({ host: testBed.node.host, backend }) }),
     // Of which version the programs are is in these settings: without them they count as others.
-    age: async (world) => {
-      unlinkSync(join(world.pinFolder, 'settings'));
+    age: async (testBed) => {
+      unlinkSync(join(testBed.pinFolder, 'settings'));
     },
   };
 }
@@ -85,7 +85,7 @@ const byAddress: ModeUnderTest = {
     openAddressRedirect({
       target: { metadataIp, metadataPort },
       host: node.host,
-      // The cloud of this world stands for whatever else the packets could come to.
+      // The cloud of this test bed stands for whatever else the packets could come to.
       isAnswered: () => Promise.resolve(false),
     }),
   age: ({ node }) => node.run('ip link set nmi0 down'),
@@ -113,7 +113,7 @@ export interface Crowd extends AsyncDisposable {
 const atOnce = 10;
 
 /** @param count at most 230. */
-export async function openCrowd(world: EbpfWorld, count: number): Promise<Crowd> {
+export async function openCrowd(testBed: EbpfTestBed, count: number): Promise<Crowd> {
   await using opening = new AsyncDisposableStack();
   const spaces: Namespace[] = [];
   opening.defer(async () => {
@@ -125,16 +125,20 @@ export async function openCrowd(world: EbpfWorld, count: number): Promise<Crowd>
   const pods = await inSlices(places, async (index) => {
     const space = await openNamespace();
     spaces.push(space);
-    return connectPod(world, space, index);
+    return connectPod(testBed, space, index);
   });
   const owned = opening.move();
   return { pods, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-async function connectPod(world: EbpfWorld, space: Namespace, index: number): Promise<CrowdPod> {
+async function connectPod(
+  testBed: EbpfTestBed,
+  space: Namespace,
+  index: number,
+): Promise<CrowdPod> {
   const ip = `10.244.0.${20 + index}`;
   const port = `crowd${index}`;
-  await world.node.run(
+  await testBed.node.run(
     'ip -batch -',
     `link add ${port} type veth peer name eth0 netns ${space.name}\nlink set ${port} master br0 up\n`,
   );
@@ -142,12 +146,12 @@ async function connectPod(world: EbpfWorld, space: Namespace, index: number): Pr
     'ip -batch -',
     `addr add ${ip}/24 dev eth0\nlink set eth0 up\nroute add default via 10.244.0.1\n`,
   );
-  const cgroup = world.tree.make(`kubepods/burstable/podcrowd${index}/c1`);
+  const cgroup = testBed.tree.make(`kubepods/burstable/podcrowd${index}/c1`);
   const cgroupId = cgroupIdOf(cgroup);
   assert.ok(cgroupId !== undefined);
   const words = [
     ...['-c', 'echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup],
-    ...['nsenter', `--net=/run/netns/${space.name}`, '--', world.dialler.path],
+    ...['nsenter', `--net=/run/netns/${space.name}`, '--', testBed.dialler.path],
   ];
   const dial = async (kind: string): Promise<string> => {
     const order = [...words, kind, metadataIp, String(metadataPort)];

@@ -1,12 +1,12 @@
 /**
- * The cases in which the world around the agent changes: faults upstream, an API server that hangs,
+ * The cases in which the test bed around the agent changes: faults upstream, an API server that hangs,
  * pods that come and go. An agent of our own, with the lab's fakes, and nothing else.
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { eventually } from '../../lab/world/eventually.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,

@@ -9,7 +9,7 @@
 import type { Clock } from '../../cache/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import type { Authorization, Authorized } from '../grants/authorization.ts';
-import { authorize, generationOf, type GrantKnowledge } from '../grants/authorize.ts';
+import { authorize, generationOf, type GrantState } from '../grants/authorize.ts';
 import { tokenKey } from '../grants/cache-key.ts';
 import type { CallerConnection } from '../grants/caller.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
@@ -35,7 +35,7 @@ export interface Decision {
 }
 
 /** A right to one token; the same object while it is valid. */
-export interface StandingRight extends Decision {
+export interface GrantedDecision extends Decision {
   readonly authorization: Authorized;
   readonly cacheKey: string;
 }
@@ -50,24 +50,24 @@ const maxOfPod = 512;
 const maxOfAll = 4_096;
 const maxRememberedTarget = 512;
 
-export interface StandingRightsOptions {
-  readonly knowledge: GrantKnowledge;
+export interface DecisionCacheOptions {
+  readonly clusterState: GrantState;
   readonly policy: GrantPolicy;
   readonly clock: Clock;
 }
 
-export class StandingRights {
-  readonly #options: StandingRightsOptions;
+export class DecisionCache {
+  readonly #options: DecisionCacheOptions;
   /** By target. */
-  readonly #byPod = new Map<Pod, Map<string, StandingRight>>();
+  readonly #byPod = new Map<Pod, Map<string, GrantedDecision>>();
   #size = 0;
   #generation = Number.NaN;
 
-  constructor(options: StandingRightsOptions) {
+  constructor(options: DecisionCacheOptions) {
     this.#options = options;
   }
 
-  isStanding(decision: Decision, nowMs: number): boolean {
+  isCurrent(decision: Decision, nowMs: number): boolean {
     return (
       decision.generation === this.#currentGeneration() && nowMs - decision.madeAtMs < maxAgeMs
     );
@@ -86,10 +86,10 @@ export class StandingRights {
     handed?: Decision,
   ): Decision | RefusedQuery {
     // Who calls is always found by the connection itself: pods can share an address.
-    const { pod } = identify(caller, this.#options.knowledge);
+    const { pod } = identify(caller, this.#options.clusterState);
     const isMeant = handed?.target === target && handed.authorization.pod === pod;
     const known = isMeant ? handed : this.#get(pod, target);
-    if (known !== undefined && this.isStanding(known, nowMs)) return known;
+    if (known !== undefined && this.isCurrent(known, nowMs)) return known;
     const route = parseRoute(target);
     const parsed = parseTokenQuery(route.kind === 'token' ? route.query : '');
     return parsed.kind === 'refused' ? parsed : this.authorize(caller, target, parsed.query, nowMs);
@@ -97,14 +97,14 @@ export class StandingRights {
 
   /** The same where it is known what the target asks for. */
   authorize(caller: CallerConnection, target: string, query: TokenQuery, nowMs: number): Decision {
-    const { knowledge, policy, clock } = this.#options;
-    const identified = identify(caller, knowledge);
+    const { clusterState, policy, clock } = this.#options;
+    const identified = identify(caller, clusterState);
     const known = this.#get(identified.pod, target);
-    if (known !== undefined && this.isStanding(known, nowMs)) return known;
+    if (known !== undefined && this.isCurrent(known, nowMs)) return known;
     const isRefused = identified.kind === 'refused';
     const authorization = isRefused
       ? identified
-      : authorize(identified.pod, query, knowledge, policy, clock.wallMs());
+      : authorize(identified.pod, query, clusterState, policy, clock.wallMs());
     const decision: Decision = {
       target,
       query,
@@ -117,15 +117,15 @@ export class StandingRights {
     return decision;
   }
 
-  #get(pod: Pod | undefined, target: string): StandingRight | undefined {
+  #get(pod: Pod | undefined, target: string): GrantedDecision | undefined {
     return pod === undefined ? undefined : this.#byPod.get(pod)?.get(target);
   }
 
   #currentGeneration(): number {
-    return generationOf(this.#options.knowledge);
+    return generationOf(this.#options.clusterState);
   }
 
-  #remember(right: StandingRight): void {
+  #remember(right: GrantedDecision): void {
     const { target, generation } = right;
     const { pod } = right.authorization;
     if (target.length > maxRememberedTarget) return;
@@ -133,7 +133,7 @@ export class StandingRights {
     if (generation !== this.#generation || this.#size >= maxOfAll) this.#clear();
     this.#generation = generation;
     const known = this.#byPod.get(pod);
-    const rights = known ?? new Map<string, StandingRight>();
+    const rights = known ?? new Map<string, GrantedDecision>();
     if (known === undefined) this.#byPod.set(pod, rights);
     const before = rights.size;
     // A pod that invents targets displaces its own rights only.
@@ -148,7 +148,7 @@ export class StandingRights {
   }
 }
 
-export function isRight(decision: Decision): decision is StandingRight {
+export function isRight(decision: Decision): decision is GrantedDecision {
   return decision.cacheKey !== undefined;
 }
 

@@ -23,7 +23,7 @@ import {
   type BpfFolder,
   type CgroupTree,
   type Dialler,
-} from './cgroup-ground.ts';
+} from './cgroup-fixture.ts';
 import { openNamespace, type Namespace, type Script } from './namespaces.ts';
 
 const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
@@ -191,7 +191,7 @@ export interface Client {
   tell(order: string): Promise<string>;
 }
 
-export class EbpfWorld {
+export class EbpfTestBed {
   readonly tree: CgroupTree;
   readonly bpf: BpfFolder;
   readonly dialler: Dialler;
@@ -212,20 +212,20 @@ export class EbpfWorld {
     this.dialler = buildDialler();
   }
 
-  static async open(): Promise<EbpfWorld> {
-    const world = new EbpfWorld([
+  static async open(): Promise<EbpfTestBed> {
+    const testBed = new EbpfTestBed([
       await openNamespace(),
       await openNamespace(),
       await openNamespace(),
       await openNamespace(),
     ]);
     try {
-      await world.#connect();
+      await testBed.#connect();
     } catch (error) {
-      await world.close();
+      await testBed.close();
       throw error;
     }
-    return world;
+    return testBed;
   }
 
   get pinFolder(): string {

@@ -4,15 +4,15 @@ import { hourMs, minuteMs, openTokenStand, pass } from '../../support/token-stan
 
 const failure = { name: 'down', cooldownMs: 4_000 };
 
-function standingOf(stand: ReturnType<typeof openTokenStand>, key: string) {
-  const standings = stand.cache.describe((request) => request.key === key);
-  assert.ok(standings.length <= 1);
-  return standings[0];
+function statusOf(stand: ReturnType<typeof openTokenStand>, key: string) {
+  const statuses = stand.cache.describe((request) => request.key === key);
+  assert.ok(statuses.length <= 1);
+  return statuses[0];
 }
 
 describe('where a key stands', () => {
   it('is nothing for a key that nobody asked for', () => {
-    assert.equal(standingOf(openTokenStand(), 'k'), undefined);
+    assert.equal(statusOf(openTokenStand(), 'k'), undefined);
   });
 
   it('is a fetch under way, then a fresh token with its times', async () => {
@@ -20,7 +20,7 @@ describe('where a key stands', () => {
     stand.upstream.latencyMs = 100;
     const asked = stand.ask('k');
     const none = { token: undefined, failure: undefined, cooldownLeftMs: 0 };
-    assert.deepEqual(standingOf(stand, 'k'), { request: { key: 'k' }, isFetching: true, ...none });
+    assert.deepEqual(statusOf(stand, 'k'), { request: { key: 'k' }, isFetching: true, ...none });
     await pass(stand.clock, 100);
     await asked;
     await pass(stand.clock, hourMs);
@@ -31,7 +31,7 @@ describe('where a key stands', () => {
       refreshInMs: 11 * hourMs,
       failedRefreshes: 0,
     };
-    assert.deepEqual(standingOf(stand, 'k'), {
+    assert.deepEqual(statusOf(stand, 'k'), {
       request: { key: 'k' },
       isFetching: false,
       failure: undefined,
@@ -45,14 +45,14 @@ describe('where a key stands', () => {
     stand.upstream.failure = failure;
     await stand.ask('k');
     await pass(stand.clock, 1_000);
-    assert.equal(standingOf(stand, 'k')?.cooldownLeftMs, 3_000);
+    assert.equal(statusOf(stand, 'k')?.cooldownLeftMs, 3_000);
     await pass(stand.clock, 5_000);
-    const later = standingOf(stand, 'k');
+    const later = statusOf(stand, 'k');
     assert.equal(later?.failure, failure);
     assert.equal(later.cooldownLeftMs, 0);
     stand.upstream.failure = undefined;
     await stand.ask('k');
-    assert.equal(standingOf(stand, 'k')?.failure, undefined);
+    assert.equal(statusOf(stand, 'k')?.failure, undefined);
   });
 
   it('is a token kept although its refreshes fail, and one too short to be served unasked', async () => {
@@ -62,12 +62,12 @@ describe('where a key stands', () => {
     await pass(stand.clock, 12 * hourMs - minuteMs);
     await stand.ask('k');
     await pass(stand.clock, 2 * minuteMs);
-    const stale = standingOf(stand, 'k');
+    const stale = statusOf(stand, 'k');
     assert.equal(stale?.token?.state, 'stale');
     assert.ok(stale.token.failedRefreshes > 0 && stale.token.isServed);
     assert.equal(stale.failure, failure);
     await pass(stand.clock, 12 * hourMs - 4 * minuteMs);
-    const short = standingOf(stand, 'k')?.token;
+    const short = statusOf(stand, 'k')?.token;
     assert.ok(short !== undefined && !short.isServed && short.expiresInMs > 0);
   });
 
@@ -76,10 +76,10 @@ describe('where a key stands', () => {
     await stand.ask('k');
     for (let hour = 0; hour < 13; hour++) {
       await pass(stand.clock, hourMs);
-      standingOf(stand, 'k');
+      statusOf(stand, 'k');
     }
-    assert.equal(standingOf(stand, 'k')?.token?.state, 'idle');
-    assert.equal(standingOf(stand, 'k')?.token?.refreshInMs, undefined);
+    assert.equal(statusOf(stand, 'k')?.token?.state, 'idle');
+    assert.equal(statusOf(stand, 'k')?.token?.refreshInMs, undefined);
     assert.equal(stand.calls.length, 1);
   });
 

@@ -1,9 +1,9 @@
 /** Another process of the node changes rules while pods send requests: repaired by the next check, never open. */
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
-import { eventually } from '../../world/eventually.ts';
+import { eventually } from '../../test-bed/eventually.ts';
 import type { LabPod } from '../../pods/pod.ts';
-import { judgeLoad } from '../../pods/load-verdict.ts';
+import { checkLoad } from '../../pods/load-verdict.ts';
 import { startSteadyLoad } from '../../pods/steady-load.ts';
 import {
   feed,
@@ -13,19 +13,19 @@ import {
   readNode,
   runRedirect,
   succeed,
-} from '../../world/node-view.ts';
-import { assertToken } from '../../world/reply-checks.ts';
-import type { Scenario } from '../../world/scenario.ts';
-import type { World } from '../../world/world.ts';
+} from '../../test-bed/node-view.ts';
+import { assertToken } from '../../test-bed/reply-checks.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
+import type { TestBed } from '../../test-bed/test-bed.ts';
 
 interface Attack {
   readonly name: string;
-  act(world: World): Promise<unknown>;
+  act(testBed: TestBed): Promise<unknown>;
 }
 
 function command(line: string): Attack {
   const [tool = '', ...args] = line.split(' ');
-  return { name: line, act: (world) => succeed(world, tool, ...args) };
+  return { name: line, act: (testBed) => succeed(testBed, tool, ...args) };
 }
 
 const foreignRules = `*nat
@@ -50,7 +50,7 @@ const onRules: readonly Attack[] = [
   command(`iptables -t nat -I aad-metadata 1 ${rule} -j RETURN`),
   {
     name: 'iptables-restore of a dump from before the agent',
-    act: (world) => feed(world, foreignRules, 'iptables-restore'),
+    act: (testBed) => feed(testBed, foreignRules, 'iptables-restore'),
   },
 ];
 
@@ -75,38 +75,38 @@ function flushes(name: string, rounds: number, inTour: boolean): Scenario {
     title: `Another process flushes the rules under load, in ${rounds} rounds: repaired, no leak.`,
     needs: 'namespaces',
     inTour,
-    run: async (world) => {
+    run: async (testBed) => {
       const identityA = `${name}-a`;
       const identityB = `${name}-b`;
-      world.bind(identityA, identityA);
-      world.bind(identityB, identityB);
-      const one = await world.addPod({ name: 'one', binding: identityA });
-      const two = await world.addPod({ name: 'two', binding: identityB });
-      await feed(world, foreignRules, 'iptables-restore', '--noflush');
+      testBed.bind(identityA, identityA);
+      testBed.bind(identityB, identityB);
+      const one = await testBed.addPod({ name: 'one', binding: identityA });
+      const two = await testBed.addPod({ name: 'two', binding: identityB });
+      await feed(testBed, foreignRules, 'iptables-restore', '--noflush');
       // Their tokens are in memory before it begins: an attack on the guard also cuts the node's own
       // way to the real service until it is repaired, and a fetch in that moment would be a 503.
       assertToken(await one.ask(), identityA);
       assertToken(await two.ask(), identityB);
-      const before = await countMended(world);
+      const before = await countMended(testBed);
       const load = { durationMs: 2_000, timeoutMs: 2_000 };
       const loads = [one, two].map((pod) => startSteadyLoad(pod, load));
-      const maxMs = intervalMs(world) + 2 * (await timeRepair(world)) + slackMs;
+      const maxMs = intervalMs(testBed) + 2 * (await timeRepair(testBed)) + slackMs;
       let settled = 0;
       let slowestMs = 0;
       for (let round = 0; round < rounds; round += 1) {
-        const mended = await countMended(world);
-        const tookMs = await attack(world, round % 3 === 2 ? [pick(onGuard)] : burst());
+        const mended = await countMended(testBed);
+        const tookMs = await attack(testBed, round % 3 === 2 ? [pick(onGuard)] : burst());
         assert.ok(tookMs <= maxMs, `mended after ${tookMs} ms, and ${maxMs} are allowed`);
         slowestMs = Math.max(slowestMs, tookMs);
         // Every other time the next attack comes while the agent is still at the last one.
         if (round % 2 === 1) continue;
         await eventually(async () => {
-          assert.ok((await countMended(world)) > mended, 'the agent counted no repair');
+          assert.ok((await countMended(testBed)) > mended, 'the agent counted no repair');
         });
         settled += 1;
       }
       const reports = await Promise.all(loads.map((each) => each.stop()));
-      await forgetStranger(world);
+      await forgetOtherProgram(testBed);
       const pods: readonly [LabPod, string][] = [
         [one, identityA],
         [two, identityB],
@@ -114,20 +114,20 @@ function flushes(name: string, rounds: number, inTour: boolean): Scenario {
       let served = 0;
       let held = 0;
       for (const [index, [pod, identity]] of pods.entries()) {
-        const verdict = judgeLoad(pod.name, reports[index] ?? [], identity, heldByGuard);
+        const verdict = checkLoad(pod.name, reports[index] ?? [], identity, heldByGuard);
         served += verdict.granted;
         held += verdict.refused;
         assertToken(await pod.ask(), identity);
       }
-      assert.deepEqual(world.uncheckedRequests(), [], 'requests came past the agent');
-      const { nodeIp } = world.ground;
-      assert.deepEqual(world.upstreamTokens().toSorted(), [
+      assert.deepEqual(testBed.uncheckedRequests(), [], 'requests came past the agent');
+      const { nodeIp } = testBed.environment;
+      assert.deepEqual(testBed.upstreamTokens().toSorted(), [
         `${identityA} to ${nodeIp}`,
         `${identityB} to ${nodeIp}`,
       ]);
-      const mended = (await countMended(world)) - before;
+      const mended = (await countMended(testBed)) - before;
       assert.ok(mended >= settled, `${mended} repairs counted in ${rounds} rounds`);
-      assert.ok((await world.agent.metric(seriesOf('repaired'))) > 0, 'nothing was repaired');
+      assert.ok((await testBed.agent.metric(seriesOf('repaired'))) > 0, 'nothing was repaired');
       return [
         `${rounds} rounds of attacks repaired, the slowest after ${Math.round(slowestMs)} ms of`,
         `${Math.round(maxMs)} allowed; ${served} requests served, ${held} refused in between`,
@@ -136,7 +136,7 @@ function flushes(name: string, rounds: number, inTour: boolean): Scenario {
   };
 }
 
-export const strangerScenarios: readonly Scenario[] = [
+export const driftScenarios: readonly Scenario[] = [
   flushes('rules-flushed', 4, true),
   flushes('rules-flushed-long', 15, false),
 ];
@@ -148,26 +148,26 @@ function seriesOf(outcome: (typeof checkOutcomes)[number]): string {
 }
 
 /** A chain that was gone altogether counts as installed. */
-async function countMended(world: World): Promise<number> {
-  const { agent } = world;
+async function countMended(testBed: TestBed): Promise<number> {
+  const { agent } = testBed;
   return (await agent.metric(seriesOf('repaired'))) + (await agent.metric(seriesOf('installed')));
 }
 
 /** Checks that are over, whatever they found. */
-async function countChecks(world: World): Promise<number> {
-  const counts = checkOutcomes.map((outcome) => world.agent.metric(seriesOf(outcome)));
+async function countChecks(testBed: TestBed): Promise<number> {
+  const counts = checkOutcomes.map((outcome) => testBed.agent.metric(seriesOf(outcome)));
   return (await Promise.all(counts)).reduce((sum, count) => sum + count, 0);
 }
 
-function intervalMs(world: World): number {
-  return 1_000 * Number(flagOf(world, 'ipt-update-interval-sec'));
+function intervalMs(testBed: TestBed): number {
+  return 1_000 * Number(flagOf(testBed, 'ipt-update-interval-sec'));
 }
 
 /** Under the same load; more than the agent takes, which has started already. */
-async function timeRepair(world: World): Promise<number> {
-  await succeed(world, 'iptables', '-t', 'nat', '-F', 'aad-metadata');
+async function timeRepair(testBed: TestBed): Promise<number> {
+  await succeed(testBed, 'iptables', '-t', 'nat', '-F', 'aad-metadata');
   const startMs = performance.now();
-  const { code, stderr } = await runRedirect(world, 'install');
+  const { code, stderr } = await runRedirect(testBed, 'install');
   assert.equal(code, 0, stderr);
   return performance.now() - startMs;
 }
@@ -176,22 +176,22 @@ async function timeRepair(world: World): Promise<number> {
  * Redirect and guard are never taken away together: then nothing is left to hold. Returns how long
  * it was until they were whole again, which the first check that began after the attack must see to.
  */
-async function attack(world: World, attacks: readonly Attack[]): Promise<number> {
-  world.tell(`attacker: ${attacks.map(({ name }) => name).join(' ; ')}`);
+async function attack(testBed: TestBed, attacks: readonly Attack[]): Promise<number> {
+  testBed.tell(`attacker: ${attacks.map(({ name }) => name).join(' ; ')}`);
   for (const one of attacks) {
     // What an earlier one took away cannot be taken again.
-    await one.act(world).catch((error: unknown) => {
+    await one.act(testBed).catch((error: unknown) => {
       if (!(error instanceof assert.AssertionError)) throw error;
     });
   }
   const startMs = performance.now();
   // One may have been under way, and have looked before the attack.
-  const lastCheck = (await countChecks(world)) + 2;
-  const after = foreignPart(await readNode(world));
+  const lastCheck = (await countChecks(testBed)) + 2;
+  const after = foreignPart(await readNode(testBed));
   const seen = await eventually(async () => {
-    const isOver = (await countChecks(world)) >= lastCheck;
+    const isOver = (await countChecks(testBed)) >= lastCheck;
     const tookMs = performance.now() - startMs;
-    const state = await readNode(world);
+    const state = await readNode(testBed);
     assert.ok(isOver || hasRedirect(state), 'neither mended nor checked');
     return { state, tookMs };
   }, 10_000);
@@ -213,8 +213,8 @@ function pick(attacks: readonly Attack[]): Attack {
   return chosen;
 }
 
-async function forgetStranger(world: World): Promise<void> {
-  const saved = await succeed(world, 'iptables-save', '-t', 'nat');
+async function forgetOtherProgram(testBed: TestBed): Promise<void> {
+  const saved = await succeed(testBed, 'iptables-save', '-t', 'nat');
   const accepts = saved.split('\n').filter((line) => line === `-A PREROUTING ${rule} -j ACCEPT`);
   const hooked = saved.includes('-A PREROUTING -m comment --comment "a stranger"');
   const lines = [
@@ -228,6 +228,6 @@ async function forgetStranger(world: World): Promise<void> {
     'COMMIT',
     '',
   ];
-  await feed(world, lines.join('\n'), 'iptables-restore', '--noflush');
-  await succeed(world, 'sh', '-c', 'iptables -X STRANGER || true');
+  await feed(testBed, lines.join('\n'), 'iptables-restore', '--noflush');
+  await succeed(testBed, 'sh', '-c', 'iptables -X STRANGER || true');
 }

@@ -7,7 +7,7 @@ import { provideCached } from './cached.ts';
 import { provideImages } from './images.ts';
 import { provideNodePrograms, type NodePrograms } from './node-programs.ts';
 
-export interface Ground {
+export interface NodeSystem {
   /** Folder of the Debian system. */
   readonly root: string;
   readonly programs: NodePrograms;
@@ -23,7 +23,7 @@ const packages = [
 ];
 
 /** Without what it takes there is no ground, which is no failure. */
-export function provideGround(): Provided<Ground> {
+export function provideNodeSystem(): Provided<NodeSystem> {
   const name = 'a real node';
   const obstacle = findObstacle();
   if (obstacle !== undefined) return { name, programs: undefined, missing: obstacle };

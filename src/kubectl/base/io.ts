@@ -14,7 +14,7 @@ export interface RunOptions {
   readonly isShown?: boolean;
 }
 
-export interface Outside {
+export interface Io {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Whole lines, newline included. */
   readonly stdout: (text: string) => void;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
-import { createKnowledge } from '../../../src/kubectl/cluster/knowledge.ts';
+import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
 import type { Config } from '../../../src/nmi/config/config.ts';
 import {
   clientB,
@@ -24,7 +24,7 @@ function viewOf(
     'azure.workload.identity/client-id': clientId,
     'azure.workload.identity/tenant-id': 'contoso.example',
   };
-  return createKnowledge(
+  return createClusterState(
     createSnapshot({
       pods: [createPod('web', { labels })],
       identities: [createIdentity('orders'), createIdentity('broken', { type: 'x' })],

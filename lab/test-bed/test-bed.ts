@@ -1,5 +1,5 @@
 /**
- * The world a scenario acts in: a fake Azure, a fake Kubernetes API, the agent as a process, and
+ * The test bed a scenario acts in: a fake Azure, a fake Kubernetes API, the agent as a process, and
  * pods that ask. Two kinds make it: network namespaces with the real redirect, and loopback without
  * one. Each scenario finds it empty but for a running agent.
  *
@@ -30,13 +30,13 @@ import {
 } from '../fakes/kube/manifests.ts';
 import type { Command } from '../fabric/lab-command.ts';
 import type { PodClient } from '../pods/pod-client.ts';
-import { trustCluster, type Surroundings } from './environment.ts';
+import { trustCluster, type Services } from './services.ts';
 
-export type WorldKind = 'namespaces' | 'loopback';
+export type TestBedKind = 'namespaces' | 'loopback';
 
-/** What the two kinds of world do differently. */
-export interface Ground extends Surroundings {
-  readonly kind: WorldKind;
+/** What the two kinds of test bed do differently. */
+export interface Environment extends Services {
+  readonly kind: TestBedKind;
   readonly agent: AgentProcess;
   /** Starts `nmi`; a verb or flags follow. */
   readonly agentCommand: Command;
@@ -48,7 +48,7 @@ export interface Ground extends Surroundings {
   readonly mode: string;
   readonly nodeIp: string;
   /** An address and a client that asks from it. */
-  openPod(pod: GroundPod): Promise<{ ips: readonly string[]; client: PodClient }>;
+  openPod(pod: EnvironmentPod): Promise<{ ips: readonly string[]; client: PodClient }>;
   closePod(name: string): Promise<void>;
   /** Makes another pod of what runs in this one, where pods are told apart by their cgroups. */
   movePod(name: string, uid: string): void;
@@ -67,7 +67,7 @@ export interface Ground extends Surroundings {
   runInPod(pod: string, command: string, args: readonly string[]): Promise<RunResult>;
 }
 
-export interface GroundPod {
+export interface EnvironmentPod {
   readonly name: string;
   readonly uid: string;
   /** Default: a free one. */
@@ -120,8 +120,8 @@ const indexSeries: ReadonlyMap<string, string> = new Map([
   ['azureidentitygrants', 'nmi_index_objects{kind="grants"}'],
 ]);
 
-export class World implements AsyncDisposable {
-  readonly ground: Ground;
+export class TestBed implements AsyncDisposable {
+  readonly environment: Environment;
   readonly #tell: (line: string) => void;
   readonly #pods = new Map<string, LabPod>();
   readonly #manifests = new Map<LabPod, PodManifest>();
@@ -131,25 +131,25 @@ export class World implements AsyncDisposable {
   /** Node tokens that came to pods by way of the agent; direct ones the fake IMDS counts. */
   #handedOut = 0;
 
-  constructor(ground: Ground, tell: (line: string) => void) {
-    this.ground = ground;
+  constructor(environment: Environment, tell: (line: string) => void) {
+    this.environment = environment;
     this.#tell = tell;
   }
 
   get kube(): FakeKube {
-    return this.ground.kube;
+    return this.environment.kube;
   }
 
   get imds(): FakeImds {
-    return this.ground.imds;
+    return this.environment.imds;
   }
 
   get entra(): FakeEntra {
-    return this.ground.entra;
+    return this.environment.entra;
   }
 
   get agent(): AgentProcess {
-    return this.ground.agent;
+    return this.environment.agent;
   }
 
   get pods(): readonly LabPod[] {
@@ -163,7 +163,7 @@ export class World implements AsyncDisposable {
 
   /** How pods are redirected. */
   get mode(): string {
-    return this.ground.mode;
+    return this.environment.mode;
   }
 
   /** Tokens of the node's identity handed to pods that are not excepted, since the start. */
@@ -223,12 +223,12 @@ export class World implements AsyncDisposable {
 
   /** Starts the agent with this scenario's flags and waits until it is ready. */
   startAgent(): Promise<void> {
-    return this.agent.start([...this.ground.agentFlags, ...this.#flags]);
+    return this.agent.start([...this.environment.agentFlags, ...this.#flags]);
   }
 
   /** The same without waiting. */
   launchAgent(): void {
-    this.agent.launch([...this.ground.agentFlags, ...this.#flags]);
+    this.agent.launch([...this.environment.agentFlags, ...this.#flags]);
   }
 
   /** A user-assigned identity that is assigned to the node; the same name is the same identity. */
@@ -287,7 +287,12 @@ export class World implements AsyncDisposable {
   async addPod(options: NewPod): Promise<LabPod> {
     const { name, namespace = 'default', hostNetwork = false } = options;
     const uid = randomUUID();
-    const { ips, client } = await this.ground.openPod({ name, uid, ip: options.ip, hostNetwork });
+    const { ips, client } = await this.environment.openPod({
+      name,
+      uid,
+      ip: options.ip,
+      hostNetwork,
+    });
     const pod = new LabPod({
       namespace,
       name,
@@ -309,7 +314,7 @@ export class World implements AsyncDisposable {
       nodeName,
       ips,
       hostNetwork,
-      hostIp: this.ground.nodeIp,
+      hostIp: this.environment.nodeIp,
       phase: options.phase ?? 'Running',
       serviceAccount: options.serviceAccount ?? 'default',
       createdAtWallMs: this.#createdAtWallMs,
@@ -346,7 +351,7 @@ export class World implements AsyncDisposable {
     this.#pods.delete(pod.name);
     this.#manifests.delete(pod);
     await pod[Symbol.asyncDispose]();
-    await this.ground.closePod(pod.name);
+    await this.environment.closePod(pod.name);
   }
 
   /** What the fake IMDS was asked for tokens since the scenario began, newest last. */
@@ -359,7 +364,7 @@ export class World implements AsyncDisposable {
 
   /** What reached the fake IMDS past the agent since the scenario began, whatever it asked for. */
   uncheckedRequests(): readonly ImdsRequest[] {
-    return this.imds.requests().filter(({ from }) => from !== this.ground.nodeIp);
+    return this.imds.requests().filter(({ from }) => from !== this.environment.nodeIp);
   }
 
   /** Ends the pods; the ground ends the rest. */

@@ -1,10 +1,10 @@
 /**
- * The node of a world of namespaces as its kernel has it: rules, policy routing, links as text that
+ * The node of a test bed of namespaces as its kernel has it: rules, policy routing, links as text that
  * can be compared; and the verbs of `nmi redirect` in it.
  */
 import { inCgroup } from '../fabric/cgroups.ts';
 import assert from 'node:assert/strict';
-import type { RunResult, World } from './world.ts';
+import type { RunResult, TestBed } from './test-bed.ts';
 
 /** Equal texts mean equal state: packet counters and the time of reading are taken out. */
 export interface NodeState {
@@ -23,13 +23,13 @@ const ownChainRules = [
 ].join('\n');
 const ownPreferences = /^(?:78|79|80|81|82):/;
 
-export async function readNode(world: World): Promise<NodeState> {
+export async function readNode(testBed: TestBed): Promise<NodeState> {
   const [nft, legacy, routing, links] = await Promise.all([
-    succeed(world, 'iptables-nft-save'),
+    succeed(testBed, 'iptables-nft-save'),
     // Without a table named it prints those the kernel has and makes none.
-    succeed(world, 'iptables-legacy-save'),
-    succeed(world, 'ip', '-4', 'rule'),
-    succeed(world, 'ip', '-br', 'link'),
+    succeed(testBed, 'iptables-legacy-save'),
+    succeed(testBed, 'ip', '-4', 'rule'),
+    succeed(testBed, 'ip', '-br', 'link'),
   ]);
   return {
     rules: `${plainRules(nft)}\n${plainRules(legacy)}`,
@@ -58,61 +58,65 @@ export function hasRedirect({ rules, routing }: NodeState): boolean {
   );
 }
 
-/** The value of a flag that the agent of this world is started with. */
-export function flagOf(world: World, name: string): string {
-  const flag = world.ground.agentFlags.find((each) => each.startsWith(`--${name}=`));
+/** The value of a flag that the agent of this test bed is started with. */
+export function flagOf(testBed: TestBed, name: string): string {
+  const flag = testBed.environment.agentFlags.find((each) => each.startsWith(`--${name}=`));
   assert.ok(flag !== undefined);
   return flag.slice(flag.indexOf('=') + 1);
 }
 
-/** The value of a variable that the agent of this world is started with. */
-export function variableOf(world: World, name: string): string {
-  const value = world.ground.agentEnvironment[name];
+/** The value of a variable that the agent of this test bed is started with. */
+export function variableOf(testBed: TestBed, name: string): string {
+  const value = testBed.environment.agentEnvironment[name];
   assert.ok(value !== undefined);
   return value;
 }
 
 export function runRedirect(
-  world: World,
+  testBed: TestBed,
   action: 'install' | 'verify' | 'remove',
   flags: readonly string[] = [],
 ): Promise<RunResult> {
-  const [program, ...leading] = world.ground.agentCommand;
-  world.tell(`node: nmi redirect ${action}`);
-  const variables = Object.entries(world.ground.agentEnvironment);
+  const [program, ...leading] = testBed.environment.agentCommand;
+  testBed.tell(`node: nmi redirect ${action}`);
+  const variables = Object.entries(testBed.environment.agentEnvironment);
   const words = [
     ...['env', ...variables.map(([name, value]) => `${name}=${value}`)],
     ...[program, ...leading],
     ...['redirect', action],
-    ...world.ground.redirectFlags,
+    ...testBed.environment.redirectFlags,
     ...flags,
   ];
   // As in the agent's container: what is exempt is the cgroup that asks.
-  const cgroup = world.ground.agentCgroup();
+  const cgroup = testBed.environment.agentCgroup();
   const [first = '', ...rest] = cgroup === undefined ? words : inCgroup(cgroup, words);
-  return world.ground.runInNode(first, rest);
+  return testBed.environment.runInNode(first, rest);
 }
 
 /** A node that never had an agent: none runs, and pods reach the real service. */
-export async function makeBare(world: World): Promise<void> {
-  await world.agent.stop();
-  const { code, stderr } = await runRedirect(world, 'remove');
+export async function makeBare(testBed: TestBed): Promise<void> {
+  await testBed.agent.stop();
+  const { code, stderr } = await runRedirect(testBed, 'remove');
   assert.equal(code, 0, `nmi redirect remove failed: ${stderr}`);
 }
 
 /** Runs a tool in the node that must succeed, and returns what it printed. */
-export async function succeed(world: World, command: string, ...args: string[]): Promise<string> {
-  return feed(world, undefined, command, ...args);
+export async function succeed(
+  testBed: TestBed,
+  command: string,
+  ...args: string[]
+): Promise<string> {
+  return feed(testBed, undefined, command, ...args);
 }
 
 /** The same with something to read. */
 export async function feed(
-  world: World,
+  testBed: TestBed,
   input: string | undefined,
   command: string,
   ...args: string[]
 ): Promise<string> {
-  const { code, stdout, stderr } = await world.ground.runInNode(command, args, input);
+  const { code, stdout, stderr } = await testBed.environment.runInNode(command, args, input);
   assert.equal(code, 0, `${command} ${args.join(' ')} failed: ${stderr}`);
   return stdout;
 }

@@ -13,7 +13,7 @@ import { tuning } from '../../nmi/config/tuning.ts';
 import { explain } from '../../nmi/explain/explain.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import { authoritiesOf } from '../../nmi/grants/authorities.ts';
-import type { GrantKnowledge } from '../../nmi/grants/authorize.ts';
+import type { GrantState } from '../../nmi/grants/authorize.ts';
 import type { GrantPolicy, IdentitySelector } from '../../nmi/grants/grant.ts';
 import { IdentityOwners } from '../../nmi/grants/identity-owners.ts';
 import { UpstreamResolver } from '../../nmi/grants/resolve-upstream.ts';
@@ -41,8 +41,8 @@ export interface Unusable {
   readonly reason: string;
 }
 
-export interface KnowledgeView {
-  readonly knowledge: GrantKnowledge;
+export interface ClusterView {
+  readonly clusterState: GrantState;
   readonly unusable: readonly Unusable[];
   /** What the agent of the pod's node answers; undefined when the pod is not in the snapshot. */
   explainPod(question: PodQuestion): PodExplanation | undefined;
@@ -57,11 +57,11 @@ export interface PodQuestion {
 }
 
 /** @param config of the agents. */
-export function createKnowledge(
+export function createClusterState(
   snapshot: Snapshot,
   config: Config,
   nowWallMs: number,
-): KnowledgeView {
+): ClusterView {
   const unusable: Unusable[] = [];
   const pods = new PodIndex(systemClock);
   const grants = new GrantIndex(pods);
@@ -87,7 +87,7 @@ export function createKnowledge(
   fill('AzureIdentityGrant', owners.grants, snapshot.grants ?? [], parseIdentityGrant);
   // What cannot be read is not taken for something that is not there.
   const ownersMode = snapshot.grants === undefined ? 'off' : config.identityOwners;
-  const knowledge: GrantKnowledge = {
+  const clusterState: GrantState = {
     pods,
     grants,
     owners: new IdentityOwners(owners, ownersMode),
@@ -104,13 +104,13 @@ export function createKnowledge(
     hostNetwork: config.hostNetwork,
   };
   return {
-    knowledge,
+    clusterState,
     unusable,
     explainPod({ namespace, name, node, selector, resource }) {
       const explanation = explain(
         { who: { kind: 'pod', namespace, name }, selector, resource },
         {
-          knowledge,
+          clusterState,
           policy,
           broker: { describe: () => [] },
           health: () => ({

@@ -1,9 +1,9 @@
 /** What the lab prints: a story for people, or one JSON object for programs. */
 import type { LabResult, Scenario, ScenarioResult } from './scenario.ts';
-import type { WorldKind } from './world.ts';
+import type { TestBedKind } from './test-bed.ts';
 
 export interface Report {
-  begin(kind: WorldKind, redirect: string, scenarios: number): void;
+  begin(kind: TestBedKind, redirect: string, scenarios: number): void;
   start(this: void, scenario: Scenario): void;
   line(this: void, line: string): void;
   end(this: void, scenario: Scenario, result: ScenarioResult): void;

@@ -1,6 +1,6 @@
-/** A scenario, and running a list of them in one world. */
+/** A scenario, and running a list of them in one test bed. */
 import { untilAborted } from '../../src/nmi/base/deadline.ts';
-import type { World } from './world.ts';
+import type { TestBed } from './test-bed.ts';
 
 export interface Scenario {
   /** Kebab case; what `--scenario` takes. */
@@ -11,16 +11,16 @@ export interface Scenario {
   readonly needs: 'namespaces' | 'any';
   /** Part of the short tour. */
   readonly inTour: boolean;
-  /** Flags of the agent beyond the world's own. */
+  /** Flags of the agent beyond the test bed's own. */
   readonly agentFlags?: readonly string[];
-  /** Of the objects that `World` makes. Default: they are new. */
+  /** Of the objects that `TestBed` makes. Default: they are new. */
   readonly objectAgeMs?: number;
   /**
    * Acts and asserts; throws AssertionError when something does not hold. What the pods got and
    * what the fake IMDS saw are both to be judged.
    * @returns one line that says what was seen.
    */
-  run(world: World): Promise<string>;
+  run(testBed: TestBed): Promise<string>;
 }
 
 export interface ScenarioResult {
@@ -39,7 +39,7 @@ export interface LabResult {
 }
 
 export interface RunOptions {
-  readonly world: World;
+  readonly testBed: TestBed;
   readonly scenarios: readonly Scenario[];
   readonly stop: AbortSignal;
   readonly onStart: (scenario: Scenario) => void;
@@ -48,14 +48,14 @@ export interface RunOptions {
 
 /** Each scenario with the leaks that happened in it: one leak fails it, whatever it asserted. */
 export async function runScenarios(options: RunOptions): Promise<LabResult> {
-  const { world } = options;
+  const { testBed } = options;
   const results: ScenarioResult[] = [];
   for (const scenario of options.scenarios) {
     if (options.stop.aborted) break;
     options.onStart(scenario);
-    const before = world.leaks;
-    const outcome = await runOne(scenario, world, options.stop);
-    const leaked = world.leaks - before;
+    const before = testBed.leaks;
+    const outcome = await runOne(scenario, testBed, options.stop);
+    const leaked = testBed.leaks - before;
     const result =
       leaked === 0
         ? outcome
@@ -68,19 +68,19 @@ export async function runScenarios(options: RunOptions): Promise<LabResult> {
     options.onEnd(scenario, result);
   }
   const isComplete = results.length === options.scenarios.length;
-  const ok = isComplete && results.every((result) => result.ok) && world.leaks === 0;
-  return { ok, redirect: world.mode, leaks: world.leaks, scenarios: results };
+  const ok = isComplete && results.every((result) => result.ok) && testBed.leaks === 0;
+  return { ok, redirect: testBed.mode, leaks: testBed.leaks, scenarios: results };
 }
 
-/** A stop ends it at once; what it still tries meets a world that is being taken down. */
+/** A stop ends it at once; what it still tries meets a test bed that is being taken down. */
 async function runOne(
   scenario: Scenario,
-  world: World,
+  testBed: TestBed,
   stop: AbortSignal,
 ): Promise<ScenarioResult> {
   const act = async (): Promise<string> => {
-    await world.reset(scenario.agentFlags, scenario.objectAgeMs);
-    return scenario.run(world);
+    await testBed.reset(scenario.agentFlags, scenario.objectAgeMs);
+    return scenario.run(testBed);
   };
   try {
     return { name: scenario.name, ok: true, detail: await untilAborted(stop, act()) };

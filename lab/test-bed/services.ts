@@ -10,7 +10,7 @@ import { openFakeKube, type FakeKube } from '../fakes/kube/fake-kube.ts';
 import { createLabAuthority, type LabAuthority } from '../fakes/authority.ts';
 import { createNodeIdentity } from '../fakes/identity.ts';
 
-export interface Surroundings {
+export interface Services {
   readonly kube: FakeKube;
   readonly imds: FakeImds;
   readonly entra: FakeEntra;
@@ -21,7 +21,7 @@ export interface Surroundings {
   readonly agentEnvironment: Readonly<Record<string, string>>;
 }
 
-export interface SurroundingsOptions {
+export interface ServicesOptions {
   /** Where the metadata service listens. */
   readonly imds: { readonly host: string; readonly port: number };
   /** Where the other two listen. */
@@ -32,9 +32,7 @@ export interface SurroundingsOptions {
   readonly nodeIp: string;
 }
 
-export async function openSurroundings(
-  options: SurroundingsOptions,
-): Promise<Surroundings & AsyncDisposable> {
+export async function openServices(options: ServicesOptions): Promise<Services & AsyncDisposable> {
   const { host, kubePort, entraPort, nodeIp } = options;
   await using opening = new AsyncDisposableStack();
   const certifying = certify(host);

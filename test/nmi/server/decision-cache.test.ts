@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
-import type { StandingRight } from '../../../src/nmi/server/standing-rights.ts';
+import type { GrantedDecision } from '../../../src/nmi/server/decision-cache.ts';
 import {
   createBinding,
   createIdentity,
@@ -45,7 +45,7 @@ function openStand(owners = createOwners('off')) {
     grants.bindings.upsert(createBinding({ name, uid: name, identityName: name, selector: name }));
   }
   /** A new connection of the process in the pod's cgroup asks once; its right. */
-  function ask(pod: string, asked = target): StandingRight | undefined {
+  function ask(pod: string, asked = target): GrantedDecision | undefined {
     const attestation = { kind: 'attested', cgroupId: 1n } as const;
     const caller = new CallerConnection(
       { remoteIp: nodeIp, localIp: nodeIp },
