@@ -24,9 +24,12 @@ const skip =
 /** Of metrics whose names the replaced system fixed. */
 const accepted = /^aadpodidentity_\w+_errors_count /;
 
-/** Only with a redirect, programs in the kernel, a certificate or the audit stream, or of kube-state-metrics. */
+/**
+ * Only with a redirect, programs in the kernel, a certificate, the audit stream or a service account, or of
+ * kube-state-metrics.
+ */
 const elsewhere =
-  /^(?:nmi_ebpf_connects_total|nmi_redirect_(?:up|reconciles_total)|nmi_certificate_\w+|nmi_audit_\w+|kube_\w+)$/;
+  /^(?:nmi_ebpf_connects_total|nmi_redirect_(?:up|reconciles_total)|nmi_certificate_\w+|nmi_audit_\w+|nmi_conditions_writes_total|kube_\w+)$/;
 
 /** Names of the alerts that are pending or firing. */
 async function activeAlerts(prometheus: Prometheus): Promise<readonly string[]> {

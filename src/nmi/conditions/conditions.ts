@@ -70,8 +70,10 @@ export class Conditions implements Part, AsyncDisposable {
   }
 
   samples(): readonly Sample[] {
+    // An agent that takes no part in the election says nothing of who holds the Lease.
+    if (this.#election === undefined) return [];
     return [
-      { metric: 'nmi_conditions_leader', value: this.#election?.isLeader === true ? 1 : 0 },
+      { metric: 'nmi_conditions_leader', value: this.#election.isLeader ? 1 : 0 },
       ...Object.entries(this.#counts).map(([outcome, value]): Sample => {
         return { metric: 'nmi_conditions_writes_total', labels: { outcome }, value };
       }),
