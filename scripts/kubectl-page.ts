@@ -34,8 +34,8 @@ contexts, login plugins and proxies work as they do there, and it needs no right
 \`explain\` needs get and list of pods and of the three kinds of \`aadpodidentity.k8s.io\`. What else the user may
 read is used too, and what the user may not read is named under "Not checked".
 
-Install it by putting \`dist/kubectl-nmi\` (and \`dist/kubectl_complete-nmi\` for completion) on the PATH. It is one
-script without native code, for Node.js 22 or later. \`scripts/krew.ts\` makes a release for krew of it, and
+\`./dev build\` makes it. Install it by putting \`dist/kubectl-nmi\` (and \`dist/kubectl_complete-nmi\` for completion) on
+the PATH. It is one script without native code, for Node.js 22 or later. \`scripts/krew.ts\` makes a release for krew of it, and
 \`scripts/plugin-executable.ts\` one Linux executable for machines without Node.js.
 
 | trouble | command that answers it |

@@ -83,7 +83,7 @@ describe('an agent that is cut off from the API', () => {
         /^The agent has heard nothing of the pods/,
       );
     }
-    assert.match(await readReady(agent), /"addresses_believed":"pods are known by address only/);
+    assert.match(await readReady(agent), /"pod_ips_current":"pods are known by address only/);
     // The first event is the missed one: the address belongs to another pod.
     agent.kube.delete({ kind: 'Pod', namespace: 'default', name: 'p' });
     agent.kube.apply(
@@ -99,7 +99,7 @@ describe('an agent that is cut off from the API', () => {
       assert.ok(performance.now() < endMs, 'not served again');
     }
     assert.equal((await ask(pod, tokenTarget)).status, 503, 'the pod that is gone');
-    assert.doesNotMatch(await readReady(agent), /addresses_believed/);
+    assert.doesNotMatch(await readReady(agent), /pod_ips_current/);
   });
 
   it('goes on serving where that was asked for', async () => {

@@ -242,7 +242,7 @@ export const reasonGuide = {
   },
   credential_invalid: {
     means: 'The Secret has no usable credential, or the agent may not read what it needs.',
-    fix: 'Correct the Secret, or give the right that the error names.',
+    fix: 'Correct the Secret. If the error names a missing right, an operator of the cluster gives it to the agent.',
     check: '`kubectl describe secret NAME`: the keys that the error names.',
     who: 'namespace',
   },

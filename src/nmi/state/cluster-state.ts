@@ -136,7 +136,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     watches,
     conditions: [
       ...watchConditions(watches, tuning.watchStalenessLimitMs),
-      { name: 'addresses_believed', problem: () => ipStaleness.problem() },
+      { name: 'pod_ips_current', problem: () => ipStaleness.problem() },
     ],
     details: () => watchLines(watches.stats()).map((line) => `watch of ${line}`),
     samples: () => [

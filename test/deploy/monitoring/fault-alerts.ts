@@ -47,7 +47,7 @@ export const faultAlerts: readonly FaultAlerts[] = [
   fault('host-network-refused', 'NmiPodsRefused', 'reason host_network_refused'),
   fault('privilege-split', 'NmiRedirectDown NmiNodeWithoutReadyAgent', 'the mode'),
   fault('probes', 'NmiRedirectDown', 'the mode'),
-  fault('address-reuse-window', 'NmiNotReady NmiWatchStale', 'condition addresses_believed'),
+  fault('address-reuse-window', 'NmiNotReady NmiWatchStale', 'condition pod_ips_current'),
   fault('api-away-at-start', 'NmiNotReady', 'condition watches'),
   fault('api-away-later', 'NmiWatchStale', 'the resource'),
 ];

@@ -162,7 +162,7 @@ describe('what the agent knows of its node', () => {
     assert.ok(testBed.state.trustsAddresses());
     testBed.clock.aheadMs = 11_000;
     assert.ok(!testBed.state.trustsAddresses());
-    assert.ok(readiness([testBed.state]).missing['addresses_believed'] !== undefined);
+    assert.ok(readiness([testBed.state]).missing['pod_ips_current'] !== undefined);
     await using attesting = await open({ 'address-staleness-limit': '10s' }, true);
     assert.equal(attesting.state.places, undefined);
     assert.ok(attesting.state.trustsAddresses(), 'before the first list');
