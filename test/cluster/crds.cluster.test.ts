@@ -370,7 +370,7 @@ describeOnClusters('the custom resources', (cluster) => {
       }
     });
 
-    it('can be changed beside what is bad about them, and mended', async () => {
+    it('can be changed beside what is bad about them, and repaired', async () => {
       const { admin } = cluster();
       const patch = (name: string, spec: object) =>
         admin.request('PATCH', `${collection('AzureIdentity')}/${name}`, { spec }, mergePatch);

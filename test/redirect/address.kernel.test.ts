@@ -89,16 +89,16 @@ describe('the address mode', { skip }, () => {
     assert.equal(await linksOf(node), links);
   });
 
-  it('is mended when a stranger takes the address away', async () => {
+  it('is repaired when a stranger takes the address away', async () => {
     const mode = modeIn(node);
     await mode.install();
     await node.run(`ip addr del ${target.metadataIp}/32 dev nmi0`);
     const broken = await mode.verify();
     assert.equal(broken.state, 'broken');
     assert.match(broken.problems.join(), /address 169\.254\.169\.254 missing from nmi0/);
-    const mended = await mode.install();
-    assert.equal(mended.state, 'active');
-    assert.match(mended.changed?.join() ?? '', /address 169\.254\.169\.254 added/);
+    const repaired = await mode.install();
+    assert.equal(repaired.state, 'active');
+    assert.match(repaired.changed?.join() ?? '', /address 169\.254\.169\.254 added/);
     await mode.remove();
   });
 

@@ -154,9 +154,9 @@ describe('every redirect', { skip }, () => {
           await mode.age(testBed);
           const broken = await mode.open(testBed).verify();
           assert.notDeepEqual(broken.problems, []);
-          const mended = await mode.open(testBed).install();
-          assert.notDeepEqual(mended.changed, []);
-          assert.equal(mended.state, 'active');
+          const repaired = await mode.open(testBed).install();
+          assert.notDeepEqual(repaired.changed, []);
+          assert.equal(repaired.state, 'active');
         }
         const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
         assert.ok((seen['agent'] ?? 0) > 0);

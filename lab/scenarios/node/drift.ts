@@ -87,21 +87,21 @@ function flushes(name: string, rounds: number, inTour: boolean): Scenario {
       // way to the real service until it is repaired, and a fetch in that moment would be a 503.
       assertToken(await one.ask(), identityA);
       assertToken(await two.ask(), identityB);
-      const before = await countMended(testBed);
+      const before = await countRepairs(testBed);
       const load = { durationMs: 2_000, timeoutMs: 2_000 };
       const loads = [one, two].map((pod) => startSteadyLoad(pod, load));
       const maxMs = intervalMs(testBed) + 2 * (await timeRepair(testBed)) + slackMs;
       let settled = 0;
       let slowestMs = 0;
       for (let round = 0; round < rounds; round += 1) {
-        const mended = await countMended(testBed);
+        const repairs = await countRepairs(testBed);
         const tookMs = await attack(testBed, round % 3 === 2 ? [pick(onGuard)] : burst());
-        assert.ok(tookMs <= maxMs, `mended after ${tookMs} ms, and ${maxMs} are allowed`);
+        assert.ok(tookMs <= maxMs, `repaired after ${tookMs} ms, and ${maxMs} are allowed`);
         slowestMs = Math.max(slowestMs, tookMs);
         // Every other time the next attack comes while the agent is still at the last one.
         if (round % 2 === 1) continue;
         await eventually(async () => {
-          assert.ok((await countMended(testBed)) > mended, 'the agent counted no repair');
+          assert.ok((await countRepairs(testBed)) > repairs, 'the agent counted no repair');
         });
         settled += 1;
       }
@@ -125,8 +125,8 @@ function flushes(name: string, rounds: number, inTour: boolean): Scenario {
         `${identityA} to ${nodeIp}`,
         `${identityB} to ${nodeIp}`,
       ]);
-      const mended = (await countMended(testBed)) - before;
-      assert.ok(mended >= settled, `${mended} repairs counted in ${rounds} rounds`);
+      const repairs = (await countRepairs(testBed)) - before;
+      assert.ok(repairs >= settled, `${repairs} repairs counted in ${rounds} rounds`);
       assert.ok((await testBed.agent.metric(seriesOf('repaired'))) > 0, 'nothing was repaired');
       return [
         `${rounds} rounds of attacks repaired, the slowest after ${Math.round(slowestMs)} ms of`,
@@ -148,7 +148,7 @@ function seriesOf(outcome: (typeof checkOutcomes)[number]): string {
 }
 
 /** A chain that was gone altogether counts as installed. */
-async function countMended(testBed: TestBed): Promise<number> {
+async function countRepairs(testBed: TestBed): Promise<number> {
   const { agent } = testBed;
   return (await agent.metric(seriesOf('repaired'))) + (await agent.metric(seriesOf('installed')));
 }
@@ -192,7 +192,7 @@ async function attack(testBed: TestBed, attacks: readonly Attack[]): Promise<num
     const isOver = (await countChecks(testBed)) >= lastCheck;
     const tookMs = performance.now() - startMs;
     const state = await readNode(testBed);
-    assert.ok(isOver || hasRedirect(state), 'neither mended nor checked');
+    assert.ok(isOver || hasRedirect(state), 'neither repaired nor checked');
     return { state, tookMs };
   }, 10_000);
   assert.ok(hasRedirect(seen.state), 'the first check after an attack did not mend it');

@@ -127,7 +127,7 @@ const probes: Scenario = {
     assertToken(await pod.ask(), 'probe-a');
     assert.deepEqual(testBed.uncheckedRequests(), []);
     assertUpstream(testBed, ['probe-a']);
-    return '/readyz named the redirect while it could not be mended; pods met nothing; then ready';
+    return '/readyz named the redirect while it could not be repaired; pods met nothing; then ready';
   },
 };
 

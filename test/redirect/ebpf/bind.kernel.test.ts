@@ -73,7 +73,7 @@ describe('the address and port of the agent, while it is away', { skip }, () => 
     assert.equal(await listen(host, listenIp), 'error=EPERM');
   });
 
-  it('are kept by programs that are read back, mended and removed like the others', async () => {
+  it('are kept by programs that are read back, repaired and removed like the others', async () => {
     for (const hook of ['bind4', 'bind6']) {
       nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
       const { problems } = await testBed.redirect().verify();

@@ -350,8 +350,8 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
         broken.problems.some((text) => problem.test(text)),
         `${problem.source}: ${broken.problems.join('; ')}`,
       );
-      const mended = await redirect.install();
-      assert.deepEqual(mended.problems, []);
+      const repaired = await redirect.install();
+      assert.deepEqual(repaired.problems, []);
       assert.match(await pod.tell(dial), /attested/);
     }
   });

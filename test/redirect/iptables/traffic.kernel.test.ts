@@ -381,7 +381,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(leaked.connections, 0);
     });
 
-    it('outlives a hundred strangers under load, each mended by the next check, and nobody else’s rules change by it', async (context: TestContext) => {
+    it('outlives a hundred strangers under load, each repaired by the next check, and nobody else’s rules change by it', async (context: TestContext) => {
       const { node } = testBed;
       const iptables = (args: string) => node.run(`iptables-${backend} -t nat ${args}`);
       const restore = (text: string, how = '') =>
@@ -466,7 +466,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.deepEqual(leaked, NOTHING);
       // That the timer keeps to its interval is shown by hand; here other programs run, too.
       const idle = `checks were ${longestIdleMs} ms apart at most`;
-      context.diagnostic(`${bitten} did harm, the slowest mended after ${slowestMs} ms, ${idle}`);
+      context.diagnostic(`${bitten} did harm, the slowest repaired after ${slowestMs} ms, ${idle}`);
       // The keeper is sometimes faster than the first look.
       assert.ok(bitten > 50, `${bitten} attacks did harm`);
     });

@@ -88,25 +88,21 @@ const pieces: readonly string[] = [
   ],
 ];
 const framing: ReadonlySet<string> = new Set([
-  ...[
-    'content-length',
-    'transfer-encoding',
-    'expect',
-    'upgrade',
-    'te',
-    'trailer',
-    'proxy-connection',
-    'x-forwarded-for',
-  ],
+  'content-length',
+  'transfer-encoding',
+  'expect',
+  'upgrade',
+  'te',
+  'trailer',
+  'proxy-connection',
+  'x-forwarded-for',
 ]);
 const correlation: ReadonlySet<string> = new Set([
-  ...[
-    'client-request-id',
-    'request-id',
-    'traceparent',
-    'x-ms-client-request-id',
-    'x-ms-correlation-request-id',
-  ],
+  'client-request-id',
+  'request-id',
+  'traceparent',
+  'x-ms-client-request-id',
+  'x-ms-correlation-request-id',
 ]);
 
 interface Message {
