@@ -68,7 +68,7 @@ function chartValues(): readonly ChartValue[] {
   return [...values, ...ignored];
 }
 
-/** `nmi-port` stands below `nmi` already. */
+/** `nmi-port` is below `nmi` already. */
 function valueName(flag: string): string {
   return flag
     .replace(/^nmi-/, '')

@@ -21,19 +21,19 @@ const rateInterval = '5s';
 
 await using testBed = await openServices();
 const { kube, listenPort } = testBed;
-const strangerIp = '127.0.0.12';
+const unboundIp = '127.0.0.12';
 kube.apply(
   createPodManifest({
     name: 'web',
     namespace: 'shop',
     nodeName,
-    ips: [strangerIp],
+    ips: [unboundIp],
     binding: 'none',
   }),
 );
-await using stranger = openLoopbackPod({
+await using unbound = openLoopbackPod({
   name: 'web',
-  sourceIp: strangerIp,
+  sourceIp: unboundIp,
   host: '127.0.0.1',
   port: listenPort,
 });
@@ -71,7 +71,7 @@ async function load({ pod, imds }: Services, fromS: number): Promise<void> {
     // Never one that is in memory.
     if (number % 10 === 0) asked.push(ask(pod, `${tokenTarget}-${number}.example`));
     // It waits for its binding, and nobody waits for it.
-    if (number % 20 === 0) ask(stranger, tokenTarget).catch(() => undefined);
+    if (number % 20 === 0) ask(unbound, tokenTarget).catch(() => undefined);
     await Promise.all(asked.map((each) => each.catch(() => undefined)));
     await delay(50);
   }

@@ -1,6 +1,6 @@
 /**
  * Packages that the bundle loads piece by piece. A start of the agent needs little of them, but
- * their entry modules evaluate everything. In the bundle a facade stands in for such an entry: all
+ * their entry modules evaluate everything. In the bundle a facade replaces such an entry: all
  * its names, each a getter that loads a piece when it is first used.
  *
  * Measured for a start of the agent with a kubeconfig: 140 ms of CPU on the main thread and 95 MB

@@ -94,7 +94,7 @@ async function work(copy: Copy, queue: Mutation[]): Promise<readonly Result[]> {
   const results: Result[] = [];
   for (let mutation = queue.shift(); mutation !== undefined; mutation = queue.shift()) {
     const startedMs = performance.now();
-    const { verdict, note } = await copy.judge(mutation);
+    const { verdict, note } = await copy.tryMutation(mutation);
     const problem = verdict === undefined ? note : unexpected(mutation, verdict);
     results.push({ mutation, verdict, problem });
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
@@ -105,7 +105,7 @@ async function work(copy: Copy, queue: Mutation[]): Promise<readonly Result[]> {
   return results;
 }
 
-interface Judgement {
+interface MutationResult {
   /** Undefined when nothing can be said. */
   readonly verdict: Verdict | undefined;
   readonly note: string;
@@ -126,7 +126,7 @@ class Copy {
     this.#tests = globSync('test/**/*.test.ts', { cwd: folder });
   }
 
-  async judge(mutation: Mutation): Promise<Judgement> {
+  async tryMutation(mutation: Mutation): Promise<MutationResult> {
     const path = join(this.#folder, mutation.file);
     const text = readFileSync(path, 'utf8');
     const mutated = mutate(text, mutation);

@@ -1,7 +1,7 @@
 /** One connection at a time to the server: sends a request, hands over the answer, connects anew. */
 import { connect, type Socket } from 'node:net';
 import { AnswerScan } from './answer-scan.ts';
-import { Judge, type Verdict } from './judge.ts';
+import { AnswerCheck, type Verdict } from './answer-check.ts';
 import type { Caller, LoadPlan } from './plan.ts';
 import { RequestBytes } from './request.ts';
 
@@ -18,7 +18,7 @@ export class Lane {
   readonly #plan: LoadPlan;
   readonly #caller: Caller;
   readonly #events: LaneEvents;
-  readonly #judge: Judge;
+  readonly #check: AnswerCheck;
   readonly #scan = new AnswerScan();
   readonly #buffer = Buffer.allocUnsafe(readBytes);
   /** For each number of the target. */
@@ -34,7 +34,7 @@ export class Lane {
     this.#plan = plan;
     this.#caller = caller;
     this.#events = events;
-    this.#judge = new Judge(caller);
+    this.#check = new AnswerCheck(caller);
   }
 
   /** Nothing is under way. */
@@ -121,7 +121,7 @@ export class Lane {
       return;
     }
     this.#pending = undefined;
-    const verdict = this.#judge.judge(bytes, this.#scan, this.#number);
+    const verdict = this.#check.check(bytes, this.#scan, this.#number);
     if (this.#plan.kind === 'new') this.#drop();
     this.#dueAtMs = undefined;
     this.#events.answered(this, dueAtMs, verdict, this.#scan.status);

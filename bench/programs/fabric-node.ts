@@ -14,18 +14,18 @@ import { inCgroup, openLabCgroups } from '../../lab/fabric/cgroups.ts';
 import { openServices } from '../../lab/test-bed/services.ts';
 import { onCore } from '../machine/cores.ts';
 import { outputOf, stop, untilItSpeaks } from '../machine/child.ts';
-import { measureLookUps } from '../stand/look-ups.ts';
-import { controlCommand, type ControlName } from '../stand/controls.ts';
+import { measureLookUps } from '../fixture/look-ups.ts';
+import { controlCommand, type ControlName } from '../fixture/controls.ts';
 import {
   nodePorts,
   type FabricAnswer,
   type FabricOrder,
   type FabricPlan,
   type FabricReady,
-} from '../stand/fabric-plan.ts';
-import { addAskingPod, fillCluster, goalSize, nodeName } from '../stand/objects.ts';
-import { loadCommand, parseReport } from '../stand/run-load.ts';
-import { defaultTarget } from '../stand/stand.ts';
+} from '../fixture/fabric-plan.ts';
+import { addAskingPod, fillCluster, goalSize, nodeName } from '../fixture/objects.ts';
+import { loadCommand, parseReport } from '../fixture/run-load.ts';
+import { defaultTarget } from '../fixture/fixture.ts';
 
 const { imdsIp, azureIp, nodeIp } = fabricAddresses;
 const plan = JSON.parse(process.argv[2] ?? '{}') as FabricPlan;

@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, request, type Dispatcher } from 'undici';
 import type { MissPlan, MissTimes } from '../load/miss-plan.ts';
 import { sdkHeaders } from '../load/request.ts';
-import { inTurn } from '../stand/rounds.ts';
+import { inTurn } from '../fixture/rounds.ts';
 
 const plan = JSON.parse(process.argv[2] ?? '{}') as MissPlan;
 const { upstream, sourceIp } = plan;

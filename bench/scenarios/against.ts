@@ -1,7 +1,7 @@
 import { findFabricObstacle } from '../../lab/fabric/fabric.ts';
 import { subjects } from '../core/results.ts';
-import { openFabricNode } from '../stand/fabric-node.ts';
-import { measureRounds, shapes } from '../stand/rounds.ts';
+import { openFabricNode } from '../fixture/fabric-node.ts';
+import { measureRounds, shapes } from '../fixture/rounds.ts';
 import type { Scenario } from './scenario.ts';
 
 export const against: Scenario = {

@@ -1,6 +1,6 @@
 import { findFabricObstacle } from '../../lab/fabric/fabric.ts';
-import { openFabricNode } from '../stand/fabric-node.ts';
-import { measureRounds, shapes } from '../stand/rounds.ts';
+import { openFabricNode } from '../fixture/fabric-node.ts';
+import { measureRounds, shapes } from '../fixture/rounds.ts';
 import type { Scenario } from './scenario.ts';
 
 const without = 'no programs';

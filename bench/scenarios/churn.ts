@@ -1,9 +1,9 @@
 import type { FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
 import { subjects } from '../core/results.ts';
-import { createOtherPod, goalSize } from '../stand/objects.ts';
-import { measureRounds, shapes, type Subject } from '../stand/rounds.ts';
-import { runLoad } from '../stand/run-load.ts';
-import { callerOf, openStand } from '../stand/stand.ts';
+import { createOtherPod, goalSize } from '../fixture/objects.ts';
+import { measureRounds, shapes, type Subject } from '../fixture/rounds.ts';
+import { runLoad } from '../fixture/run-load.ts';
+import { callerOf, openFixture } from '../fixture/fixture.ts';
 import type { Scenario } from './scenario.ts';
 
 const quiet = 'nothing changes';
@@ -15,10 +15,10 @@ export const churn: Scenario = {
   isQuick: false,
   run: async ({ options, executable, stack, say }) => {
     const { agentFlags, rounds, roundMs } = options;
-    const stand = stack.use(await openStand({ executable, agentFlags, size: goalSize }));
-    const { host, port, around } = stand;
-    const callers = [callerOf(stand.pods[0])];
-    const common = { host, port, pids: [stand.agent.pid], callers };
+    const fixture = stack.use(await openFixture({ executable, agentFlags, size: goalSize }));
+    const { host, port, around } = fixture;
+    const callers = [callerOf(fixture.pods[0])];
+    const common = { host, port, pids: [fixture.agent.pid], callers };
     const all: readonly Subject[] = [
       { ...common, name: quiet },
       {

@@ -4,8 +4,8 @@ import type { Figure } from '../core/results.ts';
 import { sdkHeaders } from '../load/request.ts';
 import { onCore } from '../machine/cores.ts';
 import { freePort, start, stop } from '../machine/child.ts';
-import { goalSize } from '../stand/objects.ts';
-import { callerOf, prepareStand, type Stand } from '../stand/stand.ts';
+import { goalSize } from '../fixture/objects.ts';
+import { callerOf, prepareFixture, type Fixture } from '../fixture/fixture.ts';
 import type { Context, Scenario } from './scenario.ts';
 
 const sizes = [
@@ -27,9 +27,9 @@ export const coldStart: Scenario = {
     const { agentFlags } = options;
     const figures: Figure[] = [];
     for (const { name, size } of sizes) {
-      const stand = stack.use(await prepareStand({ executable, agentFlags, size }));
-      figures.push(await repeat(context, name, () => timeAgent(stand)));
-      await stand.agent.stop();
+      const fixture = stack.use(await prepareFixture({ executable, agentFlags, size }));
+      figures.push(await repeat(context, name, () => timeAgent(fixture)));
+      await fixture.agent.stop();
     }
     figures.push(await repeat(context, 'a bare Node to its first answer', timeBareNode));
     return {
@@ -58,12 +58,12 @@ async function repeat(
   return { name, unit: 'ms', values };
 }
 
-async function timeAgent(stand: Stand): Promise<number> {
-  await stand.agent.stop();
-  const { target: path, sourceIp: localAddress } = callerOf(stand.pods[0]);
-  const { host, port } = stand;
+async function timeAgent(fixture: Fixture): Promise<number> {
+  await fixture.agent.stop();
+  const { target: path, sourceIp: localAddress } = callerOf(fixture.pods[0]);
+  const { host, port } = fixture;
   const startedAtMs = performance.now();
-  await stand.agent.launch();
+  await fixture.agent.launch();
   return await untilServed(
     { host, port, path, ...(localAddress && { localAddress }) },
     startedAtMs,

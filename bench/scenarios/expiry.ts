@@ -1,8 +1,8 @@
 import type { Figure } from '../core/results.ts';
 import { Histogram } from '../core/histogram.ts';
-import { goalSize } from '../stand/objects.ts';
-import { runLoad } from '../stand/run-load.ts';
-import { callerOf, openStand } from '../stand/stand.ts';
+import { goalSize } from '../fixture/objects.ts';
+import { runLoad } from '../fixture/run-load.ts';
+import { callerOf, openFixture } from '../fixture/fixture.ts';
 import type { Scenario } from './scenario.ts';
 
 const lifetimeMs = 3_000;
@@ -14,8 +14,8 @@ export const expiry: Scenario = {
   isQuick: false,
   run: async ({ options, executable, stack }) => {
     const { agentFlags } = options;
-    const stand = stack.use(await openStand({ executable, agentFlags, size: goalSize }));
-    const { host, port, agent, around } = stand;
+    const fixture = stack.use(await openFixture({ executable, agentFlags, size: goalSize }));
+    const { host, port, agent, around } = fixture;
     around.imds.setTokenLifetime(lifetimeMs);
     await around.imds.setFaults({ delayMs: 20, paths: 'token' });
     around.imds.clear();
@@ -25,7 +25,7 @@ export const expiry: Scenario = {
       connections: 16,
       kind: 'keep',
       ratePerSec,
-      callers: [callerOf(stand.pods[0])],
+      callers: [callerOf(fixture.pods[0])],
       warmUpMs: 1_000,
       measuredMs: 12_000,
       serverPids: [agent.pid],

@@ -1,5 +1,5 @@
 import { median } from '../core/statistics.ts';
-import { fillCache, timeHits } from '../stand/cached-tokens.ts';
+import { fillCache, timeHits } from '../fixture/cached-tokens.ts';
 import { curve, ends, perObject, type Grown } from './grown.ts';
 import type { Context } from './scenario.ts';
 

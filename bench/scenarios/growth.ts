@@ -2,13 +2,13 @@ import { subjects } from '../core/results.ts';
 import { median, ratiosOf } from '../core/statistics.ts';
 import { memoryOf } from '../machine/memory.ts';
 import { measures } from '../report/markdown.ts';
-import { openControl } from '../stand/controls.ts';
-import type { ClusterSize } from '../stand/objects.ts';
+import { openControl } from '../fixture/controls.ts';
+import type { ClusterSize } from '../fixture/objects.ts';
 import type { Caller } from '../load/plan.ts';
-import { measureRounds, shapes } from '../stand/rounds.ts';
-import { runLoad } from '../stand/run-load.ts';
-import { addSecretIdentity } from '../stand/secret-identity.ts';
-import { bodyBytesOf, callerOf, openStand, tokenPath, type Stand } from '../stand/stand.ts';
+import { measureRounds, shapes } from '../fixture/rounds.ts';
+import { runLoad } from '../fixture/run-load.ts';
+import { addSecretIdentity } from '../fixture/secret-identity.ts';
+import { bodyBytesOf, callerOf, openFixture, tokenPath, type Fixture } from '../fixture/fixture.ts';
 import { measureCache } from './growth-of-cache.ts';
 import { curve, ends, perObject, type Grown } from './grown.ts';
 import type { Context, Scenario } from './scenario.ts';
@@ -90,8 +90,8 @@ async function measureStep(context: Context, size: ClusterSize): Promise<Measure
   await using stack = new AsyncDisposableStack();
   const { agentFlags } = context.options;
   const { executable } = context;
-  const stand = stack.use(await openStand({ executable, agentFlags, size }));
-  return await measureHits(context, stand, [callerOf(stand.pods[0])], stack);
+  const fixture = stack.use(await openFixture({ executable, agentFlags, size }));
+  return await measureHits(context, fixture, [callerOf(fixture.pods[0])], stack);
 }
 
 interface Measured {
@@ -103,15 +103,15 @@ interface Measured {
 
 async function measureHits(
   { options }: Context,
-  stand: Stand,
+  fixture: Fixture,
   callers: readonly Caller[],
   stack: AsyncDisposableStack,
 ): Promise<Measured> {
-  const { host, port, agent } = stand;
+  const { host, port, agent } = fixture;
   const [ours, bare] = await measureRounds({
     subjects: [
       { name: subjects.agent, host, port, pids: [agent.pid], callers },
-      await openControl(subjects.nodeHttp, await bodyBytesOf(stand), stack),
+      await openControl(subjects.nodeHttp, await bodyBytesOf(fixture), stack),
     ],
     shapes: [shapes.sixteen],
     rounds: 3,
@@ -129,21 +129,21 @@ async function measureTokens(context: Context): Promise<Grown> {
   const { executable, options } = context;
   const { agentFlags } = options;
   const size = { pods: 250, identities: 500, bindings: 1_000 };
-  const stand = stack.use(await openStand({ executable, agentFlags, size }));
-  const { entra } = stand.around;
+  const fixture = stack.use(await openFixture({ executable, agentFlags, size }));
+  const { entra } = fixture.around;
   const cost: (readonly number[])[] = [];
   const points: [number, number][] = [];
   for (const count of tokenSteps) {
     const identities = Math.ceil(count / tokensOfOne);
     const callers = Array.from({ length: identities }, (_, index): Caller => {
-      const { clientId, name } = addSecretIdentity(stand.around, `tokens-${count}-${index}`);
+      const { clientId, name } = addSecretIdentity(fixture.around, `tokens-${count}-${index}`);
       const target = `${tokenPath}&resource=https://r-{n}.example&client_id=${clientId}`;
       const expect = { kind: 'identity', name } as const;
-      return { ...callerOf(stand.pods[0], target), count: count / identities, expect };
+      return { ...callerOf(fixture.pods[0], target), count: count / identities, expect };
     });
-    for (const caller of callers) await fetchAll(stand, caller);
+    for (const caller of callers) await fetchAll(fixture, caller);
     const fetched = entra.requests().length;
-    const measured = await measureHits(context, stand, callers, stack);
+    const measured = await measureHits(context, fixture, callers, stack);
     if (entra.requests().length > fetched) throw new Error('not all tokens were in memory');
     cost.push(measured.cpuRatios);
     points.push([count, median(measured.cpuRatios)]);
@@ -158,7 +158,7 @@ async function measureTokens(context: Context): Promise<Grown> {
 }
 
 /** Asks for each once, no faster than the agent may fetch them. */
-async function fetchAll({ host, port }: Stand, caller: Caller): Promise<void> {
+async function fetchAll({ host, port }: Fixture, caller: Caller): Promise<void> {
   const ratePerSec = 30;
   const filled = await runLoad({
     host,

@@ -1,7 +1,7 @@
-import { shapes, measureRounds } from '../stand/rounds.ts';
+import { shapes, measureRounds } from '../fixture/rounds.ts';
 import { subjects } from '../core/results.ts';
-import { openBesideControls } from '../stand/beside-controls.ts';
-import { openFakeUpstream } from '../stand/controls.ts';
+import { openBesideControls } from '../fixture/beside-controls.ts';
+import { openFakeUpstream } from '../fixture/controls.ts';
 import type { Scenario } from './scenario.ts';
 
 /** Well below what any of them can do: what is measured is the wait, not the queue. */

@@ -1,7 +1,7 @@
 import { Histogram } from '../core/histogram.ts';
 import type { Figure } from '../core/results.ts';
-import { createBinding, createIdentity, createPod, fillIndexes } from '../stand/indexes.ts';
-import { goalSize, type ClusterSize } from '../stand/objects.ts';
+import { createBinding, createIdentity, createPod, fillIndexes } from '../fixture/indexes.ts';
+import { goalSize, type ClusterSize } from '../fixture/objects.ts';
 import type { Context, Scenario } from './scenario.ts';
 
 /** Of each kind and round, and as many before that nobody counts. */

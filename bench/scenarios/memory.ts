@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Figure } from '../core/results.ts';
 import { memoryOf, type Memory } from '../machine/memory.ts';
-import { goalSize } from '../stand/objects.ts';
-import { loadOf, shapes } from '../stand/rounds.ts';
-import { callerOf, openStand, type Stand } from '../stand/stand.ts';
+import { goalSize } from '../fixture/objects.ts';
+import { loadOf, shapes } from '../fixture/rounds.ts';
+import { callerOf, openFixture, type Fixture } from '../fixture/fixture.ts';
 import type { Scenario } from './scenario.ts';
 
 /** The agent gives memory back once a minute: by then it has. */
@@ -17,10 +17,10 @@ export const memory: Scenario = {
   run: async ({ options, executable, stack, say }) => {
     const { agentFlags, isQuick } = options;
     const loadMs = isQuick ? 1_000 : 5_000;
-    const stands: Stand[] = [];
+    const fixtures: Fixture[] = [];
     // How an agent's memory lies differs from process to process more than from minute to minute.
     for (let process = 0; process < (isQuick ? 1 : 2); process++) {
-      stands.push(stack.use(await openStand({ executable, agentFlags, size: goalSize })));
+      fixtures.push(stack.use(await openFixture({ executable, agentFlags, size: goalSize })));
     }
     const figures: Figure[] = [];
     const look = (when: string, found: readonly Memory[]): void => {
@@ -39,13 +39,13 @@ export const memory: Scenario = {
     const lookAtAll = (when: string): void => {
       look(
         when,
-        stands.map(({ agent }) => memoryOf(agent.pid)),
+        fixtures.map(({ agent }) => memoryOf(agent.pid)),
       );
     };
     lookAtAll('when ready');
     const loaded: Memory[] = [];
     const endedAtMs: number[] = [];
-    for (const { host, port, agent, pods } of stands) {
+    for (const { host, port, agent, pods } of fixtures) {
       const subject = { name: 'agent', host, port, pids: [], callers: [callerOf(pods[0])] };
       await loadOf(subject, shapes.sixtyFour, loadMs);
       loaded.push(memoryOf(agent.pid));
@@ -55,7 +55,7 @@ export const memory: Scenario = {
     if (!isQuick) {
       for (const waitMs of [soonMs, laterMs]) {
         const found: Memory[] = [];
-        for (const [index, { agent }] of stands.entries()) {
+        for (const [index, { agent }] of fixtures.entries()) {
           const atMs = (endedAtMs[index] ?? 0) + waitMs;
           await delay(Math.max(0, atMs - performance.now()));
           found.push(memoryOf(agent.pid));
@@ -66,7 +66,7 @@ export const memory: Scenario = {
     return {
       figures,
       notes: [
-        `Of ${stands.length} agents, one after the other under full load of 64 connections for ` +
+        `Of ${fixtures.length} agents, one after the other under full load of 64 connections for ` +
           `${loadMs / 1000} s. An agent gives spare memory back once a minute: 15 s after the load ` +
           'some have not yet, 75 s after it all have.',
       ],

@@ -3,10 +3,10 @@ import { decideGrant } from '../../src/nmi/grants/grant.ts';
 import { parseRoute } from '../../src/nmi/server/route.ts';
 import { parseTokenQuery } from '../../src/nmi/server/token-query.ts';
 import type { Figure } from '../core/results.ts';
-import { fillCache } from '../stand/cached-tokens.ts';
-import { createPod, fillIndexes } from '../stand/indexes.ts';
-import { goalSize } from '../stand/objects.ts';
-import { defaultTarget } from '../stand/stand.ts';
+import { fillCache } from '../fixture/cached-tokens.ts';
+import { createPod, fillIndexes } from '../fixture/indexes.ts';
+import { goalSize } from '../fixture/objects.ts';
+import { defaultTarget } from '../fixture/fixture.ts';
 import type { Scenario } from './scenario.ts';
 
 const policy = { strict: false, graceMs: 60_000, hostNetwork: 'serve' } as const;

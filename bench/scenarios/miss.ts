@@ -4,10 +4,10 @@ import { median, nearestRank } from '../core/statistics.ts';
 import type { MissPlan, MissTimes } from '../load/miss-plan.ts';
 import { onCore } from '../machine/cores.ts';
 import { outputOf, start } from '../machine/child.ts';
-import { openBareProxy } from '../stand/controls.ts';
-import { goalSize } from '../stand/objects.ts';
-import { addSecretIdentity, secretValue } from '../stand/secret-identity.ts';
-import { openStand, tokenPath } from '../stand/stand.ts';
+import { openBareProxy } from '../fixture/controls.ts';
+import { goalSize } from '../fixture/objects.ts';
+import { addSecretIdentity, secretValue } from '../fixture/secret-identity.ts';
+import { openFixture, tokenPath } from '../fixture/fixture.ts';
 import type { Scenario } from './scenario.ts';
 
 /** About what the real services take on a good day. */
@@ -22,23 +22,23 @@ export const miss: Scenario = {
   isQuick: true,
   run: async ({ options, executable, stack, say }) => {
     const { agentFlags, rounds, isQuick } = options;
-    const stand = stack.use(await openStand({ executable, agentFlags, size: goalSize }));
-    const { clientId, tenantId } = addSecretIdentity(stand.around);
-    const { imds, entra } = stand.around;
+    const fixture = stack.use(await openFixture({ executable, agentFlags, size: goalSize }));
+    const { clientId, tenantId } = addSecretIdentity(fixture.around);
+    const { imds, entra } = fixture.around;
     await imds.setFaults({ delayMs, paths: 'token' });
     entra.setFaults({ delayMs });
     const misses = isQuick ? 15 : missesARound;
-    const ownId = stand.pods[0]?.identity.clientId ?? '';
+    const ownId = fixture.pods[0]?.identity.clientId ?? '';
     const figures: Figure[] = [];
     const measure = async (
       name: string,
       upstreamUrl: string,
       question: (round: number) => Question,
     ): Promise<void> => {
-      const caPem = stand.around.authority.certificatePem;
+      const caPem = fixture.around.authority.certificatePem;
       const common = {
-        agentUrl: `http://${stand.host}:${stand.port}`,
-        sourceIp: stand.pods[0]?.ip ?? '',
+        agentUrl: `http://${fixture.host}:${fixture.port}`,
+        sourceIp: fixture.pods[0]?.ip ?? '',
         proxyUrl: await openBareProxy(upstreamUrl, caPem, stack),
         caPem,
         misses,

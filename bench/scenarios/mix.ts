@@ -1,7 +1,7 @@
 import { subjects } from '../core/results.ts';
-import { goalSize } from '../stand/objects.ts';
-import { measureRounds, shapes, type Subject } from '../stand/rounds.ts';
-import { callerOf, openStand } from '../stand/stand.ts';
+import { goalSize } from '../fixture/objects.ts';
+import { measureRounds, shapes, type Subject } from '../fixture/rounds.ts';
+import { callerOf, openFixture } from '../fixture/fixture.ts';
 import type { Scenario } from './scenario.ts';
 
 const onePod = 'one pod';
@@ -12,11 +12,11 @@ export const mix: Scenario = {
   isQuick: false,
   run: async ({ options, executable, stack, say }) => {
     const { agentFlags, rounds, roundMs } = options;
-    const stand = stack.use(
-      await openStand({ executable, agentFlags, size: goalSize, askingPods: 2 }),
+    const fixture = stack.use(
+      await openFixture({ executable, agentFlags, size: goalSize, askingPods: 2 }),
     );
-    const { host, port, pods } = stand;
-    const common = { host, port, pids: [stand.agent.pid] };
+    const { host, port, pods } = fixture;
+    const common = { host, port, pids: [fixture.agent.pid] };
     const all: readonly Subject[] = [
       { ...common, name: onePod, callers: [callerOf(pods[0])] },
       { ...common, name: subjects.agent, callers: pods.map((pod) => callerOf(pod)) },

@@ -1,6 +1,6 @@
 import { subjects } from '../core/results.ts';
-import { openBesideControls } from '../stand/beside-controls.ts';
-import { measureRounds, shapes } from '../stand/rounds.ts';
+import { openBesideControls } from '../fixture/beside-controls.ts';
+import { measureRounds, shapes } from '../fixture/rounds.ts';
 import type { Scenario } from './scenario.ts';
 
 export const newConnections: Scenario = {

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { goalSize } from '../stand/objects.ts';
-import { runLoad } from '../stand/run-load.ts';
-import { callerOf, openStand } from '../stand/stand.ts';
+import { goalSize } from '../fixture/objects.ts';
+import { runLoad } from '../fixture/run-load.ts';
+import { callerOf, openFixture } from '../fixture/fixture.ts';
 import type { Scenario } from './scenario.ts';
 import { timelineCurve, timelineFigures } from './timeline.ts';
 
@@ -13,8 +13,8 @@ export const outage: Scenario = {
   isQuick: false,
   run: async ({ options, executable, stack }) => {
     const { agentFlags } = options;
-    const stand = stack.use(await openStand({ executable, agentFlags, size: goalSize }));
-    const { host, port, agent, around } = stand;
+    const fixture = stack.use(await openFixture({ executable, agentFlags, size: goalSize }));
+    const { host, port, agent, around } = fixture;
     const { kube, imds } = around;
     const loading = runLoad({
       host,
@@ -22,7 +22,7 @@ export const outage: Scenario = {
       connections: 16,
       kind: 'new',
       ratePerSec: 500,
-      callers: [callerOf(stand.pods[0])],
+      callers: [callerOf(fixture.pods[0])],
       serverPids: [agent.pid],
       warmUpMs: 500,
       measuredMs: 8_000,

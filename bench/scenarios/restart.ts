@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { goalSize } from '../stand/objects.ts';
-import { runLoad } from '../stand/run-load.ts';
-import { callerOf, openStand } from '../stand/stand.ts';
+import { goalSize } from '../fixture/objects.ts';
+import { runLoad } from '../fixture/run-load.ts';
+import { callerOf, openFixture } from '../fixture/fixture.ts';
 import type { Scenario } from './scenario.ts';
 import { timelineCurve, timelineFigures } from './timeline.ts';
 
@@ -14,15 +14,15 @@ export const restart: Scenario = {
   isQuick: false,
   run: async ({ options, executable, stack }) => {
     const { agentFlags } = options;
-    const stand = stack.use(await openStand({ executable, agentFlags, size: goalSize }));
-    const { host, port, agent } = stand;
+    const fixture = stack.use(await openFixture({ executable, agentFlags, size: goalSize }));
+    const { host, port, agent } = fixture;
     const loading = runLoad({
       host,
       port,
       connections: 32,
       kind: 'new',
       ratePerSec: 500,
-      callers: [callerOf(stand.pods[0])],
+      callers: [callerOf(fixture.pods[0])],
       serverPids: [],
       warmUpMs: 500,
       measuredMs: 8_000,

@@ -2,9 +2,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Histogram } from '../core/histogram.ts';
 import type { CurveLine } from '../core/results.ts';
 import { memoryOf } from '../machine/memory.ts';
-import { goalSize } from '../stand/objects.ts';
-import { runLoad } from '../stand/run-load.ts';
-import { callerOf, openStand } from '../stand/stand.ts';
+import { goalSize } from '../fixture/objects.ts';
+import { runLoad } from '../fixture/run-load.ts';
+import { callerOf, openFixture } from '../fixture/fixture.ts';
 import { changePods } from './churn.ts';
 import type { Scenario } from './scenario.ts';
 
@@ -17,8 +17,8 @@ export const soak: Scenario = {
   isExtra: true,
   run: async ({ options, executable, stack, say }) => {
     const { agentFlags, soakMinutes } = options;
-    const stand = stack.use(await openStand({ executable, agentFlags, size: goalSize }));
-    const { host, port, agent, around } = stand;
+    const fixture = stack.use(await openFixture({ executable, agentFlags, size: goalSize }));
+    const { host, port, agent, around } = fixture;
     using _changes = changePods(around.kube, 1);
     const measuredMs = soakMinutes * 60_000;
     const loading = runLoad({
@@ -28,7 +28,7 @@ export const soak: Scenario = {
       kind: 'keep',
       ratePerSec,
       serverPids: [agent.pid],
-      callers: [callerOf(stand.pods[0])],
+      callers: [callerOf(fixture.pods[0])],
       warmUpMs: 0,
       measuredMs,
       isSleepy: true,

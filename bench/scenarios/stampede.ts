@@ -2,9 +2,9 @@ import type { ImdsFaults } from '../../lab/fakes/imds/fake-imds.ts';
 import type { Figure } from '../core/results.ts';
 import { Histogram } from '../core/histogram.ts';
 import type { Expectation } from '../load/plan.ts';
-import { goalSize } from '../stand/objects.ts';
-import { runLoad } from '../stand/run-load.ts';
-import { callerOf, openStand, tokenPath } from '../stand/stand.ts';
+import { goalSize } from '../fixture/objects.ts';
+import { runLoad } from '../fixture/run-load.ts';
+import { callerOf, openFixture, tokenPath } from '../fixture/fixture.ts';
 import type { Scenario } from './scenario.ts';
 
 const connections = 200;
@@ -32,8 +32,8 @@ export const stampede: Scenario = {
   isQuick: true,
   run: async ({ options, executable, stack, say }) => {
     const { agentFlags, rounds } = options;
-    const stand = stack.use(await openStand({ executable, agentFlags, size: goalSize }));
-    const { host, port, around } = stand;
+    const fixture = stack.use(await openFixture({ executable, agentFlags, size: goalSize }));
+    const { host, port, around } = fixture;
     const figures: Figure[] = [];
     const notes: string[] = [];
     for (const { name, faults, statuses } of variants) {
@@ -45,7 +45,7 @@ export const stampede: Scenario = {
         const resource = encodeURIComponent(
           `https://${name.replaceAll(' ', '-')}-${round}.example`,
         );
-        const caller = callerOf(stand.pods[0], `${tokenPath}&resource=${resource}`);
+        const caller = callerOf(fixture.pods[0], `${tokenPath}&resource=${resource}`);
         const expect: Expectation =
           statuses === undefined ? caller.expect : { kind: 'status', statuses };
         around.imds.clear();

@@ -1,9 +1,9 @@
 import { Histogram } from '../core/histogram.ts';
 import type { LoadReport } from '../load/plan.ts';
 import type { Figure } from '../core/results.ts';
-import { goalSize } from '../stand/objects.ts';
-import { runLoad } from '../stand/run-load.ts';
-import { callerOf, openStand, tokenPath } from '../stand/stand.ts';
+import { goalSize } from '../fixture/objects.ts';
+import { runLoad } from '../fixture/run-load.ts';
+import { callerOf, openFixture, tokenPath } from '../fixture/fixture.ts';
 import type { Scenario } from './scenario.ts';
 
 export const throttled: Scenario = {
@@ -12,10 +12,10 @@ export const throttled: Scenario = {
   isQuick: false,
   run: async ({ options, executable, stack }) => {
     const { agentFlags } = options;
-    const stand = stack.use(
-      await openStand({ executable, agentFlags, size: goalSize, askingPods: 2 }),
+    const fixture = stack.use(
+      await openFixture({ executable, agentFlags, size: goalSize, askingPods: 2 }),
     );
-    const { host, port, around, agent, pods } = stand;
+    const { host, port, around, agent, pods } = fixture;
     const common = { host, port, kind: 'keep', serverPids: [agent.pid] } as const;
     const held = { ...common, connections: 4, ratePerSec: 500, callers: [callerOf(pods[0])] };
     await runLoad({ ...held, warmUpMs: 0, measuredMs: 500 });

@@ -3,7 +3,7 @@
  * agent. node bench/servers/fake-imds.ts HOST PORT IDENTITY
  */
 import { openFakeImds } from '../../lab/fakes/imds/fake-imds.ts';
-import { createBenchIdentity } from '../stand/objects.ts';
+import { createBenchIdentity } from '../fixture/objects.ts';
 
 const [host = '127.0.0.1', port = '0', name = ''] = process.argv.slice(2);
 await openFakeImds({

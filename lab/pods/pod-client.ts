@@ -41,7 +41,7 @@ export interface LoopbackPodOptions {
   readonly name: string;
   /** Where its connections come from: an address of 127.0.0.0/8, one for each pod. */
   readonly sourceIp: string;
-  /** What stands for the metadata address. */
+  /** The address that replaces the metadata address. */
   readonly host: string;
   readonly port: number;
 }

@@ -47,7 +47,7 @@ export interface LabPodOptions {
   readonly client: PodClient;
   /** Told of every token the pod got. */
   readonly onIdentity: (identity: string, count: number) => void;
-  readonly tell: (line: string) => void;
+  readonly log: (line: string) => void;
 }
 
 export const tokenPath = '/metadata/identity/oauth2/token';
@@ -98,7 +98,7 @@ export class LabPod implements AsyncDisposable {
           }
         : readReply(answer);
     if (reply.identity !== undefined) this.#options.onIdentity(reply.identity, 1);
-    this.#options.tell(describe(this, options.method ?? 'GET', target, reply));
+    this.#options.log(describe(this, options.method ?? 'GET', target, reply));
     return reply;
   }
 
@@ -130,7 +130,7 @@ export class LabPod implements AsyncDisposable {
       ({ outcome, identity, count }) =>
         `${count} × ${outcome}${identity === undefined ? '' : ` (${identity})`}`,
     );
-    this.#options.tell(`pod ${this.name}: ${report.requests} requests: ${counts.join(', ')}`);
+    this.#options.log(`pod ${this.name}: ${report.requests} requests: ${counts.join(', ')}`);
     return report;
   }
 

@@ -78,7 +78,7 @@ export function runRedirect(
   flags: readonly string[] = [],
 ): Promise<RunResult> {
   const [program, ...leading] = testBed.environment.agentCommand;
-  testBed.tell(`node: nmi redirect ${action}`);
+  testBed.log(`node: nmi redirect ${action}`);
   const variables = Object.entries(testBed.environment.agentEnvironment);
   const words = [
     ...['env', ...variables.map(([name, value]) => `${name}=${value}`)],

@@ -122,7 +122,7 @@ const indexSeries: ReadonlyMap<string, string> = new Map([
 
 export class TestBed implements AsyncDisposable {
   readonly environment: Environment;
-  readonly #tell: (line: string) => void;
+  readonly #log: (line: string) => void;
   readonly #pods = new Map<string, LabPod>();
   readonly #manifests = new Map<LabPod, PodManifest>();
   readonly #assigned = new Map<string, LabIdentity>();
@@ -131,9 +131,9 @@ export class TestBed implements AsyncDisposable {
   /** Node tokens that came to pods by way of the agent; direct ones the fake IMDS counts. */
   #handedOut = 0;
 
-  constructor(environment: Environment, tell: (line: string) => void) {
+  constructor(environment: Environment, log: (line: string) => void) {
     this.environment = environment;
-    this.#tell = tell;
+    this.#log = log;
   }
 
   get kube(): FakeKube {
@@ -172,8 +172,8 @@ export class TestBed implements AsyncDisposable {
   }
 
   /** A line of what happens, for the reader. */
-  tell(line: string): void {
-    this.#tell(line);
+  log(line: string): void {
+    this.#log(line);
   }
 
   /** Takes everything away that a scenario made, and has an agent with the given flags running. */
@@ -302,8 +302,8 @@ export class TestBed implements AsyncDisposable {
       onIdentity: (identity, count) => {
         if (identity === 'node' && options.excepted !== true) this.#handedOut += count;
       },
-      tell: (line) => {
-        this.tell(line);
+      log: (line) => {
+        this.log(line);
       },
     });
     this.#pods.set(name, pod);

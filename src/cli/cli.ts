@@ -114,7 +114,7 @@ function parseWords(
   }
 }
 
-/** A word that means nothing where it stands. */
+/** A word that has no meaning at its position. */
 function findStray(name: string, verb: Verb, rest: readonly string[]): string | undefined {
   const { actions } = verb;
   if (actions === undefined) {

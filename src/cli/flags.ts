@@ -28,7 +28,7 @@ export function completeBooleans(
 }
 
 /**
- * Those that take a value and stand at the end or before another flag, as written. A negative
+ * Those that take a value and come last or before another flag, as written. A negative
  * number is a value.
  */
 export function flagsWithoutValue(

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { createLabIdentity } from '../../lab/fakes/identity.ts';
 import { createTokenSigner } from '../../lab/fakes/token.ts';
 import { AnswerScan } from '../../bench/load/answer-scan.ts';
-import { Judge } from '../../bench/load/judge.ts';
+import { AnswerCheck } from '../../bench/load/answer-check.ts';
 
 function answerOf(status: number, body: string, framing: 'length' | 'small letters' | 'chunks') {
   const line = `HTTP/1.1 ${status} Whatever\r\nX-Other: 1`;
@@ -62,29 +62,29 @@ describe('the reader of answers', () => {
   });
 });
 
-describe('the judge of answers', () => {
+describe('the check of answers', () => {
   const caller = { target: '/', expect: { kind: 'identity', name: 'mine' } } as const;
-  const verdictOf = (judge: Judge, status: number, body: string) => {
+  const verdictOf = (check: AnswerCheck, status: number, body: string) => {
     const scan = new AnswerScan();
     const bytes = Buffer.from(answerOf(status, body, 'length'), 'latin1');
     assert.ok(scan.scan(bytes, bytes.length));
-    return judge.judge(bytes, scan, 0);
+    return check.check(bytes, scan, 0);
   };
 
   it('takes tokens of the identity alone, before and after it has seen one', () => {
-    const judge = new Judge(caller);
+    const check = new AnswerCheck(caller);
     for (let time = 0; time < 2; time++) {
-      assert.equal(verdictOf(judge, 200, tokenAnswer('other')), 'foreign');
-      assert.equal(verdictOf(judge, 200, tokenAnswer('mine')), 'right');
-      assert.equal(verdictOf(judge, 500, tokenAnswer('mine')), 'wrong');
-      assert.equal(verdictOf(judge, 200, '{"access_token":"x"}'), 'wrong');
-      assert.equal(verdictOf(judge, 200, 'x'.repeat(2000)), 'wrong');
+      assert.equal(verdictOf(check, 200, tokenAnswer('other')), 'foreign');
+      assert.equal(verdictOf(check, 200, tokenAnswer('mine')), 'right');
+      assert.equal(verdictOf(check, 500, tokenAnswer('mine')), 'wrong');
+      assert.equal(verdictOf(check, 200, '{"access_token":"x"}'), 'wrong');
+      assert.equal(verdictOf(check, 200, 'x'.repeat(2000)), 'wrong');
     }
   });
 
   it('takes the statuses that were to come', () => {
-    const judge = new Judge({ target: '/', expect: { kind: 'status', statuses: [429] } });
-    assert.equal(verdictOf(judge, 429, ''), 'right');
-    assert.equal(verdictOf(judge, 200, ''), 'wrong');
+    const check = new AnswerCheck({ target: '/', expect: { kind: 'status', statuses: [429] } });
+    assert.equal(verdictOf(check, 429, ''), 'right');
+    assert.equal(verdictOf(check, 200, ''), 'wrong');
   });
 });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage } from 'node:http';
 import { after, describe, it } from 'node:test';
-import { openBareProxy } from '../../bench/stand/controls.ts';
+import { openBareProxy } from '../../bench/fixture/controls.ts';
 
 describe('the bare proxy', { timeout: 30_000 }, () => {
   const stack = new AsyncDisposableStack();

@@ -13,22 +13,22 @@ import { after, before, describe, it } from 'node:test';
 import { subjects } from '../../bench/core/results.ts';
 import { median, ratiosOf } from '../../bench/core/statistics.ts';
 import { measures } from '../../bench/report/markdown.ts';
-import { openControl } from '../../bench/stand/controls.ts';
-import { measureRounds, shapes, type Subject } from '../../bench/stand/rounds.ts';
-import { bodyBytesOf, callerOf, openStand, type Stand } from '../../bench/stand/stand.ts';
+import { openControl } from '../../bench/fixture/controls.ts';
+import { measureRounds, shapes, type Subject } from '../../bench/fixture/rounds.ts';
+import { bodyBytesOf, callerOf, openFixture, type Fixture } from '../../bench/fixture/fixture.ts';
 import { freshExecutable } from '../../scripts/build.ts';
 
 const size = { pods: 50, identities: 200, bindings: 400 };
 
 describe('the cost of a cached token', { timeout: 120_000 }, () => {
   const stack = new AsyncDisposableStack();
-  let stand: Stand;
+  let fixture: Fixture;
   let control: Subject | undefined;
 
   before(async () => {
     const executable = await freshExecutable();
-    stand = stack.use(await openStand({ executable, agentFlags: [], size }));
-    control = await openControl(subjects.nodeHttp, await bodyBytesOf(stand), stack);
+    fixture = stack.use(await openFixture({ executable, agentFlags: [], size }));
+    control = await openControl(subjects.nodeHttp, await bodyBytesOf(fixture), stack);
   });
   after(() => stack.disposeAsync());
 
@@ -37,13 +37,13 @@ describe('the cost of a cached token', { timeout: 120_000 }, () => {
     [shapes.fresh, 1.8],
   ] as const) {
     it(`is at most ${atMost} times that of a bare reply: ${shape.name}`, async () => {
-      const { host, port } = stand;
+      const { host, port } = fixture;
       const agent = {
         name: subjects.agent,
         host,
         port,
-        pids: [stand.agent.pid],
-        callers: [callerOf(stand.pods[0])],
+        pids: [fixture.agent.pid],
+        callers: [callerOf(fixture.pods[0])],
       };
       const [ours, bare] = await measureRounds({
         subjects: [agent, control],

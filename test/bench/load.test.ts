@@ -7,7 +7,7 @@ import { createLabIdentity } from '../../lab/fakes/identity.ts';
 import { createTokenSigner } from '../../lab/fakes/token.ts';
 import { Histogram } from '../../bench/core/histogram.ts';
 import type { LoadPlan, LoadReport } from '../../bench/load/plan.ts';
-import { runLoad } from '../../bench/stand/run-load.ts';
+import { runLoad } from '../../bench/fixture/run-load.ts';
 
 async function load(
   listener: RequestListener,

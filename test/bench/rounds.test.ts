@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Histogram } from '../../bench/core/histogram.ts';
 import type { LoadReport } from '../../bench/load/plan.ts';
-import { measureRounds, shapes, type Subject } from '../../bench/stand/rounds.ts';
+import { measureRounds, shapes, type Subject } from '../../bench/fixture/rounds.ts';
 
 const report: LoadReport = {
   perSec: 1,

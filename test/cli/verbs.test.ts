@@ -11,7 +11,7 @@ describe('the table of verbs', () => {
     }
   });
 
-  it('knows which flags stand without a value, aliases and old spellings too', () => {
+  it('knows which flags fixture without a value, aliases and old spellings too', () => {
     const isBoolean = (verb: string, flag: string) => verbs[verb]?.isBoolean(flag);
     assert.deepEqual(
       ['forceNamespaced', 'force-namespaced', 'logtostderr', 'node', 'v', 'log_dir'].map((flag) =>

@@ -188,7 +188,7 @@ function defineTests(client: Client, run: RunSteps): void {
   });
 
   it('gets no identity that is not its pod’s, nor another one instead', async () => {
-    const steps = ids.map((kind) => stepFor('managed', kind, 'stranger'));
+    const steps = ids.map((kind) => stepFor('managed', kind, 'untrusted'));
     const { outcomes, requests } = await run(steps);
     assert.equal(outcomes.length, steps.length);
     for (const { identity, failure } of outcomes) {

@@ -120,11 +120,11 @@ describeOnClusters('Events', (cluster) => {
       ...agentAccount,
       boundTo: { kind: 'Pod', name: own.name, uid: metadata.uid },
     });
-    await using stand = await openAgent(kubeconfigPath);
+    await using fixture = await openAgent(kubeconfigPath);
     await eventually(async () => {
-      assert.match(await stand.ask('127.0.0.11', 50), /\(binding_missing\)/);
+      assert.match(await fixture.ask('127.0.0.11', 50), /\(binding_missing\)/);
     });
-    assert.match(await stand.ask('127.0.0.12', 50), /\(credential_invalid\)/);
+    assert.match(await fixture.ask('127.0.0.12', 50), /\(credential_invalid\)/);
     const describe = (kind: string, namespace: string, name: string): Promise<string> =>
       cluster().kubectl(['-n', namespace, 'describe', kind, name]);
     await eventually(async () => {
@@ -154,7 +154,7 @@ describeOnClusters('Events', (cluster) => {
       // Without a redirect all that is missing in this test are the watches, which have synced.
       assert.match(agentPod, /Normal +Ready +.*The agent is ready/);
     });
-    assert.ok(!stand.lines.some((line) => line.includes('failed to write an Event')));
+    assert.ok(!fixture.lines.some((line) => line.includes('failed to write an Event')));
   });
 
   it('that RBAC refuses cost a line of the log and nothing else', async () => {
@@ -174,15 +174,16 @@ subjects: [{ kind: ServiceAccount, name: without-events, namespace: kube-system 
 `);
     const account = { namespace: 'kube-system', name: 'without-events' };
     const { kubeconfigPath } = await cluster().createServiceAccountClient(account);
-    await using stand = await openAgent(kubeconfigPath);
+    await using fixture = await openAgent(kubeconfigPath);
     await eventually(async () => {
-      assert.match(await stand.ask('127.0.0.11', 1), /\(binding_missing\)/);
+      assert.match(await fixture.ask('127.0.0.11', 1), /\(binding_missing\)/);
     });
-    assert.match(await stand.ask('127.0.0.12', 10), /\(credential_invalid\)/);
-    const failures = () => stand.lines.filter((line) => line.includes('failed to write an Event'));
+    assert.match(await fixture.ask('127.0.0.12', 10), /\(credential_invalid\)/);
+    const failures = () =>
+      fixture.lines.filter((line) => line.includes('failed to write an Event'));
     await eventually(() => assert.equal(failures().length, 1));
     assert.match(failures()[0] ?? '', /"code":"FORBIDDEN".*cannot create resource/);
-    assert.match(await stand.ask('127.0.0.11', 10), /\(binding_missing\)/);
+    assert.match(await fixture.ask('127.0.0.11', 10), /\(binding_missing\)/);
     assert.equal(failures().length, 1);
   });
 

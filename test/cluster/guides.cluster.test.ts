@@ -53,7 +53,7 @@ exec '${program}' "$@"
 
 interface Guide {
   readonly page: string;
-  /** What stands for the words in capitals. */
+  /** Values of the words in capitals. */
   readonly words: Readonly<Record<string, string>>;
   /** What az was given, in order. */
   readonly asked: readonly RegExp[];

@@ -186,7 +186,7 @@ describeOnClusters('the rights of the chart', (cluster) => {
       it('allow none of the other calls that the server knows', async () => {
         await using actor = await cluster().createServiceAccountClient(account);
         const isGranted = createOracle(objects, account);
-        await eventually(() => judgeAll(actor.api, calls, isGranted));
+        await eventually(() => checkAll(actor.api, calls, isGranted));
       });
 
       it('allow nothing that no request names', async () => {
@@ -262,7 +262,7 @@ async function readAccount(client: KubeClient, account: ObjectName): Promise<str
 }
 
 /** Makes them all. What is not granted is refused by the authorizer, before anything else. */
-async function judgeAll(
+async function checkAll(
   api: Api,
   calls: readonly ApiCall[],
   isGranted: (call: ApiCall) => boolean,

@@ -121,8 +121,8 @@ describe('refusals of Entra ID', { skip }, () => {
       // A certificate that the application does not have, and subjects that it does not trust.
       await putCertificate(testBed, 'certificate');
       for (const kind of ['federated_pod', 'federated_node'] as const) {
-        const strangers = federatedTo({ namespace: 'default', name: 'stranger' });
-        testBed.entra.register(createEntraApplication(kind, strangers));
+        const untrusted = federatedTo({ namespace: 'default', name: 'untrusted' });
+        testBed.entra.register(createEntraApplication(kind, untrusted));
       }
     });
     for (const [name, code, status] of [
@@ -168,8 +168,8 @@ describe('refusals of Entra ID', { skip }, () => {
       it(`${caseTitle(58)}: ${code}, ${kind}`, async () => {
         using time = new MovedTime();
         const fits = kind === 'federated_pod' ? podAccount : agentAccount;
-        const stranger = federatedTo({ namespace: 'default', name: 'stranger' });
-        const application = code === 70021 ? { federatedCredentials: [] } : stranger;
+        const untrusted = federatedTo({ namespace: 'default', name: 'untrusted' });
+        const application = code === 70021 ? { federatedCredentials: [] } : untrusted;
         await using agent = await openEntraAgent(inMovedTime, async (testBed) => {
           bindPod(testBed.kube);
           await bindApplication(testBed, kind, kind, { application });

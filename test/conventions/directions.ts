@@ -124,7 +124,7 @@ function orderProblem(path: string, target: string): string | undefined {
   const rank = rankIn(folder, to);
   if (rank < 0) return `imports ${target}, which is outside src and lab`;
   if (rank < rankIn(folder, from)) return undefined;
-  return `imports ${target}: ${from} stands below ${to} or beside it`;
+  return `imports ${target}: ${from} is below ${to} or beside it`;
 }
 
 function rankIn(folder: string, part: string): number {

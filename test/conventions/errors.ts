@@ -10,7 +10,7 @@ export interface ErrorTexts {
   /** Place of the expression. */
   readonly where: string;
   readonly error: string;
-  /** Arguments in order; `…` stands for a value, undefined for an argument that is no text. */
+  /** Arguments in order; `…` is a value, undefined for an argument that is no text. */
   readonly texts: readonly (string | undefined)[];
 }
 

@@ -4,7 +4,7 @@ import { typescriptIn, type SourceFile } from './tree.ts';
 
 interface Exemption {
   readonly path: string;
-  /** The folder of the tests that stand in. */
+  /** The tests' folder. */
   readonly tests: string;
   readonly reason: string;
 }

@@ -415,7 +415,7 @@ describe('the chart', { skip }, () => {
     });
     const { template, updateStrategy } = daemonSetOf(all);
     assert.deepEqual(updateStrategy.rollingUpdate, rollingUpdate);
-    // With more the controller never looks at the new pod again, and the update stands still.
+    // With more the controller never looks at the new pod again, and the update stops.
     const waits = (of: typeof all) =>
       (specOf(of, 'DaemonSet') as { minReadySeconds: number }).minReadySeconds;
     assert.deepEqual([waits(all), waits(objects({}))], [0, 10]);

@@ -98,13 +98,13 @@ describe('the token endpoint, as a pod sees it', () => {
   });
 
   it('answers the header-less probe with the exact 88 bytes, whatever else is wrong', async () => {
-    const stranger = agent.client('127.0.0.99');
+    const unbound = agent.client('127.0.0.99');
     for (const [client, target] of [
       [pod, '/metadata/identity/oauth2/token'],
       [pod, tokenTarget],
       [pod, withQuery('msi-res-id=x')],
       [pod, withQuery('resource=twice')],
-      [stranger, tokenTarget],
+      [unbound, tokenTarget],
     ] as const) {
       const reply = await ask(client, target, { headers: ['Accept', 'application/json'] });
       assert.equal(reply.status, 400);

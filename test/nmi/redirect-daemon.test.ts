@@ -38,24 +38,24 @@ async function open() {
 
 describe('the kernel’s side alone', () => {
   it('has pages of its own, and looks nobody up where it keeps no redirect', async () => {
-    using stand = await open();
-    await using _daemon = await stand.start();
-    const live = await fetch(`http://127.0.0.1:${stand.probePort}/livez`);
+    using fixture = await open();
+    await using _daemon = await fixture.start();
+    const live = await fetch(`http://127.0.0.1:${fixture.probePort}/livez`);
     assert.equal(live.status, 200);
-    const metrics = await fetch(`http://127.0.0.1:${stand.metricsPort}/metrics`);
+    const metrics = await fetch(`http://127.0.0.1:${fixture.metricsPort}/metrics`);
     const page = await metrics.text();
     assert.match(page, /^nmi_build_info\{/m);
     assert.doesNotMatch(page, /^nmi_redirect_up\{/m);
-    assert.equal(existsSync(stand.socket), false);
+    assert.equal(existsSync(fixture.socket), false);
   });
 
   it('does not start where a port of its own is taken, and leaves no other open', async () => {
-    using stand = await open();
-    const taken = createServer().listen(stand.metricsPort);
+    using fixture = await open();
+    const taken = createServer().listen(fixture.metricsPort);
     await once(taken, 'listening');
-    await assert.rejects(stand.start(), StartError);
+    await assert.rejects(fixture.start(), StartError);
     taken.close();
     await once(taken, 'close');
-    await using _daemon = await stand.start();
+    await using _daemon = await fixture.start();
   });
 });

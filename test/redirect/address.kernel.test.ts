@@ -89,7 +89,7 @@ describe('the address mode', { skip }, () => {
     assert.equal(await linksOf(node), links);
   });
 
-  it('is repaired when a stranger takes the address away', async () => {
+  it('is repaired when another process removes the address', async () => {
     const mode = modeIn(node);
     await mode.install();
     await node.run(`ip addr del ${target.metadataIp}/32 dev nmi0`);
@@ -113,7 +113,7 @@ describe('the address mode', { skip }, () => {
     await node.run('ip link del nmi0');
   });
 
-  it('refuses to stand in front of a real service', async () => {
+  it('refuses to fixture in front of a real service', async () => {
     await using cloud = await openNamespace();
     await node.run(`ip link add up0 type veth peer name eth0 netns ${cloud.name}`);
     await node.run('ip addr add 10.0.0.4/24 dev up0');

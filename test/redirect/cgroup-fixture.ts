@@ -29,7 +29,7 @@ export function whyNoBpfTests(): string | false {
   return false;
 }
 
-/** Why a namespace that a test makes cannot stand for the node's, or `false`. */
+/** Why a namespace that a test makes cannot replace the node's, or `false`. */
 export function whyNoNode(): string | false {
   if (nativeModule().netnsCookie() !== 0n) return false;
   return 'before Linux 5.14 the programs take the initial network namespace alone for the node’s';

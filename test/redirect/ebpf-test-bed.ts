@@ -34,10 +34,10 @@ const agentScript = (pinFolder: string, ip: string, port: number) => `
   process.stdin.resume();
   import('${source}/ebpf/callers.ts').then(({ Callers }) => {
     const callers = new Callers('${pinFolder}', { listenIp: '${ip}', listenPort: ${port} });
-    const tell = (attestation) => attestation.kind + ' ' + (attestation.cgroupId ?? '-');
+    const send = (attestation) => attestation.kind + ' ' + (attestation.cgroupId ?? '-');
     require('node:net').createServer((socket) => {
       try { callers.refresh(); } catch {}
-      const who = tell(callers.attest({
+      const who = send(callers.attest({
         remoteIp: socket.remoteAddress, remotePort: socket.remotePort,
         localIp: socket.localAddress, localPort: socket.localPort,
       }));
@@ -188,7 +188,7 @@ export interface Client {
   readonly cgroup: string;
   readonly cgroupId: bigint;
   /** One order, one line. */
-  tell(order: string): Promise<string>;
+  send(order: string): Promise<string>;
 }
 
 export class EbpfTestBed {
@@ -255,7 +255,7 @@ export class EbpfTestBed {
     return {
       cgroup,
       cgroupId,
-      tell: async (order) => {
+      send: async (order) => {
         script.say(order);
         return script.line();
       },

@@ -38,7 +38,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
   beforeEach(async () => {
     await testBed.redirect().prepare();
     assert.equal((await testBed.redirect().install()).state, 'active');
-    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+    assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
   });
   afterEach(async () => {
     assert.equal(nmi(all, 'remove', '--redirect=ebpf').status, 0);
@@ -68,7 +68,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
   }
 
   it('goes over to iptables under load, without a connection elsewhere', async () => {
-    assert.equal(await pod.tell('storm'), 'storming');
+    assert.equal(await pod.send('storm'), 'storming');
     const behind = openIptablesRedirect({ host: testBed.node.host, backend: 'nft' });
     const redirect = replacePrograms(behind, testBed.pinFolder);
     const found = await redirect.verify();
@@ -80,23 +80,23 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.equal(status.state, 'active');
     assert.deepEqual(status.changed, ['programs of the eBPF mode taken away']);
     assert.deepEqual(await redirect.verify(), { ...found, state: 'active', problems: [] });
-    const seen = await pod.tell('calm');
+    const seen = await pod.send('calm');
     assert.deepEqual(Object.keys(JSON.parse(seen) as object), ['agent'], seen);
     assert.ok(!existsSync(testBed.pinFolder));
-    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unavailable/);
-    assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4/);
+    assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 unavailable/);
+    assert.match(await next.send(dial), /^cloud sees 10\.0\.0\.4/);
   });
 
   it('goes over to iptables with the rights of that mode, and back', async () => {
-    assert.match(await next.tell(dial), /^agent sees/, 'the trap must be there');
+    assert.match(await next.send(dial), /^agent sees/, 'the trap must be there');
     const over = nmi('net_admin', 'install', '--redirect=iptables');
     assert.equal(over.status, 0, over.said);
     assert.match(over.said, /changed: programs of the eBPF mode taken away\n/);
-    assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4/);
-    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unavailable/);
+    assert.match(await next.send(dial), /^cloud sees 10\.0\.0\.4/);
+    assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 unavailable/);
     const back = nmi(all, 'install', '--redirect=ebpf');
     assert.equal(back.status, 0, back.said);
-    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+    assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
   });
 
   it('goes over when auto finds that it may not load programs any more', async () => {
@@ -106,7 +106,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
       over.said,
       /^iptables: active .*\n  why this one: no eBPF: bpf\(2\) is not permitted/,
     );
-    assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4/);
+    assert.match(await next.send(dial), /^cloud sees 10\.0\.0\.4/);
   });
 
   it('stays closed, and says so, where the programs cannot be taken away', async () => {
@@ -118,7 +118,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
         over.said,
         /^iptables: broken .*\n.*\n  problem: programs of .* pinned in .*EROFS/,
       );
-      assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+      assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
     } finally {
       execFileSync('mount', ['-o', 'remount,rw', testBed.bpf.path]);
     }
@@ -135,7 +135,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
       );
     }
     assert.deepEqual(readdirSync(testBed.pinFolder), pins);
-    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+    assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
   });
 
   it('does not go over to the address mode while anything of it is left, nor from iptables', async () => {
@@ -144,7 +144,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.match(beside.said, /CONFLICT: .*programs of the eBPF mode are pinned/);
     const found = nmi(all, 'verify', '--redirect=address');
     assert.match(found.said, /problem: programs of the eBPF mode are pinned/);
-    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+    assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
     assert.equal(nmi('net_admin', 'install', '--redirect=iptables').status, 0);
     const links = await testBed.node.run('ip -br addr show');
     const over = nmi(all, 'install', '--redirect=address');
@@ -155,7 +155,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
       /problem: nmi0 holds 169\.254\.25\.79/,
     );
     assert.equal(await testBed.node.run('ip -br addr show'), links);
-    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 unavailable/);
+    assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 unavailable/);
   });
 
   it('is freed of the address mode, too, without a word about the way', async () => {
@@ -169,7 +169,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     const removed = nmi(all, 'remove');
     assert.equal(removed.status, 0, removed.said);
     assert.equal(await testBed.node.run('ip -br addr show'), links);
-    assert.match(await pod.tell(dial), /^cloud sees/);
+    assert.match(await pod.send(dial), /^cloud sees/);
   });
 
   it('is opened whole without a word about the way, whatever this process could do itself', async () => {
@@ -188,7 +188,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
       assert.ok(!existsSync(testBed.pinFolder), `${capabilities} ${flags.join()}`);
       // The kernel detaches what is unpinned when it comes round to it.
       await eventually(async () => {
-        assert.match(await pod.tell(dial), /^cloud sees/);
+        assert.match(await pod.send(dial), /^cloud sees/);
       });
     }
   });
@@ -201,7 +201,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
         assert.notEqual(removed.status, 0, removed.said);
         assert.match(removed.said, /^nmi redirect: .*(?:EROFS|Read-only file system)/);
         if (flag !== '--redirect=iptables') continue;
-        assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+        assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
       }
       assert.notEqual(readdirSync(testBed.pinFolder).length, 0);
     } finally {

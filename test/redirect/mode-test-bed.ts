@@ -85,7 +85,7 @@ const byAddress: ModeUnderTest = {
     openAddressRedirect({
       target: { metadataIp, metadataPort },
       host: node.host,
-      // The cloud of this test bed stands for whatever else the packets could come to.
+      // The cloud of this test bed is every other place that the packets could reach.
       isAnswered: () => Promise.resolve(false),
     }),
   age: ({ node }) => node.run('ip link set nmi0 down'),

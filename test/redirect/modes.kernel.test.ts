@@ -1,6 +1,6 @@
 /**
  * What every way of redirecting owes, checked for each of them in the same words: a mode that can meet all
- * this can stand behind the port.
+ * this can listen on the port.
  */
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
@@ -92,12 +92,12 @@ describe('every redirect', { skip }, () => {
           : new RegExp(`^agent sees ${ip} `);
 
       it('brings IPv4 and mapped sockets here, and what is asked on a connection again', async () => {
-        assert.match(await pod.tell(dial), seesPod(pod, '10.244.0.5'));
-        assert.match(await pod.tell(dialMapped), seesPod(pod, '10.244.0.5'));
+        assert.match(await pod.send(dial), seesPod(pod, '10.244.0.5'));
+        assert.match(await pod.send(dialMapped), seesPod(pod, '10.244.0.5'));
         for (const order of [`keep${dial.slice('dial'.length)}`, 'ask', 'ask']) {
-          assert.match(await pod.tell(order), seesPod(pod, '10.244.0.5'));
+          assert.match(await pod.send(order), seesPod(pod, '10.244.0.5'));
         }
-        assert.equal(await pod.tell('drop'), 'dropped');
+        assert.equal(await pod.send('drop'), 'dropped');
       });
 
       it(`knows each of ${crowdSize} pods`, async () => {
@@ -112,18 +112,18 @@ describe('every redirect', { skip }, () => {
       });
 
       it('brings pods on the host network where it can, and leaves them alone where not', async () => {
-        assert.match(await hostPod.tell(dial), mode.hostNetwork);
+        assert.match(await hostPod.send(dial), mode.hostNetwork);
       });
 
       it('keeps pods with a network of their own from all else at that address', async () => {
         const { metadataIp } = DEFAULT_TARGET;
-        assert.equal(await pod.tell(`dial ${metadataIp} 8080`), mode.otherwise);
-        assert.equal(await otherPod.tell(`dial ::ffff:${metadataIp} 8080`), mode.otherwise);
+        assert.equal(await pod.send(`dial ${metadataIp} 8080`), mode.otherwise);
+        assert.equal(await otherPod.send(`dial ::ffff:${metadataIp} 8080`), mode.otherwise);
         // Sent once, and the kernel sends a source few ICMP errors: from one that has had none yet.
         const fresh = crowd.pods.at(-1 - modesUnderTest.indexOf(mode));
         assert.equal(await fresh?.dial('udp4'), mode.otherwise);
-        assert.match(await hostPod.tell(`dial ${metadataIp} 8080`), mode.hostOtherwise);
-        const byUdp = await hostPod.tell(`run ${testBed.dialler.path} udp4 ${metadataIp} 80`);
+        assert.match(await hostPod.send(`dial ${metadataIp} 8080`), mode.hostOtherwise);
+        const byUdp = await hostPod.send(`run ${testBed.dialler.path} udp4 ${metadataIp} 80`);
         assert.match(byUdp.replace(/.*(?:answer|error)=/, ''), mode.hostOtherwise);
       });
 
@@ -142,14 +142,14 @@ describe('every redirect', { skip }, () => {
 
       it('is closed while the agent is away, and whole as soon as it is back', async () => {
         await agent.stop();
-        assert.equal(await pod.tell(dial), 'ECONNREFUSED');
-        assert.equal(await pod.tell(dialMapped), 'ECONNREFUSED');
+        assert.equal(await pod.send(dial), 'ECONNREFUSED');
+        assert.equal(await pod.send(dialMapped), 'ECONNREFUSED');
         agent = await testBed.startAgent(mode.listen.ip, mode.listen.port);
-        assert.match(await pod.tell(dial), seesPod(pod, '10.244.0.5'));
+        assert.match(await pod.send(dial), seesPod(pod, '10.244.0.5'));
       });
 
       it('takes the place of another version under load, without a connection elsewhere', async () => {
-        assert.equal(await pod.tell('storm'), 'storming');
+        assert.equal(await pod.send('storm'), 'storming');
         for (let count = 0; count < 3; count += 1) {
           await mode.age(testBed);
           const broken = await mode.open(testBed).verify();
@@ -158,7 +158,7 @@ describe('every redirect', { skip }, () => {
           assert.notDeepEqual(repaired.changed, []);
           assert.equal(repaired.state, 'active');
         }
-        const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
+        const seen = JSON.parse(await pod.send('calm')) as Record<string, number>;
         assert.ok((seen['agent'] ?? 0) > 0);
         assert.equal(seen['cloud'], undefined);
       });
@@ -172,7 +172,7 @@ describe('every redirect', { skip }, () => {
         assert.ok(seen !== undefined);
         if (mode.listen.ip !== DEFAULT_TARGET.metadataIp) assert.doesNotMatch(seen, /cloud/);
         assert.deepEqual((await redirect.install()).problems, []);
-        assert.match(await pod.tell(dial), seesPod(pod, '10.244.0.5'));
+        assert.match(await pod.send(dial), seesPod(pod, '10.244.0.5'));
       });
 
       it('coexists with another instance: neither finds anything to mend', async () => {
@@ -185,14 +185,14 @@ describe('every redirect', { skip }, () => {
             log: silent,
             onCheck: (outcome) => outcomes.push(outcome),
           });
-        assert.equal(await pod.tell('storm'), 'storming');
+        assert.equal(await pod.send('storm'), 'storming');
         {
           await using first = keep(redirect);
           await using second = keep(mode.open(testBed));
           await Promise.all([first.start(), second.start()]);
           await delay(700);
         }
-        const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
+        const seen = JSON.parse(await pod.send('calm')) as Record<string, number>;
         assert.deepEqual(Object.keys(seen), ['agent']);
         assert.ok(outcomes.length >= 4, `only ${outcomes.length} checks`);
         assert.deepEqual(new Set(outcomes), new Set(['unchanged']));
@@ -203,9 +203,9 @@ describe('every redirect', { skip }, () => {
       it('opens the node again and leaves nothing of itself', async () => {
         await redirect.remove();
         assert.equal(await nodeState(), pristine);
-        assert.match(await pod.tell(dial), /^cloud sees /);
-        assert.match(await pod.tell(`dial ${DEFAULT_TARGET.metadataIp} 8080`), /^cloud sees /);
-        assert.match(await hostPod.tell(dial), /^cloud sees /);
+        assert.match(await pod.send(dial), /^cloud sees /);
+        assert.match(await pod.send(`dial ${DEFAULT_TARGET.metadataIp} 8080`), /^cloud sees /);
+        assert.match(await hostPod.send(dial), /^cloud sees /);
         assert.equal((await redirect.verify()).state, 'absent');
         await redirect.remove();
       });

@@ -7,7 +7,7 @@ interface Deadline {
 
 const maxRunsPerAdvance = 100_000;
 
-/** A clock that a test moves. Both times stand still in between. */
+/** A clock that a test moves. Both times do not move in between. */
 export class HandClock implements Clock {
   #wallMs: number;
   #monotonicMs = 0;

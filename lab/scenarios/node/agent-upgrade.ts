@@ -32,12 +32,12 @@ const upgraded: Scenario = {
     testBed.bind('upgrade', 'upgrade');
     const bound = await testBed.addPod({ name: 'bound', binding: 'upgrade' });
     const kept = await testBed.addPod({ name: 'kept', binding: 'upgrade' });
-    const stranger = await testBed.addPod({ name: 'unbound' });
+    const unbound = await testBed.addPod({ name: 'unbound' });
     await testBed.untilAgentKnows();
     assertToken(await bound.ask(), 'upgrade');
     const load = startSteadyLoad(bound);
     const keptLoad = startSteadyLoad(kept, { newConnectionPerRequest: false });
-    const strange = startSteadyLoad(stranger, { concurrency: 1 });
+    const unboundLoad = startSteadyLoad(unbound, { concurrency: 1 });
     for (let count = 0; count < upgrades; count++) {
       // The redirect of another version, by what it leaves: its agent is gone, as with every upgrade.
       assert.equal(await testBed.agent.stop(), 0);
@@ -61,7 +61,7 @@ const upgraded: Scenario = {
       checkLoad(kept.name, keptReports, 'upgrade', absentAgent),
     ];
     for (const { granted, refused } of verdicts) assert.ok(granted > 0 && refused > 0);
-    checkLoad(stranger.name, await strange.stop(), 'nobody', ['400', ...absentAgent]);
+    checkLoad(unbound.name, await unboundLoad.stop(), 'nobody', ['400', ...absentAgent]);
     assert.deepEqual(testBed.uncheckedRequests(), [], 'requests came past the agent');
     return `${upgrades} upgrades, the longest ${longestGapMs([...reports, ...keptReports])} ms without an answer, none leaked`;
   },

@@ -29,13 +29,13 @@ function command(line: string): Attack {
 }
 
 const foreignRules = `*nat
-:STRANGER - [0:0]
--A PREROUTING -m comment --comment "a stranger" -j STRANGER
--A STRANGER -d 10.0.0.1/32 -p tcp -m tcp --dport 443 -j ACCEPT
+:OTHER - [0:0]
+-A PREROUTING -m comment --comment "another tool" -j OTHER
+-A OTHER -d 10.0.0.1/32 -p tcp -m tcp --dport 443 -j ACCEPT
 COMMIT
 *filter
-:STRANGER - [0:0]
--A FORWARD -m comment --comment "a stranger" -j STRANGER
+:OTHER - [0:0]
+-A FORWARD -m comment --comment "another tool" -j OTHER
 COMMIT
 `;
 const rule = '-d 169.254.169.254/32 -p tcp -m tcp --dport 80';
@@ -177,7 +177,7 @@ async function timeRepair(testBed: TestBed): Promise<number> {
  * it was until they were whole again, which the first check that began after the attack must see to.
  */
 async function attack(testBed: TestBed, attacks: readonly Attack[]): Promise<number> {
-  testBed.tell(`attacker: ${attacks.map(({ name }) => name).join(' ; ')}`);
+  testBed.log(`attacker: ${attacks.map(({ name }) => name).join(' ; ')}`);
   for (const one of attacks) {
     // What an earlier one took away cannot be taken again.
     await one.act(testBed).catch((error: unknown) => {
@@ -216,12 +216,12 @@ function pick(attacks: readonly Attack[]): Attack {
 async function forgetOtherProgram(testBed: TestBed): Promise<void> {
   const saved = await succeed(testBed, 'iptables-save', '-t', 'nat');
   const accepts = saved.split('\n').filter((line) => line === `-A PREROUTING ${rule} -j ACCEPT`);
-  const hooked = saved.includes('-A PREROUTING -m comment --comment "a stranger"');
+  const hooked = saved.includes('-A PREROUTING -m comment --comment "another tool"');
   const lines = [
     '*nat',
     ...accepts.map((line) => line.replace('-A', '-D')),
-    ...(hooked ? ['-D PREROUTING -m comment --comment "a stranger" -j STRANGER'] : []),
-    ...(saved.includes(':STRANGER ') ? ['-F STRANGER', '-X STRANGER'] : []),
+    ...(hooked ? ['-D PREROUTING -m comment --comment "another tool" -j OTHER'] : []),
+    ...(saved.includes(':OTHER ') ? ['-F OTHER', '-X OTHER'] : []),
     'COMMIT',
     '*filter',
     '-F FORWARD',
@@ -229,5 +229,5 @@ async function forgetOtherProgram(testBed: TestBed): Promise<void> {
     '',
   ];
   await feed(testBed, lines.join('\n'), 'iptables-restore', '--noflush');
-  await succeed(testBed, 'sh', '-c', 'iptables -X STRANGER || true');
+  await succeed(testBed, 'sh', '-c', 'iptables -X OTHER || true');
 }

@@ -105,7 +105,7 @@ const probes: Scenario = {
     assert.equal(await agent.metric(redirectUp), 1);
 
     // A link of our name that is somebody else's: the agent leaves it alone and says so.
-    testBed.tell('attacker: takes the name nmi0 for a link of another type');
+    testBed.log('attacker: takes the name nmi0 for a link of another type');
     await succeed(testBed, 'ip', 'link', 'del', 'nmi0');
     await succeed(testBed, 'ip', 'link', 'add', 'nmi0', 'type', 'veth', 'peer', 'name', 'nmi1');
     try {

@@ -61,7 +61,7 @@ const privilegeSplit: Scenario = {
     }
     assertRefused(await plain.ask(), { status: 400, says: /pod default\/plain has no label/ });
 
-    testBed.tell('another process breaks the redirect, the kernel’s side repairs it');
+    testBed.log('another process breaks the redirect, the kernel’s side repairs it');
     const before = await kernel.metric('nmi_redirect_reconciles_total{outcome="repaired"}');
     await breakRedirect(testBed);
     await eventually(async () => {
@@ -70,7 +70,7 @@ const privilegeSplit: Scenario = {
     });
     assertToken(await pod.ask({ connection: 'kept' }), 'split');
 
-    testBed.tell('the kernel’s side is killed: who is known stays known, the others are to retry');
+    testBed.log('the kernel’s side is killed: who is known stays known, the others are to retry');
     await kernel.kill();
     assertToken(await pod.ask({ connection: 'kept' }), 'split');
     if (testBed.attests) {
@@ -81,18 +81,18 @@ const privilegeSplit: Scenario = {
     await eventually(async () => {
       assert.match((await serving.page('readyz'))?.text ?? '', /nmi redirect run does not answer/);
     }, 15_000);
-    testBed.tell('the kernel’s side is back: as before');
+    testBed.log('the kernel’s side is back: as before');
     kernel.launch(kernelFlags(testBed));
     await kernel.untilReady();
     await untilToken(pod, 'split');
     await serving.untilReady();
-    testBed.tell('the serving side is killed: requests wait for the next one');
+    testBed.log('the serving side is killed: requests wait for the next one');
     await serving.kill();
     const waiting = beside(Promise.all([pod.ask(), pod.ask(), pod.ask()]));
     serving.launch(servingFlags(testBed));
     for (const reply of await waiting) assertToken(reply, 'split');
     await serving.untilReady();
-    testBed.tell('both are killed: closed');
+    testBed.log('both are killed: closed');
     await Promise.all([serving.kill(), kernel.kill()]);
     assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
     assert.deepEqual(testBed.uncheckedRequests(), []);

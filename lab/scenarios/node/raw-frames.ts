@@ -42,7 +42,7 @@ const rawFrames: Scenario = {
     // What a forged ARP answer brings about: the node sends the victim's packets to the thief.
     const entry = [victim.ip, 'lladdr', thiefMac, 'dev', bridge];
     await succeed(testBed, 'ip', 'neigh', 'replace', ...entry, 'nud', 'permanent');
-    testBed.tell(`thief: sends frames as ${victim.ip}, and is sent the answers`);
+    testBed.log(`thief: sends frames as ${victim.ip}, and is sent the answers`);
     try {
       for (const { ip, port } of ways) {
         const path = tokenTarget({});
@@ -55,7 +55,7 @@ const rawFrames: Scenario = {
         }, 10_000);
         const status = /^HTTP\/1\.1 (\d{3}) /.exec(answer)?.[1];
         const identity = findTokenIdentity(answer.slice(answer.indexOf('{')));
-        testBed.tell(`thief → ${ip}:${port}: ${status ?? 'no answer'}, ${identity ?? 'no token'}`);
+        testBed.log(`thief → ${ip}:${port}: ${status ?? 'no answer'}, ${identity ?? 'no token'}`);
         assert.equal(identity, undefined, `a token of ${identity ?? ''} for hand-made packets`);
         assert.equal(status, testBed.attests ? '403' : '503', answer);
         const text = testBed.attests

@@ -243,12 +243,12 @@ const takeover: Scenario = {
   run: async (testBed) => {
     testBed.bind('takeover-a', 'takeover-a');
     const pod = await testBed.addPod({ name: 'app', binding: 'takeover-a', ip: freshIps[3] });
-    const stranger = await testBed.addPod({ name: 'unbound' });
+    const unbound = await testBed.addPod({ name: 'unbound' });
     await makeBare(testBed);
     // The old way needs packets to loopback from elsewhere; kube-proxy used to allow them.
     await allowLoopback(testBed, true);
     await feed(testBed, oldChain, 'iptables-restore', '--noflush');
-    // An agent of ours on the old one's address stands for the old one.
+    // An agent of ours on the old one's address takes the place of the old one.
     await using old = testBed.environment.openAgent(oldProbePort);
     try {
       await old.start([
@@ -259,7 +259,7 @@ const takeover: Scenario = {
       // The old chain must work before.
       assertToken(await pod.ask(), 'takeover-a');
       const load = startSteadyLoad(pod, { timeoutMs: 1_000, concurrency: lanes });
-      const strange = startSteadyLoad(stranger, { timeoutMs: 1_000, concurrency: 1 });
+      const unboundLoad = startSteadyLoad(unbound, { timeoutMs: 1_000, concurrency: 1 });
       await testBed.startAgent();
       const state = await readNode(testBed);
       assert.ok(hasRedirect(state), state.rules);
@@ -271,7 +271,7 @@ const takeover: Scenario = {
         verdict.refused <= lanes,
         `${verdict.refused} requests failed, not those under way`,
       );
-      checkLoad(stranger.name, await strange.stop(), 'nobody', ['400', ...cutUnderWay]);
+      checkLoad(unbound.name, await unboundLoad.stop(), 'nobody', ['400', ...cutUnderWay]);
       const gapMs = longestGapMs(reports);
       assert.ok(gapMs < 1_500, `${gapMs} ms without an answer`);
       assert.deepEqual(testBed.uncheckedRequests(), []);
@@ -301,14 +301,14 @@ function onBackend(backend: 'legacy' | 'nft'): Scenario {
       try {
         testBed.bind('backend-a', 'backend-a');
         const pod = await testBed.addPod({ name: 'app', binding: 'backend-a' });
-        const stranger = await testBed.addPod({ name: 'unbound' });
+        const unbound = await testBed.addPod({ name: 'unbound' });
         assert.match(
           await succeed(testBed, `iptables-${backend}-save`),
           /-A PREROUTING -j aad-meta/,
         );
         assert.doesNotMatch(await succeed(testBed, `iptables-${other}-save`), /aad-metadata/);
         assertToken(await pod.ask(), 'backend-a');
-        assert.equal((await stranger.ask()).status, 400);
+        assert.equal((await unbound.ask()).status, 400);
         assertUpstream(testBed, ['backend-a']);
         assert.deepEqual(testBed.uncheckedRequests(), []);
         return `rules in iptables ${backend} only; one pod served, one refused`;

@@ -141,7 +141,7 @@ const storm: Scenario = {
     if (!testBed.attests) return 'by address alone this does not hold; see address-reuse-window';
     const given = Number(process.env['NMI_LAB_SEED']);
     const seed = given > 0 ? given : randomInt(1, 2 ** 31);
-    testBed.tell(`seed ${seed} (NMI_LAB_SEED=${seed} runs the same again)`);
+    testBed.log(`seed ${seed} (NMI_LAB_SEED=${seed} runs the same again)`);
     keepTokens(testBed, owners);
     const [first = ''] = owners;
     const pod = await testBed.addPod({ name: 'storm-pod-0', binding: first });

@@ -22,7 +22,7 @@ const addressReused: Scenario = {
     const { ip } = first;
     assertToken(await first.ask(), 'reuse-one');
     await testBed.removePod(first);
-    testBed.tell(`pod first is deleted, its address ${ip} goes to the next`);
+    testBed.log(`pod first is deleted, its address ${ip} goes to the next`);
     const second = await testBed.addPod({ name: 'second', binding: 'reuse-two', ip });
     assertToken(await second.ask(), 'reuse-two');
     await testBed.removePod(second);
@@ -52,7 +52,7 @@ const connectionOutlived: Scenario = {
     assertToken(await pod.ask(kept), 'kept-one');
     const [ips, hostIp] = [[pod.ip], testBed.environment.nodeIp];
     testBed.deletePodObject(pod);
-    testBed.tell('the object of pod before gives way to that of pod after, on the same address');
+    testBed.log('the object of pod before gives way to that of pod after, on the same address');
     testBed.kube.apply(
       createPodManifest({ name: 'after', nodeName, ips, hostIp, binding: 'kept-two' }),
     );

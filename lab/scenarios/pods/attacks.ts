@@ -121,7 +121,7 @@ const attackScenario: Scenario = {
       if (attack.onHostNetwork === true && !testBed.attests) continue;
       const { p99Ms, answered, mb, load } = await measure(testBed, victim, attack);
       const line = `${attack.name}: p99 ${p99Ms.toFixed(0)} ms, ${answered} probes, ${mb} MB`;
-      testBed.tell(line);
+      testBed.log(line);
       seen.push(line);
       checkLoad(victim.name, [load], 'victim');
       const { ms, times } = attack.isQueued === true ? goalQueued : goal;

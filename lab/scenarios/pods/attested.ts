@@ -30,7 +30,7 @@ const forgedAddress: Scenario = {
       assert.equal(code, 0, `${line}: ${stderr}`);
     };
     // The thief answers for the address on the bridge, which ARP allows to any sender of raw frames.
-    testBed.tell(`thief: takes the address ${victim.ip} over`);
+    testBed.log(`thief: takes the address ${victim.ip} over`);
     await run('victim', 'ip link set eth0 down');
     await run('thief', `ip addr add ${victim.ip}/24 dev eth0`);
     await testBed.environment.runInNode('ip', ['neigh', 'flush', 'to', victim.ip]);

@@ -120,7 +120,7 @@ const fiveDeleted: Scenario = {
     const ended: { readonly pod: LabPod; readonly refusal: Refusal }[] = [];
     for (const [step, { name, pod }] of order.entries()) {
       const way = ways[step] ?? 'Pod';
-      testBed.tell(`${way} ${name} is deleted`);
+      testBed.log(`${way} ${name} is deleted`);
       testBed.deleteObject(way, name);
       await testBed.untilAgentKnows();
       ended.push({ pod, refusal: refusals.get(way) ?? noPod });

@@ -91,13 +91,13 @@ export const kubeOutageScenarios: readonly Scenario[] = [awayAtStart, awayLater]
 
 /** Connections are taken and nothing is answered, as behind a dead load balancer. */
 function takeAway(testBed: TestBed): void {
-  testBed.tell('kubernetes: the API hangs');
+  testBed.log('kubernetes: the API hangs');
   testBed.kube.faults.hang = true;
   testBed.kube.cutConnections();
 }
 
 function bringBack(testBed: TestBed): void {
-  testBed.tell('kubernetes: the API is back');
+  testBed.log('kubernetes: the API is back');
   testBed.kube.faults.hang = false;
   testBed.kube.cutConnections();
 }

@@ -34,21 +34,21 @@ const lateObjects: Scenario = {
 
     const beforePod = latePod.ask();
     await untilHeld(testBed, 1);
-    testBed.tell('the pod’s object arrives');
+    testBed.log('the pod’s object arrives');
     testBed.announce(latePod);
     const served = await beforePod;
     assertToken(served, 'late-a');
 
     const beforeBinding = unbound.ask();
     await untilHeld(testBed, 1);
-    testBed.tell('binding and identity arrive');
+    testBed.log('binding and identity arrive');
     testBed.bind('late-b', 'late-b');
     const bound = await beforeBinding;
     assertToken(bound, 'late-b');
 
     const beforeBoth = bare.ask();
     await untilHeld(testBed, 1);
-    testBed.tell('pod, binding and identity arrive, one after the other');
+    testBed.log('pod, binding and identity arrive, one after the other');
     testBed.announce(bare);
     await testBed.untilAgentKnows();
     testBed.addBinding('late-c', 'late-c', 'late-c');

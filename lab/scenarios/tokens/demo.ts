@@ -58,7 +58,7 @@ async function runDemo(testBed: TestBed, pod: string, clientId: string): Promise
   const words = [...leading, 'demo', '--once', '--outside-pod', `--clientid=${clientId}`];
   const result = await testBed.environment.runInPod(pod, program, words);
   for (const line of `${result.stdout}${result.stderr}`.trimEnd().split('\n')) {
-    testBed.tell(`pod ${pod}: ${line}`);
+    testBed.log(`pod ${pod}: ${line}`);
   }
   return result;
 }

@@ -154,7 +154,7 @@ const federatedPods: Scenario = {
   inTour: false,
   run: async (testBed) => {
     const account = { namespace: 'default', name: 'trusted' };
-    for (const name of ['trusted', 'stranger']) {
+    for (const name of ['trusted', 'untrusted']) {
       testBed.kube.apply(createServiceAccount({ name }));
     }
     const application = createEntraApplication('federated', federatedTo(account));
@@ -164,10 +164,10 @@ const federatedPods: Scenario = {
       binding: 'federated',
       serviceAccount: 'trusted',
     });
-    const stranger = await testBed.addPod({
+    const untrusted = await testBed.addPod({
       name: 'unbound',
       binding: 'federated',
-      serviceAccount: 'stranger',
+      serviceAccount: 'untrusted',
     });
     const second = await testBed.addPod({
       name: 'second',
@@ -179,11 +179,11 @@ const federatedPods: Scenario = {
     assertToken(await second.ask(), 'federated');
     // A federated credential that was just made takes minutes to be known everywhere.
     const says = /^AADSTS700213: .*AzureIdentity default\/federated of pod default\/unbound/;
-    assertRefused(await stranger.ask(), { status: 503, says });
+    assertRefused(await untrusted.ask(), { status: 503, says });
     const asked = testBed.entra.requests().map(({ subject, code }) => [subject, code]);
     assert.deepEqual(asked, [
       ['system:serviceaccount:default:trusted', undefined],
-      ['system:serviceaccount:default:stranger', 700213],
+      ['system:serviceaccount:default:untrusted', 700213],
     ]);
     await testBed.removePod(trusted);
     await testBed.removePod(second);

@@ -50,7 +50,7 @@ const down: Scenario = {
       // Under five minutes: the agent wants another one before it gives this out.
       testBed.imds.setTokenLifetime(240_000);
       assertToken(await stale.ask(), 'down-stale');
-      testBed.tell('the real service is gone');
+      testBed.log('the real service is gone');
       await testBed.imds.setFaults({ closed: true });
       const remembered = await fresh.ask();
       assertToken(remembered, 'down-fresh');
@@ -60,7 +60,7 @@ const down: Scenario = {
       const reply = await none.ask();
       assertRefused(reply, { status: 503, says: /^No token for the moment: .*ECONNREFUSED/ });
       assert.ok(reply.durationMs < 5_000, `answered after ${Math.round(reply.durationMs)} ms`);
-      testBed.tell('the real service is back');
+      testBed.log('the real service is back');
       await testBed.imds.setFaults({});
       await untilToken(none, 'down-none');
       // The one with too little life is asked for again in the background, three times at most.

@@ -48,7 +48,7 @@ export function ownersOf(pod: RawObject, workloads: readonly RawObject[]): reado
       if (kind === workload['kind'] && name === nameOf(workload)) return true;
       if (kind === 'Job' && workload['kind'] === 'CronJob')
         return name.startsWith(`${nameOf(workload)}-`);
-      // Between a pod and its Deployment stands a ReplicaSet, which nobody writes by hand.
+      // Between a pod and its Deployment there is a ReplicaSet, which nobody writes by hand.
       const isDeployment = kind === 'ReplicaSet' && workload['kind'] === 'Deployment';
       return isDeployment && matchesSelector(asRecord(specOf(workload)['selector']), labelsOf(pod));
     });

@@ -329,7 +329,7 @@ function isWorkloadIdentity(pod: RawObject): boolean {
   return labelsOf(pod).get(workloadIdentityLabel) === 'true';
 }
 
-/** Only values that stand in the pod itself: those of ConfigMaps and Secrets are not read. */
+/** Only values in the pod itself: those of ConfigMaps and Secrets are not read. */
 function environmentOf(pod: RawObject, name: string) {
   const spec = specOf(pod);
   return ['initContainers', 'containers'].flatMap((key) =>

@@ -54,7 +54,7 @@ export class Kubectl {
     args: readonly string[],
     options: { readonly input?: string; readonly isShown?: boolean } = {},
   ): Promise<ProgramRun> {
-    // Flags of the connection stand before the two dashes.
+    // Connection flags come before the two dashes.
     const cut = args.indexOf('--');
     const [before, after] = cut < 0 ? [args, []] : [args.slice(0, cut), args.slice(cut)];
     // Of two the last counts, and who calls for another user means that one.

@@ -80,7 +80,7 @@ export function authorize(
       const unowned = all.find(
         (each) => each.kind === 'refused' && each.reason === 'identity_not_owned',
       );
-      // Which of those without a grant has the object id nobody will ask: the first stands for them.
+      // Which of those without a grant has the object id is not looked up: the first is named for all.
       if (candidates.length === 0 && unowned?.kind === 'refused') return unowned;
       return { kind: 'by-object-id', pod, candidates, objectId: grant.objectId };
     }

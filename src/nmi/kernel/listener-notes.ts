@@ -112,7 +112,7 @@ export function noteOf(code: string): number {
   }
 }
 
-/** The code of the failed system call that a note stands for. */
+/** The code of the failed system call that a note reports. */
 export function codeOf(note: number): string {
   switch (note) {
     case notes.EADDRINUSE:

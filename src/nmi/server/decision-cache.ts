@@ -129,7 +129,7 @@ export class DecisionCache {
     const { target, generation } = right;
     const { pod } = right.authorization;
     if (target.length > maxRememberedTarget) return;
-    // What is of another generation does not stand, and would keep old objects.
+    // Decisions of another generation are invalid, and would keep old objects in memory.
     if (generation !== this.#generation || this.#size >= maxOfAll) this.#clear();
     this.#generation = generation;
     const known = this.#byPod.get(pod);

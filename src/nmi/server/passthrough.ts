@@ -185,8 +185,8 @@ function refusalOf(error: unknown): Answer {
 }
 
 /**
- * The body of a POST, or nothing; undefined when it is too large, does not come, or stands where
- * none belongs. A body on a GET is never forwarded: a server that ignores it would read it as the
+ * The body of a POST, or nothing; undefined when it is too large, does not arrive, or is sent where
+ * none is allowed. A body on a GET is never forwarded: a server that ignores it would read it as the
  * next request, with the node's identity behind it.
  */
 async function readBody(

@@ -3,7 +3,7 @@
  *
  * A hit is synchronous: query, caller, grant, cache, answer in one turn. Whatever has to wait, for
  * a watch event or for the upstream, is decided again afterwards: the cluster may have changed. A
- * decision that still stands is not worked out again.
+ * decision that is still valid is not made again.
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { CacheOutcome } from '../../cache/token/cache.ts';
@@ -245,7 +245,7 @@ export class TokenEndpoint {
   }
 }
 
-/** What a request came to, before it is known whether the right to it still stands. */
+/** Result of a request, before it is known whether its grant is still valid. */
 interface Found extends Peeked {
   readonly authorization: Authorized | ByObjectId;
   readonly cache: CacheOutcome | 'none';

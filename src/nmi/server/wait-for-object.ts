@@ -1,6 +1,6 @@
 /**
- * Waiting for an object that is about to arrive. The decision is made again at every change of what
- * is known, and stands when it can no longer turn, the time is up, the client has gone, or too many
+ * Waiting for an object that is about to arrive. The decision is made again at every change of the
+ * index, and is final when no object can change it, the time is up, the client has gone, or too many
  * requests wait already, of all callers or of this one.
  */
 import type { Clock } from '../../cache/clock.ts';

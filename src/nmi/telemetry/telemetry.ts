@@ -137,7 +137,7 @@ export function createObserver(
     const { authorization, query } = right;
     const { pod } = authorization;
     const { resource } = query;
-    // A right stands for a second: of the requests of one only the first is looked at.
+    // A decision is valid for one second: only the User-Agent of its first request is read.
     clients.see(pod.uid, userAgentOf(head));
     const fields = {
       status: 200,

@@ -11,7 +11,7 @@ import type { Keyed } from '../../../src/cache/token/negative-cache.ts';
 import { RateLimiter } from '../../../src/cache/token/rate-limiter.ts';
 import { TokenCache, type Cached, type Fetched } from '../../../src/cache/token/cache.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { createToken, hourMs, minuteMs, pass, type Failure } from '../../support/token-stand.ts';
+import { createToken, hourMs, minuteMs, pass, type Failure } from '../../support/token-fixture.ts';
 
 const keys = ['a', 'b', 'c', 'd'] as const;
 const rights = ['binding', 'exception'] as const;

@@ -4,42 +4,42 @@ import {
   describeAnswer,
   hourMs,
   minuteMs,
-  openTokenStand,
+  openTokenFixture,
   pass,
   type Failure,
-  type TokenStand,
-} from '../../support/token-stand.ts';
+  type TokenFixture,
+} from '../../support/token-fixture.ts';
 
 const down: Failure = { name: 'down', cooldownMs: 250 };
 const throttled: Failure = { name: 'throttled', cooldownMs: 7_000 };
 
 const deeds = {
-  ask: (stand: TokenStand) => stand.tell('k'),
-  'ask other': (stand: TokenStand) => stand.tell('other'),
-  down: (stand: TokenStand) => void (stand.upstream.failure = down),
-  throttle: (stand: TokenStand) => void (stand.upstream.failure = throttled),
-  up: (stand: TokenStand) => void (stand.upstream.failure = undefined),
-  'live 2 s': (stand: TokenStand) => void (stand.upstream.lifeMs = 2_000),
-  'live 4 min': (stand: TokenStand) => void (stand.upstream.lifeMs = 4 * minuteMs),
-  'live 1 h': (stand: TokenStand) => void (stand.upstream.lifeMs = hourMs),
-  'live 4 h': (stand: TokenStand) => void (stand.upstream.lifeMs = 4 * hourMs),
-  'renew in 2 h': (stand: TokenStand) => void (stand.upstream.refreshInMs = 2 * hourMs),
-  unwant: (stand: TokenStand) => void stand.unwanted.add('k'),
-  want: (stand: TokenStand) => void stand.unwanted.delete('k'),
-  'clock +1 h': (stand: TokenStand) => {
-    stand.clock.jumpWall(hourMs);
+  ask: (fixture: TokenFixture) => fixture.request('k'),
+  'ask other': (fixture: TokenFixture) => fixture.request('other'),
+  down: (fixture: TokenFixture) => void (fixture.upstream.failure = down),
+  throttle: (fixture: TokenFixture) => void (fixture.upstream.failure = throttled),
+  up: (fixture: TokenFixture) => void (fixture.upstream.failure = undefined),
+  'live 2 s': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 2_000),
+  'live 4 min': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 4 * minuteMs),
+  'live 1 h': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = hourMs),
+  'live 4 h': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 4 * hourMs),
+  'renew in 2 h': (fixture: TokenFixture) => void (fixture.upstream.refreshInMs = 2 * hourMs),
+  unwant: (fixture: TokenFixture) => void fixture.unwanted.add('k'),
+  want: (fixture: TokenFixture) => void fixture.unwanted.delete('k'),
+  'clock +1 h': (fixture: TokenFixture) => {
+    fixture.clock.jumpWall(hourMs);
   },
-  'clock -1 h': (stand: TokenStand) => {
-    stand.clock.jumpWall(-hourMs);
+  'clock -1 h': (fixture: TokenFixture) => {
+    fixture.clock.jumpWall(-hourMs);
   },
   // The same, and not the upstream's.
-  'own clock +1 h': (stand: TokenStand) => {
-    stand.clock.jumpWall(hourMs);
-    stand.upstream.clockAheadMs += hourMs;
+  'own clock +1 h': (fixture: TokenFixture) => {
+    fixture.clock.jumpWall(hourMs);
+    fixture.upstream.clockAheadMs += hourMs;
   },
-  'own clock -1 h': (stand: TokenStand) => {
-    stand.clock.jumpWall(-hourMs);
-    stand.upstream.clockAheadMs -= hourMs;
+  'own clock -1 h': (fixture: TokenFixture) => {
+    fixture.clock.jumpWall(-hourMs);
+    fixture.upstream.clockAheadMs -= hourMs;
   },
   wait: () => undefined,
 } as const;
@@ -58,16 +58,16 @@ const units = { s: 1_000, min: minuteMs, h: hourMs } as const;
 
 function timeline(name: string, rows: readonly Row[]): void {
   it(name, async () => {
-    const stand = openTokenStand();
+    const fixture = openTokenFixture();
     for (const row of rows) {
       const [amount = '', unit = ''] = row.at.split(' ');
       const atMs = Number(amount) * units[unit as keyof typeof units];
-      await pass(stand.clock, atMs - stand.clock.monotonicMs());
-      const told = await deeds[row.do](stand);
-      await pass(stand.clock, 0);
+      await pass(fixture.clock, atMs - fixture.clock.monotonicMs());
+      const told = await deeds[row.do](fixture);
+      await pass(fixture.clock, 0);
       const where = `${row.at}: ${row.do}`;
       assert.equal(told, row.expect, where);
-      if (row.calls !== undefined) assert.equal(stand.calls.length, row.calls, where);
+      if (row.calls !== undefined) assert.equal(fixture.calls.length, row.calls, where);
     }
   });
 }
@@ -175,33 +175,33 @@ describe('an outage of 30 minutes', () => {
     ['hangs', 9_000],
   ] as const) {
     it(`in which upstream ${how} fails no request whose token is valid`, async () => {
-      const stand = openTokenStand();
+      const fixture = openTokenFixture();
       const endsAtMs = new Map<string, number>();
       for (let index = 0; index < 20; index++) {
         // Some end within the outage, some are due for renewal in it, some are not concerned.
-        stand.upstream.lifeMs = (20 + 5 * index) * minuteMs;
-        endsAtMs.set(`k${index}`, stand.clock.monotonicMs() + stand.upstream.lifeMs);
-        await stand.ask(`k${index}`);
+        fixture.upstream.lifeMs = (20 + 5 * index) * minuteMs;
+        endsAtMs.set(`k${index}`, fixture.clock.monotonicMs() + fixture.upstream.lifeMs);
+        await fixture.ask(`k${index}`);
       }
-      stand.upstream.failure = down;
-      stand.upstream.latencyMs = latencyMs;
+      fixture.upstream.failure = down;
+      fixture.upstream.latencyMs = latencyMs;
       let failed = 0;
       for (let atMs = 0; atMs < 30 * minuteMs; atMs += 20_000) {
         const asked = [...endsAtMs].map(async ([key, endMs]) => {
-          const answer = await stand.ask(key);
-          const isValid = stand.clock.monotonicMs() < endMs;
+          const answer = await fixture.ask(key);
+          const isValid = fixture.clock.monotonicMs() < endMs;
           assert.equal(answer.ok, isValid, `${key}: ${describeAnswer(answer)}`);
           if (!answer.ok) failed++;
         });
-        await pass(stand.clock, 20_000);
+        await pass(fixture.clock, 20_000);
         await Promise.all(asked);
       }
       assert.ok(failed > 0, 'of the tokens that ended');
-      stand.upstream.failure = undefined;
-      stand.upstream.latencyMs = 5;
-      await pass(stand.clock, 5 * minuteMs);
-      for (const key of ['k6', 'k8']) assert.match(await stand.tell(key), /^hit/);
-      assert.ok(stand.mostConcurrent() <= 4);
+      fixture.upstream.failure = undefined;
+      fixture.upstream.latencyMs = 5;
+      await pass(fixture.clock, 5 * minuteMs);
+      for (const key of ['k6', 'k8']) assert.match(await fixture.request(key), /^hit/);
+      assert.ok(fixture.mostConcurrent() <= 4);
     });
   }
 });
@@ -321,211 +321,211 @@ describe('a failure', () => {
   ]);
 
   it('tells how long it is held', async () => {
-    const stand = openTokenStand();
-    stand.upstream.failure = throttled;
-    const first = await stand.ask('k');
-    await pass(stand.clock, 2_500);
-    const second = await stand.ask('k');
+    const fixture = openTokenFixture();
+    fixture.upstream.failure = throttled;
+    const first = await fixture.ask('k');
+    await pass(fixture.clock, 2_500);
+    const second = await fixture.ask('k');
     assert.ok(!first.ok && !second.ok);
     assert.equal(first.cooldownLeftMs, 7_000);
     assert.equal(second.cooldownLeftMs, 4_500);
   });
 
   it('of a source that throws frees the key, and reaches those who have nothing else', async () => {
-    const stand = openTokenStand();
-    stand.upstream.error = new Error('bug');
+    const fixture = openTokenFixture();
+    fixture.upstream.error = new Error('bug');
     await Promise.all([
-      assert.rejects(stand.ask('k'), /bug/),
-      assert.rejects(stand.ask('k'), /bug/),
+      assert.rejects(fixture.ask('k'), /bug/),
+      assert.rejects(fixture.ask('k'), /bug/),
     ]);
-    assert.equal(stand.calls.length, 1);
-    assert.equal(stand.bugs.length, 1);
-    stand.upstream.error = undefined;
-    stand.upstream.lifeMs = hourMs;
-    assert.equal(await stand.tell('k'), 'miss k#2');
-    stand.upstream.error = new Error('bug');
-    await pass(stand.clock, 30 * minuteMs);
-    assert.equal(stand.bugs.length, 2, 'the background refresh threw');
-    assert.equal(await stand.tell('k'), 'hit k#2');
-    await pass(stand.clock, 26 * minuteMs);
-    assert.equal(await stand.tell('k'), 'stale k#2');
+    assert.equal(fixture.calls.length, 1);
+    assert.equal(fixture.bugs.length, 1);
+    fixture.upstream.error = undefined;
+    fixture.upstream.lifeMs = hourMs;
+    assert.equal(await fixture.request('k'), 'miss k#2');
+    fixture.upstream.error = new Error('bug');
+    await pass(fixture.clock, 30 * minuteMs);
+    assert.equal(fixture.bugs.length, 2, 'the background refresh threw');
+    assert.equal(await fixture.request('k'), 'hit k#2');
+    await pass(fixture.clock, 26 * minuteMs);
+    assert.equal(await fixture.request('k'), 'stale k#2');
   });
 
   it('of a token that is dead on arrival is told as such, and never served', async () => {
-    const stand = openTokenStand();
-    stand.upstream.lifeMs = 0;
-    assert.equal(await stand.tell('k'), 'miss failed expired');
-    assert.equal(stand.cache.size, 0);
+    const fixture = openTokenFixture();
+    fixture.upstream.lifeMs = 0;
+    assert.equal(await fixture.request('k'), 'miss failed expired');
+    assert.equal(fixture.cache.size, 0);
   });
 });
 
 describe('callers that come together', () => {
   it('a thousand for one key are one call, answered when it is', async () => {
-    const stand = openTokenStand();
-    stand.upstream.latencyMs = 50;
+    const fixture = openTokenFixture();
+    fixture.upstream.latencyMs = 50;
     const answeredAtMs: number[] = [];
     const answers = Array.from({ length: 1_000 }, async () => {
-      const told = await stand.tell('k');
-      answeredAtMs.push(stand.clock.monotonicMs());
+      const told = await fixture.request('k');
+      answeredAtMs.push(fixture.clock.monotonicMs());
       return told;
     });
-    assert.deepEqual(stand.cache.stats, { negative: 0, inflight: 1, waiting: 1_000 });
-    assert.equal(stand.clock.armed.length, 2, 'one timer of the cache beside the upstream’s');
-    await pass(stand.clock, 50);
+    assert.deepEqual(fixture.cache.stats, { negative: 0, inflight: 1, waiting: 1_000 });
+    assert.equal(fixture.clock.armed.length, 2, 'one timer of the cache beside the upstream’s');
+    await pass(fixture.clock, 50);
     assert.equal(answeredAtMs.length, 1_000);
     assert.ok(answeredAtMs.every((atMs) => atMs === 50));
     const told = await Promise.all(answers);
     assert.equal(told.filter((text) => text === 'miss k#1').length, 1);
     assert.equal(told.filter((text) => text === 'coalesced k#1').length, 999);
-    assert.equal(stand.calls.length, 1);
+    assert.equal(fixture.calls.length, 1);
   });
 
   it('a thousand are one call when it fails, too', async () => {
-    const stand = openTokenStand();
-    stand.upstream.latencyMs = 2_500;
-    stand.upstream.failure = { name: 'down', cooldownMs: 0 };
-    const answers = Array.from({ length: 1_000 }, () => stand.tell('k'));
-    await pass(stand.clock, 2_500);
+    const fixture = openTokenFixture();
+    fixture.upstream.latencyMs = 2_500;
+    fixture.upstream.failure = { name: 'down', cooldownMs: 0 };
+    const answers = Array.from({ length: 1_000 }, () => fixture.request('k'));
+    await pass(fixture.clock, 2_500);
     const told = await Promise.all(answers);
     assert.ok(told.every((text) => text.endsWith('failed down')));
-    assert.equal(stand.calls.length, 1);
+    assert.equal(fixture.calls.length, 1);
   });
 
   it('for fifty keys at once never make more than 4 calls at once or 20 in a second', async () => {
     for (const latencyMs of [1, 30, 400]) {
-      const stand = openTokenStand();
-      stand.upstream.latencyMs = latencyMs;
-      const answers = Array.from({ length: 50 }, (_, index) => stand.tell(`k${index}`));
-      await pass(stand.clock, 10_000);
+      const fixture = openTokenFixture();
+      fixture.upstream.latencyMs = latencyMs;
+      const answers = Array.from({ length: 50 }, (_, index) => fixture.request(`k${index}`));
+      await pass(fixture.clock, 10_000);
       const told = await Promise.all(answers);
       assert.ok(told.every((text, index) => text.startsWith(`miss k${index}#`)));
-      assert.equal(stand.calls.length, 50);
-      assert.ok(stand.mostConcurrent() <= 4);
-      for (const [index, call] of stand.calls.entries()) {
+      assert.equal(fixture.calls.length, 50);
+      assert.ok(fixture.mostConcurrent() <= 4);
+      for (const [index, call] of fixture.calls.entries()) {
         assert.equal(call.key, `k${index}`, 'first come, first served');
-        const later = stand.calls[index + 20];
+        const later = fixture.calls[index + 20];
         assert.ok(later === undefined || later.atMs - call.atMs >= 1_000);
       }
       const budgetMs = Math.max(2_100, 13 * latencyMs);
-      assert.ok((stand.calls.at(-1)?.atMs ?? Infinity) <= budgetMs, 'no slower than need be');
+      assert.ok((fixture.calls.at(-1)?.atMs ?? Infinity) <= budgetMs, 'no slower than need be');
     }
   });
 
   it('go before background refreshes, and take along what they join', async () => {
-    const stand = openTokenStand();
-    stand.upstream.lifeMs = hourMs;
+    const fixture = openTokenFixture();
+    fixture.upstream.lifeMs = hourMs;
     for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) {
-      await stand.ask(key);
-      await pass(stand.clock, 1);
+      await fixture.ask(key);
+      await pass(fixture.clock, 1);
     }
-    stand.upstream.latencyMs = 100;
-    await pass(stand.clock, 30 * minuteMs);
-    assert.equal(stand.limiter.running, 4);
-    assert.equal(stand.limiter.queued, 2);
-    const before = stand.calls.length;
-    const caller = stand.tell('new');
-    stand.clock.jumpWall(28 * minuteMs);
-    const joined = stand.tell('f');
-    await pass(stand.clock, 1_000);
+    fixture.upstream.latencyMs = 100;
+    await pass(fixture.clock, 30 * minuteMs);
+    assert.equal(fixture.limiter.running, 4);
+    assert.equal(fixture.limiter.queued, 2);
+    const before = fixture.calls.length;
+    const caller = fixture.request('new');
+    fixture.clock.jumpWall(28 * minuteMs);
+    const joined = fixture.request('f');
+    await pass(fixture.clock, 1_000);
     assert.equal(await caller, `miss new#${before + 1}`);
     assert.equal(await joined, `coalesced f#${before + 2}`);
     assert.deepEqual(
-      stand.calls.slice(before).map(({ key }) => key),
+      fixture.calls.slice(before).map(({ key }) => key),
       ['new', 'f', 'e'],
     );
     assert.deepEqual(
-      stand.refreshes,
+      fixture.refreshes,
       Array.from({ length: 6 }, () => 'ok'),
     );
   });
 
   it('beyond what the queue and the waiting room hold are told so at once', async () => {
-    const stand = openTokenStand({ maxQueued: 2, maxWaiters: 8 });
-    stand.upstream.latencyMs = 100;
-    const answers = Array.from({ length: 8 }, (_, index) => stand.tell(`k${index}`));
+    const fixture = openTokenFixture({ maxQueued: 2, maxWaiters: 8 });
+    fixture.upstream.latencyMs = 100;
+    const answers = Array.from({ length: 8 }, (_, index) => fixture.request(`k${index}`));
     assert.equal(await answers[7], 'overloaded failed overloaded');
-    const joined = [stand.tell('k0'), stand.tell('k0'), stand.tell('k0')];
+    const joined = [fixture.request('k0'), fixture.request('k0'), fixture.request('k0')];
     assert.equal(await joined[2], 'overloaded failed overloaded');
-    await pass(stand.clock, 300);
+    await pass(fixture.clock, 300);
     assert.equal(await joined[1], 'coalesced k0#1');
     assert.equal(await answers[5], 'miss k5#6');
-    assert.deepEqual(stand.cache.stats, { negative: 0, inflight: 0, waiting: 0 });
+    assert.deepEqual(fixture.cache.stats, { negative: 0, inflight: 0, waiting: 0 });
   });
 });
 
 describe('a caller', () => {
   it('waits as long as it has time; the fetch goes on without it', async () => {
-    const stand = openTokenStand();
-    stand.upstream.latencyMs = 3_000;
-    const hasty = stand.tell('k', 500);
-    const patient = stand.tell('k');
-    await pass(stand.clock, 499);
-    assert.equal(stand.cache.stats.waiting, 2);
-    await pass(stand.clock, 1);
+    const fixture = openTokenFixture();
+    fixture.upstream.latencyMs = 3_000;
+    const hasty = fixture.request('k', 500);
+    const patient = fixture.request('k');
+    await pass(fixture.clock, 499);
+    assert.equal(fixture.cache.stats.waiting, 2);
+    await pass(fixture.clock, 1);
     assert.equal(await hasty, 'timeout failed late');
-    await pass(stand.clock, 2_500);
+    await pass(fixture.clock, 2_500);
     assert.equal(await patient, 'coalesced k#1');
-    assert.equal(await stand.tell('k'), 'hit k#1');
+    assert.equal(await fixture.request('k'), 'hit k#1');
   });
 
   it('is kept by a fetch that nobody waits for any more', async () => {
-    const stand = openTokenStand();
-    stand.upstream.latencyMs = 3_000;
-    const hasty = stand.tell('k', 500);
-    await pass(stand.clock, 3_000);
+    const fixture = openTokenFixture();
+    fixture.upstream.latencyMs = 3_000;
+    const hasty = fixture.request('k', 500);
+    await pass(fixture.clock, 3_000);
     assert.equal(await hasty, 'timeout failed late');
-    assert.equal(await stand.tell('k'), 'hit k#1');
+    assert.equal(await fixture.request('k'), 'hit k#1');
   });
 
   it('gets the valid token after a second when the refresh it waits for takes longer', async () => {
-    const stand = openTokenStand({ usedWithinMs: 0 });
-    stand.upstream.lifeMs = hourMs;
-    await stand.ask('k');
-    await pass(stand.clock, 56 * minuteMs);
-    stand.upstream.latencyMs = 9_000;
-    const answer = stand.tell('k');
-    await pass(stand.clock, 999);
-    assert.equal(stand.cache.stats.waiting, 1);
-    await pass(stand.clock, 1);
+    const fixture = openTokenFixture({ usedWithinMs: 0 });
+    fixture.upstream.lifeMs = hourMs;
+    await fixture.ask('k');
+    await pass(fixture.clock, 56 * minuteMs);
+    fixture.upstream.latencyMs = 9_000;
+    const answer = fixture.request('k');
+    await pass(fixture.clock, 999);
+    assert.equal(fixture.cache.stats.waiting, 1);
+    await pass(fixture.clock, 1);
     assert.equal(await answer, 'stale k#1');
-    await pass(stand.clock, 8_000);
-    assert.equal(await stand.tell('k'), 'hit k#2');
+    await pass(fixture.clock, 8_000);
+    assert.equal(await fixture.request('k'), 'hit k#2');
   });
 });
 
 describe('dropping', () => {
   it('forgets tokens and holds of what it is told, and nothing else', async () => {
-    const stand = openTokenStand();
-    await stand.ask('a');
-    await stand.ask('b');
-    stand.upstream.failure = throttled;
-    await stand.ask('held');
-    stand.cache.drop(({ key }) => key !== 'b');
-    stand.upstream.failure = undefined;
-    assert.equal(stand.cache.peek('a'), undefined);
-    assert.equal(stand.cache.peek('b')?.token.accessToken, 'b#2');
-    assert.equal(await stand.tell('held'), 'miss held#4');
-    await pass(stand.clock, 13 * hourMs);
-    assert.ok(!stand.calls.slice(4).some(({ key }) => key === 'a'), 'a is not renewed');
+    const fixture = openTokenFixture();
+    await fixture.ask('a');
+    await fixture.ask('b');
+    fixture.upstream.failure = throttled;
+    await fixture.ask('held');
+    fixture.cache.drop(({ key }) => key !== 'b');
+    fixture.upstream.failure = undefined;
+    assert.equal(fixture.cache.peek('a'), undefined);
+    assert.equal(fixture.cache.peek('b')?.token.accessToken, 'b#2');
+    assert.equal(await fixture.request('held'), 'miss held#4');
+    await pass(fixture.clock, 13 * hourMs);
+    assert.ok(!fixture.calls.slice(4).some(({ key }) => key === 'a'), 'a is not renewed');
   });
 
   it('keeps nothing of a fetch under way; who asks later gets a fetch of its own', async () => {
-    const stand = openTokenStand();
-    stand.upstream.latencyMs = 100;
-    const before = stand.tell('k');
-    stand.cache.drop(() => true);
-    const after = [stand.tell('k'), stand.tell('k'), stand.tell('k', 150)];
-    await pass(stand.clock, 100);
+    const fixture = openTokenFixture();
+    fixture.upstream.latencyMs = 100;
+    const before = fixture.request('k');
+    fixture.cache.drop(() => true);
+    const after = [fixture.request('k'), fixture.request('k'), fixture.request('k', 150)];
+    await pass(fixture.clock, 100);
     assert.equal(await before, 'miss k#1');
-    assert.equal(stand.cache.size, 0);
-    assert.equal(stand.calls.length, 2, 'never two at once for one key');
-    await pass(stand.clock, 100);
+    assert.equal(fixture.cache.size, 0);
+    assert.equal(fixture.calls.length, 2, 'never two at once for one key');
+    await pass(fixture.clock, 100);
     assert.deepEqual(await Promise.all(after), [
       'miss k#2',
       'coalesced k#2',
       'timeout failed late',
     ]);
-    assert.equal(stand.cache.peek('k')?.token.accessToken, 'k#2');
+    assert.equal(fixture.cache.peek('k')?.token.accessToken, 'k#2');
   });
 
   for (const [how, afterMs, request] of [
@@ -534,144 +534,144 @@ describe('dropping', () => {
   ] as const) {
     it(`judges a token that ${how} and the fetch of its successor alike`, async () => {
       // Requests of one key that differ in what `drop` goes by, as those of excepted pods do.
-      const stand = openTokenStand();
-      const { cache } = stand;
+      const fixture = openTokenFixture();
+      const { cache } = fixture;
       const asExcepted = { key: 'k', isExcepted: true };
       const asBound = { key: 'k', isExcepted: false };
-      stand.upstream.lifeMs = hourMs;
-      stand.unwanted.add('k');
+      fixture.upstream.lifeMs = hourMs;
+      fixture.unwanted.add('k');
       await cache.get(asExcepted);
-      await pass(stand.clock, afterMs);
-      stand.upstream.latencyMs = 100;
+      await pass(fixture.clock, afterMs);
+      fixture.upstream.latencyMs = 100;
       const waiting = [cache[request](asBound, 10_000), cache[request](asExcepted, 10_000)];
       cache.drop((each) => 'isExcepted' in each && each.isExcepted === false);
-      await pass(stand.clock, 100);
+      await pass(fixture.clock, 100);
       const tokens = await Promise.all(waiting);
       assert.deepEqual(tokens.map(describeAnswer), ['miss k#2', 'coalesced k#2']);
-      assert.deepEqual(stand.bugs, []);
-      assert.equal(await stand.tell('k'), 'hit k#2');
-      await pass(stand.clock, 2 * hourMs);
+      assert.deepEqual(fixture.bugs, []);
+      assert.equal(await fixture.request('k'), 'hit k#2');
+      await pass(fixture.clock, 2 * hourMs);
       assert.equal(cache.size, 0, 'nothing is kept past its end');
     });
   }
 
   it('calls off a refresh that waits for its turn', async () => {
-    const stand = openTokenStand();
-    for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) await stand.ask(key);
-    await pass(stand.clock, 10 * hourMs);
-    for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) await stand.ask(key);
-    stand.upstream.latencyMs = 100;
-    await pass(stand.clock, 2 * hourMs);
-    assert.equal(stand.limiter.queued, 2);
-    stand.cache.drop(() => true);
-    assert.equal(stand.limiter.queued, 0);
-    await pass(stand.clock, 100);
-    assert.equal(stand.calls.length, 10);
-    assert.equal(stand.cache.size, 0);
-    assert.ok(stand.cache.isEmpty);
+    const fixture = openTokenFixture();
+    for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) await fixture.ask(key);
+    await pass(fixture.clock, 10 * hourMs);
+    for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) await fixture.ask(key);
+    fixture.upstream.latencyMs = 100;
+    await pass(fixture.clock, 2 * hourMs);
+    assert.equal(fixture.limiter.queued, 2);
+    fixture.cache.drop(() => true);
+    assert.equal(fixture.limiter.queued, 0);
+    await pass(fixture.clock, 100);
+    assert.equal(fixture.calls.length, 10);
+    assert.equal(fixture.cache.size, 0);
+    assert.ok(fixture.cache.isEmpty);
   });
 });
 
 describe('a bug in the handling of one key', () => {
   it('costs its callers an error at most, and other keys nothing', async () => {
-    const stand = openTokenStand({
+    const fixture = openTokenFixture({
       onRefresh: () => {
         throw new Error('a bug');
       },
     });
-    stand.upstream.lifeMs = hourMs;
-    for (const key of ['a', 'b']) await stand.ask(key);
-    await pass(stand.clock, hourMs / 2);
-    assert.equal(stand.bugs.length, 2);
-    assert.equal(stand.cache.size, 0);
-    assert.deepEqual([stand.limiter.running, stand.limiter.queued], [0, 0]);
-    assert.equal(await stand.tell('a'), 'miss a#5');
+    fixture.upstream.lifeMs = hourMs;
+    for (const key of ['a', 'b']) await fixture.ask(key);
+    await pass(fixture.clock, hourMs / 2);
+    assert.equal(fixture.bugs.length, 2);
+    assert.equal(fixture.cache.size, 0);
+    assert.deepEqual([fixture.limiter.running, fixture.limiter.queued], [0, 0]);
+    assert.equal(await fixture.request('a'), 'miss a#5');
   });
 });
 
 describe('the bounds of the cache', () => {
   it('keep what was used last, by reads as well', async () => {
-    const stand = openTokenStand({ maxEntries: 2 });
-    await stand.ask('a');
-    await stand.ask('b');
-    stand.cache.peek('a');
-    await stand.ask('c');
-    assert.equal(stand.cache.size, 2);
-    assert.ok(stand.cache.peek('a') !== undefined && stand.cache.peek('b') === undefined);
+    const fixture = openTokenFixture({ maxEntries: 2 });
+    await fixture.ask('a');
+    await fixture.ask('b');
+    fixture.cache.peek('a');
+    await fixture.ask('c');
+    assert.equal(fixture.cache.size, 2);
+    assert.ok(fixture.cache.peek('a') !== undefined && fixture.cache.peek('b') === undefined);
   });
 
   it('do not count a background refresh as a use, nor let one bring back what was evicted', async () => {
-    const stand = openTokenStand({ maxEntries: 2 });
-    await stand.ask('a');
-    await stand.ask('b');
-    await pass(stand.clock, 10 * hourMs);
-    for (const key of ['a', 'b']) await stand.ask(key);
-    stand.upstream.latencyMs = 100;
-    await pass(stand.clock, 2 * hourMs + 50);
-    assert.equal(stand.limiter.running, 2);
-    stand.upstream.latencyMs = 10;
-    const newcomer = stand.tell('c');
-    await pass(stand.clock, 10);
+    const fixture = openTokenFixture({ maxEntries: 2 });
+    await fixture.ask('a');
+    await fixture.ask('b');
+    await pass(fixture.clock, 10 * hourMs);
+    for (const key of ['a', 'b']) await fixture.ask(key);
+    fixture.upstream.latencyMs = 100;
+    await pass(fixture.clock, 2 * hourMs + 50);
+    assert.equal(fixture.limiter.running, 2);
+    fixture.upstream.latencyMs = 10;
+    const newcomer = fixture.request('c');
+    await pass(fixture.clock, 10);
     assert.equal(await newcomer, 'miss c#5');
-    assert.equal(stand.limiter.running, 2);
-    await pass(stand.clock, 100);
-    assert.equal(stand.cache.size, 2);
-    assert.ok(stand.cache.peek('a') === undefined && stand.cache.peek('b') !== undefined);
+    assert.equal(fixture.limiter.running, 2);
+    await pass(fixture.clock, 100);
+    assert.equal(fixture.cache.size, 2);
+    assert.ok(fixture.cache.peek('a') === undefined && fixture.cache.peek('b') !== undefined);
   });
 
   it('let one group displace its own tokens only, the one used longest ago first', async () => {
     const groupOf = ({ key }: { readonly key: string }): string => key[0] ?? '';
-    const stand = openTokenStand({ groupOf, maxPerGroup: 2 });
+    const fixture = openTokenFixture({ groupOf, maxPerGroup: 2 });
     for (const key of ['a1', 'b1', 'a2']) {
-      await stand.ask(key);
-      await pass(stand.clock, 1_000);
+      await fixture.ask(key);
+      await pass(fixture.clock, 1_000);
     }
-    stand.cache.peek('a1');
-    await stand.ask('a3');
-    const kept = ['a1', 'a2', 'a3', 'b1'].filter((key) => stand.cache.peek(key) !== undefined);
+    fixture.cache.peek('a1');
+    await fixture.ask('a3');
+    const kept = ['a1', 'a2', 'a3', 'b1'].filter((key) => fixture.cache.peek(key) !== undefined);
     assert.deepEqual(kept, ['a1', 'a3', 'b1']);
-    stand.cache.drop(({ key }) => key === 'a3');
-    await stand.ask('a2');
-    assert.ok(stand.cache.peek('a1') !== undefined, 'one that was dropped does not count');
+    fixture.cache.drop(({ key }) => key === 'a3');
+    await fixture.ask('a2');
+    assert.ok(fixture.cache.peek('a1') !== undefined, 'one that was dropped does not count');
   });
 
   it('hold the failures of many keys', async () => {
-    const stand = openTokenStand({ maxEntries: 3 });
-    stand.upstream.failure = throttled;
-    for (let index = 0; index < 10; index++) await stand.ask(`k${index}`);
-    assert.equal(stand.cache.stats.negative, 3);
+    const fixture = openTokenFixture({ maxEntries: 3 });
+    fixture.upstream.failure = throttled;
+    for (let index = 0; index < 10; index++) await fixture.ask(`k${index}`);
+    assert.equal(fixture.cache.stats.negative, 3);
   });
 
   it('arm no timer beyond what a platform timer can hold', async () => {
-    const stand = openTokenStand();
-    stand.upstream.lifeMs = 10 * 365 * 24 * hourMs;
-    await stand.ask('k');
-    await pass(stand.clock, 11_000);
-    const [armedMs = Infinity, ...others] = stand.clock.armed;
+    const fixture = openTokenFixture();
+    fixture.upstream.lifeMs = 10 * 365 * 24 * hourMs;
+    await fixture.ask('k');
+    await pass(fixture.clock, 11_000);
+    const [armedMs = Infinity, ...others] = fixture.clock.armed;
     assert.ok(armedMs < 2 ** 31 && others.length === 0);
   });
 });
 
 describe('a disposed cache', () => {
   it('has answered everyone, arms nothing and asks nothing', async () => {
-    const stand = openTokenStand();
-    await stand.ask('kept');
-    stand.upstream.latencyMs = 100;
-    const answers = Array.from({ length: 10 }, (_, index) => stand.tell(`k${index}`));
-    assert.equal(stand.limiter.queued, 6);
-    stand.cache[Symbol.dispose]();
-    assert.equal(stand.limiter.queued, 0);
+    const fixture = openTokenFixture();
+    await fixture.ask('kept');
+    fixture.upstream.latencyMs = 100;
+    const answers = Array.from({ length: 10 }, (_, index) => fixture.request(`k${index}`));
+    assert.equal(fixture.limiter.queued, 6);
+    fixture.cache[Symbol.dispose]();
+    assert.equal(fixture.limiter.queued, 0);
     assert.deepEqual(
       new Set(await Promise.all(answers)),
       new Set(['miss failed late']),
       'everyone is told',
     );
-    assert.equal(stand.clock.armed.length, 4, 'only the fetches that run');
-    await pass(stand.clock, 100);
-    assert.deepEqual(stand.clock.armed, []);
-    assert.equal(stand.calls.length, 5);
-    assert.equal(stand.cache.size, 0);
-    assert.equal(await stand.tell('kept'), 'timeout failed late');
-    assert.deepEqual(stand.clock.armed, []);
+    assert.equal(fixture.clock.armed.length, 4, 'only the fetches that run');
+    await pass(fixture.clock, 100);
+    assert.deepEqual(fixture.clock.armed, []);
+    assert.equal(fixture.calls.length, 5);
+    assert.equal(fixture.cache.size, 0);
+    assert.equal(await fixture.request('kept'), 'timeout failed late');
+    assert.deepEqual(fixture.clock.armed, []);
   });
 });

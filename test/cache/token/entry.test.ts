@@ -4,7 +4,7 @@ import type { Keyed } from '../../../src/cache/token/negative-cache.ts';
 import { CacheEntry } from '../../../src/cache/token/entry.ts';
 import { RenderedToken } from '../../../src/cache/token/token.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { createToken, hourMs, minuteMs } from '../../support/token-stand.ts';
+import { createToken, hourMs, minuteMs } from '../../support/token-fixture.ts';
 
 function open(lifeMs = hourMs) {
   const clock = new HandClock();

@@ -6,7 +6,7 @@ import {
   type Keyed,
 } from '../../../src/cache/token/negative-cache.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { minuteMs } from '../../support/token-stand.ts';
+import { minuteMs } from '../../support/token-fixture.ts';
 
 describe('a remembered failure', () => {
   const request = { key: 'k' };

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { refreshDelayMs, retryDelayMs } from '../../../src/cache/token/refresh-policy.ts';
-import { hourMs, minuteMs } from '../../support/token-stand.ts';
+import { hourMs, minuteMs } from '../../support/token-fixture.ts';
 
 describe('the times to ask again', () => {
   it('are half of the life give or take a tenth, or earlier if the source said so', () => {

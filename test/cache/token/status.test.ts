@@ -1,29 +1,29 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { hourMs, minuteMs, openTokenStand, pass } from '../../support/token-stand.ts';
+import { hourMs, minuteMs, openTokenFixture, pass } from '../../support/token-fixture.ts';
 
 const failure = { name: 'down', cooldownMs: 4_000 };
 
-function statusOf(stand: ReturnType<typeof openTokenStand>, key: string) {
-  const statuses = stand.cache.describe((request) => request.key === key);
+function statusOf(fixture: ReturnType<typeof openTokenFixture>, key: string) {
+  const statuses = fixture.cache.describe((request) => request.key === key);
   assert.ok(statuses.length <= 1);
   return statuses[0];
 }
 
-describe('where a key stands', () => {
+describe('the state of a key', () => {
   it('is nothing for a key that nobody asked for', () => {
-    assert.equal(statusOf(openTokenStand(), 'k'), undefined);
+    assert.equal(statusOf(openTokenFixture(), 'k'), undefined);
   });
 
   it('is a fetch under way, then a fresh token with its times', async () => {
-    const stand = openTokenStand();
-    stand.upstream.latencyMs = 100;
-    const asked = stand.ask('k');
+    const fixture = openTokenFixture();
+    fixture.upstream.latencyMs = 100;
+    const asked = fixture.ask('k');
     const none = { token: undefined, failure: undefined, cooldownLeftMs: 0 };
-    assert.deepEqual(statusOf(stand, 'k'), { request: { key: 'k' }, isFetching: true, ...none });
-    await pass(stand.clock, 100);
+    assert.deepEqual(statusOf(fixture, 'k'), { request: { key: 'k' }, isFetching: true, ...none });
+    await pass(fixture.clock, 100);
     await asked;
-    await pass(stand.clock, hourMs);
+    await pass(fixture.clock, hourMs);
     const token = {
       state: 'fresh',
       expiresInMs: 23 * hourMs,
@@ -31,7 +31,7 @@ describe('where a key stands', () => {
       refreshInMs: 11 * hourMs,
       failedRefreshes: 0,
     };
-    assert.deepEqual(statusOf(stand, 'k'), {
+    assert.deepEqual(statusOf(fixture, 'k'), {
       request: { key: 'k' },
       isFetching: false,
       failure: undefined,
@@ -41,58 +41,58 @@ describe('where a key stands', () => {
   });
 
   it('is the failure that is held, for as long as it is, and then the last one', async () => {
-    const stand = openTokenStand();
-    stand.upstream.failure = failure;
-    await stand.ask('k');
-    await pass(stand.clock, 1_000);
-    assert.equal(statusOf(stand, 'k')?.cooldownLeftMs, 3_000);
-    await pass(stand.clock, 5_000);
-    const later = statusOf(stand, 'k');
+    const fixture = openTokenFixture();
+    fixture.upstream.failure = failure;
+    await fixture.ask('k');
+    await pass(fixture.clock, 1_000);
+    assert.equal(statusOf(fixture, 'k')?.cooldownLeftMs, 3_000);
+    await pass(fixture.clock, 5_000);
+    const later = statusOf(fixture, 'k');
     assert.equal(later?.failure, failure);
     assert.equal(later.cooldownLeftMs, 0);
-    stand.upstream.failure = undefined;
-    await stand.ask('k');
-    assert.equal(statusOf(stand, 'k')?.failure, undefined);
+    fixture.upstream.failure = undefined;
+    await fixture.ask('k');
+    assert.equal(statusOf(fixture, 'k')?.failure, undefined);
   });
 
   it('is a token kept although its refreshes fail, and one too short to be served unasked', async () => {
-    const stand = openTokenStand();
-    await stand.ask('k');
-    stand.upstream.failure = failure;
-    await pass(stand.clock, 12 * hourMs - minuteMs);
-    await stand.ask('k');
-    await pass(stand.clock, 2 * minuteMs);
-    const stale = statusOf(stand, 'k');
+    const fixture = openTokenFixture();
+    await fixture.ask('k');
+    fixture.upstream.failure = failure;
+    await pass(fixture.clock, 12 * hourMs - minuteMs);
+    await fixture.ask('k');
+    await pass(fixture.clock, 2 * minuteMs);
+    const stale = statusOf(fixture, 'k');
     assert.equal(stale?.token?.state, 'stale');
     assert.ok(stale.token.failedRefreshes > 0 && stale.token.isServed);
     assert.equal(stale.failure, failure);
-    await pass(stand.clock, 12 * hourMs - 4 * minuteMs);
-    const short = statusOf(stand, 'k')?.token;
+    await pass(fixture.clock, 12 * hourMs - 4 * minuteMs);
+    const short = statusOf(fixture, 'k')?.token;
     assert.ok(short !== undefined && !short.isServed && short.expiresInMs > 0);
   });
 
   it('does not count as use: what nobody asks for is left to expire', async () => {
-    const stand = openTokenStand();
-    await stand.ask('k');
+    const fixture = openTokenFixture();
+    await fixture.ask('k');
     for (let hour = 0; hour < 13; hour++) {
-      await pass(stand.clock, hourMs);
-      statusOf(stand, 'k');
+      await pass(fixture.clock, hourMs);
+      statusOf(fixture, 'k');
     }
-    assert.equal(statusOf(stand, 'k')?.token?.state, 'idle');
-    assert.equal(statusOf(stand, 'k')?.token?.refreshInMs, undefined);
-    assert.equal(stand.calls.length, 1);
+    assert.equal(statusOf(fixture, 'k')?.token?.state, 'idle');
+    assert.equal(statusOf(fixture, 'k')?.token?.refreshInMs, undefined);
+    assert.equal(fixture.calls.length, 1);
   });
 
   it('is told of the keys asked about alone, and never with the token', async () => {
-    const stand = openTokenStand();
-    for (const key of ['a', 'b', 'c']) await stand.ask(key);
+    const fixture = openTokenFixture();
+    for (const key of ['a', 'b', 'c']) await fixture.ask(key);
     const keys = (isAsked: (key: string) => boolean) =>
-      stand.cache.describe(({ key }) => isAsked(key)).map(({ request }) => request.key);
+      fixture.cache.describe(({ key }) => isAsked(key)).map(({ request }) => request.key);
     assert.deepEqual(
       keys((key) => key !== 'b'),
       ['a', 'c'],
     );
-    const text = JSON.stringify(stand.cache.describe(() => true));
-    assert.ok(!text.includes('a#1'), 'as the stand calls its tokens');
+    const text = JSON.stringify(fixture.cache.describe(() => true));
+    assert.ok(!text.includes('a#1'), 'as the fixture calls its tokens');
   });
 });

@@ -31,7 +31,7 @@ const createdAtWallMs = Date.now() - hourMs;
 testBed.kube.apply(createAzureIdentity({ name, clientId, resourceId, createdAtWallMs }));
 testBed.addBinding(name, name, label);
 testBed.bind('newer', label);
-testBed.assignIdentity('stranger');
+testBed.assignIdentity('untrusted');
 await testBed.untilAgentKnows();
 const log = new RequestLog(testBed.agent);
 const pods = new Map<string, Promise<ClientPod>>();

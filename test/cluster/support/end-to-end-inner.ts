@@ -142,9 +142,9 @@ async function tryRedirect(redirect: string): Promise<void> {
     status: 200,
   });
 
-  const stranger = await pods.open('team-a', 'stranger', { aadpodidbinding: 'checkout' });
+  const unbound = await pods.open('team-a', 'unbound', { aadpodidbinding: 'checkout' });
   await agentKnowsPods(agent, 3);
-  await assertUnbound(stranger);
+  await assertUnbound(unbound);
 
   // The exception that comes with the manifest.
   const addOn = await pods.open('kube-system', 'add-on', {
@@ -286,7 +286,7 @@ function createPods(cgroups: LabCgroups | undefined): Pods {
         uid,
         client,
         onIdentity: () => undefined,
-        tell,
+        log,
       });
       opened.push(pod);
       return pod;
@@ -302,7 +302,7 @@ function createPods(cgroups: LabCgroups | undefined): Pods {
 }
 
 /** Once, however often it is so. */
-function tell(line: string): void {
+function log(line: string): void {
   if (line !== lastLine) process.stdout.write(`${line}\n`);
   lastLine = line;
 }

@@ -23,7 +23,7 @@ import { renderKubeconfig } from './kubeconfig.ts';
 /** Short, and longer than any event takes. */
 const silenceMs = 1500;
 
-interface Stand extends AsyncDisposable {
+interface Fixture extends AsyncDisposable {
   readonly network: FaultProxy;
   readonly memory: ApiServerCapabilities;
   readonly reflector: Reflector;
@@ -36,7 +36,7 @@ interface Stand extends AsyncDisposable {
   lists(): readonly (readonly string[])[];
 }
 
-interface StandOptions {
+interface FixtureOptions {
   /** Default: the one who may do everything. With another the first list is not waited for. */
   readonly access?: ApiAccess;
   /** What the server sends comes in pieces of so many bytes. */
@@ -48,8 +48,8 @@ export function reflectorTests(server: () => ContractServer): void {
   async function open(
     namespace: string,
     listBy: 'stream' | 'pages' = 'stream',
-    options: StandOptions = {},
-  ): Promise<Stand> {
+    options: FixtureOptions = {},
+  ): Promise<Fixture> {
     const memory = createApiServerCapabilities();
     if (listBy === 'pages') memory.refuseStreams();
     await using opening = new AsyncDisposableStack();
@@ -101,82 +101,82 @@ export function reflectorTests(server: () => ContractServer): void {
 
   for (const how of ['stream', 'pages'] as const) {
     it(`a reflector lists by ${how}, and follows`, async () => {
-      await using stand = await open(`list-by-${how}`, how);
-      await stand.holds('a', 'b', 'c', 'd', 'e');
-      await stand.create('f');
-      await stand.remove('a');
-      await stand.holds('b', 'c', 'd', 'e', 'f');
-      assert.equal(stand.lists().length, 1);
-      assert.equal(stand.memory.streamsLists, how === 'stream');
+      await using fixture = await open(`list-by-${how}`, how);
+      await fixture.holds('a', 'b', 'c', 'd', 'e');
+      await fixture.create('f');
+      await fixture.remove('a');
+      await fixture.holds('b', 'c', 'd', 'e', 'f');
+      assert.equal(fixture.lists().length, 1);
+      assert.equal(fixture.memory.streamsLists, how === 'stream');
     });
   }
 
   it('a reflector whose connections are cut goes on where it was, without another list', async () => {
-    await using stand = await open('cuts');
+    await using fixture = await open('cuts');
     for (let round = 0; round < 20; round += 1) {
-      const made = stand.create(`round-${round}`);
-      await eventually(() => assert.ok(stand.network.connections > 0));
-      stand.network.cut();
+      const made = fixture.create(`round-${round}`);
+      await eventually(() => assert.ok(fixture.network.connections > 0));
+      fixture.network.cut();
       await made;
-      await stand.holds('a', 'b', 'c', 'd', 'e', `round-${round}`);
-      await stand.remove(`round-${round}`);
+      await fixture.holds('a', 'b', 'c', 'd', 'e', `round-${round}`);
+      await fixture.remove(`round-${round}`);
     }
-    await stand.holds('a', 'b', 'c', 'd', 'e');
-    const { errors, relists } = stand.reflector.stats();
+    await fixture.holds('a', 'b', 'c', 'd', 'e');
+    const { errors, relists } = fixture.reflector.stats();
     assert.equal(relists, 0);
     assert.ok(errors.NETWORK >= 20, `${errors.NETWORK} cuts were felt`);
-    assert.ok(stand.network.connections <= 2, `${stand.network.connections} connections`);
+    assert.ok(fixture.network.connections <= 2, `${fixture.network.connections} connections`);
   });
 
   it('a reflector makes out lists and events that come slowly and in pieces', async () => {
-    await using stand = await open('pieces', 'stream', { pieceBytes: 7 });
-    await stand.create('f');
-    await stand.remove('a');
-    await stand.holds('b', 'c', 'd', 'e', 'f');
-    const { errors, relists } = stand.reflector.stats();
+    await using fixture = await open('pieces', 'stream', { pieceBytes: 7 });
+    await fixture.create('f');
+    await fixture.remove('a');
+    await fixture.holds('b', 'c', 'd', 'e', 'f');
+    const { errors, relists } = fixture.reflector.stats();
     assert.deepEqual([relists, errors.NETWORK, errors.MALFORMED], [0, 0, 0]);
-    assert.equal(stand.network.accepted, 1);
+    assert.equal(fixture.network.accepted, 1);
   });
 
   it('a reflector that is throttled waits as long as it is told, and then goes on', async () => {
     const throttled = await server().throttle();
     await using _end = throttled;
-    await using stand = await open('waiting', 'stream', { access: throttled.access });
-    await eventually(() => assert.ok(stand.reflector.stats().errors.THROTTLED >= 1));
-    const { THROTTLED: before } = stand.reflector.stats().errors;
+    await using fixture = await open('waiting', 'stream', { access: throttled.access });
+    await eventually(() => assert.ok(fixture.reflector.stats().errors.THROTTLED >= 1));
+    const { THROTTLED: before } = fixture.reflector.stats().errors;
     await delay(2500);
-    const attempts = stand.reflector.stats().errors.THROTTLED - before;
+    const attempts = fixture.reflector.stats().errors.THROTTLED - before;
     // One a second at most, whatever else its back-off would be.
     assert.ok(attempts >= 1 && attempts <= 3, `${attempts} attempts in 2.5 s`);
-    assert.equal(stand.reflector.synced, false);
+    assert.equal(fixture.reflector.synced, false);
     await throttled[Symbol.asyncDispose]();
-    await stand.holds('a', 'b', 'c', 'd', 'e');
+    await fixture.holds('a', 'b', 'c', 'd', 'e');
   });
 
   it('a reflector leaves a connection that has gone silent', async () => {
-    await using stand = await open('silence');
-    stand.network.freeze();
+    await using fixture = await open('silence');
+    fixture.network.freeze();
     const silentMs = performance.now();
-    await stand.create('f');
-    await stand.holds('a', 'b', 'c', 'd', 'e', 'f');
+    await fixture.create('f');
+    await fixture.holds('a', 'b', 'c', 'd', 'e', 'f');
     const tookMs = performance.now() - silentMs;
     assert.ok(tookMs < silenceMs + 2000, `${tookMs} ms`);
-    assert.equal(stand.reflector.stats().silences, 1);
+    assert.equal(fixture.reflector.stats().silences, 1);
   });
 
   it('a reflector lists anew when its version is gone, and its store is never empty', async () => {
-    await using stand = await open('forgotten');
-    await stand.remove('a');
-    await stand.holds('b', 'c', 'd', 'e');
+    await using fixture = await open('forgotten');
+    await fixture.remove('a');
+    await fixture.holds('b', 'c', 'd', 'e');
     // A starting server answers early requests with a `Retry-After` of 5 s.
-    await stand.network.stop();
+    await fixture.network.stop();
     await server().forgetHistory();
-    await stand.create('f');
-    await stand.network.start();
-    await stand.holds('b', 'c', 'd', 'e', 'f');
-    const { errors, relists } = stand.reflector.stats();
+    await fixture.create('f');
+    await fixture.network.start();
+    await fixture.holds('b', 'c', 'd', 'e', 'f');
+    const { errors, relists } = fixture.reflector.stats();
     assert.ok(errors.GONE >= 1 && relists >= 1, `${errors.GONE} gone, ${relists} lists`);
-    for (const list of stand.lists()) assert.ok(list.length >= 4, list.join(' '));
+    for (const list of fixture.lists()) assert.ok(list.length >= 4, list.join(' '));
   });
 }
 

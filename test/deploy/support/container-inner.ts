@@ -264,6 +264,6 @@ async function openPod(): Promise<LabPod> {
     uid,
     client,
     onIdentity: () => undefined,
-    tell: (line) => process.stdout.write(`${line}\n`),
+    log: (line) => process.stdout.write(`${line}\n`),
   });
 }

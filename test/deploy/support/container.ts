@@ -65,7 +65,7 @@ export interface ContainerOptions {
   readonly root: string;
   /** The cgroup that the kubelet made for the container. */
   readonly cgroup: string;
-  /** What stands for a path of the host, and by its name for an empty folder of the pod. */
+  /** The folder that replaces a path of the host, and by its name an empty folder of the pod. */
   readonly host: Readonly<Record<string, string>>;
   /** Folders that keep their path inside, for what the manifest does not know of. */
   readonly shared?: readonly string[];
@@ -110,7 +110,7 @@ export function containerCommand(options: ContainerOptions): readonly [string, .
   const binds = container.volumeMounts.map(({ name, mountPath, readOnly = false }) => {
     const path = spec.volumes.find((volume) => volume.name === name)?.hostPath?.path ?? name;
     const source = host[path];
-    assert.ok(source !== undefined, `nothing stands for ${path}`);
+    assert.ok(source !== undefined, `nothing replaces ${path}`);
     return { source, path: mountPath, readOnly };
   });
   const all = [...binds, ...shared.map((path) => ({ source: path, path, readOnly: false }))];
@@ -157,7 +157,7 @@ function manifestVariables(
   return Object.fromEntries(
     env.map(({ name, value, valueFrom }) => {
       const text = value ?? fields[valueFrom?.fieldRef.fieldPath ?? ''];
-      assert.ok(text !== undefined, `nothing stands for the variable ${name}`);
+      assert.ok(text !== undefined, `the variable ${name} has no value here`);
       return [name, text];
     }),
   );

@@ -17,7 +17,7 @@ before(async () => {
 });
 
 /** What a TLS client of this host says of the server: `ok`, or the code of its error. */
-async function judge(names: readonly string[], host: string, ca: string): Promise<string> {
+async function verifyChain(names: readonly string[], host: string, ca: string): Promise<string> {
   const server = createServer(await authority.issueServer(names));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -40,12 +40,12 @@ describe('the lab authority', () => {
   it('issues servers that clients trust by address and by name, and under no other', async () => {
     const names = ['127.0.0.1', '::1', 'login.lab.example'];
     const { certificatePem } = authority;
-    assert.equal(await judge(names, '127.0.0.1', certificatePem), 'ok');
-    assert.equal(await judge(names, 'login.lab.example', certificatePem), 'ok');
-    const wrong = await judge(['10.0.0.1', 'other.example'], '127.0.0.1', certificatePem);
+    assert.equal(await verifyChain(names, '127.0.0.1', certificatePem), 'ok');
+    assert.equal(await verifyChain(names, 'login.lab.example', certificatePem), 'ok');
+    const wrong = await verifyChain(['10.0.0.1', 'other.example'], '127.0.0.1', certificatePem);
     assert.equal(wrong, 'ERR_TLS_CERT_ALTNAME_INVALID');
     const other = await createLabAuthority();
-    assert.notEqual(await judge(names, '127.0.0.1', other.certificatePem), 'ok');
+    assert.notEqual(await verifyChain(names, '127.0.0.1', other.certificatePem), 'ok');
   });
 
   it('issues client certificates that are signed by themselves or by it', async () => {

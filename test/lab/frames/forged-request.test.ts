@@ -102,9 +102,9 @@ const say = (sequence: number, text: string, flags = 0) => ({
 
 describe('a request over a connection made by hand', () => {
   it('puts the answer together, across the end of the numbers, once what came twice', () => {
-    const stranger = { ...say(3, 'not ours'), toPort: 9 };
+    const foreign = { ...say(3, 'not ours'), toPort: 9 };
     const { wire, sent } = openPeer([
-      ...[opening, {}, say(0, 'one '), stranger, say(0, 'one '), say(4, 'two', tcpFlags.fin)],
+      ...[opening, {}, say(0, 'one '), foreign, say(0, 'one '), say(4, 'two', tcpFlags.fin)],
     ]);
     const outcome = forgeRequest(wire, ends, 'GET');
     assert.deepEqual(outcome, { kind: 'answered', text: 'one two' });

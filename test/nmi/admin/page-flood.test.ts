@@ -48,12 +48,12 @@ async function readAll(socket: Socket): Promise<string> {
 describe('the pages', () => {
   for (const from of ['127.0.0.9', '127.0.0.1']) {
     it(`answer every probe while ${from} keeps all the connections it can`, async () => {
-      await using stand = await open();
+      await using fixture = await open();
       const silent = await Promise.all(
-        Array.from({ length: 300 }, () => stand.dial(stand.probePort, from)),
+        Array.from({ length: 300 }, () => fixture.dial(fixture.probePort, from)),
       );
       for (let turn = 0; turn < 10; turn++) {
-        const probe = await stand.dial(stand.probePort, '127.0.0.1');
+        const probe = await fixture.dial(fixture.probePort, '127.0.0.1');
         probe.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n');
         assert.match(await readAll(probe), /^HTTP\/1\.1 200 [^]*\r\n\r\nok$/);
       }
@@ -64,16 +64,16 @@ describe('the pages', () => {
 
   it('serve one request for each connection, and do no more for what is pipelined', async () => {
     let renders = 0;
-    await using stand = await open(() => {
+    await using fixture = await open(() => {
       renders++;
       return Promise.resolve('nmi_up 1\n');
     });
-    const greedy = await stand.dial(stand.metricsPort, '127.0.0.9');
+    const greedy = await fixture.dial(fixture.metricsPort, '127.0.0.9');
     greedy.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(1_500));
     // To parse that many takes the event loop 15 to 50 ms.
     assert.equal(await readAll(greedy), '');
     assert.equal(renders, 0);
-    const polite = await stand.dial(stand.metricsPort, '127.0.0.9');
+    const polite = await fixture.dial(fixture.metricsPort, '127.0.0.9');
     polite.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
     const answer = await readAll(polite);
     assert.match(answer, /^HTTP\/1\.1 200 [^]*\r\n\r\nnmi_up 1\n$/);
@@ -82,13 +82,13 @@ describe('the pages', () => {
 
   it('render the metrics for a twentieth of the time at most, and once for all who ask', async () => {
     let renders = 0;
-    await using stand = await open(async () => {
+    await using fixture = await open(async () => {
       renders++;
       await delay(20);
       return `nmi_renders ${renders}\n`;
     });
     const scrape = async (): Promise<string> => {
-      const socket = await stand.dial(stand.metricsPort, '127.0.0.1');
+      const socket = await fixture.dial(fixture.metricsPort, '127.0.0.1');
       socket.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
       return readAll(socket);
     };
@@ -101,10 +101,10 @@ describe('the pages', () => {
 
   it('keep no copy of the metrics for each that does not read them', async () => {
     const text = `nmi_text ${'x'.repeat(8 * 1024 * 1024)}\n`;
-    await using stand = await open(() => Promise.resolve(text));
+    await using fixture = await open(() => Promise.resolve(text));
     const before = process.memoryUsage().rss;
     for (let index = 0; index < 30; index++) {
-      const socket = await stand.dial(stand.metricsPort, '127.0.0.9');
+      const socket = await fixture.dial(fixture.metricsPort, '127.0.0.9');
       socket.pause();
       socket.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
       await delay(5);

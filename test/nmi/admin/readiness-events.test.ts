@@ -4,7 +4,7 @@ import { openReadinessEvents } from '../../../src/nmi/admin/readiness-events.ts'
 import type { OwnAccountOutcome } from '../../../src/nmi/kube/accounts/own-account.ts';
 import type { EventDraft, ObjectReference } from '../../../src/nmi/kube/events/event.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { pass } from '../../support/token-stand.ts';
+import { pass } from '../../support/token-fixture.ts';
 
 const inPod: OwnAccountOutcome = {
   kind: 'ok',

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import { StartupTaint } from '../../../src/nmi/admin/startup-taint.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { pass } from '../../support/token-stand.ts';
+import { pass } from '../../support/token-fixture.ts';
 
 const key = 'entra-pod-identity/not-ready';
 const own = { key, effect: 'NoSchedule' };
@@ -11,7 +11,7 @@ const other = { key: 'gpu', value: 'yes', effect: 'NoSchedule' };
 
 function open(taints: readonly unknown[] | undefined) {
   const clock = new HandClock();
-  const stand = { isReady: false, failure: undefined as KubeError | undefined };
+  const fixture = { isReady: false, failure: undefined as KubeError | undefined };
   const patches: unknown[] = [];
   const lines: string[] = [];
   const note = (_fields: unknown, message: string) => lines.push(message);
@@ -23,25 +23,27 @@ function open(taints: readonly unknown[] | undefined) {
       },
       patchJson: (_path, patch) => {
         patches.push(patch);
-        return stand.failure === undefined ? Promise.resolve({}) : Promise.reject(stand.failure);
+        return fixture.failure === undefined
+          ? Promise.resolve({})
+          : Promise.reject(fixture.failure);
       },
     },
     node: 'node-1',
     key,
     clock,
     random: () => 0,
-    isReady: () => stand.isReady,
+    isReady: () => fixture.isReady,
     log: { debug: note, info: note, warn: note, error: note },
   });
-  return { clock, stand, patches, lines, taint };
+  return { clock, fixture, patches, lines, taint };
 }
 
 describe('the startup taint', () => {
   it('stays until the agent is ready, and is then taken off with the others left', async () => {
-    const { clock, stand, patches, lines } = open([other, own]);
+    const { clock, fixture, patches, lines } = open([other, own]);
     await pass(clock, 5_000);
     assert.deepEqual(patches, []);
-    stand.isReady = true;
+    fixture.isReady = true;
     await pass(clock, 300);
     assert.deepEqual(patches, [
       [
@@ -57,8 +59,8 @@ describe('the startup taint', () => {
 
   it('is no matter where there is none', async () => {
     for (const taints of [undefined, [], [other]]) {
-      const { clock, stand, patches, lines } = open(taints);
-      stand.isReady = true;
+      const { clock, fixture, patches, lines } = open(taints);
+      fixture.isReady = true;
       await pass(clock, 300);
       assert.deepEqual(patches, []);
       assert.deepEqual(lines, ['startup taint not found on this node']);
@@ -66,20 +68,20 @@ describe('the startup taint', () => {
   });
 
   it('is tried again, ever more slowly, when somebody else changed the list or the right is missing', async () => {
-    const { clock, stand, patches, lines } = open([own]);
-    stand.isReady = true;
-    stand.failure = new KubeError('FORBIDDEN', 'no');
+    const { clock, fixture, patches, lines } = open([own]);
+    fixture.isReady = true;
+    fixture.failure = new KubeError('FORBIDDEN', 'no');
     await pass(clock, 10_000);
     assert.ok(patches.length >= 3 && patches.length <= 8, `${patches.length} tries`);
-    stand.failure = undefined;
+    fixture.failure = undefined;
     await pass(clock, 30_000);
     assert.equal(lines.at(-1), 'startup taint removed');
   });
 
   it('is left alone after disposal', async () => {
-    const { clock, stand, patches, taint } = open([own]);
+    const { clock, fixture, patches, taint } = open([own]);
     taint[Symbol.dispose]();
-    stand.isReady = true;
+    fixture.isReady = true;
     await pass(clock, 60_000);
     assert.deepEqual(patches, []);
     assert.equal(clock.armed.length, 0);

@@ -163,18 +163,18 @@ export async function openCanaryAgent(
     },
     pass: (ms) => {
       aheadMs += ms;
-      return tell(child, { kind: 'pass', ms });
+      return send(child, { kind: 'pass', ms });
     },
     sent: async () => {
       const lines = (await readFile(sentFile, 'utf8')).split('\n').filter((line) => line !== '');
       return lines.map((line) => new URLSearchParams(line));
     },
     findInHeap: async () => {
-      await tell(child, { kind: 'snapshot', path: heapFile });
+      await send(child, { kind: 'snapshot', path: heapFile });
       return new HeapSnapshot(heapFile).find((found) => canaries.in(found));
     },
     findInBuffers: async () => {
-      await tell(child, { kind: 'buffers', path: bufferFile });
+      await send(child, { kind: 'buffers', path: bufferFile });
       return canaries.in(await readFile(bufferFile, 'latin1'));
     },
     explain: async (query) => {
@@ -182,12 +182,12 @@ export async function openCanaryAgent(
       const [response] = (await once(asked, 'response')) as [IncomingMessage];
       return text(response);
     },
-    armCrash: (how) => tell(child, { kind: 'crash', how }),
+    armCrash: (how) => send(child, { kind: 'crash', how }),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
 
-async function tell(child: ChildProcess, command: Command): Promise<void> {
+async function send(child: ChildProcess, command: Command): Promise<void> {
   child.send(command);
   const [answer] = (await once(child, 'message')) as unknown[];
   if (answer !== done) throw new Error('the agent did something else');

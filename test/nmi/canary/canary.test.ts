@@ -138,8 +138,8 @@ async function plant(testBed: EntraTestBed, { texts, keys }: Planted): Promise<v
     putSecret(kube, name, text(`secret of ${name}`));
   }
   kube.delete({ kind: 'Secret', name: 'missing' });
-  const stranger = federatedTo({ namespace: 'default', name: 'stranger' });
-  await bindApplication(testBed, 'federated_pod', 'stranger', { application: stranger });
+  const untrusted = federatedTo({ namespace: 'default', name: 'untrusted' });
+  await bindApplication(testBed, 'federated_pod', 'untrusted', { application: untrusted });
 
   const value = text('secret of wide');
   await bindApplication(testBed, 'secret', 'wide', {
@@ -177,7 +177,7 @@ async function learn(agent: CanaryAgent): Promise<void> {
     canaries.addToken(`token of ${decodeLabToken(token)?.lab_identity ?? ''}`, token);
   }
   const names = new Map(
-    [...Object.keys(working), 'stranger'].map((name) => [clientIdOf(name), name]),
+    [...Object.keys(working), 'untrusted'].map((name) => [clientIdOf(name), name]),
   );
   for (const form of await agent.sent()) {
     const assertion = form.get('client_assertion');
@@ -316,7 +316,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
   });
 
   it('are told nobody when Entra ID refuses them', async () => {
-    for (const name of ['wrong', 'expired', 'stranger']) {
+    for (const name of ['wrong', 'expired', 'untrusted']) {
       await assertRefusal(name, vault, name);
       await assertRefusal(name, vault, `${name}, from memory`);
     }
@@ -519,7 +519,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     const { kube } = agent;
     kube.delete({ kind: 'AzureIdentityBinding', name: 'secret' });
     // Both are proven by a token of the pod's service account.
-    for (const name of ['pfx', 'node', 'pod', 'stranger']) {
+    for (const name of ['pfx', 'node', 'pod', 'untrusted']) {
       kube.delete({ kind: 'AzureIdentity', name });
     }
     const gone = ['secret', 'pfx', 'node', 'pod'];

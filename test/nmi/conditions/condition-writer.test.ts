@@ -12,7 +12,7 @@ import { parseBinding, parseIdentity } from '../../../src/nmi/kube/watch/parse.t
 import { HandClock } from '../../support/hand-clock.ts';
 import { createOwners } from '../../support/owners.ts';
 import { readyIn } from '../../support/ready-condition.ts';
-import { pass } from '../../support/token-stand.ts';
+import { pass } from '../../support/token-fixture.ts';
 import { keptLog } from '../kube/kube-test-bed.ts';
 
 const clientID = '22729e47-74ce-4b43-8eea-aab5f2073301';
@@ -31,7 +31,7 @@ interface Stored {
 }
 
 /** An API server of both kinds, its watches, and the writer that holds the Lease. */
-class Stand {
+class Fixture {
   readonly clock = new HandClock();
   readonly log = keptLog();
   readonly objects = new ObservedObjects();
@@ -172,32 +172,32 @@ class Stand {
 
 describe('the writer of conditions', () => {
   it('writes both kinds within seconds, once, and what follows from a change', async () => {
-    const stand = new Stand();
-    stand.identity('shop', 'cart');
-    stand.binding('shop', 'cart');
-    stand.binding('shop', 'till');
-    await pass(stand.clock, 5_000);
-    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
-    assert.equal(stand.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
-    assert.equal(stand.ready('azureidentitybindings', 'shop', 'till'), 'False identity_missing');
-    await pass(stand.clock, 3_600_000);
-    assert.equal(stand.writes.length, 3, 'nothing changes, nothing is written');
-    stand.identity('shop', 'till');
-    await pass(stand.clock, 3_000);
-    assert.equal(stand.ready('azureidentitybindings', 'shop', 'till'), 'True ok');
-    assert.deepEqual(stand.writes.slice(3).sort(), [
+    const fixture = new Fixture();
+    fixture.identity('shop', 'cart');
+    fixture.binding('shop', 'cart');
+    fixture.binding('shop', 'till');
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
+    assert.equal(fixture.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
+    assert.equal(fixture.ready('azureidentitybindings', 'shop', 'till'), 'False identity_missing');
+    await pass(fixture.clock, 3_600_000);
+    assert.equal(fixture.writes.length, 3, 'nothing changes, nothing is written');
+    fixture.identity('shop', 'till');
+    await pass(fixture.clock, 3_000);
+    assert.equal(fixture.ready('azureidentitybindings', 'shop', 'till'), 'True ok');
+    assert.deepEqual(fixture.writes.slice(3).sort(), [
       'azureidentities/shop/till',
       'azureidentitybindings/shop/till',
     ]);
-    assert.equal(stand.counts.written, 5);
+    assert.equal(fixture.counts.written, 5);
   });
 
   it('writes nothing of what the holder before it wrote', async () => {
-    const first = new Stand();
+    const first = new Fixture();
     first.identity('shop', 'cart');
     first.binding('shop', 'cart');
     await pass(first.clock, 5_000);
-    const second = new Stand();
+    const second = new Fixture();
     for (const [key, object] of first.stored) {
       second.stored.set(key, object);
       second.arrive(key);
@@ -207,141 +207,150 @@ describe('the writer of conditions', () => {
   });
 
   it('waits for all lists, and writes nothing without the Lease', async () => {
-    const stand = new Stand();
-    stand.isSynced = false;
-    stand.binding('shop', 'cart');
-    await pass(stand.clock, 60_000);
-    stand.isSynced = true;
-    stand.isLeader = false;
-    await pass(stand.clock, 60_000);
-    assert.deepEqual(stand.writes, []);
-    stand.isLeader = true;
-    await pass(stand.clock, 5_000);
-    assert.equal(stand.writes.length, 1);
+    const fixture = new Fixture();
+    fixture.isSynced = false;
+    fixture.binding('shop', 'cart');
+    await pass(fixture.clock, 60_000);
+    fixture.isSynced = true;
+    fixture.isLeader = false;
+    await pass(fixture.clock, 60_000);
+    assert.deepEqual(fixture.writes, []);
+    fixture.isLeader = true;
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.writes.length, 1);
   });
 
   it('sends ten requests a second at most, namespaces in turn', async () => {
-    const stand = new Stand();
-    for (let number = 0; number < 500; number++) stand.identity('crowd', `i${number}`);
-    stand.identity('shop', 'cart');
-    await pass(stand.clock, 5_000);
-    assert.ok(stand.writes.length <= 50 && stand.writes.length >= 30, `${stand.writes.length}`);
-    const place = stand.writes.indexOf('azureidentities/shop/cart');
+    const fixture = new Fixture();
+    for (let number = 0; number < 500; number++) fixture.identity('crowd', `i${number}`);
+    fixture.identity('shop', 'cart');
+    await pass(fixture.clock, 5_000);
+    assert.ok(
+      fixture.writes.length <= 50 && fixture.writes.length >= 30,
+      `${fixture.writes.length}`,
+    );
+    const place = fixture.writes.indexOf('azureidentities/shop/cart');
     assert.ok(place >= 0 && place < 3, `the quiet namespace came as number ${place}`);
-    await pass(stand.clock, 60_000);
-    assert.equal(stand.counts.written, 501);
+    await pass(fixture.clock, 60_000);
+    assert.equal(fixture.counts.written, 501);
   });
 
   it('writes an object that never rests once in ten seconds', async () => {
-    const stand = new Stand();
+    const fixture = new Fixture();
     for (let second = 0; second < 60; second++) {
-      stand.binding('shop', 'till', second % 2 === 0 ? 'a' : 'b');
-      await pass(stand.clock, 1_000);
+      fixture.binding('shop', 'till', second % 2 === 0 ? 'a' : 'b');
+      await pass(fixture.clock, 1_000);
     }
-    assert.ok(stand.writes.length >= 5 && stand.writes.length <= 7, `${stand.writes.length}`);
-    await pass(stand.clock, 15_000);
-    const status = JSON.stringify(stand.stored.get('azureidentitybindings/shop/till')?.status);
+    assert.ok(fixture.writes.length >= 5 && fixture.writes.length <= 7, `${fixture.writes.length}`);
+    await pass(fixture.clock, 15_000);
+    const status = JSON.stringify(fixture.stored.get('azureidentitybindings/shop/till')?.status);
     assert.match(status, /"observedGeneration":60/, 'the last word is written');
   });
 
   it('loses nothing to a conflict, a deletion or an outage', async () => {
-    const stand = new Stand();
-    stand.identity('shop', 'cart');
+    const fixture = new Fixture();
+    fixture.identity('shop', 'cart');
     // The watch is behind.
-    stand.stored.set('azureidentities/shop/cart', {
+    fixture.stored.set('azureidentities/shop/cart', {
       metadata: {
-        ...stand.stored.get('azureidentities/shop/cart')?.metadata,
+        ...fixture.stored.get('azureidentities/shop/cart')?.metadata,
         resourceVersion: '99',
       },
       spec: { type: 0, clientID },
     });
-    await pass(stand.clock, 5_000);
-    assert.ok(stand.counts.conflict >= 1 && stand.counts.conflict <= 5);
-    stand.arrive('azureidentities/shop/cart');
-    await pass(stand.clock, 5_000);
-    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
+    await pass(fixture.clock, 5_000);
+    assert.ok(fixture.counts.conflict >= 1 && fixture.counts.conflict <= 5);
+    fixture.arrive('azureidentities/shop/cart');
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
 
-    stand.binding('shop', 'cart');
-    stand.stored.delete('azureidentitybindings/shop/cart');
-    await pass(stand.clock, 30_000);
-    assert.equal(stand.counts.deleted, 1, 'not tried again');
+    fixture.binding('shop', 'cart');
+    fixture.stored.delete('azureidentitybindings/shop/cart');
+    await pass(fixture.clock, 30_000);
+    assert.equal(fixture.counts.deleted, 1, 'not tried again');
 
-    stand.failure = new KubeError('NETWORK', 'away');
-    stand.identity('shop', 'till');
-    await pass(stand.clock, 300_000);
-    assert.ok(stand.counts.failed >= 5 && stand.counts.failed < 20, `${stand.counts.failed} tries`);
-    stand.failure = undefined;
-    await pass(stand.clock, 90_000);
-    assert.equal(stand.ready('azureidentities', 'shop', 'till'), 'True ok');
-    const lines = stand.log.lines.map(({ message }) => message);
+    fixture.failure = new KubeError('NETWORK', 'away');
+    fixture.identity('shop', 'till');
+    await pass(fixture.clock, 300_000);
+    assert.ok(
+      fixture.counts.failed >= 5 && fixture.counts.failed < 20,
+      `${fixture.counts.failed} tries`,
+    );
+    fixture.failure = undefined;
+    await pass(fixture.clock, 90_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'till'), 'True ok');
+    const lines = fixture.log.lines.map(({ message }) => message);
     assert.deepEqual(lines, ['failed to write status conditions'], 'one line for the outage');
   });
 
   it('leaves what the server rejects until it changes, and others are written', async () => {
-    const stand = new Stand();
-    stand.failure = new KubeError('SERVER', 'invalid', { status: 422 });
-    stand.identity('shop', 'cart');
-    stand.identity('shop', 'till');
-    await pass(stand.clock, 120_000);
-    assert.deepEqual([stand.counts.rejected, stand.writes.length], [2, 2]);
-    assert.equal(stand.log.lines.length, 1);
-    stand.failure = undefined;
-    stand.identity('shop', 'cart');
-    await pass(stand.clock, 5_000);
-    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
+    const fixture = new Fixture();
+    fixture.failure = new KubeError('SERVER', 'invalid', { status: 422 });
+    fixture.identity('shop', 'cart');
+    fixture.identity('shop', 'till');
+    await pass(fixture.clock, 120_000);
+    assert.deepEqual([fixture.counts.rejected, fixture.writes.length], [2, 2]);
+    assert.equal(fixture.log.lines.length, 1);
+    fixture.failure = undefined;
+    fixture.identity('shop', 'cart');
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
   });
 
   it('asks for a right that is missing every ten minutes', async () => {
-    const stand = new Stand();
-    stand.failure = new KubeError('FORBIDDEN', 'no', { status: 403 });
-    stand.identity('shop', 'cart');
-    await pass(stand.clock, 3_600_000);
-    assert.ok(stand.writes.length >= 5 && stand.writes.length <= 7, `${stand.writes.length}`);
-    stand.failure = undefined;
-    await pass(stand.clock, 660_000);
-    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
+    const fixture = new Fixture();
+    fixture.failure = new KubeError('FORBIDDEN', 'no', { status: 403 });
+    fixture.identity('shop', 'cart');
+    await pass(fixture.clock, 3_600_000);
+    assert.ok(fixture.writes.length >= 5 && fixture.writes.length <= 7, `${fixture.writes.length}`);
+    fixture.failure = undefined;
+    await pass(fixture.clock, 660_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
   });
 
   it('leaves kinds without conditions alone, and finds new definitions within a minute', async () => {
-    const stand = new Stand();
-    stand.statusOf = [];
-    stand.identity('shop', 'cart');
-    await pass(stand.clock, 3_600_000);
-    assert.deepEqual(stand.writes, [], 'no subresource');
-    stand.statusOf = ['azureidentities'];
-    stand.keepsConditions = false;
-    await pass(stand.clock, 3_600_000);
-    const tries = stand.writes.length;
+    const fixture = new Fixture();
+    fixture.statusOf = [];
+    fixture.identity('shop', 'cart');
+    await pass(fixture.clock, 3_600_000);
+    assert.deepEqual(fixture.writes, [], 'no subresource');
+    fixture.statusOf = ['azureidentities'];
+    fixture.keepsConditions = false;
+    await pass(fixture.clock, 3_600_000);
+    const tries = fixture.writes.length;
     assert.ok(tries >= 1 && tries <= 61, `${tries} writes that the server drops`);
-    stand.keepsConditions = true;
-    await pass(stand.clock, 62_000);
-    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
-    assert.equal(stand.log.lines.length, 2, 'one line a kind');
+    fixture.keepsConditions = true;
+    await pass(fixture.clock, 62_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
+    assert.equal(fixture.log.lines.length, 2, 'one line a kind');
   });
 
   it('looks whether Secrets exist, and follows them', async () => {
-    const stand = new Stand();
+    const fixture = new Fixture();
     const spec = { type: 1, clientID, tenantID, clientPassword: { name: 'sp' } };
-    stand.identity('shop', 'cart', spec);
-    stand.binding('shop', 'cart');
-    await pass(stand.clock, 5_000);
-    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'False credential_missing');
-    assert.equal(stand.ready('azureidentitybindings', 'shop', 'cart'), 'False credential_missing');
-    assert.deepEqual(stand.checks, ['shop/sp'], 'one look for both');
-    stand.secrets.set('shop/sp', 'unavailable');
-    await pass(stand.clock, 150_000);
-    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'False credential_missing');
-    stand.secrets.set('shop/sp', { kind: 'readable' });
-    await pass(stand.clock, 200_000);
-    assert.equal(stand.ready('azureidentities', 'shop', 'cart'), 'True ok');
-    assert.equal(stand.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
+    fixture.identity('shop', 'cart', spec);
+    fixture.binding('shop', 'cart');
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'False credential_missing');
+    assert.equal(
+      fixture.ready('azureidentitybindings', 'shop', 'cart'),
+      'False credential_missing',
+    );
+    assert.deepEqual(fixture.checks, ['shop/sp'], 'one look for both');
+    fixture.secrets.set('shop/sp', 'unavailable');
+    await pass(fixture.clock, 150_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'False credential_missing');
+    fixture.secrets.set('shop/sp', { kind: 'readable' });
+    await pass(fixture.clock, 200_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
+    assert.equal(fixture.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
   });
 
   it('ends with its disposal', async () => {
-    const stand = new Stand();
-    stand.identity('shop', 'cart');
-    await stand.writer[Symbol.asyncDispose]();
-    await pass(stand.clock, 60_000);
-    assert.deepEqual([stand.writes, stand.clock.armed.length], [[], 0]);
+    const fixture = new Fixture();
+    fixture.identity('shop', 'cart');
+    await fixture.writer[Symbol.asyncDispose]();
+    await pass(fixture.clock, 60_000);
+    assert.deepEqual([fixture.writes, fixture.clock.armed.length], [[], 0]);
   });
 });

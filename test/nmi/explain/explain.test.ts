@@ -3,8 +3,12 @@ import { describe, it } from 'node:test';
 import type { Outcome } from '../../../src/nmi/explain/explanation.ts';
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
 import { createBinding, createException, createIdentity } from '../../support/cache-objects.ts';
-import { openExplainStand, tokenMark, type ExplainStand } from '../../support/explain-stand.ts';
-import { hourMs, minuteMs, pass } from '../../support/token-stand.ts';
+import {
+  openExplainFixture,
+  tokenMark,
+  type ExplainFixture,
+} from '../../support/explain-fixture.ts';
+import { hourMs, minuteMs, pass } from '../../support/token-fixture.ts';
 
 const clientIdA = '11111111-1111-4111-8111-111111111111';
 const clientIdB = '22222222-2222-4222-8222-222222222222';
@@ -15,16 +19,16 @@ const vault = 'https://vault.azure.net';
 const labels = { aadpodidbinding: 'app' };
 const forVault = `pod=default/p&resource=${encodeURIComponent(vault)}`;
 
-function bind(stand: ExplainStand, name: string, clientId: string, createdAtWallMs = 0): void {
-  stand.grants.identities.upsert(createIdentity({ name, clientId, createdAtWallMs }));
-  stand.grants.bindings.upsert(createBinding({ name, identityName: name, selector: 'app' }));
+function bind(fixture: ExplainFixture, name: string, clientId: string, createdAtWallMs = 0): void {
+  fixture.grants.identities.upsert(createIdentity({ name, clientId, createdAtWallMs }));
+  fixture.grants.bindings.upsert(createBinding({ name, identityName: name, selector: 'app' }));
 }
 
-function openBound(): ExplainStand {
-  const stand = openExplainStand();
-  bind(stand, 'a', clientIdA);
-  stand.addPod({ labels });
-  return stand;
+function openBound(): ExplainFixture {
+  const fixture = openExplainFixture();
+  bind(fixture, 'a', clientIdA);
+  fixture.addPod({ labels });
+  return fixture;
 }
 
 /** `200 a by only`, `400 no_binding_label`, `unreachable host-network`. */
@@ -43,18 +47,18 @@ function inWords(outcome: Outcome | undefined): string {
   }
 }
 
-function outcomesOf(stand: ExplainStand, search = 'pod=default/p'): readonly string[] {
-  return stand.askPod(search).requests.map(({ outcome }) => inWords(outcome));
+function outcomesOf(fixture: ExplainFixture, search = 'pod=default/p'): readonly string[] {
+  return fixture.askPod(search).requests.map(({ outcome }) => inWords(outcome));
 }
 
 describe('the explanation of a pod', () => {
   it('has the whole trail: address, label, bindings, identities, and the one that is taken', () => {
-    const stand = openBound();
-    bind(stand, 'older', clientIdB, -1_000);
-    stand.grants.bindings.upsert(
+    const fixture = openBound();
+    bind(fixture, 'older', clientIdB, -1_000);
+    fixture.grants.bindings.upsert(
       createBinding({ name: 'd', identityName: 'gone', selector: 'app' }),
     );
-    const told = stand.askPod('pod=default/p');
+    const told = fixture.askPod('pod=default/p');
     assert.deepEqual(told.addresses, [{ ip: '10.0.0.1', refusal: undefined }]);
     assert.equal(told.label, 'app');
     assert.deepEqual(
@@ -72,24 +76,24 @@ describe('the explanation of a pod', () => {
         ['a', 'imds'],
       ],
     );
-    assert.deepEqual(outcomesOf(stand), ['200 older by default']);
-    assert.deepEqual(outcomesOf(stand, `pod=default/p&client_id=${clientIdA}`), [
+    assert.deepEqual(outcomesOf(fixture), ['200 older by default']);
+    assert.deepEqual(outcomesOf(fixture, `pod=default/p&client_id=${clientIdA}`), [
       '200 older by default',
       '200 a by client_id',
     ]);
-    assert.deepEqual(outcomesOf(stand, 'pod=default/p&client_id=x')[1], '400 selector_not_bound');
+    assert.deepEqual(outcomesOf(fixture, 'pod=default/p&client_id=x')[1], '400 selector_not_bound');
     assert.deepEqual(told.node.watches, { unsynced: [], silentForMs: 1_000, failing: [] });
   });
 
   it('is found by the address as by the name', () => {
-    const stand = openBound();
-    const byIp = stand.askPod('ip=::ffff:10.0.0.1');
-    assert.deepEqual(byIp, stand.askPod('pod=default/p'));
+    const fixture = openBound();
+    const byIp = fixture.askPod('ip=::ffff:10.0.0.1');
+    assert.deepEqual(byIp, fixture.askPod('pod=default/p'));
   });
 
   it('names the source of each type, and what it is made of, but nothing of that', () => {
-    const stand = openExplainStand();
-    stand.addPod({ labels, serviceAccount: 'robot' });
+    const fixture = openExplainFixture();
+    fixture.addPod({ labels, serviceAccount: 'robot' });
     const entra = {
       tenantId,
       auxiliaryTenantIds: [],
@@ -108,11 +112,11 @@ describe('the explanation of a pod', () => {
     ] as const) {
       const clientId = name === 'secret' ? clientIdB : clientIdA;
       const identity = { name, type, clientId, entra: { ...entra, ...settings } };
-      stand.grants.identities.upsert(createIdentity(identity));
-      stand.grants.bindings.upsert(createBinding({ name, identityName: name, selector: 'app' }));
+      fixture.grants.identities.upsert(createIdentity(identity));
+      fixture.grants.bindings.upsert(createBinding({ name, identityName: name, selector: 'app' }));
     }
     const shown = new Map(
-      stand.askPod('pod=default/p').identities.map((identity) => [identity.name, identity]),
+      fixture.askPod('pod=default/p').identities.map((identity) => [identity.name, identity]),
     );
     const upstreamOf = (name: string) => shown.get(name)?.upstream;
     const at = { authority: 'https://login.example', tenantId, auxiliaryTenantIds: [] };
@@ -143,130 +147,130 @@ describe('the explanation of a pod', () => {
     assert.equal(shown.get('certificate')?.shadowedBy, undefined);
   });
 
-  const refusals: readonly (readonly [string, string, (stand: ExplainStand) => void])[] = [
+  const refusals: readonly (readonly [string, string, (fixture: ExplainFixture) => void])[] = [
     [
       'has no label',
       '400 no_binding_label',
-      (stand) => {
-        stand.addPod();
+      (fixture) => {
+        fixture.addPod();
       },
     ],
     [
       'has a label that no binding has',
       '400 binding_missing',
-      (stand) => {
-        stand.grants.bindings.remove(createBinding({ name: 'a' }));
+      (fixture) => {
+        fixture.grants.bindings.remove(createBinding({ name: 'a' }));
       },
     ],
     [
       'has had such a label for a moment only',
       '503 binding_pending',
-      (stand) => {
-        const createdAtWallMs = stand.clock.wallMs();
-        stand.addPod({ labels: { aadpodidbinding: 'other' }, createdAtWallMs });
+      (fixture) => {
+        const createdAtWallMs = fixture.clock.wallMs();
+        fixture.addPod({ labels: { aadpodidbinding: 'other' }, createdAtWallMs });
       },
     ],
     [
       'is bound to an identity that does not exist',
       '400 identity_missing',
-      (stand) => {
-        stand.grants.identities.remove(createIdentity({ name: 'a' }));
+      (fixture) => {
+        fixture.grants.identities.remove(createIdentity({ name: 'a' }));
       },
     ],
     [
       'shares its address with another pod',
       '503 pod_ambiguous',
-      (stand) => {
-        stand.addPod({ name: 'twin' });
+      (fixture) => {
+        fixture.addPod({ name: 'twin' });
       },
     ],
     [
       'has ended',
       '503 pod_unknown',
-      (stand) => {
-        stand.addPod({ labels, phase: 'Succeeded' });
+      (fixture) => {
+        fixture.addPod({ labels, phase: 'Succeeded' });
       },
     ],
     [
       'is asked about before the watches are in step',
       '503 agent_not_synced',
-      (stand) => {
-        stand.state.isSynced = false;
+      (fixture) => {
+        fixture.state.isSynced = false;
       },
     ],
     [
       'is known by an address that is not believed any more',
       '503 agent_not_synced',
-      (stand) => {
-        stand.state.trustsAddresses = false;
+      (fixture) => {
+        fixture.state.trustsAddresses = false;
       },
     ],
     [
       'cannot be looked up now',
       '503 agent_not_synced',
-      (stand) => {
-        stand.state.whyUnavailable = 'nobody answers';
+      (fixture) => {
+        fixture.state.whyUnavailable = 'nobody answers';
       },
     ],
     [
       'is on the host network',
       'unreachable host-network',
-      (stand) => {
-        stand.addPod({ labels, hostNetwork: true });
+      (fixture) => {
+        fixture.addPod({ labels, hostNetwork: true });
       },
     ],
     [
       'has no address yet',
       'unreachable no-address',
-      (stand) => {
-        stand.addPod({ labels, ips: [], phase: 'Pending' });
+      (fixture) => {
+        fixture.addPod({ labels, ips: [], phase: 'Pending' });
       },
     ],
     [
       'is excepted',
       '200 node by exception x',
-      (stand) => {
-        stand.grants.exceptions.upsert(createException({ name: 'x', podLabels: labels }));
+      (fixture) => {
+        fixture.grants.exceptions.upsert(createException({ name: 'x', podLabels: labels }));
       },
     ],
   ];
   for (const [what, expected, arrange] of refusals) {
     it(`says what a pod gets that ${what}`, () => {
-      const stand = openBound();
+      const fixture = openBound();
       // Older than the grace period.
-      stand.clock.advance(hourMs);
-      arrange(stand);
-      assert.deepEqual(outcomesOf(stand), [expected]);
+      fixture.clock.advance(hourMs);
+      arrange(fixture);
+      assert.deepEqual(outcomesOf(fixture), [expected]);
     });
   }
 
   it('knows pods on the host network where the kernel says who dialled', () => {
-    const stand = openExplainStand({ mode: 'ebpf' });
-    bind(stand, 'a', clientIdA);
-    stand.addPod({ labels, hostNetwork: true });
-    assert.deepEqual(outcomesOf(stand), ['200 a by only']);
-    stand.addPod({ labels: {}, hostNetwork: true });
-    assert.deepEqual(outcomesOf(stand), ['200 node by host network']);
-    stand.state.isSynced = false;
-    assert.deepEqual(outcomesOf(stand), ['503 agent_not_synced']);
-    stand.state.isSynced = true;
-    stand.state.whyUnavailable = 'nobody answers';
-    assert.deepEqual(outcomesOf(stand), ['503 agent_not_synced']);
+    const fixture = openExplainFixture({ mode: 'ebpf' });
+    bind(fixture, 'a', clientIdA);
+    fixture.addPod({ labels, hostNetwork: true });
+    assert.deepEqual(outcomesOf(fixture), ['200 a by only']);
+    fixture.addPod({ labels: {}, hostNetwork: true });
+    assert.deepEqual(outcomesOf(fixture), ['200 node by host network']);
+    fixture.state.isSynced = false;
+    assert.deepEqual(outcomesOf(fixture), ['503 agent_not_synced']);
+    fixture.state.isSynced = true;
+    fixture.state.whyUnavailable = 'nobody answers';
+    assert.deepEqual(outcomesOf(fixture), ['503 agent_not_synced']);
   });
 
   it('says that a strict agent does not choose', () => {
-    const stand = openExplainStand({ strict: true });
-    stand.addPod({ labels });
-    bind(stand, 'a', clientIdA);
-    assert.deepEqual(outcomesOf(stand), ['200 a by only']);
-    bind(stand, 'b', clientIdB);
-    assert.deepEqual(outcomesOf(stand), ['400 identity_ambiguous']);
+    const fixture = openExplainFixture({ strict: true });
+    fixture.addPod({ labels });
+    bind(fixture, 'a', clientIdA);
+    assert.deepEqual(outcomesOf(fixture), ['200 a by only']);
+    bind(fixture, 'b', clientIdB);
+    assert.deepEqual(outcomesOf(fixture), ['400 identity_ambiguous']);
   });
 
   it('has the words and the wait of a refusal', () => {
-    const stand = openExplainStand();
-    stand.addPod({ labels, createdAtWallMs: stand.clock.wallMs() });
-    const [request] = stand.askPod('pod=default/p').requests;
+    const fixture = openExplainFixture();
+    fixture.addPod({ labels, createdAtWallMs: fixture.clock.wallMs() });
+    const [request] = fixture.askPod('pod=default/p').requests;
     assert.ok(request?.outcome.kind === 'refused');
     const { description, ...rest } = request.outcome.refusal;
     assert.deepEqual(rest, {
@@ -282,20 +286,20 @@ describe('the explanation of a pod', () => {
 
 describe('the explanation of nobody', () => {
   it('says that the node has no such pod, or that it is not known yet', () => {
-    const stand = openBound();
+    const fixture = openBound();
     const problemOf = (search: string) => {
-      const told = stand.ask(search);
+      const told = fixture.ask(search);
       assert.ok(told.kind === 'no-pod');
       return told;
     };
     assert.match(problemOf('pod=default/q').problem, /node-1 has no running pod default\/q/);
     const unknown = problemOf('ip=10.0.0.9');
     assert.equal(unknown.refusal?.reason, 'pod_unknown');
-    stand.addPod({ name: 'twin' });
+    fixture.addPod({ name: 'twin' });
     const ambiguous = problemOf('ip=10.0.0.1');
     assert.match(ambiguous.problem, /default\/p, default\/twin/);
     assert.equal(ambiguous.refusal?.reason, 'pod_ambiguous');
-    stand.state.isSynced = false;
+    fixture.state.isSynced = false;
     assert.match(problemOf('pod=default/q').problem, /not known yet/);
     assert.equal(problemOf('ip=10.0.0.9').refusal?.reason, 'agent_not_synced');
   });
@@ -303,10 +307,10 @@ describe('the explanation of nobody', () => {
 
 describe('the explanation of a node', () => {
   it('has a line for each pod, in order of their names', () => {
-    const stand = openBound();
-    stand.addPod({ name: 'b', namespace: 'z', ips: ['10.0.0.2'] });
-    stand.addPod({ name: 'z', namespace: 'a', ips: [] });
-    const told = stand.ask('');
+    const fixture = openBound();
+    fixture.addPod({ name: 'b', namespace: 'z', ips: ['10.0.0.2'] });
+    fixture.addPod({ name: 'z', namespace: 'a', ips: [] });
+    const told = fixture.ask('');
     assert.ok(told.kind === 'node');
     assert.deepEqual(
       told.pods.map(({ namespace, name, ip, label, outcome }) => [
@@ -323,11 +327,11 @@ describe('the explanation of a node', () => {
   });
 
   it('has the clients that each pod was seen to use, as that of one pod has', () => {
-    const stand = openBound();
-    stand.addPod({ name: 'quiet', ips: [] });
+    const fixture = openBound();
+    fixture.addPod({ name: 'quiet', ips: [] });
     const clients = ['azsdk-js-identity/4.2.1'];
-    stand.state.clients = { 'uid-p': clients };
-    const told = stand.ask('');
+    fixture.state.clients = { 'uid-p': clients };
+    const told = fixture.ask('');
     assert.ok(told.kind === 'node');
     assert.deepEqual(
       told.pods.map((pod) => [pod.name, pod.clients]),
@@ -336,13 +340,13 @@ describe('the explanation of a node', () => {
         ['quiet', []],
       ],
     );
-    assert.deepEqual(stand.askPod('pod=default/p').clients, clients);
+    assert.deepEqual(fixture.askPod('pod=default/p').clients, clients);
   });
 
   it('is bounded', () => {
-    const stand = openExplainStand();
-    for (let index = 0; index < 1_010; index++) stand.addPod({ name: `pod-${index}`, ips: [] });
-    const told = stand.ask('');
+    const fixture = openExplainFixture();
+    for (let index = 0; index < 1_010; index++) fixture.addPod({ name: `pod-${index}`, ips: [] });
+    const told = fixture.ask('');
     assert.ok(told.kind === 'node');
     assert.equal(told.pods.length, 1_000);
     assert.equal(told.omitted, 10);
@@ -351,12 +355,12 @@ describe('the explanation of a node', () => {
 
 describe('what is told of tokens', () => {
   it('follows a token through its life', async () => {
-    const stand = openBound();
-    const tokensOf = () => stand.askPod(forVault).identities[0]?.tokens;
-    assert.deepEqual(outcomesOf(stand, forVault), ['200 a by only from upstream']);
+    const fixture = openBound();
+    const tokensOf = () => fixture.askPod(forVault).identities[0]?.tokens;
+    assert.deepEqual(outcomesOf(fixture, forVault), ['200 a by only from upstream']);
     assert.deepEqual(tokensOf(), []);
-    await stand.broker.get(a, vault, party);
-    assert.deepEqual(outcomesOf(stand, forVault), ['200 a by only from memory']);
+    await fixture.broker.get(a, vault, party);
+    assert.deepEqual(outcomesOf(fixture, forVault), ['200 a by only from memory']);
     assert.deepEqual(tokensOf(), [
       {
         resource: vault,
@@ -372,24 +376,24 @@ describe('what is told of tokens', () => {
         },
       },
     ]);
-    stand.state.failure = { reason: 'upstream_down', description: 'is away', cooldownMs: 250 };
-    await pass(stand.clock, 24 * hourMs - 4 * minuteMs);
-    assert.deepEqual(outcomesOf(stand, forVault), ['200 a by only from memory-or-upstream']);
-    await pass(stand.clock, 5 * minuteMs);
+    fixture.state.failure = { reason: 'upstream_down', description: 'is away', cooldownMs: 250 };
+    await pass(fixture.clock, 24 * hourMs - 4 * minuteMs);
+    assert.deepEqual(outcomesOf(fixture, forVault), ['200 a by only from memory-or-upstream']);
+    await pass(fixture.clock, 5 * minuteMs);
     assert.deepEqual(tokensOf()?.[0]?.token, undefined);
   });
 
   it('has a held failure as the answer that a request gets, running down', async () => {
-    const stand = openBound();
-    stand.state.failure = {
+    const fixture = openBound();
+    fixture.state.failure = {
       reason: 'upstream_throttled',
       description: 'slow down',
       retryAfterS: 7,
       cooldownMs: 7_000,
     };
-    await stand.broker.get(a, vault, party);
-    await pass(stand.clock, 2_500);
-    const told = stand.askPod(forVault);
+    await fixture.broker.get(a, vault, party);
+    await pass(fixture.clock, 2_500);
+    const told = fixture.askPod(forVault);
     assert.deepEqual(told.identities[0]?.tokens[0]?.failure, {
       reason: 'upstream_throttled',
       description: 'slow down',
@@ -398,41 +402,41 @@ describe('what is told of tokens', () => {
     const outcome = told.requests[0]?.outcome;
     assert.equal(inWords(outcome), '429 upstream_throttled');
     assert.equal(outcome?.kind === 'refused' && outcome.refusal.retryAfterS, 5);
-    await pass(stand.clock, 5_000);
-    assert.deepEqual(outcomesOf(stand, forVault), ['200 a by only from upstream']);
-    assert.equal(stand.calls.length, 1, 'explaining asks nobody');
+    await pass(fixture.clock, 5_000);
+    assert.deepEqual(outcomesOf(fixture, forVault), ['200 a by only from upstream']);
+    assert.equal(fixture.calls.length, 1, 'explaining asks nobody');
   });
 
   it('has no failure to refresh as the answer while there is a token to give', async () => {
-    const stand = openBound();
-    stand.state.lifeMs = hourMs;
-    await stand.broker.get(a, vault, party);
-    stand.state.failure = { reason: 'upstream_down', description: 'is away', cooldownMs: hourMs };
-    await pass(stand.clock, hourMs - 2 * minuteMs);
-    const told = stand.askPod(forVault);
+    const fixture = openBound();
+    fixture.state.lifeMs = hourMs;
+    await fixture.broker.get(a, vault, party);
+    fixture.state.failure = { reason: 'upstream_down', description: 'is away', cooldownMs: hourMs };
+    await pass(fixture.clock, hourMs - 2 * minuteMs);
+    const told = fixture.askPod(forVault);
     const [token] = told.identities[0]?.tokens ?? [];
     assert.ok((token?.failure?.heldForMs ?? 0) > 0, 'it is held');
     assert.match(inWords(told.requests[0]?.outcome), /^200 a by only from memory/);
   });
 
   it('has no token that has ended by the wall clock, which may run ahead, to give', async () => {
-    const stand = openBound();
-    await stand.broker.get(a, vault, party);
-    stand.clock.jumpWall(25 * hourMs);
-    const told = stand.askPod(forVault);
+    const fixture = openBound();
+    await fixture.broker.get(a, vault, party);
+    fixture.clock.jumpWall(25 * hourMs);
+    const told = fixture.askPod(forVault);
     const [token] = told.identities[0]?.tokens ?? [];
     assert.equal(token?.token?.expiresInMs, -hourMs, 'it is still in memory');
     assert.equal(inWords(told.requests[0]?.outcome), '200 a by only from upstream');
   });
 
   it('is of the resource asked about, else of all of them, as many as can be read', async () => {
-    const stand = openBound();
+    const fixture = openBound();
     for (let index = 0; index < 30; index++) {
-      await stand.broker.get(a, `https://r${index}.example`, party);
-      await pass(stand.clock, 1_000);
+      await fixture.broker.get(a, `https://r${index}.example`, party);
+      await pass(fixture.clock, 1_000);
     }
     const resourcesOf = (search: string) =>
-      stand.askPod(search).identities[0]?.tokens.map(({ resource }) => resource);
+      fixture.askPod(search).identities[0]?.tokens.map(({ resource }) => resource);
     assert.equal(resourcesOf('pod=default/p')?.length, 20);
     assert.deepEqual(resourcesOf('pod=default/p&resource=https://r29.example'), [
       'https://r29.example',
@@ -440,16 +444,20 @@ describe('what is told of tokens', () => {
   });
 
   it('is never the token, nor what a pod put where a resource belongs', async () => {
-    const stand = openBound();
+    const fixture = openBound();
     const stray = 'eyJhbGciOiJub25lIn0.a-token-of-the-pod.';
-    await stand.broker.get(a, vault, party);
-    stand.state.failure = {
+    await fixture.broker.get(a, vault, party);
+    fixture.state.failure = {
       reason: 'resource_refused',
       description: `no ${stray}`,
       cooldownMs: 5_000,
     };
-    await stand.broker.get(a, stray, party);
-    const text = JSON.stringify([stand.ask('pod=default/p'), stand.ask(forVault), stand.ask('')]);
+    await fixture.broker.get(a, stray, party);
+    const text = JSON.stringify([
+      fixture.ask('pod=default/p'),
+      fixture.ask(forVault),
+      fixture.ask(''),
+    ]);
     assert.ok(text.includes('[unusual]') && text.includes('resource_refused'));
     assert.ok(!text.includes('eyJ'));
     assert.ok(!text.includes(tokenMark));

@@ -5,7 +5,7 @@ import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import { WorkloadIdentities } from '../../../src/nmi/grants/workload-identities.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { pass } from '../../support/token-stand.ts';
+import { pass } from '../../support/token-fixture.ts';
 
 const clientId = 'AAAAAAAA-1111-4111-8111-111111111111';
 const labels = { 'azure.workload.identity/use': 'true' };
@@ -45,27 +45,27 @@ async function untilKnown({ identities }: ReturnType<typeof open>): Promise<void
 
 describe('a pod that is set up for Workload Identity', () => {
   it('is known by its label, and no other pod costs a request', () => {
-    const stand = open({});
-    assert.equal(stand.identities.of(createPod({ serviceAccount: 'robot' })).kind, 'none');
+    const fixture = open({});
+    assert.equal(fixture.identities.of(createPod({ serviceAccount: 'robot' })).kind, 'none');
     const off = createPod({ labels: { 'azure.workload.identity/use': 'false' } });
-    assert.equal(stand.identities.of(off).kind, 'none');
-    assert.deepEqual(stand.paths, []);
+    assert.equal(fixture.identities.of(off).kind, 'none');
+    assert.deepEqual(fixture.paths, []);
   });
 
   it('has the application of its service account, in the tenant named there or by default', async () => {
-    const stand = open({
+    const fixture = open({
       'azure.workload.identity/client-id': clientId,
       'azure.workload.identity/tenant-id': 'other.example',
     });
-    const before = stand.identities.generation;
-    await untilKnown(stand);
-    assert.notEqual(stand.identities.generation, before);
-    assert.deepEqual(stand.identities.of(pod), {
+    const before = fixture.identities.generation;
+    await untilKnown(fixture);
+    assert.notEqual(fixture.identities.generation, before);
+    assert.deepEqual(fixture.identities.of(pod), {
       kind: 'application',
       clientId: clientId.toLowerCase(),
       tenantId: 'other.example',
     });
-    assert.deepEqual(stand.paths, ['/api/v1/namespaces/default/serviceaccounts/robot']);
+    assert.deepEqual(fixture.paths, ['/api/v1/namespaces/default/serviceaccounts/robot']);
 
     const plain = open({ 'azure.workload.identity/client-id': clientId });
     await untilKnown(plain);
@@ -74,23 +74,23 @@ describe('a pod that is set up for Workload Identity', () => {
   });
 
   it('has none while its service account names none', async () => {
-    const stand = open({});
-    await untilKnown(stand);
+    const fixture = open({});
+    await untilKnown(fixture);
     const account = { namespace: 'default', name: 'robot' };
-    assert.deepEqual(stand.identities.of(pod), { kind: 'unannotated', account });
+    assert.deepEqual(fixture.identities.of(pod), { kind: 'unannotated', account });
   });
 
   it('is not served by what was read long ago, nor for long while the API is away', async () => {
-    const stand = open({ 'azure.workload.identity/client-id': clientId });
-    await untilKnown(stand);
-    await pass(stand.clock, 6 * 3_600_000);
-    stand.answer.annotations = {};
+    const fixture = open({ 'azure.workload.identity/client-id': clientId });
+    await untilKnown(fixture);
+    await pass(fixture.clock, 6 * 3_600_000);
+    fixture.answer.annotations = {};
     const { promise, resolve } = Promise.withResolvers<void>();
-    stand.identities.onChange(resolve);
-    assert.equal(stand.identities.lastOf(pod).kind, 'application');
-    assert.equal(stand.identities.of(pod).kind, 'unknown');
+    fixture.identities.onChange(resolve);
+    assert.equal(fixture.identities.lastOf(pod).kind, 'application');
+    assert.equal(fixture.identities.of(pod).kind, 'unknown');
     await promise;
-    assert.equal(stand.identities.of(pod).kind, 'unannotated');
+    assert.equal(fixture.identities.of(pod).kind, 'unannotated');
 
     const away = open({ 'azure.workload.identity/client-id': clientId });
     await untilKnown(away);
@@ -108,12 +108,12 @@ describe('a pod that is set up for Workload Identity', () => {
   });
 
   it('is told when the account may not be read, and once', async () => {
-    const stand = open(new KubeError('FORBIDDEN', 'no right'));
-    assert.equal(stand.identities.of(pod).kind, 'unknown');
+    const fixture = open(new KubeError('FORBIDDEN', 'no right'));
+    assert.equal(fixture.identities.of(pod).kind, 'unknown');
     await new Promise(setImmediate);
-    assert.equal(stand.identities.of(pod).kind, 'unreadable');
+    assert.equal(fixture.identities.of(pod).kind, 'unreadable');
     await new Promise(setImmediate);
-    assert.deepEqual(stand.unreadable, ['default/robot forbidden']);
-    assert.equal(stand.paths.length, 1, 'not asked again at once');
+    assert.deepEqual(fixture.unreadable, ['default/robot forbidden']);
+    assert.equal(fixture.paths.length, 1, 'not asked again at once');
   });
 });

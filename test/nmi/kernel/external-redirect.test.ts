@@ -84,7 +84,7 @@ describe('the redirect that another process keeps', () => {
     assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
   });
 
-  it('is absent while that process is away, and nobody is a stranger then', async (t) => {
+  it('is absent while that process is away, and no caller is unattested then', async (t) => {
     const { side, redirect, stop, restart } = await open(t);
     await redirect.prepare();
     await stop();

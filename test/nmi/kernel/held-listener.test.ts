@@ -22,7 +22,7 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 
 const ignore = (): void => undefined;
 
-async function openStand() {
+async function openFixture() {
   const address: FlowEnd = { ip: '127.0.0.1', port: await freePort() };
   const path = join(folder, String((made += 1)), 'listener.sock');
   const openHolder = () =>
@@ -48,7 +48,7 @@ async function openStand() {
 
 describe('the listening socket of another process', () => {
   it('is waited for until the holder is there', async () => {
-    const { address, path, openHolder } = await openStand();
+    const { address, path, openHolder } = await openFixture();
     const taking = takeListener({ path, address });
     await delay(100);
     await using _holder = await openHolder();
@@ -60,7 +60,7 @@ describe('the listening socket of another process', () => {
   });
 
   it('is waited for no longer once the signal aborts', async () => {
-    const { address, path } = await openStand();
+    const { address, path } = await openFixture();
     const stop = new AbortController();
     const taking = takeListener({ path, address }, stop.signal);
     stop.abort();
@@ -68,7 +68,7 @@ describe('the listening socket of another process', () => {
   });
 
   it('is given to the next holder, and to none after it was let go of', async () => {
-    const { address, path, openHolder, tryListen } = await openStand();
+    const { address, path, openHolder, tryListen } = await openFixture();
     const first = await openHolder();
     const held = await takeListener({ path, address });
     assert.ok(held !== undefined);

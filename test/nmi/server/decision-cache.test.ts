@@ -10,7 +10,7 @@ import {
 } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { createOwners } from '../../support/owners.ts';
-import { FastConnection, openEndpointStand } from '../../support/token-endpoint-stand.ts';
+import { FastConnection, openEndpointFixture } from '../../support/token-endpoint-fixture.ts';
 
 const nodeIp = '10.224.0.4';
 const clientIds = {
@@ -22,9 +22,9 @@ const target =
 const vault = '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://two.example';
 
 /** Two pods on the host network, which share the node's address, each bound to an identity. */
-function openStand(owners = createOwners('off')) {
+function openFixture(owners = createOwners('off')) {
   const clock = new HandClock(1_000_000);
-  const { pods, grants, index, fastPath, hits } = openEndpointStand(
+  const { pods, grants, index, fastPath, hits } = openEndpointFixture(
     clock,
     undefined,
     undefined,
@@ -61,7 +61,7 @@ function openStand(owners = createOwners('off')) {
 
 describe('a right that was worked out for another connection', () => {
   it('is found by those of the same pod that ask the same', () => {
-    const { ask } = openStand();
+    const { ask } = openFixture();
     const first = ask('one');
     assert.equal(first?.authorization.identity?.name, 'one');
     assert.equal(ask('one'), first);
@@ -70,14 +70,14 @@ describe('a right that was worked out for another connection', () => {
   });
 
   it('is never given to another pod of the same address', () => {
-    const { ask } = openStand();
+    const { ask } = openFixture();
     for (const pod of ['one', 'two', 'one', 'two']) {
       assert.equal(ask(pod)?.authorization.identity?.name, pod);
     }
   });
 
   it('is kept for each of the many things that a pod asks for in turn, up to a bound', () => {
-    const { ask } = openStand();
+    const { ask } = openFixture();
     const nth = (number: number) => `${target}/${number}`;
     const others = ask('two');
     const rights = Array.from({ length: 500 }, (_, number) => ask('one', nth(number)));
@@ -88,7 +88,7 @@ describe('a right that was worked out for another connection', () => {
   });
 
   it('is kept for a bounded number of requests, of all pods together', () => {
-    const { ask, pods } = openStand();
+    const { ask, pods } = openFixture();
     const first = ask('one');
     const labels = { aadpodidbinding: 'one' };
     for (let pod = 0; pod < 9; pod++) {
@@ -110,7 +110,7 @@ describe('a right that was worked out for another connection', () => {
   });
 
   it('is none to a token in memory for a client that wants another', () => {
-    const { ask } = openStand();
+    const { ask } = openFixture();
     assert.ok(ask('one') !== undefined);
     assert.equal(ask('one', `${target}&bypass_cache=true`), undefined);
     const hash = `token_sha256_to_refresh=${'ab'.repeat(32)}`;
@@ -118,7 +118,7 @@ describe('a right that was worked out for another connection', () => {
   });
 
   it('ends with a change of what it rests on, and with its second', () => {
-    const { ask, grants, clock } = openStand();
+    const { ask, grants, clock } = openFixture();
     const first = ask('one');
     clock.advance(1_001);
     const second = ask('one');
@@ -129,7 +129,7 @@ describe('a right that was worked out for another connection', () => {
 
   it('ends with the grant of its identity, on the fast path too', () => {
     const owned = { namespaces: ['default'], clientIds: Object.values(clientIds) };
-    const { ask, index } = openStand(createOwners('enforce', owned));
+    const { ask, index } = openFixture(createOwners('enforce', owned));
     assert.equal(ask('one')?.authorization.identity?.name, 'one');
     assert.equal(ask('two')?.authorization.identity?.name, 'two');
     const left = { namespaces: ['default'], clientIds: [clientIds.two] };

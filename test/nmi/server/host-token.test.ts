@@ -15,7 +15,7 @@ import {
 } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { createOwners } from '../../support/owners.ts';
-import { longLived, openEndpointStand } from '../../support/token-endpoint-stand.ts';
+import { longLived, openEndpointFixture } from '../../support/token-endpoint-fixture.ts';
 import { bindPodToA, openLoopbackAgent, type LoopbackAgent } from '../../support/loopback-agent.ts';
 
 const flags = { 'enable-host-token': 'true' };
@@ -28,9 +28,9 @@ function askFor(agent: LoopbackAgent, pod: string, resource: string): Promise<Re
 }
 
 /** Pod `default/p` is bound to an identity; memory has its token. */
-function openStand(owners = createOwners('off')) {
+function openFixture(owners = createOwners('off')) {
   const clock = new HandClock();
-  const stand = openEndpointStand(
+  const fixture = openEndpointFixture(
     clock,
     undefined,
     {
@@ -38,14 +38,14 @@ function openStand(owners = createOwners('off')) {
     },
     owners,
   );
-  stand.pods.upsert(createPod({ name: 'p', uid: 'p', labels: { aadpodidbinding: 'label' } }));
-  stand.grants.identities.upsert(createIdentity({ clientId }));
-  stand.grants.bindings.upsert(createBinding());
+  fixture.pods.upsert(createPod({ name: 'p', uid: 'p', labels: { aadpodidbinding: 'label' } }));
+  fixture.grants.identities.upsert(createIdentity({ clientId }));
+  fixture.grants.bindings.upsert(createBinding());
   const endpoint = new HostTokenEndpoint({
-    clusterState: stand.clusterState,
-    policy: stand.policy,
+    clusterState: fixture.clusterState,
+    policy: fixture.policy,
     clock,
-    endpoint: stand.tokens,
+    endpoint: fixture.tokens,
   });
   async function handle(
     ip: string,
@@ -67,7 +67,7 @@ function openStand(owners = createOwners('off')) {
     }
     return answer;
   }
-  return { ...stand, handle };
+  return { ...fixture, handle };
 }
 
 const headers = { podns: 'default', podname: 'p' };
@@ -75,7 +75,7 @@ const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 
 describe('the answers of /host/token', () => {
   it('are for processes of this host alone', async () => {
-    const { handle } = openStand();
+    const { handle } = openFixture();
     for (const ip of ['127.0.0.1', '127.9.9.9', '::1', '::ffff:127.0.0.1']) {
       assert.equal((await handle(ip, headers)).reason, 'ok', ip);
     }
@@ -86,7 +86,7 @@ describe('the answers of /host/token', () => {
   });
 
   it('have the token of the pod that is named, with the client id of its identity', async () => {
-    const { handle, decisions } = openStand();
+    const { handle, decisions } = openFixture();
     const { status, body } = await handle('127.0.0.1', headers);
     assert.equal(status, 200);
     const { token, clientid } = JSON.parse(body) as Record<string, Record<string, unknown>>;
@@ -96,7 +96,7 @@ describe('the answers of /host/token', () => {
   });
 
   it('have the client id that came with the token where the identity has none', async () => {
-    const { handle, grants } = openStand();
+    const { handle, grants } = openFixture();
     grants.identities.upsert(createIdentity({ clientId: '', resourceId: '/subscriptions/x' }));
     const { body } = await handle('127.0.0.1', headers);
     assert.equal((JSON.parse(body) as Record<string, unknown>)['clientid'], 'client');
@@ -107,14 +107,14 @@ describe('the answers of /host/token', () => {
 
   it('are held to the grant of the identity to the namespace, as those of the pod itself', async () => {
     const owners = createOwners('enforce', { namespaces: ['default'], clientIds: [clientId] });
-    const { handle, index } = openStand(owners);
+    const { handle, index } = openFixture(owners);
     assert.equal((await handle('127.0.0.1', headers)).reason, 'ok');
     index.grants.replace([]);
     assert.equal((await handle('127.0.0.1', headers)).reason, 'identity_not_owned');
   });
 
   it('wait for a pod that is about to be known', async () => {
-    const { handle, pods } = openStand();
+    const { handle, pods } = openFixture();
     const named = { podns: 'default', podname: 'new' };
     const answer = await handle('127.0.0.1', named, undefined, () =>
       pods.upsert(createPod({ name: 'new', uid: 'new', labels: { aadpodidbinding: 'label' } })),
@@ -123,7 +123,7 @@ describe('the answers of /host/token', () => {
   });
 
   it('want both names, and a resource', async () => {
-    const { handle, decisions } = openStand();
+    const { handle, decisions } = openFixture();
     for (const some of [{}, { podns: 'default' }, { podname: 'p' }, { podns: '', podname: 'p' }]) {
       assert.equal((await handle('127.0.0.1', some)).reason, 'parameter_missing');
     }
@@ -132,7 +132,7 @@ describe('the answers of /host/token', () => {
   });
 
   it('report that a pod is not known, or not yet, after a wait', async () => {
-    const { handle, state } = openStand();
+    const { handle, state } = openFixture();
     const other = await handle('127.0.0.1', { podns: 'other', podname: 'p' });
     assert.deepEqual([other.status, other.reason], [503, 'pod_unknown']);
     state.isSynced = false;

@@ -17,7 +17,7 @@ import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { freePort } from '../../support/free-ports.ts';
-import { longLived } from '../../support/token-endpoint-stand.ts';
+import { longLived } from '../../support/token-endpoint-fixture.ts';
 
 const usual = (...lines: readonly string[]): string =>
   ['GET /metadata/identity/oauth2/token?a=b HTTP/1.1', 'Metadata: true', ...lines, '', ''].join(

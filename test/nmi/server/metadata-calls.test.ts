@@ -7,7 +7,7 @@ import {
   type MetadataAnswer,
 } from '../../../src/nmi/server/metadata-calls.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { pass } from '../../support/token-stand.ts';
+import { pass } from '../../support/token-fixture.ts';
 
 const pod: Party = { namespace: 'default', pod: 'a' };
 const other: Party = { namespace: 'default', pod: 'b' };
@@ -37,8 +37,8 @@ function open() {
   return { clock, calls, sent, service, ask };
 }
 
-type Stand = ReturnType<typeof open>;
-type Service = Stand['service'];
+type Fixture = ReturnType<typeof open>;
+type Service = Fixture['service'];
 
 describe('calls of the metadata service', () => {
   it('are five a second for the node, and pods take turns', async () => {
@@ -75,7 +75,7 @@ describe('calls of the metadata service', () => {
     assert.equal(sent.length, 2);
   });
 
-  const unkept: readonly (readonly [string, Partial<Service>, Parameters<Stand['ask']>[1]])[] = [
+  const unkept: readonly (readonly [string, Partial<Service>, Parameters<Fixture['ask']>[1]])[] = [
     ['that failed', { status: 404 }, {}],
     ['whose answer is large', { bytes: 64 * 1024 + 1 }, {}],
     ['that are not to be kept', {}, { isKept: false }],

@@ -19,7 +19,7 @@ import type { TokenBroker } from '../../../src/nmi/tokens/broker.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { freePort } from '../../support/free-ports.ts';
-import { longLived } from '../../support/token-endpoint-stand.ts';
+import { longLived } from '../../support/token-endpoint-fixture.ts';
 import { createOwners } from '../../support/owners.ts';
 
 const podIp = '127.0.0.11';
@@ -94,13 +94,13 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
 
 describe('the way of a request, put together', () => {
   it('answers a pod on the port of the configuration, and identifies it by its address', async () => {
-    await using stand = await open();
-    assert.equal(stand.server.port, stand.port);
-    assert.equal(await stand.ask(token), '200');
-    assert.equal(await stand.ask('/nothing'), '404');
-    assert.deepEqual(stand.seen, ['hit', 'handled']);
-    const bound = stand.lines.map((line) => JSON.parse(line) as Record<string, unknown>);
-    assert.deepEqual([bound[0]?.['msg'], bound[0]?.['port']], ['listening', stand.port]);
+    await using fixture = await open();
+    assert.equal(fixture.server.port, fixture.port);
+    assert.equal(await fixture.ask(token), '200');
+    assert.equal(await fixture.ask('/nothing'), '404');
+    assert.deepEqual(fixture.seen, ['hit', 'handled']);
+    const bound = fixture.lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+    assert.deepEqual([bound[0]?.['msg'], bound[0]?.['port']], ['listening', fixture.port]);
   });
 
   it('answers usual requests on the fast path, unless that is off', async () => {
@@ -109,12 +109,12 @@ describe('the way of a request, put together', () => {
       ['true', 'hit'],
       ['false', 'decision'],
     ] as const) {
-      await using stand = await open({ 'fast-path': fastPath });
-      const socket = stand.dial();
+      await using fixture = await open({ 'fast-path': fastPath });
+      const socket = fixture.dial();
       socket.write(usual);
       const [bytes] = (await once(socket, 'data')) as [Buffer];
       assert.match(bytes.toString(), /^HTTP\/1\.1 200 /);
-      assert.equal(stand.seen[0], reported);
+      assert.equal(fixture.seen[0], reported);
       socket.destroy();
     }
   });
@@ -154,14 +154,14 @@ describe('the way of a request, put together', () => {
   });
 
   it('counts its connections, and those that it refuses', async () => {
-    await using stand = await open();
+    await using fixture = await open();
     const valueOf = (metric: string, limit?: string): number | undefined =>
-      stand.server
+      fixture.server
         .samples()
         .find((each) => each.metric === metric && each.labels?.['limit'] === limit)?.value;
     assert.equal(valueOf('nmi_connections'), 0);
     assert.equal(valueOf('nmi_connections_refused_total', 'per_caller'), 0);
-    const socket = stand.dial();
+    const socket = fixture.dial();
     socket.write(`GET ${token} HTTP/1.1\r\nMetadata: true\r\n\r\n`);
     await once(socket, 'data');
     assert.equal(valueOf('nmi_connections'), 1);
@@ -169,40 +169,40 @@ describe('the way of a request, put together', () => {
   });
 
   it('reports a pod that has its fill of connections, and no one else', async () => {
-    await using stand = await open();
-    const sockets = Array.from({ length: 64 }, () => stand.dial());
+    await using fixture = await open();
+    const sockets = Array.from({ length: 64 }, () => fixture.dial());
     await Promise.all(sockets.map((socket) => once(socket, 'connect')));
     for (const from of [podIp, '127.0.0.12']) {
-      const surplus = Array.from({ length: 65 }, () => stand.dial(from));
+      const surplus = Array.from({ length: 65 }, () => fixture.dial(from));
       await Promise.all(surplus.slice(0, 64).map((socket) => once(socket, 'connect')));
       sockets.push(...surplus);
     }
     await eventually(() => {
-      const [throttling] = stand.server.throttled.of('uid-p');
+      const [throttling] = fixture.server.throttled.of('uid-p');
       assert.deepEqual([throttling?.limit, throttling?.count], ['connections', 65]);
     });
-    assert.deepEqual(new Set(stand.seen), new Set(['throttled p connections']));
+    assert.deepEqual(new Set(fixture.seen), new Set(['throttled p connections']));
     for (const socket of sockets) socket.destroy();
   });
 
   it('reports what is refused before it is a request', async () => {
-    await using stand = await open();
-    const socket = stand.dial();
+    await using fixture = await open();
+    const socket = fixture.dial();
     socket.write('no request\r\n\r\n');
     await once(socket, 'data');
-    assert.deepEqual(stand.seen, ['refusal method_not_allowed']);
+    assert.deepEqual(fixture.seen, ['refusal method_not_allowed']);
     socket.destroy();
   });
 
   it('drains: no new connection, and idle ones end', async () => {
-    await using stand = await open();
-    const socket = stand.dial();
+    await using fixture = await open();
+    const socket = fixture.dial();
     socket.write(`GET ${token} HTTP/1.1\r\nMetadata: true\r\n\r\n`);
     await once(socket, 'data');
     const closed = once(socket, 'close');
-    await stand.server.drain(5_000);
+    await fixture.server.drain(5_000);
     await closed;
-    const refused = connect({ host: '127.0.0.1', port: stand.port });
+    const refused = connect({ host: '127.0.0.1', port: fixture.port });
     await assert.rejects(once(refused, 'connect'), { code: 'ECONNREFUSED' });
   });
 

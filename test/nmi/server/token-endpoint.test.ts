@@ -17,8 +17,8 @@ import { createOwners } from '../../support/owners.ts';
 import {
   FastConnection,
   longLived,
-  openEndpointStand,
-} from '../../support/token-endpoint-stand.ts';
+  openEndpointFixture,
+} from '../../support/token-endpoint-fixture.ts';
 
 const path = '/metadata/identity/oauth2/token';
 const vault = 'api-version=2018-02-01&resource=https://vault.example';
@@ -26,7 +26,7 @@ const other = 'api-version=2018-02-01&resource=https://other.example';
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 
 /** Pods `one` and `two`, each bound to an identity of its name. */
-function openStand(owners = createOwners('off')) {
+function openFixture(owners = createOwners('off')) {
   const clock = new HandClock();
   const memory = {
     hasTokens: false,
@@ -47,7 +47,7 @@ function openStand(owners = createOwners('off')) {
     const failure = { reason: 'upstream_down', description: 'no answer', cooldownMs: 0 } as const;
     return { ok: false, failure, outcome: 'miss', cooldownLeftMs: 0 };
   };
-  const stand = openEndpointStand(
+  const fixture = openEndpointFixture(
     clock,
     undefined,
     {
@@ -60,7 +60,7 @@ function openStand(owners = createOwners('off')) {
     owners,
   );
   for (const [index, name] of ['one', 'two'].entries()) {
-    stand.pods.upsert(
+    fixture.pods.upsert(
       createPod({
         name,
         uid: name,
@@ -69,12 +69,12 @@ function openStand(owners = createOwners('off')) {
         labels: { aadpodidbinding: name },
       }),
     );
-    stand.grants.identities.upsert(createIdentity({ name, uid: name, clientId }));
-    stand.grants.bindings.upsert(
+    fixture.grants.identities.upsert(createIdentity({ name, uid: name, clientId }));
+    fixture.grants.bindings.upsert(
       createBinding({ name, uid: name, identityName: name, selector: name }),
     );
   }
-  return { ...stand, clock, memory };
+  return { ...fixture, clock, memory };
 }
 
 function callerAt(remoteIp: string): CallerConnection {
@@ -89,23 +89,25 @@ function exchangeOf(caller: CallerConnection, query: string, handed?: Decision):
 
 describe('an answer from memory', () => {
   it('is made at once, and observed with where it came from', () => {
-    const stand = openStand();
-    stand.memory.hasTokens = true;
-    const answer = stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault)) as Answer;
+    const fixture = openFixture();
+    fixture.memory.hasTokens = true;
+    const answer = fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault)) as Answer;
     assert.equal(answer.status, 200);
-    const { route, cache, source, resource } = stand.decisions[0] ?? assert.fail();
+    const { route, cache, source, resource } = fixture.decisions[0] ?? assert.fail();
     assert.deepEqual(
       [route, cache, source, resource],
       ['token', 'hit', 'imds', 'https://vault.example'],
     );
-    assert.equal(stand.decisions.length, 1);
+    assert.equal(fixture.decisions.length, 1);
   });
 
   it('is none for a request that is refused, which is observed as well', () => {
-    const stand = openStand();
-    const answer = stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), 'resource=r')) as Answer;
+    const fixture = openFixture();
+    const answer = fixture.tokens.handle(
+      exchangeOf(callerAt('127.0.0.11'), 'resource=r'),
+    ) as Answer;
     assert.equal(answer.reason, 'parameter_missing');
-    assert.equal(stand.decisions[0]?.authorization, undefined);
+    assert.equal(fixture.decisions[0]?.authorization, undefined);
   });
 });
 
@@ -116,11 +118,11 @@ describe('a client that wants another token than it has', () => {
     ['any but one that was refused', `token_sha256_to_refresh=${hash}`, `replace ${hash}`],
   ] as const) {
     it(`is not answered from memory, and gets ${what} from upstream`, async () => {
-      const stand = openStand();
-      stand.memory.hasTokens = true;
+      const fixture = openFixture();
+      fixture.memory.hasTokens = true;
       const exchange = exchangeOf(callerAt('127.0.0.11'), `${vault}&${parameter}`);
-      assert.equal((await stand.tokens.handle(exchange)).status, 200);
-      assert.deepEqual(stand.memory.fetches, [fetch]);
+      assert.equal((await fixture.tokens.handle(exchange)).status, 200);
+      assert.deepEqual(fixture.memory.fetches, [fetch]);
     });
   }
 });
@@ -129,7 +131,7 @@ describe('an identity with further tenants', () => {
   const tenants = ['first.example', 'second.example', 'third.example'] as const;
 
   function openWithTenants() {
-    const stand = openStand();
+    const fixture = openFixture();
     const [tenantId, ...auxiliaryTenantIds] = tenants;
     const entra = {
       tenantId,
@@ -139,76 +141,76 @@ describe('an identity with further tenants', () => {
       secretNamespace: '',
       secretName: 'secret',
     };
-    stand.grants.identities.upsert(
+    fixture.grants.identities.upsert(
       createIdentity({ name: 'one', uid: 'one', clientId, type: 1, entra }),
     );
-    return stand;
+    return fixture;
   }
 
   it('is answered with a token of each tenant', async () => {
-    const stand = openWithTenants();
-    const answer = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+    const fixture = openWithTenants();
+    const answer = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
     assert.equal(answer.status, 200);
     assert.equal((JSON.parse(answer.body) as unknown[]).length, tenants.length);
     assert.deepEqual(
-      stand.memory.fetches,
+      fixture.memory.fetches,
       tenants.map((tenant) => `get ${tenant}`),
     );
   });
 
   for (const tenant of tenants) {
     it(`is refused when there is no token of ${tenant}`, async () => {
-      const stand = openWithTenants();
-      stand.memory.brokenTenant = tenant;
-      const answer = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+      const fixture = openWithTenants();
+      fixture.memory.brokenTenant = tenant;
+      const answer = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
       assert.deepEqual([answer.status, answer.reason], [503, 'upstream_down']);
-      assert.equal(stand.decisions.at(-1)?.cache, 'miss');
+      assert.equal(fixture.decisions.at(-1)?.cache, 'miss');
     });
   }
 });
 
 describe('a right that ends while its token is fetched', () => {
   it('gives no token, whatever came', async () => {
-    const stand = openStand();
-    stand.memory.whileFetching = () => {
-      stand.grants.bindings.remove({ namespace: 'default', name: 'one', uid: 'one' });
+    const fixture = openFixture();
+    fixture.memory.whileFetching = () => {
+      fixture.grants.bindings.remove({ namespace: 'default', name: 'one', uid: 'one' });
     };
-    const answer = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+    const answer = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
     assert.equal(answer.reason, 'binding_missing');
   });
 
   it('gives no token when it was a grant of the identity to the namespace', async () => {
     const owners = createOwners('enforce', { namespaces: ['default'], clientIds: [clientId] });
-    const stand = openStand(owners);
-    const ask = () => stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+    const fixture = openFixture(owners);
+    const ask = () => fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
     assert.equal((await ask()).reason, 'ok');
-    stand.memory.whileFetching = () => stand.index.grants.replace([]);
+    fixture.memory.whileFetching = () => fixture.index.grants.replace([]);
     assert.equal((await ask()).reason, 'identity_not_owned');
-    stand.memory.hasTokens = true;
+    fixture.memory.hasTokens = true;
     assert.equal((await ask()).reason, 'identity_not_owned', 'nor what memory has');
   });
 
   it('is followed to another identity, and given up when it keeps changing', async () => {
-    const stand = openStand();
+    const fixture = openFixture();
     const bind = (identityName: string): void => {
-      stand.grants.bindings.upsert(
+      fixture.grants.bindings.upsert(
         createBinding({ name: 'one', uid: 'one', identityName, selector: 'one' }),
       );
     };
-    stand.grants.identities.upsert(
+    fixture.grants.identities.upsert(
       createIdentity({ name: 'other', uid: 'other', clientId: clientId.replace('1', '2') }),
     );
     let turns = 0;
-    stand.memory.whileFetching = () => {
+    fixture.memory.whileFetching = () => {
       turns++;
       if (turns === 1) bind('other');
     };
-    const moved = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+    const moved = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
     assert.equal(moved.reason, 'ok');
-    const { authorization } = stand.decisions.at(-1) ?? assert.fail();
+    const { authorization } = fixture.decisions.at(-1) ?? assert.fail();
     assert.equal(authorization?.kind === 'authorized' && authorization.identity?.name, 'other');
-    stand.memory.whileFetching = () => bind(turns++ % 2 === 0 ? 'one' : 'other');
-    const restless = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+    fixture.memory.whileFetching = () => bind(turns++ % 2 === 0 ? 'one' : 'other');
+    const restless = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
     assert.equal(restless.reason, 'agent_not_synced');
     assert.match(restless.body, /keep changing/);
   });
@@ -219,12 +221,12 @@ describe('how often a request is authorized', () => {
     const way = hasFastPath ? 'with the fast path' : 'by node:http alone';
 
     it(`is never for a hit, and twice at most for a miss, ${way}`, async () => {
-      const stand = openStand();
-      const { tokens, memory, grants, pods } = stand;
+      const fixture = openFixture();
+      const { tokens, memory, grants, pods } = fixture;
       const exchanges: HttpExchange[] = [];
       await using listener = await openBareListener({
-        clock: stand.clock,
-        fastPath: hasFastPath ? stand.fastPath : undefined,
+        clock: fixture.clock,
+        fastPath: hasFastPath ? fixture.fastPath : undefined,
         handle: (exchange) => {
           exchanges.push(exchange);
           return tokens.handle(exchange);
@@ -256,65 +258,65 @@ describe('how often a request is authorized', () => {
         ? ['https://other.example', undefined]
         : [undefined, undefined, undefined, undefined];
       assert.deepEqual(handed, expected);
-      assert.deepEqual(stand.bugs, []);
+      assert.deepEqual(fixture.bugs, []);
       socket.destroy();
     });
   }
 });
 
 describe('a decision that the fast path hands over', () => {
-  const uidOf = ({ decisions }: ReturnType<typeof openStand>): string | undefined =>
+  const uidOf = ({ decisions }: ReturnType<typeof openFixture>): string | undefined =>
     decisions.at(-1)?.authorization?.pod?.uid;
 
   /** What the fast path decides for pod `one` and cannot answer. */
-  function handOver(stand: ReturnType<typeof openStand>, query = vault): Decision {
-    const connection = new FastConnection(stand.fastPath, callerAt('127.0.0.11'));
+  function handOver(fixture: ReturnType<typeof openFixture>, query = vault): Decision {
+    const connection = new FastConnection(fixture.fastPath, callerAt('127.0.0.11'));
     assert.equal(connection.ask(`${path}?${query}`), false);
     assert.ok(connection.handed !== undefined);
     return connection.handed;
   }
 
   it('is taken for the same target, pod and generation', () => {
-    const stand = openStand();
+    const fixture = openFixture();
     const unbound = 'api-version=2018-02-01&resource=r&client_id=another';
-    const handed = handOver(stand, unbound);
-    const authorize = mock.method(stand.grants, 'grantsOf');
+    const handed = handOver(fixture, unbound);
+    const authorize = mock.method(fixture.grants, 'grantsOf');
     const exchange = exchangeOf(callerAt('127.0.0.11'), unbound, handed);
-    const answer = stand.tokens.handle(exchange) as Answer;
+    const answer = fixture.tokens.handle(exchange) as Answer;
     assert.equal(answer.reason, 'selector_not_bound');
     assert.equal(authorize.mock.callCount(), 0);
   });
 
   it('is never taken for another target', async () => {
-    const stand = openStand();
-    const handed = handOver(stand);
-    await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), other, handed));
-    assert.equal(stand.decisions.at(-1)?.resource, 'https://other.example');
+    const fixture = openFixture();
+    const handed = handOver(fixture);
+    await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), other, handed));
+    assert.equal(fixture.decisions.at(-1)?.resource, 'https://other.example');
   });
 
   it('is never taken for another pod', async () => {
-    const stand = openStand();
-    const handed = handOver(stand);
-    await stand.tokens.handle(exchangeOf(callerAt('127.0.0.12'), vault, handed));
-    assert.equal(uidOf(stand), 'two');
-    stand.memory.hasTokens = true;
-    await stand.tokens.handle(exchangeOf(callerAt('127.0.0.12'), vault, handed));
-    assert.equal(uidOf(stand), 'two', 'of a token in memory');
+    const fixture = openFixture();
+    const handed = handOver(fixture);
+    await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.12'), vault, handed));
+    assert.equal(uidOf(fixture), 'two');
+    fixture.memory.hasTokens = true;
+    await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.12'), vault, handed));
+    assert.equal(uidOf(fixture), 'two', 'of a token in memory');
     const nobody = exchangeOf(callerAt('127.0.0.99'), vault, handed);
-    const answer = stand.tokens.handle(nobody);
+    const answer = fixture.tokens.handle(nobody);
     await nextTurn();
-    stand.clock.advance(2_000);
+    fixture.clock.advance(2_000);
     assert.equal((await answer).reason, 'pod_unknown');
   });
 
   it('is never taken when what it rests on has changed, or a second later', async () => {
-    const stand = openStand();
-    const handed = handOver(stand);
-    stand.grants.bindings.remove({ namespace: 'default', name: 'one', uid: 'one' });
+    const fixture = openFixture();
+    const handed = handOver(fixture);
+    fixture.grants.bindings.remove({ namespace: 'default', name: 'one', uid: 'one' });
     const exchange = exchangeOf(callerAt('127.0.0.11'), vault, handed);
-    assert.equal((await stand.tokens.handle(exchange)).reason, 'binding_missing');
+    assert.equal((await fixture.tokens.handle(exchange)).reason, 'binding_missing');
 
-    const later = openStand();
+    const later = openFixture();
     const old = handOver(later);
     later.clock.advance(1_000);
     const authorize = mock.method(later.grants, 'grantsOf');
@@ -330,20 +332,20 @@ describe('a decision that the fast path hands over', () => {
 
 describe('the fetches of one caller', () => {
   it('give their places back when they end, by an error too', async () => {
-    const stand = openStand();
+    const fixture = openFixture();
     const fetchSixteen = (): Promise<PromiseSettledResult<Answer>[]> => {
       const answers = Array.from({ length: 16 }, (_, index) =>
         Promise.resolve(
-          stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), `${vault}/${index}`)),
+          fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), `${vault}/${index}`)),
         ),
       );
       return Promise.allSettled(answers);
     };
-    stand.memory.whileFetching = () => {
+    fixture.memory.whileFetching = () => {
       throw new RangeError('source');
     };
     for (const { status } of await fetchSixteen()) assert.equal(status, 'rejected');
-    stand.memory.whileFetching = () => undefined;
+    fixture.memory.whileFetching = () => undefined;
     for (const round of ['after errors', 'after tokens']) {
       const settled = await fetchSixteen();
       const statuses = settled.map((each) => each.status === 'fulfilled' && each.value.status);
@@ -353,9 +355,9 @@ describe('the fetches of one caller', () => {
 
   it('are counted by pod, also of pods that share the address of the node', async () => {
     const nodeIp = '10.224.0.4';
-    const stand = openStand();
+    const fixture = openFixture();
     for (const name of ['one', 'two']) {
-      stand.pods.upsert(
+      fixture.pods.upsert(
         createPod({
           name,
           uid: name,
@@ -367,7 +369,7 @@ describe('the fetches of one caller', () => {
       );
     }
     const fetched = Promise.withResolvers<void>();
-    stand.memory.whileFetching = () => fetched.promise;
+    fixture.memory.whileFetching = () => fetched.promise;
     const answers = { one: [] as Promise<Answer>[], two: [] as Promise<Answer>[] };
     for (const name of ['one', 'two'] as const) {
       const caller = new CallerConnection(
@@ -377,9 +379,9 @@ describe('the fetches of one caller', () => {
       );
       for (let index = 0; index < 16; index++) {
         const query = `${vault}/${index}`;
-        answers[name].push(Promise.resolve(stand.tokens.handle(exchangeOf(caller, query))));
+        answers[name].push(Promise.resolve(fixture.tokens.handle(exchangeOf(caller, query))));
       }
-      const oneMore = await stand.tokens.handle(exchangeOf(caller, other));
+      const oneMore = await fixture.tokens.handle(exchangeOf(caller, other));
       assert.equal(oneMore.reason, 'caller_throttled', name);
     }
     fetched.resolve();
@@ -390,25 +392,25 @@ describe('the fetches of one caller', () => {
 
 describe('an object id that none of many identities is known to have', () => {
   it('is looked for no longer than a client waits, and further at the next request', async () => {
-    const stand = openStand();
+    const fixture = openFixture();
     const labels = { aadpodidbinding: 'one' };
-    stand.pods.upsert(
+    fixture.pods.upsert(
       createPod({ name: 'one', uid: 'one', cgroupUid: 'one', ips: ['127.0.0.11'], labels }),
     );
     for (let index = 0; index < 20; index++) {
       const name = `more-${index}`;
       const more = `${index}`.padStart(8, '0') + clientId.slice(8);
-      stand.grants.identities.upsert(createIdentity({ name, uid: name, clientId: more }));
+      fixture.grants.identities.upsert(createIdentity({ name, uid: name, clientId: more }));
       const binding = { name, uid: name, identityName: name, selector: 'one' };
-      stand.grants.bindings.upsert(createBinding(binding));
+      fixture.grants.bindings.upsert(createBinding(binding));
     }
     let fetches = 0;
-    stand.memory.whileFetching = () => {
+    fixture.memory.whileFetching = () => {
       fetches++;
-      stand.clock.advance(1_500);
+      fixture.clock.advance(1_500);
     };
     const query = `${vault}&object_id=44444444-4444-4444-8444-444444444444`;
-    const answer = await stand.tokens.handle(exchangeOf(callerAt('127.0.0.11'), query));
+    const answer = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), query));
     assert.deepEqual([answer.status, answer.reason], [503, 'agent_not_synced']);
     assert.equal(fetches, 7);
   });

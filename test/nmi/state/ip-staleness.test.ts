@@ -8,7 +8,7 @@ import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import { parsePod } from '../../../src/nmi/kube/watch/parse.ts';
 import { openReflector } from '../../../src/nmi/kube/watch/reflector.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { hourMs, pass } from '../../support/token-stand.ts';
+import { hourMs, pass } from '../../support/token-fixture.ts';
 import { keptLog, MapStore } from '../kube/kube-test-bed.ts';
 
 const listed = {
@@ -74,11 +74,11 @@ function openQuiet(limitMs: number) {
 }
 
 /** Seconds of the hour in which the address was stale. */
-async function countLost(stand: ReturnType<typeof openQuiet>, ms: number): Promise<number> {
+async function countLost(fixture: ReturnType<typeof openQuiet>, ms: number): Promise<number> {
   let lost = 0;
   for (let passedMs = 0; passedMs < ms; passedMs += 1_000) {
-    await pass(stand.clock, 1_000);
-    if (!stand.trust.isCurrent) lost += 1;
+    await pass(fixture.clock, 1_000);
+    if (!fixture.trust.isCurrent) lost += 1;
   }
   return lost;
 }
@@ -86,8 +86,8 @@ async function countLost(stand: ReturnType<typeof openQuiet>, ms: number): Promi
 describe('trust in addresses', () => {
   for (const limitMs of [10_000, 102_000, 900_000, 0]) {
     it(`stays current without limit in a quiet cluster that is well, with a limit of ${limitMs} ms`, async () => {
-      await using stand = openQuiet(limitMs);
-      assert.equal(await countLost(stand, hourMs), 0);
+      await using fixture = openQuiet(limitMs);
+      assert.equal(await countLost(fixture, hourMs), 0);
     });
   }
 
@@ -101,24 +101,24 @@ describe('trust in addresses', () => {
 
   for (const limitMs of [10_000, 900_000]) {
     it(`ends after ${limitMs} ms in a black hole, and is there again soon after it`, async () => {
-      await using stand = openQuiet(limitMs);
-      await pass(stand.clock, 2_000);
-      stand.state.isBlackHole = true;
+      await using fixture = openQuiet(limitMs);
+      await pass(fixture.clock, 2_000);
+      fixture.state.isBlackHole = true;
       // Silence is noticed by then, and whatever was proven was proven before.
       const heardMs = 101_000;
-      await pass(stand.clock, limitMs + heardMs);
-      assert.equal(stand.trust.isCurrent, false, 'still believed');
-      assert.ok((await countLost(stand, hourMs)) === hourMs / 1_000, 'believed again meanwhile');
-      stand.state.isBlackHole = false;
-      await pass(stand.clock, 20_000);
-      assert.ok(stand.trust.isCurrent, 'not believed again');
+      await pass(fixture.clock, limitMs + heardMs);
+      assert.equal(fixture.trust.isCurrent, false, 'still believed');
+      assert.ok((await countLost(fixture, hourMs)) === hourMs / 1_000, 'believed again meanwhile');
+      fixture.state.isBlackHole = false;
+      await pass(fixture.clock, 20_000);
+      assert.ok(fixture.trust.isCurrent, 'not believed again');
     });
   }
 
   it('is kept by an unlimited one whatever happens', async () => {
-    await using stand = openQuiet(0);
-    stand.state.isBlackHole = true;
-    assert.equal(await countLost(stand, hourMs), 0);
+    await using fixture = openQuiet(0);
+    fixture.state.isBlackHole = true;
+    assert.equal(await countLost(fixture, hourMs), 0);
   });
 
   it('ends to the millisecond, counted from the last proof', () => {

@@ -17,7 +17,7 @@ import {
   createPod,
 } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { createToken, hourMs, pass } from '../../support/token-stand.ts';
+import { createToken, hourMs, pass } from '../../support/token-fixture.ts';
 import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
 import { createOwners } from '../../support/owners.ts';
 
@@ -108,47 +108,47 @@ function hashOf(token: string): string {
 
 describe('the broker', () => {
   it('has one id for a fetch, its request to the source, and the token or failure it ends with', async () => {
-    const stand = open();
+    const fixture = open();
     const [first, second] = await Promise.all([
-      stand.broker.get(a, resource, party),
-      stand.broker.get(a, resource, party),
+      fixture.broker.get(a, resource, party),
+      fixture.broker.get(a, resource, party),
     ]);
     const idOf = (cached: CachedToken) => (cached.ok ? cached.rendered.token.fetchId : undefined);
     assert.deepEqual([idOf(first), idOf(second)], ['fetch 1', 'fetch 1']);
-    assert.equal(stand.broker.peek(a, resource)?.token.fetchId, 'fetch 1');
-    stand.upstream.failure = { reason: 'upstream_refused', description: 'no', cooldownMs: 5_000 };
-    const failed = await stand.broker.get(b, resource, party);
+    assert.equal(fixture.broker.peek(a, resource)?.token.fetchId, 'fetch 1');
+    fixture.upstream.failure = { reason: 'upstream_refused', description: 'no', cooldownMs: 5_000 };
+    const failed = await fixture.broker.get(b, resource, party);
     assert.equal(failureOf(failed).fetchId, 'fetch 2');
-    assert.equal(failureOf(await stand.broker.get(b, resource, party)).fetchId, 'fetch 2');
+    assert.equal(failureOf(await fixture.broker.get(b, resource, party)).fetchId, 'fetch 2');
     assert.deepEqual(
-      stand.calls.map(({ correlationId }) => correlationId),
+      fixture.calls.map(({ correlationId }) => correlationId),
       ['fetch 1', 'fetch 2'],
     );
   });
 
   it('has another id for each fetch from Entra ID, whose ids pods see in errors', async () => {
-    const stand = open();
+    const fixture = open();
     const identity = entraIdentity(clientIdA, {
       kind: 'secret',
       secret: { namespace: 'default', name: 's' },
     });
-    await stand.broker.get(identity, resource, party);
-    await stand.broker.get(identity, `${resource}/other`, party);
-    const ids = stand.calls.map(({ correlationId = '' }) => correlationId);
+    await fixture.broker.get(identity, resource, party);
+    await fixture.broker.get(identity, `${resource}/other`, party);
+    const ids = fixture.calls.map(({ correlationId = '' }) => correlationId);
     assert.equal(new Set(ids).size, 2);
     for (const id of ids) assert.match(id, /^[0-9a-f-]{36}$/);
   });
 
   it('knows an identity by its id whatever its case, and a resource by its exact spelling', async () => {
-    const stand = open();
-    await stand.broker.get(a, resource, party);
-    assert.ok(isCached(stand, { kind: 'client_id', value: clientIdA.toUpperCase() }));
-    assert.equal(stand.broker.peek(a, `${resource}/`), undefined);
-    assert.equal(isCached(stand, b), false);
-    assert.equal(stand.broker.objectIdOf(a), 'object-id');
+    const fixture = open();
+    await fixture.broker.get(a, resource, party);
+    assert.ok(isCached(fixture, { kind: 'client_id', value: clientIdA.toUpperCase() }));
+    assert.equal(fixture.broker.peek(a, `${resource}/`), undefined);
+    assert.equal(isCached(fixture, b), false);
+    assert.equal(fixture.broker.objectIdOf(a), 'object-id');
   });
 
-  const revocations: readonly (readonly [string, (stand: ReturnType<typeof open>) => void])[] = [
+  const revocations: readonly (readonly [string, (fixture: ReturnType<typeof open>) => void])[] = [
     [
       'pod',
       ({ pods }) => {
@@ -196,266 +196,273 @@ describe('the broker', () => {
   ];
   for (const [what, revoke] of revocations) {
     it(`drops the tokens of an identity whose last ${what} is gone, and no others`, async () => {
-      const stand = open({ mode: 'enforce' });
-      await stand.broker.get(a, resource, party);
-      await stand.broker.get(b, resource, party);
-      revoke(stand);
-      await pass(stand.clock, 0);
-      assert.equal(isCached(stand, a), false);
-      assert.equal(isCached(stand, b), true);
-      assert.equal(stand.broker.cachedTokens, 1);
-      assert.equal(stand.broker.objectIdOf(a), undefined);
-      assert.equal(stand.broker.objectIdOf(b), 'object-id');
+      const fixture = open({ mode: 'enforce' });
+      await fixture.broker.get(a, resource, party);
+      await fixture.broker.get(b, resource, party);
+      revoke(fixture);
+      await pass(fixture.clock, 0);
+      assert.equal(isCached(fixture, a), false);
+      assert.equal(isCached(fixture, b), true);
+      assert.equal(fixture.broker.cachedTokens, 1);
+      assert.equal(fixture.broker.objectIdOf(a), undefined);
+      assert.equal(fixture.broker.objectIdOf(b), 'object-id');
     });
   }
 
   it('shows when its tokens end, and how long ago each source gave one', async () => {
-    const stand = open();
+    const fixture = open();
     const valueOf = (metric: string) =>
-      stand.broker
+      fixture.broker
         .samples()
         .filter((sample) => sample.metric === metric)
         .map(({ labels, value }) => [labels?.['source'], Math.round(value)]);
     assert.deepEqual(valueOf('nmi_upstream_last_success_seconds'), [], 'none yet');
-    await stand.broker.get(a, resource, party);
+    await fixture.broker.get(a, resource, party);
     const [[source, lifeS = 0] = []] = valueOf('nmi_token_soonest_expiry_seconds');
     assert.equal(source, 'imds');
-    await pass(stand.clock, 60_000);
+    await pass(fixture.clock, 60_000);
     assert.deepEqual(valueOf('nmi_upstream_last_success_seconds'), [['imds', 60]]);
     assert.deepEqual(valueOf('nmi_token_soonest_expiry_seconds'), [['imds', Number(lifeS) - 60]]);
   });
 
   it('keeps what another pod of the node still has', async () => {
-    const stand = open();
-    stand.pods.upsert(createPod({ name: 'twin', labels: { aadpodidbinding: 'a' } }));
-    await stand.broker.get(a, resource, party);
-    stand.pods.remove(createPod({ name: 'pod-a' }));
-    await pass(stand.clock, 0);
-    assert.equal(isCached(stand, a), true);
+    const fixture = open();
+    fixture.pods.upsert(createPod({ name: 'twin', labels: { aadpodidbinding: 'a' } }));
+    await fixture.broker.get(a, resource, party);
+    fixture.pods.remove(createPod({ name: 'pod-a' }));
+    await pass(fixture.clock, 0);
+    assert.equal(isCached(fixture, a), true);
   });
 
   it('drops once for many changes, and looks at nothing when it has nothing', async () => {
-    const stand = open();
+    const fixture = open();
     for (let index = 0; index < 10; index++) {
-      stand.pods.upsert(createPod({ name: `early-${index}` }));
+      fixture.pods.upsert(createPod({ name: `early-${index}` }));
     }
-    assert.deepEqual(stand.clock.armed, []);
-    await stand.broker.get(a, resource, party);
-    const before = stand.clock.armed.length;
+    assert.deepEqual(fixture.clock.armed, []);
+    await fixture.broker.get(a, resource, party);
+    const before = fixture.clock.armed.length;
     for (let index = 0; index < 10; index++) {
-      stand.pods.upsert(createPod({ name: `late-${index}` }));
+      fixture.pods.upsert(createPod({ name: `late-${index}` }));
     }
-    assert.equal(stand.clock.armed.length, before + 1);
+    assert.equal(fixture.clock.armed.length, before + 1);
   });
 
   it('renews for bound pods, and not for pods that are gone', async () => {
-    const stand = open();
-    await stand.broker.get(a, resource, party);
-    await stand.broker.get(b, resource, party);
-    await pass(stand.clock, 11 * hourMs);
-    assert.ok(isCached(stand, a) && isCached(stand, b));
-    stand.pods.remove(createPod({ name: 'pod-b' }));
-    await pass(stand.clock, 2 * hourMs);
+    const fixture = open();
+    await fixture.broker.get(a, resource, party);
+    await fixture.broker.get(b, resource, party);
+    await pass(fixture.clock, 11 * hourMs);
+    assert.ok(isCached(fixture, a) && isCached(fixture, b));
+    fixture.pods.remove(createPod({ name: 'pod-b' }));
+    await pass(fixture.clock, 2 * hourMs);
     assert.deepEqual(
-      stand.calls.map(({ identity }) => identity),
+      fixture.calls.map(({ identity }) => identity),
       [a, b, a],
     );
-    assert.deepEqual(stand.refreshes, ['ok']);
+    assert.deepEqual(fixture.refreshes, ['ok']);
   });
 
   it('does not renew an identity whose grant is gone', async () => {
-    const stand = open({ mode: 'enforce' });
-    await stand.broker.get(a, resource, party);
-    await stand.broker.get(b, resource, party);
-    await pass(stand.clock, 11 * hourMs);
-    assert.ok(isCached(stand, a) && isCached(stand, b));
+    const fixture = open({ mode: 'enforce' });
+    await fixture.broker.get(a, resource, party);
+    await fixture.broker.get(b, resource, party);
+    await pass(fixture.clock, 11 * hourMs);
+    assert.ok(isCached(fixture, a) && isCached(fixture, b));
     const grant = { namespaces: ['default'], clientIds: [clientIdA] };
-    stand.index.grants.replace([createIdentityGrant(grant)]);
-    await pass(stand.clock, 2 * hourMs);
+    fixture.index.grants.replace([createIdentityGrant(grant)]);
+    await pass(fixture.clock, 2 * hourMs);
     assert.deepEqual(
-      stand.calls.map(({ identity }) => identity),
+      fixture.calls.map(({ identity }) => identity),
       [a, b, a],
     );
   });
 
   it('keeps what an excepted pod asked for while there is one, and no revoked identity', async () => {
-    const stand = open();
-    stand.pods.upsert(createPod({ name: 'addon', labels: { app: 'addon' } }));
-    stand.grants.exceptions.upsert(createException({ podLabels: { app: 'addon' } }));
-    await stand.broker.get(node, resource, party);
-    await stand.broker.get(a, resource, party);
-    stand.pods.remove(createPod({ name: 'pod-a' }));
-    await pass(stand.clock, 0);
-    assert.equal(isCached(stand, a), false, 'it was a bound pod’s');
-    assert.equal(isCached(stand, node), true);
-    await stand.broker.get(a, resource, party);
-    stand.pods.upsert(createPod({ name: 'another' }));
-    await pass(stand.clock, 0);
-    assert.equal(isCached(stand, a), true, 'the excepted pod named it');
-    stand.pods.remove(createPod({ name: 'addon' }));
-    await pass(stand.clock, 0);
-    assert.equal(stand.broker.cachedTokens, 0);
+    const fixture = open();
+    fixture.pods.upsert(createPod({ name: 'addon', labels: { app: 'addon' } }));
+    fixture.grants.exceptions.upsert(createException({ podLabels: { app: 'addon' } }));
+    await fixture.broker.get(node, resource, party);
+    await fixture.broker.get(a, resource, party);
+    fixture.pods.remove(createPod({ name: 'pod-a' }));
+    await pass(fixture.clock, 0);
+    assert.equal(isCached(fixture, a), false, 'it was a bound pod’s');
+    assert.equal(isCached(fixture, node), true);
+    await fixture.broker.get(a, resource, party);
+    fixture.pods.upsert(createPod({ name: 'another' }));
+    await pass(fixture.clock, 0);
+    assert.equal(isCached(fixture, a), true, 'the excepted pod named it');
+    fixture.pods.remove(createPod({ name: 'addon' }));
+    await pass(fixture.clock, 0);
+    assert.equal(fixture.broker.cachedTokens, 0);
   });
 
   it('tells a throttled caller how long the rest of the hold is', async () => {
-    const stand = open();
+    const fixture = open();
     const failure = { description: 'slow down', retryAfterS: 7, cooldownMs: 7_000 } as const;
-    stand.upstream.failure = { reason: 'upstream_throttled', ...failure };
-    assert.equal(failureOf(await stand.broker.get(a, resource, party)).retryAfterS, 7);
-    await pass(stand.clock, 4_500);
-    assert.equal(failureOf(await stand.broker.get(a, resource, party)).retryAfterS, 3);
-    stand.upstream.failure = { reason: 'upstream_refused', description: 'no', cooldownMs: 5_000 };
-    assert.equal(failureOf(await stand.broker.get(b, resource, party)).retryAfterS, undefined);
-    assert.equal(stand.calls.length, 2);
+    fixture.upstream.failure = { reason: 'upstream_throttled', ...failure };
+    assert.equal(failureOf(await fixture.broker.get(a, resource, party)).retryAfterS, 7);
+    await pass(fixture.clock, 4_500);
+    assert.equal(failureOf(await fixture.broker.get(a, resource, party)).retryAfterS, 3);
+    fixture.upstream.failure = { reason: 'upstream_refused', description: 'no', cooldownMs: 5_000 };
+    assert.equal(failureOf(await fixture.broker.get(b, resource, party)).retryAfterS, undefined);
+    assert.equal(fixture.calls.length, 2);
   });
 
   it('has a token made anew for who asks for that, once in ten seconds, all others as before', async () => {
-    const stand = open();
+    const fixture = open();
     const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
-    const first = tokenOf(await stand.broker.get(a, resource, party));
+    const first = tokenOf(await fixture.broker.get(a, resource, party));
     const [one, two] = await Promise.all([
-      stand.broker.renew(a, resource, party),
-      stand.broker.renew(a, resource, party),
+      fixture.broker.renew(a, resource, party),
+      fixture.broker.renew(a, resource, party),
     ]);
     assert.notEqual(tokenOf(one), first);
     assert.equal(tokenOf(one), tokenOf(two));
     assert.deepEqual(
-      stand.calls.map(({ bypassCache }) => bypassCache),
+      fixture.calls.map(({ bypassCache }) => bypassCache),
       [false, true],
     );
-    assert.equal(tokenOf(await stand.broker.get(a, resource, party)), tokenOf(one));
-    assert.equal(tokenOf(await stand.broker.renew(a, resource, party)), tokenOf(one), 'new enough');
-    await pass(stand.clock, 10_000);
-    stand.upstream.failure = { reason: 'upstream_down', description: 'gone', cooldownMs: 250 };
+    assert.equal(tokenOf(await fixture.broker.get(a, resource, party)), tokenOf(one));
     assert.equal(
-      tokenOf(await stand.broker.renew(a, resource, party)),
+      tokenOf(await fixture.broker.renew(a, resource, party)),
+      tokenOf(one),
+      'new enough',
+    );
+    await pass(fixture.clock, 10_000);
+    fixture.upstream.failure = { reason: 'upstream_down', description: 'gone', cooldownMs: 250 };
+    assert.equal(
+      tokenOf(await fixture.broker.renew(a, resource, party)),
       tokenOf(one),
       'better than none',
     );
   });
 
   it('asks once more for who wants one made anew and found another fetch under way', async () => {
-    const stand = open();
+    const fixture = open();
     const [early, one, two] = await Promise.all([
-      stand.broker.get(a, resource, party),
-      stand.broker.renew(a, resource, party),
-      stand.broker.renew(a, resource, party),
+      fixture.broker.get(a, resource, party),
+      fixture.broker.renew(a, resource, party),
+      fixture.broker.renew(a, resource, party),
     ]);
     assert.ok(early.ok && one.ok && two.ok);
     assert.notEqual(one.rendered, early.rendered);
     assert.equal(one.rendered, two.rendered);
-    const asked = () => stand.calls.map(({ bypassCache }) => bypassCache);
+    const asked = () => fixture.calls.map(({ bypassCache }) => bypassCache);
     assert.deepEqual(asked(), [false, true]);
-    stand.pods.upsert(createPod({ name: 'another', labels: { aadpodidbinding: 'a' } }));
-    await pass(stand.clock, 24 * hourMs);
-    await stand.broker.get(a, resource, party);
+    fixture.pods.upsert(createPod({ name: 'another', labels: { aadpodidbinding: 'a' } }));
+    await pass(fixture.clock, 24 * hourMs);
+    await fixture.broker.get(a, resource, party);
     assert.equal(asked().at(-1), false, 'the wish was for that time only');
   });
 
   it('replaces a token that its resource has revoked, once for all who say so', async () => {
-    const stand = open();
+    const fixture = open();
     const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
-    const bad = tokenOf(await stand.broker.get(a, resource, party));
+    const bad = tokenOf(await fixture.broker.get(a, resource, party));
     const replace = async (token: string) =>
-      tokenOf(await stand.broker.replace(a, resource, party, hashOf(token)));
+      tokenOf(await fixture.broker.replace(a, resource, party, hashOf(token)));
     assert.equal(await replace('another token'), bad, 'the one in memory is not the bad one');
-    assert.equal(stand.calls.length, 1);
+    assert.equal(fixture.calls.length, 1);
     const replaced = new Set(await Promise.all(Array.from({ length: 200 }, () => replace(bad))));
     assert.equal(replaced.size, 1);
     assert.ok(!replaced.has(bad));
     assert.deepEqual(
-      stand.calls.map(({ bypassCache }) => bypassCache),
+      fixture.calls.map(({ bypassCache }) => bypassCache),
       [false, true],
     );
     const [newer = ''] = replaced;
     assert.equal(await replace(bad), newer, 'for who comes later');
-    assert.equal(stand.calls.length, 2);
+    assert.equal(fixture.calls.length, 2);
     assert.equal(await replace(newer), newer, 'one in ten seconds');
-    await pass(stand.clock, 10_000);
+    await pass(fixture.clock, 10_000);
     assert.notEqual(await replace(newer), newer);
-    assert.equal(stand.calls.length, 3);
+    assert.equal(fixture.calls.length, 3);
   });
 
   it('serves fifty resources of one pod at the upstream’s rate, and another pod in between', async () => {
-    const stand = open();
-    const startedAtMs = stand.clock.monotonicMs();
+    const fixture = open();
+    const startedAtMs = fixture.clock.monotonicMs();
     const endedAfterMs: number[] = [];
     const ask = async (asked: string, by: typeof party): Promise<number> => {
-      const answer = await stand.broker.get(a, asked, by);
+      const answer = await fixture.broker.get(a, asked, by);
       assert.ok(answer.ok, asked);
-      return stand.clock.monotonicMs() - startedAtMs;
+      return fixture.clock.monotonicMs() - startedAtMs;
     };
     const many = Array.from({ length: 50 }, async (_, index) => {
       endedAfterMs.push(await ask(`${resource}/${index}`, party));
     });
-    await pass(stand.clock, 500);
+    await pass(fixture.clock, 500);
     const other = ask(`${resource}/other`, { namespace: 'other', pod: 'pod-b' });
     const shared = ask(`${resource}/49`, { namespace: 'other', pod: 'pod-c' });
-    await pass(stand.clock, 3_000);
+    await pass(fixture.clock, 3_000);
     await Promise.all(many);
     assert.ok(Math.max(...endedAfterMs) <= 3_000);
     assert.ok((await other) <= 1_050, 'its turn comes first');
     assert.ok((await shared) <= 1_050, 'and takes what another pod queued along');
-    assert.equal(stand.calls.length, 51);
+    assert.equal(fixture.calls.length, 51);
   });
 
   it('passes a broken upstream’s own wait on, however short the hold is', async () => {
-    const stand = open();
-    stand.upstream.failure = {
+    const fixture = open();
+    fixture.upstream.failure = {
       reason: 'upstream_down',
       description: 'busy',
       retryAfterS: 3,
       cooldownMs: 250,
     };
-    assert.equal(failureOf(await stand.broker.get(a, resource, party)).retryAfterS, 3);
+    assert.equal(failureOf(await fixture.broker.get(a, resource, party)).retryAfterS, 3);
   });
 
   it('lets who invents resources displace no tokens but its own', async () => {
-    const stand = open({ maxEntries: 10_000 });
-    await stand.broker.get(b, resource, party);
-    await stand.broker.get(a, resource, party);
+    const fixture = open({ maxEntries: 10_000 });
+    await fixture.broker.get(b, resource, party);
+    await fixture.broker.get(a, resource, party);
     for (let index = 0; index < 300; index++) {
-      await pass(stand.clock, 100);
-      assert.ok(isCached(stand, a), 'used all the time');
-      await stand.broker.get(a, `${resource}/${index}`, party);
+      await pass(fixture.clock, 100);
+      assert.ok(isCached(fixture, a), 'used all the time');
+      await fixture.broker.get(a, `${resource}/${index}`, party);
     }
-    assert.equal(stand.broker.cachedTokens, 201);
-    assert.ok(isCached(stand, a) && isCached(stand, b));
-    assert.equal(stand.broker.peek(a, `${resource}/0`), undefined);
-    assert.ok(stand.broker.peek(a, `${resource}/299`) !== undefined);
+    assert.equal(fixture.broker.cachedTokens, 201);
+    assert.ok(isCached(fixture, a) && isCached(fixture, b));
+    assert.equal(fixture.broker.peek(a, `${resource}/0`), undefined);
+    assert.ok(fixture.broker.peek(a, `${resource}/299`) !== undefined);
   });
 
   it('drops the tokens of an identity whose credential turns out to be gone', async () => {
-    const stand = open();
-    await stand.broker.get(a, resource, party);
-    await stand.broker.get(b, resource, party);
-    stand.upstream.failure = {
+    const fixture = open();
+    await fixture.broker.get(a, resource, party);
+    await fixture.broker.get(b, resource, party);
+    fixture.upstream.failure = {
       reason: 'credential_missing',
       description: 'gone',
       cooldownMs: 5_000,
     };
-    await stand.broker.get(a, `${resource}/other`, party);
-    assert.equal(isCached(stand, a), false);
-    assert.ok(isCached(stand, b));
+    await fixture.broker.get(a, `${resource}/other`, party);
+    assert.equal(isCached(fixture, a), false);
+    assert.ok(isCached(fixture, b));
   });
 
   it('knows the Secrets behind its tokens, and drops what one of them gave', async () => {
-    const stand = open();
+    const fixture = open();
     const secret = { namespace: 'default', name: 'shared' };
     const identities = [
       entraIdentity('one', { kind: 'secret', secret }),
       entraIdentity('two', { kind: 'certificate', secret: { ...secret } }),
       entraIdentity('three', { kind: 'secret', secret: { ...secret, namespace: 'other' } }),
     ];
-    for (const identity of [...identities, a]) await stand.broker.get(identity, resource, party);
-    assert.deepEqual(stand.broker.secretsInUse(), [secret, { namespace: 'other', name: 'shared' }]);
-    stand.broker.dropTokensBySecret({ ...secret });
+    for (const identity of [...identities, a]) await fixture.broker.get(identity, resource, party);
+    assert.deepEqual(fixture.broker.secretsInUse(), [
+      secret,
+      { namespace: 'other', name: 'shared' },
+    ]);
+    fixture.broker.dropTokensBySecret({ ...secret });
     assert.deepEqual(
-      identities.map((identity) => isCached(stand, identity)),
+      identities.map((identity) => isCached(fixture, identity)),
       [false, false, true],
     );
-    assert.ok(isCached(stand, a));
-    assert.deepEqual(stand.broker.secretsInUse(), [{ namespace: 'other', name: 'shared' }]);
+    assert.ok(isCached(fixture, a));
+    assert.deepEqual(fixture.broker.secretsInUse(), [{ namespace: 'other', name: 'shared' }]);
   });
 
   it('lets an authority that does not answer, or a kind of credential, hold up no other', async () => {
@@ -474,22 +481,22 @@ describe('the broker', () => {
   });
 
   it('reports a source that throws, and asks it again', async () => {
-    const stand = open();
-    stand.upstream.error = new Error('bug');
-    await assert.rejects(stand.broker.get(a, resource, party), /bug/);
-    assert.equal(stand.bugs.length, 1);
-    stand.upstream.error = undefined;
-    assert.ok((await stand.broker.get(a, resource, party)).ok);
+    const fixture = open();
+    fixture.upstream.error = new Error('bug');
+    await assert.rejects(fixture.broker.get(a, resource, party), /bug/);
+    assert.equal(fixture.bugs.length, 1);
+    fixture.upstream.error = undefined;
+    assert.ok((await fixture.broker.get(a, resource, party)).ok);
   });
 
   it('arms nothing and follows nothing once it is disposed', async () => {
-    const stand = open();
-    await stand.broker.get(a, resource, party);
-    stand.pods.upsert(createPod({ name: 'another' }));
-    stand.broker[Symbol.dispose]();
-    stand.pods.upsert(createPod({ name: 'yet another' }));
-    assert.deepEqual(stand.clock.armed, []);
-    assert.equal(failureOf(await stand.broker.get(a, resource, party)).reason, 'upstream_down');
-    assert.equal(stand.calls.length, 1);
+    const fixture = open();
+    await fixture.broker.get(a, resource, party);
+    fixture.pods.upsert(createPod({ name: 'another' }));
+    fixture.broker[Symbol.dispose]();
+    fixture.pods.upsert(createPod({ name: 'yet another' }));
+    assert.deepEqual(fixture.clock.armed, []);
+    assert.equal(failureOf(await fixture.broker.get(a, resource, party)).reason, 'upstream_down');
+    assert.equal(fixture.calls.length, 1);
   });
 });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { evictDeletedSecrets } from '../../../src/nmi/tokens/evict-deleted-secrets.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { pass } from '../../support/token-stand.ts';
+import { pass } from '../../support/token-fixture.ts';
 
 function open() {
   const clock = new HandClock();
@@ -33,26 +33,26 @@ function open() {
 
 describe('tokens of a Secret that is gone', () => {
   it('are dropped within a minute, and no others', async () => {
-    const stand = open();
-    await pass(stand.clock, 60_000);
-    assert.deepEqual([...stand.inUse], ['one', 'two', 'three']);
-    stand.gone.add('two');
-    await pass(stand.clock, 60_000);
-    assert.deepEqual([...stand.inUse], ['one', 'three']);
-    assert.deepEqual(stand.told, ['{"object":"Secret default/two"}']);
-    await pass(stand.clock, 60_000);
-    assert.deepEqual(stand.looked.slice(-2), ['one', 'three']);
-    stand.sweep[Symbol.dispose]();
+    const fixture = open();
+    await pass(fixture.clock, 60_000);
+    assert.deepEqual([...fixture.inUse], ['one', 'two', 'three']);
+    fixture.gone.add('two');
+    await pass(fixture.clock, 60_000);
+    assert.deepEqual([...fixture.inUse], ['one', 'three']);
+    assert.deepEqual(fixture.told, ['{"object":"Secret default/two"}']);
+    await pass(fixture.clock, 60_000);
+    assert.deepEqual(fixture.looked.slice(-2), ['one', 'three']);
+    fixture.sweep[Symbol.dispose]();
   });
 
   it('are not looked for any more after the end, not even in the middle of a look', async () => {
-    const stand = open();
-    stand.gone.add('one');
-    stand.clock.advance(60_000);
-    stand.sweep[Symbol.dispose]();
-    await pass(stand.clock, 120_000);
-    assert.deepEqual(stand.looked, ['one']);
-    assert.deepEqual([...stand.inUse], ['one', 'two', 'three']);
-    assert.deepEqual(stand.clock.armed, []);
+    const fixture = open();
+    fixture.gone.add('one');
+    fixture.clock.advance(60_000);
+    fixture.sweep[Symbol.dispose]();
+    await pass(fixture.clock, 120_000);
+    assert.deepEqual(fixture.looked, ['one']);
+    assert.deepEqual([...fixture.inUse], ['one', 'two', 'three']);
+    assert.deepEqual(fixture.clock.armed, []);
   });
 });

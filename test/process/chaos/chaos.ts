@@ -23,7 +23,7 @@ import {
   podKinds,
   unknownAddress,
 } from './objects.ts';
-import { Proofs } from './proofs.ts';
+import { SyncProbes } from './sync-probes.ts';
 import { ConnectionPlaces, Traffic } from './traffic.ts';
 import { Verdicts } from './verdicts.ts';
 
@@ -70,7 +70,7 @@ export class Chaos implements AsyncDisposable {
   readonly #objects: ChangingObjects;
   readonly #history: History;
   readonly #faults: Faults;
-  readonly #proofs: Proofs;
+  readonly #probes: SyncProbes;
   readonly #verdicts: Verdicts;
   /** Changes and faults, by how often there were any. */
   readonly #counts = new Map<string, number>();
@@ -91,14 +91,14 @@ export class Chaos implements AsyncDisposable {
     });
     this.#objects = new ChangingObjects({ kube, imds, entra }, this.#nextChance());
     this.#faults = new Faults({ kube, imds, entra, isOver, onFault: (name) => this.#note(name) });
-    this.#proofs = new Proofs({
+    this.#probes = new SyncProbes({
       kube,
       port,
       isOver,
       kubeHealthySinceMs: () => this.#faults.kubeHealthySinceMs,
       onLate: (finding) => this.#verdicts.find(finding),
     });
-    this.#verdicts = new Verdicts(this.#history, this.#proofs);
+    this.#verdicts = new Verdicts(this.#history, this.#probes);
   }
 
   get findings(): readonly string[] {
@@ -110,7 +110,7 @@ export class Chaos implements AsyncDisposable {
     this.#objects.populate();
     const endAtMs = performance.now() + durationMs;
     const actors = [
-      this.#proofs.run(),
+      this.#probes.run(),
       this.#faults.run({
         imds: this.#nextChance(),
         entra: this.#nextChance(),
@@ -152,7 +152,7 @@ export class Chaos implements AsyncDisposable {
       this.#note(this.#objects.change());
       const oldestMs = performance.now() - rememberedMs;
       this.#history.forgetBefore(oldestMs);
-      this.#proofs.forgetBefore(oldestMs);
+      this.#probes.forgetBefore(oldestMs);
       await delay(chance.between(...betweenChangesMs));
     }
   }
@@ -188,7 +188,7 @@ export class Chaos implements AsyncDisposable {
       `${requests} requests, the slowest took ${Math.round(slowestMs)} ms`,
       `outcomes: ${list(counts)}`,
       `changes and faults: ${list(this.#counts)}`,
-      `${this.#proofs.count} proofs of what the agent knows`,
+      `${this.#probes.count} probes of what the agent knows`,
     ];
   }
 

@@ -244,7 +244,7 @@ export class Traffic {
         `neither an answer nor an end in ${longestMs} ms: ${question.bytes.slice(0, 200)}`,
       );
     } else {
-      verdicts.judge({ question, by, ...sent, isOwed }, outcome);
+      verdicts.check({ question, by, ...sent, isOwed }, outcome);
     }
   }
 }

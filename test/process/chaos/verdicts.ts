@@ -3,7 +3,7 @@ import { decodeLabToken } from '../../../lab/fakes/token.ts';
 import { asRecord, parseRecord } from '../../../src/nmi/base/json-value.ts';
 import type { Outcome } from './connection.ts';
 import type { History, Window } from './history.ts';
-import type { Proofs } from './proofs.ts';
+import type { SyncProbes } from './sync-probes.ts';
 import type { Question, TokenQuestion } from './requests.ts';
 
 /** A connection as its owner matters: it belongs to the pod that opened it. */
@@ -30,7 +30,7 @@ const ownStatuses = new Set([200, 400, 403, 404, 405, 408, 429, 431, 503]);
 
 export class Verdicts {
   readonly #history: History;
-  readonly #proofs: Proofs;
+  readonly #probes: SyncProbes;
   /** Statuses, ends and the identities of tokens, by how often they came. */
   readonly counts = new Map<string, number>();
   /** What must not have happened. */
@@ -38,9 +38,9 @@ export class Verdicts {
   requests = 0;
   slowestMs = 0;
 
-  constructor(history: History, proofs: Proofs) {
+  constructor(history: History, probes: SyncProbes) {
     this.#history = history;
-    this.#proofs = proofs;
+    this.#probes = probes;
   }
 
   count(what: string): void {
@@ -51,11 +51,11 @@ export class Verdicts {
     this.findings.push(`${Math.round(performance.now())} ms: ${finding}`);
   }
 
-  judge(asked: Asked, outcome: Outcome): void {
+  check(asked: Asked, outcome: Outcome): void {
     this.slowestMs = Math.max(this.slowestMs, outcome.atMs - asked.sentAtMs);
     if (outcome.kind === 'end') {
       this.count(`ended ${outcome.error ?? 'in order'}`);
-      if (asked.isOwed) this.#judgeEnd(asked, outcome);
+      if (asked.isOwed) this.#checkEnd(asked, outcome);
       return;
     }
     const { status, headers, text } = outcome;
@@ -73,16 +73,16 @@ export class Verdicts {
     } else if (status !== 200 || token === undefined) {
       this.find(`a token with status ${status} where there is none`);
     } else {
-      this.#judgeToken(asked, token, outcome.atMs, text);
+      this.#checkToken(asked, token, outcome.atMs, text);
     }
   }
 
   /** Connections of a pod that is gone are reset, and nothing else is a reason not to answer. */
-  #judgeEnd({ question, by }: Asked, { error, atMs }: Extract<Outcome, { kind: 'end' }>): void {
+  #checkEnd({ question, by }: Asked, { error, atMs }: Extract<Outcome, { kind: 'end' }>): void {
     const isLeft = new Set(
       this.#uidsAt(by.ip, { objectsFromMs: atMs, exceptionsFromMs: atMs, untilMs: atMs }),
     );
-    const owners = this.#uidsAt(by.ip, { ...this.#proofs.knownAt(by.openedAtMs), untilMs: atMs });
+    const owners = this.#uidsAt(by.ip, { ...this.#probes.knownAt(by.openedAtMs), untilMs: atMs });
     if (error === 'ECONNRESET' && owners.some((uid) => !isLeft.has(uid))) return;
     const how = error ?? 'in order';
     this.find(`${by.ip} got no answer but an end (${how}): ${question.bytes.slice(0, 200)}`);
@@ -93,14 +93,14 @@ export class Verdicts {
    * several answers on their way the later ones may have been made long before they came.
    */
   #knownFor({ sentAtMs, isOwed }: Asked, cameAtMs: number) {
-    return this.#proofs.knownAt(isOwed ? Math.max(sentAtMs, cameAtMs - onItsWayMs) : sentAtMs);
+    return this.#probes.knownAt(isOwed ? Math.max(sentAtMs, cameAtMs - onItsWayMs) : sentAtMs);
   }
 
   #uidsAt(ip: string, window: Window): readonly string[] {
     return this.#history.podsAt(ip, window).map(({ metadata }) => metadata.uid);
   }
 
-  #judgeToken(asked: Asked, question: TokenQuestion, atMs: number, text: string): void {
+  #checkToken(asked: Asked, question: TokenQuestion, atMs: number, text: string): void {
     const { by, sentAtWallMs } = asked;
     const body = parseRecord(text);
     const fields = question.onBehalfOf === undefined ? body : asRecord(body?.['token']);
@@ -116,10 +116,10 @@ export class Verdicts {
     if (exp * 1000 < sentAtWallMs) {
       this.find(`${what}: it had expired ${Math.round(sentAtWallMs - exp * 1000)} ms before`);
     }
-    this.#judgeRight(asked, question, identity, atMs, what);
+    this.#checkRight(asked, question, identity, atMs, what);
   }
 
-  #judgeRight(
+  #checkRight(
     asked: Asked,
     { onBehalfOf }: TokenQuestion,
     identity: string,
@@ -145,7 +145,7 @@ export class Verdicts {
       );
     }
     // The owner of the address when it was opened, or the first known owner.
-    const opened = { ...this.#proofs.knownAt(by.openedAtMs), untilMs };
+    const opened = { ...this.#probes.knownAt(by.openedAtMs), untilMs };
     if (onBehalfOf === undefined) by.owners ??= new Set(this.#uidsAt(by.ip, opened));
   }
 }

@@ -94,16 +94,16 @@ for (const { driver, root, pod, container } of [
 
     it('looks for an unknown cgroup at most once in a while, and for a new one at once', () => {
       make(uid, container);
-      const stranger = 99_999_999_999n;
+      const unknown = 99_999_999_999n;
       for (let tries = 0; tries < 100; tries += 1) {
-        assert.equal(index.resolve(stranger, [uid]), undefined);
+        assert.equal(index.resolve(unknown, [uid]), undefined);
       }
       assert.equal(searches, 1);
       const sidecar = make(uid, id.replace('a1', 'ff'));
       assert.equal(index.resolve(sidecar, [uid])?.podUid, uid);
       assert.equal(searches, 2);
       nowMs = 250;
-      assert.equal(index.resolve(stranger, [uid]), undefined);
+      assert.equal(index.resolve(unknown, [uid]), undefined);
       assert.equal(searches, 3);
     });
 
@@ -115,8 +115,8 @@ for (const { driver, root, pod, container } of [
       assert.equal(searches, 1);
       const other = uid.replace('0f7e', 'beef');
       const beside = make(other, container);
-      for (let stranger = 1n; stranger < 100n; stranger += 1n) {
-        index.resolve(99_999_999_999n + stranger, [uid]);
+      for (let unknown = 1n; unknown < 100n; unknown += 1n) {
+        index.resolve(99_999_999_999n + unknown, [uid]);
       }
       assert.equal(searches, 1);
       assert.equal(index.resolve(beside, [other])?.podUid, other);

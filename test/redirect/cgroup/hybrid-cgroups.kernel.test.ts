@@ -39,7 +39,7 @@ describe('the eBPF redirect on a node with both versions of cgroups', { skip }, 
     assert.deepEqual(status.problems, []);
     assert.match(status.detail, new RegExp(`^eBPF on ${folder}/unified/kubepods;`));
     await testBed.startAgent();
-    const answer = await pod.tell(`dial ${DEFAULT_TARGET.metadataIp} 80`);
+    const answer = await pod.send(`dial ${DEFAULT_TARGET.metadataIp} 80`);
     assert.match(answer, new RegExp(`^agent sees 10\\.244\\.0\\.5 attested ${pod.cgroupId} `));
   });
 

@@ -37,8 +37,8 @@ describe('the address and port of the agent, while it is away', { skip }, () => 
 
   /** Listens, for a moment. */
   async function listen(client: Client, ip: string, port = listenPort, by = 'tcp') {
-    const said = await client.tell(`hold ${testBed.dialler.path} bind ${by} ${ip} ${port}`);
-    assert.equal(await client.tell('release'), 'released');
+    const said = await client.send(`hold ${testBed.dialler.path} bind ${by} ${ip} ${port}`);
+    assert.equal(await client.send('release'), 'released');
     return said;
   }
 
@@ -51,9 +51,9 @@ describe('the address and port of the agent, while it is away', { skip }, () => 
   }
 
   it('give no answer of somebody else to a pod', async () => {
-    const said = await host.tell(`hold ${testBed.dialler.path} bind tcp 0.0.0.0 ${listenPort}`);
-    const answer = await pod.tell(`dial ${metadataIp} 80`);
-    assert.equal(await host.tell('release'), 'released');
+    const said = await host.send(`hold ${testBed.dialler.path} bind tcp 0.0.0.0 ${listenPort}`);
+    const answer = await pod.send(`dial ${metadataIp} 80`);
+    assert.equal(await host.send('release'), 'released');
     assert.equal(answer, 'ECONNREFUSED', said);
   });
 

@@ -107,14 +107,14 @@ describe('who opened a connection', () => {
   it('is to try again while the kernel had no room for a record a moment ago', () => {
     const { state, callers } = open();
     callers.refresh();
-    const stranger = { ...peer, remotePort: 1 };
+    const foreign = { ...peer, remotePort: 1 };
     for (const [unfiled, unfiledAtNs, kind] of [
       [0n, nowNs, 'unattested'],
       [1n, nowNs - 9_000_000_000n, 'unavailable'],
       [1n, nowNs - 10_000_000_000n, 'unattested'],
     ] as const) {
       Object.assign(state, { unfiled, unfiledAtNs });
-      assert.equal(callers.attest(stranger).kind, kind);
+      assert.equal(callers.attest(foreign).kind, kind);
       assert.equal(callers.attest(peer).kind, 'attested');
     }
   });

@@ -1,4 +1,4 @@
-/** eBPF on a node without iptables: the programs redirect, and the guard alone stands behind them. */
+/** eBPF on a node without iptables: the programs redirect, and only the guard is behind them. */
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ if (skip === false) await sweepDeadNamespaces();
 const { metadataIp } = DEFAULT_TARGET;
 const dial = `dial ${metadataIp} 80`;
 
-/** What stands behind the programs on a node that has no iptables: nothing that could. */
+/** The fallback of the programs on a node that has no iptables: none. */
 function missing(): FallbackRedirect {
   const refuse = () =>
     Promise.reject(
@@ -73,7 +73,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
   after(() => testBed.close());
 
   it('is installed with the guard behind it, and says that there is nothing else', async () => {
-    assert.match(await pod.tell(dial), /^cloud sees/, 'the test must be able to see a leak');
+    assert.match(await pod.send(dial), /^cloud sees/, 'the test must be able to see a leak');
     const status = await redirect.install();
     assert.deepEqual(status.problems, []);
     assert.equal(status.state, 'active');
@@ -82,8 +82,8 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     }
     const said = /; guard on; no netfilter behind it: .*no iptables-save is on the PATH$/;
     assert.match(status.detail, said);
-    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
-    assert.match(await host.tell(dial), /^cloud sees 10\.0\.0\.4/);
+    assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
+    assert.match(await host.send(dial), /^cloud sees 10\.0\.0\.4/);
     const again = await redirect.install();
     assert.deepEqual(again.changed, []);
     assert.equal(await redirect.countFallbackConnections(), undefined);
@@ -113,11 +113,11 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     await testBed.node.run(
       'ip neigh replace 10.244.0.77 lladdr 02:00:00:00:00:00 dev br0 nud permanent',
     );
-    assert.doesNotMatch(await pod.tell(forge(41_001)), /sees/);
+    assert.doesNotMatch(await pod.send(forge(41_001)), /sees/);
     // That it is the guard: without its barrier the same packets arrive, and their answers do, too.
     await testBed.node.run('ip rule del pref 80');
     await testBed.node.run('ip rule del pref 82');
-    assert.match(await pod.tell(forge(41_002)), /cloud sees 10\.244\.0\.77/);
+    assert.match(await pod.send(forge(41_002)), /cloud sees 10\.244\.0\.77/);
     assert.equal((await redirect.install()).state, 'active');
   });
 
@@ -125,16 +125,16 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     for (const hook of ['connect4', 'connect6', 'sockops']) {
       nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
     }
-    assert.equal(await pod.tell(dial), 'EHOSTUNREACH');
+    assert.equal(await pod.send(dial), 'EHOSTUNREACH');
     assert.equal((await redirect.install()).state, 'active');
-    assert.match(await pod.tell(dial), /^agent sees 10\.244\.0\.5 attested/);
+    assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
   });
 
   it('leaves nothing when it is removed, the guard and the link included', async () => {
     await redirect.remove();
     assert.equal(await nodeState(), untouched);
     assert.ok(!readdirSync(testBed.bpf.path).includes('nmi'));
-    assert.match(await pod.tell(dial), /^cloud sees 10\.244\.0\.5/);
+    assert.match(await pod.send(dial), /^cloud sees 10\.244\.0\.5/);
     const status = await redirect.verify();
     assert.equal(status.state, 'absent');
     await redirect.remove();

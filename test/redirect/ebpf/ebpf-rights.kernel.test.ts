@@ -86,7 +86,7 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
     const rights: Rights = { uid: 0, capabilities: ['bpf', 'net_admin'] };
     assert.equal(run(rights, operate('install')), 'active');
     assert.equal(run(rights, operate('verify')), 'active');
-    assert.match(await pod.tell(`dial ${metadataIp} 80`), /attested/);
+    assert.match(await pod.send(`dial ${metadataIp} 80`), /attested/);
     assert.equal(run(rights, operate('install')), 'active');
     assert.equal(run(rights, operate('remove')), 'done');
     assert.equal((await testBed.redirect().verify()).state, 'absent');

@@ -71,25 +71,25 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     new RegExp(`agent sees ${ip} attested ${client.cgroupId}( |$)`);
 
   it('reaches the agent, which knows its cgroup, and sees the address that it dialled', async () => {
-    const answer = await pod.tell(dial);
+    const answer = await pod.send(dial);
     assert.match(answer, attestedAs(pod, '10.244.0.5'));
     assert.match(answer, new RegExp(` to ${metadataIp}:80$`));
-    assert.match(await other.tell(dial), attestedAs(other, '10.244.0.6'));
+    assert.match(await other.send(dial), attestedAs(other, '10.244.0.6'));
   });
 
-  it('does so on the host network too, where no address could tell it from others', async () => {
-    assert.match(await host.tell(dial), attestedAs(host, '169.254.25.79'));
+  it('does so on the host network too, where no address could send it from others', async () => {
+    assert.match(await host.send(dial), attestedAs(host, '169.254.25.79'));
   });
 
   it('does so from an IPv4-mapped IPv6 socket, as every JVM has', async () => {
-    const answer = await pod.tell(`dial ::ffff:${metadataIp} 80`);
+    const answer = await pod.send(`dial ::ffff:${metadataIp} 80`);
     assert.match(answer, attestedAs(pod, '10.244.0.5'));
     assert.match(answer, new RegExp(` to ::ffff:${metadataIp}:80$`));
   });
 
   for (const kind of ['tcp4', 'tcp6', 'mptcp4', 'mptcp6', 'fastopen4', 'fastopen6']) {
     it(`does so by ${kind}`, async () => {
-      const answer = await pod.tell(`run ${testBed.dialler.path} ${kind} ${metadataIp} 80`);
+      const answer = await pod.send(`run ${testBed.dialler.path} ${kind} ${metadataIp} 80`);
       assert.match(answer, attestedAs(pod, '10.244.0.5'));
       const shown = kind.endsWith('6') ? `::ffff:${metadataIp}` : metadataIp;
       assert.match(answer, new RegExp(` peer=${shown}:80 `));
@@ -97,7 +97,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   }
 
   it('keeps its record for as long as the connection lives, and no longer', async () => {
-    const kept = await pod.tell(`keep ${metadataIp} 80`);
+    const kept = await pod.send(`keep ${metadataIp} 80`);
     const port = Number(/ through (\d+) /.exec(kept)?.[1]);
     const peer = {
       remoteIp: '10.244.0.5',
@@ -114,8 +114,8 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     }
     const mapped = { localIp: `::ffff:${listenIp}`, remoteIp: '::ffff:10.244.0.5' };
     assert.equal(redirect.attest({ ...peer, ...mapped }).kind, 'attested');
-    assert.match(await pod.tell('ask'), attestedAs(pod, '10.244.0.5'));
-    assert.equal(await pod.tell('drop'), 'dropped');
+    assert.match(await pod.send('ask'), attestedAs(pod, '10.244.0.5'));
+    assert.equal(await pod.send('drop'), 'dropped');
     // The agent closes as soon as it sees the end; the record goes with the client's own close.
     for (let tries = 0; redirect.attest(peer).kind !== 'unattested'; tries += 1) {
       assert.ok(tries < 200, 'the record is still there');
@@ -125,37 +125,37 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
 
   it('is left alone, on the host network, with UDP and with other ports', async () => {
     assert.match(
-      await host.tell(`run ${testBed.dialler.path} udp4 ${metadataIp} 80`),
+      await host.send(`run ${testBed.dialler.path} udp4 ${metadataIp} 80`),
       /answer=cloud sees 10\.0\.0\.4/,
     );
-    assert.match(await host.tell(`dial ${metadataIp} 8080`), /^cloud sees 10\.0\.0\.4 /);
-    assert.match(await host.tell(`dial ::ffff:${metadataIp} 8080`), /^cloud sees \S*10\.0\.0\.4 /);
+    assert.match(await host.send(`dial ${metadataIp} 8080`), /^cloud sees 10\.0\.0\.4 /);
+    assert.match(await host.send(`dial ::ffff:${metadataIp} 8080`), /^cloud sees \S*10\.0\.0\.4 /);
   });
 
   it('is exempt as soon as it prepares, where it is the next agent, beside the former one', async () => {
     const next = testBed.client(testBed.node, 'podnext/c1');
-    assert.match(await next.tell(dial), /^agent sees /);
+    assert.match(await next.send(dial), /^agent sees /);
     await testBed.redirect({ exemptCgroupIds: [next.cgroupId] }).prepare();
-    assert.match(await next.tell(dial), /^cloud sees 10\.0\.0\.4 /);
-    assert.match(await exempt.tell(dial), /^cloud sees 10\.0\.0\.4 /);
+    assert.match(await next.send(dial), /^cloud sees 10\.0\.0\.4 /);
+    assert.match(await exempt.send(dial), /^cloud sees 10\.0\.0\.4 /);
     await testBed.redirect().install();
-    assert.match(await next.tell(dial), /^agent sees /);
+    assert.match(await next.send(dial), /^agent sees /);
   });
 
   it('goes straight when its cgroup, or one above, is exempt', async () => {
-    assert.match(await exempt.tell(dial), /^cloud sees 10\.0\.0\.4 /);
-    assert.match(await exempt.tell(`dial ::ffff:${metadataIp} 80`), /^cloud sees /);
+    assert.match(await exempt.send(dial), /^cloud sees 10\.0\.0\.4 /);
+    assert.match(await exempt.send(`dial ::ffff:${metadataIp} 80`), /^cloud sees /);
   });
 
   it('is the only one concerned: what is no pod goes straight', async () => {
-    assert.match(await outsider.tell(dial), /^cloud sees 10\.0\.0\.4 /);
+    assert.match(await outsider.send(dial), /^cloud sees 10\.0\.0\.4 /);
   });
 
   it('has no record when it dials the agent directly', async () => {
-    assert.match(await pod.tell(`dial ${listenIp} ${listenPort}`), /10\.244\.0\.5 unattested/);
+    assert.match(await pod.send(`dial ${listenIp} ${listenPort}`), /10\.244\.0\.5 unattested/);
     // Nor does the address it sees become another.
     assert.match(
-      await pod.tell(`dial ${listenIp} ${listenPort}`),
+      await pod.send(`dial ${listenIp} ${listenPort}`),
       new RegExp(` to ${listenIp}:${listenPort}$`),
     );
   });
@@ -165,11 +165,11 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     try {
       await lonely.startCloud();
       const caller = lonely.client(lonely.podA, 'poda/c1');
-      assert.match(await caller.tell(dial), /^cloud sees/, 'the test must be able to see a leak');
+      assert.match(await caller.send(dial), /^cloud sees/, 'the test must be able to see a leak');
       await lonely.redirect().prepare();
       await lonely.redirect().install();
-      assert.equal(await caller.tell(dial), 'ECONNREFUSED');
-      assert.equal(await caller.tell(`dial ::ffff:${metadataIp} 80`), 'ECONNREFUSED');
+      assert.equal(await caller.send(dial), 'ECONNREFUSED');
+      assert.equal(await caller.send(`dial ::ffff:${metadataIp} 80`), 'ECONNREFUSED');
     } finally {
       await lonely.close();
     }
@@ -178,9 +178,9 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   it('counts what it does', async () => {
     const redirect = testBed.redirect();
     const earlier = redirect.counters();
-    await pod.tell(dial);
-    await pod.tell(`dial ::ffff:${metadataIp} 80`);
-    await exempt.tell(dial);
+    await pod.send(dial);
+    await pod.send(`dial ::ffff:${metadataIp} 80`);
+    await exempt.send(dial);
     const later = redirect.counters();
     assert.ok(earlier !== undefined && later !== undefined);
     assert.equal(later.redirected - earlier.redirected, 2n);
@@ -214,7 +214,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
 
     it('gets a connection by hand-made packets, and no record: nobody', async () => {
       assert.match(
-        await pod.tell(forgery(41_001, listenIp, listenPort)),
+        await pod.send(forgery(41_001, listenIp, listenPort)),
         /answer=agent sees 10\.244\.0\.6 unattested/,
       );
     });
@@ -223,10 +223,10 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
       const redirect = testBed.redirect();
       const earlier = await redirect.countFallbackConnections();
       assert.match(
-        await pod.tell(forgery(41_002, metadataIp, 80)),
+        await pod.send(forgery(41_002, metadataIp, 80)),
         /answer=agent sees 10\.244\.0\.6 unattested/,
       );
-      await pod.tell(dial);
+      await pod.send(dial);
       assert.equal(await redirect.countFallbackConnections(), (earlier ?? Number.NaN) + 1);
     });
 
@@ -235,17 +235,17 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
       await testBed.node.run(`ip neigh del ${forged} dev br0`);
       // The agent's end is gone for good when it has waited so long for the other one.
       await testBed.node.run('tee /proc/sys/net/ipv4/tcp_fin_timeout', '1');
-      const left = await other.tell(`cling ${metadataIp} 80`);
+      const left = await other.send(`cling ${metadataIp} 80`);
       assert.match(left, new RegExp(`^left alone .* to ${metadataIp}:80$`));
       const port = Number(/ through (\d+) /.exec(left)?.[1]);
       await testBed.node.run(`ip ${route}`);
       let answer = '';
       for (let tries = 0; !answer.startsWith('answer') && tries < 20; tries += 1) {
         await nextTurn(200);
-        answer = await pod.tell(forgery(port, listenIp, listenPort));
+        answer = await pod.send(forgery(port, listenIp, listenPort));
       }
       assert.match(answer, /^answer=agent sees 10\.244\.0\.6 unattested/);
-      assert.equal(await other.tell('drop'), 'dropped');
+      assert.equal(await other.send('drop'), 'dropped');
     });
 
     it('is still itself when it takes the address for its own', async () => {
@@ -256,7 +256,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
       await testBed.node.run(
         `ip neigh replace ${forged} lladdr ${macs[0]?.address ?? ''} dev br0 nud permanent`,
       );
-      const answer = await pod.tell(`dial ${metadataIp} 80 ${forged}`);
+      const answer = await pod.send(`dial ${metadataIp} 80 ${forged}`);
       assert.match(answer, attestedAs(pod, forged));
       assert.notEqual(pod.cgroupId, other.cgroupId);
       await testBed.podA.run(`ip addr del ${forged}/32 dev eth0`);
@@ -307,12 +307,12 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
   it('opens the node again when it is removed, and leaves nothing', async () => {
     await testBed.redirect().install();
     await testBed.redirect().remove();
-    assert.match(await pod.tell(dial), /^cloud sees/);
+    assert.match(await pod.send(dial), /^cloud sees/);
     assert.ok(!readdirSync(testBed.bpf.path).includes('nmi'));
     await testBed.redirect().remove();
   });
 
-  it('leaves a stranger’s pin where it is', async () => {
+  it('leaves a foreign’s pin where it is', async () => {
     await testBed.redirect().install();
     linkSync(join(testBed.pinFolder, 'callers'), join(testBed.pinFolder, 'strange'));
     await testBed.redirect().remove();
@@ -324,7 +324,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const loader = testBed.node.start(installer(testBed));
     assert.equal(await loader.line(), 'active');
     await loader.stop();
-    assert.match(await pod.tell(dial), /attested/);
+    assert.match(await pod.send(dial), /attested/);
     assert.deepEqual((await testBed.redirect().install()).changed, []);
   });
 
@@ -352,7 +352,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
       );
       const repaired = await redirect.install();
       assert.deepEqual(repaired.problems, []);
-      assert.match(await pod.tell(dial), /attested/);
+      assert.match(await pod.send(dial), /attested/);
     }
   });
 
@@ -361,7 +361,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     for (const hook of ['connect4', 'connect6', 'sockops']) {
       nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
     }
-    assert.match(await pod.tell(dial), /agent sees 10\.244\.0\.5 unattested/);
+    assert.match(await pod.send(dial), /agent sees 10\.244\.0\.5 unattested/);
   });
 
   it('knows who dials from a port that iptables has just redirected', async () => {
@@ -371,14 +371,14 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     for (const hook of ['connect4', 'connect6', 'sockops']) {
       nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
     }
-    assert.match(await pod.tell(from), new RegExp(` unattested .* through ${port} `));
+    assert.match(await pod.send(from), new RegExp(` unattested .* through ${port} `));
     await testBed.redirect().install();
-    assert.match(await pod.tell(from), new RegExp(` attested .* through ${port} `));
+    assert.match(await pod.send(from), new RegExp(` attested .* through ${port} `));
   });
 
   it('goes over to other settings and programs without a failed connect', async () => {
     await testBed.redirect().install();
-    assert.equal(await pod.tell('storm'), 'storming');
+    assert.equal(await pod.send('storm'), 'storming');
     const earlier = testBed.redirect().counters()?.redirected ?? 0n;
     for (let round = 0; round < 10; round += 1) {
       // Wanting it exempt and not exempt in turn makes each installation a whole one.
@@ -388,23 +388,23 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
       assert.equal(status.changed?.filter((text) => text.endsWith(' replaced')).length, 7);
     }
     const later = testBed.redirect().counters()?.redirected ?? 0n;
-    const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
+    const seen = JSON.parse(await pod.send('calm')) as Record<string, number>;
     assert.deepEqual(Object.keys(seen), ['agent']);
     assert.ok(later - earlier > 100n, `only ${later - earlier} connects in the meantime`);
   });
 
   it('moves to another cgroup without a moment between', async () => {
     await testBed.redirect({ attachTo: testBed.tree.make('kubepods/burstable') }).install();
-    assert.equal(await pod.tell('storm'), 'storming');
+    assert.equal(await pod.send('storm'), 'storming');
     const status = await testBed.redirect().install();
     assert.ok(status.changed?.includes('program connect4 attached'));
-    const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
+    const seen = JSON.parse(await pod.send('calm')) as Record<string, number>;
     assert.deepEqual(Object.keys(seen), ['agent']);
   });
 
   it('keeps the records of living connections over an upgrade', async () => {
     await testBed.redirect().install();
-    const kept = await pod.tell(`keep ${metadataIp} 80`);
+    const kept = await pod.send(`keep ${metadataIp} 80`);
     await testBed.redirect({ exemptCgroupIds: [1_000_000n] }).install();
     const port = Number(/ through (\d+) /.exec(kept)?.[1]);
     const redirect = testBed.redirect();
@@ -416,7 +416,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
       localPort: listenPort,
     };
     assert.deepEqual(redirect.attest(peer), { kind: 'attested', cgroupId: pod.cgroupId });
-    assert.equal(await pod.tell('drop'), 'dropped');
+    assert.equal(await pod.send('drop'), 'dropped');
   });
 
   it('is whole after two processes installed it at the same time, or one tries again', async () => {
@@ -427,7 +427,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     for (const loader of loaders) assert.match(await loader.line(), /^(?:active|broken|BUSY)/);
     const settled = await testBed.redirect().install();
     assert.deepEqual(settled.problems, []);
-    assert.match(await pod.tell(dial), /attested/);
+    assert.match(await pod.send(dial), /attested/);
   });
 
   it('closes what is older than it and on the host network, and nothing else', async () => {
@@ -435,23 +435,23 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const outsider = testBed.client(testBed.node, '/system/kubelet');
     const mapped = testBed.client(testBed.node, 'podhost/c2');
     for (const client of [pod, host, outsider]) {
-      assert.match(await client.tell(`keep ${metadataIp} 80`), /^cloud/);
+      assert.match(await client.send(`keep ${metadataIp} 80`), /^cloud/);
     }
-    assert.match(await mapped.tell(`keep ::ffff:${metadataIp} 80`), /^cloud/);
+    assert.match(await mapped.send(`keep ::ffff:${metadataIp} 80`), /^cloud/);
     const loader = testBed.node.start(installer(testBed));
     assert.equal(await loader.line(), 'active');
-    assert.match(await host.tell('ask'), /^(?:ECONNABORTED|ECONNRESET|EPIPE|CLOSED)$/);
-    assert.match(await mapped.tell('ask'), /^(?:ECONNABORTED|ECONNRESET|EPIPE|CLOSED)$/);
-    assert.match(await outsider.tell('ask'), /^cloud/);
-    assert.match(await host.tell(dial), /attested/);
-    assert.match(await mapped.tell(dial), /attested/);
+    assert.match(await host.send('ask'), /^(?:ECONNABORTED|ECONNRESET|EPIPE|CLOSED)$/);
+    assert.match(await mapped.send('ask'), /^(?:ECONNABORTED|ECONNRESET|EPIPE|CLOSED)$/);
+    assert.match(await outsider.send('ask'), /^cloud/);
+    assert.match(await host.send(dial), /attested/);
+    assert.match(await mapped.send(dial), /attested/);
     await loader.stop();
   });
 
   it('goes over to programs of another layout with maps of their own', async () => {
     const object = readPrograms();
     const path = join(testBed.tree.path, 'kubepods');
-    const stranger: WantedPrograms = {
+    const foreign: WantedPrograms = {
       pinFolder: testBed.pinFolder,
       object,
       settings: { ...settingsOf(object, DEFAULT_TARGET), layout: 999 },
@@ -459,15 +459,15 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
       exempt: [],
     };
     mkdirSync(testBed.pinFolder);
-    installPrograms(stranger);
-    assert.equal(await pod.tell('storm'), 'storming');
+    installPrograms(foreign);
+    assert.equal(await pod.send('storm'), 'storming');
     const broken = await testBed.redirect().verify();
     assert.ok(broken.problems.includes('programs of another layout'), broken.problems.join('; '));
     const status = await testBed.redirect().install();
     assert.ok(status.changed?.includes('maps of another layout left behind'));
     assert.deepEqual(status.problems, []);
-    assert.match(await testBed.client(testBed.podB, 'podb/c2').tell(dial), /attested/);
-    const seen = JSON.parse(await pod.tell('calm')) as Record<string, number>;
+    assert.match(await testBed.client(testBed.podB, 'podb/c2').send(dial), /attested/);
+    const seen = JSON.parse(await pod.send('calm')) as Record<string, number>;
     assert.deepEqual(Object.keys(seen), ['agent']);
   });
 
@@ -483,6 +483,6 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const all = cgroupIdOf(join(testBed.tree.path, 'kubepods')) ?? 0n;
     const above = cgroupIdOf(testBed.tree.path) ?? 0n;
     await testBed.redirect({ exemptCgroupIds: [all, above] }).install();
-    assert.match(await pod.tell(dial), /attested/);
+    assert.match(await pod.send(dial), /attested/);
   });
 });

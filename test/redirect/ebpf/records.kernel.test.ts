@@ -40,7 +40,7 @@ describe('the records of callers', { skip }, () => {
 
   /** Dials so often from each cgroup; what is made stays until "release". */
   const fill = (kind: string, each: number, cgroups: readonly string[]): Promise<string> =>
-    pod.tell(
+    pod.send(
       ['hold', testBed.dialler.path, 'fill', kind, metadataIp, 80, each, ...cgroups].join(' '),
     );
   const counters = () => {
@@ -52,15 +52,15 @@ describe('the records of callers', { skip }, () => {
 
   it('are at most so many for a pod, which then is refused in connect, and again so many later', async () => {
     const expected = { attested: limit, EPERM: 100 };
-    assert.deepEqual(JSON.parse(await pod.tell(`flood ${limit + 100}`)), expected);
+    assert.deepEqual(JSON.parse(await pod.send(`flood ${limit + 100}`)), expected);
     assert.equal(counters().filed, BigInt(limit));
     assert.equal(counters().refused, 100n);
     assert.equal(counters().unfiled, 0n);
-    assert.match(await other.tell(dial), attestedAs(other));
-    assert.equal(await pod.tell('ebb'), 'ebbed');
+    assert.match(await other.send(dial), attestedAs(other));
+    assert.equal(await pod.send('ebb'), 'ebbed');
     // All of its room is there again.
-    assert.deepEqual(JSON.parse(await pod.tell(`flood ${limit}`)), { attested: limit });
-    assert.equal(await pod.tell('ebb'), 'ebbed');
+    assert.deepEqual(JSON.parse(await pod.send(`flood ${limit}`)), { attested: limit });
+    assert.equal(await pod.send('ebb'), 'ebbed');
   });
 
   for (const qosClass of ['burstable/', 'besteffort/', '']) {
@@ -72,12 +72,12 @@ describe('the records of callers', { skip }, () => {
         testBed.tree.make(`${mine}/x${at}/${at % 2 === 0 ? '' : 'made/by/itself'}`),
       );
       const filled = await fill('lo', 1024, containers);
-      const seen = await neighbour.tell(dial);
-      assert.equal(await pod.tell('release'), 'released');
+      const seen = await neighbour.send(dial);
+      assert.equal(await pod.send('release'), 'released');
       assert.match(seen, attestedAs(neighbour));
       assert.equal(filled, `made=${limit} refused=${64 * 1024 - limit} other=0`);
       await eventually(() => assert.equal(counters().forgotten, counters().filed));
-      assert.match(await pod.tell(dial), attestedAs(pod));
+      assert.match(await pod.send(dial), attestedAs(pod));
     });
   }
 
@@ -85,15 +85,15 @@ describe('the records of callers', { skip }, () => {
     assert.equal(await fill('late', 400, [pod.cgroup]), 'made=400 refused=0 other=0');
     assert.equal(counters().filed, BigInt(hardLimit));
     assert.equal(counters().unfiled, BigInt(400 - hardLimit));
-    assert.match(await other.tell(dial), attestedAs(other));
+    assert.match(await other.send(dial), attestedAs(other));
     // Who may be one of those without a record is asked to try again, and not refused for good.
-    assert.match(await other.tell(`dial ${listenIp} ${listenPort}`), / unavailable /);
-    assert.equal(await pod.tell('release'), 'released');
+    assert.match(await other.send(`dial ${listenIp} ${listenPort}`), / unavailable /);
+    assert.equal(await pod.send('release'), 'released');
   });
 
   it('charge nobody for what a pod dials that has its fill, from the address of another', async () => {
     const ip = '10.244.0.6';
-    const kept = await other.tell(`keep ${metadataIp} 80`);
+    const kept = await other.send(`keep ${metadataIp} 80`);
     const port = Number(/ through (\d+) /.exec(kept)?.[1]);
     const load = (): bigint => {
       const native = nativeModule();
@@ -105,14 +105,14 @@ describe('the records of callers', { skip }, () => {
       return new DataView(value.buffer).getBigInt64(0, true);
     };
     assert.equal(load(), 1n);
-    assert.deepEqual(JSON.parse(await pod.tell(`flood ${limit}`)), { attested: limit });
+    assert.deepEqual(JSON.parse(await pod.send(`flood ${limit}`)), { attested: limit });
     await testBed.podA.run(`ip addr add ${ip}/32 dev lo`);
-    assert.equal(await pod.tell(`dial ${metadataIp} 80 ${ip} ${port}`), 'EPERM');
+    assert.equal(await pod.send(`dial ${metadataIp} 80 ${ip} ${port}`), 'EPERM');
     assert.equal(load(), 1n);
-    assert.match(await other.tell('ask'), attestedAs(other));
-    assert.equal(await other.tell('drop'), 'dropped');
+    assert.match(await other.send('ask'), attestedAs(other));
+    assert.equal(await other.send('drop'), 'dropped');
     await eventually(() => assert.equal(load(), 0n));
-    assert.equal(await pod.tell('ebb'), 'ebbed');
+    assert.equal(await pod.send('ebb'), 'ebbed');
     await testBed.podA.run(`ip addr del ${ip}/32 dev lo`);
   });
 
@@ -131,13 +131,13 @@ describe('the records of callers', { skip }, () => {
         localPort: listenPort,
       };
       const twins = `twins ${listenIp} ${port} ${metadataIp} 80 lo nmi0`;
-      assert.equal(await host.tell(`hold ${testBed.dialler.path} ${twins}`), 'dialled');
+      assert.equal(await host.send(`hold ${testBed.dialler.path} ${twins}`), 'dialled');
       assert.equal(redirect.attest(peer).kind, 'unavailable');
-      assert.equal(await host.tell('release'), 'released');
+      assert.equal(await host.send('release'), 'released');
       await eventually(() => assert.equal(redirect.attest(peer).kind, 'unattested'));
       // The agent's end of one of them may still be there, and resets another one from the same port.
       await eventually(async () => {
-        assert.match(await host.tell(`${dial} ${listenIp} ${port}`), attestedAs(host));
+        assert.match(await host.send(`${dial} ${listenIp} ${port}`), attestedAs(host));
       });
     },
   );

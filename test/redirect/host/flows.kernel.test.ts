@@ -27,8 +27,8 @@ describe('an installation by a process in the node', { skip }, () => {
   it('cuts what a pod opened before, and not what the node did', async () => {
     const pod = testBed.client(testBed.podA, 'poda/c1');
     const host = testBed.client(testBed.node, '/system/kubelet');
-    assert.match(await pod.tell(`keep ${metadataIp} 80`), /^cloud/);
-    assert.match(await host.tell(`keep ${metadataIp} 80`), /^cloud/);
+    assert.match(await pod.send(`keep ${metadataIp} 80`), /^cloud/);
+    assert.match(await host.send(`keep ${metadataIp} 80`), /^cloud/);
     const source = join(import.meta.dirname, '../../../src/redirect');
     const installer = testBed.node.start(`
       process.stdin.resume();
@@ -38,7 +38,7 @@ describe('an installation by a process in the node', { skip }, () => {
     `);
     const status = JSON.parse(await installer.line()) as { readonly changed: readonly string[] };
     assert.ok(status.changed.includes('1 older flows cut'), JSON.stringify(status));
-    assert.equal(await pod.tell('ask'), 'ECONNRESET');
-    assert.match(await host.tell('ask'), /^cloud/);
+    assert.equal(await pod.send('ask'), 'ECONNRESET');
+    assert.match(await host.send('ask'), /^cloud/);
   });
 });

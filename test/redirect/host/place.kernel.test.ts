@@ -17,7 +17,7 @@ const gatewayMac = '12:34:56:78:9a:bc';
 /** The kernel takes no news of a neighbor that it has heard of within this time. */
 const arpLockMs = 1_100;
 
-/** Answers each connection with the place of its client; `nmi0` stands for the agent's own link. */
+/** Answers each connection with the place of its client; `nmi0` is the agent's own link here. */
 const listener = `
   const { createServer } = require('node:net');
   import('${source}').then(({ placeOf, hasLink }) => {

@@ -34,7 +34,7 @@ describe('a Java machine in a pod', { skip }, () => {
   after(() => testBed.close());
 
   const dial = (...flags: readonly string[]) =>
-    pod.tell(['run', 'java', ...flags, source, metadataIp, metadataPort].join(' '));
+    pod.send(['run', 'java', ...flags, source, metadataIp, metadataPort].join(' '));
 
   it('would reach the cloud: the test can see a leak', async () => {
     assert.match(await dial(), /^cloud sees 10\.244\.0\.5 to\/169\.254\.169\.254:80$/);

@@ -108,7 +108,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(await saved(), installed);
     });
 
-    it('come back to the first place after a stranger went above', async () => {
+    it('come back to the first place after another rule was put above them', async () => {
       const good = await saved();
       await iptables('-I PREROUTING 1 -p tcp -j ACCEPT');
       await iptables('-I PREROUTING 1 -p udp -j ACCEPT');
@@ -141,7 +141,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(await saved(), good);
     });
 
-    it('stand once, however often they were added', async () => {
+    it('fixture once, however often they were added', async () => {
       const good = await saved();
       await iptables('-A PREROUTING -j aad-metadata');
       await iptables('-A PREROUTING -j aad-metadata');
@@ -406,7 +406,7 @@ describe('the guard', { skip }, () => {
     await using node = await openNamespace();
     await node.run('ip rule add pref 80 from 10.1.2.3 lookup 100');
     await node.run('ip rule add pref 81 to 169.254.169.254 ipproto udp prohibit');
-    const strangers = await node.run('ip -4 rule show');
+    const others = await node.run('ip -4 rule show');
     const redirect = openIptablesRedirect({ host: node.host });
     assert.equal((await redirect.install()).state, 'active');
     await node.run('ip rule del pref 79');
@@ -420,7 +420,7 @@ describe('the guard', { skip }, () => {
     assert.deepEqual(status.changed, ['guard rule 79 added', 'guard rule 80 added']);
     assert.equal(status.state, 'active');
     await redirect.remove();
-    assert.equal(await node.run('ip -4 rule show'), strangers);
+    assert.equal(await node.run('ip -4 rule show'), others);
   });
 
   it('goes when it is switched off', async () => {

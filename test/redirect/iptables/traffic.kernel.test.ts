@@ -97,7 +97,7 @@ const CLIENT = `
   });
 `;
 
-async function told(script: Script, order: string): Promise<string> {
+async function send(script: Script, order: string): Promise<string> {
   script.say(order);
   return script.line();
 }
@@ -120,7 +120,7 @@ interface Leak {
 }
 
 /** What others have in the tables, as a dump from before the redirect. */
-const STRANGERS = `*nat
+const OTHER_TOOLS = `*nat
 :PREROUTING ACCEPT [0:0]
 :POSTROUTING ACCEPT [0:0]
 :KUBE-SERVICES - [0:0]
@@ -248,43 +248,43 @@ for (const backend of ['nft', 'legacy'] as const) {
     });
 
     it('reaches the cloud without it: the test can see a leak', async () => {
-      assert.equal(await told(pod, 'dial'), 'cloud sees 10.244.0.5');
-      assert.equal(await told(host, 'dial'), 'cloud sees 10.0.0.4');
+      assert.equal(await send(pod, 'dial'), 'cloud sees 10.244.0.5');
+      assert.equal(await send(host, 'dial'), 'cloud sees 10.0.0.4');
     });
 
     it('reaches the agent, which sees the pod’s own address', async () => {
       await redirectOf(testBed.node).install();
       const leaked = await testBed.leakedDuring(async () => {
-        assert.equal(await told(pod, 'dial'), 'agent sees 10.244.0.5');
+        assert.equal(await send(pod, 'dial'), 'agent sees 10.244.0.5');
       });
       assert.deepEqual(leaked, NOTHING);
-      assert.equal(await told(host, 'dial'), 'cloud sees 10.0.0.4');
+      assert.equal(await send(host, 'dial'), 'cloud sees 10.0.0.4');
     });
 
     it('loses the connection that it opened before, and the node keeps its own', async () => {
-      assert.equal(await told(pod, 'keep'), 'cloud sees 10.244.0.5');
-      assert.equal(await told(host, 'keep'), 'cloud sees 10.0.0.4');
+      assert.equal(await send(pod, 'keep'), 'cloud sees 10.244.0.5');
+      assert.equal(await send(host, 'keep'), 'cloud sees 10.0.0.4');
       const status = await redirectOf(testBed.node).install();
       assert.ok(
         status.changed?.some((change) => change.endsWith('older flows cut')),
         JSON.stringify(status),
       );
       const leaked = await testBed.leakedDuring(async () => {
-        assert.equal(await told(pod, 'ask'), 'ECONNRESET');
+        assert.equal(await send(pod, 'ask'), 'ECONNRESET');
       });
       assert.deepEqual(leaked, NOTHING);
-      assert.equal(await told(host, 'ask'), 'cloud sees 10.0.0.4');
+      assert.equal(await send(host, 'ask'), 'cloud sees 10.0.0.4');
     });
 
     it('keeps its connection to the agent over a second installation', async () => {
       await redirectOf(testBed.node).install();
-      assert.equal(await told(pod, 'keep'), 'agent sees 10.244.0.5');
+      assert.equal(await send(pod, 'keep'), 'agent sees 10.244.0.5');
       assert.deepEqual((await redirectOf(testBed.node).install()).changed, []);
-      assert.equal(await told(pod, 'ask'), 'agent sees 10.244.0.5');
+      assert.equal(await send(pod, 'ask'), 'agent sees 10.244.0.5');
     });
 
     it('is held by the guard where older connections cannot be cut', async () => {
-      assert.equal(await told(pod, 'keep'), 'cloud sees 10.244.0.5');
+      assert.equal(await send(pod, 'keep'), 'cloud sees 10.244.0.5');
       const bare: Host = {
         ...testBed.node.host,
         cutFlows: () =>
@@ -295,7 +295,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.match(status.detail, /older flows not cut: list flows: Protocol not supported/);
       const earlier = await counter(testBed.node, 'Icmp', 'OutDestUnreachs');
       const leaked = await testBed.leakedDuring(async () => {
-        assert.equal(await told(pod, 'send'), 'sent');
+        assert.equal(await send(pod, 'send'), 'sent');
         const deadlineMs = performance.now() + 5000;
         while ((await counter(testBed.node, 'Icmp', 'OutDestUnreachs')) === earlier) {
           assert.ok(performance.now() < deadlineMs, 'the guard refused nothing');
@@ -310,18 +310,18 @@ for (const backend of ['nft', 'legacy'] as const) {
       const leaked = await testBed.leakedDuring(async () => {
         // An address that nothing was refused to yet: the kernel sends a source few such errors at
         // once and then less than one a second.
-        assert.equal(await told(pod, 'dial 10.244.0.6'), 'EHOSTUNREACH');
+        assert.equal(await send(pod, 'dial 10.244.0.6'), 'EHOSTUNREACH');
       });
       assert.deepEqual(leaked, NOTHING);
-      assert.equal(await told(host, 'dial'), 'cloud sees 10.0.0.4');
+      assert.equal(await send(host, 'dial'), 'cloud sees 10.0.0.4');
       assert.equal((await redirectOf(testBed.node).install()).state, 'active');
-      assert.equal(await told(pod, 'dial'), 'agent sees 10.244.0.5');
+      assert.equal(await send(pod, 'dial'), 'agent sees 10.244.0.5');
     });
 
     it('would get to the cloud then without the guard', async () => {
       await redirectOf(testBed.node, { guard: false }).install();
       await testBed.flushEverything();
-      assert.equal(await told(pod, 'dial'), 'cloud sees 10.244.0.5');
+      assert.equal(await send(pod, 'dial'), 'cloud sees 10.244.0.5');
     });
 
     it('finds no moment between two sets of rules, also without the guard', async () => {
@@ -335,12 +335,12 @@ for (const backend of ['nft', 'legacy'] as const) {
       });
       await here.install();
       const leaked = await testBed.leakedDuring(async () => {
-        assert.equal(await told(pod, 'storm'), 'storming');
+        assert.equal(await send(pod, 'storm'), 'storming');
         for (let round = 0; round < 4; round += 1) {
           assert.equal((await there.install()).state, 'active');
           assert.equal((await here.install()).state, 'active');
         }
-        const seen = await told(pod, 'calm');
+        const seen = await send(pod, 'calm');
         assert.match(seen, /"agent sees 10\.244\.0\.5":\d{2,}/);
         assert.doesNotMatch(seen, /cloud sees/);
       });
@@ -358,7 +358,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       const redirect = openIptablesRedirect({ host: node.host, guard: false });
       assert.match((await redirect.install()).detail, new RegExp(`^iptables ${backend};`));
       const leaked = await testBed.leakedDuring(async () => {
-        assert.equal(await told(pod, 'storm'), 'storming');
+        assert.equal(await send(pod, 'storm'), 'storming');
         for (const [from, to] of [
           [backend, other],
           [other, backend],
@@ -372,7 +372,7 @@ for (const backend of ['nft', 'legacy'] as const) {
           assert.equal(status.state, 'active');
           assert.ok(status.changed?.includes(`chain aad-metadata removed from ${from}`));
         }
-        const seen = await told(pod, 'calm');
+        const seen = await send(pod, 'calm');
         assert.match(seen, /"agent sees 10\.244\.0\.5":\d{2,}/);
         assert.doesNotMatch(seen, /cloud sees/);
       });
@@ -381,7 +381,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(leaked.connections, 0);
     });
 
-    it('outlives a hundred strangers under load, each repaired by the next check, and nobody else’s rules change by it', async (context: TestContext) => {
+    it('outlives a hundred others under load, each repaired by the next check, and nobody else’s rules change by it', async (context: TestContext) => {
       const { node } = testBed;
       const iptables = (args: string) => node.run(`iptables-${backend} -t nat ${args}`);
       const restore = (text: string, how = '') =>
@@ -393,7 +393,7 @@ for (const backend of ['nft', 'legacy'] as const) {
         () => iptables('-D PREROUTING -j aad-metadata'),
         () => iptables(`-I aad-metadata 1 ${accept}`),
         () => iptables('-F PREROUTING'),
-        () => restore(STRANGERS),
+        () => restore(OTHER_TOOLS),
         async () => {
           await iptables('-D PREROUTING -j aad-metadata');
           await iptables('-A PREROUTING -j aad-metadata');
@@ -408,7 +408,7 @@ for (const backend of ['nft', 'legacy'] as const) {
           ...routing.filter((line) => !/^(?:79|80|81|82):/.test(line)),
         ].map((line) => line.replace(/\[\d+:\d+\]/, '[]'));
       };
-      await restore(STRANGERS, ' --noflush');
+      await restore(OTHER_TOOLS, ' --noflush');
       // The cloud still asks for the end of connections of the tests before; when the guard is taken
       // away, the pod's reply to that gets through.
       await testBed.cloud.run('ss -K state all dst 10.244.0.0/24');
@@ -437,7 +437,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       let slowestMs = 0;
       let longestIdleMs = 0;
       const leaked = await testBed.leakedDuring(async () => {
-        assert.equal(await told(pod, 'storm'), 'storming');
+        assert.equal(await send(pod, 'storm'), 'storming');
         for (let round = 0; round < 100; round += 1) {
           // In turn, but not always after the same one.
           const attack = attacks[(round * 3 + Math.floor(round / 8)) % attacks.length];
@@ -459,7 +459,7 @@ for (const backend of ['nft', 'legacy'] as const) {
           assert.deepEqual((await reader.verify()).problems, [], `round ${round}`);
           assert.deepEqual(await foreign(), theirs, `round ${round}`);
         }
-        const seen = await told(pod, 'calm');
+        const seen = await send(pod, 'calm');
         assert.match(seen, /"agent sees 10\.244\.0\.5":\d{2,}/);
         assert.doesNotMatch(seen, /cloud sees/);
       });
@@ -475,7 +475,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       await redirectOf(testBed.node).install();
       await agent.stop();
       const leaked = await testBed.leakedDuring(async () => {
-        assert.equal(await told(pod, 'dial'), 'ECONNREFUSED');
+        assert.equal(await send(pod, 'dial'), 'ECONNREFUSED');
       });
       assert.deepEqual(leaked, NOTHING);
     });
@@ -483,7 +483,7 @@ for (const backend of ['nft', 'legacy'] as const) {
     it('reaches the cloud again when the redirect is removed', async () => {
       await redirectOf(testBed.node).install();
       await redirectOf(testBed.node).remove();
-      assert.equal(await told(pod, 'dial'), 'cloud sees 10.244.0.5');
+      assert.equal(await send(pod, 'dial'), 'cloud sees 10.244.0.5');
     });
   });
 }

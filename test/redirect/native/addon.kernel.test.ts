@@ -296,11 +296,11 @@ describe('cutting tracked connections by netlink', { skip }, () => {
   it('forgets those of pods, and spares sources, other answerers and other ports', async () => {
     const { metadataIp } = DEFAULT_TARGET;
     const pods = [testBed.client(testBed.podA, 'poda/c1'), testBed.client(testBed.podB, 'podb/c1')];
-    for (const pod of pods) assert.match(await pod.tell(`keep ${metadataIp} 80`), /^cloud/);
+    for (const pod of pods) assert.match(await pod.send(`keep ${metadataIp} 80`), /^cloud/);
     const elsewhere = testBed.client(testBed.podA, 'poda/c2');
-    assert.match(await elsewhere.tell(`keep ${metadataIp} 8080`), /^cloud/);
+    assert.match(await elsewhere.send(`keep ${metadataIp} 8080`), /^cloud/);
     const host = testBed.client(testBed.node, '/system/kubelet');
-    assert.match(await host.tell(`keep ${metadataIp} 80`), /^cloud/);
+    assert.match(await host.send(`keep ${metadataIp} 80`), /^cloud/);
 
     assert.equal(await cut(metadataIp, ['10.0.0.4']), '0');
     assert.equal(await cut('169.254.25.79', ['10.0.0.4', '10.244.0.6']), '1');
@@ -308,6 +308,6 @@ describe('cutting tracked connections by netlink', { skip }, () => {
     assert.equal(await cut('169.254.25.79', ['10.0.0.4']), '0');
     assert.equal(await cut(metadataIp, []), '0');
     assert.equal(await cut(undefined, []), '1');
-    assert.match(await elsewhere.tell('ask'), /^cloud/);
+    assert.match(await elsewhere.send('ask'), /^cloud/);
   });
 });

@@ -1,6 +1,6 @@
 /**
- * The way of a request with a cheaper parser and a cheaper writer: usual token requests whose right
- * stands and whose token is in memory. Whatever needs more than that goes to `node:http`, with what
+ * Serves requests with a cheaper parser and a cheaper writer: usual token requests whose decision
+ * is valid and whose token is in memory. All others go to `node:http`, with what
  * was decided for it.
  */
 import { randomUUID } from 'node:crypto';

@@ -44,7 +44,7 @@ function targetEndOf({ target }: KnownRequest): number {
   return targetFrom + target.length;
 }
 
-/** All behind the target says the same, though it may stand at another place. */
+/** The bytes after the target are equal, though their offset may differ. */
 function endsAlike(bytes: Buffer, known: KnownRequest): boolean {
   const shift = bytes.length - known.bytes.length;
   let from = targetEndOf(known);
@@ -57,7 +57,7 @@ function endsAlike(bytes: Buffer, known: KnownRequest): boolean {
   return isEqual(bytes, known.bytes, from, known.bytes.length, shift);
 }
 
-/** @param shift how much later they stand in the one than in the other. */
+/** @param shift offset of the bytes in the one, minus their offset in the other. */
 function isEqual(one: Buffer, other: Buffer, from: number, to: number, shift: number): boolean {
   return one.compare(other, from, to, from + shift, to + shift) === 0;
 }

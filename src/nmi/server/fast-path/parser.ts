@@ -68,7 +68,7 @@ export function parseTarget(beginning: string, length: number): string | undefin
   return visible.test(target) ? target : undefined;
 }
 
-/** @returns whether bytes may stand in a header's value, whichever it is. */
+/** @returns whether bytes are valid in any header's value. */
 export function isHeaderText(bytes: Uint8Array, { from, to }: Span): boolean {
   for (let index = from; index < to; index++) {
     const byte = bytes[index] ?? 0;

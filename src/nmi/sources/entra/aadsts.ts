@@ -26,7 +26,7 @@ export type EntraReason = Exclude<
 interface ReasonRow {
   /** How long asking again for the same is useless. */
   readonly cooldownMs: number;
-  /** OAuth errors that are relayed as they came; the first stands for any other. Empty: none is. */
+  /** OAuth errors that are relayed as they came; any other is replaced by the first. Empty: none is. */
   readonly errors: readonly string[];
 }
 
@@ -43,7 +43,7 @@ const reasons = {
 
 interface CodeRow {
   readonly reason: EntraReason;
-  /** Stands in where Entra ID's own OAuth error is not one of the reason's. */
+  /** Used where Entra ID's own OAuth error is not one of the reason's. */
   readonly error: string | undefined;
 }
 

@@ -39,7 +39,7 @@ const assertionType = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer';
 
 let authority: LabAuthority;
 let certificate: ClientCertificate;
-let stranger: ClientCertificate;
+let untrusted: ClientCertificate;
 let entra: FakeEntra;
 let agent: Agent;
 let web: EntraApplication;
@@ -47,7 +47,7 @@ let web: EntraApplication;
 before(async () => {
   authority = await createLabAuthority(clock);
   certificate = await authority.issueClient('web');
-  stranger = await authority.issueClient('stranger');
+  untrusted = await authority.issueClient('untrusted');
   entra = await openFakeEntra({ tls: await authority.issueServer(['127.0.0.1']), clock });
   agent = new Agent({ connect: { ca: authority.certificatePem } });
 });
@@ -497,13 +497,13 @@ describe('fake Entra ID: assertions of the application itself', () => {
   });
 
   it('700027: a certificate that is not registered, has expired, or did not sign', async () => {
-    const unknown = withAssertion(ownAssertion({}, {}, stranger));
+    const unknown = withAssertion(ownAssertion({}, {}, untrusted));
     const { body } = await assertRefused(unknown, 401, 700027, /The key was not found/);
-    assert.ok(String(body['error_description']).includes(`'${stranger.thumbprintSha256}'`));
+    assert.ok(String(body['error_description']).includes(`'${untrusted.thumbprintSha256}'`));
     const pretending = ownAssertion(
       {},
       { 'x5t#S256': thumbprint(certificate.thumbprintSha256, 'base64url') },
-      stranger,
+      untrusted,
     );
     await assertRefused(withAssertion(pretending), 401, 700027, /did not match/);
     // Signed by one algorithm, declared as the other.

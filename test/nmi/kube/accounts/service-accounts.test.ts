@@ -65,7 +65,7 @@ function rawAccount(clientId: string, tenantId = ''): unknown {
 const demo = { namespace: 'default', name: 'demo' };
 const staleLimitMs = 5 * minuteMs;
 
-function stand(options: Partial<ServiceAccountsOptions> = {}) {
+function fixture(options: Partial<ServiceAccountsOptions> = {}) {
   const reader = new HeldReader();
   const clock = new HandClock();
   const accounts = createServiceAccounts({ client: reader, clock, staleLimitMs, ...options });
@@ -168,7 +168,7 @@ describe('the annotations of a service account', () => {
   });
 
   it('are read once for all who ask at the same time', async () => {
-    const { accounts, reader, changes, land, peekFresh } = stand();
+    const { accounts, reader, changes, land, peekFresh } = fixture();
     for (let time = 0; time < 100; time++) {
       assert.equal(accounts.peek(demo), undefined);
       assert.equal(peekFresh(), undefined);
@@ -182,7 +182,7 @@ describe('the annotations of a service account', () => {
   });
 
   it('answer from memory for a minute, and from memory while they are read again', async () => {
-    const { learn, land, peek, peekFresh, reader, clock, changes } = stand();
+    const { learn, land, peek, peekFresh, reader, clock, changes } = fixture();
     await learn('c-1');
     clock.advance(minuteMs - 1);
     assert.deepEqual(peek(), app('c-1'));
@@ -208,7 +208,7 @@ describe('the annotations of a service account', () => {
   });
 
   it('that nobody has asked for in two minutes are read before they decide anything', async () => {
-    const { learn, land, peek, peekFresh, reader, clock, changes } = stand();
+    const { learn, land, peek, peekFresh, reader, clock, changes } = fixture();
     await learn('c-1');
     clock.advance(2 * minuteMs + 1);
     assert.deepEqual(peek(), app('c-1'));
@@ -222,7 +222,7 @@ describe('the annotations of a service account', () => {
   });
 
   it('go on deciding for five minutes when their read does not end soon', async () => {
-    const { learn, peekFresh, clock, changes } = stand();
+    const { learn, peekFresh, clock, changes } = fixture();
     await learn('c-1');
     clock.advance(2 * minuteMs + 1);
     assert.equal(peekFresh(), undefined);
@@ -239,7 +239,7 @@ describe('the annotations of a service account', () => {
   });
 
   it('go on deciding for five minutes when they cannot be read, and wake who waits', async () => {
-    const { learn, land, peek, peekFresh, clock, changes, reader } = stand();
+    const { learn, land, peek, peekFresh, clock, changes, reader } = fixture();
     await learn('c-1');
     clock.advance(2 * minuteMs + 1);
     assert.equal(peekFresh(), undefined);
@@ -267,7 +267,7 @@ describe('the annotations of a service account', () => {
   });
 
   it('are told to have changed when their account vanishes and when it returns', async () => {
-    const { learn, land, peek, clock, changes, accounts } = stand();
+    const { learn, land, peek, clock, changes, accounts } = fixture();
     await learn('c-1');
     clock.advance(minuteMs);
     peek();
@@ -287,7 +287,7 @@ describe('the annotations of a service account', () => {
   });
 
   it('that name no application are asked for again within seconds', async () => {
-    const { learn, land, peek, clock, reader } = stand();
+    const { learn, land, peek, clock, reader } = fixture();
     await learn('');
     clock.advance(5 * secMs);
     assert.deepEqual(peek(), app(''));
@@ -299,7 +299,7 @@ describe('the annotations of a service account', () => {
   });
 
   it('stay known for as long as the server cannot be asked', async () => {
-    const { learn, land, peek, clock, reader, changes } = stand();
+    const { learn, land, peek, clock, reader, changes } = fixture();
     await learn('c-1');
     clock.advance(minuteMs);
     let tries = 0;
@@ -321,7 +321,7 @@ describe('the annotations of a service account', () => {
 
   it('cannot be had from a failing server, which is not asked more than once a second', async () => {
     const failures: string[] = [];
-    const { reader, clock, changes, land, peek, peekFresh } = stand({
+    const { reader, clock, changes, land, peek, peekFresh } = fixture({
       onUnreadable: ({ name }, { kind }) => failures.push(`${name} ${kind}`),
     });
     const refuse = (read: Read): void => {
@@ -358,7 +358,7 @@ describe('the annotations of a service account', () => {
       [7 * secMs, 7 * secMs],
       [3600 * secMs, minuteMs],
     ] as const) {
-      const { learn, land, peek, reader, clock } = stand();
+      const { learn, land, peek, reader, clock } = fixture();
       await learn('c-1');
       clock.advance(minuteMs);
       peek();
@@ -375,7 +375,7 @@ describe('the annotations of a service account', () => {
   });
 
   it('take a bounded place, the least recently used out first', async () => {
-    const { accounts, land } = stand({ max: 2 });
+    const { accounts, land } = fixture({ max: 2 });
     const account = (name: string): ObjectName => ({ namespace: 'default', name });
     const learn = async (name: string): Promise<void> => {
       accounts.peek(account(name));
@@ -398,7 +398,7 @@ describe('the annotations of a service account', () => {
     const onObserverError = (error: unknown): void => {
       errors.push(error);
     };
-    const { accounts, learn, changes } = stand({ onObserverError });
+    const { accounts, learn, changes } = fixture({ onObserverError });
     const unsubscribe = accounts.onChange(() => {
       throw new Error('mine');
     });
@@ -448,7 +448,7 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
 /** Runs the steps against a server whose accounts change, and checks after each. */
 async function runSteps(steps: readonly Step[], isTight: boolean): Promise<void> {
   const max = isTight ? 2 : 10;
-  const { accounts, reader, clock } = stand({ max });
+  const { accounts, reader, clock } = fixture({ max });
   /** What the server says now, and what it last said in an answer. */
   const clientIds = new Map<string, string>();
   const said = new Map<string, string>();

@@ -7,7 +7,7 @@ import {
   type ElectionTiming,
 } from '../../../../src/nmi/kube/lease/leader-election.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
-import { pass } from '../../../support/token-stand.ts';
+import { pass } from '../../../support/token-fixture.ts';
 import { keptLog } from '../kube-test-bed.ts';
 
 const timing: ElectionTiming = {
@@ -52,12 +52,12 @@ function conflict(): KubeError {
 
 /** One candidate; `clock` is its own, so that two may differ. */
 function run(server: LeaseServer, identity: string, clock: HandClock, random = 0.5) {
-  const stand = { failure: undefined as KubeError | undefined, leads: 0, led: 0 };
+  const fixture = { failure: undefined as KubeError | undefined, leads: 0, led: 0 };
   const log = keptLog();
   const call = async (name: string, work: () => unknown): Promise<unknown> => {
     server.calls.push(`${identity} ${name}`);
     await Promise.resolve();
-    if (stand.failure !== undefined) throw stand.failure;
+    if (fixture.failure !== undefined) throw fixture.failure;
     return work();
   };
   const election = new LeaderElection({
@@ -91,17 +91,17 @@ function run(server: LeaseServer, identity: string, clock: HandClock, random = 0
     timing,
     random: () => random,
     lead: () => {
-      stand.leads += 1;
-      stand.led += 1;
+      fixture.leads += 1;
+      fixture.led += 1;
       return {
         [Symbol.asyncDispose]: () => {
-          stand.leads -= 1;
+          fixture.leads -= 1;
           return Promise.resolve();
         },
       };
     },
   });
-  return { election, stand, log, clock };
+  return { election, fixture, log, clock };
 }
 
 /** Time for both, in steps that no deadline is as short as. */
@@ -116,13 +116,13 @@ async function passBoth(one: HandClock, other: HandClock, ms: number, check = ()
 describe('an election by a Lease', () => {
   it('makes the first candidate the leader, which renews', async () => {
     const server = new LeaseServer();
-    const { election, stand, clock } = run(server, 'a', new HandClock());
+    const { election, fixture, clock } = run(server, 'a', new HandClock());
     await pass(clock, 4_000);
     assert.deepEqual(server.calls, [], 'nodes that start together do not look together');
     await pass(clock, 2_000);
-    assert.deepEqual([election.isLeader, stand.leads, server.holder], [true, 1, 'a']);
+    assert.deepEqual([election.isLeader, fixture.leads, server.holder], [true, 1, 'a']);
     await pass(clock, 600_000);
-    assert.deepEqual([election.isLeader, stand.leads, stand.led], [true, 1, 1]);
+    assert.deepEqual([election.isLeader, fixture.leads, fixture.led], [true, 1, 1]);
     const puts = server.calls.filter((call) => call === 'a put').length;
     assert.ok(puts >= 38 && puts <= 41, `${puts} renewals in ten minutes`);
   });
@@ -137,7 +137,7 @@ describe('an election by a Lease', () => {
         assert.ok(!b.election.isLeader && a.election.isLeader);
         return undefined;
       });
-      assert.deepEqual([server.holder, b.stand.led], ['a', 0]);
+      assert.deepEqual([server.holder, b.fixture.led], ['a', 0]);
       const gets = server.calls.filter((call) => call === 'b get').length;
       assert.ok(gets >= 14 && gets <= 16, `a look every two minutes: ${gets} in half an hour`);
     }
@@ -149,7 +149,7 @@ describe('an election by a Lease', () => {
     const b = run(server, 'b', new HandClock());
     await passBoth(a.clock, b.clock, 20_000);
     const [dead, heir] = a.election.isLeader ? [a, b] : [b, a];
-    // Its clock stands still from now on, as that of a process that is stopped.
+    // Its clock stops here, as that of a process that is stopped.
     let waitedMs = 0;
     while (!heir.election.isLeader) {
       await pass(heir.clock, 1_000);
@@ -160,27 +160,27 @@ describe('an election by a Lease', () => {
     assert.equal(server.spec?.['leaseTransitions'], 1);
     // It goes on, and learns that its time is over before it leads again.
     await pass(dead.clock, 41_000);
-    assert.deepEqual([dead.election.isLeader, dead.stand.leads], [false, 0]);
-    assert.deepEqual([heir.election.isLeader, heir.stand.leads], [true, 1]);
+    assert.deepEqual([dead.election.isLeader, dead.fixture.leads], [false, 0]);
+    assert.deepEqual([heir.election.isLeader, heir.fixture.leads], [true, 1]);
   });
 
   it('stops leading before another can begin, when renewals fail', async () => {
     const server = new LeaseServer();
     const a = run(server, 'a', new HandClock());
     await pass(a.clock, 6_000);
-    a.stand.failure = new KubeError('NETWORK', 'away');
+    a.fixture.failure = new KubeError('NETWORK', 'away');
     await pass(a.clock, 30_000);
     assert.ok(a.election.isLeader, 'two renewals may fail');
     await pass(a.clock, 25_000);
-    assert.deepEqual([a.election.isLeader, a.stand.leads], [false, 0]);
+    assert.deepEqual([a.election.isLeader, a.fixture.leads], [false, 0]);
     assert.deepEqual(
       a.log.lines.map(({ message }) => message),
       ['Lease acquired', 'failed to read or write Lease', 'Lease lost'],
       'one line for all tries',
     );
-    a.stand.failure = undefined;
+    a.fixture.failure = undefined;
     await pass(a.clock, 400_000);
-    assert.deepEqual([a.election.isLeader, a.stand.leads, a.stand.led], [true, 1, 2]);
+    assert.deepEqual([a.election.isLeader, a.fixture.leads, a.fixture.led], [true, 1, 2]);
   });
 
   it('goes on when the answer to a renewal was lost', async () => {
@@ -189,7 +189,7 @@ describe('an election by a Lease', () => {
     await pass(a.clock, 6_000);
     server.write(server.lease);
     await pass(a.clock, 120_000);
-    assert.deepEqual([a.election.isLeader, a.stand.leads, a.stand.led], [true, 1, 1]);
+    assert.deepEqual([a.election.isLeader, a.fixture.leads, a.fixture.led], [true, 1, 1]);
   });
 
   it('is over at once when another candidate took the Lease, or it was deleted', async () => {
@@ -198,14 +198,14 @@ describe('an election by a Lease', () => {
     await pass(a.clock, 6_000);
     server.write({ spec: { holderIdentity: 'b' } });
     await pass(a.clock, 16_000);
-    assert.deepEqual([a.election.isLeader, a.stand.leads, server.holder], [false, 0, 'b']);
+    assert.deepEqual([a.election.isLeader, a.fixture.leads, server.holder], [false, 0, 'b']);
     await pass(a.clock, 400_000);
     assert.ok(a.election.isLeader, 'which nobody renewed');
     server.lease = undefined;
     await pass(a.clock, 16_000);
-    assert.deepEqual([a.election.isLeader, a.stand.leads], [false, 0]);
+    assert.deepEqual([a.election.isLeader, a.fixture.leads], [false, 0]);
     await pass(a.clock, 200_000);
-    assert.deepEqual([a.election.isLeader, a.stand.led], [true, 3]);
+    assert.deepEqual([a.election.isLeader, a.fixture.led], [true, 3]);
   });
 
   it('is given up with its disposal, and the Lease is free at once', async () => {
@@ -213,7 +213,7 @@ describe('an election by a Lease', () => {
     const a = run(server, 'a', new HandClock());
     await pass(a.clock, 6_000);
     await a.election[Symbol.asyncDispose]();
-    assert.deepEqual([a.stand.leads, server.holder, a.clock.armed.length], [0, '', 0]);
+    assert.deepEqual([a.fixture.leads, server.holder, a.clock.armed.length], [0, '', 0]);
     const b = run(server, 'b', new HandClock());
     await pass(b.clock, 6_000);
     assert.ok(b.election.isLeader);
@@ -222,11 +222,11 @@ describe('an election by a Lease', () => {
   it('asks for a right that is missing every ten minutes or less often, and logs it once', async () => {
     const server = new LeaseServer();
     const a = run(server, 'a', new HandClock());
-    a.stand.failure = new KubeError('FORBIDDEN', 'no', { status: 403 });
+    a.fixture.failure = new KubeError('FORBIDDEN', 'no', { status: 403 });
     await pass(a.clock, 7_200_000);
     assert.ok(server.calls.length >= 7 && server.calls.length <= 12, `${server.calls.length}`);
     assert.equal(a.log.lines.length, 1);
-    a.stand.failure = undefined;
+    a.fixture.failure = undefined;
     await pass(a.clock, 1_200_000);
     assert.ok(a.election.isLeader);
   });

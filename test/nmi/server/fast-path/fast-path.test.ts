@@ -10,8 +10,8 @@ import { createServiceAccounts } from '../../../../src/nmi/kube/accounts/service
 import type { Attestation } from '../../../../src/redirect/redirect.ts';
 import { createBinding, createIdentity, createPod } from '../../../support/cache-objects.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
-import { FastConnection, openEndpointStand } from '../../../support/token-endpoint-stand.ts';
-import { pass } from '../../../support/token-stand.ts';
+import { FastConnection, openEndpointFixture } from '../../../support/token-endpoint-fixture.ts';
+import { pass } from '../../../support/token-fixture.ts';
 
 const target =
   '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';
@@ -26,50 +26,50 @@ function open() {
     client: { getJson: () => Promise.resolve({ metadata: { annotations: { ...annotations } } }) },
   });
   const workloadIdentities = new WorkloadIdentities(accounts, 'tenant.example');
-  const stand = openEndpointStand(clock, workloadIdentities);
+  const fixture = openEndpointFixture(clock, workloadIdentities);
   const connect = (attestation: Attestation) => {
     const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, attestation, () => 'uid-p');
-    const connection = new FastConnection(stand.fastPath, caller);
+    const connection = new FastConnection(fixture.fastPath, caller);
     return () => connection.ask(target);
   };
   const isServed = connect({ kind: 'by-address' });
-  return { ...stand, clock, annotations, isServed, connect };
+  return { ...fixture, clock, annotations, isServed, connect };
 }
 
-function serve(stand: ReturnType<typeof open>): void {
-  stand.pods.upsert(createPod({ ips: ['10.0.0.1'], labels: { aadpodidbinding: 'label' } }));
-  stand.grants.identities.upsert(createIdentity({ clientId }));
-  stand.grants.bindings.upsert(createBinding());
+function serve(fixture: ReturnType<typeof open>): void {
+  fixture.pods.upsert(createPod({ ips: ['10.0.0.1'], labels: { aadpodidbinding: 'label' } }));
+  fixture.grants.identities.upsert(createIdentity({ clientId }));
+  fixture.grants.bindings.upsert(createBinding());
 }
 
 describe('the fast path on a kept connection', () => {
   it('answers each request by what it asks for, whatever was asked before', () => {
-    const stand = open();
-    serve(stand);
+    const fixture = open();
+    serve(fixture);
     const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
-    const connection = new FastConnection(stand.fastPath, caller);
+    const connection = new FastConnection(fixture.fastPath, caller);
     const other = target.replace('vault', 'storage');
     for (const asked of [target, other, other, target]) {
       assert.ok(connection.ask(asked));
-      assert.equal(stand.hits.at(-1)?.target, asked);
+      assert.equal(fixture.hits.at(-1)?.target, asked);
     }
   });
 
   it('gives no token from memory to a request for a new one', () => {
-    const stand = open();
-    serve(stand);
+    const fixture = open();
+    serve(fixture);
     const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
-    const connection = new FastConnection(stand.fastPath, caller);
+    const connection = new FastConnection(fixture.fastPath, caller);
     assert.ok(!connection.ask(`${target}&bypass_cache=true`));
     assert.ok(connection.ask(`${target}&bypass_cache=false`));
   });
 
   it('gives a connection away that drains, since its answer must say so', () => {
-    const stand = open();
-    serve(stand);
+    const fixture = open();
+    serve(fixture);
     const state = { isDraining: false };
     const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
-    const connection = new FastConnection(stand.fastPath, caller, () => state.isDraining);
+    const connection = new FastConnection(fixture.fastPath, caller, () => state.isDraining);
     assert.ok(connection.ask(target));
     state.isDraining = true;
     assert.ok(!connection.ask(target));
@@ -79,7 +79,7 @@ describe('the fast path on a kept connection', () => {
     const pod = createPod({ ips: ['10.0.0.1'], labels: { aadpodidbinding: 'label' } });
     const identity = createIdentity({ clientId });
     const binding = createBinding();
-    const losses: readonly ((stand: ReturnType<typeof open>) => void)[] = [
+    const losses: readonly ((fixture: ReturnType<typeof open>) => void)[] = [
       ({ pods }) => {
         pods.remove(pod);
       },
@@ -100,14 +100,14 @@ describe('the fast path on a kept connection', () => {
       },
     ];
     for (const lose of losses) {
-      const stand = open();
-      stand.pods.upsert(pod);
-      stand.grants.identities.upsert(identity);
-      stand.grants.bindings.upsert(binding);
-      assert.ok(stand.isServed());
-      assert.ok(stand.isServed());
-      lose(stand);
-      assert.equal(stand.isServed(), false, lose.toString());
+      const fixture = open();
+      fixture.pods.upsert(pod);
+      fixture.grants.identities.upsert(identity);
+      fixture.grants.bindings.upsert(binding);
+      assert.ok(fixture.isServed());
+      assert.ok(fixture.isServed());
+      lose(fixture);
+      assert.equal(fixture.isServed(), false, lose.toString());
     }
   });
 
@@ -136,19 +136,19 @@ describe('the fast path on a kept connection', () => {
   });
 
   it('ends when the service account loses its application, though nobody asks but this client', async () => {
-    const stand = open();
-    stand.annotations['azure.workload.identity/client-id'] = clientId;
+    const fixture = open();
+    fixture.annotations['azure.workload.identity/client-id'] = clientId;
     const labels = { 'azure.workload.identity/use': 'true' };
-    stand.pods.upsert(createPod({ ips: ['10.0.0.1'], labels, serviceAccount: 'robot' }));
-    assert.equal(stand.isServed(), false, 'it is being read');
+    fixture.pods.upsert(createPod({ ips: ['10.0.0.1'], labels, serviceAccount: 'robot' }));
+    assert.equal(fixture.isServed(), false, 'it is being read');
     await nextTurn();
-    assert.ok(stand.isServed());
-    delete stand.annotations['azure.workload.identity/client-id'];
+    assert.ok(fixture.isServed());
+    delete fixture.annotations['azure.workload.identity/client-id'];
     let servedS = 0;
-    while (stand.isServed()) {
+    while (fixture.isServed()) {
       servedS += 10;
       assert.ok(servedS <= 180, 'served three minutes after the annotation had gone');
-      await pass(stand.clock, 10_000);
+      await pass(fixture.clock, 10_000);
       await nextTurn();
     }
   });

@@ -29,7 +29,7 @@ describe('a request that is recognised by an earlier one', () => {
     assert.equal(read(sdk('1'.repeat(36)), first), first);
   });
 
-  it('may have another target, and names then stand elsewhere', () => {
+  it('may have another target, and names then fixture elsewhere', () => {
     const first = read(sdk('a'));
     const other = read(sdk('b', `${target}&client_id=1`), first);
     assert.equal(other?.target, `${target}&client_id=1`);

@@ -31,7 +31,7 @@ describe('a request of the usual shape', () => {
     assert.equal(last?.isLast, true);
   });
 
-  it('says where its names stand', () => {
+  it('says where its names fixture', () => {
     const text = head(['x-ms-client-request-id: 1', 'Metadata: true', 'Traceparent:', 'X-Id: 2']);
     const ids = parseCanonicalRequest(text)?.ids.map(({ from, to }) => text.slice(from, to));
     assert.deepEqual(ids, [' 1', '']);

@@ -184,8 +184,8 @@ describe('trust on the way to Entra ID', () => {
   it('is in the authorities of the file, beside those of the system', async () => {
     await using server = await openTokenServer();
     server.answerWith(json(200, {}));
-    await using stranger = open(server, { caPem: undefined });
-    assert.equal(await codeOf(post(stranger, server.authority)), 'UNTRUSTED');
+    await using untrusted = open(server, { caPem: undefined });
+    assert.equal(await codeOf(post(untrusted, server.authority)), 'UNTRUSTED');
     assert.equal(server.received.length, 0);
   });
 

@@ -46,12 +46,12 @@ const clientCredentials: readonly ClientCredential[] = [
   certificateCredential,
 ];
 
-interface Stand extends AsyncDisposable {
+interface Fixture extends AsyncDisposable {
   readonly server: TokenServer;
   fetch(request?: Partial<ExchangeRequest>, signal?: AbortSignal): Promise<SourceResult>;
 }
 
-async function openStand(): Promise<Stand> {
+async function openFixture(): Promise<Fixture> {
   const server = await openTokenServer();
   const network = openEntraNetwork({
     timeoutMs: 3_000,
@@ -103,17 +103,17 @@ function token(): Answer {
 
 describe('a request for a token', () => {
   it('goes to the tenant’s v2 endpoint, once, and asks nothing else', async () => {
-    await using stand = await openStand();
-    stand.server.answerWith(token());
-    const result = await stand.fetch({ resource: 'https://Vault.azure.net' });
+    await using fixture = await openFixture();
+    fixture.server.answerWith(token());
+    const result = await fixture.fetch({ resource: 'https://Vault.azure.net' });
     assert.ok(result.ok);
     const nowS = Date.now() / 1000;
     assert.equal(result.token.clientId, clientId);
     assert.equal(result.token.resource, 'https://Vault.azure.net');
     assert.ok(Math.abs(result.token.expiresAtWallS - nowS - lifeS) < 5);
     assert.ok(Math.abs((result.token.refreshAtWallS ?? 0) - nowS - lifeS / 2) < 5);
-    assert.equal(stand.server.received.length, 1);
-    const [{ method, target, headers, form }] = stand.server.received as [
+    assert.equal(fixture.server.received.length, 1);
+    const [{ method, target, headers, form }] = fixture.server.received as [
       TokenServer['received'][0],
     ];
     assert.equal(method, 'POST');
@@ -139,20 +139,20 @@ describe('a request for a token', () => {
   ] as const;
   for (const [resource, scope] of scopes) {
     it(`for ${resource} has the scope ${scope}`, async () => {
-      await using stand = await openStand();
-      stand.server.answerWith(token());
-      const result = await stand.fetch({ resource });
+      await using fixture = await openFixture();
+      fixture.server.answerWith(token());
+      const result = await fixture.fetch({ resource });
       assert.ok(result.ok && result.token.resource === resource);
       assert.equal(scopeOf(resource), scope);
-      assert.deepEqual(stand.server.received[0]?.form.getAll('scope'), [scope]);
+      assert.deepEqual(fixture.server.received[0]?.form.getAll('scope'), [scope]);
     });
   }
 
   it('hands on a service account’s token as it is', async () => {
-    await using stand = await openStand();
-    stand.server.answerWith(token());
-    assert.ok((await stand.fetch({ clientCredential: assertionCredential })).ok);
-    const form = stand.server.received[0]?.form;
+    await using fixture = await openFixture();
+    fixture.server.answerWith(token());
+    assert.ok((await fixture.fetch({ clientCredential: assertionCredential })).ok);
+    const form = fixture.server.received[0]?.form;
     assert.equal(form?.get('client_assertion'), assertionCredential.clientAssertion);
     assert.equal(
       form.get('client_assertion_type'),
@@ -162,10 +162,10 @@ describe('a request for a token', () => {
   });
 
   it('is signed with the certificate: PS256, its thumbprint and its chain', async () => {
-    await using stand = await openStand();
-    stand.server.answerWith(token());
-    assert.ok((await stand.fetch({ clientCredential: certificateCredential })).ok);
-    const assertion = stand.server.received[0]?.form.get('client_assertion') ?? '';
+    await using fixture = await openFixture();
+    fixture.server.answerWith(token());
+    assert.ok((await fixture.fetch({ clientCredential: certificateCredential })).ok);
+    const assertion = fixture.server.received[0]?.form.get('client_assertion') ?? '';
     const [head = '', payload = '', signature = ''] = assertion.split('.');
     const parse = (part: string): Record<string, unknown> =>
       JSON.parse(Buffer.from(part, 'base64url').toString()) as Record<string, unknown>;
@@ -182,21 +182,21 @@ describe('a request for a token', () => {
     const claims = parse(payload);
     assert.equal(claims['iss'], clientId);
     assert.equal(claims['sub'], clientId);
-    assert.equal(claims['aud'], `${stand.server.authority}/${tenantId}/oauth2/v2.0/token`);
+    assert.equal(claims['aud'], `${fixture.server.authority}/${tenantId}/oauth2/v2.0/token`);
     const lives = Number(claims['exp']) - Date.now() / 1000;
     assert.ok(lives > 590 && lives < 610, `${lives} s`);
   });
 
   it('goes to the host it is meant for, whatever the environment says', async () => {
-    await using stand = await openStand();
-    stand.server.answerWith(token());
+    await using fixture = await openFixture();
+    fixture.server.answerWith(token());
     process.env['MSAL_FORCE_REGION'] = 'westeurope';
     try {
-      assert.ok((await stand.fetch()).ok);
+      assert.ok((await fixture.fetch()).ok);
     } finally {
       delete process.env['MSAL_FORCE_REGION'];
     }
-    assert.equal(stand.server.received.length, 1);
+    assert.equal(fixture.server.received.length, 1);
   });
 
   for (const host of [
@@ -233,7 +233,7 @@ describe('a request for a token', () => {
   }
 
   it('is not made with a key that cannot sign', async () => {
-    await using stand = await openStand();
+    await using fixture = await openFixture();
     const short = createCertificate(1024);
     const { clientCertificate } = certificateCredential;
     const unfit: readonly ClientCredential[] = [
@@ -244,14 +244,14 @@ describe('a request for a token', () => {
       { clientAssertion: '' },
     ];
     for (const clientCredential of unfit) {
-      const result = await stand.fetch({ clientCredential });
+      const result = await fixture.fetch({ clientCredential });
       assert.ok(
         !result.ok && result.failure.reason === 'credential_invalid',
         String(Object.keys(clientCredential)),
       );
       assert.match(result.failure.description, /cannot be used.*\([A-Za-z_]+\)$/);
     }
-    assert.equal(stand.server.received.length, 0);
+    assert.equal(fixture.server.received.length, 0);
   });
 });
 
@@ -284,26 +284,26 @@ describe('a failing request', () => {
   ];
   for (const [name, answer, reason] of failing) {
     it(`of ${name} is one request, ${reason}, and in the way of nothing`, async () => {
-      await using stand = await openStand();
-      stand.server.answerWith(answer, token());
-      const result = await stand.fetch();
+      await using fixture = await openFixture();
+      fixture.server.answerWith(answer, token());
+      const result = await fixture.fetch();
       assert.ok(!result.ok);
       assert.equal(result.failure.reason, reason);
-      assert.equal(stand.server.received.length, 1);
+      assert.equal(fixture.server.received.length, 1);
       // At once, and for the same scope: MSAL would refuse it for 60 s without asking.
-      assert.ok((await stand.fetch()).ok);
-      assert.equal(stand.server.received.length, 2);
+      assert.ok((await fixture.fetch()).ok);
+      assert.equal(fixture.server.received.length, 2);
     });
   }
 
   it('keeps Retry-After and what Entra ID tells beside the error', async () => {
-    await using stand = await openStand();
-    stand.server.answerWith(failing[6]![1], failing[1]![1]);
-    const throttled = await stand.fetch();
+    await using fixture = await openFixture();
+    fixture.server.answerWith(failing[6]![1], failing[1]![1]);
+    const throttled = await fixture.fetch();
     assert.ok(!throttled.ok);
     assert.equal(throttled.failure.retryAfterS, 7);
     assert.equal(throttled.failure.cooldownMs, 7_000);
-    const refused = await stand.fetch();
+    const refused = await fixture.fetch();
     assert.ok(!refused.ok);
     assert.equal(refused.failure.description, 'AADSTS7000215: No. Trace ID: t');
     assert.deepEqual(refused.failure.details, {
@@ -315,17 +315,17 @@ describe('a failing request', () => {
   });
 
   it('ends with the caller’s signal', async () => {
-    await using stand = await openStand();
+    await using fixture = await openFixture();
     const abort = new AbortController();
     const reason = new Error('enough');
-    stand.server.answerWith(() => {
+    fixture.server.answerWith(() => {
       abort.abort(reason);
     });
-    await assert.rejects(stand.fetch({}, abort.signal), (error) => error === reason);
+    await assert.rejects(fixture.fetch({}, abort.signal), (error) => error === reason);
   });
 
   it('never tells the client credential, whatever is echoed', async () => {
-    await using stand = await openStand();
+    await using fixture = await openFixture();
     const echo = (status: number): Answer => {
       return (response, { form }) => {
         const sent = form.get('client_secret') ?? form.get('client_assertion') ?? '';
@@ -335,11 +335,11 @@ describe('a failing request', () => {
     };
     for (const status of [200, 400, 401, 429, 503]) {
       for (const clientCredential of clientCredentials) {
-        stand.server.answerWith(echo(status));
-        const result: SourceResult = await stand.fetch({ clientCredential });
+        fixture.server.answerWith(echo(status));
+        const result: SourceResult = await fixture.fetch({ clientCredential });
         assert.ok(!result.ok);
         const told = JSON.stringify(result);
-        const form = stand.server.received.at(-1)!.form;
+        const form = fixture.server.received.at(-1)!.form;
         const sent = form.get('client_secret') ?? form.get('client_assertion')!;
         for (const part of [sent, sent.slice(-30), privateKeyPem.slice(60, 100)]) {
           assert.equal(
@@ -356,13 +356,13 @@ describe('a failing request', () => {
 
 describe('after a request', () => {
   it('MSAL keeps nothing: no application, and so no token, no throttle and no credential', async () => {
-    await using stand = await openStand();
-    stand.server.answerWith(token());
+    await using fixture = await openFixture();
+    fixture.server.answerWith(token());
     for (let call = 0; call < 10; call++) {
       const clientCredential = clientCredentials[call % clientCredentials.length]!;
-      assert.ok((await stand.fetch({ resource: `https://r${call}`, clientCredential })).ok);
+      assert.ok((await fixture.fetch({ resource: `https://r${call}`, clientCredential })).ok);
     }
-    await stand.fetch();
+    await fixture.fetch();
     const kept = new ConfidentialClientApplication({
       auth: { clientId, clientSecret: 's', authority: 'https://login.microsoftonline.com/t' },
     });

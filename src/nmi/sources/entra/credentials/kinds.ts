@@ -19,7 +19,7 @@ export function kindsOfType(type: number): readonly CredentialKind<EntraCredenti
   return credentialKinds.filter((each) => each.type === type);
 }
 
-/** Of a pod's application that no `AzureIdentity` stands for. */
+/** Of a pod's application that has no `AzureIdentity`. */
 export { podCredential as credentialOfPod } from './federated.ts';
 
 /** What proves an identity; several may be proven by the same. */

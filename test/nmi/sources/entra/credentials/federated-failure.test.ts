@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { KubeError } from '../../../../../src/nmi/kube/api/kube-error.ts';
 import type { ClientCredentialResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import type { SourceFailure } from '../../../../../src/nmi/sources/source.ts';
-import { openStand, podIdentity } from '../federated-stand.ts';
+import { openFixture, podIdentity } from '../federated-fixture.ts';
 
 function failureOf(result: ClientCredentialResult): SourceFailure {
   assert.ok(!result.ok);
@@ -44,26 +44,26 @@ describe('an assertion that the API server does not give', () => {
   ] as const;
   for (const [status, code, reason, text] of table) {
     it(`with ${status ?? code} means ${reason}, and is asked for again`, async () => {
-      using stand = openStand({ a: 'u1' });
-      stand.api.failNext(new KubeError(code, '"no" such \'thing\'\u0000', { status }));
-      const failure = failureOf(await stand.get(podIdentity('a')));
+      using fixture = openFixture({ a: 'u1' });
+      fixture.api.failNext(new KubeError(code, '"no" such \'thing\'\u0000', { status }));
+      const failure = failureOf(await fixture.get(podIdentity('a')));
       assert.equal(failure.reason, reason);
       assert.match(failure.description, text);
       assert.ok(failure.cooldownMs > 0 && failure.cooldownMs <= 5_000);
-      assert.equal(stand.clientCredentials.kept, 0);
-      await stand.ask('a');
+      assert.equal(fixture.clientCredentials.kept, 0);
+      await fixture.ask('a');
     });
   }
 
   it('is left alone for as long as the server asks, within reason', async () => {
-    using stand = openStand({ a: 'u1' });
+    using fixture = openFixture({ a: 'u1' });
     for (const [retryAfterMs, retryAfterS] of [
       [7_000, 7],
       [1, 1],
       [3_600_000, 10],
     ] as const) {
-      stand.api.failNext(new KubeError('THROTTLED', 'busy', { status: 429, retryAfterMs }));
-      const failure = failureOf(await stand.get(podIdentity('a')));
+      fixture.api.failNext(new KubeError('THROTTLED', 'busy', { status: 429, retryAfterMs }));
+      const failure = failureOf(await fixture.get(podIdentity('a')));
       assert.equal(failure.reason, 'upstream_down');
       assert.equal(failure.retryAfterS, retryAfterS);
       assert.ok(failure.cooldownMs >= Math.min(retryAfterMs, 10_000));
@@ -71,21 +71,21 @@ describe('an assertion that the API server does not give', () => {
   });
 
   it('fails all who wait for it, with one request', async () => {
-    using stand = openStand({ a: 'u1' });
-    stand.api.failNext(new KubeError('SERVER', 'down', { status: 503 }));
+    using fixture = openFixture({ a: 'u1' });
+    fixture.api.failNext(new KubeError('SERVER', 'down', { status: 503 }));
     const gets = Array.from({ length: 1_000 }, () =>
-      stand.clientCredentials.pod.get(podIdentity('a'), stand.signal),
+      fixture.clientCredentials.pod.get(podIdentity('a'), fixture.signal),
     );
-    await stand.api.landAll();
+    await fixture.api.landAll();
     for (const result of await Promise.all(gets)) failureOf(result);
-    assert.equal(stand.api.asked, 1);
+    assert.equal(fixture.api.asked, 1);
   });
 
   it('is not asked for under a name that no service account can have', async () => {
-    using stand = openStand({ a: 'u1' });
-    stand.pods.set('../a', 'u9');
-    const failure = failureOf(await stand.get(podIdentity('../a')));
+    using fixture = openFixture({ a: 'u1' });
+    fixture.pods.set('../a', 'u9');
+    const failure = failureOf(await fixture.get(podIdentity('../a')));
     assert.equal(failure.reason, 'credential_missing');
-    assert.equal(stand.api.asked, 0);
+    assert.equal(fixture.api.asked, 0);
   });
 });

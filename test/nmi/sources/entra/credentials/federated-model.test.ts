@@ -16,9 +16,9 @@ import {
   hourMs,
   minuteMs,
   nodeIdentity,
-  openStand,
+  openFixture,
   podIdentity,
-} from '../federated-stand.ts';
+} from '../federated-fixture.ts';
 
 const audiences = ['api://x', 'api://y'] as const;
 const maxKept = 4;
@@ -78,8 +78,8 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
 );
 
 async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void> {
-  using stand = openStand({ a: 'u1', b: 'u2' }, { maxKept });
-  const { api, clock, pods, clientCredentials } = stand;
+  using fixture = openFixture({ a: 'u1', b: 'u2' }, { maxKept });
+  const { api, clock, pods, clientCredentials } = fixture;
   const asked: Promise<void>[] = [];
   let waiting = 0;
   /** The serial number after that of the subject's last one that was refused. */
@@ -181,7 +181,7 @@ async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void
 
   clock.advance(minuteMs);
   await Promise.all(asked);
-  stand[Symbol.dispose]();
+  fixture[Symbol.dispose]();
   assert.equal(clientCredentials.kept, 0);
   assert.deepEqual(clock.armed, []);
 }

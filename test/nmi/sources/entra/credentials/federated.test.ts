@@ -14,9 +14,9 @@ import {
   audience,
   claimsOf,
   nodeIdentity,
-  openStand,
+  openFixture,
   podIdentity,
-} from '../federated-stand.ts';
+} from '../federated-fixture.ts';
 
 function failureOf(result: ClientCredentialResult): SourceFailure {
   assert.ok(!result.ok);
@@ -25,8 +25,8 @@ function failureOf(result: ClientCredentialResult): SourceFailure {
 
 describe('the assertion of the node', () => {
   it("is a token of the agent's service account, bound to its pod, for all identities", async () => {
-    using stand = openStand({});
-    const first = await stand.askNode();
+    using fixture = openFixture({});
+    const first = await fixture.askNode();
     assert.deepEqual(claimsOf(first), {
       ...claimsOf(first),
       subject: 'kube-system/nmi',
@@ -34,23 +34,23 @@ describe('the assertion of the node', () => {
       podUid: agentPod.uid,
     });
     const other = { ...nodeIdentity(), clientId: 'other' };
-    assert.equal(assertionOf(await stand.get(other)), first);
-    assert.equal(stand.api.asked, 1);
-    assert.equal(stand.clientCredentials.node.forget(nodeIdentity()), true);
-    assert.notEqual(await stand.askNode(), first);
+    assert.equal(assertionOf(await fixture.get(other)), first);
+    assert.equal(fixture.api.asked, 1);
+    assert.equal(fixture.clientCredentials.node.forget(nodeIdentity()), true);
+    assert.notEqual(await fixture.askNode(), first);
   });
 
   it('is never the one of a pod that runs under the same service account', async () => {
-    using stand = openStand({ nmi: 'u1' });
-    const ofPod = await stand.get(podIdentity('nmi', { namespace: 'kube-system' }));
-    const ofNode = await stand.askNode();
+    using fixture = openFixture({ nmi: 'u1' });
+    const ofPod = await fixture.get(podIdentity('nmi', { namespace: 'kube-system' }));
+    const ofNode = await fixture.askNode();
     assert.equal(claimsOf(assertionOf(ofPod)).podUid, 'u1');
     assert.equal(claimsOf(ofNode).podUid, agentPod.uid);
   });
 
   it('is bound to no pod when the agent runs in none', async () => {
-    using stand = openStand({}, { account: { pod: undefined } });
-    assert.equal(claimsOf(await stand.askNode()).podUid, '');
+    using fixture = openFixture({}, { account: { pod: undefined } });
+    assert.equal(claimsOf(await fixture.askNode()).podUid, '');
   });
 
   it('needs the agent to be a service account', async () => {

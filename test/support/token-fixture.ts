@@ -31,7 +31,7 @@ export interface Upstream {
   clockAheadMs: number;
 }
 
-export interface TokenStand {
+export interface TokenFixture {
   readonly clock: HandClock;
   readonly cache: TokenCache<Keyed, Failure>;
   readonly limiter: RateLimiter;
@@ -44,12 +44,12 @@ export interface TokenStand {
   readonly mostConcurrent: () => number;
   ask(key: string, waitMs?: number): Promise<Cached<Failure>>;
   /** The same in words: `hit k#1`, `held failed down`. */
-  tell(key: string, waitMs?: number): Promise<string>;
+  request(key: string, waitMs?: number): Promise<string>;
 }
 
 type Tuning = Partial<TokenCacheOptions<Keyed, Failure>> & { readonly maxQueued?: number };
 
-export function openTokenStand(tuning: Tuning = {}): TokenStand {
+export function openTokenFixture(tuning: Tuning = {}): TokenFixture {
   const clock = new HandClock();
   const { maxQueued = 1_000, ...overrides } = tuning;
   const limiter = new RateLimiter({ clock, maxConcurrent: 4, maxPerSec: 20, maxQueued });
@@ -123,7 +123,7 @@ export function openTokenStand(tuning: Tuning = {}): TokenStand {
     unwanted,
     ask,
     mostConcurrent: () => most,
-    tell: async (key, waitMs) => describeAnswer(await ask(key, waitMs)),
+    request: async (key, waitMs) => describeAnswer(await ask(key, waitMs)),
   };
 }
 

@@ -8,7 +8,7 @@ import type { Caller } from './plan.ts';
 
 export type Verdict = 'right' | 'wrong' | 'foreign';
 
-export class Judge {
+export class AnswerCheck {
   readonly #caller: Caller;
   /** What a right body begins with, for each number of the target. */
   readonly #known = new Map<number, Buffer>();
@@ -18,7 +18,7 @@ export class Judge {
   }
 
   /** @param number that the target carried. */
-  judge(bytes: Buffer, scan: AnswerScan, number: number): Verdict {
+  check(bytes: Buffer, scan: AnswerScan, number: number): Verdict {
     const { expect } = this.#caller;
     if (expect.kind === 'status') {
       return expect.statuses.includes(scan.status) ? 'right' : 'wrong';

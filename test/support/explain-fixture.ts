@@ -14,12 +14,12 @@ import { IdentitiesInUse } from '../../src/nmi/grants/identities-in-use.ts';
 import { createPod } from './cache-objects.ts';
 import { createOwners } from './owners.ts';
 import { HandClock } from './hand-clock.ts';
-import { createToken, hourMs } from './token-stand.ts';
+import { createToken, hourMs } from './token-fixture.ts';
 
-/** What an access token of the stand contains, and no other text does. */
+/** Part of each access token of the fixture, and of no other text. */
 export const tokenMark = 'canary-access-token';
 
-export function openExplainStand({
+export function openExplainFixture({
   strict = false,
   mode = 'iptables',
   owners = createOwners('off').owners,
@@ -119,4 +119,4 @@ export function openExplainStand({
   return { clock, throttled, pods, grants, broker, state, calls, ask, askPod, addPod };
 }
 
-export type ExplainStand = ReturnType<typeof openExplainStand>;
+export type ExplainFixture = ReturnType<typeof openExplainFixture>;

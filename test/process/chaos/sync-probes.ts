@@ -16,7 +16,7 @@ import { tokenTarget } from '../../support/ask.ts';
 import { nodeName } from '../agent-child.ts';
 import { PodConnection, type Outcome } from './connection.ts';
 
-const proofAddresses = { objects: '127.0.2.1', exceptions: '127.0.2.2' } as const;
+const probeAddresses = { objects: '127.0.2.1', exceptions: '127.0.2.2' } as const;
 
 /** Without a fault of the API. A client waits for its answer for longer. */
 const longestMs = 20_000;
@@ -25,7 +25,7 @@ const retryMs = 20;
 /** What is asked for need not be there: only the decision counts. */
 const patienceMs = 1_000;
 
-export interface ProofsOptions {
+export interface SyncProbesOptions {
   readonly kube: FakeKube;
   readonly port: number;
   readonly isOver: () => boolean;
@@ -34,32 +34,32 @@ export interface ProofsOptions {
 }
 
 /** Of one kind of proof, in order. */
-class Proven {
-  #proofs: { readonly begunAtMs: number; readonly doneAtMs: number }[] = [];
+class SyncTimes {
+  #probes: { readonly begunAtMs: number; readonly doneAtMs: number }[] = [];
   count = 0;
 
   add(begunAtMs: number): void {
     this.count++;
-    this.#proofs.push({ begunAtMs, doneAtMs: performance.now() });
+    this.#probes.push({ begunAtMs, doneAtMs: performance.now() });
   }
 
   /** All that was written before is known at `atMs`. */
   at(atMs: number): number {
-    return this.#proofs.findLast(({ doneAtMs }) => doneAtMs <= atMs)?.begunAtMs ?? 0;
+    return this.#probes.findLast(({ doneAtMs }) => doneAtMs <= atMs)?.begunAtMs ?? 0;
   }
 
   forgetBefore(ms: number): void {
-    this.#proofs = this.#proofs.filter(({ doneAtMs }) => doneAtMs >= ms);
+    this.#probes = this.#probes.filter(({ doneAtMs }) => doneAtMs >= ms);
   }
 }
 
-export class Proofs {
-  readonly #options: ProofsOptions;
+export class SyncProbes {
+  readonly #options: SyncProbesOptions;
   /** Of pods, bindings and identities. */
-  readonly #objects = new Proven();
-  readonly #exceptions = new Proven();
+  readonly #objects = new SyncTimes();
+  readonly #exceptions = new SyncTimes();
 
-  constructor(options: ProofsOptions) {
+  constructor(options: SyncProbesOptions) {
     this.#options = options;
   }
 
@@ -86,14 +86,14 @@ export class Proofs {
       const name = `proof-${round}`;
       const begunAtMs = performance.now();
       removeProof(kube, `proof-${round - 1}`);
-      const pod = { name, nodeName, ips: [proofAddresses.objects], binding: name };
+      const pod = { name, nodeName, ips: [probeAddresses.objects], binding: name };
       kube.apply(createPodManifest(pod));
       kube.apply(createAzureIdentity({ name: `${name}-identity`, clientId: 'no GUID' }));
       kube.apply(
         createAzureIdentityBinding({ name, azureIdentity: `${name}-identity`, selector: name }),
       );
       const says = new RegExp(`default/${name}-identity.* no GUID`);
-      await this.#until('pods, bindings and identities', proofAddresses.objects, (text) =>
+      await this.#until('pods, bindings and identities', probeAddresses.objects, (text) =>
         says.test(text),
       );
       if (!isOver()) this.#objects.add(begunAtMs);
@@ -105,12 +105,12 @@ export class Proofs {
     const { kube, isOver } = this.#options;
     const labels = { proof: 'exceptions' };
     const name = 'proof-of-exceptions';
-    kube.apply(createPodManifest({ name, nodeName, ips: [proofAddresses.exceptions], labels }));
+    kube.apply(createPodManifest({ name, nodeName, ips: [probeAddresses.exceptions], labels }));
     for (let isExcepted = true; !isOver(); isExcepted = !isExcepted) {
       const begunAtMs = performance.now();
       if (isExcepted) kube.apply(createAzurePodIdentityException({ name, podLabels: labels }));
       else kube.delete({ kind: 'AzurePodIdentityException', name });
-      await this.#until('exceptions', proofAddresses.exceptions, (text) =>
+      await this.#until('exceptions', probeAddresses.exceptions, (text) =>
         isExcepted ? !/no label|No running pod|starting/.test(text) : text.includes('no label'),
       );
       if (!isOver()) this.#exceptions.add(begunAtMs);

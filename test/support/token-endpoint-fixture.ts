@@ -31,7 +31,7 @@ export const longLived = new RenderedToken({
   extExpiresAtWallS: undefined,
 });
 
-export function openEndpointStand(
+export function openEndpointFixture(
   clock: HandClock,
   workloadIdentities?: WorkloadIdentities,
   over: Partial<Pick<TokenBroker, 'peek' | 'peekKey' | 'get' | 'renew' | 'replace'>> = {},

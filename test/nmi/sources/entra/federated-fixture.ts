@@ -187,7 +187,7 @@ interface TokenRequestBody {
   };
 }
 
-export interface StandOptions {
+export interface FixtureOptions {
   readonly isNeeded?: (credential: PodCredential | NodeCredential) => boolean;
   /** Of each mode. */
   readonly maxKept?: number;
@@ -213,7 +213,7 @@ interface Credentials extends Disposable {
   dropUnneeded(): void;
 }
 
-export interface Stand extends Disposable {
+export interface Fixture extends Disposable {
   readonly clock: HandClock;
   readonly api: HandApi;
   readonly clientCredentials: Credentials;
@@ -227,10 +227,10 @@ export interface Stand extends Disposable {
   askNode(): Promise<string>;
 }
 
-export function openStand(
+export function openFixture(
   live: Readonly<Record<string, string>>,
-  { maxKept, account, isNeeded = () => true }: StandOptions = {},
-): Stand {
+  { maxKept, account, isNeeded = () => true }: FixtureOptions = {},
+): Fixture {
   const clock = new HandClock();
   // Long enough for no test to hold only at the start of time.
   clock.advance(7 * hourMs);
