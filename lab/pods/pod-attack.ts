@@ -1,5 +1,7 @@
 /** What a hostile pod does with all it has: connections and requests as fast as they go. */
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
 import type { PodAttack, PodAttackReport } from './pod-protocol.ts';
 
 export interface AttackPlace {
@@ -17,6 +19,7 @@ export async function runAttack(attack: PodAttack, place: AttackPlace): Promise<
   const sockets = new Set<Socket>();
   let isOver = false;
   let turn = 0;
+  let cgroups = 0;
 
   function nextRequest(): string {
     turn += 1;
@@ -25,6 +28,7 @@ export async function runAttack(attack: PodAttack, place: AttackPlace): Promise<
 
   function open(): void {
     if (isOver) return;
+    if (attack.cgroup !== undefined) enterNewCgroup(attack.cgroup);
     const socket = connect({ ...place, noDelay: true });
     sockets.add(socket);
     socket.once('connect', () => {
@@ -45,6 +49,14 @@ export async function runAttack(attack: PodAttack, place: AttackPlace): Promise<
       if (hadError) setTimeout(open, afterFailureMs);
       else setImmediate(open);
     });
+  }
+
+  /** Programs see the cgroup that a socket was made in. */
+  function enterNewCgroup(parent: string): void {
+    cgroups += 1;
+    const folder = join(parent, `of-attack-${cgroups}`);
+    mkdirSync(folder);
+    writeFileSync(join(folder, 'cgroup.procs'), String(process.pid));
   }
 
   function keepFlooding(socket: Socket): void {

@@ -98,6 +98,10 @@ export interface PodAttack {
   /** Default: the pod's metadata address. */
   readonly host?: string;
   readonly port?: number;
+  /** The address to dial from; default: the pod's own. */
+  readonly from?: string;
+  /** A folder of the pod in the cgroup2 tree: each connection is made from a new cgroup in it. */
+  readonly cgroup?: string;
 }
 
 export interface PodAttackReport {

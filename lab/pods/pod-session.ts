@@ -84,12 +84,14 @@ export function openPodSession(options: PodSessionOptions): PodSession {
   return {
     request,
     load: (load) => runLoad(load, request, closeConnection),
-    attack: (attack) =>
-      runAttack(attack, {
+    attack: (attack) => {
+      const from = attack.from ?? options.sourceIp;
+      return runAttack(attack, {
         host: attack.host ?? options.host,
         port: attack.port ?? options.port,
-        ...(options.sourceIp === undefined ? {} : { localAddress: options.sourceIp }),
-      }),
+        ...(from === undefined ? {} : { localAddress: from }),
+      });
+    },
     closeConnection,
     [Symbol.dispose]: () => {
       for (const name of [...agents.keys()]) closeConnection(name);

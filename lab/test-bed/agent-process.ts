@@ -20,6 +20,7 @@ const maxLines = 20_000;
 export class AgentProcess implements AsyncDisposable {
   readonly #options: AgentProcessOptions;
   readonly #lines: string[] = [];
+  #lineCount = 0;
   #child: ChildProcess | undefined;
   #isDisposed = false;
   #exited: Promise<number | NodeJS.Signals> | undefined;
@@ -41,6 +42,11 @@ export class AgentProcess implements AsyncDisposable {
     return this.#lines;
   }
 
+  /** How many lines it printed, those that are no longer kept included. */
+  get lineCount(): number {
+    return this.#lineCount;
+  }
+
   /**
    * Starts it and returns at once; no error if it runs already.
    * @throws LabError `AGENT_FAILED` once disposed: a scenario that was stopped must not leave one.
@@ -53,6 +59,7 @@ export class AgentProcess implements AsyncDisposable {
     for (const stream of [child.stdout, child.stderr]) {
       if (stream === null) continue;
       createInterface({ input: stream }).on('line', (line) => {
+        this.#lineCount += 1;
         this.#lines.push(line);
         if (this.#lines.length > maxLines) this.#lines.shift();
       });

@@ -117,6 +117,7 @@ export async function openFabricEnvironment(
     openHostClient: () => openFabricPod({ fabric, space: 'node' }),
     openOutsider: (pod) => openFabricPod({ fabric, space: pod }),
     openAgent,
+    podCgroup: (name) => placed.get(name)?.cgroup,
     agentCgroup: () => (agentCgroup ??= cgroups?.addPod(agentUid)),
     runInNode: (command, args, input) =>
       collect(fabric.exec('node', command, args, { stdio: ['pipe', 'pipe', 'pipe'] }), input),

@@ -53,6 +53,7 @@ export async function openLoopbackEnvironment(
     agent,
     agentCommand,
     agentCgroup: () => undefined,
+    podCgroup: () => undefined,
     agentEnvironment,
     redirectFlags: ['--redirect=none'],
     mode: 'none',

@@ -42,6 +42,8 @@ export interface Environment extends Services {
   readonly agentCommand: Command;
   /** Where the agent runs, and what is typed in its container; undefined where there are no cgroups of pods. */
   agentCgroup(): string | undefined;
+  /** The folder of a pod's container; undefined where there are no cgroups of pods. */
+  podCgroup(name: string): string | undefined;
   /** Those of the agent's flags that `nmi redirect` takes too. */
   readonly redirectFlags: readonly string[];
   /** The mode that the agent runs in with them. */

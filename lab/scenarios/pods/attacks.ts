@@ -3,6 +3,11 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { tokenPath, tokenTarget, type LabPod } from '../../pods/pod.ts';
+import {
+  createAzureIdentityBinding,
+  createAzurePodIdentityException,
+  type KubeMetadata,
+} from '../../fakes/kube/manifests.ts';
 import { beside, checkLoad } from '../../pods/load-verdict.ts';
 import type { PodAttack } from '../../pods/pod-protocol.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
@@ -12,15 +17,24 @@ type Blast = Omit<PodAttack, 'durationMs'>;
 
 interface Attack {
   readonly name: string;
-  readonly blast: (testBed: TestBed) => Blast;
+  readonly blast: (testBed: TestBed, attacker: LabPod) => Blast;
+  /** What a user of the namespace writes meanwhile, every `writeEveryMs`: whole objects. */
+  readonly write?: (turn: number) => readonly UserObject[];
   /** The attacker has an identity; default true. */
   readonly isBound?: boolean;
   readonly onHostNetwork?: boolean;
+  /** It aims at what the kernel says of a connection; default false. */
+  readonly needsAttestation?: boolean;
   /**
    * What waits for something else than the event loop is refused
    * by way of `node:http`, and each refusal makes the next connection wait.
    */
   readonly isQueued?: boolean;
+}
+
+interface UserObject {
+  readonly kind: string;
+  readonly metadata: KubeMetadata;
 }
 
 const get = (target: string, headers = 'Metadata: true'): string =>
@@ -33,6 +47,12 @@ const control: Attack = {
   name: 'control',
   blast: () => ({ style: 'spin', request: '', connections: 0 }),
 };
+
+const writeEveryMs = 20;
+/** An etcd with its default limits stores no object that is much larger. */
+const largeMap = Object.fromEntries(
+  Array.from({ length: 25_000 }, (_, index) => [`label-${index}`, 'x'.repeat(24)]),
+);
 
 const attacks: readonly Attack[] = [
   { name: 'requests', blast: () => ({ style: 'repeat', request: hit, connections: 1_000 }) },
@@ -94,7 +114,50 @@ const attacks: readonly Attack[] = [
       port: probePort,
     }),
   },
+  {
+    name: 'cgroups',
+    needsAttestation: true,
+    blast: ({ environment }, { name }) => ({
+      style: 'renew',
+      request: hit,
+      connections: 64,
+      ...cgroupOf(environment.podCgroup(name)),
+    }),
+  },
+  {
+    // From the loopback address nothing arrives anywhere, and the kernel has made its record.
+    name: 'records',
+    needsAttestation: true,
+    blast: ({ environment }, { name }) => ({
+      style: 'hold',
+      request: '',
+      connections: 3_000,
+      from: '127.0.0.1',
+      ...cgroupOf(environment.podCgroup(name)),
+    }),
+  },
+  {
+    name: 'objects',
+    blast: () => ({ style: 'hold', request: '', connections: 0 }),
+    write: (turn) => [
+      ...Array.from({ length: 10 }, (_, index) =>
+        createAzureIdentityBinding({
+          name: `of-attack-${turn}-${index}`,
+          azureIdentity: 'attacker',
+          selector: 'attacker',
+        }),
+      ),
+      ...(turn % 5 === 0
+        ? [createAzurePodIdentityException({ name: `of-attack-${turn}`, podLabels: largeMap })]
+        : []),
+    ],
+  },
 ];
+
+function cgroupOf(cgroup: string | undefined): Pick<Blast, 'cgroup'> {
+  assert.ok(cgroup !== undefined, 'the pod has a cgroup where connections are attested');
+  return { cgroup };
+}
 
 const durationMs = 2_000;
 /**
@@ -105,6 +168,8 @@ const goal = { ms: 150, times: 10 };
 const goalQueued = { ms: 500, times: 40 };
 const probes = 10;
 const maxMb = 200;
+/** Of the log, for each attack. */
+const maxLines = 200;
 
 const attackScenario: Scenario = {
   name: 'attacks',
@@ -118,15 +183,18 @@ const attackScenario: Scenario = {
     const seen = [`p99 ${idle.p99Ms.toFixed(0)} ms beside processor time alone`];
     const failures: string[] = [];
     for (const attack of attacks) {
-      if (attack.onHostNetwork === true && !testBed.attests) continue;
-      const { p99Ms, answered, mb, load } = await measure(testBed, victim, attack);
-      const line = `${attack.name}: p99 ${p99Ms.toFixed(0)} ms, ${answered} probes, ${mb} MB`;
+      const { onHostNetwork = false, needsAttestation = false } = attack;
+      if ((onHostNetwork || needsAttestation) && !testBed.attests) continue;
+      const { p99Ms, answered, mb, lines, load } = await measure(testBed, victim, attack);
+      const line = `${attack.name}: p99 ${p99Ms.toFixed(0)} ms, ${answered} probes, ${mb} MB, ${lines} log lines`;
       testBed.log(line);
       seen.push(line);
       checkLoad(victim.name, [load], 'victim');
       const { ms, times } = attack.isQueued === true ? goalQueued : goal;
       const maxMs = Math.max(ms, times * idle.p99Ms);
-      if (p99Ms > maxMs || answered < probes || mb > maxMb) failures.push(line);
+      if (p99Ms > maxMs || answered < probes || mb > maxMb || lines > maxLines) {
+        failures.push(line);
+      }
     }
     assert.deepEqual(failures, [], `beside ${idle.p99Ms.toFixed(0)} ms`);
     return seen.join('; ');
@@ -134,15 +202,17 @@ const attackScenario: Scenario = {
 };
 
 async function measure(testBed: TestBed, victim: LabPod, attack: Attack) {
-  const { name, blast, isBound = true, onHostNetwork = false } = attack;
+  const { name, blast, write = () => [], isBound = true, onHostNetwork = false } = attack;
   const attacker = await testBed.addPod({
     name: `by-${name}`,
     hostNetwork: onHostNetwork,
     ...(isBound ? { binding: 'attacker' } : {}),
   });
   await victim.ask();
-  const lasting = { ...blast(testBed), durationMs: durationMs + 600 };
+  const lasting = { ...blast(testBed, attacker), durationMs: durationMs + 600 };
+  const linesBefore = testBed.agent.lineCount;
   const attacking = beside(attacker.client.attack(lasting));
+  using writing = keepWriting(testBed, write);
   await delay(500);
   const loading = beside(victim.load({ durationMs, concurrency: 1 }));
   let answered = 0;
@@ -154,8 +224,29 @@ async function measure(testBed: TestBed, victim: LabPod, attack: Attack) {
   }
   const load = await loading;
   await attacking;
+  const lines = testBed.agent.lineCount - linesBefore;
+  writing[Symbol.dispose]();
   await testBed.removePod(attacker);
-  return { p99Ms: load.latencyMs.p99, answered, mb, load };
+  await testBed.untilAgentKnows();
+  return { p99Ms: load.latencyMs.p99, answered, mb, lines, load };
+}
+
+/** Until disposed; what was written is deleted then. */
+function keepWriting({ kube }: TestBed, write: NonNullable<Attack['write']>): Disposable {
+  const written: UserObject[] = [];
+  let turn = 0;
+  const timer = setInterval(() => {
+    for (const object of write((turn += 1))) {
+      kube.apply(object);
+      written.push(object);
+    }
+  }, writeEveryMs);
+  return {
+    [Symbol.dispose]: () => {
+      clearInterval(timer);
+      for (const { kind, metadata } of written.splice(0)) kube.delete({ kind, ...metadata });
+    },
+  };
 }
 
 function residentMb(pid: number | undefined): number {

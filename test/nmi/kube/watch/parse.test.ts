@@ -231,6 +231,20 @@ describe('an object of any size', () => {
     });
   }
 
+  it('is read only until it is certain that it is too large', () => {
+    let read = 0;
+    const labels = {};
+    for (let at = 0; at < 25_000; at++) {
+      const get = () => {
+        read += 1;
+        return 'x'.repeat(24);
+      };
+      Object.defineProperty(labels, `label-${at}`, { enumerable: true, get });
+    }
+    assert.ok(!parsePod({ metadata: { ...named, labels } }).ok);
+    assert.ok(read < 1_000, `${read} of 25,000 labels were read`);
+  });
+
   it('is usable where what is kept is small', () => {
     const annotations = { note: large };
     assert.ok(parsePod({ metadata: { ...named, annotations }, spec: { note: large } }).ok);
