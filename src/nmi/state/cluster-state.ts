@@ -196,6 +196,7 @@ function watchSamples(watches: Watches): readonly Sample[] {
       { metric: 'nmi_watch_staleness_seconds', labels, value: watch.stalenessMs / 1000 },
       { metric: 'nmi_watch_relists_total', labels, value: watch.relists },
       { metric: 'nmi_watch_objects_skipped_total', labels, value: watch.rejected },
+      { metric: 'nmi_watch_objects_bytes', labels, value: watch.bytes },
       ...Object.entries(watch.errorsByKind).map(([kind, value]) => ({
         metric: 'nmi_watch_errors_total' as const,
         labels: { resource, kind },

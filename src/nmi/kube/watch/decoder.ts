@@ -1,11 +1,12 @@
 /**
  * Decodes objects of the API server for a store: parses and trims each object on arrival, skips unusable
- * ones, and reports each of them once per reason.
+ * ones and those for which their namespace has no room, and reports each of them once per reason.
  */
 import { fullName } from '../../../cache/index/object-name.ts';
 import type { ObjectRef, ObjectStore } from '../../../cache/index/objects.ts';
 import { KubeError } from '../api/kube-error.ts';
 import type { JsonRecord } from '../../base/json-value.ts';
+import { maxNamespaceBytes, NamespaceUsage } from './namespace-usage.ts';
 import type { Parse } from './parse.ts';
 
 export interface DecoderOptions<T extends ObjectRef> {
@@ -28,6 +29,8 @@ export interface Decoder extends Changes {
   gather(): Replacement;
   /** Number of objects in the store. */
   readonly objects: number;
+  /** Estimated memory of the objects in the store. */
+  readonly bytes: number;
   /** Number of skipped versions of objects. */
   readonly rejected: number;
 }
@@ -37,9 +40,14 @@ export interface Replacement extends Changes {
   commit(): void;
 }
 
+const noRoom =
+  `the objects of its namespace already take ${maxNamespaceBytes >> 20} MiB; ` +
+  'delete some of this kind, then write this one again';
+
 export function createDecoder<T extends ObjectRef>(options: DecoderOptions<T>): Decoder {
   const { parse, store, onSkip } = options;
   let rejected = 0;
+  let usage = new NamespaceUsage();
   /** Unusable objects by UID, with the last reported reason. */
   const skipped = new Map<string, string>();
 
@@ -64,56 +72,70 @@ export function createDecoder<T extends ObjectRef>(options: DecoderOptions<T>): 
   function reject(ref: ObjectRef | undefined, reason: string): void {
     skip(ref, reason);
     // The version before must not grant anything any more.
-    if (ref !== undefined) store.remove(ref);
+    if (ref !== undefined) drop(ref);
+  }
+
+  function drop(ref: ObjectRef): void {
+    store.remove(ref);
+    usage.remove(ref);
   }
 
   return {
     changed(object) {
       const parsed = parse(object);
-      if (parsed.ok) {
-        store.upsert(parsed.value);
-        skipped.delete(parsed.value.uid);
-      } else {
-        reject(parsed.ref, parsed.reason);
-      }
+      if (!parsed.ok) return reject(parsed.ref, parsed.reason);
+      if (!usage.add(parsed.value)) return reject(parsed.value, noRoom);
+      store.upsert(parsed.value);
+      skipped.delete(parsed.value.uid);
     },
     reject,
     deleted(object) {
       const ref = refOf(object);
-      store.remove(ref);
+      drop(ref);
       skipped.delete(ref.uid);
     },
     gather() {
       // A list of 30,000 objects contains each name once, so no index of names is needed.
       const items: T[] = [];
+      const used = new NamespaceUsage();
       /** Objects deleted during the list, with the number of items received before. */
       const gone = new Map<string, number>();
       const unusable = new Set<string>();
 
       function rejectOne(ref: ObjectRef | undefined, reason: string): void {
         unusable.add(skip(ref, reason));
-        if (ref !== undefined) gone.set(fullName(ref), items.length);
+        if (ref !== undefined) leaveOut(ref);
+      }
+
+      function leaveOut(ref: ObjectRef): void {
+        gone.set(fullName(ref), items.length);
+        used.remove(ref);
       }
 
       return {
         changed(object) {
           const parsed = parse(object);
-          if (parsed.ok) items.push(parsed.value);
-          else rejectOne(parsed.ref, parsed.reason);
+          if (!parsed.ok) rejectOne(parsed.ref, parsed.reason);
+          else if (used.add(parsed.value)) items.push(parsed.value);
+          else rejectOne(parsed.value, noRoom);
         },
         reject: rejectOne,
         deleted(object) {
-          gone.set(fullName(refOf(object)), items.length);
+          leaveOut(refOf(object));
         },
         commit() {
           const isLeft = (item: T, index: number) => index >= (gone.get(fullName(item)) ?? 0);
           store.replace(gone.size === 0 ? items : items.filter(isLeft));
+          usage = used;
           for (const uid of skipped.keys()) if (!unusable.has(uid)) skipped.delete(uid);
         },
       };
     },
     get objects() {
       return store.size;
+    },
+    get bytes() {
+      return usage.total;
     },
     get rejected() {
       return rejected;

@@ -24,6 +24,7 @@ import {
   normaliseResourceId,
 } from '../../../cache/index/identifiers.ts';
 import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
+import { textLength } from './namespace-usage.ts';
 
 export type Parsed<T> =
   | { readonly ok: true; readonly value: T }
@@ -223,18 +224,8 @@ function withMetadata<T>(
   const resourceVersion = stringAt(metadata, 'resourceVersion');
   const parsed = parse({ ...ref, resourceVersion }, metadata, object);
   const maxLength = scope === 'cluster' ? maxGrantLength : maxKeptLength;
-  if (!parsed.ok || lengthOf(parsed.value) <= maxLength) return parsed;
+  if (!parsed.ok || textLength(parsed.value) <= maxLength) return parsed;
   return unusable(ref, `more than ${maxLength} characters of it would have to be kept`);
-}
-
-/** Characters of all texts and keys in it. */
-function lengthOf(value: unknown): number {
-  if (typeof value === 'string') return value.length;
-  if (Array.isArray(value)) return value.reduce((sum: number, each) => sum + lengthOf(each), 0);
-  if (typeof value !== 'object' || value === null) return 0;
-  let length = 0;
-  for (const [key, each] of Object.entries(value)) length += key.length + lengthOf(each);
-  return length;
 }
 
 function usable<T>(value: T): Parsed<T> {

@@ -104,6 +104,8 @@ export interface ReflectorStats extends Pick<ReflectorState, 'phase' | 'silences
   readonly failure: FailureStats | undefined;
   /** Objects in the store. */
   readonly objects: number;
+  /** Estimated memory of these objects. */
+  readonly bytes: number;
   /** Versions of objects that were skipped as unusable. */
   readonly rejected: number;
 }
@@ -201,6 +203,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       errorsByKind: errorsByKind(errors),
       failure: failing === undefined ? undefined : failureStats(failing, nowMs),
       objects: this.#intake.objects,
+      bytes: this.#intake.bytes,
       rejected: this.#intake.rejected,
     };
   }

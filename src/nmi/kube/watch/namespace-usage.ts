@@ -1,0 +1,54 @@
+/**
+ * How much memory the stored objects of one kind take, by namespace. A user who may create objects in one
+ * namespace decides their number, and the agent of every node stores all of them: without a limit, 30,000
+ * objects of the largest size would exceed the memory limit of every agent.
+ */
+import type { ObjectRef } from '../../../cache/index/objects.ts';
+
+/** Of one kind: some 23,000 objects of the usual size, 1,000 of the largest. */
+export const maxNamespaceBytes = 16 * 1024 * 1024;
+/** Of an object without its texts: its fields and its entries in indexes (measured: 330), rounded up. */
+const objectBytes = 512;
+
+export class NamespaceUsage {
+  readonly #byNamespace = new Map<string, number>();
+  readonly #byUid = new Map<string, number>();
+  #total = 0;
+
+  /** Bytes of all namespaces. */
+  get total(): number {
+    return this.#total;
+  }
+
+  /** Counts an object, or its new version. Returns false, and counts neither, if there is no room for it. */
+  add(object: ObjectRef): boolean {
+    this.remove(object);
+    const bytes = objectBytes + textLength(object);
+    const used = (this.#byNamespace.get(object.namespace) ?? 0) + bytes;
+    if (used > maxNamespaceBytes) return false;
+    this.#byNamespace.set(object.namespace, used);
+    this.#byUid.set(object.uid, bytes);
+    this.#total += bytes;
+    return true;
+  }
+
+  remove({ namespace, uid }: ObjectRef): void {
+    const bytes = this.#byUid.get(uid);
+    if (bytes === undefined) return;
+    this.#byUid.delete(uid);
+    this.#total -= bytes;
+    const left = (this.#byNamespace.get(namespace) ?? 0) - bytes;
+    if (left > 0) this.#byNamespace.set(namespace, left);
+    else this.#byNamespace.delete(namespace);
+  }
+}
+
+/** Characters of all texts and keys in a value. */
+export function textLength(value: unknown): number {
+  if (typeof value === 'string') return value.length;
+  if (Array.isArray(value)) return value.reduce((sum: number, each) => sum + textLength(each), 0);
+  if (typeof value !== 'object' || value === null) return 0;
+  let length = 0;
+  for (const [key, each] of Object.entries(value)) length += key.length + textLength(each);
+  return length;
+}
