@@ -21,23 +21,23 @@ import { digestOfInputs } from './freshness.ts';
 import { freshNative, nativeFolder, nativeProducts } from './native.ts';
 import { noticesFile, renderNotices } from './notices.ts';
 
-/** Where the repository lies. */
+/** Root folder of the repository. */
 export const repositoryRoot = join(import.meta.dirname, '..');
 
 const dist = join(repositoryRoot, 'dist');
 const executable = join(dist, 'nmi');
 /**
- * V8's young generation may grow to 2 MB a half instead of 16: what a request leaves behind dies at
- * once. Under load with 30,000 objects known: 127 MB resident instead of 175, 68 private instead of
- * 115, at the same CPU per request (Node 26.10, November 2026).
+ * Each half of V8's young generation may grow to 2 MB instead of 16: the garbage of a request is
+ * short-lived. Under load with 30,000 objects: 127 MB resident instead of 175, 68 private instead
+ * of 115, at the same CPU per request (Node 26.10, November 2026).
  */
 const youngGeneration = '--max-semi-space-size=2';
-/** The old generation is collected for the first time at 16 MB and not at some hundred; from then on as main.ts says. */
+/** The first collection of the old generation is at 16 MB, not some hundred; later: main.ts. */
 const oldGeneration = '--initial-old-space-size=16';
 const v8Flags = [youngGeneration, oldGeneration];
-/** Threads that compile and collect beside the main one, instead of 4: each keeps 3 MB of the C library's memory. */
+/** Threads for compilation and collection, instead of 4: each keeps 3 MB of C library memory. */
 const oneWorker = '--v8-pool-size=1';
-/** A signal opens no debugger, which any process of the node's network could connect to. */
+/** Keeps SIGUSR1 from opening a debugger: any process on the node's network could connect to it. */
 const noDebugger = '--disable-sigusr1';
 const bundleAsset = 'bundle';
 const cacheAsset = 'code-cache';
@@ -45,9 +45,9 @@ const cacheAsset = 'code-cache';
 const workerAsset = 'key-file-worker.cjs';
 const digestFile = join(dist, '.inputs');
 
-/** The path of an executable made from the sources as they are, building it only if need be. */
+/** The path of an executable of the current sources; builds it only if necessary. */
 export async function freshExecutable(): Promise<string> {
-  // Also what programs need that are run from their sources.
+  // Programs that run from their sources need these products too.
   freshNative();
   const digest = digestOfInputs(repositoryRoot);
   if (!existsSync(executable) || readIfThere(digestFile) !== digest) await build(digest);
@@ -55,8 +55,8 @@ export async function freshExecutable(): Promise<string> {
 }
 
 /**
- * Everything is made aside and renamed: a running `dist/nmi` is not disturbed, and two builds at
- * once leave one whole result.
+ * Everything is built in another folder and renamed: a running `dist/nmi` is not disturbed, and two
+ * concurrent builds leave one complete result.
  */
 async function build(digest: string): Promise<void> {
   const startedMs = performance.now();
@@ -82,15 +82,15 @@ async function build(digest: string): Promise<void> {
   process.stderr.write(`built dist/nmi in ${seconds} s\n`);
 }
 
-/** What an executable is made for, and with. */
+/** Target platform and tools of an executable. */
 export interface BuildTarget {
-  /** Node's program, which becomes the executable. */
+  /** Node's executable, which becomes the product's. */
   readonly node: string;
-  /** Runs it, here. */
+  /** Command that runs it on this machine. */
   readonly runNode: Command;
-  /** Where the native products lie. */
+  /** Folder of the native products. */
   readonly native: string;
-  /** The root of the system whose libraries are linked into them; empty for this one. */
+  /** The root of the system that provides the libraries to link; empty for this one. */
   readonly system: string;
 }
 
@@ -101,7 +101,7 @@ const ownMachine: BuildTarget = {
   system: '',
 };
 
-/** Fills a folder with `nmi`, the script in it and the notices; returns the modules it is made of. */
+/** Fills a folder with `nmi`, its script and the notices; returns the bundled modules. */
 export async function makeExecutable(
   folder: string,
   target: BuildTarget,
@@ -122,8 +122,9 @@ export async function makeExecutable(
 const pluginFiles = ['kubectl-nmi', 'kubectl_complete-nmi', 'package.json'] as const;
 
 /**
- * The plugin as a package: `dist/package.json` also says that a script without an ending is CommonJS,
- * whatever the folder above says. Returns the modules that it is made of. The completion program is what kubectl looks for.
+ * The plugin as a package: `dist/package.json` also declares that a script without an extension is
+ * CommonJS, whatever the parent folder declares. kubectl looks for the completion program by its
+ * name. Returns the bundled modules.
  */
 async function makePlugin(folder: string, stamp: BuildStamp): Promise<readonly string[]> {
   const { script, modules } = await bundlePlugin(repositoryRoot, stamp);
@@ -172,12 +173,12 @@ function embed(work: string, target: BuildTarget): void {
     encoding: 'utf8',
   });
   if (made.status !== 0) throw new Error(`node --build-sea failed: ${made.stdout}${made.stderr}`);
-  // Linux maps a file's pages in the pieces that they were written in, and Node writes this file as
-  // one piece: 31 MB more of it would be resident than of a copy, or than in an image's layer.
+  // Linux maps a file's pages in the pieces in which they were written. Node writes this file as
+  // one piece: 31 MB more of it would be resident than of a copy, or of a file in an image's layer.
   copyFileSync(join(work, 'nmi.made'), join(work, 'nmi'));
 }
 
-/** @param epoch seconds since 1970; now, if it is not given. */
+/** @param epoch seconds since 1970; default: now. */
 export function buildStamp(epoch = process.env['SOURCE_DATE_EPOCH']): BuildStamp {
   const date = epoch === undefined ? new Date() : new Date(Number(epoch) * 1000);
   if (Number.isNaN(date.getTime())) {

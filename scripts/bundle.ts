@@ -1,19 +1,19 @@
 /**
- * One script from one entry: what the single executable carries. No file can be imported from
- * inside an executable, so dynamic imports are inlined too; each still runs only when it is reached.
+ * Bundles one entry into one script for the single executable. Code inside an executable cannot
+ * import files, so dynamic imports are inlined too; each still runs only when it is reached.
  *
  * The output is CommonJS, not an ES module, because the executable's V8 code cache works for
  * CommonJS only. Measured with pino at start and yargs, undici, prom-client and KubeConfig behind
  * dynamic imports (Node 26.10, 2 cores, medians of 12): start 88 ms and 102 MB resident as an ES
  * module with or without the cache, 39 ms and 93 MB as CommonJS with it. The price: no top-level
- * await in anything that src/main.ts reaches; the bundler refuses it with the place.
+ * await in anything that src/main.ts reaches; the bundler reports its location as an error.
  */
 import { isBuiltin } from 'node:module';
 import { join } from 'node:path';
 import { rolldown, type OutputChunk, type Plugin, type RolldownLog } from 'rolldown';
 import { lateHttp2, lazyPackages, noGeneratedModels } from './facades.ts';
 
-/** What the executable says about its own making; replaces `__NMI_BUILD__` in the sources. */
+/** Build information that the executable reports; replaces `__NMI_BUILD__` in the sources. */
 export interface BuildStamp {
   readonly version: string;
   readonly commit: string;
@@ -24,9 +24,10 @@ export interface BuildStamp {
 const builtinPrefix = '\0builtin:';
 
 /**
- * Static imports of Node's own modules are evaluated with the module that names them, not at start.
- * Without this a bundle loads every built-in that any inlined module names (http, tls, undici's
- * own...) before its first line: 118 against 95 ms, 113 against 105 MB, same conditions as above.
+ * Static imports of Node's own modules are evaluated with the module that imports them, not at
+ * start. Without this, a bundle loads every built-in module that any inlined module imports (http,
+ * tls, undici's own...) before its first line: 118 instead of 95 ms, 113 instead of 105 MB, same
+ * conditions as above.
  */
 const lazyBuiltins: Plugin = {
   name: 'lazy-builtins',
@@ -51,14 +52,14 @@ const lazyBuiltins: Plugin = {
 };
 
 /**
- * What yargs renders help with. The module of its parser imports it for something else; it
- * registers nothing, so where it is not used it may go.
+ * Modules with which yargs renders help. Its parser imports them for another purpose; they have no
+ * side effects, so the bundler may drop them where they are unused.
  */
 const pureModules = /\/yargs\/lib\/platform-shims\//;
 
 /**
- * Every warning stops the build but this one: yargs resolves `extends` of a configuration file by
- * `import.meta.resolve`, and no configuration file is ever given to it.
+ * The only warning that does not stop the build: yargs resolves `extends` of a configuration file
+ * by `import.meta.resolve`, and it never gets a configuration file here.
  */
 function isHarmless(log: RolldownLog): boolean {
   return log.code === 'EMPTY_IMPORT_META' && (log.id ?? '').includes('/node_modules/yargs/');
@@ -66,7 +67,7 @@ function isHarmless(log: RolldownLog): boolean {
 
 export interface Bundle {
   readonly script: string;
-  /** What it was made of: paths, and the bundler's own parts under names that are none. */
+  /** The bundled modules: paths, and the bundler's own modules under names that are not paths. */
   readonly modules: readonly string[];
 }
 
@@ -75,7 +76,7 @@ export interface Program extends Bundle {
   readonly worker: string;
 }
 
-/** All that the executable runs; `modules` are those of both scripts. */
+/** All scripts of the executable; `modules` are those of both scripts. */
 export async function bundleProgram(root: string, stamp: BuildStamp): Promise<Program> {
   const main = await bundle(join(root, 'src/main.ts'), stamp);
   const worker = await bundle(
@@ -89,15 +90,15 @@ export async function bundleProgram(root: string, stamp: BuildStamp): Promise<Pr
   };
 }
 
-/** The plugin of kubectl: one script for Node 22 and later. */
+/** The kubectl plugin: one script for Node 22 and later. */
 export function bundlePlugin(root: string, stamp: BuildStamp): Promise<Bundle> {
   return bundle(join(root, 'src/kubectl/main.ts'), stamp, 'node22');
 }
 
 /**
- * Bundles `entry` and all it imports into one script.
- * @param target the oldest Node that runs it, where that is not this one.
- * @throws Error if the bundler warns, or if anything but Node's own modules is left outside.
+ * Bundles `entry` and all its imports into one script.
+ * @param target the oldest Node that runs it; default: this one.
+ * @throws Error if the bundler warns, or if a module other than Node's own is not bundled.
  */
 export async function bundle(entry: string, stamp: BuildStamp, target?: string): Promise<Bundle> {
   const build = await rolldown({
@@ -120,7 +121,7 @@ export async function bundle(entry: string, stamp: BuildStamp, target?: string):
     const { output } = await build.generate({
       format: 'cjs',
       codeSplitting: false,
-      // Names of functions and classes survive for stack traces; text is one byte a character in V8.
+      // Keeps names of functions and classes for stack traces; text is one byte a character in V8.
       keepNames: true,
       charset: 'ascii',
       comments: false,

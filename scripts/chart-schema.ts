@@ -1,7 +1,7 @@
 /**
- * Writes what the chart takes from the options table: `deploy/chart/values.schema.json` and
- * `deploy/chart/templates/_flags.tpl`. `node scripts/chart-schema.ts`; a test compares them, so no
- * flag is without a value and no value without a flag.
+ * Writes the chart's files that follow from the options table: `deploy/chart/values.schema.json`
+ * and `deploy/chart/templates/_flags.tpl`. `node scripts/chart-schema.ts`; a test compares them, so
+ * no flag lacks a value and no value lacks a flag.
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -15,13 +15,13 @@ import {
   type Option,
 } from '../src/nmi/config/options.ts';
 
-/** Where the chart lies. */
+/** Folder of the chart. */
 export const chartFolder = join(import.meta.dirname, '../deploy/chart');
 
 /** A part of a JSON schema. */
 type Schema = Readonly<Record<string, unknown>>;
 
-/** The values of the replaced system's chart, where their names do not follow from the flag's. */
+/** Values of the replaced system's chart with names that do not follow from the flag's name. */
 const oldPaths: Readonly<Record<string, readonly string[]>> = {
   'custom-user-agent': ['customUserAgent'],
   'ipt-update-interval-sec': ['nmi', 'ipTableUpdateTimeIntervalInSeconds'],
@@ -30,7 +30,7 @@ const oldPaths: Readonly<Record<string, readonly string[]>> = {
   v: ['nmi', 'logVerbosity'],
 };
 
-/** Flags without effect that had a value in the replaced system's chart all the same. */
+/** Flags without effect that had a value in the replaced system's chart. */
 const ignoredPaths: Readonly<Record<string, readonly string[]>> = {
   'enable-conntrack-deletion': ['nmi', 'enableConntrackDeletion'],
   'set-retry-after-header': ['nmi', 'setRetryAfterHeader'],
@@ -41,13 +41,13 @@ const ignoredPaths: Readonly<Record<string, readonly string[]>> = {
   'find-identity-retry-interval': ['nmi', 'findIdentityRetryIntervalInSeconds'],
 };
 
-/** What the DaemonSet decides itself, or a pod has no use for. */
+/** Options that the DaemonSet sets itself or that are useless in a pod. */
 const notValues = new Set(['force-namespaced', 'kubeconfig', 'node', 'operation-mode', 'pod-uid']);
 
 interface ChartValue {
   /** From the root of values.yaml. */
   readonly path: readonly string[];
-  /** Without dashes; undefined where a template sets an environment variable. */
+  /** Without dashes; undefined if a template sets an environment variable instead. */
   readonly flag: string | undefined;
   readonly schema: Schema;
 }
@@ -75,7 +75,7 @@ function valueName(flag: string): string {
     .replaceAll(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
 }
 
-/** The template that turns the values into arguments; a value that is empty is not passed. */
+/** The template that turns the values into arguments; an empty value is not passed. */
 export function renderFlags(): string {
   const lines = chartValues().flatMap(({ flag, path }) => {
     if (flag === undefined) return [];
@@ -122,7 +122,7 @@ const text: Schema = { type: ['string', 'null'] };
 const list: Schema = { type: ['array', 'null'] };
 const map: Schema = { type: ['object', 'null'] };
 const mapOfText: Schema = { ...map, additionalProperties: { type: 'string' } };
-/** The replaced system's values were texts as often as not. */
+/** Values for the replaced system were often texts. */
 const flag: Schema = { enum: [true, false, 'true', 'false', '', null] };
 const scalar: Schema = { type: ['string', 'number', 'boolean', 'null'] };
 const namespaces: Schema = { ...list, items: { type: 'string', minLength: 1 } };
@@ -234,7 +234,7 @@ const nmiValues: Readonly<Record<string, Schema>> = {
   extraVolumeMounts: { ...list, items: { type: 'object', required: ['name', 'mountPath'] } },
 };
 
-/** As much as reads well in a complaint; the agent looks closer. */
+/** Simple enough to be readable in an error message; the agent checks more strictly. */
 const ipv4 = '[0-9]{1,3}(\\.[0-9]{1,3}){3}';
 
 function schemaOf(option: Option): Schema {
@@ -267,7 +267,7 @@ function typeOf({ kind, range, choices = [], pattern }: OptionType<unknown>): Sc
   }
 }
 
-/** JSON schema has no flags; what is not said here the agent says at its start. */
+/** A JSON schema pattern has no flags; the agent checks patterns with flags at its start. */
 function patternOf(test: RegExp | undefined): Schema {
   return test === undefined || test.flags !== '' ? {} : { pattern: test.source };
 }

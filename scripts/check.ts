@@ -1,6 +1,6 @@
 /**
- * What a machine can say about the sources without running them: types, lint, format, unused code.
- * All are run, what fails is printed whole, and the exit code is 1 if any failed.
+ * Static checks of the sources: types, lint, format, unused code. Runs all of them, prints the
+ * whole output of failed ones, and exits with code 1 if any failed.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,16 +1,16 @@
 /**
- * V8's compiled code of what a start of the agent runs, so that a start compiles nothing.
+ * V8's compiled code of all functions that run at a start of the agent, so that it compiles none.
  *
- * The cache that Node makes for a single executable holds what is compiled when the script is
- * loaded; functions are compiled when they are first called, and those are nearly all. So the
- * bundle serves as an agent here, beside the lab's fakes, and what it had compiled by then is kept.
- * Measured at a start of the agent: 65 ms of compiling with Node's own cache, 25 ms with this one
- * (Node 26.10, 2 cores, November 2026). Compiling every function ahead costs no more at a start and is the
- * same each time, but leaves 12 MB more resident.
+ * The cache that Node creates for a single executable contains only code that is compiled when the
+ * script is loaded, but nearly all functions are compiled at their first call. So the bundle runs
+ * here as an agent with the lab's fakes, and all code that it has compiled by the end is stored.
+ * Measured at a start of the agent: 65 ms of compilation with Node's own cache, 25 ms with this one
+ * (Node 26.10, 2 cores, November 2026). Compiling every function in advance costs no more at a
+ * start and is the same each time, but leaves 12 MB more resident.
  *
- * The same bundle gives the same bytes, so that an image can be built again and compared. These
+ * The same bundle results in the same bytes, so that an image can be rebuilt and compared. These
  * made them differ: V8's hash seed, the order in which functions were compiled, machine code and
- * garbage collection, and the kinds of numbers that were compared, which bytecode remembers.
+ * garbage collection, and the kinds of numbers that were compared, which bytecode records.
  */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -27,11 +27,11 @@ import {
   createPodManifest,
 } from '../lab/fakes/kube/manifests.ts';
 
-/** In stack traces; no path of the building machine. */
+/** Shown in stack traces, instead of a path of the building machine. */
 const scriptName = 'nmi.cjs';
 const host = '127.0.0.1';
 const nodeName = 'node';
-/** Under emulation of another processor a start takes many seconds. */
+/** When another processor is emulated, a start takes many seconds. */
 const patienceMs = 120_000;
 const slowTimerMs = 400;
 const maxRuns = 6;
@@ -39,12 +39,12 @@ const maxRuns = 6;
 /** A program and its first arguments. */
 export type Command = readonly [program: string, ...args: readonly string[]];
 
-/** The bundle as one function, which is what the executable carries, compiles and calls. */
+/** The bundle as one function, which the executable contains, compiles and calls. */
 export function wrapBundle(script: string): string {
   return `(function (exports, require, module, __filename, __dirname) {${script}\n})`;
 }
 
-/** The executable's entry: the wrapped bundle and its code are assets of these names. */
+/** The executable's entry: the wrapped bundle and its compiled code are assets with these names. */
 export function renderEntry(bundleAsset: string, cacheAsset: string): string {
   return `
     const { getRawAsset } = require('node:sea');
@@ -58,7 +58,7 @@ export function renderEntry(bundleAsset: string, cacheAsset: string): string {
     script.runInThisContext()(exports, require, module, __filename, __dirname);`;
 }
 
-/** Garbage collection drops what was compiled, and machine code leaves marks on it. */
+/** Garbage collection can drop compiled code, and machine code changes it. */
 const learnFlags = [
   '--hash-seed=1',
   '--no-flush-bytecode',
@@ -68,9 +68,9 @@ const learnFlags = [
 ];
 
 /**
- * Runs the script as the agent's process would, until the request to write the compiled code. Its clock
- * is frozen and its slow timers never fire: which functions run, and with which kinds of numbers, must
- * not depend on how long this takes.
+ * Runs the script like the agent's process, until a message requests the compiled code. The clock
+ * is frozen and slow timers never fire: which functions run, and with which kinds of numbers, must
+ * not depend on the duration.
  */
 const pupil = `
   const { readFileSync, writeFileSync } = require('node:fs');
@@ -92,12 +92,12 @@ const pupil = `
   script.runInThisContext()(exports, require, module, __filename, __dirname);`;
 
 /**
- * Reads compiled code and writes it again. The first time, with the same hash seed, it numbers functions
- * in the order of the script instead of that of their compilation; the second time, with the flags of the product,
- * it makes sure that a process of the product takes it.
+ * Reads compiled code and writes it again. The first run, with the same hash seed, numbers
+ * functions in the order of the script instead of the order of their compilation. The second run,
+ * with the flags of the product, ensures that a process of the product accepts the code.
  *
- * V8 writes a hash of its process's flags, the seed among them, into bytes 12 to 15 (V8 14.6,
- * SerializedCodeData). Each process has a seed of its own anyway: V8 rehashes what it reads.
+ * V8 writes a hash of its process's flags, including the seed, into bytes 12 to 15 (V8 14.6,
+ * SerializedCodeData). Each process has another seed anyway: V8 rehashes the code that it reads.
  */
 const rewriter = `
   const { readFileSync, writeFileSync } = require('node:fs');
@@ -111,9 +111,9 @@ const rewriter = `
   writeFileSync(cacheFile, again === 'again' ? script.createCachedData() : cachedData);`;
 
 /**
- * @param wrapped what `wrapBundle` gave.
+ * @param wrapped result of `wrapBundle`.
  * @param node the command that runs the Node of the executable.
- * @param flags of V8 that the executable runs with: V8 refuses code of a process with others.
+ * @param flags V8 flags of the executable: V8 refuses code of a process with other flags.
  * @throws Error if the bundle does not serve, or if a new process would refuse the code.
  */
 export async function makeCodeCache(
@@ -127,7 +127,7 @@ export async function makeCodeCache(
     writeFileSync(file('bundle.cjs'), wrapped);
     writeFileSync(file('pupil.cjs'), pupil);
     writeFileSync(file('rewriter.cjs'), rewriter);
-    // A burst of load may still let something else run; what two runs agree on is what runs.
+    // A burst of load may still change which functions run, so two runs must give the same result.
     const seen: Buffer[] = [];
     while (seen.length < maxRuns) {
       await learn(folder, node);
@@ -194,7 +194,7 @@ async function learn(folder: string, node: Command): Promise<void> {
   }
 }
 
-/** Pods and the three kinds: a watch follows a list. */
+/** Pods and the three identity kinds: a watch starts after its list. */
 function hasListed(kube: FakeKube): boolean {
   return kube.watches() >= 4;
 }
@@ -219,7 +219,7 @@ async function askForTokens(port: number): Promise<void> {
   }
 }
 
-/** Again while nothing listens yet, which the agent does not notice. */
+/** Retries while the agent does not listen yet; the agent sees none of these attempts. */
 async function ask(url: string): Promise<number> {
   for (let tries = 1; ; tries++) {
     try {

@@ -1,6 +1,6 @@
 /**
- * Draws docs/dashboard.svg: a real agent under a small load, a minute of throttling and outage in it, a
- * real Prometheus that scrapes it, and the queries of the dashboard. Needs `prometheus` in the path.
+ * Draws docs/dashboard.svg from the dashboard's queries: a real Prometheus scrapes a real agent
+ * under a small load with a minute of throttling and outage. Needs `prometheus` in the path.
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ import { renderDashboard, type DrawnPanel, type PanelLine } from './dashboard/pi
 const seconds = 120;
 const throttled = { fromS: 50, toS: 65 } as const;
 const away = { fromS: 75, toS: 95 } as const;
-/** Of rates: a few scrapes. */
+/** Interval of rates: a few scrapes. */
 const rateInterval = '5s';
 
 await using testBed = await openServices();
@@ -53,7 +53,7 @@ for (const { title, type, gridPos, fieldConfig, targets } of readDashboard().pan
 const path = join(import.meta.dirname, '../docs/dashboard.svg');
 await writeFile(path, renderDashboard('The dashboard of Entra Pod Identity', panels, seconds));
 
-/** Requests for tokens in memory and not in memory, of a pod that has an identity and one that has none. */
+/** Requests cached and uncached tokens, for a pod with an identity and for one without. */
 async function load({ pod, imds }: Services, fromS: number): Promise<void> {
   const isIn = (atS: number, { fromS: from, toS: to }: typeof throttled | typeof away) =>
     atS >= from && atS < to;
@@ -68,9 +68,9 @@ async function load({ pod, imds }: Services, fromS: number): Promise<void> {
       fault = wanted;
     }
     const asked = [ask(pod, tokenTarget), ask(pod, tokenTarget)];
-    // Never one that is in memory.
+    // Never cached.
     if (number % 10 === 0) asked.push(ask(pod, `${tokenTarget}-${number}.example`));
-    // It waits for its binding, and nobody waits for it.
+    // The request waits for a binding, and this loop does not wait for the request.
     if (number % 20 === 0) ask(unbound, tokenTarget).catch(() => undefined);
     await Promise.all(asked.map((each) => each.catch(() => undefined)));
     await delay(50);

@@ -40,7 +40,7 @@ const pages: Readonly<Record<string, Readonly<Record<string, () => string>>>> = 
 
 export const generatedPages: readonly string[] = Object.keys(pages);
 
-/** The page with every generated part fresh. @throws Error when a marker is missing. */
+/** The page with all generated parts updated. @throws Error when a marker is missing. */
 export function renderPage(page: string, text: string): string {
   const parts = Object.entries(pages[page] ?? {});
   return parts.reduce((filled, [name, part]) => fill(page, filled, name, part()), text);

@@ -1,6 +1,6 @@
 /**
- * Whether the executable was made from what lies here now: a digest over the content of every file
- * it is made from, and over the Node it carries.
+ * Whether the executable was built from the current files: a digest over the content of all its
+ * input files and over the Node that it contains.
  */
 import { createHash } from 'node:crypto';
 import { globSync, readFileSync, statSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { join } from 'node:path';
 
 const inputs = [
   'src/**/*',
-  // Beside these it serves while its code is compiled.
+  // The bundle runs with these fakes while its code is compiled.
   'lab/fakes/**/*',
   'scripts/{build,bundle,code-cache,facades,freshness,native,notices}.ts',
   'package.json',
@@ -16,12 +16,12 @@ const inputs = [
   'tsconfig.json',
 ];
 
-/** The digest of all that the executable is made from, under `root`. */
+/** The digest of all inputs of the executable under `root`. */
 export function digestOfInputs(root: string): string {
   return digestOfFiles(root, inputs);
 }
 
-/** Hexadecimal SHA-256 over this Node and the names and contents of what matches under `root`. */
+/** Hexadecimal SHA-256 over this Node and the names and contents of matching files under `root`. */
 export function digestOfFiles(root: string, patterns: readonly string[]): string {
   const hash = createHash('sha256').update(`${process.version} ${process.arch}\n`);
   for (const path of globSync(patterns, { cwd: root }).sort()) {

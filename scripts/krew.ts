@@ -1,6 +1,6 @@
 /**
- * The plugin as krew installs it: an archive and a manifest in `dist/krew`.
- * `node scripts/krew.ts https://HOST/PATH`, the folder of the archive on the server that it will be fetched from.
+ * The plugin as krew installs it: an archive and a manifest in `dist/krew`. `node scripts/krew.ts
+ * https://HOST/PATH`: the folder on the server from which krew fetches the archive.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -14,7 +14,7 @@ export interface KrewRelease {
   readonly archive: string;
 }
 
-/** @param place an https URL without a slash at its end. @throws Error for another one. */
+/** @param place an https URL without a trailing slash. @throws Error for any other text. */
 export async function makeKrewRelease(place: string): Promise<KrewRelease> {
   if (!/^https:\/\/[^\s?#]+[^/\s?#]$/.test(place)) {
     throw new Error(`${place} is no https URL of a folder without a slash at its end`);
@@ -37,7 +37,7 @@ export async function makeKrewRelease(place: string): Promise<KrewRelease> {
   return { manifest, archive };
 }
 
-/** The same bytes for the same files: no times and no owners. */
+/** Same bytes for the same files: no times and no owners. */
 function pack(): Buffer {
   const work = mkdtempSync(join(tmpdir(), 'nmi-krew-'));
   try {

@@ -56,10 +56,10 @@ function renderEntry(code: string, { means, fix }: Page, severity?: string): str
   return `### ${code}\n\n${means}${title}\n\nFix: ${fix}`;
 }
 
-/** With the help of its sub-verbs, where it has any. */
+/** The help of a verb and of its sub-verbs. */
 async function verbHelp(verb: string): Promise<string> {
   const help = await helpOf([verb]);
-  // Examples look the same.
+  // Only this section, since examples look the same.
   const [, commands = ''] = /^Commands:\n((?: .*\n)+)/m.exec(help) ?? [];
   const more = [...commands.matchAll(new RegExp(`^ {2}kubectl nmi ${verb} ([a-z-]+)`, 'gm'))];
   const parts = [help];
@@ -70,7 +70,7 @@ async function verbHelp(verb: string): Promise<string> {
   return parts.map(withoutCommon).join('\n\n');
 }
 
-/** Flags that every verb has are in the help of the plugin itself. */
+/** Removes the common flags, which the help of the plugin itself lists. */
 function withoutCommon(help: string): string {
   const common =
     /^ +(?:-[nAo], )?--(?:namespace|all-namespaces|output|exit-code|help|context|cluster|user|kubeconfig|as|request-timeout) /;
@@ -99,7 +99,7 @@ async function helpOf(words: readonly string[]): Promise<string> {
   return stdout.trim();
 }
 
-/** The page as it is committed. */
+/** The committed page. */
 export function readPage(): Promise<string> {
   return readFile(path, 'utf8');
 }

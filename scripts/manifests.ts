@@ -1,7 +1,7 @@
 /**
- * Writes the manifests that need no Helm, from the chart: `node scripts/manifests.ts`. It needs
- * helm, which it builds like the tests on clusters do. A test compares them, so that there is one
- * source of what is deployed.
+ * Writes the manifests for use without Helm, from the chart: `node scripts/manifests.ts`. The
+ * script itself needs helm, and builds it like the cluster tests do. A test compares the manifests,
+ * so that the chart is the only source of deployments.
  */
 import { spawnSync } from 'node:child_process';
 import { cpSync, writeFileSync } from 'node:fs';
@@ -13,7 +13,7 @@ import { chartFolder } from './chart-schema.ts';
 const deploy = join(import.meta.dirname, '../deploy');
 
 interface Manifest {
-  /** Below `deploy`; the first is the one people apply, the others are in kustomize's reach. */
+  /** Below `deploy`; the first is for users to apply, the others are copies for kustomize. */
   readonly paths: readonly string[];
   readonly about: string;
   /** Values of `helm template` besides the defaults. */
@@ -60,7 +60,7 @@ When that comes back, pods reach the real metadata service again, with the node'
 
 const noRepository = 'no-repository';
 
-/** Files below `deploy`, and where helm and kustomize, which read no folder but their own, find them. */
+/** Files below `deploy`, and their copies for helm and kustomize, which read no other folder. */
 export const copies = {
   'crds.yaml': ['chart/crds/crds.yaml', 'kustomize/agent/crds.yaml'],
   'monitoring/alerts.yaml': ['chart/files/alerts.yaml'],
@@ -76,7 +76,7 @@ export const copies = {
   ),
 } satisfies Readonly<Record<string, readonly string[]>>;
 
-/** Path below `deploy` → text. @throws with what helm complains about. */
+/** Path below `deploy` → text. @throws Error with the error of helm. */
 export async function renderManifests(helm: string): Promise<ReadonlyMap<string, string>> {
   const files = new Map<string, string>();
   for (const { paths, about, flags } of manifests) {
@@ -91,11 +91,11 @@ function runHelm(helm: string, flags: readonly string[]): string {
   const words = ['template', 'nmi', chartFolder, '--namespace=kube-system', '--skip-tests', image];
   const run = spawnSync(helm, [...words, ...flags], { encoding: 'utf8', timeout: 60_000 });
   if (run.status !== 0) throw new Error(`helm template: ${run.stderr}`);
-  // People put their own in front: see docs/install.md.
+  // Users prepend their own repository: see docs/install.md.
   return run.stdout.replaceAll(`${noRepository}/`, '');
 }
 
-/** Labels that say which release of Helm an object belongs to: here, to none. */
+/** Labels with the Helm release of an object: these objects have none. */
 const releaseLabel = /^ +(?:helm\.sh\/chart|app\.kubernetes\.io\/(?:managed-by|instance)): .*\n/gm;
 
 async function tidy(about: string, rendered: string): Promise<string> {

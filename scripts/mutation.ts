@@ -1,8 +1,8 @@
 /**
- * How much the unit tests hold: `node scripts/mutation.ts [FILTER]` makes each fault of
- * `test/mutation`, or those whose file or text contains FILTER, in a copy of the tree and looks
- * whether a test fails. Exits with 1 when a fault is not found, when one is found that the list
- * calls impossible to find, and when the place of one is not in its file.
+ * Checks that the unit tests detect faults: `node scripts/mutation.ts [FILTER]` makes each fault of
+ * `test/mutation`, or each with FILTER in its file or text, in a copy of the tree and checks
+ * whether a test fails. Exits with 1 if a fault is not found, if a fault is found that the list
+ * marks as impossible to find, or if the text that it replaces is not in its file exactly once.
  */
 import { spawn } from 'node:child_process';
 import {
@@ -27,19 +27,19 @@ import {
 import { freshNative } from './native.ts';
 
 const root = join(import.meta.dirname, '..');
-/** Of one test. A fault may make it wait without end, loop, or take all memory; each is a failure. */
+/** Timeout of one test. A fault may make it hang, loop or use all memory: each is a failure. */
 const testTimeoutMs = 30_000;
-/** Of one file, for a loop that nothing in its own process can end. */
+/** Timeout of one file, for a loop that its own process cannot end. */
 const fileTimeoutMs = 180_000;
 const nodeOptions = [
   '--max-old-space-size=1024',
   `--test-timeout=${testTimeoutMs}`,
   '--test-force-exit',
 ];
-/** Made by builds and installations; linked where tests need them. */
+/** Results of builds and installations; linked because tests need them. */
 const linked = ['node_modules', 'dist'];
 const leftOut = new Set([...linked, '.git', '.cache']);
-/** Ends the test of a copy; they are in groups of their own, which no signal of a terminal comes to. */
+/** Functions that end running tests, whose process groups get no signals of the terminal. */
 const running = new Set<() => void>();
 
 async function run(mutations: readonly Mutation[]): Promise<number> {
@@ -86,7 +86,7 @@ async function run(mutations: readonly Mutation[]): Promise<number> {
 interface Result {
   readonly mutation: Mutation;
   readonly verdict: Verdict | undefined;
-  /** What differs from the list. */
+  /** Difference from the list. */
   readonly problem: string | undefined;
 }
 
@@ -106,7 +106,7 @@ async function work(copy: Copy, queue: Mutation[]): Promise<readonly Result[]> {
 }
 
 interface MutationResult {
-  /** Undefined when nothing can be said. */
+  /** Undefined when inconclusive. */
   readonly verdict: Verdict | undefined;
   readonly note: string;
 }
@@ -137,7 +137,7 @@ class Copy {
     for (const test of [...own, ...others]) {
       writeFileSync(path, mutated);
       let failure = await this.#fails(test);
-      // A busy machine may fail a test by its time, and make a fault look found that cannot be.
+      // On a busy machine a test may time out, as if it had found a fault that cannot be found.
       if (failure !== undefined && mutation.survives !== undefined)
         failure = await this.#fails(test);
       writeFileSync(path, text);
@@ -153,7 +153,7 @@ class Copy {
   async #passesAlone(test: string): Promise<boolean> {
     const known = this.#passes.get(test);
     if (known !== undefined) return known;
-    // Once more: a machine that is busy may fail a test by its time.
+    // Retries once: on a busy machine a test may time out.
     const passes =
       (await this.#fails(test)) === undefined || (await this.#fails(test)) === undefined;
     this.#passes.set(test, passes);
@@ -165,7 +165,7 @@ class Copy {
     const child = spawn(process.execPath, [...nodeOptions, test], {
       cwd: this.#folder,
       stdio: 'ignore',
-      // A group of its own: what a test starts ends with it.
+      // A separate process group, so that processes started by a test end with it.
       detached: true,
     });
     return new Promise((resolve, reject) => {
@@ -175,7 +175,7 @@ class Copy {
         try {
           process.kill(-child.pid, 'SIGKILL');
         } catch {
-          // It has ended.
+          // The process has ended.
         }
       };
       running.add(end);

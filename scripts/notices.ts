@@ -1,6 +1,6 @@
 /**
- * What the executable and its addon hold that others wrote, and on what terms: the text that has to
- * go wherever they go. It is made of what was really put in, so nothing is missing.
+ * The third-party code in the executable and its addon, and its licenses: this text must accompany
+ * them. It is derived from the modules that were really included, so nothing is missing.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ interface Notice {
   readonly text: string;
 }
 
-/** Of what npm requires of a package.json. */
+/** The used fields of those that npm requires in a package.json. */
 interface PackageManifest {
   readonly name: string;
   readonly version: string;
@@ -25,13 +25,13 @@ interface PackageManifest {
 
 interface Archive {
   readonly name: string;
-  /** Debian's, which brings the archive and its copyright file. */
+  /** The Debian package with the archive and its copyright file. */
   readonly debianPackage: string;
   readonly terms: string;
   readonly source: string;
 }
 
-/** What the addon may be linked with, by the name that its Makefile has for it. */
+/** Archives that the addon may be linked with, by their names in its Makefile. */
 export const archives: Readonly<Record<string, Archive>> = {
   'libbpf.a': {
     name: 'libbpf',
@@ -64,11 +64,11 @@ also inside the executable. Who wants to link it with other versions of them, as
 finds its source and Makefile in src/redirect/native of this program's source; \`./dev build\` makes
 both anew.`;
 
-/** Where to find the terms of what is no npm package. */
+/** Location of the licenses of code that is not in npm packages. */
 export interface NoticeSources {
-  /** Node's program, beside which its licence lies. */
+  /** Path of Node's executable; its license is in the same installation. */
   readonly node: string;
-  /** The root of the Debian system whose archives are linked; empty for this machine's. */
+  /** The root of the Debian system with the linked archives; empty for this machine's. */
   readonly system: string;
 }
 
@@ -76,8 +76,8 @@ const ownMachine: NoticeSources = { node: process.execPath, system: '' };
 
 /**
  * The whole text.
- * @param modules what the script was made of.
- * @throws Error for a package that comes without a licence.
+ * @param modules the bundled modules.
+ * @throws Error for a package without a license.
  */
 export function renderNotices(
   root: string,
@@ -88,7 +88,7 @@ export function renderNotices(
     packageNotice(root),
     nodeNotice(sources),
     ...bundledPackages(modules).map((folder) => packageNotice(folder)),
-    // Part of it is in every bundle.
+    // Every bundle contains parts of rolldown.
     packageNotice(join(root, 'node_modules/rolldown')),
     ...linkedArchives(sources).map((archive) => archiveNotice(archive, sources)),
     ...['LGPL-3', 'GPL-3'].flatMap((name) => commonNotice(name, sources)),
@@ -106,7 +106,7 @@ export function renderNotices(
   ].join('\n\n');
 }
 
-/** The folders of the packages that modules are from, each once. */
+/** The folders of the modules' packages, each once. */
 export function bundledPackages(modules: readonly string[]): readonly string[] {
   const folders = modules.flatMap(
     (id) => /^(\/.*\/node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(id)?.[1] ?? [],
@@ -114,7 +114,7 @@ export function bundledPackages(modules: readonly string[]): readonly string[] {
   return [...new Set(folders)].toSorted();
 }
 
-/** Of the Node that is the body of the executable, in the version of the one that runs this. */
+/** For the Node in the executable; it has the same version as the Node that runs this script. */
 function nodeNotice({ node }: NoticeSources): Notice {
   const text = readFileSync(join(node, '../../LICENSE'), 'utf8');
   return {
@@ -142,7 +142,7 @@ function packageNotice(folder: string): Notice {
   return { name, version, terms: license, text: texts.join('\n\n') };
 }
 
-/** The last one only where libelf needs it; then its package is there. */
+/** libzstd only if libelf needs it; then its package is installed. */
 export function linkedArchives(sources: NoticeSources): readonly Archive[] {
   return Object.values(archives).filter(
     (archive) =>

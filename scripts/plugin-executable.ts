@@ -7,7 +7,7 @@ import { copyFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { freshExecutable, repositoryRoot } from './build.ts';
 
-/** From the sources as they are. @returns its path. */
+/** Builds it from the current sources. @returns its path. */
 export async function makePluginExecutable(): Promise<string> {
   await freshExecutable();
   const dist = join(repositoryRoot, 'dist');

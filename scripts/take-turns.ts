@@ -1,8 +1,8 @@
 /**
- * Loaded before every test file. Two files run at once, but of those that need the kernel to
- * themselves only one: a file waits here until it holds the turn, and keeps it until its process
- * ends. The turn is a listening socket with an abstract name, which the kernel takes back from
- * a process that ends in any way; there is nothing to clean up.
+ * Loaded before every test file. Two files run at once, but only one of those that need exclusive
+ * use of the kernel: such a file waits here for a lock and holds it until its process ends. The
+ * lock is a listening socket with an abstract name. The kernel releases it however the process
+ * ends, so nothing needs to be cleaned up.
  */
 import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
@@ -16,7 +16,7 @@ if (isExclusive(process.argv[1] ?? '')) {
 
 async function take(): Promise<boolean> {
   const server = createServer((waiting) => {
-    // Held open: its end shows the waiting process that this one has ended.
+    // Stays open: the end of the connection signals the waiting process that this one has ended.
     waiting.on('error', () => waiting.destroy()).unref();
   });
   server.listen(turn);
@@ -31,8 +31,8 @@ async function take(): Promise<boolean> {
 }
 
 /**
- * Also returns when the holder ended before the connection was there, or before it had taken it from the
- * queue, which is a reset: `once` would reject for that.
+ * Also returns if the holder ended before the connection was established, or before it accepted the
+ * connection. The latter is a reset, for which `once` would reject.
  */
 function holderEnds(): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();

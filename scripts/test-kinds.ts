@@ -1,16 +1,16 @@
-/** Which test files need the machine's kernel to themselves, told by their names. */
+/** Kinds of test files, by their names; some need exclusive use of the machine's kernel. */
 
 /** Scenarios of the node lab, run whole. */
 export function isLab(file: string): boolean {
   return /(?:^|\/)test\/lab\/scenarios[^/]*\.test\.ts$/.test(file);
 }
 
-/** Starts real servers of Kubernetes. */
+/** Starts real Kubernetes servers. */
 export function isCluster(file: string): boolean {
   return file.endsWith('.cluster.test.ts');
 }
 
-/** Makes a Debian system or an image, with this project set up in it: minutes and downloads. */
+/** Builds a Debian system or an image with this project installed: minutes and downloads. */
 export function isDebian(file: string): boolean {
   return file.endsWith('.debian.test.ts');
 }
@@ -30,7 +30,7 @@ export function isLong(file: string): boolean {
   return file.startsWith('test/kernels/long/');
 }
 
-/** Makes namespaces, links and rules, keeps the machine busy, or measures time under load: one at a time. */
+/** One at a time: creates namespaces, links, rules, loads the machine, or measures under load. */
 export function isExclusive(file: string): boolean {
   return (
     isLab(file) ||

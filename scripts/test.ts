@@ -17,7 +17,7 @@ const root = join(import.meta.dirname, '..');
 
 const [kind = 'all', ...more] = process.argv.slice(2);
 
-/** No file may take longer, so that a hang ends as a failure with a name. */
+/** Timeout of a file, so that a hang ends as a failure that shows the file. */
 const timeoutMs = kind === 'kernels' ? 10_800_000 : 1_200_000;
 
 if (kind === 'all' && !(await checkSources())) {
@@ -60,14 +60,14 @@ function select(wanted: string, others: readonly string[]): readonly string[] {
   }
 }
 
-/** Building a kubelet takes longer than all other tests: only who asks for it by name waits for it. */
+/** Building a kubelet takes longer than all other tests, so only an explicit run builds it. */
 function canBootNode(): boolean {
   if (hasNodePrograms()) return true;
   process.stderr.write('SKIPPED: all tests on a real node: run `npm run test:node` once\n');
   return false;
 }
 
-/** Before any test: it may take longer than a test may. */
+/** Runs before all tests, since it may take longer than a test's timeout. */
 function prepareNodeSystem(): void {
   const { name, missing } = provideNodeSystem();
   if (missing !== undefined) process.stderr.write(`SKIPPED: all tests on ${name}: ${missing}\n`);

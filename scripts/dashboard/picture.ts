@@ -1,4 +1,4 @@
-/** A Grafana dashboard as one picture: its panels where Grafana lays them out. Pure. */
+/** A Grafana dashboard as one picture, with the panels at their Grafana positions. Pure. */
 import { linearScale } from '../../bench/report/scale.ts';
 import { element, picture, text } from '../../bench/report/svg.ts';
 
@@ -11,7 +11,7 @@ export interface PanelLine {
 export interface DrawnPanel {
   readonly title: string;
   readonly type: string;
-  /** As Grafana names it. */
+  /** Grafana's name for it. */
   readonly unit: string;
   readonly gridPos: {
     readonly x: number;
@@ -28,7 +28,7 @@ const gapPx = 6;
 const maxNames = 8;
 const palette = ['#0b6bcb', '#3a9d5d', '#d98324', '#c23b4b', '#8a4fbf', '#1f9aa0', '#8c8c8c'];
 
-/** @param seconds that the time axis has. */
+/** @param seconds length of the time axis. */
 export function renderDashboard(
   title: string,
   panels: readonly DrawnPanel[],
@@ -98,7 +98,7 @@ function renderLines(
   return [...grid, ...drawn, ...renderNames(lines, right - 8, height - 8)];
 }
 
-/** On one line; those that have no room are counted. */
+/** On one line; names that do not fit are counted. */
 function renderNames(lines: readonly PanelLine[], width: number, y: number): readonly string[] {
   const parts: string[] = [];
   let x = 8;

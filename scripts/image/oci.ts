@@ -1,7 +1,7 @@
 /**
- * An image in the layout of the Open Container Initiative, from folders with what it holds. The same files
- * give the same bytes: entries are sorted, and owners, times and what gzip notes do not depend on who
- * builds, or when.
+ * An image in the layout of the Open Container Initiative, from folders with its contents. The same
+ * files result in the same bytes: entries are sorted, and owners, times and gzip headers do not
+ * depend on the builder or the time.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -38,14 +38,14 @@ export interface Descriptor {
 }
 
 const path = '/bin:/sbin:/usr/bin:/usr/sbin';
-/** Who only runs the image gets no rights on the node; the DaemonSet asks for root by name. */
+/** The image runs without privileges by default; the DaemonSet requests root explicitly. */
 const user = '65532:65532';
 
 const media = (kind: string): string => `application/vnd.oci.image.${kind}`;
 
 /**
- * Fills an empty folder and packs it into `archive`; returns the index of the images, whose digest names all
- * of them.
+ * Fills an empty folder and packs it into `archive`; returns the index of the images. Its digest
+ * identifies all of them.
  */
 export function writeArchive(
   folder: string,
@@ -57,7 +57,7 @@ export function writeArchive(
   const manifests = images.map((image) => writeImage(folder, image, facts));
   const list = { schemaVersion: 2, mediaType: media('index.v1+json'), manifests };
   const index = writeJson(folder, media('index.v1+json'), list);
-  // One entry, so that who copies the archive need not choose.
+  // One entry, so that a tool that copies the archive needs no selection.
   const annotations = { 'org.opencontainers.image.ref.name': facts.version };
   const top = { schemaVersion: 2, manifests: [{ ...index, annotations }] };
   writeFileSync(join(folder, 'index.json'), JSON.stringify(top));
@@ -105,7 +105,7 @@ function writeJson(folder: string, mediaType: string, value: unknown): Descripto
   return addBlob(folder, mediaType, file);
 }
 
-/** Moves a file to where its digest says. */
+/** Moves a file to the path of its digest. */
 function addBlob(folder: string, mediaType: string, file: string): Descriptor {
   const content = readFileSync(file);
   const digest = digestOf(content);
@@ -117,14 +117,14 @@ function digestOf(content: Buffer): string {
   return `sha256:${createHash('sha256').update(content).digest('hex')}`;
 }
 
-/** By GNU tar, whose oldest format with long names has no field for anything else. */
+/** Uses GNU tar: its oldest format with long names has no fields for other data. */
 function pack(folder: string, archive: string, epoch: number): void {
   const same = ['--format=ustar', '--sort=name', `--mtime=@${epoch}`, '--numeric-owner'];
   const entries = ['--owner=0', '--group=0', `--directory=${folder}`, '.'];
   run('tar', ['--create', `--file=${archive}`, ...same, ...entries], 'pipe');
 }
 
-/** By gzip: what zlib makes depends on the processor that it runs on. */
+/** Uses gzip: the output of zlib depends on the processor that it runs on. */
 function compress(file: string): string {
   const compressed = `${file}.gz`;
   const output = openSync(compressed, 'w');

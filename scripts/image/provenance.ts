@@ -1,4 +1,4 @@
-/** Who made an image of what: an in-toto statement with SLSA's predicate, version 1. */
+/** Builder and materials of an image: an in-toto statement with SLSA's predicate, version 1. */
 
 export interface Material {
   readonly name: string;
@@ -6,7 +6,7 @@ export interface Material {
 }
 
 export interface ProvenanceFacts {
-  /** Files and images, by the name and SHA-256 that a reader has of them. */
+  /** Files and images, by a name and SHA-256 that a reader can check. */
   readonly subjects: readonly Material[];
   readonly architectures: readonly string[];
   readonly materials: readonly Material[];
@@ -14,7 +14,7 @@ export interface ProvenanceFacts {
 
 const buildType = 'urn:entra-pod-identity:dev-image:1';
 
-/** Says nothing of when or where: the same materials give the same text. */
+/** Contains no time or place: the same materials give the same text. */
 export function renderProvenance({ subjects, architectures, materials }: ProvenanceFacts): string {
   const statement = {
     _type: 'https://in-toto.io/Statement/v1',
@@ -26,7 +26,7 @@ export function renderProvenance({ subjects, architectures, materials }: Provena
         externalParameters: { architectures },
         resolvedDependencies: materials,
       },
-      // A file that the build itself writes: who runs the build must sign it to vouch for more.
+      // The build itself writes this file; for a stronger guarantee, the builder must sign it.
       runDetails: { builder: { id: `${buildType}#scripts/image/image.ts` } },
     },
   };

@@ -1,9 +1,9 @@
-/** What is in an image, for scanners and lawyers: CycloneDX 1.6. */
+/** Contents of an image, for scanners and license reviews: CycloneDX 1.6. */
 
 export interface Component {
   readonly name: string;
   readonly version: string;
-  /** What scanners look up; https://github.com/package-url. */
+  /** Package URL, which scanners look up; https://github.com/package-url. */
   readonly purl: string;
   readonly license?: string;
   readonly hash?: { readonly alg: 'SHA-256' | 'SHA-512'; readonly content: string };
@@ -46,7 +46,7 @@ export function renderSbom(facts: SbomFacts, components: readonly Component[]): 
   return `${JSON.stringify(bom, undefined, 2)}\n`;
 }
 
-/** A package of a lock file of npm, by its place in it. */
+/** A package of an npm lock file, by its path in the file. */
 export function npmComponent(lock: NpmLock, place: string): Component {
   const entry = lock.packages[place];
   const name = place.replace(/^.*node_modules\//, '');
@@ -64,7 +64,7 @@ export function npmComponent(lock: NpmLock, place: string): Component {
   };
 }
 
-/** What npm writes; only `packages` is looked at. */
+/** Checks only `packages`. */
 export function isNpmLock(value: unknown): value is NpmLock {
   return typeof value === 'object' && value !== null && 'packages' in value;
 }

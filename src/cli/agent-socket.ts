@@ -1,10 +1,10 @@
-/** One question to the agent beside us, by HTTP over its Unix socket. */
+/** One HTTP request to the agent in this container, over its Unix socket. */
 import { networkCode } from '../nmi/base/network-code.ts';
 import { httpGet } from './http-get.ts';
 
 export type SocketReply =
   | { readonly kind: 'answered'; readonly status: number; readonly body: string }
-  /** Nobody is there, or not for us; `problem` is a sentence. */
+  /** No agent listens, or it refuses this user; `problem` is a sentence. */
   | { readonly kind: 'unavailable'; readonly problem: string }
   | { readonly kind: 'failed'; readonly problem: string };
 

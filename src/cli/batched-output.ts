@@ -1,8 +1,8 @@
 /**
- * Text written in one turn of the event loop goes out in one system call at its end, or some
- * milliseconds later if others went out just before. With a write a log line a cached token cost 2.6
- * times what it cost without a log, batched 1.3 times (64 connections, log to a file, Node 26.10,
- * November 2026). Nothing is kept longer, and `flush` belongs into the exit handler, so that a crash
+ * Writes the text of one event loop iteration in one system call at its end, or some milliseconds
+ * later after a recent write. With one write per log line, a cached token cost 2.6 times what it
+ * cost without a log; batched, 1.3 times (64 connections, log to a file, Node 26.10, November
+ * 2026). Nothing is buffered for longer, and the exit handler must call `flush`, so that a crash
  * loses no line.
  */
 export interface BatchedOutput {
@@ -10,11 +10,11 @@ export interface BatchedOutput {
   readonly flush: () => void;
 }
 
-/** Under load each turn brings lines, and a turn brings one where there is one connection. */
+/** Under load each iteration of the event loop logs; with one connection, only one line each. */
 const pauseMs = 5;
 const maxPending = 64 * 1024;
 
-/** @param sink takes the text at once, as a file or a pipe on Linux does. */
+/** @param sink writes the text synchronously, as to a file or a pipe on Linux. */
 export function createBatchedOutput(sink: (text: string) => void): BatchedOutput {
   let pending = '';
   let flushedAtMs = -Infinity;

@@ -1,6 +1,6 @@
 /**
- * From words to a verb. yargs splits words; values are judged by the options table, so that all problems
- * are reported together.
+ * Parses the command line and runs its verb. yargs splits words; the options table validates
+ * values, so that all problems are reported together.
  */
 import { Parser } from 'yargs/helpers';
 import { renderVersion } from '../nmi/base/build-info.ts';
@@ -11,7 +11,7 @@ import { renderHelp, renderOverview } from './help.ts';
 import { exitCodes, type Io } from './io.ts';
 import { verbs, type Verb } from './verbs.ts';
 
-/** @param words the command line without the program. @returns the exit code. */
+/** @param args the command line without the program. @returns the exit code. */
 export async function runCli(args: readonly string[], io: Io): Promise<number> {
   const [first, ...others] = args;
   // A container without arguments may have all options in its environment.
@@ -86,7 +86,7 @@ function parseWords(
   { flags }: Verb,
 ): Pick<Parser.DetailedArguments, 'argv' | 'error'> {
   const alias: Record<string, string> = {};
-  // A flag without a value is none, and not an empty text.
+  // A flag without a value counts as absent, not as an empty text.
   const none: Record<string, undefined> = {};
   for (const [flag, shape] of Object.entries(flags)) {
     none[flag] = undefined;
@@ -109,7 +109,7 @@ function parseWords(
       },
     });
   } catch (error) {
-    // It stumbles over names such as --constructor.
+    // The parser throws on names such as --constructor.
     return { argv, error: error instanceof Error ? error : new Error('unreadable flags') };
   }
 }
@@ -140,7 +140,7 @@ function unknownWord(word: string, known: object): string {
   return `unknown verb or word "${word}"${hint}`;
 }
 
-/** Flags of the options table are judged by it, all of them together. */
+/** For other verbs: the options table reports its own unknown flags, all together. */
 function findUnknownFlag(
   name: string,
   verb: Verb,
@@ -154,7 +154,7 @@ function findUnknownFlag(
   return `unknown flag --${unknown}${hint}`;
 }
 
-/** yargs gives the value of a flag to each of its names. */
+/** yargs stores the value of a flag under each of its names. */
 function withoutAliases(
   flags: Readonly<Record<string, string>>,
   verb: Verb,

@@ -1,7 +1,7 @@
-/** Completion of verbs, actions and flags in bash: the script asks this program at each TAB. */
+/** Completion of verbs, actions and flags in bash: the script runs this program at each TAB. */
 import { verbs } from './verbs.ts';
 
-/** The first word of a command line that asks for completions; the words so far follow. */
+/** The first word of a command line that requests completions; the words so far follow. */
 export const completionWord = '--complete';
 
 export const completionScript = `# nmi completion, for bash: source <(nmi completion)
@@ -11,7 +11,7 @@ _nmi_complete() {
 complete -o default -F _nmi_complete nmi
 `;
 
-/** @param words of the command line without the program; the last is what is being typed. */
+/** @param args the command line without the program; the last word is still being typed. */
 export function complete(args: readonly string[]): readonly string[] {
   const [first = '', ...rest] = args;
   const typed = args.at(-1) ?? '';

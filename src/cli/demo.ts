@@ -1,7 +1,7 @@
 /**
- * `nmi demo`: the sample client of the system this replaces, with its flags and its lines. It runs
- * inside a pod, knows nothing of the agent and asks the metadata address as any program would.
- * A line of success is printed when the thing really happened; a token is never printed.
+ * `nmi demo`: the sample client of the replaced system, with the same flags and output lines. It
+ * runs inside a pod, does not depend on the agent and calls the metadata address like any other
+ * program. It prints a line of success only after a real success, and never prints a token.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { asRecord, parseRecord, stringAt } from '../nmi/base/json-value.ts';
@@ -28,7 +28,7 @@ interface DemoFlags {
   /** The resource group whose virtual machines are counted; undefined unless both names are given. */
   readonly group: ResourceGroup | undefined;
   readonly once: boolean;
-  /** The variable Azure SDKs know for another metadata host. */
+  /** From the variable by which Azure SDKs select another metadata host. */
   readonly host: string;
 }
 
@@ -95,7 +95,7 @@ async function round(flags: DemoFlags, io: Io): Promise<boolean> {
   return machines && token !== undefined && named !== undefined && metadata;
 }
 
-/** One request to Azure Resource Manager with the identity's token, which takes the role Reader. */
+/** One request to Azure Resource Manager with the identity's token; requires the role Reader. */
 async function countMachines(flags: DemoFlags, group: ResourceGroup, io: Io): Promise<boolean> {
   const { resource } = flags;
   const arm = resource.startsWith('https://management.') ? resource : defaultResource;
@@ -117,7 +117,7 @@ async function countMachines(flags: DemoFlags, group: ResourceGroup, io: Io): Pr
       }
       problem = `status ${response.status} ${stringAt(asRecord(error), 'message')}`.trim();
     } catch (error) {
-      // `fetch` wraps what the network said.
+      // `fetch` wraps the network error.
       problem = networkCode(error instanceof TypeError ? (error.cause ?? error) : error);
     }
   }
@@ -136,7 +136,7 @@ async function getInstanceMetadata(flags: DemoFlags, io: Io): Promise<boolean> {
   return false;
 }
 
-/** The token, or undefined after a line that says why there is none. */
+/** The token, or undefined after printing why there is none. */
 async function getToken(flags: DemoFlags, clientId: string, io: Io): Promise<string | undefined> {
   const { endpoint, reply, text } = await requestToken(flags, clientId, io);
   const what =
@@ -163,7 +163,7 @@ async function requestToken(
   return { endpoint, reply, text: text === '' ? undefined : text };
 }
 
-/** As the client library of its day: some statuses and every network error are tried again. */
+/** Retries some statuses and every network error, like the client library of that time. */
 async function retry(ask: () => Promise<MetadataReply>, io: Io): Promise<MetadataReply> {
   let reply = await ask();
   for (let tries = 1; tries < maxTries && isPassing(reply) && !io.stop.aborted; tries++) {

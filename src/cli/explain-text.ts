@@ -39,7 +39,7 @@ function renderPod(explanation: PodExplanation): readonly string[] {
   const { pod, label, exception, identities, requests } = explanation;
   const state = pod.terminating ? `${pod.phase}, terminating` : pod.phase;
   return [
-    // A static pod has none.
+    // A static pod has no service account.
     `pod ${pod.namespace}/${pod.name}: ${state}, service account ${printable(pod.serviceAccount) || 'none'}`,
     row('uid', pod.uid),
     ...renderAddresses(explanation),
@@ -254,7 +254,7 @@ function renderLabel([key, value]: readonly [string, string]): string {
   return `${printable(key)}=${printable(value)}`;
 }
 
-/** The first line beside its title, the others below it. */
+/** The first line follows the title, the others are below it. */
 function block(title: string, lines: readonly string[]): readonly string[] {
   return lines.map((line, index) => row(index === 0 ? title : '', line));
 }
@@ -271,7 +271,7 @@ function list(texts: readonly string[]): string {
   return texts.map((text) => printable(text)).join(', ');
 }
 
-/** A whole text of the agent's own, quotes included, on one line. */
+/** A whole text written by the agent, quotes included, on one line. */
 function toLine(text: string): string {
   return text.replaceAll(/[^\x20-\x7e]/g, '?');
 }

@@ -1,6 +1,6 @@
 /**
- * `nmi explain`: asks the agent in the same container what a pod's requests get, and why. Exit
- * code 0 says that the pod was explained, not that it gets a token.
+ * `nmi explain`: requests from the agent in the same container what a pod's requests get, and why.
+ * Exit code 0 means that the pod was explained, not that it gets a token.
  */
 import { parseConfig } from '../nmi/config/config.ts';
 import { explanationSchema, type Explanation } from '../nmi/explain/explanation.ts';
@@ -10,7 +10,7 @@ import { renderExplanation } from './explain-text.ts';
 import type { Args } from './flags.ts';
 import { exitCodes, type Io } from './io.ts';
 
-/** The flags that the agent judges, by their names in the query. */
+/** The flags that the agent validates, with their names in the query. */
 const asked = new Map([
   ['pod', 'pod'],
   ['ip', 'ip'],
@@ -43,7 +43,7 @@ export async function explain(args: Args, io: Io): Promise<number> {
   return body.kind === 'no-pod' ? exitCodes.failed : exitCodes.ok;
 }
 
-/** A text is what is wrong. */
+/** A returned text is the problem. */
 function parse(args: Args, io: Io): Question | string {
   const query = new URLSearchParams();
   let output = 'text';
@@ -61,7 +61,7 @@ function parse(args: Args, io: Io): Question | string {
   if (output !== 'text' && output !== 'json') {
     return `--output has the value "${output}"; allowed: text, json`;
   }
-  // What an agent with the same environment listens at.
+  // The socket of an agent with the same environment.
   const parsed = parseConfig({ node: 'unnamed' }, io.environment);
   if (!parsed.ok) return parsed.problems.join('\n');
   const { explainSocket: socketPath } = parsed.config;
@@ -74,7 +74,7 @@ function isExplanation(value: object | undefined): value is Explanation {
   return value !== undefined && 'schema' in value && value.schema === explanationSchema;
 }
 
-/** Escaped beyond what JSON asks for, so that no text of an object moves a terminal. */
+/** Escapes more than JSON requires, so that no text of an object can control the terminal. */
 function renderJson(explanation: Explanation): string {
   const text = JSON.stringify(explanation, undefined, 2);
   return `${text.replaceAll(/[^\n\x20-\x7e]/g, escapeUnit)}\n`;

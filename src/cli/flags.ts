@@ -1,19 +1,20 @@
 /**
- * Command line words to flag texts, in the way of the replaced system (pflag): `--flag=value`,
- * `--flag value`, a bare boolean is `true`, the last of repeated flags wins. Nothing is judged
- * here: values stay text, and unknown flags come along to be reported with all other problems.
+ * Converts command line words to flag texts, with the syntax of the replaced system (pflag):
+ * `--flag=value`, `--flag value`, a bare boolean is `true`, the last of repeated flags wins.
+ * Nothing is validated here: values stay text, and unknown flags are kept to be reported with all
+ * other problems.
  */
 
 export interface Args {
   /** Spelling without dashes → text. */
   readonly flags: Readonly<Record<string, string>>;
-  /** Words that are no flags. */
+  /** Words that are not flags. */
   readonly rest: readonly string[];
 }
 
 /**
- * Gives each bare boolean its `=true`, so that a parser which takes every flag for text does not
- * swallow the word behind it.
+ * Adds `=true` to each bare boolean, so that a parser that treats every flag as text does not
+ * consume the next word as its value.
  */
 export function completeBooleans(
   args: readonly string[],
@@ -28,8 +29,8 @@ export function completeBooleans(
 }
 
 /**
- * Those that take a value and come last or before another flag, as written. A negative
- * number is a value.
+ * The flags that need a value but come last or before another flag, as written. A negative number
+ * is a value.
  */
 export function flagsWithoutValue(
   args: readonly string[],
@@ -42,7 +43,7 @@ export function flagsWithoutValue(
   });
 }
 
-/** What yargs parsed, with its own entries and its `undefined`s taken out. */
+/** The flags parsed by yargs, without its own entries and `undefined` values. */
 export function flagTexts(parsed: Readonly<Record<string, unknown>>): Args {
   const flags: Record<string, string> = {};
   for (const [name, value] of Object.entries(parsed)) {

@@ -46,7 +46,7 @@ function few(names: readonly string[]): string {
   return `${shown.join(', ')}${more}`;
 }
 
-/** JSON's strings are YAML's. */
+/** JSON strings are valid YAML. */
 function quote(text: string): string {
   return JSON.stringify(text);
 }

@@ -1,6 +1,6 @@
 /**
  * `nmi grants`: the AzureIdentityGrants that the objects of the cluster need, as YAML. It lists the
- * custom resources with the rights of its user, and writes nothing.
+ * custom resources with its user's permissions, and writes nothing.
  */
 import type { ObjectRef } from '../cache/index/objects.ts';
 import { userAgent } from '../nmi/base/build-info.ts';
@@ -56,7 +56,7 @@ async function readObjects(reader: JsonReader, signal: AbortSignal): Promise<Clu
   };
 }
 
-/** What is unusable to the agent gives nobody a token. */
+/** Skips objects that the agent cannot use: they give no pod a token. */
 async function listAll<T>(
   reader: JsonReader,
   path: string,
@@ -78,7 +78,7 @@ async function listAll<T>(
   return found;
 }
 
-/** Before the kind is installed there are none. */
+/** An empty list if the kind is not installed. */
 async function unlessAbsent<T>(listed: Promise<readonly T[]>): Promise<readonly T[]> {
   try {
     return await listed;

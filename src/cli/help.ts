@@ -1,10 +1,10 @@
-/** Help texts. yargs renders them, and is loaded for that alone: it costs a start 30 ms. */
+/** Help texts. yargs renders them and is loaded only for that, since loading takes 30 ms. */
 import { environmentName, findOption, hasFlag, options } from '../nmi/config/options.ts';
 import { verbs, type Verb } from './verbs.ts';
 
 const maxColumns = 120;
 
-/** What `nmi` and `nmi --help` print. */
+/** The output of `nmi` and `nmi --help`. */
 export function renderOverview(): string {
   const rows = Object.entries({
     ...summaries(),
@@ -27,7 +27,7 @@ export function renderOverview(): string {
   ].join('\n');
 }
 
-/** @param columns width of the terminal; undefined where there is none. */
+/** @param columns width of the terminal; undefined without a terminal. */
 export async function renderHelp(
   name: string,
   verb: Verb,

@@ -1,4 +1,4 @@
-/** One GET with a short answer, for verbs that ask an agent or the metadata service. */
+/** One GET with a short response, for verbs that call an agent or the metadata service. */
 import {
   get,
   type IncomingHttpHeaders,
@@ -12,14 +12,14 @@ export interface Reply {
   readonly body: string;
 }
 
-/** Uses no proxy and no kept connection. Rejects with what Node says, or for a broken bound. */
+/** Uses no proxy and no kept connection. Rejects with Node's error, or if a bound is exceeded. */
 export async function httpGet(
   options: RequestOptions,
   bounds: { readonly timeoutMs: number; readonly maxBodyBytes: number },
 ): Promise<Reply> {
   const request = get({ ...options, agent: false, signal: AbortSignal.timeout(bounds.timeoutMs) });
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-  // What breaks off the body is an error of the request too, and thrown below.
+  // If the body is cut off, the request emits an error too; the loop below throws it.
   request.once('response', resolve).on('error', reject);
   const response = await promise;
   const chunks: Buffer[] = [];

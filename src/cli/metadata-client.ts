@@ -1,4 +1,4 @@
-/** A plain GET on the metadata service with its header, for programs that act as a pod would. */
+/** A plain GET to the metadata service with its header, for programs that act like a pod. */
 import { parseRecord } from '../nmi/base/json-value.ts';
 import { networkCode } from '../nmi/base/network-code.ts';
 import { parseRetryAfter } from '../nmi/base/retry-after.ts';
@@ -8,7 +8,7 @@ export type MetadataReply =
   | {
       readonly kind: 'answered';
       readonly status: number;
-      /** Empty when the body is no JSON object. */
+      /** Empty when the body is not a JSON object. */
       readonly body: Readonly<Record<string, unknown>>;
       readonly retryAfterS: number | undefined;
     }

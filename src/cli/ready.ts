@@ -1,6 +1,6 @@
 /**
  * `nmi ready`: whether the agent in the same container is ready, by its own socket. For startup probes:
- * while an agent takes over from the one before it, the probe port answers for that one.
+ * while an agent takes over from an earlier one, the probe port still belongs to the earlier one.
  */
 import { asRecord, parseRecord } from '../nmi/base/json-value.ts';
 import { parseConfig } from '../nmi/config/config.ts';
@@ -8,7 +8,7 @@ import { askAgent } from './agent-socket.ts';
 import { exitCodes, type Io } from './io.ts';
 
 export async function ready(io: Io): Promise<number> {
-  // What an agent with the same environment listens at.
+  // The socket of an agent with the same environment.
   const parsed = parseConfig({ node: 'unnamed' }, io.environment);
   if (!parsed.ok) return fail(io, parsed.problems.join('\n'), exitCodes.usage);
   const { explainSocket } = parsed.config;

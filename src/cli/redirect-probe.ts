@@ -1,6 +1,6 @@
 /**
- * `nmi redirect probe`: what this node has for each way of redirecting, and which one `auto` takes.
- * Changes nothing. Exit code 0 says that pods can be redirected here.
+ * `nmi redirect probe`: what this node supports of each redirect mode, and which one `auto`
+ * selects. Changes nothing. Exit code 0 means that pods can be redirected here.
  */
 import { chooseRedirect } from '../nmi/kernel/choose-redirect.ts';
 import type { Config } from '../nmi/config/config.ts';

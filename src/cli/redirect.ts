@@ -1,6 +1,6 @@
 /**
- * `nmi redirect install|verify|remove|run|probe`: the kernel side alone, for an init container, a check
- * by hand, and the one way to open a node again.
+ * `nmi redirect install|verify|remove|run|probe`: the kernel side alone, for an init container, for
+ * a check by hand, and for opening a node again, which only `remove` does.
  */
 import { systemClock } from '../cache/clock.ts';
 import { createLogger } from '../nmi/base/logger.ts';
@@ -16,7 +16,7 @@ import { probeRedirect } from './redirect-probe.ts';
 
 type Output = 'text' | 'json';
 
-/** The table asks for a node. The ports of the environment are those of the agent beside it. */
+/** The options table requires a node. The ports in the environment are those of the agent. */
 const presets = { node: 'unnamed', 'http-probe-port': '0', 'prometheus-port': '0' };
 
 export async function redirect(args: Args, io: Io): Promise<number> {
@@ -55,7 +55,7 @@ export async function redirect(args: Args, io: Io): Promise<number> {
   }
 }
 
-/** Keeps the redirect of this node until a signal ends it, and leaves it there. */
+/** Maintains the redirect of this node until a signal, and leaves it installed. */
 async function keepRedirect(config: Config, io: Io): Promise<number> {
   const { logFormat: format, logLevel: level } = config;
   const log = createLogger({ format, level, write: io.stdout });
@@ -73,8 +73,8 @@ async function keepRedirect(config: Config, io: Io): Promise<number> {
 }
 
 /**
- * Where no single way is named, all that an agent of another one may have left is taken away: what
- * `auto` takes here and now says nothing about that. The eBPF mode has iptables behind itself.
+ * Without an explicit mode, removes everything that an agent in any mode may have left: the mode
+ * that `auto` selects now may differ from the earlier one. The eBPF mode includes iptables.
  */
 async function remove(config: Config, output: Output, io: Io): Promise<number> {
   const isNamed = config.redirect !== 'auto' && config.redirect !== 'none';

@@ -15,20 +15,20 @@ import { exitCodes, type Io } from './io.ts';
 
 export interface Verb {
   readonly summary: string;
-  /** Flags of the verb as yargs takes them; every value is text. */
+  /** Flags of the verb in the form that yargs accepts; every value is text. */
   readonly flags: Readonly<Record<string, Options>>;
   readonly isBoolean: (flag: string) => boolean;
   /** Words that may follow the verb, and what each does. */
   readonly actions?: Readonly<Record<string, string>>;
   readonly examples: readonly string[];
-  /** What one word behind the verb is; elsewhere there is none. */
+  /** Meaning of the one word after the verb; undefined if the verb takes none. */
   readonly takesWord?: string;
   /** What to do instead of naming its object by a word. */
   readonly insteadOfWord?: string;
   readonly start: (args: Args, io: Io) => Promise<number>;
 }
 
-/** Verbs load when they are called: the agent carries none of the others. */
+/** Verbs load when they are called: the agent loads none of the others. */
 export const verbs: Readonly<Record<string, Verb>> = {
   run: {
     summary: 'Run the agent of this node. The default verb.',

@@ -11,7 +11,7 @@ process.on('SIGINT', () => {
   stop.abort();
   process.exitCode = 130;
 });
-// A reader that went away (`kubectl nmi list | head`) is not worth a crash.
+// A reader that closed the pipe (`kubectl nmi list | head`) must not cause a crash.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(exitCodes.ok);
 });

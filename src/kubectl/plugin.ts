@@ -1,4 +1,4 @@
-/** From words to a verb: the command line of `kubectl nmi`, by yargs. */
+/** Parses the command line of `kubectl nmi` with yargs and runs its verb. */
 import yargs from 'yargs';
 import { outputFormats } from './base/output.ts';
 import { exitCodes, type Io } from './base/io.ts';
@@ -61,7 +61,7 @@ export async function runPlugin(words: readonly string[], io: Io): Promise<ExitC
   }
 }
 
-/** What kubectl wants of `kubectl_complete-nmi`: a word a line, then a directive (4: no file names). */
+/** The output that kubectl expects: one word per line, then a directive (4: no file names). */
 async function complete(words: readonly string[], io: Io, start: Start): Promise<ExitCode> {
   const found = await createParser(start).getCompletion([...words]);
   io.stdout([...found.map((each) => each.split(':')[0]), ':4', ''].join('\n'));
@@ -105,7 +105,7 @@ function createParser(start: Start) {
     .recommendCommands()
     .demandCommand(1, 'No verb is given.')
     .showHelpOnFail(false)
-    // kubectl asks `kubectl_complete-nmi`; the script of yargs is for programs of one word.
+    // kubectl runs `kubectl_complete-nmi`; the script of yargs only supports one-word programs.
     .completion('completion', false)
     .epilogue(
       'Exit codes: 0 fine, 1 findings (with --exit-code) or failed, 2 usage, 69 out of reach, 77 no right.',
@@ -137,7 +137,7 @@ function passedOf(flags: CommonFlags): PassedFlags {
   );
 }
 
-/** Texts of a server must not move a terminal. */
+/** Texts from a server must not control the terminal. */
 function oneLine(text: string): string {
   return text.replaceAll(/[\p{Cc}\u2028\u2029]/gu, ' ');
 }

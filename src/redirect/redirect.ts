@@ -44,13 +44,13 @@ export interface Place {
   readonly link: number;
   /** If that link is a bridge: its port that leads to the neighbor. */
   readonly port?: number;
-  /** Of the neighbor, as `02:00:00:00:00:01`; absent if the route is for this address only. */
+  /** MAC of the neighbor, as `02:00:00:00:00:01`; absent if the route is for this address only. */
   readonly mac?: string;
 }
 
 /**
  * Result of the look-up of a caller in the kernel's records.
- * `by-address`: this mode has no records; the source address identifies the caller, and where it is.
+ * `by-address`: this mode has no records; source address and place identify the caller.
  * `attested`: the caller's cgroup was recorded at its connect.
  * `unattested`: this mode records callers and has no record of this one; refuse it.
  * `unavailable`: this mode records callers, but the records cannot be read now; answer with 503.

@@ -1,16 +1,16 @@
-/** Command lines of Azure's `az`: shown as they are to be typed, or run as the user who is logged in. */
+/** Command lines of Azure's `az`: shown for copying, or run as the user who is logged in. */
 import { shellWord } from '../base/output.ts';
 import { exitCodes, type Io, type ProgramRun } from '../base/io.ts';
 import { PluginError } from '../base/plugin-error.ts';
 
-/** Words behind `az`. */
+/** Words after `az`. */
 export type AzLine = readonly string[];
 
 export function renderAz(line: AzLine): string {
   return ['az', ...line].map(shellWord).join(' ');
 }
 
-/** What it prints. @throws PluginError */
+/** Returns its output. @throws PluginError */
 export async function runAz({ run }: Io, line: AzLine): Promise<string> {
   const done = await run('az', line);
   if (done.code === 0) return done.stdout;

@@ -1,7 +1,7 @@
-/** Federated credentials: which service account tokens Entra ID takes for an identity. Pure. */
+/** Federated credentials: which service account tokens Entra ID accepts for an identity. Pure. */
 import type { AzLine } from './az.ts';
 
-/** Azure allows no more for one identity or application. */
+/** Azure's limit for one identity or application. */
 export const maxCredentials = 20;
 
 export interface Subject {
@@ -23,7 +23,7 @@ export function subjectOf({ namespace, serviceAccount }: Subject): string {
 
 export function federateLine(federation: Federation, subject: Subject): AzLine {
   const { resourceId, clientId, issuer, audience } = federation;
-  // Names of credentials take letters, digits, hyphens and underscores, 120 at most.
+  // Names of credentials consist of letters, digits, hyphens and underscores, 120 at most.
   const name = `${subject.namespace}-${subject.serviceAccount}`.replaceAll('.', '-').slice(0, 120);
   const parsed = parseResourceId(resourceId);
   if (parsed === undefined) {
@@ -41,7 +41,7 @@ export function federateLine(federation: Federation, subject: Subject): AzLine {
   ];
 }
 
-/** Of a user-assigned identity. */
+/** Parses the resource ID of a user-assigned identity. */
 function parseResourceId(resourceId: string) {
   const [, subscription, resourceGroup, name] =
     /^\/subscriptions\/([^/]+)\/resourcegroups\/([^/]+)\/providers\/Microsoft\.ManagedIdentity\/userAssignedIdentities\/([^/]+)\/?$/i.exec(

@@ -1,9 +1,9 @@
-/** The scale sets and virtual machines of a cluster, from the nodes that they are. Pure. */
+/** The scale sets and virtual machines of a cluster, derived from its nodes. Pure. */
 import { stringAt } from '../../nmi/base/json-value.ts';
 import { labelsOf, nameOf, specOf, type RawObject } from '../base/object.ts';
 import type { AzLine } from './az.ts';
 
-/** What an identity is assigned to. */
+/** A resource that an identity is assigned to. */
 export interface Compute {
   readonly kind: 'vmss' | 'vm';
   readonly subscription: string;
@@ -16,7 +16,7 @@ export interface Compute {
 const providerId =
   /^azure:\/\/\/subscriptions\/([^/]+)\/resourceGroups\/([^/]+)\/providers\/Microsoft\.Compute\/(virtualMachineScaleSets|virtualMachines)\/([^/]+)/i;
 
-/** Each once, by name; nodes that are not of Azure are left out. */
+/** Each once, by name; nodes outside Azure are left out. */
 export function computesOf(nodes: readonly RawObject[]): readonly Compute[] {
   const computes = new Map<string, Compute>();
   for (const node of nodes) {

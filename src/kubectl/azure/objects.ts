@@ -14,7 +14,7 @@ export function identityObject(namespace: string, name: string, spec: IdentitySp
   return { apiVersion, kind: 'AzureIdentity', metadata: { name, namespace }, spec };
 }
 
-/** @param serviceAccount limits it to pods under this one; empty is any. */
+/** @param serviceAccount limits the binding to pods of this service account; empty is any. */
 export function bindingObject(
   namespace: string,
   name: string,

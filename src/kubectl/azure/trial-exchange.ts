@@ -1,7 +1,7 @@
 /**
- * The exchange that the SDK of a pod makes with Workload Identity, made once from here: a token of the
- * service account for one of Entra ID. It shows whether the federated credential is right before a
- * pod depends on it. Neither token is printed or kept.
+ * Tries once the exchange that a pod's SDK makes with Workload Identity: a token of the service
+ * account for a token of Entra ID. It shows whether the federated credential is correct before a
+ * pod depends on it. Neither token is printed or stored.
  */
 import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { classifyEntraError } from '../../nmi/sources/entra/aadsts.ts';
@@ -21,7 +21,7 @@ export type TrialResult =
   /** `reason` is one of the agent's; `detail` is a sentence of Entra ID without secrets. */
   | { readonly ok: false; readonly reason: string; readonly detail: string };
 
-/** Whatever a tenant allows, nobody is refused a token for it: it gives no right by itself. */
+/** Every tenant issues a token for this resource, which grants no access by itself. */
 const scope = 'https://management.azure.com/.default';
 
 export async function tryExchange(
@@ -46,7 +46,7 @@ export async function tryExchange(
   const { reason, description } = classifyEntraError({ ...answer, retryAfterS: undefined }, [
     assertion,
   ]);
-  // Another cloud has another name for it, and looks at the credential first.
+  // Another cloud has another name for this resource, and checks the credential first.
   if (reason === 'resource_refused') return { ok: true };
   return { ok: false, reason, detail: description.slice(0, 300) };
 }

@@ -1,7 +1,7 @@
-/** What the plugin may touch of its machine, as values: `main.ts` fills them in, tests put their own there. */
+/** The parts of its machine that the plugin may use: `main.ts` provides them, tests their own. */
 
 export interface ProgramRun {
-  /** Undefined when there is no such program. */
+  /** Undefined if the program does not exist. */
   readonly code: number | undefined;
   readonly stdout: string;
   readonly stderr: string;
@@ -30,7 +30,7 @@ export interface Io {
     url: string,
     form: Readonly<Record<string, string>>,
   ) => Promise<{ readonly status: number; readonly body: string } | undefined>;
-  /** Undefined when there is no such file. `-` is standard input. */
+  /** Undefined if the file does not exist. `-` is standard input. */
   readonly readText: (path: string) => Promise<string | undefined>;
   /** Never overwrites: false when the file exists. */
   readonly writeNew: (path: string, text: string) => Promise<boolean>;
@@ -47,6 +47,6 @@ export const exitCodes = {
   /** The API server, or a program that is needed, cannot be reached. */
   unavailable: 69,
   bug: 70,
-  /** The user lacks a right. */
+  /** The user lacks a permission. */
   noRight: 77,
 } as const;

@@ -15,7 +15,7 @@ export function namespaceOf(object: RawObject): string {
   return stringAt(metadataOf(object), 'namespace');
 }
 
-/** `namespace/name`, or the name alone of an object without a namespace. */
+/** `namespace/name`, or only the name for an object without a namespace. */
 export function titleOf(object: RawObject): string {
   const namespace = namespaceOf(object);
   return namespace === '' ? nameOf(object) : `${namespace}/${nameOf(object)}`;
@@ -62,7 +62,7 @@ export function textsAt(record: JsonRecord | undefined, key: string): readonly s
   return list.filter((each: unknown): each is string => typeof each === 'string');
 }
 
-/** The objects of a `List`, or the one object that it is instead. */
+/** The objects of a `List`; for any other object, the object itself. */
 export function itemsOf(parsed: RawObject): readonly RawObject[] {
   return Array.isArray(parsed['items']) ? recordsAt(parsed, 'items') : [parsed];
 }

@@ -1,7 +1,7 @@
-/** A report as text, JSON or YAML. Texts of objects never move a terminal: control characters are escaped. */
+/** A report as text, JSON or YAML. Control characters in objects are escaped, for the terminal. */
 import { Document, Scalar, visit } from 'yaml';
 
-/** Beyond ASCII's own: control characters of one byte, ends of lines and what turns text around. */
+/** Control characters beyond ASCII: C1 controls, line separators and changes of text direction. */
 const moving = /[\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/u;
 
 export const outputFormats = ['text', 'json', 'yaml'] as const;
@@ -23,18 +23,18 @@ export function renderReport(
   }
 }
 
-/** Documents, each behind a line of three dashes where there are several. */
+/** Documents; several are separated by `---`. */
 export function renderYaml(documents: readonly object[]): string {
   return documents.map(renderDocument).join('---\n');
 }
 
 function renderDocument(value: object): string {
-  // A plain copy: shared sub-objects would come out as anchors.
+  // Copies shared sub-objects, which would otherwise become anchors.
   const document = new Document(value, { aliasDuplicateObjects: false });
   visit(document, {
     Scalar: (_, scalar) => {
       const { value: text } = scalar;
-      // The library escapes no control character above 0x1f, and escapes are read in double quotes alone.
+      // The library escapes no control character above 0x1f, and YAML escapes need double quotes.
       if (typeof text === 'string' && moving.test(text)) scalar.type = Scalar.QUOTE_DOUBLE;
     },
   });
@@ -71,13 +71,13 @@ export function renderAge(ms: number): string {
   return minutes > 0 ? `${minutes}m${seconds % 60}s` : `${seconds}s`;
 }
 
-/** A word of a command line, quoted for a shell where it has to be. */
+/** A word of a command line, quoted for a shell if necessary. */
 export function shellWord(word: string): string {
   if (/^[\w@%+=:,./-]+$/.test(word)) return word;
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
-/** Text of an object on one line: a line break in it would begin a line of its own, in YAML too. */
+/** Text of an object on one line: a line break in it would start a new line, in YAML too. */
 export function toLine(text: string): string {
   return text.replaceAll(/\p{Cc}|[\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu, '?');
 }

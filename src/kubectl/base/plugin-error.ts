@@ -1,4 +1,4 @@
-/** Why a command cannot go on: what failed, and the next step. The only error that users see. */
+/** Why a command cannot continue: what failed, and the next step. The only error that users see. */
 import type { exitCodes } from './io.ts';
 
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];

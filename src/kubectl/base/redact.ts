@@ -1,10 +1,10 @@
-/** What may leave a cluster in a dump: no secret, no token, nothing that kubectl kept of older versions. Pure. */
+/** Redacts a dump: removes secrets, tokens, and older versions that kubectl stores. Pure. */
 import { asRecord } from '../../nmi/base/json-value.ts';
 import { metadataOf, type RawObject } from './object.ts';
 
 const removed = '(removed)';
 const secretName = /secret|password|token|key|credential|connection.?string|sas/i;
-/** JSON web tokens, and what follows the name of a credential. */
+/** JSON web tokens, and texts after the name of a credential. */
 const secretText =
   /eyJ[\w-]{5,}(?:\.[\w-]+){1,2}|(?<=(?:password|secret|token|sig|accountkey)["']?\s*[=:]\s*["']?)[^\s"',;&]{8,}/gi;
 
@@ -12,7 +12,7 @@ export function redactText(text: string): string {
   return text.replaceAll(secretText, removed);
 }
 
-/** Values of environment variables stay where their names and they are harmless. */
+/** Keeps values of environment variables only if name and value are harmless. */
 export function redactObject(object: RawObject): RawObject {
   const { managedFields: _fields, ...metadata } = metadataOf(object);
   const { 'kubectl.kubernetes.io/last-applied-configuration': _applied, ...annotations } =

@@ -1,4 +1,4 @@
-/** The agents with what their metrics pages report, where the user may read those. */
+/** The agents with the values of their metrics pages, if the user may read those. */
 import type { RawObject } from '../base/object.ts';
 import { valueOf, type Kubectl } from '../transport/kubectl.ts';
 import { viewAgent, versionOf, type AgentView } from './agents.ts';
@@ -13,11 +13,11 @@ export interface AgentState {
   readonly version: string;
   /** Empty when it is unknown. */
   readonly redirect: string;
-  /** Readiness conditions that do not hold. */
+  /** Readiness conditions that are false. */
   readonly unmet: readonly string[];
 }
 
-/** A read is a process and a proxied connection. */
+/** Limit of concurrent reads: each is a process and a proxied connection. */
 const atOnce = 8;
 
 /** @throws PluginError when the pods of agents cannot be listed. */
@@ -43,7 +43,7 @@ export async function readStates(
         const what = `read the metrics of ${agent.namespace}/${agent.name}`;
         unread.push(describeUnread(what, read, 'redirect, conditions and counts of agents'));
       }
-      // One missing right is missing for all of them.
+      // A permission that is missing for one agent is missing for all.
       isRefused ||= read.failure.kind === 'forbidden';
       return stateOf(agent, undefined);
     });
@@ -83,7 +83,7 @@ export function sumBy(
   return sums;
 }
 
-/** Nodes of the cluster, or none where the user may not list them. */
+/** Nodes of the cluster, or none if the user may not list them. */
 export async function listNodes(kubectl: Kubectl, unread: Unread[]): Promise<readonly RawObject[]> {
   const read = await kubectl.list('nodes', undefined);
   if (read.ok) return read.value;

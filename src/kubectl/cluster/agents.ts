@@ -1,4 +1,4 @@
-/** The agents of a cluster, from their pods: where, in which state, of which version, with which options. */
+/** The agents of a cluster, from their pods: node, state, version and options. */
 import { asRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { parseConfig, type Config } from '../../nmi/config/config.ts';
 import {
@@ -18,19 +18,19 @@ export interface AgentView {
   readonly node: string;
   readonly phase: string;
   readonly isReady: boolean;
-  /** Why the pod is not ready, in the words of the kubelet; empty while it is ready. */
+  /** Why the pod is not ready, as reported by the kubelet; empty while it is ready. */
   readonly problem: string;
-  /** Wall milliseconds since when it is ready or not; 0 when that is unknown. */
+  /** Wall time in milliseconds since which it is ready or not; 0 if unknown. */
   readonly sinceWallMs: number;
   readonly restarts: number;
   readonly image: string;
   /** The NMI of aad-pod-identity and not this project's agent. */
   readonly isOldNmi: boolean;
-  /** The options that it was started with; undefined when they are not this program's. */
+  /** The options that it was started with; undefined if this program does not accept them. */
   readonly config: Config | undefined;
 }
 
-/** What an agent does that was started with no flags. */
+/** The configuration of an agent without flags. */
 export const defaultConfig: Config = createDefaultConfig();
 
 export function viewAgent(pod: RawObject): AgentView {
@@ -58,7 +58,7 @@ export function viewAgent(pod: RawObject): AgentView {
   };
 }
 
-/** The tag, which is the version where releases are installed as they are published. */
+/** The image tag, which is the version for published releases. */
 export function versionOf({ image }: Pick<AgentView, 'image'>): string {
   return /^[^@]*:([^:/@]+)(?:@|$)/.exec(image)?.[1] ?? image;
 }

@@ -1,6 +1,6 @@
 /**
- * A snapshot as the agent would hold it: parsed and indexed by the agent's own code, so that what the
- * plugin explains is what the agent answers. Pure.
+ * A snapshot as the agent's cluster state: parsed and indexed by the agent's own code, so that the
+ * plugin's explanations match the agent's answers. Pure.
  */
 import { systemClock } from '../../cache/clock.ts';
 import { GrantIndex } from '../../cache/index/grant-index.ts';
@@ -85,7 +85,7 @@ export function createClusterState(
   fill('Pod', pods, snapshot.pods, parsePod);
   const owners = new OwnerIndex();
   fill('AzureIdentityGrant', owners.grants, snapshot.grants ?? [], parseIdentityGrant);
-  // What cannot be read is not taken for something that is not there.
+  // Unreadable grants must not count as absent grants.
   const ownersMode = snapshot.grants === undefined ? 'off' : config.identityOwners;
   const clusterState: GrantState = {
     pods,
@@ -127,12 +127,12 @@ export function createClusterState(
   };
 }
 
-/** `auto` is eBPF on every node that has what the installation asks for. */
+/** `auto` is eBPF on every node that meets the requirements of the installation. */
 function redirectOf({ redirect }: Config): string {
   return redirect === 'auto' || redirect === 'pinned' ? 'ebpf' : redirect;
 }
 
-/** What the agent would read; an account that is not in the snapshot counts as one that does not exist. */
+/** The agent's view of service accounts; one that is not in the snapshot counts as nonexistent. */
 function accountsOf(accounts: readonly RawObject[]): ServiceAccounts {
   const known = new Map<string, KnownServiceAccount>(
     accounts.map((account) => {

@@ -1,4 +1,4 @@
-/** Manifests in files as a snapshot: what a cluster would have after they are applied to an empty one. Pure. */
+/** Manifests in files as a snapshot: an empty cluster after they were applied to it. Pure. */
 import { parseAllDocuments } from 'yaml';
 import { asRecord, stringAt, type JsonRecord } from '../../nmi/base/json-value.ts';
 import {
@@ -16,8 +16,8 @@ import type { Snapshot } from './snapshot.ts';
 const workloadKinds = ['Deployment', 'StatefulSet', 'DaemonSet', 'Job', 'CronJob'];
 
 /**
- * @param namespace of objects that name none.
- * @throws PluginError for a text that is no YAML.
+ * @param namespace for objects without one.
+ * @throws PluginError for a text that is not YAML.
  */
 export function parseManifests(
   name: string,
@@ -49,7 +49,7 @@ export function snapshotOf(objects: readonly RawObject[]): Snapshot {
     exceptions: ofKind('AzurePodIdentityException'),
     policies: ofKind('NetworkPolicy'),
     accounts: ofKind('ServiceAccount'),
-    // Files without any say nothing of the grants of the cluster.
+    // Files without grants do not show whether the cluster has grants.
     grants: grants.length === 0 ? undefined : grants,
     workloads,
     agents: undefined,
@@ -57,14 +57,14 @@ export function snapshotOf(objects: readonly RawObject[]): Snapshot {
   };
 }
 
-/** What an API server adds. */
+/** Adds the fields that an API server adds. */
 function complete(object: RawObject, namespace: string): RawObject {
   const own = namespaceOf(object) === '' ? namespace : namespaceOf(object);
   const uid = `${stringAt(object, 'kind')}/${own}/${nameOf(object)}`;
   return { ...object, metadata: { uid, ...metadataOf(object), namespace: own } };
 }
 
-/** A pod that a workload would make; its address is one that no other has. */
+/** A pod that a workload would create, with a unique address. */
 function podOf(workload: RawObject, index: number): RawObject {
   const spec = specOf(workload);
   const inner =

@@ -38,7 +38,7 @@ async function readRaw(
   return { ok: true, value: run.stdout };
 }
 
-/** Lines that are no samples are left out. */
+/** Lines that are not samples are left out. */
 export function parseMetrics(text: string): readonly MetricSample[] {
   return text.split('\n').flatMap((line) => {
     const [, name, labels = '', value] =

@@ -1,4 +1,4 @@
-/** The kinds that the plugin reads, as kubectl wants them called. */
+/** The kinds that the plugin reads, by their names for kubectl. */
 
 export const group = 'aadpodidentity.k8s.io';
 
@@ -8,10 +8,10 @@ export const identityResources = {
   exceptions: `azurepodidentityexceptions.${group}`,
 } as const;
 
-/** What the cluster's administrator gives to namespaces; of the cluster. */
+/** What the cluster's administrator grants to namespaces; cluster-scoped. */
 export const identityGrants = `azureidentitygrants.${group}`;
 
-/** Owners of pods whose template carries the labels of the pods. */
+/** Owners of pods; their pod templates contain the labels of the pods. */
 export const workloadResources = [
   'deployments.apps',
   'statefulsets.apps',
@@ -20,5 +20,5 @@ export const workloadResources = [
   'jobs.batch',
 ] as const;
 
-/** By which the pods of the agent are found, whichever manifest or chart installed them. */
+/** Selects the pods of the agent, whichever manifest or chart installed them. */
 export const agentSelector = 'component=nmi';

@@ -8,7 +8,7 @@ import { describeUnread, type Unread } from './snapshot.ts';
 
 /**
  * By `namespace/name` of the pod; empty for a pod that sent no request since its agent started.
- * @param agents of the nodes that matter; what one of them does not answer is added to `unread`.
+ * @param agents of the relevant nodes; data that an agent does not return is added to `unread`.
  */
 export async function readSeenClients(
   kubectl: Kubectl,

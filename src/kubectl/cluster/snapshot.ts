@@ -1,6 +1,6 @@
 /**
- * What was read of a cluster at one moment. Pods and the three kinds of identities are needed for every
- * answer; whatever else the user may read is used too, and is named where the user may not.
+ * The objects of a cluster, read at one moment. Pods and the three identity kinds are required.
+ * Other kinds are used if the user may read them, and reported as unread if not.
  */
 import type { RawObject } from '../base/object.ts';
 import { valueOf, type Kubectl, type Read, type Scope } from '../transport/kubectl.ts';
@@ -16,7 +16,7 @@ import {
 export interface Unread {
   readonly what: string;
   readonly why: string;
-  /** What is unknown for want of it. */
+  /** What is unknown without it. */
   readonly loses: string;
 }
 
@@ -27,20 +27,20 @@ export interface Identities {
 }
 
 export interface Snapshot extends Identities {
-  /** The namespace that was asked for; undefined is all. */
+  /** The requested namespace; undefined is all. */
   readonly scope: Scope;
   readonly pods: readonly RawObject[];
   readonly workloads: readonly RawObject[];
   readonly policies: readonly RawObject[];
   readonly accounts: readonly RawObject[];
-  /** Undefined when the user may not see them, or the kind is not there. */
+  /** Undefined when the user may not read them, or the kind is not installed. */
   readonly grants: readonly RawObject[] | undefined;
-  /** Undefined when the user may not see them. */
+  /** Undefined when the user may not read them. */
   readonly agents: readonly RawObject[] | undefined;
   readonly unread: readonly Unread[];
 }
 
-/** Where a read is not essential. */
+/** A read that may fail. */
 type Optional = (
   resource: string,
   scope: Scope,
@@ -72,7 +72,7 @@ export async function readSnapshot(kubectl: Kubectl, scope: Scope): Promise<Snap
       optional(resource, scope, 'whether the label is on the owner and not on its pod template'),
     ),
   ]);
-  // The first of them is the one that is reported, whichever failed first.
+  // Reports the failure of the first kind in this order, whichever failed first.
   const [pods = [], identities = [], bindings = [], exceptions = []] = (await needed).map(
     settledValue,
   );
@@ -106,7 +106,7 @@ function settledValue<T>(result: PromiseSettledResult<T>): T {
 }
 
 /**
- * Of all namespaces where the user may: a binding in the wrong namespace is a frequent mistake.
+ * Reads all namespaces if the user may: a binding in the wrong namespace is a frequent mistake.
  * @throws PluginError
  */
 async function readKind(
@@ -138,7 +138,7 @@ export function describeUnread(
   return { what, why, loses };
 }
 
-/** In a fixed order, whichever answer came first. The kinds of owners are lost together, and are one line. */
+/** In a fixed order, whichever read ended first. The kinds of owners are merged into one line. */
 function mergeUnread(unread: readonly Unread[]): readonly Unread[] {
   const sorted = unread.toSorted((one, other) => (one.what < other.what ? -1 : 1));
   const byLoss = Map.groupBy(sorted, ({ loses }) => loses);

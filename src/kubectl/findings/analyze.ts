@@ -5,7 +5,7 @@ import { examineObjects } from './objects.ts';
 import { findOwnerLabels } from './owners.ts';
 import { examinePod, wantsIdentity, type PodContext } from './pods.ts';
 
-/** `CODE`, or `CODE=OBJECT` for one object alone, as `binding_unused=AzureIdentityBinding shop/old`. */
+/** `CODE`, or `CODE=OBJECT` for one object, as `binding_unused=AzureIdentityBinding shop/old`. */
 export type Suppression = string;
 
 export function analyze(context: PodContext): readonly Finding[] {
@@ -33,7 +33,7 @@ export function suppress(
   );
 }
 
-/** Pods that have ended ask for nothing any more. */
+/** Pods that have ended send no requests. */
 function isExamined(pod: RawObject): boolean {
   const status = pod['status'];
   const phase =

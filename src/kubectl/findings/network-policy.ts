@@ -1,6 +1,6 @@
 /**
- * Whether the network policies of a pod let it reach the agent. A policy selects pods by address of the
- * other end only through `ipBlock`: the agent listens at an address of the node, which is no pod's.
+ * Whether the network policies of a pod allow it to reach the agent. Only an `ipBlock` can match
+ * the agent: it listens at an address of the node, which belongs to no pod.
  */
 import { BlockList, isIPv6 } from 'node:net';
 import { asRecord, stringAt, type JsonRecord } from '../../nmi/base/json-value.ts';
@@ -68,7 +68,7 @@ function includesPort(each: JsonRecord, port: number): boolean {
   if ((each['protocol'] ?? 'TCP') !== 'TCP') return false;
   const first = each['port'];
   if (first === undefined) return true;
-  // A named port is one of a pod, and the agent is none that a policy selects.
+  // A named port belongs to a pod, and a policy cannot select the agent as a pod.
   if (typeof first !== 'number') return false;
   const last = each['endPort'];
   return port >= first && port <= (typeof last === 'number' ? last : first);

@@ -1,4 +1,4 @@
-/** Mistakes in the objects themselves, whichever pods there are. */
+/** Mistakes in the objects themselves, independent of pods. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { fullName } from '../../cache/index/object-name.ts';
 import type { Pod } from '../../cache/index/objects.ts';
@@ -42,7 +42,7 @@ const fields = {
   AzurePodIdentityException: ['podLabels', 'metadata'],
 } as const;
 
-/** An API server drops what its definition does not have, so these are found in files. */
+/** Unknown fields. An API server drops them, so they are found in files only. */
 function ofFields({ snapshot }: PodContext): readonly Finding[] {
   const lists = [
     ['AzureIdentity', snapshot.identities],
@@ -191,7 +191,7 @@ function isInScope(namespace: string, { scope }: PodContext['snapshot']): boolea
   return scope === undefined || scope === namespace;
 }
 
-/** For an identity that is not looked at for the sake of a pod. */
+/** For an identity that is checked without a pod. */
 function anyPodOf(namespace: string): Pod {
   return {
     namespace,

@@ -1,7 +1,4 @@
-/**
- * The binding label on a Deployment, and not on the template that its pods are made of: the most frequent
- * mistake of all.
- */
+/** The binding label on a Deployment and not on its pod template: the most frequent mistake. */
 import { asRecord, stringAt, type JsonRecord } from '../../nmi/base/json-value.ts';
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import {
@@ -18,14 +15,14 @@ import {
 import { createFinding, type Finding } from './finding.ts';
 import { matchesSelector } from './label-selector.ts';
 
-/** Of every workload that carries the label for itself alone. */
+/** A finding for every workload that has the label only on itself. */
 export function findOwnerLabels(workloads: readonly RawObject[]): readonly Finding[] {
   return workloads.flatMap((workload) => {
     const label = labelsOf(workload).get(bindingLabel);
     const template = templateOf(workload);
     if (label === undefined || template === undefined) return [];
     if (stringsAt(asRecord(template['metadata']), 'labels').has(bindingLabel)) return [];
-    // A Job of a CronJob carries what the CronJob gave it.
+    // A Job of a CronJob has the labels that the CronJob gave it.
     if (recordsAt(metadataOf(workload), 'ownerReferences').length > 0) return [];
     const title = `${stringAt(workload, 'kind')} ${titleOf(workload)}`;
     return [
@@ -38,7 +35,7 @@ export function findOwnerLabels(workloads: readonly RawObject[]): readonly Findi
   });
 }
 
-/** The workloads that a pod may have been made by. */
+/** The workloads that may have created a pod. */
 export function ownersOf(pod: RawObject, workloads: readonly RawObject[]): readonly RawObject[] {
   const references = recordsAt(metadataOf(pod), 'ownerReferences');
   return workloads.filter((workload) => {
@@ -48,7 +45,7 @@ export function ownersOf(pod: RawObject, workloads: readonly RawObject[]): reado
       if (kind === workload['kind'] && name === nameOf(workload)) return true;
       if (kind === 'Job' && workload['kind'] === 'CronJob')
         return name.startsWith(`${nameOf(workload)}-`);
-      // Between a pod and its Deployment there is a ReplicaSet, which nobody writes by hand.
+      // Between a pod and its Deployment there is a ReplicaSet, which users do not write.
       const isDeployment = kind === 'ReplicaSet' && workload['kind'] === 'Deployment';
       return isDeployment && matchesSelector(asRecord(specOf(workload)['selector']), labelsOf(pod));
     });

@@ -1,4 +1,4 @@
-/** What a pod gets, by the agent's own code, and what around it keeps it from getting what its author meant. */
+/** What a pod gets, by the agent's own code, and why it does not get what its author intended. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../nmi/base/json-value.ts';
 import { nearMissOf } from '../../nmi/grants/near-miss.ts';
@@ -43,7 +43,7 @@ const anyRequest: PodRequest = { selector: { kind: 'none' }, resource: undefined
 
 const workloadIdentityLabel = 'azure.workload.identity/use';
 
-/** Undefined for a pod that the agent would not take for one. */
+/** Undefined for an object that the agent does not accept as a pod. */
 export function examinePod(
   pod: RawObject,
   context: PodContext,
@@ -68,7 +68,7 @@ export function examinePod(
   return { explanation, findings };
 }
 
-/** Whether the pod's author wanted an identity: nobody else's pod is a finding. */
+/** Whether the pod's author wanted an identity; other pods are not reported. */
 export function wantsIdentity(pod: RawObject, findings: readonly Finding[]): boolean {
   return (
     labelsOf(pod).has(bindingLabel) ||
@@ -76,7 +76,7 @@ export function wantsIdentity(pod: RawObject, findings: readonly Finding[]): boo
   );
 }
 
-/** What the last of the requests is answered: the one that was asked about. */
+/** The refusal of the last request, which is the one in question. */
 export function refusalOf(explanation: PodExplanation): RefusalView | undefined {
   const outcome = explanation.requests.at(-1)?.outcome;
   return outcome?.kind === 'refused' ? outcome.refusal : undefined;
@@ -104,7 +104,7 @@ function ofRefusal(
   const { reason, description, status, retryAfterS } = refusal;
   const retry = retryAfterS === undefined ? '' : `, Retry-After ${retryAfterS}s`;
   const isOfOwners = reason === 'identity_not_owned';
-  // An identity without a grant is a fact of its own, unless it is what the refusal is about.
+  // An identity without a grant is reported separately, unless it is the reason of the refusal.
   const hints = explanation.hints.filter(
     (each) => isOfOwners || !each.includes('AzureIdentityGrant'),
   );
@@ -120,7 +120,7 @@ function ofRefusal(
   ];
 }
 
-/** The commands, where it is clear which they are; else the fix of the runbook. */
+/** The commands if they are unambiguous, else the fix of the runbook. */
 function fixOf(
   reason: RefusalView['reason'],
   { pod, label, bindings }: PodExplanation,
@@ -289,7 +289,7 @@ function ofExceptionElsewhere(
   return exceptions.flatMap((exception) => {
     if (namespaceOf(exception) === namespaceOf(pod)) return [];
     const podLabels = Object.entries(specOf(exception)['podLabels'] ?? {});
-    // Labels that every other pod has too say nothing.
+    // Only an exception that shares a label with this pod may be meant for it.
     if (!podLabels.some(([key, value]) => labels.get(key) === value)) return [];
     const wanted = podLabels.map(([key, value]) => `${key}=${String(value)}`).join(',');
     return [

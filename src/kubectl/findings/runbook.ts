@@ -1,4 +1,4 @@
-/** The runbook: what each reason of a refusal and each finding means, and what to do. docs/kubectl.md is made of it. */
+/** The runbook: meaning and fix of each refusal and finding. docs/kubectl.md is made from it. */
 import type { RefusalReason } from '../../nmi/base/answers.ts';
 import { reasonGuide } from '../../nmi/base/reason-guide.ts';
 
@@ -11,7 +11,7 @@ interface FindingPage extends Page {
   readonly severity: 'error' | 'warning' | 'info';
 }
 
-/** What the plugin finds beyond what the agent answers. */
+/** Findings of the plugin beyond the agent's refusals. */
 export const findingPages = {
   label_on_owner: {
     severity: 'error',

@@ -1,10 +1,10 @@
-/** Which Azure SDKs know Workload Identity: the versions that Microsoft's page on it asks for. */
+/** Which Azure SDKs support Workload Identity: the versions that Microsoft's page requires. */
 import type { SdkFamily } from '../../nmi/telemetry/user-agent.ts';
 
 interface Sdk {
-  /** As a developer knows it. */
+  /** The name that developers use. */
   readonly title: string;
-  /** The first version that knows Workload Identity; undefined where all that ask IMDS do. */
+  /** First version with Workload Identity; undefined if every version that calls IMDS has it. */
   readonly minimum: string | undefined;
 }
 
@@ -13,7 +13,7 @@ const sdks: Readonly<Record<SdkFamily, Sdk>> = {
   'azsdk-go-azidentity': { title: 'azidentity for Go', minimum: '1.3.0' },
   'azsdk-java-azure-identity': { title: 'azure-identity for Java', minimum: '1.9.0' },
   'azsdk-js-identity': { title: '@azure/identity for JavaScript', minimum: '3.2.0' },
-  // The credentials moved there years after they knew Workload Identity.
+  // The credentials moved to this package years after they supported Workload Identity.
   'azsdk-net-core': { title: 'Azure.Core for .NET', minimum: undefined },
   'azsdk-net-identity': { title: 'Azure.Identity for .NET', minimum: '1.9.0' },
   'azsdk-python-identity': { title: 'azure-identity for Python', minimum: '1.13.0' },
@@ -24,7 +24,7 @@ export const sdkRule = `Pods need an SDK that knows Workload Identity: ${Object.
   .flatMap(({ title, minimum }) => (minimum === undefined ? [] : [`${title} ${minimum}`]))
   .join(', ')}, or later.`;
 
-/** What a client that an agent saw means for a move to Workload Identity. */
+/** Whether a client that an agent saw is ready for Workload Identity. */
 export type SdkVerdict =
   | { readonly kind: 'knows'; readonly title: string; readonly version: string }
   | {
@@ -33,10 +33,10 @@ export type SdkVerdict =
       readonly version: string;
       readonly minimum: string;
     }
-  /** No Azure SDK that is known here. */
+  /** Not an Azure SDK of this list. */
   | { readonly kind: 'unknown' };
 
-/** @param client as the agent names it: `azsdk-python-identity/1.12.0`, or `other`. */
+/** @param client as reported by the agent: `azsdk-python-identity/1.12.0`, or `other`. */
 export function classifySdk(client: string): SdkVerdict {
   const [family = '', version = ''] = client.split('/', 2);
   const sdk = Object.entries(sdks).find(([name]) => name === family)?.[1];

@@ -1,11 +1,11 @@
 /**
- * Why kubectl failed, from what it writes to standard error. Its words are the only interface that it
- * has for this; they have been the same since Kubernetes 1.20 or before. Pure.
+ * Classifies a failure of kubectl by the text on its standard error. kubectl has no other interface
+ * for this; the texts have been the same since Kubernetes 1.20 or before. Pure.
  */
 import { exitCodes, type ProgramRun } from '../base/io.ts';
 import { PluginError } from '../base/plugin-error.ts';
 
-/** The rule of RBAC that would give the right. */
+/** The RBAC rule that would grant the permission. */
 export interface RbacRule {
   readonly verb: string;
   /** With its group, as in `deployments.apps`. */
@@ -26,7 +26,7 @@ export type KubectlFailure =
 const forbidden =
   /cannot (\w+) resource "([^"]+)" in API group "([^"]*)"(?: in the namespace "([^"]*)")?/;
 
-/** @param run of a kubectl that failed. */
+/** @param run a failed run of kubectl. */
 export function classifyFailure({
   code,
   stderr,
@@ -39,7 +39,7 @@ export function classifyFailure({
     const resource = group === '' ? name : `${name}.${group}`;
     return { kind: 'forbidden', rule: { verb, resource, namespace }, detail };
   }
-  // Without any configuration kubectl asks a server of this machine that nobody meant.
+  // Without a configuration, kubectl connects to a default server on this machine.
   if (/localhost:8080|no configuration has been provided|current-context is not set/.test(stderr)) {
     return { kind: 'no-config', detail };
   }
@@ -77,14 +77,14 @@ export function classifyFailure({
   return { kind: 'other', detail };
 }
 
-/** As a person would write it into a Role. */
+/** The rule as it is written in a Role. */
 export function renderRule({ verb, resource, namespace }: RbacRule): string {
   const [name = '', ...group] = resource.split('.');
   const where = namespace === '' ? 'in a ClusterRole' : `in namespace ${namespace}`;
   return `apiGroups: ["${group.join('.')}"], resources: ["${name}"], verbs: ["${verb}"] ${where}`;
 }
 
-/** @param what was tried, as "list pods in namespace shop". */
+/** @param what the attempt, as "list pods in namespace shop". */
 export function toPluginError(failure: KubectlFailure, what: string): PluginError {
   const problem = `cannot ${what}: ${failure.detail}`;
   switch (failure.kind) {

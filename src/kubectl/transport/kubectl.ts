@@ -1,6 +1,6 @@
 /**
- * The user's own kubectl as the way to the API server: contexts, login plugins, proxies and
- * certificates work as the user set them up, and the plugin never sees a credential.
+ * Reaches the API server through the user's own kubectl: contexts, login plugins, proxies and
+ * certificates work as configured by the user, and the plugin never sees a credential.
  */
 import { parseRecord } from '../../nmi/base/json-value.ts';
 import { itemsOf, type RawObject } from '../base/object.ts';
@@ -32,7 +32,7 @@ export type Read<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly failure: KubectlFailure };
 
-/** A server that does not answer is given up by kubectl itself only after minutes. */
+/** kubectl itself waits minutes for a server that does not answer. */
 const defaultTimeout = '15s';
 
 export class Kubectl {
@@ -54,16 +54,16 @@ export class Kubectl {
     args: readonly string[],
     options: { readonly input?: string; readonly isShown?: boolean } = {},
   ): Promise<ProgramRun> {
-    // Connection flags come before the two dashes.
+    // Connection flags must precede `--`.
     const cut = args.indexOf('--');
     const [before, after] = cut < 0 ? [args, []] : [args.slice(0, cut), args.slice(cut)];
-    // Of two the last counts, and who calls for another user means that one.
+    // kubectl uses the last of two --as flags, so ours is dropped if the caller passes another.
     const isOther = before.some((word) => word.startsWith('--as='));
     const flags = this.#flags.filter((word) => !isOther || !word.startsWith('--as='));
     return this.#io.run(this.#program, [...before, ...flags, ...after], options);
   }
 
-  /** What it prints. @throws PluginError */
+  /** Returns its output. @throws PluginError */
   async expect(what: string, args: readonly string[], input?: string): Promise<string> {
     const run = await this.run(args, input === undefined ? {} : { input });
     if (run.code === 0) return run.stdout;
@@ -86,14 +86,14 @@ export class Kubectl {
     return this.#read(args, itemsOf);
   }
 
-  /** `namespace` is empty for an object of the cluster. */
+  /** `namespace` is empty for a cluster-scoped object. */
   async get(resource: string, namespace: string, name: string): Promise<Read<RawObject>> {
-    // After two dashes kubectl reads no name as a flag.
+    // After `--`, kubectl does not read a name as a flag.
     const where = namespace === '' ? [] : ['--namespace', namespace];
     return this.#read(['get', resource, ...where, '--output=json', '--', name], (object) => object);
   }
 
-  /** The namespace of the context, `default` where it names none. */
+  /** The namespace of the context, or `default` if it has none. */
   async currentNamespace(): Promise<string> {
     const run = await this.run(['config', 'view', '--minify', '--output=jsonpath={..namespace}']);
     if (run.code === undefined) throw toPluginError(classifyFailure(run), 'read the configuration');

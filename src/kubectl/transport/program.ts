@@ -1,4 +1,4 @@
-/** Runs a program of the user's machine, without a shell. */
+/** Runs a program on the user's machine, without a shell. */
 import { spawn } from 'node:child_process';
 import type { ProgramRun, RunOptions } from '../base/io.ts';
 
@@ -35,7 +35,7 @@ export function runProgram(
   child.on('close', (code) => {
     resolve({ code: code ?? 1, stdout: textOf('stdout'), stderr: textOf('stderr') });
   });
-  // A program that ends before it has read everything is known by its exit code.
+  // A program may end before it has read its input; its exit code reports the result.
   child.stdin?.on('error', () => undefined).end(input);
   return promise;
 }

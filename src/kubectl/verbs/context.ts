@@ -1,4 +1,4 @@
-/** What every verb is given: the machine, the user's kubectl, and the flags that all verbs have. */
+/** The input of every verb: the machine, the user's kubectl, and the common flags. */
 import type { OutputFormat } from '../base/output.ts';
 import { renderReport } from '../base/output.ts';
 import { exitCodes, type Io } from '../base/io.ts';
@@ -8,11 +8,11 @@ import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
 export interface VerbContext {
   readonly io: Io;
   readonly kubectl: Kubectl;
-  /** As given; undefined for that of the kubectl context. */
+  /** Value of the flag; undefined for the namespace of the kubectl context. */
   readonly namespace: string | undefined;
   readonly allNamespaces: boolean;
   readonly output: OutputFormat;
-  /** Findings and refusals are exit code 1. */
+  /** Whether findings and refusals result in exit code 1. */
   readonly exitCode: boolean;
 }
 
@@ -24,7 +24,7 @@ export function print(
   io.stdout(renderReport(output, value, lines));
 }
 
-/** @param isFine no findings, or granted. */
+/** @param isFine whether there are no findings, or the request is granted. */
 export function exitOf({ exitCode }: VerbContext, isFine: boolean): ExitCode {
   return isFine || !exitCode ? exitCodes.ok : exitCodes.findings;
 }
@@ -40,8 +40,9 @@ export async function scopeOf(context: VerbContext): Promise<Scope> {
 }
 
 /**
- * An unknown namespace lists nothing and is no error to kubectl, so it is looked up where nothing was found.
- * @throws PluginError if it does not exist; never for a user without the right to read namespaces.
+ * For kubectl, listing an unknown namespace is empty and no error, so the namespace is looked up
+ * when nothing was found.
+ * @throws PluginError if it does not exist; never for a user who may not read namespaces.
  */
 export async function refuseUnknownNamespace(
   { kubectl }: VerbContext,

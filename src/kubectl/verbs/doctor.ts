@@ -1,4 +1,4 @@
-/** `kubectl nmi doctor`: whether a cluster is fit for the agent, and whether the agent is fit in it. */
+/** `kubectl nmi doctor`: whether a cluster suits the agent, and whether the agent works in it. */
 import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { renderTable } from '../base/output.ts';
 import { nameOf, recordsAt, specOf, stringsAt, type RawObject } from '../base/object.ts';
@@ -35,7 +35,7 @@ interface Check {
   readonly result: string;
 }
 
-/** What one subject brings. */
+/** Result of one subject. */
 interface Examined {
   readonly checks: readonly Check[];
   readonly findings: readonly Finding[];
@@ -82,7 +82,7 @@ function isAgent(pod: RawObject): boolean {
   return stringsAt(asRecord(pod['metadata']), 'labels').get(key) === value;
 }
 
-/** @throws PluginError when the server is out of reach. */
+/** @throws PluginError when the server cannot be reached. */
 async function checkServer({ kubectl }: VerbContext): Promise<Examined> {
   const run = await kubectl.run(['version', '--output=json']);
   const server = asRecord(parseRecord(run.stdout)?.['serverVersion']);
@@ -103,7 +103,7 @@ async function checkServer({ kubectl }: VerbContext): Promise<Examined> {
   };
 }
 
-/** Fields of this version in each kind, by which old definitions are known. */
+/** Fields that this version added to each kind; old definitions lack them. */
 const newFields: Readonly<Record<string, readonly string[]>> = {
   azureidentities: ['spec.allowedResources', 'spec.federation', 'status.conditions'],
   azureidentitybindings: ['spec.serviceAccount', 'status.conditions'],
@@ -147,7 +147,7 @@ async function checkDefinitions({ kubectl }: VerbContext, unread: Unread[]): Pro
   };
 }
 
-/** @param path of a field, say `spec.federation`. */
+/** @param path of a field, such as `spec.federation`. */
 function hasField(definition: RawObject, path: string): boolean {
   const keys = [
     'schema',
@@ -245,7 +245,7 @@ interface Right {
   readonly subresource?: string;
 }
 
-/** What the agent uses in all namespaces. The replaced system writes nothing. */
+/** Permissions that the agent uses in all namespaces. The replaced system writes nothing. */
 function rightsOf({ config, isOldNmi }: AgentView): readonly Right[] {
   const { identities, bindings } = identityResources;
   const reads = ownRights.flatMap((resource) =>
@@ -264,7 +264,7 @@ function rightsOf({ config, isOldNmi }: AgentView): readonly Right[] {
   ];
 }
 
-/** Impersonating the agent's service account, where the user may; else nothing is known of its rights. */
+/** Impersonates the agent's service account if the user may; else its permissions are unknown. */
 async function checkAgentRights(
   { kubectl }: VerbContext,
   pods: readonly RawObject[],

@@ -26,7 +26,7 @@ import {
 export interface PodFlags {
   readonly clientId: string | undefined;
   readonly resource: string | undefined;
-  /** Ask the agent of the node too. */
+  /** Also query the agent of the node. */
   readonly live: boolean;
 }
 
@@ -186,7 +186,7 @@ async function report(
   const node = stringAt(specOf(pod), 'nodeName');
   const found = await createContext(context, snapshot, node);
   const { resource } = flags;
-  // What an SDK in the pod would ask for.
+  // The identity that an SDK in the pod would request.
   const clientId = flags.clientId ?? namedClientId(pod);
   const selector: IdentitySelector =
     clientId === undefined ? { kind: 'none' } : { kind: 'client_id', value: clientId };
@@ -223,7 +223,7 @@ async function report(
   return exitOf(context, isFine);
 }
 
-/** A refusal for AZURE_CLIENT_ID is reported once, by the finding that names the place to change. */
+/** A refusal for AZURE_CLIENT_ID is reported once, by the finding that shows where to change it. */
 function withoutDouble(findings: readonly Finding[]): readonly Finding[] {
   const isExplained = findings.some(({ code }) => code === 'client_id_not_bound');
   return findings.filter(({ code }) => !isExplained || code !== 'selector_not_bound');
@@ -240,7 +240,7 @@ function assumptionsOf(agent: AgentView | undefined, { agents }: Snapshot): read
   return [`The agent has default options: ${why}.`];
 }
 
-/** Objects that the agent leaves out, where they may be meant for this pod. */
+/** Objects that the agent ignores but that may be intended for this pod. */
 function unusableOf({ view }: PodContext): readonly Finding[] {
   return view.unusable.map(({ kind, title, reason }) =>
     createFinding('object_unusable', {
@@ -370,7 +370,7 @@ export function section(title: string, lines: readonly string[]): readonly strin
   return lines.length === 0 ? [] : ['', title, ...lines];
 }
 
-/** By exec into the agent's pod; its failure is a part of the report, not the end of it. */
+/** By exec into the agent's pod; a failure is part of the report and does not end it. */
 async function askAgent(
   { kubectl, output }: VerbContext,
   pod: RawObject,

@@ -239,7 +239,7 @@ async function add(context: VerbContext, name: string, flags: AddFlags): Promise
   };
   const objects = [identityObject(namespace, checkName(name), spec)];
   const next = `Then bind it: kubectl nmi identity assign ${name} -n ${namespace}`;
-  // The line that reads was run already.
+  // The `az` line that reads the identity has already run.
   return carryOut(context, { ...emptyPlan, objects, notes: [next] }, flags);
 }
 
@@ -477,7 +477,7 @@ interface Found {
   readonly snapshot: Snapshot;
 }
 
-/** @throws PluginError when there is none of the name. */
+/** @throws PluginError when there is none with the name. */
 async function find(context: VerbContext, name: string): Promise<Found> {
   const namespace = await namespaceFor(context);
   const snapshot = await readSnapshot(context.kubectl, namespace);

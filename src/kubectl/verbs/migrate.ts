@@ -1,4 +1,4 @@
-/** `kubectl nmi migrate`: off the AKS add-on, or on to Workload Identity. */
+/** `kubectl nmi migrate`: away from the AKS add-on, or to Workload Identity. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { renderAz, runAz, type AzLine } from '../azure/az.ts';
@@ -123,7 +123,7 @@ async function exportAddon(context: VerbContext): Promise<ExitCode> {
   return exitCodes.ok;
 }
 
-/** What an author writes, and nothing that a server or add-on manager added. */
+/** The object as written by its author, without fields of a server or add-on manager. */
 function withoutServerFields(object: RawObject): object {
   const own = (entries: ReadonlyMap<string, string>, isKept: (key: string) => boolean) => {
     const kept = [...entries].filter(([key]) => isKept(key));
@@ -158,7 +158,7 @@ interface PoolLine {
   readonly scaleSet: string;
   readonly nodes: number;
   readonly ready: number;
-  /** Undefined when Azure was not asked. */
+  /** Undefined when Azure was not queried. */
   readonly missing: readonly string[] | undefined;
 }
 
@@ -357,7 +357,7 @@ async function toWorkloadIdentity(
   return carryOut(context, { ...emptyPlan, objects, az, notes }, flags);
 }
 
-/** @throws PluginError when one is refused: nothing is changed then. */
+/** @throws PluginError when one is refused; then nothing is changed. */
 async function tryAll(
   context: VerbContext,
   namespace: string,
@@ -400,7 +400,7 @@ async function tryUse(
   const assertion = await kubectl.expect(`create a token of service account ${account}`, [
     'create',
     'token',
-    // This verb of kubectl takes no name behind two dashes.
+    // This verb of kubectl accepts no name after `--`, so the name is checked.
     checkName(account),
     `--namespace=${namespace}`,
     `--audience=${found.audience}`,

@@ -1,6 +1,7 @@
 /**
- * What a verb wants to change: objects, deletions, and lines for `az`. It is shown as YAML with the rest as
- * comments, so that it can be piped to kubectl; flags do it instead.
+ * The changes that a verb plans: objects, deletions, and lines for `az`. They are printed as YAML
+ * with the rest as comments, so that the output can be piped to kubectl; with flags, the plugin
+ * makes them itself.
  */
 import type { Options } from 'yargs';
 import { renderAz, runAz, type AzLine } from '../azure/az.ts';
@@ -11,7 +12,7 @@ import type { VerbContext } from './context.ts';
 
 export interface Plan {
   readonly objects: readonly object[];
-  /** Words behind `kubectl`. */
+  /** Words after `kubectl`. */
   readonly deletions: readonly (readonly string[])[];
   readonly az: readonly AzLine[];
   readonly notes: readonly string[];
@@ -37,7 +38,7 @@ export const planFlags = {
 
 export const emptyPlan: Plan = { objects: [], deletions: [], az: [], notes: [] };
 
-/** Azure before objects that need it; objects that go before Azure. */
+/** Azure changes come before the objects that need them, but after deletions of objects. */
 export async function carryOut(
   context: VerbContext,
   plan: Plan,
@@ -80,7 +81,7 @@ export async function carryOut(
   return exitCodes.ok;
 }
 
-/** Where programs look for a document, nothing else may be. */
+/** Standard output of other formats must contain only the document. */
 function progressOf({ io, output }: VerbContext): (text: string) => void {
   return output === 'text' ? io.stdout : io.stderr;
 }
@@ -92,7 +93,7 @@ async function runAll(context: VerbContext, lines: readonly AzLine[]): Promise<v
   }
 }
 
-/** @throws PluginError for what cannot be the name of an object. */
+/** @throws PluginError for a text that cannot be the name of an object. */
 export function checkName(name: string): string {
   if (/^[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?$/.test(name)) return name;
   throw new PluginError(

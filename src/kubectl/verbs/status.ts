@@ -1,4 +1,4 @@
-/** `kubectl nmi status`: one line a node. */
+/** `kubectl nmi status`: one line per node. */
 import { renderAge, renderTable } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
@@ -94,7 +94,7 @@ async function readStatus({ kubectl, io }: VerbContext): Promise<ClusterStatus> 
   const names = new Set([...nodesOfAgents(nodes).map(nameOf), ...agents.map(({ node }) => node)]);
   return {
     nodes: [...names].toSorted().flatMap((node) => linesOf(node, states, nowMs)),
-    // Without nodes there is no saying which of them has no agent.
+    // Without a list of nodes, it is unknown which nodes lack an agent.
     findings: sortFindings(
       examineAgents(nodes, agents).filter(
         ({ code }) => nodes.length > 0 || code !== 'nodes_missing',

@@ -1,4 +1,4 @@
-/** `kubectl nmi sysdump`: one file with what a report of a fault needs, redacted. */
+/** `kubectl nmi sysdump`: one redacted file with the data for a bug report. */
 import { buildInfo } from '../../nmi/base/build-info.ts';
 import { redactObject, redactText } from '../base/redact.ts';
 import { renderYaml } from '../base/output.ts';

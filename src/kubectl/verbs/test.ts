@@ -1,4 +1,4 @@
-/** `kubectl nmi test`: a short-lived pod that asks as another one would. It prints what came, never a token. */
+/** `kubectl nmi test`: a short-lived pod that sends a pod's requests. It never prints a token. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../nmi/base/json-value.ts';
 import { labelsOf, namespaceOf, specOf, statusOf } from '../base/object.ts';
@@ -153,7 +153,7 @@ async function imageOf({ kubectl }: VerbContext): Promise<string> {
   );
 }
 
-/** Fits the restricted standard for pods; the program in it is the agent's sample client. */
+/** Meets the restricted pod security standard; runs the agent's sample client. */
 function podOf(
   name: string,
   namespace: string,

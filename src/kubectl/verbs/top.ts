@@ -27,7 +27,7 @@ export const addTop: AddVerb = (parser, start) =>
 
 interface Row {
   readonly node: string;
-  /** Of the pod; empty where no pod is known, or the request was not for a token. */
+  /** Of the pod; empty if the pod is unknown or the request was not for a token. */
   readonly namespace: string;
   readonly reason: string;
   readonly requests: number;
@@ -83,7 +83,7 @@ async function count(
 
 const tokenRoutes: ReadonlySet<string | undefined> = new Set(['token', 'host-token']);
 
-/** Each request once: those for tokens by namespace, where the agent counts them so. */
+/** Each request once: token requests by namespace, if the agent counts them by namespace. */
 function requestsOf(metrics: readonly MetricSample[]): readonly MetricSample[] {
   const byNamespace = metrics.filter(({ name }) => name === 'nmi_token_requests_total');
   const all = metrics.filter(({ name }) => name === 'nmi_requests_total');

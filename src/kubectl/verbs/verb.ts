@@ -1,10 +1,10 @@
-/** How a verb joins the command line. */
+/** Types for adding a verb to the command line. */
 import type { Argv } from 'yargs';
 import type { ExitCode } from '../base/plugin-error.ts';
 import type { OutputFormat } from '../base/output.ts';
 import type { VerbContext } from './context.ts';
 
-/** Flags of every verb, as yargs gives them. */
+/** Flags of every verb, as returned by yargs. */
 export interface CommonFlags {
   readonly namespace: string | undefined;
   readonly 'all-namespaces': boolean;
@@ -14,7 +14,7 @@ export interface CommonFlags {
 
 export type Parser = Argv<CommonFlags>;
 
-/** Runs the work of a verb and keeps its exit code. */
+/** Runs the work of a verb and stores its exit code. */
 export type Start = (
   flags: CommonFlags,
   work: (context: VerbContext) => Promise<ExitCode>,

@@ -49,7 +49,7 @@ export class CallerClient {
   readonly #options: CallerClientOptions;
   #socket: Socket | undefined;
   #pending: Pending[] = [];
-  /** Requests of this turn of the event loop, which are sent in one write. */
+  /** Requests of this event loop iteration, which are sent in one write. */
   readonly #due = Buffer.alloc(maxPending * requestBytes);
   #dueBytes = 0;
   /** Disarms the timer: the timeout of the oldest request, or the next connect. */
@@ -68,7 +68,7 @@ export class CallerClient {
     return answer?.kind === 'status' ? answer.report : undefined;
   }
 
-  /** The caller behind an address and port. Unavailable before the first report. */
+  /** The caller at an address and port. Unavailable before the first report. */
   lookUp(ip: string, port: number): Attestation | Promise<Attestation> {
     if (this.#socket === undefined) return noAnswer;
     return this.#ask(this.#socket, { kind: 'look-up', ip, port }).then(attestationOf);
@@ -97,7 +97,7 @@ export class CallerClient {
     if (this.#pending.length >= maxPending) return Promise.resolve(undefined);
     const { promise, resolve } = Promise.withResolvers<Answer | undefined>();
     const deadlineMs = this.#options.clock.monotonicMs() + answerMs;
-    // A pending request keeps a process alive that has no other work, such as a verb.
+    // A pending request keeps an otherwise idle process alive, such as a verb.
     if (this.#pending.push({ kind: request.kind, deadlineMs, settle: resolve }) === 1) socket.ref();
     if (this.#disarm === undefined) this.#watch(answerMs);
     if (this.#dueBytes === 0) setImmediate(this.#send);

@@ -36,7 +36,7 @@ const pollMs = 50;
 const maxUnreadBytes = 256 * 1024;
 
 export interface CallerServer extends AsyncDisposable {
-  /** Resolves when no client is connected, or after so long. */
+  /** Resolves when no client is connected, or after `maxMs`. */
   untilUnused(maxMs: number): Promise<void>;
 }
 

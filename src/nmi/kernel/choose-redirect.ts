@@ -145,7 +145,7 @@ function missingForEbpf(config: Config): string | undefined {
     const root = cgroupRootOf(config);
     if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
     const refused = Object.entries(kernelAnswers()).filter(([, errno]) => errno !== 0);
-    // A capability is missing, or the container runtime's seccomp profile does not know CAP_BPF.
+    // A capability is missing, or the container runtime's seccomp profile has no rule for CAP_BPF.
     if (refused.some(([, errno]) => errno === NOT_PERMITTED)) {
       return 'bpf(2) is not permitted: it takes CAP_BPF, CAP_NET_ADMIN and a seccomp profile with it';
     }

@@ -1,6 +1,6 @@
 /**
- * The redirect of an agent without rights: `nmi redirect run` in another container of the pod maintains
- * the redirect, reports its state and looks callers up.
+ * The redirect of an agent without privileges: `nmi redirect run` in another container of the pod
+ * maintains the redirect, reports its state and looks callers up.
  *
  * The agent uses the first reported mode. Identification by address and by record differ in other parts
  * of the agent too, so a change of the mode needs a restart of the pod.
@@ -122,7 +122,7 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
   };
 }
 
-/** Difference between the report and this agent's expectation, because of which callers are not attested. */
+/** A difference between the report and this agent's expectation. Callers are then not attested. */
 function findMismatch(
   report: RedirectReport,
   target: RedirectTarget,

@@ -1,6 +1,7 @@
 /**
- * The listening socket that `nmi redirect run` holds, as the agent beside it has it. When the holder
- * ends, the next one is given the socket back: else it could not listen, and not pass it on either.
+ * The agent's side of the listening socket that `nmi redirect run` in another container holds. When
+ * the holder ends, the agent gives the socket back to the next holder, which could otherwise
+ * neither listen nor pass the socket on.
  */
 import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
@@ -9,20 +10,20 @@ import { nativeModule, type FlowEnd, type NativeModule } from '../../redirect/na
 import { askHolder, codeOf, ListenerError, listensAt, notes } from './listener-notes.ts';
 
 export interface HeldListener extends Disposable {
-  /** Of the listening socket. The caller closes it. */
+  /** Descriptor of the listening socket. The caller closes it. */
   readonly descriptor: number;
-  /** The agent of another pod accepts from it too, until that pod ends. */
+  /** The agent of another pod also accepts connections from it, until that pod ends. */
   readonly isShared: boolean;
 }
 
 export interface HeldListenerOptions {
-  /** Of the holder's Unix socket. */
+  /** Path of the holder's Unix socket. */
   readonly path: string;
   /** Where the socket must listen. */
   readonly address: FlowEnd;
 }
 
-/** The two containers start at the same time, and one that ends may still have the address. */
+/** The two containers start at the same time, and a terminating one may still have the address. */
 const patienceMs = 30_000;
 const retryMs = 200;
 const reconnectMs = 100;
@@ -30,7 +31,7 @@ const reconnectMs = 100;
 /**
  * Takes the socket from its holder, and keeps the connection to it until disposed.
  * @returns undefined when the signal aborted.
- * @throws ListenerError when there is none for half a minute.
+ * @throws ListenerError when no holder provides the socket for half a minute.
  */
 export async function takeListener(
   options: HeldListenerOptions,
@@ -75,7 +76,7 @@ async function takeOnce(
 class KeptListener {
   readonly #native: NativeModule;
   readonly #options: HeldListenerOptions;
-  /** For the next holder; the other one is closed by the server that accepts from it. */
+  /** For the next holder. The server that accepts connections closes the other descriptor. */
   readonly #spare: number;
   #connection: Socket | undefined;
   #isClosed = false;
@@ -102,7 +103,7 @@ class KeptListener {
   #keep(connection: Socket): void {
     this.#connection = connection;
     connection.once('close', () => void this.#giveBack());
-    // Its end is all that is read. No reason for a process to go on that has nothing else to do.
+    // Reads only detect the end of the connection, which must not keep an idle process alive.
     connection.resume().unref();
   }
 

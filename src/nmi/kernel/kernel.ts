@@ -1,6 +1,6 @@
 /**
- * The kernel side of a node as one part of the agent: the configured redirect and its reconciler, the
- * look-up of callers, and counters.
+ * The kernel side of a node as one component of the agent: the configured redirect and its
+ * reconciler, the look-up of callers, and counters.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { CgroupIndex } from '../../redirect/cgroup/cgroup-index.ts';
@@ -38,7 +38,7 @@ export interface Kernel extends Required<Pick<Part, 'conditions' | 'samples'>>, 
   problem(): string | undefined;
   /** Whether the redirect was active at least once. */
   hasBeenActive(): boolean;
-  /** Checks and repairs no more until `resume`; callers are still looked up. */
+  /** Stops checks and repairs until `resume`; callers are still looked up. */
   pause(): Promise<void>;
   resume(): void;
   /** Returns unused memory of the C library to the kernel. Throws if this is impossible. */
@@ -49,7 +49,7 @@ export interface KernelOptions {
   readonly config: Config;
   readonly clock: Clock;
   readonly log: Logger;
-  /** Whether another agent of this node still runs, whose calls are not to be redirected either. */
+  /** Whether another agent of this node still runs. Its calls must not be redirected either. */
   readonly hasPredecessor?: () => boolean;
 }
 

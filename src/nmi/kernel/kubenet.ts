@@ -8,7 +8,7 @@ import { access, readFile } from 'node:fs/promises';
 
 const kubenetBridge = '/sys/class/net/cbr0/bridge';
 
-/** The evidence of kubenet, or undefined. An absent file proves nothing. */
+/** The sign of kubenet that was found, or undefined. An absent file is inconclusive. */
 export async function findKubenet(kubeletConfigPath: string): Promise<string | undefined> {
   const text = await readFile(kubeletConfigPath, 'utf8').catch(() => '');
   if (text.includes('--network-plugin=kubenet')) {

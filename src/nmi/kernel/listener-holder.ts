@@ -1,10 +1,12 @@
 /**
- * Holds the listening socket for an agent in another container: when that one ends, connections wait
- * in the socket's queue for the next one instead of being refused. The holder of the next pod takes the
- * socket over while this one still runs, so an update of the DaemonSet refuses none either.
+ * Holds the listening socket for an agent in another container: when that agent ends, connections
+ * wait in the socket's queue for the next agent instead of being refused. The holder of the next
+ * pod takes the socket over while this one still runs, so an update of the DaemonSet refuses no
+ * connection either.
  *
- * Who is given the socket may answer pods. The own agent asks at a path that the containers of one pod
- * share, other holders at a path in a folder that only root of the node can write to.
+ * Any process that receives the socket can answer pods. The pod's own agent requests it at a path
+ * that the containers of the pod share, other holders at a path in a folder that only the node's
+ * root can write to.
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync } from 'node:fs';
@@ -23,29 +25,29 @@ import { listenAt, makeFolder } from './local-socket.ts';
 export interface ListenerHolderOptions {
   /** Where to listen for pods. */
   readonly address: FlowEnd;
-  /** Of the Unix socket for the agent of this pod. */
+  /** Path of the Unix socket for the agent of this pod. */
   readonly agentsPath: string;
-  /** Of the Unix socket between holders; empty for none. */
+  /** Path of the Unix socket between holders; empty for none. */
   readonly handoverPath: string;
   readonly clock: Clock;
   readonly log: Log;
   /** Another holder takes over: resolves when this process has stopped changing the kernel. */
   readonly onSuccessor: () => Promise<void>;
-  /** No other holder is there any more. */
+  /** The last other holder has disconnected. */
   readonly onSuccessorGone: () => void;
 }
 
 export interface ListenerHolder extends AsyncDisposable {
-  /** The holder before this one still runs, and so perhaps its agent. */
+  /** The previous holder still runs, so its agent may run too. */
   hasPredecessor(): boolean;
-  /** Lets go of the socket at once: where nobody else has it, pods are refused from now on. */
+  /** Closes the socket at once: if no other process has it, pods are refused from now on. */
   release(): void;
 }
 
-/** The agent, its successor, and one that somebody starts in the container. */
+/** The agent, its successor, and agents started by hand in the container. */
 const maxClients = 8;
 const noteMs = 2_000;
-/** Of a socket that no agent has: a refused connection is better than one that waits in vain. */
+/** A socket without an agent is closed after this time: refusing is better than a useless wait. */
 const unusedMs = 10_000;
 const inheritMs = 30_000;
 const retryMs = 200;
@@ -71,7 +73,7 @@ class Holder implements ListenerHolder {
   #forHolders: Server | undefined;
   #listener: number | undefined;
   #predecessor: Socket | undefined;
-  /** Of our socket at the handover path. */
+  /** Inode of our socket at the handover path. */
   #ownInode: bigint | undefined;
   #disarm: (() => void) | undefined;
   #isClosed = false;
@@ -90,7 +92,7 @@ class Holder implements ListenerHolder {
     this.#forAgents = server;
     const problem = await whyNot(async () => {
       await makeFolder(dirname(agentsPath), 0o755);
-      // The other container has another user.
+      // The other container runs as another user.
       return listenAt(server, agentsPath, 0o666);
     });
     if (problem === undefined) return;
@@ -120,7 +122,7 @@ class Holder implements ListenerHolder {
   }
 
   #createServer(clients: Set<Socket>): Server {
-    // Node must read nothing: what it reads comes without its descriptor.
+    // Node must not read: its reads discard the descriptor of a message.
     const server = createServer({ pauseOnConnect: true }, (socket) => {
       clients.add(socket);
       socket.on('error', () => socket.destroy());
@@ -144,18 +146,18 @@ class Holder implements ListenerHolder {
     if (note === undefined) return void socket.destroy();
     if (note.descriptor !== undefined) this.#adopt(note.descriptor);
     const listener = await this.#acquire();
-    // An agent that was given it by a holder before this one has not given it back yet.
+    // An agent that received the socket from an earlier holder has not returned it yet.
     const isOnItsWay = clients === this.#successors && listener === 'EADDRINUSE';
     if (socket.destroyed || isOnItsWay) return void socket.destroy();
     if (clients === this.#successors) await this.#options.onSuccessor();
     if (socket.destroyed) return;
     if (typeof listener === 'string') native.sendNote(local, noteOf(listener));
     else native.sendNote(local, this.hasPredecessor() ? notes.shared : notes.alone, listener);
-    // Its end is all that is read.
+    // Reads only detect the end of the connection.
     socket.resume();
   }
 
-  /** Takes a socket that a process was given by a holder before this one. */
+  /** Takes over a socket that an earlier holder gave to the sender. */
   #adopt(descriptor: number): void {
     const isMissing = !this.#isClosed && this.#listener === undefined;
     if (isMissing && listensAt(this.#native, descriptor, this.#options.address)) {
@@ -165,11 +167,11 @@ class Holder implements ListenerHolder {
     }
   }
 
-  /** The listening socket, or the code of what failed. */
+  /** The listening socket, or the error code. */
   async #acquire(): Promise<number | string> {
     if (this.#isClosed) return 'ECANCELED';
     const { address, handoverPath } = this.#options;
-    // Another holder may have come to the path when it was started again.
+    // Another holder may have replaced the path when it restarted.
     const isOvertaken = handoverPath !== '' && !(await this.#isOwnPath());
     if (this.#listener === undefined && isOvertaken && (await this.#askPredecessor()) === 'found') {
       await this.#serveHolders();
@@ -182,7 +184,7 @@ class Holder implements ListenerHolder {
     }
   }
 
-  /** Takes the socket of the holder before this one, if there is one. */
+  /** Takes the socket of the previous holder, if there is one. */
   async #inherit(): Promise<void> {
     const deadlineMs = performance.now() + inheritMs;
     for (;;) {
@@ -201,8 +203,8 @@ class Holder implements ListenerHolder {
   }
 
   /**
-   * A holder with another address has no socket for us, and is a predecessor all the same.
-   * @returns the code of what failed, or `found`.
+   * A holder with another address has no socket for us but still counts as the predecessor.
+   * @returns the error code, or `found`.
    */
   async #askPredecessor(): Promise<string> {
     const { handoverPath: path, log } = this.#options;
@@ -225,7 +227,7 @@ class Holder implements ListenerHolder {
     }
   }
 
-  /** Bound aside and renamed: there is never a moment without a socket at the path. */
+  /** Binds another path and renames it, so the path always has a socket. */
   async #serveHolders(): Promise<void> {
     const { handoverPath: path, log } = this.#options;
     const server = this.#createServer(this.#successors);
@@ -235,7 +237,7 @@ class Holder implements ListenerHolder {
     const problem = await whyNot(async () => {
       await makeFolder(dirname(path), 0o700);
       const { uid, mode } = await lstat(dirname(path));
-      // Another user could put a socket there, and be given the connections of pods.
+      // Another user could put a socket there and receive the connections of pods.
       if (uid !== process.geteuid?.() || (mode & 0o022) !== 0) return 'others can write there';
       const aside = `${path}.${randomBytes(2).toString('hex')}`;
       const refusal = await listenAt(server, aside, 0o600);
@@ -261,7 +263,7 @@ class Holder implements ListenerHolder {
     if (clients === this.#agents) {
       this.#dropWhenUnused();
     } else {
-      // It has put a socket of its own at the path.
+      // The other holder has put its own socket at the path.
       void this.#serveHolders();
       this.#options.onSuccessorGone();
     }
@@ -300,7 +302,7 @@ function closeServer(server: Server | undefined): Promise<void> {
   return promise;
 }
 
-/** Node's documentation does not name this property; it passes descriptors to its own children alone. */
+/** Undocumented property: Node itself passes descriptors only to its own children. */
 function descriptorOf(socket: Socket & { readonly _handle?: { readonly fd?: number } }): number {
   const descriptor = socket._handle?.fd;
   if (descriptor === undefined || descriptor < 0) throw new Error('a socket without a descriptor');

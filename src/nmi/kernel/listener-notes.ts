@@ -1,9 +1,9 @@
 /**
- * What two processes send each other about a listening socket: one byte each way over a Unix socket,
- * and the socket itself beside it. The connection stays open for as long as the receiver has the socket.
+ * The protocol for passing a listening socket: one byte in each direction over a Unix socket, with
+ * the listening socket attached. The connection stays open while the receiver has the socket.
  *
- *     to the holder    want           a descriptor is wanted
- *                      have + socket  the sender has it still, from a holder that ended
+ *     to the holder    want           requests a descriptor
+ *                      have + socket  the sender still has it from a holder that ended
  *     from the holder  alone + socket, shared + socket, or the reason why there is none
  */
 import { closeSync } from 'node:fs';
@@ -22,9 +22,9 @@ export function listenerPath(callerSocket: string): string {
 export const notes = {
   want: 1,
   have: 2,
-  /** Nobody else accepts from it. */
+  /** No other process accepts connections from it. */
   alone: 3,
-  /** The agent of another pod accepts from it too, until that pod ends. */
+  /** The agent of another pod also accepts connections from it, until that pod ends. */
   shared: 4,
   EADDRINUSE: 5,
   EADDRNOTAVAIL: 6,
@@ -33,7 +33,7 @@ export const notes = {
   failed: 8,
 } as const;
 
-/** Why no socket came: `code` is that of the failed system call, here or in the holder. */
+/** No socket was received: `code` is from the failed system call, here or in the holder. */
 export class ListenerError extends CodedError<string> {
   constructor(code: string, path: string) {
     super(code, `no listening socket from ${path}: ${code}`);
@@ -42,19 +42,19 @@ export class ListenerError extends CodedError<string> {
 
 export interface HolderAnswer {
   readonly note: number;
-  /** Of the listening socket; the caller closes it. */
+  /** Descriptor of the listening socket; the caller closes it. */
   readonly descriptor: number | undefined;
-  /** To the holder; nothing of it is read yet. */
+  /** Connection to the holder; not yet read by Node. */
   readonly connection: Socket;
 }
 
 const pollMs = 5;
-/** A holder on a busy node is slow; one that hangs is no reason to wait for longer. */
+/** Enough for a slow holder on a busy node; a holder that hangs must not block for longer. */
 const answerMs = 2_000;
 
 /**
- * Asks the holder at a path for its socket.
- * @param had the socket, where this process has it already.
+ * Requests the socket from the holder at a path.
+ * @param had the socket, if this process already has it.
  * @throws ListenerError
  */
 export async function askHolder(
@@ -80,9 +80,9 @@ export async function askHolder(
 }
 
 /**
- * The next note of the other end, or undefined when none comes in time or the wait is over otherwise.
- * A descriptor that Node has closed may be another one's by now, so `isOver` is asked before each call.
- * @throws what the native module throws, ECONNRESET when the other end has closed.
+ * The next note of the other end, or undefined when none arrives in time or `isOver` returns true.
+ * A descriptor that Node has closed may already be reused: `isOver` is checked before each read.
+ * @throws errors of the native module, ECONNRESET when the other end has closed.
  */
 export async function awaitNote(
   native: Pick<NativeModule, 'receiveNote'>,

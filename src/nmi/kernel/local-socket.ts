@@ -1,4 +1,4 @@
-/** Listens on a Unix socket, whose file may be left from a killed process. */
+/** Listens on a Unix socket. Its file may be left over from a killed process. */
 import { once } from 'node:events';
 import { lstat, mkdir, unlink } from 'node:fs/promises';
 import { connect, type Server } from 'node:net';
@@ -21,7 +21,7 @@ export async function listenAt(
   return (await tryListen(server, path, mode)) ? undefined : 'another process has just taken it';
 }
 
-/** Creates no parent folders: below /proc, Node 26 retries those without end. */
+/** Creates no parent folders: below /proc, Node 26 retries that forever. */
 export async function makeFolder(path: string, mode: number): Promise<void> {
   try {
     await mkdir(path, { mode });

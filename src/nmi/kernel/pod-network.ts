@@ -1,4 +1,4 @@
-/** What the kernel knows of the addresses of pods, for modes in which those name the caller. */
+/** Kernel look-ups of pod addresses, for modes that identify the caller by address. */
 import { isIPv4 } from 'node:net';
 import { canonicalIp } from '../../cache/index/ip.ts';
 import { hasLink, placeOf } from '../../redirect/host/place.ts';
@@ -6,20 +6,20 @@ import { RedirectError, type Attestation, type Peer, type Place } from '../../re
 import type { Log } from '../base/log.ts';
 
 export interface PodNetwork {
-  /** Of an address; `unknown` also where it cannot be looked up. */
+  /** Place of an address; `unknown` also if the look-up fails. */
   placeOf(ip: string): Place | 'unknown';
-  /** Whether there is a link of that index; true where it cannot be looked up. */
+  /** Whether there is a link of that index; true if the look-up fails. */
   hasLink(link: number): boolean;
 }
 
 /**
- * A look-up can wait for the kernel's rtnl lock, and a pod that connects thousands of times a second made the others wait
- * for 0.2 s. No address goes to another pod within this time.
+ * A look-up can wait for the kernel's rtnl lock: without this cache, a pod that connects thousands
+ * of times a second made the others wait for 0.2 s. No address moves to another pod this fast.
  */
 const recentMs = 20;
 const maxRecent = 256;
 
-/** Logs the first failure only: every connection asks. */
+/** Logs the first failure only, since every connection causes a look-up. */
 export function openPodNetwork(log: Log, kernel = { placeOf, hasLink }): PodNetwork {
   let hasFailed = false;
   const attempt = <T>(ask: () => T, otherwise: T): T => {
@@ -50,7 +50,7 @@ export function openPodNetwork(log: Log, kernel = { placeOf, hasLink }): PodNetw
   };
 }
 
-/** An attestation by address with the place of that address; others as they are. */
+/** Adds the place of the address to an attestation by address; returns others unchanged. */
 export function withPlace(
   attestation: Attestation,
   { remoteIp }: Peer,

@@ -65,7 +65,10 @@ export class Reconciler implements AsyncDisposable {
     this.#job = startPeriodicJob(this.#options.clock, firstMs, () => this.#checkNow());
   }
 
-  /** Checks no more until `resume`: another process keeps the redirect. Resolves after a check that runs. */
+  /**
+   * Stops the checks until `resume`, since another process maintains the redirect. Resolves when no
+   * check is running.
+   */
   async pause(): Promise<void> {
     this.#isPaused = true;
     await this.#running;
@@ -98,7 +101,7 @@ export class Reconciler implements AsyncDisposable {
     try {
       const before = await redirect.verify();
       let status = before;
-      // Another process may break it again during the repair; retry at once.
+      // Another process may break the redirect again during the repair; retry immediately.
       for (let tries = 0; tries < maxInstalls && isWanting(status); tries++) {
         status = await redirect.install();
       }

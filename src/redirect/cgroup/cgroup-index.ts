@@ -1,9 +1,9 @@
 /**
- * From a caller's cgroup to its pod, without walking the tree of all pods.
+ * Finds the pod of a caller's cgroup, without walking the tree of all pods.
  *
- * The source address names the candidates: one pod, or the node's few host-network pods. Only their
- * cgroups are searched, once per new container; later it is one look-up in a map. A cgroup of no
- * candidate gets no identity.
+ * The source address determines the candidates: one pod, or the node's few host-network pods. Only
+ * their cgroups are searched, once per new container; later it is one look-up in a map. A cgroup
+ * outside all candidates gets no identity.
  *
  * 1. The kernel does not reuse ids until a reboot, so an entry never becomes wrong and is only bounded.
  * 2. An id that was not found below a pod is not searched there again for `missPauseMs`. A container's
@@ -26,7 +26,7 @@ export interface CgroupIndexOptions {
 
 /** Pause before a cgroup is searched again below a pod that did not contain it. */
 const missPauseMs = 250;
-/** Cgroups from which on a pod has many. Containers rarely create cgroups. */
+/** A pod with more cgroups than this has many. Containers rarely create cgroups. */
 const many = 64;
 
 export class CgroupIndex {
@@ -53,7 +53,7 @@ export class CgroupIndex {
    * The pod that a cgroup belongs to. Synchronous; a search costs about 0.1 ms for each candidate.
    * @param candidates cgroup UIDs of the pods that the source address allows.
    * @returns undefined if the cgroup belongs to none of them, even if it belongs to another known pod:
-   *     source address and cgroup must name the same pod.
+   *     source address and cgroup must identify the same pod.
    */
   resolve(cgroupId: bigint, candidates: Iterable<string>): PodCgroup | undefined {
     const known = this.#found.get(cgroupId);

@@ -3,7 +3,7 @@
  * and the cgroups of a pod. A cgroup's id is the inode number of its folder.
  *
  * Listing the cgroups below a pod is bounded and needs no capability. `open_by_handle_at` would open a
- * cgroup by its id, but needs CAP_DAC_READ_SEARCH, which is the right to read every file of the node.
+ * cgroup by its id, but needs CAP_DAC_READ_SEARCH, which permits reading every file of the node.
  */
 import { opendirSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';

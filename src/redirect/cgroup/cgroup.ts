@@ -16,7 +16,7 @@
 export interface PodCgroup {
   /** The UID in the cgroup's name: for a static pod the hash of its file, not the UID of its API object. */
   readonly podUid: string;
-  /** Undefined for the pod's own cgroup, and for a name that no container runtime gives. */
+  /** Undefined for the pod's own cgroup, and for a name that no container runtime uses. */
   readonly containerId: string | undefined;
 }
 
@@ -34,7 +34,7 @@ const SYSTEMD_POD =
 const CGROUPFS_POD = /^pod([0-9a-z][0-9a-z-]{0,62})$/;
 const CONTAINER = /^(?:[a-z][a-z-]*-)?([0-9a-f]{12,64})(?:\.scope)?$/;
 
-/** Whether a cgroup directly below the folder of pods is that of a QoS class. */
+/** Whether a cgroup directly below the folder of pods belongs to a QoS class. */
 export function isQosClass(name: string): boolean {
   return QUALITY.test(name);
 }

@@ -3,10 +3,11 @@
  * and record the caller's cgroup, so that the agent identifies the caller independently of the source
  * address. Needs Linux 5.10 and pods in the cgroup v2 tree.
  *
- * The iptables redirect is the fallback. It sees only connections that bypass the programs: those older
- * than the programs, which are cut, and packets from raw sockets, which the agent refuses for want of a
- * record. Neither leaves the node, and the rule's counter counts both. A node without iptables has the
- * guard only, which rejects such packets with an ICMP error instead of dropping them.
+ * The iptables redirect is the fallback. It sees only connections that bypass the programs: those
+ * older than the programs, which are cut, and packets from raw sockets, which the agent refuses
+ * because they have no record. Neither leaves the node, and the rule's counter counts both. A node
+ * without iptables has the guard only, which rejects such packets with an ICMP error instead of
+ * dropping them.
  *
  * Everything is pinned: programs, maps and links outlive the process, and the next process takes over.
  */
@@ -52,7 +53,7 @@ import {
 import { DEFAULT_TARGET, describeTarget, reachableTarget } from '../target.ts';
 
 export interface EbpfRedirectOptions {
-  /** Default: the metadata address, brought to 169.254.25.79:2579. */
+  /** Default: the metadata address, redirected to 169.254.25.79:2579. */
   readonly target?: RedirectTarget;
   /** Mount point of the cgroup v2 tree, or a folder above it. Default: found in mountinfo. */
   readonly cgroupRoot?: string;
@@ -64,7 +65,7 @@ export interface EbpfRedirectOptions {
   readonly ownPodUid?: string;
   /** Further cgroups that reach the real endpoint. The agent's own always does. */
   readonly exemptCgroupIds?: readonly bigint[];
-  /** Whether a process before this one still runs: as long as it does, what it exempted stays so. */
+  /** Whether an earlier process still runs; its exempt cgroups then stay exempt. */
   readonly hasPredecessor?: () => boolean;
   /** The redirect for connections that bypass the programs, for the same target. */
   readonly fallback: FallbackRedirect;
@@ -179,8 +180,9 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
 }
 
 /**
- * A kernel that lets rules be read but not written shows this only at an installation. Its error is
- * remembered until the next one: a chain that cannot be created is not drift to be repaired.
+ * If a kernel permits reading rules but not writing them, only an installation reveals it. Its
+ * error is remembered until the next installation: a chain that cannot be created is not drift to
+ * be repaired.
  */
 function rememberRefusal(fallback: FallbackRedirect): FallbackRedirect {
   let refusal: Error | undefined;
@@ -258,7 +260,7 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
 }
 
 /**
- * A connection that iptables redirected keeps its client's port towards the agent. Until conntrack
+ * A connection that iptables redirected reaches the agent from its client's port. Until conntrack
  * forgets it (two minutes after its end), netfilter gives another port to a client that connects from
  * the same port through the programs, and the agent finds no record of that port.
  */
@@ -382,10 +384,10 @@ function wantedPrograms(settings: Settings): Wanted {
 }
 
 /**
- * The cgroup of the agent's pod, or its own; or why that is unknown. The pod's, because another container
- * of the pod may fetch the tokens and its calls must not return to it. None if the agent's cgroup is the
- * redirected one or an ancestor: then the agent is not redirected, and exempting it would exempt every
- * pod.
+ * The cgroups to exempt, or why they are unknown. First the cgroup of the agent's pod, since
+ * another of its containers may fetch the tokens, and those calls must not return to it; without a
+ * known pod, the agent's own cgroup. Not the redirected cgroup or an ancestor of it: an agent there
+ * is not redirected, and exempting it would exempt every pod.
  */
 function wantedExempt(
   settings: Settings,

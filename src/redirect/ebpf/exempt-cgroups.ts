@@ -15,7 +15,7 @@ export function readExempt(native: NativeModule, pinFolder: string): readonly bi
 
 export interface WantedExempt {
   readonly exempt: readonly bigint[];
-  /** Others that are there stay: those of a process before this one, which may still run. */
+  /** Other entries are kept: they belong to an earlier process, which may still run. */
   readonly keepsExempt?: boolean;
 }
 

@@ -58,7 +58,7 @@ export async function ensurePinFolder(host: Host, folder: string): Promise<void>
 /** Why this process cannot pin. */
 export interface PinObstacle {
   readonly why: string;
-  /** A process with more rights could pin. */
+  /** A process with more privileges could pin. */
   readonly isWantOfRights: boolean;
 }
 

@@ -30,11 +30,11 @@ export interface WantedPrograms {
   /** ELF object file of the programs. */
   readonly object: Uint8Array;
   readonly settings: ProgramSettings;
-  /** The cgroup whose processes are redirected, descendants included. */
+  /** Processes in this cgroup are redirected, descendants included. */
   readonly cgroup: { readonly path: string; readonly id: bigint };
-  /** Cgroups whose processes are not redirected, descendants included. */
+  /** Processes in these cgroups are not redirected, descendants included. */
   readonly exempt: readonly bigint[];
-  /** Others that are filed as exempt stay so. */
+  /** Other cgroups that are already exempt stay exempt. */
   readonly keepsExempt?: boolean;
 }
 
@@ -294,7 +294,7 @@ export interface ProgramCounters {
   readonly exempt: bigint;
   readonly filed: bigint;
   readonly forgotten: bigint;
-  /** Refused in connect: the pod holds too many connections. */
+  /** Refused in connect: the pod has too many connections. */
   readonly refused: bigint;
   /** Redirected without a record because a map was full; the agent answers these with 503. */
   readonly unfiled: bigint;

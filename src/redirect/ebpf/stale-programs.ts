@@ -1,13 +1,14 @@
 /**
- * Pinned programs of an earlier agent in eBPF mode, found by an agent in another mode. The programs still
- * rewrite connects, also those of this agent, whose cgroup they do not exempt: its calls to the real
- * endpoint would return to it.
+ * Pinned programs of an earlier agent in eBPF mode, found by an agent in another mode. The programs
+ * still rewrite connects, also those of this agent, since they do not exempt its cgroup: its calls
+ * to the real endpoint would return to it.
  *
  * 1. The iptables mode removes them once its own redirect is active, so that the node is never open.
  * 2. Without a redirect they stay and are reported as a problem, since only `remove` opens a node.
  * 3. The address mode does not start: the programs, and the rules of their fallback, redirect past it.
  * 4. The bind programs, which reserve the agent's address and port for the earlier agent, are removed
- *    before this agent listens there: this opens nothing, and this agent has no right to exempt itself.
+ *    before this agent listens there: this opens nothing, and this agent has no permission to
+ *    exempt itself.
  * 5. Pins are unlinked, which needs no bpf(2) and so no capability; the kernel then detaches the
  *    programs.
  */
@@ -59,7 +60,7 @@ export function reportPrograms(redirect: Redirect, pinFolder: string): Redirect 
 
 /**
  * A mode that refuses to start beside such programs: they redirect to an address at which this mode does
- * not listen, also the check whether a service answers at the metadata address.
+ * not listen. They would also redirect the check whether a service answers at the metadata address.
  */
 export function refuseBesidePrograms(redirect: Redirect, pinFolder: string): Redirect {
   const refuse = (): void => {
@@ -84,7 +85,7 @@ export function refuseBesidePrograms(redirect: Redirect, pinFolder: string): Red
 type FoundPrograms =
   | { readonly kind: 'none' }
   | { readonly kind: 'pinned'; readonly problem: string }
-  /** An agent that must not read the folder cannot have created pins: it runs without rights or redirect. */
+  /** An agent that may not read the folder has no pins: it has no privileges or no redirect. */
   | { readonly kind: 'unseen'; readonly why: string };
 
 /** @throws any error other than RedirectError. */

@@ -3,8 +3,8 @@
  * removes everything that the agent had in the kernel, and the kubelet starts all pods of a known node at
  * once: without the unit, pods reach the real service until the agent has started.
  *
- * The agent adopts the rules (see `guard.ts`). They do not cover traffic of the node itself, to which
- * pods on the host network belong for policy routing.
+ * The agent adopts the rules (see `guard.ts`). They do not cover traffic of the node itself; for
+ * policy routing, pods on the host network are part of the node.
  */
 import {
   mkdirSync,

@@ -14,7 +14,7 @@ export interface ToolRunOptions {
   readonly maxBytes?: number;
 }
 
-/** How a tool ended. A non-zero exit code is a result, whose meaning depends on the tool. */
+/** How a tool ended. A non-zero exit code is a result; its meaning depends on the tool. */
 export type ToolResult =
   | {
       readonly kind: 'exited';

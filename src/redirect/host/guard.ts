@@ -11,9 +11,9 @@
  *     81: to METADATA          nop          target of rule 79
  *     82: from METADATA        blackhole    drops forwarded packets that claim to come from the service
  *
- * No answer of the real service is forwarded: they all go to the node itself, for which the kernel decides
- * before these rules. With rule 82, a pod cannot forge one into the connection of another pod that it has
- * a routed way to.
+ * The real service's answers are never forwarded: they all go to the node itself, and the kernel's
+ * local table routes them before these rules apply. Rule 82 keeps a pod from forging an answer into
+ * a connection of another pod to which it has a route.
  *
  * The guard applies to routed packets. If the node's uplink is a port of the pods' bridge, their packets
  * are switched and not routed; for these pods only the redirect counts.
@@ -24,7 +24,7 @@ import { RedirectError } from '../redirect.ts';
 
 interface GuardRule {
   readonly pref: number;
-  /** The selector that has the address. */
+  /** The selector that contains the address. */
   readonly by: 'to' | 'from';
   readonly iif: 'lo' | undefined;
   readonly action: string;
@@ -76,7 +76,7 @@ export async function ensureGuard(host: Host, metadataIp: string): Promise<reado
 }
 
 /**
- * Arguments of `ip` that close the way to the metadata address, in an order that never cuts the node's own
+ * Arguments of `ip` that block the metadata address, in an order that never cuts the node's own
  * traffic.
  */
 export function guardArguments(metadataIp: string): readonly (readonly string[])[] {

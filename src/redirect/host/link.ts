@@ -1,5 +1,5 @@
 /**
- * The address that the agent listens on, on a link of its own: a stable address that depends on no
+ * The address that the agent listens on, on its own link: a stable address that depends on no
  * interface name and needs no `route_localnet`. An address that the node already has, or a loopback
  * address, needs no link.
  */
@@ -13,7 +13,7 @@ export interface NodeLink {
   readonly name: string;
   /** `dummy`, `bridge`, `veth`, ... or `undefined` for hardware. */
   readonly kind: string | undefined;
-  /** The bridge or bond whose port this interface is. */
+  /** The bridge or bond that this interface is a port of. */
   readonly master: string | undefined;
   readonly up: boolean;
   readonly ipv4: readonly string[];

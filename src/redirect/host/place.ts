@@ -1,19 +1,19 @@
-/** Where the kernel sends what is for a pod's address: up to three look-ups by routing netlink. */
+/** Where the kernel sends packets for a pod's address: up to three look-ups by routing netlink. */
 import { inKernel } from '../native/addon.ts';
 import type { Place } from '../redirect.ts';
 
 /**
- * About 5 µs for an address with a route of its own, 10 µs on a bridge; the latter waits for a
- * concurrent change of links. Needs no right.
+ * About 5 µs for an address with its own route. About 10 µs on a bridge, where the look-up also
+ * waits for a concurrent change of links. Needs no capability.
  * @param ip IPv4.
- * @returns undefined where the kernel names no link for this address.
+ * @returns undefined if the kernel reports no link for this address.
  * @throws RedirectError
  */
 export function placeOf(ip: string): Place | undefined {
   return inKernel((native) => native.placeOf(ip));
 }
 
-/** Whether this namespace has a link of that index: an index is not given twice. @throws RedirectError */
+/** Whether this namespace has a link of this index, which is never reused. @throws RedirectError */
 export function hasLink(link: number): boolean {
   return inKernel((native) => native.hasLink(BigInt(link)));
 }

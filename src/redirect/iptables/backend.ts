@@ -65,7 +65,7 @@ export async function detectBackend(host: Host, choice: BackendChoice): Promise<
 }
 
 /**
- * The backend to use if the kernel refuses rules through the one of {@link detectBackend}: without
+ * The backend to use if the kernel refuses rules through that of {@link detectBackend}: without
  * nft_compat or a nat chain for IPv4 it can be read but not written. Undefined if the backend was an
  * explicit choice or is the kubelet's.
  * @throws RedirectError
@@ -166,7 +166,8 @@ export async function restoreRules(
   const failure = failureOf(WRITE, backend.restore, result);
   if (failure === undefined) return;
   if (backend.name !== 'legacy' || failure.code !== 'TOOL_FAILED') throw failure;
-  // The tool gives no reason if it cannot get a table; reading one needs the same module and right.
+  // The tool prints no reason if it cannot get a table. Reading a table needs the same module and
+  // permission, and prints the reason.
   throw failureOf(WRITE, backend.save, await runSave(host, backend, 'nat')) ?? failure;
 }
 

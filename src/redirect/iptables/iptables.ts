@@ -1,6 +1,6 @@
 /**
- * The iptables mode: a DNAT rule in a chain of its own, an address of its own as target, and the guard.
- * This file composes the parts; each part verifies, repairs and removes itself.
+ * The iptables mode: a DNAT rule in the agent's own chain, the agent's own address as target, and
+ * the guard. This file composes the parts; each part verifies, repairs and removes itself.
  *
  * 1. Every part that closes the node is installed even if another part fails; the first failure is thrown
  *    at the end.
@@ -51,11 +51,11 @@ import {
 import { DEFAULT_TARGET, describeTarget, reachableTarget } from '../target.ts';
 
 export interface IptablesRedirectOptions {
-  /** Default: the metadata address, brought to 169.254.25.79:2579. */
+  /** Default: the metadata address, redirected to 169.254.25.79:2579. */
   readonly target?: RedirectTarget;
   /** Default `auto`: the backend with the kubelet's chains. */
   readonly backend?: BackendChoice;
-  /** Whether policy routing closes the node behind iptables. Default true. */
+  /** Whether policy routing blocks packets that bypass iptables. Default true. */
   readonly guard?: boolean;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
@@ -173,7 +173,7 @@ interface Written {
   readonly changes: readonly string[];
 }
 
-/** If the first backend refuses, the chain goes into the other one, where a later process finds it. */
+/** If the first backend refuses, writes the chain to the other; a later process finds it there. */
 async function writeRules(settings: Settings): Promise<Written> {
   const { host, target } = settings;
   const write = async (backend: Backend): Promise<Written> => {
@@ -195,7 +195,7 @@ async function writeRules(settings: Settings): Promise<Written> {
 
 /**
  * Removes the agent's rules from a backend that is not the chosen one. Returns a text if that backend
- * could not be read: legacy tables need a right that a process for nft does not need.
+ * could not be read: legacy tables need a permission that nft does not need.
  */
 async function clearBackend(
   settings: Settings,

@@ -776,7 +776,7 @@ static void connect_to(struct call *call)
 	put_descriptor(call, connect_local(call->in[0].text, &call->fault));
 }
 
-/* A descriptor that is left out is read as 0, which is never a socket of ours. */
+/* An omitted descriptor is read as 0, which is never one of our sockets. */
 static void send_to(struct call *call)
 {
 	int descriptor = call->in[2].descriptor;

@@ -50,11 +50,11 @@ export interface KernelAnswers {
   readonly cgroupLink: number;
 }
 
-/** What came over a Unix socket in one message. */
+/** One message that was received over a Unix socket. */
 export interface Note {
   /** 0 to 255. */
   readonly note: number;
-  /** Belongs to this process from now on. */
+  /** Owned by this process from now on. */
   readonly descriptor?: number;
 }
 
@@ -116,15 +116,15 @@ export interface NativeModule {
   netnsCookie(): bigint;
   /** Listens at an address and port; returns the descriptor, which is not inherited by children. */
   openListener(ip: string, port: number): number;
-  /** Where a descriptor listens. Throws for what is no listening TCP socket over IPv4. */
+  /** Where a descriptor listens. Throws unless it is a listening IPv4 TCP socket. */
   listenerAddress(descriptor: number): FlowEnd;
-  /** A further descriptor of the same socket. */
+  /** Another descriptor of the same socket. */
   duplicate(descriptor: number): number;
-  /** The descriptor of a connection to a Unix socket. Does not wait. */
+  /** The descriptor of a connection to a Unix socket. Does not block. */
   connectLocal(path: string): number;
-  /** Sends one byte over a Unix socket that nothing else is written to, and with it a descriptor. */
+  /** Sends one byte, with or without a descriptor, over a Unix socket without other unsent data. */
   sendNote(socket: number, note: number, descriptor?: number): void;
-  /** What `sendNote` of the other end sent; undefined if nothing has come. Throws ECONNRESET at the end. */
+  /** A note of the peer's `sendNote`, or undefined. Throws ECONNRESET if the peer has closed. */
   receiveNote(socket: number): Note | undefined;
   /** Returns freed memory of the C library's allocator to the kernel; false if there was none. */
   trimMemory(): boolean;

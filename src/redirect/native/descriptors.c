@@ -11,7 +11,7 @@
 #include <sys/un.h>
 #include "descriptors.h"
 
-/* As many as the server holds whose caller it looks up; the kernel takes less with a lower somaxconn. */
+/* Equal to the server's limit of connections in caller look-up. The kernel caps it at somaxconn. */
 #define BACKLOG 1024
 
 static int close_failed(int descriptor, struct fault *fault, const char *step)
@@ -31,7 +31,7 @@ int open_listener(__be32 ip, __be16 port, struct fault *fault)
 	if (sock < 0)
 		return fail(fault, "listen", errno);
 	address.sin_addr.s_addr = ip;
-	/* Connections of a listener before this one may still be closing. It lets no second one listen. */
+	/* Connections of an earlier listener may still be closing. Permits no second listener. */
 	if (setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
 	    bind(sock, (struct sockaddr *)&address, sizeof(address)) || listen(sock, BACKLOG))
 		return close_failed(sock, fault, "listen");
@@ -82,7 +82,7 @@ int connect_local(const char *path, struct fault *fault)
 	sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (sock < 0)
 		return fail(fault, "connect", errno);
-	/* Does not wait: it fails with EAGAIN where the other end has many to accept. */
+	/* Does not block: fails with EAGAIN if the backlog of the other end is full. */
 	if (connect(sock, (struct sockaddr *)&address, sizeof(address)))
 		return close_failed(sock, fault, "connect");
 	return sock;

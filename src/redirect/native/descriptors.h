@@ -8,31 +8,31 @@
 #include "flows.h"
 
 /*
- * A listening socket, and its way from one process to another. No descriptor of these is blocking or is
- * inherited by a program that this one starts.
+ * Opens a listening socket and passes it between processes. Descriptors do not block, and are not
+ * inherited by programs that this one starts.
  */
 
-/* Listens at an address and port of TCP. Returns the descriptor; -1 with a fault. */
+/* Listens at a TCP address and port. Returns the descriptor; -1 with a fault. */
 int open_listener(__be32 ip, __be16 port, struct fault *fault);
 
-/* Where a descriptor listens. -1 with a fault if it is no listening TCP socket over IPv4. */
+/* Where a descriptor listens. -1 with a fault unless it is a listening IPv4 TCP socket. */
 int listener_address(int descriptor, struct flow_end *end, struct fault *fault);
 
-/* A further descriptor of the same socket. Returns it; -1 with a fault. */
+/* Returns another descriptor of the same socket; -1 with a fault. */
 int duplicate_descriptor(int descriptor, struct fault *fault);
 
-/* A connection to a Unix socket. Returns the descriptor; -1 with a fault. */
+/* Connects to a Unix socket. Returns the descriptor; -1 with a fault. */
 int connect_local(const char *path, struct fault *fault);
 
 /*
- * Sends one byte over a Unix socket, with a descriptor or, if that is -1, alone. Nothing else may be
- * waiting there to be written. -1 with a fault.
+ * Sends one byte over a Unix socket, with a descriptor or, if that is -1, alone. The socket must
+ * have no other unsent data. -1 with a fault.
  */
 int send_note(int socket, __u8 note, int descriptor, struct fault *fault);
 
 /*
- * What `send_note` sent from the other end; the descriptor is -1 if there was none. Returns 1, or 0
- * if nothing has come; -1 with a fault, ECONNRESET when the other end has closed.
+ * Receives a note that `send_note` sent from the other end; the descriptor is -1 if it had none.
+ * Returns 1, or 0 if no note has arrived; -1 with a fault, ECONNRESET if the other end has closed.
  */
 int receive_note(int socket, __u8 *note, int *descriptor, struct fault *fault);
 

@@ -110,10 +110,10 @@ static __always_inline int is_exempt(void)
 }
 
 /*
- * The cgroup that this process's records are charged to: its pod's, which is the deepest one whose parent
- * contains pods. Containers, and cgroups created by a pod, have other parents. The parents are known by
- * id and not by level: an agent that has only a part of the tree mounted, as on a node that is a
- * container, does not know the levels.
+ * The cgroup that this process's records are charged to: its pod's, which is the deepest one whose
+ * parent contains pods. Containers, and cgroups created by a pod, have other parents. The parents
+ * are given by id and not by level: an agent that has only a part of the tree mounted, as on a node
+ * that is a container, cannot determine the levels.
  */
 static __always_inline __u64 pod_of_current(void)
 {
@@ -351,10 +351,11 @@ static __always_inline void note_unfiled(void)
  * checked here again: with TCP_FASTOPEN_CONNECT any number of sockets can pass connect before the first
  * one is recorded.
  *
- * An existing record belongs to another socket. In the node's network namespace both may be open, since
- * sockets bound to different links may have the same addresses and ports, and there only the cgroup names
- * the pod: then neither is attested, even if this one cannot be recorded. In a pod's network namespace the
- * later record counts: there the source address must be the pod's too, so the worst result is a 503.
+ * An existing record belongs to another socket. In the node's network namespace both may be open,
+ * since sockets bound to different links may have the same addresses and ports, and there only the
+ * cgroup identifies the pod: then neither is attested, even if this one cannot be recorded. In a
+ * pod's network namespace the later record counts: there the source address must be the pod's too,
+ * so the worst result is a 503.
  */
 static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
 {

@@ -38,7 +38,7 @@ struct nmi_settings {
 /* The client's address and port of a redirected connection. */
 struct nmi_client {
 	__be32 ip;
-	__u16 port; /* host order, as the kernel gives it */
+	__u16 port; /* host order, as provided by the kernel */
 	/*
 	 * Connected in the node's own network namespace. A process can use any address in a namespace that it
 	 * creates; such a record must not replace a record of the node's namespace.

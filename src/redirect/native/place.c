@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where the kernel sends what is for an address, by three look-ups of its routing netlink, none of
- * which takes a right: the route, then, where it is not for this one address alone, the station
- * (neighbour), and the port of the bridge that the station is behind.
+ * Finds where the kernel sends packets for an address, by up to three look-ups through routing
+ * netlink: the route; if it is for more than this address, the station (neighbor); then the bridge
+ * port of the station. No look-up needs a capability.
  *
- * Only IPv4: the metadata address has no other, so no connection comes from elsewhere.
+ * IPv4 only: the metadata address is an IPv4 address, so all connections come over IPv4.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -55,7 +55,7 @@ static int find_route(struct channel *channel, __be32 ip, struct route *route)
 	fixed = start_request(&request, RTM_GETROUTE, NLM_F_ACK, sizeof(*fixed));
 	fixed->rtm_family = AF_INET;
 	fixed->rtm_dst_len = WHOLE_ADDRESS;
-	/* The route as it is written, with the length of its prefix. */
+	/* Requests the route as it is configured, with its prefix length. */
 	fixed->rtm_flags = RTM_F_FIB_MATCH;
 	put(&request, RTA_DST, &ip, sizeof(ip));
 	return ask(channel, &request, read_route, route);
@@ -103,7 +103,7 @@ static int read_port(const struct nlmsghdr *message, void *context)
 	return 0;
 }
 
-/* A link that is no bridge refuses this. */
+/* The kernel refuses this for a link that is not a bridge. */
 static int find_port(struct channel *channel, struct place *place)
 {
 	struct request request;
@@ -124,7 +124,7 @@ int find_place(__be32 ip, struct place *place, struct fault *fault)
 	memset(place, 0, sizeof(*place));
 	if (open_channel(&channel, NETLINK_ROUTE, fault))
 		return -1;
-	/* What the kernel refuses has no place. */
+	/* An address that the kernel refuses to look up has no place. */
 	if (find_route(&channel, ip, &route) || !route.is_unicast)
 		goto found;
 	if (route.prefix_bits < WHOLE_ADDRESS && route.has_gateway)

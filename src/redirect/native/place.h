@@ -8,16 +8,17 @@
 
 #define MAC_BYTES 6
 
-/* Where the kernel sends what is for an address. */
+/* Where the kernel sends packets for an address. */
 struct place {
-	__u32 link; /* of the route; 0: no link can be named */
-	__u32 port; /* of the bridge that the link is; 0: it is none, or does not know the station */
+	__u32 link; /* of the route; 0: unknown */
+	__u32 port; /* if that is a bridge: its port for the station; 0: none or unknown */
 	__u8 mac[MAC_BYTES];
-	bool has_mac; /* only where several addresses share the link */
+	bool has_mac; /* only if several addresses share the link */
 };
 
-/* Both are of this network namespace. 0, or -1 with a fault. */
+/* In this network namespace. Returns 0, or -1 with a fault. */
 int find_place(__be32 ip, struct place *place, struct fault *fault);
+/* In this network namespace. */
 bool has_link(__u32 link);
 
 #endif
